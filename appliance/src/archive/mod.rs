@@ -1,0 +1,12 @@
+//! The archive: where the past of the log lives (DESIGN section 10).
+//!
+//! [`object`] is the format of one archived segment, or of an increment of one; [`store`] is what objects are kept in, one trait and several
+//! kinds. Nothing here touches the running log: the caller hands over blocks and the trailer's units, and gets them back.
+//!
+//! ```text
+//! ObjectWriter --bytes--> Sink: a store's Put --commit--> object, whole or not at all
+//! ObjectReader <--ranges-- RangedRead: an object in a store
+//! ```
+
+pub mod object;
+pub mod store;

@@ -1,0 +1,97 @@
+//! Compression contexts, made once and used for all objects of a thread.
+
+use zstd_safe::{CCtx, CParameter, DCtx, compress_bound, get_error_name, max_c_level, min_c_level};
+
+use super::{Damage, FRAME_BYTES_MAX, ObjectError};
+
+/// The usual compression level.
+pub const LEVEL_DEFAULT: i32 = 3;
+
+/// A compression context with its buffers. Its memory is bounded: the context's own for the level, one frame's content
+/// (at most 1 MiB) and one compressed frame or segment's entries.
+pub struct Compressor {
+    context: CCtx<'static>,
+    compressed: Vec<u8>,
+    pub(super) content: Vec<u8>,
+}
+
+impl Compressor {
+    /// A context for `level`.
+    ///
+    /// # Errors
+    /// [`ObjectError::Level`], [`ObjectError::OutOfMemory`].
+    pub fn new(level: i32) -> Result<Self, ObjectError> {
+        if !(min_c_level()..=max_c_level()).contains(&level) {
+            return Err(ObjectError::Level(level));
+        }
+        let mut context = CCtx::try_create().ok_or(ObjectError::OutOfMemory)?;
+        for parameter in [CParameter::CompressionLevel(level), CParameter::ChecksumFlag(true)] {
+            context.set_parameter(parameter).map_err(|code| ObjectError::Compress(get_error_name(code)))?;
+        }
+        Ok(Compressor { context, compressed: Vec::new(), content: Vec::new() })
+    }
+
+    /// `content` as one frame, with zstd's own checksum behind it.
+    pub(super) fn frame(&mut self, content: &[u8]) -> Result<&[u8], ObjectError> {
+        compress(&mut self.context, &mut self.compressed, content)
+    }
+
+    /// What was collected, as one frame; leaves the collection empty.
+    pub(super) fn collected_frame(&mut self) -> Result<&[u8], ObjectError> {
+        let frame = compress(&mut self.context, &mut self.compressed, &self.content)?;
+        self.content.clear();
+        Ok(frame)
+    }
+}
+
+fn compress<'a>(
+    context: &mut CCtx<'static>,
+    compressed: &'a mut Vec<u8>,
+    content: &[u8],
+) -> Result<&'a [u8], ObjectError> {
+    compressed.clear();
+    compressed.reserve(compress_bound(content.len()));
+    context.compress2(compressed, content).map_err(|code| ObjectError::Compress(get_error_name(code)))?;
+    Ok(compressed)
+}
+
+/// A decompression context with its buffers: one compressed frame and its content, each bounded by the format.
+pub struct Decompressor {
+    context: DCtx<'static>,
+    pub(super) compressed: Vec<u8>,
+    pub(super) content: Vec<u8>,
+}
+
+impl Decompressor {
+    /// A context.
+    ///
+    /// # Errors
+    /// [`ObjectError::OutOfMemory`].
+    pub fn new() -> Result<Self, ObjectError> {
+        let context = DCtx::try_create().ok_or(ObjectError::OutOfMemory)?;
+        Ok(Decompressor { context, compressed: Vec::new(), content: Vec::new() })
+    }
+
+    /// Decompresses `self.compressed`, which must be exactly one frame with `content_bytes` of content, into `self.content`.
+    pub(super) fn decompress(&mut self, content_bytes: usize) -> Result<(), Damage> {
+        self.content.clear();
+        match zstd_safe::find_frame_compressed_size(&self.compressed) {
+            Ok(frame_bytes) if frame_bytes == self.compressed.len() => {}
+            Ok(_) => return Err(Damage::Field("length of the frame")),
+            Err(code) => return Err(Damage::Zstd(get_error_name(code))),
+        }
+        self.content.reserve(content_bytes);
+        // The buffer may be larger than asked for; a frame that fills more than its due is caught by the length.
+        let result = self.context.decompress(&mut self.content, &self.compressed);
+        match result {
+            Ok(len) if len == content_bytes => Ok(()),
+            Ok(_) => Err(Damage::Field("length of the content")),
+            Err(code) => Err(Damage::Zstd(get_error_name(code))),
+        }
+    }
+}
+
+/// The most bytes that a data frame of the largest size can take compressed.
+pub(super) fn frame_compressed_max() -> u64 {
+    compress_bound(FRAME_BYTES_MAX as usize) as u64
+}

@@ -1,0 +1,336 @@
+//! The header at an object's front, and the tail with its digest.
+
+use uuid::Uuid;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{Damage, FRAME_BYTES_MAX, FRAME_BYTES_MIN, OBJECT_VERSION, ObjectId};
+use crate::dma::BLOCK_BYTES;
+use crate::log::checksum::crc32c;
+use crate::log::format::{TrailerUnit, trailer_units};
+use crate::log::geometry::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
+use crate::log::types::{Lsn, SegmentSeq};
+
+const HEADER_MAGIC: [u8; 8] = *b"VARVE-AO";
+const TAIL_MAGIC: [u8; 8] = *b"VARVE-AD";
+const WHOLE: u32 = 1;
+
+/// Bytes of the header.
+pub(super) const HEADER_BYTES: usize = 128;
+/// Bytes of the tail.
+pub(super) const TAIL_BYTES: usize = 128;
+
+const _: () = assert!(size_of::<RawHeader>() == HEADER_BYTES);
+const _: () = assert!(size_of::<RawTail>() == TAIL_BYTES);
+
+/// Layout, in bytes; the compressed units follow:
+///
+/// | offset | size | field |
+/// |---|---|---|
+/// | 0 | 8 | magic `VARVE-AO` |
+/// | 8 | 4 | format version |
+/// | 12 | 4 | epoch of the segment |
+/// | 16 | 16 | pool UUID |
+/// | 32 | 8 | sequence |
+/// | 40 | 8 | first LSN of the segment: sequence times segment size |
+/// | 48 | 8 | first LSN of the object |
+/// | 56 | 8 | LSN behind the object's last block |
+/// | 64 | 8 | time at which the segment was opened, ns since the Unix epoch |
+/// | 72 | 8 | time at which the stretch was sealed, ns since the Unix epoch |
+/// | 80 | 8 | segment size in blocks |
+/// | 88 | 8 | count of blocks in the object |
+/// | 96 | 4 | content of a data frame, in bytes; the last one may have less |
+/// | 100 | 4 | flags: bit 0, the whole segment |
+/// | 104 | 4 | count of units |
+/// | 108 | 4 | bytes of the units, compressed |
+/// | 112 | 8 | bytes of the units, uncompressed |
+/// | 120 | 4 | CRC32C of the compressed units |
+/// | 124 | 4 | CRC32C of bytes 0 to 123 |
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct RawHeader {
+    magic: [u8; 8],
+    version: U32,
+    epoch: U32,
+    pool: [u8; 16],
+    sequence: U64,
+    first_lsn: U64,
+    from_lsn: U64,
+    to_lsn: U64,
+    opened_ns: U64,
+    sealed_ns: U64,
+    segment_blocks: U64,
+    blocks: U64,
+    frame_bytes: U32,
+    flags: U32,
+    units: U32,
+    units_compressed_bytes: U32,
+    units_bytes: U64,
+    units_crc: U32,
+    crc: U32,
+}
+
+/// Layout, in bytes:
+///
+/// | offset | size | field |
+/// |---|---|---|
+/// | 0 | 8 | magic `VARVE-AD` |
+/// | 8 | 4 | format version |
+/// | 12 | 4 | epoch of the segment |
+/// | 16 | 16 | pool UUID |
+/// | 32 | 8 | sequence |
+/// | 40 | 8 | first LSN of the object |
+/// | 48 | 8 | LSN behind the object's last block |
+/// | 56 | 8 | segment size in blocks |
+/// | 64 | 32 | BLAKE3 of all bytes before this frame |
+/// | 96 | 8 | count of bytes before this frame |
+/// | 104 | 4 | content of a data frame, in bytes |
+/// | 108 | 4 | flags: bit 0, the whole segment |
+/// | 112 | 4 | count of data frames |
+/// | 116 | 4 | CRC32C of the whole seek table |
+/// | 120 | 4 | zero |
+/// | 124 | 4 | CRC32C of bytes 0 to 123 |
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct RawTail {
+    magic: [u8; 8],
+    version: U32,
+    epoch: U32,
+    pool: [u8; 16],
+    sequence: U64,
+    from_lsn: U64,
+    to_lsn: U64,
+    segment_blocks: U64,
+    digest: [u8; 32],
+    digested_bytes: U64,
+    frame_bytes: U32,
+    flags: U32,
+    data_frames: U32,
+    table_crc: U32,
+    zero: U32,
+    crc: U32,
+}
+
+/// What the front of an object says. The table of its bytes stands at the private `RawHeader` in this file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectHeader {
+    /// Which stretch of the log it holds.
+    pub id: ObjectId,
+    /// Size of the segment, in blocks.
+    pub segment_blocks: u64,
+    /// When the segment was opened, ns since the Unix epoch.
+    pub opened_ns: u64,
+    /// When the stretch was sealed, ns since the Unix epoch.
+    pub sealed_ns: u64,
+    /// Content of a data frame, in bytes.
+    pub frame_bytes: u32,
+    /// Count of the trailer's units.
+    pub units: u32,
+    /// Bytes of the units, compressed.
+    pub units_compressed_bytes: u32,
+    /// CRC32C of the compressed units.
+    pub units_crc: u32,
+}
+
+/// What the end of an object says. The table of its bytes stands at the private `RawTail` in this file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectTail {
+    /// Which stretch of the log it holds.
+    pub id: ObjectId,
+    /// Size of the segment, in blocks.
+    pub segment_blocks: u64,
+    /// Content of a data frame, in bytes.
+    pub frame_bytes: u32,
+    /// Count of data frames.
+    pub data_frames: u32,
+    /// BLAKE3 of all bytes before the digest frame.
+    pub digest: [u8; 32],
+    /// Count of those bytes.
+    pub digested_bytes: u64,
+    /// CRC32C of the seek table.
+    pub table_crc: u32,
+}
+
+/// Checks what both ends say about the object; the name of the field that cannot be, otherwise.
+pub(super) fn check_shape(id: &ObjectId, segment_blocks: u64, frame_bytes: u32) -> Result<(), &'static str> {
+    if !segment_blocks.is_power_of_two()
+        || !(SEGMENT_BLOCKS_MIN..=SEGMENT_BLOCKS_MAX).contains(&segment_blocks)
+    {
+        return Err("segment size");
+    }
+    if !frame_bytes.is_power_of_two() || !(FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame_bytes) {
+        return Err("frame size");
+    }
+    let first_lsn = id.sequence.0.checked_mul(segment_blocks).ok_or("sequence")?;
+    let limit =
+        first_lsn.checked_add(segment_blocks).filter(|&end| end <= Lsn::MAX.0 + 1).ok_or("sequence")?;
+    if id.from_lsn.0 < first_lsn || id.to_lsn.0 > limit || id.from_lsn >= id.to_lsn {
+        return Err("range of LSNs");
+    }
+    if id.whole && id.from_lsn.0 != first_lsn {
+        return Err("range of LSNs");
+    }
+    Ok(())
+}
+
+impl ObjectId {
+    /// Count of blocks in the object.
+    pub fn len_blocks(&self) -> u64 {
+        self.to_lsn.0.saturating_sub(self.from_lsn.0)
+    }
+
+    /// Bytes of the object's content: what `zstd -dc` gives.
+    pub fn content_bytes(&self) -> u64 {
+        self.len_blocks() * BLOCK_BYTES as u64
+    }
+
+    /// Data frames of an object of this range.
+    pub(super) fn data_frames(&self, frame_bytes: u32) -> u32 {
+        self.content_bytes().div_ceil(u64::from(frame_bytes)) as u32
+    }
+}
+
+fn flags(whole: bool) -> U32 {
+    (if whole { WHOLE } else { 0 }).into()
+}
+
+impl ObjectHeader {
+    /// Bytes of the units, uncompressed.
+    pub fn units_bytes(&self) -> usize {
+        self.units as usize * size_of::<TrailerUnit>()
+    }
+
+    /// The header's bytes.
+    pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut raw = RawHeader {
+            magic: HEADER_MAGIC,
+            version: OBJECT_VERSION.into(),
+            epoch: self.id.epoch.into(),
+            pool: *self.id.pool.as_bytes(),
+            sequence: self.id.sequence.0.into(),
+            first_lsn: (self.id.sequence.0 * self.segment_blocks).into(),
+            from_lsn: self.id.from_lsn.0.into(),
+            to_lsn: self.id.to_lsn.0.into(),
+            opened_ns: self.opened_ns.into(),
+            sealed_ns: self.sealed_ns.into(),
+            segment_blocks: self.segment_blocks.into(),
+            blocks: self.id.len_blocks().into(),
+            frame_bytes: self.frame_bytes.into(),
+            flags: flags(self.id.whole),
+            units: self.units.into(),
+            units_compressed_bytes: self.units_compressed_bytes.into(),
+            units_bytes: (self.units_bytes() as u64).into(),
+            units_crc: self.units_crc.into(),
+            crc: 0.into(),
+        };
+        raw.crc = crc32c(&raw.as_bytes()[..HEADER_BYTES - 4]).into();
+        zerocopy::transmute!(raw)
+    }
+
+    /// Reads a header.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
+        let raw = RawHeader::ref_from_bytes(bytes).map_err(|_| Damage::Truncated)?;
+        if raw.magic != HEADER_MAGIC {
+            return Err(Damage::Magic);
+        }
+        if raw.crc.get() != crc32c(&bytes[..HEADER_BYTES - 4]) {
+            return Err(Damage::Checksum);
+        }
+        if raw.version.get() != OBJECT_VERSION {
+            return Err(Damage::Version(raw.version.get()));
+        }
+        let header = ObjectHeader {
+            id: ObjectId {
+                pool: Uuid::from_bytes(raw.pool),
+                epoch: raw.epoch.get(),
+                sequence: SegmentSeq(raw.sequence.get()),
+                from_lsn: Lsn(raw.from_lsn.get()),
+                to_lsn: Lsn(raw.to_lsn.get()),
+                whole: raw.flags.get() & WHOLE != 0,
+            },
+            segment_blocks: raw.segment_blocks.get(),
+            opened_ns: raw.opened_ns.get(),
+            sealed_ns: raw.sealed_ns.get(),
+            frame_bytes: raw.frame_bytes.get(),
+            units: raw.units.get(),
+            units_compressed_bytes: raw.units_compressed_bytes.get(),
+            units_crc: raw.units_crc.get(),
+        };
+        check_shape(&header.id, header.segment_blocks, header.frame_bytes).map_err(Damage::Field)?;
+        if raw.first_lsn.get() != header.id.sequence.0 * header.segment_blocks {
+            return Err(Damage::Field("first LSN"));
+        }
+        if raw.blocks.get() != header.id.len_blocks() {
+            return Err(Damage::Field("count of blocks"));
+        }
+        let units_bytes = header.units_bytes();
+        if u64::from(header.units) > trailer_units(header.segment_blocks)
+            || raw.units_bytes.get() != units_bytes as u64
+            || header.units_compressed_bytes as usize > zstd_safe::compress_bound(units_bytes)
+        {
+            return Err(Damage::Field("count of units"));
+        }
+        Ok(header)
+    }
+}
+
+impl ObjectTail {
+    /// The tail's bytes.
+    pub(super) fn encode(&self) -> [u8; TAIL_BYTES] {
+        let mut raw = RawTail {
+            magic: TAIL_MAGIC,
+            version: OBJECT_VERSION.into(),
+            epoch: self.id.epoch.into(),
+            pool: *self.id.pool.as_bytes(),
+            sequence: self.id.sequence.0.into(),
+            from_lsn: self.id.from_lsn.0.into(),
+            to_lsn: self.id.to_lsn.0.into(),
+            segment_blocks: self.segment_blocks.into(),
+            digest: self.digest,
+            digested_bytes: self.digested_bytes.into(),
+            frame_bytes: self.frame_bytes.into(),
+            flags: flags(self.id.whole),
+            data_frames: self.data_frames.into(),
+            table_crc: self.table_crc.into(),
+            zero: 0.into(),
+            crc: 0.into(),
+        };
+        raw.crc = crc32c(&raw.as_bytes()[..TAIL_BYTES - 4]).into();
+        zerocopy::transmute!(raw)
+    }
+
+    /// Reads a tail.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
+        let raw = RawTail::ref_from_bytes(bytes).map_err(|_| Damage::Truncated)?;
+        if raw.magic != TAIL_MAGIC {
+            return Err(Damage::Magic);
+        }
+        if raw.crc.get() != crc32c(&bytes[..TAIL_BYTES - 4]) {
+            return Err(Damage::Checksum);
+        }
+        if raw.version.get() != OBJECT_VERSION {
+            return Err(Damage::Version(raw.version.get()));
+        }
+        let tail = ObjectTail {
+            id: ObjectId {
+                pool: Uuid::from_bytes(raw.pool),
+                epoch: raw.epoch.get(),
+                sequence: SegmentSeq(raw.sequence.get()),
+                from_lsn: Lsn(raw.from_lsn.get()),
+                to_lsn: Lsn(raw.to_lsn.get()),
+                whole: raw.flags.get() & WHOLE != 0,
+            },
+            segment_blocks: raw.segment_blocks.get(),
+            frame_bytes: raw.frame_bytes.get(),
+            data_frames: raw.data_frames.get(),
+            digest: raw.digest,
+            digested_bytes: raw.digested_bytes.get(),
+            table_crc: raw.table_crc.get(),
+        };
+        check_shape(&tail.id, tail.segment_blocks, tail.frame_bytes).map_err(Damage::Field)?;
+        if tail.data_frames != tail.id.data_frames(tail.frame_bytes) {
+            return Err(Damage::Field("count of data frames"));
+        }
+        Ok(tail)
+    }
+}

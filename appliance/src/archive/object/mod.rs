@@ -1,0 +1,58 @@
+//! The archived object: a segment, or an increment of one, as a standard Zstandard file in the seekable format.
+//!
+//! ```text
+//! front frame   | skippable 0x184D2A56 | header, 128 bytes | the trailer's units, compressed |
+//! data frames   | one Zstandard frame for each 64 KiB to 1 MiB of blocks, independent of each other | ... |
+//! digest frame  | skippable 0x184D2A57 | tail, 128 bytes: whose object it is, BLAKE3 of all bytes before this frame, CRC32C of the seek table |
+//! seek table    | skippable 0x184D2A5E | 12 bytes for each frame before it: sizes and XXH64 | footer, 9 bytes |
+//! ```
+//!
+//! `zstd -dc OBJECT` gives the blocks of `[from_lsn, to_lsn)`, exactly. One block needs two reads: the last bytes (tail and seek table)
+//! and one frame. The entries need the first bytes only. Every byte is covered by some check, and what is damaged is named
+//! ([`Part`]): a flipped byte gives an error, never wrong data. Nothing read from an object is believed beyond the bounds that this module states.
+//!
+//! The seek table is the one of zstd's `contrib/seekable_format`, version 0.1.0, with its checksum flag set; skippable frames stand in it
+//! with no content.
+
+mod codec;
+mod error;
+mod header;
+mod name;
+mod reader;
+mod seek;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use codec::{Compressor, Decompressor, LEVEL_DEFAULT};
+pub use error::{Damage, ObjectError, Part};
+pub use header::{ObjectHeader, ObjectTail};
+pub use name::{NameError, ObjectId, pool_prefix};
+pub use reader::{ObjectReader, RangedRead, read_front};
+pub use seek::DataFrame;
+pub use writer::{ObjectSpec, ObjectSummary, ObjectWriter};
+
+/// The version of the format that this build writes, and the only one that it reads.
+pub const OBJECT_VERSION: u32 = 1;
+/// The smallest content of a data frame, in bytes.
+pub const FRAME_BYTES_MIN: u32 = 64 << 10;
+/// The largest content of a data frame, in bytes.
+pub const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// The usual content of a data frame, in bytes.
+pub const FRAME_BYTES_DEFAULT: u32 = 256 << 10;
+
+/// Magic number of the skippable frame at the front.
+const FRONT_MAGIC: u32 = 0x184D_2A56;
+/// Magic number of the skippable frame that holds the digest.
+const DIGEST_MAGIC: u32 = 0x184D_2A57;
+/// Bytes of a skippable frame's own head: magic number and size.
+const SKIPPABLE_HEAD_BYTES: usize = 8;
+
+/// The head of a skippable frame.
+fn skippable_head(magic: u32, payload_bytes: u32) -> [u8; SKIPPABLE_HEAD_BYTES] {
+    let mut head = [0; SKIPPABLE_HEAD_BYTES];
+    head[..4].copy_from_slice(&magic.to_le_bytes());
+    head[4..].copy_from_slice(&payload_bytes.to_le_bytes());
+    head
+}

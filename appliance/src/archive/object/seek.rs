@@ -1,0 +1,131 @@
+//! The seek table of zstd's seekable format, version 0.1.0.
+//!
+//! ```text
+//! | magic 0x184D2A5E u32 | size of the rest u32 | entry, 12 bytes, for each frame | count of frames u32 | descriptor u8 | magic 0x8F92EAB1 u32 |
+//! entry: | compressed bytes u32 | content bytes u32 | low 32 bits of XXH64 of the content u32 |
+//! ```
+//!
+//! The descriptor is 0x80: entries have checksums. Frames stand in their order: the front frame, the data frames, the digest frame.
+
+use xxhash_rust::xxh64::xxh64;
+
+use super::codec::frame_compressed_max;
+use super::header::TAIL_BYTES;
+use super::{Damage, ObjectTail, SKIPPABLE_HEAD_BYTES, skippable_head};
+
+const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
+const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;
+const CHECKSUM_FLAG: u8 = 0x80;
+const ENTRY_BYTES: usize = 12;
+/// Bytes of the footer.
+pub(super) const FOOTER_BYTES: usize = 9;
+/// Frames besides the data frames: the front one and the digest.
+const SKIPPABLE_FRAMES: u32 = 2;
+
+/// A data frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataFrame {
+    /// Where in the object it begins.
+    pub offset: u64,
+    /// Its bytes.
+    pub compressed_bytes: u32,
+    /// Bytes of its content.
+    pub content_bytes: u32,
+    /// The low 32 bits of its content's XXH64.
+    pub checksum: u32,
+}
+
+/// The checksum of a frame's content.
+pub(super) fn checksum(content: &[u8]) -> u32 {
+    xxh64(content, 0) as u32
+}
+
+/// Bytes of a table with `data_frames`.
+pub(super) fn table_bytes(data_frames: u32) -> usize {
+    SKIPPABLE_HEAD_BYTES + (data_frames + SKIPPABLE_FRAMES) as usize * ENTRY_BYTES + FOOTER_BYTES
+}
+
+/// The count of data frames that a footer tells.
+pub(super) fn decode_footer(footer: &[u8; FOOTER_BYTES]) -> Result<u32, Damage> {
+    if le_u32(footer, 5) != SEEKABLE_MAGIC {
+        return Err(Damage::Magic);
+    }
+    if footer[4] != CHECKSUM_FLAG {
+        return Err(Damage::Field("descriptor"));
+    }
+    le_u32(footer, 0)
+        .checked_sub(SKIPPABLE_FRAMES)
+        .filter(|&frames| frames >= 1)
+        .ok_or(Damage::Field("count of frames"))
+}
+
+/// A whole table.
+pub(super) fn encode(front_bytes: u32, frames: &[DataFrame]) -> Vec<u8> {
+    let len = table_bytes(frames.len() as u32);
+    let mut table = Vec::with_capacity(len);
+    table.extend_from_slice(&skippable_head(SKIPPABLE_MAGIC, (len - SKIPPABLE_HEAD_BYTES) as u32));
+    let mut line = |compressed: u32, content: u32, checksum: u32| {
+        for value in [compressed, content, checksum] {
+            table.extend_from_slice(&value.to_le_bytes());
+        }
+    };
+    line(front_bytes, 0, checksum(&[]));
+    for frame in frames {
+        line(frame.compressed_bytes, frame.content_bytes, frame.checksum);
+    }
+    line((SKIPPABLE_HEAD_BYTES + TAIL_BYTES) as u32, 0, checksum(&[]));
+    table.extend_from_slice(&(frames.len() as u32 + SKIPPABLE_FRAMES).to_le_bytes());
+    table.push(CHECKSUM_FLAG);
+    table.extend_from_slice(&SEEKABLE_MAGIC.to_le_bytes());
+    table
+}
+
+/// The data frames of a table whose checksum was found right, and which has the length that its footer tells.
+pub(super) fn decode(table: &[u8], tail: &ObjectTail) -> Result<Vec<DataFrame>, Damage> {
+    if le_u32(table, 0) != SKIPPABLE_MAGIC {
+        return Err(Damage::Magic);
+    }
+    if le_u32(table, 4) as usize != table.len() - SKIPPABLE_HEAD_BYTES {
+        return Err(Damage::Field("size"));
+    }
+    let lines = &table[SKIPPABLE_HEAD_BYTES..table.len() - FOOTER_BYTES];
+    let (lines, _) = lines.as_chunks::<ENTRY_BYTES>();
+    let [front, data @ .., digest] = lines else { return Err(Damage::Truncated) };
+    if le_u32(front, 4) != 0 || le_u32(digest, 4) != 0 {
+        return Err(Damage::Field("content of a skippable frame"));
+    }
+    if le_u32(digest, 0) as usize != SKIPPABLE_HEAD_BYTES + TAIL_BYTES {
+        return Err(Damage::Field("size of the digest frame"));
+    }
+    let mut offset = u64::from(le_u32(front, 0));
+    let mut content_left = tail.id.content_bytes();
+    let mut frames = Vec::with_capacity(data.len());
+    for line in data {
+        let frame = DataFrame {
+            offset,
+            compressed_bytes: le_u32(line, 0),
+            content_bytes: le_u32(line, 4),
+            checksum: le_u32(line, 8),
+        };
+        if u64::from(frame.content_bytes) != content_left.min(u64::from(tail.frame_bytes)) {
+            return Err(Damage::Field("content of a frame"));
+        }
+        if u64::from(frame.compressed_bytes) > frame_compressed_max() {
+            return Err(Damage::Field("size of a frame"));
+        }
+        content_left -= u64::from(frame.content_bytes);
+        offset += u64::from(frame.compressed_bytes);
+        frames.push(frame);
+    }
+    if content_left != 0 || offset != tail.digested_bytes {
+        return Err(Damage::Field("sizes of the frames"));
+    }
+    Ok(frames)
+}
+
+/// The u32 at `offset`, which the caller knows to be inside.
+pub(super) fn le_u32(bytes: &[u8], offset: usize) -> u32 {
+    let mut value = [0; 4];
+    value.copy_from_slice(&bytes[offset..offset + 4]);
+    u32::from_le_bytes(value)
+}

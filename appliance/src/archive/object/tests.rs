@@ -1,0 +1,399 @@
+//! The format's promises: exact bytes for zstd itself, few reads, and no damage that goes unnoticed.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::seek::checksum;
+use super::*;
+use crate::archive::store::StoreError;
+use crate::dma::BLOCK_BYTES;
+use crate::log::format::TrailerUnit;
+use crate::log::types::{Lsn, SegmentSeq};
+
+const SEGMENT_BLOCKS: u64 = 256;
+
+fn spec(from: u64, to: u64, frame_bytes: u32) -> ObjectSpec {
+    let first = 7 * SEGMENT_BLOCKS;
+    ObjectSpec {
+        id: ObjectId {
+            pool: Uuid::from_u128(0x1234),
+            epoch: 3,
+            sequence: SegmentSeq(7),
+            from_lsn: Lsn(first + from),
+            to_lsn: Lsn(first + to),
+            whole: from == 0 && to == SEGMENT_BLOCKS,
+        },
+        segment_blocks: SEGMENT_BLOCKS,
+        opened_ns: 11,
+        sealed_ns: 22,
+        frame_bytes,
+    }
+}
+
+/// Blocks that compress a little: half noise, half pattern.
+fn blocks(count: u64) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(count as usize * BLOCK_BYTES);
+    for block in 0..count {
+        for word in 0..(BLOCK_BYTES / 8) as u64 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let value = if word % 2 == 0 { state >> 32 } else { block };
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+fn units(count: usize) -> Vec<TrailerUnit> {
+    (0..count).map(|index| [(index / 10) as u8; 24]).collect()
+}
+
+fn build(spec: ObjectSpec, units: &[TrailerUnit], content: &[u8], push_blocks: usize) -> Vec<u8> {
+    let mut compressor = Compressor::new(LEVEL_DEFAULT).unwrap();
+    let mut object = Vec::new();
+    let mut writer = ObjectWriter::begin(&mut compressor, spec, units, &mut object).unwrap();
+    for part in content.chunks(push_blocks * BLOCK_BYTES) {
+        writer.push(part).unwrap();
+    }
+    let summary = writer.finish().unwrap();
+    assert_eq!(summary.object_bytes, object.len() as u64);
+    assert!(object.len() as u64 <= spec.max_bytes(units.len()), "the bound holds");
+    object
+}
+
+fn zstd(arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut child = Command::new("zstd")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the tests need Debian's zstd");
+    let mut stdin = child.stdin.take().unwrap();
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(input).unwrap());
+        child.wait_with_output().unwrap()
+    });
+    assert!(output.status.success());
+    output.stdout
+}
+
+/// Counts the reads and the bytes of a slice.
+struct Counted<'a> {
+    bytes: &'a [u8],
+    reads: RefCell<Vec<(u64, usize)>>,
+}
+
+impl RangedRead for Counted<'_> {
+    fn len_bytes(&self) -> Result<u64, StoreError> {
+        self.bytes.len_bytes()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        self.reads.borrow_mut().push((offset, buffer.len()));
+        self.bytes.read_at(offset, buffer)
+    }
+}
+
+#[test]
+fn the_zstd_tool_gives_the_exact_bytes() {
+    for (from, to, frame_bytes, push) in
+        [(0, 256, FRAME_BYTES_DEFAULT, 256), (0, 256, FRAME_BYTES_MAX, 7), (5, 100, FRAME_BYTES_MIN, 1)]
+    {
+        let content = blocks(to - from);
+        let object = build(spec(from, to, frame_bytes), &units(300), &content, push);
+        assert!(zstd(&["-dc"], &object) == content);
+        zstd(&["-tq"], &object);
+        let mut codec = Decompressor::new().unwrap();
+        let reader = ObjectReader::open(&object[..]).unwrap();
+        let mut back = Vec::new();
+        let (header, entries) = reader.verify(&mut codec, |part| back.extend_from_slice(part)).unwrap();
+        assert!(back == content);
+        assert_eq!(entries, units(300));
+        assert_eq!((header.opened_ns, header.sealed_ns, header.id), (11, 22, spec(from, to, frame_bytes).id));
+    }
+}
+
+#[test]
+fn the_seek_table_is_the_standard_one() {
+    let content = blocks(40);
+    let object = build(spec(0, 40, FRAME_BYTES_MIN), &units(1), &content, 40);
+    // By hand, from the specification: footer, then entries; a frame is found by adding up the sizes before it.
+    let u32_at = |offset: usize| u32::from_le_bytes(object[offset..offset + 4].try_into().unwrap());
+    let len = object.len();
+    assert_eq!(u32_at(len - 4), 0x8F92_EAB1);
+    assert_eq!(object[len - 5], 0x80);
+    let frames = u32_at(len - 9) as usize;
+    assert_eq!(frames, 3 + 2);
+    let table = len - 9 - 12 * frames;
+    assert_eq!((u32_at(table - 8), u32_at(table - 4) as usize), (0x184D_2A5E, len - table));
+    let (mut offset, mut position) = (0, 0);
+    for frame in 0..frames {
+        let line = table + 12 * frame;
+        let (compressed, size) = (u32_at(line) as usize, u32_at(line + 4) as usize);
+        let inside = zstd(&["-dc"], &object[offset..offset + compressed]);
+        assert!(inside == content[position..position + size]);
+        assert_eq!(u32_at(line + 8), checksum(&inside));
+        offset += compressed;
+        position += size;
+    }
+    assert_eq!((offset, position), (table - 8, content.len()));
+}
+
+#[test]
+fn one_block_costs_two_reads_and_the_entries_cost_one() {
+    let content = blocks(256);
+    let object = build(spec(0, 256, FRAME_BYTES_MIN), &units(250), &content, 64);
+    let source = Counted { bytes: &object, reads: RefCell::default() };
+    let mut codec = Decompressor::new().unwrap();
+    let reader = ObjectReader::open(&source).unwrap();
+    let mut block = [0; BLOCK_BYTES];
+    for index in [0, 15, 16, 100, 255_u64] {
+        source.reads.borrow_mut().clear();
+        reader.read_block(Lsn(7 * 256 + index), &mut block, &mut codec).unwrap();
+        assert!(block[..] == content[index as usize * BLOCK_BYTES..][..BLOCK_BYTES]);
+        assert_eq!(source.reads.borrow().len(), 1);
+        assert!(source.reads.borrow()[0].1 < 70_000);
+    }
+    let mut range = vec![0; 40 * BLOCK_BYTES];
+    reader.read_blocks(Lsn(7 * 256 + 10), &mut range, &mut codec).unwrap();
+    assert!(range[..] == content[10 * BLOCK_BYTES..50 * BLOCK_BYTES]);
+    for (lsn, len) in [(7 * 256 - 1, 1), (7 * 256 + 256, 1), (7 * 256 + 255, 2), (u64::MAX, 1)] {
+        let result = reader.read_blocks(Lsn(lsn), &mut vec![0; len * BLOCK_BYTES], &mut codec);
+        assert!(matches!(result, Err(ObjectError::NotHere { .. })), "{lsn}");
+    }
+    assert!(matches!(
+        reader.read_blocks(Lsn(7 * 256), &mut [0; 5], &mut codec),
+        Err(ObjectError::NotBlocks(5))
+    ));
+
+    source.reads.borrow_mut().clear();
+    let (header, entries) = read_front(&source, &mut codec).unwrap();
+    assert_eq!((header.units as usize, entries), (250, units(250)));
+    assert_eq!(source.reads.borrow().len(), 1);
+    // The entries alone are enough: the rest of the object may be missing.
+    let front = FRONT_BYTES + header.units_compressed_bytes as usize;
+    assert_eq!(read_front(&object[..front], &mut codec).unwrap().0, header);
+}
+
+const FRONT_BYTES: usize = 8 + 128;
+
+#[test]
+fn long_tables_and_long_entries_take_a_second_read() {
+    // 2048 frames: a table of 24 KiB; units that do not compress: more than the first 64 KiB.
+    let mut spec = spec(0, 256, FRAME_BYTES_MIN);
+    spec.segment_blocks = 32_768;
+    spec.id.from_lsn = Lsn(7 * 32_768);
+    spec.id.to_lsn = Lsn(8 * 32_768);
+    spec.id.whole = true;
+    let noise = blocks(150);
+    let units: Vec<TrailerUnit> = noise.as_chunks().0.to_vec();
+    let content = vec![5; 32_768 * BLOCK_BYTES];
+    let object = build(spec, &units, &content, 1000);
+    let source = Counted { bytes: &object, reads: RefCell::default() };
+    let mut codec = Decompressor::new().unwrap();
+    let reader = ObjectReader::open(&source).unwrap();
+    assert_eq!(reader.frames().len(), 2048);
+    assert_eq!(source.reads.borrow().len(), 2);
+    assert_eq!(read_front(&source, &mut codec).unwrap().1, units);
+    assert_eq!(source.reads.borrow().len(), 4);
+    reader.verify(&mut codec, |_| {}).unwrap();
+}
+
+#[test]
+fn a_context_serves_many_objects_and_wrong_use_is_refused() {
+    let mut compressor = Compressor::new(1).unwrap();
+    let content = blocks(20);
+    let first = {
+        let mut object = Vec::new();
+        // A writer that is given up in the middle leaves nothing behind in the context.
+        let mut writer =
+            ObjectWriter::begin(&mut compressor, spec(0, 20, FRAME_BYTES_MIN), &[], &mut object).unwrap();
+        writer.push(&content[..BLOCK_BYTES]).unwrap();
+        assert!(matches!(writer.finish(), Err(ObjectError::Count { pushed_blocks: 1, blocks: 20 })));
+        object.clear();
+        let mut writer =
+            ObjectWriter::begin(&mut compressor, spec(0, 20, FRAME_BYTES_MIN), &[], &mut object).unwrap();
+        writer.push(&content).unwrap();
+        assert!(matches!(writer.push(&content[..1]), Err(ObjectError::NotBlocks(1))));
+        writer.finish().unwrap();
+        object
+    };
+    let mut second = Vec::new();
+    let mut writer =
+        ObjectWriter::begin(&mut compressor, spec(0, 20, FRAME_BYTES_MIN), &[], &mut second).unwrap();
+    writer.push(&content).unwrap();
+    writer.finish().unwrap();
+    assert!(first == second);
+
+    let mut sink = Vec::new();
+    let mut refused = |spec, units: usize| {
+        ObjectWriter::begin(&mut compressor, spec, &vec![[0; 24]; units], &mut sink).err().unwrap()
+    };
+    assert!(matches!(refused(spec(0, 20, 1000), 0), ObjectError::FrameBytes(1000)));
+    assert!(matches!(refused(spec(20, 20, FRAME_BYTES_MIN), 0), ObjectError::Spec(_)));
+    assert!(matches!(refused(spec(0, 257, FRAME_BYTES_MIN), 0), ObjectError::Spec(_)));
+    assert!(matches!(refused(spec(0, 20, FRAME_BYTES_MIN), 10_000), ObjectError::Spec("count of units")));
+    let mut far = spec(0, 20, FRAME_BYTES_MIN);
+    far.id.sequence = SegmentSeq(u64::MAX / 2);
+    assert!(matches!(refused(far, 0), ObjectError::Spec("sequence")));
+    assert!(matches!(Compressor::new(1000), Err(ObjectError::Level(1000))));
+}
+
+#[test]
+fn names_sort_in_log_order_and_read_back() {
+    let base = spec(0, 256, FRAME_BYTES_MIN).id;
+    let named = |epoch, sequence, from, to, whole| ObjectId {
+        epoch,
+        sequence: SegmentSeq(sequence),
+        from_lsn: Lsn(from),
+        to_lsn: Lsn(to),
+        whole,
+        ..base
+    };
+    let in_order = [
+        named(1, 0, 0, 256, true),
+        named(1, 1, 256, 300, false),
+        named(1, 1, 256, 512, true),
+        named(1, 1, 300, 512, false),
+        named(2, 9, 0x900, 0xa00, true),
+        named(2, 0x10, 0x1000, 0x1100, true),
+        named(0x10, 0x11, 0x1100, 0x1200, true),
+    ];
+    let names: Vec<_> = in_order.iter().map(|id| id.name().unwrap()).collect();
+    assert!(names.is_sorted());
+    for (id, name) in in_order.iter().zip(&names) {
+        assert!(name.as_str().starts_with(&pool_prefix(base.pool)));
+        assert_eq!(ObjectId::parse(name.as_str()), Ok(*id));
+    }
+    let good = names[0].as_str();
+    for bad in [
+        good.replace(".seg", ".sag"),
+        good.replace("v1/", "v2/"),
+        good.replace("/00000001/", "/1/"),
+        good.replace("-000", "-+00"),
+        format!("{good}x"),
+        String::new(),
+    ] {
+        assert!(ObjectId::parse(&bad).is_err(), "{bad}");
+    }
+}
+
+/// Reads everything in all ways; `None` when some part was refused, as it must be for a damaged object.
+/// Panics when wrong data comes out.
+fn read_all(object: &[u8], content: &[u8], entries: &[TrailerUnit], codec: &mut Decompressor) -> Option<()> {
+    let front = read_front(object, codec);
+    if let Ok((_, units)) = &front {
+        assert_eq!(units, entries);
+    }
+    let reader = ObjectReader::open(object).ok()?;
+    let from = reader.tail().id.from_lsn;
+    let mut block = [0; BLOCK_BYTES];
+    for index in 0..(content.len() / BLOCK_BYTES) as u64 {
+        if reader.read_block(from.plus(index), &mut block, codec).is_ok() {
+            assert!(block[..] == content[index as usize * BLOCK_BYTES..][..BLOCK_BYTES], "wrong data");
+        }
+    }
+    let mut back = Vec::new();
+    let verified = reader.verify(codec, |part| back.extend_from_slice(part));
+    assert!(content.starts_with(&back), "wrong data");
+    verified.ok().and(front.ok()).map(|_| ())
+}
+
+fn small() -> (Vec<u8>, Vec<u8>, Vec<TrailerUnit>) {
+    let content = blocks(18);
+    let object = build(spec(3, 21, FRAME_BYTES_MIN), &units(30), &content, 18);
+    (object, content, units(30))
+}
+
+#[test]
+fn every_byte_of_the_frames_around_the_data_is_covered() {
+    let (object, content, entries) = small();
+    let mut codec = Decompressor::new().unwrap();
+    let frames = ObjectReader::open(&object[..]).unwrap().frames().to_vec();
+    let data = frames[0].offset as usize + 32..object.len() - 8 - 128 - (8 + 12 * 4 + 9) - 32;
+    assert!(read_all(&object, &content, &entries, &mut codec).is_some());
+    for position in (0..data.start).chain(data.end..object.len()) {
+        for bit in [0, 3, 7] {
+            let mut damaged = object.clone();
+            damaged[position] ^= 1 << bit;
+            assert!(
+                read_all(&damaged, &content, &entries, &mut codec).is_none(),
+                "bit {bit} of byte {position} is not covered"
+            );
+        }
+    }
+}
+
+#[test]
+fn damage_is_named() {
+    let (object, ..) = small();
+    let mut codec = Decompressor::new().unwrap();
+    let reader = ObjectReader::open(&object[..]).unwrap();
+    let frame = reader.frames()[1];
+    let len = object.len();
+    for (position, expected) in [
+        (0, Part::Front),
+        (5, Part::Front),
+        (20, Part::Header),
+        (140, Part::Entries),
+        (frame.offset as usize + 20, Part::Data(1)),
+        (len - 57 - 100, Part::Digest),
+        (len - 40, Part::SeekTable),
+        (len - 1, Part::SeekTable),
+    ] {
+        let mut damaged = object.clone();
+        damaged[position] ^= 0x10;
+        let result =
+            ObjectReader::open(&damaged[..]).and_then(|reader| reader.verify(&mut codec, |_| {}).map(|_| ()));
+        let Err(ObjectError::Damaged { part, .. }) = result else { panic!("byte {position}") };
+        assert_eq!(part, expected, "byte {position}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_flipped_byte_never_gives_wrong_data(position: prop::sample::Index, change in 1_u8..) {
+        thread_local!(static SMALL: (Vec<u8>, Vec<u8>, Vec<TrailerUnit>) = small());
+        SMALL.with(|(object, content, entries)| {
+            let mut damaged = object.clone();
+            damaged[position.index(object.len())] ^= change;
+            let mut codec = Decompressor::new().unwrap();
+            assert!(read_all(&damaged, content, entries, &mut codec).is_none());
+        });
+    }
+
+    #[test]
+    fn a_truncated_object_is_refused(len: prop::sample::Index) {
+        thread_local!(static SMALL: (Vec<u8>, Vec<u8>, Vec<TrailerUnit>) = small());
+        SMALL.with(|(object, content, entries)| {
+            let mut codec = Decompressor::new().unwrap();
+            assert!(read_all(&object[..len.index(object.len())], content, entries, &mut codec).is_none());
+        });
+    }
+
+    #[test]
+    fn garbage_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..2000), dress: u8, frames in 0_u32..80) {
+        // Dressed up, so that it gets past the first checks.
+        let len = bytes.len();
+        if dress & 1 != 0 && len > 200 {
+            bytes[len - 4..].copy_from_slice(&0x8F92_EAB1_u32.to_le_bytes());
+            bytes[len - 5] = 0x80;
+            bytes[len - 9..len - 5].copy_from_slice(&frames.to_le_bytes());
+        }
+        if dress & 2 != 0 && len > 200 {
+            bytes[..4].copy_from_slice(&FRONT_MAGIC.to_le_bytes());
+            bytes[8..16].copy_from_slice(b"VARVE-AO");
+            let crc = crate::log::checksum::crc32c(&bytes[8..132]);
+            bytes[132..136].copy_from_slice(&crc.to_le_bytes());
+        }
+        let mut codec = Decompressor::new().unwrap();
+        prop_assert!(ObjectReader::open(&bytes[..]).is_err());
+        prop_assert!(read_front(&bytes[..], &mut codec).is_err());
+    }
+}

@@ -1,0 +1,207 @@
+//! What stands on the device: superblock and extent headers.
+
+use uuid::Uuid;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::super::{NAME_BYTES_MAX, Name};
+use crate::log::checksum::crc32c;
+
+/// The unit of every place and size on the device.
+pub(super) const BLOCK: usize = 4096;
+/// Copies of the superblock and of each extent header.
+pub(super) const COPIES: u64 = 2;
+/// The smallest extent: two headers and one block.
+pub(super) const EXTENT_BLOCKS_MIN: u64 = COPIES + 1;
+
+const VERSION: u32 = 1;
+const SUPER_MAGIC: [u8; 8] = *b"VARVE-DS";
+const EXTENT_MAGIC: [u8; 8] = *b"VARVE-DX";
+const FREE: u32 = 1;
+const USED: u32 = 2;
+
+/// Layout, in bytes, the same in blocks 0 and 1:
+///
+/// | offset | size | field |
+/// |---|---|---|
+/// | 0 | 8 | magic `VARVE-DS` |
+/// | 8 | 4 | format version |
+/// | 12 | 4 | zero |
+/// | 16 | 16 | UUID of the store |
+/// | 32 | 8 | size in blocks |
+/// | 40 | 4052 | zero |
+/// | 4092 | 4 | CRC32C of bytes 0 to 4091 |
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct RawSuper {
+    magic: [u8; 8],
+    version: U32,
+    zero: U32,
+    store: [u8; 16],
+    len_blocks: U64,
+    rest: [u8; 4052],
+    crc: U32,
+}
+
+/// Layout, in bytes; two copies in the first two blocks of an extent, the one with the higher generation holds:
+///
+/// | offset | size | field |
+/// |---|---|---|
+/// | 0 | 8 | magic `VARVE-DX` |
+/// | 8 | 4 | format version |
+/// | 12 | 4 | state: 1 free, 2 used |
+/// | 16 | 16 | UUID of the store |
+/// | 32 | 8 | block of the extent: where this header's first copy is |
+/// | 40 | 8 | length of the extent in blocks, headers included |
+/// | 48 | 8 | generation |
+/// | 56 | 8 | bytes of the object |
+/// | 64 | 4 | CRC32C of the object |
+/// | 68 | 2 | bytes of the name |
+/// | 70 | 200 | name |
+/// | 270 | 3822 | zero |
+/// | 4092 | 4 | CRC32C of bytes 0 to 4091 |
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct RawExtent {
+    magic: [u8; 8],
+    version: U32,
+    state: U32,
+    store: [u8; 16],
+    block: U64,
+    len_blocks: U64,
+    generation: U64,
+    len_bytes: U64,
+    crc_data: U32,
+    name_bytes: U16,
+    name: [u8; NAME_BYTES_MAX],
+    rest: [u8; 3822],
+    crc: U32,
+}
+
+const _: () = assert!(size_of::<RawSuper>() == BLOCK);
+const _: () = assert!(size_of::<RawExtent>() == BLOCK);
+
+/// What an extent holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Content {
+    pub name: Name,
+    pub len_bytes: u64,
+    pub crc: u32,
+}
+
+/// An extent header, decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Its first block.
+    pub block: u64,
+    /// Its length, headers included.
+    pub len_blocks: u64,
+    /// Grows with each change of the header.
+    pub generation: u64,
+    /// The object; `None` when it is free.
+    pub content: Option<Content>,
+}
+
+/// The superblock's bytes.
+pub(super) fn encode_super(store: Uuid, len_blocks: u64) -> [u8; BLOCK] {
+    let mut raw = RawSuper {
+        magic: SUPER_MAGIC,
+        version: VERSION.into(),
+        zero: 0.into(),
+        store: *store.as_bytes(),
+        len_blocks: len_blocks.into(),
+        rest: [0; 4052],
+        crc: 0.into(),
+    };
+    raw.crc = crc32c(&raw.as_bytes()[..BLOCK - 4]).into();
+    zerocopy::transmute!(raw)
+}
+
+/// Store and size of a superblock; `None` when it is none, or of another version.
+pub(super) fn decode_super(block: &[u8]) -> Option<(Uuid, u64)> {
+    let raw = RawSuper::ref_from_bytes(block).ok()?;
+    let valid = raw.magic == SUPER_MAGIC
+        && raw.version.get() == VERSION
+        && raw.crc.get() == crc32c(&block[..BLOCK - 4]);
+    valid.then(|| (Uuid::from_bytes(raw.store), raw.len_blocks.get()))
+}
+
+impl Extent {
+    /// A free extent.
+    pub(super) fn free(block: u64, len_blocks: u64, generation: u64) -> Self {
+        Extent { block, len_blocks, generation, content: None }
+    }
+
+    /// The block behind it.
+    pub(super) fn end(&self) -> u64 {
+        self.block + self.len_blocks
+    }
+
+    /// Where its data begins, in bytes.
+    pub(super) fn data_offset(&self) -> u64 {
+        (self.block + COPIES) * BLOCK as u64
+    }
+
+    /// Bytes that it can hold.
+    pub(super) fn room_bytes(&self) -> u64 {
+        (self.len_blocks - COPIES) * BLOCK as u64
+    }
+
+    /// The header's bytes.
+    pub(super) fn encode(&self, store: Uuid) -> [u8; BLOCK] {
+        let mut name = [0; NAME_BYTES_MAX];
+        let text = self.content.as_ref().map_or("", |content| content.name.as_str());
+        name[..text.len()].copy_from_slice(text.as_bytes());
+        let mut raw = RawExtent {
+            magic: EXTENT_MAGIC,
+            version: VERSION.into(),
+            state: (if self.content.is_some() { USED } else { FREE }).into(),
+            store: *store.as_bytes(),
+            block: self.block.into(),
+            len_blocks: self.len_blocks.into(),
+            generation: self.generation.into(),
+            len_bytes: self.content.as_ref().map_or(0, |content| content.len_bytes).into(),
+            crc_data: self.content.as_ref().map_or(0, |content| content.crc).into(),
+            name_bytes: (text.len() as u16).into(),
+            name,
+            rest: [0; 3822],
+            crc: 0.into(),
+        };
+        raw.crc = crc32c(&raw.as_bytes()[..BLOCK - 4]).into();
+        zerocopy::transmute!(raw)
+    }
+
+    /// The header at `block` of a device of `device_blocks`, from one of its copies; `None` when it is none.
+    pub(super) fn decode(bytes: &[u8], store: Uuid, block: u64, device_blocks: u64) -> Option<Self> {
+        let raw = RawExtent::ref_from_bytes(bytes).ok()?;
+        if raw.magic != EXTENT_MAGIC
+            || raw.crc.get() != crc32c(&bytes[..BLOCK - 4])
+            || raw.version.get() != VERSION
+            || raw.store != *store.as_bytes()
+            || raw.block.get() != block
+        {
+            return None;
+        }
+        let mut extent = Extent::free(block, raw.len_blocks.get(), raw.generation.get());
+        let end = block.checked_add(extent.len_blocks)?;
+        if extent.len_blocks < EXTENT_BLOCKS_MIN || end > device_blocks {
+            return None;
+        }
+        if raw.state.get() == USED {
+            let name = raw.name.get(..usize::from(raw.name_bytes.get()))?;
+            let name = Name::new(std::str::from_utf8(name).ok()?).ok()?;
+            extent.content = Some(Content { name, len_bytes: raw.len_bytes.get(), crc: raw.crc_data.get() });
+            if raw.len_bytes.get() > extent.room_bytes() {
+                return None;
+            }
+        } else if raw.state.get() != FREE {
+            return None;
+        }
+        Some(extent)
+    }
+}
+
+/// Blocks of an extent for `len_bytes`; at least the smallest extent. `None` when no number is that large.
+pub(super) fn blocks_for(len_bytes: u64) -> Option<u64> {
+    len_bytes.div_ceil(BLOCK as u64).max(1).checked_add(COPIES)
+}

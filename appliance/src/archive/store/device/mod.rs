@@ -1,0 +1,481 @@
+//! The device store: objects one after another on a file or block device, which describes itself.
+//!
+//! ```text
+//! | superblock | superblock | extent | extent | ... |
+//! extent: | header | header | data ... |
+//! ```
+//!
+//! Extents, free and used, cover the device without gaps, so the headers lead from one to the next. A header has two copies; a change is written
+//! over the older one with a higher generation, so that a torn write leaves the state before it. Each change of the layout is
+//! one header's write, and everything that it makes visible was written and flushed before:
+//! - *split*: the header of the second part is written inside the free extent, where nobody looks, then the first part's is shortened;
+//! - *commit*: the data is written into a free extent, then its header says that it is used;
+//! - *delete*: the header says that it is free (a tombstone in place);
+//! - *merge*: the first header takes in the free extent behind it; then the headers taken in are wiped.
+//!
+//! Space is given out first-fit, for the most bytes that a put announces; what it did not need is free again after the commit.
+//! Free neighbours are merged at once, so the next open finds them so. The directory is in memory: about 200 bytes for each object.
+//!
+//! Where both copies of a header are damaged, the store looks for the next header block by block and says so ([`DeviceProblem`]): the
+//! objects behind it are served, and the space in between is left alone.
+
+mod format;
+mod put;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::sync::{Mutex, MutexGuard};
+
+use uuid::Uuid;
+
+use super::error::Reason;
+use super::{
+    Capabilities, Medium, Name, ObjectStat, Page, Put, Sink, Space, Store, StoreError, StoreErrorKind,
+    check_range,
+};
+use format::{BLOCK, COPIES, Content, EXTENT_BLOCKS_MIN, Extent, blocks_for, decode_super, encode_super};
+use put::DevicePut;
+
+/// A stretch of the device whose header is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceProblem {
+    /// Its first block.
+    pub block: u64,
+    /// Its length in blocks, up to the next header that was found or the device's end.
+    pub len_blocks: u64,
+}
+
+/// Why nothing is changed any more.
+#[derive(Debug, thiserror::Error)]
+#[error("an earlier write of a header failed; open the store again")]
+struct Broken;
+
+/// A store on a medium. After a failed write of a header it only reads, until it is opened again.
+pub struct DeviceStore<M: Medium> {
+    label: String,
+    medium: M,
+    store: Uuid,
+    device_blocks: u64,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    // By first block.
+    extents: BTreeMap<u64, Extent>,
+    // Used extents by name.
+    objects: BTreeMap<Name, u64>,
+    // Free extents that a put writes to, and used ones that are being read: left alone.
+    reserved: HashSet<u64>,
+    readers: BTreeMap<u64, usize>,
+    problems: Vec<DeviceProblem>,
+    // A header's write failed: what the medium holds is not known, so nothing is changed any more before the next open.
+    broken: bool,
+}
+
+impl Table {
+    fn is_mergeable(&self, block: u64) -> bool {
+        self.extents.get(&block).is_some_and(|extent| extent.content.is_none())
+            && !self.reserved.contains(&block)
+            && !self.readers.contains_key(&block)
+    }
+}
+
+impl<M: Medium> DeviceStore<M> {
+    /// Writes an empty store with the identity `store` on the medium, whatever was there before.
+    ///
+    /// # Errors
+    /// `Unsupported` when the medium is too small, or the medium's.
+    pub fn format(medium: &M, label: &str, store: Uuid) -> Result<(), StoreError> {
+        let failed = |error: io::Error| StoreError::io(label, "format", &error);
+        let device_blocks = medium.len_bytes() / BLOCK as u64;
+        if device_blocks < COPIES + EXTENT_BLOCKS_MIN {
+            let kind = StoreErrorKind::Unsupported("the device is too small");
+            return Err(StoreError::new(label, "format", kind));
+        }
+        // The superblocks come last: a format that is cut off is no store, and not a wrong one.
+        for copy in 0..COPIES {
+            medium.write_at(copy * BLOCK as u64, &[0; BLOCK]).map_err(failed)?;
+        }
+        medium.flush().map_err(failed)?;
+        let extent = Extent::free(COPIES, device_blocks - COPIES, 1);
+        for copy in 0..COPIES {
+            medium.write_at((extent.block + copy) * BLOCK as u64, &extent.encode(store)).map_err(failed)?;
+        }
+        medium.flush().map_err(failed)?;
+        for copy in 0..COPIES {
+            medium.write_at(copy * BLOCK as u64, &encode_super(store, device_blocks)).map_err(failed)?;
+        }
+        medium.flush().map_err(failed)
+    }
+
+    /// Opens a store; `label` is for messages.
+    ///
+    /// # Errors
+    /// `NotFound` when no store is there, `Corrupt` when the medium is smaller than it was, or the medium's.
+    pub fn open(medium: M, label: &str) -> Result<Self, StoreError> {
+        let failed = |error: io::Error| StoreError::io(label, "open", &error);
+        let mut block = vec![0; BLOCK];
+        let mut found = None;
+        for copy in 0..COPIES {
+            if medium.len_bytes() >= (copy + 1) * BLOCK as u64 {
+                medium.read_at(copy * BLOCK as u64, &mut block).map_err(failed)?;
+                found = found.or_else(|| decode_super(&block));
+            }
+        }
+        let (store, device_blocks) =
+            found.ok_or_else(|| StoreError::new(label, "open", StoreErrorKind::NotFound))?;
+        if device_blocks > medium.len_bytes() / BLOCK as u64 {
+            return Err(StoreError::new(
+                label,
+                "open",
+                StoreErrorKind::Corrupt("the device is smaller than it was"),
+            ));
+        }
+        let store =
+            DeviceStore { label: label.to_owned(), medium, store, device_blocks, table: Mutex::default() };
+        store.scan().map_err(|error| StoreError::io(label, "open", &error))?;
+        Ok(store)
+    }
+
+    /// What the open found damaged.
+    pub fn problems(&self) -> Vec<DeviceProblem> {
+        self.table().problems.clone()
+    }
+
+    /// The store's identity.
+    pub fn id(&self) -> Uuid {
+        self.store
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn error(&self, operation: &'static str, kind: StoreErrorKind, name: &Name) -> StoreError {
+        StoreError::new(&self.label, operation, kind).of(name)
+    }
+
+    fn failed(&self, operation: &'static str, name: &Name) -> impl Fn(io::Error) -> StoreError {
+        move |error| StoreError::io(&self.label, operation, &error).of(name)
+    }
+
+    /// The newer valid copy of the header at `block`.
+    fn read_header(&self, block: u64) -> io::Result<Option<Extent>> {
+        if block + EXTENT_BLOCKS_MIN > self.device_blocks {
+            return Ok(None);
+        }
+        let mut bytes = [0; COPIES as usize * BLOCK];
+        self.medium.read_at(block * BLOCK as u64, &mut bytes)?;
+        Ok(bytes
+            .chunks_exact(BLOCK)
+            .filter_map(|copy| Extent::decode(copy, self.store, block, self.device_blocks))
+            .max_by_key(|extent| extent.generation))
+    }
+
+    /// Builds the directory, and merges what a crash left unmerged.
+    fn scan(&self) -> io::Result<()> {
+        let mut table = self.table();
+        let mut block = COPIES;
+        while block < self.device_blocks {
+            if let Some(extent) = self.read_header(block)? {
+                block = extent.end();
+                if let Some(content) = &extent.content {
+                    // A name is committed only once; after damage the first one found is as good as any.
+                    table.objects.entry(content.name.clone()).or_insert(extent.block);
+                }
+                table.extents.insert(extent.block, extent);
+                continue;
+            }
+            let first = block;
+            block += 1;
+            while block < self.device_blocks && self.read_header(block)?.is_none() {
+                block += 1;
+            }
+            table.problems.push(DeviceProblem { block: first, len_blocks: block - first });
+        }
+        let free: Vec<u64> =
+            table.extents.values().filter(|e| e.content.is_none()).map(|e| e.block).collect();
+        for block in free {
+            self.merge_behind(&mut table, block)?;
+        }
+        Ok(())
+    }
+
+    /// Changes a header on the medium, over its older copy. Everything before it must have been flushed.
+    fn change(&self, table: &mut Table, extent: &Extent) -> io::Result<()> {
+        if table.broken {
+            return Err(io::Error::other(Broken));
+        }
+        let copy = extent.generation % COPIES;
+        let changed = self
+            .medium
+            .write_at((extent.block + copy) * BLOCK as u64, &extent.encode(self.store))
+            .and_then(|()| self.medium.flush());
+        table.broken = changed.is_err();
+        changed
+    }
+
+    /// Writes both copies of a header where nobody looks yet.
+    fn lay(&self, extent: &Extent) -> io::Result<()> {
+        for copy in 0..COPIES {
+            self.medium.write_at((extent.block + copy) * BLOCK as u64, &extent.encode(self.store))?;
+        }
+        self.medium.flush()
+    }
+
+    /// Cuts a free extent after `len_blocks`, if what is left is an extent. Its header becomes `content`'s at the same moment.
+    fn cut(
+        &self,
+        table: &mut Table,
+        block: u64,
+        len_blocks: u64,
+        content: Option<Content>,
+    ) -> io::Result<()> {
+        let Some(old) = table.extents.get(&block).cloned() else { return Ok(()) };
+        let rest_blocks = old.len_blocks.saturating_sub(len_blocks);
+        let rest = (rest_blocks >= EXTENT_BLOCKS_MIN)
+            .then(|| Extent::free(block + len_blocks, rest_blocks, old.generation + 1));
+        let first = Extent {
+            block,
+            len_blocks: if rest.is_some() { len_blocks } else { old.len_blocks },
+            generation: old.generation + 1,
+            content,
+        };
+        if rest.is_none() && first.content.is_none() {
+            return Ok(());
+        }
+        if let Some(rest) = &rest {
+            self.lay(rest)?;
+        }
+        self.change(table, &first)?;
+        table.extents.insert(block, first);
+        if let Some(rest) = rest {
+            table.extents.insert(rest.block, rest);
+        }
+        Ok(())
+    }
+
+    /// Merges the free extent at `block` with the free ones behind it.
+    fn merge_behind(&self, table: &mut Table, block: u64) -> io::Result<()> {
+        while table.is_mergeable(block) {
+            let Some(first) = table.extents.get(&block).cloned() else { return Ok(()) };
+            let next_block = first.end();
+            if !table.is_mergeable(next_block) {
+                return Ok(());
+            }
+            let Some(next) = table.extents.get(&next_block) else { return Ok(()) };
+            let merged = Extent {
+                len_blocks: first.len_blocks + next.len_blocks,
+                generation: first.generation + 1,
+                ..first
+            };
+            self.change(table, &merged)?;
+            table.extents.insert(block, merged);
+            table.extents.remove(&next_block);
+            // So that a search after damage does not find it again. Not needed for anything else, hence no flush.
+            self.medium.write_at(next_block * BLOCK as u64, &[0; COPIES as usize * BLOCK])?;
+        }
+        Ok(())
+    }
+
+    /// Merges around a block that has become free.
+    fn merge_around(&self, table: &mut Table, block: u64) -> io::Result<()> {
+        self.merge_behind(table, block)?;
+        let before = table.extents.range(..block).next_back().map(|(&before, extent)| (before, extent.end()));
+        match before {
+            Some((before, end)) if end == block => self.merge_behind(table, before),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks an object up and keeps its extent from being given out again while it is read.
+    fn pin(&self, operation: &'static str, name: &Name) -> Result<Pinned<'_, M>, StoreError> {
+        let mut table = self.table();
+        let found = table.objects.get(name).and_then(|block| table.extents.get(block)).cloned();
+        let (extent, content) = found
+            .and_then(|extent| extent.content.clone().map(|content| (extent, content)))
+            .ok_or_else(|| self.error(operation, StoreErrorKind::NotFound, name))?;
+        *table.readers.entry(extent.block).or_default() += 1;
+        Ok(Pinned { store: self, extent, content })
+    }
+
+    /// Reads bytes of an extent's data.
+    fn read_data(&self, extent: &Extent, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let block_bytes = BLOCK as u64;
+        let mut position = extent.data_offset() + offset;
+        let mut rest = buffer;
+        let mut aligned = Vec::new();
+        while !rest.is_empty() {
+            let start = position / block_bytes * block_bytes;
+            let within = (position - start) as usize;
+            let now = rest.len().min(READ_BYTES - within);
+            aligned.resize((within + now).next_multiple_of(BLOCK), 0);
+            self.medium.read_at(start, &mut aligned)?;
+            let (head, tail) = rest.split_at_mut(now);
+            head.copy_from_slice(&aligned[within..within + now]);
+            position += now as u64;
+            rest = tail;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that are read at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// A used extent that is being read.
+struct Pinned<'a, M: Medium> {
+    store: &'a DeviceStore<M>,
+    extent: Extent,
+    content: Content,
+}
+
+impl<M: Medium> Drop for Pinned<'_, M> {
+    fn drop(&mut self) {
+        let mut table = self.store.table();
+        if let Some(count) = table.readers.get_mut(&self.extent.block) {
+            *count -= 1;
+            if *count == 0 {
+                table.readers.remove(&self.extent.block);
+            }
+        }
+    }
+}
+
+impl<M: Medium> Store for DeviceStore<M> {
+    fn label(&self) -> &str {
+        &self.label
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            kind: "device",
+            random_access: true,
+            conditional_put: true,
+            rename: false,
+            sequential_only: false,
+            reclaims_space: true,
+            object_bytes_max: Some((self.device_blocks - 2 * COPIES) * BLOCK as u64),
+        }
+    }
+
+    fn put_start<'a>(&'a self, name: &Name, max_bytes: u64) -> Result<Box<dyn Put + 'a>, StoreError> {
+        let mut table = self.table();
+        if table.objects.contains_key(name) {
+            return Err(self.error("put", StoreErrorKind::Exists, name));
+        }
+        let fitting = blocks_for(max_bytes).and_then(|wanted| {
+            table
+                .extents
+                .values()
+                .find(|extent| {
+                    extent.content.is_none()
+                        && extent.len_blocks >= wanted
+                        && table.is_mergeable(extent.block)
+                })
+                .map(|extent| (wanted, extent.block))
+        });
+        let Some((wanted, block)) = fitting else {
+            return Err(self.error("put", StoreErrorKind::NoSpace, name));
+        };
+        self.cut(&mut table, block, wanted, None).map_err(self.failed("put", name))?;
+        let Some(extent) = table.extents.get(&block).cloned() else {
+            return Err(self.error(
+                "put",
+                StoreErrorKind::Unavailable(Reason::Busy("space was taken")),
+                name,
+            ));
+        };
+        table.reserved.insert(block);
+        Ok(Box::new(DevicePut::new(self, name.clone(), extent, max_bytes)))
+    }
+
+    fn stat(&self, name: &Name) -> Result<ObjectStat, StoreError> {
+        let pinned = self.pin("stat", name)?;
+        Ok(ObjectStat { name: name.clone(), len_bytes: pinned.content.len_bytes })
+    }
+
+    fn get_range(&self, name: &Name, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let pinned = self.pin("get", name)?;
+        let stat = ObjectStat { name: name.clone(), len_bytes: pinned.content.len_bytes };
+        check_range(&stat, &self.label, offset, buffer.len())?;
+        self.read_data(&pinned.extent, offset, buffer).map_err(self.failed("get", name))
+    }
+
+    fn get(&self, name: &Name, sink: &mut dyn Sink) -> Result<u64, StoreError> {
+        let pinned = self.pin("get", name)?;
+        let len_bytes = pinned.content.len_bytes;
+        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+        let mut buffer = vec![0; len_bytes.min(READ_BYTES as u64) as usize];
+        let mut offset = 0;
+        while offset < len_bytes {
+            let now = (len_bytes - offset).min(buffer.len() as u64) as usize;
+            self.read_data(&pinned.extent, offset, &mut buffer[..now]).map_err(self.failed("get", name))?;
+            digest.update(&buffer[..now]);
+            sink.write(&buffer[..now])?;
+            offset += now as u64;
+        }
+        if digest.finalize() as u32 != pinned.content.crc {
+            return Err(self.error("get", StoreErrorKind::Corrupt("checksum mismatch"), name));
+        }
+        Ok(len_bytes)
+    }
+
+    fn list(&self, prefix: &str, after: Option<&Name>, limit: usize) -> Result<Page, StoreError> {
+        use std::ops::Bound;
+        let table = self.table();
+        let prefix_bound = Bound::Included(prefix);
+        let start = match after {
+            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
+            _ => prefix_bound,
+        };
+        let objects = table
+            .objects
+            .range::<str, _>((start, Bound::Unbounded))
+            .take_while(|(name, _)| name.as_str().starts_with(prefix))
+            .filter_map(|(name, block)| {
+                let len_bytes = table.extents.get(block)?.content.as_ref()?.len_bytes;
+                Some(ObjectStat { name: name.clone(), len_bytes })
+            });
+        Ok(super::page(objects, limit))
+    }
+
+    fn delete(&self, name: &Name) -> Result<(), StoreError> {
+        let mut table = self.table();
+        let extent = table.objects.get(name).and_then(|block| table.extents.get(block)).cloned();
+        let Some(extent) = extent else {
+            return Err(self.error("delete", StoreErrorKind::NotFound, name));
+        };
+        let free = Extent { content: None, generation: extent.generation + 1, ..extent };
+        let block = free.block;
+        self.change(&mut table, &free).map_err(self.failed("delete", name))?;
+        table.extents.insert(block, free);
+        table.objects.remove(name);
+        // While somebody reads it the extent stays by itself; the next delete beside it, or the next open, merges it.
+        let _ = self.merge_around(&mut table, block);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.medium.flush().map_err(|error| StoreError::io(&self.label, "sync", &error))
+    }
+
+    fn space(&self) -> Result<Space, StoreError> {
+        let table = self.table();
+        let free_blocks: u64 = table
+            .extents
+            .values()
+            .filter(|extent| extent.content.is_none() && !table.reserved.contains(&extent.block))
+            .map(|extent| extent.len_blocks)
+            .sum();
+        let block_bytes = BLOCK as u64;
+        Ok(Space {
+            total_bytes: Some(self.device_blocks * block_bytes),
+            used_bytes: (self.device_blocks - free_blocks) * block_bytes,
+        })
+    }
+}

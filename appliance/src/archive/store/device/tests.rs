@@ -1,0 +1,242 @@
+//! Crashes at every write, torn and reordered, and damage.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::*;
+
+const LABEL: &str = "memory";
+const STORE: Uuid = Uuid::from_u128(99);
+
+#[derive(Clone)]
+enum Step {
+    Write(u64, Vec<u8>),
+    Flush,
+}
+
+/// A medium in memory that writes down everything that is done to it.
+struct Recorder {
+    bytes: Mutex<Vec<u8>>,
+    steps: Mutex<Vec<Step>>,
+    fail_flush: std::sync::atomic::AtomicBool,
+}
+
+impl Recorder {
+    fn new(bytes: Vec<u8>) -> Self {
+        Recorder { bytes: Mutex::new(bytes), steps: Mutex::default(), fail_flush: false.into() }
+    }
+}
+
+impl Medium for &Recorder {
+    fn len_bytes(&self) -> u64 {
+        self.bytes.lock().unwrap().len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        assert!(offset.is_multiple_of(4096) && buffer.len().is_multiple_of(4096), "aligned");
+        buffer.copy_from_slice(&self.bytes.lock().unwrap()[offset as usize..][..buffer.len()]);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        assert!(offset.is_multiple_of(4096) && bytes.len().is_multiple_of(4096), "aligned");
+        self.bytes.lock().unwrap()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        self.steps.lock().unwrap().push(Step::Write(offset, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        if self.fail_flush.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.steps.lock().unwrap().push(Step::Flush);
+        Ok(())
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn put(store: &dyn Store, text: &str, bytes: &[u8], max_bytes: u64) -> Result<ObjectStat, StoreError> {
+    store.put(&name(text), max_bytes, &mut &bytes[..])
+}
+
+fn all(store: &dyn Store) -> BTreeMap<String, Vec<u8>> {
+    let page = store.list("", None, 1000).unwrap();
+    let read = |stat: &ObjectStat| {
+        let mut bytes = Vec::new();
+        store.get(&stat.name, &mut bytes).unwrap();
+        (stat.name.to_string(), bytes)
+    };
+    page.objects.iter().map(read).collect()
+}
+
+/// What may be seen after a crash before the step: the state before, or the state after.
+type Expected = Vec<(usize, BTreeMap<String, Vec<u8>>)>;
+
+/// Puts, aborts and deletes in a small store; gives the steps, and the states with the step at which each became certain.
+fn history(medium: &Recorder) -> Expected {
+    let store = DeviceStore::open(medium, LABEL).unwrap();
+    let mut model = BTreeMap::new();
+    let mut states = vec![(0, model.clone())];
+    let mut seed = 7_u64;
+    for round in 0..50_u8 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
+        let key = format!("o{}", (seed >> 33) % 7);
+        let len = (seed >> 40) as usize % 20_000;
+        if round % 6 == 5 {
+            // Given up in the middle.
+            if let Ok(mut aborted) = store.put_start(&name("aborted"), 30_000) {
+                aborted.write(&vec![0xee; len]).unwrap();
+            }
+        } else if model.remove(&key).is_some() {
+            store.delete(&name(&key)).unwrap();
+        } else if put(&store, &key, &vec![round; len], 20_000).is_ok() {
+            model.insert(key, vec![round; len]);
+        }
+        states.push((medium.steps.lock().unwrap().len(), model.clone()));
+    }
+    states
+}
+
+fn check_image(image: Vec<u8>, states: &Expected, steps_done: usize, what: &str) {
+    let medium = Recorder::new(image);
+    {
+        let store = DeviceStore::open(&medium, LABEL).unwrap();
+        assert!(store.problems().is_empty(), "{what}: {:?}", store.problems());
+        let seen = all(&store);
+        // The last state that was certain, or the one that was being made.
+        let certain = states.iter().rposition(|(step, _)| *step <= steps_done).unwrap();
+        let next = states.get(certain + 1);
+        assert!(
+            seen == states[certain].1 || next.is_some_and(|(_, state)| seen == *state),
+            "{what}: {:?} instead of {:?}",
+            seen.keys(),
+            states[certain].1.keys()
+        );
+        // It can be used as before.
+        let _ = put(&store, "after", b"after", 5);
+    }
+    let store = DeviceStore::open(&medium, LABEL).unwrap();
+    for key in all(&store).keys().cloned().collect::<Vec<_>>() {
+        store.delete(&name(&key)).unwrap();
+    }
+    assert_eq!(store.table().extents.len(), 1, "{what}: everything is one free extent again");
+}
+
+#[test]
+fn a_crash_at_every_write_keeps_what_was_committed() {
+    let medium = Recorder::new(vec![0; 40 * 4096]);
+    DeviceStore::format(&&medium, LABEL, STORE).unwrap();
+    let blank = medium.bytes.lock().unwrap().clone();
+    medium.steps.lock().unwrap().clear();
+    let states = history(&medium);
+    let steps = medium.steps.lock().unwrap().clone();
+    assert!(steps.len() > 120 && states.iter().any(|(_, state)| state.len() >= 3));
+    let mut stable = blank.clone();
+    let mut pending: Vec<(u64, Vec<u8>)> = Vec::new();
+    let mut random = 1_u64;
+    for (index, step) in steps.iter().enumerate() {
+        let image = |writes: &[(u64, Vec<u8>)], choose: &mut dyn FnMut() -> usize| {
+            let mut image = stable.clone();
+            for (offset, bytes) in writes {
+                let part = match choose() % 3 {
+                    0 => bytes.len(),
+                    1 => 0,
+                    // Torn at a sector.
+                    _ => (choose() % (bytes.len() / 512 + 1)) * 512,
+                };
+                image[*offset as usize..][..part].copy_from_slice(&bytes[..part]);
+            }
+            image
+        };
+        match step {
+            Step::Write(offset, bytes) => {
+                pending.push((*offset, bytes.clone()));
+                // All writes so far; the last one torn at each of a few sectors.
+                check_image(image(&pending, &mut || 0), &states, index, &format!("after step {index}"));
+                for sectors in [0, 1, 3, 7] {
+                    let mut torn = image(&pending[..pending.len() - 1], &mut || 0);
+                    let part = (sectors * 512).min(bytes.len());
+                    torn[*offset as usize..][..part].copy_from_slice(&bytes[..part]);
+                    check_image(torn, &states, index, &format!("step {index} torn after {sectors} sectors"));
+                }
+                // Any of the unflushed writes lost or torn.
+                for _ in 0..4 {
+                    let mut choose = || {
+                        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        (random >> 33) as usize
+                    };
+                    check_image(
+                        image(&pending, &mut choose),
+                        &states,
+                        index,
+                        &format!("step {index} shuffled"),
+                    );
+                }
+            }
+            Step::Flush => {
+                for (offset, bytes) in pending.drain(..) {
+                    stable[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_header_is_told_and_the_others_are_served() {
+    let medium = Recorder::new(vec![0; 64 * 4096]);
+    DeviceStore::format(&&medium, LABEL, STORE).unwrap();
+    {
+        let store = DeviceStore::open(&medium, LABEL).unwrap();
+        for text in ["a", "b", "c"] {
+            put(&store, text, &[text.as_bytes()[0]; 5000], 5000).unwrap();
+        }
+    }
+    // Both copies of the header of b; one copy of the header of c.
+    medium.bytes.lock().unwrap()[6 * 4096..8 * 4096].fill(0xaa);
+    medium.bytes.lock().unwrap()[10 * 4096 + 40] ^= 1;
+    let store = DeviceStore::open(&medium, LABEL).unwrap();
+    assert_eq!(store.problems(), [DeviceProblem { block: 6, len_blocks: 4 }]);
+    let mut bytes = Vec::new();
+    store.get(&name("a"), &mut bytes).unwrap();
+    let c = store.get(&name("c"), &mut bytes);
+    // The older copy of c may be the free extent from before; then c is gone, and never wrong.
+    assert!(c.is_ok() || c.is_err_and(|error| error.kind == StoreErrorKind::NotFound));
+    // Damaged data is found by the checksum.
+    medium.bytes.lock().unwrap()[4 * 4096 + 10] ^= 1;
+    let error = store.get(&name("a"), &mut bytes).unwrap_err();
+    assert!(matches!(error.kind, StoreErrorKind::Corrupt(_)));
+}
+
+#[test]
+fn a_device_that_is_no_store_or_fails_is_told() {
+    let medium = Recorder::new(vec![0; 64 * 4096]);
+    let kind = |result: Result<DeviceStore<&Recorder>, StoreError>| result.err().unwrap().kind;
+    assert_eq!(kind(DeviceStore::open(&medium, LABEL)), StoreErrorKind::NotFound);
+    DeviceStore::format(&&medium, LABEL, STORE).unwrap();
+    medium.bytes.lock().unwrap()[..4096].fill(1);
+    assert_eq!(DeviceStore::open(&medium, LABEL).unwrap().id(), STORE);
+    medium.bytes.lock().unwrap().truncate(20 * 4096);
+    assert!(matches!(kind(DeviceStore::open(&medium, LABEL)), StoreErrorKind::Corrupt(_)));
+    let tiny = Recorder::new(vec![0; 4 * 4096]);
+    let error = DeviceStore::format(&&tiny, LABEL, STORE).unwrap_err();
+    assert!(matches!(error.kind, StoreErrorKind::Unsupported(_)));
+
+    let medium = Recorder::new(vec![0; 64 * 4096]);
+    DeviceStore::format(&&medium, LABEL, STORE).unwrap();
+    let store = DeviceStore::open(&medium, LABEL).unwrap();
+    put(&store, "good", b"good", 4).unwrap();
+    medium.fail_flush.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(put(&store, "bad", b"bad", 3).unwrap_err().is_retryable());
+    assert!(store.delete(&name("good")).is_err());
+    medium.fail_flush.store(false, std::sync::atomic::Ordering::Relaxed);
+    // What the medium holds is not known any more: only an open finds out.
+    assert!(put(&store, "bad", b"bad", 3).is_err());
+    assert_eq!(all(&store).len(), 1);
+    drop(store);
+    let store = DeviceStore::open(&medium, LABEL).unwrap();
+    put(&store, "new", b"new", 3).unwrap();
+}

@@ -1,0 +1,97 @@
+//! How stores fail.
+
+use std::io;
+
+use super::Name;
+
+/// A failure: what was done, where, on which object, and of which kind it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} of {object} in {store}: {kind}")]
+pub struct StoreError {
+    /// The store's label.
+    pub store: String,
+    /// `put`, `get`, `list`, `delete`, and so on.
+    pub operation: &'static str,
+    /// The object's name; empty for the store itself.
+    pub object: String,
+    /// What went wrong.
+    pub kind: StoreErrorKind,
+}
+
+/// What can go wrong, in kinds that call for different answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StoreErrorKind {
+    /// There is no such object.
+    #[error("not found")]
+    NotFound,
+    /// There is one already.
+    #[error("exists already")]
+    Exists,
+    /// The store is full.
+    #[error("no space left")]
+    NoSpace,
+    /// It may work later: try again.
+    #[error("not available: {0}")]
+    Unavailable(Reason),
+    /// What is there is not what was put.
+    #[error("corrupt: {0}")]
+    Corrupt(&'static str),
+    /// This kind of store cannot do it.
+    #[error("not supported: {0}")]
+    Unsupported(&'static str),
+    /// Beyond the object's end, or more than a put announced.
+    #[error("out of range")]
+    OutOfRange,
+}
+
+/// Why a store is not available.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// The operating system's error number.
+    #[error("{}", io::Error::from_raw_os_error(*.0))]
+    Os(i32),
+    /// An error of the standard library's.
+    #[error("{0}")]
+    Io(io::ErrorKind),
+    /// The store is occupied.
+    #[error("{0}")]
+    Busy(&'static str),
+}
+
+impl StoreError {
+    /// A failure of `kind`; [`of`](Self::of) adds the object.
+    pub fn new(store: &str, operation: &'static str, kind: StoreErrorKind) -> Self {
+        StoreError { store: store.to_owned(), operation, object: String::new(), kind }
+    }
+
+    /// The same, of an object.
+    #[must_use]
+    pub fn of(mut self, name: &Name) -> Self {
+        name.as_str().clone_into(&mut self.object);
+        self
+    }
+
+    /// A range that is not there.
+    pub fn out_of_range(store: &str, operation: &'static str) -> Self {
+        StoreError::new(store, operation, StoreErrorKind::OutOfRange)
+    }
+
+    /// The operating system's failure, with its kind.
+    pub fn io(store: &str, operation: &'static str, error: &io::Error) -> Self {
+        use io::ErrorKind as K;
+        let kind = match error.kind() {
+            K::NotFound => StoreErrorKind::NotFound,
+            K::AlreadyExists => StoreErrorKind::Exists,
+            K::StorageFull | K::QuotaExceeded | K::FileTooLarge => StoreErrorKind::NoSpace,
+            K::UnexpectedEof => StoreErrorKind::Corrupt("shorter than it was"),
+            K::Unsupported => StoreErrorKind::Unsupported("the operating system refuses it"),
+            kind => StoreErrorKind::Unavailable(error.raw_os_error().map_or(Reason::Io(kind), Reason::Os)),
+        };
+        StoreError::new(store, operation, kind)
+    }
+
+    /// Whether the same call may succeed later, without anybody's doing.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Unavailable(_))
+    }
+}

@@ -1,0 +1,239 @@
+//! Stores: what archived objects are kept in. One trait, several kinds, one conformance suite that all of them pass.
+//!
+//! The rules of every kind:
+//! - an object is visible whole or not at all: it appears with [`Put::commit`], and a put that is dropped, or that a crash
+//!   cuts off, leaves nothing that can be seen, and no space in use after the next start;
+//! - an object is never overwritten and never changes; after a delete its name is free again;
+//! - when `commit` has returned, the object survives loss of power; the same holds for `delete`;
+//! - lists are in the order of the names' bytes, in pages of a bounded size, and hold every object that was there from the
+//!   list's begin to its end;
+//! - calls block; a store may be used from several threads at once.
+//!
+//! Every failure is a [`StoreError`]: its kind says what to do, its context says where.
+
+mod device;
+mod directory;
+mod error;
+mod medium;
+mod name;
+mod probe;
+pub mod tape;
+
+#[cfg(test)]
+mod conformance;
+
+use std::io::Read;
+
+use super::object::RangedRead;
+
+pub use device::{DeviceProblem, DeviceStore};
+pub use directory::{DirectoryOptions, DirectoryStore};
+pub use error::{Reason, StoreError, StoreErrorKind};
+pub use medium::{FileMedium, Medium};
+pub use name::{InvalidName, NAME_BYTES_MAX, Name};
+pub use probe::{Check, CheckOutcome, ProbeReport, probe};
+
+/// The most objects of one page of a list.
+pub const PAGE_OBJECTS_MAX: usize = 100_000;
+
+/// Where the bytes of an object go.
+pub trait Sink {
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// The store's.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
+}
+
+impl Sink for Vec<u8> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// An object that is being put. Dropped without a commit, it leaves nothing.
+pub trait Put: Sink {
+    /// Makes the object stable and visible.
+    ///
+    /// # Errors
+    /// `Exists` when another put of the name was faster, or the store's; the object is not there then.
+    fn commit(self: Box<Self>) -> Result<ObjectStat, StoreError>;
+}
+
+/// What is known of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectStat {
+    /// Its name.
+    pub name: Name,
+    /// Its bytes.
+    pub len_bytes: u64,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The objects, in the order of their names.
+    pub objects: Vec<ObjectStat>,
+    /// Whether more follow behind the last one.
+    pub more: bool,
+}
+
+/// Space of a store, in bytes. What a kind cannot know is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// In all.
+    pub total_bytes: Option<u64>,
+    /// In use, by objects and what belongs to them.
+    pub used_bytes: u64,
+}
+
+/// What a store can do. Declared by its kind; [`probe()`] finds out whether it is true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The kind: `directory`, `device`, `tape`.
+    pub kind: &'static str,
+    /// Ranges are read without reading what lies before them.
+    pub random_access: bool,
+    /// Two puts of one name: exactly one is committed, whoever makes them.
+    pub conditional_put: bool,
+    /// Commit is a change of name in a file system.
+    pub rename: bool,
+    /// Objects can be written only one at a time, behind each other.
+    pub sequential_only: bool,
+    /// A delete gives the object's space back.
+    pub reclaims_space: bool,
+    /// The largest object that can be put, in bytes, if there is such a bound.
+    pub object_bytes_max: Option<u64>,
+}
+
+/// A place for objects. See the module's documentation for the rules.
+pub trait Store: Send + Sync {
+    /// A name for messages: the kind and the place.
+    fn label(&self) -> &str;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Begins an object of at most `max_bytes`; room for them is set aside where the kind can do that.
+    ///
+    /// # Errors
+    /// `Exists`, `NoSpace`, `Unavailable` (a sequential store has another put open), or the kind's.
+    fn put_start<'a>(&'a self, name: &Name, max_bytes: u64) -> Result<Box<dyn Put + 'a>, StoreError>;
+
+    /// Puts everything that `source` gives, at most `max_bytes`.
+    ///
+    /// # Errors
+    /// Those of [`put_start`](Self::put_start) and [`Put::commit`]; `Unavailable` when `source` fails.
+    fn put(&self, name: &Name, max_bytes: u64, source: &mut dyn Read) -> Result<ObjectStat, StoreError> {
+        let mut put = self.put_start(name, max_bytes)?;
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            match source.read(&mut buffer) {
+                Ok(0) => return put.commit(),
+                Ok(len) => put.write(&buffer[..len])?,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(StoreError::io(self.label(), "put (its source)", &error).of(name)),
+            }
+        }
+    }
+
+    /// What is known of an object.
+    ///
+    /// # Errors
+    /// `NotFound`, or the kind's.
+    fn stat(&self, name: &Name) -> Result<ObjectStat, StoreError>;
+
+    /// Fills `buffer` with the object's bytes from `offset` on, whole or with an error. An empty buffer may begin at the object's end.
+    ///
+    /// # Errors
+    /// `NotFound`, `OutOfRange`, `Corrupt`, or the kind's.
+    fn get_range(&self, name: &Name, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError>;
+
+    /// Gives the whole object to `sink`, with every check that the kind has; returns its bytes.
+    ///
+    /// # Errors
+    /// `NotFound`, `Corrupt`, the sink's, or the kind's.
+    fn get(&self, name: &Name, sink: &mut dyn Sink) -> Result<u64, StoreError> {
+        let len_bytes = self.stat(name)?.len_bytes;
+        let mut buffer = vec![0; len_bytes.min(COPY_BYTES as u64) as usize];
+        let mut offset = 0;
+        while offset < len_bytes {
+            let now = (len_bytes - offset).min(buffer.len() as u64) as usize;
+            self.get_range(name, offset, &mut buffer[..now])?;
+            sink.write(&buffer[..now])?;
+            offset += now as u64;
+        }
+        Ok(len_bytes)
+    }
+
+    /// The first `limit` objects (at most [`PAGE_OBJECTS_MAX`]) whose names begin with `prefix` and stand behind `after`, in order.
+    ///
+    /// # Errors
+    /// The kind's.
+    fn list(&self, prefix: &str, after: Option<&Name>, limit: usize) -> Result<Page, StoreError>;
+
+    /// Removes an object.
+    ///
+    /// # Errors
+    /// `NotFound`, or the kind's.
+    fn delete(&self, name: &Name) -> Result<(), StoreError>;
+
+    /// Returns when everything that was committed is stable. Commits are stable by themselves; this is for a store's own records.
+    ///
+    /// # Errors
+    /// The kind's.
+    fn sync(&self) -> Result<(), StoreError>;
+
+    /// How much room there is.
+    ///
+    /// # Errors
+    /// The kind's.
+    fn space(&self) -> Result<Space, StoreError>;
+}
+
+/// Bytes that are copied at a time.
+const COPY_BYTES: usize = 256 << 10;
+
+/// An object in a store, for an [`ObjectReader`](super::object::ObjectReader).
+pub struct StoredObject<'a> {
+    store: &'a dyn Store,
+    stat: ObjectStat,
+}
+
+impl<'a> StoredObject<'a> {
+    /// Looks an object up.
+    ///
+    /// # Errors
+    /// `NotFound`, or the store's.
+    pub fn open(store: &'a dyn Store, name: &Name) -> Result<Self, StoreError> {
+        Ok(StoredObject { store, stat: store.stat(name)? })
+    }
+}
+
+impl RangedRead for StoredObject<'_> {
+    fn len_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.stat.len_bytes)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        self.store.get_range(&self.stat.name, offset, buffer)
+    }
+}
+
+/// Checks a range against an object's length.
+fn check_range(stat: &ObjectStat, label: &str, offset: u64, len: usize) -> Result<(), StoreError> {
+    match offset.checked_add(len as u64) {
+        Some(end) if end <= stat.len_bytes => Ok(()),
+        _ => Err(StoreError::out_of_range(label, "get").of(&stat.name)),
+    }
+}
+
+/// Cuts a page out of objects that are in order and already behind the cursor.
+fn page(objects: impl Iterator<Item = ObjectStat>, limit: usize) -> Page {
+    let limit = limit.min(PAGE_OBJECTS_MAX);
+    let mut objects: Vec<ObjectStat> = objects.take(limit + 1).collect();
+    let more = objects.len() > limit;
+    objects.truncate(limit);
+    Page { objects, more }
+}

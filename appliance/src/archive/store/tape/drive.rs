@@ -1,0 +1,127 @@
+//! What a tape drive is: the least that the SSC command set and Linux's `st` have in common.
+
+use std::io;
+
+/// Where the tape stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Blocks and filemarks before this place, as `READ POSITION` and `MTTELL` count them.
+    pub object: u64,
+    /// Whether the early-warning mark has been passed.
+    pub early_warning: bool,
+}
+
+/// How a write ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The tape's end is near: end the file now. What was written is on the tape.
+    pub early_warning: bool,
+}
+
+/// What was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// A block of that many bytes.
+    Block(usize),
+    /// A filemark; the tape stands behind it.
+    Filemark,
+    /// Nothing was ever written from here on.
+    EndOfData,
+}
+
+/// Why a drive did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// No room for this block: the physical end. Nothing of it can be read.
+    #[error("end of medium")]
+    EndOfMedium,
+    /// The block is larger than the buffer, or than the drive can write.
+    #[error("a block of {0} bytes is too large")]
+    BlockTooLarge(usize),
+    /// The medium cannot be read here.
+    #[error("medium error at object {0}")]
+    Medium(u64),
+    /// There is no such place on the tape.
+    #[error("no such position: object {0}")]
+    NoSuchPosition(u64),
+    /// The library has no such cartridge.
+    #[error("no such cartridge")]
+    NoSuchCartridge,
+    /// The operating system's failure.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A drive with a cartridge in it. Calls block. A write makes its place the new end of data: what was behind it is lost.
+///
+/// It fits Linux's `st` (`/dev/nst*`, variable blocks, SCSI-2 logical addresses): `read` and `write`; MTWEOF and MTWEOFI; MTFSF and MTBSF; MTSEEK
+/// and MTTELL; MTREW; MTEOM. There the write that passes the early-warning mark ends well and the next one gives ENOSPC, after which writes
+/// are allowed again: the driver reports [`Written::early_warning`] then, having repeated the write.
+pub trait Drive: Send {
+    /// The largest block, in bytes.
+    fn block_bytes_max(&self) -> usize;
+
+    /// Writes one block.
+    ///
+    /// # Errors
+    /// [`DriveError`].
+    fn write_block(&mut self, block: &[u8]) -> Result<Written, DriveError>;
+
+    /// Writes filemarks. Unless `immediate`, everything before them is on the medium when this returns, and late errors of writes show up here.
+    ///
+    /// # Errors
+    /// [`DriveError`].
+    fn write_filemarks(&mut self, count: u32, immediate: bool) -> Result<Written, DriveError>;
+
+    /// Reads the next block, or passes the next filemark.
+    ///
+    /// # Errors
+    /// [`DriveError::BlockTooLarge`] when the buffer is too small (the tape stands behind the block), or others.
+    fn read_block(&mut self, buffer: &mut [u8]) -> Result<Read, DriveError>;
+
+    /// Passes `count` filemarks forward (and stands behind the last) or, negative, backward (and stands before the last). Returns how many
+    /// were passed: fewer at the end of data or the begin of the tape.
+    ///
+    /// # Errors
+    /// [`DriveError`].
+    fn space_filemarks(&mut self, count: i64) -> Result<u64, DriveError>;
+
+    /// Goes behind the last block or filemark.
+    ///
+    /// # Errors
+    /// [`DriveError`].
+    fn space_end_of_data(&mut self) -> Result<(), DriveError>;
+
+    /// Goes to a position as [`position`](Self::position) gave it.
+    ///
+    /// # Errors
+    /// [`DriveError::NoSuchPosition`] behind the end of data, or others.
+    fn locate(&mut self, object: u64) -> Result<(), DriveError>;
+
+    /// Where the tape stands.
+    ///
+    /// # Errors
+    /// [`DriveError`].
+    fn position(&mut self) -> Result<Position, DriveError>;
+
+    /// Goes to the begin of the tape.
+    ///
+    /// # Errors
+    /// [`DriveError`].
+    fn rewind(&mut self) -> Result<(), DriveError>;
+}
+
+/// One drive and the cartridges that can be put into it.
+pub trait Library: Send {
+    /// The cartridges' barcodes, in order; at most some thousands.
+    ///
+    /// # Errors
+    /// [`DriveError`].
+    fn cartridges(&mut self) -> Result<Vec<String>, DriveError>;
+
+    /// The drive with that cartridge in it; where the tape stands is not defined when another one was in it before.
+    ///
+    /// # Errors
+    /// [`DriveError::NoSuchCartridge`], or others.
+    fn mount(&mut self, barcode: &str) -> Result<&mut dyn Drive, DriveError>;
+}

@@ -1,0 +1,85 @@
+//! The cache in which whole objects from tape stand for reading: a directory with a bound.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::scan::Place;
+
+/// The cache. What is used longest ago leaves first; a file that is still being read lives until its reader is done.
+#[derive(Debug)]
+pub(super) struct Stage {
+    root: PathBuf,
+    bound_bytes: u64,
+    used_bytes: u64,
+    // Oldest use first: place on tape, bytes, file.
+    staged: VecDeque<(Place, u64, Arc<File>)>,
+}
+
+impl Stage {
+    /// Begins with an empty cache.
+    pub(super) fn open(root: &Path, bound_bytes: u64) -> io::Result<Self> {
+        fs::create_dir_all(root)?;
+        for entry in fs::read_dir(root)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "staged") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(Stage { root: root.to_owned(), bound_bytes, used_bytes: 0, staged: VecDeque::new() })
+    }
+
+    /// The largest object that can be staged.
+    pub(super) fn bound_bytes(&self) -> u64 {
+        self.bound_bytes
+    }
+
+    /// An object that is there.
+    pub(super) fn find(&mut self, place: Place) -> Option<Arc<File>> {
+        let index = self.staged.iter().position(|(staged, ..)| *staged == place)?;
+        let entry = self.staged.remove(index)?;
+        let file = Arc::clone(&entry.2);
+        self.staged.push_back(entry);
+        Some(file)
+    }
+
+    /// Makes room and gives an empty file for an object of at most the bound.
+    pub(super) fn create(&mut self, place: Place, len_bytes: u64) -> io::Result<File> {
+        while self.used_bytes + len_bytes > self.bound_bytes {
+            let Some(&(oldest, ..)) = self.staged.front() else { break };
+            self.remove(oldest);
+        }
+        File::options().read(true).write(true).create(true).truncate(true).open(self.path(place))
+    }
+
+    /// Takes in a file that was filled.
+    pub(super) fn insert(&mut self, place: Place, len_bytes: u64, file: File) -> Arc<File> {
+        let file = Arc::new(file);
+        self.used_bytes += len_bytes;
+        self.staged.push_back((place, len_bytes, Arc::clone(&file)));
+        file
+    }
+
+    /// Removes an object, or what was begun of it.
+    pub(super) fn remove(&mut self, place: Place) {
+        if let Some(index) = self.staged.iter().position(|(staged, ..)| *staged == place)
+            && let Some((_, len_bytes, _)) = self.staged.remove(index)
+        {
+            self.used_bytes -= len_bytes;
+        }
+        // A file that cannot be removed is removed at the next open.
+        let _ = fs::remove_file(self.path(place));
+    }
+
+    fn path(&self, place: Place) -> PathBuf {
+        self.root.join(format!("{}-{}.staged", place.0, place.1))
+    }
+}
+
+/// Fills `buffer` from a staged file.
+pub(super) fn read(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    file.read_exact_at(buffer, offset)
+}

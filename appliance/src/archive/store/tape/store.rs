@@ -1,0 +1,402 @@
+//! The tape store: objects as files on a set of cartridges.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use uuid::Uuid;
+
+use super::super::error::Reason;
+use super::super::{
+    Capabilities, Name, ObjectStat, Page, Put, Sink, Space, Store, StoreError, StoreErrorKind, check_range,
+    page,
+};
+use super::drive::{DriveError, Library, Read};
+use super::file::{FileError, FileWriter, mount_at};
+use super::format::{MARK_BYTES, Mark};
+use super::scan::{Cartridge, Entry, TapeProblem, scan};
+use super::stage::{self, Stage};
+
+/// How a tape store is used.
+#[derive(Debug, Clone)]
+pub struct TapeOptions {
+    /// Bytes of a data block: 512 up to what the drive can write; 256 KiB is usual. Objects with other blocks are read as well.
+    pub block_bytes: usize,
+    /// Where objects are staged for reading. The store's own; staged files in it are removed at open.
+    pub cache: PathBuf,
+    /// The most bytes of staged objects, and so the largest object.
+    pub cache_bytes: u64,
+}
+
+/// The drive, the cartridges and the cache.
+pub(super) struct Tape<L: Library> {
+    pub library: L,
+    pub store: Uuid,
+    pub cartridges: Vec<Cartridge>,
+    pub current: Option<usize>,
+    pub next_file: u64,
+    stage: Stage,
+    // A put is open; its blocks must stay together.
+    writing: bool,
+    block: Vec<u8>,
+}
+
+/// A store on tape. One put at a time; while it is open, an object that is not staged cannot be read (`Unavailable`).
+pub struct TapeStore<L: Library> {
+    label: String,
+    options: TapeOptions,
+    tape: Mutex<Tape<L>>,
+    objects: Mutex<BTreeMap<Name, Entry>>,
+    problems: Vec<TapeProblem>,
+}
+
+/// What a drive's failure means for the store's caller; `None` for the operating system's.
+pub(super) fn drive_kind(error: &DriveError) -> Option<StoreErrorKind> {
+    Some(match error {
+        DriveError::EndOfMedium => StoreErrorKind::NoSpace,
+        DriveError::BlockTooLarge(_) => StoreErrorKind::Corrupt("a block is larger than any drive writes"),
+        DriveError::Medium(_) => StoreErrorKind::Corrupt("the tape cannot be read there"),
+        DriveError::NoSuchPosition(_) => StoreErrorKind::Corrupt("the tape ends before the object"),
+        DriveError::NoSuchCartridge => {
+            StoreErrorKind::Unavailable(Reason::Busy("its cartridge is not in the library"))
+        }
+        DriveError::Io(_) => return None,
+    })
+}
+
+fn drive_error(label: &str, operation: &'static str, error: &DriveError) -> StoreError {
+    match (drive_kind(error), error) {
+        (Some(kind), _) => StoreError::new(label, operation, kind),
+        (None, DriveError::Io(error)) => StoreError::io(label, operation, error),
+        (None, _) => StoreError::new(label, operation, StoreErrorKind::Unsupported("unknown failure")),
+    }
+}
+
+fn file_error(label: &str, operation: &'static str, error: &FileError) -> StoreError {
+    match (error.kind(), error) {
+        (Some(kind), _) => StoreError::new(label, operation, kind),
+        (None, FileError::Drive(error)) => drive_error(label, operation, error),
+        (None, FileError::NoCartridge) => StoreError::new(label, operation, StoreErrorKind::NoSpace),
+    }
+}
+
+impl<L: Library> TapeStore<L> {
+    /// Opens the cartridges of `library` that belong to `store`, or are blank; reads every label, header and trailer. Cartridges with other
+    /// contents are never written to.
+    ///
+    /// # Errors
+    /// `Unsupported` for a block size that the drive cannot write, or the drive's.
+    pub fn open(mut library: L, store: Uuid, options: TapeOptions, label: &str) -> Result<Self, StoreError> {
+        let failed = |error: DriveError| drive_error(label, "open", &error);
+        let found = scan(&mut library, store).map_err(failed)?;
+        if let Some(cartridge) = found.cartridges.first() {
+            let drive = library.mount(&cartridge.barcode).map_err(failed)?;
+            if !(MARK_BYTES..=drive.block_bytes_max()).contains(&options.block_bytes) {
+                let kind = StoreErrorKind::Unsupported("the drive has no blocks of this size");
+                return Err(StoreError::new(label, "open", kind));
+            }
+        }
+        let stage = Stage::open(&options.cache, options.cache_bytes)
+            .map_err(|error| StoreError::io(label, "open", &error))?;
+        let tape = Tape {
+            library,
+            store,
+            cartridges: found.cartridges,
+            current: found.current,
+            next_file: found.next_file,
+            stage,
+            writing: false,
+            block: Vec::new(),
+        };
+        Ok(TapeStore {
+            label: label.to_owned(),
+            options,
+            tape: Mutex::new(tape),
+            objects: Mutex::new(found.objects),
+            problems: found.problems,
+        })
+    }
+
+    /// What the open found wrong.
+    pub fn problems(&self) -> &[TapeProblem] {
+        &self.problems
+    }
+
+    /// The barcodes of the cartridges that hold an object, in the order in which it is read.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn cartridges_of(&self, name: &Name) -> Result<Vec<String>, StoreError> {
+        let entry = self.entry("stat", name)?;
+        let tape = self.tape();
+        Ok(entry.parts.iter().map(|part| tape.cartridges[part.cartridge].barcode.clone()).collect())
+    }
+
+    fn tape(&self) -> MutexGuard<'_, Tape<L>> {
+        self.tape.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<Name, Entry>> {
+        self.objects.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn error(&self, operation: &'static str, kind: StoreErrorKind, name: &Name) -> StoreError {
+        StoreError::new(&self.label, operation, kind).of(name)
+    }
+
+    fn entry(&self, operation: &'static str, name: &Name) -> Result<Entry, StoreError> {
+        let entry = self.objects().get(name).cloned();
+        entry.ok_or_else(|| self.error(operation, StoreErrorKind::NotFound, name))
+    }
+
+    /// The tape, for something that moves it.
+    fn idle_tape(&self, operation: &'static str, name: &Name) -> Result<MutexGuard<'_, Tape<L>>, StoreError> {
+        let tape = self.tape();
+        if tape.writing {
+            let busy = Reason::Busy("the drive is writing an object");
+            return Err(self.error(operation, StoreErrorKind::Unavailable(busy), name));
+        }
+        Ok(tape)
+    }
+
+    /// The staged file of an object; brings it from tape when it is not there.
+    fn staged(&self, name: &Name, entry: &Entry) -> Result<Arc<File>, StoreError> {
+        {
+            let mut tape = self.tape();
+            if let Some(file) = tape.stage.find(entry.place()) {
+                return Ok(file);
+            }
+        }
+        let mut tape = self.idle_tape("get", name)?;
+        // Another reader may have been faster.
+        if let Some(file) = tape.stage.find(entry.place()) {
+            return Ok(file);
+        }
+        if entry.len_bytes > tape.stage.bound_bytes() {
+            let kind = StoreErrorKind::Unsupported("it is larger than the cache for reading");
+            return Err(self.error("get", kind, name));
+        }
+        let failed = |error: io::Error| StoreError::io(&self.label, "get (staging)", &error).of(name);
+        let file = tape.stage.create(entry.place(), entry.len_bytes).map_err(failed)?;
+        match self.copy(&mut tape, name, entry, &file) {
+            Ok(()) => Ok(tape.stage.insert(entry.place(), entry.len_bytes, file)),
+            Err(error) => {
+                tape.stage.remove(entry.place());
+                Err(error)
+            }
+        }
+    }
+
+    /// Copies an object from tape to a file, and checks it.
+    fn copy(&self, tape: &mut Tape<L>, name: &Name, entry: &Entry, file: &File) -> Result<(), StoreError> {
+        let failed = |error: DriveError| drive_error(&self.label, "get", &error).of(name);
+        let corrupt = |what| self.error("get", StoreErrorKind::Corrupt(what), name);
+        let mut block = std::mem::take(&mut tape.block);
+        let mut offset = 0;
+        for (number, part) in entry.parts.iter().enumerate() {
+            let store = tape.store;
+            let drive = mount_at(tape, part.cartridge, part.object).map_err(failed)?;
+            block.resize(drive.block_bytes_max(), 0);
+            let head = match drive.read_block(&mut block).map_err(failed)? {
+                Read::Block(len) => Mark::decode(&block[..len]),
+                Read::Filemark | Read::EndOfData => None,
+            };
+            let expected = match head {
+                Some((owner, Mark::Header(header))) => {
+                    owner == store
+                        && header.name == *name
+                        && (header.first_file, header.part as usize) == (entry.first_file, number)
+                }
+                _ => false,
+            };
+            if !expected {
+                return Err(corrupt("another file is in its place"));
+            }
+            let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+            let mut left = part.bytes;
+            while left > 0 {
+                let Read::Block(len) = drive.read_block(&mut block).map_err(failed)? else {
+                    return Err(corrupt("shorter than it was"));
+                };
+                left = left.checked_sub(len as u64).ok_or_else(|| corrupt("longer than it was"))?;
+                digest.update(&block[..len]);
+                file.write_all_at(&block[..len], offset)
+                    .map_err(|error| StoreError::io(&self.label, "get (staging)", &error).of(name))?;
+                offset += len as u64;
+            }
+            if digest.finalize() as u32 != part.crc {
+                return Err(corrupt("checksum mismatch"));
+            }
+        }
+        tape.block = block;
+        Ok(())
+    }
+}
+
+struct TapePut<'a, L: Library> {
+    store: &'a TapeStore<L>,
+    name: Name,
+    // Gone after the commit.
+    writer: Option<FileWriter>,
+    block: Vec<u8>,
+    len_bytes: u64,
+    max_bytes: u64,
+}
+
+impl<L: Library> TapePut<'_, L> {
+    fn write_block(&mut self, block: &[u8]) -> Result<(), StoreError> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let written = writer.write(&mut self.store.tape(), block);
+        written.map_err(|error| file_error(&self.store.label, "put", &error).of(&self.name))
+    }
+}
+
+impl<L: Library> Sink for TapePut<'_, L> {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        if self.len_bytes + bytes.len() as u64 > self.max_bytes {
+            return Err(self.store.error("put", StoreErrorKind::OutOfRange, &self.name));
+        }
+        self.len_bytes += bytes.len() as u64;
+        let block_bytes = self.store.options.block_bytes;
+        while !bytes.is_empty() {
+            let (now, rest) = bytes.split_at(bytes.len().min(block_bytes - self.block.len()));
+            bytes = rest;
+            self.block.extend_from_slice(now);
+            if self.block.len() == block_bytes {
+                let mut block = std::mem::take(&mut self.block);
+                self.write_block(&block)?;
+                block.clear();
+                self.block = block;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<L: Library> Put for TapePut<'_, L> {
+    fn commit(mut self: Box<Self>) -> Result<ObjectStat, StoreError> {
+        let block = std::mem::take(&mut self.block);
+        if !block.is_empty() {
+            self.write_block(&block)?;
+        }
+        let stat = ObjectStat { name: self.name.clone(), len_bytes: self.len_bytes };
+        if let Some(writer) = self.writer.take() {
+            let mut tape = self.store.tape();
+            // A failure leaves the object without its end, so it is not there.
+            let finished = writer.finish(&mut tape);
+            tape.writing = false;
+            drop(tape);
+            let entry =
+                finished.map_err(|error| file_error(&self.store.label, "put", &error).of(&self.name))?;
+            self.store.objects().insert(self.name.clone(), entry);
+        }
+        Ok(stat)
+    }
+}
+
+impl<L: Library> Drop for TapePut<'_, L> {
+    fn drop(&mut self) {
+        // The next file is written over what was begun.
+        if let Some(writer) = self.writer.take() {
+            let mut tape = self.store.tape();
+            writer.abandon(&mut tape);
+            tape.writing = false;
+        }
+    }
+}
+
+impl<L: Library> Store for TapeStore<L> {
+    fn label(&self) -> &str {
+        &self.label
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            kind: "tape",
+            random_access: false,
+            conditional_put: true,
+            rename: false,
+            sequential_only: true,
+            reclaims_space: false,
+            object_bytes_max: Some(self.options.cache_bytes),
+        }
+    }
+
+    fn put_start<'a>(&'a self, name: &Name, max_bytes: u64) -> Result<Box<dyn Put + 'a>, StoreError> {
+        let mut tape = self.idle_tape("put", name)?;
+        if self.objects().contains_key(name) {
+            return Err(self.error("put", StoreErrorKind::Exists, name));
+        }
+        if max_bytes > self.options.cache_bytes {
+            let kind = StoreErrorKind::Unsupported("it would be larger than the cache for reading");
+            return Err(self.error("put", kind, name));
+        }
+        let writer = FileWriter::begin(&mut tape, name, false)
+            .map_err(|error| file_error(&self.label, "put", &error).of(name))?;
+        tape.writing = true;
+        let name = name.clone();
+        Ok(Box::new(TapePut {
+            store: self,
+            name,
+            writer: Some(writer),
+            block: Vec::new(),
+            len_bytes: 0,
+            max_bytes,
+        }))
+    }
+
+    fn stat(&self, name: &Name) -> Result<ObjectStat, StoreError> {
+        let entry = self.entry("stat", name)?;
+        Ok(ObjectStat { name: name.clone(), len_bytes: entry.len_bytes })
+    }
+
+    fn get_range(&self, name: &Name, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let entry = self.entry("get", name)?;
+        let stat = ObjectStat { name: name.clone(), len_bytes: entry.len_bytes };
+        check_range(&stat, &self.label, offset, buffer.len())?;
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let file = self.staged(name, &entry)?;
+        stage::read(&file, offset, buffer)
+            .map_err(|error| StoreError::io(&self.label, "get (staged)", &error).of(name))
+    }
+
+    fn list(&self, prefix: &str, after: Option<&Name>, limit: usize) -> Result<Page, StoreError> {
+        use std::ops::Bound;
+        let start = match after {
+            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
+            _ => Bound::Included(prefix),
+        };
+        let objects = self.objects();
+        let objects = objects
+            .range::<str, _>((start, Bound::Unbounded))
+            .take_while(|(name, _)| name.as_str().starts_with(prefix))
+            .map(|(name, entry)| ObjectStat { name: name.clone(), len_bytes: entry.len_bytes });
+        Ok(page(objects, limit))
+    }
+
+    fn delete(&self, name: &Name) -> Result<(), StoreError> {
+        let mut tape = self.idle_tape("delete", name)?;
+        let entry = self.entry("delete", name)?;
+        FileWriter::begin(&mut tape, name, true)
+            .and_then(|writer| writer.finish(&mut tape))
+            .map_err(|error| file_error(&self.label, "delete", &error).of(name))?;
+        self.objects().remove(name);
+        tape.stage.remove(entry.place());
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        // Each filemark was written through.
+        Ok(())
+    }
+
+    fn space(&self) -> Result<Space, StoreError> {
+        let used_bytes = self.tape().cartridges.iter().map(|cartridge| cartridge.used_bytes).sum();
+        Ok(Space { total_bytes: None, used_bytes })
+    }
+}

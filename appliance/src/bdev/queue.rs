@@ -1,0 +1,242 @@
+//! A device shared by a fast path that polls for tags and by tasks that await single commands.
+//!
+//! [`BdevQueue`] owns a [`Bdev`]. The owner of the fast path submits with its own tags and gets its completions from
+//! [`BdevQueue::poll`]. Tasks use [`SharedBdev`]'s `read`, `write` and `flush`, which are futures; their completions
+//! are taken out of the stream by a tag bit. When the device's queue is full, commands wait here in order; the
+//! wait list is bounded by its users: the fast path asks [`BdevQueue::room`], each task awaits one command at a time.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use smallvec::{SmallVec, smallvec};
+
+use super::{Bdev, BdevError, BdevInfo, Command, Completion, Operation, Submit};
+use crate::dma::{DmaBuf, DmaBufMut};
+
+/// Set in the tags of awaited commands; callers' tags leave it clear.
+const AWAITED: u64 = 1 << 63;
+
+/// A device with its wait list and its awaited commands.
+pub struct BdevQueue {
+    device: Box<dyn Bdev>,
+    waiting: VecDeque<Command>,
+    awaited: Vec<Slot>,
+    free_slots: Vec<usize>,
+    reaped: Vec<Completion>,
+    stash: Vec<Completion>,
+}
+
+enum Slot {
+    Free,
+    InFlight(Option<Waker>),
+    Abandoned,
+    Done(Completion),
+}
+
+impl BdevQueue {
+    /// Takes a device.
+    pub fn new(device: Box<dyn Bdev>) -> Self {
+        BdevQueue {
+            device,
+            waiting: VecDeque::new(),
+            awaited: Vec::new(),
+            free_slots: Vec::new(),
+            reaped: Vec::new(),
+            stash: Vec::new(),
+        }
+    }
+
+    /// What the device is.
+    pub fn info(&self) -> &BdevInfo {
+        self.device.info()
+    }
+
+    /// The device itself.
+    pub fn device(&self) -> &dyn Bdev {
+        &*self.device
+    }
+
+    /// How many commands the device would take at once.
+    pub fn room(&self) -> usize {
+        if self.waiting.is_empty() {
+            self.info().queue_depth.saturating_sub(self.device.in_flight())
+        } else {
+            0
+        }
+    }
+
+    /// Commands submitted here and not completed.
+    pub fn in_flight(&self) -> usize {
+        self.device.in_flight() + self.waiting.len()
+    }
+
+    /// Queues a command of the fast path. Its tag must leave the top bit clear.
+    pub fn submit(&mut self, command: Command) {
+        debug_assert_eq!(command.tag & AWAITED, 0, "the top bit of a tag is taken");
+        self.push(command);
+    }
+
+    fn push(&mut self, command: Command) {
+        if self.waiting.is_empty() {
+            if let Submit::Full(command) = self.device.submit(command) {
+                self.waiting.push_back(command);
+            }
+        } else {
+            self.waiting.push_back(command);
+        }
+    }
+
+    /// Polls the device; appends the fast path's completions to `completions` and wakes the tasks whose commands
+    /// ended. Returns how many completions there were of both.
+    pub fn poll(&mut self, completions: &mut Vec<Completion>) -> usize {
+        let kept = self.stash.len();
+        completions.append(&mut self.stash);
+        kept + self.reap(|_, completion| completions.push(completion))
+    }
+
+    /// Polls the device for the sake of tasks alone; completions of the fast path are kept for its next [`poll`](Self::poll).
+    pub fn drive(&mut self) -> usize {
+        self.reap(|queue, completion| queue.stash.push(completion))
+    }
+
+    fn reap(&mut self, mut fast_path: impl FnMut(&mut Self, Completion)) -> usize {
+        while let Some(command) = self.waiting.pop_front() {
+            if let Submit::Full(command) = self.device.submit(command) {
+                self.waiting.push_front(command);
+                break;
+            }
+        }
+        let mut reaped = std::mem::take(&mut self.reaped);
+        let count = self.device.poll(&mut reaped);
+        for completion in reaped.drain(..) {
+            if completion.tag & AWAITED == 0 {
+                fast_path(self, completion);
+            } else {
+                self.finish(completion);
+            }
+        }
+        self.reaped = reaped;
+        count
+    }
+
+    fn finish(&mut self, completion: Completion) {
+        let index = (completion.tag & !AWAITED) as usize;
+        match std::mem::replace(&mut self.awaited[index], Slot::Free) {
+            Slot::InFlight(waker) => {
+                self.awaited[index] = Slot::Done(completion);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            Slot::Abandoned => self.free_slots.push(index),
+            Slot::Free | Slot::Done(_) => unreachable!("a command completes once"),
+        }
+    }
+
+    fn submit_awaited(&mut self, operation: Operation) -> usize {
+        let index = self.free_slots.pop().unwrap_or_else(|| {
+            self.awaited.push(Slot::Free);
+            self.awaited.len() - 1
+        });
+        self.awaited[index] = Slot::InFlight(None);
+        self.push(Command { tag: AWAITED | index as u64, operation });
+        index
+    }
+}
+
+/// A [`BdevQueue`] that tasks and a fast path of one reactor share.
+#[derive(Clone)]
+pub struct SharedBdev(Rc<RefCell<BdevQueue>>);
+
+impl SharedBdev {
+    /// Takes a device.
+    pub fn new(device: Box<dyn Bdev>) -> Self {
+        SharedBdev(Rc::new(RefCell::new(BdevQueue::new(device))))
+    }
+
+    /// The queue, borrowed for a moment; never across an await.
+    pub fn queue(&self) -> std::cell::RefMut<'_, BdevQueue> {
+        self.0.borrow_mut()
+    }
+
+    /// What the device is.
+    pub fn info(&self) -> BdevInfo {
+        self.0.borrow().info().clone()
+    }
+
+    /// Reads the whole of `buffer` from `block` on.
+    ///
+    /// # Errors
+    /// As the device says.
+    pub async fn read(&self, block: u64, buffer: DmaBufMut) -> Result<DmaBufMut, BdevError> {
+        let mut completion = self.run(Operation::Read { block, buffers: smallvec![buffer] }).await;
+        completion.result?;
+        completion.buffers.pop().ok_or_else(|| unreachable!("a read gives its buffers back"))
+    }
+
+    /// Writes `buffers` from `block` on.
+    ///
+    /// # Errors
+    /// As the device says.
+    pub async fn write(&self, block: u64, buffers: SmallVec<[DmaBuf; 2]>) -> Result<(), BdevError> {
+        self.run(Operation::Write { block, buffers }).await.result
+    }
+
+    /// Makes completed writes stable.
+    ///
+    /// # Errors
+    /// As the device says.
+    pub async fn flush(&self) -> Result<(), BdevError> {
+        self.run(Operation::Flush).await.result
+    }
+
+    fn run(&self, operation: Operation) -> Awaited {
+        let slot = self.0.borrow_mut().submit_awaited(operation);
+        Awaited { queue: Rc::clone(&self.0), slot: Some(slot) }
+    }
+}
+
+/// One awaited command. Dropped early, the command still runs to its end and its buffers are freed then.
+struct Awaited {
+    queue: Rc<RefCell<BdevQueue>>,
+    slot: Option<usize>,
+}
+
+impl Future for Awaited {
+    type Output = Completion;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Completion> {
+        let slot = self.slot.expect("polled after completion");
+        let mut queue = self.queue.borrow_mut();
+        match std::mem::replace(&mut queue.awaited[slot], Slot::Free) {
+            Slot::Done(completion) => {
+                queue.free_slots.push(slot);
+                drop(queue);
+                self.slot = None;
+                Poll::Ready(completion)
+            }
+            Slot::InFlight(_) => {
+                queue.awaited[slot] = Slot::InFlight(Some(context.waker().clone()));
+                Poll::Pending
+            }
+            Slot::Free | Slot::Abandoned => unreachable!("an awaited command keeps its slot"),
+        }
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot else { return };
+        let mut queue = self.queue.borrow_mut();
+        if matches!(queue.awaited[slot], Slot::InFlight(_)) {
+            queue.awaited[slot] = Slot::Abandoned;
+        } else {
+            queue.awaited[slot] = Slot::Free;
+            queue.free_slots.push(slot);
+        }
+    }
+}

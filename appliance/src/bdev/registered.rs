@@ -1,0 +1,108 @@
+//! The arenas of DMA memory that a ring has registered with the kernel.
+
+use io_uring::IoUring;
+
+use super::Operation;
+use crate::dma::{DmaBuf, DmaBufMut, Region};
+
+/// The most arenas of one ring: 1 GiB of DMA memory. Buffers of further arenas go as plain commands.
+const ARENAS_MAX: usize = 256;
+
+/// What is registered. An arena keeps its index, and stays mapped, as long as this lives; so an address that is found here is the memory
+/// that the kernel has pinned.
+pub(super) struct RegisteredArenas {
+    regions: Vec<Region>,
+    /// How many more can be registered; 0 once the kernel has refused.
+    room: usize,
+}
+
+impl RegisteredArenas {
+    /// Makes an empty table in the kernel, unless that is not wanted or refused.
+    pub(super) fn new(ring: &IoUring, wanted: bool) -> Self {
+        let made = wanted && ring.submitter().register_buffers_sparse(ARENAS_MAX as u32).is_ok();
+        RegisteredArenas { regions: Vec::new(), room: if made { ARENAS_MAX } else { 0 } }
+    }
+
+    /// Registers the arenas of a command's buffers, if they are new.
+    pub(super) fn learn(&mut self, ring: &IoUring, operation: &Operation) {
+        if self.room == 0 {
+            return;
+        }
+        match operation {
+            Operation::Read { buffers, .. } => {
+                buffers.iter().map(DmaBufMut::region).for_each(|region| self.add(ring, region));
+            }
+            Operation::Write { buffers, .. } => {
+                buffers.iter().map(DmaBuf::region).for_each(|region| self.add(ring, region));
+            }
+            Operation::Flush | Operation::Discard { .. } => {}
+        }
+    }
+
+    fn add(&mut self, ring: &IoUring, region: Region) {
+        if self.room == 0 || self.regions.iter().any(|known| known.is(&region)) {
+            return;
+        }
+        let vector = libc::iovec { iov_base: region.base().cast(), iov_len: region.len_bytes() };
+        // SAFETY: the arena stays mapped while `region` is held, which is until after the ring is gone.
+        let registered =
+            unsafe { ring.submitter().register_buffers_update(self.regions.len() as u32, &[vector], None) };
+        match registered {
+            Ok(()) => {
+                self.regions.push(region);
+                self.room -= 1;
+            }
+            Err(error) => {
+                tracing::debug!(%error, arenas = self.regions.len(), "no further arena is registered with io_uring (RLIMIT_MEMLOCK?)");
+                self.room = 0;
+            }
+        }
+    }
+
+    /// The index of the arena that holds all of a piece.
+    pub(super) fn find(&self, address: *const u8, len_bytes: usize) -> Option<u16> {
+        let found = self.regions.iter().position(|region| region.holds(address, len_bytes))?;
+        Some(found as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dma::{ARENA_BYTES, BLOCK_BYTES, DmaPool};
+
+    /// Arenas are registered once, found by any piece that lies in them, and not where registration is not wanted.
+    #[test]
+    fn arenas_are_registered_once_and_found() {
+        // Where the kernel refuses io_uring there is nothing to register; the engine's own tests check what happens then.
+        let Ok(ring) = IoUring::new(8) else { return };
+        let pool = DmaPool::new(4 * ARENA_BYTES);
+        let buffers: Vec<DmaBufMut> = (0..3).map(|_| pool.allocate(ARENA_BYTES).expect("memory")).collect();
+        let small = pool.allocate(BLOCK_BYTES).expect("memory");
+        let address = small.as_ptr();
+        let places: Vec<*const u8> = buffers.iter().map(DmaBufMut::as_ptr).collect();
+        let operation = Operation::Read { block: 0, buffers: buffers.into_iter().chain([small]).collect() };
+        let mut none = RegisteredArenas::new(&ring, false);
+        none.learn(&ring, &operation);
+        assert_eq!(none.find(address, BLOCK_BYTES), None);
+        let mut arenas = RegisteredArenas::new(&ring, true);
+        if arenas.room == 0 {
+            return;
+        }
+        arenas.learn(&ring, &operation);
+        arenas.learn(&ring, &operation);
+        // RLIMIT_MEMLOCK of an ordinary user allows one arena at least.
+        let count = arenas.regions.len();
+        assert!((1..=4).contains(&count), "{count}");
+        assert_eq!(arenas.find(places[0], ARENA_BYTES), Some(0));
+        assert_eq!(
+            arenas.find(places[0].wrapping_add(BLOCK_BYTES), ARENA_BYTES),
+            None,
+            "it reaches beyond the arena"
+        );
+        if count == 4 {
+            assert_eq!(arenas.find(address, BLOCK_BYTES), Some(3));
+        }
+        drop(ring);
+    }
+}

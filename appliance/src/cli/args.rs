@@ -1,0 +1,451 @@
+//! The command line's grammar.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::{Map, Value};
+
+use crate::rpc::units::SizeBytes;
+use crate::volume::{Point, PointParseError};
+
+/// Where the appliance's data and socket are by default.
+const DEFAULT_DIR: &str = "varve-data";
+
+/// The socket that clients use by default: that of an appliance with the default directory.
+pub const DEFAULT_SOCKET: &str = "varve-data/rpc.sock";
+
+/// An NVMe-oF storage appliance whose volumes can be taken back to any write.
+#[derive(Debug, Parser)]
+#[command(name = "varve", version, propagate_version = true)]
+pub(super) struct Cli {
+    /// The appliance's JSON-RPC socket [default: varve-data/rpc.sock; for serve: DIR/rpc.sock].
+    #[arg(long, global = true, env = "VARVE_RPC", value_name = "SOCKET")]
+    pub(super) rpc: Option<PathBuf>,
+
+    /// Print results as JSON, exactly as the appliance answers.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+
+    /// How many seconds to wait for an answer.
+    #[arg(long = "timeout", global = true, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) timeout_s: u64,
+
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the appliance.
+    Serve(ServeOptions),
+    /// Show what is in the file of a pool's device; the appliance must not be using it.
+    Inspect(InspectOptions),
+    /// Save and load the configuration of a running appliance.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    #[command(flatten)]
+    Call(CallCommand),
+}
+
+/// How the appliance runs.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ServeOptions {
+    /// The directory that holds the pool and the socket; made if it does not exist.
+    #[arg(long, default_value = DEFAULT_DIR, value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// Where NVMe/TCP hosts connect; port 0 lets the system choose. May be given more than once.
+    #[arg(long, default_value = "127.0.0.1:4420", value_name = "ADDRESS:PORT")]
+    pub listen: Vec<SocketAddr>,
+
+    /// The JSON-RPC socket as given by `--rpc` or `VARVE_RPC`; [`rpc_socket`](Self::rpc_socket) has the default.
+    #[arg(skip)]
+    pub rpc: Option<PathBuf>,
+
+    /// Calls to make once the appliance runs: the JSON that `varve config save` prints.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The size of the pool's file, when it is made.
+    #[arg(long, value_name = "SIZE")]
+    pub pool_size: Option<SizeBytes>,
+
+    /// Make a volume of this size when the pool is new.
+    #[arg(long, value_name = "SIZE")]
+    pub volume_size: Option<SizeBytes>,
+
+    /// Serve from memory instead of a file, with the whole log on top: nothing is kept.
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["pool_size", "io_engine"])]
+    pub memory: Option<SizeBytes>,
+
+    /// How the pool's file is read and written.
+    #[arg(long, value_enum, default_value_t = IoEngineChoice::Auto)]
+    pub io_engine: IoEngineChoice,
+
+    /// Never sleep, for a core that is given to the appliance alone; otherwise it sleeps when idle.
+    #[arg(long)]
+    pub poll: bool,
+
+    /// The core to run on; by default the system chooses.
+    #[arg(long, value_name = "N")]
+    pub core: Option<usize>,
+}
+
+impl ServeOptions {
+    /// The JSON-RPC socket to serve.
+    pub fn rpc_socket(&self) -> PathBuf {
+        self.rpc.clone().unwrap_or_else(|| self.dir.join("rpc.sock"))
+    }
+}
+
+/// How files are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum IoEngineChoice {
+    /// `uring` where the kernel offers it, else `threads`.
+    Auto,
+    /// `io_uring`; an error where the kernel refuses it.
+    Uring,
+    /// A few threads that block.
+    Threads,
+}
+
+/// What to show of a device's file.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct InspectOptions {
+    /// The file or block device.
+    pub file: PathBuf,
+
+    /// Show every record with its entries, and every volume's index.
+    #[arg(long)]
+    pub entries: bool,
+
+    /// Print JSON (the global `--json`).
+    #[arg(skip)]
+    pub json: bool,
+}
+
+/// `varve config ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Print the configuration, in the shape of SPDK's `save_config`.
+    Save,
+    /// Make the calls of a configuration file.
+    Load {
+        /// The file; - reads standard input.
+        file: PathBuf,
+    },
+}
+
+/// Commands that are one call each.
+#[derive(Debug, Subcommand)]
+pub(super) enum CallCommand {
+    /// The log: its device, statistics, segments.
+    #[command(subcommand)]
+    Pool(PoolCommand),
+    /// What hosts see as namespaces.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Consistent points that applications mark.
+    #[command(subcommand)]
+    Synch(SynchCommand),
+    /// Named points.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Go back to a point: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID, snapshot:NAME.
+    #[command(subcommand)]
+    Restore(RestoreCommand),
+    /// The NVMe-oF target: subsystems, listeners, connections.
+    #[command(subcommand)]
+    Nvmf(NvmfCommand),
+    /// The volumes as SPDK shows block devices.
+    #[command(subcommand)]
+    Bdev(BdevCommand),
+    /// The appliance itself, with SPDK's names.
+    #[command(subcommand)]
+    Framework(FrameworkCommand),
+    /// Reactors as SPDK shows its threads.
+    #[command(subcommand)]
+    Thread(ThreadCommand),
+    /// The running appliance: its version, signals.
+    #[command(subcommand)]
+    Spdk(SpdkCommand),
+    /// Call any method; `rpc_get_methods` lists them.
+    Rpc {
+        /// The method.
+        method: String,
+        /// Its parameters, as a JSON object.
+        #[arg(value_parser = json_object, value_name = "JSON-PARAMS")]
+        params: Option<Map<String, Value>>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PoolCommand {
+    /// The pools.
+    List,
+    /// Counters and gauges.
+    Stats,
+    /// Every slot of the device and the segment in it.
+    Segments,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum VolumeCommand {
+    /// Make a volume.
+    Create {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        size: SizeArgs,
+        /// Its UUID; by default a new one.
+        #[arg(long)]
+        uuid: Option<uuid::Uuid>,
+        /// Succeed when an equal volume exists.
+        #[arg(long)]
+        if_absent: bool,
+    },
+    /// The volumes.
+    List {
+        /// Only this one.
+        name: Option<String>,
+    },
+    /// Delete a volume; its history stays reachable.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+    /// Grow a volume.
+    Resize {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        size: SizeArgs,
+    },
+}
+
+/// A volume's size, as an argument or an option.
+#[derive(Debug, Args)]
+pub(super) struct SizeArgs {
+    /// Its size: 1GiB, 512MiB, 4096.
+    #[arg(value_name = "SIZE", required_unless_present = "size_option")]
+    size: Option<SizeBytes>,
+    /// The same as an option.
+    #[arg(long = "size", value_name = "SIZE", conflicts_with = "size")]
+    size_option: Option<SizeBytes>,
+}
+
+impl SizeArgs {
+    /// The size; the grammar has seen to it that there is exactly one.
+    pub(super) fn get(&self) -> Option<SizeBytes> {
+        self.size.or(self.size_option)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SynchCommand {
+    /// Mark this moment of every volume.
+    Create {
+        /// What it is called.
+        #[arg(long)]
+        label: String,
+        /// More about it, as JSON.
+        #[arg(long, value_parser = json_value, value_name = "JSON")]
+        details: Option<Value>,
+    },
+    /// The synchs, oldest first.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SnapshotCommand {
+    /// Name this moment of every volume and retain it.
+    Create {
+        /// Its name.
+        name: String,
+    },
+    /// The snapshots.
+    List,
+    /// Forget a snapshot; its point is no longer retained.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RestoreCommand {
+    /// Say what a point is.
+    Resolve {
+        /// The point.
+        #[arg(value_parser = point_text)]
+        point: String,
+    },
+    /// Open a volume as it was at a point, as a new volume.
+    Clone {
+        /// The volume.
+        volume: String,
+        /// The point.
+        #[arg(long, value_name = "POINT", value_parser = point_text)]
+        at: String,
+        /// The new volume's name.
+        #[arg(long)]
+        name: String,
+        /// Refuse writes to it.
+        #[arg(long)]
+        read_only: bool,
+    },
+}
+
+/// Which subsystem.
+#[derive(Debug, Args)]
+pub(super) struct SubsystemArgs {
+    /// Its NQN; `discovery` stands for the discovery subsystem's.
+    pub(super) nqn: String,
+}
+
+/// Which listener.
+#[derive(Debug, Args)]
+pub(super) struct ListenerArgs {
+    /// A subsystem's NQN; listeners belong to all of them.
+    #[arg(long, default_value = "discovery")]
+    pub(super) nqn: String,
+    /// The address and port.
+    #[arg(value_name = "ADDRESS:PORT")]
+    pub(super) address: SocketAddr,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NvmfCommand {
+    /// Every subsystem, or the one with an NQN.
+    GetSubsystems {
+        /// Its NQN.
+        nqn: Option<String>,
+    },
+    /// The transports and their limits.
+    GetTransports,
+    /// Connections and commands since start.
+    GetStats,
+    /// Where a subsystem is reached.
+    SubsystemGetListeners(SubsystemArgs),
+    /// The hosts that are connected.
+    SubsystemGetControllers(SubsystemArgs),
+    /// The connections of a subsystem.
+    SubsystemGetQpairs(SubsystemArgs),
+    /// Listen on an address, for every subsystem.
+    SubsystemAddListener(ListenerArgs),
+    /// Stop to listen on an address, for every subsystem.
+    SubsystemRemoveListener(ListenerArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BdevCommand {
+    /// The volumes.
+    GetBdevs {
+        /// Only this one.
+        name: Option<String>,
+    },
+    /// Activity since start.
+    GetIostat {
+        /// Only these.
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FrameworkCommand {
+    /// The reactors and how busy they were.
+    GetReactors,
+    /// The parts that have a configuration.
+    GetSubsystems,
+    /// The calls that would configure a part as it is now.
+    GetConfig {
+        /// The part.
+        name: String,
+    },
+    /// Return once the pool is open.
+    WaitInit,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ThreadCommand {
+    /// How busy they were.
+    GetStats,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SpdkCommand {
+    /// The running appliance's version.
+    GetVersion,
+    /// Send it a signal: SIGTERM and SIGINT stop it cleanly.
+    KillInstance {
+        /// The signal.
+        sig_name: String,
+    },
+}
+
+/// Checks a point here, so that a mistake is told without an appliance; it travels as it was written.
+fn point_text(text: &str) -> Result<String, PointParseError> {
+    text.parse::<Point>().map(|_| text.to_owned())
+}
+
+fn json_value(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("not JSON: {error}; a text needs quotes within quotes: '\"text\"'"))
+}
+
+fn json_object(text: &str) -> Result<Map<String, Value>, String> {
+    match json_value(text)? {
+        Value::Object(members) => Ok(members),
+        _ => Err("parameters are given by name: '{\"name\": \"value\"}'".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_has_defaults_and_options() {
+        let Command::Serve(options) = parse("varve serve").expect("no option is required").command else {
+            panic!()
+        };
+        assert_eq!(options.rpc_socket(), PathBuf::from(DEFAULT_SOCKET));
+        assert_eq!(options.listen, ["127.0.0.1:4420".parse().expect("an address")]);
+        let line = "varve serve --dir d --listen 127.0.0.1:0 --listen [::1]:4420 --config c.json --pool-size 4GiB --volume-size 1GiB --io-engine threads --poll --core 1";
+        let Command::Serve(options) = parse(line).expect("all are known").command else { panic!() };
+        assert_eq!(options.rpc_socket(), PathBuf::from("d/rpc.sock"));
+        assert_eq!(options.listen.len(), 2);
+        assert_eq!(options.pool_size, Some(SizeBytes(4 << 30)));
+        assert_eq!((options.io_engine, options.poll, options.core), (IoEngineChoice::Threads, true, Some(1)));
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors() {
+        for (line, text) in [
+            ("varve", "Usage"),
+            ("varve volume create a", "<SIZE>"),
+            ("varve volume create a 1GB", "units of 1000"),
+            ("varve restore resolve yesterday", "synch:LABEL"),
+            ("varve restore clone v --at lsn:x --name n", "LSN is not a number"),
+            ("varve synch create --label l --details {", "not JSON"),
+            ("varve rpc pool_list []", "by name"),
+            ("varve serve --listen nowhere", "--listen"),
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(text), "{line}: {error}");
+        }
+    }
+}

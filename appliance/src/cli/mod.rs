@@ -1,0 +1,119 @@
+//! The command line: `varve serve` and `varve inspect`, which do work of their own, and a thin client of the JSON-RPC plane for
+//! all else (DESIGN section 12).
+//!
+//! Every other command makes one call and shows its result: as tables for people, with `--json` exactly as it came. Errors
+//! are one line on standard error; the exit code is 1 then, and 2 when the command line itself is wrong.
+
+mod args;
+mod client;
+mod configure;
+mod render;
+mod request;
+pub(crate) mod table;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use args::{DEFAULT_SOCKET, InspectOptions, IoEngineChoice, ServeOptions};
+pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
+
+use self::args::{Cli, Command};
+
+/// Why a command that does work of its own failed; its text is shown in one line.
+pub type CommandError = Box<dyn Error + Send + Sync>;
+
+/// The commands that are more than calls; whoever builds the binary supplies them.
+pub trait LocalCommands {
+    /// Serves until it is told to stop.
+    ///
+    /// # Errors
+    /// Why the appliance could not start or stopped early.
+    fn serve(&self, options: ServeOptions) -> Result<(), CommandError>;
+
+    /// Prints what is in the file of a pool's device, without an appliance.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    fn inspect(&self, options: InspectOptions) -> Result<(), CommandError>;
+}
+
+/// Runs the command line given by `arguments` (the program's name first).
+pub fn run(arguments: impl IntoIterator<Item = OsString>, local: &dyn LocalCommands) -> ExitCode {
+    // Not locked: commands that run long print from other threads too.
+    ExitCode::from(run_with(arguments, local, &mut std::io::stdout(), &mut std::io::stderr()))
+}
+
+/// The same with other places for what is printed; returns the exit code. Help and usage errors still go to the terminal.
+pub fn run_with(
+    arguments: impl IntoIterator<Item = OsString>,
+    local: &dyn LocalCommands,
+    output: &mut dyn Write,
+    errors: &mut dyn Write,
+) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too. When even the terminal is gone, nothing can be said.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
+    match carry_out(cli, local, output) {
+        Ok(()) => 0,
+        Err(error) => {
+            // When standard error is gone as well, the exit code has to do.
+            let _ = writeln!(errors, "varve: {}", one_line(&*error));
+            1
+        }
+    }
+}
+
+/// An error with its causes, unless their text is part of it already, on one line.
+fn one_line(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let source_text = source.to_string();
+        if !text.contains(&source_text) {
+            text.push_str(": ");
+            text.push_str(&source_text);
+        }
+        cause = source.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Result<(), CommandError> {
+    let Cli { rpc, json, timeout_s, command } = cli;
+    let request = match command {
+        Command::Serve(options) => return local.serve(ServeOptions { rpc, ..options }),
+        Command::Inspect(options) => return local.inspect(InspectOptions { json, ..options }),
+        Command::Config(command) => {
+            return configure::configure(&mut connect(rpc, timeout_s)?, &command, json, output);
+        }
+        Command::Call(request) => request,
+    };
+    let request = request::Request::from(request);
+    let mut client = connect(rpc, timeout_s)?;
+    let result = client.call(&request.method, request.params)?;
+    let text = if json { format!("{result:#}\n") } else { render::render(request.view, &result) };
+    print(output, &text)
+}
+
+fn connect(rpc: Option<PathBuf>, timeout_s: u64) -> Result<Client, ClientError> {
+    let path = rpc.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+    Client::connect(&path, std::time::Duration::from_secs(timeout_s))
+}
+
+fn print(output: &mut dyn Write, text: &str) -> Result<(), CommandError> {
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        // The reader has seen enough (`| head`).
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}

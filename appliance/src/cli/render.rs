@@ -1,0 +1,388 @@
+//! Results as people read them: tables, sizes in binary units, times in UTC. A result that is not of the shape this version
+//! knows (an appliance of another version) is shown as JSON.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::table::{Table, pairs};
+use crate::dma::BLOCK_BYTES;
+use crate::rpc::units::{SizeBytes, format_time};
+use crate::volume::{
+    CloneInfo, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState, SnapshotInfo,
+    SynchInfo, VolumeInfo, VolumeState,
+};
+
+/// How a result is shown.
+#[derive(Debug)]
+pub(super) enum View {
+    Pools,
+    PoolStats,
+    Segments,
+    Volume,
+    Volumes,
+    Synch,
+    Synchs,
+    Snapshot,
+    Snapshots,
+    Point,
+    Clone,
+    Subsystems,
+    Bdevs,
+    Version,
+    /// A table of the objects in an array: the result itself, or its member of this name.
+    Rows(&'static str),
+    /// A sentence, the result being no more than that it worked.
+    Done(String),
+    /// JSON.
+    Json,
+}
+
+/// The text for a result.
+pub(super) fn render(view: View, result: &Value) -> String {
+    let text = match view {
+        View::Pools => typed(result, |pools: Vec<PoolInfo>| pool_list(&pools)),
+        View::PoolStats => typed(result, |stats: PoolStats| pool_stats(&stats)),
+        View::Segments => typed(result, |segments: Vec<SegmentInfo>| segment_table(&segments)),
+        View::Volume => typed(result, |volume: VolumeInfo| volume_table(&[volume])),
+        View::Volumes => typed(result, |volumes: Vec<VolumeInfo>| volume_table(&volumes)),
+        View::Synch => typed(result, |synch: SynchInfo| synch_table(&[synch])),
+        View::Synchs => typed(result, |synchs: Vec<SynchInfo>| synch_table(&synchs)),
+        View::Snapshot => typed(result, |snapshot: SnapshotInfo| snapshot_table(&[snapshot])),
+        View::Snapshots => typed(result, |snapshots: Vec<SnapshotInfo>| snapshot_table(&snapshots)),
+        View::Point => typed(result, |point: ResolvedPoint| point_text(&point)),
+        View::Clone => typed(result, |clone: CloneInfo| clone_text(&clone)),
+        View::Subsystems => subsystem_table(result),
+        View::Bdevs => bdev_table(result),
+        View::Version => result.get("version").and_then(Value::as_str).map(|version| format!("{version}\n")),
+        View::Rows("") => rows(result),
+        View::Rows(member) => result.get(member).and_then(rows),
+        View::Done(sentence) => Some(format!("{sentence}\n")),
+        View::Json => None,
+    };
+    text.unwrap_or_else(|| format!("{result:#}\n"))
+}
+
+fn typed<T: DeserializeOwned>(result: &Value, show: impl FnOnce(T) -> String) -> Option<String> {
+    T::deserialize(result).ok().map(show)
+}
+
+fn size(bytes: u64) -> String {
+    SizeBytes(bytes).to_string()
+}
+
+fn blocks(count: u64) -> String {
+    size(count.saturating_mul(BLOCK_BYTES as u64))
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", part as f64 * 100.0 / whole as f64) }
+}
+
+fn pool_list(pools: &[PoolInfo]) -> String {
+    let mut text = String::new();
+    for pool in pools {
+        let device = format!("{} ({}, {})", pool.device, pool.device_kind, size(pool.device_bytes));
+        text.push_str(&pairs([
+            ("Pool", pool.uuid.to_string()),
+            ("State", pool.state.clone()),
+            ("Device", device),
+            ("Segments", format!("{} slots of {}", pool.slots, size(pool.segment_bytes))),
+            ("Working set", format!("{} segments", pool.working_set_segments)),
+            ("Volumes", pool.volumes.to_string()),
+            ("Created", format_time(pool.created_ns)),
+        ]));
+        text.push_str(&pairs(pool.problems.iter().map(|problem| ("Problem", problem.clone()))));
+    }
+    if pools.is_empty() { "no pools\n".to_owned() } else { text }
+}
+
+fn pool_stats(stats: &PoolStats) -> String {
+    let amplification = if stats.host_written_blocks == 0 {
+        "-".to_owned()
+    } else {
+        format!("{:.2}", stats.device_written_blocks as f64 / stats.host_written_blocks as f64)
+    };
+    let log = format!(
+        "{} of {} ({})",
+        blocks(stats.log_used_blocks),
+        blocks(stats.log_capacity_blocks),
+        percent(stats.log_used_blocks, stats.log_capacity_blocks)
+    );
+    let dma = format!("{} of {}", size(stats.dma_in_use_bytes), size(stats.dma_budget_bytes));
+    pairs([
+        ("Head LSN", stats.head_lsn.to_string()),
+        ("Written LSN", stats.written_lsn.to_string()),
+        ("Stable LSN", stats.stable_lsn.to_string()),
+        ("Log used", log),
+        ("Mapped", blocks(stats.mapped_blocks)),
+        ("Written by hosts", blocks(stats.host_written_blocks)),
+        ("Read by hosts", blocks(stats.host_read_blocks)),
+        ("Written to device", blocks(stats.device_written_blocks)),
+        ("Write amplification", amplification),
+        ("Records", stats.records.to_string()),
+        ("Flushes", stats.flushes.to_string()),
+        ("Checksum errors", stats.checksum_errors.to_string()),
+        ("Index memory", size(stats.index_bytes)),
+        ("DMA memory", dma),
+    ])
+}
+
+fn segment_table(segments: &[SegmentInfo]) -> String {
+    let mut table =
+        Table::new([">SLOT", ">SEQUENCE", "STATE", ">FIRST LSN", ">USED", ">ENTRIES", "OPENED", "PROBLEMS"]);
+    for segment in segments {
+        let state = match segment.state {
+            SegmentState::Current => "current",
+            SegmentState::Active => "active",
+            SegmentState::Inactive => "inactive",
+            SegmentState::Recycle => "recycle",
+        };
+        let slot = segment.slot.to_string();
+        let Some(sequence) = segment.sequence else {
+            let dash = || "-".to_owned();
+            table.row([
+                slot,
+                dash(),
+                state.to_owned(),
+                dash(),
+                dash(),
+                dash(),
+                dash(),
+                segment.problems.join("; "),
+            ]);
+            continue;
+        };
+        table.row([
+            slot,
+            sequence.to_string(),
+            state.to_owned(),
+            segment.first_lsn.to_string(),
+            blocks(segment.used_blocks),
+            segment.entries.to_string(),
+            format_time(segment.opened_ns),
+            segment.problems.join("; "),
+        ]);
+    }
+    table.render("no segments")
+}
+
+fn volume_table(volumes: &[VolumeInfo]) -> String {
+    let mut table = Table::new(["NAME", ">SIZE", ">MAPPED", "STATE", "ACCESS", "FROM", "CREATED", "UUID"]);
+    for volume in volumes {
+        let state = match volume.state {
+            VolumeState::Online => "online",
+            VolumeState::Loading => "loading",
+            VolumeState::Degraded => "degraded",
+        };
+        let from = volume.parent.map_or_else(|| "-".to_owned(), |parent| format!("lsn:{}", parent.lsn));
+        table.row([
+            volume.name.clone(),
+            size(volume.size_bytes),
+            blocks(volume.mapped_blocks),
+            state.to_owned(),
+            if volume.read_only { "read-only" } else { "read-write" }.to_owned(),
+            from,
+            format_time(volume.created_ns),
+            volume.uuid.to_string(),
+        ]);
+    }
+    table.render("no volumes; varve volume create NAME SIZE makes one")
+}
+
+fn synch_table(synchs: &[SynchInfo]) -> String {
+    let mut table = Table::new([">ID", "LABEL", ">LSN", "TIME", "DETAILS"]);
+    for synch in synchs {
+        let details = if synch.details.is_null() { String::new() } else { synch.details.to_string() };
+        table.row([
+            synch.id.to_string(),
+            synch.label.clone(),
+            synch.lsn.to_string(),
+            format_time(synch.time_ns),
+            details,
+        ]);
+    }
+    table.render("no synchs; varve synch create --label LABEL makes one")
+}
+
+fn snapshot_table(snapshots: &[SnapshotInfo]) -> String {
+    let mut table = Table::new(["NAME", ">LSN", "TIME"]);
+    for snapshot in snapshots {
+        table.row([snapshot.name.clone(), snapshot.lsn.to_string(), format_time(snapshot.time_ns)]);
+    }
+    table.render("no snapshots; varve snapshot create NAME makes one")
+}
+
+fn point_text(point: &ResolvedPoint) -> String {
+    let kind = match &point.kind {
+        PointKind::Write => "the end of a write".to_owned(),
+        PointKind::Event => "the end of a change of the pool's volumes".to_owned(),
+        PointKind::Synch(synch) => format!("synch {} '{}'", synch.id, synch.label),
+        PointKind::Snapshot(snapshot) => format!("snapshot '{}'", snapshot.name),
+        PointKind::Beginning => "the beginning of the pool, where everything is empty".to_owned(),
+    };
+    let volumes: Vec<String> =
+        point.volumes.iter().map(|volume| format!("{} ({})", volume.name, size(volume.size_bytes))).collect();
+    pairs([
+        ("Point", point.point.clone()),
+        ("LSN", point.lsn.to_string()),
+        ("Time", format_time(point.time_ns)),
+        ("What", kind),
+        ("Volumes", if volumes.is_empty() { "none".to_owned() } else { volumes.join(", ") }),
+    ])
+}
+
+fn clone_text(clone: &CloneInfo) -> String {
+    let scan = format!(
+        "{} entries in at most {} segments (bound {}), {:.1} ms",
+        clone.entries_scanned,
+        clone.segments_touched,
+        clone.segments_bound,
+        clone.elapsed_us as f64 / 1000.0
+    );
+    let mut text = volume_table(std::slice::from_ref(&clone.volume));
+    text.push('\n');
+    text.push_str(&point_text(&clone.point));
+    text.push_str(&pairs([("Scanned", scan)]));
+    text
+}
+
+fn text_of(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(items)) => {
+            items.iter().map(|item| text_of(Some(item))).collect::<Vec<_>>().join(", ")
+        }
+        Some(value) => address_text(value).unwrap_or_else(|| value.to_string()),
+    }
+}
+
+/// The text of an address as SPDK writes them: `127.0.0.1:4420`, `[::1]:4420`.
+fn address_text(value: &Value) -> Option<String> {
+    let address = value.get("traddr")?.as_str()?;
+    let port = value.get("trsvcid")?.as_str()?;
+    Some(if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") })
+}
+
+fn subsystem_table(result: &Value) -> Option<String> {
+    let mut table = Table::new(["NQN", "TYPE", "LISTENS ON", "NAMESPACES"]);
+    for subsystem in result.as_array()? {
+        let list = |member: &str, show: &dyn Fn(&Value) -> String| {
+            let items = subsystem.get(member).and_then(Value::as_array);
+            items.into_iter().flatten().map(show).collect::<Vec<_>>().join(", ")
+        };
+        let address = |address: &Value| {
+            format!("{}:{}", text_of(address.get("traddr")), text_of(address.get("trsvcid")))
+        };
+        let namespace = |namespace: &Value| {
+            format!("{}={}", text_of(namespace.get("nsid")), text_of(namespace.get("bdev_name")))
+        };
+        table.row([
+            text_of(subsystem.get("nqn")),
+            text_of(subsystem.get("subtype")),
+            list("listen_addresses", &address),
+            list("namespaces", &namespace),
+        ]);
+    }
+    Some(table.render("no subsystems"))
+}
+
+fn bdev_table(result: &Value) -> Option<String> {
+    let mut table = Table::new(["NAME", ">SIZE", ">BLOCK SIZE", "UUID"]);
+    for bdev in result.as_array()? {
+        let number = |member: &str| bdev.get(member).and_then(Value::as_u64);
+        let bytes = number("num_blocks")?.saturating_mul(number("block_size")?);
+        table.row([
+            text_of(bdev.get("name")),
+            size(bytes),
+            text_of(bdev.get("block_size")),
+            text_of(bdev.get("uuid")),
+        ]);
+    }
+    Some(table.render("no bdevs"))
+}
+
+/// A table of objects, a column for each member of the first one.
+fn rows(items: &Value) -> Option<String> {
+    let items = items.as_array()?;
+    let Some(first) = items.first() else { return Some("none\n".to_owned()) };
+    let columns: Vec<&String> = first.as_object()?.keys().collect();
+    let headings: Vec<String> = columns
+        .iter()
+        .map(|name| {
+            let side = if first.get(name.as_str()).is_some_and(Value::is_number) { ">" } else { "" };
+            format!("{side}{}", name.to_uppercase())
+        })
+        .collect();
+    let mut table = Table::new(headings.iter().map(String::as_str));
+    for item in items {
+        table.row(columns.iter().map(|name| text_of(item.get(name.as_str()))));
+    }
+    Some(table.render("none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn volume() -> Value {
+        json!({
+            "name": "a", "uuid": "00000000-0000-4000-8000-000000000001", "size_bytes": 1_u64 << 30, "read_only": false,
+            "state": "online", "image": 1, "parent": null, "created_ns": 1_000_000_000, "mapped_blocks": 256,
+            "stats": {"reads": 0, "read_bytes": 0, "writes": 0, "written_bytes": 0, "trims": 0, "trimmed_bytes": 0,
+                      "flushes": 0, "errors": 0},
+        })
+    }
+
+    #[test]
+    fn volumes_are_a_table() {
+        let text = render(View::Volumes, &json!([volume()]));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(
+            lines[0].starts_with("NAME") && lines[1].contains("1 GiB") && lines[1].contains("1 MiB"),
+            "{text}"
+        );
+        assert!(lines[1].contains("1970-01-01T00:00:01.000Z") && lines[1].contains("read-write"), "{text}");
+        assert!(render(View::Volumes, &json!([])).contains("volume create"));
+    }
+
+    #[test]
+    fn a_clone_says_what_it_scanned() {
+        let point = json!({"point": "lsn:7", "lsn": 7, "time_ns": 1, "kind": "write", "volumes": [{"name": "a", "size_bytes": 4096}]});
+        let clone = json!({"volume": volume(), "point": point, "segments_touched": 2, "segments_bound": 9,
+                           "entries_scanned": 100, "elapsed_us": 1500});
+        let text = render(View::Clone, &clone);
+        assert!(text.contains("100 entries in at most 2 segments (bound 9), 1.5 ms"), "{text}");
+        assert!(text.contains("a (4 KiB)") && text.contains("the end of a write"), "{text}");
+    }
+
+    #[test]
+    fn pool_stats_are_pairs() {
+        let stats = PoolStats {
+            host_written_blocks: 100,
+            device_written_blocks: 125,
+            log_used_blocks: 1,
+            log_capacity_blocks: 4,
+            ..PoolStats::default()
+        };
+        let text = render(View::PoolStats, &serde_json::to_value(stats).expect("plain data"));
+        assert!(text.contains("1.25") && text.contains("25.0 %"), "{text}");
+    }
+
+    #[test]
+    fn rows_and_unknown_shapes() {
+        let text = render(
+            View::Rows("bdevs"),
+            &json!({"bdevs": [{"name": "a", "reads": 10}, {"name": "bc", "reads": 7}]}),
+        );
+        assert_eq!(text, "NAME  READS\na        10\nbc        7\n");
+        let address = json!({"trtype": "TCP", "traddr": "::1", "trsvcid": "4420"});
+        let text = render(View::Rows(""), &json!([{"address": address, "tags": ["a", "b"]}]));
+        assert_eq!(text, "ADDRESS     TAGS\n[::1]:4420  a, b\n");
+        assert_eq!(render(View::Volumes, &json!({"new": 1})), "{\n  \"new\": 1\n}\n");
+        assert_eq!(render(View::Version, &json!({"version": "varve v1"})), "varve v1\n");
+    }
+}

@@ -1,0 +1,197 @@
+//! From a command to its call: method, parameters, and how the result is shown.
+
+use serde_json::{Map, Value, json};
+
+use super::args::{
+    BdevCommand, CallCommand, FrameworkCommand, ListenerArgs, NvmfCommand, PoolCommand, RestoreCommand,
+    SnapshotCommand, SpdkCommand, SubsystemArgs, SynchCommand, ThreadCommand, VolumeCommand,
+};
+use super::render::View;
+use crate::rpc::DISCOVERY_NQN;
+
+/// A call and the view of its result.
+pub(super) struct Request {
+    pub(super) method: String,
+    pub(super) params: Map<String, Value>,
+    pub(super) view: View,
+}
+
+impl Request {
+    /// `params` is an object; members that are null are left out, as SPDK's client does.
+    fn new(method: &str, params: Value, view: View) -> Self {
+        let params = match params {
+            Value::Object(members) => members.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+            _ => Map::new(),
+        };
+        Request { method: method.to_owned(), params, view }
+    }
+}
+
+impl From<CallCommand> for Request {
+    fn from(command: CallCommand) -> Self {
+        match command {
+            CallCommand::Pool(command) => pool(&command),
+            CallCommand::Volume(command) => volume(command),
+            CallCommand::Synch(command) => synch(command),
+            CallCommand::Snapshot(command) => snapshot(command),
+            CallCommand::Restore(command) => restore(command),
+            CallCommand::Nvmf(command) => nvmf(command),
+            CallCommand::Bdev(command) => bdev(command),
+            CallCommand::Framework(command) => framework(command),
+            CallCommand::Thread(ThreadCommand::GetStats) => {
+                Request::new("thread_get_stats", Value::Null, View::Rows("threads"))
+            }
+            CallCommand::Spdk(SpdkCommand::GetVersion) => {
+                Request::new("spdk_get_version", Value::Null, View::Version)
+            }
+            CallCommand::Spdk(SpdkCommand::KillInstance { sig_name }) => Request::new(
+                "spdk_kill_instance",
+                json!({"sig_name": sig_name}),
+                View::Done("the signal was sent".to_owned()),
+            ),
+            CallCommand::Rpc { method, params } => {
+                Request { method, params: params.unwrap_or_default(), view: View::Json }
+            }
+        }
+    }
+}
+
+fn pool(command: &PoolCommand) -> Request {
+    match command {
+        PoolCommand::List => Request::new("pool_list", Value::Null, View::Pools),
+        PoolCommand::Stats => Request::new("pool_stats", Value::Null, View::PoolStats),
+        PoolCommand::Segments => Request::new("pool_segments", Value::Null, View::Segments),
+    }
+}
+
+fn volume(command: VolumeCommand) -> Request {
+    match command {
+        VolumeCommand::Create { name, size, uuid, if_absent } => {
+            let mut params = json!({"name": name, "size": size.get(), "uuid": uuid});
+            if if_absent {
+                params["if_absent"] = Value::Bool(true);
+            }
+            Request::new("volume_create", params, View::Volume)
+        }
+        VolumeCommand::List { name } => Request::new("volume_list", json!({"name": name}), View::Volumes),
+        VolumeCommand::Delete { name } => {
+            let done = format!("volume {name} is deleted");
+            Request::new("volume_delete", json!({"name": name}), View::Done(done))
+        }
+        VolumeCommand::Resize { name, size } => {
+            Request::new("volume_resize", json!({"name": name, "size": size.get()}), View::Volume)
+        }
+    }
+}
+
+fn synch(command: SynchCommand) -> Request {
+    match command {
+        SynchCommand::Create { label, details } => {
+            Request::new("synch_create", json!({"label": label, "details": details}), View::Synch)
+        }
+        SynchCommand::List => Request::new("synch_list", Value::Null, View::Synchs),
+    }
+}
+
+fn snapshot(command: SnapshotCommand) -> Request {
+    match command {
+        SnapshotCommand::Create { name } => {
+            Request::new("snapshot_create", json!({"name": name}), View::Snapshot)
+        }
+        SnapshotCommand::List => Request::new("snapshot_list", Value::Null, View::Snapshots),
+        SnapshotCommand::Delete { name } => {
+            let done = format!("snapshot {name} is deleted");
+            Request::new("snapshot_delete", json!({"name": name}), View::Done(done))
+        }
+    }
+}
+
+fn restore(command: RestoreCommand) -> Request {
+    match command {
+        RestoreCommand::Resolve { point } => {
+            Request::new("restore_resolve", json!({"point": point}), View::Point)
+        }
+        RestoreCommand::Clone { volume, at, name, read_only } => {
+            let mut params = json!({"volume": volume, "at": at, "name": name});
+            if read_only {
+                params["read_only"] = Value::Bool(true);
+            }
+            Request::new("restore_clone", params, View::Clone)
+        }
+    }
+}
+
+fn full_nqn(nqn: String) -> String {
+    if nqn == "discovery" { DISCOVERY_NQN.to_owned() } else { nqn }
+}
+
+fn of_subsystem(method: &str, SubsystemArgs { nqn }: SubsystemArgs, view: View) -> Request {
+    Request::new(method, json!({"nqn": full_nqn(nqn)}), view)
+}
+
+fn of_listener(method: &str, ListenerArgs { nqn, address }: ListenerArgs, done: String) -> Request {
+    let params = json!({
+        "nqn": full_nqn(nqn),
+        "listen_address": {
+            "trtype": "TCP",
+            "adrfam": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+            "traddr": address.ip(),
+            "trsvcid": address.port().to_string(),
+        },
+    });
+    Request::new(method, params, View::Done(done))
+}
+
+fn nvmf(command: NvmfCommand) -> Request {
+    match command {
+        NvmfCommand::GetSubsystems { nqn } => {
+            Request::new("nvmf_get_subsystems", json!({"nqn": nqn.map(full_nqn)}), View::Subsystems)
+        }
+        NvmfCommand::GetTransports => Request::new("nvmf_get_transports", Value::Null, View::Rows("")),
+        NvmfCommand::GetStats => Request::new("nvmf_get_stats", Value::Null, View::Rows("poll_groups")),
+        NvmfCommand::SubsystemGetListeners(args) => {
+            of_subsystem("nvmf_subsystem_get_listeners", args, View::Rows(""))
+        }
+        NvmfCommand::SubsystemGetControllers(args) => {
+            of_subsystem("nvmf_subsystem_get_controllers", args, View::Rows(""))
+        }
+        NvmfCommand::SubsystemGetQpairs(args) => {
+            of_subsystem("nvmf_subsystem_get_qpairs", args, View::Rows(""))
+        }
+        NvmfCommand::SubsystemAddListener(args) => {
+            let done = format!("listening on {}", args.address);
+            of_listener("nvmf_subsystem_add_listener", args, done)
+        }
+        NvmfCommand::SubsystemRemoveListener(args) => {
+            let done = format!("no longer listening on {}", args.address);
+            of_listener("nvmf_subsystem_remove_listener", args, done)
+        }
+    }
+}
+
+fn bdev(command: BdevCommand) -> Request {
+    match command {
+        BdevCommand::GetBdevs { name } => Request::new("bdev_get_bdevs", json!({"name": name}), View::Bdevs),
+        BdevCommand::GetIostat { names } => {
+            let params = if names.is_empty() { Value::Null } else { json!({"names": names}) };
+            Request::new("bdev_get_iostat", params, View::Rows("bdevs"))
+        }
+    }
+}
+
+fn framework(command: FrameworkCommand) -> Request {
+    match command {
+        FrameworkCommand::GetReactors => {
+            Request::new("framework_get_reactors", Value::Null, View::Rows("reactors"))
+        }
+        FrameworkCommand::GetSubsystems => {
+            Request::new("framework_get_subsystems", Value::Null, View::Rows(""))
+        }
+        FrameworkCommand::GetConfig { name } => {
+            Request::new("framework_get_config", json!({"name": name}), View::Json)
+        }
+        FrameworkCommand::WaitInit => {
+            Request::new("framework_wait_init", Value::Null, View::Done("the appliance is ready".to_owned()))
+        }
+    }
+}

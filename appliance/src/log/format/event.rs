@@ -1,0 +1,52 @@
+//! Events: texts of the pool in the log. A synch event says that an application was consistent (R25); a catalog event holds the pool's small
+//! state whole.
+//!
+//! The text of an event stands in whole data blocks, each with an entry of its own, and twice: copy 0 and copy 1, one behind the other, so
+//! that one damaged block loses nothing. An event lies in one record, or in several that follow each other directly.
+
+/// What an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum EventKind {
+    /// The pool's small state, as JSON.
+    Catalog = 1,
+    /// A synch event, as JSON.
+    Synch = 2,
+}
+
+/// What the block-number field of an event's entry holds:
+///
+/// | bits | field |
+/// |---|---|
+/// | 48 to 63 | kind: 1 catalog, 2 synch |
+/// | 32 to 47 | copy: 0 or 1 |
+/// | 0 to 31 | chunk: which block of the text |
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventHead {
+    /// The kind; `None` for one that this build does not know.
+    pub kind: Option<EventKind>,
+    /// Which copy.
+    pub copy: u16,
+    /// Which block of the text.
+    pub chunk: u32,
+}
+
+impl EventHead {
+    /// How often each text is written.
+    pub const COPIES: u16 = 2;
+
+    /// The field's value.
+    pub fn encode(kind: EventKind, copy: u16, chunk: u32) -> u64 {
+        u64::from(kind as u16) << 48 | u64::from(copy) << 32 | u64::from(chunk)
+    }
+
+    /// Reads the field.
+    pub fn decode(value: u64) -> Self {
+        let kind = match value >> 48 {
+            1 => Some(EventKind::Catalog),
+            2 => Some(EventKind::Synch),
+            _ => None,
+        };
+        EventHead { kind, copy: (value >> 32) as u16, chunk: value as u32 }
+    }
+}

@@ -1,0 +1,282 @@
+//! The record: one header block and its data blocks, the unit of one device write.
+
+use uuid::Uuid;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{FORMAT_VERSION, FormatError};
+use crate::dma::BLOCK_BYTES;
+use crate::log::checksum::crc32c_parts;
+use crate::log::types::{BlockNumber, ImageId, Lsn, SegmentSeq};
+
+/// The most entries of one record, and so the most data blocks.
+pub const ENTRIES_PER_RECORD: usize = 168;
+
+const MAGIC: [u8; 4] = *b"VREC";
+
+/// Layout, in bytes; the entries follow from byte 64 on, the rest of the block is zero:
+///
+/// | offset | size | field |
+/// |---|---|---|
+/// | 0 | 4 | magic `VREC` |
+/// | 4 | 2 | format version |
+/// | 6 | 1 | count of entries, 1 to 168 |
+/// | 7 | 1 | count of data blocks, at most the count of entries |
+/// | 8 | 16 | pool UUID |
+/// | 24 | 8 | LSN of this block |
+/// | 32 | 8 | segment sequence |
+/// | 40 | 8 | wall-clock time, ns since the Unix epoch, never less than in the record before |
+/// | 48 | 8 | stable LSN when this was written |
+/// | 56 | 4 | epoch |
+/// | 60 | 4 | CRC32C of the block without these four bytes |
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct RawHead {
+    magic: [u8; 4],
+    version: U16,
+    entries: u8,
+    data_blocks: u8,
+    pool: [u8; 16],
+    lsn: U64,
+    sequence: U64,
+    time_ns: U64,
+    stable_lsn: U64,
+    epoch: U32,
+    crc: U32,
+}
+
+/// Bytes of a record head.
+const HEAD_BYTES: usize = 64;
+
+const _: () = assert!(size_of::<RawHead>() == HEAD_BYTES);
+const _: () = assert!(HEAD_BYTES + ENTRIES_PER_RECORD * size_of::<Entry>() == BLOCK_BYTES);
+
+/// What a record header says besides its entries. The table of its bytes stands at the private `RawHead` in this file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordHead {
+    /// The LSN of the header block.
+    pub lsn: Lsn,
+    /// The segment.
+    pub sequence: SegmentSeq,
+    /// Wall-clock time, ns since the Unix epoch; never falls along the log.
+    pub time_ns: u64,
+    /// Up to where the log was stable when this was written.
+    pub stable_lsn: Lsn,
+    /// The epoch.
+    pub epoch: u32,
+    /// Count of data blocks.
+    pub data_blocks: u8,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EntryKind {
+    /// A block that a host wrote; has data.
+    Write = 1,
+    /// A live block that was appended again; has data.
+    Copied = 2,
+    /// Blocks that read as zeroes from here on; no data.
+    Trim = 3,
+    /// A block of an event's text; has data.
+    Event = 4,
+}
+
+/// Bits of an entry's flags.
+pub struct EntryFlags;
+
+impl EntryFlags {
+    /// The last entry of a host's command, or of an event: a point that can be restored.
+    pub const LAST: u8 = 1;
+}
+
+/// One line of a record header. Layout, in bytes:
+///
+/// | offset | size | field |
+/// |---|---|---|
+/// | 0 | 2 | image; 0 for events |
+/// | 2 | 1 | kind: 1 write, 2 copied, 3 trim, 4 event |
+/// | 3 | 1 | flags: bit 0, last entry of its command |
+/// | 4 | 4 | CRC32C of the data block; 0 for a trim |
+/// | 8 | 8 | block number; for an event its kind, copy and chunk (see `EventHead`) |
+/// | 16 | 8 | write: LSN superseded, 0 for none; copied: LSN of the origin; trim: count of blocks; event: bytes of its text |
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Entry {
+    image: U16,
+    kind: u8,
+    flags: u8,
+    crc: U32,
+    block: U64,
+    value: U64,
+}
+
+impl Entry {
+    /// A block that a host wrote.
+    pub fn write(image: ImageId, block: BlockNumber, crc: u32, superseded: Lsn, last: bool) -> Self {
+        Entry::new(image, EntryKind::Write, last, crc, block.0, superseded.0)
+    }
+
+    /// A trim of `len_blocks` blocks.
+    pub fn trim(image: ImageId, block: BlockNumber, len_blocks: u64, last: bool) -> Self {
+        Entry::new(image, EntryKind::Trim, last, 0, block.0, len_blocks)
+    }
+
+    /// A chunk of an event.
+    pub fn event(head: u64, crc: u32, text_bytes: u64, last: bool) -> Self {
+        Entry::new(ImageId::POOL, EntryKind::Event, last, crc, head, text_bytes)
+    }
+
+    fn new(image: ImageId, kind: EntryKind, last: bool, crc: u32, block: u64, value: u64) -> Self {
+        let flags = if last { EntryFlags::LAST } else { 0 };
+        Entry {
+            image: image.0.into(),
+            kind: kind as u8,
+            flags,
+            crc: crc.into(),
+            block: block.into(),
+            value: value.into(),
+        }
+    }
+
+    /// The image.
+    pub fn image(&self) -> ImageId {
+        ImageId(self.image.get())
+    }
+
+    /// The kind; `None` when a later build wrote one that this build does not know.
+    pub fn kind(&self) -> Option<EntryKind> {
+        match self.kind {
+            1 => Some(EntryKind::Write),
+            2 => Some(EntryKind::Copied),
+            3 => Some(EntryKind::Trim),
+            4 => Some(EntryKind::Event),
+            _ => None,
+        }
+    }
+
+    /// Whether a data block belongs to the entry.
+    pub fn has_data(&self) -> bool {
+        !matches!(self.kind(), Some(EntryKind::Trim))
+    }
+
+    /// Whether it is the last of its command.
+    pub fn is_last(&self) -> bool {
+        self.flags & EntryFlags::LAST != 0
+    }
+
+    /// CRC32C of the data block.
+    pub fn crc(&self) -> u32 {
+        self.crc.get()
+    }
+
+    /// The block number.
+    pub fn block(&self) -> BlockNumber {
+        BlockNumber(self.block.get())
+    }
+
+    /// What the kind says: superseded LSN, origin, count of blocks, or bytes of text.
+    pub fn value(&self) -> u64 {
+        self.value.get()
+    }
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Entry({:?} image {} block {} value {} crc {:08x}{})",
+            self.kind(),
+            self.image(),
+            self.block(),
+            self.value(),
+            self.crc(),
+            if self.is_last() { " last" } else { "" }
+        )
+    }
+}
+
+impl RecordHead {
+    /// The header block's bytes, checksum included.
+    ///
+    /// # Panics
+    /// With more than [`ENTRIES_PER_RECORD`] entries, or a count of data blocks that is not theirs.
+    pub fn encode(&self, pool: Uuid, entries: &[Entry], block: &mut [u8]) {
+        assert!((1..=ENTRIES_PER_RECORD).contains(&entries.len()), "a record has 1 to 168 entries");
+        let data_blocks = entries.iter().filter(|entry| entry.has_data()).count();
+        assert_eq!(data_blocks, usize::from(self.data_blocks), "data blocks belong to entries");
+        let mut raw = RawHead {
+            magic: MAGIC,
+            version: (FORMAT_VERSION as u16).into(),
+            entries: entries.len() as u8,
+            data_blocks: self.data_blocks,
+            pool: *pool.as_bytes(),
+            lsn: self.lsn.0.into(),
+            sequence: self.sequence.0.into(),
+            time_ns: self.time_ns.into(),
+            stable_lsn: self.stable_lsn.0.into(),
+            epoch: self.epoch.into(),
+            crc: 0.into(),
+        };
+        let entry_bytes = entries.as_bytes();
+        let (head, rest) = block.split_at_mut(HEAD_BYTES);
+        let (used, unused) = rest.split_at_mut(entry_bytes.len());
+        used.copy_from_slice(entry_bytes);
+        unused.fill(0);
+        raw.crc = crc32c_parts(&[&raw.as_bytes()[..HEAD_BYTES - 4], rest]).into();
+        head.copy_from_slice(raw.as_bytes());
+    }
+
+    /// Reads a header block wherever it belongs, and says where: for a slot whose segment header is damaged, and for inspection.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode_any(block: &[u8], pool: Uuid) -> Result<(Self, &[Entry]), FormatError> {
+        let (raw, _) = RawHead::ref_from_prefix(block).map_err(|_| FormatError::Field("length"))?;
+        RecordHead::decode(block, pool, Lsn(raw.lsn.get()), SegmentSeq(raw.sequence.get()))
+    }
+
+    /// Reads a header block that must be the record at `lsn`.
+    ///
+    /// # Errors
+    /// What is wrong with it; [`FormatError::Stale`] when it belongs elsewhere.
+    pub fn decode(
+        block: &[u8],
+        pool: Uuid,
+        lsn: Lsn,
+        sequence: SegmentSeq,
+    ) -> Result<(Self, &[Entry]), FormatError> {
+        let (raw, rest) = RawHead::ref_from_prefix(block).map_err(|_| FormatError::Field("length"))?;
+        if raw.magic != MAGIC {
+            return Err(FormatError::Magic);
+        }
+        if raw.crc.get() != crc32c_parts(&[&raw.as_bytes()[..HEAD_BYTES - 4], rest]) {
+            return Err(FormatError::Checksum);
+        }
+        if u32::from(raw.version.get()) != FORMAT_VERSION {
+            return Err(FormatError::Version(u32::from(raw.version.get())));
+        }
+        if raw.pool != *pool.as_bytes() {
+            return Err(FormatError::Pool);
+        }
+        if raw.lsn.get() != lsn.0 || raw.sequence.get() != sequence.0 {
+            return Err(FormatError::Stale);
+        }
+        let count = usize::from(raw.entries);
+        let (entries, _) = <[Entry]>::ref_from_prefix_with_elems(rest, count)
+            .map_err(|_| FormatError::Field("count of entries"))?;
+        let data_blocks = entries.iter().filter(|entry| entry.has_data()).count();
+        if count == 0 || data_blocks != usize::from(raw.data_blocks) {
+            return Err(FormatError::Field("count of data blocks"));
+        }
+        let head = RecordHead {
+            lsn,
+            sequence,
+            time_ns: raw.time_ns.get(),
+            stable_lsn: Lsn(raw.stable_lsn.get()),
+            epoch: raw.epoch.get(),
+            data_blocks: raw.data_blocks,
+        };
+        Ok((head, entries))
+    }
+}

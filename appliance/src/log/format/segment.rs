@@ -1,0 +1,114 @@
+//! The segment header: block 0 of a slot.
+
+use uuid::Uuid;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{FORMAT_VERSION, FormatError};
+use crate::dma::BLOCK_BYTES;
+use crate::log::checksum::crc32c;
+use crate::log::types::{Lsn, SegmentSeq};
+
+const MAGIC: [u8; 8] = *b"VARVE-SG";
+
+/// Layout, in bytes:
+///
+/// | offset | size | field |
+/// |---|---|---|
+/// | 0 | 8 | magic `VARVE-SG` |
+/// | 8 | 4 | format version |
+/// | 12 | 4 | epoch in which the segment was opened |
+/// | 16 | 16 | pool UUID |
+/// | 32 | 8 | sequence |
+/// | 40 | 8 | first LSN: sequence times segment size; the LSN of this block |
+/// | 48 | 8 | time of opening, ns since the Unix epoch |
+/// | 56 | 8 | LSN at which the records of the segment before it end |
+/// | 64 | 8 | stable LSN when this was written |
+/// | 72 | 4020 | zero |
+/// | 4092 | 4 | CRC32C of bytes 0 to 4091 |
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct Raw {
+    magic: [u8; 8],
+    version: U32,
+    epoch: U32,
+    pool: [u8; 16],
+    sequence: U64,
+    first_lsn: U64,
+    opened_ns: U64,
+    previous_end_lsn: U64,
+    stable_lsn: U64,
+    zero: [u8; 4020],
+    crc: U32,
+}
+
+const _: () = assert!(size_of::<Raw>() == BLOCK_BYTES);
+
+/// A segment header, decoded. The table of its bytes stands at the private `Raw` in this file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// The epoch in which the segment was opened.
+    pub epoch: u32,
+    /// The segment.
+    pub sequence: SegmentSeq,
+    /// Its first LSN.
+    pub first_lsn: Lsn,
+    /// When it was opened, ns since the Unix epoch.
+    pub opened_ns: u64,
+    /// Where the records of the segment before it end.
+    pub previous_end_lsn: Lsn,
+    /// Up to where the log was stable when this was written.
+    pub stable_lsn: Lsn,
+}
+
+impl SegmentHeader {
+    /// The block's bytes.
+    pub fn encode(&self, pool: Uuid, block: &mut [u8]) {
+        let mut raw = Raw {
+            magic: MAGIC,
+            version: FORMAT_VERSION.into(),
+            epoch: self.epoch.into(),
+            pool: *pool.as_bytes(),
+            sequence: self.sequence.0.into(),
+            first_lsn: self.first_lsn.0.into(),
+            opened_ns: self.opened_ns.into(),
+            previous_end_lsn: self.previous_end_lsn.0.into(),
+            stable_lsn: self.stable_lsn.0.into(),
+            zero: [0; 4020],
+            crc: 0.into(),
+        };
+        raw.crc = crc32c(&raw.as_bytes()[..BLOCK_BYTES - 4]).into();
+        block.copy_from_slice(raw.as_bytes());
+    }
+
+    /// Reads a block.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(block: &[u8], pool: Uuid, segment_blocks: u64) -> Result<Self, FormatError> {
+        let raw = Raw::ref_from_bytes(block).map_err(|_| FormatError::Field("length"))?;
+        if raw.magic != MAGIC {
+            return Err(FormatError::Magic);
+        }
+        if raw.crc.get() != crc32c(&block[..BLOCK_BYTES - 4]) {
+            return Err(FormatError::Checksum);
+        }
+        if raw.version.get() != FORMAT_VERSION {
+            return Err(FormatError::Version(raw.version.get()));
+        }
+        if raw.pool != *pool.as_bytes() {
+            return Err(FormatError::Pool);
+        }
+        if raw.sequence.get().checked_mul(segment_blocks) != Some(raw.first_lsn.get()) {
+            return Err(FormatError::Field("first LSN"));
+        }
+        Ok(SegmentHeader {
+            epoch: raw.epoch.get(),
+            sequence: SegmentSeq(raw.sequence.get()),
+            first_lsn: Lsn(raw.first_lsn.get()),
+            opened_ns: raw.opened_ns.get(),
+            previous_end_lsn: Lsn(raw.previous_end_lsn.get()),
+            stable_lsn: Lsn(raw.stable_lsn.get()),
+        })
+    }
+}

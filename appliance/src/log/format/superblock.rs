@@ -1,0 +1,149 @@
+//! The superblock: what the device is. Two copies, in blocks 0 and 1, written alternately.
+
+use uuid::Uuid;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{FORMAT_VERSION, FormatError};
+use crate::dma::BLOCK_BYTES;
+use crate::log::checksum::crc32c;
+
+/// How many copies there are.
+pub const SUPERBLOCK_COPIES: u64 = 2;
+
+const MAGIC: [u8; 8] = *b"VARVE-SB";
+
+/// Layout, in bytes:
+///
+/// | offset | size | field |
+/// |---|---|---|
+/// | 0 | 8 | magic `VARVE-SB` |
+/// | 8 | 4 | format version |
+/// | 12 | 4 | block size, 4096 |
+/// | 16 | 16 | pool UUID |
+/// | 32 | 8 | device size in blocks |
+/// | 40 | 8 | segment size in blocks, a power of two |
+/// | 48 | 8 | count of slots |
+/// | 56 | 8 | working set in segments (W) |
+/// | 64 | 8 | first block of slot 0 |
+/// | 72 | 8 | creation time, ns since the Unix epoch |
+/// | 80 | 8 | generation: grows with each write of a superblock; the greater one counts |
+/// | 88 | 4 | epoch: grows by one each time the pool is opened for writing |
+/// | 92 | 4000 | zero |
+/// | 4092 | 4 | CRC32C of bytes 0 to 4091 |
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct Raw {
+    magic: [u8; 8],
+    version: U32,
+    block_bytes: U32,
+    pool: [u8; 16],
+    device_blocks: U64,
+    segment_blocks: U64,
+    slots: U64,
+    working_set: U64,
+    first_slot_block: U64,
+    created_ns: U64,
+    generation: U64,
+    epoch: U32,
+    zero: [u8; 4000],
+    crc: U32,
+}
+
+const _: () = assert!(size_of::<Raw>() == BLOCK_BYTES);
+
+/// A superblock, decoded. The table of its bytes stands at the private `Raw` in this file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Superblock {
+    /// The pool.
+    pub pool: Uuid,
+    /// Size of the device in blocks.
+    pub device_blocks: u64,
+    /// Size of a segment in blocks, a power of two.
+    pub segment_blocks: u64,
+    /// Count of slots.
+    pub slots: u64,
+    /// Working set in segments (W, R13).
+    pub working_set: u64,
+    /// First block of slot 0.
+    pub first_slot_block: u64,
+    /// Creation time, ns since the Unix epoch.
+    pub created_ns: u64,
+    /// Grows with each write of a superblock.
+    pub generation: u64,
+    /// Grows by one each time the pool is opened for writing.
+    pub epoch: u32,
+}
+
+impl Superblock {
+    /// The block's bytes.
+    pub fn encode(&self, block: &mut [u8]) {
+        let mut raw = Raw {
+            magic: MAGIC,
+            version: FORMAT_VERSION.into(),
+            block_bytes: (BLOCK_BYTES as u32).into(),
+            pool: *self.pool.as_bytes(),
+            device_blocks: self.device_blocks.into(),
+            segment_blocks: self.segment_blocks.into(),
+            slots: self.slots.into(),
+            working_set: self.working_set.into(),
+            first_slot_block: self.first_slot_block.into(),
+            created_ns: self.created_ns.into(),
+            generation: self.generation.into(),
+            epoch: self.epoch.into(),
+            zero: [0; 4000],
+            crc: 0.into(),
+        };
+        raw.crc = crc32c(&raw.as_bytes()[..BLOCK_BYTES - 4]).into();
+        block.copy_from_slice(raw.as_bytes());
+    }
+
+    /// Reads a block.
+    ///
+    /// # Errors
+    /// What is wrong with it; geometry is checked, so a decoded superblock is usable.
+    pub fn decode(block: &[u8]) -> Result<Self, FormatError> {
+        let raw = Raw::ref_from_bytes(block).map_err(|_| FormatError::Field("length"))?;
+        if raw.magic != MAGIC {
+            return Err(FormatError::Magic);
+        }
+        if raw.crc.get() != crc32c(&block[..BLOCK_BYTES - 4]) {
+            return Err(FormatError::Checksum);
+        }
+        if raw.version.get() != FORMAT_VERSION {
+            return Err(FormatError::Version(raw.version.get()));
+        }
+        let superblock = Superblock {
+            pool: Uuid::from_bytes(raw.pool),
+            device_blocks: raw.device_blocks.get(),
+            segment_blocks: raw.segment_blocks.get(),
+            slots: raw.slots.get(),
+            working_set: raw.working_set.get(),
+            first_slot_block: raw.first_slot_block.get(),
+            created_ns: raw.created_ns.get(),
+            generation: raw.generation.get(),
+            epoch: raw.epoch.get(),
+        };
+        superblock.check(raw.block_bytes.get())
+    }
+
+    fn check(self, block_bytes: u32) -> Result<Self, FormatError> {
+        if block_bytes as usize != BLOCK_BYTES {
+            return Err(FormatError::Field("block size"));
+        }
+        if !self.segment_blocks.is_power_of_two() || !(256..=262_144).contains(&self.segment_blocks) {
+            return Err(FormatError::Field("segment size"));
+        }
+        let slots_end = self
+            .slots
+            .checked_mul(self.segment_blocks)
+            .and_then(|len| len.checked_add(self.first_slot_block));
+        if slots_end.is_none_or(|end| end > self.device_blocks) || self.first_slot_block < SUPERBLOCK_COPIES {
+            return Err(FormatError::Field("count of slots"));
+        }
+        if self.working_set == 0 || self.working_set >= self.slots {
+            return Err(FormatError::Field("working set"));
+        }
+        Ok(self)
+    }
+}

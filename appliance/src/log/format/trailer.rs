@@ -1,0 +1,240 @@
+//! The trailer: every entry of a segment again, in one place, at the end of its slot.
+//!
+//! The trailer area has a fixed place and size, [`trailer_blocks`], that is always enough for records with data, since a line and an entry
+//! take 24 bytes each and stand for one block each. A segment whose entries have no data may fill it before its blocks: then it is sealed early.
+//! A clean stop writes a *partial* trailer: it covers the records so far, and the segment goes on behind it.
+
+use uuid::Uuid;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{Entry, FORMAT_VERSION, FormatError};
+use crate::dma::BLOCK_BYTES;
+use crate::log::checksum::crc32c;
+use crate::log::types::{Lsn, SegmentSeq};
+
+const MAGIC: [u8; 8] = *b"VARVE-TR";
+const HEAD_BYTES: usize = 64;
+const PARTIAL: u16 = 1;
+
+/// One unit of the trailer's body: a [`RecordLine`] or an [`Entry`], 24 bytes.
+pub type TrailerUnit = [u8; 24];
+
+const _: () = assert!(size_of::<Entry>() == size_of::<TrailerUnit>());
+const _: () = assert!(size_of::<RecordLine>() == size_of::<TrailerUnit>());
+const _: () = assert!(size_of::<RawHead>() == HEAD_BYTES);
+
+/// Blocks of the trailer area of a segment of `segment_blocks`.
+pub const fn trailer_blocks(segment_blocks: u64) -> u64 {
+    (HEAD_BYTES as u64 + 24 * segment_blocks).div_ceil(BLOCK_BYTES as u64)
+}
+
+/// Units that the trailer area of a segment of `segment_blocks` holds.
+pub const fn trailer_units(segment_blocks: u64) -> u64 {
+    (trailer_blocks(segment_blocks) * BLOCK_BYTES as u64 - HEAD_BYTES as u64) / 24
+}
+
+/// Layout, in bytes; the body follows: for each record its line and then its entries:
+///
+/// | offset | size | field |
+/// |---|---|---|
+/// | 0 | 8 | magic `VARVE-TR` |
+/// | 8 | 2 | format version |
+/// | 10 | 2 | flags: bit 0, partial |
+/// | 12 | 4 | epoch of the segment's header |
+/// | 16 | 16 | pool UUID |
+/// | 32 | 8 | sequence |
+/// | 40 | 8 | LSN at which the records covered end |
+/// | 48 | 4 | count of units in the body |
+/// | 52 | 4 | zero |
+/// | 56 | 4 | CRC32C of the body |
+/// | 60 | 4 | CRC32C of bytes 0 to 59 |
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct RawHead {
+    magic: [u8; 8],
+    version: U16,
+    flags: U16,
+    epoch: U32,
+    pool: [u8; 16],
+    sequence: U64,
+    end_lsn: U64,
+    units: U32,
+    zero: U32,
+    body_crc: U32,
+    crc: U32,
+}
+
+/// A record in a trailer. Layout, in bytes:
+///
+/// | offset | size | field |
+/// |---|---|---|
+/// | 0 | 8 | LSN of the record's header |
+/// | 8 | 8 | its time, ns since the Unix epoch |
+/// | 16 | 1 | count of entries |
+/// | 17 | 1 | count of data blocks |
+/// | 18 | 2 | zero |
+/// | 20 | 4 | epoch |
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RecordLine {
+    lsn: U64,
+    time_ns: U64,
+    entries: u8,
+    data_blocks: u8,
+    zero: U16,
+    epoch: U32,
+}
+
+impl RecordLine {
+    /// A line.
+    pub fn new(lsn: Lsn, time_ns: u64, entries: u8, data_blocks: u8, epoch: u32) -> Self {
+        RecordLine {
+            lsn: lsn.0.into(),
+            time_ns: time_ns.into(),
+            entries,
+            data_blocks,
+            zero: 0.into(),
+            epoch: epoch.into(),
+        }
+    }
+
+    /// LSN of the record's header.
+    pub fn lsn(&self) -> Lsn {
+        Lsn(self.lsn.get())
+    }
+
+    /// Its time, ns since the Unix epoch.
+    pub fn time_ns(&self) -> u64 {
+        self.time_ns.get()
+    }
+
+    /// Count of entries.
+    pub fn entries(&self) -> usize {
+        usize::from(self.entries)
+    }
+
+    /// Count of data blocks.
+    pub fn data_blocks(&self) -> u64 {
+        u64::from(self.data_blocks)
+    }
+
+    /// The epoch in which it was written.
+    pub fn epoch(&self) -> u32 {
+        self.epoch.get()
+    }
+
+    /// The LSN behind the record's last block.
+    pub fn end_lsn(&self) -> Lsn {
+        self.lsn().plus(1 + self.data_blocks())
+    }
+}
+
+/// What a trailer's head says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrailerHead {
+    /// Whether the segment goes on behind it.
+    pub partial: bool,
+    /// The epoch of the segment's header.
+    pub epoch: u32,
+    /// The segment.
+    pub sequence: SegmentSeq,
+    /// Where the records covered end.
+    pub end_lsn: Lsn,
+    /// Units in the body.
+    pub units: u32,
+    /// CRC32C of the body.
+    pub body_crc: u32,
+}
+
+impl TrailerHead {
+    /// Bytes of a trailer with `units` units.
+    pub fn len_bytes(units: usize) -> usize {
+        HEAD_BYTES + units * size_of::<TrailerUnit>()
+    }
+
+    /// Writes head and body to the start of `area`, zeroes the rest of it.
+    pub fn encode(
+        partial: bool,
+        epoch: u32,
+        pool: Uuid,
+        sequence: SegmentSeq,
+        end_lsn: Lsn,
+        units: &[TrailerUnit],
+        area: &mut [u8],
+    ) {
+        let body = units.as_flattened();
+        let mut raw = RawHead {
+            magic: MAGIC,
+            version: (FORMAT_VERSION as u16).into(),
+            flags: (if partial { PARTIAL } else { 0 }).into(),
+            epoch: epoch.into(),
+            pool: *pool.as_bytes(),
+            sequence: sequence.0.into(),
+            end_lsn: end_lsn.0.into(),
+            units: (units.len() as u32).into(),
+            zero: 0.into(),
+            body_crc: crc32c(body).into(),
+            crc: 0.into(),
+        };
+        raw.crc = crc32c(&raw.as_bytes()[..HEAD_BYTES - 4]).into();
+        let (head, rest) = area.split_at_mut(HEAD_BYTES);
+        head.copy_from_slice(raw.as_bytes());
+        let (used, unused) = rest.split_at_mut(body.len());
+        used.copy_from_slice(body);
+        unused.fill(0);
+    }
+
+    /// Reads the head at the start of a trailer area.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(area: &[u8], pool: Uuid, segment_blocks: u64) -> Result<Self, FormatError> {
+        let (raw, _) = RawHead::ref_from_prefix(area).map_err(|_| FormatError::Field("length"))?;
+        if raw.magic != MAGIC {
+            return Err(FormatError::Magic);
+        }
+        if raw.crc.get() != crc32c(&raw.as_bytes()[..HEAD_BYTES - 4]) {
+            return Err(FormatError::Checksum);
+        }
+        if u32::from(raw.version.get()) != FORMAT_VERSION {
+            return Err(FormatError::Version(u32::from(raw.version.get())));
+        }
+        if raw.pool != *pool.as_bytes() {
+            return Err(FormatError::Pool);
+        }
+        if u64::from(raw.units.get()) > trailer_units(segment_blocks) {
+            return Err(FormatError::Field("count of units"));
+        }
+        let first_lsn =
+            raw.sequence.get().checked_mul(segment_blocks).ok_or(FormatError::Field("sequence"))?;
+        let limit = first_lsn.checked_add(segment_blocks).ok_or(FormatError::Field("sequence"))?;
+        if !(first_lsn + 1..=limit).contains(&raw.end_lsn.get()) {
+            return Err(FormatError::Field("end LSN"));
+        }
+        Ok(TrailerHead {
+            partial: raw.flags.get() & PARTIAL != 0,
+            epoch: raw.epoch.get(),
+            sequence: SegmentSeq(raw.sequence.get()),
+            end_lsn: Lsn(raw.end_lsn.get()),
+            units: raw.units.get(),
+            body_crc: raw.body_crc.get(),
+        })
+    }
+
+    /// The units of the body, from an area whose head is this one.
+    ///
+    /// # Errors
+    /// [`FormatError::Checksum`], or [`FormatError::Field`] when the area is too short.
+    pub fn body<'a>(&self, area: &'a [u8]) -> Result<&'a [TrailerUnit], FormatError> {
+        let bytes = area
+            .get(HEAD_BYTES..TrailerHead::len_bytes(self.units as usize))
+            .ok_or(FormatError::Field("length"))?;
+        if crc32c(bytes) != self.body_crc {
+            return Err(FormatError::Checksum);
+        }
+        let (units, rest) = bytes.as_chunks::<24>();
+        debug_assert!(rest.is_empty());
+        Ok(units)
+    }
+}

@@ -1,0 +1,120 @@
+//! Where things are: arithmetic between LSNs, segments, slots and device blocks.
+
+use super::format::{Superblock, trailer_blocks, trailer_units};
+use super::types::{Lsn, SegmentSeq, Slot};
+
+/// The smallest segment, in blocks (1 MiB).
+pub const SEGMENT_BLOCKS_MIN: u64 = 256;
+/// The largest segment, in blocks (1 GiB).
+pub const SEGMENT_BLOCKS_MAX: u64 = 262_144;
+/// The usual segment, in blocks (64 MiB).
+pub const SEGMENT_BLOCKS_DEFAULT: u64 = 16_384;
+/// Slots beyond the working set (r of DESIGN section 7), at least.
+pub const RESERVE_SLOTS: u64 = 4;
+/// The first block of slot 0: 1 MiB into the device, so that slots are aligned as well as the device is.
+pub const FIRST_SLOT_BLOCK: u64 = 256;
+
+/// The shape of a pool's device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// Size of a segment in blocks, a power of two.
+    pub segment_blocks: u64,
+    /// Count of slots.
+    pub slots: u64,
+    /// Working set in segments (W).
+    pub working_set: u64,
+    /// First block of slot 0.
+    pub first_slot_block: u64,
+}
+
+impl Geometry {
+    /// The shape for a device of `device_blocks`, with segments of `segment_blocks`: as many slots as fit, all but [`RESERVE_SLOTS`] of them for the working set.
+    /// `None` when fewer than two segments would be left for the working set.
+    pub fn fit(device_blocks: u64, segment_blocks: u64) -> Option<Self> {
+        let slots = device_blocks.checked_sub(FIRST_SLOT_BLOCK)? / segment_blocks;
+        let working_set = slots.checked_sub(RESERVE_SLOTS).filter(|&left| left >= 2)?;
+        Some(Geometry { segment_blocks, slots, working_set, first_slot_block: FIRST_SLOT_BLOCK })
+    }
+
+    /// The shape that a superblock tells.
+    pub fn of(superblock: &Superblock) -> Self {
+        Geometry {
+            segment_blocks: superblock.segment_blocks,
+            slots: superblock.slots,
+            working_set: superblock.working_set,
+            first_slot_block: superblock.first_slot_block,
+        }
+    }
+
+    /// The segment of a position.
+    pub fn sequence_of(&self, lsn: Lsn) -> SegmentSeq {
+        SegmentSeq(lsn.0 >> self.segment_blocks.trailing_zeros())
+    }
+
+    /// The block of a position within its segment.
+    pub fn offset_of(&self, lsn: Lsn) -> u64 {
+        lsn.0 & (self.segment_blocks - 1)
+    }
+
+    /// The first position of a segment.
+    pub fn first_lsn(&self, sequence: SegmentSeq) -> Lsn {
+        Lsn(sequence.0 << self.segment_blocks.trailing_zeros())
+    }
+
+    /// The device block of a slot's first block.
+    pub fn slot_block(&self, slot: Slot) -> u64 {
+        self.first_slot_block + slot.0 * self.segment_blocks
+    }
+
+    /// The device block of a slot's trailer area.
+    pub fn trailer_block(&self, slot: Slot) -> u64 {
+        self.slot_block(slot) + self.data_end()
+    }
+
+    /// Blocks of a trailer area.
+    pub fn trailer_blocks(&self) -> u64 {
+        trailer_blocks(self.segment_blocks)
+    }
+
+    /// Units that a trailer area holds.
+    pub fn trailer_units(&self) -> usize {
+        trailer_units(self.segment_blocks) as usize
+    }
+
+    /// The offset within a segment at which records must end.
+    pub fn data_end(&self) -> u64 {
+        self.segment_blocks - self.trailer_blocks()
+    }
+
+    /// Blocks for records in one segment.
+    pub fn record_blocks(&self) -> u64 {
+        self.data_end() - 1
+    }
+
+    /// The longest catalog, in bytes: both copies and their headers stay within a quarter of a segment.
+    pub fn catalog_bytes_max(&self) -> usize {
+        (self.record_blocks() / 8 * 4096) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_map_to_slots_and_back() {
+        let geometry = Geometry::fit(1 << 20, SEGMENT_BLOCKS_DEFAULT).expect("4 GiB hold 63 segments");
+        assert_eq!((geometry.slots, geometry.working_set), (63, 59));
+        let lsn = Lsn(5 * SEGMENT_BLOCKS_DEFAULT + 77);
+        assert_eq!(geometry.sequence_of(lsn), SegmentSeq(5));
+        assert_eq!(geometry.offset_of(lsn), 77);
+        assert_eq!(geometry.first_lsn(SegmentSeq(5)).plus(77), lsn);
+        assert_eq!(geometry.trailer_blocks(), 97);
+        assert!(Geometry::fit(FIRST_SLOT_BLOCK + 5 * 256, 256).is_none());
+        for segment_blocks in [SEGMENT_BLOCKS_MIN, SEGMENT_BLOCKS_MAX] {
+            let geometry = Geometry::fit(8 * segment_blocks, segment_blocks).expect("eight segments");
+            // Records with data never fill the trailer before the blocks.
+            assert!(geometry.trailer_units() as u64 >= geometry.record_blocks());
+        }
+    }
+}

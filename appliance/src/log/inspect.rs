@@ -1,0 +1,378 @@
+//! The log of a device as it stands there, for looking at it without opening the pool: only reads, and goes on behind whatever is damaged.
+//!
+//! [`LogView::open`] finds the log as a recovery would (the same code: [`survey`]); [`LogView::slots`] says what stands in every slot;
+//! [`LogView::entries`] gives a segment's entries, and [`LogView::check`] compares every record and every data block of it with them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use serde::Serialize;
+
+use super::checksum::crc32c;
+use super::environment::Environment;
+use super::format::{FormatError, RecordHead, SegmentHeader, Superblock, TrailerHead};
+use super::geometry::Geometry;
+use super::reader::{LsnRange, PlacedEntry, ReadError, SegmentEntries, SegmentReader};
+use super::recovery::{LogError, OnReadError, Survey, read_superblocks, survey};
+use super::table::Segment;
+use super::types::{Lsn, SegmentSeq, Slot};
+use crate::bdev::SharedBdev;
+use crate::dma::BLOCK_BYTES;
+
+/// Blocks of one read while checking; more than the longest record.
+const CHECK_BLOCKS: u64 = 256;
+
+/// What a structure's place on the device holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// A whole one.
+    Valid,
+    /// Zeroes.
+    None,
+    /// Something else, or it cannot be read.
+    Damaged,
+}
+
+/// What the trailer area of a slot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrailerState {
+    /// The segment's trailer.
+    Full,
+    /// The trailer that a clean stop leaves: the segment goes on behind what it covers.
+    Partial,
+    /// No trailer: zeroes, or that of an earlier segment in this slot.
+    None,
+    /// Something that is no trailer, or cannot be read.
+    Damaged,
+}
+
+/// What a slot is to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlotState {
+    /// Holds the segment in which the log goes on.
+    Current,
+    /// Holds a full segment of the log.
+    Active,
+    /// Free, and holds a segment that a crash has cut off: it is no part of the log.
+    Stale,
+    /// Free.
+    Recycle,
+}
+
+/// A slot, and the segment in it.
+#[derive(Debug, Clone, Copy)]
+pub struct SlotView {
+    /// Which.
+    pub slot: Slot,
+    /// What it is to the log.
+    pub state: SlotState,
+    /// The segment of the log in it, or what its header says when it is stale.
+    pub sequence: Option<SegmentSeq>,
+    /// What stands in place of the header.
+    pub header_presence: Presence,
+    /// The header.
+    pub header: Option<SegmentHeader>,
+    /// What stands in place of the trailer.
+    pub trailer: TrailerState,
+}
+
+/// A record, or a data block, as [`LogView::check`] found it.
+#[derive(Debug)]
+pub enum Checked<'a> {
+    /// The header block of the record at this LSN; `Err` says what is wrong with it.
+    Record(Lsn, Result<(), &'a str>),
+    /// The data block of an entry; `Err` says what is wrong with it.
+    Data(PlacedEntry, Result<(), &'a str>),
+}
+
+/// The log of a device.
+pub struct LogView {
+    /// Every copy of the superblock; for one that is not valid, what is wrong with it.
+    pub superblocks: Vec<Result<Superblock, String>>,
+    /// The log as a recovery finds it.
+    pub survey: Survey,
+    reader: SegmentReader,
+    /// Units of segments without a full trailer, which the survey has read.
+    pending: HashMap<SegmentSeq, Rc<SegmentEntries>>,
+    /// The segment that was asked for last: whoever looks at one looks at it more than once.
+    last: RefCell<Option<(SegmentSeq, Rc<SegmentEntries>)>>,
+}
+
+impl LogView {
+    /// Finds the log.
+    ///
+    /// # Errors
+    /// [`LogError::NoPool`] when no superblock is valid; no memory.
+    pub async fn open(device: SharedBdev, environment: Environment) -> Result<Self, LogError> {
+        let superblocks = read_superblocks(&device, &environment).await?;
+        let survey = survey(&device, &environment, OnReadError::Report).await?;
+        let reader =
+            SegmentReader::new(device, environment.dma.clone(), survey.geometry, survey.superblock.pool);
+        let units = survey.pending.iter();
+        let pending =
+            units.map(|(sequence, units)| (*sequence, Rc::new(SegmentEntries::new(units.clone())))).collect();
+        Ok(LogView { superblocks, survey, reader, pending, last: RefCell::default() })
+    }
+
+    /// The shape of the device.
+    pub fn geometry(&self) -> Geometry {
+        self.survey.geometry
+    }
+
+    /// Reads segments of the device.
+    pub fn reader(&self) -> &SegmentReader {
+        &self.reader
+    }
+
+    /// The segments of the log, oldest first; those that were not found have no slot.
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = (SegmentSeq, &Segment)> {
+        self.survey.table.iter()
+    }
+
+    /// Where the block at a position is on the device; `None` when its segment is not there.
+    pub fn device_block(&self, lsn: Lsn) -> Option<u64> {
+        let geometry = self.geometry();
+        let slot = self.survey.table.slot(geometry.sequence_of(lsn))?;
+        Some(geometry.slot_block(slot) + geometry.offset_of(lsn))
+    }
+
+    /// What stands in every slot, in their order.
+    ///
+    /// # Errors
+    /// No memory. What the device cannot read is shown as damaged.
+    pub async fn slots(&self) -> Result<Vec<SlotView>, ReadError> {
+        let current = self.survey.current();
+        let kept: HashMap<Slot, (SegmentSeq, u32)> = self
+            .segments()
+            .filter_map(|(sequence, segment)| Some((segment.slot?, (sequence, segment.epoch))))
+            .collect();
+        let mut slots = Vec::new();
+        for slot in (0..self.geometry().slots).map(Slot) {
+            let (header_presence, header) = self.header(slot).await?;
+            let known = kept.get(&slot).copied();
+            let state = match (known, header) {
+                (Some((sequence, _)), _) if Some(sequence) == current => SlotState::Current,
+                (Some(_), _) => SlotState::Active,
+                (None, Some(_)) => SlotState::Stale,
+                (None, None) => SlotState::Recycle,
+            };
+            let identity = known.or_else(|| header.map(|header| (header.sequence, header.epoch)));
+            let trailer = self.trailer(slot, identity).await?;
+            let sequence = identity.map(|(sequence, _)| sequence);
+            slots.push(SlotView { slot, state, sequence, header_presence, header, trailer });
+        }
+        Ok(slots)
+    }
+
+    async fn header(&self, slot: Slot) -> Result<(Presence, Option<SegmentHeader>), ReadError> {
+        let Some(block) = self.readable(self.geometry().slot_block(slot)).await? else {
+            return Ok((Presence::Damaged, None));
+        };
+        let (pool, segment_blocks) = (self.survey.superblock.pool, self.geometry().segment_blocks);
+        Ok(match SegmentHeader::decode(&block, pool, segment_blocks) {
+            Ok(header) => (Presence::Valid, Some(header)),
+            Err(_) if is_zero(&block) => (Presence::None, None),
+            Err(_) => (Presence::Damaged, None),
+        })
+    }
+
+    async fn trailer(
+        &self,
+        slot: Slot,
+        identity: Option<(SegmentSeq, u32)>,
+    ) -> Result<TrailerState, ReadError> {
+        let Some(block) = self.readable(self.geometry().trailer_block(slot)).await? else {
+            return Ok(TrailerState::Damaged);
+        };
+        let (pool, segment_blocks) = (self.survey.superblock.pool, self.geometry().segment_blocks);
+        let head = match TrailerHead::decode(&block, pool, segment_blocks) {
+            Ok(head) => head,
+            Err(_) if is_zero(&block) => return Ok(TrailerState::None),
+            Err(_) => return Ok(TrailerState::Damaged),
+        };
+        if identity != Some((head.sequence, head.epoch)) {
+            return Ok(TrailerState::None);
+        }
+        match self.reader.read_trailer(slot, &head).await {
+            Ok(Ok(_)) if head.partial => Ok(TrailerState::Partial),
+            Ok(Ok(_)) => Ok(TrailerState::Full),
+            Ok(Err(_)) | Err(ReadError::Device(_)) => Ok(TrailerState::Damaged),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One block; `None` when the device cannot read it.
+    async fn readable(&self, block: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        match self.reader.read_blocks(block, 1).await {
+            Ok(buffer) => Ok(Some(buffer.as_slice().to_vec())),
+            Err(ReadError::Device(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The entries of a segment of the log: what the survey has read record by record, else the trailer's.
+    ///
+    /// # Errors
+    /// The outer: no memory, or no such segment. The inner says why there are none: the segment is damaged.
+    pub async fn entries(
+        &self,
+        sequence: SegmentSeq,
+    ) -> Result<Result<Rc<SegmentEntries>, String>, ReadError> {
+        if let Some(entries) = self.pending.get(&sequence) {
+            return Ok(Ok(Rc::clone(entries)));
+        }
+        if let Some((_, entries)) = self.last.borrow().as_ref().filter(|(held, _)| *held == sequence) {
+            return Ok(Ok(Rc::clone(entries)));
+        }
+        let slot = self.survey.table.slot(sequence).ok_or(ReadError::NoSegment(sequence))?;
+        let entries = match self.trailer_entries(slot).await {
+            Ok(entries) => entries,
+            Err(ReadError::Device(error)) => Err(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        let checked = entries.and_then(|entries| {
+            self.is_plausible(sequence, &entries)
+                .then(|| Rc::new(entries))
+                .ok_or_else(|| "its trailer names records that cannot be in it".to_owned())
+        });
+        if let Ok(entries) = &checked {
+            *self.last.borrow_mut() = Some((sequence, Rc::clone(entries)));
+        }
+        Ok(checked)
+    }
+
+    async fn trailer_entries(&self, slot: Slot) -> Result<Result<SegmentEntries, String>, ReadError> {
+        let block = self.reader.read_blocks(self.geometry().trailer_block(slot), 1).await?;
+        let (pool, segment_blocks) = (self.survey.superblock.pool, self.geometry().segment_blocks);
+        let head = match TrailerHead::decode(block.as_slice(), pool, segment_blocks) {
+            Ok(head) => head,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let units = self.reader.read_trailer(slot, &head).await?;
+        Ok(units.map(SegmentEntries::new).map_err(|error| error.to_string()))
+    }
+
+    /// Whether every record lies in the segment and has the data blocks that its entries need.
+    fn is_plausible(&self, sequence: SegmentSeq, entries: &SegmentEntries) -> bool {
+        let first = self.geometry().first_lsn(sequence);
+        let mut at = first.plus(1);
+        let limit = first.plus(self.geometry().data_end());
+        entries.records().all(|(line, entries)| {
+            let data_blocks = entries.iter().filter(|entry| entry.has_data()).count() as u64;
+            let fits = line.lsn() >= at && line.lsn() < limit && line.data_blocks() == data_blocks;
+            if fits {
+                at = line.end_lsn();
+            }
+            fits && at <= limit
+        })
+    }
+
+    /// Reads a segment's records and data blocks and compares them with its entries: the header blocks must hold the same entries, the data blocks must
+    /// have all 32 bits of their CRC32C.
+    ///
+    /// # Errors
+    /// No memory, or no such segment. Everything else is shown to `see`.
+    pub async fn check(
+        &self,
+        sequence: SegmentSeq,
+        entries: &SegmentEntries,
+        mut see: impl FnMut(Checked<'_>),
+    ) -> Result<(), ReadError> {
+        let slot = self.survey.table.slot(sequence).ok_or(ReadError::NoSegment(sequence))?;
+        let geometry = self.geometry();
+        let mut window = Window::new(&self.reader, slot);
+        for (line, record) in entries.records() {
+            let offset = geometry.offset_of(line.lsn());
+            window.load(offset, 1 + line.data_blocks()).await?;
+            let header = window.block(offset).and_then(|block| {
+                let decoded = RecordHead::decode(block, self.survey.superblock.pool, line.lsn(), sequence);
+                let (_, found) = decoded.map_err(|error: FormatError| error.to_string())?;
+                if found == record { Ok(()) } else { Err("it differs from the trailer".to_owned()) }
+            });
+            see(Checked::Record(line.lsn(), header.as_ref().copied().map_err(String::as_str)));
+            for placed in SegmentEntries::placed(line, record).filter(|placed| placed.entry.has_data()) {
+                let found = window.block(geometry.offset_of(placed.lsn)).and_then(|block| {
+                    let crc = crc32c(block);
+                    let expected = placed.entry.crc();
+                    if crc == expected {
+                        return Ok(());
+                    }
+                    Err(format!("its CRC32C is {crc:08x} and not {expected:08x}"))
+                });
+                see(Checked::Data(placed, found.as_ref().copied().map_err(String::as_str)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stretches that had been stable and whose entries are lost.
+    pub fn lost(&self) -> &[LsnRange] {
+        &self.survey.lost
+    }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
+}
+
+/// A window over the blocks of a slot, in which single blocks may be unreadable.
+struct Window<'a> {
+    reader: &'a SegmentReader,
+    slot: Slot,
+    start: u64,
+    bytes: Vec<u8>,
+    /// Offsets that the device could not read, and why.
+    failed: HashMap<u64, String>,
+}
+
+impl<'a> Window<'a> {
+    fn new(reader: &'a SegmentReader, slot: Slot) -> Self {
+        Window { reader, slot, start: 0, bytes: Vec::new(), failed: HashMap::new() }
+    }
+
+    /// Makes the blocks `[offset, offset + len)` of the slot available.
+    async fn load(&mut self, offset: u64, len: u64) -> Result<(), ReadError> {
+        let held = (self.bytes.len() / BLOCK_BYTES) as u64;
+        if offset >= self.start && offset + len <= self.start + held {
+            return Ok(());
+        }
+        let geometry = self.reader.geometry();
+        let count = CHECK_BLOCKS.min(geometry.data_end() - offset).max(len);
+        let first = geometry.slot_block(self.slot) + offset;
+        self.start = offset;
+        self.failed.clear();
+        self.bytes.clear();
+        match self.reader.read_blocks(first, count).await {
+            Ok(buffer) => self.bytes.extend_from_slice(buffer.as_slice()),
+            Err(ReadError::Device(_)) => self.load_one_by_one(first, count).await?,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn load_one_by_one(&mut self, first: u64, count: u64) -> Result<(), ReadError> {
+        for index in 0..count {
+            match self.reader.read_blocks(first + index, 1).await {
+                Ok(buffer) => self.bytes.extend_from_slice(buffer.as_slice()),
+                Err(ReadError::Device(error)) => {
+                    self.failed.insert(self.start + index, error.to_string());
+                    self.bytes.resize(self.bytes.len() + BLOCK_BYTES, 0);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn block(&self, offset: u64) -> Result<&[u8], String> {
+        if let Some(error) = self.failed.get(&offset) {
+            return Err(error.clone());
+        }
+        let at = (offset - self.start) as usize * BLOCK_BYTES;
+        Ok(&self.bytes[at..at + BLOCK_BYTES])
+    }
+}

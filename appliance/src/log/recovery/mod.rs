@@ -1,0 +1,460 @@
+//! Creating a log on a blank device, and finding it again after a stop of any kind (DESIGN section 8).
+//!
+//! **What is read:** both superblocks; the header and the trailer's head of every slot; then, for segments without a trailer (at most the last two after a crash), their
+//! records one by one. Entries are read later, newest first, by whoever builds indexes.
+//!
+//! **Where the log ends.** Segments are walked in order of their sequence. A segment belongs to the log if its header continues where the one before it ended and
+//! its epoch is not older. The log ends at the first record or segment that is not there, unless something proves that it had been stable: then it is
+//! damage, reported as a lost range, and the walk goes on. So a torn tail is cut, a damaged middle is not.
+//!
+//! **What a recovery writes:** segment headers that were damaged, and a flush; a superblock with the next epoch, and a flush, before anything is
+//! appended. A crash in between leaves the other
+//! superblock; running recovery again finds the same log.
+
+mod walk;
+
+use std::task::Poll;
+
+use smallvec::smallvec;
+
+use walk::{Walk, find_segments};
+
+use crate::bdev::{BdevError, SharedBdev};
+use crate::dma::{BLOCK_BYTES, DmaError};
+use crate::log::environment::Environment;
+use crate::log::format::{SUPERBLOCK_COPIES, SegmentHeader, Superblock, TrailerUnit};
+use crate::log::geometry::Geometry;
+use crate::log::reader::{LsnRange, ReadError, SegmentReader};
+use crate::log::table::SegmentTable;
+use crate::log::types::{Lsn, SegmentSeq, Slot};
+use crate::log::writer::{Log, LogStart, SharedLog};
+
+/// Slots looked at together.
+const SLOTS_AT_ONCE: usize = 64;
+
+/// Why a log could not be created, found or closed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The device failed.
+    #[error("{0}")]
+    Device(#[from] BdevError),
+    /// A segment could not be read.
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    /// No memory.
+    #[error("{0}")]
+    Memory(#[from] DmaError),
+    /// The device holds something that is not a varve pool.
+    #[error(
+        "{device} is not empty and holds no varve pool; nothing was changed. Name an empty file or device, or clear this one first"
+    )]
+    NotBlank {
+        /// The device.
+        device: String,
+    },
+    /// The device is too small.
+    #[error(
+        "{device} has {len_blocks} blocks of 4 KiB; with segments of {segment_blocks} blocks a pool needs at least {needed_blocks}"
+    )]
+    TooSmall {
+        /// The device.
+        device: String,
+        /// Its size.
+        len_blocks: u64,
+        /// The segment size.
+        segment_blocks: u64,
+        /// The least size.
+        needed_blocks: u64,
+    },
+    /// The segment size is not allowed.
+    #[error(
+        "a segment of {segment_blocks} blocks is not possible: it must be a power of two from 256 to 262144 (1 MiB to 1 GiB)"
+    )]
+    SegmentSize {
+        /// The segment size asked for.
+        segment_blocks: u64,
+    },
+    /// There is no pool on the device.
+    #[error("{device} holds no varve pool: {reason}")]
+    NoPool {
+        /// The device.
+        device: String,
+        /// What is wrong with each superblock.
+        reason: String,
+    },
+    /// The device is smaller than the pool on it.
+    #[error(
+        "{device} has shrunk: it has {len_blocks} blocks and the pool on it {pool_blocks}; nothing was changed"
+    )]
+    Shrunk {
+        /// The device.
+        device: String,
+        /// Its size now.
+        len_blocks: u64,
+        /// The pool's size.
+        pool_blocks: u64,
+    },
+    /// The log failed.
+    #[error("the log failed: {reason}")]
+    Poisoned {
+        /// The first failure.
+        reason: String,
+    },
+}
+
+/// How to create a log.
+#[derive(Debug, Clone, Copy)]
+pub struct CreateLog {
+    /// Size of a segment in blocks.
+    pub segment_blocks: u64,
+    /// Working set in segments; `None`: all slots but the reserve.
+    pub working_set: Option<u64>,
+}
+
+/// A log, found again.
+pub struct Recovered {
+    /// The log, ready to append.
+    pub log: Log,
+    /// What was found wrong, in words for the operator.
+    pub problems: Vec<String>,
+    /// Stretches that had been stable and whose entries are lost.
+    pub lost: Vec<LsnRange>,
+    /// Whether the last stop was clean.
+    pub clean: bool,
+}
+
+/// Creates a log on a blank device.
+///
+/// # Errors
+/// See [`LogError`]; nothing is written unless the device is blank and large enough.
+pub async fn create(
+    device: SharedBdev,
+    environment: Environment,
+    request: CreateLog,
+) -> Result<Log, LogError> {
+    let info = device.info();
+    let segment_blocks = request.segment_blocks;
+    if !segment_blocks.is_power_of_two()
+        || !(super::geometry::SEGMENT_BLOCKS_MIN..=super::geometry::SEGMENT_BLOCKS_MAX)
+            .contains(&segment_blocks)
+    {
+        return Err(LogError::SegmentSize { segment_blocks });
+    }
+    let mut geometry = Geometry::fit(info.len_blocks, segment_blocks).ok_or_else(|| LogError::TooSmall {
+        device: info.name.clone(),
+        len_blocks: info.len_blocks,
+        segment_blocks,
+        needed_blocks: super::geometry::FIRST_SLOT_BLOCK
+            + (super::geometry::RESERVE_SLOTS + 2) * segment_blocks,
+    })?;
+    if let Some(working_set) = request.working_set {
+        geometry.working_set = working_set.clamp(2, geometry.working_set);
+    }
+    for block in 0..SUPERBLOCK_COPIES {
+        let buffer = environment.dma.allocate(BLOCK_BYTES)?;
+        let buffer = device.read(block, buffer).await?;
+        if buffer.as_slice().iter().any(|&byte| byte != 0) {
+            return Err(LogError::NotBlank { device: info.name });
+        }
+    }
+    let superblock = Superblock {
+        pool: environment.random.uuid(),
+        device_blocks: info.len_blocks,
+        segment_blocks,
+        slots: geometry.slots,
+        working_set: geometry.working_set,
+        first_slot_block: geometry.first_slot_block,
+        created_ns: environment.clock.wall_ns(),
+        generation: 1,
+        epoch: 1,
+    };
+    // The second copy first: a crash in between leaves one valid superblock, and the pool is there or not.
+    for generation in [1, 2] {
+        write_superblock(&device, &environment, &Superblock { generation, ..superblock }).await?;
+    }
+    device.flush().await?;
+    Ok(Log::start(LogStart {
+        device,
+        pool: superblock.pool,
+        created_ns: superblock.created_ns,
+        geometry,
+        epoch: superblock.epoch,
+        table: SegmentTable::new(SegmentSeq(0), (0..geometry.slots).map(Slot)),
+        current: None,
+        unsealed: Vec::new(),
+        end_lsn: Lsn(0),
+        last_time_ns: superblock.created_ns,
+        environment,
+    }))
+}
+
+async fn write_superblock(
+    device: &SharedBdev,
+    environment: &Environment,
+    superblock: &Superblock,
+) -> Result<(), LogError> {
+    let mut buffer = environment.dma.allocate(BLOCK_BYTES)?;
+    superblock.encode(buffer.as_mut_slice());
+    device.write(superblock.generation % SUPERBLOCK_COPIES, smallvec![buffer.freeze()]).await?;
+    Ok(())
+}
+
+/// Reads every copy of the superblock; for one that is not valid, what is wrong with it.
+///
+/// # Errors
+/// No memory.
+pub async fn read_superblocks(
+    device: &SharedBdev,
+    environment: &Environment,
+) -> Result<Vec<Result<Superblock, String>>, LogError> {
+    let mut copies = Vec::new();
+    for block in 0..SUPERBLOCK_COPIES {
+        copies.push(match device.read(block, environment.dma.allocate(BLOCK_BYTES)?).await {
+            Ok(buffer) => Superblock::decode(buffer.as_slice()).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        });
+    }
+    Ok(copies)
+}
+
+/// Reads both superblocks; the newer valid one, and what is wrong with the other.
+///
+/// # Errors
+/// [`LogError::NoPool`] when neither is valid; no memory.
+pub async fn read_superblock(
+    device: &SharedBdev,
+    environment: &Environment,
+) -> Result<(Superblock, Vec<String>), LogError> {
+    let mut newest: Option<Superblock> = None;
+    let mut problems = Vec::new();
+    for (block, copy) in read_superblocks(device, environment).await?.into_iter().enumerate() {
+        match copy {
+            Ok(superblock) if newest.is_none_or(|best| best.generation < superblock.generation) => {
+                newest = Some(superblock);
+            }
+            Ok(_) => {}
+            Err(error) => problems.push(format!("superblock copy {block}: {error}")),
+        }
+    }
+    let Some(superblock) = newest else {
+        return Err(LogError::NoPool { device: device.info().name, reason: problems.join("; ") });
+    };
+    Ok((superblock, problems))
+}
+
+/// What a survey does about a device that fails to read a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnReadError {
+    /// Give up: whoever appends behind what could not be read might cut off what is there.
+    Fail,
+    /// Take the segment for lost, say so, and go on.
+    Report,
+}
+
+/// The log as it is found on a device; nothing was written to find it.
+pub struct Survey {
+    /// The superblock in force.
+    pub superblock: Superblock,
+    /// Whether the other copy is damaged.
+    pub superblock_damaged: bool,
+    /// The shape of the device.
+    pub geometry: Geometry,
+    /// The segments of the log, and the slots that are free.
+    pub table: SegmentTable,
+    /// The segments without a full trailer, with the units of their records, oldest first.
+    pub pending: Vec<(SegmentSeq, Vec<TrailerUnit>)>,
+    /// Where the log ends.
+    pub end_lsn: Lsn,
+    /// The newest time that was seen, ns since the Unix epoch.
+    pub last_time_ns: u64,
+    /// The newest epoch that was seen anywhere.
+    pub newest_epoch: u32,
+    /// Segment headers that are damaged, as they should be.
+    pub repairs: Vec<(Slot, SegmentHeader)>,
+    /// What is damaged, in words for the operator.
+    pub problems: Vec<String>,
+    /// What a stop of the power or of the process has cut off, in words for the operator. Nobody was promised that it would stay.
+    pub notes: Vec<String>,
+    /// Stretches that had been stable and whose entries are lost.
+    pub lost: Vec<LsnRange>,
+    /// Whether the last stop was clean.
+    pub clean: bool,
+}
+
+impl Survey {
+    /// The segment that is not full yet, if there is one: where the log goes on.
+    pub fn current(&self) -> Option<SegmentSeq> {
+        let (newest, _) = self.table.iter().next_back()?;
+        self.pending.last().map(|(sequence, _)| *sequence).filter(|&sequence| sequence == newest)
+    }
+}
+
+/// Finds the log on a device; only reads.
+///
+/// # Errors
+/// See [`LogError`]. Damage to segments is not an error: it is in [`Survey::problems`].
+pub async fn survey(
+    device: &SharedBdev,
+    environment: &Environment,
+    on_read_error: OnReadError,
+) -> Result<Survey, LogError> {
+    let (superblock, mut problems) = read_superblock(device, environment).await?;
+    let superblock_damaged = !problems.is_empty();
+    let geometry = Geometry::of(&superblock);
+    let reader = SegmentReader::new(device.clone(), environment.dma.clone(), geometry, superblock.pool);
+    let mut candidates = find_segments(&reader, superblock.pool).await;
+    let mut walk = Walk {
+        reader,
+        geometry,
+        on_read_error,
+        table: SegmentTable::default(),
+        stable_lsn: Lsn(0),
+        end_lsn: Lsn(0),
+        epoch: 0,
+        last_time_ns: superblock.created_ns,
+        session: superblock.epoch,
+        repairs: Vec::new(),
+        pending: Vec::new(),
+        clean: true,
+        lost: Vec::new(),
+        problems: Vec::new(),
+        notes: Vec::new(),
+    };
+    walk.run(&mut candidates).await?;
+    let mut free: Vec<Slot> = (0..geometry.slots).map(Slot).collect();
+    free.retain(|slot| !walk.table.iter().any(|(_, segment)| segment.slot == Some(*slot)));
+    let mut table = SegmentTable::new(walk.table.oldest(), free);
+    for (_, segment) in walk.table.iter() {
+        table.push(segment.clone());
+    }
+    problems.append(&mut walk.problems);
+    let newest_epoch =
+        candidates.values().map(|candidate| candidate.epoch).max().unwrap_or(0).max(walk.epoch);
+    Ok(Survey {
+        superblock,
+        superblock_damaged,
+        geometry,
+        table,
+        pending: walk.pending,
+        end_lsn: walk.end_lsn,
+        last_time_ns: walk.last_time_ns,
+        newest_epoch,
+        repairs: walk.repairs,
+        problems,
+        notes: walk.notes,
+        lost: walk.lost,
+        clean: walk.clean,
+    })
+}
+
+/// Finds the log on a device and makes it ready to append.
+///
+/// # Errors
+/// See [`LogError`]. Damage to segments is not an error: it is in [`Recovered::problems`].
+pub async fn recover(device: SharedBdev, environment: Environment) -> Result<Recovered, LogError> {
+    let info = device.info();
+    let (superblock, _) = read_superblock(&device, &environment).await?;
+    if superblock.device_blocks > info.len_blocks {
+        return Err(LogError::Shrunk {
+            device: info.name,
+            len_blocks: info.len_blocks,
+            pool_blocks: superblock.device_blocks,
+        });
+    }
+    let mut survey = survey(&device, &environment, OnReadError::Fail).await?;
+    for (slot, header) in std::mem::take(&mut survey.repairs) {
+        let mut block = environment.dma.allocate(BLOCK_BYTES)?;
+        header.encode(survey.superblock.pool, block.as_mut_slice());
+        if let Err(error) = device.write(survey.geometry.slot_block(slot), smallvec![block.freeze()]).await {
+            let sequence = header.sequence;
+            survey.problems.push(format!("segment {sequence}: its header cannot be written again: {error}"));
+        }
+    }
+    device.flush().await?;
+    // A copy that is damaged may have been the newer one, and have known an epoch more: that must not be used again, or records of it
+    // that a crash cut off could come back.
+    let (generation, epochs) = if survey.superblock_damaged { (3, 2) } else { (1, 1) };
+    let next = Superblock {
+        generation: survey.superblock.generation + generation,
+        epoch: survey.superblock.epoch.max(survey.newest_epoch) + epochs,
+        ..survey.superblock
+    };
+    write_superblock(&device, &environment, &next).await?;
+    device.flush().await?;
+    if survey.superblock_damaged {
+        // Both copies are made good, so that they are never more than one epoch apart.
+        let copy = Superblock { generation: next.generation + 1, ..next };
+        write_superblock(&device, &environment, &copy).await?;
+        device.flush().await?;
+    }
+    let current = survey.current().and_then(|_| survey.pending.pop());
+    let log = Log::start(LogStart {
+        device,
+        environment,
+        pool: next.pool,
+        created_ns: next.created_ns,
+        geometry: survey.geometry,
+        epoch: next.epoch,
+        table: survey.table,
+        current,
+        unsealed: survey.pending,
+        end_lsn: survey.end_lsn,
+        last_time_ns: survey.last_time_ns,
+    });
+    survey.problems.append(&mut survey.notes);
+    Ok(Recovered { log, problems: survey.problems, lost: survey.lost, clean: survey.clean })
+}
+
+/// Writes what is open, waits for it, makes it stable, and leaves a partial trailer, so that the next start need not scan.
+///
+/// # Errors
+/// [`LogError::Poisoned`] when the log has failed or fails now; the device's errors.
+pub async fn close(log: &SharedLog) -> Result<(), LogError> {
+    loop {
+        {
+            let mut log = log.borrow_mut();
+            let head = log.head_lsn();
+            log.close_up_to(head);
+            log.request_stable(head);
+        }
+        let head = log.borrow().head_lsn();
+        stable(log, head).await?;
+        if log.borrow().is_quiet() {
+            break;
+        }
+        crate::reactor::yield_now().await;
+    }
+    let (device, trailer) = {
+        let log = log.borrow();
+        (log.device().clone(), log.closing_trailer())
+    };
+    if let Some((mut block, buffers)) = trailer {
+        for buffer in buffers {
+            let len_blocks = (buffer.len() / BLOCK_BYTES) as u64;
+            device.write(block, smallvec![buffer]).await?;
+            block += len_blocks;
+        }
+    }
+    device.flush().await?;
+    Ok(())
+}
+
+/// Waits until everything before `lsn` is stable.
+///
+/// # Errors
+/// [`LogError::Poisoned`].
+pub async fn stable(log: &SharedLog, lsn: Lsn) -> Result<(), LogError> {
+    log.borrow_mut().request_stable(lsn);
+    std::future::poll_fn(|context| {
+        let mut log = log.borrow_mut();
+        if log.stable_lsn() >= lsn {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(reason) = log.poisoned() {
+            return Poll::Ready(Err(LogError::Poisoned { reason: reason.to_string() }));
+        }
+        log.add_waiter(context.waker().clone());
+        Poll::Pending
+    })
+    .await
+}

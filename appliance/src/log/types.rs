@@ -1,0 +1,66 @@
+//! The numbers of the log, each a type of its own so that they cannot be mixed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number! {
+    /// A position in the log: blocks since the birth of the pool. Never changes, never reused. 0 is the first segment's header, so no
+    /// data block has it, and it stands for "none". At most 48 bits.
+    Lsn(u64)
+}
+number! {
+    /// The number of a segment: its first LSN divided by the segment size.
+    SegmentSeq(u64)
+}
+number! {
+    /// A place for a segment on the primary device, counted from the first.
+    Slot(u64)
+}
+number! {
+    /// Names an image. 0 is the pool itself, for events.
+    ImageId(u16)
+}
+number! {
+    /// The number of a 4096-byte block within a volume.
+    BlockNumber(u64)
+}
+
+impl Lsn {
+    /// The largest position that the index can hold.
+    pub const MAX: Lsn = Lsn((1 << 48) - 1);
+
+    /// The position `blocks` further on.
+    #[must_use]
+    pub fn plus(self, blocks: u64) -> Lsn {
+        Lsn(self.0 + blocks)
+    }
+}
+
+impl SegmentSeq {
+    /// The segment after this one.
+    #[must_use]
+    pub fn next(self) -> SegmentSeq {
+        SegmentSeq(self.0 + 1)
+    }
+}
+
+impl ImageId {
+    /// The pool itself: the owner of events.
+    pub const POOL: ImageId = ImageId(0);
+}

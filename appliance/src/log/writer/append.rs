@@ -1,0 +1,336 @@
+//! Appending: room for commands, records and segments that open and close (the states are the parent module's).
+
+use std::rc::Rc;
+
+use smallvec::{SmallVec, smallvec};
+
+use super::{AppendClass, AppendError, CHUNK_BYTES, CLOSED_RECORDS_MAX, Current, Log, Sealing};
+use crate::dma::{BLOCK_BYTES, DmaBuf};
+use crate::log::checksum::crc32c;
+use crate::log::format::{
+    ENTRIES_PER_RECORD, Entry, EventHead, EventKind, RecordHead, RecordLine, SegmentHeader, TrailerUnit,
+};
+use crate::log::record::{ClosedRecord, OpenRecord, RecordState};
+use crate::log::types::{BlockNumber, ImageId, Lsn};
+
+impl Log {
+    /// Makes sure that `entries` entries with `data_blocks` data blocks fit into the open record, opening records and segments as needed.
+    /// With `fresh`, that record has no entries before: so a command without data gets a position of its own.
+    ///
+    /// # Errors
+    /// [`AppendError::Busy`], [`AppendError::Full`], [`AppendError::Poisoned`]; nothing was appended then.
+    ///
+    /// # Panics
+    /// With more entries than a record holds.
+    pub fn reserve(
+        &mut self,
+        class: AppendClass,
+        entries: usize,
+        data_blocks: usize,
+        fresh: bool,
+    ) -> Result<(), AppendError> {
+        assert!(
+            (1..=ENTRIES_PER_RECORD).contains(&entries) && data_blocks <= entries,
+            "a reservation fits a record"
+        );
+        if let Some(reason) = &self.poisoned {
+            return Err(AppendError::Poisoned { reason: Rc::clone(reason) });
+        }
+        if let Some(open) = &self.open
+            && open.fits(entries, data_blocks)
+            && (!fresh || open.entries.is_empty())
+        {
+            return self.ensure_memory(data_blocks);
+        }
+        // The pool's own events are few and bounded by themselves; a segment's catalog must not be cut short.
+        if class == AppendClass::Host && self.records.len() >= CLOSED_RECORDS_MAX {
+            return Err(AppendError::Busy);
+        }
+        self.check_room(class, data_blocks)?;
+        self.ensure_memory(data_blocks + 1)?;
+        self.close_record();
+        if !self.open_record(entries, data_blocks)? {
+            self.next_segment()?;
+            // The segment's catalog stands in the record that is open now; what was asked for goes behind it.
+            let joins = self.open.as_ref().is_some_and(|open| open.fits(entries, data_blocks) && !fresh);
+            if !joins {
+                self.close_record();
+                let opened = self.open_record(entries, data_blocks)?;
+                assert!(opened, "a new segment holds a full record");
+            }
+        }
+        self.ensure_memory(data_blocks)
+    }
+
+    /// Appends a block that a host wrote. Room must have been reserved. Returns its position and its CRC32C.
+    ///
+    /// # Panics
+    /// Without a reservation, or when `data` is not one block.
+    pub fn append_write(
+        &mut self,
+        image: ImageId,
+        block: BlockNumber,
+        data: &[u8],
+        superseded: Lsn,
+        last: bool,
+    ) -> (Lsn, u32) {
+        self.append_data(data, |crc| Entry::write(image, block, crc, superseded, last))
+    }
+
+    /// Appends a trim. Room must have been reserved. Returns its position: that of the record's newest block.
+    ///
+    /// # Panics
+    /// Without a reservation.
+    pub fn append_trim(&mut self, image: ImageId, block: BlockNumber, len_blocks: u64, last: bool) -> Lsn {
+        let open = self.open.as_mut().expect("room was reserved");
+        assert!(open.fits(1, 0), "room was reserved");
+        open.entries.push(Entry::trim(image, block, len_blocks, last));
+        Lsn(open.next_lsn().0 - 1)
+    }
+
+    /// Appends an event, both copies of its text. Returns its position: the one of its last block.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve); [`AppendError::EventTooLong`]. Nothing, or an unfinished event that readers ignore, was appended then.
+    pub fn append_event(&mut self, kind: EventKind, text: &[u8]) -> Result<Lsn, AppendError> {
+        self.check_event(text.len())?;
+        let blocks = 2 * text.len().div_ceil(BLOCK_BYTES).max(1);
+        if let Some(reason) = &self.poisoned {
+            return Err(AppendError::Poisoned { reason: Rc::clone(reason) });
+        }
+        // The whole event stays in one segment, so that a reader of one segment finds it whole.
+        if !self.event_fits(blocks) {
+            self.close_record();
+            self.next_segment()?;
+        }
+        self.append_event_here(kind, text)
+    }
+
+    /// Whether an event of so many blocks fits into what the current segment has left; also when there is none yet.
+    pub(super) fn event_fits(&self, blocks: usize) -> bool {
+        let Some(current) = &self.current else { return true };
+        let (open_blocks, open_units) =
+            self.open.as_ref().map_or((0, 0), |open| (1 + open.data_blocks as u64, 1 + open.entries.len()));
+        let records = blocks.div_ceil(ENTRIES_PER_RECORD) + 1;
+        current.next_offset + open_blocks + (blocks + records) as u64 <= self.geometry.data_end()
+            && current.units.len() + open_units + blocks + records <= self.geometry.trailer_units()
+    }
+
+    pub(super) fn append_event_here(&mut self, kind: EventKind, text: &[u8]) -> Result<Lsn, AppendError> {
+        let chunks = text.len().div_ceil(BLOCK_BYTES).max(1);
+        let mut lsn = Lsn(0);
+        let mut padded = [0_u8; BLOCK_BYTES];
+        for copy in 0..EventHead::COPIES {
+            for chunk in 0..chunks {
+                let part =
+                    &text[(chunk * BLOCK_BYTES).min(text.len())..((chunk + 1) * BLOCK_BYTES).min(text.len())];
+                padded[..part.len()].copy_from_slice(part);
+                padded[part.len()..].fill(0);
+                let last = copy + 1 == EventHead::COPIES && chunk + 1 == chunks;
+                self.reserve(AppendClass::Pool, 1, 1, false)?;
+                let head = EventHead::encode(kind, copy, chunk as u32);
+                lsn = self.append_data(&padded, |crc| Entry::event(head, crc, text.len() as u64, last)).0;
+            }
+        }
+        Ok(lsn)
+    }
+
+    pub(super) fn append_data(&mut self, data: &[u8], entry: impl FnOnce(u32) -> Entry) -> (Lsn, u32) {
+        assert_eq!(data.len(), BLOCK_BYTES, "data comes in blocks");
+        let open = self.open.as_mut().expect("room was reserved");
+        assert!(open.fits(1, 1), "room was reserved");
+        let spare = self.spare.as_mut().expect("memory was reserved");
+        let mut block = spare.split_to(BLOCK_BYTES);
+        block.as_mut_slice().copy_from_slice(data);
+        let crc = crc32c(block.as_slice());
+        let lsn = open.next_lsn();
+        open.entries.push(entry(crc));
+        open.push_block(block.freeze());
+        (lsn, crc)
+    }
+
+    pub(super) fn check_event(&self, len_bytes: usize) -> Result<(), AppendError> {
+        let max_bytes = self.geometry.catalog_bytes_max();
+        if len_bytes > max_bytes { Err(AppendError::EventTooLong { len_bytes, max_bytes }) } else { Ok(()) }
+    }
+
+    /// Refuses what would leave the working set, and hosts' data a little before that.
+    pub(super) fn check_room(&self, class: AppendClass, data_blocks: usize) -> Result<(), AppendError> {
+        let full = AppendError::Full { segments: self.geometry.working_set };
+        let used = (self.table.next_sequence().0 - self.table.oldest().0).max(1);
+        let left_here = self.current.as_ref().map_or(self.geometry.record_blocks(), |current| {
+            let pending = self.open.as_ref().map_or(0, |open| 1 + open.data_blocks as u64);
+            self.geometry.data_end().saturating_sub(current.next_offset + pending)
+        });
+        let segments_left = self.geometry.working_set.saturating_sub(used);
+        let reserve = match class {
+            AppendClass::Host => self.geometry.record_blocks() / 4,
+            AppendClass::Pool => 0,
+        };
+        let units_left = self.current.as_ref().map_or(self.geometry.trailer_units(), |current| {
+            let pending = self.open.as_ref().map_or(0, |open| 1 + open.entries.len());
+            self.geometry.trailer_units().saturating_sub(current.units.len() + pending)
+        });
+        let fits_here = left_here >= reserve + 1 + data_blocks as u64
+            && units_left as u64 > reserve + ENTRIES_PER_RECORD as u64;
+        if segments_left > 0 || fits_here { Ok(()) } else { Err(full) }
+    }
+
+    /// Makes sure that `blocks` blocks can be cut from the spare chunk without a gap.
+    pub(super) fn ensure_memory(&mut self, blocks: usize) -> Result<(), AppendError> {
+        if self.spare.as_ref().is_some_and(|spare| spare.len() >= blocks * BLOCK_BYTES) {
+            return Ok(());
+        }
+        match self.environment.dma.allocate(CHUNK_BYTES) {
+            Ok(chunk) => {
+                self.spare = Some(chunk);
+                Ok(())
+            }
+            Err(_) => Err(AppendError::Busy),
+        }
+    }
+
+    /// Opens a record with room for what is asked; `false` when the segment has not that much left.
+    pub(super) fn open_record(&mut self, entries: usize, data_blocks: usize) -> Result<bool, AppendError> {
+        let Some(current) = &self.current else { return Ok(false) };
+        let lsn = self.geometry.first_lsn(current.sequence).plus(current.next_offset);
+        let blocks_left = self.geometry.data_end().saturating_sub(current.next_offset + 1) as usize;
+        let units_left = self.geometry.trailer_units().saturating_sub(current.units.len() + 1);
+        let (entries_max, data_blocks_max) =
+            (units_left.min(ENTRIES_PER_RECORD), blocks_left.min(ENTRIES_PER_RECORD));
+        if current.next_offset >= self.geometry.data_end()
+            || entries_max < entries
+            || data_blocks_max < data_blocks
+        {
+            return Ok(false);
+        }
+        self.ensure_memory(data_blocks + 1)?;
+        let spare = self.spare.as_mut().expect("memory was ensured");
+        self.open = Some(OpenRecord {
+            lsn,
+            header: spare.split_to(BLOCK_BYTES),
+            entries: self.entry_buffers.pop().unwrap_or_else(|| Vec::with_capacity(ENTRIES_PER_RECORD)),
+            pieces: SmallVec::new(),
+            data_blocks: 0,
+            entries_max,
+            data_blocks_max,
+        });
+        Ok(true)
+    }
+
+    /// Closes the open record: its header is written in memory, and it waits for its turn.
+    pub(super) fn close_record(&mut self) {
+        let Some(mut open) = self.open.take() else { return };
+        if open.entries.is_empty() {
+            // Nothing has its position yet; the header's block goes back with its memory.
+            self.entry_buffers.push(open.entries);
+            return;
+        }
+        let current = self.current.as_mut().expect("an open record lies in the current segment");
+        self.last_time_ns = self.environment.clock.wall_ns().max(self.last_time_ns);
+        let head = RecordHead {
+            lsn: open.lsn,
+            sequence: current.sequence,
+            time_ns: self.last_time_ns,
+            stable_lsn: self.stable_lsn,
+            epoch: self.epoch,
+            data_blocks: open.data_blocks as u8,
+        };
+        head.encode(self.pool, &open.entries, open.header.as_mut_slice());
+        let line =
+            RecordLine::new(open.lsn, head.time_ns, open.entries.len() as u8, head.data_blocks, self.epoch);
+        current.units.push(zerocopy::transmute!(line));
+        current
+            .units
+            .extend(open.entries.iter().map(|entry| -> TrailerUnit { zerocopy::transmute!(*entry) }));
+        let end_lsn = open.next_lsn();
+        current.next_offset += 1 + open.data_blocks as u64;
+        debug_assert!(current.next_offset <= self.geometry.data_end());
+        if let Some(segment) = self.table.get_mut(current.sequence) {
+            segment.end_lsn = end_lsn;
+            segment.entries += open.entries.len() as u64;
+        }
+        let mut pieces: SmallVec<[DmaBuf; 2]> = smallvec![open.header.freeze()];
+        for piece in open.pieces.drain(..) {
+            let last = pieces.last_mut().expect("the header is there");
+            if let Err(apart) = last.try_join(piece) {
+                pieces.push(apart);
+            }
+        }
+        let device_block = self.geometry.slot_block(current.slot) + self.geometry.offset_of(open.lsn);
+        self.end_lsn = end_lsn;
+        self.records.push_back(ClosedRecord {
+            lsn: open.lsn,
+            end_lsn,
+            device_block,
+            pieces,
+            state: RecordState::Closed,
+        });
+        open.entries.clear();
+        self.entry_buffers.push(open.entries);
+    }
+
+    /// Seals the current segment, if there is one, and opens the next with its header and catalog.
+    pub(super) fn next_segment(&mut self) -> Result<(), AppendError> {
+        debug_assert!(self.open.is_none(), "the record is closed before its segment");
+        let used = self.table.next_sequence().0 - self.table.oldest().0;
+        if used >= self.geometry.working_set {
+            return Err(AppendError::Full { segments: self.geometry.working_set });
+        }
+        if self.sealing.len() >= 2 {
+            return Err(AppendError::Busy);
+        }
+        // The memory of header and catalog is taken before anything changes, so that no half-opened segment is left.
+        self.ensure_memory(1)?;
+        let mut header = self.spare.as_mut().expect("memory was ensured").split_to(BLOCK_BYTES);
+        let previous_end_lsn = self.end_lsn;
+        self.last_time_ns = self.environment.clock.wall_ns().max(self.last_time_ns);
+        let first_lsn = self.geometry.first_lsn(self.table.next_sequence());
+        assert!(first_lsn.0 + self.geometry.segment_blocks <= Lsn::MAX.0, "48 bits of LSN are used up");
+        let Some((sequence, slot)) = self.table.open(self.epoch, self.last_time_ns, first_lsn) else {
+            return Err(AppendError::Full { segments: self.geometry.working_set });
+        };
+        if let Some(sealed) = self.current.take() {
+            // A segment that is full becomes stable soon, whatever hosts do: its trailer waits for it.
+            self.request_stable(previous_end_lsn);
+            self.sealing.push_back(Sealing {
+                sequence: sealed.sequence,
+                slot: sealed.slot,
+                epoch: sealed.epoch,
+                end_lsn: previous_end_lsn,
+                units: Rc::new(sealed.units),
+                writes_in_flight: 0,
+                submitted: false,
+            });
+        }
+        let segment_header = SegmentHeader {
+            epoch: self.epoch,
+            sequence,
+            first_lsn,
+            opened_ns: self.last_time_ns,
+            previous_end_lsn,
+            stable_lsn: self.stable_lsn,
+        };
+        segment_header.encode(self.pool, header.as_mut_slice());
+        self.end_lsn = first_lsn.plus(1);
+        self.records.push_back(ClosedRecord {
+            lsn: first_lsn,
+            end_lsn: self.end_lsn,
+            device_block: self.geometry.slot_block(slot),
+            pieces: smallvec![header.freeze()],
+            state: RecordState::Closed,
+        });
+        self.current = Some(Current { sequence, slot, epoch: self.epoch, next_offset: 1, units: Vec::new() });
+        if !self.catalog.is_empty() {
+            let catalog = Rc::clone(&self.catalog);
+            // A catalog that finds no memory now is no loss: the one before it stands in the segment before.
+            match self.append_event_here(EventKind::Catalog, &catalog) {
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(segment = sequence.0, %error, "the segment begins without a catalog");
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,422 @@
+//! The log while it runs: appends, group commit, ordered completion, flush, sealing, poisoning (DESIGN section 6).
+//!
+//! **States of a block:** appended (in the open record's memory, LSN assigned) → written (its record and every record before it
+//! completed: [`Log::written_lsn`] is past it) → stable (a device flush that began after that completed, or the device has no volatile
+//! cache: [`Log::stable_lsn`] is past it). Reads of blocks that are not written yet are served from memory ([`Log::buffered`]).
+//!
+//! **Group commit without a timer.** [`Log::poll`] closes and submits the open record as soon as fewer than
+//! [`RECORDS_IN_FLIGHT_MAX`] record writes are in flight. An idle device gets a lone write at once; behind a busy one the
+//! record grows until there is room, or until it is full.
+//!
+//! **Order.** Records complete in any order, but `written_lsn` only moves over a prefix, and only that is ever acknowledged. A segment header is
+//! one more link of that chain. The trailer of a segment is written when all its records are stable; the segment after the next is not opened before it
+//! is on the device, so at most two segments ever need to be read record by record.
+//!
+//! **Poison.** When a record, header, trailer or flush fails, the log stops: nothing more is submitted, what was not written never becomes
+//! written, appends are refused with the reason, and the unwritten blocks stay readable from memory.
+//!
+//! **Cost of a 4 KiB append:** one copy into DMA memory with one CRC32C, 24 bytes of entry, and a share of one 4 KiB header, one device command and
+//! one system call, which the record's commands split.
+//!
+//! **Bounds:** [`CLOSED_RECORDS_MAX`] closed records, then [`AppendError::Busy`]; the DMA pool's budget, then the same.
+
+mod append;
+mod turn;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+
+use smallvec::smallvec;
+use uuid::Uuid;
+
+use crate::bdev::{Command, Completion, Operation, SharedBdev};
+use crate::dma::{DmaBuf, DmaBufMut};
+use crate::log::environment::Environment;
+use crate::log::format::{Entry, TrailerUnit};
+use crate::log::geometry::Geometry;
+use crate::log::reader::SegmentReader;
+use crate::log::record::{ClosedRecord, OpenRecord, block_of};
+use crate::log::table::SegmentTable;
+use crate::log::types::{Lsn, SegmentSeq, Slot};
+
+/// The most record writes on their way to the device at once.
+pub const RECORDS_IN_FLIGHT_MAX: usize = 8;
+/// The most closed records, submitted or not; beyond it appends must wait.
+pub const CLOSED_RECORDS_MAX: usize = 32;
+/// Size of the memory chunks from which records are cut.
+const CHUNK_BYTES: usize = 1 << 20;
+/// The most bytes of one trailer write.
+const TRAILER_WRITE_BYTES: usize = 1 << 20;
+
+const TAG_KIND_SHIFT: u32 = 56;
+const TAG_RECORD: u64 = 1;
+const TAG_READ: u64 = 2;
+const TAG_TRAILER: u64 = 3;
+const TAG_FLUSH: u64 = 4;
+
+/// A log that the I/O path and tasks of one reactor share.
+pub type SharedLog = Rc<RefCell<Log>>;
+
+/// Who appends: hosts are refused while some room is left for the pool itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendClass {
+    /// A host's write or trim.
+    Host,
+    /// The pool's own events.
+    Pool,
+}
+
+/// Why nothing can be appended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Too much is on its way; try again after the next poll.
+    #[error("the log is busy")]
+    Busy,
+    /// The working set is full.
+    #[error("capacity exceeded: the log has used its {segments} segments")]
+    Full {
+        /// W.
+        segments: u64,
+    },
+    /// The log failed before.
+    #[error("the log failed and takes no more writes: {reason}")]
+    Poisoned {
+        /// The first failure.
+        reason: Rc<str>,
+    },
+    /// An event's text is too long.
+    #[error("an event of {len_bytes} bytes does not fit; the segment size allows {max_bytes}")]
+    EventTooLong {
+        /// Its length.
+        len_bytes: usize,
+        /// The bound.
+        max_bytes: usize,
+    },
+}
+
+/// A read that completed.
+pub struct ReadDone {
+    /// The reader's own number, 48 bits.
+    pub token: u64,
+    /// The buffer, filled; or the device's error.
+    pub result: Result<DmaBufMut, crate::bdev::BdevError>,
+}
+
+/// Counters since the log was opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogStats {
+    /// Blocks written to the device: headers, data, trailers.
+    pub device_written_blocks: u64,
+    /// Records written.
+    pub records: u64,
+    /// Device flushes.
+    pub flushes: u64,
+}
+
+/// What a log starts with: made by `create` and by recovery.
+pub(super) struct LogStart {
+    pub(super) device: SharedBdev,
+    pub(super) environment: Environment,
+    pub(super) pool: Uuid,
+    pub(super) created_ns: u64,
+    pub(super) geometry: Geometry,
+    pub(super) epoch: u32,
+    pub(super) table: SegmentTable,
+    /// The open segment with the units of its records so far; `None`: the first append opens one.
+    pub(super) current: Option<(SegmentSeq, Vec<TrailerUnit>)>,
+    /// Segments before it whose records are all there and whose trailer is not: they are sealed now.
+    pub(super) unsealed: Vec<(SegmentSeq, Vec<TrailerUnit>)>,
+    /// Where the records end; everything before is written and, if the start flushed, stable.
+    pub(super) end_lsn: Lsn,
+    pub(super) last_time_ns: u64,
+}
+
+struct Current {
+    sequence: SegmentSeq,
+    slot: Slot,
+    epoch: u32,
+    next_offset: u64,
+    units: Vec<TrailerUnit>,
+}
+
+struct Sealing {
+    sequence: SegmentSeq,
+    slot: Slot,
+    epoch: u32,
+    end_lsn: Lsn,
+    units: Rc<Vec<TrailerUnit>>,
+    writes_in_flight: usize,
+    submitted: bool,
+}
+
+/// The log of a pool. See the module's documentation.
+pub struct Log {
+    device: SharedBdev,
+    environment: Environment,
+    pool: Uuid,
+    created_ns: u64,
+    geometry: Geometry,
+    epoch: u32,
+    volatile_cache: bool,
+    table: SegmentTable,
+    current: Option<Current>,
+    open: Option<OpenRecord>,
+    entry_buffers: Vec<Vec<Entry>>,
+    records: VecDeque<ClosedRecord>,
+    first_record: u64,
+    next_to_submit: u64,
+    submitted: usize,
+    sealing: VecDeque<Sealing>,
+    catalog: Rc<[u8]>,
+    spare: Option<DmaBufMut>,
+    end_lsn: Lsn,
+    written_lsn: Lsn,
+    stable_lsn: Lsn,
+    wanted_stable_lsn: Lsn,
+    flushing_lsn: Option<Lsn>,
+    last_time_ns: u64,
+    poisoned: Option<Rc<str>>,
+    waiters: Vec<Waker>,
+    completions: Vec<Completion>,
+    stats: LogStats,
+}
+
+impl Log {
+    pub(super) fn start(start: LogStart) -> Self {
+        let volatile_cache = start.device.info().volatile_cache;
+        let current = start.current.map(|(sequence, units)| {
+            let segment = start.table.get(sequence).expect("the current segment is in the table");
+            Current {
+                sequence,
+                slot: segment.slot.expect("the current segment has a slot"),
+                epoch: segment.epoch,
+                next_offset: start.geometry.offset_of(start.end_lsn),
+                units,
+            }
+        });
+        let sealing = start
+            .unsealed
+            .into_iter()
+            .filter_map(|(sequence, units)| {
+                let segment = start.table.get(sequence)?;
+                Some(Sealing {
+                    sequence,
+                    slot: segment.slot?,
+                    epoch: segment.epoch,
+                    end_lsn: segment.end_lsn,
+                    units: Rc::new(units),
+                    writes_in_flight: 0,
+                    submitted: false,
+                })
+            })
+            .collect();
+        Log {
+            device: start.device,
+            environment: start.environment,
+            pool: start.pool,
+            created_ns: start.created_ns,
+            geometry: start.geometry,
+            epoch: start.epoch,
+            volatile_cache,
+            table: start.table,
+            current,
+            open: None,
+            entry_buffers: Vec::new(),
+            records: VecDeque::new(),
+            first_record: 0,
+            next_to_submit: 0,
+            submitted: 0,
+            sealing,
+            catalog: Rc::from(&[][..]),
+            spare: None,
+            end_lsn: start.end_lsn,
+            written_lsn: start.end_lsn,
+            stable_lsn: start.end_lsn,
+            wanted_stable_lsn: Lsn(0),
+            flushing_lsn: None,
+            last_time_ns: start.last_time_ns,
+            poisoned: None,
+            waiters: Vec::new(),
+            completions: Vec::new(),
+            stats: LogStats::default(),
+        }
+    }
+
+    /// The pool's UUID.
+    pub fn pool(&self) -> Uuid {
+        self.pool
+    }
+
+    /// When the pool was created, ns since the Unix epoch.
+    pub fn created_ns(&self) -> u64 {
+        self.created_ns
+    }
+
+    /// The shape of the device.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The world that the log was given.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// The device.
+    pub fn device(&self) -> &SharedBdev {
+        &self.device
+    }
+
+    /// The segment table.
+    pub fn table(&self) -> &SegmentTable {
+        &self.table
+    }
+
+    /// Notes what a reader found wrong with a segment, once.
+    pub(crate) fn note_problem(&mut self, sequence: SegmentSeq, problem: String) {
+        let Some(segment) = self.table.get_mut(sequence) else { return };
+        if !segment.problems.contains(&problem) {
+            tracing::warn!(segment = sequence.0, problem, "a segment is damaged");
+            segment.problems.push(problem);
+        }
+    }
+
+    /// The segment that is being written, if one is open.
+    pub fn current_sequence(&self) -> Option<SegmentSeq> {
+        self.current.as_ref().map(|current| current.sequence)
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> LogStats {
+        self.stats
+    }
+
+    /// The position behind everything appended so far.
+    pub fn head_lsn(&self) -> Lsn {
+        self.open.as_ref().map_or(self.end_lsn, OpenRecord::next_lsn)
+    }
+
+    /// Everything before this position has been written.
+    pub fn written_lsn(&self) -> Lsn {
+        self.written_lsn
+    }
+
+    /// Everything before this position survives loss of power.
+    pub fn stable_lsn(&self) -> Lsn {
+        self.stable_lsn
+    }
+
+    /// Whether completed writes need a flush to survive loss of power.
+    pub fn volatile_cache(&self) -> bool {
+        self.volatile_cache
+    }
+
+    /// The failure that stopped the log, if one did.
+    pub fn poisoned(&self) -> Option<&Rc<str>> {
+        self.poisoned.as_ref()
+    }
+
+    /// The time of the newest record, ns since the Unix epoch.
+    pub fn last_time_ns(&self) -> u64 {
+        self.last_time_ns
+    }
+
+    /// Reads segments of this log.
+    pub fn reader(&self) -> SegmentReader {
+        SegmentReader::new(self.device.clone(), self.environment.dma.clone(), self.geometry, self.pool)
+    }
+
+    /// The text that every new segment begins with (DESIGN section 5, catalog event).
+    ///
+    /// # Errors
+    /// [`AppendError::EventTooLong`].
+    pub fn set_catalog(&mut self, text: Rc<[u8]>) -> Result<(), AppendError> {
+        self.check_event(text.len())?;
+        self.catalog = text;
+        Ok(())
+    }
+
+    /// Blocks of the log that are used and blocks that it has, headers and trailers included.
+    pub fn usage_blocks(&self) -> (u64, u64) {
+        let used = self.end_lsn.0.saturating_sub(self.geometry.first_lsn(self.table.oldest()).0);
+        (used, self.geometry.working_set * self.geometry.segment_blocks)
+    }
+
+    /// The block at `lsn` while it is in memory because it is not written yet.
+    pub fn buffered(&self, lsn: Lsn) -> Option<DmaBuf> {
+        if lsn < self.written_lsn {
+            return None;
+        }
+        if let Some(open) = &self.open
+            && lsn > open.lsn
+        {
+            return block_of(&open.pieces, lsn.0 - open.lsn.0 - 1);
+        }
+        let behind = self.records.partition_point(|record| record.lsn <= lsn);
+        let record = self.records.get(behind.checked_sub(1)?)?;
+        if lsn >= record.end_lsn { None } else { block_of(&record.pieces, lsn.0 - record.lsn.0) }
+    }
+
+    /// The device block of a position; `None` when its segment is not on the device.
+    pub fn device_block(&self, lsn: Lsn) -> Option<u64> {
+        let slot = self.table.slot(self.geometry.sequence_of(lsn))?;
+        Some(self.geometry.slot_block(slot) + self.geometry.offset_of(lsn))
+    }
+
+    /// Starts a read of `buffer.len()` bytes from `device_block` on; it ends with a [`ReadDone`] of the same token (48 bits).
+    pub fn submit_read(&mut self, device_block: u64, buffer: DmaBufMut, token: u64) {
+        debug_assert!(token < 1 << 48);
+        let command = Command {
+            tag: TAG_READ << TAG_KIND_SHIFT | token,
+            operation: Operation::Read { block: device_block, buffers: smallvec![buffer] },
+        };
+        self.device.queue().submit(command);
+    }
+
+    /// The units of a segment that is still in memory: the current one, without its open record, or one that is being sealed.
+    pub fn units_in_memory(&self, sequence: SegmentSeq) -> Option<Rc<Vec<TrailerUnit>>> {
+        if let Some(current) = self.current.as_ref().filter(|current| current.sequence == sequence) {
+            return Some(Rc::new(current.units.clone()));
+        }
+        self.sealing
+            .iter()
+            .find(|sealing| sealing.sequence == sequence)
+            .map(|sealing| Rc::clone(&sealing.units))
+    }
+
+    // ---- durability --------------------------------------------------------------------------------------------
+
+    /// Asks that everything before `lsn` become stable; [`stable_lsn`](Self::stable_lsn) tells when it is.
+    pub fn request_stable(&mut self, lsn: Lsn) {
+        self.wanted_stable_lsn = self.wanted_stable_lsn.max(lsn);
+    }
+
+    /// Closes the open record if a position before `lsn` is in it, so that it can be scanned.
+    pub fn close_up_to(&mut self, lsn: Lsn) {
+        if self.open.as_ref().is_some_and(|open| open.lsn < lsn) {
+            self.close_record();
+        }
+    }
+
+    pub(super) fn add_waiter(&mut self, waker: Waker) {
+        self.waiters.push(waker);
+    }
+
+    /// What a clean stop leaves behind once everything is written: a partial trailer for the current segment. `None` when no segment is open or there is no memory.
+    pub(super) fn closing_trailer(&self) -> Option<(u64, Vec<DmaBuf>)> {
+        let current = self.current.as_ref()?;
+        debug_assert!(self.open.is_none() && self.written_lsn == self.end_lsn);
+        let buffers =
+            self.trailer_buffers(true, current.epoch, current.sequence, self.end_lsn, &current.units)?;
+        Some((self.geometry.trailer_block(current.slot), buffers))
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.open.is_none()
+            && self.records.is_empty()
+            && self.sealing.is_empty()
+            && self.flushing_lsn.is_none()
+    }
+}

@@ -1,0 +1,209 @@
+//! The turn of the log: completions in, the written prefix forward, records, trailers and flushes out.
+
+use std::rc::Rc;
+
+use smallvec::smallvec;
+
+use super::{
+    Log, RECORDS_IN_FLIGHT_MAX, ReadDone, TAG_FLUSH, TAG_KIND_SHIFT, TAG_READ, TAG_RECORD, TAG_TRAILER,
+    TRAILER_WRITE_BYTES,
+};
+use crate::bdev::{Command, Completion, Operation};
+use crate::dma::{BLOCK_BYTES, DmaBuf};
+use crate::log::format::{TrailerHead, TrailerUnit};
+use crate::log::record::RecordState;
+use crate::log::types::{Lsn, SegmentSeq};
+
+impl Log {
+    /// One turn: reaps completions, moves the prefix, submits what is ready. Completed reads go to `reads`. Returns how much was done.
+    pub fn poll(&mut self, reads: &mut Vec<ReadDone>) -> usize {
+        let mut work = 0;
+        let (written_before, stable_before) = (self.written_lsn, self.stable_lsn);
+        // Two rounds suffice: what the first submits, the second starts (and, on a device without delay, completes).
+        for _ in 0..3 {
+            let mut completions = std::mem::take(&mut self.completions);
+            work += self.device.queue().poll(&mut completions);
+            for completion in completions.drain(..) {
+                self.complete(completion, reads);
+            }
+            self.completions = completions;
+            self.advance();
+            let submitted = self.submit_ready();
+            work += submitted;
+            if submitted == 0 {
+                break;
+            }
+        }
+        if !self.waiters.is_empty()
+            && (self.written_lsn != written_before
+                || self.stable_lsn != stable_before
+                || self.poisoned.is_some())
+        {
+            for waiter in self.waiters.drain(..) {
+                waiter.wake();
+            }
+        }
+        work
+    }
+
+    pub(super) fn complete(&mut self, mut completion: Completion, reads: &mut Vec<ReadDone>) {
+        let value = completion.tag & ((1 << TAG_KIND_SHIFT) - 1);
+        match completion.tag >> TAG_KIND_SHIFT {
+            TAG_READ => {
+                let buffer = completion.buffers.pop().expect("a read gives its buffer back");
+                reads.push(ReadDone { token: value, result: completion.result.map(|()| buffer) });
+            }
+            TAG_RECORD => {
+                self.submitted -= 1;
+                let index = (value - self.first_record) as usize;
+                self.records[index].state =
+                    if completion.result.is_ok() { RecordState::Done } else { RecordState::Failed };
+                if let Err(error) = completion.result {
+                    self.poison(&format!("writing a record failed: {error}"));
+                }
+            }
+            TAG_TRAILER => match completion.result {
+                Ok(()) => self.trailer_written(SegmentSeq(value)),
+                Err(error) => self.poison(&format!("writing a segment's trailer failed: {error}")),
+            },
+            TAG_FLUSH => {
+                let target = self.flushing_lsn.take();
+                match completion.result {
+                    Ok(()) => self.stable_lsn = self.stable_lsn.max(target.unwrap_or_default()),
+                    Err(error) => self.poison(&format!("flushing the device failed: {error}")),
+                }
+            }
+            kind => unreachable!("a completion with tag kind {kind}"),
+        }
+    }
+
+    pub(super) fn trailer_written(&mut self, sequence: SegmentSeq) {
+        let Some(index) = self.sealing.iter().position(|sealing| sealing.sequence == sequence) else {
+            return;
+        };
+        self.sealing[index].writes_in_flight -= 1;
+        if self.sealing[index].writes_in_flight == 0 {
+            self.sealing.remove(index);
+            if let Some(segment) = self.table.get_mut(sequence) {
+                segment.sealed = true;
+            }
+        }
+    }
+
+    /// Moves `written_lsn` over the records that have completed in order.
+    pub(super) fn advance(&mut self) {
+        if self.poisoned.is_some() {
+            return;
+        }
+        while let Some(record) = self.records.front() {
+            if record.state != RecordState::Done {
+                break;
+            }
+            self.written_lsn = record.end_lsn;
+            self.records.pop_front();
+            self.first_record += 1;
+        }
+        if !self.volatile_cache {
+            self.stable_lsn = self.written_lsn;
+        }
+    }
+
+    pub(super) fn submit_ready(&mut self) -> usize {
+        if self.poisoned.is_some() {
+            return 0;
+        }
+        let mut count = 0;
+        while self.submitted < RECORDS_IN_FLIGHT_MAX {
+            let index = (self.next_to_submit - self.first_record) as usize;
+            if index >= self.records.len() {
+                if self.open.as_ref().is_some_and(|open| !open.entries.is_empty()) {
+                    self.close_record();
+                    continue;
+                }
+                break;
+            }
+            let record = &mut self.records[index];
+            record.state = RecordState::Submitted;
+            let command = Command {
+                tag: TAG_RECORD << TAG_KIND_SHIFT | self.next_to_submit,
+                operation: Operation::Write { block: record.device_block, buffers: record.pieces.clone() },
+            };
+            self.stats.device_written_blocks += command.operation.len_blocks();
+            self.stats.records += 1;
+            self.device.queue().submit(command);
+            self.submitted += 1;
+            self.next_to_submit += 1;
+            count += 1;
+        }
+        count + self.submit_trailers() + self.submit_flush()
+    }
+
+    pub(super) fn submit_trailers(&mut self) -> usize {
+        let mut count = 0;
+        for index in 0..self.sealing.len() {
+            let sealing = &self.sealing[index];
+            // A trailer vouches for its records: it must not survive a loss of power that they do not.
+            if sealing.submitted || self.stable_lsn < sealing.end_lsn {
+                continue;
+            }
+            let Some(writes) =
+                self.trailer_buffers(false, sealing.epoch, sealing.sequence, sealing.end_lsn, &sealing.units)
+            else {
+                continue;
+            };
+            let (sequence, mut block) = (sealing.sequence, self.geometry.trailer_block(sealing.slot));
+            let sealing = &mut self.sealing[index];
+            sealing.submitted = true;
+            sealing.writes_in_flight = writes.len();
+            for buffer in writes {
+                let len_blocks = (buffer.len() / BLOCK_BYTES) as u64;
+                let tag = TAG_TRAILER << TAG_KIND_SHIFT | sequence.0;
+                let operation = Operation::Write { block, buffers: smallvec![buffer] };
+                self.device.queue().submit(Command { tag, operation });
+                self.stats.device_written_blocks += len_blocks;
+                block += len_blocks;
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// A trailer in DMA memory, in pieces that one write each takes; `None` while there is no memory.
+    pub(super) fn trailer_buffers(
+        &self,
+        partial: bool,
+        epoch: u32,
+        sequence: SegmentSeq,
+        end_lsn: Lsn,
+        units: &[TrailerUnit],
+    ) -> Option<Vec<DmaBuf>> {
+        let len_bytes = TrailerHead::len_bytes(units.len()).next_multiple_of(BLOCK_BYTES);
+        let mut area = vec![0; len_bytes];
+        TrailerHead::encode(partial, epoch, self.pool, sequence, end_lsn, units, &mut area);
+        area.chunks(TRAILER_WRITE_BYTES)
+            .map(|chunk| {
+                let mut buffer = self.environment.dma.allocate(chunk.len()).ok()?;
+                buffer.as_mut_slice().copy_from_slice(chunk);
+                Some(buffer.freeze())
+            })
+            .collect()
+    }
+
+    pub(super) fn submit_flush(&mut self) -> usize {
+        let wanted = self.wanted_stable_lsn > self.stable_lsn && self.written_lsn > self.stable_lsn;
+        if !wanted || self.flushing_lsn.is_some() {
+            return 0;
+        }
+        self.flushing_lsn = Some(self.written_lsn);
+        self.stats.flushes += 1;
+        self.device.queue().submit(Command { tag: TAG_FLUSH << TAG_KIND_SHIFT, operation: Operation::Flush });
+        1
+    }
+
+    pub(super) fn poison(&mut self, reason: &str) {
+        if self.poisoned.is_none() {
+            tracing::error!(pool = %self.pool, reason, "the log failed; the pool takes no more writes");
+            self.poisoned = Some(Rc::from(reason));
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The `varve` binary: the command line, with `serve` and `inspect` plugged in.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+use varve::cli::{CommandError, InspectOptions, LocalCommands, ServeOptions};
+
+struct Commands;
+
+impl LocalCommands for Commands {
+    fn serve(&self, options: ServeOptions) -> Result<(), CommandError> {
+        varve::serve::serve(&options)
+    }
+
+    fn inspect(&self, options: InspectOptions) -> Result<(), CommandError> {
+        varve::inspect::run(&options)
+    }
+}
+
+fn main() -> ExitCode {
+    // Quiet by default: warnings and errors. VARVE_LOG=varve=debug says more.
+    let filter = EnvFilter::try_from_env("VARVE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    varve::cli::run(std::env::args_os(), &Commands)
+}

@@ -1,0 +1,36 @@
+//! A small `NVMe`/TCP host for our own tests, soaks and load generator.
+//!
+//! It is strict where the Linux host is strict (and a little beyond), so that what it accepts the
+//! kernel accepts too. It is blocking by nature but can busy-poll, moves many capsules with one
+//! system call, and allocates nothing for an I/O.
+//!
+//! - [`discover()`] reads the discovery log page.
+//! - [`Controller`] is an association: the admin queue, and the I/O queues to be taken from it.
+//! - [`Queue`] is one connection: submit, poll, or the synchronous `read`, `write`, `flush`.
+//! - [`RawConnection`] sends and reads arbitrary bytes, for negative tests.
+
+mod admin;
+mod controller;
+mod discover;
+mod error;
+mod io;
+mod options;
+mod queue;
+mod raw;
+mod receive;
+mod transport;
+
+pub use controller::{Controller, Namespace};
+pub use discover::discover;
+pub use error::{HostError, IdentifyRejection, Loss, Negotiation, Violation};
+pub use io::Geometry;
+pub use options::{ConnectOptions, Timeouts};
+pub use queue::{Completion, Payload, Queue, QueueOptions, SYNCHRONOUS_TAG, Wait};
+pub use raw::{RawConnection, RawPdu};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panic")]
+mod peer;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panic")]
+mod tests;

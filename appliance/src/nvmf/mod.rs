@@ -1,0 +1,6 @@
+//! `NVMe` over Fabrics: wire types, the target, and the host that our own tools and tests use.
+
+pub mod host;
+pub mod nqn;
+pub mod target;
+pub mod wire;

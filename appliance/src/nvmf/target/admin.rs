@@ -1,0 +1,78 @@
+//! Admin commands on a connected admin queue (Base section 5): which are known, and who answers them.
+
+use std::net::SocketAddr;
+
+use super::context::Context;
+use super::controller::Controller;
+use super::{feature, identify, log_page};
+use crate::nvmf::wire::command::{Features, GetLogPage, Identify, Sqe};
+use crate::nvmf::wire::opcode::AdminOpcode;
+use crate::nvmf::wire::status::Status;
+
+/// How a command is answered.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// A completion alone.
+    Done(Status, u64),
+    /// Success, with data for the host.
+    Data(Vec<u8>),
+    /// Later, by an event.
+    Waiting,
+}
+
+impl Reply {
+    /// Success with a result.
+    pub(super) fn done(result: u64) -> Self {
+        Reply::Done(Status::SUCCESS, result)
+    }
+}
+
+impl From<Result<Reply, Status>> for Reply {
+    fn from(result: Result<Reply, Status>) -> Self {
+        // A host that repeats a refused admin command gets the same answer.
+        result.unwrap_or_else(|status| Reply::Done(status.do_not_retry(), 0))
+    }
+}
+
+/// Bytes of data that the command brings with it.
+pub(super) fn data_bytes(sqe: &Sqe) -> u32 {
+    match AdminOpcode::try_from(sqe.opcode) {
+        Ok(AdminOpcode::SetFeatures) => feature::data_bytes(sqe.view::<Features>()),
+        _ => 0,
+    }
+}
+
+/// Executes an admin command other than the Fabrics commands. `local` is the address the host knows us by.
+pub(super) fn execute(
+    context: &Context,
+    controller: &Controller,
+    local: SocketAddr,
+    sqe: &Sqe,
+    data: &[u8],
+) -> Reply {
+    if !controller.is_ready() {
+        return Reply::Done(Status::COMMAND_SEQUENCE_ERROR.do_not_retry(), 0);
+    }
+    let Ok(opcode) = AdminOpcode::try_from(sqe.opcode) else {
+        return Reply::Done(Status::INVALID_OPCODE.do_not_retry(), 0);
+    };
+    match opcode {
+        AdminOpcode::Identify => {
+            identify::identify(context, controller, sqe.view::<Identify>()).map(Reply::Data).into()
+        }
+        AdminOpcode::GetLogPage => {
+            log_page::read(context, controller, local, sqe.view::<GetLogPage>()).map(Reply::Data).into()
+        }
+        AdminOpcode::GetFeatures => feature::get(context, controller, sqe.view::<Features>()).into(),
+        AdminOpcode::SetFeatures => feature::set(context, controller, sqe.view::<Features>(), data).into(),
+        AdminOpcode::AsyncEventRequest => {
+            let taken = controller.events.borrow_mut().request(sqe.command_id.get());
+            taken.map(|()| Reply::Waiting).into()
+        }
+        // The traffic itself has been noted already.
+        AdminOpcode::KeepAlive => Reply::done(0),
+        // Bit 0 of the result: the command was not aborted. It completes soon anyway.
+        AdminOpcode::Abort if !controller.is_discovery() => Reply::done(1),
+        _ => Reply::Done(Status::INVALID_OPCODE.do_not_retry(), 0),
+    }
+}

@@ -1,0 +1,411 @@
+//! One connection: its socket, its PDU engine, its commands under way, its end.
+//!
+//! ```text
+//! accepted --ICReq/ICResp--> initialized --Connect--> queue --+
+//!     |                           |                     |     | protocol error: C2HTermReq
+//!     |                           |                     |     v
+//!     +-- timeout, close ---------+---------------------+--> terminating --> closed
+//! ```
+//! A turn has two halves. [`Connection::receive`] reads what the socket has, acts on every whole PDU and hands requests to
+//! the storage; [`Connection::send`] turns completions into responses and sends everything at once.
+//!
+//! **When there is no room.** A capsule whose request the storage cannot take stays in the buffer, and the connection reads no further
+//! until it could be handed in. The same holds while the output is longer than its bound. A write without in-capsule data waits in its slot for
+//! staging memory, and only then is its data asked for. None of these waits holds anything that another one needs.
+
+mod complete;
+mod execute;
+mod input;
+mod output;
+mod receive;
+mod slots;
+
+use std::collections::VecDeque;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::context::Context;
+use super::controller::End;
+use super::queue::Queue;
+use super::stats::QueuePairInfo;
+use crate::dma::DmaBufMut;
+use crate::nvmf::wire::pdu::{ADMIN_IN_CAPSULE_BYTES, Digests, FatalError, PduType, TermReq};
+use crate::nvmf::wire::pdu_check::{PduError, PduLimits, Receiver};
+use crate::reactor::{Interest, Local, Source};
+use crate::volume::Sink;
+use input::Input;
+use output::Output;
+use slots::{Slots, Stage};
+
+/// Receive buffer before it is known what the connection is for, and of admin queues, in bytes.
+const FIRST_BUFFER_BYTES: usize = 16 * 1024;
+/// Commands under way before the queue's size is known.
+const FIRST_SLOTS: usize = 1;
+/// How long a connection that we ended waits for its host to close, so that the termination request is not lost.
+const TERMINATION_LINGER: Duration = Duration::from_secs(1);
+/// Turns that a connection may stand still before it stops listening to its socket, which would keep the reactor awake.
+const STANDSTILL_TURNS: u32 = 64;
+/// MAXH2CDATA: one PDU may carry a whole transfer.
+const H2C_DATA_BYTES_MAX: u32 = super::config::TRANSFER_BYTES_MAX;
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Close {
+    #[error("the host closed the connection")]
+    ByPeer,
+    #[error("the socket failed: {0}")]
+    Socket(#[from] std::io::Error),
+    #[error(
+        "the host ended the connection with a termination request, error {fatal_error:#x}, information {information:#x}"
+    )]
+    HostTerminated { fatal_error: u16, information: u32 },
+    #[error("protocol error: {0}")]
+    Protocol(#[from] Fatal),
+    #[error("the host did not connect a queue in time")]
+    ConnectTimeout,
+    #[error("the host did not send or take data in time")]
+    TransferTimeout,
+    #[error("the termination request was sent")]
+    Terminated,
+    #[error("the host disconnected the queue")]
+    Disconnected,
+    #[error("the controller was reset")]
+    Reset,
+    #[error("the controller ended: {0:?}")]
+    ControllerEnded(End),
+    #[error("the target shuts down")]
+    Shutdown,
+}
+
+/// A violation of the transport's rules, which ends the connection (TCP section 3.6.2.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fatal {
+    #[error("{0}")]
+    Pdu(#[from] PduError),
+    #[error("a {0:?} PDU was not expected now")]
+    Sequence(PduType),
+    #[error("PDU format version {0} is not supported")]
+    FormatVersion(u16),
+    #[error("host data alignment {0} is not valid")]
+    Alignment(u8),
+    #[error("transfer tag {0} is not in use, or its command is another")]
+    TransferTag(u16),
+    #[error("data at offset {offset} of {len_bytes} bytes is not what was asked for")]
+    DataRange { offset: u32, len_bytes: u32 },
+    #[error("the last data PDU came before all data")]
+    LastTooEarly,
+    #[error("more commands than the queue has entries")]
+    TooManyCommands,
+}
+
+impl Fatal {
+    /// FES and FEI.
+    fn report(&self) -> (FatalError, u32) {
+        match self {
+            Fatal::Pdu(error) => (error.fatal_error(), error.information()),
+            Fatal::Sequence(_) | Fatal::TooManyCommands => (FatalError::SequenceError, 0),
+            Fatal::FormatVersion(_) => (FatalError::UnsupportedParameter, 8),
+            Fatal::Alignment(_) | Fatal::TransferTag(_) => (FatalError::InvalidHeaderField, 10),
+            Fatal::DataRange { .. } => (FatalError::DataOutOfRange, 12),
+            Fatal::LastTooEarly => (FatalError::InvalidHeaderField, 1),
+        }
+    }
+}
+
+/// How far the connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// `ICReq` is awaited.
+    Accepted,
+    /// PDUs flow.
+    Initialized,
+    /// A termination request is on its way; what still comes is dropped.
+    Terminating {
+        /// When the connection is closed whatever the host does.
+        deadline: Instant,
+    },
+}
+
+/// Why no PDU is taken from the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stall {
+    /// None: more bytes are needed.
+    None,
+    /// The storage was busy.
+    Storage,
+    /// Too much waits to be sent.
+    Output,
+}
+
+/// Data of an `H2CData` PDU that is being received.
+#[derive(Debug, Clone, Copy)]
+struct Incoming {
+    slot: u16,
+    /// First byte of this PDU's data in the command's data.
+    offset: usize,
+    /// Bytes of it that have been received.
+    received: usize,
+    len_bytes: usize,
+    digest: bool,
+    last: bool,
+}
+
+/// A connection.
+pub(super) struct Connection {
+    // Before the socket, so that it is dropped before the socket is closed.
+    source: Source,
+    socket: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+    opened: Instant,
+    phase: Phase,
+    limits: PduLimits,
+    /// HPDA as an alignment in bytes.
+    host_alignment_bytes: u8,
+    input: Input,
+    incoming: Option<Incoming>,
+    /// The digests of the PDU at the buffer's start have been checked.
+    checked: Option<bool>,
+    stall: Stall,
+    standstill_turns: u32,
+    output: Output,
+    /// Since when the socket takes nothing.
+    blocked_since: Option<Instant>,
+    slots: Slots,
+    /// Slots that wait for staging memory, in order.
+    await_memory: VecDeque<u16>,
+    /// Slots that wait for the storage, in order.
+    await_room: VecDeque<u16>,
+    sink: Rc<Sink>,
+    /// Bytes that the storage is reading for this connection.
+    reading_bytes: usize,
+    staging_bytes: usize,
+    queue: Option<Queue>,
+    /// A shutdown waits for a flush that the storage does not have yet.
+    flush_wanted: bool,
+    /// The queue was disconnected; close when everything is answered.
+    disconnecting: bool,
+    /// Its controller's volume is gone; close then.
+    linger_until: Option<Instant>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        local_reactor: &Local,
+        socket: TcpStream,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> std::io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        let local = socket.local_addr()?;
+        let source = local_reactor.register(socket.as_fd(), Interest::Read)?;
+        Ok(Connection {
+            source,
+            socket,
+            peer,
+            local,
+            opened: now,
+            phase: Phase::Accepted,
+            limits: PduLimits {
+                receiver: Receiver::Controller,
+                digests: Digests::default(),
+                data_alignment_bytes: 4,
+                in_capsule_bytes_max: ADMIN_IN_CAPSULE_BYTES,
+                data_bytes_max: H2C_DATA_BYTES_MAX,
+            },
+            host_alignment_bytes: 4,
+            input: Input::new(FIRST_BUFFER_BYTES),
+            incoming: None,
+            checked: None,
+            stall: Stall::None,
+            standstill_turns: 0,
+            output: Output::default(),
+            blocked_since: None,
+            slots: Slots::new(FIRST_SLOTS),
+            await_memory: VecDeque::new(),
+            await_room: VecDeque::new(),
+            sink: Sink::new(),
+            reading_bytes: 0,
+            staging_bytes: 0,
+            queue: None,
+            flush_wanted: false,
+            disconnecting: false,
+            linger_until: None,
+        })
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub(super) fn queue(&self) -> Option<&Queue> {
+        self.queue.as_ref()
+    }
+
+    /// Whether it waits for something that no event of this reactor may announce.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stall == Stall::Storage
+            || self.flush_wanted
+            || !self.await_room.is_empty()
+            || !self.await_memory.is_empty()
+    }
+
+    /// The second half of a turn: responses for what has completed, then everything to the socket.
+    pub(super) fn send(&mut self, context: &Context) -> Result<usize, Close> {
+        let mut work = self.drain(context);
+        if !self.output.is_empty() && (self.blocked_since.is_none() || self.source.take_writable()) {
+            work += 1;
+            let sent = self.output.send(&self.socket)?;
+            context.counters.sent_bytes.add(sent as u64);
+            if self.output.is_empty() {
+                self.blocked_since = None;
+            } else if sent > 0 || self.blocked_since.is_none() {
+                self.blocked_since = Some(context.now());
+            }
+        }
+        self.choose_interest()?;
+        Ok(work)
+    }
+
+    /// Listens to the socket for what can be used now. A connection that stands still does not listen for input: the
+    /// readiness would come again every turn and keep the reactor awake.
+    fn choose_interest(&mut self) -> Result<(), Close> {
+        if self.stall == Stall::None {
+            self.standstill_turns = 0;
+        } else {
+            self.standstill_turns = self.standstill_turns.saturating_add(1);
+        }
+        let deaf = self.standstill_turns > STANDSTILL_TURNS;
+        let interest = match (self.blocked_since.is_some(), deaf) {
+            (false, false) => Interest::Read,
+            (true, false) => Interest::ReadWrite,
+            (true, true) => Interest::Write,
+            (false, true) => Interest::Nothing,
+        };
+        Ok(self.source.set_interest(interest)?)
+    }
+
+    /// Looks whether the connection should end for a reason that no PDU brings. Called before each receive.
+    pub(super) fn check_alive(&mut self, context: &Context) -> Result<(), Close> {
+        let Some(queue) = &self.queue else { return Ok(()) };
+        match queue.controller.ended() {
+            None => {}
+            Some(End::SubsystemGone) => {
+                let until = *self.linger_until.get_or_insert(context.now() + context.config.linger);
+                if context.now() >= until {
+                    return Err(Close::ControllerEnded(End::SubsystemGone));
+                }
+            }
+            Some(end) => return Err(Close::ControllerEnded(end)),
+        }
+        if !queue.is_admin() && queue.resets != queue.controller.resets() {
+            return Err(Close::Reset);
+        }
+        if self.disconnecting && self.output.is_empty() && self.slots.used() == 0 {
+            return Err(Close::Disconnected);
+        }
+        Ok(())
+    }
+
+    /// Looks at the clocks; called a few times a second, after a receive.
+    pub(super) fn check_clocks(&mut self, context: &Context) -> Result<(), Close> {
+        let now = context.now();
+        if let Phase::Terminating { deadline } = self.phase {
+            return if now >= deadline { Err(Close::Terminated) } else { Ok(()) };
+        }
+        let late = |since: Option<Instant>| {
+            since.is_some_and(|since| now.saturating_duration_since(since) > context.config.transfer_timeout)
+        };
+        if late(self.blocked_since) {
+            return Err(Close::TransferTimeout);
+        }
+        let Some(queue) = &self.queue else {
+            let age = now.saturating_duration_since(self.opened);
+            return if age > context.config.connect_timeout { Err(Close::ConnectTimeout) } else { Ok(()) };
+        };
+        if queue.is_admin() && queue.controller.ended().is_none() && queue.controller.is_silent(now) {
+            context.counters.keep_alive_expiries.add(1);
+            queue.controller.end(End::KeepAliveExpired);
+        }
+        let asked = |slot: &slots::Slot| if slot.stage == Stage::AwaitData { slot.asked_at } else { None };
+        // While we do not read, it is not the host that is late.
+        if self.stall == Stall::None
+            && self.staging_bytes > 0
+            && self.slots.iter().any(|slot| late(asked(slot)))
+        {
+            return Err(Close::TransferTimeout);
+        }
+        Ok(())
+    }
+
+    /// Begins the end for a violation: the termination request goes out, then the connection is closed.
+    pub(super) fn terminate(&mut self, context: &Context, fatal: Fatal) {
+        context.counters.protocol_errors.add(1);
+        if context.may_warn() {
+            tracing::warn!(peer = %self.peer, reason = %fatal, "protocol error: the connection is ended");
+        }
+        let (fatal_error, information) = fatal.report();
+        let offender = &self.input.bytes[self.input.start..self.input.end];
+        // The header of the offending PDU, as far as it is there (TCP section 3.6.2.5).
+        let offender_bytes = offender.len().min(usize::from(PduType::IcReq.header_bytes()));
+        let request = TermReq::new(PduType::C2hTermReq, fatal_error, information, offender_bytes);
+        self.output.header(|arena| {
+            crate::nvmf::wire::pdu_check::append_header(arena, &request);
+            arena.extend_from_slice(&offender[..offender_bytes]);
+        });
+        self.input.discard();
+        self.incoming = None;
+        self.stall = Stall::None;
+        self.phase = Phase::Terminating { deadline: context.now() + TERMINATION_LINGER };
+    }
+
+    /// Gives back what the connection holds and closes it. The storage completes what it has into a sink that nobody drains.
+    pub(super) fn close(mut self, context: &Context, why: &Close) {
+        let (nqn, queue_id, controller_id) = match &self.queue {
+            Some(queue) => (queue.controller.subsystem.nqn.as_str(), queue.id, queue.controller.id),
+            None => ("", 0, 0),
+        };
+        if queue_id == 0 && self.queue.is_some() {
+            tracing::info!(peer = %self.peer, nqn, controller_id, reason = %why, "controller disconnected");
+        } else {
+            tracing::debug!(peer = %self.peer, nqn, controller_id, queue_id, reason = %why, "connection closed");
+        }
+        context.release_staging(self.staging_bytes);
+        self.staging_bytes = 0;
+        // A last try, so that a host hears what it can.
+        let _ = self.output.send(&self.socket);
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    fn release_staging(&mut self, context: &Context, staging: Option<DmaBufMut>) {
+        if let Some(staging) = staging {
+            self.staging_bytes -= staging.len();
+            context.release_staging(staging.len());
+        }
+    }
+
+    /// The queue pair as the management plane shows it.
+    pub(super) fn info(&self) -> Option<QueuePairInfo> {
+        let queue = self.queue.as_ref()?;
+        Some(QueuePairInfo {
+            subsystem_nqn: queue.controller.subsystem.nqn.clone(),
+            controller_id: queue.controller.id,
+            queue_id: queue.id,
+            entries: queue.entries,
+            outstanding: self.slots.used() as u64,
+            peer_address: self.peer.to_string(),
+            local_address: self.local.to_string(),
+            header_digest: self.limits.digests.header,
+            data_digest: self.limits.digests.data,
+            commands: queue.counters.commands.get(),
+            reads: queue.counters.reads.get(),
+            read_bytes: queue.counters.read_bytes.get(),
+            writes: queue.counters.writes.get(),
+            written_bytes: queue.counters.written_bytes.get(),
+            errors: queue.counters.errors.get(),
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! What waits to be sent on one connection: headers in a reusable arena, data as shared DMA buffers, in order.
+//!
+//! Everything that a turn produces is sent with one `sendmsg` of up to [`SLICES_MAX`] pieces. A partial send keeps the
+//! rest, and the data's memory, until the socket takes more.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::net::TcpStream;
+
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+
+use crate::dma::DmaBuf;
+
+/// The most pieces of one system call.
+const SLICES_MAX: usize = 256;
+/// The sent front of the arena is dropped once it is this long, in bytes.
+const ARENA_COMPACT_BYTES: usize = 64 * 1024;
+
+enum Piece {
+    /// The next `len` bytes of the arena.
+    Header { len: usize },
+    /// The bytes of `buffer` from `sent` on.
+    Data { buffer: DmaBuf, sent: usize },
+}
+
+/// The output of one connection. Its length is bounded by its owner, who takes no commands while it is long.
+#[derive(Default)]
+pub(super) struct Output {
+    arena: Vec<u8>,
+    arena_sent: usize,
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+}
+
+impl Output {
+    /// Bytes that wait.
+    pub(super) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Appends what `write` appends to the arena.
+    pub(super) fn header(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.arena.len();
+        write(&mut self.arena);
+        let added = self.arena.len() - before;
+        if added == 0 {
+            return;
+        }
+        self.bytes += added;
+        match self.pieces.back_mut() {
+            Some(Piece::Header { len }) => *len += added,
+            _ => self.pieces.push_back(Piece::Header { len: added }),
+        }
+    }
+
+    /// Appends data, which is kept until it is sent.
+    pub(super) fn data(&mut self, buffer: DmaBuf) {
+        if buffer.is_empty() {
+            return;
+        }
+        self.bytes += buffer.len();
+        self.pieces.push_back(Piece::Data { buffer, sent: 0 });
+    }
+
+    /// Sends as much as the socket takes; returns how many bytes it took. What is left waits for the socket to become writable.
+    pub(super) fn send(&mut self, socket: &TcpStream) -> std::io::Result<usize> {
+        let mut total = 0;
+        while !self.pieces.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut count = 0;
+            let mut length = 0;
+            let mut header_at = self.arena_sent;
+            for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+                let bytes = match piece {
+                    Piece::Header { len } => {
+                        header_at += len;
+                        &self.arena[header_at - len..header_at]
+                    }
+                    Piece::Data { buffer, sent } => &buffer[*sent..],
+                };
+                length += bytes.len();
+                *slice = IoSlice::new(bytes);
+                count += 1;
+            }
+            let mut control = SendAncillaryBuffer::default();
+            let result = rustix::net::sendmsg(socket, &slices[..count], &mut control, SendFlags::NOSIGNAL);
+            match result {
+                Ok(sent) => {
+                    self.advance(sent);
+                    total += sent;
+                    if sent < length {
+                        // The socket is full; asking again would only be refused.
+                        break;
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(total)
+    }
+
+    fn advance(&mut self, mut sent: usize) {
+        self.bytes -= sent;
+        while sent > 0 {
+            let Some(piece) = self.pieces.front_mut() else { break };
+            let done = match piece {
+                Piece::Header { len } => {
+                    let taken = sent.min(*len);
+                    self.arena_sent += taken;
+                    *len -= taken;
+                    sent -= taken;
+                    *len == 0
+                }
+                Piece::Data { buffer, sent: before } => {
+                    let taken = sent.min(buffer.len() - *before);
+                    *before += taken;
+                    sent -= taken;
+                    *before == buffer.len()
+                }
+            };
+            if done {
+                self.pieces.pop_front();
+            }
+        }
+        if self.pieces.is_empty() {
+            self.arena.clear();
+            self.arena_sent = 0;
+        } else if self.arena_sent >= ARENA_COMPACT_BYTES {
+            self.arena.drain(..self.arena_sent);
+            self.arena_sent = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::dma::DmaPool;
+
+    #[test]
+    fn partial_sends_keep_order_and_give_memory_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let sender = TcpStream::connect(listener.local_addr().expect("bound")).expect("a listener");
+        let (mut receiver, _) = listener.accept().expect("a connection");
+        sender.set_nonblocking(true).expect("a socket");
+        receiver.set_nonblocking(true).expect("a socket");
+        let pool = DmaPool::new(64 << 20);
+        let mut output = Output::default();
+        let mut expected = Vec::new();
+        for round in 0..100_u32 {
+            output.header(|arena| arena.extend_from_slice(&round.to_le_bytes().repeat(300)));
+            expected.extend_from_slice(&round.to_le_bytes().repeat(300));
+            let mut buffer = pool.allocate(128 * 1024).expect("within the budget");
+            buffer.as_mut_slice().fill(round as u8);
+            expected.extend_from_slice(buffer.as_slice());
+            output.data(buffer.freeze());
+        }
+        assert_eq!(output.len(), expected.len());
+        let mut received = Vec::new();
+        let mut buffer = vec![0; 1 << 20];
+        while received.len() < expected.len() {
+            output.send(&sender).expect("an open socket");
+            if let Ok(count) = receiver.read(&mut buffer) {
+                received.extend_from_slice(&buffer[..count]);
+            }
+        }
+        assert!(output.is_empty());
+        assert!(received == expected);
+        assert_eq!(pool.stats().in_use_bytes, 0);
+    }
+}

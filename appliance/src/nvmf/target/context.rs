@@ -1,0 +1,101 @@
+//! What every connection of a target shares: storage, memory, configuration, subsystems, counters, the turn's time.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::config::TargetConfig;
+use super::stats::Counters;
+use super::storage::Storage;
+use super::subsystem::Subsystems;
+use crate::dma::{DmaBufMut, DmaPool};
+
+/// Warnings of one target in [`WARNING_SPAN`], so that a hostile peer cannot fill a log.
+const WARNINGS_PER_SPAN: u32 = 10;
+const WARNING_SPAN: Duration = Duration::from_secs(1);
+
+/// Shared by all connections of a target.
+pub(super) struct Context {
+    pub(super) config: TargetConfig,
+    pub(super) storage: Rc<dyn Storage>,
+    pub(super) dma: DmaPool,
+    pub(super) subsystems: Subsystems,
+    pub(super) counters: Counters,
+    /// When the target was made.
+    pub(super) started: Instant,
+    now: Cell<Instant>,
+    staging_bytes: Cell<usize>,
+    listeners: RefCell<Vec<SocketAddr>>,
+    warnings: Cell<(Instant, u32)>,
+}
+
+impl Context {
+    pub(super) fn new(config: TargetConfig, storage: Rc<dyn Storage>, dma: DmaPool) -> Self {
+        let now = Instant::now();
+        let subsystems = Subsystems::new(&*storage);
+        Context {
+            config,
+            storage,
+            dma,
+            subsystems,
+            counters: Counters::default(),
+            started: now,
+            now: Cell::new(now),
+            staging_bytes: Cell::new(0),
+            listeners: RefCell::default(),
+            warnings: Cell::new((now, 0)),
+        }
+    }
+
+    /// The time of this turn.
+    pub(super) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    pub(super) fn set_now(&self, now: Instant) {
+        self.now.set(now);
+    }
+
+    /// The addresses that are listened on.
+    pub(super) fn listener_addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.borrow().clone()
+    }
+
+    pub(super) fn set_listener_addresses(&self, addresses: Vec<SocketAddr>) {
+        *self.listeners.borrow_mut() = addresses;
+        self.subsystems.discovery_changed();
+    }
+
+    pub(super) fn staging_bytes(&self) -> usize {
+        self.staging_bytes.get()
+    }
+
+    /// Memory for write data, unless the bound or the pool's budget is reached.
+    pub(super) fn take_staging(&self, len_bytes: usize) -> Option<DmaBufMut> {
+        let after = self.staging_bytes.get() + len_bytes;
+        if after > self.config.staging_bytes_max {
+            return None;
+        }
+        let buffer = self.dma.allocate(len_bytes).ok()?;
+        self.staging_bytes.set(after);
+        Some(buffer)
+    }
+
+    /// Counts memory of [`take_staging`](Self::take_staging) as given back; the caller drops the buffer.
+    pub(super) fn release_staging(&self, len_bytes: usize) {
+        self.staging_bytes.set(self.staging_bytes.get() - len_bytes);
+    }
+
+    /// Whether a warning may be written now.
+    pub(super) fn may_warn(&self) -> bool {
+        let (since, count) = self.warnings.get();
+        let now = self.now.get();
+        if now.saturating_duration_since(since) >= WARNING_SPAN {
+            self.warnings.set((now, 1));
+            return true;
+        }
+        self.warnings.set((since, count.saturating_add(1)));
+        count < WARNINGS_PER_SPAN
+    }
+}

@@ -1,0 +1,145 @@
+//! Asynchronous events of one controller (Base section 5.2): which requests wait, what has happened, what is held back until
+//! its log page is read.
+
+use smallvec::SmallVec;
+
+use super::config::ASYNC_EVENT_REQUESTS_MAX;
+use crate::nvmf::wire::feature::{AsyncEvent, event_mask};
+use crate::nvmf::wire::log_page::LogPageId;
+use crate::nvmf::wire::status::Status;
+
+/// What a controller may tell its host unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// The namespace was resized.
+    NamespaceChanged,
+    /// The discovery log page changed.
+    DiscoveryChanged,
+}
+
+impl Notice {
+    const ALL: [Notice; 2] = [Notice::NamespaceChanged, Notice::DiscoveryChanged];
+
+    fn bit(self) -> u8 {
+        match self {
+            Notice::NamespaceChanged => 1,
+            Notice::DiscoveryChanged => 2,
+        }
+    }
+
+    fn enable_bit(self) -> u32 {
+        match self {
+            Notice::NamespaceChanged => event_mask::NAMESPACE_ATTRIBUTE,
+            Notice::DiscoveryChanged => event_mask::DISCOVERY_CHANGE,
+        }
+    }
+
+    fn event(self) -> AsyncEvent {
+        match self {
+            Notice::NamespaceChanged => AsyncEvent::NAMESPACE_ATTRIBUTE_CHANGED,
+            Notice::DiscoveryChanged => AsyncEvent::DISCOVERY_CHANGED,
+        }
+    }
+}
+
+/// The events of a controller. At most [`ASYNC_EVENT_REQUESTS_MAX`] requests wait, and each kind of notice is pending at most once.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    /// Command identifiers of the requests that wait.
+    waiting: SmallVec<[u16; ASYNC_EVENT_REQUESTS_MAX]>,
+    pending: u8,
+    /// Reported, and not to be reported again before the log page is read.
+    masked: u8,
+    /// Asynchronous Event Configuration, as the host set it.
+    pub(super) enabled: u32,
+    /// Namespace 1 belongs in the changed namespace list.
+    changed_namespace: bool,
+}
+
+impl Events {
+    /// Takes a request.
+    pub(super) fn request(&mut self, command_id: u16) -> Result<(), Status> {
+        if self.waiting.len() >= ASYNC_EVENT_REQUESTS_MAX {
+            return Err(Status::ASYNC_EVENT_LIMIT_EXCEEDED);
+        }
+        self.waiting.push(command_id);
+        Ok(())
+    }
+
+    /// Something has happened. It is pending from here if the host wants to hear of it.
+    pub(super) fn raise(&mut self, notice: Notice) {
+        if notice == Notice::NamespaceChanged {
+            self.changed_namespace = true;
+        }
+        if self.enabled & notice.enable_bit() != 0 && self.masked & notice.bit() == 0 {
+            self.pending |= notice.bit();
+        }
+    }
+
+    /// The next request to complete and what to complete it with.
+    pub(super) fn next(&mut self) -> Option<(u16, AsyncEvent)> {
+        if self.pending == 0 || self.waiting.is_empty() {
+            return None;
+        }
+        let notice = Notice::ALL.into_iter().find(|notice| self.pending & notice.bit() != 0)?;
+        self.pending &= !notice.bit();
+        self.masked |= notice.bit();
+        Some((self.waiting.remove(0), notice.event()))
+    }
+
+    /// Whether namespace 1 belongs in the changed namespace list.
+    pub(super) fn changed_namespace(&self) -> bool {
+        self.changed_namespace
+    }
+
+    /// A log page was read without "retain asynchronous event".
+    pub(super) fn clear(&mut self, page: LogPageId) {
+        match page {
+            LogPageId::ChangedNamespaces => {
+                self.changed_namespace = false;
+                self.masked &= !Notice::NamespaceChanged.bit();
+            }
+            LogPageId::Discovery => self.masked &= !Notice::DiscoveryChanged.bit(),
+            _ => {}
+        }
+    }
+
+    /// The controller was reset: requests are gone, configuration is back to its default.
+    pub(super) fn reset(&mut self) {
+        *self = Events::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_held_back_until_its_page_is_read() {
+        let mut events = Events { enabled: event_mask::NAMESPACE_ATTRIBUTE, ..Events::default() };
+        events.raise(Notice::NamespaceChanged);
+        assert_eq!(events.next(), None);
+        for command_id in 0..ASYNC_EVENT_REQUESTS_MAX as u16 {
+            events.request(command_id).expect("within the limit");
+        }
+        assert_eq!(events.request(9), Err(Status::ASYNC_EVENT_LIMIT_EXCEEDED));
+        assert_eq!(events.next(), Some((0, AsyncEvent::NAMESPACE_ATTRIBUTE_CHANGED)));
+        events.raise(Notice::NamespaceChanged);
+        assert_eq!(events.next(), None);
+        assert!(events.changed_namespace());
+        events.clear(LogPageId::ChangedNamespaces);
+        assert!(!events.changed_namespace());
+        events.raise(Notice::NamespaceChanged);
+        assert_eq!(events.next(), Some((1, AsyncEvent::NAMESPACE_ATTRIBUTE_CHANGED)));
+    }
+
+    #[test]
+    fn what_is_not_enabled_is_not_reported_but_listed() {
+        let mut events = Events::default();
+        events.request(1).expect("within the limit");
+        events.raise(Notice::NamespaceChanged);
+        events.raise(Notice::DiscoveryChanged);
+        assert_eq!(events.next(), None);
+        assert!(events.changed_namespace());
+    }
+}

@@ -1,0 +1,312 @@
+//! The NVMe/TCP target: serves volumes to hosts (DESIGN section 11).
+//!
+//! | file             | job                                                          |
+//! |------------------|--------------------------------------------------------------|
+//! | `connection/`    | one socket: PDUs, data transfer, commands under way          |
+//! | `fabrics`        | Connect, properties                                          |
+//! | `admin`          | dispatch of admin commands                                   |
+//! | `identify`, `log_page`, `feature`, `discovery` | what the admin commands answer |
+//! | `event`, `error_log` | asynchronous events, the error log                       |
+//! | `io`             | I/O commands to requests of a volume                         |
+//! | `controller`, `queue`, `subsystem` | the objects of the specification and their states |
+//! | `listener`       | listening sockets                                            |
+//! | `storage`, `memory` | what the target needs of the volumes; volumes in memory   |
+//! | `context`, `config`, `stats` | what is shared; limits; counters                 |
+//!
+//! A target belongs to one reactor. Each turn: [`Target::poll_receive`] reads and parses what hosts have sent and hands
+//! requests to the storage; then the storage is polled; then [`Target::poll_send`] turns completions into responses and sends all of
+//! a connection's output at once. Add the three as pollers in that order.
+//!
+//! Bounds: connections, controllers and queues by [`TargetConfig`]; commands of a queue by its size; data from hosts by the staging
+//! memory; data to hosts by the output bound of each connection and, above it, by the DMA pool.
+
+mod admin;
+mod config;
+mod connection;
+mod context;
+mod controller;
+mod discovery;
+mod error_log;
+mod event;
+mod fabrics;
+mod feature;
+mod identify;
+mod io;
+mod listener;
+mod log_page;
+pub mod memory;
+mod queue;
+mod stats;
+mod storage;
+mod subsystem;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::net::{SocketAddr, TcpStream};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+pub use config::{BLOCK_BYTES, LISTENERS_MAX, NAMESPACE_ID, TRANSFER_BYTES_MAX, TargetConfig};
+pub use listener::ListenError;
+pub use stats::{ControllerInfo, QueuePairInfo, SubsystemInfo, TargetStats};
+pub use storage::Storage;
+
+use crate::dma::DmaPool;
+use crate::reactor::Local;
+use connection::{Close, Connection};
+use context::Context;
+use listener::Listener;
+
+/// How often the clocks of connections are looked at while there are any.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the reactor is woken for the target while nobody is connected.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How long the reactor may sleep while a connection waits for room.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// A target. Cheap to clone; never leaves its reactor.
+#[derive(Clone)]
+pub struct Target {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    local: Local,
+    context: Context,
+    connections: RefCell<Vec<Connection>>,
+    listeners: RefCell<Vec<Listener>>,
+    next_tick: Cell<Instant>,
+    /// A timer that wakes the reactor for another try is running.
+    retry_armed: Cell<bool>,
+    shut_down: Cell<bool>,
+}
+
+impl Target {
+    /// Makes a target that serves every volume of `storage`, and follows its changes. `dma` gives the memory that data from hosts waits in.
+    pub fn new(local: Local, storage: Rc<dyn Storage>, dma: DmaPool, config: TargetConfig) -> Self {
+        let inner = Rc::new(Inner {
+            local,
+            context: Context::new(config.within_bounds(), storage, dma),
+            connections: RefCell::default(),
+            listeners: RefCell::default(),
+            next_tick: Cell::new(Instant::now()),
+            retry_armed: Cell::new(false),
+            shut_down: Cell::new(false),
+        });
+        inner.local.spawn(tick(inner.local.clone(), Rc::downgrade(&inner)));
+        Target { inner }
+    }
+
+    /// Listens on an address; port 0 chooses one. Returns the address with its port.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn listen(&self, address: SocketAddr) -> Result<SocketAddr, ListenError> {
+        if self.inner.shut_down.get() {
+            return Err(ListenError::ShutDown { address });
+        }
+        if self.inner.listeners.borrow().len() >= LISTENERS_MAX {
+            return Err(ListenError::TooMany { address });
+        }
+        let listener = Listener::bind(&self.inner.local, address)?;
+        let bound = listener.address;
+        self.inner.listeners.borrow_mut().push(listener);
+        self.inner.publish_listeners();
+        tracing::info!(address = %bound, "listening for NVMe/TCP hosts");
+        Ok(bound)
+    }
+
+    /// Stops listening on an address. Connections that came through it stay. Returns whether it was listened on.
+    pub fn remove_listener(&self, address: SocketAddr) -> bool {
+        let mut listeners = self.inner.listeners.borrow_mut();
+        let before = listeners.len();
+        listeners.retain(|listener| listener.address != address);
+        let removed = listeners.len() < before;
+        drop(listeners);
+        if removed {
+            self.inner.publish_listeners();
+        }
+        removed
+    }
+
+    /// The addresses that are listened on.
+    pub fn listeners(&self) -> Vec<SocketAddr> {
+        self.inner.context.listener_addresses()
+    }
+
+    /// The first part of a turn: accepts, receives, parses, hands requests to the storage. Returns how much was done.
+    pub fn poll_receive(&self) -> usize {
+        let inner = &*self.inner;
+        if inner.shut_down.get() {
+            return 0;
+        }
+        let context = &inner.context;
+        context.set_now(Instant::now());
+        let mut work = context.subsystems.follow(&*context.storage);
+        work += inner.accept();
+        work + inner.each(|connection| {
+            connection.check_alive(context)?;
+            connection.receive(context)
+        })
+    }
+
+    /// The last part of a turn, after the storage was polled: answers and sends. Returns how much was done.
+    pub fn poll_send(&self) -> usize {
+        let inner = &*self.inner;
+        if inner.shut_down.get() {
+            return 0;
+        }
+        let context = &inner.context;
+        let now = context.now();
+        let tick = now >= inner.next_tick.get();
+        if tick {
+            inner.next_tick.set(now + TICK);
+            inner.listeners.borrow().iter().for_each(Listener::resume);
+        }
+        let mut stalled = false;
+        let work = inner.each(|connection| {
+            let work = connection.send(context)?;
+            if tick {
+                connection.check_clocks(context)?;
+            }
+            stalled |= connection.is_stalled();
+            Ok(work)
+        });
+        if stalled {
+            self.arm_retry();
+        }
+        work
+    }
+
+    /// Has the reactor wake soon: what a connection waits for may become free without an event of this reactor.
+    fn arm_retry(&self) {
+        if self.inner.retry_armed.replace(true) {
+            return;
+        }
+        let (local, inner) = (self.inner.local.clone(), Rc::downgrade(&self.inner));
+        self.inner.local.spawn(async move {
+            local.sleep(RETRY).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.retry_armed.set(false);
+            }
+        });
+    }
+
+    /// Every subsystem, the discovery subsystem first.
+    pub fn subsystems(&self) -> Vec<SubsystemInfo> {
+        let subsystems = &self.inner.context.subsystems;
+        std::iter::once(subsystems.discovery.info())
+            .chain(subsystems.all().iter().map(|subsystem| subsystem.info()))
+            .collect()
+    }
+
+    /// Every controller.
+    pub fn controllers(&self) -> Vec<ControllerInfo> {
+        let connections = self.inner.connections.borrow();
+        connections
+            .iter()
+            .filter_map(Connection::queue)
+            .filter(|queue| queue.is_admin())
+            .map(|queue| queue.controller.info())
+            .collect()
+    }
+
+    /// Every queue pair.
+    pub fn queue_pairs(&self) -> Vec<QueuePairInfo> {
+        self.inner.connections.borrow().iter().filter_map(Connection::info).collect()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> TargetStats {
+        let context = &self.inner.context;
+        let connections = self.inner.connections.borrow().len() as u64;
+        context.counters.snapshot(connections, context.staging_bytes() as u64)
+    }
+
+    /// Closes every listener and every connection. The target does nothing after it.
+    pub fn shutdown(&self) {
+        self.inner.shut_down.set(true);
+        self.inner.listeners.borrow_mut().clear();
+        let connections = std::mem::take(&mut *self.inner.connections.borrow_mut());
+        for connection in connections {
+            connection.close(&self.inner.context, &Close::Shutdown);
+        }
+    }
+}
+
+impl Inner {
+    fn publish_listeners(&self) {
+        let addresses = self.listeners.borrow().iter().map(|listener| listener.address).collect();
+        self.context.set_listener_addresses(addresses);
+    }
+
+    fn accept(&self) -> usize {
+        let mut work = 0;
+        for listener in self.listeners.borrow().iter() {
+            work += listener.accept(|socket, peer| self.add(socket, peer));
+        }
+        work
+    }
+
+    fn add(&self, socket: TcpStream, peer: SocketAddr) {
+        let context = &self.context;
+        let mut connections = self.connections.borrow_mut();
+        if connections.len() >= context.config.connections_max {
+            context.counters.connections_refused.add(1);
+            if context.may_warn() {
+                tracing::warn!(%peer, limit = context.config.connections_max, "too many connections: one is refused");
+            }
+            return;
+        }
+        match Connection::new(&self.local, socket, peer, context.now()) {
+            Ok(connection) => {
+                tracing::debug!(%peer, "connection accepted");
+                context.counters.connections_accepted.add(1);
+                connections.push(connection);
+            }
+            Err(error) => {
+                if context.may_warn() {
+                    tracing::warn!(%peer, %error, "a connection could not be set up");
+                }
+            }
+        }
+    }
+
+    /// Does one part of the turn for every connection, and closes those that end in it.
+    fn each(&self, mut part: impl FnMut(&mut Connection) -> Result<usize, Close>) -> usize {
+        let mut connections = self.connections.borrow_mut();
+        let mut work = 0;
+        let mut index = 0;
+        while let Some(connection) = connections.get_mut(index) {
+            match part(connection) {
+                Ok(done) => {
+                    work += done;
+                    index += 1;
+                }
+                Err(why) => {
+                    let connection = connections.swap_remove(index);
+                    if matches!(why, Close::HostTerminated { .. }) && self.context.may_warn() {
+                        tracing::warn!(peer = %connection.peer(), reason = %why, "the host ended the connection");
+                    }
+                    connection.close(&self.context, &why);
+                    work += 1;
+                }
+            }
+        }
+        work
+    }
+}
+
+/// Wakes the reactor for the clocks, for as long as the target lives.
+async fn tick(local: Local, inner: Weak<Inner>) {
+    loop {
+        let Some(strong) = inner.upgrade() else { return };
+        if strong.shut_down.get() {
+            return;
+        }
+        let span = if strong.connections.borrow().is_empty() { IDLE_TICK } else { TICK };
+        drop(strong);
+        local.sleep(span).await;
+    }
+}

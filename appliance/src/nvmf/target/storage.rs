@@ -1,0 +1,53 @@
+//! What the target needs of whoever holds the volumes: a small trait, so that tests serve memory instead of a pool.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::volume::{Pool, Request, Sink, Submitted, VolumeEvent, VolumeId, VolumeInfo};
+
+/// A set of volumes that take requests. All calls come from the reactor that owns it, and none of them may call the target back.
+pub trait Storage {
+    /// Hands in a request; its completion comes to `sink` with `tag`, never before the call returns.
+    fn submit(&self, volume: VolumeId, request: &Request<'_>, tag: u64, sink: &Rc<Sink>) -> Submitted;
+
+    /// Every volume.
+    fn volumes(&self) -> Vec<VolumeInfo>;
+
+    /// One volume, unless it is gone.
+    fn volume(&self, id: VolumeId) -> Option<VolumeInfo>;
+
+    /// One volume by its name.
+    fn find(&self, name: &str) -> Option<VolumeInfo>;
+
+    /// Appends the changes of the set since the last call, in order.
+    fn take_events(&self, events: &mut VecDeque<VolumeEvent>);
+
+    /// Whether completed writes may be lost with the power before a flush.
+    fn volatile_cache(&self) -> bool;
+}
+
+impl Storage for Pool {
+    fn submit(&self, volume: VolumeId, request: &Request<'_>, tag: u64, sink: &Rc<Sink>) -> Submitted {
+        Pool::submit(self, volume, request, tag, sink)
+    }
+
+    fn volumes(&self) -> Vec<VolumeInfo> {
+        Pool::volumes(self)
+    }
+
+    fn volume(&self, id: VolumeId) -> Option<VolumeInfo> {
+        Pool::volume(self, id)
+    }
+
+    fn find(&self, name: &str) -> Option<VolumeInfo> {
+        self.find_volume(name)
+    }
+
+    fn take_events(&self, events: &mut VecDeque<VolumeEvent>) {
+        Pool::take_events(self, events);
+    }
+
+    fn volatile_cache(&self) -> bool {
+        Pool::volatile_cache(self)
+    }
+}

@@ -1,0 +1,234 @@
+//! Subsystems: one for each volume, and the discovery subsystem; their controllers and health counters.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use uuid::Uuid;
+
+use super::config::BLOCK_BYTES;
+use super::controller::{Controller, End};
+use super::event::Notice;
+use super::stats::{Counter, SubsystemInfo};
+use super::storage::Storage;
+use crate::nvmf::nqn;
+use crate::nvmf::wire::fabrics::{CONTROLLER_ID_MAX, DISCOVERY_NQN};
+use crate::volume::{VolumeEvent, VolumeId, VolumeInfo};
+
+/// MN of every controller.
+pub(super) const MODEL_NUMBER: &str = "varve";
+
+/// What hosts did to a namespace since start, for the SMART log page.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    pub(super) reads: Counter,
+    pub(super) read_bytes: Counter,
+    pub(super) writes: Counter,
+    pub(super) written_bytes: Counter,
+    pub(super) media_errors: Counter,
+    pub(super) errors: Counter,
+}
+
+/// A subsystem.
+pub(super) struct Subsystem {
+    pub(super) nqn: String,
+    /// The volume behind namespace 1; `None` for the discovery subsystem.
+    pub(super) volume: Option<VolumeId>,
+    pub(super) name: String,
+    pub(super) uuid: Uuid,
+    /// SN: the first 20 hexadecimal digits of the volume's UUID.
+    pub(super) serial_number: String,
+    pub(super) size_blocks: Cell<u64>,
+    pub(super) read_only: Cell<bool>,
+    /// The volume was deleted: there is no namespace any more, and soon no controller.
+    pub(super) deleted: Cell<bool>,
+    pub(super) controllers: RefCell<Vec<Rc<Controller>>>,
+    pub(super) health: Health,
+    next_controller_id: Cell<u16>,
+}
+
+impl Subsystem {
+    fn discovery() -> Rc<Self> {
+        Rc::new(Subsystem {
+            nqn: DISCOVERY_NQN.to_owned(),
+            volume: None,
+            name: String::new(),
+            uuid: Uuid::nil(),
+            serial_number: "discovery".to_owned(),
+            size_blocks: Cell::new(0),
+            read_only: Cell::new(true),
+            deleted: Cell::new(false),
+            controllers: RefCell::default(),
+            health: Health::default(),
+            next_controller_id: Cell::new(1),
+        })
+    }
+
+    fn of_volume(info: &VolumeInfo) -> Rc<Self> {
+        let mut serial_number = info.uuid.simple().to_string();
+        serial_number.truncate(20);
+        Rc::new(Subsystem {
+            nqn: nqn::of_volume(&info.name),
+            volume: Some(info.id),
+            name: info.name.clone(),
+            uuid: info.uuid,
+            serial_number,
+            size_blocks: Cell::new(info.size_bytes / u64::from(BLOCK_BYTES)),
+            read_only: Cell::new(info.read_only),
+            deleted: Cell::new(false),
+            controllers: RefCell::default(),
+            health: Health::default(),
+            next_controller_id: Cell::new(1),
+        })
+    }
+
+    pub(super) fn is_discovery(&self) -> bool {
+        self.volume.is_none()
+    }
+
+    /// An identifier that no controller of the subsystem has, and that was not used lately. There are always more
+    /// identifiers than controllers, so that the search ends.
+    pub(super) fn next_controller_id(&self) -> u16 {
+        loop {
+            let id = self.next_controller_id.get();
+            self.next_controller_id.set(if id >= CONTROLLER_ID_MAX { 1 } else { id + 1 });
+            if self.controller(id).is_none() {
+                return id;
+            }
+        }
+    }
+
+    pub(super) fn controller(&self, id: u16) -> Option<Rc<Controller>> {
+        self.controllers.borrow().iter().find(|controller| controller.id == id).cloned()
+    }
+
+    pub(super) fn remove_controller(&self, id: u16) {
+        self.controllers.borrow_mut().retain(|controller| controller.id != id);
+    }
+
+    fn notify(&self, notice: Notice) {
+        for controller in self.controllers.borrow().iter() {
+            controller.events.borrow_mut().raise(notice);
+        }
+    }
+
+    pub(super) fn info(&self) -> SubsystemInfo {
+        SubsystemInfo {
+            nqn: self.nqn.clone(),
+            volume: self.name.clone(),
+            uuid: if self.is_discovery() { String::new() } else { self.uuid.to_string() },
+            serial_number: self.serial_number.clone(),
+            model_number: MODEL_NUMBER.to_owned(),
+            size_blocks: self.size_blocks.get(),
+            read_only: self.read_only.get(),
+            controllers: self.controllers.borrow().len() as u64,
+        }
+    }
+}
+
+/// Every subsystem of the target, kept as the storage's volumes are.
+pub(super) struct Subsystems {
+    by_nqn: RefCell<BTreeMap<String, Rc<Subsystem>>>,
+    pub(super) discovery: Rc<Subsystem>,
+    /// GENCTR of the discovery log page.
+    generation: Cell<u64>,
+    events: RefCell<VecDeque<VolumeEvent>>,
+}
+
+impl Subsystems {
+    /// The subsystems of all volumes there are. Events that the storage holds of the time before are taken and dropped.
+    pub(super) fn new(storage: &dyn Storage) -> Self {
+        let mut stale = VecDeque::new();
+        storage.take_events(&mut stale);
+        let by_nqn = storage
+            .volumes()
+            .iter()
+            .map(Subsystem::of_volume)
+            .map(|subsystem| (subsystem.nqn.clone(), subsystem))
+            .collect();
+        Subsystems {
+            by_nqn: RefCell::new(by_nqn),
+            discovery: Subsystem::discovery(),
+            generation: Cell::new(1),
+            events: RefCell::default(),
+        }
+    }
+
+    /// The subsystem with this NQN, the discovery subsystem included.
+    pub(super) fn find(&self, nqn: &str) -> Option<Rc<Subsystem>> {
+        if nqn == DISCOVERY_NQN {
+            return Some(Rc::clone(&self.discovery));
+        }
+        self.by_nqn.borrow().get(nqn).cloned()
+    }
+
+    /// Every subsystem that has a volume, by NQN.
+    pub(super) fn all(&self) -> Vec<Rc<Subsystem>> {
+        self.by_nqn.borrow().values().cloned().collect()
+    }
+
+    fn by_volume(&self, id: VolumeId) -> Option<Rc<Subsystem>> {
+        self.by_nqn.borrow().values().find(|subsystem| subsystem.volume == Some(id)).cloned()
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.get()
+    }
+
+    /// The discovery log page has changed: count up, and tell the discovery controllers.
+    pub(super) fn discovery_changed(&self) {
+        self.generation.set(self.generation.get() + 1);
+        self.discovery.notify(Notice::DiscoveryChanged);
+    }
+
+    /// Follows the storage's changes since the last call. Controllers of deleted volumes are told to end.
+    pub(super) fn follow(&self, storage: &dyn Storage) -> usize {
+        let mut events = self.events.borrow_mut();
+        storage.take_events(&mut events);
+        let count = events.len();
+        while let Some(event) = events.pop_front() {
+            match event {
+                VolumeEvent::Created(id) => self.created(storage, id),
+                VolumeEvent::Deleted(id) => self.deleted(id),
+                VolumeEvent::Resized(id) => self.resized(storage, id),
+            }
+        }
+        count
+    }
+
+    fn created(&self, storage: &dyn Storage, id: VolumeId) {
+        // Deleted again since: its own event follows.
+        let Some(info) = storage.volume(id) else { return };
+        let subsystem = Subsystem::of_volume(&info);
+        tracing::info!(nqn = %subsystem.nqn, "subsystem added");
+        let replaced = self.by_nqn.borrow_mut().insert(subsystem.nqn.clone(), subsystem);
+        if let Some(replaced) = replaced {
+            end_all(&replaced);
+        }
+        self.discovery_changed();
+    }
+
+    fn deleted(&self, id: VolumeId) {
+        let Some(subsystem) = self.by_volume(id) else { return };
+        tracing::info!(nqn = %subsystem.nqn, "subsystem removed: its volume was deleted");
+        self.by_nqn.borrow_mut().remove(&subsystem.nqn);
+        end_all(&subsystem);
+        self.discovery_changed();
+    }
+
+    fn resized(&self, storage: &dyn Storage, id: VolumeId) {
+        let (Some(subsystem), Some(info)) = (self.by_volume(id), storage.volume(id)) else { return };
+        subsystem.size_blocks.set(info.size_bytes / u64::from(BLOCK_BYTES));
+        subsystem.read_only.set(info.read_only);
+        subsystem.notify(Notice::NamespaceChanged);
+    }
+}
+
+/// Takes the namespace away, tells the hosts, and has the controllers end a little later.
+fn end_all(subsystem: &Subsystem) {
+    subsystem.deleted.set(true);
+    subsystem.notify(Notice::NamespaceChanged);
+    for controller in subsystem.controllers.borrow().iter() {
+        controller.end(End::SubsystemGone);
+    }
+}

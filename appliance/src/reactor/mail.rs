@@ -1,0 +1,177 @@
+//! Mail between threads: closures that run on the reactor, with its state.
+//!
+//! Many threads may send (the RPC plane, other reactors), one reactor takes. The queue is bounded at [`MAIL_BOUND`]; at the bound a
+//! sender is refused at once and decides itself whether to try again.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+use rustix::event::{EventfdFlags, eventfd};
+
+/// The most messages that wait for a reactor.
+pub const MAIL_BOUND: usize = 1024;
+
+/// A message: work to do on the reactor with its state.
+pub(super) type Mail<S> = Box<dyn FnOnce(&S) + Send>;
+
+pub(super) struct Mailbox<S> {
+    queue: ArrayQueue<Mail<S>>,
+    wake: OwnedFd,
+    sleeping: AtomicBool,
+    pub(super) stop: AtomicBool,
+    gone: AtomicBool,
+    born: Instant,
+    turn_started_ns: AtomicU64,
+}
+
+impl<S> Mailbox<S> {
+    pub(super) fn new() -> std::io::Result<Arc<Self>> {
+        Ok(Arc::new(Mailbox {
+            queue: ArrayQueue::new(MAIL_BOUND),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            sleeping: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            born: Instant::now(),
+            turn_started_ns: AtomicU64::new(0),
+        }))
+    }
+
+    pub(super) fn pop(&self) -> Option<Mail<S>> {
+        self.queue.pop()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && !self.stop.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn announce_sleep(&self) {
+        self.sleeping.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn announce_wake(&self) {
+        self.sleeping.store(false, Ordering::SeqCst);
+    }
+
+    pub(super) fn note_turn(&self, now: Instant) {
+        self.turn_started_ns.store(now.duration_since(self.born).as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn close(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+        while self.queue.pop().is_some() {}
+    }
+
+    pub(super) fn clear_wake(&self) {
+        let mut counter = [0; 8];
+        // Nothing to read means that somebody cleared it before; both are fine.
+        let _ = rustix::io::read(&self.wake, &mut counter);
+    }
+
+    fn wake(&self) {
+        // Swapped, so that of many senders only one pays the system call.
+        if self.sleeping.swap(false, Ordering::SeqCst) {
+            // The counter cannot overflow: each write of 1 was preceded by a sleep of the reactor.
+            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl<S> AsFd for Mailbox<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
+
+/// Why a message was not delivered or not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// [`MAIL_BOUND`] messages wait already.
+    #[error("the reactor's mailbox is full ({MAIL_BOUND} messages wait); try again")]
+    Full,
+    /// The reactor has stopped.
+    #[error("the reactor has stopped")]
+    Stopped,
+    /// No answer in time.
+    #[error("the reactor did not answer within {timeout_ms} ms")]
+    TimedOut {
+        /// How long was waited.
+        timeout_ms: u64,
+    },
+}
+
+/// A way to reach a reactor from any thread.
+pub struct ReactorHandle<S> {
+    pub(super) mailbox: Arc<Mailbox<S>>,
+}
+
+impl<S> Clone for ReactorHandle<S> {
+    fn clone(&self) -> Self {
+        ReactorHandle { mailbox: Arc::clone(&self.mailbox) }
+    }
+}
+
+impl<S: 'static> ReactorHandle<S> {
+    /// Has `work` run on the reactor, some turn soon.
+    ///
+    /// # Errors
+    /// [`CallError::Full`], [`CallError::Stopped`].
+    pub fn send(&self, work: impl FnOnce(&S) + Send + 'static) -> Result<(), CallError> {
+        if self.mailbox.gone.load(Ordering::SeqCst) {
+            return Err(CallError::Stopped);
+        }
+        self.mailbox.queue.push(Box::new(work)).map_err(|_| CallError::Full)?;
+        self.mailbox.wake();
+        Ok(())
+    }
+
+    /// Runs `work` on the reactor and waits for its answer. `work` gets a [`Reply`] to answer with, now or later
+    /// (from a task it spawns).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); [`CallError::TimedOut`]; [`CallError::Stopped`] when the reply was dropped.
+    pub fn call<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        work: impl FnOnce(&S, Reply<T>) + Send + 'static,
+    ) -> Result<T, CallError> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.send(move |state| work(state, Reply { sender }))?;
+        receiver.recv_timeout(timeout).map_err(|error| match error {
+            std::sync::mpsc::RecvTimeoutError::Timeout => {
+                CallError::TimedOut { timeout_ms: timeout.as_millis() as u64 }
+            }
+            std::sync::mpsc::RecvTimeoutError::Disconnected => CallError::Stopped,
+        })
+    }
+
+    /// Asks the reactor to stop after its current turn.
+    pub fn stop(&self) {
+        self.mailbox.stop.store(true, Ordering::SeqCst);
+        self.mailbox.wake();
+    }
+
+    /// How long ago the current turn began; `None` while the reactor sleeps.
+    pub fn turn_age(&self) -> Option<Duration> {
+        if self.mailbox.sleeping.load(Ordering::SeqCst) {
+            return None;
+        }
+        let started = Duration::from_nanos(self.mailbox.turn_started_ns.load(Ordering::Relaxed));
+        Some(self.mailbox.born.elapsed().saturating_sub(started))
+    }
+}
+
+/// Where the answer to a [`ReactorHandle::call`] goes.
+pub struct Reply<T> {
+    sender: std::sync::mpsc::SyncSender<T>,
+}
+
+impl<T> Reply<T> {
+    /// Answers. The caller may have given up; then the answer is dropped.
+    pub fn send(self, answer: T) {
+        let _ = self.sender.try_send(answer);
+    }
+}

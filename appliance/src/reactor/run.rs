@@ -1,0 +1,326 @@
+//! The reactor itself: its turn, its idle policy, its thread.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::events::{Events, Interest, Source};
+use super::executor::{Executor, JoinHandle};
+use super::mail::{Mailbox, ReactorHandle};
+use super::timers::{Sleep, Timers};
+
+/// The most messages taken in one turn.
+const MAIL_PER_TURN: usize = 64;
+
+/// What a reactor does when there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdlePolicy {
+    /// Never sleeps: for cores that are given to it.
+    Poll,
+    /// Sleeps after a span without work, until something happens.
+    Adaptive {
+        /// How long it goes on polling without work.
+        spin: Duration,
+    },
+}
+
+impl Default for IdlePolicy {
+    fn default() -> Self {
+        IdlePolicy::Adaptive { spin: Duration::from_micros(50) }
+    }
+}
+
+/// How a reactor runs.
+#[derive(Debug, Clone)]
+pub struct ReactorConfig {
+    /// Its name, which is its thread's name too.
+    pub name: String,
+    /// The core it is pinned to; `None` lets the system choose.
+    pub core: Option<usize>,
+    /// What it does when idle.
+    pub idle: IdlePolicy,
+    /// A turn that takes longer is counted and reported.
+    pub turn_limit: Duration,
+}
+
+impl Default for ReactorConfig {
+    fn default() -> Self {
+        ReactorConfig {
+            name: "reactor0".to_owned(),
+            core: None,
+            idle: IdlePolicy::default(),
+            turn_limit: Duration::from_millis(100),
+        }
+    }
+}
+
+/// Counters of a reactor since its start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReactorStats {
+    /// Turns taken.
+    pub turns: u64,
+    /// Turns in which something was done.
+    pub busy_turns: u64,
+    /// Nanoseconds of turns in which something was done.
+    pub busy_ns: u64,
+    /// Nanoseconds spent polling without work or asleep.
+    pub idle_ns: u64,
+    /// How often it went to sleep.
+    pub sleeps: u64,
+    /// Turns longer than the limit.
+    pub long_turns: u64,
+    /// Tasks that have not ended.
+    pub tasks: usize,
+}
+
+/// Names a poller, to remove it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PollerId(u64);
+
+type PollFn = Box<dyn FnMut() -> usize>;
+
+struct Poller {
+    id: PollerId,
+    poll: PollFn,
+}
+
+/// What code on the reactor uses: registers descriptors, pollers, tasks and timers. Cheap to clone, never leaves the thread.
+#[derive(Clone)]
+pub struct Local {
+    inner: Rc<LocalInner>,
+}
+
+struct LocalInner {
+    events: Rc<Events>,
+    executor: Executor,
+    timers: Rc<Timers>,
+    added: RefCell<Vec<Poller>>,
+    removed: RefCell<Vec<PollerId>>,
+    next_poller: Cell<u64>,
+    stats: Cell<ReactorStats>,
+}
+
+impl Local {
+    /// Registers a descriptor. The [`Source`] must be dropped before the descriptor is closed.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn register(&self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Source> {
+        self.inner.events.register(fd, interest)
+    }
+
+    /// Adds a poller, polled once a turn after those added before it. It returns how much work it did; 0 counts as idle.
+    pub fn add_poller(&self, poll: impl FnMut() -> usize + 'static) -> PollerId {
+        let id = PollerId(self.inner.next_poller.get());
+        self.inner.next_poller.set(id.0 + 1);
+        self.inner.added.borrow_mut().push(Poller { id, poll: Box::new(poll) });
+        id
+    }
+
+    /// Removes a poller at the end of the turn.
+    pub fn remove_poller(&self, id: PollerId) {
+        self.inner.removed.borrow_mut().push(id);
+    }
+
+    /// Starts a task.
+    pub fn spawn<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> JoinHandle<T> {
+        self.inner.executor.spawn(future)
+    }
+
+    /// A future that is ready after `span`.
+    pub fn sleep(&self, span: Duration) -> Sleep {
+        Sleep::new(Rc::clone(&self.inner.timers), Instant::now() + span)
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> ReactorStats {
+        ReactorStats { tasks: self.inner.executor.live(), ..self.inner.stats.get() }
+    }
+}
+
+/// A reactor whose mail finds a state of type `S`.
+pub struct Reactor<S: 'static> {
+    config: ReactorConfig,
+    local: Local,
+    mailbox: Arc<Mailbox<S>>,
+    pollers: Vec<Poller>,
+    last_work: Instant,
+}
+
+impl<S: 'static> Reactor<S> {
+    /// Makes a reactor for the calling thread.
+    ///
+    /// # Errors
+    /// When the kernel gives no epoll or event descriptor.
+    pub fn new(config: ReactorConfig) -> io::Result<Self> {
+        let mailbox = Mailbox::new()?;
+        let events = Events::new(std::os::fd::AsFd::as_fd(&*mailbox))?;
+        let inner = LocalInner {
+            events,
+            executor: Executor::default(),
+            timers: Rc::new(Timers::default()),
+            added: RefCell::default(),
+            removed: RefCell::default(),
+            next_poller: Cell::new(0),
+            stats: Cell::default(),
+        };
+        let local = Local { inner: Rc::new(inner) };
+        Ok(Reactor { config, local, mailbox, pollers: Vec::new(), last_work: Instant::now() })
+    }
+
+    /// What code on this reactor uses.
+    pub fn local(&self) -> Local {
+        self.local.clone()
+    }
+
+    /// How other threads reach this reactor.
+    pub fn handle(&self) -> ReactorHandle<S> {
+        ReactorHandle { mailbox: Arc::clone(&self.mailbox) }
+    }
+
+    /// Pins the calling thread to the configured core, if there is one. A refusal is reported and not fatal.
+    pub fn pin(&self) {
+        let Some(core) = self.config.core else { return };
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(core);
+        if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+            tracing::warn!(reactor = %self.config.name, core, %error, "cannot pin the reactor to its core; it runs unpinned");
+        }
+    }
+
+    /// Runs until [`ReactorHandle::stop`], with `state` for the mail.
+    pub fn run(&mut self, state: &S) {
+        while !self.mailbox.stop.load(Ordering::SeqCst) {
+            self.turn(state);
+        }
+    }
+
+    /// Runs until `future` is ready, and returns its result. For start and stop.
+    ///
+    /// # Panics
+    /// When the future was dropped, which only a stop of this reactor from inside it could cause.
+    pub fn run_until<T: 'static>(&mut self, state: &S, future: impl Future<Output = T> + 'static) -> T {
+        let handle = self.local.spawn(future);
+        loop {
+            if let Some(result) = handle.try_take() {
+                return result;
+            }
+            assert!(!handle.is_done(), "the future ended without a result");
+            self.turn(state);
+        }
+    }
+
+    /// One turn. Sleeps in it only under [`IdlePolicy::Adaptive`], and only when there is nothing to do.
+    pub fn turn(&mut self, state: &S) {
+        let started = Instant::now();
+        let (timeout, slept) = self.timeout(started);
+        let waited = self.local.inner.events.wait(timeout);
+        let woke = if slept {
+            self.mailbox.announce_wake();
+            Instant::now()
+        } else {
+            started
+        };
+        self.mailbox.note_turn(woke);
+        if waited.mail {
+            self.mailbox.clear_wake();
+        }
+        let mut work = waited.count;
+        for _ in 0..MAIL_PER_TURN {
+            let Some(mail) = self.mailbox.pop() else { break };
+            mail(state);
+            work += 1;
+        }
+        work += self.local.inner.timers.fire(woke);
+        work += self.local.inner.executor.run();
+        for poller in &mut self.pollers {
+            work += (poller.poll)();
+        }
+        // A new poller has not been polled yet: it counts as work, so that no sleep comes before its first poll.
+        work += self.change_pollers();
+        self.account(started, woke, work, slept);
+    }
+
+    /// How long this turn may wait, and whether that is a sleep.
+    fn timeout(&self, now: Instant) -> (Option<Duration>, bool) {
+        let IdlePolicy::Adaptive { spin } = self.config.idle else { return (Some(Duration::ZERO), false) };
+        if now.duration_since(self.last_work) < spin || self.local.inner.executor.has_ready() {
+            return (Some(Duration::ZERO), false);
+        }
+        self.mailbox.announce_sleep();
+        if !self.mailbox.is_empty() {
+            self.mailbox.announce_wake();
+            return (Some(Duration::ZERO), false);
+        }
+        let deadline = self.local.inner.timers.next_deadline();
+        (deadline.map(|deadline| deadline.saturating_duration_since(now)), true)
+    }
+
+    /// Adds and removes pollers as asked; returns how many were added.
+    fn change_pollers(&mut self) -> usize {
+        let added = self.local.inner.added.borrow().len();
+        self.pollers.append(&mut self.local.inner.added.borrow_mut());
+        for id in self.local.inner.removed.borrow_mut().drain(..) {
+            self.pollers.retain(|poller| poller.id != id);
+        }
+        added
+    }
+
+    fn account(&mut self, started: Instant, woke: Instant, work: usize, slept: bool) {
+        let ended = Instant::now();
+        let mut stats = self.local.inner.stats.get();
+        stats.turns += 1;
+        stats.sleeps += u64::from(slept);
+        let turn = ended.duration_since(woke);
+        stats.idle_ns += woke.duration_since(started).as_nanos() as u64;
+        if work > 0 {
+            self.last_work = ended;
+            stats.busy_turns += 1;
+            stats.busy_ns += turn.as_nanos() as u64;
+        } else {
+            stats.idle_ns += turn.as_nanos() as u64;
+        }
+        if turn > self.config.turn_limit {
+            stats.long_turns += 1;
+            tracing::warn!(
+                reactor = %self.config.name,
+                turn_ms = turn.as_millis() as u64,
+                limit_ms = self.config.turn_limit.as_millis() as u64,
+                "a turn of the reactor took longer than its limit"
+            );
+        }
+        self.local.inner.stats.set(stats);
+    }
+}
+
+impl<S: 'static> Drop for Reactor<S> {
+    fn drop(&mut self) {
+        self.mailbox.close();
+        self.pollers.clear();
+        self.local.inner.added.borrow_mut().clear();
+        self.local.inner.executor.clear();
+    }
+}
+
+/// Runs a future to its end on the calling thread, calling `drive` between polls: for tools and tests without a reactor.
+pub fn block_on<T: 'static>(future: impl Future<Output = T> + 'static, mut drive: impl FnMut()) -> T {
+    let executor = Executor::default();
+    let handle = executor.spawn(future);
+    loop {
+        executor.run();
+        if let Some(result) = handle.try_take() {
+            return result;
+        }
+        drive();
+    }
+}
+
+/// How many cores this process may run on, at least 1.
+pub fn current_core_count() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

@@ -1,0 +1,241 @@
+//! The registry of methods, and how one is carried out.
+//!
+//! Parameters are decoded on the connection's thread, so a bad call never reaches the reactor. Methods that touch the pool run
+//! as a task of the reactor that owns it; methods that need nothing of it answer at once, also when the reactor does not.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::app::App;
+use super::error::RpcError;
+use super::params;
+use super::protocol::Dispatch;
+use crate::reactor::ReactorHandle;
+
+/// How long a call waits for the reactor by default: a little less than the 60 s after which SPDK's client gives up, so that
+/// the client hears why.
+pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(55);
+
+/// The most edits between an unknown method and one that is suggested instead.
+const MAX_SUGGESTION_EDITS: usize = 3;
+
+/// When a method may be called (SPDK's two states; varve never waits in the first).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Only before `framework_start_init`, which for varve is over when the command plane answers.
+    Startup,
+    /// While the appliance runs.
+    Runtime,
+}
+
+type Handler = Box<dyn Fn(&Registry, Map<String, Value>) -> Result<Value, RpcError> + Send + Sync>;
+
+/// One method.
+pub struct Method {
+    name: &'static str,
+    description: &'static str,
+    phase: Phase,
+    handler: Handler,
+}
+
+impl Method {
+    /// A method that runs on the connection's thread. It may block, but must not need the reactor to answer soon.
+    pub fn direct<P, T>(
+        name: &'static str,
+        description: &'static str,
+        run: impl Fn(&Registry, P) -> Result<T, RpcError> + Send + Sync + 'static,
+    ) -> Self
+    where
+        P: DeserializeOwned,
+        T: Serialize,
+    {
+        let handler: Handler =
+            Box::new(move |registry, params| to_value(run(registry, decode(name, params)?)?));
+        Method { name, description, phase: Phase::Runtime, handler }
+    }
+
+    /// A method that runs on the reactor and ends within its turn.
+    pub fn on_reactor<P, T>(
+        name: &'static str,
+        description: &'static str,
+        run: impl Fn(&App, P) -> Result<T, RpcError> + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        P: DeserializeOwned + Send + 'static,
+        T: Serialize + Send + 'static,
+    {
+        let handler: Handler = Box::new(move |registry, params| {
+            let params: P = decode(name, params)?;
+            let run = run.clone();
+            to_value(registry.on_reactor(name, move |app| std::future::ready(run(&app, params)))?)
+        });
+        Method { name, description, phase: Phase::Runtime, handler }
+    }
+
+    /// A method that runs as a task of the reactor.
+    pub fn task<P, T, F>(
+        name: &'static str,
+        description: &'static str,
+        run: impl Fn(App, P) -> F + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        P: DeserializeOwned + Send + 'static,
+        T: Serialize + Send + 'static,
+        F: Future<Output = Result<T, RpcError>> + 'static,
+    {
+        let handler: Handler = Box::new(move |registry, params| {
+            let params: P = decode(name, params)?;
+            let run = run.clone();
+            to_value(registry.on_reactor(name, move |app| run(app, params))?)
+        });
+        Method { name, description, phase: Phase::Runtime, handler }
+    }
+
+    /// The same, but callable in another phase.
+    #[must_use]
+    pub fn in_phase(mut self, phase: Phase) -> Self {
+        self.phase = phase;
+        self
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What it does, in one sentence.
+    pub fn description(&self) -> &'static str {
+        self.description
+    }
+
+    /// When it may be called.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+}
+
+fn decode<P: DeserializeOwned>(method: &str, params: Map<String, Value>) -> Result<P, RpcError> {
+    params::decode(params).map_err(|source| RpcError::InvalidParams { method: method.to_owned(), source })
+}
+
+fn to_value(answer: impl Serialize) -> Result<Value, RpcError> {
+    serde_json::to_value(answer).map_err(|error| RpcError::Internal {
+        reason: format!("the answer cannot be written as JSON: {error}"),
+    })
+}
+
+/// Every method, and the reactor they run on.
+pub struct Registry {
+    methods: BTreeMap<&'static str, Method>,
+    handle: ReactorHandle<App>,
+    call_timeout: Duration,
+}
+
+impl Registry {
+    /// All methods of the appliance, over the reactor that owns its pool.
+    pub fn new(handle: ReactorHandle<App>) -> Self {
+        Self::with_methods(handle, super::methods::all())
+    }
+
+    /// Chosen methods. Of two with the same name the later one counts.
+    pub fn with_methods(handle: ReactorHandle<App>, methods: impl IntoIterator<Item = Method>) -> Self {
+        let methods = methods.into_iter().map(|method| (method.name, method)).collect();
+        Registry { methods, handle, call_timeout: DEFAULT_CALL_TIMEOUT }
+    }
+
+    /// The same with another time that calls wait for the reactor.
+    #[must_use]
+    pub fn with_call_timeout(mut self, call_timeout: Duration) -> Self {
+        self.call_timeout = call_timeout;
+        self
+    }
+
+    /// Every method, by name.
+    pub fn methods(&self) -> impl Iterator<Item = &Method> {
+        self.methods.values()
+    }
+
+    /// The reactor that the methods run on.
+    pub fn handle(&self) -> &ReactorHandle<App> {
+        &self.handle
+    }
+
+    /// Runs a task on the reactor and waits for it.
+    fn on_reactor<T, F>(
+        &self,
+        method: &str,
+        run: impl FnOnce(App) -> F + Send + 'static,
+    ) -> Result<T, RpcError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, RpcError>> + 'static,
+    {
+        let outcome = self.handle.call(self.call_timeout, move |app: &App, reply| {
+            let task = run(app.clone());
+            // Nobody joins it: its result goes to the waiting thread.
+            drop(app.local().spawn(async move { reply.send(task.await) }));
+        });
+        outcome.map_err(|source| RpcError::NoAnswer { method: method.to_owned(), source })?
+    }
+
+    fn suggestion(&self, method: &str) -> Option<String> {
+        self.methods
+            .keys()
+            .map(|name| (edits(method, name), *name))
+            .min()
+            .filter(|(edits, _)| *edits <= MAX_SUGGESTION_EDITS)
+            .map(|(_, name)| name.to_owned())
+    }
+}
+
+impl Dispatch for Registry {
+    fn dispatch(&self, method: &str, params: Map<String, Value>) -> Result<Value, RpcError> {
+        let Some(method) = self.methods.get(method) else {
+            // The name is the client's and may be long; no method's name is.
+            let shown: String = method.chars().take(64).collect();
+            return Err(RpcError::MethodNotFound { suggestion: self.suggestion(&shown), method: shown });
+        };
+        if method.phase == Phase::Startup {
+            return Err(RpcError::WrongState {
+                reason: "the method can only be called before the framework is started, and it is started; leave the call out",
+            });
+        }
+        (method.handler)(self, params)
+    }
+}
+
+/// How many characters must be inserted, removed or changed to make `a` of `b` (Levenshtein).
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, a_char) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b_char) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(a_char != *b_char);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_are_counted() {
+        for (a, b, count) in
+            [("", "", 0), ("abc", "", 3), ("volume_creat", "volume_create", 1), ("kitten", "sitting", 3)]
+        {
+            assert_eq!(edits(a, b), count, "{a} {b}");
+            assert_eq!(edits(b, a), count, "{b} {a}");
+        }
+    }
+}

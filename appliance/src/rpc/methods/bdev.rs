@@ -1,0 +1,150 @@
+//! `bdev_*`: volumes in the words of SPDK's block device layer, for its stock client. Only what is known is said: latencies, for
+//! one, are not measured per volume and are therefore absent.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::dma::BLOCK_BYTES;
+use crate::rpc::app::App;
+use crate::rpc::error::RpcError;
+use crate::rpc::method::Method;
+use crate::volume::{Pool, VolumeError, VolumeInfo};
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        Method::on_reactor("bdev_get_bdevs", "The volumes as SPDK shows block devices.", get_bdevs),
+        Method::on_reactor("bdev_get_iostat", "Activity of the volumes since start.", get_iostat),
+    ]
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetBdevsParams {
+    name: Option<String>,
+    /// How long to wait for the bdev to appear, in milliseconds. Volumes do not appear by themselves, so it changes nothing.
+    #[serde(rename = "timeout")]
+    _timeout_ms: Option<u64>,
+}
+
+fn get_bdevs(app: &App, params: GetBdevsParams) -> Result<Vec<Value>, RpcError> {
+    let GetBdevsParams { name, .. } = params;
+    let pool = app.pool()?;
+    let volumes = match name {
+        Some(name) => vec![find(&pool, &name)?],
+        None => pool.volumes(),
+    };
+    let claimed = app.find_target().is_some();
+    Ok(volumes.iter().map(|volume| bdev(volume, claimed)).collect())
+}
+
+/// A volume by name or, as SPDK's aliases allow, by UUID.
+fn find(pool: &Pool, name: &str) -> Result<VolumeInfo, RpcError> {
+    let by_uuid = || {
+        pool.volumes()
+            .into_iter()
+            .find(|volume| name.parse().is_ok_and(|uuid: uuid::Uuid| uuid == volume.uuid))
+    };
+    pool.find_volume(name)
+        .or_else(by_uuid)
+        .ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() }.into())
+}
+
+fn bdev(volume: &VolumeInfo, claimed: bool) -> Value {
+    let writable = !volume.read_only;
+    json!({
+        "name": volume.name,
+        "aliases": [volume.uuid],
+        "product_name": "varve volume",
+        "block_size": BLOCK_BYTES,
+        "num_blocks": volume.size_bytes / BLOCK_BYTES as u64,
+        "uuid": volume.uuid,
+        "assigned_rate_limits": {
+            "rw_ios_per_sec": 0,
+            "rw_mbytes_per_sec": 0,
+            "r_mbytes_per_sec": 0,
+            "w_mbytes_per_sec": 0,
+        },
+        "claimed": claimed,
+        "zoned": false,
+        "supported_io_types": {
+            "read": true,
+            "write": writable,
+            "unmap": writable,
+            "flush": true,
+            "reset": false,
+            "nvme_admin": false,
+            "nvme_io": false,
+            "nvme_io_md": false,
+            "write_zeroes": writable,
+            "zcopy": false,
+            "get_zone_info": false,
+            "zone_management": false,
+            "zone_append": false,
+            "compare": false,
+            "compare_and_write": false,
+            "abort": false,
+            "seek_hole": false,
+            "seek_data": false,
+            "copy": false,
+            "nvme_iov_md": false,
+        },
+        "driver_specific": {
+            "varve": {
+                "image": volume.image,
+                "parent": volume.parent,
+                "state": volume.state,
+                "read_only": volume.read_only,
+                "mapped_blocks": volume.mapped_blocks,
+                "created_ns": volume.created_ns,
+            },
+        },
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IostatParams {
+    names: Option<Vec<String>>,
+    #[serde(default)]
+    per_channel: bool,
+    reset_mode: Option<String>,
+}
+
+fn get_iostat(app: &App, params: IostatParams) -> Result<Value, RpcError> {
+    let IostatParams { names, per_channel, reset_mode } = params;
+    if per_channel {
+        let reason =
+            "per_channel statistics are not kept: each volume belongs to one reactor; leave per_channel out";
+        return Err(RpcError::Unsupported { reason: reason.to_owned() });
+    }
+    if reset_mode.is_some_and(|mode| mode != "none") {
+        let reason =
+            "statistics cannot be reset: they count since start; use reset_mode none and differences";
+        return Err(RpcError::Unsupported { reason: reason.to_owned() });
+    }
+    let pool = app.pool()?;
+    let volumes = match names {
+        Some(names) => names.iter().map(|name| find(&pool, name)).collect::<Result<_, _>>()?,
+        None => pool.volumes(),
+    };
+    let bdevs: Vec<Value> = volumes
+        .iter()
+        .map(|volume| {
+            json!({
+                "name": volume.name,
+                "bytes_read": volume.stats.read_bytes,
+                "num_read_ops": volume.stats.reads,
+                "bytes_written": volume.stats.written_bytes,
+                "num_write_ops": volume.stats.writes,
+                "bytes_unmapped": volume.stats.trimmed_bytes,
+                "num_unmap_ops": volume.stats.trims,
+            })
+        })
+        .collect();
+    // Ticks are nanoseconds here.
+    Ok(json!({
+        "tick_rate": 1_000_000_000_u64,
+        "ticks": app.started().elapsed().as_nanos() as u64,
+        "bdevs": bdevs,
+    }))
+}

@@ -1,0 +1,45 @@
+//! `restore_*`: points in time, and what can be made of them.
+
+use serde::Deserialize;
+
+use crate::rpc::app::App;
+use crate::rpc::error::RpcError;
+use crate::rpc::method::Method;
+use crate::volume::{CloneInfo, Point, ResolvedPoint};
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        Method::task(
+            "restore_resolve",
+            "Turns a point into a position of the log and says what it is.",
+            resolve,
+        ),
+        Method::task("restore_clone", "Opens a volume as it was at a point, as a new volume.", clone),
+    ]
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResolveParams {
+    point: String,
+}
+
+async fn resolve(app: App, params: ResolveParams) -> Result<ResolvedPoint, RpcError> {
+    let point: Point = params.point.parse()?;
+    Ok(app.pool()?.resolve(point).await?)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CloneParams {
+    volume: String,
+    at: String,
+    name: String,
+    #[serde(default)]
+    read_only: bool,
+}
+
+async fn clone(app: App, params: CloneParams) -> Result<CloneInfo, RpcError> {
+    let point: Point = params.at.parse()?;
+    Ok(app.pool()?.clone_volume(params.volume, point, params.name, params.read_only).await?)
+}

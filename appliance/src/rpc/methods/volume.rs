@@ -1,0 +1,101 @@
+//! `volume_*`: what hosts see as namespaces.
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::rpc::app::App;
+use crate::rpc::error::RpcError;
+use crate::rpc::method::Method;
+use crate::rpc::units::SizeBytes;
+use crate::volume::{CreateVolume, VolumeError, VolumeInfo};
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        Method::task("volume_create", "Makes a volume; with if_absent an equal one may exist.", create),
+        Method::on_reactor("volume_list", "Every volume, or the one with a name.", list),
+        Method::task("volume_delete", "Deletes a volume; its history stays reachable.", delete),
+        Method::task("volume_resize", "Grows a volume.", resize),
+    ]
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateParams {
+    name: String,
+    size: SizeBytes,
+    uuid: Option<Uuid>,
+    #[serde(default)]
+    if_absent: bool,
+}
+
+async fn create(app: App, params: CreateParams) -> Result<VolumeInfo, RpcError> {
+    let pool = app.pool()?;
+    if params.if_absent
+        && let Some(existing) = pool.find_volume(&params.name)
+    {
+        return same(existing, &params);
+    }
+    let CreateParams { name, size, uuid, .. } = params;
+    Ok(pool.create_volume(CreateVolume { name, size_bytes: size.0, uuid }).await?)
+}
+
+/// The volume that exists, if it is what was asked for.
+fn same(existing: VolumeInfo, wanted: &CreateParams) -> Result<VolumeInfo, RpcError> {
+    let differs = |what, actual, wanted_text| RpcError::VolumeDiffers {
+        name: wanted.name.clone(),
+        what,
+        actual,
+        wanted: wanted_text,
+    };
+    if existing.size_bytes != wanted.size.0 {
+        return Err(differs("size", existing.size_bytes.to_string(), wanted.size.0.to_string()));
+    }
+    match wanted.uuid {
+        Some(uuid) if uuid != existing.uuid => {
+            Err(differs("UUID", existing.uuid.to_string(), uuid.to_string()))
+        }
+        _ => {
+            tracing::info!(volume = %existing.name, "the volume exists already as it was asked for; nothing to create");
+            Ok(existing)
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParams {
+    name: Option<String>,
+}
+
+fn list(app: &App, ListParams { name }: ListParams) -> Result<Vec<VolumeInfo>, RpcError> {
+    let pool = app.pool()?;
+    match name {
+        Some(name) => match pool.find_volume(&name) {
+            Some(volume) => Ok(vec![volume]),
+            None => Err(VolumeError::NoSuchVolume { name }.into()),
+        },
+        None => Ok(pool.volumes()),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeleteParams {
+    name: String,
+}
+
+async fn delete(app: App, params: DeleteParams) -> Result<bool, RpcError> {
+    app.pool()?.delete_volume(params.name).await?;
+    Ok(true)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResizeParams {
+    name: String,
+    size: SizeBytes,
+}
+
+async fn resize(app: App, params: ResizeParams) -> Result<VolumeInfo, RpcError> {
+    Ok(app.pool()?.resize_volume(params.name, params.size.0).await?)
+}

@@ -1,0 +1,31 @@
+//! The command plane: JSON-RPC 2.0 over a Unix socket, as SPDK speaks it (DESIGN section 12).
+//!
+//! - [`RpcServer`] serves any [`Dispatch`] from threads of its own; [`framing`] and [`protocol`] are the two halves of the wire.
+//! - [`Registry`] is the appliance's [`Dispatch`]: every method by name, its parameters decoded strictly, run on the reactor.
+//! - [`App`] is what methods find on the reactor: the pool, and the target behind [`TargetView`].
+//! - [`config`] applies and makes configuration files, which are the same calls.
+
+mod app;
+pub mod config;
+mod error;
+pub mod framing;
+mod method;
+mod methods;
+mod params;
+pub mod protocol;
+mod server;
+mod socket;
+mod target_view;
+pub mod units;
+
+pub use app::App;
+pub use error::{ErrorObject, RpcError};
+pub use method::{DEFAULT_CALL_TIMEOUT, Method, Phase, Registry};
+pub use params::{NoParams, ParamError, decode};
+pub use protocol::Dispatch;
+pub use server::{MAX_CONNECTIONS, RpcServer, RpcServerConfig};
+pub use socket::{MAX_SOCKET_PATH_BYTES, SocketError};
+pub use target_view::{
+    ControllerView, DISCOVERY_NQN, ListenerError, NamespaceView, QueuePairView, SubsystemView, TARGET_NAME,
+    TargetStats, TargetView, TransportView,
+};

@@ -1,0 +1,222 @@
+//! JSON-RPC 2.0: from the bytes of one request or batch to the bytes of its answer. No sockets here.
+//!
+//! As SPDK does it: `jsonrpc` must be `"2.0"`, parameters are given by name only, members that the standard does not know are refused. A
+//! request without an id is a notification: it is carried out and never answered, not even with an error.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde_json::{Map, Value, json};
+
+use super::error::RpcError;
+
+/// The most JSON values of a request, names counted too (SPDK's limit).
+pub const MAX_REQUEST_VALUES: usize = 8192;
+
+/// The longest id that is a string, in characters (SPDK's limit).
+pub const MAX_ID_CHARS: usize = 128;
+
+/// The longest answer, in bytes (SPDK's limit).
+pub const MAX_ANSWER_BYTES: usize = 32 << 20;
+
+/// Carries calls out. Called from many threads at once; a call may block its own thread as long as it needs.
+pub trait Dispatch: Send + Sync + 'static {
+    /// Calls a method.
+    ///
+    /// # Errors
+    /// What the client is to be told.
+    fn dispatch(&self, method: &str, params: Map<String, Value>) -> Result<Value, RpcError>;
+}
+
+/// The answer to the bytes of one JSON value, a newline behind it; `None` when nothing is to be sent.
+pub fn answer(request: &[u8], dispatch: &dyn Dispatch) -> Option<Vec<u8>> {
+    let response = match serde_json::from_slice::<Value>(request) {
+        Ok(value) if count_values(&value) > MAX_REQUEST_VALUES => Some(refusal(
+            &Value::Null,
+            &invalid(format!("it has more than {MAX_REQUEST_VALUES} JSON values; send it in parts")),
+        )),
+        Ok(Value::Array(calls)) if calls.is_empty() => {
+            Some(refusal(&Value::Null, &invalid("a batch must hold at least one request")))
+        }
+        Ok(Value::Array(calls)) => {
+            let answers: Vec<Value> =
+                calls.into_iter().filter_map(|call| answer_one(call, dispatch)).collect();
+            (!answers.is_empty()).then_some(Value::Array(answers))
+        }
+        Ok(value) => answer_one(value, dispatch),
+        Err(error) => Some(refusal(&Value::Null, &RpcError::Parse { reason: error.to_string() })),
+    }?;
+    Some(to_bytes(&response))
+}
+
+/// An error that belongs to no request that could be read.
+pub fn anonymous_refusal(error: &RpcError) -> Vec<u8> {
+    to_bytes(&refusal(&Value::Null, error))
+}
+
+fn to_bytes(response: &Value) -> Vec<u8> {
+    let mut bytes = response.to_string().into_bytes();
+    if bytes.len() >= MAX_ANSWER_BYTES {
+        let id = response.get("id").cloned().unwrap_or(Value::Null);
+        let reason = format!(
+            "the answer has {} bytes, more than the {MAX_ANSWER_BYTES} that can be sent; ask for less",
+            bytes.len()
+        );
+        bytes = refusal(&id, &RpcError::Internal { reason }).to_string().into_bytes();
+    }
+    bytes.push(b'\n');
+    bytes
+}
+
+fn answer_one(call: Value, dispatch: &dyn Dispatch) -> Option<Value> {
+    let call = match Call::parse(call) {
+        Ok(call) => call,
+        Err(refused) => return Some(refusal(&refused.id, &refused.error)),
+    };
+    let result = call.params.and_then(|params| {
+        // A panic in one method must not take the connection, let alone the appliance, with it.
+        catch_unwind(AssertUnwindSafe(|| dispatch.dispatch(&call.method, params))).unwrap_or_else(|_| {
+            let reason = format!("{} failed unexpectedly; the appliance's log has the details", call.method);
+            Err(RpcError::Internal { reason })
+        })
+    });
+    let id = call.id?;
+    Some(match result {
+        Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
+        Err(error) => refusal(&id, &error),
+    })
+}
+
+fn refusal(id: &Value, error: &RpcError) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "error": error.to_object()})
+}
+
+fn invalid(reason: impl Into<String>) -> RpcError {
+    RpcError::InvalidRequest { reason: reason.into() }
+}
+
+/// A request whose shape is wrong, and the id to answer it with.
+struct Refused {
+    id: Value,
+    error: RpcError,
+}
+
+fn refuse<T>(id: Value, reason: impl Into<String>) -> Result<T, Box<Refused>> {
+    Err(Box::new(Refused { id, error: invalid(reason) }))
+}
+
+/// A request whose shape is right.
+struct Call {
+    method: String,
+    params: Result<Map<String, Value>, RpcError>,
+    /// `None` for a notification.
+    id: Option<Value>,
+}
+
+impl Call {
+    /// Takes a request apart.
+    fn parse(value: Value) -> Result<Self, Box<Refused>> {
+        let Value::Object(mut members) = value else {
+            return refuse(Value::Null, "a request is a JSON object");
+        };
+        let id = match members.remove("id") {
+            Some(Value::String(id)) if id.chars().count() > MAX_ID_CHARS => {
+                return refuse(Value::Null, format!("its id has more than {MAX_ID_CHARS} characters"));
+            }
+            Some(id @ (Value::Null | Value::Number(_) | Value::String(_))) => Some(id),
+            Some(_) => return refuse(Value::Null, "an id is a number, a string or null"),
+            None => None,
+        };
+        let answer_id = id.clone().unwrap_or(Value::Null);
+        let fail = |reason: String| refuse(answer_id, reason);
+        match members.remove("jsonrpc") {
+            Some(Value::String(version)) if version == "2.0" => {}
+            Some(other) => return fail(format!("jsonrpc must be \"2.0\", not {other}")),
+            None => return fail("the member jsonrpc is missing; it must be \"2.0\"".to_owned()),
+        }
+        let method = match members.remove("method") {
+            Some(Value::String(method)) => method,
+            Some(_) => return fail("the method must be a string".to_owned()),
+            None => return fail("the member method is missing".to_owned()),
+        };
+        let params = match members.remove("params") {
+            Some(Value::Object(params)) => Ok(params),
+            None => Ok(Map::new()),
+            Some(_) => Err(RpcError::ParamsNotObject { method: method.clone() }),
+        };
+        if let Some(name) = members.keys().next() {
+            return fail(format!("a request has no member '{name}'; it has jsonrpc, method, params, id"));
+        }
+        Ok(Call { method, params, id })
+    }
+}
+
+/// How many values there are, the names of members included. Nesting is bounded by the parser.
+fn count_values(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(count_values).sum::<usize>(),
+        Value::Object(members) => 1 + members.values().map(|member| 1 + count_values(member)).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Echo;
+
+    impl Dispatch for Echo {
+        fn dispatch(&self, _: &str, params: Map<String, Value>) -> Result<Value, RpcError> {
+            Ok(Value::Object(params))
+        }
+    }
+
+    /// What could stand in a member of a request.
+    fn member() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            Just(json!("2.0")),
+            Just(json!({})),
+            Just(json!([1])),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ]
+    }
+
+    fn request() -> impl Strategy<Value = Value> {
+        let name = prop::sample::select(vec!["jsonrpc", "method", "params", "id", "other"]);
+        prop::collection::vec((name, member()), 0..6).prop_map(|members| {
+            Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        })
+    }
+
+    fn is_answer(answer: &Value) -> bool {
+        answer["jsonrpc"] == "2.0"
+            && answer.get("id").is_some()
+            && answer.get("result").is_some() != answer["error"]["code"].is_i64()
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_the_answer_is_one(requests in prop::collection::vec(request(), 1..5), batch in any::<bool>()) {
+            let request = if batch { Value::from(requests) } else { requests[0].clone() };
+            if let Some(bytes) = answer(request.to_string().as_bytes(), &Echo) {
+                prop_assert_eq!(bytes.last(), Some(&b'\n'));
+                let answer: Value = serde_json::from_slice(&bytes).expect("JSON");
+                match answer {
+                    Value::Array(answers) => prop_assert!(batch && answers.iter().all(is_answer)),
+                    answer => prop_assert!(is_answer(&answer)),
+                }
+            }
+        }
+
+        #[test]
+        fn whatever_bytes_come_they_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let answer = answer(&bytes, &Echo);
+            prop_assert!(answer.is_some_and(|answer| !answer.is_empty()));
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The server of the command plane: one thread that accepts, one thread per connection, none of them a reactor's.
+//!
+//! A call may take as long as it needs without holding up other connections, and the plane answers while every reactor is
+//! busy (DESIGN section 4). What one client does harms no other:
+//! - at most [`MAX_CONNECTIONS`]; at the bound the connection that has been idle longest is closed to make room, and when
+//!   none is idle the new one is told so and closed;
+//! - a request that has begun must be whole within [`RpcServerConfig::request_timeout`], or its connection is told and closed;
+//! - an answer must be taken within [`RpcServerConfig::write_timeout`], or its connection is closed;
+//! - bytes that are no JSON get one error and the end of the connection, since nothing says where the next request begins.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use super::error::RpcError;
+use super::framing::{Framer, FramingError};
+use super::protocol::{self, Dispatch};
+use super::socket::{SocketError, SocketFile};
+
+/// The most connections at a time (SPDK's limit).
+pub const MAX_CONNECTIONS: usize = 64;
+
+/// How much is read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// How long [`RpcServer::stop`] waits for calls that are being carried out.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// How long accepting pauses when the system has no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How the command plane is served.
+#[derive(Debug, Clone)]
+pub struct RpcServerConfig {
+    /// The Unix socket; its directory must exist.
+    pub socket: PathBuf,
+    /// How long a request may take to arrive once it has begun.
+    pub request_timeout: Duration,
+    /// How long a client may take to accept an answer.
+    pub write_timeout: Duration,
+}
+
+impl RpcServerConfig {
+    /// The defaults for a socket: 60 s for a request to arrive, 30 s for an answer to be taken.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        RpcServerConfig {
+            socket: socket.into(),
+            request_timeout: Duration::from_mins(1),
+            write_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A running command plane. Dropping it stops it.
+#[derive(Debug)]
+pub struct RpcServer {
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+    path: PathBuf,
+}
+
+impl RpcServer {
+    /// Binds the socket and serves it with `dispatch` from threads of its own.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn start(config: RpcServerConfig, dispatch: Arc<dyn Dispatch>) -> Result<Self, SocketError> {
+        let socket = SocketFile::bind(&config.socket)?;
+        let path = socket.path().to_owned();
+        let io_error = |action| {
+            let path = path.clone();
+            move |source: io::Error| SocketError::Io { action, path, source }
+        };
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| io_error("watch")(error.into()))?;
+        let shared = Arc::new(Shared {
+            config,
+            connections: Mutex::default(),
+            changed: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            wake,
+        });
+        let accept_shared = Arc::clone(&shared);
+        let acceptor = thread::Builder::new()
+            .name("rpc".to_owned())
+            .spawn(move || accept_all(&accept_shared, &socket, &dispatch))
+            .map_err(io_error("start a thread for"))?;
+        Ok(RpcServer { shared, acceptor: Some(acceptor), path })
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Connections that are open.
+    pub fn connection_count(&self) -> usize {
+        self.shared.table().open.len()
+    }
+
+    /// Accepts nothing more, removes the socket file, lets calls that are being carried out be answered for up to 2 s.
+    pub fn stop(mut self) {
+        self.shut_down();
+    }
+
+    fn shut_down(&mut self) {
+        let Some(acceptor) = self.acceptor.take() else { return };
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // The counter cannot overflow: it is written once.
+        let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
+        // It ends without a result; a panic in it was reported when it happened.
+        let _ = acceptor.join();
+        let table = self.shared.table();
+        for connection in table.open.values() {
+            // Reading ends; an answer that is still due can be written.
+            let _ = connection.stream.shutdown(Shutdown::Read);
+        }
+        let waited =
+            self.shared.changed.wait_timeout_while(table, STOP_GRACE, |table| !table.open.is_empty());
+        let (table, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        for connection in table.open.values() {
+            let _ = connection.stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for RpcServer {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: RpcServerConfig,
+    connections: Mutex<Table>,
+    changed: Condvar,
+    stopping: AtomicBool,
+    wake: OwnedFd,
+}
+
+/// The open connections, at most [`MAX_CONNECTIONS`].
+#[derive(Debug, Default)]
+struct Table {
+    open: HashMap<u64, Connection>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: Arc<UnixStream>,
+    /// Since when it has waited for a request to begin; `None` while it is at work.
+    idle_since: Option<Instant>,
+}
+
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Nothing is left half-done under the lock, so a panic elsewhere does not make the table wrong.
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_idle(&self, id: u64, idle: bool) {
+        if let Some(connection) = self.table().open.get_mut(&id) {
+            connection.idle_since = idle.then(Instant::now);
+        }
+    }
+
+    /// Enters a connection into the table, at the bound by closing the one that has been idle longest.
+    fn admit(&self, stream: &Arc<UnixStream>) -> Option<u64> {
+        let mut table = self.table();
+        if table.open.len() >= MAX_CONNECTIONS {
+            let idlest = table
+                .open
+                .iter()
+                .filter_map(|(id, connection)| connection.idle_since.map(|since| (since, *id)))
+                .min()?;
+            if let Some(connection) = table.open.remove(&idlest.1) {
+                // Its thread sees the end of the stream and leaves.
+                let _ = connection.stream.shutdown(Shutdown::Both);
+            }
+        }
+        let id = table.next_id;
+        table.next_id += 1;
+        table.open.insert(id, Connection { stream: Arc::clone(stream), idle_since: Some(Instant::now()) });
+        Some(id)
+    }
+
+    fn dismiss(&self, id: u64) {
+        self.table().open.remove(&id);
+        self.changed.notify_all();
+    }
+}
+
+/// Removes a connection from the table however its thread ends.
+struct Admission {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.shared.dismiss(self.id);
+    }
+}
+
+fn accept_all(shared: &Arc<Shared>, socket: &SocketFile, dispatch: &Arc<dyn Dispatch>) {
+    while !shared.stopping.load(Ordering::SeqCst) {
+        match socket.listener.accept() {
+            Ok((stream, _)) => begin(shared, stream, dispatch),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut fds = [
+                    PollFd::new(&socket.listener, PollFlags::IN),
+                    PollFd::from_borrowed_fd(shared.wake.as_fd(), PollFlags::IN),
+                ];
+                // An interruption leads to another look at both.
+                let _ = poll(&mut fds, None);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                tracing::warn!(%error, "the command plane cannot accept a connection; it tries again");
+                thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+fn begin(shared: &Arc<Shared>, stream: UnixStream, dispatch: &Arc<dyn Dispatch>) {
+    let stream = Arc::new(stream);
+    let ready = stream
+        .set_nonblocking(false)
+        .and_then(|()| stream.set_write_timeout(Some(shared.config.write_timeout)));
+    if let Err(error) = ready {
+        tracing::warn!(%error, "the command plane cannot set up a connection");
+        return;
+    }
+    let Some(id) = shared.admit(&stream) else {
+        refuse(&stream, format!("{MAX_CONNECTIONS} connections are at work already; try again"));
+        return;
+    };
+    let admission = Admission { shared: Arc::clone(shared), id };
+    let refused = Arc::clone(&stream);
+    let dispatch = Arc::clone(dispatch);
+    let spawned = thread::Builder::new().name(format!("rpc-{id}")).spawn(move || {
+        let shared = Arc::clone(&admission.shared);
+        let ended = serve(&shared, admission.id, &stream, &*dispatch);
+        // Before the place in the table is given back, so that nobody counts a connection that is still open.
+        let _ = stream.shutdown(Shutdown::Both);
+        drop(admission);
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection of the command plane ended early");
+        }
+    });
+    if let Err(error) = spawned {
+        refuse(&refused, format!("no thread for another connection ({error}); try again"));
+    }
+}
+
+fn refuse(stream: &UnixStream, reason: String) {
+    // A few bytes into an empty socket buffer: this does not block. A client that is gone does not matter.
+    let _ = (&*stream).write_all(&protocol::anonymous_refusal(&RpcError::Internal { reason }));
+}
+
+/// Serves one connection to its end.
+fn serve(shared: &Shared, id: u64, stream: &UnixStream, dispatch: &dyn Dispatch) -> io::Result<()> {
+    let mut framer = Framer::new();
+    let mut chunk = vec![0; READ_BYTES];
+    let mut began: Option<Instant> = None;
+    loop {
+        let left = began.map(|began| shared.config.request_timeout.saturating_sub(began.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            let reason = format!(
+                "the request was not complete within {} s; the connection is closed",
+                shared.config.request_timeout.as_secs()
+            );
+            return send(stream, &protocol::anonymous_refusal(&RpcError::InvalidRequest { reason }));
+        }
+        stream.set_read_timeout(left)?;
+        let count = match (&*stream).read(&mut chunk) {
+            Ok(0) if framer.is_partial() => {
+                let reason = "the connection's end came within a request".to_owned();
+                return send(stream, &protocol::anonymous_refusal(&RpcError::Parse { reason }));
+            }
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if is_passing(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        shared.set_idle(id, false);
+        framer.push(&chunk[..count]);
+        loop {
+            match framer.next_value() {
+                Ok(Some(request)) => {
+                    began = None;
+                    if let Some(answer) = protocol::answer(request, dispatch) {
+                        send(stream, &answer)?;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return send(stream, &protocol::anonymous_refusal(&framing_refusal(&error))),
+            }
+        }
+        if framer.is_partial() {
+            began.get_or_insert_with(Instant::now);
+        } else {
+            began = None;
+            shared.set_idle(id, true);
+        }
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+fn framing_refusal(error: &FramingError) -> RpcError {
+    match error {
+        FramingError::TooLong => RpcError::InvalidRequest { reason: error.to_string() },
+        FramingError::UnexpectedByte { .. } | FramingError::TooDeep => {
+            RpcError::Parse { reason: error.to_string() }
+        }
+    }
+}
+
+/// Sends an answer whole. The write timeout bounds each wait, so the sum is bounded by the deadline here.
+fn send(mut stream: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
+    let timeout = stream.write_timeout()?.unwrap_or(Duration::MAX);
+    let began = Instant::now();
+    while !bytes.is_empty() {
+        let count = stream.write(bytes)?;
+        bytes = &bytes[count..];
+        if !bytes.is_empty() && began.elapsed() > timeout {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+    Ok(())
+}

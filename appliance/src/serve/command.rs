@@ -1,0 +1,141 @@
+//! `varve serve`: the appliance as a program: options, what it prints, signals.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{
+    Appliance, ApplianceConfig, Backing, FIRST_VOLUME_BYTES, POOL_FILE_NAME, POOL_PER_VOLUME, ServeError,
+    Started,
+};
+use crate::bdev::Engine;
+use crate::cli::{CommandError, IoEngineChoice, ServeOptions};
+use crate::dma::BLOCK_BYTES;
+use crate::nvmf::nqn;
+use crate::reactor::{IdlePolicy, ReactorConfig};
+use crate::rpc::config::apply_file;
+use crate::rpc::units::SizeBytes;
+
+/// How often the reactor is looked after.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// A turn that lasts longer is reported while it lasts.
+const TURN_ALARM: Duration = Duration::from_secs(2);
+
+/// Serves until a signal or `spdk_kill_instance`.
+///
+/// # Errors
+/// Why the appliance could not start or did not close well.
+pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
+    // Taken first, so that no signal is lost between start and wait.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let config = configure(options)?;
+    let appliance = Appliance::start(config)?;
+    if let Some(file) = &options.config {
+        apply_file(file, &**appliance.registry()).map_err(ServeError::Config)?;
+    }
+    announce(options, appliance.started())?;
+    watch(&appliance, &mut signals);
+    appliance.stop()?;
+    Ok(())
+}
+
+fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
+    std::fs::create_dir_all(&options.dir)
+        .map_err(|source| ServeError::Directory { path: options.dir.clone(), source })?;
+    let volume_bytes = options.volume_size.map_or(FIRST_VOLUME_BYTES, |size| size.0);
+    let pool_bytes = options.pool_size.map_or(POOL_PER_VOLUME * volume_bytes, |size| size.0);
+    let pool_bytes = pool_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+    let engine = match options.io_engine {
+        IoEngineChoice::Auto => Engine::Auto,
+        IoEngineChoice::Uring => Engine::Uring,
+        IoEngineChoice::Threads => Engine::Threads,
+    };
+    let backing = match options.memory {
+        Some(size) => Backing::Memory { len_bytes: size.0 / BLOCK_BYTES as u64 * BLOCK_BYTES as u64 },
+        None => Backing::File { path: options.dir.join(POOL_FILE_NAME), create_bytes: pool_bytes, engine },
+    };
+    let first_volume_bytes = match (options.memory, options.volume_size) {
+        (Some(memory), None) => memory.0 / POOL_PER_VOLUME / BLOCK_BYTES as u64 * BLOCK_BYTES as u64,
+        _ => volume_bytes,
+    };
+    let idle = if options.poll { IdlePolicy::Poll } else { IdlePolicy::default() };
+    Ok(ApplianceConfig {
+        first_volume_bytes: Some(first_volume_bytes),
+        listen: options.listen.clone(),
+        rpc_socket: Some(options.rpc_socket()),
+        reactor: ReactorConfig { core: options.core, idle, ..ReactorConfig::default() },
+        ..ApplianceConfig::new(backing, options.listen[0])
+    })
+}
+
+/// Says what runs, how to connect, and what is worth trying.
+fn announce(options: &ServeOptions, started: &Started) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let program = std::env::args().next().unwrap_or_else(|| "varve".to_owned());
+    let pool = &started.pool;
+    writeln!(
+        out,
+        "varve {} serves {} pool of {} on {}",
+        env!("CARGO_PKG_VERSION"),
+        if started.is_new { "a new" } else { "the" },
+        SizeBytes(pool.device_bytes),
+        pool.device
+    )?;
+    if options.memory.is_some() {
+        writeln!(out, "  it lives in memory: nothing is kept when it stops")?;
+    }
+    for problem in &pool.problems {
+        writeln!(out, "  problem: {problem}")?;
+    }
+    for volume in &started.volumes {
+        let mode = if volume.read_only { ", read-only" } else { "" };
+        writeln!(out, "  volume {}: {}{mode}", volume.name, SizeBytes(volume.size_bytes))?;
+    }
+    let rpc = rpc_option(options);
+    let name = started.volumes.first().map_or("vol0", |volume| volume.name.as_str());
+    writeln!(out, "\nConnect a Linux host (as root):")?;
+    for address in &started.listen {
+        writeln!(out, "  {}", connect_line(*address, name))?;
+    }
+    writeln!(out, "\nWorth trying from another terminal:")?;
+    writeln!(out, "  {program} volume list{rpc}")?;
+    writeln!(out, "  {program} synch create --label first{rpc}")?;
+    writeln!(out, "  {program} restore clone {name} --at synch:first --name {name}-first{rpc}")?;
+    writeln!(out, "\nCtrl-C stops it; a second start finds the data again.")?;
+    out.flush()
+}
+
+/// The exact command that connects a Linux host to a volume.
+fn connect_line(address: SocketAddr, volume: &str) -> String {
+    format!("nvme connect -t tcp -a {} -s {} -n {}", address.ip(), address.port(), nqn::of_volume(volume))
+}
+
+fn rpc_option(options: &ServeOptions) -> String {
+    let socket = options.rpc_socket();
+    if socket == Path::new(crate::cli::DEFAULT_SOCKET) {
+        String::new()
+    } else {
+        format!(" --rpc {}", socket.display())
+    }
+}
+
+/// Waits for a signal, and looks after the reactor meanwhile.
+fn watch(appliance: &Appliance, signals: &mut Signals) {
+    let mut alarmed = false;
+    loop {
+        if let Some(signal) = signals.pending().next() {
+            tracing::info!(signal, "stopping");
+            return;
+        }
+        std::thread::sleep(WATCH_INTERVAL.min(Duration::from_millis(100)));
+        let age = appliance.handle().turn_age().unwrap_or_default();
+        if age > TURN_ALARM && !alarmed {
+            tracing::error!(turn_ms = age.as_millis() as u64, "a turn of the reactor does not end");
+        }
+        alarmed = age > TURN_ALARM;
+    }
+}

@@ -1,0 +1,344 @@
+//! The appliance put together: one pool, its reactor, the NVMe/TCP target and the command plane. This is the only place that knows all layers.
+//!
+//! [`Appliance::start`] opens or creates the pool and serves it; it returns when hosts can connect, or with the reason why not. Each
+//! turn of the reactor polls, in this order: the target's input, the pool, the target's output; so a lone write goes from
+//! socket to log to answer in one turn.
+//!
+//! Start order, so that a failure harms nothing: the listen addresses are tried, the device is locked, the socket of the command plane is bound,
+//! and only then is a pool created or opened.
+
+mod command;
+mod thread;
+mod view;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+pub use command::serve;
+
+use crate::bdev::{Engine, FileDevice, FileOptions, OpenError};
+use crate::dma::BLOCK_BYTES;
+use crate::log::Geometry;
+use crate::log::geometry::{FIRST_SLOT_BLOCK, RESERVE_SLOTS, SEGMENT_BLOCKS_DEFAULT, SEGMENT_BLOCKS_MIN};
+use crate::nvmf::target::{ListenError, TargetConfig};
+use crate::reactor::{ReactorConfig, ReactorHandle};
+use crate::rpc::{App, Registry, RpcServer, RpcServerConfig, SocketError};
+use crate::volume::{PoolInfo, VolumeError, VolumeInfo};
+
+/// DMA memory of a pool unless configured otherwise, in bytes. Taken as it is needed.
+pub const DMA_BUDGET_BYTES: usize = 384 << 20;
+/// Size of the volume that a new pool begins with, in bytes.
+pub const FIRST_VOLUME_BYTES: u64 = 1 << 30;
+/// Its name.
+pub const FIRST_VOLUME_NAME: &str = "vol0";
+/// How many times the first volume's size a new pool has.
+pub const POOL_PER_VOLUME: u64 = 4;
+/// The name of the pool's file in its directory.
+pub const POOL_FILE_NAME: &str = "pool.varve";
+
+/// Where a pool's log lives.
+#[derive(Debug, Clone)]
+pub enum Backing {
+    /// A file or block device.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Size of a new file, in bytes, a multiple of 4096.
+        create_bytes: u64,
+        /// What moves the bytes.
+        engine: Engine,
+    },
+    /// Memory: nothing is kept. For trying and measuring.
+    Memory {
+        /// Its size in bytes, a multiple of 4096.
+        len_bytes: u64,
+    },
+}
+
+/// What to serve and how.
+#[derive(Debug, Clone)]
+pub struct ApplianceConfig {
+    /// Where the log lives.
+    pub backing: Backing,
+    /// Size of a segment of a new pool in blocks; `None`: by the size of the device.
+    pub segment_blocks: Option<u64>,
+    /// Size in bytes of the volume `vol0` of a new pool; `None`: it begins without.
+    pub first_volume_bytes: Option<u64>,
+    /// Where hosts connect.
+    pub listen: Vec<SocketAddr>,
+    /// The socket of the command plane; `None`: there is none.
+    pub rpc_socket: Option<PathBuf>,
+    /// How the reactor runs.
+    pub reactor: ReactorConfig,
+    /// How the target behaves.
+    pub target: TargetConfig,
+    /// Bound of DMA memory in bytes.
+    pub dma_budget_bytes: usize,
+    /// For [`Backing::Memory`]: takes all of its memory at the start instead of as it is written.
+    pub memory_resident: bool,
+}
+
+impl ApplianceConfig {
+    /// A pool on `backing`, reachable at `listen`, with defaults for all else.
+    pub fn new(backing: Backing, listen: SocketAddr) -> Self {
+        ApplianceConfig {
+            backing,
+            segment_blocks: None,
+            first_volume_bytes: Some(FIRST_VOLUME_BYTES),
+            listen: vec![listen],
+            rpc_socket: None,
+            reactor: ReactorConfig::default(),
+            target: TargetConfig::default(),
+            dma_budget_bytes: DMA_BUDGET_BYTES,
+            memory_resident: false,
+        }
+    }
+}
+
+/// Why an appliance did not start or did not stop well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("{0}; use --listen ADDRESS:PORT")]
+    Listen(#[from] ListenError),
+    /// An address cannot be listened on, which was found before anything was opened.
+    #[error(
+        "cannot listen on {address}: {source}; stop what uses it, or choose another with --listen ADDRESS:PORT"
+    )]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The device cannot be opened.
+    #[error("{0}")]
+    Device(#[from] OpenError),
+    /// There is no room for the pool's file.
+    #[error(
+        "{} needs {needed_bytes} bytes for a new pool and its file system has {free_bytes} free; use a smaller --pool-size, or another --dir",
+        path.display()
+    )]
+    TooLittleSpace {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        needed_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
+    },
+    /// A new pool would be too small to work.
+    #[error("a pool of {pool_bytes} bytes is too small; it needs at least {needed_bytes} (--pool-size)")]
+    PoolTooSmall {
+        /// What was asked for.
+        pool_bytes: u64,
+        /// The least.
+        needed_bytes: u64,
+    },
+    /// The memory for a pool cannot be had.
+    #[error("{0}")]
+    Memory(#[from] crate::bdev::memory::MemoryError),
+    /// The pool cannot be created or opened, or does not close.
+    #[error("{0}")]
+    Pool(#[from] VolumeError),
+    /// The command plane cannot be served.
+    #[error("{0}")]
+    Rpc(#[from] SocketError),
+    /// A directory cannot be made.
+    #[error("cannot make the directory {}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The configuration file cannot be applied.
+    #[error("{0}")]
+    Config(#[from] crate::rpc::config::ConfigFileError),
+    /// The system gives no threads or descriptors.
+    #[error("the reactor does not start: {0}")]
+    Reactor(std::io::Error),
+    /// The reactor ended without a word, which is a bug.
+    #[error("the reactor's thread ended unexpectedly; the log says more")]
+    ThreadEnded,
+}
+
+/// What a started appliance says of itself.
+#[derive(Debug, Clone)]
+pub struct Started {
+    /// Where hosts connect, with the ports that were bound.
+    pub listen: Vec<SocketAddr>,
+    /// The pool.
+    pub pool: PoolInfo,
+    /// The volumes.
+    pub volumes: Vec<VolumeInfo>,
+    /// Whether the pool is new.
+    pub is_new: bool,
+}
+
+/// A running appliance. Dropping it stops it without a clean close, as a crash would.
+pub struct Appliance {
+    handle: ReactorHandle<App>,
+    thread: Option<JoinHandle<Result<(), ServeError>>>,
+    rpc: Option<RpcServer>,
+    registry: Arc<Registry>,
+    started: Started,
+    clean: bool,
+}
+
+impl Appliance {
+    /// Starts an appliance; returns when hosts can connect.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub fn start(config: ApplianceConfig) -> Result<Self, ServeError> {
+        for &address in &config.listen {
+            // Tried and let go: what is opened later for good fails before anything was created.
+            TcpListener::bind(address).map_err(|source| ServeError::Address { address, source })?;
+        }
+        let device = open_device(&config)?;
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let (handle_sender, handle_receiver) = mpsc::sync_channel(1);
+        let thread_config = config.clone();
+        let thread = std::thread::Builder::new()
+            .name(config.reactor.name.clone())
+            .spawn(move || thread::run(&thread_config, device, &handle_sender, &sender))
+            .map_err(ServeError::Reactor)?;
+        let handle: ReactorHandle<App> = match handle_receiver.recv() {
+            Ok(handle) => handle,
+            Err(_) => return Err(join(thread).err().unwrap_or(ServeError::ThreadEnded)),
+        };
+        let registry = Arc::new(Registry::new(handle.clone()));
+        let rpc = match &config.rpc_socket {
+            Some(socket) => {
+                match RpcServer::start(RpcServerConfig::new(socket), Arc::<Registry>::clone(&registry) as _) {
+                    Ok(server) => Some(server),
+                    Err(error) => {
+                        handle.stop();
+                        // Its end matters less than why it was stopped.
+                        let _ = join(thread);
+                        return Err(error.into());
+                    }
+                }
+            }
+            None => None,
+        };
+        match receiver.recv() {
+            Ok(started) => {
+                Ok(Appliance { handle, thread: Some(thread), rpc, registry, started, clean: false })
+            }
+            Err(_) => Err(join(thread).err().unwrap_or(ServeError::ThreadEnded)),
+        }
+    }
+
+    /// What it said when it started.
+    pub fn started(&self) -> &Started {
+        &self.started
+    }
+
+    /// The first address that hosts connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.started.listen[0]
+    }
+
+    /// How to reach the reactor.
+    pub fn handle(&self) -> &ReactorHandle<App> {
+        &self.handle
+    }
+
+    /// Every JSON-RPC method.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Stops it: hosts are disconnected, the log is written and marked as cleanly closed.
+    ///
+    /// # Errors
+    /// Why the pool did not close well; what was acknowledged is safe all the same.
+    pub fn stop(mut self) -> Result<(), ServeError> {
+        self.clean = true;
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), ServeError> {
+        if let Some(rpc) = self.rpc.take() {
+            rpc.stop();
+        }
+        let clean = self.clean;
+        // A full mailbox or a stopped reactor changes nothing: the stop flag below is seen in any case.
+        let _ = self.handle.send(move |app| {
+            if !clean {
+                app.take_pool();
+            }
+        });
+        self.handle.stop();
+        self.thread.take().map_or(Ok(()), join)
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::warn!(%error, "the appliance did not stop well");
+        }
+    }
+}
+
+fn join(thread: JoinHandle<Result<(), ServeError>>) -> Result<(), ServeError> {
+    thread.join().unwrap_or(Err(ServeError::ThreadEnded))
+}
+
+/// A device that was opened, on its way to the reactor's thread.
+enum OpenedDevice {
+    File(FileDevice),
+    Memory { len_blocks: u64 },
+}
+
+fn open_device(config: &ApplianceConfig) -> Result<OpenedDevice, ServeError> {
+    match &config.backing {
+        Backing::Memory { len_bytes } => {
+            Ok(OpenedDevice::Memory { len_blocks: len_bytes / BLOCK_BYTES as u64 })
+        }
+        Backing::File { path, create_bytes, engine } => {
+            check_new(path, *create_bytes, config)?;
+            let options = FileOptions {
+                engine: *engine,
+                create_len_blocks: Some(create_bytes / BLOCK_BYTES as u64),
+                ..FileOptions::default()
+            };
+            Ok(OpenedDevice::File(FileDevice::open(path, &options)?))
+        }
+    }
+}
+
+/// Refuses to make a file that is too small for a pool, or that its file system cannot hold: it is sparse and would fail only later.
+fn check_new(path: &std::path::Path, needed_bytes: u64, config: &ApplianceConfig) -> Result<(), ServeError> {
+    if path.exists() {
+        return Ok(());
+    }
+    let device_blocks = needed_bytes / BLOCK_BYTES as u64;
+    let segment_blocks = config.segment_blocks.unwrap_or_else(|| segment_blocks_for(device_blocks));
+    if Geometry::fit(device_blocks, segment_blocks).is_none() {
+        let least_blocks = FIRST_SLOT_BLOCK + (RESERVE_SLOTS + 2) * segment_blocks;
+        let least_bytes = least_blocks * BLOCK_BYTES as u64;
+        return Err(ServeError::PoolTooSmall { pool_bytes: needed_bytes, needed_bytes: least_bytes });
+    }
+    let directory =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    // A file system that does not tell is given the benefit of the doubt.
+    let Ok(space) = rustix::fs::statvfs(directory) else { return Ok(()) };
+    let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
+    if free_bytes < needed_bytes {
+        return Err(ServeError::TooLittleSpace { path: path.to_owned(), needed_bytes, free_bytes });
+    }
+    Ok(())
+}
+
+/// The segment size for a device: 64 MiB, or less on a small device, so that it has about 64 segments.
+pub fn segment_blocks_for(device_blocks: u64) -> u64 {
+    let sixty_fourth = (device_blocks / 64).max(1);
+    let power = 1 << sixty_fourth.ilog2();
+    power.clamp(SEGMENT_BLOCKS_MIN, SEGMENT_BLOCKS_DEFAULT)
+}

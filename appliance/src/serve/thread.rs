@@ -1,0 +1,125 @@
+//! The reactor's thread of an appliance, from the opening of the pool to its close.
+
+use std::rc::Rc;
+use std::sync::mpsc::SyncSender;
+
+use super::view::View;
+use super::{ApplianceConfig, FIRST_VOLUME_NAME, OpenedDevice, ServeError, Started, segment_blocks_for};
+use crate::bdev::memory::{MemoryBdev, MemoryDisk};
+use crate::bdev::{Bdev, SharedBdev};
+use crate::dma::{BLOCK_BYTES, DmaPool};
+use crate::log::{CreateLog, Environment};
+use crate::nvmf::target::Target;
+use crate::reactor::{Interest, Local, Reactor, ReactorHandle, Source};
+use crate::rpc::App;
+use crate::volume::{CreateVolume, Pool, VolumeError};
+
+/// Runs an appliance on the calling thread until it is told to stop.
+pub(super) fn run(
+    config: &ApplianceConfig,
+    device: OpenedDevice,
+    handle: &SyncSender<ReactorHandle<App>>,
+    started: &SyncSender<Started>,
+) -> Result<(), ServeError> {
+    let mut reactor: Reactor<App> = Reactor::new(config.reactor.clone()).map_err(ServeError::Reactor)?;
+    reactor.pin();
+    let local = reactor.local();
+    let app = App::new(local.clone(), config.reactor.name.clone(), config.reactor.core);
+    let device = make_device(device, config.memory_resident)?;
+    // The starter may have given up; the start goes on, and the stop flag ends it.
+    let _ = handle.send(reactor.handle());
+    let (device, wake) = share(&local, device)?;
+    let dma = DmaPool::new(config.dma_budget_bytes);
+    let drive = {
+        let device = device.clone();
+        local.add_poller(move || {
+            let _ = wake.as_ref().map(Source::take_readable);
+            device.queue().drive()
+        })
+    };
+    let (pool, is_new) = reactor.run_until(&app, open(config.clone(), device, dma.clone()))?;
+    let target = Target::new(local.clone(), Rc::<Pool>::clone(&pool) as _, dma, config.target.clone());
+    add_pollers(&local, &pool, &target);
+    if is_new && let Some(size_bytes) = config.first_volume_bytes {
+        let request = CreateVolume { name: FIRST_VOLUME_NAME.to_owned(), size_bytes, uuid: None };
+        reactor.run_until(&app, Rc::clone(&pool).create_volume(request))?;
+    }
+    local.spawn(Rc::clone(&pool).load_inherited());
+    let mut listen = Vec::new();
+    for &address in &config.listen {
+        listen.push(target.listen(address)?);
+    }
+    app.set_target(Rc::new(View::new(target.clone(), config.target.clone())));
+    app.set_pool(Rc::clone(&pool));
+    let message = Started { listen, pool: pool.info(), volumes: pool.volumes(), is_new };
+    let _ = started.send(message);
+    reactor.run(&app);
+    app.take_target();
+    target.shutdown();
+    // Whoever took the pool away wants no clean close.
+    if app.take_pool().is_some() {
+        reactor.run_until(&app, Rc::clone(&pool).close())?;
+    }
+    local.remove_poller(drive);
+    Ok(())
+}
+
+fn make_device(device: OpenedDevice, memory_resident: bool) -> Result<Box<dyn Bdev>, ServeError> {
+    match device {
+        OpenedDevice::File(file) => Ok(file.handle()?),
+        OpenedDevice::Memory { len_blocks } => {
+            let disk = if memory_resident {
+                MemoryDisk::try_new_resident(len_blocks)?
+            } else {
+                MemoryDisk::try_new(len_blocks)?
+            };
+            let device: MemoryBdev = disk.open("memory");
+            Ok(Box::new(device))
+        }
+    }
+}
+
+/// Makes the device shareable, and has its completions wake the reactor.
+fn share(local: &Local, device: Box<dyn Bdev>) -> Result<(SharedBdev, Option<Source>), ServeError> {
+    let wake = match device.wake_fd() {
+        Some(fd) => Some(local.register(fd, Interest::Read).map_err(ServeError::Reactor)?),
+        None => None,
+    };
+    Ok((SharedBdev::new(device), wake))
+}
+
+/// Opens the pool on a device, or creates one on a blank device.
+async fn open(
+    config: ApplianceConfig,
+    device: SharedBdev,
+    dma: DmaPool,
+) -> Result<(Rc<Pool>, bool), VolumeError> {
+    let environment = Environment::system(dma);
+    if is_blank(&device, &environment).await? {
+        let segment_blocks =
+            config.segment_blocks.unwrap_or_else(|| segment_blocks_for(device.info().len_blocks));
+        let request = CreateLog { segment_blocks, working_set: None };
+        return Ok((Pool::create(device, environment, request).await?, true));
+    }
+    Ok((Pool::open(device, environment).await?, false))
+}
+
+/// Whether the places of both superblocks hold nothing but zeroes.
+async fn is_blank(device: &SharedBdev, environment: &Environment) -> Result<bool, VolumeError> {
+    for block in 0..crate::log::format::SUPERBLOCK_COPIES {
+        let failed = |error: &dyn std::fmt::Display| VolumeError::Failed { reason: error.to_string() };
+        let buffer = environment.dma.allocate(BLOCK_BYTES).map_err(|error| failed(&error))?;
+        let buffer = device.read(block, buffer).await.map_err(|error| failed(&error))?;
+        if buffer.as_slice().iter().any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn add_pollers(local: &Local, pool: &Rc<Pool>, target: &Target) {
+    let (receive, poll, send) = (target.clone(), Rc::clone(pool), target.clone());
+    local.add_poller(move || receive.poll_receive());
+    local.add_poller(move || poll.poll());
+    local.add_poller(move || send.poll_send());
+}

@@ -1,0 +1,82 @@
+//! Why an operation of the management plane failed.
+
+use crate::log::reader::ReadError;
+use crate::log::{AppendError, LogError};
+
+/// Why a management operation failed. Each message names the object and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// No volume has that name.
+    #[error("there is no volume '{name}'; `varve volume list` shows what there is")]
+    NoSuchVolume {
+        /// The name.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("a volume '{name}' exists already; choose another name")]
+    VolumeExists {
+        /// The name.
+        name: String,
+    },
+    /// The point does not exist.
+    #[error("there is no point '{point}': {reason}")]
+    NoSuchPoint {
+        /// The point as it was asked for.
+        point: String,
+        /// Why not, and what there is.
+        reason: String,
+    },
+    /// A value is not allowed.
+    #[error("invalid {what}: {reason}")]
+    Invalid {
+        /// Which value.
+        what: &'static str,
+        /// Why not, and what is allowed.
+        reason: String,
+    },
+    /// The pool has no room.
+    #[error("the pool has no room: {reason}")]
+    NoSpace {
+        /// What is used up.
+        reason: String,
+    },
+    /// It cannot be done now.
+    #[error("busy: {reason}")]
+    Busy {
+        /// What is in the way.
+        reason: String,
+    },
+    /// The pool or its device failed.
+    #[error("the pool failed: {reason}")]
+    Failed {
+        /// The failure.
+        reason: String,
+    },
+}
+
+impl From<AppendError> for VolumeError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Busy => VolumeError::Busy { reason: error.to_string() },
+            AppendError::Full { .. } | AppendError::EventTooLong { .. } => {
+                VolumeError::NoSpace { reason: error.to_string() }
+            }
+            AppendError::Poisoned { .. } => VolumeError::Failed { reason: error.to_string() },
+        }
+    }
+}
+
+impl From<LogError> for VolumeError {
+    fn from(error: LogError) -> Self {
+        VolumeError::Failed { reason: error.to_string() }
+    }
+}
+
+impl From<ReadError> for VolumeError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Memory(_) => VolumeError::Busy { reason: error.to_string() },
+            _ => VolumeError::Failed { reason: error.to_string() },
+        }
+    }
+}

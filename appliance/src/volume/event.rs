@@ -1,0 +1,116 @@
+//! Finding events in the log: put their chunks together, and read their text from whichever copy is whole.
+
+use crate::log::format::{EventHead, EventKind};
+use crate::log::reader::{PlacedEntry, ReadError};
+use crate::log::{Lsn, SharedLog, checksum::crc32c};
+
+/// An event that was seen in the entries of a segment; its text is not read yet.
+pub(super) struct FoundEvent {
+    pub(super) kind: EventKind,
+    /// The position of the event.
+    pub(super) lsn: Lsn,
+    pub(super) time_ns: u64,
+    text_bytes: u64,
+    /// For each copy, the position and CRC32C of each chunk, last chunk first.
+    copies: [Vec<(Lsn, u32)>; EventHead::COPIES as usize],
+}
+
+impl FoundEvent {
+    /// How many blocks its text has.
+    pub(super) fn chunks(&self) -> usize {
+        self.copies[0].len()
+    }
+
+    /// Position and CRC32C of a block of its text, counted from the text's beginning.
+    pub(super) fn chunk(&self, copy: u16, chunk: usize) -> Option<(Lsn, u32)> {
+        let chunks = self.copies.get(usize::from(copy))?;
+        chunks.get(chunks.len().checked_sub(chunk + 1)?).copied()
+    }
+
+    /// Cuts the blocks of the text to its length; `None` when they are too short for it.
+    pub(super) fn cut(&self, mut blocks: Vec<u8>) -> Option<Vec<u8>> {
+        let len = usize::try_from(self.text_bytes).ok().filter(|&len| len <= blocks.len())?;
+        blocks.truncate(len);
+        Some(blocks)
+    }
+}
+
+/// Collects events from entries that come newest first.
+#[derive(Default)]
+pub(super) struct EventCollector {
+    open: Option<FoundEvent>,
+    pub(super) found: Vec<FoundEvent>,
+}
+
+impl EventCollector {
+    /// Takes one entry of kind event.
+    pub(super) fn see(&mut self, placed: &PlacedEntry) {
+        let head = EventHead::decode(placed.entry.block().0);
+        let Some(kind) = head.kind else { return };
+        if placed.entry.is_last() {
+            self.open = Some(FoundEvent {
+                kind,
+                lsn: placed.lsn,
+                time_ns: placed.time_ns,
+                text_bytes: placed.entry.value(),
+                copies: [Vec::new(), Vec::new()],
+            });
+        }
+        // Chunks without a last one belong to an event that was never finished.
+        let Some(event) = &mut self.open else { return };
+        if let Some(copy) = event.copies.get_mut(usize::from(head.copy)) {
+            copy.push((placed.lsn, placed.entry.crc()));
+        }
+        if head.copy == 0 && head.chunk == 0 {
+            self.found.extend(self.open.take());
+        }
+    }
+}
+
+/// Reads an event's text; `None` when no copy of some chunk is whole.
+pub(super) async fn read_event(log: &SharedLog, event: &FoundEvent) -> Result<Option<Vec<u8>>, ReadError> {
+    let chunks = event.copies[0].len();
+    let mut text = Vec::with_capacity(event.text_bytes as usize);
+    for chunk in (0..chunks).rev() {
+        let mut whole = None;
+        for copy in &event.copies {
+            let Some(&(lsn, crc)) = copy.get(chunk) else { continue };
+            whole = read_chunk(log, lsn, crc).await?;
+            if whole.is_some() {
+                break;
+            }
+            let mut log = log.borrow_mut();
+            let sequence = log.geometry().sequence_of(lsn);
+            log.note_problem(
+                sequence,
+                format!("the block at LSN {lsn}, one of two copies of an event, is damaged"),
+            );
+        }
+        match whole {
+            Some(bytes) => text.extend_from_slice(&bytes),
+            None => return Ok(None),
+        }
+    }
+    if event.text_bytes as usize > text.len() {
+        return Ok(None);
+    }
+    text.truncate(event.text_bytes as usize);
+    Ok(Some(text))
+}
+
+async fn read_chunk(log: &SharedLog, lsn: Lsn, crc: u32) -> Result<Option<Vec<u8>>, ReadError> {
+    let (buffered, slot, reader) = {
+        let log = log.borrow();
+        let sequence = log.geometry().sequence_of(lsn);
+        (log.buffered(lsn), log.table().slot(sequence).ok_or(ReadError::NoSegment(sequence)), log.reader())
+    };
+    if let Some(block) = buffered {
+        return Ok((crc32c(&block) == crc).then(|| block.to_vec()));
+    }
+    match reader.read_checked(slot?, lsn, crc).await {
+        Ok(block) => Ok(block.map(|block| block.as_slice().to_vec())),
+        // A device that cannot read one copy may still read the other.
+        Err(ReadError::Device(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

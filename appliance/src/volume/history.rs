@@ -1,0 +1,306 @@
+//! The past: what a point is, which volumes there were, and the index of an image at a point (DESIGN sections 7 and 9).
+//!
+//! The state at LSN P is decided by the entries at or before P. An index at P is built by scanning backward from P, each block's first sight
+//! winning (R28, R29), over at most W+1 segments for each generation of a clone (R30); the count is asserted and reported.
+
+use std::rc::Rc;
+
+use super::catalog::{Catalog, CatalogVolume};
+use super::error::VolumeError;
+use super::event::{EventCollector, read_event};
+use super::index::{Index, IndexBuilder, Mapping};
+use super::info::{PointKind, ResolvedPoint, VolumeAt};
+use super::point::Point;
+use super::pool::Pool;
+use crate::dma::BLOCK_BYTES;
+use crate::log::format::{EntryKind, EventKind};
+use crate::log::reader::{PlacedEntry, load_segment};
+use crate::log::{Lsn, SegmentSeq};
+use crate::reactor::yield_now;
+
+/// How an index was built.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ScanReport {
+    /// The most segments that one generation touched.
+    pub(super) segments_touched: u64,
+    /// Entries looked at.
+    pub(super) entries_scanned: u64,
+}
+
+/// The end of a command at or before a position.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Boundary {
+    pub(super) lsn: Lsn,
+    pub(super) time_ns: u64,
+    is_event: bool,
+}
+
+impl Pool {
+    /// Turns a point into an LSN and says what it is.
+    ///
+    /// # Errors
+    /// [`VolumeError::NoSuchPoint`] says what there is instead.
+    pub async fn resolve(self: Rc<Self>, point: Point) -> Result<ResolvedPoint, VolumeError> {
+        let lsn = self.locate(&point).await?;
+        let boundary = self.boundary(lsn).await?;
+        let catalog = self.catalog_at(boundary.lsn).await?;
+        let kind = self.kind_of(&boundary);
+        let volumes = catalog
+            .volumes
+            .iter()
+            .map(|volume| VolumeAt {
+                name: volume.name.clone(),
+                size_bytes: volume.size_blocks * BLOCK_BYTES as u64,
+            })
+            .collect();
+        Ok(ResolvedPoint {
+            point: point.to_string(),
+            lsn: boundary.lsn.0,
+            time_ns: boundary.time_ns,
+            kind,
+            volumes,
+        })
+    }
+
+    fn kind_of(&self, boundary: &Boundary) -> PointKind {
+        let state = self.state.borrow();
+        if boundary.lsn.0 == 0 {
+            PointKind::Beginning
+        } else if let Some(synch) = state.synchs.iter().find(|synch| synch.lsn == boundary.lsn.0) {
+            PointKind::Synch(synch.clone())
+        } else if let Some(snapshot) =
+            state.catalog.snapshots.iter().find(|snapshot| snapshot.lsn == boundary.lsn.0)
+        {
+            PointKind::Snapshot(snapshot.into())
+        } else if boundary.is_event {
+            PointKind::Event
+        } else {
+            PointKind::Write
+        }
+    }
+
+    /// The position that a point names, before it is moved to the end of a command.
+    async fn locate(&self, point: &Point) -> Result<Lsn, VolumeError> {
+        let no_such = |reason: String| VolumeError::NoSuchPoint { point: point.to_string(), reason };
+        // What is appended so far is made readable as entries, so that "now" is now.
+        let (head, now_ns) = {
+            let mut log = self.log.borrow_mut();
+            let head = log.head_lsn();
+            log.close_up_to(head);
+            (head, log.environment().clock.wall_ns().max(log.last_time_ns()))
+        };
+        let newest = Lsn(head.0.saturating_sub(1));
+        match point {
+            Point::Lsn(lsn) if *lsn > newest.0 => Err(no_such(format!("the log ends at lsn:{newest}"))),
+            Point::Lsn(lsn) => Ok(Lsn(*lsn)),
+            Point::Time(time_ns) if *time_ns > now_ns => Err(no_such("it lies in the future".to_owned())),
+            Point::Time(time_ns) => self.locate_time(*time_ns, &no_such).await,
+            Point::Ago(span_ns) => self.locate_time(now_ns.saturating_sub(*span_ns), &no_such).await,
+            Point::Synch(name) => {
+                let state = self.state.borrow();
+                let by_id =
+                    name.parse().ok().and_then(|id: u64| state.synchs.iter().find(|synch| synch.id == id));
+                // Of several synchs with one label the newest is meant.
+                let found = by_id.or_else(|| state.synchs.iter().rev().find(|synch| &synch.label == name));
+                found.map(|synch| Lsn(synch.lsn)).ok_or_else(|| {
+                    no_such(
+                        "no synch has that label or id; `varve synch list` shows what there is".to_owned(),
+                    )
+                })
+            }
+            Point::Snapshot(name) => {
+                let state = self.state.borrow();
+                let found = state.catalog.snapshots.iter().find(|snapshot| &snapshot.name == name);
+                found.map(|snapshot| Lsn(snapshot.lsn)).ok_or_else(|| {
+                    no_such("no snapshot has that name; `varve snapshot list` shows what there is".to_owned())
+                })
+            }
+        }
+    }
+
+    /// The end of the last record whose time is not after `time_ns`. Times never fall along the log, so this is monotone.
+    async fn locate_time(
+        &self,
+        time_ns: u64,
+        no_such: &dyn Fn(String) -> VolumeError,
+    ) -> Result<Lsn, VolumeError> {
+        let sequences: Vec<SegmentSeq> = {
+            let log = self.log.borrow();
+            if time_ns < log.created_ns() {
+                let created = Point::Time(log.created_ns());
+                return Err(no_such(format!("the pool was created at {created}")));
+            }
+            let there = log.table().iter().rev().filter(|(_, segment)| segment.slot.is_some());
+            let opened = there.filter(|(_, segment)| segment.opened_ns <= time_ns);
+            opened.map(|(sequence, _)| sequence).collect()
+        };
+        for sequence in sequences {
+            let entries = load_segment(&self.log, sequence).await?;
+            let last = entries.records().rev().find(|(line, _)| line.time_ns() <= time_ns);
+            if let Some((line, _)) = last {
+                return Ok(Lsn(line.end_lsn().0 - 1));
+            }
+            yield_now().await;
+        }
+        Ok(Lsn(0))
+    }
+
+    /// The end of the last whole command at or before `lsn`; LSN 0 when there is none.
+    pub(super) async fn boundary(&self, lsn: Lsn) -> Result<Boundary, VolumeError> {
+        let (created_ns, mut sequence, oldest) = {
+            let log = self.log.borrow();
+            (log.created_ns(), log.geometry().sequence_of(lsn), log.table().oldest())
+        };
+        loop {
+            if self.log.borrow().table().get(sequence).is_some_and(|segment| segment.slot.is_some()) {
+                let entries = load_segment(&self.log, sequence).await?;
+                let mut found = None;
+                entries.visit_backward(lsn, |placed| {
+                    if placed.entry.is_last() {
+                        let is_event = placed.entry.kind() == Some(EntryKind::Event);
+                        found = Some(Boundary { lsn: placed.lsn, time_ns: placed.time_ns, is_event });
+                    }
+                    found.is_none()
+                });
+                if let Some(boundary) = found {
+                    return Ok(boundary);
+                }
+            }
+            if sequence <= oldest {
+                return Ok(Boundary { lsn: Lsn(0), time_ns: created_ns, is_event: false });
+            }
+            sequence = SegmentSeq(sequence.0 - 1);
+        }
+    }
+
+    /// The catalog in force at a position: the newest at or before it that can be read.
+    pub(super) async fn catalog_at(&self, lsn: Lsn) -> Result<Catalog, VolumeError> {
+        let (mut sequence, oldest) = {
+            let log = self.log.borrow();
+            (log.geometry().sequence_of(lsn), log.table().oldest())
+        };
+        loop {
+            if self.log.borrow().table().get(sequence).is_some_and(|segment| segment.slot.is_some()) {
+                let entries = load_segment(&self.log, sequence).await?;
+                let mut collector = EventCollector::default();
+                entries.visit_backward(lsn, |placed| {
+                    if placed.entry.kind() == Some(EntryKind::Event) {
+                        collector.see(&placed);
+                    }
+                    true
+                });
+                for event in collector.found.iter().filter(|event| event.kind == EventKind::Catalog) {
+                    if let Some(catalog) =
+                        read_event(&self.log, event).await?.and_then(|text| Catalog::decode(&text))
+                    {
+                        return Ok(catalog);
+                    }
+                    let problem =
+                        format!("the catalog at LSN {} is damaged; an older one is used", event.lsn);
+                    self.note_problem(problem);
+                }
+            }
+            if sequence <= oldest {
+                return Ok(Catalog::default());
+            }
+            sequence = SegmentSeq(sequence.0 - 1);
+        }
+    }
+
+    /// Remembers a problem for the operator, once.
+    pub(super) fn note_problem(&self, problem: String) {
+        let mut state = self.state.borrow_mut();
+        if !state.problems.contains(&problem) {
+            tracing::warn!(problem, "the pool has a problem");
+            state.problems.push(problem);
+        }
+    }
+
+    /// The index of a volume's image at a position, by scanning backward from there.
+    pub(super) async fn index_at(
+        &self,
+        catalog: &Catalog,
+        volume: &CatalogVolume,
+        lsn: Lsn,
+    ) -> Result<(Index, ScanReport), VolumeError> {
+        let mut builder = IndexBuilder::new(volume.size_blocks);
+        let mut report = ScanReport::default();
+        self.scan_generations(catalog, volume.image, lsn, &mut builder, &mut report).await?;
+        Ok((builder.finish(), report))
+    }
+
+    /// Feeds a builder with the entries of an image at or before `lsn`, newest first, and then with its ancestors'.
+    pub(super) async fn scan_generations(
+        &self,
+        catalog: &Catalog,
+        image: u16,
+        lsn: Lsn,
+        builder: &mut IndexBuilder,
+        report: &mut ScanReport,
+    ) -> Result<(), VolumeError> {
+        let mut next = Some((image, lsn));
+        while let Some((image, lsn)) = next {
+            let generation = catalog.image(image);
+            let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
+            let touched = self.scan_image(image, born, lsn, builder, report).await?;
+            report.segments_touched = report.segments_touched.max(touched);
+            next = generation
+                .and_then(|generation| generation.parent)
+                .map(|parent| (parent.image, Lsn(parent.lsn)));
+        }
+        Ok(())
+    }
+
+    /// One generation: the entries of `image` after `born` and at or before `lsn`. Returns how many segments were touched.
+    async fn scan_image(
+        &self,
+        image: u16,
+        born: Lsn,
+        lsn: Lsn,
+        builder: &mut IndexBuilder,
+        report: &mut ScanReport,
+    ) -> Result<u64, VolumeError> {
+        let (newest, oldest, bound) = {
+            let log = self.log.borrow();
+            let geometry = log.geometry();
+            let newest = geometry.sequence_of(lsn);
+            // W+1 segments that end at P; none from before the image's birth or the log's oldest segment.
+            let reach = SegmentSeq(newest.0.saturating_sub(geometry.working_set));
+            let oldest = reach.max(geometry.sequence_of(born)).max(log.table().oldest());
+            (newest, oldest, geometry.working_set + 1)
+        };
+        let mut touched = 0;
+        let mut sequence = newest;
+        while sequence >= oldest {
+            if self.log.borrow().table().get(sequence).is_some_and(|segment| segment.slot.is_some()) {
+                touched += 1;
+                assert!(touched <= bound, "a scan stays within W+1 segments");
+                let entries = load_segment(&self.log, sequence).await?;
+                entries.visit_backward(lsn, |placed| {
+                    report.entries_scanned += 1;
+                    if placed.entry.image().0 == image {
+                        see(builder, &placed);
+                    }
+                    true
+                });
+                yield_now().await;
+            }
+            if sequence.0 == 0 {
+                break;
+            }
+            sequence = SegmentSeq(sequence.0 - 1);
+        }
+        Ok(touched)
+    }
+}
+
+/// Shows an entry to a builder.
+pub(super) fn see(builder: &mut IndexBuilder, placed: &PlacedEntry) {
+    match placed.entry.kind() {
+        Some(EntryKind::Write | EntryKind::Copied) => {
+            builder.see_write(placed.entry.block().0, Mapping::new(placed.lsn, placed.entry.crc()));
+        }
+        Some(EntryKind::Trim) => builder.see_trim(placed.entry.block().0, placed.entry.value()),
+        Some(EntryKind::Event) | None => {}
+    }
+}

@@ -1,0 +1,272 @@
+//! What the management plane is told: plain data, serialised as it is shown in JSON. Sizes in bytes unless named otherwise,
+//! times in nanoseconds since the Unix epoch.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::VolumeId;
+
+/// A pool as `pool_list` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PoolInfo {
+    /// Its UUID, from its superblock.
+    pub uuid: Uuid,
+    /// The primary device.
+    pub device: String,
+    /// The kind of the primary device: `memory`, `uring`, `threads`.
+    pub device_kind: String,
+    /// Size of the primary device.
+    pub device_bytes: u64,
+    /// Size of a segment.
+    pub segment_bytes: u64,
+    /// Slots on the device.
+    pub slots: u64,
+    /// Working set: how many segments the live data may span (W).
+    pub working_set_segments: u64,
+    /// When it was created.
+    pub created_ns: u64,
+    /// How many volumes it holds.
+    pub volumes: u64,
+    /// `online`, or `failed` once a log write has failed.
+    pub state: String,
+    /// Why it is not `online`, and what recovery found damaged, in words for the operator.
+    pub problems: Vec<String>,
+}
+
+/// Counters and gauges as `pool_stats` shows them.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PoolStats {
+    /// The next position that the log will give out.
+    pub head_lsn: u64,
+    /// Every entry up to here has been written.
+    pub written_lsn: u64,
+    /// Every entry up to here survives loss of power.
+    pub stable_lsn: u64,
+    /// Blocks of the log used, headers and trailers included.
+    pub log_used_blocks: u64,
+    /// Blocks of the log before writes are refused.
+    pub log_capacity_blocks: u64,
+    /// Data blocks that hosts wrote since start.
+    pub host_written_blocks: u64,
+    /// Data blocks read for hosts since start.
+    pub host_read_blocks: u64,
+    /// Blocks written to the device since start: data, headers, trailers.
+    pub device_written_blocks: u64,
+    /// Records written since start.
+    pub records: u64,
+    /// Device flushes since start.
+    pub flushes: u64,
+    /// Blocks whose checksum was wrong when read, since start.
+    pub checksum_errors: u64,
+    /// Memory of all indexes.
+    pub index_bytes: u64,
+    /// DMA memory handed out.
+    pub dma_in_use_bytes: u64,
+    /// Bound of DMA memory.
+    pub dma_budget_bytes: u64,
+    /// Blocks mapped, over all volumes.
+    pub mapped_blocks: u64,
+}
+
+/// The state of a segment (R4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SegmentState {
+    /// Being written.
+    Current,
+    /// Sealed and in the working set.
+    Active,
+    /// Holds nothing live.
+    Inactive,
+    /// Free to become current.
+    Recycle,
+}
+
+/// A segment as `pool_segments` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SegmentInfo {
+    /// Its sequence; `None` for a free slot.
+    pub sequence: Option<u64>,
+    /// The slot on the device.
+    pub slot: u64,
+    /// Its state.
+    pub state: SegmentState,
+    /// First position.
+    pub first_lsn: u64,
+    /// Blocks used by records so far.
+    pub used_blocks: u64,
+    /// When it was opened.
+    pub opened_ns: u64,
+    /// Entries in it.
+    pub entries: u64,
+    /// What recovery or a reader found wrong with it, empty when nothing.
+    pub problems: Vec<String>,
+}
+
+/// Whether a volume can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeState {
+    /// Served.
+    Online,
+    /// Its inherited index is being rebuilt; requests wait.
+    Loading,
+    /// Damaged: parts of it read as media errors.
+    Degraded,
+}
+
+/// Where an image came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageParent {
+    /// The parent image.
+    pub image: u16,
+    /// The point of the parent that it started from.
+    pub lsn: u64,
+}
+
+/// A volume as `volume_list` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VolumeInfo {
+    /// Its handle while the appliance runs.
+    #[serde(skip, default = "no_volume")]
+    pub id: VolumeId,
+    /// Its name.
+    pub name: String,
+    /// Its UUID, which is also the namespace's.
+    pub uuid: Uuid,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// Whether it can be used.
+    pub state: VolumeState,
+    /// Its image.
+    pub image: u16,
+    /// For a clone: from where.
+    pub parent: Option<ImageParent>,
+    /// When it was created.
+    pub created_ns: u64,
+    /// Blocks that have contents.
+    pub mapped_blocks: u64,
+    /// Activity since start.
+    pub stats: VolumeStats,
+}
+
+fn no_volume() -> VolumeId {
+    VolumeId(u32::MAX)
+}
+
+/// A volume's activity since start.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct VolumeStats {
+    /// Read requests completed.
+    pub reads: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Write requests completed.
+    pub writes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Trim and write-zeroes requests.
+    pub trims: u64,
+    /// Bytes they covered.
+    pub trimmed_bytes: u64,
+    /// Flush requests.
+    pub flushes: u64,
+    /// Requests that ended in an error.
+    pub errors: u64,
+}
+
+/// A synch event as `synch_list` shows it (R25).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SynchInfo {
+    /// Its number, unique in the pool.
+    pub id: u64,
+    /// Its label.
+    pub label: String,
+    /// Its position: the state of every volume at this LSN is the state at the synch.
+    pub lsn: u64,
+    /// When.
+    pub time_ns: u64,
+    /// What the caller gave.
+    pub details: serde_json::Value,
+}
+
+/// A snapshot as `snapshot_list` shows it: an LSN with a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotInfo {
+    /// Its name.
+    pub name: String,
+    /// Its position.
+    pub lsn: u64,
+    /// When it was taken.
+    pub time_ns: u64,
+}
+
+/// What a resolved point is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PointKind {
+    /// The end of a host's command.
+    Write,
+    /// A change of the pool's volumes, or another event of the pool's own.
+    Event,
+    /// A synch event.
+    Synch(SynchInfo),
+    /// A snapshot.
+    Snapshot(SnapshotInfo),
+    /// The pool's birth: everything is empty.
+    Beginning,
+}
+
+/// A point, resolved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResolvedPoint {
+    /// The point that was asked for, as text.
+    pub point: String,
+    /// The LSN: the state there holds every entry at or before it.
+    pub lsn: u64,
+    /// The time of the record at the point.
+    pub time_ns: u64,
+    /// What it is.
+    pub kind: PointKind,
+    /// The volumes that existed there: name and size in bytes.
+    pub volumes: Vec<VolumeAt>,
+}
+
+/// A volume as it was at a point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VolumeAt {
+    /// Its name then.
+    pub name: String,
+    /// Its size then.
+    pub size_bytes: u64,
+}
+
+/// The answer of `restore_clone`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CloneInfo {
+    /// The new volume.
+    pub volume: VolumeInfo,
+    /// The point it starts from.
+    pub point: ResolvedPoint,
+    /// The most segments that one generation's scan touched; never above W+1 (R30).
+    pub segments_touched: u64,
+    /// The bound: W+1.
+    pub segments_bound: u64,
+    /// Entries looked at.
+    pub entries_scanned: u64,
+    /// How long the index took to build.
+    pub elapsed_us: u64,
+}
+
+/// A change of the set of volumes, for whoever serves them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VolumeEvent {
+    /// A volume can be served.
+    Created(VolumeId),
+    /// A volume is gone.
+    Deleted(VolumeId),
+    /// A volume has another size.
+    Resized(VolumeId),
+}

@@ -1,0 +1,429 @@
+//! The nouns of the management plane: volumes, synchs, snapshots, clones.
+//!
+//! Every change is a new catalog in the log. It takes effect when it is appended, and is answered when it is stable, so an answer is never taken
+//! back by a crash; a crash in between leaves the change whole or not at all.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume};
+use super::error::VolumeError;
+use super::index::Index;
+use super::info::{CloneInfo, ImageParent, SnapshotInfo, SynchInfo, VolumeEvent, VolumeInfo, VolumeStats};
+use super::point::Point;
+use super::pool::{Pool, Volume, VolumeIndex};
+use super::request::VolumeId;
+use crate::dma::BLOCK_BYTES;
+use crate::log::format::EventKind;
+use crate::log::{AppendError, ImageId, Lsn, recovery};
+use crate::reactor::yield_now;
+
+/// The most volumes of a pool.
+pub const VOLUMES_MAX: usize = 1024;
+/// The longest name, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+/// The largest volume, in blocks (256 TiB).
+pub const VOLUME_BLOCKS_MAX: u64 = 1 << 36;
+/// The longest label of a synch, in bytes.
+pub const LABEL_BYTES_MAX: usize = 256;
+/// The longest details of a synch, in bytes of JSON.
+pub const DETAILS_BYTES_MAX: usize = 16_384;
+/// How often a full pipeline is waited for before an operation gives up.
+const BUSY_TURNS_MAX: usize = 1_000_000;
+
+/// What a new volume shall be.
+#[derive(Debug, Clone)]
+pub struct CreateVolume {
+    /// Its name: 1 to 64 letters, digits, `.`, `_` or `-`.
+    pub name: String,
+    /// Its size, a multiple of 4096.
+    pub size_bytes: u64,
+    /// Its UUID; `None`: a new random one.
+    pub uuid: Option<Uuid>,
+}
+
+impl Pool {
+    /// Creates an empty volume.
+    ///
+    /// # Errors
+    /// A bad name or size, a name that exists, no room, a failed pool.
+    pub async fn create_volume(self: Rc<Self>, request: CreateVolume) -> Result<VolumeInfo, VolumeError> {
+        check_name("volume name", &request.name)?;
+        let size_blocks = check_size(request.size_bytes)?;
+        let (created_ns, uuid) = {
+            let log = self.log.borrow();
+            let environment = log.environment();
+            (environment.clock.wall_ns(), request.uuid.unwrap_or_else(|| environment.random.uuid()))
+        };
+        let lsn = self
+            .change(|catalog, born_lsn| {
+                let image = add_image(catalog, None, born_lsn)?;
+                let volume = CatalogVolume {
+                    name: request.name.clone(),
+                    uuid,
+                    size_blocks,
+                    read_only: false,
+                    image,
+                    created_ns,
+                };
+                add_volume(catalog, volume)
+            })
+            .await?;
+        let id = self.add_volume(&request.name, Index::new(size_blocks));
+        recovery::stable(&self.log, lsn.plus(1)).await?;
+        self.announce(id, &request.name)
+    }
+
+    /// Deletes a volume. Its history stays until it leaves the log.
+    ///
+    /// # Errors
+    /// No such volume, a failed pool.
+    pub async fn delete_volume(self: Rc<Self>, name: String) -> Result<(), VolumeError> {
+        let lsn = self
+            .change(|catalog, _| {
+                let before = catalog.volumes.len();
+                catalog.volumes.retain(|volume| volume.name != name);
+                if catalog.volumes.len() == before {
+                    return Err(VolumeError::NoSuchVolume { name: name.clone() });
+                }
+                catalog.prune_images();
+                Ok(())
+            })
+            .await?;
+        {
+            let mut state = self.state.borrow_mut();
+            if let Some(id) = state.find(&name) {
+                state.volumes[id.0 as usize] = None;
+                state.events.push_back(VolumeEvent::Deleted(id));
+            }
+        }
+        recovery::stable(&self.log, lsn.plus(1)).await?;
+        Ok(())
+    }
+
+    /// Grows a volume. Shrinking is refused.
+    ///
+    /// # Errors
+    /// No such volume, a size that is not larger, a failed pool.
+    pub async fn resize_volume(
+        self: Rc<Self>,
+        name: String,
+        size_bytes: u64,
+    ) -> Result<VolumeInfo, VolumeError> {
+        let size_blocks = check_size(size_bytes)?;
+        let lsn = self
+            .change(|catalog, _| {
+                let Some(volume) = catalog.volumes.iter_mut().find(|volume| volume.name == name) else {
+                    return Err(VolumeError::NoSuchVolume { name: name.clone() });
+                };
+                if size_blocks < volume.size_blocks {
+                    let now_bytes = volume.size_blocks * BLOCK_BYTES as u64;
+                    let reason = format!("volume '{name}' has {now_bytes} bytes; a volume can only grow");
+                    return Err(VolumeError::Invalid { what: "size", reason });
+                }
+                volume.size_blocks = size_blocks;
+                Ok(())
+            })
+            .await?;
+        let id = self
+            .state
+            .borrow()
+            .find(&name)
+            .ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
+        if let Some(volume) = self.state.borrow_mut().volume_mut(id) {
+            volume.size_blocks = size_blocks;
+        }
+        recovery::stable(&self.log, lsn.plus(1)).await?;
+        self.state.borrow_mut().events.push_back(VolumeEvent::Resized(id));
+        self.volume(id).ok_or(VolumeError::NoSuchVolume { name })
+    }
+
+    /// Writes a synch event: the blocks of all volumes are consistent now, says the caller (R25, R26). All writes submitted before are before it.
+    ///
+    /// # Errors
+    /// A label or details that are too long, no room, a failed pool.
+    pub async fn create_synch(
+        self: Rc<Self>,
+        label: String,
+        details: serde_json::Value,
+    ) -> Result<SynchInfo, VolumeError> {
+        if label.is_empty() || label.len() > LABEL_BYTES_MAX || label.chars().any(char::is_control) {
+            let reason = format!("it must have 1 to {LABEL_BYTES_MAX} bytes and no control characters");
+            return Err(VolumeError::Invalid { what: "label", reason });
+        }
+        if details.to_string().len() > DETAILS_BYTES_MAX {
+            let reason = format!("they may have at most {DETAILS_BYTES_MAX} bytes of JSON");
+            return Err(VolumeError::Invalid { what: "details", reason });
+        }
+        for _ in 0..BUSY_TURNS_MAX {
+            let appended = {
+                let mut state = self.state.borrow_mut();
+                let mut log = self.log.borrow_mut();
+                let time_ns = log.environment().clock.wall_ns().max(log.last_time_ns());
+                let id = state.catalog.next_synch;
+                let mut synch =
+                    SynchInfo { id, label: label.clone(), lsn: 0, time_ns, details: details.clone() };
+                let text =
+                    serde_json::to_vec(&synch).unwrap_or_else(|_| unreachable!("a synch is plain data"));
+                match log.append_event(EventKind::Synch, &text) {
+                    Ok(lsn) => {
+                        synch.lsn = lsn.0;
+                        state.catalog.next_synch += 1;
+                        // Every new segment's catalog must know that the id is taken.
+                        log.set_catalog(Rc::from(state.catalog.encode()))?;
+                        state.synchs.push(synch.clone());
+                        Some(synch)
+                    }
+                    Err(AppendError::Busy) => None,
+                    Err(error) => return Err(error.into()),
+                }
+            };
+            if let Some(synch) = appended {
+                recovery::stable(&self.log, Lsn(synch.lsn).plus(1)).await?;
+                return Ok(synch);
+            }
+            yield_now().await;
+        }
+        Err(AppendError::Busy.into())
+    }
+
+    /// Gives the present point a name.
+    ///
+    /// # Errors
+    /// A bad name, a name that exists, a failed pool.
+    pub async fn create_snapshot(self: Rc<Self>, name: String) -> Result<SnapshotInfo, VolumeError> {
+        check_name("snapshot name", &name)?;
+        let (point, time_ns) = {
+            let log = self.log.borrow();
+            (
+                Lsn(log.head_lsn().0.saturating_sub(1)),
+                log.environment().clock.wall_ns().max(log.last_time_ns()),
+            )
+        };
+        // Commands are appended whole, so the head is the end of one.
+        let snapshot = CatalogSnapshot { name: name.clone(), lsn: point.0, time_ns };
+        let lsn = self
+            .change(|catalog, _| {
+                if catalog.snapshots.iter().any(|snapshot| snapshot.name == name) {
+                    let reason = format!("a snapshot '{name}' exists already; choose another name");
+                    return Err(VolumeError::Invalid { what: "snapshot name", reason });
+                }
+                catalog.snapshots.push(snapshot.clone());
+                Ok(())
+            })
+            .await?;
+        recovery::stable(&self.log, lsn.plus(1)).await?;
+        Ok((&snapshot).into())
+    }
+
+    /// Forgets a snapshot's name.
+    ///
+    /// # Errors
+    /// No such snapshot, a failed pool.
+    pub async fn delete_snapshot(self: Rc<Self>, name: String) -> Result<(), VolumeError> {
+        let lsn = self
+            .change(|catalog, _| {
+                let before = catalog.snapshots.len();
+                catalog.snapshots.retain(|snapshot| snapshot.name != name);
+                if catalog.snapshots.len() == before {
+                    let reason = "`varve snapshot list` shows what there is".to_owned();
+                    return Err(VolumeError::NoSuchPoint { point: format!("snapshot:{name}"), reason });
+                }
+                Ok(())
+            })
+            .await?;
+        recovery::stable(&self.log, lsn.plus(1)).await?;
+        Ok(())
+    }
+
+    /// Every snapshot, oldest first.
+    pub fn snapshots(&self) -> Vec<SnapshotInfo> {
+        let mut snapshots: Vec<SnapshotInfo> =
+            self.state.borrow().catalog.snapshots.iter().map(Into::into).collect();
+        snapshots.sort_by_key(|snapshot| snapshot.lsn);
+        snapshots
+    }
+
+    /// Opens a point of a volume as a new volume (DESIGN section 9). The volume is looked up by the name it had at the point, so one that was deleted since can be had back.
+    ///
+    /// # Errors
+    /// A point or a volume at the point that does not exist, a name that is bad or taken, no room, a failed pool.
+    pub async fn clone_volume(
+        self: Rc<Self>,
+        volume: String,
+        point: Point,
+        name: String,
+        read_only: bool,
+    ) -> Result<CloneInfo, VolumeError> {
+        let started = Instant::now();
+        check_name("volume name", &name)?;
+        if self.state.borrow().catalog.volume(&name).is_some() {
+            return Err(VolumeError::VolumeExists { name });
+        }
+        let resolved = Rc::clone(&self).resolve(point).await?;
+        let at = Lsn(resolved.lsn);
+        let catalog = self.catalog_at(at).await?;
+        let Some(source) = catalog.volume(&volume) else {
+            let names: Vec<&str> = catalog.volumes.iter().map(|volume| volume.name.as_str()).collect();
+            let reason = format!("volume '{volume}' did not exist then; there were: {}", names.join(", "));
+            return Err(VolumeError::NoSuchPoint { point: resolved.point, reason });
+        };
+        let (index, report) = self.index_at(&catalog, source, at).await?;
+        let (created_ns, uuid) = {
+            let log = self.log.borrow();
+            (log.environment().clock.wall_ns(), log.environment().random.uuid())
+        };
+        let lsn = self
+            .change(|now, born_lsn| {
+                // The ancestors as they were at the point; a deleted volume's are not in the present catalog.
+                for image in &catalog.images {
+                    if now.image(image.id).is_none() {
+                        now.images.push(image.clone());
+                    }
+                }
+                let image = add_image(now, Some(ImageParent { image: source.image, lsn: at.0 }), born_lsn)?;
+                let clone = CatalogVolume {
+                    name: name.clone(),
+                    uuid,
+                    size_blocks: source.size_blocks,
+                    read_only,
+                    image,
+                    created_ns,
+                };
+                add_volume(now, clone)?;
+                now.prune_images();
+                Ok(())
+            })
+            .await?;
+        let id = self.add_volume(&name, index);
+        {
+            // A loss that came after the point does not touch it.
+            let mut state = self.state.borrow_mut();
+            let image = state.catalog.volume(&name).map_or(0, |volume| volume.image);
+            let uncertain_below = state.catalog.uncertain_below(image, Lsn::MAX);
+            if let Some(volume) = state.volume_mut(id) {
+                volume.uncertain_below = uncertain_below;
+            }
+        }
+        recovery::stable(&self.log, lsn.plus(1)).await?;
+        Ok(CloneInfo {
+            volume: self.announce(id, &name)?,
+            point: resolved,
+            segments_touched: report.segments_touched,
+            segments_bound: self.log.borrow().geometry().working_set + 1,
+            entries_scanned: report.entries_scanned,
+            elapsed_us: started.elapsed().as_micros() as u64,
+        })
+    }
+
+    /// Writes what is open, flushes, and leaves a note that the stop was clean. No requests after it.
+    ///
+    /// # Errors
+    /// A failed pool.
+    pub async fn close(self: Rc<Self>) -> Result<(), VolumeError> {
+        recovery::close(&self.log).await?;
+        Ok(())
+    }
+
+    /// Appends a changed catalog and makes it the present one; returns its position. `edit` gets the catalog to change and the position
+    /// after which a new image has its entries.
+    pub(super) async fn change(
+        &self,
+        mut edit: impl FnMut(&mut Catalog, Lsn) -> Result<(), VolumeError>,
+    ) -> Result<Lsn, VolumeError> {
+        for _ in 0..BUSY_TURNS_MAX {
+            {
+                let mut state = self.state.borrow_mut();
+                let mut log = self.log.borrow_mut();
+                let mut catalog = state.catalog.clone();
+                edit(&mut catalog, Lsn(log.head_lsn().0.saturating_sub(1)))?;
+                let text: Rc<[u8]> = Rc::from(catalog.encode());
+                log.set_catalog(Rc::clone(&text))?;
+                match log.append_event(EventKind::Catalog, &text) {
+                    Ok(lsn) => {
+                        state.catalog = catalog;
+                        return Ok(lsn);
+                    }
+                    Err(error) => {
+                        log.set_catalog(Rc::from(state.catalog.encode()))?;
+                        if error != AppendError::Busy {
+                            return Err(error.into());
+                        }
+                    }
+                }
+            }
+            yield_now().await;
+        }
+        Err(AppendError::Busy.into())
+    }
+
+    /// Makes a volume of the catalog usable; it is announced later.
+    pub(super) fn add_volume(&self, name: &str, index: Index) -> VolumeId {
+        let mut state = self.state.borrow_mut();
+        let entry = state.catalog.volume(name).expect("the catalog was changed first");
+        let volume = Volume {
+            name: name.to_owned(),
+            size_blocks: entry.size_blocks,
+            read_only: entry.read_only,
+            image: ImageId(entry.image),
+            index: VolumeIndex::Ready(index),
+            uncertain_below: Lsn(0),
+            stats: VolumeStats::default(),
+        };
+        let id = VolumeId(state.volumes.len() as u32);
+        state.volumes.push(Some(volume));
+        id
+    }
+
+    fn announce(&self, id: VolumeId, name: &str) -> Result<VolumeInfo, VolumeError> {
+        let info = self.volume(id).ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })?;
+        self.state.borrow_mut().events.push_back(VolumeEvent::Created(id));
+        Ok(info)
+    }
+}
+
+fn add_image(catalog: &mut Catalog, parent: Option<ImageParent>, born_lsn: Lsn) -> Result<u16, VolumeError> {
+    let id = catalog.next_image;
+    catalog.next_image = id.checked_add(1).ok_or_else(|| VolumeError::NoSpace {
+        reason: "all 65,534 image ids of the pool were used".to_owned(),
+    })?;
+    catalog.images.push(CatalogImage { id, parent, born_lsn: born_lsn.0 });
+    Ok(id)
+}
+
+fn add_volume(catalog: &mut Catalog, volume: CatalogVolume) -> Result<(), VolumeError> {
+    if catalog.volume(&volume.name).is_some() {
+        return Err(VolumeError::VolumeExists { name: volume.name });
+    }
+    if catalog.volumes.iter().any(|known| known.uuid == volume.uuid) {
+        return Err(VolumeError::Invalid {
+            what: "uuid",
+            reason: format!("{} is another volume's", volume.uuid),
+        });
+    }
+    if catalog.volumes.len() >= VOLUMES_MAX {
+        return Err(VolumeError::NoSpace { reason: format!("a pool holds at most {VOLUMES_MAX} volumes") });
+    }
+    catalog.volumes.push(volume);
+    Ok(())
+}
+
+fn check_name(what: &'static str, name: &str) -> Result<(), VolumeError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(allowed) {
+        let reason = format!("'{name}' is not 1 to {NAME_BYTES_MAX} letters, digits, '.', '_' or '-'");
+        return Err(VolumeError::Invalid { what, reason });
+    }
+    Ok(())
+}
+
+fn check_size(size_bytes: u64) -> Result<u64, VolumeError> {
+    let size_blocks = size_bytes / BLOCK_BYTES as u64;
+    if size_blocks == 0 || size_blocks > VOLUME_BLOCKS_MAX || !size_bytes.is_multiple_of(BLOCK_BYTES as u64) {
+        let reason = format!("{size_bytes} bytes is not a multiple of 4096 from 4096 to 256 TiB");
+        return Err(VolumeError::Invalid { what: "size", reason });
+    }
+    Ok(size_blocks)
+}

@@ -1,0 +1,31 @@
+//! Volumes: views of a pool's log (DESIGN sections 1, 2, 6, 9). [`Pool`] is the whole interface.
+//!
+//! A volume is a name, a size and an image; an image is an index, a map from block number to a position in the log. Requests of hosts go through
+//! [`Pool::submit`] and [`Pool::poll`]; operations of the management plane are futures that run on the pool's reactor.
+
+pub(crate) mod catalog;
+mod error;
+mod event;
+mod history;
+pub mod index;
+mod info;
+pub(crate) mod inspect;
+mod manage;
+mod open;
+mod point;
+mod pool;
+mod request;
+
+pub use error::VolumeError;
+pub use info::{
+    CloneInfo, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState,
+    SnapshotInfo, SynchInfo, VolumeAt, VolumeEvent, VolumeInfo, VolumeState, VolumeStats,
+};
+pub use manage::{
+    CreateVolume, DETAILS_BYTES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX, VOLUME_BLOCKS_MAX, VOLUMES_MAX,
+};
+pub use point::{Point, PointParseError};
+pub use pool::Pool;
+pub use request::{
+    IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
+};

@@ -1,0 +1,502 @@
+//! The pool and its I/O path: requests of hosts become entries of the log and reads of it.
+//!
+//! **A write** gets its LSN, its place in the index and its checksum when it is submitted, and is acknowledged when the log has written it (with force unit access, or as a
+//! flush: when it is stable). Acknowledgements wait in order of LSN, so they cannot overtake (DESIGN section 6.3).
+//!
+//! **A read** is put together from what the index says: runs without contents come from a page of zeroes, blocks that are not written yet from the log's
+//! memory, the rest in as few device reads as the log's order allows. Every block read from the device is checked against the
+//! 16 bits of CRC32C in the index; a block that fails becomes a media error, never data.
+//!
+//! **Uncertain blocks.** When recovery found that entries were lost which had been stable, what is older than the loss may have been replaced by what was lost.
+//! Such blocks read as media errors, and the volume shows as degraded, until they are written again; points before the loss are exact.
+
+mod read;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
+use crate::log::format::ENTRIES_PER_RECORD;
+use crate::log::{AppendClass, AppendError, BlockNumber, ImageId, Log, Lsn, ReadDone, SharedLog};
+use crate::volume::catalog::Catalog;
+use crate::volume::index::{Index, IndexBuilder, Mapping, index_bytes};
+use crate::volume::info::{
+    PoolInfo, PoolStats, SegmentInfo, SegmentState, SynchInfo, VolumeEvent, VolumeInfo, VolumeState,
+    VolumeStats,
+};
+use crate::volume::request::{
+    IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
+};
+
+/// The most reads of one pool that wait for its device; beyond it submissions are [`Submitted::Busy`].
+const READS_MAX: usize = 4096;
+
+/// A pool: one log and the volumes in it. Used as `Rc<Pool>` on the reactor that owns it.
+pub struct Pool {
+    pub(super) log: SharedLog,
+    pub(super) state: RefCell<State>,
+}
+
+pub(super) struct State {
+    pub(super) catalog: Catalog,
+    /// Indexed by [`VolumeId`]; ids are not reused.
+    pub(super) volumes: Vec<Option<Volume>>,
+    pub(super) synchs: Vec<SynchInfo>,
+    pub(super) problems: Vec<String>,
+    pub(super) events: VecDeque<VolumeEvent>,
+    zeroes: DmaBuf,
+    acks: VecDeque<PendingAck>,
+    stable_acks: VecDeque<PendingAck>,
+    reads: Vec<Option<PendingRead>>,
+    free_reads: Vec<usize>,
+    read_done: Vec<ReadDone>,
+    stats: IoStats,
+}
+
+#[derive(Default, Clone, Copy)]
+struct IoStats {
+    host_written_blocks: u64,
+    host_read_blocks: u64,
+    checksum_errors: u64,
+}
+
+/// A volume while the pool is open.
+pub(super) struct Volume {
+    pub(super) name: String,
+    pub(super) size_blocks: u64,
+    pub(super) read_only: bool,
+    pub(super) image: ImageId,
+    pub(super) index: VolumeIndex,
+    /// Mappings below this LSN are not certain; 0 when all are.
+    pub(super) uncertain_below: Lsn,
+    pub(super) stats: VolumeStats,
+}
+
+/// The index of a volume, or the way to it.
+pub(super) enum VolumeIndex {
+    Ready(Index),
+    /// A clone after a restart: its own entries are known, what it inherited is still to be looked up.
+    Inherits(Option<IndexBuilder>),
+    /// The inherited index could not be built.
+    Failed,
+}
+
+struct PendingAck {
+    /// Acknowledged once the log is written, or stable, past this.
+    past: Lsn,
+    tag: u64,
+    sink: Rc<Sink>,
+}
+
+struct PendingRead {
+    volume: VolumeId,
+    block: u64,
+    tag: u64,
+    sink: Rc<Sink>,
+    pieces: SmallVec<[Piece; 1]>,
+    waiting: usize,
+    failed: bool,
+}
+
+enum Piece {
+    Ready(DmaBuf),
+    Waiting { block: u64, checksums: SmallVec<[u16; 8]> },
+}
+
+/// A device read that is about to be submitted.
+struct Extent {
+    piece: usize,
+    first_lsn: Lsn,
+    device_block: u64,
+    len_blocks: usize,
+    buffer: Option<DmaBufMut>,
+}
+
+impl Pool {
+    pub(super) fn new(log: Log, zeroes: DmaBuf) -> Rc<Self> {
+        Rc::new(Pool {
+            log: Rc::new(RefCell::new(log)),
+            state: RefCell::new(State {
+                catalog: Catalog::default(),
+                volumes: Vec::new(),
+                synchs: Vec::new(),
+                problems: Vec::new(),
+                events: VecDeque::new(),
+                zeroes,
+                acks: VecDeque::new(),
+                stable_acks: VecDeque::new(),
+                reads: Vec::new(),
+                free_reads: Vec::new(),
+                read_done: Vec::new(),
+                stats: IoStats::default(),
+            }),
+        })
+    }
+
+    /// One turn of the pool: starts what was submitted, reaps the device, completes requests. Returns how much was done.
+    pub fn poll(&self) -> usize {
+        let mut state = self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
+        let mut done = std::mem::take(&mut state.read_done);
+        let mut work = log.poll(&mut done);
+        for read in done.drain(..) {
+            state.finish_read(read);
+        }
+        state.read_done = done;
+        work += state.acknowledge(&log);
+        work
+    }
+
+    /// Hands in a request of a volume. Unless the answer is [`Submitted::Busy`], exactly one completion with `tag` comes to `sink`, now or from [`poll`](Self::poll).
+    pub fn submit(&self, volume: VolumeId, request: &Request<'_>, tag: u64, sink: &Rc<Sink>) -> Submitted {
+        let mut state = self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
+        let ticket = Ticket { volume, tag, sink };
+        match state.start(&mut log, request, &ticket) {
+            Ok(()) => Submitted::Queued,
+            Err(Refusal::Busy) => Submitted::Busy,
+            Err(Refusal::Error(error)) => {
+                if let Some(volume) = state.volume_mut(volume) {
+                    volume.stats.errors += 1;
+                }
+                sink.begin();
+                sink.push(IoCompletion { tag, result: Err(error), data: SmallVec::new() });
+                Submitted::Queued
+            }
+        }
+    }
+
+    /// Whether completed writes may be lost with the power before a flush (the VWC bit of the controller).
+    pub fn volatile_cache(&self) -> bool {
+        self.log.borrow().volatile_cache()
+    }
+
+    /// Appends the changes of the set of volumes since the last call to `events`, in order. There is one consumer: the target.
+    pub fn take_events(&self, events: &mut VecDeque<VolumeEvent>) {
+        events.append(&mut self.state.borrow_mut().events);
+    }
+
+    /// Every volume, by name.
+    pub fn volumes(&self) -> Vec<VolumeInfo> {
+        let state = self.state.borrow();
+        let mut volumes: Vec<VolumeInfo> =
+            (0..state.volumes.len()).filter_map(|index| state.info(VolumeId(index as u32))).collect();
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        volumes
+    }
+
+    /// A volume.
+    pub fn volume(&self, id: VolumeId) -> Option<VolumeInfo> {
+        self.state.borrow().info(id)
+    }
+
+    /// A volume by its name.
+    pub fn find_volume(&self, name: &str) -> Option<VolumeInfo> {
+        let state = self.state.borrow();
+        state.find(name).and_then(|id| state.info(id))
+    }
+
+    /// Every synch of the log, oldest first.
+    pub fn synchs(&self) -> Vec<SynchInfo> {
+        self.state.borrow().synchs.clone()
+    }
+
+    /// What the pool is and how it is.
+    pub fn info(&self) -> PoolInfo {
+        let state = self.state.borrow();
+        let log = self.log.borrow();
+        let (device, geometry) = (log.device().info(), log.geometry());
+        let mut problems = state.problems.clone();
+        problems.extend(log.poisoned().map(|reason| format!("the log failed: {reason}")));
+        PoolInfo {
+            uuid: log.pool(),
+            device: device.name,
+            device_kind: device.kind.to_owned(),
+            device_bytes: device.len_blocks * BLOCK_BYTES as u64,
+            segment_bytes: geometry.segment_blocks * BLOCK_BYTES as u64,
+            slots: geometry.slots,
+            working_set_segments: geometry.working_set,
+            created_ns: log.created_ns(),
+            volumes: state.volumes.iter().flatten().count() as u64,
+            state: if log.poisoned().is_some() { "failed" } else { "online" }.to_owned(),
+            problems,
+        }
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> PoolStats {
+        let state = self.state.borrow();
+        let log = self.log.borrow();
+        let (log_stats, dma) = (log.stats(), log.environment().dma.stats());
+        let (log_used_blocks, log_capacity_blocks) = log.usage_blocks();
+        PoolStats {
+            head_lsn: log.head_lsn().0,
+            written_lsn: log.written_lsn().0,
+            stable_lsn: log.stable_lsn().0,
+            log_used_blocks,
+            log_capacity_blocks,
+            host_written_blocks: state.stats.host_written_blocks,
+            host_read_blocks: state.stats.host_read_blocks,
+            device_written_blocks: log_stats.device_written_blocks,
+            records: log_stats.records,
+            flushes: log_stats.flushes,
+            checksum_errors: state.stats.checksum_errors,
+            index_bytes: index_bytes(),
+            dma_in_use_bytes: dma.in_use_bytes as u64,
+            dma_budget_bytes: dma.budget_bytes as u64,
+            mapped_blocks: state.volumes.iter().flatten().map(Volume::mapped).sum(),
+        }
+    }
+
+    /// Every segment, oldest first, then the free slots (R3, R4).
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let log = self.log.borrow();
+        let geometry = log.geometry();
+        let current = log.current_sequence();
+        let kept = log.table().iter().map(|(sequence, segment)| SegmentInfo {
+            sequence: Some(sequence.0),
+            slot: segment.slot.map_or(u64::MAX, |slot| slot.0),
+            state: if Some(sequence) == current { SegmentState::Current } else { SegmentState::Active },
+            first_lsn: geometry.first_lsn(sequence).0,
+            used_blocks: segment.end_lsn.0 - geometry.first_lsn(sequence).0,
+            opened_ns: segment.opened_ns,
+            entries: segment.entries,
+            problems: segment.problems.clone(),
+        });
+        let free = log.table().free().map(|slot| SegmentInfo {
+            sequence: None,
+            slot: slot.0,
+            state: SegmentState::Recycle,
+            first_lsn: 0,
+            used_blocks: 0,
+            opened_ns: 0,
+            entries: 0,
+            problems: Vec::new(),
+        });
+        kept.chain(free).collect()
+    }
+}
+
+/// Who asked, and where the answer goes.
+struct Ticket<'a> {
+    volume: VolumeId,
+    tag: u64,
+    sink: &'a Rc<Sink>,
+}
+
+enum Refusal {
+    Busy,
+    Error(IoError),
+}
+
+impl From<IoError> for Refusal {
+    fn from(error: IoError) -> Self {
+        Refusal::Error(error)
+    }
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Busy => Refusal::Busy,
+            AppendError::Full { .. } | AppendError::EventTooLong { .. } => {
+                Refusal::Error(IoError::CapacityExceeded)
+            }
+            AppendError::Poisoned { .. } => Refusal::Error(IoError::WriteFault),
+        }
+    }
+}
+
+impl Volume {
+    pub(super) fn mapped(&self) -> u64 {
+        match &self.index {
+            VolumeIndex::Ready(index) => index.mapped(),
+            VolumeIndex::Inherits(_) | VolumeIndex::Failed => 0,
+        }
+    }
+
+    fn check_range(&self, block: u64, len_blocks: u64) -> Result<(), IoError> {
+        match block.checked_add(len_blocks) {
+            Some(end) if end <= self.size_blocks => Ok(()),
+            _ => Err(IoError::OutOfRange),
+        }
+    }
+
+    fn check_write(&self) -> Result<(), IoError> {
+        if self.read_only { Err(IoError::ReadOnly) } else { Ok(()) }
+    }
+
+    fn index(&mut self) -> Result<&mut Index, Refusal> {
+        match &mut self.index {
+            VolumeIndex::Ready(index) => Ok(index),
+            VolumeIndex::Inherits(_) => Err(Refusal::Busy),
+            VolumeIndex::Failed => Err(Refusal::Error(IoError::ReadFault)),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn find(&self, name: &str) -> Option<VolumeId> {
+        let found =
+            self.volumes.iter().position(|volume| volume.as_ref().is_some_and(|volume| volume.name == name));
+        found.map(|index| VolumeId(index as u32))
+    }
+
+    pub(super) fn volume_mut(&mut self, id: VolumeId) -> Option<&mut Volume> {
+        self.volumes.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    fn info(&self, id: VolumeId) -> Option<VolumeInfo> {
+        let volume = self.volumes.get(id.0 as usize)?.as_ref()?;
+        let entry = self.catalog.volume(&volume.name)?;
+        let state = match &volume.index {
+            VolumeIndex::Ready(_) if volume.uncertain_below.0 == 0 => VolumeState::Online,
+            VolumeIndex::Inherits(_) => VolumeState::Loading,
+            VolumeIndex::Ready(_) | VolumeIndex::Failed => VolumeState::Degraded,
+        };
+        Some(VolumeInfo {
+            id,
+            name: volume.name.clone(),
+            uuid: entry.uuid,
+            size_bytes: volume.size_blocks * BLOCK_BYTES as u64,
+            read_only: volume.read_only,
+            state,
+            image: volume.image.0,
+            parent: self.catalog.image(volume.image.0).and_then(|image| image.parent),
+            created_ns: entry.created_ns,
+            mapped_blocks: volume.mapped(),
+            stats: volume.stats,
+        })
+    }
+
+    fn start(&mut self, log: &mut Log, request: &Request<'_>, ticket: &Ticket<'_>) -> Result<(), Refusal> {
+        match *request {
+            Request::Read { block, len_blocks } => self.start_read(log, block, len_blocks, ticket),
+            Request::Write { block, data, force_unit_access } => {
+                self.start_write(log, block, data, force_unit_access, ticket)
+            }
+            Request::WriteZeroes { block, len_blocks, force_unit_access } => {
+                if len_blocks == 0 {
+                    return Err(IoError::InvalidLength.into());
+                }
+                self.start_trim(log, &[(block, len_blocks)], force_unit_access, ticket)
+            }
+            Request::Trim { ranges } => self.start_trim(log, ranges, false, ticket),
+            Request::Flush => {
+                let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
+                volume.stats.flushes += 1;
+                if log.poisoned().is_some() {
+                    return Err(IoError::WriteFault.into());
+                }
+                self.acknowledge_later(log, log.head_lsn(), true, ticket);
+                Ok(())
+            }
+        }
+    }
+
+    fn start_write(
+        &mut self,
+        log: &mut Log,
+        block: u64,
+        data: &[&[u8]],
+        force_unit_access: bool,
+        ticket: &Ticket<'_>,
+    ) -> Result<(), Refusal> {
+        let len_bytes: usize = data.iter().map(|part| part.len()).sum();
+        let whole = data.iter().all(|part| part.len().is_multiple_of(BLOCK_BYTES));
+        let len_blocks = len_bytes / BLOCK_BYTES;
+        if !whole || len_blocks == 0 || len_blocks > MAX_IO_BLOCKS as usize {
+            return Err(IoError::InvalidLength.into());
+        }
+        let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
+        volume.check_range(block, len_blocks as u64)?;
+        volume.check_write()?;
+        let image = volume.image;
+        let index = volume.index()?;
+        log.reserve(AppendClass::Host, len_blocks, len_blocks, false)?;
+        let chunks = data.iter().flat_map(|part| part.chunks_exact(BLOCK_BYTES));
+        for (at, chunk) in (block..).zip(chunks) {
+            let last = at + 1 == block + len_blocks as u64;
+            let superseded = index.get(at).lsn();
+            let (lsn, crc) = log.append_write(image, BlockNumber(at), chunk, superseded, last);
+            index.set(at, Mapping::new(lsn, crc));
+        }
+        volume.stats.writes += 1;
+        volume.stats.written_bytes += len_bytes as u64;
+        self.stats.host_written_blocks += len_blocks as u64;
+        self.acknowledge_later(log, log.head_lsn(), force_unit_access, ticket);
+        Ok(())
+    }
+
+    fn start_trim(
+        &mut self,
+        log: &mut Log,
+        ranges: &[(u64, u64)],
+        force_unit_access: bool,
+        ticket: &Ticket<'_>,
+    ) -> Result<(), Refusal> {
+        if ranges.len() > MAX_TRIM_RANGES {
+            return Err(IoError::InvalidLength.into());
+        }
+        let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
+        for &(block, len_blocks) in ranges {
+            volume.check_range(block, len_blocks)?;
+        }
+        volume.check_write()?;
+        let image = volume.image;
+        let index = volume.index()?;
+        let ranges: SmallVec<[(u64, u64); 8]> =
+            ranges.iter().copied().filter(|&(_, len_blocks)| len_blocks > 0).collect();
+        // A trim of more ranges than a record holds is two commands to history; NVMe does not ask that it be atomic. Each part begins a
+        // record of its own, so that each has a position of its own. When the second finds no room, the whole is done again.
+        for part in ranges.chunks(ENTRIES_PER_RECORD) {
+            log.reserve(AppendClass::Host, part.len(), 0, true)?;
+            for (done, &(block, len_blocks)) in part.iter().enumerate() {
+                log.append_trim(image, BlockNumber(block), len_blocks, done + 1 == part.len());
+                index.trim(block, len_blocks);
+            }
+        }
+        volume.stats.trims += 1;
+        volume.stats.trimmed_bytes +=
+            ranges.iter().map(|&(_, len_blocks)| len_blocks * BLOCK_BYTES as u64).sum::<u64>();
+        self.acknowledge_later(log, log.head_lsn(), force_unit_access, ticket);
+        Ok(())
+    }
+
+    /// Completes the request once everything before `past` is written, or stable.
+    fn acknowledge_later(&mut self, log: &mut Log, past: Lsn, stable: bool, ticket: &Ticket<'_>) {
+        ticket.sink.begin();
+        let ack = PendingAck { past, tag: ticket.tag, sink: Rc::clone(ticket.sink) };
+        if stable {
+            log.request_stable(past);
+            self.stable_acks.push_back(ack);
+        } else {
+            self.acks.push_back(ack);
+        }
+    }
+
+    fn acknowledge(&mut self, log: &Log) -> usize {
+        let failed = log.poisoned().is_some();
+        let reached = [(&mut self.acks, log.written_lsn()), (&mut self.stable_acks, log.stable_lsn())];
+        let mut work = 0;
+        for (queue, lsn) in reached {
+            while let Some(ack) = queue.front() {
+                let result = if ack.past <= lsn {
+                    Ok(())
+                } else if failed {
+                    Err(IoError::WriteFault)
+                } else {
+                    break;
+                };
+                if let Some(ack) = queue.pop_front() {
+                    ack.sink.push(IoCompletion { tag: ack.tag, result, data: SmallVec::new() });
+                }
+                work += 1;
+            }
+        }
+        work
+    }
+}

@@ -1,0 +1,141 @@
+//! Requests to a volume and their completions: the interface between a volume and whoever serves it to hosts.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::dma::DmaBuf;
+
+/// The most blocks of one read or write: the record limit, rounded down to a power of two, so that every write is atomic (DESIGN section 6).
+pub const MAX_IO_BLOCKS: u32 = 128;
+
+/// The most ranges of one trim, as NVMe's Dataset Management has them.
+pub const MAX_TRIM_RANGES: usize = 256;
+
+/// Names a volume within a running appliance. Never reused while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VolumeId(pub u32);
+
+/// One request. Block numbers are in units of 4096 bytes.
+#[derive(Debug)]
+pub enum Request<'a> {
+    /// Read `len_blocks` (1 to [`MAX_IO_BLOCKS`]) from `block` on.
+    Read {
+        /// First block.
+        block: u64,
+        /// How many.
+        len_blocks: u32,
+    },
+    /// Write `data` from `block` on. The bytes are taken before `submit` returns.
+    Write {
+        /// First block.
+        block: u64,
+        /// What: slices one behind the other, each a whole number of blocks, 1 to [`MAX_IO_BLOCKS`] blocks together.
+        data: &'a [&'a [u8]],
+        /// Complete only once it would survive loss of power.
+        force_unit_access: bool,
+    },
+    /// Make blocks read as zeroes.
+    WriteZeroes {
+        /// First block.
+        block: u64,
+        /// How many, at least 1.
+        len_blocks: u64,
+        /// Complete only once it would survive loss of power.
+        force_unit_access: bool,
+    },
+    /// Forget blocks; they read as zeroes until written again.
+    Trim {
+        /// `(first block, how many)`, at most [`MAX_TRIM_RANGES`]; empty ranges are allowed.
+        ranges: &'a [(u64, u64)],
+    },
+    /// Make everything that was acknowledged before survive loss of power.
+    Flush,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Submitted {
+    /// Taken: exactly one [`IoCompletion`] follows in the sink, also for errors.
+    Queued,
+    /// No room now (log, memory, or the volume's index is being loaded); nothing was taken. Submit again after the next turn.
+    Busy,
+}
+
+/// The end of a request.
+#[derive(Debug)]
+pub struct IoCompletion {
+    /// The tag that came with the request.
+    pub tag: u64,
+    /// How it ended.
+    pub result: Result<(), IoError>,
+    /// What was read: pieces of whole blocks, in order, together exactly the length asked for. Empty for all else and on errors.
+    pub data: SmallVec<[DmaBuf; 1]>,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IoError {
+    /// It reaches beyond the volume.
+    #[error("beyond the end of the volume")]
+    OutOfRange,
+    /// Lengths are outside what [`Request`] allows.
+    #[error("invalid length")]
+    InvalidLength,
+    /// The log has no room for another write.
+    #[error("capacity exceeded: the pool's log is full")]
+    CapacityExceeded,
+    /// The data could not be read, or its checksum is wrong.
+    #[error("media error on read")]
+    ReadFault,
+    /// The log could not be written; the pool takes no more writes (DESIGN section 6.5).
+    #[error("media error on write: the pool's log has failed")]
+    WriteFault,
+    /// The volume is read-only.
+    #[error("the volume is read-only")]
+    ReadOnly,
+    /// The volume was deleted.
+    #[error("the volume is gone")]
+    Gone,
+}
+
+/// Where completions of one client (a connection, a test) are put; the client drains it.
+#[derive(Default)]
+pub struct Sink {
+    queue: RefCell<VecDeque<IoCompletion>>,
+    outstanding: Cell<usize>,
+}
+
+impl Sink {
+    /// An empty sink.
+    pub fn new() -> Rc<Self> {
+        Rc::default()
+    }
+
+    /// The next completion.
+    pub fn pop(&self) -> Option<IoCompletion> {
+        self.queue.borrow_mut().pop_front()
+    }
+
+    /// Whether no completion waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.borrow().is_empty()
+    }
+
+    /// Requests that were queued and have not completed.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.get()
+    }
+
+    pub(crate) fn begin(&self) {
+        self.outstanding.set(self.outstanding.get() + 1);
+    }
+
+    pub(crate) fn push(&self, completion: IoCompletion) {
+        self.outstanding.set(self.outstanding.get() - 1);
+        self.queue.borrow_mut().push_back(completion);
+    }
+}

@@ -1,0 +1,222 @@
+//! The command line against a command plane of invented answers: calls, output, exit codes.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Map, Value, json};
+use varve::cli::{CommandError, InspectOptions, LocalCommands, ServeOptions, run_with};
+use varve::rpc::{Dispatch, RpcError, RpcServer, RpcServerConfig};
+use varve::volume::VolumeError;
+
+/// Answers every method with its name and parameters, but a few; remembers its calls.
+#[derive(Default)]
+struct Fake {
+    calls: Mutex<Vec<(String, Value)>>,
+}
+
+impl Dispatch for Fake {
+    fn dispatch(&self, method: &str, params: Map<String, Value>) -> Result<Value, RpcError> {
+        let params = Value::Object(params);
+        self.calls.lock().expect("no panic").push((method.to_owned(), params.clone()));
+        match method {
+            "volume_delete" => {
+                let name = params["name"].as_str().unwrap_or_default().to_owned();
+                Err(VolumeError::NoSuchVolume { name }.into())
+            }
+            "synch_list" => Ok(
+                json!([{"id": 1, "label": "before\u{1b}[2J", "lsn": 42, "time_ns": 1_000_000_000, "details": {"a": 1}}]),
+            ),
+            "snapshot_delete" => Ok(json!(true)),
+            "rpc_get_methods" => Ok(json!(["snapshot_delete"])),
+            "framework_get_subsystems" => Ok(json!([{"subsystem": "bdev", "depends_on": []}])),
+            "framework_get_config" => Ok(json!([])),
+            _ => Ok(json!({"method": method, "params": params})),
+        }
+    }
+}
+
+/// Remembers what it was asked to do.
+#[derive(Default)]
+struct Local {
+    asked: Mutex<Vec<String>>,
+}
+
+impl LocalCommands for Local {
+    fn serve(&self, options: ServeOptions) -> Result<(), CommandError> {
+        self.asked.lock().expect("no panic").push(format!("serve {}", options.rpc_socket().display()));
+        Err("the address\nis taken".into())
+    }
+
+    fn inspect(&self, options: InspectOptions) -> Result<(), CommandError> {
+        let InspectOptions { file, entries, json } = options;
+        self.asked.lock().expect("no panic").push(format!("inspect {} {entries} {json}", file.display()));
+        Ok(())
+    }
+}
+
+struct Bed {
+    server: RpcServer,
+    fake: Arc<Fake>,
+    local: Local,
+    directory: tempfile::TempDir,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let fake = Arc::new(Fake::default());
+        let config = RpcServerConfig::new(directory.path().join("rpc.sock"));
+        let server = RpcServer::start(config, Arc::clone(&fake) as Arc<dyn Dispatch>).expect("starts");
+        Bed { server, fake, local: Local::default(), directory }
+    }
+
+    /// Runs `varve --rpc SOCKET ARGUMENTS`: exit code, output, errors.
+    fn run(&self, arguments: &[&str]) -> (u8, String, String) {
+        let socket = self.server.path().as_os_str().to_owned();
+        let start = [OsString::from("varve"), OsString::from("--rpc"), socket];
+        let all = start.into_iter().chain(arguments.iter().map(OsString::from));
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        let code = run_with(all, &self.local, &mut output, &mut errors);
+        (code, String::from_utf8(output).expect("UTF-8"), String::from_utf8(errors).expect("UTF-8"))
+    }
+
+    fn calls(&self) -> Vec<(String, Value)> {
+        std::mem::take(&mut *self.fake.calls.lock().expect("no panic"))
+    }
+}
+
+#[test]
+fn every_command_is_one_call() {
+    let bed = Bed::new();
+    let discovery = "nqn.2014-08.org.nvmexpress.discovery";
+    for (line, method, params) in [
+        ("pool list", "pool_list", json!({})),
+        ("pool stats", "pool_stats", json!({})),
+        ("pool segments", "pool_segments", json!({})),
+        ("volume create a 1GiB", "volume_create", json!({"name": "a", "size": 1_073_741_824})),
+        (
+            "volume create a --size 4096 --if-absent",
+            "volume_create",
+            json!({"name": "a", "size": 4096, "if_absent": true}),
+        ),
+        ("volume list", "volume_list", json!({})),
+        ("volume list a", "volume_list", json!({"name": "a"})),
+        ("volume resize a 2GiB", "volume_resize", json!({"name": "a", "size": 2_147_483_648_u64})),
+        (
+            "synch create --label l --details {\"x\":1}",
+            "synch_create",
+            json!({"label": "l", "details": {"x": 1}}),
+        ),
+        ("synch create --label l", "synch_create", json!({"label": "l"})),
+        ("snapshot create s", "snapshot_create", json!({"name": "s"})),
+        ("snapshot list", "snapshot_list", json!({})),
+        ("restore resolve time:-10m", "restore_resolve", json!({"point": "time:-10m"})),
+        (
+            "restore clone a --at synch:l --name b",
+            "restore_clone",
+            json!({"volume": "a", "at": "synch:l", "name": "b"}),
+        ),
+        (
+            "restore clone a --at lsn:7 --name b --read-only",
+            "restore_clone",
+            json!({"volume": "a", "at": "lsn:7", "name": "b", "read_only": true}),
+        ),
+        ("nvmf get-subsystems", "nvmf_get_subsystems", json!({})),
+        ("nvmf get-transports", "nvmf_get_transports", json!({})),
+        ("nvmf get-stats", "nvmf_get_stats", json!({})),
+        ("nvmf subsystem-get-qpairs discovery", "nvmf_subsystem_get_qpairs", json!({"nqn": discovery})),
+        ("nvmf subsystem-get-controllers n", "nvmf_subsystem_get_controllers", json!({"nqn": "n"})),
+        ("nvmf subsystem-get-listeners n", "nvmf_subsystem_get_listeners", json!({"nqn": "n"})),
+        (
+            "nvmf subsystem-add-listener [::1]:4420",
+            "nvmf_subsystem_add_listener",
+            json!({"nqn": discovery, "listen_address": {"trtype": "TCP", "adrfam": "IPv6", "traddr": "::1", "trsvcid": "4420"}}),
+        ),
+        ("bdev get-bdevs", "bdev_get_bdevs", json!({})),
+        ("bdev get-iostat a b", "bdev_get_iostat", json!({"names": ["a", "b"]})),
+        ("framework get-reactors", "framework_get_reactors", json!({})),
+        ("framework get-config nvmf", "framework_get_config", json!({"name": "nvmf"})),
+        ("thread get-stats", "thread_get_stats", json!({})),
+        ("spdk get-version", "spdk_get_version", json!({})),
+        ("spdk kill-instance SIGTERM", "spdk_kill_instance", json!({"sig_name": "SIGTERM"})),
+        ("rpc anything {\"a\":[1]}", "anything", json!({"a": [1]})),
+        ("rpc anything", "anything", json!({})),
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let (code, _, errors) = bed.run(&arguments);
+        assert_eq!((code, errors.as_str()), (0, ""), "{line}");
+        assert_eq!(bed.calls(), [(method.to_owned(), params)], "{line}");
+    }
+}
+
+#[test]
+fn results_are_tables_for_people_and_exact_for_programs() {
+    let bed = Bed::new();
+    let (_, output, _) = bed.run(&["synch", "list"]);
+    assert!(output.starts_with("ID  LABEL") && output.contains("1970-01-01T00:00:01.000Z"), "{output}");
+    assert!(!output.contains('\u{1b}'), "labels must not steer the terminal");
+    let (_, output, _) = bed.run(&["synch", "list", "--json"]);
+    let value: Value = serde_json::from_str(&output).expect("JSON");
+    assert_eq!(value[0]["label"], "before\u{1b}[2J");
+    assert!(output.find("\"id\"") < output.find("\"label\""), "members keep their order");
+    assert_eq!(bed.run(&["snapshot", "delete", "s"]).1, "snapshot s is deleted\n");
+    assert_eq!(bed.run(&["--json", "snapshot", "delete", "s"]).1, "true\n");
+}
+
+#[test]
+fn failures_are_one_line_and_an_exit_code() {
+    let bed = Bed::new();
+    let (code, output, errors) = bed.run(&["volume", "delete", "gone"]);
+    assert_eq!((code, output.as_str()), (1, ""));
+    let expected = "varve: volume_delete: there is no volume 'gone'; `varve volume list` shows what there is (code -19)\n";
+    assert_eq!(errors, expected);
+
+    let (code, _, errors) = bed.run(&["serve"]);
+    assert_eq!((code, errors.as_str()), (1, "varve: the address is taken\n"));
+    assert_eq!(bed.run(&["inspect", "pool.img", "--entries", "--json"]).0, 0);
+    let asked = bed.local.asked.lock().expect("no panic").clone();
+    assert_eq!(
+        asked,
+        [format!("serve {}", bed.server.path().display()), "inspect pool.img true true".to_owned()]
+    );
+
+    assert_eq!(bed.run(&["volume", "create", "a"]).0, 2);
+    let nowhere = bed.directory.path().join("nowhere.sock");
+    let (code, _, errors) = bed.run(&["pool", "list", "--rpc", nowhere.to_str().expect("UTF-8")]);
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("nowhere.sock") && errors.contains("varve serve") && errors.lines().count() == 1,
+        "{errors}"
+    );
+}
+
+#[test]
+fn configurations_are_saved_and_loaded() {
+    let bed = Bed::new();
+    let (code, saved, _) = bed.run(&["config", "save"]);
+    assert_eq!(code, 0);
+    let value: Value = serde_json::from_str(&saved).expect("JSON");
+    assert_eq!(value, json!({"subsystems": [{"subsystem": "bdev", "config": []}]}));
+    let file: PathBuf = bed.directory.path().join("c.json");
+    let load = |text: &str| {
+        std::fs::write(&file, text).expect("writable");
+        bed.calls();
+        bed.run(&["config", "load", file.to_str().expect("UTF-8")])
+    };
+    assert_eq!(load(&saved), (0, "0 calls were made\n".to_owned(), String::new()));
+    let (code, output, _) = load(
+        r#"{"subsystems":[{"subsystem":"x","config":[{"method":"snapshot_delete","params":{"name":"s"}}]}]}"#,
+    );
+    assert_eq!((code, output.as_str()), (0, "1 calls were made\n"));
+    assert_eq!(bed.calls()[1], ("snapshot_delete".to_owned(), json!({"name": "s"})));
+    let (code, _, errors) = load(
+        r#"{"subsystems":[{"subsystem":"x","config":[{"method":"snapshot_delete"},{"method":"bdev_malloc_create"}]}]}"#,
+    );
+    assert!(
+        code == 1 && errors.contains("'bdev_malloc_create'") && errors.contains("nothing was changed"),
+        "{errors}"
+    );
+    assert_eq!(bed.calls().len(), 1, "only the list of methods was asked for");
+    assert!(load("{").2.contains("not understood"));
+}

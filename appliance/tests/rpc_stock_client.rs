@@ -1,0 +1,190 @@
+//! SPDK's stock client from `PyPI` manages varve. `scripts/install-spdk-client` supplies it; without network and without an earlier
+//! installation these tests say so and pass.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Map, Value, json};
+use varve::rpc::{Dispatch, RpcError, RpcServer, RpcServerConfig};
+
+/// An appliance of a few methods, with the answers of the real one; it remembers its calls.
+#[derive(Default)]
+struct Fake {
+    calls: Mutex<Vec<(String, Value)>>,
+}
+
+impl Dispatch for Fake {
+    fn dispatch(&self, method: &str, params: Map<String, Value>) -> Result<Value, RpcError> {
+        let config = match params.get("name").and_then(Value::as_str) {
+            Some("nvmf") => json!([{"method": "nvmf_subsystem_add_listener", "params": {"nqn": "n"}}]),
+            _ => json!([]),
+        };
+        self.calls.lock().expect("no panic").push((method.to_owned(), Value::Object(params)));
+        match method {
+            "spdk_get_version" => Ok(
+                json!({"version": "varve v0.1.0", "fields": {"major": 0, "minor": 1, "patch": 0, "suffix": ""}}),
+            ),
+            "rpc_get_methods" => Ok(json!([
+                "rpc_get_methods",
+                "spdk_get_version",
+                "volume_create",
+                "nvmf_subsystem_add_listener"
+            ])),
+            "framework_get_subsystems" => Ok(json!([
+                {"subsystem": "bdev", "depends_on": []},
+                {"subsystem": "nvmf", "depends_on": ["bdev"]},
+            ])),
+            "framework_get_config" => Ok(config),
+            "volume_create" => Ok(json!({"name": "a", "size_bytes": 4096})),
+            "nvmf_subsystem_add_listener" => Ok(json!(true)),
+            _ => Err(RpcError::MethodNotFound { method: method.to_owned(), suggestion: None }),
+        }
+    }
+}
+
+/// Two tests must not install at the same time.
+static INSTALLING: Mutex<()> = Mutex::new(());
+
+struct Stock {
+    python_path: PathBuf,
+    directory: tempfile::TempDir,
+    server: RpcServer,
+    fake: Arc<Fake>,
+}
+
+impl Stock {
+    /// A server, and the client; `None` where the client cannot be had.
+    fn start() -> Option<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/install-spdk-client");
+        let installing = INSTALLING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let installed = Command::new(script).output().expect("a shell");
+        drop(installing);
+        if !installed.status.success() {
+            eprintln!(
+                "SKIPPED: SPDK's client cannot be installed: {}",
+                String::from_utf8_lossy(&installed.stderr)
+            );
+            return None;
+        }
+        let python_path = PathBuf::from(String::from_utf8(installed.stdout).expect("a path").trim());
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let fake = Arc::new(Fake::default());
+        let config = RpcServerConfig::new(directory.path().join("rpc.sock"));
+        let server = RpcServer::start(config, Arc::clone(&fake) as Arc<dyn Dispatch>).expect("starts");
+        Some(Stock { python_path, directory, server, fake })
+    }
+
+    fn python(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("python3");
+        let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts");
+        let paths = std::env::join_paths([self.python_path.as_path(), &plugin]).expect("no colons");
+        command.env("PYTHONPATH", paths).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.args(arguments).output().expect("python3 runs")
+    }
+
+    /// `spdk-rpc` with these arguments; its standard output.
+    fn rpc(&self, arguments: &[&str]) -> String {
+        let socket = self.server.path().to_str().expect("UTF-8");
+        let mut all = vec!["-c", "from spdk.spdk_rpc import main; main()", "-t", "20", "-s", socket];
+        all.extend(arguments);
+        let output = self.python(&all);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    fn calls(&self) -> Vec<(String, Value)> {
+        std::mem::take(&mut *self.fake.calls.lock().expect("no panic"))
+    }
+}
+
+#[test]
+fn its_commands_work() {
+    let Some(stock) = Stock::start() else { return };
+    let version: Value = serde_json::from_str(&stock.rpc(&["spdk_get_version"])).expect("JSON");
+    assert_eq!(version["version"], "varve v0.1.0");
+    let methods: Value = serde_json::from_str(&stock.rpc(&["rpc_get_methods"])).expect("JSON");
+    assert!(methods.as_array().expect("a list").contains(&json!("volume_create")));
+    stock.calls();
+    stock.rpc(&["nvmf_subsystem_add_listener", "discovery", "-t", "TCP", "-a", "127.0.0.1", "-s", "4420"]);
+    let calls = stock.calls();
+    assert_eq!(calls[0].0, "nvmf_subsystem_add_listener");
+    assert_eq!(
+        calls[0].1,
+        json!({"nqn": "nqn.2014-08.org.nvmexpress.discovery", "secure_channel": false,
+               "listen_address": {"trtype": "TCP", "traddr": "127.0.0.1", "trsvcid": "4420"}})
+    );
+}
+
+#[test]
+fn its_save_config_and_load_config_work() {
+    let Some(stock) = Stock::start() else { return };
+    let saved = stock.rpc(&["save_config"]);
+    let value: Value = serde_json::from_str(&saved).expect("JSON");
+    assert_eq!(value["subsystems"][1]["config"][0]["method"], "nvmf_subsystem_add_listener");
+    let file = stock.directory.path().join("config.json");
+    std::fs::write(&file, saved).expect("writable");
+    stock.calls();
+    stock.rpc(&["load_config", "-j", file.to_str().expect("UTF-8")]);
+    assert!(stock.calls().contains(&("nvmf_subsystem_add_listener".to_owned(), json!({"nqn": "n"}))));
+}
+
+#[test]
+fn its_generic_call_reaches_our_own_methods() {
+    let Some(stock) = Stock::start() else { return };
+    let socket = stock.server.path().to_str().expect("UTF-8");
+    let program = "import sys, json; from spdk.rpc.client import JSONRPCClient, JSONRPCException\n\
+                   c = JSONRPCClient(sys.argv[1], timeout=20.0)\n\
+                   print(json.dumps(c.call('volume_create', {'name': 'a', 'size': '4KiB'})))\n\
+                   print(json.dumps(c.volume_create(name='b', size=4096, uuid=None)))\n\
+                   try: c.call('volume_creat')\n\
+                   except JSONRPCException as e: print(json.dumps(e.message))\n";
+    let output = stock.python(&["-c", program, socket]);
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines[0], json!({"name": "a", "size_bytes": 4096}));
+    assert!(lines[2].as_str().expect("text").contains("Method not found"), "{text}");
+    let calls = stock.calls();
+    assert_eq!(calls[1], ("volume_create".to_owned(), json!({"name": "b", "size": 4096})));
+}
+
+#[test]
+fn our_plugin_adds_the_generic_call_to_its_command_line() {
+    let Some(stock) = Stock::start() else { return };
+    let answer = stock.rpc(&[
+        "--plugin",
+        "varve_rpc_plugin",
+        "call",
+        "volume_create",
+        r#"{"name": "a", "size": "4KiB"}"#,
+    ]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&answer).expect("JSON"),
+        json!({"name": "a", "size_bytes": 4096})
+    );
+    assert_eq!(stock.calls(), [("volume_create".to_owned(), json!({"name": "a", "size": "4KiB"}))]);
+}
+
+#[test]
+fn its_batch_mode_works() {
+    let Some(stock) = Stock::start() else { return };
+    let socket = stock.server.path().to_str().expect("UTF-8");
+    let program = "import sys, json; from spdk.rpc.client import JSONRPCClient\n\
+                   c = JSONRPCClient(sys.argv[1], timeout=20.0, batch_mode=True)\n\
+                   c.spdk_get_version(); c.rpc_get_methods(); c.nothing(); c.send_batch()\n\
+                   results, errors = JSONRPCClient.handle_batch_response(c.recv())\n\
+                   print(len(results), errors[0]['code'])\n";
+    let output = stock.python(&["-c", program, socket]);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        "2 -32601",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -1,0 +1,107 @@
+//! Why a measurement could not be made.
+
+use std::net::SocketAddr;
+
+use varve::bdev::{BdevError, OpenError};
+use varve::dma::DmaError;
+use varve::nvmf::host::HostError;
+use varve::serve::ServeError;
+
+/// Why a measurement could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PerfError {
+    /// The host side failed.
+    #[error("{}{}", .0, causes(.0))]
+    Host(#[from] HostError),
+    /// The subsystem has no namespace.
+    #[error("volume {volume} at {address} has no namespace")]
+    NoNamespace {
+        /// Where.
+        address: SocketAddr,
+        /// The volume.
+        volume: String,
+    },
+    /// The controller grants fewer queues than connections were asked for.
+    #[error(
+        "{asked} connections were asked for and the controller grants {granted}; use --connections {granted}"
+    )]
+    TooFewQueues {
+        /// Asked for.
+        asked: u16,
+        /// Granted.
+        granted: u16,
+    },
+    /// The size of a command does not fit the namespace.
+    #[error(
+        "a block size of {block_bytes} bytes is not 1 to {bytes_max} bytes in blocks of the namespace ({namespace_block_bytes} bytes); change --block-size"
+    )]
+    BlockSize {
+        /// Bytes of a command.
+        block_bytes: u32,
+        /// Bytes of a logical block.
+        namespace_block_bytes: u32,
+        /// The most bytes of a command.
+        bytes_max: u32,
+    },
+    /// The range to work on is smaller than one command, or beyond the namespace.
+    #[error(
+        "a range of {range_bytes} bytes does not hold one command, or is larger than the volume ({volume_bytes} bytes)"
+    )]
+    Range {
+        /// As asked.
+        range_bytes: u64,
+        /// The volume.
+        volume_bytes: u64,
+    },
+    /// The in-process appliance does not start or stop.
+    #[error("the appliance under test: {0}")]
+    Serve(#[from] ServeError),
+    /// A file for the floor cannot be opened.
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    /// The floor's device failed.
+    #[error("{0}")]
+    Device(#[from] BdevError),
+    /// No memory for the floor's buffers.
+    #[error("{0}")]
+    Memory(#[from] DmaError),
+    /// Something of the system failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was done.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A result cannot be written as JSON.
+    #[error("the result cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A thread of the floor's ended without a result, which is a bug.
+    #[error("a thread ended without a result")]
+    ThreadEnded,
+    /// The reactor's thread is not found in /proc.
+    #[error("no thread of this process is called {name}")]
+    NoThread {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl PerfError {
+    pub(crate) fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> PerfError {
+        move |source| PerfError::Io { what, source }
+    }
+}
+
+/// The chain of causes of a host error, which its own text leaves to its sources.
+fn causes(error: &HostError) -> String {
+    let mut text = String::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

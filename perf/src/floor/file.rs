@@ -1,0 +1,138 @@
+//! A file of the same file system, read and written through [`varve::bdev`] without the appliance: what the storage alone gives.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use smallvec::smallvec;
+use varve::bdev::{BLOCK_BYTES, Bdev, Command, Completion, FileOptions, Operation, Submit, open_file};
+use varve::dma::DmaPool;
+
+use super::FloorResult;
+use crate::error::PerfError;
+use crate::latency::Recorder;
+use crate::rng::Rng;
+
+/// DMA memory of a floor, in bytes: 64 commands of 1 MiB.
+const DMA_BYTES: usize = 64 << 20;
+
+/// A file to measure, removed by whoever owns its directory.
+pub struct FloorFile {
+    device: Box<dyn Bdev>,
+    dma: DmaPool,
+    rng: Rng,
+    /// Blocks that were written, from the start on.
+    written_blocks: u64,
+}
+
+impl FloorFile {
+    /// Makes a sparse file of `len_bytes` (at least 1 MiB), as a new pool's file is.
+    ///
+    /// # Errors
+    /// When it cannot be made or opened.
+    pub fn create(path: &Path, len_bytes: u64) -> Result<Self, PerfError> {
+        let len_blocks = (len_bytes / BLOCK_BYTES as u64).max(256);
+        let options = FileOptions { create_len_blocks: Some(len_blocks), ..FileOptions::default() };
+        let device = open_file(path, &options)?;
+        Ok(FloorFile { device, dma: DmaPool::new(DMA_BYTES), rng: Rng::new(7), written_blocks: 0 })
+    }
+
+    /// The engine: `uring` or `threads`.
+    pub fn kind(&self) -> &'static str {
+        self.device.info().kind
+    }
+
+    /// Writes sequentially from the start, `command_blocks` at a time, `depth` in flight (1 to 64), for `duration` or
+    /// until the end of the file.
+    ///
+    /// # Errors
+    /// When a write fails.
+    pub fn write(
+        &mut self,
+        command_blocks: u64,
+        depth: usize,
+        duration: Duration,
+    ) -> Result<FloorResult, PerfError> {
+        let commands = self.device.info().len_blocks / command_blocks;
+        let mut payload = self.dma.allocate(command_blocks as usize * BLOCK_BYTES)?;
+        self.rng.fill(payload.as_mut_slice());
+        let payload = payload.freeze();
+        let mut next = 0;
+        let (recorder, elapsed) = drive(&mut *self.device, depth, duration, |_| {
+            let block = next * command_blocks;
+            next += 1;
+            (next <= commands).then(|| Ok(Operation::Write { block, buffers: smallvec![payload.clone()] }))
+        })?;
+        self.written_blocks = self.written_blocks.max(recorder.count() * command_blocks);
+        let what = format!(
+            "the file itself ({}), sequential {} KiB writes, QD{depth}",
+            self.kind(),
+            command_blocks as usize * BLOCK_BYTES / 1024
+        );
+        let bytes = command_blocks * BLOCK_BYTES as u64;
+        Ok(FloorResult::new(what, elapsed.as_secs_f64(), bytes, recorder.latency()))
+    }
+
+    /// Reads single blocks at random among those that were written, `depth` in flight (1 to 64), for `duration`.
+    ///
+    /// # Errors
+    /// When a read fails.
+    pub fn random_read(&mut self, depth: usize, duration: Duration) -> Result<FloorResult, PerfError> {
+        let blocks = self.written_blocks.max(1);
+        let (dma, rng) = (&self.dma, &mut self.rng);
+        let (recorder, elapsed) = drive(&mut *self.device, depth, duration, |buffer| {
+            let block = rng.below(blocks);
+            Some(match buffer {
+                Some(completion) => Ok(Operation::Read { block, buffers: completion.buffers }),
+                None => dma
+                    .allocate(BLOCK_BYTES)
+                    .map(|buffer| Operation::Read { block, buffers: smallvec![buffer] })
+                    .map_err(PerfError::from),
+            })
+        })?;
+        let what = format!("the file itself ({}), random 4 KiB reads, QD{depth}", self.kind());
+        Ok(FloorResult::new(what, elapsed.as_secs_f64(), BLOCK_BYTES as u64, recorder.latency()))
+    }
+}
+
+/// Keeps `depth` commands in flight. `next` makes a command, from one that completed if there is one; `None` ends it.
+fn drive(
+    device: &mut dyn Bdev,
+    depth: usize,
+    duration: Duration,
+    mut next: impl FnMut(Option<Completion>) -> Option<Result<Operation, PerfError>>,
+) -> Result<(Recorder, Duration), PerfError> {
+    let depth = depth.clamp(1, 64);
+    let mut recorder = Recorder::new();
+    let mut started_at = vec![Instant::now(); depth];
+    let mut free: Vec<(usize, Option<Completion>)> = (0..depth).map(|tag| (tag, None)).collect();
+    let mut completions = Vec::new();
+    let started = Instant::now();
+    let mut ended = false;
+    loop {
+        ended |= started.elapsed() >= duration;
+        while !ended {
+            let Some((tag, before)) = free.pop() else { break };
+            let Some(operation) = next(before) else {
+                ended = true;
+                break;
+            };
+            started_at[tag] = Instant::now();
+            if let Submit::Full(_) = device.submit(Command { tag: tag as u64, operation: operation? }) {
+                free.push((tag, None));
+                break;
+            }
+        }
+        if device.poll(&mut completions) == 0 {
+            if ended && device.in_flight() == 0 {
+                return Ok((recorder, started.elapsed()));
+            }
+            std::thread::yield_now();
+        }
+        for completion in completions.drain(..) {
+            let tag = completion.tag as usize;
+            recorder.record(started_at[tag].elapsed());
+            completion.result.clone()?;
+            free.push((tag, Some(completion)));
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What the figures were taken on.
+
+use serde::{Deserialize, Serialize};
+
+/// The machine, as far as its figures need it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The processor's name for itself.
+    pub processor: String,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// Whether the processor says that it is virtual.
+    pub is_guest: bool,
+    /// The kernel's release.
+    pub kernel: String,
+}
+
+impl Machine {
+    /// This machine. What the system does not tell is left empty.
+    pub fn here() -> Self {
+        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let field = |name: &str| {
+            info.lines()
+                .filter_map(|line| line.split_once(':'))
+                .find(|(key, _)| key.trim() == name)
+                .map_or("", |(_, value)| value.trim())
+        };
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Machine {
+            processor: format!("{} at {} MHz", field("model name"), field("cpu MHz")),
+            cores: varve::reactor::current_core_count(),
+            is_guest: field("flags").split(' ').any(|flag| flag == "hypervisor"),
+            kernel: kernel.trim().to_owned(),
+        }
+    }
+}
+
+/// The cores of a measurement: the load on the first that this process may use, the appliance or the other side of a floor
+/// on the last. `None` where there is only one: then nothing is pinned.
+///
+/// Left to itself the scheduler puts a woken thread on the core of the thread that woke it, and two threads that poll then
+/// take turns for a while: latencies vary by a factor of five from run to run.
+pub fn two_cores() -> Option<(usize, usize)> {
+    let mine = rustix::thread::sched_getaffinity(None).ok()?;
+    let mut cores = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| mine.is_set(core));
+    let first = cores.next()?;
+    cores.next_back().map(|last| (first, last))
+}
+
+/// Runs `work` with the calling thread pinned to a core, and gives it its cores back after it. A refusal is reported and not fatal.
+pub fn pinned<T>(core: Option<usize>, work: impl FnOnce() -> T) -> T {
+    let before = core.and_then(|core| {
+        let before = rustix::thread::sched_getaffinity(None).ok()?;
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(core);
+        match rustix::thread::sched_setaffinity(None, &set) {
+            Ok(()) => Some(before),
+            Err(error) => {
+                tracing::warn!(core, %error, "cannot pin a thread; figures will vary more");
+                None
+            }
+        }
+    });
+    let result = work();
+    if let Some(before) = before {
+        // What could be set could be set back.
+        let _ = rustix::thread::sched_setaffinity(None, &before);
+    }
+    result
+}

@@ -1,0 +1,75 @@
+//! The benchmark runs end to end with tiny sizes: no command fails, and the JSON has its shape. No figure is judged.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use varve_perf::bench::{self, BenchConfig, BenchReport};
+use varve_perf::{idle, table};
+
+const STEP: Duration = Duration::from_millis(20);
+
+fn config(directory: &std::path::Path) -> BenchConfig {
+    BenchConfig {
+        step: STEP,
+        directory: directory.to_owned(),
+        volume_bytes: 8 << 20,
+        pool_bytes: 96 << 20,
+        memory: true,
+        file: true,
+    }
+}
+
+#[test]
+fn a_tiny_benchmark_has_every_step_and_no_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let report = bench::run(&config(directory.path()), |_| {}).unwrap();
+    let json: Value = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+    let again: BenchReport = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(again.steps.len(), report.steps.len());
+
+    for key in ["version", "machine", "step_seconds", "volume_bytes", "pool_bytes", "steps"] {
+        assert!(json.get(key).is_some(), "{key}");
+    }
+    let steps = json["steps"].as_array().unwrap();
+    let names: Vec<String> = steps
+        .iter()
+        .map(|step| {
+            format!(
+                "{} {} {}",
+                step["backing"].as_str().unwrap(),
+                step["load"]["pattern"].as_str().unwrap(),
+                step["load"]["queue_depth"]
+            )
+        })
+        .collect();
+    let parts = ["write 8", "randwrite 1", "randwrite 32", "randread 1", "randread 32"];
+    let expected: Vec<String> = ["memory", "file"]
+        .iter()
+        .flat_map(|backing| parts.iter().map(move |part| format!("{backing} {part}")))
+        .collect();
+    assert_eq!(names, expected);
+    for (step, name) in steps.iter().zip(&names) {
+        let load = &step["load"];
+        assert_eq!(load["failures"], 0, "{name}: {}", load["first_failure"]);
+        assert!(load["operations"].as_u64().unwrap() > 0, "{name}");
+        for key in ["count", "mean_us", "p50_us", "p99_us", "p99_9_us", "p99_99_us", "max_us"] {
+            assert!(load["latency"][key].as_f64().unwrap() > 0.0, "{name} {key}");
+        }
+        for floor in step["floors"].as_array().unwrap() {
+            assert!(floor["ratio"].as_f64().unwrap() > 0.0, "{name}: {floor}");
+            assert!(floor["floor"]["latency"]["count"].as_u64().unwrap() > 0, "{name}: {floor}");
+        }
+    }
+    // Each random step stands beside at least one floor; on a file beside two.
+    assert!(report.steps[1..5].iter().all(|step| step.floors.len() == 1));
+    assert!(report.steps[6..].iter().all(|step| step.floors.len() == 2));
+    assert!(table::bench(&report).contains("file randwrite 4 KiB QD32"));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "files are removed");
+}
+
+#[test]
+fn idling_is_measured() {
+    let result = idle::measure(Duration::from_millis(300)).unwrap();
+    // How much is for a quiet machine to say.
+    assert!(result.cpu_ms >= 0.0 && result.percent.is_finite());
+}

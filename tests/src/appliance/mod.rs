@@ -1,0 +1,240 @@
+//! The real `varve` program as a child process of a test: started, asked, killed, started again.
+//!
+//! ```no_run
+//! use serde_json::json;
+//! use varve_tests::appliance::{Appliance, ApplianceConfig};
+//! # fn main() -> Result<(), varve_tests::appliance::ApplianceError> {
+//! let mut appliance = Appliance::start(&ApplianceConfig::default())?;
+//! appliance.rpc("volume_create", json!({"name": "data", "size": "1GiB"}))?;
+//! println!("hosts connect to port {}", appliance.port());
+//! appliance.kill_9();
+//! appliance.restart()?; // the same directory, the same port
+//! appliance.stop()?; // by SIGTERM; an exit status other than 0 is an error
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Each appliance has a temporary directory of its own and listens on 127.0.0.1, on a port that the system chooses at the first start.
+//! It ends with its [`Appliance`], and never outlives the test: the kernel kills it when the test's process dies, however it dies.
+//!
+//! The program is the optimised one, as users run it: see [`program()`].
+
+mod error;
+mod process;
+mod program;
+
+pub use error::ApplianceError;
+pub use program::program;
+
+use process::Process;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use varve::cli::Client;
+
+/// How long a start may take: on a machine where four interpreted processors compete for two real ones.
+const START_LIMIT: Duration = Duration::from_mins(1);
+
+/// How long a stop by SIGTERM may take.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a JSON-RPC call may take.
+const CALL_LIMIT: Duration = Duration::from_mins(1);
+
+/// The last line that `varve serve` prints once hosts can connect begins with this.
+const READY_LINE: &str = "Ctrl-C stops it";
+
+/// How an appliance is started.
+#[derive(Debug, Clone, Default)]
+pub struct ApplianceConfig {
+    /// More arguments of `varve serve` (`--volume-size`, `512MiB`).
+    pub arguments: Vec<String>,
+}
+
+impl ApplianceConfig {
+    /// A configuration with these arguments.
+    pub fn with_arguments(arguments: &[&str]) -> Self {
+        ApplianceConfig { arguments: arguments.iter().map(|&argument| argument.to_owned()).collect() }
+    }
+}
+
+/// A varve process. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Appliance {
+    program: PathBuf,
+    arguments: Vec<String>,
+    folder: TempDir,
+    /// 0 until the first start has told.
+    port: u16,
+    process: Option<Process>,
+    starts: u32,
+}
+
+impl Appliance {
+    /// Starts an appliance with a new pool and waits until hosts can connect.
+    ///
+    /// # Errors
+    /// The program cannot be built or started, or does not say within a minute that hosts can connect; the error holds what it said.
+    pub fn start(config: &ApplianceConfig) -> Result<Self, ApplianceError> {
+        let program = program()?;
+        let folder = tempfile::Builder::new()
+            .prefix("varve-appliance-")
+            .tempdir()
+            .map_err(ApplianceError::host("making a folder in", std::env::temp_dir()))?;
+        let arguments = config.arguments.clone();
+        let mut appliance = Appliance { program, arguments, folder, port: 0, process: None, starts: 0 };
+        appliance.restart()?;
+        Ok(appliance)
+    }
+
+    /// Starts the program on the same directory and port; one that still runs is killed first. How long it took until hosts could connect.
+    ///
+    /// # Errors
+    /// As [`Appliance::start`].
+    pub fn restart(&mut self) -> Result<Duration, ApplianceError> {
+        self.kill_9();
+        self.starts += 1;
+        let begin = Instant::now();
+        let mut arguments = vec!["serve".to_owned(), "--dir".to_owned(), text(&self.pool_folder())];
+        arguments.extend(["--listen".to_owned(), format!("127.0.0.1:{}", self.port)]);
+        arguments.extend(["--rpc".to_owned(), text(&self.rpc_socket())]);
+        arguments.extend(self.arguments.iter().cloned());
+        let (said, complained) = (self.said_path(), self.complained_path());
+        let process = self.process.insert(Process::start(&self.program, &arguments, &said, &complained)?);
+        loop {
+            // Read after the status, so that the last words of a process that has ended are there.
+            let ended = process.status();
+            let output = std::fs::read_to_string(&said).unwrap_or_default();
+            if output.lines().any(|line| line.starts_with(READY_LINE)) {
+                self.port = announced_port(&output).ok_or(ApplianceError::NoAddress { output })?;
+                return Ok(begin.elapsed());
+            }
+            if let Some(status) = ended {
+                return Err(ApplianceError::Ended { status, output: output + &self.complaints() });
+            }
+            if begin.elapsed() > START_LIMIT {
+                return Err(ApplianceError::StartTimedOut {
+                    after: START_LIMIT,
+                    output: output + &self.complaints(),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Kills the process at once, as a crash would, and waits until it is gone.
+    pub fn kill_9(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Stops the appliance by SIGTERM. It can be restarted.
+    ///
+    /// # Errors
+    /// [`ApplianceError::Ended`] when it had ended before or ends with a status other than 0, [`ApplianceError::StopTimedOut`].
+    pub fn stop(&mut self) -> Result<Duration, ApplianceError> {
+        let Some(process) = self.process.take() else {
+            return Err(ApplianceError::Ended { status: "killed".to_owned(), output: String::new() });
+        };
+        if let Some(status) = process.status() {
+            return Err(ApplianceError::Ended { status, output: self.complaints() });
+        }
+        let begin = Instant::now();
+        process.terminate().map_err(ApplianceError::host("sending SIGTERM to", &self.program))?;
+        while begin.elapsed() < STOP_LIMIT {
+            match process.status() {
+                None => std::thread::sleep(Duration::from_millis(5)),
+                Some(_) if process.has_succeeded() => return Ok(begin.elapsed()),
+                Some(status) => return Err(ApplianceError::Ended { status, output: self.complaints() }),
+            }
+        }
+        Err(ApplianceError::StopTimedOut { after: STOP_LIMIT, output: self.complaints() })
+    }
+
+    /// The port of 127.0.0.1 that hosts connect to; the same after each restart.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The directory of the pool.
+    pub fn pool_folder(&self) -> PathBuf {
+        self.folder.path().join("pool")
+    }
+
+    /// The JSON-RPC socket.
+    pub fn rpc_socket(&self) -> PathBuf {
+        self.folder.path().join("rpc.sock")
+    }
+
+    /// Makes one JSON-RPC call. `params` is an object, or null for none.
+    ///
+    /// # Errors
+    /// What the client says: the appliance does not answer, or refuses.
+    pub fn rpc(&self, method: &str, params: Value) -> Result<Value, ApplianceError> {
+        let params = match params {
+            Value::Object(members) => members,
+            Value::Null => serde_json::Map::new(),
+            other => return Err(ApplianceError::Parameters { params: other.to_string() }),
+        };
+        Ok(Client::connect(&self.rpc_socket(), CALL_LIMIT)?.call(method, params)?)
+    }
+
+    /// Runs the command line against this appliance, as an operator would, and gives what it prints.
+    ///
+    /// # Errors
+    /// [`ApplianceError::CommandFailed`] with what it printed.
+    pub fn command(&self, arguments: &[&str]) -> Result<String, ApplianceError> {
+        let mut command = std::process::Command::new(&self.program);
+        command.args(arguments).arg("--rpc").arg(self.rpc_socket()).stdin(std::process::Stdio::null());
+        let output = command.output().map_err(ApplianceError::host("starting", &self.program))?;
+        let [printed, complained] =
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        if output.status.success() {
+            return Ok(printed);
+        }
+        Err(ApplianceError::CommandFailed {
+            command: arguments.join(" "),
+            status: output.status.to_string(),
+            output: printed + &complained,
+        })
+    }
+
+    /// What all starts so far have written to standard error: warnings and errors.
+    pub fn complaints(&self) -> String {
+        std::fs::read_to_string(self.complained_path()).unwrap_or_default()
+    }
+
+    /// The process's number, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    fn said_path(&self) -> PathBuf {
+        self.folder.path().join(format!("start-{}.output", self.starts))
+    }
+
+    fn complained_path(&self) -> PathBuf {
+        self.folder.path().join("errors")
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        self.kill_9();
+        if std::thread::panicking() {
+            eprintln!("what the appliance complained of:\n{}", self.complaints());
+        }
+    }
+}
+
+/// The port in `nvme connect -t tcp -a 127.0.0.1 -s PORT -n ...`.
+fn announced_port(output: &str) -> Option<u16> {
+    let line = output.lines().find(|line| line.trim_start().starts_with("nvme connect"))?;
+    line.split_whitespace().skip_while(|&word| word != "-s").nth(1)?.parse().ok()
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

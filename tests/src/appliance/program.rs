@@ -1,0 +1,55 @@
+//! Where the `varve` program is: built once per test process, as users build it.
+
+use super::ApplianceError;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// Names a program to test instead of the one that cargo builds: another version, or one built with other options.
+const PROGRAM_VARIABLE: &str = "VARVE_PROGRAM";
+
+/// The program, once it is built.
+static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// The `varve` program that tests run: what the variable `VARVE_PROGRAM` names, else `release/varve` in the target folder that this test
+/// was built into, which `cargo build --release -p varve` brings up to date first, once per test process. Test processes that
+/// do so at the same time wait for each other, by cargo's own lock. `cargo test` alone would not build the program of another package.
+///
+/// # Errors
+/// [`ApplianceError::Build`] with cargo's output.
+pub fn program() -> Result<PathBuf, ApplianceError> {
+    if let Some(program) = std::env::var_os(PROGRAM_VARIABLE) {
+        return Ok(PathBuf::from(program));
+    }
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(program) = &*built {
+        return Ok(program.clone());
+    }
+    let target = target_folder();
+    build(&target)?;
+    Ok(built.insert(target.join("release/varve")).clone())
+}
+
+fn build(target: &Path) -> Result<(), ApplianceError> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(&cargo);
+    command.args(["build", "--release", "--package", "varve", "--bin", "varve", "--quiet", "--target-dir"]);
+    command.arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = command.output().map_err(ApplianceError::host("starting", PathBuf::from(&cargo)))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(ApplianceError::Build {
+        command: format!("{command:?}"),
+        status: output.status.to_string(),
+        output: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// The target folder that this program was built into, which cargo marks with a file; a test program runs from deep inside it.
+fn target_folder() -> PathBuf {
+    let target = std::env::current_exe().ok().and_then(|program| {
+        program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists()).map(Path::to_path_buf)
+    });
+    target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"))
+}

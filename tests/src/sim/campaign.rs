@@ -1,0 +1,96 @@
+//! One seed's campaign: a shape, then rounds of operations, crashes of both kinds, clean restarts, a full log, random points and times.
+
+use super::disk::Crash;
+use super::rng::Rng;
+use super::workload::{Run, Shape};
+
+/// What a campaign did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Seeds.
+    pub seeds: u64,
+    /// Crashes survived.
+    pub crashes: u64,
+    /// Clean restarts.
+    pub restarts: u64,
+    /// Points of the past compared whole.
+    pub points: u64,
+    /// Times resolved.
+    pub times: u64,
+    /// Logs that were filled.
+    pub full_logs: u64,
+    /// Device writes.
+    pub device_writes: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.seeds += other.seeds;
+        self.crashes += other.crashes;
+        self.restarts += other.restarts;
+        self.points += other.points;
+        self.times += other.times;
+        self.full_logs += other.full_logs;
+        self.device_writes += other.device_writes;
+    }
+}
+
+/// The shape that a seed has: small and large segments, few and many of them, with and without a volatile cache.
+fn shape(rng: &mut Rng) -> Shape {
+    let segment_blocks = [256, 256, 256, 512, 1024][rng.below(5) as usize];
+    let segments = [8, 11, 20, 60][rng.below(4) as usize];
+    Shape {
+        device_blocks: 256 + segments * segment_blocks,
+        segment_blocks,
+        volatile_cache: !rng.one_in(3),
+        volume_blocks: 100 + rng.below(600),
+    }
+}
+
+/// Runs the campaign of a seed.
+///
+/// # Panics
+/// When a promise is broken; the message names the seed, which fails again the same way.
+pub fn campaign(seed: u64) -> Counts {
+    let mut rng = Rng::new(seed ^ 0x00ca_3001);
+    let mut run = Run::new(seed, shape(&mut rng));
+    let mut counts = Counts { seeds: 1, ..Counts::default() };
+    let rounds = 2 + rng.below(8);
+    for _ in 0..rounds {
+        let mut full = false;
+        // Now and then nothing happens between two crashes.
+        let steps = if rng.one_in(6) { 0 } else { rng.below(120) };
+        for _ in 0..steps {
+            if !run.step() {
+                full = true;
+                break;
+            }
+        }
+        if full {
+            counts.full_logs += 1;
+            run.settle();
+            run.check_all();
+        }
+        match rng.below(8) {
+            0 => {
+                run.restart();
+                counts.restarts += 1;
+            }
+            kind => {
+                run.crash(if kind % 2 == 0 { Crash::Process } else { Crash::Power });
+                counts.crashes += 1;
+            }
+        }
+        if rng.one_in(3) {
+            counts.points += run.check_points(6);
+        }
+    }
+    run.settle();
+    counts.points += run.check_points(10);
+    counts.times += run.check_times(20);
+    run.restart();
+    counts.restarts += 1;
+    counts.points += run.check_points(5);
+    counts.device_writes = run.disk.writes();
+    counts
+}

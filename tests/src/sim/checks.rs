@@ -1,0 +1,155 @@
+//! Comparing a pool with its model: all volumes now, random points of the past, times, synchs and snapshots.
+
+use std::rc::Rc;
+
+use varve::dma::BLOCK_BYTES;
+use varve::volume::{Point, Pool, Request, VolumeError, VolumeId};
+
+use super::model::{VolumeState, is_filled};
+use super::workload::Run;
+use super::world::{run, wait};
+
+impl Run {
+    /// Opens random points as clones, compares each with the model, and deletes it again. Returns how many were compared.
+    ///
+    /// # Panics
+    /// When one differs.
+    pub fn check_points(&mut self, count: u64) -> u64 {
+        let mut checked = 0;
+        for _ in 0..count {
+            let step = self.rng.below(self.model.steps.len() as u64) as usize;
+            let lsn = self.model.steps[step].lsn;
+            let existing: Vec<(usize, VolumeState)> = (0..self.model.volumes.len())
+                .filter_map(|place| Some((place, self.model.state_at(place, lsn)?)))
+                .collect();
+            if existing.is_empty() {
+                continue;
+            }
+            let (source, state) = &existing[self.rng.below(existing.len() as u64) as usize];
+            let name = format!("probe{}", self.model.volumes.len());
+            if !self.open_point(*source, lsn, &name) {
+                return checked;
+            }
+            let probe = self.pool.find_volume(&name).expect("it was just made");
+            check_volume(&self.pool, probe.id, state, self.seed);
+            checked += 1;
+            match wait(&self.pool, Rc::clone(&self.pool).delete_volume(name.clone())) {
+                Ok(()) => {}
+                Err(VolumeError::NoSpace { .. }) => {
+                    // A full log keeps what it has.
+                    self.note_clone(&name, *source, lsn);
+                    return checked;
+                }
+                Err(error) => panic!("seed {}: {error}", self.seed),
+            }
+        }
+        checked
+    }
+
+    /// Compares every volume with the model.
+    ///
+    /// # Panics
+    /// When one differs, is missing, or should not be there.
+    pub fn check_all(&mut self) {
+        for place in 0..self.model.volumes.len() {
+            let expected = self.model.state_at(place, u64::MAX);
+            let name = &self.model.volumes[place].name;
+            if expected.is_none() && self.live_names().contains(name) {
+                continue;
+            }
+            let found = self.pool.find_volume(name);
+            assert_eq!(expected.is_some(), found.is_some(), "seed {}: volume {place}", self.seed);
+            if let (Some(expected), Some(found)) = (expected, found) {
+                assert_eq!(found.size_bytes, expected.size_blocks * BLOCK_BYTES as u64, "seed {}", self.seed);
+                check_volume(&self.pool, found.id, &expected, self.seed);
+            }
+        }
+        let synchs: Vec<String> = self.pool.synchs().into_iter().map(|synch| synch.label).collect();
+        assert_eq!(synchs, self.model.synchs(), "seed {}", self.seed);
+        let mut snapshots: Vec<(u64, String)> =
+            self.pool.snapshots().into_iter().map(|snapshot| (snapshot.lsn, snapshot.name)).collect();
+        snapshots.sort();
+        assert_eq!(snapshots, self.model.snapshots(), "seed {}", self.seed);
+    }
+
+    fn live_names(&self) -> Vec<String> {
+        let volumes = self.model.volumes.iter().enumerate();
+        volumes
+            .filter(|(place, _)| self.model.is_alive(*place))
+            .map(|(_, volume)| volume.name.clone())
+            .collect()
+    }
+
+    /// Resolves the times of random points: each time names the last command at or before it, and a later time never an earlier command.
+    /// Returns how many were compared.
+    ///
+    /// # Panics
+    /// When a time resolves to something else.
+    pub fn check_times(&mut self, count: u64) -> u64 {
+        let resolve = |run: &Run, point: Point| {
+            let text = point.to_string();
+            wait(&run.pool, Rc::clone(&run.pool).resolve(point))
+                .unwrap_or_else(|error| panic!("seed {}: {text}: {error}", run.seed))
+        };
+        let lsns: Vec<u64> = self.model.steps.iter().map(|step| step.lsn).collect();
+        // The time of every record, told by its own position.
+        let times: Vec<u64> = lsns.iter().map(|&lsn| resolve(self, Point::Lsn(lsn)).time_ns).collect();
+        assert!(times.is_sorted(), "seed {}: times never fall along the log", self.seed);
+        for _ in 0..count {
+            let picked = self.rng.below(lsns.len() as u64) as usize;
+            let time_ns = (times[picked] - self.rng.below(2) * self.rng.below(1000)).max(times[0]);
+            let expected = times.partition_point(|&known| known <= time_ns);
+            let found = resolve(self, Point::Time(time_ns));
+            assert!(found.time_ns <= time_ns, "seed {}", self.seed);
+            // Between two steps there may be catalogs of the pool's own; they change no volume.
+            let at_least = expected.checked_sub(1).map_or(0, |last| lsns[last]);
+            let before = lsns.get(expected).copied().unwrap_or(u64::MAX);
+            assert!(
+                (at_least..before).contains(&found.lsn),
+                "seed {}: time {time_ns} is lsn:{}, not in {at_least}..{before}",
+                self.seed,
+                found.lsn
+            );
+        }
+        for (lsn, name) in self.model.snapshots() {
+            let found = resolve(self, Point::Snapshot(name));
+            // A snapshot names the end of the last command before it.
+            assert_eq!(found.lsn, resolve(self, Point::Lsn(lsn)).lsn, "seed {}", self.seed);
+        }
+        count
+    }
+}
+
+pub(super) fn check_blocks(
+    pool: &Pool,
+    id: VolumeId,
+    block: u64,
+    len_blocks: u32,
+    state: &VolumeState,
+    seed: u64,
+) {
+    let completion = run(pool, id, &Request::Read { block, len_blocks });
+    assert_eq!(completion.result, Ok(()), "seed {seed}: a read failed");
+    let mut at = block;
+    for piece in &completion.data {
+        for bytes in piece.chunks_exact(BLOCK_BYTES) {
+            let stamp = state.blocks.get(&at).copied().unwrap_or(0);
+            assert!(is_filled(stamp, at, bytes), "seed {seed}: block {at} is not stamp {stamp}");
+            at += 1;
+        }
+    }
+    assert_eq!(at, block + u64::from(len_blocks), "seed {seed}: a read is as long as asked");
+}
+
+/// Compares a whole volume with a state.
+///
+/// # Panics
+/// When they differ.
+pub fn check_volume(pool: &Pool, id: VolumeId, state: &VolumeState, seed: u64) {
+    let mut block = 0;
+    while block < state.size_blocks {
+        let len_blocks = (state.size_blocks - block).min(128) as u32;
+        check_blocks(pool, id, block, len_blocks, state, seed);
+        block += u64::from(len_blocks);
+    }
+}

@@ -1,0 +1,12 @@
+//! A simulated world for the log and the volumes: a device that fails in every way a device can, a clock that stands still or
+//! steps, a model that knows what must be true, and a workload that drives both. Everything comes from a seed.
+
+pub mod campaign;
+pub mod checks;
+pub mod damage;
+pub mod disk;
+pub mod fixture;
+pub mod model;
+pub mod rng;
+pub mod workload;
+pub mod world;

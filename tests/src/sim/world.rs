@@ -1,0 +1,161 @@
+//! The clock and the randomness of a simulated world, and a pool driven by hand in it.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use uuid::Uuid;
+use varve::bdev::{Bdev, SharedBdev};
+use varve::dma::DmaPool;
+use varve::log::{Clock, CreateLog, Environment, Random};
+use varve::reactor::block_on;
+use varve::volume::{IoCompletion, Pool, Request, Sink, Submitted, VolumeError, VolumeId};
+
+use super::disk::SimDisk;
+use super::rng::Rng;
+
+/// A clock that moves when it is told to, and may step back.
+#[derive(Default)]
+pub struct SimClock(Cell<u64>);
+
+impl SimClock {
+    /// Moves the clock by so many nanoseconds.
+    pub fn advance(&self, nanoseconds: i64) {
+        self.0.set(self.0.get().saturating_add_signed(nanoseconds));
+    }
+}
+
+impl Clock for SimClock {
+    fn wall_ns(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+struct SimRandom(RefCell<Rng>);
+
+impl Random for SimRandom {
+    fn uuid(&self) -> Uuid {
+        let mut rng = self.0.borrow_mut();
+        Uuid::from_u64_pair(rng.next_u64(), rng.next_u64())
+    }
+}
+
+/// What a pool in the simulator lives in.
+pub struct World {
+    /// The clock.
+    pub clock: Rc<SimClock>,
+    /// What the pool is given.
+    pub environment: Environment,
+}
+
+impl World {
+    /// A world for a seed; its clock begins at one second after the epoch.
+    pub fn new(seed: u64) -> Self {
+        let clock = Rc::new(SimClock(Cell::new(1_000_000_000)));
+        let random = Rc::new(SimRandom(RefCell::new(Rng::new(seed ^ 0x5eed))));
+        let environment =
+            Environment { dma: DmaPool::new(256 << 20), clock: Rc::<SimClock>::clone(&clock), random };
+        World { clock, environment }
+    }
+
+    /// Creates a pool on a blank device.
+    ///
+    /// # Errors
+    /// The pool's.
+    pub fn create(&self, device: Box<dyn Bdev>, segment_blocks: u64) -> Result<Rc<Pool>, VolumeError> {
+        let device = SharedBdev::new(device);
+        let request = CreateLog { segment_blocks, working_set: None };
+        drive(&device.clone(), Pool::create(device, self.environment.clone(), request))
+    }
+
+    /// Opens the pool on a device, and looks up what its clones inherited.
+    ///
+    /// # Errors
+    /// The pool's.
+    pub fn open(&self, device: Box<dyn Bdev>) -> Result<Rc<Pool>, VolumeError> {
+        let pool = self.open_loading(device)?;
+        wait(&pool, Rc::clone(&pool).load_inherited());
+        Ok(pool)
+    }
+
+    /// Opens the pool on a device; its clones are still loading.
+    ///
+    /// # Errors
+    /// The pool's.
+    pub fn open_loading(&self, device: Box<dyn Bdev>) -> Result<Rc<Pool>, VolumeError> {
+        let device = SharedBdev::new(device);
+        drive(&device.clone(), Pool::open(device, self.environment.clone()))
+    }
+
+    /// Begins to open the pool on a disk and gives up when the disk stops answering. Whether it was opened.
+    pub fn open_until_dead(&self, disk: &SimDisk) -> bool {
+        let device = SharedBdev::new(disk.open());
+        let mut future = pin!(Pool::open(device.clone(), self.environment.clone()));
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..1_000_000 {
+            if future.as_mut().poll(&mut context).is_ready() {
+                return true;
+            }
+            if device.queue().drive() == 0 && disk.is_dead() {
+                return false;
+            }
+        }
+        panic!("opening does not end");
+    }
+}
+
+/// Runs a future that makes a pool; the device is polled for it, the pool it polls itself.
+fn drive<T: 'static>(device: &SharedBdev, future: impl Future<Output = T> + 'static) -> T {
+    let device = device.clone();
+    block_on(future, move || {
+        device.queue().drive();
+    })
+}
+
+/// Begins a future, turns the pool `turns` times and abandons both.
+pub fn begin(pool: &Rc<Pool>, future: impl Future, turns: u64, then: impl FnOnce()) {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    let ready = future.as_mut().poll(&mut context).is_ready();
+    then();
+    for _ in 0..if ready { 0 } else { turns } {
+        pool.poll();
+        if future.as_mut().poll(&mut context).is_ready() {
+            break;
+        }
+    }
+}
+
+/// Runs a future of a pool, polling the pool meanwhile.
+pub fn wait<T: 'static>(pool: &Rc<Pool>, future: impl Future<Output = T> + 'static) -> T {
+    let pool = Rc::clone(pool);
+    block_on(future, move || {
+        pool.poll();
+    })
+}
+
+/// Submits a request, polling while the pool is busy.
+pub fn submit(pool: &Pool, volume: VolumeId, request: &Request<'_>, tag: u64, sink: &Rc<Sink>) {
+    for _ in 0..1_000_000 {
+        if pool.submit(volume, request, tag, sink) == Submitted::Queued {
+            return;
+        }
+        pool.poll();
+    }
+    panic!("the pool stays busy");
+}
+
+/// Submits a request and waits for its end.
+pub fn run(pool: &Pool, volume: VolumeId, request: &Request<'_>) -> IoCompletion {
+    let sink = Sink::new();
+    submit(pool, volume, request, 0, &sink);
+    for _ in 0..1_000_000 {
+        if let Some(completion) = sink.pop() {
+            return completion;
+        }
+        pool.poll();
+    }
+    panic!("a request does not end");
+}
