@@ -1,0 +1,175 @@
+//! The archive as the pool's reactor sees it: requests go in, replies come out, nothing blocks.
+//!
+//! The reactor hands over descriptors of segments, never their bytes: the archivist reads them from the device through a queue of its own, compresses, puts, verifies, and
+//! reports (DESIGN section 10). What the pool wants back (entries of a segment to build an index, blocks to serve a read) is fetched by readers of their own, so that a restore never waits
+//! behind the archiving of the present.
+//!
+//! **Bounds:** each service takes a stated number of requests; beyond it [`ArchiveService::submit`] gives the request back, and the pool asks again in a later turn.
+//! Every request that was taken gets exactly one reply.
+
+use std::sync::Arc;
+
+use super::object::{ObjectHeader, ObjectId};
+use super::store::Store;
+use crate::log::format::TrailerUnit;
+
+/// A stretch of a segment that is to be archived. Everything in it is stable on the device and does not change.
+#[derive(Debug, Clone)]
+pub struct ArchiveJob {
+    /// The pool's own number of this job.
+    pub token: u64,
+    /// What the object holds, and so its name.
+    pub id: ObjectId,
+    /// Size of the segment, in blocks.
+    pub segment_blocks: u64,
+    /// Where the block `id.from_lsn` is on the device.
+    pub device_block: u64,
+    /// When the segment was opened, ns since the Unix epoch.
+    pub opened_ns: u64,
+    /// When the stretch was sealed, ns since the Unix epoch.
+    pub sealed_ns: u64,
+    /// The trailer's units of the records in the stretch.
+    pub units: Arc<Vec<TrailerUnit>>,
+}
+
+/// What became of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Archived {
+    /// Bytes of the object.
+    pub object_bytes: u64,
+    /// Bytes of its blocks.
+    pub content_bytes: u64,
+    /// Data blocks whose CRC32C on the device is not that of their entry: archived as they are, readable as errors only.
+    pub bad_blocks: u64,
+    /// How long compression and the store took, in microseconds.
+    pub elapsed_us: u64,
+}
+
+/// The entries of an archived object.
+#[derive(Debug)]
+pub struct ObjectEntries {
+    /// What the object says of itself.
+    pub header: ObjectHeader,
+    /// The units of the records in it.
+    pub units: Vec<TrailerUnit>,
+}
+
+/// Consecutive blocks of an archived object: the contents of one frame.
+#[derive(Debug)]
+pub struct ObjectBlocks {
+    /// The position of the first block.
+    pub first_lsn: crate::log::Lsn,
+    /// The blocks, 4096 bytes each.
+    pub bytes: Vec<u8>,
+}
+
+/// A request to the archive.
+#[derive(Debug)]
+pub enum Request {
+    /// Archive a stretch of a segment.
+    Archive(ArchiveJob),
+    /// The entries of an object.
+    Entries {
+        /// The pool's own number.
+        token: u64,
+        /// The object.
+        id: ObjectId,
+    },
+    /// The frame of an object that holds the block at a position.
+    Blocks {
+        /// The pool's own number.
+        token: u64,
+        /// The object.
+        id: ObjectId,
+        /// The position.
+        lsn: crate::log::Lsn,
+    },
+    /// Remove objects; those that are not there are not missed.
+    Delete {
+        /// The pool's own number.
+        token: u64,
+        /// The objects.
+        ids: Vec<ObjectId>,
+    },
+}
+
+/// A reply of the archive; the token is the request's.
+#[derive(Debug)]
+pub enum Reply {
+    /// A stretch is in the store, stable and verified; or it is not.
+    Archived {
+        /// Of the request.
+        token: u64,
+        /// What became of it.
+        result: Result<Archived, ArchiveError>,
+    },
+    /// The entries of an object.
+    Entries {
+        /// Of the request.
+        token: u64,
+        /// The entries.
+        result: Result<Arc<ObjectEntries>, ArchiveError>,
+    },
+    /// Blocks of an object.
+    Blocks {
+        /// Of the request.
+        token: u64,
+        /// The blocks.
+        result: Result<Arc<ObjectBlocks>, ArchiveError>,
+    },
+    /// Objects were removed.
+    Deleted {
+        /// Of the request.
+        token: u64,
+        /// How many were there; or the first failure.
+        result: Result<u64, ArchiveError>,
+    },
+}
+
+/// Why the archive could not do what it was asked. It is told to an operator, so it names the store and the object.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ArchiveError {
+    /// The primary device cannot be read.
+    #[error("segment {sequence} cannot be read from the primary device: {reason}")]
+    Source {
+        /// The segment.
+        sequence: u64,
+        /// The device's words.
+        reason: String,
+    },
+    /// The store failed; `retry` says whether it may do better later.
+    #[error("{store}: {reason}")]
+    Store {
+        /// The store's label.
+        store: String,
+        /// Its words.
+        reason: String,
+        /// Whether the same request may succeed later (full, unreachable), or never will (damaged, gone).
+        retry: bool,
+    },
+    /// What is in the store is not what was put there.
+    #[error("{store}: object {object} is damaged: {reason}")]
+    Damaged {
+        /// The store's label.
+        store: String,
+        /// The object's name.
+        object: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// The archive of one pool. See the module's documentation.
+pub trait ArchiveService {
+    /// Takes a request, or gives it back when too many are under way.
+    ///
+    /// # Errors
+    /// The request itself; try again after replies have come.
+    fn submit(&mut self, request: Request) -> Result<(), Request>;
+
+    /// Appends the replies that have come, oldest first; returns how many.
+    fn poll(&mut self, replies: &mut Vec<Reply>) -> usize;
+
+    /// The store behind it.
+    fn store(&self) -> &Arc<dyn Store>;
+}
