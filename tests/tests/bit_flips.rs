@@ -163,7 +163,7 @@ fn a_lost_record_makes_uncertain_what_is_older() {
             assert!(faults.is_empty(), "{header}: a point before the loss is exact: {faults:?}");
         }
         let size_bytes = 64 * BLOCK_BYTES as u64;
-        let fresh = CreateVolume { name: "fresh".to_owned(), size_bytes, uuid: None };
+        let fresh = CreateVolume { name: "fresh".to_owned(), size_bytes, uuid: None, thin: false };
         wait(&pool, Rc::clone(&pool).create_volume(fresh)).expect("there is room");
         let old = (0..1).find(|&place| exists(place));
         if let Some(place) = old {

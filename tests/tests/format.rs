@@ -132,8 +132,10 @@ proptest! {
 
     #[test]
     fn segment_headers_round_trip(
-        sequence in 0_u64..1 << 40, epoch: u32, opened_ns: u64, previous: u64, stable: u64, bit in 0..8 * BLOCK
+        sequence in 0_u64..1 << 40, epoch: u32, opened_ns: u64, previous: u64, stable: u64,
+        kept in 0_u64..1 << 16, released in prop::collection::btree_set(1_u64..32_000, 0..20), bit in 0..8 * BLOCK
     ) {
+        let oldest = sequence.saturating_sub(kept);
         let header = SegmentHeader {
             epoch,
             sequence: SegmentSeq(sequence),
@@ -141,6 +143,8 @@ proptest! {
             opened_ns,
             previous_end_lsn: Lsn(previous),
             stable_lsn: Lsn(stable),
+            oldest: SegmentSeq(oldest),
+            released: released.iter().map(|behind| SegmentSeq(oldest + behind)).collect(),
         };
         let mut block = vec![0xff; BLOCK];
         header.encode(POOL, &mut block);

@@ -76,7 +76,7 @@ fn write(pool: &Pool, volume: &VolumeInfo, rng: &mut Rng, count: u64) {
 
 fn create(pool: &Rc<Pool>, name: &str) -> VolumeInfo {
     let size_bytes = VOLUME_BLOCKS * BLOCK_BYTES as u64;
-    let request = CreateVolume { name: name.to_owned(), size_bytes, uuid: None };
+    let request = CreateVolume { name: name.to_owned(), size_bytes, uuid: None, thin: false };
     wait(pool, Rc::clone(pool).create_volume(request)).expect("a volume")
 }
 

@@ -307,10 +307,12 @@ fn slot_report(
         sequence: sequence.map(|sequence| sequence.0),
         header: view.header_presence,
         trailer: view.trailer,
-        epoch: segment.map(|segment| segment.epoch).or(view.header.map(|header| header.epoch)),
+        epoch: segment.map(|segment| segment.epoch).or(view.header.as_ref().map(|header| header.epoch)),
         first_lsn: sequence.map(|sequence| log.geometry().first_lsn(sequence).0),
         end_lsn: segment.map(|segment| segment.end_lsn.0),
-        opened_ns: segment.map(|segment| segment.opened_ns).or(view.header.map(|header| header.opened_ns)),
+        opened_ns: segment
+            .map(|segment| segment.opened_ns)
+            .or(view.header.as_ref().map(|header| header.opened_ns)),
         totals,
         problems: own,
         records,

@@ -64,7 +64,7 @@ pub enum SlotState {
 }
 
 /// A slot, and the segment in it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct SlotView {
     /// Which.
     pub slot: Slot,
@@ -154,13 +154,13 @@ impl LogView {
         for slot in (0..self.geometry().slots).map(Slot) {
             let (header_presence, header) = self.header(slot).await?;
             let known = kept.get(&slot).copied();
-            let state = match (known, header) {
+            let state = match (known, &header) {
                 (Some((sequence, _)), _) if Some(sequence) == current => SlotState::Current,
                 (Some(_), _) => SlotState::Active,
                 (None, Some(_)) => SlotState::Stale,
                 (None, None) => SlotState::Recycle,
             };
-            let identity = known.or_else(|| header.map(|header| (header.sequence, header.epoch)));
+            let identity = known.or_else(|| header.as_ref().map(|header| (header.sequence, header.epoch)));
             let trailer = self.trailer(slot, identity).await?;
             let sequence = identity.map(|(sequence, _)| sequence);
             slots.push(SlotView { slot, state, sequence, header_presence, header, trailer });

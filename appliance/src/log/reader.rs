@@ -415,7 +415,7 @@ impl Window<'_> {
             for (index, (entry, block)) in
                 with_data.zip(data[BLOCK_BYTES..].chunks_exact(BLOCK_BYTES)).enumerate()
             {
-                if crc32c(block) != entry.crc() {
+                if !entry.is_bad() && crc32c(block) != entry.crc() {
                     bad.push(lsn.plus(1 + index as u64));
                 }
             }

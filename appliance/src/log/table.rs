@@ -1,16 +1,36 @@
-//! The segment table: which segment is in which slot, and in which state (R4).
+//! The segment table: which segment is in which slot, in which state (R4), and how much of it is live (R16).
+//!
+//! ```text
+//! recycle --open--> current --seal--> active --nothing live, and that is stable--> inactive --archived, slot wanted--> recycle
+//! ```
 //!
 //! Sequences are contiguous from the oldest kept to the current one, so the table is a queue indexed by sequence. The map from sequence to slot is what the rest of
-//! the log uses; nothing computes a slot from a sequence, so segments may one day leave in any order.
+//! the log uses; nothing computes a slot from a sequence, so segments may leave in any order: one that is released before its turn stays in the queue without
+//! a slot until all before it have gone too.
+//!
+//! An inactive segment keeps its slot until that is wanted: it can still be read there.
 
 use std::collections::VecDeque;
 
+use super::format::RELEASED_SPAN;
 use super::types::{Lsn, SegmentSeq, Slot};
 
+/// How far a segment has come on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Being written, or in the working set: something in it may be live.
+    #[default]
+    InUse,
+    /// Nothing in it is live any more, and what made it so is stable.
+    Inactive,
+    /// Its slot was given away.
+    Released,
+}
+
 /// One segment on the primary device.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Segment {
-    /// Where it is; `None` for one that recovery could not find.
+    /// Where it is; `None` for one that recovery could not find, or that was released.
     pub slot: Option<Slot>,
     /// The epoch of its header.
     pub epoch: u32,
@@ -20,10 +40,24 @@ pub struct Segment {
     pub end_lsn: Lsn,
     /// Entries in it.
     pub entries: u64,
+    /// Trims among them.
+    pub trims: u64,
     /// Whether its trailer is on the device.
     pub sealed: bool,
     /// What is wrong with it, in words.
     pub problems: Vec<String>,
+    /// How far it has come on its way out.
+    pub phase: Phase,
+    /// Blocks in it that an index points at.
+    pub live: u64,
+    /// The same when the current segment was opened.
+    pub live_before: u64,
+    /// Once nothing is live: the position up to which the log must be stable before the segment may go.
+    pub dead_at: Option<Lsn>,
+    /// Whether its object is in the archive, verified.
+    pub archived: bool,
+    /// How many readers need it to stay where it is.
+    pub pins: u32,
 }
 
 /// The table.
@@ -32,12 +66,21 @@ pub struct SegmentTable {
     oldest: u64,
     segments: VecDeque<Segment>,
     free: VecDeque<Slot>,
+    /// Every segment before this one is inactive or released.
+    retired_below: u64,
+    /// Segments that lost their last live block and were not looked at since.
+    dead: Vec<SegmentSeq>,
 }
 
 impl SegmentTable {
     /// A table that begins with `oldest`, empty, with all of `free` free.
     pub fn new(oldest: SegmentSeq, free: impl IntoIterator<Item = Slot>) -> Self {
-        SegmentTable { oldest: oldest.0, segments: VecDeque::new(), free: free.into_iter().collect() }
+        SegmentTable {
+            oldest: oldest.0,
+            free: free.into_iter().collect(),
+            retired_below: oldest.0,
+            ..SegmentTable::default()
+        }
     }
 
     /// The oldest segment kept.
@@ -48,6 +91,11 @@ impl SegmentTable {
     /// The sequence that the next segment will have.
     pub fn next_sequence(&self) -> SegmentSeq {
         SegmentSeq(self.oldest + self.segments.len() as u64)
+    }
+
+    /// The first segment that is in use: everything live is in it or behind it.
+    pub fn first_in_use(&self) -> SegmentSeq {
+        SegmentSeq(self.retired_below)
     }
 
     /// Segments kept.
@@ -93,18 +141,25 @@ impl SegmentTable {
             .map(|(index, segment)| (SegmentSeq(self.oldest + index as u64), segment))
     }
 
+    /// Segments behind the oldest that were released before their turn.
+    pub fn released(&self) -> Vec<SegmentSeq> {
+        let gone = self.iter().filter(|(_, segment)| segment.phase == Phase::Released);
+        gone.map(|(sequence, _)| sequence).collect()
+    }
+
     /// Takes a free slot for the next sequence.
     pub fn open(&mut self, epoch: u32, opened_ns: u64, first_lsn: Lsn) -> Option<(SegmentSeq, Slot)> {
         let slot = self.free.pop_front()?;
         let sequence = self.next_sequence();
+        for segment in &mut self.segments {
+            segment.live_before = segment.live;
+        }
         self.push(Segment {
             slot: Some(slot),
             epoch,
             opened_ns,
             end_lsn: first_lsn.plus(1),
-            entries: 0,
-            sealed: false,
-            problems: Vec::new(),
+            ..Segment::default()
         });
         Some((sequence, slot))
     }
@@ -112,5 +167,213 @@ impl SegmentTable {
     /// Adds a segment that recovery found, as the next sequence.
     pub fn push(&mut self, segment: Segment) {
         self.segments.push_back(segment);
+    }
+
+    /// An index points at a block of the segment now. One that was inactive already comes back into use: a clone of the past, in a pool without an archive, keeps
+    /// what it inherits.
+    pub fn count_live(&mut self, sequence: SegmentSeq) {
+        let Some(segment) = self.get_mut(sequence) else { return };
+        debug_assert!(segment.phase != Phase::Released, "nothing becomes live in a segment that is gone");
+        segment.live += 1;
+        segment.dead_at = None;
+        if segment.phase == Phase::Inactive {
+            segment.phase = Phase::InUse;
+            self.retired_below = self.retired_below.min(sequence.0);
+        }
+    }
+
+    /// An index points no more at a block of the segment.
+    pub fn count_dead(&mut self, sequence: SegmentSeq) {
+        let Some(segment) = self.get_mut(sequence) else { return };
+        debug_assert!(segment.live > 0, "segment {sequence} has no live block to lose");
+        segment.live = segment.live.saturating_sub(1);
+        if segment.live == 0 {
+            self.dead.push(sequence);
+        }
+    }
+
+    /// Looks at segments that lost their last live block, and at the oldest in use: those in which nothing is live, and where that is stable, become inactive.
+    /// `head` is where the log ends now, `current` the segment that is being written. Returns how many became inactive, and what must become stable first for more.
+    ///
+    /// A trim must stay as long as an older version of a block may lie before it, so a segment with trims waits for its turn.
+    pub fn retire(&mut self, current: Option<SegmentSeq>, head: Lsn, stable: Lsn) -> (u64, Option<Lsn>) {
+        let mut retired = 0;
+        let mut wanted = None;
+        loop {
+            let sequence = SegmentSeq(self.retired_below);
+            let Some(segment) = self.get_mut(sequence) else { break };
+            if segment.phase == Phase::InUse {
+                if Some(sequence) == current
+                    || segment.live > 0
+                    || !(segment.sealed || segment.slot.is_none())
+                {
+                    break;
+                }
+                let dead_at = *segment.dead_at.get_or_insert(head);
+                if dead_at > stable {
+                    wanted = Some(dead_at);
+                    break;
+                }
+                segment.phase = Phase::Inactive;
+                retired += 1;
+            }
+            self.retired_below += 1;
+        }
+        let mut waiting = Vec::new();
+        for sequence in std::mem::take(&mut self.dead) {
+            let Some(segment) = self.get_mut(sequence) else { continue };
+            if segment.live > 0 || segment.phase != Phase::InUse || segment.trims > 0 {
+                continue;
+            }
+            let dead_at = *segment.dead_at.get_or_insert(head);
+            if Some(sequence) == current || !segment.sealed || dead_at > stable {
+                if Some(sequence) != current {
+                    wanted = wanted.max(Some(dead_at));
+                }
+                waiting.push(sequence);
+                continue;
+            }
+            segment.phase = Phase::Inactive;
+            retired += 1;
+        }
+        self.dead = waiting;
+        (retired, wanted)
+    }
+
+    /// Whether a call of [`retire`](Self::retire) may find something.
+    pub fn may_retire(&self, current: Option<SegmentSeq>) -> bool {
+        !self.dead.is_empty()
+            || (self.retired_below < current.map_or(u64::MAX, |current| current.0)
+                && self.get(SegmentSeq(self.retired_below)).is_some_and(|segment| segment.live == 0))
+    }
+
+    /// The next inactive segment whose slot may be given away: the oldest first, then those that are inactive before their turn.
+    /// `may_go` says whether nobody else needs it.
+    pub fn next_to_release(&self, may_go: impl Fn(SegmentSeq, &Segment) -> bool) -> Option<SegmentSeq> {
+        let ready = |sequence: SegmentSeq, segment: &Segment| {
+            segment.phase == Phase::Inactive && segment.pins == 0 && may_go(sequence, segment)
+        };
+        let (oldest, first) = self.iter().next()?;
+        if ready(oldest, first) {
+            return Some(oldest);
+        }
+        // One with trims does not overtake what is before it.
+        self.iter()
+            .take_while(|(sequence, _)| sequence.0 - self.oldest < RELEASED_SPAN)
+            .find(|(sequence, segment)| segment.trims == 0 && ready(*sequence, segment))
+            .map(|(sequence, _)| sequence)
+    }
+
+    /// Gives an inactive segment's slot away: it becomes a recycle segment (R21).
+    ///
+    /// # Panics
+    /// When it is not inactive.
+    pub fn release(&mut self, sequence: SegmentSeq) -> Option<Slot> {
+        let segment = self.get_mut(sequence)?;
+        assert_eq!(segment.phase, Phase::Inactive, "only an inactive segment is released");
+        segment.phase = Phase::Released;
+        let slot = segment.slot.take();
+        self.free.extend(slot);
+        while self.segments.front().is_some_and(|segment| segment.phase == Phase::Released) {
+            self.segments.pop_front();
+            self.oldest += 1;
+        }
+        self.retired_below = self.retired_below.max(self.oldest);
+        slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A world of random writes, trims, copies and archiving over a table: the states of R4 and nothing else, whatever happens.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Write(u64),
+        Trim(u64),
+        Seal,
+        Retire { stable: bool },
+        Archive,
+        Release,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0..40_u64).prop_map(Step::Write),
+            1 => (0..40_u64).prop_map(Step::Trim),
+            2 => Just(Step::Seal),
+            2 => any::<bool>().prop_map(|stable| Step::Retire { stable }),
+            2 => Just(Step::Archive),
+            2 => Just(Step::Release),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn segments_take_only_legal_steps(steps in prop::collection::vec(step(), 1..400)) {
+            const SLOTS: u64 = 8;
+            let mut table = SegmentTable::new(SegmentSeq(0), (0..SLOTS).map(Slot));
+            let mut current = table.open(1, 0, Lsn(0)).map(|(sequence, _)| sequence);
+            let mut homes: std::collections::HashMap<u64, SegmentSeq> = std::collections::HashMap::new();
+            let mut phases: std::collections::HashMap<SegmentSeq, Phase> = std::collections::HashMap::new();
+            let mut head = 1;
+            for step in steps {
+                head += 1;
+                let now = current.expect("one is always open");
+                match step {
+                    Step::Write(block) => {
+                        if let Some(old) = homes.insert(block, now) { table.count_dead(old); }
+                        table.count_live(now);
+                    }
+                    Step::Trim(block) => {
+                        if let Some(old) = homes.remove(&block) { table.count_dead(old); }
+                        if let Some(segment) = table.get_mut(now) { segment.trims += 1; }
+                    }
+                    Step::Seal => {
+                        if table.free_len() > 0 {
+                            if let Some(segment) = table.get_mut(now) { segment.sealed = true; }
+                            current = table.open(1, 0, Lsn(head)).map(|(sequence, _)| sequence);
+                        }
+                    }
+                    Step::Retire { stable } => {
+                        let stable = if stable { Lsn(head) } else { Lsn(0) };
+                        table.retire(current, Lsn(head), stable);
+                    }
+                    Step::Archive => {
+                        let sealed = table.iter().find(|(_, segment)| segment.sealed && !segment.archived).map(|(sequence, _)| sequence);
+                        if let Some(segment) = sealed.and_then(|sequence| table.get_mut(sequence)) { segment.archived = true; }
+                    }
+                    Step::Release => {
+                        if let Some(sequence) = table.next_to_release(|_, segment| segment.archived) {
+                            let trims = table.get(sequence).map_or(0, |segment| segment.trims);
+                            prop_assert!(trims == 0 || sequence == table.oldest());
+                            table.release(sequence);
+                        }
+                    }
+                }
+                // Every slot is in exactly one place; live blocks are in segments in use that are there.
+                let mut slots: Vec<u64> = table.free().map(|slot| slot.0).collect();
+                slots.extend(table.iter().filter_map(|(_, segment)| segment.slot).map(|slot| slot.0));
+                slots.sort_unstable();
+                prop_assert_eq!(slots, (0..SLOTS).collect::<Vec<_>>());
+                for (sequence, segment) in table.iter() {
+                    let live = homes.values().filter(|&&home| home == sequence).count() as u64;
+                    prop_assert_eq!(segment.live, live);
+                    prop_assert!(live == 0 || (segment.phase == Phase::InUse && segment.slot.is_some()));
+                    prop_assert!(sequence < table.first_in_use() || segment.phase != Phase::Released || segment.trims == 0);
+                    let before = phases.insert(sequence, segment.phase).unwrap_or(Phase::InUse);
+                    let legal = before == segment.phase
+                        || (before == Phase::InUse && segment.phase == Phase::Inactive)
+                        || (before == Phase::Inactive && segment.phase == Phase::Released);
+                    prop_assert!(legal, "{:?} to {:?}", before, segment.phase);
+                }
+                for home in homes.values() {
+                    prop_assert!(*home >= table.first_in_use() && *home >= table.oldest());
+                }
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::log::{CreateLog, Environment};
 use crate::nvmf::target::Target;
 use crate::reactor::{Interest, Local, Reactor, ReactorHandle, Source};
 use crate::rpc::App;
-use crate::volume::{CreateVolume, Pool, VolumeError};
+use crate::volume::{CreateVolume, Pool, PoolOptions, VolumeError};
 
 /// Runs an appliance on the calling thread until it is told to stop.
 pub(super) fn run(
@@ -41,7 +41,8 @@ pub(super) fn run(
     let target = Target::new(local.clone(), Rc::<Pool>::clone(&pool) as _, dma, config.target.clone());
     add_pollers(&local, &pool, &target);
     if is_new && let Some(size_bytes) = config.first_volume_bytes {
-        let request = CreateVolume { name: FIRST_VOLUME_NAME.to_owned(), size_bytes, uuid: None };
+        let request =
+            CreateVolume { name: FIRST_VOLUME_NAME.to_owned(), size_bytes, uuid: None, thin: false };
         reactor.run_until(&app, Rc::clone(&pool).create_volume(request))?;
     }
     local.spawn(Rc::clone(&pool).load_inherited());
@@ -99,9 +100,9 @@ async fn open(
         let segment_blocks =
             config.segment_blocks.unwrap_or_else(|| segment_blocks_for(device.info().len_blocks));
         let request = CreateLog { segment_blocks, working_set: None };
-        return Ok((Pool::create(device, environment, request).await?, true));
+        return Ok((Pool::create(device, environment, request, PoolOptions::default()).await?, true));
     }
-    Ok((Pool::open(device, environment).await?, false))
+    Ok((Pool::open(device, environment, PoolOptions::default()).await?, false))
 }
 
 /// Whether the places of both superblocks hold nothing but zeroes.

@@ -4,9 +4,10 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::capacity::OVERPROVISIONING_PERCENT_DEFAULT;
 use super::info::{ImageParent, SnapshotInfo};
-use crate::log::Lsn;
 use crate::log::reader::LsnRange;
+use crate::log::{Lsn, SegmentSeq};
 
 /// The version of this text.
 pub(super) const CATALOG_VERSION: u32 = 1;
@@ -26,6 +27,19 @@ pub(super) struct Catalog {
     /// Stretches of the log whose entries are lost: what is older in any index is not certain.
     #[serde(default)]
     pub(super) lost: Vec<LsnRange>,
+    /// Spare blocks for each hundred live ones.
+    #[serde(default = "default_overprovisioning")]
+    pub(super) overprovisioning_percent: u64,
+    /// Lengths of the working set other than the first, and the segments from which on they were in force, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) working_sets: Vec<(SegmentSeq, u64)>,
+    /// Stretches of the log that left the primary device without having been archived.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) gaps: Vec<LsnRange>,
+}
+
+fn default_overprovisioning() -> u64 {
+    OVERPROVISIONING_PERCENT_DEFAULT
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +50,9 @@ pub(crate) struct CatalogVolume {
     pub(crate) read_only: bool,
     pub(crate) image: u16,
     pub(crate) created_ns: u64,
+    /// Whether its capacity was not set aside.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) thin: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +61,9 @@ pub(crate) struct CatalogImage {
     pub(crate) parent: Option<ImageParent>,
     /// The image has no entries at or before this LSN.
     pub(crate) born_lsn: u64,
+    /// Whether everything it inherited has been copied into entries of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) hydrated: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +83,9 @@ impl Default for Catalog {
             images: Vec::new(),
             snapshots: Vec::new(),
             lost: Vec::new(),
+            overprovisioning_percent: OVERPROVISIONING_PERCENT_DEFAULT,
+            working_sets: Vec::new(),
+            gaps: Vec::new(),
         }
     }
 }

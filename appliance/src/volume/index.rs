@@ -107,13 +107,6 @@ impl Node {
         if level == 0 { Node::Leaf(Leaf::empty()) } else { Node::Inner(Inner::empty()) }
     }
 
-    fn mapped(&self) -> u64 {
-        match self {
-            Node::Leaf(leaf) => leaf.mappings.iter().filter(|mapping| !mapping.is_none()).count() as u64,
-            Node::Inner(inner) => inner.children.iter().flatten().map(Node::mapped).sum(),
-        }
-    }
-
     /// Shows every mapping with its block number, in order; `first` is this node's first block.
     fn visit(&self, level: u32, first: u64, visit: &mut dyn FnMut(u64, Mapping)) {
         match self {
@@ -134,8 +127,8 @@ impl Node {
         }
     }
 
-    /// Empties `[start, end)`, counted from this node's first block; returns how many mappings went.
-    fn trim(&mut self, level: u32, start: u64, end: u64) -> u64 {
+    /// Empties `[start, end)`, counted from this node's first block; shows what goes, and returns how many mappings that were.
+    fn trim(&mut self, level: u32, start: u64, end: u64, gone: &mut dyn FnMut(Mapping)) -> u64 {
         match self {
             Node::Leaf(leaf) => {
                 let range = start as usize..end as usize;
@@ -144,8 +137,10 @@ impl Node {
                 }
                 let mut removed = 0;
                 for mapping in &mut Rc::make_mut(leaf).mappings[range] {
-                    removed += u64::from(!mapping.is_none());
-                    *mapping = Mapping::NONE;
+                    if !mapping.is_none() {
+                        removed += 1;
+                        gone(std::mem::take(mapping));
+                    }
                 }
                 removed
             }
@@ -160,9 +155,14 @@ impl Node {
                     let (from, to) = (start.max(first) - first, end.min(first + span) - first);
                     let child = &mut Rc::make_mut(inner).children[slot as usize];
                     if (from, to) == (0, span) {
-                        removed += child.take().map_or(0, |node| node.mapped());
+                        if let Some(node) = child.take() {
+                            node.visit(level - 1, 0, &mut |_, mapping| {
+                                removed += 1;
+                                gone(mapping);
+                            });
+                        }
                     } else if let Some(child) = child {
-                        removed += child.trim(level - 1, from, to);
+                        removed += child.trim(level - 1, from, to, gone);
                     }
                 }
                 removed
@@ -248,13 +248,13 @@ impl Index {
         }
     }
 
-    /// Empties `len_blocks` blocks from `block` on; returns how many had contents.
-    pub fn trim(&mut self, block: u64, len_blocks: u64) -> u64 {
+    /// Empties `len_blocks` blocks from `block` on; shows the mappings that go, and returns how many had contents.
+    pub fn trim(&mut self, block: u64, len_blocks: u64, mut gone: impl FnMut(Mapping)) -> u64 {
         let end = block.saturating_add(len_blocks).min(capacity(self.height));
         if block >= end {
             return 0;
         }
-        let removed = self.root.trim(self.height, block, end);
+        let removed = self.root.trim(self.height, block, end, &mut gone);
         self.mapped -= removed;
         removed
     }
@@ -266,6 +266,7 @@ fn capacity(height: u32) -> u64 {
 }
 
 /// Builds an index from entries seen newest first: the first sight of a block wins (R29).
+#[derive(Clone)]
 pub struct IndexBuilder {
     index: Index,
     trimmed: RangeSet,
@@ -289,6 +290,16 @@ impl IndexBuilder {
         self.trimmed.insert(block, block.saturating_add(len_blocks));
     }
 
+    /// A block that was seen has been copied to another place.
+    pub fn move_block(&mut self, block: u64, mapping: Mapping) {
+        self.index.set(block, mapping);
+    }
+
+    /// What was seen so far.
+    pub fn seen(&self) -> &Index {
+        &self.index
+    }
+
     /// The index of everything seen.
     pub fn finish(self) -> Index {
         self.index
@@ -296,7 +307,7 @@ impl IndexBuilder {
 }
 
 /// A set of numbers as disjoint ranges.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct RangeSet(BTreeMap<u64, u64>);
 
 impl RangeSet {
@@ -363,7 +374,10 @@ mod tests {
                     Step::Trim(block, len) => {
                         let before = model.len() as u64;
                         model.retain(|&known, _| known < block || known >= block.saturating_add(len));
-                        prop_assert_eq!(index.trim(block, len), before - model.len() as u64);
+                        let mut gone = Vec::new();
+                        prop_assert_eq!(index.trim(block, len, |mapping| gone.push(mapping)), before - model.len() as u64);
+                        prop_assert_eq!(gone.len() as u64, before - model.len() as u64);
+                        prop_assert!(gone.iter().all(|mapping| !mapping.is_none()));
                     }
                     Step::Clone => clones.push((index.clone(), model.clone())),
                 }
@@ -390,7 +404,7 @@ mod tests {
             for step in &steps {
                 match *step {
                     Step::Set(block, lsn) => { forward.set(block, Mapping::new(Lsn(lsn), 1)); }
-                    Step::Trim(block, len) => { forward.trim(block, len); }
+                    Step::Trim(block, len) => { forward.trim(block, len, |_| {}); }
                     Step::Clone => {}
                 }
             }

@@ -52,6 +52,42 @@ pub struct PoolStats {
     pub host_read_blocks: u64,
     /// Blocks written to the device since start: data, headers, trailers.
     pub device_written_blocks: u64,
+    /// Data blocks copied forward since start.
+    #[serde(default)]
+    pub copied_blocks: u64,
+    /// Write amplification since start: data blocks appended (hosts' and copies) over data blocks that hosts wrote; 0 before the first write.
+    #[serde(default)]
+    pub write_amplification: f64,
+    /// Header blocks of records written since start.
+    #[serde(default)]
+    pub header_blocks: u64,
+    /// Blocks of trailers written since start.
+    #[serde(default)]
+    pub trailer_blocks: u64,
+    /// Data blocks that may be live; 0 when the pool gives no segment away and ends when its log is full.
+    #[serde(default)]
+    pub capacity_blocks: u64,
+    /// Blocks set aside for volumes that are not thin.
+    #[serde(default)]
+    pub reserved_blocks: u64,
+    /// Live blocks of thin volumes and clones.
+    #[serde(default)]
+    pub thin_blocks: u64,
+    /// Segments that hold something live, or may: the working set and what is leaving it.
+    #[serde(default)]
+    pub segments_in_use: u64,
+    /// Segments without anything live that still have a slot.
+    #[serde(default)]
+    pub segments_inactive: u64,
+    /// Slots that are free.
+    #[serde(default)]
+    pub segments_recycle: u64,
+    /// Segments whose slot was given away since start.
+    #[serde(default)]
+    pub released_segments: u64,
+    /// Of these, before their turn, because nothing in them was live any more.
+    #[serde(default)]
+    pub released_early_segments: u64,
     /// Records written since start.
     pub records: u64,
     /// Device flushes since start.
@@ -99,6 +135,12 @@ pub struct SegmentInfo {
     pub opened_ns: u64,
     /// Entries in it.
     pub entries: u64,
+    /// Live blocks in it.
+    #[serde(default)]
+    pub live_blocks: u64,
+    /// Whether its object is in the archive.
+    #[serde(default)]
+    pub archived: bool,
     /// What recovery or a reader found wrong with it, empty when nothing.
     pub problems: Vec<String>,
 }

@@ -42,6 +42,8 @@ pub struct CreateVolume {
     pub size_bytes: u64,
     /// Its UUID; `None`: a new random one.
     pub uuid: Option<Uuid>,
+    /// Whether its capacity is not set aside: it may then be refused blocks when the pool is full.
+    pub thin: bool,
 }
 
 impl Pool {
@@ -59,6 +61,7 @@ impl Pool {
         };
         let lsn = self
             .change(|catalog, born_lsn| {
+                self.check_capacity(if request.thin { 0 } else { size_blocks })?;
                 let image = add_image(catalog, None, born_lsn)?;
                 let volume = CatalogVolume {
                     name: request.name.clone(),
@@ -67,11 +70,12 @@ impl Pool {
                     read_only: false,
                     image,
                     created_ns,
+                    thin: request.thin,
                 };
                 add_volume(catalog, volume)
             })
             .await?;
-        let id = self.add_volume(&request.name, Index::new(size_blocks));
+        let id = self.add_volume(&request.name, VolumeIndex::Ready(Index::new(size_blocks)));
         recovery::stable(&self.log, lsn.plus(1)).await?;
         self.announce(id, &request.name)
     }
@@ -95,7 +99,9 @@ impl Pool {
         {
             let mut state = self.state.borrow_mut();
             if let Some(id) = state.find(&name) {
-                state.volumes[id.0 as usize] = None;
+                if let Some(volume) = state.volumes[id.0 as usize].take() {
+                    state.bury(volume);
+                }
                 state.events.push_back(VolumeEvent::Deleted(id));
             }
         }
@@ -122,6 +128,9 @@ impl Pool {
                     let now_bytes = volume.size_blocks * BLOCK_BYTES as u64;
                     let reason = format!("volume '{name}' has {now_bytes} bytes; a volume can only grow");
                     return Err(VolumeError::Invalid { what: "size", reason });
+                }
+                if !volume.thin {
+                    self.check_capacity(size_blocks - volume.size_blocks)?;
                 }
                 volume.size_blocks = size_blocks;
                 Ok(())
@@ -291,13 +300,14 @@ impl Pool {
                     read_only,
                     image,
                     created_ns,
+                    thin: true,
                 };
                 add_volume(now, clone)?;
                 now.prune_images();
                 Ok(())
             })
             .await?;
-        let id = self.add_volume(&name, index);
+        let id = self.add_volume(&name, VolumeIndex::Ready(index));
         {
             // A loss that came after the point does not touch it.
             let mut state = self.state.borrow_mut();
@@ -327,6 +337,25 @@ impl Pool {
         Ok(())
     }
 
+    /// Refuses what the pool cannot hold.
+    fn check_capacity(&self, more_blocks: u64) -> Result<(), VolumeError> {
+        let (state, log) = (self.state.borrow(), self.log.borrow());
+        let Some(capacity) = state.capacity_of(&log) else { return Ok(()) };
+        let taken = state.reserved_blocks() + state.capacity.thin_blocks;
+        if more_blocks > 0 && taken + more_blocks > capacity {
+            let mib = |blocks: u64| blocks * BLOCK_BYTES as u64 >> 20;
+            return Err(VolumeError::NoSpace {
+                reason: format!(
+                    "the pool can hold {} MiB, of which {} MiB are taken; this needs {} MiB more. Create the volume thin, or use a larger device",
+                    mib(capacity),
+                    mib(taken),
+                    mib(more_blocks)
+                ),
+            });
+        }
+        Ok(())
+    }
+
     /// Appends a changed catalog and makes it the present one; returns its position. `edit` gets the catalog to change and the position
     /// after which a new image has its entries.
     pub(super) async fn change(
@@ -335,10 +364,11 @@ impl Pool {
     ) -> Result<Lsn, VolumeError> {
         for _ in 0..BUSY_TURNS_MAX {
             {
+                let mut catalog = self.state.borrow().catalog.clone();
+                let head = self.log.borrow().head_lsn();
+                edit(&mut catalog, Lsn(head.0.saturating_sub(1)))?;
                 let mut state = self.state.borrow_mut();
                 let mut log = self.log.borrow_mut();
-                let mut catalog = state.catalog.clone();
-                edit(&mut catalog, Lsn(log.head_lsn().0.saturating_sub(1)))?;
                 let text: Rc<[u8]> = Rc::from(catalog.encode());
                 log.set_catalog(Rc::clone(&text))?;
                 match log.append_event(EventKind::Catalog, &text) {
@@ -359,21 +389,31 @@ impl Pool {
         Err(AppendError::Busy.into())
     }
 
-    /// Makes a volume of the catalog usable; it is announced later.
-    pub(super) fn add_volume(&self, name: &str, index: Index) -> VolumeId {
+    /// Makes a volume of the catalog usable; it is announced later. Its blocks that are resident are counted as live.
+    pub(super) fn add_volume(&self, name: &str, index: VolumeIndex) -> VolumeId {
         let mut state = self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
         let entry = state.catalog.volume(name).expect("the catalog was changed first");
+        let image = state.catalog.image(entry.image);
+        let is_clone = image.is_some_and(|image| image.parent.is_some());
+        let keeps_inherited = is_clone && state.keeps_inherited;
+        let born_lsn = image.map_or(0, |image| image.born_lsn);
         let volume = Volume {
             name: name.to_owned(),
             size_blocks: entry.size_blocks,
             read_only: entry.read_only,
             image: ImageId(entry.image),
-            index: VolumeIndex::Ready(index),
+            index,
             uncertain_below: Lsn(0),
+            resident_above: Lsn(if is_clone && !keeps_inherited { born_lsn } else { 0 }),
+            keeps_inherited,
+            resident: 0,
+            thin: entry.thin,
             stats: VolumeStats::default(),
         };
         let id = VolumeId(state.volumes.len() as u32);
         state.volumes.push(Some(volume));
+        state.count_resident(&mut log, id);
         id
     }
 
@@ -389,7 +429,7 @@ fn add_image(catalog: &mut Catalog, parent: Option<ImageParent>, born_lsn: Lsn) 
     catalog.next_image = id.checked_add(1).ok_or_else(|| VolumeError::NoSpace {
         reason: "all 65,534 image ids of the pool were used".to_owned(),
     })?;
-    catalog.images.push(CatalogImage { id, parent, born_lsn: born_lsn.0 });
+    catalog.images.push(CatalogImage { id, parent, born_lsn: born_lsn.0, hydrated: false });
     Ok(id)
 }
 

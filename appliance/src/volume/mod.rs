@@ -3,7 +3,9 @@
 //! A volume is a name, a size and an image; an image is an index, a map from block number to a position in the log. Requests of hosts go through
 //! [`Pool::submit`] and [`Pool::poll`]; operations of the management plane are futures that run on the pool's reactor.
 
+mod capacity;
 pub(crate) mod catalog;
+mod cleaner;
 mod error;
 mod event;
 mod history;
@@ -16,6 +18,7 @@ mod point;
 mod pool;
 mod request;
 
+pub use capacity::{OVERPROVISIONING_PERCENT_DEFAULT, OVERPROVISIONING_PERCENT_RANGE};
 pub use error::VolumeError;
 pub use info::{
     CloneInfo, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState,
@@ -24,6 +27,7 @@ pub use info::{
 pub use manage::{
     CreateVolume, DETAILS_BYTES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX, VOLUME_BLOCKS_MAX, VOLUMES_MAX,
 };
+pub use open::PoolOptions;
 pub use point::{Point, PointParseError};
 pub use pool::Pool;
 pub use request::{

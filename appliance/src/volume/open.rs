@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::capacity::OVERPROVISIONING_PERCENT_RANGE;
 use super::catalog::Catalog;
 use super::error::VolumeError;
 use super::event::{EventCollector, FoundEvent, read_event};
 use super::history::{ScanReport, see};
-use super::index::{Index, IndexBuilder};
+use super::index::IndexBuilder;
 use super::info::{SynchInfo, VolumeEvent};
 use super::pool::{Pool, VolumeIndex};
 use super::request::{MAX_IO_BLOCKS, VolumeId};
@@ -18,8 +19,17 @@ use crate::bdev::SharedBdev;
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::{EntryKind, EventKind};
 use crate::log::reader::load_segment;
-use crate::log::{CreateLog, Environment, LogError, Lsn, create, recover};
+use crate::log::{CreateLog, Environment, LogError, Lsn, Recycling, create, recover};
 use crate::reactor::yield_now;
+
+/// How a pool is to be opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PoolOptions {
+    /// What becomes of segments in which nothing is live. [`Recycling::Archived`] needs an archive, or writes wait when the device is full.
+    pub recycling: Recycling,
+    /// For a new pool: spare blocks for each hundred live ones; `None`: [`OVERPROVISIONING_PERCENT_DEFAULT`](super::OVERPROVISIONING_PERCENT_DEFAULT).
+    pub overprovisioning_percent: Option<u64>,
+}
 
 impl Pool {
     /// Creates a pool on a blank device.
@@ -30,11 +40,27 @@ impl Pool {
         device: SharedBdev,
         environment: Environment,
         request: CreateLog,
+        options: PoolOptions,
     ) -> Result<Rc<Self>, VolumeError> {
         let zeroes = zeroes(&environment)?;
+        if let Some(percent) = options.overprovisioning_percent
+            && !OVERPROVISIONING_PERCENT_RANGE.contains(&percent)
+        {
+            let (least, most) = OVERPROVISIONING_PERCENT_RANGE.into_inner();
+            let reason = format!("{percent} % is not from {least} to {most} %");
+            return Err(VolumeError::Invalid { what: "over-provisioning", reason });
+        }
         let log = create(device, environment, request).await?;
         let pool = Pool::new(log, zeroes);
-        let lsn = pool.change(|_, _| Ok(())).await?;
+        pool.set_recycling(options.recycling);
+        let lsn = pool
+            .change(|catalog, _| {
+                if let Some(percent) = options.overprovisioning_percent {
+                    catalog.overprovisioning_percent = percent;
+                }
+                Ok(())
+            })
+            .await?;
         pool.drive_until_stable(lsn.plus(1)).await?;
         Ok(pool)
     }
@@ -43,7 +69,11 @@ impl Pool {
     ///
     /// # Errors
     /// See [`LogError`]. Damage is not an error: [`Pool::info`] tells it.
-    pub async fn open(device: SharedBdev, environment: Environment) -> Result<Rc<Self>, VolumeError> {
+    pub async fn open(
+        device: SharedBdev,
+        environment: Environment,
+        options: PoolOptions,
+    ) -> Result<Rc<Self>, VolumeError> {
         let zeroes = zeroes(&environment)?;
         let recovered = recover(device, environment).await?;
         let pool = Pool::new(recovered.log, zeroes);
@@ -63,11 +93,22 @@ impl Pool {
             .map(|volume| (volume.image, IndexBuilder::new(volume.size_blocks)))
             .collect();
         let synchs = pool.scan_all(&mut builders).await?;
+        pool.state.borrow_mut().keeps_inherited = options.recycling == Recycling::Discard;
         pool.adopt(catalog, builders, &synchs).await?;
+        if pool.state.borrow().keeps_inherited {
+            // What clones inherited must be counted before anything is given away.
+            Rc::clone(&pool).load_inherited().await;
+        }
+        pool.set_recycling(options.recycling);
         if !new_losses.is_empty() {
             pool.record_losses().await;
         }
         Ok(pool)
+    }
+
+    fn set_recycling(&self, recycling: Recycling) {
+        self.state.borrow_mut().keeps_inherited = recycling == Recycling::Discard;
+        self.log.borrow_mut().set_recycling(recycling);
     }
 
     /// Writes a catalog that holds what was found lost. A log that is full, or a device that takes no writes, does not keep the pool from being
@@ -146,19 +187,20 @@ impl Pool {
         let volumes = catalog.volumes.clone();
         self.state.borrow_mut().catalog = catalog;
         for volume in volumes {
-            let id = self.add_volume(&volume.name, Index::new(1));
             let builder =
                 builders.remove(&volume.image).unwrap_or_else(|| IndexBuilder::new(volume.size_blocks));
+            let (uncertain_below, inherits) = {
+                let state = self.state.borrow();
+                let image = state.catalog.image(volume.image);
+                let inherits = image.is_some_and(|image| image.parent.is_some() && !image.hydrated);
+                (state.catalog.uncertain_below(volume.image, Lsn::MAX), inherits)
+            };
+            let index =
+                if inherits { VolumeIndex::Inherits(builder) } else { VolumeIndex::Ready(builder.finish()) };
+            let id = self.add_volume(&volume.name, index);
             let mut state = self.state.borrow_mut();
-            let uncertain_below = state.catalog.uncertain_below(volume.image, Lsn::MAX);
-            let inherits = state.catalog.image(volume.image).is_some_and(|image| image.parent.is_some());
             if let Some(opened) = state.volume_mut(id) {
                 opened.uncertain_below = uncertain_below;
-                opened.index = if inherits {
-                    VolumeIndex::Inherits(Some(builder))
-                } else {
-                    VolumeIndex::Ready(builder.finish())
-                };
             }
             state.events.push_back(VolumeEvent::Created(id));
         }
@@ -190,17 +232,17 @@ impl Pool {
     pub async fn load_inherited(self: Rc<Self>) {
         let waiting: Vec<VolumeId> = (0..self.state.borrow().volumes.len() as u32).map(VolumeId).collect();
         for id in waiting {
-            let taken = {
-                let mut state = self.state.borrow_mut();
-                let catalog = state.catalog.clone();
-                state.volume_mut(id).and_then(|volume| match &mut volume.index {
+            let found = {
+                let state = self.state.borrow();
+                let volume = state.volumes[id.0 as usize].as_ref();
+                volume.and_then(|volume| match &volume.index {
                     VolumeIndex::Inherits(builder) => {
-                        Some((builder.take()?, volume.image, volume.name.clone(), catalog))
+                        Some((builder.clone(), volume.image, volume.name.clone(), state.catalog.clone()))
                     }
                     _ => None,
                 })
             };
-            let Some((mut builder, image, name, catalog)) = taken else { continue };
+            let Some((mut builder, image, name, catalog)) = found else { continue };
             let parent = catalog.image(image.0).and_then(|image| image.parent);
             let mut report = ScanReport::default();
             let result = match parent {
@@ -210,15 +252,30 @@ impl Pool {
                 }
                 None => Ok(()),
             };
-            let index = match result {
-                Ok(()) => VolumeIndex::Ready(builder.finish()),
-                Err(error) => {
-                    self.note_problem(format!("volume '{name}': what it inherited cannot be read: {error}"));
-                    VolumeIndex::Failed
+            if let Err(error) = &result {
+                self.note_problem(format!("volume '{name}': what it inherited cannot be read: {error}"));
+            }
+            let mut state = self.state.borrow_mut();
+            let Some(volume) = state.volume_mut(id) else { continue };
+            let VolumeIndex::Inherits(own) = &volume.index else { continue };
+            if result.is_err() {
+                volume.index = VolumeIndex::Failed(own.clone());
+                continue;
+            }
+            // Its own blocks may have been copied forward meanwhile.
+            let mut index = builder.finish();
+            own.seen().visit(|block, mapping| {
+                index.set(block, mapping);
+            });
+            if volume.keeps_inherited {
+                let mut log = self.log.borrow_mut();
+                state.uncount_resident(&mut log, id);
+                if let Some(volume) = state.volume_mut(id) {
+                    volume.index = VolumeIndex::Ready(index);
                 }
-            };
-            if let Some(volume) = self.state.borrow_mut().volume_mut(id) {
-                volume.index = index;
+                state.count_resident(&mut log, id);
+            } else {
+                volume.index = VolumeIndex::Ready(index);
             }
         }
     }

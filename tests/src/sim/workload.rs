@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use varve::dma::BLOCK_BYTES;
+use varve::log::Recycling;
 use varve::log::format::ENTRIES_PER_RECORD;
 use varve::volume::{
-    CreateVolume, IoError, Point, PointKind, Pool, Request, Sink, Submitted, VolumeError, VolumeId,
-    VolumeState,
+    CreateVolume, IoError, Point, PointKind, Pool, PoolOptions, Request, Sink, Submitted, VolumeError,
+    VolumeId, VolumeState,
 };
 
 use super::checks::check_blocks;
@@ -63,7 +64,16 @@ impl Run {
     /// # Panics
     /// When the pool cannot be created.
     pub fn new(seed: u64, shape: Shape) -> Self {
-        let world = World::new(seed);
+        Run::with_options(seed, shape, PoolOptions::default())
+    }
+
+    /// The same, with a pool that is opened in a certain way.
+    ///
+    /// # Panics
+    /// When the pool cannot be created.
+    pub fn with_options(seed: u64, shape: Shape, options: PoolOptions) -> Self {
+        let mut world = World::new(seed);
+        world.options = options;
         let disk = SimDisk::new(shape.device_blocks, shape.volatile_cache, seed);
         let pool = world.create(disk.open(), shape.segment_blocks).expect("a blank disk becomes a pool");
         let mut run = Run {
@@ -106,7 +116,7 @@ impl Run {
     /// Creates a volume, and waits for it. `false`: the log is full.
     fn try_create_volume(&mut self, name: &str) -> bool {
         let size_bytes = self.shape.volume_blocks * BLOCK_BYTES as u64;
-        let request = CreateVolume { name: name.to_owned(), size_bytes, uuid: None };
+        let request = CreateVolume { name: name.to_owned(), size_bytes, uuid: None, thin: false };
         match wait(&self.pool, Rc::clone(&self.pool).create_volume(request)) {
             Ok(_) => {}
             Err(VolumeError::NoSpace { .. }) => return false,
@@ -426,7 +436,7 @@ impl Run {
             1 => {
                 let name = format!("begun{number}");
                 let size_bytes = self.shape.volume_blocks * BLOCK_BYTES as u64;
-                let request = CreateVolume { name: name.clone(), size_bytes, uuid: None };
+                let request = CreateVolume { name: name.clone(), size_bytes, uuid: None, thin: false };
                 begin(&pool, Rc::clone(&pool).create_volume(request), turns, || {
                     if self.pool.find_volume(&name).is_some() {
                         self.note_created(&name);
@@ -561,7 +571,9 @@ impl Run {
     /// When a promise is broken.
     pub fn crash(&mut self, crash: Crash) {
         self.reap();
-        if !self.disk.is_dead() && self.rng.one_in(4) {
+        // Where the past is given away, so are synchs, and points cannot be opened.
+        let keeps_past = self.world.options.recycling != Recycling::Discard;
+        if keeps_past && !self.disk.is_dead() && self.rng.one_in(4) {
             self.begin_operation();
         }
         self.reopen(crash);

@@ -11,7 +11,7 @@ use varve::bdev::{Bdev, SharedBdev};
 use varve::dma::DmaPool;
 use varve::log::{Clock, CreateLog, Environment, Random};
 use varve::reactor::block_on;
-use varve::volume::{IoCompletion, Pool, Request, Sink, Submitted, VolumeError, VolumeId};
+use varve::volume::{IoCompletion, Pool, PoolOptions, Request, Sink, Submitted, VolumeError, VolumeId};
 
 use super::disk::SimDisk;
 use super::rng::Rng;
@@ -48,6 +48,8 @@ pub struct World {
     pub clock: Rc<SimClock>,
     /// What the pool is given.
     pub environment: Environment,
+    /// How the pool is opened.
+    pub options: PoolOptions,
 }
 
 impl World {
@@ -57,7 +59,7 @@ impl World {
         let random = Rc::new(SimRandom(RefCell::new(Rng::new(seed ^ 0x5eed))));
         let environment =
             Environment { dma: DmaPool::new(256 << 20), clock: Rc::<SimClock>::clone(&clock), random };
-        World { clock, environment }
+        World { clock, environment, options: PoolOptions::default() }
     }
 
     /// Creates a pool on a blank device.
@@ -67,7 +69,7 @@ impl World {
     pub fn create(&self, device: Box<dyn Bdev>, segment_blocks: u64) -> Result<Rc<Pool>, VolumeError> {
         let device = SharedBdev::new(device);
         let request = CreateLog { segment_blocks, working_set: None };
-        drive(&device.clone(), Pool::create(device, self.environment.clone(), request))
+        drive(&device.clone(), Pool::create(device, self.environment.clone(), request, self.options))
     }
 
     /// Opens the pool on a device, and looks up what its clones inherited.
@@ -86,13 +88,13 @@ impl World {
     /// The pool's.
     pub fn open_loading(&self, device: Box<dyn Bdev>) -> Result<Rc<Pool>, VolumeError> {
         let device = SharedBdev::new(device);
-        drive(&device.clone(), Pool::open(device, self.environment.clone()))
+        drive(&device.clone(), Pool::open(device, self.environment.clone(), self.options))
     }
 
     /// Begins to open the pool on a disk and gives up when the disk stops answering. Whether it was opened.
     pub fn open_until_dead(&self, disk: &SimDisk) -> bool {
         let device = SharedBdev::new(disk.open());
-        let mut future = pin!(Pool::open(device.clone(), self.environment.clone()));
+        let mut future = pin!(Pool::open(device.clone(), self.environment.clone(), self.options));
         let mut context = Context::from_waker(Waker::noop());
         for _ in 0..1_000_000 {
             if future.as_mut().poll(&mut context).is_ready() {

@@ -24,7 +24,7 @@ mod trailer;
 
 pub use event::{EventHead, EventKind};
 pub use record::{ENTRIES_PER_RECORD, Entry, EntryFlags, EntryKind, RecordHead};
-pub use segment::SegmentHeader;
+pub use segment::{RELEASED_SPAN, SegmentHeader};
 pub use superblock::{SUPERBLOCK_COPIES, Superblock};
 pub use trailer::{RecordLine, TrailerHead, TrailerUnit, trailer_blocks, trailer_units};
 

@@ -88,6 +88,8 @@ pub struct EntryFlags;
 impl EntryFlags {
     /// The last entry of a host's command, or of an event: a point that can be restored.
     pub const LAST: u8 = 1;
+    /// A copied block that could not be read as it was written: its data does not have the checksum that stands here, so that whoever reads it gets an error.
+    pub const BAD: u8 = 2;
 }
 
 /// One line of a record header. Layout, in bytes:
@@ -96,7 +98,7 @@ impl EntryFlags {
 /// |---|---|---|
 /// | 0 | 2 | image; 0 for events |
 /// | 2 | 1 | kind: 1 write, 2 copied, 3 trim, 4 event |
-/// | 3 | 1 | flags: bit 0, last entry of its command |
+/// | 3 | 1 | flags: bit 1, copied although it could not be read; bit 0, last entry of its command |
 /// | 4 | 4 | CRC32C of the data block; 0 for a trim |
 /// | 8 | 8 | block number; for an event its kind, copy and chunk (see `EventHead`) |
 /// | 16 | 8 | write: LSN superseded, 0 for none; copied: LSN of the origin; trim: count of blocks; event: bytes of its text |
@@ -115,6 +117,13 @@ impl Entry {
     /// A block that a host wrote.
     pub fn write(image: ImageId, block: BlockNumber, crc: u32, superseded: Lsn, last: bool) -> Self {
         Entry::new(image, EntryKind::Write, last, crc, block.0, superseded.0)
+    }
+
+    /// A live block, copied forward from `origin`. It is the end of no command, so it is no point either.
+    pub fn copied(image: ImageId, block: BlockNumber, crc: u32, origin: Lsn, bad: bool) -> Self {
+        let mut entry = Entry::new(image, EntryKind::Copied, false, crc, block.0, origin.0);
+        entry.flags |= if bad { EntryFlags::BAD } else { 0 };
+        entry
     }
 
     /// A trim of `len_blocks` blocks.
@@ -163,6 +172,11 @@ impl Entry {
     /// Whether it is the last of its command.
     pub fn is_last(&self) -> bool {
         self.flags & EntryFlags::LAST != 0
+    }
+
+    /// Whether its data is known not to have its checksum.
+    pub fn is_bad(&self) -> bool {
+        self.flags & EntryFlags::BAD != 0
     }
 
     /// CRC32C of the data block.

@@ -24,7 +24,9 @@ const MAGIC: [u8; 8] = *b"VARVE-SG";
 /// | 48 | 8 | time of opening, ns since the Unix epoch |
 /// | 56 | 8 | LSN at which the records of the segment before it end |
 /// | 64 | 8 | stable LSN when this was written |
-/// | 72 | 4020 | zero |
+/// | 72 | 8 | oldest segment kept when this was opened; those before it are gone |
+/// | 80 | 4000 | bit n: segment oldest + n was released early; its slot may hold another |
+/// | 4080 | 12 | zero |
 /// | 4092 | 4 | CRC32C of bytes 0 to 4091 |
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
 #[repr(C)]
@@ -38,14 +40,20 @@ struct Raw {
     opened_ns: U64,
     previous_end_lsn: U64,
     stable_lsn: U64,
-    zero: [u8; 4020],
+    oldest: U64,
+    released: [u8; RELEASED_BYTES],
+    zero: [u8; 12],
     crc: U32,
 }
+
+const RELEASED_BYTES: usize = 4000;
+/// How far behind the oldest segment one can be that is released early: the header's bits end there.
+pub const RELEASED_SPAN: u64 = RELEASED_BYTES as u64 * 8;
 
 const _: () = assert!(size_of::<Raw>() == BLOCK_BYTES);
 
 /// A segment header, decoded. The table of its bytes stands at the private `Raw` in this file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentHeader {
     /// The epoch in which the segment was opened.
     pub epoch: u32,
@@ -59,11 +67,23 @@ pub struct SegmentHeader {
     pub previous_end_lsn: Lsn,
     /// Up to where the log was stable when this was written.
     pub stable_lsn: Lsn,
+    /// The oldest segment that was kept when this one was opened.
+    pub oldest: SegmentSeq,
+    /// Segments behind the oldest that were released before their turn, in order, less than [`RELEASED_SPAN`] behind it.
+    pub released: Vec<SegmentSeq>,
 }
 
 impl SegmentHeader {
     /// The block's bytes.
     pub fn encode(&self, pool: Uuid, block: &mut [u8]) {
+        let mut released = [0; RELEASED_BYTES];
+        for sequence in &self.released {
+            let bit = sequence.0.wrapping_sub(self.oldest.0);
+            debug_assert!(bit < RELEASED_SPAN);
+            if let Some(byte) = released.get_mut((bit / 8) as usize) {
+                *byte |= 1 << (bit % 8);
+            }
+        }
         let mut raw = Raw {
             magic: MAGIC,
             version: FORMAT_VERSION.into(),
@@ -74,7 +94,9 @@ impl SegmentHeader {
             opened_ns: self.opened_ns.into(),
             previous_end_lsn: self.previous_end_lsn.0.into(),
             stable_lsn: self.stable_lsn.0.into(),
-            zero: [0; 4020],
+            oldest: self.oldest.0.into(),
+            released,
+            zero: [0; 12],
             crc: 0.into(),
         };
         raw.crc = crc32c(&raw.as_bytes()[..BLOCK_BYTES - 4]).into();
@@ -102,6 +124,14 @@ impl SegmentHeader {
         if raw.sequence.get().checked_mul(segment_blocks) != Some(raw.first_lsn.get()) {
             return Err(FormatError::Field("first LSN"));
         }
+        let oldest = raw.oldest.get();
+        if oldest > raw.sequence.get() {
+            return Err(FormatError::Field("oldest segment"));
+        }
+        let bytes = (0_u64..).zip(&raw.released).filter(|&(_, &byte)| byte != 0);
+        let bits = bytes.flat_map(|(at, &byte)| {
+            (0..8).filter(move |bit| byte & 1 << bit != 0).map(move |bit| at * 8 + bit)
+        });
         Ok(SegmentHeader {
             epoch: raw.epoch.get(),
             sequence: SegmentSeq(raw.sequence.get()),
@@ -109,6 +139,8 @@ impl SegmentHeader {
             opened_ns: raw.opened_ns.get(),
             previous_end_lsn: Lsn(raw.previous_end_lsn.get()),
             stable_lsn: Lsn(raw.stable_lsn.get()),
+            oldest: SegmentSeq(oldest),
+            released: bits.map(|bit| SegmentSeq(oldest + bit)).collect(),
         })
     }
 }

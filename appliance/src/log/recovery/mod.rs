@@ -313,6 +313,8 @@ pub async fn survey(
         epoch: 0,
         last_time_ns: superblock.created_ns,
         session: superblock.epoch,
+        oldest: SegmentSeq(0),
+        released: std::collections::BTreeSet::new(),
         repairs: Vec::new(),
         pending: Vec::new(),
         clean: true,

@@ -1,6 +1,6 @@
 //! The walk along the segments of a device: which there are, which belong to the log, and where it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::Poll;
@@ -11,7 +11,7 @@ use super::{LogError, OnReadError, SLOTS_AT_ONCE};
 use crate::log::format::{FormatError, RecordHead, RecordLine, SegmentHeader, TrailerHead, TrailerUnit};
 use crate::log::geometry::Geometry;
 use crate::log::reader::{ExpectedEnd, LsnRange, ReadError, SegmentEntries, SegmentReader};
-use crate::log::table::{Segment, SegmentTable};
+use crate::log::table::{Phase, Segment, SegmentTable};
 use crate::log::types::{Lsn, SegmentSeq, Slot};
 
 /// A segment that was found in a slot.
@@ -75,8 +75,8 @@ pub(super) async fn look_into(
             let matches =
                 |trailer: &TrailerHead| trailer.sequence == header.sequence && trailer.epoch == header.epoch;
             let trailer = trailer.filter(matches);
-            let candidate = Candidate { slot, epoch: header.epoch, header: Some(header), trailer, problems };
-            Some((header.sequence, candidate))
+            let (epoch, sequence) = (header.epoch, header.sequence);
+            Some((sequence, Candidate { slot, epoch, header: Some(header), trailer, problems }))
         }
         Err(error) => {
             // The header is damaged, or the slot was never used: the trailer, or the first record, may still tell.
@@ -112,6 +112,10 @@ pub(super) struct Walk {
     pub(super) last_time_ns: u64,
     /// The epoch in which the pool was opened last.
     pub(super) session: u32,
+    /// The oldest segment that was kept.
+    pub(super) oldest: SegmentSeq,
+    /// Segments behind it that were released before their turn.
+    pub(super) released: BTreeSet<SegmentSeq>,
     /// Headers that were damaged, to be written again.
     pub(super) repairs: Vec<(Slot, SegmentHeader)>,
     /// Segments without a full trailer, with their units.
@@ -128,19 +132,30 @@ impl Walk {
         &mut self,
         candidates: &mut BTreeMap<SegmentSeq, Candidate>,
     ) -> Result<(), LogError> {
-        let Some((&oldest, _)) = candidates.first_key_value() else { return Ok(()) };
+        self.forget_released(candidates);
+        let Some((&first, _)) = candidates.first_key_value() else { return Ok(()) };
         let Some((&newest, _)) = candidates.last_key_value() else { return Ok(()) };
+        // What is missing before the first segment found is lost, unless it may be gone.
+        let oldest = (self.oldest.0..first.0)
+            .map(SegmentSeq)
+            .find(|&sequence| !self.is_gone(sequence, newest))
+            .unwrap_or(first);
         self.table = SegmentTable::new(oldest, []);
-        let stable = |candidate: &Candidate| candidate.header.map_or(Lsn(0), |header| header.stable_lsn);
+        let stable =
+            |candidate: &Candidate| candidate.header.as_ref().map_or(Lsn(0), |header| header.stable_lsn);
         self.stable_lsn = candidates.values().map(stable).max().unwrap_or_default();
         for sequence in oldest.0..=newest.0 {
             let sequence = SegmentSeq(sequence);
             let first_lsn = self.geometry.first_lsn(sequence);
             let next = candidates
                 .get(&sequence.next())
-                .and_then(|next| next.header)
+                .and_then(|next| next.header.as_ref())
                 .map(|header| ExpectedEnd { lsn: header.previous_end_lsn, epoch: header.epoch });
             let Some(candidate) = candidates.get_mut(&sequence) else {
+                if self.is_gone(sequence, newest) {
+                    self.skip_segment(sequence, next);
+                    continue;
+                }
                 if self.stable_lsn <= first_lsn {
                     break;
                 }
@@ -176,9 +191,39 @@ impl Walk {
         Ok(())
     }
 
+    /// Drops what the headers say is gone: segments before the oldest that was kept, and those that were released before their turn. What a header says of this stays
+    /// true even if the log was cut off before it: the copies that made it so were stable before a slot was given away.
+    fn forget_released(&mut self, candidates: &mut BTreeMap<SegmentSeq, Candidate>) {
+        let headers: Vec<&SegmentHeader> =
+            candidates.values().filter_map(|candidate| candidate.header.as_ref()).collect();
+        self.oldest = headers.iter().map(|header| header.oldest).max().unwrap_or_default();
+        self.released = headers.iter().flat_map(|header| header.released.iter().copied()).collect();
+        self.released.retain(|&sequence| sequence > self.oldest);
+        candidates.retain(|sequence, _| *sequence >= self.oldest && !self.released.contains(sequence));
+    }
+
+    /// Whether a segment that is not on the device need not be there: it was released, or the newest segment could not have been opened with anything live in it.
+    fn is_gone(&self, sequence: SegmentSeq, newest: SegmentSeq) -> bool {
+        self.released.contains(&sequence) || sequence.0 + self.geometry.working_set < newest.0
+    }
+
+    /// Leaves out a segment that was released. The log goes on where the one behind it says.
+    fn skip_segment(&mut self, sequence: SegmentSeq, next: Option<ExpectedEnd>) {
+        let end = next.map_or(self.geometry.first_lsn(sequence.next()), |next| next.lsn);
+        self.table.push(Segment {
+            epoch: self.epoch,
+            opened_ns: self.last_time_ns,
+            end_lsn: end,
+            sealed: true,
+            phase: Phase::Released,
+            ..Segment::default()
+        });
+        self.end_lsn = end;
+    }
+
     /// Whether the segment goes on where the log is now.
     pub(super) fn continues(&mut self, candidate: &Candidate, first_lsn: Lsn) -> bool {
-        let Some(header) = candidate.header else {
+        let Some(header) = candidate.header.as_ref() else {
             // Without its header, only what is proven to follow belongs to the log.
             // A trailer proves it: it is written when its records are stable. So does a record of the last session behind a segment that was
             // whole; one of an earlier session may have been cut off since.
@@ -215,9 +260,9 @@ impl Walk {
             epoch: self.epoch,
             opened_ns: self.last_time_ns,
             end_lsn: end,
-            entries: 0,
             sealed: true,
             problems: vec!["it was not found on the device".to_owned()],
+            ..Segment::default()
         });
         self.end_lsn = end;
     }
@@ -230,7 +275,7 @@ impl Walk {
         candidate: &mut Candidate,
         next: Option<ExpectedEnd>,
     ) -> Result<(), LogError> {
-        let opened_ns = candidate.header.map_or(self.last_time_ns, |header| header.opened_ns);
+        let opened_ns = candidate.header.as_ref().map_or(self.last_time_ns, |header| header.opened_ns);
         let mut problems = std::mem::take(&mut candidate.problems);
         self.last_time_ns = self.last_time_ns.max(opened_ns);
         self.epoch = self.epoch.max(candidate.epoch);
@@ -242,6 +287,8 @@ impl Walk {
                 opened_ns,
                 previous_end_lsn: self.end_lsn,
                 stable_lsn: self.stable_lsn.min(self.end_lsn),
+                oldest: self.oldest.min(sequence),
+                released: self.released.iter().copied().filter(|&gone| gone < sequence).collect(),
             };
             self.repairs.push((candidate.slot, header));
         }
@@ -306,8 +353,10 @@ impl Walk {
             opened_ns,
             end_lsn: from,
             entries,
+            trims: count_trims(&units),
             sealed,
             problems,
+            ..Segment::default()
         });
         if !sealed {
             self.pending.push((sequence, units));
@@ -319,6 +368,12 @@ impl Walk {
         self.last_time_ns = self.last_time_ns.max(line.time_ns());
         self.epoch = self.epoch.max(line.epoch());
     }
+}
+
+fn count_trims(units: &[TrailerUnit]) -> u64 {
+    let entries = SegmentEntries::new(units.to_vec());
+    let trims = entries.records().flat_map(|(_, entries)| entries).filter(|entry| !entry.has_data());
+    trims.count() as u64
 }
 
 pub(super) fn count_lines(units: &[TrailerUnit]) -> usize {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::{AppendClass, AppendError, CHUNK_BYTES, CLOSED_RECORDS_MAX, Current, Log, Sealing};
+use super::{AppendClass, AppendError, CHUNK_BYTES, CLOSED_RECORDS_MAX, Current, Log, Recycling, Sealing};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::checksum::crc32c;
 use crate::log::format::{
@@ -12,6 +12,15 @@ use crate::log::format::{
 };
 use crate::log::record::{ClosedRecord, OpenRecord, RecordState};
 use crate::log::types::{BlockNumber, ImageId, Lsn};
+
+/// Where entries go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Into the current segment.
+    Here,
+    /// Into the next one, which is to be opened.
+    Next,
+}
 
 impl Log {
     /// Makes sure that `entries` entries with `data_blocks` data blocks fit into the open record, opening records and segments as needed.
@@ -36,20 +45,21 @@ impl Log {
         if let Some(reason) = &self.poisoned {
             return Err(AppendError::Poisoned { reason: Rc::clone(reason) });
         }
-        if let Some(open) = &self.open
+        let place = self.place(class, entries, data_blocks)?;
+        if place == Place::Here
+            && let Some(open) = &self.open
             && open.fits(entries, data_blocks)
             && (!fresh || open.entries.is_empty())
         {
             return self.ensure_memory(data_blocks);
         }
         // The pool's own events are few and bounded by themselves; a segment's catalog must not be cut short.
-        if class == AppendClass::Host && self.records.len() >= CLOSED_RECORDS_MAX {
+        if class != AppendClass::Pool && self.records.len() >= CLOSED_RECORDS_MAX {
             return Err(AppendError::Busy);
         }
-        self.check_room(class, data_blocks)?;
         self.ensure_memory(data_blocks + 1)?;
         self.close_record();
-        if !self.open_record(entries, data_blocks)? {
+        if place == Place::Next || !self.open_record(entries, data_blocks)? {
             self.next_segment()?;
             // The segment's catalog stands in the record that is open now; what was asked for goes behind it.
             let joins = self.open.as_ref().is_some_and(|open| open.fits(entries, data_blocks) && !fresh);
@@ -77,6 +87,29 @@ impl Log {
         self.append_data(data, |crc| Entry::write(image, block, crc, superseded, last))
     }
 
+    /// Appends a live block again, from memory that it was read into: no byte is copied. Room must have been reserved. `bad`: the data does not have the checksum `crc`
+    /// that the block was written with, and shall go on being an error. Returns its position.
+    ///
+    /// # Panics
+    /// Without a reservation, or when `data` is not one block.
+    pub fn append_copied(
+        &mut self,
+        image: ImageId,
+        block: BlockNumber,
+        data: DmaBuf,
+        crc: u32,
+        origin: Lsn,
+        bad: bool,
+    ) -> Lsn {
+        let open = self.open.as_mut().expect("room was reserved");
+        assert!(open.fits(1, 1) && data.len() == BLOCK_BYTES, "room was reserved for one block");
+        let lsn = open.next_lsn();
+        open.entries.push(Entry::copied(image, block, crc, origin, bad));
+        open.push_block(data);
+        self.stats.copied_blocks += 1;
+        lsn
+    }
+
     /// Appends a trim. Room must have been reserved. Returns its position: that of the record's newest block.
     ///
     /// # Panics
@@ -85,7 +118,13 @@ impl Log {
         let open = self.open.as_mut().expect("room was reserved");
         assert!(open.fits(1, 0), "room was reserved");
         open.entries.push(Entry::trim(image, block, len_blocks, last));
-        Lsn(open.next_lsn().0 - 1)
+        let lsn = Lsn(open.next_lsn().0 - 1);
+        // Noted at once: until the record closes, nobody may take the segment for one without trims.
+        if let Some(segment) = self.current.as_ref().and_then(|current| self.table.get_mut(current.sequence))
+        {
+            segment.trims += 1;
+        }
+        lsn
     }
 
     /// Appends an event, both copies of its text. Returns its position: the one of its last block.
@@ -100,6 +139,7 @@ impl Log {
         }
         // The whole event stays in one segment, so that a reader of one segment finds it whole.
         if !self.event_fits(blocks) {
+            self.may_open_next(AppendClass::Pool)?;
             self.close_record();
             self.next_segment()?;
         }
@@ -112,8 +152,10 @@ impl Log {
         let (open_blocks, open_units) =
             self.open.as_ref().map_or((0, 0), |open| (1 + open.data_blocks as u64, 1 + open.entries.len()));
         let records = blocks.div_ceil(ENTRIES_PER_RECORD) + 1;
-        current.next_offset + open_blocks + (blocks + records) as u64 <= self.geometry.data_end()
-            && current.units.len() + open_units + blocks + records <= self.geometry.trailer_units()
+        let kept = self.kept_blocks(AppendClass::Pool);
+        current.next_offset + open_blocks + (blocks + records) as u64 + kept <= self.geometry.data_end()
+            && current.units.len() + open_units + blocks + records + kept as usize
+                <= self.geometry.trailer_units()
     }
 
     pub(super) fn append_event_here(&mut self, kind: EventKind, text: &[u8]) -> Result<Lsn, AppendError> {
@@ -154,8 +196,67 @@ impl Log {
         if len_bytes > max_bytes { Err(AppendError::EventTooLong { len_bytes, max_bytes }) } else { Ok(()) }
     }
 
-    /// Refuses what would leave the working set, and hosts' data a little before that.
-    pub(super) fn check_room(&self, class: AppendClass, data_blocks: usize) -> Result<(), AppendError> {
+    /// Where the next entries go: into the current segment, or into the next one. The current segment keeps room for what must still be copied into it, and from
+    /// hosts also for the pool's own events.
+    fn place(&self, class: AppendClass, entries: usize, data_blocks: usize) -> Result<Place, AppendError> {
+        if self.recycling == Recycling::Never {
+            return self.check_room(class, data_blocks).map(|()| Place::Here);
+        }
+        let Some(current) = &self.current else { return self.may_open_next(class).map(|()| Place::Next) };
+        let (blocks, units, header) = self.open.as_ref().map_or((0, 0, 1), |open| {
+            let joins = open.fits(entries, data_blocks);
+            (1 + open.data_blocks as u64, 1 + open.entries.len(), usize::from(!joins))
+        });
+        let left_blocks = self.geometry.data_end().saturating_sub(current.next_offset + blocks);
+        let left_units = self.geometry.trailer_units().saturating_sub(current.units.len() + units);
+        let kept = self.kept_blocks(class);
+        if left_blocks >= (header + data_blocks) as u64 + kept
+            && left_units >= header + entries + kept as usize
+        {
+            return Ok(Place::Here);
+        }
+        self.may_open_next(class).map(|()| Place::Next)
+    }
+
+    /// Blocks, and units of the trailer, that entries of this class leave free in the current segment.
+    fn kept_blocks(&self, class: AppendClass) -> u64 {
+        if self.recycling == Recycling::Never {
+            return 0;
+        }
+        let copies = self.must_copy_blocks();
+        let copies = copies + copies.div_ceil(ENTRIES_PER_RECORD as u64) + u64::from(copies > 0);
+        match class {
+            AppendClass::Copy => 0,
+            AppendClass::Pool => copies,
+            AppendClass::Host | AppendClass::CopyAhead => copies + self.event_room_blocks(),
+        }
+    }
+
+    /// Room that each segment has for the pool's own events behind its catalog, in blocks, and what catalogs may grow by.
+    fn event_room_blocks(&self) -> u64 {
+        let catalog_blocks = 2 * self.catalog.len().div_ceil(BLOCK_BYTES) as u64;
+        catalog_blocks + 8 + (self.geometry.record_blocks() / 32).min(64)
+    }
+
+    /// Whether the next segment may be opened. What leaves the working set must hold nothing live, and there must be a slot.
+    fn may_open_next(&self, class: AppendClass) -> Result<(), AppendError> {
+        if self.recycling == Recycling::Never {
+            return Ok(());
+        }
+        let span = self.table.next_sequence().0 - self.table.first_in_use().0;
+        if span > self.geometry.working_set && class != AppendClass::Copy {
+            self.pressed.set(true);
+            return Err(AppendError::Busy);
+        }
+        debug_assert!(span <= self.geometry.working_set, "what must be copied fits into the current segment");
+        if self.table.free_len() == 0 || self.sealing.len() >= 2 {
+            return Err(AppendError::Busy);
+        }
+        Ok(())
+    }
+
+    /// For a log that gives no segment away: refuses what would leave the working set, and hosts' data a little before that.
+    fn check_room(&self, class: AppendClass, data_blocks: usize) -> Result<(), AppendError> {
         let full = AppendError::Full { segments: self.geometry.working_set };
         let used = (self.table.next_sequence().0 - self.table.oldest().0).max(1);
         let left_here = self.current.as_ref().map_or(self.geometry.record_blocks(), |current| {
@@ -163,10 +264,7 @@ impl Log {
             self.geometry.data_end().saturating_sub(current.next_offset + pending)
         });
         let segments_left = self.geometry.working_set.saturating_sub(used);
-        let reserve = match class {
-            AppendClass::Host => self.geometry.record_blocks() / 4,
-            AppendClass::Pool => 0,
-        };
+        let reserve = if class == AppendClass::Host { self.geometry.record_blocks() / 4 } else { 0 };
         let units_left = self.current.as_ref().map_or(self.geometry.trailer_units(), |current| {
             let pending = self.open.as_ref().map_or(0, |open| 1 + open.entries.len());
             self.geometry.trailer_units().saturating_sub(current.units.len() + pending)
@@ -274,7 +372,7 @@ impl Log {
     pub(super) fn next_segment(&mut self) -> Result<(), AppendError> {
         debug_assert!(self.open.is_none(), "the record is closed before its segment");
         let used = self.table.next_sequence().0 - self.table.oldest().0;
-        if used >= self.geometry.working_set {
+        if self.recycling == Recycling::Never && used >= self.geometry.working_set {
             return Err(AppendError::Full { segments: self.geometry.working_set });
         }
         if self.sealing.len() >= 2 {
@@ -310,6 +408,8 @@ impl Log {
             opened_ns: self.last_time_ns,
             previous_end_lsn,
             stable_lsn: self.stable_lsn,
+            oldest: self.table.oldest(),
+            released: self.table.released(),
         };
         segment_header.encode(self.pool, header.as_mut_slice());
         self.end_lsn = first_lsn.plus(1);
@@ -320,6 +420,7 @@ impl Log {
             pieces: smallvec![header.freeze()],
             state: RecordState::Closed,
         });
+        self.pressed.set(false);
         self.current = Some(Current { sequence, slot, epoch: self.epoch, next_offset: 1, units: Vec::new() });
         if !self.catalog.is_empty() {
             let catalog = Rc::clone(&self.catalog);

@@ -18,12 +18,15 @@
 //! **Cost of a 4 KiB append:** one copy into DMA memory with one CRC32C, 24 bytes of entry, and a share of one 4 KiB header, one device command and
 //! one system call, which the record's commands split.
 //!
+//! **The way out** of the working set is described in `recycle`.
+//!
 //! **Bounds:** [`CLOSED_RECORDS_MAX`] closed records, then [`AppendError::Busy`]; the DMA pool's budget, then the same.
 
 mod append;
+mod recycle;
 mod turn;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
@@ -66,7 +69,26 @@ pub enum AppendClass {
     Host,
     /// The pool's own events.
     Pool,
+    /// A live block of the segment that must leave the working set before the next one is opened.
+    Copy,
+    /// A live block of a segment that leaves later.
+    CopyAhead,
 }
+
+/// What becomes of segments in which nothing is live any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Recycling {
+    /// They stay; a log that is full refuses writes.
+    #[default]
+    Never,
+    /// Their slots are used again when they are wanted; the past in them is gone then.
+    Discard,
+    /// The same, but only once they are in the archive.
+    Archived,
+}
+
+/// How many slots are kept free for the next segments.
+const FREE_SLOTS_TARGET: usize = 2;
 
 /// Why nothing can be appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +135,18 @@ pub struct LogStats {
     pub records: u64,
     /// Device flushes.
     pub flushes: u64,
+    /// Data blocks copied forward.
+    pub copied_blocks: u64,
+    /// Header blocks of records and segments.
+    pub header_blocks: u64,
+    /// Blocks of trailers.
+    pub trailer_blocks: u64,
+    /// Segments that became inactive.
+    pub retired_segments: u64,
+    /// Segments whose slot was given away.
+    pub released_segments: u64,
+    /// Of these, before their turn.
+    pub released_early_segments: u64,
 }
 
 /// What a log starts with: made by `create` and by recovery.
@@ -181,6 +215,9 @@ pub struct Log {
     waiters: Vec<Waker>,
     completions: Vec<Completion>,
     stats: LogStats,
+    recycling: Recycling,
+    /// Somebody waits for the next segment, which waits for copies.
+    pressed: Cell<bool>,
 }
 
 impl Log {
@@ -241,6 +278,8 @@ impl Log {
             waiters: Vec::new(),
             completions: Vec::new(),
             stats: LogStats::default(),
+            recycling: Recycling::default(),
+            pressed: Cell::new(false),
         }
     }
 

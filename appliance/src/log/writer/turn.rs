@@ -28,6 +28,7 @@ impl Log {
             }
             self.completions = completions;
             self.advance();
+            work += self.recycle();
             let submitted = self.submit_ready();
             work += submitted;
             if submitted == 0 {
@@ -129,6 +130,7 @@ impl Log {
                 operation: Operation::Write { block: record.device_block, buffers: record.pieces.clone() },
             };
             self.stats.device_written_blocks += command.operation.len_blocks();
+            self.stats.header_blocks += 1;
             self.stats.records += 1;
             self.device.queue().submit(command);
             self.submitted += 1;
@@ -161,6 +163,7 @@ impl Log {
                 let operation = Operation::Write { block, buffers: smallvec![buffer] };
                 self.device.queue().submit(Command { tag, operation });
                 self.stats.device_written_blocks += len_blocks;
+                self.stats.trailer_blocks += len_blocks;
                 block += len_blocks;
                 count += 1;
             }

@@ -26,6 +26,8 @@ struct CreateParams {
     uuid: Option<Uuid>,
     #[serde(default)]
     if_absent: bool,
+    #[serde(default)]
+    thin: bool,
 }
 
 async fn create(app: App, params: CreateParams) -> Result<VolumeInfo, RpcError> {
@@ -35,8 +37,8 @@ async fn create(app: App, params: CreateParams) -> Result<VolumeInfo, RpcError> 
     {
         return same(existing, &params);
     }
-    let CreateParams { name, size, uuid, .. } = params;
-    Ok(pool.create_volume(CreateVolume { name, size_bytes: size.0, uuid }).await?)
+    let CreateParams { name, size, uuid, thin, .. } = params;
+    Ok(pool.create_volume(CreateVolume { name, size_bytes: size.0, uuid, thin }).await?)
 }
 
 /// The volume that exists, if it is what was asked for.

@@ -20,8 +20,11 @@ use smallvec::SmallVec;
 
 use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
 use crate::log::format::ENTRIES_PER_RECORD;
+use crate::log::table::Phase;
 use crate::log::{AppendClass, AppendError, BlockNumber, ImageId, Log, Lsn, ReadDone, SharedLog};
+use crate::volume::capacity::{Buried, Capacity};
 use crate::volume::catalog::Catalog;
+use crate::volume::cleaner::Cleaner;
 use crate::volume::index::{Index, IndexBuilder, Mapping, index_bytes};
 use crate::volume::info::{
     PoolInfo, PoolStats, SegmentInfo, SegmentState, SynchInfo, VolumeEvent, VolumeInfo, VolumeState,
@@ -54,6 +57,11 @@ pub(super) struct State {
     free_reads: Vec<usize>,
     read_done: Vec<ReadDone>,
     stats: IoStats,
+    cleaner: Cleaner,
+    pub(super) capacity: Capacity,
+    pub(super) buried: VecDeque<Buried>,
+    /// Whether clones keep on the primary device what they inherited: the pool has no archive and gives segments away.
+    pub(super) keeps_inherited: bool,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -72,6 +80,14 @@ pub(super) struct Volume {
     pub(super) index: VolumeIndex,
     /// Mappings below this LSN are not certain; 0 when all are.
     pub(super) uncertain_below: Lsn,
+    /// Mappings above this LSN are resident: the log keeps their blocks in the working set. What lies at or below it was inherited.
+    pub(super) resident_above: Lsn,
+    /// Whether what it inherited is resident too, because there is no archive to read it from.
+    pub(super) keeps_inherited: bool,
+    /// Resident blocks.
+    pub(super) resident: u64,
+    /// Whether it was created without its capacity being set aside.
+    pub(super) thin: bool,
     pub(super) stats: VolumeStats,
 }
 
@@ -79,9 +95,9 @@ pub(super) struct Volume {
 pub(super) enum VolumeIndex {
     Ready(Index),
     /// A clone after a restart: its own entries are known, what it inherited is still to be looked up.
-    Inherits(Option<IndexBuilder>),
-    /// The inherited index could not be built.
-    Failed,
+    Inherits(IndexBuilder),
+    /// The inherited index could not be built. Its own entries are kept, and copied forward.
+    Failed(IndexBuilder),
 }
 
 struct PendingAck {
@@ -132,6 +148,10 @@ impl Pool {
                 free_reads: Vec::new(),
                 read_done: Vec::new(),
                 stats: IoStats::default(),
+                cleaner: Cleaner::default(),
+                capacity: Capacity::default(),
+                buried: VecDeque::new(),
+                keeps_inherited: false,
             }),
         })
     }
@@ -147,6 +167,11 @@ impl Pool {
         }
         state.read_done = done;
         work += state.acknowledge(&log);
+        work += state.dig(&mut log);
+        drop(log);
+        let mut cleaner = std::mem::take(&mut state.cleaner);
+        work += cleaner.poll(&mut state, &self.log);
+        state.cleaner = cleaner;
         work
     }
 
@@ -232,6 +257,7 @@ impl Pool {
         let log = self.log.borrow();
         let (log_stats, dma) = (log.stats(), log.environment().dma.stats());
         let (log_used_blocks, log_capacity_blocks) = log.usage_blocks();
+        let phases = |phase| log.table().iter().filter(|(_, segment)| segment.phase == phase).count() as u64;
         PoolStats {
             head_lsn: log.head_lsn().0,
             written_lsn: log.written_lsn().0,
@@ -241,6 +267,21 @@ impl Pool {
             host_written_blocks: state.stats.host_written_blocks,
             host_read_blocks: state.stats.host_read_blocks,
             device_written_blocks: log_stats.device_written_blocks,
+            copied_blocks: log_stats.copied_blocks,
+            write_amplification: match state.stats.host_written_blocks {
+                0 => 0.0,
+                host => (host + log_stats.copied_blocks) as f64 / host as f64,
+            },
+            header_blocks: log_stats.header_blocks,
+            trailer_blocks: log_stats.trailer_blocks,
+            capacity_blocks: state.capacity_of(&log).unwrap_or(0),
+            reserved_blocks: state.reserved_blocks(),
+            thin_blocks: state.capacity.thin_blocks,
+            segments_in_use: phases(Phase::InUse),
+            segments_inactive: phases(Phase::Inactive),
+            segments_recycle: log.table().free_len() as u64,
+            released_segments: log_stats.released_segments,
+            released_early_segments: log_stats.released_early_segments,
             records: log_stats.records,
             flushes: log_stats.flushes,
             checksum_errors: state.stats.checksum_errors,
@@ -256,14 +297,21 @@ impl Pool {
         let log = self.log.borrow();
         let geometry = log.geometry();
         let current = log.current_sequence();
-        let kept = log.table().iter().map(|(sequence, segment)| SegmentInfo {
+        let there = log.table().iter().filter(|(_, segment)| segment.phase != Phase::Released);
+        let kept = there.map(|(sequence, segment)| SegmentInfo {
             sequence: Some(sequence.0),
             slot: segment.slot.map_or(u64::MAX, |slot| slot.0),
-            state: if Some(sequence) == current { SegmentState::Current } else { SegmentState::Active },
+            state: match segment.phase {
+                _ if Some(sequence) == current => SegmentState::Current,
+                Phase::InUse => SegmentState::Active,
+                Phase::Inactive | Phase::Released => SegmentState::Inactive,
+            },
             first_lsn: geometry.first_lsn(sequence).0,
             used_blocks: segment.end_lsn.0 - geometry.first_lsn(sequence).0,
             opened_ns: segment.opened_ns,
             entries: segment.entries,
+            live_blocks: segment.live,
+            archived: segment.archived,
             problems: segment.problems.clone(),
         });
         let free = log.table().free().map(|slot| SegmentInfo {
@@ -274,6 +322,8 @@ impl Pool {
             used_blocks: 0,
             opened_ns: 0,
             entries: 0,
+            live_blocks: 0,
+            archived: false,
             problems: Vec::new(),
         });
         kept.chain(free).collect()
@@ -287,7 +337,7 @@ struct Ticket<'a> {
     sink: &'a Rc<Sink>,
 }
 
-enum Refusal {
+pub(super) enum Refusal {
     Busy,
     Error(IoError),
 }
@@ -314,8 +364,21 @@ impl Volume {
     pub(super) fn mapped(&self) -> u64 {
         match &self.index {
             VolumeIndex::Ready(index) => index.mapped(),
-            VolumeIndex::Inherits(_) | VolumeIndex::Failed => 0,
+            VolumeIndex::Inherits(_) | VolumeIndex::Failed(_) => 0,
         }
+    }
+
+    /// The index, or as much of it as is known.
+    pub(super) fn own_index(&self) -> &Index {
+        match &self.index {
+            VolumeIndex::Ready(index) => index,
+            VolumeIndex::Inherits(builder) | VolumeIndex::Failed(builder) => builder.seen(),
+        }
+    }
+
+    /// Whether the index points from `block` at exactly this mapping, and the log keeps it.
+    fn holds(&self, block: u64, mapping: Mapping) -> bool {
+        mapping.lsn() > self.resident_above && self.own_index().get(block) == mapping
     }
 
     fn check_range(&self, block: u64, len_blocks: u64) -> Result<(), IoError> {
@@ -333,7 +396,7 @@ impl Volume {
         match &mut self.index {
             VolumeIndex::Ready(index) => Ok(index),
             VolumeIndex::Inherits(_) => Err(Refusal::Busy),
-            VolumeIndex::Failed => Err(Refusal::Error(IoError::ReadFault)),
+            VolumeIndex::Failed(_) => Err(Refusal::Error(IoError::ReadFault)),
         }
     }
 }
@@ -355,7 +418,7 @@ impl State {
         let state = match &volume.index {
             VolumeIndex::Ready(_) if volume.uncertain_below.0 == 0 => VolumeState::Online,
             VolumeIndex::Inherits(_) => VolumeState::Loading,
-            VolumeIndex::Ready(_) | VolumeIndex::Failed => VolumeState::Degraded,
+            VolumeIndex::Ready(_) | VolumeIndex::Failed(_) => VolumeState::Degraded,
         };
         Some(VolumeInfo {
             id,
@@ -414,18 +477,29 @@ impl State {
         let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
         volume.check_range(block, len_blocks as u64)?;
         volume.check_write()?;
-        let image = volume.image;
+        let (image, resident_above) = (volume.image, volume.resident_above);
         let index = volume.index()?;
+        let range = block..block + len_blocks as u64;
+        let new_blocks = range.filter(|&at| index.get(at).lsn() <= resident_above).count() as u64;
+        let thin_room = self.thin_room(ticket.volume, new_blocks, log)?;
         log.reserve(AppendClass::Host, len_blocks, len_blocks, false)?;
+        let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
+        let index = volume.index()?;
         let chunks = data.iter().flat_map(|part| part.chunks_exact(BLOCK_BYTES));
         for (at, chunk) in (block..).zip(chunks) {
             let last = at + 1 == block + len_blocks as u64;
             let superseded = index.get(at).lsn();
             let (lsn, crc) = log.append_write(image, BlockNumber(at), chunk, superseded, last);
             index.set(at, Mapping::new(lsn, crc));
+            if superseded > resident_above {
+                log.note_dead(superseded);
+            }
+            log.note_live(lsn);
         }
+        volume.resident += new_blocks;
         volume.stats.writes += 1;
         volume.stats.written_bytes += len_bytes as u64;
+        self.capacity.thin_blocks += thin_room;
         self.stats.host_written_blocks += len_blocks as u64;
         self.acknowledge_later(log, log.head_lsn(), force_unit_access, ticket);
         Ok(())
@@ -446,8 +520,9 @@ impl State {
             volume.check_range(block, len_blocks)?;
         }
         volume.check_write()?;
-        let image = volume.image;
+        let (image, resident_above) = (volume.image, volume.resident_above);
         let index = volume.index()?;
+        let mut freed = 0;
         let ranges: SmallVec<[(u64, u64); 8]> =
             ranges.iter().copied().filter(|&(_, len_blocks)| len_blocks > 0).collect();
         // A trim of more ranges than a record holds is two commands to history; NVMe does not ask that it be atomic. Each part begins a
@@ -456,14 +531,59 @@ impl State {
             log.reserve(AppendClass::Host, part.len(), 0, true)?;
             for (done, &(block, len_blocks)) in part.iter().enumerate() {
                 log.append_trim(image, BlockNumber(block), len_blocks, done + 1 == part.len());
-                index.trim(block, len_blocks);
+                index.trim(block, len_blocks, |gone| {
+                    if gone.lsn() > resident_above {
+                        log.note_dead(gone.lsn());
+                        freed += 1;
+                    }
+                });
             }
         }
+        volume.resident -= freed;
+        let thin = volume.thin;
         volume.stats.trims += 1;
         volume.stats.trimmed_bytes +=
             ranges.iter().map(|&(_, len_blocks)| len_blocks * BLOCK_BYTES as u64).sum::<u64>();
+        if thin {
+            self.capacity.thin_blocks -= freed;
+        }
         self.acknowledge_later(log, log.head_lsn(), force_unit_access, ticket);
         Ok(())
+    }
+
+    /// The volume whose index still points from `block` at exactly this mapping, as resident.
+    pub(super) fn owner_of(&self, image: ImageId, block: u64, mapping: Mapping) -> Option<VolumeId> {
+        let place = self.volumes.iter().position(|volume| {
+            volume.as_ref().is_some_and(|volume| volume.image == image && volume.holds(block, mapping))
+        });
+        place.map(|place| VolumeId(place as u32))
+    }
+
+    /// The images that hold an entry of `image` as resident: the image itself, and, where clones keep what they inherited on the primary, these.
+    pub(super) fn owners_of(&self, image: ImageId, block: u64, mapping: Mapping) -> SmallVec<[ImageId; 1]> {
+        let volumes = self.volumes.iter().flatten();
+        let owners = volumes
+            .filter(|volume| volume.image == image || volume.keeps_inherited)
+            .filter(|volume| volume.holds(block, mapping));
+        owners.map(|volume| volume.image).collect()
+    }
+
+    /// A copied block of a volume is at its new place.
+    pub(super) fn move_block(&mut self, id: VolumeId, block: u64, mapping: Mapping) {
+        match self.volume_mut(id).map(|volume| &mut volume.index) {
+            Some(VolumeIndex::Ready(index)) => {
+                index.set(block, mapping);
+            }
+            Some(VolumeIndex::Inherits(builder) | VolumeIndex::Failed(builder)) => {
+                builder.move_block(block, mapping);
+            }
+            None => {}
+        }
+    }
+
+    /// One block of zeroes.
+    pub(super) fn zero_block(&self) -> DmaBuf {
+        self.zeroes.slice(0, BLOCK_BYTES)
     }
 
     /// Completes the request once everything before `past` is written, or stable.

@@ -1,0 +1,140 @@
+//! The way out of the working set: which blocks are live, which segments may go, whose slot is used again (DESIGN section 7).
+//!
+//! The volume layer tells of each block when an index begins and ceases to point at it. From that the log knows which segments hold nothing live; it makes sure that what superseded them is stable, declares
+//! them inactive, and gives their slots away when new segments need them.
+//!
+//! **The rule behind the bound of reconstruction:** segment k+1 is not opened before every segment up to k-W is inactive. So at any point in k everything live is
+//! in the segments k-W to k. What must still be copied out of them is kept free in k, so that it always fits.
+
+use super::{FREE_SLOTS_TARGET, Log, Recycling};
+use crate::log::table::{Phase, Segment};
+use crate::log::types::{Lsn, SegmentSeq};
+
+impl Log {
+    /// What becomes of segments in which nothing is live.
+    pub fn recycling(&self) -> Recycling {
+        self.recycling
+    }
+
+    /// Chooses what becomes of segments in which nothing is live. Liveness must have been told from the beginning.
+    pub fn set_recycling(&mut self, recycling: Recycling) {
+        self.recycling = recycling;
+    }
+
+    /// An index points at `lsn` now.
+    pub fn note_live(&mut self, lsn: Lsn) {
+        self.table.count_live(self.geometry.sequence_of(lsn));
+    }
+
+    /// An index points no more at `lsn`.
+    pub fn note_dead(&mut self, lsn: Lsn) {
+        self.table.count_dead(self.geometry.sequence_of(lsn));
+    }
+
+    /// Live blocks that must be copied forward before the next segment is opened.
+    pub fn must_copy_blocks(&self) -> u64 {
+        let Some(current) = self.current_sequence() else { return 0 };
+        let first = self.table.first_in_use();
+        let mut blocks = 0;
+        // Up to k-W; usually one segment, more after the working set was made shorter.
+        for sequence in first.0..(current.0 + 1).saturating_sub(self.geometry.working_set) {
+            blocks += self.table.get(SegmentSeq(sequence)).map_or(0, |segment| segment.live);
+        }
+        blocks
+    }
+
+    /// The oldest segment that holds something live, unless it is the current one.
+    pub fn victim(&self) -> Option<(SegmentSeq, &Segment)> {
+        let current = self.current_sequence()?;
+        let first = self.table.first_in_use();
+        (first.0..current.0).find_map(|sequence| {
+            let sequence = SegmentSeq(sequence);
+            self.table.get(sequence).filter(|segment| segment.live > 0).map(|segment| (sequence, segment))
+        })
+    }
+
+    /// Whether the segment must be empty before the next one is opened.
+    pub fn must_leave(&self, sequence: SegmentSeq) -> bool {
+        self.current_sequence().is_some_and(|current| sequence.0 + self.geometry.working_set <= current.0)
+    }
+
+    /// Blocks of the current segment: how many are used, and how many it has for records.
+    pub fn current_fill(&self) -> (u64, u64) {
+        let pending = self.open.as_ref().map_or(0, |open| 1 + open.data_blocks as u64);
+        let used = self.current.as_ref().map_or(0, |current| current.next_offset - 1 + pending);
+        (used, self.geometry.record_blocks())
+    }
+
+    /// The segment's object is in the archive, verified.
+    pub fn note_archived(&mut self, sequence: SegmentSeq) {
+        if let Some(segment) = self.table.get_mut(sequence) {
+            segment.archived = true;
+        }
+    }
+
+    /// Keeps a segment's slot from being given away until [`unpin`](Self::unpin). Whether the segment is there.
+    pub fn pin(&mut self, sequence: SegmentSeq) -> bool {
+        let Some(segment) = self.table.get_mut(sequence).filter(|segment| segment.slot.is_some()) else {
+            return false;
+        };
+        segment.pins += 1;
+        true
+    }
+
+    /// The end of a [`pin`](Self::pin).
+    pub fn unpin(&mut self, sequence: SegmentSeq) {
+        if let Some(segment) = self.table.get_mut(sequence) {
+            debug_assert!(segment.pins > 0, "a pin ends once");
+            segment.pins = segment.pins.saturating_sub(1);
+        }
+    }
+
+    /// Whether somebody waits for the next segment while copies must still go into this one.
+    pub fn is_pressed(&self) -> bool {
+        self.pressed.get()
+    }
+
+    /// Whether writes wait because no slot is free.
+    pub fn wants_slots(&self) -> bool {
+        self.recycling != Recycling::Never && self.table.free_len() == 0
+    }
+
+    /// Gives a segment away although it is not in the archive: the past in it is lost. The oldest inactive one; its sequence.
+    pub fn release_unarchived(&mut self) -> Option<SegmentSeq> {
+        let sequence = self.table.next_to_release(|_, _| true)?;
+        self.release(sequence);
+        Some(sequence)
+    }
+
+    /// Declares segments inactive and gives slots away, as far as that is wanted. Returns how much was done.
+    pub(super) fn recycle(&mut self) -> usize {
+        if self.recycling == Recycling::Never || self.poisoned.is_some() {
+            return 0;
+        }
+        let mut work = 0;
+        let current = self.current_sequence();
+        if self.table.may_retire(current) {
+            let (retired, wanted) = self.table.retire(current, self.head_lsn(), self.stable_lsn);
+            self.stats.retired_segments += retired;
+            work += retired as usize;
+            if let Some(lsn) = wanted {
+                self.request_stable(lsn);
+            }
+        }
+        let archived = self.recycling == Recycling::Archived;
+        while self.table.free_len() < FREE_SLOTS_TARGET {
+            let may_go = |_, segment: &Segment| !archived || segment.archived || segment.slot.is_none();
+            let Some(sequence) = self.table.next_to_release(may_go) else { break };
+            self.release(sequence);
+            work += 1;
+        }
+        work
+    }
+
+    fn release(&mut self, sequence: SegmentSeq) {
+        debug_assert_eq!(self.table.get(sequence).map(|segment| segment.phase), Some(Phase::Inactive));
+        self.stats.released_segments += 1;
+        self.stats.released_early_segments += u64::from(sequence != self.table.oldest());
+        self.table.release(sequence);
+    }
+}

@@ -1,0 +1,146 @@
+//! How much a pool can hold, and who has been promised what of it.
+//!
+//! The working set holds every live block, and spare ones, so that copy-forward always finds room: over-provisioning, the ratio of spare to live blocks. What a pool can promise is
+//! the working set's data blocks divided by (1 + over-provisioning). A volume's whole size is set aside when it is created, unless it is thin; thin volumes and clones share what is
+//! left, block by block, and are refused with "capacity exceeded" when nothing is left. What was set aside is never refused.
+
+use crate::log::format::ENTRIES_PER_RECORD;
+use crate::log::{Geometry, Log, Lsn, Recycling};
+
+use super::index::Index;
+use super::pool::{Refusal, State, Volume, VolumeIndex};
+use super::request::{IoError, VolumeId};
+
+/// Spare blocks for each hundred live ones, unless configured otherwise.
+pub const OVERPROVISIONING_PERCENT_DEFAULT: u64 = 100;
+/// The least and the most that can be configured.
+pub const OVERPROVISIONING_PERCENT_RANGE: std::ops::RangeInclusive<u64> = 7..=1000;
+/// From this share of the capacity on, the operator is warned, in percent.
+const WARNING_PERCENT: u64 = 85;
+
+/// Block numbers of a deleted volume that are looked at in one turn.
+const BURIED_BLOCKS_PER_TURN: u64 = 65_536;
+
+/// What a pool can hold and what is taken of it, in blocks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Capacity {
+    /// Resident blocks of thin volumes.
+    pub(super) thin_blocks: u64,
+    /// Whether the operator was warned.
+    warned: bool,
+}
+
+/// A deleted volume's index on its way out.
+pub(super) struct Buried {
+    index: Index,
+    above: Lsn,
+    next: u64,
+    len_blocks: u64,
+}
+
+/// Data blocks that may be live in a pool of this shape.
+pub(super) fn capacity_blocks(geometry: &Geometry, overprovisioning_percent: u64) -> u64 {
+    let records = geometry.record_blocks() / (1 + ENTRIES_PER_RECORD as u64) + 1;
+    // What a segment keeps for its catalog and the pool's own events, as the log reckons it, with some reserve.
+    let events = 2 * (16 + geometry.record_blocks() / 64).min(128);
+    let data = geometry.record_blocks().saturating_sub(records + events);
+    geometry.working_set * data * 100 / (100 + overprovisioning_percent)
+}
+
+impl State {
+    /// Data blocks that may be live; `None`: the pool gives no segment away, and ends when its log is full.
+    pub(super) fn capacity_of(&self, log: &Log) -> Option<u64> {
+        (log.recycling() != Recycling::Never)
+            .then(|| capacity_blocks(&log.geometry(), self.catalog.overprovisioning_percent))
+    }
+
+    /// Counts the resident blocks of a volume that has just been added, or whose inherited index has just been found.
+    pub(super) fn count_resident(&mut self, log: &mut Log, id: VolumeId) {
+        let Some(volume) = self.volumes.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
+        let above = volume.resident_above;
+        let mut resident = 0;
+        volume.own_index().visit(|_, mapping| {
+            if mapping.lsn() > above {
+                log.note_live(mapping.lsn());
+                resident += 1;
+            }
+        });
+        volume.resident = resident;
+        if volume.thin {
+            self.capacity.thin_blocks += resident;
+        }
+    }
+
+    /// Takes back what [`count_resident`](Self::count_resident) counted.
+    pub(super) fn uncount_resident(&mut self, log: &mut Log, id: VolumeId) {
+        let Some(volume) = self.volumes.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
+        let above = volume.resident_above;
+        volume.own_index().visit(|_, mapping| {
+            if mapping.lsn() > above {
+                log.note_dead(mapping.lsn());
+            }
+        });
+        if volume.thin {
+            self.capacity.thin_blocks -= volume.resident;
+        }
+        volume.resident = 0;
+    }
+
+    /// Takes a deleted volume's blocks out of the accounts, a part in each turn: a large one has many.
+    pub(super) fn bury(&mut self, volume: Volume) {
+        if volume.thin {
+            self.capacity.thin_blocks -= volume.resident;
+        }
+        let above = volume.resident_above;
+        let len_blocks = volume.size_blocks;
+        let index = match volume.index {
+            VolumeIndex::Ready(index) => index,
+            VolumeIndex::Inherits(builder) | VolumeIndex::Failed(builder) => builder.finish(),
+        };
+        self.buried.push_back(Buried { index, above, next: 0, len_blocks });
+    }
+
+    /// A turn of what [`bury`](Self::bury) began. Returns how much was done.
+    pub(super) fn dig(&mut self, log: &mut Log) -> usize {
+        let Some(buried) = self.buried.front_mut() else { return 0 };
+        let above = buried.above;
+        buried.index.trim(buried.next, BURIED_BLOCKS_PER_TURN, |gone| {
+            if gone.lsn() > above {
+                log.note_dead(gone.lsn());
+            }
+        });
+        buried.next += BURIED_BLOCKS_PER_TURN;
+        if buried.next >= buried.len_blocks {
+            self.buried.pop_front();
+        }
+        1
+    }
+
+    /// Blocks set aside for volumes that are not thin.
+    pub(super) fn reserved_blocks(&self) -> u64 {
+        let thick = self.volumes.iter().flatten().filter(|volume| !volume.thin);
+        thick.map(|volume| volume.size_blocks.max(volume.resident)).sum()
+    }
+
+    /// Whether a thin volume may have `new_blocks` more; how many blocks that is in the account of thin volumes.
+    pub(super) fn thin_room(&mut self, id: VolumeId, new_blocks: u64, log: &Log) -> Result<u64, Refusal> {
+        if new_blocks == 0 || !self.volume_mut(id).is_some_and(|volume| volume.thin) {
+            return Ok(0);
+        }
+        let Some(capacity) = self.capacity_of(log) else { return Ok(new_blocks) };
+        let reserved = self.reserved_blocks();
+        let taken = self.capacity.thin_blocks + new_blocks;
+        if reserved + taken > capacity {
+            return Err(Refusal::Error(IoError::CapacityExceeded));
+        }
+        if !self.capacity.warned && (reserved + taken) * 100 > capacity * WARNING_PERCENT {
+            self.capacity.warned = true;
+            let left = capacity - reserved - taken;
+            tracing::warn!(left_blocks = left, "the pool is nearly full; thin volumes will be refused more");
+            self.problems.push(format!(
+                "the pool is nearly full: thin volumes and clones have {left} blocks of 4 KiB left; delete volumes, trim, or use a larger device"
+            ));
+        }
+        Ok(new_blocks)
+    }
+}

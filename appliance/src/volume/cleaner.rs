@@ -1,0 +1,337 @@
+//! Copy-forward: live blocks of the oldest segment are appended again, so that it can leave the working set (DESIGN section 7, R18).
+//!
+//! **States:** idle → loading the victim's entries → (reading a batch of its live blocks → appending it) until nothing in it is live → idle. The victim is the oldest segment
+//! that holds something live.
+//!
+//! **Invariants.** A copy is appended only if the index still points at its source at that moment; it carries its origin's LSN; it is the end of no command, so no point falls between a copy and its
+//! source. A block that cannot be read as it was written goes on as an error: its copy keeps the checksum that its data does not have.
+//!
+//! **Pace.** What must leave before the next segment is opened is spread over the blocks that hosts append to the current one, so there is no storm: after a share of the room for hosts is used,
+//! the same share of the copies is done. Cold data lies together, and when its turn comes whole segments of it are live; so the pace looks ahead. From how fast each segment has been losing live blocks it
+//! foretells what will be left of it when it leaves, and copies at the rate that the worst stretch ahead needs on average. Under uniform overwrites that is the rate of the oldest segment alone, and nothing is
+//! copied early.
+//!
+//! **Costs:** a copy is one read, merged with its neighbours, one CRC32C, 24 bytes of entry and its share of a record; its bytes are not copied in memory.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::dma::{BLOCK_BYTES, DmaBuf};
+use crate::log::checksum::crc32c;
+use crate::log::format::EntryKind;
+use crate::log::reader::{ReadError, SegmentEntries, load_segment};
+use crate::log::{
+    AppendClass, AppendError, BlockNumber, ImageId, Log, Lsn, Recycling, SegmentSeq, SharedLog,
+};
+
+use super::index::Mapping;
+use super::pool::State;
+
+/// Blocks of one batch, read together.
+const BATCH_BLOCKS: usize = 128;
+/// Copies appended in one turn, so that hosts' commands do not wait for more.
+const COPIES_PER_TURN: usize = 32;
+/// Dead blocks that are read along, because one longer read costs less than two.
+const GAP_BLOCKS: u64 = 4;
+
+/// A live block of the victim.
+#[derive(Clone, Copy)]
+struct Source {
+    image: ImageId,
+    block: u64,
+    lsn: Lsn,
+    crc: u32,
+    bad: bool,
+}
+
+/// A batch with its data; `None` where the device could not read.
+type Batch = Vec<(Source, Option<DmaBuf>)>;
+
+enum Work {
+    Idle,
+    Loading(Pin<Box<dyn Future<Output = Result<SegmentEntries, ReadError>>>>),
+    Reading(Pin<Box<dyn Future<Output = Batch>>>),
+    Appending(std::vec::IntoIter<(Source, Option<DmaBuf>)>),
+}
+
+/// How much is to be copied into the current segment.
+#[derive(Default)]
+struct Pace {
+    sequence: Option<SegmentSeq>,
+    /// Copies planned for this segment.
+    planned: u64,
+    /// Of them, done.
+    copied: u64,
+}
+
+/// The state of copy-forward. See the module's documentation.
+pub(super) struct Cleaner {
+    work: Work,
+    victim: Option<SegmentSeq>,
+    entries: SegmentEntries,
+    /// The next record and entry of the victim to look at.
+    next: (usize, usize),
+    next_lsn: Lsn,
+    pace: Pace,
+    /// An append that found no room, to be tried again.
+    retry: Option<(Source, Option<DmaBuf>)>,
+    /// Blocks that could not be read and were copied as errors.
+    pub(super) bad_blocks: u64,
+}
+
+impl Default for Cleaner {
+    fn default() -> Self {
+        Cleaner {
+            work: Work::Idle,
+            victim: None,
+            entries: SegmentEntries::default(),
+            next: (0, 0),
+            next_lsn: Lsn(0),
+            pace: Pace::default(),
+            retry: None,
+            bad_blocks: 0,
+        }
+    }
+}
+
+impl Cleaner {
+    /// One turn. Returns how much was done.
+    pub(super) fn poll(&mut self, state: &mut State, shared: &SharedLog) -> usize {
+        if shared.borrow().recycling() == Recycling::Never || shared.borrow().poisoned().is_some() {
+            return 0;
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        let mut work = 0;
+        loop {
+            match &mut self.work {
+                Work::Idle => {
+                    let log = shared.borrow();
+                    if self.allowed(&log) == 0 {
+                        return work;
+                    }
+                    let Some((victim, _)) = log.victim() else { return work };
+                    if self.victim == Some(victim) && self.next.0 < self.entries.len() {
+                        let batch = self.next_batch(state, &log);
+                        drop(log);
+                        if !batch.is_empty() {
+                            self.work = Work::Reading(Box::pin(read(SharedLog::clone(shared), batch)));
+                        }
+                        continue;
+                    }
+                    drop(log);
+                    // A victim that was gone through and still holds something live is gone through again.
+                    self.victim = Some(victim);
+                    self.next = (0, 0);
+                    let log = SharedLog::clone(shared);
+                    self.work = Work::Loading(Box::pin(async move { load_segment(&log, victim).await }));
+                }
+                Work::Loading(future) => match future.as_mut().poll(&mut context) {
+                    Poll::Pending => return work,
+                    Poll::Ready(Ok(entries)) => {
+                        self.entries = entries;
+                        self.work = Work::Idle;
+                        work += 1;
+                    }
+                    Poll::Ready(Err(error)) => {
+                        let victim = self.victim.take().unwrap_or_default();
+                        shared
+                            .borrow_mut()
+                            .note_problem(victim, format!("it cannot be copied forward: {error}"));
+                        self.work = Work::Idle;
+                        return work;
+                    }
+                },
+                Work::Reading(future) => match future.as_mut().poll(&mut context) {
+                    Poll::Pending => return work,
+                    Poll::Ready(batch) => {
+                        self.work = Work::Appending(batch.into_iter());
+                        work += 1;
+                    }
+                },
+                Work::Appending(_) => {
+                    let (done, more) = self.append(state, &mut shared.borrow_mut());
+                    work += done;
+                    if more {
+                        return work;
+                    }
+                    self.work = Work::Idle;
+                }
+            }
+        }
+    }
+
+    /// Appends what was read, as far as pace and room allow. How many copies, and whether some are left.
+    fn append(&mut self, state: &mut State, log: &mut Log) -> (usize, bool) {
+        let mut done = 0;
+        loop {
+            let next = self.retry.take().or_else(|| match &mut self.work {
+                Work::Appending(batch) => batch.next(),
+                _ => None,
+            });
+            let Some((source, data)) = next else { return (done, false) };
+            let origin = Mapping::new(source.lsn, source.crc);
+            let Some(volume) = state.owner_of(source.image, source.block, origin) else { continue };
+            if done == COPIES_PER_TURN || self.allowed(log) == 0 {
+                self.retry = Some((source, data));
+                return (done, true);
+            }
+            let class = if log.must_leave(log.geometry().sequence_of(source.lsn)) {
+                AppendClass::Copy
+            } else {
+                AppendClass::CopyAhead
+            };
+            match log.reserve(class, 1, 1, false) {
+                Ok(()) => {}
+                Err(AppendError::Busy) => {
+                    self.retry = Some((source, data));
+                    return (done, true);
+                }
+                Err(_) => return (done, false),
+            }
+            let (data, bad) = match data {
+                Some(data) => {
+                    let bad = source.bad || crc32c(&data) != source.crc;
+                    (data, bad)
+                }
+                None => (state.zero_block(), true),
+            };
+            if bad && !source.bad {
+                self.bad_blocks += 1;
+                log.note_problem(
+                    log.geometry().sequence_of(source.lsn),
+                    "live blocks of it could not be read; they read as errors until they are written again"
+                        .to_owned(),
+                );
+            }
+            let block = BlockNumber(source.block);
+            let lsn = log.append_copied(source.image, block, data, source.crc, source.lsn, bad);
+            state.move_block(volume, source.block, Mapping::new(lsn, source.crc));
+            log.note_dead(source.lsn);
+            log.note_live(lsn);
+            self.pace.copied += 1;
+            done += 1;
+        }
+    }
+
+    /// Live blocks of the victim, from where the last batch ended.
+    fn next_batch(&mut self, state: &State, log: &Log) -> Vec<Source> {
+        let wanted = (self.allowed(log) as usize).clamp(1, BATCH_BLOCKS);
+        let mut batch = Vec::new();
+        while self.next.0 < self.entries.len() && batch.len() < wanted {
+            let (line, entries) = self.entries.record(self.next.0);
+            if self.next.1 == 0 {
+                self.next_lsn = line.lsn();
+            }
+            let Some(entry) = entries.get(self.next.1) else {
+                self.next = (self.next.0 + 1, 0);
+                continue;
+            };
+            self.next.1 += 1;
+            if entry.has_data() {
+                self.next_lsn = self.next_lsn.plus(1);
+            }
+            if !matches!(entry.kind(), Some(EntryKind::Write | EntryKind::Copied)) {
+                continue;
+            }
+            let (image, block, crc) = (entry.image(), entry.block().0, entry.crc());
+            let mapping = Mapping::new(self.next_lsn, crc);
+            for owner in state.owners_of(image, block, mapping) {
+                batch.push(Source { image: owner, block, lsn: self.next_lsn, crc, bad: entry.is_bad() });
+            }
+        }
+        batch
+    }
+
+    /// How many blocks may be copied now. See the module's documentation on the pace.
+    fn allowed(&mut self, log: &Log) -> u64 {
+        let (used, room) = log.current_fill();
+        let must = log.must_copy_blocks();
+        if self.pace.sequence != log.current_sequence() {
+            self.pace = Pace {
+                sequence: log.current_sequence(),
+                planned: must.max((foretold_share(log) * room as f64) as u64).min(room),
+                copied: 0,
+            };
+        }
+        let planned = self.pace.planned.max((self.pace.copied + must).min(room));
+        let copied = self.pace.copied;
+        // Hosts get the rest of the segment; the last tenth of it is the margin in which copies catch up.
+        let hosts_room = (room - planned) as f64 * 0.9 + 1.0;
+        let hosts_used = used.saturating_sub(copied + copied / 168);
+        let share = (hosts_used as f64 / hosts_room + 0.02).min(1.0);
+        // A command that does not fit into the rest of the segment waits for the next one: nothing is gained by waiting for hosts.
+        let share = if log.is_pressed() { 1.0 } else { share };
+        ((planned as f64 * share).ceil() as u64).saturating_sub(copied)
+    }
+}
+
+/// The share of the blocks appended that copies must have, from now on, so that every segment ahead is empty when it leaves: the greatest average over all stretches of
+/// segments that begin with the oldest, of what is foretold to be live in them then.
+fn foretold_share(log: &Log) -> f64 {
+    let room = log.geometry().record_blocks() as f64;
+    let (mut sum, mut share) = (0.0, 0.0_f64);
+    let first = log.table().first_in_use();
+    let in_use = log.table().iter().skip_while(|&(sequence, _)| sequence < first);
+    for (ahead, (sequence, segment)) in in_use.enumerate() {
+        if Some(sequence) == log.current_sequence() {
+            break;
+        }
+        let (live, before) = (segment.live as f64, segment.live_before as f64);
+        let survival = if before > 0.0 { (live / before).min(1.0) } else { 1.0 };
+        sum += live * survival.powi(ahead as i32);
+        // Single segments scatter; the first must be exact, which `must` takes care of.
+        if ahead >= 8 {
+            share = share.max(sum / ((ahead + 1) as f64 * room));
+        }
+    }
+    share
+}
+
+/// Reads the blocks of a batch, neighbours together.
+async fn read(log: SharedLog, sources: Vec<Source>) -> Batch {
+    let mut batch: Batch = sources.iter().map(|&source| (source, None)).collect();
+    let mut start = 0;
+    while start < sources.len() {
+        let mut end = start + 1;
+        while end < sources.len()
+            && sources[end].lsn.0 >= sources[end - 1].lsn.0
+            && sources[end].lsn.0 - sources[end - 1].lsn.0 <= GAP_BLOCKS + 1
+            && sources[end].lsn.0 - sources[start].lsn.0 < 2 * BATCH_BLOCKS as u64
+        {
+            end += 1;
+        }
+        let first = sources[start].lsn;
+        let len_blocks = sources[end - 1].lsn.0 - first.0 + 1;
+        let (reader, device_block) = {
+            let log = log.borrow();
+            (log.reader(), log.device_block(first))
+        };
+        if let Some(device_block) = device_block {
+            let buffer = loop {
+                match reader.read_blocks(device_block, len_blocks).await {
+                    Ok(buffer) => break Some(buffer.freeze()),
+                    // Memory comes back as records complete.
+                    Err(ReadError::Memory(_)) => crate::reactor::yield_now().await,
+                    Err(error) => {
+                        tracing::error!(lsn = first.0, len_blocks, %error, "live blocks cannot be read");
+                        break None;
+                    }
+                }
+            };
+            for (source, data) in &mut batch[start..end] {
+                let at = (source.lsn.0 - first.0) as usize * BLOCK_BYTES;
+                *data = buffer.as_ref().map(|buffer| buffer.slice(at, BLOCK_BYTES));
+            }
+            if buffer.is_none() && len_blocks > 1 {
+                // One bad block must not take its neighbours with it.
+                for (source, data) in &mut batch[start..end] {
+                    let block = device_block + (source.lsn.0 - first.0);
+                    *data = reader.read_blocks(block, 1).await.ok().map(crate::dma::DmaBufMut::freeze);
+                }
+            }
+        }
+        start = end;
+    }
+    batch
+}
