@@ -200,7 +200,13 @@ impl Log {
     /// hosts also for the pool's own events.
     fn place(&self, class: AppendClass, entries: usize, data_blocks: usize) -> Result<Place, AppendError> {
         if self.recycling == Recycling::Never {
-            return self.check_room(class, data_blocks).map(|()| Place::Here);
+            // An event that has begun is not cut short.
+            let joins = self.open.as_ref().is_some_and(|open| open.fits(entries, data_blocks));
+            return if joins {
+                Ok(Place::Here)
+            } else {
+                self.check_room(class, data_blocks).map(|()| Place::Here)
+            };
         }
         let Some(current) = &self.current else { return self.may_open_next(class).map(|()| Place::Next) };
         let (blocks, units, header) = self.open.as_ref().map_or((0, 0, 1), |open| {
