@@ -4,14 +4,45 @@
 //! reports (DESIGN section 10). What the pool wants back (entries of a segment to build an index, blocks to serve a read) is fetched by readers of their own, so that a restore never waits
 //! behind the archiving of the present.
 //!
+//! ```text
+//! Request -> ThreadedArchive -> ring  -> archivist -> worker::archive -> Store
+//!                            -> queue -> readers   -> worker::read_*  -> Store
+//! Request -> InlineArchive   -> one at a time, in poll: the same work without threads
+//! ```
+//!
+//! The work itself is in `worker` and knows neither threads nor the clock; `BdevSource` gives it the blocks; the caches keep what came back.
+//!
 //! **Bounds:** each service takes a stated number of requests; beyond it [`ArchiveService::submit`] gives the request back, and the pool asks again in a later turn.
 //! Every request that was taken gets exactly one reply.
+
+mod cache;
+mod check;
+mod failure;
+mod fetch;
+mod inline;
+mod source;
+mod stats;
+mod threads;
+mod worker;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use super::object::{ObjectHeader, ObjectId};
 use super::store::Store;
 use crate::log::format::TrailerUnit;
+
+pub use cache::{BlocksCache, CacheStats, EntriesCache};
+pub use inline::{InlineArchive, InlineOptions};
+pub use source::{BdevSource, READS_IN_FLIGHT_DEFAULT};
+pub use stats::{ServiceCounters, ServiceStats};
+pub use threads::{SourceFactory, StartError, ThreadedArchive, ThreadedOptions};
+pub use worker::{
+    BlockSource, SourceError, StopFlag, VerifyPolicy, WorkerOptions, archive, delete, read_blocks,
+    read_entries,
+};
 
 /// A stretch of a segment that is to be archived. Everything in it is stable on the device and does not change.
 #[derive(Debug, Clone)]
@@ -172,4 +203,9 @@ pub trait ArchiveService {
 
     /// The store behind it.
     fn store(&self) -> &Arc<dyn Store>;
+
+    /// What was done since the start; zeroes from a service that does not count.
+    fn stats(&self) -> ServiceStats {
+        ServiceStats::default()
+    }
 }

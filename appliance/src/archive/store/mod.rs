@@ -14,6 +14,7 @@
 mod device;
 mod directory;
 mod error;
+pub mod faulty;
 mod medium;
 mod name;
 mod probe;

@@ -1,0 +1,252 @@
+//! What came back from the archive, kept within a bound on bytes: the least recently used goes first.
+//!
+//! Objects never change, so nothing here is ever out of date; an object that was deleted only takes room until it is pushed out or
+//! [`forgotten`](EntriesCache::forget). `get` and `insert` take constant time: a map and a list through the nodes' indices. A value that is larger than the whole bound is
+//! not kept. Weights include what a node takes besides its value.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use super::{ObjectBlocks, ObjectEntries};
+use crate::archive::object::{FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, FRAME_BYTES_MIN, ObjectId};
+use crate::dma::BLOCK_BYTES;
+use crate::log::Lsn;
+use crate::log::format::TrailerUnit;
+
+/// What a node takes besides its value, in bytes: itself, its place in the map, the allocations' heads.
+const NODE_BYTES: usize = 256;
+
+/// What a cache holds and how it was used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Values held.
+    pub values: usize,
+    /// Bytes held.
+    pub used_bytes: usize,
+    /// The bound.
+    pub budget_bytes: usize,
+    /// Lookups that found something.
+    pub hits: u64,
+    /// Lookups that did not.
+    pub misses: u64,
+}
+
+/// Marks the end of the list.
+const NONE: u32 = u32::MAX;
+
+struct Node<K, V> {
+    key: K,
+    value: V,
+    weight_bytes: usize,
+    /// Towards the most recently used.
+    newer: u32,
+    /// Towards the least recently used.
+    older: u32,
+}
+
+/// A least-recently-used cache, bounded by weight.
+struct Lru<K, V> {
+    map: HashMap<K, u32>,
+    /// Free ones are `None`, and their indices stand in `free`.
+    nodes: Vec<Option<Node<K, V>>>,
+    free: Vec<u32>,
+    newest: u32,
+    oldest: u32,
+    stats: CacheStats,
+}
+
+impl<K: Copy + Eq + Hash, V: Clone> Lru<K, V> {
+    fn new(budget_bytes: usize) -> Self {
+        Lru {
+            map: HashMap::new(),
+            nodes: Vec::new(),
+            free: Vec::new(),
+            newest: NONE,
+            oldest: NONE,
+            stats: CacheStats { budget_bytes, ..CacheStats::default() },
+        }
+    }
+
+    fn node(&mut self, index: u32) -> Option<&mut Node<K, V>> {
+        self.nodes.get_mut(index as usize)?.as_mut()
+    }
+
+    /// A value, which becomes the most recently used one.
+    fn touch(&mut self, key: &K) -> Option<V> {
+        let index = *self.map.get(key)?;
+        self.unlink(index);
+        self.link(index);
+        self.node(index).map(|node| node.value.clone())
+    }
+
+    /// A value, as it stands.
+    fn peek(&self, key: &K) -> Option<&V> {
+        let index = *self.map.get(key)?;
+        self.nodes[index as usize].as_ref().map(|node| &node.value)
+    }
+
+    fn insert(&mut self, key: K, value: V, value_bytes: usize) {
+        self.remove(&key);
+        let weight_bytes = value_bytes.saturating_add(NODE_BYTES);
+        if weight_bytes > self.stats.budget_bytes {
+            return;
+        }
+        while self.stats.used_bytes > self.stats.budget_bytes - weight_bytes {
+            let Some(oldest) = self.node(self.oldest).map(|node| node.key) else { break };
+            self.remove(&oldest);
+        }
+        let node = Node { key, value, weight_bytes, newer: NONE, older: NONE };
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.nodes.push(None);
+            self.nodes.len() as u32 - 1
+        });
+        self.nodes[index as usize] = Some(node);
+        self.map.insert(key, index);
+        self.link(index);
+        self.stats.used_bytes += weight_bytes;
+        self.stats.values += 1;
+    }
+
+    fn remove(&mut self, key: &K) {
+        let Some(index) = self.map.remove(key) else { return };
+        self.unlink(index);
+        if let Some(node) = self.nodes[index as usize].take() {
+            self.stats.used_bytes -= node.weight_bytes;
+            self.stats.values -= 1;
+            self.free.push(index);
+        }
+    }
+
+    fn clear(&mut self) {
+        *self = Lru { stats: CacheStats { values: 0, used_bytes: 0, ..self.stats }, ..Lru::new(0) };
+    }
+
+    /// Makes a node the newest.
+    fn link(&mut self, index: u32) {
+        let newest = std::mem::replace(&mut self.newest, index);
+        if let Some(node) = self.node(index) {
+            (node.newer, node.older) = (NONE, newest);
+        }
+        match self.node(newest) {
+            Some(node) => node.newer = index,
+            None => self.oldest = index,
+        }
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Some((newer, older)) = self.node(index).map(|node| (node.newer, node.older)) else { return };
+        match self.node(newer) {
+            Some(node) => node.older = older,
+            None => self.newest = older,
+        }
+        match self.node(older) {
+            Some(node) => node.newer = newer,
+            None => self.oldest = newer,
+        }
+    }
+
+    fn note(&mut self, found: bool) {
+        if found {
+            self.stats.hits += 1;
+        } else {
+            self.stats.misses += 1;
+        }
+    }
+}
+
+/// Entries of objects.
+pub struct EntriesCache(Lru<ObjectId, Arc<ObjectEntries>>);
+
+impl EntriesCache {
+    /// An empty cache that holds at most `budget_bytes`.
+    pub fn new(budget_bytes: usize) -> Self {
+        EntriesCache(Lru::new(budget_bytes))
+    }
+
+    /// The entries of an object.
+    pub fn get(&mut self, id: &ObjectId) -> Option<Arc<ObjectEntries>> {
+        let found = self.0.touch(id);
+        self.0.note(found.is_some());
+        found
+    }
+
+    /// Keeps the entries of the object that their header names.
+    pub fn insert(&mut self, entries: Arc<ObjectEntries>) {
+        let bytes = entries.units.len() * size_of::<TrailerUnit>();
+        self.0.insert(entries.header.id, entries, bytes);
+    }
+
+    /// Gives an object's room back.
+    pub fn forget(&mut self, id: &ObjectId) {
+        self.0.remove(id);
+    }
+
+    /// Gives all room back.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// What it holds.
+    pub fn stats(&self) -> CacheStats {
+        self.0.stats
+    }
+}
+
+/// Frames of objects.
+///
+/// A frame is kept under its object and its first position. A lookup does not know the object's frame size, so it tries the first positions that the
+/// format's frame sizes would give: five at most, the usual size first.
+pub struct BlocksCache(Lru<(ObjectId, Lsn), Arc<ObjectBlocks>>);
+
+impl BlocksCache {
+    /// An empty cache that holds at most `budget_bytes`.
+    pub fn new(budget_bytes: usize) -> Self {
+        BlocksCache(Lru::new(budget_bytes))
+    }
+
+    /// The frame of an object that holds the block at `lsn`.
+    pub fn get(&mut self, id: &ObjectId, lsn: Lsn) -> Option<Arc<ObjectBlocks>> {
+        let found = self.find(id, lsn).and_then(|key| self.0.touch(&key));
+        self.0.note(found.is_some());
+        found
+    }
+
+    fn find(&self, id: &ObjectId, lsn: Lsn) -> Option<(ObjectId, Lsn)> {
+        let offset = lsn.0.checked_sub(id.from_lsn.0)?;
+        frame_sizes().find_map(|frame_blocks| {
+            let first_lsn = id.from_lsn.plus(offset - offset % frame_blocks);
+            let len_blocks = (self.0.peek(&(*id, first_lsn))?.bytes.len() / BLOCK_BYTES) as u64;
+            (lsn.0 - first_lsn.0 < len_blocks).then_some((*id, first_lsn))
+        })
+    }
+
+    /// Keeps a frame of an object. One that cannot be a frame of it is not kept, since no lookup would find it.
+    pub fn insert(&mut self, id: ObjectId, blocks: Arc<ObjectBlocks>) {
+        let first_lsn = blocks.first_lsn;
+        let frame_blocks_min = u64::from(FRAME_BYTES_MIN) / BLOCK_BYTES as u64;
+        let offset = first_lsn.0.checked_sub(id.from_lsn.0);
+        if first_lsn < id.to_lsn && offset.is_some_and(|offset| offset.is_multiple_of(frame_blocks_min)) {
+            let bytes = blocks.bytes.len();
+            self.0.insert((id, first_lsn), blocks, bytes);
+        }
+    }
+
+    /// Gives all room back.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// What it holds.
+    pub fn stats(&self) -> CacheStats {
+        self.0.stats
+    }
+}
+
+/// The frame sizes that the format knows, in blocks; the usual one first.
+fn frame_sizes() -> impl Iterator<Item = u64> {
+    let others = (FRAME_BYTES_MIN.ilog2()..=FRAME_BYTES_MAX.ilog2())
+        .map(|exponent| 1 << exponent)
+        .filter(|&bytes| bytes != FRAME_BYTES_DEFAULT);
+    std::iter::once(FRAME_BYTES_DEFAULT).chain(others).map(|bytes: u32| u64::from(bytes) / BLOCK_BYTES as u64)
+}

@@ -1,0 +1,78 @@
+//! Compares the blocks of a stretch with the checksums of their entries while they go by.
+
+use zerocopy::FromBytes;
+
+use crate::dma::BLOCK_BYTES;
+use crate::log::Lsn;
+use crate::log::checksum::crc32c;
+use crate::log::format::{Entry, RecordLine, TrailerUnit};
+
+/// Counts the data blocks that are not what their entries say. Headers and blocks without an entry are not looked at. Constant memory, one pass over the units.
+pub(super) struct DataCheck<'a> {
+    expected: DataEntries<'a>,
+    next: Option<(Lsn, u32)>,
+    lsn: Lsn,
+    bad_blocks: u64,
+}
+
+impl<'a> DataCheck<'a> {
+    /// For blocks from `from_lsn` on.
+    pub(super) fn new(units: &'a [TrailerUnit], from_lsn: Lsn) -> Self {
+        let mut expected = DataEntries { units, record: &[], lsn: Lsn(0) };
+        let next = expected.next();
+        DataCheck { expected, next, lsn: from_lsn, bad_blocks: 0 }
+    }
+
+    /// Looks at the next blocks.
+    pub(super) fn take(&mut self, blocks: &[u8]) {
+        for block in blocks.as_chunks::<BLOCK_BYTES>().0 {
+            while self.next.is_some_and(|(lsn, _)| lsn < self.lsn) {
+                self.next = self.expected.next();
+            }
+            if let Some((lsn, crc)) = self.next
+                && lsn == self.lsn
+                && crc32c(block) != crc
+            {
+                self.bad_blocks += 1;
+            }
+            self.lsn = self.lsn.plus(1);
+        }
+    }
+
+    /// How many were wrong.
+    pub(super) fn bad_blocks(&self) -> u64 {
+        self.bad_blocks
+    }
+}
+
+/// The entries with data, oldest first: position and CRC32C. Ends at units that do not make up a whole record, as
+/// [`SegmentEntries`](crate::log::reader::SegmentEntries) does, which takes the units and would copy them here.
+struct DataEntries<'a> {
+    units: &'a [TrailerUnit],
+    record: &'a [TrailerUnit],
+    lsn: Lsn,
+}
+
+impl Iterator for DataEntries<'_> {
+    type Item = (Lsn, u32);
+
+    fn next(&mut self) -> Option<(Lsn, u32)> {
+        loop {
+            while let Some((unit, rest)) = self.record.split_first() {
+                self.record = rest;
+                let Ok(entry) = Entry::ref_from_bytes(unit) else { continue };
+                if entry.has_data() {
+                    self.lsn = self.lsn.plus(1);
+                    return Some((self.lsn, entry.crc()));
+                }
+            }
+            let (line, rest) = self.units.split_first()?;
+            let line = RecordLine::ref_from_bytes(line).ok()?;
+            if line.entries() == 0 || line.lsn() > Lsn::MAX {
+                return None;
+            }
+            (self.record, self.units) = rest.split_at_checked(line.entries())?;
+            self.lsn = line.lsn();
+        }
+    }
+}

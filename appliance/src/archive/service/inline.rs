@@ -1,0 +1,141 @@
+//! The archive without threads: for a simulator, and for tests that want every step in their hands.
+//!
+//! Each [`poll`](ArchiveService::poll) does at most one request, on the calling thread. Jobs are done in the order in which they were taken; so are fetches, unless more than
+//! one reader is asked for, and then each of the first of them may be next, as with threads. Which one is next is decided by a closure, so that a seed decides.
+//!
+//! A panic in the work goes through to the caller: a simulator shall see it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::fetch::{Fetch, Work};
+use super::stats::{ServiceCounters, ServiceStats};
+use super::worker::{BlockSource, WorkerOptions, archive};
+use super::{ArchiveJob, ArchiveService, Reply, Request};
+use crate::archive::object::{Compressor, Decompressor, ObjectError};
+use crate::archive::store::Store;
+
+/// How an [`InlineArchive`] works.
+pub struct InlineOptions {
+    /// The most jobs that wait.
+    pub jobs_max: usize,
+    /// The most fetches that wait.
+    pub fetches_max: usize,
+    /// How many readers it acts for, at least 1.
+    pub readers: usize,
+    /// How the work is done.
+    pub worker: WorkerOptions,
+    /// Of so many that may be next (2 or more), which one is; taken modulo the count. The first are the fetches, the last is the job.
+    pub choose: Box<dyn FnMut(usize) -> usize>,
+}
+
+impl Default for InlineOptions {
+    /// Fetches first.
+    fn default() -> Self {
+        InlineOptions {
+            jobs_max: 16,
+            fetches_max: 64,
+            readers: 1,
+            worker: WorkerOptions::default(),
+            choose: Box::new(|_| 0),
+        }
+    }
+}
+
+/// An [`ArchiveService`] that works in its `poll`.
+pub struct InlineArchive {
+    store: Arc<dyn Store>,
+    source: Box<dyn BlockSource>,
+    options: InlineOptions,
+    compressor: Compressor,
+    codec: Decompressor,
+    jobs: VecDeque<ArchiveJob>,
+    fetches: VecDeque<Fetch>,
+    counters: Arc<ServiceCounters>,
+}
+
+impl InlineArchive {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// [`ObjectError::Level`], [`ObjectError::OutOfMemory`].
+    pub fn new(
+        store: Arc<dyn Store>,
+        source: Box<dyn BlockSource>,
+        options: InlineOptions,
+    ) -> Result<Self, ObjectError> {
+        Ok(InlineArchive {
+            store,
+            source,
+            compressor: Compressor::new(options.worker.level)?,
+            codec: Decompressor::new()?,
+            options,
+            jobs: VecDeque::new(),
+            fetches: VecDeque::new(),
+            counters: Arc::default(),
+        })
+    }
+
+    /// Requests that wait.
+    pub fn waiting(&self) -> usize {
+        self.jobs.len() + self.fetches.len()
+    }
+
+    /// The counters, for other threads.
+    pub fn counters(&self) -> Arc<ServiceCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    fn run_job(&mut self, job: &ArchiveJob) -> Reply {
+        let options = &self.options.worker;
+        let started_us = (options.clock_us)();
+        let result = archive(job, &mut *self.source, &*self.store, &mut self.compressor, options);
+        self.counters.note_job(&result, (options.clock_us)().saturating_sub(started_us));
+        Reply::Archived { token: job.token, result }
+    }
+
+    fn run_fetch(&mut self, fetch: &Fetch) -> Reply {
+        let reply = fetch.run(&*self.store, &mut self.codec, &self.options.worker);
+        self.counters.note_fetch(&reply);
+        reply
+    }
+}
+
+impl ArchiveService for InlineArchive {
+    fn submit(&mut self, request: Request) -> Result<(), Request> {
+        match request.into() {
+            Work::Archive(job) if self.jobs.len() >= self.options.jobs_max => Err(Request::Archive(job)),
+            Work::Archive(job) => {
+                self.jobs.push_back(job);
+                Ok(())
+            }
+            Work::Fetch(fetch) if self.fetches.len() >= self.options.fetches_max => Err(fetch.into()),
+            Work::Fetch(fetch) => {
+                self.fetches.push_back(fetch);
+                Ok(())
+            }
+        }
+    }
+
+    fn poll(&mut self, replies: &mut Vec<Reply>) -> usize {
+        let next_fetches = self.fetches.len().min(self.options.readers.max(1));
+        let count = next_fetches + usize::from(!self.jobs.is_empty());
+        let choice = if count < 2 { 0 } else { (self.options.choose)(count) % count };
+        let reply = if choice < next_fetches {
+            self.fetches.remove(choice).map(|fetch| self.run_fetch(&fetch))
+        } else {
+            self.jobs.pop_front().map(|job| self.run_job(&job))
+        };
+        let Some(reply) = reply else { return 0 };
+        replies.push(reply);
+        1
+    }
+
+    fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    fn stats(&self) -> ServiceStats {
+        self.counters.snapshot()
+    }
+}

@@ -1,0 +1,282 @@
+//! A store that fails on purpose: for tests, and for a simulator that wants to see what its caller makes of it.
+//!
+//! [`FaultyStore`] passes everything on to another store, and a [`Fault`] happens where a rule says so: at the n-th call of a [`Call`], or by chance from a seed. The same seed and
+//! the same calls give the same faults. Rules are looked at in the order in which they were added; the first that applies does.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Capabilities, Name, ObjectStat, Page, Put, Sink, Space, Store, StoreError, StoreErrorKind};
+
+/// What is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// [`Store::put_start`].
+    PutStart,
+    /// [`Sink::write`] of a put.
+    Write,
+    /// [`Put::commit`].
+    Commit,
+    /// [`Store::stat`].
+    Stat,
+    /// [`Store::get_range`], also within [`Store::get`].
+    Get,
+    /// [`Store::list`].
+    List,
+    /// [`Store::delete`].
+    Delete,
+    /// [`Store::sync`].
+    Sync,
+    /// [`Store::space`].
+    Space,
+}
+
+const CALLS: usize = Call::Space as usize + 1;
+
+/// What goes wrong. Where a fault means nothing to a call, the call is done as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The call does nothing and fails.
+    Error(StoreErrorKind),
+    /// The call is done, a write in its first half, and fails: an answer that was lost.
+    ErrorAfter(StoreErrorKind),
+    /// One byte of a write or of a get is another one, and nobody says so.
+    WrongByte,
+    /// A write loses its second half, a stat the last byte, a list its last object; a get fails as cut off.
+    Short,
+}
+
+/// When a rule applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// At one call, counted from 1 since the store was made.
+    Nth(u64),
+    /// By chance, in so many of 1000 calls.
+    PerMille(u32),
+    /// At every call.
+    Always,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Rule {
+    call: Call,
+    when: When,
+    fault: Fault,
+}
+
+struct State {
+    random: u64,
+    rules: Vec<Rule>,
+    calls: [u64; CALLS],
+    injected: u64,
+}
+
+/// A store in front of another one, with faults. See the module's documentation.
+pub struct FaultyStore {
+    inner: Arc<dyn Store>,
+    state: Mutex<State>,
+}
+
+impl FaultyStore {
+    /// Without a rule: as good as `inner`.
+    pub fn new(inner: Arc<dyn Store>, seed: u64) -> Self {
+        let state = State { random: seed, rules: Vec::new(), calls: [0; CALLS], injected: 0 };
+        FaultyStore { inner, state: Mutex::new(state) }
+    }
+
+    /// Adds a rule.
+    pub fn add(&self, call: Call, when: When, fault: Fault) {
+        self.state().rules.push(Rule { call, when, fault });
+    }
+
+    /// Takes all rules away.
+    pub fn heal(&self) {
+        self.state().rules.clear();
+    }
+
+    /// How often something was called.
+    pub fn calls(&self, call: Call) -> u64 {
+        self.state().calls[call as usize]
+    }
+
+    /// How many faults there were.
+    pub fn injected(&self) -> u64 {
+        self.state().injected
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing can panic while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call and says what goes wrong with it, with a random number for it.
+    fn next(&self, call: Call) -> (Option<Fault>, u64) {
+        let mut state = self.state();
+        state.calls[call as usize] += 1;
+        let count = state.calls[call as usize];
+        let mut fault = None;
+        for index in 0..state.rules.len() {
+            let rule = state.rules[index];
+            let applies = rule.call == call
+                && match rule.when {
+                    When::Nth(nth) => nth == count,
+                    When::PerMille(chance) => state.random() % 1000 < u64::from(chance),
+                    When::Always => true,
+                };
+            if applies {
+                state.injected += 1;
+                fault = Some(rule.fault);
+                break;
+            }
+        }
+        let random = if fault.is_some() { state.random() } else { 0 };
+        (fault, random)
+    }
+
+    fn error(&self, operation: &'static str, name: Option<&Name>, kind: StoreErrorKind) -> StoreError {
+        let error = StoreError::new(self.inner.label(), operation, kind);
+        match name {
+            Some(name) => error.of(name),
+            None => error,
+        }
+    }
+
+    /// A call that has no bytes: done, or not, or done and denied.
+    fn call<T>(
+        &self,
+        call: Call,
+        operation: &'static str,
+        name: Option<&Name>,
+        run: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match self.next(call).0 {
+            Some(Fault::Error(kind)) => Err(self.error(operation, name, kind)),
+            Some(Fault::ErrorAfter(kind)) => {
+                run()?;
+                Err(self.error(operation, name, kind))
+            }
+            _ => run(),
+        }
+    }
+}
+
+impl State {
+    /// `SplitMix64`.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+/// Changes one byte to another value.
+fn change_byte(bytes: &mut [u8], random: u64) {
+    if !bytes.is_empty() {
+        let index = (random >> 8) as usize % bytes.len();
+        bytes[index] ^= (random as u8).max(1);
+    }
+}
+
+struct FaultyPut<'a> {
+    store: &'a FaultyStore,
+    inner: Box<dyn Put + 'a>,
+    name: Name,
+}
+
+impl Sink for FaultyPut<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let half = &bytes[..bytes.len() / 2];
+        match self.store.next(Call::Write) {
+            (None, _) => self.inner.write(bytes),
+            (Some(Fault::Error(kind)), _) => Err(self.store.error("put", Some(&self.name), kind)),
+            (Some(Fault::ErrorAfter(kind)), _) => {
+                self.inner.write(half)?;
+                Err(self.store.error("put", Some(&self.name), kind))
+            }
+            (Some(Fault::WrongByte), random) => {
+                let mut wrong = bytes.to_vec();
+                change_byte(&mut wrong, random);
+                self.inner.write(&wrong)
+            }
+            (Some(Fault::Short), _) => self.inner.write(half),
+        }
+    }
+}
+
+impl<'a> Put for FaultyPut<'a> {
+    fn commit(self: Box<Self>) -> Result<ObjectStat, StoreError> {
+        let FaultyPut { store, inner, name }: FaultyPut<'a> = *self;
+        store.call(Call::Commit, "put", Some(&name), || inner.commit())
+    }
+}
+
+impl Store for FaultyStore {
+    fn label(&self) -> &str {
+        self.inner.label()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn put_start<'a>(&'a self, name: &Name, max_bytes: u64) -> Result<Box<dyn Put + 'a>, StoreError> {
+        let inner = self.call(Call::PutStart, "put", Some(name), || self.inner.put_start(name, max_bytes))?;
+        Ok(Box::new(FaultyPut { store: self, inner, name: name.clone() }))
+    }
+
+    fn stat(&self, name: &Name) -> Result<ObjectStat, StoreError> {
+        match self.next(Call::Stat).0 {
+            Some(Fault::Error(kind) | Fault::ErrorAfter(kind)) => Err(self.error("stat", Some(name), kind)),
+            Some(Fault::Short) => {
+                let mut stat = self.inner.stat(name)?;
+                stat.len_bytes = stat.len_bytes.saturating_sub(1);
+                Ok(stat)
+            }
+            _ => self.inner.stat(name),
+        }
+    }
+
+    fn get_range(&self, name: &Name, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let (fault, random) = self.next(Call::Get);
+        let failed = |kind| Err(self.error("get", Some(name), kind));
+        match fault {
+            Some(Fault::Error(kind)) => failed(kind),
+            Some(Fault::ErrorAfter(kind)) => {
+                self.inner.get_range(name, offset, buffer)?;
+                failed(kind)
+            }
+            Some(Fault::Short) => failed(StoreErrorKind::Corrupt("shorter than it was")),
+            Some(Fault::WrongByte) => {
+                self.inner.get_range(name, offset, buffer)?;
+                change_byte(buffer, random);
+                Ok(())
+            }
+            None => self.inner.get_range(name, offset, buffer),
+        }
+    }
+
+    fn list(&self, prefix: &str, after: Option<&Name>, limit: usize) -> Result<Page, StoreError> {
+        match self.next(Call::List).0 {
+            Some(Fault::Error(kind) | Fault::ErrorAfter(kind)) => Err(self.error("list", None, kind)),
+            Some(Fault::Short) => {
+                let mut page = self.inner.list(prefix, after, limit)?;
+                page.objects.pop();
+                Ok(page)
+            }
+            _ => self.inner.list(prefix, after, limit),
+        }
+    }
+
+    fn delete(&self, name: &Name) -> Result<(), StoreError> {
+        self.call(Call::Delete, "delete", Some(name), || self.inner.delete(name))
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.call(Call::Sync, "sync", None, || self.inner.sync())
+    }
+
+    fn space(&self) -> Result<Space, StoreError> {
+        self.call(Call::Space, "space", None, || self.inner.space())
+    }
+}
