@@ -46,6 +46,12 @@ pub enum VolumeError {
         /// What is in the way.
         reason: String,
     },
+    /// The archive did not give what is needed.
+    #[error("the archive failed: {reason}")]
+    Archive {
+        /// The store's words.
+        reason: String,
+    },
     /// The pool or its device failed.
     #[error("the pool failed: {reason}")]
     Failed {

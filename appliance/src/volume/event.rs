@@ -1,8 +1,10 @@
 //! Finding events in the log: put their chunks together, and read their text from whichever copy is whole.
 
+use super::error::VolumeError;
+use super::pool::Pool;
 use crate::log::format::{EventHead, EventKind};
 use crate::log::reader::{PlacedEntry, ReadError};
-use crate::log::{Lsn, SharedLog, checksum::crc32c};
+use crate::log::{Lsn, checksum::crc32c};
 
 /// An event that was seen in the entries of a segment; its text is not read yet.
 pub(super) struct FoundEvent {
@@ -67,50 +69,59 @@ impl EventCollector {
     }
 }
 
-/// Reads an event's text; `None` when no copy of some chunk is whole.
-pub(super) async fn read_event(log: &SharedLog, event: &FoundEvent) -> Result<Option<Vec<u8>>, ReadError> {
-    let chunks = event.copies[0].len();
-    let mut text = Vec::with_capacity(event.text_bytes as usize);
-    for chunk in (0..chunks).rev() {
-        let mut whole = None;
-        for copy in &event.copies {
-            let Some(&(lsn, crc)) = copy.get(chunk) else { continue };
-            whole = read_chunk(log, lsn, crc).await?;
-            if whole.is_some() {
-                break;
+impl Pool {
+    /// The text of an event; `None` when no copy of some part of it is whole.
+    pub(super) async fn read_event(&self, event: &FoundEvent) -> Result<Option<Vec<u8>>, VolumeError> {
+        let chunks = event.copies[0].len();
+        let mut text = Vec::with_capacity(event.text_bytes as usize);
+        for chunk in (0..chunks).rev() {
+            let mut whole = None;
+            for copy in &event.copies {
+                let Some(&(lsn, crc)) = copy.get(chunk) else { continue };
+                whole = self.read_chunk(lsn, crc).await?;
+                if whole.is_some() {
+                    break;
+                }
+                let mut log = self.log.borrow_mut();
+                let sequence = log.geometry().sequence_of(lsn);
+                log.note_problem(
+                    sequence,
+                    format!("the block at LSN {lsn}, one of two copies of an event, is damaged"),
+                );
             }
-            let mut log = log.borrow_mut();
-            let sequence = log.geometry().sequence_of(lsn);
-            log.note_problem(
-                sequence,
-                format!("the block at LSN {lsn}, one of two copies of an event, is damaged"),
-            );
+            match whole {
+                Some(bytes) => text.extend_from_slice(&bytes),
+                None => return Ok(None),
+            }
         }
-        match whole {
-            Some(bytes) => text.extend_from_slice(&bytes),
-            None => return Ok(None),
+        if event.text_bytes as usize > text.len() {
+            return Ok(None);
         }
+        text.truncate(event.text_bytes as usize);
+        Ok(Some(text))
     }
-    if event.text_bytes as usize > text.len() {
-        return Ok(None);
-    }
-    text.truncate(event.text_bytes as usize);
-    Ok(Some(text))
-}
 
-async fn read_chunk(log: &SharedLog, lsn: Lsn, crc: u32) -> Result<Option<Vec<u8>>, ReadError> {
-    let (buffered, slot, reader) = {
-        let log = log.borrow();
-        let sequence = log.geometry().sequence_of(lsn);
-        (log.buffered(lsn), log.table().slot(sequence).ok_or(ReadError::NoSegment(sequence)), log.reader())
-    };
-    if let Some(block) = buffered {
-        return Ok((crc32c(&block) == crc).then(|| block.to_vec()));
-    }
-    match reader.read_checked(slot?, lsn, crc).await {
-        Ok(block) => Ok(block.map(|block| block.as_slice().to_vec())),
-        // A device that cannot read one copy may still read the other.
-        Err(ReadError::Device(_)) => Ok(None),
-        Err(error) => Err(error),
+    /// One block of an event, from memory, the primary device or the archive, if its checksum is right.
+    async fn read_chunk(&self, lsn: Lsn, crc: u32) -> Result<Option<Vec<u8>>, VolumeError> {
+        let (sequence, buffered, slot, reader) = {
+            let log = self.log.borrow();
+            let sequence = log.geometry().sequence_of(lsn);
+            (sequence, log.buffered(lsn), log.table().slot(sequence), log.reader())
+        };
+        if let Some(block) = buffered {
+            return Ok((crc32c(&block) == crc).then(|| block.to_vec()));
+        }
+        if let Some(slot) = slot {
+            self.log.borrow_mut().pin(sequence);
+            let read = reader.read_checked(slot, lsn, crc).await;
+            self.log.borrow_mut().unpin(sequence);
+            match read {
+                Ok(Some(block)) => return Ok(Some(block.as_slice().to_vec())),
+                // A device that cannot read one copy may still read the other, and the archive may have it.
+                Ok(None) | Err(ReadError::Device(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if self.has_archive() { self.archived_block(sequence, lsn, crc).await } else { Ok(None) }
     }
 }

@@ -7,14 +7,15 @@ use std::rc::Rc;
 
 use super::catalog::{Catalog, CatalogVolume};
 use super::error::VolumeError;
-use super::event::{EventCollector, read_event};
+use super::event::EventCollector;
 use super::index::{Index, IndexBuilder, Mapping};
 use super::info::{PointKind, ResolvedPoint, VolumeAt};
 use super::point::Point;
 use super::pool::Pool;
 use crate::dma::BLOCK_BYTES;
 use crate::log::format::{EntryKind, EventKind};
-use crate::log::reader::{PlacedEntry, load_segment};
+use crate::log::reader::PlacedEntry;
+use crate::log::table::Phase;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 
@@ -124,36 +125,59 @@ impl Pool {
         time_ns: u64,
         no_such: &dyn Fn(String) -> VolumeError,
     ) -> Result<Lsn, VolumeError> {
-        let sequences: Vec<SegmentSeq> = {
-            let log = self.log.borrow();
-            if time_ns < log.created_ns() {
-                let created = Point::Time(log.created_ns());
-                return Err(no_such(format!("the pool was created at {created}")));
+        let created_ns = self.log.borrow().created_ns();
+        if time_ns < created_ns {
+            let created = Point::Time(created_ns);
+            return Err(no_such(format!("the pool was created at {created}")));
+        }
+        let newest = self.log.borrow().table().next_sequence();
+        let oldest = self.oldest_reachable();
+        // The first segment that was opened after the time; the wanted record is in the one before it, or further back when that holds none.
+        let (mut low, mut high) = (oldest.0, newest.0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.opened_ns(SegmentSeq(middle)).await?.is_some_and(|opened_ns| opened_ns > time_ns) {
+                high = middle;
+            } else {
+                low = middle + 1;
             }
-            let there = log.table().iter().rev().filter(|(_, segment)| segment.slot.is_some());
-            let opened = there.filter(|(_, segment)| segment.opened_ns <= time_ns);
-            opened.map(|(sequence, _)| sequence).collect()
-        };
-        for sequence in sequences {
-            let entries = load_segment(&self.log, sequence).await?;
-            let last = entries.records().rev().find(|(line, _)| line.time_ns() <= time_ns);
-            if let Some((line, _)) = last {
-                return Ok(Lsn(line.end_lsn().0 - 1));
+        }
+        for sequence in (oldest.0..low).rev() {
+            if let Some(entries) = self.entries_of(SegmentSeq(sequence)).await? {
+                let last = entries.records().rev().find(|(line, _)| line.time_ns() <= time_ns);
+                if let Some((line, _)) = last {
+                    return Ok(Lsn(line.end_lsn().0 - 1));
+                }
             }
             yield_now().await;
+        }
+        if oldest.0 > 0 {
+            return Err(no_such("the log is not kept that far back".to_owned()));
         }
         Ok(Lsn(0))
     }
 
+    /// When a segment was opened; `None` for one that is lost.
+    async fn opened_ns(&self, sequence: SegmentSeq) -> Result<Option<u64>, VolumeError> {
+        if let Some(segment) =
+            self.log.borrow().table().get(sequence).filter(|segment| segment.phase != Phase::Released)
+        {
+            return Ok(segment.slot.map(|_| segment.opened_ns));
+        }
+        match self.first_object(sequence) {
+            Some(id) => Ok(Some(self.object_entries(id).await?.header.opened_ns)),
+            None => Ok(None),
+        }
+    }
+
     /// The end of the last whole command at or before `lsn`; LSN 0 when there is none.
     pub(super) async fn boundary(&self, lsn: Lsn) -> Result<Boundary, VolumeError> {
-        let (created_ns, mut sequence, oldest) = {
+        let (created_ns, mut sequence) = {
             let log = self.log.borrow();
-            (log.created_ns(), log.geometry().sequence_of(lsn), log.table().oldest())
+            (log.created_ns(), log.geometry().sequence_of(lsn))
         };
         loop {
-            if self.log.borrow().table().get(sequence).is_some_and(|segment| segment.slot.is_some()) {
-                let entries = load_segment(&self.log, sequence).await?;
+            if let Some(entries) = self.entries_of(sequence).await? {
                 let mut found = None;
                 entries.visit_backward(lsn, |placed| {
                     if placed.entry.is_last() {
@@ -166,7 +190,7 @@ impl Pool {
                     return Ok(boundary);
                 }
             }
-            if sequence <= oldest {
+            if sequence.0 == 0 {
                 return Ok(Boundary { lsn: Lsn(0), time_ns: created_ns, is_event: false });
             }
             sequence = SegmentSeq(sequence.0 - 1);
@@ -175,13 +199,9 @@ impl Pool {
 
     /// The catalog in force at a position: the newest at or before it that can be read.
     pub(super) async fn catalog_at(&self, lsn: Lsn) -> Result<Catalog, VolumeError> {
-        let (mut sequence, oldest) = {
-            let log = self.log.borrow();
-            (log.geometry().sequence_of(lsn), log.table().oldest())
-        };
+        let mut sequence = self.log.borrow().geometry().sequence_of(lsn);
         loop {
-            if self.log.borrow().table().get(sequence).is_some_and(|segment| segment.slot.is_some()) {
-                let entries = load_segment(&self.log, sequence).await?;
+            if let Some(entries) = self.entries_of(sequence).await? {
                 let mut collector = EventCollector::default();
                 entries.visit_backward(lsn, |placed| {
                     if placed.entry.kind() == Some(EntryKind::Event) {
@@ -191,7 +211,7 @@ impl Pool {
                 });
                 for event in collector.found.iter().filter(|event| event.kind == EventKind::Catalog) {
                     if let Some(catalog) =
-                        read_event(&self.log, event).await?.and_then(|text| Catalog::decode(&text))
+                        self.read_event(event).await?.and_then(|text| Catalog::decode(&text))
                     {
                         return Ok(catalog);
                     }
@@ -200,7 +220,7 @@ impl Pool {
                     self.note_problem(problem);
                 }
             }
-            if sequence <= oldest {
+            if sequence.0 == 0 {
                 return Ok(Catalog::default());
             }
             sequence = SegmentSeq(sequence.0 - 1);
@@ -260,22 +280,17 @@ impl Pool {
         builder: &mut IndexBuilder,
         report: &mut ScanReport,
     ) -> Result<u64, VolumeError> {
-        let (newest, oldest, bound) = {
-            let log = self.log.borrow();
-            let geometry = log.geometry();
-            let newest = geometry.sequence_of(lsn);
-            // W+1 segments that end at P; none from before the image's birth or the log's oldest segment.
-            let reach = SegmentSeq(newest.0.saturating_sub(geometry.working_set));
-            let oldest = reach.max(geometry.sequence_of(born)).max(log.table().oldest());
-            (newest, oldest, geometry.working_set + 1)
-        };
+        let geometry = self.log.borrow().geometry();
+        let newest = geometry.sequence_of(lsn);
+        let working_set = self.working_set_at(newest);
+        let bound = working_set + 1;
+        // W+1 segments that end at P; none from before the image's birth.
+        let oldest = SegmentSeq(newest.0.saturating_sub(working_set)).max(geometry.sequence_of(born));
         let mut touched = 0;
-        let mut sequence = newest;
-        while sequence >= oldest {
-            if self.log.borrow().table().get(sequence).is_some_and(|segment| segment.slot.is_some()) {
+        for sequence in (oldest.0..=newest.0).rev().map(SegmentSeq) {
+            if let Some(entries) = self.entries_of(sequence).await? {
                 touched += 1;
                 assert!(touched <= bound, "a scan stays within W+1 segments");
-                let entries = load_segment(&self.log, sequence).await?;
                 entries.visit_backward(lsn, |placed| {
                     report.entries_scanned += 1;
                     if placed.entry.image().0 == image {
@@ -285,12 +300,16 @@ impl Pool {
                 });
                 yield_now().await;
             }
-            if sequence.0 == 0 {
-                break;
-            }
-            sequence = SegmentSeq(sequence.0 - 1);
         }
         Ok(touched)
+    }
+
+    /// The length of the working set that was in force when a segment was written: the present catalog knows the changes.
+    pub(super) fn working_set_at(&self, sequence: SegmentSeq) -> u64 {
+        let state = self.state.borrow();
+        let changes = &state.catalog.working_sets;
+        let change = changes.iter().rev().find(|(from, _)| *from <= sequence);
+        change.map_or_else(|| self.log.borrow().geometry().working_set, |(_, working_set)| *working_set)
     }
 }
 

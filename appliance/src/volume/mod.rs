@@ -3,6 +3,7 @@
 //! A volume is a name, a size and an image; an image is an index, a map from block number to a position in the log. Requests of hosts go through
 //! [`Pool::submit`] and [`Pool::poll`]; operations of the management plane are futures that run on the pool's reactor.
 
+mod archive;
 mod capacity;
 pub(crate) mod catalog;
 mod cleaner;
@@ -18,6 +19,7 @@ mod point;
 mod pool;
 mod request;
 
+pub use archive::{ArchivePolicy, ArchiveStatus, BackPressure, KnownObjects};
 pub use capacity::{OVERPROVISIONING_PERCENT_DEFAULT, OVERPROVISIONING_PERCENT_RANGE};
 pub use error::VolumeError;
 pub use info::{

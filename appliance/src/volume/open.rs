@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::capacity::OVERPROVISIONING_PERCENT_RANGE;
 use super::catalog::Catalog;
 use super::error::VolumeError;
-use super::event::{EventCollector, FoundEvent, read_event};
+use super::event::{EventCollector, FoundEvent};
 use super::history::{ScanReport, see};
 use super::index::IndexBuilder;
 use super::info::{SynchInfo, VolumeEvent};
@@ -205,7 +205,7 @@ impl Pool {
             state.events.push_back(VolumeEvent::Created(id));
         }
         for event in synchs.iter().rev() {
-            let synch = match read_event(&self.log, event).await? {
+            let synch = match self.read_event(event).await? {
                 Some(text) => serde_json::from_slice::<SynchInfo>(&text).ok(),
                 None => None,
             };

@@ -1,6 +1,7 @@
 //! Appending: room for commands, records and segments that open and close (the states are the parent module's).
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 
@@ -255,10 +256,11 @@ impl Log {
             return Err(AppendError::Busy);
         }
         debug_assert!(span <= self.geometry.working_set, "what must be copied fits into the current segment");
-        if self.table.free_len() == 0 || self.sealing.len() >= 2 {
+        if self.table.free_len() == 0 {
+            self.wants_slot.set(true);
             return Err(AppendError::Busy);
         }
-        Ok(())
+        if self.sealing.len() >= 2 { Err(AppendError::Busy) } else { Ok(()) }
     }
 
     /// For a log that gives no segment away: refuses what would leave the working set, and hosts' data a little before that.
@@ -402,7 +404,7 @@ impl Log {
                 slot: sealed.slot,
                 epoch: sealed.epoch,
                 end_lsn: previous_end_lsn,
-                units: Rc::new(sealed.units),
+                units: Arc::new(sealed.units),
                 writes_in_flight: 0,
                 submitted: false,
             });
@@ -427,6 +429,7 @@ impl Log {
             state: RecordState::Closed,
         });
         self.pressed.set(false);
+        self.wants_slot.set(false);
         self.current = Some(Current { sequence, slot, epoch: self.epoch, next_offset: 1, units: Vec::new() });
         if !self.catalog.is_empty() {
             let catalog = Rc::clone(&self.catalog);

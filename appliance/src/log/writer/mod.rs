@@ -29,6 +29,7 @@ mod turn;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 use smallvec::smallvec;
@@ -37,7 +38,7 @@ use uuid::Uuid;
 use crate::bdev::{Command, Completion, Operation, SharedBdev};
 use crate::dma::{DmaBuf, DmaBufMut};
 use crate::log::environment::Environment;
-use crate::log::format::{Entry, TrailerUnit};
+use crate::log::format::{Entry, RecordLine, TrailerUnit};
 use crate::log::geometry::Geometry;
 use crate::log::reader::SegmentReader;
 use crate::log::record::{ClosedRecord, OpenRecord, block_of};
@@ -87,6 +88,8 @@ pub enum Recycling {
     Archived,
 }
 
+/// Segments whose units are kept in memory after they were sealed.
+const SEALED_UNITS_KEPT: usize = 3;
 /// How many slots are kept free for the next segments.
 const FREE_SLOTS_TARGET: usize = 2;
 
@@ -180,7 +183,7 @@ struct Sealing {
     slot: Slot,
     epoch: u32,
     end_lsn: Lsn,
-    units: Rc<Vec<TrailerUnit>>,
+    units: Arc<Vec<TrailerUnit>>,
     writes_in_flight: usize,
     submitted: bool,
 }
@@ -203,6 +206,8 @@ pub struct Log {
     next_to_submit: u64,
     submitted: usize,
     sealing: VecDeque<Sealing>,
+    /// The units of the segments sealed last, for the archivist.
+    sealed_units: VecDeque<(SegmentSeq, Arc<Vec<TrailerUnit>>)>,
     catalog: Rc<[u8]>,
     spare: Option<DmaBufMut>,
     end_lsn: Lsn,
@@ -218,6 +223,8 @@ pub struct Log {
     recycling: Recycling,
     /// Somebody waits for the next segment, which waits for copies.
     pressed: Cell<bool>,
+    /// Somebody waits for the next segment, which waits for a slot.
+    wants_slot: Cell<bool>,
 }
 
 impl Log {
@@ -243,7 +250,7 @@ impl Log {
                     slot: segment.slot?,
                     epoch: segment.epoch,
                     end_lsn: segment.end_lsn,
-                    units: Rc::new(units),
+                    units: Arc::new(units),
                     writes_in_flight: 0,
                     submitted: false,
                 })
@@ -266,6 +273,7 @@ impl Log {
             next_to_submit: 0,
             submitted: 0,
             sealing,
+            sealed_units: VecDeque::new(),
             catalog: Rc::from(&[][..]),
             spare: None,
             end_lsn: start.end_lsn,
@@ -280,6 +288,7 @@ impl Log {
             stats: LogStats::default(),
             recycling: Recycling::default(),
             pressed: Cell::new(false),
+            wants_slot: Cell::new(false),
         }
     }
 
@@ -415,14 +424,35 @@ impl Log {
     }
 
     /// The units of a segment that is still in memory: the current one, without its open record, or one that is being sealed.
-    pub fn units_in_memory(&self, sequence: SegmentSeq) -> Option<Rc<Vec<TrailerUnit>>> {
+    pub fn units_in_memory(&self, sequence: SegmentSeq) -> Option<Arc<Vec<TrailerUnit>>> {
         if let Some(current) = self.current.as_ref().filter(|current| current.sequence == sequence) {
-            return Some(Rc::new(current.units.clone()));
+            return Some(Arc::new(current.units.clone()));
         }
-        self.sealing
-            .iter()
-            .find(|sealing| sealing.sequence == sequence)
-            .map(|sealing| Rc::clone(&sealing.units))
+        let sealing = self.sealing.iter().find(|sealing| sealing.sequence == sequence);
+        let sealed =
+            || self.sealed_units.iter().find(|(known, _)| *known == sequence).map(|(_, units)| units);
+        sealing.map(|sealing| &sealing.units).or_else(sealed).map(Arc::clone)
+    }
+
+    /// The units of the current segment's records from `from` on that are written before `to`, and where they end.
+    pub fn current_units(&self, from: Lsn, to: Lsn) -> (Vec<TrailerUnit>, Lsn) {
+        let mut units = Vec::new();
+        let mut end = from;
+        let Some(current) = &self.current else { return (units, end) };
+        let mut at = 0;
+        while let Some(unit) = current.units.get(at) {
+            let line: RecordLine = zerocopy::transmute!(*unit);
+            let next = at + 1 + line.entries();
+            if line.end_lsn() > to {
+                break;
+            }
+            if line.lsn() >= from {
+                units.extend_from_slice(&current.units[at..next]);
+                end = line.end_lsn();
+            }
+            at = next;
+        }
+        (units, end)
     }
 
     // ---- durability --------------------------------------------------------------------------------------------

@@ -94,9 +94,9 @@ impl Log {
         self.pressed.get()
     }
 
-    /// Whether writes wait because no slot is free.
-    pub fn wants_slots(&self) -> bool {
-        self.recycling != Recycling::Never && self.table.free_len() == 0
+    /// Whether somebody waits for the next segment because no slot is free.
+    pub fn wants_slot(&self) -> bool {
+        self.wants_slot.get() && self.table.free_len() == 0
     }
 
     /// Gives a segment away although it is not in the archive: the past in it is lost. The oldest inactive one; its sequence.

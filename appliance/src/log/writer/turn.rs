@@ -5,8 +5,8 @@ use std::rc::Rc;
 use smallvec::smallvec;
 
 use super::{
-    Log, RECORDS_IN_FLIGHT_MAX, ReadDone, TAG_FLUSH, TAG_KIND_SHIFT, TAG_READ, TAG_RECORD, TAG_TRAILER,
-    TRAILER_WRITE_BYTES,
+    Log, RECORDS_IN_FLIGHT_MAX, ReadDone, Recycling, SEALED_UNITS_KEPT, TAG_FLUSH, TAG_KIND_SHIFT, TAG_READ,
+    TAG_RECORD, TAG_TRAILER, TRAILER_WRITE_BYTES,
 };
 use crate::bdev::{Command, Completion, Operation};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
@@ -84,7 +84,14 @@ impl Log {
         };
         self.sealing[index].writes_in_flight -= 1;
         if self.sealing[index].writes_in_flight == 0 {
-            self.sealing.remove(index);
+            if let Some(sealed) = self.sealing.remove(index)
+                && self.recycling == Recycling::Archived
+            {
+                self.sealed_units.push_back((sequence, sealed.units));
+                if self.sealed_units.len() > SEALED_UNITS_KEPT {
+                    self.sealed_units.pop_front();
+                }
+            }
             if let Some(segment) = self.table.get_mut(sequence) {
                 segment.sealed = true;
             }

@@ -21,7 +21,8 @@ use smallvec::SmallVec;
 use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
 use crate::log::format::ENTRIES_PER_RECORD;
 use crate::log::table::Phase;
-use crate::log::{AppendClass, AppendError, BlockNumber, ImageId, Log, Lsn, ReadDone, SharedLog};
+use crate::log::{AppendClass, AppendError, BlockNumber, Geometry, ImageId, Log, Lsn, ReadDone, SharedLog};
+use crate::volume::archive::{Archive, ArchivedBlocks};
 use crate::volume::capacity::{Buried, Capacity};
 use crate::volume::catalog::Catalog;
 use crate::volume::cleaner::Cleaner;
@@ -58,6 +59,9 @@ pub(super) struct State {
     read_done: Vec<ReadDone>,
     stats: IoStats,
     cleaner: Cleaner,
+    pub(super) archive: Option<Box<Archive>>,
+    /// The shape of the device, once a read has gone to the archive.
+    geometry: Option<Geometry>,
     pub(super) capacity: Capacity,
     pub(super) buried: VecDeque<Buried>,
     /// Whether clones keep on the primary device what they inherited: the pool has no archive and gives segments away.
@@ -113,13 +117,23 @@ struct PendingRead {
     tag: u64,
     sink: Rc<Sink>,
     pieces: SmallVec<[Piece; 1]>,
+    /// Replies of the device and of the archive that are still to come.
     waiting: usize,
     failed: bool,
 }
 
 enum Piece {
     Ready(DmaBuf),
-    Waiting { block: u64, checksums: SmallVec<[u16; 8]> },
+    /// On its way from the device.
+    Waiting {
+        block: u64,
+        first_lsn: Lsn,
+        checksums: SmallVec<[u16; 8]>,
+    },
+    /// Will come from the archive.
+    Reserved,
+    /// On its way from the archive.
+    Archived(Box<ArchivedBlocks>),
 }
 
 /// A device read that is about to be submitted.
@@ -149,6 +163,8 @@ impl Pool {
                 read_done: Vec::new(),
                 stats: IoStats::default(),
                 cleaner: Cleaner::default(),
+                archive: None,
+                geometry: None,
                 capacity: Capacity::default(),
                 buried: VecDeque::new(),
                 keeps_inherited: false,
@@ -163,12 +179,20 @@ impl Pool {
         let mut done = std::mem::take(&mut state.read_done);
         let mut work = log.poll(&mut done);
         for read in done.drain(..) {
-            state.finish_read(read);
+            state.finish_read(&log, read);
         }
         state.read_done = done;
         work += state.acknowledge(&log);
         work += state.dig(&mut log);
+        let mut archive = state.archive.take();
+        if let Some(archive) = &mut archive {
+            work += archive.poll(&mut state, &mut log);
+        }
         drop(log);
+        if let Some(archive) = &mut archive {
+            work += archive.poll_loading();
+        }
+        state.archive = archive;
         let mut cleaner = std::mem::take(&mut state.cleaner);
         work += cleaner.poll(&mut state, &self.log);
         state.cleaner = cleaner;
@@ -182,6 +206,15 @@ impl Pool {
         let ticket = Ticket { volume, tag, sink };
         match state.start(&mut log, request, &ticket) {
             Ok(()) => Submitted::Queued,
+            Err(Refusal::Busy) if is_write(request) && state.refuses_writes(&log) => {
+                sink.begin();
+                sink.push(IoCompletion {
+                    tag,
+                    result: Err(IoError::CapacityExceeded),
+                    data: SmallVec::new(),
+                });
+                Submitted::Queued
+            }
             Err(Refusal::Busy) => Submitted::Busy,
             Err(Refusal::Error(error)) => {
                 if let Some(volume) = state.volume_mut(volume) {
@@ -328,6 +361,10 @@ impl Pool {
         });
         kept.chain(free).collect()
     }
+}
+
+fn is_write(request: &Request<'_>) -> bool {
+    matches!(request, Request::Write { .. } | Request::WriteZeroes { .. } | Request::Trim { .. })
 }
 
 /// Who asked, and where the answer goes.
@@ -549,6 +586,12 @@ impl State {
         }
         self.acknowledge_later(log, log.head_lsn(), force_unit_access, ticket);
         Ok(())
+    }
+
+    /// Whether writes have waited too long for the archive.
+    fn refuses_writes(&self, log: &Log) -> bool {
+        let now_ns = || log.environment().clock.wall_ns();
+        self.archive.as_ref().is_some_and(|archive| archive.refuses_writes(now_ns()))
     }
 
     /// The volume whose index still points from `block` at exactly this mapping, as resident.

@@ -2,12 +2,16 @@
 
 use std::rc::Rc;
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::{Extent, PendingRead, Piece, READS_MAX, Refusal, State, Ticket};
+use crate::archive::service::{ArchiveError, ObjectBlocks};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::checksum::crc32c;
-use crate::log::{Log, ReadDone};
+use crate::log::{Log, Lsn, ReadDone};
+use crate::volume::archive::{Archive, ArchivedBlocks, Fetched};
 use crate::volume::index::Mapping;
 use crate::volume::request::{IoCompletion, IoError, MAX_IO_BLOCKS};
 
@@ -32,6 +36,7 @@ impl State {
         let index = volume.index()?;
         let mut pieces: SmallVec<[Piece; 1]> = SmallVec::new();
         let mut extents: SmallVec<[Extent; 4]> = SmallVec::new();
+        let mut archived: Vec<(usize, ArchivedRun)> = Vec::new();
         for at in block..block + u64::from(len_blocks) {
             let mapping = index.get(at);
             if mapping.lsn() < uncertain_below {
@@ -42,15 +47,30 @@ impl State {
                 push_zero_block(&mut pieces, &zeroes);
             } else if let Some(buffered) = log.buffered(mapping.lsn()) {
                 push_ready(&mut pieces, buffered);
-            } else {
-                let device_block = log.device_block(mapping.lsn()).ok_or(IoError::ReadFault)?;
+            } else if let Some(device_block) = log.device_block(mapping.lsn()) {
                 push_extent(&mut pieces, &mut extents, at, mapping, device_block);
+            } else {
+                push_archived(&mut archived, pieces.len(), mapping);
+                if archived.last().is_some_and(|(_, blocks)| blocks.len() == 1) {
+                    // Its place among the pieces; the memory comes below.
+                    pieces.push(Piece::Reserved);
+                }
             }
         }
+        if !archived.is_empty() && self.archive.is_none() {
+            return Err(IoError::ReadFault.into());
+        }
         let dma = &log.environment().dma;
+        let mut from_archive = false;
         for extent in &mut extents {
             extent.buffer = Some(dma.allocate(extent.len_blocks * BLOCK_BYTES).map_err(|_| Refusal::Busy)?);
         }
+        for (piece, blocks) in archived {
+            let buffer = dma.allocate(blocks.len() * BLOCK_BYTES).map_err(|_| Refusal::Busy)?;
+            pieces[piece] = Piece::Archived(Box::new(ArchivedBlocks { buffer, blocks }));
+            from_archive = true;
+        }
+        let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
         volume.stats.reads += 1;
         volume.stats.read_bytes += u64::from(len_blocks) * BLOCK_BYTES as u64;
         self.stats.host_read_blocks += u64::from(len_blocks);
@@ -64,7 +84,7 @@ impl State {
             failed: false,
         };
         ticket.sink.begin();
-        if extents.is_empty() {
+        if extents.is_empty() && !from_archive {
             read.complete();
             return Ok(());
         }
@@ -78,39 +98,119 @@ impl State {
                 log.submit_read(extent.device_block, buffer, (slot as u64) << 16 | extent.piece as u64);
             }
         }
+        if from_archive {
+            let geometry = log.geometry();
+            self.geometry = Some(geometry);
+            if let Some(mut archive) = self.archive.take() {
+                self.fetch_archived(&mut archive, slot);
+                self.archive = Some(archive);
+            }
+            self.end_read(slot);
+        }
         Ok(())
     }
 
-    pub(super) fn finish_read(&mut self, done: ReadDone) {
+    /// Asks the archive for what a read still misses.
+    fn fetch_archived(&mut self, archive: &mut Archive, slot: usize) {
+        let (Some(geometry), Some(read)) = (self.geometry, self.reads[slot].as_mut()) else { return };
+        for piece in &mut read.pieces {
+            let Piece::Archived(wanted) = piece else { continue };
+            let progress = archive.fetch(wanted, |lsn| geometry.sequence_of(lsn), slot);
+            read.waiting += progress.asked;
+            read.failed |= progress.failed;
+        }
+    }
+
+    /// A reply of the archive for a read.
+    pub(in crate::volume) fn archive_answered(
+        &mut self,
+        archive: &mut Archive,
+        slot: usize,
+        result: Result<Arc<ObjectBlocks>, ArchiveError>,
+    ) {
+        let (Some(geometry), Some(read)) = (self.geometry, self.reads[slot].as_mut()) else { return };
+        read.waiting -= 1;
+        match result {
+            Ok(blocks) => {
+                for piece in &mut read.pieces {
+                    if let Piece::Archived(wanted) = piece {
+                        read.failed |= !archive.fill(wanted, |lsn| geometry.sequence_of(lsn), &blocks);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(volume = read.volume.0, block = read.block, %error, "a read from the archive failed");
+                read.failed = true;
+            }
+        }
+        if !read.failed {
+            self.fetch_archived(archive, slot);
+        }
+        self.end_read(slot);
+    }
+
+    pub(super) fn finish_read(&mut self, log: &Log, done: ReadDone) {
         let (slot, piece) = ((done.token >> 16) as usize, (done.token & 0xffff) as usize);
         let Some(read) = self.reads[slot].as_mut() else { unreachable!("a read ends once") };
         read.waiting -= 1;
         let mut bad_blocks = 0;
-        match done.result {
+        let Piece::Waiting { block, first_lsn, checksums } = &read.pieces[piece] else {
+            unreachable!("a device read ends a piece that waits for it")
+        };
+        let (block, first_lsn, checksums) = (*block, *first_lsn, checksums.clone());
+        let buffer = match done.result {
             Ok(buffer) => {
-                let buffer = buffer.freeze();
-                if let Piece::Waiting { block, checksums } = &read.pieces[piece] {
-                    for (index, (data, &crc)) in buffer.chunks_exact(BLOCK_BYTES).zip(checksums).enumerate() {
-                        if crc32c(data) as u16 != crc {
-                            bad_blocks += 1;
-                            tracing::error!(
-                                volume = read.volume.0,
-                                block = block + index as u64,
-                                "a block's checksum is wrong"
-                            );
-                        }
+                for (index, (data, &crc)) in
+                    buffer.as_slice().chunks_exact(BLOCK_BYTES).zip(&checksums).enumerate()
+                {
+                    if crc32c(data) as u16 != crc {
+                        bad_blocks += 1;
+                        tracing::error!(
+                            volume = read.volume.0,
+                            block = block + index as u64,
+                            lsn = first_lsn.0 + index as u64,
+                            "a block's checksum is wrong"
+                        );
                     }
                 }
-                read.pieces[piece] = Piece::Ready(buffer);
+                Some(buffer)
             }
             Err(error) => {
                 tracing::error!(volume = read.volume.0, block = read.block, %error, "a read failed");
-                read.failed = true;
+                None
+            }
+        };
+        self.stats.checksum_errors += bad_blocks;
+        match buffer {
+            Some(buffer) if bad_blocks == 0 => read.pieces[piece] = Piece::Ready(buffer.freeze()),
+            // The archive's copy, if there is one (DESIGN section 13).
+            buffer => {
+                let buffer =
+                    buffer.or_else(|| log.environment().dma.allocate(checksums.len() * BLOCK_BYTES).ok());
+                let geometry = log.geometry();
+                self.geometry = Some(geometry);
+                match (buffer, self.archive.take()) {
+                    (Some(buffer), Some(mut archive)) => {
+                        let lsns = (0_u64..).zip(&checksums);
+                        let blocks =
+                            lsns.map(|(at, &crc)| (first_lsn.plus(at), crc, Fetched::Missing)).collect();
+                        read.pieces[piece] = Piece::Archived(Box::new(ArchivedBlocks { buffer, blocks }));
+                        self.fetch_archived(&mut archive, slot);
+                        self.archive = Some(archive);
+                    }
+                    (_, archive) => {
+                        self.archive = archive;
+                        read.failed = true;
+                    }
+                }
             }
         }
-        read.failed |= bad_blocks > 0;
-        self.stats.checksum_errors += bad_blocks;
-        if read.waiting == 0
+        self.end_read(slot);
+    }
+
+    /// Ends a read that waits for nothing more.
+    fn end_read(&mut self, slot: usize) {
+        if self.reads[slot].as_ref().is_some_and(|read| read.waiting == 0)
             && let Some(read) = self.reads[slot].take()
         {
             self.free_reads.push(slot);
@@ -131,7 +231,10 @@ impl PendingRead {
             for piece in self.pieces {
                 match piece {
                     Piece::Ready(buffer) => data.push(buffer),
-                    Piece::Waiting { .. } => unreachable!("a read completes when all its pieces are there"),
+                    Piece::Archived(archived) => data.push(archived.buffer.freeze()),
+                    Piece::Waiting { .. } | Piece::Reserved => {
+                        unreachable!("a read completes when all its pieces are there")
+                    }
                 }
             }
         }
@@ -164,6 +267,18 @@ fn push_ready(pieces: &mut SmallVec<[Piece; 1]>, block: DmaBuf) {
     }
 }
 
+/// Blocks that come from the archive: positions, checksums, and how far they have come.
+type ArchivedRun = SmallVec<[(Lsn, u16, Fetched); 4]>;
+
+/// Adds a block that is in the archive only, to the run before it when that is the last piece; otherwise it begins a run at `place`.
+fn push_archived(archived: &mut Vec<(usize, ArchivedRun)>, place: usize, mapping: Mapping) {
+    let block = (mapping.lsn(), mapping.crc16(), Fetched::Missing);
+    match archived.last_mut() {
+        Some((piece, run)) if *piece + 1 == place => run.push(block),
+        _ => archived.push((place, std::iter::once(block).collect())),
+    }
+}
+
 /// Adds a block that is on the device, to the read before it when it lies directly behind.
 fn push_extent(
     pieces: &mut SmallVec<[Piece; 1]>,
@@ -189,5 +304,5 @@ fn push_extent(
     });
     let mut checksums = SmallVec::new();
     checksums.push(mapping.crc16());
-    pieces.push(Piece::Waiting { block, checksums });
+    pieces.push(Piece::Waiting { block, first_lsn: mapping.lsn(), checksums });
 }

@@ -1,0 +1,287 @@
+//! What comes back from the archive: entries for tasks, blocks for hosts' reads.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use smallvec::SmallVec;
+
+use super::Archive;
+use super::seal::no_archive;
+use crate::archive::object::ObjectId;
+use crate::archive::service::{ArchiveError, ObjectBlocks, ObjectEntries, Reply, Request};
+use crate::dma::{BLOCK_BYTES, DmaBufMut};
+use crate::log::checksum::crc32c;
+use crate::log::format::TrailerUnit;
+use crate::log::reader::{SegmentEntries, load_segment};
+use crate::log::table::Phase;
+use crate::log::{Lsn, SegmentSeq};
+use crate::volume::error::VolumeError;
+use crate::volume::pool::{Pool, State};
+
+/// Blocks of one frame, usually; blocks nearer to each other than this are asked for once.
+const NEAR_BLOCKS: u64 = 64;
+
+/// Who waits for a reply.
+pub(in crate::volume) enum Waiter {
+    /// A task.
+    Task(Rc<RefCell<FetchSlot>>),
+    /// A host's read, by its place among the pool's reads.
+    Read(usize),
+}
+
+/// Where a task finds its reply.
+#[derive(Default)]
+pub(in crate::volume) struct FetchSlot {
+    reply: Option<Reply>,
+    waker: Option<Waker>,
+}
+
+/// A run of blocks of a host's read that comes from the archive.
+pub(in crate::volume) struct ArchivedBlocks {
+    /// Where the bytes go.
+    pub(in crate::volume) buffer: DmaBufMut,
+    /// For each block its position and the low half of its CRC32C, and whether it is there.
+    pub(in crate::volume) blocks: SmallVec<[(Lsn, u16, Fetched); 4]>,
+}
+
+/// How far a block has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::volume) enum Fetched {
+    Missing,
+    Asked,
+    There,
+}
+
+/// What a step of fetching did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::volume) struct Progress {
+    /// So many replies will come.
+    pub(in crate::volume) asked: usize,
+    /// A block cannot be had.
+    pub(in crate::volume) failed: bool,
+}
+
+impl Archive {
+    pub(super) fn answer(&mut self, token: u64, reply: Reply, state: &mut State) {
+        match self.waiters.remove(&token) {
+            Some(Waiter::Task(slot)) => {
+                let mut slot = slot.borrow_mut();
+                slot.reply = Some(reply);
+                if let Some(waker) = slot.waker.take() {
+                    waker.wake();
+                }
+            }
+            Some(Waiter::Read(read)) => {
+                if let Reply::Blocks { result, .. } = reply {
+                    state.archive_answered(self, read, result);
+                }
+            }
+            // The task was dropped.
+            None => {}
+        }
+    }
+
+    /// Fills what the caches hold and asks for the rest. `read` is told of each reply.
+    pub(in crate::volume) fn fetch(
+        &mut self,
+        wanted: &mut ArchivedBlocks,
+        sequence_of: impl Fn(Lsn) -> SegmentSeq,
+        read: usize,
+    ) -> Progress {
+        let mut asked: SmallVec<[(ObjectId, Lsn); 4]> = SmallVec::new();
+        let mut failed = false;
+        for (index, (lsn, crc16, fetched)) in wanted.blocks.iter_mut().enumerate() {
+            if *fetched != Fetched::Missing {
+                continue;
+            }
+            let Some(id) = self.objects.object_of(sequence_of(*lsn), *lsn) else {
+                failed = true;
+                break;
+            };
+            if let Some(blocks) = self.blocks.get(&id, *lsn) {
+                failed |= !copy_block(&blocks, *lsn, *crc16, &mut wanted.buffer, index);
+                *fetched = Fetched::There;
+                continue;
+            }
+            if asked.iter().any(|(known, near)| *known == id && near.0.abs_diff(lsn.0) < NEAR_BLOCKS) {
+                continue;
+            }
+            *fetched = Fetched::Asked;
+            asked.push((id, *lsn));
+            let token = self.token();
+            self.waiters.insert(token, Waiter::Read(read));
+            self.send(Request::Blocks { token, id, lsn: *lsn });
+        }
+        Progress { asked: asked.len(), failed }
+    }
+
+    /// Takes a reply for a run of blocks: copies every block of it that is wanted. `false`: one of them is not what it should be.
+    pub(in crate::volume) fn fill(
+        &mut self,
+        wanted: &mut ArchivedBlocks,
+        sequence_of: impl Fn(Lsn) -> SegmentSeq,
+        blocks: &Arc<ObjectBlocks>,
+    ) -> bool {
+        let end = blocks.first_lsn.plus((blocks.bytes.len() / BLOCK_BYTES) as u64);
+        for (index, (lsn, crc16, fetched)) in wanted.blocks.iter_mut().enumerate() {
+            if *fetched == Fetched::There || *lsn < blocks.first_lsn || *lsn >= end {
+                continue;
+            }
+            if !copy_block(blocks, *lsn, *crc16, &mut wanted.buffer, index) {
+                return false;
+            }
+            *fetched = Fetched::There;
+            if let Some(id) = self.objects.object_of(sequence_of(*lsn), *lsn) {
+                self.blocks.insert(id, Arc::clone(blocks));
+            }
+        }
+        true
+    }
+}
+
+/// Copies a block to its place; `false` when its checksum is wrong.
+fn copy_block(blocks: &ObjectBlocks, lsn: Lsn, crc16: u16, buffer: &mut DmaBufMut, index: usize) -> bool {
+    let at = (lsn.0 - blocks.first_lsn.0) as usize * BLOCK_BYTES;
+    let Some(bytes) = blocks.bytes.get(at..at + BLOCK_BYTES) else { return false };
+    buffer.as_mut_slice()[index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES].copy_from_slice(bytes);
+    crc32c(bytes) as u16 == crc16
+}
+
+impl Pool {
+    /// The entries of a segment, from the primary device or from the archive; `None` for one that is lost, which was reported.
+    ///
+    /// # Errors
+    /// The device's or the store's; the segment's past is gone: expired, or never archived.
+    pub(in crate::volume) async fn entries_of(
+        &self,
+        sequence: SegmentSeq,
+    ) -> Result<Option<SegmentEntries>, VolumeError> {
+        let pinned = self.log.borrow_mut().pin(sequence);
+        if pinned {
+            let loaded = load_segment(&self.log, sequence).await;
+            self.log.borrow_mut().unpin(sequence);
+            return Ok(Some(loaded?));
+        }
+        let parts = {
+            let state = self.state.borrow();
+            state.archive.as_ref().map(|archive| archive.objects.parts(sequence)).unwrap_or_default()
+        };
+        if parts.is_empty() {
+            let is_lost = {
+                let log = self.log.borrow();
+                log.table().get(sequence).is_some_and(|segment| segment.phase != Phase::Released)
+            };
+            return if is_lost { Ok(None) } else { Err(self.gone(sequence)) };
+        }
+        let mut units: Vec<TrailerUnit> = Vec::new();
+        for id in parts {
+            units.extend_from_slice(&self.object_entries(id).await?.units);
+        }
+        Ok(Some(SegmentEntries::new(units)))
+    }
+
+    /// The oldest segment whose entries can be had, going back from the present without a hole.
+    pub(in crate::volume) fn oldest_reachable(&self) -> SegmentSeq {
+        let (state, log) = (self.state.borrow(), self.log.borrow());
+        let mut oldest = log.table().oldest();
+        let Some(archive) = &state.archive else { return oldest };
+        for (sequence, _) in archive.objects.iter().rev() {
+            if sequence.next() == oldest {
+                oldest = sequence;
+            } else if sequence < oldest {
+                break;
+            }
+        }
+        oldest
+    }
+
+    /// The first object of a segment.
+    pub(in crate::volume) fn first_object(&self, sequence: SegmentSeq) -> Option<ObjectId> {
+        self.state.borrow().archive.as_ref()?.objects.parts(sequence).first().copied()
+    }
+
+    fn gone(&self, sequence: SegmentSeq) -> VolumeError {
+        let geometry = self.log.borrow().geometry();
+        let (start, end) = (geometry.first_lsn(sequence), geometry.first_lsn(sequence.next()));
+        let oldest = geometry.first_lsn(self.oldest_reachable());
+        VolumeError::NoSuchPoint {
+            point: format!("lsn:{start} to lsn:{end}"),
+            reason: format!(
+                "that part of the log is no longer kept: it expired, or left the primary device without being archived. The log is kept without a gap from lsn:{oldest} on"
+            ),
+        }
+    }
+
+    pub(in crate::volume) async fn object_entries(
+        &self,
+        id: ObjectId,
+    ) -> Result<Arc<ObjectEntries>, VolumeError> {
+        let cached = {
+            let mut state = self.state.borrow_mut();
+            state.archive.as_mut().ok_or_else(no_archive)?.entries.get(&id)
+        };
+        if let Some(entries) = cached {
+            return Ok(entries);
+        }
+        match self.ask(|token| Request::Entries { token, id }).await? {
+            Reply::Entries { result, .. } => result.map_err(failed),
+            _ => unreachable!("a reply is of its request's kind"),
+        }
+    }
+
+    /// The block at a position in the archive, if its checksum is right.
+    pub(in crate::volume) async fn archived_block(
+        &self,
+        sequence: SegmentSeq,
+        lsn: Lsn,
+        crc: u32,
+    ) -> Result<Option<Vec<u8>>, VolumeError> {
+        let (id, cached) = {
+            let mut state = self.state.borrow_mut();
+            let archive = state.archive.as_mut().ok_or_else(no_archive)?;
+            let Some(id) = archive.object_of(sequence, lsn) else { return Ok(None) };
+            (id, archive.blocks.get(&id, lsn))
+        };
+        let blocks = match cached {
+            Some(blocks) => blocks,
+            None => match self.ask(|token| Request::Blocks { token, id, lsn }).await? {
+                Reply::Blocks { result, .. } => result.map_err(failed)?,
+                _ => unreachable!("a reply is of its request's kind"),
+            },
+        };
+        if let Some(archive) = &mut self.state.borrow_mut().archive {
+            archive.blocks.insert(id, Arc::clone(&blocks));
+        }
+        let at = (lsn.0 - blocks.first_lsn.0) as usize * BLOCK_BYTES;
+        let block = blocks.bytes.get(at..at + BLOCK_BYTES);
+        Ok(block.filter(|block| crc32c(block) == crc).map(<[u8]>::to_vec))
+    }
+
+    async fn ask(&self, request: impl FnOnce(u64) -> Request) -> Result<Reply, VolumeError> {
+        let slot = Rc::new(RefCell::new(FetchSlot::default()));
+        {
+            let mut state = self.state.borrow_mut();
+            let archive = state.archive.as_mut().ok_or_else(no_archive)?;
+            let token = archive.token();
+            archive.waiters.insert(token, Waiter::Task(Rc::clone(&slot)));
+            archive.send(request(token));
+        }
+        std::future::poll_fn(move |context| {
+            let mut slot = slot.borrow_mut();
+            match slot.reply.take() {
+                Some(reply) => Poll::Ready(Ok(reply)),
+                None => {
+                    slot.waker = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+fn failed(error: ArchiveError) -> VolumeError {
+    VolumeError::Archive { reason: error.to_string() }
+}

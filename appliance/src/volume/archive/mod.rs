@@ -1,0 +1,312 @@
+//! The pool's side of its archive: what is archived when, what is in the archive, and how it comes back.
+//!
+//! **States of a stretch of the log:** unarchived → (sealed, by size, by time or by command) job under way → archived and verified. A segment is archived as one object when it is sealed; what of the current segment is
+//! stable is archived as an increment every so often, so that the recovery point of the archive is bounded. When the whole segment is there, its increments are deleted.
+//!
+//! **Invariants.** Only what is stable is archived, so nothing in the archive is ever cut off by a crash. A slot is given away only when the segment's object was verified. A gap, if the policy allows one,
+//! is recorded in the catalog before the next segment is written.
+//!
+//! **Failures.** A store that fails is asked again, each time later, up to half a minute apart; the operator is told once, and once more when it works again. Writes go on until no slot is free; then
+//! they wait (`throttle`), at most [`ArchivePolicy::wait_ns`] before they are refused with "capacity exceeded", or history gets a gap (`degrade`).
+//!
+//! **Bounds:** [`JOBS_MAX`] jobs under way; one request of each waiting task, and as many as its frames of each read; two caches with a budget in bytes.
+
+mod fetch;
+mod objects;
+mod seal;
+mod status;
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use fetch::Waiter;
+pub(super) use fetch::{ArchivedBlocks, Fetched};
+pub use objects::KnownObjects;
+pub use status::ArchiveStatus;
+
+use crate::archive::object::ObjectId;
+use crate::archive::service::{ArchiveService, BlocksCache, EntriesCache, Reply, Request};
+use crate::log::{Log, Lsn, SegmentSeq, SharedLog};
+
+use super::error::VolumeError;
+use super::info::SynchInfo;
+use super::pool::{Pool, State};
+use objects::Objects;
+
+/// Jobs under way at once.
+const JOBS_MAX: usize = 2;
+/// The first wait after a failure; it doubles.
+const RETRY_FIRST_NS: u64 = 500_000_000;
+/// The longest.
+const RETRY_LAST_NS: u64 = 30_000_000_000;
+
+/// What happens to writes when the archive cannot keep up and no slot is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackPressure {
+    /// They wait, and are refused with "capacity exceeded" when that takes too long.
+    #[default]
+    Throttle,
+    /// They go on; the oldest segment's past is lost, and that is recorded.
+    Degrade,
+}
+
+/// How a pool uses its archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchivePolicy {
+    /// How often what is new is archived as an increment, in ns; 0: only whole segments.
+    pub seal_interval_ns: u64,
+    /// What happens when the archive cannot keep up.
+    pub back_pressure: BackPressure,
+    /// How long writes wait before they are refused, in ns.
+    pub wait_ns: u64,
+    /// Budget of the cache for blocks, in bytes.
+    pub blocks_cache_bytes: usize,
+    /// Budget of the cache for entries, in bytes.
+    pub entries_cache_bytes: usize,
+}
+
+impl Default for ArchivePolicy {
+    fn default() -> Self {
+        ArchivePolicy {
+            seal_interval_ns: 20_000_000_000,
+            back_pressure: BackPressure::default(),
+            wait_ns: 15_000_000_000,
+            blocks_cache_bytes: 64 << 20,
+            entries_cache_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What is under way.
+enum Flight {
+    Job { id: ObjectId },
+    Delete,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Totals {
+    objects: u64,
+    content_bytes: u64,
+    object_bytes: u64,
+    busy_us: u64,
+    failures: u64,
+    bad_blocks: u64,
+}
+
+/// A pool's archive. See the module's documentation.
+pub(super) struct Archive {
+    service: Box<dyn ArchiveService>,
+    /// For reading the entries of segments that wait for their job.
+    log: SharedLog,
+    policy: ArchivePolicy,
+    objects: Objects,
+    flights: HashMap<u64, Flight>,
+    waiters: HashMap<u64, Waiter>,
+    next_token: u64,
+    /// Requests that found no room.
+    outbox: VecDeque<Request>,
+    entries: EntriesCache,
+    blocks: BlocksCache,
+    seal: seal::Sealing,
+    /// No job before this time.
+    retry_at_ns: u64,
+    retry_wait_ns: u64,
+    /// What the operator was told and is still true.
+    problem: Option<String>,
+    totals: Totals,
+    /// Since when writes wait for a slot.
+    waiting_since_ns: Option<u64>,
+    /// Segments whose source failed, and how often.
+    source_failures: HashMap<SegmentSeq, u32>,
+    replies: Vec<Reply>,
+}
+
+impl Archive {
+    fn new(
+        service: Box<dyn ArchiveService>,
+        log: SharedLog,
+        policy: ArchivePolicy,
+        objects: Objects,
+    ) -> Self {
+        Archive {
+            service,
+            log,
+            policy,
+            objects,
+            flights: HashMap::new(),
+            waiters: HashMap::new(),
+            next_token: 1,
+            outbox: VecDeque::new(),
+            entries: EntriesCache::new(policy.entries_cache_bytes),
+            blocks: BlocksCache::new(policy.blocks_cache_bytes),
+            seal: seal::Sealing::default(),
+            retry_at_ns: 0,
+            retry_wait_ns: RETRY_FIRST_NS,
+            problem: None,
+            totals: Totals::default(),
+            waiting_since_ns: None,
+            source_failures: HashMap::new(),
+            replies: Vec::new(),
+        }
+    }
+
+    /// The object that holds a position.
+    pub(super) fn object_of(&self, sequence: SegmentSeq, lsn: Lsn) -> Option<ObjectId> {
+        self.objects.object_of(sequence, lsn)
+    }
+
+    /// Whether writes have waited too long for a slot and are refused now.
+    pub(super) fn refuses_writes(&self, now_ns: u64) -> bool {
+        self.waiting_since_ns.is_some_and(|since| now_ns.saturating_sub(since) > self.policy.wait_ns)
+    }
+
+    fn token(&mut self) -> u64 {
+        let token = self.next_token;
+        self.next_token += 1;
+        token
+    }
+
+    fn send(&mut self, request: Request) {
+        // In order: what came before goes first.
+        if !self.outbox.is_empty() {
+            self.outbox.push_back(request);
+        } else if let Err(request) = self.service.submit(request) {
+            self.outbox.push_back(request);
+        }
+    }
+
+    /// One turn. Returns how much was done.
+    pub(super) fn poll(&mut self, state: &mut State, log: &mut Log) -> usize {
+        let mut replies = std::mem::take(&mut self.replies);
+        let mut work = self.service.poll(&mut replies);
+        for reply in replies.drain(..) {
+            self.take(reply, state, log);
+        }
+        self.replies = replies;
+        while let Some(request) = self.outbox.pop_front() {
+            if let Err(request) = self.service.submit(request) {
+                self.outbox.push_front(request);
+                break;
+            }
+            work += 1;
+        }
+        let now_ns = log.environment().clock.wall_ns();
+        work += self.submit_jobs(log, now_ns);
+        work + self.relieve(state, log, now_ns)
+    }
+
+    fn take(&mut self, reply: Reply, state: &mut State, log: &mut Log) {
+        match reply {
+            Reply::Archived { token, result } => {
+                let Some(Flight::Job { id }) = self.flights.remove(&token) else { return };
+                match result {
+                    Ok(archived) => self.job_done(id, archived, state, log),
+                    Err(error) => self.job_failed(id, &error, state, log),
+                }
+            }
+            Reply::Deleted { token, result } => {
+                self.flights.remove(&token);
+                if let Err(error) = result {
+                    // Left behind, they cost room and nothing else; the next start finds and deletes them.
+                    tracing::warn!(%error, "increments of an archived segment could not be deleted");
+                }
+            }
+            Reply::Entries { token, ref result } => {
+                if let Ok(entries) = result {
+                    self.entries.insert(std::sync::Arc::clone(entries));
+                }
+                self.answer(token, reply, state);
+            }
+            Reply::Blocks { token, .. } => self.answer(token, reply, state),
+        }
+    }
+
+    /// When no slot is free and somebody waits for one.
+    fn relieve(&mut self, state: &mut State, log: &mut Log, now_ns: u64) -> usize {
+        if !log.wants_slot() {
+            self.waiting_since_ns = None;
+            return 0;
+        }
+        let since = *self.waiting_since_ns.get_or_insert(now_ns);
+        if self.policy.back_pressure == BackPressure::Throttle {
+            if now_ns.saturating_sub(since) > self.policy.wait_ns {
+                let problem = "writes are refused: the archive cannot keep up, and no segment of the primary device can be given away before it is archived".to_owned();
+                self.tell(problem, state);
+            }
+            return 0;
+        }
+        let Some(sequence) = log.release_unarchived() else { return 0 };
+        let geometry = log.geometry();
+        let gap = crate::log::reader::LsnRange {
+            start: geometry.first_lsn(sequence),
+            end: geometry.first_lsn(sequence.next()),
+        };
+        self.record_gap(gap, state, log);
+        1
+    }
+
+    fn record_gap(&mut self, gap: crate::log::reader::LsnRange, state: &mut State, log: &mut Log) {
+        state.catalog.gaps.push(gap);
+        let problem = format!(
+            "history has a gap at LSN {} to {}: it was not archived before its room was needed",
+            gap.start, gap.end
+        );
+        tracing::warn!(problem, "the archive cannot keep up");
+        state.problems.push(problem);
+        // Stands at the start of the next segment.
+        if let Err(error) = log.set_catalog(Rc::from(state.catalog.encode())) {
+            tracing::error!(%error, "the gap cannot be recorded in the catalog");
+        }
+    }
+
+    /// Tells the operator of a problem, once.
+    fn tell(&mut self, problem: String, state: &mut State) {
+        if self.problem.as_ref() != Some(&problem) {
+            tracing::warn!(problem, "the archive has a problem");
+            self.tell_no_more(state);
+            state.problems.push(problem.clone());
+            self.problem = Some(problem);
+        }
+    }
+
+    fn tell_no_more(&mut self, state: &mut State) {
+        if let Some(problem) = self.problem.take() {
+            state.problems.retain(|known| *known != problem);
+        }
+    }
+}
+
+impl Pool {
+    /// Gives the pool its archive: from now on what is sealed is archived, segments that are archived give their slots away, and the past is read from there.
+    ///
+    /// # Errors
+    /// The pool has one already.
+    pub fn attach_archive(
+        &self,
+        service: Box<dyn ArchiveService>,
+        policy: ArchivePolicy,
+        known: KnownObjects,
+        synchs: Vec<SynchInfo>,
+    ) -> Result<(), VolumeError> {
+        let mut state = self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
+        if state.archive.is_some() {
+            return Err(VolumeError::Busy { reason: "the pool has an archive already".to_owned() });
+        }
+        let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known.0);
+        archive.adopt(&mut log);
+        let there: std::collections::HashSet<u64> = state.synchs.iter().map(|synch| synch.lsn).collect();
+        state.synchs.extend(synchs.into_iter().filter(|synch| !there.contains(&synch.lsn)));
+        state.synchs.sort_by_key(|synch| synch.lsn);
+        let next_synch = state.synchs.iter().map(|synch| synch.id + 1).max().unwrap_or(1);
+        state.catalog.next_synch = state.catalog.next_synch.max(next_synch);
+        state.archive = Some(Box::new(archive));
+        Ok(())
+    }
+
+    /// Whether the pool has an archive.
+    pub fn has_archive(&self) -> bool {
+        self.state.borrow().archive.is_some()
+    }
+}

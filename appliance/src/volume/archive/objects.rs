@@ -1,0 +1,164 @@
+//! Which objects of a pool's log are in the archive. Their names tell everything: segment, epoch, range.
+
+use std::collections::BTreeMap;
+
+use crate::archive::object::{ObjectId, pool_prefix};
+use crate::archive::store::{PAGE_OBJECTS_MAX, Store, StoreError};
+use crate::log::{Lsn, SegmentSeq};
+use uuid::Uuid;
+
+/// The objects of one segment, of its latest life.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SegmentObjects {
+    pub(super) whole: Option<ObjectId>,
+    /// In order; they may overlap the whole.
+    pub(super) increments: Vec<ObjectId>,
+}
+
+/// The objects of a pool, by segment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Objects {
+    segments: BTreeMap<SegmentSeq, SegmentObjects>,
+}
+
+/// What is known of a store before a pool is given its archive.
+#[derive(Debug, Clone, Default)]
+pub struct KnownObjects(pub(super) Objects);
+
+impl KnownObjects {
+    /// Lists the objects of a pool in a store. Blocks.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn list(store: &dyn Store, pool: Uuid) -> Result<Self, StoreError> {
+        let mut objects = Objects::default();
+        let prefix = pool_prefix(pool);
+        let mut after = None;
+        loop {
+            let page = store.list(&prefix, after.as_ref(), PAGE_OBJECTS_MAX)?;
+            for object in &page.objects {
+                // Foreign names are left alone.
+                if let Ok(id) = ObjectId::parse(object.name.as_str()) {
+                    objects.insert(id);
+                }
+            }
+            match page.objects.last() {
+                Some(last) if page.more => after = Some(last.name.clone()),
+                _ => return Ok(KnownObjects(objects)),
+            }
+        }
+    }
+
+    /// Adds objects that are known from elsewhere.
+    pub fn extend(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
+        for id in ids {
+            self.0.insert(id);
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.segments.is_empty()
+    }
+
+    /// The newest object's segment and epoch, and the position behind the last that follows without a hole from the start of that segment.
+    pub fn newest(&self) -> Option<(SegmentSeq, u32, Lsn)> {
+        let (&sequence, objects) = self.0.segments.last_key_value()?;
+        let epoch = objects.whole.or_else(|| objects.increments.first().copied())?.epoch;
+        Some((sequence, epoch, self.0.covered(sequence)?))
+    }
+
+    /// All of them, in log order.
+    pub fn ids(&self) -> impl Iterator<Item = ObjectId> + '_ {
+        self.0.segments.values().flat_map(|objects| objects.increments.iter().copied().chain(objects.whole))
+    }
+}
+
+impl Objects {
+    pub(super) fn insert(&mut self, id: ObjectId) {
+        let objects = self.segments.entry(id.sequence).or_default();
+        let known = objects.whole.as_ref().or(objects.increments.first()).map(|known| known.epoch);
+        if known.is_some_and(|known| known > id.epoch) {
+            return;
+        }
+        if known.is_some_and(|known| known < id.epoch) {
+            *objects = SegmentObjects::default();
+        }
+        if id.whole {
+            objects.whole = Some(id);
+        } else if !objects.increments.contains(&id) {
+            let place = objects
+                .increments
+                .partition_point(|known| (known.from_lsn, known.to_lsn) < (id.from_lsn, id.to_lsn));
+            objects.increments.insert(place, id);
+        }
+    }
+
+    pub(super) fn get(&self, sequence: SegmentSeq) -> Option<&SegmentObjects> {
+        self.segments.get(&sequence)
+    }
+
+    /// Forgets a segment's objects; gives them.
+    pub(super) fn remove(&mut self, sequence: SegmentSeq) -> Vec<ObjectId> {
+        let objects = self.segments.remove(&sequence).unwrap_or_default();
+        objects.increments.into_iter().chain(objects.whole).collect()
+    }
+
+    /// Forgets a segment's increments because the whole is there; gives them.
+    pub(super) fn take_increments(&mut self, sequence: SegmentSeq) -> Vec<ObjectId> {
+        self.segments
+            .get_mut(&sequence)
+            .map(|objects| std::mem::take(&mut objects.increments))
+            .unwrap_or_default()
+    }
+
+    /// The objects that together hold a segment, or as much of it as there is, in order.
+    pub(super) fn parts(&self, sequence: SegmentSeq) -> Vec<ObjectId> {
+        let Some(objects) = self.segments.get(&sequence) else { return Vec::new() };
+        match objects.whole {
+            Some(whole) => vec![whole],
+            None => chain(&objects.increments),
+        }
+    }
+
+    /// The object that holds a position.
+    pub(super) fn object_of(&self, sequence: SegmentSeq, lsn: Lsn) -> Option<ObjectId> {
+        let parts = self.parts(sequence);
+        parts.into_iter().find(|part| part.from_lsn <= lsn && lsn < part.to_lsn)
+    }
+
+    /// Up to where a segment is covered without a hole.
+    pub(super) fn covered(&self, sequence: SegmentSeq) -> Option<Lsn> {
+        self.parts(sequence).last().map(|part| part.to_lsn)
+    }
+
+    pub(super) fn first(&self) -> Option<SegmentSeq> {
+        self.segments.keys().next().copied()
+    }
+
+    pub(super) fn last(&self) -> Option<SegmentSeq> {
+        self.segments.keys().next_back().copied()
+    }
+
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (SegmentSeq, &SegmentObjects)> {
+        self.segments.iter().map(|(&sequence, objects)| (sequence, objects))
+    }
+}
+
+/// The increments that follow each other without a hole, from the first on.
+fn chain(increments: &[ObjectId]) -> Vec<ObjectId> {
+    let mut parts: Vec<ObjectId> = Vec::new();
+    for &increment in increments {
+        match parts.last() {
+            Some(last) if last.to_lsn == increment.from_lsn => parts.push(increment),
+            // A longer one that begins alike stands behind a shorter one.
+            Some(last) if last.from_lsn == increment.from_lsn && increment.to_lsn > last.to_lsn => {
+                parts.pop();
+                parts.push(increment);
+            }
+            Some(_) => {}
+            None => parts.push(increment),
+        }
+    }
+    parts
+}

@@ -1,0 +1,357 @@
+//! What is archived when: whole segments once they are sealed, increments of the current one by time or by command.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::{Archive, Flight, JOBS_MAX, RETRY_FIRST_NS, RETRY_LAST_NS};
+use crate::archive::object::ObjectId;
+use crate::archive::service::{ArchiveError, ArchiveJob, Archived, Request};
+use crate::log::format::TrailerUnit;
+use crate::log::reader::{LsnRange, ReadError, load_segment};
+use crate::log::table::Phase;
+use crate::log::{Log, Lsn, SegmentSeq};
+use crate::volume::error::VolumeError;
+use crate::volume::pool::{Pool, State};
+
+/// How often a segment that the device does not give is tried before its past is given up.
+const SOURCE_FAILURES_MAX: u32 = 6;
+
+/// After so many failures a command that waits for the archive is told.
+const FAILURES_TOLD: u64 = 3;
+
+type Loading = Pin<Box<dyn Future<Output = Result<Vec<TrailerUnit>, ReadError>>>>;
+
+/// Where sealing stands.
+#[derive(Default)]
+pub(super) struct Sealing {
+    /// No segment before this one is to be archived.
+    next: SegmentSeq,
+    /// Units of a segment that is no longer in memory, on their way from the device.
+    loading: Option<(SegmentSeq, Loading)>,
+    loaded: HashMap<SegmentSeq, Arc<Vec<TrailerUnit>>>,
+    /// When the next increment is due.
+    due_ns: u64,
+    /// Everything before this position is to be archived as soon as it is stable, and since when.
+    target: Option<(Lsn, u64)>,
+    /// The time up to which everything is in the archive.
+    pub(super) covered_until_ns: u64,
+    /// Waiting for `target`.
+    waiters: Vec<Waker>,
+}
+
+impl Archive {
+    /// Marks what is archived already.
+    pub(super) fn adopt(&mut self, log: &mut Log) {
+        let sequences: Vec<SegmentSeq> = log.table().iter().map(|(sequence, _)| sequence).collect();
+        self.seal.next = log.table().oldest();
+        for sequence in sequences {
+            let whole = self.objects.get(sequence).and_then(|objects| objects.whole);
+            let Some(segment) = log.table().get(sequence) else { continue };
+            if whole.is_some_and(|id| id.epoch == segment.epoch && id.to_lsn == segment.end_lsn) {
+                log.note_archived(sequence);
+            }
+        }
+        self.seal.covered_until_ns = log.last_time_ns();
+    }
+
+    /// Up to where the log is in the archive, without a hole but for recorded gaps.
+    pub(super) fn archived_to(&self, log: &Log) -> Lsn {
+        let geometry = log.geometry();
+        let mut sequence = self.seal.next;
+        while log
+            .table()
+            .get(sequence)
+            .is_some_and(|segment| segment.archived || segment.phase == Phase::Released)
+        {
+            sequence = sequence.next();
+        }
+        let first = geometry.first_lsn(sequence);
+        match log.table().get(sequence) {
+            Some(segment) => self
+                .objects
+                .parts(sequence)
+                .last()
+                .filter(|part| part.epoch == segment.epoch)
+                .map_or(first, |part| part.to_lsn),
+            None => log.head_lsn(),
+        }
+    }
+
+    /// Sends what is to be archived now. Returns how much was done.
+    pub(super) fn submit_jobs(&mut self, log: &mut Log, now_ns: u64) -> usize {
+        let mut work = self.load_units();
+        self.set_target(log, now_ns);
+        if now_ns < self.retry_at_ns {
+            return work;
+        }
+        while log
+            .table()
+            .get(self.seal.next)
+            .is_some_and(|segment| segment.archived || segment.phase == Phase::Released)
+        {
+            self.seal.next = self.seal.next.next();
+        }
+        self.seal.next = self.seal.next.max(log.table().oldest());
+        let mut sequence = self.seal.next;
+        let jobs = |flights: &HashMap<u64, Flight>| {
+            flights.values().filter(|flight| matches!(flight, Flight::Job { .. })).count()
+        };
+        while jobs(&self.flights) < JOBS_MAX {
+            let Some(segment) = log.table().get(sequence) else { break };
+            if !segment.sealed {
+                break;
+            }
+            let under_way = self
+                .flights
+                .values()
+                .any(|flight| matches!(flight, Flight::Job { id } if id.sequence == sequence && id.whole));
+            if !segment.archived && segment.slot.is_some() && !under_way {
+                let Some(units) = self.units_of(log, sequence) else { break };
+                self.send_job(log, sequence, None, units, now_ns);
+                work += 1;
+            }
+            sequence = sequence.next();
+        }
+        if jobs(&self.flights) < JOBS_MAX {
+            work += self.submit_increment(log, now_ns);
+        }
+        self.reach_target(log);
+        work
+    }
+
+    /// The units of a sealed segment; `None` while they are read.
+    fn units_of(&mut self, log: &Log, sequence: SegmentSeq) -> Option<Arc<Vec<TrailerUnit>>> {
+        if let Some(units) = log.units_in_memory(sequence).or_else(|| self.seal.loaded.remove(&sequence)) {
+            return Some(units);
+        }
+        if self.seal.loading.is_none() {
+            let shared = Rc::clone(&self.log);
+            let future = async move {
+                load_segment(&shared, sequence).await.map(crate::log::reader::SegmentEntries::into_units)
+            };
+            self.seal.loading = Some((sequence, Box::pin(future)));
+        }
+        None
+    }
+
+    /// Starts what [`Sealing::loading`] holds. It borrows the log by itself, so it is polled apart from everything else.
+    pub(in crate::volume) fn poll_loading(&mut self) -> usize {
+        let Some((sequence, future)) = &mut self.seal.loading else { return 0 };
+        let mut context = Context::from_waker(Waker::noop());
+        match future.as_mut().poll(&mut context) {
+            Poll::Pending => 0,
+            Poll::Ready(result) => {
+                let sequence = *sequence;
+                self.seal.loading = None;
+                // What cannot be read is told by the job, which finds the same.
+                self.seal.loaded.insert(sequence, Arc::new(result.unwrap_or_default()));
+                1
+            }
+        }
+    }
+
+    fn load_units(&mut self) -> usize {
+        usize::from(!self.seal.loaded.is_empty())
+    }
+
+    fn send_job(
+        &mut self,
+        log: &Log,
+        sequence: SegmentSeq,
+        range: Option<(Lsn, Lsn)>,
+        units: Arc<Vec<TrailerUnit>>,
+        now_ns: u64,
+    ) {
+        let geometry = log.geometry();
+        let Some(segment) = log.table().get(sequence) else { return };
+        let Some(slot) = segment.slot else { return };
+        let (from_lsn, to_lsn) = range.unwrap_or((geometry.first_lsn(sequence), segment.end_lsn));
+        let id = ObjectId {
+            pool: log.pool(),
+            epoch: segment.epoch,
+            sequence,
+            from_lsn,
+            to_lsn,
+            whole: range.is_none(),
+        };
+        let token = self.token();
+        let job = ArchiveJob {
+            token,
+            id,
+            segment_blocks: geometry.segment_blocks,
+            device_block: geometry.slot_block(slot) + geometry.offset_of(from_lsn),
+            opened_ns: segment.opened_ns,
+            sealed_ns: now_ns,
+            units,
+        };
+        self.flights.insert(token, Flight::Job { id });
+        self.send(Request::Archive(job));
+    }
+
+    /// By time: everything up to here is to be archived.
+    fn set_target(&mut self, log: &mut Log, now_ns: u64) {
+        if self.policy.seal_interval_ns == 0 || now_ns < self.seal.due_ns || self.seal.target.is_some() {
+            return;
+        }
+        self.seal.due_ns = now_ns.saturating_add(self.policy.seal_interval_ns);
+        let head = log.head_lsn();
+        if self.archived_to(log) < head {
+            self.seal.target = Some((head, now_ns));
+            log.close_up_to(head);
+            log.request_stable(head);
+        } else {
+            self.seal.covered_until_ns = now_ns;
+        }
+    }
+
+    fn submit_increment(&mut self, log: &Log, now_ns: u64) -> usize {
+        let Some((target, _)) = self.seal.target else { return 0 };
+        let Some(sequence) = log.current_sequence() else { return 0 };
+        let under_way = self
+            .flights
+            .values()
+            .any(|flight| matches!(flight, Flight::Job { id } if id.sequence == sequence));
+        if under_way
+            || log.stable_lsn() < target
+            || log.geometry().sequence_of(Lsn(target.0.saturating_sub(1))) != sequence
+        {
+            return 0;
+        }
+        let epoch = log.table().get(sequence).map(|segment| segment.epoch);
+        let last = self
+            .objects
+            .parts(sequence)
+            .last()
+            .filter(|part| Some(part.epoch) == epoch)
+            .map(|part| part.to_lsn);
+        let from = last.unwrap_or(log.geometry().first_lsn(sequence));
+        let (units, to) = log.current_units(from, target);
+        if to <= from || units.is_empty() {
+            return 0;
+        }
+        self.send_job(log, sequence, Some((from, to)), Arc::new(units), now_ns);
+        1
+    }
+
+    fn reach_target(&mut self, log: &Log) {
+        if let Some((target, since_ns)) = self.seal.target
+            && self.archived_to(log) >= target
+        {
+            self.seal.target = None;
+            self.seal.covered_until_ns = self.seal.covered_until_ns.max(since_ns);
+            for waiter in self.seal.waiters.drain(..) {
+                waiter.wake();
+            }
+        }
+    }
+
+    pub(super) fn job_done(&mut self, id: ObjectId, archived: Archived, state: &mut State, log: &mut Log) {
+        self.totals.objects += 1;
+        self.totals.content_bytes += archived.content_bytes;
+        self.totals.object_bytes += archived.object_bytes;
+        self.totals.busy_us += archived.elapsed_us;
+        self.totals.bad_blocks += archived.bad_blocks;
+        if archived.bad_blocks > 0 {
+            log.note_problem(
+                id.sequence,
+                format!("{} of its blocks were damaged when it was archived", archived.bad_blocks),
+            );
+        }
+        self.retry_wait_ns = RETRY_FIRST_NS;
+        if self.problem.is_some() {
+            tracing::info!(object = id.sequence.0, "the archive works again");
+            self.tell_no_more(state);
+        }
+        self.objects.insert(id);
+        if id.whole {
+            self.source_failures.remove(&id.sequence);
+            log.note_archived(id.sequence);
+            let increments = self.objects.take_increments(id.sequence);
+            if !increments.is_empty() {
+                let token = self.token();
+                self.flights.insert(token, Flight::Delete);
+                self.send(Request::Delete { token, ids: increments });
+            }
+        }
+        self.reach_target(log);
+    }
+
+    pub(super) fn job_failed(
+        &mut self,
+        id: ObjectId,
+        error: &ArchiveError,
+        state: &mut State,
+        log: &mut Log,
+    ) {
+        self.totals.failures += 1;
+        for waiter in self.seal.waiters.drain(..) {
+            waiter.wake();
+        }
+        let now_ns = log.environment().clock.wall_ns();
+        self.retry_at_ns = now_ns.saturating_add(self.retry_wait_ns);
+        self.retry_wait_ns = (self.retry_wait_ns * 2).min(RETRY_LAST_NS);
+        if matches!(error, ArchiveError::Source { .. }) && id.whole {
+            let failures = self.source_failures.entry(id.sequence).or_default();
+            *failures += 1;
+            if *failures >= SOURCE_FAILURES_MAX {
+                // It will not get better; the rest of the log must not wait for it.
+                let geometry = log.geometry();
+                let start = geometry.first_lsn(id.sequence);
+                self.record_gap(LsnRange { start, end: geometry.first_lsn(id.sequence.next()) }, state, log);
+                log.note_archived(id.sequence);
+                return;
+            }
+        }
+        self.tell(format!("the archive does not work, and is tried again: {error}"), state);
+    }
+}
+
+impl Pool {
+    /// Archives everything up to now; returns when it is in the store, with the position.
+    ///
+    /// # Errors
+    /// The pool has no archive, or failed.
+    pub async fn seal_archive(self: Rc<Self>) -> Result<Lsn, VolumeError> {
+        let (target, failures) = {
+            let mut state = self.state.borrow_mut();
+            let mut log = self.log.borrow_mut();
+            let head = log.head_lsn();
+            log.close_up_to(head);
+            log.request_stable(head);
+            let now_ns = log.environment().clock.wall_ns();
+            let Some(archive) = &mut state.archive else { return Err(no_archive()) };
+            archive.seal.target = Some((head, now_ns));
+            (head, archive.totals.failures)
+        };
+        std::future::poll_fn(|context| {
+            let mut state = self.state.borrow_mut();
+            let log = self.log.borrow();
+            if let Some(reason) = log.poisoned() {
+                return Poll::Ready(Err(VolumeError::Failed { reason: reason.to_string() }));
+            }
+            let Some(archive) = &mut state.archive else { return Poll::Ready(Err(no_archive())) };
+            if archive.archived_to(&log) >= target {
+                return Poll::Ready(Ok(target));
+            }
+            if archive.totals.failures >= failures + FAILURES_TOLD
+                && let Some(problem) = &archive.problem
+            {
+                return Poll::Ready(Err(VolumeError::Busy { reason: problem.clone() }));
+            }
+            archive.seal.waiters.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// The pool has no archive.
+pub(super) fn no_archive() -> VolumeError {
+    VolumeError::Busy {
+        reason: "the pool has no archive; start it with --archive DIRECTORY, or attach a store".to_owned(),
+    }
+}

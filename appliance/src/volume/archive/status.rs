@@ -1,0 +1,98 @@
+//! What the operator is told of a pool's archive.
+
+use serde::{Deserialize, Serialize};
+
+use super::{BackPressure, Flight};
+use crate::dma::BLOCK_BYTES;
+use crate::log::reader::LsnRange;
+use crate::log::table::Phase;
+use crate::volume::pool::Pool;
+
+/// The archive as `archive_get_status` shows it. Sizes in bytes, counters since start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ArchiveStatus {
+    /// The store: its kind and its place.
+    pub store: String,
+    /// `idle`, `working`, `waiting` (a failure is tried again later) or `refusing` (writes are refused until it works again).
+    pub state: String,
+    /// What is wrong, if something is.
+    pub problem: Option<String>,
+    /// What happens to writes when it cannot keep up.
+    pub back_pressure: BackPressure,
+    /// Seconds between increments; 0: only whole segments.
+    pub seal_interval_s: f64,
+    /// Everything before this position is in the archive.
+    pub archived_to_lsn: u64,
+    /// Where the log ends.
+    pub head_lsn: u64,
+    /// Sealed segments that are not in the archive.
+    pub backlog_segments: u64,
+    /// Bytes of the log that are not in the archive.
+    pub backlog_bytes: u64,
+    /// How old the newest state is that could be had if the primary device were lost now, in seconds.
+    pub recovery_point_age_s: f64,
+    /// Segments of which something is in the archive.
+    pub segments: u64,
+    /// The oldest of them.
+    pub oldest_segment: Option<u64>,
+    /// Objects written.
+    pub objects_written: u64,
+    /// Bytes of the log in them.
+    pub content_bytes: u64,
+    /// Bytes of the objects.
+    pub object_bytes: u64,
+    /// Content over objects; 0 before the first.
+    pub compression_ratio: f64,
+    /// Content bytes a second of the archivist's time; 0 before the first.
+    pub throughput_bytes_per_s: f64,
+    /// Jobs that failed.
+    pub failures: u64,
+    /// Stretches that left the primary device without being archived.
+    pub gaps: Vec<LsnRange>,
+}
+
+impl Pool {
+    /// How the archive is; `None` when there is none.
+    pub fn archive_status(&self) -> Option<ArchiveStatus> {
+        let state = self.state.borrow();
+        let log = self.log.borrow();
+        let archive = state.archive.as_ref()?;
+        let now_ns = log.environment().clock.wall_ns();
+        let (head, archived_to) = (log.head_lsn(), archive.archived_to(&log));
+        let waiting = log.table().iter().filter(|(_, segment)| {
+            segment.sealed && !segment.archived && segment.phase != Phase::Released && segment.slot.is_some()
+        });
+        let totals = archive.totals;
+        let working = archive.flights.values().any(|flight| matches!(flight, Flight::Job { .. }));
+        let name = match () {
+            () if archive.refuses_writes(now_ns) => "refusing",
+            () if archive.problem.is_some() => "waiting",
+            () if working => "working",
+            () => "idle",
+        };
+        let ratio = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
+        let age_ns =
+            if archived_to >= head { 0 } else { now_ns.saturating_sub(archive.seal.covered_until_ns) };
+        Some(ArchiveStatus {
+            store: archive.service.store().label().to_owned(),
+            state: name.to_owned(),
+            problem: archive.problem.clone(),
+            back_pressure: archive.policy.back_pressure,
+            seal_interval_s: archive.policy.seal_interval_ns as f64 / 1e9,
+            archived_to_lsn: archived_to.0,
+            head_lsn: head.0,
+            backlog_segments: waiting.count() as u64,
+            backlog_bytes: head.0.saturating_sub(archived_to.0) * BLOCK_BYTES as u64,
+            recovery_point_age_s: age_ns as f64 / 1e9,
+            segments: archive.objects.iter().count() as u64,
+            oldest_segment: archive.objects.first().map(|sequence| sequence.0),
+            objects_written: totals.objects,
+            content_bytes: totals.content_bytes,
+            object_bytes: totals.object_bytes,
+            compression_ratio: ratio(totals.content_bytes, totals.object_bytes),
+            throughput_bytes_per_s: ratio(totals.content_bytes, totals.busy_us) * 1e6,
+            failures: totals.failures,
+            gaps: state.catalog.gaps.clone(),
+        })
+    }
+}
