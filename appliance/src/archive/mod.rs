@@ -1,7 +1,8 @@
 //! The archive: where the past of the log lives (DESIGN section 10).
 //!
 //! [`object`] is the format of one archived segment, or of an increment of one; [`store`] is what objects are kept in, one trait and several
-//! kinds; [`service`] is what the pool's reactor talks to, and the threads behind it. Nothing here touches the running log: the caller hands over descriptors and the trailer's units, and gets blocks and units back.
+//! kinds; [`service`] is what the pool's reactor talks to, and the threads behind it; [`retention`]
+//! decides what is kept. Nothing here touches the running log: the caller hands over descriptors and the trailer's units, and gets blocks and units back.
 //!
 //! ```text
 //! ObjectWriter --bytes--> Sink: a store's Put --commit--> object, whole or not at all
@@ -9,5 +10,6 @@
 //! ```
 
 pub mod object;
+pub mod retention;
 pub mod service;
 pub mod store;
