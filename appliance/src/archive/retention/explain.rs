@@ -110,7 +110,7 @@ fn joined(mut ranges: Vec<SegmentRange>) -> Vec<SegmentRange> {
     for range in ranges {
         match joined.last_mut() {
             Some(last) if range.first.0 <= last.last.0.saturating_add(1) => {
-                last.last = last.last.max(range.last)
+                last.last = last.last.max(range.last);
             }
             _ => joined.push(range),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{ArchiveView, ArchivedSegment, Cause, Generation, KeepRule, KeepRules, Until};
+use super::{ArchiveView, ArchivedSegment, Cause, Generation, KeepRule, KeepRules, TimeRange, Until};
 use crate::log::types::{ImageId, Lsn, SegmentSeq};
 
 /// A segment that holds a kept point.
@@ -19,8 +19,7 @@ pub(super) struct Endpoint {
 /// A segment whose times are known, with what decides about boundaries: the newest time before the next such segment's first.
 #[derive(Clone, Copy)]
 pub(super) struct Timed {
-    first_ns: u64,
-    last_ns: u64,
+    times: TimeRange,
     /// The newest time at which this segment holds the newest point; `None` when the next one begins at the same time.
     newest_ns: Option<u64>,
 }
@@ -28,10 +27,10 @@ pub(super) struct Timed {
 /// Until when a rule keeps some point of a segment; `None` when it keeps none. Rules of synchs keep none by this.
 pub(super) fn segment_until(rule: &KeepRule, timed: Timed, now_ns: u64) -> Option<Until> {
     match rule {
-        KeepRule::EveryWrite(keep) => Until::of(keep.until_ns(timed.last_ns), now_ns),
+        KeepRule::EveryWrite(keep) => Until::of(keep.until_ns(timed.times.last_ns), now_ns),
         KeepRule::Every { step, keep } => {
             let boundary_ns = step.boundary_before(timed.newest_ns?)?;
-            if boundary_ns < timed.first_ns {
+            if boundary_ns < timed.times.first_ns {
                 return None;
             }
             Until::of(keep.until_ns(boundary_ns), now_ns)
@@ -45,8 +44,7 @@ pub(super) fn timed(segments: &[ArchivedSegment], index: usize, now_ns: u64) -> 
     let times = segments.get(index)?.times?;
     let next = segments[index + 1..].iter().find_map(|segment| segment.times);
     Some(Timed {
-        first_ns: times.first_ns,
-        last_ns: times.last_ns,
+        times,
         newest_ns: match next {
             Some(next) => next.first_ns.checked_sub(1),
             None => Some(now_ns.max(times.last_ns)),
@@ -86,7 +84,7 @@ fn by_segment(rules: &KeepRules, now_ns: u64, segments: &[ArchivedSegment], endp
             None => Some(now_ns.max(times.last_ns)),
         };
         next_first_ns = Some(times.first_ns);
-        let timed = Timed { first_ns: times.first_ns, last_ns: times.last_ns, newest_ns };
+        let timed = Timed { times, newest_ns };
         let mut best: Option<Endpoint> = None;
         for (number, rule) in rules.rules().iter().enumerate() {
             let Some(until) = segment_until(rule, timed, now_ns) else { continue };

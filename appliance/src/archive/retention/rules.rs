@@ -132,16 +132,12 @@ fn split_rule(rest: &mut &str) -> Result<Vec<Word>, &'static str> {
                         return Err("a quote is not closed");
                     };
                     text.push_str(part);
-                    match behind.strip_prefix('"') {
-                        Some(more) => {
-                            text.push('"');
-                            inside = more;
-                        }
-                        None => {
-                            *rest = behind;
-                            break;
-                        }
-                    }
+                    let Some(more) = behind.strip_prefix('"') else {
+                        *rest = behind;
+                        break;
+                    };
+                    text.push('"');
+                    inside = more;
                 }
                 if rest.chars().next().is_some_and(is_plain) {
                     return Err("a blank must follow a closing quote");
