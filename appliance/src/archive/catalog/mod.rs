@@ -18,7 +18,7 @@
 //!
 //! **Threads.** Every call blocks on the file, and those with a store on the store: never call them from a reactor. Calls from several threads are safe.
 //!
-//! **Costs.** Opening reads the whole file and checks it (about 150 bytes an object). An update is one tree insert in memory. A rebuild lists the store once. Details cost one or two
+//! **Costs.** Opening reads the whole file and checks it (about 85 bytes an object). An update is one tree insert in memory. A rebuild lists the store once. Details cost one or two
 //! reads of an object's first bytes, and two more for each synch in it. Memory: a cache of 16 MiB, one page of names, the entries of one object, and what was updated since the last sync.
 
 mod details;
