@@ -1,0 +1,255 @@
+//! Reading what the names do not tell: times, and the synchs.
+
+use std::ops::ControlFlow;
+
+use super::rows::{OBJECTS, SYNCHS, insert_object, insert_synch};
+use super::{ArchiveCatalog, CatalogError, ObjectDetails, SynchRow};
+use crate::archive::object::{Decompressor, ObjectError, ObjectId, ObjectReader, read_front};
+use crate::archive::store::{Store, StoreError, StoreErrorKind, StoredObject};
+use crate::dma::BLOCK_BYTES;
+use crate::log::checksum::crc32c;
+use crate::log::format::{EntryKind, EventHead, EventKind};
+use crate::log::reader::{PlacedEntry, SegmentEntries};
+use crate::log::types::Lsn;
+
+/// Objects that are read before their details are recorded.
+const BATCH_OBJECTS: usize = 64;
+/// Problems that a report tells in words.
+const PROBLEMS_MAX: usize = 16;
+
+/// How far the reading of details has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FillProgress {
+    /// Objects read so far.
+    pub objects: u64,
+    /// The object that is read next.
+    pub next: ObjectId,
+}
+
+/// What the reading of details found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FillReport {
+    /// Objects whose details are known now.
+    pub filled: u64,
+    /// Synchs found.
+    pub synchs: u64,
+    /// Synchs of them whose text could not be read.
+    pub synchs_without_text: u64,
+    /// Objects that are damaged or gone.
+    pub failed: u64,
+    /// The first 16 of them, in words for the operator.
+    pub problems: Vec<String>,
+}
+
+/// What was read of an object.
+struct Found {
+    id: ObjectId,
+    len_bytes: u64,
+    details: ObjectDetails,
+    synchs: Vec<SynchRow>,
+}
+
+impl ArchiveCatalog {
+    /// Reads the front of each object whose details are not known, in the order of the log; records its times and its synchs. A damaged object is reported, and stays as it is. `progress` is called for each object and may end it.
+    ///
+    /// The text of a synch that an increment cuts in two stays unknown until the whole segment is archived.
+    ///
+    /// # Errors
+    /// The store's, when it is not available; the file's; or [`CatalogError::Stopped`]. What was read before is recorded.
+    pub fn fill_details(
+        &self,
+        store: &dyn Store,
+        progress: &mut dyn FnMut(FillProgress) -> ControlFlow<()>,
+    ) -> Result<FillReport, CatalogError> {
+        let mut report = FillReport::default();
+        let mut codec = Decompressor::new()?;
+        let mut after = None;
+        loop {
+            let ids = self.missing_details(after.as_ref(), BATCH_OBJECTS)?;
+            let mut batch = Vec::with_capacity(ids.len());
+            let mut end = Ok(());
+            for &id in &ids {
+                if progress(FillProgress { objects: report.filled + report.failed, next: id }).is_break() {
+                    end = Err(CatalogError::Stopped);
+                    break;
+                }
+                match read(store, id, &mut codec) {
+                    Ok(found) => {
+                        report.filled += 1;
+                        batch.push(found);
+                    }
+                    Err(error) if is_about_the_object(&error) => {
+                        report.failed += 1;
+                        if report.problems.len() < PROBLEMS_MAX {
+                            report.problems.push(format!("{}: {error}", text_of(&id)));
+                        }
+                    }
+                    Err(error) => {
+                        end = Err(error.into());
+                        break;
+                    }
+                }
+            }
+            for synch in batch.iter().flat_map(|found| &found.synchs) {
+                report.synchs += 1;
+                report.synchs_without_text += u64::from(synch.text.is_empty());
+            }
+            self.record(&batch)?;
+            end?;
+            after = ids.last().copied();
+            if after.is_none() {
+                self.sync()?;
+                return Ok(report);
+            }
+        }
+    }
+
+    fn record(&self, batch: &[Found]) -> Result<(), CatalogError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.update(|transaction| {
+            let mut objects = transaction.open_table(OBJECTS)?;
+            let mut synchs = transaction.open_table(SYNCHS)?;
+            for found in batch {
+                insert_object(&mut objects, &found.id, found.len_bytes, Some(found.details))?;
+                for synch in &found.synchs {
+                    insert_synch(&mut synchs, synch)?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Whether a failure is one of the object, and not of the store.
+fn is_about_the_object(error: &ObjectError) -> bool {
+    match error {
+        ObjectError::Store(error) => matches!(
+            error.kind,
+            StoreErrorKind::NotFound | StoreErrorKind::Corrupt(_) | StoreErrorKind::OutOfRange
+        ),
+        ObjectError::OutOfMemory => false,
+        _ => true,
+    }
+}
+
+fn text_of(id: &ObjectId) -> String {
+    id.name().map_or_else(|_| format!("{id:?}"), |name| name.to_string())
+}
+
+fn read(store: &dyn Store, id: ObjectId, codec: &mut Decompressor) -> Result<Found, ObjectError> {
+    let name = id.name().map_err(|_| ObjectError::Spec("name"))?;
+    let source = StoredObject::open(store, &name)?;
+    let len_bytes = crate::archive::object::RangedRead::len_bytes(&source)?;
+    let (header, units) = read_front(&source, codec)?;
+    if header.id != id {
+        let kind = StoreErrorKind::Corrupt("another object stands under this name");
+        return Err(StoreError::new(store.label(), "read", kind).of(&name).into());
+    }
+    let entries = SegmentEntries::new(units);
+    if !is_inside(&entries, &id) {
+        let kind = StoreErrorKind::Corrupt("its records do not lie in it");
+        return Err(StoreError::new(store.label(), "read", kind).of(&name).into());
+    }
+    let mut times = entries.records().map(|(line, _)| line.time_ns());
+    let records_ns = times.next().map(|first_ns| (first_ns, times.next_back().unwrap_or(first_ns)));
+    let mut synchs = Vec::new();
+    for event in events(&entries) {
+        // A store that is not available is an error; a text that is damaged is a synch without text.
+        let text = match event.read(&source, codec) {
+            Ok(text) => text,
+            Err(error) if is_about_the_object(&error) => None,
+            Err(error) => return Err(error),
+        };
+        synchs.push(SynchRow { lsn: event.lsn, time_ns: event.time_ns, text: text.unwrap_or_default() });
+    }
+    let details = ObjectDetails { opened_ns: header.opened_ns, sealed_ns: header.sealed_ns, records_ns };
+    Ok(Found { id, len_bytes, details, synchs })
+}
+
+/// Whether every record lies in the object and has as many data blocks as it says.
+fn is_inside(entries: &SegmentEntries, id: &ObjectId) -> bool {
+    entries.records().all(|(line, entries)| {
+        let end = line.lsn().0.checked_add(1 + line.data_blocks());
+        line.lsn() >= id.from_lsn
+            && end.is_some_and(|end| end <= id.to_lsn.0)
+            && entries.iter().filter(|entry| entry.has_data()).count() as u64 == line.data_blocks()
+    })
+}
+
+/// A synch event: where it is, and where the blocks of its text are.
+struct Event {
+    lsn: Lsn,
+    time_ns: u64,
+    text_bytes: u64,
+    /// For each copy, the position and CRC32C of each chunk; empty when the event began before the object.
+    copies: [Vec<(Lsn, u32)>; EventHead::COPIES as usize],
+}
+
+/// The synch events that end among the entries.
+fn events(entries: &SegmentEntries) -> Vec<Event> {
+    let mut found = Vec::new();
+    let mut copies: [Vec<(Lsn, u32)>; EventHead::COPIES as usize] = Default::default();
+    let placed = entries.records().flat_map(|(line, entries)| SegmentEntries::placed(line, entries));
+    for PlacedEntry { entry, lsn, time_ns } in placed {
+        if entry.kind() != Some(EntryKind::Event) {
+            continue;
+        }
+        let head = EventHead::decode(entry.block().0);
+        if head.copy == 0 && head.chunk == 0 {
+            // What came before was never finished.
+            copies = Default::default();
+        }
+        if let Some(copy) = copies.get_mut(usize::from(head.copy)) {
+            // A chunk out of its order belongs to an event whose beginning is not here.
+            if copy.len() == head.chunk as usize {
+                copy.push((lsn, entry.crc()));
+            }
+        }
+        if entry.is_last() {
+            let copies = std::mem::take(&mut copies);
+            if head.kind == Some(EventKind::Synch) {
+                found.push(Event { lsn, time_ns, text_bytes: entry.value(), copies });
+            }
+        }
+    }
+    found
+}
+
+impl Event {
+    /// The text, each chunk from whichever copy is whole; `None` when neither is.
+    fn read(
+        &self,
+        source: &StoredObject<'_>,
+        codec: &mut Decompressor,
+    ) -> Result<Option<Vec<u8>>, ObjectError> {
+        let chunks = self.text_bytes.div_ceil(BLOCK_BYTES as u64);
+        if chunks == 0 || self.copies.iter().all(|copy| (copy.len() as u64) < chunks) {
+            return Ok(None);
+        }
+        let reader = ObjectReader::open(source)?;
+        let mut text = Vec::with_capacity(chunks as usize * BLOCK_BYTES);
+        for chunk in 0..chunks as usize {
+            let mut whole = None;
+            for &(lsn, crc) in self.copies.iter().filter_map(|copy| copy.get(chunk)) {
+                let mut block = [0; BLOCK_BYTES];
+                match reader.read_block(lsn, &mut block, codec) {
+                    Ok(()) if crc32c(&block) == crc => {
+                        whole = Some(block);
+                        break;
+                    }
+                    Ok(()) => {}
+                    Err(error) if is_about_the_object(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            match whole {
+                Some(block) => text.extend_from_slice(&block),
+                None => return Ok(None),
+            }
+        }
+        text.truncate(self.text_bytes as usize);
+        Ok(Some(text))
+    }
+}

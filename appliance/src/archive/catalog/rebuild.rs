@@ -1,0 +1,113 @@
+//! Making the catalog agree with the store: by names alone, page by page.
+
+use std::collections::HashSet;
+use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+
+use super::rows::{OBJECTS, ObjectKey, insert_object, key_of};
+use super::{ArchiveCatalog, CatalogError};
+use crate::archive::object::{ObjectId, pool_prefix};
+use crate::archive::store::Store;
+
+/// Objects of one page of the list, and of one transaction.
+const PAGE_OBJECTS: usize = 1000;
+
+/// How far a rebuild has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RebuildProgress {
+    /// Objects found in the store so far.
+    pub objects: u64,
+    /// The newest of them.
+    pub newest: ObjectId,
+}
+
+/// What a rebuild found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RebuildReport {
+    /// Objects in the store.
+    pub objects: u64,
+    /// Their bytes.
+    pub len_bytes: u64,
+    /// Objects that the catalog listed and the store does not have.
+    pub gone: u64,
+    /// Names among the pool's that are none of an object's: left alone.
+    pub foreign: u64,
+}
+
+impl ArchiveCatalog {
+    /// Lists the store and makes the catalog agree with it; what is known of objects that are there is kept. Synchs and gaps stay as they are. `progress` is called for each page and may end it.
+    ///
+    /// Nobody else can change the catalog meanwhile: objects that are archived while this runs are recorded after it.
+    ///
+    /// # Errors
+    /// The store's, the file's, or [`CatalogError::Stopped`]; the catalog must be rebuilt then as before.
+    pub fn rebuild(
+        &mut self,
+        store: &dyn Store,
+        progress: &mut dyn FnMut(RebuildProgress) -> ControlFlow<()>,
+    ) -> Result<RebuildReport, CatalogError> {
+        self.complete.store(false, Ordering::Relaxed);
+        self.unmark()?;
+        let prefix = pool_prefix(self.pool);
+        let mut report = RebuildReport::default();
+        let mut after = None;
+        let mut passed: Option<ObjectKey> = None;
+        loop {
+            let page = store.list(&prefix, after.as_ref(), PAGE_OBJECTS)?;
+            let mut objects: Vec<(ObjectId, u64)> = Vec::with_capacity(page.objects.len());
+            for stat in &page.objects {
+                match ObjectId::parse(stat.name.as_str()) {
+                    Ok(id) if id.pool == self.pool => objects.push((id, stat.len_bytes)),
+                    _ => report.foreign += 1,
+                }
+            }
+            // Objects of the catalog up to the page's last one, or to its own last one, are those of the page or they are gone.
+            let last = objects.last().map(|(id, _)| key_of(id));
+            if last.is_some() || !page.more {
+                report.gone += self.agree(passed, last.filter(|_| page.more), &objects)?;
+                passed = last.or(passed);
+            }
+            report.objects += objects.len() as u64;
+            report.len_bytes += objects.iter().map(|(_, len_bytes)| len_bytes).sum::<u64>();
+            if let Some(&(newest, _)) = objects.last() {
+                let now = RebuildProgress { objects: report.objects, newest };
+                if progress(now).is_break() {
+                    return Err(CatalogError::Stopped);
+                }
+            }
+            match page.objects.into_iter().next_back() {
+                Some(last) if page.more => after = Some(last.name),
+                _ => break,
+            }
+        }
+        self.complete.store(true, Ordering::Relaxed);
+        self.sync()?;
+        Ok(report)
+    }
+
+    /// Makes the catalog hold exactly `objects` behind `passed` and up to `last`; returns how many were too many.
+    fn agree(
+        &self,
+        passed: Option<ObjectKey>,
+        last: Option<ObjectKey>,
+        objects: &[(ObjectId, u64)],
+    ) -> Result<u64, CatalogError> {
+        let there: HashSet<ObjectKey> = objects.iter().map(|(id, _)| key_of(id)).collect();
+        let from = passed.map_or(Unbounded, Excluded);
+        let to = last.map_or(Unbounded, Included);
+        self.update(|transaction| {
+            let mut table = transaction.open_table(OBJECTS)?;
+            let mut gone = 0;
+            table.retain_in::<ObjectKey, _>((from, to), |key, _| {
+                let stays = there.contains(&key);
+                gone += u64::from(!stays);
+                stays
+            })?;
+            for (id, len_bytes) in objects {
+                insert_object(&mut table, id, *len_bytes, None)?;
+            }
+            Ok(gone)
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! The tables and their rows.
+
+use redb::{ReadableTable, Table, TableDefinition};
+use uuid::Uuid;
+
+use crate::archive::object::ObjectId;
+use crate::log::reader::LsnRange;
+use crate::log::types::{Lsn, SegmentSeq};
+
+/// The version of the tables. Another one is not read: the catalog is rebuilt.
+pub(super) const VERSION: &str = "1";
+/// The mark: `yes` in a file that has everything.
+pub(super) const COMPLETE: &str = "complete";
+
+/// Epoch, sequence, first LSN, LSN behind the last, whole: sorts as the names do.
+pub(super) type ObjectKey = (u32, u64, u64, u64, bool);
+/// Times of opening and sealing, and those of the first and the last record if there is one.
+type DetailsValue = (u64, u64, Option<(u64, u64)>);
+/// Bytes, and the details.
+pub(super) type ObjectValue = (u64, Option<DetailsValue>);
+
+pub(super) const OBJECTS: TableDefinition<'_, ObjectKey, ObjectValue> = TableDefinition::new("objects");
+pub(super) const SYNCHS: TableDefinition<'_, u64, (u64, &[u8])> = TableDefinition::new("synchs");
+pub(super) const GAPS: TableDefinition<'_, u64, (u64, u64, &str)> = TableDefinition::new("gaps");
+pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
+
+/// What the front of an object tells. Times in ns since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectDetails {
+    /// When the segment was opened.
+    pub opened_ns: u64,
+    /// When the stretch was sealed.
+    pub sealed_ns: u64,
+    /// Times of the first and of the last record; `None` when there is none.
+    pub records_ns: Option<(u64, u64)>,
+}
+
+/// An object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectRow {
+    /// Which one.
+    pub id: ObjectId,
+    /// Its bytes.
+    pub len_bytes: u64,
+    /// What its front tells, once it was read.
+    pub details: Option<ObjectDetails>,
+}
+
+/// A synch event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SynchRow {
+    /// Its position.
+    pub lsn: Lsn,
+    /// When, ns since the Unix epoch.
+    pub time_ns: u64,
+    /// Its text, JSON as it stands in the log; empty when it could not be read.
+    pub text: Vec<u8>,
+}
+
+/// A stretch of the log that is not in the archive and never will be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GapRow {
+    /// The stretch.
+    pub range: LsnRange,
+    /// When it was found, ns since the Unix epoch.
+    pub time_ns: u64,
+    /// Why, in words for the operator.
+    pub reason: String,
+}
+
+pub(super) fn key_of(id: &ObjectId) -> ObjectKey {
+    (id.epoch, id.sequence.0, id.from_lsn.0, id.to_lsn.0, id.whole)
+}
+
+pub(super) fn id_of(pool: Uuid, (epoch, sequence, from, to, whole): ObjectKey) -> ObjectId {
+    ObjectId { pool, epoch, sequence: SegmentSeq(sequence), from_lsn: Lsn(from), to_lsn: Lsn(to), whole }
+}
+
+pub(super) fn value_of(len_bytes: u64, details: Option<ObjectDetails>) -> ObjectValue {
+    (len_bytes, details.map(|details| (details.opened_ns, details.sealed_ns, details.records_ns)))
+}
+
+pub(super) fn row_of(id: ObjectId, (len_bytes, details): ObjectValue) -> ObjectRow {
+    let details =
+        details.map(|(opened_ns, sealed_ns, records_ns)| ObjectDetails { opened_ns, sealed_ns, records_ns });
+    ObjectRow { id, len_bytes, details }
+}
+
+/// Puts an object in; what is known of its details already stays when none come with it.
+pub(super) fn insert_object(
+    objects: &mut Table<'_, ObjectKey, ObjectValue>,
+    id: &ObjectId,
+    len_bytes: u64,
+    details: Option<ObjectDetails>,
+) -> Result<(), redb::Error> {
+    let mut value = value_of(len_bytes, details);
+    if value.1.is_none() {
+        let known = objects.get(key_of(id))?.map(|known| known.value());
+        value.1 = known.filter(|known| known.0 == len_bytes).and_then(|known| known.1);
+    }
+    objects.insert(key_of(id), value)?;
+    Ok(())
+}
+
+/// Puts a synch in, unless it has no text and a text is known.
+pub(super) fn insert_synch(
+    synchs: &mut Table<'_, u64, (u64, &'static [u8])>,
+    synch: &SynchRow,
+) -> Result<(), redb::Error> {
+    if synch.text.is_empty() && synchs.get(synch.lsn.0)?.is_some() {
+        return Ok(());
+    }
+    synchs.insert(synch.lsn.0, (synch.time_ns, synch.text.as_slice()))?;
+    Ok(())
+}

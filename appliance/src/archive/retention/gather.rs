@@ -1,0 +1,196 @@
+//! Which segments hold points that are kept for their own sake, and so keep their window.
+
+use std::collections::HashMap;
+
+use super::{ArchiveView, ArchivedSegment, Cause, Generation, KeepRule, KeepRules, TimeRange, Until};
+use crate::log::types::{ImageId, Lsn, SegmentSeq};
+
+/// A segment that holds a kept point.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Endpoint {
+    /// The segment.
+    pub(super) sequence: SegmentSeq,
+    /// What keeps the point.
+    pub(super) cause: Cause,
+    /// Until when.
+    pub(super) until: Until,
+}
+
+/// A segment whose times are known, with what decides about boundaries: the newest time before the next such segment's first.
+#[derive(Clone, Copy)]
+pub(super) struct Timed {
+    times: TimeRange,
+    /// The newest time at which this segment holds the newest point; `None` when the next one begins at the same time.
+    newest_ns: Option<u64>,
+}
+
+/// Until when a rule keeps some point of a segment; `None` when it keeps none. Rules of synchs keep none by this.
+pub(super) fn segment_until(rule: &KeepRule, timed: Timed, now_ns: u64) -> Option<Until> {
+    match rule {
+        KeepRule::EveryWrite(keep) => Until::of(keep.until_ns(timed.times.last_ns), now_ns),
+        KeepRule::Every { step, keep } => {
+            let boundary_ns = step.boundary_before(timed.newest_ns?)?;
+            if boundary_ns < timed.times.first_ns {
+                return None;
+            }
+            Until::of(keep.until_ns(boundary_ns), now_ns)
+        }
+        KeepRule::Synch { .. } => None,
+    }
+}
+
+/// The times of the segment at `index`, when they are known. Cost: segments behind it whose times are not known.
+pub(super) fn timed(segments: &[ArchivedSegment], index: usize, now_ns: u64) -> Option<Timed> {
+    let times = segments.get(index)?.times?;
+    let next = segments[index + 1..].iter().find_map(|segment| segment.times);
+    Some(Timed {
+        times,
+        newest_ns: match next {
+            Some(next) => next.first_ns.checked_sub(1),
+            None => Some(now_ns.max(times.last_ns)),
+        },
+    })
+}
+
+/// All endpoints, in the order of their segments. A segment that several rules keep stands there once, with the latest end among them.
+pub(super) fn endpoints(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>) -> Vec<Endpoint> {
+    let mut endpoints = Vec::new();
+    by_segment(rules, now_ns, view.segments, &mut endpoints);
+    by_synch(rules, now_ns, view, &mut endpoints);
+    for (index, snapshot) in view.snapshots.iter().enumerate() {
+        let sequence = view.sequence_of(snapshot.lsn);
+        endpoints.push(Endpoint { sequence, cause: Cause::Snapshot(index as u32), until: Until::Held });
+    }
+    endpoints.sort_by_key(|endpoint| endpoint.sequence);
+    let bases = bases(view, &endpoints);
+    endpoints.extend(bases);
+    endpoints.sort_by_key(|endpoint| endpoint.sequence);
+    endpoints
+}
+
+fn by_segment(rules: &KeepRules, now_ns: u64, segments: &[ArchivedSegment], endpoints: &mut Vec<Endpoint>) {
+    let mut next_first_ns = None;
+    for segment in segments.iter().rev() {
+        let sequence = segment.sequence;
+        let Some(times) = segment.times else {
+            endpoints.push(Endpoint { sequence, cause: Cause::TimesUnknown, until: Until::Held });
+            continue;
+        };
+        if next_first_ns.is_none() {
+            endpoints.push(Endpoint { sequence, cause: Cause::Newest, until: Until::Held });
+        }
+        let newest_ns = match next_first_ns {
+            Some(next_ns) => u64::checked_sub(next_ns, 1),
+            None => Some(now_ns.max(times.last_ns)),
+        };
+        next_first_ns = Some(times.first_ns);
+        let timed = Timed { times, newest_ns };
+        let mut best: Option<Endpoint> = None;
+        for (number, rule) in rules.rules().iter().enumerate() {
+            let Some(until) = segment_until(rule, timed, now_ns) else { continue };
+            if best.is_none_or(|best| until > best.until) {
+                best = Some(Endpoint { sequence, cause: Cause::Rule(number as u32), until });
+            }
+        }
+        endpoints.extend(best);
+    }
+}
+
+fn by_synch(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>, endpoints: &mut Vec<Endpoint>) {
+    for (number, rule) in rules.rules().iter().enumerate() {
+        let KeepRule::Synch { label, keep } = rule else { continue };
+        for synch in view.synchs {
+            let Some(until) = Until::of(keep.until_ns(synch.time_ns), now_ns) else { continue };
+            if label.as_ref().is_none_or(|label| label.matches(&synch.label)) {
+                let sequence = view.sequence_of(synch.lsn);
+                endpoints.push(Endpoint { sequence, cause: Cause::Rule(number as u32), until });
+            }
+        }
+    }
+}
+
+/// The points of parents that images need: those that live now, and those that lived in a segment with a kept point. `endpoints` are in the order of their segments.
+fn bases(view: &ArchiveView<'_>, endpoints: &[Endpoint]) -> Vec<Endpoint> {
+    let by_image: HashMap<ImageId, usize> =
+        view.generations.iter().enumerate().map(|(index, generation)| (generation.image, index)).collect();
+    let latest = Latest::new(endpoints);
+    let mut roots: Vec<(Until, usize)> = Vec::new();
+    for (index, generation) in view.generations.iter().enumerate() {
+        let first = view.sequence_of(generation.born_lsn);
+        let until = match generation.gone_lsn {
+            None => Some(Until::Held),
+            Some(gone) if gone > generation.born_lsn => {
+                let last = view.sequence_of(Lsn(gone.0 - 1));
+                let from = endpoints.partition_point(|endpoint| endpoint.sequence < first);
+                let to = endpoints.partition_point(|endpoint| endpoint.sequence <= last);
+                latest.of(from, to)
+            }
+            Some(_) => None,
+        };
+        roots.extend(until.map(|until| (until, index)));
+    }
+    // The latest first: then what an image is found needed for at first is what it is needed for longest.
+    roots.sort_by_key(|&(until, _)| std::cmp::Reverse(until));
+    let mut needed = vec![false; view.generations.len()];
+    let mut bases = Vec::new();
+    for (until, root) in roots {
+        let mut next = Some(root);
+        while let Some(index) = next.filter(|&index| !needed[index]) {
+            needed[index] = true;
+            let generation = &view.generations[index];
+            let sequence = view.sequence_of(generation.parent_lsn);
+            bases.push(Endpoint { sequence, cause: Cause::Base(generation.image), until });
+            next = parent(view.generations, &by_image, generation);
+        }
+    }
+    bases
+}
+
+/// The generation of an image's parent, if the parent needed a parent itself at the point from which the image was made.
+pub(super) fn parent(
+    generations: &[Generation],
+    by_image: &HashMap<ImageId, usize>,
+    generation: &Generation,
+) -> Option<usize> {
+    let &index = by_image.get(&generation.parent_image)?;
+    generations[index].gone_lsn.is_none_or(|gone| gone > generation.parent_lsn).then_some(index)
+}
+
+/// Answers which end is the latest among consecutive endpoints: a tree of maxima.
+struct Latest {
+    len: usize,
+    tree: Vec<Option<Until>>,
+}
+
+impl Latest {
+    fn new(endpoints: &[Endpoint]) -> Self {
+        let len = endpoints.len();
+        let mut tree = vec![None; 2 * len];
+        for (leaf, endpoint) in tree[len..].iter_mut().zip(endpoints) {
+            *leaf = Some(endpoint.until);
+        }
+        for node in (1..len).rev() {
+            tree[node] = tree[2 * node].max(tree[2 * node + 1]);
+        }
+        Latest { len, tree }
+    }
+
+    /// The latest end of the endpoints `from..to`.
+    fn of(&self, from: usize, to: usize) -> Option<Until> {
+        let (mut low, mut high) = (from + self.len, to + self.len);
+        let mut latest = None;
+        while low < high {
+            if low % 2 == 1 {
+                latest = latest.max(self.tree[low]);
+                low += 1;
+            }
+            if high % 2 == 1 {
+                high -= 1;
+                latest = latest.max(self.tree[high]);
+            }
+            low /= 2;
+            high /= 2;
+        }
+        latest
+    }
+}

@@ -1,0 +1,185 @@
+//! Retention: which segments of the archive are kept, which may go, and why. Pure: the caller brings all that is known, and the time.
+//!
+//! - [`KeepRules`] is what an operator wants kept, as text; no rules keep everything.
+//! - [`plan`] says of each archived segment whether it is kept, and for what.
+//! - [`explain`] says of one point whether it can be restored, what it needs, what keeps it and until when.
+//!
+//! **The rule behind it** (DESIGN section 7): a point at LSN P needs the W+1 segments that end at P, and for each image that came from a point of a parent
+//! and still needs it, the W+1 segments that end there, and so on. Retention works on whole segments: what one point of a segment needs, all points of it have. So the
+//! answer is never finer than a segment, and what is kept is kept a little longer than the rules ask, never shorter.
+//!
+//! **Always kept**, whatever the rules say:
+//! - snapshots, and the points from which images that live now were made;
+//! - the newest archived point, because the pool is rebuilt from it when its primary device is lost;
+//! - segments whose times are not known yet, as if every rule kept all their points;
+//! - segments of the primary's working set.
+//!
+//! **Times.** Times never fall along the log: its writer guarantees that, even when the wall clock steps back. So points in the order of their LSNs
+//! are in the order of their times, and `every` looks for boundaries between the first times of neighbours. `now_ns` is compared only with ends of retention: a clock that
+//! is behind the log keeps more, never less. A clock that is wrongly ahead lets points go; the caller passes a time that it trusts.
+//!
+//! **Invariants** (the tests hold them): with the same input, a later `now_ns` never brings back what could go, and one more rule never lets go of more
+//! (except the first one, before which everything is kept).
+//!
+//! **Cost** of a plan: rules times segments, plus points and images with a sort each, in time; memory in proportion to segments, points and images. The answer is runs of
+//! segments, not a set of each. An explanation costs the same.
+
+mod explain;
+mod gather;
+mod plan;
+mod rules;
+mod span;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::log::reader::LsnRange;
+use crate::log::types::{ImageId, Lsn, SegmentSeq};
+
+pub use explain::{Explanation, Retention, explain};
+pub use plan::{Cause, Plan, PlanRun, Verdict, plan};
+pub use rules::{KEEP_RULES_MAX, KeepError, KeepRule, KeepRules, LabelGlob};
+pub use span::{Keep, Span, SpanUnit};
+
+/// The times of a segment's records, ns since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeRange {
+    /// Of the first record.
+    pub first_ns: u64,
+    /// Of the last record.
+    pub last_ns: u64,
+}
+
+/// A segment in the archive, whole or in part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchivedSegment {
+    /// The segment.
+    pub sequence: SegmentSeq,
+    /// The LSN behind the last block of it that is archived without a hole from its first block on.
+    pub archived_to: Lsn,
+    /// Whether the whole segment is archived, and not only increments of it so far.
+    pub whole: bool,
+    /// The times of its records; `None` when they are not known yet.
+    pub times: Option<TimeRange>,
+}
+
+/// A synch event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SynchPoint {
+    /// Its position.
+    pub lsn: Lsn,
+    /// When, ns since the Unix epoch.
+    pub time_ns: u64,
+    /// Its label.
+    pub label: String,
+    /// Its number.
+    pub id: u64,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotPoint {
+    /// Its position.
+    pub lsn: Lsn,
+    /// Its name.
+    pub name: String,
+}
+
+/// An image that was made from a point of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation {
+    /// The image.
+    pub image: ImageId,
+    /// The image that it was made from.
+    pub parent_image: ImageId,
+    /// The point of the parent.
+    pub parent_lsn: Lsn,
+    /// The LSN at which it was made.
+    pub born_lsn: Lsn,
+    /// From this LSN on it does not need its parent: it was deleted, or all that it inherited is its own in every later point's window. `None` as long as it does.
+    pub gone_lsn: Option<Lsn>,
+}
+
+/// What is known of an archive.
+#[derive(Clone, Copy)]
+pub struct ArchiveView<'a> {
+    /// Size of the pool's segments, in blocks.
+    pub segment_blocks: u64,
+    /// What is archived, in the order of the log, each segment once.
+    pub segments: &'a [ArchivedSegment],
+    /// All synchs, in any order; that of the log is the fastest.
+    pub synchs: &'a [SynchPoint],
+    /// The snapshots that exist, in any order.
+    pub snapshots: &'a [SnapshotPoint],
+    /// All images with a parent, also those that are gone while points at which they lived may be kept; in any order, each image once.
+    pub generations: &'a [Generation],
+    /// Stretches of the log that were never archived, or whose archive is lost.
+    pub gaps: &'a [LsnRange],
+    /// The oldest segment that is still in the primary's working set: it and all newer ones are never expirable.
+    pub never_before: SegmentSeq,
+    /// The length of the working set that was in force at a segment (W).
+    pub working_set: &'a dyn Fn(SegmentSeq) -> u64,
+}
+
+/// Consecutive segments, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentRange {
+    /// The first one.
+    pub first: SegmentSeq,
+    /// The last one.
+    pub last: SegmentSeq,
+}
+
+/// Until when something is kept. Later ones are greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// Until this time, ns since the Unix epoch.
+    Time(u64),
+    /// As long as what keeps it exists: a snapshot, an image, the working set, the lack of anything newer.
+    Held,
+    /// For ever.
+    Forever,
+}
+
+impl ArchiveView<'_> {
+    fn sequence_of(&self, lsn: Lsn) -> SegmentSeq {
+        SegmentSeq(lsn.0 / self.segment_blocks.max(1))
+    }
+
+    /// The segments that a point in `sequence` needs.
+    fn window(&self, sequence: SegmentSeq) -> SegmentRange {
+        let working_set = (self.working_set)(sequence);
+        SegmentRange { first: SegmentSeq(sequence.0.saturating_sub(working_set)), last: sequence }
+    }
+}
+
+impl Until {
+    /// Until when a retention lasts that ends at `end_ns`, or never; `None` when it is over.
+    fn of(end_ns: Option<u64>, now_ns: u64) -> Option<Self> {
+        match end_ns {
+            None => Some(Until::Forever),
+            Some(end_ns) => (end_ns > now_ns).then_some(Until::Time(end_ns)),
+        }
+    }
+}
+
+impl fmt::Display for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Until::Time(time_ns) => write!(f, "until {}", span::time_text(*time_ns)),
+            Until::Held => f.write_str("as long as that is so"),
+            Until::Forever => f.write_str("for ever"),
+        }
+    }
+}
+
+impl fmt::Display for SegmentRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last { self.first.fmt(f) } else { write!(f, "{} to {}", self.first, self.last) }
+    }
+}

@@ -1,0 +1,109 @@
+//! The plan: what is kept and what may go.
+
+use serde::{Deserialize, Serialize};
+
+use super::gather::endpoints;
+use super::{ArchiveView, KeepRules, SegmentRange};
+use crate::log::types::{ImageId, SegmentSeq};
+
+/// Why a segment is kept. Where there are several causes, it is the one that reaches farthest back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// There are no rules.
+    Everything,
+    /// A rule keeps a point that needs it; counted from 0.
+    Rule(u32),
+    /// A snapshot needs it; its index in the view.
+    Snapshot(u32),
+    /// An image was made from a point that needs it.
+    Base(ImageId),
+    /// The newest archived point needs it.
+    Newest,
+    /// The times of a segment that needs it are not known yet.
+    TimesUnknown,
+    /// It is in the primary's working set.
+    WorkingSet,
+}
+
+/// What becomes of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It stays.
+    Kept(Cause),
+    /// Nothing that is kept needs it.
+    Expirable,
+}
+
+/// Consecutive archived segments with the same verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanRun {
+    /// The segments; all of them are archived.
+    pub segments: SegmentRange,
+    /// What becomes of them.
+    pub verdict: Verdict,
+}
+
+/// What becomes of each segment of an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Plan {
+    runs: Vec<PlanRun>,
+}
+
+impl Plan {
+    /// The runs, in the order of the log.
+    pub fn runs(&self) -> &[PlanRun] {
+        &self.runs
+    }
+
+    /// What becomes of a segment; `None` when it is not archived.
+    pub fn verdict(&self, sequence: SegmentSeq) -> Option<Verdict> {
+        let index = self.runs.partition_point(|run| run.segments.last < sequence);
+        self.runs.get(index).filter(|run| run.segments.first <= sequence).map(|run| run.verdict)
+    }
+
+    /// The segments that nothing needs, in the order of the log. Delete the oldest first: then a crash in between leaves no hole.
+    pub fn expirable(&self) -> impl Iterator<Item = SegmentRange> {
+        self.runs.iter().filter(|run| run.verdict == Verdict::Expirable).map(|run| run.segments)
+    }
+
+    /// Puts a segment in front; they come newest first and are turned round at the end.
+    fn push_older(&mut self, sequence: SegmentSeq, verdict: Verdict) {
+        match self.runs.last_mut() {
+            Some(run) if run.verdict == verdict && sequence.next() == run.segments.first => {
+                run.segments.first = sequence;
+            }
+            _ => {
+                let segments = SegmentRange { first: sequence, last: sequence };
+                self.runs.push(PlanRun { segments, verdict });
+            }
+        }
+    }
+}
+
+/// Says of each archived segment whether it is kept. See the module's documentation for what is always kept, and for the cost.
+pub fn plan(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let mut endpoints = if rules.keep_everything() { Vec::new() } else { endpoints(rules, now_ns, view) };
+    // From the newest segment back: one number says how far the windows of all points seen so far reach.
+    let mut reach: Option<(SegmentSeq, Cause)> = None;
+    for segment in view.segments.iter().rev() {
+        let sequence = segment.sequence;
+        while let Some(endpoint) = endpoints.pop_if(|endpoint| endpoint.sequence >= sequence) {
+            let first = view.window(endpoint.sequence).first;
+            if reach.is_none_or(|(reached, _)| first < reached) {
+                reach = Some((first, endpoint.cause));
+            }
+        }
+        let verdict = match reach {
+            _ if rules.keep_everything() => Verdict::Kept(Cause::Everything),
+            Some((reached, cause)) if reached <= sequence => Verdict::Kept(cause),
+            _ if sequence >= view.never_before => Verdict::Kept(Cause::WorkingSet),
+            _ => Verdict::Expirable,
+        };
+        plan.push_older(sequence, verdict);
+    }
+    plan.runs.reverse();
+    plan
+}
