@@ -115,7 +115,7 @@ struct ReaderSlot {
 /// An [`ArchiveService`] with threads. It belongs to one reactor.
 pub struct ThreadedArchive {
     shared: Arc<Shared>,
-    stop: StopFlag,
+    pub(super) stop: StopFlag,
     jobs: Producer<ArchiveJob>,
     archived: Consumer<Stamped>,
     archivist: Option<JoinHandle<()>>,
