@@ -89,7 +89,7 @@ fn the_least_recently_used_goes_first() {
     for _ in 0..20_000 {
         let start = noise(&mut state) % 60 * 16;
         let at = model.iter().position(|&(held, _)| held == start);
-        if noise(&mut state) % 2 == 0 {
+        if noise(&mut state).is_multiple_of(2) {
             let len_blocks = 1 + noise(&mut state) as usize % 16;
             cache.insert(one, blocks(one.from_lsn.plus(start), len_blocks));
             if let Some(at) = at {

@@ -50,7 +50,7 @@ fn stretch(sequence: u64, segment_blocks: u64, from: u64, to: u64) -> Stretch {
     while lsn.0 < first + to {
         let room = (first + to - lsn.0 - 1).min(8);
         // Not many without data: a segment's trailer has room for few.
-        let is_trim = room == 0 || noise(&mut state) % 16 == 0;
+        let is_trim = room == 0 || noise(&mut state).is_multiple_of(16);
         let data_blocks = if room == 0 { 0 } else { 1 + noise(&mut state) % room };
         let mut entries = Vec::new();
         if is_trim {

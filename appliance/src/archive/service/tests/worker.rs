@@ -300,7 +300,7 @@ fn a_source_that_fails_or_miscounts_is_named() {
     for (content, words) in [
         (content[..99 * BLOCK_BYTES].to_vec(), "99 blocks"),
         ([content, &content[..BLOCK_BYTES]].concat(), "101 blocks"),
-        (content[..99 * BLOCK_BYTES + 1].to_vec(), "not whole blocks"),
+        (content[..=99 * BLOCK_BYTES].to_vec(), "not whole blocks"),
     ] {
         let mut source = SliceSource { content, piece_blocks: 16 };
         let error = run(&stretch, &mut source, &*store, &options).unwrap_err();
