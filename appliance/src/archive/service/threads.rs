@@ -115,7 +115,7 @@ struct ReaderSlot {
 /// An [`ArchiveService`] with threads. It belongs to one reactor.
 pub struct ThreadedArchive {
     shared: Arc<Shared>,
-    stop: StopFlag,
+    pub(super) stop: StopFlag,
     jobs: Producer<ArchiveJob>,
     archived: Consumer<Stamped>,
     archivist: Option<JoinHandle<()>>,
@@ -260,7 +260,9 @@ impl Drop for ThreadedArchive {
     fn drop(&mut self) {
         self.stop.set();
         let threads: Vec<_> = self.archivist.take().into_iter().chain(self.readers.drain(..)).collect();
-        threads.iter().for_each(|thread| thread.thread().unpark());
+        for thread in &threads {
+            thread.thread().unpark();
+        }
         for thread in threads {
             // One that panicked is gone too.
             let _ = thread.join();

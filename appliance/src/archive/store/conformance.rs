@@ -373,3 +373,22 @@ impl Fixture for Device {
 fn the_device_store_conforms() {
     run(&Device(tempfile::tempdir().unwrap()));
 }
+
+struct Faultless(Directory);
+
+impl Fixture for Faultless {
+    type Opened = faulty::FaultyStore;
+
+    fn open(&self) -> Self::Opened {
+        faulty::FaultyStore::new(std::sync::Arc::new(self.0.open()), 0)
+    }
+
+    fn open_small(&self) -> Self::Opened {
+        faulty::FaultyStore::new(std::sync::Arc::new(self.0.open_small()), 0)
+    }
+}
+
+#[test]
+fn a_store_with_faults_conforms_while_there_are_none() {
+    run(&Faultless(Directory(tempfile::tempdir().unwrap())));
+}

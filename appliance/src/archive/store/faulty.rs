@@ -280,3 +280,86 @@ impl Store for FaultyStore {
         self.call(Call::Space, "space", None, || self.inner.space())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{DirectoryOptions, DirectoryStore, Reason};
+    use super::*;
+
+    const OFFLINE: StoreErrorKind = StoreErrorKind::Unavailable(Reason::Busy("injected"));
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn put(store: &dyn Store, text: &str) -> Result<ObjectStat, StoreErrorKind> {
+        store.put(&name(text), 8, &mut &b"12345678"[..]).map_err(|error| error.kind)
+    }
+
+    fn get(store: &dyn Store, text: &str) -> Result<Vec<u8>, StoreErrorKind> {
+        let mut bytes = Vec::new();
+        store.get(&name(text), &mut bytes).map(|_| bytes).map_err(|error| error.kind)
+    }
+
+    #[test]
+    fn each_fault_does_what_it_says() {
+        let root = tempfile::tempdir().unwrap();
+        let inner: Arc<dyn Store> =
+            Arc::new(DirectoryStore::open(root.path(), DirectoryOptions::default()).unwrap());
+        let store = FaultyStore::new(Arc::clone(&inner), 3);
+        store.add(Call::Write, When::Nth(1), Fault::Error(OFFLINE));
+        store.add(Call::Write, When::Nth(2), Fault::ErrorAfter(StoreErrorKind::NoSpace));
+        store.add(Call::Write, When::Nth(3), Fault::Short);
+        store.add(Call::Write, When::Nth(4), Fault::WrongByte);
+        assert_eq!(put(&store, "a"), Err(OFFLINE));
+        assert_eq!(put(&store, "a"), Err(StoreErrorKind::NoSpace));
+        assert_eq!(inner.space().unwrap().used_bytes, 0);
+        assert_eq!(put(&store, "a").unwrap().len_bytes, 4);
+        put(&store, "b").unwrap();
+        let wrong = get(&*inner, "b").unwrap();
+        assert_eq!(wrong.iter().zip(b"12345678").filter(|(is, was)| is != was).count(), 1);
+
+        store.add(Call::Commit, When::Nth(3), Fault::Error(OFFLINE));
+        store.add(Call::Commit, When::Nth(4), Fault::ErrorAfter(OFFLINE));
+        assert_eq!(put(&store, "c"), Err(OFFLINE));
+        assert!(inner.stat(&name("c")).is_err());
+        assert_eq!(put(&store, "c"), Err(OFFLINE));
+        assert_eq!(get(&store, "c").unwrap(), b"12345678");
+        assert_eq!(store.injected(), 6);
+
+        store.add(Call::Get, When::Always, Fault::WrongByte);
+        assert_ne!(get(&store, "c").unwrap(), b"12345678");
+        store.heal();
+        store.add(Call::Get, When::Always, Fault::Short);
+        store.add(Call::List, When::Always, Fault::Short);
+        store.add(Call::Delete, When::Always, Fault::ErrorAfter(OFFLINE));
+        store.add(Call::Space, When::Always, Fault::Error(OFFLINE));
+        assert!(matches!(get(&store, "c"), Err(StoreErrorKind::Corrupt(_))));
+        assert_eq!(store.list("", None, 10).unwrap().objects.len(), 2);
+        assert_eq!(store.delete(&name("c")).unwrap_err().kind, OFFLINE);
+        assert_eq!(inner.list("", None, 10).unwrap().objects.len(), 2);
+        assert_eq!(store.space().unwrap_err().kind, OFFLINE);
+        store.heal();
+        store.add(Call::Stat, When::Always, Fault::Short);
+        assert_eq!(store.stat(&name("a")).unwrap().len_bytes, 3);
+        assert_eq!(store.calls(Call::PutStart), 6);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_faults() {
+        let root = tempfile::tempdir().unwrap();
+        let inner: Arc<dyn Store> =
+            Arc::new(DirectoryStore::open(root.path(), DirectoryOptions::default()).unwrap());
+        put(&*inner, "a").unwrap();
+        let outcomes = |seed| {
+            let store = FaultyStore::new(Arc::clone(&inner), seed);
+            store.add(Call::Get, When::PerMille(300), Fault::WrongByte);
+            store.add(Call::Stat, When::PerMille(100), Fault::Error(OFFLINE));
+            (0..200).map(|_| get(&store, "a")).collect::<Vec<_>>()
+        };
+        assert_eq!(outcomes(1), outcomes(1));
+        assert_ne!(outcomes(1), outcomes(2));
+        let wrong = outcomes(1).iter().filter(|outcome| **outcome != Ok(b"12345678".to_vec())).count();
+        assert!((40..120).contains(&wrong), "{wrong}");
+    }
+}

@@ -1,0 +1,149 @@
+//! One request in each poll, in an order that a seed decides.
+
+use super::*;
+
+fn requests(stretches: &[Stretch]) -> Vec<Request> {
+    let mut requests: Vec<_> =
+        stretches.iter().map(|stretch| Request::Archive(stretch.job.clone())).collect();
+    for (index, stretch) in stretches.iter().enumerate() {
+        let id = stretch.job.id;
+        requests.push(Request::Entries { token: 200 + index as u64, id });
+        requests.push(Request::Blocks { token: 300 + index as u64, id, lsn: id.from_lsn.plus(9) });
+    }
+    requests
+}
+
+fn token(reply: &Reply) -> u64 {
+    match reply {
+        Reply::Archived { token, .. }
+        | Reply::Entries { token, .. }
+        | Reply::Blocks { token, .. }
+        | Reply::Deleted { token, .. } => *token,
+    }
+}
+
+/// Gives each job its stretch, by the job's device block.
+struct Many(Vec<Stretch>);
+
+impl BlockSource for Many {
+    fn read(
+        &mut self,
+        block: u64,
+        _len_blocks: u64,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), ObjectError>,
+    ) -> Result<(), SourceError> {
+        Ok(take(&self.0[block as usize].content)?)
+    }
+}
+
+fn stretches() -> Vec<Stretch> {
+    (0..3)
+        .map(|index| {
+            let mut stretch = stretch(index, 256, 0, 64);
+            stretch.job.device_block = index;
+            stretch
+        })
+        .collect()
+}
+
+fn service(store: Arc<dyn Store>, options: InlineOptions) -> InlineArchive {
+    InlineArchive::new(store, Box::new(Many(stretches())), options).unwrap()
+}
+
+/// Polls until nothing waits; each poll does one request.
+fn drain(service: &mut InlineArchive) -> Vec<Reply> {
+    let mut replies = Vec::new();
+    while service.waiting() > 0 {
+        assert_eq!(service.poll(&mut replies), 1);
+    }
+    assert_eq!(service.poll(&mut replies), 0);
+    replies
+}
+
+#[test]
+fn fetches_overtake_jobs_and_each_kind_keeps_its_order() {
+    let root = tempfile::tempdir().unwrap();
+    let mut archive = service(directory(root.path()), InlineOptions::default());
+    for request in requests(&stretches()) {
+        archive.submit(request).unwrap();
+    }
+    let replies = drain(&mut archive);
+    let tokens: Vec<_> = replies.iter().map(token).collect();
+    assert_eq!(tokens, [200, 300, 201, 301, 202, 302, 100, 101, 102]);
+    assert!(replies.iter().all(|reply| match reply {
+        Reply::Archived { result, .. } => result.is_ok(),
+        Reply::Entries { result, .. } => is_final(result.as_ref().unwrap_err()),
+        Reply::Blocks { result, .. } => is_final(result.as_ref().unwrap_err()),
+        Reply::Deleted { .. } => false,
+    }));
+    let stats = archive.stats();
+    assert_eq!((stats.objects, stats.content_bytes, stats.failures), (3, 3 * 64 * 4096, 0));
+    assert_eq!((stats.fetches, stats.fetch_failures, stats.fetched_bytes), (6, 6, 0));
+    assert_eq!(stats.object_bytes, archive.store().space().unwrap().used_bytes);
+
+    let ids = stretches().iter().map(|stretch| stretch.job.id).collect();
+    for request in requests(&stretches()).split_off(3) {
+        archive.submit(request).unwrap();
+    }
+    archive.submit(Request::Delete { token: 400, ids }).unwrap();
+    for reply in drain(&mut archive) {
+        let index = (token(&reply) % 100) as usize;
+        let stretch = &stretches()[index];
+        match reply {
+            Reply::Entries { result, .. } => assert_eq!(result.unwrap().units, *stretch.job.units),
+            Reply::Blocks { result, .. } => assert!(result.unwrap().bytes == stretch.content),
+            Reply::Deleted { result, .. } => assert_eq!(result.unwrap(), 3),
+            Reply::Archived { .. } => panic!("no job was given"),
+        }
+    }
+    let stats = archive.counters().snapshot();
+    assert_eq!((stats.fetched_bytes, stats.removed), (3 * 64 * 4096, 3));
+    assert_empty(&**archive.store());
+}
+
+#[test]
+fn a_seed_decides_what_comes_next() {
+    let order = |seed: u64, readers: usize| {
+        let root = tempfile::tempdir().unwrap();
+        let mut state = seed;
+        let choose = Box::new(move |_| noise(&mut state) as usize);
+        let mut archive =
+            service(directory(root.path()), InlineOptions { readers, choose, ..InlineOptions::default() });
+        for request in requests(&stretches()) {
+            archive.submit(request).unwrap();
+        }
+        drain(&mut archive).iter().map(token).collect::<Vec<_>>()
+    };
+    let orders: std::collections::BTreeSet<_> = (0..20).map(|seed| order(seed, 1)).collect();
+    assert!(orders.len() > 10, "{}", orders.len());
+    for order in &orders {
+        let jobs: Vec<_> = order.iter().filter(|token| **token < 200).collect();
+        let fetches: Vec<_> = order.iter().filter(|token| **token >= 200).collect();
+        assert_eq!((jobs, fetches), (vec![&100, &101, &102], vec![&200, &300, &201, &301, &202, &302]));
+    }
+    assert_eq!(order(5, 2), order(5, 2));
+    let fetches_swap = |seed| {
+        let fetches: Vec<_> = order(seed, 2).into_iter().filter(|token| *token >= 200).collect();
+        fetches != [200, 300, 201, 301, 202, 302]
+    };
+    assert!((0..20).any(fetches_swap), "two readers may overtake each other");
+}
+
+#[test]
+fn what_is_too_much_comes_back() {
+    let root = tempfile::tempdir().unwrap();
+    let options = InlineOptions { jobs_max: 2, fetches_max: 1, ..InlineOptions::default() };
+    let mut archive = service(directory(root.path()), options);
+    let [first, second, third] = [0, 1, 2].map(|index| stretches()[index].job.clone());
+    archive.submit(Request::Archive(first)).unwrap();
+    archive.submit(Request::Archive(second)).unwrap();
+    let Err(Request::Archive(back)) = archive.submit(Request::Archive(third)) else { panic!() };
+    assert_eq!(back.token, 102);
+    archive.submit(Request::Entries { token: 1, id: back.id }).unwrap();
+    let delete = Request::Delete { token: 2, ids: vec![back.id] };
+    let Err(Request::Delete { token: 2, ids }) = archive.submit(delete) else { panic!() };
+    assert_eq!(ids, [back.id]);
+    assert_eq!(drain(&mut archive).len(), 3);
+    archive.submit(Request::Archive(back)).unwrap();
+    assert_eq!(drain(&mut archive).len(), 1);
+}

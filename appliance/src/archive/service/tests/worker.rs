@@ -1,0 +1,341 @@
+//! One object at a time: exact, verified, and never a wrong byte.
+
+use super::*;
+
+fn codec() -> Decompressor {
+    Decompressor::new().unwrap()
+}
+
+#[test]
+fn a_stretch_comes_back_byte_for_byte() {
+    let root = tempfile::tempdir().unwrap();
+    let store = directory(root.path());
+    for (sequence, from, to, verify, frame_bytes) in [
+        (3, 0, 2048, VerifyPolicy::Digest, 256 << 10),
+        (4, 0, 2048, VerifyPolicy::Tail, 1 << 20),
+        (5, 5, 1000, VerifyPolicy::Stat, FRAME_BYTES_MIN),
+        (6, 2047, 2048, VerifyPolicy::Digest, FRAME_BYTES_MIN),
+    ] {
+        let stretch = stretch(sequence, 2048, from, to);
+        let options = WorkerOptions { frame_bytes, verify, ..WorkerOptions::default() };
+        let archived = run(&stretch, &mut stretch.source(), &*store, &options).unwrap();
+        assert_eq!((archived.content_bytes, archived.bad_blocks), ((to - from) * 4096, 0));
+        let id = stretch.job.id;
+        assert_eq!(archived.object_bytes, store.stat(&id.name().unwrap()).unwrap().len_bytes);
+        assert_stored(&*store, &stretch);
+
+        let entries = read_entries(&*store, &id, &mut codec(), &options).unwrap();
+        assert_eq!((entries.header.id, &entries.units), (id, &*stretch.job.units));
+        assert_eq!((entries.header.opened_ns, entries.header.sealed_ns), (11, 22));
+        for offset in [0, 1, 15, 16, 99, 254, 255, 256, 990, to - from - 1] {
+            let lsn = id.from_lsn.plus(offset.min(to - from - 1));
+            let blocks = read_blocks(&*store, &id, lsn, &mut codec(), &options).unwrap();
+            let within = (lsn.0 - blocks.first_lsn.0) as usize * BLOCK_BYTES;
+            assert!(blocks.bytes[within..][..BLOCK_BYTES] == *stretch.block(lsn));
+            assert!(blocks.bytes.len() as u64 <= u64::from(frame_bytes));
+            assert!((blocks.first_lsn.0 - id.from_lsn.0).is_multiple_of(u64::from(frame_bytes) / 4096));
+        }
+    }
+}
+
+#[test]
+fn time_is_the_clocks() {
+    let root = tempfile::tempdir().unwrap();
+    let ticks = std::sync::atomic::AtomicU64::new(5);
+    let clock_us = Arc::new(move || ticks.fetch_add(37, std::sync::atomic::Ordering::Relaxed));
+    let options = WorkerOptions { clock_us, ..WorkerOptions::default() };
+    let stretch = stretch(1, 256, 0, 40);
+    let archived = run(&stretch, &mut stretch.source(), &*directory(root.path()), &options).unwrap();
+    assert_eq!(archived.elapsed_us, 37);
+}
+
+#[test]
+fn wrong_data_on_the_device_is_counted_and_archived_as_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    let store = directory(root.path());
+    let mut stretch = stretch(1, 256, 0, 256);
+    for index in [0, 17, stretch.data.len() - 1] {
+        stretch.spoil(stretch.data[index]);
+    }
+    // Neither the segment's header nor that of a record is a data block.
+    stretch.spoil(stretch.job.id.from_lsn);
+    stretch.spoil(stretch.job.id.from_lsn.plus(1));
+    for attempt in 0..2 {
+        let archived = run(&stretch, &mut stretch.source(), &*store, &options(VerifyPolicy::Tail)).unwrap();
+        assert_eq!(archived.bad_blocks, 3, "attempt {attempt}");
+        assert_stored(&*store, &stretch);
+    }
+    // Units that make no sense are no reason to panic, and judge nothing.
+    let mut strange = stretch.clone();
+    strange.job.id.whole = false;
+    strange.job.units = Arc::new(vec![[0xff; 24]; 300]);
+    let archived = run(&strange, &mut strange.source(), &*store, &options(VerifyPolicy::Tail)).unwrap();
+    assert_eq!(archived.bad_blocks, 0);
+}
+
+#[test]
+fn the_whole_object_of_an_earlier_try_is_accepted() {
+    let root = tempfile::tempdir().unwrap();
+    let store = faulty(root.path());
+    let stretch = stretch(2, 256, 0, 256);
+    let options = options(VerifyPolicy::Stat);
+    store.add(Call::Commit, When::Nth(1), Fault::ErrorAfter(OFFLINE));
+    let error = run(&stretch, &mut stretch.source(), &*store, &options).unwrap_err();
+    assert!(is_retry(&error), "{error}");
+    let archived = run(&stretch, &mut no_source(), &*store, &options).unwrap();
+    assert_eq!(archived.content_bytes, 256 * 4096);
+    assert_eq!(archived.object_bytes, store.stat(&stretch.job.id.name().unwrap()).unwrap().len_bytes);
+    assert_eq!(store.calls(Call::Delete), 0);
+    assert_stored(&*store, &stretch);
+}
+
+#[test]
+fn a_damaged_object_of_an_earlier_try_is_replaced() {
+    let stretch = stretch(2, 256, 0, 256);
+    for damage in ["flip", "cut", "empty", "tail"] {
+        let root = tempfile::tempdir().unwrap();
+        let store = faulty(root.path());
+        let options = options(VerifyPolicy::Stat);
+        run(&stretch, &mut stretch.source(), &*store, &options).unwrap();
+        let path = root.path().join("objects").join(stretch.job.id.name().unwrap().as_str());
+        let mut bytes = std::fs::read(&path).unwrap();
+        let len = bytes.len();
+        match damage {
+            "flip" => bytes[len / 2] ^= 1,
+            "cut" => bytes.truncate(len / 2),
+            "tail" => bytes[len - 100] ^= 1,
+            _ => bytes.clear(),
+        }
+        std::fs::write(&path, bytes).unwrap();
+        run(&stretch, &mut stretch.source(), &*store, &options).unwrap();
+        assert_eq!(store.calls(Call::Delete), 1, "{damage}");
+        assert_stored(&*store, &stretch);
+    }
+}
+
+#[test]
+fn a_whole_object_with_something_else_in_it_is_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let store = faulty(root.path());
+    let options = options(VerifyPolicy::Tail);
+    let (first, mut second) = (stretch(2, 256, 0, 256), stretch(2, 256, 0, 256));
+    let mut units = (*first.job.units).clone();
+    units.pop();
+    second.job.units = Arc::new(units);
+    run(&first, &mut first.source(), &*store, &options).unwrap();
+    let error = run(&second, &mut second.source(), &*store, &options).unwrap_err();
+    assert!(is_final(&error) && error.to_string().contains("holds something else"), "{error}");
+    assert_eq!(store.calls(Call::Delete), 0);
+    assert_stored(&*store, &first);
+}
+
+/// Whatever call fails, at whatever time: the error says whether to try again, nothing is left that counts, and the next try makes it good.
+#[test]
+fn a_store_that_fails_in_the_middle_leaves_nothing_that_counts() {
+    let stretch = stretch(9, 256, 3, 256);
+    let mut failures = 0;
+    for call in [Call::PutStart, Call::Write, Call::Commit, Call::Stat, Call::Get] {
+        for kind in [OFFLINE, StoreErrorKind::NoSpace] {
+            for fault in [Fault::Error(kind), Fault::ErrorAfter(kind)] {
+                for nth in [1, 2, 3, 17, 18, 19, 20] {
+                    let root = tempfile::tempdir().unwrap();
+                    let store = faulty(root.path());
+                    store.add(call, When::Nth(nth), fault);
+                    let options = options(VerifyPolicy::Digest);
+                    let result = run(&stretch, &mut stretch.source(), &*store, &options);
+                    if let Err(error) = result {
+                        failures += 1;
+                        assert!(is_retry(&error), "{call:?} {nth}: {error}");
+                        assert!(error.to_string().contains(stretch.job.id.name().unwrap().as_str()));
+                        let is_committed = store.calls(Call::Commit) > 0
+                            && !(call == Call::Commit && matches!(fault, Fault::Error(_)));
+                        if !is_committed {
+                            assert_empty(&*store);
+                        }
+                    } else {
+                        assert_eq!(store.injected(), 0, "{call:?} {nth}");
+                    }
+                    store.heal();
+                    run(&stretch, &mut stretch.source(), &*store, &options).unwrap();
+                    assert_stored(&*store, &stretch);
+                }
+            }
+        }
+    }
+    assert!(failures >= 50, "{failures}");
+}
+
+#[test]
+fn each_policy_finds_what_it_promises_to_find() {
+    use VerifyPolicy::{Digest, Stat, Tail};
+    let stretch = stretch(9, 256, 0, 256);
+    // 3 writes for the front, 16 frames, one for the end.
+    for (fault, nth, finders) in [
+        (Fault::Short, 7, &[Stat, Tail, Digest][..]),
+        (Fault::Short, 20, &[Stat, Tail, Digest]),
+        (Fault::WrongByte, 20, &[Tail, Digest]),
+        (Fault::WrongByte, 2, &[Digest]),
+        (Fault::WrongByte, 7, &[Digest]),
+    ] {
+        for verify in [Stat, Tail, Digest] {
+            let root = tempfile::tempdir().unwrap();
+            let store = faulty(root.path());
+            store.add(Call::Write, When::Nth(nth), fault);
+            let options = options(verify);
+            let result = run(&stretch, &mut stretch.source(), &*store, &options);
+            assert_eq!(store.injected(), 1);
+            if finders.contains(&verify) {
+                let error = result.unwrap_err();
+                assert!(is_damage(&error), "{fault:?} {nth} {verify:?}: {error}");
+            } else {
+                result.unwrap();
+                // What was not found now is found when it is read.
+                let id = stretch.job.id;
+                let read = (0..256).all(|block| {
+                    read_blocks(&*store, &id, id.from_lsn.plus(block), &mut codec(), &options).is_ok()
+                });
+                let entries = read_entries(&*store, &id, &mut codec(), &options);
+                assert!(!read || entries.is_err(), "{fault:?} {nth} {verify:?}");
+            }
+            run(&stretch, &mut stretch.source(), &*store, &options).unwrap();
+            assert_stored(&*store, &stretch);
+        }
+    }
+}
+
+#[test]
+fn an_object_that_vanishes_or_cannot_be_removed_is_told() {
+    let root = tempfile::tempdir().unwrap();
+    let store = faulty(root.path());
+    let stretch = stretch(9, 256, 0, 100);
+    let options = options(VerifyPolicy::Stat);
+    store.add(Call::Stat, When::Nth(1), Fault::Error(StoreErrorKind::NotFound));
+    let error = run(&stretch, &mut stretch.source(), &*store, &options).unwrap_err();
+    assert!(is_damage(&error) && error.to_string().contains("is not there"), "{error}");
+    // Damaged as seen from here, and in the way.
+    store.add(Call::Get, When::Always, Fault::WrongByte);
+    store.add(Call::Delete, When::Nth(1), Fault::Error(StoreErrorKind::Unsupported("worm")));
+    let error = run(&stretch, &mut no_source(), &*store, &options).unwrap_err();
+    assert!(is_final(&error), "{error}");
+    // A name that is taken again and again.
+    store.heal();
+    store.add(Call::PutStart, When::Always, Fault::Error(StoreErrorKind::Exists));
+    store.add(Call::Stat, When::Always, Fault::Error(StoreErrorKind::NotFound));
+    let error = run(&stretch, &mut no_source(), &*store, &options).unwrap_err();
+    assert!(is_retry(&error), "{error}");
+    assert_eq!(store.calls(Call::PutStart), 4, "once more, and not for ever");
+}
+
+#[test]
+fn reads_from_a_bad_store_are_right_or_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let inner = directory(root.path());
+    let stretch = stretch(9, 256, 0, 256);
+    let id = stretch.job.id;
+    let options = options(VerifyPolicy::Tail);
+    run(&stretch, &mut stretch.source(), &*inner, &options).unwrap();
+    let mut refused = 0;
+    for seed in 0..300 {
+        let store = FaultyStore::new(Arc::clone(&inner), seed);
+        store.add(Call::Get, When::PerMille(400), Fault::WrongByte);
+        store.add(Call::Get, When::PerMille(50), Fault::Short);
+        store.add(Call::Stat, When::PerMille(50), Fault::Short);
+        let lsn = id.from_lsn.plus(seed % 256);
+        match read_blocks(&store, &id, lsn, &mut codec(), &options) {
+            Ok(blocks) => {
+                let start = (blocks.first_lsn.0 - id.from_lsn.0) as usize * BLOCK_BYTES;
+                assert!(blocks.bytes == stretch.content[start..][..blocks.bytes.len()]);
+            }
+            Err(error) => {
+                refused += 1;
+                assert!(is_damage(&error), "{error}");
+            }
+        }
+        match read_entries(&store, &id, &mut codec(), &options) {
+            Ok(entries) => assert_eq!(entries.units, *stretch.job.units),
+            Err(error) => assert!(is_damage(&error), "{error}"),
+        }
+    }
+    assert!((50..250).contains(&refused), "{refused}");
+}
+
+#[test]
+fn only_the_object_that_was_asked_for_is_an_answer() {
+    let root = tempfile::tempdir().unwrap();
+    let store = directory(root.path());
+    let options = options(VerifyPolicy::Tail);
+    let (one, other) = (stretch(9, 256, 0, 256), stretch(8, 256, 0, 256));
+    let (id, wrong) = (one.job.id, other.job.id);
+    run(&one, &mut one.source(), &*store, &options).unwrap();
+    let read = |id: &ObjectId, lsn| {
+        let entries = read_entries(&*store, id, &mut codec(), &options).unwrap_err();
+        let blocks = read_blocks(&*store, id, lsn, &mut codec(), &options).unwrap_err();
+        (entries, blocks)
+    };
+    let (entries, blocks) = read(&wrong, wrong.from_lsn);
+    assert!(is_final(&entries) && is_final(&blocks), "{entries} {blocks}");
+    let path = |id: &ObjectId| root.path().join("objects").join(id.name().unwrap().as_str());
+    std::fs::copy(path(&id), path(&wrong)).unwrap();
+    let (entries, blocks) = read(&wrong, wrong.from_lsn);
+    assert!(is_damage(&entries) && is_damage(&blocks), "{entries} {blocks}");
+    for lsn in [Lsn(id.from_lsn.0 - 1), id.to_lsn, Lsn(u64::MAX)] {
+        assert!(is_final(&read_blocks(&*store, &id, lsn, &mut codec(), &options).unwrap_err()));
+    }
+    // Deleting counts what was there, and does not miss the rest.
+    let third = stretch(7, 256, 0, 256).job.id;
+    assert_eq!(delete(&*store, &[id, third, wrong, id], &options).unwrap(), 2);
+    assert_empty(&*store);
+    let bad = faulty(tempfile::tempdir().unwrap().path());
+    bad.add(Call::Delete, When::Nth(1), Fault::Error(OFFLINE));
+    assert!(is_retry(&delete(&*bad, &[id], &options).unwrap_err()));
+}
+
+#[test]
+fn a_source_that_fails_or_miscounts_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let store = directory(root.path());
+    let stretch = stretch(9, 256, 0, 100);
+    let options = options(VerifyPolicy::Tail);
+    let content = &stretch.content;
+    for (content, words) in [
+        (content[..99 * BLOCK_BYTES].to_vec(), "99 blocks"),
+        ([content, &content[..BLOCK_BYTES]].concat(), "101 blocks"),
+        (content[..=99 * BLOCK_BYTES].to_vec(), "not whole blocks"),
+    ] {
+        let mut source = SliceSource { content, piece_blocks: 16 };
+        let error = run(&stretch, &mut source, &*store, &options).unwrap_err();
+        assert!(matches!(error, ArchiveError::Source { sequence: 9, .. }), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+        assert_empty(&*store);
+    }
+    let error = run(&stretch, &mut no_source(), &*store, &options).unwrap_err();
+    assert!(matches!(error, ArchiveError::Source { sequence: 9, .. }), "{error}");
+    assert_empty(&*store);
+    let unusable = WorkerOptions { frame_bytes: 1000, ..options };
+    assert!(is_final(&run(&stretch, &mut stretch.source(), &*store, &unusable).unwrap_err()));
+}
+
+#[test]
+fn the_stop_flag_ends_everything_before_the_next_call() {
+    let root = tempfile::tempdir().unwrap();
+    let store = faulty(root.path());
+    let stretch = stretch(9, 256, 0, 100);
+    let options = options(VerifyPolicy::Digest);
+    let stop = options.stop.clone();
+    let mut source = FnSource(|take: &mut dyn FnMut(&[u8]) -> Result<(), ObjectError>| {
+        take(&stretch.content[..32 * BLOCK_BYTES])?;
+        stop.set();
+        take(&stretch.content[32 * BLOCK_BYTES..])?;
+        panic!("the taker must refuse");
+    });
+    let error = run(&stretch, &mut source, &*store, &options).unwrap_err();
+    assert!(is_retry(&error), "{error}");
+    assert_empty(&*store);
+    assert_eq!(store.calls(Call::Write), 3 + 2, "the front and two frames");
+    let id = stretch.job.id;
+    assert!(is_retry(&run(&stretch, &mut no_source(), &*store, &options).unwrap_err()));
+    assert!(is_retry(&read_entries(&*store, &id, &mut codec(), &options).unwrap_err()));
+    assert!(is_retry(&read_blocks(&*store, &id, id.from_lsn, &mut codec(), &options).unwrap_err()));
+    assert!(is_retry(&delete(&*store, &[id], &options).unwrap_err()));
+    assert_eq!([Call::PutStart, Call::Stat, Call::Delete].map(|call| store.calls(call)), [1, 0, 0]);
+}
