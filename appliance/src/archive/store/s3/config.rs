@@ -31,7 +31,7 @@ impl fmt::Debug for Secret {
 }
 
 /// Settings of an S3 store. Only the bucket has no default.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct S3Config {
     /// The service, such as `https://s3.example.org:9000`; without it, Amazon's of the region.
@@ -78,6 +78,16 @@ pub struct S3Config {
     /// The most bytes that objects may take in all; without it there is no end.
     #[serde(default)]
     pub capacity_bytes: Option<u64>,
+}
+
+impl fmt::Debug for S3Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The label knows how to show an endpoint with a password in it.
+        f.debug_struct("S3Config")
+            .field("label", &self.label())
+            .field("region", &self.region)
+            .finish_non_exhaustive()
+    }
 }
 
 fn region() -> String {

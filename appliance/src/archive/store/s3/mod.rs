@@ -28,7 +28,6 @@ mod uploads;
 mod tests;
 
 use std::cell::RefCell;
-use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -40,7 +39,7 @@ use object_store::{
     Attribute, BackoffConfig, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
     StaticCredentialProvider,
 };
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 pub use config::{S3Config, Secret};
 use fault::{ANSWER, Subject, kind_of};
@@ -68,8 +67,9 @@ pub struct S3Store {
     key_prefix: String,
     buffer_bytes: usize,
     capacity_bytes: Option<u64>,
-    // Dropped without waiting: a name that is being looked up must not hold the owner back.
-    runtime: ManuallyDrop<Runtime>,
+    // Behind the handle until the drop.
+    runtime: Option<Runtime>,
+    handle: Handle,
     s3: AmazonS3,
     signer: Signer,
     conditional: Arc<AtomicBool>,
@@ -127,7 +127,7 @@ impl S3Store {
             },
             max_retries: config.retries_max as usize,
             // The signature of a request that is tried again grows old: after 15 minutes it is refused.
-            retry_timeout: Duration::from_secs(10 * 60),
+            retry_timeout: Duration::from_mins(10),
         };
         let s3 = AmazonS3Builder::new()
             .with_bucket_name(&config.bucket)
@@ -158,7 +158,8 @@ impl S3Store {
             key_prefix,
             buffer_bytes: config.buffer_bytes,
             capacity_bytes: config.capacity_bytes,
-            runtime: ManuallyDrop::new(runtime),
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
             s3,
             signer,
             conditional,
@@ -175,17 +176,13 @@ impl S3Store {
         Ok(store)
     }
 
-    fn runtime(&self) -> &Runtime {
-        &self.runtime
-    }
-
     /// Waits for a request; a failure becomes the kind that it means.
     fn run<T>(
         &self,
         subject: Subject,
         request: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T, StoreErrorKind> {
-        self.runtime.block_on(ANSWER.scope(RefCell::new(None), async {
+        self.handle.block_on(ANSWER.scope(RefCell::new(None), async {
             request
                 .await
                 .map_err(|error| ANSWER.with(|answer| kind_of(&error, answer.borrow().as_ref(), subject)))
@@ -305,9 +302,10 @@ impl S3Store {
 
 impl Drop for S3Store {
     fn drop(&mut self) {
-        // SAFETY: the runtime is taken once, here, and nothing uses the store after its drop.
-        let runtime = unsafe { ManuallyDrop::take(&mut self.runtime) };
-        runtime.shutdown_background();
+        // Without waiting: a host's name that is being looked up must not hold the owner back.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

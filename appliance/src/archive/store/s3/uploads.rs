@@ -63,7 +63,7 @@ impl S3Store {
     pub(super) fn abort_leftovers(&self) -> u64 {
         let mut aborted = 0;
         for _ in 0..ROUNDS_MAX {
-            let Some(xml) = self.runtime().block_on(self.signer.list(&self.key_prefix)) else { break };
+            let Some(xml) = self.handle.block_on(self.signer.list(&self.key_prefix)) else { break };
             let before = aborted;
             for (key, id) in uploads(&xml) {
                 let name = key.strip_prefix(&self.key_prefix).and_then(|text| Name::new(text).ok());

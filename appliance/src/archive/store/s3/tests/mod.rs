@@ -148,7 +148,7 @@ fn answers_become_errors_that_say_what_to_do() {
     // A HEAD has no code, only its status.
     server.fail("HEAD ", Fault::Answer(403, ""), 1);
     assert!(matches!(kind(store.stat(&name("there"))), K::Refused(_)));
-    assert_eq!(server.keys(), ["bucket/p/there"].map(|key| key.replacen("bucket/", "", 1)));
+    assert_eq!(server.keys(), ["p/there"]);
     assert_eq!(get(&store, "there").unwrap(), content(10_000));
 }
 
@@ -156,8 +156,10 @@ fn answers_become_errors_that_say_what_to_do() {
 fn a_service_that_is_not_there_or_does_not_answer_is_not_waited_for() {
     let server = Server::start();
     let url = server.url();
-    let store = S3Store::open(S3Config { request_timeout_ms: 200, ..impatient(&server) }).unwrap();
-    put(&store, "there", &content(1000)).unwrap();
+    put(&open(&server), "there", &content(1000)).unwrap();
+    let hasty = S3Config { request_timeout_ms: 200, ..impatient(&server) };
+    // On a busy machine its first request may come too late as well.
+    let store = std::iter::repeat_with(|| S3Store::open(hasty.clone())).find_map(Result::ok).unwrap();
     let stalled = |found: StoreErrorKind| {
         assert!(found.to_string().contains("request_timeout_ms"), "{found}");
         assert!(matches!(found, StoreErrorKind::Unavailable(_)));
@@ -179,6 +181,19 @@ fn a_service_that_is_not_there_or_does_not_answer_is_not_waited_for() {
     let error = S3Store::open(S3Config { retries_max: 0, ..config(&url) }).unwrap_err();
     assert!(error.to_string().contains("check the endpoint"), "{error}");
     assert_eq!(error.operation, "open");
+}
+
+#[test]
+fn a_service_without_tls_is_not_spoken_to_in_the_clear() {
+    let server = Server::start();
+    let url = server.url().replace("http://", "https://");
+    let error = S3Store::open(S3Config { endpoint: Some(url), ..impatient(&server) }).unwrap_err();
+    // A machine without certificates cannot even try.
+    let text = error.to_string();
+    assert!(text.contains("its certificate") || text.contains("ca-certificates"), "{text}");
+    let missing = S3Config { ca_file: Some("/nonexistent/ca.pem".into()), ..impatient(&server) };
+    assert_eq!(S3Store::open(missing).unwrap_err().kind, StoreErrorKind::NotFound);
+    assert!(server.requests().iter().all(|request| !request.contains("bucket")));
 }
 
 #[test]
@@ -211,9 +226,6 @@ fn a_put_that_was_done_without_an_answer_is_committed() {
     // A conflict with nothing: the other one may have failed.
     server.fail("PUT ", Fault::Answer(409, "ConditionalRequestConflict"), 1);
     assert!(put(&store, "c", b"x").unwrap_err().is_retryable());
-    server.fail("PUT ", Fault::CutEarly, 1);
-    let _ = put(&store, "d", &content(3 << 20)).map_err(|error| assert!(error.is_retryable(), "{error}"));
-    server.heal();
     server.fail("PUT ", Fault::CutEarly, usize::MAX);
     assert!(put(&store, "e", &content(3 << 20)).unwrap_err().is_retryable());
     assert_eq!(
@@ -233,7 +245,7 @@ fn bytes_that_are_wrong_or_missing_are_never_given_as_good() {
     assert!(matches!(kind(get(&store, "a")), StoreErrorKind::Corrupt(_)));
     server.fail("GET ", Fault::HalfBody, 2);
     assert!(get(&store, "a").unwrap_err().is_retryable());
-    assert!(store.get_range(&name("a"), 5, &mut [0; 50_000]).unwrap_err().is_retryable());
+    assert!(store.get_range(&name("a"), 5, &mut vec![0; 50_000]).unwrap_err().is_retryable());
     server.fail("GET ", Fault::NoRanges, 1);
     assert!(matches!(kind(store.get_range(&name("a"), 5, &mut [0; 500])), StoreErrorKind::Corrupt(_)));
     assert_eq!(get(&store, "a").unwrap(), bytes);
@@ -254,9 +266,6 @@ fn lists_that_lie_are_found_out() {
     assert!(matches!(kind(store.list("l/", None, 100)), StoreErrorKind::Corrupt(_)));
     server.fail("GET ", Fault::Endless, usize::MAX);
     assert!(matches!(kind(store.list("l/", None, 100)), StoreErrorKind::Corrupt(_)));
-    server.heal();
-    server.fail("GET ", Fault::WrongBytes, 1);
-    let _ = store.list("l/", None, 100);
     server.heal();
     server.fail("GET ", Fault::HalfBody, 1);
     assert!(store.list("l/", None, 100).unwrap_err().is_retryable());
@@ -325,11 +334,7 @@ fn settings_are_checked_and_secrets_never_shown() {
         assert!(matches!(error.kind, StoreErrorKind::Refused(_)), "{error}");
         assert!(error.to_string().contains(hint), "{error}");
         for hidden in ["hunter2", "AKIA", "t0ken"] {
-            assert!(
-                !format!("{shown} {error} {error:?}").contains(hidden) || hint == "password",
-                "{shown} {error:?}"
-            );
-            assert!(!format!("{error} {error:?}").contains(hidden), "{error:?}");
+            assert!(!format!("{shown} {error} {error:?}").contains(hidden), "{shown} {error:?}");
         }
     };
     refused(r#"{"bucket": "abc"}"#, "AWS_SECRET_ACCESS_KEY");
