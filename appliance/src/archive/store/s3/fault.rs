@@ -14,7 +14,7 @@ tokio::task_local! {
 
 /// The connection was never made, so nothing was sent.
 pub(super) const UNREACHABLE: StoreErrorKind = StoreErrorKind::Unavailable(Reason::Remote(
-    "it cannot be reached: check the endpoint, the network, and its certificate",
+    "it cannot be reached: check the endpoint, the network, and its certificate, or raise connect_timeout_ms",
 ));
 
 /// The status of an answer, and S3's code if there is one in it.
@@ -48,7 +48,13 @@ pub(super) fn kind_of(
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<HttpError>() {
-            return of_transport(error.kind());
+            // A connection that takes too long is reported as a request that does.
+            let client = error.source().and_then(|error| error.downcast_ref::<reqwest::Error>());
+            return if client.is_some_and(reqwest::Error::is_connect) {
+                UNREACHABLE
+            } else {
+                of_transport(error.kind())
+            };
         }
         cause = error.source();
     }
