@@ -17,8 +17,11 @@ pub(super) fn of_store(error: StoreError) -> ArchiveError {
         return ArchiveError::Damaged { store, object, reason: format!("{operation}: {kind}") };
     }
     let retry = match kind {
-        // Somebody makes room, or the next try looks at what exists.
-        StoreErrorKind::Unavailable(_) | StoreErrorKind::NoSpace | StoreErrorKind::Exists => true,
+        // Somebody makes room, or gives the access back, or the next try looks at what exists.
+        StoreErrorKind::Unavailable(_)
+        | StoreErrorKind::NoSpace
+        | StoreErrorKind::Refused(_)
+        | StoreErrorKind::Exists => true,
         StoreErrorKind::NotFound
         | StoreErrorKind::Corrupt(_)
         | StoreErrorKind::Unsupported(_)

@@ -42,6 +42,9 @@ pub enum StoreErrorKind {
     /// Beyond the object's end, or more than a put announced.
     #[error("out of range")]
     OutOfRange,
+    /// It will not work until somebody changes a setting; the text says which.
+    #[error("refused: {0}")]
+    Refused(&'static str),
 }
 
 /// Why a store is not available.
@@ -56,6 +59,12 @@ pub enum Reason {
     /// The store is occupied.
     #[error("{0}")]
     Busy(&'static str),
+    /// A remote store cannot be reached, or does not answer; the text says what to look at.
+    #[error("{0}")]
+    Remote(&'static str),
+    /// A remote store answers that it cannot now; its HTTP status.
+    #[error("it answers with HTTP status {0}; try again later")]
+    Http(u16),
 }
 
 impl StoreError {

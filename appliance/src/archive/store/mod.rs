@@ -18,6 +18,7 @@ pub mod faulty;
 mod medium;
 mod name;
 mod probe;
+mod s3;
 pub mod tape;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use error::{Reason, StoreError, StoreErrorKind};
 pub use medium::{FileMedium, Medium};
 pub use name::{InvalidName, NAME_BYTES_MAX, Name};
 pub use probe::{Check, CheckOutcome, ProbeReport, probe};
+pub use s3::{S3Config, S3Store, Secret};
 
 /// The most objects of one page of a list.
 pub const PAGE_OBJECTS_MAX: usize = 100_000;
@@ -92,7 +94,7 @@ pub struct Space {
 /// What a store can do. Declared by its kind; [`probe()`] finds out whether it is true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// The kind: `directory`, `device`, `tape`.
+    /// The kind: `directory`, `device`, `tape`, `s3`.
     pub kind: &'static str,
     /// Ranges are read without reading what lies before them.
     pub random_access: bool,
@@ -185,6 +187,10 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The kind's.
     fn sync(&self) -> Result<(), StoreError>;
+
+    /// Told by the probe that a check found a lie: a kind that has a slower way without that promise takes it from now on, and declares
+    /// the capability no longer.
+    fn distrust(&self, _check: Check) {}
 
     /// How much room there is.
     ///

@@ -37,7 +37,7 @@ pub enum CheckOutcome {
 /// What was found out.
 #[derive(Debug)]
 pub struct ProbeReport {
-    /// What the store declares.
+    /// What the store declares, less what was found untrue.
     pub capabilities: Capabilities,
     /// How much room there is, if it can tell.
     pub space: Option<Space>,
@@ -79,6 +79,7 @@ pub fn probe(store: &dyn Store, unique: Uuid) -> ProbeReport {
         put.commit()?;
         Ok(invisible)
     })();
+    let mut overwritable = false;
     let mut note = |check, result| report.checks.push((check, outcome(result)));
     let invisible = match put {
         Ok(invisible) => invisible,
@@ -109,10 +110,16 @@ pub fn probe(store: &dyn Store, unique: Uuid) -> ProbeReport {
         }
         Err(error) => Err(error),
     };
+    if matches!(overwrite, Ok(false)) {
+        store.distrust(Check::RefusesOverwrite);
+        overwritable = true;
+    }
     note(Check::RefusesOverwrite, overwrite);
     let delete = store
         .delete(&name)
         .map(|()| matches!(store.stat(&name), Err(error) if error.kind == StoreErrorKind::NotFound));
     note(Check::Delete, delete);
+    report.capabilities = store.capabilities();
+    report.capabilities.conditional_put &= !overwritable;
     report
 }

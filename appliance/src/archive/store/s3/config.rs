@@ -1,0 +1,256 @@
+//! How an S3 store is reached: the settings, their bounds, and secrets that do not show.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::archive::store::{NAME_BYTES_MAX, StoreError, StoreErrorKind};
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: &str) -> Self {
+        Secret(text.to_owned())
+    }
+
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// Settings of an S3 store. Only the bucket has no default.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3Config {
+    /// The service, such as `https://s3.example.org:9000`; without it, Amazon's of the region.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// The bucket, which must exist.
+    pub bucket: String,
+    /// What the keys of all objects begin with, followed by a slash; empty for the whole bucket. It has one owner at a time.
+    #[serde(default)]
+    pub prefix: String,
+    /// The region that requests are signed for.
+    #[serde(default = "region")]
+    pub region: String,
+    /// The access key; without it, all three come from `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
+    #[serde(default)]
+    pub access_key_id: Option<Secret>,
+    /// The secret of the access key.
+    #[serde(default)]
+    pub secret_access_key: Option<Secret>,
+    /// The token of a temporary access key.
+    #[serde(default)]
+    pub session_token: Option<Secret>,
+    /// Whether an endpoint without TLS is fine.
+    #[serde(default)]
+    pub allow_http: bool,
+    /// The bucket stands in the path (most services), not in the host's name.
+    #[serde(default = "path_style")]
+    pub path_style: bool,
+    /// Certificates (PEM) to trust beside the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// The most time for a connection, in milliseconds: 1 to 600,000.
+    #[serde(default = "connect_timeout_ms")]
+    pub connect_timeout_ms: u64,
+    /// The most time for one request with its answer, in milliseconds: 1 to 3,600,000. A request moves up to `buffer_bytes`.
+    #[serde(default = "request_timeout_ms")]
+    pub request_timeout_ms: u64,
+    /// How often a request is tried again when the service is unwell: at most 20.
+    #[serde(default = "retries_max")]
+    pub retries_max: u32,
+    /// What an open put holds in memory, in bytes: 5 MiB to 1 GiB. A longer object goes up in parts of this size.
+    #[serde(default = "buffer_bytes")]
+    pub buffer_bytes: usize,
+    /// The most bytes that objects may take in all; without it there is no end.
+    #[serde(default)]
+    pub capacity_bytes: Option<u64>,
+}
+
+impl fmt::Debug for S3Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The label knows how to show an endpoint with a password in it.
+        f.debug_struct("S3Config")
+            .field("label", &self.label())
+            .field("region", &self.region)
+            .finish_non_exhaustive()
+    }
+}
+
+fn region() -> String {
+    String::from("us-east-1")
+}
+
+fn path_style() -> bool {
+    true
+}
+
+fn connect_timeout_ms() -> u64 {
+    5_000
+}
+
+fn request_timeout_ms() -> u64 {
+    60_000
+}
+
+fn retries_max() -> u32 {
+    5
+}
+
+fn buffer_bytes() -> usize {
+    64 << 20
+}
+
+/// The smallest part that S3 takes, but for the last one.
+const PART_BYTES_MIN: usize = 5 << 20;
+
+/// An access key with its secret, and a token if it is a temporary one.
+pub(super) struct Credentials {
+    pub(super) access_key_id: Secret,
+    pub(super) secret_access_key: Secret,
+    pub(super) session_token: Option<Secret>,
+}
+
+impl S3Config {
+    /// The defaults, for a bucket.
+    pub fn new(bucket: &str) -> Self {
+        S3Config {
+            endpoint: None,
+            bucket: bucket.to_owned(),
+            prefix: String::new(),
+            region: region(),
+            access_key_id: None,
+            secret_access_key: None,
+            session_token: None,
+            allow_http: false,
+            path_style: path_style(),
+            ca_file: None,
+            connect_timeout_ms: connect_timeout_ms(),
+            request_timeout_ms: request_timeout_ms(),
+            retries_max: retries_max(),
+            buffer_bytes: buffer_bytes(),
+            capacity_bytes: None,
+        }
+    }
+
+    /// The store's label. It holds no secrets: an endpoint with a password in it is refused, and not shown.
+    pub(super) fn label(&self) -> String {
+        let endpoint = self.endpoint.as_deref().unwrap_or("amazonaws.com");
+        let endpoint = if endpoint.contains('@') { "(an endpoint with a password)" } else { endpoint };
+        let slash = if self.prefix.is_empty() { "" } else { "/" };
+        format!("s3 {}{slash}{} at {endpoint}", self.bucket, self.prefix)
+    }
+
+    pub(super) fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// Looks at every setting.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let refused = |text| Err(StoreError::new(&self.label(), "open", StoreErrorKind::Refused(text)));
+        if let Some(endpoint) = &self.endpoint {
+            let rest = match (endpoint.strip_prefix("https://"), endpoint.strip_prefix("http://")) {
+                (Some(rest), _) => rest,
+                (None, Some(rest)) if self.allow_http => rest,
+                (None, Some(_)) => {
+                    return refused("the endpoint has no TLS: use https, or set allow_http");
+                }
+                (None, None) => return refused("the endpoint must begin with https:// or http://"),
+            };
+            if rest.contains('@') {
+                return refused("the endpoint must not hold a user or a password: set access_key_id");
+            }
+            let host = rest.trim_end_matches('/');
+            if host.is_empty() || host.contains(['/', '?', '#', ' ']) || !host.is_ascii() {
+                return refused("the endpoint must be a host, and a port if need be, with no path");
+            }
+        }
+        let in_bucket = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if !(3..=255).contains(&self.bucket.len()) || !self.bucket.bytes().all(in_bucket) {
+            return refused("bucket must be 3 to 255 letters, digits, '-', '.' and '_'");
+        }
+        let part_valid =
+            |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(in_bucket);
+        // With the longest name this stays below the 1024 bytes of a key.
+        if !self.prefix.is_empty()
+            && (self.prefix.len() > 1_000 - NAME_BYTES_MAX || !self.prefix.split('/').all(part_valid))
+        {
+            return refused(
+                "prefix must be letters, digits, '-', '.' and '_' in parts between single slashes, none beginning with a dot",
+            );
+        }
+        if self.region.is_empty() || !self.region.bytes().all(in_bucket) {
+            return refused("region must be letters, digits and '-'");
+        }
+        if !(1..=600_000).contains(&self.connect_timeout_ms) {
+            return refused("connect_timeout_ms must be 1 to 600000");
+        }
+        if !(1..=3_600_000).contains(&self.request_timeout_ms) {
+            return refused("request_timeout_ms must be 1 to 3600000");
+        }
+        if self.retries_max > 20 {
+            return refused("retries_max must be at most 20");
+        }
+        if !(PART_BYTES_MIN..=1 << 30).contains(&self.buffer_bytes) {
+            return refused("buffer_bytes must be 5 MiB to 1 GiB");
+        }
+        Ok(())
+    }
+
+    /// The URL of the bucket, with no slash at its end.
+    pub(super) fn bucket_url(&self) -> String {
+        let (scheme, host) = match &self.endpoint {
+            Some(endpoint) => {
+                let (scheme, host) = endpoint.split_once("://").unwrap_or(("https", endpoint));
+                (scheme, host.trim_end_matches('/').to_owned())
+            }
+            None => ("https", format!("s3.{}.amazonaws.com", self.region)),
+        };
+        if self.path_style {
+            format!("{scheme}://{host}/{}", self.bucket)
+        } else {
+            format!("{scheme}://{}.{host}", self.bucket)
+        }
+    }
+
+    /// The access key of the settings, or else of `environment`.
+    pub(super) fn credentials(
+        &self,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Credentials, StoreError> {
+        let from = |variable| environment(variable).filter(|text| !text.is_empty()).map(Secret);
+        let (access_key_id, secret_access_key, session_token) = if self.access_key_id.is_some() {
+            (self.access_key_id.clone(), self.secret_access_key.clone(), self.session_token.clone())
+        } else {
+            (from("AWS_ACCESS_KEY_ID"), from("AWS_SECRET_ACCESS_KEY"), from("AWS_SESSION_TOKEN"))
+        };
+        let (Some(access_key_id), Some(secret_access_key)) = (access_key_id, secret_access_key) else {
+            let text = "no credentials: set access_key_id and secret_access_key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+            return Err(StoreError::new(&self.label(), "open", StoreErrorKind::Refused(text)));
+        };
+        // They go into headers.
+        let visible =
+            |secret: &Secret| !secret.0.is_empty() && secret.0.bytes().all(|byte| byte.is_ascii_graphic());
+        if !visible(&access_key_id)
+            || !visible(&secret_access_key)
+            || !session_token.as_ref().is_none_or(visible)
+        {
+            let text = "the credentials have bytes that no access key has: check for spaces and line ends";
+            return Err(StoreError::new(&self.label(), "open", StoreErrorKind::Refused(text)));
+        }
+        Ok(Credentials { access_key_id, secret_access_key, session_token })
+    }
+}

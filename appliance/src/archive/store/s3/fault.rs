@@ -1,0 +1,108 @@
+//! What the service's answers and silences mean, and what to do about them.
+
+use std::cell::RefCell;
+use std::error::Error as _;
+
+use object_store::client::{HttpError, HttpErrorKind};
+
+use crate::archive::store::{Reason, StoreErrorKind};
+
+tokio::task_local! {
+    /// The last answer in the call that runs, noted by the transport: the errors of `object_store` do not give it away.
+    pub(super) static ANSWER: RefCell<Option<Answer>>;
+}
+
+/// The connection was never made, so nothing was sent.
+pub(super) const UNREACHABLE: StoreErrorKind = StoreErrorKind::Unavailable(Reason::Remote(
+    "it cannot be reached: check the endpoint, the network, and its certificate, or raise connect_timeout_ms",
+));
+
+/// The status of an answer, and S3's code if there is one in it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) code: Option<String>,
+}
+
+/// The text of an element of S3's XML, as it stands there.
+pub(super) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
+}
+
+/// What a call is about, which decides what "404" means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// An object that may be missing.
+    Object,
+    /// An object that is being made, or the bucket: only the bucket can be missing.
+    Bucket,
+}
+
+/// The kind of a failure.
+pub(super) fn kind_of(
+    error: &object_store::Error,
+    answer: Option<&Answer>,
+    subject: Subject,
+) -> StoreErrorKind {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<HttpError>() {
+            // A connection that takes too long is reported as a request that does.
+            let client = error.source().and_then(|error| error.downcast_ref::<reqwest::Error>());
+            return if client.is_some_and(reqwest::Error::is_connect) {
+                UNREACHABLE
+            } else {
+                of_transport(error.kind())
+            };
+        }
+        cause = error.source();
+    }
+    match answer {
+        Some(answer) if !(200..300).contains(&answer.status) => of_answer(answer, subject),
+        _ if matches!(error, object_store::Error::InvalidPath { .. }) => StoreErrorKind::Refused(
+            "there are keys under the prefix that are not varve's: give it a prefix of its own",
+        ),
+        _ => StoreErrorKind::Corrupt("its answer is not what was asked for"),
+    }
+}
+
+fn of_transport(kind: HttpErrorKind) -> StoreErrorKind {
+    let text = match kind {
+        HttpErrorKind::Connect => return UNREACHABLE,
+        HttpErrorKind::Timeout => {
+            "no answer in time: check the network and the service, or raise request_timeout_ms"
+        }
+        _ => "the connection was cut: check the network and the service; trying again may do",
+    };
+    StoreErrorKind::Unavailable(Reason::Remote(text))
+}
+
+/// The kind of an answer that is no success.
+fn of_answer(answer: &Answer, subject: Subject) -> StoreErrorKind {
+    use StoreErrorKind::{Exists, NoSpace, NotFound, OutOfRange, Refused, Unavailable, Unsupported};
+    match (answer.code.as_deref().unwrap_or(""), answer.status) {
+        ("NoSuchBucket", _) => Refused("no such bucket: make it, or check bucket and endpoint"),
+        ("NoSuchUpload", _) => Unavailable(Reason::Remote("the upload was aborted: put the object again")),
+        ("InvalidAccessKeyId", _) => Refused("the access key is not known: check access_key_id"),
+        ("SignatureDoesNotMatch", _) => Refused("the signature is wrong: check secret_access_key and region"),
+        ("RequestTimeTooSkewed", _) => Refused("the clocks differ too much: set this machine's"),
+        ("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired", _) => {
+            Refused("the session token is not valid any more: get a new one")
+        }
+        ("AuthorizationHeaderMalformed" | "PermanentRedirect", _) | ("", 300..=399) => {
+            Refused("the bucket is elsewhere: check region and endpoint")
+        }
+        ("QuotaExceeded" | "InsufficientStorage" | "XMinioStorageFull", _) | (_, 507) => NoSpace,
+        (_, 401 | 403) => Refused("access is denied: check the credentials and the bucket's policy"),
+        (_, 404) if subject == Subject::Object => NotFound,
+        (_, 404) => Refused("no such bucket: make it, or check bucket and endpoint"),
+        (_, 409 | 412) => Exists,
+        (_, 413) => Refused("the service takes no objects of this size: lower buffer_bytes"),
+        (_, 416) => OutOfRange,
+        (_, 405 | 501) => Unsupported("the service does not know this request"),
+        (_, status @ (408 | 429 | 500..)) => Unavailable(Reason::Http(status)),
+        // A 200 with an error in it comes here by its code only.
+        _ => Refused("the service does not take the request: check region, endpoint and path_style"),
+    }
+}

@@ -1,0 +1,440 @@
+//! The S3 store: each object is an object of a bucket, over HTTP. Named for the protocol: a directory keeps objects too.
+//!
+//! ```text
+//! KEY = PREFIX/NAME
+//! put      PUT with If-None-Match: * (put.rs); above the buffer's size a multipart upload, completed with the same condition
+//! get      HEAD, then ranges of 8 MiB with If-Match, and the digest of the whole, where there is one
+//! list     ListObjectsV2 with start-after, pages of at most 1000 keys
+//! delete   HEAD, because S3 does not say whether there was an object, then DELETE
+//! ```
+//!
+//! **Trust.** A service may ignore the condition, answer 200, and overwrite. The probe finds that out and tells it with
+//! [`Store::distrust`]; from then on every put looks first, which keeps this store from overwriting but not two of them in a race, and
+//! `conditional_put` is declared no longer. One prefix has one owner: opening it aborts the uploads that are under way below it.
+//!
+//! **Bounds.** A call waits at most `(retries_max + 1) * request_timeout_ms` and the pauses between tries (at most 2 s each) for each of its requests;
+//! a commit makes at most two more requests after one that failed. An open put holds `buffer_bytes`. The store has one thread of its own, for connections;
+//! calls run on the caller's thread, and must not be made from within an asynchronous runtime.
+//!
+//! **Costs.** A put is one request, a range is one request, a stat is one; bytes are hashed twice (SHA-256 for the signature, BLAKE3 for `get`) and copied once.
+
+mod config;
+mod fault;
+mod put;
+mod transport;
+mod uploads;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential, S3ConditionalPut};
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::path::Path;
+use object_store::{
+    Attribute, BackoffConfig, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
+    StaticCredentialProvider,
+};
+use tokio::runtime::{Handle, Runtime};
+
+pub use config::{S3Config, Secret};
+use fault::{ANSWER, Subject, kind_of};
+use put::{DIGEST, PARTS_MAX, PUT_ID, S3Put};
+use transport::Connector;
+use uploads::Signer;
+
+use super::{
+    Capabilities, Check, Name, ObjectStat, PAGE_OBJECTS_MAX, Page, Put, Sink, Space, Store, StoreError,
+    StoreErrorKind,
+};
+
+/// The most keys of one answer.
+const KEYS_MAX: usize = 1000;
+/// The most pages in a row that bring nothing.
+const BARREN_PAGES_MAX: usize = 100;
+/// Bytes that `get` asks for at a time.
+const GET_BYTES: u64 = 8 << 20;
+/// The largest object of the protocol, in bytes.
+const OBJECT_BYTES_MAX: u64 = 5 << 40;
+
+/// A store in an S3 bucket.
+pub struct S3Store {
+    label: String,
+    key_prefix: String,
+    buffer_bytes: usize,
+    capacity_bytes: Option<u64>,
+    // Behind the handle until the drop.
+    runtime: Option<Runtime>,
+    handle: Handle,
+    s3: AmazonS3,
+    signer: Signer,
+    conditional: Arc<AtomicBool>,
+    // Bytes of objects and of puts that are open; unknown until somebody asks.
+    used_bytes: Mutex<Option<u64>>,
+}
+
+impl std::fmt::Debug for S3Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the client: it holds the credentials.
+        f.debug_struct("S3Store").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+/// What a HEAD tells.
+struct Head {
+    len_bytes: u64,
+    etag: Option<String>,
+    put_id: Option<String>,
+    digest: Option<String>,
+}
+
+impl S3Store {
+    /// Opens a bucket, with a request to see that it is there, and aborts the uploads that an earlier owner left behind.
+    ///
+    /// # Errors
+    /// `Refused` with what to change: settings, credentials, bucket; `Unavailable` when the service cannot be reached or does not answer.
+    pub fn open(config: S3Config) -> Result<Self, StoreError> {
+        S3Store::open_in(config, &|variable| std::env::var(variable).ok())
+    }
+
+    /// The same, with the environment's variables from a function.
+    fn open_in(config: S3Config, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, StoreError> {
+        config.check()?;
+        let label = config.label();
+        let credentials = config.credentials(environment)?;
+        let credential = || AwsCredential {
+            key_id: credentials.access_key_id.reveal().to_owned(),
+            secret_key: credentials.secret_access_key.reveal().to_owned(),
+            token: credentials.session_token.as_ref().map(|token| token.reveal().to_owned()),
+        };
+        let conditional = Arc::new(AtomicBool::new(true));
+        let connector = Connector::new(&config, Arc::clone(&conditional))?;
+        let signer = Signer {
+            client: connector.client().clone(),
+            credential: credential(),
+            region: config.region.clone(),
+            bucket_url: config.bucket_url(),
+        };
+        let retry = RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: Duration::from_millis(100),
+                max_backoff: Duration::from_secs(2),
+                base: 2.0,
+            },
+            max_retries: config.retries_max as usize,
+            // The signature of a request that is tried again grows old: after 15 minutes it is refused.
+            retry_timeout: Duration::from_mins(10),
+        };
+        let s3 = AmazonS3Builder::new()
+            .with_bucket_name(&config.bucket)
+            .with_region(&config.region)
+            // The bucket is in the URL already, in either style.
+            .with_endpoint(config.bucket_url())
+            .with_virtual_hosted_style_request(true)
+            .with_allow_http(config.allow_http)
+            .with_credentials(Arc::new(StaticCredentialProvider::new(credential())))
+            .with_retry(retry)
+            .with_http_connector(connector)
+            .with_conditional_put(S3ConditionalPut::ETagMatch)
+            .with_disable_bulk_delete(true)
+            .build()
+            .map_err(|_| {
+                StoreError::new(&label, "open", StoreErrorKind::Refused("check endpoint, bucket and region"))
+            })?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("varve-s3")
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(|error| StoreError::io(&label, "open", &error))?;
+        let key_prefix = if config.prefix.is_empty() { String::new() } else { format!("{}/", config.prefix) };
+        let store = S3Store {
+            label,
+            key_prefix,
+            buffer_bytes: config.buffer_bytes,
+            capacity_bytes: config.capacity_bytes,
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+            s3,
+            signer,
+            conditional,
+            used_bytes: Mutex::new(None),
+        };
+        store.list("", None, 1).map_err(|error| StoreError { operation: "open", ..error })?;
+        let aborted = store.abort_leftovers();
+        if aborted > 0 {
+            tracing::info!(store = %store.label, aborted, "uploads that were left behind are aborted");
+        }
+        if config.capacity_bytes.is_some() {
+            store.used_counted()?;
+        }
+        Ok(store)
+    }
+
+    /// Waits for a request; a failure becomes the kind that it means.
+    fn run<T>(
+        &self,
+        subject: Subject,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T, StoreErrorKind> {
+        self.handle.block_on(ANSWER.scope(RefCell::new(None), async {
+            request
+                .await
+                .map_err(|error| ANSWER.with(|answer| kind_of(&error, answer.borrow().as_ref(), subject)))
+        }))
+    }
+
+    fn error(&self, operation: &'static str, kind: StoreErrorKind, name: &Name) -> StoreError {
+        StoreError::new(&self.label, operation, kind).of(name)
+    }
+
+    fn path(&self, name: &Name) -> Path {
+        // Names and prefixes have no bytes that a path would escape.
+        Path::from(format!("{}{name}", self.key_prefix))
+    }
+
+    fn is_conditional(&self) -> bool {
+        self.conditional.load(Ordering::Relaxed)
+    }
+
+    fn trust_conditions(&self, trust: bool) {
+        self.conditional.store(trust, Ordering::Relaxed);
+    }
+
+    fn head(&self, name: &Name) -> Result<Head, StoreErrorKind> {
+        let path = self.path(name);
+        let options = GetOptions { head: true, ..Default::default() };
+        let found = self.run(Subject::Object, self.s3.get_opts(&path, options))?;
+        let metadata = |key: &'static str| {
+            found.attributes.get(&Attribute::Metadata(key.into())).map(|value| value.to_string())
+        };
+        Ok(Head {
+            len_bytes: found.meta.size,
+            put_id: metadata(PUT_ID),
+            digest: metadata(DIGEST),
+            etag: found.meta.e_tag,
+        })
+    }
+
+    /// Fills a buffer, which is not empty, from an object that still has `etag`, if there is one.
+    fn read(
+        &self,
+        name: &Name,
+        offset: u64,
+        buffer: &mut [u8],
+        etag: Option<&str>,
+    ) -> Result<(), StoreErrorKind> {
+        let end = offset.checked_add(buffer.len() as u64).ok_or(StoreErrorKind::OutOfRange)?;
+        let path = self.path(name);
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(offset..end)),
+            if_match: etag.map(str::to_owned),
+            ..Default::default()
+        };
+        let bytes = self.run(Subject::Object, async {
+            let found = self.s3.get_opts(&path, options).await?;
+            // The service cuts a range at the object's end.
+            if found.range.end < end { Ok(None) } else { found.bytes().await.map(Some) }
+        });
+        match bytes {
+            Ok(None) => Err(StoreErrorKind::OutOfRange),
+            Ok(Some(bytes)) if bytes.len() == buffer.len() => {
+                buffer.copy_from_slice(&bytes);
+                Ok(())
+            }
+            Ok(Some(_)) => Err(StoreErrorKind::Corrupt("the service gives another length than it says")),
+            // The condition of the read, not that of a put.
+            Err(StoreErrorKind::Exists) => Err(StoreErrorKind::Corrupt("it was changed while it was read")),
+            Err(kind) => Err(kind),
+        }
+    }
+
+    /// The object of a key, if it is one of ours.
+    fn stat_of(&self, found: &ObjectMeta) -> Option<ObjectStat> {
+        let name = found.location.as_ref().strip_prefix(&self.key_prefix)?;
+        Some(ObjectStat { name: Name::new(name).ok()?, len_bytes: found.size })
+    }
+
+    fn used(&self) -> MutexGuard<'_, Option<u64>> {
+        self.used_bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes in use: counted the first time with a list of everything, kept up from then on.
+    fn used_counted(&self) -> Result<u64, StoreError> {
+        if let Some(used_bytes) = *self.used() {
+            return Ok(used_bytes);
+        }
+        let mut used_bytes = 0;
+        let mut after = None;
+        loop {
+            let page = self.list("", after.as_ref(), KEYS_MAX)?;
+            used_bytes += page.objects.iter().map(|stat| stat.len_bytes).sum::<u64>();
+            after = page.objects.last().map(|stat| stat.name.clone());
+            if !page.more {
+                break;
+            }
+        }
+        Ok(*self.used().get_or_insert(used_bytes))
+    }
+
+    /// Takes room for bytes of a put.
+    fn reserve(&self, len_bytes: u64) -> Result<(), StoreErrorKind> {
+        let mut used = self.used();
+        let Some(used_bytes) = &mut *used else { return Ok(()) };
+        if self.capacity_bytes.is_some_and(|capacity| used_bytes.saturating_add(len_bytes) > capacity) {
+            return Err(StoreErrorKind::NoSpace);
+        }
+        *used_bytes += len_bytes;
+        Ok(())
+    }
+
+    fn release(&self, len_bytes: u64) {
+        if let Some(used_bytes) = &mut *self.used() {
+            *used_bytes = used_bytes.saturating_sub(len_bytes);
+        }
+    }
+}
+
+impl Drop for S3Store {
+    fn drop(&mut self) {
+        // Without waiting: a host's name that is being looked up must not hold the owner back.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Store for S3Store {
+    fn label(&self) -> &str {
+        &self.label
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let largest = OBJECT_BYTES_MAX.min((self.buffer_bytes * PARTS_MAX) as u64);
+        Capabilities {
+            kind: "s3",
+            random_access: true,
+            conditional_put: self.is_conditional(),
+            rename: false,
+            sequential_only: false,
+            reclaims_space: true,
+            object_bytes_max: Some(self.capacity_bytes.map_or(largest, |capacity| capacity.min(largest))),
+        }
+    }
+
+    fn put_start<'a>(&'a self, name: &Name, max_bytes: u64) -> Result<Box<dyn Put + 'a>, StoreError> {
+        // Whether the name is taken is asked by the commit, in the same request.
+        Ok(Box::new(S3Put::new(self, name.clone(), max_bytes)))
+    }
+
+    fn stat(&self, name: &Name) -> Result<ObjectStat, StoreError> {
+        let found = self.head(name).map_err(|kind| self.error("stat", kind, name))?;
+        Ok(ObjectStat { name: name.clone(), len_bytes: found.len_bytes })
+    }
+
+    fn get_range(&self, name: &Name, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        if buffer.is_empty() {
+            // HTTP has no empty ranges.
+            return super::check_range(&self.stat(name)?, &self.label, offset, 0);
+        }
+        self.read(name, offset, buffer, None).map_err(|kind| self.error("get", kind, name))
+    }
+
+    fn get(&self, name: &Name, sink: &mut dyn Sink) -> Result<u64, StoreError> {
+        let failed = |kind| self.error("get", kind, name);
+        let head = self.head(name).map_err(failed)?;
+        let mut buffer = vec![0; head.len_bytes.min(GET_BYTES) as usize];
+        let mut hasher = blake3::Hasher::new();
+        let mut offset = 0;
+        while offset < head.len_bytes {
+            let now = &mut buffer[..(head.len_bytes - offset).min(GET_BYTES) as usize];
+            self.read(name, offset, now, head.etag.as_deref()).map_err(failed)?;
+            hasher.update(now);
+            sink.write(now)?;
+            offset += now.len() as u64;
+        }
+        match head.digest {
+            Some(digest) if digest != hasher.finalize().to_hex().as_str() => {
+                Err(failed(StoreErrorKind::Corrupt("its bytes are not those that were put")))
+            }
+            _ => Ok(head.len_bytes),
+        }
+    }
+
+    fn list(&self, prefix: &str, after: Option<&Name>, limit: usize) -> Result<Page, StoreError> {
+        let limit = limit.min(PAGE_OBJECTS_MAX);
+        let failed = |kind| StoreError::new(&self.label, "list", kind);
+        let mut objects: Vec<ObjectStat> = Vec::new();
+        if after.is_some_and(|after| !after.as_str().starts_with(prefix) && after.as_str() > prefix) {
+            return Ok(Page { objects, more: false });
+        }
+        let key_prefix = format!("{}{prefix}", self.key_prefix);
+        let offset =
+            after.map(|after| format!("{}{after}", self.key_prefix)).filter(|key| *key >= key_prefix);
+        let mut token = None;
+        let mut barren_pages = 0;
+        loop {
+            let options = PaginatedListOptions {
+                offset: offset.clone(),
+                max_keys: Some((limit + 1 - objects.len()).min(KEYS_MAX)),
+                page_token: token,
+                ..Default::default()
+            };
+            let page = self
+                .run(Subject::Bucket, self.s3.list_paginated(Some(&key_prefix), options))
+                .map_err(failed)?;
+            let found = page.result.objects.iter().filter_map(|found| self.stat_of(found));
+            let wanted =
+                |name: &Name| name.as_str().starts_with(prefix) && after.is_none_or(|after| name > after);
+            let mut found: Vec<ObjectStat> = found.filter(|stat| wanted(&stat.name)).take(KEYS_MAX).collect();
+            found.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+            barren_pages = if found.is_empty() { barren_pages + 1 } else { 0 };
+            if let (Some(last), Some(first)) = (objects.last(), found.first())
+                && last.name >= first.name
+            {
+                return Err(failed(StoreErrorKind::Corrupt("its pages are not in the order of the names")));
+            }
+            objects.append(&mut found);
+            token = page.page_token;
+            if objects.len() > limit || token.is_none() {
+                return Ok(super::page(objects.into_iter(), limit));
+            }
+            if barren_pages == BARREN_PAGES_MAX {
+                return Err(failed(StoreErrorKind::Corrupt("its list has no end")));
+            }
+        }
+    }
+
+    fn delete(&self, name: &Name) -> Result<(), StoreError> {
+        let failed = |kind| self.error("delete", kind, name);
+        let len_bytes = self.head(name).map_err(failed)?.len_bytes;
+        let path = self.path(name);
+        match self.run(Subject::Object, self.s3.delete(&path)) {
+            // It was there: a try before the last one has removed it.
+            Ok(()) | Err(StoreErrorKind::NotFound) => {}
+            Err(kind) => return Err(failed(kind)),
+        }
+        self.release(len_bytes);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        // Every answer came after the service had made its work stable.
+        Ok(())
+    }
+
+    fn distrust(&self, check: Check) {
+        if check == Check::RefusesOverwrite {
+            self.trust_conditions(false);
+        }
+    }
+
+    fn space(&self) -> Result<Space, StoreError> {
+        Ok(Space { total_bytes: self.capacity_bytes, used_bytes: self.used_counted()? })
+    }
+}

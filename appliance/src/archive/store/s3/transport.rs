@@ -1,0 +1,123 @@
+//! The HTTP client below `object_store`: notes each answer for [`fault`](super::fault), and adds the condition to the completion of a multipart upload,
+//! which `object_store` leaves out.
+
+use std::fs;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use object_store::ClientOptions;
+use object_store::HeaderValue;
+use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService};
+
+use super::config::S3Config;
+use super::fault::{ANSWER, Answer, element};
+use crate::archive::store::{StoreError, StoreErrorKind};
+
+/// The longest code that is looked at, in bytes.
+const CODE_BYTES_MAX: usize = 64;
+
+/// Gives `object_store` the client that is there already.
+#[derive(Debug, Clone)]
+pub(super) struct Connector(HttpClient);
+
+impl Connector {
+    /// Sets TLS and timeouts up. While `conditional` is set, multipart uploads are completed with `If-None-Match: *`.
+    pub(super) fn new(config: &S3Config, conditional: Arc<AtomicBool>) -> Result<Self, StoreError> {
+        let refused = |text| StoreError::new(&config.label(), "open", StoreErrorKind::Refused(text));
+        // Another part of the process may have chosen one already, which is fine.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
+            .timeout(config.request_timeout())
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .http1_only();
+        if let Some(path) = &config.ca_file {
+            let pem =
+                fs::read(path).map_err(|error| StoreError::io(&config.label(), "open (ca_file)", &error))?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+                .map_err(|_| refused("ca_file holds no certificates in PEM"))?;
+            builder = builder.tls_certs_merge(certificates);
+        }
+        if config.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://")) {
+            // No TLS: a machine without any certificates will do.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder.build().map_err(|_| {
+            refused(
+                "TLS cannot be set up: install the system's certificates (ca-certificates), or check ca_file",
+            )
+        })?;
+        Ok(Connector(HttpClient::new(Transport { client, conditional })))
+    }
+
+    pub(super) fn client(&self) -> &HttpClient {
+        &self.0
+    }
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(self.0.clone())
+    }
+}
+
+#[derive(Debug)]
+struct Transport {
+    client: reqwest::Client,
+    conditional: Arc<AtomicBool>,
+}
+
+impl Transport {
+    async fn exchange(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let completes = request.method() == reqwest::Method::POST
+            && request.uri().query().is_some_and(|query| query.starts_with("uploadId="));
+        if completes && self.conditional.load(Ordering::Relaxed) {
+            request.headers_mut().insert("if-none-match", HeaderValue::from_static("*"));
+        }
+        note(None);
+        let response = self.client.call(request).await?;
+        let status = response.status().as_u16();
+        // A completion answers 200 early, and says only in its body how it went.
+        if response.status().is_success() && !completes {
+            note(Some(Answer { status, code: None }));
+            return Ok(response);
+        }
+        let (parts, body) = response.into_parts();
+        let body = body.bytes().await?;
+        let code = std::str::from_utf8(&body)
+            .ok()
+            .filter(|xml| xml.contains("<Error"))
+            .and_then(|xml| element(xml, "Code"))
+            .filter(|code| code.len() <= CODE_BYTES_MAX)
+            .map(str::to_owned);
+        // An error within a 200 stands for the status that it would have had.
+        let status = match (&code, status) {
+            (Some(code), 200..300) if code == "PreconditionFailed" => 412,
+            (Some(_), 200..300) => 500,
+            (_, status) => status,
+        };
+        note(Some(Answer { status, code }));
+        Ok(HttpResponse::from_parts(parts, body.into()))
+    }
+}
+
+fn note(answer: Option<Answer>) {
+    // Outside of a call nobody asks.
+    let _ = ANSWER.try_with(|noted| *noted.borrow_mut() = answer);
+}
+
+impl HttpService for Transport {
+    fn call<'life0, 'async_trait>(
+        &'life0 self,
+        request: HttpRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        Box::pin(self.exchange(request))
+    }
+}

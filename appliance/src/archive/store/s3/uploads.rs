@@ -1,0 +1,98 @@
+//! Multipart uploads that a crash left behind: they cannot be seen in a list, but their parts take space until they are aborted.
+//!
+//! `object_store` does not list uploads, so the request is made and signed here. At most [`ROUNDS_MAX`] lists of [`UPLOADS_MAX`] uploads are looked at.
+
+use std::str::FromStr;
+
+use object_store::aws::{AwsAuthorizer, AwsCredential};
+use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
+use object_store::multipart::MultipartStore;
+
+use super::S3Store;
+use super::fault::{Subject, element};
+use crate::archive::store::{Name, StoreErrorKind};
+
+const ROUNDS_MAX: usize = 100;
+const UPLOADS_MAX: usize = 1000;
+
+/// What a request of our own needs.
+pub(super) struct Signer {
+    pub(super) client: HttpClient,
+    pub(super) credential: AwsCredential,
+    pub(super) region: String,
+    pub(super) bucket_url: String,
+}
+
+impl Signer {
+    /// The service's list of uploads under a prefix of keys; `None` when it does not say.
+    async fn list(&self, key_prefix: &str) -> Option<String> {
+        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        // A prefix has no bytes that need an escape but its slashes.
+        let prefix = key_prefix.replace('/', "%2F");
+        let url = format!("{}?max-uploads={UPLOADS_MAX}&prefix={prefix}&uploads=", self.bucket_url);
+        *request.uri_mut() = FromStr::from_str(&url).ok()?;
+        AwsAuthorizer::new(&self.credential, "s3", &self.region).try_authorize(&mut request, None).ok()?;
+        let response = self.client.execute(request).await.ok()?;
+        if !response.status().is_success() {
+            return None;
+        }
+        let body = response.into_body().bytes().await.ok()?;
+        String::from_utf8(body.to_vec()).ok()
+    }
+}
+
+/// The uploads in a list: keys and ids.
+fn uploads(xml: &str) -> Vec<(String, String)> {
+    let plain = |text: &str| {
+        text.replace("&quot;", "\"")
+            .replace("&apos;", "'")
+            .replace("&lt;", "<")
+            .replace("&gt;", ">")
+            .replace("&amp;", "&")
+    };
+    xml.split("<Upload>")
+        .skip(1)
+        .filter_map(|upload| Some((plain(element(upload, "Key")?), plain(element(upload, "UploadId")?))))
+        .take(UPLOADS_MAX)
+        .collect()
+}
+
+impl S3Store {
+    /// Aborts every upload of an object of this store's; returns how many. A service that does not list uploads keeps them:
+    /// it needs a rule of its own for their age.
+    pub(super) fn abort_leftovers(&self) -> u64 {
+        let mut aborted = 0;
+        for _ in 0..ROUNDS_MAX {
+            let Some(xml) = self.handle.block_on(self.signer.list(&self.key_prefix)) else { break };
+            let before = aborted;
+            for (key, id) in uploads(&xml) {
+                let name = key.strip_prefix(&self.key_prefix).and_then(|text| Name::new(text).ok());
+                let Some(name) = name else { continue };
+                let path = self.path(&name);
+                let result = self.run(Subject::Bucket, self.s3.abort_multipart(&path, &id));
+                aborted += u64::from(result.is_ok());
+                if matches!(result, Err(StoreErrorKind::Unavailable(_))) {
+                    return aborted;
+                }
+            }
+            if aborted == before || !xml.contains("<IsTruncated>true<") {
+                break;
+            }
+        }
+        aborted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uploads_are_read_from_any_text() {
+        let xml = "<ListMultipartUploadsResult><Upload><Key>p/a</Key><UploadId>x&amp;y=</UploadId></Upload>\
+                   <Upload><UploadId>2</UploadId><Key>p/b</Key></Upload><Upload><Key>cut";
+        let expected = [("p/a", "x&y="), ("p/b", "2")].map(|(key, id)| (key.to_owned(), id.to_owned()));
+        assert_eq!(uploads(xml), expected);
+        assert!(uploads("").is_empty() && uploads("<Upload></Upload><Key>").is_empty());
+    }
+}

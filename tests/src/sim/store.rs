@@ -1,0 +1,150 @@
+//! A store in memory, and the simulated disk as the archivist sees it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use varve::archive::object::ObjectError;
+use varve::archive::service::{BlockSource, SourceError};
+use varve::archive::store::{
+    Capabilities, Name, ObjectStat, PAGE_OBJECTS_MAX, Page, Put, Sink, Space, Store, StoreError, StoreErrorKind,
+};
+use varve::dma::BLOCK_BYTES;
+
+use super::disk::SimDisk;
+
+/// A store in memory. It keeps every rule of stores, and nothing when the program ends.
+#[derive(Default)]
+pub struct MemoryStore {
+    objects: Mutex<BTreeMap<Name, Arc<Vec<u8>>>>,
+}
+
+impl MemoryStore {
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Vec<u8>>>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, name: &Name, operation: &'static str) -> Result<Arc<Vec<u8>>, StoreError> {
+        let found = self.objects().get(name).cloned();
+        found.ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, self.label(), operation).of(name))
+    }
+
+    /// Bytes of all objects.
+    pub fn len_bytes(&self) -> u64 {
+        self.objects().values().map(|object| object.len() as u64).sum()
+    }
+}
+
+struct MemoryPut<'a> {
+    store: &'a MemoryStore,
+    name: Name,
+    bytes: Vec<u8>,
+}
+
+impl Sink for MemoryPut<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl Put for MemoryPut<'_> {
+    fn commit(self: Box<Self>) -> Result<ObjectStat, StoreError> {
+        let mut objects = self.store.objects();
+        if objects.contains_key(&self.name) {
+            return Err(StoreError::new(StoreErrorKind::Exists, self.store.label(), "commit").of(&self.name));
+        }
+        let len_bytes = self.bytes.len() as u64;
+        objects.insert(self.name.clone(), Arc::new(self.bytes));
+        Ok(ObjectStat { name: self.name, len_bytes })
+    }
+}
+
+impl Store for MemoryStore {
+    fn label(&self) -> &'static str {
+        "memory"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            kind: "memory",
+            random_access: true,
+            conditional_put: true,
+            rename: false,
+            sequential_only: false,
+            reclaims_space: true,
+            object_bytes_max: None,
+        }
+    }
+
+    fn put_start<'a>(&'a self, name: &Name, _max_bytes: u64) -> Result<Box<dyn Put + 'a>, StoreError> {
+        if self.objects().contains_key(name) {
+            return Err(StoreError::new(StoreErrorKind::Exists, self.label(), "put").of(name));
+        }
+        Ok(Box::new(MemoryPut { store: self, name: name.clone(), bytes: Vec::new() }))
+    }
+
+    fn stat(&self, name: &Name) -> Result<ObjectStat, StoreError> {
+        let len_bytes = self.find(name, "stat")?.len() as u64;
+        Ok(ObjectStat { name: name.clone(), len_bytes })
+    }
+
+    fn get_range(&self, name: &Name, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let object = self.find(name, "get")?;
+        let range = usize::try_from(offset).ok().and_then(|start| object.get(start..)?.get(..buffer.len()));
+        let range = range.ok_or_else(|| StoreError::new(StoreErrorKind::OutOfRange, self.label(), "get").of(name))?;
+        buffer.copy_from_slice(range);
+        Ok(())
+    }
+
+    fn list(&self, prefix: &str, after: Option<&Name>, limit: usize) -> Result<Page, StoreError> {
+        let limit = limit.min(PAGE_OBJECTS_MAX);
+        let objects = self.objects();
+        let mut found: Vec<ObjectStat> = objects
+            .iter()
+            .filter(|(name, _)| name.as_str().starts_with(prefix) && after.is_none_or(|after| *name > after))
+            .take(limit + 1)
+            .map(|(name, object)| ObjectStat { name: name.clone(), len_bytes: object.len() as u64 })
+            .collect();
+        let more = found.len() > limit;
+        found.truncate(limit);
+        Ok(Page { objects: found, more })
+    }
+
+    fn delete(&self, name: &Name) -> Result<(), StoreError> {
+        let gone = self.objects().remove(name);
+        gone.map(|_| ()).ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, self.label(), "delete").of(name))
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn space(&self) -> Result<Space, StoreError> {
+        Ok(Space { total_bytes: None, used_bytes: self.len_bytes() })
+    }
+}
+
+/// The disk, read by the archivist. It reads what a device would give: what was written, flushed or not.
+pub struct DiskSource(pub SimDisk);
+
+impl BlockSource for DiskSource {
+    fn read(
+        &mut self,
+        block: u64,
+        len_blocks: u64,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), ObjectError>,
+    ) -> Result<(), SourceError> {
+        for start in (block..block + len_blocks).step_by(64) {
+            let count = 64.min(block + len_blocks - start);
+            let mut bytes = Vec::with_capacity(count as usize * BLOCK_BYTES);
+            for at in start..start + count {
+                match self.0.block(at) {
+                    Some(data) => bytes.extend_from_slice(&data),
+                    None => bytes.resize(bytes.len() + BLOCK_BYTES, 0),
+                }
+            }
+            take(&bytes)?;
+        }
+        Ok(())
+    }
+}
