@@ -1,8 +1,11 @@
 //! The endless log: segments leave the working set, live blocks are copied forward, slots are used again.
 
+use std::sync::Arc;
+
 use varve::log::Recycling;
 use varve::volume::{PoolOptions, SegmentState};
 use varve_tests::sim::disk::Crash;
+use varve_tests::sim::store::MemoryStore;
 use varve_tests::sim::workload::{Run, Shape};
 
 const DISCARD: PoolOptions = PoolOptions { recycling: Recycling::Discard, overprovisioning_percent: None };
@@ -77,4 +80,65 @@ fn check_working_set(run: &Run) {
         .collect();
     let (Some(first), Some(last)) = (in_use.first(), in_use.last()) else { return };
     assert!(last - first <= info.working_set_segments, "seed {}: {first} to {last}", run.seed);
+}
+
+fn archived(seed: u64, slots: u64) -> Run {
+    let shape = Shape {
+        device_blocks: 256 + slots * 256,
+        segment_blocks: 256,
+        volatile_cache: !seed.is_multiple_of(3),
+        volume_blocks: (slots - 4) * 12,
+    };
+    Run::with_archive(seed, shape, Arc::new(MemoryStore::default()))
+}
+
+/// Many times the device's size is written, with clones, synchs, snapshots and restarts on the way; then points of the whole history are opened, most of them only in the archive,
+/// and each is what the model says. The scan's bound is asserted within.
+#[test]
+fn the_whole_history_is_in_the_archive() {
+    let mut points = 0;
+    for (seed, slots) in [(1, 8), (2, 10), (3, 16)] {
+        let mut run = archived(seed, slots);
+        let mut rounds = 0;
+        while run.pool.stats().head_lsn < 20 * slots * 256 {
+            for _ in 0..60 {
+                run.step();
+                check_working_set(&run);
+            }
+            rounds += 1;
+            if rounds % 10 == 0 {
+                points += run.check_points(4);
+            }
+            if rounds % 40 == 0 {
+                run.restart();
+            }
+        }
+        run.settle();
+        run.check_all();
+        points += run.check_points(60);
+        run.check_times(20);
+        run.restart();
+        points += run.check_points(20);
+        let status = run.pool.archive_status().expect("an archive");
+        assert!(status.segments > 4 * slots && status.gaps.is_empty(), "{status:?}");
+    }
+    println!("{points} points equal the model");
+}
+
+/// Crashes at any moment, also while segments are archived and given away.
+#[test]
+fn crashes_with_an_archive_keep_every_promise() {
+    let mut points = 0;
+    for seed in 100..116 {
+        let mut run = archived(seed, 8 + seed % 4);
+        for round in 0..12 {
+            for _ in 0..run.rng.below(150) {
+                run.step();
+                check_working_set(&run);
+            }
+            run.crash(if round % 2 == 0 { Crash::Process } else { Crash::Power });
+            points += run.check_points(2);
+        }
+    }
+    println!("{points} points equal the model");
 }

@@ -122,6 +122,8 @@ pub struct EntryCounts {
     pub copied: u64,
     /// Trims.
     pub trim: u64,
+    /// Masks: trims of clones, carried on.
+    pub mask: u64,
     /// Blocks of events.
     pub event: u64,
     /// Kinds that this build does not know.
@@ -135,6 +137,7 @@ impl EntryCounts {
             Some(EntryKind::Write) => &mut self.write,
             Some(EntryKind::Copied) => &mut self.copied,
             Some(EntryKind::Trim) => &mut self.trim,
+            Some(EntryKind::Mask) => &mut self.mask,
             Some(EntryKind::Event) => &mut self.event,
             None => &mut self.unknown,
         } += 1;
@@ -142,7 +145,7 @@ impl EntryCounts {
 
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.write + self.copied + self.trim + self.event + self.unknown
+        self.write + self.copied + self.trim + self.mask + self.event + self.unknown
     }
 }
 
@@ -380,6 +383,7 @@ impl EntryItem {
             Some(EntryKind::Write) => EntryItem { kind: "write", image, block, superseded: value, ..base },
             Some(EntryKind::Copied) => EntryItem { kind: "copied", image, block, origin: value, ..base },
             Some(EntryKind::Trim) => EntryItem { kind: "trim", image, block, len_blocks: value, ..base },
+            Some(EntryKind::Mask) => EntryItem { kind: "mask", image, block, len_blocks: value, ..base },
             Some(EntryKind::Event) => {
                 let head = EventHead::decode(entry.block().0);
                 let event = Some(event_name(head.kind));

@@ -15,6 +15,8 @@ pub(super) struct OpenRecord {
     pub(super) data_blocks: usize,
     pub(super) entries_max: usize,
     pub(super) data_blocks_max: usize,
+    /// Whether it holds nothing that anybody waits for: copies and masks only.
+    pub(super) is_lazy: bool,
 }
 
 impl OpenRecord {

@@ -50,7 +50,9 @@ pub struct Segment {
     pub phase: Phase,
     /// Blocks in it that an index points at.
     pub live: u64,
-    /// The same when the current segment was opened.
+    /// Trims and masks of clones in it that hide what was inherited, and must be carried on before it goes.
+    pub masks: u64,
+    /// Live blocks when the current segment was opened.
     pub live_before: u64,
     /// Once nothing is live: the position up to which the log must be stable before the segment may go.
     pub dead_at: Option<Lsn>,
@@ -205,6 +207,7 @@ impl SegmentTable {
             if segment.phase == Phase::InUse {
                 if Some(sequence) == current
                     || segment.live > 0
+                    || segment.masks > 0
                     || !(segment.sealed || segment.slot.is_none())
                 {
                     break;
@@ -222,7 +225,7 @@ impl SegmentTable {
         let mut waiting = Vec::new();
         for sequence in std::mem::take(&mut self.dead) {
             let Some(segment) = self.get_mut(sequence) else { continue };
-            if segment.live > 0 || segment.phase != Phase::InUse || segment.trims > 0 {
+            if segment.live > 0 || segment.masks > 0 || segment.phase != Phase::InUse || segment.trims > 0 {
                 continue;
             }
             let dead_at = *segment.dead_at.get_or_insert(head);
@@ -244,7 +247,9 @@ impl SegmentTable {
     pub fn may_retire(&self, current: Option<SegmentSeq>) -> bool {
         !self.dead.is_empty()
             || (self.retired_below < current.map_or(u64::MAX, |current| current.0)
-                && self.get(SegmentSeq(self.retired_below)).is_some_and(|segment| segment.live == 0))
+                && self
+                    .get(SegmentSeq(self.retired_below))
+                    .is_some_and(|segment| segment.live == 0 && segment.masks == 0))
     }
 
     /// The next inactive segment whose slot may be given away: the oldest first, then those that are inactive before their turn.

@@ -4,7 +4,7 @@
 //! that holds something live.
 //!
 //! **Invariants.** A copy is appended only if the index still points at its source at that moment; it carries its origin's LSN; it is the end of no command, so no point falls between a copy and its
-//! source. A block that cannot be read as it was written goes on as an error: its copy keeps the checksum that its data does not have.
+//! source. Trims of a clone hide what it inherited: they are carried on as masks. A block that cannot be read as it was written goes on as an error: its copy keeps the checksum that its data does not have.
 //!
 //! **Pace.** What must leave before the next segment is opened is spread over the blocks that hosts append to the current one, so there is no storm: after a share of the room for hosts is used,
 //! the same share of the copies is done. Cold data lies together, and when its turn comes whole segments of it are live; so the pace looks ahead. From how fast each segment has been losing live blocks it
@@ -13,6 +13,7 @@
 //!
 //! **Costs:** a copy is one read, merged with its neighbours, one CRC32C, 24 bytes of entry and its share of a record; its bytes are not copied in memory.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -25,7 +26,7 @@ use crate::log::{
     AppendClass, AppendError, BlockNumber, ImageId, Log, Lsn, Recycling, SegmentSeq, SharedLog,
 };
 
-use super::index::Mapping;
+use super::index::{Mapping, RangeSet};
 use super::pool::State;
 
 /// Blocks of one batch, read together.
@@ -70,6 +71,8 @@ pub(super) struct Cleaner {
     work: Work,
     victim: Option<SegmentSeq>,
     entries: SegmentEntries,
+    /// Ranges of the victim that hide what clones inherited, to be carried on first.
+    masks: Vec<(ImageId, u64, u64)>,
     /// The next record and entry of the victim to look at.
     next: (usize, usize),
     next_lsn: Lsn,
@@ -86,6 +89,7 @@ impl Default for Cleaner {
             work: Work::Idle,
             victim: None,
             entries: SegmentEntries::default(),
+            masks: Vec::new(),
             next: (0, 0),
             next_lsn: Lsn(0),
             pace: Pace::default(),
@@ -111,6 +115,15 @@ impl Cleaner {
                         return work;
                     }
                     let Some((victim, _)) = log.victim() else { return work };
+                    if self.victim == Some(victim) && !self.masks.is_empty() {
+                        drop(log);
+                        let (done, more) = self.carry_masks(victim, &mut shared.borrow_mut());
+                        work += done;
+                        if more {
+                            return work;
+                        }
+                        continue;
+                    }
                     if self.victim == Some(victim) && self.next.0 < self.entries.len() {
                         let batch = self.next_batch(state, &log);
                         drop(log);
@@ -130,6 +143,10 @@ impl Cleaner {
                     Poll::Pending => return work,
                     Poll::Ready(Ok(entries)) => {
                         self.entries = entries;
+                        self.masks = masks_of(state, &self.entries);
+                        if self.masks.is_empty() {
+                            shared.borrow_mut().masks_carried(self.victim.unwrap_or_default());
+                        }
                         self.work = Work::Idle;
                         work += 1;
                     }
@@ -172,7 +189,7 @@ impl Cleaner {
             let Some((source, data)) = next else { return (done, false) };
             let origin = Mapping::new(source.lsn, source.crc);
             let Some(volume) = state.owner_of(source.image, source.block, origin) else { continue };
-            if done == COPIES_PER_TURN || self.allowed(log) == 0 {
+            if done == COPIES_PER_TURN {
                 self.retry = Some((source, data));
                 return (done, true);
             }
@@ -212,6 +229,23 @@ impl Cleaner {
             self.pace.copied += 1;
             done += 1;
         }
+    }
+
+    /// Appends the victim's masks to the current segment. How many, and whether some are left.
+    fn carry_masks(&mut self, victim: SegmentSeq, log: &mut Log) -> (usize, bool) {
+        let class = if log.must_leave(victim) { AppendClass::Copy } else { AppendClass::CopyAhead };
+        let mut done = 0;
+        while let Some(&(image, block, len_blocks)) = self.masks.last() {
+            if done == COPIES_PER_TURN || log.reserve(class, 1, 0, false).is_err() {
+                return (done, true);
+            }
+            log.append_mask(image, BlockNumber(block), len_blocks);
+            self.masks.pop();
+            self.pace.copied += 1;
+            done += 1;
+        }
+        log.masks_carried(victim);
+        (done, false)
     }
 
     /// Live blocks of the victim, from where the last batch ended.
@@ -286,6 +320,21 @@ fn foretold_share(log: &Log) -> f64 {
         }
     }
     share
+}
+
+/// The ranges in which a segment's trims and masks hide what clones inherited, joined.
+fn masks_of(state: &State, entries: &SegmentEntries) -> Vec<(ImageId, u64, u64)> {
+    let mut hidden: BTreeMap<u16, RangeSet> = BTreeMap::new();
+    for entry in entries.records().flat_map(|(_, entries)| entries) {
+        if matches!(entry.kind(), Some(EntryKind::Trim | EntryKind::Mask)) && state.inherits(entry.image()) {
+            let (block, len_blocks) = (entry.block().0, entry.value());
+            hidden.entry(entry.image().0).or_default().insert(block, block.saturating_add(len_blocks));
+        }
+    }
+    let ranges = hidden.iter().flat_map(|(&image, ranges)| {
+        ranges.iter().map(move |(start, end)| (ImageId(image), start, end - start))
+    });
+    ranges.collect()
 }
 
 /// Reads the blocks of a batch, neighbours together.

@@ -245,7 +245,7 @@ impl Pool {
     ) -> Result<(Index, ScanReport), VolumeError> {
         let mut builder = IndexBuilder::new(volume.size_blocks);
         let mut report = ScanReport::default();
-        self.scan_generations(catalog, volume.image, lsn, &mut builder, &mut report).await?;
+        self.scan_generations(catalog, volume.image, lsn, &mut builder, &mut report, false).await?;
         Ok((builder.finish(), report))
     }
 
@@ -257,13 +257,15 @@ impl Pool {
         lsn: Lsn,
         builder: &mut IndexBuilder,
         report: &mut ScanReport,
+        skip_gone: bool,
     ) -> Result<(), VolumeError> {
         let mut next = Some((image, lsn));
         while let Some((image, lsn)) = next {
             let generation = catalog.image(image);
             let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
-            let touched = self.scan_image(image, born, lsn, builder, report).await?;
+            let touched = self.scan_image(image, born, lsn, builder, report, skip_gone).await?;
             report.segments_touched = report.segments_touched.max(touched);
+            builder.begin_parent();
             next = generation
                 .and_then(|generation| generation.parent)
                 .map(|parent| (parent.image, Lsn(parent.lsn)));
@@ -279,6 +281,7 @@ impl Pool {
         lsn: Lsn,
         builder: &mut IndexBuilder,
         report: &mut ScanReport,
+        skip_gone: bool,
     ) -> Result<u64, VolumeError> {
         let geometry = self.log.borrow().geometry();
         let newest = geometry.sequence_of(lsn);
@@ -288,7 +291,12 @@ impl Pool {
         let oldest = SegmentSeq(newest.0.saturating_sub(working_set)).max(geometry.sequence_of(born));
         let mut touched = 0;
         for sequence in (oldest.0..=newest.0).rev().map(SegmentSeq) {
-            if let Some(entries) = self.entries_of(sequence).await? {
+            let entries = match self.entries_of(sequence).await {
+                // What a clone keeps of it has been copied.
+                Err(VolumeError::NoSuchPoint { .. }) if skip_gone => continue,
+                entries => entries?,
+            };
+            if let Some(entries) = entries {
                 touched += 1;
                 assert!(touched <= bound, "a scan stays within W+1 segments");
                 entries.visit_backward(lsn, |placed| {
@@ -320,6 +328,9 @@ pub(super) fn see(builder: &mut IndexBuilder, placed: &PlacedEntry) {
             builder.see_write(placed.entry.block().0, Mapping::new(placed.lsn, placed.entry.crc()));
         }
         Some(EntryKind::Trim) => builder.see_trim(placed.entry.block().0, placed.entry.value()),
+        Some(EntryKind::Mask) => {
+            builder.see_mask(placed.entry.block().0, placed.entry.value());
+        }
         Some(EntryKind::Event) | None => {}
     }
 }

@@ -270,12 +270,18 @@ fn capacity(height: u32) -> u64 {
 pub struct IndexBuilder {
     index: Index,
     trimmed: RangeSet,
+    /// Ranges of which nothing is inherited.
+    masked: RangeSet,
 }
 
 impl IndexBuilder {
     /// Nothing seen yet.
     pub fn new(len_blocks: u64) -> Self {
-        IndexBuilder { index: Index::new(len_blocks), trimmed: RangeSet::default() }
+        IndexBuilder {
+            index: Index::new(len_blocks),
+            trimmed: RangeSet::default(),
+            masked: RangeSet::default(),
+        }
     }
 
     /// A write of a block was seen.
@@ -288,6 +294,26 @@ impl IndexBuilder {
     /// A trim was seen.
     pub fn see_trim(&mut self, block: u64, len_blocks: u64) {
         self.trimmed.insert(block, block.saturating_add(len_blocks));
+    }
+
+    /// A mask was seen. Whether it, or a trim, hides something that was not hidden by what was seen before.
+    pub fn see_mask(&mut self, block: u64, len_blocks: u64) -> bool {
+        let end = block.saturating_add(len_blocks);
+        let is_new = !self.masked.covers(block, end);
+        self.masked.insert(block, end);
+        is_new
+    }
+
+    /// From here on what is seen was inherited.
+    pub fn begin_parent(&mut self) {
+        for (&start, &end) in &self.masked.0 {
+            self.trimmed.insert(start, end);
+        }
+    }
+
+    /// The ranges of which nothing is inherited.
+    pub fn masked(&self) -> &RangeSet {
+        &self.masked
     }
 
     /// A block that was seen has been copied to another place.
@@ -308,14 +334,25 @@ impl IndexBuilder {
 
 /// A set of numbers as disjoint ranges.
 #[derive(Default, Clone)]
-struct RangeSet(BTreeMap<u64, u64>);
+pub struct RangeSet(BTreeMap<u64, u64>);
 
 impl RangeSet {
+    /// Whether all of a range is in the set.
+    pub fn covers(&self, start: u64, end: u64) -> bool {
+        start >= end || self.0.range(..=start).next_back().is_some_and(|(_, &known)| end <= known)
+    }
+
+    /// The ranges, in order: start and end.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.0.iter().map(|(&start, &end)| (start, end))
+    }
+
     fn contains(&self, value: u64) -> bool {
         !self.0.is_empty() && self.0.range(..=value).next_back().is_some_and(|(_, &end)| value < end)
     }
 
-    fn insert(&mut self, mut start: u64, mut end: u64) {
+    /// Adds a range.
+    pub fn insert(&mut self, mut start: u64, mut end: u64) {
         if start >= end {
             return;
         }

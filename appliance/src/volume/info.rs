@@ -38,6 +38,12 @@ pub struct PoolInfo {
 pub struct PoolStats {
     /// The next position that the log will give out.
     pub head_lsn: u64,
+    /// The newest point: the end of the newest command.
+    #[serde(default)]
+    pub newest_point_lsn: u64,
+    /// The newest change of the volumes, images or snapshots since start; 0: none.
+    #[serde(default)]
+    pub newest_change_lsn: u64,
     /// Every entry up to here has been written.
     pub written_lsn: u64,
     /// Every entry up to here survives loss of power.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume};
 use super::error::VolumeError;
-use super::index::Index;
+use super::index::{Index, RangeSet};
 use super::info::{CloneInfo, ImageParent, SnapshotInfo, SynchInfo, VolumeEvent, VolumeInfo, VolumeStats};
 use super::point::Point;
 use super::pool::{Pool, Volume, VolumeIndex};
@@ -206,10 +206,7 @@ impl Pool {
         check_name("snapshot name", &name)?;
         let (point, time_ns) = {
             let log = self.log.borrow();
-            (
-                Lsn(log.head_lsn().0.saturating_sub(1)),
-                log.environment().clock.wall_ns().max(log.last_time_ns()),
-            )
+            (log.point_lsn(), log.environment().clock.wall_ns().max(log.last_time_ns()))
         };
         // Commands are appended whole, so the head is the end of one.
         let snapshot = CatalogSnapshot { name: name.clone(), lsn: point.0, time_ns };
@@ -374,6 +371,7 @@ impl Pool {
                 match log.append_event(EventKind::Catalog, &text) {
                     Ok(lsn) => {
                         state.catalog = catalog;
+                        state.change_lsn = lsn;
                         return Ok(lsn);
                     }
                     Err(error) => {
@@ -407,6 +405,8 @@ impl Pool {
             uncertain_below: Lsn(0),
             resident_above: Lsn(if is_clone && !keeps_inherited { born_lsn } else { 0 }),
             keeps_inherited,
+            inherits: is_clone && !image.is_some_and(|image| image.hydrated),
+            masked: RangeSet::default(),
             resident: 0,
             thin: entry.thin,
             stats: VolumeStats::default(),

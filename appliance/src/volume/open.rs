@@ -3,7 +3,7 @@
 //! The entries of the working set are read once, newest segment first, and shown to one index builder per image: each block's first
 //! sight wins. What a clone inherited is looked up after the start, by [`Pool::load_inherited`]; its requests wait until then, and nothing else does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::capacity::OVERPROVISIONING_PERCENT_RANGE;
@@ -11,7 +11,7 @@ use super::catalog::Catalog;
 use super::error::VolumeError;
 use super::event::{EventCollector, FoundEvent};
 use super::history::{ScanReport, see};
-use super::index::IndexBuilder;
+use super::index::{IndexBuilder, RangeSet};
 use super::info::{SynchInfo, VolumeEvent};
 use super::pool::{Pool, VolumeIndex};
 use super::request::{MAX_IO_BLOCKS, VolumeId};
@@ -92,7 +92,9 @@ impl Pool {
             .iter()
             .map(|volume| (volume.image, IndexBuilder::new(volume.size_blocks)))
             .collect();
-        let synchs = pool.scan_all(&mut builders).await?;
+        let unhydrated = catalog.images.iter().filter(|image| image.parent.is_some() && !image.hydrated);
+        let clones: HashSet<u16> = unhydrated.map(|image| image.id).collect();
+        let synchs = pool.scan_all(&mut builders, &clones).await?;
         pool.state.borrow_mut().keeps_inherited = options.recycling == Recycling::Discard;
         pool.adopt(catalog, builders, &synchs).await?;
         if pool.state.borrow().keeps_inherited {
@@ -145,6 +147,7 @@ impl Pool {
     async fn scan_all(
         &self,
         builders: &mut HashMap<u16, IndexBuilder>,
+        clones: &HashSet<u16>,
     ) -> Result<Vec<FoundEvent>, VolumeError> {
         let (sequences, reach) = {
             let log = self.log.borrow();
@@ -160,11 +163,19 @@ impl Pool {
             }
             let entries = load_segment(&self.log, sequence).await?;
             let mut collector = EventCollector::default();
+            let mut masks = 0;
             entries.visit_backward(Lsn::MAX, |placed| {
                 match placed.entry.kind() {
                     Some(EntryKind::Event) => collector.see(&placed),
                     _ if sequence.0 >= reach => {
                         if let Some(builder) = builders.get_mut(&placed.entry.image().0) {
+                            // What newer trims and masks hide as well need not be carried on.
+                            if clones.contains(&placed.entry.image().0)
+                                && matches!(placed.entry.kind(), Some(EntryKind::Trim | EntryKind::Mask))
+                                && builder.see_mask(placed.entry.block().0, placed.entry.value())
+                            {
+                                masks += 1;
+                            }
                             see(builder, &placed);
                         }
                     }
@@ -172,6 +183,9 @@ impl Pool {
                 }
                 true
             });
+            for _ in 0..masks {
+                self.log.borrow_mut().note_mask(Some(sequence));
+            }
             synchs.extend(collector.found.into_iter().filter(|event| event.kind == EventKind::Synch));
             yield_now().await;
         }
@@ -185,6 +199,8 @@ impl Pool {
         synchs: &[FoundEvent],
     ) -> Result<(), VolumeError> {
         let volumes = catalog.volumes.clone();
+        let masked: HashMap<u16, RangeSet> =
+            builders.iter().map(|(&image, builder)| (image, builder.masked().clone())).collect();
         self.state.borrow_mut().catalog = catalog;
         for volume in volumes {
             let builder =
@@ -201,16 +217,24 @@ impl Pool {
             let mut state = self.state.borrow_mut();
             if let Some(opened) = state.volume_mut(id) {
                 opened.uncertain_below = uncertain_below;
+                opened.masked = masked.get(&volume.image).cloned().unwrap_or_default();
             }
             state.events.push_back(VolumeEvent::Created(id));
         }
         for event in synchs.iter().rev() {
-            let synch = match self.read_event(event).await? {
-                Some(text) => serde_json::from_slice::<SynchInfo>(&text).ok(),
-                None => None,
-            };
-            // A synch whose text is lost is still a point; its position and time stand in the entry.
-            let synch = synch.unwrap_or_else(|| {
+            let synch = self.read_synch(event).await?;
+            let mut state = self.state.borrow_mut();
+            state.catalog.next_synch = state.catalog.next_synch.max(synch.id + 1);
+            state.synchs.push(synch);
+        }
+        Ok(())
+    }
+
+    /// What a synch event says. One whose text is lost is still a point; its position and time stand in the entry.
+    pub(super) async fn read_synch(&self, event: &FoundEvent) -> Result<SynchInfo, VolumeError> {
+        let text = self.read_event(event).await?;
+        let synch =
+            text.and_then(|text| serde_json::from_slice::<SynchInfo>(&text).ok()).unwrap_or_else(|| {
                 self.note_problem(format!("the text of the synch at LSN {} is damaged", event.lsn));
                 SynchInfo {
                     id: 0,
@@ -220,11 +244,7 @@ impl Pool {
                     details: serde_json::Value::Null,
                 }
             });
-            let mut state = self.state.borrow_mut();
-            state.catalog.next_synch = state.catalog.next_synch.max(synch.id + 1);
-            state.synchs.push(SynchInfo { lsn: event.lsn.0, ..synch });
-        }
-        Ok(())
+        Ok(SynchInfo { lsn: event.lsn.0, ..synch })
     }
 
     /// Looks up what clones inherited, one volume after the other. Requests of a volume are [`Busy`](super::Submitted::Busy) until it is done. One that cannot be
@@ -247,8 +267,17 @@ impl Pool {
             let mut report = ScanReport::default();
             let result = match parent {
                 Some(parent) => {
-                    self.scan_generations(&catalog, parent.image, Lsn(parent.lsn), &mut builder, &mut report)
-                        .await
+                    builder.begin_parent();
+                    let keeps_inherited = self.state.borrow().keeps_inherited;
+                    self.scan_generations(
+                        &catalog,
+                        parent.image,
+                        Lsn(parent.lsn),
+                        &mut builder,
+                        &mut report,
+                        keeps_inherited,
+                    )
+                    .await
                 }
                 None => Ok(()),
             };

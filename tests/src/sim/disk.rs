@@ -122,6 +122,11 @@ impl SimDisk {
         content.stable.get(&block).map(|bytes| bytes.to_vec())
     }
 
+    /// What a read of a block gives now, flushed or not.
+    pub fn read_now(&self, block: u64, into: &mut [u8]) {
+        self.0.borrow().read(block, into);
+    }
+
     /// Writes a block, past every cache.
     pub fn set_block(&self, block: u64, bytes: &[u8; BLOCK_BYTES]) {
         let mut content = self.0.borrow_mut();

@@ -8,5 +8,6 @@ pub mod disk;
 pub mod fixture;
 pub mod model;
 pub mod rng;
+pub mod store;
 pub mod workload;
 pub mod world;

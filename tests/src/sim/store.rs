@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use varve::archive::object::ObjectError;
 use varve::archive::service::{BlockSource, SourceError};
 use varve::archive::store::{
-    Capabilities, Name, ObjectStat, PAGE_OBJECTS_MAX, Page, Put, Sink, Space, Store, StoreError, StoreErrorKind,
+    Capabilities, Name, ObjectStat, PAGE_OBJECTS_MAX, Page, Put, Sink, Space, Store, StoreError,
+    StoreErrorKind,
 };
 use varve::dma::BLOCK_BYTES;
 
@@ -25,7 +26,7 @@ impl MemoryStore {
 
     fn find(&self, name: &Name, operation: &'static str) -> Result<Arc<Vec<u8>>, StoreError> {
         let found = self.objects().get(name).cloned();
-        found.ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, self.label(), operation).of(name))
+        found.ok_or_else(|| StoreError::new(self.label(), operation, StoreErrorKind::NotFound).of(name))
     }
 
     /// Bytes of all objects.
@@ -51,7 +52,7 @@ impl Put for MemoryPut<'_> {
     fn commit(self: Box<Self>) -> Result<ObjectStat, StoreError> {
         let mut objects = self.store.objects();
         if objects.contains_key(&self.name) {
-            return Err(StoreError::new(StoreErrorKind::Exists, self.store.label(), "commit").of(&self.name));
+            return Err(StoreError::new(self.store.label(), "commit", StoreErrorKind::Exists).of(&self.name));
         }
         let len_bytes = self.bytes.len() as u64;
         objects.insert(self.name.clone(), Arc::new(self.bytes));
@@ -78,7 +79,7 @@ impl Store for MemoryStore {
 
     fn put_start<'a>(&'a self, name: &Name, _max_bytes: u64) -> Result<Box<dyn Put + 'a>, StoreError> {
         if self.objects().contains_key(name) {
-            return Err(StoreError::new(StoreErrorKind::Exists, self.label(), "put").of(name));
+            return Err(StoreError::new(self.label(), "put", StoreErrorKind::Exists).of(name));
         }
         Ok(Box::new(MemoryPut { store: self, name: name.clone(), bytes: Vec::new() }))
     }
@@ -91,7 +92,8 @@ impl Store for MemoryStore {
     fn get_range(&self, name: &Name, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
         let object = self.find(name, "get")?;
         let range = usize::try_from(offset).ok().and_then(|start| object.get(start..)?.get(..buffer.len()));
-        let range = range.ok_or_else(|| StoreError::new(StoreErrorKind::OutOfRange, self.label(), "get").of(name))?;
+        let range =
+            range.ok_or_else(|| StoreError::new(self.label(), "get", StoreErrorKind::OutOfRange).of(name))?;
         buffer.copy_from_slice(range);
         Ok(())
     }
@@ -112,7 +114,8 @@ impl Store for MemoryStore {
 
     fn delete(&self, name: &Name) -> Result<(), StoreError> {
         let gone = self.objects().remove(name);
-        gone.map(|_| ()).ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, self.label(), "delete").of(name))
+        gone.map(|_| ())
+            .ok_or_else(|| StoreError::new(self.label(), "delete", StoreErrorKind::NotFound).of(name))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
@@ -136,12 +139,9 @@ impl BlockSource for DiskSource {
     ) -> Result<(), SourceError> {
         for start in (block..block + len_blocks).step_by(64) {
             let count = 64.min(block + len_blocks - start);
-            let mut bytes = Vec::with_capacity(count as usize * BLOCK_BYTES);
-            for at in start..start + count {
-                match self.0.block(at) {
-                    Some(data) => bytes.extend_from_slice(&data),
-                    None => bytes.resize(bytes.len() + BLOCK_BYTES, 0),
-                }
+            let mut bytes = vec![0; count as usize * BLOCK_BYTES];
+            for (at, chunk) in (start..).zip(bytes.chunks_exact_mut(BLOCK_BYTES)) {
+                self.0.read_now(at, chunk);
             }
             take(&bytes)?;
         }

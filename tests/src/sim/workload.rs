@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use varve::archive::store::Store;
 use varve::dma::BLOCK_BYTES;
-use varve::log::Recycling;
 use varve::log::format::ENTRIES_PER_RECORD;
+use varve::log::{Recycling, SegmentSeq};
 use varve::volume::{
     CreateVolume, IoError, Point, PointKind, Pool, PoolOptions, Request, Sink, Submitted, VolumeError,
     VolumeId, VolumeState,
@@ -45,6 +47,8 @@ pub struct Run {
     /// The model.
     pub model: Model,
     shape: Shape,
+    /// Where the log ended when the pool was opened last.
+    recovered_head: u64,
     sink: Rc<Sink>,
     next_tag: u64,
     /// Tags in flight: the step they belong to, and whether they are flushes.
@@ -74,8 +78,24 @@ impl Run {
     pub fn with_options(seed: u64, shape: Shape, options: PoolOptions) -> Self {
         let mut world = World::new(seed);
         world.options = options;
+        Run::in_world(seed, shape, world)
+    }
+
+    /// The same, with an archive.
+    ///
+    /// # Panics
+    /// When the pool cannot be created.
+    pub fn with_archive(seed: u64, shape: Shape, store: Arc<dyn Store>) -> Self {
+        let mut world = World::new(seed);
+        world.options = PoolOptions { recycling: Recycling::Archived, ..PoolOptions::default() };
+        world.store = Some(store);
+        Run::in_world(seed, shape, world)
+    }
+
+    fn in_world(seed: u64, shape: Shape, world: World) -> Self {
         let disk = SimDisk::new(shape.device_blocks, shape.volatile_cache, seed);
         let pool = world.create(disk.open(), shape.segment_blocks).expect("a blank disk becomes a pool");
+        world.attach(&pool, &disk);
         let mut run = Run {
             seed,
             rng: Rng::new(seed),
@@ -84,6 +104,7 @@ impl Run {
             pool,
             model: Model::default(),
             shape,
+            recovered_head: 0,
             sink: Sink::new(),
             next_tag: 1,
             in_flight: HashMap::new(),
@@ -93,12 +114,18 @@ impl Run {
         run
     }
 
+    /// The position of the newest command or event.
     pub(super) fn head(&self) -> u64 {
-        self.pool.stats().head_lsn - 1
+        self.pool.stats().newest_point_lsn
     }
 
     fn push(&mut self, change: Change) {
         self.push_at(self.head(), change);
+    }
+
+    /// A change of the catalog; behind it there may be the catalog of a segment that was opened since.
+    fn push_managed(&mut self, change: Change) {
+        self.push_at(self.pool.stats().newest_change_lsn, change);
     }
 
     fn push_at(&mut self, lsn: u64, change: Change) {
@@ -134,7 +161,7 @@ impl Run {
             parent: None,
         });
         let volume = self.model.volumes.len() - 1;
-        self.push(Change::Create { volume });
+        self.push_managed(Change::Create { volume });
     }
 
     fn mark_flushed(&mut self, lsn: u64) {
@@ -386,8 +413,9 @@ impl Run {
             Rc::clone(&self.pool).create_synch(label.clone(), serde_json::json!({"step": 1})),
         ) {
             Ok(synch) => {
-                assert_eq!(synch.lsn, self.head(), "seed {}", self.seed);
-                self.push(Change::Synch { label });
+                // A segment may have been opened since, with a catalog at its start.
+                assert!(synch.lsn <= self.head(), "seed {}", self.seed);
+                self.push_at(synch.lsn, Change::Synch { label });
                 self.mark_flushed(u64::MAX);
             }
             Err(VolumeError::NoSpace { .. }) => {}
@@ -411,7 +439,7 @@ impl Run {
         };
         match result {
             Ok(()) => {
-                self.push(change);
+                self.push_managed(change);
                 self.mark_flushed(u64::MAX);
             }
             Err(VolumeError::NoSpace { .. }) => {}
@@ -447,7 +475,7 @@ impl Run {
                 let (name, at) = (format!("begun{number}"), self.head());
                 begin(&pool, Rc::clone(&pool).create_snapshot(name.clone()), turns, || {
                     if self.pool.snapshots().iter().any(|snapshot| snapshot.name == name) {
-                        self.push(Change::Snapshot { name, at });
+                        self.push_managed(Change::Snapshot { name, at });
                     }
                 });
             }
@@ -458,7 +486,7 @@ impl Run {
         let name = self.model.volumes[place].name.clone();
         match wait(&self.pool, Rc::clone(&self.pool).delete_volume(name)) {
             Ok(()) => {
-                self.push(Change::Delete { volume: place });
+                self.push_managed(Change::Delete { volume: place });
                 self.mark_flushed(u64::MAX);
             }
             Err(VolumeError::NoSpace { .. }) => {}
@@ -472,7 +500,7 @@ impl Run {
         let size_bytes = size_blocks * BLOCK_BYTES as u64;
         match wait(&self.pool, Rc::clone(&self.pool).resize_volume(name, size_bytes)) {
             Ok(_) => {
-                self.push(Change::Resize { volume: place, size_blocks });
+                self.push_managed(Change::Resize { volume: place, size_blocks });
                 self.mark_flushed(u64::MAX);
             }
             Err(VolumeError::NoSpace { .. }) => {}
@@ -507,7 +535,7 @@ impl Run {
             parent: Some((source, lsn)),
         });
         let volume = self.model.volumes.len() - 1;
-        self.push(Change::Create { volume });
+        self.push_managed(Change::Create { volume });
         self.mark_flushed(u64::MAX);
     }
 
@@ -529,7 +557,12 @@ impl Run {
                 true
             }
             Err(VolumeError::NoSpace { .. }) => false,
-            Err(error) => panic!("seed {}: clone at {lsn}: {error}", self.seed),
+            Err(error) => panic!(
+                "seed {}: clone at {lsn}: {error}; {:?} {:?}",
+                self.seed,
+                self.pool.stats(),
+                self.pool.segments()
+            ),
         }
     }
 
@@ -577,7 +610,7 @@ impl Run {
             self.begin_operation();
         }
         self.reopen(crash);
-        let head = self.head();
+        let head = self.recovered_head;
         for step in &self.model.steps {
             let promised = match crash {
                 Crash::Process => step.acknowledged,
@@ -636,7 +669,11 @@ impl Run {
             .world
             .open_loading(self.disk.open())
             .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+        self.recovered_head = self.pool.stats().head_lsn - 1;
+        self.world.attach(&self.pool, &self.disk);
         self.check_loading();
+        wait(&self.pool, Rc::clone(&self.pool).load_archived_synchs(SegmentSeq(0)))
+            .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         wait(&self.pool, Rc::clone(&self.pool).load_inherited());
         died
     }

@@ -4,17 +4,25 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use uuid::Uuid;
+use varve::archive::object::FRAME_BYTES_MIN;
+use varve::archive::service::{InlineArchive, InlineOptions, WorkerOptions};
+use varve::archive::store::Store;
 use varve::bdev::{Bdev, SharedBdev};
 use varve::dma::DmaPool;
 use varve::log::{Clock, CreateLog, Environment, Random};
 use varve::reactor::block_on;
-use varve::volume::{IoCompletion, Pool, PoolOptions, Request, Sink, Submitted, VolumeError, VolumeId};
+use varve::volume::{
+    ArchivePolicy, IoCompletion, KnownObjects, Pool, PoolOptions, Request, Sink, Submitted, VolumeError,
+    VolumeId,
+};
 
 use super::disk::SimDisk;
 use super::rng::Rng;
+use super::store::DiskSource;
 
 /// A clock that moves when it is told to, and may step back.
 #[derive(Default)]
@@ -50,6 +58,11 @@ pub struct World {
     pub environment: Environment,
     /// How the pool is opened.
     pub options: PoolOptions,
+    /// The archive's store, for a pool that has one.
+    pub store: Option<Arc<dyn Store>>,
+    /// How the pool uses it.
+    pub policy: ArchivePolicy,
+    seed: Cell<u64>,
 }
 
 impl World {
@@ -59,7 +72,36 @@ impl World {
         let random = Rc::new(SimRandom(RefCell::new(Rng::new(seed ^ 0x5eed))));
         let environment =
             Environment { dma: DmaPool::new(256 << 20), clock: Rc::<SimClock>::clone(&clock), random };
-        World { clock, environment, options: PoolOptions::default() }
+        World {
+            clock,
+            environment,
+            options: PoolOptions::default(),
+            store: None,
+            policy: ArchivePolicy { seal_interval_ns: 20_000_000, ..ArchivePolicy::default() },
+            seed: Cell::new(seed),
+        }
+    }
+
+    /// Gives a pool its archive, if there is one, and looks up the synchs that are only there.
+    ///
+    /// # Panics
+    /// When the store cannot be listed.
+    pub fn attach(&self, pool: &Rc<Pool>, disk: &SimDisk) {
+        let Some(store) = &self.store else { return };
+        self.seed.set(self.seed.get().wrapping_add(1));
+        let mut rng = Rng::new(self.seed.get() ^ 0xa5c4);
+        let options = InlineOptions {
+            readers: 2,
+            worker: WorkerOptions { level: 1, frame_bytes: FRAME_BYTES_MIN, ..WorkerOptions::default() },
+            choose: Box::new(move |count| rng.below(count as u64) as usize),
+            ..InlineOptions::default()
+        };
+        let service = InlineArchive::new(Arc::clone(store), Box::new(DiskSource(disk.clone())), options)
+            .expect("memory for a compressor");
+        let known = (0..1000)
+            .find_map(|_| KnownObjects::list(&**store, pool.info().uuid).ok())
+            .expect("the store can be listed");
+        pool.attach_archive(Box::new(service), self.policy, known, Vec::new()).expect("it has none yet");
     }
 
     /// Creates a pool on a blank device.
@@ -142,11 +184,24 @@ pub fn wait<T: 'static>(pool: &Rc<Pool>, future: impl Future<Output = T> + 'stat
 pub fn submit(pool: &Pool, volume: VolumeId, request: &Request<'_>, tag: u64, sink: &Rc<Sink>) {
     for _ in 0..1_000_000 {
         if pool.submit(volume, request, tag, sink) == Submitted::Queued {
-            return;
+            // The model knows commands as wholes.
+            for _ in 0..1_000_000 {
+                if !pool.is_in_the_middle() {
+                    return;
+                }
+                pool.poll();
+            }
+            break;
         }
         pool.poll();
     }
-    panic!("the pool stays busy");
+    panic!(
+        "the pool stays busy: {:?} {:?} {:?} {:?}",
+        pool.info().problems,
+        pool.archive_status(),
+        pool.stats(),
+        pool.segments()
+    );
 }
 
 /// Submits a request and waits for its end.

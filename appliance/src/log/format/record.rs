@@ -80,6 +80,8 @@ pub enum EntryKind {
     Trim = 3,
     /// A block of an event's text; has data.
     Event = 4,
+    /// What the image inherited in a range of blocks is gone; no data. Stands for the trims of a clone whose segments have left the working set.
+    Mask = 5,
 }
 
 /// Bits of an entry's flags.
@@ -97,7 +99,7 @@ impl EntryFlags {
 /// | offset | size | field |
 /// |---|---|---|
 /// | 0 | 2 | image; 0 for events |
-/// | 2 | 1 | kind: 1 write, 2 copied, 3 trim, 4 event |
+/// | 2 | 1 | kind: 1 write, 2 copied, 3 trim, 4 event, 5 mask |
 /// | 3 | 1 | flags: bit 1, copied although it could not be read; bit 0, last entry of its command |
 /// | 4 | 4 | CRC32C of the data block; 0 for a trim |
 /// | 8 | 8 | block number; for an event its kind, copy and chunk (see `EventHead`) |
@@ -131,6 +133,11 @@ impl Entry {
         Entry::new(image, EntryKind::Trim, last, 0, block.0, len_blocks)
     }
 
+    /// What was inherited in `len_blocks` blocks is gone. The end of no command.
+    pub fn mask(image: ImageId, block: BlockNumber, len_blocks: u64) -> Self {
+        Entry::new(image, EntryKind::Mask, false, 0, block.0, len_blocks)
+    }
+
     /// A chunk of an event.
     pub fn event(head: u64, crc: u32, text_bytes: u64, last: bool) -> Self {
         Entry::new(ImageId::POOL, EntryKind::Event, last, crc, head, text_bytes)
@@ -160,13 +167,14 @@ impl Entry {
             2 => Some(EntryKind::Copied),
             3 => Some(EntryKind::Trim),
             4 => Some(EntryKind::Event),
+            5 => Some(EntryKind::Mask),
             _ => None,
         }
     }
 
     /// Whether a data block belongs to the entry.
     pub fn has_data(&self) -> bool {
-        !matches!(self.kind(), Some(EntryKind::Trim))
+        !matches!(self.kind(), Some(EntryKind::Trim | EntryKind::Mask))
     }
 
     /// Whether it is the last of its command.

@@ -118,14 +118,33 @@ impl Log {
     pub fn append_trim(&mut self, image: ImageId, block: BlockNumber, len_blocks: u64, last: bool) -> Lsn {
         let open = self.open.as_mut().expect("room was reserved");
         assert!(open.fits(1, 0), "room was reserved");
+        open.is_lazy = false;
         open.entries.push(Entry::trim(image, block, len_blocks, last));
         let lsn = Lsn(open.next_lsn().0 - 1);
+        if last {
+            self.point_lsn = lsn;
+        }
         // Noted at once: until the record closes, nobody may take the segment for one without trims.
         if let Some(segment) = self.current.as_ref().and_then(|current| self.table.get_mut(current.sequence))
         {
             segment.trims += 1;
         }
         lsn
+    }
+
+    /// Appends a mask: what the image inherited in the range is gone. Room must have been reserved.
+    ///
+    /// # Panics
+    /// Without a reservation.
+    pub fn append_mask(&mut self, image: ImageId, block: BlockNumber, len_blocks: u64) {
+        let open = self.open.as_mut().expect("room was reserved");
+        assert!(open.fits(1, 0), "room was reserved");
+        open.entries.push(Entry::mask(image, block, len_blocks));
+        if let Some(segment) = self.current.as_ref().and_then(|current| self.table.get_mut(current.sequence))
+        {
+            segment.trims += 1;
+            segment.masks += 1;
+        }
     }
 
     /// Appends an event, both copies of its text. Returns its position: the one of its last block.
@@ -187,7 +206,12 @@ impl Log {
         block.as_mut_slice().copy_from_slice(data);
         let crc = crc32c(block.as_slice());
         let lsn = open.next_lsn();
-        open.entries.push(entry(crc));
+        let entry = entry(crc);
+        if entry.is_last() {
+            self.point_lsn = lsn;
+        }
+        open.is_lazy = false;
+        open.entries.push(entry);
         open.push_block(block.freeze());
         (lsn, crc)
     }
@@ -210,10 +234,12 @@ impl Log {
             };
         }
         let Some(current) = &self.current else { return self.may_open_next(class).map(|()| Place::Next) };
-        let (blocks, units, header) = self.open.as_ref().map_or((0, 0, 1), |open| {
-            let joins = open.fits(entries, data_blocks);
-            (1 + open.data_blocks as u64, 1 + open.entries.len(), usize::from(!joins))
-        });
+        let (blocks, units) =
+            self.open.as_ref().map_or((0, 0), |open| (1 + open.data_blocks as u64, 1 + open.entries.len()));
+        // A command that joins a record of copies closes it, so it costs a header all the same.
+        let joins = self.open.as_ref().is_some_and(|open| open.fits(entries, data_blocks));
+        let is_copy = matches!(class, AppendClass::Copy | AppendClass::CopyAhead);
+        let header = usize::from(!(joins && is_copy));
         let left_blocks = self.geometry.data_end().saturating_sub(current.next_offset + blocks);
         let left_units = self.geometry.trailer_units().saturating_sub(current.units.len() + units);
         let kept = self.kept_blocks(class);
@@ -231,7 +257,7 @@ impl Log {
             return 0;
         }
         let copies = self.must_copy_blocks();
-        let copies = copies + copies.div_ceil(ENTRIES_PER_RECORD as u64) + u64::from(copies > 0);
+        let copies = copies + copies.div_ceil(ENTRIES_PER_RECORD as u64) + 2 * u64::from(copies > 0);
         match class {
             AppendClass::Copy => 0,
             AppendClass::Pool => copies,
@@ -249,6 +275,10 @@ impl Log {
     fn may_open_next(&self, class: AppendClass) -> Result<(), AppendError> {
         if self.recycling == Recycling::Never {
             return Ok(());
+        }
+        if class == AppendClass::CopyAhead {
+            // What is copied early opens no segment.
+            return Err(AppendError::Busy);
         }
         let span = self.table.next_sequence().0 - self.table.first_in_use().0;
         if span > self.geometry.working_set && class != AppendClass::Copy {
@@ -320,6 +350,7 @@ impl Log {
             data_blocks: 0,
             entries_max,
             data_blocks_max,
+            is_lazy: true,
         });
         Ok(true)
     }

@@ -211,6 +211,8 @@ pub struct Log {
     catalog: Rc<[u8]>,
     spare: Option<DmaBufMut>,
     end_lsn: Lsn,
+    /// The end of the newest command.
+    point_lsn: Lsn,
     written_lsn: Lsn,
     stable_lsn: Lsn,
     wanted_stable_lsn: Lsn,
@@ -277,6 +279,7 @@ impl Log {
             catalog: Rc::from(&[][..]),
             spare: None,
             end_lsn: start.end_lsn,
+            point_lsn: Lsn(start.end_lsn.0.saturating_sub(1)),
             written_lsn: start.end_lsn,
             stable_lsn: start.end_lsn,
             wanted_stable_lsn: Lsn(0),
@@ -344,6 +347,11 @@ impl Log {
     /// The position behind everything appended so far.
     pub fn head_lsn(&self) -> Lsn {
         self.open.as_ref().map_or(self.end_lsn, OpenRecord::next_lsn)
+    }
+
+    /// The newest point: the position of the last entry of the newest command or event. What is behind it are copies.
+    pub fn point_lsn(&self) -> Lsn {
+        self.point_lsn
     }
 
     /// Everything before this position has been written.

@@ -31,14 +31,14 @@ impl Log {
         self.table.count_dead(self.geometry.sequence_of(lsn));
     }
 
-    /// Live blocks that must be copied forward before the next segment is opened.
+    /// Live blocks, and masks, that must be copied forward before the next segment is opened.
     pub fn must_copy_blocks(&self) -> u64 {
         let Some(current) = self.current_sequence() else { return 0 };
         let first = self.table.first_in_use();
         let mut blocks = 0;
         // Up to k-W; usually one segment, more after the working set was made shorter.
         for sequence in first.0..(current.0 + 1).saturating_sub(self.geometry.working_set) {
-            blocks += self.table.get(SegmentSeq(sequence)).map_or(0, |segment| segment.live);
+            blocks += self.table.get(SegmentSeq(sequence)).map_or(0, |segment| segment.live + segment.masks);
         }
         blocks
     }
@@ -49,7 +49,10 @@ impl Log {
         let first = self.table.first_in_use();
         (first.0..current.0).find_map(|sequence| {
             let sequence = SegmentSeq(sequence);
-            self.table.get(sequence).filter(|segment| segment.live > 0).map(|segment| (sequence, segment))
+            self.table
+                .get(sequence)
+                .filter(|segment| segment.live > 0 || segment.masks > 0)
+                .map(|segment| (sequence, segment))
         })
     }
 
@@ -69,6 +72,22 @@ impl Log {
     pub fn note_archived(&mut self, sequence: SegmentSeq) {
         if let Some(segment) = self.table.get_mut(sequence) {
             segment.archived = true;
+        }
+    }
+
+    /// An entry that hides something inherited is in the segment, or in the current one.
+    pub fn note_mask(&mut self, sequence: Option<SegmentSeq>) {
+        if let Some(sequence) = sequence.or(self.current_sequence())
+            && let Some(segment) = self.table.get_mut(sequence)
+        {
+            segment.masks += 1;
+        }
+    }
+
+    /// All masks of a segment stand in a later one now.
+    pub fn masks_carried(&mut self, sequence: SegmentSeq) {
+        if let Some(segment) = self.table.get_mut(sequence) {
+            segment.masks = 0;
         }
     }
 

@@ -124,7 +124,9 @@ impl Log {
         while self.submitted < RECORDS_IN_FLIGHT_MAX {
             let index = (self.next_to_submit - self.first_record) as usize;
             if index >= self.records.len() {
-                if self.open.as_ref().is_some_and(|open| !open.entries.is_empty()) {
+                if self.open.as_ref().is_some_and(|open| {
+                    !open.entries.is_empty() && (!open.is_lazy || self.wanted_stable_lsn > open.lsn)
+                }) {
                     self.close_record();
                     continue;
                 }

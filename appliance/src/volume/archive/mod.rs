@@ -28,7 +28,11 @@ use crate::archive::object::ObjectId;
 use crate::archive::service::{ArchiveService, BlocksCache, EntriesCache, Reply, Request};
 use crate::log::{Log, Lsn, SegmentSeq, SharedLog};
 
+use crate::log::format::{EntryKind, EventKind};
+use crate::reactor::yield_now;
+
 use super::error::VolumeError;
+use super::event::EventCollector;
 use super::info::SynchInfo;
 use super::pool::{Pool, State};
 use objects::Objects;
@@ -302,6 +306,42 @@ impl Pool {
         let next_synch = state.synchs.iter().map(|synch| synch.id + 1).max().unwrap_or(1);
         state.catalog.next_synch = state.catalog.next_synch.max(next_synch);
         state.archive = Some(Box::new(archive));
+        Ok(())
+    }
+
+    /// Looks up the synchs that are only in the archive, in segments from `from` on. The entries of all these segments are read.
+    ///
+    /// # Errors
+    /// The store's; what was found until then is kept.
+    pub async fn load_archived_synchs(self: Rc<Self>, from: SegmentSeq) -> Result<(), VolumeError> {
+        let sequences: Vec<SegmentSeq> = {
+            let (state, log) = (self.state.borrow(), self.log.borrow());
+            let Some(archive) = &state.archive else { return Ok(()) };
+            let there = |sequence: SegmentSeq| log.table().slot(sequence).is_some();
+            let all = archive.objects.iter().map(|(sequence, _)| sequence);
+            all.filter(|&sequence| sequence >= from && !there(sequence)).collect()
+        };
+        for sequence in sequences {
+            let Some(entries) = self.entries_of(sequence).await? else { continue };
+            let mut collector = EventCollector::default();
+            entries.visit_backward(Lsn::MAX, |placed| {
+                if placed.entry.kind() == Some(EntryKind::Event) {
+                    collector.see(&placed);
+                }
+                true
+            });
+            let synchs = collector.found.into_iter().filter(|event| event.kind == EventKind::Synch);
+            for event in synchs {
+                let synch = self.read_synch(&event).await?;
+                let mut state = self.state.borrow_mut();
+                let place = state.synchs.partition_point(|known| known.lsn < synch.lsn);
+                if state.synchs.get(place).is_none_or(|known| known.lsn != synch.lsn) {
+                    state.catalog.next_synch = state.catalog.next_synch.max(synch.id + 1);
+                    state.synchs.insert(place, synch);
+                }
+            }
+            yield_now().await;
+        }
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use crate::volume::archive::{Archive, ArchivedBlocks};
 use crate::volume::capacity::{Buried, Capacity};
 use crate::volume::catalog::Catalog;
 use crate::volume::cleaner::Cleaner;
-use crate::volume::index::{Index, IndexBuilder, Mapping, index_bytes};
+use crate::volume::index::{Index, IndexBuilder, Mapping, RangeSet, index_bytes};
 use crate::volume::info::{
     PoolInfo, PoolStats, SegmentInfo, SegmentState, SynchInfo, VolumeEvent, VolumeInfo, VolumeState,
     VolumeStats,
@@ -54,6 +54,7 @@ pub(super) struct State {
     zeroes: DmaBuf,
     acks: VecDeque<PendingAck>,
     stable_acks: VecDeque<PendingAck>,
+    rest_of_trim: Option<RestOfTrim>,
     reads: Vec<Option<PendingRead>>,
     free_reads: Vec<usize>,
     read_done: Vec<ReadDone>,
@@ -64,6 +65,8 @@ pub(super) struct State {
     geometry: Option<Geometry>,
     pub(super) capacity: Capacity,
     pub(super) buried: VecDeque<Buried>,
+    /// The position of the newest change of the catalog since start.
+    pub(super) change_lsn: Lsn,
     /// Whether clones keep on the primary device what they inherited: the pool has no archive and gives segments away.
     pub(super) keeps_inherited: bool,
 }
@@ -88,6 +91,10 @@ pub(super) struct Volume {
     pub(super) resident_above: Lsn,
     /// Whether what it inherited is resident too, because there is no archive to read it from.
     pub(super) keeps_inherited: bool,
+    /// Whether something in it may be inherited: then its trims must be remembered as long as it lives.
+    pub(super) inherits: bool,
+    /// The ranges of which it inherits nothing any more.
+    pub(super) masked: RangeSet,
     /// Resident blocks.
     pub(super) resident: u64,
     /// Whether it was created without its capacity being set aside.
@@ -107,6 +114,15 @@ pub(super) enum VolumeIndex {
 struct PendingAck {
     /// Acknowledged once the log is written, or stable, past this.
     past: Lsn,
+    tag: u64,
+    sink: Rc<Sink>,
+}
+
+/// A trim whose second part waits for room.
+struct RestOfTrim {
+    volume: VolumeId,
+    ranges: SmallVec<[(u64, u64); 8]>,
+    force_unit_access: bool,
     tag: u64,
     sink: Rc<Sink>,
 }
@@ -158,6 +174,7 @@ impl Pool {
                 zeroes,
                 acks: VecDeque::new(),
                 stable_acks: VecDeque::new(),
+                rest_of_trim: None,
                 reads: Vec::new(),
                 free_reads: Vec::new(),
                 read_done: Vec::new(),
@@ -167,6 +184,7 @@ impl Pool {
                 geometry: None,
                 capacity: Capacity::default(),
                 buried: VecDeque::new(),
+                change_lsn: Lsn(0),
                 keeps_inherited: false,
             }),
         })
@@ -182,6 +200,7 @@ impl Pool {
             state.finish_read(&log, read);
         }
         state.read_done = done;
+        work += state.go_on_trimming(&mut log);
         work += state.acknowledge(&log);
         work += state.dig(&mut log);
         let mut archive = state.archive.take();
@@ -204,6 +223,9 @@ impl Pool {
         let mut state = self.state.borrow_mut();
         let mut log = self.log.borrow_mut();
         let ticket = Ticket { volume, tag, sink };
+        if state.rest_of_trim.is_some() && !matches!(request, Request::Read { .. }) {
+            return Submitted::Busy;
+        }
         match state.start(&mut log, request, &ticket) {
             Ok(()) => Submitted::Queued,
             Err(Refusal::Busy) if is_write(request) && state.refuses_writes(&log) => {
@@ -225,6 +247,11 @@ impl Pool {
                 Submitted::Queued
             }
         }
+    }
+
+    /// Whether a command that was taken is not in the log yet as a whole.
+    pub fn is_in_the_middle(&self) -> bool {
+        self.state.borrow().rest_of_trim.is_some()
     }
 
     /// Whether completed writes may be lost with the power before a flush (the VWC bit of the controller).
@@ -293,6 +320,8 @@ impl Pool {
         let phases = |phase| log.table().iter().filter(|(_, segment)| segment.phase == phase).count() as u64;
         PoolStats {
             head_lsn: log.head_lsn().0,
+            newest_point_lsn: log.point_lsn().0,
+            newest_change_lsn: state.change_lsn.0,
             written_lsn: log.written_lsn().0,
             stable_lsn: log.stable_lsn().0,
             log_used_blocks,
@@ -557,35 +586,84 @@ impl State {
             volume.check_range(block, len_blocks)?;
         }
         volume.check_write()?;
-        let (image, resident_above) = (volume.image, volume.resident_above);
-        let index = volume.index()?;
-        let mut freed = 0;
-        let ranges: SmallVec<[(u64, u64); 8]> =
+        volume.index()?;
+        let mut parts: SmallVec<[(u64, u64); 8]> =
             ranges.iter().copied().filter(|&(_, len_blocks)| len_blocks > 0).collect();
         // A trim of more ranges than a record holds is two commands to history; NVMe does not ask that it be atomic. Each part begins a
-        // record of its own, so that each has a position of its own. When the second finds no room, the whole is done again.
-        for part in ranges.chunks(ENTRIES_PER_RECORD) {
-            log.reserve(AppendClass::Host, part.len(), 0, true)?;
-            for (done, &(block, len_blocks)) in part.iter().enumerate() {
-                log.append_trim(image, BlockNumber(block), len_blocks, done + 1 == part.len());
-                index.trim(block, len_blocks, |gone| {
-                    if gone.lsn() > resident_above {
-                        log.note_dead(gone.lsn());
-                        freed += 1;
-                    }
-                });
+        // record of its own, so that each has a position of its own. A second part that finds no room yet is done in a later turn; until then nothing else changes a volume.
+        let rest = parts.len().min(ENTRIES_PER_RECORD);
+        let rest: SmallVec<[(u64, u64); 8]> = parts.drain(rest..).collect();
+        self.trim_part(log, ticket.volume, &parts)?;
+        if let Some(volume) = self.volume_mut(ticket.volume) {
+            volume.stats.trims += 1;
+            volume.stats.trimmed_bytes +=
+                ranges.iter().map(|&(_, len_blocks)| len_blocks * BLOCK_BYTES as u64).sum::<u64>();
+        }
+        match self.trim_part(log, ticket.volume, &rest) {
+            Ok(()) => self.acknowledge_later(log, log.head_lsn(), force_unit_access, ticket),
+            Err(Refusal::Busy) => {
+                ticket.sink.begin();
+                let (tag, sink) = (ticket.tag, Rc::clone(ticket.sink));
+                self.rest_of_trim =
+                    Some(RestOfTrim { volume: ticket.volume, ranges: rest, force_unit_access, tag, sink });
             }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Appends a part of a trim, if there is something of it.
+    fn trim_part(&mut self, log: &mut Log, id: VolumeId, part: &[(u64, u64)]) -> Result<(), Refusal> {
+        if part.is_empty() {
+            return Ok(());
+        }
+        let volume = self.volume_mut(id).ok_or(IoError::Gone)?;
+        let (image, resident_above, thin) = (volume.image, volume.resident_above, volume.thin);
+        volume.index()?;
+        log.reserve(AppendClass::Host, part.len(), 0, true)?;
+        let mut freed = 0;
+        for (done, &(block, len_blocks)) in part.iter().enumerate() {
+            log.append_trim(image, BlockNumber(block), len_blocks, done + 1 == part.len());
+            if volume.inherits && !volume.masked.covers(block, block + len_blocks) {
+                volume.masked.insert(block, block + len_blocks);
+                log.note_mask(None);
+            }
+            let index = volume.index()?;
+            index.trim(block, len_blocks, |gone| {
+                if gone.lsn() > resident_above {
+                    log.note_dead(gone.lsn());
+                    freed += 1;
+                }
+            });
         }
         volume.resident -= freed;
-        let thin = volume.thin;
-        volume.stats.trims += 1;
-        volume.stats.trimmed_bytes +=
-            ranges.iter().map(|&(_, len_blocks)| len_blocks * BLOCK_BYTES as u64).sum::<u64>();
         if thin {
             self.capacity.thin_blocks -= freed;
         }
-        self.acknowledge_later(log, log.head_lsn(), force_unit_access, ticket);
         Ok(())
+    }
+
+    /// Goes on with a trim whose second part found no room. Returns how much was done.
+    fn go_on_trimming(&mut self, log: &mut Log) -> usize {
+        let Some(rest) = self.rest_of_trim.take() else { return 0 };
+        let result = match self.trim_part(log, rest.volume, &rest.ranges) {
+            Err(Refusal::Busy) => {
+                self.rest_of_trim = Some(rest);
+                return 0;
+            }
+            Err(Refusal::Error(error)) => Err(error),
+            Ok(()) => Ok(()),
+        };
+        let past = log.head_lsn();
+        match result {
+            Ok(()) => {
+                self.add_ack(log, PendingAck { past, tag: rest.tag, sink: rest.sink }, rest.force_unit_access)
+            }
+            Err(error) => {
+                rest.sink.push(IoCompletion { tag: rest.tag, result: Err(error), data: SmallVec::new() });
+            }
+        }
+        1
     }
 
     /// Whether writes have waited too long for the archive.
@@ -611,6 +689,11 @@ impl State {
         owners.map(|volume| volume.image).collect()
     }
 
+    /// Whether an image is a volume's that may inherit something.
+    pub(super) fn inherits(&self, image: ImageId) -> bool {
+        self.volumes.iter().flatten().any(|volume| volume.image == image && volume.inherits)
+    }
+
     /// A copied block of a volume is at its new place.
     pub(super) fn move_block(&mut self, id: VolumeId, block: u64, mapping: Mapping) {
         match self.volume_mut(id).map(|volume| &mut volume.index) {
@@ -632,9 +715,12 @@ impl State {
     /// Completes the request once everything before `past` is written, or stable.
     fn acknowledge_later(&mut self, log: &mut Log, past: Lsn, stable: bool, ticket: &Ticket<'_>) {
         ticket.sink.begin();
-        let ack = PendingAck { past, tag: ticket.tag, sink: Rc::clone(ticket.sink) };
+        self.add_ack(log, PendingAck { past, tag: ticket.tag, sink: Rc::clone(ticket.sink) }, stable);
+    }
+
+    fn add_ack(&mut self, log: &mut Log, ack: PendingAck, stable: bool) {
         if stable {
-            log.request_stable(past);
+            log.request_stable(ack.past);
             self.stable_acks.push_back(ack);
         } else {
             self.acks.push_back(ack);
