@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use varve::log::Recycling;
-use varve::volume::{PoolOptions, SegmentState};
+use varve::volume::PoolOptions;
+use varve_tests::sim::campaign::Counts;
 use varve_tests::sim::disk::Crash;
+use varve_tests::sim::endless::endless_campaign;
 use varve_tests::sim::store::MemoryStore;
 use varve_tests::sim::workload::{Run, Shape};
 
@@ -25,7 +27,7 @@ fn a_log_that_discards_goes_on_for_ever() {
         while run.pool.stats().head_lsn < 20 * slots * 256 {
             for _ in 0..200 {
                 run.step_writes_only();
-                check_working_set(&run);
+                run.check_working_set();
             }
             rounds += 1;
             if rounds % 8 == 0 {
@@ -60,26 +62,12 @@ fn crashes_of_an_endless_log_keep_every_promise() {
         for round in 0..30 {
             for _ in 0..run.rng.below(150) {
                 run.step_writes_only();
-                check_working_set(&run);
+                run.check_working_set();
             }
             run.crash(if round % 2 == 0 { Crash::Process } else { Crash::Power });
             run.model.compact();
         }
     }
-}
-
-/// R4, R13, R14: at most W+1 segments are in use, the others are inactive or free.
-fn check_working_set(run: &Run) {
-    let info = run.pool.info();
-    let segments = run.pool.segments();
-    assert_eq!(segments.iter().filter(|segment| segment.slot != u64::MAX).count() as u64, info.slots);
-    let in_use: Vec<u64> = segments
-        .iter()
-        .filter(|segment| matches!(segment.state, SegmentState::Current | SegmentState::Active))
-        .filter_map(|segment| segment.sequence)
-        .collect();
-    let (Some(first), Some(last)) = (in_use.first(), in_use.last()) else { return };
-    assert!(last - first <= info.working_set_segments, "seed {}: {first} to {last}", run.seed);
 }
 
 fn archived(seed: u64, slots: u64) -> Run {
@@ -103,7 +91,7 @@ fn the_whole_history_is_in_the_archive() {
         while run.pool.stats().head_lsn < 20 * slots * 256 {
             for _ in 0..60 {
                 run.step();
-                check_working_set(&run);
+                run.check_working_set();
             }
             rounds += 1;
             if rounds % 10 == 0 {
@@ -134,11 +122,22 @@ fn crashes_with_an_archive_keep_every_promise() {
         for round in 0..12 {
             for _ in 0..run.rng.below(150) {
                 run.step();
-                check_working_set(&run);
+                run.check_working_set();
             }
             run.crash(if round % 2 == 0 { Crash::Process } else { Crash::Power });
             points += run.check_points(2);
         }
     }
     println!("{points} points equal the model");
+}
+
+/// Whole campaigns: random shapes, stores that fail, crashes while the pool is opened and while operations are under way.
+#[test]
+fn endless_campaigns_keep_every_promise() {
+    let mut total = Counts::default();
+    for seed in 0..40 {
+        total += endless_campaign(seed);
+    }
+    println!("{total:?}");
+    assert!(total.crashes > 200 && total.points > 300, "{total:?}");
 }

@@ -185,7 +185,10 @@ impl Pool {
                         state.synchs.push(synch.clone());
                         Some(synch)
                     }
-                    Err(AppendError::Busy) => None,
+                    Err(AppendError::Busy) => {
+                        state.check_not_refusing(&log)?;
+                        None
+                    }
                     Err(error) => return Err(error.into()),
                 }
             };
@@ -379,6 +382,7 @@ impl Pool {
                         if error != AppendError::Busy {
                             return Err(error.into());
                         }
+                        state.check_not_refusing(&log)?;
                     }
                 }
             }

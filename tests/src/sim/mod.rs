@@ -5,6 +5,7 @@ pub mod campaign;
 pub mod checks;
 pub mod damage;
 pub mod disk;
+pub mod endless;
 pub mod fixture;
 pub mod model;
 pub mod rng;

@@ -26,18 +26,23 @@ use super::store::DiskSource;
 
 /// A clock that moves when it is told to, and may step back.
 #[derive(Default)]
-pub struct SimClock(Cell<u64>);
+pub struct SimClock {
+    now_ns: Cell<u64>,
+    /// How much each look at it moves it.
+    drift_ns: Cell<u64>,
+}
 
 impl SimClock {
     /// Moves the clock by so many nanoseconds.
     pub fn advance(&self, nanoseconds: i64) {
-        self.0.set(self.0.get().saturating_add_signed(nanoseconds));
+        self.now_ns.set(self.now_ns.get().saturating_add_signed(nanoseconds));
     }
 }
 
 impl Clock for SimClock {
     fn wall_ns(&self) -> u64 {
-        self.0.get()
+        self.now_ns.set(self.now_ns.get() + self.drift_ns.get());
+        self.now_ns.get()
     }
 }
 
@@ -68,7 +73,7 @@ pub struct World {
 impl World {
     /// A world for a seed; its clock begins at one second after the epoch.
     pub fn new(seed: u64) -> Self {
-        let clock = Rc::new(SimClock(Cell::new(1_000_000_000)));
+        let clock = Rc::new(SimClock { now_ns: Cell::new(1_000_000_000), drift_ns: Cell::new(0) });
         let random = Rc::new(SimRandom(RefCell::new(Rng::new(seed ^ 0x5eed))));
         let environment =
             Environment { dma: DmaPool::new(256 << 20), clock: Rc::<SimClock>::clone(&clock), random };
@@ -88,6 +93,8 @@ impl World {
     /// When the store cannot be listed.
     pub fn attach(&self, pool: &Rc<Pool>, disk: &SimDisk) {
         let Some(store) = &self.store else { return };
+        // Waiting for the archive takes time, or it would never be tried again.
+        self.clock.drift_ns.set(1_000_000);
         self.seed.set(self.seed.get().wrapping_add(1));
         let mut rng = Rng::new(self.seed.get() ^ 0xa5c4);
         let options = InlineOptions {

@@ -56,9 +56,9 @@ pub enum VerifyPolicy {
     /// The store knows it, with the right length.
     Stat,
     /// Its end is read back, and says what was put: one read, or two.
-    #[default]
     Tail,
-    /// It is read back whole, with every check.
+    /// It is read back whole, with every check. Nothing less finds a byte that the store changed, and after it the primary's copy is given away.
+    #[default]
     Digest,
 }
 

@@ -7,10 +7,10 @@ use std::task::{Poll, Waker};
 
 use smallvec::SmallVec;
 
-use super::Archive;
 use super::seal::no_archive;
+use super::{Archive, Ask};
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ArchiveError, ObjectBlocks, ObjectEntries, Reply, Request};
+use crate::archive::service::{ArchiveError, ObjectBlocks, ObjectEntries, Reply};
 use crate::dma::{BLOCK_BYTES, DmaBufMut};
 use crate::log::checksum::crc32c;
 use crate::log::format::TrailerUnit;
@@ -112,7 +112,7 @@ impl Archive {
             asked.push((id, *lsn));
             let token = self.token();
             self.waiters.insert(token, Waiter::Read(read));
-            self.send(Request::Blocks { token, id, lsn: *lsn });
+            self.ask(token, Ask { id, lsn: Some(*lsn) });
         }
         Progress { asked: asked.len(), failed }
     }
@@ -225,7 +225,7 @@ impl Pool {
         if let Some(entries) = cached {
             return Ok(entries);
         }
-        match self.ask(|token| Request::Entries { token, id }).await? {
+        match self.ask(Ask { id, lsn: None }).await? {
             Reply::Entries { result, .. } => result.map_err(failed),
             _ => unreachable!("a reply is of its request's kind"),
         }
@@ -246,7 +246,7 @@ impl Pool {
         };
         let blocks = match cached {
             Some(blocks) => blocks,
-            None => match self.ask(|token| Request::Blocks { token, id, lsn }).await? {
+            None => match self.ask(Ask { id, lsn: Some(lsn) }).await? {
                 Reply::Blocks { result, .. } => result.map_err(failed)?,
                 _ => unreachable!("a reply is of its request's kind"),
             },
@@ -259,14 +259,14 @@ impl Pool {
         Ok(block.filter(|block| crc32c(block) == crc).map(<[u8]>::to_vec))
     }
 
-    async fn ask(&self, request: impl FnOnce(u64) -> Request) -> Result<Reply, VolumeError> {
+    async fn ask(&self, ask: Ask) -> Result<Reply, VolumeError> {
         let slot = Rc::new(RefCell::new(FetchSlot::default()));
         {
             let mut state = self.state.borrow_mut();
             let archive = state.archive.as_mut().ok_or_else(no_archive)?;
             let token = archive.token();
             archive.waiters.insert(token, Waiter::Task(Rc::clone(&slot)));
-            archive.send(request(token));
+            archive.ask(token, ask);
         }
         std::future::poll_fn(move |context| {
             let mut slot = slot.borrow_mut();

@@ -25,7 +25,7 @@ pub use objects::KnownObjects;
 pub use status::ArchiveStatus;
 
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ArchiveService, BlocksCache, EntriesCache, Reply, Request};
+use crate::archive::service::{ArchiveError, ArchiveService, BlocksCache, EntriesCache, Reply, Request};
 use crate::log::{Log, Lsn, SegmentSeq, SharedLog};
 
 use crate::log::format::{EntryKind, EventKind};
@@ -39,6 +39,8 @@ use objects::Objects;
 
 /// Jobs under way at once.
 const JOBS_MAX: usize = 2;
+/// How often a store is asked for the same before whoever wants it is told that it failed.
+const ASKS_MAX: u32 = 6;
 /// The first wait after a failure; it doubles.
 const RETRY_FIRST_NS: u64 = 500_000_000;
 /// The longest.
@@ -82,6 +84,23 @@ impl Default for ArchivePolicy {
     }
 }
 
+/// What is asked of the archive.
+#[derive(Debug, Clone, Copy)]
+struct Ask {
+    id: ObjectId,
+    /// The position of a block; `None`: the entries.
+    lsn: Option<Lsn>,
+}
+
+impl Ask {
+    fn request(self, token: u64) -> Request {
+        match self.lsn {
+            Some(lsn) => Request::Blocks { token, id: self.id, lsn },
+            None => Request::Entries { token, id: self.id },
+        }
+    }
+}
+
 /// What is under way.
 enum Flight {
     Job { id: ObjectId },
@@ -105,8 +124,12 @@ pub(super) struct Archive {
     log: SharedLog,
     policy: ArchivePolicy,
     objects: Objects,
+    /// Increments of segments on the primary that nobody knows to be verified; they go when the whole is there.
+    unverified: HashMap<SegmentSeq, Vec<ObjectId>>,
     flights: HashMap<u64, Flight>,
     waiters: HashMap<u64, Waiter>,
+    /// What was asked for, to ask again, and how often it was.
+    asked: HashMap<u64, (Ask, u32)>,
     next_token: u64,
     /// Requests that found no room.
     outbox: VecDeque<Request>,
@@ -138,8 +161,10 @@ impl Archive {
             log,
             policy,
             objects,
+            unverified: HashMap::new(),
             flights: HashMap::new(),
             waiters: HashMap::new(),
+            asked: HashMap::new(),
             next_token: 1,
             outbox: VecDeque::new(),
             entries: EntriesCache::new(policy.entries_cache_bytes),
@@ -180,6 +205,23 @@ impl Archive {
         }
     }
 
+    /// Asks for entries (without a position) or blocks.
+    fn ask(&mut self, token: u64, ask: Ask) {
+        self.asked.insert(token, (ask, 1));
+        self.send(ask.request(token));
+    }
+
+    /// A store that may do better is asked again a few times. `false`: it was asked often enough.
+    fn ask_again(&mut self, token: u64) -> bool {
+        let Some((ask, tries)) = self.asked.get_mut(&token).filter(|(_, tries)| *tries < ASKS_MAX) else {
+            return false;
+        };
+        *tries += 1;
+        let request = ask.request(token);
+        self.send(request);
+        true
+    }
+
     /// One turn. Returns how much was done.
     pub(super) fn poll(&mut self, state: &mut State, log: &mut Log) -> usize {
         let mut replies = std::mem::take(&mut self.replies);
@@ -216,13 +258,20 @@ impl Archive {
                     tracing::warn!(%error, "increments of an archived segment could not be deleted");
                 }
             }
+            Reply::Entries { token, result: Err(ArchiveError::Store { retry: true, .. }) }
+            | Reply::Blocks { token, result: Err(ArchiveError::Store { retry: true, .. }) }
+                if self.ask_again(token) => {}
             Reply::Entries { token, ref result } => {
+                self.asked.remove(&token);
                 if let Ok(entries) = result {
                     self.entries.insert(std::sync::Arc::clone(entries));
                 }
                 self.answer(token, reply, state);
             }
-            Reply::Blocks { token, .. } => self.answer(token, reply, state),
+            Reply::Blocks { token, .. } => {
+                self.asked.remove(&token);
+                self.answer(token, reply, state);
+            }
         }
     }
 
@@ -299,7 +348,7 @@ impl Pool {
             return Err(VolumeError::Busy { reason: "the pool has an archive already".to_owned() });
         }
         let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known.0);
-        archive.adopt(&mut log);
+        archive.adopt(&mut log, state.catalog.archived_below);
         let there: std::collections::HashSet<u64> = state.synchs.iter().map(|synch| synch.lsn).collect();
         state.synchs.extend(synchs.into_iter().filter(|synch| !there.contains(&synch.lsn)));
         state.synchs.sort_by_key(|synch| synch.lsn);

@@ -44,11 +44,22 @@ pub(super) struct Sealing {
 }
 
 impl Archive {
-    /// Marks what is archived already.
-    pub(super) fn adopt(&mut self, log: &mut Log) {
-        let sequences: Vec<SegmentSeq> = log.table().iter().map(|(sequence, _)| sequence).collect();
+    /// Marks what is archived already. What is behind `trusted`, the last segment that the catalog knows to be verified, may be an object whose verification a crash cut off:
+    /// its job is done again, which finds it and verifies it.
+    pub(super) fn adopt(&mut self, log: &mut Log, trusted: SegmentSeq) {
+        let there: Vec<SegmentSeq> = log
+            .table()
+            .iter()
+            .filter(|(_, segment)| segment.slot.is_some())
+            .map(|(sequence, _)| sequence)
+            .collect();
         self.seal.next = log.table().oldest();
-        for sequence in sequences {
+        for sequence in there {
+            if sequence >= trusted {
+                let objects = self.objects.remove(sequence);
+                self.unverified.insert(sequence, objects.into_iter().filter(|id| !id.whole).collect());
+                continue;
+            }
             let whole = self.objects.get(sequence).and_then(|objects| objects.whole);
             let Some(segment) = log.table().get(sequence) else { continue };
             if whole.is_some_and(|id| id.epoch == segment.epoch && id.to_lsn == segment.end_lsn) {
@@ -270,7 +281,9 @@ impl Archive {
         if id.whole {
             self.source_failures.remove(&id.sequence);
             log.note_archived(id.sequence);
-            let increments = self.objects.take_increments(id.sequence);
+            let mut increments = self.objects.take_increments(id.sequence);
+            increments.extend(self.unverified.remove(&id.sequence).unwrap_or_default());
+            self.note_verified(state, log);
             if !increments.is_empty() {
                 let token = self.token();
                 self.flights.insert(token, Flight::Delete);
@@ -278,6 +291,24 @@ impl Archive {
             }
         }
         self.reach_target(log);
+    }
+
+    /// Has the catalog know how far the archive is verified; it stands at the start of the next segment.
+    fn note_verified(&mut self, state: &mut State, log: &mut Log) {
+        let mut below = state.catalog.archived_below.max(log.table().oldest());
+        while log
+            .table()
+            .get(below)
+            .is_some_and(|segment| segment.archived || segment.phase == Phase::Released)
+        {
+            below = below.next();
+        }
+        if below > state.catalog.archived_below {
+            state.catalog.archived_below = below;
+            if let Err(error) = log.set_catalog(Rc::from(state.catalog.encode())) {
+                tracing::warn!(%error, "the catalog cannot tell how far the archive is");
+            }
+        }
     }
 
     pub(super) fn job_failed(

@@ -26,6 +26,7 @@ use crate::volume::archive::{Archive, ArchivedBlocks};
 use crate::volume::capacity::{Buried, Capacity};
 use crate::volume::catalog::Catalog;
 use crate::volume::cleaner::Cleaner;
+use crate::volume::error::VolumeError;
 use crate::volume::index::{Index, IndexBuilder, Mapping, RangeSet, index_bytes};
 use crate::volume::info::{
     PoolInfo, PoolStats, SegmentInfo, SegmentState, SynchInfo, VolumeEvent, VolumeInfo, VolumeState,
@@ -670,6 +671,15 @@ impl State {
     fn refuses_writes(&self, log: &Log) -> bool {
         let now_ns = || log.environment().clock.wall_ns();
         self.archive.as_ref().is_some_and(|archive| archive.refuses_writes(now_ns()))
+    }
+
+    /// The same as an error of the management plane.
+    pub(super) fn check_not_refusing(&self, log: &Log) -> Result<(), VolumeError> {
+        if self.refuses_writes(log) {
+            let reason = "the archive cannot keep up, and the primary device is full of what is not archived; `varve archive status` says more";
+            return Err(VolumeError::NoSpace { reason: reason.to_owned() });
+        }
+        Ok(())
     }
 
     /// The volume whose index still points from `block` at exactly this mapping, as resident.

@@ -1,0 +1,113 @@
+//! One seed's campaign over an endless log with an archive: store faults, crashes of both kinds, restarts, points of the whole history, and the loss of the primary device.
+
+use std::sync::Arc;
+
+use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
+use varve::archive::store::{Reason, StoreErrorKind};
+use varve::log::Recycling;
+use varve::volume::{PoolOptions, SegmentState};
+
+use super::campaign::Counts;
+use super::disk::Crash;
+use super::rng::Rng;
+use super::store::MemoryStore;
+use super::workload::{Run, Shape};
+
+impl Run {
+    /// R4, R13, R14: what is in use spans at most W+1 segments; the others are inactive or free; every slot is in one place.
+    ///
+    /// # Panics
+    /// When that is not so.
+    pub fn check_working_set(&self) {
+        let info = self.pool.info();
+        let segments = self.pool.segments();
+        let slots = segments.iter().filter(|segment| segment.slot != u64::MAX).count() as u64;
+        assert_eq!(slots, info.slots, "seed {}", self.seed);
+        let in_use = segments
+            .iter()
+            .filter(|segment| matches!(segment.state, SegmentState::Current | SegmentState::Active))
+            .filter_map(|segment| segment.sequence);
+        let (Some(first), Some(last)) = (in_use.clone().next(), in_use.last()) else { return };
+        assert!(last - first <= info.working_set_segments, "seed {}: {first} to {last}", self.seed);
+    }
+}
+
+/// Faults as a store has them now and then; each heals at the next try, or soon.
+fn faults(store: &FaultyStore, rng: &mut Rng) {
+    for call in [Call::PutStart, Call::Write, Call::Commit, Call::Stat, Call::Get, Call::List, Call::Delete] {
+        let fault = match rng.below(4) {
+            0 => Fault::ErrorAfter(StoreErrorKind::Unavailable(Reason::Busy("a fault"))),
+            1 if matches!(call, Call::Write | Call::Commit) => Fault::Error(StoreErrorKind::NoSpace),
+            2 if call == Call::Write => Fault::WrongByte,
+            3 if call == Call::Write => Fault::Short,
+            _ => Fault::Error(StoreErrorKind::Unavailable(Reason::Busy("a fault"))),
+        };
+        store.add(call, When::PerMille(rng.below(30) as u32), fault);
+    }
+}
+
+/// Runs the campaign of a seed.
+///
+/// # Panics
+/// When a promise is broken; the message names the seed, which fails again the same way.
+pub fn endless_campaign(seed: u64) -> Counts {
+    let mut rng = Rng::new(seed ^ 0xe7d1_e550);
+    let slots = 8 + rng.below(8);
+    let segment_blocks = [256, 256, 512][rng.below(3) as usize];
+    let shape = Shape {
+        device_blocks: 256 + slots * segment_blocks,
+        segment_blocks,
+        volatile_cache: !rng.one_in(3),
+        volume_blocks: (slots - 4) * segment_blocks / 22,
+    };
+    let mut counts = Counts { seeds: 1, ..Counts::default() };
+    let archived = !rng.one_in(4);
+    let mut run = if archived {
+        Run::with_archive(seed, shape, Arc::new(MemoryStore::default()))
+    } else {
+        let discard = PoolOptions { recycling: Recycling::Discard, ..PoolOptions::default() };
+        Run::with_options(seed, shape, discard)
+    };
+    if archived && rng.one_in(2) {
+        // The pool is made over a store that works; from here on it does not always.
+        let inner = run.world.store.take().expect("a run with an archive has a store");
+        let faulty = Arc::new(FaultyStore::new(inner, seed));
+        faults(&faulty, &mut rng);
+        run.world.store = Some(faulty);
+        run.restart();
+    }
+    for _ in 0..4 + rng.below(10) {
+        let steps = if rng.one_in(8) { 0 } else { rng.below(250) };
+        for _ in 0..steps {
+            if archived {
+                run.step();
+            } else {
+                run.step_writes_only();
+            }
+            run.check_working_set();
+        }
+        if rng.one_in(6) {
+            run.restart();
+            counts.restarts += 1;
+        } else {
+            run.crash(if rng.one_in(2) { Crash::Process } else { Crash::Power });
+            counts.crashes += 1;
+        }
+        if archived && rng.one_in(3) {
+            counts.points += run.check_points(4);
+        }
+        if !archived {
+            run.model.compact();
+        }
+    }
+    run.settle();
+    run.check_all();
+    if archived {
+        counts.points += run.check_points(12);
+        counts.times += run.check_times(10);
+    }
+    run.restart();
+    counts.restarts += 1;
+    counts.device_writes = run.disk.writes();
+    counts
+}
