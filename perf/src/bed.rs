@@ -134,17 +134,30 @@ impl Bed {
         self.sink.outstanding()
     }
 
-    /// Writes the blocks that `next` gives, `depth` in flight, until it gives no more; all have completed then.
+    /// Writes the blocks that `next` gives, `depth` in flight, until it gives no more; some have not completed then.
     ///
     /// # Errors
     /// A write that failed.
-    pub fn write_all(&self, depth: usize, mut next: impl FnMut() -> Option<u64>) -> Result<(), PerfError> {
+    pub fn write_all_but(
+        &self,
+        depth: usize,
+        mut next: impl FnMut() -> Option<u64>,
+    ) -> Result<(), PerfError> {
         while let Some(block) = next() {
             while self.in_flight() >= depth || !self.submit(block, 1, 0) {
                 self.pool.poll();
                 while self.pop()?.is_some() {}
             }
         }
+        Ok(())
+    }
+
+    /// Writes the blocks that `next` gives, `depth` in flight, until it gives no more; all have completed then.
+    ///
+    /// # Errors
+    /// A write that failed.
+    pub fn write_all(&self, depth: usize, next: impl FnMut() -> Option<u64>) -> Result<(), PerfError> {
+        self.write_all_but(depth, next)?;
         while self.in_flight() > 0 {
             self.pool.poll();
             while self.pop()?.is_some() {}

@@ -156,7 +156,11 @@ struct Backing {
 
 impl Backing {
     /// A device of zeroes whose blocks have all been written, so that nothing is given out while it is measured.
-    fn make(path: Option<&Path>, suffix: &str, len_blocks: u64) -> Result<(Backing, Box<dyn Bdev>), PerfError> {
+    fn make(
+        path: Option<&Path>,
+        suffix: &str,
+        len_blocks: u64,
+    ) -> Result<(Backing, Box<dyn Bdev>), PerfError> {
         let Some(path) = path else {
             let device = MemoryDisk::try_new_resident(len_blocks)?.open("memory");
             return Ok((Backing { file: None }, Box::new(device)));
@@ -350,7 +354,8 @@ pub fn table(report: &Report) -> String {
             format!("{cleaning:.1} / {without:.1}")
         };
         let ratios = row.pairs.iter().map(|pair| pair.p99_9_ratio);
-        let (least, most) = ratios.fold((f64::MAX, 0.0_f64), |(least, most), one| (least.min(one), most.max(one)));
+        let (least, most) =
+            ratios.fold((f64::MAX, 0.0_f64), |(least, most), one| (least.min(one), most.max(one)));
         let _ = writeln!(
             text,
             "{:<20}{:>15}{:>15}{:>17}{:>19}{:>7.2}{:>15}{:>7.3}{:>6}{:>6}",

@@ -87,6 +87,12 @@ pub enum PerfError {
     /// No memory for a disk.
     #[error("{0}")]
     Disk(#[from] MemoryError),
+    /// The archive or its store failed.
+    #[error("the archive under test: {reason}")]
+    Archive {
+        /// Its words.
+        reason: String,
+    },
     /// What is to be measured cannot be.
     #[error("this cannot be measured: {why}")]
     Shape {
@@ -105,6 +111,10 @@ pub enum PerfError {
 }
 
 impl PerfError {
+    pub(crate) fn archive(error: impl std::fmt::Display) -> PerfError {
+        PerfError::Archive { reason: error.to_string() }
+    }
+
     pub(crate) fn shape(why: &'static str) -> PerfError {
         PerfError::Shape { why }
     }

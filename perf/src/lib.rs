@@ -5,10 +5,13 @@
 //! - [`mod@bench`] runs both beside each other against an appliance in this process;
 //! - [`idle`] reads what an idle appliance costs;
 //! - [`mod@write_amplification`] measures copy-forward on a pool without network ([`bed`]);
-//! - [`mod@cleaning`] measures what copy-forward costs hosts.
+//! - [`mod@cleaning`] measures what copy-forward costs hosts;
+//! - [`mod@archive`] measures the archivist beside `zstd`;
+//! - [`mod@rebuild`] measures how fast an index is built.
 //!
 //! Figures are for the machine and the moment they were taken on; only the ratios travel.
 
+pub mod archive;
 pub mod bed;
 pub mod bench;
 pub mod cleaning;
@@ -21,6 +24,7 @@ pub mod load;
 pub mod machine;
 pub mod overwrite;
 pub mod plot;
+pub mod rebuild;
 mod rng;
 pub mod table;
 pub mod write_amplification;

@@ -11,7 +11,7 @@ use varve::rpc::units::SizeBytes;
 use varve_perf::bench::{self, BenchConfig};
 use varve_perf::error::PerfError;
 use varve_perf::load::{self, LoadConfig, Pattern, Progress};
-use varve_perf::{cleaning, idle, table, write_amplification};
+use varve_perf::{archive, cleaning, idle, rebuild, table, write_amplification};
 
 /// Load and latency measurements of varve.
 #[derive(Debug, Parser)]
@@ -33,6 +33,10 @@ enum Command {
     WriteAmplification(Measured<write_amplification::Options>),
     /// Latencies of writes while segments are cleaned, beside those without.
     Cleaning(Measured<cleaning::Options>),
+    /// Throughput of the archivist's work beside the `zstd` command line.
+    Archive(Measured<archive::Options>),
+    /// Speed of building an index from entries.
+    Rebuild(Measured<rebuild::Options>),
 }
 
 /// A measurement without an appliance, and where its result goes.
@@ -150,6 +154,12 @@ fn main() -> ExitCode {
         Command::Cleaning(command) => with_steps(|step| cleaning::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), cleaning::table))
             .map(|()| true),
+        Command::Archive(command) => with_steps(|step| archive::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), archive::table))
+            .map(|()| true),
+        Command::Rebuild(command) => with_steps(|step| rebuild::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), rebuild::table))
+            .map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -223,9 +233,7 @@ fn run_bench(options: BenchOptions) -> Result<bool, PerfError> {
     Ok(report.steps.iter().all(|step| step.load.failures == 0))
 }
 
-fn run_write_amplification(
-    command: &Measured<write_amplification::Options>,
-) -> Result<bool, PerfError> {
+fn run_write_amplification(command: &Measured<write_amplification::Options>) -> Result<bool, PerfError> {
     let report = with_steps(|step| write_amplification::run(&command.options, step))?;
     if let Some(path) = &command.options.svg {
         save(path, &write_amplification::plot(&report).svg())?;

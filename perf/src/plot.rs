@@ -83,8 +83,7 @@ impl Plot<'_> {
         );
         let curves = self.curves.iter().map(|&(sign, name, _)| (sign, name));
         let points = self.points.iter().map(|&(sign, name, _)| (sign, name));
-        let legend: Vec<String> =
-            curves.chain(points).map(|(sign, name)| format!("{sign} {name}")).collect();
+        let legend: Vec<String> = curves.chain(points).map(|(sign, name)| format!("{sign} {name}")).collect();
         let _ = writeln!(text, "        {}", legend.join("   "));
         text
     }
@@ -136,11 +135,8 @@ impl Plot<'_> {
                 .map(pixel)
                 .map(|(x, y)| format!("{x:.1},{y:.1}"))
                 .collect();
-            let _ = writeln!(
-                text,
-                "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\"/>",
-                path.join(" ")
-            );
+            let _ =
+                writeln!(text, "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\"/>", path.join(" "));
             name(&mut text, color, title);
         }
         for ((_, title, points), color) in

@@ -41,7 +41,12 @@ pub struct Options {
     #[arg(long, default_value = "4MiB", value_name = "SIZE")]
     pub segment_size: SizeBytes,
     /// Loads.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "uniform,sequential,eighty-twenty,hot-cold")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "uniform,sequential,eighty-twenty,hot-cold"
+    )]
     pub load: Vec<Overwrite>,
     /// Passages of the working set before measuring.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -177,7 +182,8 @@ fn measure(options: &Options, shape: Shape, load: Overwrite, op: f64) -> Result<
         passages.push(passage(shape.segments, &mut ahead)?);
     }
     let singles = passages.iter().map(|(before, after)| amplification(before, after));
-    let (least, most) = singles.fold((f64::MAX, 0.0_f64), |(least, most), one| (least.min(one), most.max(one)));
+    let (least, most) =
+        singles.fold((f64::MAX, 0.0_f64), |(least, most), one| (least.min(one), most.max(one)));
     let (Some((before, _)), Some((_, after))) = (passages.first(), passages.last()) else {
         return Err(PerfError::shape("at least one passage is measured"));
     };
@@ -252,7 +258,8 @@ pub fn table(report: &Report) -> String {
     );
     for row in &report.rows {
         let formula = row.formula.map_or("-".to_owned(), |formula| format!("{formula:.3}"));
-        let ratio = row.formula.map_or("-".to_owned(), |formula| format!("{:.3}", row.amplification / formula));
+        let ratio =
+            row.formula.map_or("-".to_owned(), |formula| format!("{:.3}", row.amplification / formula));
         let _ = writeln!(
             text,
             "{:<12}{:>8.0}{:>8.2}{:>8.3}{:>16}{formula:>9}{ratio:>8}{:>8.2}{:>8.3}{:>7.2}{:>9.3}{:>9.3}{:>7.2}%{:>6}",
