@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
-use varve::bdev::{BdevError, OpenError};
+use varve::bdev::{BdevError, MemoryError, OpenError};
 use varve::dma::DmaError;
 use varve::nvmf::host::HostError;
 use varve::serve::ServeError;
+use varve::volume::{IoError, VolumeError};
 
 /// Why a measurement could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +78,27 @@ pub enum PerfError {
     /// A result cannot be written as JSON.
     #[error("the result cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// A pool under test refused what was asked of it.
+    #[error("the pool under test: {0}")]
+    Pool(#[from] VolumeError),
+    /// A command of a measurement failed.
+    #[error("a command to the pool under test failed: {0}")]
+    Command(IoError),
+    /// No memory for a disk.
+    #[error("{0}")]
+    Disk(#[from] MemoryError),
+    /// The archive or its store failed.
+    #[error("the archive under test: {reason}")]
+    Archive {
+        /// Its words.
+        reason: String,
+    },
+    /// What is to be measured cannot be.
+    #[error("this cannot be measured: {why}")]
+    Shape {
+        /// Why not, and what is possible.
+        why: &'static str,
+    },
     /// A thread of the floor's ended without a result, which is a bug.
     #[error("a thread ended without a result")]
     ThreadEnded,
@@ -89,6 +111,14 @@ pub enum PerfError {
 }
 
 impl PerfError {
+    pub(crate) fn archive(error: impl std::fmt::Display) -> PerfError {
+        PerfError::Archive { reason: error.to_string() }
+    }
+
+    pub(crate) fn shape(why: &'static str) -> PerfError {
+        PerfError::Shape { why }
+    }
+
     pub(crate) fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> PerfError {
         move |source| PerfError::Io { what, source }
     }

@@ -11,7 +11,7 @@ use varve::rpc::units::SizeBytes;
 use varve_perf::bench::{self, BenchConfig};
 use varve_perf::error::PerfError;
 use varve_perf::load::{self, LoadConfig, Pattern, Progress};
-use varve_perf::{idle, table};
+use varve_perf::{archive, cleaning, idle, rebuild, table, write_amplification};
 
 /// Load and latency measurements of varve.
 #[derive(Debug, Parser)]
@@ -29,6 +29,24 @@ enum Command {
     Bench(BenchOptions),
     /// Measure what an idle appliance costs; fails at 1 % of a core.
     Idle(IdleOptions),
+    /// Write amplification of copy-forward beside the formula and the bound, in memory.
+    WriteAmplification(Measured<write_amplification::Options>),
+    /// Latencies of writes while segments are cleaned, beside those without.
+    Cleaning(Measured<cleaning::Options>),
+    /// Throughput of the archivist's work beside the `zstd` command line.
+    Archive(Measured<archive::Options>),
+    /// Speed of building an index from entries.
+    Rebuild(Measured<rebuild::Options>),
+}
+
+/// A measurement without an appliance, and where its result goes.
+#[derive(Debug, Args)]
+struct Measured<O: Args> {
+    #[command(flatten)]
+    options: O,
+    /// Write the result to a file as JSON; - prints it.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 /// What the commands do.
@@ -132,6 +150,16 @@ fn main() -> ExitCode {
         Command::Run(options) => run_load(&options),
         Command::Bench(options) => run_bench(options),
         Command::Idle(options) => run_idle(&options),
+        Command::WriteAmplification(command) => run_write_amplification(&command),
+        Command::Cleaning(command) => with_steps(|step| cleaning::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), cleaning::table))
+            .map(|()| true),
+        Command::Archive(command) => with_steps(|step| archive::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), archive::table))
+            .map(|()| true),
+        Command::Rebuild(command) => with_steps(|step| rebuild::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), rebuild::table))
+            .map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -200,26 +228,50 @@ fn run_bench(options: BenchOptions) -> Result<bool, PerfError> {
         memory: options.only != Some(Only::File),
         file: options.only != Some(Only::Memory),
     };
+    let report = with_steps(|step| bench::run(&config, step))?;
+    give(&report, options.json.as_deref(), table::bench)?;
+    Ok(report.steps.iter().all(|step| step.load.failures == 0))
+}
+
+fn run_write_amplification(command: &Measured<write_amplification::Options>) -> Result<bool, PerfError> {
+    let report = with_steps(|step| write_amplification::run(&command.options, step))?;
+    if let Some(path) = &command.options.svg {
+        save(path, &write_amplification::plot(&report).svg())?;
+    }
+    give(&report, command.json.as_deref(), write_amplification::table)?;
+    Ok(true)
+}
+
+/// Runs a measurement and shows its steps to whoever watches.
+fn with_steps<T>(run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<T, PerfError>) -> Result<T, PerfError> {
     let live = std::io::stderr().is_terminal();
-    let report = bench::run(&config, |step| {
+    let result = run(&mut |step: &str| {
         if live {
             eprint!("\r\x1b[K{step}");
         }
-    })?;
+    });
     if live {
         eprint!("\r\x1b[K");
     }
-    match &options.json {
-        Some(path) if path == Path::new("-") => print(&serde_json::to_string_pretty(&report)?)?,
-        Some(path) => {
-            let json = serde_json::to_string_pretty(&report)? + "\n";
-            std::fs::write(path, json)
-                .map_err(|source| PerfError::Io { what: "write the result's file", source })?;
-            print(table::bench(&report).trim_end())?;
-        }
-        None => print(table::bench(&report).trim_end())?,
+    result
+}
+
+/// Prints a result as a table, and writes it to a file as JSON, or prints that instead.
+fn give<T: serde::Serialize>(
+    report: &T,
+    json: Option<&Path>,
+    table: impl FnOnce(&T) -> String,
+) -> Result<(), PerfError> {
+    match json {
+        Some(path) if path == Path::new("-") => return print(&serde_json::to_string_pretty(report)?),
+        Some(path) => save(path, &(serde_json::to_string_pretty(report)? + "\n"))?,
+        None => {}
     }
-    Ok(report.steps.iter().all(|step| step.load.failures == 0))
+    print(table(report).trim_end())
+}
+
+fn save(path: &Path, text: &str) -> Result<(), PerfError> {
+    std::fs::write(path, text).map_err(|source| PerfError::Io { what: "write the result's file", source })
 }
 
 fn run_idle(options: &IdleOptions) -> Result<bool, PerfError> {

@@ -7,9 +7,9 @@
 //! source. Trims of a clone hide what it inherited: they are carried on as masks. A block that cannot be read as it was written goes on as an error: its copy keeps the checksum that its data does not have.
 //!
 //! **Pace.** What must leave before the next segment is opened is spread over the blocks that hosts append to the current one, so there is no storm: after a share of the room for hosts is used,
-//! the same share of the copies is done. Cold data lies together, and when its turn comes whole segments of it are live; so the pace looks ahead. From how fast each segment has been losing live blocks it
-//! foretells what will be left of it when it leaves, and copies at the rate that the worst stretch ahead needs on average. Under uniform overwrites that is the rate of the oldest segment alone, and nothing is
-//! copied early.
+//! the same share of the copies is done. Cold data lies together, and when its turn comes whole segments of it are live; so the pace looks ahead: where a stretch of the oldest segments holds more than
+//! the working set does on average, copies go at the rate that the worst such stretch needs. What is copied early has less time to die, so nothing is copied early otherwise: under any load that goes on as it
+//! is, older segments hold less than younger ones, and only the oldest is copied.
 //!
 //! **Costs:** a copy is one read, merged with its neighbours, one CRC32C, 24 bytes of entry and its share of a record; its bytes are not copied in memory.
 
@@ -35,6 +35,9 @@ const BATCH_BLOCKS: usize = 128;
 const COPIES_PER_TURN: usize = 32;
 /// Dead blocks that are read along, because one longer read costs less than two.
 const GAP_BLOCKS: u64 = 4;
+
+/// Copies go ahead of their time when a stretch holds more than the average times this; segments scatter.
+const AHEAD_FROM: f64 = 1.1;
 
 /// A live block of the victim.
 #[derive(Clone, Copy)]
@@ -284,7 +287,7 @@ impl Cleaner {
         if self.pace.sequence != log.current_sequence() {
             self.pace = Pace {
                 sequence: log.current_sequence(),
-                planned: must.max((foretold_share(log) * room as f64) as u64).min(room),
+                planned: must.max((share_ahead(log) * room as f64) as u64).min(room),
                 copied: 0,
             };
         }
@@ -300,26 +303,24 @@ impl Cleaner {
     }
 }
 
-/// The share of the blocks appended that copies must have, from now on, so that every segment ahead is empty when it leaves: the greatest average over all stretches of
-/// segments that begin with the oldest, of what is foretold to be live in them then.
-fn foretold_share(log: &Log) -> f64 {
-    let room = log.geometry().record_blocks() as f64;
+/// The share of the blocks appended that copies must have, from now on, so that every segment ahead is empty when it leaves: the greatest average of what is live over all stretches of
+/// segments that begin with the oldest. 0 while no stretch holds much more than the working set does on average.
+fn share_ahead(log: &Log) -> f64 {
+    let Some(current) = log.current_sequence() else { return 0.0 };
+    let geometry = log.geometry();
+    let room = geometry.record_blocks() as f64;
     let (mut sum, mut share) = (0.0, 0.0_f64);
-    let first = log.table().first_in_use();
-    let in_use = log.table().iter().skip_while(|&(sequence, _)| sequence < first);
-    for (ahead, (sequence, segment)) in in_use.enumerate() {
-        if Some(sequence) == log.current_sequence() {
-            break;
-        }
-        let (live, before) = (segment.live as f64, segment.live_before as f64);
-        let survival = if before > 0.0 { (live / before).min(1.0) } else { 1.0 };
-        sum += live * survival.powi(ahead as i32);
-        // Single segments scatter; the first must be exact, which `must` takes care of.
-        if ahead >= 8 {
+    for (sequence, segment) in log.table().iter().take_while(|&(sequence, _)| sequence < current) {
+        sum += segment.live as f64;
+        // So many segments are still opened before this one must be empty, also when those before it are gone already: what was copied early has gained time.
+        let ahead = (sequence.0 + geometry.working_set).saturating_sub(current.0);
+        // What must leave now is what `must` takes care of.
+        if ahead > 0 {
             share = share.max(sum / ((ahead + 1) as f64 * room));
         }
     }
-    share
+    let average = sum / (geometry.working_set as f64 * room);
+    if share > average * AHEAD_FROM { share } else { 0.0 }
 }
 
 /// The ranges in which a segment's trims and masks hide what clones inherited, joined.
