@@ -327,7 +327,7 @@ fn share_ahead(log: &Log) -> f64 {
 fn masks_of(state: &State, entries: &SegmentEntries) -> Vec<(ImageId, u64, u64)> {
     let mut hidden: BTreeMap<u16, RangeSet> = BTreeMap::new();
     for entry in entries.records().flat_map(|(_, entries)| entries) {
-        if matches!(entry.kind(), Some(EntryKind::Trim | EntryKind::Mask)) && state.inherits(entry.image()) {
+        if entry.hides() && state.inherits(entry.image()) {
             let (block, len_blocks) = (entry.block().0, entry.value());
             hidden.entry(entry.image().0).or_default().insert(block, block.saturating_add(len_blocks));
         }

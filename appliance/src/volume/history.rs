@@ -86,7 +86,7 @@ impl Pool {
         // What is appended so far is made readable as entries, so that "now" is now.
         let (head, now_ns) = {
             let mut log = self.log.borrow_mut();
-            let head = log.head_lsn();
+            let head = log.commit_lsn();
             log.close_up_to(head);
             (head, log.environment().clock.wall_ns().max(log.last_time_ns()))
         };

@@ -171,7 +171,7 @@ impl Pool {
                         if let Some(builder) = builders.get_mut(&placed.entry.image().0) {
                             // What newer trims and masks hide as well need not be carried on.
                             if clones.contains(&placed.entry.image().0)
-                                && matches!(placed.entry.kind(), Some(EntryKind::Trim | EntryKind::Mask))
+                                && placed.entry.hides()
                                 && builder.see_mask(placed.entry.block().0, placed.entry.value())
                             {
                                 masks += 1;
@@ -184,7 +184,7 @@ impl Pool {
                 true
             });
             for _ in 0..masks {
-                self.log.borrow_mut().note_mask(Some(sequence));
+                self.log.borrow_mut().note_mask(sequence);
             }
             synchs.extend(collector.found.into_iter().filter(|event| event.kind == EventKind::Synch));
             yield_now().await;

@@ -92,6 +92,8 @@ impl EntryFlags {
     pub const LAST: u8 = 1;
     /// A copied block that could not be read as it was written: its data does not have the checksum that stands here, so that whoever reads it gets an error.
     pub const BAD: u8 = 2;
+    /// A trim that hides nothing inherited which is not hidden already: it need not be carried on.
+    pub const HIDDEN: u8 = 4;
 }
 
 /// One line of a record header. Layout, in bytes:
@@ -100,7 +102,7 @@ impl EntryFlags {
 /// |---|---|---|
 /// | 0 | 2 | image; 0 for events |
 /// | 2 | 1 | kind: 1 write, 2 copied, 3 trim, 4 event, 5 mask |
-/// | 3 | 1 | flags: bit 1, copied although it could not be read; bit 0, last entry of its command |
+/// | 3 | 1 | flags: bit 2, a trim of a clone that need not be carried on; bit 1, copied although it could not be read; bit 0, last entry of its command |
 /// | 4 | 4 | CRC32C of the data block; 0 for a trim |
 /// | 8 | 8 | block number; for an event its kind, copy and chunk (see `EventHead`) |
 /// | 16 | 8 | write: LSN superseded, 0 for none; copied: LSN of the origin; trim: count of blocks; event: bytes of its text |
@@ -180,6 +182,18 @@ impl Entry {
     /// Whether it is the last of its command.
     pub fn is_last(&self) -> bool {
         self.flags & EntryFlags::LAST != 0
+    }
+
+    /// The same trim, known to hide nothing inherited that is not hidden already.
+    #[must_use]
+    pub fn hidden(mut self) -> Self {
+        self.flags |= EntryFlags::HIDDEN;
+        self
+    }
+
+    /// Whether it is a trim or a mask that may hide something inherited, and so must not be lost.
+    pub fn hides(&self) -> bool {
+        matches!(self.kind(), Some(EntryKind::Trim | EntryKind::Mask)) && self.flags & EntryFlags::HIDDEN == 0
     }
 
     /// Whether its data is known not to have its checksum.

@@ -111,15 +111,24 @@ impl Log {
         lsn
     }
 
-    /// Appends a trim. Room must have been reserved. Returns its position: that of the record's newest block.
+    /// Appends a trim. Room must have been reserved. `hides`: it hides something that the image inherited, and must be carried on when its segment leaves.
+    /// Returns its position: that of the record's newest block.
     ///
     /// # Panics
     /// Without a reservation.
-    pub fn append_trim(&mut self, image: ImageId, block: BlockNumber, len_blocks: u64, last: bool) -> Lsn {
+    pub fn append_trim(
+        &mut self,
+        image: ImageId,
+        block: BlockNumber,
+        len_blocks: u64,
+        hides: bool,
+        last: bool,
+    ) -> Lsn {
         let open = self.open.as_mut().expect("room was reserved");
         assert!(open.fits(1, 0), "room was reserved");
         open.is_lazy = false;
-        open.entries.push(Entry::trim(image, block, len_blocks, last));
+        let entry = Entry::trim(image, block, len_blocks, last);
+        open.entries.push(if hides { entry } else { entry.hidden() });
         let lsn = Lsn(open.next_lsn().0 - 1);
         if last {
             self.point_lsn = lsn;
@@ -128,6 +137,7 @@ impl Log {
         if let Some(segment) = self.current.as_ref().and_then(|current| self.table.get_mut(current.sequence))
         {
             segment.trims += 1;
+            segment.masks += u64::from(hides);
         }
         lsn
     }

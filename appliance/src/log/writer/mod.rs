@@ -349,6 +349,12 @@ impl Log {
         self.open.as_ref().map_or(self.end_lsn, OpenRecord::next_lsn)
     }
 
+    /// The position behind everything that anybody waits for: what is behind it are copies in a record that is still open. Asking for these to be written
+    /// would close their record early, and cost a header.
+    pub fn commit_lsn(&self) -> Lsn {
+        self.open.as_ref().filter(|open| open.is_lazy).map_or_else(|| self.head_lsn(), |open| open.lsn)
+    }
+
     /// The newest point: the position of the last entry of the newest command or event. What is behind it are copies.
     pub fn point_lsn(&self) -> Lsn {
         self.point_lsn

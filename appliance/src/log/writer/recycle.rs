@@ -75,11 +75,9 @@ impl Log {
         }
     }
 
-    /// An entry that hides something inherited is in the segment, or in the current one.
-    pub fn note_mask(&mut self, sequence: Option<SegmentSeq>) {
-        if let Some(sequence) = sequence.or(self.current_sequence())
-            && let Some(segment) = self.table.get_mut(sequence)
-        {
+    /// Recovery found an entry in the segment that hides something inherited.
+    pub fn note_mask(&mut self, sequence: SegmentSeq) {
+        if let Some(segment) = self.table.get_mut(sequence) {
             segment.masks += 1;
         }
     }

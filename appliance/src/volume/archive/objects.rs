@@ -98,12 +98,6 @@ impl Objects {
         self.segments.get(&sequence)
     }
 
-    /// Forgets a segment's objects; gives them.
-    pub(super) fn remove(&mut self, sequence: SegmentSeq) -> Vec<ObjectId> {
-        let objects = self.segments.remove(&sequence).unwrap_or_default();
-        objects.increments.into_iter().chain(objects.whole).collect()
-    }
-
     /// Forgets a segment's increments because the whole is there; gives them.
     pub(super) fn take_increments(&mut self, sequence: SegmentSeq) -> Vec<ObjectId> {
         self.segments
@@ -134,10 +128,6 @@ impl Objects {
 
     pub(super) fn first(&self) -> Option<SegmentSeq> {
         self.segments.keys().next().copied()
-    }
-
-    pub(super) fn last(&self) -> Option<SegmentSeq> {
-        self.segments.keys().next_back().copied()
     }
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (SegmentSeq, &SegmentObjects)> {

@@ -56,8 +56,9 @@ impl Archive {
         self.seal.next = log.table().oldest();
         for sequence in there {
             if sequence >= trusted {
-                let objects = self.objects.remove(sequence);
-                self.unverified.insert(sequence, objects.into_iter().filter(|id| !id.whole).collect());
+                // The whole, if it is there, can still be read: each block of it is checked.
+                let increments = self.objects.take_increments(sequence);
+                self.unverified.insert(sequence, increments);
                 continue;
             }
             let whole = self.objects.get(sequence).and_then(|objects| objects.whole);
@@ -82,11 +83,12 @@ impl Archive {
         }
         let first = geometry.first_lsn(sequence);
         match log.table().get(sequence) {
+            // Of a segment that is not archived, what counts are increments.
             Some(segment) => self
                 .objects
                 .parts(sequence)
                 .last()
-                .filter(|part| part.epoch == segment.epoch)
+                .filter(|part| part.epoch == segment.epoch && !part.whole)
                 .map_or(first, |part| part.to_lsn),
             None => log.head_lsn(),
         }
@@ -209,7 +211,7 @@ impl Archive {
             return;
         }
         self.seal.due_ns = now_ns.saturating_add(self.policy.seal_interval_ns);
-        let head = log.head_lsn();
+        let head = log.commit_lsn();
         if self.archived_to(log) < head {
             self.seal.target = Some((head, now_ns));
             log.close_up_to(head);
@@ -350,7 +352,7 @@ impl Pool {
         let (target, failures) = {
             let mut state = self.state.borrow_mut();
             let mut log = self.log.borrow_mut();
-            let head = log.head_lsn();
+            let head = log.commit_lsn();
             log.close_up_to(head);
             log.request_stable(head);
             let now_ns = log.environment().clock.wall_ns();

@@ -521,7 +521,7 @@ impl State {
                 if log.poisoned().is_some() {
                     return Err(IoError::WriteFault.into());
                 }
-                self.acknowledge_later(log, log.head_lsn(), true, ticket);
+                self.acknowledge_later(log, log.commit_lsn(), true, ticket);
                 Ok(())
             }
         }
@@ -624,11 +624,11 @@ impl State {
         log.reserve(AppendClass::Host, part.len(), 0, true)?;
         let mut freed = 0;
         for (done, &(block, len_blocks)) in part.iter().enumerate() {
-            log.append_trim(image, BlockNumber(block), len_blocks, done + 1 == part.len());
-            if volume.inherits && !volume.masked.covers(block, block + len_blocks) {
+            let hides = volume.inherits && !volume.masked.covers(block, block + len_blocks);
+            if hides {
                 volume.masked.insert(block, block + len_blocks);
-                log.note_mask(None);
             }
+            log.append_trim(image, BlockNumber(block), len_blocks, hides, done + 1 == part.len());
             let index = volume.index()?;
             index.trim(block, len_blocks, |gone| {
                 if gone.lsn() > resident_above {
