@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
-use varve::cli::{CommandError, InspectOptions, LocalCommands, ServeOptions};
+use varve::cli::{CommandError, InspectOptions, LocalCommands, RecoverOptions, ServeOptions};
 
 struct Commands;
 
@@ -15,6 +15,10 @@ impl LocalCommands for Commands {
 
     fn inspect(&self, options: InspectOptions) -> Result<(), CommandError> {
         varve::inspect::run(&options)
+    }
+
+    fn recover(&self, options: RecoverOptions) -> Result<(), CommandError> {
+        varve::serve::recover(&options)
     }
 }
 

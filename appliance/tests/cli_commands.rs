@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
-use varve::cli::{CommandError, InspectOptions, LocalCommands, ServeOptions, run_with};
+use varve::cli::{CommandError, InspectOptions, LocalCommands, RecoverOptions, ServeOptions, run_with};
 use varve::rpc::{Dispatch, RpcError, RpcServer, RpcServerConfig};
 use varve::volume::VolumeError;
 
@@ -13,6 +14,31 @@ use varve::volume::VolumeError;
 #[derive(Default)]
 struct Fake {
     calls: Mutex<Vec<(String, Value)>>,
+    /// How far the archive is, one more position for each look; and its failures, one more for each look if it fails.
+    archived_to_lsn: AtomicU64,
+    archive_fails: AtomicBool,
+    failures: AtomicU64,
+}
+
+impl Fake {
+    fn archive_status(&self) -> Value {
+        let fails = self.archive_fails.load(Ordering::SeqCst);
+        let archived_to_lsn = self.archived_to_lsn.fetch_add(u64::from(!fails), Ordering::SeqCst);
+        json!({
+            "store": "s", "state": "working", "problem": fails.then_some("it is full"), "back_pressure": "throttle",
+            "seal_interval_s": 20.0, "archived_to_lsn": archived_to_lsn, "head_lsn": 4, "backlog_segments": 0,
+            "backlog_bytes": (4_u64.saturating_sub(archived_to_lsn)) * 4096, "recovery_point_age_s": 0.0,
+            "segments": 1, "oldest_segment": 0, "objects_written": 1, "content_bytes": 1, "object_bytes": 1,
+            "compression_ratio": 1.0, "throughput_bytes_per_s": 1.0,
+            "failures": self.failures.fetch_add(u64::from(fails), Ordering::SeqCst), "gaps": [],
+            "store_used_bytes": 1, "store_total_bytes": null,
+        })
+    }
+}
+
+fn verification(state: &str, damaged: &[&str]) -> Value {
+    json!({"id": 7, "state": state, "objects": 2, "objects_done": 2, "bytes": 10, "bytes_done": 10, "gone": 0,
+           "damaged_objects": damaged.len(), "damaged": damaged, "problem": null})
 }
 
 impl Dispatch for Fake {
@@ -28,6 +54,11 @@ impl Dispatch for Fake {
                 json!([{"id": 1, "label": "before\u{1b}[2J", "lsn": 42, "time_ns": 1_000_000_000, "details": {"a": 1}}]),
             ),
             "snapshot_delete" => Ok(json!(true)),
+            "archive_get_status" => Ok(self.archive_status()),
+            "archive_seal" => Ok(json!({"lsn": 4, "done": false})),
+            "archive_verify" => Ok(verification("running", &[])),
+            "archive_verify_check" if params["id"] == 7 => Ok(verification("done", &["object x is torn"])),
+            "archive_verify_check" => panic!("the id that was given"),
             "rpc_get_methods" => Ok(json!(["snapshot_delete"])),
             "framework_get_subsystems" => Ok(json!([{"subsystem": "bdev", "depends_on": []}])),
             "framework_get_config" => Ok(json!([])),
@@ -51,6 +82,13 @@ impl LocalCommands for Local {
     fn inspect(&self, options: InspectOptions) -> Result<(), CommandError> {
         let InspectOptions { file, entries, json } = options;
         self.asked.lock().expect("no panic").push(format!("inspect {} {entries} {json}", file.display()));
+        Ok(())
+    }
+
+    fn recover(&self, options: RecoverOptions) -> Result<(), CommandError> {
+        let RecoverOptions { from, dir, pool, json, .. } = options;
+        let pool = pool.map_or("any".to_owned(), |pool| pool.to_string());
+        self.asked.lock().expect("no panic").push(format!("recover {pool} {from} {} {json}", dir.display()));
         Ok(())
     }
 }
@@ -100,6 +138,13 @@ fn every_command_is_one_call() {
             "volume_create",
             json!({"name": "a", "size": 4096, "if_absent": true}),
         ),
+        ("volume create a 4096 --thin", "volume_create", json!({"name": "a", "size": 4096, "thin": true})),
+        ("archive status", "archive_get_status", json!({})),
+        ("archive list", "archive_list", json!({})),
+        ("archive list --from 3 --limit 9", "archive_list", json!({"from": 3, "limit": 9})),
+        ("archive explain lsn:7", "archive_explain", json!({"point": "lsn:7"})),
+        ("archive keep", "archive_get_keep", json!({})),
+        ("archive keep synch", "archive_set_keep", json!({"rules": "synch"})),
         ("volume list", "volume_list", json!({})),
         ("volume list a", "volume_list", json!({"name": "a"})),
         ("volume resize a 2GiB", "volume_resize", json!({"name": "a", "size": 2_147_483_648_u64})),
@@ -189,6 +234,48 @@ fn failures_are_one_line_and_an_exit_code() {
         errors.contains("nowhere.sock") && errors.contains("varve serve") && errors.lines().count() == 1,
         "{errors}"
     );
+}
+
+#[test]
+fn sealing_is_begun_and_watched_until_it_is_done_or_fails() {
+    let bed = Bed::new();
+    let (code, output, errors) = bed.run(&["archive", "seal"]);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    assert!(output.contains("before LSN 4"), "{output}");
+    let calls = bed.calls();
+    assert_eq!(calls[1], ("archive_seal".to_owned(), json!({"wait": false})));
+    assert!(calls.iter().filter(|(method, _)| method == "archive_get_status").count() >= 4, "{calls:?}");
+    let (_, output, _) = bed.run(&["archive", "seal", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&output).expect("JSON"), json!({"lsn": 4, "done": true}));
+
+    bed.fake.archived_to_lsn.store(0, Ordering::SeqCst);
+    bed.fake.archive_fails.store(true, Ordering::SeqCst);
+    let (code, output, errors) = bed.run(&["archive", "seal"]);
+    assert_eq!((code, output.as_str()), (1, ""));
+    assert_eq!(errors, "varve: the archive was not sealed: it is full\n");
+}
+
+#[test]
+fn a_verification_is_watched_and_damage_is_an_exit_code() {
+    let bed = Bed::new();
+    let (code, output, errors) = bed.run(&["archive", "verify", "--from", "2"]);
+    assert_eq!(code, 1);
+    assert!(output.contains("2 of 2") && output.contains("object x is torn"), "{output}");
+    assert_eq!(errors, "varve: 1 objects of the archive are damaged\n");
+    assert_eq!(bed.calls()[0], ("archive_verify".to_owned(), json!({"from": 2})));
+    let (_, output, _) = bed.run(&["archive", "verify", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&output).expect("JSON")["damaged_objects"], 1);
+}
+
+#[test]
+fn recovering_a_pool_is_local_work() {
+    let bed = Bed::new();
+    let pool = "00000000-0000-4000-8000-000000000001";
+    assert_eq!(bed.run(&["pool", "recover", "--from", "tape:t", "--dir", "d", "--pool", pool]).0, 0);
+    assert_eq!(bed.run(&["pool", "recover", "--from", "a", "--json"]).0, 0);
+    let asked = bed.local.asked.lock().expect("no panic").clone();
+    assert_eq!(asked, [format!("recover {pool} tape:t d false"), "recover any a varve-data true".to_owned()]);
+    assert!(bed.calls().is_empty());
 }
 
 #[test]

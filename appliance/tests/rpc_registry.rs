@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use varve::cli::{CommandError, InspectOptions, LocalCommands, ServeOptions, run_with};
+use varve::cli::{CommandError, InspectOptions, LocalCommands, RecoverOptions, ServeOptions, run_with};
 use varve::reactor::{Reactor, ReactorConfig, ReactorHandle};
 use varve::rpc::{
     App, ControllerView, DISCOVERY_NQN, Dispatch, ListenerError, NamespaceView, QueuePairView, Registry,
@@ -183,6 +183,11 @@ fn mistakes_get_the_right_code_and_advice() {
         ("restore_resolve", json!({"point": "yesterday"}), -22, "synch:LABEL"),
         ("pool_list", json!({}), -1, "framework_wait_init"),
         ("framework_get_config", json!({"name": "iscsi"}), -19, "framework_get_subsystems"),
+        ("archive_list", json!({}), -1, "--archive DIRECTORY"),
+        ("archive_verify", json!({"from": 1}), -1, "no archive"),
+        ("archive_get_keep", json!({}), -1, "no archive"),
+        ("archive_set_keep", json!({"rules": "synch tomorrow"}), -22, "synch SPAN"),
+        ("archive_set_keep", json!({"rules": "synch 1d"}), -1, "no archive"),
         ("nvmf_get_subsystems", json!({"nqn": "nqn.none"}), -19, "nqn.none"),
         ("nvmf_get_subsystems", json!({"tgt_name": "other"}), -19, "leave tgt_name out"),
         ("nvmf_get_transports", json!({"trtype": "RDMA"}), -32602, "TCP"),
@@ -258,6 +263,10 @@ impl LocalCommands for NoLocal {
     }
 
     fn inspect(&self, _: InspectOptions) -> Result<(), CommandError> {
+        Err("not here".into())
+    }
+
+    fn recover(&self, _: RecoverOptions) -> Result<(), CommandError> {
         Err("not here".into())
     }
 }

@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use serde_json::{Map, Value};
 
+use super::archive_args::{ArchiveCommand, RecoverOptions};
+use super::serve_args::ServeOptions;
 use crate::rpc::units::SizeBytes;
 use crate::volume::{Point, PointParseError};
 
 /// Where the appliance's data and socket are by default.
-const DEFAULT_DIR: &str = "varve-data";
+pub(super) const DEFAULT_DIR: &str = "varve-data";
 
 /// The socket that clients use by default: that of an appliance with the default directory.
 pub const DEFAULT_SOCKET: &str = "varve-data/rpc.sock";
@@ -46,68 +48,6 @@ pub(super) enum Command {
     Config(ConfigCommand),
     #[command(flatten)]
     Call(CallCommand),
-}
-
-/// How the appliance runs.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct ServeOptions {
-    /// The directory that holds the pool and the socket; made if it does not exist.
-    #[arg(long, default_value = DEFAULT_DIR, value_name = "DIR")]
-    pub dir: PathBuf,
-
-    /// Where NVMe/TCP hosts connect; port 0 lets the system choose. May be given more than once.
-    #[arg(long, default_value = "127.0.0.1:4420", value_name = "ADDRESS:PORT")]
-    pub listen: Vec<SocketAddr>,
-
-    /// The JSON-RPC socket as given by `--rpc` or `VARVE_RPC`; [`rpc_socket`](Self::rpc_socket) has the default.
-    #[arg(skip)]
-    pub rpc: Option<PathBuf>,
-
-    /// Calls to make once the appliance runs: the JSON that `varve config save` prints.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-
-    /// The size of the pool's file, when it is made.
-    #[arg(long, value_name = "SIZE")]
-    pub pool_size: Option<SizeBytes>,
-
-    /// Make a volume of this size when the pool is new.
-    #[arg(long, value_name = "SIZE")]
-    pub volume_size: Option<SizeBytes>,
-
-    /// Serve from memory instead of a file, with the whole log on top: nothing is kept.
-    #[arg(long, value_name = "SIZE", conflicts_with_all = ["pool_size", "io_engine"])]
-    pub memory: Option<SizeBytes>,
-
-    /// How the pool's file is read and written.
-    #[arg(long, value_enum, default_value_t = IoEngineChoice::Auto)]
-    pub io_engine: IoEngineChoice,
-
-    /// Never sleep, for a core that is given to the appliance alone; otherwise it sleeps when idle.
-    #[arg(long)]
-    pub poll: bool,
-
-    /// The core to run on; by default the system chooses.
-    #[arg(long, value_name = "N")]
-    pub core: Option<usize>,
-}
-
-impl ServeOptions {
-    /// The JSON-RPC socket to serve.
-    pub fn rpc_socket(&self) -> PathBuf {
-        self.rpc.clone().unwrap_or_else(|| self.dir.join("rpc.sock"))
-    }
-}
-
-/// How files are read and written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum IoEngineChoice {
-    /// `uring` where the kernel offers it, else `threads`.
-    Auto,
-    /// `io_uring`; an error where the kernel refuses it.
-    Uring,
-    /// A few threads that block.
-    Threads,
 }
 
 /// What to show of a device's file.
@@ -149,6 +89,9 @@ pub(super) enum CallCommand {
     /// Consistent points that applications mark.
     #[command(subcommand)]
     Synch(SynchCommand),
+    /// Where the past is kept: status, contents, rules.
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
     /// Named points.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
@@ -188,6 +131,8 @@ pub(super) enum PoolCommand {
     Stats,
     /// Every slot of the device and the segment in it.
     Segments,
+    /// Make a lost pool's primary again, from its archive alone; the appliance must not be running.
+    Recover(RecoverOptions),
 }
 
 #[derive(Debug, Subcommand)]
@@ -204,6 +149,9 @@ pub(super) enum VolumeCommand {
         /// Succeed when an equal volume exists.
         #[arg(long)]
         if_absent: bool,
+        /// Set no room aside: it takes room as it is written, and is refused more when the pool is full.
+        #[arg(long)]
+        thin: bool,
     },
     /// The volumes.
     List {
@@ -385,7 +333,7 @@ pub(super) enum SpdkCommand {
 }
 
 /// Checks a point here, so that a mistake is told without an appliance; it travels as it was written.
-fn point_text(text: &str) -> Result<String, PointParseError> {
+pub(super) fn point_text(text: &str) -> Result<String, PointParseError> {
     text.parse::<Point>().map(|_| text.to_owned())
 }
 
@@ -417,21 +365,6 @@ mod tests {
     }
 
     #[test]
-    fn serve_has_defaults_and_options() {
-        let Command::Serve(options) = parse("varve serve").expect("no option is required").command else {
-            panic!()
-        };
-        assert_eq!(options.rpc_socket(), PathBuf::from(DEFAULT_SOCKET));
-        assert_eq!(options.listen, ["127.0.0.1:4420".parse().expect("an address")]);
-        let line = "varve serve --dir d --listen 127.0.0.1:0 --listen [::1]:4420 --config c.json --pool-size 4GiB --volume-size 1GiB --io-engine threads --poll --core 1";
-        let Command::Serve(options) = parse(line).expect("all are known").command else { panic!() };
-        assert_eq!(options.rpc_socket(), PathBuf::from("d/rpc.sock"));
-        assert_eq!(options.listen.len(), 2);
-        assert_eq!(options.pool_size, Some(SizeBytes(4 << 30)));
-        assert_eq!((options.io_engine, options.poll, options.core), (IoEngineChoice::Threads, true, Some(1)));
-    }
-
-    #[test]
     fn mistakes_are_usage_errors() {
         for (line, text) in [
             ("varve", "Usage"),
@@ -442,6 +375,12 @@ mod tests {
             ("varve synch create --label l --details {", "not JSON"),
             ("varve rpc pool_list []", "by name"),
             ("varve serve --listen nowhere", "--listen"),
+            ("varve serve --archive a --no-archive", "cannot be used with"),
+            ("varve serve --memory 1GiB --archive a", "cannot be used with"),
+            ("varve serve --back-pressure maybe", "throttle"),
+            ("varve serve --archive-level 99", "1..=22"),
+            ("varve archive explain yesterday", "synch:LABEL"),
+            ("varve pool recover", "--from"),
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

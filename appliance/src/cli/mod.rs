@@ -1,14 +1,18 @@
 //! The command line: `varve serve` and `varve inspect`, which do work of their own, and a thin client of the JSON-RPC plane for
 //! all else (DESIGN section 12).
 //!
-//! Every other command makes one call and shows its result: as tables for people, with `--json` exactly as it came. Errors
+//! `archive seal` and `archive verify` begin long work and watch it. Every other command makes one call and shows its result: as tables for people, with `--json` exactly as it came. Errors
 //! are one line on standard error; the exit code is 1 then, and 2 when the command line itself is wrong.
 
+mod archive;
+mod archive_args;
 mod args;
 mod client;
 mod configure;
 mod render;
+mod render_archive;
 mod request;
+mod serve_args;
 pub(crate) mod table;
 
 use std::error::Error;
@@ -19,10 +23,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-pub use args::{DEFAULT_SOCKET, InspectOptions, IoEngineChoice, ServeOptions};
+pub use archive_args::RecoverOptions;
+pub use args::{DEFAULT_SOCKET, InspectOptions};
 pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
+pub use serve_args::{BackPressureChoice, IoEngineChoice, ServeOptions};
 
-use self::args::{Cli, Command};
+use self::archive_args::ArchiveCommand;
+use self::args::{CallCommand, Cli, Command, PoolCommand};
 
 /// Why a command that does work of its own failed; its text is shown in one line.
 pub type CommandError = Box<dyn Error + Send + Sync>;
@@ -40,6 +47,12 @@ pub trait LocalCommands {
     /// # Errors
     /// Why it could not be read.
     fn inspect(&self, options: InspectOptions) -> Result<(), CommandError>;
+
+    /// Makes a lost pool's primary again, from its archive.
+    ///
+    /// # Errors
+    /// Why it could not be made.
+    fn recover(&self, options: RecoverOptions) -> Result<(), CommandError>;
 }
 
 /// Runs the command line given by `arguments` (the program's name first).
@@ -95,6 +108,15 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
         Command::Inspect(options) => return local.inspect(InspectOptions { json, ..options }),
         Command::Config(command) => {
             return configure::configure(&mut connect(rpc, timeout_s)?, &command, json, output);
+        }
+        Command::Call(CallCommand::Pool(PoolCommand::Recover(options))) => {
+            return local.recover(RecoverOptions { json, ..options });
+        }
+        Command::Call(CallCommand::Archive(ArchiveCommand::Seal)) => {
+            return archive::seal(&mut connect(rpc, timeout_s)?, json, output);
+        }
+        Command::Call(CallCommand::Archive(ArchiveCommand::Verify { from, to })) => {
+            return archive::verify(&mut connect(rpc, timeout_s)?, from, to, json, output);
         }
         Command::Call(request) => request,
     };

@@ -4,6 +4,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::render_archive;
 use super::table::{Table, pairs};
 use crate::dma::BLOCK_BYTES;
 use crate::rpc::units::{SizeBytes, format_time};
@@ -26,6 +27,10 @@ pub(super) enum View {
     Snapshots,
     Point,
     Clone,
+    Archive,
+    ArchivedObjects,
+    Explanation,
+    Keep,
     Subsystems,
     Bdevs,
     Version,
@@ -51,6 +56,10 @@ pub(super) fn render(view: View, result: &Value) -> String {
         View::Snapshots => typed(result, |snapshots: Vec<SnapshotInfo>| snapshot_table(&snapshots)),
         View::Point => typed(result, |point: ResolvedPoint| point_text(&point)),
         View::Clone => typed(result, |clone: CloneInfo| clone_text(&clone)),
+        View::Archive => typed(result, |report| render_archive::status(&report)),
+        View::ArchivedObjects => typed(result, |objects: Vec<_>| render_archive::objects(&objects)),
+        View::Explanation => typed(result, |explained| render_archive::explanation(&explained)),
+        View::Keep => render_archive::keep(result),
         View::Subsystems => subsystem_table(result),
         View::Bdevs => bdev_table(result),
         View::Version => result.get("version").and_then(Value::as_str).map(|version| format!("{version}\n")),
@@ -66,11 +75,11 @@ fn typed<T: DeserializeOwned>(result: &Value, show: impl FnOnce(T) -> String) ->
     T::deserialize(result).ok().map(show)
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     SizeBytes(bytes).to_string()
 }
 
-fn blocks(count: u64) -> String {
+pub(super) fn blocks(count: u64) -> String {
     size(count.saturating_mul(BLOCK_BYTES as u64))
 }
 
@@ -100,8 +109,20 @@ fn pool_stats(stats: &PoolStats) -> String {
     let amplification = if stats.host_written_blocks == 0 {
         "-".to_owned()
     } else {
-        format!("{:.2}", stats.device_written_blocks as f64 / stats.host_written_blocks as f64)
+        let all = stats.device_written_blocks as f64 / stats.host_written_blocks as f64;
+        format!("{:.2} ({all:.2} with headers and trailers)", stats.write_amplification)
     };
+    let taken = stats.reserved_blocks + stats.thin_blocks;
+    let capacity = if stats.capacity_blocks == 0 {
+        "until the log is full".to_owned()
+    } else {
+        format!("{}, {} of it taken", blocks(stats.capacity_blocks), percent(taken, stats.capacity_blocks))
+    };
+    let segments = format!(
+        "{} in use, {} inactive, {} to recycle",
+        stats.segments_in_use, stats.segments_inactive, stats.segments_recycle
+    );
+    let released = format!("{} ({} of them early)", stats.released_segments, stats.released_early_segments);
     let log = format!(
         "{} of {} ({})",
         blocks(stats.log_used_blocks),
@@ -114,9 +135,15 @@ fn pool_stats(stats: &PoolStats) -> String {
         ("Written LSN", stats.written_lsn.to_string()),
         ("Stable LSN", stats.stable_lsn.to_string()),
         ("Log used", log),
+        ("Capacity", capacity),
+        ("Reserved", blocks(stats.reserved_blocks)),
+        ("Thin", blocks(stats.thin_blocks)),
         ("Mapped", blocks(stats.mapped_blocks)),
+        ("Segments", segments),
+        ("Segments released", released),
         ("Written by hosts", blocks(stats.host_written_blocks)),
         ("Read by hosts", blocks(stats.host_read_blocks)),
+        ("Copied forward", blocks(stats.copied_blocks)),
         ("Written to device", blocks(stats.device_written_blocks)),
         ("Write amplification", amplification),
         ("Records", stats.records.to_string()),
@@ -128,8 +155,18 @@ fn pool_stats(stats: &PoolStats) -> String {
 }
 
 fn segment_table(segments: &[SegmentInfo]) -> String {
-    let mut table =
-        Table::new([">SLOT", ">SEQUENCE", "STATE", ">FIRST LSN", ">USED", ">ENTRIES", "OPENED", "PROBLEMS"]);
+    let mut table = Table::new([
+        ">SLOT",
+        ">SEQUENCE",
+        "STATE",
+        "ARCHIVED",
+        ">FIRST LSN",
+        ">USED",
+        ">ENTRIES",
+        ">LIVE",
+        "OPENED",
+        "PROBLEMS",
+    ]);
     for segment in segments {
         let state = match segment.state {
             SegmentState::Current => "current",
@@ -148,6 +185,8 @@ fn segment_table(segments: &[SegmentInfo]) -> String {
                 dash(),
                 dash(),
                 dash(),
+                dash(),
+                dash(),
                 segment.problems.join("; "),
             ]);
             continue;
@@ -156,9 +195,11 @@ fn segment_table(segments: &[SegmentInfo]) -> String {
             slot,
             sequence.to_string(),
             state.to_owned(),
+            if segment.archived { "yes" } else { "no" }.to_owned(),
             segment.first_lsn.to_string(),
             blocks(segment.used_blocks),
             segment.entries.to_string(),
+            blocks(segment.live_blocks),
             format_time(segment.opened_ns),
             segment.problems.join("; "),
         ]);
@@ -363,13 +404,19 @@ mod tests {
     fn pool_stats_are_pairs() {
         let stats = PoolStats {
             host_written_blocks: 100,
-            device_written_blocks: 125,
+            device_written_blocks: 250,
+            write_amplification: 1.25,
+            capacity_blocks: 1000,
+            reserved_blocks: 200,
+            thin_blocks: 50,
+            segments_inactive: 3,
             log_used_blocks: 1,
             log_capacity_blocks: 4,
             ..PoolStats::default()
         };
         let text = render(View::PoolStats, &serde_json::to_value(stats).expect("plain data"));
-        assert!(text.contains("1.25") && text.contains("25.0 %"), "{text}");
+        assert!(text.contains("1.25 (2.50 with headers") && text.contains("(25.0 %)"), "{text}");
+        assert!(text.contains("3.9 MiB, 25.0 % of it taken") && text.contains("3 inactive"), "{text}");
     }
 
     #[test]

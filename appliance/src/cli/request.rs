@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::archive_args::ArchiveCommand;
 use super::args::{
     BdevCommand, CallCommand, FrameworkCommand, ListenerArgs, NvmfCommand, PoolCommand, RestoreCommand,
     SnapshotCommand, SpdkCommand, SubsystemArgs, SynchCommand, ThreadCommand, VolumeCommand,
@@ -33,6 +34,7 @@ impl From<CallCommand> for Request {
             CallCommand::Pool(command) => pool(&command),
             CallCommand::Volume(command) => volume(command),
             CallCommand::Synch(command) => synch(command),
+            CallCommand::Archive(command) => archive(command),
             CallCommand::Snapshot(command) => snapshot(command),
             CallCommand::Restore(command) => restore(command),
             CallCommand::Nvmf(command) => nvmf(command),
@@ -61,15 +63,19 @@ fn pool(command: &PoolCommand) -> Request {
         PoolCommand::List => Request::new("pool_list", Value::Null, View::Pools),
         PoolCommand::Stats => Request::new("pool_stats", Value::Null, View::PoolStats),
         PoolCommand::Segments => Request::new("pool_segments", Value::Null, View::Segments),
+        PoolCommand::Recover(_) => unreachable!("it is no call"),
     }
 }
 
 fn volume(command: VolumeCommand) -> Request {
     match command {
-        VolumeCommand::Create { name, size, uuid, if_absent } => {
+        VolumeCommand::Create { name, size, uuid, if_absent, thin } => {
             let mut params = json!({"name": name, "size": size.get(), "uuid": uuid});
             if if_absent {
                 params["if_absent"] = Value::Bool(true);
+            }
+            if thin {
+                params["thin"] = Value::Bool(true);
             }
             Request::new("volume_create", params, View::Volume)
         }
@@ -90,6 +96,27 @@ fn synch(command: SynchCommand) -> Request {
             Request::new("synch_create", json!({"label": label, "details": details}), View::Synch)
         }
         SynchCommand::List => Request::new("synch_list", Value::Null, View::Synchs),
+    }
+}
+
+fn archive(command: ArchiveCommand) -> Request {
+    match command {
+        ArchiveCommand::Status => Request::new("archive_get_status", Value::Null, View::Archive),
+        // With a progress bar these are more than one call; see `archive`.
+        ArchiveCommand::Seal => Request::new("archive_seal", Value::Null, View::Json),
+        ArchiveCommand::Verify { from, to } => {
+            Request::new("archive_verify", json!({"from": from, "to": to}), View::Json)
+        }
+        ArchiveCommand::List { from, limit } => {
+            Request::new("archive_list", json!({"from": from, "limit": limit}), View::ArchivedObjects)
+        }
+        ArchiveCommand::Explain { point } => {
+            Request::new("archive_explain", json!({"point": point}), View::Explanation)
+        }
+        ArchiveCommand::Keep { rules: None } => Request::new("archive_get_keep", Value::Null, View::Keep),
+        ArchiveCommand::Keep { rules } => {
+            Request::new("archive_set_keep", json!({"rules": rules}), View::Keep)
+        }
     }
 }
 

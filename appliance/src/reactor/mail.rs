@@ -21,6 +21,8 @@ pub(super) struct Mailbox<S> {
     queue: ArrayQueue<Mail<S>>,
     wake: OwnedFd,
     sleeping: AtomicBool,
+    /// Somebody wants a turn, with no work of its own to send.
+    woken: AtomicBool,
     pub(super) stop: AtomicBool,
     gone: AtomicBool,
     born: Instant,
@@ -33,6 +35,7 @@ impl<S> Mailbox<S> {
             queue: ArrayQueue::new(MAIL_BOUND),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             sleeping: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             born: Instant::now(),
@@ -45,7 +48,12 @@ impl<S> Mailbox<S> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && !self.stop.load(Ordering::SeqCst)
+        self.queue.is_empty() && !self.woken.load(Ordering::SeqCst) && !self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Takes the wish for a turn: the one that follows grants it.
+    pub(super) fn take_woken(&self) {
+        self.woken.store(false, Ordering::SeqCst);
     }
 
     pub(super) fn announce_sleep(&self) {
@@ -146,6 +154,12 @@ impl<S: 'static> ReactorHandle<S> {
             }
             std::sync::mpsc::RecvTimeoutError::Disconnected => CallError::Stopped,
         })
+    }
+
+    /// Has the reactor begin a turn soon, so that its pollers look at what another thread has made ready. Never refused, and cheap while it does not sleep.
+    pub fn wake(&self) {
+        self.mailbox.woken.store(true, Ordering::SeqCst);
+        self.mailbox.wake();
     }
 
     /// Asks the reactor to stop after its current turn.

@@ -230,6 +230,8 @@ impl<S: 'static> Reactor<S> {
         if waited.mail {
             self.mailbox.clear_wake();
         }
+        // Before the pollers look: whoever asks from here on gets another turn.
+        self.mailbox.take_woken();
         let mut work = waited.count;
         for _ in 0..MAIL_PER_TURN {
             let Some(mail) = self.mailbox.pop() else { break };

@@ -124,6 +124,33 @@ fn mail_wakes_a_sleeping_reactor_and_answers() {
 }
 
 #[test]
+fn a_wish_for_a_turn_wakes_a_sleeping_reactor_and_is_not_lost_on_one_that_goes_to_sleep() {
+    let mut reactor = reactor(Duration::ZERO);
+    let handle = reactor.handle();
+    let seen = Rc::new(Cell::new(0));
+    let made = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let (poller_seen, poller_made) = (Rc::clone(&seen), std::sync::Arc::clone(&made));
+    reactor.local().add_poller(move || {
+        poller_seen.set(poller_made.load(std::sync::atomic::Ordering::SeqCst));
+        0
+    });
+    // The poller looks from the turn after the next one on.
+    handle.wake();
+    reactor.turn(&());
+    let thread = std::thread::spawn(move || {
+        for _ in 0..1000 {
+            made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            handle.wake();
+        }
+    });
+    // Sleeps for ever if the last wish is lost.
+    while seen.get() < 1000 {
+        reactor.turn(&());
+    }
+    thread.join().expect("it ends");
+}
+
+#[test]
 fn a_full_mailbox_refuses() {
     let reactor = reactor(NEVER);
     let handle = reactor.handle();

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::app::App;
+use super::archive::ArchivePlane;
 use super::error::RpcError;
 use super::params;
 use super::protocol::Dispatch;
@@ -134,6 +136,7 @@ pub struct Registry {
     methods: BTreeMap<&'static str, Method>,
     handle: ReactorHandle<App>,
     call_timeout: Duration,
+    archive: Option<Arc<ArchivePlane>>,
 }
 
 impl Registry {
@@ -145,7 +148,7 @@ impl Registry {
     /// Chosen methods. Of two with the same name the later one counts.
     pub fn with_methods(handle: ReactorHandle<App>, methods: impl IntoIterator<Item = Method>) -> Self {
         let methods = methods.into_iter().map(|method| (method.name, method)).collect();
-        Registry { methods, handle, call_timeout: DEFAULT_CALL_TIMEOUT }
+        Registry { methods, handle, call_timeout: DEFAULT_CALL_TIMEOUT, archive: None }
     }
 
     /// The same with another time that calls wait for the reactor.
@@ -153,6 +156,18 @@ impl Registry {
     pub fn with_call_timeout(mut self, call_timeout: Duration) -> Self {
         self.call_timeout = call_timeout;
         self
+    }
+
+    /// The same for an appliance with an archive.
+    #[must_use]
+    pub fn with_archive(mut self, archive: Arc<ArchivePlane>) -> Self {
+        self.archive = Some(archive);
+        self
+    }
+
+    /// The archive, if there is one.
+    pub fn find_archive(&self) -> Option<&ArchivePlane> {
+        self.archive.as_deref()
     }
 
     /// Every method, by name.
@@ -166,7 +181,7 @@ impl Registry {
     }
 
     /// Runs a task on the reactor and waits for it.
-    fn on_reactor<T, F>(
+    pub(super) fn on_reactor<T, F>(
         &self,
         method: &str,
         run: impl FnOnce(App) -> F + Send + 'static,

@@ -6,6 +6,7 @@
 //! - [`config`] applies and makes configuration files, which are the same calls.
 
 mod app;
+mod archive;
 pub mod config;
 mod error;
 pub mod framing;
@@ -19,6 +20,10 @@ mod target_view;
 pub mod units;
 
 pub use app::App;
+pub use archive::{
+    ArchivePlane, ArchiveReport, ArchivedObject, Explained, KeepFileError, LIST_LIMIT_DEFAULT, Sealed,
+    VERIFICATIONS_MAX, Verification, VerificationState,
+};
 pub use error::{ErrorObject, RpcError};
 pub use method::{DEFAULT_CALL_TIMEOUT, Method, Phase, Registry};
 pub use params::{NoParams, ParamError, decode};

@@ -8,17 +8,19 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::archive::lines;
 use super::{
-    Appliance, ApplianceConfig, Backing, FIRST_VOLUME_BYTES, POOL_FILE_NAME, POOL_PER_VOLUME, ServeError,
-    Started,
+    ARCHIVE_DIRECTORY_NAME, Appliance, ApplianceConfig, ArchiveConfig, Backing, FIRST_VOLUME_BYTES,
+    POOL_FILE_NAME, POOL_PER_VOLUME, ServeError, Started, StoreSpec,
 };
 use crate::bdev::Engine;
-use crate::cli::{CommandError, IoEngineChoice, ServeOptions};
+use crate::cli::{BackPressureChoice, CommandError, IoEngineChoice, ServeOptions};
 use crate::dma::BLOCK_BYTES;
 use crate::nvmf::nqn;
 use crate::reactor::{IdlePolicy, ReactorConfig};
 use crate::rpc::config::apply_file;
 use crate::rpc::units::SizeBytes;
+use crate::volume::BackPressure;
 
 /// How often the reactor is looked after.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
@@ -44,6 +46,8 @@ pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
 }
 
 fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
+    // Before anything is made: a mistake in it makes nothing.
+    let archive = configure_archive(options)?;
     std::fs::create_dir_all(&options.dir)
         .map_err(|source| ServeError::Directory { path: options.dir.clone(), source })?;
     let volume_bytes = options.volume_size.map_or(FIRST_VOLUME_BYTES, |size| size.0);
@@ -65,11 +69,33 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
     let idle = if options.poll { IdlePolicy::Poll } else { IdlePolicy::default() };
     Ok(ApplianceConfig {
         first_volume_bytes: Some(first_volume_bytes),
+        first_volume_thin: options.thin,
+        overprovisioning_percent: options.overprovisioning,
+        archive,
         listen: options.listen.clone(),
         rpc_socket: Some(options.rpc_socket()),
         reactor: ReactorConfig { core: options.core, idle, ..ReactorConfig::default() },
         ..ApplianceConfig::new(backing, options.listen[0])
     })
+}
+
+fn configure_archive(options: &ServeOptions) -> Result<Option<ArchiveConfig>, ServeError> {
+    if options.no_archive || options.memory.is_some() {
+        return Ok(None);
+    }
+    let store = match &options.archive {
+        Some(text) => text.parse()?,
+        None => StoreSpec::Directory { path: options.dir.join(ARCHIVE_DIRECTORY_NAME) },
+    };
+    let mut config = ArchiveConfig::new(store, &options.dir);
+    config.policy.seal_interval_ns = options.seal_seconds * 1_000_000_000;
+    config.policy.back_pressure = match options.back_pressure {
+        BackPressureChoice::Throttle => BackPressure::Throttle,
+        BackPressureChoice::Degrade => BackPressure::Degrade,
+    };
+    config.level = options.archive_level;
+    config.core = options.archive_core;
+    Ok(Some(config))
 }
 
 /// Says what runs, how to connect, and what is worth trying.
@@ -88,6 +114,9 @@ fn announce(options: &ServeOptions, started: &Started) -> std::io::Result<()> {
     if options.memory.is_some() {
         writeln!(out, "  it lives in memory: nothing is kept when it stops")?;
     }
+    for line in lines(started) {
+        writeln!(out, "  {line}")?;
+    }
     for problem in &pool.problems {
         writeln!(out, "  problem: {problem}")?;
     }
@@ -104,6 +133,9 @@ fn announce(options: &ServeOptions, started: &Started) -> std::io::Result<()> {
     writeln!(out, "\nWorth trying from another terminal:")?;
     writeln!(out, "  {program} volume list{rpc}")?;
     writeln!(out, "  {program} synch create --label first{rpc}")?;
+    if started.archive.is_some() {
+        writeln!(out, "  {program} archive status{rpc}")?;
+    }
     writeln!(out, "  {program} restore clone {name} --at synch:first --name {name}-first{rpc}")?;
     writeln!(out, "\nCtrl-C stops it; a second start finds the data again.")?;
     out.flush()

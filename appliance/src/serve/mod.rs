@@ -4,10 +4,15 @@
 //! turn of the reactor polls, in this order: the target's input, the pool, the target's output; so a lone write goes from
 //! socket to log to answer in one turn.
 //!
-//! Start order, so that a failure harms nothing: the listen addresses are tried, the device is locked, the socket of the command plane is bound,
+//! Start order, so that a failure harms nothing: the listen addresses are tried, the device is locked, the archive's store is opened and probed, the socket of the command plane is bound,
 //! and only then is a pool created or opened.
 
+mod archive;
 mod command;
+mod progress;
+mod record;
+mod recover;
+mod store;
 mod thread;
 mod view;
 
@@ -16,15 +21,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+pub use archive::{ARCHIVE_DIRECTORY_NAME, ArchiveConfig, ArchiveStarted, CATALOG_FILE_NAME, KEEP_FILE_NAME};
 pub use command::serve;
+pub use recover::{RecoverError, recover};
+pub use store::{OpenedStore, SpecError, StoreOpenError, StoreSpec, open_store, pools_in};
 
+use crate::archive::catalog::CatalogError;
+use crate::archive::service::StartError;
 use crate::bdev::{Engine, FileDevice, FileOptions, OpenError};
 use crate::dma::BLOCK_BYTES;
 use crate::log::Geometry;
 use crate::log::geometry::{FIRST_SLOT_BLOCK, RESERVE_SLOTS, SEGMENT_BLOCKS_DEFAULT, SEGMENT_BLOCKS_MIN};
 use crate::nvmf::target::{ListenError, TargetConfig};
 use crate::reactor::{ReactorConfig, ReactorHandle};
-use crate::rpc::{App, Registry, RpcServer, RpcServerConfig, SocketError};
+use crate::rpc::{App, KeepFileError, Registry, RpcServer, RpcServerConfig, SocketError};
 use crate::volume::{PoolInfo, VolumeError, VolumeInfo};
 
 /// DMA memory of a pool unless configured otherwise, in bytes. Taken as it is needed.
@@ -66,6 +76,12 @@ pub struct ApplianceConfig {
     pub segment_blocks: Option<u64>,
     /// Size in bytes of the volume `vol0` of a new pool; `None`: it begins without.
     pub first_volume_bytes: Option<u64>,
+    /// Whether that volume takes room only as it is written.
+    pub first_volume_thin: bool,
+    /// Spare blocks for each hundred live ones of a new pool; `None`: the usual.
+    pub overprovisioning_percent: Option<u64>,
+    /// Where the past goes; `None`: it is kept only as far as the primary device reaches. Only for [`Backing::File`].
+    pub archive: Option<ArchiveConfig>,
     /// Where hosts connect.
     pub listen: Vec<SocketAddr>,
     /// The socket of the command plane; `None`: there is none.
@@ -87,6 +103,9 @@ impl ApplianceConfig {
             backing,
             segment_blocks: None,
             first_volume_bytes: Some(FIRST_VOLUME_BYTES),
+            first_volume_thin: false,
+            overprovisioning_percent: None,
+            archive: None,
             listen: vec![listen],
             rpc_socket: None,
             reactor: ReactorConfig::default(),
@@ -137,6 +156,21 @@ pub enum ServeError {
         /// The least.
         needed_bytes: u64,
     },
+    /// A text is not the place of an archive.
+    #[error("{0}")]
+    Spec(#[from] SpecError),
+    /// The archive cannot be opened or used.
+    #[error("{0}; another place is --archive, none is --no-archive")]
+    Archive(#[from] StoreOpenError),
+    /// What the archive holds cannot be found out.
+    #[error("{0}")]
+    Catalog(#[from] CatalogError),
+    /// The rules of retention cannot be read.
+    #[error("{0}")]
+    Keep(#[from] KeepFileError),
+    /// The archivist cannot start.
+    #[error("{0}")]
+    Archivist(#[from] StartError),
     /// The memory for a pool cannot be had.
     #[error("{0}")]
     Memory(#[from] crate::bdev::memory::MemoryError),
@@ -176,6 +210,8 @@ pub struct Started {
     pub volumes: Vec<VolumeInfo>,
     /// Whether the pool is new.
     pub is_new: bool,
+    /// The archive, if there is one.
+    pub archive: Option<ArchiveStarted>,
 }
 
 /// A running appliance. Dropping it stops it without a clean close, as a crash would.
@@ -198,19 +234,24 @@ impl Appliance {
             // Tried and let go: what is opened later for good fails before anything was created.
             TcpListener::bind(address).map_err(|source| ServeError::Address { address, source })?;
         }
-        let device = open_device(&config)?;
+        let (device, archive) = open_all(&config)?;
+        let plane = archive.as_ref().map(|archive| Arc::clone(&archive.plane));
         let (sender, receiver) = mpsc::sync_channel(1);
         let (handle_sender, handle_receiver) = mpsc::sync_channel(1);
         let thread_config = config.clone();
         let thread = std::thread::Builder::new()
             .name(config.reactor.name.clone())
-            .spawn(move || thread::run(&thread_config, device, &handle_sender, &sender))
+            .spawn(move || thread::run(&thread_config, device, archive, &handle_sender, &sender))
             .map_err(ServeError::Reactor)?;
         let handle: ReactorHandle<App> = match handle_receiver.recv() {
             Ok(handle) => handle,
             Err(_) => return Err(join(thread).err().unwrap_or(ServeError::ThreadEnded)),
         };
-        let registry = Arc::new(Registry::new(handle.clone()));
+        let registry = Registry::new(handle.clone());
+        let registry = Arc::new(match plane {
+            Some(plane) => registry.with_archive(plane),
+            None => registry,
+        });
         let rpc = match &config.rpc_socket {
             Some(socket) => {
                 match RpcServer::start(RpcServerConfig::new(socket), Arc::<Registry>::clone(&registry) as _) {
@@ -292,8 +333,26 @@ fn join(thread: JoinHandle<Result<(), ServeError>>) -> Result<(), ServeError> {
 
 /// A device that was opened, on its way to the reactor's thread.
 enum OpenedDevice {
-    File(FileDevice),
+    File(Arc<FileDevice>),
     Memory { len_blocks: u64 },
+}
+
+/// Opens the device and the archive. What would be made comes last: a pool that exists is locked first, so that a second appliance hears of the pool; a new one is made when
+/// its archive is known to work.
+fn open_all(config: &ApplianceConfig) -> Result<(OpenedDevice, Option<archive::OpenedArchive>), ServeError> {
+    let open_archive = || config.archive.as_ref().map(archive::open).transpose();
+    match &config.backing {
+        Backing::Memory { .. } => Ok((open_device(config)?, None)),
+        Backing::File { path, .. } if path.exists() => {
+            let device = open_device(config)?;
+            Ok((device, open_archive()?))
+        }
+        Backing::File { path, create_bytes, .. } => {
+            check_new(path, *create_bytes, config.segment_blocks)?;
+            let archive = open_archive()?;
+            Ok((open_device(config)?, archive))
+        }
+    }
 }
 
 fn open_device(config: &ApplianceConfig) -> Result<OpenedDevice, ServeError> {
@@ -302,24 +361,27 @@ fn open_device(config: &ApplianceConfig) -> Result<OpenedDevice, ServeError> {
             Ok(OpenedDevice::Memory { len_blocks: len_bytes / BLOCK_BYTES as u64 })
         }
         Backing::File { path, create_bytes, engine } => {
-            check_new(path, *create_bytes, config)?;
             let options = FileOptions {
                 engine: *engine,
                 create_len_blocks: Some(create_bytes / BLOCK_BYTES as u64),
                 ..FileOptions::default()
             };
-            Ok(OpenedDevice::File(FileDevice::open(path, &options)?))
+            Ok(OpenedDevice::File(Arc::new(FileDevice::open(path, &options)?)))
         }
     }
 }
 
 /// Refuses to make a file that is too small for a pool, or that its file system cannot hold: it is sparse and would fail only later.
-fn check_new(path: &std::path::Path, needed_bytes: u64, config: &ApplianceConfig) -> Result<(), ServeError> {
+fn check_new(
+    path: &std::path::Path,
+    needed_bytes: u64,
+    segment_blocks: Option<u64>,
+) -> Result<(), ServeError> {
     if path.exists() {
         return Ok(());
     }
     let device_blocks = needed_bytes / BLOCK_BYTES as u64;
-    let segment_blocks = config.segment_blocks.unwrap_or_else(|| segment_blocks_for(device_blocks));
+    let segment_blocks = segment_blocks.unwrap_or_else(|| segment_blocks_for(device_blocks));
     if Geometry::fit(device_blocks, segment_blocks).is_none() {
         let least_blocks = FIRST_SLOT_BLOCK + (RESERVE_SLOTS + 2) * segment_blocks;
         let least_bytes = least_blocks * BLOCK_BYTES as u64;

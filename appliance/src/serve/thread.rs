@@ -1,14 +1,16 @@
 //! The reactor's thread of an appliance, from the opening of the pool to its close.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use super::archive::{self, OpenedArchive};
 use super::view::View;
 use super::{ApplianceConfig, FIRST_VOLUME_NAME, OpenedDevice, ServeError, Started, segment_blocks_for};
 use crate::bdev::memory::{MemoryBdev, MemoryDisk};
 use crate::bdev::{Bdev, SharedBdev};
 use crate::dma::{BLOCK_BYTES, DmaPool};
-use crate::log::{CreateLog, Environment};
+use crate::log::{CreateLog, Environment, Recycling};
 use crate::nvmf::target::Target;
 use crate::reactor::{Interest, Local, Reactor, ReactorHandle, Source};
 use crate::rpc::App;
@@ -18,6 +20,7 @@ use crate::volume::{CreateVolume, Pool, PoolOptions, VolumeError};
 pub(super) fn run(
     config: &ApplianceConfig,
     device: OpenedDevice,
+    archive: Option<OpenedArchive>,
     handle: &SyncSender<ReactorHandle<App>>,
     started: &SyncSender<Started>,
 ) -> Result<(), ServeError> {
@@ -25,6 +28,10 @@ pub(super) fn run(
     reactor.pin();
     let local = reactor.local();
     let app = App::new(local.clone(), config.reactor.name.clone(), config.reactor.core);
+    let file = match &device {
+        OpenedDevice::File(file) => Some(Arc::clone(file)),
+        OpenedDevice::Memory { .. } => None,
+    };
     let device = make_device(device, config.memory_resident)?;
     // The starter may have given up; the start goes on, and the stop flag ends it.
     let _ = handle.send(reactor.handle());
@@ -37,12 +44,24 @@ pub(super) fn run(
             device.queue().drive()
         })
     };
-    let (pool, is_new) = reactor.run_until(&app, open(config.clone(), device, dma.clone()))?;
+    let recycling = if archive.is_some() { Recycling::Archived } else { Recycling::Discard };
+    let (pool, is_new) = reactor.run_until(&app, open(config.clone(), recycling, device, dma.clone()))?;
+    let archive = match (archive, file) {
+        (Some(archive), Some(file)) => {
+            let (pool, local, handle) = (Rc::clone(&pool), local.clone(), reactor.handle());
+            Some(reactor.run_until(&app, archive::attach(archive, pool, is_new, file, local, handle))?)
+        }
+        _ => None,
+    };
     let target = Target::new(local.clone(), Rc::<Pool>::clone(&pool) as _, dma, config.target.clone());
     add_pollers(&local, &pool, &target);
     if is_new && let Some(size_bytes) = config.first_volume_bytes {
-        let request =
-            CreateVolume { name: FIRST_VOLUME_NAME.to_owned(), size_bytes, uuid: None, thin: false };
+        let request = CreateVolume {
+            name: FIRST_VOLUME_NAME.to_owned(),
+            size_bytes,
+            uuid: None,
+            thin: config.first_volume_thin,
+        };
         reactor.run_until(&app, Rc::clone(&pool).create_volume(request))?;
     }
     local.spawn(Rc::clone(&pool).load_inherited());
@@ -52,7 +71,7 @@ pub(super) fn run(
     }
     app.set_target(Rc::new(View::new(target.clone(), config.target.clone())));
     app.set_pool(Rc::clone(&pool));
-    let message = Started { listen, pool: pool.info(), volumes: pool.volumes(), is_new };
+    let message = Started { listen, pool: pool.info(), volumes: pool.volumes(), is_new, archive };
     let _ = started.send(message);
     reactor.run(&app);
     app.take_target();
@@ -81,7 +100,10 @@ fn make_device(device: OpenedDevice, memory_resident: bool) -> Result<Box<dyn Bd
 }
 
 /// Makes the device shareable, and has its completions wake the reactor.
-fn share(local: &Local, device: Box<dyn Bdev>) -> Result<(SharedBdev, Option<Source>), ServeError> {
+pub(super) fn share(
+    local: &Local,
+    device: Box<dyn Bdev>,
+) -> Result<(SharedBdev, Option<Source>), ServeError> {
     let wake = match device.wake_fd() {
         Some(fd) => Some(local.register(fd, Interest::Read).map_err(ServeError::Reactor)?),
         None => None,
@@ -92,17 +114,19 @@ fn share(local: &Local, device: Box<dyn Bdev>) -> Result<(SharedBdev, Option<Sou
 /// Opens the pool on a device, or creates one on a blank device.
 async fn open(
     config: ApplianceConfig,
+    recycling: Recycling,
     device: SharedBdev,
     dma: DmaPool,
 ) -> Result<(Rc<Pool>, bool), VolumeError> {
     let environment = Environment::system(dma);
+    let options = PoolOptions { recycling, overprovisioning_percent: config.overprovisioning_percent };
     if is_blank(&device, &environment).await? {
         let segment_blocks =
             config.segment_blocks.unwrap_or_else(|| segment_blocks_for(device.info().len_blocks));
         let request = CreateLog { segment_blocks, working_set: None };
-        return Ok((Pool::create(device, environment, request, PoolOptions::default()).await?, true));
+        return Ok((Pool::create(device, environment, request, options).await?, true));
     }
-    Ok((Pool::open(device, environment, PoolOptions::default()).await?, false))
+    Ok((Pool::open(device, environment, options).await?, false))
 }
 
 /// Whether the places of both superblocks hold nothing but zeroes.

@@ -13,6 +13,7 @@ mod history;
 pub mod index;
 mod info;
 pub(crate) mod inspect;
+mod lineage;
 mod manage;
 mod open;
 mod point;
@@ -26,6 +27,7 @@ pub use info::{
     CloneInfo, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState,
     SnapshotInfo, SynchInfo, VolumeAt, VolumeEvent, VolumeInfo, VolumeState, VolumeStats,
 };
+pub use lineage::Lineage;
 pub use manage::{
     CreateVolume, DETAILS_BYTES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX, VOLUME_BLOCKS_MAX, VOLUMES_MAX,
 };

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::nvmf;
+use super::{archive, nvmf};
 use crate::reactor::ReactorStats;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
@@ -38,7 +38,7 @@ pub(super) fn methods() -> Vec<Method> {
         Method::task("framework_wait_init", "Returns once the pool is open.", wait_init),
         Method::on_reactor("framework_get_reactors", "The reactors and how busy they were.", get_reactors),
         Method::direct("framework_get_subsystems", "The parts that have a configuration.", get_subsystems),
-        Method::on_reactor(
+        Method::direct(
             "framework_get_config",
             "The calls that would configure a part as it is now.",
             get_config,
@@ -179,6 +179,7 @@ fn get_subsystems(_: &Registry, _: NoParams) -> Result<Value, RpcError> {
     Ok(json!([
         {"subsystem": "bdev", "depends_on": []},
         {"subsystem": "nvmf", "depends_on": ["bdev"]},
+        {"subsystem": "archive", "depends_on": ["bdev"]},
     ]))
 }
 
@@ -191,12 +192,15 @@ struct GetConfigParams {
     _with_batches: bool,
 }
 
-fn get_config(app: &App, params: GetConfigParams) -> Result<Vec<Value>, RpcError> {
+fn get_config(registry: &Registry, params: GetConfigParams) -> Result<Vec<Value>, RpcError> {
     let GetConfigParams { name, .. } = params;
     match name.as_str() {
         // Volumes live in the pool and come back with it: they are state, not configuration.
         "bdev" => Ok(Vec::new()),
-        "nvmf" => Ok(nvmf::config(app)),
+        "nvmf" => {
+            registry.on_reactor("framework_get_config", |app| std::future::ready(Ok(nvmf::config(&app))))
+        }
+        "archive" => Ok(archive::config(registry)),
         _ => Err(RpcError::NoSuchObject {
             kind: "subsystem",
             name,

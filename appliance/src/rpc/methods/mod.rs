@@ -1,5 +1,6 @@
 //! The methods, one file per noun.
 
+mod archive;
 mod bdev;
 mod framework;
 mod nvmf;
@@ -20,6 +21,7 @@ pub(super) fn all() -> Vec<Method> {
         synch::methods(),
         snapshot::methods(),
         restore::methods(),
+        archive::methods(),
         bdev::methods(),
         nvmf::methods(),
     ]

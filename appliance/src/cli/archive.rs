@@ -1,0 +1,101 @@
+//! `varve archive seal` and `varve archive verify`: long work that is begun with one call and watched with others, behind a progress bar when somebody watches.
+
+use std::io::Write;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::render_archive;
+use super::{Client, CommandError, print};
+use crate::rpc::{ArchiveReport, Sealed, Verification, VerificationState};
+
+/// How often the work is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// After so many failures of the store since the beginning, sealing is given up.
+const FAILURES_TOLD: u64 = 3;
+
+fn call<T: DeserializeOwned>(
+    client: &mut Client,
+    method: &str,
+    params: Value,
+) -> Result<(T, Value), CommandError> {
+    let members = match params {
+        Value::Object(members) => members.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        _ => Map::new(),
+    };
+    let result = client.call(method, members)?;
+    let typed = T::deserialize(&result).map_err(|error| {
+        format!("{method}: the appliance is of another version than this command: {error}")
+    })?;
+    Ok((typed, result))
+}
+
+/// A bar for bytes, on standard error if that is a terminal.
+fn bar(message: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(0).with_message(message);
+    // A template that is not understood leaves the default one.
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Archives everything up to now; returns when it is there.
+pub(super) fn seal(client: &mut Client, json: bool, output: &mut dyn Write) -> Result<(), CommandError> {
+    let (before, _): (ArchiveReport, _) = call(client, "archive_get_status", Value::Null)?;
+    let (sealed, _): (Sealed, _) = call(client, "archive_seal", json!({"wait": false}))?;
+    let bar = bar("archiving");
+    bar.set_length(before.status.backlog_bytes);
+    loop {
+        let (report, _): (ArchiveReport, _) = call(client, "archive_get_status", Value::Null)?;
+        let status = &report.status;
+        if status.archived_to_lsn >= sealed.lsn {
+            break;
+        }
+        if status.failures >= before.status.failures + FAILURES_TOLD
+            && let Some(problem) = &status.problem
+        {
+            bar.abandon();
+            return Err(format!("the archive was not sealed: {problem}").into());
+        }
+        bar.set_position(before.status.backlog_bytes.saturating_sub(status.backlog_bytes));
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+    bar.finish_and_clear();
+    let text = if json {
+        format!("{:#}\n", json!({"lsn": sealed.lsn, "done": true}))
+    } else {
+        format!("everything before LSN {} is in the archive\n", sealed.lsn)
+    };
+    print(output, &text)
+}
+
+/// Reads the archive back; an error when something is damaged.
+pub(super) fn verify(
+    client: &mut Client,
+    from: Option<u64>,
+    to: Option<u64>,
+    json: bool,
+    output: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let (mut now, mut answer): (Verification, _) =
+        call(client, "archive_verify", json!({"from": from, "to": to}))?;
+    let bar = bar("reading back");
+    bar.set_length(now.bytes);
+    while now.state == VerificationState::Running {
+        std::thread::sleep(LOOK_INTERVAL);
+        (now, answer) = call(client, "archive_verify_check", json!({"id": now.id}))?;
+        bar.set_position(now.bytes_done);
+    }
+    bar.finish_and_clear();
+    let text = if json { format!("{answer:#}\n") } else { render_archive::verification(&now) };
+    print(output, &text)?;
+    match (now.problem, now.damaged_objects) {
+        (Some(problem), _) => Err(format!("the archive was not read to its end: {problem}").into()),
+        (None, 0) => Ok(()),
+        (None, damaged) => Err(format!("{damaged} objects of the archive are damaged").into()),
+    }
+}

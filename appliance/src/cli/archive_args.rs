@@ -1,0 +1,70 @@
+//! The grammar of `varve archive ...` and `varve pool recover`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use uuid::Uuid;
+
+use super::args::{DEFAULT_DIR, point_text};
+use crate::rpc::units::SizeBytes;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ArchiveCommand {
+    /// How the archive is, and how far behind.
+    Status,
+    /// Archive everything up to now, and wait until it is there.
+    Seal,
+    /// The objects of the pool in the archive, in the order of the log.
+    List {
+        /// From this segment on.
+        #[arg(long, value_name = "SEQUENCE")]
+        from: Option<u64>,
+        /// At most so many.
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+    },
+    /// Read the archive back with every check.
+    Verify {
+        /// From this segment on.
+        #[arg(long, value_name = "SEQUENCE")]
+        from: Option<u64>,
+        /// Up to and with this segment.
+        #[arg(long, value_name = "SEQUENCE")]
+        to: Option<u64>,
+    },
+    /// Why a point is kept, what it needs, and when it goes.
+    Explain {
+        /// The point.
+        #[arg(value_parser = point_text)]
+        point: String,
+    },
+    /// Show the rules of retention, or set them: 'every-write 48h; synch 30d; every 1d keep 1y'; an empty text keeps everything.
+    Keep {
+        /// The rules.
+        rules: Option<String>,
+    },
+}
+
+/// What to make again, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct RecoverOptions {
+    /// The archive, as `varve serve --archive` takes it.
+    #[arg(long, value_name = "SPEC")]
+    pub from: String,
+
+    /// The directory for the new primary; made if it does not exist.
+    #[arg(long, default_value = DEFAULT_DIR, value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// The pool, when the archive holds several.
+    #[arg(long, value_name = "UUID")]
+    pub pool: Option<Uuid>,
+
+    /// The size of the new primary; by default as `varve serve` makes it.
+    #[arg(long, value_name = "SIZE")]
+    pub pool_size: Option<SizeBytes>,
+
+    /// Print JSON (the global `--json`).
+    #[arg(skip)]
+    pub json: bool,
+}

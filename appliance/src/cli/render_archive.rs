@@ -1,0 +1,218 @@
+//! The archive as people read it.
+
+use serde_json::Value;
+
+use super::render::{blocks, size};
+use super::table::{Table, pairs};
+use crate::archive::retention::{SegmentRange, Until};
+use crate::log::reader::LsnRange;
+use crate::rpc::units::format_time;
+use crate::rpc::{ArchiveReport, ArchivedObject, Explained, Verification};
+use crate::volume::BackPressure;
+
+/// Seconds as people say them.
+fn seconds(seconds: f64) -> String {
+    if seconds < 120.0 {
+        format!("{seconds:.1} s")
+    } else if seconds < 7200.0 {
+        format!("{:.0} min", seconds / 60.0)
+    } else {
+        format!("{:.1} h", seconds / 3600.0)
+    }
+}
+
+fn gap(range: &LsnRange) -> String {
+    format!(
+        "lsn:{} to lsn:{} ({})",
+        range.start,
+        range.end,
+        blocks(range.end.0.saturating_sub(range.start.0))
+    )
+}
+
+pub(super) fn status(report: &ArchiveReport) -> String {
+    let status = &report.status;
+    let backlog = format!(
+        "{} segments, {}, {}",
+        status.backlog_segments,
+        size(status.backlog_bytes),
+        seconds(status.recovery_point_age_s)
+    );
+    let sealing = if status.seal_interval_s == 0.0 {
+        "whole segments".to_owned()
+    } else {
+        format!("whole segments, and what is new every {}", seconds(status.seal_interval_s))
+    };
+    let back_pressure = match status.back_pressure {
+        BackPressure::Throttle => "throttle: writes wait",
+        BackPressure::Degrade => "degrade: history gets a gap",
+    };
+    let room = match (report.store_used_bytes, report.store_total_bytes) {
+        (None, _) => "not known".to_owned(),
+        (Some(used), None) => size(used),
+        (Some(used), Some(total)) => format!("{} of {}", size(used), size(total)),
+    };
+    let oldest = status.oldest_segment.map_or_else(String::new, |oldest| format!(", from {oldest} on"));
+    let dash_or = |value: f64, text: String| if value == 0.0 { "-".to_owned() } else { text };
+    let mut text = pairs([
+        ("Store", status.store.clone()),
+        ("State", status.state.clone()),
+        ("Backlog", backlog),
+        ("Archived to LSN", format!("{} of {}", status.archived_to_lsn, status.head_lsn)),
+        ("Segments", format!("{}{oldest}", status.segments)),
+        ("Store used", room),
+        ("Sealing", sealing),
+        ("Back-pressure", back_pressure.to_owned()),
+        ("Objects written", status.objects_written.to_string()),
+        ("Archived", format!("{} in {}", size(status.content_bytes), size(status.object_bytes))),
+        ("Compression", dash_or(status.compression_ratio, format!("{:.2} to 1", status.compression_ratio))),
+        (
+            "Throughput",
+            dash_or(
+                status.throughput_bytes_per_s,
+                format!("{}/s of the archivist's time", size(status.throughput_bytes_per_s as u64)),
+            ),
+        ),
+        ("Failures", status.failures.to_string()),
+    ]);
+    text.push_str(&pairs(status.problem.iter().map(|problem| ("Problem", problem.clone()))));
+    text.push_str(&pairs(status.gaps.iter().map(|range| ("Gap", gap(range)))));
+    text
+}
+
+pub(super) fn objects(objects: &[ArchivedObject]) -> String {
+    let mut table =
+        Table::new([">SEQUENCE", "KIND", ">FROM LSN", ">TO LSN", ">CONTENT", ">STORED", "FIRST", "LAST"]);
+    let time = |time_ns: Option<u64>| time_ns.map_or_else(|| "-".to_owned(), format_time);
+    for object in objects {
+        table.row([
+            object.sequence.to_string(),
+            if object.whole { "segment" } else { "increment" }.to_owned(),
+            object.from_lsn.to_string(),
+            object.to_lsn.to_string(),
+            blocks(object.to_lsn.saturating_sub(object.from_lsn)),
+            size(object.len_bytes),
+            time(object.first_ns),
+            time(object.last_ns),
+        ]);
+    }
+    table.render("nothing is archived yet; varve archive seal archives what there is")
+}
+
+fn ranges(ranges: &[SegmentRange]) -> String {
+    let texts: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
+}
+
+fn until(until: Until) -> String {
+    until.to_string()
+}
+
+pub(super) fn explanation(Explained { point, explanation }: &Explained) -> String {
+    let restorable = match (explanation.restorable, explanation.missing.is_empty()) {
+        (true, _) => "yes".to_owned(),
+        (false, false) => format!("no: segments {} are not there", ranges(&explanation.missing)),
+        (false, true) => "no: what it needs has a gap".to_owned(),
+    };
+    let kept = explanation.until.map_or_else(|| "no longer than now".to_owned(), until);
+    let mut text = pairs([
+        ("Point", point.point.clone()),
+        ("LSN", point.lsn.to_string()),
+        ("Time", format_time(point.time_ns)),
+        ("Segment", explanation.sequence.to_string()),
+        ("Restorable", restorable),
+        ("Needs segments", ranges(&explanation.needs)),
+        ("Kept", kept),
+    ]);
+    let retained = explanation.retained_by.iter();
+    text.push_str(&pairs(retained.map(|by| ("Because", format!("{}, {}", by.by, until(by.until))))));
+    text.push_str(&pairs(explanation.gaps.iter().map(|range| ("Gap", gap(range)))));
+    text
+}
+
+pub(super) fn keep(result: &Value) -> Option<String> {
+    let rules = result.get("rules")?.as_str()?;
+    Some(if rules.is_empty() { "everything is kept\n".to_owned() } else { format!("{rules}\n") })
+}
+
+pub(super) fn verification(verification: &Verification) -> String {
+    let mut text = pairs([
+        ("Objects read", format!("{} of {}", verification.objects_done, verification.objects)),
+        ("Bytes read", size(verification.bytes_done)),
+        ("Damaged", verification.damaged_objects.to_string()),
+    ]);
+    text.push_str(&pairs(verification.damaged.iter().map(|words| ("Damage", words.clone()))));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::render::{View, render};
+
+    fn report() -> serde_json::Value {
+        json!({
+            "store": "directory a", "state": "waiting", "problem": "it is full", "back_pressure": "throttle",
+            "seal_interval_s": 20.0, "archived_to_lsn": 100, "head_lsn": 356, "backlog_segments": 1,
+            "backlog_bytes": 1 << 20, "recovery_point_age_s": 300.0, "segments": 7, "oldest_segment": 2,
+            "objects_written": 9, "content_bytes": 4 << 20, "object_bytes": 2 << 20, "compression_ratio": 2.0,
+            "throughput_bytes_per_s": 1_048_576.0, "failures": 3,
+            "gaps": [{"start": 256, "end": 512}], "store_used_bytes": 1 << 30, "store_total_bytes": null,
+        })
+    }
+
+    #[test]
+    fn a_status_says_what_is_behind_and_why() {
+        let text = render(View::Archive, &report());
+        for part in [
+            "1 segments, 1 MiB, 5 min",
+            "2.00 to 1",
+            "it is full",
+            "lsn:256 to lsn:512 (1 MiB)",
+            "7, from 2 on",
+            "100 of 356",
+            "1 GiB",
+            "writes wait",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn objects_are_a_table() {
+        let object = json!({"sequence": 3, "from_lsn": 768, "to_lsn": 1024, "whole": false, "len_bytes": 4096,
+                            "sealed_ns": null, "first_ns": 1_000_000_000, "last_ns": null});
+        let text = render(View::ArchivedObjects, &json!([object]));
+        assert!(
+            text.contains("increment") && text.contains("1 MiB") && text.contains("1970-01-01"),
+            "{text}"
+        );
+        assert!(render(View::ArchivedObjects, &json!([])).contains("archive seal"));
+    }
+
+    #[test]
+    fn an_explanation_says_what_keeps_a_point_and_what_lacks() {
+        let point = json!({"point": "lsn:7", "lsn": 7, "time_ns": 1, "kind": "write", "volumes": []});
+        let mut explanation = json!({
+            "lsn": 7, "sequence": 3, "times": null, "restorable": true, "needs": [{"first": 1, "last": 3}],
+            "missing": [], "gaps": [], "retained_by": [{"by": "synch 30d", "until": "forever"}], "until": "held",
+        });
+        let text = render(View::Explanation, &json!({"point": point, "explanation": explanation}));
+        assert!(
+            text.contains("1 to 3") && text.contains("synch 30d, for ever") && text.contains("yes"),
+            "{text}"
+        );
+        explanation["restorable"] = json!(false);
+        explanation["missing"] = json!([{"first": 2, "last": 2}]);
+        explanation["until"] = json!(null);
+        let text = render(View::Explanation, &json!({"point": point, "explanation": explanation}));
+        assert!(text.contains("segments 2 are not there") && text.contains("no longer than now"), "{text}");
+    }
+
+    #[test]
+    fn rules_are_their_text() {
+        assert_eq!(render(View::Keep, &json!({"rules": ""})), "everything is kept\n");
+        assert_eq!(render(View::Keep, &json!({"rules": "synch 30d"})), "synch 30d\n");
+    }
+}

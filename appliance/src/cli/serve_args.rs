@@ -1,0 +1,158 @@
+//! The options of `varve serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::args::DEFAULT_DIR;
+use crate::rpc::units::SizeBytes;
+
+/// How the appliance runs.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ServeOptions {
+    /// The directory that holds the pool and the socket; made if it does not exist.
+    #[arg(long, default_value = DEFAULT_DIR, value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// Where NVMe/TCP hosts connect; port 0 lets the system choose. May be given more than once.
+    #[arg(long, default_value = "127.0.0.1:4420", value_name = "ADDRESS:PORT")]
+    pub listen: Vec<SocketAddr>,
+
+    /// The JSON-RPC socket as given by `--rpc` or `VARVE_RPC`; [`rpc_socket`](Self::rpc_socket) has the default.
+    #[arg(skip)]
+    pub rpc: Option<PathBuf>,
+
+    /// Calls to make once the appliance runs: the JSON that `varve config save` prints.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The size of the pool's file, when it is made.
+    #[arg(long, value_name = "SIZE")]
+    pub pool_size: Option<SizeBytes>,
+
+    /// Make a volume of this size when the pool is new.
+    #[arg(long, value_name = "SIZE")]
+    pub volume_size: Option<SizeBytes>,
+
+    /// Serve from memory instead of a file, with the whole log on top: nothing is kept.
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["pool_size", "io_engine"])]
+    pub memory: Option<SizeBytes>,
+
+    /// Let the volume that --volume-size makes take room only as it is written.
+    #[arg(long)]
+    pub thin: bool,
+
+    /// Spare blocks of a new pool for each hundred live ones: more of them cost room and save writes.
+    #[arg(long, value_name = "PERCENT")]
+    pub overprovisioning: Option<u64>,
+
+    /// Where the past goes: DIRECTORY, `device:FILE[,size=8GiB]`, `tape:DIRECTORY[,cartridges=4,size=2GiB]` or
+    /// `s3://BUCKET/PREFIX[?endpoint=URL&region=NAME&allow_http=true]` (credentials from AWS_*) [default: DIR/archive].
+    #[arg(long, value_name = "SPEC", conflicts_with = "memory")]
+    pub archive: Option<String>,
+
+    /// Keep the past only as far as the primary reaches.
+    #[arg(long, conflicts_with = "archive")]
+    pub no_archive: bool,
+
+    /// Archive what is new at least so often, in seconds; 0: whole segments only.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub seal_seconds: u64,
+
+    /// The archive's compression level [default: 3].
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=22))]
+    pub archive_level: Option<i32>,
+
+    /// The core that compresses and archives; by default the system chooses.
+    #[arg(long, value_name = "N")]
+    pub archive_core: Option<usize>,
+
+    /// What happens to writes when the archive cannot keep up and the primary is full.
+    #[arg(long, value_enum, default_value_t = BackPressureChoice::Throttle)]
+    pub back_pressure: BackPressureChoice,
+
+    /// How the pool's file is read and written.
+    #[arg(long, value_enum, default_value_t = IoEngineChoice::Auto)]
+    pub io_engine: IoEngineChoice,
+
+    /// Never sleep, for a core that is given to the appliance alone; otherwise it sleeps when idle.
+    #[arg(long)]
+    pub poll: bool,
+
+    /// The core to run on; by default the system chooses.
+    #[arg(long, value_name = "N")]
+    pub core: Option<usize>,
+}
+
+impl ServeOptions {
+    /// The JSON-RPC socket to serve.
+    pub fn rpc_socket(&self) -> PathBuf {
+        self.rpc.clone().unwrap_or_else(|| self.dir.join("rpc.sock"))
+    }
+}
+
+/// How files are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum IoEngineChoice {
+    /// `uring` where the kernel offers it, else `threads`.
+    Auto,
+    /// `io_uring`; an error where the kernel refuses it.
+    Uring,
+    /// A few threads that block.
+    Threads,
+}
+
+/// What happens to writes when the archive cannot keep up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackPressureChoice {
+    /// They wait, and are refused when that takes too long.
+    Throttle,
+    /// They go on; the oldest history is lost, which is recorded and shown.
+    Degrade,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::args::{Cli, Command, DEFAULT_SOCKET};
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn serve_has_defaults_and_options() {
+        let Command::Serve(options) = parse("varve serve").expect("no option is required").command else {
+            panic!()
+        };
+        assert_eq!(options.rpc_socket(), PathBuf::from(DEFAULT_SOCKET));
+        assert_eq!(options.listen, ["127.0.0.1:4420".parse().expect("an address")]);
+        let line = "varve serve --dir d --listen 127.0.0.1:0 --listen [::1]:4420 --config c.json --pool-size 4GiB --volume-size 1GiB --io-engine threads --poll --core 1";
+        let Command::Serve(options) = parse(line).expect("all are known").command else { panic!() };
+        assert_eq!(options.rpc_socket(), PathBuf::from("d/rpc.sock"));
+        assert_eq!(options.listen.len(), 2);
+        assert_eq!(options.pool_size, Some(SizeBytes(4 << 30)));
+        assert_eq!((options.io_engine, options.poll, options.core), (IoEngineChoice::Threads, true, Some(1)));
+    }
+
+    #[test]
+    fn the_archive_has_options() {
+        let Command::Serve(options) = parse("varve serve").expect("no option is required").command else {
+            panic!()
+        };
+        assert_eq!((options.archive, options.no_archive, options.seal_seconds), (None, false, 20));
+        assert_eq!(options.back_pressure, BackPressureChoice::Throttle);
+        let line = "varve serve --archive s3://b/p --seal-seconds 0 --archive-level 9 --archive-core 1 --back-pressure degrade --overprovisioning 28 --thin";
+        let Command::Serve(options) = parse(line).expect("all are known").command else { panic!() };
+        assert_eq!(options.archive.as_deref(), Some("s3://b/p"));
+        assert_eq!(
+            (options.seal_seconds, options.archive_level, options.archive_core),
+            (0, Some(9), Some(1))
+        );
+        assert_eq!(options.back_pressure, BackPressureChoice::Degrade);
+        assert_eq!((options.overprovisioning, options.thin), (Some(28), true));
+    }
+}

@@ -1,0 +1,128 @@
+//! The archive as the command plane sees it: its store, the local catalog, the rules of retention, the verification under way.
+//!
+//! It is reached from the connections' threads, never from the reactor: its calls block on the store. What the pool knows itself (status,
+//! sealing) is asked of the pool.
+//!
+//! **Bounds:** one verification at a time, the last [`VERIFICATIONS_MAX`] are remembered; one listing of the store at a time.
+
+mod keep;
+mod list;
+mod verify;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::archive::catalog::ArchiveCatalog;
+use crate::archive::retention::{Explanation, KeepRules};
+use crate::archive::store::{Space, Store};
+use crate::volume::{ArchiveStatus, ResolvedPoint};
+
+use super::error::RpcError;
+
+pub use keep::KeepFileError;
+pub use list::{ArchivedObject, LIST_LIMIT_DEFAULT};
+pub use verify::{VERIFICATIONS_MAX, Verification, VerificationState};
+
+/// The archive of the appliance's pool. See the module's documentation.
+pub struct ArchivePlane {
+    store: Arc<dyn Store>,
+    /// There once the pool is open.
+    catalog: OnceLock<Mutex<ArchiveCatalog>>,
+    keep: keep::Keep,
+    verifications: verify::Verifications,
+}
+
+/// What `archive_get_status` answers: what the pool says, and the room in the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ArchiveReport {
+    /// What the pool says.
+    #[serde(flatten)]
+    pub status: ArchiveStatus,
+    /// Bytes in use in the store, if it can be asked.
+    pub store_used_bytes: Option<u64>,
+    /// Bytes of the store in all, if it knows.
+    pub store_total_bytes: Option<u64>,
+}
+
+/// What `archive_seal` answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// Everything before this position is in the archive, or will be.
+    pub lsn: u64,
+    /// Whether it is there already.
+    pub done: bool,
+}
+
+/// What `archive_explain` answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Explained {
+    /// The point.
+    pub point: ResolvedPoint,
+    /// What is to say about it.
+    pub explanation: Explanation,
+}
+
+impl ArchivePlane {
+    /// The archive in `store`. The rules of retention are read from `keep_file`, where changes of them go.
+    ///
+    /// # Errors
+    /// The rules are there and cannot be read: what they keep is not guessed.
+    pub fn new(store: Arc<dyn Store>, keep_file: &Path) -> Result<Self, KeepFileError> {
+        Ok(ArchivePlane {
+            store,
+            catalog: OnceLock::new(),
+            keep: keep::Keep::open(keep_file)?,
+            verifications: verify::Verifications::default(),
+        })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// From now on the catalog answers what the store holds. A second one is dropped.
+    pub fn set_catalog(&self, catalog: ArchiveCatalog) {
+        drop(self.catalog.set(Mutex::new(catalog)));
+    }
+
+    /// The catalog, once the pool is open. Nobody else has it while the guard lives.
+    pub(crate) fn catalog(&self) -> Result<MutexGuard<'_, ArchiveCatalog>, RpcError> {
+        let catalog = self.catalog.get().ok_or(RpcError::WrongState {
+            reason: "the pool is not open yet; framework_wait_init returns once it is",
+        })?;
+        // A panic leaves it as a crash would, for which it is made.
+        Ok(catalog.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The rules of retention.
+    pub fn keep(&self) -> KeepRules {
+        self.keep.get()
+    }
+
+    /// Sets the rules of retention; they are in the file when this returns.
+    ///
+    /// # Errors
+    /// The operating system's; the rules are as they were then.
+    pub fn set_keep(&self, rules: KeepRules) -> Result<(), KeepFileError> {
+        self.keep.set(rules)
+    }
+
+    /// Adds the room in the store to the pool's words.
+    pub(crate) fn report(&self, status: ArchiveStatus) -> ArchiveReport {
+        // A store that does not answer is in the status already.
+        let space: Option<Space> = self.store.space().ok();
+        ArchiveReport {
+            status,
+            store_used_bytes: space.map(|space| space.used_bytes),
+            store_total_bytes: space.and_then(|space| space.total_bytes),
+        }
+    }
+}
+
+/// The catalog's or the store's failure, as a call's.
+pub(crate) fn failed(error: impl std::fmt::Display) -> RpcError {
+    crate::volume::VolumeError::Archive { reason: error.to_string() }.into()
+}

@@ -1,0 +1,162 @@
+//! `archive_*`: where the past is kept.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::archive::retention::KeepRules;
+use crate::log::Lsn;
+use crate::rpc::app::App;
+use crate::rpc::archive::{
+    ArchivePlane, ArchiveReport, ArchivedObject, Explained, LIST_LIMIT_DEFAULT, Sealed, Verification,
+};
+use crate::rpc::error::RpcError;
+use crate::rpc::method::{Method, Registry};
+use crate::rpc::params::NoParams;
+use crate::volume::Point;
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        Method::direct("archive_get_status", "How the archive is, and how far behind.", status),
+        Method::task("archive_seal", "Archives everything up to now; with wait false only begins it.", seal),
+        Method::direct(
+            "archive_list",
+            "The objects of the pool in the archive, in the order of the log.",
+            list,
+        ),
+        Method::direct("archive_verify", "Begins to read the archive back with every check.", verify),
+        Method::direct("archive_verify_check", "How a verification stands.", verify_check),
+        Method::direct("archive_explain", "Why a point is kept, what it needs, and when it goes.", explain),
+        Method::direct("archive_set_keep", "Sets the rules of retention.", set_keep),
+        Method::direct("archive_get_keep", "The rules of retention.", get_keep),
+    ]
+}
+
+const NO_ARCHIVE: RpcError = RpcError::WrongState {
+    reason: "the pool has no archive: the appliance was started with --no-archive or --memory; start it with --archive DIRECTORY",
+};
+
+fn status(registry: &Registry, _: NoParams) -> Result<ArchiveReport, RpcError> {
+    let status = registry.on_reactor("archive_get_status", |app| {
+        std::future::ready(app.pool().and_then(|pool| pool.archive_status().ok_or(NO_ARCHIVE)))
+    })?;
+    Ok(registry.archive()?.report(status))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SealParams {
+    #[serde(default = "yes")]
+    wait: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+async fn seal(app: App, SealParams { wait }: SealParams) -> Result<Sealed, RpcError> {
+    let pool = app.pool()?;
+    let head_lsn = pool.archive_status().ok_or(NO_ARCHIVE)?.head_lsn;
+    let sealing = pool.seal_archive();
+    if wait {
+        return Ok(Sealed { lsn: sealing.await?.0, done: true });
+    }
+    // It ends by itself: when everything is there, or when the store has failed a few times. What becomes of it stands in the status.
+    drop(app.local().spawn(async move {
+        if let Err(error) = sealing.await {
+            tracing::warn!(%error, "the archive was not sealed");
+        }
+    }));
+    Ok(Sealed { lsn: head_lsn, done: false })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParams {
+    #[serde(default)]
+    from: u64,
+    limit: Option<usize>,
+}
+
+fn list(
+    registry: &Registry,
+    ListParams { from, limit }: ListParams,
+) -> Result<Vec<ArchivedObject>, RpcError> {
+    registry.archive()?.list(from, limit.unwrap_or(LIST_LIMIT_DEFAULT))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifyParams {
+    #[serde(default)]
+    from: u64,
+    to: Option<u64>,
+}
+
+fn verify(registry: &Registry, VerifyParams { from, to }: VerifyParams) -> Result<Verification, RpcError> {
+    registry.archive()?.verify(from, to.unwrap_or(u64::MAX))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifyCheckParams {
+    id: u64,
+}
+
+fn verify_check(
+    registry: &Registry,
+    VerifyCheckParams { id }: VerifyCheckParams,
+) -> Result<Verification, RpcError> {
+    registry.archive()?.verification(id)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainParams {
+    point: String,
+}
+
+fn explain(registry: &Registry, ExplainParams { point }: ExplainParams) -> Result<Explained, RpcError> {
+    let point: Point = point.parse()?;
+    let archive = registry.archive()?;
+    let (point, lineage) = registry.on_reactor("archive_explain", |app| async move {
+        let pool = app.pool()?;
+        let lineage = pool.lineage();
+        Ok((pool.resolve(point).await?, lineage))
+    })?;
+    let explanation = archive.explain(&lineage, Lsn(point.lsn))?;
+    Ok(Explained { point, explanation })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetKeepParams {
+    rules: String,
+}
+
+fn set_keep(registry: &Registry, SetKeepParams { rules }: SetKeepParams) -> Result<Value, RpcError> {
+    let rules =
+        KeepRules::parse(&rules).map_err(|error| RpcError::Unsupported { reason: error.to_string() })?;
+    let archive = registry.archive()?;
+    archive.set_keep(rules).map_err(|error| RpcError::Internal { reason: error.to_string() })?;
+    Ok(json!({"rules": archive.keep()}))
+}
+
+fn get_keep(registry: &Registry, _: NoParams) -> Result<Value, RpcError> {
+    Ok(json!({"rules": registry.archive()?.keep()}))
+}
+
+/// The calls that would configure the archive as it is now.
+pub(super) fn config(registry: &Registry) -> Vec<Value> {
+    match registry.archive().map(ArchivePlane::keep) {
+        Ok(rules) if !rules.keep_everything() => {
+            vec![json!({"method": "archive_set_keep", "params": {"rules": rules}})]
+        }
+        _ => Vec::new(),
+    }
+}
+
+impl Registry {
+    fn archive(&self) -> Result<&ArchivePlane, RpcError> {
+        self.find_archive().ok_or(NO_ARCHIVE)
+    }
+}

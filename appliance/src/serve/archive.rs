@@ -1,0 +1,268 @@
+//! The archive of a served pool: its store is opened before the pool is touched, and attached once the pool is open.
+//!
+//! ```text
+//! open      before anything of the pool is made or opened: the store is opened and probed, the rules of retention are read
+//! learn     once the pool's UUID is known, on a thread of its own: the store is listed, objects that are new to the local catalog are read for their synchs
+//! attach    the archivist's threads start; the pool gets the store, its objects and the synchs of the whole history
+//! ```
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::progress::StartProgress;
+use super::record::RecordingArchive;
+use super::store::{StoreSpec, open_store, pools_in};
+use super::{ServeError, Started};
+use crate::archive::catalog::{ArchiveCatalog, CatalogError, SynchRow};
+use crate::archive::service::{
+    BdevSource, READS_IN_FLIGHT_DEFAULT, ThreadedArchive, ThreadedOptions, WorkerOptions,
+};
+use crate::archive::store::Store;
+use crate::bdev::FileDevice;
+use crate::reactor::{Local, ReactorHandle};
+use crate::rpc::{App, ArchivePlane};
+use crate::volume::{ArchivePolicy, KnownObjects, Pool, SynchInfo};
+
+/// The name of the local catalog in the pool's directory.
+pub const CATALOG_FILE_NAME: &str = "archive-catalog.redb";
+/// The name of the file with the rules of retention in the pool's directory.
+pub const KEEP_FILE_NAME: &str = "archive-keep";
+/// The name of the directory that is the archive by default, in the pool's directory.
+pub const ARCHIVE_DIRECTORY_NAME: &str = "archive";
+
+/// How often the reactor looks at the archive while nothing else happens: increments and second tries are a matter of time.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often the end of the learning is looked for.
+const LEARN_INTERVAL: Duration = Duration::from_millis(2);
+
+/// How a pool is archived.
+#[derive(Debug, Clone)]
+pub struct ArchiveConfig {
+    /// Where to.
+    pub store: StoreSpec,
+    /// How the pool uses it.
+    pub policy: ArchivePolicy,
+    /// The compression level; `None`: the usual one.
+    pub level: Option<i32>,
+    /// The core that the archivist is pinned to.
+    pub core: Option<usize>,
+    /// Where the local catalog is.
+    pub catalog: PathBuf,
+    /// Where the rules of retention are.
+    pub keep: PathBuf,
+}
+
+impl ArchiveConfig {
+    /// An archive in `store`, with its local files in `directory`, and defaults for all else.
+    pub fn new(store: StoreSpec, directory: &Path) -> Self {
+        ArchiveConfig {
+            store,
+            policy: ArchivePolicy::default(),
+            level: None,
+            core: None,
+            catalog: directory.join(CATALOG_FILE_NAME),
+            keep: directory.join(KEEP_FILE_NAME),
+        }
+    }
+}
+
+/// What an appliance says of its archive when it starts.
+#[derive(Debug, Clone)]
+pub struct ArchiveStarted {
+    /// The store's label.
+    pub store: String,
+    /// Objects of the pool in it.
+    pub objects: u64,
+    /// Synchs of the whole history.
+    pub synchs: u64,
+    /// What the operator must know.
+    pub notes: Vec<String>,
+}
+
+/// An archive that was opened, on its way to the pool.
+pub(super) struct OpenedArchive {
+    config: ArchiveConfig,
+    pub(super) plane: Arc<ArchivePlane>,
+    notes: Vec<String>,
+}
+
+/// Opens the store and reads the rules. Nothing of the pool is needed.
+pub(super) fn open(config: &ArchiveConfig) -> Result<OpenedArchive, ServeError> {
+    let opened = open_store(&config.store)?;
+    let plane = ArchivePlane::new(opened.store, &config.keep)?;
+    Ok(OpenedArchive { config: config.clone(), plane: Arc::new(plane), notes: opened.notes })
+}
+
+/// What the store holds of a pool.
+pub(super) struct Learned {
+    pub(super) known: KnownObjects,
+    pub(super) synchs: Vec<SynchInfo>,
+    pub(super) catalog: ArchiveCatalog,
+    notes: Vec<String>,
+}
+
+/// Lists the store and brings the local catalog up to date. Blocks.
+///
+/// # Errors
+/// The store's, when it cannot be listed; the catalog's file.
+pub(super) fn learn(
+    store: &dyn Store,
+    pool: Uuid,
+    catalog_path: &Path,
+    is_new: bool,
+) -> Result<Learned, CatalogError> {
+    let mut progress = StartProgress::new();
+    let mut notes = Vec::new();
+    let (mut catalog, state) = ArchiveCatalog::open(catalog_path, pool, store.label())?;
+    if let Some(replaced) = state.replaced.filter(|_| !is_new) {
+        notes.push(format!(
+            "the archive's local catalog was made anew: {}; the old one is {}",
+            replaced.reason,
+            replaced.moved_to.display()
+        ));
+    }
+    // Always: names are the truth, and what another start has put there must be known.
+    catalog.rebuild(store, &mut |found| {
+        progress.listed(found.objects);
+        ControlFlow::Continue(())
+    })?;
+    let missing = count_missing(&catalog)?;
+    let filled = catalog.fill_details(store, &mut |read| {
+        progress.read(read.objects, missing);
+        ControlFlow::Continue(())
+    });
+    progress.finish();
+    match filled {
+        Ok(report) => notes.extend(report.problems.into_iter().map(|problem| format!("archive: {problem}"))),
+        // The pool can be served: only synchs may be missing until the next start.
+        Err(CatalogError::Store(error)) => {
+            notes.push(format!("the archive was not read to its end, synchs may be missing: {error}"));
+        }
+        Err(error) => return Err(error),
+    }
+    let mut known = KnownObjects::default();
+    let mut ids = Vec::new();
+    catalog.for_each_object(|row| ids.push(row.id))?;
+    known.extend(ids);
+    if known.is_empty() {
+        let others = pools_in(store)?.into_iter().filter(|&other| other != pool).count();
+        if others > 0 {
+            notes.push(format!(
+                "the archive holds nothing of this pool, but something of other pools ({others}); varve pool recover brings one back into an empty directory"
+            ));
+        }
+    }
+    let synchs = catalog.synchs()?.into_iter().map(synch_of).collect();
+    Ok(Learned { known, synchs, catalog, notes })
+}
+
+fn count_missing(catalog: &ArchiveCatalog) -> Result<u64, CatalogError> {
+    let mut missing = 0;
+    catalog.for_each_object(|row| missing += u64::from(row.details.is_none()))?;
+    Ok(missing)
+}
+
+/// A synch as the pool shows it. One whose text is lost is still a point.
+fn synch_of(row: SynchRow) -> SynchInfo {
+    let lsn = row.lsn.0;
+    match serde_json::from_slice::<SynchInfo>(&row.text) {
+        Ok(synch) => SynchInfo { lsn, ..synch },
+        Err(_) => SynchInfo {
+            id: 0,
+            label: "damaged".to_owned(),
+            lsn,
+            time_ns: row.time_ns,
+            details: serde_json::Value::Null,
+        },
+    }
+}
+
+/// The archivist for a device, started.
+pub(super) fn start_service(
+    config: &ArchiveConfig,
+    store: &Arc<dyn Store>,
+    device: Arc<FileDevice>,
+    waker: Arc<dyn Fn() + Send + Sync>,
+) -> Result<ThreadedArchive, ServeError> {
+    let mut worker = WorkerOptions::default();
+    if let Some(level) = config.level {
+        worker.level = level;
+    }
+    let options = ThreadedOptions { core: config.core, worker, waker, ..ThreadedOptions::default() };
+    let source = Box::new(move || {
+        // A queue of its own, made on the thread that uses it.
+        let device = device.handle().map_err(|error| error.to_string())?;
+        Ok(Box::new(BdevSource::new(device, READS_IN_FLIGHT_DEFAULT)) as _)
+    });
+    Ok(ThreadedArchive::start(Arc::clone(store), source, options)?)
+}
+
+/// Gives the pool its archive.
+pub(super) async fn attach(
+    opened: OpenedArchive,
+    pool: Rc<Pool>,
+    is_new: bool,
+    device: Arc<FileDevice>,
+    local: Local,
+    handle: ReactorHandle<App>,
+) -> Result<ArchiveStarted, ServeError> {
+    let OpenedArchive { config, plane, mut notes } = opened;
+    let uuid = pool.info().uuid;
+    let (store, catalog_path) = (Arc::clone(plane.store()), config.catalog.clone());
+    let learned = off_reactor(&local, move || learn(&*store, uuid, &catalog_path, is_new)).await??;
+    let waker = handle.clone();
+    let service = start_service(&config, plane.store(), device, Arc::new(move || waker.wake()))?;
+    let service = RecordingArchive::new(Box::new(service), Arc::clone(&plane), handle)?;
+    let objects = learned.known.ids().count() as u64;
+    plane.set_catalog(learned.catalog);
+    pool.attach_archive(Box::new(service), config.policy, learned.known, learned.synchs)?;
+    notes.extend(learned.notes);
+    look_often(&local, config.policy.seal_interval_ns);
+    let synchs = pool.synchs().len() as u64;
+    Ok(ArchiveStarted { store: plane.store().label().to_owned(), objects, synchs, notes })
+}
+
+/// Has the reactor turn now and then, also when nobody asks it for anything.
+pub(super) fn look_often(local: &Local, seal_interval_ns: u64) {
+    let interval = match seal_interval_ns {
+        0 => LOOK_INTERVAL,
+        interval_ns => LOOK_INTERVAL.min(Duration::from_nanos(interval_ns / 4)).max(Duration::from_millis(1)),
+    };
+    let sleeper = local.clone();
+    drop(local.spawn(async move {
+        loop {
+            sleeper.sleep(interval).await;
+        }
+    }));
+}
+
+/// Runs what blocks on a thread of its own, while the reactor turns.
+pub(super) async fn off_reactor<T: Send + 'static>(
+    local: &Local,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ServeError> {
+    let thread = std::thread::Builder::new()
+        .name("archive-start".to_owned())
+        .spawn(work)
+        .map_err(ServeError::Reactor)?;
+    while !thread.is_finished() {
+        local.sleep(LEARN_INTERVAL).await;
+    }
+    thread.join().map_err(|_| ServeError::ThreadEnded)
+}
+
+/// The lines that a start says of the archive.
+pub(super) fn lines(started: &Started) -> Vec<String> {
+    let Some(archive) = &started.archive else {
+        return vec!["no archive: the past is kept only as far as the primary reaches".to_owned()];
+    };
+    let mut lines =
+        vec![format!("archive in {}: {} objects, {} synchs", archive.store, archive.objects, archive.synchs)];
+    lines.extend(archive.notes.iter().map(|note| format!("note: {note}")));
+    lines
+}

@@ -1,0 +1,53 @@
+//! A progress bar for a start that takes longer than a second, when somebody watches.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A start that takes less is not worth a bar.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The progress of a start: nothing at first, then a bar on standard error if that is a terminal.
+pub(super) struct StartProgress {
+    began: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl StartProgress {
+    pub(super) fn new() -> Self {
+        StartProgress { began: Instant::now(), bar: None }
+    }
+
+    /// So many objects were listed.
+    pub(super) fn listed(&mut self, objects: u64) {
+        self.show(|bar| bar.set_message(format!("listing the archive: {objects} objects")));
+    }
+
+    /// So many objects of `total` were read.
+    pub(super) fn read(&mut self, objects: u64, total: u64) {
+        self.show(|bar| {
+            bar.set_style(ProgressStyle::default_bar());
+            bar.set_length(total);
+            bar.set_position(objects);
+            bar.set_message("reading the archive's synchs");
+        });
+    }
+
+    /// It is over.
+    pub(super) fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn show(&mut self, change: impl FnOnce(&ProgressBar)) {
+        if self.bar.is_none() && self.began.elapsed() > PATIENCE && std::io::stderr().is_terminal() {
+            self.bar = Some(ProgressBar::new_spinner());
+        }
+        if let Some(bar) = &self.bar {
+            change(bar);
+            bar.tick();
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Notes in the local catalog what the archivist has put, as it happens, so that the next start has little to read from the store.
+//!
+//! A note that is lost (the bound is reached, the file fails) costs the next start a read, and nothing else.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::ServeError;
+use crate::archive::catalog::{ArchiveCatalog, CatalogError, ObjectDetails, SynchRow};
+use crate::archive::object::ObjectId;
+use crate::archive::service::{ArchiveService, Reply, Request, ServiceStats};
+use crate::archive::store::Store;
+use crate::log::Lsn;
+use crate::log::format::{EntryKind, EventHead, EventKind, TrailerUnit};
+use crate::log::reader::SegmentEntries;
+use crate::reactor::ReactorHandle;
+use crate::rpc::{App, ArchivePlane};
+use crate::volume::SynchInfo;
+
+/// The most notes that wait.
+const NOTES_MAX: usize = 256;
+/// After so many notes the file is made stable, which bounds what it holds in memory.
+const NOTES_PER_SYNC: u64 = 64;
+/// How long the pool may take to tell its synchs.
+const SYNCHS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is known of a job.
+struct Note {
+    id: ObjectId,
+    len_bytes: u64,
+    opened_ns: u64,
+    sealed_ns: u64,
+    units: Arc<Vec<TrailerUnit>>,
+}
+
+/// An archive service whose successes are noted.
+pub(super) struct RecordingArchive {
+    /// `None` only while this is dropped: the service ends before the thread that takes its notes.
+    inner: Option<Box<dyn ArchiveService>>,
+    under_way: HashMap<u64, Note>,
+    notes: Option<SyncSender<Note>>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl RecordingArchive {
+    /// Wraps a service; its successes go to the catalog of `plane`.
+    pub(super) fn new(
+        inner: Box<dyn ArchiveService>,
+        plane: Arc<ArchivePlane>,
+        handle: ReactorHandle<App>,
+    ) -> Result<Self, ServeError> {
+        let (notes, taken) = sync_channel(NOTES_MAX);
+        let keeper = std::thread::Builder::new()
+            .name("archive-notes".to_owned())
+            .spawn(move || keep(&taken, &plane, &handle))
+            .map_err(ServeError::Reactor)?;
+        Ok(RecordingArchive {
+            inner: Some(inner),
+            under_way: HashMap::new(),
+            notes: Some(notes),
+            keeper: Some(keeper),
+        })
+    }
+
+    fn inner(&self) -> &dyn ArchiveService {
+        self.inner.as_deref().unwrap_or_else(|| unreachable!("it is there until the drop"))
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn ArchiveService {
+        self.inner.as_deref_mut().unwrap_or_else(|| unreachable!("it is there until the drop"))
+    }
+}
+
+impl ArchiveService for RecordingArchive {
+    fn submit(&mut self, request: Request) -> Result<(), Request> {
+        let note = match &request {
+            Request::Archive(job) => Some((
+                job.token,
+                Note {
+                    id: job.id,
+                    len_bytes: 0,
+                    opened_ns: job.opened_ns,
+                    sealed_ns: job.sealed_ns,
+                    units: Arc::clone(&job.units),
+                },
+            )),
+            _ => None,
+        };
+        self.inner_mut().submit(request)?;
+        self.under_way.extend(note);
+        Ok(())
+    }
+
+    fn poll(&mut self, replies: &mut Vec<Reply>) -> usize {
+        let before = replies.len();
+        let count = self.inner_mut().poll(replies);
+        for reply in &replies[before..] {
+            let Reply::Archived { token, result } = reply else { continue };
+            let Some(note) = self.under_way.remove(token) else { continue };
+            if let (Ok(archived), Some(notes)) = (result, &self.notes) {
+                // Full: the next start reads it from the store.
+                drop(notes.try_send(Note { len_bytes: archived.object_bytes, ..note }));
+            }
+        }
+        count
+    }
+
+    fn store(&self) -> &Arc<dyn Store> {
+        self.inner().store()
+    }
+
+    fn stats(&self) -> ServiceStats {
+        self.inner().stats()
+    }
+}
+
+impl Drop for RecordingArchive {
+    fn drop(&mut self) {
+        self.inner = None;
+        self.notes = None;
+        if let Some(keeper) = self.keeper.take() {
+            // One that panicked is gone too. Waited for, so that the catalog's file is free when the appliance has stopped.
+            let _ = keeper.join();
+        }
+    }
+}
+
+/// The keeper's life: until nobody sends any more.
+fn keep(notes: &Receiver<Note>, plane: &ArchivePlane, handle: &ReactorHandle<App>) {
+    let mut count = 0;
+    let mut told = false;
+    for note in notes {
+        let synchs = if has_synch(&note) { synchs_of(&note, handle) } else { Some(Vec::new()) };
+        let Ok(catalog) = plane.catalog() else { continue };
+        count += 1;
+        if let Err(error) = record(&catalog, &note, synchs, count % NOTES_PER_SYNC == 0)
+            && !told
+        {
+            told = true;
+            tracing::warn!(%error, "the archive's local catalog cannot be kept; the next start reads the store instead");
+        }
+    }
+}
+
+fn record(
+    catalog: &ArchiveCatalog,
+    note: &Note,
+    synchs: Option<Vec<SynchInfo>>,
+    sync: bool,
+) -> Result<(), CatalogError> {
+    let entries = SegmentEntries::new(note.units.to_vec());
+    let mut times = entries.records().map(|(line, _)| line.time_ns());
+    let records_ns = times.next().map(|first_ns| (first_ns, times.next_back().unwrap_or(first_ns)));
+    let details = ObjectDetails { opened_ns: note.opened_ns, sealed_ns: note.sealed_ns, records_ns };
+    for synch in synchs.iter().flatten() {
+        let text = serde_json::to_vec(synch).unwrap_or_default();
+        catalog.record_synch(&SynchRow { lsn: Lsn(synch.lsn), time_ns: synch.time_ns, text })?;
+    }
+    // Without its synchs an object counts as not read, and is read at the next start.
+    catalog.record_object(&note.id, note.len_bytes, synchs.is_some().then_some(details))?;
+    if sync { catalog.sync() } else { Ok(()) }
+}
+
+/// Whether a synch ends in the stretch.
+fn has_synch(note: &Note) -> bool {
+    let entries = SegmentEntries::new(note.units.to_vec());
+    let mut placed = entries.records().flat_map(|(line, entries)| SegmentEntries::placed(line, entries));
+    placed.any(|placed| {
+        placed.entry.kind() == Some(EntryKind::Event)
+            && EventHead::decode(placed.entry.block().0).kind == Some(EventKind::Synch)
+    })
+}
+
+/// The synchs of the stretch, as the pool knows them; `None` when it does not answer.
+fn synchs_of(note: &Note, handle: &ReactorHandle<App>) -> Option<Vec<SynchInfo>> {
+    let range = note.id.from_lsn.0..note.id.to_lsn.0;
+    let answer = handle.call(SYNCHS_TIMEOUT, move |app: &App, reply| {
+        reply.send(app.pool().ok().map(|pool| {
+            let synchs = pool.synchs().into_iter();
+            synchs.filter(|synch| range.contains(&synch.lsn)).collect()
+        }));
+    });
+    answer.ok().flatten()
+}

@@ -1,0 +1,321 @@
+//! Opening the store of an archive: by its place, made when it is new, and probed before anything depends on it.
+//!
+//! **Never written over:** a file or device that holds something else than a varve store, cartridges with other contents, a directory's other files.
+
+mod spec;
+
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::archive::object::{ObjectId, pool_prefix};
+use crate::archive::store::tape::{DriveError, EmulatedLibrary, Library, TapeOptions, TapeStore, identify};
+use crate::archive::store::{
+    Check, CheckOutcome, DeviceStore, DirectoryOptions, DirectoryStore, FileMedium, Medium, Name, S3Store,
+    Store, StoreError, StoreErrorKind, probe,
+};
+
+pub use spec::{SpecError, StoreSpec};
+
+/// Bytes of a device's begin that must be zero before a store is made on it.
+const BLANK_BYTES: u64 = 1 << 20;
+/// Bytes of a tape's data block.
+const TAPE_BLOCK_BYTES: usize = 256 << 10;
+/// The early warning of a cartridge comes so many bytes before its end: room to end an object.
+const TAPE_EARLY_WARNING_BYTES: u64 = 1 << 20;
+/// Staged objects of a tape, in bytes; the largest segment is as large.
+const TAPE_STAGE_BYTES: u64 = 1 << 30;
+/// Where a tape library stages objects, in its directory.
+const TAPE_STAGE_NAME: &str = "stage";
+
+/// Why a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreOpenError {
+    /// The store's own reason.
+    #[error("the archive cannot be opened: {0}")]
+    Store(#[from] StoreError),
+    /// The operating system's refusal.
+    #[error("the archive cannot be opened: {}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The drive's refusal.
+    #[error("the archive cannot be opened: tape library {}: {source}", path.display())]
+    Drive {
+        /// The library.
+        path: PathBuf,
+        /// Why not.
+        source: DriveError,
+    },
+    /// A file that does not exist, and no size to make it with.
+    #[error("the archive cannot be opened: {} does not exist; add ,size=SIZE to make it", path.display())]
+    NoSuchDevice {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A device with other contents.
+    #[error("the archive cannot be opened: {} holds something that is no varve archive; it was not touched", path.display())]
+    Foreign {
+        /// The device.
+        path: PathBuf,
+    },
+    /// Cartridges of several stores.
+    #[error("the archive cannot be opened: the cartridges in {} belong to {stores} different archives; keep those of one in a directory", path.display())]
+    Mixed {
+        /// The library.
+        path: PathBuf,
+        /// How many.
+        stores: usize,
+    },
+    /// It does not do what it must.
+    #[error("the archive cannot be used: {store} failed the probe: {what}")]
+    Probe {
+        /// The store's label.
+        store: String,
+        /// What went wrong.
+        what: String,
+    },
+}
+
+/// A store that was opened and probed.
+pub struct OpenedStore {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// What the operator is told: what the open found wrong, what the store cannot do.
+    pub notes: Vec<String>,
+}
+
+/// Opens a store, making it when it is new, and tries it with a small object. Blocks.
+///
+/// # Errors
+/// [`StoreOpenError`]. What was there is as it was.
+pub fn open_store(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
+    let mut opened = open_unprobed(spec)?;
+    let report = probe(&*opened.store, Uuid::new_v4());
+    for (check, outcome) in &report.checks {
+        let what = match outcome {
+            CheckOutcome::Passed => continue,
+            // Two owners of one place could overwrite each other's objects; one cannot, since it looks first then.
+            CheckOutcome::Lied if *check == Check::RefusesOverwrite => {
+                opened.notes.push(format!(
+                    "{} does not refuse to overwrite an object: let no second appliance use this place",
+                    opened.store.label()
+                ));
+                continue;
+            }
+            CheckOutcome::Lied => format!("{}, but it is not so", promise(*check)),
+            CheckOutcome::Failed(error) => error.to_string(),
+        };
+        return Err(StoreOpenError::Probe { store: opened.store.label().to_owned(), what });
+    }
+    Ok(opened)
+}
+
+/// What a check expects, in words.
+fn promise(check: Check) -> &'static str {
+    match check {
+        Check::Put => "an object was put",
+        Check::InvisibleBeforeCommit => "an object is not to be seen before it is whole",
+        Check::ListAfterPut => "an object stands in the list once it is put",
+        Check::ReadBack => "an object reads back as it was put",
+        Check::RangedRead => "a part of an object reads back as it was put",
+        Check::RefusesOverwrite => "an object is not overwritten",
+        Check::Delete => "an object is gone once it is deleted",
+    }
+}
+
+fn open_unprobed(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
+    let plain = |store: Arc<dyn Store>| OpenedStore { store, notes: Vec::new() };
+    match spec {
+        StoreSpec::Directory { path } => {
+            make_directory(path)?;
+            Ok(plain(Arc::new(DirectoryStore::open(path, DirectoryOptions::default())?)))
+        }
+        StoreSpec::Device { path, create_bytes } => open_device(path, *create_bytes),
+        StoreSpec::Tape { path, cartridges, cartridge_bytes } => {
+            open_tape(path, *cartridges, *cartridge_bytes)
+        }
+        StoreSpec::S3(config) => Ok(plain(Arc::new(S3Store::open((**config).clone())?))),
+    }
+}
+
+/// Makes a directory that only its owner can look into: what comes there is as private as the pool.
+fn make_directory(path: &Path) -> Result<(), StoreOpenError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| StoreOpenError::Io { path: path.to_owned(), source })
+}
+
+fn open_device(path: &Path, create_bytes: Option<u64>) -> Result<OpenedStore, StoreOpenError> {
+    let failed = |source| StoreOpenError::Io { path: path.to_owned(), source };
+    let label = format!("device {}", path.display());
+    let length = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => Some(metadata.len()),
+        Ok(_) => None,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(0),
+        Err(error) => return Err(failed(error)),
+    };
+    if length == Some(0) {
+        let bytes = create_bytes.ok_or_else(|| StoreOpenError::NoSuchDevice { path: path.to_owned() })?;
+        let mut options = File::options();
+        let file = options.create(true).truncate(false).write(true).mode(0o600).open(path).map_err(failed)?;
+        file.set_len(bytes / BLOCK_BYTES * BLOCK_BYTES).and_then(|()| file.sync_all()).map_err(failed)?;
+    }
+    let medium = FileMedium::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => {
+            failed(std::io::Error::new(error.kind(), "another process has it open"))
+        }
+        _ => failed(error),
+    })?;
+    if is_blank(&medium).map_err(failed)? {
+        DeviceStore::format(&medium, &label, Uuid::new_v4())?;
+    }
+    let store = DeviceStore::open(medium, &label).map_err(|error| match error.kind {
+        StoreErrorKind::NotFound => StoreOpenError::Foreign { path: path.to_owned() },
+        _ => error.into(),
+    })?;
+    let notes = store.problems().into_iter().map(|problem| {
+        format!("{label}: {} blocks from block {} on are damaged", problem.len_blocks, problem.block)
+    });
+    let notes = notes.collect();
+    Ok(OpenedStore { store: Arc::new(store), notes })
+}
+
+const BLOCK_BYTES: u64 = crate::dma::BLOCK_BYTES as u64;
+
+/// Whether a device's begin holds nothing but zeroes.
+fn is_blank(medium: &FileMedium) -> std::io::Result<bool> {
+    let mut block = vec![0; BLOCK_BYTES as usize];
+    for offset in (0..medium.len_bytes().min(BLANK_BYTES) / BLOCK_BYTES).map(|index| index * BLOCK_BYTES) {
+        medium.read_at(offset, &mut block)?;
+        if block.iter().any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn open_tape(path: &Path, cartridges: u32, cartridge_bytes: u64) -> Result<OpenedStore, StoreOpenError> {
+    let drive = |source| StoreOpenError::Drive { path: path.to_owned(), source };
+    let failed = |source| StoreOpenError::Io { path: path.to_owned(), source };
+    let label = format!("tape library {}", path.display());
+    make_directory(path)?;
+    let mut library = EmulatedLibrary::new(path, cartridge_bytes, TAPE_EARLY_WARNING_BYTES);
+    if library.cartridges().map_err(drive)?.is_empty() {
+        for number in 1..=cartridges {
+            library.add_blank(&format!("VARVE{number:03}")).map_err(failed)?;
+        }
+    }
+    let mut owners: Vec<Uuid> =
+        identify(&mut library).map_err(drive)?.into_iter().filter_map(|(_, owner)| owner).collect();
+    owners.sort();
+    owners.dedup();
+    let owner = match *owners {
+        [] => Uuid::new_v4(),
+        [owner] => owner,
+        _ => return Err(StoreOpenError::Mixed { path: path.to_owned(), stores: owners.len() }),
+    };
+    let options = TapeOptions {
+        block_bytes: TAPE_BLOCK_BYTES,
+        cache: path.join(TAPE_STAGE_NAME),
+        cache_bytes: TAPE_STAGE_BYTES,
+    };
+    let store = TapeStore::open(library, owner, options, &label)?;
+    let notes = store.problems().iter().map(|problem| format!("{label}: {problem:?}")).collect();
+    Ok(OpenedStore { store: Arc::new(store), notes })
+}
+
+/// The pools that a store holds something of, in the order of their UUIDs. Cost: one page of a list for each pool.
+///
+/// # Errors
+/// The store's.
+pub fn pools_in(store: &dyn Store) -> Result<Vec<Uuid>, StoreError> {
+    let mut pools = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.list("v1/", after.as_ref(), 1)?;
+        let Some(object) = page.objects.first() else { return Ok(pools) };
+        after = Some(object.name.clone());
+        if let Ok(id) = ObjectId::parse(object.name.as_str()) {
+            pools.push(id.pool);
+            // Behind every object of this pool: where this has a 'z', their names have a hexadecimal digit.
+            if let Ok(last) = Name::new(&format!("{}zzzzzzzz", pool_prefix(id.pool))) {
+                after = Some(last);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::types::{Lsn, SegmentSeq};
+
+    fn open(text: &str) -> Result<OpenedStore, StoreOpenError> {
+        open_store(&text.parse().expect("a place"))
+    }
+
+    fn put(store: &dyn Store, pool: Uuid, sequence: u64) {
+        let (from_lsn, to_lsn) = (Lsn(sequence * 256), Lsn(sequence * 256 + 10));
+        let id = ObjectId { pool, epoch: 1, sequence: SegmentSeq(sequence), from_lsn, to_lsn, whole: false };
+        store.put(&id.name().expect("a name"), 4, &mut &b"abcd"[..]).expect("put");
+    }
+
+    #[test]
+    fn every_local_kind_is_made_probed_and_found_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pools = [Uuid::from_u128(7), Uuid::from_u128(1 << 127), Uuid::from_u128(9)];
+        for kind in ["dir:{}/a", "device:{}/b,size=8MiB", "tape:{}/c,cartridges=2,size=16MiB"] {
+            let spec = kind.replace("{}", &folder.path().display().to_string());
+            let opened = open(&spec).expect("it is made");
+            assert_eq!(opened.notes, [""; 0]);
+            for sequence in 0..3 {
+                for &pool in &pools {
+                    put(&*opened.store, pool, sequence);
+                }
+            }
+            assert!(open(&spec).is_err() || spec.starts_with("tape"), "{spec}: it is open already");
+            drop(opened);
+            let opened = open(&spec).expect("it is found again");
+            let found = pools_in(&*opened.store).expect("a list");
+            assert_eq!(found, [pools[0], pools[2], pools[1]], "{spec}");
+            assert!(opened.store.list("probe/", None, 10).expect("a list").objects.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_no_store_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("disk");
+        let device = format!("device:{}", file.display());
+        let text = open(&device).map(|_| ()).expect_err("nothing is there").to_string();
+        assert!(text.contains("size="), "{text}");
+        assert!(!file.exists());
+        std::fs::write(&file, vec![0x5a; 4 << 20]).expect("written");
+        let text = open(&device).map(|_| ()).expect_err("something else").to_string();
+        assert!(text.contains("no varve archive"), "{text}");
+        assert!(std::fs::read(&file).expect("readable") == vec![0x5a; 4 << 20], "nothing was changed");
+        let text = open(&format!("{}/x", file.display())).map(|_| ()).expect_err("below a file").to_string();
+        assert!(text.contains("cannot be opened") && text.contains("disk/x"), "{text}");
+    }
+
+    #[test]
+    fn cartridges_of_two_archives_are_not_mixed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let library = |name: &str| folder.path().join(name);
+        for name in ["a", "b"] {
+            let opened =
+                open(&format!("tape:{},cartridges=1,size=16MiB", library(name).display())).expect("made");
+            put(&*opened.store, Uuid::from_u128(1), 1);
+        }
+        std::fs::copy(library("a").join("VARVE001.tap"), library("b").join("OTHER001.tap")).expect("copied");
+        let text =
+            open(&format!("tape:{},size=16MiB", library("b").display())).map(|_| ()).expect_err("mixed");
+        assert!(text.to_string().contains("2 different archives"), "{text}");
+    }
+}

@@ -1,0 +1,220 @@
+//! Where an archive is, as an operator writes it.
+//!
+//! ```text
+//! SPEC := DIRECTORY | dir:DIRECTORY
+//!       | device:FILE[,size=SIZE]                        a file or block device; a file that is not there is made with SIZE
+//!       | tape:DIRECTORY[,cartridges=N][,size=SIZE]      a library of cartridge files in SIMH's format; made when it is empty
+//!       | s3://BUCKET[/PREFIX][?OPTION[&OPTION]...]      endpoint=URL, region=NAME, allow_http=BOOL, path_style=BOOL
+//! ```
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::archive::store::S3Config;
+use crate::rpc::units::SizeBytes;
+
+/// Cartridges of a new library unless asked otherwise.
+const CARTRIDGES_DEFAULT: u32 = 4;
+/// The most cartridges of a new library.
+const CARTRIDGES_MAX: u32 = 1000;
+/// Bytes of a cartridge unless asked otherwise.
+const CARTRIDGE_BYTES_DEFAULT: u64 = 2 << 30;
+/// The least bytes of a cartridge: labels, the early warning, and some of a segment.
+const CARTRIDGE_BYTES_MIN: u64 = 16 << 20;
+
+/// A store that is to be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreSpec {
+    /// A directory.
+    Directory {
+        /// It.
+        path: PathBuf,
+    },
+    /// A file or block device, objects one after another.
+    Device {
+        /// It.
+        path: PathBuf,
+        /// Size of a new file, in bytes.
+        create_bytes: Option<u64>,
+    },
+    /// A library of cartridge files.
+    Tape {
+        /// Its directory.
+        path: PathBuf,
+        /// Cartridges of a new library.
+        cartridges: u32,
+        /// Bytes of each cartridge.
+        cartridge_bytes: u64,
+    },
+    /// A bucket; credentials come from the environment.
+    S3(Box<S3Config>),
+}
+
+/// Why a text is not the place of an archive.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{text}' is not the place of an archive: {reason}; it is DIRECTORY, dir:DIRECTORY, device:FILE[,size=8GiB], tape:DIRECTORY[,cartridges=4,size=2GiB] or s3://BUCKET/PREFIX[?endpoint=URL&region=NAME&allow_http=true]"
+)]
+pub struct SpecError {
+    /// The text.
+    pub text: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl FromStr for StoreSpec {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        let fail = |reason: String| SpecError { text: text.to_owned(), reason };
+        let (kind, rest) = match text.split_once(':') {
+            // A path may have a colon behind its first slash.
+            Some((kind, rest)) if !kind.contains('/') => (kind, rest),
+            _ => ("dir", text),
+        };
+        if rest.is_empty() {
+            return Err(fail("it names no place".to_owned()));
+        }
+        match kind {
+            "dir" => Ok(StoreSpec::Directory { path: rest.into() }),
+            "device" => device(rest).map_err(fail),
+            "tape" => tape(rest).map_err(fail),
+            "s3" => s3(rest).map_err(fail),
+            _ => Err(fail(format!("there is no kind '{kind}'"))),
+        }
+    }
+}
+
+impl fmt::Display for StoreSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreSpec::Directory { path } => write!(f, "dir:{}", path.display()),
+            StoreSpec::Device { path, .. } => write!(f, "device:{}", path.display()),
+            StoreSpec::Tape { path, .. } => write!(f, "tape:{}", path.display()),
+            StoreSpec::S3(config) => write!(f, "s3://{}/{}", config.bucket, config.prefix),
+        }
+    }
+}
+
+/// A place, and the options behind it.
+type Parts<'a> = (&'a str, Vec<(&'a str, &'a str)>);
+
+fn parts(text: &str) -> Result<Parts<'_>, String> {
+    let mut parts = text.split(',');
+    let place = parts.next().filter(|place| !place.is_empty()).ok_or("it names no place")?;
+    let options = parts.map(|part| part.split_once('=').ok_or_else(|| format!("'{part}' is not NAME=VALUE")));
+    Ok((place, options.collect::<Result<_, _>>()?))
+}
+
+fn size(value: &str) -> Result<u64, String> {
+    value.parse::<SizeBytes>().map(|size| size.0).map_err(|error| error.to_string())
+}
+
+fn device(text: &str) -> Result<StoreSpec, String> {
+    let (place, options) = parts(text)?;
+    let mut create_bytes = None;
+    for (name, value) in options {
+        match name {
+            "size" => create_bytes = Some(size(value)?),
+            _ => return Err(format!("a device has no option '{name}'")),
+        }
+    }
+    Ok(StoreSpec::Device { path: place.into(), create_bytes })
+}
+
+fn tape(text: &str) -> Result<StoreSpec, String> {
+    let (place, options) = parts(text)?;
+    let (mut cartridges, mut cartridge_bytes) = (CARTRIDGES_DEFAULT, CARTRIDGE_BYTES_DEFAULT);
+    for (name, value) in options {
+        match name {
+            "cartridges" => {
+                let count = value.parse().ok().filter(|count| (1..=CARTRIDGES_MAX).contains(count));
+                cartridges =
+                    count.ok_or_else(|| format!("cartridges={value} is not from 1 to {CARTRIDGES_MAX}"))?;
+            }
+            "size" => cartridge_bytes = size(value)?,
+            _ => return Err(format!("a tape library has no option '{name}'")),
+        }
+    }
+    if cartridge_bytes < CARTRIDGE_BYTES_MIN {
+        return Err(format!("a cartridge has at least {}", SizeBytes(CARTRIDGE_BYTES_MIN)));
+    }
+    Ok(StoreSpec::Tape { path: place.into(), cartridges, cartridge_bytes })
+}
+
+fn s3(text: &str) -> Result<StoreSpec, String> {
+    let text = text.strip_prefix("//").ok_or("a bucket is s3://BUCKET")?;
+    let (place, query) = text.split_once('?').unwrap_or((text, ""));
+    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    if bucket.is_empty() {
+        return Err("it names no bucket".to_owned());
+    }
+    let mut config = S3Config::new(bucket);
+    prefix.trim_end_matches('/').clone_into(&mut config.prefix);
+    for option in query.split('&').filter(|option| !option.is_empty()) {
+        let (name, value) = option.split_once('=').ok_or_else(|| format!("'{option}' is not NAME=VALUE"))?;
+        let flag = || value.parse::<bool>().map_err(|_| format!("{name} is true or false, not '{value}'"));
+        match name {
+            "endpoint" => config.endpoint = Some(value.to_owned()),
+            "region" => value.clone_into(&mut config.region),
+            "allow_http" => config.allow_http = flag()?,
+            "path_style" => config.path_style = flag()?,
+            _ => return Err(format!("a bucket has no option '{name}'")),
+        }
+    }
+    Ok(StoreSpec::S3(Box::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> StoreSpec {
+        text.parse().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn every_kind_is_understood() {
+        for text in ["/a/b", "dir:/a/b"] {
+            assert_eq!(parse(text), StoreSpec::Directory { path: "/a/b".into() });
+        }
+        assert_eq!(parse("./a:b"), StoreSpec::Directory { path: "./a:b".into() });
+        let device = |create_bytes| StoreSpec::Device { path: "/d".into(), create_bytes };
+        assert_eq!(parse("device:/d"), device(None));
+        assert_eq!(parse("device:/d,size=8GiB"), device(Some(8 << 30)));
+        let tape =
+            |cartridges, cartridge_bytes| StoreSpec::Tape { path: "t".into(), cartridges, cartridge_bytes };
+        assert_eq!(parse("tape:t"), tape(4, 2 << 30));
+        assert_eq!(parse("tape:t,cartridges=9,size=64MiB"), tape(9, 64 << 20));
+        let text =
+            "s3://bucket/a/b/?endpoint=http://127.0.0.1:9000&region=x&allow_http=true&path_style=false";
+        let StoreSpec::S3(config) = parse(text) else { panic!("an object store") };
+        assert_eq!((config.bucket.as_str(), config.prefix.as_str()), ("bucket", "a/b"));
+        assert_eq!(config.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
+        assert_eq!((config.region.as_str(), config.allow_http, config.path_style), ("x", true, false));
+        assert!(config.access_key_id.is_none(), "credentials come from the environment");
+    }
+
+    #[test]
+    fn mistakes_say_what_is_wrong_and_what_is_right() {
+        for (text, reason) in [
+            ("", "no place"),
+            ("dir:", "no place"),
+            ("floppy:/a", "no kind 'floppy'"),
+            ("device:,size=1GiB", "no place"),
+            ("device:/d,size=big", "not a size"),
+            ("device:/d,cartridges=1", "no option 'cartridges'"),
+            ("device:/d,8GiB", "not NAME=VALUE"),
+            ("tape:t,cartridges=0", "from 1 to"),
+            ("tape:t,size=1MiB", "at least 16 MiB"),
+            ("s3:bucket", "s3://BUCKET"),
+            ("s3:///prefix", "no bucket"),
+            ("s3://b?allow_http=yes", "true or false"),
+            ("s3://b?secret=x", "no option 'secret'"),
+        ] {
+            let error = text.parse::<StoreSpec>().expect_err(text).to_string();
+            assert!(error.contains(reason) && error.contains("tape:DIRECTORY"), "{text}: {error}");
+        }
+    }
+}

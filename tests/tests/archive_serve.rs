@@ -1,0 +1,366 @@
+//! The archive of a served pool, with the real program and a real host: the past outlives the primary and a restart, a store may fail and be mended, and a store that
+//! cannot be used is told in one line.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use varve::archive::catalog::ArchiveCatalog;
+use varve::nvmf::host::{ConnectOptions, Controller, Namespace, Queue};
+use varve::nvmf::nqn;
+use varve_tests::appliance::{Appliance, ApplianceConfig, program};
+
+const BLOCK_BYTES: usize = 4096;
+const PRIMARY_BYTES: u64 = 64 << 20;
+const VOLUME_BLOCKS: u64 = (16 << 20) / BLOCK_BYTES as u64;
+/// Blocks of one write.
+const WRITE_BLOCKS: u64 = 32;
+/// How long the appliance may take for what it does by itself.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+const SERVE: [&str; 6] = ["--pool-size", "64MiB", "--volume-size", "16MiB", "--seal-seconds", "1"];
+
+/// A host's connection to a volume.
+struct Host {
+    queue: Queue,
+    len_blocks: u64,
+    _controller: Controller,
+}
+
+impl Host {
+    fn connect(appliance: &Appliance, volume: &str) -> Self {
+        let address: SocketAddr = ([127, 0, 0, 1], appliance.port()).into();
+        // Nobody sends keep-alives here; a connection lasts seconds.
+        let options = ConnectOptions { keep_alive_timeout_ms: 0, ..ConnectOptions::default() };
+        let mut controller =
+            Controller::connect(address, &nqn::of_volume(volume), options).expect("a host connects");
+        let geometry = controller.namespaces().expect("it identifies").first().map(Namespace::geometry);
+        let mut queue = controller.take_queues().pop().expect("an I/O queue");
+        let geometry = geometry.expect("a namespace");
+        queue.set_geometry(geometry);
+        Host { queue, len_blocks: geometry.size_blocks, _controller: controller }
+    }
+
+    /// Writes the whole volume, each block with its number and that of the round.
+    fn write_round(&mut self, round: u64) {
+        for first in (0..self.len_blocks).step_by(WRITE_BLOCKS as usize) {
+            let data: Vec<u8> =
+                (first..first + WRITE_BLOCKS).flat_map(|block| content(block, round)).collect();
+            self.queue.write(first, &data).expect("written");
+        }
+    }
+
+    /// Whether every block is that of a round.
+    fn check_round(&mut self, round: u64) {
+        let mut data = vec![0; WRITE_BLOCKS as usize * BLOCK_BYTES];
+        for first in (0..self.len_blocks).step_by(WRITE_BLOCKS as usize) {
+            self.queue.read(first, &mut data).expect("read");
+            for (block, bytes) in (first..).zip(data.chunks(BLOCK_BYTES)) {
+                assert!(bytes == content(block, round), "block {block} is not that of round {round}");
+            }
+        }
+    }
+}
+
+/// What a block holds after a round: numbers at its front, then bytes that do not compress away.
+fn content(block: u64, round: u64) -> Vec<u8> {
+    let mut state = block << 32 | round | 1 << 63;
+    let words = (0..BLOCK_BYTES / 8).map(|_| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 33).to_le_bytes()
+    });
+    words.flatten().collect()
+}
+
+fn status(appliance: &Appliance) -> Value {
+    appliance.rpc("archive_get_status", Value::Null).expect("it answers")
+}
+
+/// Waits for what the appliance does by itself.
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn labels(appliance: &Appliance) -> Vec<String> {
+    let synchs = appliance.rpc("synch_list", Value::Null).expect("it answers");
+    let synchs = synchs.as_array().expect("a list").iter();
+    synchs.map(|synch| synch["label"].as_str().expect("a label").to_owned()).collect()
+}
+
+/// The catalog has kept up: the next start has nothing to read from the store.
+fn check_catalog(appliance: &Appliance, store: &str, pool: &str, synchs: usize) {
+    let path = appliance.pool_folder().join("archive-catalog.redb");
+    let pool = pool.parse().expect("a UUID");
+    let (catalog, state) = ArchiveCatalog::open(&path, pool, store).expect("the catalog");
+    assert!(!state.must_rebuild && state.replaced.is_none(), "{state:?}");
+    assert_eq!(catalog.missing_details(None, 1000).expect("readable"), []);
+    let known = catalog.synchs().expect("readable");
+    assert_eq!(known.iter().filter(|synch| !synch.text.is_empty()).count(), synchs);
+}
+
+/// Twenty times the primary is written; every synch is listed after a restart, and the first, which is only in the archive, reads back.
+fn the_past_outlives_the_primary(archive: &[&str]) {
+    let arguments: Vec<&str> = SERVE.iter().chain(archive).copied().collect();
+    let mut appliance =
+        Appliance::start(&ApplianceConfig::with_arguments(&arguments)).expect("it starts with an archive");
+    let rounds = 20 * PRIMARY_BYTES / (VOLUME_BLOCKS * BLOCK_BYTES as u64);
+    let mut expected = Vec::new();
+    let mut host = Host::connect(&appliance, "vol0");
+    for round in 1..=rounds {
+        host.write_round(round);
+        if round % 4 == 1 {
+            let label = format!("round-{round}");
+            appliance.rpc("synch_create", json!({"label": label})).expect("a synch");
+            expected.push(label);
+        }
+    }
+    let sealed = appliance.command(&["archive", "seal"]).expect("it seals");
+    assert!(sealed.contains("is in the archive"), "{sealed}");
+    let now = status(&appliance);
+    assert_eq!(now["backlog_segments"], 0, "{now}");
+    assert_eq!(now["problem"], Value::Null, "{now}");
+    assert_eq!(now["gaps"], json!([]), "{now}");
+    let info = appliance.rpc("pool_list", Value::Null).expect("it answers");
+    assert_eq!(info[0]["device_bytes"], PRIMARY_BYTES, "the primary has not grown");
+    drop(host);
+
+    appliance.stop().expect("it stops cleanly");
+    let (store, pool) = (now["store"].as_str().expect("a label"), info[0]["uuid"].as_str().expect("a UUID"));
+    check_catalog(&appliance, store, pool, expected.len());
+    appliance.restart().expect("it starts again");
+    assert_eq!(labels(&appliance), expected, "after a stop");
+    appliance.kill_9();
+    std::fs::remove_file(appliance.pool_folder().join("archive-catalog.redb")).expect("a cache");
+    appliance.restart().expect("it starts again");
+    assert_eq!(labels(&appliance), expected, "after a crash and without the catalog");
+
+    let oldest_lsn = appliance.rpc("pool_segments", Value::Null).expect("it answers")[0]["first_lsn"].clone();
+    let first = appliance.rpc("restore_resolve", json!({"point": "synch:round-1"})).expect("a point");
+    assert!(
+        first["lsn"].as_u64() < oldest_lsn.as_u64(),
+        "the primary has nothing of it: {first} {oldest_lsn}"
+    );
+    for round in [1, 41] {
+        let (point, name) = (format!("synch:round-{round}"), format!("then-{round}"));
+        appliance
+            .command(&["restore", "clone", "vol0", "--at", &point, "--name", &name, "--read-only"])
+            .expect("a clone of what is only in the archive");
+        Host::connect(&appliance, &name).check_round(round);
+    }
+    Host::connect(&appliance, "vol0").check_round(rounds);
+
+    let objects = appliance.rpc("archive_list", Value::Null).expect("a list");
+    let objects = objects.as_array().expect("a list").clone();
+    assert!(objects.len() as u64 > 20 * 60 && objects[0]["sequence"] == 0, "{} objects", objects.len());
+    let verified = appliance.command(&["archive", "verify", "--to", "40"]).expect("nothing is damaged");
+    assert!(verified.contains("41 of 41"), "{verified}");
+    let explained = appliance.rpc("archive_explain", json!({"point": "synch:round-1"})).expect("explained");
+    assert_eq!(explained["explanation"]["restorable"], true, "{explained}");
+    assert_eq!(explained["explanation"]["until"], "forever", "{explained}");
+    appliance.command(&["archive", "keep", "synch 30d"]).expect("rules");
+    appliance.stop().expect("it stops cleanly");
+    appliance.restart().expect("it starts again");
+    assert_eq!(appliance.command(&["archive", "keep"]).expect("rules").trim(), "synch 30d");
+    let saved = appliance.command(&["config", "save"]).expect("saved");
+    assert!(saved.contains("archive_set_keep") && saved.contains("synch 30d"), "{saved}");
+    assert_eq!(appliance.complaints(), "");
+}
+
+#[test]
+fn the_past_outlives_the_primary_in_the_default_directory() {
+    the_past_outlives_the_primary(&[]);
+}
+
+#[test]
+fn the_past_outlives_the_primary_on_a_second_device() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spec = format!("device:{},size=8GiB", folder.path().join("second").display());
+    the_past_outlives_the_primary(&["--archive", &spec]);
+}
+
+#[test]
+fn a_store_that_fails_stops_no_write_and_is_mended_by_itself() {
+    // Small enough that the primary has room for all that is written while the store fails.
+    let arguments = ["--pool-size", "64MiB", "--volume-size", "4MiB", "--seal-seconds", "1"];
+    let mut appliance =
+        Appliance::start(&ApplianceConfig::with_arguments(&arguments)).expect("it starts with an archive");
+    let mut host = Host::connect(&appliance, "vol0");
+    host.write_round(1);
+    appliance.command(&["archive", "seal"]).expect("it seals");
+    // What takes new objects becomes a file: also root cannot put anything there.
+    let folder = appliance.pool_folder().join("archive/tmp");
+    let aside = appliance.pool_folder().join("archive/aside");
+    std::fs::rename(&folder, &aside).expect("moved");
+    std::fs::write(&folder, b"").expect("a file");
+    host.write_round(2);
+    wait_for("the failure is told", || status(&appliance)["problem"].is_string());
+    host.write_round(3);
+    host.check_round(3);
+    let now = status(&appliance);
+    assert_eq!(now["state"], "waiting", "{now}");
+    assert!(now["backlog_bytes"].as_u64() > Some(0) && now["failures"].as_u64() > Some(0), "{now}");
+    let listed = appliance.command(&["pool", "list"]).expect("it answers");
+    assert_eq!(listed.matches("the archive does not work").count(), 1, "{listed}");
+    assert!(appliance.complaints().contains("the archive has a problem"), "{}", appliance.complaints());
+
+    std::fs::remove_file(&folder).expect("the file");
+    std::fs::rename(&aside, &folder).expect("back");
+    wait_for("the archive works again", || status(&appliance)["problem"].is_null());
+    appliance.command(&["archive", "seal"]).expect("it seals");
+    assert_eq!(status(&appliance)["backlog_segments"], 0);
+    appliance.stop().expect("it stops cleanly");
+    appliance.restart().expect("it starts again");
+    Host::connect(&appliance, "vol0").check_round(3);
+}
+
+#[test]
+fn without_an_archive_the_past_goes_and_that_is_said() {
+    let arguments = ["--pool-size", "64MiB", "--volume-size", "16MiB", "--no-archive"];
+    let mut appliance = Appliance::start(&ApplianceConfig::with_arguments(&arguments)).expect("it starts");
+    let mut host = Host::connect(&appliance, "vol0");
+    host.write_round(1);
+    appliance.rpc("synch_create", json!({"label": "first"})).expect("a synch");
+    for round in 2..20 {
+        host.write_round(round);
+    }
+    host.check_round(19);
+    let error = appliance.command(&["archive", "status"]).expect_err("there is none").to_string();
+    assert!(error.contains("--archive DIRECTORY"), "{error}");
+    assert!(!appliance.pool_folder().join("archive").exists());
+    let error = appliance
+        .command(&["restore", "clone", "vol0", "--at", "synch:first", "--name", "then"])
+        .expect_err("it is gone")
+        .to_string();
+    assert!(error.contains("no longer kept"), "{error}");
+    appliance.stop().expect("it stops cleanly");
+}
+
+/// The files below a directory whose names end so.
+fn files_below(directory: &Path, end: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files_below(&path, end));
+        } else if path.to_string_lossy().ends_with(end) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn damage_in_the_archive_is_found_and_named() {
+    let appliance = Appliance::start(&ApplianceConfig::with_arguments(&SERVE)).expect("it starts");
+    Host::connect(&appliance, "vol0").write_round(1);
+    appliance.command(&["archive", "seal"]).expect("it seals");
+    let whole = appliance.command(&["archive", "verify"]).expect("nothing is damaged");
+    assert!(whole.contains("Damaged:") && !whole.contains("Damage:"), "{whole}");
+    let object = files_below(&appliance.pool_folder().join("archive/objects"), ".seg.zst").remove(0);
+    let mut bytes = std::fs::read(&object).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&object, &bytes).expect("written");
+    let error = appliance.command(&["archive", "verify"]).expect_err("a bit is wrong").to_string();
+    let name = object.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(error.contains(&name) && error.contains("1 objects of the archive are damaged"), "{error}");
+}
+
+fn run(arguments: &[&str]) -> Output {
+    // Every case here ends by itself; should one not, the test's own time limit shows which.
+    Command::new(program().expect("the program")).args(arguments).output().expect("it runs")
+}
+
+/// The one line that a failed start says.
+fn refusal(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with("varve: "), "{text}");
+    text
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a path of text")
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_one_line_and_makes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let directory = folder.path().join("data");
+    let occupied = folder.path().join("occupied");
+    std::fs::write(&occupied, vec![0x5a; 4 << 20]).expect("written");
+    let below_a_file = occupied.join("archive");
+    let device = format!("device:{}", path(&occupied));
+    let missing = format!("device:{}/nothing", path(folder.path()));
+    for (spec, words) in [
+        ("floppy:/a", "no kind 'floppy'"),
+        ("tape:t,cartridges=many", "cartridges=many"),
+        (path(&below_a_file), "occupied/archive"),
+        (device.as_str(), "no varve archive"),
+        (missing.as_str(), "size=SIZE"),
+        // Nobody listens there.
+        ("s3://bucket/prefix?endpoint=http://127.0.0.1:9&allow_http=true", "s3 bucket/prefix"),
+    ] {
+        let text = refusal(&run(&[
+            "serve",
+            "--dir",
+            path(&directory),
+            "--listen",
+            "127.0.0.1:0",
+            "--archive",
+            spec,
+        ]));
+        assert!(text.contains(words), "{spec}: {text}");
+        assert!(!directory.join("pool.varve").exists(), "{spec}: no pool was made");
+    }
+    assert!(std::fs::read(&occupied).expect("readable") == vec![0x5a; 4 << 20], "nothing was changed");
+}
+
+#[test]
+fn a_store_that_fails_its_probe_leaves_the_pool_alone() {
+    let mut appliance = Appliance::start(&ApplianceConfig::with_arguments(&SERVE)).expect("it starts");
+    appliance.stop().expect("it stops cleanly");
+    let folder = appliance.pool_folder();
+    let before = std::fs::read(folder.join("pool.varve")).expect("readable");
+    // Objects can be listed, but none can be put.
+    let probe = folder.join("archive/objects/probe");
+    std::fs::remove_dir(&probe).expect("where the probe's object was");
+    std::fs::write(&probe, b"in the way").expect("written");
+    let text = refusal(&run(&["serve", "--dir", path(&folder), "--listen", "127.0.0.1:0"]));
+    assert!(text.contains("failed the probe") && text.contains("--no-archive"), "{text}");
+    assert!(std::fs::read(folder.join("pool.varve")).expect("readable") == before, "nothing was changed");
+    std::fs::remove_file(&probe).expect("removed");
+    appliance.restart().expect("it starts again");
+}
+
+#[test]
+fn recovering_needs_a_pool_and_an_empty_directory() {
+    let mut appliance = Appliance::start(&ApplianceConfig::with_arguments(&SERVE)).expect("it starts");
+    appliance.command(&["archive", "seal"]).expect("it seals");
+    appliance.stop().expect("it stops cleanly");
+    let (folder, other) = (appliance.pool_folder(), tempfile::tempdir().expect("a folder"));
+    let archive = folder.join("archive");
+    let recover = |from: &Path, dir: &Path, more: &[&str]| {
+        let arguments = ["pool", "recover", "--from", path(from), "--dir", path(dir)];
+        refusal(&run(&arguments.iter().chain(more).copied().collect::<Vec<_>>()))
+    };
+    let text = recover(&archive, &folder, &[]);
+    assert!(text.contains("pool.varve exists"), "{text}");
+    let text = recover(&other.path().join("nothing"), other.path(), &[]);
+    assert!(text.contains("nothing does not exist"), "{text}");
+    assert!(!other.path().join("nothing").exists());
+    let empty = other.path().join("empty");
+    std::fs::create_dir(&empty).expect("made");
+    let text = recover(&empty, other.path(), &[]);
+    assert!(text.contains("holds no pool"), "{text}");
+    let text = recover(&archive, other.path(), &["--pool", "00000000-0000-4000-8000-000000000001"]);
+    assert!(text.contains("holds nothing of pool"), "{text}");
+    assert!(!other.path().join("pool.varve").exists());
+}
