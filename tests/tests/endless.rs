@@ -141,3 +141,25 @@ fn endless_campaigns_keep_every_promise() {
     println!("{total:?}");
     assert!(total.crashes > 200 && total.points > 300, "{total:?}");
 }
+
+/// The primary device is lost, again and again; the archive alone brings back every volume, synch, snapshot and point, also of segments older than the loss before.
+#[test]
+fn a_lost_primary_comes_back_from_the_archive() {
+    let (mut recoveries, mut points) = (0, 0);
+    for seed in 200..206 {
+        let mut run = archived(seed, 10);
+        for round in 0..5 {
+            for _ in 0..400 {
+                run.step();
+                run.check_working_set();
+            }
+            let lost = run.lose_primary(round % 2 == 0);
+            println!("seed {seed}: {lost} steps lost");
+            recoveries += 1;
+            points += run.check_points(12);
+        }
+        run.restart();
+        points += run.check_points(12);
+    }
+    println!("{recoveries} recoveries, {points} points equal the model");
+}

@@ -18,7 +18,7 @@ use super::{
     StoreSpec,
 };
 use crate::archive::object::Decompressor;
-use crate::archive::service::{ArchiveService, WorkerOptions, read_entries};
+use crate::archive::service::{WorkerOptions, read_entries};
 use crate::archive::store::Store;
 use crate::bdev::{FileDevice, FileOptions, SharedBdev};
 use crate::cli::{CommandError, RecoverOptions};
@@ -26,7 +26,7 @@ use crate::dma::{BLOCK_BYTES, DmaPool};
 use crate::log::{CreateLog, Environment, Recycling};
 use crate::reactor::{Reactor, ReactorConfig, Source};
 use crate::rpc::units::format_time;
-use crate::volume::{ArchivePolicy, KnownObjects, PoolOptions, VolumeError};
+use crate::volume::{KnownObjects, Pool, PoolOptions, RecoverFrom, VolumeError};
 
 /// Why a pool was not recovered.
 #[derive(Debug, thiserror::Error)]
@@ -197,30 +197,15 @@ fn choose(store: &dyn Store, wanted: Option<Uuid>) -> Result<Uuid, CommandError>
     }
 }
 
-/// What a pool is recovered from.
-struct RecoverFrom {
-    service: Box<dyn ArchiveService>,
-    policy: ArchivePolicy,
-    known: KnownObjects,
-    pool: Uuid,
-}
-
 /// Makes the pool and closes it again.
-#[expect(clippy::unused_async, reason = "the pool's part of it waits for the archive")]
 async fn recover_pool(
-    _device: SharedBdev,
-    _environment: Environment,
-    _request: CreateLog,
-    _options: PoolOptions,
+    device: SharedBdev,
+    environment: Environment,
+    request: CreateLog,
+    options: PoolOptions,
     from: RecoverFrom,
 ) -> Result<Value, VolumeError> {
-    let RecoverFrom { service, policy, known, pool } = from;
-    tracing::debug!(?policy, %pool, "recovering");
-    Err(VolumeError::Busy {
-        reason: format!(
-            "this build cannot recover pool {pool} from {} with {} objects yet",
-            service.store().label(),
-            known.ids().count()
-        ),
-    })
+    let (pool, report) = Pool::recover(device, environment, request, options, from).await?;
+    pool.close_recovered().await?;
+    serde_json::to_value(report).map_err(|error| VolumeError::Failed { reason: error.to_string() })
 }

@@ -33,6 +33,9 @@ pub(super) struct Catalog {
     /// Lengths of the working set other than the first, and the segments from which on they were in force, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) working_sets: Vec<(SegmentSeq, u64)>,
+    /// When the pool was created, ns since the Unix epoch; 0: not recorded.
+    #[serde(default)]
+    pub(super) created_ns: u64,
     /// Every segment before this one was archived and verified, or is a gap.
     #[serde(default)]
     pub(super) archived_below: SegmentSeq,
@@ -88,6 +91,7 @@ impl Default for Catalog {
             lost: Vec::new(),
             overprovisioning_percent: OVERPROVISIONING_PERCENT_DEFAULT,
             working_sets: Vec::new(),
+            created_ns: 0,
             archived_below: SegmentSeq(0),
             gaps: Vec::new(),
         }

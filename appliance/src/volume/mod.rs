@@ -18,6 +18,7 @@ mod manage;
 mod open;
 mod point;
 mod pool;
+mod recover;
 mod request;
 
 pub use archive::{ArchivePolicy, ArchiveStatus, BackPressure, KnownObjects};
@@ -34,6 +35,7 @@ pub use manage::{
 pub use open::PoolOptions;
 pub use point::{Point, PointParseError};
 pub use pool::Pool;
+pub use recover::{RecoverFrom, RecoveryReport};
 pub use request::{
     IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
 };

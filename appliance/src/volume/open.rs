@@ -19,7 +19,7 @@ use crate::bdev::SharedBdev;
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::{EntryKind, EventKind};
 use crate::log::reader::load_segment;
-use crate::log::{CreateLog, Environment, LogError, Lsn, Recycling, create, recover};
+use crate::log::{CreateLog, Environment, LogError, Lsn, Recycling, SegmentSeq, create, recover};
 use crate::reactor::yield_now;
 
 /// How a pool is to be opened.
@@ -58,6 +58,10 @@ impl Pool {
                 if let Some(percent) = options.overprovisioning_percent {
                     catalog.overprovisioning_percent = percent;
                 }
+                // Whoever recovers the pool from its archive must know it.
+                let working_set = pool.log.borrow().geometry().working_set;
+                catalog.created_ns = pool.log.borrow().created_ns();
+                catalog.working_sets = vec![(SegmentSeq(0), working_set)];
                 Ok(())
             })
             .await?;
@@ -108,7 +112,7 @@ impl Pool {
         Ok(pool)
     }
 
-    fn set_recycling(&self, recycling: Recycling) {
+    pub(super) fn set_recycling(&self, recycling: Recycling) {
         self.state.borrow_mut().keeps_inherited = recycling == Recycling::Discard;
         self.log.borrow_mut().set_recycling(recycling);
     }
@@ -126,7 +130,7 @@ impl Pool {
     }
 
     /// Waits until everything before `lsn` is stable, turning the pool itself: nobody else does before it is opened.
-    async fn drive_until_stable(&self, lsn: Lsn) -> Result<(), VolumeError> {
+    pub(super) async fn drive_until_stable(&self, lsn: Lsn) -> Result<(), VolumeError> {
         self.log.borrow_mut().request_stable(lsn);
         loop {
             self.poll();
@@ -311,7 +315,7 @@ impl Pool {
 }
 
 /// A run of zeroes as long as the longest read.
-fn zeroes(environment: &Environment) -> Result<DmaBuf, VolumeError> {
+pub(super) fn zeroes(environment: &Environment) -> Result<DmaBuf, VolumeError> {
     let mut zeroes = environment
         .dma
         .allocate(MAX_IO_BLOCKS as usize * BLOCK_BYTES)

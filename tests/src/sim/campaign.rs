@@ -13,6 +13,8 @@ pub struct Counts {
     pub crashes: u64,
     /// Clean restarts.
     pub restarts: u64,
+    /// Primary devices lost, and pools made again from the archive.
+    pub recoveries: u64,
     /// Points of the past compared whole.
     pub points: u64,
     /// Times resolved.
@@ -28,6 +30,7 @@ impl std::ops::AddAssign for Counts {
         self.seeds += other.seeds;
         self.crashes += other.crashes;
         self.restarts += other.restarts;
+        self.recoveries += other.recoveries;
         self.points += other.points;
         self.times += other.times;
         self.full_logs += other.full_logs;

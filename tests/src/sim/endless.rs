@@ -96,6 +96,11 @@ pub fn endless_campaign(seed: u64) -> Counts {
         if archived && rng.one_in(3) {
             counts.points += run.check_points(4);
         }
+        if archived && rng.one_in(8) {
+            let sealed = rng.one_in(2);
+            run.lose_primary(sealed);
+            counts.recoveries += 1;
+        }
         if !archived {
             run.model.compact();
         }

@@ -635,6 +635,41 @@ impl Run {
         self.mark_flushed(u64::MAX);
     }
 
+    /// Loses the primary device and makes the pool again from its archive, on a disk of another size. With `sealed`, everything is archived first, and nothing is lost.
+    /// Returns how many steps were.
+    ///
+    /// # Panics
+    /// When a promise is broken.
+    pub fn lose_primary(&mut self, sealed: bool) -> u64 {
+        self.settle();
+        if sealed {
+            wait(&self.pool, Rc::clone(&self.pool).seal_archive())
+                .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+        }
+        let archived_to = self.pool.archive_status().expect("an archive").archived_to_lsn;
+        let uuid = self.pool.info().uuid;
+        self.in_flight.clear();
+        self.early.clear();
+        self.sink = Sink::new();
+        let more_slots = 2 + self.rng.below(4);
+        self.shape.device_blocks += more_slots * self.shape.segment_blocks;
+        let disk = SimDisk::new(self.shape.device_blocks, self.shape.volatile_cache, self.rng.next_u64());
+        let point = self.world.recover(uuid, &disk, self.shape.segment_blocks);
+        self.disk = disk;
+        let before = self.model.steps.len();
+        self.model.steps.retain(|step| step.lsn <= point);
+        let lost = before - self.model.steps.len();
+        assert!(!sealed || lost == 0, "seed {}: {lost} steps were archived and are lost", self.seed);
+        for step in &self.model.steps {
+            assert!(step.lsn < archived_to.max(point + 1), "seed {}", self.seed);
+        }
+        self.forget_lost_volumes();
+        self.mark_flushed(u64::MAX);
+        self.reopen(Crash::Process);
+        self.check_all();
+        lost as u64
+    }
+
     /// Volumes whose creation was lost keep their place in the model, under a name that nobody has.
     fn forget_lost_volumes(&mut self) {
         for place in 0..self.model.volumes.len() {

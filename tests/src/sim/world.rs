@@ -16,7 +16,7 @@ use varve::dma::DmaPool;
 use varve::log::{Clock, CreateLog, Environment, Random};
 use varve::reactor::block_on;
 use varve::volume::{
-    ArchivePolicy, IoCompletion, KnownObjects, Pool, PoolOptions, Request, Sink, Submitted, VolumeError,
+    ArchivePolicy, IoCompletion, KnownObjects, Pool, PoolOptions, RecoverFrom, Request, Sink, Submitted, VolumeError,
     VolumeId,
 };
 
@@ -95,6 +95,14 @@ impl World {
         let Some(store) = &self.store else { return };
         // Waiting for the archive takes time, or it would never be tried again.
         self.clock.drift_ns.set(1_000_000);
+        let service = self.service(store, disk);
+        let known = (0..1000)
+            .find_map(|_| KnownObjects::list(&**store, pool.info().uuid).ok())
+            .expect("the store can be listed");
+        pool.attach_archive(Box::new(service), self.policy, known, Vec::new()).expect("it has none yet");
+    }
+
+    fn service(&self, store: &Arc<dyn Store>, disk: &SimDisk) -> InlineArchive {
         self.seed.set(self.seed.get().wrapping_add(1));
         let mut rng = Rng::new(self.seed.get() ^ 0xa5c4);
         let options = InlineOptions {
@@ -103,12 +111,28 @@ impl World {
             choose: Box::new(move |count| rng.below(count as u64) as usize),
             ..InlineOptions::default()
         };
-        let service = InlineArchive::new(Arc::clone(store), Box::new(DiskSource(disk.clone())), options)
-            .expect("memory for a compressor");
+        InlineArchive::new(Arc::clone(store), Box::new(DiskSource(disk.clone())), options)
+            .expect("memory for a compressor")
+    }
+
+    /// Makes a pool on a blank disk from its archive alone, and closes it. The recovery point.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn recover(&self, pool: Uuid, disk: &SimDisk, segment_blocks: u64) -> u64 {
+        let store = self.store.as_ref().expect("an archive");
         let known = (0..1000)
-            .find_map(|_| KnownObjects::list(&**store, pool.info().uuid).ok())
+            .find_map(|_| KnownObjects::list(&**store, pool).ok())
             .expect("the store can be listed");
-        pool.attach_archive(Box::new(service), self.policy, known, Vec::new()).expect("it has none yet");
+        let service = Box::new(self.service(store, disk));
+        let device = SharedBdev::new(disk.open());
+        let from = RecoverFrom { service, policy: self.policy, known, pool };
+        let request = CreateLog { segment_blocks, working_set: None };
+        let (pool, report) =
+            drive(&device.clone(), Pool::recover(device, self.environment.clone(), request, self.options, from))
+                .expect("the archive holds the pool");
+        wait(&pool, Rc::clone(&pool).close()).expect("a pool that was recovered can be closed");
+        report.recovery_point_lsn
     }
 
     /// Creates a pool on a blank device.

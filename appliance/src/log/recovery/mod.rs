@@ -16,6 +16,7 @@ mod walk;
 use std::task::Poll;
 
 use smallvec::smallvec;
+use uuid::Uuid;
 
 use walk::{Walk, find_segments};
 
@@ -133,34 +134,11 @@ pub async fn create(
     request: CreateLog,
 ) -> Result<Log, LogError> {
     let info = device.info();
-    let segment_blocks = request.segment_blocks;
-    if !segment_blocks.is_power_of_two()
-        || !(super::geometry::SEGMENT_BLOCKS_MIN..=super::geometry::SEGMENT_BLOCKS_MAX)
-            .contains(&segment_blocks)
-    {
-        return Err(LogError::SegmentSize { segment_blocks });
-    }
-    let mut geometry = Geometry::fit(info.len_blocks, segment_blocks).ok_or_else(|| LogError::TooSmall {
-        device: info.name.clone(),
-        len_blocks: info.len_blocks,
-        segment_blocks,
-        needed_blocks: super::geometry::FIRST_SLOT_BLOCK
-            + (super::geometry::RESERVE_SLOTS + 2) * segment_blocks,
-    })?;
-    if let Some(working_set) = request.working_set {
-        geometry.working_set = working_set.clamp(2, geometry.working_set);
-    }
-    for block in 0..SUPERBLOCK_COPIES {
-        let buffer = environment.dma.allocate(BLOCK_BYTES)?;
-        let buffer = device.read(block, buffer).await?;
-        if buffer.as_slice().iter().any(|&byte| byte != 0) {
-            return Err(LogError::NotBlank { device: info.name });
-        }
-    }
+    let geometry = fit_blank(&device, &environment, request).await?;
     let superblock = Superblock {
         pool: environment.random.uuid(),
         device_blocks: info.len_blocks,
-        segment_blocks,
+        segment_blocks: geometry.segment_blocks,
         slots: geometry.slots,
         working_set: geometry.working_set,
         first_slot_block: geometry.first_slot_block,
@@ -186,6 +164,110 @@ pub async fn create(
         last_time_ns: superblock.created_ns,
         environment,
     }))
+}
+
+/// The shape of a log on a blank device.
+async fn fit_blank(
+    device: &SharedBdev,
+    environment: &Environment,
+    request: CreateLog,
+) -> Result<Geometry, LogError> {
+    let info = device.info();
+    let segment_blocks = request.segment_blocks;
+    if !segment_blocks.is_power_of_two()
+        || !(super::geometry::SEGMENT_BLOCKS_MIN..=super::geometry::SEGMENT_BLOCKS_MAX)
+            .contains(&segment_blocks)
+    {
+        return Err(LogError::SegmentSize { segment_blocks });
+    }
+    let mut geometry = Geometry::fit(info.len_blocks, segment_blocks).ok_or_else(|| LogError::TooSmall {
+        device: info.name.clone(),
+        len_blocks: info.len_blocks,
+        segment_blocks,
+        needed_blocks: super::geometry::FIRST_SLOT_BLOCK
+            + (super::geometry::RESERVE_SLOTS + 2) * segment_blocks,
+    })?;
+    if let Some(working_set) = request.working_set {
+        geometry.working_set = working_set.clamp(2, geometry.working_set);
+    }
+    for block in 0..SUPERBLOCK_COPIES {
+        let buffer = environment.dma.allocate(BLOCK_BYTES)?;
+        let buffer = device.read(block, buffer).await?;
+        if buffer.as_slice().iter().any(|&byte| byte != 0) {
+            return Err(LogError::NotBlank { device: info.name });
+        }
+    }
+    Ok(geometry)
+}
+
+/// Where a log goes on that is begun again on a blank device.
+#[derive(Debug, Clone, Copy)]
+pub struct ContinueLog {
+    /// The pool.
+    pub pool: Uuid,
+    /// Its first segment there.
+    pub first: SegmentSeq,
+    /// Where the log ended before.
+    pub end_lsn: Lsn,
+    /// An epoch that no record of the pool has had.
+    pub epoch: u32,
+    /// When the pool was created, ns since the Unix epoch.
+    pub created_ns: u64,
+    /// The time of its last record.
+    pub last_time_ns: u64,
+}
+
+/// Begins a log again on a blank device, behind what is known of it from elsewhere. The device becomes a pool's only with [`finish_continuing`]: a crash before leaves it blank.
+///
+/// # Errors
+/// As [`create`].
+pub async fn begin_continuing(
+    device: SharedBdev,
+    environment: Environment,
+    request: CreateLog,
+    from: ContinueLog,
+) -> Result<Log, LogError> {
+    let geometry = fit_blank(&device, &environment, request).await?;
+    Ok(Log::start(LogStart {
+        device,
+        pool: from.pool,
+        created_ns: from.created_ns,
+        geometry,
+        epoch: from.epoch,
+        table: SegmentTable::new(from.first, (0..geometry.slots).map(Slot)),
+        current: None,
+        unsealed: Vec::new(),
+        end_lsn: from.end_lsn,
+        last_time_ns: from.last_time_ns,
+        environment,
+    }))
+}
+
+/// Writes the superblocks of a log that was begun with [`begin_continuing`]. Its first segment must be stable.
+///
+/// # Errors
+/// The device's; no memory.
+pub async fn finish_continuing(
+    device: &SharedBdev,
+    environment: &Environment,
+    geometry: Geometry,
+    from: ContinueLog,
+) -> Result<(), LogError> {
+    let superblock = Superblock {
+        pool: from.pool,
+        device_blocks: device.info().len_blocks,
+        segment_blocks: geometry.segment_blocks,
+        slots: geometry.slots,
+        working_set: geometry.working_set,
+        first_slot_block: geometry.first_slot_block,
+        created_ns: from.created_ns,
+        generation: 1,
+        epoch: from.epoch,
+    };
+    for generation in [1, 2] {
+        write_superblock(device, environment, &Superblock { generation, ..superblock }).await?;
+    }
+    Ok(device.flush().await?)
 }
 
 async fn write_superblock(

@@ -68,6 +68,22 @@ impl KnownObjects {
         Some((sequence, epoch, self.0.covered(sequence)?))
     }
 
+    /// Forgets the newest object: it cannot be read.
+    pub(in crate::volume) fn drop_newest(&mut self) -> Option<ObjectId> {
+        let (&sequence, _) = self.0.segments.last_key_value()?;
+        let newest = self.0.parts(sequence).last().copied();
+        let objects = self.0.segments.get_mut(&sequence)?;
+        match newest {
+            Some(id) if objects.whole == Some(id) => objects.whole = None,
+            Some(id) => objects.increments.retain(|known| *known != id),
+            None => objects.increments.clear(),
+        }
+        if objects.whole.is_none() && objects.increments.is_empty() {
+            self.0.segments.remove(&sequence);
+        }
+        newest
+    }
+
     /// All of them, in log order.
     pub fn ids(&self) -> impl Iterator<Item = ObjectId> + '_ {
         self.0.segments.values().flat_map(|objects| objects.increments.iter().copied().chain(objects.whole))

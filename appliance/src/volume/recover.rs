@@ -1,0 +1,219 @@
+//! A pool whose primary device is lost, made again from its archive alone (R27, R32).
+//!
+//! The log goes on in a new segment behind the last that is archived. Each volume gets a new image that inherits from the old one at the recovery point, as a clone would; so nothing is copied
+//! before the volumes can be used: what they inherit is read from the archive. History, synchs and snapshots are where they were.
+//!
+//! **Order:** the recovery point is found, from the newest object whose entries can be read; the first segment is written with the new catalog, and made stable; then the superblocks. A crash before them leaves
+//! a blank device, and nothing was changed in the archive.
+//!
+//! **Epoch:** greater than any in the archive by a margin: the lost device may have been opened more often than its archive knows.
+
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::archive::{ArchivePolicy, KnownObjects};
+use super::capacity::capacity_blocks;
+use super::catalog::CatalogImage;
+use super::error::VolumeError;
+use super::info::ImageParent;
+use super::open::{PoolOptions, zeroes};
+use super::pool::Pool;
+use crate::archive::object::ObjectId;
+use crate::archive::service::{ArchiveService, Reply, Request};
+use crate::bdev::SharedBdev;
+use crate::dma::BLOCK_BYTES;
+use crate::log::recovery::{ContinueLog, begin_continuing, finish_continuing};
+use crate::log::{CreateLog, Environment, Lsn};
+use crate::reactor::yield_now;
+
+/// By how much the epoch grows beyond what the archive knows.
+const EPOCH_MARGIN: u32 = 1 << 16;
+
+/// What a pool is recovered from.
+pub struct RecoverFrom {
+    /// The archive.
+    pub service: Box<dyn ArchiveService>,
+    /// How the pool uses it from now on.
+    pub policy: ArchivePolicy,
+    /// The objects there are.
+    pub known: KnownObjects,
+    /// The pool.
+    pub pool: Uuid,
+}
+
+/// What came back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RecoveryReport {
+    /// The pool.
+    pub pool: Uuid,
+    /// The recovery point: the state of every volume is the one at this LSN.
+    pub recovery_point_lsn: u64,
+    /// Its time.
+    pub recovery_point_time_ns: u64,
+    /// The volumes.
+    pub volumes: Vec<String>,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Segments of which something is in the archive.
+    pub archived_segments: u64,
+    /// Newest objects that could not be read and were left out.
+    pub damaged_objects: Vec<String>,
+}
+
+impl Pool {
+    /// Makes a pool on a blank device from its archive.
+    ///
+    /// # Errors
+    /// The device is not blank or too small; the archive holds nothing of the pool that can be read.
+    pub async fn recover(
+        device: SharedBdev,
+        environment: Environment,
+        request: CreateLog,
+        options: PoolOptions,
+        from: RecoverFrom,
+    ) -> Result<(Rc<Self>, RecoveryReport), VolumeError> {
+        let RecoverFrom { mut service, policy, mut known, pool: uuid } = from;
+        let mut damaged_objects = Vec::new();
+        let (newest, opened_ns) = loop {
+            let Some(id) = newest(&known) else {
+                return Err(VolumeError::Archive {
+                    reason: format!("nothing of pool {uuid} in {} can be read", service.store().label()),
+                });
+            };
+            match entries(&mut *service, id).await? {
+                Ok(opened_ns) => break (id, opened_ns),
+                Err(reason) => {
+                    tracing::warn!(reason, "the newest object cannot be read; the one before it is taken");
+                    damaged_objects.push(reason);
+                    known.drop_newest();
+                }
+            }
+        };
+        let epoch = known.ids().map(|id| id.epoch).max().unwrap_or(0);
+        let continued = ContinueLog {
+            pool: uuid,
+            first: newest.sequence.next(),
+            end_lsn: newest.to_lsn,
+            epoch: epoch.saturating_add(EPOCH_MARGIN),
+            created_ns: 0,
+            last_time_ns: opened_ns,
+        };
+        let zeroes = zeroes(&environment)?;
+        let log = begin_continuing(device.clone(), environment.clone(), request, continued).await?;
+        let pool = Pool::new(log, zeroes);
+        pool.set_recycling(options.recycling);
+        pool.attach_archive(service, policy, known, Vec::new())?;
+        // Nobody else turns the pool while it is recovered.
+        let at = drive(&pool, pool.boundary(Lsn(newest.to_lsn.0 - 1))).await?;
+        let mut catalog = drive(&pool, pool.catalog_at(at.lsn)).await?;
+        let working_set = pool.log.borrow().geometry().working_set;
+        if catalog.working_sets.is_empty() {
+            return Err(VolumeError::Archive {
+                reason:
+                    "the archive is of a pool that did not record its working set; it cannot be recovered"
+                        .to_owned(),
+            });
+        }
+        catalog.working_sets.push((continued.first, working_set));
+        catalog.archived_below = continued.first;
+        let geometry = pool.log.borrow().geometry();
+        let reserved: u64 =
+            catalog.volumes.iter().filter(|volume| !volume.thin).map(|volume| volume.size_blocks).sum();
+        let capacity = capacity_blocks(&geometry, catalog.overprovisioning_percent);
+        if reserved > capacity {
+            let mib = |blocks: u64| blocks * BLOCK_BYTES as u64 >> 20;
+            return Err(VolumeError::NoSpace {
+                reason: format!(
+                    "the volumes need {} MiB and this device holds {} MiB of live data; recover onto a larger one (--pool-size)",
+                    mib(reserved),
+                    mib(capacity)
+                ),
+            });
+        }
+        let mut images = Vec::new();
+        for volume in &mut catalog.volumes {
+            let id = catalog.next_image;
+            catalog.next_image = id.checked_add(1).ok_or_else(|| VolumeError::NoSpace {
+                reason: "all image ids of the pool were used".to_owned(),
+            })?;
+            let parent = Some(ImageParent { image: volume.image, lsn: at.lsn.0 });
+            images.push(CatalogImage { id, parent, born_lsn: newest.to_lsn.0 - 1, hydrated: false });
+            volume.image = id;
+        }
+        catalog.images.extend(images);
+        let report = RecoveryReport {
+            pool: uuid,
+            recovery_point_lsn: at.lsn.0,
+            recovery_point_time_ns: at.time_ns,
+            volumes: catalog.volumes.iter().map(|volume| volume.name.clone()).collect(),
+            snapshots: catalog.snapshots.len() as u64,
+            archived_segments: pool.archive_status().map_or(0, |status| status.segments),
+            damaged_objects,
+        };
+        let lsn = pool
+            .change(|now, _| {
+                *now = catalog.clone();
+                Ok(())
+            })
+            .await?;
+        pool.drive_until_stable(lsn.plus(1)).await?;
+        let continued = ContinueLog { created_ns: catalog.created_ns, ..continued };
+        finish_continuing(&device, &environment, geometry, continued).await?;
+        Ok((pool, report))
+    }
+}
+
+impl Pool {
+    /// Closes a pool that nobody turns: writes what is open and leaves a note that the stop was clean.
+    ///
+    /// # Errors
+    /// A failed pool.
+    pub async fn close_recovered(self: Rc<Self>) -> Result<(), VolumeError> {
+        let pool = Rc::clone(&self);
+        drive(&pool, self.close()).await
+    }
+}
+
+/// The newest object of which everything before it in its segment is there.
+fn newest(known: &KnownObjects) -> Option<ObjectId> {
+    let (sequence, _, end_lsn) = known.newest()?;
+    known.ids().filter(|id| id.sequence == sequence && id.to_lsn == end_lsn).last()
+}
+
+/// Whether an object's entries can be read: when its segment was opened, or why not.
+async fn entries(service: &mut dyn ArchiveService, id: ObjectId) -> Result<Result<u64, String>, VolumeError> {
+    let mut request = Some(Request::Entries { token: 0, id });
+    let mut replies = Vec::new();
+    loop {
+        if let Some(taken) = request.take() {
+            request = service.submit(taken).err();
+        }
+        service.poll(&mut replies);
+        if let Some(Reply::Entries { result, .. }) = replies.pop() {
+            return match result {
+                Ok(entries) => Ok(Ok(entries.header.opened_ns)),
+                Err(crate::archive::service::ArchiveError::Store { retry: true, store, reason }) => {
+                    Err(VolumeError::Archive { reason: format!("{store}: {reason}") })
+                }
+                Err(error) => Ok(Err(error.to_string())),
+            };
+        }
+        yield_now().await;
+    }
+}
+
+/// Turns the pool until a future of it ends.
+async fn drive<T>(pool: &Rc<Pool>, future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|context| {
+        pool.poll();
+        let polled = future.as_mut().poll(context);
+        if polled.is_pending() {
+            context.waker().wake_by_ref();
+        }
+        polled
+    })
+    .await
+}
