@@ -28,7 +28,11 @@ impl Run {
             .filter(|segment| matches!(segment.state, SegmentState::Current | SegmentState::Active))
             .filter_map(|segment| segment.sequence);
         let (Some(first), Some(last)) = (in_use.clone().next(), in_use.last()) else { return };
-        assert!(last - first <= info.working_set_segments, "seed {}: {first} to {last}", self.seed);
+        assert!(
+            last - first <= info.working_set_segments,
+            "seed {}: {first} to {last}: {segments:?}",
+            self.seed
+        );
     }
 }
 

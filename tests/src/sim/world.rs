@@ -16,8 +16,8 @@ use varve::dma::DmaPool;
 use varve::log::{Clock, CreateLog, Environment, Random};
 use varve::reactor::block_on;
 use varve::volume::{
-    ArchivePolicy, IoCompletion, KnownObjects, Pool, PoolOptions, RecoverFrom, Request, Sink, Submitted, VolumeError,
-    VolumeId,
+    ArchivePolicy, IoCompletion, KnownObjects, Pool, PoolOptions, RecoverFrom, Request, Sink, Submitted,
+    VolumeError, VolumeId,
 };
 
 use super::disk::SimDisk;
@@ -121,16 +121,17 @@ impl World {
     /// When that fails.
     pub fn recover(&self, pool: Uuid, disk: &SimDisk, segment_blocks: u64) -> u64 {
         let store = self.store.as_ref().expect("an archive");
-        let known = (0..1000)
-            .find_map(|_| KnownObjects::list(&**store, pool).ok())
-            .expect("the store can be listed");
+        let known =
+            (0..1000).find_map(|_| KnownObjects::list(&**store, pool).ok()).expect("the store can be listed");
         let service = Box::new(self.service(store, disk));
         let device = SharedBdev::new(disk.open());
         let from = RecoverFrom { service, policy: self.policy, known, pool };
         let request = CreateLog { segment_blocks, working_set: None };
-        let (pool, report) =
-            drive(&device.clone(), Pool::recover(device, self.environment.clone(), request, self.options, from))
-                .expect("the archive holds the pool");
+        let (pool, report) = drive(
+            &device.clone(),
+            Pool::recover(device, self.environment.clone(), request, self.options, from),
+        )
+        .expect("the archive holds the pool");
         wait(&pool, Rc::clone(&pool).close()).expect("a pool that was recovered can be closed");
         report.recovery_point_lsn
     }

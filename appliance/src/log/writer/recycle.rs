@@ -19,6 +19,11 @@ impl Log {
     /// Chooses what becomes of segments in which nothing is live. Liveness must have been told from the beginning.
     pub fn set_recycling(&mut self, recycling: Recycling) {
         self.recycling = recycling;
+        if recycling != Recycling::Never {
+            // What was inactive before a restart is so again, at once.
+            let current = self.current_sequence();
+            self.table.retire(current, self.head_lsn(), self.stable_lsn);
+        }
     }
 
     /// An index points at `lsn` now.
