@@ -78,7 +78,7 @@ pub struct Row {
     pub content: Content,
     /// The level.
     pub level: i32,
-    /// Bytes over bytes of the objects.
+    /// Material over bytes of the objects.
     pub compression: f64,
     /// MiB of blocks a second, each time.
     pub archive_mib_s: Vec<f64>,
@@ -101,14 +101,14 @@ pub struct Report {
     pub zstd: String,
     /// The machine.
     pub machine: Machine,
-    /// Bytes of blocks in one measurement.
+    /// Material of blocks in one measurement.
     pub content_bytes: u64,
     /// The rows.
     pub rows: Vec<Row>,
 }
 
 /// Segments on a disk, and the same bytes in a file.
-struct Bytes {
+struct Material {
     disk: MemoryDisk,
     jobs: Vec<ArchiveJob>,
     file: PathBuf,
@@ -131,7 +131,7 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
     let mut content_bytes = 0;
     for content in [Content::Random, Content::Mixed, Content::Text] {
         on_step(&format!("{content:?}: making"));
-        let bytes = Bytes::make(content, options.segments, directory.path())?;
+        let bytes = Material::make(content, options.segments, directory.path())?;
         content_bytes = bytes.len_bytes;
         for &level in &options.level {
             on_step(&format!("{content:?} at level {level}"));
@@ -150,7 +150,7 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
     })
 }
 
-impl Bytes {
+impl Material {
     /// Writes segments through a pool, so that they are what an archivist meets, and finds their entries as a restart does.
     fn make(content: Content, segments: u64, directory: &Path) -> Result<Self, PerfError> {
         // One more, so that the last one wanted is sealed, and what a log that never recycles keeps back.
@@ -187,7 +187,7 @@ impl Bytes {
         }
         let file = directory.join("segments");
         std::fs::write(&file, &bytes).map_err(PerfError::io("write the bytes to compress"))?;
-        Ok(Bytes { disk, jobs, file, len_bytes: bytes.len() as u64 })
+        Ok(Material { disk, jobs, file, len_bytes: bytes.len() as u64 })
     }
 }
 
@@ -272,7 +272,7 @@ impl Content {
 }
 
 fn measure(
-    bytes: &Bytes,
+    bytes: &Material,
     content: Content,
     level: i32,
     repeat: u8,

@@ -22,7 +22,7 @@ use crate::bed::{Bed, Shape};
 use crate::error::PerfError;
 use crate::latency::{Latency, Recorder};
 use crate::machine::{Machine, pinned, two_cores};
-use crate::overwrite::{Blocks, Overwrite};
+use crate::overwrite::{BlockNumbers, Overwrite};
 use crate::plot::sparkline;
 
 /// The bar: p99.9 while cleaning over p99.9 without.
@@ -113,7 +113,7 @@ pub struct Report {
     pub op_percent: u64,
     /// Segments of the working set.
     pub segments: u64,
-    /// Blocks of a segment.
+    /// BlockNumbers of a segment.
     pub segment_blocks: u64,
     /// Writes of one measurement.
     pub writes: u64,
@@ -251,7 +251,7 @@ fn measure(
 }
 
 /// Overwrites until the log is `len_blocks` longer.
-fn settle(bed: &Bed, blocks: &mut Blocks, depth: usize, len_blocks: u64) -> Result<(), PerfError> {
+fn settle(bed: &Bed, blocks: &mut BlockNumbers, depth: usize, len_blocks: u64) -> Result<(), PerfError> {
     let end_lsn = bed.pool.stats().head_lsn + len_blocks;
     while bed.pool.stats().head_lsn < end_lsn {
         let mut left = SPAN_WRITES;
@@ -264,7 +264,7 @@ fn settle(bed: &Bed, blocks: &mut Blocks, depth: usize, len_blocks: u64) -> Resu
 }
 
 /// Latencies of so many writes.
-fn timed(bed: &Bed, blocks: &mut Blocks, writes: u64, depth: usize) -> Result<Latency, PerfError> {
+fn timed(bed: &Bed, blocks: &mut BlockNumbers, writes: u64, depth: usize) -> Result<Latency, PerfError> {
     let mut recorder = Recorder::new();
     let mut started = vec![Instant::now(); depth];
     let mut free: Vec<usize> = (0..depth).collect();
@@ -297,7 +297,12 @@ fn timed(bed: &Bed, blocks: &mut Blocks, writes: u64, depth: usize) -> Result<La
 }
 
 /// The most copies between two appends of hosts, and copies for each thousand writes.
-fn pace(bed: &Bed, blocks: &mut Blocks, writes: u64, depth: usize) -> Result<(u64, Vec<u64>), PerfError> {
+fn pace(
+    bed: &Bed,
+    blocks: &mut BlockNumbers,
+    writes: u64,
+    depth: usize,
+) -> Result<(u64, Vec<u64>), PerfError> {
     let copied = || bed.pool.stats().copied_blocks;
     let (mut longest, mut copies) = (0, Vec::new());
     let mut last = copied();

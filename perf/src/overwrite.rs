@@ -23,7 +23,7 @@ pub enum Overwrite {
 }
 
 /// An endless sequence of block numbers.
-pub struct Blocks {
+pub struct BlockNumbers {
     order: Overwrite,
     len_blocks: u64,
     next: u64,
@@ -42,12 +42,12 @@ impl Overwrite {
     }
 
     /// Numbers below `len_blocks`; the same seed gives the same.
-    pub fn blocks(self, len_blocks: u64, seed: u64) -> Blocks {
-        Blocks { order: self, len_blocks: len_blocks.max(1), next: 0, rng: Rng::new(seed) }
+    pub fn blocks(self, len_blocks: u64, seed: u64) -> BlockNumbers {
+        BlockNumbers { order: self, len_blocks: len_blocks.max(1), next: 0, rng: Rng::new(seed) }
     }
 }
 
-impl Blocks {
+impl BlockNumbers {
     /// The next block to write.
     pub fn next_block(&mut self) -> u64 {
         let len_blocks = self.len_blocks;

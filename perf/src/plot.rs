@@ -27,10 +27,16 @@ pub struct Plot<'a> {
     /// The upper end, more than 1.
     pub y_max: f64,
     /// Curves: a mark, a name, y over x.
-    pub curves: Vec<(char, &'a str, fn(f64) -> f64)>,
+    pub curves: Vec<Curve<'a>>,
     /// Points: a mark, a name, `(x, y)`.
-    pub points: Vec<(char, &'a str, Vec<(f64, f64)>)>,
+    pub points: Vec<Points<'a>>,
 }
+
+/// A curve: a mark, a name, y over x.
+pub type Curve<'a> = (char, &'a str, fn(f64) -> f64);
+
+/// Points: a mark, a name, `(x, y)`.
+pub type Points<'a> = (char, &'a str, Vec<(f64, f64)>);
 
 impl Plot<'_> {
     /// How far along the axes a point lies, from 0 to 1; `None` outside of the plot.

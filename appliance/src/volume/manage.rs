@@ -343,7 +343,7 @@ impl Pool {
         let Some(capacity) = state.capacity_of(&log) else { return Ok(()) };
         let taken = state.reserved_blocks() + state.capacity.thin_blocks;
         if more_blocks > 0 && taken + more_blocks > capacity {
-            let mib = |blocks: u64| blocks * BLOCK_BYTES as u64 >> 20;
+            let mib = |blocks: u64| (blocks * BLOCK_BYTES as u64) >> 20;
             return Err(VolumeError::NoSpace {
                 reason: format!(
                     "the pool can hold {} MiB, of which {} MiB are taken; this needs {} MiB more. Create the volume thin, or use a larger device",

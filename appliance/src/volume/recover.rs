@@ -123,7 +123,7 @@ impl Pool {
             catalog.volumes.iter().filter(|volume| !volume.thin).map(|volume| volume.size_blocks).sum();
         let capacity = capacity_blocks(&geometry, catalog.overprovisioning_percent);
         if reserved > capacity {
-            let mib = |blocks: u64| blocks * BLOCK_BYTES as u64 >> 20;
+            let mib = |blocks: u64| (blocks * BLOCK_BYTES as u64) >> 20;
             return Err(VolumeError::NoSpace {
                 reason: format!(
                     "the volumes need {} MiB and this device holds {} MiB of live data; recover onto a larger one (--pool-size)",

@@ -23,11 +23,12 @@ impl Run {
         let segments = self.pool.segments();
         let slots = segments.iter().filter(|segment| segment.slot != u64::MAX).count() as u64;
         assert_eq!(slots, info.slots, "seed {}", self.seed);
-        let in_use = segments
+        let mut in_use = segments
             .iter()
             .filter(|segment| matches!(segment.state, SegmentState::Current | SegmentState::Active))
             .filter_map(|segment| segment.sequence);
-        let (Some(first), Some(last)) = (in_use.clone().next(), in_use.last()) else { return };
+        let Some(first) = in_use.next() else { return };
+        let last = in_use.next_back().unwrap_or(first);
         assert!(
             last - first <= info.working_set_segments,
             "seed {}: {first} to {last}: {segments:?}",

@@ -270,13 +270,11 @@ impl Pool {
         }
         std::future::poll_fn(move |context| {
             let mut slot = slot.borrow_mut();
-            match slot.reply.take() {
-                Some(reply) => Poll::Ready(Ok(reply)),
-                None => {
-                    slot.waker = Some(context.waker().clone());
-                    Poll::Pending
-                }
+            if let Some(reply) = slot.reply.take() {
+                return Poll::Ready(Ok(reply));
             }
+            slot.waker = Some(context.waker().clone());
+            Poll::Pending
         })
         .await
     }

@@ -295,27 +295,19 @@ impl Archive {
             start: geometry.first_lsn(sequence),
             end: geometry.first_lsn(sequence.next()),
         };
-        self.record_gap(gap, state, log);
+        record_gap(gap, state, log);
         1
-    }
-
-    fn record_gap(&mut self, gap: crate::log::reader::LsnRange, state: &mut State, log: &mut Log) {
-        state.catalog.gaps.push(gap);
-        let problem = format!(
-            "history has a gap at LSN {} to {}: it was not archived before its room was needed",
-            gap.start, gap.end
-        );
-        tracing::warn!(problem, "the archive cannot keep up");
-        state.problems.push(problem);
-        // Stands at the start of the next segment.
-        if let Err(error) = log.set_catalog(Rc::from(state.catalog.encode())) {
-            tracing::error!(%error, "the gap cannot be recorded in the catalog");
-        }
     }
 
     /// Tells the operator of a problem, once.
     fn tell(&mut self, problem: String, state: &mut State) {
-        if self.problem.as_ref() != Some(&problem) {
+        // One that differs only in the object, or in how it failed, is no news; the newest words are shown.
+        let is_news = self.problem.is_none();
+        if !is_news && self.problem.as_ref() != Some(&problem) {
+            self.tell_no_more(state);
+            state.problems.push(problem.clone());
+            self.problem = Some(problem);
+        } else if is_news {
             tracing::warn!(problem, "the archive has a problem");
             self.tell_no_more(state);
             state.problems.push(problem.clone());
@@ -327,6 +319,21 @@ impl Archive {
         if let Some(problem) = self.problem.take() {
             state.problems.retain(|known| *known != problem);
         }
+    }
+}
+
+/// Records a stretch that left the primary device without being archived.
+fn record_gap(gap: crate::log::reader::LsnRange, state: &mut State, log: &mut Log) {
+    state.catalog.gaps.push(gap);
+    let problem = format!(
+        "history has a gap at LSN {} to {}: it was not archived before its room was needed",
+        gap.start, gap.end
+    );
+    tracing::warn!(problem, "the archive cannot keep up");
+    state.problems.push(problem);
+    // Stands at the start of the next segment.
+    if let Err(error) = log.set_catalog(Rc::from(state.catalog.encode())) {
+        tracing::error!(%error, "the gap cannot be recorded in the catalog");
     }
 }
 

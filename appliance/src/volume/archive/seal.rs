@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::{Archive, Flight, JOBS_MAX, RETRY_FIRST_NS, RETRY_LAST_NS};
+use super::{Archive, Flight, JOBS_MAX, RETRY_FIRST_NS, RETRY_LAST_NS, record_gap};
 use crate::archive::object::ObjectId;
 use crate::archive::service::{ArchiveError, ArchiveJob, Archived, Request};
 use crate::log::format::TrailerUnit;
@@ -285,7 +285,7 @@ impl Archive {
             log.note_archived(id.sequence);
             let mut increments = self.objects.take_increments(id.sequence);
             increments.extend(self.unverified.remove(&id.sequence).unwrap_or_default());
-            self.note_verified(state, log);
+            note_verified(state, log);
             if !increments.is_empty() {
                 let token = self.token();
                 self.flights.insert(token, Flight::Delete);
@@ -293,24 +293,6 @@ impl Archive {
             }
         }
         self.reach_target(log);
-    }
-
-    /// Has the catalog know how far the archive is verified; it stands at the start of the next segment.
-    fn note_verified(&mut self, state: &mut State, log: &mut Log) {
-        let mut below = state.catalog.archived_below.max(log.table().oldest());
-        while log
-            .table()
-            .get(below)
-            .is_some_and(|segment| segment.archived || segment.phase == Phase::Released)
-        {
-            below = below.next();
-        }
-        if below > state.catalog.archived_below {
-            state.catalog.archived_below = below;
-            if let Err(error) = log.set_catalog(Rc::from(state.catalog.encode())) {
-                tracing::warn!(%error, "the catalog cannot tell how far the archive is");
-            }
-        }
     }
 
     pub(super) fn job_failed(
@@ -334,7 +316,7 @@ impl Archive {
                 // It will not get better; the rest of the log must not wait for it.
                 let geometry = log.geometry();
                 let start = geometry.first_lsn(id.sequence);
-                self.record_gap(LsnRange { start, end: geometry.first_lsn(id.sequence.next()) }, state, log);
+                record_gap(LsnRange { start, end: geometry.first_lsn(id.sequence.next()) }, state, log);
                 log.note_archived(id.sequence);
                 return;
             }
@@ -379,6 +361,20 @@ impl Pool {
             Poll::Pending
         })
         .await
+    }
+}
+
+/// Has the catalog know how far the archive is verified; it stands at the start of the next segment.
+fn note_verified(state: &mut State, log: &mut Log) {
+    let mut below = state.catalog.archived_below.max(log.table().oldest());
+    while log.table().get(below).is_some_and(|segment| segment.archived || segment.phase == Phase::Released) {
+        below = below.next();
+    }
+    if below > state.catalog.archived_below {
+        state.catalog.archived_below = below;
+        if let Err(error) = log.set_catalog(Rc::from(state.catalog.encode())) {
+            tracing::warn!(%error, "the catalog cannot tell how far the archive is");
+        }
     }
 }
 

@@ -658,7 +658,11 @@ impl State {
         let past = log.head_lsn();
         match result {
             Ok(()) => {
-                self.add_ack(log, PendingAck { past, tag: rest.tag, sink: rest.sink }, rest.force_unit_access)
+                self.add_ack(
+                    log,
+                    PendingAck { past, tag: rest.tag, sink: rest.sink },
+                    rest.force_unit_access,
+                );
             }
             Err(error) => {
                 rest.sink.push(IoCompletion { tag: rest.tag, result: Err(error), data: SmallVec::new() });
