@@ -113,7 +113,7 @@ pub struct Report {
     pub op_percent: u64,
     /// Segments of the working set.
     pub segments: u64,
-    /// BlockNumbers of a segment.
+    /// Blocks of a segment.
     pub segment_blocks: u64,
     /// Writes of one measurement.
     pub writes: u64,
