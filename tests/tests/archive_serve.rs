@@ -364,3 +364,64 @@ fn recovering_needs_a_pool_and_an_empty_directory() {
     assert!(text.contains("holds nothing of pool"), "{text}");
     assert!(!other.path().join("pool.varve").exists());
 }
+
+/// The primary is lost: the pool is made again from its archive alone, with every synch, in another folder, and serves; then it is lost and made again once more.
+fn a_lost_primary_is_recovered(archive: &str) {
+    let store = tempfile::tempdir().expect("a folder");
+    let spec = archive.replace("STORE", path(store.path()));
+    let arguments: Vec<&str> = SERVE.iter().copied().chain(["--archive", &spec]).collect();
+    let mut appliance = Appliance::start(&ApplianceConfig::with_arguments(&arguments)).expect("it starts");
+    let mut expected = Vec::new();
+    let mut host = Host::connect(&appliance, "vol0");
+    for round in 1..=6 {
+        host.write_round(round);
+        let label = format!("round-{round}");
+        appliance.rpc("synch_create", json!({"label": label})).expect("a synch");
+        expected.push(label);
+    }
+    appliance.command(&["archive", "seal"]).expect("it seals");
+    drop(host);
+    appliance.kill_9();
+    std::fs::remove_file(appliance.pool_folder().join("pool.varve")).expect("the primary is lost");
+
+    for loss in 1..=2_u64 {
+        let folder = appliance.pool_folder();
+        let recovered =
+            run(&["pool", "recover", "--from", &spec, "--dir", path(&folder), "--pool-size", "96MiB"]);
+        let said = String::from_utf8_lossy(&recovered.stdout).into_owned();
+        assert!(recovered.status.success(), "{said}{}", String::from_utf8_lossy(&recovered.stderr));
+        assert!(said.contains("recovery point"), "{said}");
+        appliance.restart().expect("it serves what was recovered");
+        assert_eq!(labels(&appliance), expected, "after loss {loss}");
+        let latest = 5 + loss;
+        Host::connect(&appliance, "vol0").check_round(latest);
+        let (point, name) = (format!("synch:round-{loss}"), format!("then-{loss}"));
+        appliance
+            .command(&["restore", "clone", "vol0", "--at", &point, "--name", &name])
+            .expect("a clone of what was before the loss");
+        Host::connect(&appliance, &name).check_round(loss);
+        appliance.command(&["volume", "delete", &name]).expect("it goes");
+        Host::connect(&appliance, "vol0").write_round(latest + 1);
+        let label = format!("again-{loss}");
+        appliance.rpc("synch_create", json!({"label": label})).expect("a synch");
+        expected.push(label);
+        appliance.command(&["archive", "seal"]).expect("it seals");
+        appliance.kill_9();
+        std::fs::remove_file(appliance.pool_folder().join("pool.varve")).expect("the primary is lost");
+    }
+}
+
+#[test]
+fn a_lost_primary_is_recovered_from_a_directory() {
+    a_lost_primary_is_recovered("dir:STORE/archive");
+}
+
+#[test]
+fn a_lost_primary_is_recovered_from_a_second_device() {
+    a_lost_primary_is_recovered("device:STORE/second,size=4GiB");
+}
+
+#[test]
+fn a_lost_primary_is_recovered_from_tape() {
+    a_lost_primary_is_recovered("tape:STORE/library,cartridges=4,size=2GiB");
+}

@@ -40,7 +40,11 @@ use objects::Objects;
 /// Jobs under way at once.
 const JOBS_MAX: usize = 2;
 /// How often a store is asked for the same before whoever wants it is told that it failed.
-const ASKS_MAX: u32 = 6;
+const ASKS_MAX: u32 = 14;
+/// How long it is left alone first; that doubles.
+const ASK_AGAIN_NS: u64 = 5_000_000;
+/// The longest that it is left alone.
+const ASK_AGAIN_LAST_NS: u64 = 2_000_000_000;
 /// The first wait after a failure; it doubles.
 const RETRY_FIRST_NS: u64 = 500_000_000;
 /// The longest.
@@ -130,6 +134,8 @@ pub(super) struct Archive {
     waiters: HashMap<u64, Waiter>,
     /// What was asked for, to ask again, and how often it was.
     asked: HashMap<u64, (Ask, u32)>,
+    /// What is to be asked again, and when.
+    later: Vec<(u64, u64)>,
     next_token: u64,
     /// Requests that found no room.
     outbox: VecDeque<Request>,
@@ -165,6 +171,7 @@ impl Archive {
             flights: HashMap::new(),
             waiters: HashMap::new(),
             asked: HashMap::new(),
+            later: Vec::new(),
             next_token: 1,
             outbox: VecDeque::new(),
             entries: EntriesCache::new(policy.entries_cache_bytes),
@@ -211,15 +218,27 @@ impl Archive {
         self.send(ask.request(token));
     }
 
-    /// A store that may do better is asked again a few times. `false`: it was asked often enough.
-    fn ask_again(&mut self, token: u64) -> bool {
-        let Some((ask, tries)) = self.asked.get_mut(&token).filter(|(_, tries)| *tries < ASKS_MAX) else {
+    /// A store that may do better, such as a tape that is being written, is asked again a little later, a few times. `false`: it was asked often enough.
+    fn ask_later(&mut self, token: u64, now_ns: u64) -> bool {
+        let Some((_, tries)) = self.asked.get_mut(&token).filter(|(_, tries)| *tries < ASKS_MAX) else {
             return false;
         };
+        self.later.push((now_ns + (ASK_AGAIN_NS << *tries).min(ASK_AGAIN_LAST_NS), token));
         *tries += 1;
-        let request = ask.request(token);
-        self.send(request);
         true
+    }
+
+    /// Asks again what is due.
+    fn ask_due(&mut self, now_ns: u64) -> usize {
+        let (due, later): (Vec<_>, Vec<_>) = self.later.drain(..).partition(|(due_ns, _)| *due_ns <= now_ns);
+        self.later = later;
+        for &(_, token) in &due {
+            if let Some((ask, _)) = self.asked.get(&token) {
+                let request = ask.request(token);
+                self.send(request);
+            }
+        }
+        due.len()
     }
 
     /// One turn. Returns how much was done.
@@ -238,6 +257,9 @@ impl Archive {
             work += 1;
         }
         let now_ns = log.environment().clock.wall_ns();
+        if !self.later.is_empty() {
+            work += self.ask_due(now_ns);
+        }
         work += self.submit_jobs(log, now_ns);
         work + self.relieve(state, log, now_ns)
     }
@@ -260,7 +282,7 @@ impl Archive {
             }
             Reply::Entries { token, result: Err(ArchiveError::Store { retry: true, .. }) }
             | Reply::Blocks { token, result: Err(ArchiveError::Store { retry: true, .. }) }
-                if self.ask_again(token) => {}
+                if self.ask_later(token, log.environment().clock.wall_ns()) => {}
             Reply::Entries { token, ref result } => {
                 self.asked.remove(&token);
                 if let Ok(entries) = result {
