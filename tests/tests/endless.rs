@@ -1,14 +1,19 @@
 //! The endless log: segments leave the working set, live blocks are copied forward, slots are used again.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
+use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
+use varve::archive::store::{Reason, StoreErrorKind};
+use varve::dma::BLOCK_BYTES;
 use varve::log::Recycling;
-use varve::volume::PoolOptions;
+use varve::volume::{Point, Pool, PoolOptions, Request};
 use varve_tests::sim::campaign::Counts;
-use varve_tests::sim::disk::Crash;
+use varve_tests::sim::disk::{Crash, SimDisk};
 use varve_tests::sim::endless::endless_campaign;
 use varve_tests::sim::store::MemoryStore;
 use varve_tests::sim::workload::{Run, Shape};
+use varve_tests::sim::world;
 
 const DISCARD: PoolOptions = PoolOptions { recycling: Recycling::Discard, overprovisioning_percent: None };
 
@@ -162,4 +167,104 @@ fn a_lost_primary_comes_back_from_the_archive() {
         points += run.check_points(12);
     }
     println!("{recoveries} recoveries, {points} points equal the model");
+}
+
+/// What a clone trimmed stays trimmed when the trim's segment has left the working set, also after a restart. It used to come back: the trim went with its segment, and the block was inherited again.
+#[test]
+fn a_trim_of_a_clone_outlives_its_segment() {
+    let mut run = archived(31, 8);
+    let stand_in = blank(&run);
+    let (mut pool, disk) = (std::mem::replace(&mut run.pool, stand_in), run.disk.clone());
+    let write = |pool: &Pool, name: &str, block: u64, byte: u8| {
+        let volume = pool.find_volume(name).expect("it exists");
+        let data = [byte; BLOCK_BYTES];
+        let done =
+            world::run(pool, volume.id, &Request::Write { block, data: &[&data], force_unit_access: false });
+        assert_eq!(done.result, Ok(()));
+    };
+    for block in 0..8 {
+        write(&pool, "v0", block, 1);
+    }
+    let point = Point::Lsn(pool.stats().newest_point_lsn);
+    world::wait(&pool, Rc::clone(&pool).clone_volume("v0".to_owned(), point, "clone".to_owned(), false))
+        .expect("a clone");
+    let clone = pool.find_volume("clone").expect("it was made");
+    assert_eq!(world::run(&pool, clone.id, &Request::Trim { ranges: &[(0, 4)] }).result, Ok(()));
+    let trimmed_at = pool.stats().head_lsn;
+    for round in 0..6 {
+        let wanted = trimmed_at + (round + 1) * 1024;
+        let mut block = 0;
+        while pool.stats().head_lsn < wanted {
+            write(&pool, "v0", block % 40, 2);
+            block += 1;
+        }
+        world::wait(&pool, Rc::clone(&pool).close()).expect("it closes");
+        drop(std::mem::replace(&mut pool, blank(&run)));
+        disk.crash(Crash::Process);
+        pool = run.world.open_loading(disk.open()).expect("it opens");
+        run.world.attach(&pool, &disk);
+        world::wait(&pool, Rc::clone(&pool).load_inherited());
+        let clone = pool.find_volume("clone").expect("it is there");
+        let read = world::run(&pool, clone.id, &Request::Read { block: 0, len_blocks: 8 });
+        assert_eq!(read.result, Ok(()), "round {round}");
+        let bytes: Vec<u8> = read.data.iter().flat_map(|piece| piece.iter().copied()).collect();
+        assert!(
+            bytes[..4 * BLOCK_BYTES].iter().all(|&byte| byte == 0),
+            "round {round}: what was trimmed is back"
+        );
+        assert!(bytes[4 * BLOCK_BYTES..].iter().all(|&byte| byte == 1), "round {round}");
+    }
+}
+
+/// A pool to stand in the place of one that is closed.
+fn blank(run: &Run) -> Rc<Pool> {
+    run.world.create(SimDisk::new(4096, false, 0).open(), 256).expect("a blank disk becomes a pool")
+}
+
+/// A store changes a byte on its way and says nothing: that is found out before the primary's copy is given away, and the object is put again.
+#[test]
+fn a_byte_that_the_store_changed_is_found_before_the_slot_is_given_away() {
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()), 1));
+    for nth in [3, 20, 40, 80, 160] {
+        store.add(Call::Write, When::Nth(nth), Fault::WrongByte);
+    }
+    let mut run = in_store(41, 8, Arc::clone(&store));
+    while run.pool.stats().head_lsn < 8 * 8 * 256 {
+        run.step();
+    }
+    run.settle();
+    assert!(store.injected() >= 5);
+    run.check_all();
+    assert!(run.check_points(40) > 0);
+}
+
+/// A crash between the put of an object and its verification: the object is there after the restart, and damaged. It must not be taken for archived. It used to be.
+#[test]
+fn an_object_counts_only_once_it_was_verified() {
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()), 2));
+    store.add(Call::Write, When::Always, Fault::WrongByte);
+    store.add(Call::Get, When::Always, Fault::Error(StoreErrorKind::Unavailable(Reason::Busy("a fault"))));
+    let mut run = in_store(42, 8, Arc::clone(&store));
+    while run.pool.archive_status().is_none_or(|status| status.failures == 0) {
+        run.step();
+    }
+    run.crash(Crash::Process);
+    store.heal();
+    while run.pool.stats().head_lsn < 6 * 8 * 256 {
+        run.step();
+    }
+    run.settle();
+    run.check_all();
+    assert!(run.check_points(40) > 0);
+    run.restart();
+}
+
+fn in_store(seed: u64, slots: u64, store: Arc<FaultyStore>) -> Run {
+    let shape = Shape {
+        device_blocks: 256 + slots * 256,
+        segment_blocks: 256,
+        volatile_cache: true,
+        volume_blocks: 40,
+    };
+    Run::with_archive(seed, shape, store)
 }

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::archive::Cut;
 use super::capacity::OVERPROVISIONING_PERCENT_DEFAULT;
 use super::info::{ImageParent, SnapshotInfo};
 use crate::log::reader::LsnRange;
@@ -33,6 +34,9 @@ pub(super) struct Catalog {
     /// Lengths of the working set other than the first, and the segments from which on they were in force, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) working_sets: Vec<(SegmentSeq, u64)>,
+    /// Where the pool was recovered from its archive.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) cuts: Vec<Cut>,
     /// When the pool was created, ns since the Unix epoch; 0: not recorded.
     #[serde(default)]
     pub(super) created_ns: u64,
@@ -91,6 +95,7 @@ impl Default for Catalog {
             lost: Vec::new(),
             overprovisioning_percent: OVERPROVISIONING_PERCENT_DEFAULT,
             working_sets: Vec::new(),
+            cuts: Vec::new(),
             created_ns: 0,
             archived_below: SegmentSeq(0),
             gaps: Vec::new(),

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::archive::{ArchivePolicy, KnownObjects};
+use super::archive::{ArchivePolicy, Cut, KnownObjects};
 use super::capacity::capacity_blocks;
 use super::catalog::CatalogImage;
 use super::error::VolumeError;
@@ -21,13 +21,16 @@ use super::info::ImageParent;
 use super::open::{PoolOptions, zeroes};
 use super::pool::Pool;
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ArchiveService, Reply, Request};
+use crate::archive::service::{ArchiveError, ArchiveService, Reply, Request};
 use crate::bdev::SharedBdev;
 use crate::dma::BLOCK_BYTES;
+use crate::log::reader::SegmentEntries;
 use crate::log::recovery::{ContinueLog, begin_continuing, finish_continuing};
-use crate::log::{CreateLog, Environment, Lsn};
+use crate::log::{CreateLog, Environment, Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 
+/// How often a store that may do better is asked for the same.
+const TRIES_MAX: u32 = 20;
 /// By how much the epoch grows beyond what the archive knows.
 const EPOCH_MARGIN: u32 = 1 << 16;
 
@@ -76,37 +79,70 @@ impl Pool {
     ) -> Result<(Rc<Self>, RecoveryReport), VolumeError> {
         let RecoverFrom { mut service, policy, mut known, pool: uuid } = from;
         let mut damaged_objects = Vec::new();
-        let (newest, opened_ns) = loop {
-            let Some(id) = newest(&known) else {
+        known.drop_stale();
+        // Nothing is written until the end is known: a log that is begun leaves the device blank.
+        let (pool, continued, at) = loop {
+            let Some(newest) = newest(&known) else {
                 return Err(VolumeError::Archive {
                     reason: format!("nothing of pool {uuid} in {} can be read", service.store().label()),
                 });
             };
-            match entries(&mut *service, id).await? {
-                Ok(opened_ns) => break (id, opened_ns),
+            let last_time_ns = match entries(&mut *service, newest).await? {
+                Ok(last_time_ns) => last_time_ns,
                 Err(reason) => {
                     tracing::warn!(reason, "the newest object cannot be read; the one before it is taken");
                     damaged_objects.push(reason);
                     known.drop_newest();
+                    continue;
                 }
+            };
+            let epoch = known.ids().map(|id| id.epoch).max().unwrap_or(0);
+            let continued = ContinueLog {
+                pool: uuid,
+                first: newest.sequence.next(),
+                end_lsn: newest.to_lsn,
+                epoch: epoch.saturating_add(EPOCH_MARGIN),
+                created_ns: 0,
+                last_time_ns,
+            };
+            let log = begin_continuing(device.clone(), environment.clone(), request, continued).await?;
+            let pool = Pool::new(log, zeroes(&environment)?);
+            pool.set_recycling(options.recycling);
+            pool.attach_archive(service, policy, known, Vec::new())?;
+            // Nobody else turns the pool while it is recovered.
+            let found = drive(&pool, async {
+                let at = pool.boundary(Lsn(newest.to_lsn.0 - 1)).await?;
+                Ok::<_, VolumeError>((at, pool.catalog_at(at.lsn).await?))
+            });
+            let found = found.await;
+            let Some((again, mut objects)) = pool.detach_archive() else {
+                unreachable!("it was attached above")
+            };
+            let (at, catalog) = match found {
+                Ok(found) => found,
+                Err(VolumeError::NoSuchPoint { reason, .. }) => {
+                    tracing::warn!(
+                        reason,
+                        "what is before the newest object is missing; the object before it is taken"
+                    );
+                    objects.drop_newest();
+                    (service, known) = (again, objects);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            pool.state.borrow_mut().catalog.working_sets.clone_from(&catalog.working_sets);
+            let working_set = pool.working_set_at(newest.sequence);
+            let before = objects.ids().count();
+            objects.apply(&catalog.cuts);
+            // A segment that was being archived when the device was lost, behind which others were: the state behind it is not known.
+            if objects.cut_at_hole(working_set, &catalog.cuts) || objects.ids().count() < before {
+                (service, known) = (again, objects);
+                continue;
             }
+            pool.attach_archive(again, policy, objects, Vec::new())?;
+            break (pool, continued, at);
         };
-        let epoch = known.ids().map(|id| id.epoch).max().unwrap_or(0);
-        let continued = ContinueLog {
-            pool: uuid,
-            first: newest.sequence.next(),
-            end_lsn: newest.to_lsn,
-            epoch: epoch.saturating_add(EPOCH_MARGIN),
-            created_ns: 0,
-            last_time_ns: opened_ns,
-        };
-        let zeroes = zeroes(&environment)?;
-        let log = begin_continuing(device.clone(), environment.clone(), request, continued).await?;
-        let pool = Pool::new(log, zeroes);
-        pool.set_recycling(options.recycling);
-        pool.attach_archive(service, policy, known, Vec::new())?;
-        // Nobody else turns the pool while it is recovered.
-        let at = drive(&pool, pool.boundary(Lsn(newest.to_lsn.0 - 1))).await?;
         let mut catalog = drive(&pool, pool.catalog_at(at.lsn)).await?;
         let working_set = pool.log.borrow().geometry().working_set;
         if catalog.working_sets.is_empty() {
@@ -118,6 +154,11 @@ impl Pool {
         }
         catalog.working_sets.push((continued.first, working_set));
         catalog.archived_below = continued.first;
+        catalog.cuts.push(Cut {
+            sequence: SegmentSeq(continued.first.0 - 1),
+            end_lsn: continued.end_lsn,
+            epoch: continued.epoch,
+        });
         let geometry = pool.log.borrow().geometry();
         let reserved: u64 =
             catalog.volumes.iter().filter(|volume| !volume.thin).map(|volume| volume.size_blocks).sum();
@@ -139,7 +180,7 @@ impl Pool {
                 reason: "all image ids of the pool were used".to_owned(),
             })?;
             let parent = Some(ImageParent { image: volume.image, lsn: at.lsn.0 });
-            images.push(CatalogImage { id, parent, born_lsn: newest.to_lsn.0 - 1, hydrated: false });
+            images.push(CatalogImage { id, parent, born_lsn: continued.end_lsn.0 - 1, hydrated: false });
             volume.image = id;
         }
         catalog.images.extend(images);
@@ -182,9 +223,10 @@ fn newest(known: &KnownObjects) -> Option<ObjectId> {
     known.ids().filter(|id| id.sequence == sequence && id.to_lsn == end_lsn).last()
 }
 
-/// Whether an object's entries can be read: when its segment was opened, or why not.
+/// Whether an object's entries can be read: the time of its last record, or why not.
 async fn entries(service: &mut dyn ArchiveService, id: ObjectId) -> Result<Result<u64, String>, VolumeError> {
     let mut request = Some(Request::Entries { token: 0, id });
+    let mut tries = 1;
     let mut replies = Vec::new();
     loop {
         if let Some(taken) = request.take() {
@@ -193,8 +235,17 @@ async fn entries(service: &mut dyn ArchiveService, id: ObjectId) -> Result<Resul
         service.poll(&mut replies);
         if let Some(Reply::Entries { result, .. }) = replies.pop() {
             return match result {
-                Ok(entries) => Ok(Ok(entries.header.opened_ns)),
-                Err(crate::archive::service::ArchiveError::Store { retry: true, store, reason }) => {
+                Ok(entries) => {
+                    let records = SegmentEntries::new(entries.units.clone());
+                    let last_ns = records.records().next_back().map_or(0, |(line, _)| line.time_ns());
+                    Ok(Ok(last_ns.max(entries.header.opened_ns)))
+                }
+                Err(ArchiveError::Store { retry: true, .. }) if tries < TRIES_MAX => {
+                    tries += 1;
+                    request = Some(Request::Entries { token: 0, id });
+                    continue;
+                }
+                Err(ArchiveError::Store { retry: true, store, reason }) => {
                     Err(VolumeError::Archive { reason: format!("{store}: {reason}") })
                 }
                 Err(error) => Ok(Err(error.to_string())),

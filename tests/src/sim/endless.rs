@@ -73,7 +73,8 @@ pub fn endless_campaign(seed: u64) -> Counts {
         let discard = PoolOptions { recycling: Recycling::Discard, ..PoolOptions::default() };
         Run::with_options(seed, shape, discard)
     };
-    if archived && rng.one_in(2) {
+    let faulty_store = archived && rng.one_in(2);
+    if faulty_store {
         // The pool is made over a store that works; from here on it does not always.
         let inner = run.world.store.take().expect("a run with an archive has a store");
         let faulty = Arc::new(FaultyStore::new(inner, seed));
@@ -101,7 +102,8 @@ pub fn endless_campaign(seed: u64) -> Counts {
         if archived && rng.one_in(3) {
             counts.points += run.check_points(4);
         }
-        if archived && rng.one_in(8) {
+        // A store that has just damaged what it was given, and then the loss of the primary, is more than a pool survives whole.
+        if archived && !faulty_store && rng.one_in(8) {
             let sealed = rng.one_in(2);
             run.lose_primary(sealed);
             counts.recoveries += 1;

@@ -642,10 +642,13 @@ impl Run {
     /// When a promise is broken.
     pub fn lose_primary(&mut self, sealed: bool) -> u64 {
         self.settle();
-        if sealed {
-            wait(&self.pool, Rc::clone(&self.pool).seal_archive())
-                .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
-        }
+        let sealed = sealed
+            && match wait(&self.pool, Rc::clone(&self.pool).seal_archive()) {
+                Ok(_) => true,
+                // A store that fails is no promise broken.
+                Err(VolumeError::Busy { .. }) => false,
+                Err(error) => panic!("seed {}: {error}", self.seed),
+            };
         let archived_to = self.pool.archive_status().expect("an archive").archived_to_lsn;
         let uuid = self.pool.info().uuid;
         self.in_flight.clear();

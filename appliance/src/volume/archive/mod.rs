@@ -21,6 +21,7 @@ use std::rc::Rc;
 
 use fetch::Waiter;
 pub(super) use fetch::{ArchivedBlocks, Fetched};
+pub(super) use objects::Cut;
 pub use objects::KnownObjects;
 pub use status::ArchiveStatus;
 
@@ -368,7 +369,7 @@ impl Pool {
         &self,
         service: Box<dyn ArchiveService>,
         policy: ArchivePolicy,
-        known: KnownObjects,
+        mut known: KnownObjects,
         synchs: Vec<SynchInfo>,
     ) -> Result<(), VolumeError> {
         let mut state = self.state.borrow_mut();
@@ -376,6 +377,7 @@ impl Pool {
         if state.archive.is_some() {
             return Err(VolumeError::Busy { reason: "the pool has an archive already".to_owned() });
         }
+        known.apply(&state.catalog.cuts);
         let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known.0);
         archive.adopt(&mut log, state.catalog.archived_below);
         let there: std::collections::HashSet<u64> = state.synchs.iter().map(|synch| synch.lsn).collect();
@@ -385,6 +387,12 @@ impl Pool {
         state.catalog.next_synch = state.catalog.next_synch.max(next_synch);
         state.archive = Some(Box::new(archive));
         Ok(())
+    }
+
+    /// Takes the archive away again.
+    pub(super) fn detach_archive(&self) -> Option<(Box<dyn ArchiveService>, KnownObjects)> {
+        let archive = self.state.borrow_mut().archive.take()?;
+        Some((archive.service, KnownObjects(archive.objects)))
     }
 
     /// Looks up the synchs that are only in the archive, in segments from `from` on. The entries of all these segments are read.

@@ -15,6 +15,17 @@ pub(super) struct SegmentObjects {
     pub(super) increments: Vec<ObjectId>,
 }
 
+/// Where a pool was recovered: what its archive has behind this of an earlier epoch is of the device that was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(in crate::volume) struct Cut {
+    /// The last segment of which something was there.
+    pub(in crate::volume) sequence: SegmentSeq,
+    /// Where it ended.
+    pub(in crate::volume) end_lsn: Lsn,
+    /// The epoch in which the log went on.
+    pub(in crate::volume) epoch: u32,
+}
+
 /// The objects of a pool, by segment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Objects {
@@ -66,6 +77,58 @@ impl KnownObjects {
         let (&sequence, objects) = self.0.segments.last_key_value()?;
         let epoch = objects.whole.or_else(|| objects.increments.first().copied())?.epoch;
         Some((sequence, epoch, self.0.covered(sequence)?))
+    }
+
+    /// Drops what a recovery cut off: objects of the lost device behind its recovery point.
+    pub(in crate::volume) fn apply(&mut self, cuts: &[Cut]) {
+        for cut in cuts {
+            let stale = |id: &ObjectId| {
+                id.epoch < cut.epoch
+                    && (id.sequence > cut.sequence
+                        || (id.sequence == cut.sequence && id.to_lsn > cut.end_lsn))
+            };
+            self.retain(|id| !stale(id));
+        }
+    }
+
+    /// Drops segments of an earlier epoch than one before them: what is left of a device that was lost.
+    pub(in crate::volume) fn drop_stale(&mut self) {
+        let mut newest = 0;
+        let mut stale = Vec::new();
+        for (&sequence, objects) in &self.0.segments {
+            let epoch =
+                objects.whole.or_else(|| objects.increments.first().copied()).map_or(0, |id| id.epoch);
+            if epoch < newest {
+                stale.push(sequence);
+            }
+            newest = newest.max(epoch);
+        }
+        self.retain(|id| !stale.contains(&id.sequence));
+    }
+
+    /// Cuts the archive where a segment of the `working_set` before the newest is not whole: what is behind cannot be used. Whether it was cut.
+    /// A segment in which the pool was recovered before is as whole as it will ever be.
+    pub(in crate::volume) fn cut_at_hole(&mut self, working_set: u64, cuts: &[Cut]) -> bool {
+        let Some((newest, ..)) = self.newest() else { return false };
+        let first = self.0.first().unwrap_or_default();
+        let hole =
+            (newest.0.saturating_sub(working_set).max(first.0)..newest.0).map(SegmentSeq).find(|&sequence| {
+                let ends =
+                    |cut: &Cut| cut.sequence == sequence && self.0.covered(sequence) == Some(cut.end_lsn);
+                let is_whole = self.0.get(sequence).is_some_and(|objects| objects.whole.is_some());
+                !is_whole && !cuts.iter().any(ends)
+            });
+        let Some(hole) = hole else { return false };
+        self.retain(|id| id.sequence <= hole);
+        true
+    }
+
+    fn retain(&mut self, keep: impl Fn(&ObjectId) -> bool) {
+        for objects in self.0.segments.values_mut() {
+            objects.whole = objects.whole.filter(|id| keep(id));
+            objects.increments.retain(|id| keep(id));
+        }
+        self.0.segments.retain(|_, objects| objects.whole.is_some() || !objects.increments.is_empty());
     }
 
     /// Forgets the newest object: it cannot be read.
