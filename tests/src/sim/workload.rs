@@ -669,6 +669,13 @@ impl Run {
         self.forget_lost_volumes();
         self.mark_flushed(u64::MAX);
         self.reopen(Crash::Process);
+        // The recovery point may lie between the making of a probe and its deletion, which are no steps of the model.
+        for volume in self.pool.volumes().iter().filter(|volume| volume.name.starts_with("probe")) {
+            if !self.model.volumes.iter().any(|known| known.name == volume.name) {
+                wait(&self.pool, Rc::clone(&self.pool).delete_volume(volume.name.clone()))
+                    .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+            }
+        }
         self.check_all();
         lost as u64
     }

@@ -83,6 +83,8 @@ impl Archive {
         }
         let first = geometry.first_lsn(sequence);
         match log.table().get(sequence) {
+            // Nothing but its header is in it: a crash came before its first record.
+            Some(segment) if segment.end_lsn <= first.plus(1) => segment.end_lsn,
             // Of a segment that is not archived, what counts are increments.
             Some(segment) => self
                 .objects
