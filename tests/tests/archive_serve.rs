@@ -3,14 +3,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use varve::archive::catalog::ArchiveCatalog;
 use varve::nvmf::host::{ConnectOptions, Controller, Namespace, Queue};
 use varve::nvmf::nqn;
-use varve_tests::appliance::{Appliance, ApplianceConfig, program};
+use varve_tests::appliance::{Appliance, ApplianceConfig, refusal, run};
 
 const BLOCK_BYTES: usize = 4096;
 const PRIMARY_BYTES: u64 = 64 << 20;
@@ -270,20 +269,6 @@ fn damage_in_the_archive_is_found_and_named() {
     let error = appliance.command(&["archive", "verify"]).expect_err("a bit is wrong").to_string();
     let name = object.file_name().expect("a name").to_string_lossy().into_owned();
     assert!(error.contains(&name) && error.contains("1 objects of the archive are damaged"), "{error}");
-}
-
-fn run(arguments: &[&str]) -> Output {
-    // Every case here ends by itself; should one not, the test's own time limit shows which.
-    Command::new(program().expect("the program")).args(arguments).output().expect("it runs")
-}
-
-/// The one line that a failed start says.
-fn refusal(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert_eq!(text.lines().count(), 1, "{text}");
-    assert!(text.starts_with("varve: "), "{text}");
-    text
 }
 
 fn path(path: &Path) -> &str {

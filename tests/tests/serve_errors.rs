@@ -2,22 +2,12 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use varve_tests::appliance::{Appliance, ApplianceConfig, program};
+use varve_tests::appliance::{Appliance, ApplianceConfig, refusal, run};
 
 fn serve(arguments: &[&str]) -> Output {
-    // Every case here ends by itself; should one not, the test's own time limit shows which.
-    Command::new(program().expect("the program")).arg("serve").args(arguments).output().expect("it runs")
-}
-
-/// The one line that a failed start says.
-fn refusal(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert_eq!(text.lines().count(), 1, "{text}");
-    assert!(text.starts_with("varve: "), "{text}");
-    text
+    run(&[&["serve"], arguments].concat())
 }
 
 fn path(path: &Path) -> &str {

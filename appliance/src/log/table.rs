@@ -52,8 +52,6 @@ pub struct Segment {
     pub live: u64,
     /// Trims and masks of clones in it that hide what was inherited, and must be carried on before it goes.
     pub masks: u64,
-    /// Live blocks when the current segment was opened.
-    pub live_before: u64,
     /// Once nothing is live: the position up to which the log must be stable before the segment may go.
     pub dead_at: Option<Lsn>,
     /// Whether its object is in the archive, verified.
@@ -153,9 +151,6 @@ impl SegmentTable {
     pub fn open(&mut self, epoch: u32, opened_ns: u64, first_lsn: Lsn) -> Option<(SegmentSeq, Slot)> {
         let slot = self.free.pop_front()?;
         let sequence = self.next_sequence();
-        for segment in &mut self.segments {
-            segment.live_before = segment.live;
-        }
         self.push(Segment {
             slot: Some(slot),
             epoch,

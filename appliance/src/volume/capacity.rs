@@ -122,12 +122,9 @@ impl State {
         thick.map(|volume| volume.size_blocks.max(volume.resident)).sum()
     }
 
-    /// Whether a thin volume may have `new_blocks` more; how many blocks that is in the account of thin volumes.
-    pub(super) fn thin_room(&mut self, id: VolumeId, new_blocks: u64, log: &Log) -> Result<u64, Refusal> {
-        if new_blocks == 0 || !self.volume_mut(id).is_some_and(|volume| volume.thin) {
-            return Ok(0);
-        }
-        let Some(capacity) = self.capacity_of(log) else { return Ok(new_blocks) };
+    /// Refuses thin volumes `new_blocks` more than there are.
+    pub(super) fn check_thin_room(&mut self, new_blocks: u64, log: &Log) -> Result<(), Refusal> {
+        let Some(capacity) = self.capacity_of(log).filter(|_| new_blocks > 0) else { return Ok(()) };
         let reserved = self.reserved_blocks();
         let taken = self.capacity.thin_blocks + new_blocks;
         if reserved + taken > capacity {
@@ -141,6 +138,6 @@ impl State {
                 "the pool is nearly full: thin volumes and clones have {left} blocks of 4 KiB left; delete volumes, trim, or use a larger device"
             ));
         }
-        Ok(new_blocks)
+        Ok(())
     }
 }

@@ -24,7 +24,7 @@ mod process;
 mod program;
 
 pub use error::ApplianceError;
-pub use program::program;
+pub use program::{program, refusal, run};
 
 use process::Process;
 use serde_json::Value;

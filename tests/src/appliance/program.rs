@@ -2,7 +2,7 @@
 
 use super::ApplianceError;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 
 /// Names a program to test instead of the one that cargo builds: another version, or one built with other options.
@@ -52,4 +52,25 @@ fn target_folder() -> PathBuf {
         program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists()).map(Path::to_path_buf)
     });
     target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"))
+}
+
+/// Runs the program with arguments, for cases that end by themselves.
+///
+/// # Panics
+/// When the program cannot be built or run.
+pub fn run(arguments: &[&str]) -> Output {
+    // Should one not end, the test's own time limit shows which.
+    Command::new(program().expect("the program")).args(arguments).output().expect("it runs")
+}
+
+/// The one line that a run says which was refused.
+///
+/// # Panics
+/// When it said more or less than that, or its exit code is not 1.
+pub fn refusal(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with("varve: "), "{text}");
+    text
 }

@@ -133,37 +133,18 @@ pub async fn create(
     environment: Environment,
     request: CreateLog,
 ) -> Result<Log, LogError> {
-    let info = device.info();
-    let geometry = fit_blank(&device, &environment, request).await?;
-    let superblock = Superblock {
+    let created_ns = environment.clock.wall_ns();
+    let from = ContinueLog {
         pool: environment.random.uuid(),
-        device_blocks: info.len_blocks,
-        segment_blocks: geometry.segment_blocks,
-        slots: geometry.slots,
-        working_set: geometry.working_set,
-        first_slot_block: geometry.first_slot_block,
-        created_ns: environment.clock.wall_ns(),
-        generation: 1,
-        epoch: 1,
-    };
-    // The second copy first: a crash in between leaves one valid superblock, and the pool is there or not.
-    for generation in [1, 2] {
-        write_superblock(&device, &environment, &Superblock { generation, ..superblock }).await?;
-    }
-    device.flush().await?;
-    Ok(Log::start(LogStart {
-        device,
-        pool: superblock.pool,
-        created_ns: superblock.created_ns,
-        geometry,
-        epoch: superblock.epoch,
-        table: SegmentTable::new(SegmentSeq(0), (0..geometry.slots).map(Slot)),
-        current: None,
-        unsealed: Vec::new(),
+        first: SegmentSeq(0),
         end_lsn: Lsn(0),
-        last_time_ns: superblock.created_ns,
-        environment,
-    }))
+        epoch: 1,
+        created_ns,
+        last_time_ns: created_ns,
+    };
+    let log = begin_continuing(device.clone(), environment.clone(), request, from).await?;
+    finish_continuing(&device, &environment, log.geometry(), from).await?;
+    Ok(log)
 }
 
 /// The shape of a log on a blank device.
@@ -200,7 +181,7 @@ async fn fit_blank(
     Ok(geometry)
 }
 
-/// Where a log goes on that is begun again on a blank device.
+/// Where a log begins on a blank device: at its birth, or behind what is known of it from elsewhere.
 #[derive(Debug, Clone, Copy)]
 pub struct ContinueLog {
     /// The pool.
@@ -264,6 +245,7 @@ pub async fn finish_continuing(
         generation: 1,
         epoch: from.epoch,
     };
+    // The second copy first: a crash in between leaves one valid superblock, and the pool is there or not.
     for generation in [1, 2] {
         write_superblock(device, environment, &Superblock { generation, ..superblock }).await?;
     }

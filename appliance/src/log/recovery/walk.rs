@@ -346,14 +346,17 @@ impl Walk {
             self.problems.push(format!("segment {sequence}: {problem}"));
         }
         self.notes.extend(dropped.iter().map(|dropped| format!("segment {sequence}: {dropped}")));
-        let entries = units.len().saturating_sub(count_lines(&units)) as u64;
+        let records = SegmentEntries::new(units);
+        let all = || records.records().flat_map(|(_, entries)| entries);
+        let (entries, trims) = (all().count() as u64, all().filter(|entry| !entry.has_data()).count() as u64);
+        let units = records.into_units();
         self.table.push(Segment {
             slot: Some(candidate.slot),
             epoch: candidate.epoch,
             opened_ns,
             end_lsn: from,
             entries,
-            trims: count_trims(&units),
+            trims,
             sealed,
             problems,
             ..Segment::default()
@@ -368,16 +371,6 @@ impl Walk {
         self.last_time_ns = self.last_time_ns.max(line.time_ns());
         self.epoch = self.epoch.max(line.epoch());
     }
-}
-
-fn count_trims(units: &[TrailerUnit]) -> u64 {
-    let entries = SegmentEntries::new(units.to_vec());
-    let trims = entries.records().flat_map(|(_, entries)| entries).filter(|entry| !entry.has_data());
-    trims.count() as u64
-}
-
-pub(super) fn count_lines(units: &[TrailerUnit]) -> usize {
-    SegmentEntries::new(units.to_vec()).len()
 }
 
 /// Runs futures together and returns their results in order.

@@ -112,16 +112,6 @@ enum Flight {
     Delete,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Totals {
-    objects: u64,
-    content_bytes: u64,
-    object_bytes: u64,
-    busy_us: u64,
-    failures: u64,
-    bad_blocks: u64,
-}
-
 /// A pool's archive. See the module's documentation.
 pub(super) struct Archive {
     service: Box<dyn ArchiveService>,
@@ -148,7 +138,6 @@ pub(super) struct Archive {
     retry_wait_ns: u64,
     /// What the operator was told and is still true.
     problem: Option<String>,
-    totals: Totals,
     /// Since when writes wait for a slot.
     waiting_since_ns: Option<u64>,
     /// Segments whose source failed, and how often.
@@ -181,7 +170,6 @@ impl Archive {
             retry_at_ns: 0,
             retry_wait_ns: RETRY_FIRST_NS,
             problem: None,
-            totals: Totals::default(),
             waiting_since_ns: None,
             source_failures: HashMap::new(),
             replies: Vec::new(),

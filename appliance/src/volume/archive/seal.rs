@@ -98,7 +98,7 @@ impl Archive {
 
     /// Sends what is to be archived now. Returns how much was done.
     pub(super) fn submit_jobs(&mut self, log: &mut Log, now_ns: u64) -> usize {
-        let mut work = self.load_units();
+        let mut work = 0;
         self.set_target(log, now_ns);
         if now_ns < self.retry_at_ns {
             return work;
@@ -167,10 +167,6 @@ impl Archive {
                 1
             }
         }
-    }
-
-    fn load_units(&mut self) -> usize {
-        usize::from(!self.seal.loaded.is_empty())
     }
 
     fn send_job(
@@ -265,11 +261,6 @@ impl Archive {
     }
 
     pub(super) fn job_done(&mut self, id: ObjectId, archived: Archived, state: &mut State, log: &mut Log) {
-        self.totals.objects += 1;
-        self.totals.content_bytes += archived.content_bytes;
-        self.totals.object_bytes += archived.object_bytes;
-        self.totals.busy_us += archived.elapsed_us;
-        self.totals.bad_blocks += archived.bad_blocks;
         if archived.bad_blocks > 0 {
             log.note_problem(
                 id.sequence,
@@ -304,7 +295,6 @@ impl Archive {
         state: &mut State,
         log: &mut Log,
     ) {
-        self.totals.failures += 1;
         for waiter in self.seal.waiters.drain(..) {
             waiter.wake();
         }
@@ -342,7 +332,7 @@ impl Pool {
             let now_ns = log.environment().clock.wall_ns();
             let Some(archive) = &mut state.archive else { return Err(no_archive()) };
             archive.seal.target = Some((head, now_ns));
-            (head, archive.totals.failures)
+            (head, archive.service.stats().failures)
         };
         std::future::poll_fn(|context| {
             let mut state = self.state.borrow_mut();
@@ -354,7 +344,7 @@ impl Pool {
             if archive.archived_to(&log) >= target {
                 return Poll::Ready(Ok(target));
             }
-            if archive.totals.failures >= failures + FAILURES_TOLD
+            if archive.service.stats().failures >= failures + FAILURES_TOLD
                 && let Some(problem) = &archive.problem
             {
                 return Poll::Ready(Err(VolumeError::Busy { reason: problem.clone() }));

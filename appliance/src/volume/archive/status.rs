@@ -62,7 +62,7 @@ impl Pool {
         let waiting = log.table().iter().filter(|(_, segment)| {
             segment.sealed && !segment.archived && segment.phase != Phase::Released && segment.slot.is_some()
         });
-        let totals = archive.totals;
+        let totals = archive.service.stats();
         let working = archive.flights.values().any(|flight| matches!(flight, Flight::Job { .. }));
         let name = match () {
             () if archive.refuses_writes(now_ns) => "refusing",

@@ -544,14 +544,17 @@ impl State {
         let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
         volume.check_range(block, len_blocks as u64)?;
         volume.check_write()?;
-        let (image, resident_above) = (volume.image, volume.resident_above);
+        let (image, resident_above, thin) = (volume.image, volume.resident_above, volume.thin);
         let index = volume.index()?;
-        let range = block..block + len_blocks as u64;
-        let new_blocks = range.filter(|&at| index.get(at).lsn() <= resident_above).count() as u64;
-        let thin_room = self.thin_room(ticket.volume, new_blocks, log)?;
+        if thin {
+            let range = block..block + len_blocks as u64;
+            let new_blocks = range.filter(|&at| index.get(at).lsn() <= resident_above).count() as u64;
+            self.check_thin_room(new_blocks, log)?;
+        }
         log.reserve(AppendClass::Host, len_blocks, len_blocks, false)?;
         let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
         let index = volume.index()?;
+        let mut new_blocks = 0;
         let chunks = data.iter().flat_map(|part| part.chunks_exact(BLOCK_BYTES));
         for (at, chunk) in (block..).zip(chunks) {
             let last = at + 1 == block + len_blocks as u64;
@@ -560,13 +563,17 @@ impl State {
             index.set(at, Mapping::new(lsn, crc));
             if superseded > resident_above {
                 log.note_dead(superseded);
+            } else {
+                new_blocks += 1;
             }
             log.note_live(lsn);
         }
         volume.resident += new_blocks;
         volume.stats.writes += 1;
         volume.stats.written_bytes += len_bytes as u64;
-        self.capacity.thin_blocks += thin_room;
+        if thin {
+            self.capacity.thin_blocks += new_blocks;
+        }
         self.stats.host_written_blocks += len_blocks as u64;
         self.acknowledge_later(log, log.head_lsn(), force_unit_access, ticket);
         Ok(())
