@@ -1,4 +1,4 @@
-//! `varve archive seal` and `varve archive verify`: long work that is begun with one call and watched with others, behind a progress bar when somebody watches.
+//! `varve archive seal`, `expire` and `verify`: long work that is begun with one call and watched with others, behind a progress bar when somebody watches.
 
 use std::io::Write;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::render_archive;
 use super::{Client, CommandError, print};
-use crate::rpc::{ArchiveReport, Sealed, Verification, VerificationState};
+use crate::rpc::{ArchiveReport, ExpiryReport, Sealed, Verification, VerificationState};
 
 /// How often the work is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -70,6 +70,26 @@ pub(super) fn seal(client: &mut Client, json: bool, output: &mut dyn Write) -> R
     } else {
         format!("everything before LSN {} is in the archive\n", sealed.lsn)
     };
+    print(output, &text)
+}
+
+/// Deletes what has expired, a part with each call.
+pub(super) fn expire(client: &mut Client, json: bool, output: &mut dyn Write) -> Result<(), CommandError> {
+    let (mut all, _): (ExpiryReport, _) = call(client, "archive_expire", json!({"dry_run": true}))?;
+    let bar = bar("deleting");
+    bar.set_length(all.expirable_bytes);
+    loop {
+        let (part, _): (ExpiryReport, _) = call(client, "archive_expire", json!({}))?;
+        all.deleted_objects += part.deleted_objects;
+        all.deleted_bytes += part.deleted_bytes;
+        all.expired_synchs += part.expired_synchs;
+        bar.set_position(all.deleted_bytes);
+        if part.deleted_objects == 0 || part.deleted_objects >= part.expirable_objects {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    let text = if json { format!("{:#}\n", json!(all)) } else { render_archive::expiry(&all) };
     print(output, &text)
 }
 

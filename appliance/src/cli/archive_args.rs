@@ -38,6 +38,12 @@ pub(super) enum ArchiveCommand {
         #[arg(value_parser = point_text)]
         point: String,
     },
+    /// Delete what no point that the rules keep needs; it is also done by time.
+    Expire {
+        /// Only say what would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Show the rules of retention, or set them: 'every-write 48h; synch 30d; every 1d keep 1y'; an empty text keeps everything.
     Keep {
         /// The rules.

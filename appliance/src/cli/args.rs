@@ -11,6 +11,9 @@ use super::serve_args::ServeOptions;
 use crate::rpc::units::SizeBytes;
 use crate::volume::{Point, PointParseError};
 
+/// How often what has expired is deleted from the archive, in seconds, unless configured otherwise.
+pub const EXPIRE_SECONDS_DEFAULT: u64 = 600;
+
 /// Where the appliance's data and socket are by default.
 pub(super) const DEFAULT_DIR: &str = "varve-data";
 

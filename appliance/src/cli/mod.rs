@@ -1,7 +1,7 @@
 //! The command line: `varve serve` and `varve inspect`, which do work of their own, and a thin client of the JSON-RPC plane for
 //! all else (DESIGN section 12).
 //!
-//! `archive seal` and `archive verify` begin long work and watch it. Every other command makes one call and shows its result: as tables for people, with `--json` exactly as it came. Errors
+//! `archive seal`, `expire` and `verify` begin long work and watch it. Every other command makes one call and shows its result: as tables for people, with `--json` exactly as it came. Errors
 //! are one line on standard error; the exit code is 1 then, and 2 when the command line itself is wrong.
 
 mod archive;
@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use archive_args::RecoverOptions;
-pub use args::{DEFAULT_SOCKET, InspectOptions};
+pub use args::{DEFAULT_SOCKET, EXPIRE_SECONDS_DEFAULT, InspectOptions};
 pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
 pub use serve_args::{BackPressureChoice, IoEngineChoice, ServeOptions};
 
@@ -114,6 +114,9 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
         }
         Command::Call(CallCommand::Archive(ArchiveCommand::Seal)) => {
             return archive::seal(&mut connect(rpc, timeout_s)?, json, output);
+        }
+        Command::Call(CallCommand::Archive(ArchiveCommand::Expire { dry_run: false })) => {
+            return archive::expire(&mut connect(rpc, timeout_s)?, json, output);
         }
         Command::Call(CallCommand::Archive(ArchiveCommand::Verify { from, to })) => {
             return archive::verify(&mut connect(rpc, timeout_s)?, from, to, json, output);

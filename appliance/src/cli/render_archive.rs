@@ -7,7 +7,7 @@ use super::table::{Table, pairs};
 use crate::archive::retention::{SegmentRange, Until};
 use crate::log::reader::LsnRange;
 use crate::rpc::units::format_time;
-use crate::rpc::{ArchiveReport, ArchivedObject, Explained, Verification};
+use crate::rpc::{ArchiveReport, ArchivedObject, ExpiryReport, Explained, Verification};
 use crate::volume::BackPressure;
 
 /// Seconds as people say them.
@@ -133,6 +133,21 @@ pub(super) fn explanation(Explained { point, explanation }: &Explained) -> Strin
 pub(super) fn keep(result: &Value) -> Option<String> {
     let rules = result.get("rules")?.as_str()?;
     Some(if rules.is_empty() { "everything is kept\n".to_owned() } else { format!("{rules}\n") })
+}
+
+pub(super) fn expiry(report: &ExpiryReport) -> String {
+    let objects = |count: u64, bytes: u64| format!("{count} objects, {}", size(bytes));
+    let mut text = pairs([
+        ("Expired", objects(report.expirable_objects, report.expirable_bytes)),
+        ("Segments expired", report.expirable_segments.to_string()),
+        ("Segments kept", report.kept_segments.to_string()),
+        ("Deleted", objects(report.deleted_objects, report.deleted_bytes)),
+        ("Synchs expired", report.expired_synchs.to_string()),
+    ]);
+    if report.room_is_kept {
+        text.push_str(&pairs([("Note", "this kind of store does not give the room back".to_owned())]));
+    }
+    text
 }
 
 pub(super) fn verification(verification: &Verification) -> String {

@@ -113,6 +113,9 @@ fn archive(command: ArchiveCommand) -> Request {
         ArchiveCommand::Explain { point } => {
             Request::new("archive_explain", json!({"point": point}), View::Explanation)
         }
+        ArchiveCommand::Expire { dry_run } => {
+            Request::new("archive_expire", json!({"dry_run": dry_run}), View::Expiry)
+        }
         ArchiveCommand::Keep { rules: None } => Request::new("archive_get_keep", Value::Null, View::Keep),
         ArchiveCommand::Keep { rules } => {
             Request::new("archive_set_keep", json!({"rules": rules}), View::Keep)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::args::DEFAULT_DIR;
+use super::args::{DEFAULT_DIR, EXPIRE_SECONDS_DEFAULT};
 use crate::rpc::units::SizeBytes;
 
 /// How the appliance runs.
@@ -59,6 +59,10 @@ pub struct ServeOptions {
     /// Archive what is new at least so often, in seconds; 0: whole segments only.
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub seal_seconds: u64,
+
+    /// Delete what the rules of retention let go so often, in seconds; 0: only by `varve archive expire`. Without rules nothing is deleted.
+    #[arg(long, value_name = "SECONDS", default_value_t = EXPIRE_SECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(0..=864_000))]
+    pub expire_seconds: u64,
 
     /// The archive's compression level [default: 3].
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=22))]

@@ -21,8 +21,8 @@ pub mod units;
 
 pub use app::App;
 pub use archive::{
-    ArchivePlane, ArchiveReport, ArchivedObject, Explained, KeepFileError, LIST_LIMIT_DEFAULT, Sealed,
-    VERIFICATIONS_MAX, Verification, VerificationState,
+    ArchivePlane, ArchiveReport, ArchivedObject, Expirer, ExpiryReport, Explained, KeepFileError,
+    LIST_LIMIT_DEFAULT, Sealed, VERIFICATIONS_MAX, Verification, VerificationState,
 };
 pub use error::{ErrorObject, RpcError};
 pub use method::{DEFAULT_CALL_TIMEOUT, Method, Phase, Registry};

@@ -37,6 +37,8 @@ pub const ARCHIVE_DIRECTORY_NAME: &str = "archive";
 
 /// How often the reactor looks at the archive while nothing else happens: increments and second tries are a matter of time.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often what has expired is deleted, unless configured otherwise.
+const EXPIRE_INTERVAL_DEFAULT: Duration = Duration::from_secs(crate::cli::EXPIRE_SECONDS_DEFAULT);
 /// How often the end of the learning is looked for.
 const LEARN_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -55,6 +57,8 @@ pub struct ArchiveConfig {
     pub catalog: PathBuf,
     /// Where the rules of retention are.
     pub keep: PathBuf,
+    /// How often what has expired is deleted; zero: only by command.
+    pub expire_interval: Duration,
 }
 
 impl ArchiveConfig {
@@ -67,6 +71,7 @@ impl ArchiveConfig {
             core: None,
             catalog: directory.join(CATALOG_FILE_NAME),
             keep: directory.join(KEEP_FILE_NAME),
+            expire_interval: EXPIRE_INTERVAL_DEFAULT,
         }
     }
 }

@@ -93,6 +93,7 @@ fn configure_archive(options: &ServeOptions) -> Result<Option<ArchiveConfig>, Se
         BackPressureChoice::Throttle => BackPressure::Throttle,
         BackPressureChoice::Degrade => BackPressure::Degrade,
     };
+    config.expire_interval = Duration::from_secs(options.expire_seconds);
     config.level = options.archive_level;
     config.core = options.archive_core;
     Ok(Some(config))

@@ -20,6 +20,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 pub use archive::{ARCHIVE_DIRECTORY_NAME, ArchiveConfig, ArchiveStarted, CATALOG_FILE_NAME, KEEP_FILE_NAME};
 pub use command::serve;
@@ -34,7 +35,7 @@ use crate::log::Geometry;
 use crate::log::geometry::{FIRST_SLOT_BLOCK, RESERVE_SLOTS, SEGMENT_BLOCKS_DEFAULT, SEGMENT_BLOCKS_MIN};
 use crate::nvmf::target::{ListenError, TargetConfig};
 use crate::reactor::{ReactorConfig, ReactorHandle};
-use crate::rpc::{App, KeepFileError, Registry, RpcServer, RpcServerConfig, SocketError};
+use crate::rpc::{App, Expirer, KeepFileError, Registry, RpcServer, RpcServerConfig, SocketError};
 use crate::volume::{PoolInfo, VolumeError, VolumeInfo};
 
 /// DMA memory of a pool unless configured otherwise, in bytes. Taken as it is needed.
@@ -219,6 +220,7 @@ pub struct Appliance {
     handle: ReactorHandle<App>,
     thread: Option<JoinHandle<Result<(), ServeError>>>,
     rpc: Option<RpcServer>,
+    expirer: Option<Expirer>,
     registry: Arc<Registry>,
     started: Started,
     clean: bool,
@@ -247,6 +249,9 @@ impl Appliance {
             Ok(handle) => handle,
             Err(_) => return Err(join(thread).err().unwrap_or(ServeError::ThreadEnded)),
         };
+        let expire_interval =
+            config.archive.as_ref().map_or(Duration::ZERO, |archive| archive.expire_interval);
+        let expiring = plane.clone().filter(|_| !expire_interval.is_zero());
         let registry = Registry::new(handle.clone());
         let registry = Arc::new(match plane {
             Some(plane) => registry.with_archive(plane),
@@ -268,7 +273,10 @@ impl Appliance {
         };
         match receiver.recv() {
             Ok(started) => {
-                Ok(Appliance { handle, thread: Some(thread), rpc, registry, started, clean: false })
+                let expirer = expiring.map(|plane| Expirer::start(plane, handle.clone(), expire_interval));
+                let expirer = expirer.transpose().map_err(ServeError::Reactor)?;
+                let thread = Some(thread);
+                Ok(Appliance { handle, thread, rpc, expirer, registry, started, clean: false })
             }
             Err(_) => Err(join(thread).err().unwrap_or(ServeError::ThreadEnded)),
         }
@@ -304,6 +312,8 @@ impl Appliance {
     }
 
     fn end(&mut self) -> Result<(), ServeError> {
+        // It uses the pool and the store.
+        self.expirer = None;
         if let Some(rpc) = self.rpc.take() {
             rpc.stop();
         }

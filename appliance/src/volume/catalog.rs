@@ -10,6 +10,10 @@ use super::info::{ImageParent, SnapshotInfo};
 use crate::log::reader::LsnRange;
 use crate::log::{Lsn, SegmentSeq};
 
+/// Images that are remembered after they are gone; the catalog stands at the start of every segment, so it must stay small. Beyond it the oldest are forgotten: expiry may then take
+/// what points of a deleted clone inherited, and such a point says so when it is opened.
+const GONE_IMAGES_MAX: usize = 1024;
+
 /// The version of this text.
 pub(super) const CATALOG_VERSION: u32 = 1;
 
@@ -46,6 +50,9 @@ pub(super) struct Catalog {
     /// Stretches of the log that left the primary device without having been archived.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) gaps: Vec<LsnRange>,
+    /// Images that are gone while the archive may keep points at which they lived; the newest [`GONE_IMAGES_MAX`], oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) gone_images: Vec<GoneImage>,
 }
 
 fn default_overprovisioning() -> u64 {
@@ -71,9 +78,34 @@ pub(crate) struct CatalogImage {
     pub(crate) parent: Option<ImageParent>,
     /// The image has no entries at or before this LSN.
     pub(crate) born_lsn: u64,
-    /// Whether everything it inherited has been copied into entries of its own.
+    /// From this LSN on everything that it inherited stands in entries of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hydrated_lsn: Option<u64>,
+    /// Whether what it inherited is being copied into entries of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) hydrated: bool,
+    pub(crate) hydrating: bool,
+}
+
+impl CatalogImage {
+    /// Whether it needs its parent at a position.
+    pub(super) fn inherits_at(&self, lsn: Lsn) -> bool {
+        self.parent.is_some() && self.hydrated_lsn.is_none_or(|hydrated| lsn.0 < hydrated)
+    }
+
+    /// Whether it needs its parent now.
+    pub(super) fn inherits(&self) -> bool {
+        self.inherits_at(Lsn::MAX)
+    }
+}
+
+/// An image with a parent that no volume needs any more: points at which it lived still need what it inherited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GoneImage {
+    pub(crate) id: u16,
+    pub(crate) parent: ImageParent,
+    pub(crate) born_lsn: u64,
+    /// At or after this LSN there is no point that needs it.
+    pub(crate) gone_lsn: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +131,7 @@ impl Default for Catalog {
             created_ns: 0,
             archived_below: SegmentSeq(0),
             gaps: Vec::new(),
+            gone_images: Vec::new(),
         }
     }
 }
@@ -122,8 +155,8 @@ impl Catalog {
         self.images.iter().find(|image| image.id == id)
     }
 
-    /// Drops images that no volume needs.
-    pub(super) fn prune_images(&mut self) {
+    /// Drops images that no volume needs, and remembers those with a parent. No point at or after `gone_lsn` needs them.
+    pub(super) fn prune_images(&mut self, gone_lsn: Lsn) {
         let mut needed = std::collections::HashSet::new();
         for volume in &self.volumes {
             let mut next = Some(volume.image);
@@ -131,6 +164,17 @@ impl Catalog {
                 next = self.image(id).and_then(|image| image.parent).map(|parent| parent.image);
             }
         }
+        let gone = self.images.iter().filter(|image| !needed.contains(&image.id) && image.inherits());
+        for image in gone {
+            if let Some(parent) =
+                image.parent.filter(|_| !self.gone_images.iter().any(|gone| gone.id == image.id))
+            {
+                let (id, born_lsn, gone_lsn) = (image.id, image.born_lsn, gone_lsn.0);
+                self.gone_images.push(GoneImage { id, parent, born_lsn, gone_lsn });
+            }
+        }
+        let too_many = self.gone_images.len().saturating_sub(GONE_IMAGES_MAX);
+        self.gone_images.drain(..too_many);
         self.images.retain(|image| needed.contains(&image.id));
     }
 
@@ -144,10 +188,19 @@ impl Catalog {
             let born = Lsn(image.map_or(0, |image| image.born_lsn));
             let touching = self.lost.iter().filter(|range| range.end > born && range.start <= at);
             uncertain = touching.map(|range| range.end).fold(uncertain, Lsn::max);
-            next = image.and_then(|image| image.parent).map(|parent| (parent.image, Lsn(parent.lsn)));
+            next = image
+                .filter(|image| image.inherits_at(at))
+                .and_then(|image| image.parent)
+                .map(|parent| (parent.image, Lsn(parent.lsn)));
         }
         uncertain
     }
+}
+
+/// The length of the working set that was in force when a segment was written, by the changes that a catalog tells; `None` before the first.
+pub(super) fn working_set_at(changes: &[(SegmentSeq, u64)], sequence: SegmentSeq) -> Option<u64> {
+    let before = changes.partition_point(|(from, _)| *from <= sequence);
+    before.checked_sub(1).map(|index| changes[index].1)
 }
 
 impl From<&CatalogSnapshot> for SnapshotInfo {

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::catalog::{Catalog, CatalogVolume};
+use super::catalog::{Catalog, CatalogVolume, working_set_at};
 use super::error::VolumeError;
 use super::event::EventCollector;
 use super::index::{Index, IndexBuilder, Mapping};
@@ -267,6 +267,7 @@ impl Pool {
             report.segments_touched = report.segments_touched.max(touched);
             builder.begin_parent();
             next = generation
+                .filter(|generation| generation.inherits_at(lsn))
                 .and_then(|generation| generation.parent)
                 .map(|parent| (parent.image, Lsn(parent.lsn)));
         }
@@ -314,10 +315,8 @@ impl Pool {
 
     /// The length of the working set that was in force when a segment was written: the present catalog knows the changes.
     pub(super) fn working_set_at(&self, sequence: SegmentSeq) -> u64 {
-        let state = self.state.borrow();
-        let changes = &state.catalog.working_sets;
-        let change = changes.iter().rev().find(|(from, _)| *from <= sequence);
-        change.map_or_else(|| self.log.borrow().geometry().working_set, |(_, working_set)| *working_set)
+        let recorded = working_set_at(&self.state.borrow().catalog.working_sets, sequence);
+        recorded.unwrap_or_else(|| self.log.borrow().geometry().working_set)
     }
 }
 

@@ -1,7 +1,8 @@
 //! What retention has to know of a pool beside its archive.
 
+use super::catalog::working_set_at;
 use super::pool::Pool;
-use crate::archive::retention::{Generation, SnapshotPoint, SynchPoint};
+use crate::archive::retention::{ArchiveView, ArchivedSegment, Generation, SnapshotPoint, SynchPoint};
 use crate::log::reader::LsnRange;
 use crate::log::{ImageId, Lsn, SegmentSeq};
 
@@ -16,8 +17,10 @@ pub struct Lineage {
     pub synchs: Vec<SynchPoint>,
     /// The snapshots.
     pub snapshots: Vec<SnapshotPoint>,
-    /// The images with a parent that exist now. One that is hydrated is not told from one that needs its parent: too much is said to be needed, never too little.
+    /// The images with a parent: those that exist now, and those that are gone while points at which they lived may be kept.
     pub generations: Vec<Generation>,
+    /// The position of the pool's newest change: what was true of all this is so as long as it is the newest.
+    pub change_lsn: Lsn,
     /// Stretches of the log that left the primary device without having been archived, or that are lost.
     pub gaps: Vec<LsnRange>,
     /// Lengths of the working set, and the segments from which on they were in force, oldest first; the first begins with the log.
@@ -27,8 +30,25 @@ pub struct Lineage {
 impl Lineage {
     /// The length of the working set that was in force at a segment (W).
     pub fn working_set(&self, sequence: SegmentSeq) -> u64 {
-        let after = self.working_sets.partition_point(|(since, _)| *since <= sequence);
-        self.working_sets[..after].last().map_or(0, |(_, segments)| *segments)
+        working_set_at(&self.working_sets, sequence).unwrap_or(0)
+    }
+
+    /// All that retention decides by: this, and what is archived, in the order of the log.
+    pub fn view<'a>(
+        &'a self,
+        segments: &'a [ArchivedSegment],
+        working_set: &'a dyn Fn(SegmentSeq) -> u64,
+    ) -> ArchiveView<'a> {
+        ArchiveView {
+            segment_blocks: self.segment_blocks,
+            segments,
+            synchs: &self.synchs,
+            snapshots: &self.snapshots,
+            generations: &self.generations,
+            gaps: &self.gaps,
+            never_before: self.oldest_on_primary,
+            working_set,
+        }
     }
 }
 
@@ -47,24 +67,35 @@ impl Pool {
             .snapshots
             .iter()
             .map(|snapshot| SnapshotPoint { lsn: Lsn(snapshot.lsn), name: snapshot.name.clone() });
+        let segment_blocks = log.geometry().segment_blocks;
         let generations = catalog.images.iter().filter_map(|image| {
             image.parent.map(|parent| Generation {
                 image: ImageId(image.id),
                 parent_image: ImageId(parent.image),
                 parent_lsn: Lsn(parent.lsn),
                 born_lsn: Lsn(image.born_lsn),
-                gone_lsn: None,
+                // Up to the change that says so its points are looked up in the parent too.
+                gone_lsn: image.hydrated_lsn.map(|hydrated| Lsn(hydrated).plus(segment_blocks)),
             })
+        });
+        let gone = catalog.gone_images.iter().filter(|gone| catalog.image(gone.id).is_none());
+        let gone = gone.map(|image| Generation {
+            image: ImageId(image.id),
+            parent_image: ImageId(image.parent.image),
+            parent_lsn: Lsn(image.parent.lsn),
+            born_lsn: Lsn(image.born_lsn),
+            gone_lsn: Some(Lsn(image.gone_lsn)),
         });
         // The first length is in force up to the first change, whatever it was then: the geometry has the newest.
         let first = log.geometry().working_set;
         let on_primary = log.table().iter().rev().take_while(|(_, segment)| segment.slot.is_some()).last();
         Lineage {
-            segment_blocks: log.geometry().segment_blocks,
+            segment_blocks,
             oldest_on_primary: on_primary.map_or(log.table().next_sequence(), |(sequence, _)| sequence),
             synchs: synchs.collect(),
             snapshots: snapshots.collect(),
-            generations: generations.collect(),
+            generations: generations.chain(gone).collect(),
+            change_lsn: state.change_lsn,
             gaps: catalog.gaps.iter().chain(&catalog.lost).copied().collect(),
             working_sets: std::iter::once((SegmentSeq(0), first))
                 .chain(catalog.working_sets.iter().copied())

@@ -86,13 +86,13 @@ impl Pool {
     /// No such volume, a failed pool.
     pub async fn delete_volume(self: Rc<Self>, name: String) -> Result<(), VolumeError> {
         let lsn = self
-            .change(|catalog, _| {
+            .change(|catalog, head| {
                 let before = catalog.volumes.len();
                 catalog.volumes.retain(|volume| volume.name != name);
                 if catalog.volumes.len() == before {
                     return Err(VolumeError::NoSuchVolume { name: name.clone() });
                 }
-                catalog.prune_images();
+                catalog.prune_images(self.behind_change(head));
                 Ok(())
             })
             .await?;
@@ -271,7 +271,8 @@ impl Pool {
         if self.state.borrow().catalog.volume(&name).is_some() {
             return Err(VolumeError::VolumeExists { name });
         }
-        let resolved = Rc::clone(&self).resolve(point).await?;
+        let expiries = self.expiries();
+        let resolved = Rc::clone(&self).resolve(point.clone()).await?;
         let at = Lsn(resolved.lsn);
         let catalog = self.catalog_at(at).await?;
         let Some(source) = catalog.volume(&volume) else {
@@ -286,6 +287,11 @@ impl Pool {
         };
         let lsn = self
             .change(|now, born_lsn| {
+                if self.expiries() != expiries {
+                    let reason =
+                        format!("parts of the archive expired while {point} was being opened; try again");
+                    return Err(VolumeError::Busy { reason });
+                }
                 // The ancestors as they were at the point; a deleted volume's are not in the present catalog.
                 for image in &catalog.images {
                     if now.image(image.id).is_none() {
@@ -303,7 +309,7 @@ impl Pool {
                     thin: true,
                 };
                 add_volume(now, clone)?;
-                now.prune_images();
+                now.prune_images(self.behind_change(born_lsn));
                 Ok(())
             })
             .await?;
@@ -391,6 +397,11 @@ impl Pool {
         Err(AppendError::Busy.into())
     }
 
+    /// A position at or behind that of a change which is edited while the log ends at `head`: its event goes to this segment or to the next.
+    pub(super) fn behind_change(&self, head: Lsn) -> Lsn {
+        head.plus(self.log.borrow().geometry().segment_blocks)
+    }
+
     /// Makes a volume of the catalog usable; it is announced later. Its blocks that are resident are counted as live.
     pub(super) fn add_volume(&self, name: &str, index: VolumeIndex) -> VolumeId {
         let mut state = self.state.borrow_mut();
@@ -409,7 +420,7 @@ impl Pool {
             uncertain_below: Lsn(0),
             resident_above: Lsn(if is_clone && !keeps_inherited { born_lsn } else { 0 }),
             keeps_inherited,
-            inherits: is_clone && !image.is_some_and(|image| image.hydrated),
+            inherits: image.is_some_and(CatalogImage::inherits),
             masked: RangeSet::default(),
             resident: 0,
             thin: entry.thin,
@@ -433,7 +444,13 @@ fn add_image(catalog: &mut Catalog, parent: Option<ImageParent>, born_lsn: Lsn) 
     catalog.next_image = id.checked_add(1).ok_or_else(|| VolumeError::NoSpace {
         reason: "all 65,534 image ids of the pool were used".to_owned(),
     })?;
-    catalog.images.push(CatalogImage { id, parent, born_lsn: born_lsn.0, hydrated: false });
+    catalog.images.push(CatalogImage {
+        id,
+        parent,
+        born_lsn: born_lsn.0,
+        hydrated_lsn: None,
+        hydrating: false,
+    });
     Ok(id)
 }
 

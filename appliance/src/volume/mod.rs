@@ -21,7 +21,7 @@ mod pool;
 mod recover;
 mod request;
 
-pub use archive::{ArchivePolicy, ArchiveStatus, BackPressure, KnownObjects};
+pub use archive::{ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownObjects};
 pub use capacity::{OVERPROVISIONING_PERCENT_DEFAULT, OVERPROVISIONING_PERCENT_RANGE};
 pub use error::VolumeError;
 pub use info::{

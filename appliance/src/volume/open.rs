@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::capacity::OVERPROVISIONING_PERCENT_RANGE;
-use super::catalog::Catalog;
+use super::catalog::{Catalog, CatalogImage};
 use super::error::VolumeError;
 use super::event::{EventCollector, FoundEvent};
 use super::history::{ScanReport, see};
@@ -96,8 +96,8 @@ impl Pool {
             .iter()
             .map(|volume| (volume.image, IndexBuilder::new(volume.size_blocks)))
             .collect();
-        let unhydrated = catalog.images.iter().filter(|image| image.parent.is_some() && !image.hydrated);
-        let clones: HashSet<u16> = unhydrated.map(|image| image.id).collect();
+        let clones: HashSet<u16> =
+            catalog.images.iter().filter(|image| image.inherits()).map(|image| image.id).collect();
         let synchs = pool.scan_all(&mut builders, &clones).await?;
         pool.state.borrow_mut().keeps_inherited = options.recycling == Recycling::Discard;
         pool.adopt(catalog, builders, &synchs).await?;
@@ -212,7 +212,7 @@ impl Pool {
             let (uncertain_below, inherits) = {
                 let state = self.state.borrow();
                 let image = state.catalog.image(volume.image);
-                let inherits = image.is_some_and(|image| image.parent.is_some() && !image.hydrated);
+                let inherits = image.is_some_and(CatalogImage::inherits);
                 (state.catalog.uncertain_below(volume.image, Lsn::MAX), inherits)
             };
             let index =

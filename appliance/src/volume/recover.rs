@@ -180,7 +180,13 @@ impl Pool {
                 reason: "all image ids of the pool were used".to_owned(),
             })?;
             let parent = Some(ImageParent { image: volume.image, lsn: at.lsn.0 });
-            images.push(CatalogImage { id, parent, born_lsn: continued.end_lsn.0 - 1, hydrated: false });
+            images.push(CatalogImage {
+                id,
+                parent,
+                born_lsn: continued.end_lsn.0 - 1,
+                hydrated_lsn: None,
+                hydrating: true,
+            });
             volume.image = id;
         }
         catalog.images.extend(images);

@@ -22,6 +22,7 @@
 mod error;
 mod process;
 mod program;
+pub mod rounds;
 
 pub use error::ApplianceError;
 pub use program::{program, refusal, run};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{ArchivePlane, failed};
 use crate::archive::catalog::ArchiveCatalog;
 use crate::archive::object::ObjectId;
-use crate::archive::retention::{ArchiveView, ArchivedSegment, Explanation, TimeRange, explain};
+use crate::archive::retention::{ArchivedSegment, Explanation, TimeRange, explain};
 use crate::log::{Lsn, SegmentSeq};
 use crate::rpc::error::RpcError;
 use crate::volume::Lineage;
@@ -66,7 +66,7 @@ impl ArchivePlane {
     }
 
     /// Makes the catalog agree with the store. What is on tape is not read for its times: that would take the tape away from the archivist.
-    fn refresh(&self, catalog: &mut ArchiveCatalog) -> Result<(), RpcError> {
+    pub(super) fn refresh(&self, catalog: &mut ArchiveCatalog) -> Result<(), RpcError> {
         let store = &**self.store();
         catalog.rebuild(store, &mut |_| ControlFlow::Continue(())).map_err(failed)?;
         if !store.capabilities().sequential_only {
@@ -83,17 +83,12 @@ impl ArchivePlane {
             archived_segments(&catalog, lineage.segment_blocks)?
         };
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-        let view = ArchiveView {
-            segment_blocks: lineage.segment_blocks,
-            segments: &segments,
-            synchs: &lineage.synchs,
-            snapshots: &lineage.snapshots,
-            generations: &lineage.generations,
-            gaps: &lineage.gaps,
-            never_before: lineage.oldest_on_primary,
-            working_set: &|sequence| lineage.working_set(sequence),
-        };
-        Ok(explain(&self.keep(), now_ns, &view, lsn))
+        Ok(explain(
+            &self.keep(),
+            now_ns,
+            &lineage.view(&segments, &|sequence| lineage.working_set(sequence)),
+            lsn,
+        ))
     }
 
     /// The pool's objects between two segments, both included, in the order of the log.
@@ -112,7 +107,7 @@ impl ArchivePlane {
 }
 
 /// Objects joined to segments. Of a segment that was archived in several epochs the newest counts.
-fn archived_segments(
+pub(super) fn archived_segments(
     catalog: &ArchiveCatalog,
     segment_blocks: u64,
 ) -> Result<Vec<ArchivedSegment>, RpcError> {

@@ -3,8 +3,9 @@
 //! It is reached from the connections' threads, never from the reactor: its calls block on the store. What the pool knows itself (status,
 //! sealing) is asked of the pool.
 //!
-//! **Bounds:** one verification at a time, the last [`VERIFICATIONS_MAX`] are remembered; one listing of the store at a time.
+//! **Bounds:** one verification at a time, the last [`VERIFICATIONS_MAX`] are remembered; one expiry at a time; one listing of the store at a time.
 
+mod expire;
 mod keep;
 mod list;
 mod verify;
@@ -21,6 +22,8 @@ use crate::volume::{ArchiveStatus, ResolvedPoint};
 
 use super::error::RpcError;
 
+pub(crate) use expire::EXPIRE_OBJECTS_DEFAULT;
+pub use expire::{Expirer, ExpiryReport};
 pub use keep::KeepFileError;
 pub use list::{ArchivedObject, LIST_LIMIT_DEFAULT};
 pub use verify::{VERIFICATIONS_MAX, Verification, VerificationState};
@@ -32,6 +35,8 @@ pub struct ArchivePlane {
     catalog: OnceLock<Mutex<ArchiveCatalog>>,
     keep: keep::Keep,
     verifications: verify::Verifications,
+    /// Held while something expires.
+    expiring: Mutex<()>,
 }
 
 /// What `archive_get_status` answers: what the pool says, and the room in the store.
@@ -75,6 +80,7 @@ impl ArchivePlane {
             catalog: OnceLock::new(),
             keep: keep::Keep::open(keep_file)?,
             verifications: verify::Verifications::default(),
+            expiring: Mutex::default(),
         })
     }
 

@@ -4,10 +4,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::archive::retention::KeepRules;
+use crate::archive::service::StopFlag;
 use crate::log::Lsn;
 use crate::rpc::app::App;
 use crate::rpc::archive::{
-    ArchivePlane, ArchiveReport, ArchivedObject, Explained, LIST_LIMIT_DEFAULT, Sealed, Verification,
+    ArchivePlane, ArchiveReport, ArchivedObject, EXPIRE_OBJECTS_DEFAULT, ExpiryReport, Explained,
+    LIST_LIMIT_DEFAULT, Sealed, Verification,
 };
 use crate::rpc::error::RpcError;
 use crate::rpc::method::{Method, Registry};
@@ -26,6 +28,11 @@ pub(super) fn methods() -> Vec<Method> {
         Method::direct("archive_verify", "Begins to read the archive back with every check.", verify),
         Method::direct("archive_verify_check", "How a verification stands.", verify_check),
         Method::direct("archive_explain", "Why a point is kept, what it needs, and when it goes.", explain),
+        Method::direct(
+            "archive_expire",
+            "Deletes what no point that the rules keep needs; with dry_run only says what would go.",
+            expire,
+        ),
         Method::direct("archive_set_keep", "Sets the rules of retention.", set_keep),
         Method::direct("archive_get_keep", "The rules of retention.", get_keep),
     ]
@@ -125,6 +132,22 @@ fn explain(registry: &Registry, ExplainParams { point }: ExplainParams) -> Resul
     })?;
     let explanation = archive.explain(&lineage, Lsn(point.lsn))?;
     Ok(Explained { point, explanation })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpireParams {
+    #[serde(default)]
+    dry_run: bool,
+    objects_max: Option<usize>,
+}
+
+fn expire(
+    registry: &Registry,
+    ExpireParams { dry_run, objects_max }: ExpireParams,
+) -> Result<ExpiryReport, RpcError> {
+    let objects_max = objects_max.unwrap_or(EXPIRE_OBJECTS_DEFAULT);
+    registry.archive()?.expire(registry.handle(), dry_run, objects_max, &StopFlag::default())
 }
 
 #[derive(Debug, Deserialize)]

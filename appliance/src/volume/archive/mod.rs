@@ -11,6 +11,7 @@
 //!
 //! **Bounds:** [`JOBS_MAX`] jobs under way; one request of each waiting task, and as many as its frames of each read; two caches with a budget in bytes.
 
+mod expire;
 mod fetch;
 mod objects;
 mod seal;
@@ -19,6 +20,7 @@ mod status;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
+pub use expire::Forgotten;
 use fetch::Waiter;
 pub(super) use fetch::{ArchivedBlocks, Fetched};
 pub(super) use objects::Cut;
@@ -366,6 +368,7 @@ impl Pool {
             return Err(VolumeError::Busy { reason: "the pool has an archive already".to_owned() });
         }
         known.apply(&state.catalog.cuts);
+        known.drop_headless(&log.geometry());
         let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known.0);
         archive.adopt(&mut log, state.catalog.archived_below);
         let there: std::collections::HashSet<u64> = state.synchs.iter().map(|synch| synch.lsn).collect();
@@ -374,6 +377,8 @@ impl Pool {
         let next_synch = state.synchs.iter().map(|synch| synch.id + 1).max().unwrap_or(1);
         state.catalog.next_synch = state.catalog.next_synch.max(next_synch);
         state.archive = Some(Box::new(archive));
+        drop(log);
+        self.drop_lost_synchs(&mut state);
         Ok(())
     }
 
@@ -416,6 +421,7 @@ impl Pool {
             }
             yield_now().await;
         }
+        self.drop_lost_synchs(&mut self.state.borrow_mut());
         Ok(())
     }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::archive::object::{ObjectId, pool_prefix};
+use crate::archive::retention::SegmentRange;
 use crate::archive::store::{PAGE_OBJECTS_MAX, Store, StoreError};
-use crate::log::{Lsn, SegmentSeq};
+use crate::log::{Geometry, Lsn, SegmentSeq};
 use uuid::Uuid;
 
 /// The objects of one segment, of its latest life.
@@ -88,6 +89,17 @@ impl KnownObjects {
                         || (id.sequence == cut.sequence && id.to_lsn > cut.end_lsn))
             };
             self.retain(|id| !stale(id));
+        }
+    }
+
+    /// Drops segments whose first part is gone: an expiry that was cut off left the rest.
+    pub(super) fn drop_headless(&mut self, geometry: &Geometry) {
+        let headless: Vec<SegmentSeq> = self.0.segments.keys().copied().collect();
+        for sequence in headless {
+            let first = self.0.parts(sequence).first().map(|part| part.from_lsn);
+            if first != Some(geometry.first_lsn(sequence)) {
+                self.0.segments.remove(&sequence);
+            }
         }
     }
 
@@ -203,6 +215,19 @@ impl Objects {
     /// Up to where a segment is covered without a hole.
     pub(super) fn covered(&self, sequence: SegmentSeq) -> Option<Lsn> {
         self.parts(sequence).last().map(|part| part.to_lsn)
+    }
+
+    /// The objects of the segments of a range.
+    pub(super) fn ids_of(&self, range: SegmentRange) -> impl Iterator<Item = ObjectId> + '_ {
+        let segments = self.segments.range(range.first..=range.last).map(|(_, objects)| objects);
+        segments.flat_map(|objects| objects.increments.iter().copied().chain(objects.whole))
+    }
+
+    /// Forgets the segments of a range; how many there were.
+    pub(super) fn forget(&mut self, range: SegmentRange) -> u64 {
+        let before = self.segments.len();
+        self.segments.retain(|sequence, _| !(range.first..=range.last).contains(sequence));
+        (before - self.segments.len()) as u64
     }
 
     pub(super) fn first(&self) -> Option<SegmentSeq> {

@@ -68,6 +68,8 @@ pub(super) struct State {
     pub(super) buried: VecDeque<Buried>,
     /// The position of the newest change of the catalog since start.
     pub(super) change_lsn: Lsn,
+    /// How often segments of the archive were forgotten since start.
+    pub(super) expiries: u64,
     /// Whether clones keep on the primary device what they inherited: the pool has no archive and gives segments away.
     pub(super) keeps_inherited: bool,
 }
@@ -186,6 +188,7 @@ impl Pool {
                 capacity: Capacity::default(),
                 buried: VecDeque::new(),
                 change_lsn: Lsn(0),
+                expiries: 0,
                 keeps_inherited: false,
             }),
         })

@@ -1,0 +1,276 @@
+//! Expiry carried out: what no point that is kept needs is deleted from the store, by command and by time.
+//!
+//! **States of a segment in the archive:** kept → (the plan lets it go) forgotten by the pool → its objects deleted, oldest segment first. Nothing is deleted that the pool has not forgotten, and the pool forgets only by a
+//! plan that still holds (see [`Pool::forget_archived`](crate::volume::Pool::forget_archived)).
+//!
+//! **A crash in between** must not leave a part of a segment that looks like a segment. So its objects go in an order in which what is left is never taken for the whole: objects of earlier epochs first, then increments from
+//! the first on, and the whole object last.
+//!
+//! **Bounds:** one expiry at a time; as many objects a call as it is asked for, so that a call ends in time. Cost: a list of the store, a plan, one delete for each object.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, TryLockError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::list::archived_segments;
+use super::{ArchivePlane, failed};
+use crate::archive::object::ObjectId;
+use crate::archive::retention::{Plan, SegmentRange, plan};
+use crate::archive::service::StopFlag;
+use crate::archive::store::StoreErrorKind;
+use crate::log::{Lsn, SegmentSeq};
+use crate::reactor::ReactorHandle;
+use crate::rpc::app::App;
+use crate::rpc::error::RpcError;
+use crate::rpc::method::DEFAULT_CALL_TIMEOUT;
+use crate::volume::{Forgotten, Lineage, Pool, VolumeError};
+
+/// Objects that one call deletes unless asked otherwise.
+pub(crate) const EXPIRE_OBJECTS_DEFAULT: usize = 1000;
+/// How often a plan is made again because the pool was changed meanwhile.
+const PLANS_MAX: usize = 5;
+
+/// What `archive_expire` answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiryReport {
+    /// Segments in the archive that nothing needs, before the call.
+    pub expirable_segments: u64,
+    /// Their objects.
+    pub expirable_objects: u64,
+    /// The bytes of these.
+    pub expirable_bytes: u64,
+    /// Segments that stay.
+    pub kept_segments: u64,
+    /// Objects deleted by this call; 0 of a dry run.
+    pub deleted_objects: u64,
+    /// The bytes of these.
+    pub deleted_bytes: u64,
+    /// Synchs that can be restored no more.
+    pub expired_synchs: u64,
+    /// The store keeps the room of what is deleted, as tapes do.
+    pub room_is_kept: bool,
+}
+
+/// What expiry needs of the pool, wherever it runs.
+pub(crate) trait ExpiryPool {
+    /// What retention has to know.
+    fn lineage(&self) -> Result<Lineage, RpcError>;
+    /// See [`Pool::forget_archived`](crate::volume::Pool::forget_archived).
+    fn forget(&self, ranges: Vec<SegmentRange>, change_lsn: Lsn) -> Result<Forgotten, RpcError>;
+}
+
+/// An object and its size.
+type Doomed = (ObjectId, u64);
+
+impl ArchivePlane {
+    /// Deletes what the rules let go, at most about `objects_max` objects, whole segments; with `dry_run` only says what would go.
+    ///
+    /// # Errors
+    /// An expiry is under way; the store's; the pool was changed again and again.
+    pub(crate) fn expire(
+        &self,
+        pool: &dyn ExpiryPool,
+        dry_run: bool,
+        objects_max: usize,
+        stop: &StopFlag,
+    ) -> Result<ExpiryReport, RpcError> {
+        let _alone = match self.expiring.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                let reason = "an expiry of the archive is under way; try again when it has ended".to_owned();
+                return Err(VolumeError::Busy { reason }.into());
+            }
+        };
+        for _ in 0..PLANS_MAX {
+            let lineage = pool.lineage()?;
+            let (plan, objects) = self.plan(&lineage)?;
+            let mut report = self.describe(&plan, &objects);
+            if dry_run || objects.is_empty() {
+                return Ok(report);
+            }
+            let (ranges, doomed) = first_segments(&plan, objects, objects_max);
+            let forgotten = match pool.forget(ranges, lineage.change_lsn) {
+                Ok(forgotten) => forgotten,
+                Err(RpcError::Volume(VolumeError::Busy { .. })) => continue,
+                Err(error) => return Err(error),
+            };
+            report.expired_synchs = forgotten.synchs.len() as u64;
+            self.delete(&doomed, &forgotten, &mut report, stop)?;
+            return Ok(report);
+        }
+        let reason =
+            "the pool was changed again and again while the expiry was planned; try again later".to_owned();
+        Err(VolumeError::Busy { reason }.into())
+    }
+
+    /// The plan by the rules in force, and the objects of the segments that go, in the order in which they must go.
+    fn plan(&self, lineage: &Lineage) -> Result<(Plan, Vec<Doomed>), RpcError> {
+        let rules = self.keep();
+        let mut catalog = self.catalog()?;
+        self.refresh(&mut catalog)?;
+        let segments = archived_segments(&catalog, lineage.segment_blocks)?;
+        let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let plan = plan(&rules, now_ns, &lineage.view(&segments, &|sequence| lineage.working_set(sequence)));
+        let mut objects: Vec<Doomed> = Vec::new();
+        let mut ranges = plan.expirable().peekable();
+        let visited = catalog.for_each_object(|row| {
+            let sequence = row.id.sequence;
+            while ranges.next_if(|range| range.last < sequence).is_some() {}
+            if ranges.peek().is_some_and(|range| range.first <= sequence) {
+                objects.push((row.id, row.len_bytes));
+            }
+        });
+        visited.map_err(failed)?;
+        drop(ranges);
+        objects.sort_unstable_by_key(|(id, _)| (id.sequence, id.epoch, id.whole, id.from_lsn, id.to_lsn));
+        Ok((plan, objects))
+    }
+
+    fn describe(&self, plan: &Plan, objects: &[Doomed]) -> ExpiryReport {
+        let segments = |range: SegmentRange| range.last.0 - range.first.0 + 1;
+        let expirable_segments = plan.expirable().map(segments).sum();
+        let all: u64 = plan.runs().iter().map(|run| segments(run.segments)).sum();
+        ExpiryReport {
+            expirable_segments,
+            expirable_objects: objects.len() as u64,
+            expirable_bytes: objects.iter().map(|(_, len_bytes)| len_bytes).sum(),
+            kept_segments: all - expirable_segments,
+            room_is_kept: !self.store().capabilities().reclaims_space,
+            ..ExpiryReport::default()
+        }
+    }
+
+    fn delete(
+        &self,
+        doomed: &[Doomed],
+        forgotten: &Forgotten,
+        report: &mut ExpiryReport,
+        stop: &StopFlag,
+    ) -> Result<(), RpcError> {
+        for (id, len_bytes) in doomed {
+            if stop.is_set() {
+                // The next plan lets the rest go.
+                break;
+            }
+            let name = id.name().map_err(failed)?;
+            match self.store().delete(&name) {
+                Ok(()) => {}
+                Err(error) if error.kind == StoreErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+            // One at a time: the archivist's notes go to the same file.
+            self.catalog()?.forget_object(id).map_err(failed)?;
+            report.deleted_objects += 1;
+            report.deleted_bytes += len_bytes;
+        }
+        let catalog = self.catalog()?;
+        for &lsn in &forgotten.synchs {
+            catalog.forget_synch(Lsn(lsn)).map_err(failed)?;
+        }
+        catalog.sync().map_err(failed)
+    }
+}
+
+/// The oldest segments that go, until they have `objects_max` objects, and these.
+fn first_segments(
+    plan: &Plan,
+    mut objects: Vec<Doomed>,
+    objects_max: usize,
+) -> (Vec<SegmentRange>, Vec<Doomed>) {
+    let last: Option<SegmentSeq> = objects.get(objects_max.max(1) - 1).map(|(id, _)| id.sequence);
+    let Some(last) = last else { return (plan.expirable().collect(), objects) };
+    objects.retain(|(id, _)| id.sequence <= last);
+    let ranges = plan.expirable().take_while(|range| range.first <= last);
+    (ranges.map(|range| SegmentRange { last: range.last.min(last), ..range }).collect(), objects)
+}
+
+impl ExpiryPool for ReactorHandle<App> {
+    fn lineage(&self) -> Result<Lineage, RpcError> {
+        on_reactor(self, |pool| Ok(pool.lineage()))
+    }
+
+    fn forget(&self, ranges: Vec<SegmentRange>, change_lsn: Lsn) -> Result<Forgotten, RpcError> {
+        on_reactor(self, move |pool| Ok(pool.forget_archived(&ranges, change_lsn)?))
+    }
+}
+
+fn on_reactor<T: Send + 'static>(
+    handle: &ReactorHandle<App>,
+    run: impl FnOnce(&Pool) -> Result<T, RpcError> + Send + 'static,
+) -> Result<T, RpcError> {
+    let outcome = handle.call(DEFAULT_CALL_TIMEOUT, move |app: &App, reply| {
+        reply.send(app.pool().and_then(|pool| run(&pool)));
+    });
+    outcome.map_err(|source| RpcError::NoAnswer { method: "archive_expire".to_owned(), source })?
+}
+
+/// Expires every so often, as long as it lives, while there are rules. A failure is told once and tried again the next time.
+pub struct Expirer {
+    /// Dropped to wake the thread.
+    wake: Option<Sender<()>>,
+    stop: StopFlag,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Expirer {
+    /// Begins.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub fn start(
+        plane: Arc<ArchivePlane>,
+        handle: ReactorHandle<App>,
+        interval: Duration,
+    ) -> std::io::Result<Self> {
+        let (wake, woken) = channel();
+        let stop = StopFlag::default();
+        let flag = stop.clone();
+        let thread = std::thread::Builder::new().name("archive-expire".to_owned()).spawn(move || {
+            let mut failing = false;
+            while woken.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                if !plane.keep().keep_everything() {
+                    failing = expire_all(&plane, &handle, &flag, failing);
+                }
+            }
+        })?;
+        Ok(Expirer { wake: Some(wake), stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Expirer {
+    fn drop(&mut self) {
+        self.stop.set();
+        self.wake = None;
+        if let Some(thread) = self.thread.take() {
+            // One that panicked is gone too.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whether it failed.
+fn expire_all(plane: &ArchivePlane, handle: &ReactorHandle<App>, stop: &StopFlag, failing: bool) -> bool {
+    loop {
+        match plane.expire(handle, false, EXPIRE_OBJECTS_DEFAULT, stop) {
+            Ok(report) => {
+                let (objects, bytes) = (report.deleted_objects, report.deleted_bytes);
+                if objects > 0 {
+                    tracing::info!(objects, bytes, "what has expired was deleted from the archive");
+                }
+                if objects == 0 || objects >= report.expirable_objects || stop.is_set() {
+                    return false;
+                }
+            }
+            Err(error) => {
+                if !failing && !stop.is_set() {
+                    tracing::warn!(%error, "what has expired could not be deleted from the archive; it is tried again");
+                }
+                return true;
+            }
+        }
+    }
+}

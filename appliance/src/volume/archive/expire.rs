@@ -1,0 +1,138 @@
+//! Expiry: the pool's part of letting go of the past that nothing needs (R31, R32).
+//!
+//! The plan is made elsewhere, from a copy of what the pool knows; objects are deleted elsewhere too. The pool decides whether the plan still holds, and forgets.
+//!
+//! **Order:** plan from a [`Lineage`](crate::volume::Lineage) → the pool forgets the segments, if nothing has changed since → their objects are deleted from the store, oldest first. A crash in between leaves objects
+//! that the next start knows again and the next plan lets go again.
+//!
+//! **What could go wrong, and does not:** a clone of an old point that is made while a plan is carried out. Before its change is in the catalog it looks at [`State::expiries`] again and begins anew when something was
+//! forgotten meanwhile; after it the plan is out of date and refused.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::seal::no_archive;
+use crate::archive::retention::SegmentRange;
+use crate::log::{Lsn, SegmentSeq};
+use crate::volume::catalog::working_set_at;
+use crate::volume::error::VolumeError;
+use crate::volume::pool::{Pool, State};
+
+/// What a pool forgot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// Segments.
+    pub segments: u64,
+    /// Positions of synchs that can be restored no more.
+    pub synchs: Vec<u64>,
+}
+
+impl Pool {
+    /// Forgets segments of the archive that a plan lets go, and the synchs that cannot be restored without them. `change_lsn` is that of the lineage that the plan was made from.
+    ///
+    /// # Errors
+    /// [`VolumeError::Busy`]: the pool was changed since, and the plan must be made again. There is no archive. The plan would take what is still on the primary device.
+    pub fn forget_archived(
+        &self,
+        ranges: &[SegmentRange],
+        change_lsn: Lsn,
+    ) -> Result<Forgotten, VolumeError> {
+        let mut state = self.state.borrow_mut();
+        let log = self.log.borrow();
+        if state.change_lsn != change_lsn {
+            let reason = "the pool was changed while the archive's expiry was planned; try again".to_owned();
+            return Err(VolumeError::Busy { reason });
+        }
+        let on_primary = |sequence: SegmentSeq| log.table().slot(sequence).is_some();
+        let oldest_on_primary =
+            log.table().iter().map(|(sequence, _)| sequence).find(|&sequence| on_primary(sequence));
+        if let Some(range) =
+            ranges.iter().find(|range| oldest_on_primary.is_some_and(|oldest| range.last >= oldest))
+        {
+            let reason = format!("segments {range} are not all in the archive alone");
+            return Err(VolumeError::Invalid { what: "segments to expire", reason });
+        }
+        let Some(archive) = &mut state.archive else { return Err(no_archive()) };
+        let mut forgotten = Forgotten::default();
+        for &range in ranges {
+            for id in archive.objects.ids_of(range) {
+                archive.entries.forget(&id);
+            }
+            forgotten.segments += archive.objects.forget(range);
+        }
+        state.expiries += 1;
+        drop(log);
+        forgotten.synchs = self.drop_lost_synchs(&mut state);
+        Ok(forgotten)
+    }
+
+    /// Drops synchs that cannot be restored because a segment that they need is gone; their positions. One that a gap or a loss takes stays: it says what is wrong when it is opened.
+    pub(super) fn drop_lost_synchs(&self, state: &mut State) -> Vec<u64> {
+        let log = self.log.borrow();
+        let Some(archive) = &state.archive else { return Vec::new() };
+        let geometry = log.geometry();
+        let on_primary = log.table().iter().filter(|(_, segment)| segment.slot.is_some());
+        let there: BTreeSet<SegmentSeq> = archive
+            .objects
+            .iter()
+            .map(|(sequence, _)| sequence)
+            .chain(on_primary.map(|(sequence, _)| sequence))
+            .collect();
+        let gaps = state.catalog.gaps.iter().chain(&state.catalog.lost).map(|gap| SegmentRange {
+            first: geometry.sequence_of(gap.start),
+            last: geometry.sequence_of(Lsn(gap.end.0.saturating_sub(1))),
+        });
+        let gone = holes(&there, gaps);
+        let mut lost = Vec::new();
+        let working_sets = &state.catalog.working_sets;
+        state.synchs.retain(|synch| {
+            let last = geometry.sequence_of(Lsn(synch.lsn));
+            let first =
+                last.0.saturating_sub(working_set_at(working_sets, last).unwrap_or(geometry.working_set));
+            // The last hole that begins at or before the synch's segment reaches into its window, or none does.
+            let before = gone.partition_point(|range| range.first <= last);
+            let is_lost = before > 0 && gone[before - 1].last.0 >= first;
+            if is_lost {
+                lost.push(synch.lsn);
+            }
+            !is_lost
+        });
+        lost
+    }
+
+    /// How often segments were forgotten since start.
+    pub(in crate::volume) fn expiries(&self) -> u64 {
+        self.state.borrow().expiries
+    }
+}
+
+/// The stretches between the segments that are there, and before the first, without those that were never archived.
+fn holes(there: &BTreeSet<SegmentSeq>, gaps: impl Iterator<Item = SegmentRange>) -> Vec<SegmentRange> {
+    let mut known: Vec<SegmentRange> =
+        there.iter().map(|&sequence| SegmentRange { first: sequence, last: sequence }).chain(gaps).collect();
+    known.sort_unstable_by_key(|range| range.first);
+    let mut holes = Vec::new();
+    let mut next = SegmentSeq(0);
+    for range in known {
+        if range.first > next {
+            holes.push(SegmentRange { first: next, last: SegmentSeq(range.first.0 - 1) });
+        }
+        next = next.max(range.last.next());
+    }
+    holes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_are_what_neither_is_there_nor_was_never_archived() {
+        let there = [3, 4, 8, 9, 20].map(SegmentSeq).into_iter().collect();
+        let range = |first, last| SegmentRange { first: SegmentSeq(first), last: SegmentSeq(last) };
+        let gaps = [range(5, 5), range(15, 17), range(16, 16)];
+        assert_eq!(holes(&there, gaps.into_iter()), [range(0, 2), range(6, 7), range(10, 14), range(18, 19)]);
+        assert_eq!(holes(&BTreeSet::new(), std::iter::empty()), []);
+    }
+}

@@ -1,0 +1,91 @@
+//! A real host that writes a volume in rounds, each block with its number and that of the round, and what tests of the archive ask again and again.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use varve::nvmf::host::{ConnectOptions, Controller, Namespace, Queue};
+use varve::nvmf::nqn;
+
+use super::Appliance;
+
+/// Size of a block.
+pub const BLOCK_BYTES: usize = 4096;
+/// Blocks of one write.
+const WRITE_BLOCKS: u64 = 32;
+/// How long the appliance may take for what it does by itself.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A host's connection to a volume.
+pub struct Host {
+    queue: Queue,
+    len_blocks: u64,
+    _controller: Controller,
+}
+
+impl Host {
+    /// Connects to a volume.
+    pub fn connect(appliance: &Appliance, volume: &str) -> Self {
+        let address: SocketAddr = ([127, 0, 0, 1], appliance.port()).into();
+        // Nobody sends keep-alives here; a connection lasts seconds.
+        let options = ConnectOptions { keep_alive_timeout_ms: 0, ..ConnectOptions::default() };
+        let mut controller =
+            Controller::connect(address, &nqn::of_volume(volume), options).expect("a host connects");
+        let geometry = controller.namespaces().expect("it identifies").first().map(Namespace::geometry);
+        let mut queue = controller.take_queues().pop().expect("an I/O queue");
+        let geometry = geometry.expect("a namespace");
+        queue.set_geometry(geometry);
+        Host { queue, len_blocks: geometry.size_blocks, _controller: controller }
+    }
+
+    /// Writes the whole volume, each block with its number and that of the round.
+    pub fn write_round(&mut self, round: u64) {
+        for first in (0..self.len_blocks).step_by(WRITE_BLOCKS as usize) {
+            let data: Vec<u8> =
+                (first..first + WRITE_BLOCKS).flat_map(|block| content(block, round)).collect();
+            self.queue.write(first, &data).expect("written");
+        }
+    }
+
+    /// Whether every block is that of a round.
+    pub fn check_round(&mut self, round: u64) {
+        let mut data = vec![0; WRITE_BLOCKS as usize * BLOCK_BYTES];
+        for first in (0..self.len_blocks).step_by(WRITE_BLOCKS as usize) {
+            self.queue.read(first, &mut data).expect("read");
+            for (block, bytes) in (first..).zip(data.chunks(BLOCK_BYTES)) {
+                assert!(bytes == content(block, round), "block {block} is not that of round {round}");
+            }
+        }
+    }
+}
+
+/// What a block holds after a round: numbers at its front, then bytes that do not compress away.
+fn content(block: u64, round: u64) -> Vec<u8> {
+    let mut state = block << 32 | round | 1 << 63;
+    let words = (0..BLOCK_BYTES / 8).map(|_| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 33).to_le_bytes()
+    });
+    words.flatten().collect()
+}
+
+/// The archive's status.
+pub fn archive_status(appliance: &Appliance) -> Value {
+    appliance.rpc("archive_get_status", Value::Null).expect("it answers")
+}
+
+/// Waits for what the appliance does by itself.
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The labels of all synchs.
+pub fn labels(appliance: &Appliance) -> Vec<String> {
+    let synchs = appliance.rpc("synch_list", Value::Null).expect("it answers");
+    let synchs = synchs.as_array().expect("a list").iter();
+    synchs.map(|synch| synch["label"].as_str().expect("a label").to_owned()).collect()
+}
