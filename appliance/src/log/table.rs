@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 
 use super::format::RELEASED_SPAN;
-use super::types::{Lsn, SegmentSeq, Slot};
+use super::types::{BlockNumber, ImageId, Lsn, SegmentSeq, Slot};
 
 /// How far a segment has come on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,6 +25,17 @@ pub enum Phase {
     Inactive,
     /// Its slot was given away.
     Released,
+}
+
+/// A range of which a clone inherits nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mask {
+    /// The clone's image.
+    pub image: ImageId,
+    /// The first block.
+    pub block: BlockNumber,
+    /// Its length.
+    pub len_blocks: u64,
 }
 
 /// One segment on the primary device.
@@ -50,8 +61,9 @@ pub struct Segment {
     pub phase: Phase,
     /// Blocks in it that an index points at.
     pub live: u64,
-    /// Trims and masks of clones in it that hide what was inherited, and must be carried on before it goes.
-    pub masks: u64,
+    /// Trims and masks of clones in it that hide what was inherited and nothing newer hides, and must be carried on before it goes. Each hides a block that no other does, so they
+    /// are fewer than the blocks of the clones.
+    pub masks: Vec<Mask>,
     /// Once nothing is live: the position up to which the log must be stable before the segment may go.
     pub dead_at: Option<Lsn>,
     /// Whether its object is in the archive, verified.
@@ -202,7 +214,7 @@ impl SegmentTable {
             if segment.phase == Phase::InUse {
                 if Some(sequence) == current
                     || segment.live > 0
-                    || segment.masks > 0
+                    || !segment.masks.is_empty()
                     || !(segment.sealed || segment.slot.is_none())
                 {
                     break;
@@ -220,7 +232,11 @@ impl SegmentTable {
         let mut waiting = Vec::new();
         for sequence in std::mem::take(&mut self.dead) {
             let Some(segment) = self.get_mut(sequence) else { continue };
-            if segment.live > 0 || segment.masks > 0 || segment.phase != Phase::InUse || segment.trims > 0 {
+            if segment.live > 0
+                || !segment.masks.is_empty()
+                || segment.phase != Phase::InUse
+                || segment.trims > 0
+            {
                 continue;
             }
             let dead_at = *segment.dead_at.get_or_insert(head);
@@ -244,7 +260,7 @@ impl SegmentTable {
             || (self.retired_below < current.map_or(u64::MAX, |current| current.0)
                 && self
                     .get(SegmentSeq(self.retired_below))
-                    .is_some_and(|segment| segment.live == 0 && segment.masks == 0))
+                    .is_some_and(|segment| segment.live == 0 && segment.masks.is_empty()))
     }
 
     /// The next inactive segment whose slot may be given away: the oldest first, then those that are inactive before their turn.

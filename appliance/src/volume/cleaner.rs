@@ -22,6 +22,7 @@ use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::checksum::crc32c;
 use crate::log::format::EntryKind;
 use crate::log::reader::{ReadError, SegmentEntries, load_segment};
+use crate::log::table::Mask;
 use crate::log::{
     AppendClass, AppendError, BlockNumber, ImageId, Log, Lsn, Recycling, SegmentSeq, SharedLog,
 };
@@ -146,9 +147,13 @@ impl Cleaner {
                     Poll::Pending => return work,
                     Poll::Ready(Ok(entries)) => {
                         self.entries = entries;
-                        self.masks = masks_of(state, &self.entries);
+                        let (victim, mut log) = (self.victim.unwrap_or_default(), shared.borrow_mut());
+                        self.masks = log
+                            .table()
+                            .get(victim)
+                            .map_or_else(Vec::new, |segment| join_masks(state, &segment.masks));
                         if self.masks.is_empty() {
-                            shared.borrow_mut().masks_carried(self.victim.unwrap_or_default());
+                            log.masks_carried(victim);
                         }
                         self.work = Work::Idle;
                         work += 1;
@@ -323,14 +328,12 @@ fn share_ahead(log: &Log) -> f64 {
     if share > average * AHEAD_FROM { share } else { 0.0 }
 }
 
-/// The ranges in which a segment's trims and masks hide what clones inherited, joined.
-fn masks_of(state: &State, entries: &SegmentEntries) -> Vec<(ImageId, u64, u64)> {
+/// A segment's masks, those that meet joined; without those of volumes that are gone. Never more than room was kept for: what a restart found to be hidden by newer ones is not among them.
+fn join_masks(state: &State, masks: &[Mask]) -> Vec<(ImageId, u64, u64)> {
     let mut hidden: BTreeMap<u16, RangeSet> = BTreeMap::new();
-    for entry in entries.records().flat_map(|(_, entries)| entries) {
-        if entry.hides() && state.inherits(entry.image()) {
-            let (block, len_blocks) = (entry.block().0, entry.value());
-            hidden.entry(entry.image().0).or_default().insert(block, block.saturating_add(len_blocks));
-        }
+    for mask in masks.iter().filter(|mask| state.inherits(mask.image)) {
+        let (start, end) = (mask.block.0, mask.block.0.saturating_add(mask.len_blocks));
+        hidden.entry(mask.image.0).or_default().insert(start, end);
     }
     let ranges = hidden.iter().flat_map(|(&image, ranges)| {
         ranges.iter().map(move |(start, end)| (ImageId(image), start, end - start))

@@ -19,6 +19,7 @@ use crate::bdev::SharedBdev;
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::{EntryKind, EventKind};
 use crate::log::reader::load_segment;
+use crate::log::table::Mask;
 use crate::log::{CreateLog, Environment, LogError, Lsn, Recycling, SegmentSeq, create, recover};
 use crate::reactor::yield_now;
 
@@ -167,18 +168,20 @@ impl Pool {
             }
             let entries = load_segment(&self.log, sequence).await?;
             let mut collector = EventCollector::default();
-            let mut masks = 0;
+            let mut masks = Vec::new();
             entries.visit_backward(Lsn::MAX, |placed| {
                 match placed.entry.kind() {
                     Some(EntryKind::Event) => collector.see(&placed),
                     _ if sequence.0 >= reach => {
-                        if let Some(builder) = builders.get_mut(&placed.entry.image().0) {
+                        let (image, block) = (placed.entry.image(), placed.entry.block());
+                        if let Some(builder) = builders.get_mut(&image.0) {
+                            let len_blocks = placed.entry.value();
                             // What newer trims and masks hide as well need not be carried on.
-                            if clones.contains(&placed.entry.image().0)
+                            if clones.contains(&image.0)
                                 && placed.entry.hides()
-                                && builder.see_mask(placed.entry.block().0, placed.entry.value())
+                                && builder.see_mask(block.0, len_blocks)
                             {
-                                masks += 1;
+                                masks.push(Mask { image, block, len_blocks });
                             }
                             see(builder, &placed);
                         }
@@ -187,8 +190,8 @@ impl Pool {
                 }
                 true
             });
-            for _ in 0..masks {
-                self.log.borrow_mut().note_mask(sequence);
+            for mask in masks {
+                self.log.borrow_mut().note_mask(sequence, mask);
             }
             synchs.extend(collector.found.into_iter().filter(|event| event.kind == EventKind::Synch));
             yield_now().await;

@@ -12,6 +12,7 @@ use crate::log::format::{
     ENTRIES_PER_RECORD, Entry, EventHead, EventKind, RecordHead, RecordLine, SegmentHeader, TrailerUnit,
 };
 use crate::log::record::{ClosedRecord, OpenRecord, RecordState};
+use crate::log::table::Mask;
 use crate::log::types::{BlockNumber, ImageId, Lsn};
 
 /// Where entries go.
@@ -137,7 +138,7 @@ impl Log {
         if let Some(segment) = self.current.as_ref().and_then(|current| self.table.get_mut(current.sequence))
         {
             segment.trims += 1;
-            segment.masks += u64::from(hides);
+            segment.masks.extend(hides.then_some(Mask { image, block, len_blocks }));
         }
         lsn
     }
@@ -153,7 +154,7 @@ impl Log {
         if let Some(segment) = self.current.as_ref().and_then(|current| self.table.get_mut(current.sequence))
         {
             segment.trims += 1;
-            segment.masks += 1;
+            segment.masks.push(Mask { image, block, len_blocks });
         }
     }
 

@@ -7,7 +7,7 @@
 //! in the segments k-W to k. What must still be copied out of them is kept free in k, so that it always fits.
 
 use super::{FREE_SLOTS_TARGET, Log, Recycling};
-use crate::log::table::{Phase, Segment};
+use crate::log::table::{Mask, Phase, Segment};
 use crate::log::types::{Lsn, SegmentSeq};
 
 impl Log {
@@ -43,7 +43,8 @@ impl Log {
         let mut blocks = 0;
         // Up to k-W; usually one segment, more after the working set was made shorter.
         for sequence in first.0..(current.0 + 1).saturating_sub(self.geometry.working_set) {
-            blocks += self.table.get(SegmentSeq(sequence)).map_or(0, |segment| segment.live + segment.masks);
+            let segment = self.table.get(SegmentSeq(sequence));
+            blocks += segment.map_or(0, |segment| segment.live + segment.masks.len() as u64);
         }
         blocks
     }
@@ -56,7 +57,7 @@ impl Log {
             let sequence = SegmentSeq(sequence);
             self.table
                 .get(sequence)
-                .filter(|segment| segment.live > 0 || segment.masks > 0)
+                .filter(|segment| segment.live > 0 || !segment.masks.is_empty())
                 .map(|segment| (sequence, segment))
         })
     }
@@ -80,17 +81,17 @@ impl Log {
         }
     }
 
-    /// Recovery found an entry in the segment that hides something inherited.
-    pub fn note_mask(&mut self, sequence: SegmentSeq) {
+    /// Recovery found an entry in the segment that hides something inherited which nothing newer hides.
+    pub fn note_mask(&mut self, sequence: SegmentSeq, mask: Mask) {
         if let Some(segment) = self.table.get_mut(sequence) {
-            segment.masks += 1;
+            segment.masks.push(mask);
         }
     }
 
     /// All masks of a segment stand in a later one now.
     pub fn masks_carried(&mut self, sequence: SegmentSeq) {
         if let Some(segment) = self.table.get_mut(sequence) {
-            segment.masks = 0;
+            segment.masks = Vec::new();
         }
     }
 
