@@ -105,8 +105,7 @@ pub fn endless_campaign(seed: u64) -> Counts {
         // A store that has just damaged what it was given, and then the loss of the primary, is more than a pool survives whole.
         if archived && !faulty_store && rng.one_in(8) {
             let sealed = rng.one_in(2);
-            run.lose_primary(sealed);
-            counts.recoveries += 1;
+            counts.recoveries += u64::from(run.lose_primary(sealed).is_some());
         }
         if !archived {
             run.model.compact();

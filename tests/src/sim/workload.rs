@@ -636,11 +636,11 @@ impl Run {
     }
 
     /// Loses the primary device and makes the pool again from its archive, on a disk of another size. With `sealed`, everything is archived first, and nothing is lost.
-    /// Returns how many steps were.
+    /// Returns how many steps were; `None` when nothing had been archived yet: then the recovery must be refused and leave the new disk blank, and the run goes on with the old one.
     ///
     /// # Panics
     /// When a promise is broken.
-    pub fn lose_primary(&mut self, sealed: bool) -> u64 {
+    pub fn lose_primary(&mut self, sealed: bool) -> Option<u64> {
         self.settle();
         let sealed = sealed
             && match wait(&self.pool, Rc::clone(&self.pool).seal_archive()) {
@@ -651,13 +651,24 @@ impl Run {
             };
         let archived_to = self.pool.archive_status().expect("an archive").archived_to_lsn;
         let uuid = self.pool.info().uuid;
+        let more_slots = 2 + self.rng.below(4);
+        let device_blocks = self.shape.device_blocks + more_slots * self.shape.segment_blocks;
+        let disk = SimDisk::new(device_blocks, self.shape.volatile_cache, self.rng.next_u64());
+        let point = match self.world.recover(uuid, &disk, self.shape.segment_blocks) {
+            Ok(point) => point,
+            // What was never archived is lost with the primary, also when that is everything: DESIGN section 13 promises "at most the unarchived tail". The archive
+            // said itself that it has nothing.
+            Err(VolumeError::Archive { reason }) if archived_to == 0 => {
+                assert!(reason.starts_with("nothing of pool"), "seed {}: {reason}", self.seed);
+                assert!(!sealed && disk.written_blocks().is_empty(), "seed {}", self.seed);
+                return None;
+            }
+            Err(error) => panic!("seed {}: {error}", self.seed),
+        };
         self.in_flight.clear();
         self.early.clear();
         self.sink = Sink::new();
-        let more_slots = 2 + self.rng.below(4);
-        self.shape.device_blocks += more_slots * self.shape.segment_blocks;
-        let disk = SimDisk::new(self.shape.device_blocks, self.shape.volatile_cache, self.rng.next_u64());
-        let point = self.world.recover(uuid, &disk, self.shape.segment_blocks);
+        self.shape.device_blocks = device_blocks;
         self.disk = disk;
         let before = self.model.steps.len();
         self.model.steps.retain(|step| step.lsn <= point);
@@ -677,7 +688,7 @@ impl Run {
             }
         }
         self.check_all();
-        lost as u64
+        Some(lost as u64)
     }
 
     /// Volumes whose creation was lost keep their place in the model, under a name that nobody has.

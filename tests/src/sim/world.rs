@@ -117,9 +117,12 @@ impl World {
 
     /// Makes a pool on a blank disk from its archive alone, and closes it. The recovery point.
     ///
+    /// # Errors
+    /// The pool's.
+    ///
     /// # Panics
-    /// When that fails.
-    pub fn recover(&self, pool: Uuid, disk: &SimDisk, segment_blocks: u64) -> u64 {
+    /// When the store cannot be listed, or the pool cannot be closed.
+    pub fn recover(&self, pool: Uuid, disk: &SimDisk, segment_blocks: u64) -> Result<u64, VolumeError> {
         let store = self.store.as_ref().expect("an archive");
         let known =
             (0..1000).find_map(|_| KnownObjects::list(&**store, pool).ok()).expect("the store can be listed");
@@ -130,10 +133,9 @@ impl World {
         let (pool, report) = drive(
             &device.clone(),
             Pool::recover(device, self.environment.clone(), request, self.options, from),
-        )
-        .expect("the archive holds the pool");
+        )?;
         wait(&pool, Rc::clone(&pool).close()).expect("a pool that was recovered can be closed");
-        report.recovery_point_lsn
+        Ok(report.recovery_point_lsn)
     }
 
     /// Creates a pool on a blank device.
