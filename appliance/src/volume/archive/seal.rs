@@ -125,6 +125,13 @@ impl Archive {
                 .values()
                 .any(|flight| matches!(flight, Flight::Job { id } if id.sequence == sequence && id.whole));
             if !segment.archived && segment.slot.is_some() && !under_way {
+                // Until the next one's header is stable a loss of power may take the trailer, and the log would go on in this segment: then what was put is not the whole.
+                let next = sequence.next();
+                let next_begun = log.geometry().first_lsn(next).plus(1);
+                if log.table().get(next).is_some() && log.stable_lsn() < next_begun {
+                    log.request_stable(next_begun);
+                    break;
+                }
                 let Some(units) = self.units_of(log, sequence) else { break };
                 self.send_job(log, sequence, None, units, now_ns);
                 work += 1;
