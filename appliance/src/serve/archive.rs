@@ -177,13 +177,7 @@ fn synch_of(row: SynchRow) -> SynchInfo {
     let lsn = row.lsn.0;
     match serde_json::from_slice::<SynchInfo>(&row.text) {
         Ok(synch) => SynchInfo { lsn, ..synch },
-        Err(_) => SynchInfo {
-            id: 0,
-            label: "damaged".to_owned(),
-            lsn,
-            time_ns: row.time_ns,
-            details: serde_json::Value::Null,
-        },
+        Err(_) => SynchInfo::damaged(lsn, row.time_ns),
     }
 }
 

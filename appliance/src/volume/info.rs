@@ -240,6 +240,18 @@ pub struct SynchInfo {
     pub details: serde_json::Value,
 }
 
+impl SynchInfo {
+    /// One whose text is lost: still a point, since position and time stand in the entry.
+    pub(crate) fn damaged(lsn: u64, time_ns: u64) -> Self {
+        SynchInfo { id: 0, label: "damaged".to_owned(), lsn, time_ns, details: serde_json::Value::Null }
+    }
+
+    /// Whether its text is lost; the numbers of others begin with 1.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.id == 0
+    }
+}
+
 /// A snapshot as `snapshot_list` shows it: an LSN with a name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotInfo {

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use super::archive::damaged_text;
 use super::capacity::OVERPROVISIONING_PERCENT_RANGE;
 use super::catalog::{Catalog, CatalogImage};
 use super::error::VolumeError;
@@ -240,18 +241,12 @@ impl Pool {
     /// What a synch event says. One whose text is lost is still a point; its position and time stand in the entry.
     pub(super) async fn read_synch(&self, event: &FoundEvent) -> Result<SynchInfo, VolumeError> {
         let text = self.read_event(event).await?;
-        let synch =
-            text.and_then(|text| serde_json::from_slice::<SynchInfo>(&text).ok()).unwrap_or_else(|| {
-                self.note_problem(format!("the text of the synch at LSN {} is damaged", event.lsn));
-                SynchInfo {
-                    id: 0,
-                    label: "damaged".to_owned(),
-                    lsn: 0,
-                    time_ns: event.time_ns,
-                    details: serde_json::Value::Null,
-                }
-            });
-        Ok(SynchInfo { lsn: event.lsn.0, ..synch })
+        if let Some(synch) = text.and_then(|text| serde_json::from_slice::<SynchInfo>(&text).ok()) {
+            return Ok(SynchInfo { lsn: event.lsn.0, ..synch });
+        }
+        let synch = SynchInfo::damaged(event.lsn.0, event.time_ns);
+        self.note_problem(damaged_text(&synch));
+        Ok(synch)
     }
 
     /// Looks up what clones inherited, one volume after the other. Requests of a volume are [`Busy`](super::Submitted::Busy) until it is done. One that cannot be

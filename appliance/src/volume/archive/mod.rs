@@ -17,7 +17,7 @@ mod objects;
 mod seal;
 mod status;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 pub use expire::Forgotten;
@@ -335,6 +335,29 @@ impl Archive {
     }
 }
 
+impl State {
+    /// Takes up a synch that the archive knows. One that is known already stays as it is, unless its text is damaged on the primary device: a crash while a slot is used again may bring back the
+    /// segment that was there, with blocks of the new one in it.
+    fn learn_synch(&mut self, synch: SynchInfo) {
+        self.catalog.next_synch = self.catalog.next_synch.max(synch.id + 1);
+        let place = self.synchs.partition_point(|known| known.lsn < synch.lsn);
+        match self.synchs.get_mut(place).filter(|known| known.lsn == synch.lsn) {
+            None => self.synchs.insert(place, synch),
+            Some(known) if known.is_damaged() && !synch.is_damaged() => {
+                let problem = damaged_text(&synch);
+                *known = synch;
+                self.problems.retain(|told| *told != problem);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// What the operator is told of a synch whose text is damaged.
+pub(super) fn damaged_text(synch: &SynchInfo) -> String {
+    format!("the text of the synch at LSN {} is damaged", synch.lsn)
+}
+
 /// Records a stretch that left the primary device without being archived.
 fn record_gap(gap: crate::log::reader::LsnRange, state: &mut State, log: &mut Log) {
     state.catalog.gaps.push(gap);
@@ -371,11 +394,9 @@ impl Pool {
         known.drop_headless(&log.geometry());
         let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known.0);
         archive.adopt(&mut log, state.catalog.archived_below);
-        let there: std::collections::HashSet<u64> = state.synchs.iter().map(|synch| synch.lsn).collect();
-        state.synchs.extend(synchs.into_iter().filter(|synch| !there.contains(&synch.lsn)));
-        state.synchs.sort_by_key(|synch| synch.lsn);
-        let next_synch = state.synchs.iter().map(|synch| synch.id + 1).max().unwrap_or(1);
-        state.catalog.next_synch = state.catalog.next_synch.max(next_synch);
+        for synch in synchs {
+            state.learn_synch(synch);
+        }
         state.archive = Some(Box::new(archive));
         drop(log);
         self.drop_lost_synchs(&mut state);
@@ -388,7 +409,7 @@ impl Pool {
         Some((archive.service, KnownObjects(archive.objects)))
     }
 
-    /// Looks up the synchs that are only in the archive, in segments from `from` on. The entries of all these segments are read.
+    /// Looks up the synchs that are only in the archive, in segments from `from` on, and those whose text is damaged on the primary device. The entries of all these segments are read.
     ///
     /// # Errors
     /// The store's; what was found until then is kept.
@@ -396,7 +417,11 @@ impl Pool {
         let sequences: Vec<SegmentSeq> = {
             let (state, log) = (self.state.borrow(), self.log.borrow());
             let Some(archive) = &state.archive else { return Ok(()) };
-            let there = |sequence: SegmentSeq| log.table().slot(sequence).is_some();
+            let damaged = state.synchs.iter().filter(|synch| synch.is_damaged());
+            let damaged: HashSet<SegmentSeq> =
+                damaged.map(|synch| log.geometry().sequence_of(Lsn(synch.lsn))).collect();
+            let there =
+                |sequence: SegmentSeq| log.table().slot(sequence).is_some() && !damaged.contains(&sequence);
             let all = archive.objects.iter().map(|(sequence, _)| sequence);
             all.filter(|&sequence| sequence >= from && !there(sequence)).collect()
         };
@@ -412,12 +437,7 @@ impl Pool {
             let synchs = collector.found.into_iter().filter(|event| event.kind == EventKind::Synch);
             for event in synchs {
                 let synch = self.read_synch(&event).await?;
-                let mut state = self.state.borrow_mut();
-                let place = state.synchs.partition_point(|known| known.lsn < synch.lsn);
-                if state.synchs.get(place).is_none_or(|known| known.lsn != synch.lsn) {
-                    state.catalog.next_synch = state.catalog.next_synch.max(synch.id + 1);
-                    state.synchs.insert(place, synch);
-                }
+                self.state.borrow_mut().learn_synch(synch);
             }
             yield_now().await;
         }
