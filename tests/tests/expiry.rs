@@ -76,11 +76,30 @@ fn what_no_rule_keeps_goes_and_what_is_kept_restores() {
         "--dir",
         &folder,
         "--pool-size",
-        "31MiB",
+        "63MiB",
     ]);
     assert!(recovered.status.success(), "{}", String::from_utf8_lossy(&recovered.stderr));
     appliance.restart().expect("it starts again");
     check_kept(&appliance, "recovered-");
+    wait_for("what was recovered is on the new primary", || {
+        volumes(&appliance).iter().all(|volume| {
+            volume["name"] != "vol0" || (volume["inherited_blocks"] == 0 && volume["parent"].is_null())
+        })
+    });
+    let hydrated =
+        appliance.command(&["volume", "hydrate", "recovered-named-then"]).expect("a clone is hydrated");
+    assert!(hydrated.contains("neither its origin nor the archive"), "{hydrated}");
+    let refused = appliance.command(&["volume", "hydrate", "vol0"]).expect_err("it is its own").to_string();
+    assert!(refused.contains("inherits nothing"), "{refused}");
+    // Without its store's objects it reads all the same.
+    std::fs::rename(&archive, archive.with_extension("away")).expect("away");
+    Host::connect(&appliance, "vol0").check_round(ROUNDS);
+    Host::connect(&appliance, "recovered-named-then").check_round(5);
+}
+
+fn volumes(appliance: &Appliance) -> Vec<Value> {
+    let volumes = appliance.rpc("volume_list", Value::Null).expect("it answers");
+    volumes.as_array().expect("a list").clone()
 }
 
 fn check_kept(appliance: &Appliance, prefix: &str) {

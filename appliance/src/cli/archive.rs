@@ -1,4 +1,4 @@
-//! `varve archive seal`, `expire` and `verify`: long work that is begun with one call and watched with others, behind a progress bar when somebody watches.
+//! `varve archive seal`, `expire` and `verify`, and `varve volume hydrate`: long work that is begun with one call and watched with others, behind a progress bar when somebody watches.
 
 use std::io::Write;
 use std::time::Duration;
@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::render_archive;
 use super::{Client, CommandError, print};
+use crate::dma::BLOCK_BYTES;
 use crate::rpc::{ArchiveReport, ExpiryReport, Sealed, Verification, VerificationState};
+use crate::volume::VolumeInfo;
 
 /// How often the work is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -69,6 +71,36 @@ pub(super) fn seal(client: &mut Client, json: bool, output: &mut dyn Write) -> R
         format!("{:#}\n", json!({"lsn": sealed.lsn, "done": true}))
     } else {
         format!("everything before LSN {} is in the archive\n", sealed.lsn)
+    };
+    print(output, &text)
+}
+
+/// Has a clone make what it inherited its own; returns when it has.
+pub(super) fn hydrate(
+    client: &mut Client,
+    name: &str,
+    json: bool,
+    output: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let (mut volume, _): (VolumeInfo, _) = call(client, "volume_hydrate", json!({"name": name}))?;
+    let bytes = |blocks: u64| blocks * BLOCK_BYTES as u64;
+    let all = bytes(volume.inherited_blocks);
+    let bar = bar("hydrating");
+    bar.set_length(all);
+    while volume.hydrating {
+        std::thread::sleep(LOOK_INTERVAL);
+        let (volumes, _): (Vec<VolumeInfo>, _) = call(client, "volume_list", json!({"name": name}))?;
+        volume = volumes.into_iter().next().ok_or("the volume is gone")?;
+        bar.set_position(all.saturating_sub(bytes(volume.inherited_blocks)));
+    }
+    bar.finish_and_clear();
+    if volume.inherited_blocks > 0 {
+        return Err(format!("volume '{name}' was not hydrated to its end; varve pool list says why").into());
+    }
+    let text = if json {
+        format!("{:#}\n", json!(volume))
+    } else {
+        format!("volume '{name}' needs neither its origin nor the archive any more\n")
     };
     print(output, &text)
 }

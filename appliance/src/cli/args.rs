@@ -166,6 +166,11 @@ pub(super) enum VolumeCommand {
         /// Its name.
         name: String,
     },
+    /// Make what a clone inherited its own, and wait until it needs neither its origin nor the archive.
+    Hydrate {
+        /// Its name.
+        name: String,
+    },
     /// Grow a volume.
     Resize {
         /// Its name.

@@ -1,7 +1,7 @@
 //! The command line: `varve serve` and `varve inspect`, which do work of their own, and a thin client of the JSON-RPC plane for
 //! all else (DESIGN section 12).
 //!
-//! `archive seal`, `expire` and `verify` begin long work and watch it. Every other command makes one call and shows its result: as tables for people, with `--json` exactly as it came. Errors
+//! `archive seal`, `expire` and `verify` and `volume hydrate` begin long work and watch it. Every other command makes one call and shows its result: as tables for people, with `--json` exactly as it came. Errors
 //! are one line on standard error; the exit code is 1 then, and 2 when the command line itself is wrong.
 
 mod archive;
@@ -29,7 +29,7 @@ pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
 pub use serve_args::{BackPressureChoice, IoEngineChoice, ServeOptions};
 
 use self::archive_args::ArchiveCommand;
-use self::args::{CallCommand, Cli, Command, PoolCommand};
+use self::args::{CallCommand, Cli, Command, PoolCommand, VolumeCommand};
 
 /// Why a command that does work of its own failed; its text is shown in one line.
 pub type CommandError = Box<dyn Error + Send + Sync>;
@@ -111,6 +111,9 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
         }
         Command::Call(CallCommand::Pool(PoolCommand::Recover(options))) => {
             return local.recover(RecoverOptions { json, ..options });
+        }
+        Command::Call(CallCommand::Volume(VolumeCommand::Hydrate { name })) => {
+            return archive::hydrate(&mut connect(rpc, timeout_s)?, &name, json, output);
         }
         Command::Call(CallCommand::Archive(ArchiveCommand::Seal)) => {
             return archive::seal(&mut connect(rpc, timeout_s)?, json, output);

@@ -218,10 +218,14 @@ fn volume_table(volumes: &[VolumeInfo]) -> String {
             VolumeState::Degraded => "degraded",
         };
         let from = volume.parent.map_or_else(|| "-".to_owned(), |parent| format!("lsn:{}", parent.lsn));
+        let mapped = match volume.inherited_blocks {
+            0 => blocks(volume.mapped_blocks),
+            inherited => format!("{} ({} inherited)", blocks(volume.mapped_blocks), blocks(inherited)),
+        };
         table.row([
             volume.name.clone(),
             size(volume.size_bytes),
-            blocks(volume.mapped_blocks),
+            mapped,
             state.to_owned(),
             if volume.read_only { "read-only" } else { "read-write" }.to_owned(),
             from,

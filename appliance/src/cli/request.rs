@@ -84,6 +84,7 @@ fn volume(command: VolumeCommand) -> Request {
             let done = format!("volume {name} is deleted");
             Request::new("volume_delete", json!({"name": name}), View::Done(done))
         }
+        VolumeCommand::Hydrate { name } => Request::new("volume_hydrate", json!({"name": name}), View::Json),
         VolumeCommand::Resize { name, size } => {
             Request::new("volume_resize", json!({"name": name, "size": size.get()}), View::Volume)
         }

@@ -64,7 +64,11 @@ pub(super) fn run(
         };
         reactor.run_until(&app, Rc::clone(&pool).create_volume(request))?;
     }
-    local.spawn(Rc::clone(&pool).load_inherited());
+    let inheriting = Rc::clone(&pool);
+    drop(local.spawn(async move {
+        Rc::clone(&inheriting).load_inherited().await;
+        inheriting.hydrate_all().await;
+    }));
     let mut listen = Vec::new();
     for &address in &config.listen {
         listen.push(target.listen(address)?);

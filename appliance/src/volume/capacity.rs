@@ -26,6 +26,8 @@ const BURIED_BLOCKS_PER_TURN: u64 = 65_536;
 pub(super) struct Capacity {
     /// Resident blocks of thin volumes.
     pub(super) thin_blocks: u64,
+    /// Blocks that volumes inherited and that were made their own, since start.
+    pub(super) hydrated_blocks: u64,
     /// Whether the operator was warned.
     warned: bool,
 }
@@ -69,6 +71,15 @@ impl State {
         if volume.thin {
             self.capacity.thin_blocks += resident;
         }
+    }
+
+    /// Counts a block that a volume inherited, and that is its own now.
+    pub(super) fn count_hydrated(&mut self, id: VolumeId) {
+        let Some(volume) = self.volume_mut(id) else { return };
+        volume.resident += 1;
+        let thin = volume.thin;
+        self.capacity.thin_blocks += u64::from(thin);
+        self.capacity.hydrated_blocks += 1;
     }
 
     /// Takes back what [`count_resident`](Self::count_resident) counted.

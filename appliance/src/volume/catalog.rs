@@ -1,6 +1,8 @@
 //! The catalog: the pool's small state, which stands whole, as JSON, in an event at the start of every segment and after every change
 //! (DESIGN section 5). The catalog in force at a point is the newest at or before it; it says which volumes there were and how large.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -155,16 +157,27 @@ impl Catalog {
         self.images.iter().find(|image| image.id == id)
     }
 
+    /// Takes in an image as an older catalog tells of it. The present one may know it from a still older one, of a time before it was hydrated.
+    pub(super) fn learn_image(&mut self, image: &CatalogImage) {
+        match self.images.iter_mut().find(|known| known.id == image.id) {
+            Some(known) => known.hydrated_lsn = known.hydrated_lsn.or(image.hydrated_lsn),
+            None => self.images.push(image.clone()),
+        }
+    }
+
     /// Drops images that no volume needs, and remembers those with a parent. No point at or after `gone_lsn` needs them.
     pub(super) fn prune_images(&mut self, gone_lsn: Lsn) {
-        let mut needed = std::collections::HashSet::new();
+        let (mut needed, mut followed) = (HashSet::new(), HashSet::new());
         for volume in &self.volumes {
-            let mut next = Some(volume.image);
-            while let Some(id) = next.filter(|&id| needed.insert(id)) {
-                next = self.image(id).and_then(|image| image.parent).map(|parent| parent.image);
+            let mut next = Some((volume.image, Lsn::MAX));
+            while let Some((id, at)) = next {
+                needed.insert(id);
+                // One that is hydrated now may be a clone's origin at a point at which it was not.
+                let image = self.image(id).filter(|image| image.inherits_at(at) && followed.insert(id));
+                next = image.and_then(|image| image.parent).map(|parent| (parent.image, Lsn(parent.lsn)));
             }
         }
-        let gone = self.images.iter().filter(|image| !needed.contains(&image.id) && image.inherits());
+        let gone = self.images.iter().filter(|image| !needed.contains(&image.id));
         for image in gone {
             if let Some(parent) =
                 image.parent.filter(|_| !self.gone_images.iter().any(|gone| gone.id == image.id))

@@ -40,18 +40,19 @@ const GAP_BLOCKS: u64 = 4;
 /// Copies go ahead of their time when a stretch holds more than the average times this; segments scatter.
 const AHEAD_FROM: f64 = 1.1;
 
-/// A live block of the victim.
+/// A block that is to be appended again.
 #[derive(Clone, Copy)]
-struct Source {
-    image: ImageId,
-    block: u64,
-    lsn: Lsn,
-    crc: u32,
-    bad: bool,
+pub(super) struct Source {
+    pub(super) image: ImageId,
+    pub(super) block: u64,
+    pub(super) lsn: Lsn,
+    pub(super) crc: u32,
+    /// Whether its data does not have the checksum, and shall not be given.
+    pub(super) bad: bool,
 }
 
 /// A batch with its data; `None` where the device could not read.
-type Batch = Vec<(Source, Option<DmaBuf>)>;
+pub(super) type Batch = Vec<(Source, Option<DmaBuf>)>;
 
 enum Work {
     Idle,
@@ -342,7 +343,7 @@ fn join_masks(state: &State, masks: &[Mask]) -> Vec<(ImageId, u64, u64)> {
 }
 
 /// Reads the blocks of a batch, neighbours together.
-async fn read(log: SharedLog, sources: Vec<Source>) -> Batch {
+pub(super) async fn read(log: SharedLog, sources: Vec<Source>) -> Batch {
     let mut batch: Batch = sources.iter().map(|&source| (source, None)).collect();
     let mut start = 0;
     while start < sources.len() {

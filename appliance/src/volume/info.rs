@@ -61,6 +61,9 @@ pub struct PoolStats {
     /// Data blocks copied forward since start.
     #[serde(default)]
     pub copied_blocks: u64,
+    /// Of these, blocks that volumes inherited and that were made their own; they do not count as write amplification.
+    #[serde(default)]
+    pub hydrated_blocks: u64,
     /// Write amplification since start: data blocks appended (hosts' and copies) over data blocks that hosts wrote; 0 before the first write.
     #[serde(default)]
     pub write_amplification: f64,
@@ -190,12 +193,21 @@ pub struct VolumeInfo {
     pub state: VolumeState,
     /// Its image.
     pub image: u16,
-    /// For a clone: from where.
+    /// For a clone: from where, as long as it inherits from there.
     pub parent: Option<ImageParent>,
     /// When it was created.
     pub created_ns: u64,
     /// Blocks that have contents.
     pub mapped_blocks: u64,
+    /// Of them, those that belong to a point of the past it was made from, and are read from there.
+    #[serde(default)]
+    pub inherited_blocks: u64,
+    /// Whether these are being made its own.
+    #[serde(default)]
+    pub hydrating: bool,
+    /// Whether no capacity was set aside for it.
+    #[serde(default)]
+    pub thin: bool,
     /// Activity since start.
     pub stats: VolumeStats,
 }

@@ -293,11 +293,7 @@ impl Pool {
                     return Err(VolumeError::Busy { reason });
                 }
                 // The ancestors as they were at the point; a deleted volume's are not in the present catalog.
-                for image in &catalog.images {
-                    if now.image(image.id).is_none() {
-                        now.images.push(image.clone());
-                    }
-                }
+                catalog.images.iter().for_each(|image| now.learn_image(image));
                 let image = add_image(now, Some(ImageParent { image: source.image, lsn: at.0 }), born_lsn)?;
                 let clone = CatalogVolume {
                     name: name.clone(),
@@ -421,6 +417,7 @@ impl Pool {
             resident_above: Lsn(if is_clone && !keeps_inherited { born_lsn } else { 0 }),
             keeps_inherited,
             inherits: image.is_some_and(CatalogImage::inherits),
+            hydrating: false,
             masked: RangeSet::default(),
             resident: 0,
             thin: entry.thin,

@@ -10,6 +10,7 @@ mod cleaner;
 mod error;
 mod event;
 mod history;
+mod hydrate;
 pub mod index;
 mod info;
 pub(crate) mod inspect;

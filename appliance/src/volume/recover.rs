@@ -180,12 +180,16 @@ impl Pool {
                 reason: "all image ids of the pool were used".to_owned(),
             })?;
             let parent = Some(ImageParent { image: volume.image, lsn: at.lsn.0 });
+            // What a clone of the past inherited was not on the lost device either.
+            let was_there = |image: &CatalogImage| !image.inherits() || image.hydrating;
+            let hydrating =
+                catalog.images.iter().find(|image| image.id == volume.image).is_none_or(was_there);
             images.push(CatalogImage {
                 id,
                 parent,
                 born_lsn: continued.end_lsn.0 - 1,
                 hydrated_lsn: None,
-                hydrating: true,
+                hydrating,
             });
             volume.image = id;
         }

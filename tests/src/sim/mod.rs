@@ -7,6 +7,7 @@ pub mod damage;
 pub mod disk;
 pub mod endless;
 pub mod fixture;
+pub mod hydration;
 pub mod model;
 pub mod rng;
 pub mod store;

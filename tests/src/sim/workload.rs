@@ -15,6 +15,7 @@ use varve::volume::{
 
 use super::checks::check_blocks;
 use super::disk::{Crash, SimDisk};
+use super::hydration::Hydrations;
 use super::model::{Change, Model, ModelVolume, Stamp, Step, fill};
 use super::rng::Rng;
 use super::world::{World, begin, submit, wait};
@@ -55,6 +56,7 @@ pub struct Run {
     in_flight: HashMap<u64, InFlight>,
     /// Completions that were seen while looking for another.
     early: Vec<(u64, Result<(), IoError>)>,
+    pub(super) hydrations: Hydrations,
 }
 
 enum InFlight {
@@ -109,6 +111,7 @@ impl Run {
             next_tag: 1,
             in_flight: HashMap::new(),
             early: Vec::new(),
+            hydrations: Hydrations::default(),
         };
         run.create_volume("v0");
         run
@@ -208,10 +211,12 @@ impl Run {
             96 if live.len() > 1 || self.rng.one_in(4) => self.delete(place),
             97 => self.resize(place, size_blocks),
             98 => self.snapshot(),
+            99 if self.pool.has_archive() => self.begin_hydration(),
             _ => {
                 self.pool.poll();
             }
         }
+        self.hydrations.poll();
         if self.rng.one_in(3) {
             self.pool.poll();
         }
@@ -713,6 +718,7 @@ impl Run {
         // The old pool goes first, with its device handle: what is in flight is settled then.
         let blank = SimDisk::new(4096, false, 0);
         let placeholder = self.world.create(blank.open(), 256).expect("a blank disk");
+        self.hydrations.forget();
         drop(std::mem::replace(&mut self.pool, placeholder));
         self.disk.crash(crash);
         // Half of the time the device dies again while the pool is opened, once or twice.
@@ -736,6 +742,7 @@ impl Run {
         wait(&self.pool, Rc::clone(&self.pool).load_archived_synchs(SegmentSeq(0)))
             .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         wait(&self.pool, Rc::clone(&self.pool).load_inherited());
+        self.resume_hydrations();
         died
     }
 

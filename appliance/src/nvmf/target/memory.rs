@@ -90,6 +90,9 @@ impl MemoryStorage {
             parent: None,
             created_ns: 0,
             mapped_blocks: 0,
+            inherited_blocks: 0,
+            hydrating: false,
+            thin: false,
             stats: VolumeStats::default(),
         };
         state.volumes.push(Volume { info, bytes: vec![0; size_bytes as usize] });

@@ -1,5 +1,7 @@
 //! `volume_*`: what hosts see as namespaces.
 
+use std::rc::Rc;
+
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -15,6 +17,11 @@ pub(super) fn methods() -> Vec<Method> {
         Method::on_reactor("volume_list", "Every volume, or the one with a name.", list),
         Method::task("volume_delete", "Deletes a volume; its history stays reachable.", delete),
         Method::task("volume_resize", "Grows a volume.", resize),
+        Method::task(
+            "volume_hydrate",
+            "Begins to make what a clone inherited its own, so that it needs neither its origin nor the archive.",
+            hydrate,
+        ),
     ]
 }
 
@@ -100,4 +107,18 @@ struct ResizeParams {
 
 async fn resize(app: App, params: ResizeParams) -> Result<VolumeInfo, RpcError> {
     Ok(app.pool()?.resize_volume(params.name, params.size.0).await?)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HydrateParams {
+    name: String,
+}
+
+async fn hydrate(app: App, HydrateParams { name }: HydrateParams) -> Result<VolumeInfo, RpcError> {
+    let pool = app.pool()?;
+    let volume = Rc::clone(&pool).begin_hydration(name).await?;
+    // It goes on by itself; the volume shows how far it is.
+    drop(app.local().spawn(pool.hydrate(volume.id)));
+    Ok(VolumeInfo { hydrating: true, ..volume })
 }

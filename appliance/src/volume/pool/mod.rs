@@ -96,6 +96,8 @@ pub(super) struct Volume {
     pub(super) keeps_inherited: bool,
     /// Whether something in it may be inherited: then its trims must be remembered as long as it lives.
     pub(super) inherits: bool,
+    /// Whether what it inherited is being made its own.
+    pub(super) hydrating: bool,
     /// The ranges of which it inherits nothing any more.
     pub(super) masked: RangeSet,
     /// Resident blocks.
@@ -334,9 +336,12 @@ impl Pool {
             host_read_blocks: state.stats.host_read_blocks,
             device_written_blocks: log_stats.device_written_blocks,
             copied_blocks: log_stats.copied_blocks,
+            hydrated_blocks: state.capacity.hydrated_blocks,
             write_amplification: match state.stats.host_written_blocks {
                 0 => 0.0,
-                host => (host + log_stats.copied_blocks) as f64 / host as f64,
+                host => {
+                    (host + log_stats.copied_blocks - state.capacity.hydrated_blocks) as f64 / host as f64
+                }
             },
             header_blocks: log_stats.header_blocks,
             trailer_blocks: log_stats.trailer_blocks,
@@ -498,9 +503,20 @@ impl State {
             read_only: volume.read_only,
             state,
             image: volume.image.0,
-            parent: self.catalog.image(volume.image.0).and_then(|image| image.parent),
+            parent: self
+                .catalog
+                .image(volume.image.0)
+                .filter(|image| image.inherits())
+                .and_then(|image| image.parent),
             created_ns: entry.created_ns,
             mapped_blocks: volume.mapped(),
+            inherited_blocks: if volume.inherits {
+                volume.mapped().saturating_sub(volume.resident)
+            } else {
+                0
+            },
+            hydrating: volume.hydrating,
+            thin: volume.thin,
             stats: volume.stats,
         })
     }

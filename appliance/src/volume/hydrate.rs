@@ -1,0 +1,308 @@
+//! Hydration: what an image inherited becomes its own, so that it needs neither its parent nor the archive any more (DESIGN section 7).
+//!
+//! **When.** A recovered pool begins it by itself for what was on the lost primary: its volumes are usable at once, and their blocks arrive on the new primary. A clone of the past is hydrated when the operator asks
+//! for it: it needs room that nobody has set aside.
+//!
+//! **States of an image:** inheriting → hydrating (in the catalog, so that a restart goes on) → hydrated, from a position that the catalog tells. At that position everything that it maps stands in entries of its own, so the
+//! state at it and later is decided by the W+1 segments that end there; before it the parent is looked up as ever.
+//!
+//! **How.** The segments that the inherited index was built from, newest first in each generation: their entries are matched with the index, so an object of the archive is read once, in order, and every block is checked
+//! against all 32 bits of its checksum. A copy is appended only if the index still points at its source at that moment, as the cleaner does; it is the end of no command, so history does not see it.
+//!
+//! **Failures.** What cannot be read stays inherited; the image goes on needing its parent, the operator is told, and the command may be given again. A pool without room refuses, as it refuses a thin volume's writes.
+//!
+//! **Costs:** for each block one read, shared with its neighbours, a copy in memory if it came from the archive, one CRC32C, and its place in a record. Hosts go first: a batch is
+//! [`BATCH_BLOCKS`] blocks, and the reactor turns between batches; nothing waits for it.
+
+use std::rc::Rc;
+
+use super::cleaner::{Batch, Source, read};
+use super::error::VolumeError;
+use super::index::Mapping;
+use super::info::VolumeInfo;
+use super::pool::{Pool, Refusal, VolumeIndex};
+use super::request::{IoError, VolumeId};
+use crate::dma::{BLOCK_BYTES, DmaBuf};
+use crate::log::checksum::crc32c;
+use crate::log::format::EntryKind;
+use crate::log::reader::SegmentEntries;
+use crate::log::{AppendClass, AppendError, BlockNumber, ImageId, Lsn, SegmentSeq};
+use crate::reactor::yield_now;
+
+/// Blocks that are read and appended together.
+const BATCH_BLOCKS: usize = 64;
+/// How often no memory for a block is waited for, in turns, before it counts as unreadable.
+const MEMORY_TURNS_MAX: usize = 100_000;
+
+impl Pool {
+    /// Notes that a volume is to be hydrated; [`hydrate`](Self::hydrate) does it.
+    ///
+    /// # Errors
+    /// No such volume; it inherits nothing; the pool keeps what clones inherit on the primary anyway; a failed pool.
+    pub async fn begin_hydration(self: Rc<Self>, name: String) -> Result<VolumeInfo, VolumeError> {
+        if self.state.borrow().keeps_inherited {
+            let reason =
+                "the pool has no archive: what a clone inherited is on the primary device already".to_owned();
+            return Err(VolumeError::Invalid { what: "volume", reason });
+        }
+        self.change(|catalog, _| {
+            let image = catalog.volume(&name).map(|volume| volume.image);
+            let image = image.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
+            match catalog.images.iter_mut().find(|known| known.id == image) {
+                Some(image) if image.inherits() => image.hydrating = true,
+                _ => {
+                    let reason = format!("'{name}' inherits nothing: all its blocks are its own");
+                    return Err(VolumeError::Invalid { what: "volume", reason });
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        self.find_volume(&name).ok_or(VolumeError::NoSuchVolume { name })
+    }
+
+    /// Hydrates every volume that is to be, one after the other. What stops one is told as a problem of the pool.
+    pub async fn hydrate_all(self: Rc<Self>) {
+        let ids: Vec<VolumeId> = (0..self.state.borrow().volumes.len() as u32).map(VolumeId).collect();
+        for id in ids {
+            Rc::clone(&self).hydrate(id).await;
+        }
+    }
+
+    /// Hydrates a volume, if it is to be and nobody does it already.
+    pub async fn hydrate(self: Rc<Self>, id: VolumeId) {
+        let name = {
+            let mut state = self.state.borrow_mut();
+            let Some(volume) = state.volume_mut(id) else { return };
+            let (name, image) = (volume.name.clone(), volume.image);
+            if volume.hydrating || !volume.inherits {
+                return;
+            }
+            if !state.catalog.image(image.0).is_some_and(|image| image.hydrating) {
+                return;
+            }
+            if let Some(volume) = state.volume_mut(id) {
+                volume.hydrating = true;
+            }
+            name
+        };
+        let result = self.hydrate_image(id).await;
+        if let Some(volume) = self.state.borrow_mut().volume_mut(id) {
+            volume.hydrating = false;
+        }
+        if let Err(error) = result {
+            self.note_problem(format!(
+                "volume '{name}' still needs the archive, it was not hydrated to its end: {error}; `varve volume hydrate {name}` goes on"
+            ));
+        }
+    }
+
+    async fn hydrate_image(&self, id: VolumeId) -> Result<(), VolumeError> {
+        while self.is_loading(id)? {
+            yield_now().await;
+        }
+        let mut unreadable = 0;
+        for (image, sequences) in self.inherited_from(id) {
+            for sequence in sequences {
+                let Some(entries) = self.entries_of(sequence).await? else { continue };
+                unreadable += self.hydrate_from(id, image, sequence, &entries).await?;
+            }
+        }
+        if unreadable > 0 {
+            let reason = format!("{unreadable} blocks cannot be read");
+            return Err(VolumeError::Archive { reason });
+        }
+        self.finish_hydration(id).await
+    }
+
+    /// Whether what a volume inherited is still being looked up.
+    fn is_loading(&self, id: VolumeId) -> Result<bool, VolumeError> {
+        match self.state.borrow_mut().volume_mut(id).map(|volume| &volume.index) {
+            Some(VolumeIndex::Inherits(_)) => Ok(true),
+            Some(VolumeIndex::Ready(_)) | None => Ok(false),
+            Some(VolumeIndex::Failed(_)) => {
+                let reason = "what it inherited could not be looked up".to_owned();
+                Err(VolumeError::Archive { reason })
+            }
+        }
+    }
+
+    /// The segments in which inherited blocks of a volume may be, for each of its ancestors, newest first.
+    fn inherited_from(&self, id: VolumeId) -> Vec<(ImageId, Vec<SegmentSeq>)> {
+        let mut state = self.state.borrow_mut();
+        let Some(image) = state.volume_mut(id).map(|volume| volume.image) else { return Vec::new() };
+        let geometry = self.log.borrow().geometry();
+        let mut generations = Vec::new();
+        let catalog = state.catalog.clone();
+        drop(state);
+        let mut next = catalog.image(image.0).filter(|image| image.inherits()).and_then(|image| image.parent);
+        while let Some(parent) = next {
+            let (lsn, newest) = (Lsn(parent.lsn), geometry.sequence_of(Lsn(parent.lsn)));
+            let generation = catalog.image(parent.image);
+            let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
+            let oldest =
+                newest.0.saturating_sub(self.working_set_at(newest)).max(geometry.sequence_of(born).0);
+            generations.push((ImageId(parent.image), (oldest..=newest.0).rev().map(SegmentSeq).collect()));
+            next = generation.filter(|image| image.inherits_at(lsn)).and_then(|image| image.parent);
+        }
+        generations
+    }
+
+    /// Hydrates what a volume inherited from a segment; returns how many blocks could not be read.
+    async fn hydrate_from(
+        &self,
+        id: VolumeId,
+        parent: ImageId,
+        sequence: SegmentSeq,
+        entries: &SegmentEntries,
+    ) -> Result<u64, VolumeError> {
+        let mut unreadable = 0;
+        let mut from = 0;
+        while from < entries.len() {
+            let (sources, next) = self.sources(id, parent, entries, from);
+            from = next;
+            if sources.is_empty() {
+                continue;
+            }
+            let batch = self.read_sources(sequence, sources).await?;
+            for (source, data) in batch {
+                match data.filter(|data| !source.bad && crc32c(data) == source.crc) {
+                    Some(data) => self.append_hydrated(id, source, data).await?,
+                    None => unreadable += 1,
+                }
+            }
+            yield_now().await;
+        }
+        Ok(unreadable)
+    }
+
+    /// Inherited blocks of the volume in a segment, from a record on; and the record to go on with.
+    fn sources(
+        &self,
+        id: VolumeId,
+        parent: ImageId,
+        entries: &SegmentEntries,
+        from: usize,
+    ) -> (Vec<Source>, usize) {
+        let mut state = self.state.borrow_mut();
+        let mut sources = Vec::new();
+        let Some(volume) = state.volume_mut(id) else { return (sources, entries.len()) };
+        let mut record = from;
+        while record < entries.len() && sources.len() < BATCH_BLOCKS {
+            let (line, of_record) = entries.record(record);
+            for placed in SegmentEntries::placed(line, of_record) {
+                let entry = placed.entry;
+                let is_block = matches!(entry.kind(), Some(EntryKind::Write | EntryKind::Copied));
+                let (block, lsn, crc) = (entry.block().0, placed.lsn, entry.crc());
+                if is_block
+                    && entry.image() == parent
+                    && lsn <= volume.resident_above
+                    && volume.own_index().get(block) == Mapping::new(lsn, crc)
+                {
+                    sources.push(Source { image: volume.image, block, lsn, crc, bad: entry.is_bad() });
+                }
+            }
+            record += 1;
+        }
+        (sources, record)
+    }
+
+    /// Reads blocks of a segment, from the primary device if it is there, else from the archive.
+    async fn read_sources(&self, sequence: SegmentSeq, sources: Vec<Source>) -> Result<Batch, VolumeError> {
+        let pinned = self.log.borrow_mut().pin(sequence);
+        if pinned {
+            let batch = read(Rc::clone(&self.log), sources).await;
+            self.log.borrow_mut().unpin(sequence);
+            return Ok(batch);
+        }
+        let mut batch = Vec::with_capacity(sources.len());
+        for source in sources {
+            let data = self.archived_block(sequence, source.lsn, source.crc).await?;
+            let data = match data {
+                Some(data) => self.in_dma(&data).await,
+                None => None,
+            };
+            batch.push((source, data));
+        }
+        Ok(batch)
+    }
+
+    /// A block in memory that a device can write from.
+    async fn in_dma(&self, data: &[u8]) -> Option<DmaBuf> {
+        for _ in 0..MEMORY_TURNS_MAX {
+            let allocated = self.log.borrow().environment().dma.allocate(BLOCK_BYTES);
+            if let Ok(mut buffer) = allocated {
+                buffer.as_mut_slice().copy_from_slice(data);
+                return Some(buffer.freeze());
+            }
+            // Memory comes back as records complete.
+            yield_now().await;
+        }
+        None
+    }
+
+    /// Appends a block that was inherited, if it still is.
+    async fn append_hydrated(&self, id: VolumeId, source: Source, data: DmaBuf) -> Result<(), VolumeError> {
+        let origin = Mapping::new(source.lsn, source.crc);
+        loop {
+            {
+                let mut state = self.state.borrow_mut();
+                let mut log = self.log.borrow_mut();
+                let Some(volume) = state.volume_mut(id) else { return Ok(()) };
+                if volume.own_index().get(source.block) != origin {
+                    return Ok(());
+                }
+                if volume.thin
+                    && let Err(Refusal::Error(error)) = state.check_thin_room(1, &log)
+                {
+                    return Err(refused(error));
+                }
+                match log.reserve(AppendClass::Host, 1, 1, false) {
+                    Ok(()) => {
+                        let block = BlockNumber(source.block);
+                        let lsn = log.append_copied(source.image, block, data, source.crc, source.lsn, false);
+                        state.move_block(id, source.block, Mapping::new(lsn, source.crc));
+                        log.note_live(lsn);
+                        state.count_hydrated(id);
+                        return Ok(());
+                    }
+                    Err(AppendError::Busy) => state.check_not_refusing(&log)?,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            yield_now().await;
+        }
+    }
+
+    /// Nothing is inherited any more, if that is so: the catalog says it.
+    async fn finish_hydration(&self, id: VolumeId) -> Result<(), VolumeError> {
+        let (name, image, left) = {
+            let mut state = self.state.borrow_mut();
+            let Some(volume) = state.volume_mut(id) else { return Ok(()) };
+            (volume.name.clone(), volume.image, volume.mapped() - volume.resident)
+        };
+        if left > 0 {
+            let reason = format!("{left} blocks were not found where they should be");
+            return Err(VolumeError::Archive { reason });
+        }
+        self.change(|catalog, head| {
+            let of_volume = catalog.volume(&name).is_some_and(|volume| volume.image == image.0);
+            if let Some(image) = catalog.images.iter_mut().find(|known| of_volume && known.id == image.0) {
+                image.hydrating = false;
+                image.hydrated_lsn = Some(head.0);
+            }
+            Ok(())
+        })
+        .await?;
+        if let Some(volume) = self.state.borrow_mut().volume_mut(id) {
+            volume.inherits = false;
+            volume.masked = super::index::RangeSet::default();
+        }
+        tracing::info!(volume = name, "the volume is hydrated: it needs neither its parent nor the archive");
+        Ok(())
+    }
+}
+
+fn refused(error: IoError) -> VolumeError {
+    VolumeError::NoSpace { reason: error.to_string() }
+}
