@@ -381,6 +381,7 @@ mod tests {
             ("varve serve --archive a --no-archive", "cannot be used with"),
             ("varve serve --memory 1GiB --archive a", "cannot be used with"),
             ("varve serve --back-pressure maybe", "throttle"),
+            ("varve serve --reactors 0,x", "'x' is no core"),
             ("varve serve --archive-level 99", "1..=22"),
             ("varve archive explain yesterday", "synch:LABEL"),
             ("varve pool recover", "--from"),

@@ -91,6 +91,7 @@ impl MemoryStorage {
             created_ns: 0,
             mapped_blocks: 0,
             stats: VolumeStats::default(),
+            histogram: false,
         };
         state.volumes.push(Volume { info, bytes: vec![0; size_bytes as usize] });
         state.events.push_back(VolumeEvent::Created(id));
