@@ -191,6 +191,10 @@ fn mistakes_get_the_right_code_and_advice() {
         ("nvmf_get_subsystems", json!({"nqn": "nqn.none"}), -19, "nqn.none"),
         ("nvmf_get_subsystems", json!({"tgt_name": "other"}), -19, "leave tgt_name out"),
         ("nvmf_get_transports", json!({"trtype": "RDMA"}), -32602, "TCP"),
+        ("bdev_enable_histogram", json!({"name": "v", "enable": true, "granularity": 8}), -22, "has 7"),
+        ("bdev_enable_histogram", json!({"name": "v", "enable": true, "max_nsec": 5}), -22, "leave them out"),
+        ("bdev_enable_histogram", json!({"name": "v", "enable": true, "opc": "copy"}), -22, "write_zeroes"),
+        ("bdev_enable_histogram", json!({"name": "v"}), -32602, "'enable' is missing"),
         ("bdev_get_iostat", json!({"per_channel": true}), -22, "leave per_channel out"),
     ] {
         let (actual, message) = failure(&registry, method, params);
@@ -292,7 +296,7 @@ fn the_command_line_shows_real_answers() {
         ("nvmf subsystem-get-controllers discovery", 0, "nqn.host"),
         ("nvmf subsystem-get-qpairs discovery", 0, "active"),
         ("nvmf get-stats", 0, "reactor0"),
-        ("framework get-reactors", 0, "LCORE"),
+        ("framework get-reactors", 0, "p99.999"),
         ("framework get-subsystems", 0, "nvmf"),
         ("thread get-stats", 0, "reactor0"),
         ("spdk get-version", 0, "varve v"),

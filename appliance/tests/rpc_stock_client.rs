@@ -6,7 +6,15 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
-use varve::rpc::{Dispatch, RpcError, RpcServer, RpcServerConfig};
+use varve::histogram::Histogram;
+use varve::rpc::{Dispatch, HistogramReport, RpcError, RpcServer, RpcServerConfig};
+
+/// 3 requests of 10 us and one of 2 ms.
+fn histogram() -> Histogram {
+    let mut histogram = Histogram::default();
+    [10_000, 10_000, 10_000, 2_000_000].into_iter().for_each(|latency_ns| histogram.record(latency_ns));
+    histogram
+}
 
 /// An appliance of a few methods, with the answers of the real one; it remembers its calls.
 #[derive(Default)]
@@ -36,6 +44,8 @@ impl Dispatch for Fake {
                 {"subsystem": "nvmf", "depends_on": ["bdev"]},
             ])),
             "framework_get_config" => Ok(config),
+            "bdev_enable_histogram" => Ok(json!(true)),
+            "bdev_get_histogram" => Ok(json!(HistogramReport::new(&histogram()))),
             "volume_create" => Ok(json!({"name": "a", "size_bytes": 4096})),
             "nvmf_subsystem_add_listener" => Ok(json!(true)),
             _ => Err(RpcError::MethodNotFound { method: method.to_owned(), suggestion: None }),
@@ -118,6 +128,39 @@ fn its_commands_work() {
         calls[0].1,
         json!({"nqn": "nqn.2014-08.org.nvmexpress.discovery", "secure_channel": false,
                "listen_address": {"trtype": "TCP", "traddr": "127.0.0.1", "trsvcid": "4420"}})
+    );
+}
+
+#[test]
+fn it_enables_histograms_and_reads_them() {
+    let Some(stock) = Stock::start() else { return };
+    stock.rpc(&["bdev_enable_histogram", "--histogram", "vol0"]);
+    stock.rpc(&["bdev_enable_histogram", "--no-histogram", "--opc", "read", "vol0"]);
+    assert_eq!(
+        stock.calls(),
+        [
+            ("bdev_enable_histogram".to_owned(), json!({"name": "vol0", "enable": true})),
+            ("bdev_enable_histogram".to_owned(), json!({"name": "vol0", "enable": false, "opc": "read"})),
+        ]
+    );
+    let file = stock.directory.path().join("histogram.json");
+    std::fs::write(&file, stock.rpc(&["bdev_get_histogram", "vol0"])).expect("writable");
+    // What every reader of these answers does: a range is twice as wide as the one before, but the first two, and has 2^granularity buckets.
+    let program = "import base64, json, sys\n\
+                   h = json.load(open(sys.argv[1]))\n\
+                   data, bits = base64.b64decode(h['histogram']), h['granularity']\n\
+                   assert h['bucket_shift'] == bits and len(data) == 8 * (h['max_range'] - h['min_range'] + 1) << bits\n\
+                   for b in range(len(data) // 8):\n\
+                   \x20   n, r, i = int.from_bytes(data[8 * b:8 * b + 8], 'little'), b >> bits, b & ((1 << bits) - 1)\n\
+                   \x20   first, width = ((1 << bits) + i << r - 1, 1 << r - 1) if r else (i, 1)\n\
+                   \x20   us = 1e6 / h['tsc_rate']\n\
+                   \x20   if n: print('%.1f %.1f %d' % (first * us, (first + width) * us, n))\n";
+    let output = stock.python(&["-c", program, file.to_str().expect("UTF-8")]);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "10.0 10.0 3\n1998.8 2007.0 1\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
     );
 }
 

@@ -83,3 +83,15 @@ fn a_configuration_with_a_mistake_is_refused_whole() {
     ]));
     assert!(missing.contains("x.json"), "{missing}");
 }
+
+#[test]
+fn cores_that_are_not_there_are_named_beside_those_that_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let directory = folder.path().join("data");
+    for option in ["--reactors", "--archive-core"] {
+        let text = refusal(&serve(&["--dir", path(&directory), "--listen", "127.0.0.1:0", option, "1023"]));
+        let available = varve::reactor::Cores::available().to_string();
+        assert!(text.contains(option) && text.contains("core 1023") && text.contains(&available), "{text}");
+    }
+    assert!(!directory.exists(), "nothing was made");
+}

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Map, Value};
@@ -16,6 +17,10 @@ pub const EXPIRE_SECONDS_DEFAULT: u64 = 600;
 
 /// Where the appliance's data and socket are by default.
 pub(super) const DEFAULT_DIR: &str = "varve-data";
+
+/// The shortest and the longest interval of `varve top`, in seconds.
+const INTERVAL_MIN_S: f64 = 0.1;
+const INTERVAL_MAX_S: f64 = 3600.0;
 
 /// The socket that clients use by default: that of an appliance with the default directory.
 pub const DEFAULT_SOCKET: &str = "varve-data/rpc.sock";
@@ -46,11 +51,34 @@ pub(super) enum Command {
     Serve(ServeOptions),
     /// Show what is in the file of a pool's device; the appliance must not be using it.
     Inspect(InspectOptions),
+    /// Watch a running appliance: reactors, pools, volumes, connections, archive.
+    Top(TopOptions),
     /// Save and load the configuration of a running appliance.
     #[command(subcommand)]
     Config(ConfigCommand),
     #[command(flatten)]
     Call(CallCommand),
+}
+
+/// How to watch.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub(super) struct TopOptions {
+    /// Print one picture as text and end; so it is, too, when the output is no terminal.
+    #[arg(long)]
+    pub(super) once: bool,
+
+    /// Seconds between two looks; rates are over this time.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    pub(super) interval: Duration,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "give a number of seconds, like 2 or 0.5".to_owned())?;
+    if (INTERVAL_MIN_S..=INTERVAL_MAX_S).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err(format!("give {INTERVAL_MIN_S} to {INTERVAL_MAX_S} seconds"))
+    }
 }
 
 /// What to show of a device's file.
@@ -170,6 +198,20 @@ pub(super) enum VolumeCommand {
     Hydrate {
         /// Its name.
         name: String,
+    },
+    /// How long its requests take: measured from --enable on, until --disable.
+    Histogram {
+        /// Its name.
+        name: String,
+        /// Begin to measure; not kept across a restart.
+        #[arg(long, conflicts_with = "disable")]
+        enable: bool,
+        /// End it, and forget what was measured.
+        #[arg(long)]
+        disable: bool,
+        /// Measure only this kind: read, write, unmap, write_zeroes, flush.
+        #[arg(long, value_name = "KIND", requires = "enable")]
+        only: Option<String>,
     },
     /// Grow a volume.
     Resize {
@@ -301,6 +343,22 @@ pub(super) enum BdevCommand {
         /// Only this one.
         name: Option<String>,
     },
+    /// Begin or end to measure how long a volume's requests take.
+    EnableHistogram {
+        /// The volume.
+        name: String,
+        /// Whether to measure.
+        #[arg(action = clap::ArgAction::Set)]
+        enable: bool,
+        /// Measure only this kind: read, write, unmap, write_zeroes, flush.
+        #[arg(long)]
+        opc: Option<String>,
+    },
+    /// How long a volume's requests took.
+    GetHistogram {
+        /// The volume.
+        name: String,
+    },
     /// Activity since start.
     GetIostat {
         /// Only these.
@@ -386,6 +444,9 @@ mod tests {
             ("varve serve --archive a --no-archive", "cannot be used with"),
             ("varve serve --memory 1GiB --archive a", "cannot be used with"),
             ("varve serve --back-pressure maybe", "throttle"),
+            ("varve top --interval 0", "0.1 to 3600"),
+            ("varve volume histogram v --enable --disable", "cannot be used with"),
+            ("varve serve --reactors 0,x", "'x' is no core"),
             ("varve serve --archive-level 99", "1..=22"),
             ("varve archive explain yesterday", "synch:LABEL"),
             ("varve pool recover", "--from"),

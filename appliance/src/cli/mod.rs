@@ -1,7 +1,7 @@
 //! The command line: `varve serve` and `varve inspect`, which do work of their own, and a thin client of the JSON-RPC plane for
 //! all else (DESIGN section 12).
 //!
-//! `archive seal`, `expire` and `verify` and `volume hydrate` begin long work and watch it. Every other command makes one call and shows its result: as tables for people, with `--json` exactly as it came. Errors
+//! `archive seal`, `expire` and `verify` and `volume hydrate` begin long work and watch it, `top` asks again and again. Every other command makes one call and shows its result: as tables for people, with `--json` exactly as it came. Errors
 //! are one line on standard error; the exit code is 1 then, and 2 when the command line itself is wrong.
 
 mod archive;
@@ -11,9 +11,11 @@ mod client;
 mod configure;
 mod render;
 mod render_archive;
+mod render_latency;
 mod request;
 mod serve_args;
 pub(crate) mod table;
+mod top;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -106,6 +108,9 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
     let request = match command {
         Command::Serve(options) => return local.serve(ServeOptions { rpc, ..options }),
         Command::Inspect(options) => return local.inspect(InspectOptions { json, ..options }),
+        Command::Top(options) => {
+            return top::top(|| connect(rpc.clone(), timeout_s), &options, json, output);
+        }
         Command::Config(command) => {
             return configure::configure(&mut connect(rpc, timeout_s)?, &command, json, output);
         }

@@ -4,8 +4,8 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::render_archive;
 use super::table::{Table, pairs};
+use super::{render_archive, render_latency};
 use crate::dma::BLOCK_BYTES;
 use crate::rpc::units::{SizeBytes, format_time};
 use crate::volume::{
@@ -34,6 +34,8 @@ pub(super) enum View {
     Keep,
     Subsystems,
     Bdevs,
+    Histogram,
+    Reactors,
     Version,
     /// A table of the objects in an array: the result itself, or its member of this name.
     Rows(&'static str),
@@ -64,6 +66,8 @@ pub(super) fn render(view: View, result: &Value) -> String {
         View::Keep => render_archive::keep(result),
         View::Subsystems => subsystem_table(result),
         View::Bdevs => bdev_table(result),
+        View::Histogram => typed(result, |report| render_latency::histogram(&report)).flatten(),
+        View::Reactors => render_latency::reactors(result),
         View::Version => result.get("version").and_then(Value::as_str).map(|version| format!("{version}\n")),
         View::Rows("") => rows(result),
         View::Rows(member) => result.get(member).and_then(rows),
@@ -73,7 +77,7 @@ pub(super) fn render(view: View, result: &Value) -> String {
     text.unwrap_or_else(|| format!("{result:#}\n"))
 }
 
-fn typed<T: DeserializeOwned>(result: &Value, show: impl FnOnce(T) -> String) -> Option<String> {
+fn typed<T: DeserializeOwned, S>(result: &Value, show: impl FnOnce(T) -> S) -> Option<S> {
     T::deserialize(result).ok().map(show)
 }
 

@@ -11,7 +11,7 @@ use crate::rpc::{ArchiveReport, ArchivedObject, ExpiryReport, Explained, Verific
 use crate::volume::BackPressure;
 
 /// Seconds as people say them.
-fn seconds(seconds: f64) -> String {
+pub(super) fn seconds(seconds: f64) -> String {
     if seconds < 120.0 {
         format!("{seconds:.1} s")
     } else if seconds < 7200.0 {

@@ -85,10 +85,24 @@ fn volume(command: VolumeCommand) -> Request {
             Request::new("volume_delete", json!({"name": name}), View::Done(done))
         }
         VolumeCommand::Hydrate { name } => Request::new("volume_hydrate", json!({"name": name}), View::Json),
+        VolumeCommand::Histogram { name, enable: false, disable: false, .. } => {
+            Request::new("bdev_get_histogram", json!({"name": name}), View::Histogram)
+        }
+        VolumeCommand::Histogram { name, enable, only, .. } => enable_histogram(&name, enable, only),
         VolumeCommand::Resize { name, size } => {
             Request::new("volume_resize", json!({"name": name, "size": size.get()}), View::Volume)
         }
     }
+}
+
+fn enable_histogram(name: &str, enable: bool, only: Option<String>) -> Request {
+    let done = if enable {
+        format!("latencies of {name} are measured; varve volume histogram {name} shows them")
+    } else {
+        format!("latencies of {name} are no longer measured")
+    };
+    let params = json!({"name": name, "enable": enable, "opc": only});
+    Request::new("bdev_enable_histogram", params, View::Done(done))
 }
 
 fn synch(command: SynchCommand) -> Request {
@@ -202,6 +216,10 @@ fn nvmf(command: NvmfCommand) -> Request {
 
 fn bdev(command: BdevCommand) -> Request {
     match command {
+        BdevCommand::EnableHistogram { name, enable, opc } => enable_histogram(&name, enable, opc),
+        BdevCommand::GetHistogram { name } => {
+            Request::new("bdev_get_histogram", json!({"name": name}), View::Histogram)
+        }
         BdevCommand::GetBdevs { name } => Request::new("bdev_get_bdevs", json!({"name": name}), View::Bdevs),
         BdevCommand::GetIostat { names } => {
             let params = if names.is_empty() { Value::Null } else { json!({"names": names}) };
@@ -212,9 +230,7 @@ fn bdev(command: BdevCommand) -> Request {
 
 fn framework(command: FrameworkCommand) -> Request {
     match command {
-        FrameworkCommand::GetReactors => {
-            Request::new("framework_get_reactors", Value::Null, View::Rows("reactors"))
-        }
+        FrameworkCommand::GetReactors => Request::new("framework_get_reactors", Value::Null, View::Reactors),
         FrameworkCommand::GetSubsystems => {
             Request::new("framework_get_subsystems", Value::Null, View::Rows(""))
         }

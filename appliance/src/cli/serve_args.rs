@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::args::{DEFAULT_DIR, EXPIRE_SECONDS_DEFAULT};
+use crate::reactor::Cores;
 use crate::rpc::units::SizeBytes;
 
 /// How the appliance runs.
@@ -35,7 +36,8 @@ pub struct ServeOptions {
     #[arg(long, value_name = "SIZE")]
     pub volume_size: Option<SizeBytes>,
 
-    /// Serve from memory instead of a file, with the whole log on top: nothing is kept.
+    /// Serve from memory instead of a file, with the whole log, checksums and history on top, for trying and measuring: nothing is
+    /// kept when it stops. vol0 is a quarter of it unless --volume-size says otherwise.
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["pool_size", "io_engine"])]
     pub memory: Option<SizeBytes>,
 
@@ -84,9 +86,11 @@ pub struct ServeOptions {
     #[arg(long)]
     pub poll: bool,
 
-    /// The core to run on; by default the system chooses.
-    #[arg(long, value_name = "N")]
-    pub core: Option<usize>,
+    /// The cores of the reactors, as a list (0,2-3) or a mask (0xd): each is pinned to one. The first owns the pool and serves its
+    /// connections. Today one pool needs no more: the second core is where the archive is compressed (unless --archive-core names
+    /// another), and the reactors on the second and all others sleep. By default there is one, and the system chooses its core.
+    #[arg(long, value_name = "CORES", alias = "core")]
+    pub reactors: Option<Cores>,
 }
 
 impl ServeOptions {
@@ -134,12 +138,14 @@ mod tests {
         };
         assert_eq!(options.rpc_socket(), PathBuf::from(DEFAULT_SOCKET));
         assert_eq!(options.listen, ["127.0.0.1:4420".parse().expect("an address")]);
-        let line = "varve serve --dir d --listen 127.0.0.1:0 --listen [::1]:4420 --config c.json --pool-size 4GiB --volume-size 1GiB --io-engine threads --poll --core 1";
+        let line = "varve serve --dir d --listen 127.0.0.1:0 --listen [::1]:4420 --config c.json --pool-size 4GiB --volume-size 1GiB --io-engine threads --poll --reactors [1,4-5]";
         let Command::Serve(options) = parse(line).expect("all are known").command else { panic!() };
         assert_eq!(options.rpc_socket(), PathBuf::from("d/rpc.sock"));
         assert_eq!(options.listen.len(), 2);
         assert_eq!(options.pool_size, Some(SizeBytes(4 << 30)));
-        assert_eq!((options.io_engine, options.poll, options.core), (IoEngineChoice::Threads, true, Some(1)));
+        assert_eq!((options.io_engine, options.poll), (IoEngineChoice::Threads, true));
+        let cores = options.reactors.expect("they were given");
+        assert_eq!((cores.first(), cores.rest()), (1, &[4, 5][..]));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! flood starves the pollers. A turn longer than [`ReactorConfig::turn_limit`] is counted and reported, and
 //! [`ReactorHandle::turn_age`](mail::ReactorHandle::turn_age) lets another thread see a turn that does not end.
 
+mod cores;
 mod events;
 mod executor;
 pub mod mail;
@@ -22,6 +23,7 @@ mod run;
 mod tests;
 mod timers;
 
+pub use cores::{CORES_MAX, Cores, CoresError};
 pub use events::{Interest, Source};
 pub use executor::{JoinError, JoinHandle, yield_now};
 pub use mail::{CallError, ReactorHandle};

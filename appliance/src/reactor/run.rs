@@ -13,6 +13,7 @@ use super::events::{Events, Interest, Source};
 use super::executor::{Executor, JoinHandle};
 use super::mail::{Mailbox, ReactorHandle};
 use super::timers::{Sleep, Timers};
+use crate::histogram::Histogram;
 
 /// The most messages taken in one turn.
 const MAIL_PER_TURN: usize = 64;
@@ -103,6 +104,7 @@ struct LocalInner {
     removed: RefCell<Vec<PollerId>>,
     next_poller: Cell<u64>,
     stats: Cell<ReactorStats>,
+    turn_times: RefCell<Histogram>,
 }
 
 impl Local {
@@ -141,6 +143,11 @@ impl Local {
     pub fn stats(&self) -> ReactorStats {
         ReactorStats { tasks: self.inner.executor.live(), ..self.inner.stats.get() }
     }
+
+    /// How long the turns were in which something was done, in nanoseconds, since the start.
+    pub fn turn_times(&self) -> Histogram {
+        self.inner.turn_times.borrow().clone()
+    }
 }
 
 /// A reactor whose mail finds a state of type `S`.
@@ -168,6 +175,7 @@ impl<S: 'static> Reactor<S> {
             removed: RefCell::default(),
             next_poller: Cell::new(0),
             stats: Cell::default(),
+            turn_times: RefCell::default(),
         };
         let local = Local { inner: Rc::new(inner) };
         Ok(Reactor { config, local, mailbox, pollers: Vec::new(), last_work: Instant::now() })
@@ -284,6 +292,7 @@ impl<S: 'static> Reactor<S> {
             self.last_work = ended;
             stats.busy_turns += 1;
             stats.busy_ns += turn.as_nanos() as u64;
+            self.local.inner.turn_times.borrow_mut().record(turn.as_nanos() as u64);
         } else {
             stats.idle_ns += turn.as_nanos() as u64;
         }

@@ -17,6 +17,7 @@ use super::archive::ArchivePlane;
 use super::error::RpcError;
 use super::params;
 use super::protocol::Dispatch;
+use super::reactors::IdleReactor;
 use crate::reactor::ReactorHandle;
 
 /// How long a call waits for the reactor by default: a little less than the 60 s after which SPDK's client gives up, so that
@@ -137,6 +138,7 @@ pub struct Registry {
     handle: ReactorHandle<App>,
     call_timeout: Duration,
     archive: Option<Arc<ArchivePlane>>,
+    pub(super) idle_reactors: Vec<IdleReactor>,
 }
 
 impl Registry {
@@ -148,7 +150,13 @@ impl Registry {
     /// Chosen methods. Of two with the same name the later one counts.
     pub fn with_methods(handle: ReactorHandle<App>, methods: impl IntoIterator<Item = Method>) -> Self {
         let methods = methods.into_iter().map(|method| (method.name, method)).collect();
-        Registry { methods, handle, call_timeout: DEFAULT_CALL_TIMEOUT, archive: None }
+        Registry {
+            methods,
+            handle,
+            call_timeout: DEFAULT_CALL_TIMEOUT,
+            archive: None,
+            idle_reactors: Vec::new(),
+        }
     }
 
     /// The same with another time that calls wait for the reactor.
@@ -163,6 +171,18 @@ impl Registry {
     pub fn with_archive(mut self, archive: Arc<ArchivePlane>) -> Self {
         self.archive = Some(archive);
         self
+    }
+
+    /// The same for an appliance with more reactors than the one that owns the pool.
+    #[must_use]
+    pub fn with_idle_reactors(mut self, reactors: Vec<IdleReactor>) -> Self {
+        self.idle_reactors = reactors;
+        self
+    }
+
+    /// How long a call waits for a reactor.
+    pub(super) fn call_timeout(&self) -> Duration {
+        self.call_timeout
     }
 
     /// The archive, if there is one.

@@ -10,10 +10,12 @@ mod archive;
 pub mod config;
 mod error;
 pub mod framing;
+mod histogram;
 mod method;
 mod methods;
 mod params;
 pub mod protocol;
+mod reactors;
 mod server;
 mod socket;
 mod target_view;
@@ -25,9 +27,11 @@ pub use archive::{
     LIST_LIMIT_DEFAULT, Sealed, VERIFICATIONS_MAX, Verification, VerificationState,
 };
 pub use error::{ErrorObject, RpcError};
+pub use histogram::{HistogramError, HistogramReport};
 pub use method::{DEFAULT_CALL_TIMEOUT, Method, Phase, Registry};
 pub use params::{NoParams, ParamError, decode};
 pub use protocol::Dispatch;
+pub use reactors::{IdleReactor, ReactorReport};
 pub use server::{MAX_CONNECTIONS, RpcServer, RpcServerConfig};
 pub use socket::{MAX_SOCKET_PATH_BYTES, SocketError};
 pub use target_view::{

@@ -17,7 +17,7 @@ use crate::bdev::Engine;
 use crate::cli::{BackPressureChoice, CommandError, IoEngineChoice, ServeOptions};
 use crate::dma::BLOCK_BYTES;
 use crate::nvmf::nqn;
-use crate::reactor::{IdlePolicy, ReactorConfig};
+use crate::reactor::{Cores, IdlePolicy, ReactorConfig};
 use crate::rpc::config::apply_file;
 use crate::rpc::units::SizeBytes;
 use crate::volume::BackPressure;
@@ -47,6 +47,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
 
 fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
     // Before anything is made: a mistake in it makes nothing.
+    check_cores(options)?;
     let archive = configure_archive(options)?;
     std::fs::create_dir_all(&options.dir)
         .map_err(|source| ServeError::Directory { path: options.dir.clone(), source })?;
@@ -74,9 +75,26 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
         archive,
         listen: options.listen.clone(),
         rpc_socket: Some(options.rpc_socket()),
-        reactor: ReactorConfig { core: options.core, idle, ..ReactorConfig::default() },
+        reactor: ReactorConfig {
+            core: options.reactors.as_ref().map(Cores::first),
+            idle,
+            ..ReactorConfig::default()
+        },
+        idle_cores: options.reactors.as_ref().map_or_else(Vec::new, |cores| cores.rest().to_vec()),
         ..ApplianceConfig::new(backing, options.listen[0])
     })
+}
+
+/// Cores that do not exist would be a start that is not what was asked for.
+fn check_cores(options: &ServeOptions) -> Result<(), ServeError> {
+    let available = Cores::available();
+    let archive_core = options.archive_core.map(Cores::from);
+    for (option, cores) in [("--reactors", &options.reactors), ("--archive-core", &archive_core)] {
+        if let Some(cores) = cores {
+            cores.check(&available).map_err(|source| ServeError::Core { option, source })?;
+        }
+    }
+    Ok(())
 }
 
 fn configure_archive(options: &ServeOptions) -> Result<Option<ArchiveConfig>, ServeError> {
@@ -95,7 +113,9 @@ fn configure_archive(options: &ServeOptions) -> Result<Option<ArchiveConfig>, Se
     };
     config.expire_interval = Duration::from_secs(options.expire_seconds);
     config.level = options.archive_level;
-    config.core = options.archive_core;
+    // The pool's reactor has the first to itself.
+    let second = options.reactors.as_ref().and_then(|cores| cores.rest().first().copied());
+    config.core = options.archive_core.or(second);
     Ok(Some(config))
 }
 
@@ -138,7 +158,12 @@ fn announce(options: &ServeOptions, started: &Started) -> std::io::Result<()> {
         writeln!(out, "  {program} archive status{rpc}")?;
     }
     writeln!(out, "  {program} restore clone {name} --at synch:first --name {name}-first{rpc}")?;
-    writeln!(out, "\nCtrl-C stops it; a second start finds the data again.")?;
+    let end = if options.memory.is_some() {
+        "and what was written is gone then: it lives in memory"
+    } else {
+        "a second start finds the data again"
+    };
+    writeln!(out, "\nCtrl-C stops it; {end}.")?;
     out.flush()
 }
 

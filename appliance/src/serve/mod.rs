@@ -10,6 +10,7 @@
 mod archive;
 mod command;
 mod progress;
+mod reactors;
 mod record;
 mod recover;
 mod store;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use archive::{ARCHIVE_DIRECTORY_NAME, ArchiveConfig, ArchiveStarted, CATALOG_FILE_NAME, KEEP_FILE_NAME};
 pub use command::serve;
+use reactors::IdleReactors;
 pub use recover::{RecoverError, recover};
 pub use store::{OpenedStore, SpecError, StoreOpenError, StoreSpec, open_store, pools_in};
 
@@ -34,7 +36,7 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::Geometry;
 use crate::log::geometry::{FIRST_SLOT_BLOCK, RESERVE_SLOTS, SEGMENT_BLOCKS_DEFAULT, SEGMENT_BLOCKS_MIN};
 use crate::nvmf::target::{ListenError, TargetConfig};
-use crate::reactor::{ReactorConfig, ReactorHandle};
+use crate::reactor::{CoresError, ReactorConfig, ReactorHandle};
 use crate::rpc::{App, Expirer, KeepFileError, Registry, RpcServer, RpcServerConfig, SocketError};
 use crate::volume::{PoolInfo, VolumeError, VolumeInfo};
 
@@ -87,8 +89,10 @@ pub struct ApplianceConfig {
     pub listen: Vec<SocketAddr>,
     /// The socket of the command plane; `None`: there is none.
     pub rpc_socket: Option<PathBuf>,
-    /// How the reactor runs.
+    /// How the reactor runs that owns the pool.
     pub reactor: ReactorConfig,
+    /// The cores of more reactors, which have nothing to do yet.
+    pub idle_cores: Vec<usize>,
     /// How the target behaves.
     pub target: TargetConfig,
     /// Bound of DMA memory in bytes.
@@ -110,6 +114,7 @@ impl ApplianceConfig {
             listen: vec![listen],
             rpc_socket: None,
             reactor: ReactorConfig::default(),
+            idle_cores: Vec::new(),
             target: TargetConfig::default(),
             dma_budget_bytes: DMA_BUDGET_BYTES,
             memory_resident: false,
@@ -132,6 +137,14 @@ pub enum ServeError {
         address: SocketAddr,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// A core cannot be used, which was found before anything was opened.
+    #[error("{option}: {source}")]
+    Core {
+        /// The option that names it.
+        option: &'static str,
+        /// Which core, and which there are.
+        source: CoresError,
     },
     /// The device cannot be opened.
     #[error("{0}")]
@@ -221,6 +234,7 @@ pub struct Appliance {
     thread: Option<JoinHandle<Result<(), ServeError>>>,
     rpc: Option<RpcServer>,
     expirer: Option<Expirer>,
+    _idle_reactors: IdleReactors,
     registry: Arc<Registry>,
     started: Started,
     clean: bool,
@@ -240,6 +254,7 @@ impl Appliance {
         let plane = archive.as_ref().map(|archive| Arc::clone(&archive.plane));
         let (sender, receiver) = mpsc::sync_channel(1);
         let (handle_sender, handle_receiver) = mpsc::sync_channel(1);
+        let idle_reactors = IdleReactors::start(&config.idle_cores)?;
         let thread_config = config.clone();
         let thread = std::thread::Builder::new()
             .name(config.reactor.name.clone())
@@ -252,7 +267,7 @@ impl Appliance {
         let expire_interval =
             config.archive.as_ref().map_or(Duration::ZERO, |archive| archive.expire_interval);
         let expiring = plane.clone().filter(|_| !expire_interval.is_zero());
-        let registry = Registry::new(handle.clone());
+        let registry = Registry::new(handle.clone()).with_idle_reactors(idle_reactors.views());
         let registry = Arc::new(match plane {
             Some(plane) => registry.with_archive(plane),
             None => registry,
@@ -275,8 +290,17 @@ impl Appliance {
             Ok(started) => {
                 let expirer = expiring.map(|plane| Expirer::start(plane, handle.clone(), expire_interval));
                 let expirer = expirer.transpose().map_err(ServeError::Reactor)?;
-                let thread = Some(thread);
-                Ok(Appliance { handle, thread, rpc, expirer, registry, started, clean: false })
+                let (thread, _idle_reactors) = (Some(thread), idle_reactors);
+                Ok(Appliance {
+                    handle,
+                    thread,
+                    rpc,
+                    expirer,
+                    _idle_reactors,
+                    registry,
+                    started,
+                    clean: false,
+                })
             }
             Err(_) => Err(join(thread).err().unwrap_or(ServeError::ThreadEnded)),
         }

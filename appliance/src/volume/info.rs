@@ -210,6 +210,9 @@ pub struct VolumeInfo {
     pub thin: bool,
     /// Activity since start.
     pub stats: VolumeStats,
+    /// Whether the latencies of its requests are measured (`bdev_enable_histogram`).
+    #[serde(default)]
+    pub histogram: bool,
 }
 
 fn no_volume() -> VolumeId {

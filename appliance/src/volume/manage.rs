@@ -102,6 +102,7 @@ impl Pool {
                 if let Some(volume) = state.volumes[id.0 as usize].take() {
                     state.bury(volume);
                 }
+                state.forget_latencies(id);
                 state.events.push_back(VolumeEvent::Deleted(id));
             }
         }

@@ -107,6 +107,8 @@ pub enum IoError {
 pub struct Sink {
     queue: RefCell<VecDeque<IoCompletion>>,
     outstanding: Cell<usize>,
+    /// Since when the client's next request waits because the pool was busy, where latencies are measured; 0: it does not.
+    pub(super) busy_since_ns: Cell<u64>,
 }
 
 impl Sink {

@@ -94,6 +94,7 @@ impl MemoryStorage {
             hydrating: false,
             thin: false,
             stats: VolumeStats::default(),
+            histogram: false,
         };
         state.volumes.push(Volume { info, bytes: vec![0; size_bytes as usize] });
         state.events.push_back(VolumeEvent::Created(id));

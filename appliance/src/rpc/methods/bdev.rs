@@ -1,19 +1,27 @@
-//! `bdev_*`: volumes in the words of SPDK's block device layer, for its stock client. Only what is known is said: latencies, for
-//! one, are not measured per volume and are therefore absent.
+//! `bdev_*`: volumes in the words of SPDK's block device layer, for its stock client. Only what is known is said: `bdev_get_iostat`, for
+//! one, has no latencies, because they are measured only where a histogram is enabled, and are had from `bdev_get_histogram` there.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::dma::BLOCK_BYTES;
+use crate::histogram::GRANULARITY;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
+use crate::rpc::histogram::HistogramReport;
 use crate::rpc::method::Method;
-use crate::volume::{Pool, VolumeError, VolumeInfo};
+use crate::volume::{Operation, Pool, VolumeError, VolumeInfo};
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
         Method::on_reactor("bdev_get_bdevs", "The volumes as SPDK shows block devices.", get_bdevs),
         Method::on_reactor("bdev_get_iostat", "Activity of the volumes since start.", get_iostat),
+        Method::on_reactor(
+            "bdev_enable_histogram",
+            "Begins or ends to measure how long requests of a volume take; not kept across a restart.",
+            enable_histogram,
+        ),
+        Method::on_reactor("bdev_get_histogram", "How long requests of a volume took.", get_histogram),
     ]
 }
 
@@ -147,4 +155,65 @@ fn get_iostat(app: &App, params: IostatParams) -> Result<Value, RpcError> {
         "ticks": app.started().elapsed().as_nanos() as u64,
         "bdevs": bdevs,
     }))
+}
+
+/// The parameters of SPDK's method. Histograms have one shape here: every latency has its place in it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnableHistogramParams {
+    name: String,
+    enable: bool,
+    opc: Option<String>,
+    granularity: Option<u64>,
+    min_nsec: Option<u64>,
+    max_nsec: Option<u64>,
+}
+
+fn enable_histogram(app: &App, params: EnableHistogramParams) -> Result<bool, RpcError> {
+    let EnableHistogramParams { name, enable, opc, granularity, min_nsec, max_nsec } = params;
+    if granularity.is_some_and(|granularity| granularity != u64::from(GRANULARITY)) {
+        let reason = format!("granularity: every histogram has {GRANULARITY}; leave it out");
+        return Err(RpcError::Unsupported { reason });
+    }
+    if min_nsec.is_some_and(|min_nsec| min_nsec != 0) || max_nsec.is_some_and(|max_nsec| max_nsec != u64::MAX)
+    {
+        let reason = "min_nsec, max_nsec: a histogram holds every latency; leave them out".to_owned();
+        return Err(RpcError::Unsupported { reason });
+    }
+    let operation = opc.map(|opc| operation(&opc)).transpose()?;
+    let pool = app.pool()?;
+    let volume = find(&pool, &name)?;
+    if enable {
+        pool.enable_histogram(&volume.name, operation)?;
+    } else {
+        pool.disable_histogram(&volume.name)?;
+    }
+    Ok(true)
+}
+
+fn operation(opc: &str) -> Result<Operation, RpcError> {
+    Operation::deserialize(Value::from(opc)).map_err(|_| {
+        let reason = format!("opc: volumes have no '{opc}'; give read, write, unmap, write_zeroes or flush");
+        RpcError::Unsupported { reason }
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetHistogramParams {
+    name: String,
+}
+
+fn get_histogram(
+    app: &App,
+    GetHistogramParams { name }: GetHistogramParams,
+) -> Result<HistogramReport, RpcError> {
+    let pool = app.pool()?;
+    let volume = find(&pool, &name)?;
+    match pool.histogram(&volume.name)? {
+        Some(histogram) => Ok(HistogramReport::new(&histogram)),
+        None => Err(RpcError::WrongState {
+            reason: "the volume has no histogram: latencies are measured from bdev_enable_histogram on (varve volume histogram NAME --enable)",
+        }),
+    }
 }

@@ -36,14 +36,18 @@ pub(super) fn methods() -> Vec<Method> {
         Method::direct("framework_start_init", "Starts the framework, which is started already.", start_init)
             .in_phase(Phase::Startup),
         Method::task("framework_wait_init", "Returns once the pool is open.", wait_init),
-        Method::on_reactor("framework_get_reactors", "The reactors and how busy they were.", get_reactors),
+        Method::direct(
+            "framework_get_reactors",
+            "The reactors, how busy they were and how long their turns took.",
+            get_reactors,
+        ),
         Method::direct("framework_get_subsystems", "The parts that have a configuration.", get_subsystems),
         Method::direct(
             "framework_get_config",
             "The calls that would configure a part as it is now.",
             get_config,
         ),
-        Method::on_reactor("thread_get_stats", "The reactors as SPDK shows its threads.", thread_stats),
+        Method::direct("thread_get_stats", "The reactors as SPDK shows its threads.", thread_stats),
     ]
 }
 
@@ -130,49 +134,57 @@ async fn wait_init(app: App, _: NoParams) -> Result<bool, RpcError> {
     Ok(true)
 }
 
-fn cpumask(app: &App) -> String {
+/// A core as a mask.
+fn cpumask(core: Option<usize>) -> String {
     // SPDK writes masks in hex without a prefix.
-    app.core().map_or_else(String::new, |core| format!("{:x}", 1_u128.checked_shl(core as u32).unwrap_or(0)))
+    core.map_or_else(String::new, |core| format!("{:x}", 1_u128.checked_shl(core as u32).unwrap_or(0)))
 }
 
-fn get_reactors(app: &App, _: NoParams) -> Result<Value, RpcError> {
-    let stats = app.local().stats();
-    let ReactorStats { turns, busy_turns, busy_ns, idle_ns, sleeps, long_turns, tasks } = stats;
-    Ok(json!({
-        "tick_rate": TICK_RATE,
-        "pid": std::process::id(),
-        "reactors": [{
-            "lcore": app.core().unwrap_or(0),
-            "pinned": app.core().is_some(),
-            "busy": busy_ns,
-            "idle": idle_ns,
-            "turns": turns,
-            "busy_turns": busy_turns,
-            "sleeps": sleeps,
-            "long_turns": long_turns,
-            "tasks": tasks,
-            "lw_threads": [{
-                "name": app.reactor_name(),
-                "id": 1,
-                "cpumask": cpumask(app),
-                "elapsed": app.started().elapsed().as_nanos() as u64,
-            }],
-        }],
-    }))
+fn get_reactors(registry: &Registry, _: NoParams) -> Result<Value, RpcError> {
+    let reactors: Vec<Value> = (1..)
+        .zip(registry.reactor_reports("framework_get_reactors")?)
+        .map(|(id, report)| {
+            let ReactorStats { turns, busy_turns, busy_ns, idle_ns, sleeps, long_turns, tasks } =
+                report.stats;
+            json!({
+                "lcore": report.core.unwrap_or(0),
+                "pinned": report.core.is_some(),
+                "busy": busy_ns,
+                "idle": idle_ns,
+                "turns": turns,
+                "busy_turns": busy_turns,
+                "sleeps": sleeps,
+                "long_turns": long_turns,
+                "tasks": tasks,
+                "turn_ns": report.turn_times.summary(),
+                "turn_times": report.turn_times.ranges(),
+                "lw_threads": [{
+                    "name": report.name,
+                    "id": id,
+                    "cpumask": cpumask(report.core),
+                    "elapsed": report.elapsed.as_nanos() as u64,
+                }],
+            })
+        })
+        .collect();
+    Ok(json!({"tick_rate": TICK_RATE, "pid": std::process::id(), "reactors": reactors}))
 }
 
-fn thread_stats(app: &App, _: NoParams) -> Result<Value, RpcError> {
-    let stats = app.local().stats();
-    Ok(json!({
-        "tick_rate": TICK_RATE,
-        "threads": [{
-            "name": app.reactor_name(),
-            "id": 1,
-            "cpumask": cpumask(app),
-            "busy": stats.busy_ns,
-            "idle": stats.idle_ns,
-        }],
-    }))
+fn thread_stats(registry: &Registry, _: NoParams) -> Result<Value, RpcError> {
+    let threads: Vec<Value> = (1..)
+        .zip(registry.reactor_reports("thread_get_stats")?)
+        .map(|(id, report)| {
+            json!({
+                "name": report.name,
+                "id": id,
+                "cpumask": cpumask(report.core),
+                "busy": report.stats.busy_ns,
+                "idle": report.stats.idle_ns,
+                "turns": report.stats.turns,
+            })
+        })
+        .collect();
+    Ok(json!({"tick_rate": TICK_RATE, "threads": threads}))
 }
 
 fn get_subsystems(_: &Registry, _: NoParams) -> Result<Value, RpcError> {

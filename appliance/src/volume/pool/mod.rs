@@ -10,6 +10,7 @@
 //! **Uncertain blocks.** When recovery found that entries were lost which had been stable, what is older than the loss may have been replaced by what was lost.
 //! Such blocks read as media errors, and the volume shows as degraded, until they are written again; points before the loss are exact.
 
+mod latency;
 mod read;
 
 use std::cell::RefCell;
@@ -36,6 +37,9 @@ use crate::volume::request::{
     IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
 };
 
+pub use latency::Operation;
+use latency::{Began, Latencies};
+
 /// The most reads of one pool that wait for its device; beyond it submissions are [`Submitted::Busy`].
 const READS_MAX: usize = 4096;
 
@@ -60,6 +64,7 @@ pub(super) struct State {
     free_reads: Vec<usize>,
     read_done: Vec<ReadDone>,
     stats: IoStats,
+    latencies: Latencies,
     cleaner: Cleaner,
     pub(super) archive: Option<Box<Archive>>,
     /// The shape of the device, once a read has gone to the archive.
@@ -121,6 +126,7 @@ struct PendingAck {
     past: Lsn,
     tag: u64,
     sink: Rc<Sink>,
+    began: Began,
 }
 
 /// A trim whose second part waits for room.
@@ -130,6 +136,7 @@ struct RestOfTrim {
     force_unit_access: bool,
     tag: u64,
     sink: Rc<Sink>,
+    began: Began,
 }
 
 struct PendingRead {
@@ -137,6 +144,7 @@ struct PendingRead {
     block: u64,
     tag: u64,
     sink: Rc<Sink>,
+    began: Began,
     pieces: SmallVec<[Piece; 1]>,
     /// Replies of the device and of the archive that are still to come.
     waiting: usize,
@@ -168,6 +176,7 @@ struct Extent {
 
 impl Pool {
     pub(super) fn new(log: Log, zeroes: DmaBuf) -> Rc<Self> {
+        let latencies = Latencies::new(Rc::clone(&log.environment().clock));
         Rc::new(Pool {
             log: Rc::new(RefCell::new(log)),
             state: RefCell::new(State {
@@ -184,6 +193,7 @@ impl Pool {
                 free_reads: Vec::new(),
                 read_done: Vec::new(),
                 stats: IoStats::default(),
+                latencies,
                 cleaner: Cleaner::default(),
                 archive: None,
                 geometry: None,
@@ -228,11 +238,13 @@ impl Pool {
     pub fn submit(&self, volume: VolumeId, request: &Request<'_>, tag: u64, sink: &Rc<Sink>) -> Submitted {
         let mut state = self.state.borrow_mut();
         let mut log = self.log.borrow_mut();
-        let ticket = Ticket { volume, tag, sink };
+        let began = state.latencies.begin(volume, request, sink);
+        let ticket = Ticket { volume, tag, sink, began };
         if state.rest_of_trim.is_some() && !matches!(request, Request::Read { .. }) {
+            Latencies::note_taken(began, false, sink);
             return Submitted::Busy;
         }
-        match state.start(&mut log, request, &ticket) {
+        let submitted = match state.start(&mut log, request, &ticket) {
             Ok(()) => Submitted::Queued,
             Err(Refusal::Busy) if is_write(request) && state.refuses_writes(&log) => {
                 sink.begin();
@@ -252,7 +264,9 @@ impl Pool {
                 sink.push(IoCompletion { tag, result: Err(error), data: SmallVec::new() });
                 Submitted::Queued
             }
-        }
+        };
+        Latencies::note_taken(began, submitted == Submitted::Queued, sink);
+        submitted
     }
 
     /// Whether a command that was taken is not in the log yet as a whole.
@@ -410,6 +424,7 @@ struct Ticket<'a> {
     volume: VolumeId,
     tag: u64,
     sink: &'a Rc<Sink>,
+    began: Began,
 }
 
 pub(super) enum Refusal {
@@ -518,6 +533,7 @@ impl State {
             hydrating: volume.hydrating,
             thin: volume.thin,
             stats: volume.stats,
+            histogram: self.latencies.is_on(id),
         })
     }
 
@@ -631,8 +647,14 @@ impl State {
             Err(Refusal::Busy) => {
                 ticket.sink.begin();
                 let (tag, sink) = (ticket.tag, Rc::clone(ticket.sink));
-                self.rest_of_trim =
-                    Some(RestOfTrim { volume: ticket.volume, ranges: rest, force_unit_access, tag, sink });
+                self.rest_of_trim = Some(RestOfTrim {
+                    volume: ticket.volume,
+                    ranges: rest,
+                    force_unit_access,
+                    tag,
+                    sink,
+                    began: ticket.began,
+                });
             }
             Err(error) => return Err(error),
         }
@@ -686,7 +708,7 @@ impl State {
             Ok(()) => {
                 self.add_ack(
                     log,
-                    PendingAck { past, tag: rest.tag, sink: rest.sink },
+                    PendingAck { past, tag: rest.tag, sink: rest.sink, began: rest.began },
                     rest.force_unit_access,
                 );
             }
@@ -755,7 +777,8 @@ impl State {
     /// Completes the request once everything before `past` is written, or stable.
     fn acknowledge_later(&mut self, log: &mut Log, past: Lsn, stable: bool, ticket: &Ticket<'_>) {
         ticket.sink.begin();
-        self.add_ack(log, PendingAck { past, tag: ticket.tag, sink: Rc::clone(ticket.sink) }, stable);
+        let ack = PendingAck { past, tag: ticket.tag, sink: Rc::clone(ticket.sink), began: ticket.began };
+        self.add_ack(log, ack, stable);
     }
 
     fn add_ack(&mut self, log: &mut Log, ack: PendingAck, stable: bool) {
@@ -770,7 +793,7 @@ impl State {
     fn acknowledge(&mut self, log: &Log) -> usize {
         let failed = log.poisoned().is_some();
         let reached = [(&mut self.acks, log.written_lsn()), (&mut self.stable_acks, log.stable_lsn())];
-        let mut work = 0;
+        let (mut work, mut end_ns) = (0, None);
         for (queue, lsn) in reached {
             while let Some(ack) = queue.front() {
                 let result = if ack.past <= lsn {
@@ -781,6 +804,7 @@ impl State {
                     break;
                 };
                 if let Some(ack) = queue.pop_front() {
+                    self.latencies.end(ack.began, &mut end_ns);
                     ack.sink.push(IoCompletion { tag: ack.tag, result, data: SmallVec::new() });
                 }
                 work += 1;

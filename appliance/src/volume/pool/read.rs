@@ -79,12 +79,14 @@ impl State {
             block,
             tag: ticket.tag,
             sink: Rc::clone(ticket.sink),
+            began: ticket.began,
             pieces,
             waiting: extents.len(),
             failed: false,
         };
         ticket.sink.begin();
         if extents.is_empty() && !from_archive {
+            self.latencies.end(read.began, &mut None);
             read.complete();
             return Ok(());
         }
@@ -219,6 +221,7 @@ impl State {
             {
                 volume.stats.errors += 1;
             }
+            self.latencies.end(read.began, &mut None);
             read.complete();
         }
     }

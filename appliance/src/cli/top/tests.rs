@@ -1,0 +1,272 @@
+//! Samples from canned answers, rates of two of them, and the picture on a terminal of ratatui's for tests.
+
+use std::time::Duration;
+
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use serde_json::{Map, Value, json};
+
+use super::super::client::ClientError;
+use super::draw::Picture;
+use super::figures::Figures;
+use super::sample::{Sample, SampleError};
+use crate::histogram::{Histogram, Summary};
+use crate::rpc::{ErrorObject, HistogramReport};
+
+/// An appliance of which a few things can be set.
+#[derive(Clone)]
+struct Canned {
+    writes: u64,
+    busy_ns: u64,
+    elapsed_ns: u64,
+    copied_blocks: u64,
+    archived_bytes: u64,
+    latencies_ns: Vec<u64>,
+    volumes: usize,
+    archive: bool,
+    connected: bool,
+}
+
+impl Default for Canned {
+    fn default() -> Self {
+        Canned {
+            writes: 100,
+            busy_ns: 1_000_000_000,
+            elapsed_ns: 10_000_000_000,
+            copied_blocks: 0,
+            archived_bytes: 0,
+            latencies_ns: vec![1_000_000],
+            volumes: 1,
+            archive: true,
+            connected: true,
+        }
+    }
+}
+
+impl Canned {
+    fn refused(method: &str, code: i64) -> ClientError {
+        let error = ErrorObject { code, message: "not now".to_owned(), data: None };
+        ClientError::Refused { method: method.to_owned(), error: Box::new(error) }
+    }
+
+    fn answer(&self, method: &str, params: &Map<String, Value>) -> Result<Value, ClientError> {
+        let blocks = self.writes * 2;
+        Ok(match method {
+            "spdk_get_version" => json!({"version": "varve v1.2.3", "fields": {}}),
+            "framework_get_reactors" => json!({"reactors": [{
+                "lcore": 2, "pinned": true, "busy": self.busy_ns, "idle": 1, "turns": 1000, "busy_turns": 1, "sleeps": 7,
+                "long_turns": 1, "tasks": 0, "turn_ns": Summary { mean: 1500.0, p99: 9000, ..Summary::default() },
+                "turn_times": [], "lw_threads": [{"name": "reactor0", "elapsed": self.elapsed_ns}],
+            }]}),
+            "volume_list" => (0..self.volumes)
+                .map(|number| json!({
+                    "name": format!("vol{number}"), "uuid": uuid::Uuid::from_u128(number as u128), "size_bytes": 1_u64 << 30,
+                    "read_only": false, "state": "online", "image": 1, "parent": null, "created_ns": 0,
+                    "mapped_blocks": 256, "histogram": number == 0,
+                    "stats": {"reads": 0, "read_bytes": 0, "writes": self.writes, "written_bytes": blocks * 4096,
+                              "trims": 0, "trimmed_bytes": 0, "flushes": 0, "errors": 0},
+                }))
+                .collect(),
+            "pool_list" => json!([{
+                "uuid": uuid::Uuid::nil(), "device": "pool.varve", "device_kind": "threads", "device_bytes": 1 << 30,
+                "segment_bytes": 1 << 20, "slots": 64, "working_set_segments": 31, "created_ns": 0, "volumes": 1,
+                "state": "online", "problems": ["segment 3 is torn"],
+            }]),
+            "pool_stats" => json!({
+                "head_lsn": 1, "written_lsn": 1, "stable_lsn": 1, "log_used_blocks": 64, "log_capacity_blocks": 256,
+                "host_written_blocks": blocks, "host_read_blocks": 0, "device_written_blocks": blocks + self.copied_blocks,
+                "copied_blocks": self.copied_blocks, "write_amplification": 1.25, "capacity_blocks": 1024,
+                "thin_blocks": 256, "records": 1, "flushes": 1, "checksum_errors": 0, "index_bytes": 1,
+                "dma_in_use_bytes": 1, "dma_budget_bytes": 1, "mapped_blocks": 1,
+            }),
+            "bdev_get_histogram" => {
+                assert_eq!(params["name"], "vol0", "only what is on is asked for");
+                let mut histogram = Histogram::default();
+                self.latencies_ns.iter().for_each(|latency_ns| histogram.record(*latency_ns));
+                serde_json::to_value(HistogramReport::new(&histogram)).expect("plain data")
+            }
+            "nvmf_get_stats" => json!({"tick_rate": 1, "poll_groups": [{
+                "name": "reactor0", "admin_qpairs": 1, "io_qpairs": 2, "current_admin_qpairs": u64::from(self.connected),
+                "current_io_qpairs": 2, "pending_bdev_io": 5, "completed_nvme_io": self.writes,
+            }]}),
+            "nvmf_get_subsystems" => json!([
+                {"nqn": "d", "subtype": "Discovery"},
+                {"nqn": "n", "subtype": "NVMe", "namespaces": [{"nsid": 1, "bdev_name": "vol0"}]},
+            ]),
+            "nvmf_subsystem_get_qpairs" if params["nqn"] == "n" => (0..3)
+                .map(|qid| json!({"cntlid": 9, "qid": qid, "state": "active", "hostnqn": "nqn.host",
+                                  "peer_address": {"trtype": "TCP", "traddr": "192.0.2.7", "trsvcid": "1"}}))
+                .collect(),
+            "nvmf_subsystem_get_qpairs" => json!([]),
+            "archive_get_status" if self.archive => json!({
+                "store": "directory a", "state": "working", "problem": null, "back_pressure": "throttle",
+                "seal_interval_s": 20.0, "archived_to_lsn": 1, "head_lsn": 4, "backlog_segments": 3,
+                "backlog_bytes": 3 << 20, "recovery_point_age_s": 4.5, "segments": 1, "oldest_segment": 0,
+                "objects_written": 1, "content_bytes": self.archived_bytes, "object_bytes": 1, "compression_ratio": 2.5,
+                "throughput_bytes_per_s": 1_048_576.0, "failures": 0, "gaps": [], "store_used_bytes": 1,
+                "store_total_bytes": null,
+            }),
+            _ => return Err(Canned::refused(method, -1)),
+        })
+    }
+
+    fn sample(&self) -> Sample {
+        Sample::take(&mut |method, params| self.answer(method, &params)).expect("it answers")
+    }
+
+    /// The figures of two samples, the second so much later.
+    fn figures(&self, later: &Canned, seconds: u64) -> Figures {
+        let before = self.sample();
+        let mut now = later.sample();
+        now.at = before.at + Duration::from_secs(seconds);
+        Figures::new(Some(&before), &now)
+    }
+}
+
+fn near(actual: Option<f64>, wanted: f64) -> bool {
+    actual.is_some_and(|actual| (actual - wanted).abs() < wanted / 50.0)
+}
+
+#[test]
+fn rates_are_differences_over_time() {
+    let before = Canned::default();
+    let later = Canned {
+        writes: 300,
+        busy_ns: 1_500_000_000,
+        elapsed_ns: 12_000_000_000,
+        copied_blocks: 100,
+        archived_bytes: 1 << 20,
+        latencies_ns: vec![1_000_000, 20_000, 40_000],
+        ..before.clone()
+    };
+    let figures = before.figures(&later, 2);
+    let (reactor, pool, volume) = (&figures.reactors[0], &figures.pools[0], &figures.volumes[0]);
+    assert!(near(reactor.busy_percent, 25.0), "{reactor:?}");
+    assert_eq!((reactor.core.as_str(), reactor.turns_per_s), ("2", Some(0.0)));
+    assert_eq!((volume.writes_per_s, volume.reads_per_s), (Some(100.0), Some(0.0)));
+    assert_eq!(volume.written_bytes_per_s, Some(200.0 * 4096.0));
+    let latency = volume.latency.expect("some ended");
+    assert!(
+        near(Some(latency.mean_ns), 30_000.0) && near(Some(latency.p99_ns as f64), 40_000.0),
+        "{latency:?}"
+    );
+    assert_eq!(pool.write_amplification_now, Some(1.25));
+    assert_eq!(pool.written_bytes_per_s, Some(200.0 * 4096.0));
+    assert_eq!(pool.device_bytes_per_s, Some(250.0 * 4096.0));
+    assert_eq!(figures.target.commands_per_s, Some(100.0));
+    let archive = figures.archive.expect("there is one");
+    assert_eq!(archive.archived_bytes_per_s, Some(524_288.0));
+}
+
+#[test]
+fn what_was_started_anew_has_no_rates() {
+    let before = Canned { writes: 5000, elapsed_ns: 99_000_000_000, ..Canned::default() };
+    let figures = before.figures(&Canned::default(), 1);
+    assert_eq!((figures.volumes[0].writes_per_s, figures.reactors[0].busy_percent), (None, None));
+    assert_eq!(figures.target.commands_per_s, None);
+    let once = Figures::new(None, &Canned::default().sample());
+    assert_eq!((once.volumes[0].writes_per_s, once.pools[0].written_bytes_per_s), (None, None));
+    assert!(once.volumes[0].latency.is_some(), "what was measured so far is known");
+}
+
+#[test]
+fn histograms_that_began_anew_count_whole_and_idle_ones_show_nothing() {
+    let before = Canned { latencies_ns: vec![5_000; 10], ..Canned::default() };
+    let anew = Canned { latencies_ns: vec![70_000], ..Canned::default() };
+    let latency = before.figures(&anew, 1).volumes[0].latency.expect("one ended");
+    assert!(near(Some(latency.mean_ns), 70_000.0), "{latency:?}");
+    assert_eq!(before.figures(&before, 1).volumes[0].latency, None);
+}
+
+#[test]
+fn connections_are_asked_for_while_there_are_any() {
+    let figures = Canned::default().figures(&Canned::default(), 1);
+    let connection = &figures.connections[0];
+    assert_eq!((connection.volume.as_str(), connection.io_queues, connection.controller_id), ("vol0", 2, 9));
+    assert_eq!((connection.host.as_str(), connection.address.as_str()), ("nqn.host", "192.0.2.7"));
+    let alone = Canned { connected: false, ..Canned::default() };
+    assert_eq!(alone.sample().connections, []);
+}
+
+#[test]
+fn an_appliance_of_another_version_is_told_apart_from_one_that_refuses() {
+    let error = Sample::take(&mut |_, _| Ok(json!({}))).expect_err("no version");
+    assert!(matches!(error, SampleError::Shape { method: "spdk_get_version", .. }), "{error}");
+    let starting = |method: &str, params: Map<String, Value>| match method {
+        "volume_list" => Err(Canned::refused(method, -1)),
+        _ => Canned::default().answer(method, &params),
+    };
+    let error = Sample::take(&mut { starting }).expect_err("it is starting");
+    assert!(error.to_string().contains("not now"), "{error}");
+}
+
+fn drawn(figures: &Figures, skipped_volumes: usize, width: u16, height: u16) -> Vec<String> {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("in memory");
+    let picture = Picture { figures, skipped_volumes, footer: "q ends".to_owned() };
+    terminal.draw(|frame| picture.paint(frame.area(), frame.buffer_mut())).expect("in memory");
+    let buffer = terminal.backend().buffer();
+    let lines = buffer.content.chunks(usize::from(width));
+    lines
+        .map(|line| line.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_picture_has_everything() {
+    let later = Canned {
+        writes: 300,
+        busy_ns: 1_500_000_000,
+        elapsed_ns: 11_000_000_000,
+        latencies_ns: vec![1_000_000, 20_000],
+        ..Canned::default()
+    };
+    let figures = Canned::default().figures(&later, 1);
+    let lines = drawn(&figures, 0, 140, 30);
+    let line = |text: &str| {
+        lines.iter().find(|line| line.contains(text)).unwrap_or_else(|| panic!("{text}: {lines:#?}"))
+    };
+    assert_eq!(lines[0], "varve v1.2.3  rates over 1.0 s");
+    assert!(line("reactor0").contains("50.0 %  #####....."), "{lines:#?}");
+    assert!(line("online  1 MiB of 4 MiB (25 %)").contains(" 31 "), "{lines:#?}");
+    assert!(line("problem: segment 3 is torn").starts_with("problem"), "{lines:#?}");
+    assert!(line("directory a").contains("3 MiB         3   4.5 s"), "{lines:#?}");
+    assert!(line("vol0  1 GiB").contains("200") && line("vol0  1 GiB").contains("us"), "{lines:#?}");
+    assert!(line("nqn.host").contains("192.0.2.7"), "{lines:#?}");
+    assert!(line("commands/s").contains("5 commands under way, 200 commands/s"), "{lines:#?}");
+    assert_eq!(lines[29], "q ends");
+}
+
+#[test]
+fn a_small_terminal_shows_a_part_of_the_volumes() {
+    let many = Canned { volumes: 40, ..Canned::default() };
+    let figures = many.figures(&many, 1);
+    let lines = drawn(&figures, 0, 120, 30);
+    let shown = |lines: &[String]| {
+        lines.iter().filter(|line| line.starts_with("vol") && line.contains("online")).count()
+    };
+    assert!((5..40).contains(&shown(&lines)), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("Volumes 1 to")), "{lines:#?}");
+    assert!(
+        lines.iter().any(|line| line.contains("nqn.host")),
+        "the connections keep their place: {lines:#?}"
+    );
+    let scrolled = drawn(&figures, 39, 120, 30);
+    assert!(scrolled.iter().any(|line| line.starts_with("vol39")), "{scrolled:#?}");
+    assert_eq!(shown(&scrolled), shown(&lines), "{scrolled:#?}");
+    // However small it is.
+    for (width, height) in [(1, 1), (10, 3), (200, 2), (20, 8)] {
+        drawn(&figures, 7, width, height);
+    }
+}
+
+#[test]
+fn a_printed_picture_has_room_for_all() {
+    let many = Canned { volumes: 100, archive: false, ..Canned::default() };
+    let figures = many.figures(&many, 1);
+    let text = Picture { figures: &figures, skipped_volumes: 0, footer: String::new() }.text();
+    assert!(text.contains("vol0 ") && text.contains("vol99 ") && text.contains("nqn.host"), "{text}");
+    assert!(text.contains("Archive: none"), "{text}");
+    assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
+    let off = text.lines().find(|line| line.starts_with("vol99")).expect("it is there");
+    assert_eq!(off.matches("off").count(), 2, "{off}");
+}

@@ -1,0 +1,70 @@
+//! The reactors as the command plane sees them: the one that owns the pool, and those that have nothing to do yet.
+
+use std::time::{Duration, Instant};
+
+use super::app::App;
+use super::error::RpcError;
+use super::method::Registry;
+use crate::histogram::Histogram;
+use crate::reactor::{Local, ReactorHandle, ReactorStats};
+
+/// A reactor that owns no pool.
+#[derive(Clone)]
+pub struct IdleReactor {
+    /// Its name.
+    pub name: String,
+    /// The core that it is pinned to.
+    pub core: usize,
+    /// When it started.
+    pub started: Instant,
+    /// How to reach it.
+    pub handle: ReactorHandle<Local>,
+}
+
+/// What a reactor says of itself.
+#[derive(Debug)]
+pub struct ReactorReport {
+    /// Its name.
+    pub name: String,
+    /// The core that it is pinned to, if it is.
+    pub core: Option<usize>,
+    /// For how long it has run.
+    pub elapsed: Duration,
+    /// Its counters.
+    pub stats: ReactorStats,
+    /// How long its turns took in which something was done, in nanoseconds.
+    pub turn_times: Histogram,
+}
+
+impl ReactorReport {
+    fn of_app(app: &App) -> Self {
+        ReactorReport {
+            name: app.reactor_name().to_owned(),
+            core: app.core(),
+            elapsed: app.started().elapsed(),
+            stats: app.local().stats(),
+            turn_times: app.local().turn_times(),
+        }
+    }
+}
+
+impl Registry {
+    /// Asks every reactor, the pool's first.
+    pub(super) fn reactor_reports(&self, method: &str) -> Result<Vec<ReactorReport>, RpcError> {
+        let first = self.on_reactor(method, |app| std::future::ready(Ok(ReactorReport::of_app(&app))))?;
+        let idle = self.idle_reactors.iter().map(|reactor| {
+            let IdleReactor { name, core, started, handle } = reactor.clone();
+            let answer = handle.call(self.call_timeout(), move |local, reply| {
+                reply.send(ReactorReport {
+                    name,
+                    core: Some(core),
+                    elapsed: started.elapsed(),
+                    stats: local.stats(),
+                    turn_times: local.turn_times(),
+                });
+            });
+            answer.map_err(|source| RpcError::NoAnswer { method: method.to_owned(), source })
+        });
+        std::iter::once(Ok(first)).chain(idle).collect()
+    }
+}

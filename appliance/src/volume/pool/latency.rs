@@ -1,0 +1,284 @@
+//! How long the requests of a volume take: a histogram for each volume for which the operator wants one.
+//!
+//! A request counts from its submission to its completion, whether it ends well or not. One that found the pool busy counts from its first
+//! try, because its host waits from there on; one that is refused at once for its parameters does not count.
+//!
+//! **Costs.** Off: one branch for each request. On: the clock is read when a request is submitted and once for all writes that are
+//! acknowledged together (once for each read), and one bucket is counted up. Memory is taken when a histogram is enabled, 58 KiB, and given back with it.
+
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Pool, State};
+use crate::histogram::Histogram;
+use crate::log::Clock;
+use crate::volume::error::VolumeError;
+use crate::volume::request::{Request, Sink, VolumeId};
+
+/// Kinds of requests, with the names of SPDK's kinds of I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Reads.
+    Read,
+    /// Writes.
+    Write,
+    /// Trims.
+    Unmap,
+    /// Writes of zeroes.
+    WriteZeroes,
+    /// Flushes.
+    Flush,
+}
+
+impl From<&Request<'_>> for Operation {
+    fn from(request: &Request<'_>) -> Self {
+        match request {
+            Request::Read { .. } => Operation::Read,
+            Request::Write { .. } => Operation::Write,
+            Request::WriteZeroes { .. } => Operation::WriteZeroes,
+            Request::Trim { .. } => Operation::Unmap,
+            Request::Flush => Operation::Flush,
+        }
+    }
+}
+
+/// When a request began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Began {
+    volume: VolumeId,
+    /// 0: it is not measured.
+    at_ns: u64,
+}
+
+impl Began {
+    fn is_measured(self) -> bool {
+        self.at_ns != 0
+    }
+}
+
+/// A histogram that is on.
+struct Watch {
+    histogram: Histogram,
+    /// What is counted; `None`: everything.
+    operation: Option<Operation>,
+    /// When it was enabled.
+    since_ns: u64,
+}
+
+/// The histograms of a pool's volumes.
+pub(super) struct Latencies {
+    clock: Rc<dyn Clock>,
+    /// Indexed by [`VolumeId`], as far as the last one that is on: empty when none is.
+    watches: Vec<Option<Box<Watch>>>,
+}
+
+impl Latencies {
+    pub(super) fn new(clock: Rc<dyn Clock>) -> Self {
+        Latencies { clock, watches: Vec::new() }
+    }
+
+    fn now_ns(&self) -> u64 {
+        // 0 is taken.
+        self.clock.monotonic_ns().max(1)
+    }
+
+    pub(super) fn is_on(&self, volume: VolumeId) -> bool {
+        matches!(self.watches.get(volume.0 as usize), Some(Some(_)))
+    }
+
+    /// A request is about to be started.
+    pub(super) fn begin(&self, volume: VolumeId, request: &Request<'_>, sink: &Sink) -> Began {
+        let at_ns = match self.watches.get(volume.0 as usize) {
+            Some(Some(watch)) => self.begin_watched(watch, request, sink),
+            _ => 0,
+        };
+        Began { volume, at_ns }
+    }
+
+    fn begin_watched(&self, watch: &Watch, request: &Request<'_>, sink: &Sink) -> u64 {
+        if watch.operation.is_some_and(|operation| operation != Operation::from(request)) {
+            return 0;
+        }
+        match sink.busy_since_ns.get() {
+            0 => self.now_ns(),
+            // Not from before anybody measured.
+            busy_since_ns => busy_since_ns.max(watch.since_ns),
+        }
+    }
+
+    /// The request that began was taken, or found the pool busy: then the next one of its client counts from here. Clients submit in their order.
+    pub(super) fn note_taken(began: Began, taken: bool, sink: &Sink) {
+        if began.is_measured() {
+            sink.busy_since_ns.set(if taken { 0 } else { began.at_ns });
+        }
+    }
+
+    /// A request ends. `end_ns` keeps the time for those that end with it.
+    pub(super) fn end(&mut self, began: Began, end_ns: &mut Option<u64>) {
+        if !began.is_measured() {
+            return;
+        }
+        let now_ns = *end_ns.get_or_insert_with(|| self.now_ns());
+        if let Some(Some(watch)) = self.watches.get_mut(began.volume.0 as usize) {
+            watch.histogram.record(now_ns.saturating_sub(began.at_ns));
+        }
+    }
+
+    fn enable(&mut self, volume: VolumeId, operation: Option<Operation>) {
+        let place = volume.0 as usize;
+        let is_on = |watch: &Watch| watch.operation == operation;
+        if self.watches.get(place).is_some_and(|watch| watch.as_deref().is_some_and(is_on)) {
+            return;
+        }
+        let watch = Watch { histogram: Histogram::default(), operation, since_ns: self.now_ns() };
+        if self.watches.len() <= place {
+            self.watches.resize_with(place + 1, || None);
+        }
+        self.watches[place] = Some(Box::new(watch));
+    }
+
+    pub(super) fn disable(&mut self, volume: VolumeId) {
+        if let Some(watch) = self.watches.get_mut(volume.0 as usize) {
+            *watch = None;
+        }
+        while self.watches.pop_if(|watch| watch.is_none()).is_some() {}
+    }
+}
+
+impl State {
+    /// The volume is gone.
+    pub(in crate::volume) fn forget_latencies(&mut self, volume: VolumeId) {
+        self.latencies.disable(volume);
+    }
+}
+
+impl Pool {
+    /// Begins to measure how long requests of a volume take: all, or those of a kind. What is measured already goes on; of another
+    /// kind it begins anew. Not kept across a restart.
+    ///
+    /// # Errors
+    /// No such volume.
+    pub fn enable_histogram(&self, name: &str, operation: Option<Operation>) -> Result<(), VolumeError> {
+        let mut state = self.state.borrow_mut();
+        let id = state.find(name).ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })?;
+        state.latencies.enable(id, operation);
+        Ok(())
+    }
+
+    /// Ends the measurement and forgets it, if there is one.
+    ///
+    /// # Errors
+    /// No such volume.
+    pub fn disable_histogram(&self, name: &str) -> Result<(), VolumeError> {
+        let mut state = self.state.borrow_mut();
+        let id = state.find(name).ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })?;
+        state.latencies.disable(id);
+        Ok(())
+    }
+
+    /// How long requests of a volume took since it was enabled, in nanoseconds; `None` when it is not.
+    ///
+    /// # Errors
+    /// No such volume.
+    pub fn histogram(&self, name: &str) -> Result<Option<Histogram>, VolumeError> {
+        let state = self.state.borrow();
+        let id = state.find(name).ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })?;
+        let watch = state.latencies.watches.get(id.0 as usize).and_then(Option::as_ref);
+        Ok(watch.map(|watch| watch.histogram.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct FakeClock {
+        now_ns: Cell<u64>,
+        looks: Cell<u64>,
+    }
+
+    impl Clock for FakeClock {
+        fn wall_ns(&self) -> u64 {
+            unreachable!("spans are not wall-clock time")
+        }
+
+        fn monotonic_ns(&self) -> u64 {
+            self.looks.set(self.looks.get() + 1);
+            self.now_ns.get()
+        }
+    }
+
+    const VOLUME: VolumeId = VolumeId(3);
+    const READ: Request<'static> = Request::Read { block: 0, len_blocks: 1 };
+
+    fn recorded(latencies: &Latencies) -> Vec<(u64, u64)> {
+        let watch = latencies.watches[VOLUME.0 as usize].as_ref().expect("it is on");
+        watch.histogram.buckets().map(|bucket| (bucket.first, bucket.count)).collect()
+    }
+
+    #[test]
+    fn what_is_off_costs_no_clock() {
+        let clock = Rc::new(FakeClock::default());
+        let mut latencies = Latencies::new(Rc::<FakeClock>::clone(&clock));
+        let sink = Sink::new();
+        let began = latencies.begin(VOLUME, &READ, &sink);
+        Latencies::note_taken(began, false, &sink);
+        latencies.end(began, &mut None);
+        assert_eq!((clock.looks.get(), sink.busy_since_ns.get()), (0, 0));
+        latencies.enable(VolumeId(1), None);
+        let looks = clock.looks.get();
+        latencies.end(latencies.begin(VOLUME, &READ, &sink), &mut None);
+        assert_eq!(clock.looks.get(), looks, "another volume's costs none either");
+        latencies.disable(VolumeId(1));
+        assert!(latencies.watches.is_empty());
+    }
+
+    #[test]
+    fn a_wait_for_room_counts() {
+        let clock = Rc::new(FakeClock::default());
+        let mut latencies = Latencies::new(Rc::<FakeClock>::clone(&clock));
+        let sink = Sink::new();
+        clock.now_ns.set(1000);
+        latencies.enable(VOLUME, None);
+        for now_ns in [1100, 1150, 1180] {
+            clock.now_ns.set(now_ns);
+            let began = latencies.begin(VOLUME, &READ, &sink);
+            assert_eq!(began.at_ns, 1100);
+            Latencies::note_taken(began, now_ns == 1180, &sink);
+            if now_ns == 1180 {
+                clock.now_ns.set(1200);
+                latencies.end(began, &mut None);
+            }
+        }
+        assert_eq!(recorded(&latencies), [(100, 1)]);
+        let began = latencies.begin(VOLUME, &READ, &sink);
+        assert_eq!(began.at_ns, 1200, "the next one has not waited");
+        // What waited before anybody measured counts from then on.
+        sink.busy_since_ns.set(10);
+        assert_eq!(latencies.begin(VOLUME, &READ, &sink).at_ns, 1000);
+    }
+
+    #[test]
+    fn a_kind_can_be_chosen_and_ends_share_a_look() {
+        let clock = Rc::new(FakeClock::default());
+        let mut latencies = Latencies::new(Rc::<FakeClock>::clone(&clock));
+        let sink = Sink::new();
+        latencies.enable(VOLUME, Some(Operation::Flush));
+        let began = [latencies.begin(VOLUME, &READ, &sink), latencies.begin(VOLUME, &Request::Flush, &sink)];
+        clock.now_ns.set(51);
+        let (mut end_ns, looks) = (None, clock.looks.get());
+        for began in [began[0], began[1], began[1]] {
+            latencies.end(began, &mut end_ns);
+        }
+        assert_eq!((recorded(&latencies), clock.looks.get()), (vec![(50, 2)], looks + 1));
+        latencies.enable(VOLUME, Some(Operation::Flush));
+        assert_eq!(recorded(&latencies).len(), 1, "it goes on");
+        latencies.enable(VOLUME, None);
+        assert_eq!(recorded(&latencies).len(), 0, "it begins anew");
+    }
+}
