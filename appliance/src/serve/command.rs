@@ -95,6 +95,7 @@ fn configure_archive(options: &ServeOptions) -> Result<Option<ArchiveConfig>, Se
     };
     config.expire_interval = Duration::from_secs(options.expire_seconds);
     config.level = options.archive_level;
+    config.verify = options.archive_verify.into();
     config.core = options.archive_core;
     Ok(Some(config))
 }

@@ -30,7 +30,7 @@ pub use codec::{Compressor, Decompressor, LEVEL_DEFAULT};
 pub use error::{Damage, ObjectError, Part};
 pub use header::{ObjectHeader, ObjectTail};
 pub use name::{NameError, ObjectId, pool_prefix};
-pub use reader::{ObjectReader, RangedRead, read_front};
+pub use reader::{ObjectReader, ObjectTable, RangedRead, read_front};
 pub use seek::DataFrame;
 pub use writer::{ObjectSpec, ObjectSummary, ObjectWriter};
 

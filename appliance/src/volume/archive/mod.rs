@@ -28,7 +28,9 @@ pub use objects::KnownObjects;
 pub use status::ArchiveStatus;
 
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ArchiveError, ArchiveService, BlocksCache, EntriesCache, Reply, Request};
+use crate::archive::service::{
+    ArchiveError, ArchiveService, BlocksCache, EntriesCache, Reply, Request, VerifyPolicy,
+};
 use crate::log::{Log, Lsn, SegmentSeq, SharedLog};
 
 use crate::log::format::{EntryKind, EventKind};
@@ -422,6 +424,21 @@ impl Pool {
             yield_now().await;
         }
         self.drop_lost_synchs(&mut self.state.borrow_mut());
+        Ok(())
+    }
+
+    /// How objects of the archive are verified; `None` when there is no archive.
+    pub fn archive_verify(&self) -> Option<VerifyPolicy> {
+        self.state.borrow().archive.as_ref().map(|archive| archive.service.verify())
+    }
+
+    /// Sets how objects of the archive are verified, from the next one on.
+    ///
+    /// # Errors
+    /// The pool has no archive.
+    pub fn set_archive_verify(&self, verify: VerifyPolicy) -> Result<(), VolumeError> {
+        let mut state = self.state.borrow_mut();
+        state.archive.as_mut().ok_or_else(seal::no_archive)?.service.set_verify(verify);
         Ok(())
     }
 
