@@ -46,7 +46,7 @@ pub(super) fn status(report: &ArchiveReport) -> String {
         format!("whole segments, and what is new every {}", seconds(status.seal_interval_s))
     };
     let back_pressure = match status.back_pressure {
-        BackPressure::Throttle => "throttle: writes wait",
+        BackPressure::Throttle => "throttle: writes slow down, and wait at last",
         BackPressure::Degrade => "degrade: history gets a gap",
     };
     let room = match (report.store_used_bytes, report.store_total_bytes) {
@@ -66,6 +66,7 @@ pub(super) fn status(report: &ArchiveReport) -> String {
         ("Sealing", sealing),
         ("Verified by", verified_by(status.verify).to_owned()),
         ("Back-pressure", back_pressure.to_owned()),
+        ("Writes held back", format!("{:.0} ms of each second", status.throttled_ms_per_s)),
         ("Objects written", status.objects_written.to_string()),
         ("Archived", format!("{} in {}", size(status.content_bytes), size(status.object_bytes))),
         ("Compression", dash_or(status.compression_ratio, format!("{:.2} to 1", status.compression_ratio))),
@@ -184,7 +185,7 @@ mod tests {
 
     fn report() -> serde_json::Value {
         json!({
-            "store": "directory a", "state": "waiting", "problem": "it is full", "back_pressure": "throttle", "verify": "tail",
+            "store": "directory a", "state": "waiting", "problem": "it is full", "back_pressure": "throttle", "verify": "tail", "throttled_ms_per_s": 120.0,
             "seal_interval_s": 20.0, "archived_to_lsn": 100, "head_lsn": 356, "backlog_segments": 1,
             "backlog_bytes": 1 << 20, "recovery_point_age_s": 300.0, "segments": 7, "oldest_segment": 2,
             "objects_written": 9, "content_bytes": 4 << 20, "object_bytes": 2 << 20, "compression_ratio": 2.0,
@@ -204,7 +205,8 @@ mod tests {
             "7, from 2 on",
             "100 of 356",
             "1 GiB",
-            "writes wait",
+            "slow down, and wait at last",
+            "120 ms of each second",
             "tail: its end is read back",
         ] {
             assert!(text.contains(part), "{part}: {text}");

@@ -6,8 +6,8 @@
 //! **Invariants.** Only what is stable is archived, so nothing in the archive is ever cut off by a crash. A slot is given away only when the segment's object was verified. A gap, if the policy allows one,
 //! is recorded in the catalog before the next segment is written.
 //!
-//! **Failures.** A store that fails is asked again, each time later, up to half a minute apart; the operator is told once, and once more when it works again. Writes go on until no slot is free; then
-//! they wait (`throttle`), at most [`ArchivePolicy::wait_ns`] before they are refused with "capacity exceeded", or history gets a gap (`degrade`).
+//! **Failures.** A store that fails is asked again, each time later, up to half a minute apart; the operator is told once, and once more when it works again. As unarchived segments fill the slots, writes slow
+//! down (`throttle`; see the module of that name). When no slot is free they wait, at most [`ArchivePolicy::wait_ns`] before they are refused with "capacity exceeded", or history gets a gap (`degrade`).
 //!
 //! **Bounds:** [`JOBS_MAX`] jobs under way; one request of each waiting task, and as many as its frames of each read; two caches with a budget in bytes.
 
@@ -16,6 +16,7 @@ mod fetch;
 mod objects;
 mod seal;
 mod status;
+mod throttle;
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -59,7 +60,7 @@ const RETRY_LAST_NS: u64 = 30_000_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackPressure {
-    /// They wait, and are refused with "capacity exceeded" when that takes too long.
+    /// They slow down, wait at last, and are refused with "capacity exceeded" when that takes too long.
     #[default]
     Throttle,
     /// They go on; the oldest segment's past is lost, and that is recorded.
@@ -146,6 +147,7 @@ pub(super) struct Archive {
     waiting_since_ns: Option<u64>,
     /// Segments whose source failed, and how often.
     source_failures: HashMap<SegmentSeq, u32>,
+    throttle: throttle::Throttle,
     replies: Vec<Reply>,
 }
 
@@ -176,6 +178,7 @@ impl Archive {
             problem: None,
             waiting_since_ns: None,
             source_failures: HashMap::new(),
+            throttle: throttle::Throttle::default(),
             replies: Vec::new(),
         }
     }
@@ -188,6 +191,17 @@ impl Archive {
     /// Whether writes have waited too long for a slot and are refused now.
     pub(super) fn refuses_writes(&self, now_ns: u64) -> bool {
         self.waiting_since_ns.is_some_and(|since| now_ns.saturating_sub(since) > self.policy.wait_ns)
+    }
+
+    /// Whether a host's command that appends must wait for a later turn, because the archive is behind.
+    pub(super) fn holds_back(&mut self, log: &Log) -> bool {
+        // One that waits for a slot is told so by the log.
+        self.waiting_since_ns.is_none() && self.throttle.holds(log)
+    }
+
+    /// A host's command has appended so many blocks.
+    pub(super) fn note_appended(&mut self, log: &Log, blocks: u64) {
+        self.throttle.charge(log, blocks);
     }
 
     fn token(&mut self) -> u64 {
@@ -254,13 +268,16 @@ impl Archive {
             work += self.ask_due(now_ns);
         }
         work += self.submit_jobs(log, now_ns);
-        work + self.relieve(state, log, now_ns)
+        work += self.relieve(state, log, now_ns);
+        let is_wanted = self.policy.back_pressure == BackPressure::Throttle;
+        work + usize::from(self.throttle.turn(is_wanted, log, now_ns))
     }
 
     fn take(&mut self, reply: Reply, state: &mut State, log: &mut Log) {
         match reply {
             Reply::Archived { token, result } => {
                 let Some(Flight::Job { id }) = self.flights.remove(&token) else { return };
+                self.throttle.recount();
                 match result {
                     Ok(archived) => self.job_done(id, archived, state, log),
                     Err(error) => self.job_failed(id, &error, state, log),

@@ -22,6 +22,8 @@ pub struct ArchiveStatus {
     pub back_pressure: BackPressure,
     /// How an object is verified before the primary's copy may go.
     pub verify: VerifyPolicy,
+    /// Of each second, the milliseconds in which a host's write was held back because the archive is behind.
+    pub throttled_ms_per_s: f64,
     /// Seconds between increments; 0: only whole segments.
     pub seal_interval_s: f64,
     /// Everything before this position is in the archive.
@@ -82,6 +84,7 @@ impl Pool {
             problem: archive.problem.clone(),
             back_pressure: archive.policy.back_pressure,
             verify: archive.service.verify(),
+            throttled_ms_per_s: archive.throttle.held_ms_per_s(),
             seal_interval_s: archive.policy.seal_interval_ns as f64 / 1e9,
             archived_to_lsn: archived_to.0,
             head_lsn: head.0,
