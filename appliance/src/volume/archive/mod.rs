@@ -11,6 +11,7 @@
 //!
 //! **Bounds:** [`JOBS_MAX`] jobs under way; one request of each waiting task, and as many as its frames of each read; two caches with a budget in bytes.
 
+mod ahead;
 mod expire;
 mod fetch;
 mod objects;
@@ -21,6 +22,7 @@ mod throttle;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
+pub(super) use ahead::Ahead;
 pub use expire::Forgotten;
 use fetch::Waiter;
 pub(super) use fetch::{ArchivedBlocks, Fetched};
