@@ -25,7 +25,7 @@ impl Fake {
         let fails = self.archive_fails.load(Ordering::SeqCst);
         let archived_to_lsn = self.archived_to_lsn.fetch_add(u64::from(!fails), Ordering::SeqCst);
         json!({
-            "store": "s", "state": "working", "problem": fails.then_some("it is full"), "back_pressure": "throttle",
+            "store": "s", "state": "working", "problem": fails.then_some("it is full"), "back_pressure": "throttle", "verify": "digest", "throttled_ms_per_s": 0.0,
             "seal_interval_s": 20.0, "archived_to_lsn": archived_to_lsn, "head_lsn": 4, "backlog_segments": 0,
             "backlog_bytes": (4_u64.saturating_sub(archived_to_lsn)) * 4096, "recovery_point_age_s": 0.0,
             "segments": 1, "oldest_segment": 0, "objects_written": 1, "content_bytes": 1, "object_bytes": 1,
@@ -143,6 +143,8 @@ fn every_command_is_one_call() {
         ("archive list", "archive_list", json!({})),
         ("archive list --from 3 --limit 9", "archive_list", json!({"from": 3, "limit": 9})),
         ("archive explain lsn:7", "archive_explain", json!({"point": "lsn:7"})),
+        ("archive verify-policy", "archive_get_verify", json!({})),
+        ("archive verify-policy tail", "archive_set_verify", json!({"policy": "tail"})),
         ("archive keep", "archive_get_keep", json!({})),
         ("archive keep synch", "archive_set_keep", json!({"rules": "synch"})),
         ("volume list", "volume_list", json!({})),

@@ -1,7 +1,7 @@
 //! Throughput of the archivist's work beside the `zstd` command line at the same level, on the same bytes and one core.
 //!
-//! The archivist reads segments from a memory disk, checks each block's CRC32C, compresses frame by frame with XXH64 sums, hashes the object with BLAKE3, puts it into a directory and verifies its end. `zstd -T1`
-//! reads the same bytes from a file in the page cache and writes to `/dev/null`. Both are pinned to the same core and measured in turn; the best of each is compared, because whatever else runs
+//! The archivist reads segments from a memory disk, checks each block's CRC32C, compresses frame by frame with XXH64 sums, hashes the object with BLAKE3, puts it into a directory and verifies it by each policy. `zstd -T1`
+//! reads the same bytes from a file in the page cache and writes to `/dev/null`, which is what the bar is about; beside it stands a `zstd` that writes a file where the store is, as the archivist must. All are pinned to the same core and measured in turn; the best of each is compared, because whatever else runs
 //! on the machine only takes away, and the median of the single ratios stands beside it.
 
 use std::cell::RefCell;
@@ -12,12 +12,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use varve::archive::object::{Compressor, ObjectId};
-use varve::archive::service::{ArchiveJob, BdevSource, READS_IN_FLIGHT_DEFAULT, WorkerOptions, archive};
+use varve::archive::service::{
+    ArchiveJob, BdevSource, READS_IN_FLIGHT_DEFAULT, VerifyPolicy, WorkerOptions, archive,
+};
 use varve::archive::store::{DirectoryOptions, DirectoryStore};
 use varve::bdev::{BLOCK_BYTES, MemoryDisk, SharedBdev};
+use varve::cli::VerifyChoice;
 use varve::dma::DmaPool;
 use varve::log::format::ENTRIES_PER_RECORD;
 use varve::log::geometry::SEGMENT_BLOCKS_DEFAULT;
@@ -48,6 +51,12 @@ pub struct Options {
     /// Compression levels.
     #[arg(long, value_delimiter = ',', default_value = "1,3", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: Vec<i32>,
+    /// What the blocks hold.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Content::Random, Content::Mixed, Content::Text])]
+    pub content: Vec<Content>,
+    /// How objects are verified.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [VerifyChoice::Digest, VerifyChoice::Tail])]
+    pub verify: Vec<VerifyChoice>,
     /// Segments of 64 MiB.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub segments: u64,
@@ -60,7 +69,7 @@ pub struct Options {
 }
 
 /// What the blocks hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Content {
     /// Nothing compresses.
@@ -78,14 +87,20 @@ pub struct Row {
     pub content: Content,
     /// The level.
     pub level: i32,
+    /// How objects were verified.
+    pub verify: VerifyPolicy,
     /// Material over bytes of the objects.
     pub compression: f64,
     /// MiB of blocks a second, each time.
     pub archive_mib_s: Vec<f64>,
     /// The same of `zstd`.
     pub zstd_mib_s: Vec<f64>,
+    /// The same of `zstd` when it writes a file where the store is.
+    pub zstd_file_mib_s: Vec<f64>,
     /// The best of the one over the best of the other.
     pub ratio: f64,
+    /// The best of the one over the best of `zstd` to a file.
+    pub ratio_file: f64,
     /// The median of the single ratios.
     pub ratio_median: f64,
     /// Whether the first is within the bar.
@@ -122,23 +137,22 @@ struct Material {
 pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, PerfError> {
     let output = Command::new("zstd").arg("--version").output().map_err(PerfError::io("run zstd"))?;
     let zstd = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    let usual = || if Path::new(MEMORY_DIRECTORY).is_dir() { MEMORY_DIRECTORY.into() } else { ".".into() };
-    let directory = tempfile::Builder::new()
-        .prefix("varve-perf-")
-        .tempdir_in(options.dir.clone().unwrap_or_else(usual))
-        .map_err(PerfError::io("make a directory for the files of the measurement"))?;
+    let directory = directory_for_files(options.dir.as_deref())?;
     let mut rows = Vec::new();
     let mut content_bytes = 0;
-    for content in [Content::Random, Content::Mixed, Content::Text] {
+    for &content in &options.content {
         on_step(&format!("{content:?}: making"));
         let bytes = Material::make(content, options.segments, directory.path())?;
         content_bytes = bytes.len_bytes;
         for &level in &options.level {
-            on_step(&format!("{content:?} at level {level}"));
-            let row = pinned(two_cores().map(|cores| cores.1), || {
-                measure(&bytes, content, level, options.repeat, directory.path())
-            })?;
-            rows.push(row);
+            for verify in options.verify.iter().map(|&choice| choice.into()) {
+                on_step(&format!("{content:?} at level {level}, verified by {verify}"));
+                let worker = WorkerOptions { level, verify, ..WorkerOptions::default() };
+                let row = pinned(two_cores().map(|cores| cores.1), || {
+                    measure(&bytes, content, &worker, options.repeat, directory.path())
+                })?;
+                rows.push(row);
+            }
         }
     }
     Ok(Report {
@@ -148,6 +162,15 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
         content_bytes,
         rows,
     })
+}
+
+/// A new directory in `parent`, or in memory where the system has that.
+pub(crate) fn directory_for_files(parent: Option<&Path>) -> Result<tempfile::TempDir, PerfError> {
+    let usual = if Path::new(MEMORY_DIRECTORY).is_dir() { MEMORY_DIRECTORY } else { "." };
+    tempfile::Builder::new()
+        .prefix("varve-perf-")
+        .tempdir_in(parent.unwrap_or(Path::new(usual)))
+        .map_err(PerfError::io("make a directory for the files of the measurement"))
 }
 
 impl Material {
@@ -274,35 +297,43 @@ impl Content {
 fn measure(
     bytes: &Material,
     content: Content,
-    level: i32,
+    options: &WorkerOptions,
     repeat: u8,
     directory: &Path,
 ) -> Result<Row, PerfError> {
-    let options = WorkerOptions { level, ..WorkerOptions::default() };
+    let level = options.level;
     let mut compressor = Compressor::new(level).map_err(PerfError::archive)?;
     let mut source = BdevSource::new(Box::new(bytes.disk.open("memory")), READS_IN_FLIGHT_DEFAULT);
-    let (mut archive_mib_s, mut zstd_mib_s, mut object_bytes) = (Vec::new(), Vec::new(), 0);
+    let (mut archive_mib_s, mut zstd_mib_s, mut zstd_file_mib_s) = (Vec::new(), Vec::new(), Vec::new());
+    let mut object_bytes = 0;
     let mib_s =
         |started: Instant| bytes.len_bytes as f64 / f64::from(1 << 20) / started.elapsed().as_secs_f64();
-    for _ in 0..repeat {
+    let output = directory.join("output");
+    let zstd = |to: Stdio| {
         let started = Instant::now();
         let status = Command::new("zstd")
             .args(["-q", "-T1", &format!("-{level}"), "-k", "-c"])
             .arg(&bytes.file)
-            .stdout(Stdio::null())
+            .stdout(to)
             .status()
             .map_err(PerfError::io("run zstd"))?;
         if !status.success() {
             return Err(PerfError::shape("zstd does not compress; is it Debian's?"));
         }
-        zstd_mib_s.push(mib_s(started));
+        Ok(mib_s(started))
+    };
+    for _ in 0..repeat {
+        zstd_mib_s.push(zstd(Stdio::null())?);
+        let file = std::fs::File::create(&output).map_err(PerfError::io("make a file for zstd"))?;
+        zstd_file_mib_s.push(zstd(file.into())?);
+        std::fs::remove_file(&output).map_err(PerfError::io("remove the file of zstd"))?;
         let root = directory.join("store");
         let store = DirectoryStore::open(&root, DirectoryOptions::default()).map_err(PerfError::archive)?;
         let started = Instant::now();
         object_bytes = 0;
         for job in &bytes.jobs {
             let done =
-                archive(job, &mut source, &store, &mut compressor, &options).map_err(PerfError::archive)?;
+                archive(job, &mut source, &store, &mut compressor, options).map_err(PerfError::archive)?;
             object_bytes += done.object_bytes;
             if done.bad_blocks > 0 {
                 return Err(PerfError::shape("the segments on the disk are damaged"));
@@ -318,12 +349,15 @@ fn measure(
     Ok(Row {
         content,
         level,
+        verify: options.verify,
         compression: bytes.len_bytes as f64 / object_bytes as f64,
         ratio,
+        ratio_file: best(&archive_mib_s) / best(&zstd_file_mib_s),
         ratio_median: median(singles),
         passed: ratio >= RATIO_MIN,
         archive_mib_s,
         zstd_mib_s,
+        zstd_file_mib_s,
     })
 }
 
@@ -339,8 +373,18 @@ pub fn table(report: &Report) -> String {
     );
     let _ = writeln!(
         text,
-        "{:<10}{:>6}{:>12}{:>24}{:>24}{:>7}{:>8}{:>6}",
-        "content", "level", "compression", "archivist", "zstd -T1", "ratio", "median", "bar"
+        "{:<10}{:>6}{:>9}{:>12}{:>18}{:>18}{:>18}{:>7}{:>8}{:>6}{:>9}",
+        "content",
+        "level",
+        "verified",
+        "compression",
+        "archivist",
+        "zstd",
+        "zstd to file",
+        "ratio",
+        "median",
+        "bar",
+        "to file"
     );
     for row in &report.rows {
         let spread = |rates: &[f64]| {
@@ -350,15 +394,18 @@ pub fn table(report: &Report) -> String {
         };
         let _ = writeln!(
             text,
-            "{:<10}{:>6}{:>12.2}{:>24}{:>24}{:>7.2}{:>8.2}{:>6}",
+            "{:<10}{:>6}{:>9}{:>12.2}{:>18}{:>18}{:>18}{:>7.2}{:>8.2}{:>6}{:>9.2}",
             format!("{:?}", row.content),
             row.level,
+            row.verify.to_string(),
             row.compression,
             spread(&row.archive_mib_s),
             spread(&row.zstd_mib_s),
+            spread(&row.zstd_file_mib_s),
             row.ratio,
             row.ratio_median,
-            if row.passed { "yes" } else { "NO" }
+            if row.passed { "yes" } else { "NO" },
+            row.ratio_file
         );
     }
     text

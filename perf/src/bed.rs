@@ -106,6 +106,11 @@ impl Bed {
         Ok(Bed { pool, volume: created.id, sink: Sink::new(), payload })
     }
 
+    /// A volume of a pool that is there, to read from.
+    pub fn of(pool: Rc<Pool>, volume: VolumeId) -> Self {
+        Bed { pool, volume, sink: Sink::new(), payload: vec![0; BLOCK_BYTES] }
+    }
+
     /// What is written into every block, a block long.
     pub fn set_payload(&mut self, payload: Vec<u8>) {
         self.payload = payload;

@@ -7,7 +7,8 @@
 //! - [`mod@write_amplification`] measures copy-forward on a pool without network ([`bed`]);
 //! - [`mod@cleaning`] measures what copy-forward costs hosts;
 //! - [`mod@archive`] measures the archivist beside `zstd`;
-//! - [`mod@rebuild`] measures how fast an index is built.
+//! - [`mod@rebuild`] measures how fast an index is built;
+//! - [`mod@open_archived`] measures how soon a point that is only in the archive is there.
 //!
 //! Figures are for the machine and the moment they were taken on; only the ratios travel.
 
@@ -22,6 +23,7 @@ pub mod idle;
 pub mod latency;
 pub mod load;
 pub mod machine;
+pub mod open_archived;
 pub mod overwrite;
 pub mod plot;
 pub mod rebuild;

@@ -11,7 +11,7 @@ use varve::rpc::units::SizeBytes;
 use varve_perf::bench::{self, BenchConfig};
 use varve_perf::error::PerfError;
 use varve_perf::load::{self, LoadConfig, Pattern, Progress};
-use varve_perf::{archive, cleaning, idle, rebuild, table, write_amplification};
+use varve_perf::{archive, cleaning, idle, open_archived, rebuild, table, write_amplification};
 
 /// Load and latency measurements of varve.
 #[derive(Debug, Parser)]
@@ -37,6 +37,8 @@ enum Command {
     Archive(Measured<archive::Options>),
     /// Speed of building an index from entries.
     Rebuild(Measured<rebuild::Options>),
+    /// Time to the first byte of a point that is only in the archive.
+    OpenArchived(Measured<open_archived::Options>),
 }
 
 /// A measurement without an appliance, and where its result goes.
@@ -159,6 +161,9 @@ fn main() -> ExitCode {
             .map(|()| true),
         Command::Rebuild(command) => with_steps(|step| rebuild::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), rebuild::table))
+            .map(|()| true),
+        Command::OpenArchived(command) => with_steps(|step| open_archived::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), open_archived::table))
             .map(|()| true),
     };
     match result {

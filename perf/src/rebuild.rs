@@ -97,15 +97,11 @@ pub struct Report {
 /// # Errors
 /// More mapped than the volume is large.
 pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, PerfError> {
-    let volume_blocks = options.volume_size.0 / BLOCK_BYTES as u64;
-    let mapped_blocks = options.mapped.0 / BLOCK_BYTES as u64;
-    if mapped_blocks == 0 || mapped_blocks > volume_blocks {
-        return Err(PerfError::shape("at least one block is mapped, and not more than the volume has"));
-    }
+    let (volume_blocks, mapped_blocks) = blocks_of(options.volume_size, options.mapped)?;
     let mut rows = Vec::new();
     for layout in [Layout::InOrder, Layout::AtRandom, Layout::Scattered] {
         on_step(&format!("{layout:?}: making entries"));
-        let segments = segments(layout, volume_blocks, mapped_blocks, options.overwritten);
+        let segments = segments(layout, volume_blocks, mapped_blocks, options.overwritten, 1);
         on_step(&format!("{layout:?}: building"));
         rows.push(pinned(two_cores().map(|cores| cores.1), || {
             measure(layout, &segments, volume_blocks, options.repeat)
@@ -119,12 +115,22 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
     })
 }
 
-/// The trailers' units of a log in which every mapped block was written once in order, and then some again.
-fn segments(
+/// Blocks of a volume, and of them those that are mapped.
+pub(crate) fn blocks_of(volume: SizeBytes, mapped: SizeBytes) -> Result<(u64, u64), PerfError> {
+    let [volume_blocks, mapped_blocks] = [volume, mapped].map(|size| size.0 / BLOCK_BYTES as u64);
+    if mapped_blocks == 0 || mapped_blocks > volume_blocks {
+        return Err(PerfError::shape("at least one block is mapped, and not more than the volume has"));
+    }
+    Ok((volume_blocks, mapped_blocks))
+}
+
+/// The trailers' units of a log in which every mapped block was written once in order, and then some again. Records begin at `first_offset` in each segment.
+pub(crate) fn segments(
     layout: Layout,
     volume_blocks: u64,
     mapped_blocks: u64,
     overwritten: u64,
+    first_offset: u64,
 ) -> Vec<Vec<TrailerUnit>> {
     let mut rng = Rng::new(3);
     let extents = mapped_blocks.div_ceil(EXTENT_BLOCKS);
@@ -135,7 +141,7 @@ fn segments(
     };
     let data_end = SEGMENT_BLOCKS_DEFAULT - trailer_blocks(SEGMENT_BLOCKS_DEFAULT);
     let mut segments = Vec::new();
-    let (mut units, mut offset) = (Vec::new(), 1);
+    let (mut units, mut offset) = (Vec::new(), first_offset);
     let (mut written, total) = (0, mapped_blocks + mapped_blocks * overwritten / 100);
     while written < total {
         let count = (ENTRIES_PER_RECORD as u64).min(total - written).min(data_end - offset - 1);
@@ -149,7 +155,7 @@ fn segments(
         offset += 1 + count;
         if offset + 1 >= data_end {
             segments.push(std::mem::take(&mut units));
-            offset = 1;
+            offset = first_offset;
         }
     }
     if !units.is_empty() {
@@ -165,6 +171,31 @@ fn line(lsn: u64, count: u8) -> TrailerUnit {
     unit[16] = count;
     unit[17] = count;
     unit
+}
+
+/// The position and the count of entries of a line that [`segments`] or a pool made.
+pub(crate) fn read_line(unit: &TrailerUnit) -> (u64, usize) {
+    let (lsn, _) = unit.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    (u64::from_le_bytes(*lsn), usize::from(unit[16]))
+}
+
+/// A line with another position.
+pub(crate) fn with_lsn(mut unit: TrailerUnit, lsn: u64) -> TrailerUnit {
+    unit[..8].copy_from_slice(&lsn.to_le_bytes());
+    unit
+}
+
+/// The block of an entry that [`segments`] made.
+pub(crate) fn read_block(unit: &TrailerUnit) -> u64 {
+    let mut block = [0; 8];
+    block.copy_from_slice(&unit[8..16]);
+    u64::from_le_bytes(block)
+}
+
+/// Gives an entry its image and the checksum of its block.
+pub(crate) fn set_origin(unit: &mut TrailerUnit, image: u16, crc: u32) {
+    unit[..2].copy_from_slice(&image.to_le_bytes());
+    unit[4..8].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// An entry of a block that a host wrote; its table of bytes stands at `Entry`.
@@ -185,14 +216,14 @@ fn measure(layout: Layout, segments: &[Vec<TrailerUnit>], volume_blocks: u64, re
         let copies = segments.to_vec();
         let started = Instant::now();
         let mut builder = IndexBuilder::new(volume_blocks);
-        entries = scan(copies, &mut |block, mapping| builder.see_write(block, mapping));
+        entries = scan(copies, IMAGE, &mut |block, mapping| builder.see_write(block, mapping));
         entries_per_second.push(entries as f64 / started.elapsed().as_secs_f64());
         mapped_blocks = builder.finish().mapped();
 
         let copies = segments.to_vec();
         let started = Instant::now();
         let mut sum = 0;
-        scan(copies, &mut |block, mapping| sum ^= block ^ mapping.lsn().0);
+        scan(copies, IMAGE, &mut |block, mapping| sum ^= block ^ mapping.lsn().0);
         scan_per_second.push(entries as f64 / started.elapsed().as_secs_f64());
         std::hint::black_box(sum);
     }
@@ -210,12 +241,16 @@ fn measure(layout: Layout, segments: &[Vec<TrailerUnit>], volume_blocks: u64, re
 }
 
 /// Shows every entry, newest first, as `Pool::scan_image` does; how many there were.
-fn scan(segments: Vec<Vec<TrailerUnit>>, see_write: &mut impl FnMut(u64, Mapping)) -> u64 {
+pub(crate) fn scan(
+    segments: Vec<Vec<TrailerUnit>>,
+    image: u16,
+    see_write: &mut impl FnMut(u64, Mapping),
+) -> u64 {
     let mut seen = 0;
     for units in segments.into_iter().rev() {
         SegmentEntries::new(units).visit_backward(Lsn::MAX, |placed| {
             seen += 1;
-            if placed.entry.image().0 == IMAGE
+            if placed.entry.image().0 == image
                 && let Some(EntryKind::Write | EntryKind::Copied) = placed.entry.kind()
             {
                 see_write(placed.entry.block().0, Mapping::new(placed.lsn, placed.entry.crc()));
@@ -269,7 +304,7 @@ mod tests {
     #[test]
     fn units_are_what_the_log_reads_and_every_block_is_mapped_once() {
         for layout in [Layout::InOrder, Layout::AtRandom, Layout::Scattered] {
-            let segments = segments(layout, 1 << 20, 40_000, 50);
+            let segments = segments(layout, 1 << 20, 40_000, 50, 1);
             assert!(segments.len() >= 3);
             let records: usize = segments.iter().map(|units| SegmentEntries::new(units.clone()).len()).sum();
             let units: usize = segments.iter().map(Vec::len).sum();

@@ -84,11 +84,18 @@ fn the_past_outlives_the_primary(archive: &[&str]) {
     assert_eq!(explained["explanation"]["restorable"], true, "{explained}");
     assert_eq!(explained["explanation"]["until"], "forever", "{explained}");
     appliance.command(&["archive", "keep", "synch 30d"]).expect("rules");
+    assert_eq!(status(&appliance)["verify"], "digest");
+    appliance.command(&["archive", "verify-policy", "tail"]).expect("a policy");
+    assert_eq!(status(&appliance)["verify"], "tail");
+    let saved = appliance.command(&["config", "save"]).expect("saved");
+    assert!(saved.contains("archive_set_verify") && saved.contains("tail"), "{saved}");
+    appliance.command(&["archive", "verify-policy", "digest"]).expect("a policy");
     appliance.stop().expect("it stops cleanly");
     appliance.restart().expect("it starts again");
     assert_eq!(appliance.command(&["archive", "keep"]).expect("rules").trim(), "synch 30d");
     let saved = appliance.command(&["config", "save"]).expect("saved");
     assert!(saved.contains("archive_set_keep") && saved.contains("synch 30d"), "{saved}");
+    assert!(!saved.contains("archive_set_verify"), "the default needs no call: {saved}");
     assert_eq!(appliance.complaints(), "");
 }
 

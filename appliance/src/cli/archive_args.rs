@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use super::args::{DEFAULT_DIR, point_text};
+use super::serve_args::VerifyChoice;
 use crate::rpc::units::SizeBytes;
 
 #[derive(Debug, Subcommand)]
@@ -31,6 +32,11 @@ pub(super) enum ArchiveCommand {
         /// Up to and with this segment.
         #[arg(long, value_name = "SEQUENCE")]
         to: Option<u64>,
+    },
+    /// Show how an archived object is verified, or set it.
+    VerifyPolicy {
+        /// From the next object on.
+        policy: Option<VerifyChoice>,
     },
     /// Why a point is kept, what it needs, and when it goes.
     Explain {

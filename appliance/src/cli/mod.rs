@@ -28,7 +28,7 @@ use clap::Parser;
 pub use archive_args::RecoverOptions;
 pub use args::{DEFAULT_SOCKET, EXPIRE_SECONDS_DEFAULT, InspectOptions};
 pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
-pub use serve_args::{BackPressureChoice, IoEngineChoice, ServeOptions};
+pub use serve_args::{BackPressureChoice, IoEngineChoice, ServeOptions, VerifyChoice};
 
 use self::archive_args::ArchiveCommand;
 use self::args::{CallCommand, Cli, Command, PoolCommand, VolumeCommand};

@@ -1,10 +1,12 @@
 //! The archive as people read it.
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::render::{blocks, size};
 use super::table::{Table, pairs};
 use crate::archive::retention::{SegmentRange, Until};
+use crate::archive::service::VerifyPolicy;
 use crate::log::reader::LsnRange;
 use crate::rpc::units::format_time;
 use crate::rpc::{ArchiveReport, ArchivedObject, ExpiryReport, Explained, Verification};
@@ -44,7 +46,7 @@ pub(super) fn status(report: &ArchiveReport) -> String {
         format!("whole segments, and what is new every {}", seconds(status.seal_interval_s))
     };
     let back_pressure = match status.back_pressure {
-        BackPressure::Throttle => "throttle: writes wait",
+        BackPressure::Throttle => "throttle: writes slow down, and wait at last",
         BackPressure::Degrade => "degrade: history gets a gap",
     };
     let room = match (report.store_used_bytes, report.store_total_bytes) {
@@ -62,7 +64,9 @@ pub(super) fn status(report: &ArchiveReport) -> String {
         ("Segments", format!("{}{oldest}", status.segments)),
         ("Store used", room),
         ("Sealing", sealing),
+        ("Verified by", verified_by(status.verify).to_owned()),
         ("Back-pressure", back_pressure.to_owned()),
+        ("Writes held back", format!("{:.0} ms of each second", status.throttled_ms_per_s)),
         ("Objects written", status.objects_written.to_string()),
         ("Archived", format!("{} in {}", size(status.content_bytes), size(status.object_bytes))),
         ("Compression", dash_or(status.compression_ratio, format!("{:.2} to 1", status.compression_ratio))),
@@ -78,6 +82,19 @@ pub(super) fn status(report: &ArchiveReport) -> String {
     text.push_str(&pairs(status.problem.iter().map(|problem| ("Problem", problem.clone()))));
     text.push_str(&pairs(status.gaps.iter().map(|range| ("Gap", gap(range)))));
     text
+}
+
+fn verified_by(policy: VerifyPolicy) -> &'static str {
+    match policy {
+        VerifyPolicy::Stat => "stat: its length",
+        VerifyPolicy::Tail => "tail: its end is read back",
+        VerifyPolicy::Digest => "digest: it is read back whole",
+    }
+}
+
+pub(super) fn verify_policy(result: &Value) -> Option<String> {
+    let policy = VerifyPolicy::deserialize(result.get("policy")?).ok()?;
+    Some(format!("{}\n", verified_by(policy)))
 }
 
 pub(super) fn objects(objects: &[ArchivedObject]) -> String {
@@ -168,7 +185,7 @@ mod tests {
 
     fn report() -> serde_json::Value {
         json!({
-            "store": "directory a", "state": "waiting", "problem": "it is full", "back_pressure": "throttle",
+            "store": "directory a", "state": "waiting", "problem": "it is full", "back_pressure": "throttle", "verify": "tail", "throttled_ms_per_s": 120.0,
             "seal_interval_s": 20.0, "archived_to_lsn": 100, "head_lsn": 356, "backlog_segments": 1,
             "backlog_bytes": 1 << 20, "recovery_point_age_s": 300.0, "segments": 7, "oldest_segment": 2,
             "objects_written": 9, "content_bytes": 4 << 20, "object_bytes": 2 << 20, "compression_ratio": 2.0,
@@ -188,7 +205,9 @@ mod tests {
             "7, from 2 on",
             "100 of 356",
             "1 GiB",
-            "writes wait",
+            "slow down, and wait at last",
+            "120 ms of each second",
+            "tail: its end is read back",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
@@ -229,5 +248,7 @@ mod tests {
     fn rules_are_their_text() {
         assert_eq!(render(View::Keep, &json!({"rules": ""})), "everything is kept\n");
         assert_eq!(render(View::Keep, &json!({"rules": "synch 30d"})), "synch 30d\n");
+        let verified = render(View::VerifyPolicy, &json!({"policy": "digest"}));
+        assert_eq!(verified, "digest: it is read back whole\n");
     }
 }

@@ -8,6 +8,7 @@ use super::args::{
     SnapshotCommand, SpdkCommand, SubsystemArgs, SynchCommand, ThreadCommand, VolumeCommand,
 };
 use super::render::View;
+use crate::archive::service::VerifyPolicy;
 use crate::rpc::DISCOVERY_NQN;
 
 /// A call and the view of its result.
@@ -130,6 +131,13 @@ fn archive(command: ArchiveCommand) -> Request {
         }
         ArchiveCommand::Expire { dry_run } => {
             Request::new("archive_expire", json!({"dry_run": dry_run}), View::Expiry)
+        }
+        ArchiveCommand::VerifyPolicy { policy: None } => {
+            Request::new("archive_get_verify", Value::Null, View::VerifyPolicy)
+        }
+        ArchiveCommand::VerifyPolicy { policy } => {
+            let policy = policy.map(VerifyPolicy::from);
+            Request::new("archive_set_verify", json!({"policy": policy}), View::VerifyPolicy)
         }
         ArchiveCommand::Keep { rules: None } => Request::new("archive_get_keep", Value::Null, View::Keep),
         ArchiveCommand::Keep { rules } => {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::args::{DEFAULT_DIR, EXPIRE_SECONDS_DEFAULT};
+use crate::archive::service::VerifyPolicy;
 use crate::reactor::Cores;
 use crate::rpc::units::SizeBytes;
 
@@ -74,6 +75,10 @@ pub struct ServeOptions {
     #[arg(long, value_name = "N")]
     pub archive_core: Option<usize>,
 
+    /// How an archived object is verified before the primary's copy may go.
+    #[arg(long, value_enum, default_value_t = VerifyChoice::Digest)]
+    pub archive_verify: VerifyChoice,
+
     /// What happens to writes when the archive cannot keep up and the primary is full.
     #[arg(long, value_enum, default_value_t = BackPressureChoice::Throttle)]
     pub back_pressure: BackPressureChoice,
@@ -114,10 +119,28 @@ pub enum IoEngineChoice {
 /// What happens to writes when the archive cannot keep up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackPressureChoice {
-    /// They wait, and are refused when that takes too long.
+    /// They slow down as the primary fills with what is not archived, wait, and are refused when that takes too long.
     Throttle,
     /// They go on; the oldest history is lost, which is recorded and shown.
     Degrade,
+}
+
+/// How an archived object is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VerifyChoice {
+    /// It is read back whole, with every check.
+    Digest,
+    /// Its end is read back and compared: for a store that is trusted to keep the bytes it took.
+    Tail,
+}
+
+impl From<VerifyChoice> for VerifyPolicy {
+    fn from(choice: VerifyChoice) -> Self {
+        match choice {
+            VerifyChoice::Digest => VerifyPolicy::Digest,
+            VerifyChoice::Tail => VerifyPolicy::Tail,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +178,8 @@ mod tests {
         };
         assert_eq!((options.archive, options.no_archive, options.seal_seconds), (None, false, 20));
         assert_eq!(options.back_pressure, BackPressureChoice::Throttle);
-        let line = "varve serve --archive s3://b/p --seal-seconds 0 --archive-level 9 --archive-core 1 --back-pressure degrade --overprovisioning 28 --thin";
+        assert_eq!(options.archive_verify, VerifyChoice::Digest);
+        let line = "varve serve --archive s3://b/p --seal-seconds 0 --archive-level 9 --archive-verify tail --archive-core 1 --back-pressure degrade --overprovisioning 28 --thin";
         let Command::Serve(options) = parse(line).expect("all are known").command else { panic!() };
         assert_eq!(options.archive.as_deref(), Some("s3://b/p"));
         assert_eq!(
@@ -163,6 +187,7 @@ mod tests {
             (0, Some(9), Some(1))
         );
         assert_eq!(options.back_pressure, BackPressureChoice::Degrade);
+        assert_eq!(options.archive_verify, VerifyChoice::Tail);
         assert_eq!((options.overprovisioning, options.thin), (Some(28), true));
     }
 }

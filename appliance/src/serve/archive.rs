@@ -20,7 +20,7 @@ use super::store::{StoreSpec, open_store, pools_in};
 use super::{ServeError, Started};
 use crate::archive::catalog::{ArchiveCatalog, CatalogError, SynchRow};
 use crate::archive::service::{
-    BdevSource, READS_IN_FLIGHT_DEFAULT, ThreadedArchive, ThreadedOptions, WorkerOptions,
+    BdevSource, READS_IN_FLIGHT_DEFAULT, ThreadedArchive, ThreadedOptions, VerifyPolicy, WorkerOptions,
 };
 use crate::archive::store::Store;
 use crate::bdev::FileDevice;
@@ -51,6 +51,8 @@ pub struct ArchiveConfig {
     pub policy: ArchivePolicy,
     /// The compression level; `None`: the usual one.
     pub level: Option<i32>,
+    /// How objects are verified, until [`set_archive_verify`](Pool::set_archive_verify) says otherwise.
+    pub verify: VerifyPolicy,
     /// The core that the archivist is pinned to.
     pub core: Option<usize>,
     /// Where the local catalog is.
@@ -68,6 +70,7 @@ impl ArchiveConfig {
             store,
             policy: ArchivePolicy::default(),
             level: None,
+            verify: VerifyPolicy::default(),
             core: None,
             catalog: directory.join(CATALOG_FILE_NAME),
             keep: directory.join(KEEP_FILE_NAME),
@@ -188,7 +191,7 @@ pub(super) fn start_service(
     device: Arc<FileDevice>,
     waker: Arc<dyn Fn() + Send + Sync>,
 ) -> Result<ThreadedArchive, ServeError> {
-    let mut worker = WorkerOptions::default();
+    let mut worker = WorkerOptions { verify: config.verify, ..WorkerOptions::default() };
     if let Some(level) = config.level {
         worker.level = level;
     }

@@ -116,6 +116,7 @@ fn configure_archive(options: &ServeOptions) -> Result<Option<ArchiveConfig>, Se
     // The pool's reactor has the first to itself.
     let second = options.reactors.as_ref().and_then(|cores| cores.rest().first().copied());
     config.core = options.archive_core.or(second);
+    config.verify = options.archive_verify.into();
     Ok(Some(config))
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::ServeError;
 use crate::archive::catalog::{ArchiveCatalog, CatalogError, ObjectDetails, SynchRow};
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ArchiveService, Reply, Request, ServiceStats};
+use crate::archive::service::{ArchiveService, Reply, Request, ServiceStats, VerifyPolicy};
 use crate::archive::store::Store;
 use crate::log::Lsn;
 use crate::log::format::{EntryKind, EventHead, EventKind, TrailerUnit};
@@ -110,6 +110,14 @@ impl ArchiveService for RecordingArchive {
 
     fn store(&self) -> &Arc<dyn Store> {
         self.inner().store()
+    }
+
+    fn verify(&self) -> VerifyPolicy {
+        self.inner().verify()
+    }
+
+    fn set_verify(&mut self, verify: VerifyPolicy) {
+        self.inner_mut().set_verify(verify);
     }
 
     fn stats(&self) -> ServiceStats {

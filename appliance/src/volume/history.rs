@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use super::archive::Ahead;
 use super::catalog::{Catalog, CatalogVolume, working_set_at};
 use super::error::VolumeError;
 use super::event::EventCollector;
@@ -291,8 +292,9 @@ impl Pool {
         // W+1 segments that end at P; none from before the image's birth.
         let oldest = SegmentSeq(newest.0.saturating_sub(working_set)).max(geometry.sequence_of(born));
         let mut touched = 0;
-        for sequence in (oldest.0..=newest.0).rev().map(SegmentSeq) {
-            let entries = match self.entries_of(sequence).await {
+        let mut ahead = Ahead::new(newest, oldest);
+        while let Some(entries) = self.next_entries(&mut ahead).await {
+            let entries = match entries {
                 // What a clone keeps of it has been copied.
                 Err(VolumeError::NoSuchPoint { .. }) if skip_gone => continue,
                 entries => entries?,

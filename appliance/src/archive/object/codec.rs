@@ -2,6 +2,7 @@
 
 use zstd_safe::{CCtx, CParameter, DCtx, compress_bound, get_error_name, max_c_level, min_c_level};
 
+use super::raw::{self, Streak};
 use super::{Damage, FRAME_BYTES_MAX, ObjectError};
 
 /// The usual compression level.
@@ -13,6 +14,7 @@ pub struct Compressor {
     context: CCtx<'static>,
     compressed: Vec<u8>,
     pub(super) content: Vec<u8>,
+    streak: Streak,
 }
 
 impl Compressor {
@@ -25,34 +27,73 @@ impl Compressor {
             return Err(ObjectError::Level(level));
         }
         let mut context = CCtx::try_create().ok_or(ObjectError::OutOfMemory)?;
-        for parameter in [CParameter::CompressionLevel(level), CParameter::ChecksumFlag(true)] {
+        // No checksum of zstd's own: the seek table has one of each frame, and computing both costs as much as the digest.
+        for parameter in [CParameter::CompressionLevel(level), CParameter::ChecksumFlag(false)] {
             context.set_parameter(parameter).map_err(|code| ObjectError::Compress(get_error_name(code)))?;
         }
-        Ok(Compressor { context, compressed: Vec::new(), content: Vec::new() })
+        Ok(Compressor { context, compressed: Vec::new(), content: Vec::new(), streak: Streak::default() })
     }
 
-    /// `content` as one frame, with zstd's own checksum behind it.
+    /// One that adds zstd's own checksum to each frame, as objects once had it.
+    #[cfg(test)]
+    pub(super) fn with_frame_checksums(level: i32) -> Result<Self, ObjectError> {
+        let mut compressor = Self::new(level)?;
+        let set = compressor.context.set_parameter(CParameter::ChecksumFlag(true));
+        set.map_err(|code| ObjectError::Compress(get_error_name(code)))?;
+        Ok(compressor)
+    }
+
+    /// Makes ready for the next object: what was collected for the last one and how its blocks compressed is forgotten.
+    pub(super) fn begin(&mut self) {
+        self.content.clear();
+        self.streak = Streak::default();
+    }
+
+    /// `content` as one frame that is always compressed.
+    pub(super) fn compress(&mut self, content: &[u8]) -> Result<&[u8], ObjectError> {
+        compress(&mut self.context, &mut self.compressed, content)?;
+        Ok(&self.compressed)
+    }
+
+    /// The content of a data frame as one frame.
     pub(super) fn frame(&mut self, content: &[u8]) -> Result<&[u8], ObjectError> {
-        compress(&mut self.context, &mut self.compressed, content)
+        frame(&mut self.context, &mut self.streak, &mut self.compressed, content)?;
+        Ok(&self.compressed)
     }
 
     /// What was collected, as one frame; leaves the collection empty.
     pub(super) fn collected_frame(&mut self) -> Result<&[u8], ObjectError> {
-        let frame = compress(&mut self.context, &mut self.compressed, &self.content)?;
+        frame(&mut self.context, &mut self.streak, &mut self.compressed, &self.content)?;
         self.content.clear();
-        Ok(frame)
+        Ok(&self.compressed)
     }
 }
 
-fn compress<'a>(
+fn frame(
     context: &mut CCtx<'static>,
-    compressed: &'a mut Vec<u8>,
+    streak: &mut Streak,
+    compressed: &mut Vec<u8>,
     content: &[u8],
-) -> Result<&'a [u8], ObjectError> {
+) -> Result<(), ObjectError> {
+    if streak.skips(content) {
+        compressed.clear();
+        raw::store(content, compressed);
+        return Ok(());
+    }
+    compress(context, compressed, content)?;
+    streak.note(content.len(), compressed.len());
+    Ok(())
+}
+
+fn compress(
+    context: &mut CCtx<'static>,
+    compressed: &mut Vec<u8>,
+    content: &[u8],
+) -> Result<(), ObjectError> {
     compressed.clear();
     compressed.reserve(compress_bound(content.len()));
     context.compress2(compressed, content).map_err(|code| ObjectError::Compress(get_error_name(code)))?;
-    Ok(compressed)
+    Ok(())
 }
 
 /// A decompression context with its buffers: one compressed frame and its content, each bounded by the format.

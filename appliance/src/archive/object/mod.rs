@@ -12,12 +12,13 @@
 //! ([`Part`]): a flipped byte gives an error, never wrong data. Nothing read from an object is believed beyond the bounds that this module states.
 //!
 //! The seek table is the one of zstd's `contrib/seekable_format`, version 0.1.0, with its checksum flag set; skippable frames stand in it
-//! with no content.
+//! with no content. Since the table has each frame's XXH64, the frames carry none of their own; older objects have both, and are read with both.
 
 mod codec;
 mod error;
 mod header;
 mod name;
+mod raw;
 mod reader;
 mod seek;
 mod writer;
@@ -29,7 +30,7 @@ pub use codec::{Compressor, Decompressor, LEVEL_DEFAULT};
 pub use error::{Damage, ObjectError, Part};
 pub use header::{ObjectHeader, ObjectTail};
 pub use name::{NameError, ObjectId, pool_prefix};
-pub use reader::{ObjectReader, RangedRead, read_front};
+pub use reader::{ObjectReader, ObjectTable, RangedRead, read_front};
 pub use seek::DataFrame;
 pub use writer::{ObjectSpec, ObjectSummary, ObjectWriter};
 

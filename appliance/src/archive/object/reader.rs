@@ -1,5 +1,7 @@
 //! Reads objects: one block, a range, the entries, or everything with all checks.
 
+use std::sync::Arc;
+
 use super::codec::Decompressor;
 use super::header::{HEADER_BYTES, TAIL_BYTES};
 use super::seek::{self, DataFrame, FOOTER_BYTES, le_u32};
@@ -105,11 +107,34 @@ fn decode_entries(
     Ok(codec.content.as_chunks().0.to_vec())
 }
 
-/// An object that is open for reading: its tail and its seek table are in memory (24 bytes for each frame, at most 16,384 frames).
-pub struct ObjectReader<'a, S: RangedRead + ?Sized> {
-    source: &'a S,
+/// What an object's last bytes say: its tail and its seek table (24 bytes for each frame, at most 16,384 frames).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectTable {
     tail: ObjectTail,
     frames: Vec<DataFrame>,
+}
+
+impl ObjectTable {
+    /// What the end of the object says.
+    pub fn tail(&self) -> &ObjectTail {
+        &self.tail
+    }
+
+    /// The data frames.
+    pub fn frames(&self) -> &[DataFrame] {
+        &self.frames
+    }
+
+    /// Bytes of the object.
+    pub fn object_bytes(&self) -> u64 {
+        self.tail.digested_bytes + (DIGEST_FRAME_BYTES + seek::table_bytes(self.frames.len() as u32)) as u64
+    }
+}
+
+/// An object that is open for reading.
+pub struct ObjectReader<'a, S: RangedRead + ?Sized> {
+    source: &'a S,
+    table: Arc<ObjectTable>,
 }
 
 impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
@@ -160,17 +185,27 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
             return Err(table_damage(Damage::Checksum));
         }
         let frames = seek::decode(table, &tail).map_err(table_damage)?;
-        Ok(ObjectReader { source, tail, frames })
+        Ok(ObjectReader::with_table(source, Arc::new(ObjectTable { tail, frames })))
+    }
+
+    /// Opens an object whose table was read before. It must be this object's: whoever keeps tables looks again when a frame is damaged.
+    pub fn with_table(source: &'a S, table: Arc<ObjectTable>) -> Self {
+        ObjectReader { source, table }
+    }
+
+    /// What the last bytes say, to be kept.
+    pub fn table(&self) -> &Arc<ObjectTable> {
+        &self.table
     }
 
     /// What the end of the object says.
     pub fn tail(&self) -> &ObjectTail {
-        &self.tail
+        &self.table.tail
     }
 
     /// The data frames.
     pub fn frames(&self) -> &[DataFrame] {
-        &self.frames
+        &self.table.frames
     }
 
     /// One block: one read, of one frame.
@@ -199,7 +234,7 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         if !buffer.len().is_multiple_of(BLOCK_BYTES) {
             return Err(ObjectError::NotBlocks(buffer.len()));
         }
-        let id = &self.tail.id;
+        let id = &self.table.tail.id;
         let len_blocks = (buffer.len() / BLOCK_BYTES) as u64;
         let first = lsn.0.checked_sub(id.from_lsn.0);
         let Some(first) =
@@ -210,8 +245,8 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         let mut position = first * BLOCK_BYTES as u64;
         let mut rest = buffer;
         while !rest.is_empty() {
-            let index = position / u64::from(self.tail.frame_bytes);
-            let within = (position % u64::from(self.tail.frame_bytes)) as usize;
+            let index = position / u64::from(self.table.tail.frame_bytes);
+            let within = (position % u64::from(self.table.tail.frame_bytes)) as usize;
             self.load_frame(index as u32, codec)?;
             let content = &codec.content[within..];
             let (now, later) = rest.split_at_mut(rest.len().min(content.len()));
@@ -232,13 +267,14 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         codec: &mut Decompressor,
         mut blocks: impl FnMut(&[u8]),
     ) -> Result<(ObjectHeader, Vec<TrailerUnit>), ObjectError> {
-        let front_bytes = self.frames.first().map_or(self.tail.digested_bytes, |frame| frame.offset);
+        let front_bytes =
+            self.table.frames.first().map_or(self.table.tail.digested_bytes, |frame| frame.offset);
         let mut front = vec![0; front_bytes.min(MAX_FRONT_BYTES) as usize];
         self.source.read_at(0, &mut front)?;
         let header = decode_front_head(&front)?;
-        if header.id != self.tail.id
-            || header.segment_blocks != self.tail.segment_blocks
-            || header.frame_bytes != self.tail.frame_bytes
+        if header.id != self.table.tail.id
+            || header.segment_blocks != self.table.tail.segment_blocks
+            || header.frame_bytes != self.table.tail.frame_bytes
         {
             return Err(ObjectError::damaged(Part::Header, 0, Damage::Field("identity")));
         }
@@ -249,12 +285,12 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
             .map_err(|damage| ObjectError::damaged(Part::Entries, FRONT_HEAD_BYTES as u64, damage))?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&front);
-        for index in 0..self.frames.len() as u32 {
+        for index in 0..self.table.frames.len() as u32 {
             self.load_frame(index, codec)?;
             hasher.update(&codec.compressed);
             blocks(&codec.content);
         }
-        if *hasher.finalize().as_bytes() != self.tail.digest {
+        if *hasher.finalize().as_bytes() != self.table.tail.digest {
             return Err(ObjectError::damaged(Part::Whole, 0, Damage::Checksum));
         }
         Ok((header, units))
@@ -262,7 +298,7 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
 
     /// Brings a frame's content into the codec's buffer.
     fn load_frame(&self, index: u32, codec: &mut Decompressor) -> Result<(), ObjectError> {
-        let frame = &self.frames[index as usize];
+        let frame = &self.table.frames[index as usize];
         codec.compressed.resize(frame.compressed_bytes as usize, 0);
         self.source.read_at(frame.offset, &mut codec.compressed)?;
         let damaged = |damage| ObjectError::damaged(Part::Data(index), frame.offset, damage);

@@ -53,7 +53,16 @@ fn units(count: usize) -> Vec<TrailerUnit> {
 }
 
 fn build(spec: ObjectSpec, units: &[TrailerUnit], content: &[u8], push_blocks: usize) -> Vec<u8> {
-    let mut compressor = Compressor::new(LEVEL_DEFAULT).unwrap();
+    build_with(Compressor::new(LEVEL_DEFAULT).unwrap(), spec, units, content, push_blocks)
+}
+
+fn build_with(
+    mut compressor: Compressor,
+    spec: ObjectSpec,
+    units: &[TrailerUnit],
+    content: &[u8],
+    push_blocks: usize,
+) -> Vec<u8> {
     let mut object = Vec::new();
     let mut writer = ObjectWriter::begin(&mut compressor, spec, units, &mut object).unwrap();
     for part in content.chunks(push_blocks * BLOCK_BYTES) {
@@ -141,6 +150,57 @@ fn the_seek_table_is_the_standard_one() {
         position += size;
     }
     assert_eq!((offset, position), (table - 8, content.len()));
+}
+
+/// Whether the first data frame ends with zstd's own checksum, by the bit of its head that says so.
+fn frames_have_checksums(object: &[u8]) -> bool {
+    let first = ObjectReader::open(object).unwrap().frames()[0];
+    object[first.offset as usize + 4] & 4 != 0
+}
+
+#[test]
+fn frames_carry_no_second_checksum_and_older_objects_that_do_are_read() {
+    let content = blocks(100);
+    let spec = spec(0, 100, FRAME_BYTES_MIN);
+    let new = build(spec, &units(30), &content, 100);
+    let compressor = Compressor::with_frame_checksums(LEVEL_DEFAULT).unwrap();
+    let old = build_with(compressor, spec, &units(30), &content, 100);
+    assert_eq!([&new, &old].map(|object| frames_have_checksums(object)), [false, true]);
+    let mut codec = Decompressor::new().unwrap();
+    for object in [&new, &old] {
+        assert!(zstd(&["-dc"], object) == content);
+        assert!(read_all(object, &content, &units(30), &mut codec).is_some());
+    }
+}
+
+#[test]
+fn noise_is_not_compressed_and_takes_no_more_room() {
+    let mut content = Vec::new();
+    let mut state = 1_u64;
+    while content.len() < 256 * BLOCK_BYTES {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let word = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        content.extend_from_slice(&(word ^ (word >> 31)).to_le_bytes());
+    }
+    // Text in the middle is not missed.
+    content[100 * BLOCK_BYTES..104 * BLOCK_BYTES].fill(b'a');
+    let spec = spec(0, 256, FRAME_BYTES_MIN);
+    let object = build(spec, &units(30), &content, 256);
+    assert!(zstd(&["-dc"], &object) == content);
+    let mut codec = Decompressor::new().unwrap();
+    assert!(read_all(&object, &content, &units(30), &mut codec).is_some());
+    let mut compressor = Compressor::new(LEVEL_DEFAULT).unwrap();
+    let reader = ObjectReader::open(&object[..]).unwrap();
+    let mut stored_frames = 0;
+    for (frame, part) in reader.frames().iter().zip(content.chunks(FRAME_BYTES_MIN as usize)) {
+        let compressed_bytes = compressor.compress(part).unwrap().len() as u32;
+        // The size of its content takes two bytes more.
+        assert!(frame.compressed_bytes <= compressed_bytes + 2, "at {}", frame.offset);
+        // A head that zstd gives no frame of this size.
+        stored_frames += u32::from(object[frame.offset as usize + 4] == 0xA0);
+    }
+    // All but the first, the one with text, and the one behind it.
+    assert_eq!(stored_frames, 13);
 }
 
 #[test]

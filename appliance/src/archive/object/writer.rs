@@ -83,8 +83,8 @@ impl<'a> ObjectWriter<'a> {
         if units.len() as u64 > trailer_units(spec.segment_blocks) {
             return Err(ObjectError::Spec("count of units"));
         }
-        compressor.content.clear();
-        let entries = compressor.frame(units.as_flattened())?;
+        compressor.begin();
+        let entries = compressor.compress(units.as_flattened())?;
         let header = ObjectHeader {
             id: spec.id,
             segment_blocks: spec.segment_blocks,

@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{ObjectBlocks, ObjectEntries};
-use crate::archive::object::{FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, FRAME_BYTES_MIN, ObjectId};
+use crate::archive::object::{
+    DataFrame, FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, FRAME_BYTES_MIN, ObjectId, ObjectTable,
+};
 use crate::dma::BLOCK_BYTES;
 use crate::log::Lsn;
 use crate::log::format::TrailerUnit;
@@ -240,6 +242,57 @@ impl BlocksCache {
     /// What it holds.
     pub fn stats(&self) -> CacheStats {
         self.0.stats
+    }
+}
+
+/// Seek tables of objects, shared by the threads that read: with its table an object's block costs one read in place of three calls of the store.
+///
+/// An object may be deleted and put again under its name, in other bytes; so whoever finds damage with a kept table
+/// [`forgets`](Self::forget) it and looks at the object itself.
+pub struct TablesCache(Mutex<Lru<ObjectId, Arc<ObjectTable>>>);
+
+/// The usual budget for seek tables, in bytes: those of about 1200 segments of 64 MiB.
+pub const TABLES_CACHE_BYTES_DEFAULT: usize = 8 << 20;
+
+impl TablesCache {
+    /// An empty cache that holds at most `budget_bytes`.
+    pub fn new(budget_bytes: usize) -> Self {
+        TablesCache(Mutex::new(Lru::new(budget_bytes)))
+    }
+
+    /// The table of an object.
+    pub fn get(&self, id: &ObjectId) -> Option<Arc<ObjectTable>> {
+        let mut tables = self.lock();
+        let found = tables.touch(id);
+        tables.note(found.is_some());
+        found
+    }
+
+    /// Keeps the table of the object that its tail names.
+    pub fn insert(&self, table: Arc<ObjectTable>) {
+        let bytes = table.frames().len() * size_of::<DataFrame>();
+        self.lock().insert(table.tail().id, table, bytes);
+    }
+
+    /// Gives an object's room back.
+    pub fn forget(&self, id: &ObjectId) {
+        self.lock().remove(id);
+    }
+
+    /// What it holds.
+    pub fn stats(&self) -> CacheStats {
+        self.lock().stats
+    }
+
+    /// A panic while it was held leaves at worst a table too many or too few.
+    fn lock(&self) -> MutexGuard<'_, Lru<ObjectId, Arc<ObjectTable>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for TablesCache {
+    fn default() -> Self {
+        TablesCache::new(TABLES_CACHE_BYTES_DEFAULT)
     }
 }
 

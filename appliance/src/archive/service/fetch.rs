@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::worker::{WorkerOptions, delete, read_blocks, read_entries};
-use super::{ArchiveError, ArchiveJob, Reply, Request};
+use super::{ArchiveError, ArchiveJob, Reply, Request, TablesCache};
 use crate::archive::object::{Decompressor, ObjectId};
 use crate::archive::store::Store;
 use crate::log::Lsn;
@@ -47,7 +47,13 @@ impl From<Fetch> for Request {
 
 impl Fetch {
     /// Does it.
-    pub(super) fn run(&self, store: &dyn Store, codec: &mut Decompressor, options: &WorkerOptions) -> Reply {
+    pub(super) fn run(
+        &self,
+        store: &dyn Store,
+        codec: &mut Decompressor,
+        tables: &TablesCache,
+        options: &WorkerOptions,
+    ) -> Reply {
         match self {
             Fetch::Entries { token, id } => Reply::Entries {
                 token: *token,
@@ -55,10 +61,10 @@ impl Fetch {
             },
             Fetch::Blocks { token, id, lsn } => Reply::Blocks {
                 token: *token,
-                result: read_blocks(store, id, *lsn, codec, options).map(Arc::new),
+                result: read_blocks(store, id, *lsn, codec, tables, options).map(Arc::new),
             },
             Fetch::Delete { token, ids } => {
-                Reply::Deleted { token: *token, result: delete(store, ids, options) }
+                Reply::Deleted { token: *token, result: delete(store, ids, tables, options) }
             }
         }
     }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use super::fetch::{Fetch, Work};
 use super::stats::{ServiceCounters, ServiceStats};
-use super::worker::{BlockSource, WorkerOptions, archive};
-use super::{ArchiveJob, ArchiveService, Reply, Request};
+use super::worker::{BlockSource, VerifyPolicy, WorkerOptions, archive};
+use super::{ArchiveJob, ArchiveService, Reply, Request, TablesCache};
 use crate::archive::object::{Compressor, Decompressor, ObjectError};
 use crate::archive::store::Store;
 
@@ -52,6 +52,7 @@ pub struct InlineArchive {
     jobs: VecDeque<ArchiveJob>,
     fetches: VecDeque<Fetch>,
     counters: Arc<ServiceCounters>,
+    tables: TablesCache,
 }
 
 impl InlineArchive {
@@ -73,6 +74,7 @@ impl InlineArchive {
             jobs: VecDeque::new(),
             fetches: VecDeque::new(),
             counters: Arc::default(),
+            tables: TablesCache::default(),
         })
     }
 
@@ -95,7 +97,7 @@ impl InlineArchive {
     }
 
     fn run_fetch(&mut self, fetch: &Fetch) -> Reply {
-        let reply = fetch.run(&*self.store, &mut self.codec, &self.options.worker);
+        let reply = fetch.run(&*self.store, &mut self.codec, &self.tables, &self.options.worker);
         self.counters.note_fetch(&reply);
         reply
     }
@@ -133,6 +135,14 @@ impl ArchiveService for InlineArchive {
 
     fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    fn verify(&self) -> VerifyPolicy {
+        self.options.worker.verify
+    }
+
+    fn set_verify(&mut self, verify: VerifyPolicy) {
+        self.options.worker.verify = verify;
     }
 
     fn stats(&self) -> ServiceStats {

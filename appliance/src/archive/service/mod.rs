@@ -34,7 +34,7 @@ use super::object::{ObjectHeader, ObjectId};
 use super::store::Store;
 use crate::log::format::TrailerUnit;
 
-pub use cache::{BlocksCache, CacheStats, EntriesCache};
+pub use cache::{BlocksCache, CacheStats, EntriesCache, TABLES_CACHE_BYTES_DEFAULT, TablesCache};
 pub use inline::{InlineArchive, InlineOptions};
 pub use source::{BdevSource, READS_IN_FLIGHT_DEFAULT};
 pub use stats::{ServiceCounters, ServiceStats};
@@ -203,6 +203,12 @@ pub trait ArchiveService {
 
     /// The store behind it.
     fn store(&self) -> &Arc<dyn Store>;
+
+    /// How objects are verified from now on.
+    fn verify(&self) -> VerifyPolicy;
+
+    /// Sets how objects are verified, from the next job on that is begun.
+    fn set_verify(&mut self, verify: VerifyPolicy);
 
     /// What was done since the start; zeroes from a service that does not count.
     fn stats(&self) -> ServiceStats {

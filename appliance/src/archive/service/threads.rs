@@ -17,7 +17,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{Builder, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ use rtrb::{Consumer, Producer, PushError, RingBuffer};
 use super::failure;
 use super::fetch::{Fetch, Work};
 use super::stats::{ServiceCounters, ServiceStats};
-use super::worker::{BlockSource, StopFlag, WorkerOptions, archive};
-use super::{ArchiveJob, ArchiveService, Reply, Request};
+use super::worker::{BlockSource, StopFlag, VerifyPolicy, WorkerOptions, archive};
+use super::{ArchiveJob, ArchiveService, Reply, Request, TablesCache};
 use crate::archive::object::{Compressor, Decompressor, ObjectError};
 use crate::archive::store::Store;
 
@@ -95,8 +95,11 @@ type Stamped = (u64, Reply);
 struct Shared {
     store: Arc<dyn Store>,
     worker: WorkerOptions,
+    /// In place of the one in `worker`; looked at once for each job.
+    verify: Mutex<VerifyPolicy>,
     waker: Arc<dyn Fn() + Send + Sync>,
     counters: Arc<ServiceCounters>,
+    tables: TablesCache,
     next_stamp: AtomicU64,
     fetches: ArrayQueue<Fetch>,
     fetched: ArrayQueue<Stamped>,
@@ -144,9 +147,11 @@ impl ThreadedArchive {
         let stop = StopFlag::default();
         let shared = Arc::new(Shared {
             store,
+            verify: Mutex::new(options.worker.verify),
             worker: WorkerOptions { stop: stop.clone(), ..options.worker },
             waker: options.waker,
             counters: Arc::default(),
+            tables: TablesCache::default(),
             next_stamp: AtomicU64::new(0),
             fetches: ArrayQueue::new(fetches_max),
             fetched: ArrayQueue::new(fetches_max),
@@ -251,6 +256,14 @@ impl ArchiveService for ThreadedArchive {
         &self.shared.store
     }
 
+    fn verify(&self) -> VerifyPolicy {
+        self.shared.verify()
+    }
+
+    fn set_verify(&mut self, verify: VerifyPolicy) {
+        *self.shared.verify.lock().unwrap_or_else(PoisonError::into_inner) = verify;
+    }
+
     fn stats(&self) -> ServiceStats {
         self.shared.counters.snapshot()
     }
@@ -273,6 +286,10 @@ impl Drop for ThreadedArchive {
 impl Shared {
     fn stamp(&self, reply: Reply) -> Stamped {
         (self.next_stamp.fetch_add(1, Ordering::SeqCst), reply)
+    }
+
+    fn verify(&self) -> VerifyPolicy {
+        *self.verify.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes one reader that is idle, if there is one; the others look at the queue before they become idle.
@@ -316,8 +333,9 @@ impl Archivist {
     fn work(&mut self, job: &ArchiveJob, source: &mut dyn BlockSource) -> Reply {
         let started = Instant::now();
         let (store, compressor) = (&*self.shared.store, &mut self.compressor);
+        let options = WorkerOptions { verify: self.shared.verify(), ..self.shared.worker.clone() };
         // A writer begins by clearing what is left in the compressor, and a source is usable after any error.
-        let work = AssertUnwindSafe(|| archive(job, source, store, compressor, &self.shared.worker));
+        let work = AssertUnwindSafe(|| archive(job, source, store, compressor, &options));
         let result = catch_unwind(work).unwrap_or_else(|payload| Err(failure::panicked(store, &*payload)));
         self.shared.counters.note_job(&result, started.elapsed().as_micros() as u64);
         Reply::Archived { token: job.token, result }
@@ -335,7 +353,7 @@ fn read(shared: &Shared, slot: &ReaderSlot, mut codec: Decompressor) {
         };
         let store = &*shared.store;
         // A decompression begins from nothing.
-        let work = AssertUnwindSafe(|| fetch.run(store, &mut codec, &shared.worker));
+        let work = AssertUnwindSafe(|| fetch.run(store, &mut codec, &shared.tables, &shared.worker));
         let reply =
             catch_unwind(work).unwrap_or_else(|payload| fetch.failed(failure::panicked(store, &*payload)));
         shared.counters.note_fetch(&reply);

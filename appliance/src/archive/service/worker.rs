@@ -15,12 +15,12 @@ use std::time::Instant;
 
 use super::check::DataCheck;
 use super::failure;
-use super::{ArchiveError, ArchiveJob, Archived, ObjectBlocks, ObjectEntries};
+use super::{ArchiveError, ArchiveJob, Archived, ObjectBlocks, ObjectEntries, TablesCache};
 use crate::archive::object::{
     Compressor, Decompressor, FRAME_BYTES_DEFAULT, LEVEL_DEFAULT, ObjectError, ObjectId, ObjectReader,
     ObjectSpec, ObjectSummary, ObjectWriter, RangedRead, read_front,
 };
-use crate::archive::store::{Name, Reason, Store, StoreError, StoreErrorKind, StoredObject};
+use crate::archive::store::{Name, ObjectStat, Reason, Store, StoreError, StoreErrorKind, StoredObject};
 use crate::dma::BLOCK_BYTES;
 use crate::log::Lsn;
 
@@ -51,7 +51,8 @@ pub enum SourceError {
 }
 
 /// How an object is verified after it was put.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum VerifyPolicy {
     /// The store knows it, with the right length.
     Stat,
@@ -60,6 +61,16 @@ pub enum VerifyPolicy {
     /// It is read back whole, with every check. Nothing less finds a byte that the store changed, and after it the primary's copy is given away.
     #[default]
     Digest,
+}
+
+impl std::fmt::Display for VerifyPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            VerifyPolicy::Stat => "stat",
+            VerifyPolicy::Tail => "tail",
+            VerifyPolicy::Digest => "digest",
+        })
+    }
 }
 
 /// Ends work early. Clones share one flag; it is never taken back.
@@ -160,7 +171,7 @@ pub fn read_entries(
     Ok(ObjectEntries { header, units })
 }
 
-/// The frame of an object that holds the block at `lsn`.
+/// The frame of an object that holds the block at `lsn`. The object's seek table is taken from `tables`, or kept there.
 ///
 /// # Errors
 /// [`ArchiveError::Damaged`] also when it is the object of another stretch; [`ArchiveError::Store`], also for a position outside of the object.
@@ -169,6 +180,7 @@ pub fn read_blocks(
     id: &ObjectId,
     lsn: Lsn,
     codec: &mut Decompressor,
+    tables: &TablesCache,
     options: &WorkerOptions,
 ) -> Result<ObjectBlocks, ArchiveError> {
     let name = name_of(store, id)?;
@@ -177,27 +189,61 @@ pub fn read_blocks(
         let (from_lsn, to_lsn) = (id.from_lsn, id.to_lsn);
         return Err(failed(ObjectError::NotHere { lsn, len_blocks: 1, from_lsn, to_lsn }));
     }
+    if let Some(table) = tables.get(id) {
+        let stat = ObjectStat { name: name.clone(), len_bytes: table.object_bytes() };
+        let object = StoredObject::known(store, stat);
+        let object = Watched { object, store, name: &name, stop: &options.stop };
+        match read_frame(&ObjectReader::with_table(&object, table), lsn, codec) {
+            Ok(blocks) => return Ok(blocks),
+            Err(error) => {
+                let error = failed(error);
+                if matches!(error, ArchiveError::Store { retry: true, .. }) {
+                    return Err(error);
+                }
+                // The object itself is looked at: it may have been put again, or be gone.
+                tables.forget(id);
+            }
+        }
+    }
     let object = Watched::open(store, &name, options).map_err(failure::of_store)?;
     let reader = ObjectReader::open(&object).map_err(failed)?;
     check_identity(store, &name, id, &reader.tail().id)?;
+    let blocks = read_frame(&reader, lsn, codec).map_err(failed)?;
+    tables.insert(Arc::clone(reader.table()));
+    Ok(blocks)
+}
+
+/// The frame that holds the block at `lsn`, which is in the object.
+fn read_frame(
+    reader: &ObjectReader<'_, Watched<'_>>,
+    lsn: Lsn,
+    codec: &mut Decompressor,
+) -> Result<ObjectBlocks, ObjectError> {
+    let id = &reader.tail().id;
     let frame_blocks = u64::from(reader.tail().frame_bytes) / BLOCK_BYTES as u64;
     let index = (lsn.0 - id.from_lsn.0) / frame_blocks;
     let first_lsn = id.from_lsn.plus(index * frame_blocks);
     // The reader has checked that there are as many frames as the range needs.
     let content_bytes = reader.frames()[index as usize].content_bytes;
     let mut bytes = vec![0; content_bytes as usize];
-    reader.read_blocks(first_lsn, &mut bytes, codec).map_err(failed)?;
+    reader.read_blocks(first_lsn, &mut bytes, codec)?;
     Ok(ObjectBlocks { first_lsn, bytes })
 }
 
-/// Removes objects; returns how many were there. Stops at the first failure; asking again removes the rest.
+/// Removes objects, and their tables; returns how many were there. Stops at the first failure; asking again removes the rest.
 ///
 /// # Errors
 /// [`ArchiveError::Store`].
-pub fn delete(store: &dyn Store, ids: &[ObjectId], options: &WorkerOptions) -> Result<u64, ArchiveError> {
+pub fn delete(
+    store: &dyn Store,
+    ids: &[ObjectId],
+    tables: &TablesCache,
+    options: &WorkerOptions,
+) -> Result<u64, ArchiveError> {
     let mut removed = 0;
     for id in ids {
         let name = name_of(store, id)?;
+        tables.forget(id);
         options.stop.check(store, "delete", &name).map_err(failure::of_store)?;
         match store.delete(&name) {
             Ok(()) => removed += 1,

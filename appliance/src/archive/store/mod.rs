@@ -216,6 +216,11 @@ impl<'a> StoredObject<'a> {
     pub fn open(store: &'a dyn Store, name: &Name) -> Result<Self, StoreError> {
         Ok(StoredObject { store, stat: store.stat(name)? })
     }
+
+    /// An object of which the length is known; nothing is asked of the store.
+    pub fn known(store: &'a dyn Store, stat: ObjectStat) -> Self {
+        StoredObject { store, stat }
+    }
 }
 
 impl RangedRead for StoredObject<'_> {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::archive::retention::KeepRules;
-use crate::archive::service::StopFlag;
+use crate::archive::service::{StopFlag, VerifyPolicy};
 use crate::log::Lsn;
 use crate::rpc::app::App;
 use crate::rpc::archive::{
@@ -35,6 +35,12 @@ pub(super) fn methods() -> Vec<Method> {
         ),
         Method::direct("archive_set_keep", "Sets the rules of retention.", set_keep),
         Method::direct("archive_get_keep", "The rules of retention.", get_keep),
+        Method::direct(
+            "archive_set_verify",
+            "Sets how an archived object is verified: digest or tail, from the next one on.",
+            set_verify,
+        ),
+        Method::direct("archive_get_verify", "How an archived object is verified.", get_verify),
     ]
 }
 
@@ -168,14 +174,47 @@ fn get_keep(registry: &Registry, _: NoParams) -> Result<Value, RpcError> {
     Ok(json!({"rules": registry.archive()?.keep()}))
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetVerifyParams {
+    policy: VerifyPolicy,
+}
+
+fn set_verify(registry: &Registry, SetVerifyParams { policy }: SetVerifyParams) -> Result<Value, RpcError> {
+    registry.archive()?;
+    registry.on_reactor("archive_set_verify", move |app| {
+        std::future::ready(
+            app.pool().and_then(|pool| pool.set_archive_verify(policy).map_err(RpcError::from)),
+        )
+    })?;
+    Ok(json!({"policy": policy}))
+}
+
+fn get_verify(registry: &Registry, _: NoParams) -> Result<Value, RpcError> {
+    Ok(json!({"policy": verify_policy(registry)?}))
+}
+
+fn verify_policy(registry: &Registry) -> Result<VerifyPolicy, RpcError> {
+    registry.archive()?;
+    registry.on_reactor("archive_get_verify", |app| {
+        std::future::ready(app.pool().and_then(|pool| pool.archive_verify().ok_or(NO_ARCHIVE)))
+    })
+}
+
 /// The calls that would configure the archive as it is now.
 pub(super) fn config(registry: &Registry) -> Vec<Value> {
-    match registry.archive().map(ArchivePlane::keep) {
-        Ok(rules) if !rules.keep_everything() => {
-            vec![json!({"method": "archive_set_keep", "params": {"rules": rules}})]
-        }
-        _ => Vec::new(),
+    let mut calls = Vec::new();
+    if let Ok(rules) = registry.archive().map(ArchivePlane::keep)
+        && !rules.keep_everything()
+    {
+        calls.push(json!({"method": "archive_set_keep", "params": {"rules": rules}}));
     }
+    if let Ok(policy) = verify_policy(registry)
+        && policy != VerifyPolicy::default()
+    {
+        calls.push(json!({"method": "archive_set_verify", "params": {"policy": policy}}));
+    }
+    calls
 }
 
 impl Registry {

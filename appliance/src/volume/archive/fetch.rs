@@ -3,14 +3,15 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 
 use smallvec::SmallVec;
 
+use super::ahead::reply;
 use super::seal::no_archive;
 use super::{Archive, Ask};
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ArchiveError, ObjectBlocks, ObjectEntries, Reply};
+use crate::archive::service::{ArchiveError, ObjectBlocks, Reply};
 use crate::dma::{BLOCK_BYTES, DmaBufMut};
 use crate::log::checksum::crc32c;
 use crate::log::format::TrailerUnit;
@@ -34,8 +35,8 @@ pub(in crate::volume) enum Waiter {
 /// Where a task finds its reply.
 #[derive(Default)]
 pub(in crate::volume) struct FetchSlot {
-    reply: Option<Reply>,
-    waker: Option<Waker>,
+    pub(super) reply: Option<Reply>,
+    pub(super) waker: Option<Waker>,
 }
 
 /// A run of blocks of a host's read that comes from the archive.
@@ -214,23 +215,6 @@ impl Pool {
         }
     }
 
-    pub(in crate::volume) async fn object_entries(
-        &self,
-        id: ObjectId,
-    ) -> Result<Arc<ObjectEntries>, VolumeError> {
-        let cached = {
-            let mut state = self.state.borrow_mut();
-            state.archive.as_mut().ok_or_else(no_archive)?.entries.get(&id)
-        };
-        if let Some(entries) = cached {
-            return Ok(entries);
-        }
-        match self.ask(Ask { id, lsn: None }).await? {
-            Reply::Entries { result, .. } => result.map_err(failed),
-            _ => unreachable!("a reply is of its request's kind"),
-        }
-    }
-
     /// The block at a position in the archive, if its checksum is right.
     pub(in crate::volume) async fn archived_block(
         &self,
@@ -260,26 +244,11 @@ impl Pool {
     }
 
     async fn ask(&self, ask: Ask) -> Result<Reply, VolumeError> {
-        let slot = Rc::new(RefCell::new(FetchSlot::default()));
-        {
-            let mut state = self.state.borrow_mut();
-            let archive = state.archive.as_mut().ok_or_else(no_archive)?;
-            let token = archive.token();
-            archive.waiters.insert(token, Waiter::Task(Rc::clone(&slot)));
-            archive.ask(token, ask);
-        }
-        std::future::poll_fn(move |context| {
-            let mut slot = slot.borrow_mut();
-            if let Some(reply) = slot.reply.take() {
-                return Poll::Ready(Ok(reply));
-            }
-            slot.waker = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await
+        let slot = self.state.borrow_mut().archive.as_mut().ok_or_else(no_archive)?.begin(ask);
+        Ok(reply(slot).await)
     }
 }
 
-fn failed(error: ArchiveError) -> VolumeError {
+pub(super) fn failed(error: ArchiveError) -> VolumeError {
     VolumeError::Archive { reason: error.to_string() }
 }

@@ -6,20 +6,23 @@
 //! **Invariants.** Only what is stable is archived, so nothing in the archive is ever cut off by a crash. A slot is given away only when the segment's object was verified. A gap, if the policy allows one,
 //! is recorded in the catalog before the next segment is written.
 //!
-//! **Failures.** A store that fails is asked again, each time later, up to half a minute apart; the operator is told once, and once more when it works again. Writes go on until no slot is free; then
-//! they wait (`throttle`), at most [`ArchivePolicy::wait_ns`] before they are refused with "capacity exceeded", or history gets a gap (`degrade`).
+//! **Failures.** A store that fails is asked again, each time later, up to half a minute apart; the operator is told once, and once more when it works again. As unarchived segments fill the slots, writes slow
+//! down (`throttle`; see the module of that name). When no slot is free they wait, at most [`ArchivePolicy::wait_ns`] before they are refused with "capacity exceeded", or history gets a gap (`degrade`).
 //!
 //! **Bounds:** [`JOBS_MAX`] jobs under way; one request of each waiting task, and as many as its frames of each read; two caches with a budget in bytes.
 
+mod ahead;
 mod expire;
 mod fetch;
 mod objects;
 mod seal;
 mod status;
+mod throttle;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
+pub(super) use ahead::Ahead;
 pub use expire::Forgotten;
 use fetch::Waiter;
 pub(super) use fetch::{ArchivedBlocks, Fetched};
@@ -28,7 +31,9 @@ pub use objects::KnownObjects;
 pub use status::ArchiveStatus;
 
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ArchiveError, ArchiveService, BlocksCache, EntriesCache, Reply, Request};
+use crate::archive::service::{
+    ArchiveError, ArchiveService, BlocksCache, EntriesCache, Reply, Request, VerifyPolicy,
+};
 use crate::log::{Log, Lsn, SegmentSeq, SharedLog};
 
 use crate::log::format::{EntryKind, EventKind};
@@ -57,7 +62,7 @@ const RETRY_LAST_NS: u64 = 30_000_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackPressure {
-    /// They wait, and are refused with "capacity exceeded" when that takes too long.
+    /// They slow down, wait at last, and are refused with "capacity exceeded" when that takes too long.
     #[default]
     Throttle,
     /// They go on; the oldest segment's past is lost, and that is recorded.
@@ -144,6 +149,7 @@ pub(super) struct Archive {
     waiting_since_ns: Option<u64>,
     /// Segments whose source failed, and how often.
     source_failures: HashMap<SegmentSeq, u32>,
+    throttle: throttle::Throttle,
     replies: Vec<Reply>,
 }
 
@@ -174,6 +180,7 @@ impl Archive {
             problem: None,
             waiting_since_ns: None,
             source_failures: HashMap::new(),
+            throttle: throttle::Throttle::default(),
             replies: Vec::new(),
         }
     }
@@ -186,6 +193,17 @@ impl Archive {
     /// Whether writes have waited too long for a slot and are refused now.
     pub(super) fn refuses_writes(&self, now_ns: u64) -> bool {
         self.waiting_since_ns.is_some_and(|since| now_ns.saturating_sub(since) > self.policy.wait_ns)
+    }
+
+    /// Whether a host's command that appends must wait for a later turn, because the archive is behind.
+    pub(super) fn holds_back(&mut self, log: &Log) -> bool {
+        // One that waits for a slot is told so by the log.
+        self.waiting_since_ns.is_none() && self.throttle.holds(log)
+    }
+
+    /// A host's command has appended so many blocks.
+    pub(super) fn note_appended(&mut self, log: &Log, blocks: u64) {
+        self.throttle.charge(log, blocks);
     }
 
     fn token(&mut self) -> u64 {
@@ -252,13 +270,16 @@ impl Archive {
             work += self.ask_due(now_ns);
         }
         work += self.submit_jobs(log, now_ns);
-        work + self.relieve(state, log, now_ns)
+        work += self.relieve(state, log, now_ns);
+        let is_wanted = self.policy.back_pressure == BackPressure::Throttle;
+        work + usize::from(self.throttle.turn(is_wanted, log, now_ns))
     }
 
     fn take(&mut self, reply: Reply, state: &mut State, log: &mut Log) {
         match reply {
             Reply::Archived { token, result } => {
                 let Some(Flight::Job { id }) = self.flights.remove(&token) else { return };
+                self.throttle.recount();
                 match result {
                     Ok(archived) => self.job_done(id, archived, state, log),
                     Err(error) => self.job_failed(id, &error, state, log),
@@ -442,6 +463,21 @@ impl Pool {
             yield_now().await;
         }
         self.drop_lost_synchs(&mut self.state.borrow_mut());
+        Ok(())
+    }
+
+    /// How objects of the archive are verified; `None` when there is no archive.
+    pub fn archive_verify(&self) -> Option<VerifyPolicy> {
+        self.state.borrow().archive.as_ref().map(|archive| archive.service.verify())
+    }
+
+    /// Sets how objects of the archive are verified, from the next one on.
+    ///
+    /// # Errors
+    /// The pool has no archive.
+    pub fn set_archive_verify(&self, verify: VerifyPolicy) -> Result<(), VolumeError> {
+        let mut state = self.state.borrow_mut();
+        state.archive.as_mut().ok_or_else(seal::no_archive)?.service.set_verify(verify);
         Ok(())
     }
 

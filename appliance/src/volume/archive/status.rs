@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{BackPressure, Flight};
+use crate::archive::service::VerifyPolicy;
 use crate::dma::BLOCK_BYTES;
 use crate::log::reader::LsnRange;
 use crate::log::table::Phase;
@@ -19,6 +20,10 @@ pub struct ArchiveStatus {
     pub problem: Option<String>,
     /// What happens to writes when it cannot keep up.
     pub back_pressure: BackPressure,
+    /// How an object is verified before the primary's copy may go.
+    pub verify: VerifyPolicy,
+    /// Of each second, the milliseconds in which a host's write was held back because the archive is behind.
+    pub throttled_ms_per_s: f64,
     /// Seconds between increments; 0: only whole segments.
     pub seal_interval_s: f64,
     /// Everything before this position is in the archive.
@@ -78,6 +83,8 @@ impl Pool {
             state: name.to_owned(),
             problem: archive.problem.clone(),
             back_pressure: archive.policy.back_pressure,
+            verify: archive.service.verify(),
+            throttled_ms_per_s: archive.throttle.held_ms_per_s(),
             seal_interval_s: archive.policy.seal_interval_ns as f64 / 1e9,
             archived_to_lsn: archived_to.0,
             head_lsn: head.0,

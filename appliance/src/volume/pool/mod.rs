@@ -240,12 +240,19 @@ impl Pool {
         let mut log = self.log.borrow_mut();
         let began = state.latencies.begin(volume, request, sink);
         let ticket = Ticket { volume, tag, sink, began };
-        if state.rest_of_trim.is_some() && !matches!(request, Request::Read { .. }) {
+        let must_wait = (state.rest_of_trim.is_some() && !matches!(request, Request::Read { .. }))
+            || (is_write(request) && state.archive.as_mut().is_some_and(|archive| archive.holds_back(&log)));
+        if must_wait {
             Latencies::note_taken(began, false, sink);
             return Submitted::Busy;
         }
         let submitted = match state.start(&mut log, request, &ticket) {
-            Ok(()) => Submitted::Queued,
+            Ok(()) => {
+                if let Some(archive) = state.archive.as_mut().filter(|_| is_write(request)) {
+                    archive.note_appended(&log, appended_blocks(request));
+                }
+                Submitted::Queued
+            }
             Err(Refusal::Busy) if is_write(request) && state.refuses_writes(&log) => {
                 sink.begin();
                 sink.push(IoCompletion {
@@ -417,6 +424,14 @@ impl Pool {
 
 fn is_write(request: &Request<'_>) -> bool {
     matches!(request, Request::Write { .. } | Request::WriteZeroes { .. } | Request::Trim { .. })
+}
+
+/// What a command adds to the log, roughly: its blocks, or one for one without data.
+fn appended_blocks(request: &Request<'_>) -> u64 {
+    match request {
+        Request::Write { data, .. } => data.iter().map(|part| part.len() / BLOCK_BYTES).sum::<usize>() as u64,
+        _ => 1,
+    }
 }
 
 /// Who asked, and where the answer goes.

@@ -130,6 +130,24 @@ fn a_seed_decides_what_comes_next() {
 }
 
 #[test]
+fn how_objects_are_verified_can_be_changed_between_jobs() {
+    use VerifyPolicy::{Digest, Tail};
+    for (verify, is_found) in [(Digest, true), (Tail, false)] {
+        let root = tempfile::tempdir().unwrap();
+        let store = faulty(root.path());
+        let mut service = service(Arc::<FaultyStore>::clone(&store), InlineOptions::default());
+        service.set_verify(verify);
+        assert_eq!(service.verify(), verify);
+        // A byte of the header.
+        store.add(Call::Write, When::Nth(2), Fault::WrongByte);
+        service.submit(requests(&stretches()).remove(0)).unwrap();
+        let reply = drain(&mut service).remove(0);
+        let Reply::Archived { result, .. } = reply else { panic!("{reply:?}") };
+        assert_eq!(result.is_err(), is_found, "{verify}");
+    }
+}
+
+#[test]
 fn what_is_too_much_comes_back() {
     let root = tempfile::tempdir().unwrap();
     let options = InlineOptions { jobs_max: 2, fetches_max: 1, ..InlineOptions::default() };

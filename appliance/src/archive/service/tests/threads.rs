@@ -140,6 +140,32 @@ fn a_restore_does_not_wait_for_the_archiving() {
 }
 
 #[test]
+fn how_objects_are_verified_can_be_changed_while_it_runs() {
+    let root = tempfile::tempdir().unwrap();
+    let store = faulty(root.path());
+    let content = stretch(0, 256, 0, 256).content;
+    let source = SliceSource { content, piece_blocks: 50 };
+    let (mut archive, woken) = start(Arc::<FaultyStore>::clone(&store), source, |_| {});
+    assert_eq!(archive.verify(), VerifyPolicy::Digest);
+    let mut reads = Vec::new();
+    for (sequence, verify) in
+        [VerifyPolicy::Digest, VerifyPolicy::Tail, VerifyPolicy::Digest].into_iter().enumerate()
+    {
+        archive.set_verify(verify);
+        assert_eq!(archive.verify(), verify);
+        let mut job = stretch(0, 256, 0, 256).job;
+        job.id.epoch = 3 + sequence as u32;
+        let before = store.calls(Call::Get);
+        archive.submit(Request::Archive(job)).unwrap();
+        let reply = replies(&mut archive, &woken, 1).remove(0);
+        assert!(matches!(reply, Reply::Archived { result: Ok(_), .. }), "{reply:?}");
+        reads.push(store.calls(Call::Get) - before);
+    }
+    // The tail, the front, and 16 frames; or the tail alone.
+    assert_eq!(reads, [18, 1, 18]);
+}
+
+#[test]
 fn what_is_too_much_comes_back_and_is_taken_later() {
     let root = tempfile::tempdir().unwrap();
     let stretch = stretch(2, 256, 0, 256);

@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn tables() -> TablesCache {
+    TablesCache::default()
+}
+
 fn codec() -> Decompressor {
     Decompressor::new().unwrap()
 }
@@ -29,7 +33,7 @@ fn a_stretch_comes_back_byte_for_byte() {
         assert_eq!((entries.header.opened_ns, entries.header.sealed_ns), (11, 22));
         for offset in [0, 1, 15, 16, 99, 254, 255, 256, 990, to - from - 1] {
             let lsn = id.from_lsn.plus(offset.min(to - from - 1));
-            let blocks = read_blocks(&*store, &id, lsn, &mut codec(), &options).unwrap();
+            let blocks = read_blocks(&*store, &id, lsn, &mut codec(), &tables(), &options).unwrap();
             let within = (lsn.0 - blocks.first_lsn.0) as usize * BLOCK_BYTES;
             assert!(blocks.bytes[within..][..BLOCK_BYTES] == *stretch.block(lsn));
             assert!(blocks.bytes.len() as u64 <= u64::from(frame_bytes));
@@ -192,7 +196,8 @@ fn each_policy_finds_what_it_promises_to_find() {
                 // What was not found now is found when it is read.
                 let id = stretch.job.id;
                 let read = (0..256).all(|block| {
-                    read_blocks(&*store, &id, id.from_lsn.plus(block), &mut codec(), &options).is_ok()
+                    read_blocks(&*store, &id, id.from_lsn.plus(block), &mut codec(), &tables(), &options)
+                        .is_ok()
                 });
                 let entries = read_entries(&*store, &id, &mut codec(), &options);
                 assert!(!read || entries.is_err(), "{fault:?} {nth} {verify:?}");
@@ -241,7 +246,7 @@ fn reads_from_a_bad_store_are_right_or_refused() {
         store.add(Call::Get, When::PerMille(50), Fault::Short);
         store.add(Call::Stat, When::PerMille(50), Fault::Short);
         let lsn = id.from_lsn.plus(seed % 256);
-        match read_blocks(&store, &id, lsn, &mut codec(), &options) {
+        match read_blocks(&store, &id, lsn, &mut codec(), &tables(), &options) {
             Ok(blocks) => {
                 let start = (blocks.first_lsn.0 - id.from_lsn.0) as usize * BLOCK_BYTES;
                 assert!(blocks.bytes == stretch.content[start..][..blocks.bytes.len()]);
@@ -260,6 +265,47 @@ fn reads_from_a_bad_store_are_right_or_refused() {
 }
 
 #[test]
+fn the_table_of_an_object_is_read_once_and_anew_when_the_object_is_another() {
+    let root = tempfile::tempdir().unwrap();
+    let store = faulty(root.path());
+    let stretch = stretch(9, 256, 0, 256);
+    let id = stretch.job.id;
+    let (options, tables) = (options(VerifyPolicy::Stat), tables());
+    run(&stretch, &mut stretch.source(), &*store, &options).unwrap();
+    let calls = || [store.calls(Call::Stat), store.calls(Call::Get)];
+    let read = |offset: u64| {
+        let before = calls();
+        let lsn = id.from_lsn.plus(offset);
+        let blocks = read_blocks(&*store, &id, lsn, &mut codec(), &tables, &options).unwrap();
+        let at = (lsn.0 - blocks.first_lsn.0) as usize * BLOCK_BYTES;
+        assert!(blocks.bytes[at..at + BLOCK_BYTES] == *stretch.block(lsn));
+        let after = calls();
+        [after[0] - before[0], after[1] - before[1]]
+    };
+    assert_eq!(read(3), [1, 2], "its length, its end, a frame");
+    assert_eq!([read(3), read(200)], [[0, 1]; 2], "a frame");
+    assert_eq!((tables.stats().values, tables.stats().hits), (1, 2));
+    // The same stretch in other frames, under the same name.
+    store.delete(&id.name().unwrap()).unwrap();
+    let frames = WorkerOptions { frame_bytes: 2 * FRAME_BYTES_MIN, ..options.clone() };
+    run(&stretch, &mut stretch.source(), &*store, &frames).unwrap();
+    assert_eq!(read(200), [1, 3], "a frame that is none, then as at first");
+    assert_eq!(read(3), [0, 1]);
+    // What is removed is forgotten, and an object that is gone is not read from memory.
+    delete(&*store, &[id], &tables, &options).unwrap();
+    assert_eq!(tables.stats().values, 0);
+    // A store that does not answer is not asked for more.
+    run(&stretch, &mut stretch.source(), &*store, &options).unwrap();
+    read(3);
+    store.add(Call::Get, When::Always, Fault::Error(OFFLINE));
+    let before = calls();
+    let error = read_blocks(&*store, &id, id.from_lsn, &mut codec(), &tables, &options).unwrap_err();
+    assert!(is_retry(&error), "{error}");
+    assert_eq!(calls(), [before[0], before[1] + 1]);
+    assert_eq!(tables.stats().values, 1);
+}
+
+#[test]
 fn only_the_object_that_was_asked_for_is_an_answer() {
     let root = tempfile::tempdir().unwrap();
     let store = directory(root.path());
@@ -269,7 +315,7 @@ fn only_the_object_that_was_asked_for_is_an_answer() {
     run(&one, &mut one.source(), &*store, &options).unwrap();
     let read = |id: &ObjectId, lsn| {
         let entries = read_entries(&*store, id, &mut codec(), &options).unwrap_err();
-        let blocks = read_blocks(&*store, id, lsn, &mut codec(), &options).unwrap_err();
+        let blocks = read_blocks(&*store, id, lsn, &mut codec(), &tables(), &options).unwrap_err();
         (entries, blocks)
     };
     let (entries, blocks) = read(&wrong, wrong.from_lsn);
@@ -279,15 +325,15 @@ fn only_the_object_that_was_asked_for_is_an_answer() {
     let (entries, blocks) = read(&wrong, wrong.from_lsn);
     assert!(is_damage(&entries) && is_damage(&blocks), "{entries} {blocks}");
     for lsn in [Lsn(id.from_lsn.0 - 1), id.to_lsn, Lsn(u64::MAX)] {
-        assert!(is_final(&read_blocks(&*store, &id, lsn, &mut codec(), &options).unwrap_err()));
+        assert!(is_final(&read_blocks(&*store, &id, lsn, &mut codec(), &tables(), &options).unwrap_err()));
     }
     // Deleting counts what was there, and does not miss the rest.
     let third = stretch(7, 256, 0, 256).job.id;
-    assert_eq!(delete(&*store, &[id, third, wrong, id], &options).unwrap(), 2);
+    assert_eq!(delete(&*store, &[id, third, wrong, id], &tables(), &options).unwrap(), 2);
     assert_empty(&*store);
     let bad = faulty(tempfile::tempdir().unwrap().path());
     bad.add(Call::Delete, When::Nth(1), Fault::Error(OFFLINE));
-    assert!(is_retry(&delete(&*bad, &[id], &options).unwrap_err()));
+    assert!(is_retry(&delete(&*bad, &[id], &tables(), &options).unwrap_err()));
 }
 
 #[test]
@@ -335,7 +381,9 @@ fn the_stop_flag_ends_everything_before_the_next_call() {
     let id = stretch.job.id;
     assert!(is_retry(&run(&stretch, &mut no_source(), &*store, &options).unwrap_err()));
     assert!(is_retry(&read_entries(&*store, &id, &mut codec(), &options).unwrap_err()));
-    assert!(is_retry(&read_blocks(&*store, &id, id.from_lsn, &mut codec(), &options).unwrap_err()));
-    assert!(is_retry(&delete(&*store, &[id], &options).unwrap_err()));
+    assert!(is_retry(
+        &read_blocks(&*store, &id, id.from_lsn, &mut codec(), &tables(), &options).unwrap_err()
+    ));
+    assert!(is_retry(&delete(&*store, &[id], &tables(), &options).unwrap_err()));
     assert_eq!([Call::PutStart, Call::Stat, Call::Delete].map(|call| store.calls(call)), [1, 0, 0]);
 }

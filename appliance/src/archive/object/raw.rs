@@ -1,0 +1,182 @@
+//! Frames of what does not compress: recognised by looking at a little of it, and written without being compressed.
+//!
+//! Looking for matches where there are none costs more than all checksums together. So once a frame did not become smaller, the next ones are looked at first: words are
+//! taken from each block, and when they are all different, and their bytes as even as those of noise, the content is written as it is, in blocks of the kind "raw" that every
+//! zstd reads. That is what zstd itself writes for such a frame, found with less work. The look is only a guess, and a wrong one costs room, never bytes: after [`LOOKS_MAX`]
+//! frames one is compressed again, whatever it looks like.
+//!
+//! **Costs:** 128 bytes of each block are looked at; no memory is allocated.
+
+use crate::dma::BLOCK_BYTES;
+
+/// After so many frames that were not compressed, one is.
+const LOOKS_MAX: u32 = 15;
+/// Words taken from each block.
+const WORDS_PER_BLOCK: usize = 16;
+const WORD_BYTES: usize = 8;
+const STRIDE_BYTES: usize = BLOCK_BYTES / WORDS_PER_BLOCK;
+/// Blocks that are compared with each other: those of the usual frame.
+const BLOCKS_COMPARED: usize = 64;
+/// Places for their words; most are empty.
+const PLACES: usize = 4 * BLOCKS_COMPARED * WORDS_PER_BLOCK;
+/// Of 128 bytes of noise about 64 have their highest bit set, and fewer than this in one of 10^11 blocks; text has none.
+const HIGH_BITS_MIN: u32 = 26;
+/// How much less even than noise the bytes may be: the sum of squared shares over that of noise.
+const UNEVENNESS_MAX: f64 = 1.03;
+/// Added to it, over the count of bytes: five deviations of what noise has by chance.
+const CHANCE: f64 = 113.0;
+
+const MAGIC: u32 = 0xFD2F_B528;
+/// One segment, its size in 4 bytes, no checksum, no dictionary.
+const DESCRIPTOR: u8 = 0xA0;
+/// The most content of a zstd block.
+const ZSTD_BLOCK_BYTES: usize = 128 << 10;
+const LAST_BLOCK: u32 = 1;
+
+/// Whether frames are to be looked at before they are compressed. One for each stream of frames.
+#[derive(Debug, Default)]
+pub(super) struct Streak {
+    /// The last frame that was compressed did not become smaller.
+    is_on: bool,
+    /// Frames since then that were not compressed.
+    looks: u32,
+}
+
+impl Streak {
+    /// Whether this frame is not worth compressing.
+    pub(super) fn skips(&mut self, content: &[u8]) -> bool {
+        if !self.is_on || self.looks >= LOOKS_MAX || !looks_like_noise(content) {
+            self.looks = 0;
+            return false;
+        }
+        self.looks += 1;
+        true
+    }
+
+    /// A frame was compressed.
+    pub(super) fn note(&mut self, content_bytes: usize, compressed_bytes: usize) {
+        self.is_on = compressed_bytes >= content_bytes;
+    }
+}
+
+/// The content as a frame that is not compressed, appended to `frame`. At most 1 MiB.
+pub(super) fn store(content: &[u8], frame: &mut Vec<u8>) {
+    frame.extend_from_slice(&MAGIC.to_le_bytes());
+    frame.push(DESCRIPTOR);
+    frame.extend_from_slice(&(content.len() as u32).to_le_bytes());
+    let mut left_bytes = content.len();
+    for block in content.chunks(ZSTD_BLOCK_BYTES) {
+        left_bytes -= block.len();
+        let last = if left_bytes == 0 { LAST_BLOCK } else { 0 };
+        let head = last | (block.len() as u32) << 3;
+        frame.extend_from_slice(&head.to_le_bytes()[..3]);
+        frame.extend_from_slice(block);
+    }
+}
+
+/// Whether a frame's content looks as if nothing could be gained.
+fn looks_like_noise(content: &[u8]) -> bool {
+    let (blocks, rest) = content.as_chunks::<BLOCK_BYTES>();
+    if blocks.is_empty() || !rest.is_empty() {
+        return false;
+    }
+    blocks.chunks(BLOCKS_COMPARED).all(are_noise)
+}
+
+fn are_noise(blocks: &[[u8; BLOCK_BYTES]]) -> bool {
+    let mut counts = [0_u32; 256];
+    let mut places = [0_u64; PLACES];
+    for block in blocks {
+        let mut high_bits = 0;
+        for index in 0..WORDS_PER_BLOCK {
+            let at = index * STRIDE_BYTES;
+            let mut bytes = [0; WORD_BYTES];
+            bytes.copy_from_slice(&block[at..at + WORD_BYTES]);
+            let word = u64::from_le_bytes(bytes);
+            high_bits += (word & 0x8080_8080_8080_8080).count_ones();
+            for byte in bytes {
+                counts[usize::from(byte)] += 1;
+            }
+            if !is_first(word, &mut places) {
+                return false;
+            }
+        }
+        if high_bits < HIGH_BITS_MIN {
+            return false;
+        }
+    }
+    let taken = blocks.len() * WORDS_PER_BLOCK * WORD_BYTES;
+    let squares: f64 = counts.iter().map(|&count| f64::from(count).powi(2)).sum();
+    let taken = taken as f64;
+    // What noise has by chance is taken off, so that few blocks are judged as many are.
+    let unevenness = (squares - taken) / (taken * (taken - 1.0)) * 256.0;
+    unevenness <= UNEVENNESS_MAX + CHANCE / taken
+}
+
+/// Puts a word among those seen; `false` when it was there already. Zero, which marks an empty place, is never new.
+fn is_first(word: u64, places: &mut [u64; PLACES]) -> bool {
+    if word == 0 {
+        return false;
+    }
+    let mut place = (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % PLACES;
+    while places[place] != 0 {
+        if places[place] == word {
+            return false;
+        }
+        place = (place + 1) % PLACES;
+    }
+    places[place] = word;
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(blocks: usize, mut state: u64) -> Vec<u8> {
+        let words = (0..blocks * BLOCK_BYTES / WORD_BYTES).map(|_| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut word = state;
+            word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            word ^ (word >> 31)
+        });
+        words.flat_map(u64::to_le_bytes).collect()
+    }
+
+    #[test]
+    fn noise_is_told_from_what_compresses() {
+        for (blocks, seed) in [(1, 1), (3, 2), (64, 3), (100, 4), (256, 5)] {
+            assert!(looks_like_noise(&noise(blocks, seed)), "{blocks} blocks");
+        }
+        let spoil = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut content = noise(64, 7);
+            change(&mut content);
+            looks_like_noise(&content)
+        };
+        assert!(spoil(&|_| {}));
+        assert!(!spoil(&|content| content[20 * BLOCK_BYTES..21 * BLOCK_BYTES].fill(0)), "a block of zeroes");
+        assert!(!spoil(&|content| content.copy_within(0..BLOCK_BYTES, 63 * BLOCK_BYTES)), "a block twice");
+        assert!(!spoil(&|content| content[..BLOCK_BYTES].iter_mut().for_each(|byte| *byte &= 0x7f)), "text");
+        assert!(
+            !spoil(&|content| content.iter_mut().for_each(|byte| *byte %= 200)),
+            "bytes that are not even"
+        );
+        assert!(!looks_like_noise(&noise(2, 1)[..5000]), "not whole blocks");
+        assert!(!looks_like_noise(&[]));
+    }
+
+    #[test]
+    fn a_streak_begins_with_a_frame_that_did_not_shrink_and_is_bounded() {
+        let (mut streak, content) = (Streak::default(), noise(16, 9));
+        assert!(!streak.skips(&content), "nothing is known yet");
+        streak.note(content.len(), content.len() + 12);
+        assert!((0..LOOKS_MAX).all(|_| streak.skips(&content)));
+        assert!(!streak.skips(&content), "one is compressed again");
+        streak.note(content.len(), content.len() + 12);
+        assert!(streak.skips(&content));
+        assert!(!streak.skips(&[0; BLOCK_BYTES]), "it does not look so");
+        streak.note(BLOCK_BYTES, 20);
+        assert!(!streak.skips(&content), "it became smaller");
+    }
+}

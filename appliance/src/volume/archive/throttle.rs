@@ -1,0 +1,176 @@
+//! Back-pressure as a slope: the nearer the unarchived segments come to what the slots allow, the longer hosts wait for each block they append.
+//!
+//! ```text
+//! fill  = (segments behind the current one that are not archived + the part of the current one that is full) / slots
+//! delay = 0 up to half;  100 us * (over / (1 - over))^2 for each block, at most 10 ms, where over = 2 * fill - 1
+//! ```
+//!
+//! The delay takes every value between nothing and its bound, so whatever the archivist's rate, there is a fill at which hosts append no faster than it archives, and there the
+//! backlog stays. Only an archivist slower than a block in 10 ms, or one that stands still, is not met: then the slots fill, slowly, and the stop comes.
+//!
+//! **How writes wait.** There is one time for the pool at which the next command may be taken; each command moves it by its blocks. A command that comes before it is
+//! [`Busy`](crate::volume::Submitted::Busy), and its queue asks again in the next turn: no timer, no allocation for each. While a command waits, the pool's turns count as work, so the reactor
+//! does not sleep over it.
+//!
+//! **Costs:** below half one comparison for each write; above it a look at the clock. Segments are counted when one was sealed or archived, not for each command.
+
+use crate::log::table::Phase;
+use crate::log::{Log, SegmentSeq};
+use crate::volume::request::MAX_IO_BLOCKS;
+
+/// Up to this fill nobody waits.
+const FREE_FILL: f64 = 0.5;
+/// The delay for each block where half of what is left is used, in ns.
+const DELAY_SCALE_NS: f64 = 100_000.0;
+/// The longest delay for each block, in ns.
+const DELAY_MAX_NS: f64 = 10_000_000.0;
+/// The longest that a command waits. A longer wait means that the clock was set back.
+const WAIT_MAX_NS: u64 = MAX_IO_BLOCKS as u64 * DELAY_MAX_NS as u64;
+/// How far commands may lag behind their time without losing it: a turn comes late now and then.
+const SLACK_NS: u64 = 1_000_000;
+/// What is told to the operator is measured over so long, in ns.
+const WINDOW_NS: u64 = 1_000_000_000;
+
+/// How long hosts wait for each block at a fill from 0 to 1, in ns.
+pub(super) fn delay_ns_per_block(fill: f64) -> u64 {
+    let over = ((fill - FREE_FILL) / (1.0 - FREE_FILL)).clamp(0.0, 1.0);
+    let steepness = over / (1.0 - over);
+    (DELAY_SCALE_NS * steepness * steepness).min(DELAY_MAX_NS) as u64
+}
+
+/// The throttle of a pool. See the module's documentation.
+#[derive(Default)]
+pub(super) struct Throttle {
+    /// The slots are so full that writes may have to wait.
+    is_on: bool,
+    /// Segments behind the current one that are not archived, as of the last count.
+    unarchived: u64,
+    slots: u64,
+    /// The current segment at the last count; `None`: to be counted anew.
+    counted_in: Option<SegmentSeq>,
+    /// When the next command may be taken.
+    next_ns: u64,
+    /// A command was sent away since the last turn.
+    holds: bool,
+    last_turn_ns: u64,
+    window_start_ns: u64,
+    held_ns: u64,
+    /// Of the last window.
+    held_ms_per_s: f64,
+}
+
+impl Throttle {
+    /// A segment was archived or given up: count anew in the next turn.
+    pub(super) fn recount(&mut self) {
+        self.counted_in = None;
+    }
+
+    /// One turn; whether somebody waits. `is_wanted`: the policy asks for it.
+    pub(super) fn turn(&mut self, is_wanted: bool, log: &Log, now_ns: u64) -> bool {
+        let current = log.current_sequence();
+        if current.is_none() || self.counted_in != current {
+            self.counted_in = current;
+            self.slots = log.geometry().slots;
+            let waiting = log.table().iter().filter(|(sequence, segment)| {
+                Some(*sequence) != current
+                    && !segment.archived
+                    && segment.phase != Phase::Released
+                    && segment.slot.is_some()
+            });
+            self.unarchived = waiting.count() as u64;
+        }
+        self.is_on = is_wanted && 2 * (self.unarchived + 1) > self.slots;
+        self.measure(now_ns)
+    }
+
+    /// Adds up how long commands waited; whether one does.
+    fn measure(&mut self, now_ns: u64) -> bool {
+        let holds = std::mem::take(&mut self.holds);
+        if holds {
+            self.held_ns += now_ns.saturating_sub(self.last_turn_ns);
+        }
+        self.last_turn_ns = now_ns;
+        let window_ns = now_ns.saturating_sub(self.window_start_ns);
+        if window_ns >= WINDOW_NS || now_ns < self.window_start_ns {
+            self.held_ms_per_s =
+                if window_ns == 0 { 0.0 } else { (self.held_ns as f64 / window_ns as f64).min(1.0) * 1000.0 };
+            (self.window_start_ns, self.held_ns) = (now_ns, 0);
+        }
+        holds
+    }
+
+    /// Whether a command must wait for a later turn.
+    pub(super) fn holds(&mut self, log: &Log) -> bool {
+        if !self.is_on {
+            return false;
+        }
+        let now_ns = log.environment().clock.wall_ns();
+        if self.next_ns > now_ns.saturating_add(WAIT_MAX_NS) {
+            self.next_ns = now_ns;
+        }
+        self.holds |= now_ns < self.next_ns;
+        now_ns < self.next_ns
+    }
+
+    /// A command has appended so many blocks.
+    pub(super) fn charge(&mut self, log: &Log, blocks: u64) {
+        if !self.is_on {
+            return;
+        }
+        let delay_ns = delay_ns_per_block(self.fill(log));
+        let now_ns = log.environment().clock.wall_ns();
+        self.next_ns = self
+            .next_ns
+            .max(now_ns.saturating_sub(SLACK_NS))
+            .saturating_add(delay_ns.saturating_mul(blocks).min(WAIT_MAX_NS));
+    }
+
+    fn fill(&self, log: &Log) -> f64 {
+        let (used, room) = log.current_fill();
+        let part = if room == 0 { 0.0 } else { used as f64 / room as f64 };
+        (self.unarchived as f64 + part) / self.slots.max(1) as f64
+    }
+
+    /// Of each second, the milliseconds in which a host waited, over the last second or so.
+    pub(super) fn held_ms_per_s(&self) -> f64 {
+        self.held_ms_per_s
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_is_nothing_up_to_half_and_grows_without_a_step_up_to_its_bound() {
+        assert!((0..=50).all(|percent| delay_ns_per_block(f64::from(percent) / 100.0) == 0));
+        assert_eq!(delay_ns_per_block(0.75), 100_000);
+        assert_eq!([delay_ns_per_block(1.0), delay_ns_per_block(7.0)], [10_000_000; 2]);
+        assert_eq!(delay_ns_per_block(-1.0), 0);
+        let delays: Vec<u64> =
+            (500..=1000).map(|permille| delay_ns_per_block(f64::from(permille) / 1000.0)).collect();
+        assert!(delays.is_sorted());
+        // A thousandth of the slots changes it little at first and never by more than a twentieth of the bound.
+        assert!(delays[..100].windows(2).all(|pair| pair[1] - pair[0] < 500), "{delays:?}");
+        assert!(delays.windows(2).all(|pair| pair[1] - pair[0] <= 500_000), "{delays:?}");
+        // Every rate from 2.5 million blocks a second down to 100 has a fill that meets it.
+        for wanted_ns in [400, 10_000, 100_000, 1_000_000, 9_900_000] {
+            assert!(delays.iter().any(|&delay| delay >= wanted_ns) && delays[1] < wanted_ns);
+        }
+    }
+
+    #[test]
+    fn what_is_told_is_the_share_of_time_in_which_somebody_waited() {
+        let mut throttle = Throttle::default();
+        throttle.measure(10 * WINDOW_NS);
+        for tenth in 1..=10 {
+            throttle.holds = tenth <= 3;
+            assert_eq!(throttle.measure(10 * WINDOW_NS + tenth * WINDOW_NS / 10), tenth <= 3);
+        }
+        assert!((throttle.held_ms_per_s() - 300.0).abs() < 1.0, "{}", throttle.held_ms_per_s());
+        // A clock that was set back begins a new window.
+        throttle.measure(5 * WINDOW_NS);
+        throttle.measure(6 * WINDOW_NS);
+        assert!(throttle.held_ms_per_s() < 1.0);
+    }
+}

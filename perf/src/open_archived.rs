@@ -1,0 +1,462 @@
+//! The first byte of a point that is only in the archive: what an operator waits for who opens the past of a large volume (R28 to R30, DESIGN section 16).
+//!
+//! The archive is made as a pool would have made it, without storing what a pool would have stored: objects of whole segments, with the entries of a working set that was overwritten at random, and blocks that
+//! hold their own position over and over, so that they compress to almost nothing while each has a checksum of its own. Entries are what is read to open a point; they are of full size. The catalog in each
+//! segment is that of a real pool, taken from its archive.
+//!
+//! A pool is recovered from that archive onto a small device, so nothing of the past is on it; then a point is opened whose W+1 segments are all in the archive, and one block is read. Beside the whole
+//! stand its parts, each measured alone and on one core: reading the entries, building the index, reading the block. The objects are in the page cache: what a slower store adds, its latency for
+//! each object and the bytes of the entries over its rate, has to be added.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use varve::archive::object::{
+    Compressor, Decompressor, FRAME_BYTES_DEFAULT, ObjectError, ObjectId, ObjectReader, ObjectSpec,
+    ObjectWriter,
+};
+use varve::archive::service::{
+    BdevSource, BlockSource, InlineArchive, InlineOptions, READS_IN_FLIGHT_DEFAULT, SourceError, TablesCache,
+    ThreadedArchive, ThreadedOptions, WorkerOptions, read_blocks, read_entries,
+};
+use varve::archive::store::{DirectoryOptions, DirectoryStore, Store, StoredObject};
+use varve::bdev::{BLOCK_BYTES, MemoryDisk, SharedBdev};
+use varve::dma::DmaPool;
+use varve::log::checksum::crc32c;
+use varve::log::format::TrailerUnit;
+use varve::log::geometry::SEGMENT_BLOCKS_DEFAULT;
+use varve::log::{CreateLog, Environment, Lsn, Recycling, SegmentSeq};
+use varve::reactor::block_on;
+use varve::rpc::units::SizeBytes;
+use varve::volume::index::IndexBuilder;
+use varve::volume::{ArchivePolicy, KnownObjects, Point, Pool, PoolOptions, RecoverFrom};
+
+use crate::archive::directory_for_files;
+use crate::bed::{Bed, Shape, VOLUME, wait};
+use crate::cleaning::median;
+use crate::error::PerfError;
+use crate::machine::Machine;
+use crate::rebuild::{self, Layout};
+
+/// The bar, in ms.
+pub const MS_MAX: f64 = 1000.0;
+/// Where records begin in each segment; the catalog is before it.
+const FIRST_OFFSET: u64 = 64;
+/// Slots of the device on which the pool is recovered.
+const RECOVERED_SEGMENTS: u64 = 4;
+/// DMA memory of the recovered pool, in bytes.
+const DMA_BYTES: usize = 64 << 20;
+/// The level at which objects are made: they are made once and read often.
+const LEVEL: i32 = 1;
+
+/// What to measure.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Size of the volume.
+    #[arg(long, default_value = "100GiB", value_name = "SIZE")]
+    pub volume_size: SizeBytes,
+    /// How much of it is mapped.
+    #[arg(long, default_value = "10GiB", value_name = "SIZE")]
+    pub mapped: SizeBytes,
+    /// Entries that were written again, in percent of the mapped blocks.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=1000))]
+    pub overwritten: u64,
+    /// How often the point is opened, each time with a new pool.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub repeat: u8,
+    /// Where a directory for the archive is made, and removed; /dev/shm where there is one.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// The whole result. Times in ms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of varve.
+    pub version: String,
+    /// The machine.
+    pub machine: Machine,
+    /// Size of the volume.
+    pub volume_bytes: u64,
+    /// Blocks that are mapped at the point.
+    pub mapped_blocks: u64,
+    /// Segments that opening the point touches.
+    pub segments: u64,
+    /// Entries in them.
+    pub entries: u64,
+    /// Bytes of the objects.
+    pub object_bytes: u64,
+    /// From the command to the opened volume, each time.
+    pub open_ms: Vec<f64>,
+    /// From there to the first block, each time.
+    pub block_ms: Vec<f64>,
+    /// Alone: reading and decompressing all entries.
+    pub entries_alone_ms: f64,
+    /// Alone: building the index from entries in memory.
+    pub index_alone_ms: f64,
+    /// Alone: one block out of its object.
+    pub block_alone_ms: f64,
+    /// The median of open and block together.
+    pub total_ms: f64,
+    /// That over the bar.
+    pub ratio: f64,
+    /// Whether it is within the bar.
+    pub passed: bool,
+}
+
+/// Runs all of it; `on_step` is called at the start of each step with its name.
+///
+/// # Errors
+/// A shape that cannot be, no room for the files, a pool or a store that fails.
+pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, PerfError> {
+    let directory = directory_for_files(options.dir.as_deref())?;
+    on_step("making the archive");
+    let made = Made::new(options, directory.path())?;
+    let (mut open_ms, mut block_ms) = (Vec::new(), Vec::new());
+    let mut entries = 0;
+    for round in 1..=options.repeat {
+        on_step(&format!("opening the point, {round} of {}", options.repeat));
+        let opened = made.open_point()?;
+        if opened.segments != made.ids.len() as u64 {
+            return Err(PerfError::shape("the point does not need every segment of the archive"));
+        }
+        entries = opened.entries;
+        open_ms.push(opened.open_ms);
+        block_ms.push(opened.block_ms);
+    }
+    on_step("measuring the parts");
+    let parts = made.parts()?;
+    let total_ms = median(open_ms.iter().zip(&block_ms).map(|(open, block)| open + block));
+    Ok(Report {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine: Machine::here(),
+        volume_bytes: options.volume_size.0,
+        mapped_blocks: parts.mapped_blocks,
+        segments: made.ids.len() as u64,
+        entries,
+        object_bytes: made.object_bytes,
+        open_ms,
+        block_ms,
+        entries_alone_ms: parts.entries_ms,
+        index_alone_ms: parts.index_ms,
+        block_alone_ms: parts.block_ms,
+        total_ms,
+        ratio: total_ms / MS_MAX,
+        passed: total_ms < MS_MAX,
+    })
+}
+
+/// An archive in a directory.
+struct Made {
+    store: Arc<dyn Store>,
+    ids: Vec<ObjectId>,
+    object_bytes: u64,
+    image: u16,
+    volume_blocks: u64,
+    /// A mapped block, and a position of it.
+    probe: (u64, Lsn),
+}
+
+/// What a pool wrote at its beginning: its catalog and one block.
+struct Template {
+    id: ObjectId,
+    opened_ns: u64,
+    units: Vec<TrailerUnit>,
+    blocks: Vec<u8>,
+    image: u16,
+}
+
+struct Opened {
+    segments: u64,
+    entries: u64,
+    open_ms: f64,
+    block_ms: f64,
+}
+
+struct Parts {
+    mapped_blocks: u64,
+    entries_ms: f64,
+    index_ms: f64,
+    block_ms: f64,
+}
+
+/// A source for an archivist that has nothing to archive.
+struct NoSource;
+
+impl BlockSource for NoSource {
+    fn read(
+        &mut self,
+        _block: u64,
+        _len_blocks: u64,
+        _take: &mut dyn FnMut(&[u8]) -> Result<(), ObjectError>,
+    ) -> Result<(), SourceError> {
+        Err(SourceError::Device("nothing is archived here".to_owned()))
+    }
+}
+
+fn elapsed_ms(started: Instant) -> f64 {
+    started.elapsed().as_secs_f64() * 1e3
+}
+
+fn store_in(directory: &Path, name: &str) -> Result<Arc<dyn Store>, PerfError> {
+    let store = DirectoryStore::open(&directory.join(name), DirectoryOptions::default());
+    Ok(Arc::new(store.map_err(PerfError::archive)?))
+}
+
+/// As a pool has it that archives nothing by itself.
+fn policy() -> ArchivePolicy {
+    ArchivePolicy { seal_interval_ns: 0, ..ArchivePolicy::default() }
+}
+
+impl Template {
+    /// Makes a pool with a working set of so many segments, on a device that takes memory only where it is written, and archives its beginning.
+    fn new(working_set: u64, volume_blocks: u64, directory: &Path) -> Result<Self, PerfError> {
+        let shape = Shape {
+            segment_blocks: SEGMENT_BLOCKS_DEFAULT,
+            segments: working_set,
+            recycling: Recycling::Never,
+        };
+        let disk = MemoryDisk::try_new(shape.device_blocks())?;
+        let bed = Bed::create(Box::new(disk.open("memory")), shape, volume_blocks, true)?;
+        let image = bed.pool.volume(bed.volume).map_or(0, |volume| volume.image);
+        let mut one = Some(0);
+        bed.write_all(1, || one.take())?;
+        let store = store_in(directory, "template")?;
+        let source = BdevSource::new(Box::new(disk.open("memory")), READS_IN_FLIGHT_DEFAULT);
+        let service = InlineArchive::new(Arc::clone(&store), Box::new(source), InlineOptions::default())
+            .map_err(PerfError::archive)?;
+        bed.pool.attach_archive(Box::new(service), policy(), KnownObjects::default(), Vec::new())?;
+        wait(&bed.pool, Rc::clone(&bed.pool).seal_archive())?;
+        let known = KnownObjects::list(&*store, bed.pool.info().uuid).map_err(PerfError::archive)?;
+        let id = known.ids().next().ok_or_else(|| PerfError::shape("nothing was archived"))?;
+        let name = id.name().map_err(PerfError::archive)?;
+        let object = StoredObject::open(&*store, &name).map_err(PerfError::archive)?;
+        let mut codec = Decompressor::new().map_err(PerfError::archive)?;
+        let mut blocks = Vec::new();
+        let (header, units) = ObjectReader::open(&object)
+            .and_then(|reader| reader.verify(&mut codec, |part| blocks.extend_from_slice(part)))
+            .map_err(PerfError::archive)?;
+        if id.from_lsn != Lsn(0) || id.len_blocks() > FIRST_OFFSET {
+            return Err(PerfError::shape("the beginning of a pool is longer than was thought"));
+        }
+        Ok(Template { id, opened_ns: header.opened_ns, units, blocks, image })
+    }
+}
+
+impl Made {
+    fn new(options: &Options, directory: &Path) -> Result<Self, PerfError> {
+        let (volume_blocks, mapped_blocks) = rebuild::blocks_of(options.volume_size, options.mapped)?;
+        // The image is put in when it is known.
+        let segments = rebuild::segments(
+            Layout::Scattered,
+            volume_blocks,
+            mapped_blocks,
+            options.overwritten,
+            FIRST_OFFSET,
+        );
+        if segments.len() < 3 {
+            return Err(PerfError::shape("three segments are needed at least; map more"));
+        }
+        let template = Template::new(segments.len() as u64 - 1, volume_blocks, directory)?;
+        let store = store_in(directory, "store")?;
+        let mut compressor = Compressor::new(LEVEL).map_err(PerfError::archive)?;
+        let (mut ids, mut object_bytes) = (Vec::new(), 0);
+        let mut content = vec![0; SEGMENT_BLOCKS_DEFAULT as usize * BLOCK_BYTES];
+        content[..template.blocks.len()].copy_from_slice(&template.blocks);
+        let mut probe = None;
+        for (sequence, mut units) in (0..).map(SegmentSeq).zip(segments) {
+            let first_lsn = sequence.0 * SEGMENT_BLOCKS_DEFAULT;
+            let end_lsn = fill(&mut units, &mut content, first_lsn, template.image, &mut probe);
+            let moved = template.units.iter().copied();
+            let units: Vec<TrailerUnit> = moved_by(moved, first_lsn).chain(units).collect();
+            let id = ObjectId {
+                sequence,
+                from_lsn: Lsn(first_lsn),
+                to_lsn: Lsn(end_lsn),
+                whole: true,
+                ..template.id
+            };
+            let spec = ObjectSpec {
+                id,
+                segment_blocks: SEGMENT_BLOCKS_DEFAULT,
+                opened_ns: template.opened_ns,
+                sealed_ns: template.opened_ns,
+                frame_bytes: FRAME_BYTES_DEFAULT,
+            };
+            let name = id.name().map_err(PerfError::archive)?;
+            let mut put = store.put_start(&name, spec.max_bytes(units.len())).map_err(PerfError::archive)?;
+            let mut writer =
+                ObjectWriter::begin(&mut compressor, spec, &units, &mut *put).map_err(PerfError::archive)?;
+            writer.push(&content[..id.content_bytes() as usize]).map_err(PerfError::archive)?;
+            object_bytes += writer.finish().map_err(PerfError::archive)?.object_bytes;
+            put.commit().map_err(PerfError::archive)?;
+            ids.push(id);
+        }
+        let probe = probe.ok_or_else(|| PerfError::shape("nothing is mapped"))?;
+        Ok(Made { store, ids, object_bytes, image: template.image, volume_blocks, probe })
+    }
+
+    /// Recovers a pool from the archive, opens the newest point of the past in it, and reads a block.
+    fn open_point(&self) -> Result<Opened, PerfError> {
+        let newest = self.ids.last().ok_or_else(|| PerfError::shape("an empty archive"))?;
+        let shape = Shape {
+            segment_blocks: SEGMENT_BLOCKS_DEFAULT,
+            segments: RECOVERED_SEGMENTS,
+            recycling: Recycling::Archived,
+        };
+        let disk = MemoryDisk::try_new(shape.device_blocks())?;
+        let device = SharedBdev::new(Box::new(disk.open("memory")));
+        let service = ThreadedArchive::start(
+            Arc::clone(&self.store),
+            Box::new(|| Ok(Box::new(NoSource) as _)),
+            ThreadedOptions::default(),
+        )
+        .map_err(PerfError::archive)?;
+        let mut known = KnownObjects::default();
+        known.extend(self.ids.iter().copied());
+        let from = RecoverFrom { service: Box::new(service), policy: policy(), known, pool: newest.pool };
+        let request = CreateLog { segment_blocks: shape.segment_blocks, working_set: Some(shape.segments) };
+        let options = PoolOptions { recycling: shape.recycling, ..PoolOptions::default() };
+        let environment = Environment::system(DmaPool::new(DMA_BYTES));
+        let queue = device.clone();
+        let (pool, _) = block_on(Pool::recover(device, environment, request, options, from), move || {
+            queue.queue().drive();
+        })?;
+        let point = Point::Lsn(newest.to_lsn.0 - 1);
+        let started = Instant::now();
+        let opening = Rc::clone(&pool).clone_volume(VOLUME.to_owned(), point, "past".to_owned(), true);
+        let opened = wait(&pool, opening)?;
+        let open_ms = elapsed_ms(started);
+        let started = Instant::now();
+        let block = Bed::of(pool, opened.volume.id).read(opened.volume.id, self.probe.0)?;
+        let block_ms = elapsed_ms(started);
+        let (words, _) = block.as_chunks::<8>();
+        if words.iter().any(|word| *word != words[0]) || u64::from_le_bytes(words[0]) < self.probe.1.0 {
+            return Err(PerfError::shape("the block that was read is not the one that was archived"));
+        }
+        Ok(Opened { segments: opened.segments_touched, entries: opened.entries_scanned, open_ms, block_ms })
+    }
+
+    fn parts(&self) -> Result<Parts, PerfError> {
+        let options = WorkerOptions::default();
+        let mut codec = Decompressor::new().map_err(PerfError::archive)?;
+        let started = Instant::now();
+        let mut segments = Vec::new();
+        for id in &self.ids {
+            let entries = read_entries(&*self.store, id, &mut codec, &options).map_err(PerfError::archive)?;
+            segments.push(entries.units);
+        }
+        let entries_ms = elapsed_ms(started);
+        let started = Instant::now();
+        let mut builder = IndexBuilder::new(self.volume_blocks);
+        rebuild::scan(segments, self.image, &mut |block, mapping| builder.see_write(block, mapping));
+        let index = builder.finish();
+        let index_ms = elapsed_ms(started);
+        let started = Instant::now();
+        let (id, lsn) = (&self.ids[0], self.probe.1);
+        read_blocks(&*self.store, id, lsn, &mut codec, &TablesCache::default(), &options)
+            .map_err(PerfError::archive)?;
+        Ok(Parts { mapped_blocks: index.mapped(), entries_ms, index_ms, block_ms: elapsed_ms(started) })
+    }
+}
+
+/// Puts the image and the checksums into a segment's units and its blocks into `content`; where the segment ends. Each data block holds its position.
+fn fill(
+    units: &mut [TrailerUnit],
+    content: &mut [u8],
+    first_lsn: u64,
+    image: u16,
+    probe: &mut Option<(u64, Lsn)>,
+) -> u64 {
+    let mut at = 0;
+    let mut end_lsn = first_lsn;
+    while at < units.len() {
+        let (lsn, count) = rebuild::read_line(&units[at]);
+        end_lsn = lsn + 1;
+        for unit in &mut units[at + 1..=at + count] {
+            let block = &mut content[((end_lsn - first_lsn) as usize) * BLOCK_BYTES..][..BLOCK_BYTES];
+            for word in block.as_chunks_mut().0 {
+                *word = end_lsn.to_le_bytes();
+            }
+            rebuild::set_origin(unit, image, crc32c(block));
+            probe.get_or_insert((rebuild::read_block(unit), Lsn(end_lsn)));
+            end_lsn += 1;
+        }
+        at += 1 + count;
+    }
+    end_lsn
+}
+
+/// The units of a segment's beginning, as they stand in another segment.
+fn moved_by(units: impl Iterator<Item = TrailerUnit>, blocks: u64) -> impl Iterator<Item = TrailerUnit> {
+    let mut left = 0;
+    units.map(move |unit| {
+        if left > 0 {
+            left -= 1;
+            return unit;
+        }
+        let (lsn, count) = rebuild::read_line(&unit);
+        left = count;
+        rebuild::with_lsn(unit, lsn + blocks)
+    })
+}
+
+/// The result as text.
+pub fn table(report: &Report) -> String {
+    let mut text = String::new();
+    let range = |times: &[f64]| {
+        let (least, most) =
+            times.iter().fold((f64::MAX, 0.0_f64), |(least, most), &one| (least.min(one), most.max(one)));
+        format!("{least:.1} {:.1} {most:.1}", median(times.iter().copied()))
+    };
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        "volume of {} GiB, {} blocks mapped; {} segments with {} entries in {} MiB of objects; ms: least, median and most",
+        report.volume_bytes >> 30,
+        report.mapped_blocks,
+        report.segments,
+        report.entries,
+        report.object_bytes >> 20
+    );
+    let _ = writeln!(text, "open         {:>24}", range(&report.open_ms));
+    let _ = writeln!(text, "first block  {:>24}", range(&report.block_ms));
+    let _ = writeln!(
+        text,
+        "alone: entries {:.1}, index {:.1}, block {:.1}",
+        report.entries_alone_ms, report.index_alone_ms, report.block_alone_ms
+    );
+    let verdict = if report.passed { "yes" } else { "NO" };
+    let _ = writeln!(
+        text,
+        "together {:.1} ms, {:.2} of the bar of {MS_MAX:.0} ms: {verdict}",
+        report.total_ms, report.ratio
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_that_is_only_in_the_archive_is_opened_and_read() {
+        let options = Options {
+            volume_size: SizeBytes(1 << 30),
+            mapped: SizeBytes(96 << 20),
+            overwritten: 100,
+            repeat: 1,
+            dir: None,
+        };
+        let report = run(&options, |_| {}).expect("a small one");
+        assert_eq!(report.mapped_blocks, 24_576);
+        assert!(report.segments >= 3 && report.entries >= 2 * 24_576, "{report:?}");
+        assert_eq!((report.open_ms.len(), report.block_ms.len()), (1, 1));
+        assert!(table(&report).contains("24576 blocks mapped"));
+    }
+}
