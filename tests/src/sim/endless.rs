@@ -1,17 +1,20 @@
 //! One seed's campaign over an endless log with an archive: store faults, crashes of both kinds, restarts, points of the whole history, and the loss of the primary device.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
 use varve::archive::store::{Reason, StoreErrorKind};
 use varve::log::Recycling;
-use varve::volume::{PoolOptions, SegmentState};
+use varve::log::geometry::RESERVE_SLOTS;
+use varve::volume::{PoolOptions, SegmentState, WORKING_SET_MIN};
 
 use super::campaign::Counts;
 use super::disk::Crash;
 use super::rng::Rng;
 use super::store::MemoryStore;
 use super::workload::{Run, Shape};
+use super::world::{begin, wait};
 
 impl Run {
     /// R4, R13, R14: what is in use spans at most W+1 segments; the others are inactive or free; every slot is in one place.
@@ -51,6 +54,34 @@ fn faults(store: &FaultyStore, rng: &mut Rng) {
     }
 }
 
+/// Another length of the working set, any that the device has slots for.
+fn length(run: &Run, rng: &mut Rng) -> u64 {
+    WORKING_SET_MIN + rng.below(run.pool.info().slots - RESERVE_SLOTS - WORKING_SET_MIN + 1)
+}
+
+/// Another length, or more slots if the disk is larger. How many changes were made.
+fn change(run: &mut Run, rng: &mut Rng) -> u64 {
+    let info = run.pool.info();
+    if info.device_slots > info.slots && rng.one_in(2) {
+        let grown = wait(&run.pool, Rc::clone(&run.pool).grow()).expect("the disk is larger");
+        assert_eq!(grown.slots, info.device_slots, "seed {}", run.seed);
+        return 1;
+    }
+    let segments = length(run, rng);
+    u64::from(run.set_working_set(segments))
+}
+
+/// Begins a change and does not wait for its end.
+fn begin_change(run: &Run, rng: &mut Rng) {
+    let info = run.pool.info();
+    let (turns, pool) = (rng.below(12), Rc::clone(&run.pool));
+    if info.device_slots > info.slots && rng.one_in(2) {
+        begin(&run.pool, pool.grow(), turns, || {});
+    } else {
+        begin(&run.pool, pool.set_working_set(length(run, rng)), turns, || {});
+    }
+}
+
 /// Runs the campaign of a seed.
 ///
 /// # Panics
@@ -82,6 +113,9 @@ pub fn endless_campaign(seed: u64) -> Counts {
         run.world.store = Some(faulty);
         run.restart();
     }
+    // Numbers of their own, so that a seed's other choices stay what they were.
+    let mut shapes = Rng::new(seed ^ 0x5ba9_e500);
+    let changes = shapes.one_in(2);
     for _ in 0..4 + rng.below(10) {
         let steps = if rng.one_in(8) { 0 } else { rng.below(250) };
         for _ in 0..steps {
@@ -90,7 +124,16 @@ pub fn endless_campaign(seed: u64) -> Counts {
             } else {
                 run.step_writes_only();
             }
+            if changes && shapes.one_in(40) {
+                counts.reshaped += change(&mut run, &mut shapes);
+            }
             run.check_working_set();
+        }
+        if changes && shapes.one_in(4) {
+            run.grow_disk(1 + shapes.below(3));
+        }
+        if changes && shapes.one_in(3) {
+            begin_change(&run, &mut shapes);
         }
         if rng.one_in(6) {
             run.restart();

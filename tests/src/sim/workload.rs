@@ -571,6 +571,29 @@ impl Run {
         }
     }
 
+    /// Makes the disk larger; the pool may use that once it is opened again.
+    pub fn grow_disk(&mut self, slots: u64) {
+        let more_blocks = slots * self.shape.segment_blocks;
+        self.shape.device_blocks += more_blocks;
+        self.disk.grow(more_blocks);
+    }
+
+    /// Asks for another length of the working set; `false`: it would be too short for what the volumes need.
+    ///
+    /// # Panics
+    /// When that fails otherwise.
+    pub fn set_working_set(&mut self, segments: u64) -> bool {
+        match wait(&self.pool, Rc::clone(&self.pool).set_working_set(segments)) {
+            Ok(info) => {
+                let told = info.working_set_target_segments.unwrap_or(info.working_set_segments);
+                assert_eq!(told, segments, "seed {}", self.seed);
+                true
+            }
+            Err(VolumeError::NoSpace { .. }) => false,
+            Err(error) => panic!("seed {}: {segments} segments: {error}", self.seed),
+        }
+    }
+
     /// Waits for everything in flight.
     ///
     /// # Panics
