@@ -8,7 +8,7 @@
 //! **Growing** is in force from the next segment on. **Shrinking** has a target, which stands in the catalog, so that a restart goes on. Copy-forward drains what the target would put out, paced; when everything live
 //! is within it, the change is in force from the next segment on.
 //!
-//! **States:** idle → (growing: superblocks → catalog; shrinking: catalog → stable → superblocks; more slots: superblocks) → idle.
+//! **States:** idle → (growing: superblocks → catalog → stable; shrinking: catalog → stable → superblocks; more slots: superblocks) → idle.
 //!
 //! **Invariant, and crashes.** The superblocks never tell a shorter working set than one under which a segment was opened that recovery may find: recovery reads as far as they say. The catalog is what
 //! counts for the rest: [`Pool::open`] takes the length that it says, and brings superblocks into line that a crash left behind.
@@ -88,8 +88,8 @@ enum Work {
     Writing(Change, Writing),
     /// A longer working set waits for room for its catalog.
     Recording(u64),
-    /// The catalog that says that a shorter working set is in force becomes stable.
-    Settling(Lsn),
+    /// The catalog that says what is in force becomes stable; whether the superblocks are to follow.
+    Settling(Lsn, bool),
 }
 
 /// A change of the pool's shape that is under way. See the module's documentation.
@@ -130,10 +130,7 @@ impl Reshaping {
                     return 0;
                 }
                 match record(state, &mut log, target) {
-                    Ok(lsn) => {
-                        log.request_stable(lsn.plus(1));
-                        self.work = Work::Settling(lsn);
-                    }
+                    Ok(lsn) => self.work = Work::Settling(lsn, true),
                     Err(AppendError::Busy) => return 0,
                     Err(error) => {
                         self.stuck = Some(target);
@@ -142,17 +139,21 @@ impl Reshaping {
                 }
                 1
             }
-            Work::Settling(lsn) => {
-                let (stable, failed) = {
+            Work::Settling(lsn, superblocks_follow) => {
+                let (lsn, superblocks_follow) = (*lsn, *superblocks_follow);
+                let (is_stable, poisoned) = {
                     let log = shared.borrow();
-                    (log.stable_lsn() > *lsn, log.poisoned().is_some())
+                    (log.stable_lsn() > lsn, log.poisoned().map(ToString::to_string))
                 };
-                if stable {
+                if let Some(reason) = poisoned {
+                    self.failure = Some(VolumeError::Failed { reason });
+                    self.work = Work::Idle;
+                } else if is_stable && superblocks_follow {
                     self.begin(Change::Shorter, shared);
-                } else if failed {
+                } else if is_stable {
                     self.work = Work::Idle;
                 }
-                usize::from(stable)
+                usize::from(is_stable)
             }
             Work::Writing(change, future) => {
                 let change = *change;
@@ -179,11 +180,13 @@ impl Reshaping {
                     return 0;
                 }
                 match record(state, &mut shared.borrow_mut(), segments) {
-                    Ok(_) => {}
+                    Ok(lsn) => self.work = Work::Settling(lsn, false),
                     Err(AppendError::Busy) => return 0,
-                    Err(error) => self.failure = Some(error.into()),
+                    Err(error) => {
+                        self.failure = Some(error.into());
+                        self.work = Work::Idle;
+                    }
                 }
-                self.work = Work::Idle;
                 1
             }
         }
@@ -204,6 +207,7 @@ fn record(state: &mut State, log: &mut Log, segments: u64) -> Result<Lsn, Append
     catalog.change_working_set(before, from, segments);
     // This may open the next segment already, still under the old length; the new one holds of it all the same.
     let lsn = state.append_catalog(log, catalog)?;
+    log.request_stable(lsn.plus(1));
     log.set_working_set(segments);
     tracing::info!(segments, before, from = from.0, "the working set has another length");
     Ok(lsn)

@@ -7,7 +7,7 @@ use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
 use varve::archive::store::{Reason, StoreErrorKind};
 use varve::log::Recycling;
 use varve::log::geometry::RESERVE_SLOTS;
-use varve::volume::{PoolOptions, SegmentState, WORKING_SET_MIN};
+use varve::volume::{CloneInfo, PoolOptions, SegmentState, WORKING_SET_MIN};
 
 use super::campaign::Counts;
 use super::disk::Crash;
@@ -17,11 +17,11 @@ use super::workload::{Run, Shape};
 use super::world::{begin, wait};
 
 impl Run {
-    /// R4, R13, R14: what is in use spans at most W+1 segments; the others are inactive or free; every slot is in one place.
+    /// R4, R13, R14: what is in use spans at most W+1 segments; the others are inactive or free; every slot is in one place. Remembers which W was in force in which segment.
     ///
     /// # Panics
     /// When that is not so.
-    pub fn check_working_set(&self) {
+    pub fn check_working_set(&mut self) {
         let info = self.pool.info();
         let segments = self.pool.segments();
         let slots = segments.iter().filter(|segment| segment.slot != u64::MAX).count() as u64;
@@ -37,6 +37,33 @@ impl Run {
             "seed {}: {first} to {last}: {segments:?}",
             self.seed
         );
+        // A crash may have cut segments off.
+        self.lengths.retain(|&sequence, _| sequence <= last);
+        let (known, before) =
+            self.lengths.last_key_value().map_or((last, 0), |(known, before)| (*known, *before));
+        for opened in known + u64::from(before > 0)..=last {
+            // Between two looks a change may have come before or behind the segment.
+            self.lengths.insert(opened, info.working_set_segments.max(self.last_length));
+        }
+        self.last_length = info.working_set_segments;
+    }
+
+    /// R30 with the W that was in force: how many segments a point was rebuilt from, and might have been.
+    pub(super) fn check_bound(&mut self, source: usize, clone: &CloneInfo) {
+        assert!(clone.segments_touched <= clone.segments_bound, "seed {}", self.seed);
+        let sequence = clone.point.lsn / self.shape.segment_blocks;
+        // An image with a parent is rebuilt from several points, each with a bound of its own.
+        let Some(&length) = self.lengths.get(&sequence).filter(|_| !self.lost_primary) else { return };
+        if self.model.volumes[source].parent.is_none() {
+            assert!(
+                clone.segments_bound <= length + 1,
+                "seed {}: a point in segment {sequence} may need {} segments, and {length} were in force: {:?}",
+                self.seed,
+                clone.segments_bound,
+                self.lengths
+            );
+            self.bounds.insert(clone.segments_bound);
+        }
     }
 }
 
