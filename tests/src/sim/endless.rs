@@ -62,7 +62,10 @@ impl Run {
                 clone.segments_bound,
                 self.lengths
             );
-            self.bounds.insert(clone.segments_bound);
+            // Points in the first segments need no more than there are.
+            if sequence > 2 * length {
+                self.bounds.insert(clone.segments_bound);
+            }
         }
     }
 }
