@@ -130,6 +130,9 @@ fn every_command_is_one_call() {
     let discovery = "nqn.2014-08.org.nvmexpress.discovery";
     for (line, method, params) in [
         ("pool list", "pool_list", json!({})),
+        ("pool info", "pool_list", json!({})),
+        ("pool set-working-set 12", "pool_set_working_set", json!({"segments": 12})),
+        ("pool grow", "pool_grow", json!({})),
         ("pool stats", "pool_stats", json!({})),
         ("pool segments", "pool_segments", json!({})),
         ("volume create a 1GiB", "volume_create", json!({"name": "a", "size": 1_073_741_824})),

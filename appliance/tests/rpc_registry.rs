@@ -148,6 +148,8 @@ fn the_stock_client_finds_what_it_asks_first() {
         "restore_clone",
         "synch_create",
         "pool_segments",
+        "pool_set_working_set",
+        "pool_grow",
         "framework_start_init",
         "bdev_get_bdevs",
     ] {
@@ -179,6 +181,7 @@ fn mistakes_get_the_right_code_and_advice() {
         ("volume_create", json!({"name": "a", "size": "1GB"}), -32602, "units of 1000"),
         ("volume_create", json!({"name": 1, "size": 4096}), -32602, "parameter 'name'"),
         ("pool_list", json!({"x": 1}), -32602, "it takes none"),
+        ("pool_set_working_set", json!({}), -32602, "parameter 'segments' is missing"),
         ("spdk_kill_instance", json!({"sig_name": "SIGWINCH"}), -32602, "SIGTERM"),
         ("restore_resolve", json!({"point": "yesterday"}), -22, "synch:LABEL"),
         ("pool_list", json!({}), -1, "framework_wait_init"),

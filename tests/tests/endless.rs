@@ -147,7 +147,7 @@ fn endless_campaigns_keep_every_promise() {
         total += endless_campaign(seed);
     }
     println!("{total:?}");
-    assert!(total.crashes > 200 && total.points > 300, "{total:?}");
+    assert!(total.crashes > 200 && total.points > 300 && total.reshaped > 100, "{total:?}");
 }
 
 /// The primary device is lost, again and again; the archive alone brings back every volume, synch, snapshot and point, also of segments older than the loss before.

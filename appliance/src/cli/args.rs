@@ -157,11 +157,19 @@ pub(super) enum CallCommand {
 #[derive(Debug, Subcommand)]
 pub(super) enum PoolCommand {
     /// The pools.
+    #[command(visible_alias = "info")]
     List,
     /// Counters and gauges.
     Stats,
     /// Every slot of the device and the segment in it.
     Segments,
+    /// Change how many segments the live data may span. More of them hold more; fewer leave more of the device to the past, and bound what a point is rebuilt from.
+    SetWorkingSet {
+        /// The count of segments.
+        segments: u64,
+    },
+    /// Use what the pool's device has grown by.
+    Grow,
     /// Make a lost pool's primary again, from its archive alone; the appliance must not be running.
     Recover(RecoverOptions),
 }

@@ -17,6 +17,8 @@ use crate::volume::{
 #[derive(Debug)]
 pub(super) enum View {
     Pools,
+    /// A pool.
+    Pool,
     PoolStats,
     Segments,
     Volume,
@@ -50,6 +52,7 @@ pub(super) enum View {
 pub(super) fn render(view: View, result: &Value) -> String {
     let text = match view {
         View::Pools => typed(result, |pools: Vec<PoolInfo>| pool_list(&pools)),
+        View::Pool => typed(result, |pool: PoolInfo| pool_list(&[pool])),
         View::PoolStats => typed(result, |stats: PoolStats| pool_stats(&stats)),
         View::Segments => typed(result, |segments: Vec<SegmentInfo>| segment_table(&segments)),
         View::Volume => typed(result, |volume: VolumeInfo| volume_table(&[volume])),
@@ -99,12 +102,20 @@ fn pool_list(pools: &[PoolInfo]) -> String {
     let mut text = String::new();
     for pool in pools {
         let device = format!("{} ({}, {})", pool.device, pool.device_kind, size(pool.device_bytes));
+        let mut slots = format!("{} slots of {}", pool.slots, size(pool.segment_bytes));
+        if pool.device_slots > pool.slots {
+            slots.push_str(&format!("; the device has room for {} (`varve pool grow`)", pool.device_slots));
+        }
+        let mut working_set = format!("{} segments", pool.working_set_segments);
+        if let Some(target) = pool.working_set_target_segments {
+            working_set.push_str(&format!(", on its way to {target}"));
+        }
         text.push_str(&pairs([
             ("Pool", pool.uuid.to_string()),
             ("State", pool.state.clone()),
             ("Device", device),
-            ("Segments", format!("{} slots of {}", pool.slots, size(pool.segment_bytes))),
-            ("Working set", format!("{} segments", pool.working_set_segments)),
+            ("Segments", slots),
+            ("Working set", working_set),
             ("Volumes", pool.volumes.to_string()),
             ("Created", format_time(pool.created_ns)),
         ]));

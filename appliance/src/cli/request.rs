@@ -64,6 +64,10 @@ fn pool(command: &PoolCommand) -> Request {
         PoolCommand::List => Request::new("pool_list", Value::Null, View::Pools),
         PoolCommand::Stats => Request::new("pool_stats", Value::Null, View::PoolStats),
         PoolCommand::Segments => Request::new("pool_segments", Value::Null, View::Segments),
+        PoolCommand::SetWorkingSet { segments } => {
+            Request::new("pool_set_working_set", json!({"segments": segments}), View::Pool)
+        }
+        PoolCommand::Grow => Request::new("pool_grow", Value::Null, View::Pool),
         PoolCommand::Recover(_) => unreachable!("it is no call"),
     }
 }

@@ -125,6 +125,11 @@ impl SegmentTable {
         self.free.iter().copied()
     }
 
+    /// Takes slots in that are new on the device.
+    pub fn add_free(&mut self, slots: impl IntoIterator<Item = Slot>) {
+        self.free.extend(slots);
+    }
+
     /// How many slots are free.
     pub fn free_len(&self) -> usize {
         self.free.len()

@@ -50,10 +50,12 @@ pub(super) fn capacity_blocks(geometry: &Geometry, overprovisioning_percent: u64
 }
 
 impl State {
-    /// Data blocks that may be live; `None`: the pool gives no segment away, and ends when its log is full.
+    /// Data blocks that may be live; `None`: the pool gives no segment away, and ends when its log is full. A working set that is to become shorter counts as if it were so.
     pub(super) fn capacity_of(&self, log: &Log) -> Option<u64> {
+        let mut geometry = log.geometry();
+        geometry.working_set = self.catalog.working_set_target.unwrap_or(geometry.working_set);
         (log.recycling() != Recycling::Never)
-            .then(|| capacity_blocks(&log.geometry(), self.catalog.overprovisioning_percent))
+            .then(|| capacity_blocks(&geometry, self.catalog.overprovisioning_percent))
     }
 
     /// Counts the resident blocks of a volume that has just been added, or whose inherited index has just been found.

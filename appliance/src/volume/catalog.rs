@@ -37,9 +37,12 @@ pub(super) struct Catalog {
     /// Spare blocks for each hundred live ones.
     #[serde(default = "default_overprovisioning")]
     pub(super) overprovisioning_percent: u64,
-    /// Lengths of the working set other than the first, and the segments from which on they were in force, oldest first.
+    /// Lengths of the working set, and the segments from which on they were in force, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) working_sets: Vec<(SegmentSeq, u64)>,
+    /// The shorter working set that the pool is on its way to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) working_set_target: Option<u64>,
     /// Where the pool was recovered from its archive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) cuts: Vec<Cut>,
@@ -129,6 +132,7 @@ impl Default for Catalog {
             lost: Vec::new(),
             overprovisioning_percent: OVERPROVISIONING_PERCENT_DEFAULT,
             working_sets: Vec::new(),
+            working_set_target: None,
             cuts: Vec::new(),
             created_ns: 0,
             archived_below: SegmentSeq(0),
@@ -208,12 +212,6 @@ impl Catalog {
         }
         uncertain
     }
-}
-
-/// The length of the working set that was in force when a segment was written, by the changes that a catalog tells; `None` before the first.
-pub(super) fn working_set_at(changes: &[(SegmentSeq, u64)], sequence: SegmentSeq) -> Option<u64> {
-    let before = changes.partition_point(|(from, _)| *from <= sequence);
-    before.checked_sub(1).map(|index| changes[index].1)
 }
 
 impl From<&CatalogSnapshot> for SnapshotInfo {

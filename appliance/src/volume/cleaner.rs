@@ -11,6 +11,10 @@
 //! the working set does on average, copies go at the rate that the worst such stretch needs. What is copied early has less time to die, so nothing is copied early otherwise: under any load that goes on as it
 //! is, older segments hold less than younger ones, and only the oldest is copied.
 //!
+//! **Draining.** While the working set is to become shorter, what the target would put out is copied as well, oldest first. Under load that takes half of what hosts would have of each segment, at their pace, so they go on at no less than half
+//! their speed; more is never needed to get there, as the oldest segments hold no more than the average and that is less than half of a segment's room at the usual over-provisioning, and with less the way is only longer. While
+//! no command comes, it goes on at its own speed, and opens segments.
+//!
 //! **Costs:** a copy is one read, merged with its neighbours, one CRC32C, 24 bytes of entry and its share of a record; its bytes are not copied in memory.
 
 use std::collections::BTreeMap;
@@ -36,6 +40,9 @@ const BATCH_BLOCKS: usize = 128;
 const COPIES_PER_TURN: usize = 32;
 /// Dead blocks that are read along, because one longer read costs less than two.
 const GAP_BLOCKS: u64 = 4;
+
+/// Without a command for so long, draining goes on at its own speed.
+const IDLE_NS: u64 = 1_000_000;
 
 /// Copies go ahead of their time when a stretch holds more than the average times this; segments scatter.
 const AHEAD_FROM: f64 = 1.1;
@@ -67,6 +74,8 @@ struct Pace {
     sequence: Option<SegmentSeq>,
     /// Copies planned for this segment.
     planned: u64,
+    /// The most that are planned for the sake of a shorter working set: what must be copied anyway, and half of the rest.
+    drained_at_most: u64,
     /// Of them, done.
     copied: u64,
 }
@@ -84,6 +93,10 @@ pub(super) struct Cleaner {
     pace: Pace,
     /// An append that found no room, to be tried again.
     retry: Option<(Source, Option<DmaBuf>)>,
+    /// While draining: the newest point, since when it is, and whether that is long enough.
+    newest_point: Lsn,
+    newest_point_ns: u64,
+    is_idle: bool,
     /// Blocks that could not be read and were copied as errors.
     pub(super) bad_blocks: u64,
 }
@@ -99,6 +112,9 @@ impl Default for Cleaner {
             next_lsn: Lsn(0),
             pace: Pace::default(),
             retry: None,
+            newest_point: Lsn(0),
+            newest_point_ns: 0,
+            is_idle: false,
             bad_blocks: 0,
         }
     }
@@ -111,18 +127,18 @@ impl Cleaner {
             return 0;
         }
         let mut context = Context::from_waker(Waker::noop());
-        let mut work = 0;
+        let mut work = self.note_commands(state, &shared.borrow());
         loop {
             match &mut self.work {
                 Work::Idle => {
                     let log = shared.borrow();
-                    if self.allowed(&log) == 0 {
+                    if self.allowed(state, &log) == 0 {
                         return work;
                     }
                     let Some((victim, _)) = log.victim() else { return work };
                     if self.victim == Some(victim) && !self.masks.is_empty() {
                         drop(log);
-                        let (done, more) = self.carry_masks(victim, &mut shared.borrow_mut());
+                        let (done, more) = self.carry_masks(state, victim, &mut shared.borrow_mut());
                         work += done;
                         if more {
                             return work;
@@ -187,6 +203,21 @@ impl Cleaner {
         }
     }
 
+    /// While draining: whether hosts leave the device alone. Until that is known there is work, so that the reactor does not go to sleep over it.
+    fn note_commands(&mut self, state: &State, log: &Log) -> usize {
+        if state.catalog.working_set_target.is_none() {
+            return 0;
+        }
+        let now_ns = log.environment().clock.wall_ns();
+        // The clock may step back.
+        if self.newest_point != log.point_lsn() || now_ns < self.newest_point_ns {
+            self.newest_point = log.point_lsn();
+            self.newest_point_ns = now_ns;
+        }
+        self.is_idle = now_ns - self.newest_point_ns >= IDLE_NS;
+        usize::from(!self.is_idle)
+    }
+
     /// Appends what was read, as far as pace and room allow. How many copies, and whether some are left.
     fn append(&mut self, state: &mut State, log: &mut Log) -> (usize, bool) {
         let mut done = 0;
@@ -202,11 +233,7 @@ impl Cleaner {
                 self.retry = Some((source, data));
                 return (done, true);
             }
-            let class = if log.must_leave(log.geometry().sequence_of(source.lsn)) {
-                AppendClass::Copy
-            } else {
-                AppendClass::CopyAhead
-            };
+            let class = class_of(state, log, log.geometry().sequence_of(source.lsn));
             match log.reserve(class, 1, 1, false) {
                 Ok(()) => {}
                 Err(AppendError::Busy) => {
@@ -241,8 +268,8 @@ impl Cleaner {
     }
 
     /// Appends the victim's masks to the current segment. How many, and whether some are left.
-    fn carry_masks(&mut self, victim: SegmentSeq, log: &mut Log) -> (usize, bool) {
-        let class = if log.must_leave(victim) { AppendClass::Copy } else { AppendClass::CopyAhead };
+    fn carry_masks(&mut self, state: &State, victim: SegmentSeq, log: &mut Log) -> (usize, bool) {
+        let class = class_of(state, log, victim);
         let mut done = 0;
         while let Some(&(image, block, len_blocks)) = self.masks.last() {
             if done == COPIES_PER_TURN || log.reserve(class, 1, 0, false).is_err() {
@@ -259,7 +286,7 @@ impl Cleaner {
 
     /// Live blocks of the victim, from where the last batch ended.
     fn next_batch(&mut self, state: &State, log: &Log) -> Vec<Source> {
-        let wanted = (self.allowed(log) as usize).clamp(1, BATCH_BLOCKS);
+        let wanted = (self.allowed(state, log) as usize).clamp(1, BATCH_BLOCKS);
         let mut batch = Vec::new();
         while self.next.0 < self.entries.len() && batch.len() < wanted {
             let (line, entries) = self.entries.record(self.next.0);
@@ -287,18 +314,24 @@ impl Cleaner {
     }
 
     /// How many blocks may be copied now. See the module's documentation on the pace.
-    fn allowed(&mut self, log: &Log) -> u64 {
+    fn allowed(&mut self, state: &State, log: &Log) -> u64 {
         let (used, room) = log.current_fill();
         let must = log.must_copy_blocks();
         if self.pace.sequence != log.current_sequence() {
             self.pace = Pace {
                 sequence: log.current_sequence(),
                 planned: must.max((share_ahead(log) * room as f64) as u64).min(room),
+                drained_at_most: (must + room).min(2 * room) / 2,
                 copied: 0,
             };
         }
-        let planned = self.pace.planned.max((self.pace.copied + must).min(room));
         let copied = self.pace.copied;
+        let draining = state.catalog.working_set_target.map_or(0, |target| log.leaving_blocks(target));
+        if draining > 0 && self.is_idle {
+            return draining;
+        }
+        let drained = (copied + draining).min(self.pace.drained_at_most);
+        let planned = self.pace.planned.max((copied + must).min(room)).max(drained);
         // Hosts get the rest of the segment; the last tenth of it is the margin in which copies catch up.
         let hosts_room = (room - planned) as f64 * 0.9 + 1.0;
         let hosts_used = used.saturating_sub(copied + copied / 168);
@@ -306,6 +339,18 @@ impl Cleaner {
         // A command that does not fit into the rest of the segment waits for the next one: nothing is gained by waiting for hosts.
         let share = if log.is_pressed() { 1.0 } else { share };
         ((planned as f64 * share).ceil() as u64).saturating_sub(copied)
+    }
+}
+
+/// On whose behalf a block of a segment is copied.
+fn class_of(state: &State, log: &Log, sequence: SegmentSeq) -> AppendClass {
+    let drains = |target| log.leaves(sequence, target);
+    if log.must_leave(sequence) {
+        AppendClass::Copy
+    } else if state.catalog.working_set_target.is_some_and(drains) {
+        AppendClass::Drain
+    } else {
+        AppendClass::CopyAhead
     }
 }
 

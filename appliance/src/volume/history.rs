@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use super::archive::Ahead;
-use super::catalog::{Catalog, CatalogVolume, working_set_at};
+use super::catalog::{Catalog, CatalogVolume};
 use super::error::VolumeError;
 use super::event::EventCollector;
 use super::index::{Index, IndexBuilder, Mapping};
@@ -25,6 +25,8 @@ use crate::reactor::yield_now;
 pub(super) struct ScanReport {
     /// The most segments that one generation touched.
     pub(super) segments_touched: u64,
+    /// The most that one generation may touch: W+1, with the W that was in force.
+    pub(super) segments_bound: u64,
     /// Entries looked at.
     pub(super) entries_scanned: u64,
 }
@@ -230,11 +232,7 @@ impl Pool {
 
     /// Remembers a problem for the operator, once.
     pub(super) fn note_problem(&self, problem: String) {
-        let mut state = self.state.borrow_mut();
-        if !state.problems.contains(&problem) {
-            tracing::warn!(problem, "the pool has a problem");
-            state.problems.push(problem);
-        }
+        self.state.borrow_mut().note_problem(problem);
     }
 
     /// The index of a volume's image at a position, by scanning backward from there.
@@ -289,6 +287,7 @@ impl Pool {
         let newest = geometry.sequence_of(lsn);
         let working_set = self.working_set_at(newest);
         let bound = working_set + 1;
+        report.segments_bound = report.segments_bound.max(bound);
         // W+1 segments that end at P; none from before the image's birth.
         let oldest = SegmentSeq(newest.0.saturating_sub(working_set)).max(geometry.sequence_of(born));
         let mut touched = 0;
@@ -313,12 +312,6 @@ impl Pool {
             }
         }
         Ok(touched)
-    }
-
-    /// The length of the working set that was in force when a segment was written: the present catalog knows the changes.
-    pub(super) fn working_set_at(&self, sequence: SegmentSeq) -> u64 {
-        let recorded = working_set_at(&self.state.borrow().catalog.working_sets, sequence);
-        recorded.unwrap_or_else(|| self.log.borrow().geometry().working_set)
     }
 }
 

@@ -21,8 +21,14 @@ pub struct PoolInfo {
     pub segment_bytes: u64,
     /// Slots on the device.
     pub slots: u64,
+    /// Slots that the device has room for; more than there are when it has become larger.
+    #[serde(default)]
+    pub device_slots: u64,
     /// Working set: how many segments the live data may span (W).
     pub working_set_segments: u64,
+    /// The shorter working set that the pool is on its way to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_set_target_segments: Option<u64>,
     /// When it was created.
     pub created_ns: u64,
     /// How many volumes it holds.

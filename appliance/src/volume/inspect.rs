@@ -12,6 +12,7 @@ use super::history::see;
 use super::index::{Index, IndexBuilder};
 use super::info::SynchInfo;
 use super::manage::VOLUME_BLOCKS_MAX;
+use super::working_set::reach;
 use crate::log::format::{EntryKind, EventHead, EventKind};
 use crate::log::inspect::LogView;
 use crate::log::reader::{PlacedEntry, ReadError, SegmentEntries};
@@ -189,7 +190,8 @@ fn generations(catalog: &Catalog, log: &LogView) -> HashMap<u16, Vec<Generation>
     for (index, volume) in catalog.volumes.iter().enumerate() {
         for (image, up_to) in ancestry(catalog, volume) {
             let end = geometry.sequence_of(up_to).min(newest);
-            let oldest = SegmentSeq(end.0.saturating_sub(geometry.working_set));
+            let working_set = reach(&catalog.working_sets, end).unwrap_or(geometry.working_set);
+            let oldest = SegmentSeq(end.0.saturating_sub(working_set));
             generations.entry(image).or_default().push(Generation { volume: index, up_to, oldest });
         }
     }

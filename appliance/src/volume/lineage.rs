@@ -1,7 +1,7 @@
 //! What retention has to know of a pool beside its archive.
 
-use super::catalog::working_set_at;
 use super::pool::Pool;
+use super::working_set::reach;
 use crate::archive::retention::{ArchiveView, ArchivedSegment, Generation, SnapshotPoint, SynchPoint};
 use crate::log::reader::LsnRange;
 use crate::log::{ImageId, Lsn, SegmentSeq};
@@ -28,9 +28,9 @@ pub struct Lineage {
 }
 
 impl Lineage {
-    /// The length of the working set that was in force at a segment (W).
+    /// How many segments before its own a point in a segment needs: the length of the working set (W) that was in force there, or less where it had just become longer.
     pub fn working_set(&self, sequence: SegmentSeq) -> u64 {
-        working_set_at(&self.working_sets, sequence).unwrap_or(0)
+        reach(&self.working_sets, sequence).unwrap_or(0)
     }
 
     /// All that retention decides by: this, and what is archived, in the order of the log.

@@ -13,11 +13,11 @@ use super::error::VolumeError;
 use super::index::{Index, RangeSet};
 use super::info::{CloneInfo, ImageParent, SnapshotInfo, SynchInfo, VolumeEvent, VolumeInfo, VolumeStats};
 use super::point::Point;
-use super::pool::{Pool, Volume, VolumeIndex};
+use super::pool::{Pool, State, Volume, VolumeIndex};
 use super::request::VolumeId;
 use crate::dma::BLOCK_BYTES;
 use crate::log::format::EventKind;
-use crate::log::{AppendError, ImageId, Lsn, recovery};
+use crate::log::{AppendError, ImageId, Log, Lsn, recovery};
 use crate::reactor::yield_now;
 
 /// The most volumes of a pool.
@@ -325,7 +325,7 @@ impl Pool {
             volume: self.announce(id, &name)?,
             point: resolved,
             segments_touched: report.segments_touched,
-            segments_bound: self.log.borrow().geometry().working_set + 1,
+            segments_bound: report.segments_bound,
             entries_scanned: report.entries_scanned,
             elapsed_us: started.elapsed().as_micros() as u64,
         })
@@ -336,6 +336,8 @@ impl Pool {
     /// # Errors
     /// A failed pool.
     pub async fn close(self: Rc<Self>) -> Result<(), VolumeError> {
+        // Superblocks that are being written are written whole. How that ends is not what matters now.
+        let _ = self.reshaping_idle().await;
         recovery::close(&self.log).await?;
         Ok(())
     }
@@ -372,21 +374,13 @@ impl Pool {
                 edit(&mut catalog, Lsn(head.0.saturating_sub(1)))?;
                 let mut state = self.state.borrow_mut();
                 let mut log = self.log.borrow_mut();
-                let text: Rc<[u8]> = Rc::from(catalog.encode());
-                log.set_catalog(Rc::clone(&text))?;
-                match log.append_event(EventKind::Catalog, &text) {
+                match state.append_catalog(&mut log, catalog) {
                     Ok(lsn) => {
-                        state.catalog = catalog;
                         state.change_lsn = lsn;
                         return Ok(lsn);
                     }
-                    Err(error) => {
-                        log.set_catalog(Rc::from(state.catalog.encode()))?;
-                        if error != AppendError::Busy {
-                            return Err(error.into());
-                        }
-                        state.check_not_refusing(&log)?;
-                    }
+                    Err(AppendError::Busy) => state.check_not_refusing(&log)?,
+                    Err(error) => return Err(error.into()),
                 }
             }
             yield_now().await;
@@ -434,6 +428,32 @@ impl Pool {
         let info = self.volume(id).ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })?;
         self.state.borrow_mut().events.push_back(VolumeEvent::Created(id));
         Ok(info)
+    }
+}
+
+impl State {
+    /// Appends a catalog and makes it the present one; returns its position.
+    pub(super) fn append_catalog(&mut self, log: &mut Log, catalog: Catalog) -> Result<Lsn, AppendError> {
+        let text: Rc<[u8]> = Rc::from(catalog.encode());
+        log.set_catalog(Rc::clone(&text))?;
+        match log.append_event(EventKind::Catalog, &text) {
+            Ok(lsn) => {
+                self.catalog = catalog;
+                Ok(lsn)
+            }
+            Err(error) => {
+                log.set_catalog(Rc::from(self.catalog.encode()))?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Remembers a problem for the operator, once.
+    pub(super) fn note_problem(&mut self, problem: String) {
+        if !self.problems.contains(&problem) {
+            tracing::warn!(problem, "the pool has a problem");
+            self.problems.push(problem);
+        }
     }
 }
 

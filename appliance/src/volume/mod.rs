@@ -21,6 +21,7 @@ mod point;
 mod pool;
 mod recover;
 mod request;
+mod working_set;
 
 pub use archive::{ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownObjects};
 pub use capacity::{OVERPROVISIONING_PERCENT_DEFAULT, OVERPROVISIONING_PERCENT_RANGE};
@@ -40,3 +41,4 @@ pub use recover::{RecoverFrom, RecoveryReport};
 pub use request::{
     IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
 };
+pub use working_set::WORKING_SET_MIN;

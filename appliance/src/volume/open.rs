@@ -103,6 +103,7 @@ impl Pool {
         let synchs = pool.scan_all(&mut builders, &clones).await?;
         pool.state.borrow_mut().keeps_inherited = options.recycling == Recycling::Discard;
         pool.adopt(catalog, builders, &synchs).await?;
+        pool.adopt_working_set().await?;
         if pool.state.borrow().keeps_inherited {
             // What clones inherited must be counted before anything is given away.
             Rc::clone(&pool).load_inherited().await;

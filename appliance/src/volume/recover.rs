@@ -153,6 +153,7 @@ impl Pool {
             });
         }
         catalog.working_sets.push((continued.first, working_set));
+        catalog.working_set_target = None;
         catalog.archived_below = continued.first;
         catalog.cuts.push(Cut {
             sequence: SegmentSeq(continued.first.0 - 1),

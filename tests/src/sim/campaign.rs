@@ -19,6 +19,8 @@ pub struct Counts {
     pub points: u64,
     /// Times resolved.
     pub times: u64,
+    /// Changes of the pool's shape.
+    pub reshaped: u64,
     /// Logs that were filled.
     pub full_logs: u64,
     /// Device writes.
@@ -33,6 +35,7 @@ impl std::ops::AddAssign for Counts {
         self.recoveries += other.recoveries;
         self.points += other.points;
         self.times += other.times;
+        self.reshaped += other.reshaped;
         self.full_logs += other.full_logs;
         self.device_writes += other.device_writes;
     }

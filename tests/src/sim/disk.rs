@@ -84,6 +84,11 @@ impl SimDisk {
         self.0.borrow().len_blocks
     }
 
+    /// Makes it larger, for handles that are opened from now on.
+    pub fn grow(&self, more_blocks: u64) {
+        self.0.borrow_mut().len_blocks += more_blocks;
+    }
+
     /// Write commands completed so far.
     pub fn writes(&self) -> u64 {
         self.0.borrow().writes

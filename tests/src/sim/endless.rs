@@ -1,24 +1,27 @@
 //! One seed's campaign over an endless log with an archive: store faults, crashes of both kinds, restarts, points of the whole history, and the loss of the primary device.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
 use varve::archive::store::{Reason, StoreErrorKind};
 use varve::log::Recycling;
-use varve::volume::{PoolOptions, SegmentState};
+use varve::log::geometry::RESERVE_SLOTS;
+use varve::volume::{CloneInfo, PoolOptions, SegmentState, WORKING_SET_MIN};
 
 use super::campaign::Counts;
 use super::disk::Crash;
 use super::rng::Rng;
 use super::store::MemoryStore;
 use super::workload::{Run, Shape};
+use super::world::{begin, wait};
 
 impl Run {
-    /// R4, R13, R14: what is in use spans at most W+1 segments; the others are inactive or free; every slot is in one place.
+    /// R4, R13, R14: what is in use spans at most W+1 segments; the others are inactive or free; every slot is in one place. Remembers which W was in force in which segment.
     ///
     /// # Panics
     /// When that is not so.
-    pub fn check_working_set(&self) {
+    pub fn check_working_set(&mut self) {
         let info = self.pool.info();
         let segments = self.pool.segments();
         let slots = segments.iter().filter(|segment| segment.slot != u64::MAX).count() as u64;
@@ -34,6 +37,36 @@ impl Run {
             "seed {}: {first} to {last}: {segments:?}",
             self.seed
         );
+        // A crash may have cut segments off.
+        self.lengths.retain(|&sequence, _| sequence <= last);
+        let (known, before) =
+            self.lengths.last_key_value().map_or((last, 0), |(known, before)| (*known, *before));
+        for opened in known + u64::from(before > 0)..=last {
+            // Between two looks a change may have come before or behind the segment.
+            self.lengths.insert(opened, info.working_set_segments.max(self.last_length));
+        }
+        self.last_length = info.working_set_segments;
+    }
+
+    /// R30 with the W that was in force: how many segments a point was rebuilt from, and might have been.
+    pub(super) fn check_bound(&mut self, source: usize, clone: &CloneInfo) {
+        assert!(clone.segments_touched <= clone.segments_bound, "seed {}", self.seed);
+        let sequence = clone.point.lsn / self.shape.segment_blocks;
+        // An image with a parent is rebuilt from several points, each with a bound of its own.
+        let Some(&length) = self.lengths.get(&sequence).filter(|_| !self.lost_primary) else { return };
+        if self.model.volumes[source].parent.is_none() {
+            assert!(
+                clone.segments_bound <= length + 1,
+                "seed {}: a point in segment {sequence} may need {} segments, and {length} were in force: {:?}",
+                self.seed,
+                clone.segments_bound,
+                self.lengths
+            );
+            // Points in the first segments need no more than there are.
+            if sequence > 2 * length {
+                self.bounds.insert(clone.segments_bound);
+            }
+        }
     }
 }
 
@@ -48,6 +81,34 @@ fn faults(store: &FaultyStore, rng: &mut Rng) {
             _ => Fault::Error(StoreErrorKind::Unavailable(Reason::Busy("a fault"))),
         };
         store.add(call, When::PerMille(rng.below(30) as u32), fault);
+    }
+}
+
+/// Another length of the working set, any that the device has slots for.
+fn length(run: &Run, rng: &mut Rng) -> u64 {
+    WORKING_SET_MIN + rng.below(run.pool.info().slots - RESERVE_SLOTS - WORKING_SET_MIN + 1)
+}
+
+/// Another length, or more slots if the disk is larger. How many changes were made.
+fn change(run: &mut Run, rng: &mut Rng) -> u64 {
+    let info = run.pool.info();
+    if info.device_slots > info.slots && rng.one_in(2) {
+        let grown = wait(&run.pool, Rc::clone(&run.pool).grow()).expect("the disk is larger");
+        assert_eq!(grown.slots, info.device_slots, "seed {}", run.seed);
+        return 1;
+    }
+    let segments = length(run, rng);
+    u64::from(run.set_working_set(segments))
+}
+
+/// Begins a change and does not wait for its end.
+fn begin_change(run: &Run, rng: &mut Rng) {
+    let info = run.pool.info();
+    let (turns, pool) = (rng.below(12), Rc::clone(&run.pool));
+    if info.device_slots > info.slots && rng.one_in(2) {
+        begin(&run.pool, pool.grow(), turns, || {});
+    } else {
+        begin(&run.pool, pool.set_working_set(length(run, rng)), turns, || {});
     }
 }
 
@@ -82,6 +143,9 @@ pub fn endless_campaign(seed: u64) -> Counts {
         run.world.store = Some(faulty);
         run.restart();
     }
+    // Numbers of their own, so that a seed's other choices stay what they were.
+    let mut shapes = Rng::new(seed ^ 0x5ba9_e500);
+    let changes = shapes.one_in(2);
     for _ in 0..4 + rng.below(10) {
         let steps = if rng.one_in(8) { 0 } else { rng.below(250) };
         for _ in 0..steps {
@@ -90,7 +154,16 @@ pub fn endless_campaign(seed: u64) -> Counts {
             } else {
                 run.step_writes_only();
             }
+            if changes && shapes.one_in(40) {
+                counts.reshaped += change(&mut run, &mut shapes);
+            }
             run.check_working_set();
+        }
+        if changes && shapes.one_in(4) {
+            run.grow_disk(1 + shapes.below(3));
+        }
+        if changes && shapes.one_in(3) {
+            begin_change(&run, &mut shapes);
         }
         if rng.one_in(6) {
             run.restart();

@@ -1,6 +1,6 @@
 //! A random workload over a pool: operations, clean restarts, crashes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -47,7 +47,15 @@ pub struct Run {
     pub pool: Rc<Pool>,
     /// The model.
     pub model: Model,
-    shape: Shape,
+    pub(super) shape: Shape,
+    /// The working set's length that was in force when a segment was opened, or a longer one.
+    pub(super) lengths: BTreeMap<u64, u64>,
+    /// The length that was seen last.
+    pub(super) last_length: u64,
+    /// The bounds that points were rebuilt within.
+    pub bounds: BTreeSet<u64>,
+    /// Whether the volumes are clones of what a primary that was lost held.
+    pub(super) lost_primary: bool,
     /// Where the log ended when the pool was opened last.
     recovered_head: u64,
     sink: Rc<Sink>,
@@ -106,6 +114,10 @@ impl Run {
             pool,
             model: Model::default(),
             shape,
+            lengths: BTreeMap::new(),
+            last_length: 0,
+            bounds: BTreeSet::new(),
+            lost_primary: false,
             recovered_head: 0,
             sink: Sink::new(),
             next_tag: 1,
@@ -229,6 +241,27 @@ impl Run {
         let (place, id, size_blocks) = self.live()[0];
         let block = self.rng.below(size_blocks.min(8));
         self.write_at(place, id, block, 1);
+        self.pool.poll();
+        self.reap();
+    }
+
+    /// Writes every block of the first volume.
+    pub fn write_all(&mut self) {
+        let (place, id, size_blocks) = self.live()[0];
+        for block in (0..size_blocks).step_by(32) {
+            self.write_at(place, id, block, 32.min(size_blocks - block));
+            self.pool.poll();
+            self.reap();
+        }
+    }
+
+    /// Writes a few of the first blocks of the first volume: the others are cold.
+    pub fn step_hot_write(&mut self) {
+        self.world.clock.advance(1000);
+        let (place, id, size_blocks) = self.live()[0];
+        let len = 1 + self.rng.below(8);
+        let block = self.rng.below(size_blocks.min(40) - len);
+        self.write_at(place, id, block, len);
         self.pool.poll();
         self.reap();
     }
@@ -558,7 +591,7 @@ impl Run {
                     "seed {}: a step's position is the end of a command",
                     self.seed
                 );
-                assert!(clone.segments_touched <= clone.segments_bound, "seed {}", self.seed);
+                self.check_bound(source, &clone);
                 true
             }
             Err(VolumeError::NoSpace { .. }) => false,
@@ -568,6 +601,29 @@ impl Run {
                 self.pool.stats(),
                 self.pool.segments()
             ),
+        }
+    }
+
+    /// Makes the disk larger; the pool may use that once it is opened again.
+    pub fn grow_disk(&mut self, slots: u64) {
+        let more_blocks = slots * self.shape.segment_blocks;
+        self.shape.device_blocks += more_blocks;
+        self.disk.grow(more_blocks);
+    }
+
+    /// Asks for another length of the working set; `false`: it would be too short for what the volumes need.
+    ///
+    /// # Panics
+    /// When that fails otherwise.
+    pub fn set_working_set(&mut self, segments: u64) -> bool {
+        match wait(&self.pool, Rc::clone(&self.pool).set_working_set(segments)) {
+            Ok(info) => {
+                let told = info.working_set_target_segments.unwrap_or(info.working_set_segments);
+                assert_eq!(told, segments, "seed {}", self.seed);
+                true
+            }
+            Err(VolumeError::NoSpace { .. }) => false,
+            Err(error) => panic!("seed {}: {segments} segments: {error}", self.seed),
         }
     }
 
@@ -655,6 +711,7 @@ impl Run {
                 Err(error) => panic!("seed {}: {error}", self.seed),
             };
         let archived_to = self.pool.archive_status().expect("an archive").archived_to_lsn;
+        self.lost_primary = true;
         let uuid = self.pool.info().uuid;
         let more_slots = 2 + self.rng.below(4);
         let device_blocks = self.shape.device_blocks + more_slots * self.shape.segment_blocks;
@@ -737,6 +794,9 @@ impl Run {
             .open_loading(self.disk.open())
             .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         self.recovered_head = self.pool.stats().head_lsn - 1;
+        let newest = self.recovered_head / self.shape.segment_blocks;
+        self.lengths.retain(|&sequence, _| sequence <= newest);
+        self.last_length = self.pool.info().working_set_segments;
         self.world.attach(&self.pool, &self.disk);
         self.check_loading();
         wait(&self.pool, Rc::clone(&self.pool).load_archived_synchs(SegmentSeq(0)))

@@ -11,6 +11,7 @@
 //! appended. A crash in between leaves the other
 //! superblock; running recovery again finds the same log.
 
+mod reshape;
 mod walk;
 
 use std::task::Poll;
@@ -18,6 +19,7 @@ use std::task::Poll;
 use smallvec::smallvec;
 use uuid::Uuid;
 
+pub use reshape::write_shape;
 use walk::{Walk, find_segments};
 
 use crate::bdev::{BdevError, SharedBdev};

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::{AppendClass, AppendError, CHUNK_BYTES, CLOSED_RECORDS_MAX, Current, Log, Recycling, Sealing};
+use super::{
+    AppendClass, AppendError, CHUNK_BYTES, CLOSED_RECORDS_MAX, Current, FREE_SLOTS_TARGET, Log, Recycling,
+    Sealing,
+};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::checksum::crc32c;
 use crate::log::format::{
@@ -249,7 +252,7 @@ impl Log {
             self.open.as_ref().map_or((0, 0), |open| (1 + open.data_blocks as u64, 1 + open.entries.len()));
         // A command that joins a record of copies closes it, so it costs a header all the same.
         let joins = self.open.as_ref().is_some_and(|open| open.fits(entries, data_blocks));
-        let is_copy = matches!(class, AppendClass::Copy | AppendClass::CopyAhead);
+        let is_copy = !matches!(class, AppendClass::Host | AppendClass::Pool);
         let header = usize::from(!(joins && is_copy));
         let left_blocks = self.geometry.data_end().saturating_sub(current.next_offset + blocks);
         let left_units = self.geometry.trailer_units().saturating_sub(current.units.len() + units);
@@ -272,7 +275,9 @@ impl Log {
         match class {
             AppendClass::Copy => 0,
             AppendClass::Pool => copies,
-            AppendClass::Host | AppendClass::CopyAhead => copies + self.event_room_blocks(),
+            AppendClass::Host | AppendClass::CopyAhead | AppendClass::Drain => {
+                copies + self.event_room_blocks()
+            }
         }
     }
 
@@ -291,12 +296,17 @@ impl Log {
             // What is copied early opens no segment.
             return Err(AppendError::Busy);
         }
-        let span = self.table.next_sequence().0 - self.table.first_in_use().0;
-        if span > self.geometry.working_set && class != AppendClass::Copy {
+        let fits = self.fits_within(self.geometry.working_set);
+        if class == AppendClass::Drain {
+            // Hosts find a slot whenever they would have found one without it.
+            let has_slots = self.table.free_len() >= FREE_SLOTS_TARGET && self.sealing.is_empty();
+            return if fits && has_slots { Ok(()) } else { Err(AppendError::Busy) };
+        }
+        if !fits && class != AppendClass::Copy {
             self.pressed.set(true);
             return Err(AppendError::Busy);
         }
-        debug_assert!(span <= self.geometry.working_set, "what must be copied fits into the current segment");
+        debug_assert!(fits, "what must be copied fits into the current segment");
         if self.table.free_len() == 0 {
             self.wants_slot.set(true);
             return Err(AppendError::Busy);

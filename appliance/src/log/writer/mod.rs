@@ -74,6 +74,8 @@ pub enum AppendClass {
     Copy,
     /// A live block of a segment that leaves later.
     CopyAhead,
+    /// A live block of a segment that leaves because the working set is to become shorter. It may open the next segment, but waits for nothing in anybody's way.
+    Drain,
 }
 
 /// What becomes of segments in which nothing is live any more.
@@ -308,6 +310,11 @@ impl Log {
     /// The shape of the device.
     pub fn geometry(&self) -> Geometry {
         self.geometry
+    }
+
+    /// The epoch of the records that are written now.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// The world that the log was given.

@@ -5,10 +5,13 @@
 //!
 //! **The rule behind the bound of reconstruction:** segment k+1 is not opened before every segment up to k-W is inactive. So at any point in k everything live is
 //! in the segments k-W to k. What must still be copied out of them is kept free in k, so that it always fits.
+//!
+//! **Another W** ([`Log::set_working_set`]) is the rule for the next segment that is opened. A longer one asks less of it. A shorter one is taken only when nothing live is left that it
+//! would put out ([`Log::fits_within`]), so there is never more to copy into a segment than fits; until then copies of the class [`AppendClass::Drain`](super::AppendClass::Drain) make it so.
 
 use super::{FREE_SLOTS_TARGET, Log, Recycling};
 use crate::log::table::{Mask, Phase, Segment};
-use crate::log::types::{Lsn, SegmentSeq};
+use crate::log::types::{Lsn, SegmentSeq, Slot};
 
 impl Log {
     /// What becomes of segments in which nothing is live.
@@ -38,15 +41,39 @@ impl Log {
 
     /// Live blocks, and masks, that must be copied forward before the next segment is opened.
     pub fn must_copy_blocks(&self) -> u64 {
+        self.leaving_blocks(self.geometry.working_set)
+    }
+
+    /// The same if the working set had `segments` segments.
+    pub fn leaving_blocks(&self, segments: u64) -> u64 {
         let Some(current) = self.current_sequence() else { return 0 };
         let first = self.table.first_in_use();
-        let mut blocks = 0;
-        // Up to k-W; usually one segment, more after the working set was made shorter.
-        for sequence in first.0..(current.0 + 1).saturating_sub(self.geometry.working_set) {
-            let segment = self.table.get(SegmentSeq(sequence));
-            blocks += segment.map_or(0, |segment| segment.live + segment.masks.len() as u64);
-        }
-        blocks
+        // Up to k-W; that is one segment, or several for a working set that is to become shorter.
+        let leaving = (first.0..(current.0 + 1).saturating_sub(segments)).map(SegmentSeq);
+        leaving
+            .filter_map(|sequence| self.table.get(sequence))
+            .map(|segment| segment.live + segment.masks.len() as u64)
+            .sum()
+    }
+
+    /// Whether the next segment could be opened, and everything before it that holds something live lay within a working set of `segments` segments. It stays so until
+    /// the next segment is opened; what made it so is stable.
+    pub fn fits_within(&self, segments: u64) -> bool {
+        self.table.next_sequence().0 - self.table.first_in_use().0 <= segments
+    }
+
+    /// Changes the length of the working set: the rule for the next segment. A shorter one must [fit](Self::fits_within). The caller sees to it that recovery knows: the
+    /// superblocks must never tell a shorter one than a segment was opened under.
+    pub fn set_working_set(&mut self, segments: u64) {
+        self.geometry.working_set = segments;
+        self.pressed.set(false);
+    }
+
+    /// Takes in slots that are new at the end of the device, up to `slots` in all. The superblocks must know them already.
+    pub fn grow_slots(&mut self, slots: u64) {
+        self.table.add_free((self.geometry.slots..slots).map(Slot));
+        self.geometry.slots = self.geometry.slots.max(slots);
+        self.wants_slot.set(false);
     }
 
     /// The oldest segment that holds something live, unless it is the current one.
@@ -64,7 +91,12 @@ impl Log {
 
     /// Whether the segment must be empty before the next one is opened.
     pub fn must_leave(&self, sequence: SegmentSeq) -> bool {
-        self.current_sequence().is_some_and(|current| sequence.0 + self.geometry.working_set <= current.0)
+        self.leaves(sequence, self.geometry.working_set)
+    }
+
+    /// The same if the working set had `segments` segments.
+    pub fn leaves(&self, sequence: SegmentSeq, segments: u64) -> bool {
+        self.current_sequence().is_some_and(|current| sequence.0 + segments <= current.0)
     }
 
     /// Blocks of the current segment: how many are used, and how many it has for records.

@@ -1,5 +1,7 @@
 //! `pool_*`: the log itself.
 
+use serde::Deserialize;
+
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
@@ -15,7 +17,27 @@ pub(super) fn methods() -> Vec<Method> {
             "Every slot of the pool's device and the segment in it.",
             segments,
         ),
+        Method::task(
+            "pool_set_working_set",
+            "Changes how many segments the live data may span; a shorter length is in force once copy-forward has made it so.",
+            set_working_set,
+        ),
+        Method::task("pool_grow", "Uses what the pool's device has grown by.", grow),
     ]
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetWorkingSetParams {
+    segments: u64,
+}
+
+async fn set_working_set(app: App, params: SetWorkingSetParams) -> Result<PoolInfo, RpcError> {
+    Ok(app.pool()?.set_working_set(params.segments).await?)
+}
+
+async fn grow(app: App, _: NoParams) -> Result<PoolInfo, RpcError> {
+    Ok(app.pool()?.grow().await?)
 }
 
 fn list(app: &App, _: NoParams) -> Result<Vec<PoolInfo>, RpcError> {

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::seal::no_archive;
 use crate::archive::retention::SegmentRange;
 use crate::log::{Lsn, SegmentSeq};
-use crate::volume::catalog::working_set_at;
 use crate::volume::error::VolumeError;
 use crate::volume::pool::{Pool, State};
+use crate::volume::working_set::reach;
 
 /// What a pool forgot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,8 +88,7 @@ impl Pool {
         let working_sets = &state.catalog.working_sets;
         state.synchs.retain(|synch| {
             let last = geometry.sequence_of(Lsn(synch.lsn));
-            let first =
-                last.0.saturating_sub(working_set_at(working_sets, last).unwrap_or(geometry.working_set));
+            let first = last.0.saturating_sub(reach(working_sets, last).unwrap_or(geometry.working_set));
             // The last hole that begins at or before the synch's segment reaches into its window, or none does.
             let before = gone.partition_point(|range| range.first <= last);
             let is_lost = before > 0 && gone[before - 1].last.0 >= first;

@@ -36,6 +36,7 @@ use crate::volume::info::{
 use crate::volume::request::{
     IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
 };
+use crate::volume::working_set::{Reshaping, device_slots};
 
 pub use latency::Operation;
 use latency::{Began, Latencies};
@@ -66,6 +67,7 @@ pub(super) struct State {
     stats: IoStats,
     latencies: Latencies,
     cleaner: Cleaner,
+    pub(super) reshaping: Reshaping,
     pub(super) archive: Option<Box<Archive>>,
     /// The shape of the device, once a read has gone to the archive.
     geometry: Option<Geometry>,
@@ -195,6 +197,7 @@ impl Pool {
                 stats: IoStats::default(),
                 latencies,
                 cleaner: Cleaner::default(),
+                reshaping: Reshaping::default(),
                 archive: None,
                 geometry: None,
                 capacity: Capacity::default(),
@@ -216,6 +219,11 @@ impl Pool {
             state.finish_read(&log, read);
         }
         state.read_done = done;
+        drop(log);
+        let mut reshaping = std::mem::take(&mut state.reshaping);
+        work += reshaping.poll(&mut state, &self.log);
+        state.reshaping = reshaping;
+        let mut log = self.log.borrow_mut();
         work += state.go_on_trimming(&mut log);
         work += state.acknowledge(&log);
         work += state.dig(&mut log);
@@ -278,7 +286,7 @@ impl Pool {
 
     /// Whether a command that was taken is not in the log yet as a whole.
     pub fn is_in_the_middle(&self) -> bool {
-        self.state.borrow().rest_of_trim.is_some()
+        self.state.borrow().is_in_the_middle()
     }
 
     /// Whether completed writes may be lost with the power before a flush (the VWC bit of the controller).
@@ -330,7 +338,9 @@ impl Pool {
             device_bytes: device.len_blocks * BLOCK_BYTES as u64,
             segment_bytes: geometry.segment_blocks * BLOCK_BYTES as u64,
             slots: geometry.slots,
+            device_slots: device_slots(&log),
             working_set_segments: geometry.working_set,
+            working_set_target_segments: state.catalog.working_set_target,
             created_ns: log.created_ns(),
             volumes: state.volumes.iter().flatten().count() as u64,
             state: if log.poisoned().is_some() { "failed" } else { "online" }.to_owned(),
@@ -507,6 +517,11 @@ impl Volume {
 }
 
 impl State {
+    /// See [`Pool::is_in_the_middle`].
+    pub(super) fn is_in_the_middle(&self) -> bool {
+        self.rest_of_trim.is_some()
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<VolumeId> {
         let found =
             self.volumes.iter().position(|volume| volume.as_ref().is_some_and(|volume| volume.name == name));
