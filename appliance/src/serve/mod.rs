@@ -27,7 +27,7 @@ pub use archive::{ARCHIVE_DIRECTORY_NAME, ArchiveConfig, ArchiveStarted, CATALOG
 pub use command::serve;
 use reactors::IdleReactors;
 pub use recover::{RecoverError, recover};
-pub use store::{OpenedStore, SpecError, StoreOpenError, StoreSpec, open_store, pools_in};
+pub use store::{OpenedStore, SpecError, StoreOpenError, StoreSpec, TapeSpec, open_store, pools_in};
 
 use crate::archive::catalog::CatalogError;
 use crate::archive::service::StartError;
