@@ -47,6 +47,10 @@ pub struct Run {
     pub pool: Rc<Pool>,
     /// The model.
     pub model: Model,
+    /// Points that were compared, and of which the primary held nothing.
+    pub archived_only_points: u64,
+    /// The most segments that opening a point touched in one generation.
+    pub segments_touched_max: u64,
     shape: Shape,
     /// Where the log ended when the pool was opened last.
     recovered_head: u64,
@@ -107,6 +111,8 @@ impl Run {
             model: Model::default(),
             shape,
             recovered_head: 0,
+            archived_only_points: 0,
+            segments_touched_max: 0,
             sink: Sink::new(),
             next_tag: 1,
             in_flight: HashMap::new(),
@@ -558,7 +564,9 @@ impl Run {
                     "seed {}: a step's position is the end of a command",
                     self.seed
                 );
+                assert_eq!(clone.segments_bound, self.pool.info().working_set_segments + 1);
                 assert!(clone.segments_touched <= clone.segments_bound, "seed {}", self.seed);
+                self.segments_touched_max = self.segments_touched_max.max(clone.segments_touched);
                 true
             }
             Err(VolumeError::NoSpace { .. }) => false,
