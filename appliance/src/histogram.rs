@@ -216,7 +216,9 @@ mod tests {
         #[test]
         fn percentiles_are_those_of_the_sorted_values(mut values in prop::collection::vec(0..1_u64 << 40, 1..300), percent in 0.0..=100.0) {
             let mut histogram = Histogram::default();
-            values.iter().for_each(|value| histogram.record(*value));
+            for &value in &values {
+                histogram.record(value);
+            }
             values.sort_unstable();
             let wanted = (f64::ceil(values.len() as f64 * percent / 100.0) as usize).max(1);
             prop_assert_eq!(bucket_of(histogram.percentile(percent)), bucket_of(values[wanted - 1]));
@@ -241,7 +243,9 @@ mod tests {
     #[test]
     fn ranges_go_from_the_first_to_the_last() {
         let mut histogram = Histogram::default();
-        [300, 300, 2000].into_iter().for_each(|value| histogram.record(value));
+        for value in [300, 300, 2000] {
+            histogram.record(value);
+        }
         let ranges: Vec<_> =
             histogram.ranges().iter().map(|range| (range.first, range.last, range.count)).collect();
         assert_eq!(ranges, [(256, 511, 2), (512, 1023, 0), (1024, 2047, 1)]);

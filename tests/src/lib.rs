@@ -4,3 +4,4 @@ pub mod appliance;
 pub mod guest;
 pub mod sim;
 pub mod soak;
+pub mod tape;

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use varve::archive::catalog::ArchiveCatalog;
+use varve_s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
 use varve_tests::appliance::rounds::{BLOCK_BYTES, Host, archive_status as status, labels, wait_for};
-use varve_tests::appliance::{Appliance, ApplianceConfig, refusal, run};
+use varve_tests::appliance::{Appliance, ApplianceConfig, refusal, run, run_in};
 
 const PRIMARY_BYTES: u64 = 64 << 20;
 const VOLUME_BLOCKS: u64 = (16 << 20) / BLOCK_BYTES as u64;
@@ -280,14 +281,22 @@ fn recovering_needs_a_pool_and_an_empty_directory() {
 
 /// The primary is lost: the pool is made again from its archive alone, with every synch, in another folder, and serves; then it is lost and made again once more.
 fn a_lost_primary_is_recovered(archive: &str) {
+    a_lost_primary_is_recovered_in(&[], archive);
+}
+
+/// The same, with more variables in the program's environment.
+fn a_lost_primary_is_recovered_in(environment: &[(String, String)], archive: &str) {
     let store = tempfile::tempdir().expect("a folder");
     let spec = archive.replace("STORE", path(store.path()));
     let arguments: Vec<&str> = SERVE.iter().copied().chain(["--archive", &spec]).collect();
-    let mut appliance = Appliance::start(&ApplianceConfig::with_arguments(&arguments)).expect("it starts");
-    let mut expected = Vec::new();
+    let config =
+        ApplianceConfig { environment: environment.to_vec(), ..ApplianceConfig::with_arguments(&arguments) };
+    let mut appliance = Appliance::start(&config).expect("it starts");
+    let (mut expected, mut digests) = (Vec::new(), Vec::new());
     let mut host = Host::connect(&appliance, "vol0");
     for round in 1..=6 {
         host.write_round(round);
+        digests.push(host.digest());
         let label = format!("round-{round}");
         appliance.rpc("synch_create", json!({"label": label})).expect("a synch");
         expected.push(label);
@@ -299,8 +308,10 @@ fn a_lost_primary_is_recovered(archive: &str) {
 
     for loss in 1..=2_u64 {
         let folder = appliance.pool_folder();
-        let recovered =
-            run(&["pool", "recover", "--from", &spec, "--dir", path(&folder), "--pool-size", "96MiB"]);
+        let recovered = run_in(
+            environment,
+            &["pool", "recover", "--from", &spec, "--dir", path(&folder), "--pool-size", "96MiB"],
+        );
         let said = String::from_utf8_lossy(&recovered.stdout).into_owned();
         assert!(recovered.status.success(), "{said}{}", String::from_utf8_lossy(&recovered.stderr));
         assert!(said.contains("recovery point"), "{said}");
@@ -308,13 +319,18 @@ fn a_lost_primary_is_recovered(archive: &str) {
         assert_eq!(labels(&appliance), expected, "after loss {loss}");
         let latest = 5 + loss;
         Host::connect(&appliance, "vol0").check_round(latest);
-        let (point, name) = (format!("synch:round-{loss}"), format!("then-{loss}"));
-        appliance
-            .command(&["restore", "clone", "vol0", "--at", &point, "--name", &name])
-            .expect("a clone of what was before the loss");
-        Host::connect(&appliance, &name).check_round(loss);
-        appliance.command(&["volume", "delete", &name]).expect("it goes");
-        Host::connect(&appliance, "vol0").write_round(latest + 1);
+        for (label, digest) in expected.iter().zip(&digests) {
+            let (point, name) = (format!("synch:{label}"), format!("then-{label}"));
+            appliance
+                .command(&["restore", "clone", "vol0", "--at", &point, "--name", &name])
+                .expect("a clone of what was before the loss");
+            assert_eq!(Host::connect(&appliance, &name).digest(), *digest, "{label} after loss {loss}");
+            appliance.command(&["volume", "delete", &name]).expect("it goes");
+        }
+        let mut host = Host::connect(&appliance, "vol0");
+        host.write_round(latest + 1);
+        digests.push(host.digest());
+        drop(host);
         let label = format!("again-{loss}");
         appliance.rpc("synch_create", json!({"label": label})).expect("a synch");
         expected.push(label);
@@ -322,6 +338,16 @@ fn a_lost_primary_is_recovered(archive: &str) {
         appliance.kill_9();
         std::fs::remove_file(appliance.pool_folder().join("pool.varve")).expect("the primary is lost");
     }
+}
+
+/// A place in a bucket of a server of this process; the program finds the credentials in the environment, as it does anywhere.
+#[test]
+fn a_lost_primary_is_recovered_from_a_bucket() {
+    let server = S3Server::start();
+    let spec = format!("s3://{BUCKET}/pools/one?endpoint={}&allow_http=true", server.url());
+    let credentials = [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
+    let environment = credentials.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    a_lost_primary_is_recovered_in(&environment, &spec);
 }
 
 #[test]

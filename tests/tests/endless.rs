@@ -118,6 +118,36 @@ fn the_whole_history_is_in_the_archive() {
     println!("{points} points equal the model");
 }
 
+/// Twenty times the device's size is written; then a thousand points of the whole history are opened, most of which the primary has nothing of, and each is what the model says. No generation
+/// of any of them is built from more than W+1 segments.
+#[test]
+fn a_thousand_points_of_twenty_primaries_are_exact() {
+    let slots = 10;
+    let mut run = archived(4, slots);
+    while run.pool.stats().head_lsn < 20 * slots * 256 {
+        run.step();
+        run.check_working_set();
+    }
+    run.settle();
+    run.check_all();
+    let written = run.pool.stats().head_lsn;
+    let mut points = 0;
+    while points < 1000 {
+        points += run.check_points(1000 - points);
+        run.settle();
+    }
+    let bound = run.pool.info().working_set_segments + 1;
+    let (archived_only, touched) = (run.archived_only_points, run.segments_touched_max);
+    println!(
+        "{written} positions over {slots} slots of 256 blocks; {points} points equal the model, {archived_only} of them only in the archive; \
+         at most {touched} segments touched of {bound}"
+    );
+    assert!(archived_only > 800 && touched <= bound, "{archived_only} {touched} {bound}");
+    assert!(run.pool.archive_status().is_some_and(|status| status.gaps.is_empty()));
+    run.check_working_set();
+    run.restart();
+}
+
 /// Crashes at any moment, also while segments are archived and given away.
 #[test]
 fn crashes_with_an_archive_keep_every_promise() {

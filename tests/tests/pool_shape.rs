@@ -28,7 +28,7 @@ fn connect(appliance: &Appliance) -> (Controller, Queue) {
 
 /// Writes the whole volume, each byte with the round's number.
 fn write_round(queue: &mut Queue, round: u8) {
-    let data = [round; WRITE_BLOCKS as usize * BLOCK_BYTES];
+    let data = vec![round; WRITE_BLOCKS as usize * BLOCK_BYTES];
     for first in (0..VOLUME_BLOCKS).step_by(WRITE_BLOCKS as usize) {
         queue.write(first, &data).expect("written");
     }

@@ -217,7 +217,7 @@ pub(super) enum VolumeCommand {
         /// End it, and forget what was measured.
         #[arg(long)]
         disable: bool,
-        /// Measure only this kind: read, write, unmap, write_zeroes, flush.
+        /// Measure only this kind: read, write, unmap, `write_zeroes`, flush.
         #[arg(long, value_name = "KIND", requires = "enable")]
         only: Option<String>,
     },
@@ -358,7 +358,7 @@ pub(super) enum BdevCommand {
         /// Whether to measure.
         #[arg(action = clap::ArgAction::Set)]
         enable: bool,
-        /// Measure only this kind: read, write, unmap, write_zeroes, flush.
+        /// Measure only this kind: read, write, unmap, `write_zeroes`, flush.
         #[arg(long)]
         opc: Option<String>,
     },

@@ -1,6 +1,8 @@
 //! Results as people read them: tables, sizes in binary units, times in UTC. A result that is not of the shape this version
 //! knows (an appliance of another version) is shown as JSON.
 
+use std::fmt::Write as _;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -104,11 +106,11 @@ fn pool_list(pools: &[PoolInfo]) -> String {
         let device = format!("{} ({}, {})", pool.device, pool.device_kind, size(pool.device_bytes));
         let mut slots = format!("{} slots of {}", pool.slots, size(pool.segment_bytes));
         if pool.device_slots > pool.slots {
-            slots.push_str(&format!("; the device has room for {} (`varve pool grow`)", pool.device_slots));
+            let _ = write!(slots, "; the device has room for {} (`varve pool grow`)", pool.device_slots);
         }
         let mut working_set = format!("{} segments", pool.working_set_segments);
         if let Some(target) = pool.working_set_target_segments {
-            working_set.push_str(&format!(", on its way to {target}"));
+            let _ = write!(working_set, ", on its way to {target}");
         }
         text.push_str(&pairs([
             ("Pool", pool.uuid.to_string()),

@@ -1,5 +1,7 @@
 //! Latencies and turn times as people read them: percentiles, and a bar for each range of times.
 
+use std::fmt::Write as _;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -82,7 +84,7 @@ pub(super) fn reactors(result: &Value) -> Option<String> {
     }
     let mut text = table.render("no reactors");
     for reactor in &reactors {
-        text.push_str(&format!("\nTurns of {} with work\n", reactor.name()));
+        let _ = writeln!(text, "\nTurns of {} with work", reactor.name());
         text.push_str(&distribution("Turns", &reactor.turn_ns, &reactor.turn_times));
     }
     Some(text)

@@ -50,7 +50,7 @@ pub struct ServeOptions {
     #[arg(long, value_name = "PERCENT")]
     pub overprovisioning: Option<u64>,
 
-    /// Where the past goes: DIRECTORY, `device:FILE[,size=8GiB]`, `tape:DIRECTORY[,cartridges=4,size=2GiB]` or
+    /// Where the past goes: DIRECTORY, `device:FILE[,size=8GiB]`, `tape:DIRECTORY[,cartridges=4,size=2GiB]`, `tape:/dev/nst0[,stage=DIRECTORY]` or
     /// `s3://BUCKET/PREFIX[?endpoint=URL&region=NAME&allow_http=true]` (credentials from AWS_*) [default: DIR/archive].
     #[arg(long, value_name = "SPEC", conflicts_with = "memory")]
     pub archive: Option<String>,

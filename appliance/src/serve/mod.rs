@@ -27,7 +27,7 @@ pub use archive::{ARCHIVE_DIRECTORY_NAME, ArchiveConfig, ArchiveStarted, CATALOG
 pub use command::serve;
 use reactors::IdleReactors;
 pub use recover::{RecoverError, recover};
-pub use store::{OpenedStore, SpecError, StoreOpenError, StoreSpec, open_store, pools_in};
+pub use store::{OpenedStore, SpecError, StoreOpenError, StoreSpec, TapeSpec, open_store, pools_in};
 
 use crate::archive::catalog::CatalogError;
 use crate::archive::service::StartError;
@@ -290,13 +290,12 @@ impl Appliance {
             Ok(started) => {
                 let expirer = expiring.map(|plane| Expirer::start(plane, handle.clone(), expire_interval));
                 let expirer = expirer.transpose().map_err(ServeError::Reactor)?;
-                let (thread, _idle_reactors) = (Some(thread), idle_reactors);
                 Ok(Appliance {
                     handle,
-                    thread,
+                    thread: Some(thread),
                     rpc,
                     expirer,
-                    _idle_reactors,
+                    _idle_reactors: idle_reactors,
                     registry,
                     started,
                     clean: false,

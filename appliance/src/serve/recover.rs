@@ -109,9 +109,8 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
 /// The place, if there is something: what is missing is not made here.
 fn existing(spec: StoreSpec) -> Result<StoreSpec, RecoverError> {
     match spec {
-        StoreSpec::Directory { ref path } | StoreSpec::Tape { ref path, .. } if !path.is_dir() => {
-            Err(RecoverError::NoStore { path: path.clone() })
-        }
+        StoreSpec::Directory { path } if !path.is_dir() => Err(RecoverError::NoStore { path }),
+        StoreSpec::Tape(tape) if !tape.exists() => Err(RecoverError::NoStore { path: tape.path }),
         StoreSpec::Device { path, .. } if !path.exists() => Err(RecoverError::NoStore { path }),
         StoreSpec::Device { path, .. } => Ok(StoreSpec::Device { path, create_bytes: None }),
         other => Ok(other),

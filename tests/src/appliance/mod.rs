@@ -25,7 +25,7 @@ mod program;
 pub mod rounds;
 
 pub use error::ApplianceError;
-pub use program::{program, refusal, run};
+pub use program::{program, refusal, run, run_in};
 
 use process::Process;
 use serde_json::Value;
@@ -51,12 +51,15 @@ const READY_LINE: &str = "Ctrl-C stops it";
 pub struct ApplianceConfig {
     /// More arguments of `varve serve` (`--volume-size`, `512MiB`).
     pub arguments: Vec<String>,
+    /// Variables that it finds in its environment, beside those of the test: names and values.
+    pub environment: Vec<(String, String)>,
 }
 
 impl ApplianceConfig {
     /// A configuration with these arguments.
     pub fn with_arguments(arguments: &[&str]) -> Self {
-        ApplianceConfig { arguments: arguments.iter().map(|&argument| argument.to_owned()).collect() }
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        ApplianceConfig { arguments, ..ApplianceConfig::default() }
     }
 }
 
@@ -65,6 +68,7 @@ impl ApplianceConfig {
 pub struct Appliance {
     program: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     folder: TempDir,
     /// 0 until the first start has told.
     port: u16,
@@ -83,8 +87,9 @@ impl Appliance {
             .prefix("varve-appliance-")
             .tempdir()
             .map_err(ApplianceError::host("making a folder in", std::env::temp_dir()))?;
-        let arguments = config.arguments.clone();
-        let mut appliance = Appliance { program, arguments, folder, port: 0, process: None, starts: 0 };
+        let ApplianceConfig { arguments, environment } = config.clone();
+        let mut appliance =
+            Appliance { program, arguments, environment, folder, port: 0, process: None, starts: 0 };
         appliance.restart()?;
         Ok(appliance)
     }
@@ -102,7 +107,8 @@ impl Appliance {
         arguments.extend(["--rpc".to_owned(), text(&self.rpc_socket())]);
         arguments.extend(self.arguments.iter().cloned());
         let (said, complained) = (self.said_path(), self.complained_path());
-        let process = self.process.insert(Process::start(&self.program, &arguments, &said, &complained)?);
+        let started = Process::start(&self.program, &arguments, &self.environment, &said, &complained)?;
+        let process = self.process.insert(started);
         loop {
             // Read after the status, so that the last words of a process that has ended are there.
             let ended = process.status();

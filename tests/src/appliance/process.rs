@@ -36,6 +36,7 @@ impl Process {
     pub(super) fn start(
         program: &Path,
         arguments: &[String],
+        environment: &[(String, String)],
         said: &Path,
         complained: &Path,
     ) -> Result<Self, ApplianceError> {
@@ -47,6 +48,7 @@ impl Process {
             .map_err(ApplianceError::host("opening", complained))?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let (sender, receiver) = sync_channel(1);
         let keeper = std::thread::Builder::new()

@@ -59,8 +59,18 @@ fn target_folder() -> PathBuf {
 /// # Panics
 /// When the program cannot be built or run.
 pub fn run(arguments: &[&str]) -> Output {
+    run_in(&[], arguments)
+}
+
+/// The same, with more variables in its environment: names and values.
+///
+/// # Panics
+/// When the program cannot be built or run.
+pub fn run_in(environment: &[(String, String)], arguments: &[&str]) -> Output {
+    let mut command = Command::new(program().expect("the program"));
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
     // Should one not end, the test's own time limit shows which.
-    Command::new(program().expect("the program")).args(arguments).output().expect("it runs")
+    command.output().expect("it runs")
 }
 
 /// The one line that a run says which was refused.

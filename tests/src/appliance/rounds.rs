@@ -1,6 +1,8 @@
 //! A real host that writes a volume in rounds, each block with its number and that of the round, and what tests of the archive ask again and again.
 
+use std::io::Write;
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -45,6 +47,27 @@ impl Host {
                 (first..first + WRITE_BLOCKS).flat_map(|block| content(block, round)).collect();
             self.queue.write(first, &data).expect("written");
         }
+    }
+
+    /// The SHA-256 of the whole volume.
+    ///
+    /// # Panics
+    /// When it cannot be read, or no `sha256sum` is installed.
+    pub fn digest(&mut self) -> String {
+        let mut program = Command::new("sha256sum")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sha256sum starts");
+        let mut input = program.stdin.take().expect("its input");
+        let mut data = vec![0; WRITE_BLOCKS as usize * BLOCK_BYTES];
+        for first in (0..self.len_blocks).step_by(WRITE_BLOCKS as usize) {
+            self.queue.read(first, &mut data).expect("read");
+            input.write_all(&data).expect("it reads");
+        }
+        drop(input);
+        let said = program.wait_with_output().expect("it ends").stdout;
+        String::from_utf8(said).expect("text").split_whitespace().next().expect("a digest").to_owned()
     }
 
     /// Whether every block is that of a round.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// Modules that a guest has, besides those that they need themselves. Loading is left to `modprobe` in the guest.
-pub(super) const MODULES: [&str; 32] = [
+pub(super) const MODULES: [&str; 33] = [
     // The test bed.
     "virtio_pci",
     "virtio_console",
@@ -39,7 +39,9 @@ pub(super) const MODULES: [&str; 32] = [
     "loop",
     "null_blk",
     "brd",
+    // Tape drives.
     "st",
+    "virtio_scsi",
     // A controller for the user-space driver.
     "vfio-pci",
     "vfio_iommu_type1",

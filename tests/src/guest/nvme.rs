@@ -10,6 +10,9 @@ const COMMAND_LIMIT: Duration = Duration::from_mins(1);
 /// How long block devices may take to appear once a controller is connected.
 const DEVICE_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long the reading of a whole device may take.
+const DIGEST_LIMIT: Duration = Duration::from_mins(4);
+
 /// One entry of a discovery log, as nvme-cli names its fields.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct DiscoveryRecord {
@@ -117,6 +120,18 @@ impl Guest {
             nqn = shell_quote(nqn)
         );
         Ok(self.run_ok(&command, COMMAND_LIMIT)?.lines().map(str::to_owned).collect())
+    }
+
+    /// The SHA-256 of all that a block device holds, past the guest's caches; of something else when it cannot be read to its end.
+    ///
+    /// # Errors
+    /// Those of [`Guest::run`].
+    pub fn device_digest(&self, device: &str) -> Result<String, GuestError> {
+        let device = shell_quote(device);
+        let command =
+            format!("{{ dd if={device} bs=1M iflag=direct 2>/dev/null || echo unreadable; }} | sha256sum");
+        let said = self.run_ok(&command, DIGEST_LIMIT)?;
+        Ok(said.split_whitespace().next().unwrap_or_default().to_owned())
     }
 
     /// Disconnects all controllers of a subsystem; how many there were.

@@ -27,12 +27,14 @@ impl Run {
             }
             let (source, state) = &existing[self.rng.below(existing.len() as u64) as usize];
             let name = format!("probe{}", self.model.volumes.len());
+            let is_archived_only = lsn < self.oldest_in_primary();
             if !self.open_point(*source, lsn, &name) {
                 return checked;
             }
             let probe = self.pool.find_volume(&name).expect("it was just made");
             check_volume(&self.pool, probe.id, state, self.seed);
             checked += 1;
+            self.archived_only_points += u64::from(is_archived_only);
             match wait(&self.pool, Rc::clone(&self.pool).delete_volume(name.clone())) {
                 Ok(()) => {}
                 Err(VolumeError::NoSpace { .. }) => {
@@ -44,6 +46,13 @@ impl Run {
             }
         }
         checked
+    }
+
+    /// The first position that the primary still holds.
+    fn oldest_in_primary(&self) -> u64 {
+        let segments = self.pool.segments();
+        let kept = segments.iter().filter(|segment| segment.sequence.is_some() && segment.slot != u64::MAX);
+        kept.map(|segment| segment.first_lsn).min().unwrap_or(0)
     }
 
     /// Compares every volume with the model.

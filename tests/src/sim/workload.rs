@@ -56,6 +56,10 @@ pub struct Run {
     pub bounds: BTreeSet<u64>,
     /// Whether the volumes are clones of what a primary that was lost held.
     pub(super) lost_primary: bool,
+    /// Points that were compared, and of which the primary held nothing.
+    pub archived_only_points: u64,
+    /// The most segments that opening a point touched in one generation.
+    pub segments_touched_max: u64,
     /// Where the log ended when the pool was opened last.
     recovered_head: u64,
     sink: Rc<Sink>,
@@ -119,6 +123,8 @@ impl Run {
             bounds: BTreeSet::new(),
             lost_primary: false,
             recovered_head: 0,
+            archived_only_points: 0,
+            segments_touched_max: 0,
             sink: Sink::new(),
             next_tag: 1,
             in_flight: HashMap::new(),
@@ -592,6 +598,7 @@ impl Run {
                     self.seed
                 );
                 self.check_bound(source, &clone);
+                self.segments_touched_max = self.segments_touched_max.max(clone.segments_touched);
                 true
             }
             Err(VolumeError::NoSpace { .. }) => false,

@@ -7,5 +7,6 @@ mod administration;
 mod bed;
 mod change;
 mod crash;
+mod endless;
 mod tree;
 mod verification;

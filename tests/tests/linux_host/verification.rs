@@ -33,7 +33,7 @@ fn guest_reads_what_it_wrote_and_zeroes_where_it_trimmed() -> TestResult {
 }
 
 /// fio's command line for one job with verification.
-fn fio(device: &str, job: &str) -> String {
+pub(crate) fn fio(device: &str, job: &str) -> String {
     let mut command = format!("fio --name=job --filename={device} --direct=1 --ioengine=libaio {job}");
     let _ = write!(command, " --verify=crc32c --verify_fatal=1 --do_verify=1 --output-format=terse");
     command

@@ -85,7 +85,7 @@ fn looks_like_noise(content: &[u8]) -> bool {
 
 fn are_noise(blocks: &[[u8; BLOCK_BYTES]]) -> bool {
     let mut counts = [0_u32; 256];
-    let mut places = [0_u64; PLACES];
+    let mut places = vec![0_u64; PLACES];
     for block in blocks {
         let mut high_bits = 0;
         for index in 0..WORDS_PER_BLOCK {
@@ -114,7 +114,7 @@ fn are_noise(blocks: &[[u8; BLOCK_BYTES]]) -> bool {
 }
 
 /// Puts a word among those seen; `false` when it was there already. Zero, which marks an empty place, is never new.
-fn is_first(word: u64, places: &mut [u64; PLACES]) -> bool {
+fn is_first(word: u64, places: &mut [u64]) -> bool {
     if word == 0 {
         return false;
     }

@@ -9,9 +9,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{ObjectBlocks, ObjectEntries};
-use crate::archive::object::{
-    DataFrame, FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, FRAME_BYTES_MIN, ObjectId, ObjectTable,
-};
+use crate::archive::object::{FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, FRAME_BYTES_MIN, ObjectId, ObjectTable};
 use crate::dma::BLOCK_BYTES;
 use crate::log::Lsn;
 use crate::log::format::TrailerUnit;
@@ -270,7 +268,7 @@ impl TablesCache {
 
     /// Keeps the table of the object that its tail names.
     pub fn insert(&self, table: Arc<ObjectTable>) {
-        let bytes = table.frames().len() * size_of::<DataFrame>();
+        let bytes = size_of_val(table.frames());
         self.lock().insert(table.tail().id, table, bytes);
     }
 

@@ -21,8 +21,8 @@ mod probe;
 mod s3;
 pub mod tape;
 
-#[cfg(test)]
-mod conformance;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 
 use std::io::Read;
 

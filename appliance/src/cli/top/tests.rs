@@ -207,7 +207,7 @@ fn drawn(figures: &Figures, skipped_volumes: usize, width: u16, height: u16) -> 
     let buffer = terminal.backend().buffer();
     let lines = buffer.content.chunks(usize::from(width));
     lines
-        .map(|line| line.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned())
+        .map(|line| line.iter().map(ratatui::buffer::Cell::symbol).collect::<String>().trim_end().to_owned())
         .collect()
 }
 

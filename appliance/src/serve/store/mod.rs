@@ -3,6 +3,7 @@
 //! **Never written over:** a file or device that holds something else than a varve store, cartridges with other contents, a directory's other files.
 
 mod spec;
+mod tape;
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -12,24 +13,17 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::archive::object::{ObjectId, pool_prefix};
-use crate::archive::store::tape::{DriveError, EmulatedLibrary, Library, TapeOptions, TapeStore, identify};
+use crate::archive::store::tape::DriveError;
 use crate::archive::store::{
     Check, CheckOutcome, DeviceStore, DirectoryOptions, DirectoryStore, FileMedium, Medium, Name, S3Store,
     Store, StoreError, StoreErrorKind, probe,
 };
 
 pub use spec::{SpecError, StoreSpec};
+pub use tape::TapeSpec;
 
 /// Bytes of a device's begin that must be zero before a store is made on it.
 const BLANK_BYTES: u64 = 1 << 20;
-/// Bytes of a tape's data block.
-const TAPE_BLOCK_BYTES: usize = 256 << 10;
-/// The early warning of a cartridge comes so many bytes before its end: room to end an object.
-const TAPE_EARLY_WARNING_BYTES: u64 = 1 << 20;
-/// Staged objects of a tape, in bytes; the largest segment is as large.
-const TAPE_STAGE_BYTES: u64 = 1 << 30;
-/// Where a tape library stages objects, in its directory.
-const TAPE_STAGE_NAME: &str = "stage";
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +40,7 @@ pub enum StoreOpenError {
         source: std::io::Error,
     },
     /// The drive's refusal.
-    #[error("the archive cannot be opened: tape library {}: {source}", path.display())]
+    #[error("the archive cannot be opened: tapes {}: {source}", path.display())]
     Drive {
         /// The library.
         path: PathBuf,
@@ -138,9 +132,7 @@ fn open_unprobed(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
             Ok(plain(Arc::new(DirectoryStore::open(path, DirectoryOptions::default())?)))
         }
         StoreSpec::Device { path, create_bytes } => open_device(path, *create_bytes),
-        StoreSpec::Tape { path, cartridges, cartridge_bytes } => {
-            open_tape(path, *cartridges, *cartridge_bytes)
-        }
+        StoreSpec::Tape(spec) => tape::open(spec),
         StoreSpec::S3(config) => Ok(plain(Arc::new(S3Store::open((**config).clone())?))),
     }
 }
@@ -198,36 +190,6 @@ fn is_blank(medium: &FileMedium) -> std::io::Result<bool> {
         }
     }
     Ok(true)
-}
-
-fn open_tape(path: &Path, cartridges: u32, cartridge_bytes: u64) -> Result<OpenedStore, StoreOpenError> {
-    let drive = |source| StoreOpenError::Drive { path: path.to_owned(), source };
-    let failed = |source| StoreOpenError::Io { path: path.to_owned(), source };
-    let label = format!("tape library {}", path.display());
-    make_directory(path)?;
-    let mut library = EmulatedLibrary::new(path, cartridge_bytes, TAPE_EARLY_WARNING_BYTES);
-    if library.cartridges().map_err(drive)?.is_empty() {
-        for number in 1..=cartridges {
-            library.add_blank(&format!("VARVE{number:03}")).map_err(failed)?;
-        }
-    }
-    let mut owners: Vec<Uuid> =
-        identify(&mut library).map_err(drive)?.into_iter().filter_map(|(_, owner)| owner).collect();
-    owners.sort();
-    owners.dedup();
-    let owner = match *owners {
-        [] => Uuid::new_v4(),
-        [owner] => owner,
-        _ => return Err(StoreOpenError::Mixed { path: path.to_owned(), stores: owners.len() }),
-    };
-    let options = TapeOptions {
-        block_bytes: TAPE_BLOCK_BYTES,
-        cache: path.join(TAPE_STAGE_NAME),
-        cache_bytes: TAPE_STAGE_BYTES,
-    };
-    let store = TapeStore::open(library, owner, options, &label)?;
-    let notes = store.problems().iter().map(|problem| format!("{label}: {problem:?}")).collect();
-    Ok(OpenedStore { store: Arc::new(store), notes })
 }
 
 /// The pools that a store holds something of, in the order of their UUIDs. Cost: one page of a list for each pool.

@@ -4,6 +4,7 @@
 //! SPEC := DIRECTORY | dir:DIRECTORY
 //!       | device:FILE[,size=SIZE]                        a file or block device; a file that is not there is made with SIZE
 //!       | tape:DIRECTORY[,cartridges=N][,size=SIZE]      a library of cartridge files in SIMH's format; made when it is empty
+//!       | tape:/dev/nst0[,stage=DIRECTORY]               a tape drive with a cartridge in it; objects are staged for reading
 //!       | s3://BUCKET[/PREFIX][?OPTION[&OPTION]...]      endpoint=URL, region=NAME, allow_http=BOOL, path_style=BOOL
 //! ```
 
@@ -11,15 +12,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::TapeSpec;
 use crate::archive::store::S3Config;
 use crate::rpc::units::SizeBytes;
 
-/// Cartridges of a new library unless asked otherwise.
-const CARTRIDGES_DEFAULT: u32 = 4;
 /// The most cartridges of a new library.
 const CARTRIDGES_MAX: u32 = 1000;
-/// Bytes of a cartridge unless asked otherwise.
-const CARTRIDGE_BYTES_DEFAULT: u64 = 2 << 30;
 /// The least bytes of a cartridge: labels, the early warning, and some of a segment.
 const CARTRIDGE_BYTES_MIN: u64 = 16 << 20;
 
@@ -38,15 +36,8 @@ pub enum StoreSpec {
         /// Size of a new file, in bytes.
         create_bytes: Option<u64>,
     },
-    /// A library of cartridge files.
-    Tape {
-        /// Its directory.
-        path: PathBuf,
-        /// Cartridges of a new library.
-        cartridges: u32,
-        /// Bytes of each cartridge.
-        cartridge_bytes: u64,
-    },
+    /// A library of cartridge files, or a tape drive.
+    Tape(TapeSpec),
     /// A bucket; credentials come from the environment.
     S3(Box<S3Config>),
 }
@@ -54,7 +45,7 @@ pub enum StoreSpec {
 /// Why a text is not the place of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{text}' is not the place of an archive: {reason}; it is DIRECTORY, dir:DIRECTORY, device:FILE[,size=8GiB], tape:DIRECTORY[,cartridges=4,size=2GiB] or s3://BUCKET/PREFIX[?endpoint=URL&region=NAME&allow_http=true]"
+    "'{text}' is not the place of an archive: {reason}; it is DIRECTORY, dir:DIRECTORY, device:FILE[,size=8GiB], tape:DIRECTORY[,cartridges=4,size=2GiB], tape:/dev/nst0[,stage=DIRECTORY] or s3://BUCKET/PREFIX[?endpoint=URL&region=NAME&allow_http=true]"
 )]
 pub struct SpecError {
     /// The text.
@@ -91,7 +82,7 @@ impl fmt::Display for StoreSpec {
         match self {
             StoreSpec::Directory { path } => write!(f, "dir:{}", path.display()),
             StoreSpec::Device { path, .. } => write!(f, "device:{}", path.display()),
-            StoreSpec::Tape { path, .. } => write!(f, "tape:{}", path.display()),
+            StoreSpec::Tape(tape) => write!(f, "tape:{}", tape.path.display()),
             StoreSpec::S3(config) => write!(f, "s3://{}/{}", config.bucket, config.prefix),
         }
     }
@@ -125,22 +116,24 @@ fn device(text: &str) -> Result<StoreSpec, String> {
 
 fn tape(text: &str) -> Result<StoreSpec, String> {
     let (place, options) = parts(text)?;
-    let (mut cartridges, mut cartridge_bytes) = (CARTRIDGES_DEFAULT, CARTRIDGE_BYTES_DEFAULT);
+    let mut spec = TapeSpec { path: place.into(), cartridges: None, cartridge_bytes: None, stage: None };
     for (name, value) in options {
         match name {
             "cartridges" => {
                 let count = value.parse().ok().filter(|count| (1..=CARTRIDGES_MAX).contains(count));
-                cartridges =
-                    count.ok_or_else(|| format!("cartridges={value} is not from 1 to {CARTRIDGES_MAX}"))?;
+                spec.cartridges = Some(
+                    count.ok_or_else(|| format!("cartridges={value} is not from 1 to {CARTRIDGES_MAX}"))?,
+                );
             }
-            "size" => cartridge_bytes = size(value)?,
-            _ => return Err(format!("a tape library has no option '{name}'")),
+            "size" => spec.cartridge_bytes = Some(size(value)?),
+            "stage" if !value.is_empty() => spec.stage = Some(value.into()),
+            _ => return Err(format!("tapes have no option '{name}'")),
         }
     }
-    if cartridge_bytes < CARTRIDGE_BYTES_MIN {
+    if spec.cartridge_bytes.is_some_and(|bytes| bytes < CARTRIDGE_BYTES_MIN) {
         return Err(format!("a cartridge has at least {}", SizeBytes(CARTRIDGE_BYTES_MIN)));
     }
-    Ok(StoreSpec::Tape { path: place.into(), cartridges, cartridge_bytes })
+    Ok(StoreSpec::Tape(spec))
 }
 
 fn s3(text: &str) -> Result<StoreSpec, String> {
@@ -183,10 +176,13 @@ mod tests {
         let device = |create_bytes| StoreSpec::Device { path: "/d".into(), create_bytes };
         assert_eq!(parse("device:/d"), device(None));
         assert_eq!(parse("device:/d,size=8GiB"), device(Some(8 << 30)));
-        let tape =
-            |cartridges, cartridge_bytes| StoreSpec::Tape { path: "t".into(), cartridges, cartridge_bytes };
-        assert_eq!(parse("tape:t"), tape(4, 2 << 30));
-        assert_eq!(parse("tape:t,cartridges=9,size=64MiB"), tape(9, 64 << 20));
+        let tape = |path: &str, cartridges, cartridge_bytes, stage: Option<&str>| {
+            let (path, stage) = (path.into(), stage.map(PathBuf::from));
+            StoreSpec::Tape(TapeSpec { path, cartridges, cartridge_bytes, stage })
+        };
+        assert_eq!(parse("tape:t"), tape("t", None, None, None));
+        assert_eq!(parse("tape:t,cartridges=9,size=64MiB"), tape("t", Some(9), Some(64 << 20), None));
+        assert_eq!(parse("tape:/dev/nst0,stage=/s"), tape("/dev/nst0", None, None, Some("/s")));
         let text =
             "s3://bucket/a/b/?endpoint=http://127.0.0.1:9000&region=x&allow_http=true&path_style=false";
         let StoreSpec::S3(config) = parse(text) else { panic!("an object store") };
@@ -208,6 +204,8 @@ mod tests {
             ("device:/d,8GiB", "not NAME=VALUE"),
             ("tape:t,cartridges=0", "from 1 to"),
             ("tape:t,size=1MiB", "at least 16 MiB"),
+            ("tape:/dev/nst0,rewind=no", "no option 'rewind'"),
+            ("tape:/dev/nst0,stage=", "no option 'stage'"),
             ("s3:bucket", "s3://BUCKET"),
             ("s3:///prefix", "no bucket"),
             ("s3://b?allow_http=yes", "true or false"),

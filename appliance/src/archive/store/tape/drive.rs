@@ -2,6 +2,9 @@
 
 use std::io;
 
+/// The largest block: as large as drives commonly take.
+pub(super) const BLOCK_BYTES_MAX: usize = 1 << 20;
+
 /// Where the tape stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
@@ -55,7 +58,7 @@ pub enum DriveError {
 /// A drive with a cartridge in it. Calls block. A write makes its place the new end of data: what was behind it is lost.
 ///
 /// It fits Linux's `st` (`/dev/nst*`, variable blocks, SCSI-2 logical addresses): `read` and `write`; MTWEOF and MTWEOFI; MTFSF and MTBSF; MTSEEK
-/// and MTTELL; MTREW; MTEOM. There the write that passes the early-warning mark ends well and the next one gives ENOSPC, after which writes
+/// and MTIOCPOS; MTREW; MTEOM. There the write that passes the early-warning mark ends well and the next one gives ENOSPC, after which writes
 /// are allowed again: the driver reports [`Written::early_warning`] then, having repeated the write.
 pub trait Drive: Send {
     /// The largest block, in bytes.

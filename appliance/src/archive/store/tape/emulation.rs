@@ -15,16 +15,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::drive::{Drive, DriveError, Library, Position, Read, Written};
+use super::drive::{BLOCK_BYTES_MAX, Drive, DriveError, Library, Position, Read, Written};
 
 const FILEMARK: u32 = 0;
 const END_OF_MEDIUM: u32 = 0xFFFF_FFFF;
 const ERASE_GAP: u32 = 0xFFFF_FFFE;
 const CLASS_MASK: u32 = 0xF000_0000;
 const CLASS_BAD: u32 = 0x8000_0000;
-
-/// The largest block: as large as `st` drives commonly take.
-const BLOCK_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Record {

@@ -110,16 +110,18 @@ enum Content {
     Filemark,
     EndOfData,
     Other,
+    Unreadable,
 }
 
-/// Reads the next block as a mark; what cannot be read is `Other`.
+/// Reads the next block as a mark.
 fn read_mark(drive: &mut dyn Drive) -> Result<Content, DriveError> {
     let mut block = [0; MARK_BYTES];
     match drive.read_block(&mut block) {
         Ok(Read::Block(MARK_BYTES)) => {
             Ok(Mark::decode(&block).map_or(Content::Other, |(owner, mark)| Content::Mark(owner, mark)))
         }
-        Ok(Read::Block(_)) | Err(DriveError::BlockTooLarge(_) | DriveError::Medium(_)) => Ok(Content::Other),
+        Ok(Read::Block(_)) | Err(DriveError::BlockTooLarge(_)) => Ok(Content::Other),
+        Err(DriveError::Medium(_)) => Ok(Content::Unreadable),
         Ok(Read::Filemark) => Ok(Content::Filemark),
         Ok(Read::EndOfData) => Ok(Content::EndOfData),
         Err(error) => Err(error),
@@ -194,9 +196,23 @@ fn scan_files(
                 cartridge.used_bytes += trailer.part_bytes + FILE_OVERHEAD_BYTES;
                 files.push(File { cartridge: index, object, header, trailer });
             }
+            (
+                Content::Mark(head_owner, Mark::Header(_)),
+                Content::Other | Content::Mark(_, Mark::Header(_)),
+            ) if head_owner == store && is_last(drive, cartridge.append)? => {
+                // Its trailer was never written; the filemark is that of a driver that lost its process. The next file goes here.
+                cartridge.append = object;
+                return Ok(());
+            }
             _ => problems.push(TapeProblem::Unreadable { barcode: cartridge.barcode.clone(), object }),
         }
     }
+}
+
+/// Whether nothing stands on the tape from a place on.
+fn is_last(drive: &mut dyn Drive, object: u64) -> Result<bool, DriveError> {
+    drive.locate(object)?;
+    Ok(matches!(read_mark(drive)?, Content::EndOfData))
 }
 
 /// Puts the parts of objects together, in the order in which they were written.

@@ -234,6 +234,36 @@ fn a_crash_at_every_byte_of_the_tape_keeps_what_was_committed() {
     }
 }
 
+/// Linux ends what was being written with a filemark when a process dies.
+#[test]
+fn a_file_that_was_cut_off_and_has_a_filemark_is_written_over() {
+    for blocks in 0..3_u64 {
+        let rig = Rig::new(1, 1 << 20, 1024, 1 << 20);
+        put(&rig.open(), "a", b"a").unwrap();
+        let used_bytes = {
+            let store = rig.open();
+            let mut dead = store.put_start(&name("dead"), 1 << 20).unwrap();
+            dead.write(&vec![7; 1024 * blocks as usize]).unwrap();
+            std::mem::forget(dead);
+            store.space().unwrap().used_bytes
+        };
+        let mut drive = TapDrive::load(&rig.path(0), 1 << 20, 4096).unwrap();
+        drive.space_end_of_data().unwrap();
+        // label, FM, the file of a, then header and blocks.
+        assert_eq!(drive.position().unwrap().object, 2 + 4 + 1 + blocks);
+        drive.write_filemarks(1, false).unwrap();
+        let store = rig.open();
+        assert_eq!(store.problems(), []);
+        assert_eq!(store.space().unwrap().used_bytes, used_bytes);
+        put(&store, "b", b"b").unwrap();
+        drop(store);
+        drive = TapDrive::load(&rig.path(0), 1 << 20, 4096).unwrap();
+        drive.space_end_of_data().unwrap();
+        assert_eq!(drive.position().unwrap().object, 2 + 4 + 4, "nothing is left of what was cut off");
+        assert_eq!(get(&rig.open(), "b").unwrap(), b"b");
+    }
+}
+
 #[test]
 fn damage_is_named_and_foreign_cartridges_are_left_alone() {
     let rig = Rig::new(1, 1 << 20, 1024, 1 << 20);

@@ -9,9 +9,7 @@ use super::*;
 use crate::archive::store::conformance::{self, Fixture};
 use crate::archive::store::{CheckOutcome, Reason, probe};
 use server::{Fault, Server};
-
-const ACCESS_KEY: &str = "AccessKeyOfTests";
-const SECRET_KEY: &str = "SecretKeyOfTests";
+use varve_s3_server::{ACCESS_KEY, SECRET_KEY};
 
 fn config(url: &str) -> S3Config {
     S3Config {

@@ -1,58 +1,25 @@
-//! Against a whole S3 server, in this process: s3s with its file system back end, which checks signatures and conditions.
+//! Against a whole S3 server, in this process.
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
-use tokio::runtime::Runtime;
+use varve_s3_server::{BUCKET, S3Server};
 
 use super::*;
 
-/// Ends with its drop: the runtime first, then the files.
-struct RealServer {
-    runtime: Option<Runtime>,
-    url: String,
-    root: tempfile::TempDir,
-}
+struct RealServer(S3Server);
 
 impl RealServer {
     fn start() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("archive")).unwrap();
-        let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).unwrap());
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        let service = builder.build();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let service = service.clone();
-                tokio::spawn(async move {
-                    let builder = auto::Builder::new(TokioExecutor::new());
-                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
-        });
-        RealServer { runtime: Some(runtime), url, root }
+        RealServer(S3Server::start())
     }
 
     fn config(&self, prefix: &str) -> S3Config {
-        S3Config { bucket: String::from("archive"), prefix: prefix.into(), ..config(&self.url) }
+        S3Config { bucket: String::from(BUCKET), prefix: prefix.into(), ..config(self.0.url()) }
     }
 
     /// Files below the root, of objects, of uploads, of anything.
     fn bytes_in_files(&self, part: &str) -> u64 {
-        let entries = std::fs::read_dir(self.root.path()).unwrap().map(Result::unwrap);
+        let entries = std::fs::read_dir(self.0.root()).unwrap().map(Result::unwrap);
         let ours = entries.filter(|entry| entry.file_name().to_str().unwrap().contains(part));
         ours.map(|entry| entry.metadata().unwrap().len()).sum()
-    }
-}
-
-impl Drop for RealServer {
-    fn drop(&mut self) {
-        self.runtime.take().unwrap().shutdown_background();
     }
 }
 

@@ -1,0 +1,161 @@
+//! Opening the store on tape: a library of cartridge files, or a drive.
+//!
+//! Objects are staged in a directory for reading: in the library's own for cartridge files; for a drive where the operator says, or below the system's
+//! directory for temporary files, in one that belongs to this user alone.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{OpenedStore, StoreOpenError, make_directory};
+use crate::archive::store::tape::{
+    EmulatedLibrary, Library, StDevice, StLibrary, TapeOptions, TapeProblem, TapeStore, identify,
+};
+
+/// Bytes of a data block.
+const BLOCK_BYTES: usize = 256 << 10;
+/// The early warning of a cartridge comes so many bytes before its end: room to end an object.
+const EARLY_WARNING_BYTES: u64 = 1 << 20;
+/// Staged objects, in bytes; the largest segment is as large.
+const STAGE_BYTES: u64 = 1 << 30;
+/// Where a library stages objects, in its directory.
+const STAGE_NAME: &str = "stage";
+/// Cartridges of a new library unless asked otherwise.
+const CARTRIDGES_DEFAULT: u32 = 4;
+/// Bytes of a cartridge unless asked otherwise.
+const CARTRIDGE_BYTES_DEFAULT: u64 = 2 << 30;
+
+/// Tapes that are to be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TapeSpec {
+    /// A directory of cartridge files, or the device of a drive.
+    pub path: PathBuf,
+    /// Cartridges of a new library; a drive has the one that is in it.
+    pub cartridges: Option<u32>,
+    /// Bytes of each cartridge of a library; a drive knows by itself.
+    pub cartridge_bytes: Option<u64>,
+    /// Where objects are staged for reading; what is staged there already is removed.
+    pub stage: Option<PathBuf>,
+}
+
+impl TapeSpec {
+    /// Whether something is at the path: a directory, or a drive's device.
+    pub fn exists(&self) -> bool {
+        self.path.is_dir() || StDevice::at(&self.path) != StDevice::None
+    }
+}
+
+/// Opens the tapes; a library that is not there is made.
+pub(super) fn open(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
+    let path = &spec.path;
+    let refuse = |reason: &str| {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, reason);
+        Err(StoreOpenError::Io { path: path.clone(), source })
+    };
+    match StDevice::at(path) {
+        StDevice::Rewinding => {
+            refuse("this device rewinds the tape by itself; take the one that does not, /dev/nst0")
+        }
+        StDevice::Drive if spec.cartridges.is_some() || spec.cartridge_bytes.is_some() => {
+            refuse("a drive has the cartridge that is in it: leave cartridges= and size= out")
+        }
+        StDevice::Drive => open_drive(spec),
+        // Devices live there, directories of cartridges do not: it would only hide that the driver is not loaded.
+        StDevice::None if path.starts_with("/dev") && !path.is_dir() => {
+            refuse("it is no tape drive; is the module st loaded, and the drive connected?")
+        }
+        StDevice::None => open_library(spec),
+    }
+}
+
+fn open_drive(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
+    let path = &spec.path;
+    let failed = |source| StoreOpenError::Io { path: path.clone(), source };
+    let library = StLibrary::open(path).map_err(failed)?;
+    let label = format!("tape drive {}", path.display());
+    let stage = match &spec.stage {
+        Some(stage) => stage.clone(),
+        None => own_stage(path)?,
+    };
+    let store = open_store(library, path, &label, stage)?;
+    if store.problems().iter().any(|problem| matches!(problem, TapeProblem::Foreign { .. })) {
+        return Err(StoreOpenError::Foreign { path: path.clone() });
+    }
+    Ok(opened(store, &label))
+}
+
+/// A directory for a drive's staged objects that is this user's own: others may write beside it, and must not have made it.
+fn own_stage(device: &Path) -> Result<PathBuf, StoreOpenError> {
+    let name = device.file_name().unwrap_or_default().to_string_lossy();
+    let stage = std::env::temp_dir().join(format!("varve-stage-{name}"));
+    make_directory(&stage)?;
+    let failed = |source| StoreOpenError::Io { path: stage.clone(), source };
+    let metadata = std::fs::symlink_metadata(&stage).map_err(failed)?;
+    let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
+    if metadata.is_dir() && is_own && metadata.permissions().mode().trailing_zeros() >= 6 {
+        return Ok(stage);
+    }
+    let reason = "others can look into it: name a directory with ,stage=DIRECTORY";
+    Err(failed(std::io::Error::new(std::io::ErrorKind::PermissionDenied, reason)))
+}
+
+fn open_library(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
+    let path = &spec.path;
+    let failed = |source| StoreOpenError::Io { path: path.clone(), source };
+    let label = format!("tape library {}", path.display());
+    make_directory(path)?;
+    let cartridge_bytes = spec.cartridge_bytes.unwrap_or(CARTRIDGE_BYTES_DEFAULT);
+    let mut library = EmulatedLibrary::new(path, cartridge_bytes, EARLY_WARNING_BYTES);
+    let found =
+        library.cartridges().map_err(|source| StoreOpenError::Drive { path: path.clone(), source })?;
+    if found.is_empty() {
+        for number in 1..=spec.cartridges.unwrap_or(CARTRIDGES_DEFAULT) {
+            library.add_blank(&format!("VARVE{number:03}")).map_err(failed)?;
+        }
+    }
+    let stage = spec.stage.clone().unwrap_or_else(|| path.join(STAGE_NAME));
+    Ok(opened(open_store(library, path, &label, stage)?, &label))
+}
+
+/// Opens the cartridges of the one store that they belong to, or of a new one.
+fn open_store<L: Library>(
+    mut library: L,
+    path: &Path,
+    label: &str,
+    stage: PathBuf,
+) -> Result<TapeStore<L>, StoreOpenError> {
+    let found =
+        identify(&mut library).map_err(|source| StoreOpenError::Drive { path: path.to_owned(), source })?;
+    let mut owners: Vec<Uuid> = found.into_iter().filter_map(|(_, owner)| owner).collect();
+    owners.sort();
+    owners.dedup();
+    let owner = match *owners {
+        [] => Uuid::new_v4(),
+        [owner] => owner,
+        _ => return Err(StoreOpenError::Mixed { path: path.to_owned(), stores: owners.len() }),
+    };
+    let options = TapeOptions { block_bytes: BLOCK_BYTES, cache: stage, cache_bytes: STAGE_BYTES };
+    Ok(TapeStore::open(library, owner, options, label)?)
+}
+
+fn opened<L: Library + 'static>(store: TapeStore<L>, label: &str) -> OpenedStore {
+    let notes = store.problems().iter().map(|problem| format!("{label}: {problem:?}")).collect();
+    OpenedStore { store: Arc::new(store), notes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open_store;
+
+    #[test]
+    fn a_device_that_is_no_tape_drive_is_refused_and_no_directory_is_made() {
+        for path in ["/dev/varve-test-no-drive", "/dev/null"] {
+            let spec = format!("tape:{path}").parse().expect("a place");
+            let text = open_store(&spec).map(|_| ()).expect_err("no drive").to_string();
+            assert!(text.contains(path) && text.contains("no tape drive"), "{text}");
+        }
+        assert!(!std::path::Path::new("/dev/varve-test-no-drive").exists());
+    }
+}
