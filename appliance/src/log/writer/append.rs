@@ -66,6 +66,10 @@ impl Log {
         self.close_record();
         if place == Place::Next || !self.open_record(entries, data_blocks)? {
             self.next_segment()?;
+            // What must be copied into the new segment goes first when both do not fit.
+            if place == Place::Next {
+                self.place(class, entries, data_blocks)?;
+            }
             // The segment's catalog stands in the record that is open now; what was asked for goes behind it.
             let joins = self.open.as_ref().is_some_and(|open| open.fits(entries, data_blocks) && !fresh);
             if !joins {
