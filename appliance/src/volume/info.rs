@@ -267,6 +267,11 @@ impl SynchInfo {
         SynchInfo { id: 0, label: "damaged".to_owned(), lsn, time_ns, details: serde_json::Value::Null }
     }
 
+    /// What the operator is told when its text is lost.
+    pub(crate) fn damage(&self) -> String {
+        format!("the text of the synch at LSN {} is damaged", self.lsn)
+    }
+
     /// Whether its text is lost; the numbers of others begin with 1.
     pub(crate) fn is_damaged(&self) -> bool {
         self.id == 0

@@ -205,14 +205,9 @@ async fn synch(
 ) -> Result<SynchInfo, ReadError> {
     let decoded = text(log, event).await?.and_then(|text| serde_json::from_slice::<SynchInfo>(&text).ok());
     let synch = decoded.unwrap_or_else(|| {
-        problems.push(format!("the text of the synch at LSN {} is damaged", event.lsn));
-        SynchInfo {
-            id: 0,
-            label: "damaged".to_owned(),
-            lsn: 0,
-            time_ns: event.time_ns,
-            details: serde_json::Value::Null,
-        }
+        let synch = SynchInfo::damaged(event.lsn.0, event.time_ns);
+        problems.push(synch.damage());
+        synch
     });
     Ok(SynchInfo { lsn: event.lsn.0, ..synch })
 }

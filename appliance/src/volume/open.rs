@@ -6,7 +6,6 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use super::archive::damaged_text;
 use super::capacity::OVERPROVISIONING_PERCENT_RANGE;
 use super::catalog::{Catalog, CatalogImage};
 use super::error::VolumeError;
@@ -246,7 +245,7 @@ impl Pool {
             return Ok(SynchInfo { lsn: event.lsn.0, ..synch });
         }
         let synch = SynchInfo::damaged(event.lsn.0, event.time_ns);
-        self.note_problem(damaged_text(&synch));
+        self.note_problem(synch.damage());
         Ok(synch)
     }
 

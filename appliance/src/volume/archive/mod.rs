@@ -365,18 +365,13 @@ impl State {
         match self.synchs.get_mut(place).filter(|known| known.lsn == synch.lsn) {
             None => self.synchs.insert(place, synch),
             Some(known) if known.is_damaged() && !synch.is_damaged() => {
-                let problem = damaged_text(&synch);
+                let problem = synch.damage();
                 *known = synch;
                 self.problems.retain(|told| *told != problem);
             }
             Some(_) => {}
         }
     }
-}
-
-/// What the operator is told of a synch whose text is damaged.
-pub(super) fn damaged_text(synch: &SynchInfo) -> String {
-    format!("the text of the synch at LSN {} is damaged", synch.lsn)
 }
 
 /// Records a stretch that left the primary device without being archived.
