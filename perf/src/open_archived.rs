@@ -384,7 +384,10 @@ fn fill(
                 *word = end_lsn.to_le_bytes();
             }
             rebuild::set_origin(unit, image, crc32c(block));
-            probe.get_or_insert((rebuild::read_block(unit), Lsn(end_lsn)));
+            // Block 0 stands in the copied beginning of every segment as well.
+            if rebuild::read_block(unit) != 0 {
+                probe.get_or_insert((rebuild::read_block(unit), Lsn(end_lsn)));
+            }
             end_lsn += 1;
         }
         at += 1 + count;

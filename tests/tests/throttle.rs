@@ -130,7 +130,8 @@ fn hosts_come_down_to_the_archivists_rate_before_the_primary_is_full() {
     assert!(pool.archive_status().expect("an archive").throttled_ms_per_s < 1.0);
     // Long enough to fill the slots three times at the host's own rate.
     write_for(&world, &pool, volume, 3 * SLOTS * SEGMENT_BLOCKS * TURN_NS);
-    let span_ns = 20 * SEGMENT_BLOCKS * ARCHIVE_NS_PER_BLOCK;
+    // Longer than the second over which the waiting is measured.
+    let span_ns = 60 * SEGMENT_BLOCKS * ARCHIVE_NS_PER_BLOCK;
     // Record headers are archived as well, so it is the log that is looked at.
     let before = pool.stats().head_lsn;
     let (_, backlog) = write_for(&world, &pool, volume, span_ns);

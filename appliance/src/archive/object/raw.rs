@@ -17,8 +17,8 @@ const WORD_BYTES: usize = 8;
 const STRIDE_BYTES: usize = BLOCK_BYTES / WORDS_PER_BLOCK;
 /// Blocks that are compared with each other: those of the usual frame.
 const BLOCKS_COMPARED: usize = 64;
-/// Places for their words; most are empty.
-const PLACES: usize = 4 * BLOCKS_COMPARED * WORDS_PER_BLOCK;
+/// Places for their words; half of them stay empty.
+const PLACES: usize = 2 * BLOCKS_COMPARED * WORDS_PER_BLOCK;
 /// Of 128 bytes of noise about 64 have their highest bit set, and fewer than this in one of 10^11 blocks; text has none.
 const HIGH_BITS_MIN: u32 = 26;
 /// How much less even than noise the bytes may be: the sum of squared shares over that of noise.
