@@ -160,7 +160,7 @@ fn announce(options: &ServeOptions, started: &Started) -> std::io::Result<()> {
     }
     writeln!(out, "  {program} restore clone {name} --at synch:first --name {name}-first{rpc}")?;
     let end = if options.memory.is_some() {
-        "and what was written is gone then: it lives in memory"
+        "what was written is gone then, for it lives in memory"
     } else {
         "a second start finds the data again"
     };
