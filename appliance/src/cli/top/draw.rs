@@ -292,6 +292,7 @@ fn archive(archive: Option<&ArchiveFigures>) -> Section {
         ">BACKLOG",
         ">SEGMENTS",
         ">BEHIND",
+        ">HELD BACK",
         ">ARCHIVED",
         ">ABLE TO",
         ">RATIO",
@@ -312,6 +313,8 @@ fn archive(archive: Option<&ArchiveFigures>) -> Section {
         size(archive.backlog_bytes),
         archive.backlog_segments.to_string(),
         seconds(archive.recovery_point_age_s),
+        // Milliseconds of a second are tenths of a percent.
+        format!("{:.0} %", archive.throttled_ms_per_s / 10.0),
         bytes_rate(archive.archived_bytes_per_s),
         dash_if_zero(able, bytes_rate(Some(able))),
         dash_if_zero(archive.compression_ratio, format!("{:.2}", archive.compression_ratio)),

@@ -110,6 +110,8 @@ pub(super) struct ArchiveFigures {
     pub(super) backlog_segments: u64,
     pub(super) backlog_bytes: u64,
     pub(super) recovery_point_age_s: f64,
+    /// Of each second, the milliseconds in which a host's write was held back for it.
+    pub(super) throttled_ms_per_s: f64,
     /// What was archived between the samples, before compression.
     pub(super) archived_bytes_per_s: Option<f64>,
     /// Of the archivist's working time since start; 0 before the first object.
@@ -187,7 +189,8 @@ fn pool_figures(before: Option<&PoolStats>, info: &PoolInfo, now: &PoolStats, se
         rate(before.map(counter), counter(now), seconds).map(|blocks| blocks * BLOCK_BYTES as f64)
     };
     let written = bytes_rate(|stats| stats.host_written_blocks);
-    let copied = bytes_rate(|stats| stats.copied_blocks);
+    // As in the amplification since start: what a volume makes its own is no copy of what hosts wrote.
+    let copied = bytes_rate(|stats| stats.copied_blocks.saturating_sub(stats.hydrated_blocks));
     let amplification = |written: f64, copied: f64| (written > 0.0).then(|| (written + copied) / written);
     PoolFigures {
         state: info.state.clone(),
@@ -253,6 +256,7 @@ fn archive_figures(before: Option<&Sample>, now: &Sample, seconds: f64) -> Optio
         backlog_segments: status.backlog_segments,
         backlog_bytes: status.backlog_bytes,
         recovery_point_age_s: status.recovery_point_age_s,
+        throttled_ms_per_s: status.throttled_ms_per_s,
         archived_bytes_per_s: rate(before, status.content_bytes, seconds),
         throughput_bytes_per_s: status.throughput_bytes_per_s,
         compression_ratio: status.compression_ratio,

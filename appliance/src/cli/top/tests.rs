@@ -100,6 +100,7 @@ impl Canned {
             "nvmf_subsystem_get_qpairs" => json!([]),
             "archive_get_status" if self.archive => json!({
                 "store": "directory a", "state": "working", "problem": null, "back_pressure": "throttle",
+                "verify": "digest", "throttled_ms_per_s": 40.0,
                 "seal_interval_s": 20.0, "archived_to_lsn": 1, "head_lsn": 4, "backlog_segments": 3,
                 "backlog_bytes": 3 << 20, "recovery_point_age_s": 4.5, "segments": 1, "oldest_segment": 0,
                 "objects_written": 1, "content_bytes": self.archived_bytes, "object_bytes": 1, "compression_ratio": 2.5,
@@ -229,7 +230,7 @@ fn the_picture_has_everything() {
     assert!(line("reactor0").contains("50.0 %  #####....."), "{lines:#?}");
     assert!(line("online  1 MiB of 4 MiB (25 %)").contains(" 31 "), "{lines:#?}");
     assert!(line("problem: segment 3 is torn").starts_with("problem"), "{lines:#?}");
-    assert!(line("directory a").contains("3 MiB         3   4.5 s"), "{lines:#?}");
+    assert!(line("directory a").contains("3 MiB         3   4.5 s        4 %"), "{lines:#?}");
     assert!(line("vol0  1 GiB").contains("200") && line("vol0  1 GiB").contains("us"), "{lines:#?}");
     assert!(line("nqn.host").contains("192.0.2.7"), "{lines:#?}");
     assert!(line("commands/s").contains("5 commands under way, 200 commands/s"), "{lines:#?}");
