@@ -82,7 +82,9 @@ impl Canned {
             "bdev_get_histogram" => {
                 assert_eq!(params["name"], "vol0", "only what is on is asked for");
                 let mut histogram = Histogram::default();
-                self.latencies_ns.iter().for_each(|latency_ns| histogram.record(*latency_ns));
+                for latency_ns in &self.latencies_ns {
+                    histogram.record(*latency_ns);
+                }
                 serde_json::to_value(HistogramReport::new(&histogram)).expect("plain data")
             }
             "nvmf_get_stats" => json!({"tick_rate": 1, "poll_groups": [{
