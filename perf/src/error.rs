@@ -33,6 +33,16 @@ pub enum PerfError {
         /// Granted.
         granted: u16,
     },
+    /// The controller's queues are shorter than asked.
+    #[error(
+        "a queue depth of {asked} was asked for and the controller takes {depth_max}; use --queue-depth {depth_max}"
+    )]
+    QueueDepth {
+        /// Asked for.
+        asked: u16,
+        /// The most.
+        depth_max: u16,
+    },
     /// The size of a command does not fit the namespace.
     #[error(
         "a block size of {block_bytes} bytes is not 1 to {bytes_max} bytes in blocks of the namespace ({namespace_block_bytes} bytes); change --block-size"
@@ -81,6 +91,26 @@ pub enum PerfError {
     /// A pool under test refused what was asked of it.
     #[error("the pool under test: {0}")]
     Pool(#[from] VolumeError),
+    /// A floor could not be measured.
+    #[error("the floor '{what}' failed: {reason}")]
+    Floor {
+        /// Which.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+    /// The appliance under test made no snapshots.
+    #[error("no snapshots could be made: {reason}")]
+    Snapshots {
+        /// Its words.
+        reason: String,
+    },
+    /// A log under test failed.
+    #[error("the log under test: {reason}")]
+    Log {
+        /// Its words.
+        reason: String,
+    },
     /// A command of a measurement failed.
     #[error("a command to the pool under test failed: {0}")]
     Command(IoError),
@@ -91,6 +121,14 @@ pub enum PerfError {
     #[error("the archive under test: {reason}")]
     Archive {
         /// Its words.
+        reason: String,
+    },
+    /// A file is not a result.
+    #[error("{path} is not a result of varve-perf: {reason}")]
+    NoResult {
+        /// The file.
+        path: String,
+        /// Why not.
         reason: String,
     },
     /// What is to be measured cannot be.
@@ -119,7 +157,8 @@ impl PerfError {
         PerfError::Shape { why }
     }
 
-    pub(crate) fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> PerfError {
+    /// Makes an [`PerfError::Io`] of an error of the system.
+    pub fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> PerfError {
         move |source| PerfError::Io { what, source }
     }
 }

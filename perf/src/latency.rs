@@ -31,6 +31,9 @@ pub struct Latency {
     pub p99_9_us: f64,
     /// 9999 of 10,000 took no longer.
     pub p99_99_us: f64,
+    /// 99,999 of 100,000 took no longer.
+    #[serde(default)]
+    pub p99_999_us: f64,
     /// The longest.
     pub max_us: f64,
 }
@@ -58,10 +61,16 @@ impl Recorder {
     }
 
     /// Takes in what another recorded.
+    ///
+    /// # Panics
+    /// Never: all recorders have the same bounds.
     pub fn add(&mut self, other: &Recorder) {
-        for value in other.histogram.iter_recorded() {
-            self.histogram.saturating_record_n(value.value_iterated_to(), value.count_at_value());
-        }
+        self.histogram.add(&other.histogram).expect("the same bounds");
+    }
+
+    /// The histogram itself, in nanoseconds.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.histogram
     }
 
     /// How many were recorded.
@@ -83,6 +92,7 @@ impl Recorder {
             p99_us: at(0.99),
             p99_9_us: at(0.999),
             p99_99_us: at(0.9999),
+            p99_999_us: at(0.99999),
             max_us: histogram.max() as f64 / 1000.0,
         }
     }
@@ -106,6 +116,7 @@ mod tests {
             (latency.p99_us, 9900.0),
             (latency.p99_9_us, 9990.0),
             (latency.p99_99_us, 9999.0),
+            (latency.p99_999_us, 10_000.0),
             (latency.max_us, 10_000.0),
         ] {
             assert!((found / expected - 1.0).abs() < 0.002, "{found} {expected}");

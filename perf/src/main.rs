@@ -1,17 +1,22 @@
 //! `varve-perf`: load on a volume, a benchmark beside its floors, and the cost of idling.
 
+mod run;
+
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use run::RunOptions;
 use varve::rpc::units::SizeBytes;
 use varve_perf::bench::{self, BenchConfig};
 use varve_perf::error::PerfError;
-use varve_perf::load::{self, LoadConfig, Pattern, Progress};
-use varve_perf::{archive, cleaning, idle, open_archived, rebuild, table, write_amplification};
+use varve_perf::floor::limits;
+use varve_perf::{
+    append, archive, cleaning, compare, idle, lookup, open_archived, rebuild, report, seconds, table,
+    write_amplification,
+};
 
 /// Load and latency measurements of varve.
 #[derive(Debug, Parser)]
@@ -23,8 +28,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Load a volume of a running appliance. Writes destroy what the volume holds.
-    Run(RunOptions),
+    /// Load volumes of a running appliance, a device or a log. Writes destroy what these hold.
+    Run(Box<RunOptions>),
     /// Start appliances in this process, on memory and on a file, and measure them beside their floors.
     Bench(BenchOptions),
     /// Measure what an idle appliance costs; fails at 1 % of a core.
@@ -39,6 +44,16 @@ enum Command {
     Rebuild(Measured<rebuild::Options>),
     /// Time to the first byte of a point that is only in the archive.
     OpenArchived(Measured<open_archived::Options>),
+    /// Appends a second of the log alone, beside copying and checksumming.
+    Append(Measured<append::Options>),
+    /// Lookups a second in the index of a large volume; how long its snapshot and clone take.
+    Index(Measured<lookup::Options>),
+    /// This machine's own limits: loopback, memory, storage, zstd.
+    Floor(Measured<limits::Options>),
+    /// Every budget beside its floor, in one table.
+    Report(Measured<report::Options>),
+    /// Two results beside each other: ratios and their spread.
+    Compare(CompareOptions),
 }
 
 /// A measurement without an appliance, and where its result goes.
@@ -49,56 +64,6 @@ struct Measured<O: Args> {
     /// Write the result to a file as JSON; - prints it.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-}
-
-/// What the commands do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Rw {
-    Read,
-    Write,
-    #[value(name = "randread")]
-    RandRead,
-    #[value(name = "randwrite")]
-    RandWrite,
-    #[value(name = "randrw")]
-    Mixed,
-}
-
-#[derive(Debug, Args)]
-struct RunOptions {
-    /// Where the appliance listens.
-    #[arg(long, default_value = "127.0.0.1:4420", value_name = "ADDRESS:PORT")]
-    address: SocketAddr,
-    /// The volume.
-    #[arg(long, default_value = varve::serve::FIRST_VOLUME_NAME, value_name = "NAME")]
-    volume: String,
-    /// What the commands do.
-    #[arg(long, value_enum, default_value_t = Rw::RandRead)]
-    rw: Rw,
-    /// How many of 100 commands read, with --rw randrw.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
-    read_percent: u8,
-    /// Size of a command.
-    #[arg(long, default_value = "4KiB", value_name = "SIZE")]
-    block_size: SizeBytes,
-    /// Commands in flight on each connection.
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1023))]
-    queue_depth: u16,
-    /// Connections, each an I/O queue.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128))]
-    connections: u16,
-    /// How long.
-    #[arg(long, default_value_t = 10.0, value_parser = seconds, value_name = "S")]
-    seconds: f64,
-    /// Stay in the first part of the volume.
-    #[arg(long, value_name = "SIZE")]
-    range: Option<SizeBytes>,
-    /// Of the random numbers.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Print the result as JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -130,6 +95,17 @@ enum Only {
 }
 
 #[derive(Debug, Args)]
+struct CompareOptions {
+    /// What is compared with: a result as JSON.
+    a: PathBuf,
+    /// What is compared.
+    b: PathBuf,
+    /// Print the comparison as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct IdleOptions {
     /// How long.
     #[arg(long, default_value_t = 10.0, value_parser = seconds, value_name = "S")]
@@ -139,17 +115,10 @@ struct IdleOptions {
     json: bool,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if seconds.is_finite() && (0.001..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number of seconds from 0.001 to 86400 is needed".to_owned()),
-    }
-}
-
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
     let result = match Cli::parse().command {
-        Command::Run(options) => run_load(&options),
+        Command::Run(options) => run::run(&options),
         Command::Bench(options) => run_bench(options),
         Command::Idle(options) => run_idle(&options),
         Command::WriteAmplification(command) => run_write_amplification(&command),
@@ -165,6 +134,19 @@ fn main() -> ExitCode {
         Command::OpenArchived(command) => with_steps(|step| open_archived::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), open_archived::table))
             .map(|()| true),
+        Command::Append(command) => with_steps(|step| append::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), append::table))
+            .map(|()| true),
+        Command::Index(command) => with_steps(|step| lookup::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), lookup::table))
+            .map(|()| true),
+        Command::Floor(command) => with_steps(|step| limits::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), limits::table))
+            .map(|()| true),
+        Command::Report(command) => with_steps(|step| report::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), report::table))
+            .map(|()| true),
+        Command::Compare(options) => run_compare(&options).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -174,54 +156,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn run_load(options: &RunOptions) -> Result<bool, PerfError> {
-    let config = LoadConfig {
-        address: options.address,
-        volume: options.volume.clone(),
-        pattern: match options.rw {
-            Rw::Read => Pattern::Read,
-            Rw::Write => Pattern::Write,
-            Rw::RandRead => Pattern::RandRead,
-            Rw::RandWrite => Pattern::RandWrite,
-            Rw::Mixed => Pattern::RandRw,
-        },
-        read_percent: options.read_percent,
-        // What does not fit is refused as a size that no controller takes.
-        block_bytes: u32::try_from(options.block_size.0).unwrap_or(u32::MAX),
-        queue_depth: options.queue_depth,
-        connections: options.connections,
-        duration: Duration::from_secs_f64(options.seconds),
-        bytes_max: None,
-        range_bytes: options.range.map(|size| size.0),
-        seed: options.seed,
-    };
-    let live = std::io::stderr().is_terminal();
-    let result = load::run(&config, |progress| {
-        if live {
-            show(progress);
-        }
-    })?;
-    if live {
-        eprint!("\r\x1b[K");
-    }
-    if options.json {
-        print(&serde_json::to_string_pretty(&result)?)?;
-    } else {
-        print(table::load(&result).trim_end())?;
-    }
-    Ok(result.failures == 0)
-}
-
-fn show(progress: Progress) {
-    eprint!(
-        "\r\x1b[K{:6.1} s  {:8.0} IOPS  {:8.1} MiB/s  {} failed",
-        progress.elapsed.as_secs_f64(),
-        progress.iops,
-        progress.mib_per_second,
-        progress.failures
-    );
 }
 
 fn run_bench(options: BenchOptions) -> Result<bool, PerfError> {
@@ -277,6 +211,19 @@ fn give<T: serde::Serialize>(
 
 fn save(path: &Path, text: &str) -> Result<(), PerfError> {
     std::fs::write(path, text).map_err(|source| PerfError::Io { what: "write the result's file", source })
+}
+
+fn run_compare(options: &CompareOptions) -> Result<(), PerfError> {
+    let read = |path: &Path| -> Result<serde_json::Value, PerfError> {
+        let failed = |reason: String| PerfError::NoResult { path: path.display().to_string(), reason };
+        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
+    };
+    let comparison = compare::compare(&read(&options.a)?, &read(&options.b)?);
+    if options.json {
+        return print(&serde_json::to_string_pretty(&comparison)?);
+    }
+    print(compare::table(&comparison).trim_end())
 }
 
 fn run_idle(options: &IdleOptions) -> Result<bool, PerfError> {

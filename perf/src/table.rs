@@ -2,34 +2,77 @@
 
 use std::fmt::Write;
 
+use crate::bar;
 use crate::bench::{BackingKind, BenchReport, Comparison, Measure, Step};
-use crate::load::LoadResult;
+use crate::load::{Access, LoadResult};
 
-/// A load's figures.
-pub fn load(result: &LoadResult) -> String {
-    let mut text = String::new();
-    let latency = &result.latency;
-    // Writing to a string does not fail.
-    let _ = writeln!(
-        text,
-        "{} {} B, QD{} on {} connection(s), {:.2} s: {:.0} IOPS, {:.1} MiB/s, {} operations, {} failed",
+/// What a load was, in one line.
+pub fn load_title(result: &LoadResult) -> String {
+    let mut text = format!(
+        "{} {} B, QD{} on {} connection(s)",
         result.pattern.name(),
         result.block_bytes,
         result.queue_depth,
-        result.connections,
-        result.seconds,
-        result.iops,
-        result.mib_per_second,
-        result.operations,
-        result.failures
+        result.connections
     );
+    // Writing to a string does not fail.
+    if let Access::Zipf { theta } = result.access {
+        let _ = write!(text, ", zipf {theta}");
+    }
+    if let Some(rate) = result.rate {
+        let _ = write!(text, ", {rate} a second");
+    }
+    let _ = write!(text, ": {}", result.target);
+    text
+}
+
+/// A load's figures.
+pub fn load(result: &LoadResult) -> String {
+    let mut text = load_title(result);
+    // Writing to a string does not fail.
     let _ = writeln!(
         text,
-        "  latency us: mean {:.1}, p50 {:.1}, p99 {:.1}, p99.9 {:.1}, p99.99 {:.1}, max {:.1}",
-        latency.mean_us, latency.p50_us, latency.p99_us, latency.p99_9_us, latency.p99_99_us, latency.max_us
+        "\n  {:.2} s: {:.0} IOPS, {:.1} MiB/s, {} operations, {} failed",
+        result.seconds, result.iops, result.mib_per_second, result.operations, result.failures
     );
+    let kinds = [
+        ("read", result.read_latency),
+        ("write", result.write_latency),
+        ("trim", result.trim_latency),
+        ("all", Some(result.latency)),
+    ];
+    let several = kinds.iter().filter(|(_, latency)| latency.is_some()).count() > 2;
+    let _ = writeln!(
+        text,
+        "  {:<10}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>10}",
+        "latency us", "count", "mean", "p50", "p99", "p99.9", "p99.99", "p99.999", "max"
+    );
+    for (name, latency) in kinds {
+        let Some(latency) = latency.filter(|_| several || name != "all") else { continue };
+        let _ = writeln!(
+            text,
+            "  {name:<10}{:>10}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>10.1}",
+            latency.count,
+            latency.mean_us,
+            latency.p50_us,
+            latency.p99_us,
+            latency.p99_9_us,
+            latency.p99_99_us,
+            latency.p99_999_us,
+            latency.max_us
+        );
+    }
+    if result.unsent > 0 {
+        let _ = writeln!(text, "  {} commands should have started and were never sent", result.unsent);
+    }
     if let Some(failure) = &result.first_failure {
         let _ = writeln!(text, "  first failure: {failure}");
+    }
+    if let Some(found) = &result.verification {
+        let _ = writeln!(text, "  {} blocks checked, {} wrong", found.checked_blocks, found.violations);
+        if let Some(violation) = &found.first_violation {
+            let _ = writeln!(text, "  first wrong: {violation}");
+        }
     }
     text
 }
@@ -46,7 +89,7 @@ pub fn bench(report: &BenchReport) -> String {
     );
     let _ = writeln!(
         text,
-        "{:<28}{:>10}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}{:>10}{:>7}{:>6}",
+        "{:<50}{:>10}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}{:>10}{:>7}{:>6}",
         "step", "IOPS", "MiB/s", "mean us", "p50", "p99", "p99.9", "p99.99", "max", "s", "fail"
     );
     for step in &report.steps {
@@ -54,7 +97,7 @@ pub fn bench(report: &BenchReport) -> String {
         let latency = &load.latency;
         let _ = writeln!(
             text,
-            "{:<28}{:>10.0}{:>10.1}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>10.1}{:>7.2}{:>6}",
+            "{:<50}{:>10.0}{:>10.1}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>10.1}{:>7.2}{:>6}",
             name(step),
             load.iops,
             load.mib_per_second,
@@ -74,7 +117,7 @@ pub fn bench(report: &BenchReport) -> String {
             let _ = writeln!(text, "    first failure: {failure}");
         }
     }
-    text
+    text + "\n" + &bar::table(&report.bars)
 }
 
 fn name(step: &Step) -> String {
@@ -83,7 +126,9 @@ fn name(step: &Step) -> String {
         BackingKind::File => "file",
     };
     let load = &step.load;
-    format!("{backing} {} {} KiB QD{}", load.pattern.name(), load.block_bytes / 1024, load.queue_depth)
+    let name =
+        format!("{backing} {} {} KiB QD{}", load.pattern.name(), load.block_bytes / 1024, load.queue_depth);
+    if step.name.is_empty() { name } else { format!("{name}, {}", step.name) }
 }
 
 fn floor(comparison: &Comparison) -> String {

@@ -42,11 +42,21 @@ fn a_tiny_benchmark_has_every_step_and_no_failure() {
             )
         })
         .collect();
-    let parts = ["write 8", "randwrite 1", "randwrite 32", "randread 1", "randread 32"];
-    let expected: Vec<String> = ["memory", "file"]
-        .iter()
-        .flat_map(|backing| parts.iter().map(move |part| format!("{backing} {part}")))
-        .collect();
+    let parts = [
+        "write 8",
+        "read 8",
+        "write 8",
+        "read 8",
+        "randwrite 1",
+        "randwrite 32",
+        "randread 1",
+        "randread 32",
+        "read 8",
+        "randwrite 32",
+    ];
+    let polling = ["write 8", "randwrite 1", "randread 1"].map(|part| format!("memory {part}"));
+    let of = |backing: &'static str| parts.iter().map(move |part| format!("{backing} {part}"));
+    let expected: Vec<String> = of("memory").chain(polling).chain(of("file")).collect();
     assert_eq!(names, expected);
     for (step, name) in steps.iter().zip(&names) {
         let load = &step["load"];
@@ -61,8 +71,21 @@ fn a_tiny_benchmark_has_every_step_and_no_failure() {
         }
     }
     // Each random step stands beside at least one floor; on a file beside two.
-    assert!(report.steps[1..5].iter().all(|step| step.floors.len() == 1));
-    assert!(report.steps[6..].iter().all(|step| step.floors.len() == 2));
+    assert!(report.steps[4..8].iter().all(|step| step.floors.len() == 1));
+    assert!(report.steps[17..21].iter().all(|step| step.floors.len() == 2));
+    for what in [
+        "memory: QD1 write, mean",
+        "memory: QD1 read, p99.99",
+        "memory: QD1 randwrite of an adaptive reactor, mean",
+        "file: QD32 4 KiB random write",
+        "file: the same beside 100 snapshots",
+        "file: QD32 4 KiB random read",
+        "file: sequential 512 KiB read",
+        "file: sequential 128 KiB read after random writes",
+    ] {
+        let bar = report.bars.iter().find(|bar| bar.what == what).unwrap_or_else(|| panic!("{what}"));
+        assert!(bar.ratio.is_some_and(|ratio| ratio > 0.0), "{bar:?}");
+    }
     assert!(table::bench(&report).contains("file randwrite 4 KiB QD32"));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "files are removed");
 }

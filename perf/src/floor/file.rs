@@ -77,20 +77,51 @@ impl FloorFile {
     /// # Errors
     /// When a read fails.
     pub fn random_read(&mut self, depth: usize, duration: Duration) -> Result<FloorResult, PerfError> {
-        let blocks = self.written_blocks.max(1);
-        let (dma, rng) = (&self.dma, &mut self.rng);
+        let (blocks, mut rng) = (self.written_blocks.max(1), self.rng.clone());
+        self.read("random", 1, depth, duration, move || rng.below(blocks))
+    }
+
+    /// Reads what was written in order, again and again, `command_blocks` at a time.
+    ///
+    /// # Errors
+    /// When a read fails.
+    pub fn sequential_read(
+        &mut self,
+        command_blocks: u64,
+        depth: usize,
+        duration: Duration,
+    ) -> Result<FloorResult, PerfError> {
+        let commands = (self.written_blocks / command_blocks).max(1);
+        let mut next = 0;
+        self.read("sequential", command_blocks, depth, duration, move || {
+            next = (next + 1) % commands;
+            next * command_blocks
+        })
+    }
+
+    fn read(
+        &mut self,
+        order: &str,
+        command_blocks: u64,
+        depth: usize,
+        duration: Duration,
+        mut next: impl FnMut() -> u64,
+    ) -> Result<FloorResult, PerfError> {
+        let bytes = command_blocks as usize * BLOCK_BYTES;
+        let dma = &self.dma;
         let (recorder, elapsed) = drive(&mut *self.device, depth, duration, |buffer| {
-            let block = rng.below(blocks);
+            let block = next();
             Some(match buffer {
                 Some(completion) => Ok(Operation::Read { block, buffers: completion.buffers }),
                 None => dma
-                    .allocate(BLOCK_BYTES)
+                    .allocate(bytes)
                     .map(|buffer| Operation::Read { block, buffers: smallvec![buffer] })
                     .map_err(PerfError::from),
             })
         })?;
-        let what = format!("the file itself ({}), random 4 KiB reads, QD{depth}", self.kind());
-        Ok(FloorResult::new(what, elapsed.as_secs_f64(), BLOCK_BYTES as u64, recorder.latency()))
+        let what =
+            format!("the file itself ({}), {order} {} KiB reads, QD{depth}", self.kind(), bytes / 1024);
+        Ok(FloorResult::new(what, elapsed.as_secs_f64(), bytes as u64, recorder.latency()))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Floors: the same bytes moved without the appliance, on the same machine, in the same run.
 
 pub mod file;
+pub mod limits;
+pub mod memory;
 pub mod tcp;
 
 use serde::{Deserialize, Serialize};

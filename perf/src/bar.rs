@@ -1,0 +1,187 @@
+//! A figure beside its floor and the bar it must reach.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+/// What is asked of a figure.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// Not less.
+    AtLeast(f64),
+    /// Not more.
+    AtMost(f64),
+}
+
+impl Bound {
+    /// Whether a figure keeps it.
+    pub fn holds(self, value: f64) -> bool {
+        match self {
+            Bound::AtLeast(least) => value >= least,
+            Bound::AtMost(most) => value <= most,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Bound::AtLeast(least) => format!(">= {}", number(least)),
+            Bound::AtMost(most) => format!("<= {}", number(most)),
+        }
+    }
+}
+
+/// What the bound is put on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judged {
+    /// The figure.
+    Value,
+    /// The figure over its floor.
+    Ratio,
+}
+
+/// A figure beside its floor and what is asked of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bar {
+    /// What it is.
+    pub what: String,
+    /// The figure.
+    pub value: f64,
+    /// Its unit, which is the floor's too.
+    pub unit: String,
+    /// What the floor is, in words; empty where there is none.
+    pub floor_name: String,
+    /// The floor.
+    pub floor: Option<f64>,
+    /// The figure over the floor.
+    pub ratio: Option<f64>,
+    /// What is asked; `None`: the figure is only shown.
+    pub bound: Option<Bound>,
+    /// What the bound is put on.
+    pub judged: Judged,
+    /// Whether it is kept; `None` where nothing is asked.
+    pub passed: Option<bool>,
+}
+
+impl Bar {
+    /// A figure alone, and what is asked of it.
+    pub fn alone(what: impl Into<String>, value: f64, unit: &str, bound: Option<Bound>) -> Self {
+        Bar {
+            what: what.into(),
+            value,
+            unit: unit.to_owned(),
+            floor_name: String::new(),
+            floor: None,
+            ratio: None,
+            bound,
+            judged: Judged::Value,
+            passed: bound.map(|bound| bound.holds(value)),
+        }
+    }
+
+    /// The same beside a floor, which is not judged.
+    #[must_use]
+    pub fn beside(mut self, floor_name: impl Into<String>, floor: f64) -> Self {
+        self.floor_name = floor_name.into();
+        self.floor = Some(floor);
+        // What got nothing done has no ratio; 0 keeps the JSON a number.
+        self.ratio = Some(if floor > 0.0 { self.value / floor } else { 0.0 });
+        self
+    }
+
+    /// A figure beside a floor, and what is asked of their ratio.
+    pub fn over(
+        what: impl Into<String>,
+        value: f64,
+        unit: &str,
+        floor_name: impl Into<String>,
+        floor: f64,
+        bound: Option<Bound>,
+    ) -> Self {
+        let mut bar = Bar::alone(what, value, unit, None).beside(floor_name, floor);
+        bar.bound = bound;
+        bar.judged = Judged::Ratio;
+        bar.passed = bound.zip(bar.ratio).map(|(bound, ratio)| bound.holds(ratio));
+        bar
+    }
+}
+
+/// A number in as many digits as it is worth.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1000.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 0.01 || size == 0.0 => {
+            let text = format!("{value:.3}");
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        }
+        _ => format!("{value:.1e}"),
+    }
+}
+
+/// The bars as a table.
+pub fn table(bars: &[Bar]) -> String {
+    let width = bars.iter().map(|bar| bar.what.chars().count()).max().unwrap_or(0).max(4) + 2;
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        "{:<width$}{:>12} {:<8}{:>12}{:>9}  {:<16}{:<6} floor is",
+        "what", "figure", "unit", "floor", "ratio", "asked", "kept"
+    );
+    for bar in bars {
+        let asked = bar.bound.map_or_else(String::new, |bound| {
+            let of = if bar.judged == Judged::Ratio { "x" } else { "" };
+            format!("{}{of}", bound.text())
+        });
+        let kept = match bar.passed {
+            Some(true) => "yes",
+            Some(false) => "NO",
+            None => "-",
+        };
+        let line = format!(
+            "{:<width$}{:>12} {:<8}{:>12}{:>9}  {asked:<16}{kept:<6} {}",
+            bar.what,
+            number(bar.value),
+            bar.unit,
+            bar.floor.map_or_else(|| "-".to_owned(), number),
+            bar.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}")),
+            bar.floor_name
+        );
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_put_on_what_it_is_meant_for() {
+        let bound = Some(Bound::AtLeast(0.8));
+        assert_eq!(Bar::over("a", 70.0, "MiB/s", "b", 100.0, bound).passed, Some(false));
+        assert_eq!(Bar::over("a", 80.0, "MiB/s", "b", 100.0, bound).passed, Some(true));
+        assert_eq!(Bar::over("a", 80.0, "MiB/s", "b", 0.0, bound).passed, Some(false));
+        let alone = Bar::alone("a", 0.9, "ms", Some(Bound::AtMost(1.0))).beside("b", 0.1);
+        assert_eq!((alone.passed, alone.ratio), (Some(true), Some(9.0)));
+        assert_eq!(Bar::alone("a", 1.1, "ms", Some(Bound::AtMost(1.0))).passed, Some(false));
+        assert_eq!(Bar::alone("a", 1.1, "ms", None).passed, None);
+    }
+
+    #[test]
+    fn the_table_names_what_is_not_kept() {
+        let bars = [
+            Bar::over("writes", 1234.5, "IOPS", "loopback", 5000.0, Some(Bound::AtLeast(0.5))),
+            Bar::alone("idle", 0.004, "%", Some(Bound::AtMost(1.0))),
+        ];
+        let text = table(&bars);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[1].contains("0.247") && lines[1].contains(">= 0.5x") && lines[1].contains("NO"),
+            "{text}"
+        );
+        assert!(lines[2].contains("4.0e-3") && lines[2].contains("yes"), "{text}");
+    }
+}

@@ -1,0 +1,128 @@
+//! What the benchmark's steps are judged by: ratios to their floors and to each other.
+
+use super::{BackingKind, Figures, FileFloor, TcpFloors};
+use crate::bar::{Bar, Bound};
+use crate::floor::FloorResult;
+use crate::load::LoadResult;
+
+/// The tail at depth 1: p99.99 over the median, at most.
+const TAIL_MAX: f64 = 5.0;
+/// Random writes over the sequential bandwidth of what is below, at least.
+const LOG_EFFICIENCY_MIN: f64 = 0.8;
+/// Random reads of a file-backed volume over the file's own, at least.
+const FILE_READ_MIN: f64 = 0.9;
+/// Beside snapshots over before: what is less is more than the noise of a run.
+const SNAPSHOT_LOSS_MIN: f64 = 0.9;
+
+/// The bars of one backing.
+pub(super) fn of(figures: &Figures, tcp: &TcpFloors, file: Option<&FileFloor>) -> Vec<Bar> {
+    let backing = if figures.kind == BackingKind::Memory { "memory" } else { "file" };
+    let [write_1, write, read_1, read] = &figures.random[..] else { return Vec::new() };
+    let mut bars = Vec::new();
+    for (name, load, floor) in [("write", write_1, &tcp.random[0]), ("read", read_1, &tcp.random[1])] {
+        bars.push(Bar::over(
+            format!("{backing}: QD1 {name}, mean"),
+            load.latency.mean_us,
+            "us",
+            &floor.what,
+            floor.latency.mean_us,
+            None,
+        ));
+        bars.push(Bar::over(
+            format!("{backing}: QD1 {name}, p99.99"),
+            load.latency.p99_99_us,
+            "us",
+            "its median",
+            load.latency.p50_us,
+            Some(Bound::AtMost(TAIL_MAX)),
+        ));
+    }
+    for (name, load, floor) in [("write", write, &tcp.random[2]), ("read", read, &tcp.random[3])] {
+        bars.push(Bar::over(
+            format!("{backing}: QD32 {name}"),
+            load.iops,
+            "IOPS",
+            &floor.what,
+            floor.iops,
+            None,
+        ));
+    }
+    if let Some(file) = file {
+        let floor = &file.sequential_write;
+        bars.push(Bar::over(
+            "file: QD32 4 KiB random write",
+            write.mib_per_second,
+            "MiB/s",
+            &floor.what,
+            floor.mib_per_second,
+            Some(Bound::AtLeast(LOG_EFFICIENCY_MIN)),
+        ));
+        bars.push(Bar::over(
+            "file: the same beside 100 snapshots",
+            figures.beside.mib_per_second,
+            "MiB/s",
+            &floor.what,
+            floor.mib_per_second,
+            Some(Bound::AtLeast(LOG_EFFICIENCY_MIN)),
+        ));
+        bars.push(Bar::over(
+            "file: QD32 4 KiB random read",
+            read.iops,
+            "IOPS",
+            &file.read_loaded.what,
+            file.read_loaded.iops,
+            Some(Bound::AtLeast(FILE_READ_MIN)),
+        ));
+    }
+    bars.push(Bar::over(
+        format!("{backing}: QD32 write beside 100 snapshots"),
+        figures.beside.iops,
+        "IOPS",
+        "before the snapshots",
+        write.iops,
+        Some(Bound::AtLeast(SNAPSHOT_LOSS_MIN)),
+    ));
+    let sequential = [
+        ("128 KiB write", &figures.write, &tcp.sequential[0], file.map(|file| &file.sequential_write)),
+        ("128 KiB read", &figures.read, &tcp.sequential[1], file.map(|file| &file.sequential_read)),
+        ("512 KiB write", &figures.large_write, &tcp.sequential[2], file.map(|file| &file.large_write)),
+        ("512 KiB read", &figures.large_read, &tcp.sequential[3], file.map(|file| &file.large_read)),
+    ];
+    for (name, load, tcp, file) in sequential {
+        let floor = smaller(tcp, file);
+        bars.push(Bar::over(
+            format!("{backing}: sequential {name}"),
+            load.mib_per_second,
+            "MiB/s",
+            &floor.what,
+            floor.mib_per_second,
+            None,
+        ));
+    }
+    bars.push(Bar::over(
+        format!("{backing}: sequential 128 KiB read after random writes"),
+        figures.scattered.mib_per_second,
+        "MiB/s",
+        "after sequential writes",
+        figures.read.mib_per_second,
+        None,
+    ));
+    bars
+}
+
+/// The cost of sleeping when idle, at depth 1.
+pub(super) fn adaptive(adaptive: &LoadResult, polling: &LoadResult) -> Bar {
+    let what = format!("memory: QD1 {} of an adaptive reactor, mean", adaptive.pattern.name());
+    Bar::over(
+        what,
+        adaptive.latency.mean_us,
+        "us",
+        "a reactor that never sleeps",
+        polling.latency.mean_us,
+        None,
+    )
+}
+
+fn smaller<'a>(tcp: &'a FloorResult, file: Option<&'a FloorResult>) -> &'a FloorResult {
+    file.filter(|file| file.mib_per_second < tcp.mib_per_second).unwrap_or(tcp)
+}

@@ -1,0 +1,425 @@
+//! The benchmark: an appliance in this process, loaded over loopback, each figure beside its floor from the same run.
+//!
+//! For each backing: the volume is written once in order, so that every read finds data, and read and written in large commands; then 4 KiB random writes and reads
+//! at queue depths 1 and 32; then it is read in order again, and written at random once more beside 100 snapshots. At last an appliance that never sleeps does the steps at depth 1, for the cost
+//! of sleeping. What the steps come to beside each other and beside their floors is in the bars. A pool's log does not take more than its size, so a step of writes ends early when its share of the log is used up;
+//! how long each step really took is in its result.
+//!
+//! Two cores are used: the appliance's reactor is pinned to one, the load to the other, and the floors of the network likewise.
+
+mod bars;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use varve::bdev::Engine;
+use varve::reactor::IdlePolicy;
+use varve::serve::{Appliance, ApplianceConfig, Backing, FIRST_VOLUME_NAME};
+
+use crate::bar::Bar;
+use crate::error::PerfError;
+use crate::floor::FloorResult;
+use crate::floor::file::FloorFile;
+use crate::floor::tcp::{self, Shape};
+use crate::load::{self, LoadConfig, LoadResult, Pattern};
+use crate::machine::{Machine, pinned, two_cores};
+
+/// Bytes of a command.
+const COMMAND_BYTES: u32 = 4096;
+/// The queue depth that counts as loaded.
+const DEPTH_LOADED: u16 = 32;
+/// Commands that prepare the volume, and write the floor's file: their size in blocks and how many are in flight.
+const SEQUENTIAL_BLOCKS: u32 = 32;
+const SEQUENTIAL_DEPTH: u16 = 8;
+/// Large commands: the most that a controller takes (MDTS) is 512 KiB, so a host's 1 MiB is two of them.
+const LARGE_BLOCKS: u32 = 128;
+const LARGE_DEPTH: u16 = 8;
+/// Snapshots beside which is written.
+const SNAPSHOTS: usize = 100;
+/// How long making them may take.
+const SNAPSHOTS_TIMEOUT: Duration = Duration::from_mins(2);
+/// How long preparing a volume may take.
+const PREPARE_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct BenchConfig {
+    /// Length of each step.
+    pub step: Duration,
+    /// Where files for the file-backed part are made, and removed.
+    pub directory: PathBuf,
+    /// Size of the volume in bytes, a multiple of 128 KiB; all of it is written first.
+    pub volume_bytes: u64,
+    /// Size of the pool in bytes, at least 4 times the volume. In memory it takes as much memory.
+    pub pool_bytes: u64,
+    /// Whether the memory-backed part is run.
+    pub memory: bool,
+    /// Whether the file-backed part is run.
+    pub file: bool,
+}
+
+/// What a pool lives on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackingKind {
+    /// Memory.
+    Memory,
+    /// A file.
+    File,
+}
+
+/// What is compared with a floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// The mean latency: the ratio is at least 1 and smaller is better.
+    MeanLatency,
+    /// Operations a second: larger is better.
+    Iops,
+    /// Bytes a second: larger is better.
+    Bandwidth,
+}
+
+/// A figure beside its floor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// What is compared.
+    pub measure: Measure,
+    /// The floor.
+    pub floor: FloorResult,
+    /// The appliance's figure over the floor's.
+    pub ratio: f64,
+}
+
+/// One step of the benchmark.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// What the pool lives on.
+    pub backing: BackingKind,
+    /// What is special about it, empty for most.
+    pub name: String,
+    /// The appliance's figures.
+    pub load: LoadResult,
+    /// The floors beside them.
+    pub floors: Vec<Comparison>,
+}
+
+/// The whole result; its JSON form is what `--json` writes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BenchReport {
+    /// Version of varve.
+    pub version: String,
+    /// The machine.
+    pub machine: Machine,
+    /// Length of a step as asked, in seconds.
+    pub step_seconds: f64,
+    /// Size of the volume.
+    pub volume_bytes: u64,
+    /// Size of the pool.
+    pub pool_bytes: u64,
+    /// The steps, in the order in which they were run.
+    pub steps: Vec<Step>,
+    /// What they come to beside each other and beside their floors.
+    pub bars: Vec<Bar>,
+}
+
+/// Runs the benchmark; `on_step` is called at the start of each step with its name.
+///
+/// # Errors
+/// When an appliance does not start, a connection fails, or the system refuses a floor. Failed commands are counted in
+/// the results instead.
+pub fn run(config: &BenchConfig, mut on_step: impl FnMut(&str)) -> Result<BenchReport, PerfError> {
+    let mut bench = Bench { config, on_step: &mut on_step, steps: Vec::new(), bars: Vec::new() };
+    if config.memory {
+        let backing = Backing::Memory { len_bytes: config.pool_bytes };
+        bench.run_backing(BackingKind::Memory, backing, None)?;
+        bench.run_polling()?;
+    }
+    if config.file {
+        let directory = tempfile::Builder::new()
+            .prefix("varve-perf-")
+            .tempdir_in(&config.directory)
+            .map_err(PerfError::io("make a directory for the files of the benchmark"))?;
+        let floor = bench.file_floor(directory.path())?;
+        let backing = Backing::File {
+            path: directory.path().join("pool.varve"),
+            create_bytes: config.pool_bytes,
+            engine: Engine::Auto,
+        };
+        bench.run_backing(BackingKind::File, backing, Some(&floor))?;
+    }
+    Ok(BenchReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine: Machine::here(),
+        step_seconds: config.step.as_secs_f64(),
+        volume_bytes: config.volume_bytes,
+        pool_bytes: config.pool_bytes,
+        steps: bench.steps,
+        bars: bench.bars,
+    })
+}
+
+/// What the file system gives.
+struct FileFloor {
+    sequential_write: FloorResult,
+    large_write: FloorResult,
+    sequential_read: FloorResult,
+    large_read: FloorResult,
+    /// The smallest record: a header and one block.
+    record_write: FloorResult,
+    read_1: FloorResult,
+    read_loaded: FloorResult,
+}
+
+struct Bench<'a> {
+    config: &'a BenchConfig,
+    on_step: &'a mut dyn FnMut(&str),
+    steps: Vec<Step>,
+    bars: Vec<Bar>,
+}
+
+impl Bench<'_> {
+    fn file_floor(&mut self, directory: &Path) -> Result<FileFloor, PerfError> {
+        let step = self.config.step;
+        (self.on_step)("floor of the file system");
+        let path = directory.join("floor");
+        let mut file = FloorFile::create(&path, self.config.pool_bytes)?;
+        let sequential_write = file.write(SEQUENTIAL_BLOCKS.into(), SEQUENTIAL_DEPTH.into(), step)?;
+        let large_write = file.write(LARGE_BLOCKS.into(), LARGE_DEPTH.into(), step)?;
+        let sequential_read =
+            file.sequential_read(SEQUENTIAL_BLOCKS.into(), SEQUENTIAL_DEPTH.into(), step)?;
+        let large_read = file.sequential_read(LARGE_BLOCKS.into(), LARGE_DEPTH.into(), step)?;
+        let read_1 = file.random_read(1, step)?;
+        let read_loaded = file.random_read(DEPTH_LOADED.into(), step)?;
+        drop(file);
+        let remove = || std::fs::remove_file(&path).map_err(PerfError::io("remove the floor's file"));
+        remove()?;
+        // A file of its own, so that these writes extend it as a log does.
+        let record_write = FloorFile::create(&path, self.config.pool_bytes)?.write(2, 1, step)?;
+        remove()?;
+        Ok(FileFloor {
+            sequential_write,
+            large_write,
+            sequential_read,
+            large_read,
+            record_write,
+            read_1,
+            read_loaded,
+        })
+    }
+
+    fn start(&self, backing: Backing, idle: IdlePolicy) -> Result<Appliance, PerfError> {
+        let mut config = ApplianceConfig::new(backing, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        config.first_volume_bytes = Some(self.config.volume_bytes);
+        // First writes of fresh memory would measure the system's page faults.
+        config.memory_resident = true;
+        config.reactor.core = two_cores().map(|cores| cores.1);
+        config.reactor.idle = idle;
+        Ok(Appliance::start(config)?)
+    }
+
+    fn base(&self, appliance: &Appliance) -> LoadConfig {
+        LoadConfig {
+            duration: self.config.step,
+            ..LoadConfig::new(appliance.address(), FIRST_VOLUME_NAME, Pattern::RandRead)
+        }
+    }
+
+    /// Writes the whole volume in order.
+    fn fill(&self, base: &LoadConfig) -> LoadConfig {
+        LoadConfig {
+            duration: PREPARE_TIMEOUT,
+            bytes_max: Some(self.config.volume_bytes),
+            ..sequential(base, Pattern::Write, SEQUENTIAL_BLOCKS, SEQUENTIAL_DEPTH)
+        }
+    }
+
+    fn run_backing(
+        &mut self,
+        kind: BackingKind,
+        backing: Backing,
+        file: Option<&FileFloor>,
+    ) -> Result<(), PerfError> {
+        let config = self.config;
+        let appliance = self.start(backing, IdlePolicy::default())?;
+        let base = self.base(&appliance);
+        let mut tcp = TcpFloors::default();
+        for depth in [1, DEPTH_LOADED] {
+            for shape in [Shape::write(COMMAND_BYTES as usize), Shape::read(COMMAND_BYTES as usize)] {
+                tcp.random.push(self.tcp_floor(shape, depth)?);
+            }
+        }
+        for (blocks, depth) in [(SEQUENTIAL_BLOCKS, SEQUENTIAL_DEPTH), (LARGE_BLOCKS, LARGE_DEPTH)] {
+            let bytes = (blocks * COMMAND_BYTES) as usize;
+            for shape in [Shape::write(bytes), Shape::read(bytes)] {
+                tcp.sequential.push(self.tcp_floor(shape, depth)?);
+            }
+        }
+        let write = self.step(kind, "", &self.fill(&base), |load| {
+            file.map(|file| against(Measure::Bandwidth, load, &file.sequential_write)).into_iter().collect()
+        })?;
+        let read = sequential(&base, Pattern::Read, SEQUENTIAL_BLOCKS, SEQUENTIAL_DEPTH);
+        let ordered = self.step(kind, "", &read, |_| Vec::new())?;
+        // What is left of the log, less headers and trailers. At depth 1 each block brings a header of its own.
+        let log_bytes = config.pool_bytes * 9 / 10 - config.volume_bytes * 11 / 10;
+        let large_write = LoadConfig {
+            bytes_max: Some(log_bytes / 10),
+            ..sequential(&base, Pattern::Write, LARGE_BLOCKS, LARGE_DEPTH)
+        };
+        let large_write = self.step(kind, "", &large_write, |_| Vec::new())?;
+        let large_read = sequential(&base, Pattern::Read, LARGE_BLOCKS, LARGE_DEPTH);
+        let large_read = self.step(kind, "", &large_read, |_| Vec::new())?;
+
+        let budget = |depth| if depth == 1 { log_bytes / 10 } else { log_bytes * 3 / 10 };
+        let random_write = |depth| LoadConfig {
+            pattern: Pattern::RandWrite,
+            queue_depth: depth,
+            bytes_max: Some(budget(depth)),
+            ..base.clone()
+        };
+        let mut random = Vec::new();
+        for (depth, tcp) in [1, DEPTH_LOADED].into_iter().zip([&tcp.random[0], &tcp.random[2]]) {
+            random.push(self.step(kind, "", &random_write(depth), |load| {
+                let mut floors = vec![against(measure_at(depth), load, tcp)];
+                if let Some(file) = file {
+                    floors.push(if depth == 1 {
+                        against(Measure::MeanLatency, load, &file.record_write)
+                    } else {
+                        against(Measure::Bandwidth, load, &file.sequential_write)
+                    });
+                }
+                floors
+            })?);
+        }
+        for (depth, tcp) in [1, DEPTH_LOADED].into_iter().zip([&tcp.random[1], &tcp.random[3]]) {
+            let load = LoadConfig { pattern: Pattern::RandRead, queue_depth: depth, ..base.clone() };
+            random.push(self.step(kind, "", &load, |load| {
+                let mut floors = vec![against(measure_at(depth), load, tcp)];
+                if let Some(file) = file {
+                    let read = if depth == 1 { &file.read_1 } else { &file.read_loaded };
+                    floors.push(against(measure_at(depth), load, read));
+                }
+                floors
+            })?);
+        }
+        let scattered = self.step(kind, "after random writes", &read, |_| Vec::new())?;
+        (self.on_step)("snapshots");
+        make_snapshots(&appliance)?;
+        let beside = self.step(kind, "beside 100 snapshots", &random_write(DEPTH_LOADED), |_| Vec::new())?;
+        appliance.stop()?;
+
+        let figures =
+            Figures { kind, write, read: ordered, large_write, large_read, random, scattered, beside };
+        self.bars.extend(bars::of(&figures, &tcp, file));
+        Ok(())
+    }
+
+    /// The steps at depth 1 on an appliance in memory that never sleeps.
+    fn run_polling(&mut self) -> Result<(), PerfError> {
+        let backing = Backing::Memory { len_bytes: self.config.pool_bytes };
+        let appliance = self.start(backing, IdlePolicy::Poll)?;
+        let base = self.base(&appliance);
+        self.step(BackingKind::Memory, "never sleeping", &self.fill(&base), |_| Vec::new())?;
+        for pattern in [Pattern::RandWrite, Pattern::RandRead] {
+            let bytes_max = Some(self.config.pool_bytes / 10);
+            let load = LoadConfig { pattern, bytes_max, ..base.clone() };
+            let polling = self.step(BackingKind::Memory, "never sleeping", &load, |_| Vec::new())?;
+            let adaptive = self.steps.iter().find(|step| {
+                let load = &step.load;
+                step.backing == BackingKind::Memory && load.pattern == pattern && load.queue_depth == 1
+            });
+            if let Some(adaptive) = adaptive {
+                let bar = bars::adaptive(&adaptive.load, &polling);
+                self.bars.push(bar);
+            }
+        }
+        appliance.stop()?;
+        Ok(())
+    }
+
+    fn tcp_floor(&mut self, shape: Shape, depth: u16) -> Result<FloorResult, PerfError> {
+        (self.on_step)(&format!("floor of loopback TCP: {} QD{depth}", shape.name));
+        tcp::measure(shape, depth.into(), self.config.step)
+    }
+
+    fn step(
+        &mut self,
+        backing: BackingKind,
+        name: &str,
+        config: &LoadConfig,
+        floors: impl FnOnce(&LoadResult) -> Vec<Comparison>,
+    ) -> Result<LoadResult, PerfError> {
+        let memory = if backing == BackingKind::Memory { "memory" } else { "file" };
+        let kib = config.block_bytes / 1024;
+        (self.on_step)(&format!(
+            "{memory}: {} {kib} KiB QD{} {name}",
+            config.pattern.name(),
+            config.queue_depth
+        ));
+        let load = pinned(two_cores().map(|cores| cores.0), || load::run(config, |_| {}))?;
+        let floors = floors(&load);
+        self.steps.push(Step { backing, name: name.to_owned(), load: load.clone(), floors });
+        Ok(load)
+    }
+}
+
+/// What loopback TCP gives: write and read at depth 1, then loaded; write and read of sequential commands, then of large ones.
+#[derive(Default)]
+struct TcpFloors {
+    random: Vec<FloorResult>,
+    sequential: Vec<FloorResult>,
+}
+
+/// What the steps on one backing came to.
+struct Figures {
+    kind: BackingKind,
+    write: LoadResult,
+    read: LoadResult,
+    large_write: LoadResult,
+    large_read: LoadResult,
+    /// Write at depth 1 and loaded, read at depth 1 and loaded.
+    random: Vec<LoadResult>,
+    /// Sequential reads after random writes.
+    scattered: LoadResult,
+    /// Random writes beside snapshots.
+    beside: LoadResult,
+}
+
+fn sequential(base: &LoadConfig, pattern: Pattern, blocks: u32, depth: u16) -> LoadConfig {
+    LoadConfig { pattern, block_bytes: blocks * COMMAND_BYTES, queue_depth: depth, ..base.clone() }
+}
+
+fn make_snapshots(appliance: &Appliance) -> Result<(), PerfError> {
+    let made = appliance.handle().call(SNAPSHOTS_TIMEOUT, |app, reply| {
+        let pool = app.pool();
+        let making = async move {
+            let pool = pool.map_err(|error| error.to_string())?;
+            for number in 0..SNAPSHOTS {
+                let made = pool.clone().create_snapshot(format!("bench-{number}")).await;
+                made.map_err(|error| error.to_string())?;
+            }
+            Ok::<(), String>(())
+        };
+        app.local().spawn(async move { reply.send(making.await) });
+    });
+    let failed = |reason| PerfError::Snapshots { reason };
+    made.map_err(|error| failed(error.to_string()))?.map_err(failed)
+}
+
+/// At depth 1 the latency is what counts, under load the count of operations.
+fn measure_at(depth: u16) -> Measure {
+    if depth == 1 { Measure::MeanLatency } else { Measure::Iops }
+}
+
+fn against(measure: Measure, load: &LoadResult, floor: &FloorResult) -> Comparison {
+    let (value, base) = match measure {
+        Measure::MeanLatency => (load.latency.mean_us, floor.latency.mean_us),
+        Measure::Iops => (load.iops, floor.iops),
+        Measure::Bandwidth => (load.mib_per_second, floor.mib_per_second),
+    };
+    // A step that got nothing done has no ratio; 0 keeps the JSON a number.
+    let ratio = if base > 0.0 { value / base } else { 0.0 };
+    Comparison { measure, floor: floor.clone(), ratio }
+}

@@ -1,0 +1,72 @@
+//! What is written: bytes that compress by a ratio that was asked for.
+//!
+//! In each unit of 4 KiB (512 bytes where commands are not multiples of that) the first part does not compress and the rest is one
+//! byte again and again, so a compressor gets the ratio within each block as well as over all. Payloads are windows into one
+//! buffer at random offsets: two of them are seldom the same.
+
+use crate::rng::Rng;
+
+/// The buffer is this much longer than a payload.
+const WINDOW_BYTES: usize = 256 << 10;
+/// What fills the part that compresses.
+const FILLER: u8 = 0x20;
+/// The ratios that can be asked for.
+pub const RATIO_RANGE: std::ops::RangeInclusive<f64> = 1.0..=100.0;
+
+/// Payloads of one length.
+#[derive(Debug)]
+pub struct Payload {
+    bytes: Vec<u8>,
+    len_bytes: usize,
+}
+
+impl Payload {
+    /// Payloads of `len_bytes` that compress to 1 / `ratio`; the ratio is brought into [`RATIO_RANGE`].
+    pub fn new(len_bytes: usize, ratio: f64, seed: u64) -> Self {
+        let mut bytes = vec![FILLER; len_bytes + WINDOW_BYTES];
+        let unit_bytes = if len_bytes.is_multiple_of(4096) { 4096 } else { 512 };
+        let kept = 1.0 / ratio.clamp(*RATIO_RANGE.start(), *RATIO_RANGE.end());
+        let random_bytes = (unit_bytes as f64 * kept).round() as usize;
+        let mut rng = Rng::new(seed);
+        for unit in bytes.chunks_mut(unit_bytes) {
+            let end = random_bytes.min(unit.len());
+            rng.fill(&mut unit[..end]);
+        }
+        Payload { bytes, len_bytes }
+    }
+
+    /// One of them.
+    pub(crate) fn pick(&self, rng: &mut Rng) -> &[u8] {
+        let from = rng.below(WINDOW_BYTES as u64 / 8) as usize * 8;
+        &self.bytes[from..from + self.len_bytes]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_that_does_not_compress_is_as_asked() {
+        for ratio in [1.0, 2.0, 4.0] {
+            let payload = Payload::new(64 << 10, ratio, 1);
+            let mut rng = Rng::new(2);
+            for _ in 0..20 {
+                let bytes = payload.pick(&mut rng);
+                let random = bytes.iter().filter(|&&byte| byte != FILLER).count() as f64;
+                let expected = bytes.len() as f64 / ratio;
+                // One in 256 random bytes is the filler.
+                assert!((random / expected - 255.0 / 256.0).abs() < 0.01, "{ratio}: {random}");
+            }
+        }
+    }
+
+    #[test]
+    fn payloads_differ() {
+        let payload = Payload::new(512, 1.0, 1);
+        let mut rng = Rng::new(2);
+        let one = payload.pick(&mut rng).to_vec();
+        assert_eq!(one.len(), 512);
+        assert_ne!(one, payload.pick(&mut rng));
+    }
+}

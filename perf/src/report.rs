@@ -1,0 +1,157 @@
+//! Every budget (DESIGN section 16) beside its floor, in one table, measured in one run.
+//!
+//! The benchmark, the log alone, the index, idling, the archivist, and this machine's limits below. What the design compares with another target's figures is shown beside the
+//! machine's own floor instead: absolute figures do not travel.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser};
+use serde::{Deserialize, Serialize};
+use varve::rpc::units::SizeBytes;
+
+use crate::bar::{Bar, Bound, table as bars_table};
+use crate::bench::{self, BenchConfig, BenchReport};
+use crate::error::PerfError;
+use crate::floor::limits;
+use crate::machine::Machine;
+use crate::{append, archive, idle, lookup, open_archived, rebuild};
+
+/// What to measure.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Length of each step.
+    #[arg(long, default_value_t = 2.0, value_parser = crate::seconds, value_name = "S")]
+    pub seconds: f64,
+    /// Where a directory for files is made, and removed.
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Size of the benchmark's volume.
+    #[arg(long, default_value = "256MiB", value_name = "SIZE")]
+    pub volume_size: SizeBytes,
+    /// Size of the benchmark's pool.
+    #[arg(long, default_value = "4GiB", value_name = "SIZE")]
+    pub pool_size: SizeBytes,
+}
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of varve.
+    pub version: String,
+    /// The machine.
+    pub machine: Machine,
+    /// Every budget beside its floor.
+    pub bars: Vec<Bar>,
+    /// What could not be measured here, and why.
+    pub missing: Vec<String>,
+    /// The benchmark behind it.
+    pub bench: BenchReport,
+    /// The machine's limits.
+    pub limits: limits::Report,
+}
+
+/// The options that a command line without any has.
+#[derive(Debug, Parser)]
+struct Defaults<O: Args> {
+    #[command(flatten)]
+    options: O,
+}
+
+fn defaults<O: Args>() -> Result<O, PerfError> {
+    Defaults::<O>::try_parse_from(["report"])
+        .map(|defaults| defaults.options)
+        .map_err(|_| PerfError::shape("a measurement has no defaults"))
+}
+
+/// Measures everything; `on_step` is called at the start of each step with its name.
+///
+/// # Errors
+/// As for each measurement; what needs a program that is not here is named as missing.
+pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, PerfError> {
+    let on_step: &mut dyn FnMut(&str) = &mut on_step;
+    let step = Duration::from_secs_f64(options.seconds);
+    let (seconds, dir) = (options.seconds, options.dir.clone());
+    let limits = limits::run(&limits::Options { seconds, dir: dir.clone(), ..defaults()? }, &mut *on_step)?;
+    let bench = bench::run(
+        &BenchConfig {
+            step,
+            directory: dir,
+            volume_bytes: options.volume_size.0,
+            pool_bytes: options.pool_size.0,
+            memory: true,
+            file: true,
+        },
+        &mut *on_step,
+    )?;
+    let mut bars = bench.bars.clone();
+    bars.extend(append::run(&append::Options { seconds, ..defaults()? }, &mut *on_step)?.bars);
+    bars.extend(lookup::run(&lookup::Options { seconds, ..defaults()? }, &mut *on_step)?.bars);
+    for row in rebuild::run(&defaults()?, &mut *on_step)?.rows {
+        let bound = Some(Bound::AtLeast(rebuild::ENTRIES_PER_SECOND_MIN));
+        let scan = crate::cleaning::median(row.scan_per_second.iter().copied());
+        bars.push(
+            Bar::alone(format!("index built, {:?}, one core", row.layout), row.median, "a second", bound)
+                .beside("only reading the entries", scan),
+        );
+    }
+    on_step("idling");
+    let idle = idle::measure(step.max(Duration::from_secs(2)))?;
+    bars.push(Bar::alone(
+        "idle appliance, of a core",
+        idle.percent,
+        "%",
+        Some(Bound::AtMost(idle::PERCENT_MAX)),
+    ));
+    let mut missing = Vec::new();
+    match archive::run(&defaults()?, &mut *on_step) {
+        Ok(report) => bars.extend(archive_bars(&report)),
+        Err(error) => missing.push(format!("archivist: {error}")),
+    }
+    match open_archived::run(&defaults()?, &mut *on_step) {
+        Ok(opened) => {
+            let what = format!("first byte of an archived point of {} GiB", opened.volume_bytes >> 30);
+            let alone = opened.entries_alone_ms + opened.index_alone_ms + opened.block_alone_ms;
+            let bound = Some(Bound::AtMost(open_archived::MS_MAX));
+            bars.push(
+                Bar::alone(what, opened.total_ms, "ms", bound).beside("its parts alone, on one core", alone),
+            );
+        }
+        Err(error) => missing.push(format!("opening a point in the archive: {error}")),
+    }
+    missing.push("memory of a mapped TiB: follows from the index's format, 2 GiB".to_owned());
+    Ok(Report {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine: Machine::here(),
+        bars,
+        missing,
+        bench,
+        limits,
+    })
+}
+
+fn archive_bars(report: &archive::Report) -> Vec<Bar> {
+    let best = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
+    let bar = |row: &archive::Row| {
+        Bar::over(
+            format!("archivist, {:?}, level {}, verified {:?}", row.content, row.level, row.verify),
+            best(&row.archive_mib_s),
+            "MiB/s",
+            "zstd on the same bytes",
+            best(&row.zstd_mib_s),
+            Some(Bound::AtLeast(archive::RATIO_MIN)),
+        )
+    };
+    report.rows.iter().map(bar).collect()
+}
+
+/// The budgets as a table, the machine's limits below it.
+pub fn table(report: &Report) -> String {
+    let mut text = bars_table(&report.bars);
+    for missing in &report.missing {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "not measured: {missing}");
+    }
+    text + "\n" + &limits::table(&report.limits)
+}
