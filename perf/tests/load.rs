@@ -21,7 +21,7 @@ fn every_kind_of_command_on_connections_of_several_threads_reads_what_was_writte
         threads: 2,
         verify: true,
         bytes_max: Some(16 << 20),
-        duration: Duration::from_secs(60),
+        duration: Duration::from_mins(1),
         ..LoadConfig::new(appliance.address(), FIRST_VOLUME_NAME, Pattern::RandRw)
     };
     let mut intervals = 0;

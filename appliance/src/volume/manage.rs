@@ -4,15 +4,13 @@
 //! back by a crash; a crash in between leaves the change whole or not at all.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use uuid::Uuid;
 
 use super::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume};
 use super::error::VolumeError;
 use super::index::{Index, RangeSet};
-use super::info::{CloneInfo, ImageParent, SnapshotInfo, SynchInfo, VolumeEvent, VolumeInfo, VolumeStats};
-use super::point::Point;
+use super::info::{ImageParent, SnapshotInfo, SynchInfo, VolumeEvent, VolumeInfo, VolumeStats};
 use super::pool::{Pool, State, Volume, VolumeIndex};
 use super::request::VolumeId;
 use crate::dma::BLOCK_BYTES;
@@ -256,81 +254,6 @@ impl Pool {
         snapshots
     }
 
-    /// Opens a point of a volume as a new volume (DESIGN section 9). The volume is looked up by the name it had at the point, so one that was deleted since can be had back.
-    ///
-    /// # Errors
-    /// A point or a volume at the point that does not exist, a name that is bad or taken, no room, a failed pool.
-    pub async fn clone_volume(
-        self: Rc<Self>,
-        volume: String,
-        point: Point,
-        name: String,
-        read_only: bool,
-    ) -> Result<CloneInfo, VolumeError> {
-        let started = Instant::now();
-        check_name("volume name", &name)?;
-        if self.state.borrow().catalog.volume(&name).is_some() {
-            return Err(VolumeError::VolumeExists { name });
-        }
-        let expiries = self.expiries();
-        let resolved = Rc::clone(&self).resolve(point.clone()).await?;
-        let at = Lsn(resolved.lsn);
-        let catalog = self.catalog_at(at).await?;
-        let Some(source) = catalog.volume(&volume) else {
-            let names: Vec<&str> = catalog.volumes.iter().map(|volume| volume.name.as_str()).collect();
-            let reason = format!("volume '{volume}' did not exist then; there were: {}", names.join(", "));
-            return Err(VolumeError::NoSuchPoint { point: resolved.point, reason });
-        };
-        let (index, report) = self.index_at(&catalog, source, at).await?;
-        let (created_ns, uuid) = {
-            let log = self.log.borrow();
-            (log.environment().clock.wall_ns(), log.environment().random.uuid())
-        };
-        let lsn = self
-            .change(|now, born_lsn| {
-                if self.expiries() != expiries {
-                    let reason =
-                        format!("parts of the archive expired while {point} was being opened; try again");
-                    return Err(VolumeError::Busy { reason });
-                }
-                // The ancestors as they were at the point; a deleted volume's are not in the present catalog.
-                catalog.images.iter().for_each(|image| now.learn_image(image));
-                let image = add_image(now, Some(ImageParent { image: source.image, lsn: at.0 }), born_lsn)?;
-                let clone = CatalogVolume {
-                    name: name.clone(),
-                    uuid,
-                    size_blocks: source.size_blocks,
-                    read_only,
-                    image,
-                    created_ns,
-                    thin: true,
-                };
-                add_volume(now, clone)?;
-                now.prune_images(self.behind_change(born_lsn));
-                Ok(())
-            })
-            .await?;
-        let id = self.add_volume(&name, VolumeIndex::Ready(index));
-        {
-            // A loss that came after the point does not touch it.
-            let mut state = self.state.borrow_mut();
-            let image = state.catalog.volume(&name).map_or(0, |volume| volume.image);
-            let uncertain_below = state.catalog.uncertain_below(image, Lsn::MAX);
-            if let Some(volume) = state.volume_mut(id) {
-                volume.uncertain_below = uncertain_below;
-            }
-        }
-        recovery::stable(&self.log, lsn.plus(1)).await?;
-        Ok(CloneInfo {
-            volume: self.announce(id, &name)?,
-            point: resolved,
-            segments_touched: report.segments_touched,
-            segments_bound: report.segments_bound,
-            entries_scanned: report.entries_scanned,
-            elapsed_us: started.elapsed().as_micros() as u64,
-        })
-    }
-
     /// Writes what is open, flushes, and leaves a note that the stop was clean. No requests after it.
     ///
     /// # Errors
@@ -393,10 +316,10 @@ impl Pool {
         head.plus(self.log.borrow().geometry().segment_blocks)
     }
 
-    /// Makes a volume of the catalog usable; it is announced later. Its blocks that are resident are counted as live.
+    /// Makes a volume of the catalog usable; it is announced later. What is resident of it is counted by the caller.
     pub(super) fn add_volume(&self, name: &str, index: VolumeIndex) -> VolumeId {
         let mut state = self.state.borrow_mut();
-        let mut log = self.log.borrow_mut();
+        let log = self.log.borrow();
         let entry = state.catalog.volume(name).expect("the catalog was changed first");
         let image = state.catalog.image(entry.image);
         let is_clone = image.is_some_and(|image| image.parent.is_some());
@@ -413,6 +336,7 @@ impl Pool {
             keeps_inherited,
             inherits: image.is_some_and(CatalogImage::inherits),
             hydrating: false,
+            changed_lsn: Lsn(log.head_lsn().0.saturating_sub(1)),
             masked: RangeSet::default(),
             resident: 0,
             thin: entry.thin,
@@ -420,11 +344,10 @@ impl Pool {
         };
         let id = VolumeId(state.volumes.len() as u32);
         state.volumes.push(Some(volume));
-        state.count_resident(&mut log, id);
         id
     }
 
-    fn announce(&self, id: VolumeId, name: &str) -> Result<VolumeInfo, VolumeError> {
+    pub(super) fn announce(&self, id: VolumeId, name: &str) -> Result<VolumeInfo, VolumeError> {
         let info = self.volume(id).ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })?;
         self.state.borrow_mut().events.push_back(VolumeEvent::Created(id));
         Ok(info)
@@ -457,7 +380,11 @@ impl State {
     }
 }
 
-fn add_image(catalog: &mut Catalog, parent: Option<ImageParent>, born_lsn: Lsn) -> Result<u16, VolumeError> {
+pub(super) fn add_image(
+    catalog: &mut Catalog,
+    parent: Option<ImageParent>,
+    born_lsn: Lsn,
+) -> Result<u16, VolumeError> {
     let id = catalog.next_image;
     catalog.next_image = id.checked_add(1).ok_or_else(|| VolumeError::NoSpace {
         reason: "all 65,534 image ids of the pool were used".to_owned(),
@@ -472,7 +399,7 @@ fn add_image(catalog: &mut Catalog, parent: Option<ImageParent>, born_lsn: Lsn) 
     Ok(id)
 }
 
-fn add_volume(catalog: &mut Catalog, volume: CatalogVolume) -> Result<(), VolumeError> {
+pub(super) fn add_volume(catalog: &mut Catalog, volume: CatalogVolume) -> Result<(), VolumeError> {
     if catalog.volume(&volume.name).is_some() {
         return Err(VolumeError::VolumeExists { name: volume.name });
     }
@@ -489,7 +416,7 @@ fn add_volume(catalog: &mut Catalog, volume: CatalogVolume) -> Result<(), Volume
     Ok(())
 }
 
-fn check_name(what: &'static str, name: &str) -> Result<(), VolumeError> {
+pub(super) fn check_name(what: &'static str, name: &str) -> Result<(), VolumeError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(allowed) {
         let reason = format!("'{name}' is not 1 to {NAME_BYTES_MAX} letters, digits, '.', '_' or '-'");

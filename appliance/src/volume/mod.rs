@@ -7,6 +7,7 @@ mod archive;
 mod capacity;
 pub(crate) mod catalog;
 mod cleaner;
+mod clone;
 mod error;
 mod event;
 mod history;

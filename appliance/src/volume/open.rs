@@ -223,6 +223,7 @@ impl Pool {
                 if inherits { VolumeIndex::Inherits(builder) } else { VolumeIndex::Ready(builder.finish()) };
             let id = self.add_volume(&volume.name, index);
             let mut state = self.state.borrow_mut();
+            state.count_resident(&mut self.log.borrow_mut(), id);
             if let Some(opened) = state.volume_mut(id) {
                 opened.uncertain_below = uncertain_below;
                 opened.masked = masked.get(&volume.image).cloned().unwrap_or_default();

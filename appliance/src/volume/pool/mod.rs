@@ -105,6 +105,8 @@ pub(super) struct Volume {
     pub(super) inherits: bool,
     /// Whether what it inherited is being made its own.
     pub(super) hydrating: bool,
+    /// The position of its newest write or trim, or a later one: since then its state is what it is.
+    pub(super) changed_lsn: Lsn,
     /// The ranges of which it inherits nothing any more.
     pub(super) masked: RangeSet,
     /// Resident blocks.
@@ -619,7 +621,7 @@ impl State {
         log.reserve(AppendClass::Host, len_blocks, len_blocks, false)?;
         let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
         let index = volume.index()?;
-        let mut new_blocks = 0;
+        let (mut new_blocks, mut changed_lsn) = (0, Lsn(0));
         let chunks = data.iter().flat_map(|part| part.chunks_exact(BLOCK_BYTES));
         for (at, chunk) in (block..).zip(chunks) {
             let last = at + 1 == block + len_blocks as u64;
@@ -632,7 +634,9 @@ impl State {
                 new_blocks += 1;
             }
             log.note_live(lsn);
+            changed_lsn = lsn;
         }
+        volume.changed_lsn = changed_lsn;
         volume.resident += new_blocks;
         volume.stats.writes += 1;
         volume.stats.written_bytes += len_bytes as u64;
@@ -706,7 +710,8 @@ impl State {
             if hides {
                 volume.masked.insert(block, block + len_blocks);
             }
-            log.append_trim(image, BlockNumber(block), len_blocks, hides, done + 1 == part.len());
+            volume.changed_lsn =
+                log.append_trim(image, BlockNumber(block), len_blocks, hides, done + 1 == part.len());
             let index = volume.index()?;
             index.trim(block, len_blocks, |gone| {
                 if gone.lsn() > resident_above {
