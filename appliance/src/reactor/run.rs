@@ -157,6 +157,8 @@ pub struct Reactor<S: 'static> {
     mailbox: Arc<Mailbox<S>>,
     pollers: Vec<Poller>,
     last_work: Instant,
+    /// Whether something was done in the last turn.
+    worked: bool,
 }
 
 impl<S: 'static> Reactor<S> {
@@ -178,7 +180,7 @@ impl<S: 'static> Reactor<S> {
             turn_times: RefCell::default(),
         };
         let local = Local { inner: Rc::new(inner) };
-        Ok(Reactor { config, local, mailbox, pollers: Vec::new(), last_work: Instant::now() })
+        Ok(Reactor { config, local, mailbox, pollers: Vec::new(), last_work: Instant::now(), worked: false })
     }
 
     /// What code on this reactor uses.
@@ -259,7 +261,8 @@ impl<S: 'static> Reactor<S> {
     /// How long this turn may wait, and whether that is a sleep.
     fn timeout(&self, now: Instant) -> (Option<Duration>, bool) {
         let IdlePolicy::Adaptive { spin } = self.config.idle else { return (Some(Duration::ZERO), false) };
-        if now.duration_since(self.last_work) < spin || self.local.inner.executor.has_ready() {
+        // What was done may have made work for a poller that was polled before it, so another turn follows however much time has passed since: on a slow machine that may be more than the span.
+        if self.worked || now.duration_since(self.last_work) < spin || self.local.inner.executor.has_ready() {
             return (Some(Duration::ZERO), false);
         }
         self.mailbox.announce_sleep();
@@ -288,6 +291,7 @@ impl<S: 'static> Reactor<S> {
         stats.sleeps += u64::from(slept);
         let turn = ended.duration_since(woke);
         stats.idle_ns += woke.duration_since(started).as_nanos() as u64;
+        self.worked = work > 0;
         if work > 0 {
             self.last_work = ended;
             stats.busy_turns += 1;

@@ -38,6 +38,44 @@ fn pollers_run_once_a_turn_in_their_order_until_removed() {
     assert_eq!(trace.borrow().concat(), "abcabcac");
 }
 
+/// A task makes work for a poller that is not polled in the same turn: there is another turn before any sleep, however long the first one took. On a slow machine an appliance did not start: the reactor slept over a
+/// read that nobody had submitted.
+#[test]
+fn what_a_turn_makes_to_do_is_done_before_a_sleep() {
+    let mut reactor = reactor(Duration::ZERO);
+    let local = reactor.local();
+    let (asked, waker) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(None::<std::task::Waker>)));
+    let (seen, woken) = (Rc::clone(&asked), Rc::clone(&waker));
+    local.add_poller(move || match woken.take().filter(|_| seen.get()) {
+        Some(waker) => {
+            seen.set(false);
+            waker.wake();
+            1
+        }
+        None => 0,
+    });
+    // Nothing else would wake it; in a minute the test fails, and does not hang.
+    let limit = local.clone();
+    drop(local.spawn(async move { limit.sleep(NEVER).await }));
+    let started = Instant::now();
+    for _ in 0..3 {
+        let (asked, waker) = (Rc::clone(&asked), Rc::clone(&waker));
+        let mut polled = false;
+        reactor.run_until(
+            &(),
+            std::future::poll_fn(move |context| {
+                if std::mem::replace(&mut polled, true) && !asked.get() {
+                    return std::task::Poll::Ready(());
+                }
+                asked.set(true);
+                waker.set(Some(context.waker().clone()));
+                std::task::Poll::Pending
+            }),
+        );
+    }
+    assert!(started.elapsed() < NEVER, "it slept over what was to be done");
+}
+
 #[test]
 fn tasks_wait_for_timers_and_for_each_other() {
     let mut reactor = reactor(Duration::ZERO);

@@ -126,7 +126,10 @@ impl Reshaping {
                 let Some(target) = target else { return 0 };
                 let mut log = shared.borrow_mut();
                 // A command in two parts is not parted.
-                if !log.fits_within(target) || log.poisoned().is_some() || state.is_in_the_middle() {
+                // Nothing live in what leaves is enough: the catalog that says so stands behind what made it so.
+                let fits = log.fits_within(target)
+                    || (log.recycling() != Recycling::Never && log.leaving_blocks(target) == 0);
+                if !fits || log.poisoned().is_some() || state.is_in_the_middle() {
                     return 0;
                 }
                 match record(state, &mut log, target) {
@@ -343,7 +346,17 @@ impl Pool {
             (told, self.log.borrow().geometry())
         };
         // A pool of an older version did not record the length that it was made with.
-        let Some(segments) = told.filter(|&told| told != geometry.working_set) else { return Ok(()) };
+        let segments = told.unwrap_or(geometry.working_set);
+        let (device, environment) = {
+            let log = self.log.borrow();
+            (log.device().clone(), log.environment().clone())
+        };
+        // Both copies: a crash may have come between them, and the newer one may be damaged one day.
+        let copies = recovery::read_superblocks(&device, &environment).await?;
+        let shape = (segments, geometry.slots);
+        if copies.iter().flatten().all(|copy| (copy.working_set, copy.slots) == shape) {
+            return Ok(());
+        }
         if !(1..geometry.slots).contains(&segments) {
             self.note_problem(format!(
                 "the catalog says that the working set has {segments} segments, which {} slots do not hold; {} are taken",

@@ -182,7 +182,7 @@ fn verification_passes_what_is_right_and_finds_a_planted_stale_block() {
 
 fn short(target: Target, pattern: Pattern) -> LoadConfig {
     LoadConfig {
-        duration: Duration::from_secs(60),
+        duration: Duration::from_mins(1),
         bytes_max: Some(4 << 20),
         queue_depth: 16,
         ..LoadConfig::of(target, pattern)
@@ -199,7 +199,7 @@ fn devices_and_logs_are_loaded_from_end_to_end() {
     {
         let pattern = if verify { Pattern::RandRw } else { Pattern::RandWrite };
         let threads = if verify { 2 } else { 1 };
-        let config = LoadConfig { verify, threads, ..short(target.clone(), pattern) };
+        let config = LoadConfig { threads, verify, ..short(target.clone(), pattern) };
         let result = run(&config, |_| {}).unwrap();
         assert!(result.is_good(), "{target:?}: {result:?}");
         assert_eq!(result.operations, 1024, "{target:?}");

@@ -3,7 +3,7 @@
 //! It is part of the library's own tests, and with the feature `conformance` of the library, for stores that need another machine: a real tape drive.
 
 // These are tests, wherever they are compiled.
-#![allow(clippy::unwrap_used, clippy::wildcard_imports)]
+#![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
