@@ -37,7 +37,11 @@ use super::pool::State;
 /// Blocks of one batch, read together.
 const BATCH_BLOCKS: usize = 128;
 /// Copies appended in one turn, so that hosts' commands do not wait for more.
-const COPIES_PER_TURN: usize = 32;
+const COPIES_PER_TURN_MAX: usize = 32;
+/// Copies appended in a turn in which hosts append nothing; a lone write that comes meanwhile waits for no more than these.
+const COPIES_PER_TURN_MIN: usize = 4;
+/// For each block that hosts have appended since the last turn, so many copies: more than any load with room for its copies needs, so that the pace is kept.
+const COPIES_PER_HOST_BLOCK: u64 = 8;
 /// Dead blocks that are read along, because one longer read costs less than two.
 const GAP_BLOCKS: u64 = 4;
 
@@ -97,6 +101,10 @@ pub(super) struct Cleaner {
     newest_point: Lsn,
     newest_point_ns: u64,
     is_idle: bool,
+    /// Copies of this turn, at most.
+    per_turn: usize,
+    /// Where the log ended after the last turn.
+    head_seen: Lsn,
     /// Blocks that could not be read and were copied as errors.
     pub(super) bad_blocks: u64,
 }
@@ -115,6 +123,8 @@ impl Default for Cleaner {
             newest_point: Lsn(0),
             newest_point_ns: 0,
             is_idle: false,
+            per_turn: COPIES_PER_TURN_MIN,
+            head_seen: Lsn(0),
             bad_blocks: 0,
         }
     }
@@ -123,9 +133,24 @@ impl Default for Cleaner {
 impl Cleaner {
     /// One turn. Returns how much was done.
     pub(super) fn poll(&mut self, state: &mut State, shared: &SharedLog) -> usize {
-        if shared.borrow().recycling() == Recycling::Never || shared.borrow().poisoned().is_some() {
-            return 0;
+        {
+            let log = shared.borrow();
+            if log.recycling() == Recycling::Never || log.poisoned().is_some() {
+                return 0;
+            }
+            // Only hosts have appended since; where somebody waits for copies, nobody is kept waiting by them.
+            let of_hosts = log.head_lsn().0.saturating_sub(self.head_seen.0);
+            self.per_turn = match (COPIES_PER_HOST_BLOCK * of_hosts) as usize {
+                _ if log.is_pressed() || self.is_idle => COPIES_PER_TURN_MAX,
+                copies => copies.clamp(COPIES_PER_TURN_MIN, COPIES_PER_TURN_MAX),
+            };
         }
+        let work = self.go_on(state, shared);
+        self.head_seen = shared.borrow().head_lsn();
+        work
+    }
+
+    fn go_on(&mut self, state: &mut State, shared: &SharedLog) -> usize {
         let mut context = Context::from_waker(Waker::noop());
         let mut work = self.note_commands(state, &shared.borrow());
         loop {
@@ -229,7 +254,7 @@ impl Cleaner {
             let Some((source, data)) = next else { return (done, false) };
             let origin = Mapping::new(source.lsn, source.crc);
             let Some(volume) = state.owner_of(source.image, source.block, origin) else { continue };
-            if done == COPIES_PER_TURN {
+            if done == self.per_turn {
                 self.retry = Some((source, data));
                 return (done, true);
             }
@@ -272,7 +297,7 @@ impl Cleaner {
         let class = class_of(state, log, victim);
         let mut done = 0;
         while let Some(&(image, block, len_blocks)) = self.masks.last() {
-            if done == COPIES_PER_TURN || log.reserve(class, 1, 0, false).is_err() {
+            if done == self.per_turn || log.reserve(class, 1, 0, false).is_err() {
                 return (done, true);
             }
             log.append_mask(image, BlockNumber(block), len_blocks);

@@ -12,6 +12,8 @@
 
 mod latency;
 mod read;
+mod view;
+mod write;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -20,26 +22,20 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
-use crate::log::format::ENTRIES_PER_RECORD;
-use crate::log::table::Phase;
-use crate::log::{AppendClass, AppendError, BlockNumber, Geometry, ImageId, Log, Lsn, ReadDone, SharedLog};
+use crate::log::{AppendError, Geometry, ImageId, Log, Lsn, ReadDone, SharedLog};
 use crate::volume::archive::{Archive, ArchivedBlocks};
 use crate::volume::capacity::{Buried, Capacity};
 use crate::volume::catalog::Catalog;
 use crate::volume::cleaner::Cleaner;
 use crate::volume::error::VolumeError;
-use crate::volume::index::{Index, IndexBuilder, Mapping, RangeSet, index_bytes};
-use crate::volume::info::{
-    PoolInfo, PoolStats, SegmentInfo, SegmentState, SynchInfo, VolumeEvent, VolumeInfo, VolumeState,
-    VolumeStats,
-};
-use crate::volume::request::{
-    IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
-};
-use crate::volume::working_set::{Reshaping, device_slots};
+use crate::volume::index::{Index, IndexBuilder, Mapping, RangeSet};
+use crate::volume::info::{SynchInfo, VolumeEvent, VolumeStats};
+use crate::volume::request::{IoCompletion, IoError, Request, Sink, Submitted, VolumeId};
+use crate::volume::working_set::Reshaping;
 
 pub use latency::Operation;
 use latency::{Began, Latencies};
+use write::{PendingAck, RestOfTrim};
 
 /// The most reads of one pool that wait for its device; beyond it submissions are [`Submitted::Busy`].
 const READS_MAX: usize = 4096;
@@ -123,24 +119,6 @@ pub(super) enum VolumeIndex {
     Inherits(IndexBuilder),
     /// The inherited index could not be built. Its own entries are kept, and copied forward.
     Failed(IndexBuilder),
-}
-
-struct PendingAck {
-    /// Acknowledged once the log is written, or stable, past this.
-    past: Lsn,
-    tag: u64,
-    sink: Rc<Sink>,
-    began: Began,
-}
-
-/// A trim whose second part waits for room.
-struct RestOfTrim {
-    volume: VolumeId,
-    ranges: SmallVec<[(u64, u64); 8]>,
-    force_unit_access: bool,
-    tag: u64,
-    sink: Rc<Sink>,
-    began: Began,
 }
 
 struct PendingRead {
@@ -300,138 +278,6 @@ impl Pool {
     pub fn take_events(&self, events: &mut VecDeque<VolumeEvent>) {
         events.append(&mut self.state.borrow_mut().events);
     }
-
-    /// Every volume, by name.
-    pub fn volumes(&self) -> Vec<VolumeInfo> {
-        let state = self.state.borrow();
-        let mut volumes: Vec<VolumeInfo> =
-            (0..state.volumes.len()).filter_map(|index| state.info(VolumeId(index as u32))).collect();
-        volumes.sort_by(|a, b| a.name.cmp(&b.name));
-        volumes
-    }
-
-    /// A volume.
-    pub fn volume(&self, id: VolumeId) -> Option<VolumeInfo> {
-        self.state.borrow().info(id)
-    }
-
-    /// A volume by its name.
-    pub fn find_volume(&self, name: &str) -> Option<VolumeInfo> {
-        let state = self.state.borrow();
-        state.find(name).and_then(|id| state.info(id))
-    }
-
-    /// Every synch of the log, oldest first.
-    pub fn synchs(&self) -> Vec<SynchInfo> {
-        self.state.borrow().synchs.clone()
-    }
-
-    /// What the pool is and how it is.
-    pub fn info(&self) -> PoolInfo {
-        let state = self.state.borrow();
-        let log = self.log.borrow();
-        let (device, geometry) = (log.device().info(), log.geometry());
-        let mut problems = state.problems.clone();
-        problems.extend(log.poisoned().map(|reason| format!("the log failed: {reason}")));
-        PoolInfo {
-            uuid: log.pool(),
-            device: device.name,
-            device_kind: device.kind.to_owned(),
-            device_bytes: device.len_blocks * BLOCK_BYTES as u64,
-            segment_bytes: geometry.segment_blocks * BLOCK_BYTES as u64,
-            slots: geometry.slots,
-            device_slots: device_slots(&log),
-            working_set_segments: geometry.working_set,
-            working_set_target_segments: state.catalog.working_set_target,
-            created_ns: log.created_ns(),
-            volumes: state.volumes.iter().flatten().count() as u64,
-            state: if log.poisoned().is_some() { "failed" } else { "online" }.to_owned(),
-            problems,
-        }
-    }
-
-    /// Counters and gauges.
-    pub fn stats(&self) -> PoolStats {
-        let state = self.state.borrow();
-        let log = self.log.borrow();
-        let (log_stats, dma) = (log.stats(), log.environment().dma.stats());
-        let (log_used_blocks, log_capacity_blocks) = log.usage_blocks();
-        let phases = |phase| log.table().iter().filter(|(_, segment)| segment.phase == phase).count() as u64;
-        PoolStats {
-            head_lsn: log.head_lsn().0,
-            newest_point_lsn: log.point_lsn().0,
-            newest_change_lsn: state.change_lsn.0,
-            written_lsn: log.written_lsn().0,
-            stable_lsn: log.stable_lsn().0,
-            log_used_blocks,
-            log_capacity_blocks,
-            host_written_blocks: state.stats.host_written_blocks,
-            host_read_blocks: state.stats.host_read_blocks,
-            device_written_blocks: log_stats.device_written_blocks,
-            copied_blocks: log_stats.copied_blocks,
-            hydrated_blocks: state.capacity.hydrated_blocks,
-            write_amplification: match state.stats.host_written_blocks {
-                0 => 0.0,
-                host => {
-                    (host + log_stats.copied_blocks - state.capacity.hydrated_blocks) as f64 / host as f64
-                }
-            },
-            header_blocks: log_stats.header_blocks,
-            trailer_blocks: log_stats.trailer_blocks,
-            capacity_blocks: state.capacity_of(&log).unwrap_or(0),
-            reserved_blocks: state.reserved_blocks(),
-            thin_blocks: state.capacity.thin_blocks,
-            segments_in_use: phases(Phase::InUse),
-            segments_inactive: phases(Phase::Inactive),
-            segments_recycle: log.table().free_len() as u64,
-            released_segments: log_stats.released_segments,
-            released_early_segments: log_stats.released_early_segments,
-            records: log_stats.records,
-            flushes: log_stats.flushes,
-            checksum_errors: state.stats.checksum_errors,
-            index_bytes: index_bytes(),
-            dma_in_use_bytes: dma.in_use_bytes as u64,
-            dma_budget_bytes: dma.budget_bytes as u64,
-            mapped_blocks: state.volumes.iter().flatten().map(Volume::mapped).sum(),
-        }
-    }
-
-    /// Every segment, oldest first, then the free slots (R3, R4).
-    pub fn segments(&self) -> Vec<SegmentInfo> {
-        let log = self.log.borrow();
-        let geometry = log.geometry();
-        let current = log.current_sequence();
-        let there = log.table().iter().filter(|(_, segment)| segment.phase != Phase::Released);
-        let kept = there.map(|(sequence, segment)| SegmentInfo {
-            sequence: Some(sequence.0),
-            slot: segment.slot.map_or(u64::MAX, |slot| slot.0),
-            state: match segment.phase {
-                _ if Some(sequence) == current => SegmentState::Current,
-                Phase::InUse => SegmentState::Active,
-                Phase::Inactive | Phase::Released => SegmentState::Inactive,
-            },
-            first_lsn: geometry.first_lsn(sequence).0,
-            used_blocks: segment.end_lsn.0 - geometry.first_lsn(sequence).0,
-            opened_ns: segment.opened_ns,
-            entries: segment.entries,
-            live_blocks: segment.live,
-            archived: segment.archived,
-            problems: segment.problems.clone(),
-        });
-        let free = log.table().free().map(|slot| SegmentInfo {
-            sequence: None,
-            slot: slot.0,
-            state: SegmentState::Recycle,
-            first_lsn: 0,
-            used_blocks: 0,
-            opened_ns: 0,
-            entries: 0,
-            live_blocks: 0,
-            archived: false,
-            problems: Vec::new(),
-        });
-        kept.chain(free).collect()
-    }
 }
 
 fn is_write(request: &Request<'_>) -> bool {
@@ -534,41 +380,6 @@ impl State {
         self.volumes.get_mut(id.0 as usize)?.as_mut()
     }
 
-    fn info(&self, id: VolumeId) -> Option<VolumeInfo> {
-        let volume = self.volumes.get(id.0 as usize)?.as_ref()?;
-        let entry = self.catalog.volume(&volume.name)?;
-        let state = match &volume.index {
-            VolumeIndex::Ready(_) if volume.uncertain_below.0 == 0 => VolumeState::Online,
-            VolumeIndex::Inherits(_) => VolumeState::Loading,
-            VolumeIndex::Ready(_) | VolumeIndex::Failed(_) => VolumeState::Degraded,
-        };
-        Some(VolumeInfo {
-            id,
-            name: volume.name.clone(),
-            uuid: entry.uuid,
-            size_bytes: volume.size_blocks * BLOCK_BYTES as u64,
-            read_only: volume.read_only,
-            state,
-            image: volume.image.0,
-            parent: self
-                .catalog
-                .image(volume.image.0)
-                .filter(|image| image.inherits())
-                .and_then(|image| image.parent),
-            created_ns: entry.created_ns,
-            mapped_blocks: volume.mapped(),
-            inherited_blocks: if volume.inherits {
-                volume.mapped().saturating_sub(volume.resident)
-            } else {
-                0
-            },
-            hydrating: volume.hydrating,
-            thin: volume.thin,
-            stats: volume.stats,
-            histogram: self.latencies.is_on(id),
-        })
-    }
-
     fn start(&mut self, log: &mut Log, request: &Request<'_>, ticket: &Ticket<'_>) -> Result<(), Refusal> {
         match *request {
             Request::Read { block, len_blocks } => self.start_read(log, block, len_blocks, ticket),
@@ -592,166 +403,6 @@ impl State {
                 Ok(())
             }
         }
-    }
-
-    fn start_write(
-        &mut self,
-        log: &mut Log,
-        block: u64,
-        data: &[&[u8]],
-        force_unit_access: bool,
-        ticket: &Ticket<'_>,
-    ) -> Result<(), Refusal> {
-        let len_bytes: usize = data.iter().map(|part| part.len()).sum();
-        let whole = data.iter().all(|part| part.len().is_multiple_of(BLOCK_BYTES));
-        let len_blocks = len_bytes / BLOCK_BYTES;
-        if !whole || len_blocks == 0 || len_blocks > MAX_IO_BLOCKS as usize {
-            return Err(IoError::InvalidLength.into());
-        }
-        let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
-        volume.check_range(block, len_blocks as u64)?;
-        volume.check_write()?;
-        let (image, resident_above, thin) = (volume.image, volume.resident_above, volume.thin);
-        let index = volume.index()?;
-        if thin {
-            let range = block..block + len_blocks as u64;
-            let new_blocks = range.filter(|&at| index.get(at).lsn() <= resident_above).count() as u64;
-            self.check_thin_room(new_blocks, log)?;
-        }
-        log.reserve(AppendClass::Host, len_blocks, len_blocks, false)?;
-        let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
-        let index = volume.index()?;
-        let (mut new_blocks, mut changed_lsn) = (0, Lsn(0));
-        let chunks = data.iter().flat_map(|part| part.chunks_exact(BLOCK_BYTES));
-        for (at, chunk) in (block..).zip(chunks) {
-            let last = at + 1 == block + len_blocks as u64;
-            let superseded = index.get(at).lsn();
-            let (lsn, crc) = log.append_write(image, BlockNumber(at), chunk, superseded, last);
-            index.set(at, Mapping::new(lsn, crc));
-            if superseded > resident_above {
-                log.note_dead(superseded);
-            } else {
-                new_blocks += 1;
-            }
-            log.note_live(lsn);
-            changed_lsn = lsn;
-        }
-        volume.changed_lsn = changed_lsn;
-        volume.resident += new_blocks;
-        volume.stats.writes += 1;
-        volume.stats.written_bytes += len_bytes as u64;
-        if thin {
-            self.capacity.thin_blocks += new_blocks;
-        }
-        self.stats.host_written_blocks += len_blocks as u64;
-        self.acknowledge_later(log, log.head_lsn(), force_unit_access, ticket);
-        Ok(())
-    }
-
-    fn start_trim(
-        &mut self,
-        log: &mut Log,
-        ranges: &[(u64, u64)],
-        force_unit_access: bool,
-        ticket: &Ticket<'_>,
-    ) -> Result<(), Refusal> {
-        if ranges.len() > MAX_TRIM_RANGES {
-            return Err(IoError::InvalidLength.into());
-        }
-        let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
-        for &(block, len_blocks) in ranges {
-            volume.check_range(block, len_blocks)?;
-        }
-        volume.check_write()?;
-        volume.index()?;
-        let mut parts: SmallVec<[(u64, u64); 8]> =
-            ranges.iter().copied().filter(|&(_, len_blocks)| len_blocks > 0).collect();
-        // A trim of more ranges than a record holds is two commands to history; NVMe does not ask that it be atomic. Each part begins a
-        // record of its own, so that each has a position of its own. A second part that finds no room yet is done in a later turn; until then nothing else changes a volume.
-        let rest = parts.len().min(ENTRIES_PER_RECORD);
-        let rest: SmallVec<[(u64, u64); 8]> = parts.drain(rest..).collect();
-        self.trim_part(log, ticket.volume, &parts)?;
-        if let Some(volume) = self.volume_mut(ticket.volume) {
-            volume.stats.trims += 1;
-            volume.stats.trimmed_bytes +=
-                ranges.iter().map(|&(_, len_blocks)| len_blocks * BLOCK_BYTES as u64).sum::<u64>();
-        }
-        match self.trim_part(log, ticket.volume, &rest) {
-            Ok(()) => self.acknowledge_later(log, log.head_lsn(), force_unit_access, ticket),
-            Err(Refusal::Busy) => {
-                ticket.sink.begin();
-                let (tag, sink) = (ticket.tag, Rc::clone(ticket.sink));
-                self.rest_of_trim = Some(RestOfTrim {
-                    volume: ticket.volume,
-                    ranges: rest,
-                    force_unit_access,
-                    tag,
-                    sink,
-                    began: ticket.began,
-                });
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// Appends a part of a trim, if there is something of it.
-    fn trim_part(&mut self, log: &mut Log, id: VolumeId, part: &[(u64, u64)]) -> Result<(), Refusal> {
-        if part.is_empty() {
-            return Ok(());
-        }
-        let volume = self.volume_mut(id).ok_or(IoError::Gone)?;
-        let (image, resident_above, thin) = (volume.image, volume.resident_above, volume.thin);
-        volume.index()?;
-        log.reserve(AppendClass::Host, part.len(), 0, true)?;
-        let mut freed = 0;
-        for (done, &(block, len_blocks)) in part.iter().enumerate() {
-            let hides = volume.inherits && !volume.masked.covers(block, block + len_blocks);
-            if hides {
-                volume.masked.insert(block, block + len_blocks);
-            }
-            volume.changed_lsn =
-                log.append_trim(image, BlockNumber(block), len_blocks, hides, done + 1 == part.len());
-            let index = volume.index()?;
-            index.trim(block, len_blocks, |gone| {
-                if gone.lsn() > resident_above {
-                    log.note_dead(gone.lsn());
-                    freed += 1;
-                }
-            });
-        }
-        volume.resident -= freed;
-        if thin {
-            self.capacity.thin_blocks -= freed;
-        }
-        Ok(())
-    }
-
-    /// Goes on with a trim whose second part found no room. Returns how much was done.
-    fn go_on_trimming(&mut self, log: &mut Log) -> usize {
-        let Some(rest) = self.rest_of_trim.take() else { return 0 };
-        let result = match self.trim_part(log, rest.volume, &rest.ranges) {
-            Err(Refusal::Busy) => {
-                self.rest_of_trim = Some(rest);
-                return 0;
-            }
-            Err(Refusal::Error(error)) => Err(error),
-            Ok(()) => Ok(()),
-        };
-        let past = log.head_lsn();
-        match result {
-            Ok(()) => {
-                self.add_ack(
-                    log,
-                    PendingAck { past, tag: rest.tag, sink: rest.sink, began: rest.began },
-                    rest.force_unit_access,
-                );
-            }
-            Err(error) => {
-                rest.sink.push(IoCompletion { tag: rest.tag, result: Err(error), data: SmallVec::new() });
-            }
-        }
-        1
     }
 
     /// Whether writes have waited too long for the archive.
@@ -807,44 +458,5 @@ impl State {
     /// One block of zeroes.
     pub(super) fn zero_block(&self) -> DmaBuf {
         self.zeroes.slice(0, BLOCK_BYTES)
-    }
-
-    /// Completes the request once everything before `past` is written, or stable.
-    fn acknowledge_later(&mut self, log: &mut Log, past: Lsn, stable: bool, ticket: &Ticket<'_>) {
-        ticket.sink.begin();
-        let ack = PendingAck { past, tag: ticket.tag, sink: Rc::clone(ticket.sink), began: ticket.began };
-        self.add_ack(log, ack, stable);
-    }
-
-    fn add_ack(&mut self, log: &mut Log, ack: PendingAck, stable: bool) {
-        if stable {
-            log.request_stable(ack.past);
-            self.stable_acks.push_back(ack);
-        } else {
-            self.acks.push_back(ack);
-        }
-    }
-
-    fn acknowledge(&mut self, log: &Log) -> usize {
-        let failed = log.poisoned().is_some();
-        let reached = [(&mut self.acks, log.written_lsn()), (&mut self.stable_acks, log.stable_lsn())];
-        let (mut work, mut end_ns) = (0, None);
-        for (queue, lsn) in reached {
-            while let Some(ack) = queue.front() {
-                let result = if ack.past <= lsn {
-                    Ok(())
-                } else if failed {
-                    Err(IoError::WriteFault)
-                } else {
-                    break;
-                };
-                if let Some(ack) = queue.pop_front() {
-                    self.latencies.end(ack.began, &mut end_ns);
-                    ack.sink.push(IoCompletion { tag: ack.tag, result, data: SmallVec::new() });
-                }
-                work += 1;
-            }
-        }
-        work
     }
 }

@@ -1,0 +1,182 @@
+//! What a pool tells of itself: volumes, counters, segments. Copies; nothing here changes anything.
+
+use super::{Pool, State, Volume, VolumeIndex};
+use crate::dma::BLOCK_BYTES;
+use crate::log::table::Phase;
+use crate::volume::index::index_bytes;
+use crate::volume::info::{
+    PoolInfo, PoolStats, SegmentInfo, SegmentState, SynchInfo, VolumeInfo, VolumeState,
+};
+use crate::volume::request::VolumeId;
+use crate::volume::working_set::device_slots;
+
+impl Pool {
+    /// Every volume, by name.
+    pub fn volumes(&self) -> Vec<VolumeInfo> {
+        let state = self.state.borrow();
+        let mut volumes: Vec<VolumeInfo> =
+            (0..state.volumes.len()).filter_map(|index| state.info(VolumeId(index as u32))).collect();
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        volumes
+    }
+
+    /// A volume.
+    pub fn volume(&self, id: VolumeId) -> Option<VolumeInfo> {
+        self.state.borrow().info(id)
+    }
+
+    /// A volume by its name.
+    pub fn find_volume(&self, name: &str) -> Option<VolumeInfo> {
+        let state = self.state.borrow();
+        state.find(name).and_then(|id| state.info(id))
+    }
+
+    /// Every synch of the log, oldest first.
+    pub fn synchs(&self) -> Vec<SynchInfo> {
+        self.state.borrow().synchs.clone()
+    }
+
+    /// What the pool is and how it is.
+    pub fn info(&self) -> PoolInfo {
+        let state = self.state.borrow();
+        let log = self.log.borrow();
+        let (device, geometry) = (log.device().info(), log.geometry());
+        let mut problems = state.problems.clone();
+        problems.extend(log.poisoned().map(|reason| format!("the log failed: {reason}")));
+        PoolInfo {
+            uuid: log.pool(),
+            device: device.name,
+            device_kind: device.kind.to_owned(),
+            device_bytes: device.len_blocks * BLOCK_BYTES as u64,
+            segment_bytes: geometry.segment_blocks * BLOCK_BYTES as u64,
+            slots: geometry.slots,
+            device_slots: device_slots(&log),
+            working_set_segments: geometry.working_set,
+            working_set_target_segments: state.catalog.working_set_target,
+            created_ns: log.created_ns(),
+            volumes: state.volumes.iter().flatten().count() as u64,
+            state: if log.poisoned().is_some() { "failed" } else { "online" }.to_owned(),
+            problems,
+        }
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> PoolStats {
+        let state = self.state.borrow();
+        let log = self.log.borrow();
+        let (log_stats, dma) = (log.stats(), log.environment().dma.stats());
+        let (log_used_blocks, log_capacity_blocks) = log.usage_blocks();
+        let phases = |phase| log.table().iter().filter(|(_, segment)| segment.phase == phase).count() as u64;
+        PoolStats {
+            head_lsn: log.head_lsn().0,
+            newest_point_lsn: log.point_lsn().0,
+            newest_change_lsn: state.change_lsn.0,
+            written_lsn: log.written_lsn().0,
+            stable_lsn: log.stable_lsn().0,
+            log_used_blocks,
+            log_capacity_blocks,
+            host_written_blocks: state.stats.host_written_blocks,
+            host_read_blocks: state.stats.host_read_blocks,
+            device_written_blocks: log_stats.device_written_blocks,
+            copied_blocks: log_stats.copied_blocks,
+            hydrated_blocks: state.capacity.hydrated_blocks,
+            write_amplification: match state.stats.host_written_blocks {
+                0 => 0.0,
+                host => {
+                    (host + log_stats.copied_blocks - state.capacity.hydrated_blocks) as f64 / host as f64
+                }
+            },
+            header_blocks: log_stats.header_blocks,
+            trailer_blocks: log_stats.trailer_blocks,
+            capacity_blocks: state.capacity_of(&log).unwrap_or(0),
+            reserved_blocks: state.reserved_blocks(),
+            thin_blocks: state.capacity.thin_blocks,
+            segments_in_use: phases(Phase::InUse),
+            segments_inactive: phases(Phase::Inactive),
+            segments_recycle: log.table().free_len() as u64,
+            released_segments: log_stats.released_segments,
+            released_early_segments: log_stats.released_early_segments,
+            records: log_stats.records,
+            flushes: log_stats.flushes,
+            checksum_errors: state.stats.checksum_errors,
+            index_bytes: index_bytes(),
+            dma_in_use_bytes: dma.in_use_bytes as u64,
+            dma_budget_bytes: dma.budget_bytes as u64,
+            mapped_blocks: state.volumes.iter().flatten().map(Volume::mapped).sum(),
+        }
+    }
+
+    /// Every segment, oldest first, then the free slots (R3, R4).
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let log = self.log.borrow();
+        let geometry = log.geometry();
+        let current = log.current_sequence();
+        let there = log.table().iter().filter(|(_, segment)| segment.phase != Phase::Released);
+        let kept = there.map(|(sequence, segment)| SegmentInfo {
+            sequence: Some(sequence.0),
+            slot: segment.slot.map_or(u64::MAX, |slot| slot.0),
+            state: match segment.phase {
+                _ if Some(sequence) == current => SegmentState::Current,
+                Phase::InUse => SegmentState::Active,
+                Phase::Inactive | Phase::Released => SegmentState::Inactive,
+            },
+            first_lsn: geometry.first_lsn(sequence).0,
+            used_blocks: segment.end_lsn.0 - geometry.first_lsn(sequence).0,
+            opened_ns: segment.opened_ns,
+            entries: segment.entries,
+            live_blocks: segment.live,
+            archived: segment.archived,
+            problems: segment.problems.clone(),
+        });
+        let free = log.table().free().map(|slot| SegmentInfo {
+            sequence: None,
+            slot: slot.0,
+            state: SegmentState::Recycle,
+            first_lsn: 0,
+            used_blocks: 0,
+            opened_ns: 0,
+            entries: 0,
+            live_blocks: 0,
+            archived: false,
+            problems: Vec::new(),
+        });
+        kept.chain(free).collect()
+    }
+}
+
+impl State {
+    pub(super) fn info(&self, id: VolumeId) -> Option<VolumeInfo> {
+        let volume = self.volumes.get(id.0 as usize)?.as_ref()?;
+        let entry = self.catalog.volume(&volume.name)?;
+        let state = match &volume.index {
+            VolumeIndex::Ready(_) if volume.uncertain_below.0 == 0 => VolumeState::Online,
+            VolumeIndex::Inherits(_) => VolumeState::Loading,
+            VolumeIndex::Ready(_) | VolumeIndex::Failed(_) => VolumeState::Degraded,
+        };
+        Some(VolumeInfo {
+            id,
+            name: volume.name.clone(),
+            uuid: entry.uuid,
+            size_bytes: volume.size_blocks * BLOCK_BYTES as u64,
+            read_only: volume.read_only,
+            state,
+            image: volume.image.0,
+            parent: self
+                .catalog
+                .image(volume.image.0)
+                .filter(|image| image.inherits())
+                .and_then(|image| image.parent),
+            created_ns: entry.created_ns,
+            mapped_blocks: volume.mapped(),
+            inherited_blocks: if volume.inherits {
+                volume.mapped().saturating_sub(volume.resident)
+            } else {
+                0
+            },
+            hydrating: volume.hydrating,
+            thin: volume.thin,
+            stats: volume.stats,
+            histogram: self.latencies.is_on(id),
+        })
+    }
+}

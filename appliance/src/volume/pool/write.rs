@@ -1,0 +1,232 @@
+//! Writes and trims on their way into the log, and their acknowledgements: in order of LSN, so that none overtakes (DESIGN section 6.3).
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use super::latency::Began;
+use super::{Refusal, State, Ticket};
+use crate::dma::BLOCK_BYTES;
+use crate::log::format::ENTRIES_PER_RECORD;
+use crate::log::{AppendClass, BlockNumber, Log, Lsn};
+use crate::volume::index::Mapping;
+use crate::volume::request::{IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Sink, VolumeId};
+
+pub(super) struct PendingAck {
+    /// Acknowledged once the log is written, or stable, past this.
+    past: Lsn,
+    tag: u64,
+    sink: Rc<Sink>,
+    began: Began,
+}
+
+/// A trim whose second part waits for room.
+pub(super) struct RestOfTrim {
+    volume: VolumeId,
+    ranges: SmallVec<[(u64, u64); 8]>,
+    force_unit_access: bool,
+    tag: u64,
+    sink: Rc<Sink>,
+    began: Began,
+}
+
+impl State {
+    pub(super) fn start_write(
+        &mut self,
+        log: &mut Log,
+        block: u64,
+        data: &[&[u8]],
+        force_unit_access: bool,
+        ticket: &Ticket<'_>,
+    ) -> Result<(), Refusal> {
+        let len_bytes: usize = data.iter().map(|part| part.len()).sum();
+        let whole = data.iter().all(|part| part.len().is_multiple_of(BLOCK_BYTES));
+        let len_blocks = len_bytes / BLOCK_BYTES;
+        if !whole || len_blocks == 0 || len_blocks > MAX_IO_BLOCKS as usize {
+            return Err(IoError::InvalidLength.into());
+        }
+        let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
+        volume.check_range(block, len_blocks as u64)?;
+        volume.check_write()?;
+        let (image, resident_above, thin) = (volume.image, volume.resident_above, volume.thin);
+        let index = volume.index()?;
+        if thin {
+            let range = block..block + len_blocks as u64;
+            let new_blocks = range.filter(|&at| index.get(at).lsn() <= resident_above).count() as u64;
+            self.check_thin_room(new_blocks, log)?;
+        }
+        log.reserve(AppendClass::Host, len_blocks, len_blocks, false)?;
+        let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
+        let index = volume.index()?;
+        let (mut new_blocks, mut changed_lsn) = (0, Lsn(0));
+        let chunks = data.iter().flat_map(|part| part.chunks_exact(BLOCK_BYTES));
+        for (at, chunk) in (block..).zip(chunks) {
+            let last = at + 1 == block + len_blocks as u64;
+            let superseded = index.get(at).lsn();
+            let (lsn, crc) = log.append_write(image, BlockNumber(at), chunk, superseded, last);
+            index.set(at, Mapping::new(lsn, crc));
+            if superseded > resident_above {
+                log.note_dead(superseded);
+            } else {
+                new_blocks += 1;
+            }
+            log.note_live(lsn);
+            changed_lsn = lsn;
+        }
+        volume.changed_lsn = changed_lsn;
+        volume.resident += new_blocks;
+        volume.stats.writes += 1;
+        volume.stats.written_bytes += len_bytes as u64;
+        if thin {
+            self.capacity.thin_blocks += new_blocks;
+        }
+        self.stats.host_written_blocks += len_blocks as u64;
+        self.acknowledge_later(log, log.head_lsn(), force_unit_access, ticket);
+        Ok(())
+    }
+
+    pub(super) fn start_trim(
+        &mut self,
+        log: &mut Log,
+        ranges: &[(u64, u64)],
+        force_unit_access: bool,
+        ticket: &Ticket<'_>,
+    ) -> Result<(), Refusal> {
+        if ranges.len() > MAX_TRIM_RANGES {
+            return Err(IoError::InvalidLength.into());
+        }
+        let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
+        for &(block, len_blocks) in ranges {
+            volume.check_range(block, len_blocks)?;
+        }
+        volume.check_write()?;
+        volume.index()?;
+        let mut parts: SmallVec<[(u64, u64); 8]> =
+            ranges.iter().copied().filter(|&(_, len_blocks)| len_blocks > 0).collect();
+        // A trim of more ranges than a record holds is two commands to history; NVMe does not ask that it be atomic. Each part begins a
+        // record of its own, so that each has a position of its own. A second part that finds no room yet is done in a later turn; until then nothing else changes a volume.
+        let rest = parts.len().min(ENTRIES_PER_RECORD);
+        let rest: SmallVec<[(u64, u64); 8]> = parts.drain(rest..).collect();
+        self.trim_part(log, ticket.volume, &parts)?;
+        if let Some(volume) = self.volume_mut(ticket.volume) {
+            volume.stats.trims += 1;
+            volume.stats.trimmed_bytes +=
+                ranges.iter().map(|&(_, len_blocks)| len_blocks * BLOCK_BYTES as u64).sum::<u64>();
+        }
+        match self.trim_part(log, ticket.volume, &rest) {
+            Ok(()) => self.acknowledge_later(log, log.head_lsn(), force_unit_access, ticket),
+            Err(Refusal::Busy) => {
+                ticket.sink.begin();
+                let (tag, sink) = (ticket.tag, Rc::clone(ticket.sink));
+                self.rest_of_trim = Some(RestOfTrim {
+                    volume: ticket.volume,
+                    ranges: rest,
+                    force_unit_access,
+                    tag,
+                    sink,
+                    began: ticket.began,
+                });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Appends a part of a trim, if there is something of it.
+    fn trim_part(&mut self, log: &mut Log, id: VolumeId, part: &[(u64, u64)]) -> Result<(), Refusal> {
+        if part.is_empty() {
+            return Ok(());
+        }
+        let volume = self.volume_mut(id).ok_or(IoError::Gone)?;
+        let (image, resident_above, thin) = (volume.image, volume.resident_above, volume.thin);
+        volume.index()?;
+        log.reserve(AppendClass::Host, part.len(), 0, true)?;
+        let mut freed = 0;
+        for (done, &(block, len_blocks)) in part.iter().enumerate() {
+            let hides = volume.inherits && !volume.masked.covers(block, block + len_blocks);
+            if hides {
+                volume.masked.insert(block, block + len_blocks);
+            }
+            volume.changed_lsn =
+                log.append_trim(image, BlockNumber(block), len_blocks, hides, done + 1 == part.len());
+            let index = volume.index()?;
+            index.trim(block, len_blocks, |gone| {
+                if gone.lsn() > resident_above {
+                    log.note_dead(gone.lsn());
+                    freed += 1;
+                }
+            });
+        }
+        volume.resident -= freed;
+        if thin {
+            self.capacity.thin_blocks -= freed;
+        }
+        Ok(())
+    }
+
+    /// Goes on with a trim whose second part found no room. Returns how much was done.
+    pub(super) fn go_on_trimming(&mut self, log: &mut Log) -> usize {
+        let Some(rest) = self.rest_of_trim.take() else { return 0 };
+        let result = match self.trim_part(log, rest.volume, &rest.ranges) {
+            Err(Refusal::Busy) => {
+                self.rest_of_trim = Some(rest);
+                return 0;
+            }
+            Err(Refusal::Error(error)) => Err(error),
+            Ok(()) => Ok(()),
+        };
+        let past = log.head_lsn();
+        match result {
+            Ok(()) => {
+                self.add_ack(
+                    log,
+                    PendingAck { past, tag: rest.tag, sink: rest.sink, began: rest.began },
+                    rest.force_unit_access,
+                );
+            }
+            Err(error) => {
+                rest.sink.push(IoCompletion { tag: rest.tag, result: Err(error), data: SmallVec::new() });
+            }
+        }
+        1
+    }
+
+    /// Completes the request once everything before `past` is written, or stable.
+    pub(super) fn acknowledge_later(&mut self, log: &mut Log, past: Lsn, stable: bool, ticket: &Ticket<'_>) {
+        ticket.sink.begin();
+        let ack = PendingAck { past, tag: ticket.tag, sink: Rc::clone(ticket.sink), began: ticket.began };
+        self.add_ack(log, ack, stable);
+    }
+
+    fn add_ack(&mut self, log: &mut Log, ack: PendingAck, stable: bool) {
+        if stable {
+            log.request_stable(ack.past);
+            self.stable_acks.push_back(ack);
+        } else {
+            self.acks.push_back(ack);
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, log: &Log) -> usize {
+        let failed = log.poisoned().is_some();
+        let reached = [(&mut self.acks, log.written_lsn()), (&mut self.stable_acks, log.stable_lsn())];
+        let (mut work, mut end_ns) = (0, None);
+        for (queue, lsn) in reached {
+            while let Some(ack) = queue.front() {
+                let result = if ack.past <= lsn {
+                    Ok(())
+                } else if failed {
+                    Err(IoError::WriteFault)
+                } else {
+                    break;
+                };
+                if let Some(ack) = queue.pop_front() {
+                    self.latencies.end(ack.began, &mut end_ns);
+                    ack.sink.push(IoCompletion { tag: ack.tag, result, data: SmallVec::new() });
+                }
+                work += 1;
+            }
+        }
+        work
+    }
+}
