@@ -123,12 +123,15 @@ impl Reshaping {
         match &mut self.work {
             Work::Idle => {
                 let target = state.catalog.working_set_target.filter(|&target| self.stuck != Some(target));
-                let Some(target) = target else { return 0 };
                 let mut log = shared.borrow_mut();
+                let Some(target) = target else {
+                    log.hold_next_segment(false);
+                    return 0;
+                };
+                let fits = log.fits_within(target);
+                let is_drained = log.recycling() != Recycling::Never && log.leaving_blocks(target) == 0;
+                log.hold_next_segment(is_drained && !fits);
                 // A command in two parts is not parted.
-                // Nothing live in what leaves is enough: the catalog that says so stands behind what made it so.
-                let fits = log.fits_within(target)
-                    || (log.recycling() != Recycling::Never && log.leaving_blocks(target) == 0);
                 if !fits || log.poisoned().is_some() || state.is_in_the_middle() {
                     return 0;
                 }

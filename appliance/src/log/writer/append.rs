@@ -300,6 +300,9 @@ impl Log {
             // What is copied early opens no segment.
             return Err(AppendError::Busy);
         }
+        if self.held {
+            return Err(AppendError::Busy);
+        }
         let fits = self.fits_within(self.geometry.working_set);
         if class == AppendClass::Drain {
             // Hosts find a slot whenever they would have found one without it.

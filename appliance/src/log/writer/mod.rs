@@ -225,6 +225,8 @@ pub struct Log {
     completions: Vec<Completion>,
     stats: LogStats,
     recycling: Recycling,
+    /// Whether no segment may be opened now: see [`Log::hold_next_segment`].
+    held: bool,
     /// Somebody waits for the next segment, which waits for copies.
     pressed: Cell<bool>,
     /// Somebody waits for the next segment, which waits for a slot.
@@ -293,6 +295,7 @@ impl Log {
             stats: LogStats::default(),
             recycling: Recycling::default(),
             pressed: Cell::new(false),
+            held: false,
             wants_slot: Cell::new(false),
         }
     }

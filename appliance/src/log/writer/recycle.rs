@@ -69,6 +69,12 @@ impl Log {
         self.pressed.set(false);
     }
 
+    /// Lets nobody open the next segment for as long as this is set: what has been drained becomes inactive first, which takes a flush. Otherwise a shorter working set might come one segment too late
+    /// again and again.
+    pub fn hold_next_segment(&mut self, held: bool) {
+        self.held = held;
+    }
+
     /// Takes in slots that are new at the end of the device, up to `slots` in all. The superblocks must know them already.
     pub fn grow_slots(&mut self, slots: u64) {
         self.table.add_free((self.geometry.slots..slots).map(Slot));
