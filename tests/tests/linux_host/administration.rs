@@ -52,7 +52,7 @@ fn guest_administers_its_controller() -> TestResult {
 
     // Resets under I/O: nothing fails, nothing is lost. The writer goes on until the resets are done, however fast the machine is.
     let writer = bed.guest.spawn(&format!(
-        "until [ -e resets-done ]; do fio --name=job --filename={device} --direct=1 --ioengine=libaio --iodepth=16 \
+        "until [ -e /run/resets-done ]; do fio --name=job --filename={device} --direct=1 --ioengine=libaio --iodepth=16 \
          --rw=randwrite --bsrange=4k-64k --blockalign=4k --size=48M --verify=crc32c --verify_fatal=1 --output-format=terse || exit 1; done"
     ))?;
     let resets = 5;
@@ -61,7 +61,7 @@ fn guest_administers_its_controller() -> TestResult {
         assert_eq!(writer.status()?, None, "{}", String::from_utf8_lossy(&writer.output_so_far()));
         bed.run(&format!("nvme reset {controller}"))?;
     }
-    bed.run("touch resets-done")?;
+    bed.run("touch /run/resets-done")?;
     let output = writer.wait(LONG)?;
     assert_eq!(output.status, 0, "{}", output.text());
     bed.note(&format!("{resets} resets under I/O"));
