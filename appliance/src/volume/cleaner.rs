@@ -160,7 +160,11 @@ impl Cleaner {
                     if self.allowed(state, &log) == 0 {
                         return work;
                     }
-                    let Some((victim, _)) = log.victim() else { return work };
+                    let Some((victim, segment)) = log.victim() else { return work };
+                    // What is still on its way to the device is not there to be read; with a short working set the victim may be the segment before the current one.
+                    if segment.end_lsn > log.written_lsn() {
+                        return work;
+                    }
                     if self.victim == Some(victim) && !self.masks.is_empty() {
                         drop(log);
                         let (done, more) = self.carry_masks(state, victim, &mut shared.borrow_mut());

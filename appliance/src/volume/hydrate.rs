@@ -209,6 +209,15 @@ impl Pool {
 
     /// Reads blocks of a segment, from the primary device if it is there, else from the archive.
     async fn read_sources(&self, sequence: SegmentSeq, sources: Vec<Source>) -> Result<Batch, VolumeError> {
+        // What is still on its way to the device is not there to be read.
+        let last = sources.iter().map(|source| source.lsn).max().unwrap_or_default();
+        self.log.borrow_mut().close_up_to(last.plus(1));
+        while self.log.borrow().written_lsn() <= last {
+            if let Some(reason) = self.log.borrow().poisoned() {
+                return Err(VolumeError::Failed { reason: reason.to_string() });
+            }
+            yield_now().await;
+        }
         let pinned = self.log.borrow_mut().pin(sequence);
         if pinned {
             let batch = read(Rc::clone(&self.log), sources).await;

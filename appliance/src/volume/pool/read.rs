@@ -37,6 +37,7 @@ impl State {
         let mut pieces: SmallVec<[Piece; 1]> = SmallVec::new();
         let mut extents: SmallVec<[Extent; 4]> = SmallVec::new();
         let mut archived: Vec<(usize, ArchivedRun)> = Vec::new();
+        let mut bad_block = None;
         for at in block..block + u64::from(len_blocks) {
             let mapping = index.get(at);
             if mapping.lsn() < uncertain_below {
@@ -46,6 +47,11 @@ impl State {
             if mapping.is_none() {
                 push_zero_block(&mut pieces, &zeroes);
             } else if let Some(buffered) = log.buffered(mapping.lsn()) {
+                // A block that could not be read when it was copied forward goes on as an error, also before the copy is written.
+                if crc32c(&buffered) as u16 != mapping.crc16() {
+                    bad_block = Some(at);
+                    break;
+                }
                 push_ready(&mut pieces, buffered);
             } else if let Some(device_block) = log.device_block(mapping.lsn()) {
                 push_extent(&mut pieces, &mut extents, at, mapping, device_block);
@@ -56,6 +62,14 @@ impl State {
                     pieces.push(Piece::Reserved);
                 }
             }
+        }
+        if let Some(block) = bad_block {
+            self.stats.checksum_errors += 1;
+            tracing::error!(
+                block,
+                "a block in memory does not have its checksum; it could not be read when it was copied forward"
+            );
+            return Err(IoError::ReadFault.into());
         }
         if !archived.is_empty() && self.archive.is_none() {
             return Err(IoError::ReadFault.into());
