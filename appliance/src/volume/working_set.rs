@@ -129,7 +129,10 @@ impl Reshaping {
                     return 0;
                 };
                 let fits = log.fits_within(target);
-                let is_drained = log.recycling() != Recycling::Never && log.leaving_blocks(target) == 0;
+                // Before the first segment since start nothing is known to leave, and nothing may keep it from being opened.
+                let is_drained = log.current_sequence().is_some()
+                    && log.recycling() != Recycling::Never
+                    && log.leaving_blocks(target) == 0;
                 log.hold_next_segment(is_drained && !fits);
                 // A command in two parts is not parted.
                 if !fits || log.poisoned().is_some() || state.is_in_the_middle() {
