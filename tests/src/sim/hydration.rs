@@ -1,32 +1,12 @@
 //! Hydration in a run: clones and recovered volumes make what they inherited their own while everything else goes on, and a crash may come at any moment of it. The model knows nothing of it: nothing
 //! that a host or history sees may change.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Waker};
 
 use varve::volume::VolumeError;
 
 use super::workload::Run;
-use super::world::wait;
-
-/// Hydrations under way; they hold the pool.
-#[derive(Default)]
-pub struct Hydrations(Vec<Pin<Box<dyn Future<Output = ()>>>>);
-
-impl Hydrations {
-    /// Forgets them, as a crash does.
-    pub fn forget(&mut self) {
-        self.0.clear();
-    }
-
-    /// A step of each.
-    pub fn poll(&mut self) {
-        let mut context = Context::from_waker(Waker::noop());
-        self.0.retain_mut(|hydration| hydration.as_mut().poll(&mut context).is_pending());
-    }
-}
+use super::world::{in_background, is_background_idle, turn, wait};
 
 impl Run {
     /// Begins to hydrate a clone, if there is one that inherits.
@@ -42,7 +22,7 @@ impl Run {
         }
         let clone = clones[self.rng.below(clones.len() as u64) as usize];
         match wait(&self.pool, Rc::clone(&self.pool).begin_hydration(clone.name.clone())) {
-            Ok(volume) => self.hydrations.0.push(Box::pin(Rc::clone(&self.pool).hydrate(volume.id))),
+            Ok(volume) => in_background(Rc::clone(&self.pool).hydrate(volume.id)),
             Err(VolumeError::NoSpace { .. }) => {}
             Err(error) => panic!("seed {}: {error}", self.seed),
         }
@@ -54,18 +34,17 @@ impl Run {
     /// When it does not end.
     pub fn finish_hydrations(&mut self) {
         for _ in 0..1_000_000 {
-            if self.hydrations.0.is_empty() {
+            if is_background_idle() {
                 return;
             }
             self.world.clock.advance(1_000_000);
-            self.pool.poll();
-            self.hydrations.poll();
+            turn(&self.pool);
         }
         panic!("seed {}: hydration does not end", self.seed);
     }
 
     /// Goes on with what was being hydrated before the pool was opened, as an appliance does after its start.
     pub fn resume_hydrations(&mut self) {
-        self.hydrations.0.push(Box::pin(Rc::clone(&self.pool).hydrate_all()));
+        in_background(Rc::clone(&self.pool).hydrate_all());
     }
 }

@@ -15,10 +15,9 @@ use varve::volume::{
 
 use super::checks::check_blocks;
 use super::disk::{Crash, SimDisk};
-use super::hydration::Hydrations;
 use super::model::{Change, Model, ModelVolume, Stamp, Step, fill};
 use super::rng::Rng;
-use super::world::{World, begin, submit, wait};
+use super::world::{World, begin, forget_background, poll_background, submit, wait};
 
 /// What a run shall be like.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +67,6 @@ pub struct Run {
     in_flight: HashMap<u64, InFlight>,
     /// Completions that were seen while looking for another.
     early: Vec<(u64, Result<(), IoError>)>,
-    pub(super) hydrations: Hydrations,
 }
 
 enum InFlight {
@@ -107,6 +105,7 @@ impl Run {
     }
 
     fn in_world(seed: u64, shape: Shape, world: World) -> Self {
+        forget_background();
         let disk = SimDisk::new(shape.device_blocks, shape.volatile_cache, seed);
         let pool = world.create(disk.open(), shape.segment_blocks).expect("a blank disk becomes a pool");
         world.attach(&pool, &disk);
@@ -129,7 +128,6 @@ impl Run {
             next_tag: 1,
             in_flight: HashMap::new(),
             early: Vec::new(),
-            hydrations: Hydrations::default(),
         };
         run.create_volume("v0");
         run
@@ -234,7 +232,7 @@ impl Run {
                 self.pool.poll();
             }
         }
-        self.hydrations.poll();
+        poll_background();
         if self.rng.one_in(3) {
             self.pool.poll();
         }
@@ -782,7 +780,7 @@ impl Run {
         // The old pool goes first, with its device handle: what is in flight is settled then.
         let blank = SimDisk::new(4096, false, 0);
         let placeholder = self.world.create(blank.open(), 256).expect("a blank disk");
-        self.hydrations.forget();
+        forget_background();
         drop(std::mem::replace(&mut self.pool, placeholder));
         self.disk.crash(crash);
         // Half of the time the device dies again while the pool is opened, once or twice.

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -211,11 +211,45 @@ pub fn begin(pool: &Rc<Pool>, future: impl Future, turns: u64, then: impl FnOnce
     }
 }
 
+thread_local! {
+    /// What goes on beside everything else, as tasks of a reactor do.
+    static BACKGROUND: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Begins something that goes on whenever the pool is turned; it may hold the pool.
+pub fn in_background(future: impl Future<Output = ()> + 'static) {
+    BACKGROUND.with_borrow_mut(|background| background.push(Box::pin(future)));
+}
+
+/// Abandons all that goes on, as a crash does.
+pub fn forget_background() {
+    drop(BACKGROUND.take());
+}
+
+/// Whether nothing goes on.
+pub fn is_background_idle() -> bool {
+    BACKGROUND.with_borrow(Vec::is_empty)
+}
+
+/// A step of each thing that goes on.
+pub fn poll_background() {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut background = BACKGROUND.take();
+    background.retain_mut(|future| future.as_mut().poll(&mut context).is_pending());
+    BACKGROUND.with_borrow_mut(|now| now.splice(..0, background).for_each(drop));
+}
+
+/// A turn of the pool and of what goes on beside it.
+pub fn turn(pool: &Pool) {
+    pool.poll();
+    poll_background();
+}
+
 /// Runs a future of a pool, polling the pool meanwhile.
 pub fn wait<T: 'static>(pool: &Rc<Pool>, future: impl Future<Output = T> + 'static) -> T {
     let pool = Rc::clone(pool);
     block_on(future, move || {
-        pool.poll();
+        turn(&pool);
     })
 }
 
@@ -228,11 +262,11 @@ pub fn submit(pool: &Pool, volume: VolumeId, request: &Request<'_>, tag: u64, si
                 if !pool.is_in_the_middle() {
                     return;
                 }
-                pool.poll();
+                turn(pool);
             }
             break;
         }
-        pool.poll();
+        turn(pool);
     }
     panic!(
         "the pool stays busy: {:?} {:?} {:?} {:?}",
@@ -251,7 +285,7 @@ pub fn run(pool: &Pool, volume: VolumeId, request: &Request<'_>) -> IoCompletion
         if let Some(completion) = sink.pop() {
             return completion;
         }
-        pool.poll();
+        turn(pool);
     }
     panic!("a request does not end");
 }
