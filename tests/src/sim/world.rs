@@ -211,6 +211,9 @@ pub fn begin(pool: &Rc<Pool>, future: impl Future, turns: u64, then: impl FnOnce
     }
 }
 
+/// So many turns an operation has the pool to itself; then what goes on beside it may be what it waits for.
+const TURNS_ALONE: u32 = 10_000;
+
 thread_local! {
     /// What goes on beside everything else, as tasks of a reactor do.
     static BACKGROUND: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>> = const { RefCell::new(Vec::new()) };
@@ -248,8 +251,14 @@ pub fn turn(pool: &Pool) {
 /// Runs a future of a pool, polling the pool meanwhile.
 pub fn wait<T: 'static>(pool: &Rc<Pool>, future: impl Future<Output = T> + 'static) -> T {
     let pool = Rc::clone(pool);
+    let mut turns = 0;
     block_on(future, move || {
-        turn(&pool);
+        pool.poll();
+        // Only when it takes long: a change of what goes on beside it would be taken for that of the future by the model.
+        turns += 1;
+        if turns > TURNS_ALONE {
+            poll_background();
+        }
     })
 }
 
