@@ -6,7 +6,7 @@ use crate::archive::retention::{ArchiveView, ArchivedSegment, Generation, Snapsh
 use crate::log::reader::LsnRange;
 use crate::log::{ImageId, Lsn, SegmentSeq};
 
-/// A pool's part of an [`ArchiveView`](crate::archive::retention::ArchiveView): a copy, for use on another thread.
+/// A pool's part of an [`ArchiveView`]: a copy, for use on another thread.
 #[derive(Debug, Clone)]
 pub struct Lineage {
     /// Size of the pool's segments, in blocks.

@@ -3,9 +3,9 @@
 //!
 //! **Closed** (the default): a completed command makes room for the next; latency counts from submission to completion, so when
 //! the appliance stalls fewer commands see it than an open load would send. **Open** (a rate): commands are meant to start at an even beat, and latency counts
-//! from that moment ([`pace`]), whether or not there was room.
+//! from that moment (`pace`), whether or not there was room.
 //!
-//! Each thread ([`worker`]) has connections ([`port`]) of its own. What it counts goes to the calling thread by interval ([`tally`]).
+//! Each thread (`worker`) has connections (`port`) of its own. What it counts goes to the calling thread by interval (`tally`).
 
 mod aim;
 mod device;
