@@ -32,7 +32,6 @@ use varve::log::format::TrailerUnit;
 use varve::log::geometry::SEGMENT_BLOCKS_DEFAULT;
 use varve::log::{CreateLog, Environment, Lsn, Recycling, SegmentSeq};
 use varve::reactor::block_on;
-use varve::rpc::units::SizeBytes;
 use varve::volume::index::IndexBuilder;
 use varve::volume::{ArchivePolicy, KnownObjects, Point, Pool, PoolOptions, RecoverFrom};
 
@@ -57,18 +56,9 @@ const LEVEL: i32 = 1;
 /// What to measure.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Size of the volume.
-    #[arg(long, default_value = "100GiB", value_name = "SIZE")]
-    pub volume_size: SizeBytes,
-    /// How much of it is mapped.
-    #[arg(long, default_value = "10GiB", value_name = "SIZE")]
-    pub mapped: SizeBytes,
-    /// Entries that were written again, in percent of the mapped blocks.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=1000))]
-    pub overwritten: u64,
-    /// How often the point is opened, each time with a new pool.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
-    pub repeat: u8,
+    /// What the index is built from, and how often the point is opened, each time with a new pool.
+    #[command(flatten)]
+    pub index: rebuild::Options,
     /// Where a directory for the archive is made, and removed; /dev/shm where there is one.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -119,8 +109,8 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
     let made = Made::new(options, directory.path())?;
     let (mut open_ms, mut block_ms) = (Vec::new(), Vec::new());
     let mut entries = 0;
-    for round in 1..=options.repeat {
-        on_step(&format!("opening the point, {round} of {}", options.repeat));
+    for round in 1..=options.index.repeat {
+        on_step(&format!("opening the point, {round} of {}", options.index.repeat));
         let opened = made.open_point()?;
         if opened.segments != made.ids.len() as u64 {
             return Err(PerfError::shape("the point does not need every segment of the archive"));
@@ -135,7 +125,7 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
     Ok(Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         machine: Machine::here(),
-        volume_bytes: options.volume_size.0,
+        volume_bytes: options.index.volume_size.0,
         mapped_blocks: parts.mapped_blocks,
         segments: made.ids.len() as u64,
         entries,
@@ -250,13 +240,14 @@ impl Template {
 
 impl Made {
     fn new(options: &Options, directory: &Path) -> Result<Self, PerfError> {
-        let (volume_blocks, mapped_blocks) = rebuild::blocks_of(options.volume_size, options.mapped)?;
+        let (volume_blocks, mapped_blocks) =
+            rebuild::blocks_of(options.index.volume_size, options.index.mapped)?;
         // The image is put in when it is known.
         let segments = rebuild::segments(
             Layout::Scattered,
             volume_blocks,
             mapped_blocks,
-            options.overwritten,
+            options.index.overwritten,
             FIRST_OFFSET,
         );
         if segments.len() < 3 {
@@ -445,15 +436,19 @@ pub fn table(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
+    use varve::rpc::units::SizeBytes;
+
     use super::*;
 
     #[test]
     fn a_point_that_is_only_in_the_archive_is_opened_and_read() {
         let options = Options {
-            volume_size: SizeBytes(1 << 30),
-            mapped: SizeBytes(96 << 20),
-            overwritten: 100,
-            repeat: 1,
+            index: rebuild::Options {
+                volume_size: SizeBytes(1 << 30),
+                mapped: SizeBytes(96 << 20),
+                overwritten: 100,
+                repeat: 1,
+            },
             dir: None,
         };
         let report = run(&options, |_| {}).expect("a small one");

@@ -1,46 +1,13 @@
 //! The pool's shape, changed with the real program while a real host writes: the working set shorter and longer, and a file that was made larger.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use varve::nvmf::host::{ConnectOptions, Controller, Namespace, Queue};
-use varve::nvmf::nqn;
+use varve_tests::appliance::rounds::Host;
 use varve_tests::appliance::{Appliance, ApplianceConfig};
 
-const BLOCK_BYTES: usize = 4096;
-/// Blocks of one write.
-const WRITE_BLOCKS: u64 = 32;
-const VOLUME_BLOCKS: u64 = 2048;
 /// How long the appliance may take for what it does by itself.
 const PATIENCE: Duration = Duration::from_mins(2);
-
-fn connect(appliance: &Appliance) -> (Controller, Queue) {
-    let address: SocketAddr = ([127, 0, 0, 1], appliance.port()).into();
-    let options = ConnectOptions { keep_alive_timeout_ms: 0, ..ConnectOptions::default() };
-    let mut controller =
-        Controller::connect(address, &nqn::of_volume("vol0"), options).expect("a host connects");
-    let geometry = controller.namespaces().expect("it identifies").first().map(Namespace::geometry);
-    let mut queue = controller.take_queues().pop().expect("an I/O queue");
-    queue.set_geometry(geometry.expect("a namespace"));
-    (controller, queue)
-}
-
-/// Writes the whole volume, each byte with the round's number.
-fn write_round(queue: &mut Queue, round: u8) {
-    let data = vec![round; WRITE_BLOCKS as usize * BLOCK_BYTES];
-    for first in (0..VOLUME_BLOCKS).step_by(WRITE_BLOCKS as usize) {
-        queue.write(first, &data).expect("written");
-    }
-}
-
-fn check_round(queue: &mut Queue, round: u8) {
-    let mut data = vec![0; WRITE_BLOCKS as usize * BLOCK_BYTES];
-    for first in (0..VOLUME_BLOCKS).step_by(WRITE_BLOCKS as usize) {
-        queue.read(first, &mut data).expect("read");
-        assert!(data.iter().all(|&byte| byte == round), "block {first} is not that of round {round}");
-    }
-}
 
 fn pool(appliance: &Appliance) -> Value {
     appliance.rpc("pool_list", Value::Null).expect("it answers")[0].clone()
@@ -50,9 +17,9 @@ fn pool(appliance: &Appliance) -> Value {
 fn the_shape_changes_while_a_host_writes() {
     let arguments = ["--pool-size", "40MiB", "--volume-size", "8MiB", "--no-archive"];
     let mut appliance = Appliance::start(&ApplianceConfig::with_arguments(&arguments)).expect("it starts");
-    let (controller, mut queue) = connect(&appliance);
+    let mut host = Host::connect(&appliance, "vol0");
     for round in 1..=6 {
-        write_round(&mut queue, round);
+        host.write_round(round);
     }
     let before = pool(&appliance);
     let (slots, longest) = (before["slots"].as_u64(), before["working_set_segments"].as_u64());
@@ -70,11 +37,11 @@ fn the_shape_changes_while_a_host_writes() {
     let mut round = 6;
     while pool(&appliance)["working_set_segments"] != shorter {
         round = 7 + round % 200;
-        write_round(&mut queue, round);
+        host.write_round(round);
         assert!(began.elapsed() < PATIENCE, "{}", pool(&appliance));
     }
-    check_round(&mut queue, round);
-    drop((controller, queue));
+    host.check_round(round);
+    drop(host);
 
     appliance.stop().expect("it stops cleanly");
     let file = std::fs::OpenOptions::new().write(true).open(appliance.pool_folder().join("pool.varve"));
@@ -94,12 +61,12 @@ fn the_shape_changes_while_a_host_writes() {
     let shown =
         appliance.command(&["pool", "set-working-set", &longer.to_string()]).expect("it becomes longer");
     assert!(shown.contains(&format!("{longer} segments")), "{shown}");
-    let (controller, mut queue) = connect(&appliance);
-    check_round(&mut queue, round);
+    let mut host = Host::connect(&appliance, "vol0");
+    host.check_round(round);
     for round in 1..=9 {
-        write_round(&mut queue, round);
+        host.write_round(round);
     }
-    drop((controller, queue));
+    drop(host);
     appliance.kill_9();
     appliance.restart().expect("it starts again");
     let now = pool(&appliance);
@@ -107,7 +74,7 @@ fn the_shape_changes_while_a_host_writes() {
         (now["working_set_segments"].as_u64(), now["slots"].as_u64()),
         (Some(longer), Some(slots + 20))
     );
-    let (_controller, mut queue) = connect(&appliance);
-    check_round(&mut queue, 9);
+    let mut host = Host::connect(&appliance, "vol0");
+    host.check_round(9);
     appliance.stop().expect("it stops cleanly");
 }

@@ -20,11 +20,11 @@ const LONG: Duration = Duration::from_mins(8);
 const LARGE: CartridgeSize = CartridgeSize { capacity_bytes: 256 << 20, early_warning_bytes: 1 << 20 };
 const SMALL: CartridgeSize = CartridgeSize { capacity_bytes: 1 << 20, early_warning_bytes: 68 << 10 };
 
-/// Boots a guest with drives, and with a program of this machine as `/tmp/program`.
+/// Boots a guest with drives, and with a program as `/run/program`.
 fn boot(drives: &TapeDrives, count: usize, program: &Path) -> Result<Guest, Box<dyn std::error::Error>> {
     let guest = Guest::boot(&drives.add_to(GuestConfig::default()))?;
     std::fs::copy(program, guest.share().join("program"))?;
-    guest.run_ok("cp /share/program /tmp/program && chmod 755 /tmp/program", SHORT)?;
+    guest.run_ok("cp /share/program /run/program && chmod 755 /run/program", SHORT)?;
     let last = count - 1;
     guest.run_ok(
         &format!("modprobe -a st virtio_scsi && until [ -c /dev/nst{last} ]; do usleep 100000; done"),
@@ -38,7 +38,7 @@ fn guest_drives_tapes_and_the_store_on_them_conforms() -> TestResult {
     let folder = tempfile::tempdir()?;
     let drives = TapeDrives::start(folder.path(), &[LARGE, SMALL, SMALL])?;
     let guest = boot(&drives, 3, Path::new(env!("CARGO_BIN_EXE_tape_drive")))?;
-    let command = "/tmp/program /dev/nst0 /dev/nst1 /dev/nst2 /tmp/stage || { dmesg | tail -n 20; exit 1; }";
+    let command = "/run/program /dev/nst0 /dev/nst1 /dev/nst2 /run/stage || { dmesg | tail -n 20; exit 1; }";
     println!("{}", guest.run_ok(command, LONG)?);
     drop(guest);
     drop(drives);
@@ -60,19 +60,19 @@ fn guest_recovers_a_lost_primary_from_tape() -> TestResult {
     let folder = tempfile::tempdir()?;
     let drives = TapeDrives::start(folder.path(), &[LARGE])?;
     let guest = boot(&drives, 1, &program()?)?;
-    let serve = "/tmp/program serve --dir /tmp/pool --rpc /tmp/rpc --pool-size 64MiB --volume-size 8MiB \
-                 --archive tape:/dev/nst0,stage=/tmp/stage";
-    let varve = |arguments: &str| guest.run_ok(&format!("/tmp/program {arguments} --rpc /tmp/rpc"), LONG);
+    let serve = "/run/program serve --dir /run/pool --rpc /run/rpc --pool-size 64MiB --volume-size 8MiB \
+                 --archive tape:/dev/nst0,stage=/run/stage";
+    let varve = |arguments: &str| guest.run_ok(&format!("/run/program {arguments} --rpc /run/rpc"), LONG);
     let start = || -> Result<(), Box<dyn std::error::Error>> {
         guest.run_ok(
             &format!(
-                "{serve} >/tmp/said 2>&1 & echo $! >/tmp/pid
+                "{serve} >/run/said 2>&1 & echo $! >/run/pid
                 for try in $(seq 600); do
-                    grep -q '^Ctrl-C stops it' /tmp/said && exit 0
-                    kill -0 $(cat /tmp/pid) || break
+                    grep -q '^Ctrl-C stops it' /run/said && exit 0
+                    kill -0 $(cat /run/pid) || break
                     usleep 100000
                 done
-                cat /tmp/said; exit 1"
+                cat /run/said; exit 1"
             ),
             LONG,
         )?;
@@ -95,11 +95,11 @@ fn guest_recovers_a_lost_primary_from_tape() -> TestResult {
     println!("{}", varve("archive seal")?);
     println!("{}", varve("archive status")?);
     guest.nvme_disconnect(&nqn("vol0"))?;
-    let kill = "kill -9 $(cat /tmp/pid); while kill -0 $(cat /tmp/pid) 2>/dev/null; do usleep 100000; done";
-    guest.run_ok(&format!("{kill}; rm -r /tmp/pool"), SHORT)?;
+    let kill = "kill -9 $(cat /run/pid); while kill -0 $(cat /run/pid) 2>/dev/null; do usleep 100000; done";
+    guest.run_ok(&format!("{kill}; rm -r /run/pool"), SHORT)?;
 
     let recover =
-        "/tmp/program pool recover --from tape:/dev/nst0,stage=/tmp/stage --dir /tmp/pool --pool-size 64MiB";
+        "/run/program pool recover --from tape:/dev/nst0,stage=/run/stage --dir /run/pool --pool-size 64MiB";
     println!("{}", guest.run_ok(recover, LONG)?);
     start()?;
     assert_eq!(guest.device_digest(&connect("vol0")?)?, digests[2], "the newest state");

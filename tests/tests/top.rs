@@ -6,25 +6,12 @@ use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 use varve::histogram::Histogram;
-use varve::nvmf::host::{ConnectOptions, Controller, Namespace, Queue};
-use varve::nvmf::nqn;
 use varve::reactor::Cores;
 use varve::rpc::HistogramReport;
+use varve_tests::appliance::rounds::{BLOCK_BYTES, connect};
 use varve_tests::appliance::{Appliance, ApplianceConfig};
 
-const BLOCK_BYTES: usize = 4096;
 const INTERVAL: [&str; 2] = ["--interval", "0.2"];
-
-fn connect(appliance: &Appliance) -> (Controller, Queue) {
-    let address = ([127, 0, 0, 1], appliance.port()).into();
-    let options = ConnectOptions { keep_alive_timeout_ms: 0, ..ConnectOptions::default() };
-    let mut controller =
-        Controller::connect(address, &nqn::of_volume("vol0"), options).expect("a host connects");
-    let geometry = controller.namespaces().expect("it identifies").first().map(Namespace::geometry);
-    let mut queue = controller.take_queues().pop().expect("an I/O queue");
-    queue.set_geometry(geometry.expect("a namespace"));
-    (controller, queue)
-}
 
 /// A host that writes until it is told to stop.
 struct Load {
@@ -34,7 +21,7 @@ struct Load {
 
 impl Load {
     fn start(appliance: &Appliance) -> Self {
-        let (controller, mut queue) = connect(appliance);
+        let (controller, mut queue, _) = connect(appliance, "vol0");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let host = std::thread::spawn(move || {
@@ -69,7 +56,7 @@ fn histogram(appliance: &Appliance) -> Histogram {
 fn a_histogram_counts_every_request_from_enable_to_disable() {
     let mut appliance =
         Appliance::start(&ApplianceConfig::with_arguments(&["--memory", "128MiB"])).expect("it starts");
-    let (_controller, mut queue) = connect(&appliance);
+    let (_controller, mut queue, _) = connect(&appliance, "vol0");
     queue.write(0, &[1; BLOCK_BYTES]).expect("written");
     let refusal = appliance.command(&["volume", "histogram", "vol0"]).expect_err("it is off").to_string();
     assert!(refusal.contains("--enable"), "{refusal}");

@@ -20,7 +20,7 @@ use super::cleaner::{Batch, Source, read};
 use super::error::VolumeError;
 use super::index::Mapping;
 use super::info::VolumeInfo;
-use super::pool::{Pool, Refusal, VolumeIndex};
+use super::pool::{Pool, Refusal, State, Volume, VolumeIndex};
 use super::request::{IoError, VolumeId};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::checksum::crc32c;
@@ -73,18 +73,15 @@ impl Pool {
     pub async fn hydrate(self: Rc<Self>, id: VolumeId) {
         let name = {
             let mut state = self.state.borrow_mut();
-            let Some(volume) = state.volume_mut(id) else { return };
-            let (name, image) = (volume.name.clone(), volume.image);
-            if volume.hydrating || !volume.inherits {
-                return;
-            }
-            if !state.catalog.image(image.0).is_some_and(|image| image.hydrating) {
-                return;
-            }
-            if let Some(volume) = state.volume_mut(id) {
-                volume.hydrating = true;
-            }
-            name
+            let State { catalog, volumes, .. } = &mut *state;
+            let volume = volumes.get_mut(id.0 as usize).and_then(Option::as_mut);
+            let wanted = |volume: &&mut Volume| {
+                let image = catalog.image(volume.image.0);
+                !volume.hydrating && volume.inherits && image.is_some_and(|image| image.hydrating)
+            };
+            let Some(volume) = volume.filter(wanted) else { return };
+            volume.hydrating = true;
+            volume.name.clone()
         };
         let result = self.hydrate_image(id).await;
         if let Some(volume) = self.state.borrow_mut().volume_mut(id) {

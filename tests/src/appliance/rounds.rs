@@ -25,19 +25,25 @@ pub struct Host {
     _controller: Controller,
 }
 
+/// Connects to a volume: a controller, an I/O queue of it, and the volume's length in blocks.
+pub fn connect(appliance: &Appliance, volume: &str) -> (Controller, Queue, u64) {
+    let address: SocketAddr = ([127, 0, 0, 1], appliance.port()).into();
+    // Nobody sends keep-alives here; a connection lasts seconds.
+    let options = ConnectOptions { keep_alive_timeout_ms: 0, ..ConnectOptions::default() };
+    let mut controller =
+        Controller::connect(address, &nqn::of_volume(volume), options).expect("a host connects");
+    let geometry = controller.namespaces().expect("it identifies").first().map(Namespace::geometry);
+    let mut queue = controller.take_queues().pop().expect("an I/O queue");
+    let geometry = geometry.expect("a namespace");
+    queue.set_geometry(geometry);
+    (controller, queue, geometry.size_blocks)
+}
+
 impl Host {
     /// Connects to a volume.
     pub fn connect(appliance: &Appliance, volume: &str) -> Self {
-        let address: SocketAddr = ([127, 0, 0, 1], appliance.port()).into();
-        // Nobody sends keep-alives here; a connection lasts seconds.
-        let options = ConnectOptions { keep_alive_timeout_ms: 0, ..ConnectOptions::default() };
-        let mut controller =
-            Controller::connect(address, &nqn::of_volume(volume), options).expect("a host connects");
-        let geometry = controller.namespaces().expect("it identifies").first().map(Namespace::geometry);
-        let mut queue = controller.take_queues().pop().expect("an I/O queue");
-        let geometry = geometry.expect("a namespace");
-        queue.set_geometry(geometry);
-        Host { queue, len_blocks: geometry.size_blocks, _controller: controller }
+        let (controller, queue, len_blocks) = connect(appliance, volume);
+        Host { queue, len_blocks, _controller: controller }
     }
 
     /// Writes the whole volume, each block with its number and that of the round.

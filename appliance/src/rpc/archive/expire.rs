@@ -11,11 +11,11 @@
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, TryLockError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::list::archived_segments;
+use super::list::wall_ns;
 use super::{ArchivePlane, failed};
 use crate::archive::object::ObjectId;
 use crate::archive::retention::{Plan, SegmentRange, plan};
@@ -109,12 +109,9 @@ impl ArchivePlane {
 
     /// The plan by the rules in force, and the objects of the segments that go, in the order in which they must go.
     fn plan(&self, lineage: &Lineage) -> Result<(Plan, Vec<Doomed>), RpcError> {
-        let rules = self.keep();
-        let mut catalog = self.catalog()?;
-        self.refresh(&mut catalog)?;
-        let segments = archived_segments(&catalog, lineage.segment_blocks)?;
-        let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-        let plan = plan(&rules, now_ns, &lineage.view(&segments, &|sequence| lineage.working_set(sequence)));
+        let (catalog, segments) = self.archived(lineage)?;
+        let working_set = |sequence| lineage.working_set(sequence);
+        let plan = plan(&self.keep(), wall_ns(), &lineage.view(&segments, &working_set));
         let mut objects: Vec<Doomed> = Vec::new();
         let mut ranges = plan.expirable().peekable();
         let visited = catalog.for_each_object(|row| {

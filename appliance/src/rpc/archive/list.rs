@@ -1,6 +1,7 @@
 //! What the store holds of the pool, and one point of it explained.
 
 use std::ops::ControlFlow;
+use std::sync::MutexGuard;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -66,7 +67,7 @@ impl ArchivePlane {
     }
 
     /// Makes the catalog agree with the store. What is on tape is not read for its times: that would take the tape away from the archivist.
-    pub(super) fn refresh(&self, catalog: &mut ArchiveCatalog) -> Result<(), RpcError> {
+    fn refresh(&self, catalog: &mut ArchiveCatalog) -> Result<(), RpcError> {
         let store = &**self.store();
         catalog.rebuild(store, &mut |_| ControlFlow::Continue(())).map_err(failed)?;
         if !store.capabilities().sequential_only {
@@ -75,17 +76,25 @@ impl ArchivePlane {
         Ok(())
     }
 
+    /// The catalog, made to agree with the store, and the segments that are archived.
+    pub(super) fn archived(
+        &self,
+        lineage: &Lineage,
+    ) -> Result<(MutexGuard<'_, ArchiveCatalog>, Vec<ArchivedSegment>), RpcError> {
+        let mut catalog = self.catalog()?;
+        self.refresh(&mut catalog)?;
+        let segments = archived_segments(&catalog, lineage.segment_blocks)?;
+        Ok((catalog, segments))
+    }
+
     /// Explains a position by the rules in force.
     pub(crate) fn explain(&self, lineage: &Lineage, lsn: Lsn) -> Result<Explanation, RpcError> {
-        let segments = {
-            let mut catalog = self.catalog()?;
-            self.refresh(&mut catalog)?;
-            archived_segments(&catalog, lineage.segment_blocks)?
-        };
-        let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let (catalog, segments) = self.archived(lineage)?;
+        // The archivist's notes need it.
+        drop(catalog);
         Ok(explain(
             &self.keep(),
-            now_ns,
+            wall_ns(),
             &lineage.view(&segments, &|sequence| lineage.working_set(sequence)),
             lsn,
         ))
@@ -106,8 +115,13 @@ impl ArchivePlane {
     }
 }
 
+/// The time by which retention is judged, ns since the Unix epoch.
+pub(super) fn wall_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
 /// Objects joined to segments. Of a segment that was archived in several epochs the newest counts.
-pub(super) fn archived_segments(
+fn archived_segments(
     catalog: &ArchiveCatalog,
     segment_blocks: u64,
 ) -> Result<Vec<ArchivedSegment>, RpcError> {
