@@ -2,5 +2,6 @@
 
 pub mod host;
 pub mod nqn;
+mod output;
 pub mod target;
 pub mod wire;

@@ -37,6 +37,15 @@ pub enum Request<'a> {
         /// Complete only once it would survive loss of power.
         force_unit_access: bool,
     },
+    /// As `Write`, of data that is in DMA memory: instead of copying it, the volume keeps a view of it until it is written.
+    WriteReceived {
+        /// First block.
+        block: u64,
+        /// What: 1 to [`MAX_IO_BLOCKS`] whole blocks.
+        data: &'a DmaBuf,
+        /// Complete only once it would survive loss of power.
+        force_unit_access: bool,
+    },
     /// Make blocks read as zeroes.
     WriteZeroes {
         /// First block.

@@ -35,6 +35,7 @@ impl Port for DevicePort {
                 Operation::Read { block, buffers: smallvec![buffer] }
             }
             Kind::Write => {
+                let data = data.bytes();
                 let mut buffer = self.dma.allocate(data.len())?;
                 buffer.as_mut_slice().copy_from_slice(data);
                 Operation::Write { block, buffers: smallvec![buffer.freeze()] }

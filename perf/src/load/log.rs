@@ -66,7 +66,7 @@ impl Port for LogPort {
         if kind == Kind::Trim {
             end = self.log.append_trim(IMAGE, BlockNumber(block), len_blocks.into(), false, true);
         }
-        for (index, bytes) in (0..).zip(data.chunks_exact(BLOCK_BYTES)) {
+        for (index, bytes) in (0..).zip(data.bytes().chunks_exact(BLOCK_BYTES)) {
             let last = index + 1 == u64::from(len_blocks);
             let number = BlockNumber(block + index);
             end = self.log.append_write(IMAGE, number, bytes, Lsn(0), last).0;

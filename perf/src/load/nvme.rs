@@ -5,7 +5,7 @@ use std::time::Duration;
 use varve::nvmf::host::{Queue, Wait};
 
 use super::aim::Kind;
-use super::port::{Command, Done, Port};
+use super::port::{Command, Data, Done, Port};
 use crate::error::PerfError;
 
 /// An I/O queue whose geometry is set.
@@ -16,7 +16,10 @@ impl Port for NvmePort {
         let Command { tag, kind, block, len_blocks, data } = command;
         match kind {
             Kind::Read => self.0.submit_read(block, len_blocks, tag.into())?,
-            Kind::Write => self.0.submit_write(block, data, false, tag.into())?,
+            Kind::Write => match data {
+                Data::Borrowed(bytes) => self.0.submit_write(block, bytes, false, tag.into())?,
+                Data::Shared(bytes) => self.0.submit_write_shared(block, bytes, false, tag.into())?,
+            },
             Kind::Trim => self.0.submit_trim(&[(block, len_blocks)], tag.into())?,
         }
         Ok(true)

@@ -4,6 +4,8 @@
 //! byte again and again, so a compressor gets the ratio within each block as well as over all. Payloads are windows into one
 //! buffer at random offsets: two of them are seldom the same.
 
+use bytes::Bytes;
+
 use crate::rng::Rng;
 
 /// The buffer is this much longer than a payload.
@@ -16,7 +18,7 @@ pub const RATIO_RANGE: std::ops::RangeInclusive<f64> = 1.0..=100.0;
 /// Payloads of one length.
 #[derive(Debug)]
 pub struct Payload {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     len_bytes: usize,
 }
 
@@ -32,13 +34,13 @@ impl Payload {
             let end = random_bytes.min(unit.len());
             rng.fill(&mut unit[..end]);
         }
-        Payload { bytes, len_bytes }
+        Payload { bytes: bytes.into(), len_bytes }
     }
 
     /// One of them.
-    pub(crate) fn pick(&self, rng: &mut Rng) -> &[u8] {
+    pub(crate) fn pick(&self, rng: &mut Rng) -> Bytes {
         let from = rng.below(WINDOW_BYTES as u64 / 8) as usize * 8;
-        &self.bytes[from..from + self.len_bytes]
+        self.bytes.slice(from..from + self.len_bytes)
     }
 }
 
@@ -65,7 +67,7 @@ mod tests {
     fn payloads_differ() {
         let payload = Payload::new(512, 1.0, 1);
         let mut rng = Rng::new(2);
-        let one = payload.pick(&mut rng).to_vec();
+        let one = payload.pick(&mut rng);
         assert_eq!(one.len(), 512);
         assert_ne!(one, payload.pick(&mut rng));
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::aim::Kind;
 use crate::error::PerfError;
 
@@ -15,7 +17,25 @@ pub(super) struct Command<'a> {
     pub(super) block: u64,
     pub(super) len_blocks: u32,
     /// What is written; empty for all else.
-    pub(super) data: &'a [u8],
+    pub(super) data: Data<'a>,
+}
+
+/// What a command writes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Data<'a> {
+    /// To be taken before the command is handed over.
+    Borrowed(&'a [u8]),
+    /// May be shared.
+    Shared(&'a Bytes),
+}
+
+impl<'a> Data<'a> {
+    pub(super) fn bytes(self) -> &'a [u8] {
+        match self {
+            Data::Borrowed(bytes) => bytes,
+            Data::Shared(bytes) => bytes,
+        }
+    }
 }
 
 /// A completed command.

@@ -6,12 +6,13 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::aim::{Aim, Choice, Kind};
 use super::pace::Pace;
 use super::payload::Payload;
-use super::port::{Command, Done, Port};
+use super::port::{Command, Data, Done, Port};
 use super::tally::{Interval, Recorders};
 use super::verify::{Model, Ticket, content, stamp};
 use crate::error::PerfError;
@@ -253,11 +254,10 @@ impl<'a, P: Port, C: Clock> Worker<'a, P, C> {
         let lane = &mut self.lanes[lane];
         let Some(&tag) = lane.free.last() else { return Ok(false) };
         let block = place * lane.command_blocks;
-        let mut data: &[u8] = &[];
+        let payload =
+            if kind == Kind::Write { self.orders.payload.pick(&mut self.rng) } else { Bytes::new() };
+        let mut data = Data::Shared(&payload);
         let mut command = InFlight { due, kind: Some(kind), place, reads_back, ..InFlight::default() };
-        if kind == Kind::Write {
-            data = self.orders.payload.pick(&mut self.rng);
-        }
         if let Some(run) = self.orders.run {
             let (volume, model) = &mut self.models[lane.model];
             match kind {
@@ -265,12 +265,12 @@ impl<'a, P: Port, C: Clock> Worker<'a, P, C> {
                 Kind::Trim => command.sequence = model.submit(place, true),
                 Kind::Write => {
                     command.sequence = model.submit(place, false);
-                    self.stamped.copy_from_slice(data);
+                    self.stamped.copy_from_slice(&payload);
                     let block_bytes = self.stamped.len() / lane.command_blocks as usize;
                     for (bytes, block) in self.stamped.chunks_mut(block_bytes).zip(block..) {
                         stamp(bytes, run.wrapping_add(*volume as u64), block, command.sequence);
                     }
-                    data = &self.stamped;
+                    data = Data::Borrowed(&self.stamped);
                 }
             }
         }

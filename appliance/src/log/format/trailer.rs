@@ -164,6 +164,25 @@ impl TrailerHead {
         area: &mut [u8],
     ) {
         let body = units.as_flattened();
+        let head =
+            TrailerHead::encode_head(partial, epoch, pool, sequence, end_lsn, units.len(), crc32c(body));
+        let (head_area, rest) = area.split_at_mut(HEAD_BYTES);
+        head_area.copy_from_slice(&head);
+        let (used, unused) = rest.split_at_mut(body.len());
+        used.copy_from_slice(body);
+        unused.fill(0);
+    }
+
+    /// The head of a trailer of `units` units whose CRC32C is `body_crc`.
+    pub fn encode_head(
+        partial: bool,
+        epoch: u32,
+        pool: Uuid,
+        sequence: SegmentSeq,
+        end_lsn: Lsn,
+        units: usize,
+        body_crc: u32,
+    ) -> [u8; HEAD_BYTES] {
         let mut raw = RawHead {
             magic: MAGIC,
             version: (FORMAT_VERSION as u16).into(),
@@ -172,17 +191,13 @@ impl TrailerHead {
             pool: *pool.as_bytes(),
             sequence: sequence.0.into(),
             end_lsn: end_lsn.0.into(),
-            units: (units.len() as u32).into(),
+            units: (units as u32).into(),
             zero: 0.into(),
-            body_crc: crc32c(body).into(),
+            body_crc: body_crc.into(),
             crc: 0.into(),
         };
         raw.crc = crc32c(&raw.as_bytes()[..HEAD_BYTES - 4]).into();
-        let (head, rest) = area.split_at_mut(HEAD_BYTES);
-        head.copy_from_slice(raw.as_bytes());
-        let (used, unused) = rest.split_at_mut(body.len());
-        used.copy_from_slice(body);
-        unused.fill(0);
+        zerocopy::transmute!(raw)
     }
 
     /// Reads the head at the start of a trailer area.

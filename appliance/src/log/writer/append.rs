@@ -1,13 +1,12 @@
 //! Appending: room for commands, records and segments that open and close (the states are the parent module's).
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 
+use super::trailer::Sealing;
 use super::{
     AppendClass, AppendError, CHUNK_BYTES, CLOSED_RECORDS_MAX, Current, FREE_SLOTS_TARGET, Log, Recycling,
-    Sealing,
 };
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::checksum::crc32c;
@@ -94,6 +93,21 @@ impl Log {
         last: bool,
     ) -> (Lsn, u32) {
         self.append_data(data, |crc| Entry::write(image, block, crc, superseded, last))
+    }
+
+    /// As [`append_write`](Self::append_write), from the memory that the block was received into, which nobody may change any more: no byte is copied.
+    ///
+    /// # Panics
+    /// Without a reservation, or when `data` is not one block.
+    pub fn append_received(
+        &mut self,
+        image: ImageId,
+        block: BlockNumber,
+        data: DmaBuf,
+        superseded: Lsn,
+        last: bool,
+    ) -> (Lsn, u32) {
+        self.append_block(data, |crc| Entry::write(image, block, crc, superseded, last))
     }
 
     /// Appends a live block again, from memory that it was read into: no byte is copied. Room must have been reserved. `bad`: the data does not have the checksum `crc`
@@ -217,12 +231,16 @@ impl Log {
 
     pub(super) fn append_data(&mut self, data: &[u8], entry: impl FnOnce(u32) -> Entry) -> (Lsn, u32) {
         assert_eq!(data.len(), BLOCK_BYTES, "data comes in blocks");
-        let open = self.open.as_mut().expect("room was reserved");
-        assert!(open.fits(1, 1), "room was reserved");
         let spare = self.spare.as_mut().expect("memory was reserved");
         let mut block = spare.split_to(BLOCK_BYTES);
         block.as_mut_slice().copy_from_slice(data);
-        let crc = crc32c(block.as_slice());
+        self.append_block(block.freeze(), entry)
+    }
+
+    fn append_block(&mut self, block: DmaBuf, entry: impl FnOnce(u32) -> Entry) -> (Lsn, u32) {
+        let open = self.open.as_mut().expect("room was reserved");
+        assert!(open.fits(1, 1) && block.len() == BLOCK_BYTES, "room was reserved for one block");
+        let crc = crc32c(&block);
         let lsn = open.next_lsn();
         let entry = entry(crc);
         if entry.is_last() {
@@ -230,7 +248,7 @@ impl Log {
         }
         open.is_lazy = false;
         open.entries.push(entry);
-        open.push_block(block.freeze());
+        open.push_block(block);
         (lsn, crc)
     }
 
@@ -458,15 +476,13 @@ impl Log {
         if let Some(sealed) = self.current.take() {
             // A segment that is full becomes stable soon, whatever hosts do: its trailer waits for it.
             self.request_stable(previous_end_lsn);
-            self.sealing.push_back(Sealing {
-                sequence: sealed.sequence,
-                slot: sealed.slot,
-                epoch: sealed.epoch,
-                end_lsn: previous_end_lsn,
-                units: Arc::new(sealed.units),
-                writes_in_flight: 0,
-                submitted: false,
-            });
+            self.sealing.push_back(Sealing::new(
+                sealed.sequence,
+                sealed.slot,
+                sealed.epoch,
+                previous_end_lsn,
+                sealed.units,
+            ));
         }
         let segment_header = SegmentHeader {
             epoch: self.epoch,
@@ -489,7 +505,8 @@ impl Log {
         });
         self.pressed.set(false);
         self.wants_slot.set(false);
-        self.current = Some(Current { sequence, slot, epoch: self.epoch, next_offset: 1, units: Vec::new() });
+        let units = self.take_unit_list();
+        self.current = Some(Current { sequence, slot, epoch: self.epoch, next_offset: 1, units });
         if !self.catalog.is_empty() {
             let catalog = Rc::clone(&self.catalog);
             // A catalog that finds no memory now is no loss: the one before it stands in the segment before.

@@ -15,7 +15,7 @@
 //! **Poison.** When a record, header, trailer or flush fails, the log stops: nothing more is submitted, what was not written never becomes
 //! written, appends are refused with the reason, and the unwritten blocks stay readable from memory.
 //!
-//! **Cost of a 4 KiB append:** one copy into DMA memory with one CRC32C, 24 bytes of entry, and a share of one 4 KiB header, one device command and
+//! **Cost of a 4 KiB append:** one copy into DMA memory (none when the block was received into such memory) with one CRC32C, 24 bytes of entry, and a share of one 4 KiB header, one device command and
 //! one system call, which the record's commands split.
 //!
 //! **The way out** of the working set is described in `recycle`.
@@ -24,6 +24,7 @@
 
 mod append;
 mod recycle;
+mod trailer;
 mod turn;
 
 use std::cell::{Cell, RefCell};
@@ -44,6 +45,7 @@ use crate::log::reader::SegmentReader;
 use crate::log::record::{ClosedRecord, OpenRecord, block_of};
 use crate::log::table::SegmentTable;
 use crate::log::types::{Lsn, SegmentSeq, Slot};
+use trailer::Sealing;
 
 /// The most record writes on their way to the device at once.
 pub const RECORDS_IN_FLIGHT_MAX: usize = 8;
@@ -51,8 +53,6 @@ pub const RECORDS_IN_FLIGHT_MAX: usize = 8;
 pub const CLOSED_RECORDS_MAX: usize = 32;
 /// Size of the memory chunks from which records are cut.
 const CHUNK_BYTES: usize = 1 << 20;
-/// The most bytes of one trailer write.
-const TRAILER_WRITE_BYTES: usize = 1 << 20;
 
 const TAG_KIND_SHIFT: u32 = 56;
 const TAG_RECORD: u64 = 1;
@@ -180,16 +180,6 @@ struct Current {
     units: Vec<TrailerUnit>,
 }
 
-struct Sealing {
-    sequence: SegmentSeq,
-    slot: Slot,
-    epoch: u32,
-    end_lsn: Lsn,
-    units: Arc<Vec<TrailerUnit>>,
-    writes_in_flight: usize,
-    submitted: bool,
-}
-
 /// The log of a pool. See the module's documentation.
 pub struct Log {
     device: SharedBdev,
@@ -210,6 +200,8 @@ pub struct Log {
     sealing: VecDeque<Sealing>,
     /// The units of the segments sealed last, for the archivist.
     sealed_units: VecDeque<(SegmentSeq, Arc<Vec<TrailerUnit>>)>,
+    /// Emptied lists of units, for the next segments.
+    unit_lists: Vec<Vec<TrailerUnit>>,
     catalog: Rc<[u8]>,
     spare: Option<DmaBufMut>,
     end_lsn: Lsn,
@@ -251,15 +243,7 @@ impl Log {
             .into_iter()
             .filter_map(|(sequence, units)| {
                 let segment = start.table.get(sequence)?;
-                Some(Sealing {
-                    sequence,
-                    slot: segment.slot?,
-                    epoch: segment.epoch,
-                    end_lsn: segment.end_lsn,
-                    units: Arc::new(units),
-                    writes_in_flight: 0,
-                    submitted: false,
-                })
+                Some(Sealing::new(sequence, segment.slot?, segment.epoch, segment.end_lsn, units))
             })
             .collect();
         Log {
@@ -280,6 +264,7 @@ impl Log {
             submitted: 0,
             sealing,
             sealed_units: VecDeque::new(),
+            unit_lists: Vec::new(),
             catalog: Rc::from(&[][..]),
             spare: None,
             end_lsn: start.end_lsn,
@@ -495,15 +480,6 @@ impl Log {
 
     pub(super) fn add_waiter(&mut self, waker: Waker) {
         self.waiters.push(waker);
-    }
-
-    /// What a clean stop leaves behind once everything is written: a partial trailer for the current segment. `None` when no segment is open or there is no memory.
-    pub(super) fn closing_trailer(&self) -> Option<(u64, Vec<DmaBuf>)> {
-        let current = self.current.as_ref()?;
-        debug_assert!(self.open.is_none() && self.written_lsn == self.end_lsn);
-        let buffers =
-            self.trailer_buffers(true, current.epoch, current.sequence, self.end_lsn, &current.units)?;
-        Some((self.geometry.trailer_block(current.slot), buffers))
     }
 
     pub(super) fn is_quiet(&self) -> bool {

@@ -2,17 +2,12 @@
 
 use std::rc::Rc;
 
-use smallvec::smallvec;
-
 use super::{
-    Log, RECORDS_IN_FLIGHT_MAX, ReadDone, Recycling, SEALED_UNITS_KEPT, TAG_FLUSH, TAG_KIND_SHIFT, TAG_READ,
-    TAG_RECORD, TAG_TRAILER, TRAILER_WRITE_BYTES,
+    Log, RECORDS_IN_FLIGHT_MAX, ReadDone, TAG_FLUSH, TAG_KIND_SHIFT, TAG_READ, TAG_RECORD, TAG_TRAILER,
 };
 use crate::bdev::{Command, Completion, Operation};
-use crate::dma::{BLOCK_BYTES, DmaBuf};
-use crate::log::format::{TrailerHead, TrailerUnit};
 use crate::log::record::RecordState;
-use crate::log::types::{Lsn, SegmentSeq};
+use crate::log::types::SegmentSeq;
 
 impl Log {
     /// One turn: reaps completions, moves the prefix, submits what is ready. Completed reads go to `reads`. Returns how much was done.
@@ -78,26 +73,6 @@ impl Log {
         }
     }
 
-    pub(super) fn trailer_written(&mut self, sequence: SegmentSeq) {
-        let Some(index) = self.sealing.iter().position(|sealing| sealing.sequence == sequence) else {
-            return;
-        };
-        self.sealing[index].writes_in_flight -= 1;
-        if self.sealing[index].writes_in_flight == 0 {
-            if let Some(sealed) = self.sealing.remove(index)
-                && self.recycling == Recycling::Archived
-            {
-                self.sealed_units.push_back((sequence, sealed.units));
-                if self.sealed_units.len() > SEALED_UNITS_KEPT {
-                    self.sealed_units.pop_front();
-                }
-            }
-            if let Some(segment) = self.table.get_mut(sequence) {
-                segment.sealed = true;
-            }
-        }
-    }
-
     /// Moves `written_lsn` over the records that have completed in order.
     pub(super) fn advance(&mut self) {
         if self.poisoned.is_some() {
@@ -147,58 +122,6 @@ impl Log {
             count += 1;
         }
         count + self.submit_trailers() + self.submit_flush()
-    }
-
-    pub(super) fn submit_trailers(&mut self) -> usize {
-        let mut count = 0;
-        for index in 0..self.sealing.len() {
-            let sealing = &self.sealing[index];
-            // A trailer vouches for its records: it must not survive a loss of power that they do not.
-            if sealing.submitted || self.stable_lsn < sealing.end_lsn {
-                continue;
-            }
-            let Some(writes) =
-                self.trailer_buffers(false, sealing.epoch, sealing.sequence, sealing.end_lsn, &sealing.units)
-            else {
-                continue;
-            };
-            let (sequence, mut block) = (sealing.sequence, self.geometry.trailer_block(sealing.slot));
-            let sealing = &mut self.sealing[index];
-            sealing.submitted = true;
-            sealing.writes_in_flight = writes.len();
-            for buffer in writes {
-                let len_blocks = (buffer.len() / BLOCK_BYTES) as u64;
-                let tag = TAG_TRAILER << TAG_KIND_SHIFT | sequence.0;
-                let operation = Operation::Write { block, buffers: smallvec![buffer] };
-                self.device.queue().submit(Command { tag, operation });
-                self.stats.device_written_blocks += len_blocks;
-                self.stats.trailer_blocks += len_blocks;
-                block += len_blocks;
-                count += 1;
-            }
-        }
-        count
-    }
-
-    /// A trailer in DMA memory, in pieces that one write each takes; `None` while there is no memory.
-    pub(super) fn trailer_buffers(
-        &self,
-        partial: bool,
-        epoch: u32,
-        sequence: SegmentSeq,
-        end_lsn: Lsn,
-        units: &[TrailerUnit],
-    ) -> Option<Vec<DmaBuf>> {
-        let len_bytes = TrailerHead::len_bytes(units.len()).next_multiple_of(BLOCK_BYTES);
-        let mut area = vec![0; len_bytes];
-        TrailerHead::encode(partial, epoch, self.pool, sequence, end_lsn, units, &mut area);
-        area.chunks(TRAILER_WRITE_BYTES)
-            .map(|chunk| {
-                let mut buffer = self.environment.dma.allocate(chunk.len()).ok()?;
-                buffer.as_mut_slice().copy_from_slice(chunk);
-                Some(buffer.freeze())
-            })
-            .collect()
     }
 
     pub(super) fn submit_flush(&mut self) -> usize {

@@ -1,5 +1,6 @@
 //! The I/O commands of a queue: asynchronous `submit_*`, and synchronous conveniences.
 
+use bytes::Bytes;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
@@ -60,13 +61,38 @@ impl Queue {
         force_unit_access: bool,
         tag: u64,
     ) -> Result<(), HostError> {
+        self.submit_write_of(lba, Payload::Write(data), data.len(), force_unit_access, tag)
+    }
+
+    /// As [`submit_write`](Self::submit_write), of bytes that are shared and not copied where they do not fit a capsule.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit_write_shared(
+        &mut self,
+        lba: u64,
+        data: &Bytes,
+        force_unit_access: bool,
+        tag: u64,
+    ) -> Result<(), HostError> {
+        self.submit_write_of(lba, Payload::WriteShared(data), data.len(), force_unit_access, tag)
+    }
+
+    fn submit_write_of(
+        &mut self,
+        lba: u64,
+        payload: Payload<'_>,
+        len_bytes: usize,
+        force_unit_access: bool,
+        tag: u64,
+    ) -> Result<(), HostError> {
         let geometry = self.geometry();
-        let blocks = whole_blocks(data.len(), geometry.block_bytes)?;
+        let blocks = whole_blocks(len_bytes, geometry.block_bytes)?;
         let mut command = Rw::new(IoOpcode::Write, geometry.nsid, lba, blocks);
         if force_unit_access {
             command.control = U16::new(rw_control::FORCE_UNIT_ACCESS);
         }
-        self.submit(command.into(), Payload::Write(data), tag)
+        self.submit(command.into(), payload, tag)
     }
 
     /// Submits a comparison of `data` (whole blocks) with what is at `lba`.

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U16;
 
@@ -36,6 +37,8 @@ pub enum Payload<'a> {
     None,
     /// The host sends these bytes (not empty). They are copied at submission.
     Write(&'a [u8]),
+    /// The host sends these bytes (not empty), and keeps a share of them instead of a copy where they do not fit the capsule.
+    WriteShared(&'a Bytes),
     /// The host sends these bytes by R2T even if they would fit the capsule.
     WriteByR2t(&'a [u8]),
     /// The host receives so many bytes (not 0).
@@ -109,6 +112,8 @@ pub(super) struct Slot {
 pub(super) struct Slots {
     entries: Vec<Slot>,
     free: Vec<u16>,
+    /// What a write sends instead of its buffer.
+    shared: Vec<Option<Bytes>>,
     buffers: Vec<u8>,
     stride: usize,
 }
@@ -120,6 +125,7 @@ impl Slots {
         Self {
             entries: vec![empty; usize::from(depth)],
             free: (0..depth).rev().collect(),
+            shared: vec![None; usize::from(depth)],
             buffers: vec![0; stride * usize::from(depth)],
             stride,
         }
@@ -136,10 +142,16 @@ impl Slots {
         &mut self.buffers[start..start + bytes as usize]
     }
 
+    /// What a write sends instead of its buffer.
+    fn shared(&self, command_id: u16) -> Option<Bytes> {
+        self.shared.get(usize::from(command_id))?.clone()
+    }
+
     pub(super) fn release(&mut self, command_id: u16) {
         if let Some(slot) = self.get(command_id) {
             slot.direction = Direction::Free;
             self.free.push(command_id);
+            self.shared[usize::from(command_id)] = None;
         }
     }
 
@@ -175,7 +187,7 @@ impl Queue {
     pub fn open(address: SocketAddr, options: QueueOptions) -> Result<Self, HostError> {
         let mut transport = Transport::open(address, options.digests, options.timeout)?;
         let depth = options.depth.max(1);
-        transport.to_send.reserve(usize::from(depth) * SEND_BYTES_PER_SLOT);
+        transport.output.reserve(usize::from(depth) * SEND_BYTES_PER_SLOT);
         Ok(Self {
             limits: PduLimits {
                 receiver: Receiver::Host,
@@ -242,6 +254,7 @@ impl Queue {
         let bytes = match payload {
             Payload::None => 0,
             Payload::Write(data) | Payload::WriteByR2t(data) => data.len() as u64,
+            Payload::WriteShared(data) => data.len() as u64,
             Payload::Read(bytes) => u64::from(bytes),
         };
         if bytes > u64::from(self.options.transfer_bytes_max) {
@@ -262,6 +275,16 @@ impl Queue {
                 inline = data;
                 sqe.sgl = SglDescriptor::in_capsule(total_bytes);
                 Direction::InCapsule
+            }
+            Payload::WriteShared(data) if total_bytes <= in_capsule_bytes_max => {
+                inline = data;
+                sqe.sgl = SglDescriptor::in_capsule(total_bytes);
+                Direction::InCapsule
+            }
+            Payload::WriteShared(data) => {
+                self.slots.shared[usize::from(command_id)] = Some(data.clone());
+                sqe.sgl = SglDescriptor::transport(total_bytes);
+                Direction::Write
             }
             Payload::Write(data) | Payload::WriteByR2t(data) => {
                 self.slots.buffer(command_id, 0, total_bytes).copy_from_slice(data);
@@ -297,12 +320,13 @@ impl Queue {
                 inline.len() as u32,
             )
         };
-        let out = &mut self.transport.to_send;
-        let start = out.len();
-        append_header(out, &CapsuleCmd { header, sqe });
-        if !inline.is_empty() {
-            append_data(out, start, header, inline);
-        }
+        self.transport.output.header(|out| {
+            let start = out.len();
+            append_header(out, &CapsuleCmd { header, sqe });
+            if !inline.is_empty() {
+                append_data(out, start, header, inline);
+            }
+        });
     }
 
     /// Appends the `H2CData` PDUs that answer an R2T; the range was checked.
@@ -329,10 +353,27 @@ impl Queue {
                 data_bytes: data_bytes.into(),
                 reserved: [0; 4],
             };
-            let out = &mut self.transport.to_send;
-            let start = out.len();
-            append_header(out, &pdu);
-            append_data(out, start, header, self.slots.buffer(command_id, at, data_bytes));
+            let output = &mut self.transport.output;
+            match self.slots.shared(command_id) {
+                None => output.header(|out| {
+                    let start = out.len();
+                    append_header(out, &pdu);
+                    append_data(out, start, header, self.slots.buffer(command_id, at, data_bytes));
+                }),
+                Some(shared) => {
+                    let data = shared.slice(at as usize..(at + data_bytes) as usize);
+                    output.header(|out| {
+                        let start = out.len();
+                        append_header(out, &pdu);
+                        out.resize(start + usize::from(header.pdo), 0);
+                    });
+                    let digest = (header.flags & flags::DATA_DIGEST != 0).then(|| digest_bytes(&data));
+                    output.data(data);
+                    if let Some(digest) = digest {
+                        output.header(|out| out.extend_from_slice(&digest));
+                    }
+                }
+            }
             at += data_bytes;
         }
         let position = self.transport.append_position();

@@ -4,11 +4,13 @@ use std::io::{self, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags, recv, recvmsg, send};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, recv, recvmsg};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::error::{HostError, Loss, Negotiation, Violation};
+use crate::nvmf::output::Output;
 use crate::nvmf::wire::pdu::{
     COMMON_HEADER_BYTES, Digests, H2C_DATA_BYTES_MAX_LEAST, IcReq, IcResp, PDU_FORMAT_VERSION, PduType,
     TermReq,
@@ -58,11 +60,10 @@ pub(super) struct Transport {
     pub(super) negotiated: Negotiated,
     /// `SO_RCVTIMEO` as set last.
     receive_timeout: Duration,
-    /// Bytes to send; those before `sent` are gone. Bounded by what the queue's slots can produce.
-    pub(super) to_send: Vec<u8>,
-    sent: usize,
-    /// Bytes sent and dropped from `to_send` since the beginning.
-    dropped: u64,
+    /// What is to be sent. Bounded by what the queue's slots can produce.
+    pub(super) output: Output<Bytes>,
+    /// Bytes sent since the beginning.
+    sent_bytes: u64,
     receive_buffer: Box<[u8]>,
     start: usize,
     end: usize,
@@ -80,9 +81,8 @@ impl Transport {
             stream,
             negotiated,
             receive_timeout: timeout,
-            to_send: Vec::new(),
-            sent: 0,
-            dropped: 0,
+            output: Output::default(),
+            sent_bytes: 0,
             receive_buffer: vec![0; RECEIVE_BUFFER_BYTES].into_boxed_slice(),
             start: 0,
             end: 0,
@@ -103,45 +103,28 @@ impl Transport {
         }
     }
 
-    /// The position in the stream of the next byte that will be appended to `to_send`.
+    /// The position in the stream of the next byte that will be appended to the output.
     pub(super) fn append_position(&self) -> u64 {
-        self.dropped + self.to_send.len() as u64
+        self.sent_bytes + self.output.len() as u64
     }
 
     /// The position in the stream of the next byte that the socket will take.
     pub(super) fn sent_position(&self) -> u64 {
-        self.dropped + self.sent as u64
+        self.sent_bytes
     }
 
     /// Whether bytes wait for the socket to have room.
     pub(super) fn has_unsent(&self) -> bool {
-        self.sent < self.to_send.len()
+        !self.output.is_empty()
     }
 
     /// Gives the socket what it takes at once.
     pub(super) fn send_pending(&mut self) -> Result<(), Loss> {
-        while self.sent < self.to_send.len() {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match send(&self.stream, &self.to_send[self.sent..], flags) {
-                Ok(count) => self.sent += count,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => break,
-                Err(errno) => return Err(socket_loss("send", errno.into())),
-            }
-        }
-        if self.sent == self.to_send.len() {
-            self.drop_sent();
-        } else if self.sent > self.to_send.len() / 2 {
-            // Moving less than was sent keeps the cost of compaction linear.
-            self.drop_sent();
+        match self.output.send(&self.stream) {
+            Ok(count) => self.sent_bytes += count as u64,
+            Err(source) => return Err(socket_loss("send", source)),
         }
         Ok(())
-    }
-
-    fn drop_sent(&mut self) {
-        self.dropped += self.sent as u64;
-        self.to_send.drain(..self.sent);
-        self.sent = 0;
     }
 
     /// Receives once. When nothing is buffered and `direct` is large, it is filled first.
@@ -196,8 +179,10 @@ impl Transport {
     /// Sends a termination request, as far as the socket takes it, and closes.
     pub(super) fn terminate(&mut self, request: &TermReq, offender: &[u8]) {
         let length = request.header.plen.get() as usize - size_of::<TermReq>();
-        self.to_send.extend_from_slice(request.as_bytes());
-        self.to_send.extend_from_slice(&offender[..length.min(offender.len())]);
+        self.output.header(|arena| {
+            arena.extend_from_slice(request.as_bytes());
+            arena.extend_from_slice(&offender[..length.min(offender.len())]);
+        });
         // The connection is given up; that the peer may not read this does not matter.
         let _ = self.send_pending();
         self.close();

@@ -7,6 +7,7 @@ use zerocopy::FromBytes;
 use super::config::{BLOCK_BYTES, NAMESPACE_ID};
 use super::context::Context;
 use super::subsystem::Subsystem;
+use crate::dma::DmaBuf;
 use crate::nvmf::wire::command::{
     DATASET_RANGES_MAX, DatasetManagement, DatasetRange, NSID_ALL, Rw, Sqe, dataset_attribute, rw_control,
 };
@@ -25,6 +26,24 @@ pub(super) enum Transfer {
     FromHost(u32),
     /// So many bytes go to the host.
     ToHost(u32),
+}
+
+/// Where the data from the host is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum HostData<'a> {
+    /// In the receive buffer, for the time of the call.
+    Capsule(&'a [u8]),
+    /// In memory of its own, which the storage may keep.
+    Received(&'a DmaBuf),
+}
+
+impl<'a> HostData<'a> {
+    fn bytes(self) -> &'a [u8] {
+        match self {
+            HostData::Capsule(bytes) => bytes,
+            HostData::Received(buffer) => buffer,
+        }
+    }
 }
 
 /// What became of a command.
@@ -105,7 +124,7 @@ pub(super) fn start(
     volume: VolumeId,
     opcode: IoOpcode,
     sqe: &Sqe,
-    data: &[u8],
+    data: HostData<'_>,
     tag: u64,
     sink: &Rc<Sink>,
 ) -> Started {
@@ -119,8 +138,16 @@ pub(super) fn start(
         }
         IoOpcode::Write => {
             let force_unit_access = command.has(rw_control::FORCE_UNIT_ACCESS);
-            let request = Request::Write { block, data: &[data], force_unit_access };
-            context.storage.submit(volume, &request, tag, sink)
+            match data {
+                HostData::Capsule(bytes) => {
+                    let request = Request::Write { block, data: &[bytes], force_unit_access };
+                    context.storage.submit(volume, &request, tag, sink)
+                }
+                HostData::Received(data) => {
+                    let request = Request::WriteReceived { block, data, force_unit_access };
+                    context.storage.submit(volume, &request, tag, sink)
+                }
+            }
         }
         IoOpcode::WriteZeroes => {
             let request = Request::WriteZeroes {
@@ -137,7 +164,7 @@ pub(super) fn start(
                 // Only hints, which are of no use here.
                 return Started::Done(Status::SUCCESS);
             }
-            let Ok(wire_ranges) = <[DatasetRange]>::ref_from_bytes(data) else {
+            let Ok(wire_ranges) = <[DatasetRange]>::ref_from_bytes(data.bytes()) else {
                 return Started::Done(Status::INVALID_DATA_SGL_LENGTH);
             };
             let mut ranges = [(0, 0); DATASET_RANGES_MAX];

@@ -252,6 +252,10 @@ impl Volume {
                     room = behind;
                 }
             }
+            Request::WriteReceived { block, data, force_unit_access } => {
+                let (block, force_unit_access) = (*block, *force_unit_access);
+                return self.execute(dma, &Request::Write { block, data: &[data], force_unit_access });
+            }
             Request::WriteZeroes { block, len_blocks, .. } => self.range(*block, *len_blocks)?.fill(0),
             Request::Trim { ranges } => {
                 for (block, len_blocks) in *ranges {

@@ -36,7 +36,7 @@ impl From<&Request<'_>> for Operation {
     fn from(request: &Request<'_>) -> Self {
         match request {
             Request::Read { .. } => Operation::Read,
-            Request::Write { .. } => Operation::Write,
+            Request::Write { .. } | Request::WriteReceived { .. } => Operation::Write,
             Request::WriteZeroes { .. } => Operation::WriteZeroes,
             Request::Trim { .. } => Operation::Unmap,
             Request::Flush => Operation::Flush,

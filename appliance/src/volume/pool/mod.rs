@@ -35,7 +35,7 @@ use crate::volume::working_set::Reshaping;
 
 pub use latency::Operation;
 use latency::{Began, Latencies};
-use write::{PendingAck, RestOfTrim};
+use write::{PendingAck, RestOfTrim, WriteData};
 
 /// The most reads of one pool that wait for its device; beyond it submissions are [`Submitted::Busy`].
 const READS_MAX: usize = 4096;
@@ -281,13 +281,14 @@ impl Pool {
 }
 
 fn is_write(request: &Request<'_>) -> bool {
-    matches!(request, Request::Write { .. } | Request::WriteZeroes { .. } | Request::Trim { .. })
+    !matches!(request, Request::Read { .. } | Request::Flush)
 }
 
 /// What a command adds to the log, roughly: its blocks, or one for one without data.
 fn appended_blocks(request: &Request<'_>) -> u64 {
     match request {
         Request::Write { data, .. } => data.iter().map(|part| part.len() / BLOCK_BYTES).sum::<usize>() as u64,
+        Request::WriteReceived { data, .. } => (data.len() / BLOCK_BYTES) as u64,
         _ => 1,
     }
 }
@@ -384,7 +385,10 @@ impl State {
         match *request {
             Request::Read { block, len_blocks } => self.start_read(log, block, len_blocks, ticket),
             Request::Write { block, data, force_unit_access } => {
-                self.start_write(log, block, data, force_unit_access, ticket)
+                self.start_write(log, block, WriteData::Slices(data), force_unit_access, ticket)
+            }
+            Request::WriteReceived { block, data, force_unit_access } => {
+                self.start_write(log, block, WriteData::Received(data), force_unit_access, ticket)
             }
             Request::WriteZeroes { block, len_blocks, force_unit_access } => {
                 if len_blocks == 0 {

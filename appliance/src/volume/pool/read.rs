@@ -76,8 +76,13 @@ impl State {
         }
         let dma = &log.environment().dma;
         let mut from_archive = false;
-        for extent in &mut extents {
-            extent.buffer = Some(dma.allocate(extent.len_blocks * BLOCK_BYTES).map_err(|_| Refusal::Busy)?);
+        if !extents.is_empty() {
+            // One buffer for all, so that they leave as one piece.
+            let len_blocks: usize = extents.iter().map(|extent| extent.len_blocks).sum();
+            let mut whole = dma.allocate(len_blocks * BLOCK_BYTES).map_err(|_| Refusal::Busy)?;
+            for extent in &mut extents {
+                extent.buffer = Some(whole.split_to(extent.len_blocks * BLOCK_BYTES));
+            }
         }
         for (piece, blocks) in archived {
             let buffer = dma.allocate(blocks.len() * BLOCK_BYTES).map_err(|_| Refusal::Busy)?;
@@ -243,15 +248,23 @@ impl State {
 
 impl PendingRead {
     pub(super) fn complete(self) {
-        let mut data = SmallVec::new();
+        let mut data: SmallVec<[DmaBuf; 1]> = SmallVec::new();
         if !self.failed {
             for piece in self.pieces {
-                match piece {
-                    Piece::Ready(buffer) => data.push(buffer),
-                    Piece::Archived(archived) => data.push(archived.buffer.freeze()),
+                let buffer = match piece {
+                    Piece::Ready(buffer) => buffer,
+                    Piece::Archived(archived) => archived.buffer.freeze(),
                     Piece::Waiting { .. } | Piece::Reserved => {
                         unreachable!("a read completes when all its pieces are there")
                     }
+                };
+                match data.last_mut() {
+                    Some(last) => {
+                        if let Err(apart) = last.try_join(buffer) {
+                            data.push(apart);
+                        }
+                    }
+                    None => data.push(buffer),
                 }
             }
         }

@@ -6,11 +6,69 @@ use smallvec::SmallVec;
 
 use super::latency::Began;
 use super::{Refusal, State, Ticket};
-use crate::dma::BLOCK_BYTES;
+use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::ENTRIES_PER_RECORD;
 use crate::log::{AppendClass, BlockNumber, Log, Lsn};
-use crate::volume::index::Mapping;
+use crate::volume::index::{Index, Mapping};
 use crate::volume::request::{IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Sink, VolumeId};
+
+/// What a write brings.
+#[derive(Clone, Copy)]
+pub(super) enum WriteData<'a> {
+    /// To be copied: slices of whole blocks, one behind the other.
+    Slices(&'a [&'a [u8]]),
+    /// In DMA memory, to be kept as it is.
+    Received(&'a DmaBuf),
+}
+
+impl WriteData<'_> {
+    /// How many blocks it is; 0 when a part is not whole blocks.
+    fn len_blocks(&self) -> usize {
+        let (len_bytes, whole) = match self {
+            WriteData::Slices(parts) => (
+                parts.iter().map(|part| part.len()).sum(),
+                parts.iter().all(|part| part.len().is_multiple_of(BLOCK_BYTES)),
+            ),
+            WriteData::Received(data) => (data.len(), data.len().is_multiple_of(BLOCK_BYTES)),
+        };
+        if whole { len_bytes / BLOCK_BYTES } else { 0 }
+    }
+}
+
+/// Where the blocks of a write go.
+struct Target {
+    first: u64,
+    len_blocks: u64,
+    /// What the image has before this does not count as its own.
+    resident_above: Lsn,
+}
+
+impl Target {
+    /// Appends all blocks, with `append`, and has the index point at them. Returns how many took no other's place, and the last position.
+    fn append(
+        &self,
+        log: &mut Log,
+        index: &mut Index,
+        mut append: impl FnMut(&mut Log, usize, BlockNumber, Lsn, bool) -> (Lsn, u32),
+    ) -> (u64, Lsn) {
+        let (mut new_blocks, mut changed_lsn) = (0, Lsn(0));
+        for offset in 0..self.len_blocks {
+            let at = self.first + offset;
+            let superseded = index.get(at).lsn();
+            let last = offset + 1 == self.len_blocks;
+            let (lsn, crc) = append(log, offset as usize, BlockNumber(at), superseded, last);
+            index.set(at, Mapping::new(lsn, crc));
+            if superseded > self.resident_above {
+                log.note_dead(superseded);
+            } else {
+                new_blocks += 1;
+            }
+            log.note_live(lsn);
+            changed_lsn = lsn;
+        }
+        (new_blocks, changed_lsn)
+    }
+}
 
 pub(super) struct PendingAck {
     /// Acknowledged once the log is written, or stable, past this.
@@ -35,14 +93,12 @@ impl State {
         &mut self,
         log: &mut Log,
         block: u64,
-        data: &[&[u8]],
+        data: WriteData<'_>,
         force_unit_access: bool,
         ticket: &Ticket<'_>,
     ) -> Result<(), Refusal> {
-        let len_bytes: usize = data.iter().map(|part| part.len()).sum();
-        let whole = data.iter().all(|part| part.len().is_multiple_of(BLOCK_BYTES));
-        let len_blocks = len_bytes / BLOCK_BYTES;
-        if !whole || len_blocks == 0 || len_blocks > MAX_IO_BLOCKS as usize {
+        let len_blocks = data.len_blocks();
+        if len_blocks == 0 || len_blocks > MAX_IO_BLOCKS as usize {
             return Err(IoError::InvalidLength.into());
         }
         let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
@@ -58,25 +114,24 @@ impl State {
         log.reserve(AppendClass::Host, len_blocks, len_blocks, false)?;
         let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
         let index = volume.index()?;
-        let (mut new_blocks, mut changed_lsn) = (0, Lsn(0));
-        let chunks = data.iter().flat_map(|part| part.chunks_exact(BLOCK_BYTES));
-        for (at, chunk) in (block..).zip(chunks) {
-            let last = at + 1 == block + len_blocks as u64;
-            let superseded = index.get(at).lsn();
-            let (lsn, crc) = log.append_write(image, BlockNumber(at), chunk, superseded, last);
-            index.set(at, Mapping::new(lsn, crc));
-            if superseded > resident_above {
-                log.note_dead(superseded);
-            } else {
-                new_blocks += 1;
+        let blocks = Target { first: block, len_blocks: len_blocks as u64, resident_above };
+        let (new_blocks, changed_lsn) = match data {
+            WriteData::Slices(parts) => {
+                let mut chunks = parts.iter().flat_map(|part| part.chunks_exact(BLOCK_BYTES));
+                blocks.append(log, index, |log, _, block, superseded, last| {
+                    let chunk = chunks.next().expect("the parts are so many blocks");
+                    log.append_write(image, block, chunk, superseded, last)
+                })
             }
-            log.note_live(lsn);
-            changed_lsn = lsn;
-        }
+            WriteData::Received(data) => blocks.append(log, index, |log, at, block, superseded, last| {
+                let chunk = data.slice(at * BLOCK_BYTES, BLOCK_BYTES);
+                log.append_received(image, block, chunk, superseded, last)
+            }),
+        };
         volume.changed_lsn = changed_lsn;
         volume.resident += new_blocks;
         volume.stats.writes += 1;
-        volume.stats.written_bytes += len_bytes as u64;
+        volume.stats.written_bytes += (len_blocks * BLOCK_BYTES) as u64;
         if thin {
             self.capacity.thin_blocks += new_blocks;
         }

@@ -45,19 +45,22 @@ impl Connection {
     fn finish(&mut self, context: &Context, completion: IoCompletion) {
         let index = completion.tag as u16;
         let Some(slot) = self.slots.get_mut(index) else { return };
-        let (sqe, len_bytes, staging) = (slot.sqe, slot.len_bytes, slot.staging.take());
+        let (sqe, len_bytes, data) = (slot.sqe, slot.len_bytes, slot.data.take());
         self.slots.give_back(index);
         let opcode = IoOpcode::try_from(sqe.opcode).unwrap_or(IoOpcode::Flush);
         self.reading_bytes -= io::reading_bytes(opcode, &sqe) as usize;
         let status = match completion.result {
             Ok(()) if opcode == IoOpcode::Compare => {
-                let expected = staging.as_ref().map_or(&[][..], |staging| staging.as_slice());
-                if is_same(&completion.data, expected) { Status::SUCCESS } else { Status::COMPARE_FAILURE }
+                if is_same(&completion.data, data.as_deref().unwrap_or_default()) {
+                    Status::SUCCESS
+                } else {
+                    Status::COMPARE_FAILURE
+                }
             }
             Ok(()) => Status::SUCCESS,
             Err(error) => io::status_of(error),
         };
-        self.release_staging(context, staging);
+        self.release_staging(context, data.map_or(0, |data| data.len()));
         if self.queue.as_ref().is_some_and(super::Queue::is_admin) {
             return self.shutdown_flushed(if status.is_success() { Ok(()) } else { Err(status) });
         }

@@ -2,11 +2,12 @@
 
 use super::slots::Stage;
 use super::{Connection, Fatal};
+use crate::dma::DmaBufMut;
 use crate::nvmf::target::admin::{self, Reply};
 use crate::nvmf::target::config::{NAMESPACE_ID, TRANSFER_BYTES_MAX};
 use crate::nvmf::target::context::Context;
 use crate::nvmf::target::fabrics;
-use crate::nvmf::target::io::{self, Started, Transfer};
+use crate::nvmf::target::io::{self, HostData, Started, Transfer};
 use crate::nvmf::target::queue::NO_FLOW_CONTROL_HEAD;
 use crate::nvmf::wire::command::{Cqe, Fuse, Sqe};
 use crate::nvmf::wire::fabrics::{Connect, ConnectResult, Disconnect, PropertyGet, PropertySet};
@@ -149,13 +150,14 @@ impl Connection {
         let Some(slot) = self.slots.get_mut(index) else { return };
         if slot.digest_failed {
             let (sqe, staging) = (slot.sqe, slot.staging.take());
-            self.release_staging(context, staging);
+            self.release_staging(context, staging.map_or(0, |staging| staging.len()));
             self.slots.give_back(index);
             context.counters.data_digest_errors.add(1);
             self.complete(context, &sqe, Status::TRANSIENT_TRANSPORT_ERROR, 0);
             return;
         }
         slot.stage = Stage::AwaitRoom;
+        slot.data = slot.staging.take().map(DmaBufMut::freeze);
         if !self.await_room.is_empty() || !self.start_staged(context, index) {
             context.counters.storage_busy.add(1);
             self.await_room.push_back(index);
@@ -187,7 +189,7 @@ impl Connection {
     fn start_shutdown_flush(&mut self, context: &Context) -> bool {
         let sqe = Sqe::new(IoOpcode::Flush.into(), NAMESPACE_ID);
         let Some(index) = self.slots.take(&sqe, 0, Stage::InStorage) else { return false };
-        match self.start_io(context, IoOpcode::Flush, &sqe, &[], index) {
+        match self.start_io(context, IoOpcode::Flush, &sqe, HostData::Capsule(&[]), index) {
             Started::Queued => self.flush_wanted = false,
             Started::Busy => self.slots.give_back(index),
             Started::Done(_) => {
@@ -215,21 +217,23 @@ impl Connection {
     fn start_staged(&mut self, context: &Context, index: u16) -> bool {
         let Some(slot) = self.slots.get_mut(index) else { return true };
         let sqe = slot.sqe;
-        let Some(staging) = slot.staging.take() else { return true };
+        let Some(data) = slot.data.take() else { return true };
         // Checked again: the volume may have changed since the data was asked for. What the host brought beyond the command's need is left.
         let started = match self.check(&sqe) {
             Ok((kind, Transfer::FromHost(needed_bytes))) => {
-                let data = &staging.as_slice()[..(needed_bytes as usize).min(staging.len())];
+                let needed = data.slice(0, (needed_bytes as usize).min(data.len()));
                 match kind {
-                    Kind::Io(opcode) => self.start_io(context, opcode, &sqe, data, index),
+                    Kind::Io(opcode) => {
+                        self.start_io(context, opcode, &sqe, HostData::Received(&needed), index)
+                    }
                     Kind::Fabrics | Kind::Admin => {
                         self.slots.give_back(index);
                         if matches!(kind, Kind::Fabrics) {
-                            self.fabrics(context, &sqe, data);
+                            self.fabrics(context, &sqe, &needed);
                         } else {
-                            self.admin(context, &sqe, data);
+                            self.admin(context, &sqe, &needed);
                         }
-                        self.release_staging(context, Some(staging));
+                        self.release_staging(context, data.len());
                         return true;
                     }
                 }
@@ -244,10 +248,11 @@ impl Connection {
         };
         if keep {
             if let Some(slot) = self.slots.get_mut(index) {
-                slot.staging = Some(staging);
+                slot.data = Some(data);
             }
         } else {
-            self.release_staging(context, Some(staging));
+            // What the storage keeps of a write counts there.
+            self.release_staging(context, data.len());
         }
         match started {
             Started::Busy => return false,
@@ -277,25 +282,25 @@ impl Connection {
     fn io(&mut self, context: &Context, opcode: IoOpcode, sqe: &Sqe, data: &[u8]) -> Result<Taken, Fatal> {
         let len_bytes = io::transfer_bytes(opcode, sqe);
         // Compare needs the host's data when the volume's is there.
-        let mut staging = None;
+        let mut kept = None;
         if opcode == IoOpcode::Compare {
             let Some(mut buffer) = context.take_staging(data.len()) else { return Ok(Taken::Busy) };
             buffer.as_mut_slice().copy_from_slice(data);
             self.staging_bytes += data.len();
-            staging = Some(buffer);
+            kept = Some(buffer.freeze());
         }
         let Some(index) = self.slots.take(sqe, len_bytes, Stage::InStorage) else {
-            self.release_staging(context, staging);
+            self.release_staging(context, kept.map_or(0, |kept| kept.len()));
             return Err(Fatal::TooManyCommands);
         };
-        let started = self.start_io(context, opcode, sqe, data, index);
+        let started = self.start_io(context, opcode, sqe, HostData::Capsule(data), index);
         if started == Started::Queued {
             if let Some(slot) = self.slots.get_mut(index) {
-                slot.staging = staging;
+                slot.data = kept;
             }
             return Ok(Taken::Yes);
         }
-        self.release_staging(context, staging);
+        self.release_staging(context, kept.map_or(0, |kept| kept.len()));
         self.slots.give_back(index);
         match started {
             Started::Done(status) => {
@@ -311,7 +316,7 @@ impl Connection {
         context: &Context,
         opcode: IoOpcode,
         sqe: &Sqe,
-        data: &[u8],
+        data: HostData<'_>,
         index: u16,
     ) -> Started {
         let volume = self.queue.as_ref().and_then(|queue| queue.controller.subsystem.volume);

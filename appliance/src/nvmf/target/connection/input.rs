@@ -58,33 +58,35 @@ impl Input {
         }
     }
 
-    /// Receives into the buffer.
-    pub(super) fn receive(&mut self, socket: &TcpStream) -> std::io::Result<Received> {
+    /// Receives into the buffer, at most `room_max` bytes.
+    pub(super) fn receive(&mut self, socket: &TcpStream, room_max: usize) -> std::io::Result<Received> {
         self.make_room();
-        let room = self.bytes.len() - self.end;
+        let room = (self.bytes.len() - self.end).min(room_max);
         if room == 0 {
             return Ok(Received::Nothing);
         }
         let mut socket = socket;
-        let received = outcome(socket.read(&mut self.bytes[self.end..]), room)?;
+        let received = outcome(socket.read(&mut self.bytes[self.end..self.end + room]), room)?;
         if let Received::Bytes { count, .. } = received {
             self.end += count;
         }
         Ok(received)
     }
 
-    /// Receives into `payload` first and into the buffer, which must be empty, after it. Gives also how many bytes went to `payload`.
+    /// Receives into `payload` first and into the buffer, which must be empty, at most `room_max` bytes after it. Gives also how many bytes went to `payload`.
     pub(super) fn receive_payload(
         &mut self,
         socket: &TcpStream,
         payload: &mut [u8],
+        room_max: usize,
     ) -> std::io::Result<(Received, usize)> {
         debug_assert!(self.is_empty(), "payload comes first");
         self.make_room();
         let payload_bytes = payload.len();
-        let room = payload_bytes + self.bytes.len();
+        let behind = self.bytes.len().min(room_max);
+        let room = payload_bytes + behind;
         let mut socket = socket;
-        let mut slices = [IoSliceMut::new(payload), IoSliceMut::new(&mut self.bytes)];
+        let mut slices = [IoSliceMut::new(payload), IoSliceMut::new(&mut self.bytes[..behind])];
         let received = outcome(socket.read_vectored(&mut slices), room)?;
         let Received::Bytes { count, .. } = received else { return Ok((received, 0)) };
         let taken = count.min(payload_bytes);

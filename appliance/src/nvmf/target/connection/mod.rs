@@ -16,7 +16,6 @@
 mod complete;
 mod execute;
 mod input;
-mod output;
 mod receive;
 mod slots;
 
@@ -30,13 +29,13 @@ use super::context::Context;
 use super::controller::End;
 use super::queue::Queue;
 use super::stats::QueuePairInfo;
-use crate::dma::DmaBufMut;
+use crate::dma::DmaBuf;
+use crate::nvmf::output::Output;
 use crate::nvmf::wire::pdu::{ADMIN_IN_CAPSULE_BYTES, Digests, FatalError, PduType, TermReq};
 use crate::nvmf::wire::pdu_check::{PduError, PduLimits, Receiver};
 use crate::reactor::{Interest, Local, Source};
 use crate::volume::Sink;
 use input::Input;
-use output::Output;
 use slots::{Slots, Stage};
 
 /// Receive buffer before it is known what the connection is for, and of admin queues, in bytes.
@@ -170,7 +169,7 @@ pub(super) struct Connection {
     checked: Option<bool>,
     stall: Stall,
     standstill_turns: u32,
-    output: Output,
+    output: Output<DmaBuf>,
     /// Since when the socket takes nothing.
     blocked_since: Option<Instant>,
     slots: Slots,
@@ -380,11 +379,10 @@ impl Connection {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    fn release_staging(&mut self, context: &Context, staging: Option<DmaBufMut>) {
-        if let Some(staging) = staging {
-            self.staging_bytes -= staging.len();
-            context.release_staging(staging.len());
-        }
+    /// Counts staging memory as given back.
+    fn release_staging(&mut self, context: &Context, len_bytes: usize) {
+        self.staging_bytes -= len_bytes;
+        context.release_staging(len_bytes);
     }
 
     /// The queue pair as the management plane shows it.

@@ -15,8 +15,14 @@ use crate::nvmf::wire::pdu_check::{
     PduLayout, append_header, check_data, check_header, check_header_digest, common_header, digest,
 };
 
-/// Receives of one connection in one turn, so that one busy host does not hold up the others.
-const RECEIVES_PER_TURN: usize = 4;
+/// Receives of one connection in one turn, and bytes after which it is another's turn, so that one busy host does not hold up the others.
+const RECEIVES_PER_TURN: usize = 16;
+const RECEIVED_BYTES_PER_TURN: usize = 512 * 1024;
+/// While so much data has been asked for, only headers go to the receive buffer, as far as possible: the data behind them is received
+/// to where it is wanted, and not copied there.
+const DIRECT_DATA_BYTES: usize = 64 * 1024;
+/// What the receive buffer takes at once then.
+const HEADER_BYTES: usize = 1024;
 /// HPDA is at most 31 (0's based dwords).
 const HOST_ALIGNMENT_MAX: u8 = 31;
 
@@ -40,15 +46,19 @@ impl Connection {
         if self.stall != Stall::None || !self.source.take_readable() {
             return Ok(work);
         }
+        let mut received_bytes = 0;
         for _ in 0..RECEIVES_PER_TURN {
             let filled = match self.receive_once(context)? {
-                Received::Bytes { filled, .. } => filled,
+                Received::Bytes { count, filled } => {
+                    received_bytes += count;
+                    filled
+                }
                 Received::Nothing => break,
                 Received::Closed => return Err(Close::ByPeer),
             };
             work += 1;
             self.parse(context)?;
-            if !filled || self.stall != Stall::None {
+            if !filled || self.stall != Stall::None || received_bytes >= RECEIVED_BYTES_PER_TURN {
                 break;
             }
         }
@@ -69,6 +79,7 @@ impl Connection {
     }
 
     fn receive_bytes(&mut self) -> Result<Received, Close> {
+        let room_max = if self.staging_bytes >= DIRECT_DATA_BYTES { HEADER_BYTES } else { usize::MAX };
         let direct = self.incoming.as_mut().filter(|incoming| incoming.received < incoming.len_bytes);
         if let Some(incoming) = direct
             && self.input.is_empty()
@@ -77,11 +88,11 @@ impl Connection {
             // The rest of the payload goes straight to where it is wanted.
             let start = incoming.offset + incoming.received;
             let rest = &mut staging.as_mut_slice()[start..incoming.offset + incoming.len_bytes];
-            let (received, taken) = self.input.receive_payload(&self.socket, rest)?;
+            let (received, taken) = self.input.receive_payload(&self.socket, rest, room_max)?;
             incoming.received += taken;
             return Ok(received);
         }
-        Ok(self.input.receive(&self.socket)?)
+        Ok(self.input.receive(&self.socket, room_max)?)
     }
 
     /// Acts on every whole PDU in the buffer. Returns how many there were.

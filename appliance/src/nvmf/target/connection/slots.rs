@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::dma::DmaBufMut;
+use crate::dma::{DmaBuf, DmaBufMut};
 use crate::nvmf::wire::command::Sqe;
 
 /// How far a command is.
@@ -29,8 +29,10 @@ pub(super) struct Slot {
     pub(super) len_bytes: u32,
     /// Bytes of `staging` that have been received.
     pub(super) received_bytes: u32,
-    /// Data from the host.
+    /// Memory for data from the host, while it is being received.
     pub(super) staging: Option<DmaBufMut>,
+    /// Data from the host, all of it.
+    pub(super) data: Option<DmaBuf>,
     /// A data digest did not match.
     pub(super) digest_failed: bool,
     /// When data was asked for.
@@ -45,6 +47,7 @@ impl Slot {
             len_bytes: 0,
             received_bytes: 0,
             staging: None,
+            data: None,
             digest_failed: false,
             asked_at: None,
         }
@@ -83,10 +86,10 @@ impl Slots {
         Some(index)
     }
 
-    /// Frees a slot; its staging memory must have been taken out.
+    /// Frees a slot; its memory must have been taken out.
     pub(super) fn give_back(&mut self, index: u16) {
         let slot = &mut self.slots[usize::from(index)];
-        debug_assert!(slot.stage != Stage::Free && slot.staging.is_none());
+        debug_assert!(slot.stage != Stage::Free && slot.staging.is_none() && slot.data.is_none());
         slot.stage = Stage::Free;
         self.free.push(index);
     }

@@ -1,4 +1,5 @@
-//! What waits to be sent on one connection: headers in a reusable arena, data as shared DMA buffers, in order.
+//! What waits to be sent on one connection, in order: headers and small data in a reusable arena, large data as shared buffers that are
+//! not copied.
 //!
 //! Everything that a turn produces is sent with one `sendmsg` of up to [`SLICES_MAX`] pieces. A partial send keeps the
 //! rest, and the data's memory, until the socket takes more.
@@ -6,34 +7,45 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::TcpStream;
+use std::ops::Deref;
 
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
-
-use crate::dma::DmaBuf;
 
 /// The most pieces of one system call.
 const SLICES_MAX: usize = 256;
 /// The sent front of the arena is dropped once it is this long, in bytes.
 const ARENA_COMPACT_BYTES: usize = 64 * 1024;
 
-enum Piece {
+#[derive(Debug)]
+enum Piece<B> {
     /// The next `len` bytes of the arena.
     Header { len: usize },
     /// The bytes of `buffer` from `sent` on.
-    Data { buffer: DmaBuf, sent: usize },
+    Data { buffer: B, sent: usize },
 }
 
-/// The output of one connection. Its length is bounded by its owner, who takes no commands while it is long.
-#[derive(Default)]
-pub(super) struct Output {
+/// The output of one connection, whose data lies in buffers `B`. Its length is bounded by its owner, who takes no commands while it is long.
+#[derive(Debug)]
+pub(super) struct Output<B> {
     arena: Vec<u8>,
     arena_sent: usize,
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<Piece<B>>,
     bytes: usize,
 }
 
-impl Output {
+impl<B> Default for Output<B> {
+    fn default() -> Self {
+        Output { arena: Vec::new(), arena_sent: 0, pieces: VecDeque::new(), bytes: 0 }
+    }
+}
+
+impl<B: Deref<Target = [u8]>> Output<B> {
+    /// Makes room for so many bytes of headers.
+    pub(super) fn reserve(&mut self, arena_bytes: usize) {
+        self.arena.reserve(arena_bytes);
+    }
+
     /// Bytes that wait.
     pub(super) fn len(&self) -> usize {
         self.bytes
@@ -59,7 +71,7 @@ impl Output {
     }
 
     /// Appends data, which is kept until it is sent.
-    pub(super) fn data(&mut self, buffer: DmaBuf) {
+    pub(super) fn data(&mut self, buffer: B) {
         if buffer.is_empty() {
             return;
         }
@@ -69,26 +81,18 @@ impl Output {
 
     /// Sends as much as the socket takes; returns how many bytes it took. What is left waits for the socket to become writable.
     pub(super) fn send(&mut self, socket: &TcpStream) -> std::io::Result<usize> {
+        const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
         let mut total = 0;
         while !self.pieces.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let mut count = 0;
-            let mut length = 0;
-            let mut header_at = self.arena_sent;
-            for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-                let bytes = match piece {
-                    Piece::Header { len } => {
-                        header_at += len;
-                        &self.arena[header_at - len..header_at]
-                    }
-                    Piece::Data { buffer, sent } => &buffer[*sent..],
-                };
-                length += bytes.len();
-                *slice = IoSlice::new(bytes);
-                count += 1;
-            }
-            let mut control = SendAncillaryBuffer::default();
-            let result = rustix::net::sendmsg(socket, &slices[..count], &mut control, SendFlags::NOSIGNAL);
+            let (result, length) = if self.pieces.len() == 1
+                && let Some(Piece::Header { len }) = self.pieces.front()
+            {
+                // The usual case of small responses needs no list.
+                let bytes = &self.arena[self.arena_sent..self.arena_sent + *len];
+                (rustix::net::send(socket, bytes, FLAGS), bytes.len())
+            } else {
+                self.send_pieces(socket, FLAGS)
+            };
             match result {
                 Ok(sent) => {
                     self.advance(sent);
@@ -104,6 +108,28 @@ impl Output {
             }
         }
         Ok(total)
+    }
+
+    /// One `sendmsg`; gives also how many bytes there were for it.
+    fn send_pieces(&self, socket: &TcpStream, flags: SendFlags) -> (rustix::io::Result<usize>, usize) {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut count = 0;
+        let mut length = 0;
+        let mut header_at = self.arena_sent;
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            let bytes = match piece {
+                Piece::Header { len } => {
+                    header_at += len;
+                    &self.arena[header_at - len..header_at]
+                }
+                Piece::Data { buffer, sent } => &buffer[*sent..],
+            };
+            length += bytes.len();
+            *slice = IoSlice::new(bytes);
+            count += 1;
+        }
+        let mut control = SendAncillaryBuffer::default();
+        (rustix::net::sendmsg(socket, &slices[..count], &mut control, flags), length)
     }
 
     fn advance(&mut self, mut sent: usize) {

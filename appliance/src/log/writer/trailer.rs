@@ -1,0 +1,195 @@
+//! Trailers on their way to the device.
+//!
+//! A trailer of a 64 MiB segment is 390 KiB. Made and written at once it would hold up a host's command for as long as many commands
+//! take, so a sealed segment's trailer goes in pieces of [`PIECE_BYTES`], one with each look at what can be submitted: while the
+//! pieces go, the body's checksum grows, and the piece with the head, which carries it, goes last. In whatever order they reach the device, a trailer is one only
+//! when its head is there and its checksum is that of the body.
+
+use std::sync::Arc;
+
+use crc_fast::Digest;
+use smallvec::smallvec;
+
+use super::{Log, Recycling, SEALED_UNITS_KEPT, TAG_KIND_SHIFT, TAG_TRAILER};
+use crate::bdev::{Command, Operation};
+use crate::dma::{BLOCK_BYTES, DmaBuf};
+use crate::log::checksum::running;
+use crate::log::format::{TrailerHead, TrailerUnit};
+use crate::log::types::{Lsn, SegmentSeq, Slot};
+
+/// Bytes of one piece of a sealed segment's trailer.
+const PIECE_BYTES: usize = 32 << 10;
+/// The most bytes of one write of a closing trailer, which nobody waits behind.
+const CLOSING_WRITE_BYTES: usize = 1 << 20;
+/// Emptied lists of units that are kept for the next segments.
+const UNIT_LISTS_KEPT: usize = 4;
+
+/// A segment that takes no records any more and whose trailer is not on the device yet.
+pub(super) struct Sealing {
+    pub(super) sequence: SegmentSeq,
+    slot: Slot,
+    epoch: u32,
+    end_lsn: Lsn,
+    pub(super) units: Arc<Vec<TrailerUnit>>,
+    /// Of the body, as far as it has been gone through.
+    body_crc: Digest,
+    /// Pieces gone through; one more step writes the head.
+    pieces: usize,
+    is_submitted: bool,
+    writes_in_flight: usize,
+}
+
+impl Sealing {
+    pub(super) fn new(
+        sequence: SegmentSeq,
+        slot: Slot,
+        epoch: u32,
+        end_lsn: Lsn,
+        units: Vec<TrailerUnit>,
+    ) -> Self {
+        Sealing {
+            sequence,
+            slot,
+            epoch,
+            end_lsn,
+            units: Arc::new(units),
+            body_crc: running(),
+            pieces: 0,
+            is_submitted: false,
+            writes_in_flight: 0,
+        }
+    }
+}
+
+impl Log {
+    /// Writes the next piece of each trailer that may go. Returns how many.
+    pub(super) fn submit_trailers(&mut self) -> usize {
+        let mut count = 0;
+        for index in 0..self.sealing.len() {
+            let sealing = &self.sealing[index];
+            // A trailer vouches for its records: it must not survive a loss of power that they do not.
+            if !sealing.is_submitted && self.stable_lsn >= sealing.end_lsn {
+                count += usize::from(self.submit_piece(index).is_some());
+            }
+        }
+        count
+    }
+
+    /// `None` while there is no memory.
+    fn submit_piece(&mut self, index: usize) -> Option<()> {
+        let sealing = &mut self.sealing[index];
+        let body = sealing.units.as_flattened();
+        let len_bytes = TrailerHead::len_bytes(sealing.units.len());
+        let pieces = len_bytes.div_ceil(PIECE_BYTES);
+        let head_bytes = TrailerHead::len_bytes(0);
+        // Piece 0 is gone through first and written last.
+        let is_last = sealing.pieces == pieces;
+        let piece = if is_last { 0 } else { sealing.pieces };
+        let (start, end) = (piece * PIECE_BYTES, ((piece + 1) * PIECE_BYTES).min(len_bytes));
+        let part = &body[start.saturating_sub(head_bytes)..end - head_bytes];
+        if !is_last && piece == 0 {
+            sealing.body_crc.update(part);
+            sealing.pieces = 1;
+            return Some(());
+        }
+        let mut buffer = self.environment.dma.allocate((end - start).next_multiple_of(BLOCK_BYTES)).ok()?;
+        let (used, unused) = buffer.as_mut_slice().split_at_mut(end - start);
+        unused.fill(0);
+        if is_last {
+            let (head, rest) = used.split_at_mut(head_bytes);
+            let units = sealing.units.len();
+            let crc = sealing.body_crc.finalize() as u32;
+            head.copy_from_slice(&TrailerHead::encode_head(
+                false,
+                sealing.epoch,
+                self.pool,
+                sealing.sequence,
+                sealing.end_lsn,
+                units,
+                crc,
+            ));
+            rest.copy_from_slice(part);
+            sealing.is_submitted = true;
+        } else {
+            sealing.body_crc.update(part);
+            used.copy_from_slice(part);
+            sealing.pieces += 1;
+        }
+        sealing.writes_in_flight += 1;
+        let len_blocks = (buffer.len() / BLOCK_BYTES) as u64;
+        let block = self.geometry.trailer_block(sealing.slot) + (start / BLOCK_BYTES) as u64;
+        let tag = TAG_TRAILER << TAG_KIND_SHIFT | sealing.sequence.0;
+        let operation = Operation::Write { block, buffers: smallvec![buffer.freeze()] };
+        self.device.queue().submit(Command { tag, operation });
+        self.stats.device_written_blocks += len_blocks;
+        self.stats.trailer_blocks += len_blocks;
+        Some(())
+    }
+
+    /// A piece is on the device.
+    pub(super) fn trailer_written(&mut self, sequence: SegmentSeq) {
+        let Some(index) = self.sealing.iter().position(|sealing| sealing.sequence == sequence) else {
+            return;
+        };
+        let sealing = &mut self.sealing[index];
+        sealing.writes_in_flight -= 1;
+        if !sealing.is_submitted || sealing.writes_in_flight > 0 {
+            return;
+        }
+        if let Some(sealed) = self.sealing.remove(index) {
+            if self.recycling == Recycling::Archived {
+                self.sealed_units.push_back((sequence, sealed.units));
+                if self.sealed_units.len() > SEALED_UNITS_KEPT
+                    && let Some((_, units)) = self.sealed_units.pop_front()
+                {
+                    self.keep_unit_list(units);
+                }
+            } else {
+                self.keep_unit_list(sealed.units);
+            }
+        }
+        if let Some(segment) = self.table.get_mut(sequence) {
+            segment.sealed = true;
+        }
+    }
+
+    fn keep_unit_list(&mut self, units: Arc<Vec<TrailerUnit>>) {
+        if self.unit_lists.len() < UNIT_LISTS_KEPT
+            && let Ok(mut units) = Arc::try_unwrap(units)
+        {
+            units.clear();
+            self.unit_lists.push(units);
+        }
+    }
+
+    /// An empty list with room for all units of a segment, so that it never moves while it grows.
+    pub(super) fn take_unit_list(&mut self) -> Vec<TrailerUnit> {
+        self.unit_lists.pop().unwrap_or_else(|| Vec::with_capacity(self.geometry.trailer_units()))
+    }
+
+    /// What a clean stop leaves behind once everything is written: a partial trailer for the current segment. `None` when no segment is open or there is no memory.
+    pub(in crate::log) fn closing_trailer(&self) -> Option<(u64, Vec<DmaBuf>)> {
+        let current = self.current.as_ref()?;
+        debug_assert!(self.open.is_none() && self.written_lsn == self.end_lsn);
+        let len_bytes = TrailerHead::len_bytes(current.units.len()).next_multiple_of(BLOCK_BYTES);
+        let mut area = vec![0; len_bytes];
+        TrailerHead::encode(
+            true,
+            current.epoch,
+            self.pool,
+            current.sequence,
+            self.end_lsn,
+            &current.units,
+            &mut area,
+        );
+        let buffers: Option<Vec<DmaBuf>> = area
+            .chunks(CLOSING_WRITE_BYTES)
+            .map(|chunk| {
+                let mut buffer = self.environment.dma.allocate(chunk.len()).ok()?;
+                buffer.as_mut_slice().copy_from_slice(chunk);
+                Some(buffer.freeze())
+            })
+            .collect();
+        Some((self.geometry.trailer_block(current.slot), buffers?))
+    }
+}
