@@ -78,6 +78,39 @@ fn a_crash_after_every_device_write_is_survived() {
     println!("{} crashes at {total} device writes", 2 * total);
 }
 
+/// A large segment's trailer goes to the device in pieces. A crash before, between and after them loses nothing.
+#[test]
+fn a_crash_between_the_pieces_of_a_trailer_is_survived() {
+    let run_until = |writes: Option<u64>, crash: Crash| {
+        let shape = Shape {
+            device_blocks: 32 * 1024,
+            segment_blocks: 4096,
+            volatile_cache: true,
+            volume_blocks: 2000,
+        };
+        let mut run = Run::new(11, shape);
+        let first = run.disk.writes();
+        run.disk.die_after_writes(writes.map(|writes| first + writes));
+        run.write_all();
+        run.write_all();
+        let before = run.disk.writes() - first;
+        // The rest of the segment, and the first blocks of the next, whose flush lets the trailer go.
+        for _ in 0..80 {
+            run.step_writes_only();
+        }
+        let count = run.disk.writes() - first;
+        let trailers = run.pool.stats().trailer_blocks;
+        run.crash(crash);
+        (before, count, trailers)
+    };
+    let (before, count, trailers) = run_until(None, Crash::Process);
+    assert!(trailers > 2 * 8, "a trailer of more than two pieces was written: {trailers} blocks");
+    for writes in (before..count).step_by(2) {
+        run_until(Some(writes), Crash::Process);
+        run_until(Some(writes + 1), Crash::Power);
+    }
+}
+
 /// One thousand random points of a random run, each opened and compared whole (R28 to R30).
 #[test]
 fn a_thousand_random_points_equal_the_model() {

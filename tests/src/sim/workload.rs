@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use varve::archive::store::Store;
-use varve::dma::BLOCK_BYTES;
+use varve::dma::{BLOCK_BYTES, DmaPool};
 use varve::log::format::ENTRIES_PER_RECORD;
 use varve::log::{Recycling, SegmentSeq};
 use varve::volume::{
@@ -18,6 +18,9 @@ use super::disk::{Crash, SimDisk};
 use super::model::{Change, Model, ModelVolume, Stamp, Step, fill};
 use super::rng::Rng;
 use super::world::{World, begin, forget_background, poll_background, submit, wait};
+
+/// Memory that hosts' data is received into.
+const RECEIVED_BYTES: usize = 256 << 20;
 
 /// What a run shall be like.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +65,8 @@ pub struct Run {
     /// Where the log ended when the pool was opened last.
     recovered_head: u64,
     sink: Rc<Sink>,
+    /// Memory that hosts' data is received into.
+    received: DmaPool,
     next_tag: u64,
     /// Tags in flight: the step they belong to, and whether they are flushes.
     in_flight: HashMap<u64, InFlight>,
@@ -125,6 +130,7 @@ impl Run {
             archived_only_points: 0,
             segments_touched_max: 0,
             sink: Sink::new(),
+            received: DmaPool::new(RECEIVED_BYTES),
             next_tag: 1,
             in_flight: HashMap::new(),
             early: Vec::new(),
@@ -302,16 +308,20 @@ impl Run {
             fill(stamps[index], block + index as u64, chunk);
         }
         let force_unit_access = self.rng.one_in(10);
-        let (front, back) = bytes.split_at(bytes.len() / BLOCK_BYTES / 2 * BLOCK_BYTES);
         let before = self.head();
         let tag = self.next_tag;
-        submit(
-            &self.pool,
-            id,
-            &Request::Write { block, data: &[front, back], force_unit_access },
-            tag,
-            &self.sink,
-        );
+        // Every other write comes in memory that the log keeps; not by chance, so that seeds mean what they meant.
+        if tag.is_multiple_of(2) {
+            let mut buffer = self.received.allocate(bytes.len()).expect("memory for what a host sends");
+            buffer.as_mut_slice().copy_from_slice(&bytes);
+            let data = buffer.freeze();
+            let request = Request::WriteReceived { block, data: &data, force_unit_access };
+            submit(&self.pool, id, &request, tag, &self.sink);
+        } else {
+            let (front, back) = bytes.split_at(bytes.len() / BLOCK_BYTES / 2 * BLOCK_BYTES);
+            let request = Request::Write { block, data: &[front, back], force_unit_access };
+            submit(&self.pool, id, &request, tag, &self.sink);
+        }
         self.submitted(before, tag, Change::Write { volume: place, block, stamps }, force_unit_access);
     }
 

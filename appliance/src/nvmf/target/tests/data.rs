@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{BLOCK, BLOCKS, LIMIT, Served, pattern};
 use crate::nvmf::host::{ConnectOptions, HostError, Payload, Queue, Wait};
 use crate::nvmf::target::TargetConfig;
@@ -40,7 +42,14 @@ fn every_size_travels_under_every_choice_of_digests() {
         for (seed, blocks) in [1, 2, 4, 5, 8, 33, 128].into_iter().enumerate() {
             let data = pattern(seed as u64, blocks * BLOCK);
             let lba = seed as u64 * 200;
-            queue.write(lba, &data).expect("it is written");
+            // From a copy, and from shared memory.
+            if seed % 2 == 0 {
+                queue.write(lba, &data).expect("it is written");
+            } else {
+                let shared = Bytes::from(data.clone());
+                queue.submit_write_shared(lba, &shared, false, 7).expect("room");
+                assert_eq!(one(&mut queue), (7, Status::SUCCESS));
+            }
             let mut read = vec![0; data.len()];
             queue.read(lba, &mut read).expect("it is read");
             assert!(read == data, "{blocks} blocks, digests {header_digest} {data_digest}");
@@ -70,7 +79,11 @@ fn many_commands_at_once_late_and_out_of_order() {
         while queue.free_slots() == 0 {
             assert_eq!(one(&mut queue).1, Status::SUCCESS);
         }
-        queue.submit_write(lba, &data, false, round).expect("room");
+        if round % 2 == 0 {
+            queue.submit_write(lba, &data, false, round).expect("room");
+        } else {
+            queue.submit_write_shared(lba, &data.clone().into(), false, round).expect("room");
+        }
         written.push((lba, data.len()));
         lba += (data.len() / BLOCK) as u64;
     }
