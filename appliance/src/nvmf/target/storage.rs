@@ -10,6 +10,9 @@ pub trait Storage {
     /// Hands in a request; its completion comes to `sink` with `tag`, never before the call returns.
     fn submit(&self, volume: VolumeId, request: &Request<'_>, tag: u64, sink: &Rc<Sink>) -> Submitted;
 
+    /// Says that a request for `block` comes next.
+    fn prefetch(&self, _volume: VolumeId, _block: u64) {}
+
     /// Every volume.
     fn volumes(&self) -> Vec<VolumeInfo>;
 
@@ -29,6 +32,10 @@ pub trait Storage {
 impl Storage for Pool {
     fn submit(&self, volume: VolumeId, request: &Request<'_>, tag: u64, sink: &Rc<Sink>) -> Submitted {
         Pool::submit(self, volume, request, tag, sink)
+    }
+
+    fn prefetch(&self, volume: VolumeId, block: u64) {
+        Pool::prefetch(self, volume, block);
     }
 
     fn volumes(&self) -> Vec<VolumeInfo> {

@@ -222,6 +222,14 @@ impl Pool {
         work
     }
 
+    /// Says that a request for `block` comes next: what it will look up is fetched meanwhile.
+    pub fn prefetch(&self, volume: VolumeId, block: u64) {
+        if let Some(Volume { index: VolumeIndex::Ready(index), .. }) = self.state.borrow_mut().volume_mut(volume)
+        {
+            index.prefetch(block);
+        }
+    }
+
     /// Hands in a request of a volume. Unless the answer is [`Submitted::Busy`], exactly one completion with `tag` comes to `sink`, now or from [`poll`](Self::poll).
     pub fn submit(&self, volume: VolumeId, request: &Request<'_>, tag: u64, sink: &Rc<Sink>) -> Submitted {
         let mut state = self.state.borrow_mut();

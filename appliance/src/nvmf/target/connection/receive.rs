@@ -7,6 +7,7 @@ use super::input::Received;
 use super::slots::Stage;
 use super::{Close, Connection, Fatal, H2C_DATA_BYTES_MAX, Incoming, Phase, Stall};
 use crate::nvmf::target::context::Context;
+use crate::nvmf::wire::command::Rw;
 use crate::nvmf::wire::pdu::{
     COMMON_HEADER_BYTES, CapsuleCmd, DIGEST_BYTES, Digests, H2cData, IcReq, IcResp, PDU_FORMAT_VERSION,
     PduType, TermReq, flags,
@@ -107,6 +108,7 @@ impl Connection {
                     self.input.start += consumed;
                     self.checked = None;
                     count += 1;
+                    self.prefetch_next(context, &bytes[self.input.start..self.input.end]);
                 }
                 Ok(Step::NeedMore) => {
                     self.stall = Stall::None;
@@ -129,6 +131,19 @@ impl Connection {
                 Ok(count)
             }
             other => other,
+        }
+    }
+
+    /// When another command follows, what it will look up is fetched while this turn goes on. What is there has not been checked yet,
+    /// and nothing depends on it.
+    fn prefetch_next(&self, context: &Context, rest: &[u8]) {
+        let Some(volume) = self.queue.as_ref().and_then(|queue| queue.controller.subsystem.volume) else {
+            return;
+        };
+        if let Ok((capsule, _)) = CapsuleCmd::ref_from_prefix(rest)
+            && capsule.header.pdu_type == u8::from(PduType::CapsuleCmd)
+        {
+            context.storage.prefetch(volume, capsule.sqe.view::<Rw>().start_lba.get());
         }
     }
 
