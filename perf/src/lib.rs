@@ -36,6 +36,7 @@ pub mod plot;
 pub mod rebuild;
 pub mod report;
 mod rng;
+mod spin;
 pub mod table;
 pub mod write_amplification;
 
