@@ -3,6 +3,7 @@
 //! - [`load`] loads volumes over `NVMe`/TCP with our own host, devices, or a log alone, and times every command;
 //! - [`floor`] times the same bytes without the appliance: over loopback TCP, in memory, and on the file system;
 //! - [`mod@bench`] runs both beside each other against an appliance in this process;
+//! - [`sockets`] sets ways to drive a socket beside each other;
 //! - [`idle`] reads what an idle appliance costs;
 //! - [`mod@write_amplification`] measures copy-forward on a pool without network ([`bed`]);
 //! - [`mod@cleaning`] measures what copy-forward costs hosts;
@@ -36,6 +37,7 @@ pub mod plot;
 pub mod rebuild;
 pub mod report;
 mod rng;
+pub mod sockets;
 mod spin;
 pub mod table;
 pub mod write_amplification;
