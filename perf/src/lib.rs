@@ -10,6 +10,7 @@
 //! - [`mod@archive`] measures the archivist beside `zstd`;
 //! - [`mod@rebuild`] measures how fast an index is built, [`mod@lookup`] how fast it is asked;
 //! - [`mod@open_archived`] measures how soon a point that is only in the archive is there;
+//! - [`instructions`] does commands whose instructions are counted;
 //! - [`mod@append`] measures the log alone;
 //! - [`mod@compare`] sets two results beside each other; [`mod@report`] every budget beside its floor.
 //!
@@ -27,6 +28,7 @@ pub mod error;
 pub mod floor;
 pub mod formula;
 pub mod idle;
+pub mod instructions;
 pub mod latency;
 pub mod load;
 pub mod lookup;

@@ -14,7 +14,7 @@ use varve_perf::bench::{self, BenchConfig};
 use varve_perf::error::PerfError;
 use varve_perf::floor::limits;
 use varve_perf::{
-    append, archive, cleaning, compare, idle, lookup, open_archived, rebuild, report, seconds,
+    append, archive, cleaning, compare, idle, instructions, lookup, open_archived, rebuild, report, seconds,
     sockets, table, write_amplification,
 };
 
@@ -52,6 +52,8 @@ enum Command {
     Floor(Measured<limits::Options>),
     /// Ways to drive a socket beside each other: plain as the target does, and `io_uring`'s.
     Sockets(Measured<sockets::Options>),
+    /// Commands whose instructions `scripts/count-instructions` counts.
+    Instructions(Measured<instructions::Options>),
     /// Every budget beside its floor, in one table.
     Report(Measured<report::Options>),
     /// Two results beside each other: ratios and their spread.
@@ -147,6 +149,9 @@ fn main() -> ExitCode {
             .map(|()| true),
         Command::Sockets(command) => with_steps(|step| sockets::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), sockets::table))
+            .map(|()| true),
+        Command::Instructions(command) => with_steps(|step| instructions::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), instructions::table))
             .map(|()| true),
         Command::Report(command) => with_steps(|step| report::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), report::table))
