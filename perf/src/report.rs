@@ -104,7 +104,7 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
         "%",
         Some(Bound::AtMost(idle::PERCENT_MAX)),
     ));
-    let mut missing = Vec::new();
+    let mut missing = bench.missing.clone();
     match archive::run(&defaults()?, &mut *on_step) {
         Ok(report) => bars.extend(archive_bars(&report)),
         Err(error) => missing.push(format!("archivist: {error}")),

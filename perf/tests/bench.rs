@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use varve_perf::bar::Bound;
 use varve_perf::bench::{self, BenchConfig, BenchReport};
 use varve_perf::{idle, table};
 
@@ -86,6 +87,11 @@ fn a_tiny_benchmark_has_every_step_and_no_failure() {
         let bar = report.bars.iter().find(|bar| bar.what == what).unwrap_or_else(|| panic!("{what}"));
         assert!(bar.ratio.is_some_and(|ratio| ratio > 0.0), "{bar:?}");
     }
+    // Beside fio, or the reason why not.
+    let fio = report.bars.iter().find(|bar| bar.what == "file: QD32 4 KiB random read, beside fio");
+    let missing = report.missing.iter().any(|missing| missing.contains("fio"));
+    assert_eq!(fio.is_none(), missing, "{:?}", report.missing);
+    assert!(fio.is_none_or(|bar| bar.bound == Some(Bound::AtLeast(0.9)) && bar.ratio > Some(0.0)));
     assert!(table::bench(&report).contains("file randwrite 4 KiB QD32"));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "files are removed");
 }

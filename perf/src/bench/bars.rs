@@ -74,6 +74,16 @@ pub(super) fn of(figures: &Figures, tcp: &TcpFloors, file: Option<&FileFloor>) -
             Some(Bound::AtLeast(FILE_READ_MIN)),
         ));
     }
+    if let Some(fio) = &figures.fio {
+        bars.push(Bar::over(
+            "file: QD32 4 KiB random read, beside fio",
+            read.iops,
+            "IOPS",
+            &fio.what,
+            fio.iops,
+            Some(Bound::AtLeast(FILE_READ_MIN)),
+        ));
+    }
     bars.push(Bar::over(
         format!("{backing}: QD32 write beside 100 snapshots"),
         figures.beside.iops,

@@ -2,7 +2,7 @@
 //!
 //! For each backing: the volume is written once in order, so that every read finds data, and read and written in large commands; then 4 KiB random writes and reads
 //! at queue depths 1 and 32; then it is read in order again, and written at random once more beside 100 snapshots. At last an appliance that never sleeps does the steps at depth 1, for the cost
-//! of sleeping. What the steps come to beside each other and beside their floors is in the bars. A pool's log does not take more than its size, so a step of writes ends early when its share of the log is used up;
+//! of sleeping. On a file `fio` reads the pool's own file at random, the appliance being stopped. What the steps come to beside each other and beside their floors is in the bars. A pool's log does not take more than its size, so a step of writes ends early when its share of the log is used up;
 //! how long each step really took is in its result.
 //!
 //! Two cores are used: the appliance's reactor is pinned to one, the load to the other, and the floors of the network likewise.
@@ -14,15 +14,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use varve::bdev::Engine;
+use varve::bdev::{BLOCK_BYTES, Engine};
+use varve::log::geometry::FIRST_SLOT_BLOCK;
 use varve::reactor::IdlePolicy;
 use varve::serve::{Appliance, ApplianceConfig, Backing, FIRST_VOLUME_NAME};
 
 use crate::bar::Bar;
 use crate::error::PerfError;
-use crate::floor::FloorResult;
 use crate::floor::file::FloorFile;
 use crate::floor::tcp::{self, Shape};
+use crate::floor::{FloorResult, fio};
 use crate::load::{self, LoadConfig, LoadResult, Pattern};
 use crate::machine::{Machine, pinned, two_cores};
 
@@ -40,6 +41,8 @@ const LARGE_DEPTH: u16 = 8;
 const SNAPSHOTS: usize = 100;
 /// How long making them may take.
 const SNAPSHOTS_TIMEOUT: Duration = Duration::from_mins(2);
+/// How long the appliance may take to say what it wrote.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long preparing a volume may take.
 const PREPARE_TIMEOUT: Duration = Duration::from_mins(5);
 
@@ -123,6 +126,9 @@ pub struct BenchReport {
     pub steps: Vec<Step>,
     /// What they come to beside each other and beside their floors.
     pub bars: Vec<Bar>,
+    /// What could not be measured, and why.
+    #[serde(default)]
+    pub missing: Vec<String>,
 }
 
 /// Runs the benchmark; `on_step` is called at the start of each step with its name.
@@ -131,7 +137,8 @@ pub struct BenchReport {
 /// When an appliance does not start, a connection fails, or the system refuses a floor. Failed commands are counted in
 /// the results instead.
 pub fn run(config: &BenchConfig, mut on_step: impl FnMut(&str)) -> Result<BenchReport, PerfError> {
-    let mut bench = Bench { config, on_step: &mut on_step, steps: Vec::new(), bars: Vec::new() };
+    let mut bench =
+        Bench { config, on_step: &mut on_step, steps: Vec::new(), bars: Vec::new(), missing: Vec::new() };
     if config.memory {
         let backing = Backing::Memory { len_bytes: config.pool_bytes };
         bench.run_backing(BackingKind::Memory, backing, None)?;
@@ -158,6 +165,7 @@ pub fn run(config: &BenchConfig, mut on_step: impl FnMut(&str)) -> Result<BenchR
         pool_bytes: config.pool_bytes,
         steps: bench.steps,
         bars: bench.bars,
+        missing: bench.missing,
     })
 }
 
@@ -178,6 +186,7 @@ struct Bench<'a> {
     on_step: &'a mut dyn FnMut(&str),
     steps: Vec<Step>,
     bars: Vec<Bar>,
+    missing: Vec<String>,
 }
 
 impl Bench<'_> {
@@ -243,6 +252,10 @@ impl Bench<'_> {
         file: Option<&FileFloor>,
     ) -> Result<(), PerfError> {
         let config = self.config;
+        let path = match &backing {
+            Backing::File { path, .. } => Some(path.clone()),
+            Backing::Memory { .. } => None,
+        };
         let appliance = self.start(backing, IdlePolicy::default())?;
         let base = self.base(&appliance);
         let mut tcp = TcpFloors::default();
@@ -304,16 +317,26 @@ impl Bench<'_> {
                 floors
             })?);
         }
+        let written_bytes = written_bytes(&appliance)?;
         let scattered = self.step(kind, "after random writes", &read, |_| Vec::new())?;
         (self.on_step)("snapshots");
         make_snapshots(&appliance)?;
         let beside = self.step(kind, "beside 100 snapshots", &random_write(DEPTH_LOADED), |_| Vec::new())?;
         appliance.stop()?;
+        let fio = path.and_then(|path| self.fio_floor(&path, written_bytes));
 
         let figures =
-            Figures { kind, write, read: ordered, large_write, large_read, random, scattered, beside };
+            Figures { kind, write, read: ordered, large_write, large_read, random, scattered, beside, fio };
         self.bars.extend(bars::of(&figures, &tcp, file));
         Ok(())
+    }
+
+    /// What fio gets from the pool's own file, from the part of it that the volume's blocks were in.
+    fn fio_floor(&mut self, path: &Path, end_bytes: u64) -> Option<FloorResult> {
+        (self.on_step)("floor of fio");
+        let (first, core) = (FIRST_SLOT_BLOCK * BLOCK_BYTES as u64, two_cores().map(|cores| cores.1));
+        let read = fio::random_read(path, first, end_bytes, DEPTH_LOADED, self.config.step, core);
+        read.map_err(|error| self.missing.push(error.to_string())).ok()
     }
 
     /// The steps at depth 1 on an appliance in memory that never sleeps.
@@ -385,6 +408,8 @@ struct Figures {
     scattered: LoadResult,
     /// Random writes beside snapshots.
     beside: LoadResult,
+    /// Random reads of the pool's own file.
+    fio: Option<FloorResult>,
 }
 
 fn sequential(base: &LoadConfig, pattern: Pattern, blocks: u32, depth: u16) -> LoadConfig {
@@ -406,6 +431,21 @@ fn make_snapshots(appliance: &Appliance) -> Result<(), PerfError> {
     });
     let failed = |reason| PerfError::Snapshots { reason };
     made.map_err(|error| failed(error.to_string()))?.map_err(failed)
+}
+
+/// Where on its device the log ends, in bytes, as long as it has not used a slot again.
+fn written_bytes(appliance: &Appliance) -> Result<u64, PerfError> {
+    let end = appliance.handle().call(ANSWER_TIMEOUT, |app, reply| {
+        reply.send(app.pool().map(|pool| {
+            let segment_blocks = pool.info().segment_bytes / BLOCK_BYTES as u64;
+            let segments = pool.segments();
+            let used = segments.iter().filter(|segment| segment.sequence.is_some());
+            let ends = used.map(|segment| segment.slot * segment_blocks + segment.used_blocks);
+            (FIRST_SLOT_BLOCK + ends.max().unwrap_or(0)) * BLOCK_BYTES as u64
+        }));
+    });
+    let failed = |reason| PerfError::Log { reason };
+    end.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }
 
 /// At depth 1 the latency is what counts, under load the count of operations.
