@@ -120,7 +120,6 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
         }
         Err(error) => missing.push(format!("opening a point in the archive: {error}")),
     }
-    missing.push("memory of a mapped TiB: follows from the index's format, 2 GiB".to_owned());
     Ok(Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         machine: Machine::here(),
