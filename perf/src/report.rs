@@ -16,7 +16,7 @@ use crate::bench::{self, BenchConfig, BenchReport};
 use crate::error::PerfError;
 use crate::floor::limits;
 use crate::machine::Machine;
-use crate::{append, archive, idle, lookup, open_archived, rebuild};
+use crate::{append, archive, lookup, open_archived, rebuild};
 
 /// What to measure.
 #[derive(Debug, Clone, Args)]
@@ -96,14 +96,6 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
                 .beside("only reading the entries", scan),
         );
     }
-    on_step("idling");
-    let idle = idle::measure(step.max(Duration::from_secs(2)))?;
-    bars.push(Bar::alone(
-        "idle appliance, of a core",
-        idle.percent,
-        "%",
-        Some(Bound::AtMost(idle::PERCENT_MAX)),
-    ));
     let mut missing = bench.missing.clone();
     match archive::run(&defaults()?, &mut *on_step) {
         Ok(report) => bars.extend(archive_bars(&report)),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use varve_perf::bar::Bound;
+use varve_perf::bar::{Bound, Judged};
 use varve_perf::bench::{self, BenchConfig, BenchReport};
 use varve_perf::{idle, table};
 
@@ -82,10 +82,20 @@ fn a_tiny_benchmark_has_every_step_and_no_failure() {
         "file: the same beside 100 snapshots",
         "file: QD32 4 KiB random read",
         "file: sequential 512 KiB read",
+        "memory: QD1 randread of an adaptive reactor, mean",
         "file: sequential 128 KiB read after random writes",
     ] {
         let bar = report.bars.iter().find(|bar| bar.what == what).unwrap_or_else(|| panic!("{what}"));
         assert!(bar.ratio.is_some_and(|ratio| ratio > 0.0), "{bar:?}");
+    }
+    let judged = |what: &str| {
+        let bar = report.bars.iter().find(|bar| bar.what == what).unwrap_or_else(|| panic!("{what}"));
+        (bar.bound, bar.judged)
+    };
+    assert_eq!(judged("idle appliance, of a core"), (Some(Bound::AtMost(1.0)), Judged::Value));
+    for pattern in ["randwrite", "randread"] {
+        let what = format!("memory: QD1 {pattern} of an adaptive reactor, mean");
+        assert_eq!(judged(&what), (Some(Bound::AtMost(1.1)), Judged::Ratio));
     }
     // Beside fio, or the reason why not.
     let fio = report.bars.iter().find(|bar| bar.what == "file: QD32 4 KiB random read, beside fio");

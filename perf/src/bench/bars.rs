@@ -14,6 +14,9 @@ const FILE_READ_MIN: f64 = 0.9;
 /// Beside snapshots over before: what is less is more than the noise of a run.
 const SNAPSHOT_LOSS_MIN: f64 = 0.9;
 
+/// The latency at depth 1 of a reactor that may sleep over that of one that never does, at most.
+const ADAPTIVE_MAX: f64 = 1.1;
+
 /// The bars of one backing.
 pub(super) fn of(figures: &Figures, tcp: &TcpFloors, file: Option<&FileFloor>) -> Vec<Bar> {
     let backing = if figures.kind == BackingKind::Memory { "memory" } else { "file" };
@@ -129,7 +132,7 @@ pub(super) fn adaptive(adaptive: &LoadResult, polling: &LoadResult) -> Bar {
         "us",
         "a reactor that never sleeps",
         polling.latency.mean_us,
-        None,
+        Some(Bound::AtMost(ADAPTIVE_MAX)),
     )
 }
 

@@ -2,7 +2,7 @@
 //!
 //! For each backing: the volume is written once in order, so that every read finds data, and read and written in large commands; then 4 KiB random writes and reads
 //! at queue depths 1 and 32; then it is read in order again, and written at random once more beside 100 snapshots. At last an appliance that never sleeps does the steps at depth 1, for the cost
-//! of sleeping. On a file `fio` reads the pool's own file at random, the appliance being stopped. What the steps come to beside each other and beside their floors is in the bars. A pool's log does not take more than its size, so a step of writes ends early when its share of the log is used up;
+//! of sleeping; what idling costs beside it. On a file `fio` reads the pool's own file at random, the appliance being stopped. What the steps come to beside each other and beside their floors is in the bars. A pool's log does not take more than its size, so a step of writes ends early when its share of the log is used up;
 //! how long each step really took is in its result.
 //!
 //! Two cores are used: the appliance's reactor is pinned to one, the load to the other, and the floors of the network likewise.
@@ -24,6 +24,7 @@ use crate::error::PerfError;
 use crate::floor::file::FloorFile;
 use crate::floor::tcp::{self, Shape};
 use crate::floor::{FloorResult, fio};
+use crate::idle;
 use crate::load::{self, LoadConfig, LoadResult, Pattern};
 use crate::machine::{Machine, pinned, two_cores};
 
@@ -43,6 +44,8 @@ const SNAPSHOTS: usize = 100;
 const SNAPSHOTS_TIMEOUT: Duration = Duration::from_mins(2);
 /// How long the appliance may take to say what it wrote.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The shortest time for which idling is watched.
+const IDLE_LEAST: Duration = Duration::from_secs(1);
 /// How long preparing a volume may take.
 const PREPARE_TIMEOUT: Duration = Duration::from_mins(5);
 
@@ -143,6 +146,8 @@ pub fn run(config: &BenchConfig, mut on_step: impl FnMut(&str)) -> Result<BenchR
         let backing = Backing::Memory { len_bytes: config.pool_bytes };
         bench.run_backing(BackingKind::Memory, backing, None)?;
         bench.run_polling()?;
+        (bench.on_step)("idling");
+        bench.bars.push(idle::measure(config.step.max(IDLE_LEAST))?.bar());
     }
     if config.file {
         let directory = tempfile::Builder::new()
