@@ -1,7 +1,7 @@
 //! Ways in which a reactor can drive a socket, beside each other: what the choice between plain sockets and `io_uring` is made by.
 //!
 //! Two threads exchange messages of the sizes of `NVMe`/TCP over loopback ([`tcp`]), each pinned to a core and polling. The requesting side is always the same, plain; the answering
-//! side is driven in one of the ways ([`Way`]). The ways take turns within each round, so that what else the machine does meets all of them, and what counts is
+//! side is driven in one of the ways ([`Way`]). The ways take turns within each round, each time another first, so that what else the machine does meets all of them, and what counts is
 //! the median of the rounds.
 //!
 //! What is not in it. One connection: with many, a ring's one entry for all of them counts for more. A target's work on what it receives: buffers that the kernel chooses must be copied from
@@ -146,7 +146,10 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
             let command = format!("{} KiB {} QD{depth}", bytes >> 10, shape.name);
             let mut results: BTreeMap<Way, Results> = BTreeMap::new();
             for round in 1..=options.rounds {
-                for way in Way::ALL {
+                // Each begins a round once: whoever comes first meets what the pause before it left.
+                let mut order = Way::ALL;
+                order.rotate_left(round as usize % Way::ALL.len());
+                for way in order {
                     if !way.applies(shape, depth) || missing.contains_key(&way) {
                         continue;
                     }
