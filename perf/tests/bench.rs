@@ -55,9 +55,11 @@ fn a_tiny_benchmark_has_every_step_and_no_failure() {
         "read 8",
         "randwrite 32",
     ];
-    let polling = ["write 8", "randwrite 1", "randread 1"].map(|part| format!("memory {part}"));
+    // Three rounds, adaptive and polling in each.
+    let depth_1 = ["write 8", "randwrite 1", "randread 1"].map(|part| format!("memory {part}"));
+    let policies = (0..6).flat_map(|_| depth_1.clone());
     let of = |backing: &'static str| parts.iter().map(move |part| format!("{backing} {part}"));
-    let expected: Vec<String> = of("memory").chain(polling).chain(of("file")).collect();
+    let expected: Vec<String> = of("memory").chain(policies).chain(of("file")).collect();
     assert_eq!(names, expected);
     for (step, name) in steps.iter().zip(&names) {
         let load = &step["load"];
@@ -73,7 +75,7 @@ fn a_tiny_benchmark_has_every_step_and_no_failure() {
     }
     // Each random step stands beside at least one floor; on a file beside two.
     assert!(report.steps[4..8].iter().all(|step| step.floors.len() == 1));
-    assert!(report.steps[17..21].iter().all(|step| step.floors.len() == 2));
+    assert!(report.steps[32..36].iter().all(|step| step.floors.len() == 2));
     for what in [
         "memory: QD1 write, mean",
         "memory: QD1 read, p99.99",

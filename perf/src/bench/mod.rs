@@ -1,7 +1,7 @@
 //! The benchmark: an appliance in this process, loaded over loopback, each figure beside its floor from the same run.
 //!
 //! For each backing: the volume is written once in order, so that every read finds data, and read and written in large commands; then 4 KiB random writes and reads
-//! at queue depths 1 and 32; then it is read in order again, and written at random once more beside 100 snapshots. At last an appliance that never sleeps does the steps at depth 1, for the cost
+//! at queue depths 1 and 32; then it is read in order again, and written at random once more beside 100 snapshots. At last an appliance that may sleep and one that never does do the steps at depth 1 in turns, for the cost
 //! of sleeping; what idling costs beside it. On a file `fio` reads the pool's own file at random, the appliance being stopped. What the steps come to beside each other and beside their floors is in the bars. A pool's log does not take more than its size, so a step of writes ends early when its share of the log is used up;
 //! how long each step really took is in its result.
 //!
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use varve::bdev::{BLOCK_BYTES, Engine};
 use varve::log::geometry::FIRST_SLOT_BLOCK;
 use varve::reactor::IdlePolicy;
-use varve::serve::{Appliance, ApplianceConfig, Backing, FIRST_VOLUME_NAME};
+use varve::serve::{Appliance, ApplianceConfig, Backing, FIRST_VOLUME_NAME, POOL_PER_VOLUME};
 
 use crate::bar::Bar;
 use crate::error::PerfError;
@@ -44,6 +44,10 @@ const SNAPSHOTS: usize = 100;
 const SNAPSHOTS_TIMEOUT: Duration = Duration::from_mins(2);
 /// How long the appliance may take to say what it wrote.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an appliance that may sleep and one that never does take turns; the pair in the middle counts.
+const IDLE_POLICY_ROUNDS: usize = 3;
+/// What they do.
+const DEPTH_1_PATTERNS: [Pattern; 2] = [Pattern::RandWrite, Pattern::RandRead];
 /// The shortest time for which idling is watched.
 const IDLE_LEAST: Duration = Duration::from_secs(1);
 /// How long preparing a volume may take.
@@ -145,7 +149,7 @@ pub fn run(config: &BenchConfig, mut on_step: impl FnMut(&str)) -> Result<BenchR
     if config.memory {
         let backing = Backing::Memory { len_bytes: config.pool_bytes };
         bench.run_backing(BackingKind::Memory, backing, None)?;
-        bench.run_polling()?;
+        bench.run_idle_policies()?;
         (bench.on_step)("idling");
         bench.bars.push(idle::measure(config.step.max(IDLE_LEAST))?.bar());
     }
@@ -344,27 +348,34 @@ impl Bench<'_> {
         read.map_err(|error| self.missing.push(error.to_string())).ok()
     }
 
-    /// The steps at depth 1 on an appliance in memory that never sleeps.
-    fn run_polling(&mut self) -> Result<(), PerfError> {
-        let backing = Backing::Memory { len_bytes: self.config.pool_bytes };
-        let appliance = self.start(backing, IdlePolicy::Poll)?;
+    /// The steps at depth 1 in memory, on an appliance that may sleep and on one that never does, in turns: what the machine does for a while meets both.
+    fn run_idle_policies(&mut self) -> Result<(), PerfError> {
+        let mut rounds = Vec::new();
+        for _ in 0..IDLE_POLICY_ROUNDS {
+            let adaptive = self.run_depth_1(IdlePolicy::default(), "that may sleep")?;
+            let polling = self.run_depth_1(IdlePolicy::Poll, "never sleeping")?;
+            rounds.push((adaptive, polling));
+        }
+        for pattern in 0..DEPTH_1_PATTERNS.len() {
+            let pairs = rounds.iter().map(|(adaptive, polling)| (&adaptive[pattern], &polling[pattern]));
+            self.bars.extend(bars::adaptive(pairs));
+        }
+        Ok(())
+    }
+
+    fn run_depth_1(&mut self, idle: IdlePolicy, name: &str) -> Result<Vec<LoadResult>, PerfError> {
+        // As small as a pool of the volume may be: its memory is taken at each start.
+        let len_bytes = self.config.volume_bytes * POOL_PER_VOLUME;
+        let appliance = self.start(Backing::Memory { len_bytes }, idle)?;
         let base = self.base(&appliance);
-        self.step(BackingKind::Memory, "never sleeping", &self.fill(&base), |_| Vec::new())?;
-        for pattern in [Pattern::RandWrite, Pattern::RandRead] {
-            let bytes_max = Some(self.config.pool_bytes / 10);
-            let load = LoadConfig { pattern, bytes_max, ..base.clone() };
-            let polling = self.step(BackingKind::Memory, "never sleeping", &load, |_| Vec::new())?;
-            let adaptive = self.steps.iter().find(|step| {
-                let load = &step.load;
-                step.backing == BackingKind::Memory && load.pattern == pattern && load.queue_depth == 1
-            });
-            if let Some(adaptive) = adaptive {
-                let bar = bars::adaptive(&adaptive.load, &polling);
-                self.bars.push(bar);
-            }
+        self.step(BackingKind::Memory, name, &self.fill(&base), |_| Vec::new())?;
+        let mut results = Vec::new();
+        for pattern in DEPTH_1_PATTERNS {
+            let load = LoadConfig { pattern, bytes_max: Some(len_bytes / 5), ..base.clone() };
+            results.push(self.step(BackingKind::Memory, name, &load, |_| Vec::new())?);
         }
         appliance.stop()?;
-        Ok(())
+        Ok(results)
     }
 
     fn tcp_floor(&mut self, shape: Shape, depth: u16) -> Result<FloorResult, PerfError> {
