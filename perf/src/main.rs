@@ -258,3 +258,15 @@ fn print(text: &str) -> Result<(), PerfError> {
     writeln!(std::io::stdout().lock(), "{text}")
         .map_err(|source| PerfError::Io { what: "print the result", source })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_has_options_that_go_together() {
+        Cli::command().debug_assert();
+    }
+}
