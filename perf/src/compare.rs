@@ -1,6 +1,6 @@
 //! Two results beside each other: ratios, and whether they are more than the spread of what was repeated.
 //!
-//! Reads what any measurement here writes as JSON: a load, a list of them (`run --repeat`), a benchmark, limits, bars, or a list of those. Figures of one name
+//! Reads what any measurement here writes as JSON: a load, a list of them (`run --repeat`), a benchmark, limits, ways, bars, or a list of those. Figures of one name
 //! in one file are repetitions. A load that was run once has its intervals for repetitions.
 
 use std::fmt::Write;
@@ -159,6 +159,12 @@ fn collect(result: &Value, add: &mut Add<'_>) {
     for floor in items(result, "floors") {
         if let (Some(name), Some(iops)) = (floor[0].as_str(), floor[1]["iops"].as_f64()) {
             add(name, "a second", Better::Larger, vec![iops]);
+        }
+    }
+    for row in items(result, "ways") {
+        if let (Some(command), Some(way)) = (row["command"].as_str(), row["way"].as_str()) {
+            let iops = row["result"]["iops"].as_f64().unwrap_or_default();
+            add(&format!("{command} {way}"), "a second", Better::Larger, vec![iops]);
         }
     }
     for bar in items(result, "bars") {

@@ -114,6 +114,12 @@ pub enum PerfError {
     /// A command of a measurement failed.
     #[error("a command to the pool under test failed: {0}")]
     Command(IoError),
+    /// A command of a host failed.
+    #[error("a command to the appliance under test failed: {status}")]
+    Status {
+        /// Its status, in words.
+        status: String,
+    },
     /// No memory for a disk.
     #[error("{0}")]
     Disk(#[from] MemoryError),

@@ -9,6 +9,7 @@ use varve::nvmf::host::{ConnectOptions, Controller};
 use varve::nvmf::nqn;
 use varve::serve::{Appliance, ApplianceConfig, Backing, FIRST_VOLUME_NAME};
 
+use crate::bar::{Bar, Bound};
 use crate::error::PerfError;
 
 /// The bar, in percent of a core (DESIGN section 16).
@@ -31,6 +32,13 @@ pub struct IdleResult {
     pub percent: f64,
     /// Whether that is under [`PERCENT_MAX`].
     pub passed: bool,
+}
+
+impl IdleResult {
+    /// What is asked of it.
+    pub fn bar(&self) -> Bar {
+        Bar::alone("idle appliance, of a core", self.percent, "%", Some(Bound::AtMost(PERCENT_MAX)))
+    }
 }
 
 /// Starts an adaptive appliance in memory, connects a host, and watches the reactor's thread for `duration`.

@@ -1,10 +1,13 @@
-//! How fast an index of a large, sparse volume is asked, and how long a snapshot and a clone of such a volume take.
+//! How fast an index of a large, sparse volume is asked, how much memory one takes, and how long a snapshot, a clone and a synch of such a volume take.
 //!
 //! Mapped are extents of 1 MiB all over the volume. They are looked up at random, on one core: only what is mapped, and anything. Lookups do not depend on one another, as those of
 //! the commands of a busy host do not. Beside them stands the same number of dependent reads of memory, one for each lookup, at random places of as much memory as
 //! the index has: what a single access costs here.
 //!
-//! Snapshot and clone are made on a pool in memory, without network: a thin volume of that size with some blocks written all over it.
+//! Memory is that of an index which was filled, for each TiB that it maps: of a volume that is mapped whole, which the bar is put on, beside what the process grew by, the allocator's own
+//! share included; and of the sparse one, whose leaves are half empty.
+//!
+//! Snapshot, clone and synch are made on a pool in memory, without network: a thin volume of that size with some blocks written all over it.
 
 use std::time::{Duration, Instant};
 
@@ -25,8 +28,10 @@ use crate::rng::Rng;
 
 /// The bar: lookups a second on one core.
 pub const LOOKUPS_PER_SECOND_MIN: f64 = 20e6;
-/// The bar for a snapshot and a clone.
+/// The bar for a snapshot, a clone and a synch.
 pub const INSTANT_MS_MAX: f64 = 1.0;
+/// The bar for an index, in GiB for each TiB that is mapped: 2 of leaves, and what is above them.
+pub const GIB_PER_TIB_MAX: f64 = 2.01;
 /// Blocks of an extent.
 const EXTENT_BLOCKS: u64 = 256;
 /// Lookups between two looks at the clock.
@@ -34,7 +39,7 @@ const BATCH: usize = 1 << 16;
 /// Segments of the pool in which snapshots are made, and their size in blocks.
 const BED_SEGMENTS: u64 = 16;
 const BED_SEGMENT_BLOCKS: u64 = 4096;
-/// Snapshots and clones; the median counts.
+/// Snapshots, clones and synchs; the median counts.
 const REPEATS: usize = 21;
 /// Writes in flight where the bed is filled.
 const DEPTH: usize = 128;
@@ -83,6 +88,8 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
     }
     let step = Duration::from_secs_f64(options.seconds);
     let core = two_cores().map(|cores| cores.0);
+    on_step("filling an index of a volume that is mapped whole");
+    let whole = memory_of_whole(mapped_blocks / EXTENT_BLOCKS);
     let (mut bars, bytes) = pinned(core, || {
         on_step("filling an index");
         let before = index_bytes();
@@ -105,7 +112,10 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
         ];
         (bars, bytes)
     });
-    on_step("snapshots and clones");
+    bars.push(whole);
+    let sparse = gib_per_tib(bytes, mapped_blocks);
+    bars.push(Bar::alone("memory of a TiB mapped in extents of 1 MiB", sparse, "GiB", None));
+    on_step("snapshots, clones and synchs");
     bars.extend(pinned(core, || instants(volume_blocks, options.written_blocks))?);
     Ok(Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -142,6 +152,30 @@ fn filled(places: Places) -> Index {
         }
     }
     index
+}
+
+/// Memory of `bytes` for `mapped_blocks`, in GiB for each TiB.
+fn gib_per_tib(bytes: u64, mapped_blocks: u64) -> f64 {
+    bytes as f64 / (mapped_blocks * BLOCK_BYTES as u64) as f64 * 1024.0
+}
+
+fn memory_of_whole(extents: u64) -> Bar {
+    let mapped_blocks = extents * EXTENT_BLOCKS;
+    let (bytes_before, resident_before) = (index_bytes(), resident_bytes());
+    let index = filled(Places { volume_blocks: mapped_blocks, extents });
+    let bytes = index_bytes() - bytes_before;
+    let resident = resident_bytes().saturating_sub(resident_before);
+    let mapped = index.mapped();
+    let bound = Some(Bound::AtMost(GIB_PER_TIB_MAX));
+    Bar::alone("memory of a TiB mapped whole", gib_per_tib(bytes, mapped), "GiB", bound)
+        .beside("what the process grew by", gib_per_tib(resident, mapped))
+}
+
+/// Memory of this process that is there (proc(5): `statm`, in pages); 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|field| field.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
 /// Lookups a second.
@@ -182,7 +216,7 @@ fn accesses(bytes: u64, duration: Duration) -> f64 {
     count as f64 / seconds
 }
 
-/// Medians of the time that a snapshot and a clone take.
+/// Medians of the time that a snapshot, a clone and a synch take.
 fn instants(volume_blocks: u64, written_blocks: u64) -> Result<Vec<Bar>, PerfError> {
     let shape =
         Shape { segment_blocks: BED_SEGMENT_BLOCKS, segments: BED_SEGMENTS, recycling: Recycling::Never };
@@ -194,7 +228,7 @@ fn instants(volume_blocks: u64, written_blocks: u64) -> Result<Vec<Bar>, PerfErr
         left = left.checked_sub(1)?;
         Some(rng.below(volume_blocks))
     })?;
-    let (mut snapshots, mut clones) = (Vec::new(), Vec::new());
+    let (mut snapshots, mut clones, mut synchs) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..REPEATS {
         let name = format!("s{number}");
         let started = Instant::now();
@@ -205,12 +239,16 @@ fn instants(volume_blocks: u64, written_blocks: u64) -> Result<Vec<Bar>, PerfErr
         let cloning = bed.pool.clone().clone_volume(VOLUME.to_owned(), Point::Snapshot(name), clone, false);
         wait(&bed.pool, cloning)?;
         clones.push(started.elapsed().as_secs_f64() * 1e3);
+        let started = Instant::now();
+        wait(&bed.pool, bed.pool.clone().create_synch(format!("y{number}"), serde_json::Value::Null))?;
+        synchs.push(started.elapsed().as_secs_f64() * 1e3);
     }
     let bound = Some(Bound::AtMost(INSTANT_MS_MAX));
     let gib = (volume_blocks * BLOCK_BYTES as u64) >> 30;
     Ok(vec![
         Bar::alone(format!("snapshot of {gib} GiB, median"), median(snapshots.into_iter()), "ms", bound),
         Bar::alone(format!("clone of {gib} GiB, median"), median(clones.into_iter()), "ms", bound),
+        Bar::alone(format!("synch beside {gib} GiB, median"), median(synchs.into_iter()), "ms", bound),
     ])
 }
 
@@ -238,6 +276,13 @@ mod tests {
     }
 
     #[test]
+    fn an_index_that_maps_all_of_a_volume_keeps_its_budget() {
+        let bar = memory_of_whole((1 << 30) / BLOCK_BYTES as u64 / EXTENT_BLOCKS);
+        assert_eq!(bar.passed, Some(true), "{bar:?}");
+        assert!(bar.value >= 2.0, "{bar:?}");
+    }
+
+    #[test]
     fn a_small_run_has_every_figure() {
         let options = Options {
             volume_size: SizeBytes(1 << 34),
@@ -246,7 +291,10 @@ mod tests {
             written_blocks: 100,
         };
         let report = run(&options, |_| {}).unwrap();
-        assert_eq!(report.bars.len(), 4);
+        assert_eq!(report.bars.len(), 7);
+        let whole = report.bars.iter().find(|bar| bar.what == "memory of a TiB mapped whole").unwrap();
+        // 16 MiB have 8 leaves below two levels; more of them leave nothing but the leaves' 2 GiB.
+        assert!((2.0..8.0).contains(&whole.value), "{whole:?}");
         assert!(report.bars.iter().all(|bar| bar.value > 0.0), "{report:?}");
         assert!(table(&report).contains("snapshot of 16 GiB"));
     }

@@ -1,5 +1,7 @@
 //! What the figures were taken on.
 
+use std::sync::OnceLock;
+
 use serde::{Deserialize, Serialize};
 
 /// The machine, as far as its figures need it.
@@ -40,11 +42,23 @@ impl Machine {
 ///
 /// Left to itself the scheduler puts a woken thread on the core of the thread that woke it, and two threads that poll then
 /// take turns for a while: latencies vary by a factor of five from run to run.
+///
+/// What is told is what the first who asked might use, so that a thread which was pinned since hears of both.
 pub fn two_cores() -> Option<(usize, usize)> {
+    static CORES: OnceLock<Option<(usize, usize)>> = OnceLock::new();
+    *CORES.get_or_init(ends_of_my_cores)
+}
+
+fn ends_of_my_cores() -> Option<(usize, usize)> {
     let mine = rustix::thread::sched_getaffinity(None).ok()?;
     let mut cores = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| mine.is_set(core));
     let first = cores.next()?;
     cores.next_back().map(|last| (first, last))
+}
+
+/// Whether the calling thread is kept on one core of several.
+pub fn is_pinned() -> bool {
+    two_cores().is_some() && rustix::thread::sched_getaffinity(None).is_ok_and(|mine| mine.count() == 1)
 }
 
 /// Runs `work` with the calling thread pinned to a core, and gives it its cores back after it. A refusal is reported and not fatal.
@@ -67,4 +81,25 @@ pub fn pinned<T>(core: Option<usize>, work: impl FnOnce() -> T) -> T {
         let _ = rustix::thread::sched_setaffinity(None, &before);
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pinned_thread_hears_of_both_cores_and_gets_its_own_back() {
+        let cores = two_cores();
+        let mine = rustix::thread::sched_getaffinity(None).unwrap();
+        let (inside, pinned_to) = pinned(cores.map(|cores| cores.1), || {
+            assert_eq!(is_pinned(), cores.is_some());
+            (two_cores(), rustix::thread::sched_getaffinity(None).unwrap())
+        });
+        assert!(!is_pinned());
+        assert_eq!(inside, cores);
+        if cores.is_some() {
+            assert_eq!(pinned_to.count(), 1);
+        }
+        assert_eq!(rustix::thread::sched_getaffinity(None).unwrap(), mine);
+    }
 }

@@ -14,8 +14,8 @@ use varve_perf::bench::{self, BenchConfig};
 use varve_perf::error::PerfError;
 use varve_perf::floor::limits;
 use varve_perf::{
-    append, archive, cleaning, compare, idle, lookup, open_archived, rebuild, report, seconds, table,
-    write_amplification,
+    append, archive, cleaning, compare, idle, instructions, lookup, open_archived, rebuild, report, seconds,
+    sockets, table, write_amplification,
 };
 
 /// Load and latency measurements of varve.
@@ -50,6 +50,10 @@ enum Command {
     Index(Measured<lookup::Options>),
     /// This machine's own limits: loopback, memory, storage, zstd.
     Floor(Measured<limits::Options>),
+    /// Ways to drive a socket beside each other: plain as the target does, and `io_uring`'s.
+    Sockets(Measured<sockets::Options>),
+    /// Commands whose instructions `scripts/count-instructions` counts.
+    Instructions(Measured<instructions::Options>),
     /// Every budget beside its floor, in one table.
     Report(Measured<report::Options>),
     /// Two results beside each other: ratios and their spread.
@@ -142,6 +146,12 @@ fn main() -> ExitCode {
             .map(|()| true),
         Command::Floor(command) => with_steps(|step| limits::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), limits::table))
+            .map(|()| true),
+        Command::Sockets(command) => with_steps(|step| sockets::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), sockets::table))
+            .map(|()| true),
+        Command::Instructions(command) => with_steps(|step| instructions::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), instructions::table))
             .map(|()| true),
         Command::Report(command) => with_steps(|step| report::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), report::table))
@@ -247,4 +257,16 @@ fn run_idle(options: &IdleOptions) -> Result<bool, PerfError> {
 fn print(text: &str) -> Result<(), PerfError> {
     writeln!(std::io::stdout().lock(), "{text}")
         .map_err(|source| PerfError::Io { what: "print the result", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_has_options_that_go_together() {
+        Cli::command().debug_assert();
+    }
 }

@@ -55,6 +55,8 @@ const LEVEL: i32 = 1;
 
 /// What to measure.
 #[derive(Debug, Clone, Args)]
+// Its group would have the name of that of what it takes in.
+#[group(skip)]
 pub struct Options {
     /// What the index is built from, and how often the point is opened, each time with a new pool.
     #[command(flatten)]

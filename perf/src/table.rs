@@ -117,7 +117,12 @@ pub fn bench(report: &BenchReport) -> String {
             let _ = writeln!(text, "    first failure: {failure}");
         }
     }
-    text + "\n" + &bar::table(&report.bars)
+    text += "\n";
+    text += &bar::table(&report.bars);
+    for missing in &report.missing {
+        let _ = writeln!(text, "not measured: {missing}");
+    }
+    text
 }
 
 fn name(step: &Step) -> String {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use varve_perf::bar::{Bound, Judged};
 use varve_perf::bench::{self, BenchConfig, BenchReport};
 use varve_perf::{idle, table};
 
@@ -54,9 +55,11 @@ fn a_tiny_benchmark_has_every_step_and_no_failure() {
         "read 8",
         "randwrite 32",
     ];
-    let polling = ["write 8", "randwrite 1", "randread 1"].map(|part| format!("memory {part}"));
+    // Three rounds, adaptive and polling in each.
+    let depth_1 = ["write 8", "randwrite 1", "randread 1"].map(|part| format!("memory {part}"));
+    let policies = (0..6).flat_map(|_| depth_1.clone());
     let of = |backing: &'static str| parts.iter().map(move |part| format!("{backing} {part}"));
-    let expected: Vec<String> = of("memory").chain(polling).chain(of("file")).collect();
+    let expected: Vec<String> = of("memory").chain(policies).chain(of("file")).collect();
     assert_eq!(names, expected);
     for (step, name) in steps.iter().zip(&names) {
         let load = &step["load"];
@@ -72,7 +75,7 @@ fn a_tiny_benchmark_has_every_step_and_no_failure() {
     }
     // Each random step stands beside at least one floor; on a file beside two.
     assert!(report.steps[4..8].iter().all(|step| step.floors.len() == 1));
-    assert!(report.steps[17..21].iter().all(|step| step.floors.len() == 2));
+    assert!(report.steps[32..36].iter().all(|step| step.floors.len() == 2));
     for what in [
         "memory: QD1 write, mean",
         "memory: QD1 read, p99.99",
@@ -81,11 +84,26 @@ fn a_tiny_benchmark_has_every_step_and_no_failure() {
         "file: the same beside 100 snapshots",
         "file: QD32 4 KiB random read",
         "file: sequential 512 KiB read",
+        "memory: QD1 randread of an adaptive reactor, mean",
         "file: sequential 128 KiB read after random writes",
     ] {
         let bar = report.bars.iter().find(|bar| bar.what == what).unwrap_or_else(|| panic!("{what}"));
         assert!(bar.ratio.is_some_and(|ratio| ratio > 0.0), "{bar:?}");
     }
+    let judged = |what: &str| {
+        let bar = report.bars.iter().find(|bar| bar.what == what).unwrap_or_else(|| panic!("{what}"));
+        (bar.bound, bar.judged)
+    };
+    assert_eq!(judged("idle appliance, of a core"), (Some(Bound::AtMost(1.0)), Judged::Value));
+    for pattern in ["randwrite", "randread"] {
+        let what = format!("memory: QD1 {pattern} of an adaptive reactor, mean");
+        assert_eq!(judged(&what), (Some(Bound::AtMost(1.1)), Judged::Ratio));
+    }
+    // Beside fio, or the reason why not.
+    let fio = report.bars.iter().find(|bar| bar.what == "file: QD32 4 KiB random read, beside fio");
+    let missing = report.missing.iter().any(|missing| missing.contains("fio"));
+    assert_eq!(fio.is_none(), missing, "{:?}", report.missing);
+    assert!(fio.is_none_or(|bar| bar.bound == Some(Bound::AtLeast(0.9)) && bar.ratio > Some(0.0)));
     assert!(table::bench(&report).contains("file randwrite 4 KiB QD32"));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "files are removed");
 }

@@ -1,8 +1,8 @@
 //! The benchmark: an appliance in this process, loaded over loopback, each figure beside its floor from the same run.
 //!
 //! For each backing: the volume is written once in order, so that every read finds data, and read and written in large commands; then 4 KiB random writes and reads
-//! at queue depths 1 and 32; then it is read in order again, and written at random once more beside 100 snapshots. At last an appliance that never sleeps does the steps at depth 1, for the cost
-//! of sleeping. What the steps come to beside each other and beside their floors is in the bars. A pool's log does not take more than its size, so a step of writes ends early when its share of the log is used up;
+//! at queue depths 1 and 32; then it is read in order again, and written at random once more beside 100 snapshots. At last an appliance that may sleep and one that never does do the steps at depth 1 in turns, for the cost
+//! of sleeping; what idling costs beside it. On a file `fio` reads the pool's own file at random, the appliance being stopped. What the steps come to beside each other and beside their floors is in the bars. A pool's log does not take more than its size, so a step of writes ends early when its share of the log is used up;
 //! how long each step really took is in its result.
 //!
 //! Two cores are used: the appliance's reactor is pinned to one, the load to the other, and the floors of the network likewise.
@@ -14,15 +14,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use varve::bdev::Engine;
+use varve::bdev::{BLOCK_BYTES, Engine};
+use varve::log::geometry::FIRST_SLOT_BLOCK;
 use varve::reactor::IdlePolicy;
-use varve::serve::{Appliance, ApplianceConfig, Backing, FIRST_VOLUME_NAME};
+use varve::serve::{Appliance, ApplianceConfig, Backing, FIRST_VOLUME_NAME, POOL_PER_VOLUME};
 
 use crate::bar::Bar;
 use crate::error::PerfError;
-use crate::floor::FloorResult;
 use crate::floor::file::FloorFile;
 use crate::floor::tcp::{self, Shape};
+use crate::floor::{FloorResult, fio};
+use crate::idle;
 use crate::load::{self, LoadConfig, LoadResult, Pattern};
 use crate::machine::{Machine, pinned, two_cores};
 
@@ -40,6 +42,14 @@ const LARGE_DEPTH: u16 = 8;
 const SNAPSHOTS: usize = 100;
 /// How long making them may take.
 const SNAPSHOTS_TIMEOUT: Duration = Duration::from_mins(2);
+/// How long the appliance may take to say what it wrote.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an appliance that may sleep and one that never does take turns; the pair in the middle counts.
+const IDLE_POLICY_ROUNDS: usize = 3;
+/// What they do.
+const DEPTH_1_PATTERNS: [Pattern; 2] = [Pattern::RandWrite, Pattern::RandRead];
+/// The shortest time for which idling is watched.
+const IDLE_LEAST: Duration = Duration::from_secs(1);
 /// How long preparing a volume may take.
 const PREPARE_TIMEOUT: Duration = Duration::from_mins(5);
 
@@ -123,6 +133,9 @@ pub struct BenchReport {
     pub steps: Vec<Step>,
     /// What they come to beside each other and beside their floors.
     pub bars: Vec<Bar>,
+    /// What could not be measured, and why.
+    #[serde(default)]
+    pub missing: Vec<String>,
 }
 
 /// Runs the benchmark; `on_step` is called at the start of each step with its name.
@@ -131,11 +144,14 @@ pub struct BenchReport {
 /// When an appliance does not start, a connection fails, or the system refuses a floor. Failed commands are counted in
 /// the results instead.
 pub fn run(config: &BenchConfig, mut on_step: impl FnMut(&str)) -> Result<BenchReport, PerfError> {
-    let mut bench = Bench { config, on_step: &mut on_step, steps: Vec::new(), bars: Vec::new() };
+    let mut bench =
+        Bench { config, on_step: &mut on_step, steps: Vec::new(), bars: Vec::new(), missing: Vec::new() };
     if config.memory {
         let backing = Backing::Memory { len_bytes: config.pool_bytes };
         bench.run_backing(BackingKind::Memory, backing, None)?;
-        bench.run_polling()?;
+        bench.run_idle_policies()?;
+        (bench.on_step)("idling");
+        bench.bars.push(idle::measure(config.step.max(IDLE_LEAST))?.bar());
     }
     if config.file {
         let directory = tempfile::Builder::new()
@@ -158,6 +174,7 @@ pub fn run(config: &BenchConfig, mut on_step: impl FnMut(&str)) -> Result<BenchR
         pool_bytes: config.pool_bytes,
         steps: bench.steps,
         bars: bench.bars,
+        missing: bench.missing,
     })
 }
 
@@ -178,6 +195,7 @@ struct Bench<'a> {
     on_step: &'a mut dyn FnMut(&str),
     steps: Vec<Step>,
     bars: Vec<Bar>,
+    missing: Vec<String>,
 }
 
 impl Bench<'_> {
@@ -243,6 +261,10 @@ impl Bench<'_> {
         file: Option<&FileFloor>,
     ) -> Result<(), PerfError> {
         let config = self.config;
+        let path = match &backing {
+            Backing::File { path, .. } => Some(path.clone()),
+            Backing::Memory { .. } => None,
+        };
         let appliance = self.start(backing, IdlePolicy::default())?;
         let base = self.base(&appliance);
         let mut tcp = TcpFloors::default();
@@ -304,39 +326,56 @@ impl Bench<'_> {
                 floors
             })?);
         }
+        let written_bytes = written_bytes(&appliance)?;
         let scattered = self.step(kind, "after random writes", &read, |_| Vec::new())?;
         (self.on_step)("snapshots");
         make_snapshots(&appliance)?;
         let beside = self.step(kind, "beside 100 snapshots", &random_write(DEPTH_LOADED), |_| Vec::new())?;
         appliance.stop()?;
+        let fio = path.and_then(|path| self.fio_floor(&path, written_bytes));
 
         let figures =
-            Figures { kind, write, read: ordered, large_write, large_read, random, scattered, beside };
+            Figures { kind, write, read: ordered, large_write, large_read, random, scattered, beside, fio };
         self.bars.extend(bars::of(&figures, &tcp, file));
         Ok(())
     }
 
-    /// The steps at depth 1 on an appliance in memory that never sleeps.
-    fn run_polling(&mut self) -> Result<(), PerfError> {
-        let backing = Backing::Memory { len_bytes: self.config.pool_bytes };
-        let appliance = self.start(backing, IdlePolicy::Poll)?;
+    /// What fio gets from the pool's own file, from the part of it that the volume's blocks were in.
+    fn fio_floor(&mut self, path: &Path, end_bytes: u64) -> Option<FloorResult> {
+        (self.on_step)("floor of fio");
+        let (first, core) = (FIRST_SLOT_BLOCK * BLOCK_BYTES as u64, two_cores().map(|cores| cores.1));
+        let read = fio::random_read(path, first, end_bytes, DEPTH_LOADED, self.config.step, core);
+        read.map_err(|error| self.missing.push(error.to_string())).ok()
+    }
+
+    /// The steps at depth 1 in memory, on an appliance that may sleep and on one that never does, in turns: what the machine does for a while meets both.
+    fn run_idle_policies(&mut self) -> Result<(), PerfError> {
+        let mut rounds = Vec::new();
+        for _ in 0..IDLE_POLICY_ROUNDS {
+            let adaptive = self.run_depth_1(IdlePolicy::default(), "that may sleep")?;
+            let polling = self.run_depth_1(IdlePolicy::Poll, "never sleeping")?;
+            rounds.push((adaptive, polling));
+        }
+        for pattern in 0..DEPTH_1_PATTERNS.len() {
+            let pairs = rounds.iter().map(|(adaptive, polling)| (&adaptive[pattern], &polling[pattern]));
+            self.bars.extend(bars::adaptive(pairs));
+        }
+        Ok(())
+    }
+
+    fn run_depth_1(&mut self, idle: IdlePolicy, name: &str) -> Result<Vec<LoadResult>, PerfError> {
+        // As small as a pool of the volume may be: its memory is taken at each start.
+        let len_bytes = self.config.volume_bytes * POOL_PER_VOLUME;
+        let appliance = self.start(Backing::Memory { len_bytes }, idle)?;
         let base = self.base(&appliance);
-        self.step(BackingKind::Memory, "never sleeping", &self.fill(&base), |_| Vec::new())?;
-        for pattern in [Pattern::RandWrite, Pattern::RandRead] {
-            let bytes_max = Some(self.config.pool_bytes / 10);
-            let load = LoadConfig { pattern, bytes_max, ..base.clone() };
-            let polling = self.step(BackingKind::Memory, "never sleeping", &load, |_| Vec::new())?;
-            let adaptive = self.steps.iter().find(|step| {
-                let load = &step.load;
-                step.backing == BackingKind::Memory && load.pattern == pattern && load.queue_depth == 1
-            });
-            if let Some(adaptive) = adaptive {
-                let bar = bars::adaptive(&adaptive.load, &polling);
-                self.bars.push(bar);
-            }
+        self.step(BackingKind::Memory, name, &self.fill(&base), |_| Vec::new())?;
+        let mut results = Vec::new();
+        for pattern in DEPTH_1_PATTERNS {
+            let load = LoadConfig { pattern, bytes_max: Some(len_bytes / 5), ..base.clone() };
+            results.push(self.step(BackingKind::Memory, name, &load, |_| Vec::new())?);
         }
         appliance.stop()?;
-        Ok(())
+        Ok(results)
     }
 
     fn tcp_floor(&mut self, shape: Shape, depth: u16) -> Result<FloorResult, PerfError> {
@@ -385,6 +424,8 @@ struct Figures {
     scattered: LoadResult,
     /// Random writes beside snapshots.
     beside: LoadResult,
+    /// Random reads of the pool's own file.
+    fio: Option<FloorResult>,
 }
 
 fn sequential(base: &LoadConfig, pattern: Pattern, blocks: u32, depth: u16) -> LoadConfig {
@@ -406,6 +447,21 @@ fn make_snapshots(appliance: &Appliance) -> Result<(), PerfError> {
     });
     let failed = |reason| PerfError::Snapshots { reason };
     made.map_err(|error| failed(error.to_string()))?.map_err(failed)
+}
+
+/// Where on its device the log ends, in bytes, as long as it has not used a slot again.
+fn written_bytes(appliance: &Appliance) -> Result<u64, PerfError> {
+    let end = appliance.handle().call(ANSWER_TIMEOUT, |app, reply| {
+        reply.send(app.pool().map(|pool| {
+            let segment_blocks = pool.info().segment_bytes / BLOCK_BYTES as u64;
+            let segments = pool.segments();
+            let used = segments.iter().filter(|segment| segment.sequence.is_some());
+            let ends = used.map(|segment| segment.slot * segment_blocks + segment.used_blocks);
+            (FIRST_SLOT_BLOCK + ends.max().unwrap_or(0)) * BLOCK_BYTES as u64
+        }));
+    });
+    let failed = |reason| PerfError::Log { reason };
+    end.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }
 
 /// At depth 1 the latency is what counts, under load the count of operations.

@@ -11,6 +11,7 @@ use super::FloorResult;
 use crate::error::PerfError;
 use crate::latency::Recorder;
 use crate::rng::Rng;
+use crate::spin::Spin;
 
 /// DMA memory of a floor, in bytes: 64 commands of 1 MiB.
 const DMA_BYTES: usize = 64 << 20;
@@ -139,6 +140,7 @@ fn drive(
     let mut completions = Vec::new();
     let started = Instant::now();
     let mut ended = false;
+    let mut spin = Spin::new();
     loop {
         ended |= started.elapsed() >= duration;
         while !ended {
@@ -153,12 +155,11 @@ fn drive(
                 break;
             }
         }
-        if device.poll(&mut completions) == 0 {
-            if ended && device.in_flight() == 0 {
-                return Ok((recorder, started.elapsed()));
-            }
-            std::thread::yield_now();
+        let found = device.poll(&mut completions) > 0;
+        if !found && ended && device.in_flight() == 0 {
+            return Ok((recorder, started.elapsed()));
         }
+        spin.looked(found);
         for completion in completions.drain(..) {
             let tag = completion.tag as usize;
             recorder.record(started_at[tag].elapsed());

@@ -1,6 +1,7 @@
 //! Floors: the same bytes moved without the appliance, on the same machine, in the same run.
 
 pub mod file;
+pub mod fio;
 pub mod limits;
 pub mod memory;
 pub mod tcp;

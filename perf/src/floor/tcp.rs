@@ -1,6 +1,6 @@
 //! Loopback TCP between two threads with messages of the sizes that `NVMe`/TCP sends: what the network alone costs.
 //!
-//! Both threads poll without sleeping, as the load and a busy appliance do. At a depth above 1 both sides move as many
+//! Both threads poll without sleeping, as the load and a busy appliance do (`spin`). At a depth above 1 both sides move as many
 //! messages with one system call as there are.
 
 use std::io::{ErrorKind, Read, Write};
@@ -12,6 +12,7 @@ use super::FloorResult;
 use crate::error::PerfError;
 use crate::latency::Recorder;
 use crate::machine::{pinned, two_cores};
+use crate::spin::Spin;
 
 /// Room for messages that arrive together, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -46,6 +47,19 @@ impl Shape {
 /// # Errors
 /// When the system gives no sockets or threads.
 pub fn measure(shape: Shape, depth: usize, duration: Duration) -> Result<FloorResult, PerfError> {
+    exchange(shape, depth, duration, move |stream| respond(stream, shape)).map(|(result, ())| result)
+}
+
+/// The same with another responder, which answers on the non-blocking socket it is given until the other side closes; and what that returned.
+///
+/// # Errors
+/// When the system gives no sockets or threads; the responder's.
+pub(crate) fn exchange<T: Send + 'static>(
+    shape: Shape,
+    depth: usize,
+    duration: Duration,
+    respond: impl FnOnce(TcpStream) -> std::io::Result<T> + Send + 'static,
+) -> Result<(FloorResult, T), PerfError> {
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(PerfError::io("listen on loopback"))?;
     let address = listener.local_addr().map_err(PerfError::io("ask for a socket's address"))?;
@@ -56,20 +70,22 @@ pub fn measure(shape: Shape, depth: usize, duration: Duration) -> Result<FloorRe
         socket.set_nonblocking(true).map_err(PerfError::io("make a socket non-blocking"))?;
     }
     let cores = two_cores();
-    let responder: JoinHandle<std::io::Result<()>> = std::thread::Builder::new()
+    let responder: JoinHandle<std::io::Result<T>> = std::thread::Builder::new()
         .name("floor".to_owned())
-        .spawn(move || pinned(cores.map(|cores| cores.1), || respond(peer, shape)))
+        .spawn(move || pinned(cores.map(|cores| cores.1), || respond(peer)))
         .map_err(PerfError::io("start a thread"))?;
     let result =
         pinned(cores.map(|cores| cores.0), || request(stream, shape, depth.clamp(1, 1024), duration));
+    // A responder that failed says why; the other side only saw the end of the connection.
     let responded = responder.join().map_err(|_| PerfError::ThreadEnded)?;
+    let responded = responded.map_err(PerfError::io("answer messages over loopback"))?;
     let (recorder, elapsed) = result.map_err(PerfError::io("exchange messages over loopback"))?;
-    responded.map_err(PerfError::io("answer messages over loopback"))?;
     let what = format!(
         "loopback TCP, {} bytes out and {} back, QD{depth}",
         shape.request_bytes, shape.response_bytes
     );
-    Ok(FloorResult::new(what, elapsed.as_secs_f64(), shape.payload_bytes as u64, recorder.latency()))
+    let latency = recorder.latency();
+    Ok((FloorResult::new(what, elapsed.as_secs_f64(), shape.payload_bytes as u64, latency), responded))
 }
 
 /// Answers requests until the other side closes.
@@ -78,15 +94,17 @@ fn respond(mut stream: TcpStream, shape: Shape) -> std::io::Result<()> {
     let output = vec![0; BUFFER_BYTES.max(shape.response_bytes)];
     let mut received = 0;
     let mut owed = 0;
+    let mut spin = Spin::new();
     loop {
-        match read_some(&mut stream, &mut input)? {
+        let read = read_some(&mut stream, &mut input)?;
+        spin.looked(read.is_some() || owed > 0);
+        match read {
             Some(0) => return Ok(()),
             Some(count) => {
                 received += count;
                 owed += received / shape.request_bytes * shape.response_bytes;
                 received %= shape.request_bytes;
             }
-            None if owed == 0 => std::thread::yield_now(),
             None => {}
         }
         owed -= write_some(&mut stream, &output[..owed.min(output.len())])?;
@@ -104,6 +122,7 @@ fn request(
     let output = vec![0xa5; BUFFER_BYTES.max(shape.request_bytes)];
     let mut started_at = std::collections::VecDeque::with_capacity(depth);
     let (mut to_send, mut received) = (0, 0);
+    let mut spin = Spin::new();
     let started = Instant::now();
     loop {
         let now = Instant::now();
@@ -116,7 +135,9 @@ fn request(
             return Ok((recorder, started.elapsed()));
         }
         to_send -= write_some(&mut stream, &output[..to_send.min(output.len())])?;
-        match read_some(&mut stream, &mut input)? {
+        let read = read_some(&mut stream, &mut input)?;
+        spin.looked(read.is_some());
+        match read {
             Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Some(count) => {
                 received += count;
@@ -126,13 +147,13 @@ fn request(
                 }
                 received %= shape.response_bytes;
             }
-            None => std::thread::yield_now(),
+            None => {}
         }
     }
 }
 
 /// What is there; `None` when there is nothing, 0 bytes at the end of the stream.
-fn read_some(stream: &mut TcpStream, into: &mut [u8]) -> std::io::Result<Option<usize>> {
+pub(crate) fn read_some(stream: &mut TcpStream, into: &mut [u8]) -> std::io::Result<Option<usize>> {
     loop {
         match stream.read(into) {
             Ok(count) => return Ok(Some(count)),

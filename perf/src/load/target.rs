@@ -18,6 +18,7 @@ use super::port::Port;
 use super::worker::Seat;
 use super::{Build, Finished, LoadConfig, Progress, drive};
 use crate::error::PerfError;
+use crate::machine::is_pinned;
 
 /// KATO: long, so that keep-alives do not disturb a short measurement.
 const KEEP_ALIVE_TIMEOUT_MS: u32 = 60_000;
@@ -142,7 +143,9 @@ fn run_nvme(
             // Sequential parts of one thread need not touch each other.
             let verified = if Aim::is_divided(config.pattern) { 0..commands } else { part.clone() };
             let volume_block_bytes = geometry.block_bytes;
-            seats[thread].push(Seat { port: NvmePort(queue), volume, volume_block_bytes, part, verified });
+            let keeps_core = threads == 1 && (is_pinned() || config.cores.len() == 1);
+            let port = NvmePort { queue, keeps_core };
+            seats[thread].push(Seat { port, volume, volume_block_bytes, part, verified });
         }
         controllers.push(controller);
     }

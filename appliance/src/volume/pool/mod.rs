@@ -224,7 +224,8 @@ impl Pool {
 
     /// Says that a request for `block` comes next: what it will look up is fetched meanwhile.
     pub fn prefetch(&self, volume: VolumeId, block: u64) {
-        if let Some(Volume { index: VolumeIndex::Ready(index), .. }) = self.state.borrow_mut().volume_mut(volume)
+        if let Some(Volume { index: VolumeIndex::Ready(index), .. }) =
+            self.state.borrow_mut().volume_mut(volume)
         {
             index.prefetch(block);
         }
