@@ -81,7 +81,7 @@ struct BenchOptions {
     /// Size of the volume; all of it is written first.
     #[arg(long, default_value = "256MiB", value_name = "SIZE")]
     volume_size: SizeBytes,
-    /// Size of the pool, at least 4 times the volume; a step of writes ends early when its share is used up.
+    /// Size of the pool, at least 4 times the volume; all of it is written first, so that no step measures first use.
     #[arg(long, default_value = "4GiB", value_name = "SIZE")]
     pool_size: SizeBytes,
     /// Only one backing.

@@ -1,9 +1,10 @@
 //! The benchmark: an appliance in this process, loaded over loopback, each figure beside its floor from the same run.
 //!
-//! For each backing: the volume is written once in order, so that every read finds data, and read and written in large commands; then 4 KiB random writes and reads
-//! at queue depths 1 and 32; then it is read in order again, and written at random once more beside 100 snapshots. At last an appliance that may sleep and one that never does do the steps at depth 1 in turns, for the cost
-//! of sleeping; what idling costs beside it. On a file `fio` reads the pool's own file at random, the appliance being stopped. What the steps come to beside each other and beside their floors is in the bars. A pool's log does not take more than its size, so a step of writes ends early when its share of the log is used up;
-//! how long each step really took is in its result.
+//! For each backing: the volume is written in order until the log has gone round once, so that every read finds data and nothing is used for the first time; it is
+//! written and read in large commands; then 4 KiB random writes and reads at queue depths 1 and 32; then it is read in order again, and written at random without and
+//! beside 100 snapshots, in turns. At last an appliance that may sleep and one that never does do the steps at depth 1 in turns, for the cost
+//! of sleeping; what idling costs beside it. On a file `fio` reads the pool's own file at random, the appliance being stopped. What the steps come to beside each other and beside
+//! their floors is in the bars.
 //!
 //! Two cores are used: the appliance's reactor is pinned to one, the load to the other, and the floors of the network likewise.
 
@@ -46,6 +47,10 @@ const SNAPSHOTS_TIMEOUT: Duration = Duration::from_mins(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an appliance that may sleep and one that never does take turns; the pair in the middle counts.
 const IDLE_POLICY_ROUNDS: usize = 3;
+/// Random writes without and beside snapshots take turns so often.
+const SNAPSHOT_ROUNDS: usize = 3;
+/// Connections where one does not bring enough commands.
+const CONNECTIONS_MANY: u16 = 4;
 /// What they do.
 const DEPTH_1_PATTERNS: [Pattern; 2] = [Pattern::RandWrite, Pattern::RandRead];
 /// The shortest time for which idling is watched.
@@ -181,6 +186,8 @@ pub fn run(config: &BenchConfig, mut on_step: impl FnMut(&str)) -> Result<BenchR
 /// What the file system gives.
 struct FileFloor {
     sequential_write: FloorResult,
+    /// As many bytes in flight as random writes have, in one command.
+    loaded_write: FloorResult,
     large_write: FloorResult,
     sequential_read: FloorResult,
     large_read: FloorResult,
@@ -204,21 +211,22 @@ impl Bench<'_> {
         (self.on_step)("floor of the file system");
         let path = directory.join("floor");
         let mut file = FloorFile::create(&path, self.config.pool_bytes)?;
+        // A pool's device has its blocks already, after the first time round.
+        file.write_whole()?;
         let sequential_write = file.write(SEQUENTIAL_BLOCKS.into(), SEQUENTIAL_DEPTH.into(), step)?;
+        let loaded_write = file.write(DEPTH_LOADED.into(), 1, step)?;
         let large_write = file.write(LARGE_BLOCKS.into(), LARGE_DEPTH.into(), step)?;
+        let record_write = file.write(2, 1, step)?;
         let sequential_read =
             file.sequential_read(SEQUENTIAL_BLOCKS.into(), SEQUENTIAL_DEPTH.into(), step)?;
         let large_read = file.sequential_read(LARGE_BLOCKS.into(), LARGE_DEPTH.into(), step)?;
         let read_1 = file.random_read(1, step)?;
         let read_loaded = file.random_read(DEPTH_LOADED.into(), step)?;
         drop(file);
-        let remove = || std::fs::remove_file(&path).map_err(PerfError::io("remove the floor's file"));
-        remove()?;
-        // A file of its own, so that these writes extend it as a log does.
-        let record_write = FloorFile::create(&path, self.config.pool_bytes)?.write(2, 1, step)?;
-        remove()?;
+        std::fs::remove_file(&path).map_err(PerfError::io("remove the floor's file"))?;
         Ok(FileFloor {
             sequential_write,
+            loaded_write,
             large_write,
             sequential_read,
             large_read,
@@ -245,11 +253,11 @@ impl Bench<'_> {
         }
     }
 
-    /// Writes the whole volume in order.
-    fn fill(&self, base: &LoadConfig) -> LoadConfig {
+    /// Writes the volume in order, until so many bytes are written.
+    fn fill(base: &LoadConfig, len_bytes: u64) -> LoadConfig {
         LoadConfig {
             duration: PREPARE_TIMEOUT,
-            bytes_max: Some(self.config.volume_bytes),
+            bytes_max: Some(len_bytes),
             ..sequential(base, Pattern::Write, SEQUENTIAL_BLOCKS, SEQUENTIAL_DEPTH)
         }
     }
@@ -279,28 +287,21 @@ impl Bench<'_> {
                 tcp.sequential.push(self.tcp_floor(shape, depth)?);
             }
         }
-        let write = self.step(kind, "", &self.fill(&base), |load| {
+        // Once round the log, so that no step measures the first use of the device or of memory.
+        self.step(kind, "first round", &Self::fill(&base, config.pool_bytes), |_| Vec::new())?;
+        let write = sequential(&base, Pattern::Write, SEQUENTIAL_BLOCKS, SEQUENTIAL_DEPTH);
+        let write = self.step(kind, "", &write, |load| {
             file.map(|file| against(Measure::Bandwidth, load, &file.sequential_write)).into_iter().collect()
         })?;
         let read = sequential(&base, Pattern::Read, SEQUENTIAL_BLOCKS, SEQUENTIAL_DEPTH);
         let ordered = self.step(kind, "", &read, |_| Vec::new())?;
-        // What is left of the log, less headers and trailers. At depth 1 each block brings a header of its own.
-        let log_bytes = config.pool_bytes * 9 / 10 - config.volume_bytes * 11 / 10;
-        let large_write = LoadConfig {
-            bytes_max: Some(log_bytes / 10),
-            ..sequential(&base, Pattern::Write, LARGE_BLOCKS, LARGE_DEPTH)
-        };
+        let large_write = sequential(&base, Pattern::Write, LARGE_BLOCKS, LARGE_DEPTH);
         let large_write = self.step(kind, "", &large_write, |_| Vec::new())?;
         let large_read = sequential(&base, Pattern::Read, LARGE_BLOCKS, LARGE_DEPTH);
         let large_read = self.step(kind, "", &large_read, |_| Vec::new())?;
 
-        let budget = |depth| if depth == 1 { log_bytes / 10 } else { log_bytes * 3 / 10 };
-        let random_write = |depth| LoadConfig {
-            pattern: Pattern::RandWrite,
-            queue_depth: depth,
-            bytes_max: Some(budget(depth)),
-            ..base.clone()
-        };
+        let random_write =
+            |depth| LoadConfig { pattern: Pattern::RandWrite, queue_depth: depth, ..base.clone() };
         let mut random = Vec::new();
         for (depth, tcp) in [1, DEPTH_LOADED].into_iter().zip([&tcp.random[0], &tcp.random[2]]) {
             random.push(self.step(kind, "", &random_write(depth), |load| {
@@ -328,14 +329,33 @@ impl Bench<'_> {
         }
         let written_bytes = written_bytes(&appliance)?;
         let scattered = self.step(kind, "after random writes", &read, |_| Vec::new())?;
-        (self.on_step)("snapshots");
-        make_snapshots(&appliance)?;
-        let beside = self.step(kind, "beside 100 snapshots", &random_write(DEPTH_LOADED), |_| Vec::new())?;
+        let many = LoadConfig { connections: CONNECTIONS_MANY, ..random_write(DEPTH_LOADED) };
+        let many = self.step(kind, "on 4 connections", &many, |_| Vec::new())?;
+        let mut beside = Vec::new();
+        for _ in 0..SNAPSHOT_ROUNDS {
+            let before = self.step(kind, "without snapshots", &random_write(DEPTH_LOADED), |_| Vec::new())?;
+            (self.on_step)("snapshots");
+            manage_snapshots(&appliance, Snapshots::Create)?;
+            let after =
+                self.step(kind, "beside 100 snapshots", &random_write(DEPTH_LOADED), |_| Vec::new())?;
+            manage_snapshots(&appliance, Snapshots::Delete)?;
+            beside.push((before, after));
+        }
         appliance.stop()?;
         let fio = path.and_then(|path| self.fio_floor(&path, written_bytes));
 
-        let figures =
-            Figures { kind, write, read: ordered, large_write, large_read, random, scattered, beside, fio };
+        let figures = Figures {
+            kind,
+            write,
+            read: ordered,
+            large_write,
+            large_read,
+            random,
+            scattered,
+            many,
+            beside,
+            fio,
+        };
         self.bars.extend(bars::of(&figures, &tcp, file));
         Ok(())
     }
@@ -368,10 +388,10 @@ impl Bench<'_> {
         let len_bytes = self.config.volume_bytes * POOL_PER_VOLUME;
         let appliance = self.start(Backing::Memory { len_bytes }, idle)?;
         let base = self.base(&appliance);
-        self.step(BackingKind::Memory, name, &self.fill(&base), |_| Vec::new())?;
+        self.step(BackingKind::Memory, name, &Self::fill(&base, len_bytes), |_| Vec::new())?;
         let mut results = Vec::new();
         for pattern in DEPTH_1_PATTERNS {
-            let load = LoadConfig { pattern, bytes_max: Some(len_bytes / 5), ..base.clone() };
+            let load = LoadConfig { pattern, ..base.clone() };
             results.push(self.step(BackingKind::Memory, name, &load, |_| Vec::new())?);
         }
         appliance.stop()?;
@@ -422,8 +442,10 @@ struct Figures {
     random: Vec<LoadResult>,
     /// Sequential reads after random writes.
     scattered: LoadResult,
-    /// Random writes beside snapshots.
-    beside: LoadResult,
+    /// Random writes on several connections.
+    many: LoadResult,
+    /// Random writes without and beside snapshots, in turns.
+    beside: Vec<(LoadResult, LoadResult)>,
     /// Random reads of the pool's own file.
     fio: Option<FloorResult>,
 }
@@ -432,14 +454,25 @@ fn sequential(base: &LoadConfig, pattern: Pattern, blocks: u32, depth: u16) -> L
     LoadConfig { pattern, block_bytes: blocks * COMMAND_BYTES, queue_depth: depth, ..base.clone() }
 }
 
-fn make_snapshots(appliance: &Appliance) -> Result<(), PerfError> {
-    let made = appliance.handle().call(SNAPSHOTS_TIMEOUT, |app, reply| {
+/// What is done with all snapshots.
+#[derive(Clone, Copy)]
+enum Snapshots {
+    Create,
+    Delete,
+}
+
+fn manage_snapshots(appliance: &Appliance, what: Snapshots) -> Result<(), PerfError> {
+    let made = appliance.handle().call(SNAPSHOTS_TIMEOUT, move |app, reply| {
         let pool = app.pool();
         let making = async move {
             let pool = pool.map_err(|error| error.to_string())?;
             for number in 0..SNAPSHOTS {
-                let made = pool.clone().create_snapshot(format!("bench-{number}")).await;
-                made.map_err(|error| error.to_string())?;
+                let (pool, name) = (pool.clone(), format!("bench-{number}"));
+                let done = match what {
+                    Snapshots::Create => pool.create_snapshot(name).await.map(|_| ()),
+                    Snapshots::Delete => pool.delete_snapshot(name).await,
+                };
+                done.map_err(|error| error.to_string())?;
             }
             Ok::<(), String>(())
         };

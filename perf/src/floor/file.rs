@@ -16,6 +16,11 @@ use crate::spin::Spin;
 /// DMA memory of a floor, in bytes: 64 commands of 1 MiB.
 const DMA_BYTES: usize = 64 << 20;
 
+/// How the whole of a file is written before it is measured.
+const WHOLE_COMMAND_BLOCKS: u64 = 256;
+const WHOLE_DEPTH: usize = 8;
+const WHOLE_TIMEOUT: Duration = Duration::from_mins(10);
+
 /// A file to measure, removed by whoever owns its directory.
 pub struct FloorFile {
     device: Box<dyn Bdev>,
@@ -42,8 +47,15 @@ impl FloorFile {
         self.device.info().kind
     }
 
-    /// Writes sequentially from the start, `command_blocks` at a time, `depth` in flight (1 to 64), for `duration` or
-    /// until the end of the file.
+    /// Writes all of it once, so that the file system has given it its blocks.
+    ///
+    /// # Errors
+    /// When a write fails.
+    pub fn write_whole(&mut self) -> Result<(), PerfError> {
+        self.write_until(WHOLE_COMMAND_BLOCKS, WHOLE_DEPTH, WHOLE_TIMEOUT, true).map(|_| ())
+    }
+
+    /// Writes sequentially from the start, `command_blocks` at a time, `depth` in flight (1 to 64), for `duration`, again and again.
     ///
     /// # Errors
     /// When a write fails.
@@ -53,17 +65,29 @@ impl FloorFile {
         depth: usize,
         duration: Duration,
     ) -> Result<FloorResult, PerfError> {
+        self.write_until(command_blocks, depth, duration, false)
+    }
+
+    fn write_until(
+        &mut self,
+        command_blocks: u64,
+        depth: usize,
+        duration: Duration,
+        once: bool,
+    ) -> Result<FloorResult, PerfError> {
         let commands = self.device.info().len_blocks / command_blocks;
         let mut payload = self.dma.allocate(command_blocks as usize * BLOCK_BYTES)?;
         self.rng.fill(payload.as_mut_slice());
         let payload = payload.freeze();
         let mut next = 0;
         let (recorder, elapsed) = drive(&mut *self.device, depth, duration, |_| {
-            let block = next * command_blocks;
+            let block = next % commands * command_blocks;
             next += 1;
-            (next <= commands).then(|| Ok(Operation::Write { block, buffers: smallvec![payload.clone()] }))
+            (!once || next <= commands)
+                .then(|| Ok(Operation::Write { block, buffers: smallvec![payload.clone()] }))
         })?;
-        self.written_blocks = self.written_blocks.max(recorder.count() * command_blocks);
+        let written_blocks = recorder.count().min(commands) * command_blocks;
+        self.written_blocks = self.written_blocks.max(written_blocks);
         let what = format!(
             "the file itself ({}), sequential {} KiB writes, QD{depth}",
             self.kind(),
