@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::events::{Events, Interest, Source};
+use super::events::{Events, Interest, Source, Waited};
 use super::executor::{Executor, JoinHandle};
 use super::mail::{Mailbox, ReactorHandle};
 use super::timers::{Sleep, Timers};
@@ -17,6 +17,9 @@ use crate::histogram::Histogram;
 
 /// The most messages taken in one turn.
 const MAIL_PER_TURN: usize = 64;
+
+/// Turns in a row that may go without a look at the events.
+const EVENTS_SKIPPED_MAX: u32 = 16;
 
 /// What a reactor does when there is nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +108,8 @@ struct LocalInner {
     next_poller: Cell<u64>,
     stats: Cell<ReactorStats>,
     turn_times: RefCell<Histogram>,
+    /// The next turn need not look at events.
+    skips_events: Cell<bool>,
 }
 
 impl Local {
@@ -114,6 +119,12 @@ impl Local {
     /// The kernel's refusal.
     pub fn register(&self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Source> {
         self.inner.events.register(fd, interest)
+    }
+
+    /// Says that the next turn need not ask the kernel for events, because the caller looks itself at the only descriptor that is likely to be ready. They are asked for
+    /// every few turns all the same, and before any sleep.
+    pub fn skip_events(&self) {
+        self.inner.skips_events.set(true);
     }
 
     /// Adds a poller, polled once a turn after those added before it. It returns how much work it did; 0 counts as idle.
@@ -159,6 +170,10 @@ pub struct Reactor<S: 'static> {
     last_work: Instant,
     /// Whether something was done in the last turn.
     worked: bool,
+    /// When the last turn ended.
+    ended: Instant,
+    /// Turns since the last look at the events.
+    skipped: u32,
 }
 
 impl<S: 'static> Reactor<S> {
@@ -178,9 +193,20 @@ impl<S: 'static> Reactor<S> {
             next_poller: Cell::new(0),
             stats: Cell::default(),
             turn_times: RefCell::default(),
+            skips_events: Cell::new(false),
         };
         let local = Local { inner: Rc::new(inner) };
-        Ok(Reactor { config, local, mailbox, pollers: Vec::new(), last_work: Instant::now(), worked: false })
+        let now = Instant::now();
+        Ok(Reactor {
+            config,
+            local,
+            mailbox,
+            pollers: Vec::new(),
+            last_work: now,
+            worked: false,
+            ended: now,
+            skipped: 0,
+        })
     }
 
     /// What code on this reactor uses.
@@ -227,9 +253,17 @@ impl<S: 'static> Reactor<S> {
 
     /// One turn. Sleeps in it only under [`IdlePolicy::Adaptive`], and only when there is nothing to do.
     pub fn turn(&mut self, state: &S) {
-        let started = Instant::now();
+        // The end of the turn before: a look at the clock is a good part of a turn without work.
+        let started = self.ended;
         let (timeout, slept) = self.timeout(started);
-        let waited = self.local.inner.events.wait(timeout);
+        let may_skip = self.local.inner.skips_events.take() && timeout == Some(Duration::ZERO);
+        let waited = if may_skip && self.skipped < EVENTS_SKIPPED_MAX {
+            self.skipped += 1;
+            Waited::default()
+        } else {
+            self.skipped = 0;
+            self.local.inner.events.wait(timeout)
+        };
         let woke = if slept {
             self.mailbox.announce_wake();
             Instant::now()
@@ -286,6 +320,7 @@ impl<S: 'static> Reactor<S> {
 
     fn account(&mut self, started: Instant, woke: Instant, work: usize, slept: bool) {
         let ended = Instant::now();
+        self.ended = ended;
         let mut stats = self.local.inner.stats.get();
         stats.turns += 1;
         stats.sleeps += u64::from(slept);

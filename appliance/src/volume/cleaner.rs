@@ -105,6 +105,8 @@ pub(super) struct Cleaner {
     per_turn: usize,
     /// Where the log ended after the last turn.
     head_seen: Lsn,
+    /// Where the log ended, and how far it was written, when there was nothing to copy.
+    rests_at: Option<(Lsn, Lsn)>,
     /// Blocks that could not be read and were copied as errors.
     pub(super) bad_blocks: u64,
 }
@@ -125,6 +127,7 @@ impl Default for Cleaner {
             is_idle: false,
             per_turn: COPIES_PER_TURN_MIN,
             head_seen: Lsn(0),
+            rests_at: None,
             bad_blocks: 0,
         }
     }
@@ -140,13 +143,23 @@ impl Cleaner {
             }
             // Only hosts have appended since; where somebody waits for copies, nobody is kept waiting by them.
             let of_hosts = log.head_lsn().0.saturating_sub(self.head_seen.0);
+            // Nothing to copy at this length of the log is nothing to copy until it grows, or somebody waits.
+            if self.rests_at == Some((log.head_lsn(), log.written_lsn()))
+                && !log.is_pressed()
+                && state.catalog.working_set_target.is_none()
+            {
+                return 0;
+            }
             self.per_turn = match (COPIES_PER_HOST_BLOCK * of_hosts) as usize {
                 _ if log.is_pressed() || self.is_idle => COPIES_PER_TURN_MAX,
                 copies => copies.clamp(COPIES_PER_TURN_MIN, COPIES_PER_TURN_MAX),
             };
         }
         let work = self.go_on(state, shared);
-        self.head_seen = shared.borrow().head_lsn();
+        let log = shared.borrow();
+        self.head_seen = log.head_lsn();
+        let rests = work == 0 && matches!(self.work, Work::Idle);
+        self.rests_at = rests.then(|| (log.head_lsn(), log.written_lsn()));
         work
     }
 

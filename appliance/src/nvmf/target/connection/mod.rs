@@ -169,6 +169,8 @@ pub(super) struct Connection {
     checked: Option<bool>,
     stall: Stall,
     standstill_turns: u32,
+    /// Turns for which it counts as one from which something came lately.
+    eager_turns: u32,
     output: Output<DmaBuf>,
     /// Since when the socket takes nothing.
     blocked_since: Option<Instant>,
@@ -221,6 +223,7 @@ impl Connection {
             checked: None,
             stall: Stall::None,
             standstill_turns: 0,
+            eager_turns: 0,
             output: Output::default(),
             blocked_since: None,
             slots: Slots::new(FIRST_SLOTS),

@@ -24,6 +24,8 @@ const RECEIVED_BYTES_PER_TURN: usize = 512 * 1024;
 const DIRECT_DATA_BYTES: usize = 64 * 1024;
 /// What the receive buffer takes at once then.
 const HEADER_BYTES: usize = 1024;
+/// Turns for which a connection is read without being asked for after something came.
+const EAGER_TURNS: u32 = 256;
 /// HPDA is at most 31 (0's based dwords).
 const HOST_ALIGNMENT_MAX: u8 = 31;
 
@@ -38,19 +40,32 @@ enum Step {
 }
 
 impl Connection {
-    /// Reads what the socket has and acts on it. Returns how much was done.
-    pub(in crate::nvmf::target) fn receive(&mut self, context: &Context) -> Result<usize, Close> {
+    /// Whether something came lately.
+    pub(in crate::nvmf::target) fn is_eager(&self) -> bool {
+        self.eager_turns > 0
+    }
+
+    /// Reads what the socket has and acts on it; `directly`: without having been told that it has something. Returns how much was done.
+    pub(in crate::nvmf::target) fn receive(
+        &mut self,
+        context: &Context,
+        directly: bool,
+    ) -> Result<usize, Close> {
         let mut work = self.retry(context);
         if self.stall != Stall::None {
             work += self.parse(context)?;
         }
-        if self.stall != Stall::None || !self.source.take_readable() {
+        let is_told = self.source.take_readable();
+        let tries = is_told || (directly && self.is_eager());
+        self.eager_turns = self.eager_turns.saturating_sub(1);
+        if self.stall != Stall::None || !tries {
             return Ok(work);
         }
         let mut received_bytes = 0;
         for _ in 0..RECEIVES_PER_TURN {
             let filled = match self.receive_once(context)? {
                 Received::Bytes { count, filled } => {
+                    self.eager_turns = EAGER_TURNS;
                     received_bytes += count;
                     filled
                 }
