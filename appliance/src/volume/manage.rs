@@ -261,6 +261,8 @@ impl Pool {
     pub async fn close(self: Rc<Self>) -> Result<(), VolumeError> {
         // Superblocks that are being written are written whole. How that ends is not what matters now.
         let _ = self.reshaping_idle().await;
+        // From here on no change begins: it would be under way when the process ends, and leave a superblock torn.
+        self.log.borrow_mut().stop_appending();
         recovery::close(&self.log).await?;
         Ok(())
     }

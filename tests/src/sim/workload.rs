@@ -659,7 +659,7 @@ impl Run {
         let died = self.reopen(Crash::Process);
         let mut problems = self.pool.info().problems;
         // A superblock that is torn while the pool is opened is reported and repaired.
-        problems.retain(|problem| !(died && problem.starts_with("superblock copy")));
+        problems.retain(|problem| !(died && problem.starts_with("superblock")));
         // So is a store that fails, and a pool that fills.
         problems.retain(|problem| {
             !problem.starts_with("the archive does not work")

@@ -47,9 +47,7 @@ impl Log {
             (1..=ENTRIES_PER_RECORD).contains(&entries) && data_blocks <= entries,
             "a reservation fits a record"
         );
-        if let Some(reason) = &self.poisoned {
-            return Err(AppendError::Poisoned { reason: Rc::clone(reason) });
-        }
+        self.check_takes()?;
         let place = self.place(class, entries, data_blocks)?;
         if place == Place::Here
             && let Some(open) = &self.open
@@ -79,6 +77,15 @@ impl Log {
             }
         }
         self.ensure_memory(data_blocks)
+    }
+
+    /// Whether the log takes anything at all.
+    fn check_takes(&self) -> Result<(), AppendError> {
+        match &self.poisoned {
+            Some(reason) => Err(AppendError::Poisoned { reason: Rc::clone(reason) }),
+            None if self.stopped => Err(AppendError::Busy),
+            None => Ok(()),
+        }
     }
 
     /// Appends a block that a host wrote. Room must have been reserved. Returns its position and its CRC32C.
@@ -172,9 +179,7 @@ impl Log {
     pub fn append_event(&mut self, kind: EventKind, text: &[u8]) -> Result<Lsn, AppendError> {
         self.check_event(text.len())?;
         let blocks = 2 * text.len().div_ceil(BLOCK_BYTES).max(1);
-        if let Some(reason) = &self.poisoned {
-            return Err(AppendError::Poisoned { reason: Rc::clone(reason) });
-        }
+        self.check_takes()?;
         // The whole event stays in one segment, so that a reader of one segment finds it whole.
         if !self.event_fits(blocks) {
             self.may_open_next(AppendClass::Pool)?;

@@ -227,6 +227,8 @@ pub struct Log {
     recycling: Recycling,
     /// Whether no segment may be opened now: see [`Log::hold_next_segment`].
     held: bool,
+    /// Whether nothing may be appended any more: see [`Log::stop_appending`].
+    stopped: bool,
     /// Somebody waits for the next segment, which waits for copies.
     pressed: Cell<bool>,
     /// Somebody waits for the next segment, which waits for a slot.
@@ -296,6 +298,7 @@ impl Log {
             recycling: Recycling::default(),
             pressed: Cell::new(false),
             held: false,
+            stopped: false,
             wants_slot: Cell::new(false),
         }
     }
@@ -491,6 +494,11 @@ impl Log {
         if self.open.as_ref().is_some_and(|open| open.lsn < lsn) {
             self.close_record();
         }
+    }
+
+    /// Takes nothing more: whoever appends finds the log busy. What a clean stop leaves behind is true only if the log ends there, whatever goes on beside it: copies, hydrations, a working set that has just been drained.
+    pub fn stop_appending(&mut self) {
+        self.stopped = true;
     }
 
     pub(super) fn add_waiter(&mut self, waker: Waker) {
