@@ -141,7 +141,7 @@ impl Cleaner {
             // Only hosts have appended since; where somebody waits for copies, nobody is kept waiting by them.
             let of_hosts = log.head_lsn().0.saturating_sub(self.head_seen.0);
             self.per_turn = match (COPIES_PER_HOST_BLOCK * of_hosts) as usize {
-                _ if log.is_pressed() || self.is_idle => COPIES_PER_TURN_MAX,
+                _ if log.is_pressed() || log.is_squeezed() || self.is_idle => COPIES_PER_TURN_MAX,
                 copies => copies.clamp(COPIES_PER_TURN_MIN, COPIES_PER_TURN_MAX),
             };
         }
@@ -265,6 +265,11 @@ impl Cleaner {
             let class = class_of(state, log, log.geometry().sequence_of(source.lsn));
             match log.reserve(class, 1, 1, false) {
                 Ok(()) => {}
+                // Something older has come back to life, by a clone, and must go first: the room is kept for that.
+                Err(AppendError::Busy) if class != AppendClass::Copy && log.must_copy_blocks() > 0 => {
+                    self.victim = None;
+                    return (done, false);
+                }
                 Err(AppendError::Busy) => {
                     self.retry = Some((source, data));
                     return (done, true);
@@ -345,7 +350,10 @@ impl Cleaner {
     /// How many blocks may be copied now. See the module's documentation on the pace.
     fn allowed(&mut self, state: &State, log: &Log) -> u64 {
         let (used, room) = log.current_fill();
-        let must = log.must_copy_blocks();
+        if log.is_squeezed() {
+            return log.leaving_blocks(log.geometry().working_set - 1);
+        }
+        let must = log.must_copy_blocks().max(log.demand());
         if self.pace.sequence != log.current_sequence() {
             self.pace = Pace {
                 sequence: log.current_sequence(),

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod endless;
 pub mod fixture;
 pub mod hydration;
+pub mod kept;
 pub mod model;
 pub mod rng;
 pub mod store;

@@ -191,7 +191,7 @@ impl Run {
     }
 
     /// The volumes that exist now: their places in the model and their ids.
-    fn live(&self) -> Vec<(usize, VolumeId, u64)> {
+    pub(super) fn live(&self) -> Vec<(usize, VolumeId, u64)> {
         let alive = self.model.volumes.iter().enumerate().filter(|(place, _)| self.model.is_alive(*place));
         let found = alive.filter_map(|(place, volume)| {
             let info = self.pool.find_volume(&volume.name)?;
@@ -266,6 +266,16 @@ impl Run {
         let len = 1 + self.rng.below(8);
         let block = self.rng.below(size_blocks.min(40) - len);
         self.write_at(place, id, block, len);
+        self.pool.poll();
+        self.reap();
+    }
+
+    /// Writes so many blocks at a random place of the first volume.
+    pub fn step_write(&mut self, len_blocks: u64) {
+        self.world.clock.advance(1000);
+        let (place, id, size_blocks) = self.live()[0];
+        let block = self.rng.below(size_blocks - len_blocks + 1);
+        self.write_at(place, id, block, len_blocks);
         self.pool.poll();
         self.reap();
     }
@@ -524,7 +534,7 @@ impl Run {
         }
     }
 
-    fn delete(&mut self, place: usize) {
+    pub(super) fn delete(&mut self, place: usize) {
         let name = self.model.volumes[place].name.clone();
         match wait(&self.pool, Rc::clone(&self.pool).delete_volume(name)) {
             Ok(()) => {
@@ -816,7 +826,8 @@ impl Run {
         for volume in self.pool.volumes() {
             let sink = Sink::new();
             let taken = self.pool.submit(volume.id, &Request::Read { block: 0, len_blocks: 1 }, 1, &sink);
-            let inherits = volume.parent.is_some();
+            // Without an archive that is found before the pool is open.
+            let inherits = volume.parent.is_some() && self.world.options.recycling != Recycling::Discard;
             assert_eq!(taken == Submitted::Busy, inherits, "seed {}: volume {}", self.seed, volume.name);
             assert_eq!(volume.state == VolumeState::Loading, inherits, "seed {}", self.seed);
             while sink.outstanding() > 0 {

@@ -231,6 +231,10 @@ pub struct Log {
     stopped: bool,
     /// Somebody waits for the next segment, which waits for copies.
     pressed: Cell<bool>,
+    /// A host waits for room that neither this segment nor the next one has: see [`Log::is_squeezed`].
+    squeezed: Cell<bool>,
+    /// Copies that must go into the current segment, or went meanwhile; `None` while none can be more than what must leave: see [`Log::watch_demand`].
+    demand: Cell<Option<u64>>,
     /// Somebody waits for the next segment, which waits for a slot.
     wants_slot: Cell<bool>,
 }
@@ -297,6 +301,8 @@ impl Log {
             stats: LogStats::default(),
             recycling: Recycling::default(),
             pressed: Cell::new(false),
+            squeezed: Cell::new(false),
+            demand: Cell::new(None),
             held: false,
             stopped: false,
             wants_slot: Cell::new(false),
