@@ -6,6 +6,7 @@ pub mod checks;
 pub mod damage;
 pub mod disk;
 pub mod endless;
+pub mod expiry;
 pub mod fixture;
 pub mod hydration;
 pub mod kept;

@@ -15,6 +15,7 @@ use varve::volume::{
 
 use super::checks::check_blocks;
 use super::disk::{Crash, SimDisk};
+use super::expiry::Expired;
 use super::model::{Change, Model, ModelVolume, Stamp, Step, fill};
 use super::rng::Rng;
 use super::world::{World, begin, forget_background, poll_background, submit, wait};
@@ -59,6 +60,8 @@ pub struct Run {
     pub archived_only_points: u64,
     /// The most segments that opening a point touched in one generation.
     pub segments_touched_max: u64,
+    /// What expiry took.
+    pub expired: Expired,
     /// Where the log ended when the pool was opened last.
     recovered_head: u64,
     sink: Rc<Sink>,
@@ -67,6 +70,17 @@ pub struct Run {
     in_flight: HashMap<u64, InFlight>,
     /// Completions that were seen while looking for another.
     early: Vec<(u64, Result<(), IoError>)>,
+}
+
+/// What became of a point that was to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// It is open, as a clone.
+    Yes,
+    /// There was no room for that.
+    NoRoom,
+    /// It may be gone, and is.
+    Expired,
 }
 
 enum InFlight {
@@ -121,6 +135,7 @@ impl Run {
             last_length: 0,
             bounds: BTreeSet::new(),
             lost_primary: false,
+            expired: Expired::default(),
             recovered_head: 0,
             archived_only_points: 0,
             segments_touched_max: 0,
@@ -572,7 +587,7 @@ impl Run {
         }
         let source = candidates[self.rng.below(candidates.len() as u64) as usize];
         let name = format!("c{}", self.model.volumes.len());
-        if !self.open_point(source, lsn, &name) {
+        if self.open_point(source, lsn, &name, false) != Opened::Yes {
             return;
         }
         self.note_clone(&name, source, lsn);
@@ -591,8 +606,8 @@ impl Run {
         self.mark_flushed(u64::MAX);
     }
 
-    /// Opens a point as a clone and checks the answer; `false` when there was no room for its catalog.
-    pub(super) fn open_point(&mut self, source: usize, lsn: u64, name: &str) -> bool {
+    /// Opens a point as a clone and checks the answer. With `between`, it may lie between two commands.
+    pub(super) fn open_point(&mut self, source: usize, lsn: u64, name: &str, between: bool) -> Opened {
         let source_name = self.model.volumes[source].name.clone();
         let result = wait(
             &self.pool,
@@ -600,16 +615,17 @@ impl Run {
         );
         match result {
             Ok(clone) => {
-                assert_eq!(
-                    clone.point.lsn, lsn,
+                assert!(
+                    clone.point.lsn == lsn || (between && clone.point.lsn < lsn),
                     "seed {}: a step's position is the end of a command",
                     self.seed
                 );
                 self.check_bound(source, &clone);
                 self.segments_touched_max = self.segments_touched_max.max(clone.segments_touched);
-                true
+                Opened::Yes
             }
-            Err(VolumeError::NoSpace { .. }) => false,
+            Err(VolumeError::NoSpace { .. }) => Opened::NoRoom,
+            Err(VolumeError::NoSuchPoint { .. }) if self.may_be_gone(source, lsn) => Opened::Expired,
             Err(error) => panic!(
                 "seed {}: clone at {lsn}: {error}; {:?} {:?}",
                 self.seed,
