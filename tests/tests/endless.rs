@@ -3,14 +3,15 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use varve::archive::retention::SegmentRange;
 use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
 use varve::archive::store::{Reason, StoreErrorKind};
 use varve::dma::BLOCK_BYTES;
-use varve::log::Recycling;
+use varve::log::{Recycling, SegmentSeq};
 use varve::volume::{KnownObjects, Point, Pool, PoolOptions, Request};
 use varve_tests::sim::campaign::Counts;
 use varve_tests::sim::disk::{Crash, SimDisk};
-use varve_tests::sim::endless::endless_campaign;
+use varve_tests::sim::endless::{endless_campaign, endless_campaign_with};
 use varve_tests::sim::store::MemoryStore;
 use varve_tests::sim::workload::{Run, Shape};
 use varve_tests::sim::world;
@@ -167,16 +168,20 @@ fn crashes_with_an_archive_keep_every_promise() {
 }
 
 /// Seeds of campaigns that found something once.
-const FOUND: [u64; 8] = [313, 403, 439, 5077, 5695, 8813, 30269, 30965];
+const FOUND: [u64; 9] = [313, 403, 439, 5077, 5695, 8813, 30269, 30965, 31723];
 
 /// Whole campaigns: random shapes, stores that fail, crashes while the pool is opened and while operations are under way.
 #[test]
 fn endless_campaigns_keep_every_promise() {
     let mut total = Counts::default();
-    for seed in (0..40).chain(FOUND) {
+    for seed in 0..40 {
         total += endless_campaign(seed);
     }
+    for seed in FOUND {
+        total += endless_campaign_with(seed, false);
+    }
     println!("{total:?}");
+    assert!(total.expired > 0, "{total:?}");
     assert!(total.crashes > 200 && total.points > 300 && total.reshaped > 100, "{total:?}");
 }
 
@@ -277,6 +282,44 @@ fn masks_that_a_newer_one_hides_are_not_carried_on() {
         let wanted = u8::from(!is_trimmed);
         assert!(read.data.iter().all(|piece| piece.iter().all(|&byte| byte == wanted)), "block {block}");
     }
+}
+
+/// What a deleted clone inherited is remembered as long as there is a point of it, and no longer: it used to be remembered for ever, up to a thousand clones, at the start of every segment.
+#[test]
+fn a_deleted_clone_is_forgotten_with_its_last_point() {
+    let mut run = archived(33, 8);
+    let mut pool = by_hand(&mut run);
+    let fill_to = |pool: &Pool, lsn: u64| {
+        while pool.stats().head_lsn < lsn {
+            write(pool, "v0", pool.stats().head_lsn % 40, 3);
+        }
+    };
+    let last_of = |pool: &Pool| SegmentSeq(pool.lineage().oldest_on_primary.0 - 1);
+    let forget = |pool: &Pool, last: SegmentSeq| {
+        let lineage = pool.lineage();
+        let range = SegmentRange { first: SegmentSeq(0), last };
+        pool.forget_archived(&[range], lineage.change_lsn).expect("nothing has changed since")
+    };
+    fill_to(&pool, 3 * 256);
+    let point = Point::Lsn(pool.stats().newest_point_lsn);
+    world::wait(&pool, Rc::clone(&pool).clone_volume("v0".to_owned(), point, "clone".to_owned(), false))
+        .expect("a clone");
+    fill_to(&pool, 5 * 256);
+    world::wait(&pool, Rc::clone(&pool).delete_volume("clone".to_owned())).expect("it goes");
+    let gone_at = pool.stats().head_lsn / 256;
+    fill_to(&pool, 30 * 256);
+    assert!(last_of(&pool).0 > gone_at + 2, "its life is in the archive alone");
+    assert_eq!(pool.lineage().generations.len(), 1, "{:?}", pool.lineage().generations);
+    forget(&pool, SegmentSeq(2));
+    assert_eq!(pool.lineage().generations.len(), 1, "points at which it lived are left");
+    let gone_to = gone_at + 1;
+    forget(&pool, SegmentSeq(gone_to));
+    assert_eq!(pool.lineage().generations, []);
+    // The next segments know, and a restart does.
+    let next = pool.stats().head_lsn + 2 * 256;
+    fill_to(&pool, next);
+    pool = reopen(&run, pool);
+    assert_eq!(pool.lineage().generations, []);
 }
 
 /// Takes the pool out of a run, to be driven by hand; a blank one stands in its place.

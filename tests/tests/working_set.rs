@@ -10,10 +10,11 @@ use std::task::{Context, Poll, Waker};
 use varve::log::Recycling;
 use varve::log::format::Superblock;
 use varve::volume::{PoolInfo, PoolOptions, VolumeError};
-use varve_tests::sim::disk::Crash;
+use varve_tests::sim::damage::problems;
+use varve_tests::sim::disk::{Crash, SimDisk};
 use varve_tests::sim::store::MemoryStore;
 use varve_tests::sim::workload::{Run, Shape};
-use varve_tests::sim::world::wait;
+use varve_tests::sim::world::{begin, wait};
 
 const DISCARD: PoolOptions = PoolOptions { recycling: Recycling::Discard, overprovisioning_percent: None };
 
@@ -313,4 +314,61 @@ fn what_cannot_be_is_refused() {
     run.pool.poll();
     run.restart();
     assert_eq!(run.pool.info().working_set_segments, 6);
+}
+
+/// The shapes that both superblocks tell.
+fn shapes(disk: &SimDisk) -> [(u64, u64); 2] {
+    [0, 1].map(|block| {
+        let copy = Superblock::decode(&disk.block(block).expect("it was written"));
+        let copy = copy.unwrap_or_else(|error| panic!("copy {block}: {error}"));
+        (copy.working_set, copy.slots)
+    })
+}
+
+/// A superblock that is torn is written again by the next start, whichever of the two it is; that says so, and the one after it finds nothing. Then either may be damaged again.
+#[test]
+fn a_torn_superblock_is_written_again() {
+    for copy in [0, 1] {
+        let mut run = Run::with_options(60 + copy, shape(10, 100), DISCARD);
+        fill(&mut run, 8);
+        assert!(run.set_working_set(4));
+        turn_until(&run, |info| info.working_set_target_segments.is_none());
+        let stopped = run.stop();
+        let disk = stopped.disk.fork();
+        assert!(disk.flip_bit(copy, 8 * 57));
+        let pool = stopped.open(&disk).expect("the other copy is whole");
+        let told = problems(&pool);
+        for words in [
+            format!("superblock copy {copy}: checksum mismatch"),
+            "both copies were written again".to_owned(),
+        ] {
+            assert!(told.iter().any(|problem| problem.contains(&words)), "{words}: {told:?}");
+        }
+        assert_eq!(shapes(&disk), [(4, 10); 2], "copy {copy}");
+        wait(&pool, Rc::clone(&pool).close()).expect("it stops");
+        drop(pool);
+        for other in [0, 1] {
+            let disk = disk.fork();
+            assert!(disk.flip_bit(other, 8 * 57));
+            let pool = stopped.open(&disk).expect("one copy is whole");
+            assert_eq!(pool.info().working_set_segments, 4);
+            assert_eq!(shapes(&disk), [(4, 10); 2], "copy {copy}, then {other}");
+        }
+        let pool = stopped.open(&disk).expect("both are whole");
+        assert_eq!(problems(&pool), Vec::<String>::new(), "copy {copy}");
+    }
+}
+
+/// A working set that has been drained while the pool is being stopped comes into force with the next start: a stop ends with nothing on its way to the device. It used to leave a superblock torn.
+#[test]
+fn a_stop_leaves_no_change_under_way() {
+    for turns in 0..60 {
+        let mut run = Run::with_options(70 + turns, shape(12, 100), DISCARD);
+        fill(&mut run, 9);
+        begin(&run.pool, Rc::clone(&run.pool).set_working_set(3), turns, || {});
+        // It finds nothing wrong.
+        run.restart();
+        turn_until(&run, |info| info.working_set_target_segments.is_none());
+        check_superblocks(&run);
+    }
 }

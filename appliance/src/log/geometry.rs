@@ -11,6 +11,8 @@ pub const SEGMENT_BLOCKS_MAX: u64 = 262_144;
 pub const SEGMENT_BLOCKS_DEFAULT: u64 = 16_384;
 /// Slots beyond the working set (r of DESIGN section 7), at least.
 pub const RESERVE_SLOTS: u64 = 4;
+/// Data blocks of the largest command that hosts give. A segment always has room for one beside its catalog.
+pub const COMMAND_BLOCKS_MAX: u64 = 128;
 /// The first block of slot 0: 1 MiB into the device, so that slots are aligned as well as the device is.
 pub const FIRST_SLOT_BLOCK: u64 = 256;
 
@@ -91,9 +93,10 @@ impl Geometry {
         self.data_end() - 1
     }
 
-    /// The longest catalog, in bytes: both copies and their headers stay within a quarter of a segment.
+    /// The longest catalog, in bytes: both copies and their headers stay within a quarter of a segment, and leave room for as much again and a host's largest command.
     pub fn catalog_bytes_max(&self) -> usize {
-        (self.record_blocks() / 8 * 4096) as usize
+        let beside_command = self.record_blocks().saturating_sub(COMMAND_BLOCKS_MAX + 32) / 4;
+        ((self.record_blocks() / 8).min(beside_command) * 4096) as usize
     }
 }
 

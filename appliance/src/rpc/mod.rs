@@ -23,7 +23,7 @@ pub mod units;
 
 pub use app::App;
 pub use archive::{
-    ArchivePlane, ArchiveReport, ArchivedObject, Expirer, ExpiryReport, Explained, KeepFileError,
+    ArchivePlane, ArchiveReport, ArchivedObject, Expirer, ExpiryPool, ExpiryReport, Explained, KeepFileError,
     LIST_LIMIT_DEFAULT, Sealed, VERIFICATIONS_MAX, Verification, VerificationState,
 };
 pub use error::{ErrorObject, RpcError};

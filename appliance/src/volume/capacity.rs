@@ -4,9 +4,12 @@
 //! the working set's data blocks divided by (1 + over-provisioning). A volume's whole size is set aside when it is created, unless it is thin; thin volumes and clones share what is
 //! left, block by block, and are refused with "capacity exceeded" when nothing is left. What was set aside is never refused.
 
-use crate::log::format::ENTRIES_PER_RECORD;
-use crate::log::{Geometry, Log, Lsn, Recycling};
+use std::collections::BTreeMap;
 
+use crate::log::format::ENTRIES_PER_RECORD;
+use crate::log::{Geometry, Log, Lsn, Recycling, SegmentSeq};
+
+use super::error::VolumeError;
 use super::index::Index;
 use super::pool::{Refusal, State, Volume, VolumeIndex};
 use super::request::{IoError, VolumeId};
@@ -46,7 +49,9 @@ pub(super) fn capacity_blocks(geometry: &Geometry, overprovisioning_percent: u64
     // What a segment keeps for its catalog and the pool's own events, as the log reckons it, with some reserve.
     let events = 2 * (16 + geometry.record_blocks() / 64).min(128);
     let data = geometry.record_blocks().saturating_sub(records + events);
-    geometry.working_set * data * 100 / (100 + overprovisioning_percent)
+    let spared = geometry.working_set * data * 100 / (100 + overprovisioning_percent);
+    // One segment's worth is always spare, or the largest commands of hosts might find no room beside copies, in any segment.
+    spared.min(geometry.working_set.saturating_sub(1) * data)
 }
 
 impl State {
@@ -111,6 +116,37 @@ impl State {
             VolumeIndex::Inherits(builder) | VolumeIndex::Failed(builder) => builder.finish(),
         };
         self.buried.push_back(Buried { index, above, next: 0, len_blocks });
+    }
+
+    /// Refuses a clone that would keep more on the primary device than that holds, or than can be copied forward in time. Cost: a look at each block that it inherits.
+    pub(super) fn check_kept(
+        &self,
+        log: &Log,
+        source: &str,
+        point: &str,
+        index: &Index,
+    ) -> Result<(), VolumeError> {
+        let Some(capacity) = self.capacity_of(log).filter(|_| self.keeps_inherited) else { return Ok(()) };
+        let what = format!(
+            "a clone of volume '{source}' at {point} keeps {} blocks of 4 KiB on the primary device, because the pool has no archive",
+            index.mapped()
+        );
+        let taken = self.reserved_blocks() + self.capacity.thin_blocks;
+        if taken + index.mapped() > capacity {
+            let reason = format!(
+                "{what}; of {capacity} that it can hold {taken} are taken. Delete volumes, use a larger device, or serve the pool with an archive"
+            );
+            return Err(VolumeError::NoSpace { reason });
+        }
+        let mut more: BTreeMap<SegmentSeq, u64> = BTreeMap::new();
+        index.visit(|_, mapping| *more.entry(log.geometry().sequence_of(mapping.lsn())).or_default() += 1);
+        if !log.may_become_live(&more) {
+            let reason = format!(
+                "{what}; too many of them are leaving the working set, or have left it, to be copied forward in time. Open a newer point, write on and try again, make the working set longer, or serve the pool with an archive"
+            );
+            return Err(VolumeError::NoSpace { reason });
+        }
+        Ok(())
     }
 
     /// A turn of what [`bury`](Self::bury) began. Returns how much was done.

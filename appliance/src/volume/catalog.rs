@@ -1,7 +1,7 @@
 //! The catalog: the pool's small state, which stands whole, as JSON, in an event at the start of every segment and after every change
 //! (DESIGN section 5). The catalog in force at a point is the newest at or before it; it says which volumes there were and how large.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use super::archive::Cut;
 use super::capacity::OVERPROVISIONING_PERCENT_DEFAULT;
 use super::info::{ImageParent, SnapshotInfo};
 use crate::log::reader::LsnRange;
-use crate::log::{Lsn, SegmentSeq};
+use crate::log::{Geometry, Lsn, SegmentSeq};
 
 /// Images that are remembered after they are gone; the catalog stands at the start of every segment, so it must stay small. Beyond it the oldest are forgotten: expiry may then take
 /// what points of a deleted clone inherited, and such a point says so when it is opened.
@@ -55,7 +55,7 @@ pub(super) struct Catalog {
     /// Stretches of the log that left the primary device without having been archived.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) gaps: Vec<LsnRange>,
-    /// Images that are gone while the archive may keep points at which they lived; the newest [`GONE_IMAGES_MAX`], oldest first.
+    /// Images that are gone while the archive may keep points at which they lived; the newest [`GONE_IMAGES_MAX`], oldest first. Expiry forgets those of which no point is left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) gone_images: Vec<GoneImage>,
 }
@@ -195,6 +195,17 @@ impl Catalog {
         self.images.retain(|image| needed.contains(&image.id));
     }
 
+    /// Forgets deleted images of which no point is left: none of the segments in which they lived is `there`. How many there were.
+    pub(super) fn forget_gone_images(&mut self, geometry: &Geometry, there: &BTreeSet<SegmentSeq>) -> usize {
+        let before = self.gone_images.len();
+        self.gone_images.retain(|gone| {
+            let first = geometry.sequence_of(Lsn(gone.born_lsn));
+            let last = geometry.sequence_of(Lsn(gone.gone_lsn.saturating_sub(1))).max(first);
+            there.range(first..=last).next().is_some()
+        });
+        before - self.gone_images.len()
+    }
+
     /// What lies before this LSN in the index of `image` as it is at `at` is not certain, because entries that may have replaced it are lost.
     /// A loss touches an image when it lies in the stretch in which the image, or an ancestor up to the point of its birth, took its entries.
     pub(super) fn uncertain_below(&self, image: u16, at: Lsn) -> Lsn {
@@ -217,5 +228,36 @@ impl Catalog {
 impl From<&CatalogSnapshot> for SnapshotInfo {
     fn from(snapshot: &CatalogSnapshot) -> Self {
         SnapshotInfo { name: snapshot.name.clone(), lsn: snapshot.lsn, time_ns: snapshot.time_ns }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Segments of 256 blocks: an image that lived in segments 2 and 3, and one that lived in 9.
+    #[test]
+    fn a_gone_image_is_remembered_as_long_as_a_segment_of_its_life_is_there() {
+        let geometry = Geometry::fit(256 * 12, 256).expect("eleven segments");
+        let parent = ImageParent { image: 1, lsn: 300 };
+        let catalog = Catalog {
+            gone_images: vec![
+                GoneImage { id: 2, parent, born_lsn: 600, gone_lsn: 4 * 256 },
+                GoneImage { id: 3, parent, born_lsn: 9 * 256, gone_lsn: 9 * 256 + 7 },
+            ],
+            ..Catalog::default()
+        };
+        let left = |there: &[u64]| {
+            let mut catalog = catalog.clone();
+            let there = there.iter().copied().map(SegmentSeq).collect();
+            let forgotten = catalog.forget_gone_images(&geometry, &there);
+            assert_eq!(forgotten + catalog.gone_images.len(), 2);
+            catalog.gone_images.iter().map(|gone| gone.id).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&[2, 9, 10]), [2, 3]);
+        assert_eq!(left(&[3, 10]), [2]);
+        // Something older that is kept, by a snapshot for one, keeps neither.
+        assert_eq!(left(&[0, 1, 4, 5, 10]), [0_u16; 0]);
+        assert_eq!(left(&[1, 4, 9]), [3]);
     }
 }

@@ -145,21 +145,19 @@ impl Cleaner {
             let of_hosts = log.head_lsn().0.saturating_sub(self.head_seen.0);
             // Nothing to copy at this length of the log is nothing to copy until it grows, or somebody waits.
             if self.rests_at == Some((log.head_lsn(), log.written_lsn()))
-                && !log.is_pressed()
+                && !(log.is_pressed() || log.is_squeezed())
                 && state.catalog.working_set_target.is_none()
             {
                 return 0;
             }
             self.per_turn = match (COPIES_PER_HOST_BLOCK * of_hosts) as usize {
-                _ if log.is_pressed() || self.is_idle => COPIES_PER_TURN_MAX,
+                _ if log.is_pressed() || log.is_squeezed() || self.is_idle => COPIES_PER_TURN_MAX,
                 copies => copies.clamp(COPIES_PER_TURN_MIN, COPIES_PER_TURN_MAX),
             };
         }
+        self.rests_at = None;
         let work = self.go_on(state, shared);
-        let log = shared.borrow();
-        self.head_seen = log.head_lsn();
-        let rests = work == 0 && matches!(self.work, Work::Idle);
-        self.rests_at = rests.then(|| (log.head_lsn(), log.written_lsn()));
+        self.head_seen = shared.borrow().head_lsn();
         work
     }
 
@@ -171,6 +169,7 @@ impl Cleaner {
                 Work::Idle => {
                     let log = shared.borrow();
                     if self.allowed(state, &log) == 0 {
+                        self.rests_at = Some((log.head_lsn(), log.written_lsn()));
                         return work;
                     }
                     let Some((victim, segment)) = log.victim() else { return work };
@@ -278,6 +277,11 @@ impl Cleaner {
             let class = class_of(state, log, log.geometry().sequence_of(source.lsn));
             match log.reserve(class, 1, 1, false) {
                 Ok(()) => {}
+                // Something older has come back to life, by a clone, and must go first: the room is kept for that.
+                Err(AppendError::Busy) if class != AppendClass::Copy && log.must_copy_blocks() > 0 => {
+                    self.victim = None;
+                    return (done, false);
+                }
                 Err(AppendError::Busy) => {
                     self.retry = Some((source, data));
                     return (done, true);
@@ -358,7 +362,10 @@ impl Cleaner {
     /// How many blocks may be copied now. See the module's documentation on the pace.
     fn allowed(&mut self, state: &State, log: &Log) -> u64 {
         let (used, room) = log.current_fill();
-        let must = log.must_copy_blocks();
+        if log.is_squeezed() {
+            return log.leaving_blocks(log.geometry().working_set - 1);
+        }
+        let must = log.must_copy_blocks().max(log.demand());
         if self.pace.sequence != log.current_sequence() {
             self.pace = Pace {
                 sequence: log.current_sequence(),

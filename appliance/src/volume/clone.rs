@@ -68,7 +68,9 @@ impl Pool {
             }
             // Otherwise nothing is its own yet.
             if state.keeps_inherited {
-                state.count_resident(&mut self.log.borrow_mut(), id);
+                let mut log = self.log.borrow_mut();
+                state.count_resident(&mut log, id);
+                log.watch_demand();
             }
         }
         recovery::stable(&self.log, lsn.plus(1)).await?;
@@ -111,6 +113,7 @@ impl Pool {
                         None => return Err(VolumeError::Busy { reason: "the volume is written".to_owned() }),
                     },
                 };
+                self.state.borrow().check_kept(&self.log.borrow(), &source.name, &at.point, &index)?;
                 // The ancestors as they were at the point; a deleted volume's are not in the present catalog.
                 catalog.images.iter().for_each(|image| now.learn_image(image));
                 let parent = Some(ImageParent { image: source.image, lsn: parent_lsn.0 });

@@ -261,6 +261,8 @@ impl Pool {
     pub async fn close(self: Rc<Self>) -> Result<(), VolumeError> {
         // Superblocks that are being written are written whole. How that ends is not what matters now.
         let _ = self.reshaping_idle().await;
+        // From here on no change begins: it would be under way when the process ends, and leave a superblock torn.
+        self.log.borrow_mut().stop_appending();
         recovery::close(&self.log).await?;
         Ok(())
     }
@@ -356,8 +358,13 @@ impl Pool {
 
 impl State {
     /// Appends a catalog and makes it the present one; returns its position.
-    pub(super) fn append_catalog(&mut self, log: &mut Log, catalog: Catalog) -> Result<Lsn, AppendError> {
-        let text: Rc<[u8]> = Rc::from(catalog.encode());
+    pub(super) fn append_catalog(&mut self, log: &mut Log, mut catalog: Catalog) -> Result<Lsn, AppendError> {
+        let mut text: Rc<[u8]> = Rc::from(catalog.encode());
+        // Small segments do not hold a catalog with as many images that are gone as may be remembered; what is there now comes first.
+        while text.len() > log.geometry().catalog_bytes_max() && !catalog.gone_images.is_empty() {
+            catalog.gone_images.drain(..catalog.gone_images.len().div_ceil(8));
+            text = Rc::from(catalog.encode());
+        }
         log.set_catalog(Rc::clone(&text))?;
         match log.append_event(EventKind::Catalog, &text) {
             Ok(lsn) => {

@@ -306,6 +306,7 @@ impl Pool {
                     volume.index = VolumeIndex::Ready(index);
                 }
                 state.count_resident(&mut log, id);
+                log.watch_demand();
             } else {
                 volume.index = VolumeIndex::Ready(index);
             }

@@ -21,6 +21,8 @@ pub struct Counts {
     pub times: u64,
     /// Changes of the pool's shape.
     pub reshaped: u64,
+    /// Segments of the archive that expired.
+    pub expired: u64,
     /// Logs that were filled.
     pub full_logs: u64,
     /// Device writes.
@@ -36,6 +38,7 @@ impl std::ops::AddAssign for Counts {
         self.points += other.points;
         self.times += other.times;
         self.reshaped += other.reshaped;
+        self.expired += other.expired;
         self.full_logs += other.full_logs;
         self.device_writes += other.device_writes;
     }

@@ -6,7 +6,7 @@ use varve::dma::BLOCK_BYTES;
 use varve::volume::{Point, Pool, Request, VolumeError, VolumeId};
 
 use super::model::{VolumeState, is_filled};
-use super::workload::Run;
+use super::workload::{Opened, Run};
 use super::world::{run, wait};
 
 impl Run {
@@ -19,33 +19,43 @@ impl Run {
         for _ in 0..count {
             let step = self.rng.below(self.model.steps.len() as u64) as usize;
             let lsn = self.model.steps[step].lsn;
-            let existing: Vec<(usize, VolumeState)> = (0..self.model.volumes.len())
-                .filter_map(|place| Some((place, self.model.state_at(place, lsn)?)))
+            let existing: Vec<usize> = (0..self.model.volumes.len())
+                .filter(|&place| self.model.state_at(place, lsn).is_some())
                 .collect();
             if existing.is_empty() {
                 continue;
             }
-            let (source, state) = &existing[self.rng.below(existing.len() as u64) as usize];
-            let name = format!("probe{}", self.model.volumes.len());
-            let is_archived_only = lsn < self.oldest_in_primary();
-            if !self.open_point(*source, lsn, &name) {
-                return checked;
-            }
-            let probe = self.pool.find_volume(&name).expect("it was just made");
-            check_volume(&self.pool, probe.id, state, self.seed);
-            checked += 1;
-            self.archived_only_points += u64::from(is_archived_only);
-            match wait(&self.pool, Rc::clone(&self.pool).delete_volume(name.clone())) {
-                Ok(()) => {}
-                Err(VolumeError::NoSpace { .. }) => {
-                    // A full log keeps what it has.
-                    self.note_clone(&name, *source, lsn);
-                    return checked;
-                }
-                Err(error) => panic!("seed {}: {error}", self.seed),
+            let source = existing[self.rng.below(existing.len() as u64) as usize];
+            match self.compare_point(source, lsn, false) {
+                Opened::Yes => checked += 1,
+                Opened::Expired => {}
+                Opened::NoRoom => return checked,
             }
         }
         checked
+    }
+
+    /// Opens a point as a clone, compares it with the model, and deletes it again.
+    pub(super) fn compare_point(&mut self, source: usize, lsn: u64, between: bool) -> Opened {
+        let state = self.model.state_at(source, lsn).expect("it existed");
+        let name = format!("probe{}", self.model.volumes.len());
+        let is_archived_only = lsn < self.oldest_in_primary();
+        let opened = self.open_point(source, lsn, &name, between);
+        if opened != Opened::Yes {
+            return opened;
+        }
+        let probe = self.pool.find_volume(&name).expect("it was just made");
+        check_volume(&self.pool, probe.id, &state, self.seed);
+        self.archived_only_points += u64::from(is_archived_only);
+        match wait(&self.pool, Rc::clone(&self.pool).delete_volume(name.clone())) {
+            Ok(()) => Opened::Yes,
+            Err(VolumeError::NoSpace { .. }) => {
+                // A full log keeps what it has.
+                self.note_clone(&name, source, lsn);
+                Opened::NoRoom
+            }
+            Err(error) => panic!("seed {}: {error}", self.seed),
+        }
     }
 
     /// The first position that the primary still holds.
@@ -73,8 +83,10 @@ impl Run {
                 check_volume(&self.pool, found.id, &expected, self.seed);
             }
         }
-        let synchs: Vec<String> = self.pool.synchs().into_iter().map(|synch| synch.label).collect();
-        assert_eq!(synchs, self.model.synchs(), "seed {}", self.seed);
+        let kept = |label: &String| !self.expired.has_synch(label);
+        let synchs = self.pool.synchs().into_iter().map(|synch| synch.label);
+        let expected: Vec<String> = self.model.synchs().into_iter().filter(kept).collect();
+        assert_eq!(synchs.filter(kept).collect::<Vec<_>>(), expected, "seed {}", self.seed);
         let mut snapshots: Vec<(u64, String)> =
             self.pool.snapshots().into_iter().map(|snapshot| (snapshot.lsn, snapshot.name)).collect();
         snapshots.sort();

@@ -117,6 +117,14 @@ fn begin_change(run: &Run, rng: &mut Rng) {
 /// # Panics
 /// When a promise is broken; the message names the seed, which fails again the same way.
 pub fn endless_campaign(seed: u64) -> Counts {
+    endless_campaign_with(seed, Rng::new(seed ^ 0x0e85_1e00).one_in(3))
+}
+
+/// The same, with expiry or without. A seed that found something without it finds that only so.
+///
+/// # Panics
+/// As [`endless_campaign`].
+pub fn endless_campaign_with(seed: u64, expires: bool) -> Counts {
     let mut rng = Rng::new(seed ^ 0xe7d1_e550);
     let slots = 8 + rng.below(8);
     let segment_blocks = [256, 256, 512][rng.below(3) as usize];
@@ -146,6 +154,8 @@ pub fn endless_campaign(seed: u64) -> Counts {
     // Numbers of their own, so that a seed's other choices stay what they were.
     let mut shapes = Rng::new(seed ^ 0x5ba9_e500);
     let changes = shapes.one_in(2);
+    let mut expiries = Rng::new(seed ^ 0x0e85_1e01);
+    let expires = expires && archived;
     for _ in 0..4 + rng.below(10) {
         let steps = if rng.one_in(8) { 0 } else { rng.below(250) };
         for _ in 0..steps {
@@ -158,6 +168,13 @@ pub fn endless_campaign(seed: u64) -> Counts {
                 counts.reshaped += change(&mut run, &mut shapes);
             }
             run.check_working_set();
+            if expires && expiries.one_in(150) {
+                counts.expired += run.expire(&mut expiries);
+            }
+        }
+        if expires && expiries.one_in(2) {
+            run.write_on(expiries.below(slots));
+            counts.expired += run.expire(&mut expiries);
         }
         if changes && shapes.one_in(4) {
             run.grow_disk(1 + shapes.below(3));
@@ -188,7 +205,9 @@ pub fn endless_campaign(seed: u64) -> Counts {
     run.check_all();
     if archived {
         counts.points += run.check_points(12);
-        counts.times += run.check_times(10);
+        if !run.expired.is_something() {
+            counts.times += run.check_times(10);
+        }
     }
     run.restart();
     counts.restarts += 1;

@@ -15,6 +15,7 @@ use varve::volume::{
 
 use super::checks::check_blocks;
 use super::disk::{Crash, SimDisk};
+use super::expiry::Expired;
 use super::model::{Change, Model, ModelVolume, Stamp, Step, fill};
 use super::rng::Rng;
 use super::world::{World, begin, forget_background, poll_background, submit, wait};
@@ -62,6 +63,8 @@ pub struct Run {
     pub archived_only_points: u64,
     /// The most segments that opening a point touched in one generation.
     pub segments_touched_max: u64,
+    /// What expiry took.
+    pub expired: Expired,
     /// Where the log ended when the pool was opened last.
     recovered_head: u64,
     sink: Rc<Sink>,
@@ -72,6 +75,17 @@ pub struct Run {
     in_flight: HashMap<u64, InFlight>,
     /// Completions that were seen while looking for another.
     early: Vec<(u64, Result<(), IoError>)>,
+}
+
+/// What became of a point that was to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// It is open, as a clone.
+    Yes,
+    /// There was no room for that.
+    NoRoom,
+    /// It may be gone, and is.
+    Expired,
 }
 
 enum InFlight {
@@ -126,6 +140,7 @@ impl Run {
             last_length: 0,
             bounds: BTreeSet::new(),
             lost_primary: false,
+            expired: Expired::default(),
             recovered_head: 0,
             archived_only_points: 0,
             segments_touched_max: 0,
@@ -197,7 +212,7 @@ impl Run {
     }
 
     /// The volumes that exist now: their places in the model and their ids.
-    fn live(&self) -> Vec<(usize, VolumeId, u64)> {
+    pub(super) fn live(&self) -> Vec<(usize, VolumeId, u64)> {
         let alive = self.model.volumes.iter().enumerate().filter(|(place, _)| self.model.is_alive(*place));
         let found = alive.filter_map(|(place, volume)| {
             let info = self.pool.find_volume(&volume.name)?;
@@ -272,6 +287,16 @@ impl Run {
         let len = 1 + self.rng.below(8);
         let block = self.rng.below(size_blocks.min(40) - len);
         self.write_at(place, id, block, len);
+        self.pool.poll();
+        self.reap();
+    }
+
+    /// Writes so many blocks at a random place of the first volume.
+    pub fn step_write(&mut self, len_blocks: u64) {
+        self.world.clock.advance(1000);
+        let (place, id, size_blocks) = self.live()[0];
+        let block = self.rng.below(size_blocks - len_blocks + 1);
+        self.write_at(place, id, block, len_blocks);
         self.pool.poll();
         self.reap();
     }
@@ -534,7 +559,7 @@ impl Run {
         }
     }
 
-    fn delete(&mut self, place: usize) {
+    pub(super) fn delete(&mut self, place: usize) {
         let name = self.model.volumes[place].name.clone();
         match wait(&self.pool, Rc::clone(&self.pool).delete_volume(name)) {
             Ok(()) => {
@@ -572,7 +597,7 @@ impl Run {
         }
         let source = candidates[self.rng.below(candidates.len() as u64) as usize];
         let name = format!("c{}", self.model.volumes.len());
-        if !self.open_point(source, lsn, &name) {
+        if self.open_point(source, lsn, &name, false) != Opened::Yes {
             return;
         }
         self.note_clone(&name, source, lsn);
@@ -591,8 +616,8 @@ impl Run {
         self.mark_flushed(u64::MAX);
     }
 
-    /// Opens a point as a clone and checks the answer; `false` when there was no room for its catalog.
-    pub(super) fn open_point(&mut self, source: usize, lsn: u64, name: &str) -> bool {
+    /// Opens a point as a clone and checks the answer. With `between`, it may lie between two commands.
+    pub(super) fn open_point(&mut self, source: usize, lsn: u64, name: &str, between: bool) -> Opened {
         let source_name = self.model.volumes[source].name.clone();
         let result = wait(
             &self.pool,
@@ -600,16 +625,17 @@ impl Run {
         );
         match result {
             Ok(clone) => {
-                assert_eq!(
-                    clone.point.lsn, lsn,
+                assert!(
+                    clone.point.lsn == lsn || (between && clone.point.lsn < lsn),
                     "seed {}: a step's position is the end of a command",
                     self.seed
                 );
                 self.check_bound(source, &clone);
                 self.segments_touched_max = self.segments_touched_max.max(clone.segments_touched);
-                true
+                Opened::Yes
             }
-            Err(VolumeError::NoSpace { .. }) => false,
+            Err(VolumeError::NoSpace { .. }) => Opened::NoRoom,
+            Err(VolumeError::NoSuchPoint { .. }) if self.may_be_gone(source, lsn) => Opened::Expired,
             Err(error) => panic!(
                 "seed {}: clone at {lsn}: {error}; {:?} {:?}",
                 self.seed,
@@ -669,7 +695,7 @@ impl Run {
         let died = self.reopen(Crash::Process);
         let mut problems = self.pool.info().problems;
         // A superblock that is torn while the pool is opened is reported and repaired.
-        problems.retain(|problem| !(died && problem.starts_with("superblock copy")));
+        problems.retain(|problem| !(died && problem.starts_with("superblock")));
         // So is a store that fails, and a pool that fills.
         problems.retain(|problem| {
             !problem.starts_with("the archive does not work")
@@ -826,7 +852,8 @@ impl Run {
         for volume in self.pool.volumes() {
             let sink = Sink::new();
             let taken = self.pool.submit(volume.id, &Request::Read { block: 0, len_blocks: 1 }, 1, &sink);
-            let inherits = volume.parent.is_some();
+            // Without an archive that is found before the pool is open.
+            let inherits = volume.parent.is_some() && self.world.options.recycling != Recycling::Discard;
             assert_eq!(taken == Submitted::Busy, inherits, "seed {}: volume {}", self.seed, volume.name);
             assert_eq!(volume.state == VolumeState::Loading, inherits, "seed {}", self.seed);
             while sink.outstanding() > 0 {

@@ -454,6 +454,7 @@ pub async fn recover(device: SharedBdev, environment: Environment) -> Result<Rec
         let copy = Superblock { generation: next.generation + 1, ..next };
         write_superblock(&device, &environment, &copy).await?;
         device.flush().await?;
+        survey.problems.push("superblocks: both copies were written again".to_owned());
     }
     let current = survey.current().and_then(|_| survey.pending.pop());
     let log = Log::start(LogStart {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use smallvec::{SmallVec, smallvec};
 
+use super::recycle::with_headers;
 use super::trailer::Sealing;
 use super::{
     AppendClass, AppendError, CHUNK_BYTES, CLOSED_RECORDS_MAX, Current, FREE_SLOTS_TARGET, Log, Recycling,
@@ -46,9 +47,7 @@ impl Log {
             (1..=ENTRIES_PER_RECORD).contains(&entries) && data_blocks <= entries,
             "a reservation fits a record"
         );
-        if let Some(reason) = &self.poisoned {
-            return Err(AppendError::Poisoned { reason: Rc::clone(reason) });
-        }
+        self.check_takes()?;
         let place = self.place(class, entries, data_blocks)?;
         if place == Place::Here
             && let Some(open) = &self.open
@@ -78,6 +77,15 @@ impl Log {
             }
         }
         self.ensure_memory(data_blocks)
+    }
+
+    /// Whether the log takes anything at all.
+    fn check_takes(&self) -> Result<(), AppendError> {
+        match &self.poisoned {
+            Some(reason) => Err(AppendError::Poisoned { reason: Rc::clone(reason) }),
+            None if self.stopped => Err(AppendError::Busy),
+            None => Ok(()),
+        }
     }
 
     /// Appends a block that a host wrote. Room must have been reserved. Returns its position and its CRC32C.
@@ -186,9 +194,7 @@ impl Log {
     pub fn append_event(&mut self, kind: EventKind, text: &[u8]) -> Result<Lsn, AppendError> {
         self.check_event(text.len())?;
         let blocks = 2 * text.len().div_ceil(BLOCK_BYTES).max(1);
-        if let Some(reason) = &self.poisoned {
-            return Err(AppendError::Poisoned { reason: Rc::clone(reason) });
-        }
+        self.check_takes()?;
         // The whole event stays in one segment, so that a reader of one segment finds it whole.
         if !self.event_fits(blocks) {
             self.may_open_next(AppendClass::Pool)?;
@@ -269,7 +275,20 @@ impl Log {
                 self.check_room(class, data_blocks).map(|()| Place::Here)
             };
         }
-        let Some(current) = &self.current else { return self.may_open_next(class).map(|()| Place::Next) };
+        if self.fits_here(class, entries, data_blocks) {
+            return Ok(Place::Here);
+        }
+        self.may_open_next(class)?;
+        let squeezed = class == AppendClass::Host
+            && self.next_is_too_full(data_blocks)
+            && self.fits_here(AppendClass::CopyAhead, 1, 1);
+        self.squeezed.set(squeezed);
+        if squeezed { Err(AppendError::Busy) } else { Ok(Place::Next) }
+    }
+
+    /// Whether so much fits into the current segment beside what entries of this class leave free.
+    fn fits_here(&self, class: AppendClass, entries: usize, data_blocks: usize) -> bool {
+        let Some(current) = &self.current else { return false };
         let (blocks, units) =
             self.open.as_ref().map_or((0, 0), |open| (1 + open.data_blocks as u64, 1 + open.entries.len()));
         // A command that joins a record of copies closes it, so it costs a header all the same.
@@ -279,12 +298,7 @@ impl Log {
         let left_blocks = self.geometry.data_end().saturating_sub(current.next_offset + blocks);
         let left_units = self.geometry.trailer_units().saturating_sub(current.units.len() + units);
         let kept = self.kept_blocks(class);
-        if left_blocks >= (header + data_blocks) as u64 + kept
-            && left_units >= header + entries + kept as usize
-        {
-            return Ok(Place::Here);
-        }
-        self.may_open_next(class).map(|()| Place::Next)
+        left_blocks >= (header + data_blocks) as u64 + kept && left_units >= header + entries + kept as usize
     }
 
     /// Blocks, and units of the trailer, that entries of this class leave free in the current segment.
@@ -292,19 +306,21 @@ impl Log {
         if self.recycling == Recycling::Never {
             return 0;
         }
-        let copies = self.must_copy_blocks();
-        let copies = copies + copies.div_ceil(ENTRIES_PER_RECORD as u64) + 2 * u64::from(copies > 0);
+        let must = self.must_copy_blocks();
+        let demand = must.max(self.demand());
         match class {
             AppendClass::Copy => 0,
-            AppendClass::Pool => copies,
+            AppendClass::Pool => with_headers(demand),
+            // What is copied ahead of its time is what the room was kept for.
+            AppendClass::CopyAhead if demand > must => with_headers(must),
             AppendClass::Host | AppendClass::CopyAhead | AppendClass::Drain => {
-                copies + self.event_room_blocks()
+                with_headers(demand) + self.event_room_blocks()
             }
         }
     }
 
     /// Room that each segment has for the pool's own events behind its catalog, in blocks, and what catalogs may grow by.
-    fn event_room_blocks(&self) -> u64 {
+    pub(super) fn event_room_blocks(&self) -> u64 {
         let catalog_blocks = 2 * self.catalog.len().div_ceil(BLOCK_BYTES) as u64;
         catalog_blocks + 8 + (self.geometry.record_blocks() / 32).min(64)
     }
@@ -321,7 +337,8 @@ impl Log {
         if self.held {
             return Err(AppendError::Busy);
         }
-        let fits = self.fits_within(self.geometry.working_set);
+        let fits =
+            self.fits_within(self.geometry.working_set) && (class == AppendClass::Copy || self.demand() == 0);
         if class == AppendClass::Drain {
             // Hosts find a slot whenever they would have found one without it.
             let has_slots = self.table.free_len() >= FREE_SLOTS_TARGET && self.sealing.is_empty();
@@ -504,9 +521,11 @@ impl Log {
             state: RecordState::Closed,
         });
         self.pressed.set(false);
+        self.squeezed.set(false);
         self.wants_slot.set(false);
         let units = self.take_unit_list();
         self.current = Some(Current { sequence, slot, epoch: self.epoch, next_offset: 1, units });
+        self.refresh_demand();
         if !self.catalog.is_empty() {
             let catalog = Rc::clone(&self.catalog);
             // A catalog that finds no memory now is no loss: the one before it stands in the segment before.

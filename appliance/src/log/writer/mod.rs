@@ -219,8 +219,14 @@ pub struct Log {
     recycling: Recycling,
     /// Whether no segment may be opened now: see [`Log::hold_next_segment`].
     held: bool,
+    /// Whether nothing may be appended any more: see [`Log::stop_appending`].
+    stopped: bool,
     /// Somebody waits for the next segment, which waits for copies.
     pressed: Cell<bool>,
+    /// A host waits for room that neither this segment nor the next one has: see [`Log::is_squeezed`].
+    squeezed: Cell<bool>,
+    /// Copies that must go into the current segment, or went meanwhile; `None` while none can be more than what must leave: see [`Log::watch_demand`].
+    demand: Cell<Option<u64>>,
     /// Somebody waits for the next segment, which waits for a slot.
     wants_slot: Cell<bool>,
 }
@@ -280,7 +286,10 @@ impl Log {
             stats: LogStats::default(),
             recycling: Recycling::default(),
             pressed: Cell::new(false),
+            squeezed: Cell::new(false),
+            demand: Cell::new(None),
             held: false,
+            stopped: false,
             wants_slot: Cell::new(false),
         }
     }
@@ -476,6 +485,11 @@ impl Log {
         if self.open.as_ref().is_some_and(|open| open.lsn < lsn) {
             self.close_record();
         }
+    }
+
+    /// Takes nothing more: whoever appends finds the log busy. What a clean stop leaves behind is true only if the log ends there, whatever goes on beside it: copies, hydrations, a working set that has just been drained.
+    pub fn stop_appending(&mut self) {
+        self.stopped = true;
     }
 
     pub(super) fn add_waiter(&mut self, waker: Waker) {

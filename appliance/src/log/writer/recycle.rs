@@ -6,10 +6,20 @@
 //! **The rule behind the bound of reconstruction:** segment k+1 is not opened before every segment up to k-W is inactive. So at any point in k everything live is
 //! in the segments k-W to k. What must still be copied out of them is kept free in k, so that it always fits.
 //!
+//! **Room for copies.** What leaves with one segment must fit into one. Blocks that only hosts wrote always do. Where clones keep what they inherited, a block is live once for each of them, and a stretch of segments
+//! may hold more than as many new ones take: then copies begin before it is their turn, and hosts leave them the room ([`Log::demand`]). A clone for which that is too late is refused before it is made.
+//!
+//! **Room for hosts.** Where every segment is so full of copies that the largest command finds no room beside them, the rest of the current one is filled with copies from the next that leaves, until one leaves
+//! that is empty enough ([`Log::is_squeezed`]). That comes about because what may be live fits into fewer segments than there are.
+//!
 //! **Another W** ([`Log::set_working_set`]) is the rule for the next segment that is opened. A longer one asks less of it. A shorter one is taken only when nothing live is left that it
 //! would put out ([`Log::fits_within`]), so there is never more to copy into a segment than fits; until then copies of the class [`AppendClass::Drain`](super::AppendClass::Drain) make it so.
 
+use std::collections::BTreeMap;
+
 use super::{FREE_SLOTS_TARGET, Log, Recycling};
+use crate::dma::BLOCK_BYTES;
+use crate::log::format::ENTRIES_PER_RECORD;
 use crate::log::table::{Mask, Phase, Segment};
 use crate::log::types::{Lsn, SegmentSeq, Slot};
 
@@ -26,6 +36,7 @@ impl Log {
             // What was inactive before a restart is so again, at once.
             let current = self.current_sequence();
             self.table.retire(current, self.head_lsn(), self.stable_lsn);
+            self.refresh_demand();
         }
     }
 
@@ -56,6 +67,82 @@ impl Log {
             .sum()
     }
 
+    /// Copies that must go into the current segment, so that each one behind it takes what must be copied into it, if so many blocks more were live in segments: what must leave now, or what leaves with the next
+    /// segments beyond the room that these have. Cost: a look at each segment in use.
+    fn demand_blocks_with(&self, more: &BTreeMap<SegmentSeq, u64>) -> u64 {
+        let current = self.current_sequence().unwrap_or(self.table.next_sequence());
+        let room = self.copies_room_blocks();
+        let first = more
+            .keys()
+            .next()
+            .map_or(self.table.first_in_use(), |&first| first.min(self.table.first_in_use()));
+        let (mut sum, mut most) = (0, 0);
+        for sequence in (first.0..current.0).map(SegmentSeq) {
+            let live =
+                self.table.get(sequence).map_or(0, |segment| segment.live + segment.masks.len() as u64);
+            sum += live + more.get(&sequence).copied().unwrap_or(0);
+            let ahead = (sequence.0 + self.geometry.working_set).saturating_sub(current.0);
+            most = most.max(u64::saturating_sub(sum, ahead * room));
+        }
+        most
+    }
+
+    /// Copies that must go into the current segment; 0 where that is never more than what must leave now. While it is more, this looks at each segment in use.
+    pub fn demand(&self) -> u64 {
+        if self.demand.get().is_some_and(|demand| demand > self.must_copy_blocks()) {
+            self.refresh_demand();
+        }
+        self.demand.get().unwrap_or(0)
+    }
+
+    /// A segment may hold more that is live than it has blocks, from now on: something in it that was there has become live once more.
+    pub fn watch_demand(&self) {
+        self.demand.set(Some(0));
+        self.refresh_demand();
+    }
+
+    /// Only what becomes live in older segments, and the next segment, raise the demand.
+    pub(super) fn refresh_demand(&self) {
+        if self.demand.get().is_some() {
+            self.demand.set(Some(self.demand_blocks_with(&BTreeMap::new())));
+        }
+    }
+
+    /// Whether so many blocks more may become live in segments: what must be copied because of them fits, beside a catalog that tells of it.
+    pub fn may_become_live(&self, more: &BTreeMap<SegmentSeq, u64>) -> bool {
+        let demand = self.demand_blocks_with(more);
+        let left = self.current.as_ref().map_or(self.geometry.record_blocks(), |current| {
+            let pending = self.open.as_ref().map_or(0, |open| 1 + open.data_blocks as u64);
+            self.geometry.data_end().saturating_sub(current.next_offset + pending)
+        });
+        // The catalog may have grown by a block.
+        let catalog = with_headers(2 + self.catalog_blocks());
+        demand == 0 || left >= catalog + with_headers(demand)
+    }
+
+    /// Copies that a new segment takes beside its catalog.
+    fn copies_room_blocks(&self) -> u64 {
+        let left = self.geometry.record_blocks().saturating_sub(with_headers(self.catalog_blocks()));
+        left.saturating_sub(2 + left.div_ceil(1 + ENTRIES_PER_RECORD as u64))
+    }
+
+    /// Both copies of the catalog.
+    fn catalog_blocks(&self) -> u64 {
+        2 * self.catalog.len().div_ceil(BLOCK_BYTES) as u64
+    }
+
+    /// Whether a command of a host finds no room in the next segment beside what must be copied into that, and would if less of it was left.
+    pub(super) fn next_is_too_full(&self, data_blocks: usize) -> bool {
+        let copies = self.leaving_blocks(self.geometry.working_set - 1);
+        let taken = with_headers(self.catalog_blocks()) + with_headers(copies) + self.event_room_blocks();
+        copies > 0 && taken + 1 + data_blocks as u64 > self.geometry.record_blocks()
+    }
+
+    /// Whether a host waits for room that the next segment would not have either: the rest of this one is for copies of what leaves with it.
+    pub fn is_squeezed(&self) -> bool {
+        self.squeezed.get()
+    }
+
     /// Whether the next segment could be opened, and everything before it that holds something live lay within a working set of `segments` segments. It stays so until
     /// the next segment is opened; what made it so is stable.
     pub fn fits_within(&self, segments: u64) -> bool {
@@ -67,6 +154,7 @@ impl Log {
     pub fn set_working_set(&mut self, segments: u64) {
         self.geometry.working_set = segments;
         self.pressed.set(false);
+        self.refresh_demand();
     }
 
     /// Lets nobody open the next segment for as long as this is set: what has been drained becomes inactive first, which takes a flush. Otherwise a shorter working set might come one segment too late
@@ -198,4 +286,9 @@ impl Log {
         self.stats.released_early_segments += u64::from(sequence != self.table.oldest());
         self.table.release(sequence);
     }
+}
+
+/// Blocks, and the headers of the records that they stand in.
+pub(super) fn with_headers(blocks: u64) -> u64 {
+    blocks + blocks.div_ceil(ENTRIES_PER_RECORD as u64) + 2 * u64::from(blocks > 0)
 }

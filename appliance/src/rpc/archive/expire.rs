@@ -55,10 +55,16 @@ pub struct ExpiryReport {
 }
 
 /// What expiry needs of the pool, wherever it runs.
-pub(crate) trait ExpiryPool {
+pub trait ExpiryPool {
     /// What retention has to know.
+    ///
+    /// # Errors
+    /// There is no pool, or it does not answer.
     fn lineage(&self) -> Result<Lineage, RpcError>;
     /// See [`Pool::forget_archived`](crate::volume::Pool::forget_archived).
+    ///
+    /// # Errors
+    /// The same, and the pool's.
     fn forget(&self, ranges: Vec<SegmentRange>, change_lsn: Lsn) -> Result<Forgotten, RpcError>;
 }
 
@@ -66,13 +72,14 @@ pub(crate) trait ExpiryPool {
 type Doomed = (ObjectId, u64);
 
 impl ArchivePlane {
-    /// Deletes what the rules let go, at most about `objects_max` objects, whole segments; with `dry_run` only says what would go.
+    /// Deletes what the rules let go at `now_ns` (ns since the Unix epoch), at most about `objects_max` objects, whole segments; with `dry_run` only says what would go.
     ///
     /// # Errors
     /// An expiry is under way; the store's; the pool was changed again and again.
-    pub(crate) fn expire(
+    pub fn expire(
         &self,
         pool: &dyn ExpiryPool,
+        now_ns: u64,
         dry_run: bool,
         objects_max: usize,
         stop: &StopFlag,
@@ -87,7 +94,7 @@ impl ArchivePlane {
         };
         for _ in 0..PLANS_MAX {
             let lineage = pool.lineage()?;
-            let (plan, objects) = self.plan(&lineage)?;
+            let (plan, objects) = self.plan(&lineage, now_ns)?;
             let mut report = self.describe(&plan, &objects);
             if dry_run || objects.is_empty() {
                 return Ok(report);
@@ -108,10 +115,10 @@ impl ArchivePlane {
     }
 
     /// The plan by the rules in force, and the objects of the segments that go, in the order in which they must go.
-    fn plan(&self, lineage: &Lineage) -> Result<(Plan, Vec<Doomed>), RpcError> {
+    fn plan(&self, lineage: &Lineage, now_ns: u64) -> Result<(Plan, Vec<Doomed>), RpcError> {
         let (catalog, segments) = self.archived(lineage)?;
         let working_set = |sequence| lineage.working_set(sequence);
-        let plan = plan(&self.keep(), wall_ns(), &lineage.view(&segments, &working_set));
+        let plan = plan(&self.keep(), now_ns, &lineage.view(&segments, &working_set));
         let mut objects: Vec<Doomed> = Vec::new();
         let mut ranges = plan.expirable().peekable();
         let visited = catalog.for_each_object(|row| {
@@ -252,7 +259,7 @@ impl Drop for Expirer {
 /// Whether it failed.
 fn expire_all(plane: &ArchivePlane, handle: &ReactorHandle<App>, stop: &StopFlag, failing: bool) -> bool {
     loop {
-        match plane.expire(handle, false, EXPIRE_OBJECTS_DEFAULT, stop) {
+        match plane.expire(handle, wall_ns(), false, EXPIRE_OBJECTS_DEFAULT, stop) {
             Ok(report) => {
                 let (objects, bytes) = (report.deleted_objects, report.deleted_bytes);
                 if objects > 0 {

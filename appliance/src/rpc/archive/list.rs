@@ -116,7 +116,7 @@ impl ArchivePlane {
 }
 
 /// The time by which retention is judged, ns since the Unix epoch.
-pub(super) fn wall_ns() -> u64 {
+pub(crate) fn wall_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 

@@ -23,8 +23,9 @@ use crate::volume::{ArchiveStatus, ResolvedPoint};
 use super::error::RpcError;
 
 pub(crate) use expire::EXPIRE_OBJECTS_DEFAULT;
-pub use expire::{Expirer, ExpiryReport};
+pub use expire::{Expirer, ExpiryPool, ExpiryReport};
 pub use keep::KeepFileError;
+pub(crate) use list::wall_ns;
 pub use list::{ArchivedObject, LIST_LIMIT_DEFAULT};
 pub use verify::{VERIFICATIONS_MAX, Verification, VerificationState};
 

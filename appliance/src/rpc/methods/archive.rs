@@ -9,7 +9,7 @@ use crate::log::Lsn;
 use crate::rpc::app::App;
 use crate::rpc::archive::{
     ArchivePlane, ArchiveReport, ArchivedObject, EXPIRE_OBJECTS_DEFAULT, ExpiryReport, Explained,
-    LIST_LIMIT_DEFAULT, Sealed, Verification,
+    LIST_LIMIT_DEFAULT, Sealed, Verification, wall_ns,
 };
 use crate::rpc::error::RpcError;
 use crate::rpc::method::{Method, Registry};
@@ -153,7 +153,7 @@ fn expire(
     ExpireParams { dry_run, objects_max }: ExpireParams,
 ) -> Result<ExpiryReport, RpcError> {
     let objects_max = objects_max.unwrap_or(EXPIRE_OBJECTS_DEFAULT);
-    registry.archive()?.expire(registry.handle(), dry_run, objects_max, &StopFlag::default())
+    registry.archive()?.expire(registry.handle(), wall_ns(), dry_run, objects_max, &StopFlag::default())
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,12 +9,13 @@
 //! forgotten meanwhile; after it the plan is out of date and refused.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
 use super::seal::no_archive;
 use crate::archive::retention::SegmentRange;
-use crate::log::{Lsn, SegmentSeq};
+use crate::log::{Log, Lsn, SegmentSeq};
 use crate::volume::error::VolumeError;
 use crate::volume::pool::{Pool, State};
 use crate::volume::working_set::reach;
@@ -64,21 +65,30 @@ impl Pool {
         state.expiries += 1;
         drop(log);
         forgotten.synchs = self.drop_lost_synchs(&mut state);
+        self.forget_gone_images(&mut state);
         Ok(forgotten)
+    }
+
+    /// Forgets deleted images of which no point is left: nobody can ask any more for what they inherited. The log's next segment begins with the shorter catalog; after a crash before that the next expiry does it again.
+    fn forget_gone_images(&self, state: &mut State) {
+        let mut log = self.log.borrow_mut();
+        let (geometry, there) = (log.geometry(), segments_there(state, &log));
+        if state.catalog.forget_gone_images(&geometry, &there) == 0 {
+            return;
+        }
+        if let Err(error) = log.set_catalog(Rc::from(state.catalog.encode())) {
+            tracing::warn!(%error, "the catalog cannot stand at the start of the next segment");
+        }
     }
 
     /// Drops synchs that cannot be restored because a segment that they need is gone; their positions. One that a gap or a loss takes stays: it says what is wrong when it is opened.
     pub(super) fn drop_lost_synchs(&self, state: &mut State) -> Vec<u64> {
         let log = self.log.borrow();
-        let Some(archive) = &state.archive else { return Vec::new() };
+        if state.archive.is_none() {
+            return Vec::new();
+        }
         let geometry = log.geometry();
-        let on_primary = log.table().iter().filter(|(_, segment)| segment.slot.is_some());
-        let there: BTreeSet<SegmentSeq> = archive
-            .objects
-            .iter()
-            .map(|(sequence, _)| sequence)
-            .chain(on_primary.map(|(sequence, _)| sequence))
-            .collect();
+        let there = segments_there(state, &log);
         let gaps = state.catalog.gaps.iter().chain(&state.catalog.lost).map(|gap| SegmentRange {
             first: geometry.sequence_of(gap.start),
             last: geometry.sequence_of(Lsn(gap.end.0.saturating_sub(1))),
@@ -104,6 +114,13 @@ impl Pool {
     pub(in crate::volume) fn expiries(&self) -> u64 {
         self.state.borrow().expiries
     }
+}
+
+/// The segments that are in the archive, whole or in part, or on the primary device.
+fn segments_there(state: &State, log: &Log) -> BTreeSet<SegmentSeq> {
+    let archived = state.archive.iter().flat_map(|archive| archive.objects.iter());
+    let on_primary = log.table().iter().filter(|(_, segment)| segment.slot.is_some());
+    archived.map(|(sequence, _)| sequence).chain(on_primary.map(|(sequence, _)| sequence)).collect()
 }
 
 /// The stretches between the segments that are there, and before the first, without those that were never archived.

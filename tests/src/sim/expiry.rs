@@ -1,0 +1,194 @@
+//! Expiry in a run: rules are set and carried out as the appliance does it, over the pool, the store and a catalog of its own. The model knows what may be gone, and what was promised to stay: points
+//! of the last seconds, synchs that a rule keeps, snapshots, and everything that lives.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use uuid::Uuid;
+use varve::archive::catalog::ArchiveCatalog;
+use varve::archive::retention::{KeepRules, SegmentRange};
+use varve::archive::service::StopFlag;
+use varve::archive::store::Store;
+use varve::log::{Lsn, SegmentSeq};
+use varve::rpc::{ArchivePlane, ExpiryPool, RpcError};
+use varve::volume::{Forgotten, Lineage, Point, Pool, VolumeError};
+
+use super::rng::Rng;
+use super::workload::{Opened, Run};
+use super::world::wait;
+
+/// Objects that one expiry deletes, if it is asked for a few.
+const FEW_OBJECTS: u64 = 6;
+
+/// What a run's expiries took, and what they must not take.
+#[derive(Default)]
+pub struct Expired {
+    /// The command plane's side, once something was to expire, and the folder of its files.
+    plane: Option<(ArchivePlane, TempDir)>,
+    /// Segments that the pool forgot. Their objects may still be there, if deleting them failed.
+    segments: BTreeSet<u64>,
+    /// Labels of synchs that went. They may come back where objects could not be deleted.
+    synchs: HashSet<String>,
+    /// Every point behind this position must open.
+    kept_above: u64,
+}
+
+impl Expired {
+    /// Whether anything went.
+    pub fn is_something(&self) -> bool {
+        !self.segments.is_empty()
+    }
+
+    /// Whether a synch went.
+    pub fn has_synch(&self, label: &str) -> bool {
+        self.synchs.contains(label)
+    }
+}
+
+/// The run's pool as expiry sees it; notes what is forgotten.
+struct Forgetting {
+    pool: Rc<Pool>,
+    forgotten: RefCell<Vec<SegmentRange>>,
+}
+
+impl ExpiryPool for Forgetting {
+    fn lineage(&self) -> Result<Lineage, RpcError> {
+        Ok(self.pool.lineage())
+    }
+
+    fn forget(&self, ranges: Vec<SegmentRange>, change_lsn: Lsn) -> Result<Forgotten, RpcError> {
+        let forgotten = self.pool.forget_archived(&ranges, change_lsn)?;
+        self.forgotten.borrow_mut().extend(ranges);
+        Ok(forgotten)
+    }
+}
+
+fn new_plane(store: Arc<dyn Store>, pool: Uuid) -> (ArchivePlane, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (catalog, _) =
+        ArchiveCatalog::open(&folder.path().join("catalog"), pool, store.label()).expect("a new catalog");
+    let plane = ArchivePlane::new(store, &folder.path().join("keep")).expect("a new file of rules");
+    plane.set_catalog(catalog);
+    (plane, folder)
+}
+
+impl Run {
+    /// Writes until the log is so many segments longer: what was written before leaves the primary device.
+    ///
+    /// # Panics
+    /// When the pool breaks a promise.
+    pub fn write_on(&mut self, segments: u64) {
+        let until = self.pool.stats().head_lsn + segments * self.shape.segment_blocks;
+        while self.pool.stats().head_lsn < until {
+            if self.live().is_empty() || self.rng.one_in(8) {
+                self.step();
+            } else {
+                self.step_hot_write();
+            }
+            self.check_working_set();
+        }
+    }
+
+    /// Sets rules and lets everything else go. How many segments the pool forgot.
+    ///
+    /// # Panics
+    /// When something goes that was promised to stay.
+    pub fn expire(&mut self, rng: &mut Rng) -> u64 {
+        self.settle();
+        self.world.clock.advance(rng.below(4_000_000_000) as i64);
+        let now_ns = self.world.environment.clock.wall_ns();
+        let (seconds, synch_seconds) = (1 + rng.below(5), 1 + rng.below(30));
+        let mut rules = vec![format!("every-write {seconds}s")];
+        let keeps_synchs = rng.one_in(2);
+        if keeps_synchs {
+            rules.push(format!("synch {synch_seconds}s"));
+        }
+        if rng.one_in(3) {
+            rules.push(format!("every {}s keep {}s", 1 + rng.below(4), 5 + rng.below(60)));
+        }
+        let rules = rules.join("; ");
+        let begin_ns = now_ns.saturating_sub(seconds * 1_000_000_000);
+        let floor = match wait(&self.pool, Rc::clone(&self.pool).resolve(Point::Time(begin_ns))) {
+            Ok(point) => point.lsn,
+            // Older than the pool, or than what is left of it.
+            Err(VolumeError::NoSuchPoint { .. }) => 0,
+            Err(error) => panic!("seed {}: {error}", self.seed),
+        };
+        self.expired.kept_above = self.expired.kept_above.max(floor);
+        let before = self.pool.synchs();
+        let kept: Vec<(u64, String)> = before
+            .iter()
+            .filter(|synch| keeps_synchs && synch.time_ns + synch_seconds * 1_000_000_000 > now_ns)
+            .map(|synch| (synch.lsn, synch.label.clone()))
+            .collect();
+        let objects_max = if rng.one_in(2) { 1 + rng.below(FEW_OBJECTS) as usize } else { usize::MAX };
+        let segments = self.carry_out(&rules, now_ns, objects_max);
+        let after: HashSet<String> = self.pool.synchs().into_iter().map(|synch| synch.label).collect();
+        for synch in before.iter().filter(|synch| !after.contains(&synch.label)) {
+            assert!(
+                !kept.iter().any(|(_, label)| *label == synch.label) && synch.lsn <= self.expired.kept_above,
+                "seed {}: synch {synch:?} went by '{rules}' at {now_ns}",
+                self.seed
+            );
+            self.expired.synchs.insert(synch.label.clone());
+        }
+        let snapshots = self.model.snapshots();
+        for some in [&kept, &snapshots] {
+            if !some.is_empty() {
+                let (lsn, name) = &some[rng.below(some.len() as u64) as usize];
+                self.check_kept(*lsn, name, &rules, rng);
+            }
+        }
+        segments
+    }
+
+    /// The rules carried out as the appliance does it. A store that fails leaves the rest to the next time.
+    fn carry_out(&mut self, rules: &str, now_ns: u64, objects_max: usize) -> u64 {
+        let store = self.world.store.as_ref().expect("a run with an archive has a store");
+        let uuid = self.pool.info().uuid;
+        let (plane, _) = self.expired.plane.get_or_insert_with(|| new_plane(Arc::clone(store), uuid));
+        plane.set_keep(KeepRules::parse(rules).expect("rules")).expect("rules are written");
+        let pool = Forgetting { pool: Rc::clone(&self.pool), forgotten: RefCell::default() };
+        match plane.expire(&pool, now_ns, false, objects_max, &StopFlag::default()) {
+            Ok(_) | Err(RpcError::Volume(VolumeError::Archive { .. })) => {}
+            Err(error) => panic!("seed {}: {error}", self.seed),
+        }
+        let forgotten: BTreeSet<u64> =
+            pool.forgotten.take().iter().flat_map(|range| range.first.0..=range.last.0).collect();
+        let count = forgotten.len() as u64;
+        self.expired.segments.extend(forgotten);
+        count
+    }
+
+    /// Whether a point of a volume may be gone: a segment that it needs went, and no rule keeps it.
+    pub(super) fn may_be_gone(&self, source: usize, lsn: u64) -> bool {
+        let sequence = lsn / self.pool.lineage().segment_blocks;
+        let first = sequence.saturating_sub(self.pool.lineage().working_set(SegmentSeq(sequence)));
+        // What an image came from lies anywhere before.
+        let inherits = self.lost_primary || self.model.volumes[source].parent.is_some();
+        let first = if inherits { 0 } else { first };
+        lsn <= self.expired.kept_above && self.expired.segments.range(first..=sequence).next().is_some()
+    }
+
+    /// A point that a rule or a snapshot keeps opens, and is what it was.
+    fn check_kept(&mut self, lsn: u64, name: &str, rules: &str, rng: &mut Rng) {
+        // The step of a snapshot may have its position with the one before.
+        let existing: Vec<usize> = (0..self.model.volumes.len())
+            .filter(|&place| self.model.state_at(place, lsn).is_some())
+            .collect();
+        if existing.is_empty() {
+            return;
+        }
+        let source = existing[rng.below(existing.len() as u64) as usize];
+        let opened = self.compare_point(source, lsn, true);
+        assert!(
+            opened != Opened::Expired,
+            "seed {}: '{name}' at LSN {lsn} went by '{rules}': {:?}",
+            self.seed,
+            self.expired.segments
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! Pools that are full to what they promise: the largest commands of hosts find room whatever is live, and a clone that could not be kept is refused before it is made.
+
+use std::rc::Rc;
+
+use varve::log::Recycling;
+use varve::volume::{Point, PoolOptions, VolumeError};
+use varve_tests::sim::disk::Crash;
+use varve_tests::sim::workload::{Run, Shape};
+use varve_tests::sim::world::wait;
+
+/// The largest command of a host, in blocks.
+const COMMAND_BLOCKS: u64 = 128;
+/// Slots that are no part of the working set.
+const RESERVE_SLOTS: u64 = 4;
+
+fn pool(seed: u64, segment_blocks: u64, working_set: u64, percent: u64, volume_blocks: u64) -> Run {
+    let slots = working_set + RESERVE_SLOTS;
+    let shape = Shape {
+        device_blocks: 256 + slots * segment_blocks,
+        segment_blocks,
+        volatile_cache: seed.is_multiple_of(2),
+        volume_blocks,
+    };
+    let options = PoolOptions { recycling: Recycling::Discard, overprovisioning_percent: Some(percent) };
+    Run::with_options(seed, shape, options)
+}
+
+/// A volume takes all that the pool promises, and is overwritten at random, in small pieces and then in the largest there are. No write waits for ever: it did, when every segment held as many live blocks as left too little
+/// room for it.
+#[test]
+fn a_full_pool_of_small_segments_takes_the_largest_writes() {
+    let shapes = [
+        (256, 2, 7),
+        (256, 2, 100),
+        (256, 3, 7),
+        (256, 4, 28),
+        (256, 10, 7),
+        (256, 10, 100),
+        (512, 2, 7),
+        (512, 6, 7),
+        (1024, 4, 7),
+    ];
+    for (seed, (segment_blocks, working_set, percent)) in (0..).zip(shapes) {
+        let capacity = pool(seed, segment_blocks, working_set, percent, 1).pool.stats().capacity_blocks;
+        assert!(capacity > COMMAND_BLOCKS);
+        let mut run = pool(seed, segment_blocks, working_set, percent, capacity);
+        run.write_all();
+        let written =
+            |run: &Run, segments: u64| run.pool.stats().host_written_blocks + segments * segment_blocks;
+        let scattered = written(&run, 3 * working_set);
+        while run.pool.stats().host_written_blocks < scattered {
+            let len_blocks = 1 + run.rng.below(3);
+            run.step_write(len_blocks);
+            run.check_working_set();
+        }
+        run.settle();
+        run.check_all();
+        run.model.compact();
+        let overwritten = written(&run, 3 * working_set);
+        while run.pool.stats().host_written_blocks < overwritten {
+            // Small ones between them scatter what is live again.
+            let len_blocks = if run.rng.one_in(3) { 1 } else { COMMAND_BLOCKS };
+            run.step_write(len_blocks);
+            run.check_working_set();
+        }
+        run.settle();
+        run.check_all();
+        run.crash(Crash::Power);
+        run.step_write(COMMAND_BLOCKS);
+        run.settle();
+        run.restart();
+        let stats = run.pool.stats();
+        println!(
+            "{segment_blocks} blocks, W {working_set}, {percent} %: {capacity} blocks, write amplification {:.2}",
+            stats.write_amplification
+        );
+    }
+}
+
+/// Without an archive a clone keeps what it inherits on the primary device. A point whose blocks have left the working set may bring more back to life than the next segment can take forward: that is refused, says
+/// what to do, and changes nothing.
+#[test]
+fn a_clone_that_cannot_be_carried_forward_is_refused() {
+    let mut run = pool(1, 256, 12, 100, 400);
+    run.write_all();
+    run.settle();
+    let old = run.pool.stats().newest_point_lsn;
+    // Everything is written again; what was there is inactive, and its slots are not used yet.
+    run.write_all();
+    run.settle();
+    for _ in 0..200 {
+        run.pool.poll();
+    }
+    let ask = |run: &Run, lsn: u64, name: &str| {
+        let pool = Rc::clone(&run.pool);
+        wait(&run.pool, pool.clone_volume("v0".to_owned(), Point::Lsn(lsn), name.to_owned(), false))
+    };
+    // As long as all lies within the working set, there is time for it.
+    ask(&run, old, "young").expect("nothing leaves yet");
+    wait(&run.pool, Rc::clone(&run.pool).delete_volume("young".to_owned())).expect("it goes");
+    let mut refused = None;
+    while refused.is_none() && run.pool.stats().head_lsn < 18 * 256 {
+        run.step_write(2);
+        run.check_working_set();
+        match ask(&run, old, "late") {
+            Ok(_) => wait(&run.pool, Rc::clone(&run.pool).delete_volume("late".to_owned())).expect("it goes"),
+            Err(error) => refused = Some(error),
+        }
+    }
+    let refused = refused.expect("the point leaves the working set");
+    let text = refused.to_string();
+    assert!(matches!(refused, VolumeError::NoSpace { .. }), "{text}");
+    for part in ["volume 'v0'", &format!("lsn:{old}"), "400 blocks", "serve the pool with an archive"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(run.pool.find_volume("late").is_none());
+    run.settle();
+    run.check_all();
+}
+
+/// More than the pool holds is refused as well.
+#[test]
+fn a_clone_that_the_pool_does_not_hold_is_refused() {
+    let mut run = pool(2, 256, 8, 100, 600);
+    run.write_all();
+    run.settle();
+    let now = Point::Lsn(run.pool.stats().newest_point_lsn);
+    let pool = Rc::clone(&run.pool);
+    let refused = wait(&run.pool, pool.clone_volume("v0".to_owned(), now, "second".to_owned(), false))
+        .expect_err("two of them do not fit")
+        .to_string();
+    assert!(refused.contains("600 blocks") && refused.contains("600 are taken"), "{refused}");
+    run.check_all();
+}
+
+/// Clones of random points of the past, of dense and of scattered volumes: whichever is accepted reads as it was for as long as it lives, and the working set stays within its bound.
+#[test]
+fn clones_without_an_archive_stay_within_the_working_set() {
+    let (mut made, mut refused) = (0, 0);
+    for seed in 0..12 {
+        let working_set = [4, 8, 16][seed as usize % 3];
+        let mut run = pool(seed, 256, working_set, 100, 25 * working_set);
+        run.write_all();
+        let mut cloned_in = 0;
+        for _ in 0..60 {
+            let steps = run.rng.below(40 * working_set);
+            for _ in 0..steps {
+                run.step_hot_write();
+                // What came back to life is copied forward before the next segment is opened.
+                if run.pool.stats().head_lsn / 256 > cloned_in {
+                    run.check_working_set();
+                }
+            }
+            cloned_in = run.pool.stats().head_lsn / 256;
+            match run.clone_kept() {
+                Some(true) => made += 1,
+                Some(false) => refused += 1,
+                None => {}
+            }
+        }
+        run.settle();
+        run.check_all();
+        run.crash(Crash::Power);
+        run.restart();
+    }
+    println!("{made} clones, {refused} refused");
+    assert!(made > 50 && refused > 5, "{made} made, {refused} refused");
+}
