@@ -91,6 +91,11 @@ pub struct ServeOptions {
     #[arg(long)]
     pub poll: bool,
 
+    /// Have the kernel poll the network device of each connection for so many microseconds in a receive that finds nothing, instead
+    /// of waiting for its interrupt. More than the system's default takes `CAP_NET_ADMIN`.
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub busy_poll: Option<u16>,
+
     /// The cores of the reactors, as a list (0,2-3) or a mask (0xd): each is pinned to one. The first owns the pool and serves its
     /// connections. Today one pool needs no more: the second core is where the archive is compressed (unless --archive-core names
     /// another), and the reactors on the second and all others sleep. By default there is one, and the system chooses its core.
@@ -161,12 +166,13 @@ mod tests {
         };
         assert_eq!(options.rpc_socket(), PathBuf::from(DEFAULT_SOCKET));
         assert_eq!(options.listen, ["127.0.0.1:4420".parse().expect("an address")]);
-        let line = "varve serve --dir d --listen 127.0.0.1:0 --listen [::1]:4420 --config c.json --pool-size 4GiB --volume-size 1GiB --io-engine threads --poll --reactors [1,4-5]";
+        let line = "varve serve --dir d --listen 127.0.0.1:0 --listen [::1]:4420 --config c.json --pool-size 4GiB --volume-size 1GiB --io-engine threads --poll --busy-poll 50 --reactors [1,4-5]";
         let Command::Serve(options) = parse(line).expect("all are known").command else { panic!() };
         assert_eq!(options.rpc_socket(), PathBuf::from("d/rpc.sock"));
         assert_eq!(options.listen.len(), 2);
         assert_eq!(options.pool_size, Some(SizeBytes(4 << 30)));
         assert_eq!((options.io_engine, options.poll), (IoEngineChoice::Threads, true));
+        assert_eq!(options.busy_poll, Some(50));
         let cores = options.reactors.expect("they were given");
         assert_eq!((cores.first(), cores.rest()), (1, &[4, 5][..]));
     }

@@ -14,6 +14,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 /// The most pieces of one system call.
 const SLICES_MAX: usize = 256;
+const SLICES_FEW: usize = 8;
 /// The sent front of the arena is dropped once it is this long, in bytes.
 const ARENA_COMPACT_BYTES: usize = 64 * 1024;
 
@@ -91,7 +92,11 @@ impl<B: Deref<Target = [u8]>> Output<B> {
                 let bytes = &self.arena[self.arena_sent..self.arena_sent + *len];
                 (rustix::net::send(socket, bytes, FLAGS), bytes.len())
             } else {
-                self.send_pieces(socket, FLAGS)
+                // A long list is not cheap to make, and seldom needed.
+                match self.pieces.len() {
+                    ..=SLICES_FEW => self.send_pieces::<SLICES_FEW>(socket, FLAGS),
+                    _ => self.send_pieces::<SLICES_MAX>(socket, FLAGS),
+                }
             };
             match result {
                 Ok(sent) => {
@@ -111,8 +116,12 @@ impl<B: Deref<Target = [u8]>> Output<B> {
     }
 
     /// One `sendmsg`; gives also how many bytes there were for it.
-    fn send_pieces(&self, socket: &TcpStream, flags: SendFlags) -> (rustix::io::Result<usize>, usize) {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    fn send_pieces<const SLICES: usize>(
+        &self,
+        socket: &TcpStream,
+        flags: SendFlags,
+    ) -> (rustix::io::Result<usize>, usize) {
+        let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
         let mut length = 0;
         let mut header_at = self.arena_sent;

@@ -17,6 +17,7 @@ use crate::bdev::Engine;
 use crate::cli::{BackPressureChoice, CommandError, IoEngineChoice, ServeOptions};
 use crate::dma::BLOCK_BYTES;
 use crate::nvmf::nqn;
+use crate::nvmf::target::TargetConfig;
 use crate::reactor::{Cores, IdlePolicy, ReactorConfig};
 use crate::rpc::config::apply_file;
 use crate::rpc::units::SizeBytes;
@@ -80,6 +81,7 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
             idle,
             ..ReactorConfig::default()
         },
+        target: TargetConfig { busy_poll_us: options.busy_poll, ..TargetConfig::default() },
         idle_cores: options.reactors.as_ref().map_or_else(Vec::new, |cores| cores.rest().to_vec()),
         ..ApplianceConfig::new(backing, options.listen[0])
     })

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use varve::nvmf::target::set_busy_poll;
 
 use plain::Readiness;
 use ring::Uses;
@@ -33,6 +34,8 @@ use crate::machine::Machine;
 
 /// Sends without a copy begin here, in bytes: below, keeping the books costs more than the copy.
 const ZERO_COPY_BYTES_LEAST: usize = 16 << 10;
+/// How long the kernel looks at a device for a socket, in microseconds.
+const BUSY_POLL_US: u16 = 50;
 /// Bytes of a command and commands in flight.
 const COMMANDS: [(usize, usize); 3] = [(4 << 10, 1), (4 << 10, 32), (128 << 10, 8)];
 
@@ -97,7 +100,7 @@ impl Way {
             Way::Epoll => plain::serve(stream, shape, Readiness::Epoll).map(|()| None),
             Way::Trying => plain::serve(stream, shape, Readiness::Trying).map(|()| None),
             Way::BusyPoll => {
-                plain::set_busy_poll(&stream)?;
+                set_busy_poll(&stream, BUSY_POLL_US)?;
                 plain::serve(stream, shape, Readiness::Epoll).map(|()| None)
             }
         }

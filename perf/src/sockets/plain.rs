@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -11,14 +10,11 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use varve::nvmf::target::TargetConfig;
 
 use super::answers::Answers;
-use super::refused;
 use crate::floor::tcp::{Shape, read_some};
 use crate::spin::Spin;
 
 /// Receives in one turn, as the target has it.
-const RECEIVES_PER_TURN: usize = 4;
-/// How long the kernel looks at a device for a socket, in microseconds.
-const BUSY_POLL_US: libc::c_int = 50;
+const RECEIVES_PER_TURN: usize = 16;
 /// Not to sleep in an epoll that is only looked at.
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
@@ -68,32 +64,6 @@ pub(super) fn serve(mut stream: TcpStream, shape: Shape, readiness: Readiness) -
         }
         spin.looked(found);
     }
-}
-
-/// Has the kernel poll the device of a socket instead of waiting for its interrupts.
-///
-/// # Errors
-/// The kernel's refusal; more than the system's default takes a privilege.
-pub(super) fn set_busy_poll(stream: &TcpStream) -> io::Result<()> {
-    for (option, name, value) in [
-        (libc::SO_BUSY_POLL, "SO_BUSY_POLL", BUSY_POLL_US),
-        (libc::SO_PREFER_BUSY_POLL, "SO_PREFER_BUSY_POLL", 1),
-    ] {
-        // SAFETY: the option's value is an int that lives until the call returns, and its length is given.
-        let result = unsafe {
-            libc::setsockopt(
-                stream.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                (&raw const value).cast(),
-                size_of_val(&value) as libc::socklen_t,
-            )
-        };
-        if result != 0 {
-            return Err(refused(name)(io::Error::last_os_error()));
-        }
-    }
-    Ok(())
 }
 
 /// Sends what the socket takes with one call.

@@ -20,6 +20,8 @@ use super::rng::Rng;
 use super::workload::{Opened, Run};
 use super::world::wait;
 
+/// So many writes in a row that changed nothing end the writing: the store may have failed for good.
+const REFUSALS_MAX: u32 = 300;
 /// Objects that one expiry deletes, if it is asked for a few.
 const FEW_OBJECTS: u64 = 6;
 
@@ -81,14 +83,24 @@ impl Run {
     /// # Panics
     /// When the pool breaks a promise.
     pub fn write_on(&mut self, segments: u64) {
-        let until = self.pool.stats().head_lsn + segments * self.shape.segment_blocks;
-        while self.pool.stats().head_lsn < until {
+        let mut head_lsn = self.pool.stats().head_lsn;
+        let until = head_lsn + segments * self.shape.segment_blocks;
+        let mut refused = 0;
+        while head_lsn < until && refused < REFUSALS_MAX {
             if self.live().is_empty() || self.rng.one_in(8) {
                 self.step();
             } else {
                 self.step_hot_write();
             }
             self.check_working_set();
+            let before = std::mem::replace(&mut head_lsn, self.pool.stats().head_lsn);
+            if head_lsn == before {
+                // A store that fails is tried again later and later, and writes are refused meanwhile.
+                refused += 1;
+                self.world.clock.advance(100_000_000);
+            } else {
+                refused = 0;
+            }
         }
     }
 

@@ -55,6 +55,8 @@ pub struct TargetConfig {
     pub staging_bytes_per_connection_max: usize,
     /// A connection with so many bytes to send, or to be read for it, takes no further commands until there are fewer.
     pub output_bytes_max: usize,
+    /// Has the kernel poll the network device of each connection for so long in a receive that finds nothing; `None` leaves the system's default.
+    pub busy_poll_us: Option<u16>,
     /// A connection that has not sent its initialization after so long, or its Connect, is closed.
     pub connect_timeout: Duration,
     /// A connection whose host does not send data it was asked for, or does not take what was sent to it, is closed after so long.
@@ -76,6 +78,7 @@ impl Default for TargetConfig {
             staging_bytes_max: 64 << 20,
             staging_bytes_per_connection_max: 16 << 20,
             output_bytes_max: 4 << 20,
+            busy_poll_us: None,
             connect_timeout: Duration::from_secs(10),
             transfer_timeout: Duration::from_secs(30),
             linger: Duration::from_secs(5),

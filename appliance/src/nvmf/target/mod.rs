@@ -21,6 +21,7 @@
 //! memory; data to hosts by the output bound of each connection and, above it, by the DMA pool.
 
 mod admin;
+mod busy_poll;
 mod config;
 mod connection;
 mod context;
@@ -47,6 +48,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
+pub use busy_poll::set_busy_poll;
 pub use config::{BLOCK_BYTES, LISTENERS_MAX, NAMESPACE_ID, TRANSFER_BYTES_MAX, TargetConfig};
 pub use listener::ListenError;
 pub use stats::{ControllerInfo, QueuePairInfo, SubsystemInfo, TargetStats};
@@ -271,6 +273,12 @@ impl Inner {
                 tracing::warn!(%peer, limit = context.config.connections_max, "too many connections: one is refused");
             }
             return;
+        }
+        if let Some(span_us) = context.config.busy_poll_us
+            && let Err(error) = set_busy_poll(&socket, span_us)
+            && context.may_warn()
+        {
+            tracing::warn!(%peer, span_us, %error, "the kernel does not poll the network device for a connection, which works without it");
         }
         match Connection::new(&self.local, socket, peer, context.now()) {
             Ok(connection) => {
