@@ -24,6 +24,7 @@
 
 mod append;
 mod recycle;
+mod room;
 mod trailer;
 mod turn;
 
