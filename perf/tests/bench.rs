@@ -43,7 +43,9 @@ fn a_tiny_benchmark_has_every_step_and_no_failure() {
             )
         })
         .collect();
+    // The first round, the steps, and three rounds without and beside snapshots.
     let parts = [
+        "write 8",
         "write 8",
         "read 8",
         "write 8",
@@ -53,6 +55,12 @@ fn a_tiny_benchmark_has_every_step_and_no_failure() {
         "randread 1",
         "randread 32",
         "read 8",
+        "randwrite 32",
+        "randwrite 32",
+        "randwrite 32",
+        "randwrite 32",
+        "randwrite 32",
+        "randwrite 32",
         "randwrite 32",
     ];
     // Three rounds, adaptive and polling in each.
@@ -74,14 +82,16 @@ fn a_tiny_benchmark_has_every_step_and_no_failure() {
         }
     }
     // Each random step stands beside at least one floor; on a file beside two.
-    assert!(report.steps[4..8].iter().all(|step| step.floors.len() == 1));
-    assert!(report.steps[32..36].iter().all(|step| step.floors.len() == 2));
+    assert!(report.steps[5..9].iter().all(|step| step.floors.len() == 1));
+    assert!(report.steps[40..44].iter().all(|step| step.floors.len() == 2));
     for what in [
         "memory: QD1 write, mean",
         "memory: QD1 read, p99.99",
         "memory: QD1 randwrite of an adaptive reactor, mean",
         "file: QD32 4 KiB random write",
-        "file: the same beside 100 snapshots",
+        "file: QD32 4 KiB random write, on 4 connections",
+        "file: QD32 4 KiB random write, as many bytes in flight",
+        "file: QD32 write beside 100 snapshots",
         "file: QD32 4 KiB random read",
         "file: sequential 512 KiB read",
         "memory: QD1 randread of an adaptive reactor, mean",
