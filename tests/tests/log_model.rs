@@ -152,6 +152,13 @@ fn campaigns_keep_every_promise() {
     assert!(total.crashes > 400 && total.full_logs > 50 && total.points > 2000, "{total:?}");
 }
 
+/// A power cut tore the trailer of a segment whose successor was lost, so the segment went on; the next power cut lost the head of its new trailer, and kept the body. The old
+/// head was whole again then, and said that the log ended where it had ended before: flushed writes were lost.
+#[test]
+fn a_torn_trailer_does_not_come_back_under_the_next_one() {
+    campaign(405_184);
+}
+
 /// Every segment begins with the pool's catalog, also when a host's write opened it (DESIGN section 5). It used to be overwritten in memory by
 /// the record of that write.
 #[test]

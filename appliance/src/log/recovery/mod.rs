@@ -438,6 +438,14 @@ pub async fn recover(device: SharedBdev, environment: Environment) -> Result<Rec
             survey.problems.push(format!("segment {sequence}: its header cannot be written again: {error}"));
         }
     }
+    let current = survey.current().filter(|_| !survey.clean);
+    if let Some(slot) = current.and_then(|sequence| survey.table.get(sequence)?.slot) {
+        // After a crash the segment goes on. What is left of an earlier trailer must not become one again under the body of the next, which begins with the same
+        // units: it would say that the log ends where it ended then.
+        let mut block = environment.dma.allocate(BLOCK_BYTES)?;
+        block.as_mut_slice().fill(0);
+        device.write(survey.geometry.trailer_block(slot), smallvec![block.freeze()]).await?;
+    }
     device.flush().await?;
     // A copy that is damaged may have been the newer one, and have known an epoch more: that must not be used again, or records of it
     // that a crash cut off could come back.
