@@ -10,8 +10,7 @@ use crate::dma::DmaBuf;
 use crate::log::geometry::COMMAND_BLOCKS_MAX;
 
 /// The most blocks of one read or write: the record limit, rounded down to a power of two, so that every write is atomic (DESIGN section 6).
-pub const MAX_IO_BLOCKS: u32 = 128;
-const _: () = assert!(MAX_IO_BLOCKS as u64 == COMMAND_BLOCKS_MAX);
+pub const MAX_IO_BLOCKS: u32 = COMMAND_BLOCKS_MAX as u32;
 
 /// The most ranges of one trim, as NVMe's Dataset Management has them.
 pub const MAX_TRIM_RANGES: usize = 256;

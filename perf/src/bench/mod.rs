@@ -364,8 +364,9 @@ impl Bench<'_> {
     fn fio_floor(&mut self, path: &Path, end_bytes: u64) -> Option<FloorResult> {
         (self.on_step)("floor of fio");
         let (first, core) = (FIRST_SLOT_BLOCK * BLOCK_BYTES as u64, two_cores().map(|cores| cores.1));
-        let read = fio::random_read(path, first, end_bytes, DEPTH_LOADED, self.config.step, core);
-        read.map_err(|error| self.missing.push(error.to_string())).ok()
+        let duration = self.config.step;
+        let reads = fio::Reads { path, first, end: end_bytes, depth: DEPTH_LOADED, duration, core };
+        fio::random_read(&reads).map_err(|error| self.missing.push(error.to_string())).ok()
     }
 
     /// The steps at depth 1 in memory, on an appliance that may sleep and on one that never does, in turns: what the machine does for a while meets both.

@@ -15,21 +15,31 @@ const ENGINES: [&str; 2] = ["io_uring", "libaio"];
 /// Bytes of a command.
 const BLOCK_BYTES: u64 = 4096;
 
-/// Reads blocks of 4 KiB at random, past the system's cache, from `first` to `end` (in bytes) of a file, `depth` in flight, on one core.
+/// What is to be read, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Reads<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// Where the part of it begins, in bytes.
+    pub first: u64,
+    /// Where that ends.
+    pub end: u64,
+    /// Commands in flight.
+    pub depth: u16,
+    /// For how long.
+    pub duration: Duration,
+    /// The core to stay on.
+    pub core: Option<usize>,
+}
+
+/// Reads blocks of 4 KiB at random, past the system's cache.
 ///
 /// # Errors
 /// Without `fio`, or when it fails.
-pub fn random_read(
-    path: &Path,
-    first: u64,
-    end: u64,
-    depth: u16,
-    duration: Duration,
-    core: Option<usize>,
-) -> Result<FloorResult, PerfError> {
+pub fn random_read(reads: &Reads<'_>) -> Result<FloorResult, PerfError> {
     let mut result = Err(failed("no way to read was tried".to_owned()));
     for engine in ENGINES {
-        result = run(path, first, end, depth, duration, core, engine);
+        result = run(reads, engine);
         if result.is_ok() {
             break;
         }
@@ -37,15 +47,8 @@ pub fn random_read(
     result
 }
 
-fn run(
-    path: &Path,
-    first: u64,
-    end: u64,
-    depth: u16,
-    duration: Duration,
-    core: Option<usize>,
-    engine: &str,
-) -> Result<FloorResult, PerfError> {
+fn run(reads: &Reads<'_>, engine: &str) -> Result<FloorResult, PerfError> {
+    let Reads { path, first, end, depth, duration, core } = *reads;
     let mut fio = Command::new("fio");
     // A colon would separate the names of two files.
     let name = path.display().to_string().replace(':', "\\:");
@@ -160,11 +163,14 @@ mod tests {
         let path = directory.path().join("a:file");
         std::fs::write(&path, vec![7; 1 << 20]).unwrap();
         let short = Duration::from_millis(50);
-        match random_read(&path, 4096, 1 << 20, 4, short, None) {
+        let reads = Reads { path: &path, first: 4096, end: 1 << 20, depth: 4, duration: short, core: None };
+        match random_read(&reads) {
             Ok(result) => assert!(result.latency.count > 0 && result.what.contains("fio"), "{result:?}"),
             Err(error) => assert!(error.to_string().contains("'fio' failed"), "{error}"),
         }
-        let missing = random_read(&directory.path().join("none"), 0, 4096, 1, short, None).unwrap_err();
+        let none = directory.path().join("none");
+        let reads = Reads { path: &none, first: 0, end: 4096, depth: 1, ..reads };
+        let missing = random_read(&reads).unwrap_err();
         assert!(missing.to_string().contains("'fio' failed"), "{missing}");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is made");
     }

@@ -438,8 +438,8 @@ pub async fn recover(device: SharedBdev, environment: Environment) -> Result<Rec
             survey.problems.push(format!("segment {sequence}: its header cannot be written again: {error}"));
         }
     }
-    let current = survey.current().filter(|_| !survey.clean);
-    if let Some(slot) = current.and_then(|sequence| survey.table.get(sequence)?.slot) {
+    let goes_on = survey.current().filter(|_| !survey.clean);
+    if let Some(slot) = goes_on.and_then(|sequence| survey.table.get(sequence)?.slot) {
         // After a crash the segment goes on. What is left of an earlier trailer must not become one again under the body of the next, which begins with the same
         // units: it would say that the log ends where it ended then.
         let mut block = environment.dma.allocate(BLOCK_BYTES)?;

@@ -127,7 +127,7 @@ impl Log {
     }
 
     /// Both copies of the catalog.
-    fn catalog_blocks(&self) -> u64 {
+    pub(super) fn catalog_blocks(&self) -> u64 {
         2 * self.catalog.len().div_ceil(BLOCK_BYTES) as u64
     }
 

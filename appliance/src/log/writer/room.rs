@@ -3,7 +3,6 @@
 
 use super::recycle::with_headers;
 use super::{AppendClass, AppendError, FREE_SLOTS_TARGET, Log, Recycling};
-use crate::dma::BLOCK_BYTES;
 use crate::log::format::ENTRIES_PER_RECORD;
 
 /// Where entries go.
@@ -79,8 +78,7 @@ impl Log {
 
     /// Room that each segment has for the pool's own events behind its catalog, in blocks, and what catalogs may grow by.
     pub(super) fn event_room_blocks(&self) -> u64 {
-        let catalog_blocks = 2 * self.catalog.len().div_ceil(BLOCK_BYTES) as u64;
-        catalog_blocks + 8 + (self.geometry.record_blocks() / 32).min(64)
+        self.catalog_blocks() + 8 + (self.geometry.record_blocks() / 32).min(64)
     }
 
     /// Whether the next segment may be opened. What leaves the working set must hold nothing live, and there must be a slot.

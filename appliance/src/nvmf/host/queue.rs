@@ -354,25 +354,24 @@ impl Queue {
                 reserved: [0; 4],
             };
             let output = &mut self.transport.output;
-            match self.slots.shared(command_id) {
-                None => output.header(|out| {
-                    let start = out.len();
-                    append_header(out, &pdu);
-                    append_data(out, start, header, self.slots.buffer(command_id, at, data_bytes));
-                }),
-                Some(shared) => {
-                    let data = shared.slice(at as usize..(at + data_bytes) as usize);
-                    output.header(|out| {
-                        let start = out.len();
-                        append_header(out, &pdu);
-                        out.resize(start + usize::from(header.pdo), 0);
-                    });
-                    let digest = (header.flags & flags::DATA_DIGEST != 0).then(|| digest_bytes(&data));
-                    output.data(data);
-                    if let Some(digest) = digest {
-                        output.header(|out| out.extend_from_slice(&digest));
-                    }
-                }
+            output.header(|out| {
+                let start = out.len();
+                append_header(out, &pdu);
+                out.resize(start + usize::from(header.pdo), 0);
+            });
+            let shared = self.slots.shared(command_id);
+            let shared = shared.map(|bytes| bytes.slice(at as usize..(at + data_bytes) as usize));
+            let data: &[u8] = match &shared {
+                Some(shared) => shared,
+                None => self.slots.buffer(command_id, at, data_bytes),
+            };
+            let digest = (header.flags & flags::DATA_DIGEST != 0).then(|| digest_bytes(data));
+            match shared {
+                Some(shared) => output.data(shared),
+                None => output.header(|out| out.extend_from_slice(data)),
+            }
+            if let Some(digest) = digest {
+                output.header(|out| out.extend_from_slice(&digest));
             }
             at += data_bytes;
         }

@@ -409,7 +409,7 @@ impl<M: Medium> Store for DeviceStore<M> {
     fn get(&self, name: &Name, sink: &mut dyn Sink) -> Result<u64, StoreError> {
         let pinned = self.pin("get", name)?;
         let len_bytes = pinned.content.len_bytes;
-        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+        let mut digest = crate::log::checksum::running();
         let mut buffer = vec![0; len_bytes.min(READ_BYTES as u64) as usize];
         let mut offset = 0;
         while offset < len_bytes {

@@ -26,7 +26,7 @@ impl<'a, M: Medium> DevicePut<'a, M> {
             max_bytes,
             len_bytes: 0,
             partial: Vec::with_capacity(BLOCK),
-            digest: crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi),
+            digest: crate::log::checksum::running(),
         }
     }
 

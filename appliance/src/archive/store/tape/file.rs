@@ -5,6 +5,7 @@ use super::drive::{Drive, DriveError, Library};
 use super::format::{Header, Mark, Trailer};
 use super::scan::{Cartridge, Entry, FILE_OVERHEAD_BYTES, Part};
 use super::store::Tape;
+use crate::log::checksum::running;
 
 /// Why it failed: the drive, or no cartridge is left.
 #[derive(Debug, thiserror::Error)]
@@ -46,10 +47,6 @@ pub(super) struct FileWriter {
     digest: crc_fast::Digest,
 }
 
-fn new_digest() -> crc_fast::Digest {
-    crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi)
-}
-
 impl FileWriter {
     /// Writes the header of an object or a tombstone.
     pub(super) fn begin<L: Library>(
@@ -70,7 +67,7 @@ impl FileWriter {
             ended: Vec::new(),
             part_bytes: 0,
             object_bytes: 0,
-            digest: new_digest(),
+            digest: running(),
         };
         writer.begin_part(tape)?;
         Ok(writer)
@@ -108,7 +105,7 @@ impl FileWriter {
             self.position = object + 1;
             self.full = false;
             self.part_bytes = 0;
-            self.digest = new_digest();
+            self.digest = running();
             return Ok(());
         }
     }

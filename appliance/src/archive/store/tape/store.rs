@@ -215,7 +215,7 @@ impl<L: Library> TapeStore<L> {
             if !expected {
                 return Err(corrupt("another file is in its place"));
             }
-            let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+            let mut digest = crate::log::checksum::running();
             let mut left = part.bytes;
             while left > 0 {
                 let Read::Block(len) = drive.read_block(&mut block).map_err(failed)? else {

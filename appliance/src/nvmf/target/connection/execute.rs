@@ -319,8 +319,9 @@ impl Connection {
         data: HostData<'_>,
         index: u16,
     ) -> Started {
-        let volume = self.queue.as_ref().and_then(|queue| queue.controller.subsystem.volume);
-        let Some(volume) = volume else { return Started::Done(Status::INVALID_NAMESPACE.do_not_retry()) };
+        let Some(volume) = self.volume() else {
+            return Started::Done(Status::INVALID_NAMESPACE.do_not_retry());
+        };
         let started = io::start(context, volume, opcode, sqe, data, u64::from(index), &self.sink);
         if started == Started::Queued {
             self.reading_bytes += io::reading_bytes(opcode, sqe) as usize;

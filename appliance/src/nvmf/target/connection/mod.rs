@@ -34,7 +34,7 @@ use crate::nvmf::output::Output;
 use crate::nvmf::wire::pdu::{ADMIN_IN_CAPSULE_BYTES, Digests, FatalError, PduType, TermReq};
 use crate::nvmf::wire::pdu_check::{PduError, PduLimits, Receiver};
 use crate::reactor::{Interest, Local, Source};
-use crate::volume::Sink;
+use crate::volume::{Sink, VolumeId};
 use input::Input;
 use slots::{Slots, Stage};
 
@@ -245,6 +245,11 @@ impl Connection {
 
     pub(super) fn queue(&self) -> Option<&Queue> {
         self.queue.as_ref()
+    }
+
+    /// The volume of its controller's namespace.
+    fn volume(&self) -> Option<VolumeId> {
+        self.queue.as_ref()?.controller.subsystem.volume
     }
 
     /// Whether it waits for something that no event of this reactor may announce.

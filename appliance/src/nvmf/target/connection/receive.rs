@@ -152,9 +152,7 @@ impl Connection {
     /// When another command follows, what it will look up is fetched while this turn goes on. What is there has not been checked yet,
     /// and nothing depends on it.
     fn prefetch_next(&self, context: &Context, rest: &[u8]) {
-        let Some(volume) = self.queue.as_ref().and_then(|queue| queue.controller.subsystem.volume) else {
-            return;
-        };
+        let Some(volume) = self.volume() else { return };
         if let Ok((capsule, _)) = CapsuleCmd::ref_from_prefix(rest)
             && capsule.header.pdu_type == u8::from(PduType::CapsuleCmd)
         {
