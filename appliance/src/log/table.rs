@@ -158,6 +158,11 @@ impl SegmentTable {
             .map(|(index, segment)| (SegmentSeq(self.oldest + index as u64), segment))
     }
 
+    /// The segments that have a slot, oldest first.
+    pub fn on_device(&self) -> impl Iterator<Item = SegmentSeq> + '_ {
+        self.iter().filter(|(_, segment)| segment.slot.is_some()).map(|(sequence, _)| sequence)
+    }
+
     /// Segments behind the oldest that were released before their turn.
     pub fn released(&self) -> Vec<SegmentSeq> {
         let gone = self.iter().filter(|(_, segment)| segment.phase == Phase::Released);

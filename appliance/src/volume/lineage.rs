@@ -2,7 +2,9 @@
 
 use super::pool::Pool;
 use super::working_set::reach;
-use crate::archive::retention::{ArchiveView, ArchivedSegment, Generation, SnapshotPoint, SynchPoint};
+use crate::archive::retention::{
+    ArchiveView, ArchivedSegment, Generation, SegmentRange, SnapshotPoint, SynchPoint,
+};
 use crate::log::reader::LsnRange;
 use crate::log::{ImageId, Lsn, SegmentSeq};
 
@@ -11,7 +13,9 @@ use crate::log::{ImageId, Lsn, SegmentSeq};
 pub struct Lineage {
     /// Size of the pool's segments, in blocks.
     pub segment_blocks: u64,
-    /// It and every newer segment have a slot on the primary device.
+    /// The segments that have a slot on the primary device, in the order of the log, apart from each other: one that is released before its turn leaves a hole.
+    pub on_primary: Vec<SegmentRange>,
+    /// The first of these; the log's next segment while there is none.
     pub oldest_on_primary: SegmentSeq,
     /// All synchs, in the order of the log.
     pub synchs: Vec<SynchPoint>,
@@ -46,6 +50,7 @@ impl Lineage {
             snapshots: &self.snapshots,
             generations: &self.generations,
             gaps: &self.gaps,
+            on_primary: &self.on_primary,
             never_before: self.oldest_on_primary,
             working_set,
         }
@@ -88,10 +93,17 @@ impl Pool {
         });
         // The first length is in force up to the first change, whatever it was then: the geometry has the newest.
         let first = log.geometry().working_set;
-        let on_primary = log.table().iter().rev().take_while(|(_, segment)| segment.slot.is_some()).last();
+        let mut on_primary: Vec<SegmentRange> = Vec::new();
+        for sequence in log.table().on_device() {
+            match on_primary.last_mut() {
+                Some(range) if range.last.next() == sequence => range.last = sequence,
+                _ => on_primary.push(SegmentRange { first: sequence, last: sequence }),
+            }
+        }
         Lineage {
             segment_blocks,
-            oldest_on_primary: on_primary.map_or(log.table().next_sequence(), |(sequence, _)| sequence),
+            oldest_on_primary: on_primary.first().map_or(log.table().next_sequence(), |range| range.first),
+            on_primary,
             synchs: synchs.collect(),
             snapshots: snapshots.collect(),
             generations: generations.chain(gone).collect(),

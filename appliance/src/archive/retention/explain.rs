@@ -120,25 +120,22 @@ fn joined(mut ranges: Vec<SegmentRange>) -> Vec<SegmentRange> {
 
 /// Appends those segments of a window that are neither archived nor on the primary device.
 fn find_missing(view: &ArchiveView<'_>, window: SegmentRange, point: Lsn, missing: &mut Vec<SegmentRange>) {
-    let Some(end) = view.never_before.0.checked_sub(1) else { return };
-    let last = window.last.0.min(end);
-    let mut next = window.first.0;
     let from = view.segments.partition_point(|segment| segment.sequence < window.first);
-    for segment in &view.segments[from..] {
-        if segment.sequence.0 > last {
-            break;
+    let archived = view.segments[from..].iter().take_while(|segment| segment.sequence <= window.last);
+    let archived = archived
+        .filter(|segment| segment.whole || (segment.sequence == window.last && segment.archived_to > point));
+    let from = view.on_primary.partition_point(|range| range.last < window.first);
+    let on_primary = view.on_primary[from..].iter().take_while(|range| range.first <= window.last);
+    let archived = archived.map(|segment| SegmentRange { first: segment.sequence, last: segment.sequence });
+    let mut next = window.first;
+    for range in joined(archived.chain(on_primary.copied()).collect()) {
+        if range.first > next {
+            missing.push(SegmentRange { first: next, last: SegmentSeq(range.first.0 - 1) });
         }
-        let reaches = segment.sequence == window.last && segment.archived_to > point;
-        if !segment.whole && !reaches {
-            continue;
-        }
-        if segment.sequence.0 > next {
-            missing.push(SegmentRange { first: SegmentSeq(next), last: SegmentSeq(segment.sequence.0 - 1) });
-        }
-        next = segment.sequence.0 + 1;
+        next = next.max(range.last.next());
     }
-    if next <= last {
-        missing.push(SegmentRange { first: SegmentSeq(next), last: SegmentSeq(last) });
+    if next <= window.last {
+        missing.push(SegmentRange { first: next, last: window.last });
     }
 }
 

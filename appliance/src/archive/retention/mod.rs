@@ -119,7 +119,9 @@ pub struct ArchiveView<'a> {
     pub generations: &'a [Generation],
     /// Stretches of the log that were never archived, or whose archive is lost.
     pub gaps: &'a [LsnRange],
-    /// The oldest segment that is still in the primary's working set: it and all newer ones are never expirable.
+    /// The segments that are on the primary device, in the order of the log, apart from each other.
+    pub on_primary: &'a [SegmentRange],
+    /// The oldest of these: it and all newer ones are never expirable, also those between them whose slots were given away before their turn.
     pub never_before: SegmentSeq,
     /// The length of the working set that was in force at a segment (W).
     pub working_set: &'a dyn Fn(SegmentSeq) -> u64,

@@ -45,9 +45,7 @@ impl Pool {
             let reason = "the pool was changed while the archive's expiry was planned; try again".to_owned();
             return Err(VolumeError::Busy { reason });
         }
-        let on_primary = |sequence: SegmentSeq| log.table().slot(sequence).is_some();
-        let oldest_on_primary =
-            log.table().iter().map(|(sequence, _)| sequence).find(|&sequence| on_primary(sequence));
+        let oldest_on_primary = log.table().on_device().next();
         if let Some(range) =
             ranges.iter().find(|range| oldest_on_primary.is_some_and(|oldest| range.last >= oldest))
         {
@@ -119,8 +117,7 @@ impl Pool {
 /// The segments that are in the archive, whole or in part, or on the primary device.
 fn segments_there(state: &State, log: &Log) -> BTreeSet<SegmentSeq> {
     let archived = state.archive.iter().flat_map(|archive| archive.objects.iter());
-    let on_primary = log.table().iter().filter(|(_, segment)| segment.slot.is_some());
-    archived.map(|(sequence, _)| sequence).chain(on_primary.map(|(sequence, _)| sequence)).collect()
+    archived.map(|(sequence, _)| sequence).chain(log.table().on_device()).collect()
 }
 
 /// The stretches between the segments that are there, and before the first, without those that were never archived.

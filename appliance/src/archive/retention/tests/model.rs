@@ -159,7 +159,7 @@ proptest! {
         let absent: BTreeSet<u64> = needed
             .iter()
             .filter(|(sequence, point)| {
-                *sequence < world.never_before.0
+                !world.is_on_primary(SegmentSeq(*sequence))
                     && !world.segments.iter().any(|s| {
                         s.sequence.0 == *sequence && (s.whole || point.is_some_and(|point| point < s.archived_to.0))
                     })
@@ -215,6 +215,7 @@ fn minutes() -> World {
         generations: Vec::new(),
         gaps: Vec::new(),
         never_before: SegmentSeq(8),
+        released: Vec::new(),
         working_sets: vec![2],
     }
 }

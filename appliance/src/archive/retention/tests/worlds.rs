@@ -7,6 +7,8 @@ use crate::log::reader::LsnRange;
 use crate::log::types::{ImageId, Lsn, SegmentSeq};
 
 pub(super) const SEGMENT_BLOCKS: u64 = 10;
+/// More segments than any archive here has.
+const SEQUENCES: u64 = 64;
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
 /// All times are below this, in seconds.
 pub(super) const END_S: u64 = 120;
@@ -20,6 +22,8 @@ pub(super) struct World {
     pub(super) generations: Vec<Generation>,
     pub(super) gaps: Vec<LsnRange>,
     pub(super) never_before: SegmentSeq,
+    /// Segments behind the oldest on the primary device that have left it.
+    pub(super) released: Vec<SegmentSeq>,
     /// For each sequence; the last one for all that follow.
     pub(super) working_sets: Vec<u64>,
 }
@@ -27,6 +31,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn with<T>(&self, look: impl FnOnce(&ArchiveView<'_>) -> T) -> T {
         look(&ArchiveView {
+            on_primary: &self.on_primary(),
             segment_blocks: SEGMENT_BLOCKS,
             segments: &self.segments,
             synchs: &self.synchs,
@@ -36,6 +41,23 @@ impl World {
             never_before: self.never_before,
             working_set: &|sequence| self.working_set(sequence),
         })
+    }
+
+    /// Whether a segment is on the primary device; all that come after the archive's are.
+    pub(super) fn is_on_primary(&self, sequence: SegmentSeq) -> bool {
+        sequence >= self.never_before && !self.released.contains(&sequence)
+    }
+
+    fn on_primary(&self) -> Vec<SegmentRange> {
+        let mut ranges: Vec<SegmentRange> = Vec::new();
+        for sequence in (self.never_before.0..SEQUENCES).map(SegmentSeq) {
+            match ranges.last_mut() {
+                _ if !self.is_on_primary(sequence) => {}
+                Some(range) if range.last.next() == sequence => range.last = sequence,
+                _ => ranges.push(SegmentRange { first: sequence, last: sequence }),
+            }
+        }
+        ranges
     }
 
     pub(super) fn working_set(&self, sequence: SegmentSeq) -> u64 {
@@ -77,9 +99,11 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
         let generations = proptest::collection::vec(generation, 0..5);
         let gaps = proptest::collection::vec((0..head, 1..8_u64), 0..2);
         let never_before = 0..=seeds.len() as u64 + 1;
+        let released = proptest::collection::vec(1..6_u64, 0..3);
         let working_sets = proptest::collection::vec(0..5_u64, 1..18);
-        (Just(segments(seeds)), synchs, snapshots, generations, gaps, never_before, working_sets).prop_map(
-            |(segments, synchs, snapshots, mut generations, gaps, never_before, working_sets)| {
+        let primary = (never_before, released, working_sets);
+        (Just(segments(seeds)), synchs, snapshots, generations, gaps, primary).prop_map(
+            |(segments, synchs, snapshots, mut generations, gaps, (never_before, released, working_sets))| {
                 generations.sort_by_key(|&(born, ..)| born);
                 World {
                     segments,
@@ -114,6 +138,7 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
                         .map(|(start, len)| LsnRange { start: Lsn(start), end: Lsn(start + len) })
                         .collect(),
                     never_before: SegmentSeq(never_before),
+                    released: released.into_iter().map(|after| SegmentSeq(never_before + after)).collect(),
                     working_sets,
                 }
             },
