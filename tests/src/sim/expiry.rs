@@ -136,8 +136,19 @@ impl Run {
             .filter(|synch| keeps_synchs && synch.time_ns + synch_seconds * 1_000_000_000 > now_ns)
             .map(|synch| (synch.lsn, synch.label.clone()))
             .collect();
+        let snapshots = self.model.snapshots();
+        // A point of which an earlier expiry took a part is not promised again by a rule that comes later.
+        let lineage = self.pool.lineage();
+        let plane = self.plane(&rules);
+        let is_whole = |lsn: u64| plane.explain(&lineage, Lsn(lsn)).is_ok_and(|told| told.restorable);
+        let watched: Vec<(u64, String)> = [&kept, &snapshots]
+            .into_iter()
+            .filter(|some| !some.is_empty())
+            .map(|some| some[rng.below(some.len() as u64) as usize].clone())
+            .filter(|(lsn, _)| is_whole(*lsn))
+            .collect();
         let objects_max = if rng.one_in(2) { 1 + rng.below(FEW_OBJECTS) as usize } else { usize::MAX };
-        let segments = self.carry_out(&rules, now_ns, objects_max);
+        let segments = self.carry_out(now_ns, objects_max);
         let after: HashSet<String> = self.pool.synchs().into_iter().map(|synch| synch.label).collect();
         for synch in before.iter().filter(|synch| !after.contains(&synch.label)) {
             assert!(
@@ -147,22 +158,24 @@ impl Run {
             );
             self.expired.synchs.insert(synch.label.clone());
         }
-        let snapshots = self.model.snapshots();
-        for some in [&kept, &snapshots] {
-            if !some.is_empty() {
-                let (lsn, name) = &some[rng.below(some.len() as u64) as usize];
-                self.check_kept(*lsn, name, &rules, rng);
-            }
+        for (lsn, name) in watched {
+            self.check_kept(lsn, &name, &rules, rng);
         }
         segments
     }
 
-    /// The rules carried out as the appliance does it. A store that fails leaves the rest to the next time.
-    fn carry_out(&mut self, rules: &str, now_ns: u64, objects_max: usize) -> u64 {
+    /// The command plane's side, with these rules in force.
+    fn plane(&mut self, rules: &str) -> &ArchivePlane {
         let store = self.world.store.as_ref().expect("a run with an archive has a store");
         let uuid = self.pool.info().uuid;
         let (plane, _) = self.expired.plane.get_or_insert_with(|| new_plane(Arc::clone(store), uuid));
         plane.set_keep(KeepRules::parse(rules).expect("rules")).expect("rules are written");
+        plane
+    }
+
+    /// The rules carried out as the appliance does it. A store that fails leaves the rest to the next time.
+    fn carry_out(&mut self, now_ns: u64, objects_max: usize) -> u64 {
+        let (plane, _) = self.expired.plane.as_ref().expect("rules were set");
         let pool = Forgetting { pool: Rc::clone(&self.pool), forgotten: RefCell::default() };
         match plane.expire(&pool, now_ns, false, objects_max, &StopFlag::default()) {
             Ok(_) | Err(RpcError::Volume(VolumeError::Archive { .. })) => {}

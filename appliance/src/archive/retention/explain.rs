@@ -202,6 +202,7 @@ fn retained_by(
         let by = match endpoint.cause {
             Cause::Base(image) => format!("image {image} was made from a point of this segment"),
             Cause::Newest => "the newest archived point".to_owned(),
+            Cause::NotArchived => "it is on the primary device and not archived yet".to_owned(),
             Cause::TimesUnknown => "the times of its segment are not known yet".to_owned(),
             _ => continue,
         };

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::{ArchiveView, ArchivedSegment, Cause, Generation, KeepRule, KeepRules, TimeRange, Until};
+use super::{
+    ArchiveView, ArchivedSegment, Cause, Generation, KeepRule, KeepRules, SegmentRange, TimeRange, Until,
+};
 use crate::log::types::{ImageId, Lsn, SegmentSeq};
 
 /// A segment that holds a kept point.
@@ -55,6 +57,12 @@ pub(super) fn timed(segments: &[ArchivedSegment], index: usize, now_ns: u64) -> 
 /// All endpoints, in the order of their segments. A segment that several rules keep stands there once, with the latest end among them.
 pub(super) fn endpoints(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>) -> Vec<Endpoint> {
     let mut endpoints = Vec::new();
+    not_archived(view, &mut endpoints);
+    endpoints.extend(newest_restorable(view).map(|sequence| Endpoint {
+        sequence,
+        cause: Cause::Newest,
+        until: Until::Held,
+    }));
     by_segment(rules, now_ns, view.segments, &mut endpoints);
     by_synch(rules, now_ns, view, &mut endpoints);
     for (index, snapshot) in view.snapshots.iter().enumerate() {
@@ -107,6 +115,45 @@ fn by_synch(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>, endpoints: &
             }
         }
     }
+}
+
+/// Segments on the primary device that are not whole in the archive: their points are as young as any, and behind one that the archivist could not put yet there may be archived ones.
+fn not_archived(view: &ArchiveView<'_>, endpoints: &mut Vec<Endpoint>) {
+    let mut whole = view.segments.iter().filter(|segment| segment.whole).map(|segment| segment.sequence);
+    let mut next_whole = whole.next();
+    for range in view.on_primary {
+        for sequence in (range.first.0..=range.last.0).map(SegmentSeq) {
+            while next_whole.is_some_and(|next| next < sequence) {
+                next_whole = whole.next();
+            }
+            if next_whole != Some(sequence) {
+                endpoints.push(Endpoint { sequence, cause: Cause::NotArchived, until: Until::Held });
+            }
+        }
+    }
+}
+
+/// The newest segment of which a point can be restored from the archive alone: all that it needs before it is there, whole. A pool that loses its primary device is rebuilt from there.
+fn newest_restorable(view: &ArchiveView<'_>) -> Option<SegmentSeq> {
+    let is_gap = |segment: &ArchivedSegment| {
+        let first_lsn = Lsn(segment.sequence.0.saturating_mul(view.segment_blocks));
+        let end_lsn = Lsn(first_lsn.0.saturating_add(view.segment_blocks));
+        view.gaps.iter().any(|gap| gap.start < end_lsn && gap.end > first_lsn)
+    };
+    // Where the whole segments begin that end at the one before the next.
+    let mut run: Option<SegmentRange> = None;
+    let mut newest = None;
+    for segment in view.segments {
+        let sequence = segment.sequence;
+        run = run.filter(|run| run.last.next() == sequence);
+        let begins = run.map_or(sequence, |run| run.first);
+        let is_gap = is_gap(segment);
+        if begins <= view.window(sequence).first && !is_gap {
+            newest = Some(sequence);
+        }
+        run = (segment.whole && !is_gap).then_some(SegmentRange { first: begins, last: sequence });
+    }
+    newest
 }
 
 /// The points of parents that images need: those that live now, and those that lived in a segment with a kept point. `endpoints` are in the order of their segments.

@@ -10,7 +10,9 @@
 //!
 //! **Always kept**, whatever the rules say:
 //! - snapshots, and the points from which images that live now were made;
-//! - the newest archived point, because the pool is rebuilt from it when its primary device is lost;
+//! - the newest archived point, and the newest that can be restored from the archive alone, because the pool is rebuilt from there when its primary device is lost. They differ while a segment before
+//!   the newest could not be put yet;
+//! - points on the primary device that are not archived yet;
 //! - segments whose times are not known yet, as if every rule kept all their points;
 //! - segments of the primary's working set.
 //!

@@ -18,8 +18,10 @@ pub enum Cause {
     Snapshot(u32),
     /// An image was made from a point that needs it.
     Base(ImageId),
-    /// The newest archived point needs it.
+    /// The newest archived point needs it, or the newest that can be restored from the archive alone.
     Newest,
+    /// Points on the primary device that are not archived yet need it.
+    NotArchived,
     /// The times of a segment that needs it are not known yet.
     TimesUnknown,
     /// It is in the primary's working set.

@@ -88,7 +88,10 @@ impl ArchivePlane {
     }
 
     /// Explains a position by the rules in force.
-    pub(crate) fn explain(&self, lineage: &Lineage, lsn: Lsn) -> Result<Explanation, RpcError> {
+    ///
+    /// # Errors
+    /// The store's, the catalog's.
+    pub fn explain(&self, lineage: &Lineage, lsn: Lsn) -> Result<Explanation, RpcError> {
         let (catalog, segments) = self.archived(lineage)?;
         // The archivist's notes need it.
         drop(catalog);

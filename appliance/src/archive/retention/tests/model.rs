@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::worlds::{END_S, SECOND_NS, SEGMENT_BLOCKS, World, any_rules, any_world};
+use super::worlds::{END_S, SECOND_NS, SEGMENT_BLOCKS, SEQUENCES, World, any_rules, any_world};
 use crate::archive::retention::*;
 use crate::log::types::{ImageId, Lsn, SegmentSeq};
 
@@ -16,6 +16,18 @@ fn kept_points(rules: &[KeepRule], now_ns: u64, world: &World) -> BTreeSet<u64> 
     let mut kept: BTreeSet<u64> =
         world.segments.iter().filter(|s| s.times.is_none()).map(|s| s.sequence.0).collect();
     kept.extend(times.last().map(|(sequence, _)| sequence));
+    // What is not archived yet, and from where a lost primary device is rebuilt.
+    let whole = |sequence: u64| world.segments.iter().any(|s| s.sequence.0 == sequence && s.whole);
+    kept.extend((0..SEQUENCES).filter(|&s| world.is_on_primary(SegmentSeq(s)) && !whole(s)));
+    let is_gap = |sequence: u64| {
+        let mut blocks = sequence * SEGMENT_BLOCKS..(sequence + 1) * SEGMENT_BLOCKS;
+        blocks.any(|lsn| world.gaps.iter().any(|gap| gap.start.0 <= lsn && lsn < gap.end.0))
+    };
+    let restorable = |&sequence: &u64| {
+        let first = sequence.saturating_sub(world.working_set(SegmentSeq(sequence)));
+        !is_gap(sequence) && (first..sequence).all(|before| whole(before) && !is_gap(before))
+    };
+    kept.extend(world.segments.iter().map(|s| s.sequence.0).rev().find(restorable));
     kept.extend(world.snapshots.iter().map(|snapshot| snapshot.lsn.0 / SEGMENT_BLOCKS));
     for rule in rules {
         match rule {
@@ -282,4 +294,39 @@ fn an_explanation_is_for_people() {
          Kept by: every 5m keep 1h, until 1970-01-01T01:05:00Z.\n\
          What is left of it may go at any time, unless other points need it."
     );
+}
+
+/// An increment of the newest segment was archived while those before it could not be put: what they need used to go, and with it the newest point that the archive alone can give (seed 503075).
+#[test]
+fn behind_a_hole_in_the_archive_nothing_goes_that_the_points_in_it_need() {
+    use Verdict::{Expirable, Kept};
+    let mut world = minutes();
+    world.never_before = SegmentSeq(5);
+    world.segments.retain(|segment| !(5..9).contains(&segment.sequence.0));
+    world.segments.last_mut().unwrap().whole = false;
+    // Segment 4 is the newest that can be restored; segments 5 to 8 are on the primary device alone.
+    assert_eq!(
+        shown(&world, "every-write 1s", 600),
+        [(0, 1, Expirable), (2, 4, Kept(Cause::Newest)), (9, 9, Kept(Cause::Newest))]
+    );
+}
+
+/// A segment that left the primary device before its turn leaves a hole there; those before the hole used to be let go, which the pool refuses (seed 404615).
+#[test]
+fn before_a_hole_in_the_primary_device_nothing_goes_that_is_there() {
+    use Verdict::{Expirable, Kept};
+    let mut world = minutes();
+    world.never_before = SegmentSeq(4);
+    world.released = vec![SegmentSeq(6)];
+    assert_eq!(
+        shown(&world, "every-write 1s", 600),
+        [(0, 3, Expirable), (4, 6, Kept(Cause::WorkingSet)), (7, 9, Kept(Cause::Newest))]
+    );
+    // What has left it is looked for in the archive.
+    world.segments.remove(6);
+    let rules = KeepRules::parse("every-write 1s").unwrap();
+    let told = world.with(|view| explain(&rules, 600 * SECOND_NS, view, Lsn(75)));
+    assert_eq!(told.missing, [SegmentRange { first: SegmentSeq(6), last: SegmentSeq(6) }]);
+    let told = world.with(|view| explain(&rules, 600 * SECOND_NS, view, Lsn(55)));
+    assert!(told.restorable);
 }

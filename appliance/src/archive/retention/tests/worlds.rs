@@ -8,7 +8,7 @@ use crate::log::types::{ImageId, Lsn, SegmentSeq};
 
 pub(super) const SEGMENT_BLOCKS: u64 = 10;
 /// More segments than any archive here has.
-const SEQUENCES: u64 = 64;
+pub(super) const SEQUENCES: u64 = 64;
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
 /// All times are below this, in seconds.
 pub(super) const END_S: u64 = 120;
