@@ -322,6 +322,30 @@ fn a_deleted_clone_is_forgotten_with_its_last_point() {
     assert_eq!(pool.lineage().generations, []);
 }
 
+/// Spans were measured by the clock of the day: set back by an hour, it stopped the archive for an hour, and with it the recovery point.
+#[test]
+fn a_clock_that_is_set_back_does_not_stop_the_archive() {
+    let mut run = archived(34, 8);
+    let pool = by_hand(&mut run);
+    for _ in 0..2 {
+        for block in 0..20 {
+            write(&pool, "v0", block, 5);
+        }
+        let behind = |pool: &Pool| {
+            let status = pool.archive_status().expect("it has one");
+            status.archived_to_lsn < status.head_lsn
+        };
+        assert!(behind(&pool));
+        let mut turns = 0;
+        while behind(&pool) && turns < 10_000 {
+            world::turn(&pool);
+            turns += 1;
+        }
+        assert!(!behind(&pool), "{:?}", pool.archive_status());
+        run.world.clock.set_wall(-3_600_000_000_000);
+    }
+}
+
 /// Takes the pool out of a run, to be driven by hand; a blank one stands in its place.
 fn by_hand(run: &mut Run) -> Rc<Pool> {
     let blank = SimDisk::new(4096, false, 0);

@@ -249,9 +249,8 @@ impl Cleaner {
         if state.catalog.working_set_target.is_none() {
             return 0;
         }
-        let now_ns = log.environment().clock.wall_ns();
-        // The clock may step back.
-        if self.newest_point != log.point_lsn() || now_ns < self.newest_point_ns {
+        let now_ns = log.environment().clock.monotonic_ns();
+        if self.newest_point != log.point_lsn() {
             self.newest_point = log.point_lsn();
             self.newest_point_ns = now_ns;
         }

@@ -7,7 +7,7 @@ use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
 use varve::archive::store::{Reason, StoreErrorKind};
 use varve::log::Recycling;
 use varve::log::geometry::RESERVE_SLOTS;
-use varve::volume::{CloneInfo, PoolOptions, SegmentState, WORKING_SET_MIN};
+use varve::volume::{CloneInfo, PoolOptions, SegmentState, VolumeError, WORKING_SET_MIN};
 
 use super::campaign::Counts;
 use super::disk::Crash;
@@ -93,8 +93,11 @@ fn length(run: &Run, rng: &mut Rng) -> u64 {
 fn change(run: &mut Run, rng: &mut Rng) -> u64 {
     let info = run.pool.info();
     if info.device_slots > info.slots && rng.one_in(2) {
-        let grown = wait(&run.pool, Rc::clone(&run.pool).grow()).expect("the disk is larger");
-        assert_eq!(grown.slots, info.device_slots, "seed {}", run.seed);
+        match wait(&run.pool, Rc::clone(&run.pool).grow()) {
+            Ok(grown) => assert_eq!(grown.slots, info.device_slots, "seed {}", run.seed),
+            Err(VolumeError::Busy { .. }) if run.is_held_up() => return 0,
+            Err(error) => panic!("seed {}: the disk is larger, but {error}", run.seed),
+        }
         return 1;
     }
     let segments = length(run, rng);

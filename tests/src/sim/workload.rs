@@ -652,7 +652,12 @@ impl Run {
         self.disk.grow(more_blocks);
     }
 
-    /// Asks for another length of the working set; `false`: it would be too short for what the volumes need.
+    /// Whether a store that fails again and again holds the log up, and every change with it: it comes later.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.pool.archive_status().is_some_and(|status| status.problem.is_some())
+    }
+
+    /// Asks for another length of the working set; `false`: it would be too short for what the volumes need, or comes later.
     ///
     /// # Panics
     /// When that fails otherwise.
@@ -664,6 +669,7 @@ impl Run {
                 true
             }
             Err(VolumeError::NoSpace { .. }) => false,
+            Err(VolumeError::Busy { .. }) if self.is_held_up() => false,
             Err(error) => panic!("seed {}: {segments} segments: {error}", self.seed),
         }
     }

@@ -28,6 +28,8 @@ use super::store::DiskSource;
 #[derive(Default)]
 pub struct SimClock {
     now_ns: Cell<u64>,
+    /// The same without the steps back.
+    spans_ns: Cell<u64>,
     /// How much each look at it moves it.
     drift_ns: Cell<u64>,
 }
@@ -36,18 +38,29 @@ impl SimClock {
     /// Moves the clock by so many nanoseconds.
     pub fn advance(&self, nanoseconds: i64) {
         self.now_ns.set(self.now_ns.get().saturating_add_signed(nanoseconds));
+        self.spans_ns.set(self.spans_ns.get().saturating_add_signed(nanoseconds.max(0)));
+    }
+
+    /// Sets the clock of the day, as its operator does; spans do not notice.
+    pub fn set_wall(&self, nanoseconds: i64) {
+        self.now_ns.set(self.now_ns.get().saturating_add_signed(nanoseconds));
+    }
+
+    fn drift(&self) {
+        self.now_ns.set(self.now_ns.get() + self.drift_ns.get());
+        self.spans_ns.set(self.spans_ns.get() + self.drift_ns.get());
     }
 }
 
 impl Clock for SimClock {
     fn wall_ns(&self) -> u64 {
-        self.now_ns.set(self.now_ns.get() + self.drift_ns.get());
+        self.drift();
         self.now_ns.get()
     }
 
     fn monotonic_ns(&self) -> u64 {
-        // Looking at spans must not change what a seed does.
-        self.now_ns.get()
+        self.drift();
+        self.spans_ns.get()
     }
 }
 
@@ -78,7 +91,7 @@ pub struct World {
 impl World {
     /// A world for a seed; its clock begins at one second after the epoch.
     pub fn new(seed: u64) -> Self {
-        let clock = Rc::new(SimClock { now_ns: Cell::new(1_000_000_000), drift_ns: Cell::new(0) });
+        let clock = Rc::new(SimClock { now_ns: Cell::new(1_000_000_000), ..SimClock::default() });
         let random = Rc::new(SimRandom(RefCell::new(Rng::new(seed ^ 0x5eed))));
         let environment =
             Environment { dma: DmaPool::new(256 << 20), clock: Rc::<SimClock>::clone(&clock), random };

@@ -265,7 +265,7 @@ impl Archive {
             }
             work += 1;
         }
-        let now_ns = log.environment().clock.wall_ns();
+        let now_ns = log.environment().clock.monotonic_ns();
         if !self.later.is_empty() {
             work += self.ask_due(now_ns);
         }
@@ -294,7 +294,7 @@ impl Archive {
             }
             Reply::Entries { token, result: Err(ArchiveError::Store { retry: true, .. }) }
             | Reply::Blocks { token, result: Err(ArchiveError::Store { retry: true, .. }) }
-                if self.ask_later(token, log.environment().clock.wall_ns()) => {}
+                if self.ask_later(token, log.environment().clock.monotonic_ns()) => {}
             Reply::Entries { token, ref result } => {
                 self.asked.remove(&token);
                 if let Ok(entries) = result {

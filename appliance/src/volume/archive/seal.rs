@@ -33,9 +33,9 @@ pub(super) struct Sealing {
     /// Units of a segment that is no longer in memory, on their way from the device.
     loading: Option<(SegmentSeq, Loading)>,
     loaded: HashMap<SegmentSeq, Arc<Vec<TrailerUnit>>>,
-    /// When the next increment is due.
+    /// When the next increment is due, by the clock of spans.
     due_ns: u64,
-    /// Everything before this position is to be archived as soon as it is stable, and since when.
+    /// Everything before this position is to be archived as soon as it is stable, and since when, ns since the Unix epoch.
     target: Option<(Lsn, u64)>,
     /// The time up to which everything is in the archive.
     pub(super) covered_until_ns: u64,
@@ -133,13 +133,13 @@ impl Archive {
                     break;
                 }
                 let Some(units) = self.units_of(log, sequence) else { break };
-                self.send_job(log, sequence, None, units, now_ns);
+                self.send_job(log, sequence, None, units);
                 work += 1;
             }
             sequence = sequence.next();
         }
         if jobs(&self.flights) < JOBS_MAX {
-            work += self.submit_increment(log, now_ns);
+            work += self.submit_increment(log);
         }
         self.reach_target(log);
         work
@@ -182,7 +182,6 @@ impl Archive {
         sequence: SegmentSeq,
         range: Option<(Lsn, Lsn)>,
         units: Arc<Vec<TrailerUnit>>,
-        now_ns: u64,
     ) {
         let geometry = log.geometry();
         let Some(segment) = log.table().get(sequence) else { return };
@@ -203,7 +202,7 @@ impl Archive {
             segment_blocks: geometry.segment_blocks,
             device_block: geometry.slot_block(slot) + geometry.offset_of(from_lsn),
             opened_ns: segment.opened_ns,
-            sealed_ns: now_ns,
+            sealed_ns: log.environment().clock.wall_ns(),
             units,
         };
         self.flights.insert(token, Flight::Job { id });
@@ -216,17 +215,17 @@ impl Archive {
             return;
         }
         self.seal.due_ns = now_ns.saturating_add(self.policy.seal_interval_ns);
-        let head = log.commit_lsn();
+        let (head, wall_ns) = (log.commit_lsn(), log.environment().clock.wall_ns());
         if self.archived_to(log) < head {
-            self.seal.target = Some((head, now_ns));
+            self.seal.target = Some((head, wall_ns));
             log.close_up_to(head);
             log.request_stable(head);
         } else {
-            self.seal.covered_until_ns = now_ns;
+            self.seal.covered_until_ns = wall_ns;
         }
     }
 
-    fn submit_increment(&mut self, log: &Log, now_ns: u64) -> usize {
+    fn submit_increment(&mut self, log: &Log) -> usize {
         let Some((target, _)) = self.seal.target else { return 0 };
         let Some(sequence) = log.current_sequence() else { return 0 };
         let under_way = self
@@ -251,7 +250,7 @@ impl Archive {
         if to <= from || units.is_empty() {
             return 0;
         }
-        self.send_job(log, sequence, Some((from, to)), Arc::new(units), now_ns);
+        self.send_job(log, sequence, Some((from, to)), Arc::new(units));
         1
     }
 
@@ -305,7 +304,7 @@ impl Archive {
         for waiter in self.seal.waiters.drain(..) {
             waiter.wake();
         }
-        let now_ns = log.environment().clock.wall_ns();
+        let now_ns = log.environment().clock.monotonic_ns();
         self.retry_at_ns = now_ns.saturating_add(self.retry_wait_ns);
         self.retry_wait_ns = (self.retry_wait_ns * 2).min(RETRY_LAST_NS);
         if matches!(error, ArchiveError::Source { .. }) && id.whole {
@@ -336,9 +335,9 @@ impl Pool {
             let head = log.commit_lsn();
             log.close_up_to(head);
             log.request_stable(head);
-            let now_ns = log.environment().clock.wall_ns();
+            let wall_ns = log.environment().clock.wall_ns();
             let Some(archive) = &mut state.archive else { return Err(no_archive()) };
-            archive.seal.target = Some((head, now_ns));
+            archive.seal.target = Some((head, wall_ns));
             (head, archive.service.stats().failures)
         };
         std::future::poll_fn(|context| {

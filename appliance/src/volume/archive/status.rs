@@ -62,7 +62,7 @@ impl Pool {
         let state = self.state.borrow();
         let log = self.log.borrow();
         let archive = state.archive.as_ref()?;
-        let now_ns = log.environment().clock.wall_ns();
+        let clock = &log.environment().clock;
         let (head, archived_to) = (log.head_lsn(), archive.archived_to(&log));
         let waiting = log.table().iter().filter(|(_, segment)| {
             segment.sealed && !segment.archived && segment.phase != Phase::Released && segment.slot.is_some()
@@ -70,14 +70,17 @@ impl Pool {
         let totals = archive.service.stats();
         let working = archive.flights.values().any(|flight| matches!(flight, Flight::Job { .. }));
         let name = match () {
-            () if archive.refuses_writes(now_ns) => "refusing",
+            () if archive.refuses_writes(clock.monotonic_ns()) => "refusing",
             () if archive.problem.is_some() => "waiting",
             () if working => "working",
             () => "idle",
         };
         let ratio = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
-        let age_ns =
-            if archived_to >= head { 0 } else { now_ns.saturating_sub(archive.seal.covered_until_ns) };
+        let age_ns = if archived_to >= head {
+            0
+        } else {
+            clock.wall_ns().saturating_sub(archive.seal.covered_until_ns)
+        };
         Some(ArchiveStatus {
             store: archive.service.store().label().to_owned(),
             state: name.to_owned(),

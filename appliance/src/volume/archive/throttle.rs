@@ -24,7 +24,7 @@ const FREE_FILL: f64 = 0.5;
 const DELAY_SCALE_NS: f64 = 100_000.0;
 /// The longest delay for each block, in ns.
 const DELAY_MAX_NS: f64 = 10_000_000.0;
-/// The longest that a command waits. A longer wait means that the clock was set back.
+/// The longest that a command waits.
 const WAIT_MAX_NS: u64 = MAX_IO_BLOCKS as u64 * DELAY_MAX_NS as u64;
 /// How far commands may lag behind their time without losing it: a turn comes late now and then.
 const SLACK_NS: u64 = 1_000_000;
@@ -91,9 +91,8 @@ impl Throttle {
         }
         self.last_turn_ns = now_ns;
         let window_ns = now_ns.saturating_sub(self.window_start_ns);
-        if window_ns >= WINDOW_NS || now_ns < self.window_start_ns {
-            self.held_ms_per_s =
-                if window_ns == 0 { 0.0 } else { (self.held_ns as f64 / window_ns as f64).min(1.0) * 1000.0 };
+        if window_ns >= WINDOW_NS {
+            self.held_ms_per_s = (self.held_ns as f64 / window_ns as f64).min(1.0) * 1000.0;
             (self.window_start_ns, self.held_ns) = (now_ns, 0);
         }
         holds
@@ -104,10 +103,7 @@ impl Throttle {
         if !self.is_on {
             return false;
         }
-        let now_ns = log.environment().clock.wall_ns();
-        if self.next_ns > now_ns.saturating_add(WAIT_MAX_NS) {
-            self.next_ns = now_ns;
-        }
+        let now_ns = log.environment().clock.monotonic_ns();
         self.holds |= now_ns < self.next_ns;
         now_ns < self.next_ns
     }
@@ -118,7 +114,7 @@ impl Throttle {
             return;
         }
         let delay_ns = delay_ns_per_block(self.fill(log));
-        let now_ns = log.environment().clock.wall_ns();
+        let now_ns = log.environment().clock.monotonic_ns();
         self.next_ns = self
             .next_ns
             .max(now_ns.saturating_sub(SLACK_NS))
@@ -168,9 +164,7 @@ mod tests {
             assert_eq!(throttle.measure(10 * WINDOW_NS + tenth * WINDOW_NS / 10), tenth <= 3);
         }
         assert!((throttle.held_ms_per_s() - 300.0).abs() < 1.0, "{}", throttle.held_ms_per_s());
-        // A clock that was set back begins a new window.
-        throttle.measure(5 * WINDOW_NS);
-        throttle.measure(6 * WINDOW_NS);
+        throttle.measure(12 * WINDOW_NS);
         assert!(throttle.held_ms_per_s() < 1.0);
     }
 }

@@ -420,7 +420,7 @@ impl State {
 
     /// Whether writes have waited too long for the archive.
     fn refuses_writes(&self, log: &Log) -> bool {
-        let now_ns = || log.environment().clock.wall_ns();
+        let now_ns = || log.environment().clock.monotonic_ns();
         self.archive.as_ref().is_some_and(|archive| archive.refuses_writes(now_ns()))
     }
 
