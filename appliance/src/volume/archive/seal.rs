@@ -44,7 +44,7 @@ pub(super) struct Sealing {
 }
 
 impl Archive {
-    /// Marks what is archived already. What is behind `trusted`, the last segment that the catalog knows to be verified, may be an object whose verification a crash cut off:
+    /// Marks what is archived already: objects before `trusted` were verified, and are never put again. What is behind `trusted`, the last segment that the catalog knows to be verified, may be an object whose verification a crash cut off:
     /// its job is done again, which finds it and verifies it.
     pub(super) fn adopt(&mut self, log: &mut Log, trusted: SegmentSeq) {
         let there: Vec<SegmentSeq> = log
@@ -61,11 +61,8 @@ impl Archive {
                 self.unverified.insert(sequence, increments);
                 continue;
             }
-            let whole = self.objects.get(sequence).and_then(|objects| objects.whole);
-            let Some(segment) = log.table().get(sequence) else { continue };
-            if whole.is_some_and(|id| id.epoch == segment.epoch && id.to_lsn == segment.end_lsn) {
-                log.note_archived(sequence);
-            }
+            // One without an object has expired, and only its slot came back with a crash. Put again it would come before it is verified, and count as verified after the next start.
+            log.note_archived(sequence);
         }
         self.seal.covered_until_ns = log.last_time_ns();
     }
