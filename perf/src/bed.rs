@@ -88,6 +88,7 @@ impl Bed {
             recycling: shape.recycling,
             // How much is live is the measurement's to choose.
             overprovisioning_percent: Some(*OVERPROVISIONING_PERCENT_RANGE.start()),
+            ..PoolOptions::default()
         };
         let device = SharedBdev::new(device);
         let queue = device.clone();

@@ -3,9 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use varve::archive::object::ObjectId;
 use varve::archive::retention::SegmentRange;
 use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
-use varve::archive::store::{Reason, StoreErrorKind};
+use varve::archive::store::{Reason, Store, StoreErrorKind};
 use varve::dma::BLOCK_BYTES;
 use varve::log::{Recycling, SegmentSeq};
 use varve::volume::{KnownObjects, Point, Pool, PoolOptions, Request};
@@ -16,7 +17,8 @@ use varve_tests::sim::store::MemoryStore;
 use varve_tests::sim::workload::{Run, Shape};
 use varve_tests::sim::world;
 
-const DISCARD: PoolOptions = PoolOptions { recycling: Recycling::Discard, overprovisioning_percent: None };
+const DISCARD: PoolOptions =
+    PoolOptions { recycling: Recycling::Discard, overprovisioning_percent: None, read_ahead_blocks: None };
 
 /// Many times the device's size is written; every block is what was written last, and the log never has more than its slots.
 #[test]
@@ -391,6 +393,54 @@ fn a_byte_that_the_store_changed_is_found_before_the_slot_is_given_away() {
     assert!(store.injected() >= 5);
     run.check_all();
     assert!(run.check_points(40) > 0);
+}
+
+/// A segment expired, and its slot came back with a crash because it was not used again yet. It was archived once more, and damaged on the way; after another start the damaged object counted as verified (seed 405993).
+#[test]
+fn what_expired_is_not_archived_again_when_its_slot_comes_back() {
+    let mut came_back = 0;
+    for seed in 100..130 {
+        let mut run = archived(seed, 8);
+        let store = run.world.store.clone().expect("it has one");
+        let pool = by_hand(&mut run);
+        let write_on = |pool: &Pool, blocks: u64| {
+            let until = pool.stats().head_lsn + blocks;
+            while pool.stats().head_lsn < until {
+                write(pool, "v0", pool.stats().head_lsn % 40, 3);
+            }
+        };
+        write_on(&pool, 12 * 256 + seed % 7 * 100);
+        let lineage = pool.lineage();
+        let last = lineage.oldest_on_primary.0 - 1;
+        let range = SegmentRange { first: SegmentSeq(0), last: SegmentSeq(last) };
+        pool.forget_archived(&[range], lineage.change_lsn).expect("nothing has changed since");
+        for object in store.list("", None, 1000).expect("it can be listed").objects {
+            if ObjectId::parse(object.name.as_str()).is_ok_and(|id| id.sequence.0 <= last) {
+                store.delete(&object.name).expect("it goes");
+            }
+        }
+        drop(pool);
+        run.disk.crash(Crash::Power);
+        let faulty = Arc::new(FaultyStore::new(Arc::clone(&store), seed));
+        faulty.add(Call::Write, When::PerMille(1000), Fault::WrongByte);
+        for store in [faulty as Arc<dyn Store>, store] {
+            run.world.store = Some(store);
+            let pool = run.world.open_loading(run.disk.open()).expect("it opens");
+            run.world.attach(&pool, &run.disk);
+            came_back += u64::from(pool.lineage().oldest_on_primary.0 <= last);
+            for _ in 0..2000 {
+                world::turn(&pool);
+            }
+            if pool.archive_status().is_some_and(|status| status.problem.is_none()) {
+                write_on(&pool, 3 * 256);
+            }
+            world::wait(&pool, Rc::clone(&pool).load_archived_synchs(SegmentSeq(0)))
+                .expect("no object is damaged");
+            drop(pool);
+            run.disk.crash(Crash::Process);
+        }
+    }
+    assert!(came_back > 0);
 }
 
 /// A crash between the put of an object and its verification: the object is there after the restart, and damaged. It must not be taken for archived. It used to be.

@@ -21,7 +21,11 @@ fn pool(seed: u64, segment_blocks: u64, working_set: u64, percent: u64, volume_b
         volatile_cache: seed.is_multiple_of(2),
         volume_blocks,
     };
-    let options = PoolOptions { recycling: Recycling::Discard, overprovisioning_percent: Some(percent) };
+    let options = PoolOptions {
+        recycling: Recycling::Discard,
+        overprovisioning_percent: Some(percent),
+        ..PoolOptions::default()
+    };
     Run::with_options(seed, shape, options)
 }
 

@@ -16,7 +16,8 @@ use varve_tests::sim::store::MemoryStore;
 use varve_tests::sim::workload::{Run, Shape};
 use varve_tests::sim::world::{begin, wait};
 
-const DISCARD: PoolOptions = PoolOptions { recycling: Recycling::Discard, overprovisioning_percent: None };
+const DISCARD: PoolOptions =
+    PoolOptions { recycling: Recycling::Discard, overprovisioning_percent: None, read_ahead_blocks: None };
 
 fn shape(slots: u64, volume_blocks: u64) -> Shape {
     Shape { device_blocks: 256 + slots * 256, segment_blocks: 256, volatile_cache: true, volume_blocks }

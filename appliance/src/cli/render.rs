@@ -164,6 +164,14 @@ fn pool_stats(stats: &PoolStats) -> String {
         ("Segments released", released),
         ("Written by hosts", blocks(stats.host_written_blocks)),
         ("Read by hosts", blocks(stats.host_read_blocks)),
+        (
+            "Read ahead",
+            format!(
+                "{}, {} of it asked for",
+                blocks(stats.read_ahead_blocks),
+                percent(stats.read_ahead_used_blocks, stats.read_ahead_blocks)
+            ),
+        ),
         ("Copied forward", blocks(stats.copied_blocks)),
         ("Written to device", blocks(stats.device_written_blocks)),
         ("Write amplification", amplification),

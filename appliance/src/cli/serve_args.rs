@@ -50,6 +50,10 @@ pub struct ServeOptions {
     #[arg(long, value_name = "PERCENT")]
     pub overprovisioning: Option<u64>,
 
+    /// How far a host that reads in order is read ahead of; 0: not at all [default: 1MiB].
+    #[arg(long, value_name = "SIZE")]
+    pub read_ahead: Option<SizeBytes>,
+
     /// Where the past goes: DIRECTORY, `device:FILE[,size=8GiB]`, `tape:DIRECTORY[,cartridges=4,size=2GiB]`, `tape:/dev/nst0[,stage=DIRECTORY]` or
     /// `s3://BUCKET/PREFIX[?endpoint=URL&region=NAME&allow_http=true]` (credentials from AWS_*) [default: DIR/archive].
     #[arg(long, value_name = "SPEC", conflicts_with = "memory")]
@@ -185,7 +189,7 @@ mod tests {
         assert_eq!((options.archive, options.no_archive, options.seal_seconds), (None, false, 20));
         assert_eq!(options.back_pressure, BackPressureChoice::Throttle);
         assert_eq!(options.archive_verify, VerifyChoice::Digest);
-        let line = "varve serve --archive s3://b/p --seal-seconds 0 --archive-level 9 --archive-verify tail --archive-core 1 --back-pressure degrade --overprovisioning 28 --thin";
+        let line = "varve serve --archive s3://b/p --seal-seconds 0 --archive-level 9 --archive-verify tail --archive-core 1 --back-pressure degrade --overprovisioning 28 --thin --read-ahead 256KiB";
         let Command::Serve(options) = parse(line).expect("all are known").command else { panic!() };
         assert_eq!(options.archive.as_deref(), Some("s3://b/p"));
         assert_eq!(
@@ -195,5 +199,6 @@ mod tests {
         assert_eq!(options.back_pressure, BackPressureChoice::Degrade);
         assert_eq!(options.archive_verify, VerifyChoice::Tail);
         assert_eq!((options.overprovisioning, options.thin), (Some(28), true));
+        assert_eq!(options.read_ahead, Some(SizeBytes(256 << 10)));
     }
 }

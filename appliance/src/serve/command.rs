@@ -73,6 +73,7 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
         first_volume_bytes: Some(first_volume_bytes),
         first_volume_thin: options.thin,
         overprovisioning_percent: options.overprovisioning,
+        read_ahead_blocks: options.read_ahead.map(|size| size.0 / BLOCK_BYTES as u64),
         archive,
         listen: options.listen.clone(),
         rpc_socket: Some(options.rpc_socket()),

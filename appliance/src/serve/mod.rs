@@ -83,6 +83,8 @@ pub struct ApplianceConfig {
     pub first_volume_thin: bool,
     /// Spare blocks for each hundred live ones of a new pool; `None`: the usual.
     pub overprovisioning_percent: Option<u64>,
+    /// How far hosts that read in order are read ahead of, in blocks; 0: not at all; `None`: the usual.
+    pub read_ahead_blocks: Option<u64>,
     /// Where the past goes; `None`: it is kept only as far as the primary device reaches. Only for [`Backing::File`].
     pub archive: Option<ArchiveConfig>,
     /// Where hosts connect.
@@ -110,6 +112,7 @@ impl ApplianceConfig {
             first_volume_bytes: Some(FIRST_VOLUME_BYTES),
             first_volume_thin: false,
             overprovisioning_percent: None,
+            read_ahead_blocks: None,
             archive: None,
             listen: vec![listen],
             rpc_socket: None,

@@ -123,7 +123,11 @@ async fn open(
     dma: DmaPool,
 ) -> Result<(Rc<Pool>, bool), VolumeError> {
     let environment = Environment::system(dma);
-    let options = PoolOptions { recycling, overprovisioning_percent: config.overprovisioning_percent };
+    let options = PoolOptions {
+        recycling,
+        overprovisioning_percent: config.overprovisioning_percent,
+        read_ahead_blocks: config.read_ahead_blocks,
+    };
     if is_blank(&device, &environment).await? {
         let segment_blocks =
             config.segment_blocks.unwrap_or_else(|| segment_blocks_for(device.info().len_blocks));

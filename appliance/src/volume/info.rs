@@ -109,6 +109,12 @@ pub struct PoolStats {
     pub flushes: u64,
     /// Blocks whose checksum was wrong when read, since start.
     pub checksum_errors: u64,
+    /// Blocks read from the device before a host that reads in order asked for them, since start.
+    #[serde(default)]
+    pub read_ahead_blocks: u64,
+    /// Of these, blocks that hosts were given.
+    #[serde(default)]
+    pub read_ahead_used_blocks: u64,
     /// Memory of all indexes.
     pub index_bytes: u64,
     /// DMA memory handed out.

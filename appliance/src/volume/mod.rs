@@ -37,7 +37,7 @@ pub use manage::{
 };
 pub use open::PoolOptions;
 pub use point::{Point, PointParseError};
-pub use pool::{Operation, Pool};
+pub use pool::{Operation, Pool, READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX};
 pub use recover::{RecoverFrom, RecoveryReport};
 pub use request::{
     IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,

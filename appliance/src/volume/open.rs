@@ -13,7 +13,7 @@ use super::event::{EventCollector, FoundEvent};
 use super::history::{ScanReport, see};
 use super::index::{IndexBuilder, RangeSet};
 use super::info::{SynchInfo, VolumeEvent};
-use super::pool::{Pool, VolumeIndex};
+use super::pool::{Pool, READ_AHEAD_BLOCKS_DEFAULT, VolumeIndex};
 use super::request::{MAX_IO_BLOCKS, VolumeId};
 use crate::bdev::SharedBdev;
 use crate::dma::{BLOCK_BYTES, DmaBuf};
@@ -30,6 +30,8 @@ pub struct PoolOptions {
     pub recycling: Recycling,
     /// For a new pool: spare blocks for each hundred live ones; `None`: [`OVERPROVISIONING_PERCENT_DEFAULT`](super::OVERPROVISIONING_PERCENT_DEFAULT).
     pub overprovisioning_percent: Option<u64>,
+    /// How far hosts that read in order are read ahead of, in blocks; 0: not at all; `None`: [`READ_AHEAD_BLOCKS_DEFAULT`](super::READ_AHEAD_BLOCKS_DEFAULT).
+    pub read_ahead_blocks: Option<u64>,
 }
 
 impl Pool {
@@ -54,6 +56,7 @@ impl Pool {
         let log = create(device, environment, request).await?;
         let pool = Pool::new(log, zeroes);
         pool.set_recycling(options.recycling);
+        pool.set_read_ahead(options.read_ahead_blocks.unwrap_or(READ_AHEAD_BLOCKS_DEFAULT));
         let lsn = pool
             .change(|catalog, _| {
                 if let Some(percent) = options.overprovisioning_percent {
@@ -108,6 +111,7 @@ impl Pool {
             Rc::clone(&pool).load_inherited().await;
         }
         pool.set_recycling(options.recycling);
+        pool.set_read_ahead(options.read_ahead_blocks.unwrap_or(READ_AHEAD_BLOCKS_DEFAULT));
         if !new_losses.is_empty() {
             pool.record_losses().await;
         }

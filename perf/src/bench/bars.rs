@@ -142,6 +142,20 @@ pub(super) fn of(figures: &Figures, tcp: &TcpFloors, file: Option<&FileFloor>) -
         figures.read.mib_per_second,
         None,
     ));
+    for blocks in super::READ_AHEAD_COMMANDS {
+        let block_bytes = blocks * super::COMMAND_BYTES;
+        let rounds = figures.in_order.iter().filter(|(_, with)| with.block_bytes == block_bytes);
+        bars.extend(middle(rounds.map(|(without, with)| {
+            Bar::over(
+                format!("{backing}: QD1 {} KiB sequential read after random writes", block_bytes / 1024),
+                with.mib_per_second,
+                "MiB/s",
+                "nothing read ahead",
+                without.mib_per_second,
+                None,
+            )
+        })));
+    }
     bars
 }
 

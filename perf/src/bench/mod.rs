@@ -1,7 +1,7 @@
 //! The benchmark: an appliance in this process, loaded over loopback, each figure beside its floor from the same run.
 //!
 //! For each backing: the volume is written in order until the log has gone round once, so that every read finds data and nothing is used for the first time; it is
-//! written and read in large commands; then 4 KiB random writes and reads at queue depths 1 and 32; then it is read in order again, and written at random without and
+//! written and read in large commands; then 4 KiB random writes and reads at queue depths 1 and 32; then it is read in order again, also at depth 1 without and with read-ahead in turns, and written at random without and
 //! beside 100 snapshots, in turns. At last an appliance that may sleep and one that never does do the steps at depth 1 in turns, for the cost
 //! of sleeping; what idling costs beside it. On a file `fio` reads the pool's own file at random, the appliance being stopped. What the steps come to beside each other and beside
 //! their floors is in the bars.
@@ -9,6 +9,7 @@
 //! Two cores are used: the appliance's reactor is pinned to one, the load to the other, and the floors of the network likewise.
 
 mod bars;
+mod inside;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,9 @@ use varve::bdev::{BLOCK_BYTES, Engine};
 use varve::log::geometry::FIRST_SLOT_BLOCK;
 use varve::reactor::IdlePolicy;
 use varve::serve::{Appliance, ApplianceConfig, Backing, FIRST_VOLUME_NAME, POOL_PER_VOLUME};
+use varve::volume::READ_AHEAD_BLOCKS_DEFAULT;
+
+use self::inside::{Snapshots, manage_snapshots, set_read_ahead, written_bytes};
 
 use crate::bar::Bar;
 use crate::error::PerfError;
@@ -41,14 +45,14 @@ const LARGE_BLOCKS: u32 = 128;
 const LARGE_DEPTH: u16 = 8;
 /// Snapshots beside which is written.
 const SNAPSHOTS: usize = 100;
-/// How long making them may take.
-const SNAPSHOTS_TIMEOUT: Duration = Duration::from_mins(2);
-/// How long the appliance may take to say what it wrote.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an appliance that may sleep and one that never does take turns; the pair in the middle counts.
 const IDLE_POLICY_ROUNDS: usize = 3;
 /// Random writes without and beside snapshots take turns so often.
 const SNAPSHOT_ROUNDS: usize = 3;
+/// Reads in order without and with read-ahead take turns so often.
+const READ_AHEAD_ROUNDS: usize = 3;
+/// The blocks of a command of these.
+const READ_AHEAD_COMMANDS: [u32; 2] = [1, SEQUENTIAL_BLOCKS];
 /// Connections where one does not bring enough commands.
 const CONNECTIONS_MANY: u16 = 4;
 /// What they do.
@@ -329,6 +333,18 @@ impl Bench<'_> {
         }
         let written_bytes = written_bytes(&appliance)?;
         let scattered = self.step(kind, "after random writes", &read, |_| Vec::new())?;
+        let mut in_order = Vec::new();
+        for _ in 0..READ_AHEAD_ROUNDS {
+            for blocks in READ_AHEAD_COMMANDS {
+                let read = sequential(&base, Pattern::Read, blocks, 1);
+                set_read_ahead(&appliance, 0)?;
+                let without =
+                    self.step(kind, "after random writes, nothing read ahead", &read, |_| Vec::new())?;
+                set_read_ahead(&appliance, READ_AHEAD_BLOCKS_DEFAULT)?;
+                let with = self.step(kind, "after random writes, read ahead", &read, |_| Vec::new())?;
+                in_order.push((without, with));
+            }
+        }
         let many = LoadConfig { connections: CONNECTIONS_MANY, ..random_write(DEPTH_LOADED) };
         let many = self.step(kind, "on 4 connections", &many, |_| Vec::new())?;
         let mut beside = Vec::new();
@@ -352,6 +368,7 @@ impl Bench<'_> {
             large_read,
             random,
             scattered,
+            in_order,
             many,
             beside,
             fio,
@@ -443,6 +460,8 @@ struct Figures {
     random: Vec<LoadResult>,
     /// Sequential reads after random writes.
     scattered: LoadResult,
+    /// Reads in order at depth 1 after random writes, without and with read-ahead, in turns.
+    in_order: Vec<(LoadResult, LoadResult)>,
     /// Random writes on several connections.
     many: LoadResult,
     /// Random writes without and beside snapshots, in turns.
@@ -453,49 +472,6 @@ struct Figures {
 
 fn sequential(base: &LoadConfig, pattern: Pattern, blocks: u32, depth: u16) -> LoadConfig {
     LoadConfig { pattern, block_bytes: blocks * COMMAND_BYTES, queue_depth: depth, ..base.clone() }
-}
-
-/// What is done with all snapshots.
-#[derive(Clone, Copy)]
-enum Snapshots {
-    Create,
-    Delete,
-}
-
-fn manage_snapshots(appliance: &Appliance, what: Snapshots) -> Result<(), PerfError> {
-    let made = appliance.handle().call(SNAPSHOTS_TIMEOUT, move |app, reply| {
-        let pool = app.pool();
-        let making = async move {
-            let pool = pool.map_err(|error| error.to_string())?;
-            for number in 0..SNAPSHOTS {
-                let (pool, name) = (pool.clone(), format!("bench-{number}"));
-                let done = match what {
-                    Snapshots::Create => pool.create_snapshot(name).await.map(|_| ()),
-                    Snapshots::Delete => pool.delete_snapshot(name).await,
-                };
-                done.map_err(|error| error.to_string())?;
-            }
-            Ok::<(), String>(())
-        };
-        app.local().spawn(async move { reply.send(making.await) });
-    });
-    let failed = |reason| PerfError::Snapshots { reason };
-    made.map_err(|error| failed(error.to_string()))?.map_err(failed)
-}
-
-/// Where on its device the log ends, in bytes, as long as it has not used a slot again.
-fn written_bytes(appliance: &Appliance) -> Result<u64, PerfError> {
-    let end = appliance.handle().call(ANSWER_TIMEOUT, |app, reply| {
-        reply.send(app.pool().map(|pool| {
-            let segment_blocks = pool.info().segment_bytes / BLOCK_BYTES as u64;
-            let segments = pool.segments();
-            let used = segments.iter().filter(|segment| segment.sequence.is_some());
-            let ends = used.map(|segment| segment.slot * segment_blocks + segment.used_blocks);
-            (FIRST_SLOT_BLOCK + ends.max().unwrap_or(0)) * BLOCK_BYTES as u64
-        }));
-    });
-    let failed = |reason| PerfError::Log { reason };
-    end.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }
 
 /// At depth 1 the latency is what counts, under load the count of operations.

@@ -476,11 +476,18 @@ impl Run {
         self.in_flight.remove(&0).is_none()
     }
 
+    /// Reads somewhere, now and then several times in order: what comes next is read ahead then.
     fn check_read(&mut self, place: usize, id: VolumeId, size_blocks: u64) {
         let len_blocks = 1 + self.rng.below(16.min(size_blocks));
-        let block = self.rng.below(size_blocks - len_blocks + 1);
+        let mut block = self.rng.below(size_blocks - len_blocks + 1);
         let state = self.model.state_at(place, u64::MAX).expect("it exists");
-        check_blocks(&self.pool, id, block, len_blocks as u32, &state, self.seed);
+        let reads = if self.rng.one_in(4) { 4 + self.rng.below(12) } else { 1 };
+        for _ in 0..reads {
+            if block + len_blocks <= size_blocks {
+                check_blocks(&self.pool, id, block, len_blocks as u32, &state, self.seed);
+            }
+            block += len_blocks;
+        }
     }
 
     fn synch(&mut self) {

@@ -31,7 +31,7 @@ pub struct SimClock {
     /// The same without the steps back.
     spans_ns: Cell<u64>,
     /// How much each look at it moves it.
-    drift_ns: Cell<u64>,
+    ns_per_look: Cell<u64>,
 }
 
 impl SimClock {
@@ -47,8 +47,8 @@ impl SimClock {
     }
 
     fn drift(&self) {
-        self.now_ns.set(self.now_ns.get() + self.drift_ns.get());
-        self.spans_ns.set(self.spans_ns.get() + self.drift_ns.get());
+        self.now_ns.set(self.now_ns.get() + self.ns_per_look.get());
+        self.spans_ns.set(self.spans_ns.get() + self.ns_per_look.get());
     }
 }
 
@@ -112,7 +112,7 @@ impl World {
     pub fn attach(&self, pool: &Rc<Pool>, disk: &SimDisk) {
         let Some(store) = &self.store else { return };
         // Waiting for the archive takes time, or it would never be tried again.
-        self.clock.drift_ns.set(1_000_000);
+        self.clock.ns_per_look.set(1_000_000);
         let service = self.service(store, disk);
         let known = (0..1000)
             .find_map(|_| KnownObjects::list(&**store, pool.info().uuid).ok())

@@ -426,6 +426,11 @@ impl Log {
         if lsn >= record.end_lsn { None } else { block_of(&record.pieces, lsn.0 - record.lsn.0) }
     }
 
+    /// Whether a position is not written to the device yet: then its block is in memory.
+    pub fn is_buffered(&self, lsn: Lsn) -> bool {
+        lsn >= self.written_lsn
+    }
+
     /// The device block of a position; `None` when its segment is not on the device.
     pub fn device_block(&self, lsn: Lsn) -> Option<u64> {
         let slot = self.table.slot(self.geometry.sequence_of(lsn))?;

@@ -5,13 +5,14 @@
 //!
 //! **A read** is put together from what the index says: runs without contents come from a page of zeroes, blocks that are not written yet from the log's
 //! memory, the rest in as few device reads as the log's order allows. Every block read from the device is checked against the
-//! 16 bits of CRC32C in the index; a block that fails becomes a media error, never data.
+//! 16 bits of CRC32C in the index; a block that fails becomes a media error, never data. What a host that reads in order asks for next is read before it asks.
 //!
 //! **Uncertain blocks.** When recovery found that entries were lost which had been stable, what is older than the loss may have been replaced by what was lost.
 //! Such blocks read as media errors, and the volume shows as degraded, until they are written again; points before the loss are exact.
 
 mod latency;
 mod read;
+mod read_ahead;
 mod view;
 mod write;
 
@@ -35,6 +36,8 @@ use crate::volume::working_set::Reshaping;
 
 pub use latency::Operation;
 use latency::{Began, Latencies};
+use read_ahead::ReadAhead;
+pub use read_ahead::{READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX};
 use write::{PendingAck, RestOfTrim, WriteData};
 
 /// The most reads of one pool that wait for its device; beyond it submissions are [`Submitted::Busy`].
@@ -60,6 +63,9 @@ pub(super) struct State {
     reads: Vec<Option<PendingRead>>,
     free_reads: Vec<usize>,
     read_done: Vec<ReadDone>,
+    read_ahead: ReadAhead,
+    /// Reads that the device has not ended.
+    reads_at_device: usize,
     stats: IoStats,
     latencies: Latencies,
     cleaner: Cleaner,
@@ -174,6 +180,8 @@ impl Pool {
                 reads: Vec::new(),
                 free_reads: Vec::new(),
                 read_done: Vec::new(),
+                read_ahead: ReadAhead::default(),
+                reads_at_device: 0,
                 stats: IoStats::default(),
                 latencies,
                 cleaner: Cleaner::default(),
@@ -196,7 +204,7 @@ impl Pool {
         let mut done = std::mem::take(&mut state.read_done);
         let mut work = log.poll(&mut done);
         for read in done.drain(..) {
-            state.finish_read(&log, read);
+            state.finish_read(&mut log, read);
         }
         state.read_done = done;
         drop(log);
@@ -220,6 +228,11 @@ impl Pool {
         work += cleaner.poll(&mut state, &self.log);
         state.cleaner = cleaner;
         work
+    }
+
+    /// How far hosts that read in order are read ahead of, in blocks, at most [`READ_AHEAD_BLOCKS_MAX`]; 0: not at all.
+    pub fn set_read_ahead(&self, blocks: u64) {
+        self.state.borrow_mut().read_ahead.set_window(blocks);
     }
 
     /// Says that a request for `block` comes next: what it will look up is fetched meanwhile.

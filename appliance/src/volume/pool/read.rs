@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::read_ahead::{Found, is_ahead};
 use super::{Extent, PendingRead, Piece, READS_MAX, Refusal, State, Ticket};
 use crate::archive::service::{ArchiveError, ObjectBlocks};
-use crate::dma::{BLOCK_BYTES, DmaBuf};
+use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
 use crate::log::checksum::crc32c;
 use crate::log::{Log, Lsn, ReadDone};
 use crate::volume::archive::{Archive, ArchivedBlocks, Fetched};
@@ -30,12 +31,17 @@ impl State {
             return Err(Refusal::Busy);
         }
         let zeroes = self.zeroes.clone();
-        let volume = self.volume_mut(ticket.volume).ok_or(IoError::Gone)?;
+        let stream = self.read_ahead.stream_at(ticket.volume, block);
+        let volume = self.volumes.get_mut(ticket.volume.0 as usize).and_then(Option::as_mut);
+        let volume = volume.ok_or(IoError::Gone)?;
         volume.check_range(block, u64::from(len_blocks))?;
         let uncertain_below = volume.uncertain_below;
         let index = volume.index()?;
         let mut pieces: SmallVec<[Piece; 1]> = SmallVec::new();
         let mut extents: SmallVec<[Extent; 4]> = SmallVec::new();
+        // Pieces that were asked for ahead and are on their way, with the numbers of their extents.
+        let mut coming: SmallVec<[(usize, u32); 4]> = SmallVec::new();
+        let mut ahead_blocks = 0;
         let mut archived: Vec<(usize, ArchivedRun)> = Vec::new();
         let mut bad_block = None;
         for at in block..block + u64::from(len_blocks) {
@@ -53,6 +59,12 @@ impl State {
                     break;
                 }
                 push_ready(&mut pieces, buffered);
+            } else if let Some(found) = stream.and_then(|stream| self.read_ahead.find(stream, at, mapping)) {
+                ahead_blocks += 1;
+                match found {
+                    Found::There(data) => push_ready(&mut pieces, data),
+                    Found::Coming(number) => push_coming(&mut pieces, &mut coming, at, mapping, number),
+                }
             } else if let Some(device_block) = log.device_block(mapping.lsn()) {
                 push_extent(&mut pieces, &mut extents, at, mapping, device_block);
             } else {
@@ -100,13 +112,15 @@ impl State {
             sink: Rc::clone(ticket.sink),
             began: ticket.began,
             pieces,
-            waiting: extents.len(),
+            waiting: extents.len() + coming.len(),
             failed: false,
         };
+        self.read_ahead.used_blocks += ahead_blocks;
         ticket.sink.begin();
-        if extents.is_empty() && !from_archive {
+        if read.waiting == 0 && !from_archive {
             self.latencies.end(read.began, &mut None);
             read.complete();
+            self.read_on(log, ticket.volume, block, len_blocks);
             return Ok(());
         }
         let slot = self.free_reads.pop().unwrap_or_else(|| {
@@ -116,8 +130,12 @@ impl State {
         self.reads[slot] = Some(read);
         for extent in extents {
             if let Some(buffer) = extent.buffer {
-                log.submit_read(extent.device_block, buffer, (slot as u64) << 16 | extent.piece as u64);
+                self.submit_piece(log, extent.device_block, buffer, slot, extent.piece);
             }
+        }
+        for (piece, number) in coming {
+            let stream = stream.unwrap_or_default();
+            self.read_ahead.wait_for(stream, number, slot, piece);
         }
         if from_archive {
             let geometry = log.geometry();
@@ -128,7 +146,21 @@ impl State {
             }
             self.end_read(slot);
         }
+        self.read_on(log, ticket.volume, block, len_blocks);
         Ok(())
+    }
+
+    /// Reads a piece of a read from the device.
+    pub(super) fn submit_piece(
+        &mut self,
+        log: &mut Log,
+        device_block: u64,
+        buffer: DmaBufMut,
+        slot: usize,
+        piece: usize,
+    ) {
+        log.submit_read(device_block, buffer, (slot as u64) << 16 | piece as u64);
+        self.reads_at_device += 1;
     }
 
     /// Asks the archive for what a read still misses.
@@ -170,8 +202,24 @@ impl State {
         self.end_read(slot);
     }
 
-    pub(super) fn finish_read(&mut self, log: &Log, done: ReadDone) {
+    /// The device ended a read.
+    pub(super) fn finish_read(&mut self, log: &mut Log, done: ReadDone) {
+        self.reads_at_device -= 1;
+        if is_ahead(done.token) {
+            if let Err(error) = &done.result {
+                tracing::debug!(%error, "a read ahead failed");
+            }
+            return self.finish_ahead(log, done.token, done.result.ok());
+        }
         let (slot, piece) = ((done.token >> 16) as usize, (done.token & 0xffff) as usize);
+        if let (Err(error), Some(read)) = (&done.result, &self.reads[slot]) {
+            tracing::error!(volume = read.volume.0, block = read.block, %error, "a read failed");
+        }
+        self.finish_piece(log, slot, piece, done.result.ok());
+    }
+
+    /// A piece came from the device, or could not be read there.
+    pub(super) fn finish_piece(&mut self, log: &Log, slot: usize, piece: usize, buffer: Option<DmaBufMut>) {
         let Some(read) = self.reads[slot].as_mut() else { unreachable!("a read ends once") };
         read.waiting -= 1;
         let mut bad_blocks = 0;
@@ -179,28 +227,21 @@ impl State {
             unreachable!("a device read ends a piece that waits for it")
         };
         let (block, first_lsn, checksums) = (*block, *first_lsn, checksums.clone());
-        let buffer = match done.result {
-            Ok(buffer) => {
-                for (index, (data, &crc)) in
-                    buffer.as_slice().chunks_exact(BLOCK_BYTES).zip(&checksums).enumerate()
-                {
-                    if crc32c(data) as u16 != crc {
-                        bad_blocks += 1;
-                        tracing::error!(
-                            volume = read.volume.0,
-                            block = block + index as u64,
-                            lsn = first_lsn.0 + index as u64,
-                            "a block's checksum is wrong"
-                        );
-                    }
+        if let Some(buffer) = &buffer {
+            for (index, (data, &crc)) in
+                buffer.as_slice().chunks_exact(BLOCK_BYTES).zip(&checksums).enumerate()
+            {
+                if crc32c(data) as u16 != crc {
+                    bad_blocks += 1;
+                    tracing::error!(
+                        volume = read.volume.0,
+                        block = block + index as u64,
+                        lsn = first_lsn.0 + index as u64,
+                        "a block's checksum is wrong"
+                    );
                 }
-                Some(buffer)
             }
-            Err(error) => {
-                tracing::error!(volume = read.volume.0, block = read.block, %error, "a read failed");
-                None
-            }
-        };
+        }
         self.stats.checksum_errors += bad_blocks;
         match buffer {
             Some(buffer) if bad_blocks == 0 => read.pieces[piece] = Piece::Ready(buffer.freeze()),
@@ -230,7 +271,7 @@ impl State {
     }
 
     /// Ends a read that waits for nothing more.
-    fn end_read(&mut self, slot: usize) {
+    pub(super) fn end_read(&mut self, slot: usize) {
         if self.reads[slot].as_ref().is_some_and(|read| read.waiting == 0)
             && let Some(read) = self.reads[slot].take()
         {
@@ -297,6 +338,27 @@ fn push_ready(pieces: &mut SmallVec<[Piece; 1]>, block: DmaBuf) {
     }
 }
 
+/// Adds a block that was asked for ahead, to the piece before it when it is of the same extent and lies directly behind.
+fn push_coming(
+    pieces: &mut SmallVec<[Piece; 1]>,
+    coming: &mut SmallVec<[(usize, u32); 4]>,
+    block: u64,
+    mapping: Mapping,
+    number: u32,
+) {
+    let place = pieces.len();
+    if let Some(Piece::Waiting { first_lsn, checksums, .. }) = pieces.last_mut()
+        && coming.last().is_some_and(|&(piece, last)| piece + 1 == place && last == number)
+        && first_lsn.plus(checksums.len() as u64) == mapping.lsn()
+    {
+        checksums.push(mapping.crc16());
+        return;
+    }
+    coming.push((place, number));
+    let checksums = std::iter::once(mapping.crc16()).collect();
+    pieces.push(Piece::Waiting { block, first_lsn: mapping.lsn(), checksums });
+}
+
 /// Blocks that come from the archive: positions, checksums, and how far they have come.
 type ArchivedRun = SmallVec<[(Lsn, u16, Fetched); 4]>;
 
@@ -317,7 +379,10 @@ fn push_extent(
     mapping: Mapping,
     device_block: u64,
 ) {
-    if let (Some(extent), Some(Piece::Waiting { checksums, .. })) = (extents.last_mut(), pieces.last_mut()) {
+    let place = pieces.len();
+    if let (Some(extent), Some(Piece::Waiting { checksums, .. })) = (extents.last_mut(), pieces.last_mut())
+        && extent.piece + 1 == place
+    {
         let len = extent.len_blocks as u64;
         if extent.first_lsn.plus(len) == mapping.lsn() && extent.device_block + len == device_block {
             extent.len_blocks += 1;

@@ -99,6 +99,8 @@ impl Pool {
             records: log_stats.records,
             flushes: log_stats.flushes,
             checksum_errors: state.stats.checksum_errors,
+            read_ahead_blocks: state.read_ahead.blocks,
+            read_ahead_used_blocks: state.read_ahead.used_blocks,
             index_bytes: index_bytes(),
             dma_in_use_bytes: dma.in_use_bytes as u64,
             dma_budget_bytes: dma.budget_bytes as u64,

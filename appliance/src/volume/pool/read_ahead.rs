@@ -1,0 +1,386 @@
+//! Read-ahead along the index: what a host that reads in order asks for next is on its way before it asks.
+//!
+//! Blocks that were written at random lie apart in the log, so a read of them in order is a device read for each. At depth 1 a host would wait for each of these in turn;
+//! read ahead, they are under way together. Copy-forward does not put them in order: of one segment's blocks, those of one volume are so few beside the volume's that neighbours are seldom among them.
+//!
+//! **Finding readers.** The table of candidates holds, for ends of recent reads, what would go on there. A read looks up whether it goes on where one ended, and leaves its own end: one probe and one store, whatever other
+//! reads come in between. The third read in a row makes a stream.
+//!
+//! **States of a stream:** free → followed (a window of blocks ahead of its reader is coming or there; the window doubles while the reader goes on) → taken for another reader, when it is the one that was used least recently and nobody
+//! waits for it. **Of an extent**, a run of blocks that lie together in the log: coming → there, or failed → dropped once the reader is behind it.
+//!
+//! **Invariant: what is read ahead is found by position in the log, not by block number.** A position is written once, so data read from it stays right for ever; whether a block still is at that position, the index
+//! says when the host asks. So writes, trims, clones and copy-forward need not know of this module. Checksums are checked when the data comes; what is damaged is dropped here, and a host that asks for it reads it for itself,
+//! with all that follows from that.
+//!
+//! **Bounds:** [`STREAMS_MAX`] streams of at most the pool's window each, 1 MiB unless configured otherwise; nothing is read ahead while [`COMMANDS_IN_FLIGHT_MAX`] reads are at the device, because then it has enough to do; nothing that is not on
+//! the primary device. **Costs:** for a reader at random the probe and the store; for a stream no read that the host would not have caused, but for what it does not ask for in the end: a window at most.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use smallvec::{SmallVec, smallvec};
+
+use super::{Piece, State, VolumeIndex};
+use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
+use crate::log::checksum::crc32c;
+use crate::log::{Log, Lsn};
+use crate::volume::index::Mapping;
+use crate::volume::request::VolumeId;
+
+/// The longest window unless configured otherwise, in blocks: 1 MiB.
+pub const READ_AHEAD_BLOCKS_DEFAULT: u64 = 256;
+/// The longest window that can be configured, in blocks: 16 MiB.
+pub const READ_AHEAD_BLOCKS_MAX: u64 = 4096;
+/// Readers that are followed at the same time.
+const STREAMS_MAX: usize = 8;
+/// Ends of reads that are remembered.
+const CANDIDATES: usize = 256;
+/// So many reads that went on where one before had ended make a stream.
+const READS_IN_ORDER: u8 = 2;
+/// The first window of a stream, in blocks, and no less than twice what the host reads at once.
+const WINDOW_BLOCKS_MIN: u64 = 16;
+/// The most blocks of an extent.
+const EXTENT_BLOCKS_MAX: usize = 64;
+/// With so many reads at the device nothing is read ahead.
+const COMMANDS_IN_FLIGHT_MAX: usize = 64;
+const NO_STREAM: u8 = u8::MAX;
+/// In the token of a device read: it is one of an extent, and the rest of the token is its stream and its number.
+const AHEAD_TOKEN: u64 = 1 << 47;
+const STREAM_SHIFT: u32 = 32;
+
+/// Where a read ended.
+#[derive(Clone, Copy)]
+struct Candidate {
+    volume: VolumeId,
+    /// Reads in a row that ended here.
+    in_order: u8,
+    /// The stream that follows them, or [`NO_STREAM`].
+    stream: u8,
+    next: u64,
+}
+
+/// A reader that is followed.
+struct Stream {
+    volume: VolumeId,
+    /// Where its next read begins.
+    next: u64,
+    /// Up to where blocks were asked for.
+    ahead_to: u64,
+    window_blocks: u64,
+    /// In the order of their blocks.
+    extents: VecDeque<AheadExtent>,
+    /// The number of the first extent; numbers are not used again, so that an answer which comes late finds nothing.
+    first_number: u32,
+    /// When it was used last, in reads of streams.
+    used: u64,
+}
+
+/// Blocks that lie together in the log, on their way or there.
+struct AheadExtent {
+    block: u64,
+    first_lsn: Lsn,
+    checksums: SmallVec<[u16; 8]>,
+    state: AheadState,
+    /// Reads, by slot, and their pieces that wait for it.
+    waiters: SmallVec<[(usize, usize); 1]>,
+}
+
+enum AheadState {
+    Coming,
+    There(DmaBuf),
+    Failed,
+}
+
+/// What there is of a block that a host asks for.
+pub(super) enum Found {
+    /// Its data.
+    There(DmaBuf),
+    /// It is on its way, in the extent of this number.
+    Coming(u32),
+}
+
+/// An extent that ended.
+struct Arrived {
+    first_lsn: Lsn,
+    /// `None`: it could not be read, or is damaged.
+    data: Option<DmaBuf>,
+    waiters: SmallVec<[(usize, usize); 1]>,
+}
+
+/// The readers of a pool. See the module's documentation.
+pub(super) struct ReadAhead {
+    window_blocks_max: u64,
+    candidates: Box<[Candidate; CANDIDATES]>,
+    streams: Vec<Stream>,
+    uses: u64,
+    /// Blocks read from the device ahead of their reader.
+    pub(super) blocks: u64,
+    /// Blocks that hosts were given of these.
+    pub(super) used_blocks: u64,
+}
+
+impl Default for ReadAhead {
+    fn default() -> Self {
+        let none = Candidate { volume: VolumeId(u32::MAX), in_order: 0, stream: NO_STREAM, next: u64::MAX };
+        ReadAhead {
+            window_blocks_max: READ_AHEAD_BLOCKS_DEFAULT,
+            candidates: Box::new([none; CANDIDATES]),
+            streams: Vec::new(),
+            uses: 0,
+            blocks: 0,
+            used_blocks: 0,
+        }
+    }
+}
+
+fn place(volume: VolumeId, block: u64) -> usize {
+    let mixed = (block ^ u64::from(volume.0) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> (u64::BITS - CANDIDATES.trailing_zeros())) as usize
+}
+
+impl ReadAhead {
+    /// The longest window, in blocks; 0: nothing is read ahead.
+    pub(super) fn set_window(&mut self, blocks: u64) {
+        self.window_blocks_max = blocks.min(READ_AHEAD_BLOCKS_MAX);
+    }
+
+    /// The stream that a read from `block` on goes on with.
+    pub(super) fn stream_at(&self, volume: VolumeId, block: u64) -> Option<usize> {
+        let candidate = &self.candidates[place(volume, block)];
+        if candidate.stream == NO_STREAM || (candidate.volume, candidate.next) != (volume, block) {
+            return None;
+        }
+        let stream = self.streams.get(usize::from(candidate.stream))?;
+        ((stream.volume, stream.next) == (volume, block)).then_some(usize::from(candidate.stream))
+    }
+
+    /// What a stream has of a block that is at `mapping` now.
+    pub(super) fn find(&self, stream: usize, block: u64, mapping: Mapping) -> Option<Found> {
+        let stream = &self.streams[stream];
+        let index = stream.extents.partition_point(|extent| extent.end() <= block);
+        let extent = stream.extents.get(index).filter(|extent| extent.block <= block)?;
+        let at = (block - extent.block) as usize;
+        if extent.first_lsn.plus(at as u64) != mapping.lsn() || extent.checksums[at] != mapping.crc16() {
+            return None;
+        }
+        match &extent.state {
+            AheadState::There(data) => Some(Found::There(data.slice(at * BLOCK_BYTES, BLOCK_BYTES))),
+            AheadState::Coming => Some(Found::Coming(stream.first_number.wrapping_add(index as u32))),
+            AheadState::Failed => None,
+        }
+    }
+
+    /// A piece of a read waits for an extent that [`find`](Self::find) said is on its way.
+    pub(super) fn wait_for(&mut self, stream: usize, number: u32, read: usize, piece: usize) {
+        let stream = &mut self.streams[stream];
+        let index = number.wrapping_sub(stream.first_number) as usize;
+        stream.extents[index].waiters.push((read, piece));
+    }
+
+    /// A read was taken. The stream that it belongs to, if it is one of several in order.
+    pub(super) fn advance(&mut self, volume: VolumeId, block: u64, len_blocks: u64) -> Option<usize> {
+        if self.window_blocks_max == 0 {
+            return None;
+        }
+        let goes_on = self.stream_at(volume, block);
+        let next = block + len_blocks;
+        let candidate = &mut self.candidates[place(volume, block)];
+        let mut in_order = 0;
+        if (candidate.volume, candidate.next) == (volume, block) {
+            in_order = candidate.in_order.saturating_add(1);
+            // It would be taken for another reader that ended here.
+            candidate.next = u64::MAX;
+        }
+        let stream = goes_on.or_else(|| {
+            (in_order >= READS_IN_ORDER).then(|| self.follow(volume, next, len_blocks)).flatten()
+        });
+        self.candidates[place(volume, next)] =
+            Candidate { volume, in_order, stream: stream.map_or(NO_STREAM, |stream| stream as u8), next };
+        let index = stream?;
+        self.uses += 1;
+        let stream = &mut self.streams[index];
+        stream.used = self.uses;
+        stream.next = next;
+        stream.ahead_to = stream.ahead_to.max(next);
+        while stream.extents.front().is_some_and(|extent| extent.end() <= next && !extent.is_coming()) {
+            stream.extents.pop_front();
+            stream.first_number = stream.first_number.wrapping_add(1);
+        }
+        Some(index)
+    }
+
+    /// A stream for a reader that goes on at `next`; `None` while reads wait for all of them.
+    fn follow(&mut self, volume: VolumeId, next: u64, len_blocks: u64) -> Option<usize> {
+        let window_blocks = (2 * len_blocks).max(WINDOW_BLOCKS_MIN).min(self.window_blocks_max);
+        if self.streams.len() < STREAMS_MAX {
+            self.streams.push(Stream {
+                volume,
+                next,
+                ahead_to: next,
+                window_blocks,
+                extents: VecDeque::new(),
+                first_number: 0,
+                used: 0,
+            });
+            return Some(self.streams.len() - 1);
+        }
+        let is_free = |stream: &Stream| stream.extents.iter().all(|extent| extent.waiters.is_empty());
+        let free = self.streams.iter_mut().enumerate().filter(|(_, stream)| is_free(stream));
+        let (index, stream) = free.min_by_key(|(_, stream)| stream.used)?;
+        stream.first_number = stream.first_number.wrapping_add(stream.extents.len() as u32);
+        stream.extents.clear();
+        (stream.volume, stream.next, stream.ahead_to) = (volume, next, next);
+        stream.window_blocks = window_blocks;
+        Some(index)
+    }
+
+    /// The blocks that a stream is to ask for now: none while half of its window is still ahead of the reader.
+    fn wanted(&mut self, stream: usize, size_blocks: u64) -> Range<u64> {
+        let stream = &mut self.streams[stream];
+        let from = stream.ahead_to;
+        if (from - stream.next) * 2 > stream.window_blocks {
+            return from..from;
+        }
+        let end = (stream.next + stream.window_blocks).min(size_blocks);
+        stream.window_blocks = (2 * stream.window_blocks).min(self.window_blocks_max);
+        from..end.max(from)
+    }
+
+    /// An extent is asked for; the number under which it [arrives](Self::arrived).
+    fn begin(&mut self, stream: usize, extent: AheadExtent) -> u32 {
+        let stream = &mut self.streams[stream];
+        self.blocks += extent.checksums.len() as u64;
+        let number = stream.first_number.wrapping_add(stream.extents.len() as u32);
+        stream.extents.push_back(extent);
+        number
+    }
+
+    /// An extent came; `check` says of its data and checksums whether they agree. `None`: nobody follows that reader any more.
+    fn arrived(
+        &mut self,
+        stream: usize,
+        number: u32,
+        data: Option<DmaBuf>,
+        check: impl FnOnce(&DmaBuf, &[u16]) -> bool,
+    ) -> Option<Arrived> {
+        let stream = self.streams.get_mut(stream)?;
+        let index = number.wrapping_sub(stream.first_number) as usize;
+        let extent = stream.extents.get_mut(index)?;
+        let data = data.filter(|data| check(data, &extent.checksums));
+        extent.state = data.clone().map_or(AheadState::Failed, AheadState::There);
+        Some(Arrived { first_lsn: extent.first_lsn, data, waiters: std::mem::take(&mut extent.waiters) })
+    }
+}
+
+impl AheadExtent {
+    fn end(&self) -> u64 {
+        self.block + self.checksums.len() as u64
+    }
+
+    fn is_coming(&self) -> bool {
+        matches!(self.state, AheadState::Coming)
+    }
+}
+
+/// Whether a device read was one ahead of its reader.
+pub(super) fn is_ahead(token: u64) -> bool {
+    token & AHEAD_TOKEN != 0
+}
+
+impl State {
+    /// A read was taken: what comes behind it is asked for, if it is one of several in order and the device has little to do.
+    pub(super) fn read_on(&mut self, log: &mut Log, volume: VolumeId, block: u64, len_blocks: u32) {
+        let Some(stream) = self.read_ahead.advance(volume, block, u64::from(len_blocks)) else { return };
+        if self.reads_at_device >= COMMANDS_IN_FLIGHT_MAX {
+            return;
+        }
+        let Some(volume) = self.volumes.get(volume.0 as usize).and_then(Option::as_ref) else { return };
+        let VolumeIndex::Ready(index) = &volume.index else { return };
+        let wanted = self.read_ahead.wanted(stream, volume.size_blocks);
+        let mut extents: Vec<(u64, AheadExtent)> = Vec::new();
+        let mut asked_to = wanted.start;
+        for block in wanted {
+            let mapping = index.get(block);
+            let is_there =
+                mapping.is_none() || mapping.lsn() < volume.uncertain_below || log.is_buffered(mapping.lsn());
+            let is_enough = self.reads_at_device + extents.len() >= COMMANDS_IN_FLIGHT_MAX;
+            if let Some(device_block) = log.device_block(mapping.lsn()).filter(|_| !is_there) {
+                match extents.last_mut() {
+                    Some((first, extent)) if extent.is_followed_by(*first, block, mapping, device_block) => {
+                        extent.checksums.push(mapping.crc16());
+                    }
+                    _ if is_enough => break,
+                    _ => extents.push((device_block, AheadExtent::new(block, mapping))),
+                }
+            }
+            asked_to = block + 1;
+        }
+        let len_blocks: usize = extents.iter().map(|(_, extent)| extent.checksums.len()).sum();
+        if len_blocks > 0 {
+            // One buffer for all, so that neighbours leave as one piece. Without memory the host reads for itself.
+            let Ok(mut whole) = log.environment().dma.allocate(len_blocks * BLOCK_BYTES) else { return };
+            for (device_block, extent) in extents {
+                let buffer = whole.split_to(extent.checksums.len() * BLOCK_BYTES);
+                let number = self.read_ahead.begin(stream, extent);
+                log.submit_read(
+                    device_block,
+                    buffer,
+                    AHEAD_TOKEN | (stream as u64) << STREAM_SHIFT | u64::from(number),
+                );
+                self.reads_at_device += 1;
+            }
+        }
+        self.read_ahead.streams[stream].ahead_to = asked_to;
+    }
+
+    /// An extent came, or could not be read: reads that wait for it go on.
+    pub(super) fn finish_ahead(&mut self, log: &mut Log, token: u64, buffer: Option<DmaBufMut>) {
+        let (stream, number) = ((token & !AHEAD_TOKEN) >> STREAM_SHIFT, token as u32);
+        let check = |data: &DmaBuf, checksums: &[u16]| {
+            data.chunks_exact(BLOCK_BYTES).zip(checksums).all(|(block, &crc)| crc32c(block) as u16 == crc)
+        };
+        let buffer = buffer.map(DmaBufMut::freeze);
+        let Some(arrived) = self.read_ahead.arrived(stream as usize, number, buffer, check) else { return };
+        for (slot, place) in arrived.waiters {
+            let Some(read) = self.reads[slot].as_mut() else { unreachable!("a read waits for its pieces") };
+            let Piece::Waiting { first_lsn, checksums, .. } = &read.pieces[place] else {
+                unreachable!("the piece waits for this extent")
+            };
+            let (first_lsn, len) = (*first_lsn, checksums.len() * BLOCK_BYTES);
+            if let Some(data) = &arrived.data {
+                let at = (first_lsn.0 - arrived.first_lsn.0) as usize * BLOCK_BYTES;
+                read.pieces[place] = Piece::Ready(data.slice(at, len));
+                read.waiting -= 1;
+                self.end_read(slot);
+                continue;
+            }
+            // Only what this read asked for counts for it.
+            match (log.device_block(first_lsn), log.environment().dma.allocate(len)) {
+                (Some(device_block), Ok(buffer)) => self.submit_piece(log, device_block, buffer, slot, place),
+                _ => self.finish_piece(log, slot, place, None),
+            }
+        }
+    }
+}
+
+impl AheadExtent {
+    fn new(block: u64, mapping: Mapping) -> Self {
+        AheadExtent {
+            block,
+            first_lsn: mapping.lsn(),
+            checksums: smallvec![mapping.crc16()],
+            state: AheadState::Coming,
+            waiters: SmallVec::new(),
+        }
+    }
+
+    /// Whether a block lies directly behind it, in the volume, in the log and on the device, where it begins at `first`.
+    fn is_followed_by(&self, first: u64, block: u64, mapping: Mapping, device_block: u64) -> bool {
+        let len = self.checksums.len() as u64;
+        self.end() == block
+            && self.first_lsn.plus(len) == mapping.lsn()
+            && first + len == device_block
+            && self.checksums.len() < EXTENT_BLOCKS_MAX
+    }
+}
