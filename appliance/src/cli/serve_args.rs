@@ -50,7 +50,7 @@ pub struct ServeOptions {
     #[arg(long, value_name = "PERCENT")]
     pub overprovisioning: Option<u64>,
 
-    /// How far a host that reads in order is read ahead of; 0: not at all [default: 1MiB].
+    /// How far a host that reads in order is read ahead of; 0: not at all [default: 1MiB; 0 with --memory].
     #[arg(long, value_name = "SIZE")]
     pub read_ahead: Option<SizeBytes>,
 

@@ -83,7 +83,7 @@ pub struct ApplianceConfig {
     pub first_volume_thin: bool,
     /// Spare blocks for each hundred live ones of a new pool; `None`: the usual.
     pub overprovisioning_percent: Option<u64>,
-    /// How far hosts that read in order are read ahead of, in blocks; 0: not at all; `None`: the usual.
+    /// How far hosts that read in order are read ahead of, in blocks; 0: not at all; `None`: the usual, which is nothing in memory.
     pub read_ahead_blocks: Option<u64>,
     /// Where the past goes; `None`: it is kept only as far as the primary device reaches. Only for [`Backing::File`].
     pub archive: Option<ArchiveConfig>,

@@ -123,10 +123,12 @@ async fn open(
     dma: DmaPool,
 ) -> Result<(Rc<Pool>, bool), VolumeError> {
     let environment = Environment::system(dma);
+    // Memory has no latency to hide.
+    let usual = matches!(config.backing, super::Backing::Memory { .. }).then_some(0);
     let options = PoolOptions {
         recycling,
         overprovisioning_percent: config.overprovisioning_percent,
-        read_ahead_blocks: config.read_ahead_blocks,
+        read_ahead_blocks: config.read_ahead_blocks.or(usual),
     };
     if is_blank(&device, &environment).await? {
         let segment_blocks =
