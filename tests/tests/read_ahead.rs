@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use varve::dma::BLOCK_BYTES;
-use varve::volume::{IoCompletion, PoolOptions, Request, Sink, Submitted, VolumeId};
+use varve::log::Recycling;
+use varve::volume::{CreateVolume, IoCompletion, PoolOptions, Request, Sink, Submitted, VolumeId};
 use varve_tests::sim::rng::Rng;
 use varve_tests::sim::workload::{Run, Shape};
 use varve_tests::sim::world;
@@ -81,6 +82,22 @@ fn a_host_that_reads_in_order_finds_the_next_blocks_there() {
     }
 }
 
+/// Two hosts read the same blocks side by side: one of them is followed, whichever comes first.
+#[test]
+fn two_hosts_that_read_the_same_do_not_hide_from_each_other() {
+    let (run, id) = run(2, None);
+    scatter(&run, id, &mut Rng::new(2));
+    for block in 0..BLOCKS {
+        for _ in 0..2 {
+            let read = world::run(&run.pool, id, &Request::Read { block, len_blocks: 1 });
+            assert_eq!(read.result, Ok(()));
+            assert!(bytes_of(&read) == filled(block + 1), "block {block}");
+        }
+    }
+    let stats = run.pool.stats();
+    assert_eq!((stats.read_ahead_blocks, stats.read_ahead_used_blocks), (BLOCKS - 3, BLOCKS - 3));
+}
+
 /// More readers than are followed, each with several reads under way, while blocks are written and trimmed under them: each read gives what the blocks were when it was submitted.
 #[test]
 fn what_is_read_ahead_is_never_older_than_the_index() {
@@ -140,6 +157,66 @@ fn reap(sink: &Rc<Sink>, under_way: &mut HashMap<u64, Vec<u64>>, seed: u64) {
         let wanted: Vec<u8> = wanted.into_iter().flat_map(filled).collect();
         assert!(bytes_of(&completion) == wanted, "seed {seed}: read {}", completion.tag);
     }
+}
+
+/// Two hosts write in turns, so their blocks alternate in the log. Copied forward, each one's lie together, and are read in fewer pieces.
+#[test]
+fn what_two_hosts_wrote_in_turns_is_apart_once_it_was_copied_forward() {
+    const EACH: u64 = 100;
+    let shape = Shape {
+        device_blocks: 256 + 24 * 256,
+        segment_blocks: 256,
+        volatile_cache: false,
+        volume_blocks: EACH,
+    };
+    let options =
+        PoolOptions { recycling: Recycling::Discard, read_ahead_blocks: Some(0), ..PoolOptions::default() };
+    let run = Run::with_options(3, shape, options);
+    let create = CreateVolume {
+        name: "other".to_owned(),
+        size_bytes: EACH * BLOCK_BYTES as u64,
+        uuid: None,
+        thin: false,
+    };
+    world::wait(&run.pool, Rc::clone(&run.pool).create_volume(create)).expect("there is room");
+    let id = |name: &str| run.pool.find_volume(name).expect("it exists").id;
+    let hosts = [id("v0"), id("other")];
+    let sink = Sink::new();
+    for block in 0..EACH {
+        for (host, stamp) in hosts.into_iter().zip([block + 1, EACH + block + 1]) {
+            let request = Request::Write { block, data: &[&filled(stamp)], force_unit_access: false };
+            assert_eq!(run.pool.submit(host, &request, 0, &sink), Submitted::Queued);
+        }
+    }
+    while sink.outstanding() > 0 {
+        run.pool.poll();
+        while sink.pop().is_some() {}
+    }
+    let read_all = || {
+        let before = run.disk.reads();
+        for (host, first) in hosts.into_iter().zip([1, EACH + 1]) {
+            let read = world::run(&run.pool, host, &Request::Read { block: 0, len_blocks: EACH as u32 });
+            let wanted: Vec<u8> = (first..first + EACH).flat_map(filled).collect();
+            assert!(bytes_of(&read) == wanted);
+        }
+        run.disk.reads() - before
+    };
+    let before = read_all();
+    assert!(before >= 2 * EACH - 20, "they alternate: {before}");
+    // A shorter working set puts their segment out, and nobody else writes: most of it is copied in whole batches.
+    let working_set = run.pool.info().working_set_segments;
+    for block in 0..(working_set - 3) * 300 {
+        write(&run, hosts[0], EACH - 1, block + 1000);
+    }
+    write(&run, hosts[0], EACH - 1, EACH);
+    world::wait(&run.pool, Rc::clone(&run.pool).set_working_set(4)).expect("it is possible");
+    for _ in 0..100_000 {
+        run.world.clock.advance(100_000);
+        run.pool.poll();
+    }
+    assert_eq!(run.pool.info().working_set_segments, 4);
+    let reads = read_all();
+    assert!(reads < before / 2, "{reads} of {before}");
 }
 
 /// A block that cannot be read, and one that is damaged, lie in what is read ahead, in extents with their neighbours: reads of them fail, and no others.

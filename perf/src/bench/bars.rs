@@ -49,7 +49,16 @@ pub(super) fn of(figures: &Figures, tcp: &TcpFloors, file: Option<&FileFloor>) -
             "us",
             "its median",
             load.latency.p50_us,
-            Some(Bound::AtMost(TAIL_MAX)),
+            file.is_none().then_some(Bound::AtMost(TAIL_MAX)),
+        ));
+        // What the machine takes from both.
+        bars.push(Bar::over(
+            format!("{backing}: QD1 {name}, p99.99 beside the network's"),
+            load.latency.p99_99_us,
+            "us",
+            &floor.what,
+            floor.latency.p99_99_us,
+            None,
         ));
     }
     for (name, load, floor) in [("write", write, &tcp.random[2]), ("read", read, &tcp.random[3])] {

@@ -38,6 +38,7 @@ struct Content {
     /// How many writes have left `cached`.
     settled: u64,
     rng: Rng,
+    reads: u64,
     writes: u64,
     dies_after_writes: Option<u64>,
     fail_write_after: Option<u64>,
@@ -55,6 +56,7 @@ impl SimDisk {
             cached: VecDeque::new(),
             settled: 0,
             rng: Rng::new(seed),
+            reads: 0,
             writes: 0,
             dies_after_writes: None,
             fail_write_after: None,
@@ -87,6 +89,11 @@ impl SimDisk {
     /// Makes it larger, for handles that are opened from now on.
     pub fn grow(&self, more_blocks: u64) {
         self.0.borrow_mut().len_blocks += more_blocks;
+    }
+
+    /// Reads so far, failed ones among them.
+    pub fn reads(&self) -> u64 {
+        self.0.borrow().reads
     }
 
     /// Write commands completed so far.
@@ -184,6 +191,7 @@ impl SimDisk {
             cached: VecDeque::new(),
             settled: 0,
             rng: content.rng.clone(),
+            reads: 0,
             writes: 0,
             dies_after_writes: None,
             fail_write_after: None,
@@ -307,6 +315,7 @@ impl Content {
             result = Err(fail(&command.operation, BdevErrorKind::Injected));
         }
         if let Operation::Read { block, .. } = &command.operation {
+            self.reads += 1;
             let touched = *block..*block + command.operation.len_blocks();
             if self.fail_reads_of.iter().any(|bad| touched.contains(bad)) {
                 result = Err(fail(&command.operation, BdevErrorKind::Injected));

@@ -195,8 +195,13 @@ impl ReadAhead {
         let stream = goes_on.or_else(|| {
             (in_order >= READS_IN_ORDER).then(|| self.follow(volume, next, len_blocks)).flatten()
         });
-        self.candidates[place(volume, next)] =
-            Candidate { volume, in_order, stream: stream.map_or(NO_STREAM, |stream| stream as u8), next };
+        let candidate = &mut self.candidates[place(volume, next)];
+        // Another reader that ended here first is not given up for one that only comes along.
+        let is_taken = (candidate.volume, candidate.next) == (volume, next) && candidate.in_order > in_order;
+        if !is_taken {
+            *candidate =
+                Candidate { volume, in_order, stream: stream.map_or(NO_STREAM, |stream| stream as u8), next };
+        }
         let index = stream?;
         self.uses += 1;
         let stream = &mut self.streams[index];
