@@ -1,5 +1,6 @@
 //! The endless log: segments leave the working set, live blocks are copied forward, slots are used again.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -393,6 +394,50 @@ fn a_byte_that_the_store_changed_is_found_before_the_slot_is_given_away() {
     assert!(store.injected() >= 5);
     run.check_all();
     assert!(run.check_points(40) > 0);
+}
+
+/// The store is empty after a restart: its disk was lost, or another was attached. What the primary device still holds goes to it again, the operator is told, and the pool comes back from it.
+#[test]
+fn what_the_store_lost_is_archived_again_from_the_primary_device() {
+    let mut run = archived(35, 8);
+    let mut pool = by_hand(&mut run);
+    let is_archived = |pool: &Pool| {
+        let status = pool.archive_status().expect("it has one");
+        status.archived_to_lsn >= status.head_lsn
+    };
+    while pool.stats().head_lsn < 12 * 256 {
+        write(&pool, "v0", pool.stats().head_lsn % 40, 3);
+    }
+    let settle = |pool: &Pool| {
+        for _ in 0..10_000 {
+            world::turn(pool);
+        }
+        assert!(is_archived(pool), "{:?}", pool.archive_status());
+    };
+    settle(&pool);
+    run.world.store = Some(Arc::new(MemoryStore::default()));
+    for restart in 0..2 {
+        pool = reopen(&run, pool);
+        let told =
+            pool.info().problems.iter().any(|problem| problem.starts_with("the archive has lost segments"));
+        assert_eq!(told, restart == 0, "{:?}", pool.info().problems);
+        settle(&pool);
+    }
+    let on_primary = pool.lineage().on_primary;
+    let store = run.world.store.clone().expect("it was set");
+    let mut whole = HashSet::new();
+    for object in store.list("", None, 1000).expect("it can be listed").objects {
+        let id = ObjectId::parse(object.name.as_str()).expect("an object");
+        if id.whole {
+            whole.insert(id.sequence);
+        }
+    }
+    let current = pool.stats().head_lsn / 256;
+    let sealed = on_primary.iter().flat_map(|range| range.first.0..=range.last.0).filter(|&s| s < current);
+    assert!(sealed.clone().count() > 4);
+    for sequence in sealed {
+        assert!(whole.contains(&SegmentSeq(sequence)), "segment {sequence}: {whole:?}");
+    }
 }
 
 /// A segment expired, and its slot came back with a crash because it was not used again yet. It was archived once more, and damaged on the way; after another start the damaged object counted as verified (seed 405993).

@@ -409,7 +409,13 @@ impl Pool {
         known.apply(&state.catalog.cuts);
         known.drop_headless(&log.geometry());
         let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known.0);
-        archive.adopt(&mut log, state.catalog.archived_below);
+        let trusted = state.catalog.archived_below;
+        if let Some(lost) = archive.adopt(&mut log, trusted) {
+            state.note_problem(format!(
+                "the archive has lost segments that were in it: segment {lost} and those behind it, up to segment {trusted}; what the primary device still holds is archived again"
+            ));
+            state.distrust_archive(&mut log, lost);
+        }
         for synch in synchs {
             state.learn_synch(synch);
         }

@@ -46,7 +46,17 @@ pub(super) struct Sealing {
 impl Archive {
     /// Marks what is archived already: objects before `trusted` were verified, and are never put again. What is behind `trusted`, the last segment that the catalog knows to be verified, may be an object whose verification a crash cut off:
     /// its job is done again, which finds it and verifies it.
-    pub(super) fn adopt(&mut self, log: &mut Log, trusted: SegmentSeq) {
+    ///
+    /// One before `trusted` without an object has expired, and only its slot came back with a crash: put again it would come before it is verified, and count as verified after the next start. But when no object of those before
+    /// `trusted` is newer, the store lost it, because expiry keeps the newest. The first of these is the answer: from there on nothing is trusted, and what is on the primary device is archived again.
+    pub(super) fn adopt(&mut self, log: &mut Log, trusted: SegmentSeq) -> Option<SegmentSeq> {
+        let newest_verified = self
+            .objects
+            .iter()
+            .filter(|(sequence, objects)| *sequence < trusted && objects.whole.is_some())
+            .last();
+        let newest_verified = newest_verified.map(|(sequence, _)| sequence);
+        let mut lost = None;
         let there: Vec<SegmentSeq> = log
             .table()
             .iter()
@@ -61,10 +71,14 @@ impl Archive {
                 self.unverified.insert(sequence, increments);
                 continue;
             }
-            // One without an object has expired, and only its slot came back with a crash. Put again it would come before it is verified, and count as verified after the next start.
-            log.note_archived(sequence);
+            if newest_verified.is_some_and(|newest| sequence <= newest) {
+                log.note_archived(sequence);
+            } else {
+                lost = lost.or(Some(sequence));
+            }
         }
         self.seal.covered_until_ns = log.last_time_ns();
+        lost
     }
 
     /// Up to where the log is in the archive, without a hole but for recorded gaps.
@@ -369,6 +383,24 @@ fn note_verified(state: &mut State, log: &mut Log) {
         state.catalog.archived_below = below;
         if let Err(error) = log.set_catalog(Rc::from(state.catalog.encode())) {
             tracing::warn!(%error, "the catalog cannot tell how far the archive is");
+        }
+    }
+}
+
+impl State {
+    /// Has the catalog know that nothing from `first` on is verified in the archive, now if there is room, and at the start of the next segment at the latest: what is put again and not verified yet must not count after
+    /// another start.
+    pub(super) fn distrust_archive(&mut self, log: &mut Log, first: SegmentSeq) {
+        let mut catalog = self.catalog.clone();
+        catalog.archived_below = first;
+        match self.append_catalog(log, catalog) {
+            Ok(lsn) => log.request_stable(lsn.plus(1)),
+            Err(error) => {
+                tracing::warn!(%error, "the catalog tells with the next segment that the archive has lost something");
+                self.catalog.archived_below = first;
+                // It is as large as the one before.
+                let _ = log.set_catalog(Rc::from(self.catalog.encode()));
+            }
         }
     }
 }
