@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use super::objects::SegmentObjects;
 use super::{Archive, Flight, JOBS_MAX, RETRY_FIRST_NS, RETRY_LAST_NS, record_gap};
 use crate::archive::object::ObjectId;
 use crate::archive::service::{ArchiveError, ArchiveJob, Archived, Request};
@@ -50,12 +51,10 @@ impl Archive {
     /// One before `trusted` without an object has expired, and only its slot came back with a crash: put again it would come before it is verified, and count as verified after the next start. But when no object of those before
     /// `trusted` is newer, the store lost it, because expiry keeps the newest. The first of these is the answer: from there on nothing is trusted, and what is on the primary device is archived again.
     pub(super) fn adopt(&mut self, log: &mut Log, trusted: SegmentSeq) -> Option<SegmentSeq> {
-        let newest_verified = self
-            .objects
-            .iter()
-            .filter(|(sequence, objects)| *sequence < trusted && objects.whole.is_some())
-            .last();
-        let newest_verified = newest_verified.map(|(sequence, _)| sequence);
+        let is_verified = |(sequence, objects): &(SegmentSeq, &SegmentObjects)| {
+            *sequence < trusted && objects.whole.is_some()
+        };
+        let newest_verified = self.objects.iter().rfind(is_verified).map(|(sequence, _)| sequence);
         let mut lost = None;
         let there: Vec<SegmentSeq> = log
             .table()
