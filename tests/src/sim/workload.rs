@@ -387,11 +387,12 @@ impl Run {
         if let Some((first, second)) =
             ranges.split_at_checked(ENTRIES_PER_RECORD).filter(|(_, second)| !second.is_empty())
         {
-            if self.head() == before {
-                self.submitted(before, tag, Change::Trim { volume: place, ranges: Vec::new() }, false);
+            // The pool may have appended something of its own although it refused the command.
+            let Some(lsn) = self.first_write_behind(before) else {
+                assert!(self.refused(tag), "seed {}: no command lies behind LSN {before}", self.seed);
+                self.next_tag += 1;
                 return;
-            }
-            let lsn = self.first_write_behind(before);
+            };
             self.push_at(lsn, Change::Trim { volume: place, ranges: first.to_vec() });
             if lsn == self.head() {
                 assert!(self.refused(tag), "seed {}: the second part has a position of its own", self.seed);
@@ -404,16 +405,16 @@ impl Run {
         self.submitted(before, tag, Change::Trim { volume: place, ranges }, false);
     }
 
-    /// The position of the first host command behind `lsn`.
-    fn first_write_behind(&self, lsn: u64) -> u64 {
+    /// The position of the first host command behind `lsn`, if there is one.
+    fn first_write_behind(&self, lsn: u64) -> Option<u64> {
         for at in lsn + 1..=self.head() {
             let point = wait(&self.pool, Rc::clone(&self.pool).resolve(Point::Lsn(at)))
                 .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
             if point.lsn == at && point.kind == PointKind::Write {
-                return at;
+                return Some(at);
             }
         }
-        panic!("seed {}: no command lies behind LSN {lsn}", self.seed);
+        None
     }
 
     fn submitted(&mut self, before: u64, tag: u64, change: Change, force_unit_access: bool) {
@@ -850,7 +851,11 @@ impl Run {
         self.recovered_head = self.pool.stats().head_lsn - 1;
         let newest = self.recovered_head / self.shape.segment_blocks;
         self.lengths.retain(|&sequence, _| sequence <= newest);
-        self.last_length = self.pool.info().working_set_segments;
+        let length = self.pool.info().working_set_segments;
+        // Segments that were opened since the last look, with a change under way that is in force now.
+        let opened = self.lengths.last_key_value().map_or(0, |(&known, _)| known + 1)..=newest;
+        self.lengths.extend(opened.map(|sequence| (sequence, length.max(self.last_length))));
+        self.last_length = length;
         self.world.attach(&self.pool, &self.disk);
         self.check_loading();
         wait(&self.pool, Rc::clone(&self.pool).load_archived_synchs(SegmentSeq(0)))
