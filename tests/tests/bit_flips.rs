@@ -146,8 +146,15 @@ fn a_lost_record_makes_uncertain_what_is_older() {
         .filter(|(_, kind)| *kind == BlockKind::RecordHeader { events: false })
         .map(|(block, _)| *block)
         .collect();
+    // Of the log's last record nothing but the trailer of the clean stop tells: with both gone it is a tail that was torn. Behind it there may be records that an earlier crash cut off.
+    let head = head_of(&stopped.open(&stopped.disk.fork()).expect("it is whole"));
+    let in_log = kinds
+        .iter()
+        .filter(|(block, kind)| matches!(kind, BlockKind::RecordHeader { .. }) && block - 256 < head);
+    let last = in_log.map(|(block, _)| *block).max().expect("it has records");
     let mut tested = 0;
-    for &header in headers.iter().step_by(5).filter(|&&header| (header - 256) % 256 > 8) {
+    let picked = headers.iter().step_by(5).filter(|&&header| header < last);
+    for &header in picked.filter(|&&header| (header - 256) % 256 > 8) {
         let disk = stopped.disk.fork();
         let (slot, lsn) = (slot_of(header), header - 256);
         disk.flip_bit(header, 77);

@@ -235,7 +235,8 @@ impl Walk {
         if header.previous_end_lsn == self.end_lsn && header.epoch >= self.epoch {
             return true;
         }
-        if self.stable_lsn <= first_lsn {
+        // What is missing before it was torn, unless it had been stable. A trailer, of the header's own life, proves that of all that is before it too.
+        if self.stable_lsn <= first_lsn && candidate.trailer.is_none() {
             return false;
         }
         if header.previous_end_lsn > self.end_lsn {
