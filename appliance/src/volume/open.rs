@@ -30,7 +30,7 @@ pub struct PoolOptions {
     pub recycling: Recycling,
     /// For a new pool: spare blocks for each hundred live ones; `None`: [`OVERPROVISIONING_PERCENT_DEFAULT`](super::OVERPROVISIONING_PERCENT_DEFAULT).
     pub overprovisioning_percent: Option<u64>,
-    /// How far hosts that read in order are read ahead of, in blocks; 0: not at all; `None`: [`READ_AHEAD_BLOCKS_DEFAULT`](super::READ_AHEAD_BLOCKS_DEFAULT).
+    /// How far hosts that read in order are read ahead of, in blocks; 0: not at all; `None`: [`READ_AHEAD_BLOCKS_DEFAULT`].
     pub read_ahead_blocks: Option<u64>,
 }
 
