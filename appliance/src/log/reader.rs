@@ -104,6 +104,23 @@ impl SegmentEntries {
         (0..self.len()).map(|index| self.record(index))
     }
 
+    /// The stretches of `from` to `to` that no record covers: their entries are not known. Records of a segment
+    /// follow each other without a hole, from the block after its header on, so this is empty for a whole one.
+    pub fn holes(&self, from: Lsn, to: Lsn) -> Vec<LsnRange> {
+        let mut holes = Vec::new();
+        let mut at = from;
+        for (line, _) in self.records() {
+            if line.lsn() > at && at < to {
+                holes.push(LsnRange { start: at, end: line.lsn().min(to) });
+            }
+            at = at.max(line.end_lsn());
+        }
+        if at < to {
+            holes.push(LsnRange { start: at, end: to });
+        }
+        holes
+    }
+
     /// The entries of a record with their positions, oldest first.
     pub fn placed(line: RecordLine, entries: &[Entry]) -> impl Iterator<Item = PlacedEntry> {
         let mut lsn = line.lsn();
@@ -454,4 +471,32 @@ pub async fn load_segment(log: &SharedLog, sequence: SegmentSeq) -> Result<Segme
             .note_problem(sequence, format!("the records at LSN {} to {} are lost", lost.start, lost.end));
     }
     Ok(SegmentEntries::new(scan.units))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::types::{BlockNumber, ImageId};
+
+    /// A record with so many data blocks at `lsn`, as units.
+    fn record(lsn: u64, data_blocks: u8) -> Vec<TrailerUnit> {
+        let line = RecordLine::new(Lsn(lsn), 7, data_blocks, data_blocks, 1);
+        let entry = Entry::write(ImageId(1), BlockNumber(lsn), 3, Lsn(0), true);
+        let mut units: Vec<TrailerUnit> = vec![zerocopy::transmute!(line)];
+        units.extend((0..data_blocks).map(|_| -> TrailerUnit { zerocopy::transmute!(entry) }));
+        units
+    }
+
+    #[test]
+    fn holes_are_what_no_record_covers() {
+        let holes = |units: Vec<Vec<TrailerUnit>>, from: u64, to: u64| -> Vec<(u64, u64)> {
+            let found = SegmentEntries::new(units.concat()).holes(Lsn(from), Lsn(to));
+            found.iter().map(|hole| (hole.start.0, hole.end.0)).collect()
+        };
+        assert_eq!(holes(vec![record(1, 2), record(4, 1)], 1, 6), []);
+        assert_eq!(holes(vec![record(1, 2), record(6, 1)], 1, 8), [(4, 6)]);
+        assert_eq!(holes(vec![record(3, 2)], 1, 8), [(1, 3), (6, 8)]);
+        assert_eq!(holes(vec![], 1, 8), [(1, 8)]);
+        assert_eq!(holes(vec![record(9, 1)], 1, 4), [(1, 4)]);
+    }
 }
