@@ -27,22 +27,12 @@ pub(super) fn of(figures: &Figures, tcp: &TcpFloors, file: Option<&FileFloor>) -
     let [write_1, write, read_1, read] = &figures.random[..] else { return Vec::new() };
     let mut bars = Vec::new();
     for (name, load, floor) in [("write", write_1, &tcp.random[0]), ("read", read_1, &tcp.random[1])] {
-        bars.push(Bar::over(
-            format!("{backing}: QD1 {name}, mean"),
-            load.latency.mean_us,
-            "us",
-            &floor.what,
-            floor.latency.mean_us,
-            file.is_none().then_some(Bound::AtMost(NETWORK_MAX)),
-        ));
-        bars.push(Bar::over(
-            format!("{backing}: QD1 {name}, median"),
-            load.latency.p50_us,
-            "us",
-            &floor.what,
-            floor.latency.p50_us,
-            None,
-        ));
+        let beside_network = |what: &str, load_us: f64, floor_us: f64, bound: Option<Bound>| {
+            Bar::over(format!("{backing}: QD1 {name}, {what}"), load_us, "us", &floor.what, floor_us, bound)
+        };
+        let bound = file.is_none().then_some(Bound::AtMost(NETWORK_MAX));
+        bars.push(beside_network("mean", load.latency.mean_us, floor.latency.mean_us, bound));
+        bars.push(beside_network("median", load.latency.p50_us, floor.latency.p50_us, None));
         bars.push(Bar::over(
             format!("{backing}: QD1 {name}, p99.99"),
             load.latency.p99_99_us,
@@ -52,14 +42,8 @@ pub(super) fn of(figures: &Figures, tcp: &TcpFloors, file: Option<&FileFloor>) -
             file.is_none().then_some(Bound::AtMost(TAIL_MAX)),
         ));
         // What the machine takes from both.
-        bars.push(Bar::over(
-            format!("{backing}: QD1 {name}, p99.99 beside the network's"),
-            load.latency.p99_99_us,
-            "us",
-            &floor.what,
-            floor.latency.p99_99_us,
-            None,
-        ));
+        let (tail_us, network_us) = (load.latency.p99_99_us, floor.latency.p99_99_us);
+        bars.push(beside_network("p99.99 beside the network's", tail_us, network_us, None));
     }
     for (name, load, floor) in [("write", write, &tcp.random[2]), ("read", read, &tcp.random[3])] {
         bars.push(Bar::over(

@@ -159,7 +159,12 @@ impl State {
         slot: usize,
         piece: usize,
     ) {
-        log.submit_read(device_block, buffer, (slot as u64) << 16 | piece as u64);
+        self.read_device(log, device_block, buffer, (slot as u64) << 16 | piece as u64);
+    }
+
+    /// Starts a read of the device, and counts it until [`finish_read`](Self::finish_read).
+    pub(super) fn read_device(&mut self, log: &mut Log, device_block: u64, buffer: DmaBufMut, token: u64) {
+        log.submit_read(device_block, buffer, token);
         self.reads_at_device += 1;
     }
 

@@ -148,7 +148,7 @@ impl ReadAhead {
     /// The stream that a read from `block` on goes on with.
     pub(super) fn stream_at(&self, volume: VolumeId, block: u64) -> Option<usize> {
         let candidate = &self.candidates[place(volume, block)];
-        if candidate.stream == NO_STREAM || (candidate.volume, candidate.next) != (volume, block) {
+        if candidate.stream == NO_STREAM || !candidate.is_at(volume, block) {
             return None;
         }
         let stream = self.streams.get(usize::from(candidate.stream))?;
@@ -187,7 +187,7 @@ impl ReadAhead {
         let next = block + len_blocks;
         let candidate = &mut self.candidates[place(volume, block)];
         let mut in_order = 0;
-        if (candidate.volume, candidate.next) == (volume, block) {
+        if candidate.is_at(volume, block) {
             in_order = candidate.in_order.saturating_add(1);
             // It would be taken for another reader that ended here.
             candidate.next = u64::MAX;
@@ -197,7 +197,7 @@ impl ReadAhead {
         });
         let candidate = &mut self.candidates[place(volume, next)];
         // Another reader that ended here first is not given up for one that only comes along.
-        let is_taken = (candidate.volume, candidate.next) == (volume, next) && candidate.in_order > in_order;
+        let is_taken = candidate.is_at(volume, next) && candidate.in_order > in_order;
         if !is_taken {
             *candidate =
                 Candidate { volume, in_order, stream: stream.map_or(NO_STREAM, |stream| stream as u8), next };
@@ -278,6 +278,12 @@ impl ReadAhead {
     }
 }
 
+impl Candidate {
+    fn is_at(&self, volume: VolumeId, block: u64) -> bool {
+        (self.volume, self.next) == (volume, block)
+    }
+}
+
 impl AheadExtent {
     fn end(&self) -> u64 {
         self.block + self.checksums.len() as u64
@@ -328,12 +334,8 @@ impl State {
             for (device_block, extent) in extents {
                 let buffer = whole.split_to(extent.checksums.len() * BLOCK_BYTES);
                 let number = self.read_ahead.begin(stream, extent);
-                log.submit_read(
-                    device_block,
-                    buffer,
-                    AHEAD_TOKEN | (stream as u64) << STREAM_SHIFT | u64::from(number),
-                );
-                self.reads_at_device += 1;
+                let token = AHEAD_TOKEN | (stream as u64) << STREAM_SHIFT | u64::from(number);
+                self.read_device(log, device_block, buffer, token);
             }
         }
         self.read_ahead.streams[stream].ahead_to = asked_to;
