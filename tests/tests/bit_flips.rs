@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use varve::dma::BLOCK_BYTES;
-use varve::log::format::EventKind;
+use varve::log::format::{EventKind, Superblock};
 use varve::volume::{CreateVolume, Request};
 use varve_tests::sim::damage::{BlockKind, problems};
 use varve_tests::sim::disk::Crash;
@@ -15,7 +15,7 @@ use varve_tests::sim::world::{run, wait};
 
 fn small_run(seed: u64, steps: u64, volatile_cache: bool) -> Run {
     let shape =
-        Shape { device_blocks: 256 + 24 * 256, segment_blocks: 256, volatile_cache, volume_blocks: 120 };
+        Shape { device_blocks: 257 + 24 * 256, segment_blocks: 256, volatile_cache, volume_blocks: 120 };
     let mut run = Run::new(seed, shape);
     for _ in 0..steps {
         run.step();
@@ -84,13 +84,35 @@ fn one_flipped_bit_after_a_clean_stop() {
     assert!(data > 300 && metadata > 60 && through_points > 100);
 }
 
-/// Both superblocks gone: it is said, and nothing is changed.
+/// The head of the device is wiped, with both superblocks in it: the one at the tail opens the pool, and all are made good.
 #[test]
-fn two_bad_superblocks_are_refused() {
+fn the_superblock_at_the_tail_opens_a_pool_without_a_head() {
+    let stopped = small_run(11, 40, false).stop();
+    let disk = stopped.disk.fork();
+    for block in 0..256 {
+        disk.set_block(block, &[0; BLOCK_BYTES]);
+    }
+    let pool = stopped.open(&disk).expect("the third superblock is whole");
+    assert!(stopped.compare(&pool, u64::MAX).is_empty());
+    assert!(problems(&pool).iter().any(|problem| problem.contains("superblock")), "{:?}", problems(&pool));
+    drop(pool);
+    assert_eq!(
+        (0..2).filter(|&block| Superblock::decode(&disk.block(block).expect("it is there")).is_ok()).count(),
+        2
+    );
+    let again = stopped.open(&disk).expect("the head is there again");
+    assert!(stopped.compare(&again, u64::MAX).is_empty());
+    assert!(problems(&again).is_empty(), "{:?}", problems(&again));
+}
+
+/// All superblocks gone: it is said, and nothing is changed.
+#[test]
+fn three_bad_superblocks_are_refused() {
     let stopped = small_run(11, 10, false).stop();
     let disk = stopped.disk.fork();
-    disk.flip_bit(0, 300);
-    disk.flip_bit(1, 300);
+    for block in [0, 1, 256 + 24 * 256] {
+        assert!(disk.flip_bit(block, 300));
+    }
     let before: Vec<_> = disk.written_blocks().into_iter().map(|block| disk.block(block)).collect();
     let error = stopped.open(&disk).map(|_| ()).expect_err("no superblock");
     assert!(error.to_string().contains("checksum"), "{error}");
@@ -205,7 +227,7 @@ fn a_flipped_bit_in_a_real_file() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("pool");
     let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).expect("a file");
-    file.set_len((256 + 24 * 256) * BLOCK_BYTES as u64).expect("a length");
+    file.set_len((257 + 24 * 256) * BLOCK_BYTES as u64).expect("a length");
     let kinds = stopped.classify();
     for (device_block, _) in &kinds {
         let bytes = stopped.disk.block(*device_block).expect("it was written");

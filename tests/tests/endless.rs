@@ -26,7 +26,7 @@ const DISCARD: PoolOptions =
 fn a_log_that_discards_goes_on_for_ever() {
     for (seed, slots) in [(1, 8), (2, 12), (3, 40)] {
         let shape = Shape {
-            device_blocks: 256 + slots * 256,
+            device_blocks: 257 + slots * 256,
             segment_blocks: 256,
             volatile_cache: seed % 2 == 0,
             volume_blocks: (slots - 4) * 90,
@@ -62,7 +62,7 @@ fn crashes_of_an_endless_log_keep_every_promise() {
     for seed in 10..30 {
         let slots = 8 + seed % 5;
         let shape = Shape {
-            device_blocks: 256 + slots * 256,
+            device_blocks: 257 + slots * 256,
             segment_blocks: 256,
             volatile_cache: seed % 3 != 0,
             volume_blocks: (slots - 4) * 80,
@@ -81,7 +81,7 @@ fn crashes_of_an_endless_log_keep_every_promise() {
 
 fn archived(seed: u64, slots: u64) -> Run {
     let shape = Shape {
-        device_blocks: 256 + slots * 256,
+        device_blocks: 257 + slots * 256,
         segment_blocks: 256,
         volatile_cache: !seed.is_multiple_of(3),
         volume_blocks: (slots - 4) * 12,
@@ -249,7 +249,7 @@ fn a_trim_of_a_clone_outlives_its_segment() {
 fn masks_that_a_newer_one_hides_are_not_carried_on() {
     let (slots, blocks) = (12, 420);
     let shape = Shape {
-        device_blocks: 256 + slots * 256,
+        device_blocks: 257 + slots * 256,
         segment_blocks: 256,
         volatile_cache: true,
         volume_blocks: blocks,
@@ -535,7 +535,7 @@ fn the_whole_of_a_segment_is_archived_when_the_next_one_has_begun_for_good() {
     let store = Arc::new(MemoryStore::default());
     let mut run = Run::with_archive(
         45,
-        Shape { device_blocks: 256 + 8 * 256, segment_blocks: 256, volatile_cache: true, volume_blocks: 40 },
+        Shape { device_blocks: 257 + 8 * 256, segment_blocks: 256, volatile_cache: true, volume_blocks: 40 },
         Arc::<MemoryStore>::clone(&store),
     );
     let uuid = run.pool.info().uuid;
@@ -578,7 +578,7 @@ fn a_synch_whose_text_is_overwritten_on_the_primary_is_read_from_the_archive() {
 
 fn in_store(seed: u64, slots: u64, store: Arc<FaultyStore>) -> Run {
     let shape = Shape {
-        device_blocks: 256 + slots * 256,
+        device_blocks: 257 + slots * 256,
         segment_blocks: 256,
         volatile_cache: true,
         volume_blocks: 40,

@@ -17,10 +17,12 @@ const BLOCK: usize = 4096;
 const POOL: Uuid = Uuid::from_u128(0x1234_5678_9abc_def0);
 
 fn superblock() -> impl Strategy<Value = Superblock> {
-    (any::<u128>(), 8_u32..=18, 2_u64..1000, 0_u64..100, any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
-        |(pool, bits, slots, spare, created_ns, generation, epoch)| Superblock {
+    (1_u32..=2, any::<u128>(), 8_u32..=18, 2_u64..1000, 0_u64..100, any::<u64>(), any::<u64>(), any::<u32>())
+        .prop_map(|(version, pool, bits, slots, spare, created_ns, generation, epoch)| Superblock {
+            version,
             pool: Uuid::from_u128(pool),
-            device_blocks: 256 + (slots << bits) + spare,
+            // Version 2 has a block for the third copy.
+            device_blocks: 255 + u64::from(version) + (slots << bits) + spare,
             segment_blocks: 1 << bits,
             slots,
             working_set: 1 + created_ns % (slots - 1),
@@ -28,8 +30,7 @@ fn superblock() -> impl Strategy<Value = Superblock> {
             created_ns,
             generation,
             epoch,
-        },
-    )
+        })
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
@@ -52,6 +53,7 @@ fn record() -> impl Strategy<Value = (RecordHead, Vec<Entry>, Vec<u8>)> {
     (entries, any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
         |(entries, lsn, sequence, time_ns, stable, epoch)| {
             let head = RecordHead {
+                version: 1 + epoch % 2,
                 lsn: Lsn(lsn),
                 sequence: SegmentSeq(sequence),
                 time_ns,
@@ -77,7 +79,17 @@ fn trailer(sequence: u64, records: &[Vec<Entry>]) -> (Vec<TrailerUnit>, Lsn, Vec
         lsn = line.end_lsn();
     }
     let mut area = vec![0xff; 2 * BLOCK];
-    TrailerHead::encode(false, 3, POOL, SegmentSeq(sequence), lsn, &units, &mut area);
+    let head = TrailerHead {
+        version: 2,
+        partial: false,
+        epoch: 3,
+        session: 5,
+        sequence: SegmentSeq(sequence),
+        end_lsn: lsn,
+        units: 0,
+        body_crc: 0,
+    };
+    head.of(&units).encode(POOL, &units, &mut area);
     (units, lsn, area)
 }
 
@@ -137,6 +149,7 @@ proptest! {
     ) {
         let oldest = sequence.saturating_sub(kept);
         let header = SegmentHeader {
+            version: 1 + epoch % 2,
             epoch,
             sequence: SegmentSeq(sequence),
             first_lsn: Lsn(sequence * 256),
@@ -172,6 +185,7 @@ proptest! {
         prop_assert!(units.len() as u64 <= trailer_units(256));
         let head = TrailerHead::decode(&area, POOL, 256).expect("it was just encoded");
         prop_assert_eq!((head.sequence, head.end_lsn, head.epoch, head.partial), (SegmentSeq(sequence), end_lsn, 3, false));
+        prop_assert_eq!((head.version, head.session), (2, 5));
         prop_assert_eq!(head.body(&area), Ok(&units[..]));
         let found = SegmentEntries::new(units.clone());
         prop_assert_eq!(found.records().map(|(_, entries)| entries.to_vec()).collect::<Vec<_>>(), records);

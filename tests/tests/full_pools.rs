@@ -16,7 +16,7 @@ const RESERVE_SLOTS: u64 = 4;
 fn pool(seed: u64, segment_blocks: u64, working_set: u64, percent: u64, volume_blocks: u64) -> Run {
     let slots = working_set + RESERVE_SLOTS;
     let shape = Shape {
-        device_blocks: 256 + slots * segment_blocks,
+        device_blocks: 257 + slots * segment_blocks,
         segment_blocks,
         volatile_cache: seed.is_multiple_of(2),
         volume_blocks,

@@ -16,7 +16,7 @@ const DOWN: Fault = Fault::Error(StoreErrorKind::Unavailable(Reason::Busy("a fau
 fn archived(seed: u64) -> (Run, Arc<FaultyStore>) {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()), seed));
     let shape =
-        Shape { device_blocks: 256 + 10 * 256, segment_blocks: 256, volatile_cache: true, volume_blocks: 60 };
+        Shape { device_blocks: 257 + 10 * 256, segment_blocks: 256, volatile_cache: true, volume_blocks: 60 };
     let mut run = Run::with_archive(seed, shape, Arc::clone(&store) as _);
     // So small that what is read comes from the store.
     run.world.policy.blocks_cache_bytes = 64 << 10;

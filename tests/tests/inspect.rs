@@ -85,7 +85,7 @@ fn sample(crash: bool) -> Sample {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("pool");
     let options =
-        FileOptions { create_len_blocks: Some(256 + 16 * SEGMENT_BLOCKS), ..FileOptions::default() };
+        FileOptions { create_len_blocks: Some(257 + 16 * SEGMENT_BLOCKS), ..FileOptions::default() };
     let world = World::new(1);
     let pool = world.create(open_file(&path, &options).expect("a file"), SEGMENT_BLOCKS).expect("a new pool");
     let mut rng = Rng::new(2);

@@ -18,7 +18,7 @@ struct Setup {
 
 fn setup(seed: u64, volatile_cache: bool) -> Setup {
     let world = World::new(seed);
-    let disk = SimDisk::new(256 + 12 * 256, volatile_cache, seed);
+    let disk = SimDisk::new(257 + 12 * 256, volatile_cache, seed);
     let pool = world.create(disk.open(), 256).expect("a pool");
     let request =
         CreateVolume { name: "v".to_owned(), size_bytes: 64 * BLOCK_BYTES as u64, uuid: None, thin: false };

@@ -14,7 +14,7 @@ const BLOCKS: u64 = 600;
 
 fn run(seed: u64, read_ahead_blocks: Option<u64>) -> (Run, VolumeId) {
     let shape = Shape {
-        device_blocks: 256 + 60 * 256,
+        device_blocks: 257 + 60 * 256,
         segment_blocks: 256,
         volatile_cache: false,
         volume_blocks: BLOCKS,
@@ -164,7 +164,7 @@ fn reap(sink: &Rc<Sink>, under_way: &mut HashMap<u64, Vec<u64>>, seed: u64) {
 fn what_two_hosts_wrote_in_turns_is_apart_once_it_was_copied_forward() {
     const EACH: u64 = 100;
     let shape = Shape {
-        device_blocks: 256 + 24 * 256,
+        device_blocks: 257 + 24 * 256,
         segment_blocks: 256,
         volatile_cache: false,
         volume_blocks: EACH,

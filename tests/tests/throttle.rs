@@ -79,7 +79,7 @@ impl ArchiveService for SlowArchive {
 fn pool(back_pressure: BackPressure) -> (World, Rc<Pool>, VolumeId) {
     let mut world = World::new(1);
     world.options = PoolOptions { recycling: Recycling::Archived, ..PoolOptions::default() };
-    let disk = SimDisk::new(256 + SLOTS * SEGMENT_BLOCKS, false, 1);
+    let disk = SimDisk::new(257 + SLOTS * SEGMENT_BLOCKS, false, 1);
     let pool = world.create(disk.open(), SEGMENT_BLOCKS).expect("a blank disk becomes a pool");
     let options = InlineOptions {
         worker: WorkerOptions {

@@ -20,7 +20,7 @@ const DISCARD: PoolOptions =
     PoolOptions { recycling: Recycling::Discard, overprovisioning_percent: None, read_ahead_blocks: None };
 
 fn shape(slots: u64, volume_blocks: u64) -> Shape {
-    Shape { device_blocks: 256 + slots * 256, segment_blocks: 256, volatile_cache: true, volume_blocks }
+    Shape { device_blocks: 257 + slots * 256, segment_blocks: 256, volatile_cache: true, volume_blocks }
 }
 
 /// Writes a few blocks again and again until the log is so many segments long.

@@ -1,6 +1,6 @@
 //! Where things are: arithmetic between LSNs, segments, slots and device blocks.
 
-use super::format::{Superblock, trailer_blocks, trailer_units};
+use super::format::{FORMAT_VERSION, Superblock, trailer_blocks, trailer_units};
 use super::types::{Lsn, SegmentSeq, Slot};
 
 /// The smallest segment, in blocks (1 MiB).
@@ -13,6 +13,10 @@ pub const SEGMENT_BLOCKS_DEFAULT: u64 = 16_384;
 pub const RESERVE_SLOTS: u64 = 4;
 /// Data blocks of the largest command that hosts give. A segment always has room for one beside its catalog.
 pub const COMMAND_BLOCKS_MAX: u64 = 128;
+/// Blocks of the smallest device for segments of `segment_blocks`.
+pub const fn device_blocks_min(segment_blocks: u64) -> u64 {
+    FIRST_SLOT_BLOCK + (RESERVE_SLOTS + 2) * segment_blocks + 1
+}
 /// The first block of slot 0: 1 MiB into the device, so that slots are aligned as well as the device is.
 pub const FIRST_SLOT_BLOCK: u64 = 256;
 
@@ -30,10 +34,17 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The shape for a device of `device_blocks`, with segments of `segment_blocks`: as many slots as fit, all but [`RESERVE_SLOTS`] of them for the working set.
-    /// `None` when fewer than two segments would be left for the working set.
+    /// The shape for a device of `device_blocks`, with segments of `segment_blocks`: as many slots as fit before the
+    /// last block, which is a superblock's; all but [`RESERVE_SLOTS`] of them for the working set. `None` when fewer
+    /// than two segments would be left for the working set.
     pub fn fit(device_blocks: u64, segment_blocks: u64) -> Option<Self> {
-        let slots = device_blocks.checked_sub(FIRST_SLOT_BLOCK)? / segment_blocks;
+        Geometry::fit_version(FORMAT_VERSION, device_blocks, segment_blocks)
+    }
+
+    /// The same for a pool of a format version.
+    pub fn fit_version(version: u32, device_blocks: u64, segment_blocks: u64) -> Option<Self> {
+        let tail_blocks = u64::from(version >= 2);
+        let slots = device_blocks.checked_sub(FIRST_SLOT_BLOCK + tail_blocks)? / segment_blocks;
         let working_set = slots.checked_sub(RESERVE_SLOTS).filter(|&left| left >= 2)?;
         Some(Geometry { segment_blocks, slots, working_set, first_slot_block: FIRST_SLOT_BLOCK })
     }

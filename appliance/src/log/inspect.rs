@@ -11,10 +11,11 @@ use serde::Serialize;
 
 use super::checksum::crc32c;
 use super::environment::Environment;
-use super::format::{FormatError, RecordHead, SegmentHeader, Superblock, TrailerHead};
+use super::format::{FormatError, RecordHead, SegmentHeader, Superblock};
 use super::geometry::Geometry;
-use super::reader::{LsnRange, PlacedEntry, ReadError, SegmentEntries, SegmentReader};
-use super::recovery::{LogError, OnReadError, Survey, read_superblocks, survey};
+use super::read::BlocksRead;
+use super::reader::{Found, LsnRange, PlacedEntry, ReadError, SegmentEntries, SegmentReader};
+use super::recovery::{LogError, Survey, read_superblocks, survey};
 use super::table::Segment;
 use super::types::{Lsn, SegmentSeq, Slot};
 use crate::bdev::SharedBdev;
@@ -109,9 +110,8 @@ impl LogView {
     /// [`LogError::NoPool`] when no superblock is valid; no memory.
     pub async fn open(device: SharedBdev, environment: Environment) -> Result<Self, LogError> {
         let superblocks = read_superblocks(&device, &environment).await?;
-        let survey = survey(&device, &environment, OnReadError::Report).await?;
-        let reader =
-            SegmentReader::new(device, environment.dma.clone(), survey.geometry, survey.superblock.pool);
+        let survey = survey(&device, &environment).await?;
+        let reader = SegmentReader::new(device, &environment, survey.geometry, survey.superblock.pool);
         let units = survey.pending.iter();
         let pending =
             units.map(|(sequence, units)| (*sequence, Rc::new(SegmentEntries::new(units.clone())))).collect();
@@ -169,14 +169,10 @@ impl LogView {
     }
 
     async fn header(&self, slot: Slot) -> Result<(Presence, Option<SegmentHeader>), ReadError> {
-        let Some(block) = self.readable(self.geometry().slot_block(slot)).await? else {
-            return Ok((Presence::Damaged, None));
-        };
-        let (pool, segment_blocks) = (self.survey.superblock.pool, self.geometry().segment_blocks);
-        Ok(match SegmentHeader::decode(&block, pool, segment_blocks) {
-            Ok(header) => (Presence::Valid, Some(header)),
-            Err(_) if is_zero(&block) => (Presence::None, None),
-            Err(_) => (Presence::Damaged, None),
+        Ok(match self.reader.read_header(slot).await? {
+            Found::Valid(header) => (Presence::Valid, Some(header)),
+            Found::Blank => (Presence::None, None),
+            Found::Damaged(_) | Found::Lost => (Presence::Damaged, None),
         })
     }
 
@@ -185,33 +181,19 @@ impl LogView {
         slot: Slot,
         identity: Option<(SegmentSeq, u32)>,
     ) -> Result<TrailerState, ReadError> {
-        let Some(block) = self.readable(self.geometry().trailer_block(slot)).await? else {
-            return Ok(TrailerState::Damaged);
-        };
-        let (pool, segment_blocks) = (self.survey.superblock.pool, self.geometry().segment_blocks);
-        let head = match TrailerHead::decode(&block, pool, segment_blocks) {
-            Ok(head) => head,
-            Err(_) if is_zero(&block) => return Ok(TrailerState::None),
-            Err(_) => return Ok(TrailerState::Damaged),
+        let head = match self.reader.read_trailer_head(slot).await? {
+            Found::Valid(head) => head,
+            Found::Blank => return Ok(TrailerState::None),
+            Found::Damaged(_) | Found::Lost => return Ok(TrailerState::Damaged),
         };
         if identity != Some((head.sequence, head.epoch)) {
             return Ok(TrailerState::None);
         }
-        match self.reader.read_trailer(slot, &head).await {
-            Ok(Ok(_)) if head.partial => Ok(TrailerState::Partial),
-            Ok(Ok(_)) => Ok(TrailerState::Full),
-            Ok(Err(_)) | Err(ReadError::Device(_)) => Ok(TrailerState::Damaged),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// One block; `None` when the device cannot read it.
-    async fn readable(&self, block: u64) -> Result<Option<Vec<u8>>, ReadError> {
-        match self.reader.read_blocks(block, 1).await {
-            Ok(buffer) => Ok(Some(buffer.as_slice().to_vec())),
-            Err(ReadError::Device(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(match self.reader.read_trailer(slot, &head).await? {
+            Found::Valid(_) if head.partial => TrailerState::Partial,
+            Found::Valid(_) => TrailerState::Full,
+            _ => TrailerState::Damaged,
+        })
     }
 
     /// The entries of a segment of the log: what the survey has read record by record, else the trailer's.
@@ -229,11 +211,7 @@ impl LogView {
             return Ok(Ok(Rc::clone(entries)));
         }
         let slot = self.survey.table.slot(sequence).ok_or(ReadError::NoSegment(sequence))?;
-        let entries = match self.trailer_entries(slot).await {
-            Ok(entries) => entries,
-            Err(ReadError::Device(error)) => Err(error.to_string()),
-            Err(error) => return Err(error),
-        };
+        let entries = self.trailer_entries(slot).await?;
         let checked = entries.and_then(|entries| {
             self.is_plausible(sequence, &entries)
                 .then(|| Rc::new(entries))
@@ -246,14 +224,12 @@ impl LogView {
     }
 
     async fn trailer_entries(&self, slot: Slot) -> Result<Result<SegmentEntries, String>, ReadError> {
-        let block = self.reader.read_blocks(self.geometry().trailer_block(slot), 1).await?;
-        let (pool, segment_blocks) = (self.survey.superblock.pool, self.geometry().segment_blocks);
-        let head = match TrailerHead::decode(block.as_slice(), pool, segment_blocks) {
-            Ok(head) => head,
-            Err(error) => return Ok(Err(error.to_string())),
-        };
+        let head = self.reader.read_trailer_head(slot).await?;
+        let problem = head.problem().unwrap_or_default();
+        let Found::Valid(head) = head else { return Ok(Err(problem)) };
         let units = self.reader.read_trailer(slot, &head).await?;
-        Ok(units.map(SegmentEntries::new).map_err(|error| error.to_string()))
+        let problem = units.problem().unwrap_or_default();
+        Ok(units.valid().map(SegmentEntries::new).ok_or(problem))
     }
 
     /// Whether every record lies in the segment and has the data blocks that its entries need.
@@ -315,64 +291,37 @@ impl LogView {
     }
 }
 
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| byte == 0)
-}
-
 /// A window over the blocks of a slot, in which single blocks may be unreadable.
 struct Window<'a> {
     reader: &'a SegmentReader,
     slot: Slot,
     start: u64,
-    bytes: Vec<u8>,
-    /// Offsets that the device could not read, and why.
-    failed: HashMap<u64, String>,
+    read: Option<BlocksRead>,
 }
 
 impl<'a> Window<'a> {
     fn new(reader: &'a SegmentReader, slot: Slot) -> Self {
-        Window { reader, slot, start: 0, bytes: Vec::new(), failed: HashMap::new() }
+        Window { reader, slot, start: 0, read: None }
     }
 
     /// Makes the blocks `[offset, offset + len)` of the slot available.
     async fn load(&mut self, offset: u64, len: u64) -> Result<(), ReadError> {
-        let held = (self.bytes.len() / BLOCK_BYTES) as u64;
+        let held = self.read.as_ref().map_or(0, |read| (read.buffer.len() / BLOCK_BYTES) as u64);
         if offset >= self.start && offset + len <= self.start + held {
             return Ok(());
         }
         let geometry = self.reader.geometry();
         let count = CHECK_BLOCKS.min(geometry.data_end() - offset).max(len);
-        let first = geometry.slot_block(self.slot) + offset;
         self.start = offset;
-        self.failed.clear();
-        self.bytes.clear();
-        match self.reader.read_blocks(first, count).await {
-            Ok(buffer) => self.bytes.extend_from_slice(buffer.as_slice()),
-            Err(ReadError::Device(_)) => self.load_one_by_one(first, count).await?,
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    async fn load_one_by_one(&mut self, first: u64, count: u64) -> Result<(), ReadError> {
-        for index in 0..count {
-            match self.reader.read_blocks(first + index, 1).await {
-                Ok(buffer) => self.bytes.extend_from_slice(buffer.as_slice()),
-                Err(ReadError::Device(error)) => {
-                    self.failed.insert(self.start + index, error.to_string());
-                    self.bytes.resize(self.bytes.len() + BLOCK_BYTES, 0);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        self.read = None;
+        self.read = Some(self.reader.read_around(geometry.slot_block(self.slot) + offset, count).await?);
         Ok(())
     }
 
     fn block(&self, offset: u64) -> Result<&[u8], String> {
-        if let Some(error) = self.failed.get(&offset) {
-            return Err(error.clone());
-        }
-        let at = (offset - self.start) as usize * BLOCK_BYTES;
-        Ok(&self.bytes[at..at + BLOCK_BYTES])
+        let at = offset - self.start;
+        let read = self.read.as_ref().filter(|read| !read.is_lost(at));
+        let bytes = read.ok_or_else(|| "the device cannot read it".to_owned())?.buffer.as_slice();
+        Ok(&bytes[at as usize * BLOCK_BYTES..(at as usize + 1) * BLOCK_BYTES])
     }
 }

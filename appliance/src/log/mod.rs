@@ -9,11 +9,13 @@ pub mod environment;
 pub mod format;
 pub mod geometry;
 pub mod inspect;
+pub mod read;
 pub mod reader;
 pub mod recovery;
 pub mod table;
 pub mod types;
 
+mod entries;
 mod record;
 mod writer;
 

@@ -1,155 +1,27 @@
 //! Reading segments: by their trailer, or record by record when there is none.
+//!
+//! **What cannot be read.** All reads go around blocks that are lost ([`super::read`]). A lost record header or trailer
+//! makes entries unknown, a lost data block only its own content: the scan keeps the record, and whoever reads the block
+//! gets an error. A lost block is never taken for one that was not written: where a record may have stood, the stretch
+//! is reported as lost, also at the end of the log, where a readable block without a record would be the end.
 
-use zerocopy::FromBytes;
+use uuid::Uuid;
 
 use super::checksum::crc32c;
-use super::format::{Entry, RecordHead, RecordLine, SegmentHeader, TrailerHead, TrailerUnit};
+use super::environment::Environment;
+use super::format::{Entry, FormatError, RecordHead, RecordLine, SegmentHeader, TrailerHead, TrailerUnit};
 use super::geometry::Geometry;
+use super::read::{BlocksRead, DeviceReader};
 use super::types::{Lsn, SegmentSeq, Slot};
 use super::writer::SharedLog;
-use crate::bdev::{BdevError, SharedBdev};
-use crate::dma::{BLOCK_BYTES, DmaBufMut, DmaError, DmaPool};
-use uuid::Uuid;
+use crate::bdev::SharedBdev;
+use crate::dma::{BLOCK_BYTES, DmaBufMut};
+
+pub use super::entries::{LsnRange, PlacedEntry, SegmentEntries};
+pub use super::read::ReadError;
 
 /// Blocks of one read while scanning; more than the longest record.
 const SCAN_BLOCKS: u64 = 256;
-
-/// Why a segment could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The device failed.
-    #[error("{0}")]
-    Device(#[from] BdevError),
-    /// No memory for the read.
-    #[error("{0}")]
-    Memory(#[from] DmaError),
-    /// The segment is not on the primary device.
-    #[error("segment {0} is not on the primary device")]
-    NoSegment(SegmentSeq),
-}
-
-/// A stretch of the log, first LSN and the LSN behind the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct LsnRange {
-    /// The first position.
-    pub start: Lsn,
-    /// The position behind the last.
-    pub end: Lsn,
-}
-
-/// The entries of a segment, in memory.
-#[derive(Debug, Default)]
-pub struct SegmentEntries {
-    units: Vec<TrailerUnit>,
-    /// For each record, the index of its line in `units`.
-    lines: Vec<u32>,
-}
-
-/// An entry with its position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PlacedEntry {
-    /// The entry.
-    pub entry: Entry,
-    /// Its position: the LSN of its data block, or for one without data that of the newest block before it in its record.
-    pub lsn: Lsn,
-    /// The time of its record, ns since the Unix epoch.
-    pub time_ns: u64,
-}
-
-impl SegmentEntries {
-    /// Takes the units of a trailer. Units that do not make up whole records are dropped, which a checksum has ruled out.
-    pub fn new(units: Vec<TrailerUnit>) -> Self {
-        let mut lines = Vec::new();
-        let mut at = 0;
-        while at < units.len() {
-            let line: RecordLine = zerocopy::transmute!(units[at]);
-            if at + line.entries() >= units.len() + usize::from(line.entries() == 0) {
-                break;
-            }
-            lines.push(at as u32);
-            at += 1 + line.entries();
-        }
-        SegmentEntries { units, lines }
-    }
-
-    /// The units again.
-    pub fn into_units(self) -> Vec<TrailerUnit> {
-        self.units
-    }
-
-    /// How many records there are.
-    pub fn len(&self) -> usize {
-        self.lines.len()
-    }
-
-    /// Whether there is no record.
-    pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
-    }
-
-    /// A record: its line and its entries.
-    ///
-    /// # Panics
-    /// When there is no such record.
-    pub fn record(&self, index: usize) -> (RecordLine, &[Entry]) {
-        let at = self.lines[index] as usize;
-        let line: RecordLine = zerocopy::transmute!(self.units[at]);
-        let bytes = self.units[at + 1..=at + line.entries()].as_flattened();
-        let entries = <[Entry]>::ref_from_bytes(bytes).expect("units are entries");
-        (line, entries)
-    }
-
-    /// All records, oldest first.
-    pub fn records(&self) -> impl DoubleEndedIterator<Item = (RecordLine, &[Entry])> {
-        (0..self.len()).map(|index| self.record(index))
-    }
-
-    /// The stretches of `from` to `to` that no record covers: their entries are not known. Records of a segment
-    /// follow each other without a hole, from the block after its header on, so this is empty for a whole one.
-    pub fn holes(&self, from: Lsn, to: Lsn) -> Vec<LsnRange> {
-        let mut holes = Vec::new();
-        let mut at = from;
-        for (line, _) in self.records() {
-            if line.lsn() > at && at < to {
-                holes.push(LsnRange { start: at, end: line.lsn().min(to) });
-            }
-            at = at.max(line.end_lsn());
-        }
-        if at < to {
-            holes.push(LsnRange { start: at, end: to });
-        }
-        holes
-    }
-
-    /// The entries of a record with their positions, oldest first.
-    pub fn placed(line: RecordLine, entries: &[Entry]) -> impl Iterator<Item = PlacedEntry> {
-        let mut lsn = line.lsn();
-        entries.iter().map(move |&entry| {
-            if entry.has_data() {
-                lsn = lsn.plus(1);
-            }
-            PlacedEntry { entry, lsn, time_ns: line.time_ns() }
-        })
-    }
-
-    /// Calls `visit` for each entry at or before `up_to`, newest first, until it returns `false`.
-    pub fn visit_backward(&self, up_to: Lsn, mut visit: impl FnMut(PlacedEntry) -> bool) {
-        for (line, entries) in self.records().rev() {
-            if line.lsn() > up_to {
-                continue;
-            }
-            let mut lsn = line.lsn().plus(line.data_blocks());
-            for &entry in entries.iter().rev() {
-                if lsn <= up_to && !visit(PlacedEntry { entry, lsn, time_ns: line.time_ns() }) {
-                    return;
-                }
-                if entry.has_data() {
-                    lsn = Lsn(lsn.0 - 1);
-                }
-            }
-        }
-    }
-}
 
 /// Where the opener of the next segment said that a segment's records end.
 #[derive(Debug, Clone, Copy)]
@@ -158,6 +30,58 @@ pub struct ExpectedEnd {
     pub lsn: Lsn,
     /// The epoch of the opener. Records of a later epoch behind the end prove that it was never taken over by the log.
     pub epoch: u32,
+}
+
+/// What a structure's place holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found<T> {
+    /// A whole one.
+    Valid(T),
+    /// Zeroes: nothing was ever written there.
+    Blank,
+    /// Something else.
+    Damaged(FormatError),
+    /// The device cannot read it: nobody knows what it holds.
+    Lost,
+}
+
+impl<T> Found<T> {
+    /// The structure, if it is whole.
+    pub fn valid(self) -> Option<T> {
+        match self {
+            Found::Valid(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// What is wrong with it; `None` when it is whole.
+    pub fn problem(&self) -> Option<String> {
+        match self {
+            Found::Valid(_) => None,
+            Found::Blank => Some("it is blank".to_owned()),
+            Found::Damaged(error) => Some(format!("it is damaged: {error}")),
+            Found::Lost => Some("it cannot be read".to_owned()),
+        }
+    }
+}
+
+/// From where and how far a segment is scanned.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanFrom {
+    /// Where the segment is.
+    pub slot: Slot,
+    /// Which it is.
+    pub sequence: SegmentSeq,
+    /// Records of an older epoch are not its own.
+    pub epoch: u32,
+    /// The first record.
+    pub start: Lsn,
+    /// Up to where the log is known to have been stable.
+    pub stable: Lsn,
+    /// Where the segment is said to end, which need not be the end of its slot.
+    pub expected_end: Option<ExpectedEnd>,
+    /// Where it is known to end; nothing is looked at from there on.
+    pub limit: Option<Lsn>,
 }
 
 /// What a scan of a segment's records found.
@@ -173,9 +97,9 @@ pub struct Scan {
     pub stable_lsn: Lsn,
     /// The time of the last record.
     pub last_time_ns: u64,
-    /// Stretches that had been stable and whose entries are lost.
+    /// Stretches whose entries are lost: they had been stable, or cannot be read.
     pub lost: Vec<LsnRange>,
-    /// Data blocks below the stable LSN with a wrong checksum: readable as errors only.
+    /// Data blocks of records that count which cannot be read, or have a wrong checksum: readable as errors only.
     pub bad_blocks: Vec<Lsn>,
     /// Whole records that lie behind the end and were dropped, because one before them never became stable.
     pub dropped_records: u64,
@@ -184,16 +108,20 @@ pub struct Scan {
 /// Reads segments of one pool from its device.
 #[derive(Clone)]
 pub struct SegmentReader {
-    device: SharedBdev,
-    dma: DmaPool,
+    reads: DeviceReader,
     geometry: Geometry,
     pool: Uuid,
 }
 
 impl SegmentReader {
     /// A reader.
-    pub fn new(device: SharedBdev, dma: DmaPool, geometry: Geometry, pool: Uuid) -> Self {
-        SegmentReader { device, dma, geometry, pool }
+    pub fn new(device: SharedBdev, environment: &Environment, geometry: Geometry, pool: Uuid) -> Self {
+        SegmentReader { reads: DeviceReader::new(device, environment), geometry, pool }
+    }
+
+    /// The same device, as it is shaped now.
+    pub(super) fn of(reads: DeviceReader, geometry: Geometry, pool: Uuid) -> Self {
+        SegmentReader { reads, geometry, pool }
     }
 
     /// The shape of the device.
@@ -201,59 +129,85 @@ impl SegmentReader {
         self.geometry
     }
 
-    /// Reads `len_blocks` blocks from a device block on.
+    /// Reads `len_blocks` blocks from a device block on. Transient errors are retried.
     ///
     /// # Errors
     /// The device's, or no memory.
     pub async fn read_blocks(&self, block: u64, len_blocks: u64) -> Result<DmaBufMut, ReadError> {
-        let buffer = self.dma.allocate(len_blocks as usize * BLOCK_BYTES)?;
-        Ok(self.device.read(block, buffer).await?)
+        self.reads.read(block, len_blocks).await
     }
 
-    /// Reads a slot's segment header. The inner error says what is wrong with it.
+    /// The same, around blocks that are lost.
     ///
     /// # Errors
-    /// The device's, or no memory.
-    pub async fn read_header(
+    /// No memory; a place that the device does not have.
+    pub async fn read_around(&self, block: u64, len_blocks: u64) -> Result<BlocksRead, ReadError> {
+        self.reads.read_around(block, len_blocks).await
+    }
+
+    /// Reads a structure of one block.
+    async fn find<T>(
         &self,
-        slot: Slot,
-    ) -> Result<Result<SegmentHeader, super::format::FormatError>, ReadError> {
-        let block = self.read_blocks(self.geometry.slot_block(slot), 1).await?;
-        Ok(SegmentHeader::decode(block.as_slice(), self.pool, self.geometry.segment_blocks))
+        block: u64,
+        decode: impl FnOnce(&[u8]) -> Result<T, FormatError>,
+    ) -> Result<Found<T>, ReadError> {
+        let read = self.read_around(block, 1).await?;
+        if read.is_lost(0) {
+            return Ok(Found::Lost);
+        }
+        let bytes = read.buffer.as_slice();
+        Ok(match decode(bytes) {
+            Ok(value) => Found::Valid(value),
+            Err(_) if bytes.iter().all(|&byte| byte == 0) => Found::Blank,
+            Err(error) => Found::Damaged(error),
+        })
     }
 
-    /// Reads the head of a slot's trailer. The inner error says what is wrong with it, `None` that nothing was ever written there.
+    /// Reads a slot's segment header.
     ///
     /// # Errors
-    /// The device's, or no memory.
-    pub async fn read_trailer_head(
-        &self,
-        slot: Slot,
-    ) -> Result<Result<TrailerHead, Option<super::format::FormatError>>, ReadError> {
-        let block = self.read_blocks(self.geometry.trailer_block(slot), 1).await?;
-        let decoded = TrailerHead::decode(block.as_slice(), self.pool, self.geometry.segment_blocks);
-        Ok(decoded.map_err(|error| block.as_slice().iter().any(|&byte| byte != 0).then_some(error)))
+    /// No memory.
+    pub async fn read_header(&self, slot: Slot) -> Result<Found<SegmentHeader>, ReadError> {
+        let (pool, segment_blocks) = (self.pool, self.geometry.segment_blocks);
+        let decode = |block: &[u8]| SegmentHeader::decode(block, pool, segment_blocks);
+        self.find(self.geometry.slot_block(slot), decode).await
     }
 
-    /// Reads the units of a slot's trailer, whose head was read before. The inner error says what is wrong with them.
+    /// Reads the head of a slot's trailer.
     ///
     /// # Errors
-    /// The device's, or no memory.
+    /// No memory.
+    pub async fn read_trailer_head(&self, slot: Slot) -> Result<Found<TrailerHead>, ReadError> {
+        let (pool, segment_blocks) = (self.pool, self.geometry.segment_blocks);
+        let decode = |block: &[u8]| TrailerHead::decode(block, pool, segment_blocks);
+        self.find(self.geometry.trailer_block(slot), decode).await
+    }
+
+    /// Reads the units of a slot's trailer, whose head was read before.
+    ///
+    /// # Errors
+    /// No memory.
     pub async fn read_trailer(
         &self,
         slot: Slot,
         head: &TrailerHead,
-    ) -> Result<Result<Vec<TrailerUnit>, super::format::FormatError>, ReadError> {
+    ) -> Result<Found<Vec<TrailerUnit>>, ReadError> {
         let len_blocks = TrailerHead::len_bytes(head.units as usize).div_ceil(BLOCK_BYTES) as u64;
         let mut area = Vec::with_capacity(len_blocks as usize * BLOCK_BYTES);
         let mut at = 0;
         while at < len_blocks {
             let count = SCAN_BLOCKS.min(len_blocks - at);
-            let part = self.read_blocks(self.geometry.trailer_block(slot) + at, count).await?;
-            area.extend_from_slice(part.as_slice());
+            let part = self.read_around(self.geometry.trailer_block(slot) + at, count).await?;
+            if !part.lost.is_empty() {
+                return Ok(Found::Lost);
+            }
+            area.extend_from_slice(part.buffer.as_slice());
             at += count;
         }
-        Ok(head.body(&area).map(<[TrailerUnit]>::to_vec))
+        Ok(match head.body(&area) {
+            Ok(units) => Found::Valid(units.to_vec()),
+            Err(error) => Found::Damaged(error),
+        })
     }
 
     /// Reads a block of the log and checks its CRC32C; `None` when that is wrong.
@@ -266,26 +220,24 @@ impl SegmentReader {
         Ok((crc32c(block.as_slice()) == crc).then_some(block))
     }
 
-    /// Reads a segment record by record from `start` on: headers and data are checked. Ends at the first record that is not there, unless
-    /// `stable` or a stable LSN that it finds on the way says that it had been; then it goes on behind the gap and reports it. Also ends at
-    /// `expected_end`, which need not be the end of the slot: a segment is sealed when the next command does not fit.
+    /// Reads a segment record by record: headers and data are checked. Ends at the first record that is not there,
+    /// unless `stable` or a stable LSN that it finds on the way says that it had been, or nobody knows whether it is
+    /// there because the device cannot read it; then it goes on behind the gap and reports it. Also ends at
+    /// `expected_end`: a segment is sealed when the next command does not fit.
     ///
     /// # Errors
-    /// The device's, or no memory.
-    pub async fn scan(
-        &self,
-        slot: Slot,
-        sequence: SegmentSeq,
-        epoch: u32,
-        start: Lsn,
-        stable: Lsn,
-        expected_end: Option<ExpectedEnd>,
-    ) -> Result<Scan, ReadError> {
+    /// No memory.
+    pub async fn scan(&self, from: ScanFrom) -> Result<Scan, ReadError> {
+        let ScanFrom { slot, sequence, epoch, start, stable, expected_end, limit } = from;
+        let first_lsn = self.geometry.first_lsn(sequence);
+        let data_end = limit.map_or(self.geometry.data_end(), |limit| {
+            limit.0.saturating_sub(first_lsn.0).min(self.geometry.data_end())
+        });
         let mut scan = Scan { end_lsn: start, epoch, stable_lsn: stable, ..Scan::default() };
-        let mut window = Window { reader: self, slot, start: 0, buffer: None };
+        let mut window = Window { reader: self, slot, start: 0, read: None, data_end };
         let mut offset = self.geometry.offset_of(start);
-        while offset < self.geometry.data_end() {
-            let lsn = self.geometry.first_lsn(sequence).plus(offset);
+        while offset < data_end {
+            let lsn = first_lsn.plus(offset);
             if let Some(end) = expected_end.filter(|end| end.lsn == lsn && end.epoch >= scan.epoch) {
                 let later =
                     self.look_ahead(&mut window, sequence, offset, end.epoch.saturating_add(1)).await?;
@@ -293,45 +245,38 @@ impl SegmentReader {
                     break;
                 }
             }
-            if let Some((head, entries, bad)) = window.record(sequence, lsn, offset, scan.epoch).await? {
-                let next = offset + 1 + u64::from(head.data_blocks);
-                if !bad.is_empty() {
+            let place = window.record(sequence, lsn, offset, scan.epoch).await?;
+            if let Place::Record(record) = place {
+                let next = offset + 1 + u64::from(record.head.data_blocks);
+                if !record.wrong.is_empty() {
                     let behind = self.look_ahead(&mut window, sequence, next, scan.epoch).await?;
-                    let stable = scan.stable_lsn.max(head.stable_lsn).max(behind.stable_lsn);
+                    let stable = scan.stable_lsn.max(record.head.stable_lsn).max(behind.stable_lsn);
                     if stable <= lsn {
                         scan.dropped_records = behind.records;
                         break;
                     }
-                    scan.bad_blocks.extend(bad);
                 }
-                scan.stable_lsn = scan.stable_lsn.max(head.stable_lsn);
-                scan.epoch = head.epoch;
-                scan.last_time_ns = head.time_ns;
-                let line =
-                    RecordLine::new(lsn, head.time_ns, entries.len() as u8, head.data_blocks, head.epoch);
-                scan.units.push(zerocopy::transmute!(line));
-                scan.units
-                    .extend(entries.iter().map(|entry| -> TrailerUnit { zerocopy::transmute!(*entry) }));
+                scan.take(record);
                 offset = next;
-                scan.end_lsn = self.geometry.first_lsn(sequence).plus(offset);
-            } else {
-                let behind = self.look_ahead(&mut window, sequence, offset + 1, scan.epoch).await?;
-                scan.stable_lsn = scan.stable_lsn.max(behind.stable_lsn);
-                if scan.stable_lsn <= lsn {
-                    scan.dropped_records = behind.records;
-                    break;
-                }
-                let resume = behind.first.unwrap_or(self.geometry.data_end());
-                let end =
-                    self.geometry.first_lsn(sequence).plus(resume).min(scan.stable_lsn.max(lsn.plus(1)));
-                let end =
-                    if behind.first.is_some() { self.geometry.first_lsn(sequence).plus(resume) } else { end };
-                scan.lost.push(LsnRange { start: lsn, end });
-                scan.end_lsn = end;
-                offset = self.geometry.offset_of(end).max(offset + 1);
-                if behind.first.is_none() {
-                    break;
-                }
+                scan.end_lsn = first_lsn.plus(offset);
+                continue;
+            }
+            let behind = self.look_ahead(&mut window, sequence, offset + 1, scan.epoch).await?;
+            scan.stable_lsn = scan.stable_lsn.max(behind.stable_lsn);
+            if scan.stable_lsn <= lsn && !matches!(place, Place::Lost) {
+                scan.dropped_records = behind.records;
+                break;
+            }
+            // Up to the next record; where there is none, up to what is known to have been stable, and a block at least.
+            let end = match behind.first {
+                Some(first) => first_lsn.plus(first),
+                None => first_lsn.plus(data_end).min(scan.stable_lsn.max(lsn.plus(1))),
+            };
+            scan.lost.push(LsnRange { start: lsn, end });
+            scan.end_lsn = end;
+            offset = (end.0 - first_lsn.0).max(offset + 1);
+            if behind.first.is_none() {
+                break;
             }
         }
         Ok(scan)
@@ -340,15 +285,55 @@ impl SegmentReader {
     /// The greatest stable LSN that the records of a segment tell.
     ///
     /// # Errors
-    /// The device's, or no memory.
+    /// No memory.
     pub async fn stable_lsn_of(
         &self,
         slot: Slot,
         sequence: SegmentSeq,
         epoch: u32,
     ) -> Result<Lsn, ReadError> {
-        let mut window = Window { reader: self, slot, start: 0, buffer: None };
+        let data_end = self.geometry.data_end();
+        let mut window = Window { reader: self, slot, start: 0, read: None, data_end };
         Ok(self.look_ahead(&mut window, sequence, 1, epoch).await?.stable_lsn)
+    }
+
+    /// The head of the first record of the newest segment that a slot holds records of; `None` when there is none. For
+    /// a slot whose header does not tell: records of earlier segments may lie behind those of the newest.
+    ///
+    /// # Errors
+    /// No memory.
+    pub async fn newest_record(&self, slot: Slot) -> Result<Option<RecordHead>, ReadError> {
+        let data_end = self.geometry.data_end();
+        let mut window = Window { reader: self, slot, start: 0, read: None, data_end };
+        let mut newest: Option<RecordHead> = None;
+        for offset in 1..data_end {
+            let Some(block) = window.block(offset).await? else { continue };
+            let Ok((head, _)) = RecordHead::decode_any(block, self.pool) else { continue };
+            let belongs = self.geometry.first_lsn(head.sequence).plus(offset) == head.lsn;
+            if belongs && newest.is_none_or(|known| known.sequence < head.sequence) {
+                newest = Some(head);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// The head of the first record in a slot, of whichever segment of this pool; `None` when there is none.
+    ///
+    /// # Errors
+    /// No memory.
+    pub async fn first_record(&self, slot: Slot) -> Result<Option<RecordHead>, ReadError> {
+        let (pool, block) = (self.pool, self.geometry.slot_block(slot) + 1);
+        let head = self.find(block, |block| RecordHead::decode_any(block, pool).map(|(head, _)| head));
+        let belongs = |head: &RecordHead| self.geometry.first_lsn(head.sequence).plus(1) == head.lsn;
+        Ok(head.await?.valid().filter(belongs))
+    }
+
+    /// Whether the first record's header of a slot cannot be read.
+    ///
+    /// # Errors
+    /// No memory.
+    pub async fn is_first_record_lost(&self, slot: Slot) -> Result<bool, ReadError> {
+        Ok(self.read_around(self.geometry.slot_block(slot) + 1, 1).await?.is_lost(0))
     }
 
     /// Looks for whole records from `offset` on.
@@ -361,19 +346,34 @@ impl SegmentReader {
     ) -> Result<Behind, ReadError> {
         let mut behind = Behind::default();
         let mut offset = offset;
-        while offset < self.geometry.data_end() {
+        while offset < window.data_end {
             let lsn = self.geometry.first_lsn(sequence).plus(offset);
             match window.record(sequence, lsn, offset, epoch).await? {
-                Some((head, _, bad)) => {
+                Place::Record(record) => {
                     behind.first.get_or_insert(offset);
-                    behind.stable_lsn = behind.stable_lsn.max(head.stable_lsn);
-                    behind.records += u64::from(bad.is_empty());
-                    offset += 1 + u64::from(head.data_blocks);
+                    behind.stable_lsn = behind.stable_lsn.max(record.head.stable_lsn);
+                    behind.records += u64::from(record.wrong.is_empty() && record.unread.is_empty());
+                    offset += 1 + u64::from(record.head.data_blocks);
                 }
-                None => offset += 1,
+                Place::Nothing | Place::Lost => offset += 1,
             }
         }
         Ok(behind)
+    }
+}
+
+impl Scan {
+    /// Takes a record that counts.
+    fn take(&mut self, record: FoundRecord) {
+        let FoundRecord { head, entries, wrong, unread } = record;
+        self.bad_blocks.extend(wrong);
+        self.bad_blocks.extend(unread);
+        self.stable_lsn = self.stable_lsn.max(head.stable_lsn);
+        self.epoch = head.epoch;
+        self.last_time_ns = head.time_ns;
+        let line = RecordLine::new(head.lsn, head.time_ns, entries.len() as u8, head.data_blocks, head.epoch);
+        self.units.push(zerocopy::transmute!(line));
+        self.units.extend(entries.iter().map(|entry| -> TrailerUnit { zerocopy::transmute!(*entry) }));
     }
 }
 
@@ -384,67 +384,100 @@ struct Behind {
     records: u64,
 }
 
+/// What stands where a record may begin.
+enum Place {
+    Record(FoundRecord),
+    /// No record of this segment.
+    Nothing,
+    /// The device cannot read the block.
+    Lost,
+}
+
+/// A record with a whole header.
+struct FoundRecord {
+    head: RecordHead,
+    entries: Vec<Entry>,
+    /// Positions of data blocks whose checksum is wrong: never written, or damaged since.
+    wrong: Vec<Lsn>,
+    /// Positions of data blocks that cannot be read.
+    unread: Vec<Lsn>,
+}
+
 /// A window over the blocks of a slot, moved forward as records are read.
 struct Window<'a> {
     reader: &'a SegmentReader,
     slot: Slot,
     start: u64,
-    buffer: Option<DmaBufMut>,
+    read: Option<BlocksRead>,
+    /// Nothing is looked at from this offset on.
+    data_end: u64,
 }
 
 impl Window<'_> {
-    /// The blocks `[offset, offset + len)`, read if they are not there.
-    async fn blocks(&mut self, offset: u64, len: u64) -> Result<&[u8], ReadError> {
-        let held = self.buffer.as_ref().map_or(0, |buffer| (buffer.len() / BLOCK_BYTES) as u64);
-        if self.buffer.is_none() || offset < self.start || offset + len > self.start + held {
+    /// The blocks `[offset, offset + len)`, read if they are not there, and where in the window they begin.
+    async fn blocks(&mut self, offset: u64, len: u64) -> Result<(&BlocksRead, u64), ReadError> {
+        let held = self.read.as_ref().map_or(0, |read| (read.buffer.len() / BLOCK_BYTES) as u64);
+        if self.read.is_none() || offset < self.start || offset + len > self.start + held {
             let geometry = self.reader.geometry;
             let count = SCAN_BLOCKS.min(geometry.data_end() - offset).max(len);
-            self.buffer = None;
-            self.buffer =
-                Some(self.reader.read_blocks(geometry.slot_block(self.slot) + offset, count).await?);
+            self.read = None;
+            self.read = Some(self.reader.read_around(geometry.slot_block(self.slot) + offset, count).await?);
             self.start = offset;
         }
-        let buffer = self.buffer.as_ref().expect("it was just read");
-        let at = (offset - self.start) as usize * BLOCK_BYTES;
-        Ok(&buffer.as_slice()[at..at + len as usize * BLOCK_BYTES])
+        let read = self.read.as_ref().expect("it was just read");
+        Ok((read, offset - self.start))
     }
 
-    /// The record at `lsn`, if one is there: its head, its entries, and the positions of data blocks whose checksum is wrong.
+    /// One block; `None` when it is lost.
+    async fn block(&mut self, offset: u64) -> Result<Option<&[u8]>, ReadError> {
+        let (read, at) = self.blocks(offset, 1).await?;
+        if read.is_lost(at) {
+            return Ok(None);
+        }
+        let at = at as usize * BLOCK_BYTES;
+        Ok(Some(&read.buffer.as_slice()[at..at + BLOCK_BYTES]))
+    }
+
+    /// What stands at `lsn`.
     async fn record(
         &mut self,
         sequence: SegmentSeq,
         lsn: Lsn,
         offset: u64,
         epoch: u32,
-    ) -> Result<Option<(RecordHead, Vec<Entry>, Vec<Lsn>)>, ReadError> {
-        let (pool, data_end) = (self.reader.pool, self.reader.geometry.data_end());
-        let header = self.blocks(offset, 1).await?;
-        let Ok((head, entries)) = RecordHead::decode(header, pool, lsn, sequence) else { return Ok(None) };
+    ) -> Result<Place, ReadError> {
+        let (pool, data_end) = (self.reader.pool, self.data_end);
+        let Some(header) = self.block(offset).await? else { return Ok(Place::Lost) };
+        let Ok((head, entries)) = RecordHead::decode(header, pool, lsn, sequence) else {
+            return Ok(Place::Nothing);
+        };
         let entries = entries.to_vec();
         let data_blocks = u64::from(head.data_blocks);
         if head.epoch < epoch || offset + 1 + data_blocks > data_end {
-            return Ok(None);
+            return Ok(Place::Nothing);
         }
-        let mut bad = Vec::new();
+        let (mut wrong, mut unread) = (Vec::new(), Vec::new());
         if data_blocks > 0 {
-            let data = self.blocks(offset, 1 + data_blocks).await?;
+            let (read, at) = self.blocks(offset, 1 + data_blocks).await?;
+            let bytes = &read.buffer.as_slice()[(at + 1) as usize * BLOCK_BYTES..];
             let with_data = entries.iter().filter(|entry| entry.has_data());
-            for (index, (entry, block)) in
-                with_data.zip(data[BLOCK_BYTES..].chunks_exact(BLOCK_BYTES)).enumerate()
-            {
-                if !entry.is_bad() && crc32c(block) != entry.crc() {
-                    bad.push(lsn.plus(1 + index as u64));
+            for (index, (entry, block)) in (1..).zip(with_data.zip(bytes.chunks_exact(BLOCK_BYTES))) {
+                if read.is_lost(at + index) {
+                    unread.push(lsn.plus(index));
+                } else if !entry.is_bad() && crc32c(block) != entry.crc() {
+                    wrong.push(lsn.plus(index));
                 }
             }
         }
-        Ok(Some((head, entries, bad)))
+        Ok(Place::Record(FoundRecord { head, entries, wrong, unread }))
     }
 }
 
-/// The entries of a segment of a running log: from memory while it has them, else from the trailer, else record by record.
+/// The entries of a segment of a running log: from memory while it has them, else from the trailer, else record by
+/// record around what cannot be read. What is not known of them [`SegmentEntries::holes`] tells.
 ///
 /// # Errors
-/// As [`ReadError`] says. What is damaged is left out; recovery has reported it.
+/// No memory; the segment is not on the device.
 pub async fn load_segment(log: &SharedLog, sequence: SegmentSeq) -> Result<SegmentEntries, ReadError> {
     let (reader, slot, epoch) = {
         let log = log.borrow();
@@ -454,49 +487,29 @@ pub async fn load_segment(log: &SharedLog, sequence: SegmentSeq) -> Result<Segme
         let segment = log.table().get(sequence).ok_or(ReadError::NoSegment(sequence))?;
         (log.reader(), segment.slot.ok_or(ReadError::NoSegment(sequence))?, segment.epoch)
     };
-    if let Ok(head) = reader.read_trailer_head(slot).await?
+    let head = reader.read_trailer_head(slot).await?;
+    let mut problem = head.problem();
+    if let Found::Valid(head) = head
         && head.sequence == sequence
         && head.epoch == epoch
         && !head.partial
-        && let Ok(units) = reader.read_trailer(slot, &head).await?
     {
-        return Ok(SegmentEntries::new(units));
+        let units = reader.read_trailer(slot, &head).await?;
+        problem = units.problem();
+        if let Found::Valid(units) = units {
+            return Ok(SegmentEntries::new(units));
+        }
     }
-    log.borrow_mut().note_problem(sequence, "its trailer is damaged; it is read record by record".to_owned());
-    let first = reader.geometry().first_lsn(sequence).plus(1);
-    let end = log.borrow().table().get(sequence).map_or(first, |segment| segment.end_lsn);
-    let scan = reader.scan(slot, sequence, epoch, first, end, None).await?;
-    for lost in &scan.lost {
-        log.borrow_mut()
-            .note_problem(sequence, format!("the records at LSN {} to {} are lost", lost.start, lost.end));
+    let problem = problem.unwrap_or_else(|| "it is not this segment's".to_owned());
+    log.borrow_mut().note_problem(sequence, format!("its trailer: {problem}; it is read record by record"));
+    let start = reader.geometry().first_lsn(sequence).plus(1);
+    let end = log.borrow().table().get(sequence).map_or(start, |segment| segment.end_lsn);
+    let from = ScanFrom { slot, sequence, epoch, start, stable: end, expected_end: None, limit: Some(end) };
+    let scan = reader.scan(from).await?;
+    let entries = SegmentEntries::new(scan.units);
+    for hole in entries.holes(start, end) {
+        let problem = format!("the records at LSN {} to {} are lost", hole.start, hole.end);
+        log.borrow_mut().note_problem(sequence, problem);
     }
-    Ok(SegmentEntries::new(scan.units))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::log::types::{BlockNumber, ImageId};
-
-    /// A record with so many data blocks at `lsn`, as units.
-    fn record(lsn: u64, data_blocks: u8) -> Vec<TrailerUnit> {
-        let line = RecordLine::new(Lsn(lsn), 7, data_blocks, data_blocks, 1);
-        let entry = Entry::write(ImageId(1), BlockNumber(lsn), 3, Lsn(0), true);
-        let mut units: Vec<TrailerUnit> = vec![zerocopy::transmute!(line)];
-        units.extend((0..data_blocks).map(|_| -> TrailerUnit { zerocopy::transmute!(entry) }));
-        units
-    }
-
-    #[test]
-    fn holes_are_what_no_record_covers() {
-        let holes = |units: Vec<Vec<TrailerUnit>>, from: u64, to: u64| -> Vec<(u64, u64)> {
-            let found = SegmentEntries::new(units.concat()).holes(Lsn(from), Lsn(to));
-            found.iter().map(|hole| (hole.start.0, hole.end.0)).collect()
-        };
-        assert_eq!(holes(vec![record(1, 2), record(4, 1)], 1, 6), []);
-        assert_eq!(holes(vec![record(1, 2), record(6, 1)], 1, 8), [(4, 6)]);
-        assert_eq!(holes(vec![record(3, 2)], 1, 8), [(1, 3), (6, 8)]);
-        assert_eq!(holes(vec![], 1, 8), [(1, 8)]);
-        assert_eq!(holes(vec![record(9, 1)], 1, 4), [(1, 4)]);
-    }
+    Ok(entries)
 }

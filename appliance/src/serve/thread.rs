@@ -9,7 +9,7 @@ use super::view::View;
 use super::{ApplianceConfig, FIRST_VOLUME_NAME, OpenedDevice, ServeError, Started, segment_blocks_for};
 use crate::bdev::memory::{MemoryBdev, MemoryDisk};
 use crate::bdev::{Bdev, SharedBdev};
-use crate::dma::{BLOCK_BYTES, DmaPool};
+use crate::dma::DmaPool;
 use crate::log::{CreateLog, Environment, Recycling};
 use crate::nvmf::target::Target;
 use crate::reactor::{Interest, Local, Reactor, ReactorHandle, Source};
@@ -130,26 +130,13 @@ async fn open(
         overprovisioning_percent: config.overprovisioning_percent,
         read_ahead_blocks: config.read_ahead_blocks.or(usual),
     };
-    if is_blank(&device, &environment).await? {
+    if crate::log::recovery::is_blank(&device, &environment).await? {
         let segment_blocks =
             config.segment_blocks.unwrap_or_else(|| segment_blocks_for(device.info().len_blocks));
         let request = CreateLog { segment_blocks, working_set: None };
         return Ok((Pool::create(device, environment, request, options).await?, true));
     }
     Ok((Pool::open(device, environment, options).await?, false))
-}
-
-/// Whether the places of both superblocks hold nothing but zeroes.
-async fn is_blank(device: &SharedBdev, environment: &Environment) -> Result<bool, VolumeError> {
-    for block in 0..crate::log::format::SUPERBLOCK_COPIES {
-        let failed = |error: &dyn std::fmt::Display| VolumeError::Failed { reason: error.to_string() };
-        let buffer = environment.dma.allocate(BLOCK_BYTES).map_err(|error| failed(&error))?;
-        let buffer = device.read(block, buffer).await.map_err(|error| failed(&error))?;
-        if buffer.as_slice().iter().any(|&byte| byte != 0) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 fn add_pollers(local: &Local, pool: &Rc<Pool>, target: &Target) {

@@ -389,7 +389,8 @@ impl Pool {
 /// How many slots the device holds.
 pub(super) fn device_slots(log: &Log) -> u64 {
     let geometry = log.geometry();
-    let fitting = Geometry::fit(log.device().info().len_blocks, geometry.segment_blocks);
+    let len_blocks = log.device().info().len_blocks;
+    let fitting = Geometry::fit_version(log.format_version(), len_blocks, geometry.segment_blocks);
     fitting.map_or(geometry.slots, |fitting| fitting.slots.max(geometry.slots))
 }
 

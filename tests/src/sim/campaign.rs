@@ -49,7 +49,7 @@ fn shape(rng: &mut Rng) -> Shape {
     let segment_blocks = [256, 256, 256, 512, 1024][rng.below(5) as usize];
     let segments = [8, 11, 20, 60][rng.below(4) as usize];
     Shape {
-        device_blocks: 256 + segments * segment_blocks,
+        device_blocks: 257 + segments * segment_blocks,
         segment_blocks,
         volatile_cache: !rng.one_in(3),
         volume_blocks: 100 + rng.below(600),

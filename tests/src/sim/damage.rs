@@ -19,7 +19,7 @@ use super::world::{World, run, wait};
 /// What a written block is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockKind {
-    /// One of the two superblocks.
+    /// One of the superblocks.
     Superblock,
     /// A segment header.
     SegmentHeader,
@@ -230,6 +230,9 @@ impl Stopped {
         };
         set(0, BlockKind::Superblock);
         set(1, BlockKind::Superblock);
+        if let Some(block) = superblock.tail_block() {
+            set(block, BlockKind::Superblock);
+        }
         for slot in 0..geometry.slots {
             let first = geometry.first_slot_block + slot * geometry.segment_blocks;
             self.classify_slot(first, superblock.pool, &geometry, &mut set);

@@ -132,7 +132,7 @@ pub fn endless_campaign_with(seed: u64, expires: bool) -> Counts {
     let slots = 8 + rng.below(8);
     let segment_blocks = [256, 256, 512][rng.below(3) as usize];
     let shape = Shape {
-        device_blocks: 256 + slots * segment_blocks,
+        device_blocks: 257 + slots * segment_blocks,
         segment_blocks,
         volatile_cache: !rng.one_in(3),
         volume_blocks: (slots - 4) * segment_blocks / 22,

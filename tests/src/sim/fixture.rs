@@ -54,7 +54,7 @@ impl ExpectedVolume {
 /// When the pool breaks a promise.
 pub fn make() -> (SimDisk, Expected) {
     let shape =
-        Shape { device_blocks: 256 + 7 * 256, segment_blocks: 256, volatile_cache: true, volume_blocks: 48 };
+        Shape { device_blocks: 257 + 7 * 256, segment_blocks: 256, volatile_cache: true, volume_blocks: 48 };
     let mut run = Run::new(2026, shape);
     // Small writes only, so that the image stays small.
     for _ in 0..14 {

@@ -1,7 +1,7 @@
-//! The on-disk format, version 1 (DESIGN section 5). Little-endian; offsets in bytes within a block unless said otherwise.
+//! The on-disk format. Little-endian; offsets in bytes within a block unless said otherwise.
 //!
 //! ```text
-//! device   | superblock A | superblock B | gap | slot 0 | slot 1 | ... |
+//! device   | superblock A | superblock B | gap | slot 0 | slot 1 | ... | superblock C |
 //! slot     | segment header | record | record | ... | (unused) | trailer area |
 //! record   | record header: 64 bytes and up to 168 entries of 24 | data block | data block | ... |
 //! trailer  | 64 bytes, then for each record: one line of 24 bytes and its entries |
@@ -25,11 +25,29 @@ mod trailer;
 pub use event::{EventHead, EventKind};
 pub use record::{ENTRIES_PER_RECORD, Entry, EntryFlags, EntryKind, RecordHead};
 pub use segment::{RELEASED_SPAN, SegmentHeader};
-pub use superblock::{SUPERBLOCK_COPIES, Superblock};
+pub use superblock::{SUPERBLOCK_HEADS, Superblock};
 pub use trailer::{RecordLine, TrailerHead, TrailerUnit, trailer_blocks, trailer_units};
 
-/// The version that this build writes, and the only one that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of pools that this build makes. A pool keeps the version that it was made with:
+///
+/// | version | what is different |
+/// |---|---|
+/// | 1 | the first |
+/// | 2 | a third superblock in the last block of the device; a trailer names the session that wrote it; a copy of a copy carries the position of the first write |
+///
+/// A build that knows only version 1 refuses a pool of version 2 by its superblock, and changes nothing.
+pub const FORMAT_VERSION: u32 = 2;
+/// The oldest version that this build reads and goes on writing in pools that have it.
+pub const FORMAT_VERSION_OLDEST: u32 = 1;
+
+/// Checks a version that was read.
+fn check_version(version: u32) -> Result<u32, FormatError> {
+    if (FORMAT_VERSION_OLDEST..=FORMAT_VERSION).contains(&version) {
+        Ok(version)
+    } else {
+        Err(FormatError::Version(version))
+    }
+}
 
 /// Why bytes are not the structure that was expected there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +56,9 @@ pub enum FormatError {
     #[error("no such structure here (wrong magic)")]
     Magic,
     /// It was written by another version.
-    #[error("format version {0} is not supported (this build reads version {FORMAT_VERSION})")]
+    #[error(
+        "format version {0} is not supported (this build reads versions {FORMAT_VERSION_OLDEST} to {FORMAT_VERSION})"
+    )]
     Version(u32),
     /// The checksum is wrong.
     #[error("checksum mismatch")]

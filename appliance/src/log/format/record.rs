@@ -4,7 +4,7 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{FORMAT_VERSION, FormatError};
+use super::{FormatError, check_version};
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c_parts;
 use crate::log::types::{BlockNumber, ImageId, Lsn, SegmentSeq};
@@ -54,6 +54,8 @@ const _: () = assert!(HEAD_BYTES + ENTRIES_PER_RECORD * size_of::<Entry>() == BL
 /// What a record header says besides its entries. The table of its bytes stands at the private `RawHead` in this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordHead {
+    /// The format version of the pool.
+    pub version: u32,
     /// The LSN of the header block.
     pub lsn: Lsn,
     /// The segment.
@@ -174,6 +176,11 @@ impl Entry {
         }
     }
 
+    /// Whether this build knows its kind and all its flags. One that it does not know was written by a later version.
+    pub fn is_known(&self) -> bool {
+        self.kind().is_some() && self.flags & !(EntryFlags::LAST | EntryFlags::BAD | EntryFlags::HIDDEN) == 0
+    }
+
     /// Whether a data block belongs to the entry.
     pub fn has_data(&self) -> bool {
         !matches!(self.kind(), Some(EntryKind::Trim | EntryKind::Mask))
@@ -243,7 +250,7 @@ impl RecordHead {
         assert_eq!(data_blocks, usize::from(self.data_blocks), "data blocks belong to entries");
         let mut raw = RawHead {
             magic: MAGIC,
-            version: (FORMAT_VERSION as u16).into(),
+            version: (self.version as u16).into(),
             entries: entries.len() as u8,
             data_blocks: self.data_blocks,
             pool: *pool.as_bytes(),
@@ -289,9 +296,7 @@ impl RecordHead {
         if raw.crc.get() != crc32c_parts(&[&raw.as_bytes()[..HEAD_BYTES - 4], rest]) {
             return Err(FormatError::Checksum);
         }
-        if u32::from(raw.version.get()) != FORMAT_VERSION {
-            return Err(FormatError::Version(u32::from(raw.version.get())));
-        }
+        let version = check_version(u32::from(raw.version.get()))?;
         if raw.pool != *pool.as_bytes() {
             return Err(FormatError::Pool);
         }
@@ -306,6 +311,7 @@ impl RecordHead {
             return Err(FormatError::Field("count of data blocks"));
         }
         let head = RecordHead {
+            version,
             lsn,
             sequence,
             time_ns: raw.time_ns.get(),

@@ -4,7 +4,7 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{FORMAT_VERSION, FormatError};
+use super::{FormatError, check_version};
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 use crate::log::types::{Lsn, SegmentSeq};
@@ -55,6 +55,8 @@ const _: () = assert!(size_of::<Raw>() == BLOCK_BYTES);
 /// A segment header, decoded. The table of its bytes stands at the private `Raw` in this file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentHeader {
+    /// The format version of the pool.
+    pub version: u32,
     /// The epoch in which the segment was opened.
     pub epoch: u32,
     /// The segment.
@@ -86,7 +88,7 @@ impl SegmentHeader {
         }
         let mut raw = Raw {
             magic: MAGIC,
-            version: FORMAT_VERSION.into(),
+            version: self.version.into(),
             epoch: self.epoch.into(),
             pool: *pool.as_bytes(),
             sequence: self.sequence.0.into(),
@@ -115,9 +117,7 @@ impl SegmentHeader {
         if raw.crc.get() != crc32c(&block[..BLOCK_BYTES - 4]) {
             return Err(FormatError::Checksum);
         }
-        if raw.version.get() != FORMAT_VERSION {
-            return Err(FormatError::Version(raw.version.get()));
-        }
+        let version = check_version(raw.version.get())?;
         if raw.pool != *pool.as_bytes() {
             return Err(FormatError::Pool);
         }
@@ -133,6 +133,7 @@ impl SegmentHeader {
             (0..8).filter(move |bit| byte & 1 << bit != 0).map(move |bit| at * 8 + bit)
         });
         Ok(SegmentHeader {
+            version,
             epoch: raw.epoch.get(),
             sequence: SegmentSeq(raw.sequence.get()),
             first_lsn: Lsn(raw.first_lsn.get()),

@@ -1,15 +1,16 @@
-//! The superblock: what the device is. Two copies, in blocks 0 and 1, written alternately.
+//! The superblock: what the device is. Two copies in blocks 0 and 1, written alternately; from version 2 on a third in
+//! the last block of the device, written after each of them, so that what wipes the head of a device does not wipe all.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{FORMAT_VERSION, FormatError};
+use super::{FormatError, check_version};
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 
-/// How many copies there are.
-pub const SUPERBLOCK_COPIES: u64 = 2;
+/// How many copies stand at the head of the device.
+pub const SUPERBLOCK_HEADS: u64 = 2;
 
 const MAGIC: [u8; 8] = *b"VARVE-SB";
 
@@ -55,6 +56,8 @@ const _: () = assert!(size_of::<Raw>() == BLOCK_BYTES);
 /// A superblock, decoded. The table of its bytes stands at the private `Raw` in this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superblock {
+    /// The format version of the pool.
+    pub version: u32,
     /// The pool.
     pub pool: Uuid,
     /// Size of the device in blocks.
@@ -76,11 +79,21 @@ pub struct Superblock {
 }
 
 impl Superblock {
+    /// Whether a third copy stands in the last block of the device.
+    pub fn has_tail(&self) -> bool {
+        self.version >= 2
+    }
+
+    /// The block of the third copy, if there is one.
+    pub fn tail_block(&self) -> Option<u64> {
+        self.device_blocks.checked_sub(1).filter(|_| self.has_tail())
+    }
+
     /// The block's bytes.
     pub fn encode(&self, block: &mut [u8]) {
         let mut raw = Raw {
             magic: MAGIC,
-            version: FORMAT_VERSION.into(),
+            version: self.version.into(),
             block_bytes: (BLOCK_BYTES as u32).into(),
             pool: *self.pool.as_bytes(),
             device_blocks: self.device_blocks.into(),
@@ -110,10 +123,9 @@ impl Superblock {
         if raw.crc.get() != crc32c(&block[..BLOCK_BYTES - 4]) {
             return Err(FormatError::Checksum);
         }
-        if raw.version.get() != FORMAT_VERSION {
-            return Err(FormatError::Version(raw.version.get()));
-        }
+        let version = check_version(raw.version.get())?;
         let superblock = Superblock {
+            version,
             pool: Uuid::from_bytes(raw.pool),
             device_blocks: raw.device_blocks.get(),
             segment_blocks: raw.segment_blocks.get(),
@@ -138,7 +150,8 @@ impl Superblock {
             .slots
             .checked_mul(self.segment_blocks)
             .and_then(|len| len.checked_add(self.first_slot_block));
-        if slots_end.is_none_or(|end| end > self.device_blocks) || self.first_slot_block < SUPERBLOCK_COPIES {
+        let limit = self.device_blocks.saturating_sub(u64::from(self.has_tail()));
+        if slots_end.is_none_or(|end| end > limit) || self.first_slot_block < SUPERBLOCK_HEADS {
             return Err(FormatError::Field("count of slots"));
         }
         if self.working_set == 0 || self.working_set >= self.slots {

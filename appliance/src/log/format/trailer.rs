@@ -8,7 +8,7 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Entry, FORMAT_VERSION, FormatError};
+use super::{Entry, FormatError, check_version};
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 use crate::log::types::{Lsn, SegmentSeq};
@@ -46,7 +46,7 @@ pub const fn trailer_units(segment_blocks: u64) -> u64 {
 /// | 32 | 8 | sequence |
 /// | 40 | 8 | LSN at which the records covered end |
 /// | 48 | 4 | count of units in the body |
-/// | 52 | 4 | zero |
+/// | 52 | 4 | epoch of the session that wrote the trailer; 0 in version 1 |
 /// | 56 | 4 | CRC32C of the body |
 /// | 60 | 4 | CRC32C of bytes 0 to 59 |
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
@@ -60,7 +60,7 @@ struct RawHead {
     sequence: U64,
     end_lsn: U64,
     units: U32,
-    zero: U32,
+    session: U32,
     body_crc: U32,
     crc: U32,
 }
@@ -133,10 +133,14 @@ impl RecordLine {
 /// What a trailer's head says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrailerHead {
+    /// The format version of the pool.
+    pub version: u32,
     /// Whether the segment goes on behind it.
     pub partial: bool,
     /// The epoch of the segment's header.
     pub epoch: u32,
+    /// The epoch of the session that wrote the trailer; 0: not told, in version 1.
+    pub session: u32,
     /// The segment.
     pub sequence: SegmentSeq,
     /// Where the records covered end.
@@ -153,47 +157,37 @@ impl TrailerHead {
         HEAD_BYTES + units * size_of::<TrailerUnit>()
     }
 
-    /// Writes head and body to the start of `area`, zeroes the rest of it.
-    pub fn encode(
-        partial: bool,
-        epoch: u32,
-        pool: Uuid,
-        sequence: SegmentSeq,
-        end_lsn: Lsn,
-        units: &[TrailerUnit],
-        area: &mut [u8],
-    ) {
+    /// The same head for these units: their count and their CRC32C.
+    #[must_use]
+    pub fn of(self, units: &[TrailerUnit]) -> Self {
+        TrailerHead { units: units.len() as u32, body_crc: crc32c(units.as_flattened()), ..self }
+    }
+
+    /// Writes the head, and the body that it is [`of`](Self::of), to the start of `area`; zeroes the rest of it.
+    pub fn encode(&self, pool: Uuid, units: &[TrailerUnit], area: &mut [u8]) {
         let body = units.as_flattened();
-        let head =
-            TrailerHead::encode_head(partial, epoch, pool, sequence, end_lsn, units.len(), crc32c(body));
         let (head_area, rest) = area.split_at_mut(HEAD_BYTES);
-        head_area.copy_from_slice(&head);
+        head_area.copy_from_slice(&self.encode_head(pool));
         let (used, unused) = rest.split_at_mut(body.len());
         used.copy_from_slice(body);
         unused.fill(0);
     }
 
-    /// The head of a trailer of `units` units whose CRC32C is `body_crc`.
-    pub fn encode_head(
-        partial: bool,
-        epoch: u32,
-        pool: Uuid,
-        sequence: SegmentSeq,
-        end_lsn: Lsn,
-        units: usize,
-        body_crc: u32,
-    ) -> [u8; HEAD_BYTES] {
+    /// The head's bytes.
+    pub fn encode_head(&self, pool: Uuid) -> [u8; HEAD_BYTES] {
+        // What a build that knows only version 1 would write.
+        let session = if self.version == 1 { 0 } else { self.session };
         let mut raw = RawHead {
             magic: MAGIC,
-            version: (FORMAT_VERSION as u16).into(),
-            flags: (if partial { PARTIAL } else { 0 }).into(),
-            epoch: epoch.into(),
+            version: (self.version as u16).into(),
+            flags: (if self.partial { PARTIAL } else { 0 }).into(),
+            epoch: self.epoch.into(),
             pool: *pool.as_bytes(),
-            sequence: sequence.0.into(),
-            end_lsn: end_lsn.0.into(),
-            units: (units as u32).into(),
-            zero: 0.into(),
-            body_crc: body_crc.into(),
+            sequence: self.sequence.0.into(),
+            end_lsn: self.end_lsn.0.into(),
+            units: self.units.into(),
+            session: session.into(),
+            body_crc: self.body_crc.into(),
             crc: 0.into(),
         };
         raw.crc = crc32c(&raw.as_bytes()[..HEAD_BYTES - 4]).into();
@@ -212,9 +206,7 @@ impl TrailerHead {
         if raw.crc.get() != crc32c(&raw.as_bytes()[..HEAD_BYTES - 4]) {
             return Err(FormatError::Checksum);
         }
-        if u32::from(raw.version.get()) != FORMAT_VERSION {
-            return Err(FormatError::Version(u32::from(raw.version.get())));
-        }
+        let version = check_version(u32::from(raw.version.get()))?;
         if raw.pool != *pool.as_bytes() {
             return Err(FormatError::Pool);
         }
@@ -228,6 +220,8 @@ impl TrailerHead {
             return Err(FormatError::Field("end LSN"));
         }
         Ok(TrailerHead {
+            version,
+            session: raw.session.get(),
             partial: raw.flags.get() & PARTIAL != 0,
             epoch: raw.epoch.get(),
             sequence: SegmentSeq(raw.sequence.get()),

@@ -11,22 +11,25 @@
 //! appended. A crash in between leaves the other
 //! superblock; running recovery again finds the same log.
 
-mod reshape;
+mod superblocks;
 mod walk;
 
+use std::collections::BTreeSet;
 use std::task::Poll;
 
 use smallvec::smallvec;
 use uuid::Uuid;
 
-pub use reshape::write_shape;
+use superblocks::write_superblock;
+pub use superblocks::{is_blank, read_superblock, read_superblocks, write_shape};
 use walk::{Walk, find_segments};
 
 use crate::bdev::{BdevError, SharedBdev};
 use crate::dma::{BLOCK_BYTES, DmaError};
 use crate::log::environment::Environment;
-use crate::log::format::{SUPERBLOCK_COPIES, SegmentHeader, Superblock, TrailerUnit};
+use crate::log::format::{FORMAT_VERSION, SegmentHeader, Superblock, TrailerUnit};
 use crate::log::geometry::Geometry;
+use crate::log::read::DeviceReader;
 use crate::log::reader::{LsnRange, ReadError, SegmentReader};
 use crate::log::table::SegmentTable;
 use crate::log::types::{Lsn, SegmentSeq, Slot};
@@ -76,6 +79,18 @@ pub enum LogError {
     SegmentSize {
         /// The segment size asked for.
         segment_blocks: u64,
+    },
+    /// A segment holds an entry that this build does not know.
+    #[error(
+        "segment {sequence} holds an entry of a kind or with a flag that this build does not know ({entry}); the pool, of format version {version}, was written by a later version of varve: open it with that one. Nothing was changed"
+    )]
+    UnknownEntry {
+        /// The segment.
+        sequence: SegmentSeq,
+        /// The entry.
+        entry: String,
+        /// The pool's format version.
+        version: u32,
     },
     /// There is no pool on the device.
     #[error("{device} holds no varve pool: {reason}")]
@@ -167,18 +182,13 @@ async fn fit_blank(
         device: info.name.clone(),
         len_blocks: info.len_blocks,
         segment_blocks,
-        needed_blocks: super::geometry::FIRST_SLOT_BLOCK
-            + (super::geometry::RESERVE_SLOTS + 2) * segment_blocks,
+        needed_blocks: super::geometry::device_blocks_min(segment_blocks),
     })?;
     if let Some(working_set) = request.working_set {
         geometry.working_set = working_set.clamp(2, geometry.working_set);
     }
-    for block in 0..SUPERBLOCK_COPIES {
-        let buffer = environment.dma.allocate(BLOCK_BYTES)?;
-        let buffer = device.read(block, buffer).await?;
-        if buffer.as_slice().iter().any(|&byte| byte != 0) {
-            return Err(LogError::NotBlank { device: info.name });
-        }
+    if !is_blank(device, environment).await? {
+        return Err(LogError::NotBlank { device: info.name });
     }
     Ok(geometry)
 }
@@ -213,6 +223,7 @@ pub async fn begin_continuing(
     let geometry = fit_blank(&device, &environment, request).await?;
     Ok(Log::start(LogStart {
         device,
+        version: FORMAT_VERSION,
         pool: from.pool,
         created_ns: from.created_ns,
         geometry,
@@ -222,6 +233,7 @@ pub async fn begin_continuing(
         unsealed: Vec::new(),
         end_lsn: from.end_lsn,
         last_time_ns: from.last_time_ns,
+        poisoned: None,
         environment,
     }))
 }
@@ -237,6 +249,7 @@ pub async fn finish_continuing(
     from: ContinueLog,
 ) -> Result<(), LogError> {
     let superblock = Superblock {
+        version: FORMAT_VERSION,
         pool: from.pool,
         device_blocks: device.info().len_blocks,
         segment_blocks: geometry.segment_blocks,
@@ -247,74 +260,11 @@ pub async fn finish_continuing(
         generation: 1,
         epoch: from.epoch,
     };
-    // The second copy first: a crash in between leaves one valid superblock, and the pool is there or not.
+    // A crash in between leaves one valid superblock, and the pool is there or not.
     for generation in [1, 2] {
         write_superblock(device, environment, &Superblock { generation, ..superblock }).await?;
     }
-    Ok(device.flush().await?)
-}
-
-async fn write_superblock(
-    device: &SharedBdev,
-    environment: &Environment,
-    superblock: &Superblock,
-) -> Result<(), LogError> {
-    let mut buffer = environment.dma.allocate(BLOCK_BYTES)?;
-    superblock.encode(buffer.as_mut_slice());
-    device.write(superblock.generation % SUPERBLOCK_COPIES, smallvec![buffer.freeze()]).await?;
     Ok(())
-}
-
-/// Reads every copy of the superblock; for one that is not valid, what is wrong with it.
-///
-/// # Errors
-/// No memory.
-pub async fn read_superblocks(
-    device: &SharedBdev,
-    environment: &Environment,
-) -> Result<Vec<Result<Superblock, String>>, LogError> {
-    let mut copies = Vec::new();
-    for block in 0..SUPERBLOCK_COPIES {
-        copies.push(match device.read(block, environment.dma.allocate(BLOCK_BYTES)?).await {
-            Ok(buffer) => Superblock::decode(buffer.as_slice()).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        });
-    }
-    Ok(copies)
-}
-
-/// Reads both superblocks; the newer valid one, and what is wrong with the other.
-///
-/// # Errors
-/// [`LogError::NoPool`] when neither is valid; no memory.
-pub async fn read_superblock(
-    device: &SharedBdev,
-    environment: &Environment,
-) -> Result<(Superblock, Vec<String>), LogError> {
-    let mut newest: Option<Superblock> = None;
-    let mut problems = Vec::new();
-    for (block, copy) in read_superblocks(device, environment).await?.into_iter().enumerate() {
-        match copy {
-            Ok(superblock) if newest.is_none_or(|best| best.generation < superblock.generation) => {
-                newest = Some(superblock);
-            }
-            Ok(_) => {}
-            Err(error) => problems.push(format!("superblock copy {block}: {error}")),
-        }
-    }
-    let Some(superblock) = newest else {
-        return Err(LogError::NoPool { device: device.info().name, reason: problems.join("; ") });
-    };
-    Ok((superblock, problems))
-}
-
-/// What a survey does about a device that fails to read a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnReadError {
-    /// Give up: whoever appends behind what could not be read might cut off what is there.
-    Fail,
-    /// Take the segment for lost, say so, and go on.
-    Report,
 }
 
 /// The log as it is found on a device; nothing was written to find it.
@@ -341,8 +291,10 @@ pub struct Survey {
     pub problems: Vec<String>,
     /// What a stop of the power or of the process has cut off, in words for the operator. Nobody was promised that it would stay.
     pub notes: Vec<String>,
-    /// Stretches that had been stable and whose entries are lost.
+    /// Stretches whose entries are lost: they had been stable, or cannot be read.
     pub lost: Vec<LsnRange>,
+    /// Slots that are not used because nobody knows what they hold: the device cannot read it.
+    pub withheld: BTreeSet<Slot>,
     /// Whether the last stop was clean.
     pub clean: bool,
 }
@@ -359,20 +311,16 @@ impl Survey {
 ///
 /// # Errors
 /// See [`LogError`]. Damage to segments is not an error: it is in [`Survey::problems`].
-pub async fn survey(
-    device: &SharedBdev,
-    environment: &Environment,
-    on_read_error: OnReadError,
-) -> Result<Survey, LogError> {
+pub async fn survey(device: &SharedBdev, environment: &Environment) -> Result<Survey, LogError> {
     let (superblock, mut problems) = read_superblock(device, environment).await?;
     let superblock_damaged = !problems.is_empty();
     let geometry = Geometry::of(&superblock);
-    let reader = SegmentReader::new(device.clone(), environment.dma.clone(), geometry, superblock.pool);
-    let mut candidates = find_segments(&reader, superblock.pool).await;
+    let reader = SegmentReader::new(device.clone(), environment, geometry, superblock.pool);
+    let mut slots = find_segments(&reader).await?;
     let mut walk = Walk {
         reader,
+        version: superblock.version,
         geometry,
-        on_read_error,
         table: SegmentTable::default(),
         stable_lsn: Lsn(0),
         end_lsn: Lsn(0),
@@ -388,16 +336,18 @@ pub async fn survey(
         problems: Vec::new(),
         notes: Vec::new(),
     };
-    walk.run(&mut candidates).await?;
+    walk.run(&mut slots.found).await?;
+    let withheld = walk.withhold(&slots);
     let mut free: Vec<Slot> = (0..geometry.slots).map(Slot).collect();
     free.retain(|slot| !walk.table.iter().any(|(_, segment)| segment.slot == Some(*slot)));
+    free.retain(|slot| !withheld.contains(slot));
     let mut table = SegmentTable::new(walk.table.oldest(), free);
     for (_, segment) in walk.table.iter() {
         table.push(segment.clone());
     }
     problems.append(&mut walk.problems);
     let newest_epoch =
-        candidates.values().map(|candidate| candidate.epoch).max().unwrap_or(0).max(walk.epoch);
+        slots.found.values().map(|candidate| candidate.epoch).max().unwrap_or(0).max(walk.epoch);
     Ok(Survey {
         superblock,
         superblock_damaged,
@@ -411,6 +361,7 @@ pub async fn survey(
         problems,
         notes: walk.notes,
         lost: walk.lost,
+        withheld,
         clean: walk.clean,
     })
 }
@@ -429,7 +380,7 @@ pub async fn recover(device: SharedBdev, environment: Environment) -> Result<Rec
             pool_blocks: superblock.device_blocks,
         });
     }
-    let mut survey = survey(&device, &environment, OnReadError::Fail).await?;
+    let mut survey = survey(&device, &environment).await?;
     for (slot, header) in std::mem::take(&mut survey.repairs) {
         let mut block = environment.dma.allocate(BLOCK_BYTES)?;
         header.encode(survey.superblock.pool, block.as_mut_slice());
@@ -438,36 +389,21 @@ pub async fn recover(device: SharedBdev, environment: Environment) -> Result<Rec
             survey.problems.push(format!("segment {sequence}: its header cannot be written again: {error}"));
         }
     }
-    let goes_on = survey.current().filter(|_| !survey.clean);
-    if let Some(slot) = goes_on.and_then(|sequence| survey.table.get(sequence)?.slot) {
-        // After a crash the segment goes on. What is left of an earlier trailer must not become one again under the body of the next, which begins with the same
-        // units: it would say that the log ends where it ended then.
-        let mut block = environment.dma.allocate(BLOCK_BYTES)?;
-        block.as_mut_slice().fill(0);
-        device.write(survey.geometry.trailer_block(slot), smallvec![block.freeze()]).await?;
-    }
-    device.flush().await?;
-    // A copy that is damaged may have been the newer one, and have known an epoch more: that must not be used again, or records of it
-    // that a crash cut off could come back.
-    let (generation, epochs) = if survey.superblock_damaged { (3, 2) } else { (1, 1) };
-    let next = Superblock {
-        generation: survey.superblock.generation + generation,
-        epoch: survey.superblock.epoch.max(survey.newest_epoch) + epochs,
-        ..survey.superblock
+    let (next, poisoned) = match begin_session(&device, &environment, &mut survey).await {
+        Ok(next) => (next, None),
+        Err(error) => {
+            // What is there can be read all the same.
+            let reason = format!("the device takes no writes at start: {error}");
+            tracing::error!(pool = %survey.superblock.pool, reason, "the pool can only be read");
+            survey.problems.push(reason.clone());
+            (survey.superblock, Some(reason))
+        }
     };
-    write_superblock(&device, &environment, &next).await?;
-    device.flush().await?;
-    if survey.superblock_damaged {
-        // Both copies are made good, so that they are never more than one epoch apart.
-        let copy = Superblock { generation: next.generation + 1, ..next };
-        write_superblock(&device, &environment, &copy).await?;
-        device.flush().await?;
-        survey.problems.push("superblocks: both copies were written again".to_owned());
-    }
     let current = survey.current().and_then(|_| survey.pending.pop());
     let log = Log::start(LogStart {
         device,
         environment,
+        version: next.version,
         pool: next.pool,
         created_ns: next.created_ns,
         geometry: survey.geometry,
@@ -477,9 +413,47 @@ pub async fn recover(device: SharedBdev, environment: Environment) -> Result<Rec
         unsealed: survey.pending,
         end_lsn: survey.end_lsn,
         last_time_ns: survey.last_time_ns,
+        poisoned,
     });
     survey.problems.append(&mut survey.notes);
     Ok(Recovered { log, problems: survey.problems, lost: survey.lost, clean: survey.clean })
+}
+
+/// Writes what must be on the device before anything is appended: no trailer where the log goes on, and superblocks with
+/// a new epoch. Returns the superblock in force.
+async fn begin_session(
+    device: &SharedBdev,
+    environment: &Environment,
+    survey: &mut Survey,
+) -> Result<Superblock, LogError> {
+    let goes_on = survey.current().filter(|_| !survey.clean);
+    if let Some(slot) = goes_on.and_then(|sequence| survey.table.get(sequence)?.slot) {
+        // After a crash the segment goes on. What is left of an earlier trailer must not become one again under the body of the next, which begins with the same
+        // units: it would say that the log ends where it ended then. Where there is none, nothing is written: a full file system may have no room for it.
+        let block = survey.geometry.trailer_block(slot);
+        let reads = DeviceReader::new(device.clone(), environment);
+        let head = reads.read_around(block, 1).await?;
+        if head.is_lost(0) || head.buffer.as_slice().iter().any(|&byte| byte != 0) {
+            let mut zeroes = environment.dma.allocate(BLOCK_BYTES)?;
+            zeroes.as_mut_slice().fill(0);
+            device.write(block, smallvec![zeroes.freeze()]).await?;
+        }
+    }
+    device.flush().await?;
+    let (generation, epochs) = if survey.superblock_damaged { (3, 2) } else { (1, 1) };
+    let next = Superblock {
+        generation: survey.superblock.generation + generation,
+        epoch: survey.superblock.epoch.max(survey.newest_epoch) + epochs,
+        ..survey.superblock
+    };
+    survey.problems.append(&mut write_superblock(device, environment, &next).await?);
+    if survey.superblock_damaged {
+        // All copies are made good, so that they are never more than one epoch apart.
+        let copy = Superblock { generation: next.generation + 1, ..next };
+        survey.problems.append(&mut write_superblock(device, environment, &copy).await?);
+        survey.problems.push("superblocks: all copies were written again".to_owned());
+    }
+    Ok(next)
 }
 
 /// Writes what is open, waits for it, makes it stable, and leaves a partial trailer, so that the next start need not scan.

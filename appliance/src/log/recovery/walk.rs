@@ -5,12 +5,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::Poll;
 
-use uuid::Uuid;
-
-use super::{LogError, OnReadError, SLOTS_AT_ONCE};
-use crate::log::format::{FormatError, RecordHead, RecordLine, SegmentHeader, TrailerHead, TrailerUnit};
+use super::{LogError, SLOTS_AT_ONCE};
+use crate::log::format::{RecordLine, SegmentHeader, TrailerHead, TrailerUnit};
 use crate::log::geometry::Geometry;
-use crate::log::reader::{ExpectedEnd, LsnRange, ReadError, SegmentEntries, SegmentReader};
+use crate::log::reader::{ExpectedEnd, Found, LsnRange, ReadError, ScanFrom, SegmentEntries, SegmentReader};
 use crate::log::table::{Phase, Segment, SegmentTable};
 use crate::log::types::{Lsn, SegmentSeq, Slot};
 
@@ -23,88 +21,98 @@ pub(super) struct Candidate {
     pub(super) problems: Vec<String>,
 }
 
-/// A look into one slot, under way.
-pub(super) type Look<'a> = Pin<Box<dyn Future<Output = Option<(SegmentSeq, Candidate)>> + 'a>>;
-
-/// Looks into every slot.
-pub(super) async fn find_segments(reader: &SegmentReader, pool: Uuid) -> BTreeMap<SegmentSeq, Candidate> {
-    let mut found: BTreeMap<SegmentSeq, Candidate> = BTreeMap::new();
-    let slots: Vec<Slot> = (0..reader.geometry().slots).map(Slot).collect();
-    for batch in slots.chunks(SLOTS_AT_ONCE) {
-        let looks: Vec<Look<'_>> =
-            batch.iter().map(|&slot| Box::pin(look_into(reader, pool, slot)) as _).collect();
-        for (sequence, candidate) in join_all(looks).await.into_iter().flatten() {
-            // After a crash a sequence may have been opened again in another slot; the later opening counts.
-            let older = found.get(&sequence).is_some_and(|known| known.epoch >= candidate.epoch);
-            if !older {
-                found.insert(sequence, candidate);
-            }
-        }
-    }
-    found
+/// What a look into a slot found.
+pub(super) struct Slotted {
+    /// The segment in it, if one was found.
+    found: Option<(SegmentSeq, Candidate)>,
+    /// Whether the device could not read what would tell which segment is in it.
+    is_unsure: bool,
+    /// Whether nothing of the beginning of a segment can be read there: any might be.
+    is_anonymous: bool,
 }
 
-pub(super) async fn look_into(
-    reader: &SegmentReader,
-    pool: Uuid,
-    slot: Slot,
-) -> Option<(SegmentSeq, Candidate)> {
-    let header = match reader.read_header(slot).await {
-        Ok(Ok(header)) => Ok(header),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    let mut problems = Vec::new();
-    let trailer = match reader.read_trailer_head(slot).await {
-        Ok(Ok(trailer)) => Some(trailer),
-        Ok(Err(None)) => None,
-        Ok(Err(Some(error))) => {
-            problems
-                .push(format!("its trailer in slot {slot} is damaged: {error}; it is read record by record"));
-            None
-        }
-        Err(error) => {
-            problems.push(format!(
-                "its trailer in slot {slot} cannot be read: {error}; it is read record by record"
-            ));
-            None
-        }
-    };
-    match header {
-        Ok(header) => {
-            let matches =
-                |trailer: &TrailerHead| trailer.sequence == header.sequence && trailer.epoch == header.epoch;
-            let trailer = trailer.filter(matches);
-            let (epoch, sequence) = (header.epoch, header.sequence);
-            Some((sequence, Candidate { slot, epoch, header: Some(header), trailer, problems }))
-        }
-        Err(error) => {
-            // The header is damaged, or the slot was never used: the trailer, or the first record, may still tell.
-            problems.push(format!("its header in slot {slot} is damaged: {error}"));
-            if let Some(trailer) = trailer {
-                let candidate =
-                    Candidate { slot, epoch: trailer.epoch, header: None, trailer: Some(trailer), problems };
-                return Some((trailer.sequence, candidate));
+/// What is in the slots of a device.
+#[derive(Default)]
+pub(super) struct Slots {
+    /// The segments that were found.
+    pub(super) found: BTreeMap<SegmentSeq, Candidate>,
+    /// Slots of which the device cannot read which segment they hold: what was found there may be of an earlier life.
+    /// They are not free, whatever was found.
+    pub(super) unsure: BTreeSet<Slot>,
+    /// Those in which the newest segment of all may be.
+    pub(super) anonymous: BTreeSet<Slot>,
+}
+
+/// A look into one slot, under way.
+type Look<'a> = Pin<Box<dyn Future<Output = Result<Slotted, ReadError>> + 'a>>;
+
+/// Looks into every slot.
+///
+/// # Errors
+/// No memory.
+pub(super) async fn find_segments(reader: &SegmentReader) -> Result<Slots, ReadError> {
+    let mut slots = Slots::default();
+    let all: Vec<Slot> = (0..reader.geometry().slots).map(Slot).collect();
+    for batch in all.chunks(SLOTS_AT_ONCE) {
+        let looks: Vec<Look<'_>> = batch.iter().map(|&slot| Box::pin(look_into(reader, slot)) as _).collect();
+        for (&slot, look) in batch.iter().zip(join_all(looks).await) {
+            let look = look?;
+            slots.unsure.extend(look.is_unsure.then_some(slot));
+            slots.anonymous.extend(look.is_anonymous.then_some(slot));
+            let Some((sequence, candidate)) = look.found else { continue };
+            // After a crash a sequence may have been opened again in another slot; the later opening counts.
+            let older = slots.found.get(&sequence).is_some_and(|known| known.epoch >= candidate.epoch);
+            if !older {
+                slots.found.insert(sequence, candidate);
             }
-            let geometry = reader.geometry();
-            let block = reader.read_blocks(geometry.slot_block(slot) + 1, 1).await.ok()?;
-            let (head, _) = RecordHead::decode_any(block.as_slice(), pool).ok()?;
-            if geometry.first_lsn(head.sequence).plus(1) != head.lsn {
-                return None;
-            }
-            Some((
-                head.sequence,
-                Candidate { slot, epoch: head.epoch, header: None, trailer: None, problems },
-            ))
         }
     }
+    Ok(slots)
+}
+
+async fn look_into(reader: &SegmentReader, slot: Slot) -> Result<Slotted, ReadError> {
+    let header = reader.read_header(slot).await?;
+    let trailer = reader.read_trailer_head(slot).await?;
+    let mut problems = Vec::new();
+    if let (Found::Damaged(_) | Found::Lost, Some(problem)) = (&trailer, trailer.problem()) {
+        problems.push(format!("its trailer in slot {slot}: {problem}; it is read record by record"));
+    }
+    let trailer = trailer.valid();
+    let is_unsure = header == Found::Lost;
+    if let Found::Valid(header) = header {
+        let matches =
+            |trailer: &TrailerHead| trailer.sequence == header.sequence && trailer.epoch == header.epoch;
+        let trailer = trailer.filter(matches);
+        let (epoch, sequence) = (header.epoch, header.sequence);
+        let candidate = Candidate { slot, epoch, header: Some(header), trailer, problems };
+        return Ok(Slotted { found: Some((sequence, candidate)), is_unsure, is_anonymous: false });
+    }
+    // The header is damaged, or the slot was never used: the records or the trailer may still tell. A blank slot is
+    // looked at no further than its first record, or a start would read the whole of a new device.
+    let problem = header.problem().unwrap_or_default();
+    problems.push(format!("its header in slot {slot}: {problem}"));
+    let first_is_lost = reader.is_first_record_lost(slot).await?;
+    let newest = if header == Found::Blank && !first_is_lost && trailer.is_none() {
+        reader.first_record(slot).await?
+    } else {
+        reader.newest_record(slot).await?
+    };
+    let by_record = newest.map(|head| (head.sequence, head.epoch));
+    // A trailer of an earlier life may lie behind the records of a later one.
+    let trailer =
+        trailer.filter(|trailer| by_record.is_none_or(|(sequence, _)| sequence <= trailer.sequence));
+    let named = trailer.map(|trailer| (trailer.sequence, trailer.epoch)).or(by_record);
+    let found = named.map(|(sequence, epoch)| {
+        (sequence, Candidate { slot, epoch, header: None, trailer, problems: std::mem::take(&mut problems) })
+    });
+    Ok(Slotted { found, is_unsure, is_anonymous: is_unsure && first_is_lost })
 }
 
 /// The walk along the segments.
 pub(super) struct Walk {
     pub(super) reader: SegmentReader,
+    pub(super) version: u32,
     pub(super) geometry: Geometry,
-    pub(super) on_read_error: OnReadError,
     pub(super) table: SegmentTable,
     pub(super) stable_lsn: Lsn,
     pub(super) end_lsn: Lsn,
@@ -178,17 +186,29 @@ impl Walk {
             if !self.table.is_empty() && !self.continues(candidate, first_lsn) {
                 break;
             }
-            match self.take(sequence, candidate, next).await {
-                Err(LogError::Read(ReadError::Device(error)))
-                    if self.on_read_error == OnReadError::Report =>
-                {
-                    self.problems.push(format!("segment {sequence} cannot be read: {error}"));
-                    self.lose_segment(sequence);
-                }
-                taken => taken?,
-            }
+            self.take(sequence, candidate, next).await?;
         }
         Ok(())
+    }
+
+    /// Slots that must not be used although no segment of the log is known to be in them: the device cannot read what
+    /// they hold. If one may hold the newest segment of all, that is lost: no segment tells of it.
+    pub(super) fn withhold(&mut self, slots: &Slots) -> BTreeSet<Slot> {
+        let used: BTreeSet<Slot> = self.table.iter().filter_map(|(_, segment)| segment.slot).collect();
+        let withheld: BTreeSet<Slot> = slots.unsure.difference(&used).copied().collect();
+        for slot in &withheld {
+            self.problems.push(format!(
+                "slot {slot}: its header cannot be read, and nothing says what it holds; it is not used"
+            ));
+        }
+        let newest = self.table.iter().next_back().map(|(sequence, segment)| (sequence, segment.slot));
+        if let Some((sequence, slot)) = newest {
+            let may_be_newer = slots.anonymous.iter().any(|anonymous| Some(*anonymous) != slot);
+            if may_be_newer && !self.clean {
+                self.lose_segment(sequence.next());
+            }
+        }
+        withheld
     }
 
     /// Drops what the headers say is gone: segments before the oldest that was kept, and those that were released before their turn. What a header says of this stays
@@ -282,6 +302,7 @@ impl Walk {
         self.epoch = self.epoch.max(candidate.epoch);
         if candidate.header.is_none() {
             let header = SegmentHeader {
+                version: self.version,
                 epoch: candidate.epoch,
                 sequence,
                 first_lsn: self.geometry.first_lsn(sequence),
@@ -298,36 +319,45 @@ impl Walk {
         let mut sealed = false;
         let mut dropped = None;
         self.clean = false;
+        // Nothing can have been written behind what the last session left cleanly.
+        let mut ends = false;
         if let Some(trailer) = candidate.trailer {
-            match self.reader.read_trailer(candidate.slot, &trailer).await? {
-                Ok(body) => {
-                    units = body;
-                    from = trailer.end_lsn;
-                    sealed = !trailer.partial;
-                    self.clean = trailer.partial;
-                    let entries = SegmentEntries::new(std::mem::take(&mut units));
-                    if let Some((line, _)) = entries.records().next_back() {
-                        self.note_line(line);
-                    }
-                    units = entries.into_units();
+            let body = self.reader.read_trailer(candidate.slot, &trailer).await?;
+            if let Some(problem) = body.problem() {
+                problems.push(format!("its trailer: {problem}; it is read record by record"));
+            }
+            if let Found::Valid(body) = body {
+                from = trailer.end_lsn;
+                sealed = !trailer.partial;
+                self.clean = trailer.partial;
+                ends = trailer.partial && trailer.session == self.session;
+                let entries = SegmentEntries::new(body);
+                if let Some((line, _)) = entries.records().next_back() {
+                    self.note_line(line);
                 }
-                Err(FormatError::Checksum) => {
-                    problems.push("its trailer is damaged; it is read record by record".to_owned());
-                }
-                Err(error) => {
-                    problems.push(format!("its trailer is unusable: {error}; it is read record by record"));
-                }
+                units = entries.into_units();
             }
         }
-        if !sealed {
-            let scan =
-                self.reader.scan(candidate.slot, sequence, self.epoch, from, self.stable_lsn, next).await?;
+        if !sealed && !ends {
+            let scan = self.reader.scan(ScanFrom {
+                slot: candidate.slot,
+                sequence,
+                epoch: self.epoch,
+                start: from,
+                stable: self.stable_lsn,
+                expected_end: next,
+                limit: None,
+            });
+            let scan = scan.await?;
             self.clean &= scan.units.is_empty();
             self.epoch = self.epoch.max(scan.epoch);
             self.last_time_ns = self.last_time_ns.max(scan.last_time_ns);
             self.stable_lsn = self.stable_lsn.max(scan.stable_lsn);
             if !scan.bad_blocks.is_empty() {
-                problems.push(format!("{} of its data blocks are damaged", scan.bad_blocks.len()));
+                problems.push(format!(
+                    "{} of its data blocks are damaged or cannot be read",
+                    scan.bad_blocks.len()
+                ));
             }
             // After a clean stop, what lies behind the end was dropped by an earlier start.
             if scan.dropped_records > 0 && !self.clean {
@@ -349,6 +379,10 @@ impl Walk {
         self.notes.extend(dropped.iter().map(|dropped| format!("segment {sequence}: {dropped}")));
         let records = SegmentEntries::new(units);
         let all = || records.records().flat_map(|(_, entries)| entries);
+        if let Some(entry) = all().find(|entry| !entry.is_known()) {
+            let (entry, version) = (format!("{entry:?}"), self.version);
+            return Err(LogError::UnknownEntry { sequence, entry, version });
+        }
         let (entries, trims) = (all().count() as u64, all().filter(|entry| !entry.has_data()).count() as u64);
         let units = records.into_units();
         self.table.push(Segment {

@@ -306,6 +306,7 @@ impl Log {
         let current = self.current.as_mut().expect("an open record lies in the current segment");
         self.last_time_ns = self.environment.clock.wall_ns().max(self.last_time_ns);
         let head = RecordHead {
+            version: self.version,
             lsn: open.lsn,
             sequence: current.sequence,
             time_ns: self.last_time_ns,
@@ -379,6 +380,7 @@ impl Log {
             ));
         }
         let segment_header = SegmentHeader {
+            version: self.version,
             epoch: self.epoch,
             sequence,
             first_lsn,

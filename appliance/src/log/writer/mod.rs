@@ -42,6 +42,7 @@ use crate::dma::{DmaBuf, DmaBufMut};
 use crate::log::environment::Environment;
 use crate::log::format::{Entry, RecordLine, TrailerUnit};
 use crate::log::geometry::Geometry;
+use crate::log::read::DeviceReader;
 use crate::log::reader::SegmentReader;
 use crate::log::record::{ClosedRecord, OpenRecord, block_of};
 use crate::log::table::SegmentTable;
@@ -159,6 +160,8 @@ pub struct LogStats {
 pub(super) struct LogStart {
     pub(super) device: SharedBdev,
     pub(super) environment: Environment,
+    /// The format version of the pool.
+    pub(super) version: u32,
     pub(super) pool: Uuid,
     pub(super) created_ns: u64,
     pub(super) geometry: Geometry,
@@ -171,6 +174,8 @@ pub(super) struct LogStart {
     /// Where the records end; everything before is written and, if the start flushed, stable.
     pub(super) end_lsn: Lsn,
     pub(super) last_time_ns: u64,
+    /// Why nothing may be appended, if a start could not write what it must.
+    pub(super) poisoned: Option<String>,
 }
 
 struct Current {
@@ -185,6 +190,9 @@ struct Current {
 pub struct Log {
     device: SharedBdev,
     environment: Environment,
+    /// Reads of tasks.
+    reads: DeviceReader,
+    version: u32,
     pool: Uuid,
     created_ns: u64,
     geometry: Geometry,
@@ -254,8 +262,10 @@ impl Log {
             })
             .collect();
         Log {
+            reads: DeviceReader::new(start.device.clone(), &start.environment),
             device: start.device,
             environment: start.environment,
+            version: start.version,
             pool: start.pool,
             created_ns: start.created_ns,
             geometry: start.geometry,
@@ -281,7 +291,7 @@ impl Log {
             wanted_stable_lsn: Lsn(0),
             flushing_lsn: None,
             last_time_ns: start.last_time_ns,
-            poisoned: None,
+            poisoned: start.poisoned.map(Rc::from),
             waiters: Vec::new(),
             completions: Vec::new(),
             stats: LogStats::default(),
@@ -293,6 +303,11 @@ impl Log {
             stopped: false,
             wants_slot: Cell::new(false),
         }
+    }
+
+    /// The format version of the pool.
+    pub fn format_version(&self) -> u32 {
+        self.version
     }
 
     /// The pool's UUID.
@@ -392,7 +407,7 @@ impl Log {
 
     /// Reads segments of this log.
     pub fn reader(&self) -> SegmentReader {
-        SegmentReader::new(self.device.clone(), self.environment.dma.clone(), self.geometry, self.pool)
+        SegmentReader::of(self.reads.clone(), self.geometry, self.pool)
     }
 
     /// The text that every new segment begins with (DESIGN section 5, catalog event).

@@ -98,16 +98,17 @@ impl Log {
         if is_last {
             let (head, rest) = used.split_at_mut(head_bytes);
             let units = sealing.units.len();
-            let crc = sealing.body_crc.finalize() as u32;
-            head.copy_from_slice(&TrailerHead::encode_head(
-                false,
-                sealing.epoch,
-                self.pool,
-                sealing.sequence,
-                sealing.end_lsn,
-                units,
-                crc,
-            ));
+            let written = TrailerHead {
+                version: self.version,
+                partial: false,
+                epoch: sealing.epoch,
+                session: self.epoch,
+                sequence: sealing.sequence,
+                end_lsn: sealing.end_lsn,
+                units: units as u32,
+                body_crc: sealing.body_crc.finalize() as u32,
+            };
+            head.copy_from_slice(&written.encode_head(self.pool));
             rest.copy_from_slice(part);
             sealing.is_submitted = true;
         } else {
@@ -173,15 +174,17 @@ impl Log {
         debug_assert!(self.open.is_none() && self.written_lsn == self.end_lsn);
         let len_bytes = TrailerHead::len_bytes(current.units.len()).next_multiple_of(BLOCK_BYTES);
         let mut area = vec![0; len_bytes];
-        TrailerHead::encode(
-            true,
-            current.epoch,
-            self.pool,
-            current.sequence,
-            self.end_lsn,
-            &current.units,
-            &mut area,
-        );
+        let head = TrailerHead {
+            version: self.version,
+            partial: true,
+            epoch: current.epoch,
+            session: self.epoch,
+            sequence: current.sequence,
+            end_lsn: self.end_lsn,
+            units: 0,
+            body_crc: 0,
+        };
+        head.of(&current.units).encode(self.pool, &current.units, &mut area);
         let buffers: Option<Vec<DmaBuf>> = area
             .chunks(CLOSING_WRITE_BYTES)
             .map(|chunk| {

@@ -69,6 +69,7 @@ fn stretch(sequence: u64, segment_blocks: u64, from: u64, to: u64) -> Stretch {
             data.push(lsn.plus(1 + index));
         }
         let head = RecordHead {
+            version: 2,
             lsn,
             sequence: SegmentSeq(sequence),
             time_ns: lsn.0,

@@ -1,0 +1,157 @@
+//! The entries of a segment in memory, with their positions, and what is not known of them.
+
+use zerocopy::FromBytes;
+
+use super::format::{Entry, RecordLine, TrailerUnit};
+use super::types::Lsn;
+
+/// A stretch of the log, first LSN and the LSN behind the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LsnRange {
+    /// The first position.
+    pub start: Lsn,
+    /// The position behind the last.
+    pub end: Lsn,
+}
+
+/// The entries of a segment, in memory.
+#[derive(Debug, Default)]
+pub struct SegmentEntries {
+    units: Vec<TrailerUnit>,
+    /// For each record, the index of its line in `units`.
+    lines: Vec<u32>,
+}
+
+/// An entry with its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlacedEntry {
+    /// The entry.
+    pub entry: Entry,
+    /// Its position: the LSN of its data block, or for one without data that of the newest block before it in its record.
+    pub lsn: Lsn,
+    /// The time of its record, ns since the Unix epoch.
+    pub time_ns: u64,
+}
+
+impl SegmentEntries {
+    /// Takes the units of a trailer. Units that do not make up whole records are dropped, which a checksum has ruled out.
+    pub fn new(units: Vec<TrailerUnit>) -> Self {
+        let mut lines = Vec::new();
+        let mut at = 0;
+        while at < units.len() {
+            let line: RecordLine = zerocopy::transmute!(units[at]);
+            if at + line.entries() >= units.len() + usize::from(line.entries() == 0) {
+                break;
+            }
+            lines.push(at as u32);
+            at += 1 + line.entries();
+        }
+        SegmentEntries { units, lines }
+    }
+
+    /// The units again.
+    pub fn into_units(self) -> Vec<TrailerUnit> {
+        self.units
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// A record: its line and its entries.
+    ///
+    /// # Panics
+    /// When there is no such record.
+    pub fn record(&self, index: usize) -> (RecordLine, &[Entry]) {
+        let at = self.lines[index] as usize;
+        let line: RecordLine = zerocopy::transmute!(self.units[at]);
+        let bytes = self.units[at + 1..=at + line.entries()].as_flattened();
+        let entries = <[Entry]>::ref_from_bytes(bytes).expect("units are entries");
+        (line, entries)
+    }
+
+    /// All records, oldest first.
+    pub fn records(&self) -> impl DoubleEndedIterator<Item = (RecordLine, &[Entry])> {
+        (0..self.len()).map(|index| self.record(index))
+    }
+
+    /// The stretches of `from` to `to` that no record covers: their entries are not known. Records of a segment
+    /// follow each other without a hole, from the block after its header on, so this is empty for a whole one.
+    pub fn holes(&self, from: Lsn, to: Lsn) -> Vec<LsnRange> {
+        let mut holes = Vec::new();
+        let mut at = from;
+        for (line, _) in self.records() {
+            if line.lsn() > at && at < to {
+                holes.push(LsnRange { start: at, end: line.lsn().min(to) });
+            }
+            at = at.max(line.end_lsn());
+        }
+        if at < to {
+            holes.push(LsnRange { start: at, end: to });
+        }
+        holes
+    }
+
+    /// The entries of a record with their positions, oldest first.
+    pub fn placed(line: RecordLine, entries: &[Entry]) -> impl Iterator<Item = PlacedEntry> {
+        let mut lsn = line.lsn();
+        entries.iter().map(move |&entry| {
+            if entry.has_data() {
+                lsn = lsn.plus(1);
+            }
+            PlacedEntry { entry, lsn, time_ns: line.time_ns() }
+        })
+    }
+
+    /// Calls `visit` for each entry at or before `up_to`, newest first, until it returns `false`.
+    pub fn visit_backward(&self, up_to: Lsn, mut visit: impl FnMut(PlacedEntry) -> bool) {
+        for (line, entries) in self.records().rev() {
+            if line.lsn() > up_to {
+                continue;
+            }
+            let mut lsn = line.lsn().plus(line.data_blocks());
+            for &entry in entries.iter().rev() {
+                if lsn <= up_to && !visit(PlacedEntry { entry, lsn, time_ns: line.time_ns() }) {
+                    return;
+                }
+                if entry.has_data() {
+                    lsn = Lsn(lsn.0 - 1);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::types::{BlockNumber, ImageId};
+
+    /// A record with so many data blocks at `lsn`, as units.
+    fn record(lsn: u64, data_blocks: u8) -> Vec<TrailerUnit> {
+        let line = RecordLine::new(Lsn(lsn), 7, data_blocks, data_blocks, 1);
+        let entry = Entry::write(ImageId(1), BlockNumber(lsn), 3, Lsn(0), true);
+        let mut units: Vec<TrailerUnit> = vec![zerocopy::transmute!(line)];
+        units.extend((0..data_blocks).map(|_| -> TrailerUnit { zerocopy::transmute!(entry) }));
+        units
+    }
+
+    #[test]
+    fn holes_are_what_no_record_covers() {
+        let holes = |units: Vec<Vec<TrailerUnit>>, from: u64, to: u64| -> Vec<(u64, u64)> {
+            let found = SegmentEntries::new(units.concat()).holes(Lsn(from), Lsn(to));
+            found.iter().map(|hole| (hole.start.0, hole.end.0)).collect()
+        };
+        assert_eq!(holes(vec![record(1, 2), record(4, 1)], 1, 6), []);
+        assert_eq!(holes(vec![record(1, 2), record(6, 1)], 1, 8), [(4, 6)]);
+        assert_eq!(holes(vec![record(3, 2)], 1, 8), [(1, 3), (6, 8)]);
+        assert_eq!(holes(vec![], 1, 8), [(1, 8)]);
+        assert_eq!(holes(vec![record(9, 1)], 1, 4), [(1, 4)]);
+    }
+}

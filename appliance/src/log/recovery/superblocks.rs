@@ -1,0 +1,169 @@
+//! Superblocks: reading all copies, choosing the newest, writing them again.
+//!
+//! | copy | block | |
+//! |---|---|---|
+//! | 0, 1 | 0, 1 | written in turns |
+//! | 2 | the last of the device, as the pool knows it | written after each of them; from format version 2 on |
+//!
+//! A copy that is damaged may have been the newest, and have known an epoch more than the others: that epoch must not
+//! be used again, or records of it that a crash cut off could come back. So a start that finds a copy damaged leaves an
+//! epoch out, and writes all copies.
+
+use smallvec::smallvec;
+
+use super::LogError;
+use crate::bdev::SharedBdev;
+use crate::dma::BLOCK_BYTES;
+use crate::log::environment::Environment;
+use crate::log::format::{SUPERBLOCK_HEADS, Superblock};
+use crate::log::geometry::Geometry;
+use crate::log::read::{DeviceReader, ReadError, ReadFault};
+
+/// Reads every copy of the superblock; for one that is not valid, what is wrong with it.
+///
+/// # Errors
+/// No memory.
+pub async fn read_superblocks(
+    device: &SharedBdev,
+    environment: &Environment,
+) -> Result<Vec<Result<Superblock, String>>, LogError> {
+    let reads = DeviceReader::new(device.clone(), environment);
+    let mut copies = Vec::new();
+    for block in 0..SUPERBLOCK_HEADS {
+        copies.push(read_copy(&reads, block).await?);
+    }
+    let newest = copies.iter().flatten().max_by_key(|copy| copy.generation);
+    let tail = match newest {
+        Some(superblock) => superblock.tail_block(),
+        // Nothing tells where it is, unless the device still has the size that the pool knows.
+        None => device.info().len_blocks.checked_sub(1),
+    };
+    let Some(block) = tail.filter(|&block| block >= SUPERBLOCK_HEADS) else { return Ok(copies) };
+    let copy = read_copy(&reads, block).await?;
+    let belongs = copy.as_ref().is_ok_and(|copy| copy.tail_block() == Some(block));
+    if belongs || newest.is_some() {
+        copies.push(
+            copy.and_then(
+                |copy| {
+                    if belongs { Ok(copy) } else { Err("it belongs to another place".to_owned()) }
+                },
+            ),
+        );
+    }
+    Ok(copies)
+}
+
+async fn read_copy(reads: &DeviceReader, block: u64) -> Result<Result<Superblock, String>, LogError> {
+    match reads.read(block, 1).await {
+        Ok(buffer) => Ok(Superblock::decode(buffer.as_slice()).map_err(|error| error.to_string())),
+        Err(error @ ReadError::Memory(_)) if ReadFault::of(&error) == ReadFault::Memory => Err(error.into()),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+/// Reads all superblocks; the newest valid one, and what is wrong with the others.
+///
+/// # Errors
+/// [`LogError::NoPool`] when none is valid; no memory.
+pub async fn read_superblock(
+    device: &SharedBdev,
+    environment: &Environment,
+) -> Result<(Superblock, Vec<String>), LogError> {
+    let mut newest: Option<Superblock> = None;
+    let mut problems = Vec::new();
+    for (number, copy) in read_superblocks(device, environment).await?.into_iter().enumerate() {
+        match copy {
+            Ok(superblock) if newest.is_none_or(|best| best.generation < superblock.generation) => {
+                newest = Some(superblock);
+            }
+            Ok(_) => {}
+            Err(error) => problems.push(format!("superblock copy {number}: {error}")),
+        }
+    }
+    let Some(superblock) = newest else {
+        return Err(LogError::NoPool { device: device.info().name, reason: problems.join("; ") });
+    };
+    Ok((superblock, problems))
+}
+
+/// Whether the places of all superblocks hold nothing but zeroes.
+///
+/// # Errors
+/// The device's; no memory. What cannot be read is not blank.
+pub async fn is_blank(device: &SharedBdev, environment: &Environment) -> Result<bool, LogError> {
+    let reads = DeviceReader::new(device.clone(), environment);
+    let tail = device.info().len_blocks.saturating_sub(1);
+    for block in (0..SUPERBLOCK_HEADS).chain([tail]) {
+        if reads.read(block, 1).await?.as_slice().iter().any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Writes the copy at the head whose turn it is, makes it stable, and then the one at the tail.
+///
+/// # Errors
+/// No copy could be written, or the flush failed. The inner value says which copy could not be written.
+pub(super) async fn write_superblock(
+    device: &SharedBdev,
+    environment: &Environment,
+    superblock: &Superblock,
+) -> Result<Vec<String>, LogError> {
+    let head = superblock.generation % SUPERBLOCK_HEADS;
+    let mut problems = Vec::new();
+    let mut failure = None;
+    let places = [Some((head, head)), superblock.tail_block().map(|block| (SUPERBLOCK_HEADS, block))];
+    let (mut tried, mut failed) = (0, 0);
+    for (number, block) in places.into_iter().flatten() {
+        tried += 1;
+        let mut buffer = environment.dma.allocate(BLOCK_BYTES)?;
+        superblock.encode(buffer.as_mut_slice());
+        match device.write(block, smallvec![buffer.freeze()]).await {
+            Ok(()) => device.flush().await?,
+            Err(error) => {
+                problems.push(format!("superblock copy {number} cannot be written: {error}"));
+                failure = Some(error);
+                failed += 1;
+            }
+        }
+    }
+    match failure {
+        Some(error) if failed == tried => Err(error.into()),
+        _ => Ok(problems),
+    }
+}
+
+/// Writes all superblocks anew, with the shape `geometry`, one after the other with a flush behind each: whichever of
+/// them is damaged later, the others tell the same shape. A power cut on the way leaves at least one that is whole,
+/// with the old shape or the new; so both must be true of the log for as long as this takes:
+///
+/// - of two working sets the longer one is true of a log in which everything live lies within the shorter;
+/// - slots that were never used are true of any log.
+///
+/// `epoch` is the one of the running log: a copy that was damaged since may be the only one that knew it.
+///
+/// # Errors
+/// The device's; no memory; [`LogError::NoPool`] when all copies are damaged.
+pub async fn write_shape(
+    device: &SharedBdev,
+    environment: &Environment,
+    epoch: u32,
+    geometry: Geometry,
+) -> Result<(), LogError> {
+    let (newest, _) = read_superblock(device, environment).await?;
+    let device_blocks =
+        if geometry.slots > newest.slots { device.info().len_blocks } else { newest.device_blocks };
+    for generation in 1..=SUPERBLOCK_HEADS {
+        let superblock = Superblock {
+            device_blocks,
+            slots: geometry.slots,
+            working_set: geometry.working_set,
+            generation: newest.generation + generation,
+            epoch: newest.epoch.max(epoch),
+            ..newest
+        };
+        write_superblock(device, environment, &superblock).await?;
+    }
+    Ok(())
+}
