@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use super::checksum::crc32c;
 use super::environment::Environment;
-use super::format::{Entry, FormatError, RecordHead, RecordLine, SegmentHeader, TrailerHead, TrailerUnit};
+use super::format::{
+    ENTRIES_PER_RECORD, Entry, FormatError, RecordHead, RecordLine, SegmentHeader, TrailerHead, TrailerUnit,
+};
 use super::geometry::Geometry;
 use super::read::{BlocksRead, DeviceReader};
 use super::types::{Lsn, SegmentSeq, Slot};
@@ -267,10 +269,12 @@ impl SegmentReader {
                 scan.dropped_records = behind.records;
                 break;
             }
-            // Up to the next record; where there is none, up to what is known to have been stable, and a block at least.
+            // Up to the next record; where there is none, up to what is known to have been stable. A lost header may
+            // be that of the longest record, which may be in the archive: its positions must not come again.
+            let longest = if matches!(place, Place::Lost) { 1 + ENTRIES_PER_RECORD as u64 } else { 1 };
             let end = match behind.first {
                 Some(first) => first_lsn.plus(first),
-                None => first_lsn.plus(data_end).min(scan.stable_lsn.max(lsn.plus(1))),
+                None => first_lsn.plus(data_end).min(scan.stable_lsn.max(lsn.plus(longest))),
             };
             scan.lost.push(LsnRange { start: lsn, end });
             scan.end_lsn = end;
