@@ -22,7 +22,7 @@ use uuid::Uuid;
 pub use reshape::write_shape;
 use walk::{Walk, find_segments};
 
-use crate::bdev::{BdevError, SharedBdev};
+use crate::bdev::{BdevError, BdevErrorKind, SharedBdev};
 use crate::dma::{BLOCK_BYTES, DmaError};
 use crate::log::environment::Environment;
 use crate::log::format::{SUPERBLOCK_COPIES, SegmentHeader, Superblock, TrailerUnit};
@@ -442,9 +442,14 @@ pub async fn recover(device: SharedBdev, environment: Environment) -> Result<Rec
     if let Some(slot) = goes_on.and_then(|sequence| survey.table.get(sequence)?.slot) {
         // After a crash the segment goes on. What is left of an earlier trailer must not become one again under the body of the next, which begins with the same
         // units: it would say that the log ends where it ended then.
-        let mut block = environment.dma.allocate(BLOCK_BYTES)?;
-        block.as_mut_slice().fill(0);
-        device.write(survey.geometry.trailer_block(slot), smallvec![block.freeze()]).await?;
+        let place = survey.geometry.trailer_block(slot);
+        let block = device.read(place, environment.dma.allocate(BLOCK_BYTES)?).await;
+        // Where there is none, nothing is written: on a full file system a hole could not be.
+        if !block.is_ok_and(|block| block.as_slice().iter().all(|&byte| byte == 0)) {
+            let mut block = environment.dma.allocate(BLOCK_BYTES)?;
+            block.as_mut_slice().fill(0);
+            device.write(place, smallvec![block.freeze()]).await?;
+        }
     }
     device.flush().await?;
     // A copy that is damaged may have been the newer one, and have known an epoch more: that must not be used again, or records of it
@@ -508,7 +513,11 @@ pub async fn close(log: &SharedLog) -> Result<(), LogError> {
     if let Some((mut block, buffers)) = trailer {
         for buffer in buffers {
             let len_blocks = (buffer.len() / BLOCK_BYTES) as u64;
-            device.write(block, smallvec![buffer]).await?;
+            match device.write(block, smallvec![buffer]).await {
+                // It only saves the next start a scan, and a part of it is none.
+                Err(error) if error.kind == BdevErrorKind::NoRoom => break,
+                result => result?,
+            }
             block += len_blocks;
         }
     }
