@@ -32,7 +32,9 @@ use crate::dma::{DmaBuf, DmaBufMut};
 
 pub use crate::dma::BLOCK_BYTES;
 
-pub use file::{ENGINE_VARIABLE, Engine, FileDevice, FileOptions, MAX_QUEUE_DEPTH, OpenError, open_file};
+pub use file::{
+    ENGINE_VARIABLE, Engine, FileDevice, FileOptions, MAX_QUEUE_DEPTH, OpenError, is_blank, open_file,
+};
 pub use memory::{MemoryBdev, MemoryDisk, MemoryError};
 pub use queue::{BdevQueue, SharedBdev};
 
@@ -52,6 +54,22 @@ pub trait Bdev {
 
     /// What becomes readable when a completion waits to be polled; `None` when `poll` itself completes everything.
     fn wake_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Room in the file system under it; `None` where there is none, or it does not tell. May take a few system calls.
+    fn space(&self) -> Option<Space> {
+        None
+    }
+}
+
+/// Room in the file system that holds a device's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Space {
+    /// Where it is mounted.
+    pub file_system: String,
+    /// Bytes of it that are free.
+    pub free_bytes: u64,
+    /// Bytes that the file does not have yet and may come to need.
+    pub missing_bytes: u64,
 }
 
 /// The outcome of [`Bdev::submit`].
@@ -155,6 +173,9 @@ pub enum BdevErrorKind {
     /// The device moved fewer bytes than asked, and nothing more.
     #[error("short transfer")]
     ShortTransfer,
+    /// The file system under the device has no room for what is written, or a quota is used up. It may have room again later.
+    #[error("no room left in its file system")]
+    NoRoom,
     /// The operating system's error number.
     #[error("{}", std::io::Error::from_raw_os_error(*.0))]
     Os(i32),

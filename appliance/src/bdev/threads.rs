@@ -16,7 +16,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::file::{OpenFile, discard};
 use super::transfer::{Kind, Slots, Step, Transfer, complete};
-use super::{Bdev, BdevErrorKind, BdevInfo, Command, Completion, Submit};
+use super::{Bdev, BdevErrorKind, BdevInfo, Command, Completion, Space, Submit};
 
 /// A file or block device behind worker threads.
 pub(super) struct ThreadsBdev {
@@ -172,6 +172,10 @@ impl Bdev for ThreadsBdev {
 
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.shared.wake.as_fd())
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.file.space()
     }
 }
 

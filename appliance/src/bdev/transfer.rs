@@ -100,6 +100,7 @@ impl Transfer {
             }
             // A discard is a hint: a device that cannot has done enough.
             (Kind::Discard, Err(errno)) if is_unsupported(errno) => Step::Done(Ok(())),
+            (Kind::Write, Err(errno)) if is_no_room(errno) => Step::Done(Err(BdevErrorKind::NoRoom)),
             (_, Err(errno)) => Step::Done(Err(BdevErrorKind::Os(errno))),
         }
     }
@@ -125,6 +126,11 @@ impl Transfer {
 fn is_transient(errno: i32) -> bool {
     use rustix::io::Errno;
     [Errno::AGAIN, Errno::INTR].iter().any(|known| known.raw_os_error() == errno)
+}
+
+fn is_no_room(errno: i32) -> bool {
+    use rustix::io::Errno;
+    [Errno::NOSPC, Errno::DQUOT].iter().any(|known| known.raw_os_error() == errno)
 }
 
 fn is_unsupported(errno: i32) -> bool {
@@ -243,6 +249,21 @@ mod tests {
         }
         assert_eq!(transfer.after(Err(INTERRUPTED)), Step::Done(Err(BdevErrorKind::Os(INTERRUPTED))));
         assert_eq!(transfer.after(Ok(0)), Step::Done(Err(BdevErrorKind::ShortTransfer)));
+    }
+
+    #[test]
+    fn only_a_write_finds_no_room() {
+        let pool = DmaPool::new(1 << 20);
+        for errno in [28, 122] {
+            let buffer = pool.allocate(2 * BLOCK_BYTES).expect("within the budget");
+            let mut operation = Operation::Write { block: 0, buffers: smallvec![buffer.freeze()] };
+            let mut write = Transfer::of(&mut operation);
+            // Also in the middle.
+            assert_eq!(write.after(Ok(4096)), Step::Again);
+            assert_eq!(write.after(Err(errno)), Step::Done(Err(BdevErrorKind::NoRoom)));
+            let mut flush = Transfer::of(&mut Operation::Flush);
+            assert_eq!(flush.after(Err(errno)), Step::Done(Err(BdevErrorKind::Os(errno))));
+        }
     }
 
     #[test]

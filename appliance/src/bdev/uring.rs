@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use super::file::{DISCARD_MODE, OpenFile};
 use super::registered::RegisteredArenas;
 use super::transfer::{Kind, Piece, Slots, Step, Transfer, complete};
-use super::{Bdev, BdevErrorKind, BdevInfo, Command, Completion, Submit};
+use super::{Bdev, BdevErrorKind, BdevInfo, Command, Completion, Space, Submit};
 
 /// The registered file.
 const FILE: types::Fixed = types::Fixed(0);
@@ -268,6 +268,10 @@ impl Bdev for UringBdev {
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
         // SAFETY: the ring's descriptor is open as long as the ring, which is as long as `self` is borrowed.
         Some(unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) })
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.file.space()
     }
 }
 

@@ -33,6 +33,19 @@ pub struct ServeOptions {
     #[arg(long, value_name = "SIZE")]
     pub pool_size: Option<SizeBytes>,
 
+    /// Let the new pool's file take room in its file system only as it is written. By default its room is set aside when it is made; when a file system
+    /// with a sparse pool in it becomes full, writes wait until it has room again.
+    #[arg(long, conflicts_with = "memory")]
+    pub sparse: bool,
+
+    /// Begin an empty pool although something says that there was one: its file is missing or blank. A file that holds anything is never overwritten.
+    #[arg(long, conflicts_with = "memory")]
+    pub new_pool: bool,
+
+    /// Go on with another archive than the pool had: what only the old one holds is gone from history then.
+    #[arg(long, conflicts_with_all = ["memory", "no_archive"])]
+    pub new_archive: bool,
+
     /// Make a volume of this size when the pool is new.
     #[arg(long, value_name = "SIZE")]
     pub volume_size: Option<SizeBytes>,
@@ -90,6 +103,10 @@ pub struct ServeOptions {
     /// How the pool's file is read and written.
     #[arg(long, value_enum, default_value_t = IoEngineChoice::Auto)]
     pub io_engine: IoEngineChoice,
+
+    /// End the process, for its supervisor to start it again, when a turn of the pool's reactor has lasted so many seconds; 0: never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub turn_limit: u64,
 
     /// Never sleep, for a core that is given to the appliance alone; otherwise it sleeps when idle.
     #[arg(long)]

@@ -52,6 +52,8 @@ pub(super) enum RecordState {
     Closed,
     Submitted,
     Done,
+    /// The device had no room for it: it is submitted again.
+    Refused,
     Failed,
 }
 

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
@@ -13,6 +13,27 @@ use rustix::event::{EventfdFlags, eventfd};
 
 /// The most messages that wait for a reactor.
 pub const MAIL_BOUND: usize = 1024;
+
+/// What a reactor's thread does in a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    /// It asks which descriptors are ready, or sleeps.
+    Waiting,
+    /// It works on mail.
+    Mail,
+    /// It fires timers.
+    Timers,
+    /// It runs local tasks.
+    Tasks,
+    /// It polls the poller with that place in their order.
+    Poller(u32),
+}
+
+pub(super) const WAITING: u32 = 0;
+pub(super) const MAIL: u32 = 1;
+pub(super) const TIMERS: u32 = 2;
+pub(super) const TASKS: u32 = 3;
+pub(super) const FIRST_POLLER: u32 = 4;
 
 /// A message: work to do on the reactor with its state.
 pub(super) type Mail<S> = Box<dyn FnOnce(&S) + Send>;
@@ -27,6 +48,9 @@ pub(super) struct Mailbox<S> {
     gone: AtomicBool,
     born: Instant,
     turn_started_ns: AtomicU64,
+    doing: AtomicU32,
+    /// The system's number of the reactor's thread; 0 until it turns.
+    thread: AtomicU32,
 }
 
 impl<S> Mailbox<S> {
@@ -40,6 +64,8 @@ impl<S> Mailbox<S> {
             gone: AtomicBool::new(false),
             born: Instant::now(),
             turn_started_ns: AtomicU64::new(0),
+            doing: AtomicU32::new(WAITING),
+            thread: AtomicU32::new(0),
         }))
     }
 
@@ -66,6 +92,15 @@ impl<S> Mailbox<S> {
 
     pub(super) fn note_turn(&self, now: Instant) {
         self.turn_started_ns.store(now.duration_since(self.born).as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_doing(&self, doing: u32) {
+        self.doing.store(doing, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_thread(&self) {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        self.thread.store(thread.unsigned_abs(), Ordering::Relaxed);
     }
 
     pub(super) fn close(&self) {
@@ -166,6 +201,29 @@ impl<S: 'static> ReactorHandle<S> {
     pub fn stop(&self) {
         self.mailbox.stop.store(true, Ordering::SeqCst);
         self.mailbox.wake();
+    }
+
+    /// What the reactor does, as of its last note.
+    pub fn doing(&self) -> Doing {
+        match self.mailbox.doing.load(Ordering::Relaxed) {
+            WAITING => Doing::Waiting,
+            MAIL => Doing::Mail,
+            TIMERS => Doing::Timers,
+            TASKS => Doing::Tasks,
+            poller => Doing::Poller(poller - FIRST_POLLER),
+        }
+    }
+
+    /// The system's number of the reactor's thread; `None` before its first turn.
+    pub fn thread_id(&self) -> Option<u32> {
+        Some(self.mailbox.thread.load(Ordering::Relaxed)).filter(|&thread| thread != 0)
+    }
+
+    /// Names the turn that is under way; `None` while the reactor sleeps, and once it is gone. Two looks that find the same name found the same turn.
+    pub fn turn_under_way(&self) -> Option<u64> {
+        let is_asleep =
+            self.mailbox.sleeping.load(Ordering::SeqCst) || self.mailbox.gone.load(Ordering::SeqCst);
+        (!is_asleep).then(|| self.mailbox.turn_started_ns.load(Ordering::Relaxed))
     }
 
     /// How long ago the current turn began; `None` while the reactor sleeps.

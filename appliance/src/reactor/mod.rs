@@ -26,7 +26,7 @@ mod timers;
 pub use cores::{CORES_MAX, Cores, CoresError};
 pub use events::{Interest, Source};
 pub use executor::{JoinError, JoinHandle, yield_now};
-pub use mail::{CallError, ReactorHandle};
+pub use mail::{CallError, Doing, ReactorHandle};
 pub use run::{
     IdlePolicy, Local, PollerId, Reactor, ReactorConfig, ReactorStats, block_on, current_core_count,
 };

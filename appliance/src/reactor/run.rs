@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::events::{Events, Interest, Source, Waited};
 use super::executor::{Executor, JoinHandle};
-use super::mail::{Mailbox, ReactorHandle};
+use super::mail::{self, Mailbox, ReactorHandle};
 use super::timers::{Sleep, Timers};
 use crate::histogram::Histogram;
 
@@ -231,6 +231,7 @@ impl<S: 'static> Reactor<S> {
 
     /// Runs until [`ReactorHandle::stop`], with `state` for the mail.
     pub fn run(&mut self, state: &S) {
+        self.mailbox.note_thread();
         while !self.mailbox.stop.load(Ordering::SeqCst) {
             self.turn(state);
         }
@@ -276,19 +277,24 @@ impl<S: 'static> Reactor<S> {
         }
         // Before the pollers look: whoever asks from here on gets another turn.
         self.mailbox.take_woken();
+        self.mailbox.note_doing(mail::MAIL);
         let mut work = waited.count;
         for _ in 0..MAIL_PER_TURN {
-            let Some(mail) = self.mailbox.pop() else { break };
-            mail(state);
+            let Some(message) = self.mailbox.pop() else { break };
+            message(state);
             work += 1;
         }
+        self.mailbox.note_doing(mail::TIMERS);
         work += self.local.inner.timers.fire(woke);
+        self.mailbox.note_doing(mail::TASKS);
         work += self.local.inner.executor.run();
-        for poller in &mut self.pollers {
+        for (index, poller) in (mail::FIRST_POLLER..).zip(&mut self.pollers) {
+            self.mailbox.note_doing(index);
             work += (poller.poll)();
         }
         // A new poller has not been polled yet: it counts as work, so that no sleep comes before its first poll.
         work += self.change_pollers();
+        self.mailbox.note_doing(mail::WAITING);
         self.account(started, woke, work, slept);
     }
 

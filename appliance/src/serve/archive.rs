@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::begin::refuse_new_archive;
+use super::identity::{ArchiveIdentity, Found};
 use super::progress::StartProgress;
 use super::record::RecordingArchive;
-use super::store::{StoreSpec, open_store, pools_in};
-use super::{ServeError, Started};
+use super::store::{StoreSpec, ensure_id, open_store, pools_in, read_id};
+use super::{ApplianceConfig, ServeError, Started};
 use crate::archive::catalog::{ArchiveCatalog, CatalogError, SynchRow};
 use crate::archive::service::{
     BdevSource, READS_IN_FLIGHT_DEFAULT, ThreadedArchive, ThreadedOptions, VerifyPolicy, WorkerOptions,
@@ -97,13 +99,72 @@ pub(super) struct OpenedArchive {
     config: ArchiveConfig,
     pub(super) plane: Arc<ArchivePlane>,
     notes: Vec<String>,
+    /// What the store says of itself.
+    id: Option<Uuid>,
+    /// Whether it is the archive that the pool had, as far as that is known.
+    is_known: bool,
+    /// Whether it may be another.
+    may_be_new: bool,
+    pools: Vec<Uuid>,
 }
 
-/// Opens the store and reads the rules. Nothing of the pool is needed.
-pub(super) fn open(config: &ArchiveConfig) -> Result<OpenedArchive, ServeError> {
-    let opened = open_store(&config.store)?;
+impl OpenedArchive {
+    /// Whether it holds objects of a pool, whichever.
+    pub(super) fn holds_something(&self) -> bool {
+        !self.pools.is_empty()
+    }
+}
+
+/// Opens the store, finds out whether it is the pool's, and reads the rules. Nothing of the pool is needed but what is `found` of its identity.
+pub(super) fn open(
+    config: &ArchiveConfig,
+    appliance: &ApplianceConfig,
+    found: &Found,
+    is_new: bool,
+) -> Result<OpenedArchive, ServeError> {
+    refuse_new_archive(config, appliance, found, is_new)?;
+    let mut opened = open_store(&config.store)?;
+    let id = read_id(&*opened.store).map_err(CatalogError::from)?;
+    let pools = pools_in(&*opened.store).map_err(CatalogError::from)?;
+    let is_known = found.archive().is_some_and(|known| Some(known.id) == id);
+    if let (Found::Known(identity), Some(known), false) = (found, found.archive(), is_known) {
+        let holds_ours = pools.contains(&identity.pool);
+        if !holds_ours && !appliance.new_archive {
+            let what = match id {
+                Some(id) => format!(
+                    "archive {id} is there, which holds nothing of the pool; it had archive {} in {}",
+                    known.id, known.store
+                ),
+                None => format!(
+                    "what is there holds nothing of the pool; it had archive {} in {}",
+                    known.id, known.store
+                ),
+            };
+            return Err(ServeError::ArchiveGone { place: opened.store.label().to_owned(), what });
+        }
+        opened
+            .notes
+            .push(format!("this is another archive than before, which was {} in {}", known.id, known.store));
+    }
     let plane = ArchivePlane::new(opened.store, &config.keep)?;
-    Ok(OpenedArchive { config: config.clone(), plane: Arc::new(plane), notes: opened.notes })
+    Ok(OpenedArchive {
+        config: config.clone(),
+        plane: Arc::new(plane),
+        notes: opened.notes,
+        id,
+        is_known,
+        may_be_new: appliance.new_archive,
+        pools,
+    })
+}
+
+/// What the local catalog knows must be in the archive, or it is another.
+fn refuse_empty(known: u64, listed: u64, label: &str) -> Result<(), ServeError> {
+    if known == 0 || listed > 0 {
+        return Ok(());
+    }
+    let what = format!("it holds no object of the pool, and the local catalog knows of {known}");
+    Err(ServeError::ArchiveGone { place: label.to_owned(), what })
 }
 
 /// What the store holds of a pool.
@@ -111,6 +172,8 @@ pub(super) struct Learned {
     pub(super) known: KnownObjects,
     pub(super) synchs: Vec<SynchInfo>,
     pub(super) catalog: ArchiveCatalog,
+    /// Objects that the local catalog knew before the store was listed.
+    known_before: u64,
     notes: Vec<String>,
 }
 
@@ -134,6 +197,8 @@ pub(super) fn learn(
             replaced.moved_to.display()
         ));
     }
+    let mut known_before = 0;
+    catalog.for_each_object(|_| known_before += 1)?;
     // Always: names are the truth, and what another start has put there must be known.
     catalog.rebuild(store, &mut |found| {
         progress.listed(found.objects);
@@ -166,7 +231,7 @@ pub(super) fn learn(
         }
     }
     let synchs = catalog.synchs()?.into_iter().map(synch_of).collect();
-    Ok(Learned { known, synchs, catalog, notes })
+    Ok(Learned { known, synchs, catalog, known_before, notes })
 }
 
 fn count_missing(catalog: &ArchiveCatalog) -> Result<u64, CatalogError> {
@@ -212,11 +277,29 @@ pub(super) async fn attach(
     device: Arc<FileDevice>,
     local: Local,
     handle: ReactorHandle<App>,
-) -> Result<ArchiveStarted, ServeError> {
-    let OpenedArchive { config, plane, mut notes } = opened;
+) -> Result<(ArchiveStarted, Option<ArchiveIdentity>), ServeError> {
+    let OpenedArchive { config, plane, mut notes, id, is_known, may_be_new, .. } = opened;
     let uuid = pool.info().uuid;
     let (store, catalog_path) = (Arc::clone(plane.store()), config.catalog.clone());
     let learned = off_reactor(&local, move || learn(&*store, uuid, &catalog_path, is_new)).await??;
+    if !is_known && !may_be_new {
+        refuse_empty(learned.known_before, learned.known.ids().count() as u64, plane.store().label())?;
+    }
+    let store = Arc::clone(plane.store());
+    let id = match id {
+        Some(id) => Some(id),
+        None => match off_reactor(&local, move || ensure_id(&*store)).await? {
+            Ok(id) => Some(id),
+            Err(error) => {
+                notes.push(format!(
+                    "the archive was given no identity, so that its loss might not be noticed: {error}"
+                ));
+                None
+            }
+        },
+    };
+    let store = plane.store().label().to_owned();
+    let identity = id.map(|id| ArchiveIdentity { store, id });
     let waker = handle.clone();
     let service = start_service(&config, plane.store(), device, Arc::new(move || waker.wake()))?;
     let service = RecordingArchive::new(Box::new(service), Arc::clone(&plane), handle)?;
@@ -226,7 +309,7 @@ pub(super) async fn attach(
     notes.extend(learned.notes);
     look_often(&local, config.policy.seal_interval_ns);
     let synchs = pool.synchs().len() as u64;
-    Ok(ArchiveStarted { store: plane.store().label().to_owned(), objects, synchs, notes })
+    Ok((ArchiveStarted { store: plane.store().label().to_owned(), objects, synchs, notes }, identity))
 }
 
 /// Has the reactor turn now and then, also when nobody asks it for anything.

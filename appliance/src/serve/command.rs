@@ -3,12 +3,12 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
-
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use std::time::{Duration, Instant};
 
 use super::archive::lines;
+use super::notify::Notifier;
+use super::signals::{self, StopSignals};
+use super::watchdog::{LOOK_INTERVAL, Verdict, Watchdog, describe};
 use super::{
     ARCHIVE_DIRECTORY_NAME, Appliance, ApplianceConfig, ArchiveConfig, Backing, FIRST_VOLUME_BYTES,
     POOL_FILE_NAME, POOL_PER_VOLUME, ServeError, Started, StoreSpec,
@@ -23,25 +23,32 @@ use crate::rpc::config::apply_file;
 use crate::rpc::units::SizeBytes;
 use crate::volume::BackPressure;
 
-/// How often the reactor is looked after.
-const WATCH_INTERVAL: Duration = Duration::from_millis(500);
-/// A turn that lasts longer is reported while it lasts.
-const TURN_ALARM: Duration = Duration::from_secs(2);
-
 /// Serves until a signal or `spdk_kill_instance`.
 ///
 /// # Errors
 /// Why the appliance could not start or did not close well.
 pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
+    super::abort::install();
+    let notifier = Notifier::from_environment();
     // Taken first, so that no signal is lost between start and wait.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let signals = StopSignals::take(|signal| {
+        eprintln!("varve: stopped by {} while it started", signals::name(signal));
+        0
+    })?;
     let config = configure(options)?;
+    notifier.status("opening the pool");
     let appliance = Appliance::start(config)?;
     if let Some(file) = &options.config {
         apply_file(file, &**appliance.registry()).map_err(ServeError::Config)?;
     }
+    // From here on a stop is a clean one.
+    signals.serving();
     announce(options, appliance.started())?;
-    watch(&appliance, &mut signals);
+    let volumes = appliance.started().volumes.len();
+    notifier.ready(&format!("serving {volumes} volumes of {}", appliance.started().pool.device));
+    let limit = (options.turn_limit > 0).then(|| Duration::from_secs(options.turn_limit));
+    watch(&appliance, &signals, &notifier, limit);
+    notifier.stopping();
     appliance.stop()?;
     Ok(())
 }
@@ -83,6 +90,9 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
             ..ReactorConfig::default()
         },
         target: TargetConfig { busy_poll_us: options.busy_poll, ..TargetConfig::default() },
+        allocate: !options.sparse,
+        new_pool: options.new_pool,
+        new_archive: options.new_archive,
         idle_cores: options.reactors.as_ref().map_or_else(Vec::new, |cores| cores.rest().to_vec()),
         ..ApplianceConfig::new(backing, options.listen[0])
     })
@@ -185,19 +195,41 @@ fn rpc_option(options: &ServeOptions) -> String {
     }
 }
 
-/// Waits for a signal, and looks after the reactor meanwhile.
-fn watch(appliance: &Appliance, signals: &mut Signals) {
-    let mut alarmed = false;
+/// Waits for a signal, and looks after the reactor meanwhile. A reactor whose turn does not end ends the process.
+fn watch(appliance: &Appliance, signals: &StopSignals, notifier: &Notifier, limit: Option<Duration>) {
+    let reactor = appliance.handle();
+    let mut watchdog = Watchdog::new(limit, Instant::now());
+    let mut told = Instant::now();
     loop {
-        if let Some(signal) = signals.pending().next() {
+        if let Some(signal) = signals.asked() {
             tracing::info!(signal, "stopping");
             return;
         }
-        std::thread::sleep(WATCH_INTERVAL.min(Duration::from_millis(100)));
-        let age = appliance.handle().turn_age().unwrap_or_default();
-        if age > TURN_ALARM && !alarmed {
-            tracing::error!(turn_ms = age.as_millis() as u64, "a turn of the reactor does not end");
+        if appliance.has_ended() {
+            tracing::error!("the reactor has ended");
+            return;
         }
-        alarmed = age > TURN_ALARM;
+        std::thread::sleep(LOOK_INTERVAL);
+        let verdict = watchdog.look(reactor.turn_under_way(), Instant::now());
+        match verdict {
+            Verdict::Well | Verdict::StillSlow => {}
+            Verdict::Slow => {
+                tracing::error!(doing = describe(reactor), "a turn of the reactor does not end");
+            }
+            Verdict::Stuck => {
+                eprintln!(
+                    "varve {}: a turn of the reactor has lasted more than {} s (--turn-limit): {}\nThe process ends at once. What was acknowledged is in the pool; the next start finds it. Please report this.",
+                    env!("CARGO_PKG_VERSION"),
+                    watchdog.lasted().as_secs(),
+                    describe(reactor),
+                );
+                std::process::abort();
+            }
+        }
+        // A slow turn is this watchdog's to judge: that of the service manager would end the process without a word of it.
+        if notifier.watchdog.is_some_and(|span| told.elapsed() > span / 4) {
+            notifier.alive();
+            told = Instant::now();
+        }
     }
 }

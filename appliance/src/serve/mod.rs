@@ -7,15 +7,21 @@
 //! Start order, so that a failure harms nothing: the listen addresses are tried, the device is locked, the archive's store is opened and probed, the socket of the command plane is bound,
 //! and only then is a pool created or opened.
 
+mod abort;
 mod archive;
+mod begin;
 mod command;
+mod identity;
+mod notify;
 mod progress;
 mod reactors;
 mod record;
 mod recover;
+mod signals;
 mod store;
 mod thread;
 mod view;
+mod watchdog;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -31,7 +37,7 @@ pub use store::{OpenedStore, SpecError, StoreOpenError, StoreSpec, TapeSpec, ope
 
 use crate::archive::catalog::CatalogError;
 use crate::archive::service::StartError;
-use crate::bdev::{Engine, FileDevice, FileOptions, OpenError};
+use crate::bdev::{Engine, OpenError};
 use crate::dma::BLOCK_BYTES;
 use crate::log::Geometry;
 use crate::log::geometry::{FIRST_SLOT_BLOCK, RESERVE_SLOTS, SEGMENT_BLOCKS_DEFAULT, SEGMENT_BLOCKS_MIN};
@@ -99,6 +105,12 @@ pub struct ApplianceConfig {
     pub target: TargetConfig,
     /// Bound of DMA memory in bytes.
     pub dma_budget_bytes: usize,
+    /// Has the file system set the room of a new pool's file aside; otherwise the file is sparse.
+    pub allocate: bool,
+    /// Begins a new pool also where something says that there was one. What is there is never overwritten.
+    pub new_pool: bool,
+    /// Uses the archive's place although it is not the archive that the pool had.
+    pub new_archive: bool,
     /// For [`Backing::Memory`]: takes all of its memory at the start instead of as it is written.
     pub memory_resident: bool,
 }
@@ -120,6 +132,9 @@ impl ApplianceConfig {
             idle_cores: Vec::new(),
             target: TargetConfig::default(),
             dma_budget_bytes: DMA_BUDGET_BYTES,
+            allocate: false,
+            new_pool: false,
+            new_archive: false,
             memory_resident: false,
         }
     }
@@ -172,6 +187,53 @@ pub enum ServeError {
         pool_bytes: u64,
         /// The least.
         needed_bytes: u64,
+    },
+    /// A pool was here, and its file is gone or blank.
+    #[error(
+        "{} {state}, but {evidence}: nothing new was begun. Ways out: put the file back (is its file system mounted?); `varve pool recover --from ARCHIVE --dir {}` makes it again from the archive{}; --new-pool begins an empty pool under the old name",
+        path.display(),
+        path.parent().unwrap_or(std::path::Path::new(".")).display(),
+        if *.is_file { ", after the file was moved away" } else { "" }
+    )]
+    PoolGone {
+        /// Where it was.
+        path: PathBuf,
+        /// `does not exist`, `is empty`, `is blank`.
+        state: &'static str,
+        /// Whether a file is there.
+        is_file: bool,
+        /// What says so.
+        evidence: String,
+    },
+    /// The file holds something that cannot be opened as a pool.
+    #[error(
+        "{}: {source}. Nothing was changed. Ways out: put a good copy of the file back; or move it away and make the pool again from its archive (`varve pool recover --from ARCHIVE --dir {}`); or move it away and begin an empty pool with --new-pool",
+        path.display(),
+        path.parent().unwrap_or(std::path::Path::new(".")).display()
+    )]
+    PoolUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: VolumeError,
+    },
+    /// The identity of a pool cannot be read or written.
+    #[error("cannot read or write {}, which says which pool is here: {source}", path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The archive is not where it was.
+    #[error(
+        "the pool's archive is not in {place}: {what}. Nothing new was begun. Ways out: mount or bring back what belongs there; --archive PLACE where it is now; --new-archive goes on with what is there (what only the old archive holds is gone from history then); --no-archive serves without"
+    )]
+    ArchiveGone {
+        /// Where it was looked for.
+        place: String,
+        /// What is there instead.
+        what: String,
     },
     /// A text is not the place of an archive.
     #[error("{0}")]
@@ -253,7 +315,7 @@ impl Appliance {
             // Tried and let go: what is opened later for good fails before anything was created.
             TcpListener::bind(address).map_err(|source| ServeError::Address { address, source })?;
         }
-        let (device, archive) = open_all(&config)?;
+        let (device, archive) = begin::open_all(&config)?;
         let plane = archive.as_ref().map(|archive| Arc::clone(&archive.plane));
         let (sender, receiver) = mpsc::sync_channel(1);
         let (handle_sender, handle_receiver) = mpsc::sync_channel(1);
@@ -328,6 +390,11 @@ impl Appliance {
         &self.registry
     }
 
+    /// Whether its reactor has ended, asked or not.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Stops it: hosts are disconnected, the log is written and marked as cleanly closed.
     ///
     /// # Errors
@@ -365,46 +432,6 @@ impl Drop for Appliance {
 
 fn join(thread: JoinHandle<Result<(), ServeError>>) -> Result<(), ServeError> {
     thread.join().unwrap_or(Err(ServeError::ThreadEnded))
-}
-
-/// A device that was opened, on its way to the reactor's thread.
-enum OpenedDevice {
-    File(Arc<FileDevice>),
-    Memory { len_blocks: u64 },
-}
-
-/// Opens the device and the archive. What would be made comes last: a pool that exists is locked first, so that a second appliance hears of the pool; a new one is made when
-/// its archive is known to work.
-fn open_all(config: &ApplianceConfig) -> Result<(OpenedDevice, Option<archive::OpenedArchive>), ServeError> {
-    let open_archive = || config.archive.as_ref().map(archive::open).transpose();
-    match &config.backing {
-        Backing::Memory { .. } => Ok((open_device(config)?, None)),
-        Backing::File { path, .. } if path.exists() => {
-            let device = open_device(config)?;
-            Ok((device, open_archive()?))
-        }
-        Backing::File { path, create_bytes, .. } => {
-            check_new(path, *create_bytes, config.segment_blocks)?;
-            let archive = open_archive()?;
-            Ok((open_device(config)?, archive))
-        }
-    }
-}
-
-fn open_device(config: &ApplianceConfig) -> Result<OpenedDevice, ServeError> {
-    match &config.backing {
-        Backing::Memory { len_bytes } => {
-            Ok(OpenedDevice::Memory { len_blocks: len_bytes / BLOCK_BYTES as u64 })
-        }
-        Backing::File { path, create_bytes, engine } => {
-            let options = FileOptions {
-                engine: *engine,
-                create_len_blocks: Some(create_bytes / BLOCK_BYTES as u64),
-                ..FileOptions::default()
-            };
-            Ok(OpenedDevice::File(Arc::new(FileDevice::open(path, &options)?)))
-        }
-    }
 }
 
 /// Refuses to make a file that is too small for a pool, or that its file system cannot hold: it is sparse and would fail only later.

@@ -1,17 +1,20 @@
 //! `varve pool recover`: a lost pool's primary, made again from its archive alone (R27, R32). Offline: it makes the file, says what it found, and ends; `varve serve` goes on from there.
 //!
 //! **Order**, so that a failure harms nothing: the store is opened and probed, the pool is chosen and its objects listed, and only then the new primary is made. A primary that
-//! exists is never touched. One that could not be filled is removed again.
+//! exists is never touched. The new one is made under a name of its own, and gets the pool's when it is whole: one that was cut short is removed by the next try, and `varve serve` never takes it for a pool.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::archive::{Learned, learn, look_often, start_service};
-use super::store::{open_store, pools_in};
+use super::identity::{self, ArchiveIdentity, Identity, with_suffix};
+use super::signals::{self, StopSignals};
+use super::store::{open_store, pools_in, read_id};
 use super::thread::share;
 use super::{
     ArchiveConfig, DMA_BUDGET_BYTES, FIRST_VOLUME_BYTES, POOL_FILE_NAME, POOL_PER_VOLUME, ServeError,
@@ -20,13 +23,16 @@ use super::{
 use crate::archive::object::Decompressor;
 use crate::archive::service::{WorkerOptions, read_entries};
 use crate::archive::store::Store;
-use crate::bdev::{FileDevice, FileOptions, SharedBdev};
+use crate::bdev::{FileDevice, FileOptions, OpenError, SharedBdev};
 use crate::cli::{CommandError, RecoverOptions};
 use crate::dma::{BLOCK_BYTES, DmaPool};
 use crate::log::{CreateLog, Environment, Recycling};
 use crate::reactor::{Reactor, ReactorConfig, Source};
 use crate::rpc::units::format_time;
 use crate::volume::{KnownObjects, Pool, PoolOptions, RecoverFrom, VolumeError};
+
+/// What stands behind the name of a pool that is being recovered.
+const RECOVERING_SUFFIX: &str = ".recovering";
 
 /// Why a pool was not recovered.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +80,20 @@ pub enum RecoverError {
 /// # Errors
 /// Why it was not recovered; nothing is left behind then.
 pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
+    super::abort::install();
     let spec: StoreSpec = options.from.parse()?;
     let path = options.dir.join(POOL_FILE_NAME);
+    let unfinished = with_suffix(&path, RECOVERING_SUFFIX);
+    let removed = unfinished.clone();
+    let made = Arc::new(AtomicBool::new(false));
+    let is_ours = Arc::clone(&made);
+    let _signals = StopSignals::take(move |signal| {
+        if is_ours.load(Ordering::SeqCst) {
+            drop(std::fs::remove_file(&removed));
+        }
+        eprintln!("varve: stopped by {}: nothing was recovered; it can be run again", signals::name(signal));
+        128 + signal
+    })?;
     if path.exists() {
         return Err(RecoverError::Exists { path }.into());
     }
@@ -92,18 +110,64 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let pool_bytes = options.pool_size.map_or(POOL_PER_VOLUME * FIRST_VOLUME_BYTES, |size| size.0);
     let pool_bytes = pool_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
     super::check_new(&path, pool_bytes, Some(segment_blocks))?;
-    let file_options =
-        FileOptions { create_len_blocks: Some(pool_bytes / BLOCK_BYTES as u64), ..FileOptions::default() };
-    let file = Arc::new(FileDevice::open(&path, &file_options).map_err(ServeError::Device)?);
+    let file = make_unfinished(&unfinished, pool_bytes)?;
+    made.store(true, Ordering::SeqCst);
+    let store = Arc::clone(&opened.store);
     let work = Work { config, pool, known, segment_blocks, store: opened.store, file };
-    let report = work.run().inspect_err(|_| {
-        // What is left of it would only be in the way of the next try.
-        drop(std::fs::remove_file(&path));
+    let report = work.run().and_then(|report| {
+        finish(&unfinished, &path, pool, &*store)?;
+        Ok(report)
+    });
+    let report = report.inspect_err(|_| {
+        // It would only take room until the next try.
+        drop(std::fs::remove_file(&unfinished));
     })?;
     let text = if options.json { format!("{report:#}\n") } else { report_text(&report, options) };
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// Makes the file that the pool is recovered into. What an earlier try has left is removed, unless that is still at work.
+fn make_unfinished(path: &Path, pool_bytes: u64) -> Result<Arc<FileDevice>, ServeError> {
+    if path.exists() {
+        match FileDevice::open(path, &FileOptions::default()) {
+            Err(error @ OpenError::Locked { .. }) => return Err(error.into()),
+            // Whatever it is, it is not whole.
+            _ => std::fs::remove_file(path).map_err(|source| failed(path, source))?,
+        }
+    }
+    let create_len_blocks = Some(pool_bytes / BLOCK_BYTES as u64);
+    let options = FileOptions { create_len_blocks, allocate: true, ..FileOptions::default() };
+    Ok(Arc::new(FileDevice::open(path, &options)?))
+}
+
+/// Gives the recovered pool its name, and its identity.
+fn finish(unfinished: &Path, path: &Path, pool: Uuid, store: &dyn Store) -> Result<(), ServeError> {
+    let file = std::fs::File::open(unfinished).map_err(|source| failed(unfinished, source))?;
+    let device_bytes = file.metadata().map_err(|source| failed(unfinished, source))?.len();
+    file.sync_all().map_err(|source| failed(unfinished, source))?;
+    // One that came there meanwhile is not replaced.
+    rename_new(unfinished, path).map_err(|source| failed(path, source))?;
+    // Without it, the next start would look for another archive less closely; that is no reason to fail now.
+    let id = read_id(store).ok().flatten();
+    let archive = id.map(|id| ArchiveIdentity { store: store.label().to_owned(), id });
+    identity::write(path, &Identity { pool, created_ns: 0, device_bytes, archive })
+}
+
+fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => {}
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => std::fs::rename(from, to)?,
+        Err(errno) => return Err(errno.into()),
+    }
+    identity::sync_parent(to)
+}
+
+fn failed(path: &Path, source: std::io::Error) -> ServeError {
+    OpenError::Io { path: path.to_owned(), action: "finish", source }.into()
 }
 
 /// The place, if there is something: what is missing is not made here.

@@ -1,12 +1,15 @@
 //! The reactor's thread of an appliance, from the opening of the pool to its close.
 
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use super::archive::{self, OpenedArchive};
+use super::begin::OpenedDevice;
+use super::identity::{self, ArchiveIdentity, Found, Identity};
 use super::view::View;
-use super::{ApplianceConfig, FIRST_VOLUME_NAME, OpenedDevice, ServeError, Started, segment_blocks_for};
+use super::{ApplianceConfig, Backing, FIRST_VOLUME_NAME, ServeError, Started, segment_blocks_for};
 use crate::bdev::memory::{MemoryBdev, MemoryDisk};
 use crate::bdev::{Bdev, SharedBdev};
 use crate::dma::DmaPool;
@@ -29,9 +32,10 @@ pub(super) fn run(
     let local = reactor.local();
     let app = App::new(local.clone(), config.reactor.name.clone(), config.reactor.core);
     let file = match &device {
-        OpenedDevice::File(file) => Some(Arc::clone(file)),
+        OpenedDevice::File { file, .. } => Some(Arc::clone(file)),
         OpenedDevice::Memory { .. } => None,
     };
+    let is_new = !matches!(&device, OpenedDevice::File { blank: false, .. });
     let device = make_device(device, config.memory_resident)?;
     // The starter may have given up; the start goes on, and the stop flag ends it.
     let _ = handle.send(reactor.handle());
@@ -45,16 +49,8 @@ pub(super) fn run(
         })
     };
     let recycling = if archive.is_some() { Recycling::Archived } else { Recycling::Discard };
-    let (pool, is_new) = reactor.run_until(&app, open(config.clone(), recycling, device, dma.clone()))?;
-    let archive = match (archive, file) {
-        (Some(archive), Some(file)) => {
-            let (pool, local, handle) = (Rc::clone(&pool), local.clone(), reactor.handle());
-            Some(reactor.run_until(&app, archive::attach(archive, pool, is_new, file, local, handle))?)
-        }
-        _ => None,
-    };
-    let target = Target::new(local.clone(), Rc::<Pool>::clone(&pool) as _, dma, config.target.clone());
-    add_pollers(&local, &pool, &target);
+    let opening = open(config.clone(), recycling, device, dma.clone(), is_new);
+    let pool = reactor.run_until(&app, opening).map_err(|error| explain(config, is_new, error))?;
     if is_new && let Some(size_bytes) = config.first_volume_bytes {
         let request = CreateVolume {
             name: FIRST_VOLUME_NAME.to_owned(),
@@ -62,7 +58,27 @@ pub(super) fn run(
             uuid: None,
             thin: config.first_volume_thin,
         };
-        reactor.run_until(&app, Rc::clone(&pool).create_volume(request))?;
+        let creating = Rc::clone(&pool);
+        let creating = async move { creating.create_volume(request).await };
+        reactor.run_until(&app, turning(Rc::clone(&pool), creating))?;
+    }
+    let mut notes = note_identity(config, &pool, is_new, None)?;
+    let archive = match (archive, file) {
+        (Some(archive), Some(file)) => {
+            let (pool, local, handle) = (Rc::clone(&pool), local.clone(), reactor.handle());
+            let attaching = archive::attach(archive, Rc::clone(&pool), is_new, file, local, handle);
+            let (mut started, identity) = reactor.run_until(&app, attaching)?;
+            notes.extend(note_identity(config, &pool, false, identity)?);
+            started.notes.append(&mut notes);
+            Some(started)
+        }
+        _ => None,
+    };
+    let target = Target::new(local.clone(), Rc::<Pool>::clone(&pool) as _, dma, config.target.clone());
+    add_pollers(&local, &pool, &target);
+    if archive.is_none() {
+        // Writes that wait for room need turns also when nobody asks for anything.
+        archive::look_often(&local, 0);
     }
     let inheriting = Rc::clone(&pool);
     drop(local.spawn(async move {
@@ -90,7 +106,7 @@ pub(super) fn run(
 
 fn make_device(device: OpenedDevice, memory_resident: bool) -> Result<Box<dyn Bdev>, ServeError> {
     match device {
-        OpenedDevice::File(file) => Ok(file.handle()?),
+        OpenedDevice::File { file, .. } => Ok(file.handle()?),
         OpenedDevice::Memory { len_blocks } => {
             let disk = if memory_resident {
                 MemoryDisk::try_new_resident(len_blocks)?
@@ -115,28 +131,89 @@ pub(super) fn share(
     Ok((SharedBdev::new(device), wake))
 }
 
+/// Turns the pool itself while a future of it runs: nobody else does before it is served.
+async fn turning<T>(pool: Rc<Pool>, future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|context| {
+        pool.poll();
+        let polled = future.as_mut().poll(context);
+        if polled.is_pending() {
+            context.waker().wake_by_ref();
+        }
+        polled
+    })
+    .await
+}
+
+/// Says which pool is here, as far as that is new; what the operator must know of it. With the first one a creation is complete.
+fn note_identity(
+    config: &ApplianceConfig,
+    pool: &Pool,
+    is_new: bool,
+    archive: Option<ArchiveIdentity>,
+) -> Result<Vec<String>, ServeError> {
+    let Backing::File { path, .. } = &config.backing else { return Ok(Vec::new()) };
+    let info = pool.info();
+    let found = if is_new { Found::Nothing } else { identity::read(path)? };
+    let identity = Identity {
+        pool: info.uuid,
+        created_ns: info.created_ns,
+        device_bytes: info.device_bytes,
+        archive: archive.or_else(|| found.archive().cloned()),
+    };
+    if found == Found::Known(identity.clone()) {
+        return Ok(Vec::new());
+    }
+    let written = identity::write(path, &identity);
+    if is_new {
+        return written.map(|()| Vec::new());
+    }
+    let mut notes = Vec::new();
+    if let Found::Known(other) = &found
+        && other.pool != identity.pool
+    {
+        notes.push(format!("this is pool {}, and {} was here before", identity.pool, other.pool));
+    }
+    // A full file system does not keep a pool from being served.
+    notes.extend(
+        written
+            .err()
+            .map(|error| format!("{error}; should the pool's file be lost, that might not be noticed")),
+    );
+    Ok(notes)
+}
+
+/// Adds the ways out to a pool that cannot be read.
+fn explain(config: &ApplianceConfig, is_new: bool, source: VolumeError) -> ServeError {
+    match &config.backing {
+        Backing::File { path, .. } if !is_new => ServeError::PoolUnreadable { path: path.clone(), source },
+        _ => source.into(),
+    }
+}
+
 /// Opens the pool on a device, or creates one on a blank device.
 async fn open(
     config: ApplianceConfig,
     recycling: Recycling,
     device: SharedBdev,
     dma: DmaPool,
-) -> Result<(Rc<Pool>, bool), VolumeError> {
+    is_new: bool,
+) -> Result<Rc<Pool>, VolumeError> {
     let environment = Environment::system(dma);
     // Memory has no latency to hide.
-    let usual = matches!(config.backing, super::Backing::Memory { .. }).then_some(0);
+    let usual = matches!(config.backing, Backing::Memory { .. }).then_some(0);
     let options = PoolOptions {
         recycling,
         overprovisioning_percent: config.overprovisioning_percent,
         read_ahead_blocks: config.read_ahead_blocks.or(usual),
     };
-    if crate::log::recovery::is_blank(&device, &environment).await? {
+    if is_new {
         let segment_blocks =
             config.segment_blocks.unwrap_or_else(|| segment_blocks_for(device.info().len_blocks));
         let request = CreateLog { segment_blocks, working_set: None };
-        return Ok((Pool::create(device, environment, request, options).await?, true));
+        return Pool::create(device, environment, request, options).await;
     }
-    Ok((Pool::open(device, environment, options).await?, false))
+    Pool::open(device, environment, options).await
 }
 
 fn add_pollers(local: &Local, pool: &Rc<Pool>, target: &Target) {

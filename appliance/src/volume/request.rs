@@ -98,6 +98,9 @@ pub enum IoError {
     /// The log has no room for another write.
     #[error("capacity exceeded: the pool's log is full")]
     CapacityExceeded,
+    /// The device has had no room for too long; it may have later, so another try makes sense. The write may or may not be done.
+    #[error("no room on the pool's device; try again")]
+    NoRoom,
     /// The data could not be read, or its checksum is wrong.
     #[error("media error on read")]
     ReadFault,

@@ -5,6 +5,7 @@
 
 mod lock;
 mod open;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,9 @@ use rustix::io::Errno;
 
 use super::threads::ThreadsBdev;
 use super::uring::UringBdev;
-use super::{Bdev, BdevErrorKind, BdevInfo, Operation};
+use super::{Bdev, BdevErrorKind, BdevInfo, Operation, Space};
+
+pub use room::is_blank;
 
 /// The most commands in flight of one handle.
 pub const MAX_QUEUE_DEPTH: usize = 4096;
@@ -45,8 +48,10 @@ pub enum Engine {
 pub struct FileOptions {
     /// What moves the bytes.
     pub engine: Engine,
-    /// Makes a sparse file of that many blocks when there is none, or an empty one. One that has content keeps its size.
+    /// Makes a file of that many blocks when there is none, or an empty one. One that has content keeps its size.
     pub create_len_blocks: Option<u64>,
+    /// Has the file system set the room aside when the file is made, where it can; otherwise the file is sparse.
+    pub allocate: bool,
     /// Commands in flight per handle, 1 to [`MAX_QUEUE_DEPTH`]; brought into that range.
     pub queue_depth: usize,
     /// Refuses writes and discards with `EROFS`, and shares the lock with other readers.
@@ -64,6 +69,7 @@ impl Default for FileOptions {
         FileOptions {
             engine: Engine::Auto,
             create_len_blocks: None,
+            allocate: false,
             queue_depth: super::memory::DEFAULT_QUEUE_DEPTH,
             read_only: false,
             direct: true,

@@ -7,7 +7,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, opcode};
 
-use super::{FileOptions, MAX_QUEUE_DEPTH, OpenError, OpenFile, lock};
+use super::{FileOptions, MAX_QUEUE_DEPTH, OpenError, OpenFile, lock, room};
 use crate::bdev::BLOCK_BYTES;
 use crate::dma::DmaPool;
 
@@ -89,7 +89,7 @@ fn prepare(
     if let (0, false, Some(len_blocks), false) =
         (len_bytes, is_block_device, options.create_len_blocks, options.read_only)
     {
-        len_bytes = give_size(path, &fd, len_blocks)?;
+        len_bytes = give_size(path, &fd, len_blocks, options.allocate)?;
     }
     if created {
         sync_parent(path)?;
@@ -164,8 +164,10 @@ fn require_device(path: &Path, stat: &Stat) -> Result<(), OpenError> {
     Err(OpenError::NotADevice { path: path.to_owned(), what })
 }
 
-/// Gives an empty file its size, sparse and synchronised; returns it in bytes.
-fn give_size(path: &Path, fd: &OwnedFd, len_blocks: u64) -> Result<u64, OpenError> {
+/// Gives an empty file its size, and its room if that is wanted, synchronised; returns it in bytes.
+///
+/// The room comes before the size: a file whose making was cut short is still an empty one.
+fn give_size(path: &Path, fd: &OwnedFd, len_blocks: u64, allocate: bool) -> Result<u64, OpenError> {
     let io = |action: &'static str, errno: Errno| OpenError::Io {
         path: path.to_owned(),
         action,
@@ -173,16 +175,25 @@ fn give_size(path: &Path, fd: &OwnedFd, len_blocks: u64) -> Result<u64, OpenErro
     };
     let len_bytes =
         len_blocks.checked_mul(BLOCK_BYTES as u64).ok_or_else(|| io("give a size to", Errno::FBIG))?;
+    let allocated = allocate
+        && room::allocate(fd, 0, len_bytes).map_err(|errno| {
+            // What had been set aside goes back; the refusal is what matters.
+            let _ = rustix::fs::ftruncate(fd, 0);
+            io("set room aside for", errno)
+        })?;
     rustix::fs::ftruncate(fd, len_bytes).map_err(|errno| io("give a size to", errno))?;
     rustix::fs::fsync(fd).map_err(|errno| io("synchronise", errno))?;
-    if let Ok(space) = rustix::fs::fstatvfs(fd) {
+    if allocate && !allocated {
+        tracing::warn!(path = %path.display(), "the file system cannot set room aside: the new file is sparse, and writes wait when the file system is full");
+    }
+    if !allocated && let Ok(space) = rustix::fs::fstatvfs(fd) {
         let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
         if free_bytes < len_bytes {
             tracing::warn!(
                 path = %path.display(),
                 len_bytes,
                 free_bytes,
-                "the new file is sparse and larger than the free space; writes will fail when the space is used up"
+                "the new file is sparse and larger than the free space; writes will wait when the space is used up"
             );
         }
     }

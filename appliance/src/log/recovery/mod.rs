@@ -24,7 +24,7 @@ use superblocks::write_superblock;
 pub use superblocks::{is_blank, read_superblock, read_superblocks, write_shape};
 use walk::{Walk, find_segments};
 
-use crate::bdev::{BdevError, SharedBdev};
+use crate::bdev::{BdevError, BdevErrorKind, SharedBdev};
 use crate::dma::{BLOCK_BYTES, DmaError};
 use crate::log::environment::Environment;
 use crate::log::format::{FORMAT_VERSION, SegmentHeader, Superblock, TrailerUnit};
@@ -482,7 +482,11 @@ pub async fn close(log: &SharedLog) -> Result<(), LogError> {
     if let Some((mut block, buffers)) = trailer {
         for buffer in buffers {
             let len_blocks = (buffer.len() / BLOCK_BYTES) as u64;
-            device.write(block, smallvec![buffer]).await?;
+            match device.write(block, smallvec![buffer]).await {
+                // It only saves the next start a scan, and a part of it is none.
+                Err(error) if error.kind == BdevErrorKind::NoRoom => break,
+                result => result?,
+            }
             block += len_blocks;
         }
     }

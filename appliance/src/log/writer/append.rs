@@ -184,6 +184,10 @@ impl Log {
         self.check_event(text.len())?;
         let blocks = 2 * text.len().div_ceil(BLOCK_BYTES).max(1);
         self.check_takes()?;
+        // As long as nothing can be written, even the pool's own events must not pile up.
+        if self.starved.is_some() && self.records.len() >= CLOSED_RECORDS_MAX {
+            return Err(AppendError::Busy);
+        }
         // The whole event stays in one segment, so that a reader of one segment finds it whole.
         if !self.event_fits(blocks) {
             self.may_open_next(AppendClass::Pool)?;

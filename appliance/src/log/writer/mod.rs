@@ -15,6 +15,8 @@
 //! **Poison.** When a record, header, trailer or flush fails, the log stops: nothing more is submitted, what was not written never becomes
 //! written, appends are refused with the reason, and the unwritten blocks stay readable from memory.
 //!
+//! **No room.** A record, header or trailer that the device has no room for is not a failure: see `starved`.
+//!
 //! **Cost of a 4 KiB append:** one copy into DMA memory (none when the block was received into such memory) with one CRC32C, 24 bytes of entry, and a share of one 4 KiB header, one device command and
 //! one system call, which the record's commands split.
 //!
@@ -25,6 +27,7 @@
 mod append;
 mod recycle;
 mod room;
+mod starved;
 mod trailer;
 mod turn;
 
@@ -47,6 +50,7 @@ use crate::log::reader::SegmentReader;
 use crate::log::record::{ClosedRecord, OpenRecord, block_of};
 use crate::log::table::SegmentTable;
 use crate::log::types::{Lsn, SegmentSeq, Slot};
+pub use starved::Starved;
 use trailer::Sealing;
 
 /// The most record writes on their way to the device at once.
@@ -222,6 +226,8 @@ pub struct Log {
     flushing_lsn: Option<Lsn>,
     last_time_ns: u64,
     poisoned: Option<Rc<str>>,
+    /// The device has no room: see [`Log::starved`].
+    starved: Option<Starved>,
     waiters: Vec<Waker>,
     completions: Vec<Completion>,
     stats: LogStats,
@@ -292,6 +298,7 @@ impl Log {
             flushing_lsn: None,
             last_time_ns: start.last_time_ns,
             poisoned: start.poisoned.map(Rc::from),
+            starved: None,
             waiters: Vec::new(),
             completions: Vec::new(),
             stats: LogStats::default(),

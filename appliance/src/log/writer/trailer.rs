@@ -23,6 +23,27 @@ const PIECE_BYTES: usize = 32 << 10;
 const CLOSING_WRITE_BYTES: usize = 1 << 20;
 /// Emptied lists of units that are kept for the next segments.
 const UNIT_LISTS_KEPT: usize = 4;
+/// Where the number of a piece stands in a tag, above the number of its segment: there are fewer than 2^40 segments of at least 256 blocks in 48 bits of LSN.
+const PIECE_SHIFT: u32 = 44;
+
+/// A piece of a trailer on its way, kept for the case that the device has no room for it.
+pub(super) struct Piece {
+    index: usize,
+    block: u64,
+    data: DmaBuf,
+}
+
+impl Piece {
+    /// What names the piece in a tag.
+    pub(super) fn tag(&self, sequence: SegmentSeq) -> u64 {
+        debug_assert!(sequence.0 < 1 << PIECE_SHIFT);
+        (self.index as u64) << PIECE_SHIFT | sequence.0
+    }
+
+    pub(super) fn operation(&self) -> Operation {
+        Operation::Write { block: self.block, buffers: smallvec![self.data.clone()] }
+    }
+}
 
 /// A segment that takes no records any more and whose trailer is not on the device yet.
 pub(super) struct Sealing {
@@ -36,7 +57,10 @@ pub(super) struct Sealing {
     /// Pieces gone through; one more step writes the head.
     pieces: usize,
     is_submitted: bool,
-    writes_in_flight: usize,
+    /// Pieces at the device.
+    pub(super) out: Vec<Piece>,
+    /// Pieces that the device had no room for.
+    pub(super) refused: Vec<Piece>,
 }
 
 impl Sealing {
@@ -56,7 +80,8 @@ impl Sealing {
             body_crc: running(),
             pieces: 0,
             is_submitted: false,
-            writes_in_flight: 0,
+            out: Vec::new(),
+            refused: Vec::new(),
         }
     }
 }
@@ -116,25 +141,40 @@ impl Log {
             used.copy_from_slice(part);
             sealing.pieces += 1;
         }
-        sealing.writes_in_flight += 1;
         let len_blocks = (buffer.len() / BLOCK_BYTES) as u64;
         let block = self.geometry.trailer_block(sealing.slot) + (start / BLOCK_BYTES) as u64;
-        let tag = TAG_TRAILER << TAG_KIND_SHIFT | sealing.sequence.0;
-        let operation = Operation::Write { block, buffers: smallvec![buffer.freeze()] };
+        let written = Piece { index: piece, block, data: buffer.freeze() };
+        let tag = TAG_TRAILER << TAG_KIND_SHIFT | written.tag(sealing.sequence);
+        let operation = written.operation();
+        sealing.out.push(written);
         self.device.queue().submit(Command { tag, operation });
         self.stats.device_written_blocks += len_blocks;
         self.stats.trailer_blocks += len_blocks;
         Some(())
     }
 
+    /// Takes the piece that a tag names from those at the device; with the place of its segment.
+    fn take_out(&mut self, tag: u64) -> Option<(usize, Piece)> {
+        let (piece, sequence) = ((tag >> PIECE_SHIFT) as usize, tag & ((1 << PIECE_SHIFT) - 1));
+        let index = self.sealing.iter().position(|sealing| sealing.sequence.0 == sequence)?;
+        let out = &mut self.sealing[index].out;
+        let place = out.iter().position(|known| known.index == piece)?;
+        Some((index, out.swap_remove(place)))
+    }
+
+    /// The device has no room for a piece.
+    pub(super) fn trailer_refused(&mut self, tag: u64) {
+        if let Some((index, piece)) = self.take_out(tag) {
+            self.sealing[index].refused.push(piece);
+        }
+    }
+
     /// A piece is on the device.
-    pub(super) fn trailer_written(&mut self, sequence: SegmentSeq) {
-        let Some(index) = self.sealing.iter().position(|sealing| sealing.sequence == sequence) else {
-            return;
-        };
-        let sealing = &mut self.sealing[index];
-        sealing.writes_in_flight -= 1;
-        if !sealing.is_submitted || sealing.writes_in_flight > 0 {
+    pub(super) fn trailer_written(&mut self, tag: u64) {
+        let Some((index, _)) = self.take_out(tag) else { return };
+        let sealing = &self.sealing[index];
+        let sequence = sealing.sequence;
+        if !sealing.is_submitted || !sealing.out.is_empty() || !sealing.refused.is_empty() {
             return;
         }
         if let Some(sealed) = self.sealing.remove(index) {

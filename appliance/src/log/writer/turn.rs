@@ -5,9 +5,8 @@ use std::rc::Rc;
 use super::{
     Log, RECORDS_IN_FLIGHT_MAX, ReadDone, TAG_FLUSH, TAG_KIND_SHIFT, TAG_READ, TAG_RECORD, TAG_TRAILER,
 };
-use crate::bdev::{Command, Completion, Operation};
+use crate::bdev::{BdevErrorKind, Command, Completion, Operation};
 use crate::log::record::RecordState;
-use crate::log::types::SegmentSeq;
 
 impl Log {
     /// One turn: reaps completions, moves the prefix, submits what is ready. Completed reads go to `reads`. Returns how much was done.
@@ -52,14 +51,26 @@ impl Log {
             TAG_RECORD => {
                 self.submitted -= 1;
                 let index = (value - self.first_record) as usize;
-                self.records[index].state =
-                    if completion.result.is_ok() { RecordState::Done } else { RecordState::Failed };
-                if let Err(error) = completion.result {
-                    self.poison(&format!("writing a record failed: {error}"));
+                self.records[index].state = match &completion.result {
+                    Ok(()) => RecordState::Done,
+                    Err(error) if error.kind == BdevErrorKind::NoRoom => RecordState::Refused,
+                    Err(_) => RecordState::Failed,
+                };
+                match completion.result {
+                    Ok(()) => self.note_room(),
+                    Err(error) if error.kind == BdevErrorKind::NoRoom => self.note_no_room(&error),
+                    Err(error) => self.poison(&format!("writing a record failed: {error}")),
                 }
             }
             TAG_TRAILER => match completion.result {
-                Ok(()) => self.trailer_written(SegmentSeq(value)),
+                Ok(()) => {
+                    self.note_room();
+                    self.trailer_written(value);
+                }
+                Err(error) if error.kind == BdevErrorKind::NoRoom => {
+                    self.trailer_refused(value);
+                    self.note_no_room(&error);
+                }
                 Err(error) => self.poison(&format!("writing a segment's trailer failed: {error}")),
             },
             TAG_FLUSH => {
@@ -94,6 +105,9 @@ impl Log {
     pub(super) fn submit_ready(&mut self) -> usize {
         if self.poisoned.is_some() {
             return 0;
+        }
+        if self.starved.is_some() {
+            return self.resubmit() + self.submit_flush();
         }
         let mut count = 0;
         while self.submitted < RECORDS_IN_FLIGHT_MAX {

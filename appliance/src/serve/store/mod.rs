@@ -2,6 +2,7 @@
 //!
 //! **Never written over:** a file or device that holds something else than a varve store, cartridges with other contents, a directory's other files.
 
+mod id;
 mod spec;
 mod tape;
 
@@ -19,6 +20,7 @@ use crate::archive::store::{
     Store, StoreError, StoreErrorKind, probe,
 };
 
+pub(super) use id::{ensure_id, read_id};
 pub use spec::{SpecError, StoreSpec};
 pub use tape::TapeSpec;
 
@@ -121,6 +123,21 @@ fn promise(check: Check) -> &'static str {
         Check::RangedRead => "a part of an object reads back as it was put",
         Check::RefusesOverwrite => "an object is not overwritten",
         Check::Delete => "an object is gone once it is deleted",
+    }
+}
+
+impl StoreSpec {
+    /// Whether nothing is at the place, so that opening it would make a new store there. A bucket is asked when it is opened.
+    pub(super) fn is_missing(&self) -> bool {
+        match self {
+            StoreSpec::Directory { path } => !path.join("objects").is_dir(),
+            StoreSpec::Device { path, .. } => {
+                std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0)
+                    || !path.exists()
+            }
+            StoreSpec::Tape(tape) => !tape.exists(),
+            StoreSpec::S3(_) => false,
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 mod latency;
 mod read;
 mod read_ahead;
+mod starved;
 mod view;
 mod write;
 
@@ -38,6 +39,7 @@ pub use latency::Operation;
 use latency::{Began, Latencies};
 use read_ahead::ReadAhead;
 pub use read_ahead::{READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX};
+use starved::Starving;
 use write::{PendingAck, RestOfTrim, WriteData};
 
 /// The most reads of one pool that wait for its device; beyond it submissions are [`Submitted::Busy`].
@@ -60,6 +62,7 @@ pub(super) struct State {
     acks: VecDeque<PendingAck>,
     stable_acks: VecDeque<PendingAck>,
     rest_of_trim: Option<RestOfTrim>,
+    starving: Starving,
     reads: Vec<Option<PendingRead>>,
     free_reads: Vec<usize>,
     read_done: Vec<ReadDone>,
@@ -177,6 +180,7 @@ impl Pool {
                 acks: VecDeque::new(),
                 stable_acks: VecDeque::new(),
                 rest_of_trim: None,
+                starving: Starving::default(),
                 reads: Vec::new(),
                 free_reads: Vec::new(),
                 read_done: Vec::new(),
@@ -214,6 +218,7 @@ impl Pool {
         let mut log = self.log.borrow_mut();
         work += state.go_on_trimming(&mut log);
         work += state.acknowledge(&log);
+        work += state.look_after_starving(&mut log);
         work += state.dig(&mut log);
         let mut archive = state.archive.take();
         if let Some(archive) = &mut archive {
@@ -253,6 +258,11 @@ impl Pool {
         let must_wait = (state.rest_of_trim.is_some() && !matches!(request, Request::Read { .. }))
             || (is_write(request) && state.archive.as_mut().is_some_and(|archive| archive.holds_back(&log)));
         if must_wait {
+            if log.starved().is_some() {
+                state.hold(&log, request, &ticket);
+                Latencies::note_taken(began, true, sink);
+                return Submitted::Queued;
+            }
             Latencies::note_taken(began, false, sink);
             return Submitted::Busy;
         }
@@ -270,6 +280,10 @@ impl Pool {
                     result: Err(IoError::CapacityExceeded),
                     data: SmallVec::new(),
                 });
+                Submitted::Queued
+            }
+            Err(Refusal::Busy) if is_write(request) && log.starved().is_some() => {
+                state.hold(&log, request, &ticket);
                 Submitted::Queued
             }
             Err(Refusal::Busy) => Submitted::Busy,
@@ -425,6 +439,10 @@ impl State {
                 if log.poisoned().is_some() {
                     return Err(IoError::WriteFault.into());
                 }
+                if log.starved().is_some() {
+                    self.hold(log, request, ticket);
+                    return Ok(());
+                }
                 self.acknowledge_later(log, log.commit_lsn(), true, ticket);
                 Ok(())
             }
@@ -439,6 +457,13 @@ impl State {
 
     /// The same as an error of the management plane.
     pub(super) fn check_not_refusing(&self, log: &Log) -> Result<(), VolumeError> {
+        if let Some(starved) = log.starved() {
+            let reason = format!(
+                "the pool's device has no room, and nothing can be recorded until it has: {}",
+                starved.reason
+            );
+            return Err(VolumeError::NoSpace { reason });
+        }
         if self.refuses_writes(log) {
             let reason = "the archive cannot keep up, and the primary device is full of what is not archived; `varve archive status` says more";
             return Err(VolumeError::NoSpace { reason: reason.to_owned() });

@@ -1,6 +1,7 @@
 //! What a pool tells of itself: volumes, counters, segments. Copies; nothing here changes anything.
 
 use super::{Pool, State, Volume, VolumeIndex};
+use crate::bdev::Space;
 use crate::dma::BLOCK_BYTES;
 use crate::log::table::Phase;
 use crate::volume::index::index_bytes;
@@ -43,6 +44,10 @@ impl Pool {
         let (device, geometry) = (log.device().info(), log.geometry());
         let mut problems = state.problems.clone();
         problems.extend(log.poisoned().map(|reason| format!("the log failed: {reason}")));
+        problems.extend(log.starved().map(|starved| {
+            let space = log.device().queue().device().space();
+            no_room(&device.name, space.as_ref(), &starved.reason)
+        }));
         PoolInfo {
             uuid: log.pool(),
             device: device.name,
@@ -181,4 +186,13 @@ impl State {
             histogram: self.latencies.is_on(id),
         })
     }
+}
+
+/// What the operator is told while writes wait for room.
+fn no_room(device: &str, space: Option<&Space>, reason: &str) -> String {
+    let Some(space) = space else { return format!("writes wait for room: {reason}") };
+    let Space { file_system, free_bytes, missing_bytes } = space;
+    format!(
+        "writes wait for room: the file system at {file_system} is full ({free_bytes} bytes free), and {device} may need {missing_bytes} bytes more of it; make room there, and they go on by themselves"
+    )
 }

@@ -72,10 +72,10 @@ impl Target {
 
 pub(super) struct PendingAck {
     /// Acknowledged once the log is written, or stable, past this.
-    past: Lsn,
-    tag: u64,
-    sink: Rc<Sink>,
-    began: Began,
+    pub(super) past: Lsn,
+    pub(super) tag: u64,
+    pub(super) sink: Rc<Sink>,
+    pub(super) began: Began,
 }
 
 /// A trim whose second part waits for room.
@@ -86,6 +86,13 @@ pub(super) struct RestOfTrim {
     tag: u64,
     sink: Rc<Sink>,
     began: Began,
+}
+
+impl RestOfTrim {
+    /// Ends it, half done, because its host has waited long enough for room.
+    pub(super) fn refuse(self) {
+        self.sink.push(IoCompletion { tag: self.tag, result: Err(IoError::NoRoom), data: SmallVec::new() });
+    }
 }
 
 impl State {
@@ -253,13 +260,30 @@ impl State {
         self.add_ack(log, ack, stable);
     }
 
-    fn add_ack(&mut self, log: &mut Log, ack: PendingAck, stable: bool) {
+    pub(super) fn add_ack(&mut self, log: &mut Log, ack: PendingAck, stable: bool) {
         if stable {
             log.request_stable(ack.past);
             self.stable_acks.push_back(ack);
         } else {
             self.acks.push_back(ack);
         }
+    }
+
+    /// Ends everything up to `lsn` that is not acknowledged, because its host has waited long enough for room.
+    pub(super) fn refuse_up_to(&mut self, lsn: Lsn) -> usize {
+        let (mut work, mut end_ns) = (0, None);
+        for queue in [&mut self.acks, &mut self.stable_acks] {
+            while let Some(ack) = queue.pop_front_if(|ack| ack.past <= lsn) {
+                self.latencies.end(ack.began, &mut end_ns);
+                ack.sink.push(IoCompletion {
+                    tag: ack.tag,
+                    result: Err(IoError::NoRoom),
+                    data: SmallVec::new(),
+                });
+                work += 1;
+            }
+        }
+        work
     }
 
     pub(super) fn acknowledge(&mut self, log: &Log) -> usize {

@@ -1,0 +1,135 @@
+//! What a start finds, and whether it begins something new: only where nothing was, or when it was asked to.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::archive::{self, OpenedArchive};
+use super::identity::{self, Found};
+use super::{ApplianceConfig, ArchiveConfig, Backing, CATALOG_FILE_NAME, ServeError, check_new};
+use crate::bdev::{FileDevice, FileOptions, is_blank};
+use crate::dma::BLOCK_BYTES;
+
+/// A device that was opened, on its way to the reactor's thread.
+pub(super) enum OpenedDevice {
+    /// A file; `blank`: it holds nothing, and a pool is to be made in it.
+    File { file: Arc<FileDevice>, blank: bool },
+    /// Memory.
+    Memory { len_blocks: u64 },
+}
+
+/// Opens the device and the archive. What would be made comes last: a pool that exists is locked first, so that a second appliance hears of the pool; a new one is made when
+/// its archive is known to work.
+pub(super) fn open_all(
+    config: &ApplianceConfig,
+) -> Result<(OpenedDevice, Option<OpenedArchive>), ServeError> {
+    let (path, create_bytes, engine) = match &config.backing {
+        Backing::Memory { len_bytes } => {
+            return Ok((OpenedDevice::Memory { len_blocks: len_bytes / BLOCK_BYTES as u64 }, None));
+        }
+        Backing::File { path, create_bytes, engine } => (path, *create_bytes, *engine),
+    };
+    let options = FileOptions {
+        engine,
+        create_len_blocks: Some(create_bytes / BLOCK_BYTES as u64),
+        allocate: config.allocate,
+        ..FileOptions::default()
+    };
+    let mut found = identity::read(path)?;
+    if config.new_pool && matches!(is_nothing(path), Some(_)) {
+        found = Found::Nothing;
+    }
+    let mut locked = None;
+    if let Some(state) = is_nothing(path) {
+        refuse_new(config, path, state, &found)?;
+        check_new(path, create_bytes, config.segment_blocks)?;
+    } else {
+        // Under the lock: another process may be making it.
+        let file = FileDevice::open(path, &options)?;
+        let cleared = identity::clear_marked(path)?;
+        let blank = cleared || is_blank(path).map_err(|source| unreadable(path, source))?;
+        if blank {
+            refuse_new(config, path, "is blank", &found)?;
+        }
+        if cleared {
+            tracing::warn!(path = %path.display(), "what a creation that was cut short had left was thrown away");
+        } else {
+            locked = Some(OpenedDevice::File { file: Arc::new(file), blank });
+        }
+    }
+    let is_new = !matches!(locked, Some(OpenedDevice::File { blank: false, .. }));
+    let archive = config.archive.as_ref().map(|archive| archive::open(archive, config, &found, is_new));
+    let archive = archive.transpose()?;
+    if is_new && !config.new_pool && archive.as_ref().is_some_and(OpenedArchive::holds_something) {
+        let state = is_nothing(path).unwrap_or("is blank");
+        return Err(gone(path, state, "the archive holds the objects of a pool".to_owned()));
+    }
+    let device = match locked {
+        Some(device) => device,
+        None => OpenedDevice::File { file: Arc::new(FileDevice::open(path, &options)?), blank: true },
+    };
+    if is_new {
+        identity::mark(path)?;
+    }
+    Ok((device, archive))
+}
+
+/// What there is to say when there is no file, or an empty one.
+fn is_nothing(path: &Path) -> Option<&'static str> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() == 0 => Some("is empty"),
+        // What cannot be looked at is not nothing: opening it says why.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some("does not exist"),
+        _ => None,
+    }
+}
+
+/// Refuses to begin a pool where something says that there was one.
+fn refuse_new(
+    config: &ApplianceConfig,
+    path: &Path,
+    state: &'static str,
+    found: &Found,
+) -> Result<(), ServeError> {
+    if config.new_pool {
+        return Ok(());
+    }
+    let beside = path.with_file_name(CATALOG_FILE_NAME);
+    let catalog = config.archive.as_ref().map_or(&beside, |archive| &archive.catalog);
+    let evidence = match found {
+        Found::Known(identity) => {
+            format!("{} says that pool {} was there", identity::path_of(path).display(), identity.pool)
+        }
+        Found::Damaged => format!("{} says that a pool was there", identity::path_of(path).display()),
+        Found::Nothing if catalog.exists() => {
+            format!("{} is the catalog of the archive of a pool", catalog.display())
+        }
+        Found::Nothing => return Ok(()),
+    };
+    Err(gone(path, state, evidence))
+}
+
+fn gone(path: &Path, state: &'static str, evidence: String) -> ServeError {
+    ServeError::PoolGone { path: path.to_owned(), state, is_file: path.exists(), evidence }
+}
+
+fn unreadable(path: &Path, source: std::io::Error) -> ServeError {
+    crate::bdev::OpenError::Io { path: path.to_owned(), action: "look for a pool in", source }.into()
+}
+
+/// Whether opening the archive would begin a new one although the pool has had one.
+pub(super) fn refuse_new_archive(
+    archive: &ArchiveConfig,
+    config: &ApplianceConfig,
+    found: &Found,
+    is_new: bool,
+) -> Result<(), ServeError> {
+    let had_one = found.archive().is_some() || (!is_new && archive.catalog.exists());
+    if had_one && !config.new_archive && archive.store.is_missing() {
+        let place = found.archive().map_or_else(|| archive.store.to_string(), |known| known.store.clone());
+        return Err(ServeError::ArchiveGone {
+            place: archive.store.to_string(),
+            what: format!("nothing is there, and the pool's past went to {place}"),
+        });
+    }
+    Ok(())
+}

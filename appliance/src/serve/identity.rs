@@ -1,0 +1,237 @@
+//! What says that a pool was here, so that nothing new is begun where something is missing.
+//!
+//! ```text
+//! DIR/pool.varve            the pool
+//! DIR/pool.varve.id         its identity: there as soon as the pool is complete
+//! DIR/pool.varve.creating   names the file of a pool that is being made; gone when it is complete
+//! ```
+//!
+//! **States of a pool's file:** nothing → blank (its size, all zeroes) → marked (`.creating` names it) → written → known (`.id` is there) → served. Nothing is served from a pool before it
+//! is known, so what is marked and not known can be thrown away by the next start, and what is blank can be used. The mark holds the file's device and inode numbers: a
+//! file that was put there meanwhile is another one, and is left alone. A pool without an identity that was not marked was made by an earlier version: it is opened as ever, and gets one.
+//!
+//! Each file here is written beside its name, made stable, renamed, and made stable in its directory.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::ServeError;
+
+/// What stands in the identity file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    /// The pool.
+    pub(super) pool: Uuid,
+    /// When it was made, ns since the Unix epoch.
+    pub(super) created_ns: u64,
+    /// The size of its device.
+    pub(super) device_bytes: u64,
+    /// Its archive, once it has one.
+    pub(super) archive: Option<ArchiveIdentity>,
+}
+
+/// The archive of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ArchiveIdentity {
+    /// The store's label when it was last used.
+    pub(super) store: String,
+    /// What the store's identity object says.
+    pub(super) id: Uuid,
+}
+
+/// What is known of a pool that was here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing says that there was one.
+    Nothing,
+    /// There was one; the file cannot be understood.
+    Damaged,
+    /// There was this one.
+    Known(Identity),
+}
+
+impl Found {
+    pub(super) fn archive(&self) -> Option<&ArchiveIdentity> {
+        match self {
+            Found::Known(identity) => identity.archive.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// The identity file of the pool in `pool_file`.
+pub(super) fn path_of(pool_file: &Path) -> PathBuf {
+    with_suffix(pool_file, ".id")
+}
+
+fn mark_of(pool_file: &Path) -> PathBuf {
+    with_suffix(pool_file, ".creating")
+}
+
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut text = path.as_os_str().to_owned();
+    text.push(suffix);
+    PathBuf::from(text)
+}
+
+/// Looks for the identity of the pool in `pool_file`.
+///
+/// # Errors
+/// When it cannot be read, which is not the same as that there is none.
+pub(super) fn read(pool_file: &Path) -> Result<Found, ServeError> {
+    let path = path_of(pool_file);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).map_or(Found::Damaged, Found::Known)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Found::Nothing),
+        Err(source) => Err(ServeError::Identity { path, source }),
+    }
+}
+
+/// Writes the identity of the pool in `pool_file`; it is stable when this returns. A creation is complete then.
+pub(super) fn write(pool_file: &Path, identity: &Identity) -> Result<(), ServeError> {
+    let path = path_of(pool_file);
+    let text =
+        serde_json::to_vec_pretty(identity).unwrap_or_else(|_| unreachable!("an identity is plain data"));
+    replace(&path, &text).map_err(|source| ServeError::Identity { path, source })?;
+    unmark(pool_file)
+}
+
+/// Notes that a pool is being made in `pool_file`, which is there and blank.
+pub(super) fn mark(pool_file: &Path) -> Result<(), ServeError> {
+    let path = mark_of(pool_file);
+    let marked = fs::metadata(pool_file).and_then(|metadata| replace(&path, mark_text(&metadata).as_bytes()));
+    marked.map_err(|source| ServeError::Identity { path, source })
+}
+
+/// Throws away what a creation that was cut short has left in `pool_file`. Whether there was something.
+pub(super) fn clear_marked(pool_file: &Path) -> Result<bool, ServeError> {
+    let path = mark_of(pool_file);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(source) => return Err(ServeError::Identity { path, source }),
+    };
+    let mut cleared = false;
+    if read(pool_file)? == Found::Nothing {
+        let failed = |source| ServeError::Identity { path: pool_file.to_owned(), source };
+        match fs::metadata(pool_file) {
+            Ok(metadata) if mark_text(&metadata) == text => {
+                clear(pool_file, &metadata).map_err(failed)?;
+                cleared = true;
+            }
+            Err(source) if source.kind() != ErrorKind::NotFound => return Err(failed(source)),
+            _ => {}
+        }
+    }
+    unmark(pool_file)?;
+    Ok(cleared)
+}
+
+/// Empties a file; of a device, what makes it a pool.
+fn clear(pool_file: &Path, metadata: &fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let file = File::options().write(true).open(pool_file)?;
+    if metadata.file_type().is_block_device() {
+        let zeroes = [0; crate::dma::BLOCK_BYTES];
+        for block in 0..crate::log::format::SUPERBLOCK_HEADS {
+            file.write_all_at(&zeroes, block * crate::dma::BLOCK_BYTES as u64)?;
+        }
+        // A copy may stand at the end.
+        let len_bytes = io::Seek::seek(&mut &file, io::SeekFrom::End(0))?;
+        file.write_all_at(&zeroes, len_bytes.saturating_sub(zeroes.len() as u64))?;
+    } else {
+        file.set_len(0)?;
+    }
+    file.sync_all()
+}
+
+fn unmark(pool_file: &Path) -> Result<(), ServeError> {
+    let path = mark_of(pool_file);
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != ErrorKind::NotFound => Err(ServeError::Identity { path, source }),
+        _ => Ok(()),
+    }
+}
+
+/// What names a file whatever it is called.
+fn mark_text(metadata: &fs::Metadata) -> String {
+    if metadata.file_type().is_block_device() {
+        format!("device {}\n", metadata.rdev())
+    } else {
+        format!("file {} on {}\n", metadata.ino(), metadata.dev())
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = with_suffix(path, ".new");
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    sync_parent(path)
+}
+
+/// Makes the names in a path's directory stable.
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        let archive = ArchiveIdentity { store: "directory a".to_owned(), id: Uuid::from_u128(2) };
+        Identity { pool: Uuid::from_u128(1), created_ns: 5, device_bytes: 4096, archive: Some(archive) }
+    }
+
+    #[test]
+    fn an_identity_is_read_as_it_was_written_and_damage_is_not_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pool = folder.path().join("pool.varve");
+        assert_eq!(read(&pool).expect("nothing is there"), Found::Nothing);
+        for _ in 0..2 {
+            write(&pool, &identity()).expect("it is written, twice too");
+        }
+        assert_eq!(read(&pool).expect("it is read"), Found::Known(identity()));
+        assert_eq!(fs::read_dir(folder.path()).expect("a list").count(), 1, "nothing else is left");
+        fs::write(path_of(&pool), b"{}").expect("written");
+        assert_eq!(read(&pool).expect("it is read"), Found::Damaged);
+        fs::remove_file(path_of(&pool)).and_then(|()| fs::create_dir(path_of(&pool))).expect("made");
+        assert!(matches!(read(&pool), Err(ServeError::Identity { .. })), "what cannot be read is an error");
+    }
+
+    #[test]
+    fn only_what_was_marked_and_is_not_known_is_thrown_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pool = folder.path().join("pool.varve");
+        let len = || fs::metadata(&pool).expect("there").len();
+        assert!(!clear_marked(&pool).expect("nothing is there"));
+        fs::write(&pool, b"half a pool").expect("written");
+        assert!(!clear_marked(&pool).expect("it is not marked"));
+        mark(&pool).expect("marked");
+        assert!(clear_marked(&pool).expect("cleared"));
+        assert_eq!(len(), 0);
+        assert!(!clear_marked(&pool).expect("the mark is gone"));
+        // Another file of that name.
+        mark(&pool).expect("marked");
+        fs::write(folder.path().join("other"), b"somebody's pool").expect("written");
+        fs::rename(folder.path().join("other"), &pool).expect("renamed");
+        assert!(!clear_marked(&pool).expect("it is another"));
+        assert_eq!(len(), 15);
+        // One that is complete.
+        mark(&pool).expect("marked");
+        let mark = fs::read(mark_of(&pool)).expect("the mark");
+        write(&pool, &identity()).expect("complete");
+        assert!(!mark_of(&pool).exists());
+        fs::write(mark_of(&pool), mark).expect("as if it had been cut short there");
+        assert!(!clear_marked(&pool).expect("it is known"));
+        assert_eq!(len(), 15);
+    }
+}

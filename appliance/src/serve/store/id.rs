@@ -1,0 +1,80 @@
+//! The identity of a store: an object that says which archive it is, whatever its place is called and wherever it is mounted.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::archive::store::{Name, Sink, Store, StoreError, StoreErrorKind};
+
+/// The object's name. It is nobody's segment: those stand below `v1/`.
+pub(in crate::serve) const ID_OBJECT: &str = "varve-archive-id";
+/// An object of that name that is longer is none.
+const ID_BYTES_MAX: usize = 4096;
+
+#[derive(Serialize, Deserialize)]
+struct Id {
+    archive: Uuid,
+}
+
+#[derive(Default)]
+struct Text(Vec<u8>);
+
+impl Sink for Text {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let room = ID_BYTES_MAX.saturating_sub(self.0.len());
+        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        Ok(())
+    }
+}
+
+fn name() -> Name {
+    Name::new(ID_OBJECT).unwrap_or_else(|_| unreachable!("a constant name is valid"))
+}
+
+/// The identity of a store; `None`: it has none, or one that cannot be understood. Blocks.
+///
+/// # Errors
+/// The store's.
+pub(in crate::serve) fn read_id(store: &dyn Store) -> Result<Option<Uuid>, StoreError> {
+    let mut text = Text::default();
+    match store.get(&name(), &mut text) {
+        Ok(_) => Ok(serde_json::from_slice::<Id>(&text.0).ok().map(|id| id.archive)),
+        Err(error) if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Corrupt(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives a store an identity unless it has one; what it has then. Blocks.
+///
+/// # Errors
+/// The store's; `Exists` when there is an identity that cannot be understood.
+pub(in crate::serve) fn ensure_id(store: &dyn Store) -> Result<Uuid, StoreError> {
+    if let Some(id) = read_id(store)? {
+        return Ok(id);
+    }
+    let archive = Uuid::new_v4();
+    let text = serde_json::to_vec(&Id { archive }).unwrap_or_else(|_| unreachable!("a UUID is plain data"));
+    store.put(&name(), text.len() as u64, &mut &text[..])?;
+    Ok(archive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::open_store;
+
+    #[test]
+    fn every_local_kind_keeps_its_identity() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for kind in ["dir:{}/a", "device:{}/b,size=8MiB", "tape:{}/c,cartridges=2,size=16MiB"] {
+            let spec = kind.replace("{}", &folder.path().display().to_string()).parse().expect("a place");
+            let opened = open_store(&spec).expect("it is made");
+            assert_eq!(read_id(&*opened.store).expect("it can be asked"), None);
+            let id = ensure_id(&*opened.store).expect("it is given one");
+            assert_eq!(ensure_id(&*opened.store).expect("it has one"), id);
+            drop(opened);
+            let opened = open_store(&spec).expect("it is found again");
+            assert_eq!(read_id(&*opened.store).expect("it can be asked"), Some(id));
+            assert!(crate::serve::pools_in(&*opened.store).expect("a list").is_empty());
+        }
+    }
+}
