@@ -223,6 +223,10 @@ fn what_is_wrong_gets_its_status_and_the_queue_goes_on() {
         assert_eq!(write.code_only(), status);
         assert!(write.is_do_not_retry());
     }
+    // What may succeed later the host is to try again.
+    served.behave(Behavior { error: Some(IoError::NotNow), ..Behavior::default() });
+    let write = execute(&mut queue, Rw::new(IoOpcode::Write, 1, 0, 1).into(), Payload::Write(&block));
+    assert_eq!(write, Status::COMMAND_INTERRUPTED);
     served.behave(Behavior::default());
     queue.write(0, &block).expect("the queue goes on");
     drop((queue, controller));
