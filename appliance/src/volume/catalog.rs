@@ -264,7 +264,9 @@ impl Catalog {
     pub(super) fn inherited_uncertain_below(&self, image: u16) -> Lsn {
         let image = self.image(image).filter(|image| image.inherits());
         let parent = image.and_then(|image| image.parent);
-        parent.map_or(Lsn(0), |parent| self.uncertain_below(parent.image, Lsn(parent.lsn)).min(Lsn(parent.lsn).plus(1)))
+        parent.map_or(Lsn(0), |parent| {
+            self.uncertain_below(parent.image, Lsn(parent.lsn)).min(Lsn(parent.lsn).plus(1))
+        })
     }
 
     /// What lies before this LSN in the index of `image` as it is at `at` is not certain, because entries that may have replaced it are lost.
@@ -336,7 +338,10 @@ mod tests {
         assert_eq!(catalog.gaps, [range(0, 100_000 * 256)]);
         // Stretches apart, more than are remembered: all are covered, and what was apart by most still is.
         for at in 0..1000 {
-            assert!(catalog.add_lost(range(at * 100 + if at < 500 { 0 } else { 1 << 20 }, at * 100 + 7 + if at < 500 { 0 } else { 1 << 20 })));
+            assert!(catalog.add_lost(range(
+                at * 100 + if at < 500 { 0 } else { 1 << 20 },
+                at * 100 + 7 + if at < 500 { 0 } else { 1 << 20 }
+            )));
         }
         assert_eq!(catalog.lost.len(), RANGES_MAX);
         assert!((0..1000).all(|at: u64| {
@@ -363,7 +368,11 @@ mod tests {
         };
         let parent = |image, lsn| Some(ImageParent { image, lsn });
         let mut catalog = Catalog {
-            images: vec![image(0, None, None, 0), image(1, parent(0, 900), None, 0), image(2, parent(1, 1900), None, 0)],
+            images: vec![
+                image(0, None, None, 0),
+                image(1, parent(0, 900), None, 0),
+                image(2, parent(1, 1900), None, 0),
+            ],
             lost: vec![range(500, 510)],
             ..Catalog::default()
         };

@@ -275,10 +275,13 @@ impl Cleaner {
     /// Loads a victim. One that was gone through and still holds something live is gone through again.
     fn begin_victim(&mut self, victim: SegmentSeq, state: &State, shared: &SharedLog) {
         let is_again = self.victim == Some(victim);
-        if !self.has_rested {
-            self.fruitless = if is_again && self.copied == 0 { self.fruitless + 1 } else { 0 };
+        if !is_again || self.copied > 0 {
+            (self.fruitless, self.has_rested) = (0, false);
+        } else if !self.has_rested {
+            self.fruitless += 1;
         }
         (self.victim, self.next, self.copied) = (Some(victim), (0, 0), 0);
+        self.found.clear();
         // Once as its entries say, once as the indexes do; what a deleted volume held is live until that is counted.
         if self.fruitless > 1 && !std::mem::replace(&mut self.has_rested, true) {
             let mut log = shared.borrow_mut();
@@ -295,12 +298,7 @@ impl Cleaner {
     }
 
     /// The victim's entries came, or as many as can be had; `false`: it must be tried again.
-    fn loaded(
-        &mut self,
-        loaded: Result<SegmentEntries, ReadError>,
-        state: &State,
-        log: &mut Log,
-    ) -> bool {
+    fn loaded(&mut self, loaded: Result<SegmentEntries, ReadError>, state: &State, log: &mut Log) -> bool {
         let victim = self.victim.unwrap_or_default();
         self.work = Work::Idle;
         self.entries = match loaded {

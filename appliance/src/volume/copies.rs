@@ -164,9 +164,8 @@ async fn read_singly(
     device_block: impl Fn(Lsn) -> u64,
 ) {
     for chunk in run.chunks_mut(SINGLE_READS_MAX) {
-        let begin = |source: &Source| -> Single<'_> {
-            Box::pin(read_blocks(reader, device_block(source.lsn), 1))
-        };
+        let begin =
+            |source: &Source| -> Single<'_> { Box::pin(read_blocks(reader, device_block(source.lsn), 1)) };
         let mut reads: Vec<Option<Single<'_>>> =
             chunk.iter().map(|(source, _)| Some(begin(source))).collect();
         std::future::poll_fn(|context| {
@@ -215,7 +214,9 @@ mod tests {
         // Zeroes may have the low half, or all, of the checksum that was lost with the block.
         let crcs = [of_data, of_zeroes, (of_zeroes & 0xffff) | 0xabcd_0000, 0, 1];
         for (crc, is_half) in crcs.into_iter().flat_map(|crc| [(crc, false), (crc, true)]) {
-            for (given, uncertain) in [(None, false), (Some(zeroes.clone()), true), (Some(data.clone()), true)] {
+            for (given, uncertain) in
+                [(None, false), (Some(zeroes.clone()), true), (Some(data.clone()), true)]
+            {
                 let copied = source(crc, is_half).copied(given, uncertain, zeroes.clone());
                 assert!(copied.bad && copied.data[..] == zeroes[..]);
                 assert_ne!(crc32c(&copied.data) as u16, copied.crc as u16, "{crc:08x}");

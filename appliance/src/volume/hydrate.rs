@@ -300,7 +300,9 @@ impl Pool {
             let Some(volume) = state.volume_mut(id) else { return Ok(()) };
             (volume.name.clone(), volume.image, volume.mapped() - volume.resident)
         };
-        if left > 0 && let Some(failure) = failure {
+        if left > 0
+            && let Some(failure) = failure
+        {
             return Err(failure);
         }
         if left > 0 {

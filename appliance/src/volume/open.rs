@@ -132,8 +132,7 @@ impl Pool {
         while text.len() > log.geometry().catalog_bytes_max() && catalog.give_way() {
             text = catalog.encode();
         }
-        log.set_catalog(Rc::from(text))
-            .map_err(|error| LogError::Poisoned { reason: error.to_string() })?;
+        log.set_catalog(Rc::from(text)).map_err(|error| LogError::Poisoned { reason: error.to_string() })?;
         Ok(())
     }
 

@@ -156,7 +156,6 @@ enum Piece {
     Ready(DmaBuf),
     /// On its way from the device.
     Waiting {
-        block: u64,
         first_lsn: Lsn,
         checksums: SmallVec<[u16; 8]>,
     },

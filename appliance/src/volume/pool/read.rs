@@ -49,7 +49,8 @@ impl State {
         for at in block..block + u64::from(len_blocks) {
             let mapping = index.get(at);
             if mapping.lsn() < uncertain_below {
-                bad_block = Some((at, mapping.lsn(), "entries of the log that may have replaced it are lost"));
+                bad_block =
+                    Some((at, mapping.lsn(), "entries of the log that may have replaced it are lost"));
                 break;
             }
             if mapping.is_none() {
@@ -66,10 +67,10 @@ impl State {
                 ahead_blocks += 1;
                 match found {
                     Found::There(data) => push_ready(&mut pieces, data),
-                    Found::Coming(number) => push_coming(&mut pieces, &mut coming, at, mapping, number),
+                    Found::Coming(number) => push_coming(&mut pieces, &mut coming, mapping, number),
                 }
             } else if let Some(device_block) = log.device_block(mapping.lsn()) {
-                push_extent(&mut pieces, &mut extents, at, mapping, device_block);
+                push_extent(&mut pieces, &mut extents, mapping, device_block);
             } else {
                 push_archived(&mut archived, pieces.len(), mapping);
                 if archived.last().is_some_and(|(_, blocks)| blocks.len() == 1) {
@@ -340,7 +341,6 @@ fn push_ready(pieces: &mut SmallVec<[Piece; 1]>, block: DmaBuf) {
 fn push_coming(
     pieces: &mut SmallVec<[Piece; 1]>,
     coming: &mut SmallVec<[(usize, u32); 4]>,
-    block: u64,
     mapping: Mapping,
     number: u32,
 ) {
@@ -354,7 +354,7 @@ fn push_coming(
     }
     coming.push((place, number));
     let checksums = std::iter::once(mapping.crc16()).collect();
-    pieces.push(Piece::Waiting { block, first_lsn: mapping.lsn(), checksums });
+    pieces.push(Piece::Waiting { first_lsn: mapping.lsn(), checksums });
 }
 
 /// Blocks that come from the archive: positions, checksums, and how far they have come.
@@ -373,7 +373,6 @@ fn push_archived(archived: &mut Vec<(usize, ArchivedRun)>, place: usize, mapping
 fn push_extent(
     pieces: &mut SmallVec<[Piece; 1]>,
     extents: &mut SmallVec<[Extent; 4]>,
-    block: u64,
     mapping: Mapping,
     device_block: u64,
 ) {
@@ -397,5 +396,5 @@ fn push_extent(
     });
     let mut checksums = SmallVec::new();
     checksums.push(mapping.crc16());
-    pieces.push(Piece::Waiting { block, first_lsn: mapping.lsn(), checksums });
+    pieces.push(Piece::Waiting { first_lsn: mapping.lsn(), checksums });
 }

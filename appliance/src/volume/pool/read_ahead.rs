@@ -364,9 +364,8 @@ impl State {
     /// An extent came, or could not be read: reads that wait for it go on.
     pub(super) fn finish_ahead(&mut self, log: &mut Log, done: ReadDone) {
         let (stream, number) = ((done.token & !AHEAD_TOKEN) >> STREAM_SHIFT, done.token as u32);
-        let check = |data: &DmaBuf, checksums: &[u16]| {
-            are_right(data.chunks_exact(BLOCK_BYTES).zip(checksums))
-        };
+        let check =
+            |data: &DmaBuf, checksums: &[u16]| are_right(data.chunks_exact(BLOCK_BYTES).zip(checksums));
         let data = done.result.is_ok().then(|| done.buffer.freeze());
         let Some(arrived) = self.read_ahead.arrived(stream as usize, number, data, check) else {
             if let Some(lsn) = self.read_ahead.forget_orphan(done.token) {

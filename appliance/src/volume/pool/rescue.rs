@@ -38,7 +38,9 @@ const RESCUE_TOKEN: u64 = 1 << 46;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// To be read; whether it came with a wrong checksum before.
-    Missing { was_wrong: bool },
+    Missing {
+        was_wrong: bool,
+    },
     There,
     /// It came with a wrong checksum twice.
     Damaged,
@@ -139,10 +141,8 @@ impl Rescue {
     fn rest(&mut self, now_ns: u64) -> bool {
         let Some(&back_off_ns) = BACK_OFF_NS.get(self.round) else { return false };
         // What came wrong needs no rest; what did not come does.
-        let is_only_wrong = self
-            .blocks
-            .iter()
-            .all(|block| !matches!(block.step, Step::Missing { was_wrong: false }));
+        let is_only_wrong =
+            self.blocks.iter().all(|block| !matches!(block.step, Step::Missing { was_wrong: false }));
         self.due_ns = if is_only_wrong { now_ns } else { now_ns + back_off_ns };
         self.round += 1;
         self.next = 0;
@@ -296,7 +296,9 @@ impl State {
         for (at, block) in rescue.blocks.into_iter().enumerate() {
             let Some(memory) = block.buffer else { unreachable!("every block came back") };
             match &mut buffer {
-                Some(whole) => whole.try_join(memory).unwrap_or_else(|_| unreachable!("it was cut off there")),
+                Some(whole) => {
+                    whole.try_join(memory).unwrap_or_else(|_| unreachable!("it was cut off there"))
+                }
                 None => buffer = Some(memory),
             }
             let is_there = block.step == Step::There;
@@ -349,7 +351,9 @@ impl State {
         let name = self.volume_mut(volume).map(|volume| volume.name.clone()).unwrap_or_default();
         let segment = self.geometry.map(|geometry| geometry.sequence_of(lsn).0);
         let place = segment.map_or(String::new(), |segment| format!(", segment {segment}"));
-        let fault = format!("volume '{name}', block {block} (LSN {lsn}{place}): {why}; hosts get a media error until it is written again");
+        let fault = format!(
+            "volume '{name}', block {block} (LSN {lsn}{place}): {why}; hosts get a media error until it is written again"
+        );
         if self.rescues.faults.contains(&fault) {
             return;
         }
