@@ -254,6 +254,8 @@ fn what_cannot_be_read_ahead_fails_for_who_asks_for_it_alone() {
             if under_way == 0 {
                 break;
             }
+            // What cannot be read is tried again for a while.
+            run.world.clock.advance(1_000_000);
             run.pool.poll();
             while let Some(completion) = sink.pop() {
                 under_way -= 1;

@@ -1,122 +1,470 @@
-//! Blocks that the device cannot read, one at a time, at a start: the pool opens, says so, and refuses only what the
-//! block holds, or what its entries might have replaced.
+//! Devices that fail to read: for a moment, for good, slowly, in any structure. Hosts get what can be had and an error for the rest, never other data; writes go on; the pool starts; the operator is told.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use varve::bdev::{Bdev, BdevInfo, Command, Completion, Operation, Submit};
 use varve::dma::BLOCK_BYTES;
-use varve::volume::Request;
-use varve_tests::sim::damage::{BlockKind, problems};
-use varve_tests::sim::disk::Crash;
-use varve_tests::sim::workload::{Run, Shape};
-use varve_tests::sim::world::run;
+use varve::log::Recycling;
+use varve::volume::{
+    CreateVolume, IoCompletion, IoError, Point, Pool, PoolOptions, Request, Sink, Submitted, VolumeId,
+    VolumeState,
+};
+use varve_tests::sim::disk::SimDisk;
+use varve_tests::sim::model::{fill, is_filled};
+use varve_tests::sim::store::MemoryStore;
+use varve_tests::sim::world::{World, wait};
 
-fn small_run(seed: u64, steps: u64, volatile_cache: bool) -> Run {
-    let shape =
-        Shape { device_blocks: 257 + 24 * 256, segment_blocks: 256, volatile_cache, volume_blocks: 120 };
-    let mut run = Run::new(seed, shape);
-    for _ in 0..steps {
-        run.step();
-    }
-    run
+const SEGMENT_BLOCKS: u64 = 256;
+const SLOTS: u64 = 12;
+const BLOCKS: u64 = 200;
+
+struct Setup {
+    world: World,
+    disk: SimDisk,
+    pool: Rc<Pool>,
+    id: VolumeId,
+    /// What each block holds.
+    stamps: HashMap<u64, u64>,
+    next_stamp: u64,
 }
 
-/// After a clean stop: a data block costs itself; of everything else there is a second copy.
-#[test]
-fn one_unreadable_block_after_a_clean_stop() {
-    let stopped = small_run(11, 130, false).stop();
-    let (mut data, mut metadata) = (0, 0);
-    for (device_block, kind) in stopped.classify() {
-        let disk = stopped.disk.fork();
-        disk.fail_reads_of(&[device_block]);
-        let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{device_block} {kind:?}: {error}"));
-        let faults = stopped.compare(&pool, u64::MAX);
-        let context = format!("{kind:?} at {device_block}: {:?}", problems(&pool));
-        match kind {
-            BlockKind::Data { block, stamp } => {
-                assert_eq!(faults, stopped.holders(block, stamp, u64::MAX), "{context}");
-                data += 1;
-            }
-            BlockKind::Superblock | BlockKind::SegmentHeader | BlockKind::Trailer { .. } => {
-                assert!(faults.is_empty() && !problems(&pool).is_empty(), "{context}");
-                metadata += 1;
-            }
-            _ => assert!(faults.is_empty(), "{context}"),
+/// How a completion of one block relates to what was written.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    Right,
+    Error,
+}
+
+impl Setup {
+    fn new(seed: u64, recycling: Recycling, wrap: impl FnOnce(Box<dyn Bdev>) -> Box<dyn Bdev>) -> Self {
+        let mut world = World::new(seed);
+        world.options = PoolOptions { recycling, read_ahead_blocks: Some(0), ..PoolOptions::default() };
+        if recycling == Recycling::Archived {
+            world.store = Some(Arc::new(MemoryStore::default()));
         }
-        let head = pool.stats().head_lsn - 1;
-        assert!(head >= stopped.head_lsn(), "{context}");
+        let disk = SimDisk::new(256 + SLOTS * SEGMENT_BLOCKS, false, seed);
+        let pool = world.create(wrap(disk.open()), SEGMENT_BLOCKS).expect("a pool");
+        world.attach(&pool, &disk);
+        let size_bytes = BLOCKS * BLOCK_BYTES as u64;
+        let request = CreateVolume { name: "v".to_owned(), size_bytes, uuid: None, thin: true };
+        let id = wait(&pool, Rc::clone(&pool).create_volume(request)).expect("a volume").id;
+        Setup { world, disk, pool, id, stamps: HashMap::new(), next_stamp: 1 }
     }
-    assert!(data > 300 && metadata > 12, "{data} data blocks, {metadata} others");
+
+    fn turn(&self) {
+        self.world.clock.advance(1_000_000);
+        self.pool.poll();
+    }
+
+    /// A request, submitted and ended within so many turns of a millisecond each.
+    fn run(&self, id: VolumeId, request: &Request<'_>) -> IoCompletion {
+        let sink = Sink::new();
+        let mut is_queued = false;
+        for _ in 0..60_000 {
+            is_queued = is_queued || self.pool.submit(id, request, 0, &sink) == Submitted::Queued;
+            if let Some(completion) = sink.pop() {
+                return completion;
+            }
+            self.turn();
+        }
+        panic!("a request does not end: {:?} {:?}", self.pool.info().problems, self.pool.stats());
+    }
+
+    fn write(&mut self, block: u64) {
+        let (stamp, mut bytes) = (self.next_stamp, [0; BLOCK_BYTES]);
+        self.next_stamp += 1;
+        fill(stamp, block, &mut bytes);
+        let request = Request::Write { block, data: &[&bytes], force_unit_access: false };
+        assert_eq!(self.run(self.id, &request).result, Ok(()));
+        self.stamps.insert(block, stamp);
+    }
+
+    /// Reads a block; panics on data that is not what was written last.
+    fn see(&self, id: VolumeId, block: u64) -> Seen {
+        let done = self.run(id, &Request::Read { block, len_blocks: 1 });
+        match done.result {
+            Ok(()) => {
+                let stamp = self.stamps.get(&block).copied().unwrap_or(0);
+                assert!(is_filled(stamp, block, &done.data[0]), "block {block} has other data");
+                Seen::Right
+            }
+            Err(error) => {
+                assert_eq!(error, IoError::ReadFault);
+                Seen::Error
+            }
+        }
+    }
+
+    /// The blocks that read as errors.
+    fn errors(&self, id: VolumeId) -> Vec<u64> {
+        (0..BLOCKS).filter(|&block| self.see(id, block) == Seen::Error).collect()
+    }
+
+    /// Where the newest contents of a block are on the device.
+    fn device_block(&self, block: u64) -> u64 {
+        let stamp = self.stamps[&block];
+        let holds = |&at: &u64| self.disk.block(at).is_some_and(|bytes| is_filled(stamp, block, &bytes));
+        self.disk.written_blocks().into_iter().find(holds).expect("it was written")
+    }
+
+    fn slot_of_segment(&self, sequence: u64) -> u64 {
+        let segments = self.pool.segments();
+        segments.iter().find(|segment| segment.sequence == Some(sequence)).expect("it is there").slot
+    }
+
+    /// Damages what tells of a segment's entries: the trailer, and the header of the record that holds a device block.
+    fn damage_entries(&self, sequence: u64, held: u64) -> u64 {
+        let first = 256 + self.slot_of_segment(sequence) * SEGMENT_BLOCKS;
+        let is_header = |at: &u64| self.disk.block(*at).is_some_and(|bytes| bytes.starts_with(b"VREC"));
+        let header = (first..held).rev().find(is_header).expect("a record holds it");
+        assert!(self.disk.flip_bit(header, 77));
+        assert!(self.disk.flip_bit(first + SEGMENT_BLOCKS - 2, 77));
+        header
+    }
+
+    fn problems(&self) -> String {
+        let segments = self.pool.segments();
+        let of_segments = segments.iter().flat_map(|segment| segment.problems.clone());
+        self.pool.info().problems.into_iter().chain(of_segments).collect::<Vec<_>>().join("\n")
+    }
+
+    fn reopen(&mut self) {
+        wait(&self.pool, Rc::clone(&self.pool).close()).expect("it closes");
+        self.open();
+    }
+
+    fn open(&mut self) {
+        let nothing = World::new(99);
+        let disk = SimDisk::new(256 + SLOTS * SEGMENT_BLOCKS, false, 1);
+        self.pool = nothing.create(disk.open(), SEGMENT_BLOCKS).expect("another, so that this one goes");
+        self.pool = self.world.open(self.disk.open()).expect("it opens");
+        self.world.attach(&self.pool, &self.disk);
+        self.id = self.pool.find_volume("v").expect("it was made").id;
+    }
 }
 
-/// After a crash, also where no trailer stands for a record: nothing that was flushed is missing without a word.
 #[test]
-fn one_unreadable_block_after_a_crash() {
-    let mut lost_headers = 0;
-    for seed in 0..4 {
-        let crash = if seed % 2 == 0 { Crash::Process } else { Crash::Power };
-        let stopped = small_run(40 + seed, 60, seed % 3 != 0).abandon(crash);
-        let whole = stopped.open(&stopped.disk.fork()).expect("nothing is wrong with it");
-        let head = whole.stats().head_lsn - 1;
-        drop(whole);
-        for (device_block, kind) in stopped.classify() {
-            let disk = stopped.disk.fork();
-            disk.fail_reads_of(&[device_block]);
-            let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{device_block} {kind:?}: {error}"));
-            let context = format!("seed {seed} {kind:?} at {device_block}: {:?}", problems(&pool));
-            let found = pool.stats().head_lsn - 1;
-            // What lies behind the block is there; a loss is recorded at once, behind it.
-            assert!(found >= head, "lsn:{found} < lsn:{head}, {context}");
-            if kind == (BlockKind::RecordHeader { events: true }) {
-                continue;
+fn an_error_that_goes_away_is_never_seen() {
+    let mut setup = Setup::new(1, Recycling::Discard, |device| device);
+    for block in 0..BLOCKS {
+        setup.write(block);
+    }
+    let bad: Vec<u64> = [3, 4, 90].map(|block| setup.device_block(block)).to_vec();
+    for turns in [1, 5, 20, 300, 900] {
+        setup.disk.fail_reads_of(&bad);
+        let sink = Sink::new();
+        let requests = [(0, 64), (64, 64), (3, 1), (100, 10)];
+        for (block, len_blocks) in requests {
+            let request = Request::Read { block, len_blocks };
+            assert_eq!(setup.pool.submit(setup.id, &request, block, &sink), Submitted::Queued);
+        }
+        for _ in 0..turns {
+            setup.turn();
+        }
+        setup.disk.fail_reads_of(&[]);
+        for _ in 0..2000 {
+            setup.turn();
+        }
+        let done: Vec<IoCompletion> = std::iter::from_fn(|| sink.pop()).collect();
+        assert_eq!(done.len(), requests.len());
+        for completion in done {
+            assert_eq!(completion.result, Ok(()), "{turns} turns");
+            let bytes: Vec<u8> = completion.data.iter().flat_map(|piece| piece.to_vec()).collect();
+            for (block, bytes) in (completion.tag..).zip(bytes.chunks(BLOCK_BYTES)) {
+                assert!(is_filled(setup.stamps[&block], block, bytes));
             }
-            let faults = stopped.compare(&pool, head);
-            match kind {
-                BlockKind::Data { block, stamp } => {
-                    assert_eq!(faults, stopped.holders(block, stamp, head), "{context}");
+        }
+    }
+    let stats = setup.pool.stats();
+    assert!(stats.retried_reads >= 3 && stats.rescued_reads == stats.retried_reads, "{stats:?}");
+    assert_eq!(stats.unreadable_blocks, 0);
+}
+
+#[test]
+fn an_error_that_stays_fails_what_holds_it_and_is_told_unless_the_archive_has_it() {
+    for recycling in [Recycling::Discard, Recycling::Archived] {
+        let mut setup = Setup::new(2, recycling, |device| device);
+        for block in 0..BLOCKS {
+            setup.write(block);
+        }
+        // So that its segment is sealed, and archived.
+        for _ in 0..2 * SEGMENT_BLOCKS {
+            setup.write(199);
+        }
+        for _ in 0..2000 {
+            setup.turn();
+        }
+        setup.disk.fail_reads_of(&[setup.device_block(7)]);
+        let before = setup.disk.reads();
+        let archived = recycling == Recycling::Archived;
+        assert_eq!(setup.errors(setup.id), if archived { vec![] } else { vec![7] });
+        assert!(setup.disk.reads() - before < BLOCKS + 20, "{}", setup.disk.reads() - before);
+        let stats = setup.pool.stats();
+        assert_eq!(stats.unreadable_blocks, u64::from(!archived));
+        let problems = setup.problems();
+        assert_eq!(problems.contains("volume 'v', block 7"), !archived, "{problems}");
+        assert!(problems.contains("cannot be read on the device"), "{problems}");
+        setup.disk.fail_reads_of(&[]);
+        assert!(setup.errors(setup.id).is_empty());
+    }
+}
+
+/// A device that holds reads of some blocks back for as long as it is told to.
+struct Slow {
+    device: Box<dyn Bdev>,
+    held: Rc<RefCell<Held>>,
+}
+
+#[derive(Default)]
+struct Held {
+    holds: Option<Range<u64>>,
+    reads: Vec<Command>,
+}
+
+impl Bdev for Slow {
+    fn info(&self) -> &BdevInfo {
+        self.device.info()
+    }
+
+    fn submit(&mut self, command: Command) -> Submit {
+        let mut held = self.held.borrow_mut();
+        let holds = held.holds.as_ref().is_some_and(|range| range.contains(&command.operation.block()));
+        if holds && matches!(command.operation, Operation::Read { .. }) {
+            held.reads.push(command);
+            return Submit::Queued;
+        }
+        self.device.submit(command)
+    }
+
+    fn poll(&mut self, completions: &mut Vec<Completion>) -> usize {
+        let mut held = self.held.borrow_mut();
+        if held.holds.is_none() {
+            while let Some(command) = held.reads.pop() {
+                if let Submit::Full(command) = self.device.submit(command) {
+                    held.reads.push(command);
+                    break;
                 }
-                BlockKind::RecordHeader { .. } => {
-                    let is_told = problems(&pool).iter().any(|problem| problem.contains(" are lost"));
-                    assert!(is_told || faults.is_empty(), "{context}");
-                    lost_headers += u32::from(is_told);
-                }
-                _ => assert!(faults.is_empty(), "{context}"),
             }
         }
+        self.device.poll(completions)
     }
-    assert!(lost_headers > 5, "{lost_headers}");
+
+    fn in_flight(&self) -> usize {
+        self.device.in_flight() + self.held.borrow().reads.len()
+    }
+
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
-/// A slot of which nothing can be read: it is never taken for a free one, and nothing older is given for what it held.
+/// While a read is at the device its segment is overwritten, leaves, and its slot is wanted for another: the read gives what the block was.
 #[test]
-fn a_slot_that_cannot_be_read_is_not_free() {
-    for seed in [3, 4] {
-        let stopped = small_run(seed, 80, false).abandon(Crash::Process);
-        let whole = stopped.open(&stopped.disk.fork()).expect("nothing is wrong with it");
-        let kept = whole.segments().into_iter().filter(|segment| segment.sequence.is_some());
-        let slot = kept.max_by_key(|segment| segment.sequence).expect("there is a segment").slot;
-        drop(whole);
-        let disk = stopped.disk.fork();
-        let all: Vec<u64> = (256 + slot * 256..256 + (slot + 1) * 256).collect();
-        disk.fail_reads_of(&all);
-        let contents = || all.iter().map(|&block| disk.block(block)).collect::<Vec<_>>();
-        let before = contents();
-        let pool = stopped.open(&disk).expect("it opens");
-        let told = problems(&pool);
-        assert!(told.iter().any(|problem| problem.contains("cannot be read")), "{told:?}");
-        assert!(told.iter().any(|problem| problem.contains(" are lost")), "{told:?}");
-        for volume in pool.volumes() {
-            for block in 0..volume.size_bytes / BLOCK_BYTES as u64 {
-                // It may have been written in the slot that nobody can read.
-                let read = run(&pool, volume.id, &Request::Read { block, len_blocks: 1 });
-                let is_zero = || read.data.iter().all(|data| data.iter().all(|&byte| byte == 0));
-                assert!(read.result.is_err() || is_zero(), "'{}', block {block}", volume.name);
-            }
-            for block in 0..volume.size_bytes / BLOCK_BYTES as u64 {
-                let data: &[&[u8]] = &[&[7; BLOCK_BYTES]];
-                let write = Request::Write { block, data, force_unit_access: false };
-                let result = run(&pool, volume.id, &write).result;
-                assert!(result.is_ok() || volume.read_only, "'{}', block {block}: {result:?}", volume.name);
-            }
+fn a_slot_is_not_used_again_under_a_read() {
+    for (seed, recycling) in [(3, Recycling::Discard), (4, Recycling::Archived)] {
+        let held = Rc::new(RefCell::new(Held::default()));
+        let wrapped = Rc::clone(&held);
+        let mut setup =
+            Setup::new(seed, recycling, |device| Box::new(Slow { device, held: wrapped }) as Box<dyn Bdev>);
+        for block in 0..64 {
+            setup.write(block);
         }
-        drop(pool);
-        assert!(contents() == before, "seed {seed}: the slot was used again");
+        for _ in 0..2 * SEGMENT_BLOCKS {
+            setup.write(199);
+        }
+        for _ in 0..2000 {
+            setup.turn();
+        }
+        let before: Vec<u64> = (0..64).map(|block| setup.stamps[&block]).collect();
+        let sink = Sink::new();
+        let first = 256 + setup.slot_of_segment(0) * SEGMENT_BLOCKS;
+        held.borrow_mut().holds = Some(first..first + SEGMENT_BLOCKS);
+        let request = Request::Read { block: 0, len_blocks: 64 };
+        assert_eq!(setup.pool.submit(setup.id, &request, 0, &sink), Submitted::Queued);
+        // Nothing of the segment is live any more; then every other slot is used several times.
+        for block in 0..64 {
+            setup.write(block);
+        }
+        for _ in 0..3 * SLOTS * SEGMENT_BLOCKS {
+            setup.write(198);
+        }
+        assert!(setup.pool.stats().released_segments > SLOTS, "{:?}", setup.pool.stats());
+        assert!(sink.is_empty());
+        held.borrow_mut().holds = None;
+        for _ in 0..3000 {
+            setup.turn();
+        }
+        let done = sink.pop().expect("it ends");
+        assert_eq!(done.result, Ok(()));
+        let bytes: Vec<u8> = done.data.iter().flat_map(|piece| piece.to_vec()).collect();
+        for (block, bytes) in (0_u64..).zip(bytes.chunks(BLOCK_BYTES)) {
+            assert!(is_filled(before[block as usize], block, bytes), "block {block}");
+        }
+        assert_eq!(setup.pool.stats().retried_reads, 0, "the device gave it as it was");
+        // And the segment goes when the read has ended.
+        for _ in 0..2 * SLOTS * SEGMENT_BLOCKS {
+            setup.write(198);
+        }
+        let oldest = setup.pool.segments().iter().filter_map(|segment| segment.sequence).min();
+        assert!(oldest > Some(SLOTS), "{oldest:?}");
+    }
+}
+
+/// Cold data in segments whose trailers, or everything that tells of their entries, cannot be read while the pool runs: hosts write on, and every block that can be read stays what it was.
+#[test]
+fn writes_go_on_over_entries_that_cannot_be_read() {
+    for recycling in [Recycling::Discard, Recycling::Archived] {
+        for headers_too in [false, true] {
+            let mut setup = Setup::new(5, recycling, |device| device);
+            for block in 0..BLOCKS {
+                setup.write(block);
+            }
+            for _ in 0..2 * SEGMENT_BLOCKS {
+                setup.write(199);
+            }
+            for _ in 0..2000 {
+                setup.turn();
+            }
+            let first = 256 + setup.slot_of_segment(0) * SEGMENT_BLOCKS;
+            let is_header = |at: &u64| setup.disk.block(*at).is_some_and(|bytes| bytes.starts_with(b"VREC"));
+            let mut bad: Vec<u64> = (first..first + SEGMENT_BLOCKS - 2).filter(is_header).collect();
+            bad.truncate(if headers_too { usize::MAX } else { 0 });
+            bad.extend([first + SEGMENT_BLOCKS - 2, first + SEGMENT_BLOCKS - 1]);
+            // One block of data too: it goes on as an error, and nothing else does.
+            bad.push(setup.device_block(11));
+            setup.disk.fail_reads_of(&bad);
+            let before = setup.disk.reads();
+            for at in 0..3 * SLOTS * SEGMENT_BLOCKS {
+                setup.write(180 + at % 20);
+            }
+            let reads = setup.disk.reads() - before;
+            assert!(reads < 20_000, "{reads} reads");
+            let expected = if recycling == Recycling::Archived { vec![] } else { vec![11] };
+            assert_eq!(setup.errors(setup.id), expected, "{recycling:?} {headers_too}");
+            assert!(setup.problems().len() < 20_000);
+            setup.disk.fail_reads_of(&[]);
+            setup.reopen();
+            assert_eq!(setup.errors(setup.id), expected, "{recycling:?} {headers_too}");
+        }
+    }
+}
+
+/// Entries are lost that replaced older blocks: these read as errors, also after copy-forward took them to positions behind the loss, and after restarts, and in clones.
+#[test]
+fn what_is_not_certain_never_becomes_certain() {
+    let mut setup = Setup::new(6, Recycling::Discard, |device| device);
+    for block in 0..BLOCKS {
+        setup.write(block);
+    }
+    while setup.pool.segments().iter().filter(|segment| segment.sequence.is_some()).count() < 2 {
+        setup.write(199);
+    }
+    for _ in 0..30 {
+        setup.write(199);
+    }
+    // These replace older ones, and will be lost.
+    for block in 20..30 {
+        setup.write(block);
+    }
+    let lost = setup.device_block(25);
+    for _ in 0..SEGMENT_BLOCKS {
+        setup.write(198);
+    }
+    let sequence = (lost - 256) / SEGMENT_BLOCKS;
+    wait(&setup.pool, Rc::clone(&setup.pool).close()).expect("it closes");
+    setup.damage_entries(sequence, lost);
+    setup.open();
+    assert!(setup.problems().contains("are lost"), "{}", setup.problems());
+    let before = setup.errors(setup.id);
+    assert!(before.contains(&25) && before.contains(&3), "{before:?}");
+    let info = setup.pool.find_volume("v").expect("there");
+    assert_eq!(info.state, VolumeState::Degraded);
+    assert!(info.uncertain_blocks > 0 && info.problem.is_some(), "{info:?}");
+    // Everything old is copied forward several times.
+    for at in 0..3 * SLOTS * SEGMENT_BLOCKS {
+        setup.write(190 + at % 10);
+    }
+    let written: Vec<u64> = (190..200).collect();
+    let expected: Vec<u64> = before.into_iter().filter(|block| !written.contains(block)).collect();
+    assert_eq!(setup.errors(setup.id), expected);
+    setup.reopen();
+    assert_eq!(setup.errors(setup.id), expected);
+    let clone = Rc::clone(&setup.pool).clone_volume("v".to_owned(), Point::Ago(0), "c".to_owned(), false);
+    let clone = wait(&setup.pool, clone).expect("it can be made").volume.id;
+    assert_eq!(setup.errors(clone), expected);
+    // What is written again is certain.
+    for &block in &expected {
+        setup.write(block);
+    }
+    assert!(setup.errors(setup.id).is_empty());
+}
+
+/// A point whose segments have entries that cannot be read: its clone has nothing wrong, also after a restart.
+#[test]
+fn a_clone_over_entries_that_cannot_be_read_has_nothing_wrong() {
+    for (seed, recycling) in [(7, Recycling::Discard), (8, Recycling::Archived)] {
+        let mut setup = Setup::new(seed, recycling, |device| device);
+        for block in 0..BLOCKS {
+            setup.write(block);
+        }
+        for _ in 0..SEGMENT_BLOCKS {
+            setup.write(199);
+        }
+        for block in 20..30 {
+            setup.write(block);
+        }
+        let lost = setup.device_block(25);
+        // Its entries are no longer in memory then.
+        for _ in 0..5 * SEGMENT_BLOCKS {
+            setup.write(198);
+        }
+        for _ in 0..2000 {
+            setup.turn();
+        }
+        let at = setup.pool.stats().newest_point_lsn;
+        let expected_stamps = setup.stamps.clone();
+        setup.damage_entries((lost - 256) / SEGMENT_BLOCKS, lost);
+        setup.write(198);
+        setup.write(3);
+        setup.stamps = expected_stamps;
+        let clone =
+            Rc::clone(&setup.pool).clone_volume("v".to_owned(), Point::Lsn(at), "c".to_owned(), false);
+        let info = wait(&setup.pool, clone).expect("it can be made").volume;
+        let errors = setup.errors(info.id);
+        if recycling == Recycling::Archived {
+            // The archive has the entries.
+            assert_eq!((errors.as_slice(), info.state), (&[][..], VolumeState::Online));
+        } else {
+            assert!(errors.contains(&25) && !errors.contains(&198), "{errors:?}");
+            assert_eq!(info.state, VolumeState::Degraded);
+            assert!(info.problem.is_some_and(|problem| problem.contains("lost")));
+        }
+        setup.reopen();
+        let id = setup.pool.find_volume("c").expect("it was made").id;
+        assert_eq!(setup.errors(id), errors);
+    }
+}
+
+/// Any block of a stopped pool cannot be read when it starts: it starts, and reads nothing wrong.
+#[test]
+fn one_bad_sector_keeps_no_pool_from_starting() {
+    let mut setup = Setup::new(9, Recycling::Discard, |device| device);
+    for at in 0..3 * SEGMENT_BLOCKS {
+        setup.write(at % BLOCKS);
+    }
+    wait(&setup.pool, Rc::clone(&setup.pool).close()).expect("it closes");
+    let sealed = setup.pool.segments().iter().filter(|segment| segment.sequence.is_some()).count() as u64 - 1;
+    for sequence in 0..sealed {
+        let first = 256 + setup.slot_of_segment(sequence) * SEGMENT_BLOCKS;
+        let disk = setup.disk.fork();
+        disk.fail_reads_of(&[first + SEGMENT_BLOCKS - 2]);
+        let pool = setup.world.open(disk.open());
+        let pool = pool.unwrap_or_else(|error| panic!("segment {sequence}: {error}"));
+        assert!(pool.find_volume("v").is_some());
     }
 }

@@ -16,6 +16,12 @@ use crate::log::{Geometry, Lsn, SegmentSeq};
 /// what points of a deleted clone inherited, and such a point says so when it is opened.
 const GONE_IMAGES_MAX: usize = 1024;
 
+/// Stretches of each kind that are remembered: what is lost, and what was not archived. They grow by themselves, so beyond it those that lie nearest to each other become one, with what is between them.
+const RANGES_MAX: usize = 128;
+
+/// The share of the longest catalog that is kept for what grows by itself: one in so many bytes.
+pub(super) const ROOM_SHARE: usize = 16;
+
 /// The version of this text.
 pub(super) const CATALOG_VERSION: u32 = 1;
 
@@ -60,6 +66,11 @@ pub(super) struct Catalog {
     pub(super) gone_images: Vec<GoneImage>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
 fn default_overprovisioning() -> u64 {
     OVERPROVISIONING_PERCENT_DEFAULT
 }
@@ -86,6 +97,10 @@ pub(crate) struct CatalogImage {
     /// From this LSN on everything that it inherited stands in entries of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hydrated_lsn: Option<u64>,
+    /// What its index maps below this LSN, or does not map, is not certain: entries of its ancestors could not be read when it was made, or are lost. What [`Catalog::lost`] says of itself and its ancestors comes to
+    /// that.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) uncertain_below: u64,
     /// Whether what it inherited is being copied into entries of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) hydrating: bool,
@@ -164,7 +179,10 @@ impl Catalog {
     /// Takes in an image as an older catalog tells of it. The present one may know it from a still older one, of a time before it was hydrated.
     pub(super) fn learn_image(&mut self, image: &CatalogImage) {
         match self.images.iter_mut().find(|known| known.id == image.id) {
-            Some(known) => known.hydrated_lsn = known.hydrated_lsn.or(image.hydrated_lsn),
+            Some(known) => {
+                known.hydrated_lsn = known.hydrated_lsn.or(image.hydrated_lsn);
+                known.uncertain_below = known.uncertain_below.max(image.uncertain_below);
+            }
             None => self.images.push(image.clone()),
         }
     }
@@ -206,6 +224,51 @@ impl Catalog {
         before - self.gone_images.len()
     }
 
+    /// The entries of a stretch of the log are lost. Whether that is news.
+    pub(super) fn add_lost(&mut self, range: LsnRange) -> bool {
+        let is_known = self.lost.iter().any(|known| known.start <= range.start && range.end <= known.end);
+        if !is_known {
+            add_range(&mut self.lost, range);
+        }
+        !is_known
+    }
+
+    /// A stretch of the log left the primary device without having been archived.
+    pub(super) fn add_gap(&mut self, range: LsnRange) {
+        add_range(&mut self.gaps, range);
+    }
+
+    /// Makes the text shorter by giving up detail of what grows by itself; `false`: there is nothing left to give up.
+    pub(super) fn give_way(&mut self) -> bool {
+        if !self.gone_images.is_empty() {
+            self.gone_images.drain(..self.gone_images.len().div_ceil(8));
+        } else if self.gaps.len() > 1 {
+            let half = self.gaps.len() / 2;
+            join_ranges(&mut self.gaps, half);
+        } else if self.lost.len() > 1 {
+            let half = self.lost.len() / 2;
+            join_ranges(&mut self.lost, half);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// How long the text is without what grows by itself.
+    pub(super) fn own_bytes(&self) -> usize {
+        let (gone_images, gaps, lost) = (Vec::new(), Vec::new(), Vec::new());
+        Catalog { gone_images, gaps, lost, ..self.clone() }.encode().len()
+    }
+
+    /// What lies before this LSN of what an image inherited is not certain.
+    pub(super) fn inherited_uncertain_below(&self, image: u16) -> Lsn {
+        let image = self.image(image).filter(|image| image.inherits());
+        let parent = image.and_then(|image| image.parent);
+        parent.map_or(Lsn(0), |parent| {
+            self.uncertain_below(parent.image, Lsn(parent.lsn)).min(Lsn(parent.lsn).plus(1))
+        })
+    }
+
     /// What lies before this LSN in the index of `image` as it is at `at` is not certain, because entries that may have replaced it are lost.
     /// A loss touches an image when it lies in the stretch in which the image, or an ancestor up to the point of its birth, took its entries.
     pub(super) fn uncertain_below(&self, image: u16, at: Lsn) -> Lsn {
@@ -216,6 +279,7 @@ impl Catalog {
             let born = Lsn(image.map_or(0, |image| image.born_lsn));
             let touching = self.lost.iter().filter(|range| range.end > born && range.start <= at);
             uncertain = touching.map(|range| range.end).fold(uncertain, Lsn::max);
+            uncertain = uncertain.max(Lsn(image.map_or(0, |image| image.uncertain_below)));
             next = image
                 .filter(|image| image.inherits_at(at))
                 .and_then(|image| image.parent)
@@ -223,6 +287,31 @@ impl Catalog {
         }
         uncertain
     }
+}
+
+/// Adds a stretch to others: in order, those that meet joined, and no more of them than are remembered.
+fn add_range(ranges: &mut Vec<LsnRange>, range: LsnRange) {
+    ranges.push(range);
+    join_ranges(ranges, RANGES_MAX);
+}
+
+/// Joins stretches that meet, and then those that are nearest to each other until there are at most `max`, at least one.
+fn join_ranges(ranges: &mut Vec<LsnRange>, max: usize) {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<LsnRange> = Vec::with_capacity(ranges.len());
+    for range in ranges.drain(..) {
+        match joined.last_mut().filter(|last| range.start <= last.end) {
+            Some(last) => last.end = last.end.max(range.end),
+            None => joined.push(range),
+        }
+    }
+    while joined.len() > max.max(1) {
+        let between = |at: &usize| joined[at + 1].start.0 - joined[*at].end.0;
+        let Some(nearest) = (0..joined.len() - 1).min_by_key(between) else { break };
+        let next = joined.remove(nearest + 1);
+        joined[nearest].end = next.end;
+    }
+    *ranges = joined;
 }
 
 impl From<&CatalogSnapshot> for SnapshotInfo {
@@ -234,6 +323,69 @@ impl From<&CatalogSnapshot> for SnapshotInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn range(start: u64, end: u64) -> LsnRange {
+        LsnRange { start: Lsn(start), end: Lsn(end) }
+    }
+
+    #[test]
+    fn stretches_that_grow_by_themselves_stay_few_and_lose_nothing() {
+        let mut catalog = Catalog::default();
+        // Segments one after the other are one gap, however many.
+        for sequence in 0..100_000 {
+            catalog.add_gap(range(sequence * 256, (sequence + 1) * 256));
+        }
+        assert_eq!(catalog.gaps, [range(0, 100_000 * 256)]);
+        // Stretches apart, more than are remembered: all are covered, and what was apart by most still is.
+        for at in 0..1000 {
+            assert!(catalog.add_lost(range(
+                at * 100 + if at < 500 { 0 } else { 1 << 20 },
+                at * 100 + 7 + if at < 500 { 0 } else { 1 << 20 }
+            )));
+        }
+        assert_eq!(catalog.lost.len(), RANGES_MAX);
+        assert!((0..1000).all(|at: u64| {
+            let start = at * 100 + if at < 500 { 0 } else { 1 << 20 };
+            !catalog.clone().add_lost(range(start, start + 7))
+        }));
+        assert!(catalog.clone().add_lost(range(500_000, 500_001)), "the widest space between is kept");
+        // And the shortest text has one of each.
+        let long = catalog.encode().len();
+        while catalog.give_way() {}
+        assert_eq!((catalog.lost.len(), catalog.gaps.len()), (1, 1));
+        assert!(catalog.encode().len() < catalog.own_bytes() + 200 && long > 3000);
+    }
+
+    #[test]
+    fn what_was_uncertain_in_its_parent_stays_so_in_a_clone() {
+        let image = |id, parent, hydrated_lsn, uncertain_below| CatalogImage {
+            id,
+            parent,
+            born_lsn: u64::from(id) * 1000,
+            hydrated_lsn,
+            hydrating: false,
+            uncertain_below,
+        };
+        let parent = |image, lsn| Some(ImageParent { image, lsn });
+        let mut catalog = Catalog {
+            images: vec![
+                image(0, None, None, 0),
+                image(1, parent(0, 900), None, 0),
+                image(2, parent(1, 1900), None, 0),
+            ],
+            lost: vec![range(500, 510)],
+            ..Catalog::default()
+        };
+        assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(510));
+        assert_eq!(catalog.inherited_uncertain_below(2), Lsn(510));
+        // Hydrated, it asks nobody any more; then its own catalog entry says it.
+        catalog.images[2].hydrated_lsn = Some(2500);
+        assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(0));
+        catalog.images[2].uncertain_below = 510;
+        assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(510));
+        let text = catalog.encode();
+        assert_eq!(Catalog::decode(&text), Some(catalog));
+    }
 
     /// Segments of 256 blocks: an image that lived in segments 2 and 3, and one that lived in 9.
     #[test]

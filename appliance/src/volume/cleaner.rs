@@ -1,10 +1,14 @@
 //! Copy-forward: live blocks of the oldest segment are appended again, so that it can leave the working set (DESIGN section 7, R18).
 //!
-//! **States:** idle → loading the victim's entries → (reading a batch of its live blocks → appending it) until nothing in it is live → idle. The victim is the oldest segment
-//! that holds something live.
+//! **States:** idle → loading the victim's entries → searching the indexes for what lies where entries are not known → (reading a batch of its live blocks → asking the archive for those that the device does not give → appending
+//! it) until nothing in it is live → idle. The victim is the oldest segment that holds something live.
 //!
-//! **Invariants.** A copy is appended only if the index still points at its source at that moment; it carries its origin's LSN; it is the end of no command, so no point falls between a copy and its
-//! source. Trims of a clone hide what it inherited: they are carried on as masks. A block that cannot be read as it was written goes on as an error: its copy keeps the checksum that its data does not have.
+//! **What cannot be read.** Nothing of it keeps a victim from being emptied, or writes would wait for ever. Where its entries cannot be had, the indexes say what is live there, looked through in pieces; such a block is checked with the
+//! 16 bits that they keep, and its copy has all 32 again. A block that neither the device nor the archive gives is copied as an error. A victim that was gone through without finding what is live in it is searched as
+//! a whole, and then left alone for a while between looks, which is told.
+//!
+//! **Invariants.** A copy is appended only if the index still points at its source at that moment; it carries the LSN of the first write; it is the end of no command, so no point falls between a copy and its
+//! source. Trims of a clone hide what it inherited: they are carried on as masks. A block that cannot be read as it was written, or is not certain, goes on as an error (`copies`).
 //!
 //! **Pace.** What must leave before the next segment is opened is spread over the blocks that hosts append to the current one, so there is no storm: after a share of the room for hosts is used,
 //! the same share of the copies is done. Cold data lies together, and when its turn comes whole segments of it are live; so the pace looks ahead: where a stretch of the oldest segments holds more than
@@ -24,17 +28,22 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use crate::dma::{BLOCK_BYTES, DmaBuf};
-use crate::log::checksum::crc32c;
+use crate::dma::DmaBuf;
 use crate::log::format::EntryKind;
-use crate::log::reader::{ReadError, SegmentEntries, load_segment};
+use crate::log::reader::{LsnRange, PlacedEntry, ReadError, SegmentEntries, load_segment};
 use crate::log::table::Mask;
 use crate::log::{
     AppendClass, AppendError, BlockNumber, ImageId, Log, Lsn, Recycling, SegmentSeq, SharedLog,
 };
 
+use super::copies::{Batch, Source, read};
 use super::index::{Mapping, RangeSet};
 use super::pool::State;
+use fetching::Fetching;
+use search::Search;
+
+mod fetching;
+mod search;
 
 /// Blocks of one batch, read together.
 const BATCH_BLOCKS: usize = 128;
@@ -44,8 +53,10 @@ const COPIES_PER_TURN_MAX: usize = 32;
 const COPIES_PER_TURN_MIN: usize = 4;
 /// For each block that hosts have appended since the last turn, so many copies: more than any load with room for its copies needs, so that the pace is kept.
 const COPIES_PER_HOST_BLOCK: u64 = 8;
-/// Dead blocks that are read along, because one longer read costs less than two.
-const GAP_BLOCKS: u64 = 4;
+/// How long a victim is left alone in which nothing is found that could be copied.
+const REST_NS: u64 = 100_000_000;
+/// After so many times that is told.
+const FRUITLESS_TOLD: u32 = 8;
 
 /// Without a command for so long, draining goes on at its own speed.
 const IDLE_NS: u64 = 1_000_000;
@@ -53,25 +64,15 @@ const IDLE_NS: u64 = 1_000_000;
 /// Copies go ahead of their time when a stretch holds more than the average times this; segments scatter.
 const AHEAD_FROM: f64 = 1.1;
 
-/// A block that is to be appended again.
-#[derive(Clone, Copy)]
-pub(super) struct Source {
-    pub(super) image: ImageId,
-    pub(super) block: u64,
-    pub(super) lsn: Lsn,
-    pub(super) crc: u32,
-    /// Whether its data does not have the checksum, and shall not be given.
-    pub(super) bad: bool,
-}
-
-/// A batch with its data; `None` where the device could not read.
-pub(super) type Batch = Vec<(Source, Option<DmaBuf>)>;
-
 enum Work {
     Idle,
     Loading(Pin<Box<dyn Future<Output = Result<SegmentEntries, ReadError>>>>),
+    Searching(Search),
     Reading(Pin<Box<dyn Future<Output = Batch>>>),
+    Fetching(Fetching),
     Appending(std::vec::IntoIter<(Source, Option<DmaBuf>)>),
+    /// Until a moment of the clock of spans.
+    Resting(u64),
 }
 
 /// How much is to be copied into the current segment.
@@ -96,6 +97,14 @@ pub(super) struct Cleaner {
     /// The next record and entry of the victim to look at.
     next: (usize, usize),
     next_lsn: Lsn,
+    /// Live blocks of which only the indexes tell, last one first.
+    found: Vec<Source>,
+    /// How often the victim was gone through in a row without a copy.
+    fruitless: u32,
+    /// Whether it was left alone since.
+    has_rested: bool,
+    /// Copies since the victim was loaded.
+    copied: u64,
     pace: Pace,
     /// An append that found no room, to be tried again.
     retry: Option<(Source, Option<DmaBuf>)>,
@@ -109,7 +118,7 @@ pub(super) struct Cleaner {
     head_seen: Lsn,
     /// Where the log ended, and how far it was written, when there was nothing to copy.
     rests_at: Option<(Lsn, Lsn)>,
-    /// Blocks that could not be read and were copied as errors.
+    /// Blocks that could not be had and were copied as errors, since start.
     pub(super) bad_blocks: u64,
 }
 
@@ -122,6 +131,10 @@ impl Default for Cleaner {
             masks: Vec::new(),
             next: (0, 0),
             next_lsn: Lsn(0),
+            found: Vec::new(),
+            fruitless: 0,
+            has_rested: false,
+            copied: 0,
             pace: Pace::default(),
             retry: None,
             newest_point: Lsn(0),
@@ -188,7 +201,7 @@ impl Cleaner {
                         }
                         continue;
                     }
-                    if self.victim == Some(victim) && self.next.0 < self.entries.len() {
+                    if self.victim == Some(victim) && self.has_more() {
                         let batch = self.next_batch(state, &log);
                         drop(log);
                         if !batch.is_empty() {
@@ -197,45 +210,51 @@ impl Cleaner {
                         continue;
                     }
                     drop(log);
-                    // A victim that was gone through and still holds something live is gone through again.
-                    self.victim = Some(victim);
-                    self.next = (0, 0);
-                    let log = SharedLog::clone(shared);
-                    self.work = Work::Loading(Box::pin(async move { load_segment(&log, victim).await }));
+                    self.begin_victim(victim, state, shared);
                 }
                 Work::Loading(future) => match future.as_mut().poll(&mut context) {
                     Poll::Pending => return work,
-                    Poll::Ready(Ok(entries)) => {
-                        self.entries = entries;
-                        let (victim, mut log) = (self.victim.unwrap_or_default(), shared.borrow_mut());
-                        self.masks = log
-                            .table()
-                            .get(victim)
-                            .map_or_else(Vec::new, |segment| join_masks(state, &segment.masks));
-                        if self.masks.is_empty() {
-                            log.masks_carried(victim);
-                        }
-                        self.work = Work::Idle;
+                    Poll::Ready(loaded) => {
+                        let is_loaded = self.loaded(loaded, state, &mut shared.borrow_mut());
                         work += 1;
+                        if !is_loaded {
+                            return work;
+                        }
                     }
-                    Poll::Ready(Err(error)) => {
-                        let victim = self.victim.take().unwrap_or_default();
-                        shared
-                            .borrow_mut()
-                            .note_problem(victim, format!("it cannot be copied forward: {error}"));
-                        self.work = Work::Idle;
+                },
+                Work::Searching(search) => {
+                    work += 1;
+                    if !search.go_on(state) {
                         return work;
                     }
-                },
+                    let found = search.take();
+                    (self.found, self.work) = (found, Work::Idle);
+                }
                 Work::Reading(future) => match future.as_mut().poll(&mut context) {
                     Poll::Pending => return work,
-                    Poll::Ready(mut batch) => {
-                        // What several hosts wrote in turns is apart from then on, and is read in order in fewer pieces.
-                        batch.sort_unstable_by_key(|(source, _)| (source.image, source.block));
-                        self.work = Work::Appending(batch.into_iter());
+                    Poll::Ready(batch) => {
+                        self.work = Work::Fetching(Fetching::new(batch));
                         work += 1;
                     }
                 },
+                Work::Fetching(fetching) => {
+                    if !fetching.go_on(state, &shared.borrow()) {
+                        // Also a store that is silent is not waited for without end.
+                        return work + 1;
+                    }
+                    let mut batch = fetching.take();
+                    // What several hosts wrote in turns is apart from then on, and is read in order in fewer pieces.
+                    batch.sort_unstable_by_key(|(source, _)| (source.image, source.block));
+                    self.work = Work::Appending(batch.into_iter());
+                }
+                Work::Resting(until_ns) => {
+                    let log = shared.borrow();
+                    if log.environment().clock.monotonic_ns() < *until_ns {
+                        // A host that waits is not left alone.
+                        return work + usize::from(log.is_pressed());
+                    }
+                    self.work = Work::Idle;
+                }
                 Work::Appending(_) => {
                     let (done, more) = self.append(state, &mut shared.borrow_mut());
                     work += done;
@@ -246,6 +265,75 @@ impl Cleaner {
                 }
             }
         }
+    }
+
+    /// Whether something of the victim is still to be looked at.
+    fn has_more(&self) -> bool {
+        self.next.0 < self.entries.len() || !self.found.is_empty()
+    }
+
+    /// Loads a victim. One that was gone through and still holds something live is gone through again.
+    fn begin_victim(&mut self, victim: SegmentSeq, state: &State, shared: &SharedLog) {
+        let is_again = self.victim == Some(victim);
+        if !is_again || self.copied > 0 {
+            (self.fruitless, self.has_rested) = (0, false);
+        } else if !self.has_rested {
+            self.fruitless += 1;
+        }
+        (self.victim, self.next, self.copied) = (Some(victim), (0, 0), 0);
+        self.found.clear();
+        // Once as its entries say, once as the indexes do; what a deleted volume held is live until that is counted.
+        if self.fruitless > 1 && !std::mem::replace(&mut self.has_rested, true) {
+            let mut log = shared.borrow_mut();
+            if self.fruitless > FRUITLESS_TOLD && state.buried.is_empty() {
+                let problem = "blocks of it count as live that no volume holds, and it cannot leave";
+                log.note_problem(victim, problem.to_owned());
+            }
+            self.work = Work::Resting(log.environment().clock.monotonic_ns() + REST_NS);
+            return;
+        }
+        self.has_rested = false;
+        let log = SharedLog::clone(shared);
+        self.work = Work::Loading(Box::pin(async move { load_segment(&log, victim).await }));
+    }
+
+    /// The victim's entries came, or as many as can be had; `false`: it must be tried again.
+    fn loaded(&mut self, loaded: Result<SegmentEntries, ReadError>, state: &State, log: &mut Log) -> bool {
+        let victim = self.victim.unwrap_or_default();
+        self.work = Work::Idle;
+        self.entries = match loaded {
+            Ok(entries) => entries,
+            // Memory comes back as records complete.
+            Err(ReadError::Memory(_)) => {
+                self.victim = None;
+                return false;
+            }
+            Err(error) => {
+                let problem = format!("{error}; what is live in it is found through the indexes");
+                log.note_problem(victim, problem);
+                SegmentEntries::default()
+            }
+        };
+        let (first, end, masks) = match log.table().get(victim) {
+            Some(segment) => {
+                (log.geometry().first_lsn(victim), segment.end_lsn, join_masks(state, &segment.masks))
+            }
+            None => return false,
+        };
+        self.masks = masks;
+        if self.masks.is_empty() {
+            log.masks_carried(victim);
+        }
+        // What its entries do not tell of, the indexes may.
+        let unknown = if self.fruitless > 0 {
+            vec![LsnRange { start: first, end }]
+        } else {
+            self.entries.holes(first.plus(1), end)
+        };
+        if !unknown.is_empty() {
+            self.work = Work::Searching(Search::new(unknown));
+        }
+        true
     }
 
     /// While draining: whether hosts leave the device alone. Until that is known there is work, so that the reactor does not go to sleep over it.
@@ -271,8 +359,7 @@ impl Cleaner {
                 _ => None,
             });
             let Some((source, data)) = next else { return (done, false) };
-            let origin = Mapping::new(source.lsn, source.crc);
-            let Some(volume) = state.owner_of(source.image, source.block, origin) else { continue };
+            let Some(volume) = state.owner_of(source.image, source.block, source.mapping()) else { continue };
             if done == self.per_turn {
                 self.retry = Some((source, data));
                 return (done, true);
@@ -291,27 +378,22 @@ impl Cleaner {
                 }
                 Err(_) => return (done, false),
             }
-            let (data, bad) = match data {
-                Some(data) => {
-                    let bad = source.bad || crc32c(&data) != source.crc;
-                    (data, bad)
-                }
-                None => (state.zero_block(), true),
-            };
-            if bad && !source.bad {
+            let copied = source.copied(data, state.is_uncertain(volume, source.lsn), state.zero_block());
+            if copied.bad && !source.bad {
                 self.bad_blocks += 1;
                 log.note_problem(
                     log.geometry().sequence_of(source.lsn),
-                    "live blocks of it could not be read; they read as errors until they are written again"
+                    "live blocks of it could not be had; they read as errors until they are written again"
                         .to_owned(),
                 );
             }
-            let block = BlockNumber(source.block);
-            let lsn = log.append_copied(source.image, block, data, source.crc, source.lsn, bad);
-            state.move_block(volume, source.block, Mapping::new(lsn, source.crc));
+            let (block, bad) = (BlockNumber(source.block), copied.bad);
+            let lsn = log.append_copied(source.image, block, copied.data, copied.crc, source.origin, bad);
+            state.move_block(volume, source.block, Mapping::new(lsn, copied.crc));
             log.note_dead(source.lsn);
             log.note_live(lsn);
             self.pace.copied += 1;
+            self.copied += 1;
             done += 1;
         }
     }
@@ -353,11 +435,16 @@ impl Cleaner {
             if !matches!(entry.kind(), Some(EntryKind::Write | EntryKind::Copied)) {
                 continue;
             }
-            let (image, block, crc) = (entry.image(), entry.block().0, entry.crc());
-            let mapping = Mapping::new(self.next_lsn, crc);
-            for owner in state.owners_of(image, block, mapping) {
-                batch.push(Source { image: owner, block, lsn: self.next_lsn, crc, bad: entry.is_bad() });
+            let placed = PlacedEntry { entry: *entry, lsn: self.next_lsn, time_ns: line.time_ns() };
+            let mapping = Mapping::new(placed.lsn, entry.crc());
+            for owner in state.owners_of(entry.image(), entry.block().0, mapping) {
+                batch.push(Source::of_entry(&placed, owner));
             }
+        }
+        while batch.len() < wanted
+            && let Some(source) = self.found.pop()
+        {
+            batch.push(source);
         }
         batch
     }
@@ -437,52 +524,4 @@ fn join_masks(state: &State, masks: &[Mask]) -> Vec<(ImageId, u64, u64)> {
         ranges.iter().map(move |(start, end)| (ImageId(image), start, end - start))
     });
     ranges.collect()
-}
-
-/// Reads the blocks of a batch, neighbours together.
-pub(super) async fn read(log: SharedLog, sources: Vec<Source>) -> Batch {
-    let mut batch: Batch = sources.iter().map(|&source| (source, None)).collect();
-    let mut start = 0;
-    while start < sources.len() {
-        let mut end = start + 1;
-        while end < sources.len()
-            && sources[end].lsn.0 >= sources[end - 1].lsn.0
-            && sources[end].lsn.0 - sources[end - 1].lsn.0 <= GAP_BLOCKS + 1
-            && sources[end].lsn.0 - sources[start].lsn.0 < 2 * BATCH_BLOCKS as u64
-        {
-            end += 1;
-        }
-        let first = sources[start].lsn;
-        let len_blocks = sources[end - 1].lsn.0 - first.0 + 1;
-        let (reader, device_block) = {
-            let log = log.borrow();
-            (log.reader(), log.device_block(first))
-        };
-        if let Some(device_block) = device_block {
-            let buffer = loop {
-                match reader.read_blocks(device_block, len_blocks).await {
-                    Ok(buffer) => break Some(buffer.freeze()),
-                    // Memory comes back as records complete.
-                    Err(ReadError::Memory(_)) => crate::reactor::yield_now().await,
-                    Err(error) => {
-                        tracing::error!(lsn = first.0, len_blocks, %error, "live blocks cannot be read");
-                        break None;
-                    }
-                }
-            };
-            for (source, data) in &mut batch[start..end] {
-                let at = (source.lsn.0 - first.0) as usize * BLOCK_BYTES;
-                *data = buffer.as_ref().map(|buffer| buffer.slice(at, BLOCK_BYTES));
-            }
-            if buffer.is_none() && len_blocks > 1 {
-                // One bad block must not take its neighbours with it.
-                for (source, data) in &mut batch[start..end] {
-                    let block = device_block + (source.lsn.0 - first.0);
-                    *data = reader.read_blocks(block, 1).await.ok().map(crate::dma::DmaBufMut::freeze);
-                }
-            }
-        }
-        start = end;
-    }
-    batch
 }

@@ -3,6 +3,8 @@
 //! **Two ways to its index.** A point of the past is rebuilt from the entries of the W+1 segments that end there. A volume that has not changed since the point has the index already: the clone shares it, which is one
 //! reference whatever its size, and its parent is the present, whose state is the same; so everything that the shared index points at is in the segments that the parent's point keeps.
 //!
+//! **What is not certain.** Where entries are not known, neither here nor in the archive, what is older is not certain: the clone is made, its catalog entry says so, and such blocks read as media errors until they are written.
+//!
 //! **What may happen meanwhile.** The volume is written before the clone is in the catalog: then the index is rebuilt after all. Parts of the archive expire: the operator is told to try again.
 
 use std::rc::Rc;
@@ -64,7 +66,7 @@ impl Pool {
             let image = state.catalog.volume(&name).map_or(0, |volume| volume.image);
             let uncertain_below = state.catalog.uncertain_below(image, Lsn::MAX);
             if let Some(volume) = state.volume_mut(id) {
-                volume.uncertain_below = uncertain_below;
+                volume.set_uncertain_below(uncertain_below);
             }
             // Otherwise nothing is its own yet.
             if state.keeps_inherited {
@@ -118,6 +120,14 @@ impl Pool {
                 catalog.images.iter().for_each(|image| now.learn_image(image));
                 let parent = Some(ImageParent { image: source.image, lsn: parent_lsn.0 });
                 let image = add_image(now, parent, head)?;
+                // Found again after a restart, also when what is not known has left the log.
+                let uncertain_below = match &built {
+                    Some((_, report)) => report.uncertain_below,
+                    None => self.known_uncertain_below(source.image),
+                };
+                if let Some(image) = now.images.iter_mut().find(|known| known.id == image) {
+                    image.uncertain_below = uncertain_below.0;
+                }
                 let clone = CatalogVolume {
                     name: name.clone(),
                     uuid,
@@ -146,6 +156,13 @@ impl Pool {
                 (Err(error), _) => return Err(error),
             }
         }
+    }
+
+    /// What is not certain of a volume's image, as far as that was found out since start.
+    fn known_uncertain_below(&self, image: u16) -> Lsn {
+        let state = self.state.borrow();
+        let volume = state.volumes.iter().flatten().find(|volume| volume.image.0 == image);
+        volume.map_or(Lsn(0), |volume| volume.uncertain_below)
     }
 
     /// The index of a volume that has not changed since a point.

@@ -2,6 +2,9 @@
 //!
 //! The state at LSN P is decided by the entries at or before P. An index at P is built by scanning backward from P, each block's first sight
 //! winning (R28, R29), over at most W+1 segments for each generation of a clone (R30); the count is asserted and reported.
+//!
+//! **What cannot be read** is looked up in the archive first (`known`). Of what neither has, nothing is guessed: what an index has from before it is not certain, which the report says; a point that may lie in it is refused;
+//! a catalog that may have been replaced in it is told.
 
 use std::rc::Rc;
 
@@ -15,7 +18,7 @@ use super::point::Point;
 use super::pool::Pool;
 use crate::dma::BLOCK_BYTES;
 use crate::log::format::{EntryKind, EventKind};
-use crate::log::reader::PlacedEntry;
+use crate::log::reader::{LsnRange, PlacedEntry};
 use crate::log::table::Phase;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
@@ -29,6 +32,8 @@ pub(super) struct ScanReport {
     pub(super) segments_bound: u64,
     /// Entries looked at.
     pub(super) entries_scanned: u64,
+    /// What lies below this LSN is not certain, because entries behind it could not be had that may have replaced it; 0: all is certain.
+    pub(super) uncertain_below: Lsn,
 }
 
 /// The end of a command at or before a position.
@@ -46,7 +51,10 @@ impl Pool {
     /// [`VolumeError::NoSuchPoint`] says what there is instead.
     pub async fn resolve(self: Rc<Self>, point: Point) -> Result<ResolvedPoint, VolumeError> {
         let lsn = self.locate(&point).await?;
-        let boundary = self.boundary(lsn).await?;
+        let (boundary, unknown) = self.boundary_and_hole(lsn).await?;
+        if let Some(hole) = unknown {
+            return Err(in_hole(&point, hole));
+        }
         let catalog = self.catalog_at(boundary.lsn).await?;
         let kind = self.kind_of(&boundary);
         let volumes = catalog
@@ -146,11 +154,16 @@ impl Pool {
             }
         }
         for sequence in (oldest.0..low).rev() {
-            if let Some(entries) = self.entries_of(SegmentSeq(sequence)).await? {
-                let last = entries.records().rev().find(|(line, _)| line.time_ns() <= time_ns);
-                if let Some((line, _)) = last {
-                    return Ok(Lsn(line.end_lsn().0 - 1));
-                }
+            let known = self.known_of(SegmentSeq(sequence)).await?;
+            let last = known.entries.records().rev().find(|(line, _)| line.time_ns() <= time_ns);
+            let last = last.map(|(line, _)| line.end_lsn());
+            // What follows the record, or comes before all of them, may be of that time too.
+            let first = self.log.borrow().geometry().first_lsn(SegmentSeq(sequence)).plus(1);
+            if let Some(&hole) = known.holes.iter().find(|hole| hole.start == last.unwrap_or(first)) {
+                return Err(in_hole(&Point::Time(time_ns), hole));
+            }
+            if let Some(end) = last {
+                return Ok(Lsn(end.0 - 1));
             }
             yield_now().await;
         }
@@ -173,56 +186,76 @@ impl Pool {
         }
     }
 
-    /// The end of the last whole command at or before `lsn`; LSN 0 when there is none.
+    /// The end of the last whole command that is known at or before `lsn`; LSN 0 when there is none. If a later one may be where entries are not known, that is told.
     pub(super) async fn boundary(&self, lsn: Lsn) -> Result<Boundary, VolumeError> {
+        let (boundary, unknown) = self.boundary_and_hole(lsn).await?;
+        if let Some(hole) = unknown {
+            let (start, end) = (hole.start, hole.end);
+            self.note_problem(format!(
+                "the records at LSN {start} to {end} are not known; the newest command that is known before LSN {lsn} ended at LSN {}",
+                boundary.lsn
+            ));
+        }
+        Ok(boundary)
+    }
+
+    /// The same, with the newest stretch between it and `lsn` of which nothing is known.
+    async fn boundary_and_hole(&self, lsn: Lsn) -> Result<(Boundary, Option<LsnRange>), VolumeError> {
         let (created_ns, mut sequence) = {
             let log = self.log.borrow();
             (log.created_ns(), log.geometry().sequence_of(lsn))
         };
+        let mut unknown = None;
         loop {
-            if let Some(entries) = self.entries_of(sequence).await? {
-                let mut found = None;
-                entries.visit_backward(lsn, |placed| {
-                    if placed.entry.is_last() {
-                        let is_event = placed.entry.kind() == Some(EntryKind::Event);
-                        found = Some(Boundary { lsn: placed.lsn, time_ns: placed.time_ns, is_event });
-                    }
-                    found.is_none()
-                });
-                if let Some(boundary) = found {
-                    return Ok(boundary);
+            let known = self.known_of(sequence).await?;
+            let mut found = None;
+            known.entries.visit_backward(lsn, |placed| {
+                if placed.entry.is_last() {
+                    let is_event = placed.entry.kind() == Some(EntryKind::Event);
+                    found = Some(Boundary { lsn: placed.lsn, time_ns: placed.time_ns, is_event });
                 }
+                found.is_none()
+            });
+            let from = found.map_or(Lsn(0), |boundary| boundary.lsn);
+            unknown = unknown.or_else(|| known.hole_between(from, lsn));
+            if let Some(boundary) = found {
+                return Ok((boundary, unknown));
             }
             if sequence.0 == 0 {
-                return Ok(Boundary { lsn: Lsn(0), time_ns: created_ns, is_event: false });
+                return Ok((Boundary { lsn: Lsn(0), time_ns: created_ns, is_event: false }, unknown));
             }
             sequence = SegmentSeq(sequence.0 - 1);
         }
     }
 
-    /// The catalog in force at a position: the newest at or before it that can be read.
+    /// The catalog in force at a position: the newest at or before it that can be read. If a newer one may be where entries are not known, that is told.
     pub(super) async fn catalog_at(&self, lsn: Lsn) -> Result<Catalog, VolumeError> {
         let mut sequence = self.log.borrow().geometry().sequence_of(lsn);
+        let mut unknown = None;
         loop {
-            if let Some(entries) = self.entries_of(sequence).await? {
-                let mut collector = EventCollector::default();
-                entries.visit_backward(lsn, |placed| {
-                    if placed.entry.kind() == Some(EntryKind::Event) {
-                        collector.see(&placed);
-                    }
-                    true
-                });
-                for event in collector.found.iter().filter(|event| event.kind == EventKind::Catalog) {
-                    if let Some(catalog) =
-                        self.read_event(event).await?.and_then(|text| Catalog::decode(&text))
-                    {
-                        return Ok(catalog);
-                    }
-                    let problem =
-                        format!("the catalog at LSN {} is damaged; an older one is used", event.lsn);
-                    self.note_problem(problem);
+            let known = self.known_of(sequence).await?;
+            let mut collector = EventCollector::default();
+            known.entries.visit_backward(lsn, |placed| {
+                if placed.entry.kind() == Some(EntryKind::Event) {
+                    collector.see(&placed);
                 }
+                true
+            });
+            for event in collector.found.iter().filter(|event| event.kind == EventKind::Catalog) {
+                let text = self.read_event(event).await?;
+                if let Some(catalog) = text.and_then(|text| Catalog::decode(&text)) {
+                    if let Some(hole) = unknown.or_else(|| known.hole_between(event.lsn, lsn)) {
+                        self.note_problem(format!(
+                            "the records at LSN {} to {} are not known; the catalog of LSN {} is used for what is behind them, and what was changed in them is missing",
+                            hole.start, hole.end, event.lsn
+                        ));
+                    }
+                    return Ok(catalog);
+                }
+                let problem = format!("the catalog at LSN {} is damaged; an older one is used", event.lsn);
+                self.note_problem(problem);
             }
+            unknown = unknown.or_else(|| known.hole_between(Lsn(0), lsn));
             if sequence.0 == 0 {
                 return Ok(Catalog::default());
             }
@@ -292,26 +325,44 @@ impl Pool {
         let oldest = SegmentSeq(newest.0.saturating_sub(working_set)).max(geometry.sequence_of(born));
         let mut touched = 0;
         let mut ahead = Ahead::new(newest, oldest);
-        while let Some(entries) = self.next_entries(&mut ahead).await {
-            let entries = match entries {
+        for sequence in (oldest.0..=newest.0).rev().map(SegmentSeq) {
+            let known = match self.next_known(sequence, &mut ahead).await {
                 // What a clone keeps of it has been copied.
                 Err(VolumeError::NoSuchPoint { .. }) if skip_gone => continue,
-                entries => entries?,
+                known => known?,
             };
-            if let Some(entries) = entries {
-                touched += 1;
-                assert!(touched <= bound, "a scan stays within W+1 segments");
-                entries.visit_backward(lsn, |placed| {
-                    report.entries_scanned += 1;
-                    if placed.entry.image().0 == image {
-                        see(builder, &placed);
-                    }
-                    true
-                });
-                yield_now().await;
+            touched += 1;
+            assert!(touched <= bound, "a scan stays within W+1 segments");
+            known.entries.visit_backward(lsn, |placed| {
+                report.entries_scanned += 1;
+                if placed.entry.image().0 == image {
+                    see(builder, &placed);
+                }
+                true
+            });
+            if let Some(hole) = known.hole_between(born, lsn) {
+                let problem = format!(
+                    "the records at LSN {} to {} are not known; what is older in images that they may have changed is not served",
+                    hole.start, hole.end
+                );
+                self.note_problem(problem);
+                report.uncertain_below = report.uncertain_below.max(hole.end.min(lsn.plus(1)));
             }
+            yield_now().await;
         }
         Ok(touched)
+    }
+}
+
+/// The refusal of a point that may lie where nothing is known.
+fn in_hole(point: &Point, hole: LsnRange) -> VolumeError {
+    let (before, behind) = (hole.start.0.saturating_sub(1), hole.end);
+    VolumeError::NoSuchPoint {
+        point: point.to_string(),
+        reason: format!(
+            "it may lie in the records at LSN {} to {}, which cannot be read; choose lsn:{before} or one before it, or one behind lsn:{behind}",
+            hole.start, hole.end
+        ),
     }
 }
 

@@ -9,21 +9,22 @@
 //! **How.** The segments that the inherited index was built from, newest first in each generation: their entries are matched with the index, so an object of the archive is read once, in order, and every block is checked
 //! against all 32 bits of its checksum. A copy is appended only if the index still points at its source at that moment, as the cleaner does; it is the end of no command, so history does not see it.
 //!
-//! **Failures.** What cannot be read stays inherited; the image goes on needing its parent, the operator is told, and the command may be given again. A pool without room refuses, as it refuses a thin volume's writes.
+//! **Failures.** What cannot be read stays inherited, and stops nothing else; the image goes on needing its parent, the operator is told, and the command may be given again. What is not certain, because entries that may
+//! have replaced it are lost, becomes the image's own as an error (`copies`), and the catalog goes on telling that what has no contents there is not certain either. A pool without room refuses, as it refuses a thin
+//! volume's writes.
 //!
 //! **Costs:** for each block one read, shared with its neighbours, a copy in memory if it came from the archive, one CRC32C, and its place in a record. Hosts go first: a batch is
 //! [`BATCH_BLOCKS`] blocks, and the reactor turns between batches; nothing waits for it.
 
 use std::rc::Rc;
 
-use super::cleaner::{Batch, Source, read};
+use super::copies::{Batch, Copied, Source, read};
 use super::error::VolumeError;
 use super::index::Mapping;
 use super::info::VolumeInfo;
 use super::pool::{Pool, Refusal, State, Volume, VolumeIndex};
 use super::request::{IoError, VolumeId};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
-use crate::log::checksum::crc32c;
 use crate::log::format::EntryKind;
 use crate::log::reader::SegmentEntries;
 use crate::log::{AppendClass, AppendError, BlockNumber, ImageId, Lsn, SegmentSeq};
@@ -31,8 +32,6 @@ use crate::reactor::yield_now;
 
 /// Blocks that are read and appended together.
 const BATCH_BLOCKS: usize = 64;
-/// How often no memory for a block is waited for, in turns, before it counts as unreadable.
-const MEMORY_TURNS_MAX: usize = 100_000;
 
 impl Pool {
     /// Notes that a volume is to be hydrated; [`hydrate`](Self::hydrate) does it.
@@ -99,17 +98,22 @@ impl Pool {
             yield_now().await;
         }
         let mut unreadable = 0;
+        let mut failure = None;
         for (image, sequences) in self.inherited_from(id) {
             for sequence in sequences {
-                let Some(entries) = self.entries_of(sequence).await? else { continue };
-                unreadable += self.hydrate_from(id, image, sequence, &entries).await?;
+                match self.known_of(sequence).await {
+                    Ok(known) => unreadable += self.hydrate_from(id, image, sequence, &known.entries).await?,
+                    Err(error @ VolumeError::Busy { .. }) => return Err(error),
+                    // What lies there stays inherited; the rest goes on.
+                    Err(error) => failure = Some(error),
+                }
             }
         }
         if unreadable > 0 {
             let reason = format!("{unreadable} blocks cannot be read");
             return Err(VolumeError::Archive { reason });
         }
-        self.finish_hydration(id).await
+        self.finish_hydration(id, failure).await
     }
 
     /// Whether what a volume inherited is still being looked up.
@@ -163,8 +167,15 @@ impl Pool {
             }
             let batch = self.read_sources(sequence, sources).await?;
             for (source, data) in batch {
-                match data.filter(|data| !source.bad && crc32c(data) == source.crc) {
-                    Some(data) => self.append_hydrated(id, source, data).await?,
+                let copied = {
+                    let state = self.state.borrow();
+                    let uncertain = state.is_uncertain(id, source.lsn);
+                    let copied = source.copied(data, uncertain, state.zero_block());
+                    // What cannot be read today may be read another day; what is not certain never is again.
+                    Some(copied).filter(|copied| uncertain || !copied.bad)
+                };
+                match copied {
+                    Some(copied) => self.append_hydrated(id, source, copied).await?,
                     None => unreadable += 1,
                 }
             }
@@ -190,13 +201,12 @@ impl Pool {
             for placed in SegmentEntries::placed(line, of_record) {
                 let entry = placed.entry;
                 let is_block = matches!(entry.kind(), Some(EntryKind::Write | EntryKind::Copied));
-                let (block, lsn, crc) = (entry.block().0, placed.lsn, entry.crc());
                 if is_block
                     && entry.image() == parent
-                    && lsn <= volume.resident_above
-                    && volume.own_index().get(block) == Mapping::new(lsn, crc)
+                    && placed.lsn <= volume.resident_above
+                    && volume.own_index().get(entry.block().0) == Mapping::new(placed.lsn, entry.crc())
                 {
-                    sources.push(Source { image: volume.image, block, lsn, crc, bad: entry.is_bad() });
+                    sources.push(Source::of_entry(&placed, volume.image));
                 }
             }
             record += 1;
@@ -223,10 +233,14 @@ impl Pool {
         }
         let mut batch = Vec::with_capacity(sources.len());
         for source in sources {
-            let data = self.archived_block(sequence, source.lsn, source.crc).await?;
-            let data = match data {
-                Some(data) => self.in_dma(&data).await,
-                None => None,
+            let data = match self.archived_block(sequence, source.lsn, source.crc).await {
+                Ok(Some(data)) => Some(self.in_dma(&data).await),
+                Ok(None) => None,
+                // One block that the archive does not give must not stop the rest.
+                Err(error) => {
+                    tracing::warn!(lsn = source.lsn.0, %error, "an inherited block cannot be read");
+                    None
+                }
             };
             batch.push((source, data));
         }
@@ -234,28 +248,26 @@ impl Pool {
     }
 
     /// A block in memory that a device can write from.
-    async fn in_dma(&self, data: &[u8]) -> Option<DmaBuf> {
-        for _ in 0..MEMORY_TURNS_MAX {
+    async fn in_dma(&self, data: &[u8]) -> DmaBuf {
+        loop {
             let allocated = self.log.borrow().environment().dma.allocate(BLOCK_BYTES);
             if let Ok(mut buffer) = allocated {
                 buffer.as_mut_slice().copy_from_slice(data);
-                return Some(buffer.freeze());
+                return buffer.freeze();
             }
             // Memory comes back as records complete.
             yield_now().await;
         }
-        None
     }
 
     /// Appends a block that was inherited, if it still is.
-    async fn append_hydrated(&self, id: VolumeId, source: Source, data: DmaBuf) -> Result<(), VolumeError> {
-        let origin = Mapping::new(source.lsn, source.crc);
+    async fn append_hydrated(&self, id: VolumeId, source: Source, copied: Copied) -> Result<(), VolumeError> {
         loop {
             {
                 let mut state = self.state.borrow_mut();
                 let mut log = self.log.borrow_mut();
                 let Some(volume) = state.volume_mut(id) else { return Ok(()) };
-                if volume.own_index().get(source.block) != origin {
+                if volume.own_index().get(source.block) != source.mapping() {
                     return Ok(());
                 }
                 if volume.thin
@@ -265,9 +277,10 @@ impl Pool {
                 }
                 match log.reserve(AppendClass::Host, 1, 1, false) {
                     Ok(()) => {
-                        let block = BlockNumber(source.block);
-                        let lsn = log.append_copied(source.image, block, data, source.crc, source.lsn, false);
-                        state.move_block(id, source.block, Mapping::new(lsn, source.crc));
+                        let (block, origin) = (BlockNumber(source.block), source.origin);
+                        let Copied { data, crc, bad } = copied;
+                        let lsn = log.append_copied(source.image, block, data, crc, origin, bad);
+                        state.move_block(id, source.block, Mapping::new(lsn, crc));
                         log.note_live(lsn);
                         state.count_hydrated(id);
                         return Ok(());
@@ -280,22 +293,30 @@ impl Pool {
         }
     }
 
-    /// Nothing is inherited any more, if that is so: the catalog says it.
-    async fn finish_hydration(&self, id: VolumeId) -> Result<(), VolumeError> {
+    /// Nothing is inherited any more, if that is so: the catalog says it. `failure` is why a segment could not be looked at.
+    async fn finish_hydration(&self, id: VolumeId, failure: Option<VolumeError>) -> Result<(), VolumeError> {
         let (name, image, left) = {
             let mut state = self.state.borrow_mut();
             let Some(volume) = state.volume_mut(id) else { return Ok(()) };
             (volume.name.clone(), volume.image, volume.mapped() - volume.resident)
         };
+        if left > 0
+            && let Some(failure) = failure
+        {
+            return Err(failure);
+        }
         if left > 0 {
             let reason = format!("{left} blocks were not found where they should be");
             return Err(VolumeError::Archive { reason });
         }
         self.change(|catalog, head| {
             let of_volume = catalog.volume(&name).is_some_and(|volume| volume.image == image.0);
+            // From now on its ancestors are not asked any more.
+            let uncertain_below = catalog.inherited_uncertain_below(image.0).max(self.uncertain_of(id));
             if let Some(image) = catalog.images.iter_mut().find(|known| of_volume && known.id == image.0) {
                 image.hydrating = false;
                 image.hydrated_lsn = Some(head.0);
+                image.uncertain_below = image.uncertain_below.max(uncertain_below.0);
             }
             Ok(())
         })
@@ -306,6 +327,15 @@ impl Pool {
         }
         tracing::info!(volume = name, "the volume is hydrated: it needs neither its parent nor the archive");
         Ok(())
+    }
+}
+
+impl Pool {
+    /// What a volume inherited below this LSN is not certain, as far as that was found out since start.
+    fn uncertain_of(&self, id: VolumeId) -> Lsn {
+        let state = self.state.borrow();
+        let volume = state.volumes.get(id.0 as usize).and_then(Option::as_ref);
+        volume.map_or(Lsn(0), |volume| volume.uncertain_below.min(volume.resident_above.plus(1)))
     }
 }
 

@@ -127,6 +127,36 @@ impl Node {
         }
     }
 
+    /// As [`visit`](Self::visit), of at most `leaves` leaves, from block `from` on, counted from this node's first block; where to go on, `None` at its end.
+    fn visit_some(
+        &self,
+        level: u32,
+        first: u64,
+        from: u64,
+        leaves: &mut usize,
+        visit: &mut dyn FnMut(u64, Mapping),
+    ) -> Option<u64> {
+        match self {
+            Node::Leaf(_) if *leaves == 0 => return Some(0),
+            Node::Leaf(_) => {
+                *leaves -= 1;
+                self.visit(level, first, visit);
+            }
+            Node::Inner(inner) => {
+                let span = 1_u64 << (FANOUT_BITS * level);
+                for slot in from / span..FANOUT as u64 {
+                    let Some(child) = &inner.children[slot as usize] else { continue };
+                    let at = slot * span;
+                    let from = from.saturating_sub(at);
+                    if let Some(next) = child.visit_some(level - 1, first + at, from, leaves, visit) {
+                        return Some(at + next);
+                    }
+                }
+            }
+        }
+        None
+    }
+
     /// Empties `[start, end)`, counted from this node's first block; shows what goes, and returns how many mappings that were.
     fn trim(&mut self, level: u32, start: u64, end: u64, gone: &mut dyn FnMut(Mapping)) -> u64 {
         match self {
@@ -211,6 +241,20 @@ impl Index {
     /// Calls `visit` for every block that has contents, in order of block numbers.
     pub fn visit(&self, mut visit: impl FnMut(u64, Mapping)) {
         self.root.visit(self.height, 0, &mut visit);
+    }
+
+    /// Calls `visit` for the blocks that have contents in at most `leaves` leaves, from the leaf of block `from` on, in order. The block to go on with; `None` when there is nothing more. `leaves` must not be 0, or it gets
+    /// nowhere.
+    pub fn visit_some(
+        &self,
+        from: u64,
+        mut leaves: usize,
+        mut visit: impl FnMut(u64, Mapping),
+    ) -> Option<u64> {
+        if from >= capacity(self.height) {
+            return None;
+        }
+        self.root.visit_some(self.height, 0, from, &mut leaves, &mut visit)
     }
 
     /// Where a block is.
@@ -307,11 +351,13 @@ impl IndexBuilder {
         }
     }
 
-    /// A write of a block was seen.
-    pub fn see_write(&mut self, block: u64, mapping: Mapping) {
-        if self.index.get(block).is_none() && !self.trimmed.contains(block) {
+    /// A write of a block was seen. Whether it is the block's newest.
+    pub fn see_write(&mut self, block: u64, mapping: Mapping) -> bool {
+        let is_newest = self.index.get(block).is_none() && !self.trimmed.contains(block);
+        if is_newest {
             self.index.set(block, mapping);
         }
+        is_newest
     }
 
     /// A trim was seen.
@@ -449,7 +495,15 @@ mod tests {
                 index.visit(|block, mapping| visited.push((block, mapping)));
                 let mut expected: Vec<_> = model.iter().map(|(&block, &mapping)| (block, mapping)).collect();
                 expected.sort_unstable_by_key(|&(block, _)| block);
-                prop_assert_eq!(visited, expected);
+                prop_assert_eq!(&visited, &expected);
+                // In pieces it is the same.
+                let (mut pieces, mut from, mut turns) = (Vec::new(), Some(0), 0);
+                while let Some(at) = from {
+                    from = index.visit_some(at, 2, |block, mapping| pieces.push((block, mapping)));
+                    turns += 1;
+                }
+                prop_assert_eq!(pieces, expected);
+                prop_assert!(turns <= 500);
                 for block in (0..2000).chain(262_000..264_000).chain((1 << 27)..(1 << 27) + 100) {
                     prop_assert_eq!(index.get(block), model.get(&block).copied().unwrap_or_default());
                 }
@@ -470,7 +524,7 @@ mod tests {
             }
             for step in steps.iter().rev() {
                 match *step {
-                    Step::Set(block, lsn) => backward.see_write(block, Mapping::new(Lsn(lsn), 1)),
+                    Step::Set(block, lsn) => { backward.see_write(block, Mapping::new(Lsn(lsn), 1)); }
                     Step::Trim(block, len) => backward.see_trim(block, len),
                     Step::Clone => {}
                 }

@@ -109,6 +109,15 @@ pub struct PoolStats {
     pub flushes: u64,
     /// Blocks whose checksum was wrong when read, since start.
     pub checksum_errors: u64,
+    /// Device reads of hosts that failed and were tried again, since start.
+    #[serde(default)]
+    pub retried_reads: u64,
+    /// Of these, reads that a later try cured; the archive's copies do not count.
+    #[serde(default)]
+    pub rescued_reads: u64,
+    /// Times that a host's read ended in a media error because of a block that cannot be had, since start.
+    #[serde(default)]
+    pub unreadable_blocks: u64,
     /// Blocks read from the device before a host that reads in order asked for them, since start.
     #[serde(default)]
     pub read_ahead_blocks: u64,
@@ -214,6 +223,12 @@ pub struct VolumeInfo {
     /// Of them, those that belong to a point of the past it was made from, and are read from there.
     #[serde(default)]
     pub inherited_blocks: u64,
+    /// Of the blocks that have contents, those that were not certain when the volume was opened: what replaced them may be lost. They read as media errors until they are written again.
+    #[serde(default)]
+    pub uncertain_blocks: u64,
+    /// What is wrong with it, in words for the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// Whether these are being made its own.
     #[serde(default)]
     pub hydrating: bool,

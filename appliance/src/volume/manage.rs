@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use uuid::Uuid;
 
-use super::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume};
+use super::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume, ROOM_SHARE};
 use super::error::VolumeError;
 use super::index::{Index, RangeSet};
 use super::info::{ImageParent, SnapshotInfo, SynchInfo, VolumeEvent, VolumeInfo, VolumeStats};
@@ -334,6 +334,7 @@ impl Pool {
             image: ImageId(entry.image),
             index,
             uncertain_below: Lsn(0),
+            uncertain_blocks: 0,
             resident_above: Lsn(if is_clone && !keeps_inherited { born_lsn } else { 0 }),
             keeps_inherited,
             inherits: image.is_some_and(CatalogImage::inherits),
@@ -360,9 +361,17 @@ impl State {
     /// Appends a catalog and makes it the present one; returns its position.
     pub(super) fn append_catalog(&mut self, log: &mut Log, mut catalog: Catalog) -> Result<Lsn, AppendError> {
         let mut text: Rc<[u8]> = Rc::from(catalog.encode());
-        // Small segments do not hold a catalog with as many images that are gone as may be remembered; what is there now comes first.
-        while text.len() > log.geometry().catalog_bytes_max() && !catalog.gone_images.is_empty() {
-            catalog.gone_images.drain(..catalog.gone_images.len().div_ceil(8));
+        let max_bytes = log.geometry().catalog_bytes_max();
+        // Some room is kept from operators for what grows by itself.
+        let kept_bytes = max_bytes / ROOM_SHARE;
+        if text.len() > max_bytes / 2 {
+            let len_bytes = catalog.own_bytes();
+            if len_bytes + kept_bytes > max_bytes && len_bytes > self.catalog.own_bytes() {
+                return Err(AppendError::EventTooLong { len_bytes, max_bytes: max_bytes - kept_bytes });
+            }
+        }
+        // Small segments do not hold a catalog with as much of that as may be remembered; what is there now comes first.
+        while text.len() > max_bytes && catalog.give_way() {
             text = Rc::from(catalog.encode());
         }
         log.set_catalog(Rc::clone(&text))?;
@@ -402,6 +411,7 @@ pub(super) fn add_image(
         born_lsn: born_lsn.0,
         hydrated_lsn: None,
         hydrating: false,
+        uncertain_below: 0,
     });
     Ok(id)
 }

@@ -18,7 +18,7 @@ use super::request::{MAX_IO_BLOCKS, VolumeId};
 use crate::bdev::SharedBdev;
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::{EntryKind, EventKind};
-use crate::log::reader::load_segment;
+use crate::log::reader::LsnRange;
 use crate::log::table::Mask;
 use crate::log::{CreateLog, Environment, LogError, Lsn, Recycling, SegmentSeq, create, recover};
 use crate::reactor::yield_now;
@@ -88,13 +88,10 @@ impl Pool {
         pool.state.borrow_mut().problems = recovered.problems;
         let newest = Lsn(pool.log.borrow().head_lsn().0.saturating_sub(1));
         let mut catalog = pool.catalog_at(newest).await?;
-        let new_losses: Vec<_> =
-            recovered.lost.into_iter().filter(|lost| !catalog.lost.contains(lost)).collect();
-        catalog.lost.extend(&new_losses);
-        pool.log
-            .borrow_mut()
-            .set_catalog(Rc::from(catalog.encode()))
-            .map_err(|error| LogError::Poisoned { reason: error.to_string() })?;
+        let mut is_news = false;
+        for lost in recovered.lost {
+            is_news |= catalog.add_lost(lost);
+        }
         let mut builders: HashMap<u16, IndexBuilder> = catalog
             .volumes
             .iter()
@@ -102,7 +99,17 @@ impl Pool {
             .collect();
         let clones: HashSet<u16> =
             catalog.images.iter().filter(|image| image.inherits()).map(|image| image.id).collect();
-        let synchs = pool.scan_all(&mut builders, &clones).await?;
+        let (synchs, holes) = pool.scan_all(&mut builders, &clones).await?;
+        for hole in holes {
+            if catalog.add_lost(hole) {
+                is_news = true;
+                pool.note_problem(format!(
+                    "the records at LSN {} to {} cannot be read; blocks that were not written again after them are not served",
+                    hole.start, hole.end
+                ));
+            }
+        }
+        pool.begin_with(&mut catalog)?;
         pool.state.borrow_mut().keeps_inherited = options.recycling == Recycling::Discard;
         pool.adopt(catalog, builders, &synchs).await?;
         pool.adopt_working_set().await?;
@@ -112,10 +119,21 @@ impl Pool {
         }
         pool.set_recycling(options.recycling);
         pool.set_read_ahead(options.read_ahead_blocks.unwrap_or(READ_AHEAD_BLOCKS_DEFAULT));
-        if !new_losses.is_empty() {
+        if is_news {
             pool.record_losses().await;
         }
         Ok(pool)
+    }
+
+    /// Has every new segment begin with a catalog, as short as it must be.
+    fn begin_with(&self, catalog: &mut Catalog) -> Result<(), VolumeError> {
+        let mut log = self.log.borrow_mut();
+        let mut text = catalog.encode();
+        while text.len() > log.geometry().catalog_bytes_max() && catalog.give_way() {
+            text = catalog.encode();
+        }
+        log.set_catalog(Rc::from(text)).map_err(|error| LogError::Poisoned { reason: error.to_string() })?;
+        Ok(())
     }
 
     pub(super) fn set_recycling(&self, recycling: Recycling) {
@@ -153,12 +171,13 @@ impl Pool {
         }
     }
 
-    /// Reads the entries of the working set, newest first, into the builders; returns the synch events, newest first.
+    /// Reads the entries of the working set, newest first, into the builders; returns the synch events, newest first, and the stretches of the working set of which nothing is known. A segment that cannot be read
+    /// keeps nobody from starting.
     async fn scan_all(
         &self,
         builders: &mut HashMap<u16, IndexBuilder>,
         clones: &HashSet<u16>,
-    ) -> Result<Vec<FoundEvent>, VolumeError> {
+    ) -> Result<(Vec<FoundEvent>, Vec<LsnRange>), VolumeError> {
         let (sequences, reach) = {
             let log = self.log.borrow();
             let sequences: Vec<_> =
@@ -166,12 +185,21 @@ impl Pool {
             let newest = sequences.first().map_or(0, |(sequence, _)| sequence.0);
             (sequences, newest.saturating_sub(log.geometry().working_set))
         };
-        let mut synchs = Vec::new();
+        let (mut synchs, mut holes) = (Vec::new(), Vec::new());
         for (sequence, slot) in sequences {
             if slot.is_none() {
                 continue;
             }
-            let entries = load_segment(&self.log, sequence).await?;
+            let known = self.known_of(sequence).await?;
+            if sequence.0 >= reach {
+                holes.extend(&known.holes);
+            } else if let Some(hole) = known.holes.first() {
+                self.note_problem(format!(
+                    "the records from LSN {} on, of segment {sequence}, cannot be read; points in that segment, and synchs there, may be missing",
+                    hole.start
+                ));
+            }
+            let entries = known.entries;
             let mut collector = EventCollector::default();
             let mut masks = Vec::new();
             entries.visit_backward(Lsn::MAX, |placed| {
@@ -201,7 +229,7 @@ impl Pool {
             synchs.extend(collector.found.into_iter().filter(|event| event.kind == EventKind::Synch));
             yield_now().await;
         }
-        Ok(synchs)
+        Ok((synchs, holes))
     }
 
     async fn adopt(
@@ -229,7 +257,7 @@ impl Pool {
             let mut state = self.state.borrow_mut();
             state.count_resident(&mut self.log.borrow_mut(), id);
             if let Some(opened) = state.volume_mut(id) {
-                opened.uncertain_below = uncertain_below;
+                opened.set_uncertain_below(uncertain_below);
                 opened.masked = masked.get(&volume.image).cloned().unwrap_or_default();
             }
             state.events.push_back(VolumeEvent::Created(id));
@@ -303,6 +331,7 @@ impl Pool {
             own.seen().visit(|block, mapping| {
                 index.set(block, mapping);
             });
+            let uncertain_below = volume.uncertain_below.max(report.uncertain_below);
             if volume.keeps_inherited {
                 let mut log = self.log.borrow_mut();
                 state.uncount_resident(&mut log, id);
@@ -313,6 +342,9 @@ impl Pool {
                 log.watch_demand();
             } else {
                 volume.index = VolumeIndex::Ready(index);
+            }
+            if let Some(volume) = state.volume_mut(id) {
+                volume.set_uncertain_below(uncertain_below);
             }
         }
     }

@@ -191,6 +191,7 @@ impl Pool {
                 born_lsn: continued.end_lsn.0 - 1,
                 hydrated_lsn: None,
                 hydrating,
+                uncertain_below: 0,
             });
             volume.image = id;
         }

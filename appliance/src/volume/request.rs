@@ -101,9 +101,12 @@ pub enum IoError {
     /// The device has had no room for too long; it may have later, so another try makes sense. The write may or may not be done.
     #[error("no room on the pool's device; try again")]
     NoRoom,
-    /// The data could not be read, or its checksum is wrong.
+    /// The data cannot be read, or its checksum is wrong, and trying again does not help.
     #[error("media error on read")]
     ReadFault,
+    /// The data could not be had for now: the archive does not answer, or memory is short. The same request may succeed later.
+    #[error("not possible now; try again")]
+    NotNow,
     /// The log could not be written; the pool takes no more writes (DESIGN section 6.5).
     #[error("media error on write: the pool's log has failed")]
     WriteFault,

@@ -133,8 +133,10 @@ pub enum AppendError {
 pub struct ReadDone {
     /// The reader's own number, 48 bits.
     pub token: u64,
-    /// The buffer, filled; or the device's error.
-    pub result: Result<DmaBufMut, crate::bdev::BdevError>,
+    /// The buffer, also after an error, so that trying again needs no memory.
+    pub buffer: DmaBufMut,
+    /// Whether the buffer is filled; or the device's error.
+    pub result: Result<(), crate::bdev::BdevError>,
 }
 
 /// Counters since the log was opened.

@@ -46,7 +46,7 @@ impl Log {
         match completion.tag >> TAG_KIND_SHIFT {
             TAG_READ => {
                 let buffer = completion.buffers.pop().expect("a read gives its buffer back");
-                reads.push(ReadDone { token: value, result: completion.result.map(|()| buffer) });
+                reads.push(ReadDone { token: value, buffer, result: completion.result });
             }
             TAG_RECORD => {
                 self.submitted -= 1;

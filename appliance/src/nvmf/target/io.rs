@@ -206,6 +206,8 @@ pub(super) fn status_of(error: IoError) -> Status {
         IoError::CapacityExceeded => Status::CAPACITY_EXCEEDED.do_not_retry(),
         // Without the bit that forbids it, hosts try again.
         IoError::NoRoom => Status::CAPACITY_EXCEEDED,
+        // The host is to try again: the one status of which the specification says so.
+        IoError::NotNow => Status::COMMAND_INTERRUPTED,
         IoError::ReadFault => Status::UNRECOVERED_READ_ERROR.do_not_retry(),
         IoError::WriteFault => Status::WRITE_FAULT.do_not_retry(),
         IoError::ReadOnly => Status::NAMESPACE_WRITE_PROTECTED.do_not_retry(),

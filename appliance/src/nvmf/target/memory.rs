@@ -91,6 +91,8 @@ impl MemoryStorage {
             created_ns: 0,
             mapped_blocks: 0,
             inherited_blocks: 0,
+            uncertain_blocks: 0,
+            problem: None,
             hydrating: false,
             thin: false,
             stats: VolumeStats::default(),

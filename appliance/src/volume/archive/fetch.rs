@@ -1,6 +1,8 @@
 //! What comes back from the archive: entries for tasks, blocks for hosts' reads.
 
 use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -23,6 +25,9 @@ use crate::volume::pool::{Pool, State};
 
 /// Blocks of one frame, usually; blocks nearer to each other than this are asked for once.
 const NEAR_BLOCKS: u64 = 64;
+
+/// The bytes of a block that was asked for; `None` when the archive cannot give it.
+pub(in crate::volume) type BlockAnswer = Pin<Box<dyn Future<Output = Option<Vec<u8>>>>>;
 
 /// Who waits for a reply.
 pub(in crate::volume) enum Waiter {
@@ -140,6 +145,31 @@ impl Archive {
         }
         true
     }
+}
+
+impl Archive {
+    /// Asks for the block at a position, for whoever polls the answer: its bytes, whatever their checksum, or `None` when the archive cannot give them.
+    pub(in crate::volume) fn ask_block(&mut self, sequence: SegmentSeq, lsn: Lsn) -> BlockAnswer {
+        let Some(id) = self.objects.object_of(sequence, lsn) else {
+            return Box::pin(std::future::ready(None));
+        };
+        if let Some(blocks) = self.blocks.get(&id, lsn) {
+            return Box::pin(std::future::ready(bytes_at(&blocks, lsn)));
+        }
+        let slot = self.begin(Ask { id, lsn: Some(lsn) });
+        Box::pin(async move {
+            match reply(slot).await {
+                Reply::Blocks { result: Ok(blocks), .. } => bytes_at(&blocks, lsn),
+                _ => None,
+            }
+        })
+    }
+}
+
+/// The block at a position of a run.
+fn bytes_at(blocks: &ObjectBlocks, lsn: Lsn) -> Option<Vec<u8>> {
+    let at = usize::try_from(lsn.0.checked_sub(blocks.first_lsn.0)?).ok()?.checked_mul(BLOCK_BYTES)?;
+    blocks.bytes.get(at..at.checked_add(BLOCK_BYTES)?).map(<[u8]>::to_vec)
 }
 
 /// Copies a block to its place; `false` when its checksum is wrong.

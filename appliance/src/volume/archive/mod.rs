@@ -25,7 +25,7 @@ use std::rc::Rc;
 pub(super) use ahead::Ahead;
 pub use expire::Forgotten;
 use fetch::Waiter;
-pub(super) use fetch::{ArchivedBlocks, Fetched};
+pub(super) use fetch::{ArchivedBlocks, BlockAnswer, Fetched};
 pub(super) use objects::Cut;
 pub use objects::KnownObjects;
 pub use status::ArchiveStatus;
@@ -188,6 +188,16 @@ impl Archive {
     /// The object that holds a position.
     pub(super) fn object_of(&self, sequence: SegmentSeq, lsn: Lsn) -> Option<ObjectId> {
         self.objects.object_of(sequence, lsn)
+    }
+
+    /// The objects that hold a segment, in order.
+    pub(super) fn parts(&self, sequence: SegmentSeq) -> Vec<ObjectId> {
+        self.objects.parts(sequence)
+    }
+
+    /// Up to where a segment is covered without a hole.
+    pub(super) fn covered(&self, sequence: SegmentSeq) -> Option<Lsn> {
+        self.objects.covered(sequence)
     }
 
     /// Whether writes have waited too long for a slot and are refused now.
@@ -376,7 +386,7 @@ impl State {
 
 /// Records a stretch that left the primary device without being archived.
 fn record_gap(gap: crate::log::reader::LsnRange, state: &mut State, log: &mut Log) {
-    state.catalog.gaps.push(gap);
+    state.catalog.add_gap(gap);
     let problem = format!(
         "history has a gap at LSN {} to {}: it was not archived before its room was needed",
         gap.start, gap.end

@@ -79,7 +79,8 @@ impl Latencies {
         Latencies { clock, watches: Vec::new() }
     }
 
-    fn now_ns(&self) -> u64 {
+    /// The clock of spans, never 0.
+    pub(super) fn now_ns(&self) -> u64 {
         // 0 is taken.
         self.clock.monotonic_ns().max(1)
     }

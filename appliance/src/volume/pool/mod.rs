@@ -5,7 +5,8 @@
 //!
 //! **A read** is put together from what the index says: runs without contents come from a page of zeroes, blocks that are not written yet from the log's
 //! memory, the rest in as few device reads as the log's order allows. Every block read from the device is checked against the
-//! 16 bits of CRC32C in the index; a block that fails becomes a media error, never data. What a host that reads in order asks for next is read before it asks.
+//! 16 bits of CRC32C in the index; a block that fails becomes a media error, never data. What a host that reads in order asks for next is read before it asks. What the device does not
+//! give is tried again, and then taken from the archive (`rescue`). A read keeps its segment's slot from being used again for as long as the device may still read it.
 //!
 //! **Uncertain blocks.** When recovery found that entries were lost which had been stable, what is older than the loss may have been replaced by what was lost.
 //! Such blocks read as media errors, and the volume shows as degraded, until they are written again; points before the loss are exact.
@@ -13,6 +14,7 @@
 mod latency;
 mod read;
 mod read_ahead;
+mod rescue;
 mod starved;
 mod view;
 mod write;
@@ -39,6 +41,7 @@ pub use latency::Operation;
 use latency::{Began, Latencies};
 use read_ahead::ReadAhead;
 pub use read_ahead::{READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX};
+use rescue::Rescues;
 use starved::Starving;
 use write::{PendingAck, RestOfTrim, WriteData};
 
@@ -67,6 +70,7 @@ pub(super) struct State {
     free_reads: Vec<usize>,
     read_done: Vec<ReadDone>,
     read_ahead: ReadAhead,
+    rescues: Rescues,
     /// Reads that the device has not ended.
     reads_at_device: usize,
     stats: IoStats,
@@ -91,6 +95,12 @@ struct IoStats {
     host_written_blocks: u64,
     host_read_blocks: u64,
     checksum_errors: u64,
+    /// Device reads of hosts that failed and were tried again.
+    retried_reads: u64,
+    /// Of these, reads that a later try cured.
+    rescued_reads: u64,
+    /// Media errors that hosts got because of a block.
+    unreadable_blocks: u64,
 }
 
 /// A volume while the pool is open.
@@ -102,6 +112,8 @@ pub(super) struct Volume {
     pub(super) index: VolumeIndex,
     /// Mappings below this LSN are not certain; 0 when all are.
     pub(super) uncertain_below: Lsn,
+    /// How many of its blocks had such mappings when that was found out.
+    pub(super) uncertain_blocks: u64,
     /// Mappings above this LSN are resident: the log keeps their blocks in the working set. What lies at or below it was inherited.
     pub(super) resident_above: Lsn,
     /// Whether what it inherited is resident too, because there is no archive to read it from.
@@ -133,20 +145,20 @@ pub(super) enum VolumeIndex {
 struct PendingRead {
     volume: VolumeId,
     block: u64,
+    len_blocks: u32,
     tag: u64,
     sink: Rc<Sink>,
     began: Began,
     pieces: SmallVec<[Piece; 1]>,
     /// Replies of the device and of the archive that are still to come.
     waiting: usize,
-    failed: bool,
+    failure: Option<IoError>,
 }
 
 enum Piece {
     Ready(DmaBuf),
     /// On its way from the device.
     Waiting {
-        block: u64,
         first_lsn: Lsn,
         checksums: SmallVec<[u16; 8]>,
     },
@@ -185,6 +197,7 @@ impl Pool {
                 free_reads: Vec::new(),
                 read_done: Vec::new(),
                 read_ahead: ReadAhead::default(),
+                rescues: Rescues::default(),
                 reads_at_device: 0,
                 stats: IoStats::default(),
                 latencies,
@@ -211,6 +224,7 @@ impl Pool {
             state.finish_read(&mut log, read);
         }
         state.read_done = done;
+        work += state.go_on_rescuing(&mut log);
         drop(log);
         let mut reshaping = std::mem::take(&mut state.reshaping);
         work += reshaping.poll(&mut state, &self.log);
@@ -376,6 +390,30 @@ impl Volume {
         }
     }
 
+    /// Mappings below this LSN are not certain from now on. Cost: a look at each mapping if there are such.
+    pub(super) fn set_uncertain_below(&mut self, lsn: Lsn) {
+        let mut uncertain_blocks = 0;
+        if lsn.0 > 0 {
+            self.own_index().visit(|_, mapping| uncertain_blocks += u64::from(mapping.lsn() < lsn));
+        }
+        (self.uncertain_below, self.uncertain_blocks) = (lsn, uncertain_blocks);
+    }
+
+    /// What is wrong with it, in words for the operator.
+    fn problem(&self) -> Option<String> {
+        if matches!(self.index, VolumeIndex::Failed(_)) {
+            return Some("what it inherited could not be looked up; `varve pool list` says why".to_owned());
+        }
+        (self.uncertain_below.0 > 0).then(|| {
+            format!(
+                "entries of the log before LSN {} are lost: {} of its {} blocks with contents, and those without, were not certain when that was found, and read as media errors until they are written again",
+                self.uncertain_below,
+                self.uncertain_blocks,
+                self.own_index().mapped()
+            )
+        })
+    }
+
     /// Whether the index points from `block` at exactly this mapping, and the log keeps it.
     fn holds(&self, block: u64, mapping: Mapping) -> bool {
         mapping.lsn() > self.resident_above && self.own_index().get(block) == mapping
@@ -396,7 +434,8 @@ impl Volume {
         match &mut self.index {
             VolumeIndex::Ready(index) => Ok(index),
             VolumeIndex::Inherits(_) => Err(Refusal::Busy),
-            VolumeIndex::Failed(_) => Err(Refusal::Error(IoError::ReadFault)),
+            // It is looked up again at the next start, or when the archive answers.
+            VolumeIndex::Failed(_) => Err(Refusal::Error(IoError::NotNow)),
         }
     }
 }
@@ -491,6 +530,12 @@ impl State {
     /// Whether an image is a volume's that may inherit something.
     pub(super) fn inherits(&self, image: ImageId) -> bool {
         self.volumes.iter().flatten().any(|volume| volume.image == image && volume.inherits)
+    }
+
+    /// Whether what a volume has at a position may have been replaced by something that is lost.
+    pub(super) fn is_uncertain(&self, id: VolumeId, lsn: Lsn) -> bool {
+        let volume = self.volumes.get(id.0 as usize).and_then(Option::as_ref);
+        volume.is_some_and(|volume| lsn < volume.uncertain_below)
     }
 
     /// A copied block of a volume is at its new place.

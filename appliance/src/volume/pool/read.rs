@@ -7,6 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::read_ahead::{Found, is_ahead};
+use super::rescue::is_rescue;
 use super::{Extent, PendingRead, Piece, READS_MAX, Refusal, State, Ticket};
 use crate::archive::service::{ArchiveError, ObjectBlocks};
 use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
@@ -43,19 +44,22 @@ impl State {
         let mut coming: SmallVec<[(usize, u32); 4]> = SmallVec::new();
         let mut ahead_blocks = 0;
         let mut archived: Vec<(usize, ArchivedRun)> = Vec::new();
+        // A block that cannot be given, and why.
         let mut bad_block = None;
         for at in block..block + u64::from(len_blocks) {
             let mapping = index.get(at);
             if mapping.lsn() < uncertain_below {
-                tracing::warn!(volume = %volume.name, block = at, "a block is not certain: entries of the log that may have replaced it are lost");
-                return Err(IoError::ReadFault.into());
+                bad_block =
+                    Some((at, mapping.lsn(), "entries of the log that may have replaced it are lost"));
+                break;
             }
             if mapping.is_none() {
                 push_zero_block(&mut pieces, &zeroes);
             } else if let Some(buffered) = log.buffered(mapping.lsn()) {
                 // A block that could not be read when it was copied forward goes on as an error, also before the copy is written.
                 if crc32c(&buffered) as u16 != mapping.crc16() {
-                    bad_block = Some(at);
+                    self.stats.checksum_errors += 1;
+                    bad_block = Some((at, mapping.lsn(), "it could not be read when it was copied forward"));
                     break;
                 }
                 push_ready(&mut pieces, buffered);
@@ -63,10 +67,10 @@ impl State {
                 ahead_blocks += 1;
                 match found {
                     Found::There(data) => push_ready(&mut pieces, data),
-                    Found::Coming(number) => push_coming(&mut pieces, &mut coming, at, mapping, number),
+                    Found::Coming(number) => push_coming(&mut pieces, &mut coming, mapping, number),
                 }
             } else if let Some(device_block) = log.device_block(mapping.lsn()) {
-                push_extent(&mut pieces, &mut extents, at, mapping, device_block);
+                push_extent(&mut pieces, &mut extents, mapping, device_block);
             } else {
                 push_archived(&mut archived, pieces.len(), mapping);
                 if archived.last().is_some_and(|(_, blocks)| blocks.len() == 1) {
@@ -75,12 +79,9 @@ impl State {
                 }
             }
         }
-        if let Some(block) = bad_block {
-            self.stats.checksum_errors += 1;
-            tracing::error!(
-                block,
-                "a block in memory does not have its checksum; it could not be read when it was copied forward"
-            );
+        if let Some((block, lsn, why)) = bad_block {
+            self.geometry = Some(log.geometry());
+            self.tell_fault(ticket.volume, block, lsn, why);
             return Err(IoError::ReadFault.into());
         }
         if !archived.is_empty() && self.archive.is_none() {
@@ -108,12 +109,13 @@ impl State {
         let read = PendingRead {
             volume: ticket.volume,
             block,
+            len_blocks,
             tag: ticket.tag,
             sink: Rc::clone(ticket.sink),
             began: ticket.began,
             pieces,
             waiting: extents.len() + coming.len(),
-            failed: false,
+            failure: None,
         };
         self.read_ahead.used_blocks += ahead_blocks;
         ticket.sink.begin();
@@ -130,7 +132,8 @@ impl State {
         self.reads[slot] = Some(read);
         for extent in extents {
             if let Some(buffer) = extent.buffer {
-                self.submit_piece(log, extent.device_block, buffer, slot, extent.piece);
+                log.pin(log.geometry().sequence_of(extent.first_lsn));
+                self.read_device(log, extent.device_block, buffer, token_of(slot, extent.piece));
             }
         }
         for (piece, number) in coming {
@@ -150,18 +153,6 @@ impl State {
         Ok(())
     }
 
-    /// Reads a piece of a read from the device.
-    pub(super) fn submit_piece(
-        &mut self,
-        log: &mut Log,
-        device_block: u64,
-        buffer: DmaBufMut,
-        slot: usize,
-        piece: usize,
-    ) {
-        self.read_device(log, device_block, buffer, (slot as u64) << 16 | piece as u64);
-    }
-
     /// Starts a read of the device, and counts it until [`finish_read`](Self::finish_read).
     pub(super) fn read_device(&mut self, log: &mut Log, device_block: u64, buffer: DmaBufMut, token: u64) {
         log.submit_read(device_block, buffer, token);
@@ -169,13 +160,15 @@ impl State {
     }
 
     /// Asks the archive for what a read still misses.
-    fn fetch_archived(&mut self, archive: &mut Archive, slot: usize) {
+    pub(super) fn fetch_archived(&mut self, archive: &mut Archive, slot: usize) {
         let (Some(geometry), Some(read)) = (self.geometry, self.reads[slot].as_mut()) else { return };
         for piece in &mut read.pieces {
             let Piece::Archived(wanted) = piece else { continue };
             let progress = archive.fetch(wanted, |lsn| geometry.sequence_of(lsn), slot);
             read.waiting += progress.asked;
-            read.failed |= progress.failed;
+            if progress.failed {
+                read.failure = Some(IoError::ReadFault);
+            }
         }
     }
 
@@ -191,17 +184,20 @@ impl State {
         match result {
             Ok(blocks) => {
                 for piece in &mut read.pieces {
-                    if let Piece::Archived(wanted) = piece {
-                        read.failed |= !archive.fill(wanted, |lsn| geometry.sequence_of(lsn), &blocks);
+                    if let Piece::Archived(wanted) = piece
+                        && !archive.fill(wanted, |lsn| geometry.sequence_of(lsn), &blocks)
+                    {
+                        read.failure = Some(IoError::ReadFault);
                     }
                 }
             }
             Err(error) => {
                 tracing::error!(volume = read.volume.0, block = read.block, %error, "a read from the archive failed");
-                read.failed = true;
+                let is_away = matches!(error, ArchiveError::Store { retry: true, .. });
+                read.fail(if is_away { IoError::NotNow } else { IoError::ReadFault });
             }
         }
-        if !read.failed {
+        if read.failure.is_none() {
             self.fetch_archived(archive, slot);
         }
         self.end_read(slot);
@@ -211,67 +207,23 @@ impl State {
     pub(super) fn finish_read(&mut self, log: &mut Log, done: ReadDone) {
         self.reads_at_device -= 1;
         if is_ahead(done.token) {
-            if let Err(error) = &done.result {
-                tracing::debug!(%error, "a read ahead failed");
-            }
-            return self.finish_ahead(log, done.token, done.result.ok());
+            return self.finish_ahead(log, done);
+        }
+        if is_rescue(done.token) {
+            return self.rescue_answered(log, done);
         }
         let (slot, piece) = ((done.token >> 16) as usize, (done.token & 0xffff) as usize);
-        if let (Err(error), Some(read)) = (&done.result, &self.reads[slot]) {
-            tracing::error!(volume = read.volume.0, block = read.block, %error, "a read failed");
-        }
-        self.finish_piece(log, slot, piece, done.result.ok());
-    }
-
-    /// A piece came from the device, or could not be read there.
-    pub(super) fn finish_piece(&mut self, log: &Log, slot: usize, piece: usize, buffer: Option<DmaBufMut>) {
         let Some(read) = self.reads[slot].as_mut() else { unreachable!("a read ends once") };
-        read.waiting -= 1;
-        let mut bad_blocks = 0;
-        let Piece::Waiting { block, first_lsn, checksums } = &read.pieces[piece] else {
+        let Piece::Waiting { first_lsn, checksums, .. } = &read.pieces[piece] else {
             unreachable!("a device read ends a piece that waits for it")
         };
-        let (block, first_lsn, checksums) = (*block, *first_lsn, checksums.clone());
-        if let Some(buffer) = &buffer {
-            for (index, (data, &crc)) in
-                buffer.as_slice().chunks_exact(BLOCK_BYTES).zip(&checksums).enumerate()
-            {
-                if crc32c(data) as u16 != crc {
-                    bad_blocks += 1;
-                    tracing::error!(
-                        volume = read.volume.0,
-                        block = block + index as u64,
-                        lsn = first_lsn.0 + index as u64,
-                        "a block's checksum is wrong"
-                    );
-                }
-            }
+        let blocks = done.buffer.as_slice().chunks_exact(BLOCK_BYTES).zip(checksums);
+        if done.result.is_err() || !are_right(blocks) {
+            return self.begin_rescue(log, (slot, piece), Some(done.buffer), done.result);
         }
-        self.stats.checksum_errors += bad_blocks;
-        match buffer {
-            Some(buffer) if bad_blocks == 0 => read.pieces[piece] = Piece::Ready(buffer.freeze()),
-            // The archive's copy, if there is one (DESIGN section 13).
-            buffer => {
-                let buffer =
-                    buffer.or_else(|| log.environment().dma.allocate(checksums.len() * BLOCK_BYTES).ok());
-                let geometry = log.geometry();
-                self.geometry = Some(geometry);
-                match (buffer, self.archive.take()) {
-                    (Some(buffer), Some(mut archive)) => {
-                        let lsns = (0_u64..).zip(&checksums);
-                        let blocks =
-                            lsns.map(|(at, &crc)| (first_lsn.plus(at), crc, Fetched::Missing)).collect();
-                        read.pieces[piece] = Piece::Archived(Box::new(ArchivedBlocks { buffer, blocks }));
-                        self.fetch_archived(&mut archive, slot);
-                        self.archive = Some(archive);
-                    }
-                    (_, archive) => {
-                        self.archive = archive;
-                        read.failed = true;
-                    }
-                }
-            }
-        }
+        log.unpin(log.geometry().sequence_of(*first_lsn));
+        read.waiting -= 1;
+        read.pieces[piece] = Piece::Ready(done.buffer.freeze());
         self.end_read(slot);
     }
 
@@ -281,21 +233,53 @@ impl State {
             && let Some(read) = self.reads[slot].take()
         {
             self.free_reads.push(slot);
-            if read.failed
-                && let Some(volume) = self.volume_mut(read.volume)
-            {
-                volume.stats.errors += 1;
+            if read.failure.is_some() {
+                self.note_failed(&read);
             }
             self.latencies.end(read.began, &mut None);
             read.complete();
         }
     }
+
+    /// Counts a read that failed, and tells which block it was.
+    fn note_failed(&mut self, read: &PendingRead) {
+        if let Some(volume) = self.volume_mut(read.volume) {
+            volume.stats.errors += 1;
+        }
+        if read.failure != Some(IoError::ReadFault) {
+            return;
+        }
+        if let Some(lsn) = read.first_missing() {
+            let index = self.volume_mut(read.volume).map(|volume| volume.own_index().clone());
+            let blocks = read.block..read.block + u64::from(read.len_blocks);
+            let block = index.and_then(|index| blocks.clone().find(|&block| index.get(block).lsn() == lsn));
+            let why = "neither the device nor the archive gives it with its checksum";
+            self.tell_fault(read.volume, block.unwrap_or(read.block), lsn, why);
+        }
+    }
 }
 
 impl PendingRead {
+    /// It cannot end well. What is lost for good outweighs what may come later.
+    pub(super) fn fail(&mut self, error: IoError) {
+        if self.failure.is_none() || error == IoError::ReadFault {
+            self.failure = Some(error);
+        }
+    }
+
+    /// The first block that neither the device nor the archive gave.
+    fn first_missing(&self) -> Option<Lsn> {
+        let archived = self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Archived(archived) => Some(archived),
+            _ => None,
+        });
+        let blocks = archived.flat_map(|archived| &archived.blocks);
+        blocks.filter(|(_, _, fetched)| *fetched != Fetched::There).map(|&(lsn, ..)| lsn).next()
+    }
+
     pub(super) fn complete(self) {
         let mut data: SmallVec<[DmaBuf; 1]> = SmallVec::new();
-        if !self.failed {
+        if self.failure.is_none() {
             for piece in self.pieces {
                 let buffer = match piece {
                     Piece::Ready(buffer) => buffer,
@@ -314,9 +298,19 @@ impl PendingRead {
                 }
             }
         }
-        let result = if self.failed { Err(IoError::ReadFault) } else { Ok(()) };
+        let result = self.failure.map_or(Ok(()), Err);
         self.sink.push(IoCompletion { tag: self.tag, result, data });
     }
+}
+
+/// The token of the device read for a piece of a read.
+fn token_of(slot: usize, piece: usize) -> u64 {
+    (slot as u64) << 16 | piece as u64
+}
+
+/// Whether blocks have their checksums.
+pub(super) fn are_right<'a>(mut blocks: impl Iterator<Item = (&'a [u8], &'a u16)>) -> bool {
+    blocks.all(|(block, &crc)| crc32c(block) as u16 == crc)
 }
 
 /// Adds one block of zeroes, joined to zeroes before it.
@@ -347,7 +341,6 @@ fn push_ready(pieces: &mut SmallVec<[Piece; 1]>, block: DmaBuf) {
 fn push_coming(
     pieces: &mut SmallVec<[Piece; 1]>,
     coming: &mut SmallVec<[(usize, u32); 4]>,
-    block: u64,
     mapping: Mapping,
     number: u32,
 ) {
@@ -361,7 +354,7 @@ fn push_coming(
     }
     coming.push((place, number));
     let checksums = std::iter::once(mapping.crc16()).collect();
-    pieces.push(Piece::Waiting { block, first_lsn: mapping.lsn(), checksums });
+    pieces.push(Piece::Waiting { first_lsn: mapping.lsn(), checksums });
 }
 
 /// Blocks that come from the archive: positions, checksums, and how far they have come.
@@ -380,7 +373,6 @@ fn push_archived(archived: &mut Vec<(usize, ArchivedRun)>, place: usize, mapping
 fn push_extent(
     pieces: &mut SmallVec<[Piece; 1]>,
     extents: &mut SmallVec<[Extent; 4]>,
-    block: u64,
     mapping: Mapping,
     device_block: u64,
 ) {
@@ -404,5 +396,5 @@ fn push_extent(
     });
     let mut checksums = SmallVec::new();
     checksums.push(mapping.crc16());
-    pieces.push(Piece::Waiting { block, first_lsn: mapping.lsn(), checksums });
+    pieces.push(Piece::Waiting { first_lsn: mapping.lsn(), checksums });
 }

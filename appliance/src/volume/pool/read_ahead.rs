@@ -10,8 +10,8 @@
 //! waits for it. **Of an extent**, a run of blocks that lie together in the log: coming → there, or failed → dropped once the reader is behind it.
 //!
 //! **Invariant: what is read ahead is found by position in the log, not by block number.** A position is written once, so data read from it stays right for ever; whether a block still is at that position, the index
-//! says when the host asks. So writes, trims, clones and copy-forward need not know of this module. Checksums are checked when the data comes; what is damaged is dropped here, and a host that asks for it reads it for itself,
-//! with all that follows from that.
+//! says when the host asks. So writes, trims, clones and copy-forward need not know of this module. Checksums are checked when the data comes; what is damaged or cannot be read is dropped here, and a host that asks for it
+//! reads it for itself, with all that follows from that (`rescue`). An extent at the device keeps its segment's slot from being used again, also when nobody follows its reader any more.
 //!
 //! **Bounds:** [`STREAMS_MAX`] streams of at most the pool's window each, 1 MiB unless configured otherwise; nothing is read ahead while [`COMMANDS_IN_FLIGHT_MAX`] reads are at the device, because then it has enough to do; nothing that is not on
 //! the primary device. **Costs:** for a reader at random the probe and the store; for a stream no read that the host would not have caused, but for what it does not ask for in the end: a window at most.
@@ -21,10 +21,10 @@ use std::ops::Range;
 
 use smallvec::{SmallVec, smallvec};
 
+use super::read::are_right;
 use super::{Piece, State, VolumeIndex};
-use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
-use crate::log::checksum::crc32c;
-use crate::log::{Log, Lsn};
+use crate::dma::{BLOCK_BYTES, DmaBuf};
+use crate::log::{Log, Lsn, ReadDone};
 use crate::volume::index::Mapping;
 use crate::volume::request::VolumeId;
 
@@ -114,6 +114,8 @@ pub(super) struct ReadAhead {
     candidates: Box<[Candidate; CANDIDATES]>,
     streams: Vec<Stream>,
     uses: u64,
+    /// Extents at the device that nobody follows any more, and where they begin: at most [`COMMANDS_IN_FLIGHT_MAX`].
+    orphans: Vec<(u64, Lsn)>,
     /// Blocks read from the device ahead of their reader.
     pub(super) blocks: u64,
     /// Blocks that hosts were given of these.
@@ -128,6 +130,7 @@ impl Default for ReadAhead {
             candidates: Box::new([none; CANDIDATES]),
             streams: Vec::new(),
             uses: 0,
+            orphans: Vec::new(),
             blocks: 0,
             used_blocks: 0,
         }
@@ -233,6 +236,12 @@ impl ReadAhead {
         let is_free = |stream: &Stream| stream.extents.iter().all(|extent| extent.waiters.is_empty());
         let free = self.streams.iter_mut().enumerate().filter(|(_, stream)| is_free(stream));
         let (index, stream) = free.min_by_key(|(_, stream)| stream.used)?;
+        for (at, extent) in (0_u32..).zip(&stream.extents) {
+            if extent.is_coming() {
+                let token = token_of(index, stream.first_number.wrapping_add(at));
+                self.orphans.push((token, extent.first_lsn));
+            }
+        }
         stream.first_number = stream.first_number.wrapping_add(stream.extents.len() as u32);
         stream.extents.clear();
         (stream.volume, stream.next, stream.ahead_to) = (volume, next, next);
@@ -261,6 +270,12 @@ impl ReadAhead {
         number
     }
 
+    /// An extent came that nobody follows any more: where it begins.
+    fn forget_orphan(&mut self, token: u64) -> Option<Lsn> {
+        let place = self.orphans.iter().position(|&(orphan, _)| orphan == token)?;
+        Some(self.orphans.swap_remove(place).1)
+    }
+
     /// An extent came; `check` says of its data and checksums whether they agree. `None`: nobody follows that reader any more.
     fn arrived(
         &mut self,
@@ -276,6 +291,11 @@ impl ReadAhead {
         extent.state = data.clone().map_or(AheadState::Failed, AheadState::There);
         Some(Arrived { first_lsn: extent.first_lsn, data, waiters: std::mem::take(&mut extent.waiters) })
     }
+}
+
+/// The token of the device read for an extent.
+fn token_of(stream: usize, number: u32) -> u64 {
+    AHEAD_TOKEN | (stream as u64) << STREAM_SHIFT | u64::from(number)
 }
 
 impl Candidate {
@@ -333,22 +353,27 @@ impl State {
             let Ok(mut whole) = log.environment().dma.allocate(len_blocks * BLOCK_BYTES) else { return };
             for (device_block, extent) in extents {
                 let buffer = whole.split_to(extent.checksums.len() * BLOCK_BYTES);
+                log.pin(log.geometry().sequence_of(extent.first_lsn));
                 let number = self.read_ahead.begin(stream, extent);
-                let token = AHEAD_TOKEN | (stream as u64) << STREAM_SHIFT | u64::from(number);
-                self.read_device(log, device_block, buffer, token);
+                self.read_device(log, device_block, buffer, token_of(stream, number));
             }
         }
         self.read_ahead.streams[stream].ahead_to = asked_to;
     }
 
     /// An extent came, or could not be read: reads that wait for it go on.
-    pub(super) fn finish_ahead(&mut self, log: &mut Log, token: u64, buffer: Option<DmaBufMut>) {
-        let (stream, number) = ((token & !AHEAD_TOKEN) >> STREAM_SHIFT, token as u32);
-        let check = |data: &DmaBuf, checksums: &[u16]| {
-            data.chunks_exact(BLOCK_BYTES).zip(checksums).all(|(block, &crc)| crc32c(block) as u16 == crc)
+    pub(super) fn finish_ahead(&mut self, log: &mut Log, done: ReadDone) {
+        let (stream, number) = ((done.token & !AHEAD_TOKEN) >> STREAM_SHIFT, done.token as u32);
+        let check =
+            |data: &DmaBuf, checksums: &[u16]| are_right(data.chunks_exact(BLOCK_BYTES).zip(checksums));
+        let data = done.result.is_ok().then(|| done.buffer.freeze());
+        let Some(arrived) = self.read_ahead.arrived(stream as usize, number, data, check) else {
+            if let Some(lsn) = self.read_ahead.forget_orphan(done.token) {
+                log.unpin(log.geometry().sequence_of(lsn));
+            }
+            return;
         };
-        let buffer = buffer.map(DmaBufMut::freeze);
-        let Some(arrived) = self.read_ahead.arrived(stream as usize, number, buffer, check) else { return };
+        let sequence = log.geometry().sequence_of(arrived.first_lsn);
         for (slot, place) in arrived.waiters {
             let Some(read) = self.reads[slot].as_mut() else { unreachable!("a read waits for its pieces") };
             let Piece::Waiting { first_lsn, checksums, .. } = &read.pieces[place] else {
@@ -362,12 +387,11 @@ impl State {
                 self.end_read(slot);
                 continue;
             }
-            // Only what this read asked for counts for it.
-            match (log.device_block(first_lsn), log.environment().dma.allocate(len)) {
-                (Some(device_block), Ok(buffer)) => self.submit_piece(log, device_block, buffer, slot, place),
-                _ => self.finish_piece(log, slot, place, None),
-            }
+            // Only what this read asked for counts for it, and it is read again for it alone.
+            log.pin(sequence);
+            self.begin_rescue(log, (slot, place), None, done.result.clone());
         }
+        log.unpin(sequence);
     }
 }
 

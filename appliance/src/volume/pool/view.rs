@@ -43,6 +43,7 @@ impl Pool {
         let log = self.log.borrow();
         let (device, geometry) = (log.device().info(), log.geometry());
         let mut problems = state.problems.clone();
+        problems.extend(state.rescues.faults().cloned());
         problems.extend(log.poisoned().map(|reason| format!("the log failed: {reason}")));
         problems.extend(log.starved().map(|starved| {
             let space = log.device().queue().device().space();
@@ -104,6 +105,9 @@ impl Pool {
             records: log_stats.records,
             flushes: log_stats.flushes,
             checksum_errors: state.stats.checksum_errors,
+            retried_reads: state.stats.retried_reads,
+            rescued_reads: state.stats.rescued_reads,
+            unreadable_blocks: state.stats.unreadable_blocks,
             read_ahead_blocks: state.read_ahead.blocks,
             read_ahead_used_blocks: state.read_ahead.used_blocks,
             index_bytes: index_bytes(),
@@ -180,6 +184,8 @@ impl State {
             } else {
                 0
             },
+            uncertain_blocks: volume.uncertain_blocks,
+            problem: volume.problem(),
             hydrating: volume.hydrating,
             thin: volume.thin,
             stats: volume.stats,

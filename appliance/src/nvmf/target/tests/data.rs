@@ -227,6 +227,10 @@ fn what_is_wrong_gets_its_status_and_the_queue_goes_on() {
     served.behave(Behavior { error: Some(IoError::NoRoom), ..Behavior::default() });
     let write = execute(&mut queue, Rw::new(IoOpcode::Write, 1, 0, 1).into(), Payload::Write(&block));
     assert_eq!((write.code_only(), write.is_do_not_retry()), (Status::CAPACITY_EXCEEDED, false));
+    // What may succeed later the host is to try again.
+    served.behave(Behavior { error: Some(IoError::NotNow), ..Behavior::default() });
+    let write = execute(&mut queue, Rw::new(IoOpcode::Write, 1, 0, 1).into(), Payload::Write(&block));
+    assert_eq!(write, Status::COMMAND_INTERRUPTED);
     served.behave(Behavior::default());
     queue.write(0, &block).expect("the queue goes on");
     drop((queue, controller));

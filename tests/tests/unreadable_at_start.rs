@@ -1,0 +1,122 @@
+//! Blocks that the device cannot read, one at a time, at a start: the pool opens, says so, and refuses only what the
+//! block holds, or what its entries might have replaced.
+
+use varve::dma::BLOCK_BYTES;
+use varve::volume::Request;
+use varve_tests::sim::damage::{BlockKind, problems};
+use varve_tests::sim::disk::Crash;
+use varve_tests::sim::workload::{Run, Shape};
+use varve_tests::sim::world::run;
+
+fn small_run(seed: u64, steps: u64, volatile_cache: bool) -> Run {
+    let shape =
+        Shape { device_blocks: 257 + 24 * 256, segment_blocks: 256, volatile_cache, volume_blocks: 120 };
+    let mut run = Run::new(seed, shape);
+    for _ in 0..steps {
+        run.step();
+    }
+    run
+}
+
+/// After a clean stop: a data block costs itself; of everything else there is a second copy.
+#[test]
+fn one_unreadable_block_after_a_clean_stop() {
+    let stopped = small_run(11, 130, false).stop();
+    let (mut data, mut metadata) = (0, 0);
+    for (device_block, kind) in stopped.classify() {
+        let disk = stopped.disk.fork();
+        disk.fail_reads_of(&[device_block]);
+        let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{device_block} {kind:?}: {error}"));
+        let faults = stopped.compare(&pool, u64::MAX);
+        let context = format!("{kind:?} at {device_block}: {:?}", problems(&pool));
+        match kind {
+            BlockKind::Data { block, stamp } => {
+                assert_eq!(faults, stopped.holders(block, stamp, u64::MAX), "{context}");
+                data += 1;
+            }
+            BlockKind::Superblock | BlockKind::SegmentHeader | BlockKind::Trailer { .. } => {
+                assert!(faults.is_empty() && !problems(&pool).is_empty(), "{context}");
+                metadata += 1;
+            }
+            _ => assert!(faults.is_empty(), "{context}"),
+        }
+        let head = pool.stats().head_lsn - 1;
+        assert!(head >= stopped.head_lsn(), "{context}");
+    }
+    assert!(data > 300 && metadata > 12, "{data} data blocks, {metadata} others");
+}
+
+/// After a crash, also where no trailer stands for a record: nothing that was flushed is missing without a word.
+#[test]
+fn one_unreadable_block_after_a_crash() {
+    let mut lost_headers = 0;
+    for seed in 0..4 {
+        let crash = if seed % 2 == 0 { Crash::Process } else { Crash::Power };
+        let stopped = small_run(40 + seed, 60, seed % 3 != 0).abandon(crash);
+        let whole = stopped.open(&stopped.disk.fork()).expect("nothing is wrong with it");
+        let head = whole.stats().head_lsn - 1;
+        drop(whole);
+        for (device_block, kind) in stopped.classify() {
+            let disk = stopped.disk.fork();
+            disk.fail_reads_of(&[device_block]);
+            let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{device_block} {kind:?}: {error}"));
+            let context = format!("seed {seed} {kind:?} at {device_block}: {:?}", problems(&pool));
+            let found = pool.stats().head_lsn - 1;
+            // What lies behind the block is there; a loss is recorded at once, behind it.
+            assert!(found >= head, "lsn:{found} < lsn:{head}, {context}");
+            if kind == (BlockKind::RecordHeader { events: true }) {
+                continue;
+            }
+            let faults = stopped.compare(&pool, head);
+            match kind {
+                BlockKind::Data { block, stamp } => {
+                    assert_eq!(faults, stopped.holders(block, stamp, head), "{context}");
+                }
+                BlockKind::RecordHeader { .. } => {
+                    let is_told = problems(&pool).iter().any(|problem| problem.contains(" are lost"));
+                    assert!(is_told || faults.is_empty(), "{context}");
+                    lost_headers += u32::from(is_told);
+                }
+                _ => assert!(faults.is_empty(), "{context}"),
+            }
+        }
+    }
+    assert!(lost_headers > 5, "{lost_headers}");
+}
+
+/// A slot of which nothing can be read: it is never taken for a free one, and nothing older is given for what it held.
+#[test]
+fn a_slot_that_cannot_be_read_is_not_free() {
+    for seed in [3, 4] {
+        let stopped = small_run(seed, 80, false).abandon(Crash::Process);
+        let whole = stopped.open(&stopped.disk.fork()).expect("nothing is wrong with it");
+        let kept = whole.segments().into_iter().filter(|segment| segment.sequence.is_some());
+        let slot = kept.max_by_key(|segment| segment.sequence).expect("there is a segment").slot;
+        drop(whole);
+        let disk = stopped.disk.fork();
+        let all: Vec<u64> = (256 + slot * 256..256 + (slot + 1) * 256).collect();
+        disk.fail_reads_of(&all);
+        let contents = || all.iter().map(|&block| disk.block(block)).collect::<Vec<_>>();
+        let before = contents();
+        let pool = stopped.open(&disk).expect("it opens");
+        let told = problems(&pool);
+        assert!(told.iter().any(|problem| problem.contains("cannot be read")), "{told:?}");
+        assert!(told.iter().any(|problem| problem.contains(" are lost")), "{told:?}");
+        for volume in pool.volumes() {
+            for block in 0..volume.size_bytes / BLOCK_BYTES as u64 {
+                // It may have been written in the slot that nobody can read.
+                let read = run(&pool, volume.id, &Request::Read { block, len_blocks: 1 });
+                let is_zero = || read.data.iter().all(|data| data.iter().all(|&byte| byte == 0));
+                assert!(read.result.is_err() || is_zero(), "'{}', block {block}", volume.name);
+            }
+            for block in 0..volume.size_bytes / BLOCK_BYTES as u64 {
+                let data: &[&[u8]] = &[&[7; BLOCK_BYTES]];
+                let write = Request::Write { block, data, force_unit_access: false };
+                let result = run(&pool, volume.id, &write).result;
+                assert!(result.is_ok() || volume.read_only, "'{}', block {block}: {result:?}", volume.name);
+            }
+        }
+        drop(pool);
+        assert!(contents() == before, "seed {seed}: the slot was used again");
+    }
+}
