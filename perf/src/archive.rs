@@ -256,6 +256,8 @@ fn job(log: &SharedLog, disk: &MemoryDisk, sequence: SegmentSeq) -> Result<(Arch
         opened_ns: segment.opened_ns,
         sealed_ns: segment.opened_ns,
         units: Arc::new(units),
+        holes: Vec::new(),
+        accept_lost: false,
     };
     Ok((job, id.content_bytes() as usize))
 }

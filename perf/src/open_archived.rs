@@ -17,8 +17,8 @@ use std::time::Instant;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use varve::archive::object::{
-    Compressor, Decompressor, FRAME_BYTES_DEFAULT, ObjectError, ObjectId, ObjectReader, ObjectSpec,
-    ObjectWriter,
+    Compressor, Decompressor, FRAME_BYTES_DEFAULT, ObjectError, ObjectFront, ObjectId,
+    ObjectReader, ObjectSpec, ObjectWriter,
 };
 use varve::archive::service::{
     BdevSource, BlockSource, InlineArchive, InlineOptions, READS_IN_FLIGHT_DEFAULT, SourceError, TablesCache,
@@ -230,7 +230,7 @@ impl Template {
         let object = StoredObject::open(&*store, &name).map_err(PerfError::archive)?;
         let mut codec = Decompressor::new().map_err(PerfError::archive)?;
         let mut blocks = Vec::new();
-        let (header, units) = ObjectReader::open(&object)
+        let ObjectFront { header, units, .. } = ObjectReader::open(&object)
             .and_then(|reader| reader.verify(&mut codec, |part| blocks.extend_from_slice(part)))
             .map_err(PerfError::archive)?;
         if id.from_lsn != Lsn(0) || id.len_blocks() > FIRST_OFFSET {
@@ -284,9 +284,10 @@ impl Made {
             let name = id.name().map_err(PerfError::archive)?;
             let mut put = store.put_start(&name, spec.max_bytes(units.len())).map_err(PerfError::archive)?;
             let mut writer =
-                ObjectWriter::begin(&mut compressor, spec, &units, &mut *put).map_err(PerfError::archive)?;
+                ObjectWriter::begin(&mut compressor, spec, &units, &[], &mut *put)
+                    .map_err(PerfError::archive)?;
             writer.push(&content[..id.content_bytes() as usize]).map_err(PerfError::archive)?;
-            object_bytes += writer.finish().map_err(PerfError::archive)?.object_bytes;
+            object_bytes += writer.finish(&[]).map_err(PerfError::archive)?.object_bytes;
             put.commit().map_err(PerfError::archive)?;
             ids.push(id);
         }

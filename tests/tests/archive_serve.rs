@@ -200,6 +200,85 @@ fn damage_in_the_archive_is_found_and_named() {
     assert!(error.contains(&name) && error.contains("1 objects of the archive are damaged"), "{error}");
 }
 
+/// What the four ways to ask say that the archive has lost: the segments that are listed as lost, the stretches of the status, and whether the pool and a verification tell it.
+fn lost(appliance: &Appliance) -> (Vec<u64>, usize, bool, Result<String, String>) {
+    let listed = appliance.rpc("archive_list", Value::Null).expect("a list");
+    let listed = listed.as_array().expect("a list").clone();
+    let segments = listed.iter().filter(|object| object["lost"] == true);
+    let segments = segments.map(|object| object["sequence"].as_u64().expect("a number")).collect();
+    let stretches = status(appliance)["lost"].as_array().expect("a list").len();
+    let told = appliance.command(&["pool", "list"]).expect("it answers").contains("the archive has lost");
+    let verified = appliance.command(&["archive", "verify"]).map_err(|error| error.to_string());
+    (segments, stretches, told, verified)
+}
+
+/// Objects vanish from the store, some of which the primary still has and some of which it has not: every answer says the same, names what is gone, and does so after a restart; what the primary has is archived again.
+#[test]
+fn objects_that_vanish_from_the_store_are_named_everywhere_until_they_are_back() {
+    let arguments = ["--pool-size", "64MiB", "--volume-size", "16MiB", "--seal-seconds", "0"];
+    let mut appliance = Appliance::start(&ApplianceConfig::with_arguments(&arguments)).expect("it starts");
+    let mut host = Host::connect(&appliance, "vol0");
+    for round in 1..=12 {
+        host.write_round(round);
+        appliance.rpc("synch_create", json!({"label": format!("round-{round}")})).expect("a synch");
+    }
+    appliance.command(&["archive", "seal"]).expect("it seals");
+    let before = lost(&appliance);
+    assert_eq!((&before.0[..], before.1, before.2), (&[][..], 0, false));
+    assert!(before.3.is_ok(), "{before:?}");
+    let on_primary = appliance.rpc("pool_segments", Value::Null).expect("it answers");
+    let oldest = on_primary[0]["sequence"].as_u64().expect("a number");
+    assert!(oldest > 8, "the primary has given segments away: {oldest}");
+    let objects = appliance.pool_folder().join("archive/objects");
+    let mut files = files_below(&objects, ".seg.zst");
+    files.sort();
+    let aside = appliance.pool_folder().join("aside");
+    std::fs::create_dir(&aside).expect("a folder");
+    let vanish = |sequence: u64| {
+        let file = &files[sequence as usize];
+        assert!(file.to_string_lossy().contains(&format!("{sequence:016x}-")), "{}", file.display());
+        let place = aside.join(file.file_name().expect("a name"));
+        std::fs::rename(file, &place).expect("moved");
+        (place, file.clone())
+    };
+    let gone: Vec<_> = [3, 4].map(vanish).into();
+    let here = oldest + 1;
+    vanish(here);
+
+    for attempt in ["while it runs", "after a restart"] {
+        wait_for("what the primary has is archived again", || lost(&appliance).0 == [3, 4]);
+        let (_, stretches, told, verified) = lost(&appliance);
+        assert_eq!((stretches, told), (2, true), "{attempt}");
+        let error = verified.expect_err("something is missing");
+        assert!(error.contains("2 objects of the archive are missing"), "{attempt}: {error}");
+        assert!(error.contains("segment 3 (LSN") && error.contains("segment 4 (LSN"), "{attempt}: {error}");
+        assert!(error.contains("cannot be opened") && error.contains("synch 'round-"), "{attempt}: {error}");
+        appliance.command(&["archive", "seal"]).expect("what can be sealed is");
+        assert!(files[here as usize].exists(), "{attempt}");
+        assert_eq!(labels(&appliance).len(), 12, "{attempt}: a point that is lost is not forgotten");
+        let point = error.split("synch '").nth(1).and_then(|rest| rest.split('\'').next()).expect("a label");
+        let at = format!("synch:{point}");
+        let refused = appliance
+            .command(&["restore", "clone", "vol0", "--at", &at, "--name", "then"])
+            .expect_err("it is lost")
+            .to_string();
+        assert!(refused.contains("the archive has lost segment"), "{attempt}: {refused}");
+        if attempt == "while it runs" {
+            appliance.kill_9();
+            appliance.restart().expect("it starts again");
+        }
+    }
+    for (place, file) in gone {
+        std::fs::rename(place, file).expect("back");
+    }
+    let after = lost(&appliance);
+    assert_eq!((&after.0[..], after.2), (&[][..], false), "{after:?}");
+    assert!(after.3.is_ok(), "{after:?}");
+    let point = ["restore", "clone", "vol0", "--at", "synch:round-2", "--name", "then", "--read-only"];
+    appliance.command(&point).expect("it is back");
+    Host::connect(&appliance, "then").check_round(2);
+}
+
 fn path(path: &Path) -> &str {
     path.to_str().expect("a path of text")
 }
@@ -363,4 +442,41 @@ fn a_lost_primary_is_recovered_from_a_second_device() {
 #[test]
 fn a_lost_primary_is_recovered_from_tape() {
     a_lost_primary_is_recovered("tape:STORE/library,cartridges=4,size=2GiB");
+}
+
+/// An object in the middle of what the last state is made of is damaged when the primary is lost: what it alone knew is named and read as errors, everything newer comes back, and no block is wrong.
+#[test]
+fn a_recovery_over_a_damaged_object_names_what_is_lost_and_gives_no_wrong_block() {
+    let mut appliance = Appliance::start(&ApplianceConfig::with_arguments(&SERVE)).expect("it starts");
+    let mut host = Host::connect(&appliance, "vol0");
+    for round in 1..=3 {
+        host.write_round(round);
+    }
+    appliance.command(&["archive", "seal"]).expect("it seals");
+    drop(host);
+    appliance.kill_9();
+    let folder = appliance.pool_folder();
+    std::fs::remove_file(folder.join("pool.varve")).expect("the primary is lost");
+    let mut files = files_below(&folder.join("archive/objects"), ".seg.zst");
+    files.sort();
+    // About 13 of its segments hold what was written last.
+    let damaged = &files[files.len() - 6];
+    let mut bytes = std::fs::read(damaged).expect("readable");
+    bytes[140] ^= 1;
+    std::fs::write(damaged, bytes).expect("written");
+    let archive = folder.join("archive");
+    let recovered =
+        run(&["pool", "recover", "--from", path(&archive), "--dir", path(&folder), "--pool-size", "96MiB", "--json"]);
+    let words = String::from_utf8_lossy(&recovered.stderr).into_owned();
+    let report: Value = serde_json::from_slice(&recovered.stdout).unwrap_or_else(|_| panic!("{words}"));
+    let told = report["damaged_objects"].to_string();
+    assert!(told.contains(damaged.file_name().and_then(|name| name.to_str()).expect("a name")), "{report}");
+    assert_eq!(report["damaged_objects"].as_array().map(Vec::len), Some(1), "{report}");
+    assert_eq!(report["lost"].as_array().map(Vec::len), Some(1), "{report}");
+    let (lost, points) = (&report["lost"][0], &report["uncertain_points"][0]);
+    assert!(points["start"] == lost["start"] && points["end"].as_u64() > lost["end"].as_u64(), "{report}");
+    appliance.restart().expect("it serves what was recovered");
+    let (right, errors) = Host::connect(&appliance, "vol0").count_round(3);
+    assert_eq!(right + errors, VOLUME_BLOCKS);
+    assert!(right > 4 * 200 && errors > 200, "{right} right, {errors} errors");
 }

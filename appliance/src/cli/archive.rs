@@ -125,7 +125,7 @@ pub(super) fn expire(client: &mut Client, json: bool, output: &mut dyn Write) ->
     print(output, &text)
 }
 
-/// Reads the archive back; an error when something is damaged.
+/// Reads the archive back; an error when something is damaged, missing or incomplete.
 pub(super) fn verify(
     client: &mut Client,
     from: Option<u64>,
@@ -145,9 +145,15 @@ pub(super) fn verify(
     bar.finish_and_clear();
     let text = if json { format!("{answer:#}\n") } else { render_archive::verification(&now) };
     print(output, &text)?;
-    match (now.problem, now.damaged_objects) {
-        (Some(problem), _) => Err(format!("the archive was not read to its end: {problem}").into()),
-        (None, 0) => Ok(()),
-        (None, damaged) => Err(format!("{damaged} objects of the archive are damaged").into()),
+    if let Some(problem) = now.problem {
+        return Err(format!("the archive was not read to its end: {problem}").into());
     }
+    let wrong = [
+        (now.damaged_objects, "damaged"),
+        (now.missing_objects, "missing"),
+        (now.incomplete_objects, "incomplete"),
+    ];
+    let wrong = wrong.iter().filter(|(count, _)| *count > 0);
+    let wrong: Vec<String> = wrong.map(|(count, what)| format!("{count} objects of the archive are {what}")).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join(", ").into()) }
 }

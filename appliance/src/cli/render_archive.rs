@@ -81,6 +81,8 @@ pub(super) fn status(report: &ArchiveReport) -> String {
     ]);
     text.push_str(&pairs(status.problem.iter().map(|problem| ("Problem", problem.clone()))));
     text.push_str(&pairs(status.gaps.iter().map(|range| ("Gap", gap(range)))));
+    text.push_str(&pairs(report.lost.iter().map(|range| ("Lost", gap(range)))));
+    text.push_str(&pairs(report.holes.iter().map(|range| ("Entries unknown", gap(range)))));
     text
 }
 
@@ -97,6 +99,16 @@ pub(super) fn verify_policy(result: &Value) -> Option<String> {
     Some(format!("{}\n", verified_by(policy)))
 }
 
+/// What an object is, and what is wrong with it.
+fn kind(object: &ArchivedObject) -> String {
+    let kind = if object.whole { "segment" } else { "increment" };
+    match (object.lost, object.holes.is_empty()) {
+        (true, _) => format!("{kind}, lost"),
+        (false, false) => format!("{kind}, with holes"),
+        (false, true) => kind.to_owned(),
+    }
+}
+
 pub(super) fn objects(objects: &[ArchivedObject]) -> String {
     let mut table =
         Table::new([">SEQUENCE", "KIND", ">FROM LSN", ">TO LSN", ">CONTENT", ">STORED", "FIRST", "LAST"]);
@@ -104,7 +116,7 @@ pub(super) fn objects(objects: &[ArchivedObject]) -> String {
     for object in objects {
         table.row([
             object.sequence.to_string(),
-            if object.whole { "segment" } else { "increment" }.to_owned(),
+            kind(object),
             object.from_lsn.to_string(),
             object.to_lsn.to_string(),
             blocks(object.to_lsn.saturating_sub(object.from_lsn)),
@@ -173,7 +185,21 @@ pub(super) fn verification(verification: &Verification) -> String {
         ("Bytes read", size(verification.bytes_done)),
         ("Damaged", verification.damaged_objects.to_string()),
     ]);
-    text.push_str(&pairs(verification.damaged.iter().map(|words| ("Damage", words.clone()))));
+    let counts = [
+        ("Missing", verification.missing_objects),
+        ("Incomplete", verification.incomplete_objects),
+        ("Points lost", verification.lost_points),
+    ];
+    let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+    text.push_str(&pairs(counts.map(|(what, count)| (what, count.to_string()))));
+    for (what, words) in [
+        ("Damage", &verification.damaged),
+        ("Lost", &verification.missing),
+        ("Hole", &verification.incomplete),
+        ("Point", &verification.points),
+    ] {
+        text.push_str(&pairs(words.iter().map(|words| (what, words.clone()))));
+    }
     text
 }
 

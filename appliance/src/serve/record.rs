@@ -15,7 +15,7 @@ use crate::archive::service::{ArchiveService, Reply, Request, ServiceStats, Veri
 use crate::archive::store::Store;
 use crate::log::Lsn;
 use crate::log::format::{EntryKind, EventHead, EventKind, TrailerUnit};
-use crate::log::reader::SegmentEntries;
+use crate::log::reader::{LsnRange, SegmentEntries};
 use crate::reactor::ReactorHandle;
 use crate::rpc::{App, ArchivePlane};
 use crate::volume::SynchInfo;
@@ -34,6 +34,7 @@ struct Note {
     opened_ns: u64,
     sealed_ns: u64,
     units: Arc<Vec<TrailerUnit>>,
+    holes: Vec<LsnRange>,
 }
 
 /// An archive service whose successes are noted.
@@ -85,6 +86,7 @@ impl ArchiveService for RecordingArchive {
                     opened_ns: job.opened_ns,
                     sealed_ns: job.sealed_ns,
                     units: Arc::clone(&job.units),
+                    holes: job.holes.clone(),
                 },
             )),
             _ => None,
@@ -167,6 +169,7 @@ fn record(
         let text = serde_json::to_vec(synch).unwrap_or_default();
         catalog.record_synch(&SynchRow { lsn: Lsn(synch.lsn), time_ns: synch.time_ns, text })?;
     }
+    catalog.record_holes(&note.id, &note.holes, note.sealed_ns)?;
     // Without its synchs an object counts as not read, and is read at the next start.
     catalog.record_object(&note.id, note.len_bytes, synchs.is_some().then_some(details))?;
     if sync { catalog.sync() } else { Ok(()) }

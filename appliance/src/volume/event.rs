@@ -2,6 +2,7 @@
 
 use super::error::VolumeError;
 use super::pool::Pool;
+use crate::dma::BLOCK_BYTES;
 use crate::log::format::{EventHead, EventKind};
 use crate::log::reader::{PlacedEntry, ReadError};
 use crate::log::{Lsn, checksum::crc32c};
@@ -26,12 +27,17 @@ impl FoundEvent {
     /// Position and CRC32C of a block of its text, counted from the text's beginning.
     pub(super) fn chunk(&self, copy: u16, chunk: usize) -> Option<(Lsn, u32)> {
         let chunks = self.copies.get(usize::from(copy))?;
-        chunks.get(chunks.len().checked_sub(chunk + 1)?).copied()
+        chunks.get(chunks.len().checked_sub(chunk.checked_add(1)?)?).copied()
+    }
+
+    /// The length of the text; `None` when its blocks are too few for what its entry says, which is not believed.
+    fn len(&self) -> Option<usize> {
+        usize::try_from(self.text_bytes).ok().filter(|&len| len <= self.chunks() * BLOCK_BYTES)
     }
 
     /// Cuts the blocks of the text to its length; `None` when they are too short for it.
     pub(super) fn cut(&self, mut blocks: Vec<u8>) -> Option<Vec<u8>> {
-        let len = usize::try_from(self.text_bytes).ok().filter(|&len| len <= blocks.len())?;
+        let len = self.len().filter(|&len| len <= blocks.len())?;
         blocks.truncate(len);
         Some(blocks)
     }
@@ -73,7 +79,8 @@ impl Pool {
     /// The text of an event; `None` when no copy of some part of it is whole.
     pub(super) async fn read_event(&self, event: &FoundEvent) -> Result<Option<Vec<u8>>, VolumeError> {
         let chunks = event.copies[0].len();
-        let mut text = Vec::with_capacity(event.text_bytes as usize);
+        let Some(len) = event.len() else { return Ok(None) };
+        let mut text = Vec::with_capacity(len);
         for chunk in (0..chunks).rev() {
             let mut whole = None;
             for copy in &event.copies {
@@ -94,11 +101,7 @@ impl Pool {
                 None => return Ok(None),
             }
         }
-        if event.text_bytes as usize > text.len() {
-            return Ok(None);
-        }
-        text.truncate(event.text_bytes as usize);
-        Ok(Some(text))
+        Ok(event.cut(text))
     }
 
     /// One block of an event, from memory, the primary device or the archive, if its checksum is right.
@@ -123,5 +126,53 @@ impl Pool {
             }
         }
         if self.has_archive() { self.archived_block(sequence, lsn, crc).await } else { Ok(None) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::log::format::Entry;
+
+    /// Entries of kind event, with numbers that a checksum says nothing about.
+    fn entry() -> impl Strategy<Value = Entry> {
+        let number = || prop_oneof![Just(0_u64), Just(1), Just(4097), Just(u64::MAX), any::<u64>()];
+        let head = (0_u16..4, 0_u32..4).prop_map(|(copy, chunk)| EventHead::encode(EventKind::Synch, copy, chunk));
+        let head = prop_oneof![3 => head, 1 => any::<u64>()];
+        (head, any::<u32>(), number(), any::<bool>())
+            .prop_map(|(head, crc, text_bytes, last)| Entry::event(head, crc, text_bytes, last))
+    }
+
+    proptest! {
+        /// No entry makes an event take more memory than its blocks, whatever length it tells.
+        #[test]
+        fn a_text_is_never_longer_than_its_blocks(entries in prop::collection::vec(entry(), 0..40)) {
+            let mut collector = EventCollector::default();
+            for (at, entry) in entries.iter().enumerate() {
+                collector.see(&PlacedEntry { entry: *entry, lsn: Lsn(1000 - at as u64), time_ns: 1 });
+            }
+            for event in &collector.found {
+                prop_assert!(event.chunks() <= entries.len());
+                prop_assert!(event.len().is_none_or(|len| len <= event.chunks() * BLOCK_BYTES));
+                let blocks = vec![7; event.chunks() * BLOCK_BYTES];
+                let cut = event.cut(blocks).map(|text| text.len());
+                prop_assert_eq!(cut, event.len());
+                for copy in 0..u16::from(u8::MAX) {
+                    prop_assert!(event.chunk(copy, usize::MAX).is_none());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_all_memory_is_no_text() {
+        let mut collector = EventCollector::default();
+        let head = EventHead::encode(EventKind::Catalog, 0, 0);
+        let entry = Entry::event(head, 1, u64::MAX, true);
+        collector.see(&PlacedEntry { entry, lsn: Lsn(5), time_ns: 1 });
+        assert_eq!((collector.found.len(), collector.found[0].len()), (1, None));
+        assert_eq!(collector.found[0].cut(vec![0; BLOCK_BYTES]), None);
     }
 }

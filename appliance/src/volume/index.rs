@@ -333,19 +333,27 @@ fn capacity(height: u32) -> u64 {
 }
 
 /// Builds an index from entries seen newest first: the first sight of a block wins (R29).
+///
+/// Entries come from devices and objects, so nothing that they say is believed beyond the volume: a write of a block that it does not have, or at a position that no block can have, is left
+/// out and counted; a trim or a mask ends with the volume. So an index never takes more memory than the volume's.
 #[derive(Clone)]
 pub struct IndexBuilder {
     index: Index,
+    len_blocks: u64,
+    /// Writes that were left out.
+    outside: u64,
     trimmed: RangeSet,
     /// Ranges of which nothing is inherited.
     masked: RangeSet,
 }
 
 impl IndexBuilder {
-    /// Nothing seen yet.
+    /// Nothing seen yet, of a volume of `len_blocks`.
     pub fn new(len_blocks: u64) -> Self {
         IndexBuilder {
             index: Index::new(len_blocks),
+            len_blocks,
+            outside: 0,
             trimmed: RangeSet::default(),
             masked: RangeSet::default(),
         }
@@ -353,6 +361,10 @@ impl IndexBuilder {
 
     /// A write of a block was seen. Whether it is the block's newest.
     pub fn see_write(&mut self, block: u64, mapping: Mapping) -> bool {
+        if block >= self.len_blocks {
+            self.outside += 1;
+            return false;
+        }
         let is_newest = self.index.get(block).is_none() && !self.trimmed.contains(block);
         if is_newest {
             self.index.set(block, mapping);
@@ -362,12 +374,22 @@ impl IndexBuilder {
 
     /// A trim was seen.
     pub fn see_trim(&mut self, block: u64, len_blocks: u64) {
-        self.trimmed.insert(block, block.saturating_add(len_blocks));
+        self.trimmed.insert(block, self.end_of(block, len_blocks));
+    }
+
+    /// Where a range of blocks ends, in the volume.
+    fn end_of(&self, block: u64, len_blocks: u64) -> u64 {
+        block.saturating_add(len_blocks).min(self.len_blocks)
+    }
+
+    /// How many writes were of blocks that the volume does not have.
+    pub fn outside(&self) -> u64 {
+        self.outside
     }
 
     /// A mask was seen. Whether it, or a trim, hides something that was not hidden by what was seen before.
     pub fn see_mask(&mut self, block: u64, len_blocks: u64) -> bool {
-        let end = block.saturating_add(len_blocks);
+        let end = self.end_of(block, len_blocks);
         let is_new = !self.masked.covers(block, end);
         self.masked.insert(block, end);
         is_new
@@ -514,7 +536,7 @@ mod tests {
         #[test]
         fn first_sight_backward_equals_last_word_forward(steps in prop::collection::vec(step(), 1..200)) {
             let mut forward = Index::new(1 << 18);
-            let mut backward = IndexBuilder::new(1 << 18);
+            let mut backward = IndexBuilder::new(1 << 28);
             for step in &steps {
                 match *step {
                     Step::Set(block, lsn) => { forward.set(block, Mapping::new(Lsn(lsn), 1)); }
@@ -535,6 +557,28 @@ mod tests {
                 prop_assert_eq!(backward.get(block), forward.get(block));
             }
         }
+    }
+
+    /// Entries whose checksums are right and whose numbers are not: no panic, no endless turn, no memory beyond the volume's.
+    #[test]
+    fn what_lies_beyond_the_volume_is_left_out_and_counted() {
+        let before = index_bytes();
+        let mut builder = IndexBuilder::new(1000);
+        let mapping = Mapping::new(Lsn(7), 1);
+        for block in [1000, 1 << 36, u64::MAX - 1, u64::MAX] {
+            builder.see_write(block, mapping);
+            builder.see_trim(block, u64::MAX);
+            assert!(!builder.see_mask(block, u64::MAX));
+        }
+        assert_eq!((builder.outside(), builder.seen().mapped()), (4, 0));
+        builder.see_write(999, mapping);
+        assert!(builder.see_mask(990, u64::MAX));
+        assert_eq!(builder.masked().iter().collect::<Vec<_>>(), [(990, 1000)]);
+        builder.see_trim(500, u64::MAX);
+        builder.see_write(500, mapping);
+        let index = builder.finish();
+        assert_eq!((index.mapped(), index.get(999), index.get(u64::MAX)), (1, mapping, Mapping::NONE));
+        assert!(index_bytes() - before <= (2 * size_of::<Leaf>() + size_of::<Inner>()) as u64);
     }
 
     #[test]

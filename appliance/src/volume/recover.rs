@@ -6,8 +6,12 @@
 //! **Order:** the recovery point is found, from the newest object whose entries can be read; the first segment is written with the new catalog, and made stable; then the superblocks. A crash before them leaves
 //! a blank device, and nothing was changed in the archive.
 //!
+//! **Damage.** A newest object that cannot be read is left out, and the recovery point lies before it. An object before it whose entries are damaged costs what it alone knew: its stretch is recorded as
+//! lost in the catalog, what is older there is not certain, and everything newer comes back.
+//!
 //! **Epoch:** greater than any in the archive by a margin: the lost device may have been opened more often than its archive knows.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +19,7 @@ use uuid::Uuid;
 
 use super::archive::{ArchivePolicy, Cut, KnownObjects};
 use super::capacity::capacity_blocks;
-use super::catalog::CatalogImage;
+use super::catalog::{Catalog, CatalogImage};
 use super::error::VolumeError;
 use super::info::ImageParent;
 use super::open::{PoolOptions, zeroes};
@@ -24,7 +28,7 @@ use crate::archive::object::ObjectId;
 use crate::archive::service::{ArchiveError, ArchiveService, Reply, Request};
 use crate::bdev::SharedBdev;
 use crate::dma::BLOCK_BYTES;
-use crate::log::reader::SegmentEntries;
+use crate::log::reader::{LsnRange, SegmentEntries};
 use crate::log::recovery::{ContinueLog, begin_continuing, finish_continuing};
 use crate::log::{CreateLog, Environment, Lsn, SegmentSeq};
 use crate::reactor::yield_now;
@@ -61,8 +65,15 @@ pub struct RecoveryReport {
     pub snapshots: u64,
     /// Segments of which something is in the archive.
     pub archived_segments: u64,
-    /// Newest objects that could not be read and were left out.
+    /// Objects that could not be read or are damaged, and why. The newest are left out; of those before it, what the entries would say is not known.
     pub damaged_objects: Vec<String>,
+    /// Stretches of the log whose entries are not known, because their objects are damaged or lacked them from the beginning. Blocks of the volumes that may have been written there and not since are
+    /// read as errors.
+    #[serde(default)]
+    pub lost: Vec<LsnRange>,
+    /// Points that are not certain because of that: those in the stretches, and those behind them whose past lies there.
+    #[serde(default)]
+    pub uncertain_points: Vec<LsnRange>,
 }
 
 impl Pool {
@@ -79,6 +90,7 @@ impl Pool {
     ) -> Result<(Rc<Self>, RecoveryReport), VolumeError> {
         let RecoverFrom { mut service, policy, mut known, pool: uuid } = from;
         let mut damaged_objects = Vec::new();
+        let mut lost: Vec<LsnRange> = Vec::new();
         known.drop_stale();
         // Nothing is written until the end is known: a log that is begun leaves the device blank.
         let (pool, continued, at) = loop {
@@ -88,7 +100,7 @@ impl Pool {
                 });
             };
             let last_time_ns = match entries(&mut *service, newest).await? {
-                Ok(last_time_ns) => last_time_ns,
+                Ok(front) => front.last_time_ns,
                 Err(reason) => {
                     tracing::warn!(reason, "the newest object cannot be read; the one before it is taken");
                     damaged_objects.push(reason);
@@ -109,13 +121,14 @@ impl Pool {
             let pool = Pool::new(log, zeroes(&environment)?);
             pool.set_recycling(options.recycling);
             pool.attach_archive(service, policy, known, Vec::new())?;
+            pool.state.borrow_mut().catalog.lost.clone_from(&lost);
             // Nobody else turns the pool while it is recovered.
             let found = drive(&pool, async {
                 let at = pool.boundary(Lsn(newest.to_lsn.0 - 1)).await?;
                 Ok::<_, VolumeError>((at, pool.catalog_at(at.lsn).await?))
             });
             let found = found.await;
-            let Some((again, mut objects)) = pool.detach_archive() else {
+            let Some((mut again, mut objects)) = pool.detach_archive() else {
                 unreachable!("it was attached above")
             };
             let (at, catalog) = match found {
@@ -126,6 +139,16 @@ impl Pool {
                         "what is before the newest object is missing; the object before it is taken"
                     );
                     objects.drop_newest();
+                    (service, known) = (again, objects);
+                    continue;
+                }
+                Err(error @ VolumeError::Archive { .. }) => {
+                    // It is an object on the way there, or the store.
+                    let ids: Vec<ObjectId> = objects.ids().collect();
+                    let ids = ids.into_iter().rev().filter(|id| !covers(&lost, &range_of(id)));
+                    let damage = first_damage(&mut *again, ids).await?.ok_or(error)?;
+                    damaged_objects.push(damage.reason);
+                    lost.push(damage.range);
                     (service, known) = (again, objects);
                     continue;
                 }
@@ -140,7 +163,24 @@ impl Pool {
                 (service, known) = (again, objects);
                 continue;
             }
+            let ids: Vec<ObjectId> = pool
+                .needed_at(&catalog, newest.sequence)
+                .into_iter()
+                .flat_map(|sequence| objects.parts(sequence))
+                .filter(|id| !covers(&lost, &range_of(id)))
+                .collect();
+            for id in ids {
+                match entries(&mut *again, id).await? {
+                    Ok(front) => lost.extend(front.holes),
+                    Err(reason) => {
+                        tracing::warn!(reason, "an object is damaged; what it alone knew is lost");
+                        damaged_objects.push(reason);
+                        lost.push(range_of(&id));
+                    }
+                }
+            }
             pool.attach_archive(again, policy, objects, Vec::new())?;
+            pool.state.borrow_mut().catalog.lost.clone_from(&lost);
             break (pool, continued, at);
         };
         let mut catalog = drive(&pool, pool.catalog_at(at.lsn)).await?;
@@ -154,6 +194,9 @@ impl Pool {
         }
         catalog.working_sets.push((continued.first, working_set));
         catalog.working_set_target = None;
+        lost.sort_unstable_by_key(|range| (range.start, range.end));
+        let known_lost = catalog.lost.clone();
+        catalog.lost.extend(lost.iter().copied().filter(|range| !covers(&known_lost, range)));
         catalog.archived_below = continued.first;
         catalog.cuts.push(Cut {
             sequence: SegmentSeq(continued.first.0 - 1),
@@ -204,6 +247,8 @@ impl Pool {
             snapshots: catalog.snapshots.len() as u64,
             archived_segments: pool.archive_status().map_or(0, |status| status.segments),
             damaged_objects,
+            uncertain_points: pool.uncertain_points(&lost, at.lsn),
+            lost,
         };
         let lsn = pool
             .change(|now, _| {
@@ -229,14 +274,81 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// The segments that the state of all volumes at the end of a segment is decided by: the window that ends there, and for each image those of its ancestors.
+    fn needed_at(&self, catalog: &Catalog, newest: SegmentSeq) -> BTreeSet<SegmentSeq> {
+        let geometry = self.log.borrow().geometry();
+        let parents = catalog.images.iter().filter_map(|image| image.parent);
+        let ends = parents.map(|parent| geometry.sequence_of(Lsn(parent.lsn))).chain([newest]);
+        let windows = ends.map(|end| (end.0.saturating_sub(self.working_set_at(end)), end.0));
+        windows.flat_map(|(first, last)| (first..=last).map(SegmentSeq)).collect()
+    }
+
+    /// The points, up to `newest`, that stretches without entries make uncertain.
+    fn uncertain_points(&self, lost: &[LsnRange], newest: Lsn) -> Vec<LsnRange> {
+        let geometry = self.log.borrow().geometry();
+        let mut points: Vec<LsnRange> = Vec::new();
+        for range in lost {
+            let last = geometry.sequence_of(Lsn(range.end.0.saturating_sub(1)));
+            let behind = SegmentSeq(last.0 + self.working_set_at(last) + 1);
+            let end = geometry.first_lsn(behind).min(newest.plus(1)).max(range.end);
+            match points.last_mut() {
+                Some(known) if known.end >= range.start => known.end = known.end.max(end),
+                _ => points.push(LsnRange { start: range.start, end }),
+            }
+        }
+        points
+    }
+}
+
+/// What the front of an object tells.
+struct Front {
+    /// The time of its last record.
+    last_time_ns: u64,
+    /// Stretches that it does not know.
+    holes: Vec<LsnRange>,
+}
+
+/// An object whose entries cannot be had.
+struct Damaged {
+    range: LsnRange,
+    reason: String,
+}
+
+/// The first of some objects whose entries are damaged.
+async fn first_damage(
+    service: &mut dyn ArchiveService,
+    ids: impl Iterator<Item = ObjectId>,
+) -> Result<Option<Damaged>, VolumeError> {
+    for id in ids {
+        if let Err(reason) = entries(service, id).await? {
+            return Ok(Some(Damaged { range: range_of(&id), reason }));
+        }
+    }
+    Ok(None)
+}
+
+/// The stretch of an object.
+fn range_of(id: &ObjectId) -> LsnRange {
+    LsnRange { start: id.from_lsn, end: id.to_lsn }
+}
+
+/// Whether one of the ranges covers another one.
+fn covers(ranges: &[LsnRange], range: &LsnRange) -> bool {
+    ranges.iter().any(|known| known.start <= range.start && known.end >= range.end)
+}
+
 /// The newest object of which everything before it in its segment is there.
 fn newest(known: &KnownObjects) -> Option<ObjectId> {
     let (sequence, _, end_lsn) = known.newest()?;
     known.ids().filter(|id| id.sequence == sequence && id.to_lsn == end_lsn).last()
 }
 
-/// Whether an object's entries can be read: the time of its last record, or why not.
-async fn entries(service: &mut dyn ArchiveService, id: ObjectId) -> Result<Result<u64, String>, VolumeError> {
+/// Whether an object's entries can be read: what its front tells, or why not.
+async fn entries(
+    service: &mut dyn ArchiveService,
+    id: ObjectId,
+) -> Result<Result<Front, String>, VolumeError> {
     let mut request = Some(Request::Entries { token: 0, id });
     let mut tries = 1;
     let mut replies = Vec::new();
@@ -250,7 +362,10 @@ async fn entries(service: &mut dyn ArchiveService, id: ObjectId) -> Result<Resul
                 Ok(entries) => {
                     let records = SegmentEntries::new(entries.units.clone());
                     let last_ns = records.records().next_back().map_or(0, |(line, _)| line.time_ns());
-                    Ok(Ok(last_ns.max(entries.header.opened_ns)))
+                    Ok(Ok(Front {
+                        last_time_ns: last_ns.max(entries.header.opened_ns),
+                        holes: entries.holes.clone(),
+                    }))
                 }
                 Err(ArchiveError::Store { retry: true, .. }) if tries < TRIES_MAX => {
                     tries += 1;

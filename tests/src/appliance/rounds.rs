@@ -86,6 +86,25 @@ impl Host {
             }
         }
     }
+
+    /// How many blocks are those of a round, and how many are errors, read one by one.
+    ///
+    /// # Panics
+    /// When one holds anything else.
+    pub fn count_round(&mut self, round: u64) -> (u64, u64) {
+        let (mut right, mut errors) = (0, 0);
+        let mut data = vec![0; BLOCK_BYTES];
+        for block in 0..self.len_blocks {
+            match self.queue.read(block, &mut data) {
+                Ok(()) => {
+                    assert!(data == content(block, round), "block {block} is not that of round {round}");
+                    right += 1;
+                }
+                Err(_) => errors += 1,
+            }
+        }
+        (right, errors)
+    }
 }
 
 /// What a block holds after a round: numbers at its front, then bytes that do not compress away.

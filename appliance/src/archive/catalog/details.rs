@@ -2,14 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use super::rows::{OBJECTS, SYNCHS, insert_object, insert_synch};
+use super::rows::{GAPS, OBJECTS, SYNCHS, insert_holes, insert_object, insert_synch};
 use super::{ArchiveCatalog, CatalogError, ObjectDetails, SynchRow};
-use crate::archive::object::{Decompressor, ObjectError, ObjectId, ObjectReader, read_front};
+use crate::archive::object::{Decompressor, ObjectError, ObjectFront, ObjectId, ObjectReader, read_front};
 use crate::archive::store::{Store, StoreError, StoreErrorKind, StoredObject};
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 use crate::log::format::{EntryKind, EventHead, EventKind};
-use crate::log::reader::{PlacedEntry, SegmentEntries};
+use crate::log::reader::{LsnRange, PlacedEntry, SegmentEntries};
 use crate::log::types::Lsn;
 
 /// Objects that are read before their details are recorded.
@@ -46,6 +46,7 @@ struct Found {
     id: ObjectId,
     len_bytes: u64,
     details: ObjectDetails,
+    holes: Vec<LsnRange>,
     synchs: Vec<SynchRow>,
 }
 
@@ -111,7 +112,9 @@ impl ArchiveCatalog {
         self.update(|transaction| {
             let mut objects = transaction.open_table(OBJECTS)?;
             let mut synchs = transaction.open_table(SYNCHS)?;
+            let mut gaps = transaction.open_table(GAPS)?;
             for found in batch {
+                insert_holes(&mut gaps, &found.id, &found.holes, found.details.sealed_ns)?;
                 insert_object(&mut objects, &found.id, found.len_bytes, Some(found.details))?;
                 for synch in &found.synchs {
                     insert_synch(&mut synchs, synch)?;
@@ -142,16 +145,13 @@ fn read(store: &dyn Store, id: ObjectId, codec: &mut Decompressor) -> Result<Fou
     let name = id.name().map_err(|_| ObjectError::Spec("name"))?;
     let source = StoredObject::open(store, &name)?;
     let len_bytes = crate::archive::object::RangedRead::len_bytes(&source)?;
-    let (header, units) = read_front(&source, codec)?;
+    // What it lacks without saying so is damage.
+    let ObjectFront { header, units, holes } = read_front(&source, codec)?;
     if header.id != id {
         let kind = StoreErrorKind::Corrupt("another object stands under this name");
         return Err(StoreError::new(store.label(), "read", kind).of(&name).into());
     }
     let entries = SegmentEntries::new(units);
-    if !is_inside(&entries, &id) {
-        let kind = StoreErrorKind::Corrupt("its records do not lie in it");
-        return Err(StoreError::new(store.label(), "read", kind).of(&name).into());
-    }
     let mut times = entries.records().map(|(line, _)| line.time_ns());
     let records_ns = times.next().map(|first_ns| (first_ns, times.next_back().unwrap_or(first_ns)));
     let mut synchs = Vec::new();
@@ -165,17 +165,7 @@ fn read(store: &dyn Store, id: ObjectId, codec: &mut Decompressor) -> Result<Fou
         synchs.push(SynchRow { lsn: event.lsn, time_ns: event.time_ns, text: text.unwrap_or_default() });
     }
     let details = ObjectDetails { opened_ns: header.opened_ns, sealed_ns: header.sealed_ns, records_ns };
-    Ok(Found { id, len_bytes, details, synchs })
-}
-
-/// Whether every record lies in the object and has as many data blocks as it says.
-fn is_inside(entries: &SegmentEntries, id: &ObjectId) -> bool {
-    entries.records().all(|(line, entries)| {
-        let end = line.lsn().0.checked_add(1 + line.data_blocks());
-        line.lsn() >= id.from_lsn
-            && end.is_some_and(|end| end <= id.to_lsn.0)
-            && entries.iter().filter(|entry| entry.has_data()).count() as u64 == line.data_blocks()
-    })
+    Ok(Found { id, len_bytes, details, holes, synchs })
 }
 
 /// A synch event: where it is, and where the blocks of its text are.

@@ -1,6 +1,6 @@
 //! The local catalog of an archive: what is known of its objects, in a file beside the pool, so that a start does not have to ask the store.
 //!
-//! It is only a cache. Everything in it but the gaps is in the store, and [`rebuild`](ArchiveCatalog::rebuild) and
+//! It is only a cache. Everything in it but the gaps, and the objects that the store lost, is in the store, and [`rebuild`](ArchiveCatalog::rebuild) and
 //! [`fill_details`](ArchiveCatalog::fill_details) find it there again. So a file that is missing, damaged, or of another pool, store or version is replaced by an
 //! empty one, which is told to the operator ([`Replaced`]), and nothing is lost but time. Where the log has gaps, the pool's own state says; from the store alone only that
 //! objects are missing can be seen.
@@ -10,6 +10,7 @@
 //! | `objects` | epoch, sequence, first LSN, LSN behind the last, whole: the parts of its name, in the order of the log | bytes; and its details once they are known |
 //! | `synchs` | LSN | time, text (JSON as it stands in the log; empty when it could not be read) |
 //! | `gaps` | first LSN | LSN behind the last, time, reason |
+//! | `lost` | as of `objects` | as of `objects`: those that the store lost |
 //! | `meta` | `version`, `pool`, `store`, `complete` | texts |
 //!
 //! **Durability.** Updates are not stable at once; [`sync`](ArchiveCatalog::sync) and [`close`](ArchiveCatalog::close) make them so. The mark `complete` says that the file
@@ -23,6 +24,7 @@
 
 mod details;
 mod error;
+mod lost;
 mod open;
 mod rebuild;
 mod rows;
@@ -108,6 +110,22 @@ impl ArchiveCatalog {
         self.check_pool(id)?;
         self.update(|transaction| {
             rows::insert_object(&mut transaction.open_table(OBJECTS)?, id, len_bytes, details)
+        })
+    }
+
+    /// Takes note of the stretches of an object whose entries nobody knows, in order; what was noted of them before is dropped.
+    ///
+    /// # Errors
+    /// [`CatalogError::OtherPool`], or the file's.
+    pub fn record_holes(
+        &self,
+        id: &ObjectId,
+        holes: &[LsnRange],
+        sealed_ns: u64,
+    ) -> Result<(), CatalogError> {
+        self.check_pool(id)?;
+        self.update(|transaction| {
+            rows::insert_holes(&mut transaction.open_table(GAPS)?, id, holes, sealed_ns)
         })
     }
 

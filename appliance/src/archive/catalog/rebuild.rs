@@ -5,6 +5,7 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
+use super::lost::{self, LOST};
 use super::rows::{OBJECTS, ObjectKey, insert_object, key_of};
 use super::{ArchiveCatalog, CatalogError};
 use crate::archive::object::{ObjectId, pool_prefix};
@@ -29,14 +30,14 @@ pub struct RebuildReport {
     pub objects: u64,
     /// Their bytes.
     pub len_bytes: u64,
-    /// Objects that the catalog listed and the store does not have.
+    /// Objects that the catalog listed and the store does not have. Those that nothing replaces are [lost](ArchiveCatalog::lost_objects).
     pub gone: u64,
     /// Names among the pool's that are none of an object's: left alone.
     pub foreign: u64,
 }
 
 impl ArchiveCatalog {
-    /// Lists the store and makes the catalog agree with it; what is known of objects that are there is kept. Synchs and gaps stay as they are. `progress` is called for each page and may end it.
+    /// Lists the store and makes the catalog agree with it; what is known of objects that are there is kept, and those that are not there any more are remembered as lost. Synchs and gaps stay as they are. `progress` is called for each page and may end it.
     ///
     /// Nobody else can change the catalog meanwhile: objects that are archived while this runs are recorded after it.
     ///
@@ -81,6 +82,9 @@ impl ArchiveCatalog {
                 _ => break,
             }
         }
+        self.update(|transaction| {
+            lost::settle(&mut transaction.open_table(LOST)?, &transaction.open_table(OBJECTS)?)
+        })?;
         self.complete.store(true, Ordering::Relaxed);
         self.sync()?;
         Ok(report)
@@ -98,16 +102,22 @@ impl ArchiveCatalog {
         let to = last.map_or(Unbounded, Included);
         self.update(|transaction| {
             let mut table = transaction.open_table(OBJECTS)?;
-            let mut gone = 0;
-            table.retain_in::<ObjectKey, _>((from, to), |key, _| {
+            let mut gone = Vec::new();
+            table.retain_in::<ObjectKey, _>((from, to), |key, value| {
                 let stays = there.contains(&key);
-                gone += u64::from(!stays);
+                if !stays {
+                    gone.push((key, value));
+                }
                 stays
             })?;
+            let mut lost = transaction.open_table(LOST)?;
+            for &(key, value) in &gone {
+                lost.insert(key, value)?;
+            }
             for (id, len_bytes) in objects {
                 insert_object(&mut table, id, *len_bytes, None)?;
             }
-            Ok(gone)
+            Ok(gone.len() as u64)
         })
     }
 }

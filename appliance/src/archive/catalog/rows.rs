@@ -9,6 +9,8 @@ use crate::log::types::{Lsn, SegmentSeq};
 
 /// The version of the tables. Another one is not read: the catalog is rebuilt.
 pub(super) const VERSION: &str = "1";
+/// Why there is a gap where an object has a hole.
+const HOLE_REASON: &str = "its entries could not be read when it was archived";
 /// The mark: `yes` in a file that has everything.
 pub(super) const COMPLETE: &str = "complete";
 
@@ -99,6 +101,26 @@ pub(super) fn insert_object(
         value.1 = known.filter(|known| known.0 == len_bytes).and_then(|known| known.1);
     }
     objects.insert(key_of(id), value)?;
+    Ok(())
+}
+
+/// Takes note of the stretches of an object whose entries nobody knows, and of no others in it.
+pub(super) fn insert_holes(
+    gaps: &mut Table<'_, u64, (u64, u64, &'static str)>,
+    id: &ObjectId,
+    holes: &[LsnRange],
+    sealed_ns: u64,
+) -> Result<(), redb::Error> {
+    let mut known = Vec::new();
+    for item in gaps.range(id.from_lsn.0..id.to_lsn.0)? {
+        known.push(item?.0.value());
+    }
+    for start in known {
+        gaps.remove(start)?;
+    }
+    for hole in holes {
+        gaps.insert(hole.start.0, (hole.end.0, sealed_ns, HOLE_REASON))?;
+    }
     Ok(())
 }
 

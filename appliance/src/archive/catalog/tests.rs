@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
 use super::*;
-use crate::archive::object::{Compressor, FRAME_BYTES_MIN, LEVEL_DEFAULT, ObjectSpec, ObjectWriter};
+use crate::archive::object::{
+    Compressor, FRAME_BYTES_MIN, LEVEL_DEFAULT, ObjectSpec, ObjectWriter, holes_of,
+};
 use crate::archive::store::{DirectoryOptions, DirectoryStore, Name, Store};
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
@@ -84,9 +86,10 @@ fn put(store: &dyn Store, sequence: u64, damaged: &[u64]) -> ObjectId {
     };
     let mut compressor = Compressor::new(LEVEL_DEFAULT).unwrap();
     let mut object = Vec::new();
-    let mut writer = ObjectWriter::begin(&mut compressor, spec, &units, &mut object).unwrap();
+    let holes = holes_of(&id, SEGMENT_BLOCKS, &units).unwrap();
+    let mut writer = ObjectWriter::begin(&mut compressor, spec, &units, &holes, &mut object).unwrap();
     writer.push(&content).unwrap();
-    writer.finish().unwrap();
+    writer.finish(&[]).unwrap();
     store.put(&id.name().unwrap(), object.len() as u64, &mut &object[..]).unwrap();
     id
 }
@@ -397,4 +400,66 @@ proptest! {
         let missing: Vec<ObjectId> = objects.values().filter(|r| r.details.is_none()).map(|r| r.id).collect();
         prop_assert_eq!(catalog.missing_details(None, 1000).unwrap(), missing);
     }
+}
+
+#[test]
+fn what_the_store_lost_is_remembered_until_it_is_there_again_or_let_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DirectoryStore::open(&directory.path().join("store"), DirectoryOptions::default()).unwrap();
+    let path = directory.path().join("catalog");
+    let ids: Vec<ObjectId> = (0..6).map(|sequence| put(&store, sequence, &[])).collect();
+    let (mut catalog, _) = open(&path);
+    catalog.rebuild(&store, &mut go_on).unwrap();
+    catalog.fill_details(&store, &mut go_on).unwrap();
+    let before = rows(&catalog);
+    assert!(catalog.lost_objects().unwrap().is_empty());
+    // An increment that its whole segment replaces is not missed; one of a segment that is not there is.
+    let (replaced, alone) = (id(5, 0, 9, false), id(9, 0, 9, false));
+    for increment in [&replaced, &alone] {
+        catalog.record_object(increment, 7, None).unwrap();
+    }
+    let remove = |id: &ObjectId| store.delete(&id.name().unwrap()).unwrap();
+    let lost = |catalog: &ArchiveCatalog| -> Vec<ObjectId> {
+        catalog.lost_objects().unwrap().iter().map(|row| row.id).collect()
+    };
+    for index in [1, 2, 4] {
+        remove(&ids[index]);
+    }
+    catalog.rebuild(&store, &mut go_on).unwrap();
+    assert_eq!(lost(&catalog), [ids[1], ids[2], ids[4], alone]);
+    // With what is known of them: segment, bytes, times.
+    assert_eq!(catalog.lost_objects().unwrap()[0], before[1]);
+    assert_eq!(rows(&catalog).iter().map(|row| row.id).collect::<Vec<_>>(), [ids[0], ids[3], ids[5]]);
+    // Put again, and told by whoever put it, before any list.
+    put(&store, 2, &[]);
+    catalog.record_object(&ids[2], before[2].len_bytes, None).unwrap();
+    assert_eq!(lost(&catalog), [ids[1], ids[4], alone]);
+    // What expired is not missed, before and after it is gone.
+    catalog.let_go(&[ids[0], ids[4]]).unwrap();
+    remove(&ids[0]);
+    catalog.close().unwrap();
+    let (mut catalog, _) = open(&path);
+    assert_eq!(lost(&catalog), [ids[1], alone], "after a restart");
+    catalog.rebuild(&store, &mut go_on).unwrap();
+    assert_eq!(lost(&catalog), [ids[1], alone]);
+    put(&store, 1, &[]);
+    catalog.rebuild(&store, &mut go_on).unwrap();
+    assert_eq!(lost(&catalog), [alone]);
+}
+
+#[test]
+fn the_holes_of_an_object_are_gaps_as_long_as_it_has_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DirectoryStore::open(&directory.path().join("store"), DirectoryOptions::default()).unwrap();
+    let (mut catalog, _) = open(&directory.path().join("catalog"));
+    // Its records end before its stretch does.
+    let holed = put(&store, 3, &[]);
+    catalog.rebuild(&store, &mut go_on).unwrap();
+    catalog.fill_details(&store, &mut go_on).unwrap();
+    let gaps = catalog.gaps().unwrap();
+    let range = LsnRange { start: Lsn(3 * SEGMENT_BLOCKS + 11), end: Lsn(4 * SEGMENT_BLOCKS) };
+    assert_eq!(gaps.iter().map(|gap| gap.range).collect::<Vec<_>>(), [range]);
+    assert!(gaps[0].reason.contains("could not be read"));
+    catalog.record_holes(&holed, &[], 1).unwrap();
+    assert_eq!(catalog.gaps().unwrap(), []);
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, OBJECT_VERSION};
 use crate::archive::store::StoreError;
+use crate::log::reader::LsnRange;
 use crate::log::types::Lsn;
 
 /// A part of an object.
@@ -46,7 +47,7 @@ pub enum Damage {
     #[error("is not there (wrong magic)")]
     Magic,
     /// Another version wrote it.
-    #[error("has version {0}, and this build reads version {OBJECT_VERSION}")]
+    #[error("has version {0}, and this build reads versions up to {OBJECT_VERSION}")]
     Version(u32),
     /// Its checksum is wrong.
     #[error("has a wrong checksum")]
@@ -57,6 +58,9 @@ pub enum Damage {
     /// A field has a value that cannot be.
     #[error("has an impossible value in its field {0}")]
     Field(&'static str),
+    /// Records are missing, and the object does not say so: it was made of entries that were not all there.
+    #[error("lacks the records of LSN {} to {} and does not say so", .0.start, .0.end)]
+    Hole(LsnRange),
     /// The decompressor refused it, and says why.
     #[error("cannot be decompressed: {0}")]
     Zstd(&'static str),
@@ -87,6 +91,12 @@ pub enum ObjectError {
         /// The position behind the last one in the object.
         to_lsn: Lsn,
     },
+    /// The block could not be read, or was damaged, when it was archived.
+    #[error("the block at LSN {0} was damaged when it was archived")]
+    Unreadable(Lsn),
+    /// What the object is to hold is not what it should be.
+    #[error("no object can be made of this: its list of entries {0}")]
+    Records(Damage),
     /// A buffer is not a whole number of blocks.
     #[error("{0} bytes are not whole blocks")]
     NotBlocks(usize),

@@ -4,7 +4,7 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Damage, FRAME_BYTES_MAX, FRAME_BYTES_MIN, OBJECT_VERSION, ObjectId};
+use super::{Damage, FRAME_BYTES_MAX, FRAME_BYTES_MIN, OBJECT_VERSION, ObjectId, VERSION_WHOLE};
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 use crate::log::format::{TrailerUnit, trailer_units};
@@ -17,13 +17,17 @@ const WHOLE: u32 = 1;
 
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: usize = 128;
+/// Bytes of a hole.
+pub(super) const HOLE_BYTES: usize = 16;
+/// Bytes of a damaged block's position.
+pub(super) const POSITION_BYTES: usize = 8;
 /// Bytes of the tail.
 pub(super) const TAIL_BYTES: usize = 128;
 
 const _: () = assert!(size_of::<RawHeader>() == HEADER_BYTES);
 const _: () = assert!(size_of::<RawTail>() == TAIL_BYTES);
 
-/// Layout, in bytes; the compressed units follow:
+/// Layout, in bytes; the compressed units follow, and in the same frame the holes: for each its first LSN and the LSN behind its last, 8 bytes each:
 ///
 /// | offset | size | field |
 /// |---|---|---|
@@ -43,8 +47,8 @@ const _: () = assert!(size_of::<RawTail>() == TAIL_BYTES);
 /// | 100 | 4 | flags: bit 0, the whole segment |
 /// | 104 | 4 | count of units |
 /// | 108 | 4 | bytes of the units, compressed |
-/// | 112 | 8 | bytes of the units, uncompressed |
-/// | 120 | 4 | CRC32C of the compressed units |
+/// | 112 | 8 | bytes of the units and of the holes, uncompressed; with holes the version is 2 |
+/// | 120 | 4 | CRC32C of the compressed units and holes |
 /// | 124 | 4 | CRC32C of bytes 0 to 123 |
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
 #[repr(C)]
@@ -70,7 +74,7 @@ struct RawHeader {
     crc: U32,
 }
 
-/// Layout, in bytes:
+/// Layout, in bytes; the positions of the damaged blocks follow, 8 bytes each, ascending:
 ///
 /// | offset | size | field |
 /// |---|---|---|
@@ -87,8 +91,8 @@ struct RawHeader {
 /// | 104 | 4 | content of a data frame, in bytes |
 /// | 108 | 4 | flags: bit 0, the whole segment |
 /// | 112 | 4 | count of data frames |
-/// | 116 | 4 | CRC32C of the whole seek table |
-/// | 120 | 4 | zero |
+/// | 116 | 4 | CRC32C of the positions of the damaged blocks and of the whole seek table |
+/// | 120 | 4 | count of damaged blocks; with any the version is 2 |
 /// | 124 | 4 | CRC32C of bytes 0 to 123 |
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
 #[repr(C)]
@@ -107,7 +111,7 @@ struct RawTail {
     flags: U32,
     data_frames: U32,
     table_crc: U32,
-    zero: U32,
+    damaged_blocks: U32,
     crc: U32,
 }
 
@@ -126,9 +130,11 @@ pub struct ObjectHeader {
     pub frame_bytes: u32,
     /// Count of the trailer's units.
     pub units: u32,
-    /// Bytes of the units, compressed.
+    /// Count of holes between the records.
+    pub holes: u32,
+    /// Bytes of the units and the holes, compressed.
     pub units_compressed_bytes: u32,
-    /// CRC32C of the compressed units.
+    /// CRC32C of the compressed units and holes.
     pub units_crc: u32,
 }
 
@@ -147,8 +153,10 @@ pub struct ObjectTail {
     pub digest: [u8; 32],
     /// Count of those bytes.
     pub digested_bytes: u64,
-    /// CRC32C of the seek table.
+    /// CRC32C of the positions of the damaged blocks and of the seek table.
     pub table_crc: u32,
+    /// Count of blocks that were damaged when the object was made.
+    pub damaged_blocks: u32,
 }
 
 /// Checks what both ends say about the object; the name of the field that cannot be, otherwise.
@@ -190,6 +198,15 @@ impl ObjectId {
     }
 }
 
+/// The version of a part that tells so many missing things.
+fn version(missing: u32) -> u32 {
+    if missing == 0 { VERSION_WHOLE } else { OBJECT_VERSION }
+}
+
+fn check_version(version: u32) -> Result<(), Damage> {
+    if (VERSION_WHOLE..=OBJECT_VERSION).contains(&version) { Ok(()) } else { Err(Damage::Version(version)) }
+}
+
 fn flags(whole: bool) -> U32 {
     (if whole { WHOLE } else { 0 }).into()
 }
@@ -200,11 +217,16 @@ impl ObjectHeader {
         self.units as usize * size_of::<TrailerUnit>()
     }
 
+    /// Bytes of the units and the holes, uncompressed.
+    pub(super) fn entries_bytes(&self) -> usize {
+        self.units_bytes() + self.holes as usize * HOLE_BYTES
+    }
+
     /// The header's bytes.
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut raw = RawHeader {
             magic: HEADER_MAGIC,
-            version: OBJECT_VERSION.into(),
+            version: version(self.holes).into(),
             epoch: self.id.epoch.into(),
             pool: *self.id.pool.as_bytes(),
             sequence: self.id.sequence.0.into(),
@@ -219,7 +241,7 @@ impl ObjectHeader {
             flags: flags(self.id.whole),
             units: self.units.into(),
             units_compressed_bytes: self.units_compressed_bytes.into(),
-            units_bytes: (self.units_bytes() as u64).into(),
+            units_bytes: (self.entries_bytes() as u64).into(),
             units_crc: self.units_crc.into(),
             crc: 0.into(),
         };
@@ -236,8 +258,15 @@ impl ObjectHeader {
         if raw.crc.get() != crc32c(&bytes[..HEADER_BYTES - 4]) {
             return Err(Damage::Checksum);
         }
-        if raw.version.get() != OBJECT_VERSION {
-            return Err(Damage::Version(raw.version.get()));
+        check_version(raw.version.get())?;
+        let units_bytes = u64::from(raw.units.get()) * size_of::<TrailerUnit>() as u64;
+        let holes = match raw.units_bytes.get().checked_sub(units_bytes) {
+            Some(rest) if rest.is_multiple_of(HOLE_BYTES as u64) => rest / HOLE_BYTES as u64,
+            _ => return Err(Damage::Field("count of units")),
+        };
+        // Between two holes there is a record.
+        if holes > u64::from(raw.units.get()) + 1 || version(holes as u32) != raw.version.get() {
+            return Err(Damage::Field("count of holes"));
         }
         let header = ObjectHeader {
             id: ObjectId {
@@ -253,6 +282,7 @@ impl ObjectHeader {
             sealed_ns: raw.sealed_ns.get(),
             frame_bytes: raw.frame_bytes.get(),
             units: raw.units.get(),
+            holes: holes as u32,
             units_compressed_bytes: raw.units_compressed_bytes.get(),
             units_crc: raw.units_crc.get(),
         };
@@ -263,10 +293,8 @@ impl ObjectHeader {
         if raw.blocks.get() != header.id.len_blocks() {
             return Err(Damage::Field("count of blocks"));
         }
-        let units_bytes = header.units_bytes();
         if u64::from(header.units) > trailer_units(header.segment_blocks)
-            || raw.units_bytes.get() != units_bytes as u64
-            || header.units_compressed_bytes as usize > zstd_safe::compress_bound(units_bytes)
+            || header.units_compressed_bytes as usize > zstd_safe::compress_bound(header.entries_bytes())
         {
             return Err(Damage::Field("count of units"));
         }
@@ -279,7 +307,7 @@ impl ObjectTail {
     pub(super) fn encode(&self) -> [u8; TAIL_BYTES] {
         let mut raw = RawTail {
             magic: TAIL_MAGIC,
-            version: OBJECT_VERSION.into(),
+            version: version(self.damaged_blocks).into(),
             epoch: self.id.epoch.into(),
             pool: *self.id.pool.as_bytes(),
             sequence: self.id.sequence.0.into(),
@@ -292,7 +320,7 @@ impl ObjectTail {
             flags: flags(self.id.whole),
             data_frames: self.data_frames.into(),
             table_crc: self.table_crc.into(),
-            zero: 0.into(),
+            damaged_blocks: self.damaged_blocks.into(),
             crc: 0.into(),
         };
         raw.crc = crc32c(&raw.as_bytes()[..TAIL_BYTES - 4]).into();
@@ -308,9 +336,10 @@ impl ObjectTail {
         if raw.crc.get() != crc32c(&bytes[..TAIL_BYTES - 4]) {
             return Err(Damage::Checksum);
         }
-        if raw.version.get() != OBJECT_VERSION {
-            return Err(Damage::Version(raw.version.get()));
-        }
+        check_version(raw.version.get())?;
+        // What version 1 has here was never looked at.
+        let damaged_blocks =
+            if raw.version.get() == VERSION_WHOLE { 0 } else { raw.damaged_blocks.get() };
         let tail = ObjectTail {
             id: ObjectId {
                 pool: Uuid::from_bytes(raw.pool),
@@ -326,10 +355,14 @@ impl ObjectTail {
             digest: raw.digest,
             digested_bytes: raw.digested_bytes.get(),
             table_crc: raw.table_crc.get(),
+            damaged_blocks,
         };
         check_shape(&tail.id, tail.segment_blocks, tail.frame_bytes).map_err(Damage::Field)?;
         if tail.data_frames != tail.id.data_frames(tail.frame_bytes) {
             return Err(Damage::Field("count of data frames"));
+        }
+        if u64::from(tail.damaged_blocks) > tail.id.len_blocks() {
+            return Err(Damage::Field("count of damaged blocks"));
         }
         Ok(tail)
     }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::codec::Decompressor;
-use super::header::{HEADER_BYTES, TAIL_BYTES};
+use super::header::{HEADER_BYTES, HOLE_BYTES, POSITION_BYTES, TAIL_BYTES};
+use super::records;
 use super::seek::{self, DataFrame, FOOTER_BYTES, le_u32};
 use super::{
     DIGEST_MAGIC, Damage, FRONT_MAGIC, ObjectError, ObjectHeader, ObjectTail, Part, SKIPPABLE_HEAD_BYTES,
@@ -12,13 +13,13 @@ use crate::archive::store::StoreError;
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 use crate::log::format::TrailerUnit;
+use crate::log::reader::LsnRange;
 use crate::log::types::Lsn;
 
 /// What is read from the end first: enough for the usual segment's table with the usual frames, four times over.
 const TAIL_GUESS_BYTES: u64 = 16 << 10;
 /// What is read from the front first.
 const FRONT_GUESS_BYTES: u64 = 64 << 10;
-const DIGEST_FRAME_BYTES: usize = SKIPPABLE_HEAD_BYTES + TAIL_BYTES;
 
 /// Bytes that can be read from any offset: an object in a store, a file, a slice.
 pub trait RangedRead {
@@ -50,14 +51,25 @@ impl RangedRead for [u8] {
     }
 }
 
-/// The header and the trailer's units of an object, from its first bytes alone: one read, or two when the units are many.
+/// What the front of an object says. The records of `units` fill its stretch but for `holes`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectFront {
+    /// The header.
+    pub header: ObjectHeader,
+    /// The units of the records in the object.
+    pub units: Vec<TrailerUnit>,
+    /// Stretches whose entries could not be read when the object was made, in order.
+    pub holes: Vec<LsnRange>,
+}
+
+/// The front of an object, from its first bytes alone: one read, or two when the units are many.
 ///
 /// # Errors
-/// [`ObjectError::Damaged`], or the source's.
+/// [`ObjectError::Damaged`], also for records that are not all there and holes that are not told, or the source's.
 pub fn read_front(
     source: &(impl RangedRead + ?Sized),
     codec: &mut Decompressor,
-) -> Result<(ObjectHeader, Vec<TrailerUnit>), ObjectError> {
+) -> Result<ObjectFront, ObjectError> {
     let len = source.len_bytes()?;
     let mut front = vec![0; len.min(FRONT_GUESS_BYTES) as usize];
     source.read_at(0, &mut front)?;
@@ -72,8 +84,7 @@ pub fn read_front(
     if have < wanted {
         source.read_at(have as u64, &mut front[have..])?;
     }
-    let units = decode_entries(&header, &front[FRONT_HEAD_BYTES..], codec).map_err(entries_damage)?;
-    Ok((header, units))
+    decode_entries(header, &front[FRONT_HEAD_BYTES..], codec).map_err(entries_damage)
 }
 
 const FRONT_HEAD_BYTES: usize = SKIPPABLE_HEAD_BYTES + HEADER_BYTES;
@@ -94,23 +105,30 @@ fn decode_front_head(front: &[u8]) -> Result<ObjectHeader, ObjectError> {
 }
 
 fn decode_entries(
-    header: &ObjectHeader,
+    header: ObjectHeader,
     compressed: &[u8],
     codec: &mut Decompressor,
-) -> Result<Vec<TrailerUnit>, Damage> {
+) -> Result<ObjectFront, Damage> {
     if crc32c(compressed) != header.units_crc {
         return Err(Damage::Checksum);
     }
     codec.compressed.clear();
     codec.compressed.extend_from_slice(compressed);
-    codec.decompress(header.units_bytes())?;
-    Ok(codec.content.as_chunks().0.to_vec())
+    codec.decompress(header.entries_bytes())?;
+    let (units, told) = codec.content.split_at(header.units_bytes());
+    let holes = told.as_chunks::<HOLE_BYTES>().0.iter();
+    let holes: Vec<LsnRange> =
+        holes.map(|hole| LsnRange { start: Lsn(le_u64(hole, 0)), end: Lsn(le_u64(hole, 8)) }).collect();
+    let units: Vec<TrailerUnit> = units.as_chunks().0.to_vec();
+    records::check(&header.id, header.segment_blocks, &units, &holes)?;
+    Ok(ObjectFront { header, units, holes })
 }
 
-/// What an object's last bytes say: its tail and its seek table (24 bytes for each frame, at most 16,384 frames).
+/// What an object's last bytes say: its tail, the damaged blocks, and its seek table (24 bytes for each frame, at most 16,384 frames).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectTable {
     tail: ObjectTail,
+    damaged: Vec<Lsn>,
     frames: Vec<DataFrame>,
 }
 
@@ -127,7 +145,20 @@ impl ObjectTable {
 
     /// Bytes of the object.
     pub fn object_bytes(&self) -> u64 {
-        self.tail.digested_bytes + (DIGEST_FRAME_BYTES + seek::table_bytes(self.frames.len() as u32)) as u64
+        let digest_bytes = seek::digest_frame_bytes(self.damaged.len() as u32);
+        self.tail.digested_bytes + (digest_bytes + seek::table_bytes(self.frames.len() as u32)) as u64
+    }
+
+    /// The positions of the blocks that were damaged when the object was made, ascending: what stands at their places is not what was written there.
+    pub fn damaged(&self) -> &[Lsn] {
+        &self.damaged
+    }
+
+    /// Those of them in a stretch.
+    pub fn damaged_in(&self, from: Lsn, len_blocks: u64) -> &[Lsn] {
+        let start = self.damaged.partition_point(|&lsn| lsn < from);
+        let len = self.damaged[start..].partition_point(|&lsn| lsn.0 - from.0 < len_blocks);
+        &self.damaged[start..start + len]
     }
 }
 
@@ -159,18 +190,16 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
             ));
         }
         let table_bytes = seek::table_bytes(data_frames);
-        let wanted = DIGEST_FRAME_BYTES + table_bytes;
-        if wanted as u64 > len {
-            return Err(truncated());
+        have_at_least(source, len, &mut end, table_bytes + seek::digest_frame_bytes(0))?;
+        let table_damage = |damage| ObjectError::damaged(Part::SeekTable, len - table_bytes as u64, damage);
+        let digest_bytes = seek::told_digest_frame_bytes(&end[end.len() - table_bytes..]);
+        if !(seek::digest_frame_bytes(0)..=MAX_DIGEST_BYTES).contains(&digest_bytes) {
+            return Err(table_damage(Damage::Field("size of the digest frame")));
         }
-        if end.len() < wanted {
-            let have = end.len();
-            let mut longer = vec![0; wanted];
-            source.read_at(len - wanted as u64, &mut longer[..wanted - have])?;
-            longer[wanted - have..].copy_from_slice(&end);
-            end = longer;
-        }
-        let (digest_frame, table) = end[end.len() - wanted..].split_at(DIGEST_FRAME_BYTES);
+        let wanted = digest_bytes + table_bytes;
+        have_at_least(source, len, &mut end, wanted)?;
+        let (digest_frame, rest) =
+            end[end.len() - wanted..].split_at(SKIPPABLE_HEAD_BYTES + TAIL_BYTES);
         let digest_offset = len - wanted as u64;
         let digest_damage = |damage| ObjectError::damaged(Part::Digest, digest_offset, damage);
         let tail = decode_digest_frame(digest_frame).map_err(digest_damage)?;
@@ -180,12 +209,16 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         if tail.data_frames != data_frames {
             return Err(digest_damage(Damage::Field("count of data frames")));
         }
-        let table_damage = |damage| ObjectError::damaged(Part::SeekTable, len - table_bytes as u64, damage);
-        if crc32c(table) != tail.table_crc {
+        if digest_bytes != seek::digest_frame_bytes(tail.damaged_blocks) {
+            return Err(digest_damage(Damage::Field("count of damaged blocks")));
+        }
+        if crc32c(rest) != tail.table_crc {
             return Err(table_damage(Damage::Checksum));
         }
+        let (positions, table) = rest.split_at(tail.damaged_blocks as usize * POSITION_BYTES);
+        let damaged = decode_positions(positions, &tail).map_err(digest_damage)?;
         let frames = seek::decode(table, &tail).map_err(table_damage)?;
-        Ok(ObjectReader::with_table(source, Arc::new(ObjectTable { tail, frames })))
+        Ok(ObjectReader::with_table(source, Arc::new(ObjectTable { tail, damaged, frames })))
     }
 
     /// Opens an object whose table was read before. It must be this object's: whoever keeps tables looks again when a frame is damaged.
@@ -211,7 +244,7 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
     /// One block: one read, of one frame.
     ///
     /// # Errors
-    /// [`ObjectError::NotHere`], [`ObjectError::Damaged`], or the source's.
+    /// [`ObjectError::NotHere`], [`ObjectError::Unreadable`], [`ObjectError::Damaged`], or the source's.
     pub fn read_block(
         &self,
         lsn: Lsn,
@@ -224,8 +257,25 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
     /// Blocks from `lsn` on, as many as `buffer` holds: one read for each frame that holds some of them.
     ///
     /// # Errors
-    /// [`ObjectError::NotBlocks`], [`ObjectError::NotHere`], [`ObjectError::Damaged`], or the source's.
+    /// [`ObjectError::NotBlocks`], [`ObjectError::NotHere`], [`ObjectError::Unreadable`] when one of them was damaged when it was archived, [`ObjectError::Damaged`], or the source's.
     pub fn read_blocks(
+        &self,
+        lsn: Lsn,
+        buffer: &mut [u8],
+        codec: &mut Decompressor,
+    ) -> Result<(), ObjectError> {
+        self.read_with_damaged(lsn, buffer, codec)?;
+        match self.table.damaged_in(lsn, (buffer.len() / BLOCK_BYTES) as u64).first() {
+            Some(&lsn) => Err(ObjectError::Unreadable(lsn)),
+            None => Ok(()),
+        }
+    }
+
+    /// The same, and blocks that were damaged when they were archived come too: the caller keeps them apart, by [`ObjectTable::damaged_in`].
+    ///
+    /// # Errors
+    /// [`ObjectError::NotBlocks`], [`ObjectError::NotHere`], [`ObjectError::Damaged`], or the source's.
+    pub fn read_with_damaged(
         &self,
         lsn: Lsn,
         buffer: &mut [u8],
@@ -266,7 +316,7 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         &self,
         codec: &mut Decompressor,
         mut blocks: impl FnMut(&[u8]),
-    ) -> Result<(ObjectHeader, Vec<TrailerUnit>), ObjectError> {
+    ) -> Result<ObjectFront, ObjectError> {
         let front_bytes =
             self.table.frames.first().map_or(self.table.tail.digested_bytes, |frame| frame.offset);
         let mut front = vec![0; front_bytes.min(MAX_FRONT_BYTES) as usize];
@@ -281,7 +331,7 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         if FRONT_HEAD_BYTES as u64 + u64::from(header.units_compressed_bytes) != front_bytes {
             return Err(ObjectError::damaged(Part::Front, 0, Damage::Field("size")));
         }
-        let units = decode_entries(&header, &front[FRONT_HEAD_BYTES..], codec)
+        let entries = decode_entries(header, &front[FRONT_HEAD_BYTES..], codec)
             .map_err(|damage| ObjectError::damaged(Part::Entries, FRONT_HEAD_BYTES as u64, damage))?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&front);
@@ -293,7 +343,7 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         if *hasher.finalize().as_bytes() != self.table.tail.digest {
             return Err(ObjectError::damaged(Part::Whole, 0, Damage::Checksum));
         }
-        Ok((header, units))
+        Ok(entries)
     }
 
     /// Brings a frame's content into the codec's buffer.
@@ -313,15 +363,57 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
 /// The most data frames: the largest segment in the smallest frames.
 const MAX_DATA_FRAMES: u32 =
     (crate::log::geometry::SEGMENT_BLOCKS_MAX * BLOCK_BYTES as u64 / super::FRAME_BYTES_MIN as u64) as u32;
-/// More than any front frame has: the largest segment's units take 6.3 MiB uncompressed.
-const MAX_FRONT_BYTES: u64 = 8 << 20;
+/// More than any front frame has: the largest segment's units take 6.3 MiB uncompressed, and the holes between them less than 4.3 MiB.
+const MAX_FRONT_BYTES: u64 = 12 << 20;
+/// More than any digest frame has: that of the largest segment, all of it damaged.
+const MAX_DIGEST_BYTES: usize = 4096 + crate::log::geometry::SEGMENT_BLOCKS_MAX as usize * POSITION_BYTES;
 
 fn decode_digest_frame(frame: &[u8]) -> Result<ObjectTail, Damage> {
     if le_u32(frame, 0) != DIGEST_MAGIC {
         return Err(Damage::Magic);
     }
-    if le_u32(frame, 4) as usize != TAIL_BYTES {
+    let tail = ObjectTail::decode(&frame[SKIPPABLE_HEAD_BYTES..])?;
+    if le_u32(frame, 4) as usize != seek::digest_frame_bytes(tail.damaged_blocks) - SKIPPABLE_HEAD_BYTES {
         return Err(Damage::Field("size"));
     }
-    ObjectTail::decode(&frame[SKIPPABLE_HEAD_BYTES..])
+    Ok(tail)
+}
+
+/// The positions of the damaged blocks: ascending, and in the object.
+fn decode_positions(positions: &[u8], tail: &ObjectTail) -> Result<Vec<Lsn>, Damage> {
+    let (positions, _) = positions.as_chunks::<POSITION_BYTES>();
+    let damaged: Vec<Lsn> = positions.iter().map(|&position| Lsn(u64::from_le_bytes(position))).collect();
+    let is_inside = |lsn: &Lsn| (tail.id.from_lsn..tail.id.to_lsn).contains(lsn);
+    if damaged.is_sorted_by(|a, b| a < b) && damaged.iter().all(is_inside) {
+        Ok(damaged)
+    } else {
+        Err(Damage::Field("list of damaged blocks"))
+    }
+}
+
+/// Reads more of an object's end, until `end` has its last `wanted` bytes.
+fn have_at_least(
+    source: &(impl RangedRead + ?Sized),
+    len: u64,
+    end: &mut Vec<u8>,
+    wanted: usize,
+) -> Result<(), ObjectError> {
+    if wanted as u64 > len {
+        return Err(ObjectError::damaged(Part::SeekTable, len, Damage::Truncated));
+    }
+    if end.len() < wanted {
+        let missing = wanted - end.len();
+        let mut longer = vec![0; wanted];
+        source.read_at(len - wanted as u64, &mut longer[..missing])?;
+        longer[missing..].copy_from_slice(end);
+        *end = longer;
+    }
+    Ok(())
+}
+
+/// The u64 at `offset`, which the caller knows to be inside.
+fn le_u64(bytes: &[u8], offset: usize) -> u64 {
+    let mut value = [0; 8];
+    value.copy_from_slice(&bytes[offset..offset + 8]);
+    u64::from_le_bytes(value)
 }

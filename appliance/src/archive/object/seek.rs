@@ -10,7 +10,7 @@
 use xxhash_rust::xxh64::xxh64;
 
 use super::codec::frame_compressed_max;
-use super::header::TAIL_BYTES;
+use super::header::{POSITION_BYTES, TAIL_BYTES};
 use super::{Damage, ObjectTail, SKIPPABLE_HEAD_BYTES, skippable_head};
 
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
@@ -59,8 +59,18 @@ pub(super) fn decode_footer(footer: &[u8; FOOTER_BYTES]) -> Result<u32, Damage> 
         .ok_or(Damage::Field("count of frames"))
 }
 
+/// Bytes of the frame with the digest.
+pub(super) fn digest_frame_bytes(damaged_blocks: u32) -> usize {
+    SKIPPABLE_HEAD_BYTES + TAIL_BYTES + damaged_blocks as usize * POSITION_BYTES
+}
+
+/// Bytes of the frame with the digest, as a table says whose length is that of its footer. Not believed before its checksum was found right.
+pub(super) fn told_digest_frame_bytes(table: &[u8]) -> usize {
+    le_u32(table, table.len() - FOOTER_BYTES - ENTRY_BYTES) as usize
+}
+
 /// A whole table.
-pub(super) fn encode(front_bytes: u32, frames: &[DataFrame]) -> Vec<u8> {
+pub(super) fn encode(front_bytes: u32, frames: &[DataFrame], damaged_blocks: u32) -> Vec<u8> {
     let len = table_bytes(frames.len() as u32);
     let mut table = Vec::with_capacity(len);
     table.extend_from_slice(&skippable_head(SKIPPABLE_MAGIC, (len - SKIPPABLE_HEAD_BYTES) as u32));
@@ -73,7 +83,7 @@ pub(super) fn encode(front_bytes: u32, frames: &[DataFrame]) -> Vec<u8> {
     for frame in frames {
         line(frame.compressed_bytes, frame.content_bytes, frame.checksum);
     }
-    line((SKIPPABLE_HEAD_BYTES + TAIL_BYTES) as u32, 0, checksum(&[]));
+    line(digest_frame_bytes(damaged_blocks) as u32, 0, checksum(&[]));
     table.extend_from_slice(&(frames.len() as u32 + SKIPPABLE_FRAMES).to_le_bytes());
     table.push(CHECKSUM_FLAG);
     table.extend_from_slice(&SEEKABLE_MAGIC.to_le_bytes());
@@ -94,7 +104,7 @@ pub(super) fn decode(table: &[u8], tail: &ObjectTail) -> Result<Vec<DataFrame>, 
     if le_u32(front, 4) != 0 || le_u32(digest, 4) != 0 {
         return Err(Damage::Field("content of a skippable frame"));
     }
-    if le_u32(digest, 0) as usize != SKIPPABLE_HEAD_BYTES + TAIL_BYTES {
+    if le_u32(digest, 0) as usize != digest_frame_bytes(tail.damaged_blocks) {
         return Err(Damage::Field("size of the digest frame"));
     }
     let mut offset = u64::from(le_u32(front, 0));

@@ -11,8 +11,9 @@ use super::seek::checksum;
 use super::*;
 use crate::archive::store::StoreError;
 use crate::dma::BLOCK_BYTES;
-use crate::log::format::TrailerUnit;
-use crate::log::types::{Lsn, SegmentSeq};
+use crate::log::format::{Entry, RecordLine, TrailerUnit};
+use crate::log::reader::LsnRange;
+use crate::log::types::{BlockNumber, ImageId, Lsn, SegmentSeq};
 
 const SEGMENT_BLOCKS: u64 = 256;
 
@@ -48,8 +49,32 @@ fn blocks(count: u64) -> Vec<u8> {
     bytes
 }
 
-fn units(count: usize) -> Vec<TrailerUnit> {
-    (0..count).map(|index| [(index / 10) as u8; 24]).collect()
+/// Records of up to 9 blocks from one position to another.
+fn records(from: u64, to: u64) -> Vec<TrailerUnit> {
+    let mut units = Vec::new();
+    let mut lsn = from;
+    while lsn < to {
+        let data_blocks = (to - lsn - 1).min(9) as u8;
+        let mut entries: Vec<Entry> = (0..data_blocks)
+            .map(|index| {
+                let mixed = (lsn + u64::from(index)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                Entry::write(ImageId(1), BlockNumber(mixed >> 30), mixed as u32, Lsn(mixed >> 20), true)
+            })
+            .collect();
+        if entries.is_empty() {
+            entries.push(Entry::trim(ImageId(1), BlockNumber(1), 1, true));
+        }
+        let line = RecordLine::new(Lsn(lsn), lsn, entries.len() as u8, data_blocks, 3);
+        units.push(zerocopy::transmute!(line));
+        units.extend(entries.iter().map(|&entry| -> TrailerUnit { zerocopy::transmute!(entry) }));
+        lsn += 1 + u64::from(data_blocks);
+    }
+    units
+}
+
+/// The units of an object that lacks nothing.
+fn units(spec: &ObjectSpec) -> Vec<TrailerUnit> {
+    records(spec.id.first_record_lsn(spec.segment_blocks).0, spec.id.to_lsn.0)
 }
 
 fn build(spec: ObjectSpec, units: &[TrailerUnit], content: &[u8], push_blocks: usize) -> Vec<u8> {
@@ -64,14 +89,31 @@ fn build_with(
     push_blocks: usize,
 ) -> Vec<u8> {
     let mut object = Vec::new();
-    let mut writer = ObjectWriter::begin(&mut compressor, spec, units, &mut object).unwrap();
+    let mut writer = ObjectWriter::begin(&mut compressor, spec, units, &[], &mut object).unwrap();
     for part in content.chunks(push_blocks * BLOCK_BYTES) {
         writer.push(part).unwrap();
     }
-    let summary = writer.finish().unwrap();
+    let summary = writer.finish(&[]).unwrap();
     assert_eq!(summary.object_bytes, object.len() as u64);
     assert!(object.len() as u64 <= spec.max_bytes(units.len()), "the bound holds");
     object
+}
+
+/// An object that tells holes and damaged blocks.
+fn build_with_missing(
+    spec: ObjectSpec,
+    units: &[TrailerUnit],
+    holes: &[LsnRange],
+    damaged: &[Lsn],
+    content: &[u8],
+) -> Result<Vec<u8>, ObjectError> {
+    let mut compressor = Compressor::new(LEVEL_DEFAULT)?;
+    let mut object = Vec::new();
+    let mut writer = ObjectWriter::begin(&mut compressor, spec, units, holes, &mut object)?;
+    writer.push(content)?;
+    writer.finish(damaged)?;
+    assert!(object.len() as u64 <= spec.max_bytes(units.len()), "the bound holds");
+    Ok(object)
 }
 
 fn zstd(arguments: &[&str], input: &[u8]) -> Vec<u8> {
@@ -113,23 +155,26 @@ fn the_zstd_tool_gives_the_exact_bytes() {
         [(0, 256, FRAME_BYTES_DEFAULT, 256), (0, 256, FRAME_BYTES_MAX, 7), (5, 100, FRAME_BYTES_MIN, 1)]
     {
         let content = blocks(to - from);
-        let object = build(spec(from, to, frame_bytes), &units(300), &content, push);
+        let spec = spec(from, to, frame_bytes);
+        let object = build(spec, &units(&spec), &content, push);
         assert!(zstd(&["-dc"], &object) == content);
         zstd(&["-tq"], &object);
         let mut codec = Decompressor::new().unwrap();
         let reader = ObjectReader::open(&object[..]).unwrap();
         let mut back = Vec::new();
-        let (header, entries) = reader.verify(&mut codec, |part| back.extend_from_slice(part)).unwrap();
+        let front = reader.verify(&mut codec, |part| back.extend_from_slice(part)).unwrap();
         assert!(back == content);
-        assert_eq!(entries, units(300));
-        assert_eq!((header.opened_ns, header.sealed_ns, header.id), (11, 22, spec(from, to, frame_bytes).id));
+        assert_eq!((front.units, front.holes), (units(&spec), vec![]));
+        let header = front.header;
+        assert_eq!((header.opened_ns, header.sealed_ns, header.id), (11, 22, spec.id));
     }
 }
 
 #[test]
 fn the_seek_table_is_the_standard_one() {
     let content = blocks(40);
-    let object = build(spec(0, 40, FRAME_BYTES_MIN), &units(1), &content, 40);
+    let spec = spec(0, 40, FRAME_BYTES_MIN);
+    let object = build(spec, &units(&spec), &content, 40);
     // By hand, from the specification: footer, then entries; a frame is found by adding up the sizes before it.
     let u32_at = |offset: usize| u32::from_le_bytes(object[offset..offset + 4].try_into().unwrap());
     let len = object.len();
@@ -162,14 +207,14 @@ fn frames_have_checksums(object: &[u8]) -> bool {
 fn frames_carry_no_second_checksum_and_older_objects_that_do_are_read() {
     let content = blocks(100);
     let spec = spec(0, 100, FRAME_BYTES_MIN);
-    let new = build(spec, &units(30), &content, 100);
+    let new = build(spec, &units(&spec), &content, 100);
     let compressor = Compressor::with_frame_checksums(LEVEL_DEFAULT).unwrap();
-    let old = build_with(compressor, spec, &units(30), &content, 100);
+    let old = build_with(compressor, spec, &units(&spec), &content, 100);
     assert_eq!([&new, &old].map(|object| frames_have_checksums(object)), [false, true]);
     let mut codec = Decompressor::new().unwrap();
     for object in [&new, &old] {
         assert!(zstd(&["-dc"], object) == content);
-        assert!(read_all(object, &content, &units(30), &mut codec).is_some());
+        assert!(read_all(object, &content, &units(&spec), &mut codec).is_some());
     }
 }
 
@@ -185,10 +230,10 @@ fn noise_is_not_compressed_and_takes_no_more_room() {
     // Text in the middle is not missed.
     content[100 * BLOCK_BYTES..104 * BLOCK_BYTES].fill(b'a');
     let spec = spec(0, 256, FRAME_BYTES_MIN);
-    let object = build(spec, &units(30), &content, 256);
+    let object = build(spec, &units(&spec), &content, 256);
     assert!(zstd(&["-dc"], &object) == content);
     let mut codec = Decompressor::new().unwrap();
-    assert!(read_all(&object, &content, &units(30), &mut codec).is_some());
+    assert!(read_all(&object, &content, &units(&spec), &mut codec).is_some());
     let mut compressor = Compressor::new(LEVEL_DEFAULT).unwrap();
     let reader = ObjectReader::open(&object[..]).unwrap();
     let mut stored_frames = 0;
@@ -206,7 +251,8 @@ fn noise_is_not_compressed_and_takes_no_more_room() {
 #[test]
 fn one_block_costs_two_reads_and_the_entries_cost_one() {
     let content = blocks(256);
-    let object = build(spec(0, 256, FRAME_BYTES_MIN), &units(250), &content, 64);
+    let spec = spec(0, 256, FRAME_BYTES_MIN);
+    let object = build(spec, &units(&spec), &content, 64);
     let source = Counted { bytes: &object, reads: RefCell::default() };
     let mut codec = Decompressor::new().unwrap();
     let reader = ObjectReader::open(&source).unwrap();
@@ -231,12 +277,12 @@ fn one_block_costs_two_reads_and_the_entries_cost_one() {
     ));
 
     source.reads.borrow_mut().clear();
-    let (header, entries) = read_front(&source, &mut codec).unwrap();
-    assert_eq!((header.units as usize, entries), (250, units(250)));
+    let ObjectFront { header, units: entries, .. } = read_front(&source, &mut codec).unwrap();
+    assert_eq!((header.units as usize, entries), (units(&spec).len(), units(&spec)));
     assert_eq!(source.reads.borrow().len(), 1);
     // The entries alone are enough: the rest of the object may be missing.
     let front = FRONT_BYTES + header.units_compressed_bytes as usize;
-    assert_eq!(read_front(&object[..front], &mut codec).unwrap().0, header);
+    assert_eq!(read_front(&object[..front], &mut codec).unwrap().header, header);
 }
 
 const FRONT_BYTES: usize = 8 + 128;
@@ -249,8 +295,7 @@ fn long_tables_and_long_entries_take_a_second_read() {
     spec.id.from_lsn = Lsn(7 * 32_768);
     spec.id.to_lsn = Lsn(8 * 32_768);
     spec.id.whole = true;
-    let noise = blocks(150);
-    let units: Vec<TrailerUnit> = noise.as_chunks().0.to_vec();
+    let units = units(&spec);
     let content = vec![5; 32_768 * BLOCK_BYTES];
     let object = build(spec, &units, &content, 1000);
     let source = Counted { bytes: &object, reads: RefCell::default() };
@@ -258,7 +303,7 @@ fn long_tables_and_long_entries_take_a_second_read() {
     let reader = ObjectReader::open(&source).unwrap();
     assert_eq!(reader.frames().len(), 2048);
     assert_eq!(source.reads.borrow().len(), 2);
-    assert_eq!(read_front(&source, &mut codec).unwrap().1, units);
+    assert_eq!(read_front(&source, &mut codec).unwrap().units, units);
     assert_eq!(source.reads.borrow().len(), 4);
     reader.verify(&mut codec, |_| {}).unwrap();
 }
@@ -267,31 +312,33 @@ fn long_tables_and_long_entries_take_a_second_read() {
 fn a_context_serves_many_objects_and_wrong_use_is_refused() {
     let mut compressor = Compressor::new(1).unwrap();
     let content = blocks(20);
+    let shape = spec(0, 20, FRAME_BYTES_MIN);
+    let all = units(&shape);
     let first = {
         let mut object = Vec::new();
         // A writer that is given up in the middle leaves nothing behind in the context.
         let mut writer =
-            ObjectWriter::begin(&mut compressor, spec(0, 20, FRAME_BYTES_MIN), &[], &mut object).unwrap();
+            ObjectWriter::begin(&mut compressor, shape, &all, &[], &mut object).unwrap();
         writer.push(&content[..BLOCK_BYTES]).unwrap();
-        assert!(matches!(writer.finish(), Err(ObjectError::Count { pushed_blocks: 1, blocks: 20 })));
+        assert!(matches!(writer.finish(&[]), Err(ObjectError::Count { pushed_blocks: 1, blocks: 20 })));
         object.clear();
         let mut writer =
-            ObjectWriter::begin(&mut compressor, spec(0, 20, FRAME_BYTES_MIN), &[], &mut object).unwrap();
+            ObjectWriter::begin(&mut compressor, shape, &all, &[], &mut object).unwrap();
         writer.push(&content).unwrap();
         assert!(matches!(writer.push(&content[..1]), Err(ObjectError::NotBlocks(1))));
-        writer.finish().unwrap();
+        writer.finish(&[]).unwrap();
         object
     };
     let mut second = Vec::new();
     let mut writer =
-        ObjectWriter::begin(&mut compressor, spec(0, 20, FRAME_BYTES_MIN), &[], &mut second).unwrap();
+        ObjectWriter::begin(&mut compressor, shape, &all, &[], &mut second).unwrap();
     writer.push(&content).unwrap();
-    writer.finish().unwrap();
+    writer.finish(&[]).unwrap();
     assert!(first == second);
 
     let mut sink = Vec::new();
     let mut refused = |spec, units: usize| {
-        ObjectWriter::begin(&mut compressor, spec, &vec![[0; 24]; units], &mut sink).err().unwrap()
+        ObjectWriter::begin(&mut compressor, spec, &vec![[0; 24]; units], &[], &mut sink).err().unwrap()
     };
     assert!(matches!(refused(spec(0, 20, 1000), 0), ObjectError::FrameBytes(1000)));
     assert!(matches!(refused(spec(20, 20, FRAME_BYTES_MIN), 0), ObjectError::Spec(_)));
@@ -346,8 +393,8 @@ fn names_sort_in_log_order_and_read_back() {
 /// Panics when wrong data comes out.
 fn read_all(object: &[u8], content: &[u8], entries: &[TrailerUnit], codec: &mut Decompressor) -> Option<()> {
     let front = read_front(object, codec);
-    if let Ok((_, units)) = &front {
-        assert_eq!(units, entries);
+    if let Ok(front) = &front {
+        assert_eq!(front.units, entries);
     }
     let reader = ObjectReader::open(object).ok()?;
     let from = reader.tail().id.from_lsn;
@@ -363,10 +410,171 @@ fn read_all(object: &[u8], content: &[u8], entries: &[TrailerUnit], codec: &mut 
     verified.ok().and(front.ok()).map(|_| ())
 }
 
+#[test]
+fn an_object_is_made_and_believed_only_when_it_tells_what_it_lacks() {
+    let spec = spec(0, 40, FRAME_BYTES_MIN);
+    let first = spec.id.from_lsn.0;
+    let content = blocks(40);
+    let hole = |start: u64, end: u64| LsnRange { start: Lsn(first + start), end: Lsn(first + end) };
+    let (whole, start) = (units(&spec), records(first + 1, first + 11));
+    let middle = [start.clone(), records(first + 21, first + 40)].concat();
+    let cases: [(&[TrailerUnit], Vec<LsnRange>); 5] = [
+        (&whole, vec![]),
+        (&start, vec![hole(11, 40)]),
+        (&middle, vec![hole(11, 21)]),
+        (&middle[start.len()..], vec![hole(1, 21)]),
+        (&[], vec![hole(1, 40)]),
+    ];
+    let mut codec = Decompressor::new().unwrap();
+    for (units, holes) in &cases {
+        assert_eq!(&holes_of(&spec.id, spec.segment_blocks, units).unwrap(), holes);
+        let object = build_with_missing(spec, units, holes, &[], &content).unwrap();
+        // What lacks nothing is as it always was.
+        assert_eq!(object[16] == 1, holes.is_empty(), "version");
+        let front = read_front(&object[..], &mut codec).unwrap();
+        assert_eq!((&front.units[..], &front.holes), (*units, holes));
+        let reader = ObjectReader::open(&object[..]).unwrap();
+        assert_eq!(reader.verify(&mut codec, |_| ()).unwrap(), front);
+        assert!(zstd(&["-dc"], &object) == content);
+        for (_, others) in cases.iter().filter(|(_, others)| others != holes) {
+            let refused = build_with_missing(spec, units, others, &[], &content);
+            assert!(matches!(refused, Err(ObjectError::Records(_))), "{holes:?} told as {others:?}");
+        }
+    }
+}
+
+/// An object of a build that took an empty list of entries for a whole one: every checksum is right.
+#[test]
+fn an_object_that_lacks_records_silently_is_damaged() {
+    let spec = spec(0, 40, FRAME_BYTES_MIN);
+    let (first, content) = (spec.id.from_lsn.0, blocks(40));
+    let told = [LsnRange { start: Lsn(first + 1), end: Lsn(first + 40) }];
+    let mut object = build_with_missing(spec, &[], &told, &[], &content).unwrap();
+    let reader = ObjectReader::open(&object[..]).unwrap();
+    let data = reader.frames()[0].offset as usize;
+    let mut hasher = blake3::Hasher::new();
+    let (tail, mut codec) = (*reader.tail(), Decompressor::new().unwrap());
+    let mut compressor = Compressor::new(LEVEL_DEFAULT).unwrap();
+    let empty = compressor.compress(&[]).unwrap().to_vec();
+    let header = ObjectHeader {
+        units: 0,
+        holes: 0,
+        units_compressed_bytes: empty.len() as u32,
+        units_crc: crate::log::checksum::crc32c(&empty),
+        ..read_front(&object[..], &mut codec).unwrap().header
+    };
+    let front = [&skippable_head(FRONT_MAGIC, (128 + empty.len()) as u32)[..], &header.encode(), &empty].concat();
+    let frames: Vec<DataFrame> = reader
+        .frames()
+        .iter()
+        .map(|frame| DataFrame { offset: frame.offset - data as u64 + front.len() as u64, ..*frame })
+        .collect();
+    let body = [&front[..], &object[data..tail.digested_bytes as usize]].concat();
+    hasher.update(&body);
+    let table = seek::encode(front.len() as u32, &frames, 0);
+    let tail = ObjectTail {
+        digest: *hasher.finalize().as_bytes(),
+        digested_bytes: body.len() as u64,
+        table_crc: crate::log::checksum::crc32c(&table),
+        ..tail
+    };
+    object = [&body[..], &skippable_head(DIGEST_MAGIC, 128), &tail.encode(), &table].concat();
+    let is_hole = |error: &ObjectError| {
+        let damage = Damage::Hole(told[0]);
+        matches!(error, ObjectError::Damaged { part: Part::Entries, damage: found, .. } if *found == damage)
+    };
+    assert!(is_hole(&read_front(&object[..], &mut codec).unwrap_err()));
+    let reader = ObjectReader::open(&object[..]).unwrap();
+    assert!(is_hole(&reader.verify(&mut codec, |_| ()).unwrap_err()));
+}
+
+#[test]
+fn a_block_that_was_damaged_is_an_error_and_nothing_else_is() {
+    let spec = spec(0, 100, FRAME_BYTES_MIN);
+    let (first, content) = (spec.id.from_lsn.0, blocks(100));
+    let damaged: Vec<Lsn> = [3, 17, 18, 99].iter().map(|&at| Lsn(first + at)).collect();
+    let object = build_with_missing(spec, &units(&spec), &[], &damaged, &content).unwrap();
+    assert!(zstd(&["-dc"], &object) == content);
+    let mut codec = Decompressor::new().unwrap();
+    let reader = ObjectReader::open(&object[..]).unwrap();
+    assert_eq!(reader.table().damaged(), damaged);
+    assert_eq!(reader.table().object_bytes(), object.len() as u64);
+    reader.verify(&mut codec, |_| ()).unwrap();
+    let mut block = [0; BLOCK_BYTES];
+    for at in 0..100 {
+        match reader.read_block(Lsn(first + at), &mut block, &mut codec) {
+            Ok(()) => assert!(!damaged.contains(&Lsn(first + at))),
+            Err(ObjectError::Unreadable(lsn)) => assert!(lsn.0 == first + at && damaged.contains(&lsn)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let mut range = vec![0; 10 * BLOCK_BYTES];
+    assert!(reader.read_blocks(Lsn(first + 4), &mut range, &mut codec).is_ok());
+    let error = reader.read_blocks(Lsn(first + 9), &mut range, &mut codec).unwrap_err();
+    assert!(matches!(error, ObjectError::Unreadable(lsn) if lsn.0 == first + 17), "{error}");
+    for wrong in [vec![Lsn(first + 100)], vec![Lsn(first), Lsn(first)], vec![Lsn(first - 1)]] {
+        let refused = build_with_missing(spec, &units(&spec), &[], &wrong, &content);
+        assert!(matches!(refused, Err(ObjectError::Spec(_))), "{wrong:?}");
+    }
+    // A byte of the list is covered as every other is.
+    let table = 8 + 12 * (reader.frames().len() + 2) + 9;
+    for position in object.len() - table - damaged.len() * 8..object.len() - table {
+        let mut spoiled = object.clone();
+        spoiled[position] ^= 2;
+        assert!(ObjectReader::open(&spoiled[..]).is_err(), "byte {position}");
+    }
+}
+
+#[test]
+fn an_object_of_which_every_block_is_damaged_takes_further_reads_and_no_more() {
+    let mut spec = spec(0, 256, FRAME_BYTES_MIN);
+    spec.segment_blocks = 32_768;
+    (spec.id.from_lsn, spec.id.to_lsn, spec.id.whole) = (Lsn(7 * 32_768), Lsn(8 * 32_768), true);
+    let damaged: Vec<Lsn> = (7 * 32_768..8 * 32_768).map(Lsn).collect();
+    let content = vec![5; 32_768 * BLOCK_BYTES];
+    let object = build_with_missing(spec, &units(&spec), &[], &damaged, &content).unwrap();
+    let source = Counted { bytes: &object, reads: RefCell::default() };
+    let reader = ObjectReader::open(&source).unwrap();
+    assert_eq!(reader.table().damaged(), damaged);
+    assert_eq!(source.reads.borrow().len(), 3);
+}
+
+/// Units whose checksums are right and whose numbers are not.
+fn hostile_units() -> impl Strategy<Value = Vec<TrailerUnit>> {
+    let number = prop_oneof![
+        Just(0_u64),
+        Just(u64::MAX),
+        Just(u64::MAX - 200),
+        Just((1 << 48) - 1),
+        1790_u64..1835,
+        any::<u64>()
+    ];
+    let line = (number.clone(), 0_u8..=200, 0_u8..=200).prop_map(|(lsn, entries, data_blocks)| {
+        let line = RecordLine::new(Lsn(lsn), lsn, entries, data_blocks, 3);
+        let unit: TrailerUnit = zerocopy::transmute!(line);
+        unit
+    });
+    let entry = (any::<u8>(), number.clone(), number).prop_map(|(kind, block, value)| {
+        let mut unit = [0; 24];
+        unit[2] = kind % 7;
+        unit[8..16].copy_from_slice(&block.to_le_bytes());
+        unit[16..].copy_from_slice(&value.to_le_bytes());
+        unit
+    });
+    let good = (0_u64..38).prop_map(|at| records(1793 + at, 1793 + at + 2));
+    let any_units = prop_oneof![
+        line.prop_map(|unit| vec![unit]),
+        entry.prop_map(|unit| vec![unit]),
+        good,
+    ];
+    prop::collection::vec(any_units, 0..12).prop_map(|parts| parts.concat())
+}
+
 fn small() -> (Vec<u8>, Vec<u8>, Vec<TrailerUnit>) {
     let content = blocks(18);
-    let object = build(spec(3, 21, FRAME_BYTES_MIN), &units(30), &content, 18);
-    (object, content, units(30))
+    let spec = spec(3, 21, FRAME_BYTES_MIN);
+    let object = build(spec, &units(&spec), &content, 18);
+    (object, content, units(&spec))
 }
 
 #[test]
@@ -426,6 +634,30 @@ proptest! {
             let mut codec = Decompressor::new().unwrap();
             assert!(read_all(&damaged, content, entries, &mut codec).is_none());
         });
+    }
+
+    /// Whatever the units say: they are refused, or their records lie in the object, in order, and the holes are what is left.
+    #[test]
+    fn hostile_units_are_refused_or_harmless(units in hostile_units()) {
+        let spec = spec(0, 40, FRAME_BYTES_MIN);
+        match holes_of(&spec.id, spec.segment_blocks, &units) {
+            Err(damage) => {
+                let told = [LsnRange { start: Lsn(1793), end: Lsn(1832) }];
+                let built = build_with_missing(spec, &units, &told, &[], &blocks(40));
+                prop_assert!(matches!(built, Err(ObjectError::Records(_))), "{}", damage);
+            }
+            Ok(holes) => {
+                let entries = crate::log::reader::SegmentEntries::new(units);
+                let mut covered = 0;
+                for (line, _) in entries.records() {
+                    prop_assert!(line.lsn() >= Lsn(1793) && line.end_lsn() <= Lsn(1832));
+                    covered += line.end_lsn().0 - line.lsn().0;
+                }
+                covered += holes.iter().map(|hole| hole.end.0 - hole.start.0).sum::<u64>();
+                prop_assert_eq!(covered, 39);
+                prop_assert_eq!(entries.holes(Lsn(1793), Lsn(1832)), holes);
+            }
+        }
     }
 
     #[test]

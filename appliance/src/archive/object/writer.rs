@@ -1,7 +1,8 @@
 //! Writes an object, block by block, in bounded memory.
 
 use super::codec::Compressor;
-use super::header::{HEADER_BYTES, TAIL_BYTES, check_shape};
+use super::header::{HEADER_BYTES, HOLE_BYTES, check_shape};
+use super::records;
 use super::seek::{self, DataFrame};
 use super::{
     DIGEST_MAGIC, FRAME_BYTES_MAX, FRAME_BYTES_MIN, FRONT_MAGIC, ObjectError, ObjectHeader, ObjectId,
@@ -11,6 +12,8 @@ use crate::archive::store::Sink;
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 use crate::log::format::{TrailerUnit, trailer_units};
+use crate::log::reader::LsnRange;
+use crate::log::types::Lsn;
 
 /// What an object is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,22 +59,26 @@ impl ObjectSpec {
     /// The most bytes that the object can take, for [`Store::put_start`](crate::archive::store::Store::put_start).
     pub fn max_bytes(&self, units: usize) -> u64 {
         let frames = self.id.data_frames(self.frame_bytes.max(FRAME_BYTES_MIN));
-        let skippable = 2 * SKIPPABLE_HEAD_BYTES + HEADER_BYTES + TAIL_BYTES + seek::table_bytes(frames);
-        let entries = zstd_safe::compress_bound(units * size_of::<TrailerUnit>());
+        // Every block may turn out to be damaged, and between two holes there is a record.
+        let digest = seek::digest_frame_bytes(self.id.len_blocks() as u32);
+        let skippable = SKIPPABLE_HEAD_BYTES + HEADER_BYTES + digest + seek::table_bytes(frames);
+        let entries =
+            zstd_safe::compress_bound(units * size_of::<TrailerUnit>() + (units + 1) * HOLE_BYTES);
         let frame = zstd_safe::compress_bound(self.frame_bytes as usize) as u64;
         skippable as u64 + entries as u64 + u64::from(frames) * frame
     }
 }
 
 impl<'a> ObjectWriter<'a> {
-    /// Begins an object: writes the header and the trailer's units that belong to it.
+    /// Begins an object: writes the header and the trailer's units that belong to it. `holes` are the stretches whose entries are not known, all of them and in order.
     ///
     /// # Errors
-    /// [`ObjectError::Spec`], [`ObjectError::FrameBytes`], [`ObjectError::Compress`], or the sink's.
+    /// [`ObjectError::Records`] when the units do not fill the stretch but for the holes, [`ObjectError::Spec`], [`ObjectError::FrameBytes`], [`ObjectError::Compress`], or the sink's.
     pub fn begin(
         compressor: &'a mut Compressor,
         spec: ObjectSpec,
         units: &[TrailerUnit],
+        holes: &[LsnRange],
         sink: &'a mut dyn Sink,
     ) -> Result<Self, ObjectError> {
         if !spec.frame_bytes.is_power_of_two()
@@ -83,8 +90,17 @@ impl<'a> ObjectWriter<'a> {
         if units.len() as u64 > trailer_units(spec.segment_blocks) {
             return Err(ObjectError::Spec("count of units"));
         }
+        records::check(&spec.id, spec.segment_blocks, units, holes).map_err(ObjectError::Records)?;
         compressor.begin();
-        let entries = compressor.compress(units.as_flattened())?;
+        let told: Vec<u8> = holes
+            .iter()
+            .flat_map(|hole| [hole.start.0.to_le_bytes(), hole.end.0.to_le_bytes()].concat())
+            .collect();
+        let entries = if told.is_empty() {
+            compressor.compress(units.as_flattened())?
+        } else {
+            compressor.compress(&[units.as_flattened(), &told].concat())?
+        };
         let header = ObjectHeader {
             id: spec.id,
             segment_blocks: spec.segment_blocks,
@@ -92,6 +108,7 @@ impl<'a> ObjectWriter<'a> {
             sealed_ns: spec.sealed_ns,
             frame_bytes: spec.frame_bytes,
             units: units.len() as u32,
+            holes: holes.len() as u32,
             units_compressed_bytes: entries.len() as u32,
             units_crc: crc32c(entries),
         };
@@ -156,18 +173,26 @@ impl<'a> ObjectWriter<'a> {
         Ok(())
     }
 
-    /// Writes the last frame, the digest and the seek table.
+    /// Writes the last frame, the digest and the seek table. `damaged` are the positions of blocks that could not be read or are not what was written there, ascending: whatever stands at their
+    /// places, a reader gets an error.
     ///
     /// # Errors
-    /// [`ObjectError::Count`] when blocks are missing, [`ObjectError::Compress`], or the sink's.
-    pub fn finish(mut self) -> Result<ObjectSummary, ObjectError> {
+    /// [`ObjectError::Count`] when blocks are missing, [`ObjectError::Spec`], [`ObjectError::Compress`], or the sink's.
+    pub fn finish(mut self, damaged: &[Lsn]) -> Result<ObjectSummary, ObjectError> {
         if self.pushed_blocks != self.spec.id.len_blocks() {
             return Err(self.count_error());
+        }
+        let id = self.spec.id;
+        if !damaged.is_sorted_by(|a, b| a < b)
+            || damaged.iter().any(|lsn| !(id.from_lsn..id.to_lsn).contains(lsn))
+        {
+            return Err(ObjectError::Spec("list of damaged blocks"));
         }
         if !self.compressor.content.is_empty() {
             self.emit_collected()?;
         }
-        let table = seek::encode(self.front_bytes, &self.frames);
+        let mut rest: Vec<u8> = damaged.iter().flat_map(|lsn| lsn.0.to_le_bytes()).collect();
+        rest.extend_from_slice(&seek::encode(self.front_bytes, &self.frames, damaged.len() as u32));
         let digest = *self.hasher.finalize().as_bytes();
         let tail = ObjectTail {
             id: self.spec.id,
@@ -176,12 +201,14 @@ impl<'a> ObjectWriter<'a> {
             data_frames: self.frames.len() as u32,
             digest,
             digested_bytes: self.written_bytes,
-            table_crc: crc32c(&table),
+            table_crc: crc32c(&rest),
+            damaged_blocks: damaged.len() as u32,
         };
-        let mut end = Vec::with_capacity(SKIPPABLE_HEAD_BYTES + TAIL_BYTES + table.len());
-        end.extend_from_slice(&skippable_head(DIGEST_MAGIC, TAIL_BYTES as u32));
+        let payload_bytes = seek::digest_frame_bytes(damaged.len() as u32) - SKIPPABLE_HEAD_BYTES;
+        let mut end = Vec::with_capacity(SKIPPABLE_HEAD_BYTES + payload_bytes + rest.len());
+        end.extend_from_slice(&skippable_head(DIGEST_MAGIC, payload_bytes as u32));
         end.extend_from_slice(&tail.encode());
-        end.extend_from_slice(&table);
+        end.extend_from_slice(&rest);
         self.sink.write(&end)?;
         Ok(ObjectSummary {
             object_bytes: self.written_bytes + end.len() as u64,

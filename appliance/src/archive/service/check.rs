@@ -7,12 +7,12 @@ use crate::log::Lsn;
 use crate::log::checksum::crc32c;
 use crate::log::format::{Entry, RecordLine, TrailerUnit};
 
-/// Counts the data blocks that are not what their entries say. Headers and blocks without an entry are not looked at. Constant memory, one pass over the units.
+/// Finds the data blocks that are not what their entries say. Headers and blocks without an entry are not looked at. One pass over the units; memory for what is found.
 pub(super) struct DataCheck<'a> {
     expected: DataEntries<'a>,
     next: Option<(Lsn, u32)>,
     lsn: Lsn,
-    bad_blocks: u64,
+    damaged: Vec<Lsn>,
 }
 
 impl<'a> DataCheck<'a> {
@@ -20,7 +20,7 @@ impl<'a> DataCheck<'a> {
     pub(super) fn new(units: &'a [TrailerUnit], from_lsn: Lsn) -> Self {
         let mut expected = DataEntries { units, record: &[], lsn: Lsn(0) };
         let next = expected.next();
-        DataCheck { expected, next, lsn: from_lsn, bad_blocks: 0 }
+        DataCheck { expected, next, lsn: from_lsn, damaged: Vec::new() }
     }
 
     /// Looks at the next blocks.
@@ -33,15 +33,15 @@ impl<'a> DataCheck<'a> {
                 && lsn == self.lsn
                 && crc32c(block) != crc
             {
-                self.bad_blocks += 1;
+                self.damaged.push(self.lsn);
             }
             self.lsn = self.lsn.plus(1);
         }
     }
 
-    /// How many were wrong.
-    pub(super) fn bad_blocks(&self) -> u64 {
-        self.bad_blocks
+    /// The positions of those that were wrong, ascending.
+    pub(super) fn into_damaged(self) -> Vec<Lsn> {
+        self.damaged
     }
 }
 

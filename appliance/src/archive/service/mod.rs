@@ -31,8 +31,11 @@ mod tests;
 use std::sync::Arc;
 
 use super::object::{ObjectHeader, ObjectId};
+use crate::dma::BLOCK_BYTES;
 use super::store::Store;
+use crate::log::Lsn;
 use crate::log::format::TrailerUnit;
+use crate::log::reader::{LsnRange, SegmentEntries};
 
 pub use cache::{BlocksCache, CacheStats, EntriesCache, TABLES_CACHE_BYTES_DEFAULT, TablesCache};
 pub use inline::{InlineArchive, InlineOptions};
@@ -61,6 +64,10 @@ pub struct ArchiveJob {
     pub sealed_ns: u64,
     /// The trailer's units of the records in the stretch.
     pub units: Arc<Vec<TrailerUnit>>,
+    /// Stretches whose entries nobody could read, in order. Units and holes together fill the stretch, or nothing is put: what is missing is told, not left out.
+    pub holes: Vec<LsnRange>,
+    /// Whether it is put although blocks of it cannot be read. First the device gets time to do better: they would be lost for good.
+    pub accept_lost: bool,
 }
 
 /// What became of a job.
@@ -70,7 +77,7 @@ pub struct Archived {
     pub object_bytes: u64,
     /// Bytes of its blocks.
     pub content_bytes: u64,
-    /// Data blocks whose CRC32C on the device is not that of their entry: archived as they are, readable as errors only.
+    /// Blocks that the device did not give, or whose CRC32C is not that of their entry: they stand in the object's list of damaged blocks, and are readable as errors only.
     pub bad_blocks: u64,
     /// How long compression and the store took, in microseconds.
     pub elapsed_us: u64,
@@ -83,15 +90,38 @@ pub struct ObjectEntries {
     pub header: ObjectHeader,
     /// The units of the records in it.
     pub units: Vec<TrailerUnit>,
+    /// Stretches whose entries were not known when it was made, in order.
+    pub holes: Vec<LsnRange>,
+}
+
+impl ObjectEntries {
+    /// The entries of the objects that hold a segment, in order. What an object does not know is a hole between its records, as
+    /// [`SegmentEntries::holes`] tells.
+    pub fn join<'a>(parts: impl IntoIterator<Item = &'a ObjectEntries>) -> SegmentEntries {
+        SegmentEntries::new(parts.into_iter().flat_map(|part| part.units.iter().copied()).collect())
+    }
 }
 
 /// Consecutive blocks of an archived object: the contents of one frame.
 #[derive(Debug)]
 pub struct ObjectBlocks {
     /// The position of the first block.
-    pub first_lsn: crate::log::Lsn,
+    pub first_lsn: Lsn,
     /// The blocks, 4096 bytes each.
     pub bytes: Vec<u8>,
+    /// The positions of blocks among them that were damaged when they were archived: what stands at their places is not theirs.
+    pub damaged: Vec<Lsn>,
+}
+
+impl ObjectBlocks {
+    /// The block at a position; `None` when it is not among them, or was damaged when it was archived.
+    pub fn block(&self, lsn: Lsn) -> Option<&[u8]> {
+        if self.damaged.binary_search(&lsn).is_ok() {
+            return None;
+        }
+        let at = usize::try_from(lsn.0.checked_sub(self.first_lsn.0)?).ok()?.checked_mul(BLOCK_BYTES)?;
+        self.bytes.get(at..at.checked_add(BLOCK_BYTES)?)
+    }
 }
 
 /// A request to the archive.
@@ -113,7 +143,7 @@ pub enum Request {
         /// The object.
         id: ObjectId,
         /// The position.
-        lsn: crate::log::Lsn,
+        lsn: Lsn,
     },
     /// Remove objects; those that are not there are not missed.
     Delete {

@@ -3,10 +3,14 @@
 //! Reads of 1 MiB, several in flight, are given on in order and straight from the buffer that the device filled. Memory: as many buffers of 1 MiB as reads in flight,
 //! in a pool of its own. While nothing is complete the thread sleeps on the device's wake descriptor.
 //!
+//! **Reads that fail.** A transient error is cured by trying again: the same read, for about a second, each time a little later. When it fails still, its blocks are read one by one; those that fail
+//! alone are [`lost`](BlockSource::lost), and a block of text stands at their places. Only when nothing of a stretch can be read, it is an error.
+//!
 //! A read may end early (the taker failed, or panicked) with commands in flight. They end by themselves later: tags are never used twice, so what belongs to an
 //! earlier call is recognised and dropped, and only then is its buffer free again.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -24,6 +28,12 @@ const READS_IN_FLIGHT_MAX: usize = 64;
 /// Blocks of one read: the largest frame, so that every read is whole frames.
 const READ_BLOCKS: u64 = 256;
 const READ_BYTES: usize = READ_BLOCKS as usize * BLOCK_BYTES;
+/// How often a read that failed is tried again.
+const RETRIES_MAX: u32 = 8;
+/// How long before the first time; it doubles, and comes to 1.3 seconds in all.
+const RETRY_WAIT: Duration = Duration::from_millis(5);
+/// What stands at the place of a block that could not be read.
+const LOST_TEXT: &[u8; 64] = b"varve: this block could not be read when it was archived; lost.\n";
 
 /// A [`BlockSource`] over a device.
 pub struct BdevSource {
@@ -33,6 +43,30 @@ pub struct BdevSource {
     /// Never falls, so that completions of an earlier call are known.
     next_tag: u64,
     completions: Vec<Completion>,
+    pub(super) retry_wait: Duration,
+    /// Blocks of the last call that were lost, counted from its first.
+    lost: Vec<u64>,
+}
+
+/// A read of a stretch.
+struct Read {
+    tag: u64,
+    len_blocks: u64,
+    slot: Slot,
+}
+
+/// How far a read has come.
+enum Slot {
+    UnderWay,
+    There(DmaBufMut),
+    Failed(String),
+}
+
+/// What a read that was tried again gave.
+enum Again {
+    Whole(DmaBufMut),
+    /// Read one by one; the lost ones are noted.
+    Pieces(Vec<u8>),
 }
 
 /// One call of [`BlockSource::read`].
@@ -40,10 +74,18 @@ struct Stretch {
     /// The first block that was not asked for yet.
     block: u64,
     left_blocks: u64,
-    /// The tag of the first slot.
-    front_tag: u64,
-    /// For each read under way, in order: its buffer when it is complete.
-    slots: VecDeque<Option<DmaBufMut>>,
+    /// The reads that were asked for and not given on, in order.
+    reads: VecDeque<Read>,
+    /// What was said of the last block that was lost.
+    reason: String,
+    /// Nothing of the last read that failed could be had: the device is not left alone for long again.
+    is_dead: bool,
+}
+
+impl Stretch {
+    fn new(block: u64, left_blocks: u64) -> Self {
+        Stretch { block, left_blocks, reads: VecDeque::new(), reason: String::new(), is_dead: false }
+    }
 }
 
 impl BdevSource {
@@ -53,44 +95,111 @@ impl BdevSource {
             reads_in_flight.clamp(1, READS_IN_FLIGHT_MAX).min(device.info().queue_depth.max(1));
         BdevSource {
             device,
-            dma: DmaPool::new(reads_in_flight * READ_BYTES),
+            dma: DmaPool::new(reads_in_flight * READ_BYTES + BLOCK_BYTES),
             reads_in_flight,
             next_tag: 0,
             completions: Vec::new(),
+            retry_wait: RETRY_WAIT,
+            lost: Vec::new(),
         }
     }
 
     /// Asks for more, as far as there is room; whether a read is under way then.
     fn submit(&mut self, stretch: &mut Stretch) -> bool {
-        while stretch.left_blocks > 0 && stretch.slots.len() < self.reads_in_flight {
+        while stretch.left_blocks > 0 && stretch.reads.len() < self.reads_in_flight {
             let len_blocks = stretch.left_blocks.min(READ_BLOCKS);
             // No memory or no room: reads of an earlier call still have it.
             let Ok(buffer) = self.dma.allocate(len_blocks as usize * BLOCK_BYTES) else { break };
             let operation = Operation::Read { block: stretch.block, buffers: smallvec![buffer] };
             let Submit::Queued = self.device.submit(Command { tag: self.next_tag, operation }) else { break };
+            stretch.reads.push_back(Read { tag: self.next_tag, len_blocks, slot: Slot::UnderWay });
             self.next_tag += 1;
-            stretch.slots.push_back(None);
             stretch.block += len_blocks;
             stretch.left_blocks -= len_blocks;
         }
-        !stretch.slots.is_empty()
+        !stretch.reads.is_empty()
     }
 
     /// Starts what was submitted and takes what is complete; returns whether anything was.
-    fn reap(&mut self, stretch: &mut Stretch) -> Result<bool, SourceError> {
+    fn reap(&mut self, stretch: &mut Stretch) -> bool {
         let count = self.device.poll(&mut self.completions);
-        let mut outcome = Ok(count > 0);
         for mut completion in self.completions.drain(..) {
-            let Some(index) = completion.tag.checked_sub(stretch.front_tag) else { continue };
-            let Some(slot) = stretch.slots.get_mut(index as usize) else { continue };
-            *slot = completion.buffers.pop();
-            if let Err(error) = completion.result {
-                outcome = Err(SourceError::Device(error.to_string()));
-            } else if slot.is_none() {
-                outcome = Err(SourceError::Device("a read came back without its buffer".to_owned()));
+            // One of an earlier call is dropped.
+            let Some(read) = stretch.reads.iter_mut().find(|read| read.tag == completion.tag) else { continue };
+            read.slot = match (completion.result, completion.buffers.pop()) {
+                (Ok(()), Some(buffer)) => Slot::There(buffer),
+                (Ok(()), None) => Slot::Failed("a read came back without its buffer".to_owned()),
+                (Err(error), _) => Slot::Failed(error.to_string()),
+            };
+        }
+        count > 0
+    }
+
+    /// One read, alone; the inner error is the device's.
+    fn read_alone(&mut self, block: u64, len_blocks: u64) -> Result<Result<DmaBufMut, String>, SourceError> {
+        let mut alone = Stretch::new(block, len_blocks);
+        loop {
+            let under_way = self.submit(&mut alone);
+            if !under_way && self.device.in_flight() == 0 {
+                return Err(SourceError::Device("no memory for a read".to_owned()));
+            }
+            let any = self.reap(&mut alone);
+            match alone.reads.pop_front() {
+                Some(Read { slot: Slot::There(buffer), .. }) => return Ok(Ok(buffer)),
+                Some(Read { slot: Slot::Failed(reason), .. }) => return Ok(Err(reason)),
+                Some(read) => alone.reads.push_front(read),
+                None => {}
+            }
+            if !any {
+                self.sleep()?;
             }
         }
-        outcome
+    }
+
+    /// Tries again what failed: as it was, for a while, and then block by block. `at` is the first block, counted from the first of the stretch.
+    fn read_again(
+        &mut self,
+        block: u64,
+        len_blocks: u64,
+        at: u64,
+        stretch: &mut Stretch,
+    ) -> Result<Again, SourceError> {
+        let mut wait = self.retry_wait;
+        for _ in 0..if stretch.is_dead { 1 } else { RETRIES_MAX } {
+            std::thread::sleep(wait);
+            wait *= 2;
+            match self.read_alone(block, len_blocks)? {
+                Ok(buffer) => {
+                    stretch.is_dead = false;
+                    return Ok(Again::Whole(buffer));
+                }
+                Err(words) => stretch.reason = words,
+            }
+        }
+        let lost_before = self.lost.len() as u64;
+        let mut bytes = Vec::with_capacity(len_blocks as usize * BLOCK_BYTES);
+        for index in 0..len_blocks {
+            match self.read_alone(block + index, 1)? {
+                Ok(buffer) => bytes.extend_from_slice(buffer.as_slice()),
+                Err(words) => {
+                    stretch.reason = words;
+                    self.lost.push(at + index);
+                    bytes.extend(LOST_TEXT.iter().cycle().take(BLOCK_BYTES));
+                }
+            }
+        }
+        stretch.is_dead = self.lost.len() as u64 - lost_before == len_blocks;
+        Ok(Again::Pieces(bytes))
+    }
+
+    /// Waits until no read of the stretch is under way, so that a read alone has memory and nothing comes in between.
+    fn settle(&mut self, stretch: &mut Stretch) -> Result<(), SourceError> {
+        while stretch.reads.iter().any(|read| matches!(read.slot, Slot::UnderWay)) {
+            if !self.reap(stretch) {
+                self.sleep()?;
+            }
+        }
+        Ok(())
     }
 
     fn sleep(&self) -> Result<(), SourceError> {
@@ -124,30 +233,62 @@ impl BlockSource for BdevSource {
             )));
         }
         self.completions.clear();
-        let mut stretch = Stretch {
-            block,
-            left_blocks: len_blocks,
-            front_tag: self.next_tag,
-            slots: VecDeque::with_capacity(self.reads_in_flight),
-        };
+        self.lost.clear();
+        let mut stretch = Stretch::new(block, len_blocks);
+        let mut at = 0;
         loop {
             let under_way = self.submit(&mut stretch);
             if !under_way && stretch.left_blocks == 0 {
-                return Ok(());
+                break;
             }
             if !under_way && self.device.in_flight() == 0 {
                 return Err(SourceError::Device("no memory for a read of 1 MiB".to_owned()));
             }
             // Also when the front is there already: the next reads shall run while it is taken.
-            let any = self.reap(&mut stretch)?;
-            match stretch.slots.pop_front_if(|slot| slot.is_some()).flatten() {
-                Some(buffer) => {
-                    stretch.front_tag += 1;
-                    take(buffer.as_slice())?;
+            let any = self.reap(&mut stretch);
+            match stretch.reads.pop_front_if(|read| !matches!(read.slot, Slot::UnderWay)) {
+                Some(read) => {
+                    let len_blocks = read.len_blocks;
+                    self.give(&mut stretch, block + at, at, read, take)?;
+                    at += len_blocks;
                 }
                 None if !any => self.sleep()?,
                 None => {}
             }
         }
+        if len_blocks > 0 && self.lost.len() as u64 == len_blocks {
+            self.lost.clear();
+            return Err(SourceError::Device(stretch.reason));
+        }
+        Ok(())
+    }
+
+    fn lost(&self) -> &[u64] {
+        &self.lost
+    }
+}
+
+impl BdevSource {
+    /// Gives on what a read brought, or what trying again brings.
+    fn give(
+        &mut self,
+        stretch: &mut Stretch,
+        block: u64,
+        at: u64,
+        read: Read,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), ObjectError>,
+    ) -> Result<(), SourceError> {
+        let reason = match read.slot {
+            Slot::There(buffer) => return Ok(take(buffer.as_slice())?),
+            Slot::Failed(reason) => reason,
+            Slot::UnderWay => unreachable!("only what has ended is given on"),
+        };
+        stretch.reason = reason;
+        self.settle(stretch)?;
+        match self.read_again(block, read.len_blocks, at, stretch)? {
+            Again::Whole(buffer) => take(buffer.as_slice())?,
+            Again::Pieces(bytes) => take(&bytes)?,
+        }
+        Ok(())
     }
 }

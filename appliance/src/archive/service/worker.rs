@@ -6,6 +6,9 @@
 //! commit and its report: it is read whole with every check, and accepted when it holds this stretch with these entries. If it is damaged it is deleted and put
 //! again, once. One that is whole but holds something else is never touched: that is for a person to decide.
 //!
+//! What the device did not give, after the source has tried often enough, and what is not what its entry says is put with the rest and stands in the object's list of damaged blocks. An
+//! object of an earlier try that knows fewer records than this job is damaged too; one that knows more is better, and stays.
+//!
 //! **Costs:** one pass over the blocks (CRC32C, XXH64, zstd, BLAKE3 of the compressed bytes); memory as of [`ObjectWriter`] and one piece of the source's.
 //! **Stopping:** [`StopFlag`] is looked at between frames and before every call of the store.
 
@@ -17,26 +20,34 @@ use super::check::DataCheck;
 use super::failure;
 use super::{ArchiveError, ArchiveJob, Archived, ObjectBlocks, ObjectEntries, TablesCache};
 use crate::archive::object::{
-    Compressor, Decompressor, FRAME_BYTES_DEFAULT, LEVEL_DEFAULT, ObjectError, ObjectId, ObjectReader,
-    ObjectSpec, ObjectSummary, ObjectWriter, RangedRead, read_front,
+    Compressor, Decompressor, FRAME_BYTES_DEFAULT, LEVEL_DEFAULT, ObjectError, ObjectFront, ObjectId,
+    ObjectReader, ObjectSpec, ObjectSummary, ObjectWriter, RangedRead, read_front,
 };
 use crate::archive::store::{Name, ObjectStat, Reason, Store, StoreError, StoreErrorKind, StoredObject};
 use crate::dma::BLOCK_BYTES;
 use crate::log::Lsn;
+use crate::log::format::TrailerUnit;
+use crate::log::reader::SegmentEntries;
 
 /// Where the blocks of a stretch come from.
 pub trait BlockSource {
     /// Gives `len_blocks` blocks from the device's block `block` on to `take`, in order, in pieces of whole blocks. Pieces that are multiples of a frame
-    /// are compressed where they lie. Stops at the first error of `take`, and must be usable again after any error.
+    /// are compressed where they lie. A block that cannot be read is given as anything and told by [`lost`](Self::lost). Stops at the first error of `take`, and must be usable again after
+    /// any error.
     ///
     /// # Errors
-    /// [`SourceError::Device`], or that of `take`.
+    /// [`SourceError::Device`] when nothing of it can be read, or that of `take`.
     fn read(
         &mut self,
         block: u64,
         len_blocks: u64,
         take: &mut dyn FnMut(&[u8]) -> Result<(), ObjectError>,
     ) -> Result<(), SourceError>;
+
+    /// The blocks of the last read that could not be read, counted from its first, ascending.
+    fn lost(&self) -> &[u64] {
+        &[]
+    }
 }
 
 /// Why a source stopped before its end.
@@ -156,7 +167,7 @@ pub fn archive(
 /// The header and the entries of an object, from its front alone.
 ///
 /// # Errors
-/// [`ArchiveError::Damaged`] also when it is the object of another stretch; [`ArchiveError::Store`].
+/// [`ArchiveError::Damaged`] also when it is the object of another stretch, or lacks records and does not say so; [`ArchiveError::Store`].
 pub fn read_entries(
     store: &dyn Store,
     id: &ObjectId,
@@ -165,10 +176,10 @@ pub fn read_entries(
 ) -> Result<ObjectEntries, ArchiveError> {
     let name = name_of(store, id)?;
     let object = Watched::open(store, &name, options).map_err(failure::of_store)?;
-    let (header, units) =
+    let ObjectFront { header, units, holes } =
         read_front(&object, codec).map_err(|error| failure::of_object(store, &name, error))?;
     check_identity(store, &name, id, &header.id)?;
-    Ok(ObjectEntries { header, units })
+    Ok(ObjectEntries { header, units, holes })
 }
 
 /// The frame of an object that holds the block at `lsn`. The object's seek table is taken from `tables`, or kept there.
@@ -226,8 +237,9 @@ fn read_frame(
     // The reader has checked that there are as many frames as the range needs.
     let content_bytes = reader.frames()[index as usize].content_bytes;
     let mut bytes = vec![0; content_bytes as usize];
-    reader.read_blocks(first_lsn, &mut bytes, codec)?;
-    Ok(ObjectBlocks { first_lsn, bytes })
+    reader.read_with_damaged(first_lsn, &mut bytes, codec)?;
+    let damaged = reader.table().damaged_in(first_lsn, (bytes.len() / BLOCK_BYTES) as u64).to_vec();
+    Ok(ObjectBlocks { first_lsn, bytes, damaged })
 }
 
 /// Removes objects, and their tables; returns how many were there. Stops at the first failure; asking again removes the rest.
@@ -273,6 +285,13 @@ fn check_identity(
 /// An identity for messages.
 fn spell(id: &ObjectId) -> String {
     id.name().map_or_else(|_| format!("{id:?}"), |name| name.to_string())
+}
+
+/// Whether every record of `part` is one of `all`, where both are in the order of the log.
+fn is_part_of(part: &[TrailerUnit], all: &[TrailerUnit]) -> bool {
+    let (part, all) = (SegmentEntries::new(part.to_vec()), SegmentEntries::new(all.to_vec()));
+    let mut all = all.records();
+    part.records().all(|record| all.any(|known| known == record))
 }
 
 /// An object in a store that is no longer read once the end was asked for.
@@ -337,7 +356,7 @@ impl Work<'_> {
             Err(error) => return Err(failure::of_store(error)),
         };
         let mut check = DataCheck::new(&job.units, job.id.from_lsn);
-        let mut writer = ObjectWriter::begin(compressor, spec, &job.units, &mut *put)
+        let mut writer = ObjectWriter::begin(compressor, spec, &job.units, &job.holes, &mut *put)
             .map_err(|error| self.put_failed(error))?;
         source
             .read(job.device_block, job.id.len_blocks(), &mut |piece| {
@@ -352,7 +371,13 @@ impl Work<'_> {
                 SourceError::Device(reason) => self.source_failed(reason),
                 SourceError::Taker(error) => self.put_failed(error),
             })?;
-        let summary = writer.finish().map_err(|error| self.put_failed(error))?;
+        let lost = source.lost();
+        if !lost.is_empty() && !job.accept_lost {
+            let reason = format!("{} of its blocks cannot be read", lost.len());
+            return Err(self.source_failed(reason));
+        }
+        let damaged = self.damaged(check, lost);
+        let summary = writer.finish(&damaged).map_err(|error| self.put_failed(error))?;
         self.check_stop("put")?;
         match put.commit() {
             Ok(_) => {}
@@ -360,7 +385,18 @@ impl Work<'_> {
             Err(error) => return Err(failure::of_store(error)),
         }
         self.verify(&summary)?;
-        Ok(Some(Done { object_bytes: summary.object_bytes, bad_blocks: check.bad_blocks() }))
+        Ok(Some(Done { object_bytes: summary.object_bytes, bad_blocks: damaged.len() as u64 }))
+    }
+
+    /// What is not what its entry says, and what the device did not give.
+    fn damaged(&self, check: DataCheck<'_>, lost: &[u64]) -> Vec<Lsn> {
+        let mut damaged = check.into_damaged();
+        if !lost.is_empty() {
+            damaged.extend(lost.iter().map(|&block| self.job.id.from_lsn.plus(block)));
+            damaged.sort_unstable();
+            damaged.dedup();
+        }
+        damaged
     }
 
     /// Finds out whether the store has what was put.
@@ -419,10 +455,15 @@ impl Work<'_> {
         let failed = |error| failure::of_object(self.store, &self.name, error);
         let mut codec = Decompressor::new().map_err(failed)?;
         let reader = ObjectReader::open(object).map_err(failed)?;
-        // The checksums of the object's own blocks are compared too: what was bad when it was read is bad in it.
         let mut check = DataCheck::new(&job.units, job.id.from_lsn);
-        let (header, units) = reader.verify(&mut codec, |blocks| check.take(blocks)).map_err(failed)?;
-        if header.id != job.id || header.segment_blocks != job.segment_blocks || units != *job.units {
+        let front = reader.verify(&mut codec, |blocks| check.take(blocks)).map_err(failed)?;
+        let ObjectFront { header, units, .. } = front;
+        let is_ours = header.id == job.id && header.segment_blocks == job.segment_blocks;
+        if is_ours && units != *job.units && is_part_of(&units, &job.units) {
+            let reason = "it lacks records that are on the device".to_owned();
+            return Err(failure::damaged(self.store, &self.name, reason));
+        }
+        if !is_ours || !is_part_of(&job.units, &units) {
             let reason = format!(
                 "object {} exists, is whole, and holds something else ({}): look at it, and remove it if it may go",
                 self.name,
@@ -430,8 +471,12 @@ impl Work<'_> {
             );
             return Err(failure::refused(self.store, reason));
         }
+        if check.into_damaged().iter().any(|lsn| reader.table().damaged().binary_search(lsn).is_err()) {
+            let reason = "it holds damaged blocks that it does not tell".to_owned();
+            return Err(failure::damaged(self.store, &self.name, reason));
+        }
         let object_bytes = object.len_bytes().map_err(failure::of_store)?;
-        Ok(Done { object_bytes, bad_blocks: check.bad_blocks() })
+        Ok(Done { object_bytes, bad_blocks: reader.table().damaged().len() as u64 })
     }
 
     fn check_stop(&self, operation: &'static str) -> Result<(), ArchiveError> {

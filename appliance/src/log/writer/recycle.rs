@@ -207,6 +207,12 @@ impl Log {
         }
     }
 
+    /// The segment's object is not in the archive after all: its slot is not given away before it is archived again. Whether it was taken for archived.
+    pub fn note_unarchived(&mut self, sequence: SegmentSeq) -> bool {
+        let Some(segment) = self.table.get_mut(sequence) else { return false };
+        std::mem::replace(&mut segment.archived, false)
+    }
+
     /// Recovery found an entry in the segment that hides something inherited which nothing newer hides.
     pub fn note_mask(&mut self, sequence: SegmentSeq, mask: Mask) {
         if let Some(segment) = self.table.get_mut(sequence) {

@@ -155,6 +155,13 @@ impl ArchivePlane {
         report: &mut ExpiryReport,
         stop: &StopFlag,
     ) -> Result<(), RpcError> {
+        // Let go before they go: what is missing in the store and was not let go is lost.
+        let ids: Vec<ObjectId> = doomed.iter().map(|(id, _)| *id).collect();
+        {
+            let catalog = self.catalog()?;
+            catalog.let_go(&ids).map_err(failed)?;
+            catalog.sync().map_err(failed)?;
+        }
         for (id, len_bytes) in doomed {
             if stop.is_set() {
                 // The next plan lets the rest go.
@@ -166,8 +173,8 @@ impl ArchivePlane {
                 Err(error) if error.kind == StoreErrorKind::NotFound => {}
                 Err(error) => return Err(failed(error)),
             }
-            // One at a time: the archivist's notes go to the same file.
-            self.catalog()?.forget_object(id).map_err(failed)?;
+            // Again, one at a time, as the archivist's notes go to the same file: somebody may have listed the store meanwhile.
+            self.catalog()?.let_go(&[*id]).map_err(failed)?;
             report.deleted_objects += 1;
             report.deleted_bytes += len_bytes;
         }

@@ -1,21 +1,24 @@
 //! What the store holds of the pool, and one point of it explained.
 
 use std::ops::ControlFlow;
-use std::sync::MutexGuard;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::{ArchivePlane, failed};
-use crate::archive::catalog::ArchiveCatalog;
-use crate::archive::object::ObjectId;
+use crate::archive::catalog::{ArchiveCatalog, ObjectRow};
 use crate::archive::retention::{ArchivedSegment, Explanation, TimeRange, explain};
+use crate::log::reader::LsnRange;
 use crate::log::{Lsn, SegmentSeq};
 use crate::rpc::error::RpcError;
 use crate::volume::Lineage;
 
 /// The most objects of a list unless asked otherwise.
 pub const LIST_LIMIT_DEFAULT: usize = 10_000;
+
+/// How old a list of the store may be for a status.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// An object as `archive_list` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,34 +39,60 @@ pub struct ArchivedObject {
     pub first_ns: Option<u64>,
     /// The time of its last record.
     pub last_ns: Option<u64>,
+    /// Stretches whose entries could not be read when it was archived: what is older there is not certain.
+    #[serde(default)]
+    pub holes: Vec<LsnRange>,
+    /// Whether it should be in the store and is not.
+    #[serde(default)]
+    pub lost: bool,
 }
 
 impl ArchivePlane {
-    /// The pool's objects from a segment on, at most `limit`, in the order of the log: the store's list, with what the objects tell of themselves. Cost: a list of the store,
-    /// and a read or two for each object that is new since the last time.
+    /// The pool's objects from a segment on, at most `limit`, in the order of the log: the store's list, with what the objects tell of themselves, and those that should be there and are not. Cost: a
+    /// list of the store, and a read or two for each object that is new since the last time.
     pub(crate) fn list(&self, from: u64, limit: usize) -> Result<Vec<ArchivedObject>, RpcError> {
         let mut catalog = self.catalog()?;
         self.refresh(&mut catalog)?;
-        let mut objects = Vec::new();
+        let holes = holes_of(&catalog)?;
+        let mut rows: Vec<(ObjectRow, bool)> = Vec::new();
         let visited = catalog.for_each_object(|row| {
-            if row.id.sequence.0 < from || objects.len() >= limit {
-                return;
+            if row.id.sequence.0 >= from && rows.len() < limit {
+                rows.push((row, false));
             }
-            let details = row.details;
-            let times = details.and_then(|details| details.records_ns);
-            objects.push(ArchivedObject {
-                sequence: row.id.sequence.0,
-                from_lsn: row.id.from_lsn.0,
-                to_lsn: row.id.to_lsn.0,
-                whole: row.id.whole,
-                len_bytes: row.len_bytes,
-                sealed_ns: details.map(|details| details.sealed_ns),
-                first_ns: times.map(|(first_ns, _)| first_ns),
-                last_ns: times.map(|(_, last_ns)| last_ns),
-            });
         });
         visited.map_err(failed)?;
-        Ok(objects)
+        let lost = catalog.lost_objects().map_err(failed)?.into_iter();
+        rows.extend(lost.filter(|row| row.id.sequence.0 >= from).map(|row| (row, true)));
+        rows.sort_by_key(|(row, _)| (row.id.epoch, row.id.sequence, row.id.from_lsn, row.id.to_lsn));
+        rows.truncate(limit);
+        Ok(rows.into_iter().map(|(row, lost)| shown(&row, &holes, lost)).collect())
+    }
+
+    /// What the last list of the store found missing, in the order of the log.
+    pub(crate) fn lost(&self) -> Result<Vec<ObjectRow>, RpcError> {
+        self.catalog()?.lost_objects().map_err(failed)
+    }
+
+    /// Lists the store, if nobody has for a while, so that what it lost is known. What is on tape is not asked: that would take the tape away from the archivist.
+    pub(crate) fn look_for_lost(&self) -> Result<(), RpcError> {
+        let is_due = {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_due = looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL);
+            if is_due {
+                *looked = Some(Instant::now());
+            }
+            is_due
+        };
+        if is_due && !self.store().capabilities().sequential_only {
+            let mut catalog = self.catalog()?;
+            catalog.rebuild(&**self.store(), &mut |_| ControlFlow::Continue(())).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The stretches of objects whose entries could not be read when they were archived.
+    pub(crate) fn holes(&self) -> Result<Vec<LsnRange>, RpcError> {
+        holes_of(&*self.catalog()?)
     }
 
     /// Makes the catalog agree with the store. What is on tape is not read for its times: that would take the tape away from the archivist.
@@ -103,18 +132,45 @@ impl ArchivePlane {
         ))
     }
 
-    /// The pool's objects between two segments, both included, in the order of the log.
-    pub(super) fn ids(&self, first: u64, last: u64) -> Result<Vec<(ObjectId, u64)>, RpcError> {
+    /// The segments that are archived, as the catalog knows them.
+    pub(super) fn segments(&self, segment_blocks: u64) -> Result<Vec<ArchivedSegment>, RpcError> {
+        archived_segments(&*self.catalog()?, segment_blocks)
+    }
+
+    /// The pool's objects between two segments, both included, in the order of the log, and whether they are lost: what there should be, not what the store says that there is.
+    pub(super) fn expected(&self, first: u64, last: u64) -> Result<Vec<(ObjectRow, bool)>, RpcError> {
         let mut catalog = self.catalog()?;
         catalog.rebuild(&**self.store(), &mut |_| ControlFlow::Continue(())).map_err(failed)?;
-        let mut ids = Vec::new();
-        let visited = catalog.for_each_object(|row| {
-            if (first..=last).contains(&row.id.sequence.0) {
-                ids.push((row.id, row.len_bytes));
-            }
-        });
+        let mut rows = Vec::new();
+        let visited = catalog.for_each_object(|row| rows.push((row, false)));
         visited.map_err(failed)?;
-        Ok(ids)
+        rows.extend(catalog.lost_objects().map_err(failed)?.into_iter().map(|row| (row, true)));
+        rows.retain(|(row, _)| (first..=last).contains(&row.id.sequence.0));
+        rows.sort_by_key(|(row, _)| (row.id.epoch, row.id.sequence, row.id.from_lsn, row.id.to_lsn));
+        Ok(rows)
+    }
+}
+
+fn holes_of(catalog: &ArchiveCatalog) -> Result<Vec<LsnRange>, RpcError> {
+    Ok(catalog.gaps().map_err(failed)?.into_iter().map(|gap| gap.range).collect())
+}
+
+/// An object as it is shown; `holes` are those of all objects.
+fn shown(row: &ObjectRow, holes: &[LsnRange], lost: bool) -> ArchivedObject {
+    let (details, id) = (row.details, row.id);
+    let times = details.and_then(|details| details.records_ns);
+    let is_inside = |hole: &&LsnRange| hole.start >= id.from_lsn && hole.end <= id.to_lsn;
+    ArchivedObject {
+        sequence: id.sequence.0,
+        from_lsn: id.from_lsn.0,
+        to_lsn: id.to_lsn.0,
+        whole: id.whole,
+        len_bytes: row.len_bytes,
+        sealed_ns: details.map(|details| details.sealed_ns),
+        first_ns: times.map(|(first_ns, _)| first_ns),
+        last_ns: times.map(|(_, last_ns)| last_ns),
+        holes: holes.iter().filter(is_inside).copied().collect(),
+        lost,
     }
 }
 

@@ -12,12 +12,14 @@ mod verify;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::archive::catalog::ArchiveCatalog;
 use crate::archive::retention::{Explanation, KeepRules};
 use crate::archive::store::{Space, Store};
+use crate::log::reader::LsnRange;
 use crate::volume::{ArchiveStatus, ResolvedPoint};
 
 use super::error::RpcError;
@@ -38,6 +40,8 @@ pub struct ArchivePlane {
     verifications: verify::Verifications,
     /// Held while something expires.
     expiring: Mutex<()>,
+    /// When the store was last listed for a status.
+    looked: Mutex<Option<Instant>>,
 }
 
 /// What `archive_get_status` answers: what the pool says, and the room in the store.
@@ -50,6 +54,12 @@ pub struct ArchiveReport {
     pub store_used_bytes: Option<u64>,
     /// Bytes of the store in all, if it knows.
     pub store_total_bytes: Option<u64>,
+    /// Stretches of the log that should be in the store and are not.
+    #[serde(default)]
+    pub lost: Vec<LsnRange>,
+    /// Stretches whose entries could not be read when they were archived: what is older there is not certain.
+    #[serde(default)]
+    pub holes: Vec<LsnRange>,
 }
 
 /// What `archive_seal` answers.
@@ -82,6 +92,7 @@ impl ArchivePlane {
             keep: keep::Keep::open(keep_file)?,
             verifications: verify::Verifications::default(),
             expiring: Mutex::default(),
+            looked: Mutex::default(),
         })
     }
 
@@ -125,6 +136,13 @@ impl ArchivePlane {
             status,
             store_used_bytes: space.map(|space| space.used_bytes),
             store_total_bytes: space.and_then(|space| space.total_bytes),
+            lost: self
+                .lost()
+                .unwrap_or_default()
+                .iter()
+                .map(|row| LsnRange { start: row.id.from_lsn, end: row.id.to_lsn })
+                .collect(),
+            holes: self.holes().unwrap_or_default(),
         }
     }
 }

@@ -1,22 +1,27 @@
 //! Reading the archive back, whole, with every check: on a thread of its own, watched by its number.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use serde::{Deserialize, Serialize};
 
 use super::ArchivePlane;
+use crate::archive::catalog::ObjectRow;
 use crate::archive::object::{Decompressor, ObjectError, ObjectId, ObjectReader};
+use crate::archive::retention::{ArchivedSegment, KeepRules, SegmentRange, explain};
 use crate::archive::service::StopFlag;
 use crate::archive::store::{Store, StoreErrorKind, StoredObject};
+use crate::log::SegmentSeq;
+use crate::log::reader::LsnRange;
 use crate::rpc::error::RpcError;
-use crate::volume::VolumeError;
+use crate::rpc::units::format_time;
+use crate::volume::{Lineage, VolumeError};
 
 /// Verifications that are remembered.
 pub const VERIFICATIONS_MAX: usize = 16;
-/// Damaged objects that are told in words.
-const DAMAGED_MAX: usize = 100;
+/// Of each kind of finding, how many are told in words.
+const WORDS_MAX: usize = 100;
 
 /// How far a verification has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +29,7 @@ const DAMAGED_MAX: usize = 100;
 pub enum VerificationState {
     /// It reads.
     Running,
-    /// Everything was read; what was wrong stands in `damaged`.
+    /// Everything was read; what was wrong stands in `damaged`, `missing` and `incomplete`.
     Done,
     /// It could not go on; `problem` says why.
     Failed,
@@ -51,6 +56,24 @@ pub struct Verification {
     pub damaged_objects: u64,
     /// The first 100 of them, in words.
     pub damaged: Vec<String>,
+    /// How many objects should be there and are not.
+    #[serde(default)]
+    pub missing_objects: u64,
+    /// The first 100 of them, in words: segment, positions, times.
+    #[serde(default)]
+    pub missing: Vec<String>,
+    /// How many objects lack entries or blocks that could not be read when they were archived.
+    #[serde(default)]
+    pub incomplete_objects: u64,
+    /// The first 100 of them, in words.
+    #[serde(default)]
+    pub incomplete: Vec<String>,
+    /// How many synchs and snapshots cannot be opened, or are not certain, because of all this.
+    #[serde(default)]
+    pub lost_points: u64,
+    /// The first 100 of them, in words.
+    #[serde(default)]
+    pub points: Vec<String>,
     /// Why it could not go on.
     pub problem: Option<String>,
 }
@@ -72,7 +95,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl ArchivePlane {
     /// Begins to read back the objects of the segments from `first` to `last`; returns how it stands.
-    pub(crate) fn verify(&self, first: u64, last: u64) -> Result<Verification, RpcError> {
+    /// What there should be is asked of the catalog, not of the store. `learn` is told at the end what was found missing, and what damaged.
+    pub(crate) fn verify(
+        &self,
+        first: u64,
+        last: u64,
+        lineage: Lineage,
+        learn: Learn,
+    ) -> Result<Verification, RpcError> {
         // Held while the thread is started, so that there is one.
         let mut thread = lock(&self.verifications.thread);
         if thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
@@ -80,25 +110,35 @@ impl ArchivePlane {
                 "a verification of the archive is under way; archive_verify_check shows it".to_owned();
             return Err(VolumeError::Busy { reason }.into());
         }
-        let ids = self.ids(first, last)?;
+        let rows = self.expected(first, last)?;
+        let segments = self.segments(lineage.segment_blocks)?;
         let mut known = lock(&self.verifications.known);
         let verification = Verification {
             id: known.back().map_or(1, |last| lock(last).id + 1),
             state: VerificationState::Running,
-            objects: ids.len() as u64,
+            objects: rows.len() as u64,
             objects_done: 0,
-            bytes: ids.iter().map(|(_, len_bytes)| len_bytes).sum(),
+            bytes: rows.iter().filter(|(_, lost)| !lost).map(|(row, _)| row.len_bytes).sum(),
             bytes_done: 0,
             gone: 0,
             damaged_objects: 0,
             damaged: Vec::new(),
+            missing_objects: 0,
+            missing: Vec::new(),
+            incomplete_objects: 0,
+            incomplete: Vec::new(),
+            lost_points: 0,
+            points: Vec::new(),
             problem: None,
         };
         let shared = Arc::new(Mutex::new(verification.clone()));
         let (store, stop) = (Arc::clone(self.store()), self.verifications.stop.clone());
         let worker = Arc::clone(&shared);
         let spawned = std::thread::Builder::new().name("archive-verify".to_owned()).spawn(move || {
-            let result = verify(&*store, &ids, &worker, &stop);
+            let mut found = Found::default();
+            let result = verify(&*store, &rows, &worker, &stop, &mut found);
+            tell_points(&found, &lineage, segments, &worker, &stop);
+            learn(&found.missing, &found.damaged);
             let mut report = lock(&worker);
             report.state = if result.is_ok() { VerificationState::Done } else { VerificationState::Failed };
             report.problem = result.err();
@@ -135,39 +175,144 @@ impl Drop for Verifications {
     }
 }
 
+/// Takes what was found: objects that are missing, and objects that are damaged.
+pub(crate) type Learn = Box<dyn FnOnce(&[ObjectId], &[ObjectId]) + Send>;
+
+/// What is wrong, by object.
+#[derive(Default)]
+struct Found {
+    missing: Vec<ObjectId>,
+    damaged: Vec<ObjectId>,
+    /// Stretches that objects do not know.
+    holes: Vec<LsnRange>,
+}
+
 fn verify(
     store: &dyn Store,
-    ids: &[(ObjectId, u64)],
+    rows: &[(ObjectRow, bool)],
     shared: &Mutex<Verification>,
     stop: &StopFlag,
+    found: &mut Found,
 ) -> Result<(), String> {
     let mut codec = Decompressor::new().map_err(|error| error.to_string())?;
-    for (id, len_bytes) in ids {
+    for (row, lost) in rows {
         if stop.is_set() {
             return Err("the appliance stops".to_owned());
         }
-        let outcome = verify_one(store, id, &mut codec);
+        // One that was missing may be there again.
+        let outcome = match verify_one(store, &row.id, &mut codec) {
+            Outcome::Gone if *lost => Outcome::Missing,
+            outcome => outcome,
+        };
         let mut report = lock(shared);
         match outcome {
             Outcome::Whole => {}
             Outcome::Gone => report.gone += 1,
+            Outcome::Missing => {
+                found.missing.push(row.id);
+                report.missing_objects += 1;
+                say(&mut report.missing, || format!("{}: it is not in the store", describe(row)));
+            }
+            Outcome::Incomplete { holes, damaged_blocks } => {
+                report.incomplete_objects += 1;
+                say(&mut report.incomplete, || {
+                    let stretches = holes.iter().map(|hole| format!("LSN {} to {}", hole.start, hole.end));
+                    let stretches: Vec<String> = stretches.collect();
+                    format!(
+                        "{}: when it was archived, {damaged_blocks} of its blocks and the entries of {} could not be read",
+                        describe(row),
+                        if stretches.is_empty() { "no stretch".to_owned() } else { stretches.join(", ") }
+                    )
+                });
+                found.holes.extend(holes);
+            }
             Outcome::Damaged(words) => {
+                found.damaged.push(row.id);
                 report.damaged_objects += 1;
-                if report.damaged.len() < DAMAGED_MAX {
-                    report.damaged.push(words);
-                }
+                say(&mut report.damaged, || format!("{}: {words}", describe(row)));
             }
             Outcome::Failed(words) => return Err(words),
         }
         report.objects_done += 1;
-        report.bytes_done += len_bytes;
+        if !lost {
+            report.bytes_done += row.len_bytes;
+        }
     }
     Ok(())
 }
 
+/// Adds words, as long as there is room for them.
+fn say(words: &mut Vec<String>, text: impl FnOnce() -> String) {
+    if words.len() < WORDS_MAX {
+        words.push(text());
+    }
+}
+
+/// An object in words: its segment, its positions, its times, its name.
+fn describe(row: &ObjectRow) -> String {
+    let id = &row.id;
+    let times = row.details.and_then(|details| details.records_ns);
+    let times = times.map_or_else(String::new, |(first_ns, last_ns)| {
+        format!(", {} to {}", format_time(first_ns), format_time(last_ns))
+    });
+    let name = id.name().map_or_else(|_| format!("{id:?}"), |name| name.to_string());
+    format!("segment {} (LSN {} to {}{times}): {name}", id.sequence, id.from_lsn, id.to_lsn)
+}
+
+/// Says which synchs and snapshots cannot be opened without what is missing or damaged, and which are not certain because of a hole. What the primary device still has is not missed.
+fn tell_points(
+    found: &Found,
+    lineage: &Lineage,
+    mut segments: Vec<ArchivedSegment>,
+    shared: &Mutex<Verification>,
+    stop: &StopFlag,
+) {
+    if found.missing.is_empty() && found.damaged.is_empty() && found.holes.is_empty() {
+        return;
+    }
+    let bad: HashSet<SegmentSeq> =
+        found.missing.iter().chain(&found.damaged).map(|id| id.sequence).collect();
+    segments.retain(|segment| !bad.contains(&segment.sequence));
+    let working_set = |sequence| lineage.working_set(sequence);
+    let view = lineage.view(&segments, &working_set);
+    let synchs = lineage.synchs.iter().map(|synch| (synch.lsn, synch.time_ns, format!("synch '{}'", synch.label)));
+    let snapshots = lineage
+        .snapshots
+        .iter()
+        .map(|snapshot| (snapshot.lsn, 0, format!("snapshot '{}'", snapshot.name)));
+    for (lsn, time_ns, name) in synchs.chain(snapshots) {
+        if stop.is_set() {
+            return;
+        }
+        let explained = explain(&KeepRules::default(), 0, &view, lsn);
+        let needs = |hole: &LsnRange| {
+            let sequence = SegmentSeq(hole.start.0 / lineage.segment_blocks);
+            hole.start <= lsn && explained.needs.iter().any(|range| (range.first..=range.last).contains(&sequence))
+        };
+        let is_bad = |range: &SegmentRange| bad.iter().any(|sequence| (range.first..=range.last).contains(sequence));
+        let words = if explained.missing.iter().any(is_bad) {
+            "cannot be opened"
+        } else if found.holes.iter().any(needs) {
+            "is not certain where entries are not known"
+        } else {
+            continue;
+        };
+        let time = if time_ns == 0 { String::new() } else { format!(", {}", format_time(time_ns)) };
+        let mut report = lock(shared);
+        report.lost_points += 1;
+        say(&mut report.points, || format!("{name} (LSN {lsn}{time}) {words}"));
+    }
+}
+
 enum Outcome {
     Whole,
+    /// An increment, of a segment that has become whole.
     Gone,
+    Missing,
+    Incomplete {
+        holes: Vec<LsnRange>,
+        damaged_blocks: u64,
+    },
     Damaged(String),
     Failed(String),
 }
@@ -180,20 +325,22 @@ fn verify_one(store: &dyn Store, id: &ObjectId, codec: &mut Decompressor) -> Out
     let mut read = || {
         let object = StoredObject::open(store, &name)?;
         let reader = ObjectReader::open(&object)?;
-        let (header, _) = reader.verify(codec, |_| ())?;
-        Ok::<_, ObjectError>(header.id == *id)
+        let front = reader.verify(codec, |_| ())?;
+        Ok::<_, ObjectError>((front, reader.table().damaged().len() as u64))
     };
     match read() {
-        Ok(true) => Outcome::Whole,
-        Ok(false) => Outcome::Damaged(format!("{name}: it holds another stretch than its name says")),
+        Ok((front, _)) if front.header.id != *id => {
+            Outcome::Damaged("it holds another stretch than its name says".to_owned())
+        }
+        Ok((front, 0)) if front.holes.is_empty() => Outcome::Whole,
+        Ok((front, damaged_blocks)) => Outcome::Incomplete { holes: front.holes, damaged_blocks },
         Err(ObjectError::Store(error)) => match error.kind {
             StoreErrorKind::NotFound if !id.whole => Outcome::Gone,
-            StoreErrorKind::NotFound | StoreErrorKind::Corrupt(_) | StoreErrorKind::OutOfRange => {
-                Outcome::Damaged(error.to_string())
-            }
+            StoreErrorKind::NotFound => Outcome::Missing,
+            StoreErrorKind::Corrupt(_) | StoreErrorKind::OutOfRange => Outcome::Damaged(error.to_string()),
             _ => Outcome::Failed(error.to_string()),
         },
         Err(error @ ObjectError::OutOfMemory) => Outcome::Failed(error.to_string()),
-        Err(error) => Outcome::Damaged(format!("{name}: {error}")),
+        Err(error) => Outcome::Damaged(error.to_string()),
     }
 }

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::archive::object::ObjectId;
 use crate::archive::retention::KeepRules;
 use crate::archive::service::{StopFlag, VerifyPolicy};
 use crate::log::Lsn;
@@ -12,7 +13,7 @@ use crate::rpc::archive::{
     LIST_LIMIT_DEFAULT, Sealed, Verification, wall_ns,
 };
 use crate::rpc::error::RpcError;
-use crate::rpc::method::{Method, Registry};
+use crate::rpc::method::{DEFAULT_CALL_TIMEOUT, Method, Registry};
 use crate::rpc::params::NoParams;
 use crate::volume::Point;
 
@@ -49,10 +50,33 @@ const NO_ARCHIVE: RpcError = RpcError::WrongState {
 };
 
 fn status(registry: &Registry, _: NoParams) -> Result<ArchiveReport, RpcError> {
-    let status = registry.on_reactor("archive_get_status", |app| {
-        std::future::ready(app.pool().and_then(|pool| pool.archive_status().ok_or(NO_ARCHIVE)))
+    // A store that does not answer is told by the archivist, who notices too.
+    let looked = registry.archive().and_then(|archive| {
+        archive.look_for_lost()?;
+        lost_of(archive)
+    });
+    let status = registry.on_reactor("archive_get_status", move |app| {
+        std::future::ready(app.pool().and_then(|pool| {
+            if let Ok(lost) = &looked {
+                pool.learn_lost_objects(lost);
+            }
+            pool.archive_status().ok_or(NO_ARCHIVE)
+        }))
     })?;
     Ok(registry.archive()?.report(status))
+}
+
+/// The objects that the store has lost, as of its last list.
+fn lost_of(archive: &ArchivePlane) -> Result<Vec<ObjectId>, RpcError> {
+    Ok(archive.lost()?.into_iter().map(|row| row.id).collect())
+}
+
+/// Has the pool know what the store has lost, so that every answer says the same.
+fn tell_lost(registry: &Registry, method: &'static str) -> Result<(), RpcError> {
+    let lost = lost_of(registry.archive()?)?;
+    registry.on_reactor(method, move |app| {
+        std::future::ready(app.pool().map(|pool| pool.learn_lost_objects(&lost)))
+    })
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,7 +118,9 @@ fn list(
     registry: &Registry,
     ListParams { from, limit }: ListParams,
 ) -> Result<Vec<ArchivedObject>, RpcError> {
-    registry.archive()?.list(from, limit.unwrap_or(LIST_LIMIT_DEFAULT))
+    let objects = registry.archive()?.list(from, limit.unwrap_or(LIST_LIMIT_DEFAULT))?;
+    tell_lost(registry, "archive_list")?;
+    Ok(objects)
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,7 +132,27 @@ struct VerifyParams {
 }
 
 fn verify(registry: &Registry, VerifyParams { from, to }: VerifyParams) -> Result<Verification, RpcError> {
-    registry.archive()?.verify(from, to.unwrap_or(u64::MAX))
+    let archive = registry.archive()?;
+    let lineage = registry.on_reactor("archive_verify", |app| {
+        std::future::ready(app.pool().map(|pool| pool.lineage()))
+    })?;
+    let handle = registry.handle().clone();
+    let learn = move |missing: &[ObjectId], damaged: &[ObjectId]| {
+        let (missing, damaged) = (missing.to_vec(), damaged.to_vec());
+        let told = handle.call(DEFAULT_CALL_TIMEOUT, move |app: &App, reply| {
+            if let Ok(pool) = app.pool() {
+                pool.learn_missing_objects(&missing);
+                pool.learn_damaged_objects(&damaged);
+            }
+            reply.send(());
+        });
+        if told.is_err() {
+            tracing::warn!("the pool could not be told what the verification of its archive found");
+        }
+    };
+    let begun = archive.verify(from, to.unwrap_or(u64::MAX), lineage, Box::new(learn))?;
+    tell_lost(registry, "archive_verify")?;
+    Ok(begun)
 }
 
 #[derive(Debug, Deserialize)]

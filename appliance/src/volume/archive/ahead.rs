@@ -14,7 +14,6 @@ use super::seal::no_archive;
 use crate::archive::object::ObjectId;
 use crate::archive::service::{ObjectEntries, Reply};
 use crate::log::SegmentSeq;
-use crate::log::format::TrailerUnit;
 use crate::log::reader::SegmentEntries;
 use crate::volume::error::VolumeError;
 use crate::volume::pool::Pool;
@@ -34,7 +33,7 @@ pub(in crate::volume) struct Ahead {
     next: Option<SegmentSeq>,
     oldest: SegmentSeq,
     /// For each segment the objects that hold it; none for one that is on the primary device, or nowhere.
-    coming: VecDeque<(SegmentSeq, Vec<Coming>)>,
+    coming: VecDeque<(SegmentSeq, Vec<(ObjectId, Coming)>)>,
 }
 
 impl Ahead {
@@ -64,18 +63,22 @@ impl Pool {
         if parts.is_empty() {
             return Some(self.entries_of(sequence).await);
         }
-        let mut units: Vec<TrailerUnit> = Vec::new();
-        for part in parts {
+        let mut entries = Vec::with_capacity(parts.len());
+        for (id, part) in parts {
             match arrive(part).await {
-                Ok(entries) => units.extend_from_slice(&entries.units),
-                Err(error) => return Some(Err(error)),
+                Ok(part) => entries.push(part),
+                Err(error) => {
+                    if let Err(error) = self.check_given_up(id, error) {
+                        return Some(Err(error));
+                    }
+                }
             }
         }
-        Some(Ok(Some(SegmentEntries::new(units))))
+        Some(Ok(Some(ObjectEntries::join(entries.iter().map(|entries| &**entries)))))
     }
 
     /// Asks for the entries of a segment that is in the archive only.
-    fn begin_segment(&self, sequence: SegmentSeq) -> Vec<Coming> {
+    fn begin_segment(&self, sequence: SegmentSeq) -> Vec<(ObjectId, Coming)> {
         if self.log.borrow().table().slot(sequence).is_some() {
             return Vec::new();
         }
@@ -84,7 +87,7 @@ impl Pool {
             state.archive.as_ref().map(|archive| archive.objects.parts(sequence)).unwrap_or_default()
         };
         // Without an archive there are no parts.
-        ids.into_iter().filter_map(|id| self.begin_entries(id).ok()).collect()
+        ids.into_iter().filter_map(|id| Some((id, self.begin_entries(id).ok()?))).collect()
     }
 
     /// The entries of an object from the cache, or asks for them.

@@ -91,7 +91,9 @@ impl Pool {
             first: geometry.sequence_of(gap.start),
             last: geometry.sequence_of(Lsn(gap.end.0.saturating_sub(1))),
         });
-        let gone = holes(&there, gaps);
+        // What the store lost has not expired: whoever opens such a synch is told.
+        let lost = state.archive.iter().flat_map(|archive| archive.lost.ranges());
+        let gone = holes(&there, gaps.chain(lost));
         let mut lost = Vec::new();
         let working_sets = &state.catalog.working_sets;
         state.synchs.retain(|synch| {

@@ -13,10 +13,9 @@ use super::ahead::reply;
 use super::seal::no_archive;
 use super::{Archive, Ask};
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ArchiveError, ObjectBlocks, Reply};
+use crate::archive::service::{ArchiveError, ObjectBlocks, ObjectEntries, Reply};
 use crate::dma::{BLOCK_BYTES, DmaBufMut};
 use crate::log::checksum::crc32c;
-use crate::log::format::TrailerUnit;
 use crate::log::reader::{SegmentEntries, load_segment};
 use crate::log::table::Phase;
 use crate::log::{Lsn, SegmentSeq};
@@ -154,28 +153,21 @@ impl Archive {
             return Box::pin(std::future::ready(None));
         };
         if let Some(blocks) = self.blocks.get(&id, lsn) {
-            return Box::pin(std::future::ready(bytes_at(&blocks, lsn)));
+            return Box::pin(std::future::ready(blocks.block(lsn).map(<[u8]>::to_vec)));
         }
         let slot = self.begin(Ask { id, lsn: Some(lsn) });
         Box::pin(async move {
             match reply(slot).await {
-                Reply::Blocks { result: Ok(blocks), .. } => bytes_at(&blocks, lsn),
+                Reply::Blocks { result: Ok(blocks), .. } => blocks.block(lsn).map(<[u8]>::to_vec),
                 _ => None,
             }
         })
     }
 }
 
-/// The block at a position of a run.
-fn bytes_at(blocks: &ObjectBlocks, lsn: Lsn) -> Option<Vec<u8>> {
-    let at = usize::try_from(lsn.0.checked_sub(blocks.first_lsn.0)?).ok()?.checked_mul(BLOCK_BYTES)?;
-    blocks.bytes.get(at..at.checked_add(BLOCK_BYTES)?).map(<[u8]>::to_vec)
-}
-
-/// Copies a block to its place; `false` when its checksum is wrong.
+/// Copies a block to its place; `false` when it was damaged when it was archived, or its checksum is wrong.
 fn copy_block(blocks: &ObjectBlocks, lsn: Lsn, crc16: u16, buffer: &mut DmaBufMut, index: usize) -> bool {
-    let at = (lsn.0 - blocks.first_lsn.0) as usize * BLOCK_BYTES;
-    let Some(bytes) = blocks.bytes.get(at..at + BLOCK_BYTES) else { return false };
+    let Some(bytes) = blocks.block(lsn) else { return false };
     buffer.as_mut_slice()[index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES].copy_from_slice(bytes);
     crc32c(bytes) as u16 == crc16
 }
@@ -206,11 +198,25 @@ impl Pool {
             };
             return if is_lost { Ok(None) } else { Err(self.gone(sequence)) };
         }
-        let mut units: Vec<TrailerUnit> = Vec::new();
+        let mut entries = Vec::with_capacity(parts.len());
         for id in parts {
-            units.extend_from_slice(&self.object_entries(id).await?.units);
+            match self.object_entries(id).await {
+                Ok(part) => entries.push(part),
+                Err(error) => self.check_given_up(id, error)?,
+            }
         }
-        Ok(Some(SegmentEntries::new(units)))
+        Ok(Some(ObjectEntries::join(entries.iter().map(|entries| &**entries))))
+    }
+
+    /// Whether an object that cannot be read was given up by a recovery, which recorded its stretch as lost: then it is a hole, and no error. Any other stays one, which names the object.
+    ///
+    /// # Errors
+    /// `error`.
+    pub(super) fn check_given_up(&self, id: ObjectId, error: VolumeError) -> Result<(), VolumeError> {
+        let state = self.state.borrow();
+        let is_lost =
+            state.catalog.lost.iter().any(|lost| lost.start <= id.from_lsn && lost.end >= id.to_lsn);
+        if is_lost { Ok(()) } else { Err(error) }
     }
 
     /// The oldest segment whose entries can be had, going back from the present without a hole.
@@ -237,6 +243,18 @@ impl Pool {
         let geometry = self.log.borrow().geometry();
         let (start, end) = (geometry.first_lsn(sequence), geometry.first_lsn(sequence.next()));
         let oldest = geometry.first_lsn(self.oldest_reachable());
+        let is_lost = {
+            let state = self.state.borrow();
+            state.archive.as_ref().is_some_and(|archive| archive.lost.contains(sequence))
+        };
+        if is_lost {
+            return VolumeError::NoSuchPoint {
+                point: format!("lsn:{start} to lsn:{end}"),
+                reason: format!(
+                    "the archive has lost segment {sequence}, which is not on the primary device any more; `varve archive verify` names what is lost"
+                ),
+            };
+        }
         VolumeError::NoSuchPoint {
             point: format!("lsn:{start} to lsn:{end}"),
             reason: format!(
@@ -268,9 +286,7 @@ impl Pool {
         if let Some(archive) = &mut self.state.borrow_mut().archive {
             archive.blocks.insert(id, Arc::clone(&blocks));
         }
-        let at = (lsn.0 - blocks.first_lsn.0) as usize * BLOCK_BYTES;
-        let block = blocks.bytes.get(at..at + BLOCK_BYTES);
-        Ok(block.filter(|block| crc32c(block) == crc).map(<[u8]>::to_vec))
+        Ok(blocks.block(lsn).filter(|block| crc32c(block) == crc).map(<[u8]>::to_vec))
     }
 
     async fn ask(&self, ask: Ask) -> Result<Reply, VolumeError> {

@@ -14,6 +14,7 @@
 mod ahead;
 mod expire;
 mod fetch;
+mod lost;
 mod objects;
 mod seal;
 mod status;
@@ -34,6 +35,7 @@ use crate::archive::object::ObjectId;
 use crate::archive::service::{
     ArchiveError, ArchiveService, BlocksCache, EntriesCache, Reply, Request, VerifyPolicy,
 };
+use crate::log::reader::LsnRange;
 use crate::log::{Log, Lsn, SegmentSeq, SharedLog};
 
 use crate::log::format::{EntryKind, EventKind};
@@ -115,7 +117,11 @@ impl Ask {
 
 /// What is under way.
 enum Flight {
-    Job { id: ObjectId },
+    Job {
+        id: ObjectId,
+        /// What the object does not know.
+        holes: Vec<LsnRange>,
+    },
     Delete,
 }
 
@@ -126,6 +132,7 @@ pub(super) struct Archive {
     log: SharedLog,
     policy: ArchivePolicy,
     objects: Objects,
+    lost: lost::Lost,
     /// Increments of segments on the primary that nobody knows to be verified; they go when the whole is there.
     unverified: HashMap<SegmentSeq, Vec<ObjectId>>,
     flights: HashMap<u64, Flight>,
@@ -158,13 +165,14 @@ impl Archive {
         service: Box<dyn ArchiveService>,
         log: SharedLog,
         policy: ArchivePolicy,
-        objects: Objects,
+        KnownObjects(objects, lost): KnownObjects,
     ) -> Self {
         Archive {
             service,
             log,
             policy,
             objects,
+            lost,
             unverified: HashMap::new(),
             flights: HashMap::new(),
             waiters: HashMap::new(),
@@ -288,10 +296,10 @@ impl Archive {
     fn take(&mut self, reply: Reply, state: &mut State, log: &mut Log) {
         match reply {
             Reply::Archived { token, result } => {
-                let Some(Flight::Job { id }) = self.flights.remove(&token) else { return };
+                let Some(Flight::Job { id, holes }) = self.flights.remove(&token) else { return };
                 self.throttle.recount();
                 match result {
-                    Ok(archived) => self.job_done(id, archived, state, log),
+                    Ok(archived) => self.job_done(id, &holes, archived, state, log),
                     Err(error) => self.job_failed(id, &error, state, log),
                 }
             }
@@ -418,17 +426,25 @@ impl Pool {
         }
         known.apply(&state.catalog.cuts);
         known.drop_headless(&log.geometry());
-        let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known.0);
+        let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known);
         let trusted = state.catalog.archived_below;
         if let Some(lost) = archive.adopt(&mut log, trusted) {
             state.note_problem(format!(
-                "the archive has lost segments that were in it: segment {lost} and those behind it, up to segment {trusted}; what the primary device still holds is archived again"
+                "the archive has lost segments that were in it: segments {lost}; what the primary device still holds is archived again"
             ));
-            state.distrust_archive(&mut log, lost);
+            state.distrust_archive(&mut log, lost.first);
+        }
+        // What is on the primary device is archived again, and is no loss.
+        let here: Vec<SegmentSeq> = log.table().on_device().collect();
+        let again: Vec<SegmentSeq> =
+            here.into_iter().filter(|&sequence| archive.lost.found(sequence)).collect();
+        if let Some(&first) = again.first().filter(|first| **first < state.catalog.archived_below) {
+            state.distrust_archive(&mut log, first);
         }
         for synch in synchs {
             state.learn_synch(synch);
         }
+        archive.tell_lost(&mut state, &log);
         state.archive = Some(Box::new(archive));
         drop(log);
         self.drop_lost_synchs(&mut state);
@@ -438,7 +454,7 @@ impl Pool {
     /// Takes the archive away again.
     pub(super) fn detach_archive(&self) -> Option<(Box<dyn ArchiveService>, KnownObjects)> {
         let archive = self.state.borrow_mut().archive.take()?;
-        Some((archive.service, KnownObjects(archive.objects)))
+        Some((archive.service, KnownObjects(archive.objects, archive.lost)))
     }
 
     /// Looks up the synchs that are only in the archive, in segments from `from` on, and those whose text is damaged on the primary device. The entries of all these segments are read.

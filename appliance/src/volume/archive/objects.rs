@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::lost::Lost;
 use crate::archive::object::{ObjectId, pool_prefix};
 use crate::archive::retention::SegmentRange;
 use crate::archive::store::{PAGE_OBJECTS_MAX, Store, StoreError};
@@ -35,7 +36,7 @@ pub(super) struct Objects {
 
 /// What is known of a store before a pool is given its archive.
 #[derive(Debug, Clone, Default)]
-pub struct KnownObjects(pub(super) Objects);
+pub struct KnownObjects(pub(super) Objects, pub(super) Lost);
 
 impl KnownObjects {
     /// Lists the objects of a pool in a store. Blocks.
@@ -56,7 +57,7 @@ impl KnownObjects {
             }
             match page.objects.last() {
                 Some(last) if page.more => after = Some(last.name.clone()),
-                _ => return Ok(KnownObjects(objects)),
+                _ => return Ok(KnownObjects(objects, Lost::default())),
             }
         }
     }
@@ -66,6 +67,11 @@ impl KnownObjects {
         for id in ids {
             self.0.insert(id);
         }
+    }
+
+    /// Tells of objects that should be in the store and are not.
+    pub fn note_lost(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
+        self.1 = Lost::new(ids);
     }
 
     /// Whether there is none.
@@ -159,6 +165,11 @@ impl KnownObjects {
         newest
     }
 
+    /// The objects that together hold a segment, or as much of it as there is, in order.
+    pub(in crate::volume) fn parts(&self, sequence: SegmentSeq) -> Vec<ObjectId> {
+        self.0.parts(sequence)
+    }
+
     /// All of them, in log order.
     pub fn ids(&self) -> impl Iterator<Item = ObjectId> + '_ {
         self.0.segments.values().flat_map(|objects| objects.increments.iter().copied().chain(objects.whole))
@@ -183,6 +194,19 @@ impl Objects {
                 .partition_point(|known| (known.from_lsn, known.to_lsn) < (id.from_lsn, id.to_lsn));
             objects.increments.insert(place, id);
         }
+    }
+
+    /// Forgets an object; whether it was known.
+    pub(super) fn remove(&mut self, id: &ObjectId) -> bool {
+        let Some(objects) = self.segments.get_mut(&id.sequence) else { return false };
+        let before = objects.increments.len() + usize::from(objects.whole.is_some());
+        objects.whole = objects.whole.filter(|whole| whole != id);
+        objects.increments.retain(|known| known != id);
+        let left = objects.increments.len() + usize::from(objects.whole.is_some());
+        if left == 0 {
+            self.segments.remove(&id.sequence);
+        }
+        left < before
     }
 
     pub(super) fn get(&self, sequence: SegmentSeq) -> Option<&SegmentObjects> {

@@ -9,11 +9,12 @@ use std::task::{Context, Poll, Waker};
 
 use super::objects::SegmentObjects;
 use super::{Archive, Flight, JOBS_MAX, RETRY_FIRST_NS, RETRY_LAST_NS, record_gap};
-use crate::archive::object::ObjectId;
+use crate::archive::object::{ObjectId, holes_of};
+use crate::archive::retention::SegmentRange;
 use crate::archive::service::{ArchiveError, ArchiveJob, Archived, Request};
 use crate::log::format::TrailerUnit;
-use crate::log::reader::{LsnRange, ReadError, load_segment};
-use crate::log::table::Phase;
+use crate::log::reader::{LsnRange, ReadError, SegmentEntries, load_segment};
+use crate::log::table::{Phase, Segment};
 use crate::log::{Log, Lsn, SegmentSeq};
 use crate::volume::error::VolumeError;
 use crate::volume::pool::{Pool, State};
@@ -24,7 +25,17 @@ const SOURCE_FAILURES_MAX: u32 = 6;
 /// After so many failures a command that waits for the archive is told.
 const FAILURES_TOLD: u64 = 3;
 
-type Loading = Pin<Box<dyn Future<Output = Result<Vec<TrailerUnit>, ReadError>>>>;
+/// A segment that the device gives in part is archived in part after so many tries: until then it may do better.
+const PARTLY_FAILURES_MAX: u32 = 2;
+
+/// The units of a stretch, and what is not known of it.
+#[derive(Clone)]
+pub(super) struct Records {
+    units: Arc<Vec<TrailerUnit>>,
+    holes: Vec<LsnRange>,
+}
+
+type Loading = Pin<Box<dyn Future<Output = Result<SegmentEntries, ReadError>>>>;
 
 /// Where sealing stands.
 #[derive(Default)]
@@ -33,7 +44,9 @@ pub(super) struct Sealing {
     next: SegmentSeq,
     /// Units of a segment that is no longer in memory, on their way from the device.
     loading: Option<(SegmentSeq, Loading)>,
-    loaded: HashMap<SegmentSeq, Arc<Vec<TrailerUnit>>>,
+    loaded: HashMap<SegmentSeq, Records>,
+    /// Segments whose entries could not be read, and how often that was tried.
+    load_failures: HashMap<SegmentSeq, u32>,
     /// When the next increment is due, by the clock of spans.
     due_ns: u64,
     /// Everything before this position is to be archived as soon as it is stable, and since when, ns since the Unix epoch.
@@ -44,18 +57,25 @@ pub(super) struct Sealing {
     waiters: Vec<Waker>,
 }
 
+impl Sealing {
+    /// Segments from here on are looked at again: one of them is not in the archive after all.
+    pub(super) fn begin_again(&mut self, sequence: SegmentSeq) {
+        self.next = self.next.min(sequence);
+    }
+}
+
 impl Archive {
     /// Marks what is archived already: objects before `trusted` were verified, and are never put again. What is behind `trusted`, the last segment that the catalog knows to be verified, may be an object whose verification a crash cut off:
     /// its job is done again, which finds it and verifies it.
     ///
     /// One before `trusted` without an object has expired, and only its slot came back with a crash: put again it would come before it is verified, and count as verified after the next start. But when no object of those before
-    /// `trusted` is newer, the store lost it, because expiry keeps the newest. The first of these is the answer: from there on nothing is trusted, and what is on the primary device is archived again.
-    pub(super) fn adopt(&mut self, log: &mut Log, trusted: SegmentSeq) -> Option<SegmentSeq> {
+    /// `trusted` is newer, the store lost it, because expiry keeps the newest. The first and the last of these are the answer: from there on nothing is trusted, and what is on the primary device is archived again.
+    pub(super) fn adopt(&mut self, log: &mut Log, trusted: SegmentSeq) -> Option<SegmentRange> {
         let is_verified = |(sequence, objects): &(SegmentSeq, &SegmentObjects)| {
             *sequence < trusted && objects.whole.is_some()
         };
         let newest_verified = self.objects.iter().rfind(is_verified).map(|(sequence, _)| sequence);
-        let mut lost = None;
+        let mut lost: Option<SegmentRange> = None;
         let there: Vec<SegmentSeq> = log
             .table()
             .iter()
@@ -70,10 +90,13 @@ impl Archive {
                 self.unverified.insert(sequence, increments);
                 continue;
             }
-            if newest_verified.is_some_and(|newest| sequence <= newest) {
+            // What the store is known to have lost has not expired.
+            let is_lost = self.lost.contains(sequence);
+            if !is_lost && newest_verified.is_some_and(|newest| sequence <= newest) {
                 log.note_archived(sequence);
             } else {
-                lost = lost.or(Some(sequence));
+                let first = lost.map_or(sequence, |lost| lost.first);
+                lost = Some(SegmentRange { first, last: sequence });
             }
         }
         self.seal.covered_until_ns = log.last_time_ns();
@@ -133,7 +156,7 @@ impl Archive {
             let under_way = self
                 .flights
                 .values()
-                .any(|flight| matches!(flight, Flight::Job { id } if id.sequence == sequence && id.whole));
+                .any(|flight| matches!(flight, Flight::Job { id, .. } if id.sequence == sequence && id.whole));
             if !segment.archived && segment.slot.is_some() && !under_way {
                 // Until the next one's header is stable a loss of power may take the trailer, and the log would go on in this segment: then what was put is not the whole.
                 let next = sequence.next();
@@ -142,8 +165,8 @@ impl Archive {
                     log.request_stable(next_begun);
                     break;
                 }
-                let Some(units) = self.units_of(log, sequence) else { break };
-                self.send_job(log, sequence, None, units);
+                let Some(records) = self.records_of(log, sequence) else { break };
+                self.send_job(log, sequence, None, records);
                 work += 1;
             }
             sequence = sequence.next();
@@ -155,19 +178,45 @@ impl Archive {
         work
     }
 
-    /// The units of a sealed segment; `None` while they are read.
-    fn units_of(&mut self, log: &Log, sequence: SegmentSeq) -> Option<Arc<Vec<TrailerUnit>>> {
-        if let Some(units) = log.units_in_memory(sequence).or_else(|| self.seal.loaded.remove(&sequence)) {
-            return Some(units);
+    /// The records of a sealed segment; `None` while they are read.
+    fn records_of(&mut self, log: &Log, sequence: SegmentSeq) -> Option<Records> {
+        if let Some(units) = log.units_in_memory(sequence) {
+            return Some(records(log, sequence, units));
+        }
+        if let Some(records) = self.seal.loaded.remove(&sequence) {
+            return Some(records);
         }
         if self.seal.loading.is_none() {
             let shared = Rc::clone(&self.log);
-            let future = async move {
-                load_segment(&shared, sequence).await.map(crate::log::reader::SegmentEntries::into_units)
-            };
+            let future = async move { load_segment(&shared, sequence).await };
             self.seal.loading = Some((sequence, Box::pin(future)));
         }
         None
+    }
+
+    /// Takes the entries of a segment that were read. What could not be read is a hole, and becomes one of the object; nothing is left out silently. When nothing at all can be read, it is tried
+    /// again for as long as the device may do better, and then all of it is a hole: its blocks are archived still.
+    fn take_loaded(&mut self, sequence: SegmentSeq, result: Result<SegmentEntries, ReadError>, log: &Log) {
+        let entries = match result {
+            Ok(entries) => entries,
+            Err(error) => {
+                let failures = self.seal.load_failures.entry(sequence).or_default();
+                // Memory comes back; a device may not.
+                *failures += u32::from(!matches!(error, ReadError::Memory(_)));
+                let now_ns = log.environment().clock.monotonic_ns();
+                self.retry_at_ns = now_ns.saturating_add(self.retry_wait_ns);
+                self.retry_wait_ns = (self.retry_wait_ns * 2).min(RETRY_LAST_NS);
+                if *failures < SOURCE_FAILURES_MAX {
+                    tracing::warn!(%sequence, %error, "the entries of a segment cannot be read to archive it; it is tried again");
+                    return;
+                }
+                tracing::error!(%sequence, %error, "the entries of a segment cannot be read; it is archived without them");
+                SegmentEntries::default()
+            }
+        };
+        self.seal.load_failures.remove(&sequence);
+        let records = records(log, sequence, Arc::new(entries.into_units()));
+        self.seal.loaded.insert(sequence, records);
     }
 
     /// Starts what [`Sealing::loading`] holds. It borrows the log by itself, so it is polled apart from everything else.
@@ -179,8 +228,8 @@ impl Archive {
             Poll::Ready(result) => {
                 let sequence = *sequence;
                 self.seal.loading = None;
-                // What cannot be read is told by the job, which finds the same.
-                self.seal.loaded.insert(sequence, Arc::new(result.unwrap_or_default()));
+                let shared = Rc::clone(&self.log);
+                self.take_loaded(sequence, result, &shared.borrow());
                 1
             }
         }
@@ -191,31 +240,32 @@ impl Archive {
         log: &Log,
         sequence: SegmentSeq,
         range: Option<(Lsn, Lsn)>,
-        units: Arc<Vec<TrailerUnit>>,
+        records: Records,
     ) {
         let geometry = log.geometry();
         let Some(segment) = log.table().get(sequence) else { return };
         let Some(slot) = segment.slot else { return };
-        let (from_lsn, to_lsn) = range.unwrap_or((geometry.first_lsn(sequence), segment.end_lsn));
-        let id = ObjectId {
-            pool: log.pool(),
-            epoch: segment.epoch,
-            sequence,
-            from_lsn,
-            to_lsn,
-            whole: range.is_none(),
+        let whole = whole_id(log, sequence, segment);
+        let id = match range {
+            Some((from_lsn, to_lsn)) => ObjectId { from_lsn, to_lsn, whole: false, ..whole },
+            None => whole,
         };
         let token = self.token();
         let job = ArchiveJob {
             token,
             id,
             segment_blocks: geometry.segment_blocks,
-            device_block: geometry.slot_block(slot) + geometry.offset_of(from_lsn),
+            device_block: geometry.slot_block(slot) + geometry.offset_of(id.from_lsn),
             opened_ns: segment.opened_ns,
             sealed_ns: log.environment().clock.wall_ns(),
-            units,
+            units: records.units,
+            holes: records.holes,
+            accept_lost: self
+                .source_failures
+                .get(&sequence)
+                .is_some_and(|&failures| failures >= PARTLY_FAILURES_MAX),
         };
-        self.flights.insert(token, Flight::Job { id });
+        self.flights.insert(token, Flight::Job { id, holes: job.holes.clone() });
         self.send(Request::Archive(job));
     }
 
@@ -241,7 +291,7 @@ impl Archive {
         let under_way = self
             .flights
             .values()
-            .any(|flight| matches!(flight, Flight::Job { id } if id.sequence == sequence));
+            .any(|flight| matches!(flight, Flight::Job { id, .. } if id.sequence == sequence));
         if under_way
             || log.stable_lsn() < target
             || log.geometry().sequence_of(Lsn(target.0.saturating_sub(1))) != sequence
@@ -260,7 +310,9 @@ impl Archive {
         if to <= from || units.is_empty() {
             return 0;
         }
-        self.send_job(log, sequence, Some((from, to)), Arc::new(units));
+        // The units of the current segment are those that were written, one behind the other.
+        let records = Records { units: Arc::new(units), holes: Vec::new() };
+        self.send_job(log, sequence, Some((from, to)), records);
         1
     }
 
@@ -276,7 +328,20 @@ impl Archive {
         }
     }
 
-    pub(super) fn job_done(&mut self, id: ObjectId, archived: Archived, state: &mut State, log: &mut Log) {
+    pub(super) fn job_done(
+        &mut self,
+        id: ObjectId,
+        holes: &[LsnRange],
+        archived: Archived,
+        state: &mut State,
+        log: &mut Log,
+    ) {
+        for hole in holes {
+            state.note_problem(format!(
+                "segment {}: the entries of LSN {} to {} could not be read when it was archived; points whose past lies there are not certain",
+                id.sequence, hole.start, hole.end
+            ));
+        }
         if archived.bad_blocks > 0 {
             log.note_problem(
                 id.sequence,
@@ -289,9 +354,12 @@ impl Archive {
             self.tell_no_more(state);
         }
         self.objects.insert(id);
+        self.source_failures.remove(&id.sequence);
         if id.whole {
-            self.source_failures.remove(&id.sequence);
             log.note_archived(id.sequence);
+            if self.lost.found(id.sequence) {
+                self.tell_lost(state, log);
+            }
             let mut increments = self.objects.take_increments(id.sequence);
             increments.extend(self.unverified.remove(&id.sequence).unwrap_or_default());
             note_verified(state, log);
@@ -317,10 +385,11 @@ impl Archive {
         let now_ns = log.environment().clock.monotonic_ns();
         self.retry_at_ns = now_ns.saturating_add(self.retry_wait_ns);
         self.retry_wait_ns = (self.retry_wait_ns * 2).min(RETRY_LAST_NS);
-        if matches!(error, ArchiveError::Source { .. }) && id.whole {
+        if matches!(error, ArchiveError::Source { .. }) {
             let failures = self.source_failures.entry(id.sequence).or_default();
             *failures += 1;
-            if *failures >= SOURCE_FAILURES_MAX {
+            // Nothing of it can be read: what can is put, see `accept_lost`.
+            if *failures >= SOURCE_FAILURES_MAX && id.whole {
                 // It will not get better; the rest of the log must not wait for it.
                 let geometry = log.geometry();
                 let start = geometry.first_lsn(id.sequence);
@@ -369,6 +438,33 @@ impl Pool {
             Poll::Pending
         })
         .await
+    }
+}
+
+/// What an object of a whole segment is named.
+fn whole_id(log: &Log, sequence: SegmentSeq, segment: &Segment) -> ObjectId {
+    ObjectId {
+        pool: log.pool(),
+        epoch: segment.epoch,
+        sequence,
+        from_lsn: log.geometry().first_lsn(sequence),
+        to_lsn: segment.end_lsn,
+        whole: true,
+    }
+}
+
+/// The records of a whole segment, and what they do not tell of. Units that are no records in order are worth nothing, whatever checksum they had.
+fn records(log: &Log, sequence: SegmentSeq, units: Arc<Vec<TrailerUnit>>) -> Records {
+    let Some(segment) = log.table().get(sequence) else { return Records { units, holes: Vec::new() } };
+    let (id, segment_blocks) = (whole_id(log, sequence, segment), log.geometry().segment_blocks);
+    match holes_of(&id, segment_blocks, &units) {
+        Ok(holes) => Records { units, holes },
+        Err(damage) => {
+            tracing::error!(%sequence, %damage, "the entries of a segment make no sense; it is archived without them");
+            let all = LsnRange { start: id.first_record_lsn(segment_blocks), end: id.to_lsn };
+            let holes = if all.start < all.end { vec![all] } else { Vec::new() };
+            Records { units: Arc::default(), holes }
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::archive::store::{DirectoryOptions, DirectoryStore, Reason, StoreError
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 use crate::log::format::{Entry, RecordHead, RecordLine};
+use crate::log::reader::SegmentEntries;
 use crate::log::{BlockNumber, ImageId, Lsn, SegmentSeq};
 
 /// Where stretches stand on their device.
@@ -39,14 +40,15 @@ fn noise(state: &mut u64) -> u64 {
     *state >> 33
 }
 
-/// Blocks `from` to `to` of segment `sequence`: records of 1 to 9 entries, some of them trims, behind a block that belongs to none.
+/// Blocks `from` to `to` of segment `sequence`: records of 1 to 9 entries, some of them trims, behind the block of the segment's header if it is among them.
 fn stretch(sequence: u64, segment_blocks: u64, from: u64, to: u64) -> Stretch {
     let pool = Uuid::from_u128(0x77);
     let first = sequence * segment_blocks;
     let mut state = sequence << 32 | from;
-    let mut content = vec![3; BLOCK_BYTES];
+    let header_blocks = u64::from(from == 0);
+    let mut content = vec![3; header_blocks as usize * BLOCK_BYTES];
     let (mut units, mut data) = (Vec::new(), Vec::new());
-    let mut lsn = Lsn(first + from + 1);
+    let mut lsn = Lsn(first + from + header_blocks);
     while lsn.0 < first + to {
         let room = (first + to - lsn.0 - 1).min(8);
         // Not many without data: a segment's trailer has room for few.
@@ -103,6 +105,8 @@ fn stretch(sequence: u64, segment_blocks: u64, from: u64, to: u64) -> Stretch {
         opened_ns: 11,
         sealed_ns: 22,
         units: Arc::new(units),
+        holes: Vec::new(),
+        accept_lost: false,
     };
     Stretch { job, content, data }
 }
@@ -195,9 +199,9 @@ fn whole(store: &dyn Store, id: &ObjectId) -> (Vec<u8>, Vec<TrailerUnit>) {
     let object = StoredObject::open(store, &id.name().unwrap()).unwrap();
     let mut content = Vec::new();
     let reader = ObjectReader::open(&object).unwrap();
-    let (_, units) =
+    let front =
         reader.verify(&mut Decompressor::new().unwrap(), |frame| content.extend_from_slice(frame)).unwrap();
-    (content, units)
+    (content, front.units)
 }
 
 fn assert_stored(store: &dyn Store, stretch: &Stretch) {

@@ -42,6 +42,8 @@ fn read(source: &mut BdevSource, block: u64, len_blocks: u64) -> Vec<u64> {
 #[derive(Default)]
 struct Script {
     fail_block: Cell<Option<u64>>,
+    /// So many commands fail before the others are looked at.
+    fail_next: Cell<u64>,
     in_order: Cell<bool>,
     /// Not 0: any command is next.
     random: Cell<u64>,
@@ -88,7 +90,9 @@ impl Bdev for Scrambled {
         let command = self.queued.remove(next);
         self.note();
         let block = command.operation.block();
-        if self.script.fail_block.get() == Some(block) {
+        let fails = self.script.fail_next.get() > 0;
+        self.script.fail_next.set(self.script.fail_next.get().saturating_sub(1));
+        if fails || self.script.fail_block.get() == Some(block) {
             let kind = BdevErrorKind::Injected;
             let error =
                 BdevError { device: "scrambled".to_owned(), operation: "read", block, len_blocks: 1, kind };
@@ -129,7 +133,9 @@ fn scrambled(queue_depth: usize, reads_in_flight: usize) -> (BdevSource, Rc<Scri
     };
     let device =
         Scrambled { info, disk, script: Rc::clone(&script), queued: Vec::new(), is_idle_poll: false };
-    (BdevSource::new(Box::new(device), reads_in_flight), script)
+    let mut source = BdevSource::new(Box::new(device), reads_in_flight);
+    source.retry_wait = std::time::Duration::from_micros(1);
+    (source, script)
 }
 
 #[test]
@@ -169,22 +175,49 @@ fn the_next_reads_run_while_a_piece_is_taken() {
 }
 
 #[test]
-fn a_failed_read_is_told_and_the_source_goes_on() {
+fn a_block_that_stays_unreadable_is_lost_alone() {
     let (mut source, script) = scrambled(64, 4);
     for fail_block in [0, 256, 1024, 1792] {
         script.fail_block.set(Some(fail_block));
-        let mut taken = 0;
-        let result = source.read(0, 2048, &mut |_| {
-            taken += 256;
+        let mut next = 0_u64;
+        let result = source.read(0, 2048, &mut |piece| {
+            for bytes in piece.as_chunks::<BLOCK_BYTES>().0 {
+                assert_eq!(bytes[..8] == next.to_le_bytes(), next != fail_block, "{next}");
+                next += 1;
+            }
             Ok(())
         });
-        let Err(SourceError::Device(reason)) = result else { panic!("{fail_block}") };
-        assert!(reason.contains(&format!("block {fail_block} ")), "{reason}");
-        assert!(taken <= fail_block);
+        result.unwrap();
+        assert_eq!((next, source.lost()), (2048, &[fail_block][..]));
         script.fail_block.set(None);
-        // What the failed call left in flight does not disturb the next one.
         read(&mut source, 100, 1500);
+        assert!(source.lost().is_empty());
     }
+}
+
+#[test]
+fn reads_that_fail_for_a_while_cost_nothing_but_time() {
+    for fail_next in [1, 2, 5, 9] {
+        let (mut source, script) = scrambled(64, 4);
+        script.fail_next.set(fail_next);
+        assert_eq!(read(&mut source, 7, 2000).len(), 8);
+        assert!(source.lost().is_empty(), "{fail_next}");
+        assert_eq!(script.fail_next.get(), 0);
+    }
+}
+
+#[test]
+fn a_device_that_gives_nothing_is_an_error_in_bounded_time() {
+    let (mut source, script) = scrambled(64, 4);
+    script.fail_next.set(u64::MAX);
+    let result = source.read(0, 2048, &mut |_| Ok(()));
+    let Err(SourceError::Device(reason)) = result else { panic!("nothing can be read") };
+    assert!(reason.contains("scrambled"), "{reason}");
+    // Every block alone, and the first read again and again.
+    let commands = u64::MAX - script.fail_next.get();
+    assert!((2048 + 8..2048 + 8 + 8 + 8).contains(&commands), "{commands}");
+    script.fail_next.set(0);
+    read(&mut source, 3, 1000);
 }
 
 #[test]

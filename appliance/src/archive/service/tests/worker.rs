@@ -69,12 +69,125 @@ fn wrong_data_on_the_device_is_counted_and_archived_as_it_is() {
         assert_eq!(archived.bad_blocks, 3, "attempt {attempt}");
         assert_stored(&*store, &stretch);
     }
-    // Units that make no sense are no reason to panic, and judge nothing.
+    // Whoever reads one of them gets nothing, and everything else as it is.
+    let id = stretch.job.id;
+    for lsn in (id.from_lsn.0..id.to_lsn.0).map(Lsn) {
+        let options = options(VerifyPolicy::Tail);
+        let blocks = read_blocks(&*store, &id, lsn, &mut codec(), &tables(), &options).unwrap();
+        let is_damaged = [0, 17, stretch.data.len() - 1].iter().any(|&index| stretch.data[index] == lsn);
+        assert_eq!(blocks.block(lsn), Some(stretch.block(lsn)).filter(|_| !is_damaged), "{lsn}");
+    }
+    // Units that make no sense are no reason to panic, and nothing is made of them.
     let mut strange = stretch.clone();
     strange.job.id.whole = false;
     strange.job.units = Arc::new(vec![[0xff; 24]; 300]);
-    let archived = run(&strange, &mut strange.source(), &*store, &options(VerifyPolicy::Tail)).unwrap();
-    assert_eq!(archived.bad_blocks, 0);
+    let error = run(&strange, &mut strange.source(), &*store, &options(VerifyPolicy::Tail)).unwrap_err();
+    assert!(is_final(&error) && error.to_string().contains("list of entries"), "{error}");
+    assert!(store.stat(&strange.job.id.name().unwrap()).is_err());
+}
+
+/// The records of a job from a position on, and the hole before them.
+fn without_first(job: &ArchiveJob, records: usize) -> ArchiveJob {
+    let entries = SegmentEntries::new(job.units.to_vec());
+    let at = entries.records().take(records).map(|(line, _)| 1 + line.entries()).sum();
+    let (first, end) = (entries.record(0).0.lsn(), entries.record(records).0.lsn());
+    ArchiveJob {
+        units: Arc::new(job.units[at..].to_vec()),
+        holes: vec![LsnRange { start: first, end }],
+        ..job.clone()
+    }
+}
+
+#[test]
+fn entries_that_are_not_all_there_are_never_put_as_if_they_were() {
+    let root = tempfile::tempdir().unwrap();
+    let store = directory(root.path());
+    let stretch = stretch(4, 256, 0, 256);
+    let options = options(VerifyPolicy::Digest);
+    let told = without_first(&stretch.job, 3);
+    let silent = ArchiveJob { holes: Vec::new(), ..told.clone() };
+    let empty = ArchiveJob { units: Arc::default(), ..silent.clone() };
+    for job in [silent, empty] {
+        let stretch = Stretch { job, ..stretch.clone() };
+        let error = run(&stretch, &mut stretch.source(), &*store, &options).unwrap_err();
+        assert!(is_final(&error) && error.to_string().contains("does not say so"), "{error}");
+        assert_empty(&*store);
+    }
+    let id = told.id;
+    let stretch = Stretch { job: told, ..stretch.clone() };
+    run(&stretch, &mut stretch.source(), &*store, &options).unwrap();
+    let entries = read_entries(&*store, &id, &mut codec(), &options).unwrap();
+    assert_eq!((&entries.units, &entries.holes), (&*stretch.job.units, &stretch.job.holes));
+    let joined = ObjectEntries::join([&entries]);
+    assert_eq!(joined.holes(id.from_lsn.plus(1), id.to_lsn), stretch.job.holes);
+}
+
+#[test]
+fn of_two_tries_the_one_that_knows_more_records_stays() {
+    let options = options(VerifyPolicy::Stat);
+    for knew_more_before in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let store = faulty(root.path());
+        let stretch = stretch(4, 256, 0, 256);
+        let less = Stretch { job: without_first(&stretch.job, 2), ..stretch.clone() };
+        let (before, after) = if knew_more_before { (&stretch, &less) } else { (&less, &stretch) };
+        run(before, &mut before.source(), &*store, &options).unwrap();
+        run(after, &mut after.source(), &*store, &options).unwrap();
+        assert_eq!(store.calls(Call::Delete), u64::from(!knew_more_before));
+        assert_stored(&*store, &stretch);
+    }
+}
+
+/// Gives a stretch of which the device does not give some blocks.
+struct Holed {
+    content: Vec<u8>,
+    lost: Vec<u64>,
+}
+
+impl BlockSource for Holed {
+    fn read(
+        &mut self,
+        _block: u64,
+        _len_blocks: u64,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), ObjectError>,
+    ) -> Result<(), SourceError> {
+        for &lost in &self.lost {
+            self.content[lost as usize * BLOCK_BYTES..][..BLOCK_BYTES].fill(0);
+        }
+        Ok(take(&self.content)?)
+    }
+
+    fn lost(&self) -> &[u64] {
+        &self.lost
+    }
+}
+
+#[test]
+fn a_block_that_the_device_does_not_give_is_archived_as_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    let store = directory(root.path());
+    let mut stretch = stretch(4, 256, 0, 256);
+    let options = options(VerifyPolicy::Digest);
+    let id = stretch.job.id;
+    // A segment's header, the header of a record, and data.
+    let lost = [id.from_lsn, id.from_lsn.plus(1), stretch.data[9], stretch.data[40]];
+    let mut source = Holed {
+        content: stretch.content.clone(),
+        lost: lost.iter().map(|lsn| lsn.0 - id.from_lsn.0).collect(),
+    };
+    // The device is given time first.
+    let error = run(&stretch, &mut source, &*store, &options).unwrap_err();
+    assert!(matches!(error, ArchiveError::Source { sequence: 4, .. }), "{error}");
+    assert_empty(&*store);
+    stretch.job.accept_lost = true;
+    let archived = run(&stretch, &mut source, &*store, &options).unwrap();
+    assert_eq!(archived.bad_blocks, 4);
+    for lsn in (id.from_lsn.0..id.to_lsn.0).map(Lsn) {
+        let blocks = read_blocks(&*store, &id, lsn, &mut codec(), &tables(), &options).unwrap();
+        assert_eq!(blocks.block(lsn), Some(stretch.block(lsn)).filter(|_| !lost.contains(&lsn)), "{lsn}");
+    }
+    let entries = read_entries(&*store, &id, &mut codec(), &options).unwrap();
+    assert_eq!((&entries.units, entries.holes), (&*stretch.job.units, vec![]));
 }
 
 #[test]
@@ -124,7 +237,8 @@ fn a_whole_object_with_something_else_in_it_is_left_alone() {
     let options = options(VerifyPolicy::Tail);
     let (first, mut second) = (stretch(2, 256, 0, 256), stretch(2, 256, 0, 256));
     let mut units = (*first.job.units).clone();
-    units.pop();
+    // The time of the first record.
+    units[0][8] ^= 1;
     second.job.units = Arc::new(units);
     run(&first, &mut first.source(), &*store, &options).unwrap();
     let error = run(&second, &mut second.source(), &*store, &options).unwrap_err();

@@ -1,0 +1,94 @@
+//! Objects that were in the store and are not any more, though nobody let them go: what there should be, against what there is.
+//!
+//! A row comes here when a list of the store lacks an object that the catalog knew, and goes when the object is there again, when the whole segment is there in place of its increment, or when it is
+//! forgotten because it expired. It is as durable as the catalog: a start tells again what is lost.
+
+use redb::{ReadableTable, Table, TableDefinition, TableError};
+
+use super::rows::{OBJECTS, ObjectKey, ObjectValue, id_of, key_of, row_of};
+use super::{ArchiveCatalog, CatalogError, ObjectRow};
+use crate::archive::object::ObjectId;
+
+/// Keys and values as those of the objects.
+pub(super) const LOST: TableDefinition<'_, ObjectKey, ObjectValue> = TableDefinition::new("lost");
+
+/// Whether a whole segment stands in place of an increment.
+fn is_replaced(
+    objects: &impl ReadableTable<ObjectKey, ObjectValue>,
+    (epoch, sequence, .., whole): ObjectKey,
+) -> Result<bool, redb::Error> {
+    if whole {
+        return Ok(false);
+    }
+    let of_segment = (epoch, sequence, 0, 0, false)..=(epoch, sequence, u64::MAX, u64::MAX, true);
+    for item in objects.range(of_segment)? {
+        if item?.0.value().4 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Drops what is there again, or replaced.
+pub(super) fn settle(
+    lost: &mut Table<'_, ObjectKey, ObjectValue>,
+    objects: &impl ReadableTable<ObjectKey, ObjectValue>,
+) -> Result<(), redb::Error> {
+    let mut found = Vec::new();
+    for item in lost.iter()? {
+        let key = item?.0.value();
+        if objects.get(key)?.is_some() || is_replaced(objects, key)? {
+            found.push(key);
+        }
+    }
+    for key in found {
+        lost.remove(key)?;
+    }
+    Ok(())
+}
+
+impl ArchiveCatalog {
+    /// The objects that should be in the store and are not, in the order of the log. As of the last [`rebuild`](Self::rebuild).
+    ///
+    /// # Errors
+    /// The file's.
+    pub fn lost_objects(&self) -> Result<Vec<ObjectRow>, CatalogError> {
+        self.look(|transaction| {
+            let lost = match transaction.open_table(LOST) {
+                Ok(lost) => lost,
+                // A file of an earlier build.
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
+            };
+            let objects = transaction.open_table(OBJECTS)?;
+            let mut rows = Vec::new();
+            for item in lost.iter()? {
+                let (key, value) = item?;
+                let key = key.value();
+                if objects.get(key)?.is_none() && !is_replaced(&objects, key)? {
+                    rows.push(row_of(id_of(self.pool, key), value.value()));
+                }
+            }
+            Ok(rows)
+        })
+    }
+
+    /// Takes note that nobody misses objects, because they expired: they are neither there nor lost.
+    ///
+    /// # Errors
+    /// [`CatalogError::OtherPool`], or the file's.
+    pub fn let_go(&self, ids: &[ObjectId]) -> Result<(), CatalogError> {
+        for id in ids {
+            self.check_pool(id)?;
+        }
+        self.update(|transaction| {
+            let mut objects = transaction.open_table(OBJECTS)?;
+            let mut lost = transaction.open_table(LOST)?;
+            for id in ids {
+                objects.remove(key_of(id))?;
+                lost.remove(key_of(id))?;
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! What the archive lost: objects that should be in the store and are not, or are damaged.
+//!
+//! **States of such an object:** in the archive → found missing or damaged (by a list of the store, by a verification, at a start) → archived again, when the primary device still has its segment; otherwise lost, until it is
+//! there again or expires. The pool tells it as one problem, with the segments, the positions and the synchs that cannot be opened; the local catalog keeps the list, so a start tells it again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Archive;
+use crate::archive::object::ObjectId;
+use crate::archive::retention::SegmentRange;
+use crate::log::{Log, Lsn, SegmentSeq};
+use crate::volume::pool::{Pool, State};
+use crate::volume::working_set::reach;
+
+/// Stretches that a problem names.
+const STRETCHES_TOLD: usize = 8;
+/// Synchs that a problem names.
+const SYNCHS_TOLD: usize = 8;
+
+/// What is lost, by segment, and what is told of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lost {
+    objects: BTreeMap<SegmentSeq, Vec<ObjectId>>,
+    /// What the operator was told.
+    told: Option<String>,
+}
+
+impl Lost {
+    pub(super) fn new(ids: impl IntoIterator<Item = ObjectId>) -> Self {
+        let mut lost = Lost::default();
+        for id in ids {
+            lost.insert(id);
+        }
+        lost
+    }
+
+    fn insert(&mut self, id: ObjectId) -> bool {
+        let objects = self.objects.entry(id.sequence).or_default();
+        let is_new = !objects.contains(&id);
+        if is_new {
+            objects.push(id);
+        }
+        is_new
+    }
+
+    /// The segment is in the archive again.
+    pub(super) fn found(&mut self, sequence: SegmentSeq) -> bool {
+        self.objects.remove(&sequence).is_some()
+    }
+
+    pub(super) fn contains(&self, sequence: SegmentSeq) -> bool {
+        self.objects.contains_key(&sequence)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    fn ids(&self) -> impl Iterator<Item = ObjectId> + '_ {
+        self.objects.values().flatten().copied()
+    }
+
+    /// The segments of which something is lost, those that follow each other made one range.
+    pub(super) fn ranges(&self) -> Vec<SegmentRange> {
+        let mut ranges: Vec<SegmentRange> = Vec::new();
+        for &sequence in self.objects.keys() {
+            match ranges.last_mut() {
+                Some(range) if range.last.next() == sequence => range.last = sequence,
+                _ => ranges.push(SegmentRange { first: sequence, last: sequence }),
+            }
+        }
+        ranges
+    }
+
+    /// The positions in a range of segments.
+    fn positions(&self, range: SegmentRange) -> (Lsn, Lsn) {
+        let ids = || self.objects.range(range.first..=range.last).flat_map(|(_, ids)| ids);
+        let from = ids().map(|id| id.from_lsn).min().unwrap_or_default();
+        (from, ids().map(|id| id.to_lsn).max().unwrap_or_default())
+    }
+}
+
+impl Archive {
+    /// Takes objects for lost. What the primary device still has is archived again. Whether anything changed.
+    pub(super) fn lose(&mut self, ids: &[ObjectId], state: &mut State, log: &mut Log) -> bool {
+        let mut again = BTreeSet::new();
+        let mut changed = false;
+        for &id in ids {
+            let is_here = log.table().get(id.sequence).is_some_and(|segment| {
+                segment.slot.is_some() && segment.epoch == id.epoch
+            });
+            if is_here {
+                if self.objects.remove(&id) | log.note_unarchived(id.sequence) {
+                    again.insert(id.sequence);
+                }
+            } else if self.lost.insert(id) {
+                self.objects.remove(&id);
+                changed = true;
+            }
+            self.entries.forget(&id);
+        }
+        if let Some(&first) = again.first() {
+            self.seal.begin_again(first);
+            tracing::warn!(
+                segments = again.len(),
+                "the archive lost objects that the primary device still has; they are archived again"
+            );
+            if state.catalog.archived_below > first {
+                state.distrust_archive(log, first);
+            }
+        }
+        changed
+    }
+
+    /// Makes what the operator is told what is so.
+    pub(super) fn tell_lost(&mut self, state: &mut State, log: &Log) {
+        let problem = (!self.lost.is_empty()).then(|| describe(&self.lost, state, log));
+        if self.lost.told == problem {
+            return;
+        }
+        if let Some(told) = self.lost.told.take() {
+            state.problems.retain(|known| *known != told);
+        }
+        if let Some(problem) = &problem {
+            tracing::error!(problem, "the archive lost something");
+            state.problems.push(problem.clone());
+        }
+        self.lost.told = problem;
+    }
+}
+
+/// What is lost, in words.
+fn describe(lost: &Lost, state: &State, log: &Log) -> String {
+    let ranges = lost.ranges();
+    let mut stretches: Vec<String> = ranges
+        .iter()
+        .take(STRETCHES_TOLD)
+        .map(|&range| {
+            let (from, to) = lost.positions(range);
+            format!("segments {range} (LSN {from} to {to})")
+        })
+        .collect();
+    if ranges.len() > STRETCHES_TOLD {
+        stretches.push(format!("{} more stretches", ranges.len() - STRETCHES_TOLD));
+    }
+    let gone: Vec<&str> = state
+        .synchs
+        .iter()
+        .filter(|synch| {
+            let last = log.geometry().sequence_of(Lsn(synch.lsn));
+            let window = reach(&state.catalog.working_sets, last).unwrap_or(log.geometry().working_set);
+            let first = SegmentSeq(last.0.saturating_sub(window));
+            lost.objects.range(first..=last).next().is_some()
+        })
+        .map(|synch| synch.label.as_str())
+        .collect();
+    let mut points = match gone.len() {
+        0 => "no synch".to_owned(),
+        count => format!(
+            "{count} synchs ({})",
+            gone.iter().take(SYNCHS_TOLD).copied().collect::<Vec<_>>().join(", ")
+        ),
+    };
+    if gone.len() > SYNCHS_TOLD {
+        points.insert_str(points.len() - 1, ", ...");
+    }
+    format!(
+        "the archive has lost {}; points whose past lies there cannot be opened, {points} among them; `varve archive verify` names all of it",
+        stretches.join(", ")
+    )
+}
+
+impl Pool {
+    /// Learns which objects the store has lost, all of them. What the primary device still has is archived again; what is there again is taken up.
+    pub fn learn_lost_objects(&self, lost: &[ObjectId]) {
+        let mut state = self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
+        let Some(mut archive) = state.archive.take() else { return };
+        let back: Vec<ObjectId> = archive.lost.ids().filter(|id| !lost.contains(id)).collect();
+        for id in back {
+            archive.lost.found(id.sequence);
+            archive.objects.insert(id);
+        }
+        archive.lose(lost, &mut state, &mut log);
+        archive.tell_lost(&mut state, &log);
+        state.archive = Some(archive);
+    }
+
+    /// Learns of further objects that are missing in the store.
+    pub fn learn_missing_objects(&self, missing: &[ObjectId]) {
+        let mut state = self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
+        let Some(mut archive) = state.archive.take() else { return };
+        archive.lose(missing, &mut state, &mut log);
+        archive.tell_lost(&mut state, &log);
+        state.archive = Some(archive);
+    }
+
+    /// Learns that objects are damaged. Those whose segments the primary device still has are put again; the others stay, for what of them can be read.
+    pub fn learn_damaged_objects(&self, damaged: &[ObjectId]) {
+        let mut state = self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
+        let Some(mut archive) = state.archive.take() else { return };
+        let is_here = |id: &&ObjectId| {
+            let segment = log.table().get(id.sequence);
+            segment.is_some_and(|segment| segment.slot.is_some() && segment.epoch == id.epoch)
+        };
+        let here: Vec<ObjectId> = damaged.iter().filter(is_here).copied().collect();
+        archive.lose(&here, &mut state, &mut log);
+        state.archive = Some(archive);
+    }
+}
