@@ -4,6 +4,7 @@
 //! `--hours` begins at a seed of its own time, so that no two runs do the same. All faults are injected, or only those that
 //! `--faults` names, or with `--no-faults` none: what is left are crashes, and stores that fail.
 
+use std::cell::Cell;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -47,7 +48,13 @@ fn seed_of_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()) * SEEDS_PER_SECOND
 }
 
+thread_local! {
+    /// The seed that runs.
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
 fn run(seed: u64, faults: Faults) -> Counts {
+    SEED.set(seed);
     // Even seeds fill a log, odd ones have an archive and go on for ever.
     if seed.is_multiple_of(2) { campaign_with(seed, faults) } else { endless_campaign_of(seed, faults) }
 }
@@ -67,6 +74,12 @@ fn main() -> ExitCode {
         Work::Seeds(seeds) => (seeds, None),
         Work::For(limit) => (seed_of_now()..u64::MAX, Some(limit)),
     };
+    // Also where a panic ends the process.
+    let report_panic = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report_panic(info);
+        eprintln!("this was seed {}", SEED.get());
+    }));
     println!("from seed {} on, {faults:?}", seeds.start);
     let mut total = Counts::default();
     let mut failed = Vec::new();

@@ -113,6 +113,7 @@ pub fn campaign_with(seed: u64, faults: Faults) -> Counts {
             run.settle();
             run.check_all();
         }
+        run.pause_trouble();
         match rng.below(8) {
             0 => {
                 run.restart();

@@ -67,11 +67,17 @@ impl Run {
         kept.map(|segment| segment.first_lsn).min().unwrap_or(0)
     }
 
-    /// Compares every volume with the model.
+    /// Compares every volume, synch and snapshot with the model.
     ///
     /// # Panics
     /// When one differs, is missing, or should not be there.
     pub fn check_all(&mut self) {
+        self.check_volumes();
+        self.check_names();
+    }
+
+    /// Compares the contents of every volume with the model.
+    pub(super) fn check_volumes(&self) {
         for place in 0..self.model.volumes.len() {
             let expected = self.model.state_at(place, u64::MAX);
             let name = &self.model.volumes[place].name;
@@ -85,6 +91,9 @@ impl Run {
                 check_volume(&self.pool, found.id, &expected, &self.trouble.excused, self.seed);
             }
         }
+    }
+
+    fn check_names(&self) {
         let kept = |label: &String| !self.expired.has_synch(label);
         let synchs = self.pool.synchs().into_iter().map(|synch| synch.label);
         let expected: Vec<String> = self.model.synchs().into_iter().filter(kept).collect();

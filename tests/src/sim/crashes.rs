@@ -37,6 +37,7 @@ impl Run {
             self.seed
         );
         self.check_all();
+        self.try_starts_of_copy();
     }
 
     /// Lets the pool die and opens it again; everything that was promised must be there.
@@ -69,6 +70,13 @@ impl Run {
         self.forget_lost_volumes();
         self.check_all();
         self.mark_flushed(u64::MAX);
+        self.try_starts_of_copy();
+    }
+
+    fn try_starts_of_copy(&mut self) {
+        if let Some(copy) = self.start_copy.take() {
+            self.try_starts(&copy);
+        }
     }
 
     /// Loses the primary device and makes the pool again from its archive, on a disk of another size. With `sealed`, everything is archived first, and nothing is lost.
@@ -120,6 +128,7 @@ impl Run {
         self.forget_lost_volumes();
         self.mark_flushed(u64::MAX);
         self.reopen(Crash::Process);
+        self.start_copy = None;
         // The recovery point may lie between the making of a probe and its deletion, which are no steps of the model.
         for volume in self.pool.volumes().iter().filter(|volume| volume.name.starts_with("probe")) {
             if !self.model.volumes.iter().any(|known| known.name == volume.name) {
@@ -157,6 +166,7 @@ impl Run {
         forget_background();
         drop(std::mem::replace(&mut self.pool, placeholder));
         self.disk.crash(crash);
+        self.start_copy = self.copy_for_starts();
         self.make_trouble_at_start();
         // Half of the time the device dies again while the pool is opened, once or twice.
         let mut died = false;
@@ -175,6 +185,12 @@ impl Run {
             .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         // Whether a volume is busy because it loads can be told when there is memory.
         shortage::end();
+        self.adopt_opened();
+        died
+    }
+
+    /// Notes what was found when the pool was opened, gives it its archive, and waits until everything of it is served.
+    pub(super) fn adopt_opened(&mut self) {
         self.recovered_head = self.pool.stats().head_lsn - 1;
         let newest = self.recovered_head / self.shape.segment_blocks;
         self.lengths.retain(|&sequence, _| sequence <= newest);
@@ -189,7 +205,6 @@ impl Run {
             .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         wait(&self.pool, Rc::clone(&self.pool).load_inherited());
         self.resume_hydrations();
-        died
     }
 
     /// Clones wait for what they inherited; everything else is served at once.

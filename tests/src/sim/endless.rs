@@ -199,6 +199,7 @@ pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts
         if changes && shapes.one_in(3) {
             begin_change(&run, &mut shapes);
         }
+        run.pause_trouble();
         if rng.one_in(6) {
             run.restart();
             counts.restarts += 1;
@@ -217,6 +218,10 @@ pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts
         if !archived {
             run.model.compact();
         }
+    }
+    if let Some(store) = faulty_store.as_ref().filter(|_| faults != Faults::NONE) {
+        // So that nothing but the pool can be what hosts wait for.
+        store.heal();
     }
     run.end_trouble();
     run.settle();

@@ -252,6 +252,11 @@ impl ReadFaults {
         ReadFaults { segment_blocks, ..ReadFaults::default() }
     }
 
+    /// The same faults, counted as those of a device with segments of this size.
+    pub fn count_for(&mut self, segment_blocks: u64) {
+        self.segment_blocks = segment_blocks;
+    }
+
     /// Whether no read fails.
     pub fn is_empty(&self) -> bool {
         self.bad.is_empty() && self.storm.is_none()
@@ -259,7 +264,7 @@ impl ReadFaults {
 
     /// Makes a block fail `tries` times, or until it is written.
     pub fn put(&mut self, device_block: u64, tries: Option<u32>, bytes: &[u8; BLOCK_BYTES]) {
-        let kind = Place::of(device_block, self.segment_blocks, bytes).kind();
+        let kind = self.kind_of(device_block, bytes);
         let (bad, counts) = match tries {
             Some(tries) => (Bad::Tries(tries), &mut self.counts.transient),
             None => (Bad::UntilWritten, &mut self.counts.lasting),
@@ -278,6 +283,13 @@ impl ReadFaults {
             tries_left: TRIES_MAX,
             seen: std::collections::BTreeSet::new(),
         });
+    }
+
+    fn kind_of(&self, device_block: u64, bytes: &[u8]) -> usize {
+        match self.segment_blocks {
+            0 => Place::Blank.kind(),
+            segment_blocks => Place::of(device_block, segment_blocks, bytes).kind(),
+        }
     }
 
     /// Blocks that fail until they are written.
@@ -317,7 +329,7 @@ impl ReadFaults {
         for (block, bad) in found {
             let mut bytes = [0; BLOCK_BYTES];
             read(block, &mut bytes);
-            let kind = Place::of(block, self.segment_blocks, &bytes).kind();
+            let kind = self.kind_of(block, &bytes);
             match bad {
                 Bad::UntilWritten => self.counts.lasting[kind].hit += 1,
                 Bad::Tries(left) => {

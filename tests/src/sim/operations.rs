@@ -195,6 +195,7 @@ impl Run {
             }
             Err(VolumeError::NoSpace { .. }) => Opened::NoRoom,
             Err(VolumeError::NoSuchPoint { .. }) if self.may_be_gone(source, lsn) => Opened::Expired,
+            Err(_) if self.trouble.lost_from.is_some_and(|lost_from| lsn >= lost_from) => Opened::Expired,
             Err(error) => panic!(
                 "seed {}: clone at {lsn}: {error}; {:?} {:?}",
                 self.seed,

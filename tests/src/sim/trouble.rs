@@ -30,6 +30,9 @@ const SHORTAGE_TURNS_MAX: u64 = 400;
 /// Blocks that a shortage leaves, at most.
 const LEFT_BLOCKS_MAX: u64 = 300;
 
+/// Commands of each host when they compete.
+const COMMANDS_OF_HOSTS: u64 = 40;
+
 /// Blocks that may be refused.
 #[derive(Debug, Default, Clone)]
 pub struct Excused {
@@ -86,6 +89,8 @@ pub struct Trouble {
     pub(super) had_lasting: bool,
     /// What may be refused.
     pub excused: Excused,
+    /// Entries from here on are lost: a point behind it may be refused.
+    pub(super) lost_from: Option<u64>,
     /// The archive's store, where starts on copies of the device may have a copy of it.
     pub memory_store: Option<Arc<MemoryStore>>,
     /// What was counted, beside what the disk counts.
@@ -93,6 +98,16 @@ pub struct Trouble {
 }
 
 impl Trouble {
+    /// For a run on a copy of the device: no more faults, but what they have taken is taken.
+    pub(super) fn of_copy(&self) -> Trouble {
+        Trouble { had_lasting: true, excused: self.excused.clone(), ..Trouble::default() }
+    }
+
+    /// Whether starts on copies are tried.
+    pub(super) fn has_starts(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.faults.starts)
+    }
+
     /// Random numbers for faults, while there are any.
     pub(super) fn rng(&mut self) -> Option<&mut Rng> {
         self.plan.as_mut().map(|plan| &mut plan.rng)
@@ -177,6 +192,12 @@ impl Run {
         }
     }
 
+    fn place_at(&self, block: u64) -> Place {
+        let mut bytes = [0; BLOCK_BYTES];
+        self.disk.peek(block, &mut bytes);
+        Place::of(block, self.shape.segment_blocks, &bytes)
+    }
+
     /// A random block of a random kind among what the log holds. With `lasting`, one that may fail for good.
     fn pick_block(&mut self, lasting: bool) -> Option<(u64, Place)> {
         let segment_blocks = self.shape.segment_blocks;
@@ -196,17 +217,13 @@ impl Run {
             .collect();
         let slot_of = |block: u64| (block - FIRST_SLOT_BLOCK) / segment_blocks;
         let bad: Vec<u64> = self.disk.faults(|faults| faults.lasting().collect());
-        let is_metadata = |block: u64| {
-            let mut bytes = [0; BLOCK_BYTES];
-            self.disk.peek(block, &mut bytes);
-            !matches!(Place::of(block, segment_blocks, &bytes), Place::Data(..))
-        };
+        let is_metadata = |block: u64| !matches!(self.place_at(block), Place::Data(..));
         let taken: HashSet<u64> = bad
             .iter()
             .filter(|&&block| block >= FIRST_SLOT_BLOCK && is_metadata(block))
             .map(|&block| slot_of(block))
             .collect();
-        let superblock_taken = bad.iter().any(|&block| block < FIRST_SLOT_BLOCK);
+        let superblock_taken = bad.iter().any(|&block| self.place_at(block) == Place::Superblock);
         let mut by_kind: BTreeMap<usize, Vec<(u64, Place)>> = BTreeMap::new();
         self.disk.visit(|block, bytes| {
             let place = Place::of(block, segment_blocks, bytes);
@@ -237,11 +254,23 @@ impl Run {
         Some(from[rng.below(from.len() as u64) as usize])
     }
 
-    /// The transient faults end, and the shortage of memory.
+    /// The transient faults end, and the shortage of memory; bad sectors stay. Then hosts compete, and all of their commands must end.
     pub fn end_trouble(&mut self) {
-        self.trouble.plan = None;
+        let Some(plan) = self.trouble.plan.take() else { return };
         self.disk.faults(ReadFaults::calm);
         shortage::end();
+        self.compete(COMMANDS_OF_HOSTS, plan.faults.memory);
+    }
+
+    /// The same for a while: now and then, between two rounds.
+    pub fn pause_trouble(&mut self) {
+        let Some(mut plan) = self.trouble.plan.take() else { return };
+        if plan.rng.one_in(4) {
+            self.disk.faults(ReadFaults::calm);
+            shortage::end();
+            self.compete(COMMANDS_OF_HOSTS, plan.faults.memory && plan.rng.one_in(2));
+        }
+        self.trouble.plan = Some(plan);
     }
 
     /// What was counted so far, of this disk and of the one before.
@@ -251,7 +280,7 @@ impl Run {
         let (short, felt) = shortage::take_counts();
         counts.memory.injected += short;
         counts.memory.hit += felt;
-        counts.refused_blocks = self.trouble.excused.refused();
+        counts.refused_blocks += self.trouble.excused.refused();
         counts.turns_max = counts.turns_max.max(take_most_turns());
         counts
     }

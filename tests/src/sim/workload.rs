@@ -14,6 +14,7 @@ use super::expiry::Expired;
 use super::model::{Change, Model, Step};
 use super::rng::Rng;
 use super::shortage;
+use super::starts::StartCopy;
 use super::trouble::Trouble;
 use super::world::{World, forget_background, poll_background};
 
@@ -66,6 +67,8 @@ pub struct Run {
     pub(super) recovered_head: u64,
     /// Faults of its device and of memory.
     pub trouble: Trouble,
+    /// The device as it was before the pool was opened last, for starts with faults.
+    pub(super) start_copy: Option<StartCopy>,
     pub(super) sink: Rc<Sink>,
     /// Memory that hosts' data is received into.
     pub(super) received: DmaPool,
@@ -144,6 +147,7 @@ impl Run {
             expired: Expired::default(),
             recovered_head: 0,
             trouble: Trouble::default(),
+            start_copy: None,
             archived_only_points: 0,
             segments_touched_max: 0,
             sink: Sink::new(),

@@ -42,6 +42,11 @@ impl SimClock {
         self.spans_ns.set(self.spans_ns.get().saturating_add_signed(nanoseconds.max(0)));
     }
 
+    /// The time, without a look at it.
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
     /// Lets it move by so much with each look at it, so that whoever waits for a time gets there.
     pub fn move_with_looks(&self, nanoseconds: u64) {
         self.ns_per_look.set(nanoseconds);
@@ -201,7 +206,7 @@ impl World {
             match future.as_mut().poll(&mut context) {
                 Poll::Ready(Ok(_)) => return true,
                 Poll::Ready(Err(error)) => {
-                    assert!(disk.is_dead(), "seed {}: {error}", self.seed.get());
+                    assert!(disk.is_dead(), "{error}");
                     return false;
                 }
                 Poll::Pending => {}
