@@ -14,6 +14,7 @@ use varve::volume::{KnownObjects, Point, Pool, PoolOptions, Request};
 use varve_tests::sim::campaign::Counts;
 use varve_tests::sim::disk::{Crash, SimDisk};
 use varve_tests::sim::endless::{endless_campaign, endless_campaign_with};
+use varve_tests::sim::faults::Faults;
 use varve_tests::sim::store::MemoryStore;
 use varve_tests::sim::workload::{Run, Shape};
 use varve_tests::sim::world;
@@ -181,7 +182,7 @@ fn endless_campaigns_keep_every_promise() {
         total += endless_campaign(seed);
     }
     for seed in FOUND {
-        total += endless_campaign_with(seed, false);
+        total += endless_campaign_with(seed, false, Faults::NONE);
     }
     println!("{total:?}");
     assert!(total.expired > 0, "{total:?}");

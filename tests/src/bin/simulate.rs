@@ -1,23 +1,34 @@
 //! Runs the simulator over many seeds: `simulate --seed N`, `simulate --seeds A..B`, `simulate --hours H`.
 //!
-//! Prints what was compared. A broken promise stops it with the seed that fails, which `--seed` replays exactly.
+//! Prints what was compared and which faults there were. A broken promise fails its seed, which `--seed` replays exactly.
+//! `--hours` begins at a seed of its own time, so that no two runs do the same. All faults are injected, or only those that
+//! `--faults` names, or with `--no-faults` none: what is left are crashes, and stores that fail.
 
+use std::cell::Cell;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use varve_tests::sim::campaign::{Counts, campaign};
-use varve_tests::sim::endless::endless_campaign;
+use varve_tests::sim::campaign::{Counts, campaign_with};
+use varve_tests::sim::endless::endless_campaign_of;
+use varve_tests::sim::faults::Faults;
 
-const USAGE: &str = "usage: simulate --seed N | --seeds A..B | --hours H";
+const USAGE: &str = "usage: simulate (--seed N | --seeds A..B | --hours H) [--no-faults | --faults transient,lasting,memory,starts]";
+/// Seeds for each second: no machine runs through so many.
+const SEEDS_PER_SECOND: u64 = 100_000;
 
 enum Work {
     Seeds(std::ops::Range<u64>),
     For(Duration),
 }
 
-fn parse(arguments: &[String]) -> Option<Work> {
-    let [flag, value] = arguments else { return None };
-    match flag.as_str() {
+fn parse(arguments: &[String]) -> Option<(Work, Faults)> {
+    let (faults, rest) = match arguments {
+        [rest @ .., flag] if flag == "--no-faults" => (Faults::NONE, rest),
+        [rest @ .., flag, list] if flag == "--faults" => (Faults::parse(list)?, rest),
+        rest => (Faults::ALL, rest),
+    };
+    let [flag, value] = rest else { return None };
+    let work = match flag.as_str() {
         "--seed" => value.parse().ok().map(|seed: u64| Work::Seeds(seed..seed.saturating_add(1))),
         "--seeds" => {
             let (first, end) = value.split_once("..")?;
@@ -28,39 +39,68 @@ fn parse(arguments: &[String]) -> Option<Work> {
             Duration::try_from_secs_f64(hours * 3600.0).ok().map(Work::For)
         }
         _ => None,
-    }
+    };
+    Some((work?, faults))
+}
+
+/// A seed that no earlier run began with.
+fn seed_of_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()) * SEEDS_PER_SECOND
+}
+
+thread_local! {
+    /// The seed that runs.
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+fn run(seed: u64, faults: Faults) -> Counts {
+    SEED.set(seed);
+    // Even seeds fill a log, odd ones have an archive and go on for ever.
+    if seed.is_multiple_of(2) { campaign_with(seed, faults) } else { endless_campaign_of(seed, faults) }
+}
+
+fn report(what: &str, total: &Counts) {
+    println!("{what}: {total}");
 }
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let Some(work) = parse(&arguments) else {
+    let Some((work, faults)) = parse(&arguments) else {
         eprintln!("{USAGE}");
         return ExitCode::FAILURE;
     };
     let started = Instant::now();
     let (seeds, limit) = match work {
         Work::Seeds(seeds) => (seeds, None),
-        Work::For(limit) => (0..u64::MAX, Some(limit)),
+        Work::For(limit) => (seed_of_now()..u64::MAX, Some(limit)),
     };
+    // Also where a panic ends the process.
+    let report_panic = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report_panic(info);
+        eprintln!("this was seed {}", SEED.get());
+    }));
+    println!("from seed {} on, {faults:?}", seeds.start);
     let mut total = Counts::default();
     let mut failed = Vec::new();
     let mut reported = started;
     for seed in seeds {
-        // Even seeds fill a log, odd ones have an archive and go on for ever.
-        let run = |seed: u64| if seed.is_multiple_of(2) { campaign(seed) } else { endless_campaign(seed) };
-        match std::panic::catch_unwind(|| run(seed)) {
+        match std::panic::catch_unwind(|| run(seed, faults)) {
             Ok(counts) => total += counts,
-            Err(_) => failed.push(seed),
+            Err(_) => {
+                println!("seed {seed} failed");
+                failed.push(seed);
+            }
         }
         if reported.elapsed() > Duration::from_mins(1) {
             reported = Instant::now();
-            println!("seed {seed}: {total:?}");
+            report(&format!("seed {seed}"), &total);
         }
         if limit.is_some_and(|limit| started.elapsed() >= limit) {
             break;
         }
     }
-    println!("{:.1} s: {total:?}", started.elapsed().as_secs_f64());
+    report(&format!("{:.1} s", started.elapsed().as_secs_f64()), &total);
     if failed.is_empty() {
         ExitCode::SUCCESS
     } else {

@@ -1,6 +1,7 @@
 //! One seed's campaign: a shape, then rounds of operations, crashes of both kinds, clean restarts, a full log, random points and times.
 
 use super::disk::Crash;
+use super::faults::{FaultCounts, Faults};
 use super::rng::Rng;
 use super::workload::{Run, Shape};
 
@@ -27,6 +28,28 @@ pub struct Counts {
     pub full_logs: u64,
     /// Device writes.
     pub device_writes: u64,
+    /// Faults.
+    pub faults: FaultCounts,
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} seeds, {} crashes, {} restarts, {} recoveries, {} points, {} times, {} reshaped, {} expired, {} full logs, {} device writes\n{}",
+            self.seeds,
+            self.crashes,
+            self.restarts,
+            self.recoveries,
+            self.points,
+            self.times,
+            self.reshaped,
+            self.expired,
+            self.full_logs,
+            self.device_writes,
+            self.faults
+        )
+    }
 }
 
 impl std::ops::AddAssign for Counts {
@@ -41,6 +64,7 @@ impl std::ops::AddAssign for Counts {
         self.expired += other.expired;
         self.full_logs += other.full_logs;
         self.device_writes += other.device_writes;
+        self.faults += other.faults;
     }
 }
 
@@ -61,9 +85,18 @@ fn shape(rng: &mut Rng) -> Shape {
 /// # Panics
 /// When a promise is broken; the message names the seed, which fails again the same way.
 pub fn campaign(seed: u64) -> Counts {
+    campaign_with(seed, Faults::NONE)
+}
+
+/// The same, with faults of the device and of memory or without.
+///
+/// # Panics
+/// As [`campaign`].
+pub fn campaign_with(seed: u64, faults: Faults) -> Counts {
     let mut rng = Rng::new(seed ^ 0x00ca_3001);
     let mut run = Run::new(seed, shape(&mut rng));
     let mut counts = Counts { seeds: 1, ..Counts::default() };
+    run.begin_trouble(faults);
     let rounds = 2 + rng.below(8);
     for _ in 0..rounds {
         let mut full = false;
@@ -80,6 +113,7 @@ pub fn campaign(seed: u64) -> Counts {
             run.settle();
             run.check_all();
         }
+        run.pause_trouble();
         match rng.below(8) {
             0 => {
                 run.restart();
@@ -94,6 +128,7 @@ pub fn campaign(seed: u64) -> Counts {
             counts.points += run.check_points(6);
         }
     }
+    run.end_trouble();
     run.settle();
     counts.points += run.check_points(10);
     counts.times += run.check_times(20);
@@ -101,5 +136,6 @@ pub fn campaign(seed: u64) -> Counts {
     counts.restarts += 1;
     counts.points += run.check_points(5);
     counts.device_writes = run.disk.writes();
+    counts.faults = run.take_fault_counts();
     counts
 }

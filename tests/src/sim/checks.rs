@@ -3,9 +3,11 @@
 use std::rc::Rc;
 
 use varve::dma::BLOCK_BYTES;
-use varve::volume::{Point, Pool, Request, VolumeError, VolumeId};
+use varve::volume::{IoError, Point, Pool, Request, VolumeError, VolumeId};
 
+use super::damage::problems;
 use super::model::{VolumeState, is_filled};
+use super::trouble::Excused;
 use super::workload::{Opened, Run};
 use super::world::{run, wait};
 
@@ -45,7 +47,7 @@ impl Run {
             return opened;
         }
         let probe = self.pool.find_volume(&name).expect("it was just made");
-        check_volume(&self.pool, probe.id, &state, self.seed);
+        check_volume(&self.pool, probe.id, &state, &self.trouble.excused, self.seed);
         self.archived_only_points += u64::from(is_archived_only);
         match wait(&self.pool, Rc::clone(&self.pool).delete_volume(name.clone())) {
             Ok(()) => Opened::Yes,
@@ -65,11 +67,17 @@ impl Run {
         kept.map(|segment| segment.first_lsn).min().unwrap_or(0)
     }
 
-    /// Compares every volume with the model.
+    /// Compares every volume, synch and snapshot with the model.
     ///
     /// # Panics
     /// When one differs, is missing, or should not be there.
     pub fn check_all(&mut self) {
+        self.check_volumes();
+        self.check_names();
+    }
+
+    /// Compares the contents of every volume with the model.
+    pub(super) fn check_volumes(&self) {
         for place in 0..self.model.volumes.len() {
             let expected = self.model.state_at(place, u64::MAX);
             let name = &self.model.volumes[place].name;
@@ -80,9 +88,12 @@ impl Run {
             assert_eq!(expected.is_some(), found.is_some(), "seed {}: volume {place}", self.seed);
             if let (Some(expected), Some(found)) = (expected, found) {
                 assert_eq!(found.size_bytes, expected.size_blocks * BLOCK_BYTES as u64, "seed {}", self.seed);
-                check_volume(&self.pool, found.id, &expected, self.seed);
+                check_volume(&self.pool, found.id, &expected, &self.trouble.excused, self.seed);
             }
         }
+    }
+
+    fn check_names(&self) {
         let kept = |label: &String| !self.expired.has_synch(label);
         let synchs = self.pool.synchs().into_iter().map(|synch| synch.label);
         let expected: Vec<String> = self.model.synchs().into_iter().filter(kept).collect();
@@ -141,21 +152,46 @@ impl Run {
     }
 }
 
+/// Compares blocks of a volume with a state. What cannot be read must be excused, and told.
 pub(super) fn check_blocks(
     pool: &Pool,
     id: VolumeId,
     block: u64,
     len_blocks: u32,
     state: &VolumeState,
+    excused: &Excused,
     seed: u64,
 ) {
     let completion = run(pool, id, &Request::Read { block, len_blocks });
-    assert_eq!(completion.result, Ok(()), "seed {seed}: a read failed");
+    let stamp_of = |block: u64| state.blocks.get(&block).copied().unwrap_or(0);
+    if completion.result == Err(IoError::ReadFault) && !excused.is_empty() {
+        if len_blocks > 1 {
+            for at in block..block + u64::from(len_blocks) {
+                check_blocks(pool, id, at, 1, state, excused, seed);
+            }
+            return;
+        }
+        let stamp = stamp_of(block);
+        assert!(
+            excused.allows(block, stamp),
+            "seed {seed}: block {block}, stamp {stamp}, is refused and no fault holds it: {:?}",
+            problems(pool)
+        );
+        assert!(!problems(pool).is_empty(), "seed {seed}: block {block} is refused and nobody was told");
+        excused.note(block, stamp);
+        return;
+    }
+    assert_eq!(completion.result, Ok(()), "seed {seed}: a read failed: {:?}", problems(pool));
     let mut at = block;
     for piece in &completion.data {
         for bytes in piece.chunks_exact(BLOCK_BYTES) {
-            let stamp = state.blocks.get(&at).copied().unwrap_or(0);
-            assert!(is_filled(stamp, at, bytes), "seed {seed}: block {at} is not stamp {stamp}");
+            let stamp = stamp_of(at);
+            assert!(
+                is_filled(stamp, at, bytes),
+                "seed {seed}: block {at} is not stamp {stamp} but {:x?}: {:?}",
+                &bytes[..8],
+                problems(pool)
+            );
             at += 1;
         }
     }
@@ -166,11 +202,11 @@ pub(super) fn check_blocks(
 ///
 /// # Panics
 /// When they differ.
-pub fn check_volume(pool: &Pool, id: VolumeId, state: &VolumeState, seed: u64) {
+pub fn check_volume(pool: &Pool, id: VolumeId, state: &VolumeState, excused: &Excused, seed: u64) {
     let mut block = 0;
     while block < state.size_blocks {
         let len_blocks = (state.size_blocks - block).min(128) as u32;
-        check_blocks(pool, id, block, len_blocks, state, seed);
+        check_blocks(pool, id, block, len_blocks, state, excused, seed);
         block += u64::from(len_blocks);
     }
 }

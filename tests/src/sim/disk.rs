@@ -4,7 +4,7 @@
 //! At a crash every write that is not stable is, by itself, kept, lost, or torn at a 512-byte boundary.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use varve::bdev::{Bdev, BdevError, BdevErrorKind, BdevInfo, Command, Completion, Operation, Submit};
 use varve::dma::BLOCK_BYTES;
 
+use super::faults::ReadFaults;
 use super::rng::Rng;
 
 /// What a crash does to writes that are not stable.
@@ -44,6 +45,7 @@ struct Content {
     fail_write_after: Option<u64>,
     fail_flushes: bool,
     fail_reads_of: Vec<u64>,
+    faults: ReadFaults,
 }
 
 impl SimDisk {
@@ -62,6 +64,7 @@ impl SimDisk {
             fail_write_after: None,
             fail_flushes: false,
             fail_reads_of: Vec::new(),
+            faults: ReadFaults::default(),
         })))
     }
 
@@ -127,6 +130,35 @@ impl SimDisk {
         self.0.borrow_mut().fail_reads_of = blocks.to_vec();
     }
 
+    /// Looks at the faults of its reads, or changes them.
+    pub fn faults<T>(&self, look: impl FnOnce(&mut ReadFaults) -> T) -> T {
+        look(&mut self.0.borrow_mut().faults)
+    }
+
+    /// Makes reads of a block fail `tries` times, or until it is written.
+    pub fn fail_block(&self, block: u64, tries: Option<u32>) {
+        let mut bytes = [0; BLOCK_BYTES];
+        let mut content = self.0.borrow_mut();
+        content.read(block, &mut bytes);
+        content.faults.put(block, tries, &bytes);
+    }
+
+    /// What a read of a block would give now, without any fault.
+    pub fn peek(&self, block: u64, into: &mut [u8]) {
+        self.0.borrow().read(block, into);
+    }
+
+    /// Shows every block that was written to `see`, as a read would give it now, in order.
+    pub fn visit(&self, mut see: impl FnMut(u64, &[u8; BLOCK_BYTES])) {
+        let content = self.0.borrow();
+        let mut blocks: BTreeMap<u64, &Block> =
+            content.stable.iter().map(|(&block, bytes)| (block, bytes)).collect();
+        blocks.extend(content.cached.iter().map(|(block, bytes)| (*block, bytes)));
+        for (block, bytes) in blocks {
+            see(block, bytes);
+        }
+    }
+
     /// The content of a block that was ever written.
     pub fn block(&self, block: u64) -> Option<Vec<u8>> {
         let mut content = self.0.borrow_mut();
@@ -134,9 +166,14 @@ impl SimDisk {
         content.stable.get(&block).map(|bytes| bytes.to_vec())
     }
 
-    /// What a read of a block gives now, flushed or not.
-    pub fn read_now(&self, block: u64, into: &mut [u8]) {
-        self.0.borrow().read(block, into);
+    /// What a read of a block gives now, flushed or not; `false`: it fails.
+    pub fn read_now(&self, block: u64, into: &mut [u8]) -> bool {
+        let mut content = self.0.borrow_mut();
+        if content.fails(block..block + 1, true) {
+            return false;
+        }
+        content.read(block, into);
+        true
     }
 
     /// Writes a block, past every cache.
@@ -197,6 +234,7 @@ impl SimDisk {
             fail_write_after: None,
             fail_flushes: false,
             fail_reads_of: Vec::new(),
+            faults: ReadFaults::default(),
         })))
     }
 }
@@ -218,6 +256,17 @@ impl Content {
             self.stable.insert(block, bytes);
             self.settled += 1;
         }
+    }
+
+    /// Whether a read of these blocks fails.
+    fn fails(&mut self, blocks: std::ops::Range<u64>, is_archivist: bool) -> bool {
+        if self.faults.is_empty() {
+            return false;
+        }
+        let mut faults = std::mem::take(&mut self.faults);
+        let fails = faults.fails(blocks, is_archivist, |block, into| self.read(block, into));
+        self.faults = faults;
+        fails
     }
 
     fn read(&self, block: u64, into: &mut [u8]) {
@@ -317,7 +366,7 @@ impl Content {
         if let Operation::Read { block, .. } = &command.operation {
             self.reads += 1;
             let touched = *block..*block + command.operation.len_blocks();
-            if self.fail_reads_of.iter().any(|bad| touched.contains(bad)) {
+            if self.fail_reads_of.iter().any(|bad| touched.contains(bad)) || self.fails(touched, false) {
                 result = Err(fail(&command.operation, BdevErrorKind::Injected));
             }
         }
@@ -338,6 +387,7 @@ impl Content {
                 if result.is_ok() {
                     self.writes += 1;
                     for (index, bytes) in blocks_of(&parts).enumerate() {
+                        self.faults.written(block + index as u64);
                         self.cached.push_back((block + index as u64, Box::new(*bytes)));
                     }
                     if !self.volatile_cache {

@@ -4,13 +4,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
-use varve::archive::store::{Reason, StoreErrorKind};
+use varve::archive::store::{Reason, Store, StoreErrorKind};
 use varve::log::Recycling;
 use varve::log::geometry::RESERVE_SLOTS;
 use varve::volume::{CloneInfo, PoolOptions, SegmentState, VolumeError, WORKING_SET_MIN};
 
 use super::campaign::Counts;
 use super::disk::Crash;
+use super::faults::Faults;
 use super::rng::Rng;
 use super::store::MemoryStore;
 use super::workload::{Run, Shape};
@@ -71,7 +72,7 @@ impl Run {
 }
 
 /// Faults as a store has them now and then; each heals at the next try, or soon.
-fn faults(store: &FaultyStore, rng: &mut Rng) {
+fn store_faults(store: &FaultyStore, rng: &mut Rng) {
     for call in [Call::PutStart, Call::Write, Call::Commit, Call::Stat, Call::Get, Call::List, Call::Delete] {
         let fault = match rng.below(4) {
             0 => Fault::ErrorAfter(StoreErrorKind::Unavailable(Reason::Busy("a fault"))),
@@ -120,14 +121,22 @@ fn begin_change(run: &Run, rng: &mut Rng) {
 /// # Panics
 /// When a promise is broken; the message names the seed, which fails again the same way.
 pub fn endless_campaign(seed: u64) -> Counts {
-    endless_campaign_with(seed, Rng::new(seed ^ 0x0e85_1e00).one_in(3))
+    endless_campaign_of(seed, Faults::NONE)
+}
+
+/// The same, with faults of the device and of memory or without.
+///
+/// # Panics
+/// As [`endless_campaign`].
+pub fn endless_campaign_of(seed: u64, faults: Faults) -> Counts {
+    endless_campaign_with(seed, Rng::new(seed ^ 0x0e85_1e00).one_in(3), faults)
 }
 
 /// The same, with expiry or without. A seed that found something without it finds that only so.
 ///
 /// # Panics
 /// As [`endless_campaign`].
-pub fn endless_campaign_with(seed: u64, expires: bool) -> Counts {
+pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts {
     let mut rng = Rng::new(seed ^ 0xe7d1_e550);
     let slots = 8 + rng.below(8);
     let segment_blocks = [256, 256, 512][rng.below(3) as usize];
@@ -140,20 +149,25 @@ pub fn endless_campaign_with(seed: u64, expires: bool) -> Counts {
     let mut counts = Counts { seeds: 1, ..Counts::default() };
     let archived = !rng.one_in(4);
     let mut run = if archived {
-        Run::with_archive(seed, shape, Arc::new(MemoryStore::default()))
+        let store = Arc::new(MemoryStore::default());
+        let mut run = Run::with_archive(seed, shape, Arc::clone(&store) as Arc<dyn Store>);
+        run.trouble.memory_store = Some(store);
+        run
     } else {
         let discard = PoolOptions { recycling: Recycling::Discard, ..PoolOptions::default() };
         Run::with_options(seed, shape, discard)
     };
-    let faulty_store = archived && rng.one_in(2);
-    if faulty_store {
+    let mut faulty_store = None;
+    if archived && rng.one_in(2) {
         // The pool is made over a store that works; from here on it does not always.
         let inner = run.world.store.take().expect("a run with an archive has a store");
         let faulty = Arc::new(FaultyStore::new(inner, seed));
-        faults(&faulty, &mut rng);
-        run.world.store = Some(faulty);
+        store_faults(&faulty, &mut rng);
+        run.world.store = Some(Arc::clone(&faulty) as Arc<dyn Store>);
         run.restart();
+        faulty_store = Some(faulty);
     }
+    run.begin_trouble(faults);
     // Numbers of their own, so that a seed's other choices stay what they were.
     let mut shapes = Rng::new(seed ^ 0x5ba9_e500);
     let changes = shapes.one_in(2);
@@ -185,6 +199,7 @@ pub fn endless_campaign_with(seed: u64, expires: bool) -> Counts {
         if changes && shapes.one_in(3) {
             begin_change(&run, &mut shapes);
         }
+        run.pause_trouble();
         if rng.one_in(6) {
             run.restart();
             counts.restarts += 1;
@@ -196,7 +211,7 @@ pub fn endless_campaign_with(seed: u64, expires: bool) -> Counts {
             counts.points += run.check_points(4);
         }
         // A store that has just damaged what it was given, and then the loss of the primary, is more than a pool survives whole.
-        if archived && !faulty_store && rng.one_in(8) {
+        if archived && faulty_store.is_none() && rng.one_in(8) {
             let sealed = rng.one_in(2);
             counts.recoveries += u64::from(run.lose_primary(sealed).is_some());
         }
@@ -204,6 +219,11 @@ pub fn endless_campaign_with(seed: u64, expires: bool) -> Counts {
             run.model.compact();
         }
     }
+    if let Some(store) = faulty_store.as_ref().filter(|_| faults != Faults::NONE) {
+        // So that nothing but the pool can be what hosts wait for.
+        store.heal();
+    }
+    run.end_trouble();
     run.settle();
     run.check_all();
     if archived {
@@ -215,5 +235,9 @@ pub fn endless_campaign_with(seed: u64, expires: bool) -> Counts {
     run.restart();
     counts.restarts += 1;
     counts.device_writes = run.disk.writes();
+    counts.faults = run.take_fault_counts();
+    let failed = faulty_store.map_or(0, |store| store.injected());
+    counts.faults.store.injected += failed;
+    counts.faults.store.hit += failed;
     counts
 }

@@ -39,6 +39,16 @@ pub struct Expired {
 }
 
 impl Expired {
+    /// The same, for a pool on a copy of the device: nothing more will go there.
+    pub(super) fn without_plane(&self) -> Expired {
+        Expired {
+            plane: None,
+            segments: self.segments.clone(),
+            synchs: self.synchs.clone(),
+            kept_above: self.kept_above,
+        }
+    }
+
     /// Whether anything went.
     pub fn is_something(&self) -> bool {
         !self.segments.is_empty()

@@ -11,6 +11,7 @@ use varve::volume::{Point, Pool};
 use super::checks::check_volume;
 use super::disk::SimDisk;
 use super::model::{Stamp, VolumeState};
+use super::trouble::Excused;
 use super::workload::{Run, Shape};
 use super::world::{World, wait};
 
@@ -120,7 +121,7 @@ pub fn check(world: &World, disk: &SimDisk, expected: &Expected) {
     for volume in &expected.volumes {
         let found = pool.find_volume(&volume.name).expect("the volume is there");
         assert_eq!(found.size_bytes, volume.size_blocks * BLOCK_BYTES as u64);
-        check_volume(&pool, found.id, &volume.state(), 0);
+        check_volume(&pool, found.id, &volume.state(), &Excused::default(), 0);
     }
     let synchs: Vec<String> = pool.synchs().into_iter().map(|synch| synch.label).collect();
     assert_eq!(synchs, expected.synchs);
@@ -132,6 +133,6 @@ pub fn check(world: &World, disk: &SimDisk, expected: &Expected) {
         let name = format!("point{index}");
         let clone = Rc::clone(&pool).clone_volume(volume.name.clone(), Point::Lsn(*lsn), name.clone(), true);
         let clone = wait(&pool, clone).expect("the point opens");
-        check_volume(&pool, clone.volume.id, &volume.state(), 0);
+        check_volume(&pool, clone.volume.id, &volume.state(), &Excused::default(), 0);
     }
 }

@@ -3,15 +3,23 @@
 
 pub mod campaign;
 pub mod checks;
+pub mod commands;
+pub mod crashes;
 pub mod damage;
 pub mod disk;
 pub mod endless;
 pub mod expiry;
+pub mod faults;
 pub mod fixture;
+pub mod hosts;
 pub mod hydration;
 pub mod kept;
 pub mod model;
+pub mod operations;
 pub mod rng;
+pub mod shortage;
+pub mod starts;
 pub mod store;
+pub mod trouble;
 pub mod workload;
 pub mod world;

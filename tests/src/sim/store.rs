@@ -29,6 +29,12 @@ impl MemoryStore {
         found.ok_or_else(|| StoreError::new(self.label(), operation, StoreErrorKind::NotFound).of(name))
     }
 
+    /// A store with the same objects, apart from this one.
+    #[must_use]
+    pub fn fork(&self) -> MemoryStore {
+        MemoryStore { objects: Mutex::new(self.objects().clone()) }
+    }
+
     /// Bytes of all objects.
     pub fn len_bytes(&self) -> u64 {
         self.objects().values().map(|object| object.len() as u64).sum()
@@ -141,7 +147,9 @@ impl BlockSource for DiskSource {
             let count = 64.min(block + len_blocks - start);
             let mut bytes = vec![0; count as usize * BLOCK_BYTES];
             for (at, chunk) in (start..).zip(bytes.chunks_exact_mut(BLOCK_BYTES)) {
-                self.0.read_now(at, chunk);
+                if !self.0.read_now(at, chunk) {
+                    return Err(SourceError::Device(format!("block {at} of the simulated disk: a fault")));
+                }
             }
             take(&bytes)?;
         }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use uuid::Uuid;
 use varve::archive::object::FRAME_BYTES_MIN;
@@ -22,6 +22,7 @@ use varve::volume::{
 
 use super::disk::SimDisk;
 use super::rng::Rng;
+use super::shortage;
 use super::store::DiskSource;
 
 /// A clock that moves when it is told to, and may step back.
@@ -39,6 +40,16 @@ impl SimClock {
     pub fn advance(&self, nanoseconds: i64) {
         self.now_ns.set(self.now_ns.get().saturating_add_signed(nanoseconds));
         self.spans_ns.set(self.spans_ns.get().saturating_add_signed(nanoseconds.max(0)));
+    }
+
+    /// The time, without a look at it.
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    /// Lets it move by so much with each look at it, so that whoever waits for a time gets there.
+    pub fn move_with_looks(&self, nanoseconds: u64) {
+        self.ns_per_look.set(nanoseconds);
     }
 
     /// Sets the clock of the day, as its operator does; spans do not notice.
@@ -190,9 +201,15 @@ impl World {
         let device = SharedBdev::new(disk.open());
         let mut future = pin!(Pool::open(device.clone(), self.environment.clone(), self.options));
         let mut context = Context::from_waker(Waker::noop());
-        for _ in 0..1_000_000 {
-            if future.as_mut().poll(&mut context).is_ready() {
-                return true;
+        for _ in 0..TURNS_MAX {
+            shortage::tick();
+            match future.as_mut().poll(&mut context) {
+                Poll::Ready(Ok(_)) => return true,
+                Poll::Ready(Err(error)) => {
+                    assert!(disk.is_dead(), "{error}");
+                    return false;
+                }
+                Poll::Pending => {}
             }
             if device.queue().drive() == 0 && disk.is_dead() {
                 return false;
@@ -202,11 +219,34 @@ impl World {
     }
 }
 
+/// Anything that is waited for ends within so many turns, or the seed fails with what it waited for. Waiting for a store that fails again and again takes the most.
+pub const TURNS_MAX: u64 = 1_000_000;
+
+thread_local! {
+    /// The most turns that anything took since somebody asked.
+    static MOST_TURNS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The most turns that anything took since the last call.
+pub fn take_most_turns() -> u64 {
+    MOST_TURNS.replace(0)
+}
+
+/// Notes how many turns something took.
+pub fn note_turns(turns: u64) {
+    MOST_TURNS.set(MOST_TURNS.get().max(turns));
+}
+
 /// Runs a future that makes a pool; the device is polled for it, the pool it polls itself.
-fn drive<T: 'static>(device: &SharedBdev, future: impl Future<Output = T> + 'static) -> T {
+fn drive<T: 'static, F: Future<Output = T> + 'static>(device: &SharedBdev, future: F) -> T {
     let device = device.clone();
+    let mut turns = 0;
     block_on(future, move || {
         device.queue().drive();
+        shortage::tick();
+        turns += 1;
+        assert!(turns < TURNS_MAX, "it does not end: {}", std::any::type_name::<F>());
+        note_turns(turns);
     })
 }
 
@@ -217,7 +257,7 @@ pub fn begin(pool: &Rc<Pool>, future: impl Future, turns: u64, then: impl FnOnce
     let ready = future.as_mut().poll(&mut context).is_ready();
     then();
     for _ in 0..if ready { 0 } else { turns } {
-        pool.poll();
+        turn_alone(pool);
         if future.as_mut().poll(&mut context).is_ready() {
             break;
         }
@@ -255,59 +295,97 @@ pub fn poll_background() {
     BACKGROUND.with_borrow_mut(|now| now.splice(..0, background).for_each(drop));
 }
 
+/// A turn of the pool.
+pub fn turn_alone(pool: &Pool) {
+    shortage::tick();
+    pool.poll();
+}
+
 /// A turn of the pool and of what goes on beside it.
 pub fn turn(pool: &Pool) {
-    pool.poll();
+    turn_alone(pool);
     poll_background();
 }
 
+/// A request without its data.
+fn describe(request: &Request<'_>) -> String {
+    match request {
+        Request::Write { block, .. } => format!("a write of block {block}"),
+        Request::WriteReceived { block, data, .. } => {
+            format!("a write of block {block}, {} bytes", data.len())
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+/// What a pool says of itself when something does not end.
+pub fn story(pool: &Pool) -> String {
+    format!("{:?} {:?} {:?} {:?}", pool.info().problems, pool.archive_status(), pool.stats(), pool.segments())
+}
+
 /// Runs a future of a pool, polling the pool meanwhile.
-pub fn wait<T: 'static>(pool: &Rc<Pool>, future: impl Future<Output = T> + 'static) -> T {
+///
+/// # Panics
+/// When it does not end.
+pub fn wait<T: 'static, F: Future<Output = T> + 'static>(pool: &Rc<Pool>, future: F) -> T {
     let pool = Rc::clone(pool);
     let mut turns = 0;
     block_on(future, move || {
-        pool.poll();
+        turn_alone(&pool);
         // Only when it takes long: a change of what goes on beside it would be taken for that of the future by the model.
         turns += 1;
-        if turns > TURNS_ALONE {
+        if turns > u64::from(TURNS_ALONE) {
             poll_background();
         }
+        note_turns(turns);
+        assert!(turns < TURNS_MAX, "it does not end: {}: {}", std::any::type_name::<F>(), story(&pool));
     })
 }
 
 /// Submits a request, polling while the pool is busy.
+///
+/// # Panics
+/// When that does not end.
 pub fn submit(pool: &Pool, volume: VolumeId, request: &Request<'_>, tag: u64, sink: &Rc<Sink>) {
-    for _ in 0..1_000_000 {
+    for turns in 0..TURNS_MAX {
         if pool.submit(volume, request, tag, sink) == Submitted::Queued {
-            // The model knows commands as wholes.
-            for _ in 0..1_000_000 {
-                if !pool.is_in_the_middle() {
-                    return;
-                }
-                turn(pool);
-            }
-            break;
+            note_turns(turns);
+            finish_command(pool);
+            return;
         }
         turn(pool);
     }
-    panic!(
-        "the pool stays busy: {:?} {:?} {:?} {:?}",
-        pool.info().problems,
-        pool.archive_status(),
-        pool.stats(),
-        pool.segments()
-    );
+    panic!("the pool stays busy for {}: {}", describe(request), story(pool));
+}
+
+/// The model knows commands as wholes: turns the pool until the one that was taken is.
+///
+/// # Panics
+/// When that does not end.
+pub fn finish_command(pool: &Pool) {
+    for turns in 0..TURNS_MAX {
+        if !pool.is_in_the_middle() {
+            note_turns(turns);
+            return;
+        }
+        turn(pool);
+    }
+    panic!("a command that was taken stays in its middle: {}", story(pool));
 }
 
 /// Submits a request and waits for its end.
+///
+/// # Panics
+/// When that does not end.
 pub fn run(pool: &Pool, volume: VolumeId, request: &Request<'_>) -> IoCompletion {
     let sink = Sink::new();
     submit(pool, volume, request, 0, &sink);
-    for _ in 0..1_000_000 {
+    for turns in 0..TURNS_MAX {
         if let Some(completion) = sink.pop() {
+            note_turns(turns);
             return completion;
         }
         turn(pool);
     }
-    panic!("a request does not end");
+    panic!("a request does not end: {}: {}", describe(request), story(pool));
 }

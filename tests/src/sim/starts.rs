@@ -1,0 +1,408 @@
+//! Starts on copies of a stopped device, each with one fault: a block that is damaged, of zeroes, or that cannot be read;
+//! a whole slot of zeroes; superblocks gone. The run itself goes on with its own device.
+//!
+//! **What may be refused.** Everything that says where things are stands twice, so one fault of a superblock, a segment
+//! header, a trailer or an event refuses nothing, and no record header does whose segment has its trailer. A block of data
+//! refuses what was written there. A record header without a trailer, and a whole slot, refuse what they held and what is older than that. Nothing that is
+//! refused is untold, nothing older is given instead, and the pool always opens and is written.
+//!
+//! Damage by bits and zeroes is put where a torn write cannot be meant: not into records that no trailer covers yet.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use varve::archive::store::Store;
+use varve::dma::{BLOCK_BYTES, DmaPool};
+use varve::log::format::{EntryKind, RecordHead, Superblock, TrailerHead, trailer_blocks};
+use varve::log::geometry::FIRST_SLOT_BLOCK;
+use varve::volume::{Sink, VolumeError};
+
+use super::damage::problems;
+use super::disk::{Crash, SimDisk};
+use super::faults::{Place, ReadFaults, TRIES_MAX};
+use super::model::Change;
+use super::rng::Rng;
+use super::store::MemoryStore;
+use super::workload::Run;
+use super::world::World;
+
+/// Faults that are tried at one stop.
+const STARTS_AT_ONCE: u64 = 3;
+
+/// A device that was stopped, and its archive at that moment.
+pub(super) struct StartCopy {
+    disk: SimDisk,
+    store: Option<MemoryStore>,
+}
+
+/// How a block is harmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Harm {
+    FlippedBit,
+    Zeroes,
+    Unreadable,
+    Tries(u32),
+}
+
+/// One fault of a start.
+#[derive(Debug, Clone, Copy)]
+enum StartFault {
+    Block { block: u64, place: Place, harm: Harm },
+    Slot { first_block: u64, end_lsn: u64 },
+    HeadSuperblocks { zeroes: bool },
+}
+
+/// What the fault may take.
+#[derive(Debug, Clone, Copy)]
+enum Effect {
+    Nothing,
+    Data(u64, u64),
+    /// Entries up to `end_lsn` are lost; whether events are among them.
+    Entries {
+        first_lsn: u64,
+        end_lsn: u64,
+        events: bool,
+    },
+}
+
+/// A segment of the copy.
+#[derive(Debug, Clone, Copy)]
+struct OnDevice {
+    first_block: u64,
+    first_lsn: u64,
+    used_blocks: u64,
+    has_trailer: bool,
+    is_newest: bool,
+}
+
+impl Run {
+    /// A copy of the device that was just stopped, now and then.
+    pub(super) fn copy_for_starts(&mut self) -> Option<StartCopy> {
+        if !self.trouble.has_starts() || !self.trouble.rng()?.one_in(3) {
+            return None;
+        }
+        let store = self.trouble.memory_store.as_ref().map(|store| store.fork());
+        if self.world.store.is_some() && store.is_none() {
+            return None;
+        }
+        Some(StartCopy { disk: self.disk.fork(), store })
+    }
+
+    /// Starts on the copy with one fault after another. The model holds what the device held.
+    ///
+    /// # Panics
+    /// When a promise is broken.
+    pub(super) fn try_starts(&mut self, copy: &StartCopy) {
+        let mut whole = self.on_copy(copy, copy.disk.fork(), 0);
+        whole.check_all();
+        let known = problems(&whole.pool);
+        let segments = whole.on_device();
+        drop(whole);
+        for number in 0..STARTS_AT_ONCE {
+            let Some(mut rng) = self.trouble.rng().map(|rng| Rng::new(rng.next_u64())) else { return };
+            let Some(fault) = self.pick_start(copy, &segments, &mut rng) else { continue };
+            self.try_start(copy, &segments, fault, &known, 1 + number);
+        }
+    }
+
+    /// A run on a copy of the device: it opens the pool there.
+    fn on_copy(&self, copy: &StartCopy, disk: SimDisk, number: u64) -> Run {
+        let seed = self.seed;
+        let mut world = World::new(seed ^ (number + 1) << 40);
+        world.options = self.world.options;
+        world.policy = self.world.policy;
+        world.clock.move_with_looks(1_000_000);
+        world.clock.advance(self.world.clock.now_ns() as i64);
+        world.store = copy.store.as_ref().map(|store| Arc::new(store.fork()) as Arc<dyn Store>);
+        let segment_blocks = self.shape.segment_blocks;
+        let pool = world
+            .open_loading(disk.open())
+            .unwrap_or_else(|error| panic!("seed {seed}: a pool does not open: {error}"));
+        disk.faults(|faults| faults.count_for(segment_blocks));
+        let mut run = Run {
+            seed,
+            rng: Rng::new(seed ^ number << 8),
+            disk,
+            world,
+            pool,
+            model: self.model.clone(),
+            shape: self.shape,
+            lengths: self.lengths.clone(),
+            last_length: self.last_length,
+            bounds: BTreeSet::new(),
+            lost_primary: self.lost_primary,
+            archived_only_points: 0,
+            segments_touched_max: 0,
+            expired: self.expired.without_plane(),
+            recovered_head: 0,
+            trouble: self.trouble.of_copy(),
+            start_copy: None,
+            sink: Sink::new(),
+            received: DmaPool::new(16 << 20),
+            next_tag: self.next_tag,
+            in_flight: std::collections::HashMap::new(),
+            early: Vec::new(),
+        };
+        run.adopt_opened();
+        run
+    }
+
+    /// The segments that the pool found, and what of them is on the device.
+    fn on_device(&self) -> Vec<OnDevice> {
+        let (pool, segment_blocks) = (self.pool.info().uuid, self.shape.segment_blocks);
+        let segments: Vec<_> = self.pool.segments();
+        let there = segments.iter().filter(|segment| segment.sequence.is_some() && segment.slot != u64::MAX);
+        let newest = there.clone().map(|segment| segment.first_lsn).max();
+        let found = there.map(|segment| {
+            let first_block = FIRST_SLOT_BLOCK + segment.slot * segment_blocks;
+            let trailer = self.disk.block(first_block + segment_blocks - trailer_blocks(segment_blocks));
+            let head = trailer.and_then(|block| TrailerHead::decode(&block, pool, segment_blocks).ok());
+            OnDevice {
+                first_block,
+                first_lsn: segment.first_lsn,
+                used_blocks: segment.used_blocks,
+                has_trailer: head
+                    .is_some_and(|head| Some(head.sequence.0) == segment.sequence && !head.partial),
+                is_newest: Some(segment.first_lsn) == newest,
+            }
+        });
+        found.collect()
+    }
+
+    fn pick_start(&self, copy: &StartCopy, segments: &[OnDevice], rng: &mut Rng) -> Option<StartFault> {
+        let segment_blocks = self.shape.segment_blocks;
+        match rng.below(16) {
+            0 => return Some(StartFault::HeadSuperblocks { zeroes: rng.one_in(2) }),
+            1 => {
+                let old: Vec<&OnDevice> = segments.iter().filter(|segment| !segment.is_newest).collect();
+                let slot = old.get(rng.below(old.len().max(1) as u64) as usize)?;
+                let end_lsn = slot.first_lsn + segment_blocks;
+                return Some(StartFault::Slot { first_block: slot.first_block, end_lsn });
+            }
+            _ => {}
+        }
+        let mut by_kind: std::collections::BTreeMap<usize, Vec<(u64, Place)>> =
+            std::collections::BTreeMap::new();
+        copy.disk.visit(|block, bytes| {
+            let place = Place::of(block, segment_blocks, bytes);
+            let is_of_log = place == Place::Superblock
+                || segment_at(segments, block, segment_blocks).is_some_and(|segment| {
+                    let offset = block - segment.first_block;
+                    let in_trailer = matches!(place, Place::TrailerHead | Place::TrailerBody);
+                    if in_trailer { segment.has_trailer } else { offset < segment.used_blocks }
+                });
+            if is_of_log && place != Place::Blank {
+                by_kind.entry(place.kind()).or_default().push((block, place));
+            }
+        });
+        let kinds: Vec<_> = by_kind.into_values().collect();
+        let kind = kinds.get(rng.below(kinds.len().max(1) as u64) as usize)?;
+        let (block, place) = kind[rng.below(kind.len() as u64) as usize];
+        let is_open = segment_at(segments, block, segment_blocks).is_some_and(|segment| !segment.has_trailer);
+        let may_be_torn = is_open && matches!(place, Place::Data(..) | Place::Event | Place::RecordHeader);
+        let harm = match rng.below(4) {
+            0 if !may_be_torn => Harm::FlippedBit,
+            1 if !may_be_torn => Harm::Zeroes,
+            2 => Harm::Tries(1 + rng.below(u64::from(TRIES_MAX)) as u32),
+            _ => Harm::Unreadable,
+        };
+        Some(StartFault::Block { block, place, harm })
+    }
+
+    fn try_start(
+        &mut self,
+        copy: &StartCopy,
+        segments: &[OnDevice],
+        fault: StartFault,
+        known: &[String],
+        number: u64,
+    ) {
+        let segment_blocks = self.shape.segment_blocks;
+        let disk = copy.disk.fork();
+        disk.faults(|faults| *faults = ReadFaults::new(segment_blocks));
+        let effect = self.put_start(&disk, segments, fault);
+        let Some(effect) = effect else { return self.check_no_pool(&disk) };
+        let context = format!("seed {}: a start with {fault:?}, which may take {effect:?}", self.seed);
+        // Whoever fails below does not know the fault; this tells it.
+        let _told = OnPanic(&context);
+        let mut run = self.on_copy_with(copy, disk, effect, number);
+        let found = problems(&run.pool);
+        let is_told = found.iter().any(|problem| !known.contains(problem));
+        self.note_start(fault, is_told);
+        match effect {
+            Effect::Entries { events, .. } => {
+                assert!(is_told, "{context}: entries are lost and nobody was told: {found:?}");
+                if events {
+                    return;
+                }
+                // Synchs among what is lost are lost.
+                run.check_volumes();
+            }
+            _ => run.check_all(),
+        }
+        match fault {
+            StartFault::Block { harm: Harm::Tries(_), .. } => {
+                assert!(!is_told, "{context}: what a retry cures is told: {found:?}");
+            }
+            StartFault::Block {
+                place: Place::Superblock | Place::SegmentHeader | Place::TrailerHead,
+                ..
+            }
+            | StartFault::HeadSuperblocks { .. } => assert!(is_told, "{context}: nobody was told: {found:?}"),
+            _ => {}
+        }
+        run.go_on_after_start(effect);
+        self.trouble.counts.refused_blocks += run.trouble.excused.refused();
+        self.trouble.counts.competitions += run.trouble.counts.competitions;
+    }
+
+    fn on_copy_with(&self, copy: &StartCopy, disk: SimDisk, effect: Effect, number: u64) -> Run {
+        let mut run = self.on_copy(copy, disk, number);
+        let excused = &mut run.trouble.excused;
+        match effect {
+            Effect::Nothing => {}
+            Effect::Data(block, stamp) => excused.add(block, stamp),
+            Effect::Entries { first_lsn, end_lsn, .. } => {
+                excused.add_blanks();
+                for step in self.model.steps.iter().filter(|step| step.lsn < end_lsn) {
+                    if let Change::Write { block, stamps, .. } = &step.change {
+                        (*block..).zip(stamps).for_each(|(block, &stamp)| excused.add(block, stamp));
+                    }
+                }
+                run.trouble.lost_from = Some(first_lsn);
+            }
+        }
+        run
+    }
+
+    /// Puts the fault; `None`: there is no pool any more.
+    fn put_start(&self, disk: &SimDisk, segments: &[OnDevice], fault: StartFault) -> Option<Effect> {
+        let segment_blocks = self.shape.segment_blocks;
+        match fault {
+            StartFault::HeadSuperblocks { zeroes } => {
+                for block in [0, 1] {
+                    if zeroes {
+                        disk.set_block(block, &[0; BLOCK_BYTES]);
+                    } else {
+                        disk.flip_bit(block, 300);
+                    }
+                }
+                let tail = disk.block(disk.len_blocks() - 1);
+                tail.is_some_and(|block| Superblock::decode(&block).is_ok()).then_some(Effect::Nothing)
+            }
+            StartFault::Slot { first_block, end_lsn } => {
+                for block in first_block..first_block + segment_blocks {
+                    disk.set_block(block, &[0; BLOCK_BYTES]);
+                }
+                Some(Effect::Entries { first_lsn: end_lsn - segment_blocks, end_lsn, events: false })
+            }
+            StartFault::Block { block, place, harm } => {
+                let effect = effect_of(disk, segments, block, place, segment_blocks);
+                match harm {
+                    Harm::FlippedBit => drop(disk.flip_bit(block, 99)),
+                    Harm::Zeroes => disk.set_block(block, &[0; BLOCK_BYTES]),
+                    Harm::Unreadable => disk.fail_block(block, None),
+                    Harm::Tries(tries) => {
+                        disk.fail_block(block, Some(tries));
+                        return Some(Effect::Nothing);
+                    }
+                }
+                Some(effect)
+            }
+        }
+    }
+
+    /// Without a superblock there is no pool: that is said, and nothing is changed.
+    fn check_no_pool(&self, disk: &SimDisk) {
+        let before: Vec<_> = disk.written_blocks().into_iter().map(|block| disk.block(block)).collect();
+        let opened = World::new(self.seed).open(disk.open());
+        assert!(
+            matches!(opened, Err(VolumeError::Failed { .. })),
+            "seed {}: a device without superblocks: {:?}",
+            self.seed,
+            opened.map(|_| ())
+        );
+        let after: Vec<_> = disk.written_blocks().into_iter().map(|block| disk.block(block)).collect();
+        assert!(before == after, "seed {}: a device without superblocks was changed", self.seed);
+    }
+
+    fn note_start(&mut self, fault: StartFault, is_told: bool) {
+        let counts = &mut self.trouble.counts;
+        let count = match fault {
+            StartFault::Slot { .. } => &mut counts.zeroed_slots,
+            StartFault::HeadSuperblocks { .. } => &mut counts.starts[Place::Superblock.kind()],
+            StartFault::Block { place, harm: Harm::FlippedBit | Harm::Zeroes, .. } => {
+                &mut counts.starts[place.kind()]
+            }
+            StartFault::Block { place, .. } => &mut counts.unreadable_starts[place.kind()],
+        };
+        count.injected += 1;
+        count.hit += u64::from(is_told);
+    }
+
+    /// The pool on the copy is used, stopped and opened again, with the bad sector still there.
+    fn go_on_after_start(&mut self, effect: Effect) {
+        let keeps_past = self.world.options.recycling != varve::log::Recycling::Discard;
+        if keeps_past {
+            self.check_points(2);
+        }
+        for _ in 0..20 {
+            let took = if keeps_past {
+                self.step()
+            } else {
+                self.live().is_empty() || {
+                    self.step_writes_only();
+                    true
+                }
+            };
+            if !took {
+                break;
+            }
+        }
+        self.compete(6, false);
+        self.settle();
+        if matches!(effect, Effect::Entries { .. }) {
+            return;
+        }
+        self.crash(Crash::Process);
+    }
+}
+
+fn segment_at(segments: &[OnDevice], block: u64, segment_blocks: u64) -> Option<&OnDevice> {
+    segments
+        .iter()
+        .find(|segment| (segment.first_block..segment.first_block + segment_blocks).contains(&block))
+}
+
+/// What a block that is gone may take.
+fn effect_of(disk: &SimDisk, segments: &[OnDevice], block: u64, place: Place, segment_blocks: u64) -> Effect {
+    let Some(segment) = segment_at(segments, block, segment_blocks) else { return Effect::Nothing };
+    match place {
+        Place::Data(block, stamp) => Effect::Data(block, stamp),
+        Place::RecordHeader if !segment.has_trailer => {
+            let bytes = disk.block(block).expect("it was written");
+            let superblock = disk.block(0).and_then(|block| Superblock::decode(&block).ok());
+            let pool = superblock.or_else(|| Superblock::decode(&disk.block(1)?).ok()).map(|it| it.pool);
+            let Some(Ok((head, entries))) = pool.map(|pool| RecordHead::decode_any(&bytes, pool)) else {
+                return Effect::Nothing;
+            };
+            Effect::Entries {
+                first_lsn: head.lsn.0,
+                end_lsn: head.lsn.0 + 1 + u64::from(head.data_blocks),
+                events: entries.iter().any(|entry| entry.kind() == Some(EntryKind::Event)),
+            }
+        }
+        _ => Effect::Nothing,
+    }
+}
+
+/// Prints its text when a check fails.
+struct OnPanic<'a>(&'a str);
+
+impl Drop for OnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("it was {}", self.0);
+        }
+    }
+}

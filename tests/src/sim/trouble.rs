@@ -1,0 +1,287 @@
+//! Faults of the device and of memory in a run, and what they may refuse.
+//!
+//! **What may be refused.** A transient fault and a shortage of memory refuse nothing. A lasting one in a block of data refuses
+//! what was written there, wherever that goes, and nothing else: the numbers of writes are known, so each refused block is looked up. One in a header,
+//! a trailer or an event refuses nothing, as everything stands there twice. So a run puts no more than one of these into a segment, and none into one whose trailer is not stable yet.
+//!
+//! The random numbers are their own, so a seed's other choices are those that it has without faults.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use varve::dma::BLOCK_BYTES;
+use varve::log::format::trailer_blocks;
+use varve::log::geometry::FIRST_SLOT_BLOCK;
+use varve::volume::SegmentState;
+
+use super::faults::{FaultCounts, Faults, Place, ReadFaults, TRIES_MAX};
+use super::model::Stamp;
+use super::rng::Rng;
+use super::shortage;
+use super::store::MemoryStore;
+use super::workload::Run;
+use super::world::take_most_turns;
+
+/// A look at a clock takes so long, so that whoever waits for a time gets there.
+const NS_PER_LOOK: u64 = 1_000_000;
+/// A shortage of memory lasts at most so many turns; the pool waits for longer than that.
+const SHORTAGE_TURNS_MAX: u64 = 400;
+/// Blocks that a shortage leaves, at most.
+const LEFT_BLOCKS_MAX: u64 = 300;
+
+/// Commands of each host when they compete.
+const COMMANDS_OF_HOSTS: u64 = 40;
+
+/// Blocks that may be refused.
+#[derive(Debug, Default, Clone)]
+pub struct Excused {
+    stamps: HashSet<(u64, Stamp)>,
+    /// Whether blocks that nobody wrote are among them: what may have written them is lost.
+    blanks: bool,
+    refused: RefCell<HashSet<(u64, Stamp)>>,
+}
+
+impl Excused {
+    /// Excuses what a write wrote in a block.
+    pub fn add(&mut self, block: u64, stamp: Stamp) {
+        self.stamps.insert((block, stamp));
+    }
+
+    /// Excuses blocks that nobody wrote.
+    pub fn add_blanks(&mut self) {
+        self.blanks = true;
+    }
+
+    /// Whether nothing may be refused.
+    pub fn is_empty(&self) -> bool {
+        self.stamps.is_empty() && !self.blanks
+    }
+
+    /// Whether a block with this content may be refused.
+    pub fn allows(&self, block: u64, stamp: Stamp) -> bool {
+        self.stamps.contains(&(block, stamp)) || (self.blanks && stamp == 0)
+    }
+
+    /// Notes that one was.
+    pub fn note(&self, block: u64, stamp: Stamp) {
+        self.refused.borrow_mut().insert((block, stamp));
+    }
+
+    /// How many different ones were.
+    pub fn refused(&self) -> u64 {
+        self.refused.borrow().len() as u64
+    }
+}
+
+/// Which faults a run has.
+#[derive(Debug, Clone)]
+struct Plan {
+    rng: Rng,
+    faults: Faults,
+}
+
+/// The faults of a run.
+#[derive(Default)]
+pub struct Trouble {
+    plan: Option<Plan>,
+    /// Whether a lasting fault was put: then problems are told.
+    pub(super) had_lasting: bool,
+    /// What may be refused.
+    pub excused: Excused,
+    /// Entries from here on are lost: a point behind it may be refused.
+    pub(super) lost_from: Option<u64>,
+    /// The archive's store, where starts on copies of the device may have a copy of it.
+    pub memory_store: Option<Arc<MemoryStore>>,
+    /// What was counted, beside what the disk counts.
+    pub(super) counts: FaultCounts,
+}
+
+impl Trouble {
+    /// For a run on a copy of the device: no more faults, but what they have taken is taken.
+    pub(super) fn of_copy(&self) -> Trouble {
+        Trouble { had_lasting: true, excused: self.excused.clone(), ..Trouble::default() }
+    }
+
+    /// Whether starts on copies are tried.
+    pub(super) fn has_starts(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.faults.starts)
+    }
+
+    /// Random numbers for faults, while there are any.
+    pub(super) fn rng(&mut self) -> Option<&mut Rng> {
+        self.plan.as_mut().map(|plan| &mut plan.rng)
+    }
+}
+
+impl Run {
+    /// From here on the run has faults.
+    pub fn begin_trouble(&mut self, faults: Faults) {
+        if faults == Faults::NONE {
+            return;
+        }
+        let mut rng = Rng::new(self.seed ^ 0xfa17_0000);
+        // Not all at once in every run: a fault that refuses something is not told from one that must not otherwise.
+        let (transient, lasting) = [(true, false), (false, true), (true, true)][rng.below(3) as usize];
+        let memory = rng.one_in(2);
+        let faults = Faults {
+            transient: faults.transient && (transient || !faults.lasting),
+            lasting: faults.lasting && (lasting || !faults.transient),
+            memory: faults.memory && (memory || !(faults.lasting || faults.transient)),
+            starts: faults.starts,
+        };
+        self.trouble.plan = Some(Plan { rng, faults });
+        self.world.clock.move_with_looks(NS_PER_LOOK);
+        let segment_blocks = self.shape.segment_blocks;
+        self.disk.faults(|faults| *faults = ReadFaults::new(segment_blocks));
+        take_most_turns();
+        shortage::take_counts();
+    }
+
+    /// Faults while the pool runs, now and then. Once for each step.
+    pub fn make_trouble(&mut self) {
+        let Some(plan) = &mut self.trouble.plan else { return };
+        let faults = plan.faults;
+        let rng = &mut plan.rng;
+        match rng.below(300) {
+            0..8 if faults.transient => {
+                let (seed, odds, reads) = (rng.next_u64(), 1 + rng.below(6), 1 + rng.below(60));
+                self.disk.faults(|faults| faults.begin_storm(seed, odds, reads));
+            }
+            8..14 if faults.transient => {
+                let tries = 1 + rng.below(u64::from(TRIES_MAX)) as u32;
+                if let Some((block, _)) = self.pick_block(false) {
+                    self.disk.fail_block(block, Some(tries));
+                }
+            }
+            14..18 if faults.memory => self.run_short_of_memory(),
+            18..21 if faults.lasting => self.put_lasting(),
+            _ => {}
+        }
+    }
+
+    /// Faults that a start meets.
+    pub(super) fn make_trouble_at_start(&mut self) {
+        let Some(plan) = &mut self.trouble.plan else { return };
+        let faults = plan.faults;
+        let rng = &mut plan.rng;
+        if rng.one_in(2) && faults.transient {
+            let (seed, odds, reads) = (rng.next_u64(), 1 + rng.below(8), 1 + rng.below(80));
+            self.disk.faults(|faults| faults.begin_storm(seed, odds, reads));
+        }
+        if plan.rng.one_in(3) && faults.memory {
+            self.run_short_of_memory();
+        }
+    }
+
+    fn run_short_of_memory(&mut self) {
+        let Some(plan) = &mut self.trouble.plan else { return };
+        let left = plan.rng.below(LEFT_BLOCKS_MAX + 1);
+        let left = if plan.rng.one_in(3) { 0 } else { left };
+        let turns = 1 + plan.rng.below(SHORTAGE_TURNS_MAX);
+        shortage::begin(&self.world.environment.dma, left as usize, turns);
+    }
+
+    /// A block that cannot be read until it is written again.
+    fn put_lasting(&mut self) {
+        let Some((block, place)) = self.pick_block(true) else { return };
+        self.disk.fail_block(block, None);
+        self.trouble.had_lasting = true;
+        if let Place::Data(block, stamp) = place {
+            self.trouble.excused.add(block, stamp);
+        }
+    }
+
+    fn place_at(&self, block: u64) -> Place {
+        let mut bytes = [0; BLOCK_BYTES];
+        self.disk.peek(block, &mut bytes);
+        Place::of(block, self.shape.segment_blocks, &bytes)
+    }
+
+    /// A random block of a random kind among what the log holds. With `lasting`, one that may fail for good.
+    fn pick_block(&mut self, lasting: bool) -> Option<(u64, Place)> {
+        let segment_blocks = self.shape.segment_blocks;
+        let data_end = segment_blocks - trailer_blocks(segment_blocks);
+        let stable_lsn = self.pool.stats().stable_lsn;
+        let segments = self.pool.segments();
+        let current = segments.iter().find(|segment| segment.state == SegmentState::Current);
+        let current_lsn = current.map_or(u64::MAX, |segment| segment.first_lsn);
+        // By slot: how many blocks count, and whether the trailer is there for good.
+        let slots: BTreeMap<u64, (u64, bool)> = segments
+            .iter()
+            .filter(|segment| segment.sequence.is_some())
+            .map(|segment| {
+                let is_sealed = segment.first_lsn < current_lsn && stable_lsn > current_lsn;
+                (segment.slot, (segment.used_blocks, is_sealed))
+            })
+            .collect();
+        let slot_of = |block: u64| (block - FIRST_SLOT_BLOCK) / segment_blocks;
+        let bad: Vec<u64> = self.disk.faults(|faults| faults.lasting().collect());
+        let is_metadata = |block: u64| !matches!(self.place_at(block), Place::Data(..));
+        let taken: HashSet<u64> = bad
+            .iter()
+            .filter(|&&block| block >= FIRST_SLOT_BLOCK && is_metadata(block))
+            .map(|&block| slot_of(block))
+            .collect();
+        let superblock_taken = bad.iter().any(|&block| self.place_at(block) == Place::Superblock);
+        let mut by_kind: BTreeMap<usize, Vec<(u64, Place)>> = BTreeMap::new();
+        self.disk.visit(|block, bytes| {
+            let place = Place::of(block, segment_blocks, bytes);
+            let counts = if let Place::Superblock = place {
+                !(lasting && superblock_taken)
+            } else {
+                let offset = (block - FIRST_SLOT_BLOCK) % segment_blocks;
+                let slot = slots.get(&slot_of(block));
+                let is_data = matches!(place, Place::Data(..));
+                slot.is_some_and(|&(used, is_sealed)| {
+                    (offset < used || (offset >= data_end && is_sealed))
+                        && (!lasting || is_data || (is_sealed && !taken.contains(&slot_of(block))))
+                })
+            };
+            if counts && place != Place::Blank && !bad.contains(&block) {
+                by_kind.entry(place.kind()).or_default().push((block, place));
+            }
+        });
+        let rng = self.trouble.rng()?;
+        let kinds: Vec<_> = by_kind.values().collect();
+        // Half of them data.
+        let data = by_kind.get(&Place::Data(0, 0).kind()).filter(|_| rng.one_in(2));
+        let from = match data {
+            Some(data) => data,
+            None if kinds.is_empty() => return None,
+            None => kinds[rng.below(kinds.len() as u64) as usize],
+        };
+        Some(from[rng.below(from.len() as u64) as usize])
+    }
+
+    /// The transient faults end, and the shortage of memory; bad sectors stay. Then hosts compete, and all of their commands must end.
+    pub fn end_trouble(&mut self) {
+        let Some(plan) = self.trouble.plan.take() else { return };
+        self.disk.faults(ReadFaults::calm);
+        shortage::end();
+        self.compete(COMMANDS_OF_HOSTS, plan.faults.memory);
+    }
+
+    /// The same for a while: now and then, between two rounds.
+    pub fn pause_trouble(&mut self) {
+        let Some(mut plan) = self.trouble.plan.take() else { return };
+        if plan.rng.one_in(4) {
+            self.disk.faults(ReadFaults::calm);
+            shortage::end();
+            self.compete(COMMANDS_OF_HOSTS, plan.faults.memory && plan.rng.one_in(2));
+        }
+        self.trouble.plan = Some(plan);
+    }
+
+    /// What was counted so far, of this disk and of the one before.
+    pub fn take_fault_counts(&mut self) -> FaultCounts {
+        let mut counts = std::mem::take(&mut self.trouble.counts);
+        counts += self.disk.faults(|faults| std::mem::take(&mut faults.counts));
+        let (short, felt) = shortage::take_counts();
+        counts.memory.injected += short;
+        counts.memory.hit += felt;
+        counts.refused_blocks += self.trouble.excused.refused();
+        counts.turns_max = counts.turns_max.max(take_most_turns());
+        counts
+    }
+}
