@@ -17,8 +17,8 @@ use std::time::Instant;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use varve::archive::object::{
-    Compressor, Decompressor, FRAME_BYTES_DEFAULT, ObjectError, ObjectFront, ObjectId,
-    ObjectReader, ObjectSpec, ObjectWriter,
+    Compressor, Decompressor, FRAME_BYTES_DEFAULT, ObjectError, ObjectFront, ObjectId, ObjectReader,
+    ObjectSpec, ObjectWriter,
 };
 use varve::archive::service::{
     BdevSource, BlockSource, InlineArchive, InlineOptions, READS_IN_FLIGHT_DEFAULT, SourceError, TablesCache,
@@ -283,9 +283,8 @@ impl Made {
             };
             let name = id.name().map_err(PerfError::archive)?;
             let mut put = store.put_start(&name, spec.max_bytes(units.len())).map_err(PerfError::archive)?;
-            let mut writer =
-                ObjectWriter::begin(&mut compressor, spec, &units, &[], &mut *put)
-                    .map_err(PerfError::archive)?;
+            let mut writer = ObjectWriter::begin(&mut compressor, spec, &units, &[], &mut *put)
+                .map_err(PerfError::archive)?;
             writer.push(&content[..id.content_bytes() as usize]).map_err(PerfError::archive)?;
             object_bytes += writer.finish(&[]).map_err(PerfError::archive)?.object_bytes;
             put.commit().map_err(PerfError::archive)?;
@@ -348,7 +347,9 @@ impl Made {
         let entries_ms = elapsed_ms(started);
         let started = Instant::now();
         let mut builder = IndexBuilder::new(self.volume_blocks);
-        rebuild::scan(segments, self.image, &mut |block, mapping| builder.see_write(block, mapping));
+        rebuild::scan(segments, self.image, &mut |block, mapping| {
+            builder.see_write(block, mapping);
+        });
         let index = builder.finish();
         let index_ms = elapsed_ms(started);
         let started = Instant::now();

@@ -216,7 +216,9 @@ fn measure(layout: Layout, segments: &[Vec<TrailerUnit>], volume_blocks: u64, re
         let copies = segments.to_vec();
         let started = Instant::now();
         let mut builder = IndexBuilder::new(volume_blocks);
-        entries = scan(copies, IMAGE, &mut |block, mapping| builder.see_write(block, mapping));
+        entries = scan(copies, IMAGE, &mut |block, mapping| {
+            builder.see_write(block, mapping);
+        });
         entries_per_second.push(entries as f64 / started.elapsed().as_secs_f64());
         mapped_blocks = builder.finish().mapped();
 

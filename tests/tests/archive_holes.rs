@@ -91,5 +91,8 @@ fn a_trailer_that_stays_unreadable_leaves_no_object_that_hides_it() {
     let of_others = holes.iter().filter(|(id, _)| id.sequence.0 != SEQUENCE);
     assert!(of_others.clone().count() > 10);
     assert!(of_others.clone().all(|(_, holes)| holes.is_empty()), "{holes:?}");
-    assert!(holes.iter().any(|(id, _)| id.whole && id.sequence.0 == SEQUENCE), "it is put, and the log goes on");
+    assert!(
+        holes.iter().any(|(id, _)| id.whole && id.sequence.0 == SEQUENCE),
+        "it is put, and the log goes on"
+    );
 }

@@ -465,8 +465,17 @@ fn a_recovery_over_a_damaged_object_names_what_is_lost_and_gives_no_wrong_block(
     bytes[140] ^= 1;
     std::fs::write(damaged, bytes).expect("written");
     let archive = folder.join("archive");
-    let recovered =
-        run(&["pool", "recover", "--from", path(&archive), "--dir", path(&folder), "--pool-size", "96MiB", "--json"]);
+    let recovered = run(&[
+        "pool",
+        "recover",
+        "--from",
+        path(&archive),
+        "--dir",
+        path(&folder),
+        "--pool-size",
+        "96MiB",
+        "--json",
+    ]);
     let words = String::from_utf8_lossy(&recovered.stderr).into_owned();
     let report: Value = serde_json::from_slice(&recovered.stdout).unwrap_or_else(|_| panic!("{words}"));
     let told = report["damaged_objects"].to_string();

@@ -154,6 +154,7 @@ pub(super) fn verify(
         (now.incomplete_objects, "incomplete"),
     ];
     let wrong = wrong.iter().filter(|(count, _)| *count > 0);
-    let wrong: Vec<String> = wrong.map(|(count, what)| format!("{count} objects of the archive are {what}")).collect();
+    let wrong: Vec<String> =
+        wrong.map(|(count, what)| format!("{count} objects of the archive are {what}")).collect();
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join(", ").into()) }
 }

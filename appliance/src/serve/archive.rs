@@ -222,9 +222,12 @@ pub(super) fn learn(
     let mut ids = Vec::new();
     catalog.for_each_object(|row| ids.push(row.id))?;
     known.extend(ids);
-    notes.extend(catalog.gaps()?.into_iter().map(|gap| {
-        format!("archive: LSN {} to {}: {}", gap.range.start, gap.range.end, gap.reason)
-    }));
+    notes.extend(
+        catalog
+            .gaps()?
+            .into_iter()
+            .map(|gap| format!("archive: LSN {} to {}: {}", gap.range.start, gap.range.end, gap.reason)),
+    );
     known.note_lost(catalog.lost_objects()?.into_iter().map(|row| row.id));
     if known.is_empty() {
         let others = pools_in(store)?.into_iter().filter(|&other| other != pool).count();

@@ -139,7 +139,8 @@ mod tests {
     /// Entries of kind event, with numbers that a checksum says nothing about.
     fn entry() -> impl Strategy<Value = Entry> {
         let number = || prop_oneof![Just(0_u64), Just(1), Just(4097), Just(u64::MAX), any::<u64>()];
-        let head = (0_u16..4, 0_u32..4).prop_map(|(copy, chunk)| EventHead::encode(EventKind::Synch, copy, chunk));
+        let head =
+            (0_u16..4, 0_u32..4).prop_map(|(copy, chunk)| EventHead::encode(EventKind::Synch, copy, chunk));
         let head = prop_oneof![3 => head, 1 => any::<u64>()];
         (head, any::<u32>(), number(), any::<bool>())
             .prop_map(|(head, crc, text_bytes, last)| Entry::event(head, crc, text_bytes, last))

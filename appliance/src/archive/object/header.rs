@@ -338,8 +338,7 @@ impl ObjectTail {
         }
         check_version(raw.version.get())?;
         // What version 1 has here was never looked at.
-        let damaged_blocks =
-            if raw.version.get() == VERSION_WHOLE { 0 } else { raw.damaged_blocks.get() };
+        let damaged_blocks = if raw.version.get() == VERSION_WHOLE { 0 } else { raw.damaged_blocks.get() };
         let tail = ObjectTail {
             id: ObjectId {
                 pool: Uuid::from_bytes(raw.pool),

@@ -198,8 +198,7 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         }
         let wanted = digest_bytes + table_bytes;
         have_at_least(source, len, &mut end, wanted)?;
-        let (digest_frame, rest) =
-            end[end.len() - wanted..].split_at(SKIPPABLE_HEAD_BYTES + TAIL_BYTES);
+        let (digest_frame, rest) = end[end.len() - wanted..].split_at(SKIPPABLE_HEAD_BYTES + TAIL_BYTES);
         let digest_offset = len - wanted as u64;
         let digest_damage = |damage| ObjectError::damaged(Part::Digest, digest_offset, damage);
         let tail = decode_digest_frame(digest_frame).map_err(digest_damage)?;

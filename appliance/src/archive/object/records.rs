@@ -22,11 +22,7 @@ impl ObjectId {
 ///
 /// # Errors
 /// [`Damage::Field`] with what is wrong with the units: they are no records, not in order, or not inside the object.
-pub fn holes_of(
-    id: &ObjectId,
-    segment_blocks: u64,
-    units: &[TrailerUnit],
-) -> Result<Vec<LsnRange>, Damage> {
+pub fn holes_of(id: &ObjectId, segment_blocks: u64, units: &[TrailerUnit]) -> Result<Vec<LsnRange>, Damage> {
     let mut holes = Vec::new();
     let mut at = id.first_record_lsn(segment_blocks);
     let mut rest = units;

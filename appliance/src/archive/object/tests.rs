@@ -317,21 +317,18 @@ fn a_context_serves_many_objects_and_wrong_use_is_refused() {
     let first = {
         let mut object = Vec::new();
         // A writer that is given up in the middle leaves nothing behind in the context.
-        let mut writer =
-            ObjectWriter::begin(&mut compressor, shape, &all, &[], &mut object).unwrap();
+        let mut writer = ObjectWriter::begin(&mut compressor, shape, &all, &[], &mut object).unwrap();
         writer.push(&content[..BLOCK_BYTES]).unwrap();
         assert!(matches!(writer.finish(&[]), Err(ObjectError::Count { pushed_blocks: 1, blocks: 20 })));
         object.clear();
-        let mut writer =
-            ObjectWriter::begin(&mut compressor, shape, &all, &[], &mut object).unwrap();
+        let mut writer = ObjectWriter::begin(&mut compressor, shape, &all, &[], &mut object).unwrap();
         writer.push(&content).unwrap();
         assert!(matches!(writer.push(&content[..1]), Err(ObjectError::NotBlocks(1))));
         writer.finish(&[]).unwrap();
         object
     };
     let mut second = Vec::new();
-    let mut writer =
-        ObjectWriter::begin(&mut compressor, shape, &all, &[], &mut second).unwrap();
+    let mut writer = ObjectWriter::begin(&mut compressor, shape, &all, &[], &mut second).unwrap();
     writer.push(&content).unwrap();
     writer.finish(&[]).unwrap();
     assert!(first == second);
@@ -463,7 +460,8 @@ fn an_object_that_lacks_records_silently_is_damaged() {
         units_crc: crate::log::checksum::crc32c(&empty),
         ..read_front(&object[..], &mut codec).unwrap().header
     };
-    let front = [&skippable_head(FRONT_MAGIC, (128 + empty.len()) as u32)[..], &header.encode(), &empty].concat();
+    let front =
+        [&skippable_head(FRONT_MAGIC, (128 + empty.len()) as u32)[..], &header.encode(), &empty].concat();
     let frames: Vec<DataFrame> = reader
         .frames()
         .iter()
@@ -562,11 +560,7 @@ fn hostile_units() -> impl Strategy<Value = Vec<TrailerUnit>> {
         unit
     });
     let good = (0_u64..38).prop_map(|at| records(1793 + at, 1793 + at + 2));
-    let any_units = prop_oneof![
-        line.prop_map(|unit| vec![unit]),
-        entry.prop_map(|unit| vec![unit]),
-        good,
-    ];
+    let any_units = prop_oneof![line.prop_map(|unit| vec![unit]), entry.prop_map(|unit| vec![unit]), good,];
     prop::collection::vec(any_units, 0..12).prop_map(|parts| parts.concat())
 }
 

@@ -62,8 +62,7 @@ impl ObjectSpec {
         // Every block may turn out to be damaged, and between two holes there is a record.
         let digest = seek::digest_frame_bytes(self.id.len_blocks() as u32);
         let skippable = SKIPPABLE_HEAD_BYTES + HEADER_BYTES + digest + seek::table_bytes(frames);
-        let entries =
-            zstd_safe::compress_bound(units * size_of::<TrailerUnit>() + (units + 1) * HOLE_BYTES);
+        let entries = zstd_safe::compress_bound(units * size_of::<TrailerUnit>() + (units + 1) * HOLE_BYTES);
         let frame = zstd_safe::compress_bound(self.frame_bytes as usize) as u64;
         skippable as u64 + entries as u64 + u64::from(frames) * frame
     }

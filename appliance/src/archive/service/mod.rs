@@ -31,8 +31,8 @@ mod tests;
 use std::sync::Arc;
 
 use super::object::{ObjectHeader, ObjectId};
-use crate::dma::BLOCK_BYTES;
 use super::store::Store;
+use crate::dma::BLOCK_BYTES;
 use crate::log::Lsn;
 use crate::log::format::TrailerUnit;
 use crate::log::reader::{LsnRange, SegmentEntries};

@@ -125,7 +125,9 @@ impl BdevSource {
         let count = self.device.poll(&mut self.completions);
         for mut completion in self.completions.drain(..) {
             // One of an earlier call is dropped.
-            let Some(read) = stretch.reads.iter_mut().find(|read| read.tag == completion.tag) else { continue };
+            let Some(read) = stretch.reads.iter_mut().find(|read| read.tag == completion.tag) else {
+                continue;
+            };
             read.slot = match (completion.result, completion.buffers.pop()) {
                 (Ok(()), Some(buffer)) => Slot::There(buffer),
                 (Ok(()), None) => Slot::Failed("a read came back without its buffer".to_owned()),

@@ -270,16 +270,14 @@ fn tell_points(
     if found.missing.is_empty() && found.damaged.is_empty() && found.holes.is_empty() {
         return;
     }
-    let bad: HashSet<SegmentSeq> =
-        found.missing.iter().chain(&found.damaged).map(|id| id.sequence).collect();
+    let bad: HashSet<SegmentSeq> = found.missing.iter().chain(&found.damaged).map(|id| id.sequence).collect();
     segments.retain(|segment| !bad.contains(&segment.sequence));
     let working_set = |sequence| lineage.working_set(sequence);
     let view = lineage.view(&segments, &working_set);
-    let synchs = lineage.synchs.iter().map(|synch| (synch.lsn, synch.time_ns, format!("synch '{}'", synch.label)));
-    let snapshots = lineage
-        .snapshots
-        .iter()
-        .map(|snapshot| (snapshot.lsn, 0, format!("snapshot '{}'", snapshot.name)));
+    let synchs =
+        lineage.synchs.iter().map(|synch| (synch.lsn, synch.time_ns, format!("synch '{}'", synch.label)));
+    let snapshots =
+        lineage.snapshots.iter().map(|snapshot| (snapshot.lsn, 0, format!("snapshot '{}'", snapshot.name)));
     for (lsn, time_ns, name) in synchs.chain(snapshots) {
         if stop.is_set() {
             return;
@@ -287,9 +285,11 @@ fn tell_points(
         let explained = explain(&KeepRules::default(), 0, &view, lsn);
         let needs = |hole: &LsnRange| {
             let sequence = SegmentSeq(hole.start.0 / lineage.segment_blocks);
-            hole.start <= lsn && explained.needs.iter().any(|range| (range.first..=range.last).contains(&sequence))
+            hole.start <= lsn
+                && explained.needs.iter().any(|range| (range.first..=range.last).contains(&sequence))
         };
-        let is_bad = |range: &SegmentRange| bad.iter().any(|sequence| (range.first..=range.last).contains(sequence));
+        let is_bad =
+            |range: &SegmentRange| bad.iter().any(|sequence| (range.first..=range.last).contains(sequence));
         let words = if explained.missing.iter().any(is_bad) {
             "cannot be opened"
         } else if found.holes.iter().any(needs) {

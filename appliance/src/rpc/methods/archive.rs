@@ -133,9 +133,8 @@ struct VerifyParams {
 
 fn verify(registry: &Registry, VerifyParams { from, to }: VerifyParams) -> Result<Verification, RpcError> {
     let archive = registry.archive()?;
-    let lineage = registry.on_reactor("archive_verify", |app| {
-        std::future::ready(app.pool().map(|pool| pool.lineage()))
-    })?;
+    let lineage = registry
+        .on_reactor("archive_verify", |app| std::future::ready(app.pool().map(|pool| pool.lineage())))?;
     let handle = registry.handle().clone();
     let learn = move |missing: &[ObjectId], damaged: &[ObjectId]| {
         let (missing, damaged) = (missing.to_vec(), damaged.to_vec());

@@ -86,9 +86,10 @@ impl Archive {
         let mut again = BTreeSet::new();
         let mut changed = false;
         for &id in ids {
-            let is_here = log.table().get(id.sequence).is_some_and(|segment| {
-                segment.slot.is_some() && segment.epoch == id.epoch
-            });
+            let is_here = log
+                .table()
+                .get(id.sequence)
+                .is_some_and(|segment| segment.slot.is_some() && segment.epoch == id.epoch);
             if is_here {
                 if self.objects.remove(&id) | log.note_unarchived(id.sequence) {
                     again.insert(id.sequence);

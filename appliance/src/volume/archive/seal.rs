@@ -153,10 +153,9 @@ impl Archive {
             if !segment.sealed {
                 break;
             }
-            let under_way = self
-                .flights
-                .values()
-                .any(|flight| matches!(flight, Flight::Job { id, .. } if id.sequence == sequence && id.whole));
+            let under_way = self.flights.values().any(
+                |flight| matches!(flight, Flight::Job { id, .. } if id.sequence == sequence && id.whole),
+            );
             if !segment.archived && segment.slot.is_some() && !under_way {
                 // Until the next one's header is stable a loss of power may take the trailer, and the log would go on in this segment: then what was put is not the whole.
                 let next = sequence.next();
@@ -235,13 +234,7 @@ impl Archive {
         }
     }
 
-    fn send_job(
-        &mut self,
-        log: &Log,
-        sequence: SegmentSeq,
-        range: Option<(Lsn, Lsn)>,
-        records: Records,
-    ) {
+    fn send_job(&mut self, log: &Log, sequence: SegmentSeq, range: Option<(Lsn, Lsn)>, records: Records) {
         let geometry = log.geometry();
         let Some(segment) = log.table().get(sequence) else { return };
         let Some(slot) = segment.slot else { return };

@@ -9,7 +9,11 @@ fn id(sequence: u64) -> ObjectId {
 }
 
 fn blocks(first_lsn: Lsn, len_blocks: usize) -> Arc<ObjectBlocks> {
-    Arc::new(ObjectBlocks { first_lsn, bytes: vec![first_lsn.0 as u8; len_blocks * BLOCK_BYTES], damaged: Vec::new() })
+    Arc::new(ObjectBlocks {
+        first_lsn,
+        bytes: vec![first_lsn.0 as u8; len_blocks * BLOCK_BYTES],
+        damaged: Vec::new(),
+    })
 }
 
 #[test]
