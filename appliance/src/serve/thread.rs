@@ -4,6 +4,8 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use super::archive::{self, OpenedArchive};
 use super::begin::OpenedDevice;
@@ -18,6 +20,9 @@ use crate::nvmf::target::Target;
 use crate::reactor::{Interest, Local, Reactor, ReactorHandle, Source};
 use crate::rpc::App;
 use crate::volume::{CreateVolume, Pool, PoolOptions, VolumeError};
+
+/// How long a stop waits for room on the device.
+const CLOSE_ROOM_WAIT: Duration = Duration::from_secs(5);
 
 /// Runs an appliance on the calling thread until it is told to stop.
 pub(super) fn run(
@@ -98,7 +103,8 @@ pub(super) fn run(
     target.shutdown();
     // Whoever took the pool away wants no clean close.
     if app.take_pool().is_some() {
-        reactor.run_until(&app, Rc::clone(&pool).close())?;
+        let closing = Rc::clone(&pool).close();
+        reactor.run_until(&app, unless_starved(Rc::clone(&pool), closing))?;
     }
     local.remove_poller(drive);
     Ok(())
@@ -129,6 +135,32 @@ pub(super) fn share(
         None => None,
     };
     Ok((SharedBdev::new(device), wake))
+}
+
+/// Closes the pool, but waits only so long for room: what is not written was not acknowledged.
+async fn unless_starved(
+    pool: Rc<Pool>,
+    closing: impl Future<Output = Result<(), VolumeError>>,
+) -> Result<(), VolumeError> {
+    let mut closing = std::pin::pin!(closing);
+    let mut starved_since = None;
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(closed) = closing.as_mut().poll(context) {
+            return Poll::Ready(closed);
+        }
+        if pool.waits_for_room() {
+            // The time is looked at, which nothing else wakes this for.
+            context.waker().wake_by_ref();
+            if starved_since.get_or_insert_with(Instant::now).elapsed() > CLOSE_ROOM_WAIT {
+                let reason = "the pool's device has no room for what was still to be written, none of which was acknowledged; the pool was not marked as cleanly closed, and the next start finds it all the same";
+                return Poll::Ready(Err(VolumeError::NoSpace { reason: reason.to_owned() }));
+            }
+        } else {
+            starved_since = None;
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Turns the pool itself while a future of it runs: nobody else does before it is served.

@@ -37,6 +37,11 @@ impl Pool {
         self.state.borrow().synchs.clone()
     }
 
+    /// Whether writes wait because the device has no room.
+    pub fn waits_for_room(&self) -> bool {
+        self.log.borrow().starved().is_some()
+    }
+
     /// What the pool is and how it is.
     pub fn info(&self) -> PoolInfo {
         let state = self.state.borrow();
