@@ -1,6 +1,8 @@
-//! Whole-system tests of varve: guests with real kernels, the program as a process, models, soaks.
+//! Whole-system tests of varve: guests with real kernels, the program as a process (also under
+//! injected faults), models, soaks.
 
 pub mod appliance;
+pub mod faults;
 pub mod guest;
 pub mod sim;
 pub mod soak;

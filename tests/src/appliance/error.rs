@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use varve::cli::ClientError;
 
+use crate::faults::FaultsError;
+
 /// Why an appliance did not start, answer or stop.
 ///
 /// `Debug` is the same text as `Display`: a test that returns this error prints what the appliance said.
@@ -68,6 +70,9 @@ pub enum ApplianceError {
     /// A call failed.
     #[error("{0}")]
     Call(#[from] ClientError),
+    /// It cannot be started under faults.
+    #[error("{0}")]
+    Faults(#[from] FaultsError),
     /// A command of the command line failed.
     #[error("`varve {command}` ended with {status}: {output}")]
     CommandFailed {

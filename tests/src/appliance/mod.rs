@@ -34,6 +34,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use varve::cli::Client;
 
+use crate::faults::Faults;
+
 /// How long a start may take: on a machine where four interpreted processors compete for two real ones.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
@@ -53,6 +55,8 @@ pub struct ApplianceConfig {
     pub arguments: Vec<String>,
     /// Variables that it finds in its environment, beside those of the test: names and values.
     pub environment: Vec<(String, String)>,
+    /// Faults that its file system calls meet; it has no `io_uring` then.
+    pub faults: Option<Faults>,
 }
 
 impl ApplianceConfig {
@@ -69,6 +73,7 @@ pub struct Appliance {
     program: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    faults: Option<Faults>,
     folder: TempDir,
     /// 0 until the first start has told.
     port: u16,
@@ -87,9 +92,9 @@ impl Appliance {
             .prefix("varve-appliance-")
             .tempdir()
             .map_err(ApplianceError::host("making a folder in", std::env::temp_dir()))?;
-        let ApplianceConfig { arguments, environment } = config.clone();
+        let ApplianceConfig { arguments, environment, faults } = config.clone();
         let mut appliance =
-            Appliance { program, arguments, environment, folder, port: 0, process: None, starts: 0 };
+            Appliance { program, arguments, environment, faults, folder, port: 0, process: None, starts: 0 };
         appliance.restart()?;
         Ok(appliance)
     }
@@ -107,7 +112,13 @@ impl Appliance {
         arguments.extend(["--rpc".to_owned(), text(&self.rpc_socket())]);
         arguments.extend(self.arguments.iter().cloned());
         let (said, complained) = (self.said_path(), self.complained_path());
-        let started = Process::start(&self.program, &arguments, &self.environment, &said, &complained)?;
+        let started = Process::start(
+            &self.program,
+            &arguments,
+            &self.environment,
+            self.faults.as_ref(),
+            [&said, &complained],
+        )?;
         let process = self.process.insert(started);
         loop {
             // Read after the status, so that the last words of a process that has ended are there.

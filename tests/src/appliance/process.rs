@@ -4,6 +4,7 @@
 //! thread that lives as long as it does, not by that of the test, which may hand it to another.
 
 use super::ApplianceError;
+use crate::faults::{Armed, Faults};
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -29,7 +30,8 @@ struct Shared {
 }
 
 impl Process {
-    /// Starts `program`; its standard output goes to the new file `said`, its standard error is appended to `complained`.
+    /// Starts `program`, under these faults if there are some; its standard output goes to the new file `said`, its standard error is
+    /// appended to `complained`.
     ///
     /// # Errors
     /// The system's refusals.
@@ -37,8 +39,8 @@ impl Process {
         program: &Path,
         arguments: &[String],
         environment: &[(String, String)],
-        said: &Path,
-        complained: &Path,
+        faults: Option<&Faults>,
+        [said, complained]: [&Path; 2],
     ) -> Result<Self, ApplianceError> {
         let output = File::create(said).map_err(ApplianceError::host("making", said))?;
         let errors = File::options()
@@ -50,6 +52,7 @@ impl Process {
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
+        let armed = faults.map(|faults| faults.arm(&mut command)).transpose()?;
         let (sender, receiver) = sync_channel(1);
         let keeper = std::thread::Builder::new()
             .name("appliance-keeper".to_owned())
@@ -66,6 +69,7 @@ impl Process {
             })
             .map_err(ApplianceError::host("starting a thread for", program))?;
         let shared = received(&receiver).map_err(ApplianceError::host("starting", program))?;
+        armed.map_or(Ok(()), Armed::attach)?;
         Ok(Process { shared, keeper })
     }
 

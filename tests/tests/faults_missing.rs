@@ -1,0 +1,284 @@
+//! What was there and is gone, or is something else now: between runs of the real program, on
+//! whichever I/O engine the environment names. Something new is begun only where nothing was; what
+//! is refused is refused with the ways out, and nothing is changed then.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::io::Errno;
+use varve_tests::appliance::{ApplianceError, program};
+use varve_tests::faults::bed::{BLOCKS, Bed, POOL_FILE, copy_folder};
+use varve_tests::faults::{Faults, Operation, Rule};
+
+/// A pool that was closed: everything in it is archived.
+fn closed() -> Bed {
+    let mut bed = Bed::start_without_faults(&["--read-ahead", "0"]);
+    let mut host = bed.host();
+    bed.write_many(&mut host, 3 * BLOCKS);
+    host.flush().expect("flushed");
+    bed.mark("point");
+    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
+    drop(host);
+    bed.appliance.stop().expect("it stops");
+    bed
+}
+
+/// The start is refused in one line, which names each of these, and nothing was made or changed.
+fn check_refused(bed: &mut Bed, what: &str, words: &[&str]) {
+    let before = listing(&bed.appliance.pool_folder());
+    let text = match bed.appliance.restart() {
+        Err(ApplianceError::Ended { output, .. }) => output,
+        Err(error) => panic!("{what}: {error}"),
+        Ok(_) => panic!("{what}: it starts, as if nothing were missing: {:?}", bed.problems()),
+    };
+    let text = text.rsplit("varve: ").next().unwrap_or_default().to_owned();
+    for word in words {
+        assert!(text.contains(word), "{what}: {word:?} is not in: {text}");
+    }
+    assert_eq!(listing(&bed.appliance.pool_folder()), before, "{what}: something was made or changed");
+}
+
+/// Every file of a folder with its size, but the locks and sockets of a program that ran.
+fn listing(folder: &Path) -> Vec<(String, u64)> {
+    let output = Command::new("find").arg(folder).args(["-type", "f", "-printf", "%P %s\n"]).output();
+    let text = String::from_utf8(output.expect("find runs").stdout).expect("text");
+    let files = text.lines().filter_map(|line| {
+        let (name, len) = line.rsplit_once(' ')?;
+        Some((name.to_owned(), len.parse().ok()?))
+    });
+    let is_data = |name: &str| name == POOL_FILE || name.starts_with("archive/objects");
+    let mut files: Vec<(String, u64)> = files.filter(|(name, _)| is_data(name)).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_missing_pool_file_is_not_made_anew() {
+    let mut bed = closed();
+    let (file, aside) = (bed.pool_file(), bed.appliance.pool_folder().join("aside"));
+    std::fs::rename(&file, &aside).expect("moved");
+    check_refused(&mut bed, "the pool's file is missing", &["pool.varve", "pool recover"]);
+    std::fs::File::create(&file).expect("made");
+    check_refused(&mut bed, "the pool's file is empty", &["pool.varve"]);
+    std::fs::rename(&aside, &file).expect("moved back");
+    bed.appliance.restart().expect("it starts");
+    bed.check("the file is back");
+}
+
+/// The pool opens and is right, and says what it found; or it is refused with the ways out, and
+/// nothing was changed. It is never made anew.
+fn check_opens_or_refuses(bed: &mut Bed, what: &str) {
+    let before = std::fs::read(bed.pool_file()).expect("the pool's file");
+    match bed.appliance.restart() {
+        Ok(_) => {
+            bed.check(what);
+            bed.check_told(&["superblock"]);
+            bed.appliance.command(&["restore", "resolve", "synch:point"]).expect("the past is there");
+            bed.appliance.stop().expect("it stops");
+        }
+        Err(ApplianceError::Ended { output, .. }) => {
+            assert!(output.contains("pool recover"), "{what}: no way out in: {output}");
+            let after = std::fs::read(bed.pool_file()).expect("the pool's file");
+            assert!(after == before, "{what}: the file was changed");
+        }
+        Err(error) => panic!("{what}: {error}"),
+    }
+}
+
+#[test]
+fn a_pool_file_whose_beginning_is_gone_is_not_made_anew() {
+    let mut bed = closed();
+    let image = std::fs::read(bed.pool_file()).expect("the pool's file");
+    for (what, len) in [("both superblocks", 8192), ("the first MiB", 1 << 20)] {
+        let file = std::fs::File::options().write(true).open(bed.pool_file()).expect("it opens");
+        file.write_all_at(&vec![0; len], 0).expect("zeroed");
+        check_opens_or_refuses(&mut bed, what);
+        std::fs::write(bed.pool_file(), &image).expect("written");
+    }
+    let one = std::fs::File::options().write(true).open(bed.pool_file()).expect("it opens");
+    one.write_all_at(&[0; 4096], 0).expect("zeroed");
+    bed.appliance.restart().expect("the other copies do");
+    bed.check("one superblock");
+    bed.check_told(&["superblock"]);
+}
+
+#[test]
+fn a_pool_file_that_was_cut_is_refused_unchanged() {
+    let mut bed = closed();
+    let len = std::fs::metadata(bed.pool_file()).expect("there").len();
+    let file = std::fs::File::options().write(true).open(bed.pool_file()).expect("it opens");
+    file.set_len(len - (1 << 20)).expect("cut");
+    check_refused(&mut bed, "the pool's file was cut", &["pool.varve"]);
+}
+
+/// Damage of every kind at random places: what is served is right, and what is refused is told.
+#[test]
+fn damage_at_random_is_never_served() {
+    let mut bed = closed();
+    let image = std::fs::read(bed.pool_file()).expect("the pool's file");
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 33) as usize % below
+    };
+    let mut told = 0;
+    for round in 0..16 {
+        let mut damaged = image.clone();
+        for _ in 0..=random(4) {
+            let at = random(damaged.len() / 4096) * 4096;
+            match random(4) {
+                0 => damaged[at..at + 4096].fill(0),
+                1 => damaged[at..at + 4096].iter_mut().for_each(|byte| *byte = random(256) as u8),
+                2 => damaged[at + random(4096)] ^= 1 << random(8),
+                _ => {
+                    let from = random(image.len() / 4096) * 4096;
+                    damaged[at..at + 4096].copy_from_slice(&image[from..from + 4096]);
+                }
+            }
+        }
+        std::fs::write(bed.pool_file(), &damaged).expect("written");
+        bed.appliance.restart().unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let tally = bed.host().tally(&bed.expected);
+        let problems = bed.problems();
+        let refused: Vec<u64> = tally.refused.iter().map(|&(block, _)| block).collect();
+        tally.check(&format!("round {round}; {problems:?}"), &refused);
+        assert!(
+            refused.is_empty() || !problems.is_empty(),
+            "round {round}: {refused:?} are refused and nobody is told"
+        );
+        told += u32::from(!problems.is_empty());
+        bed.appliance.kill_9();
+    }
+    assert!(told > 0, "the damage was never met");
+}
+
+#[test]
+fn a_missing_archive_is_not_made_anew() {
+    let mut bed = closed();
+    let (archive, aside) = (bed.archive(), bed.appliance.pool_folder().join("aside"));
+    std::fs::rename(&archive, &aside).expect("moved");
+    check_refused(&mut bed, "the archive's directory is missing", &["archive", "--no-archive"]);
+    assert!(!archive.join("objects").exists(), "no archive was made");
+    // Where nothing is mounted, there is an empty directory.
+    std::fs::create_dir_all(&archive).expect("made");
+    check_refused(&mut bed, "the archive's directory is empty", &["archive", "--no-archive"]);
+    assert_eq!(std::fs::read_dir(&archive).expect("there").count(), 0, "no archive was made");
+    std::fs::remove_dir(&archive).expect("removed");
+    std::fs::rename(&aside, &archive).expect("moved back");
+    bed.appliance.restart().expect("it starts");
+    bed.check("the archive is back");
+    bed.appliance.command(&["archive", "verify"]).expect("it is whole");
+}
+
+/// The archive has lost every object: all that speak of it say so, and name what is gone.
+#[test]
+fn an_archive_without_its_objects_is_told_by_all() {
+    let mut bed = closed();
+    for running in [true, false] {
+        bed.appliance.restart().expect("it starts");
+        // The oldest segments have no slot any more: what is gone of them is gone for good.
+        let mut host = bed.host();
+        for _ in 0..6 {
+            bed.write_many(&mut host, BLOCKS);
+        }
+        bed.appliance.command(&["archive", "seal"]).expect("all is archived");
+        let oldest = bed.segments()[0].sequence;
+        assert!(oldest > 1, "{oldest}");
+        drop(host);
+        let keep = tempfile::tempdir().expect("a folder");
+        if !running {
+            bed.appliance.stop().expect("it stops");
+        }
+        copy_folder(&bed.archive().join("objects"), keep.path());
+        Command::new("find")
+            .arg(bed.archive().join("objects"))
+            .args(["-type", "f", "-delete"])
+            .status()
+            .expect("find runs");
+        if !running {
+            bed.appliance.restart().expect("a start goes on with what the primary has");
+        }
+        let verified = bed.appliance.command(&["archive", "verify"]);
+        let text = verified.expect_err("all is gone").to_string();
+        assert!(text.contains("segment 0") || text.contains("segments 0"), "what is gone is named: {text}");
+        let status = bed.archive_status();
+        assert!(status["problem"].is_string(), "running {running}: {status}");
+        bed.check_told(&["archive"]);
+        bed.check("the primary has what is live");
+        let past = bed.appliance.command(&["restore", "clone", "vol0", "--at", "lsn:20", "--name", "past"]);
+        let reason = past.err().map(|error| error.to_string());
+        assert!(reason.is_some_and(|reason| reason.contains("segment") || reason.contains("archive")));
+        // What was lost can be put back.
+        bed.appliance.kill_9();
+        std::fs::remove_dir_all(bed.archive().join("objects")).expect("removed");
+        copy_folder(&keep.path().join("objects"), &bed.archive());
+    }
+}
+
+/// A recovery that is killed, wherever it is, leaves nothing that a start takes for a pool, and can
+/// be made again.
+#[test]
+fn a_recovery_that_was_killed_is_not_served() {
+    let mut bed = closed();
+    let (folder, archive) = (bed.appliance.pool_folder(), bed.archive());
+    std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
+    let (from, to) = (archive.to_str().expect("text"), folder.to_str().expect("text"));
+    let arguments = ["pool", "recover", "--from", from, "--dir", to, "--pool-size", "16MiB"];
+    // Later and later, until it is done before.
+    for (kills, skip) in (0..16).map(|power| (power, (1_u64 << power) - 1)) {
+        let faults = Faults::new().expect("faults can be injected");
+        let changes = [
+            Operation::Write,
+            Operation::Sync,
+            Operation::Truncate,
+            Operation::Allocate,
+            Operation::Rename,
+            Operation::Link,
+        ];
+        let kill = faults.add(Rule::on("/pool/", &changes).skip(skip).times(1).kill());
+        let mut command = Command::new(program().expect("the program"));
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = faults.spawn(&mut command).expect("it starts").wait_with_output().expect("it ends");
+        let what = format!("killed after {skip} changes");
+        assert_eq!(output.status.success(), faults.hits(kill) == 0, "{what}: {output:?}");
+        if bed.pool_file().exists() {
+            assert!(kills >= 3, "{what}: it was done early");
+            break;
+        }
+        check_refused(&mut bed, &what, &["pool recover"]);
+    }
+    bed.appliance.restart().expect("it starts");
+    bed.check("recovered");
+    bed.appliance.command(&["archive", "verify"]).expect("the archive is whole");
+}
+
+/// The store fails while the appliance starts: nothing is served that is not known, or it starts
+/// and says so; never is anything changed.
+#[test]
+fn a_store_that_fails_at_a_start_is_told() {
+    let mut bed = Bed::start(&[]);
+    let mut host = bed.host();
+    bed.write_many(&mut host, 2 * BLOCKS);
+    host.flush().expect("flushed");
+    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
+    drop(host);
+    bed.appliance.stop().expect("it stops");
+    let away = [Operation::Open, Operation::Rename, Operation::MakeDirectory, Operation::Sync];
+    let broken = bed.faults.add(Rule::on("/archive/", &away).fail(Errno::IO));
+    match bed.appliance.restart() {
+        Ok(_) => {
+            bed.check("without its store");
+            bed.check_told(&["archive"]);
+        }
+        Err(ApplianceError::Ended { output, .. }) => {
+            assert!(output.contains("archive") && output.contains("--no-archive"), "{output}");
+        }
+        Err(error) => panic!("{error}"),
+    }
+    assert!(bed.faults.hits(broken) > 0);
+    bed.faults.clear();
+    bed.appliance.restart().expect("it starts");
+    bed.check("with its store");
+    bed.appliance.command(&["archive", "verify"]).expect("it is whole");
+}
