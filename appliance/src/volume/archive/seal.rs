@@ -28,13 +28,6 @@ const FAILURES_TOLD: u64 = 3;
 /// A segment that the device gives in part is archived in part after so many tries: until then it may do better.
 const PARTLY_FAILURES_MAX: u32 = 2;
 
-/// The units of a stretch, and what is not known of it.
-#[derive(Clone)]
-pub(super) struct Records {
-    units: Arc<Vec<TrailerUnit>>,
-    holes: Vec<LsnRange>,
-}
-
 type Loading = Pin<Box<dyn Future<Output = Result<SegmentEntries, ReadError>>>>;
 
 /// Where sealing stands.
@@ -44,7 +37,7 @@ pub(super) struct Sealing {
     next: SegmentSeq,
     /// Units of a segment that is no longer in memory, on their way from the device.
     loading: Option<(SegmentSeq, Loading)>,
-    loaded: HashMap<SegmentSeq, Records>,
+    loaded: HashMap<SegmentSeq, Arc<Vec<TrailerUnit>>>,
     /// Segments whose entries could not be read, and how often that was tried.
     load_failures: HashMap<SegmentSeq, u32>,
     /// When the next increment is due, by the clock of spans.
@@ -164,8 +157,8 @@ impl Archive {
                     log.request_stable(next_begun);
                     break;
                 }
-                let Some(records) = self.records_of(log, sequence) else { break };
-                self.send_job(log, sequence, None, records);
+                let Some(units) = self.units_of(log, sequence) else { break };
+                self.send_job(log, sequence, None, units);
                 work += 1;
             }
             sequence = sequence.next();
@@ -177,13 +170,10 @@ impl Archive {
         work
     }
 
-    /// The records of a sealed segment; `None` while they are read.
-    fn records_of(&mut self, log: &Log, sequence: SegmentSeq) -> Option<Records> {
-        if let Some(units) = log.units_in_memory(sequence) {
-            return Some(records(log, sequence, units));
-        }
-        if let Some(records) = self.seal.loaded.remove(&sequence) {
-            return Some(records);
+    /// The units of a sealed segment; `None` while they are read.
+    fn units_of(&mut self, log: &Log, sequence: SegmentSeq) -> Option<Arc<Vec<TrailerUnit>>> {
+        if let Some(units) = log.units_in_memory(sequence).or_else(|| self.seal.loaded.remove(&sequence)) {
+            return Some(units);
         }
         if self.seal.loading.is_none() {
             let shared = Rc::clone(&self.log);
@@ -214,8 +204,7 @@ impl Archive {
             }
         };
         self.seal.load_failures.remove(&sequence);
-        let records = records(log, sequence, Arc::new(entries.into_units()));
-        self.seal.loaded.insert(sequence, records);
+        self.seal.loaded.insert(sequence, Arc::new(entries.into_units()));
     }
 
     /// Starts what [`Sealing::loading`] holds. It borrows the log by itself, so it is polled apart from everything else.
@@ -234,7 +223,13 @@ impl Archive {
         }
     }
 
-    fn send_job(&mut self, log: &Log, sequence: SegmentSeq, range: Option<(Lsn, Lsn)>, records: Records) {
+    fn send_job(
+        &mut self,
+        log: &Log,
+        sequence: SegmentSeq,
+        range: Option<(Lsn, Lsn)>,
+        units: Arc<Vec<TrailerUnit>>,
+    ) {
         let geometry = log.geometry();
         let Some(segment) = log.table().get(sequence) else { return };
         let Some(slot) = segment.slot else { return };
@@ -243,6 +238,7 @@ impl Archive {
             Some((from_lsn, to_lsn)) => ObjectId { from_lsn, to_lsn, whole: false, ..whole },
             None => whole,
         };
+        let (units, holes) = with_holes(&id, geometry.segment_blocks, units);
         let token = self.token();
         let job = ArchiveJob {
             token,
@@ -251,8 +247,8 @@ impl Archive {
             device_block: geometry.slot_block(slot) + geometry.offset_of(id.from_lsn),
             opened_ns: segment.opened_ns,
             sealed_ns: log.environment().clock.wall_ns(),
-            units: records.units,
-            holes: records.holes,
+            units,
+            holes,
             accept_lost: self
                 .source_failures
                 .get(&sequence)
@@ -303,9 +299,7 @@ impl Archive {
         if to <= from || units.is_empty() {
             return 0;
         }
-        // The units of the current segment are those that were written, one behind the other.
-        let records = Records { units: Arc::new(units), holes: Vec::new() };
-        self.send_job(log, sequence, Some((from, to)), records);
+        self.send_job(log, sequence, Some((from, to)), Arc::new(units));
         1
     }
 
@@ -353,8 +347,12 @@ impl Archive {
             if self.lost.found(id.sequence) {
                 self.tell_lost(state, log);
             }
-            let mut increments = self.objects.take_increments(id.sequence);
-            increments.extend(self.unverified.remove(&id.sequence).unwrap_or_default());
+            // Increments may know what the whole could not be told: then they stay.
+            let mut increments = Vec::new();
+            if holes.is_empty() {
+                increments = self.objects.take_increments(id.sequence);
+                increments.extend(self.unverified.remove(&id.sequence).unwrap_or_default());
+            }
             note_verified(state, log);
             if !increments.is_empty() {
                 let token = self.token();
@@ -446,17 +444,18 @@ fn whole_id(log: &Log, sequence: SegmentSeq, segment: &Segment) -> ObjectId {
     }
 }
 
-/// The records of a whole segment, and what they do not tell of. Units that are no records in order are worth nothing, whatever checksum they had.
-fn records(log: &Log, sequence: SegmentSeq, units: Arc<Vec<TrailerUnit>>) -> Records {
-    let Some(segment) = log.table().get(sequence) else { return Records { units, holes: Vec::new() } };
-    let (id, segment_blocks) = (whole_id(log, sequence, segment), log.geometry().segment_blocks);
-    match holes_of(&id, segment_blocks, &units) {
-        Ok(holes) => Records { units, holes },
+/// The units of an object, and what they do not tell of. Units that are no records in order are worth nothing, whatever checksum they had: all is unknown then.
+fn with_holes(
+    id: &ObjectId,
+    segment_blocks: u64,
+    units: Arc<Vec<TrailerUnit>>,
+) -> (Arc<Vec<TrailerUnit>>, Vec<LsnRange>) {
+    match holes_of(id, segment_blocks, &units) {
+        Ok(holes) => (units, holes),
         Err(damage) => {
-            tracing::error!(%sequence, %damage, "the entries of a segment make no sense; it is archived without them");
+            tracing::error!(sequence = id.sequence.0, %damage, "the entries of a segment make no sense; it is archived without them");
             let all = LsnRange { start: id.first_record_lsn(segment_blocks), end: id.to_lsn };
-            let holes = if all.start < all.end { vec![all] } else { Vec::new() };
-            Records { units: Arc::default(), holes }
+            (Arc::default(), if all.start < all.end { vec![all] } else { Vec::new() })
         }
     }
 }
