@@ -49,6 +49,7 @@ use crate::log::read::DeviceReader;
 use crate::log::reader::SegmentReader;
 use crate::log::record::{ClosedRecord, OpenRecord, block_of};
 use crate::log::table::SegmentTable;
+use crate::log::time::{ClockStatus, SpanBy, TrustedTime};
 use crate::log::types::{Lsn, SegmentSeq, Slot};
 pub use starved::Starved;
 use trailer::Sealing;
@@ -227,6 +228,7 @@ pub struct Log {
     wanted_stable_lsn: Lsn,
     flushing_lsn: Option<Lsn>,
     last_time_ns: u64,
+    time: TrustedTime,
     poisoned: Option<Rc<str>>,
     /// The device has no room: see [`Log::starved`].
     starved: Option<Starved>,
@@ -251,6 +253,7 @@ pub struct Log {
 impl Log {
     pub(super) fn start(start: LogStart) -> Self {
         let volatile_cache = start.device.info().volatile_cache;
+        let time = TrustedTime::new(start.last_time_ns, &*start.environment.clock);
         let current = start.current.map(|(sequence, units)| {
             let segment = start.table.get(sequence).expect("the current segment is in the table");
             Current {
@@ -299,6 +302,7 @@ impl Log {
             wanted_stable_lsn: Lsn(0),
             flushing_lsn: None,
             last_time_ns: start.last_time_ns,
+            time,
             poisoned: start.poisoned.map(Rc::from),
             starved: None,
             waiters: Vec::new(),
@@ -412,6 +416,27 @@ impl Log {
     /// The time of the newest record, ns since the Unix epoch.
     pub fn last_time_ns(&self) -> u64 {
         self.last_time_ns
+    }
+
+    /// The time that the next record carries, ns since the Unix epoch: trusted time, which is never before the newest record's. See
+    /// [`time`](crate::log::time).
+    pub fn now_ns(&self) -> u64 {
+        self.time.now_ns(&*self.environment.clock).max(self.last_time_ns)
+    }
+
+    /// Trusted time and the machine's, and how they stand to each other.
+    pub fn clock_status(&self) -> ClockStatus {
+        self.time.status(&*self.environment.clock)
+    }
+
+    /// An operator says that the machine's clock is right.
+    pub fn confirm_clock(&self) -> ClockStatus {
+        self.time.confirm(&*self.environment.clock)
+    }
+
+    /// The trusted time so many nanoseconds before now, and by what that was counted.
+    pub fn time_ago(&self, span_ns: u64) -> (u64, SpanBy) {
+        self.time.ago(span_ns, &*self.environment.clock)
     }
 
     /// Reads segments of this log.

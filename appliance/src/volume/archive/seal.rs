@@ -250,7 +250,7 @@ impl Archive {
             segment_blocks: geometry.segment_blocks,
             device_block: geometry.slot_block(slot) + geometry.offset_of(id.from_lsn),
             opened_ns: segment.opened_ns,
-            sealed_ns: log.environment().clock.wall_ns(),
+            sealed_ns: log.now_ns(),
             units: records.units,
             holes: records.holes,
             accept_lost: self
@@ -268,13 +268,13 @@ impl Archive {
             return;
         }
         self.seal.due_ns = now_ns.saturating_add(self.policy.seal_interval_ns);
-        let (head, wall_ns) = (log.commit_lsn(), log.environment().clock.wall_ns());
+        let (head, now_ns) = (log.commit_lsn(), log.now_ns());
         if self.archived_to(log) < head {
-            self.seal.target = Some((head, wall_ns));
+            self.seal.target = Some((head, now_ns));
             log.close_up_to(head);
             log.request_stable(head);
         } else {
-            self.seal.covered_until_ns = wall_ns;
+            self.seal.covered_until_ns = now_ns;
         }
     }
 
@@ -407,9 +407,9 @@ impl Pool {
             let head = log.commit_lsn();
             log.close_up_to(head);
             log.request_stable(head);
-            let wall_ns = log.environment().clock.wall_ns();
+            let now_ns = log.now_ns();
             let Some(archive) = &mut state.archive else { return Err(no_archive()) };
-            archive.seal.target = Some((head, wall_ns));
+            archive.seal.target = Some((head, now_ns));
             (head, archive.service.stats().failures)
         };
         std::future::poll_fn(|context| {

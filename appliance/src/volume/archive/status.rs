@@ -76,11 +76,8 @@ impl Pool {
             () => "idle",
         };
         let ratio = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
-        let age_ns = if archived_to >= head {
-            0
-        } else {
-            clock.wall_ns().saturating_sub(archive.seal.covered_until_ns)
-        };
+        let age_ns =
+            if archived_to >= head { 0 } else { log.now_ns().saturating_sub(archive.seal.covered_until_ns) };
         Some(ArchiveStatus {
             store: archive.service.store().label().to_owned(),
             state: name.to_owned(),
