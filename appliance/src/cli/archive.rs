@@ -106,15 +106,26 @@ pub(super) fn hydrate(
 }
 
 /// Deletes what has expired, a part with each call.
-pub(super) fn expire(client: &mut Client, json: bool, output: &mut dyn Write) -> Result<(), CommandError> {
+pub(super) fn expire(
+    client: &mut Client,
+    clock_is_right: bool,
+    everything: bool,
+    json: bool,
+    output: &mut dyn Write,
+) -> Result<(), CommandError> {
+    if clock_is_right {
+        let _: (Value, Value) = call(client, "pool_confirm_clock", Value::Null)?;
+    }
     let (mut all, _): (ExpiryReport, _) = call(client, "archive_expire", json!({"dry_run": true}))?;
     let bar = bar("deleting");
     bar.set_length(all.expirable_bytes);
     loop {
-        let (part, _): (ExpiryReport, _) = call(client, "archive_expire", json!({}))?;
+        let (part, _): (ExpiryReport, _) = call(client, "archive_expire", json!({"all": everything}))?;
         all.deleted_objects += part.deleted_objects;
         all.deleted_bytes += part.deleted_bytes;
         all.expired_synchs += part.expired_synchs;
+        all.segments_per_hour = part.segments_per_hour.or(all.segments_per_hour);
+        all.held = part.held;
         bar.set_position(all.deleted_bytes);
         if part.deleted_objects == 0 || part.deleted_objects >= part.expirable_objects {
             break;

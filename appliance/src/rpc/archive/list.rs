@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::{MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -126,7 +126,7 @@ impl ArchivePlane {
         drop(catalog);
         Ok(explain(
             &self.keep(),
-            wall_ns(),
+            lineage.clock.retention_ns(),
             &lineage.view(&segments, &|sequence| lineage.working_set(sequence)),
             lsn,
         ))
@@ -172,11 +172,6 @@ fn shown(row: &ObjectRow, holes: &[LsnRange], lost: bool) -> ArchivedObject {
         holes: holes.iter().filter(is_inside).copied().collect(),
         lost,
     }
-}
-
-/// The time by which retention is judged, ns since the Unix epoch.
-pub(crate) fn wall_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// Objects joined to segments. Of a segment that was archived in several epochs the newest counts.
