@@ -507,6 +507,28 @@ impl Log {
         sealing.map(|sealing| &sealing.units).or_else(sealed).map(Arc::clone)
     }
 
+    /// The time of a segment's first record at or behind a position, if its records are in memory.
+    pub fn first_time_ns(&self, sequence: SegmentSeq, from: Lsn) -> Option<u64> {
+        let kept;
+        let units: &[TrailerUnit] = match self.current.as_ref().filter(|current| current.sequence == sequence)
+        {
+            Some(current) => &current.units,
+            None => {
+                kept = self.units_in_memory(sequence)?;
+                &kept
+            }
+        };
+        let mut at = 0;
+        while let Some(unit) = units.get(at) {
+            let line: RecordLine = zerocopy::transmute!(*unit);
+            if line.lsn() >= from {
+                return Some(line.time_ns());
+            }
+            at += 1 + line.entries();
+        }
+        None
+    }
+
     /// The units of the current segment's records from `from` on that are written before `to`, and where they end.
     pub fn current_units(&self, from: Lsn, to: Lsn) -> (Vec<TrailerUnit>, Lsn) {
         let mut units = Vec::new();

@@ -1,5 +1,6 @@
 //! What the store holds of the pool, and one point of it explained.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -54,9 +55,18 @@ impl ArchivePlane {
         let mut catalog = self.catalog()?;
         self.refresh(&mut catalog)?;
         let holes = holes_of(&catalog)?;
+        // Increments whose segment is there as a whole are on their way out, and say nothing that it does not say.
+        let mut wholes = HashSet::new();
+        let visited = catalog.for_each_object(|row| {
+            if row.id.whole {
+                wholes.insert((row.id.sequence, row.id.epoch));
+            }
+        });
+        visited.map_err(failed)?;
         let mut rows: Vec<(ObjectRow, bool)> = Vec::new();
         let visited = catalog.for_each_object(|row| {
-            if row.id.sequence.0 >= from && rows.len() < limit {
+            let is_known = !row.id.whole && wholes.contains(&(row.id.sequence, row.id.epoch));
+            if row.id.sequence.0 >= from && rows.len() < limit && !is_known {
                 rows.push((row, false));
             }
         });

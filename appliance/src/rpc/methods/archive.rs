@@ -92,18 +92,14 @@ fn yes() -> bool {
 
 async fn seal(app: App, SealParams { wait }: SealParams) -> Result<Sealed, RpcError> {
     let pool = app.pool()?;
-    let head_lsn = pool.archive_status().ok_or(NO_ARCHIVE)?.head_lsn;
-    let sealing = pool.seal_archive();
-    if wait {
-        return Ok(Sealed { lsn: sealing.await?.0, done: true });
+    if !pool.has_archive() {
+        return Err(NO_ARCHIVE);
     }
-    // It ends by itself: when everything is there, or when the store has failed a few times. What becomes of it stands in the status.
-    drop(app.local().spawn(async move {
-        if let Err(error) = sealing.await {
-            tracing::warn!(%error, "the archive was not sealed");
-        }
-    }));
-    Ok(Sealed { lsn: head_lsn, done: false })
+    if wait {
+        return Ok(Sealed { lsn: pool.seal_archive().await?.0, done: true });
+    }
+    // What becomes of it stands in the status.
+    Ok(Sealed { lsn: pool.begin_seal()?.0, done: false })
 }
 
 #[derive(Debug, Deserialize)]
