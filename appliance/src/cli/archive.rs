@@ -1,7 +1,7 @@
 //! `varve archive seal`, `expire` and `verify`, and `varve volume hydrate`: long work that is begun with one call and watched with others, behind a progress bar when somebody watches.
 
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
@@ -15,6 +15,9 @@ use crate::volume::VolumeInfo;
 
 /// How often the work is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Sealing is given up when nothing happens for so long.
+const STALL_LIMIT: Duration = Duration::from_mins(5);
 
 /// After so many failures of the store since the beginning, sealing is given up.
 const FAILURES_TOLD: u64 = 3;
@@ -51,11 +54,29 @@ pub(super) fn seal(client: &mut Client, json: bool, output: &mut dyn Write) -> R
     let (sealed, _): (Sealed, _) = call(client, "archive_seal", json!({"wait": false}))?;
     let bar = bar("archiving");
     bar.set_length(before.status.backlog_bytes);
+    let (mut progress, mut since) = ((0, 0, 0), Instant::now());
     loop {
         let (report, _): (ArchiveReport, _) = call(client, "archive_get_status", Value::Null)?;
         let status = &report.status;
-        if status.archived_to_lsn >= sealed.lsn {
+        // An appliance of an older version says only how far everything is archived.
+        if status.stored_to_lsn.max(status.archived_to_lsn) >= sealed.lsn {
+            check_recoverable(&sealed, &report)?;
             break;
+        }
+        let now = (status.stored_to_lsn, status.objects_written, status.failures);
+        if std::mem::replace(&mut progress, now) != now {
+            since = Instant::now();
+        } else if since.elapsed() > STALL_LIMIT {
+            bar.abandon();
+            return Err(format!(
+                "the archive was not sealed: nothing has happened for {} s; it is at LSN {} of {}, {}{}",
+                STALL_LIMIT.as_secs(),
+                status.stored_to_lsn,
+                sealed.lsn,
+                status.state,
+                status.problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"))
+            )
+            .into());
         }
         if status.failures >= before.status.failures + FAILURES_TOLD
             && let Some(problem) = &status.problem
@@ -73,6 +94,19 @@ pub(super) fn seal(client: &mut Client, json: bool, output: &mut dyn Write) -> R
         format!("everything before LSN {} is in the archive\n", sealed.lsn)
     };
     print(output, &text)
+}
+
+/// Everything is put; but behind a gap that is not enough for a recovery.
+fn check_recoverable(sealed: &Sealed, report: &ArchiveReport) -> Result<(), CommandError> {
+    let status = &report.status;
+    if status.archived_to_lsn >= sealed.lsn {
+        return Ok(());
+    }
+    Err(format!(
+        "everything up to LSN {} that is on the primary device is in the archive, but history has a gap, and a recovery would give LSN {}; it gives more once the archive has a whole working set behind the gap",
+        sealed.lsn, status.archived_to_lsn
+    )
+    .into())
 }
 
 /// Has a clone make what it inherited its own; returns when it has.
@@ -106,15 +140,26 @@ pub(super) fn hydrate(
 }
 
 /// Deletes what has expired, a part with each call.
-pub(super) fn expire(client: &mut Client, json: bool, output: &mut dyn Write) -> Result<(), CommandError> {
+pub(super) fn expire(
+    client: &mut Client,
+    clock_is_right: bool,
+    everything: bool,
+    json: bool,
+    output: &mut dyn Write,
+) -> Result<(), CommandError> {
+    if clock_is_right {
+        let _: (Value, Value) = call(client, "pool_confirm_clock", Value::Null)?;
+    }
     let (mut all, _): (ExpiryReport, _) = call(client, "archive_expire", json!({"dry_run": true}))?;
     let bar = bar("deleting");
     bar.set_length(all.expirable_bytes);
     loop {
-        let (part, _): (ExpiryReport, _) = call(client, "archive_expire", json!({}))?;
+        let (part, _): (ExpiryReport, _) = call(client, "archive_expire", json!({"all": everything}))?;
         all.deleted_objects += part.deleted_objects;
         all.deleted_bytes += part.deleted_bytes;
         all.expired_synchs += part.expired_synchs;
+        all.segments_per_hour = part.segments_per_hour.or(all.segments_per_hour);
+        all.held = part.held;
         bar.set_position(all.deleted_bytes);
         if part.deleted_objects == 0 || part.deleted_objects >= part.expirable_objects {
             break;

@@ -44,11 +44,17 @@ pub(super) enum ArchiveCommand {
         #[arg(value_parser = point_text)]
         point: String,
     },
-    /// Delete what no point that the rules keep needs; it is also done by time.
+    /// Delete what no point that the rules keep needs, at most 5 % of the archive's segments in an hour; it is also done by time.
     Expire {
         /// Only say what would go.
         #[arg(long)]
         dry_run: bool,
+        /// Confirm the machine's clock first: nothing expires while it is too far ahead of the log to be believed.
+        #[arg(long, conflicts_with = "dry_run")]
+        clock_is_right: bool,
+        /// All of it at once, not a part each hour.
+        #[arg(long, conflicts_with = "dry_run")]
+        all: bool,
     },
     /// Show the rules of retention, or set them: 'every-write 48h; synch 30d; every 1d keep 1y'; an empty text keeps everything.
     Keep {

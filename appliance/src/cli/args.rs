@@ -170,6 +170,12 @@ pub(super) enum PoolCommand {
     },
     /// Use what the pool's device has grown by.
     Grow,
+    /// The time that the log's records carry and the machine's, and how they stand to each other.
+    Clock {
+        /// Confirm the machine's: expiry that is held goes on, and records follow it.
+        #[arg(long)]
+        is_right: bool,
+    },
     /// Make a lost pool's primary again, from its archive alone; the appliance must not be running.
     Recover(RecoverOptions),
 }

@@ -123,8 +123,12 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
         Command::Call(CallCommand::Archive(ArchiveCommand::Seal)) => {
             return archive::seal(&mut connect(rpc, timeout_s)?, json, output);
         }
-        Command::Call(CallCommand::Archive(ArchiveCommand::Expire { dry_run: false })) => {
-            return archive::expire(&mut connect(rpc, timeout_s)?, json, output);
+        Command::Call(CallCommand::Archive(ArchiveCommand::Expire {
+            dry_run: false,
+            clock_is_right,
+            all,
+        })) => {
+            return archive::expire(&mut connect(rpc, timeout_s)?, clock_is_right, all, json, output);
         }
         Command::Call(CallCommand::Archive(ArchiveCommand::Verify { from, to })) => {
             return archive::verify(&mut connect(rpc, timeout_s)?, from, to, json, output);

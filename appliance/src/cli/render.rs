@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::table::{Table, pairs};
 use super::{render_archive, render_latency};
 use crate::dma::BLOCK_BYTES;
+use crate::log::time::{ClockStanding, ClockStatus, SpanBy};
 use crate::rpc::units::{SizeBytes, format_time};
 use crate::volume::{
     CloneInfo, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState, SnapshotInfo,
@@ -31,6 +32,7 @@ pub(super) enum View {
     Snapshots,
     Point,
     Clone,
+    Clock,
     Archive,
     ArchivedObjects,
     Explanation,
@@ -65,6 +67,7 @@ pub(super) fn render(view: View, result: &Value) -> String {
         View::Snapshots => typed(result, |snapshots: Vec<SnapshotInfo>| snapshot_table(&snapshots)),
         View::Point => typed(result, |point: ResolvedPoint| point_text(&point)),
         View::Clone => typed(result, |clone: CloneInfo| clone_text(&clone)),
+        View::Clock => typed(result, |clock: ClockStatus| clock_text(&clock, result)),
         View::Archive => typed(result, |report| render_archive::status(&report)),
         View::ArchivedObjects => typed(result, |objects: Vec<_>| render_archive::objects(&objects)),
         View::Explanation => typed(result, |explained| render_archive::explanation(&explained)),
@@ -296,13 +299,35 @@ fn point_text(point: &ResolvedPoint) -> String {
     };
     let volumes: Vec<String> =
         point.volumes.iter().map(|volume| format!("{} ({})", volume.name, size(volume.size_bytes))).collect();
-    pairs([
+    let mut text = pairs([
         ("Point", point.point.clone()),
         ("LSN", point.lsn.to_string()),
         ("Time", format_time(point.time_ns)),
         ("What", kind),
         ("Volumes", if volumes.is_empty() { "none".to_owned() } else { volumes.join(", ") }),
-    ])
+    ]);
+    let counted = point.counted_by.map(|by| match by {
+        SpanBy::Monotonic => "by the machine's monotonic clock, within this run",
+        SpanBy::Records => "by the times of records, back before this start",
+    });
+    text.push_str(&pairs(counted.map(|counted| ("Counted", counted.to_owned()))));
+    text
+}
+
+fn clock_text(clock: &ClockStatus, result: &Value) -> String {
+    let standing = match clock.standing {
+        ClockStanding::Agrees => "they agree",
+        ClockStanding::Ahead => "the machine's is too far ahead to be believed",
+        ClockStanding::Behind => "the machine's is far behind",
+    };
+    let mut text = pairs([
+        ("Log's time", format_time(clock.trusted_ns)),
+        ("Machine's time", format_time(clock.wall_ns)),
+        ("Standing", standing.to_owned()),
+    ]);
+    let problem = result.get("problem").and_then(Value::as_str);
+    text.push_str(&pairs(problem.map(|problem| ("Problem", problem.to_owned()))));
+    text
 }
 
 fn clone_text(clone: &CloneInfo) -> String {

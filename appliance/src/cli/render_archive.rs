@@ -80,6 +80,7 @@ pub(super) fn status(report: &ArchiveReport) -> String {
         ("Failures", status.failures.to_string()),
     ]);
     text.push_str(&pairs(status.problem.iter().map(|problem| ("Problem", problem.clone()))));
+    text.push_str(&pairs(report.expiry_held.iter().map(|held| ("Expiry held", held.clone()))));
     text.push_str(&pairs(status.gaps.iter().map(|range| ("Gap", gap(range)))));
     text.push_str(&pairs(report.lost.iter().map(|range| ("Lost", gap(range)))));
     text.push_str(&pairs(report.holes.iter().map(|range| ("Entries unknown", gap(range)))));
@@ -173,6 +174,7 @@ pub(super) fn expiry(report: &ExpiryReport) -> String {
         ("Deleted", objects(report.deleted_objects, report.deleted_bytes)),
         ("Synchs expired", report.expired_synchs.to_string()),
     ]);
+    text.push_str(&pairs(report.held.iter().map(|held| ("Held", held.clone()))));
     if report.room_is_kept {
         text.push_str(&pairs([("Note", "this kind of store does not give the room back".to_owned())]));
     }

@@ -68,6 +68,8 @@ fn pool(command: &PoolCommand) -> Request {
             Request::new("pool_set_working_set", json!({"segments": segments}), View::Pool)
         }
         PoolCommand::Grow => Request::new("pool_grow", Value::Null, View::Pool),
+        PoolCommand::Clock { is_right: false } => Request::new("pool_get_clock", Value::Null, View::Clock),
+        PoolCommand::Clock { is_right: true } => Request::new("pool_confirm_clock", Value::Null, View::Clock),
         PoolCommand::Recover(_) => unreachable!("it is no call"),
     }
 }
@@ -133,7 +135,7 @@ fn archive(command: ArchiveCommand) -> Request {
         ArchiveCommand::Explain { point } => {
             Request::new("archive_explain", json!({"point": point}), View::Explanation)
         }
-        ArchiveCommand::Expire { dry_run } => {
+        ArchiveCommand::Expire { dry_run, .. } => {
             Request::new("archive_expire", json!({"dry_run": dry_run}), View::Expiry)
         }
         ArchiveCommand::VerifyPolicy { policy: None } => {

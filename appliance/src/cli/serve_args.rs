@@ -84,6 +84,19 @@ pub struct ServeOptions {
     #[arg(long, value_name = "SECONDS", default_value_t = EXPIRE_SECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(0..=864_000))]
     pub expire_seconds: u64,
 
+    /// After a start nothing expires by itself for so long, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=864_000))]
+    pub expire_grace_seconds: u64,
+
+    /// The machine's clock is believed up to so far ahead of the log while the appliance runs, in seconds. Beyond it nothing expires,
+    /// and records carry the log's time, until the clock is right again or is confirmed (`varve pool clock --is-right`).
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub clock_ahead_seconds: u64,
+
+    /// The same after a start, where the time for which the appliance was off counts: in hours.
+    #[arg(long, value_name = "HOURS", default_value_t = 168, value_parser = clap::value_parser!(u64).range(1..=876_000))]
+    pub clock_ahead_start_hours: u64,
+
     /// The archive's compression level [default: 3].
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=22))]
     pub archive_level: Option<i32>,

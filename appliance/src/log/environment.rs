@@ -3,17 +3,30 @@
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use uuid::Uuid;
 
+use super::time::ClockBounds;
 use crate::dma::DmaPool;
 
 /// Time.
 pub trait Clock {
-    /// Nanoseconds since the Unix epoch. It may step; the log clamps it so that times never fall along the log.
+    /// The time of day, ns since the Unix epoch. It may be wrong, and may leap both ways: see [`Log::now_ns`](super::Log::now_ns) for what
+    /// records carry.
     fn wall_ns(&self) -> u64;
 
-    /// Nanoseconds since a moment of the clock's own choice, for spans: it never falls, and steps as little as the clock can help.
+    /// Nanoseconds since a moment of the clock's own choice, for time-outs: it never falls, and stands still while the machine sleeps.
     fn monotonic_ns(&self) -> u64;
+
+    /// The same, but it goes on while the machine sleeps: for comparing with the time of day. By default the machine never sleeps.
+    fn elapsed_ns(&self) -> u64 {
+        self.monotonic_ns()
+    }
+
+    /// How far the time of day is believed.
+    fn bounds(&self) -> ClockBounds {
+        ClockBounds::default()
+    }
 }
 
 /// Randomness for names.
@@ -36,9 +49,14 @@ pub struct Environment {
 impl Environment {
     /// The real clock and the system's randomness.
     pub fn system(dma: DmaPool) -> Self {
+        Environment::system_with(dma, ClockBounds::default())
+    }
+
+    /// The same; the time of day is believed within these bounds.
+    pub fn system_with(dma: DmaPool, bounds: ClockBounds) -> Self {
         Environment {
             dma,
-            clock: Rc::new(SystemClock { born: Instant::now() }),
+            clock: Rc::new(SystemClock { born: Instant::now(), bounds }),
             random: Rc::new(SystemRandom),
         }
     }
@@ -46,6 +64,7 @@ impl Environment {
 
 struct SystemClock {
     born: Instant,
+    bounds: ClockBounds,
 }
 
 impl Clock for SystemClock {
@@ -55,6 +74,15 @@ impl Clock for SystemClock {
 
     fn monotonic_ns(&self) -> u64 {
         self.born.elapsed().as_nanos() as u64
+    }
+
+    fn elapsed_ns(&self) -> u64 {
+        let now = clock_gettime(ClockId::Boottime);
+        now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    }
+
+    fn bounds(&self) -> ClockBounds {
+        self.bounds
     }
 }
 

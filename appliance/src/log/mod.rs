@@ -13,6 +13,7 @@ pub mod read;
 pub mod reader;
 pub mod recovery;
 pub mod table;
+pub mod time;
 pub mod types;
 
 mod entries;

@@ -41,6 +41,8 @@ pub const ARCHIVE_DIRECTORY_NAME: &str = "archive";
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often what has expired is deleted, unless configured otherwise.
 const EXPIRE_INTERVAL_DEFAULT: Duration = Duration::from_secs(crate::cli::EXPIRE_SECONDS_DEFAULT);
+/// How long after a start nothing expires by itself, unless configured otherwise.
+const EXPIRE_GRACE_DEFAULT: Duration = Duration::from_mins(10);
 /// How often the end of the learning is looked for.
 const LEARN_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -63,6 +65,8 @@ pub struct ArchiveConfig {
     pub keep: PathBuf,
     /// How often what has expired is deleted; zero: only by command.
     pub expire_interval: Duration,
+    /// How long after a start nothing expires by itself.
+    pub expire_grace: Duration,
 }
 
 impl ArchiveConfig {
@@ -77,6 +81,7 @@ impl ArchiveConfig {
             catalog: directory.join(CATALOG_FILE_NAME),
             keep: directory.join(KEEP_FILE_NAME),
             expire_interval: EXPIRE_INTERVAL_DEFAULT,
+            expire_grace: EXPIRE_GRACE_DEFAULT,
         }
     }
 }

@@ -16,6 +16,7 @@ use super::{
 use crate::bdev::Engine;
 use crate::cli::{BackPressureChoice, CommandError, IoEngineChoice, ServeOptions};
 use crate::dma::BLOCK_BYTES;
+use crate::log::time::ClockBounds;
 use crate::nvmf::nqn;
 use crate::nvmf::target::TargetConfig;
 use crate::reactor::{Cores, IdlePolicy, ReactorConfig};
@@ -75,6 +76,10 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
         (Some(memory), None) => memory.0 / POOL_PER_VOLUME / BLOCK_BYTES as u64 * BLOCK_BYTES as u64,
         _ => volume_bytes,
     };
+    let clock_bounds = ClockBounds {
+        running_ns: options.clock_ahead_seconds * 1_000_000_000,
+        start_ns: options.clock_ahead_start_hours * 3600 * 1_000_000_000,
+    };
     let idle = if options.poll { IdlePolicy::Poll } else { IdlePolicy::default() };
     Ok(ApplianceConfig {
         first_volume_bytes: Some(first_volume_bytes),
@@ -82,6 +87,7 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
         overprovisioning_percent: options.overprovisioning,
         read_ahead_blocks: options.read_ahead.map(|size| size.0 / BLOCK_BYTES as u64),
         archive,
+        clock_bounds,
         listen: options.listen.clone(),
         rpc_socket: Some(options.rpc_socket()),
         reactor: ReactorConfig {
@@ -125,6 +131,7 @@ fn configure_archive(options: &ServeOptions) -> Result<Option<ArchiveConfig>, Se
         BackPressureChoice::Degrade => BackPressure::Degrade,
     };
     config.expire_interval = Duration::from_secs(options.expire_seconds);
+    config.expire_grace = Duration::from_secs(options.expire_grace_seconds);
     config.level = options.archive_level;
     // The pool's reactor has the first to itself.
     let second = options.reactors.as_ref().and_then(|cores| cores.rest().first().copied());

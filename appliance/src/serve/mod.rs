@@ -41,6 +41,7 @@ use crate::bdev::{Engine, OpenError};
 use crate::dma::BLOCK_BYTES;
 use crate::log::Geometry;
 use crate::log::geometry::{FIRST_SLOT_BLOCK, RESERVE_SLOTS, SEGMENT_BLOCKS_DEFAULT, SEGMENT_BLOCKS_MIN};
+use crate::log::time::ClockBounds;
 use crate::nvmf::target::{ListenError, TargetConfig};
 use crate::reactor::{CoresError, ReactorConfig, ReactorHandle};
 use crate::rpc::{App, Expirer, KeepFileError, Registry, RpcServer, RpcServerConfig, SocketError};
@@ -103,6 +104,8 @@ pub struct ApplianceConfig {
     pub idle_cores: Vec<usize>,
     /// How the target behaves.
     pub target: TargetConfig,
+    /// How far the machine's clock is believed.
+    pub clock_bounds: ClockBounds,
     /// Bound of DMA memory in bytes.
     pub dma_budget_bytes: usize,
     /// Has the file system set the room of a new pool's file aside; otherwise the file is sparse.
@@ -131,6 +134,7 @@ impl ApplianceConfig {
             reactor: ReactorConfig::default(),
             idle_cores: Vec::new(),
             target: TargetConfig::default(),
+            clock_bounds: ClockBounds::default(),
             dma_budget_bytes: DMA_BUDGET_BYTES,
             allocate: false,
             new_pool: false,
@@ -329,8 +333,10 @@ impl Appliance {
             Ok(handle) => handle,
             Err(_) => return Err(join(thread).err().unwrap_or(ServeError::ThreadEnded)),
         };
-        let expire_interval =
-            config.archive.as_ref().map_or(Duration::ZERO, |archive| archive.expire_interval);
+        let (expire_interval, expire_grace) =
+            config.archive.as_ref().map_or((Duration::ZERO, Duration::ZERO), |archive| {
+                (archive.expire_interval, archive.expire_grace)
+            });
         let expiring = plane.clone().filter(|_| !expire_interval.is_zero());
         let registry = Registry::new(handle.clone()).with_idle_reactors(idle_reactors.views());
         let registry = Arc::new(match plane {
@@ -353,7 +359,8 @@ impl Appliance {
         };
         match receiver.recv() {
             Ok(started) => {
-                let expirer = expiring.map(|plane| Expirer::start(plane, handle.clone(), expire_interval));
+                let expirer = expiring
+                    .map(|plane| Expirer::start(plane, handle.clone(), expire_interval, expire_grace));
                 let expirer = expirer.transpose().map_err(ServeError::Reactor)?;
                 Ok(Appliance {
                     handle,

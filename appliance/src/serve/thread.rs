@@ -231,7 +231,7 @@ async fn open(
     dma: DmaPool,
     is_new: bool,
 ) -> Result<Rc<Pool>, VolumeError> {
-    let environment = Environment::system(dma);
+    let environment = Environment::system_with(dma, config.clock_bounds);
     // Memory has no latency to hide.
     let usual = matches!(config.backing, Backing::Memory { .. }).then_some(0);
     let options = PoolOptions {

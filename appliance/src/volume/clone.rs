@@ -92,7 +92,7 @@ impl Pool {
         let at_lsn = Lsn(at.lsn);
         let (created_ns, uuid) = {
             let log = self.log.borrow();
-            (log.environment().clock.wall_ns(), log.environment().random.uuid())
+            (log.now_ns(), log.environment().random.uuid())
         };
         let mut built: Option<(Index, ScanReport)> = None;
         loop {

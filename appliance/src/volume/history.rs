@@ -20,6 +20,7 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::format::{EntryKind, EventKind};
 use crate::log::reader::{LsnRange, PlacedEntry};
 use crate::log::table::Phase;
+use crate::log::time::SpanBy;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 
@@ -50,7 +51,7 @@ impl Pool {
     /// # Errors
     /// [`VolumeError::NoSuchPoint`] says what there is instead.
     pub async fn resolve(self: Rc<Self>, point: Point) -> Result<ResolvedPoint, VolumeError> {
-        let lsn = self.locate(&point).await?;
+        let (lsn, counted_by) = self.locate(&point).await?;
         let (boundary, unknown) = self.boundary_and_hole(lsn).await?;
         if let Some(hole) = unknown {
             return Err(in_hole(&point, hole));
@@ -70,6 +71,7 @@ impl Pool {
             lsn: boundary.lsn.0,
             time_ns: boundary.time_ns,
             kind,
+            counted_by,
             volumes,
         })
     }
@@ -91,23 +93,35 @@ impl Pool {
         }
     }
 
-    /// The position that a point names, before it is moved to the end of a command.
-    async fn locate(&self, point: &Point) -> Result<Lsn, VolumeError> {
+    /// The position that a point names, before it is moved to the end of a command; for a span before now also by what it was counted.
+    async fn locate(&self, point: &Point) -> Result<(Lsn, Option<SpanBy>), VolumeError> {
+        let Point::Ago(span_ns) = *point else { return Ok((self.locate_absolute(point).await?, None)) };
+        let (time_ns, by) = self.time_ago(point, span_ns)?;
         let no_such = |reason: String| VolumeError::NoSuchPoint { point: point.to_string(), reason };
-        // What is appended so far is made readable as entries, so that "now" is now.
-        let (head, now_ns) = {
-            let mut log = self.log.borrow_mut();
-            let head = log.commit_lsn();
-            log.close_up_to(head);
-            (head, log.environment().clock.wall_ns().max(log.last_time_ns()))
-        };
-        let newest = Lsn(head.0.saturating_sub(1));
+        self.close_up_to_now();
+        Ok((self.locate_time(time_ns, &no_such).await?, Some(by)))
+    }
+
+    /// Makes what is appended so far readable as entries, so that "now" is now. Where the log ends.
+    fn close_up_to_now(&self) -> Lsn {
+        let mut log = self.log.borrow_mut();
+        let head = log.commit_lsn();
+        log.close_up_to(head);
+        head
+    }
+
+    /// The position of a point that does not depend on what time it is.
+    async fn locate_absolute(&self, point: &Point) -> Result<Lsn, VolumeError> {
+        let no_such = |reason: String| VolumeError::NoSuchPoint { point: point.to_string(), reason };
+        let newest = Lsn(self.close_up_to_now().0.saturating_sub(1));
         match point {
             Point::Lsn(lsn) if *lsn > newest.0 => Err(no_such(format!("the log ends at lsn:{newest}"))),
             Point::Lsn(lsn) => Ok(Lsn(*lsn)),
-            Point::Time(time_ns) if *time_ns > now_ns => Err(no_such("it lies in the future".to_owned())),
-            Point::Time(time_ns) => self.locate_time(*time_ns, &no_such).await,
-            Point::Ago(span_ns) => self.locate_time(now_ns.saturating_sub(*span_ns), &no_such).await,
+            Point::Time(time_ns) => {
+                self.check_past(*time_ns).map_err(no_such)?;
+                self.locate_time(*time_ns, &no_such).await
+            }
+            Point::Ago(_) => unreachable!("a span before now is not absolute"),
             Point::Synch(name) => {
                 let state = self.state.borrow();
                 let by_id =

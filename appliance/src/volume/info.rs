@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::log::time::{ClockStatus, SpanBy};
+
 use super::VolumeId;
 
 /// A pool as `pool_list` shows it.
@@ -35,6 +37,9 @@ pub struct PoolInfo {
     pub volumes: u64,
     /// `online`, or `failed` once a log write has failed.
     pub state: String,
+    /// The time that records carry and the machine's.
+    #[serde(default)]
+    pub clock: ClockStatus,
     /// Why it is not `online`, and what recovery found damaged, in words for the operator.
     pub problems: Vec<String>,
 }
@@ -337,6 +342,9 @@ pub struct ResolvedPoint {
     pub time_ns: u64,
     /// What it is.
     pub kind: PointKind,
+    /// By what a span before now (`time:-10m`) was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_by: Option<SpanBy>,
     /// The volumes that existed there: name and size in bytes.
     pub volumes: Vec<VolumeAt>,
 }

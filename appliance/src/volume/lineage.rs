@@ -6,6 +6,7 @@ use crate::archive::retention::{
     ArchiveView, ArchivedSegment, Generation, SegmentRange, SnapshotPoint, SynchPoint,
 };
 use crate::log::reader::LsnRange;
+use crate::log::time::ClockStatus;
 use crate::log::{ImageId, Lsn, SegmentSeq};
 
 /// A pool's part of an [`ArchiveView`]: a copy, for use on another thread.
@@ -29,6 +30,8 @@ pub struct Lineage {
     pub gaps: Vec<LsnRange>,
     /// Lengths of the working set, and the segments from which on they were in force, oldest first; the first begins with the log.
     pub working_sets: Vec<(SegmentSeq, u64)>,
+    /// The clocks at that moment.
+    pub clock: ClockStatus,
 }
 
 impl Lineage {
@@ -112,6 +115,7 @@ impl Pool {
             working_sets: std::iter::once((SegmentSeq(0), first))
                 .chain(catalog.working_sets.iter().copied())
                 .collect(),
+            clock: log.clock_status(),
         }
     }
 }

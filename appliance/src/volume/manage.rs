@@ -55,7 +55,7 @@ impl Pool {
         let (created_ns, uuid) = {
             let log = self.log.borrow();
             let environment = log.environment();
-            (environment.clock.wall_ns(), request.uuid.unwrap_or_else(|| environment.random.uuid()))
+            (log.now_ns(), request.uuid.unwrap_or_else(|| environment.random.uuid()))
         };
         let lsn = self
             .change(|catalog, born_lsn| {
@@ -169,7 +169,7 @@ impl Pool {
             let appended = {
                 let mut state = self.state.borrow_mut();
                 let mut log = self.log.borrow_mut();
-                let time_ns = log.environment().clock.wall_ns().max(log.last_time_ns());
+                let time_ns = log.now_ns();
                 let id = state.catalog.next_synch;
                 let mut synch =
                     SynchInfo { id, label: label.clone(), lsn: 0, time_ns, details: details.clone() };
@@ -208,7 +208,7 @@ impl Pool {
         check_name("snapshot name", &name)?;
         let (point, time_ns) = {
             let log = self.log.borrow();
-            (log.point_lsn(), log.environment().clock.wall_ns().max(log.last_time_ns()))
+            (log.point_lsn(), log.now_ns())
         };
         // Commands are appended whole, so the head is the end of one.
         let snapshot = CatalogSnapshot { name: name.clone(), lsn: point.0, time_ns };

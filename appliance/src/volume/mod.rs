@@ -7,6 +7,7 @@ mod archive;
 mod capacity;
 pub(crate) mod catalog;
 mod cleaner;
+mod clock;
 mod clone;
 mod copies;
 mod error;
@@ -28,6 +29,7 @@ mod working_set;
 
 pub use archive::{ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownObjects};
 pub use capacity::{OVERPROVISIONING_PERCENT_DEFAULT, OVERPROVISIONING_PERCENT_RANGE};
+pub use clock::clock_problem;
 pub use error::VolumeError;
 pub use info::{
     CloneInfo, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState,

@@ -19,11 +19,13 @@
 //!
 //! The program is the optimised one, as users run it: see [`program()`].
 
+mod clock;
 mod error;
 mod process;
 mod program;
 pub mod rounds;
 
+pub use clock::WallClock;
 pub use error::ApplianceError;
 pub use program::{program, refusal, run, run_in};
 

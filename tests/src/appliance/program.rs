@@ -30,10 +30,24 @@ pub fn program() -> Result<PathBuf, ApplianceError> {
     Ok(built.insert(target.join("release/varve")).clone())
 }
 
+/// The library that moves a program's time of day when it is preloaded, brought up to date. Whichever program is tested.
+///
+/// # Errors
+/// [`ApplianceError::Build`] with cargo's output.
+pub(super) fn clock_shim() -> Result<PathBuf, ApplianceError> {
+    let target = target_folder();
+    cargo_build(&target, &["--package", "varve-clock-shim"])?;
+    Ok(target.join("debug/libvarve_clock_shim.so"))
+}
+
 fn build(target: &Path) -> Result<(), ApplianceError> {
+    cargo_build(target, &["--release", "--package", "varve", "--bin", "varve"])
+}
+
+fn cargo_build(target: &Path, what: &[&str]) -> Result<(), ApplianceError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
-    command.args(["build", "--release", "--package", "varve", "--bin", "varve", "--quiet", "--target-dir"]);
+    command.arg("build").args(what).args(["--quiet", "--target-dir"]);
     command.arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = command.output().map_err(ApplianceError::host("starting", PathBuf::from(&cargo)))?;
     if output.status.success() {

@@ -162,6 +162,13 @@ impl ArchiveView<'_> {
     }
 }
 
+impl SegmentRange {
+    /// How many segments these are.
+    pub fn count(&self) -> u64 {
+        self.last.0 - self.first.0 + 1
+    }
+}
+
 impl Until {
     /// Until when a retention lasts that ends at `end_ns`, or never; `None` when it is over.
     fn of(end_ns: Option<u64>, now_ns: u64) -> Option<Self> {

@@ -307,8 +307,8 @@ impl Log {
             self.entry_buffers.push(open.entries);
             return;
         }
+        self.last_time_ns = self.now_ns();
         let current = self.current.as_mut().expect("an open record lies in the current segment");
-        self.last_time_ns = self.environment.clock.wall_ns().max(self.last_time_ns);
         let head = RecordHead {
             version: self.version,
             lsn: open.lsn,
@@ -366,7 +366,7 @@ impl Log {
         self.ensure_memory(1)?;
         let mut header = self.spare.as_mut().expect("memory was ensured").split_to(BLOCK_BYTES);
         let previous_end_lsn = self.end_lsn;
-        self.last_time_ns = self.environment.clock.wall_ns().max(self.last_time_ns);
+        self.last_time_ns = self.now_ns();
         let first_lsn = self.geometry.first_lsn(self.table.next_sequence());
         assert!(first_lsn.0 + self.geometry.segment_blocks <= Lsn::MAX.0, "48 bits of LSN are used up");
         let Some((sequence, slot)) = self.table.open(self.epoch, self.last_time_ns, first_lsn) else {

@@ -49,6 +49,7 @@ use crate::log::read::DeviceReader;
 use crate::log::reader::SegmentReader;
 use crate::log::record::{ClosedRecord, OpenRecord, block_of};
 use crate::log::table::SegmentTable;
+use crate::log::time::{ClockStatus, SpanBy, TrustedTime};
 use crate::log::types::{Lsn, SegmentSeq, Slot};
 pub use starved::Starved;
 use trailer::Sealing;
@@ -227,6 +228,7 @@ pub struct Log {
     wanted_stable_lsn: Lsn,
     flushing_lsn: Option<Lsn>,
     last_time_ns: u64,
+    time: TrustedTime,
     poisoned: Option<Rc<str>>,
     /// The device has no room: see [`Log::starved`].
     starved: Option<Starved>,
@@ -251,6 +253,7 @@ pub struct Log {
 impl Log {
     pub(super) fn start(start: LogStart) -> Self {
         let volatile_cache = start.device.info().volatile_cache;
+        let time = TrustedTime::new(start.last_time_ns, &*start.environment.clock);
         let current = start.current.map(|(sequence, units)| {
             let segment = start.table.get(sequence).expect("the current segment is in the table");
             Current {
@@ -299,6 +302,7 @@ impl Log {
             wanted_stable_lsn: Lsn(0),
             flushing_lsn: None,
             last_time_ns: start.last_time_ns,
+            time,
             poisoned: start.poisoned.map(Rc::from),
             starved: None,
             waiters: Vec::new(),
@@ -414,6 +418,27 @@ impl Log {
         self.last_time_ns
     }
 
+    /// The time that the next record carries, ns since the Unix epoch: trusted time, which is never before the newest record's. See
+    /// [`time`](crate::log::time).
+    pub fn now_ns(&self) -> u64 {
+        self.time.now_ns(&*self.environment.clock).max(self.last_time_ns)
+    }
+
+    /// Trusted time and the machine's, and how they stand to each other.
+    pub fn clock_status(&self) -> ClockStatus {
+        self.time.status(&*self.environment.clock)
+    }
+
+    /// An operator says that the machine's clock is right.
+    pub fn confirm_clock(&self) -> ClockStatus {
+        self.time.confirm(&*self.environment.clock)
+    }
+
+    /// The trusted time so many nanoseconds before now, and by what that was counted.
+    pub fn time_ago(&self, span_ns: u64) -> (u64, SpanBy) {
+        self.time.ago(span_ns, &*self.environment.clock)
+    }
+
     /// Reads segments of this log.
     pub fn reader(&self) -> SegmentReader {
         SegmentReader::of(self.reads.clone(), self.geometry, self.pool)
@@ -480,6 +505,28 @@ impl Log {
         let sealed =
             || self.sealed_units.iter().find(|(known, _)| *known == sequence).map(|(_, units)| units);
         sealing.map(|sealing| &sealing.units).or_else(sealed).map(Arc::clone)
+    }
+
+    /// The time of a segment's first record at or behind a position, if its records are in memory.
+    pub fn first_time_ns(&self, sequence: SegmentSeq, from: Lsn) -> Option<u64> {
+        let kept;
+        let units: &[TrailerUnit] = match self.current.as_ref().filter(|current| current.sequence == sequence)
+        {
+            Some(current) => &current.units,
+            None => {
+                kept = self.units_in_memory(sequence)?;
+                &kept
+            }
+        };
+        let mut at = 0;
+        while let Some(unit) = units.get(at) {
+            let line: RecordLine = zerocopy::transmute!(*unit);
+            if line.lsn() >= from {
+                return Some(line.time_ns());
+            }
+            at += 1 + line.entries();
+        }
+        None
     }
 
     /// The units of the current segment's records from `from` on that are written before `to`, and where they end.

@@ -6,16 +6,19 @@
 //! **A crash in between** must not leave a part of a segment that looks like a segment. So its objects go in an order in which what is left is never taken for the whole: objects of earlier epochs first, then increments from
 //! the first on, and the whole object last.
 //!
+//! **Never by one reading of one clock:** ends of retention are compared with the earlier of the machine's time and the log's, nothing goes while the machine's is ahead and nobody has confirmed it, and
+//! never more at once than the module `pace` allows; by itself nothing goes in the first minutes after a start.
+//!
 //! **Bounds:** one expiry at a time; as many objects a call as it is asked for, so that a call ends in time. Cost: a list of the store, a plan, one delete for each object.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::list::wall_ns;
+use super::pace::per_hour;
 use super::{ArchivePlane, failed};
 use crate::archive::object::ObjectId;
 use crate::archive::retention::{Plan, SegmentRange, plan};
@@ -26,7 +29,7 @@ use crate::reactor::ReactorHandle;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::DEFAULT_CALL_TIMEOUT;
-use crate::volume::{Forgotten, Lineage, Pool, VolumeError};
+use crate::volume::{Forgotten, Lineage, Pool, VolumeError, clock_problem};
 
 /// Objects that one call deletes unless asked otherwise.
 pub(crate) const EXPIRE_OBJECTS_DEFAULT: usize = 1000;
@@ -52,6 +55,32 @@ pub struct ExpiryReport {
     pub expired_synchs: u64,
     /// The store keeps the room of what is deleted, as tapes do.
     pub room_is_kept: bool,
+    /// How many segments may expire in an hour; `None`: all at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segments_per_hour: Option<u64>,
+    /// Why what could go did not, or not all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
+}
+
+/// What is asked of an expiry.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ExpiryRequest {
+    /// Only say what would go.
+    pub(crate) dry_run: bool,
+    /// About so many objects at most, whole segments.
+    pub(crate) objects_max: usize,
+    /// An operator wants all of it gone, however much that is.
+    pub(crate) all: bool,
+}
+
+/// How much may go.
+#[derive(Clone, Copy)]
+enum Amount {
+    /// What the pace allows.
+    Paced,
+    /// Whatever the plan lets go.
+    All,
 }
 
 /// What expiry needs of the pool, wherever it runs.
@@ -72,7 +101,27 @@ pub trait ExpiryPool {
 type Doomed = (ObjectId, u64);
 
 impl ArchivePlane {
-    /// Deletes what the rules let go at `now_ns` (ns since the Unix epoch), at most about `objects_max` objects, whole segments; with `dry_run` only says what would go.
+    /// Deletes what the rules let go, as far as the clocks and the pace allow; the report says what holds the rest.
+    ///
+    /// # Errors
+    /// As [`expire`](Self::expire).
+    pub(crate) fn expire_carefully(
+        &self,
+        pool: &dyn ExpiryPool,
+        request: ExpiryRequest,
+        stop: &StopFlag,
+    ) -> Result<ExpiryReport, RpcError> {
+        let clock = pool.lineage()?.clock;
+        let held = clock_problem(&clock, true).filter(|_| clock.holds_expiry());
+        let dry_run = request.dry_run || held.is_some();
+        let amount = if request.all { Amount::All } else { Amount::Paced };
+        let mut report =
+            self.carry_out(pool, clock.retention_ns(), dry_run, request.objects_max, amount, stop)?;
+        report.held = held.or(report.held);
+        Ok(report)
+    }
+
+    /// Deletes what the rules let go at `now_ns` (ns since the Unix epoch), at most about `objects_max` objects, whole segments; with `dry_run` only says what would go. The caller answers for the time.
     ///
     /// # Errors
     /// An expiry is under way; the store's; the pool was changed again and again.
@@ -82,6 +131,18 @@ impl ArchivePlane {
         now_ns: u64,
         dry_run: bool,
         objects_max: usize,
+        stop: &StopFlag,
+    ) -> Result<ExpiryReport, RpcError> {
+        self.carry_out(pool, now_ns, dry_run, objects_max, Amount::All, stop)
+    }
+
+    fn carry_out(
+        &self,
+        pool: &dyn ExpiryPool,
+        now_ns: u64,
+        dry_run: bool,
+        objects_max: usize,
+        amount: Amount,
         stop: &StopFlag,
     ) -> Result<ExpiryReport, RpcError> {
         let _alone = match self.expiring.try_lock() {
@@ -99,19 +160,49 @@ impl ArchivePlane {
             if dry_run || objects.is_empty() {
                 return Ok(report);
             }
-            let (ranges, doomed) = first_segments(&plan, objects, objects_max);
+            let segments_max = self.segments_allowed(amount, &mut report);
+            if segments_max == 0 {
+                return Ok(report);
+            }
+            let (ranges, doomed) = first_segments(&plan, objects, objects_max, segments_max);
+            let count: u64 = ranges.iter().map(SegmentRange::count).sum();
             let forgotten = match pool.forget(ranges, lineage.change_lsn) {
                 Ok(forgotten) => forgotten,
                 Err(RpcError::Volume(VolumeError::Busy { .. })) => continue,
                 Err(error) => return Err(error),
             };
             report.expired_synchs = forgotten.synchs.len() as u64;
+            // What an operator has taken at once counts too.
+            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            pace.spend(count, report.kept_segments + report.expirable_segments, Instant::now());
+            drop(pace);
             self.delete(&doomed, &forgotten, &mut report, stop)?;
             return Ok(report);
         }
         let reason =
             "the pool was changed again and again while the expiry was planned; try again later".to_owned();
         Err(VolumeError::Busy { reason }.into())
+    }
+
+    /// How many segments may go now; the report says what holds the others.
+    fn segments_allowed(&self, amount: Amount, report: &mut ExpiryReport) -> u64 {
+        let Amount::Paced = amount else { return u64::MAX };
+        let segments = report.kept_segments + report.expirable_segments;
+        let hourly = per_hour(segments) as u64;
+        report.segments_per_hour = Some(hourly);
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let allowed = pace.allowed(segments, now);
+        if allowed < report.expirable_segments {
+            let minutes = pace.wait(now).as_secs().div_ceil(60).max(1);
+            let next =
+                if allowed == 0 { format!("; the next may go in {minutes} min") } else { String::new() };
+            report.held = Some(format!(
+                "of {} segments that could go at most {hourly} go in an hour{next}; `varve archive expire --all` does not wait",
+                report.expirable_segments
+            ));
+        }
+        allowed
     }
 
     /// The plan by the rules in force, and the objects of the segments that go, in the order in which they must go.
@@ -135,9 +226,8 @@ impl ArchivePlane {
     }
 
     fn describe(&self, plan: &Plan, objects: &[Doomed]) -> ExpiryReport {
-        let segments = |range: SegmentRange| range.last.0 - range.first.0 + 1;
-        let expirable_segments = plan.expirable().map(segments).sum();
-        let all: u64 = plan.runs().iter().map(|run| segments(run.segments)).sum();
+        let expirable_segments = plan.expirable().map(|range| range.count()).sum();
+        let all: u64 = plan.runs().iter().map(|run| run.segments.count()).sum();
         ExpiryReport {
             expirable_segments,
             expirable_objects: objects.len() as u64,
@@ -186,14 +276,25 @@ impl ArchivePlane {
     }
 }
 
-/// The oldest segments that go, until they have `objects_max` objects, and these.
+/// The oldest segments that go, at most `segments_max` and until they have `objects_max` objects, and these.
 fn first_segments(
     plan: &Plan,
     mut objects: Vec<Doomed>,
     objects_max: usize,
+    segments_max: u64,
 ) -> (Vec<SegmentRange>, Vec<Doomed>) {
-    let last: Option<SegmentSeq> = objects.get(objects_max.max(1) - 1).map(|(id, _)| id.sequence);
-    let Some(last) = last else { return (plan.expirable().collect(), objects) };
+    let by_objects: Option<SegmentSeq> = objects.get(objects_max.max(1) - 1).map(|(id, _)| id.sequence);
+    let mut left = segments_max;
+    let by_segments = plan.expirable().find_map(|range| {
+        let fits = left.checked_sub(range.count());
+        let last = SegmentSeq(range.first.0.saturating_add(left).saturating_sub(1));
+        left = fits.unwrap_or(0);
+        // One that is used up to its end says so with the next range.
+        fits.is_none().then_some(last)
+    });
+    let Some(last) = by_objects.into_iter().chain(by_segments).min() else {
+        return (plan.expirable().collect(), objects);
+    };
     objects.retain(|(id, _)| id.sequence <= last);
     let ranges = plan.expirable().take_while(|range| range.first <= last);
     (ranges.map(|range| SegmentRange { last: range.last.min(last), ..range }).collect(), objects)
@@ -228,7 +329,7 @@ pub struct Expirer {
 }
 
 impl Expirer {
-    /// Begins.
+    /// Begins; the first time not before `grace` has passed, so that an operator who starts an appliance with a wrong clock, or after a long time, can look first.
     ///
     /// # Errors
     /// The operating system gives no thread.
@@ -236,13 +337,16 @@ impl Expirer {
         plane: Arc<ArchivePlane>,
         handle: ReactorHandle<App>,
         interval: Duration,
+        grace: Duration,
     ) -> std::io::Result<Self> {
         let (wake, woken) = channel();
         let stop = StopFlag::default();
         let flag = stop.clone();
         let thread = std::thread::Builder::new().name("archive-expire".to_owned()).spawn(move || {
             let mut failing = false;
-            while woken.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            let mut wait = interval.max(grace);
+            while woken.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                wait = interval;
                 if !plane.keep().keep_everything() {
                     failing = expire_all(&plane, &handle, &flag, failing);
                 }
@@ -265,8 +369,9 @@ impl Drop for Expirer {
 
 /// Whether it failed.
 fn expire_all(plane: &ArchivePlane, handle: &ReactorHandle<App>, stop: &StopFlag, failing: bool) -> bool {
+    let request = ExpiryRequest { objects_max: EXPIRE_OBJECTS_DEFAULT, ..ExpiryRequest::default() };
     loop {
-        match plane.expire(handle, wall_ns(), false, EXPIRE_OBJECTS_DEFAULT, stop) {
+        match plane.expire_carefully(handle, request, stop) {
             Ok(report) => {
                 let (objects, bytes) = (report.deleted_objects, report.deleted_bytes);
                 if objects > 0 {

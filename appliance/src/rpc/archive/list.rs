@@ -1,8 +1,9 @@
 //! What the store holds of the pool, and one point of it explained.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::{MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -54,9 +55,18 @@ impl ArchivePlane {
         let mut catalog = self.catalog()?;
         self.refresh(&mut catalog)?;
         let holes = holes_of(&catalog)?;
+        // Increments whose segment is there as a whole are on their way out, and say nothing that it does not say.
+        let mut wholes = HashSet::new();
+        let visited = catalog.for_each_object(|row| {
+            if row.id.whole {
+                wholes.insert((row.id.sequence, row.id.epoch));
+            }
+        });
+        visited.map_err(failed)?;
         let mut rows: Vec<(ObjectRow, bool)> = Vec::new();
         let visited = catalog.for_each_object(|row| {
-            if row.id.sequence.0 >= from && rows.len() < limit {
+            let is_known = !row.id.whole && wholes.contains(&(row.id.sequence, row.id.epoch));
+            if row.id.sequence.0 >= from && rows.len() < limit && !is_known {
                 rows.push((row, false));
             }
         });
@@ -126,7 +136,7 @@ impl ArchivePlane {
         drop(catalog);
         Ok(explain(
             &self.keep(),
-            wall_ns(),
+            lineage.clock.retention_ns(),
             &lineage.view(&segments, &|sequence| lineage.working_set(sequence)),
             lsn,
         ))
@@ -172,11 +182,6 @@ fn shown(row: &ObjectRow, holes: &[LsnRange], lost: bool) -> ArchivedObject {
         holes: holes.iter().filter(is_inside).copied().collect(),
         lost,
     }
-}
-
-/// The time by which retention is judged, ns since the Unix epoch.
-pub(crate) fn wall_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// Objects joined to segments. Of a segment that was archived in several epochs the newest counts.

@@ -8,6 +8,7 @@
 mod expire;
 mod keep;
 mod list;
+mod pace;
 mod verify;
 
 use std::path::Path;
@@ -20,14 +21,14 @@ use crate::archive::catalog::ArchiveCatalog;
 use crate::archive::retention::{Explanation, KeepRules};
 use crate::archive::store::{Space, Store};
 use crate::log::reader::LsnRange;
-use crate::volume::{ArchiveStatus, ResolvedPoint};
+use crate::log::time::ClockStatus;
+use crate::volume::{ArchiveStatus, ResolvedPoint, clock_problem};
 
 use super::error::RpcError;
 
-pub(crate) use expire::EXPIRE_OBJECTS_DEFAULT;
+pub(crate) use expire::{EXPIRE_OBJECTS_DEFAULT, ExpiryRequest};
 pub use expire::{Expirer, ExpiryPool, ExpiryReport};
 pub use keep::KeepFileError;
-pub(crate) use list::wall_ns;
 pub use list::{ArchivedObject, LIST_LIMIT_DEFAULT};
 pub use verify::{VERIFICATIONS_MAX, Verification, VerificationState};
 
@@ -42,6 +43,8 @@ pub struct ArchivePlane {
     expiring: Mutex<()>,
     /// When the store was last listed for a status.
     looked: Mutex<Option<Instant>>,
+    /// How much may expire now.
+    pace: Mutex<pace::Pace>,
 }
 
 /// What `archive_get_status` answers: what the pool says, and the room in the store.
@@ -60,6 +63,9 @@ pub struct ArchiveReport {
     /// Stretches whose entries could not be read when they were archived: what is older there is not certain.
     #[serde(default)]
     pub holes: Vec<LsnRange>,
+    /// Why nothing expires, although the rules of retention may let something go.
+    #[serde(default)]
+    pub expiry_held: Option<String>,
 }
 
 /// What `archive_seal` answers.
@@ -93,6 +99,7 @@ impl ArchivePlane {
             verifications: verify::Verifications::default(),
             expiring: Mutex::default(),
             looked: Mutex::default(),
+            pace: Mutex::new(pace::Pace::new(Instant::now())),
         })
     }
 
@@ -128,8 +135,8 @@ impl ArchivePlane {
         self.keep.set(rules)
     }
 
-    /// Adds the room in the store to the pool's words.
-    pub(crate) fn report(&self, status: ArchiveStatus) -> ArchiveReport {
+    /// Adds the room in the store, and what holds expiry, to the pool's words.
+    pub(crate) fn report(&self, status: ArchiveStatus, clock: &ClockStatus) -> ArchiveReport {
         // A store that does not answer is in the status already.
         let space: Option<Space> = self.store.space().ok();
         ArchiveReport {
@@ -143,6 +150,7 @@ impl ArchivePlane {
                 .map(|row| LsnRange { start: row.id.from_lsn, end: row.id.to_lsn })
                 .collect(),
             holes: self.holes().unwrap_or_default(),
+            expiry_held: clock_problem(clock, true).filter(|_| clock.holds_expiry()),
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::archive::service::{StopFlag, VerifyPolicy};
 use crate::log::Lsn;
 use crate::rpc::app::App;
 use crate::rpc::archive::{
-    ArchivePlane, ArchiveReport, ArchivedObject, EXPIRE_OBJECTS_DEFAULT, ExpiryReport, Explained,
-    LIST_LIMIT_DEFAULT, Sealed, Verification, wall_ns,
+    ArchivePlane, ArchiveReport, ArchivedObject, EXPIRE_OBJECTS_DEFAULT, ExpiryReport, ExpiryRequest,
+    Explained, LIST_LIMIT_DEFAULT, Sealed, Verification,
 };
 use crate::rpc::error::RpcError;
 use crate::rpc::method::{DEFAULT_CALL_TIMEOUT, Method, Registry};
@@ -31,7 +31,7 @@ pub(super) fn methods() -> Vec<Method> {
         Method::direct("archive_explain", "Why a point is kept, what it needs, and when it goes.", explain),
         Method::direct(
             "archive_expire",
-            "Deletes what no point that the rules keep needs; with dry_run only says what would go.",
+            "Deletes what no point that the rules keep needs, a part each hour; dry_run only says what would go, all waits for nothing, clock_is_right confirms the clock.",
             expire,
         ),
         Method::direct("archive_set_keep", "Sets the rules of retention.", set_keep),
@@ -55,15 +55,15 @@ fn status(registry: &Registry, _: NoParams) -> Result<ArchiveReport, RpcError> {
         archive.look_for_lost()?;
         lost_of(archive)
     });
-    let status = registry.on_reactor("archive_get_status", move |app| {
+    let (status, clock) = registry.on_reactor("archive_get_status", move |app| {
         std::future::ready(app.pool().and_then(|pool| {
             if let Ok(lost) = &looked {
                 pool.learn_lost_objects(lost);
             }
-            pool.archive_status().ok_or(NO_ARCHIVE)
+            Ok((pool.archive_status().ok_or(NO_ARCHIVE)?, pool.clock()))
         }))
     })?;
-    Ok(registry.archive()?.report(status))
+    Ok(registry.archive()?.report(status, &clock))
 }
 
 /// The objects that the store has lost, as of its last list.
@@ -92,18 +92,14 @@ fn yes() -> bool {
 
 async fn seal(app: App, SealParams { wait }: SealParams) -> Result<Sealed, RpcError> {
     let pool = app.pool()?;
-    let head_lsn = pool.archive_status().ok_or(NO_ARCHIVE)?.head_lsn;
-    let sealing = pool.seal_archive();
-    if wait {
-        return Ok(Sealed { lsn: sealing.await?.0, done: true });
+    if !pool.has_archive() {
+        return Err(NO_ARCHIVE);
     }
-    // It ends by itself: when everything is there, or when the store has failed a few times. What becomes of it stands in the status.
-    drop(app.local().spawn(async move {
-        if let Err(error) = sealing.await {
-            tracing::warn!(%error, "the archive was not sealed");
-        }
-    }));
-    Ok(Sealed { lsn: head_lsn, done: false })
+    if wait {
+        return Ok(Sealed { lsn: pool.seal_archive().await?.0, done: true });
+    }
+    // What becomes of it stands in the status.
+    Ok(Sealed { lsn: pool.begin_seal()?.0, done: false })
 }
 
 #[derive(Debug, Deserialize)]
@@ -191,14 +187,27 @@ struct ExpireParams {
     #[serde(default)]
     dry_run: bool,
     objects_max: Option<usize>,
+    /// Confirms the machine's clock first.
+    #[serde(default)]
+    clock_is_right: bool,
+    /// More than goes in an hour otherwise.
+    #[serde(default)]
+    all: bool,
 }
 
 fn expire(
     registry: &Registry,
-    ExpireParams { dry_run, objects_max }: ExpireParams,
+    ExpireParams { dry_run, objects_max, clock_is_right, all }: ExpireParams,
 ) -> Result<ExpiryReport, RpcError> {
+    let archive = registry.archive()?;
+    if clock_is_right {
+        registry.on_reactor("archive_expire", |app| {
+            std::future::ready(app.pool().map(|pool| pool.confirm_clock()))
+        })?;
+    }
     let objects_max = objects_max.unwrap_or(EXPIRE_OBJECTS_DEFAULT);
-    registry.archive()?.expire(registry.handle(), wall_ns(), dry_run, objects_max, &StopFlag::default())
+    let request = ExpiryRequest { dry_run, objects_max, all };
+    archive.expire_carefully(registry.handle(), request, &StopFlag::default())
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,12 +1,13 @@
 //! `pool_*`: the log itself.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use crate::log::time::ClockStatus;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
 use crate::rpc::params::NoParams;
-use crate::volume::{PoolInfo, PoolStats, SegmentInfo};
+use crate::volume::{Pool, PoolInfo, PoolStats, SegmentInfo, clock_problem};
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
@@ -23,6 +24,16 @@ pub(super) fn methods() -> Vec<Method> {
             set_working_set,
         ),
         Method::task("pool_grow", "Uses what the pool's device has grown by.", grow),
+        Method::on_reactor(
+            "pool_get_clock",
+            "The time that records carry and the machine's, and how they stand to each other.",
+            get_clock,
+        ),
+        Method::on_reactor(
+            "pool_confirm_clock",
+            "Confirms the machine's clock: what is held goes on, and records follow it.",
+            confirm_clock,
+        ),
     ]
 }
 
@@ -38,6 +49,29 @@ async fn set_working_set(app: App, params: SetWorkingSetParams) -> Result<PoolIn
 
 async fn grow(app: App, _: NoParams) -> Result<PoolInfo, RpcError> {
     Ok(app.pool()?.grow().await?)
+}
+
+/// What `pool_get_clock` and `pool_confirm_clock` answer.
+#[derive(Debug, Serialize)]
+struct ClockReport {
+    #[serde(flatten)]
+    clock: ClockStatus,
+    /// What the operator must know and do, if they disagree.
+    problem: Option<String>,
+}
+
+fn clock_report(clock: ClockStatus, pool: &Pool) -> ClockReport {
+    ClockReport { clock, problem: clock_problem(&clock, pool.has_archive()) }
+}
+
+fn get_clock(app: &App, _: NoParams) -> Result<ClockReport, RpcError> {
+    let pool = app.pool()?;
+    Ok(clock_report(pool.clock(), &pool))
+}
+
+fn confirm_clock(app: &App, _: NoParams) -> Result<ClockReport, RpcError> {
+    let pool = app.pool()?;
+    Ok(clock_report(pool.confirm_clock(), &pool))
 }
 
 fn list(app: &App, _: NoParams) -> Result<Vec<PoolInfo>, RpcError> {

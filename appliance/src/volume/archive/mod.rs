@@ -16,6 +16,7 @@ mod expire;
 mod fetch;
 mod lost;
 mod objects;
+mod rate;
 mod seal;
 mod status;
 mod throttle;
@@ -152,6 +153,9 @@ pub(super) struct Archive {
     retry_wait_ns: u64,
     /// What the operator was told and is still true.
     problem: Option<String>,
+    /// Why the newest job failed, until one succeeds.
+    cause: Option<String>,
+    recent: rate::Recent,
     /// Since when writes wait for a slot.
     waiting_since_ns: Option<u64>,
     /// Segments whose source failed, and how often.
@@ -186,6 +190,8 @@ impl Archive {
             retry_at_ns: 0,
             retry_wait_ns: RETRY_FIRST_NS,
             problem: None,
+            cause: None,
+            recent: rate::Recent::default(),
             waiting_since_ns: None,
             source_failures: HashMap::new(),
             throttle: throttle::Throttle::default(),
@@ -336,12 +342,12 @@ impl Archive {
         let since = *self.waiting_since_ns.get_or_insert(now_ns);
         if self.policy.back_pressure == BackPressure::Throttle {
             if now_ns.saturating_sub(since) > self.policy.wait_ns {
-                let problem = "writes are refused: the archive cannot keep up, and no segment of the primary device can be given away before it is archived".to_owned();
-                self.tell(problem, state);
+                self.tell_failure(now_ns, state);
             }
             return 0;
         }
         let Some(sequence) = log.release_unarchived() else { return 0 };
+        self.note_gap(log, sequence);
         let geometry = log.geometry();
         let gap = crate::log::reader::LsnRange {
             start: geometry.first_lsn(sequence),
@@ -349,6 +355,18 @@ impl Archive {
         };
         record_gap(gap, state, log);
         1
+    }
+
+    /// Tells the operator that the store fails, or that writes are refused, with why: neither hides the other.
+    fn tell_failure(&mut self, now_ns: u64, state: &mut State) {
+        const REFUSED: &str = "writes are refused: the archive cannot keep up, and no segment of the primary device can be given away before it is archived";
+        let problem = match (&self.cause, self.refuses_writes(now_ns)) {
+            (Some(cause), true) => format!("{REFUSED}; it does not work, and is tried again: {cause}"),
+            (None, true) => REFUSED.to_owned(),
+            (Some(cause), false) => format!("the archive does not work, and is tried again: {cause}"),
+            (None, false) => return,
+        };
+        self.tell(problem, state);
     }
 
     /// Tells the operator of a problem, once.

@@ -18,6 +18,7 @@ use crate::log::table::{Phase, Segment};
 use crate::log::{Log, Lsn, SegmentSeq};
 use crate::volume::error::VolumeError;
 use crate::volume::pool::{Pool, State};
+use crate::volume::working_set::reach;
 
 /// How often a segment that the device does not give is tried before its past is given up.
 const SOURCE_FAILURES_MAX: u32 = 6;
@@ -42,10 +43,10 @@ pub(super) struct Sealing {
     load_failures: HashMap<SegmentSeq, u32>,
     /// When the next increment is due, by the clock of spans.
     due_ns: u64,
-    /// Everything before this position is to be archived as soon as it is stable, and since when, ns since the Unix epoch.
-    target: Option<(Lsn, u64)>,
-    /// The time up to which everything is in the archive.
-    pub(super) covered_until_ns: u64,
+    /// Everything before this position is to be archived as soon as it is stable.
+    target: Option<Lsn>,
+    /// When the segment was opened that the newest run of gaps begins with, and which it is.
+    gap: Option<(SegmentSeq, u64)>,
     /// Waiting for `target`.
     waiters: Vec<Waker>,
 }
@@ -92,14 +93,14 @@ impl Archive {
                 lost = Some(SegmentRange { first, last: sequence });
             }
         }
-        self.seal.covered_until_ns = log.last_time_ns();
         lost
     }
 
     /// Up to where the log is in the archive, without a hole but for recorded gaps.
     pub(super) fn archived_to(&self, log: &Log) -> Lsn {
         let geometry = log.geometry();
-        let mut sequence = self.seal.next;
+        // What left the table before it was looked at again is recorded as a gap.
+        let mut sequence = self.seal.next.max(log.table().oldest());
         while log
             .table()
             .get(sequence)
@@ -118,7 +119,50 @@ impl Archive {
                 .last()
                 .filter(|part| part.epoch == segment.epoch && !part.whole)
                 .map_or(first, |part| part.to_lsn),
-            None => log.head_lsn(),
+            None => log.commit_lsn(),
+        }
+    }
+
+    /// What a recovery from the archive alone would give, when everything before `stored_to` is in it but for the recorded gaps: a point whose window has a gap cannot be made again.
+    pub(super) fn recoverable_to(&self, state: &State, log: &Log, stored_to: Lsn) -> Lsn {
+        let geometry = log.geometry();
+        let mut to = stored_to;
+        while to > Lsn(0) {
+            let last = geometry.sequence_of(Lsn(to.0 - 1));
+            let working_set = reach(&state.catalog.working_sets, last).unwrap_or(geometry.working_set);
+            let first = geometry.first_lsn(SegmentSeq(last.0.saturating_sub(working_set)));
+            // Increments of a gap's first segment may have been archived before it was given away.
+            let gaps = state.catalog.gaps.iter().map(|gap| {
+                let parts = self.objects.parts(geometry.sequence_of(gap.start));
+                (parts.last().map_or(gap.start, |part| part.to_lsn.max(gap.start)), gap.end)
+            });
+            let within = gaps.filter(|&(start, end)| start < to && end > first.max(start));
+            let Some(start) = within.map(|(start, _)| start).max() else { break };
+            to = start;
+        }
+        to
+    }
+
+    /// The time of the first record behind a position that is not recoverable; the opening of its segment where the record is not in memory.
+    pub(super) fn uncovered_since_ns(&self, log: &Log, from: Lsn) -> u64 {
+        let sequence = log.geometry().sequence_of(from);
+        if let Some(time_ns) = log.first_time_ns(sequence, from) {
+            return time_ns;
+        }
+        match (log.table().get(sequence), self.seal.gap) {
+            (_, Some((gap, opened_ns))) if gap == sequence => opened_ns,
+            (Some(segment), _) if segment.end_lsn > from => segment.opened_ns,
+            // Nothing but what is still in the open record.
+            _ => log.last_time_ns(),
+        }
+    }
+
+    /// A segment is about to leave the primary device without having been archived.
+    pub(super) fn note_gap(&mut self, log: &Log, sequence: SegmentSeq) {
+        let working_set = log.geometry().working_set;
+        let goes_on = self.seal.gap.is_some_and(|(first, _)| sequence.0 <= first.0 + working_set + 1);
+        if !goes_on && let Some(segment) = log.table().get(sequence) {
+            self.seal.gap = Some((sequence, segment.opened_ns));
         }
     }
 
@@ -246,7 +290,7 @@ impl Archive {
             segment_blocks: geometry.segment_blocks,
             device_block: geometry.slot_block(slot) + geometry.offset_of(id.from_lsn),
             opened_ns: segment.opened_ns,
-            sealed_ns: log.environment().clock.wall_ns(),
+            sealed_ns: log.now_ns(),
             units,
             holes,
             accept_lost: self
@@ -264,18 +308,16 @@ impl Archive {
             return;
         }
         self.seal.due_ns = now_ns.saturating_add(self.policy.seal_interval_ns);
-        let (head, wall_ns) = (log.commit_lsn(), log.environment().clock.wall_ns());
+        let head = log.commit_lsn();
         if self.archived_to(log) < head {
-            self.seal.target = Some((head, wall_ns));
+            self.seal.target = Some(head);
             log.close_up_to(head);
             log.request_stable(head);
-        } else {
-            self.seal.covered_until_ns = wall_ns;
         }
     }
 
     fn submit_increment(&mut self, log: &Log) -> usize {
-        let Some((target, _)) = self.seal.target else { return 0 };
+        let Some(target) = self.seal.target else { return 0 };
         let Some(sequence) = log.current_sequence() else { return 0 };
         let under_way = self
             .flights
@@ -304,11 +346,10 @@ impl Archive {
     }
 
     fn reach_target(&mut self, log: &Log) {
-        if let Some((target, since_ns)) = self.seal.target
+        if let Some(target) = self.seal.target
             && self.archived_to(log) >= target
         {
             self.seal.target = None;
-            self.seal.covered_until_ns = self.seal.covered_until_ns.max(since_ns);
             for waiter in self.seal.waiters.drain(..) {
                 waiter.wake();
             }
@@ -336,6 +377,8 @@ impl Archive {
             );
         }
         self.retry_wait_ns = RETRY_FIRST_NS;
+        self.cause = None;
+        self.recent.note(log.environment().clock.monotonic_ns(), &archived);
         if self.problem.is_some() {
             tracing::info!(object = id.sequence.0, "the archive works again");
             self.tell_no_more(state);
@@ -383,38 +426,58 @@ impl Archive {
             if *failures >= SOURCE_FAILURES_MAX && id.whole {
                 // It will not get better; the rest of the log must not wait for it.
                 let geometry = log.geometry();
+                self.note_gap(log, id.sequence);
                 let start = geometry.first_lsn(id.sequence);
                 record_gap(LsnRange { start, end: geometry.first_lsn(id.sequence.next()) }, state, log);
                 log.note_archived(id.sequence);
                 return;
             }
         }
-        self.tell(format!("the archive does not work, and is tried again: {error}"), state);
+        self.cause = Some(error.to_string());
+        self.tell_failure(now_ns, state);
     }
 }
 
 impl Pool {
+    /// Begins to archive everything up to now, at once also when a failure is being waited out; the position. Copies that nobody waits for are left out.
+    ///
+    /// # Errors
+    /// The pool has no archive.
+    pub fn begin_seal(&self) -> Result<Lsn, VolumeError> {
+        let mut state = self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
+        let Some(archive) = &mut state.archive else { return Err(no_archive()) };
+        let head = log.commit_lsn();
+        log.close_up_to(head);
+        log.request_stable(head);
+        archive.seal.target = Some(head);
+        archive.retry_at_ns = 0;
+        Ok(head)
+    }
+
     /// Archives everything up to now; returns when it is in the store, with the position.
     ///
     /// # Errors
-    /// The pool has no archive, or failed.
+    /// The pool has no archive, or failed; the store failed a few times; history got a gap meanwhile.
     pub async fn seal_archive(self: Rc<Self>) -> Result<Lsn, VolumeError> {
-        let (target, failures) = {
-            let mut state = self.state.borrow_mut();
-            let mut log = self.log.borrow_mut();
-            let head = log.commit_lsn();
-            log.close_up_to(head);
-            log.request_stable(head);
-            let wall_ns = log.environment().clock.wall_ns();
-            let Some(archive) = &mut state.archive else { return Err(no_archive()) };
-            archive.seal.target = Some((head, wall_ns));
-            (head, archive.service.stats().failures)
+        let target = self.begin_seal()?;
+        let (failures, gaps) = {
+            let state = self.state.borrow();
+            let archive = state.archive.as_ref().ok_or_else(no_archive)?;
+            (archive.service.stats().failures, state.catalog.gaps.last().copied())
         };
         std::future::poll_fn(|context| {
             let mut state = self.state.borrow_mut();
             let log = self.log.borrow();
             if let Some(reason) = log.poisoned() {
                 return Poll::Ready(Err(VolumeError::Failed { reason: reason.to_string() }));
+            }
+            if let Some(gap) = state.catalog.gaps.last().filter(|gap| Some(**gap) != gaps && gap.start < target) {
+                let reason = format!(
+                    "history has got a gap at LSN {} to {}: what was to be archived left the primary device before that",
+                    gap.start, gap.end
+                );
+                return Poll::Ready(Err(VolumeError::Busy { reason }));
             }
             let Some(archive) = &mut state.archive else { return Poll::Ready(Err(no_archive())) };
             if archive.archived_to(&log) >= target {

@@ -26,9 +26,12 @@ pub struct ArchiveStatus {
     pub throttled_ms_per_s: f64,
     /// Seconds between increments; 0: only whole segments.
     pub seal_interval_s: f64,
-    /// Everything before this position is in the archive.
+    /// What a recovery from the archive alone would give: everything before this position. Before a gap until the archive has a whole working set behind it.
     pub archived_to_lsn: u64,
-    /// Where the log ends.
+    /// Everything before this position is in the archive, but for the gaps.
+    #[serde(default)]
+    pub stored_to_lsn: u64,
+    /// Where the log ends, but for copies of older blocks that nobody waits for.
     pub head_lsn: u64,
     /// Sealed segments that are not in the archive.
     pub backlog_segments: u64,
@@ -48,7 +51,7 @@ pub struct ArchiveStatus {
     pub object_bytes: u64,
     /// Content over objects; 0 before the first.
     pub compression_ratio: f64,
-    /// Content bytes a second of the archivist's time; 0 before the first.
+    /// Content bytes a second of the archivist's time, in the last minute; 0 when it did nothing.
     pub throughput_bytes_per_s: f64,
     /// Jobs that failed.
     pub failures: u64,
@@ -63,7 +66,9 @@ impl Pool {
         let log = self.log.borrow();
         let archive = state.archive.as_ref()?;
         let clock = &log.environment().clock;
-        let (head, archived_to) = (log.head_lsn(), archive.archived_to(&log));
+        // Copies that wait for their record to fill up are no news: what they hold is archived where it was before.
+        let (head, stored_to) = (log.commit_lsn(), archive.archived_to(&log));
+        let archived_to = archive.recoverable_to(&state, &log, stored_to);
         let waiting = log.table().iter().filter(|(_, segment)| {
             segment.sealed && !segment.archived && segment.phase != Phase::Released && segment.slot.is_some()
         });
@@ -79,7 +84,7 @@ impl Pool {
         let age_ns = if archived_to >= head {
             0
         } else {
-            clock.wall_ns().saturating_sub(archive.seal.covered_until_ns)
+            log.now_ns().saturating_sub(archive.uncovered_since_ns(&log, archived_to))
         };
         Some(ArchiveStatus {
             store: archive.service.store().label().to_owned(),
@@ -90,6 +95,7 @@ impl Pool {
             throttled_ms_per_s: archive.throttle.held_ms_per_s(),
             seal_interval_s: archive.policy.seal_interval_ns as f64 / 1e9,
             archived_to_lsn: archived_to.0,
+            stored_to_lsn: stored_to.0,
             head_lsn: head.0,
             backlog_segments: waiting.count() as u64,
             backlog_bytes: head.0.saturating_sub(archived_to.0) * BLOCK_BYTES as u64,
@@ -100,7 +106,7 @@ impl Pool {
             content_bytes: totals.content_bytes,
             object_bytes: totals.object_bytes,
             compression_ratio: ratio(totals.content_bytes, totals.object_bytes),
-            throughput_bytes_per_s: ratio(totals.content_bytes, totals.busy_us) * 1e6,
+            throughput_bytes_per_s: archive.recent.bytes_per_s(clock.monotonic_ns()),
             failures: totals.failures,
             gaps: state.catalog.gaps.clone(),
         })

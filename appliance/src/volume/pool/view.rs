@@ -4,6 +4,7 @@ use super::{Pool, State, Volume, VolumeIndex};
 use crate::bdev::Space;
 use crate::dma::BLOCK_BYTES;
 use crate::log::table::Phase;
+use crate::volume::clock::clock_problem;
 use crate::volume::index::index_bytes;
 use crate::volume::info::{
     PoolInfo, PoolStats, SegmentInfo, SegmentState, SynchInfo, VolumeInfo, VolumeState,
@@ -54,6 +55,8 @@ impl Pool {
             let space = log.device().queue().device().space();
             no_room(&device.name, space.as_ref(), &starved.reason)
         }));
+        let clock = log.clock_status();
+        problems.extend(clock_problem(&clock, state.archive.is_some()));
         PoolInfo {
             uuid: log.pool(),
             device: device.name,
@@ -67,6 +70,7 @@ impl Pool {
             created_ns: log.created_ns(),
             volumes: state.volumes.iter().flatten().count() as u64,
             state: if log.poisoned().is_some() { "failed" } else { "online" }.to_owned(),
+            clock,
             problems,
         }
     }
