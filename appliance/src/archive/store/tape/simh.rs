@@ -85,6 +85,9 @@ enum Found {
     Broken,
 }
 
+/// A record that was passed backward: its begin, its end, and what it is when its first length says something else.
+type Passed = (u64, u64, Option<Record>);
+
 struct Parser<'a> {
     file: &'a File,
     len_bytes: u64,
@@ -246,8 +249,7 @@ impl Parser<'_> {
     }
 
     /// The records before `from`, last first, as far back as their lengths lead, but not beyond `to`; and where they begin.
-    #[expect(clippy::type_complexity, reason = "begin, end, and what it is when its first length is wrong")]
-    fn walk_back(&self, to: u64, from: u64) -> io::Result<(Vec<(u64, u64, Option<Record>)>, u64)> {
+    fn walk_back(&self, to: u64, from: u64) -> io::Result<(Vec<Passed>, u64)> {
         let mut records = Vec::new();
         let mut at = from;
         while at >= to + 4 {
