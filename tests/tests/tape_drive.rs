@@ -46,7 +46,7 @@ fn guest_drives_tapes_and_the_store_on_them_conforms() -> TestResult {
     // What went through the kernel is an ordinary cartridge file.
     let library = EmulatedLibrary::new(folder.path(), LARGE.capacity_bytes, LARGE.early_warning_bytes);
     let cache = folder.path().join("stage");
-    let options = TapeOptions { block_bytes: 256 << 10, cache, cache_bytes: 32 << 20 };
+    let options = TapeOptions { block_bytes: 256 << 10, ledger: cache.clone(), cache, cache_bytes: 32 << 20 };
     let store = TapeStore::open(library, Uuid::from_u128(CONFORMANCE_STORE), options, "tape")?;
     let mut once = Vec::new();
     store.get(&Name::new("once")?, &mut once)?;

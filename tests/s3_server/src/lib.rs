@@ -1,8 +1,14 @@
 //! A whole S3 server for tests, in the process of the test: s3s with its file system back end, which checks signatures and conditions.
 //!
+//! A [`Proxy`] before it loses answers, makes them up, and does to lists what some services do.
+//!
 //! It has one bucket, [`BUCKET`], and one key pair; it listens on a free port of the loopback and ends with its drop, with all that it holds.
 
+mod proxy;
+
 use std::path::Path;
+
+pub use proxy::{Fault, Proxy, error};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;

@@ -116,7 +116,7 @@ impl Drives<'_> {
     fn open(&self, drive: &Path, store: u128, block_bytes: usize) -> TapeStore<StLibrary> {
         let library = StLibrary::open(drive).expect("the drive opens");
         let cache = self.stage.join(drive.file_name().unwrap_or_default());
-        let options = TapeOptions { block_bytes, cache, cache_bytes: 32 << 20 };
+        let options = TapeOptions { block_bytes, ledger: cache.clone(), cache, cache_bytes: 32 << 20 };
         let label = format!("tape drive {}", drive.display());
         let store =
             TapeStore::open(library, Uuid::from_u128(store), options, &label).expect("the store opens");

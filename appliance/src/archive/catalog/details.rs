@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::rows::{GAPS, OBJECTS, SYNCHS, insert_holes, insert_object, insert_synch};
 use super::{ArchiveCatalog, CatalogError, ObjectDetails, SynchRow};
 use crate::archive::object::{Decompressor, ObjectError, ObjectFront, ObjectId, ObjectReader, read_front};
-use crate::archive::store::{Store, StoreError, StoreErrorKind, StoredObject};
+use crate::archive::store::{Reason, Store, StoreError, StoreErrorKind, StoredObject};
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 use crate::log::format::{EntryKind, EventHead, EventKind};
@@ -130,7 +130,11 @@ fn is_about_the_object(error: &ObjectError) -> bool {
     match error {
         ObjectError::Store(error) => matches!(
             error.kind,
-            StoreErrorKind::NotFound | StoreErrorKind::Corrupt(_) | StoreErrorKind::OutOfRange
+            // Away with what holds it: the others can be read.
+            StoreErrorKind::NotFound
+                | StoreErrorKind::Corrupt(_)
+                | StoreErrorKind::OutOfRange
+                | StoreErrorKind::Unavailable(Reason::Away)
         ),
         ObjectError::OutOfMemory => false,
         _ => true,

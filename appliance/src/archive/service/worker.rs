@@ -432,7 +432,11 @@ impl Work<'_> {
             Err(error) => return Err(failure::of_store(error)),
         };
         match self.check_existing(&object) {
-            Ok(done) => Ok(Some(done)),
+            Ok(done) => {
+                // The process that put it may have died before it was stable, and what it holds is given away on this word.
+                self.store.make_durable(&self.name).map_err(failure::of_store)?;
+                Ok(Some(done))
+            }
             Err(ArchiveError::Damaged { store, object, reason }) => {
                 tracing::warn!(
                     store,

@@ -10,7 +10,7 @@
 //! the file system has no such rename), and makes the directory stable. A name cannot be both an object and a directory
 //! of others: the second put is refused as `Exists`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -43,6 +43,8 @@ pub struct DirectoryStore {
     next_tmp: AtomicU64,
     // Bytes of objects and of puts that are open.
     used_bytes: Mutex<u64>,
+    // Directories below `objects` of which this process knows that they are stable in the one above.
+    stable: Mutex<HashSet<PathBuf>>,
 }
 
 impl DirectoryStore {
@@ -81,6 +83,7 @@ impl DirectoryStore {
             _lock: lock,
             next_tmp: AtomicU64::new(0),
             used_bytes: Mutex::new(0),
+            stable: Mutex::default(),
         };
         let mut used_bytes = 0;
         store.walk(&store.root.join("objects"), "", "", &mut |_, len_bytes| used_bytes += len_bytes)?;
@@ -90,6 +93,26 @@ impl DirectoryStore {
 
     fn used(&self) -> std::sync::MutexGuard<'_, u64> {
         self.used_bytes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Makes the directories of a name, each stable in the one above it; also those that a process has left that died before it had done that.
+    fn make_parents(&self, path: &Path) -> io::Result<()> {
+        let Some(parent) = path.parent() else { return Ok(()) };
+        let is_stable = |path: &Path| {
+            self.stable.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(path)
+        };
+        if parent == self.root || is_stable(parent) {
+            return Ok(());
+        }
+        self.make_parents(parent)?;
+        match fs::create_dir(parent) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        parent.parent().map_or(Ok(()), sync_directory)?;
+        let mut stable = self.stable.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        stable.insert(parent.to_owned());
+        Ok(())
     }
 
     fn path(&self, name: &Name) -> PathBuf {
@@ -160,20 +183,6 @@ impl DirectoryStore {
     }
 }
 
-/// Makes the directories of a name, each stable in the one above it.
-fn make_parents(path: &Path) -> io::Result<()> {
-    let Some(parent) = path.parent() else { return Ok(()) };
-    if parent.is_dir() {
-        return Ok(());
-    }
-    make_parents(parent)?;
-    match fs::create_dir(parent) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    parent.parent().map_or(Ok(()), sync_directory)
-}
-
 fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
@@ -226,7 +235,7 @@ impl Put for DirectoryPut<'_> {
         let committed = self
             .file
             .sync_all()
-            .and_then(|()| make_parents(&path))
+            .and_then(|()| self.store.make_parents(&path))
             .and_then(|()| rename_new(&self.tmp, &path));
         if let Err(error) = committed {
             let error = if error.kind() == io::ErrorKind::NotADirectory {
@@ -308,9 +317,27 @@ impl Store for DirectoryStore {
         Ok(super::page(objects, limit))
     }
 
-    fn delete(&self, name: &Name) -> Result<(), StoreError> {
-        let (_, stat) = self.open_object("delete", name)?;
+    fn make_durable(&self, name: &Name) -> Result<(), StoreError> {
+        let (file, _) = self.open_object("sync", name)?;
         let path = self.path(name);
+        file.sync_all()
+            .and_then(|()| self.make_parents(&path))
+            .and_then(|()| path.parent().map_or(Ok(()), sync_directory))
+            .map_err(|error| self.failed("sync", &error).of(name))
+    }
+
+    fn delete(&self, name: &Name) -> Result<(), StoreError> {
+        let path = self.path(name);
+        let stat = match self.open_object("delete", name) {
+            Ok((_, stat)) => stat,
+            Err(error) => {
+                // Whoever removed it may not have made that stable.
+                if let Some(parent) = path.parent().filter(|parent| parent.is_dir()) {
+                    sync_directory(parent).map_err(|error| self.failed("delete", &error).of(name))?;
+                }
+                return Err(error);
+            }
+        };
         fs::remove_file(&path)
             .and_then(|()| path.parent().map_or(Ok(()), sync_directory))
             .map_err(|error| self.failed("delete", &error).of(name))?;

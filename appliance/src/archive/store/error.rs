@@ -59,6 +59,9 @@ pub enum Reason {
     /// The store is occupied.
     #[error("{0}")]
     Busy(&'static str),
+    /// What holds the object is not there, and may come back: a cartridge that is not in the library.
+    #[error("its cartridge is not in the library: put it back in")]
+    Away,
     /// A remote store cannot be reached, or does not answer; the text says what to look at.
     #[error("{0}")]
     Remote(&'static str),

@@ -268,6 +268,10 @@ impl Store for FaultyStore {
         }
     }
 
+    fn make_durable(&self, name: &Name) -> Result<(), StoreError> {
+        self.call(Call::Sync, "sync", Some(name), || self.inner.make_durable(name))
+    }
+
     fn delete(&self, name: &Name) -> Result<(), StoreError> {
         self.call(Call::Delete, "delete", Some(name), || self.inner.delete(name))
     }

@@ -176,7 +176,17 @@ pub trait Store: Send + Sync {
     /// The kind's.
     fn list(&self, prefix: &str, after: Option<&Name>, limit: usize) -> Result<Page, StoreError>;
 
-    /// Removes an object.
+    /// Returns when an object that is there is stable, also when it was put by a process that died before its commit had returned: with its bytes, its
+    /// name, and every directory above it. Whoever accepts an object that it finds calls this before it relies on it.
+    ///
+    /// # Errors
+    /// `NotFound`, or the kind's.
+    fn make_durable(&self, name: &Name) -> Result<(), StoreError> {
+        self.stat(name)?;
+        self.sync()
+    }
+
+    /// Removes an object. When it is gone already this is `NotFound`, and the earlier delete is stable then: to whoever wants it gone that is as good.
     ///
     /// # Errors
     /// `NotFound`, or the kind's.

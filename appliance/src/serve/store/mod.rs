@@ -24,8 +24,10 @@ pub(super) use id::{ensure_id, read_id};
 pub use spec::{SpecError, StoreSpec};
 pub use tape::TapeSpec;
 
-/// Bytes of a device's begin that must be zero before a store is made on it.
-const BLANK_BYTES: u64 = 1 << 20;
+/// Bytes of a device's begin that must be zero before a store is made on it: a store whose first blocks were lost has headers in them.
+const BLANK_BYTES: u64 = 1 << 30;
+/// Bytes of it that are looked at in one read.
+const LOOK_BYTES: u64 = 1 << 20;
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -106,11 +108,26 @@ pub fn open_store(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
                 continue;
             }
             CheckOutcome::Lied => format!("{}, but it is not so", promise(*check)),
+            // What is in it can be read, and whoever runs the appliance can make room.
+            CheckOutcome::Failed(error) if takes_nothing_now(&*opened.store, *check, error) => {
+                opened.notes.push(format!("nothing can be archived now: {error}"));
+                continue;
+            }
             CheckOutcome::Failed(error) => error.to_string(),
         };
         return Err(StoreOpenError::Probe { store: opened.store.label().to_owned(), what });
     }
     Ok(opened)
+}
+
+/// Whether a store only has no room for the probe: it is full, or its cartridges are not to be written to.
+fn takes_nothing_now(store: &dyn Store, check: Check, error: &StoreError) -> bool {
+    check == Check::Put
+        && match error.kind {
+            StoreErrorKind::NoSpace => true,
+            StoreErrorKind::Refused(_) => store.capabilities().sequential_only,
+            _ => false,
+        }
 }
 
 /// What a check expects, in words.
@@ -150,7 +167,11 @@ fn open_unprobed(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
         }
         StoreSpec::Device { path, create_bytes } => open_device(path, *create_bytes),
         StoreSpec::Tape(spec) => tape::open(spec),
-        StoreSpec::S3(config) => Ok(plain(Arc::new(S3Store::open((**config).clone())?))),
+        StoreSpec::S3(config) => {
+            let store = S3Store::open((**config).clone())?;
+            let notes = store.notes();
+            Ok(OpenedStore { store: Arc::new(store), notes })
+        }
     }
 }
 
@@ -199,12 +220,16 @@ const BLOCK_BYTES: u64 = crate::dma::BLOCK_BYTES as u64;
 
 /// Whether a device's begin holds nothing but zeroes.
 fn is_blank(medium: &FileMedium) -> std::io::Result<bool> {
-    let mut block = vec![0; BLOCK_BYTES as usize];
-    for offset in (0..medium.len_bytes().min(BLANK_BYTES) / BLOCK_BYTES).map(|index| index * BLOCK_BYTES) {
-        medium.read_at(offset, &mut block)?;
-        if block.iter().any(|&byte| byte != 0) {
+    let mut bytes = vec![0; LOOK_BYTES as usize];
+    let end = medium.len_bytes().min(BLANK_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
+    let mut offset = 0;
+    while offset < end {
+        let now = &mut bytes[..(end - offset).min(LOOK_BYTES) as usize];
+        medium.read_at(offset, now)?;
+        if now.iter().any(|&byte| byte != 0) {
             return Ok(false);
         }
+        offset += now.len() as u64;
     }
     Ok(true)
 }
@@ -281,6 +306,47 @@ mod tests {
         assert!(std::fs::read(&file).expect("readable") == vec![0x5a; 4 << 20], "nothing was changed");
         let text = open(&format!("{}/x", file.display())).map(|_| ()).expect_err("below a file").to_string();
         assert!(text.contains("cannot be opened") && text.contains("disk/x"), "{text}");
+    }
+
+    #[test]
+    fn a_device_that_lost_its_begin_is_not_made_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("disk");
+        let spec = format!("device:{},size=16MiB", file.display());
+        put(&*open(&spec).expect("made").store, Uuid::from_u128(1), 1);
+        let mut bytes = std::fs::read(&file).expect("readable");
+        bytes[..12 << 10].fill(0);
+        std::fs::write(&file, &bytes).expect("written");
+        let text = open(&spec).map(|_| ()).expect_err("it is damaged").to_string();
+        assert!(text.contains("was not touched"), "{text}");
+        assert!(std::fs::read(&file).expect("readable") == bytes);
+    }
+
+    #[test]
+    fn tapes_that_are_damaged_are_read_and_not_written_to() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spec = format!("tape:{},cartridges=1,size=16MiB", folder.path().display());
+        put(&*open(&spec).expect("made").store, Uuid::from_u128(1), 1);
+        let path = folder.path().join("VARVE001.tap");
+        let mut bytes = std::fs::read(&path).expect("readable");
+        // The length behind the label.
+        bytes[4 + 512] ^= 1;
+        std::fs::write(&path, &bytes).expect("written");
+        let opened = open(&spec).expect("it is read");
+        assert!(opened.notes.iter().any(|note| note.contains("VARVE001") && note.contains("byte 516")));
+        assert!(
+            opened.notes.iter().any(|note| note.contains("nothing can be archived now")),
+            "{:?}",
+            opened.notes
+        );
+        assert_eq!(pools_in(&*opened.store).expect("a list"), [Uuid::from_u128(1)]);
+        assert!(std::fs::read(&path).expect("readable") == bytes);
+        // All cartridges away: the archive is not a new one.
+        drop(opened);
+        std::fs::rename(&path, folder.path().join("away")).expect("moved");
+        let opened = open(&spec).expect("it is remembered");
+        assert_eq!(pools_in(&*opened.store).expect("a list"), [Uuid::from_u128(1)]);
+        assert!(opened.notes.iter().any(|note| note.contains("VARVE001")), "{:?}", opened.notes);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub enum StoreSpec {
 /// Why a text is not the place of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{text}' is not the place of an archive: {reason}; it is DIRECTORY, dir:DIRECTORY, device:FILE[,size=8GiB], tape:DIRECTORY[,cartridges=4,size=2GiB], tape:/dev/nst0[,stage=DIRECTORY] or s3://BUCKET/PREFIX[?endpoint=URL&region=NAME&allow_http=true]"
+    "'{text}' is not the place of an archive: {reason}; it is DIRECTORY, dir:DIRECTORY, device:FILE[,size=8GiB], tape:DIRECTORY[,cartridges=4,size=2GiB], tape:/dev/nst0[,stage=DIRECTORY] or s3://BUCKET/PREFIX[?endpoint=URL&region=NAME&allow_http=true&credentials=FILE]"
 )]
 pub struct SpecError {
     /// The text.
@@ -151,6 +151,7 @@ fn s3(text: &str) -> Result<StoreSpec, String> {
         match name {
             "endpoint" => config.endpoint = Some(value.to_owned()),
             "region" => value.clone_into(&mut config.region),
+            "credentials" if !value.is_empty() => config.credentials_file = Some(value.into()),
             "allow_http" => config.allow_http = flag()?,
             "path_style" => config.path_style = flag()?,
             _ => return Err(format!("a bucket has no option '{name}'")),
@@ -189,6 +190,11 @@ mod tests {
         assert_eq!((config.bucket.as_str(), config.prefix.as_str()), ("bucket", "a/b"));
         assert_eq!(config.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
         assert_eq!((config.region.as_str(), config.allow_http, config.path_style), ("x", true, false));
+        assert_eq!(config.credentials_file, None);
+        let StoreSpec::S3(config) = parse("s3://bucket?credentials=/run/key") else {
+            panic!("an object store")
+        };
+        assert_eq!(config.credentials_file, Some("/run/key".into()));
         assert!(config.access_key_id.is_none(), "credentials come from the environment");
     }
 

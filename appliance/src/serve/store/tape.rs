@@ -1,7 +1,8 @@
 //! Opening the store on tape: a library of cartridge files, or a drive.
 //!
 //! Objects are staged in a directory for reading: in the library's own for cartridge files; for a drive where the operator says, or below the system's
-//! directory for temporary files, in one that belongs to this user alone.
+//! directory for temporary files, in one that belongs to this user alone. What was put on which cartridge is written down beside them: in the
+//! library's directory, or where a drive's objects are staged; so name a place that lasts for a drive.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use uuid::Uuid;
 
 use super::{OpenedStore, StoreOpenError, make_directory};
 use crate::archive::store::tape::{
-    EmulatedLibrary, Library, StDevice, StLibrary, TapeOptions, TapeProblem, TapeStore, identify,
+    EmulatedLibrary, Library, StDevice, StLibrary, TapeOptions, TapeProblem, TapeStore, identify, remembered,
 };
 
 /// Bytes of a data block.
@@ -79,7 +80,7 @@ fn open_drive(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
         Some(stage) => stage.clone(),
         None => own_stage(path)?,
     };
-    let store = open_store(library, path, &label, stage)?;
+    let store = open_store(library, path, &label, stage.clone(), stage)?;
     if store.problems().iter().any(|problem| matches!(problem, TapeProblem::Foreign { .. })) {
         return Err(StoreOpenError::Foreign { path: path.clone() });
     }
@@ -110,38 +111,44 @@ fn open_library(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
     let mut library = EmulatedLibrary::new(path, cartridge_bytes, EARLY_WARNING_BYTES);
     let found =
         library.cartridges().map_err(|source| StoreOpenError::Drive { path: path.clone(), source })?;
-    if found.is_empty() {
+    // Cartridges that are all away may come back: blank ones are for the operator to add then.
+    let is_new = remembered(path).map_err(failed)?.is_empty();
+    if found.is_empty() && is_new {
         for number in 1..=spec.cartridges.unwrap_or(CARTRIDGES_DEFAULT) {
             library.add_blank(&format!("VARVE{number:03}")).map_err(failed)?;
         }
     }
     let stage = spec.stage.clone().unwrap_or_else(|| path.join(STAGE_NAME));
-    Ok(opened(open_store(library, path, &label, stage)?, &label))
+    Ok(opened(open_store(library, path, &label, stage, path.clone())?, &label))
 }
 
-/// Opens the cartridges of the one store that they belong to, or of a new one.
+/// Opens the cartridges of the one store that they belong to, of the one that is remembered when all are blank, or of a new one.
 fn open_store<L: Library>(
     mut library: L,
     path: &Path,
     label: &str,
     stage: PathBuf,
+    ledger: PathBuf,
 ) -> Result<TapeStore<L>, StoreOpenError> {
     let found =
         identify(&mut library).map_err(|source| StoreOpenError::Drive { path: path.to_owned(), source })?;
     let mut owners: Vec<Uuid> = found.into_iter().filter_map(|(_, owner)| owner).collect();
     owners.sort();
     owners.dedup();
+    if owners.is_empty() {
+        owners = remembered(&ledger).map_err(|source| StoreOpenError::Io { path: ledger.clone(), source })?;
+    }
     let owner = match *owners {
         [] => Uuid::new_v4(),
         [owner] => owner,
         _ => return Err(StoreOpenError::Mixed { path: path.to_owned(), stores: owners.len() }),
     };
-    let options = TapeOptions { block_bytes: BLOCK_BYTES, cache: stage, cache_bytes: STAGE_BYTES };
+    let options = TapeOptions { block_bytes: BLOCK_BYTES, cache: stage, cache_bytes: STAGE_BYTES, ledger };
     Ok(TapeStore::open(library, owner, options, label)?)
 }
 
 fn opened<L: Library + 'static>(store: TapeStore<L>, label: &str) -> OpenedStore {
-    let notes = store.problems().iter().map(|problem| format!("{label}: {problem:?}")).collect();
+    let notes = store.problems().iter().map(|problem| format!("{label}: {problem}")).collect();
     OpenedStore { store: Arc::new(store), notes }
 }
 

@@ -231,6 +231,22 @@ fn a_damaged_object_of_an_earlier_try_is_replaced() {
 }
 
 #[test]
+fn an_object_of_an_earlier_try_is_made_durable_before_it_counts() {
+    let root = tempfile::tempdir().unwrap();
+    let store = faulty(root.path());
+    let options = options(VerifyPolicy::Digest);
+    let stretch = stretch(2, 256, 0, 256);
+    run(&stretch, &mut stretch.source(), &*store, &options).unwrap();
+    assert_eq!(store.calls(Call::Sync), 0, "a commit is stable by itself");
+    // It is there and right, and cannot be made stable: the stretch is not archived yet.
+    store.add(Call::Sync, When::Nth(1), Fault::Error(OFFLINE));
+    let error = run(&stretch, &mut no_source(), &*store, &options).unwrap_err();
+    assert!(is_retry(&error), "{error}");
+    run(&stretch, &mut no_source(), &*store, &options).unwrap();
+    assert_eq!((store.calls(Call::Sync), store.calls(Call::Delete)), (2, 0));
+}
+
+#[test]
 fn a_whole_object_with_something_else_in_it_is_left_alone() {
     let root = tempfile::tempdir().unwrap();
     let store = faulty(root.path());

@@ -75,6 +75,7 @@ pub fn run(fixture: &impl Fixture) {
     no_overwrite(fixture);
     lists(fixture);
     deletes(fixture);
+    durable(fixture);
     crash_in_put(fixture);
     announced_bytes(fixture);
     concurrent_list(fixture);
@@ -216,6 +217,28 @@ fn deletes(fixture: &impl Fixture) {
     assert_eq!(get(&store, "gone/1"), b"again");
     drop(store);
     assert_eq!(get(&fixture.open(), "gone/1"), b"again");
+}
+
+fn durable(fixture: &impl Fixture) {
+    let store = fixture.open();
+    put(&store, "stays/here/1", b"1").unwrap();
+    drop(store);
+    // Found by the next process, which does not know how far the one before had come.
+    let store = fixture.open();
+    assert_eq!(kind(put(&store, "stays/here/1", b"2")), StoreErrorKind::Exists);
+    for _ in 0..2 {
+        store.make_durable(&name("stays/here/1")).unwrap();
+    }
+    assert_eq!(kind(store.make_durable(&name("stays/here/2"))), StoreErrorKind::NotFound);
+    assert_eq!(get(&store, "stays/here/1"), b"1");
+    // Twice, and by somebody else in between: gone is gone.
+    store.delete(&name("stays/here/1")).unwrap();
+    assert_eq!(kind(store.make_durable(&name("stays/here/1"))), StoreErrorKind::NotFound);
+    for _ in 0..2 {
+        assert_eq!(kind(store.delete(&name("stays/here/1"))), StoreErrorKind::NotFound);
+    }
+    drop(store);
+    assert_eq!(kind(fixture.open().delete(&name("stays/here/1"))), StoreErrorKind::NotFound);
 }
 
 fn crash_in_put(fixture: &impl Fixture) {

@@ -58,7 +58,8 @@ struct RawSuper {
 /// | 64 | 4 | CRC32C of the object |
 /// | 68 | 2 | bytes of the name |
 /// | 70 | 200 | name |
-/// | 270 | 3822 | zero |
+/// | 270 | 1 | 1 when a change is done only once both copies say it (older versions: 0) |
+/// | 271 | 3821 | zero |
 /// | 4092 | 4 | CRC32C of bytes 0 to 4091 |
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
 #[repr(C)]
@@ -74,7 +75,8 @@ struct RawExtent {
     crc_data: U32,
     name_bytes: U16,
     name: [u8; NAME_BYTES_MAX],
-    rest: [u8; 3822],
+    paired: u8,
+    rest: [u8; 3821],
     crc: U32,
 }
 
@@ -100,6 +102,8 @@ pub(super) struct Extent {
     pub generation: u64,
     /// The object; `None` when it is free.
     pub content: Option<Content>,
+    /// The other copy says the same, or the change was never reported as done.
+    pub paired: bool,
 }
 
 /// The superblock's bytes.
@@ -129,7 +133,7 @@ pub(super) fn decode_super(block: &[u8]) -> Option<(Uuid, u64)> {
 impl Extent {
     /// A free extent.
     pub(super) fn free(block: u64, len_blocks: u64, generation: u64) -> Self {
-        Extent { block, len_blocks, generation, content: None }
+        Extent { block, len_blocks, generation, content: None, paired: true }
     }
 
     /// The block behind it.
@@ -164,7 +168,8 @@ impl Extent {
             crc_data: self.content.as_ref().map_or(0, |content| content.crc).into(),
             name_bytes: (text.len() as u16).into(),
             name,
-            rest: [0; 3822],
+            paired: 1,
+            rest: [0; 3821],
             crc: 0.into(),
         };
         raw.crc = crc32c(&raw.as_bytes()[..BLOCK - 4]).into();
@@ -183,6 +188,7 @@ impl Extent {
             return None;
         }
         let mut extent = Extent::free(block, raw.len_blocks.get(), raw.generation.get());
+        extent.paired = raw.paired == 1;
         let end = block.checked_add(extent.len_blocks)?;
         if extent.len_blocks < EXTENT_BLOCKS_MIN || end > device_blocks {
             return None;

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Extents, free and used, cover the device without gaps, so the headers lead from one to the next. A header has two copies; a change is written
-//! over the older one with a higher generation, so that a torn write leaves the state before it. Each change of the layout is
-//! one header's write, and everything that it makes visible was written and flushed before:
+//! over the older one with a higher generation, so that a torn write leaves the state before it, and then over the other one: what was reported as done
+//! stands in both, so that neither of them is missed. Each change of the layout is
+//! one header's change, and everything that it makes visible was written and flushed before:
 //! - *split*: the header of the second part is written inside the free extent, where nobody looks, then the first part's is shortened;
 //! - *commit*: the data is written into a free extent, then its header says that it is used;
 //! - *delete*: the header says that it is free (a tombstone in place);
@@ -17,10 +18,12 @@
 //! Free neighbours are merged at once, so the next open finds them so. The directory is in memory: about 200 bytes for each object.
 //!
 //! Where both copies of a header are damaged, the store looks for the next header block by block and says so ([`DeviceProblem`]): the
-//! objects behind it are served, and the space in between is left alone.
+//! objects behind it are served, and the space in between is left alone. So it does where one copy is damaged and the other, of an older version, says that the extent
+//! is free: older versions changed one copy only, so that the lost one may have named an object. What an open finds is written to both copies.
 
 mod format;
 mod put;
+mod scan;
 
 #[cfg(test)]
 mod tests;
@@ -119,12 +122,18 @@ impl<M: Medium> DeviceStore<M> {
     pub fn open(medium: M, label: &str) -> Result<Self, StoreError> {
         let failed = |error: io::Error| StoreError::io(label, "open", &error);
         let mut block = vec![0; BLOCK];
-        let mut found = None;
+        let (mut found, mut unread) = (None, None);
         for copy in 0..COPIES {
             if medium.len_bytes() >= (copy + 1) * BLOCK as u64 {
-                medium.read_at(copy * BLOCK as u64, &mut block).map_err(failed)?;
-                found = found.or_else(|| decode_super(&block));
+                match medium.read_at(copy * BLOCK as u64, &mut block) {
+                    Ok(()) => found = found.or_else(|| decode_super(&block)),
+                    // The other copy will do.
+                    Err(error) => unread = Some(error),
+                }
             }
+        }
+        if let (None, Some(error)) = (found, unread) {
+            return Err(failed(error));
         }
         let (store, device_blocks) =
             found.ok_or_else(|| StoreError::new(label, "open", StoreErrorKind::NotFound))?;
@@ -163,58 +172,23 @@ impl<M: Medium> DeviceStore<M> {
         move |error| StoreError::io(&self.label, operation, &error).of(name)
     }
 
-    /// The newer valid copy of the header at `block`.
-    fn read_header(&self, block: u64) -> io::Result<Option<Extent>> {
-        if block + EXTENT_BLOCKS_MIN > self.device_blocks {
-            return Ok(None);
-        }
-        let mut bytes = [0; COPIES as usize * BLOCK];
-        self.medium.read_at(block * BLOCK as u64, &mut bytes)?;
-        Ok(bytes
-            .chunks_exact(BLOCK)
-            .filter_map(|copy| Extent::decode(copy, self.store, block, self.device_blocks))
-            .max_by_key(|extent| extent.generation))
+    /// Writes the copy of a header that its generation is for.
+    fn write_copy(&self, extent: &Extent) -> io::Result<()> {
+        let copy = extent.generation % COPIES;
+        self.medium.write_at((extent.block + copy) * BLOCK as u64, &extent.encode(self.store))
     }
 
-    /// Builds the directory, and merges what a crash left unmerged.
-    fn scan(&self) -> io::Result<()> {
-        let mut table = self.table();
-        let mut block = COPIES;
-        while block < self.device_blocks {
-            if let Some(extent) = self.read_header(block)? {
-                block = extent.end();
-                if let Some(content) = &extent.content {
-                    // A name is committed only once; after damage the first one found is as good as any.
-                    table.objects.entry(content.name.clone()).or_insert(extent.block);
-                }
-                table.extents.insert(extent.block, extent);
-                continue;
-            }
-            let first = block;
-            block += 1;
-            while block < self.device_blocks && self.read_header(block)?.is_none() {
-                block += 1;
-            }
-            table.problems.push(DeviceProblem { block: first, len_blocks: block - first });
-        }
-        let free: Vec<u64> =
-            table.extents.values().filter(|e| e.content.is_none()).map(|e| e.block).collect();
-        for block in free {
-            self.merge_behind(&mut table, block)?;
-        }
-        Ok(())
-    }
-
-    /// Changes a header on the medium, over its older copy. Everything before it must have been flushed.
-    fn change(&self, table: &mut Table, extent: &Extent) -> io::Result<()> {
+    /// Changes a header on the medium, its older copy first. Everything before it must have been flushed.
+    fn change(&self, table: &mut Table, extent: &mut Extent) -> io::Result<()> {
         if table.broken {
             return Err(io::Error::other(Broken));
         }
-        let copy = extent.generation % COPIES;
-        let changed = self
-            .medium
-            .write_at((extent.block + copy) * BLOCK as u64, &extent.encode(self.store))
-            .and_then(|()| self.medium.flush());
+        extent.paired = true;
+        let changed = self.write_copy(extent).and_then(|()| self.medium.flush()).and_then(|()| {
+            extent.generation += 1;
+            self.write_copy(extent)?;
+            self.medium.flush()
+        });
         table.broken = changed.is_err();
         changed
     }
@@ -239,11 +213,12 @@ impl<M: Medium> DeviceStore<M> {
         let rest_blocks = old.len_blocks.saturating_sub(len_blocks);
         let rest = (rest_blocks >= EXTENT_BLOCKS_MIN)
             .then(|| Extent::free(block + len_blocks, rest_blocks, old.generation + 1));
-        let first = Extent {
+        let mut first = Extent {
             block,
             len_blocks: if rest.is_some() { len_blocks } else { old.len_blocks },
             generation: old.generation + 1,
             content,
+            paired: true,
         };
         if rest.is_none() && first.content.is_none() {
             return Ok(());
@@ -251,7 +226,7 @@ impl<M: Medium> DeviceStore<M> {
         if let Some(rest) = &rest {
             self.lay(rest)?;
         }
-        self.change(table, &first)?;
+        self.change(table, &mut first)?;
         table.extents.insert(block, first);
         if let Some(rest) = rest {
             table.extents.insert(rest.block, rest);
@@ -268,12 +243,12 @@ impl<M: Medium> DeviceStore<M> {
                 return Ok(());
             }
             let Some(next) = table.extents.get(&next_block) else { return Ok(()) };
-            let merged = Extent {
+            let mut merged = Extent {
                 len_blocks: first.len_blocks + next.len_blocks,
                 generation: first.generation + 1,
                 ..first
             };
-            self.change(table, &merged)?;
+            self.change(table, &mut merged)?;
             table.extents.insert(block, merged);
             table.extents.remove(&next_block);
             // So that a search after damage does not find it again. Not needed for anything else, hence no flush.
@@ -444,15 +419,21 @@ impl<M: Medium> Store for DeviceStore<M> {
         Ok(super::page(objects, limit))
     }
 
+    fn make_durable(&self, name: &Name) -> Result<(), StoreError> {
+        // Of what an earlier process wrote, the open has written every header again.
+        let _pinned = self.pin("sync", name)?;
+        self.medium.flush().map_err(self.failed("sync", name))
+    }
+
     fn delete(&self, name: &Name) -> Result<(), StoreError> {
         let mut table = self.table();
         let extent = table.objects.get(name).and_then(|block| table.extents.get(block)).cloned();
         let Some(extent) = extent else {
             return Err(self.error("delete", StoreErrorKind::NotFound, name));
         };
-        let free = Extent { content: None, generation: extent.generation + 1, ..extent };
+        let mut free = Extent { content: None, generation: extent.generation + 1, ..extent };
         let block = free.block;
-        self.change(&mut table, &free).map_err(self.failed("delete", name))?;
+        self.change(&mut table, &mut free).map_err(self.failed("delete", name))?;
         table.extents.insert(block, free);
         table.objects.remove(name);
         // While somebody reads it the extent stays by itself; the next delete beside it, or the next open, merges it.

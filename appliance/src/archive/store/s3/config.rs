@@ -45,7 +45,7 @@ pub struct S3Config {
     /// The region that requests are signed for.
     #[serde(default = "region")]
     pub region: String,
-    /// The access key; without it, all three come from `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
+    /// The access key; without it, all three come from `credentials_file`, or from `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
     #[serde(default)]
     pub access_key_id: Option<Secret>,
     /// The secret of the access key.
@@ -54,6 +54,9 @@ pub struct S3Config {
     /// The token of a temporary access key.
     #[serde(default)]
     pub session_token: Option<Secret>,
+    /// A file with the access key, in the form of `~/.aws/credentials`; it is read again whenever it changes.
+    #[serde(default)]
+    pub credentials_file: Option<PathBuf>,
     /// Whether an endpoint without TLS is fine.
     #[serde(default)]
     pub allow_http: bool,
@@ -117,13 +120,6 @@ fn buffer_bytes() -> usize {
 /// The smallest part that S3 takes, but for the last one.
 const PART_BYTES_MIN: usize = 5 << 20;
 
-/// An access key with its secret, and a token if it is a temporary one.
-pub(super) struct Credentials {
-    pub(super) access_key_id: Secret,
-    pub(super) secret_access_key: Secret,
-    pub(super) session_token: Option<Secret>,
-}
-
 impl S3Config {
     /// The defaults, for a bucket.
     pub fn new(bucket: &str) -> Self {
@@ -135,6 +131,7 @@ impl S3Config {
             access_key_id: None,
             secret_access_key: None,
             session_token: None,
+            credentials_file: None,
             allow_http: false,
             path_style: path_style(),
             ca_file: None,
@@ -224,33 +221,5 @@ impl S3Config {
         } else {
             format!("{scheme}://{}.{host}", self.bucket)
         }
-    }
-
-    /// The access key of the settings, or else of `environment`.
-    pub(super) fn credentials(
-        &self,
-        environment: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Credentials, StoreError> {
-        let from = |variable| environment(variable).filter(|text| !text.is_empty()).map(Secret);
-        let (access_key_id, secret_access_key, session_token) = if self.access_key_id.is_some() {
-            (self.access_key_id.clone(), self.secret_access_key.clone(), self.session_token.clone())
-        } else {
-            (from("AWS_ACCESS_KEY_ID"), from("AWS_SECRET_ACCESS_KEY"), from("AWS_SESSION_TOKEN"))
-        };
-        let (Some(access_key_id), Some(secret_access_key)) = (access_key_id, secret_access_key) else {
-            let text = "no credentials: set access_key_id and secret_access_key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
-            return Err(StoreError::new(&self.label(), "open", StoreErrorKind::Refused(text)));
-        };
-        // They go into headers.
-        let visible =
-            |secret: &Secret| !secret.0.is_empty() && secret.0.bytes().all(|byte| byte.is_ascii_graphic());
-        if !visible(&access_key_id)
-            || !visible(&secret_access_key)
-            || !session_token.as_ref().is_none_or(visible)
-        {
-            let text = "the credentials have bytes that no access key has: check for spaces and line ends";
-            return Err(StoreError::new(&self.label(), "open", StoreErrorKind::Refused(text)));
-        }
-        Ok(Credentials { access_key_id, secret_access_key, session_token })
     }
 }

@@ -17,6 +17,14 @@ pub(super) const UNREACHABLE: StoreErrorKind = StoreErrorKind::Unavailable(Reaso
     "it cannot be reached: check the endpoint, the network, and its certificate, or raise connect_timeout_ms",
 ));
 
+/// The service knows who asks, and does not let him.
+pub(super) const ACCESS_DENIED: StoreErrorKind =
+    StoreErrorKind::Refused("access is denied: check the credentials and the bucket's policy");
+/// The same, for a delete.
+pub(super) const DELETE_DENIED: StoreErrorKind = StoreErrorKind::Refused(
+    "access is denied: for deleting, the policy of the bucket or of the credentials must allow s3:DeleteObject, and an object that is locked stays until its lock ends",
+);
+
 /// The status of an answer, and S3's code if there is one in it.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -28,6 +36,18 @@ pub(super) struct Answer {
 pub(super) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
+}
+
+/// The status that an error within an answer of status 200 would have had.
+pub(super) fn status_of(code: &str) -> u16 {
+    match code {
+        "PreconditionFailed" => 412,
+        "SlowDown" | "ServiceUnavailable" | "Busy" => 503,
+        "AccessDenied" | "RequestTimeTooSkewed" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" => 403,
+        "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => 400,
+        "OperationAborted" | "ConditionalRequestConflict" => 409,
+        _ => 500,
+    }
 }
 
 /// What a call is about, which decides what "404" means.
@@ -86,18 +106,22 @@ fn of_answer(answer: &Answer, subject: Subject) -> StoreErrorKind {
         ("NoSuchUpload", _) => Unavailable(Reason::Remote("the upload was aborted: put the object again")),
         ("InvalidAccessKeyId", _) => Refused("the access key is not known: check access_key_id"),
         ("SignatureDoesNotMatch", _) => Refused("the signature is wrong: check secret_access_key and region"),
-        ("RequestTimeTooSkewed", _) => Refused("the clocks differ too much: set this machine's"),
-        ("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired", _) => {
-            Refused("the session token is not valid any more: get a new one")
-        }
+        ("RequestTimeTooSkewed", _) => Refused(
+            "the clocks differ too much (RequestTimeTooSkewed): set this machine's clock, or the service's",
+        ),
+        ("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired", _) => Refused(
+            "the session token is not valid any more: get a new one; a credentials_file is read again by itself",
+        ),
         ("AuthorizationHeaderMalformed" | "PermanentRedirect", _) | ("", 300..=399) => {
             Refused("the bucket is elsewhere: check region and endpoint")
         }
         ("QuotaExceeded" | "InsufficientStorage" | "XMinioStorageFull", _) | (_, 507) => NoSpace,
-        (_, 401 | 403) => Refused("access is denied: check the credentials and the bucket's policy"),
+        (_, 401 | 403) => ACCESS_DENIED,
         (_, 404) if subject == Subject::Object => NotFound,
         (_, 404) => Refused("no such bucket: make it, or check bucket and endpoint"),
-        (_, 409 | 412) => Exists,
+        (_, 412) => Exists,
+        // Somebody does something with the same object at the same time; a put looks then at what is there.
+        (_, 409) => Unavailable(Reason::Http(409)),
         (_, 413) => Refused("the service takes no objects of this size: lower buffer_bytes"),
         (_, 416) => OutOfRange,
         (_, 405 | 501) => Unsupported("the service does not know this request"),

@@ -18,7 +18,9 @@
 //!
 //! **Costs.** A put is one request, a range is one request, a stat is one; bytes are hashed twice (SHA-256 for the signature, BLAKE3 for `get`) and copied once.
 
+mod bucket;
 mod config;
+mod credentials;
 mod fault;
 mod put;
 mod transport;
@@ -32,17 +34,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential, S3ConditionalPut};
+use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{
     Attribute, BackoffConfig, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
-    StaticCredentialProvider,
 };
 use tokio::runtime::{Handle, Runtime};
 
 pub use config::{S3Config, Secret};
-use fault::{ANSWER, Subject, kind_of};
+use credentials::Credentials;
+use fault::{ACCESS_DENIED, ANSWER, DELETE_DENIED, Subject, kind_of};
 use put::{DIGEST, PARTS_MAX, PUT_ID, S3Put};
 use transport::Connector;
 use uploads::Signer;
@@ -105,17 +107,12 @@ impl S3Store {
     fn open_in(config: S3Config, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, StoreError> {
         config.check()?;
         let label = config.label();
-        let credentials = config.credentials(environment)?;
-        let credential = || AwsCredential {
-            key_id: credentials.access_key_id.reveal().to_owned(),
-            secret_key: credentials.secret_access_key.reveal().to_owned(),
-            token: credentials.session_token.as_ref().map(|token| token.reveal().to_owned()),
-        };
+        let credentials = Arc::new(Credentials::find(&config, environment)?);
         let conditional = Arc::new(AtomicBool::new(true));
         let connector = Connector::new(&config, Arc::clone(&conditional))?;
         let signer = Signer {
             client: connector.client().clone(),
-            credential: credential(),
+            credentials: Arc::clone(&credentials),
             region: config.region.clone(),
             bucket_url: config.bucket_url(),
         };
@@ -136,7 +133,7 @@ impl S3Store {
             .with_endpoint(config.bucket_url())
             .with_virtual_hosted_style_request(true)
             .with_allow_http(config.allow_http)
-            .with_credentials(Arc::new(StaticCredentialProvider::new(credential())))
+            .with_credentials(credentials)
             .with_retry(retry)
             .with_http_connector(connector)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
@@ -417,6 +414,7 @@ impl Store for S3Store {
         match self.run(Subject::Object, self.s3.delete(&path)) {
             // It was there: a try before the last one has removed it.
             Ok(()) | Err(StoreErrorKind::NotFound) => {}
+            Err(ACCESS_DENIED) => return Err(failed(DELETE_DENIED)),
             Err(kind) => return Err(failed(kind)),
         }
         self.release(len_bytes);

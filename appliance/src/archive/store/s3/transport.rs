@@ -12,7 +12,7 @@ use object_store::HeaderValue;
 use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService};
 
 use super::config::S3Config;
-use super::fault::{ANSWER, Answer, element};
+use super::fault::{ANSWER, Answer, element, status_of};
 use crate::archive::store::{StoreError, StoreErrorKind};
 
 /// The longest code that is looked at, in bytes.
@@ -77,26 +77,34 @@ impl Transport {
         if completes && self.conditional.load(Ordering::Relaxed) {
             request.headers_mut().insert("if-none-match", HeaderValue::from_static("*"));
         }
+        // An object's bytes say nothing about how it went; everything else may.
+        let gives_object = request.method() == reqwest::Method::GET
+            && request.uri().query().is_none_or(|query| !query.contains("list-type="));
         note(None);
         let response = self.client.call(request).await?;
         let status = response.status().as_u16();
-        // A completion answers 200 early, and says only in its body how it went.
-        if response.status().is_success() && !completes {
+        // A completion answers 200 early, and says only in its body how it went; some services and what stands before them do that for the others too.
+        if response.status().is_success() && gives_object {
             note(Some(Answer { status, code: None }));
             return Ok(response);
         }
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
         let body = body.bytes().await?;
         let code = std::str::from_utf8(&body)
             .ok()
-            .filter(|xml| xml.contains("<Error"))
+            .filter(|xml| xml.contains("<Error>") || xml.contains("<Error "))
             .and_then(|xml| element(xml, "Code"))
             .filter(|code| code.len() <= CODE_BYTES_MAX)
             .map(str::to_owned);
-        // An error within a 200 stands for the status that it would have had.
         let status = match (&code, status) {
-            (Some(code), 200..300) if code == "PreconditionFailed" => 412,
-            (Some(_), 200..300) => 500,
+            (Some(code), 200..300) => {
+                let status = status_of(code);
+                // `object_store` looks into the answer of a completion by itself, and nowhere else.
+                if !completes {
+                    parts.status = reqwest::StatusCode::from_u16(status).unwrap_or(parts.status);
+                }
+                status
+            }
             (_, status) => status,
         };
         note(Some(Answer { status, code }));

@@ -2,13 +2,13 @@
 //!
 //! `object_store` does not list uploads, so the request is made and signed here. At most [`ROUNDS_MAX`] lists of [`UPLOADS_MAX`] uploads are looked at.
 
-use std::str::FromStr;
+use std::sync::Arc;
 
-use object_store::aws::{AwsAuthorizer, AwsCredential};
-use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
+use object_store::client::HttpClient;
 use object_store::multipart::MultipartStore;
 
 use super::S3Store;
+use super::credentials::Credentials;
 use super::fault::{Subject, element};
 use crate::archive::store::{Name, StoreErrorKind};
 
@@ -18,7 +18,7 @@ const UPLOADS_MAX: usize = 1000;
 /// What a request of our own needs.
 pub(super) struct Signer {
     pub(super) client: HttpClient,
-    pub(super) credential: AwsCredential,
+    pub(super) credentials: Arc<Credentials>,
     pub(super) region: String,
     pub(super) bucket_url: String,
 }
@@ -26,18 +26,9 @@ pub(super) struct Signer {
 impl Signer {
     /// The service's list of uploads under a prefix of keys; `None` when it does not say.
     async fn list(&self, key_prefix: &str) -> Option<String> {
-        let mut request = HttpRequest::new(HttpRequestBody::empty());
         // A prefix has no bytes that need an escape but its slashes.
         let prefix = key_prefix.replace('/', "%2F");
-        let url = format!("{}?max-uploads={UPLOADS_MAX}&prefix={prefix}&uploads=", self.bucket_url);
-        *request.uri_mut() = FromStr::from_str(&url).ok()?;
-        AwsAuthorizer::new(&self.credential, "s3", &self.region).try_authorize(&mut request, None).ok()?;
-        let response = self.client.execute(request).await.ok()?;
-        if !response.status().is_success() {
-            return None;
-        }
-        let body = response.into_body().bytes().await.ok()?;
-        String::from_utf8(body.to_vec()).ok()
+        self.ask(&format!("max-uploads={UPLOADS_MAX}&prefix={prefix}&uploads=")).await
     }
 }
 

@@ -32,6 +32,19 @@ pub enum Read {
     EndOfData,
 }
 
+/// A place of a cartridge where its structure is damaged. What stands behind it may be whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// The number of the object that is hit, as [`Position`] counts.
+    pub object: u64,
+    /// Where in the cartridge's file.
+    pub offset_bytes: u64,
+    /// How much cannot be used.
+    pub len_bytes: u64,
+    /// Bytes of the file from the damaged object on.
+    pub behind_bytes: u64,
+}
+
 /// Why a drive did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
@@ -50,6 +63,12 @@ pub enum DriveError {
     /// The library has no such cartridge.
     #[error("no such cartridge")]
     NoSuchCartridge,
+    /// Another cartridge is where this one was, or it does not end where it did: nothing was written.
+    #[error("the cartridge is not as it was left")]
+    Changed,
+    /// Something stands at that place, and nobody has said that it may go.
+    #[error("object {0} must not be overwritten")]
+    Protected(u64),
     /// The operating system's failure.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -107,6 +126,25 @@ pub trait Drive: Send {
     /// [`DriveError`].
     fn position(&mut self) -> Result<Position, DriveError>;
 
+    /// Makes everything that was written stable, without a filemark.
+    ///
+    /// # Errors
+    /// [`DriveError`].
+    fn flush(&mut self) -> Result<(), DriveError>;
+
+    /// Told that nothing stands from a position on that anybody needs, where a drive wants to know that before it writes.
+    fn allow_writes(&mut self, _from: u64) {}
+
+    /// Where the cartridge's structure is damaged, as far as the drive can tell without being asked to read.
+    fn damage(&self) -> Vec<Damage> {
+        Vec::new()
+    }
+
+    /// Bytes behind the end of data that are no records: of a write that was cut off, or of a lost end.
+    fn tail_bytes(&self) -> u64 {
+        0
+    }
+
     /// Goes to the begin of the tape.
     ///
     /// # Errors
@@ -122,9 +160,22 @@ pub trait Library: Send {
     /// [`DriveError`].
     fn cartridges(&mut self) -> Result<Vec<String>, DriveError>;
 
+    /// Whether a barcode belongs to a cartridge, and not to the drive that it is in.
+    fn names_cartridges(&self) -> bool {
+        true
+    }
+
     /// The drive with that cartridge in it; where the tape stands is not defined when another one was in it before.
     ///
     /// # Errors
     /// [`DriveError::NoSuchCartridge`], or others.
-    fn mount(&mut self, barcode: &str) -> Result<&mut dyn Drive, DriveError>;
+    fn mount(&mut self, barcode: &str) -> Result<Mounted<'_>, DriveError>;
+}
+
+/// A drive with a cartridge in it.
+pub struct Mounted<'a> {
+    /// The drive.
+    pub drive: &'a mut dyn Drive,
+    /// Whether it may be another cartridge than at the last call: its label must be read.
+    pub is_new: bool,
 }

@@ -7,39 +7,34 @@
 //! erase gap  | 0xFFFFFFFE u32 |, passed over
 //! ```
 //!
-//! The top four bits of a length are a class: 0 for good data, 8 for a block that could not be read. What stands behind a damaged or cut record
-//! is taken for the end of data, as on a tape that lost power while it wrote. The places of all blocks are held in memory: 8 bytes each.
+//! The top four bits of a length are a class: 0 for good data, 8 for a block that could not be read. Behind a damaged place the records are found
+//! again (`simh`); such a place reads as a medium error, as on a tape. The places of all blocks are held in memory: 8 bytes each.
+//!
+//! **Nothing is cut off unasked.** A write makes its place the end of the file; so a cartridge of a library takes writes only from a position on that
+//! the store has named with [`Drive::allow_writes`]. A drive that was loaded by itself does what it is told.
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::drive::{BLOCK_BYTES_MAX, Drive, DriveError, Library, Position, Read, Written};
+use rustix::fs::{FlockOperation, flock};
 
-const FILEMARK: u32 = 0;
-const END_OF_MEDIUM: u32 = 0xFFFF_FFFF;
-const ERASE_GAP: u32 = 0xFFFF_FFFE;
-const CLASS_MASK: u32 = 0xF000_0000;
-const CLASS_BAD: u32 = 0x8000_0000;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Record {
-    Filemark,
-    Block { len: u32 },
-    Bad,
-}
+use super::drive::{BLOCK_BYTES_MAX, Damage, Drive, DriveError, Library, Mounted, Position, Read, Written};
+use super::simh::{CLASS_BAD, CLASS_MASK, ERASE_GAP, FILEMARK, Index, Record, parse, u32_at};
 
 /// A drive with one .tap file in it.
 #[derive(Debug)]
 pub struct TapDrive {
     file: File,
-    // Where each object begins, and where the data ends.
-    offsets: Vec<u64>,
-    end_bytes: u64,
+    index: Index,
     position: usize,
     capacity_bytes: u64,
     early_warning_bytes: u64,
+    // Writes before this position are refused.
+    writable_from: u64,
+    // Bytes of the file, as this drive left it.
+    len_bytes: u64,
 }
 
 impl TapDrive {
@@ -49,66 +44,41 @@ impl TapDrive {
     /// The operating system's.
     pub fn load(path: &Path, capacity_bytes: u64, early_warning_bytes: u64) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path)?;
-        let mut drive = TapDrive {
+        let index = parse(&file)?;
+        let len_bytes = index.end_bytes.max(file.metadata()?.len());
+        let writable_from = 0;
+        Ok(TapDrive {
             file,
-            offsets: Vec::new(),
-            end_bytes: 0,
+            index,
             position: 0,
             capacity_bytes,
             early_warning_bytes,
-        };
-        let file_bytes = drive.file.metadata()?.len();
-        let mut offset = 0;
-        // Gaps belong to the object behind them.
-        let mut begin = 0;
-        while offset + 4 <= file_bytes {
-            let mark = drive.u32_at(offset)?;
-            match mark {
-                END_OF_MEDIUM => break,
-                ERASE_GAP => {
-                    offset += 4;
-                    continue;
-                }
-                FILEMARK => offset += 4,
-                _ => {
-                    let len = mark & !CLASS_MASK;
-                    let end = offset + 4 + u64::from(len.next_multiple_of(2)) + 4;
-                    if end > file_bytes || drive.u32_at(end - 4)? != mark {
-                        break;
-                    }
-                    offset = end;
-                }
-            }
-            drive.offsets.push(begin);
-            drive.end_bytes = offset;
-            begin = offset;
-        }
-        Ok(drive)
-    }
-
-    fn u32_at(&self, offset: u64) -> io::Result<u32> {
-        let mut bytes = [0; 4];
-        self.file.read_exact_at(&mut bytes, offset)?;
-        Ok(u32::from_le_bytes(bytes))
+            writable_from,
+            len_bytes,
+        })
     }
 
     fn begin_of(&self, index: usize) -> u64 {
-        self.offsets.get(index).copied().unwrap_or(self.end_bytes)
+        self.index.offsets.get(index).copied().unwrap_or(self.index.end_bytes)
     }
 
     /// The object at an index, and where its data is.
     fn record(&self, index: usize) -> io::Result<Option<(Record, u64)>> {
-        let Some(&(mut offset)) = self.offsets.get(index) else { return Ok(None) };
+        let Some(&(mut offset)) = self.index.offsets.get(index) else { return Ok(None) };
+        if self.index.repaired.get(&index) == Some(&Record::Bad) {
+            return Ok(Some((Record::Bad, offset)));
+        }
         loop {
-            let mark = self.u32_at(offset)?;
-            let record = match mark {
-                ERASE_GAP => {
+            let mark = u32_at(&self.file, offset)?;
+            let record = match (self.index.repaired.get(&index), mark) {
+                (_, ERASE_GAP) => {
                     offset += 4;
                     continue;
                 }
-                FILEMARK => Record::Filemark,
-                _ if mark & CLASS_MASK == 0 => Record::Block { len: mark },
-                _ => Record::Bad,
+                (Some(&record), _) => record,
+                (None, FILEMARK) => Record::Filemark,
+                (None, _) if mark & CLASS_MASK == 0 => Record::Block { len: mark },
+                (None, _) => Record::Bad,
             };
             return Ok(Some((record, offset + 4)));
         }
@@ -116,18 +86,32 @@ impl TapDrive {
 
     /// Cuts off everything from the position on, and checks that `bytes` more have room.
     fn begin_write(&mut self, bytes: u64) -> Result<(), DriveError> {
+        if (self.position as u64) < self.writable_from {
+            return Err(DriveError::Protected(self.position as u64));
+        }
         let offset = self.begin_of(self.position);
         if offset + bytes > self.capacity_bytes {
             return Err(DriveError::EndOfMedium);
         }
         self.file.set_len(offset)?;
-        self.offsets.truncate(self.position);
-        self.end_bytes = offset;
+        self.len_bytes = offset;
+        let index = &mut self.index;
+        index.offsets.truncate(self.position);
+        index.end_bytes = offset;
+        index.tail_bytes = 0;
+        index.repaired.split_off(&self.position);
+        index.damage.retain(|damage| damage.object < self.position as u64);
         Ok(())
     }
 
+    /// Whether the file at a path is the one that is loaded, and of the length that this drive gave it.
+    fn is_of(&self, path: &Path) -> bool {
+        let (Ok(ours), Ok(there)) = (self.file.metadata(), fs::metadata(path)) else { return false };
+        (ours.dev(), ours.ino()) == (there.dev(), there.ino()) && there.len() == self.len_bytes
+    }
+
     fn written(&self) -> Written {
-        Written { early_warning: self.end_bytes + self.early_warning_bytes > self.capacity_bytes }
+        Written { early_warning: self.index.end_bytes + self.early_warning_bytes > self.capacity_bytes }
     }
 
     /// Marks a block as one that cannot be read, in the way that SIMH does: for tests of damage.
@@ -161,9 +145,10 @@ impl Drive for TapDrive {
         record.resize(4 + block.len().next_multiple_of(2), 0);
         record.extend_from_slice(&mark);
         self.begin_write(record.len() as u64)?;
-        self.file.write_all_at(&record, self.end_bytes)?;
-        self.offsets.push(self.end_bytes);
-        self.end_bytes += record.len() as u64;
+        self.file.write_all_at(&record, self.index.end_bytes)?;
+        self.index.offsets.push(self.index.end_bytes);
+        self.index.end_bytes += record.len() as u64;
+        self.len_bytes = self.index.end_bytes;
         self.position += 1;
         Ok(self.written())
     }
@@ -171,9 +156,10 @@ impl Drive for TapDrive {
     fn write_filemarks(&mut self, count: u32, immediate: bool) -> Result<Written, DriveError> {
         for _ in 0..count {
             self.begin_write(4)?;
-            self.file.write_all_at(&FILEMARK.to_le_bytes(), self.end_bytes)?;
-            self.offsets.push(self.end_bytes);
-            self.end_bytes += 4;
+            self.file.write_all_at(&FILEMARK.to_le_bytes(), self.index.end_bytes)?;
+            self.index.offsets.push(self.index.end_bytes);
+            self.index.end_bytes += 4;
+            self.len_bytes = self.index.end_bytes;
             self.position += 1;
         }
         if !immediate {
@@ -217,12 +203,12 @@ impl Drive for TapDrive {
     }
 
     fn space_end_of_data(&mut self) -> Result<(), DriveError> {
-        self.position = self.offsets.len();
+        self.position = self.index.offsets.len();
         Ok(())
     }
 
     fn locate(&mut self, object: u64) -> Result<(), DriveError> {
-        if object > self.offsets.len() as u64 {
+        if object > self.index.offsets.len() as u64 {
             return Err(DriveError::NoSuchPosition(object));
         }
         self.position = object as usize;
@@ -234,25 +220,49 @@ impl Drive for TapDrive {
         Ok(Position { object: self.position as u64, early_warning })
     }
 
+    fn flush(&mut self) -> Result<(), DriveError> {
+        Ok(self.file.sync_all()?)
+    }
+
+    fn allow_writes(&mut self, from: u64) {
+        self.writable_from = from;
+    }
+
+    fn damage(&self) -> Vec<Damage> {
+        self.index.damage.clone()
+    }
+
+    fn tail_bytes(&self) -> u64 {
+        self.index.tail_bytes
+    }
+
     fn rewind(&mut self) -> Result<(), DriveError> {
         self.position = 0;
         Ok(())
     }
 }
 
-/// A directory of .tap files as a library: the file's name without its ending is the barcode.
+/// A directory of .tap files as a library: the file's name without its ending is the barcode. It has one owner at a time.
 #[derive(Debug)]
 pub struct EmulatedLibrary {
     root: PathBuf,
     capacity_bytes: u64,
     early_warning_bytes: u64,
     mounted: Option<(String, TapDrive)>,
+    // Held for its lock, from the first use on.
+    lock: Option<File>,
 }
 
 impl EmulatedLibrary {
     /// A library whose cartridges all have the same capacity; see [`TapDrive::load`].
     pub fn new(root: &Path, capacity_bytes: u64, early_warning_bytes: u64) -> Self {
-        EmulatedLibrary { root: root.to_owned(), capacity_bytes, early_warning_bytes, mounted: None }
+        EmulatedLibrary {
+            root: root.to_owned(),
+            capacity_bytes,
+            early_warning_bytes,
+            mounted: None,
+            lock: None,
+        }
     }
 
     /// Puts a blank cartridge into it.
@@ -261,12 +271,29 @@ impl EmulatedLibrary {
     /// The operating system's; `AlreadyExists` when the barcode is taken.
     pub fn add_blank(&mut self, barcode: &str) -> io::Result<()> {
         fs::create_dir_all(&self.root)?;
-        File::create_new(self.root.join(format!("{barcode}.tap"))).map(|_| ())
+        File::create_new(self.root.join(format!("{barcode}.tap")))?.sync_all()?;
+        File::open(&self.root)?.sync_all()
+    }
+
+    fn own(&mut self) -> io::Result<()> {
+        if self.lock.is_none() {
+            let lock = File::open(&self.root)?;
+            flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
+                let error = io::Error::from(errno);
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    return io::Error::new(error.kind(), "another process has the library open");
+                }
+                error
+            })?;
+            self.lock = Some(lock);
+        }
+        Ok(())
     }
 }
 
 impl Library for EmulatedLibrary {
     fn cartridges(&mut self) -> Result<Vec<String>, DriveError> {
+        self.own()?;
         let mut barcodes = Vec::new();
         for entry in fs::read_dir(&self.root)? {
             let path = entry?.path();
@@ -278,18 +305,21 @@ impl Library for EmulatedLibrary {
         Ok(barcodes)
     }
 
-    fn mount(&mut self, barcode: &str) -> Result<&mut dyn Drive, DriveError> {
-        let mounted = match self.mounted.take() {
-            Some(mounted) if mounted.0 == barcode => mounted,
+    fn mount(&mut self, barcode: &str) -> Result<Mounted<'_>, DriveError> {
+        self.own()?;
+        let path = self.root.join(format!("{barcode}.tap"));
+        let (mounted, is_new) = match self.mounted.take() {
+            // A file that was put in its place is another cartridge.
+            Some(mounted) if mounted.0 == barcode && mounted.1.is_of(&path) => (mounted, false),
             _ => {
-                let path = self.root.join(format!("{barcode}.tap"));
                 if !path.is_file() {
                     return Err(DriveError::NoSuchCartridge);
                 }
-                let drive = TapDrive::load(&path, self.capacity_bytes, self.early_warning_bytes)?;
-                (barcode.to_owned(), drive)
+                let mut drive = TapDrive::load(&path, self.capacity_bytes, self.early_warning_bytes)?;
+                drive.writable_from = u64::MAX;
+                ((barcode.to_owned(), drive), true)
             }
         };
-        Ok(&mut self.mounted.insert(mounted).1)
+        Ok(Mounted { drive: &mut self.mounted.insert(mounted).1, is_new })
     }
 }

@@ -1,9 +1,11 @@
 //! Writes one object to tape, over as many cartridges as it needs.
 
 use super::super::{Name, StoreErrorKind};
-use super::drive::{Drive, DriveError, Library};
+use super::drive::{DriveError, Library};
 use super::format::{Header, Mark, Trailer};
-use super::scan::{Cartridge, Entry, FILE_OVERHEAD_BYTES, Part};
+use super::ledger::Line;
+use super::place::{mount_label, mount_to_append, write_at};
+use super::scan::{Access, Cartridge, Entry, FILE_OVERHEAD_BYTES, FIRST_FILE, Part};
 use super::store::Tape;
 use crate::log::checksum::running;
 
@@ -14,6 +16,8 @@ pub(super) enum FileError {
     Drive(#[from] DriveError),
     #[error("no cartridge has room")]
     NoCartridge,
+    #[error("cartridge {0} is damaged, and no other has room")]
+    Damaged(String),
 }
 
 impl FileError {
@@ -21,6 +25,9 @@ impl FileError {
     pub(super) fn kind(&self) -> Option<StoreErrorKind> {
         match self {
             FileError::NoCartridge => Some(StoreErrorKind::NoSpace),
+            FileError::Damaged(_) => Some(StoreErrorKind::Refused(
+                "it is damaged, so that nothing is written to it any more, and no other cartridge has room: put a blank one in",
+            )),
             FileError::Drive(error) => super::store::drive_kind(error),
         }
     }
@@ -76,10 +83,26 @@ impl FileWriter {
     fn begin_part<L: Library>(&mut self, tape: &mut Tape<L>) -> Result<(), FileError> {
         loop {
             let index = match tape.current {
-                Some(current) if self.tried.is_empty() => current,
-                _ => next_cartridge(&tape.cartridges, &self.tried).ok_or(FileError::NoCartridge)?,
+                Some(current)
+                    if self.tried.is_empty() && tape.cartridges[current].access == Access::Writable =>
+                {
+                    current
+                }
+                _ => next_cartridge(tape, &self.tried)?,
             };
             self.tried.push(index);
+            match mount_to_append(tape, index) {
+                Ok(()) => {}
+                // Whatever is there now, it is not what this store has left there.
+                Err(DriveError::Changed | DriveError::NoSuchCartridge) => {
+                    let cartridge = &mut tape.cartridges[index];
+                    let (store, cartridge_name) = (tape.store, &cartridge.barcode);
+                    tracing::error!(%store, cartridge = cartridge_name, "the cartridge is not as it was left; nothing is written to it any more");
+                    cartridge.access = Access::ReadOnly;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
             if tape.cartridges[index].number.is_none() && !label(tape, index)? {
                 continue;
             }
@@ -94,7 +117,8 @@ impl FileWriter {
             });
             let object = tape.cartridges[index].append;
             let block = header.encode(tape.store);
-            match mount_at(tape, index, object)?.write_block(&block) {
+            tape.cartridges[index].scrap = true;
+            match write_at(tape, index, object)?.write_block(&block) {
                 Ok(written) if !written.early_warning => {}
                 // Full: the file begins on the next one. This header has no filemark, so it counts for nothing.
                 Ok(_) | Err(DriveError::EndOfMedium) => continue,
@@ -117,7 +141,7 @@ impl FileWriter {
                 self.end_part(tape, false)?;
                 self.begin_part(tape)?;
             }
-            match mount_at(tape, self.cartridge, self.position)?.write_block(block) {
+            match write_at(tape, self.cartridge, self.position)?.write_block(block) {
                 Ok(written) => {
                     self.full = written.early_warning;
                     self.position += 1;
@@ -145,10 +169,11 @@ impl FileWriter {
             data_crc: crc,
         });
         let store = tape.store;
-        let drive = mount_at(tape, self.cartridge, self.position)?;
+        let drive = write_at(tape, self.cartridge, self.position)?;
         drive.write_block(&trailer.encode(store))?;
         drive.write_filemarks(1, false)?;
-        let part = Part { cartridge: self.cartridge, object: self.object, bytes: self.part_bytes, crc };
+        let file = self.file;
+        let part = Part { cartridge: self.cartridge, object: self.object, file, bytes: self.part_bytes, crc };
         self.ended.push((part, self.position + 2));
         Ok(())
     }
@@ -173,6 +198,9 @@ impl FileWriter {
         for (part, end) in self.ended {
             let cartridge = &mut tape.cartridges[part.cartridge];
             cartridge.append = end;
+            cartridge.ended_at = end;
+            cartridge.last_file = cartridge.last_file.max(Some(part.file));
+            cartridge.scrap = false;
             cartridge.used_bytes += part.bytes + FILE_OVERHEAD_BYTES;
             parts.push(part);
         }
@@ -180,16 +208,28 @@ impl FileWriter {
     }
 }
 
-/// The next cartridge to write to: one of the set that holds nothing yet, or a blank one.
-fn next_cartridge(cartridges: &[Cartridge], tried: &[usize]) -> Option<usize> {
-    (0..cartridges.len())
-        .filter(|index| !tried.contains(index))
-        .filter(|&index| cartridges[index].number.is_none() || cartridges[index].append == FIRST_FILE)
-        .min_by_key(|&index| (cartridges[index].number.unwrap_or(u64::MAX), index))
+/// The next cartridge to write to: one of the set that holds nothing yet, or a blank one; also one that was put in a moment ago.
+fn next_cartridge<L: Library>(tape: &mut Tape<L>, tried: &[usize]) -> Result<usize, FileError> {
+    let next = |cartridges: &[Cartridge]| {
+        (0..cartridges.len())
+            .filter(|index| !tried.contains(index) && cartridges[*index].access == Access::Writable)
+            .filter(|&index| cartridges[index].number.is_none() || cartridges[index].append == FIRST_FILE)
+            .min_by_key(|&index| (cartridges[index].number.unwrap_or(u64::MAX), index))
+    };
+    if let Some(index) = next(&tape.cartridges) {
+        return Ok(index);
+    }
+    for barcode in tape.library.cartridges()? {
+        // What is there is looked at before anything is written: only a blank one is taken.
+        if tape.cartridges.iter().all(|known| known.barcode != barcode) && !tape.foreign.contains(&barcode) {
+            tape.cartridges.push(Cartridge::new(barcode));
+        }
+    }
+    next(&tape.cartridges).ok_or_else(|| {
+        let damaged = tape.cartridges.iter().find(|cartridge| cartridge.access == Access::ReadOnly);
+        damaged.map_or(FileError::NoCartridge, |damaged| FileError::Damaged(damaged.barcode.clone()))
+    })
 }
-
-/// Where the first file of a cartridge begins: behind the label and its filemark.
-const FIRST_FILE: u64 = 2;
 
 /// Labels a cartridge that holds nothing, blank or of the set already; `false` when it is too small for anything.
 fn label<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<bool, FileError> {
@@ -197,7 +237,7 @@ fn label<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<bool, FileError
         tape.cartridges.iter().filter_map(|cartridge| cartridge.number).max().map_or(0, |number| number + 1);
     let number = tape.cartridges[index].number.unwrap_or(next);
     let block = Mark::Label { number }.encode(tape.store);
-    let drive = mount_at(tape, index, 0)?;
+    let drive = mount_label(tape, index)?;
     match drive.write_block(&block) {
         Ok(written) if !written.early_warning => {}
         Ok(_) | Err(DriveError::EndOfMedium) => return Ok(false),
@@ -206,23 +246,12 @@ fn label<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<bool, FileError
     drive.write_filemarks(1, false)?;
     let cartridge: &mut Cartridge = &mut tape.cartridges[index];
     cartridge.number = Some(number);
+    cartridge.has_label = true;
     cartridge.append = FIRST_FILE;
+    cartridge.ended_at = FIRST_FILE;
+    cartridge.scrap = false;
+    let line = Line::Cartridge { number, barcode: cartridge.barcode.clone() };
+    tape.verified = Some(index);
+    tape.ledger.append(&[line]).map_err(DriveError::Io)?;
     Ok(true)
-}
-
-/// The drive with a cartridge in it, at a position; it moves only when it stands elsewhere.
-pub(super) fn mount_at<L: Library>(
-    tape: &mut Tape<L>,
-    index: usize,
-    object: u64,
-) -> Result<&mut dyn Drive, DriveError> {
-    let drive = tape.library.mount(&tape.cartridges[index].barcode)?;
-    if drive.position()?.object != object {
-        drive.locate(object)?;
-        // A write destroys what lies behind it: be sure of the place.
-        if drive.position()?.object != object {
-            return Err(DriveError::NoSuchPosition(object));
-        }
-    }
-    Ok(drive)
 }

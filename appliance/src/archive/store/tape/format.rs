@@ -57,7 +57,8 @@ struct Raw {
 }
 
 const _: () = assert!(size_of::<Raw>() == MARK_BYTES);
-const MAGIC: [u8; 8] = *b"VARVE-TP";
+/// What each of these blocks begins with.
+pub(super) const MAGIC: [u8; 8] = *b"VARVE-TP";
 
 /// The head of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]

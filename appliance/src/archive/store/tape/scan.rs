@@ -1,28 +1,26 @@
-//! Rebuilds the directory of a set of cartridges from their labels, headers and trailers.
+//! Reads a set of cartridges: whose they are, their labels, and with [`Scanner`] the files on them.
 
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
 use super::super::Name;
+use super::contents::{Files, assemble, merge};
 use super::drive::{Drive, DriveError, Library, Read};
-use super::format::{Header, MARK_BYTES, Mark, Trailer};
+use super::files::Scanner;
+use super::format::{Header, MAGIC, MARK_BYTES, Mark, Trailer};
+use super::ledger::Known;
+use super::problem::TapeProblem;
 
-/// What was found wrong with a cartridge.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TapeProblem {
-    /// It holds something else, and is left alone.
-    Foreign {
-        /// The cartridge.
-        barcode: String,
-    },
-    /// A file on it cannot be read; what it held is missing.
-    Unreadable {
-        /// The cartridge.
-        barcode: String,
-        /// Where the file begins.
-        object: u64,
-    },
+/// What may be done with a cartridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Files are appended to it.
+    Writable,
+    /// It is damaged: nothing is written to it any more.
+    ReadOnly,
+    /// It is not in the library.
+    Away,
 }
 
 /// A cartridge of the set.
@@ -31,10 +29,35 @@ pub(super) struct Cartridge {
     pub barcode: String,
     /// Its number in the set; `None` while it is blank.
     pub number: Option<u64>,
+    /// Its label can be read.
+    pub has_label: bool,
+    pub access: Access,
     /// Where the next file goes.
     pub append: u64,
+    /// Behind the filemark of the last file, or of the label.
+    pub ended_at: u64,
+    /// The number of the last file that has ended on it.
+    pub last_file: Option<u64>,
+    /// What stands behind `append` is of a put that was never committed.
+    pub scrap: bool,
     /// Bytes of the files before that place.
     pub used_bytes: u64,
+}
+
+impl Cartridge {
+    pub(super) fn new(barcode: String) -> Self {
+        Cartridge {
+            barcode,
+            number: None,
+            has_label: false,
+            access: Access::Writable,
+            append: 0,
+            ended_at: 0,
+            last_file: None,
+            scrap: false,
+            used_bytes: 0,
+        }
+    }
 }
 
 /// Where a part of an object is.
@@ -43,6 +66,8 @@ pub(super) struct Part {
     pub cartridge: usize,
     /// Where its header is.
     pub object: u64,
+    /// The number of its file.
+    pub file: u64,
     pub bytes: u64,
     pub crc: u32,
 }
@@ -72,20 +97,26 @@ pub(super) struct Found {
     /// The cartridge that was written to last.
     pub current: Option<usize>,
     pub objects: BTreeMap<Name, Entry>,
+    /// The newest tombstone of each name: its file and cartridge.
+    pub tombstones: BTreeMap<Name, (u64, u64)>,
     pub next_file: u64,
     pub problems: Vec<TapeProblem>,
 }
 
 /// A file that has its trailer.
-struct File {
-    cartridge: usize,
-    object: u64,
-    header: Header,
-    trailer: Trailer,
+pub(super) struct File {
+    pub cartridge: usize,
+    pub object: u64,
+    pub header: Header,
+    pub trailer: Trailer,
 }
 
 /// Bytes that a file takes beside its data.
 pub(super) const FILE_OVERHEAD_BYTES: u64 = 2 * MARK_BYTES as u64;
+/// Where the first file of a cartridge begins: behind the label and its filemark.
+pub(super) const FIRST_FILE: u64 = 2;
+/// Objects at a cartridge's begin that are looked at for whose it is when its label cannot be read.
+const OWNER_OBJECTS: u64 = 1024;
 
 /// Whose cartridges these are: for each barcode the UUID of the store on it, `None` when it is blank or holds something else.
 ///
@@ -94,18 +125,32 @@ pub(super) const FILE_OVERHEAD_BYTES: u64 = 2 * MARK_BYTES as u64;
 pub fn identify(library: &mut dyn Library) -> Result<Vec<(String, Option<Uuid>)>, DriveError> {
     let mut owners = Vec::new();
     for barcode in library.cartridges()? {
-        let drive = library.mount(&barcode)?;
+        let drive = library.mount(&barcode)?.drive;
         drive.rewind()?;
         let owner = match read_mark(drive)? {
             Content::Mark(owner, Mark::Label { .. }) => Some(owner),
-            _ => None,
+            Content::EndOfData => None,
+            _ => owner_behind(drive)?,
         };
         owners.push((barcode, owner));
     }
     Ok(owners)
 }
 
-enum Content {
+/// Whose the first objects behind a label are that cannot be read.
+fn owner_behind(drive: &mut dyn Drive) -> Result<Option<Uuid>, DriveError> {
+    for object in 1..OWNER_OBJECTS {
+        match drive.locate(object).and_then(|()| read_mark(drive)) {
+            Ok(Content::Mark(owner, _)) => return Ok(Some(owner)),
+            Ok(Content::EndOfData) | Err(DriveError::NoSuchPosition(_)) => break,
+            Ok(_) | Err(DriveError::Medium(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+pub(super) enum Content {
     Mark(Uuid, Mark),
     Filemark,
     EndOfData,
@@ -114,11 +159,13 @@ enum Content {
 }
 
 /// Reads the next block as a mark.
-fn read_mark(drive: &mut dyn Drive) -> Result<Content, DriveError> {
+pub(super) fn read_mark(drive: &mut dyn Drive) -> Result<Content, DriveError> {
     let mut block = [0; MARK_BYTES];
     match drive.read_block(&mut block) {
         Ok(Read::Block(MARK_BYTES)) => {
-            Ok(Mark::decode(&block).map_or(Content::Other, |(owner, mark)| Content::Mark(owner, mark)))
+            // A mark that is damaged is not a block of data.
+            let other = if block.starts_with(&MAGIC) { Content::Unreadable } else { Content::Other };
+            Ok(Mark::decode(&block).map_or(other, |(owner, mark)| Content::Mark(owner, mark)))
         }
         Ok(Read::Block(_)) | Err(DriveError::BlockTooLarge(_)) => Ok(Content::Other),
         Err(DriveError::Medium(_)) => Ok(Content::Unreadable),
@@ -128,138 +175,86 @@ fn read_mark(drive: &mut dyn Drive) -> Result<Content, DriveError> {
     }
 }
 
-/// Reads all cartridges of the store.
-pub(super) fn scan(library: &mut dyn Library, store: Uuid) -> Result<Found, DriveError> {
+/// Reads all cartridges of the store. `known` is what was written to them, as far as somebody remembers.
+pub(super) fn scan(
+    library: &mut dyn Library,
+    store: Uuid,
+    known: Option<&Known>,
+) -> Result<Found, DriveError> {
     let mut found = Found::default();
-    let mut files = Vec::new();
+    let mut files = Files::new();
     for barcode in library.cartridges()? {
-        let drive = library.mount(&barcode)?;
-        drive.rewind()?;
-        let mut cartridge = Cartridge { barcode, number: None, append: 0, used_bytes: 0 };
-        match read_mark(drive)? {
-            Content::EndOfData => {}
-            Content::Mark(owner, Mark::Label { number }) if owner == store => {
-                // Without its filemark the label was cut off: the cartridge is blank still.
-                if matches!(read_mark(drive)?, Content::Filemark) {
-                    cartridge.number = Some(number);
-                    cartridge.append = 2;
-                    let index = found.cartridges.len();
-                    scan_files(drive, store, index, &mut cartridge, &mut files, &mut found.problems)?;
-                }
-            }
-            _ => {
-                found.problems.push(TapeProblem::Foreign { barcode: cartridge.barcode });
-                continue;
-            }
-        }
-        found.cartridges.push(cartridge);
+        scan_cartridge(library, barcode, store, known, &mut found, &mut files)?;
     }
     assemble(&mut found, files);
+    merge(&mut found, known);
     Ok(found)
 }
 
-fn scan_files(
-    drive: &mut dyn Drive,
+fn scan_cartridge(
+    library: &mut dyn Library,
+    barcode: String,
     store: Uuid,
-    index: usize,
-    cartridge: &mut Cartridge,
-    files: &mut Vec<File>,
-    problems: &mut Vec<TapeProblem>,
+    known: Option<&Known>,
+    found: &mut Found,
+    files: &mut Files,
 ) -> Result<(), DriveError> {
-    loop {
-        let object = cartridge.append;
-        drive.locate(object)?;
-        let head = read_mark(drive)?;
-        if matches!(head, Content::EndOfData) {
-            return Ok(());
-        }
-        if matches!(head, Content::Filemark) {
-            cartridge.append += 1;
-            continue;
-        }
-        if drive.space_filemarks(1)? == 0 {
-            // The end of the file is missing: it was being written. The next file goes here.
-            return Ok(());
-        }
-        cartridge.append = drive.position()?.object;
-        drive.locate(cartridge.append - 2)?;
-        let end = read_mark(drive)?;
-        match (head, end) {
-            (
-                Content::Mark(head_owner, Mark::Header(header)),
-                Content::Mark(end_owner, Mark::Trailer(trailer)),
-            ) if head_owner == store
-                && end_owner == store
-                && (header.file, header.first_file, header.part)
-                    == (trailer.file, trailer.first_file, trailer.part) =>
-            {
-                cartridge.used_bytes += trailer.part_bytes + FILE_OVERHEAD_BYTES;
-                files.push(File { cartridge: index, object, header, trailer });
+    let is_named = library.names_cartridges();
+    // What the ledger knows of a cartridge of this name; a drive that has no names knows none.
+    let remembered = known
+        .filter(|_| is_named)
+        .and_then(|known| known.cartridges.iter().find(|(_, cartridge)| cartridge.barcode == barcode));
+    let drive = library.mount(&barcode)?.drive;
+    let mut cartridge = Cartridge::new(barcode);
+    drive.rewind()?;
+    match read_mark(drive)? {
+        Content::EndOfData => match remembered {
+            Some((&number, known)) if known.last_file.is_some() => {
+                cartridge.number = Some(number);
+                cartridge.access = Access::ReadOnly;
+                let barcode = cartridge.barcode.clone();
+                found.problems.push(TapeProblem::CutShort { barcode, object: 0, file: known.last_file });
             }
-            (
-                Content::Mark(head_owner, Mark::Header(_)),
-                Content::Other | Content::Mark(_, Mark::Header(_)),
-            ) if head_owner == store && is_last(drive, cartridge.append)? => {
-                // Its trailer was never written; the filemark is that of a driver that lost its process. The next file goes here.
-                cartridge.append = object;
+            _ => cartridge.scrap = drive.tail_bytes() > 0,
+        },
+        Content::Mark(owner, Mark::Label { number }) if owner == store => {
+            if found.cartridges.iter().any(|other| other.number == Some(number)) {
+                found.problems.push(TapeProblem::Twin { barcode: cartridge.barcode, number });
                 return Ok(());
             }
-            _ => problems.push(TapeProblem::Unreadable { barcode: cartridge.barcode.clone(), object }),
-        }
-    }
-}
-
-/// Whether nothing stands on the tape from a place on.
-fn is_last(drive: &mut dyn Drive, object: u64) -> Result<bool, DriveError> {
-    drive.locate(object)?;
-    Ok(matches!(read_mark(drive)?, Content::EndOfData))
-}
-
-/// Puts the parts of objects together, in the order in which they were written.
-fn assemble(found: &mut Found, mut files: Vec<File>) {
-    files.sort_by_key(|file| file.header.file);
-    found.next_file = files.last().map_or(0, |file| file.header.file + 1);
-    let mut pending: Vec<usize> = Vec::new();
-    for (index, file) in files.iter().enumerate() {
-        if file.header.tombstone {
-            found.objects.remove(&file.header.name);
-            continue;
-        }
-        let fits = file.header.part as usize == pending.len()
-            && pending.iter().all(|&part: &usize| {
-                let before = &files[part].header;
-                (before.first_file, &before.name) == (file.header.first_file, &file.header.name)
-            });
-        if !fits {
-            pending.clear();
-            if file.header.part != 0 {
-                continue;
+            let next = read_mark(drive)?;
+            let last_file = known.and_then(|known| known.cartridges.get(&number)?.last_file);
+            // Without its filemark the label was cut off: the cartridge is blank still.
+            if matches!(next, Content::EndOfData) && last_file.is_none() {
+                cartridge.scrap = true;
+            } else {
+                cartridge.number = Some(number);
+                cartridge.has_label = true;
+                (cartridge.append, cartridge.ended_at) = (FIRST_FILE, FIRST_FILE);
+                let mut scanner = Scanner::new(drive, store, found.cartridges.len(), cartridge);
+                if !matches!(next, Content::Filemark) {
+                    scanner.damaged = true;
+                    let barcode = scanner.cartridge.barcode.clone();
+                    found.problems.push(TapeProblem::Unreadable { barcode, object: 1 });
+                }
+                cartridge = scanner.run(known.is_some(), last_file, files, &mut found.problems)?;
             }
         }
-        pending.push(index);
-        let len_bytes: u64 = pending.iter().map(|&part| files[part].trailer.part_bytes).sum();
-        if !file.trailer.last || len_bytes != file.trailer.object_bytes {
-            continue;
+        _ if owner_behind(drive)? == Some(store) => {
+            let object = 0;
+            found.problems.push(TapeProblem::Unreadable { barcode: cartridge.barcode.clone(), object });
+            cartridge.number = remembered.map(|(&number, _)| number);
+            let last_file = remembered.and_then(|(_, known)| known.last_file);
+            (cartridge.append, cartridge.ended_at) = (1, 1);
+            let mut scanner = Scanner::new(drive, store, found.cartridges.len(), cartridge);
+            scanner.damaged = true;
+            cartridge = scanner.run(known.is_some(), last_file, files, &mut found.problems)?;
         }
-        let parts = pending
-            .drain(..)
-            .map(|part| {
-                let File { cartridge, object, trailer, .. } = &files[part];
-                Part {
-                    cartridge: *cartridge,
-                    object: *object,
-                    bytes: trailer.part_bytes,
-                    crc: trailer.data_crc,
-                }
-            })
-            .collect();
-        let entry = Entry { first_file: file.header.first_file, len_bytes, parts };
-        found.objects.insert(file.header.name.clone(), entry);
+        _ => {
+            found.problems.push(TapeProblem::Foreign { barcode: cartridge.barcode });
+            return Ok(());
+        }
     }
-    // A file that has its end is never written over, even when its object is incomplete: a cartridge of the set may only be absent.
-    found.current = files.last().map(|file| file.cartridge).or_else(|| {
-        (0..found.cartridges.len())
-            .filter(|&index| found.cartridges[index].number.is_some())
-            .min_by_key(|&index| found.cartridges[index].number)
-    });
+    found.cartridges.push(cartridge);
+    Ok(())
 }

@@ -25,7 +25,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, Opcode, Setter, opcode};
 
-use super::drive::{BLOCK_BYTES_MAX, Drive, DriveError, Library, Position, Read, Written};
+use super::drive::{BLOCK_BYTES_MAX, Drive, DriveError, Library, Mounted, Position, Read, Written};
 
 /// The major number of `st`'s devices.
 const ST_MAJOR: u32 = 9;
@@ -65,6 +65,7 @@ const MTFSF: libc::c_short = 1;
 const MTBSF: libc::c_short = 2;
 const MTWEOF: libc::c_short = 5;
 const MTREW: libc::c_short = 6;
+const MTNOP: libc::c_short = 8;
 const MTEOM: libc::c_short = 12;
 const MTSETBLK: libc::c_short = 20;
 const MTSEEK: libc::c_short = 22;
@@ -190,16 +191,31 @@ impl StDrive {
     /// Whether nothing was written behind `object`, where the tape stands. The driver has the same word for that and for a block that cannot be read, unless a filemark
     /// is before it: so one tries to pass a filemark.
     fn is_at_end_of_data(&mut self, object: u64) -> Result<bool, DriveError> {
-        if self.go(MTFSF, 1) == Err(Errno::IO) && self.object()? == object {
+        // A block that cannot be read stops the tape at the same place: only the drive's own word is the end.
+        if self.go(MTFSF, 1) == Err(Errno::IO)
+            && self.has_flag(GMT_EOD).map_err(io::Error::from)?
+            && self.object()? == object
+        {
             return Ok(true);
         }
-        self.locate(object)?;
+        // Back to where it stood; whatever fails now, the place cannot be read.
+        let back = libc::c_int::try_from(object).map_err(|_| DriveError::NoSuchPosition(object))?;
+        self.go(MTSEEK, back).map_err(|errno| self.move_failed(errno))?;
         Ok(false)
     }
 
     fn failed(&mut self, error: io::Error) -> DriveError {
         self.object = None;
         DriveError::Io(error)
+    }
+
+    /// A move that failed: a drive that still knows where it stands has met something that it cannot read.
+    fn move_failed(&mut self, errno: Errno) -> DriveError {
+        self.object = None;
+        match self.object() {
+            Ok(object) if errno == Errno::IO => DriveError::Medium(object),
+            _ => DriveError::Io(errno.into()),
+        }
     }
 }
 
@@ -291,24 +307,33 @@ impl Drive for StDrive {
                     return Ok(passed);
                 }
                 Err(Errno::IO) if code == MTBSF && self.object()? == 0 => return Ok(passed),
-                Err(errno) => return Err(self.failed(errno.into())),
+                Err(errno) => return Err(self.move_failed(errno)),
             }
         }
         Ok(count.unsigned_abs())
     }
 
     fn space_end_of_data(&mut self) -> Result<(), DriveError> {
-        Ok(self.go(MTEOM, 1).map_err(io::Error::from)?)
+        self.go(MTEOM, 1).map_err(|errno| self.move_failed(errno))
     }
 
     fn locate(&mut self, object: u64) -> Result<(), DriveError> {
         let count = libc::c_int::try_from(object).map_err(|_| DriveError::NoSuchPosition(object))?;
         match self.go(MTSEEK, count) {
             Ok(()) => Ok(()),
-            // A drive that still knows where it stands has met the end of the data.
-            Err(Errno::IO) if self.object().is_ok() => Err(DriveError::NoSuchPosition(object)),
-            Err(errno) => Err(self.failed(errno.into())),
+            // A drive that still knows where it stands has met the end of the data, or what it cannot read.
+            Err(errno) => match self.move_failed(errno) {
+                DriveError::Medium(stands) if stands <= object && self.is_at_end_of_data(stands)? => {
+                    Err(DriveError::NoSuchPosition(object))
+                }
+                error => Err(error),
+            },
         }
+    }
+
+    fn flush(&mut self) -> Result<(), DriveError> {
+        // Every move of the tape, and so every read of what was written, waits for the medium; this is for a tape that has not moved.
+        Ok(self.operate(MTNOP, 1).map_err(io::Error::from)?)
     }
 
     fn position(&mut self) -> Result<Position, DriveError> {
@@ -344,8 +369,16 @@ impl Library for StLibrary {
         Ok(vec![self.barcode.clone()])
     }
 
-    fn mount(&mut self, barcode: &str) -> Result<&mut dyn Drive, DriveError> {
-        if barcode == self.barcode { Ok(&mut self.drive) } else { Err(DriveError::NoSuchCartridge) }
+    fn names_cartridges(&self) -> bool {
+        false
+    }
+
+    fn mount(&mut self, barcode: &str) -> Result<Mounted<'_>, DriveError> {
+        if barcode != self.barcode {
+            return Err(DriveError::NoSuchCartridge);
+        }
+        // After a failure, which a change of the cartridge is as well, whoever uses the drive reads the label again.
+        Ok(Mounted { drive: &mut self.drive, is_new: false })
     }
 }
 

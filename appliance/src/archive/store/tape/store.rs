@@ -14,10 +14,14 @@ use super::super::{
     Capabilities, Name, ObjectStat, Page, Put, Sink, Space, Store, StoreError, StoreErrorKind, check_range,
     page,
 };
-use super::drive::{DriveError, Library, Read};
-use super::file::{FileError, FileWriter, mount_at};
+use super::contents::{known, known_of};
+use super::drive::{Drive, DriveError, Library, Read};
+use super::file::{FileError, FileWriter};
 use super::format::{MARK_BYTES, Mark};
-use super::scan::{Cartridge, Entry, TapeProblem, scan};
+use super::ledger::{self, Ledger, Line};
+use super::place::mount_at;
+use super::problem::TapeProblem;
+use super::scan::{Access, Cartridge, Entry, scan};
 use super::stage::{self, Stage};
 
 /// How a tape store is used.
@@ -29,6 +33,9 @@ pub struct TapeOptions {
     pub cache: PathBuf,
     /// The most bytes of staged objects, and so the largest object.
     pub cache_bytes: u64,
+    /// The directory where the store writes down what it has put on which cartridge. It should last as long as the cartridges do: without
+    /// it a cartridge that lost its end cannot be told from one on which a write was cut off.
+    pub ledger: PathBuf,
 }
 
 /// The drive, the cartridges and the cache.
@@ -38,6 +45,11 @@ pub(super) struct Tape<L: Library> {
     pub cartridges: Vec<Cartridge>,
     pub current: Option<usize>,
     pub next_file: u64,
+    /// The cartridge in the drive whose label has been read.
+    pub verified: Option<usize>,
+    /// Barcodes of cartridges that are not ours.
+    pub foreign: Vec<String>,
+    pub ledger: Ledger,
     stage: Stage,
     // A put is open; its blocks must stay together.
     writing: bool,
@@ -60,8 +72,12 @@ pub(super) fn drive_kind(error: &DriveError) -> Option<StoreErrorKind> {
         DriveError::BlockTooLarge(_) => StoreErrorKind::Corrupt("a block is larger than any drive writes"),
         DriveError::Medium(_) => StoreErrorKind::Corrupt("the tape cannot be read there"),
         DriveError::NoSuchPosition(_) => StoreErrorKind::Corrupt("the tape ends before the object"),
-        DriveError::NoSuchCartridge => {
-            StoreErrorKind::Unavailable(Reason::Busy("its cartridge is not in the library"))
+        DriveError::NoSuchCartridge => StoreErrorKind::Unavailable(Reason::Away),
+        DriveError::Changed => StoreErrorKind::Unavailable(Reason::Busy(
+            "the cartridge is not as it was left: nothing is written to it any more",
+        )),
+        DriveError::Protected(_) => {
+            StoreErrorKind::Refused("what stands on the cartridge must not be overwritten")
         }
         DriveError::Io(_) => return None,
     })
@@ -77,9 +93,12 @@ fn drive_error(label: &str, operation: &'static str, error: &DriveError) -> Stor
 
 fn file_error(label: &str, operation: &'static str, error: &FileError) -> StoreError {
     match (error.kind(), error) {
+        (Some(kind), FileError::Damaged(barcode)) => {
+            StoreError::new(&format!("{label}, cartridge {barcode}"), operation, kind)
+        }
         (Some(kind), _) => StoreError::new(label, operation, kind),
         (None, FileError::Drive(error)) => drive_error(label, operation, error),
-        (None, FileError::NoCartridge) => StoreError::new(label, operation, StoreErrorKind::NoSpace),
+        (None, _) => StoreError::new(label, operation, StoreErrorKind::NoSpace),
     }
 }
 
@@ -91,9 +110,17 @@ impl<L: Library> TapeStore<L> {
     /// `Unsupported` for a block size that the drive cannot write, or the drive's.
     pub fn open(mut library: L, store: Uuid, options: TapeOptions, label: &str) -> Result<Self, StoreError> {
         let failed = |error: DriveError| drive_error(label, "open", &error);
-        let found = scan(&mut library, store).map_err(failed)?;
-        if let Some(cartridge) = found.cartridges.first() {
-            let drive = library.mount(&cartridge.barcode).map_err(failed)?;
+        let written = |error: io::Error| StoreError::io(label, "open (its ledger)", &error);
+        let remembered = ledger::read(&options.ledger, store).map_err(written)?;
+        let found = scan(&mut library, store, remembered.as_ref()).map_err(failed)?;
+        let ledger = Ledger::create(&options.ledger, store, &known(&found)).map_err(written)?;
+        let foreign = found.problems.iter().filter_map(|problem| match problem {
+            TapeProblem::Foreign { barcode } | TapeProblem::Twin { barcode, .. } => Some(barcode.clone()),
+            _ => None,
+        });
+        let foreign = foreign.collect();
+        if let Some(cartridge) = found.cartridges.iter().find(|there| there.access != Access::Away) {
+            let drive = library.mount(&cartridge.barcode).map_err(failed)?.drive;
             if !(MARK_BYTES..=drive.block_bytes_max()).contains(&options.block_bytes) {
                 let kind = StoreErrorKind::Unsupported("the drive has no blocks of this size");
                 return Err(StoreError::new(label, "open", kind));
@@ -107,6 +134,9 @@ impl<L: Library> TapeStore<L> {
             cartridges: found.cartridges,
             current: found.current,
             next_file: found.next_file,
+            verified: None,
+            foreign,
+            ledger,
             stage,
             writing: false,
             block: Vec::new(),
@@ -133,6 +163,15 @@ impl<L: Library> TapeStore<L> {
         let entry = self.entry("stat", name)?;
         let tape = self.tape();
         Ok(entry.parts.iter().map(|part| tape.cartridges[part.cartridge].barcode.clone()).collect())
+    }
+
+    /// Writes an object down in the ledger.
+    fn note(&self, tape: &mut Tape<L>, name: &Name, entry: &Entry) -> Result<(), StoreError> {
+        let Some(object) = known_of(&tape.cartridges, entry) else { return Ok(()) };
+        let (first_file, len_bytes, parts) = (object.first_file, object.len_bytes, object.parts);
+        let line = Line::Object { name: name.to_string(), first_file, len_bytes, parts };
+        let written = tape.ledger.append(&[line]);
+        written.map_err(|error| StoreError::io(&self.label, "put (its ledger)", &error).of(name))
     }
 
     fn tape(&self) -> MutexGuard<'_, Tape<L>> {
@@ -184,6 +223,7 @@ impl<L: Library> TapeStore<L> {
         match self.copy(&mut tape, name, entry, &file) {
             Ok(()) => Ok(tape.stage.insert(entry.place(), entry.len_bytes, file)),
             Err(error) => {
+                tape.verified = None;
                 tape.stage.remove(entry.place());
                 Err(error)
             }
@@ -192,12 +232,13 @@ impl<L: Library> TapeStore<L> {
 
     /// Copies an object from tape to a file, and checks it.
     fn copy(&self, tape: &mut Tape<L>, name: &Name, entry: &Entry, file: &File) -> Result<(), StoreError> {
-        let failed = |error: DriveError| drive_error(&self.label, "get", &error).of(name);
         let corrupt = |what| self.error("get", StoreErrorKind::Corrupt(what), name);
         let mut block = std::mem::take(&mut tape.block);
         let mut offset = 0;
         for (number, part) in entry.parts.iter().enumerate() {
             let store = tape.store;
+            let place = format!("{}, cartridge {}", self.label, tape.cartridges[part.cartridge].barcode);
+            let failed = |error: DriveError| drive_error(&place, "get", &error).of(name);
             let drive = mount_at(tape, part.cartridge, part.object).map_err(failed)?;
             block.resize(drive.block_bytes_max(), 0);
             let head = match drive.read_block(&mut block).map_err(failed)? {
@@ -288,10 +329,16 @@ impl<L: Library> Put for TapePut<'_, L> {
             // A failure leaves the object without its end, so it is not there.
             let finished = writer.finish(&mut tape);
             tape.writing = false;
-            drop(tape);
-            let entry =
-                finished.map_err(|error| file_error(&self.store.label, "put", &error).of(&self.name))?;
-            self.store.objects().insert(self.name.clone(), entry);
+            let entry = match finished {
+                Ok(entry) => entry,
+                Err(error) => {
+                    tape.verified = None;
+                    return Err(file_error(&self.store.label, "put", &error).of(&self.name));
+                }
+            };
+            // It is on the tape whatever comes now; it counts as put when the ledger has it.
+            self.store.objects().insert(self.name.clone(), entry.clone());
+            self.store.note(&mut tape, &self.name, &entry)?;
         }
         Ok(stat)
     }
@@ -304,6 +351,7 @@ impl<L: Library> Drop for TapePut<'_, L> {
             let mut tape = self.store.tape();
             writer.abandon(&mut tape);
             tape.writing = false;
+            tape.verified = None;
         }
     }
 }
@@ -382,12 +430,31 @@ impl<L: Library> Store for TapeStore<L> {
     fn delete(&self, name: &Name) -> Result<(), StoreError> {
         let mut tape = self.idle_tape("delete", name)?;
         let entry = self.entry("delete", name)?;
-        FileWriter::begin(&mut tape, name, true)
-            .and_then(|writer| writer.finish(&mut tape))
-            .map_err(|error| file_error(&self.label, "delete", &error).of(name))?;
+        let written = FileWriter::begin(&mut tape, name, true).and_then(|writer| writer.finish(&mut tape));
+        let tombstone = written.map_err(|error| {
+            tape.verified = None;
+            file_error(&self.label, "delete", &error).of(name)
+        })?;
         self.objects().remove(name);
         tape.stage.remove(entry.place());
-        Ok(())
+        let cartridge = tombstone.parts.first().and_then(|part| tape.cartridges[part.cartridge].number);
+        let line = Line::Tombstone {
+            name: name.to_string(),
+            file: tombstone.first_file,
+            cartridge: cartridge.unwrap_or(u64::MAX),
+        };
+        let written = tape.ledger.append(&[line]);
+        written.map_err(|error| StoreError::io(&self.label, "delete (its ledger)", &error).of(name))
+    }
+
+    fn make_durable(&self, name: &Name) -> Result<(), StoreError> {
+        let mut tape = self.idle_tape("sync", name)?;
+        let entry = self.entry("sync", name)?;
+        for part in &entry.parts {
+            let flushed = mount_at(&mut tape, part.cartridge, part.object).and_then(Drive::flush);
+            flushed.map_err(|error| drive_error(&self.label, "sync", &error).of(name))?;
+        }
+        self.note(&mut tape, name, &entry)
     }
 
     fn sync(&self) -> Result<(), StoreError> {

@@ -8,6 +8,8 @@ use super::super::conformance::{Fixture, run};
 use super::super::{Name, Store, StoreError, StoreErrorKind};
 use super::*;
 
+mod damage;
+
 const STORE: Uuid = Uuid::from_u128(0xabc);
 
 fn name(text: &str) -> Name {
@@ -49,13 +51,17 @@ impl Rig {
         library
     }
 
-    fn open(&self) -> TapeStore<EmulatedLibrary> {
-        let options = TapeOptions {
+    fn options(&self) -> TapeOptions {
+        TapeOptions {
             block_bytes: self.block_bytes,
             cache: self.root.path().join("cache"),
             cache_bytes: self.cache_bytes,
-        };
-        TapeStore::open(self.library(), STORE, options, "tape").unwrap()
+            ledger: self.root.path().join("library"),
+        }
+    }
+
+    fn open(&self) -> TapeStore<EmulatedLibrary> {
+        TapeStore::open(self.library(), STORE, self.options(), "tape").unwrap()
     }
 
     fn path(&self, index: usize) -> std::path::PathBuf {
@@ -183,15 +189,18 @@ fn objects_go_over_several_cartridges_and_are_found_again() {
     assert_eq!(get(&store, "last").unwrap(), b"last");
     assert_eq!(get(&store, "next").unwrap(), &large[..100_000]);
     assert_eq!(store.list("", None, 9).unwrap().objects.len(), 4);
-    assert!(super::identify(&mut rig.library()).unwrap().iter().any(|(_, owner)| *owner == Some(STORE)));
     // A cartridge that is taken out takes its objects along, no others; what belongs to them stays where it is.
     drop(store);
+    assert!(super::identify(&mut rig.library()).unwrap().iter().any(|(_, owner)| *owner == Some(STORE)));
     let away = rig.root.path().join("away.tap");
     fs::rename(rig.path(2), &away).unwrap();
     let rig = Rig { cartridges: 0, ..rig };
     {
         let store = rig.open();
-        assert_eq!(store.stat(&name("large")).unwrap_err().kind, StoreErrorKind::NotFound);
+        assert_eq!(store.problems(), [TapeProblem::Away { barcode: "VV0002".into(), number: 2, objects: 1 }]);
+        assert_eq!(store.stat(&name("large")).unwrap().len_bytes, 700_000);
+        let error = get(&store, "large").unwrap_err();
+        assert!(error.is_retryable() && error.to_string().contains("VV0002"), "{error}");
         assert_eq!(get(&store, "small").unwrap(), b"small");
         put(&store, "meanwhile", &large[..300_000]).unwrap();
     }
@@ -204,32 +213,48 @@ fn objects_go_over_several_cartridges_and_are_found_again() {
 #[test]
 fn a_crash_at_every_byte_of_the_tape_keeps_what_was_committed() {
     let rig = Rig::new(1, 1 << 20, 1024, 1 << 20);
+    let ledger = rig.root.path().join(format!("library/ledger-{STORE}"));
+    // Bytes of the cartridge, of the ledger, and what is there then.
     let mut ends = Vec::new();
     {
         let store = rig.open();
+        let mut end = |names: &[&'static str]| {
+            let len = |path: &std::path::Path| fs::metadata(path).unwrap().len() as usize;
+            ends.push((len(&rig.path(0)), len(&ledger), names.to_vec()));
+        };
+        end(&[]);
         put(&store, "a", &[1; 3000]).unwrap();
-        ends.push((fs::metadata(rig.path(0)).unwrap().len(), vec!["a"]));
+        end(&["a"]);
         put(&store, "b", &[2; 10]).unwrap();
-        ends.push((fs::metadata(rig.path(0)).unwrap().len(), vec!["a", "b"]));
+        end(&["a", "b"]);
         store.delete(&name("a")).unwrap();
-        ends.push((fs::metadata(rig.path(0)).unwrap().len(), vec!["b"]));
+        end(&["b"]);
     }
     let whole = fs::read(rig.path(0)).unwrap();
+    let written = fs::read(&ledger).unwrap();
     let marks = (0..whole.len()).filter(|cut| cut % 97 == 0 || whole.len() - cut < 20);
-    for cut in marks.chain(ends.iter().flat_map(|(end, _)| [*end as usize - 1, *end as usize])) {
-        fs::write(rig.path(0), &whole[..cut]).unwrap();
-        let expected =
-            ends.iter().rev().find(|(end, _)| *end <= cut as u64).map_or(vec![], |(_, names)| names.clone());
-        let store = rig.open();
-        let seen = store.list("", None, 9).unwrap();
-        let seen: Vec<_> = seen.objects.iter().map(|stat| stat.name.as_str()).collect();
-        assert_eq!(seen, expected, "cut at {cut}");
-        put(&store, "after", b"after").unwrap();
-        drop(store);
-        let store = rig.open();
-        assert_eq!(get(&store, "after").unwrap(), b"after", "cut at {cut}");
-        for text in expected {
-            assert!(get(&store, text).is_ok(), "cut at {cut}");
+    for cut in marks.chain(ends.iter().skip(1).flat_map(|(end, ..)| [*end - 1, *end])) {
+        let (_, written_bytes, expected) = ends.iter().rev().find(|(end, ..)| *end <= cut).unwrap().clone();
+        // With what the ledger said then, and without one, as older versions have left it.
+        for has_ledger in [true, false] {
+            fs::write(rig.path(0), &whole[..cut]).unwrap();
+            let _ = fs::remove_file(&ledger);
+            if has_ledger {
+                fs::write(&ledger, &written[..written_bytes]).unwrap();
+            }
+            let what = format!("cut at {cut}, ledger {has_ledger}");
+            let store = rig.open();
+            assert_eq!(store.problems(), [], "{what}");
+            let seen = store.list("", None, 9).unwrap();
+            let seen: Vec<_> = seen.objects.iter().map(|stat| stat.name.as_str()).collect();
+            assert_eq!(seen, expected, "{what}");
+            put(&store, "after", b"after").unwrap();
+            drop(store);
+            let store = rig.open();
+            assert_eq!(get(&store, "after").unwrap(), b"after", "{what}");
+            for text in &expected {
+                assert!(get(&store, text).is_ok(), "{what}");
+            }
         }
     }
 }
@@ -273,6 +298,7 @@ fn damage_is_named_and_foreign_cartridges_are_left_alone() {
             put(&store, text, &[text.as_bytes()[0]; 2000]).unwrap();
         }
     }
+    let rig = Rig { cartridges: 0, ..rig };
     // label, FM, then files of header, two blocks, trailer, FM.
     let mut drive = TapDrive::load(&rig.path(0), 1 << 20, 4096).unwrap();
     drive.spoil(2 + 1).unwrap();
@@ -286,12 +312,23 @@ fn damage_is_named_and_foreign_cartridges_are_left_alone() {
         [
             TapeProblem::Unreadable { barcode: "VV0000".into(), object: 7 },
             TapeProblem::Foreign { barcode: "VV0001".into() },
+            TapeProblem::Lost { objects: 1, first: "b".into() },
         ]
     );
     assert!(matches!(get(&store, "a").unwrap_err().kind, StoreErrorKind::Corrupt(_)));
-    assert_eq!(get(&store, "b").unwrap_err().kind, StoreErrorKind::NotFound);
+    assert!(matches!(get(&store, "b").unwrap_err().kind, StoreErrorKind::Corrupt(_)));
     assert_eq!(get(&store, "c").unwrap(), [b'c'; 2000]);
+    // Nothing more goes to a damaged cartridge, and none to one that is not ours.
+    let error = put(&store, "d", b"d").unwrap_err();
+    assert!(
+        matches!(error.kind, StoreErrorKind::Refused(_)) && error.to_string().contains("VV0000"),
+        "{error}"
+    );
+    // A blank one is taken as soon as it is there.
+    fs::write(rig.path(2), b"").unwrap();
     put(&store, "d", b"d").unwrap();
+    assert_eq!(store.cartridges_of(&name("d")).unwrap(), ["VV0002"]);
+    drop(store);
     assert_eq!(fs::read(rig.path(1)).unwrap(), foreign);
     assert_eq!(get(&rig.open(), "d").unwrap(), b"d");
 }

@@ -1,5 +1,6 @@
 //! The S3 store against a whole server, and against one that lies and fails.
 
+mod proxied;
 mod real;
 mod server;
 

@@ -1,0 +1,244 @@
+//! Against a whole S3 server behind a proxy that does what networks, load balancers and services do now and then.
+
+use varve_s3_server::{BUCKET, Fault, Proxy, S3Server, error};
+
+use super::*;
+
+struct Rig {
+    proxy: Proxy,
+    _server: S3Server,
+}
+
+impl Rig {
+    fn start() -> Self {
+        let server = S3Server::start();
+        Rig { proxy: Proxy::start(server.url()), _server: server }
+    }
+
+    fn config(&self) -> S3Config {
+        let prefix = "p".into();
+        S3Config { bucket: BUCKET.into(), prefix, retries_max: 3, ..config(&self.proxy.url()) }
+    }
+
+    fn open(&self) -> S3Store {
+        S3Store::open(self.config()).unwrap()
+    }
+
+    fn impatient(&self) -> S3Store {
+        S3Store::open(S3Config { retries_max: 0, ..self.config() }).unwrap()
+    }
+
+    fn inject(&self, method: &str, fault: Fault, times: usize) {
+        self.proxy.inject(&format!("{method} /{BUCKET}"), fault, times);
+    }
+}
+
+fn refused(status: u16, code: &str) -> Fault {
+    Fault::Answer(status, error(code))
+}
+
+#[test]
+fn it_conforms_through_a_proxy_that_does_nothing() {
+    struct Proxied(Rig);
+    impl Fixture for Proxied {
+        type Opened = S3Store;
+        fn open(&self) -> S3Store {
+            self.0.open()
+        }
+        fn open_small(&self) -> S3Store {
+            let small = S3Config { prefix: "s".into(), capacity_bytes: Some(1 << 20), ..self.0.config() };
+            S3Store::open(small).unwrap()
+        }
+        fn big_bytes(&self) -> usize {
+            6 << 20
+        }
+    }
+    conformance::run(&Proxied(Rig::start()));
+}
+
+#[test]
+fn a_put_whose_answer_is_lost_is_known_for_ours_and_anothers_for_foreign() {
+    let rig = Rig::start();
+    let store = rig.open();
+    // Done, cut, tried again: 412, and it is ours.
+    rig.inject("PUT", Fault::LoseAnswer, 1);
+    put(&store, "a", b"ours").unwrap();
+    assert_eq!(get(&store, "a").unwrap(), b"ours");
+    // The same when every answer is lost, and when the service says that it failed.
+    rig.inject("PUT", Fault::LoseAnswer, 4);
+    put(&store, "b", b"ours").unwrap();
+    rig.inject("PUT", Fault::DoneBut(500, error("InternalError")), 1);
+    put(&store, "c", b"ours").unwrap();
+    rig.inject("PUT", Fault::DoneBut(409, error("ConditionalRequestConflict")), 1);
+    put(&store, "d", b"ours").unwrap();
+    // Another's stays what it is, also when it has the same length.
+    rig.inject("PUT", Fault::LoseAnswer, 1);
+    assert_eq!(kind(put(&store, "a", b"more")), StoreErrorKind::Exists);
+    assert_eq!(get(&store, "a").unwrap(), b"ours");
+}
+
+#[test]
+fn a_refusal_within_an_answer_of_200_is_a_refusal() {
+    let rig = Rig::start();
+    let store = rig.impatient();
+    put(&store, "there", b"x").unwrap();
+    let inside = |code| Fault::Answer(200, error(code));
+    rig.inject("PUT", inside("InternalError"), 1);
+    assert_eq!(kind(put(&store, "a", b"1")), StoreErrorKind::Unavailable(Reason::Http(500)));
+    assert_eq!(kind(store.stat(&name("a"))), StoreErrorKind::NotFound);
+    rig.inject("GET", inside("SlowDown"), 1);
+    assert_eq!(kind(store.list("", None, 10)), StoreErrorKind::Unavailable(Reason::Http(503)));
+    rig.inject("DELETE", inside("AccessDenied"), 1);
+    assert!(matches!(kind(store.delete(&name("there"))), StoreErrorKind::Refused(_)));
+    assert_eq!(get(&store, "there").unwrap(), b"x");
+    // With patience they are tried again.
+    let patient = rig.open();
+    rig.inject("PUT", inside("SlowDown"), 2);
+    put(&patient, "a", b"1").unwrap();
+    assert_eq!(get(&patient, "a").unwrap(), b"1");
+}
+
+#[test]
+fn a_service_under_load_is_asked_again() {
+    let rig = Rig::start();
+    let store = rig.open();
+    for (status, code) in [(503, "SlowDown"), (503, "ServiceUnavailable"), (500, "InternalError"), (429, "")]
+    {
+        for method in ["PUT", "GET", "HEAD", "DELETE"] {
+            rig.inject(method, refused(status, code), 2);
+        }
+        put(&store, "a", b"1").unwrap();
+        assert_eq!(get(&store, "a").unwrap(), b"1");
+        store.delete(&name("a")).unwrap();
+        rig.proxy.heal();
+    }
+    // A conflict is somebody else's work on the same object: whoever calls tries again.
+    let impatient = rig.impatient();
+    put(&impatient, "there", b"x").unwrap();
+    for method in ["PUT", "GET", "DELETE"] {
+        rig.inject(method, refused(409, "OperationAborted"), 1);
+    }
+    let conflict = StoreErrorKind::Unavailable(Reason::Http(409));
+    assert!(put(&impatient, "b", b"1").unwrap_err().is_retryable());
+    assert_eq!(kind(impatient.get_range(&name("there"), 0, &mut [0])), conflict);
+    assert_eq!(kind(impatient.delete(&name("there"))), conflict);
+    put(&impatient, "b", b"1").unwrap();
+    impatient.delete(&name("there")).unwrap();
+}
+
+#[test]
+fn clocks_that_differ_are_named() {
+    let rig = Rig::start();
+    let store = rig.open();
+    rig.inject("PUT", refused(403, "RequestTimeTooSkewed"), 1);
+    let error = put(&store, "a", b"1").unwrap_err();
+    assert!(matches!(error.kind, StoreErrorKind::Refused(_)));
+    assert!(
+        error.to_string().contains("RequestTimeTooSkewed") && error.to_string().contains("clock"),
+        "{error}"
+    );
+    put(&store, "a", b"1").unwrap();
+}
+
+#[test]
+fn credentials_in_a_file_are_read_again_when_they_have_changed() {
+    let rig = Rig::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("credentials");
+    let write = |secret: &str, rest: &str| {
+        let text =
+            format!("[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {secret}\n{rest}");
+        // As tools do: a new file in the place of the old one.
+        let new = folder.path().join("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+    };
+    write(SECRET_KEY, "");
+    let config = S3Config {
+        access_key_id: None,
+        secret_access_key: None,
+        credentials_file: Some(path.clone()),
+        ..rig.config()
+    };
+    let store = S3Store::open_in(config.clone(), &|_| None).unwrap();
+    put(&store, "a", b"1").unwrap();
+    write("TheSecretOfYesterday", "# old\n");
+    let error = put(&store, "b", b"2").unwrap_err();
+    assert!(matches!(error.kind, StoreErrorKind::Refused(_)), "{error}");
+    // A file that is not whole leaves what there was; the next good one is used without a restart.
+    std::fs::write(&path, "[default]\naws_access_key_id = x\n").unwrap();
+    assert!(put(&store, "b", b"2").is_err());
+    std::fs::remove_file(&path).unwrap();
+    assert!(put(&store, "b", b"2").is_err());
+    write(SECRET_KEY, "# new\n");
+    put(&store, "b", b"2").unwrap();
+    // Expired: named, and what helps.
+    rig.inject("GET", refused(400, "ExpiredToken"), 1);
+    let error = store.list("", None, 1).unwrap_err().to_string();
+    assert!(error.contains("session token") && error.contains("credentials_file"), "{error}");
+    // The environment can name the file too; nothing in it is shown.
+    let named =
+        |variable: &str| (variable == "AWS_SHARED_CREDENTIALS_FILE").then(|| path.display().to_string());
+    let by_environment =
+        S3Store::open_in(S3Config { credentials_file: None, ..config.clone() }, &named).unwrap();
+    assert_eq!(get(&by_environment, "a").unwrap(), b"1");
+    std::fs::remove_file(&path).unwrap();
+    let error = S3Store::open_in(config, &|_| None).unwrap_err();
+    assert!(error.to_string().contains("credentials_file"), "{error}");
+    assert!(!format!("{store:?} {error:?}").contains(SECRET_KEY));
+}
+
+#[test]
+fn empty_pages_and_thousands_of_objects_are_listed_whole() {
+    let rig = Rig::start();
+    let store = rig.open();
+    let count = 1_050;
+    for index in 0..count {
+        put(&store, &format!("l/{index:05}"), b"").unwrap();
+    }
+    let expected: Vec<String> = (0..count).map(|index| format!("l/{index:05}")).collect();
+    let listed = |store: &S3Store| {
+        let page = store.list("l/", None, PAGE_OBJECTS_MAX).unwrap();
+        assert!(!page.more);
+        page.objects.iter().map(|stat| stat.name.to_string()).collect::<Vec<_>>()
+    };
+    rig.proxy.requests();
+    assert_eq!(listed(&store), expected);
+    let lists = rig.proxy.requests().iter().filter(|request| request.contains("list-type=2")).count();
+    assert_eq!(lists, 2, "more than one page of the service");
+    // Pages that bring nothing and say that more follow: before everything.
+    rig.inject("GET", Fault::EmptyPages(3), 1);
+    let first = store.list("l/", None, 5).unwrap();
+    assert_eq!(first.objects.len(), 5);
+    assert!(first.more);
+    let names: Vec<String> = first.objects.iter().map(|stat| stat.name.to_string()).collect();
+    assert_eq!(names, expected[..5]);
+}
+
+#[test]
+fn versions_locks_and_forbidden_deletes_are_explained() {
+    let rig = Rig::start();
+    let store = rig.open();
+    assert!(store.notes().is_empty(), "{:?}", store.notes());
+    let target = |query: &str| format!("GET /{BUCKET}?{query}");
+    let versioning = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+    let lock = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>GOVERNANCE</Mode><Days>7</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
+    rig.proxy.inject(&target("versioning"), Fault::Answer(200, versioning.into()), 1);
+    rig.proxy.inject(&target("object-lock"), Fault::Answer(200, lock.into()), 1);
+    let notes = store.notes();
+    assert!(notes.iter().any(|note| note.contains("7 days, mode GOVERNANCE")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("keeps versions")), "{notes:?}");
+    // Who may not ask is told nothing.
+    rig.proxy.inject(&target("versioning"), refused(403, "AccessDenied"), 1);
+    assert!(store.notes().is_empty());
+
+    put(&store, "a", b"1").unwrap();
+    rig.inject("DELETE", refused(403, "AccessDenied"), 1);
+    let error = store.delete(&name("a")).unwrap_err();
+    assert!(error.to_string().contains("s3:DeleteObject") && error.to_string().contains("lock"), "{error}");
+    assert_eq!(get(&store, "a").unwrap(), b"1");
+    // The answer to a delete is lost: it is done.
+    rig.inject("DELETE", Fault::LoseAnswer, 4);
+    let _ = store.delete(&name("a"));
+    assert_eq!(kind(store.delete(&name("a"))), StoreErrorKind::NotFound);
+}

@@ -1,0 +1,287 @@
+//! Finds the records of a SIMH .tap file, also behind a place that is damaged.
+//!
+//! Every block has its length before it and behind it. Where the two differ, where a length leads out of the file, and where a mark says that the
+//! medium ends though bytes follow, one of these holds:
+//! - the length before the block is right: the next record begins where it says;
+//! - the length behind it is right: read backward from what follows, records lead to this place;
+//! - neither: what lies between this place and the first record that is found again is one stretch that cannot be read;
+//! - nothing that the tape store wrote follows: a write was cut off here, or the end of the file is missing. Only who knows what
+//!   was written can tell; the bytes are called the tail.
+//!
+//! What follows is found by the store's own marks, whose checksums a block of data does not have by chance.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::drive::{BLOCK_BYTES_MAX, Damage};
+use super::format::{MAGIC, MARK_BYTES, Mark};
+
+pub(super) const FILEMARK: u32 = 0;
+pub(super) const END_OF_MEDIUM: u32 = 0xFFFF_FFFF;
+pub(super) const ERASE_GAP: u32 = 0xFFFF_FFFE;
+pub(super) const CLASS_MASK: u32 = 0xF000_0000;
+pub(super) const CLASS_BAD: u32 = 0x8000_0000;
+
+/// More filemarks in a row than anybody writes: so many zeroes are a part of the file that was lost.
+const FILEMARKS_MAX: usize = 8;
+/// Bytes that are searched at a time.
+const SEARCH_BYTES: usize = 1 << 20;
+
+/// One object of the tape, as far as it can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Record {
+    Filemark,
+    Block { len: u32 },
+    Bad,
+}
+
+/// Where everything is.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// Where each object begins; gaps belong to the object behind them.
+    pub offsets: Vec<u64>,
+    /// Where the data ends.
+    pub end_bytes: u64,
+    /// Bytes behind the end that are no records.
+    pub tail_bytes: u64,
+    /// Objects whose first length is not what it was, by their number.
+    pub repaired: BTreeMap<usize, Record>,
+    /// The places that are damaged.
+    pub damage: Vec<Damage>,
+}
+
+/// Bytes of a block with its two lengths.
+fn block_bytes(len: u32) -> u64 {
+    8 + u64::from(len.next_multiple_of(2))
+}
+
+/// The length of a block from the word beside it, if one can be that long.
+fn block_len(word: u32) -> Option<u32> {
+    let len = word & !CLASS_MASK;
+    let class = word & CLASS_MASK;
+    (matches!(class, 0 | CLASS_BAD) && len > 0 && len as usize <= BLOCK_BYTES_MAX).then_some(len)
+}
+
+fn record_of(word: u32, len: u32) -> Record {
+    if word & CLASS_MASK == 0 { Record::Block { len } } else { Record::Bad }
+}
+
+pub(super) fn u32_at(file: &File, offset: u64) -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok(u32::from_le_bytes(bytes))
+}
+
+/// What stands at a place.
+enum Found {
+    Gap,
+    Record {
+        end: u64,
+    },
+    /// A mark says that nothing follows.
+    End,
+    Broken,
+}
+
+/// A record that was passed backward: its begin, its end, and what it is when its first length says something else.
+type Passed = (u64, u64, Option<Record>);
+
+struct Parser<'a> {
+    file: &'a File,
+    len_bytes: u64,
+    index: Index,
+}
+
+/// Reads the whole file's structure: one small read for each object, and more where it is damaged.
+///
+/// # Errors
+/// The operating system's.
+pub(super) fn parse(file: &File) -> io::Result<Index> {
+    let len_bytes = file.metadata()?.len();
+    let mut parser = Parser { file, len_bytes, index: Index::default() };
+    parser.run()?;
+    Ok(parser.index)
+}
+
+impl Parser<'_> {
+    fn run(&mut self) -> io::Result<()> {
+        let mut offset = 0;
+        let mut begin = 0;
+        let mut filemarks = 0;
+        while offset < self.len_bytes {
+            let found = self.look(offset)?;
+            match found {
+                Found::Gap => {
+                    offset += 4;
+                    continue;
+                }
+                Found::Record { end } if end - offset > 4 || filemarks < FILEMARKS_MAX => {
+                    filemarks = if end - offset > 4 { 0 } else { filemarks + 1 };
+                    self.push(begin, end);
+                    offset = end;
+                }
+                Found::Record { .. } | Found::End | Found::Broken => {
+                    let ends = matches!(found, Found::End);
+                    let Some(next) = self.resume(begin, offset, ends)? else {
+                        // A mark at the very end of the file belongs there.
+                        let is_plain = ends && offset + 4 == self.len_bytes;
+                        self.index.tail_bytes = if is_plain { 0 } else { self.len_bytes - offset };
+                        return Ok(());
+                    };
+                    filemarks = 0;
+                    offset = next;
+                }
+            }
+            begin = offset;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, begin: u64, end: u64) {
+        self.index.offsets.push(begin);
+        self.index.end_bytes = end;
+    }
+
+    fn look(&self, offset: u64) -> io::Result<Found> {
+        if offset + 4 > self.len_bytes {
+            return Ok(Found::Broken);
+        }
+        let word = u32_at(self.file, offset)?;
+        Ok(match word {
+            FILEMARK => Found::Record { end: offset + 4 },
+            ERASE_GAP => Found::Gap,
+            END_OF_MEDIUM => Found::End,
+            _ => match block_len(word) {
+                Some(len) => {
+                    let end = offset + block_bytes(len);
+                    let closes = end <= self.len_bytes && u32_at(self.file, end - 4)? == word;
+                    if closes { Found::Record { end } } else { Found::Broken }
+                }
+                None => Found::Broken,
+            },
+        })
+    }
+
+    /// Whether a record begins at a place beyond doubt, or the file ends there.
+    fn is_sure(&self, offset: u64) -> io::Result<bool> {
+        if offset == self.len_bytes {
+            return Ok(true);
+        }
+        match self.look(offset)? {
+            Found::Record { end } if end - offset > 4 => Ok(true),
+            Found::Record { end } => Ok(end == self.len_bytes
+                || matches!(self.look(end)?, Found::Record { end: next } if next - end > 4)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Goes on behind a place that is broken; tells where, or `None` when nothing follows that could be known.
+    fn resume(&mut self, begin: u64, offset: u64, ends: bool) -> io::Result<Option<u64>> {
+        if !ends && offset + 4 <= self.len_bytes {
+            let word = u32_at(self.file, offset)?;
+            if let Some(len) = block_len(word) {
+                let end = offset + block_bytes(len);
+                if end <= self.len_bytes && self.is_sure(end)? {
+                    self.note(offset, end - 4, 4);
+                    self.index.repaired.insert(self.index.offsets.len(), record_of(word, len));
+                    self.push(begin, end);
+                    return Ok(Some(end));
+                }
+            }
+        }
+        let Some(mark) = self.find_mark(offset + u64::from(ends) * 4)? else { return Ok(None) };
+        let (records, from) = self.walk_back(offset, mark)?;
+        if from > offset {
+            self.note(offset, offset, from - offset);
+            self.index.repaired.insert(self.index.offsets.len(), Record::Bad);
+            self.push(begin, from);
+        }
+        for &(start, end, repaired) in records.iter().rev() {
+            if let Some(record) = repaired {
+                self.note(offset, start, 4);
+                self.index.repaired.insert(self.index.offsets.len(), record);
+            }
+            self.push(if start == offset { begin } else { start }, end);
+        }
+        if matches!(self.look(mark)?, Found::Record { .. }) {
+            return Ok(Some(mark));
+        }
+        let end = mark + block_bytes(MARK_BYTES as u32);
+        self.note(mark, mark, 4);
+        let record = Record::Block { len: MARK_BYTES as u32 };
+        self.index.repaired.insert(self.index.offsets.len(), record);
+        self.push(if mark == offset { begin } else { mark }, end);
+        Ok(Some(end))
+    }
+
+    fn note(&mut self, record_offset: u64, offset: u64, len_bytes: u64) {
+        let object = self.index.offsets.len() as u64;
+        let behind_bytes = self.len_bytes - record_offset;
+        self.index.damage.push(Damage { object, offset_bytes: offset, len_bytes, behind_bytes });
+    }
+
+    /// The first block from a place on that is a mark of the store's.
+    fn find_mark(&self, from: u64) -> io::Result<Option<u64>> {
+        let mut buffer = vec![0; SEARCH_BYTES + MARK_BYTES];
+        let mut base = from;
+        while base + 8 + MARK_BYTES as u64 <= self.len_bytes {
+            let len = (self.len_bytes - base).min(buffer.len() as u64) as usize;
+            self.file.read_exact_at(&mut buffer[..len], base)?;
+            for at in 4..(len - MARK_BYTES - 3) {
+                if buffer[at] != MAGIC[0] || buffer[at..at + MAGIC.len()] != MAGIC {
+                    continue;
+                }
+                let start = base + at as u64 - 4;
+                // One of its two lengths may be damaged as well.
+                let lengths =
+                    [u32_at(self.file, start)?, u32_at(self.file, base + (at + MARK_BYTES) as u64)?];
+                if lengths.contains(&(MARK_BYTES as u32))
+                    && Mark::decode(&buffer[at..at + MARK_BYTES]).is_some()
+                {
+                    return Ok(Some(start));
+                }
+            }
+            base += SEARCH_BYTES as u64 - 8;
+        }
+        Ok(None)
+    }
+
+    /// The records before `from`, last first, as far back as their lengths lead, but not beyond `to`; and where they begin.
+    fn walk_back(&self, to: u64, from: u64) -> io::Result<(Vec<Passed>, u64)> {
+        let mut records = Vec::new();
+        let mut at = from;
+        while at >= to + 4 {
+            let word = u32_at(self.file, at - 4)?;
+            if word == FILEMARK {
+                let before = self.block_before(to, at - 4)?;
+                if before.is_none() && at - 4 != to {
+                    break;
+                }
+                records.push((at - 4, at, None));
+                at -= 4;
+                continue;
+            }
+            let Some((start, repaired)) = self.block_before(to, at)? else { break };
+            records.push((start, at, repaired));
+            at = start;
+        }
+        Ok((records, at))
+    }
+
+    /// The block that ends at a place: where it begins, and what it is when its first length says something else.
+    fn block_before(&self, to: u64, end: u64) -> io::Result<Option<(u64, Option<Record>)>> {
+        if end < to + 8 {
+            return Ok(None);
+        }
+        let word = u32_at(self.file, end - 4)?;
+        let start =
+            block_len(word).and_then(|len| end.checked_sub(block_bytes(len)).map(|start| (start, len)));
+        let Some((start, len)) = start.filter(|&(start, _)| start >= to) else { return Ok(None) };
+        if u32_at(self.file, start)? == word {
+            return Ok(Some((start, None)));
+        }
+        Ok((start == to).then(|| (start, Some(record_of(word, len)))))
+    }
+}

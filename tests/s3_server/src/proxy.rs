@@ -1,0 +1,217 @@
+//! What stands between an appliance and its object store: a proxy that loses answers, makes others up, and says what it has seen.
+//!
+//! Requests go through as they are, so that their signatures hold; each has a connection of its own to the server, which ends with the answer. A rule names
+//! the requests that it is for by the begin of `METHOD TARGET`; the first one that fits and is not used up does.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// What happens to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// It does not reach the server; the answer has this status and this body.
+    Answer(u16, String),
+    /// It is done, and the connection is cut without an answer.
+    LoseAnswer,
+    /// It is done, and the answer has this status and this body instead.
+    DoneBut(u16, String),
+    /// A list comes with so many empty pages before its own one, each of which says that more follow.
+    EmptyPages(usize),
+}
+
+/// The answer of a service that refuses, with a code.
+pub fn error(code: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>injected</Message></Error>"
+    )
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rules: Vec<(String, Fault, usize)>,
+    requests: Vec<String>,
+    // A list's own page, and how many empty ones come before it.
+    held: Option<(usize, Vec<u8>)>,
+    streams: Vec<TcpStream>,
+    stopped: bool,
+}
+
+/// A proxy that runs until it is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Proxy {
+    /// Starts one before the server at `url`, which is `http://HOST:PORT`.
+    ///
+    /// # Panics
+    /// When there is no port.
+    pub fn start(url: &str) -> Self {
+        let server = url.trim_start_matches("http://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let state = Arc::<Mutex<State>>::default();
+        let shared = Arc::clone(&state);
+        let thread = std::thread::spawn(move || {
+            let mut connections = Vec::new();
+            for stream in listener.incoming().filter_map(Result::ok) {
+                {
+                    let mut state = lock(&shared);
+                    if state.stopped {
+                        break;
+                    }
+                    state.streams.extend(stream.try_clone());
+                }
+                let (shared, server) = (Arc::clone(&shared), server.clone());
+                // A client that goes away is not the proxy's failure.
+                connections.push(std::thread::spawn(move || drop(serve(&stream, &server, &shared))));
+            }
+            for connection in connections {
+                // What went wrong there the test sees by its answers.
+                let _ = connection.join();
+            }
+        });
+        Proxy { address, state, thread: Some(thread) }
+    }
+
+    /// Where it listens: `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The next `times` requests whose `METHOD TARGET` begins with `request` meet a fault.
+    pub fn inject(&self, request: &str, fault: Fault, times: usize) {
+        lock(&self.state).rules.push((request.to_owned(), fault, times));
+    }
+
+    /// Takes all rules away.
+    pub fn heal(&self) {
+        lock(&self.state).rules.clear();
+    }
+
+    /// `METHOD TARGET` of every request since the last call.
+    pub fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.state).requests)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        {
+            let mut state = lock(&self.state);
+            state.stopped = true;
+            for stream in &state.streams {
+                // It may have ended by itself.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+        // Wakes the listener up.
+        drop(TcpStream::connect(self.address));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Answers the requests of one connection, the last of which ends it.
+fn serve(stream: &TcpStream, server: &str, shared: &Mutex<State>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    let mut len = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            len = value.trim().parse().unwrap_or(0);
+        }
+        let is_end = line.trim().is_empty();
+        if is_end {
+            // The server ends the connection, and with it the answer.
+            head.push_str("connection: close\r\n");
+        }
+        head.push_str(&line);
+        if is_end {
+            break;
+        }
+    }
+    let mut body = vec![0; len];
+    reader.read_exact(&mut body)?;
+    let request = head.lines().next().unwrap_or("").rsplit_once(' ').map_or("", |(request, _)| request);
+    let fault = next_fault(request, shared);
+    let forward = || forward(server, &head, &body);
+    let answer = match fault {
+        Some(Fault::Answer(status, body)) => made_up(status, &body),
+        Some(Fault::DoneBut(status, body)) => {
+            forward()?;
+            made_up(status, &body)
+        }
+        Some(Fault::LoseAnswer) => {
+            forward()?;
+            return stream.shutdown(Shutdown::Both);
+        }
+        Some(Fault::EmptyPages(pages)) => {
+            let page = forward()?;
+            lock(shared).held = Some((pages, page));
+            next_page(shared)
+        }
+        None if request.contains("continuation-token=empty") => next_page(shared),
+        None => forward()?,
+    };
+    let mut writer = stream;
+    writer.write_all(&answer)?;
+    stream.shutdown(Shutdown::Both)
+}
+
+fn next_fault(request: &str, shared: &Mutex<State>) -> Option<Fault> {
+    let mut state = lock(shared);
+    state.requests.push(request.to_owned());
+    let mut rules = state.rules.iter_mut();
+    let (_, fault, times) =
+        rules.find(|(begin, _, times)| *times > 0 && request.starts_with(begin.as_str()))?;
+    *times -= 1;
+    Some(fault.clone())
+}
+
+fn forward(server: &str, head: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut upstream = TcpStream::connect(server)?;
+    upstream.write_all(head.as_bytes())?;
+    upstream.write_all(body)?;
+    let mut answer = Vec::new();
+    upstream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+fn made_up(status: u16, body: &str) -> Vec<u8> {
+    let len = body.len();
+    let head = format!("HTTP/1.1 {status} injected\r\ncontent-type: application/xml\r\netag: \"0\"\r\n");
+    format!("{head}content-length: {len}\r\nconnection: close\r\n\r\n{body}").into_bytes()
+}
+
+/// An empty page of a list, or the page that was held back.
+fn next_page(shared: &Mutex<State>) -> Vec<u8> {
+    let mut state = lock(shared);
+    match state.held.take() {
+        Some((0, page)) => page,
+        Some((left, page)) => {
+            state.held = Some((left - 1, page));
+            made_up(
+                200,
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><KeyCount>0</KeyCount><IsTruncated>true</IsTruncated><NextContinuationToken>empty</NextContinuationToken></ListBucketResult>",
+            )
+        }
+        None => made_up(400, &error("InvalidArgument")),
+    }
+}
