@@ -139,7 +139,9 @@ impl Setup {
     }
 
     fn turn(&self, turns: u32) {
-        (0..turns).for_each(|_| drop(self.pool.poll()));
+        (0..turns).for_each(|_| {
+            self.pool.poll();
+        });
     }
 
     /// Lets so many seconds pass, with turns now and then.
