@@ -283,7 +283,7 @@ fn one_damaged_copy_of_any_header_costs_nothing_and_is_mended() {
             let store = DeviceStore::open(&medium, LABEL).unwrap();
             assert_eq!(store.problems(), [], "{way} in block {block}");
             assert_eq!(all(&store).len(), 3, "{way} in block {block}");
-            put(&store, "d", &[b'd'; 30_000], 30_000).unwrap();
+            put(&store, "d", &vec![b'd'; 30_000], 30_000).unwrap();
             drop(store);
             // The copy that was damaged is good again: the other one may go.
             medium.unreadable.lock().unwrap().clear();
@@ -357,6 +357,6 @@ fn media_of_older_versions_are_read_and_a_lost_copy_of_theirs_is_not_taken_for_f
     let store = DeviceStore::open(&medium, LABEL).unwrap();
     assert_eq!(store.problems(), [DeviceProblem { block: 6, len_blocks: 4 }]);
     assert_eq!(all(&store).keys().collect::<Vec<_>>(), ["a", "c"]);
-    put(&store, "d", &[1; 100_000], 100_000).unwrap();
+    put(&store, "d", &vec![1; 100_000], 100_000).unwrap();
     assert!(medium.bytes.lock().unwrap()[6 * 4096..10 * 4096] == before[6 * 4096..10 * 4096]);
 }

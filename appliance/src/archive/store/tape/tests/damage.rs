@@ -183,7 +183,7 @@ fn a_library_without_its_first_cartridge_knows_what_is_on_it() {
     {
         let store = rig.open();
         for index in 0..6 {
-            put(&store, &format!("o{index}"), &[index; 100_000]).unwrap();
+            put(&store, &format!("o{index}"), &vec![index; 100_000]).unwrap();
         }
         store.delete(&name("o1")).unwrap();
     }
@@ -197,17 +197,17 @@ fn a_library_without_its_first_cartridge_knows_what_is_on_it() {
     assert!(matches!(store.problems(), [TapeProblem::Away { number: 0, objects: 2.., .. }]));
     let error = get(&store, "o0").unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("VV0000"), "{error}");
-    assert_eq!(get(&store, "o5").unwrap(), [5; 100_000]);
+    assert_eq!(get(&store, "o5").unwrap(), vec![5; 100_000]);
     assert_eq!(kind_of(put(&store, "o0", b"other")), StoreErrorKind::Exists);
     store.delete(&name("o2")).unwrap();
     // Back in: read without a new start, and whole after one.
     fs::rename(&away, rig.path(0)).unwrap();
-    assert_eq!(get(&store, "o0").unwrap(), [0; 100_000]);
+    assert_eq!(get(&store, "o0").unwrap(), vec![0; 100_000]);
     drop(store);
     let store = rig.open();
     assert_eq!(store.problems(), []);
     assert_eq!(store.list("", None, 99).unwrap().objects.len(), 4);
-    assert_eq!(get(&store, "o0").unwrap(), [0; 100_000]);
+    assert_eq!(get(&store, "o0").unwrap(), vec![0; 100_000]);
 }
 
 fn kind_of<T>(result: Result<T, StoreError>) -> StoreErrorKind {
