@@ -216,7 +216,7 @@ fn json_has_the_same_numbers() {
     assert_eq!(json["ok"], true);
     assert_eq!(json["log"]["end_lsn"], report.log.end_lsn);
     let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
-    assert_eq!(list(&json["superblocks"]).len(), 2);
+    assert_eq!(list(&json["superblocks"]).len(), 3);
     assert_eq!(list(&json["slots"]).len(), report.slots.len());
     let records: Vec<_> = list(&json["slots"]).iter().flat_map(|slot| list(&slot["records"])).collect();
     assert_eq!(records.len() as u64, report.totals.records);

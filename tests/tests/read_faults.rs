@@ -72,7 +72,7 @@ impl Setup {
             }
             self.turn();
         }
-        panic!("a request does not end: {:?} {:?}", self.pool.info().problems, self.pool.stats());
+        panic!("a request does not end: {} {:?}", self.problems(), self.pool.segments());
     }
 
     fn write(&mut self, block: u64) {
@@ -105,11 +105,13 @@ impl Setup {
         (0..BLOCKS).filter(|&block| self.see(id, block) == Seen::Error).collect()
     }
 
-    /// Where the newest contents of a block are on the device.
-    fn device_block(&self, block: u64) -> u64 {
+    /// Where the newest contents of a block are on the device: where they were written, and where they were copied.
+    fn device_blocks(&self, block: u64) -> Vec<u64> {
         let stamp = self.stamps[&block];
-        let holds = |&at: &u64| self.disk.block(at).is_some_and(|bytes| is_filled(stamp, block, &bytes));
-        self.disk.written_blocks().into_iter().find(holds).expect("it was written")
+        let holds = |at: &u64| self.disk.block(*at).is_some_and(|bytes| is_filled(stamp, block, &bytes));
+        let found: Vec<u64> = self.disk.written_blocks().into_iter().filter(holds).collect();
+        assert!(!found.is_empty(), "it was written");
+        found
     }
 
     fn slot_of_segment(&self, sequence: u64) -> u64 {
@@ -117,14 +119,13 @@ impl Setup {
         segments.iter().find(|segment| segment.sequence == Some(sequence)).expect("it is there").slot
     }
 
-    /// Damages what tells of a segment's entries: the trailer, and the header of the record that holds a device block.
-    fn damage_entries(&self, sequence: u64, held: u64) -> u64 {
-        let first = 256 + self.slot_of_segment(sequence) * SEGMENT_BLOCKS;
+    /// Damages what tells of the entries of the segment in a slot: the trailer, and the header of the record that holds a device block.
+    fn damage_entries(&self, held: u64) {
+        let first = 256 + (held - 256) / SEGMENT_BLOCKS * SEGMENT_BLOCKS;
         let is_header = |at: &u64| self.disk.block(*at).is_some_and(|bytes| bytes.starts_with(b"VREC"));
         let header = (first..held).rev().find(is_header).expect("a record holds it");
         assert!(self.disk.flip_bit(header, 77));
         assert!(self.disk.flip_bit(first + SEGMENT_BLOCKS - 2, 77));
-        header
     }
 
     fn problems(&self) -> String {
@@ -154,7 +155,7 @@ fn an_error_that_goes_away_is_never_seen() {
     for block in 0..BLOCKS {
         setup.write(block);
     }
-    let bad: Vec<u64> = [3, 4, 90].map(|block| setup.device_block(block)).to_vec();
+    let bad: Vec<u64> = [3, 4, 90].iter().flat_map(|&block| setup.device_blocks(block)).collect();
     for turns in [1, 5, 20, 300, 900] {
         setup.disk.fail_reads_of(&bad);
         let sink = Sink::new();
@@ -199,7 +200,7 @@ fn an_error_that_stays_fails_what_holds_it_and_is_told_unless_the_archive_has_it
         for _ in 0..2000 {
             setup.turn();
         }
-        setup.disk.fail_reads_of(&[setup.device_block(7)]);
+        setup.disk.fail_reads_of(&setup.device_blocks(7));
         let before = setup.disk.reads();
         let archived = recycling == Recycling::Archived;
         assert_eq!(setup.errors(setup.id), if archived { vec![] } else { vec![7] });
@@ -223,6 +224,8 @@ struct Slow {
 #[derive(Default)]
 struct Held {
     holds: Option<Range<u64>>,
+    /// So many reads are still to be held back: those of the host, and not what copies read.
+    left: usize,
     reads: Vec<Command>,
 }
 
@@ -234,7 +237,8 @@ impl Bdev for Slow {
     fn submit(&mut self, command: Command) -> Submit {
         let mut held = self.held.borrow_mut();
         let holds = held.holds.as_ref().is_some_and(|range| range.contains(&command.operation.block()));
-        if holds && matches!(command.operation, Operation::Read { .. }) {
+        if holds && held.left > 0 && matches!(command.operation, Operation::Read { .. }) {
+            held.left -= 1;
             held.reads.push(command);
             return Submit::Queued;
         }
@@ -283,8 +287,8 @@ fn a_slot_is_not_used_again_under_a_read() {
         let before: Vec<u64> = (0..64).map(|block| setup.stamps[&block]).collect();
         let sink = Sink::new();
         let first = 256 + setup.slot_of_segment(0) * SEGMENT_BLOCKS;
-        held.borrow_mut().holds = Some(first..first + SEGMENT_BLOCKS);
         let request = Request::Read { block: 0, len_blocks: 64 };
+        *held.borrow_mut() = Held { holds: Some(first..first + SEGMENT_BLOCKS), left: 64, ..Held::default() };
         assert_eq!(setup.pool.submit(setup.id, &request, 0, &sink), Submitted::Queued);
         // Nothing of the segment is live any more; then every other slot is used several times.
         for block in 0..64 {
@@ -336,8 +340,9 @@ fn writes_go_on_over_entries_that_cannot_be_read() {
             bad.truncate(if headers_too { usize::MAX } else { 0 });
             bad.extend([first + SEGMENT_BLOCKS - 2, first + SEGMENT_BLOCKS - 1]);
             // One block of data too: it goes on as an error, and nothing else does.
-            bad.push(setup.device_block(11));
-            setup.disk.fail_reads_of(&bad);
+            bad.extend(setup.device_blocks(11));
+            // As sectors do: until they are written again.
+            bad.iter().for_each(|&block| setup.disk.fail_block(block, None));
             let before = setup.disk.reads();
             for at in 0..3 * SLOTS * SEGMENT_BLOCKS {
                 setup.write(180 + at % 20);
@@ -347,7 +352,6 @@ fn writes_go_on_over_entries_that_cannot_be_read() {
             let expected = if recycling == Recycling::Archived { vec![] } else { vec![11] };
             assert_eq!(setup.errors(setup.id), expected, "{recycling:?} {headers_too}");
             assert!(setup.problems().len() < 20_000);
-            setup.disk.fail_reads_of(&[]);
             setup.reopen();
             assert_eq!(setup.errors(setup.id), expected, "{recycling:?} {headers_too}");
         }
@@ -371,17 +375,17 @@ fn what_is_not_certain_never_becomes_certain() {
     for block in 20..30 {
         setup.write(block);
     }
-    let lost = setup.device_block(25);
+    let lost = setup.device_blocks(25)[0];
     for _ in 0..SEGMENT_BLOCKS {
         setup.write(198);
     }
-    let sequence = (lost - 256) / SEGMENT_BLOCKS;
     wait(&setup.pool, Rc::clone(&setup.pool).close()).expect("it closes");
-    setup.damage_entries(sequence, lost);
+    setup.damage_entries(lost);
     setup.open();
     assert!(setup.problems().contains("are lost"), "{}", setup.problems());
     let before = setup.errors(setup.id);
-    assert!(before.contains(&25) && before.contains(&3), "{before:?}");
+    // Those that were copied to behind the loss meanwhile are certain.
+    assert!(before.contains(&25) && before.len() > 50, "{before:?}");
     let info = setup.pool.find_volume("v").expect("there");
     assert_eq!(info.state, VolumeState::Degraded);
     assert!(info.uncertain_blocks > 0 && info.problem.is_some(), "{info:?}");
@@ -418,9 +422,9 @@ fn a_clone_over_entries_that_cannot_be_read_has_nothing_wrong() {
         for block in 20..30 {
             setup.write(block);
         }
-        let lost = setup.device_block(25);
+        let lost = setup.device_blocks(25)[0];
         // Its entries are no longer in memory then.
-        for _ in 0..5 * SEGMENT_BLOCKS {
+        for _ in 0..2 * SEGMENT_BLOCKS + 100 {
             setup.write(198);
         }
         for _ in 0..2000 {
@@ -428,7 +432,7 @@ fn a_clone_over_entries_that_cannot_be_read_has_nothing_wrong() {
         }
         let at = setup.pool.stats().newest_point_lsn;
         let expected_stamps = setup.stamps.clone();
-        setup.damage_entries((lost - 256) / SEGMENT_BLOCKS, lost);
+        setup.damage_entries(lost);
         setup.write(198);
         setup.write(3);
         setup.stamps = expected_stamps;
@@ -445,8 +449,15 @@ fn a_clone_over_entries_that_cannot_be_read_has_nothing_wrong() {
             assert!(info.problem.is_some_and(|problem| problem.contains("lost")));
         }
         setup.reopen();
-        let id = setup.pool.find_volume("c").expect("it was made").id;
-        assert_eq!(setup.errors(id), errors);
+        let clone = setup.pool.find_volume("c").expect("it was made");
+        let again = setup.errors(clone.id);
+        if recycling == Recycling::Archived {
+            // A start looks at the primary device alone: what is older than the loss is uncertain then, and told.
+            assert!(again.iter().all(|block| !(26..30).contains(block) && *block != 198), "{again:?}");
+            assert!(again.is_empty() || clone.problem.is_some(), "{:?}", clone.problem);
+        } else {
+            assert_eq!(again, errors);
+        }
     }
 }
 

@@ -13,6 +13,10 @@ pub const SEGMENT_BLOCKS_DEFAULT: u64 = 16_384;
 pub const RESERVE_SLOTS: u64 = 4;
 /// Data blocks of the largest command that hosts give. A segment always has room for one beside its catalog.
 pub const COMMAND_BLOCKS_MAX: u64 = 128;
+/// Blocks of a device that holds as many segments as `len_blocks` blocks would without a superblock at the tail.
+pub const fn with_tail(len_blocks: u64) -> u64 {
+    len_blocks.saturating_add(1)
+}
 /// Blocks of the smallest device for segments of `segment_blocks`.
 pub const fn device_blocks_min(segment_blocks: u64) -> u64 {
     FIRST_SLOT_BLOCK + (RESERVE_SLOTS + 2) * segment_blocks + 1

@@ -130,10 +130,10 @@ impl DeviceReader {
         }
     }
 
-    /// The same, around blocks that are lost.
+    /// The same, around blocks that are lost, which those behind the end of the device are too.
     ///
     /// # Errors
-    /// No memory; a place that the device does not have.
+    /// No memory.
     pub async fn read_around(&self, block: u64, len_blocks: u64) -> Result<BlocksRead, ReadError> {
         match self.try_once(block, len_blocks).await {
             Ok(buffer) => Ok(BlocksRead { buffer, lost: Vec::new() }),
@@ -172,10 +172,7 @@ impl DeviceReader {
         error: BdevError,
     ) -> Result<(BlocksRead, Option<BdevError>), ReadError> {
         let mut last_error = error.clone();
-        let error = ReadError::Device(error);
-        if ReadFault::of(&error) == ReadFault::Lost {
-            return Err(error);
-        }
+        let is_transient = ReadFault::of(&error.into()) == ReadFault::Transient;
         let mut whole = self.memory(len_blocks).await?;
         whole.as_mut_slice().fill(0);
         // Halves until the bad blocks are found: the good ones of a long read need no retry.
@@ -197,7 +194,11 @@ impl DeviceReader {
         suspects.sort_unstable();
         let mut pause_ns = FIRST_PAUSE_NS;
         let mut paused_ns = 0;
-        while !suspects.is_empty() && paused_ns < RETRY_NS && self.is_worth_a_pause(block, &suspects) {
+        while is_transient
+            && !suspects.is_empty()
+            && paused_ns < RETRY_NS
+            && self.is_worth_a_pause(block, &suspects)
+        {
             self.pause(pause_ns).await;
             paused_ns += pause_ns;
             pause_ns = (pause_ns * 2).min(RETRY_NS.saturating_sub(paused_ns).max(FIRST_PAUSE_NS));
@@ -437,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_waited_for_and_a_place_beyond_the_device_is_not() {
+    fn memory_is_waited_for_and_what_lies_beyond_the_device_is_not() {
         let bed = Bed::new(1 << 20);
         let mut held = Some(bed.reader.dma.allocate(1 << 20).expect("all of it"));
         let (mut turns, device, reader) = (0, bed.device.clone(), bed.reader.clone());
@@ -449,8 +450,11 @@ mod tests {
             device.queue().drive();
         });
         assert_eq!(read.expect("memory came back").as_slice()[0], 7);
-        let before = bed.reads.get();
-        assert!(bed.read_around(64, 1).is_err());
-        assert_eq!(bed.reads.get() - before, 1);
+        let since_ns = bed.clock.0.get();
+        let read = bed.read_around(60, 8).expect("a part is there");
+        assert_eq!(read.lost, [4, 5, 6, 7]);
+        assert_eq!(read.buffer.as_slice()[3 * BLOCK_BYTES], 63);
+        assert!(bed.read(64, 1).is_err());
+        assert!(bed.clock.0.get() - since_ns < RETRY_NS / 100);
     }
 }

@@ -56,13 +56,13 @@ impl<T> Found<T> {
         }
     }
 
-    /// What is wrong with it; `None` when it is whole.
+    /// What is wrong with it, to go on from its name; `None` when it is whole.
     pub fn problem(&self) -> Option<String> {
         match self {
             Found::Valid(_) => None,
-            Found::Blank => Some("it is blank".to_owned()),
-            Found::Damaged(error) => Some(format!("it is damaged: {error}")),
-            Found::Lost => Some("it cannot be read".to_owned()),
+            Found::Blank => Some("is blank".to_owned()),
+            Found::Damaged(error) => Some(format!("is damaged: {error}")),
+            Found::Lost => Some("cannot be read".to_owned()),
         }
     }
 }
@@ -142,7 +142,7 @@ impl SegmentReader {
     /// The same, around blocks that are lost.
     ///
     /// # Errors
-    /// No memory; a place that the device does not have.
+    /// No memory.
     pub async fn read_around(&self, block: u64, len_blocks: u64) -> Result<BlocksRead, ReadError> {
         self.reads.read_around(block, len_blocks).await
     }
@@ -504,8 +504,8 @@ pub async fn load_segment(log: &SharedLog, sequence: SegmentSeq) -> Result<Segme
             return Ok(SegmentEntries::new(units));
         }
     }
-    let problem = problem.unwrap_or_else(|| "it is not this segment's".to_owned());
-    log.borrow_mut().note_problem(sequence, format!("its trailer: {problem}; it is read record by record"));
+    let problem = problem.unwrap_or_else(|| "is another segment's".to_owned());
+    log.borrow_mut().note_problem(sequence, format!("its trailer {problem}; it is read record by record"));
     let start = reader.geometry().first_lsn(sequence).plus(1);
     let end = log.borrow().table().get(sequence).map_or(start, |segment| segment.end_lsn);
     let from = ScanFrom { slot, sequence, epoch, start, stable: end, expected_end: None, limit: Some(end) };

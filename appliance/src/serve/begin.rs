@@ -8,6 +8,7 @@ use super::identity::{self, Found};
 use super::{ApplianceConfig, ArchiveConfig, Backing, CATALOG_FILE_NAME, ServeError, check_new};
 use crate::bdev::{FileDevice, FileOptions, is_blank};
 use crate::dma::BLOCK_BYTES;
+use crate::log::geometry::with_tail;
 
 /// A device that was opened, on its way to the reactor's thread.
 pub(super) enum OpenedDevice {
@@ -24,13 +25,14 @@ pub(super) fn open_all(
 ) -> Result<(OpenedDevice, Option<OpenedArchive>), ServeError> {
     let (path, create_bytes, engine) = match &config.backing {
         Backing::Memory { len_bytes } => {
-            return Ok((OpenedDevice::Memory { len_blocks: len_bytes / BLOCK_BYTES as u64 }, None));
+            let len_blocks = with_tail(len_bytes / BLOCK_BYTES as u64);
+            return Ok((OpenedDevice::Memory { len_blocks }, None));
         }
         Backing::File { path, create_bytes, engine } => (path, *create_bytes, *engine),
     };
     let options = FileOptions {
         engine,
-        create_len_blocks: Some(create_bytes / BLOCK_BYTES as u64),
+        create_len_blocks: Some(with_tail(create_bytes / BLOCK_BYTES as u64)),
         allocate: config.allocate,
         ..FileOptions::default()
     };

@@ -40,7 +40,9 @@ use crate::archive::service::StartError;
 use crate::bdev::{Engine, OpenError};
 use crate::dma::BLOCK_BYTES;
 use crate::log::Geometry;
-use crate::log::geometry::{FIRST_SLOT_BLOCK, RESERVE_SLOTS, SEGMENT_BLOCKS_DEFAULT, SEGMENT_BLOCKS_MIN};
+use crate::log::geometry::{
+    FIRST_SLOT_BLOCK, RESERVE_SLOTS, SEGMENT_BLOCKS_DEFAULT, SEGMENT_BLOCKS_MIN, with_tail,
+};
 use crate::log::time::ClockBounds;
 use crate::nvmf::target::{ListenError, TargetConfig};
 use crate::reactor::{CoresError, ReactorConfig, ReactorHandle};
@@ -450,7 +452,7 @@ fn check_new(
     if path.exists() {
         return Ok(());
     }
-    let device_blocks = needed_bytes / BLOCK_BYTES as u64;
+    let device_blocks = with_tail(needed_bytes / BLOCK_BYTES as u64);
     let segment_blocks = segment_blocks.unwrap_or_else(|| segment_blocks_for(device_blocks));
     if Geometry::fit(device_blocks, segment_blocks).is_none() {
         let least_blocks = FIRST_SLOT_BLOCK + (RESERVE_SLOTS + 2) * segment_blocks;
@@ -462,7 +464,7 @@ fn check_new(
     // A file system that does not tell is given the benefit of the doubt.
     let Ok(space) = rustix::fs::statvfs(directory) else { return Ok(()) };
     let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
-    if free_bytes < needed_bytes {
+    if free_bytes < device_blocks * BLOCK_BYTES as u64 {
         return Err(ServeError::TooLittleSpace { path: path.to_owned(), needed_bytes, free_bytes });
     }
     Ok(())

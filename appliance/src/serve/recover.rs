@@ -26,6 +26,7 @@ use crate::archive::store::Store;
 use crate::bdev::{FileDevice, FileOptions, OpenError, SharedBdev};
 use crate::cli::{CommandError, RecoverOptions};
 use crate::dma::{BLOCK_BYTES, DmaPool};
+use crate::log::geometry::with_tail;
 use crate::log::{CreateLog, Environment, Recycling};
 use crate::reactor::{Reactor, ReactorConfig, Source};
 use crate::rpc::units::format_time;
@@ -137,7 +138,7 @@ fn make_unfinished(path: &Path, pool_bytes: u64) -> Result<Arc<FileDevice>, Serv
             _ => std::fs::remove_file(path).map_err(|source| failed(path, source))?,
         }
     }
-    let create_len_blocks = Some(pool_bytes / BLOCK_BYTES as u64);
+    let create_len_blocks = Some(with_tail(pool_bytes / BLOCK_BYTES as u64));
     let options = FileOptions { create_len_blocks, allocate: true, ..FileOptions::default() };
     Ok(Arc::new(FileDevice::open(path, &options)?))
 }

@@ -373,7 +373,7 @@ impl Pool {
         write(&self.log, Geometry { working_set: segments, ..geometry }).await?;
         self.log.borrow_mut().set_working_set(segments);
         self.note_problem(format!(
-            "superblocks: a change of the pool's shape was cut off; both copies were written again, for a working set of {segments} segments and {} slots",
+            "superblocks: a change of the pool's shape was cut off; all copies were written again, for a working set of {segments} segments and {} slots",
             geometry.slots
         ));
         Ok(())

@@ -75,7 +75,7 @@ async fn look_into(reader: &SegmentReader, slot: Slot) -> Result<Slotted, ReadEr
     let trailer = reader.read_trailer_head(slot).await?;
     let mut problems = Vec::new();
     if let (Found::Damaged(_) | Found::Lost, Some(problem)) = (&trailer, trailer.problem()) {
-        problems.push(format!("its trailer in slot {slot}: {problem}; it is read record by record"));
+        problems.push(format!("its trailer in slot {slot} {problem}; it is read record by record"));
     }
     let trailer = trailer.valid();
     let is_unsure = header == Found::Lost;
@@ -90,7 +90,7 @@ async fn look_into(reader: &SegmentReader, slot: Slot) -> Result<Slotted, ReadEr
     // The header is damaged, or the slot was never used: the records or the trailer may still tell. A blank slot is
     // looked at no further than its first record, or a start would read the whole of a new device.
     let problem = header.problem().unwrap_or_default();
-    problems.push(format!("its header in slot {slot}: {problem}"));
+    problems.push(format!("its header in slot {slot} {problem}"));
     let first_is_lost = reader.is_first_record_lost(slot).await?;
     let newest = if header == Found::Blank && !first_is_lost && trailer.is_none() {
         reader.first_record(slot).await?
@@ -324,7 +324,7 @@ impl Walk {
         if let Some(trailer) = candidate.trailer {
             let body = self.reader.read_trailer(candidate.slot, &trailer).await?;
             if let Some(problem) = body.problem() {
-                problems.push(format!("its trailer: {problem}; it is read record by record"));
+                problems.push(format!("its trailer {problem}; it is read record by record"));
             }
             if let Found::Valid(body) = body {
                 from = trailer.end_lsn;
