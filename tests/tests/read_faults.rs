@@ -224,8 +224,8 @@ struct Slow {
 #[derive(Default)]
 struct Held {
     holds: Option<Range<u64>>,
-    /// So many reads are still to be held back: those of the host, and not what copies read.
-    left: usize,
+    /// Whether more are taken: those of the host are, and not what copies read later.
+    is_taking: bool,
     reads: Vec<Command>,
 }
 
@@ -237,8 +237,7 @@ impl Bdev for Slow {
     fn submit(&mut self, command: Command) -> Submit {
         let mut held = self.held.borrow_mut();
         let holds = held.holds.as_ref().is_some_and(|range| range.contains(&command.operation.block()));
-        if holds && held.left > 0 && matches!(command.operation, Operation::Read { .. }) {
-            held.left -= 1;
+        if holds && held.is_taking && matches!(command.operation, Operation::Read { .. }) {
             held.reads.push(command);
             return Submit::Queued;
         }
@@ -286,10 +285,17 @@ fn a_slot_is_not_used_again_under_a_read() {
         }
         let before: Vec<u64> = (0..64).map(|block| setup.stamps[&block]).collect();
         let sink = Sink::new();
-        let first = 256 + setup.slot_of_segment(0) * SEGMENT_BLOCKS;
+        // Where copy-forward has put them meanwhile.
+        let holds = setup.pool.segments().into_iter().max_by_key(|segment| segment.live_blocks);
+        let first = 256 + holds.expect("a segment holds them").slot * SEGMENT_BLOCKS;
         let request = Request::Read { block: 0, len_blocks: 64 };
-        *held.borrow_mut() = Held { holds: Some(first..first + SEGMENT_BLOCKS), left: 64, ..Held::default() };
+        *held.borrow_mut() =
+            Held { holds: Some(first..first + SEGMENT_BLOCKS), is_taking: true, ..Held::default() };
         assert_eq!(setup.pool.submit(setup.id, &request, 0, &sink), Submitted::Queued);
+        // The device takes so many at once.
+        (0..200).for_each(|_| setup.turn());
+        held.borrow_mut().is_taking = false;
+        assert!(!held.borrow().reads.is_empty());
         // Nothing of the segment is live any more; then every other slot is used several times.
         for block in 0..64 {
             setup.write(block);
