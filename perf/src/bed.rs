@@ -9,7 +9,7 @@ use std::rc::Rc;
 use varve::bdev::{BLOCK_BYTES, Bdev, SharedBdev};
 use varve::dma::DmaPool;
 use varve::log::format::ENTRIES_PER_RECORD;
-use varve::log::geometry::{FIRST_SLOT_BLOCK, RESERVE_SLOTS};
+use varve::log::geometry::{FIRST_SLOT_BLOCK, RESERVE_SLOTS, with_tail};
 use varve::log::{CreateLog, Environment, Geometry, Recycling};
 use varve::reactor::block_on;
 use varve::volume::{
@@ -51,7 +51,7 @@ pub struct Bed {
 impl Shape {
     /// Blocks that the device must have.
     pub fn device_blocks(&self) -> u64 {
-        FIRST_SLOT_BLOCK + (self.segments + RESERVE_SLOTS) * self.segment_blocks
+        with_tail(FIRST_SLOT_BLOCK + (self.segments + RESERVE_SLOTS) * self.segment_blocks)
     }
 
     /// The most data blocks of hosts, and copies of them, that a segment can hold: what is left behind its header, its trailer, its catalog, the headers of full records and the room that

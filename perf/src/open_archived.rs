@@ -28,7 +28,7 @@ use varve::archive::store::{DirectoryOptions, DirectoryStore, Store, StoredObjec
 use varve::bdev::{BLOCK_BYTES, MemoryDisk, SharedBdev};
 use varve::dma::DmaPool;
 use varve::log::checksum::crc32c;
-use varve::log::format::TrailerUnit;
+use varve::log::format::{Entry, EventHead, EventKind, RecordLine, TrailerUnit};
 use varve::log::geometry::SEGMENT_BLOCKS_DEFAULT;
 use varve::log::{CreateLog, Environment, Lsn, Recycling, SegmentSeq};
 use varve::reactor::block_on;
@@ -230,12 +230,13 @@ impl Template {
         let object = StoredObject::open(&*store, &name).map_err(PerfError::archive)?;
         let mut codec = Decompressor::new().map_err(PerfError::archive)?;
         let mut blocks = Vec::new();
-        let ObjectFront { header, units, .. } = ObjectReader::open(&object)
+        let ObjectFront { header, mut units, .. } = ObjectReader::open(&object)
             .and_then(|reader| reader.verify(&mut codec, |part| blocks.extend_from_slice(part)))
             .map_err(PerfError::archive)?;
-        if id.from_lsn != Lsn(0) || id.len_blocks() > FIRST_OFFSET {
+        if id.from_lsn != Lsn(0) || id.len_blocks() + 2 > FIRST_OFFSET {
             return Err(PerfError::shape("the beginning of a pool is longer than was thought"));
         }
+        units.extend(filler(id.to_lsn, id.epoch, header.opened_ns));
         Ok(Template { id, opened_ns: header.opened_ns, units, blocks, image })
     }
 }
@@ -388,6 +389,17 @@ fn fill(
         at += 1 + count;
     }
     end_lsn
+}
+
+/// A record from `lsn` up to where the made records begin, of zeroes that belong to an event that was never finished: records follow each other without a hole.
+fn filler(lsn: Lsn, epoch: u32, time_ns: u64) -> Vec<TrailerUnit> {
+    let data_blocks = (FIRST_OFFSET - lsn.0 - 1) as u8;
+    let line = RecordLine::new(lsn, time_ns, data_blocks, data_blocks, epoch);
+    let head = EventHead::encode(EventKind::Synch, 1, 0);
+    let entry = Entry::event(head, crc32c(&[0; BLOCK_BYTES]), 0, false);
+    let mut units: Vec<TrailerUnit> = vec![zerocopy::transmute!(line)];
+    units.extend((0..data_blocks).map(|_| -> TrailerUnit { zerocopy::transmute!(entry) }));
+    units
 }
 
 /// The units of a segment's beginning, as they stand in another segment.
