@@ -14,7 +14,7 @@ use std::sync::Arc;
 use varve::archive::store::Store;
 use varve::dma::{BLOCK_BYTES, DmaPool};
 use varve::log::Recycling;
-use varve::log::format::{EntryKind, RecordHead, Superblock, TrailerHead, trailer_blocks};
+use varve::log::format::{EntryKind, RecordHead, SegmentHeader, Superblock, TrailerHead, trailer_blocks};
 use varve::log::geometry::FIRST_SLOT_BLOCK;
 use varve::volume::{SegmentState, Sink, VolumeError};
 
@@ -170,7 +170,15 @@ impl Run {
             let first_block = FIRST_SLOT_BLOCK + segment.slot * segment_blocks;
             let trailer = stopped.block(first_block + segment_blocks - trailer_blocks(segment_blocks));
             let head = trailer.and_then(|block| TrailerHead::decode(&block, pool, segment_blocks).ok());
-            let head = head.filter(|head| Some(head.sequence.0) == segment.sequence);
+            let header = stopped
+                .block(first_block)
+                .and_then(|block| SegmentHeader::decode(&block, pool, segment_blocks).ok());
+            // One of another life of the slot tells nothing, and neither does one whose body was torn.
+            let head = head.filter(|head| {
+                Some(head.sequence.0) == segment.sequence
+                    && header.is_some_and(|header| header.epoch == head.epoch)
+                    && is_whole(stopped, head, first_block + segment_blocks - trailer_blocks(segment_blocks))
+            });
             let is_in_use = matches!(segment.state, SegmentState::Current | SegmentState::Active);
             OnDevice {
                 first_block,
@@ -265,6 +273,11 @@ impl Run {
             StartFault::Block { harm: Harm::Tries(_), .. } => {
                 assert!(!is_told, "{context}: what a retry cures is told: {found:?}");
             }
+            // A trailer that is not there is what a crash leaves.
+            StartFault::Block { place: Place::TrailerHead, harm: Harm::Zeroes, .. } => {}
+            // Where the end of a smaller device was, there is still one.
+            StartFault::Block { place: Place::Superblock, block, .. }
+                if block > 1 && block != tail_of(&copy.disk) => {}
             StartFault::Block {
                 place: Place::Superblock | Place::SegmentHeader | Place::TrailerHead,
                 ..
@@ -393,6 +406,22 @@ fn segment_at(segments: &[OnDevice], block: u64, segment_blocks: u64) -> Option<
     segments
         .iter()
         .find(|segment| (segment.first_block..segment.first_block + segment_blocks).contains(&block))
+}
+
+/// Where the last copy of the superblock stands.
+fn tail_of(disk: &SimDisk) -> u64 {
+    let heads = [0, 1].into_iter().filter_map(|block| Superblock::decode(&disk.block(block)?).ok());
+    let newest = heads.max_by_key(|superblock| superblock.generation);
+    newest.and_then(|superblock| superblock.tail_block()).unwrap_or(0)
+}
+
+/// Whether the body of a trailer is what its head says.
+fn is_whole(disk: &SimDisk, head: &TrailerHead, block: u64) -> bool {
+    let len_blocks = TrailerHead::len_bytes(head.units as usize).div_ceil(BLOCK_BYTES) as u64;
+    let area: Vec<u8> = (block..block + len_blocks)
+        .flat_map(|at| disk.block(at).map_or_else(|| vec![0; BLOCK_BYTES], |block| block.to_vec()))
+        .collect();
+    head.body(&area).is_ok()
 }
 
 /// What a block that is gone may take.
