@@ -91,7 +91,7 @@ fn pool(back_pressure: BackPressure) -> (World, Rc<Pool>, VolumeId) {
         ..InlineOptions::default()
     };
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let inner = InlineArchive::new(store, Box::new(DiskSource(disk)), options).expect("a compressor");
+    let inner = InlineArchive::new(store, Box::new(DiskSource::new(disk)), options).expect("a compressor");
     let clock = Rc::clone(&world.clock);
     let service = Box::new(SlowArchive { inner, clock, free_ns: 0, done: VecDeque::new() });
     let policy = ArchivePolicy { seal_interval_ns: 0, back_pressure, ..ArchivePolicy::default() };

@@ -6,8 +6,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use uuid::Uuid;
 
+use super::read::wait_for_memory;
 use super::time::ClockBounds;
-use crate::dma::DmaPool;
+use crate::dma::{DmaBufMut, DmaError, DmaPool};
 
 /// Time.
 pub trait Clock {
@@ -47,6 +48,14 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// A buffer, waited for: for tasks that must not fail because others hold memory for a while.
+    ///
+    /// # Errors
+    /// None came within ten seconds, or it is more than a buffer can have.
+    pub async fn wait_for_memory(&self, len_bytes: usize) -> Result<DmaBufMut, DmaError> {
+        wait_for_memory(&self.dma, &*self.clock, len_bytes).await
+    }
+
     /// The real clock and the system's randomness.
     pub fn system(dma: DmaPool) -> Self {
         Environment::system_with(dma, ClockBounds::default())

@@ -149,19 +149,7 @@ impl DeviceReader {
     }
 
     async fn memory(&self, len_blocks: u64) -> Result<DmaBufMut, ReadError> {
-        let len_bytes = len_blocks as usize * BLOCK_BYTES;
-        let mut waited_ns = 0;
-        loop {
-            let error = match self.dma.allocate(len_bytes) {
-                Ok(buffer) => return Ok(buffer),
-                Err(error) => ReadError::Memory(error),
-            };
-            if ReadFault::of(&error) != ReadFault::Memory || waited_ns >= MEMORY_NS {
-                return Err(error);
-            }
-            self.pause(MEMORY_PAUSE_NS).await;
-            waited_ns += MEMORY_PAUSE_NS;
-        }
+        Ok(wait_for_memory(&self.dma, &*self.clock, len_blocks as usize * BLOCK_BYTES).await?)
     }
 
     /// Reads what can be read of a stretch of which a first try failed; the error of a block that is lost.
@@ -199,7 +187,7 @@ impl DeviceReader {
             && paused_ns < RETRY_NS
             && self.is_worth_a_pause(block, &suspects)
         {
-            self.pause(pause_ns).await;
+            pause(&*self.clock, pause_ns).await;
             paused_ns += pause_ns;
             pause_ns = (pause_ns * 2).min(RETRY_NS.saturating_sub(paused_ns).max(FIRST_PAUSE_NS));
             let mut left = Vec::new();
@@ -256,17 +244,38 @@ impl DeviceReader {
             lost.insert(block + at, now_ns + REMEMBER_NS);
         }
     }
+}
 
-    /// Lets the reactor turn for so long.
-    async fn pause(&self, pause_ns: u64) {
-        let mut now_ns = self.clock.monotonic_ns();
-        let until_ns = now_ns.saturating_add(pause_ns);
-        let mut stands = 0;
-        while now_ns < until_ns && stands < STANDING_LOOKS {
-            yield_now().await;
-            let before_ns = std::mem::replace(&mut now_ns, self.clock.monotonic_ns());
-            stands = if now_ns == before_ns { stands + 1 } else { 0 };
+/// Memory, waited for: buffers come back as commands end. For tasks; a command of a host is refused instead.
+///
+/// # Errors
+/// None came within [`MEMORY_NS`], or it is more than a buffer can have.
+pub async fn wait_for_memory(
+    dma: &DmaPool,
+    clock: &dyn Clock,
+    len_bytes: usize,
+) -> Result<DmaBufMut, DmaError> {
+    let mut waited_ns = 0;
+    loop {
+        match dma.allocate(len_bytes) {
+            Err(DmaError::OutOfMemory { .. }) if waited_ns < MEMORY_NS => {
+                pause(clock, MEMORY_PAUSE_NS).await;
+                waited_ns += MEMORY_PAUSE_NS;
+            }
+            allocated => return allocated,
         }
+    }
+}
+
+/// Lets the reactor turn for so long.
+async fn pause(clock: &dyn Clock, pause_ns: u64) {
+    let mut now_ns = clock.monotonic_ns();
+    let until_ns = now_ns.saturating_add(pause_ns);
+    let mut stands = 0;
+    while now_ns < until_ns && stands < STANDING_LOOKS {
+        yield_now().await;
+        let before_ns = std::mem::replace(&mut now_ns, clock.monotonic_ns());
+        stands = if now_ns == before_ns { stands + 1 } else { 0 };
     }
 }
 

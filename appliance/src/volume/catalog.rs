@@ -238,6 +238,11 @@ impl Catalog {
         add_range(&mut self.gaps, range);
     }
 
+    /// Whether the pool was recovered at this position of a segment: then there is nothing behind it.
+    pub(super) fn was_cut_at(&self, sequence: SegmentSeq, end_lsn: Lsn) -> bool {
+        self.cuts.iter().any(|cut| cut.sequence == sequence && cut.end_lsn == end_lsn)
+    }
+
     /// Makes the text shorter by giving up detail of what grows by itself; `false`: there is nothing left to give up.
     pub(super) fn give_way(&mut self) -> bool {
         if !self.gone_images.is_empty() {

@@ -277,6 +277,12 @@ impl Pool {
         }
     }
 
+    /// Whether a stretch left the primary device without having been archived.
+    fn is_in_gap(&self, hole: LsnRange) -> bool {
+        let gaps = &self.state.borrow().catalog.gaps;
+        gaps.iter().any(|gap| gap.start < hole.end && gap.end > hole.start)
+    }
+
     /// Remembers a problem for the operator, once.
     pub(super) fn note_problem(&self, problem: String) {
         self.state.borrow_mut().note_problem(problem);
@@ -355,6 +361,13 @@ impl Pool {
                 true
             });
             if let Some(hole) = known.hole_between(born, lsn) {
+                // What left the device unarchived is no damage: such a point is refused.
+                if self.is_in_gap(hole) {
+                    if skip_gone {
+                        continue;
+                    }
+                    return Err(self.gone(sequence));
+                }
                 let problem = format!(
                     "the records at LSN {} to {} are not known; what is older in images that they may have changed is not served",
                     hole.start, hole.end

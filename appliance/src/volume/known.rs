@@ -56,7 +56,13 @@ impl Pool {
         let (state, log) = (self.state.borrow(), self.log.borrow());
         let start = log.geometry().first_lsn(sequence).plus(1);
         let segment = log.table().get(sequence).filter(|segment| segment.phase != Phase::Released);
-        let archived = || state.archive.as_ref().and_then(|archive| archive.covered(sequence));
+        // Increments of a segment that left the device before the whole was archived end before it did.
+        let archived = || {
+            let archive = state.archive.as_ref()?;
+            let covered = archive.covered(sequence)?;
+            let is_all = archive.is_whole(sequence) || state.catalog.was_cut_at(sequence, covered);
+            Some(if is_all { covered } else { log.geometry().first_lsn(sequence.next()) })
+        };
         let end = segment.map(|segment| segment.end_lsn).or_else(archived).unwrap_or(start);
         LsnRange { start, end: end.max(start) }
     }

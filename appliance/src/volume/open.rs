@@ -45,7 +45,7 @@ impl Pool {
         request: CreateLog,
         options: PoolOptions,
     ) -> Result<Rc<Self>, VolumeError> {
-        let zeroes = zeroes(&environment)?;
+        let zeroes = zeroes(&environment).await?;
         if let Some(percent) = options.overprovisioning_percent
             && !OVERPROVISIONING_PERCENT_RANGE.contains(&percent)
         {
@@ -82,7 +82,7 @@ impl Pool {
         environment: Environment,
         options: PoolOptions,
     ) -> Result<Rc<Self>, VolumeError> {
-        let zeroes = zeroes(&environment)?;
+        let zeroes = zeroes(&environment).await?;
         let recovered = recover(device, environment).await?;
         let pool = Pool::new(recovered.log, zeroes);
         pool.state.borrow_mut().problems = recovered.problems;
@@ -351,10 +351,10 @@ impl Pool {
 }
 
 /// A run of zeroes as long as the longest read.
-pub(super) fn zeroes(environment: &Environment) -> Result<DmaBuf, VolumeError> {
+pub(super) async fn zeroes(environment: &Environment) -> Result<DmaBuf, VolumeError> {
     let mut zeroes = environment
-        .dma
-        .allocate(MAX_IO_BLOCKS as usize * BLOCK_BYTES)
+        .wait_for_memory(MAX_IO_BLOCKS as usize * BLOCK_BYTES)
+        .await
         .map_err(|error| VolumeError::Failed { reason: error.to_string() })?;
     zeroes.as_mut_slice().fill(0);
     Ok(zeroes.freeze())

@@ -118,7 +118,7 @@ impl Pool {
                 last_time_ns,
             };
             let log = begin_continuing(device.clone(), environment.clone(), request, continued).await?;
-            let pool = Pool::new(log, zeroes(&environment)?);
+            let pool = Pool::new(log, zeroes(&environment).await?);
             pool.set_recycling(options.recycling);
             pool.attach_archive(service, policy, known, Vec::new())?;
             pool.state.borrow_mut().catalog.lost.clone_from(&lost);

@@ -7,6 +7,7 @@ use varve::volume::{IoError, Point, Pool, Request, VolumeError, VolumeId};
 
 use super::damage::problems;
 use super::model::{VolumeState, is_filled};
+use super::starts::OnPanic;
 use super::trouble::Excused;
 use super::workload::{Opened, Run};
 use super::world::{run, wait};
@@ -47,6 +48,8 @@ impl Run {
             return opened;
         }
         let probe = self.pool.find_volume(&name).expect("it was just made");
+        let context = format!("a clone of volume {source} at LSN {lsn}: {:?}", self.pool.segments());
+        let _told = OnPanic(&context);
         check_volume(&self.pool, probe.id, &state, &self.trouble.excused, self.seed);
         self.archived_only_points += u64::from(is_archived_only);
         match wait(&self.pool, Rc::clone(&self.pool).delete_volume(name.clone())) {

@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use varve::archive::store::Store;
 use varve::dma::{BLOCK_BYTES, DmaPool};
-use varve::log::format::{EntryKind, RecordHead, Superblock, TrailerHead, trailer_blocks};
+use varve::log::Recycling;
+use varve::log::format::{EntryKind, RecordHead, SegmentHeader, Superblock, TrailerHead, trailer_blocks};
 use varve::log::geometry::FIRST_SLOT_BLOCK;
-use varve::volume::{Sink, VolumeError};
+use varve::volume::{SegmentState, Sink, VolumeError};
 
 use super::damage::problems;
 use super::disk::{Crash, SimDisk};
@@ -48,7 +49,7 @@ enum Harm {
 #[derive(Debug, Clone, Copy)]
 enum StartFault {
     Block { block: u64, place: Place, harm: Harm },
-    Slot { first_block: u64, end_lsn: u64 },
+    Slot { first_block: u64, end_lsn: u64, is_missed: bool },
     HeadSuperblocks { zeroes: bool },
 }
 
@@ -71,8 +72,19 @@ struct OnDevice {
     first_block: u64,
     first_lsn: u64,
     used_blocks: u64,
+    /// Whether it has the trailer of a whole segment.
     has_trailer: bool,
+    /// What a trailer tells of ends here, also that of a clean stop in the middle.
+    told_to: u64,
     is_newest: bool,
+    /// Whether live blocks may be in it, or the archive does not have it: then it is missed.
+    is_missed: bool,
+}
+
+impl OnDevice {
+    fn lsn_of(&self, device_block: u64) -> u64 {
+        self.first_lsn + (device_block - self.first_block)
+    }
 }
 
 impl Run {
@@ -96,7 +108,7 @@ impl Run {
         let mut whole = self.on_copy(copy, copy.disk.fork(), 0);
         whole.check_all();
         let known = problems(&whole.pool);
-        let segments = whole.on_device();
+        let segments = whole.on_device(&copy.disk);
         drop(whole);
         for number in 0..STARTS_AT_ONCE {
             let Some(mut rng) = self.trouble.rng().map(|rng| Rng::new(rng.next_u64())) else { return };
@@ -147,23 +159,35 @@ impl Run {
         run
     }
 
-    /// The segments that the pool found, and what of them is on the device.
-    fn on_device(&self) -> Vec<OnDevice> {
+    /// The segments that the pool found, and what of them was on the device when it was stopped. By now the pool may have written more.
+    fn on_device(&self, stopped: &SimDisk) -> Vec<OnDevice> {
         let (pool, segment_blocks) = (self.pool.info().uuid, self.shape.segment_blocks);
         let segments: Vec<_> = self.pool.segments();
         let there = segments.iter().filter(|segment| segment.sequence.is_some() && segment.slot != u64::MAX);
         let newest = there.clone().map(|segment| segment.first_lsn).max();
+        let keeps_past = self.world.options.recycling != Recycling::Discard;
         let found = there.map(|segment| {
             let first_block = FIRST_SLOT_BLOCK + segment.slot * segment_blocks;
-            let trailer = self.disk.block(first_block + segment_blocks - trailer_blocks(segment_blocks));
+            let trailer = stopped.block(first_block + segment_blocks - trailer_blocks(segment_blocks));
             let head = trailer.and_then(|block| TrailerHead::decode(&block, pool, segment_blocks).ok());
+            let header = stopped
+                .block(first_block)
+                .and_then(|block| SegmentHeader::decode(&block, pool, segment_blocks).ok());
+            // One of another life of the slot tells nothing, and neither does one whose body was torn.
+            let head = head.filter(|head| {
+                Some(head.sequence.0) == segment.sequence
+                    && header.is_some_and(|header| header.epoch == head.epoch)
+                    && is_whole(stopped, head, first_block + segment_blocks - trailer_blocks(segment_blocks))
+            });
+            let is_in_use = matches!(segment.state, SegmentState::Current | SegmentState::Active);
             OnDevice {
                 first_block,
                 first_lsn: segment.first_lsn,
                 used_blocks: segment.used_blocks,
-                has_trailer: head
-                    .is_some_and(|head| Some(head.sequence.0) == segment.sequence && !head.partial),
+                has_trailer: head.is_some_and(|head| !head.partial),
+                told_to: head.map_or(0, |head| head.end_lsn.0),
                 is_newest: Some(segment.first_lsn) == newest,
+                is_missed: is_in_use || (keeps_past && !segment.archived),
             }
         });
         found.collect()
@@ -177,7 +201,8 @@ impl Run {
                 let old: Vec<&OnDevice> = segments.iter().filter(|segment| !segment.is_newest).collect();
                 let slot = old.get(rng.below(old.len().max(1) as u64) as usize)?;
                 let end_lsn = slot.first_lsn + segment_blocks;
-                return Some(StartFault::Slot { first_block: slot.first_block, end_lsn });
+                let (first_block, is_missed) = (slot.first_block, slot.is_missed);
+                return Some(StartFault::Slot { first_block, end_lsn, is_missed });
             }
             _ => {}
         }
@@ -227,11 +252,15 @@ impl Run {
         let _told = OnPanic(&context);
         let mut run = self.on_copy_with(copy, disk, effect, number);
         let found = problems(&run.pool);
-        let is_told = found.iter().any(|problem| !known.contains(problem));
+        // A store that fails for a while is none of the fault's.
+        let is_news =
+            |problem: &&String| !known.contains(problem) && !problem.starts_with("the archive does not work");
+        let is_told = found.iter().any(|problem| is_news(&problem));
         self.note_start(fault, is_told);
         match effect {
             Effect::Entries { events, .. } => {
-                assert!(is_told, "{context}: entries are lost and nobody was told: {found:?}");
+                let is_missed = !matches!(fault, StartFault::Slot { is_missed: false, .. });
+                assert!(is_told || !is_missed, "{context}: entries are lost and nobody was told: {found:?}");
                 if events {
                     return;
                 }
@@ -244,6 +273,11 @@ impl Run {
             StartFault::Block { harm: Harm::Tries(_), .. } => {
                 assert!(!is_told, "{context}: what a retry cures is told: {found:?}");
             }
+            // A trailer that is not there is what a crash leaves.
+            StartFault::Block { place: Place::TrailerHead, harm: Harm::Zeroes, .. } => {}
+            // Where the end of a smaller device was, there is still one.
+            StartFault::Block { place: Place::Superblock, block, .. }
+                if block > 1 && block != tail_of(&copy.disk) => {}
             StartFault::Block {
                 place: Place::Superblock | Place::SegmentHeader | Place::TrailerHead,
                 ..
@@ -290,7 +324,7 @@ impl Run {
                 let tail = disk.block(disk.len_blocks() - 1);
                 tail.is_some_and(|block| Superblock::decode(&block).is_ok()).then_some(Effect::Nothing)
             }
-            StartFault::Slot { first_block, end_lsn } => {
+            StartFault::Slot { first_block, end_lsn, .. } => {
                 for block in first_block..first_block + segment_blocks {
                     disk.set_block(block, &[0; BLOCK_BYTES]);
                 }
@@ -342,7 +376,7 @@ impl Run {
 
     /// The pool on the copy is used, stopped and opened again, with the bad sector still there.
     fn go_on_after_start(&mut self, effect: Effect) {
-        let keeps_past = self.world.options.recycling != varve::log::Recycling::Discard;
+        let keeps_past = self.world.options.recycling != Recycling::Discard;
         if keeps_past {
             self.check_points(2);
         }
@@ -374,13 +408,29 @@ fn segment_at(segments: &[OnDevice], block: u64, segment_blocks: u64) -> Option<
         .find(|segment| (segment.first_block..segment.first_block + segment_blocks).contains(&block))
 }
 
+/// Where the last copy of the superblock stands.
+fn tail_of(disk: &SimDisk) -> u64 {
+    let heads = [0, 1].into_iter().filter_map(|block| Superblock::decode(&disk.block(block)?).ok());
+    let newest = heads.max_by_key(|superblock| superblock.generation);
+    newest.and_then(|superblock| superblock.tail_block()).unwrap_or(0)
+}
+
+/// Whether the body of a trailer is what its head says.
+fn is_whole(disk: &SimDisk, head: &TrailerHead, block: u64) -> bool {
+    let len_blocks = TrailerHead::len_bytes(head.units as usize).div_ceil(BLOCK_BYTES) as u64;
+    let area: Vec<u8> = (block..block + len_blocks)
+        .flat_map(|at| disk.block(at).map_or_else(|| vec![0; BLOCK_BYTES], |block| block.to_vec()))
+        .collect();
+    head.body(&area).is_ok()
+}
+
 /// What a block that is gone may take.
-fn effect_of(disk: &SimDisk, segments: &[OnDevice], block: u64, place: Place, segment_blocks: u64) -> Effect {
-    let Some(segment) = segment_at(segments, block, segment_blocks) else { return Effect::Nothing };
+fn effect_of(disk: &SimDisk, segments: &[OnDevice], at: u64, place: Place, segment_blocks: u64) -> Effect {
+    let Some(segment) = segment_at(segments, at, segment_blocks) else { return Effect::Nothing };
     match place {
         Place::Data(block, stamp) => Effect::Data(block, stamp),
-        Place::RecordHeader if !segment.has_trailer => {
-            let bytes = disk.block(block).expect("it was written");
+        Place::RecordHeader if !segment.has_trailer && segment.lsn_of(at) >= segment.told_to => {
+            let bytes = disk.block(at).expect("it was written");
             let superblock = disk.block(0).and_then(|block| Superblock::decode(&block).ok());
             let pool = superblock.or_else(|| Superblock::decode(&disk.block(1)?).ok()).map(|it| it.pool);
             let Some(Ok((head, entries))) = pool.map(|pool| RecordHead::decode_any(&bytes, pool)) else {
@@ -397,7 +447,7 @@ fn effect_of(disk: &SimDisk, segments: &[OnDevice], block: u64, place: Place, se
 }
 
 /// Prints its text when a check fails.
-struct OnPanic<'a>(&'a str);
+pub(super) struct OnPanic<'a>(pub(super) &'a str);
 
 impl Drop for OnPanic<'_> {
     fn drop(&mut self) {

@@ -133,8 +133,21 @@ impl Store for MemoryStore {
     }
 }
 
+/// How often a block is tried before it is lost: more often than a transient fault lasts, as the archivist of the product does.
+const TRIES: u32 = 9;
+
 /// The disk, read by the archivist. It reads what a device would give: what was written, flushed or not.
-pub struct DiskSource(pub SimDisk);
+pub struct DiskSource {
+    disk: SimDisk,
+    lost: Vec<u64>,
+}
+
+impl DiskSource {
+    /// A source over a disk.
+    pub fn new(disk: SimDisk) -> Self {
+        DiskSource { disk, lost: Vec::new() }
+    }
+}
 
 impl BlockSource for DiskSource {
     fn read(
@@ -143,16 +156,26 @@ impl BlockSource for DiskSource {
         len_blocks: u64,
         take: &mut dyn FnMut(&[u8]) -> Result<(), ObjectError>,
     ) -> Result<(), SourceError> {
+        self.lost.clear();
         for start in (block..block + len_blocks).step_by(64) {
             let count = 64.min(block + len_blocks - start);
             let mut bytes = vec![0; count as usize * BLOCK_BYTES];
             for (at, chunk) in (start..).zip(bytes.chunks_exact_mut(BLOCK_BYTES)) {
-                if !self.0.read_now(at, chunk) {
-                    return Err(SourceError::Device(format!("block {at} of the simulated disk: a fault")));
+                if !(0..TRIES).any(|_| self.disk.read_now(at, chunk)) {
+                    chunk.fill(0xbd);
+                    self.lost.push(at - block);
                 }
             }
             take(&bytes)?;
         }
+        if len_blocks > 0 && self.lost.len() as u64 == len_blocks {
+            self.lost.clear();
+            return Err(SourceError::Device(format!("block {block} of the simulated disk: a fault")));
+        }
         Ok(())
+    }
+
+    fn lost(&self) -> &[u64] {
+        &self.lost
     }
 }

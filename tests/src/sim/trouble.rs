@@ -87,6 +87,8 @@ pub struct Trouble {
     plan: Option<Plan>,
     /// Whether a lasting fault was put: then problems are told.
     pub(super) had_lasting: bool,
+    /// Lasting faults of segment headers.
+    bad_headers: u64,
     /// What may be refused.
     pub excused: Excused,
     /// Entries from here on are lost: a point behind it may be refused.
@@ -174,6 +176,11 @@ impl Run {
         }
     }
 
+    /// Slots whose segment header cannot be read, or could not: the pool may know of them since its start.
+    pub(super) fn unreadable_headers(&self) -> u64 {
+        self.trouble.bad_headers
+    }
+
     fn run_short_of_memory(&mut self) {
         let Some(plan) = &mut self.trouble.plan else { return };
         let left = plan.rng.below(LEFT_BLOCKS_MAX + 1);
@@ -187,6 +194,7 @@ impl Run {
         let Some((block, place)) = self.pick_block(true) else { return };
         self.disk.fail_block(block, None);
         self.trouble.had_lasting = true;
+        self.trouble.bad_headers += u64::from(place == Place::SegmentHeader);
         if let Place::Data(block, stamp) = place {
             self.trouble.excused.add(block, stamp);
         }

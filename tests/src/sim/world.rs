@@ -140,7 +140,7 @@ impl World {
             choose: Box::new(move |count| rng.below(count as u64) as usize),
             ..InlineOptions::default()
         };
-        InlineArchive::new(Arc::clone(store), Box::new(DiskSource(disk.clone())), options)
+        InlineArchive::new(Arc::clone(store), Box::new(DiskSource::new(disk.clone())), options)
             .expect("memory for a compressor")
     }
 

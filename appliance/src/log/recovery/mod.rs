@@ -382,7 +382,7 @@ pub async fn recover(device: SharedBdev, environment: Environment) -> Result<Rec
     }
     let mut survey = survey(&device, &environment).await?;
     for (slot, header) in std::mem::take(&mut survey.repairs) {
-        let mut block = environment.dma.allocate(BLOCK_BYTES)?;
+        let mut block = environment.wait_for_memory(BLOCK_BYTES).await?;
         header.encode(survey.superblock.pool, block.as_mut_slice());
         if let Err(error) = device.write(survey.geometry.slot_block(slot), smallvec![block.freeze()]).await {
             let sequence = header.sequence;
@@ -434,7 +434,7 @@ async fn begin_session(
         let reads = DeviceReader::new(device.clone(), environment);
         let head = reads.read_around(block, 1).await?;
         if head.is_lost(0) || head.buffer.as_slice().iter().any(|&byte| byte != 0) {
-            let mut zeroes = environment.dma.allocate(BLOCK_BYTES)?;
+            let mut zeroes = environment.wait_for_memory(BLOCK_BYTES).await?;
             zeroes.as_mut_slice().fill(0);
             device.write(block, smallvec![zeroes.freeze()]).await?;
         }

@@ -117,7 +117,7 @@ pub(super) async fn write_superblock(
     let (mut tried, mut failed) = (0, 0);
     for (number, block) in places.into_iter().flatten() {
         tried += 1;
-        let mut buffer = environment.dma.allocate(BLOCK_BYTES)?;
+        let mut buffer = environment.wait_for_memory(BLOCK_BYTES).await?;
         superblock.encode(buffer.as_mut_slice());
         match device.write(block, smallvec![buffer.freeze()]).await {
             Ok(()) => device.flush().await?,

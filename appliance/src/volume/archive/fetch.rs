@@ -106,8 +106,12 @@ impl Archive {
                 break;
             };
             if let Some(blocks) = self.blocks.get(&id, *lsn) {
-                failed |= !copy_block(&blocks, *lsn, *crc16, &mut wanted.buffer, index);
-                *fetched = Fetched::There;
+                // One that is wrong stays missing, so that whoever tells of it finds it.
+                if copy_block(&blocks, *lsn, *crc16, &mut wanted.buffer, index) {
+                    *fetched = Fetched::There;
+                } else {
+                    failed = true;
+                }
                 continue;
             }
             if asked.iter().any(|(known, near)| *known == id && near.0.abs_diff(lsn.0) < NEAR_BLOCKS) {
@@ -239,7 +243,8 @@ impl Pool {
         self.state.borrow().archive.as_ref()?.objects.parts(sequence).first().copied()
     }
 
-    fn gone(&self, sequence: SegmentSeq) -> VolumeError {
+    /// The refusal of what needs a segment whose entries are kept nowhere.
+    pub(in crate::volume) fn gone(&self, sequence: SegmentSeq) -> VolumeError {
         let geometry = self.log.borrow().geometry();
         let (start, end) = (geometry.first_lsn(sequence), geometry.first_lsn(sequence.next()));
         let oldest = geometry.first_lsn(self.oldest_reachable());

@@ -214,6 +214,11 @@ impl Archive {
         self.objects.covered(sequence)
     }
 
+    /// Whether one object has all of a segment.
+    pub(super) fn is_whole(&self, sequence: SegmentSeq) -> bool {
+        self.objects.get(sequence).is_some_and(|objects| objects.whole.is_some())
+    }
+
     /// Whether writes have waited too long for a slot and are refused now.
     pub(super) fn refuses_writes(&self, now_ns: u64) -> bool {
         self.waiting_since_ns.is_some_and(|since| now_ns.saturating_sub(since) > self.policy.wait_ns)
@@ -349,11 +354,8 @@ impl Archive {
         let Some(sequence) = log.release_unarchived() else { return 0 };
         self.note_gap(log, sequence);
         let geometry = log.geometry();
-        let gap = crate::log::reader::LsnRange {
-            start: geometry.first_lsn(sequence),
-            end: geometry.first_lsn(sequence.next()),
-        };
-        record_gap(gap, state, log);
+        let gap = LsnRange { start: geometry.first_lsn(sequence), end: geometry.first_lsn(sequence.next()) };
+        record_gap(gap, "it was not archived before its room was needed", state, log);
         1
     }
 
@@ -411,12 +413,9 @@ impl State {
 }
 
 /// Records a stretch that left the primary device without being archived.
-fn record_gap(gap: crate::log::reader::LsnRange, state: &mut State, log: &mut Log) {
+fn record_gap(gap: LsnRange, why: &str, state: &mut State, log: &mut Log) {
     state.catalog.add_gap(gap);
-    let problem = format!(
-        "history has a gap at LSN {} to {}: it was not archived before its room was needed",
-        gap.start, gap.end
-    );
+    let problem = format!("history has a gap at LSN {} to {}: {why}", gap.start, gap.end);
     tracing::warn!(problem, "the archive cannot keep up");
     state.problems.push(problem);
     // Stands at the start of the next segment.
@@ -446,6 +445,11 @@ impl Pool {
         known.drop_headless(&log.geometry());
         let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known);
         let trusted = state.catalog.archived_below;
+        for gap in archive.lost_before_archived(&log) {
+            if !state.catalog.gaps.iter().any(|known| known.start <= gap.start && known.end >= gap.end) {
+                record_gap(gap, "the primary device lost it before it was archived", &mut state, &mut log);
+            }
+        }
         if let Some(lost) = archive.adopt(&mut log, trusted) {
             state.note_problem(format!(
                 "the archive has lost segments that were in it: segments {lost}; what the primary device still holds is archived again"

@@ -96,16 +96,25 @@ impl Archive {
         lost
     }
 
+    /// Segments that the device has lost, and that the archive has not or not whole: nothing more of them will ever be archived.
+    pub(super) fn lost_before_archived(&self, log: &Log) -> Vec<LsnRange> {
+        let geometry = log.geometry();
+        let lost = log.table().iter().filter(|(sequence, segment)| {
+            segment.slot.is_none() && segment.phase != Phase::Released && !self.is_whole(*sequence)
+        });
+        let range = |sequence: SegmentSeq| LsnRange {
+            start: geometry.first_lsn(sequence),
+            end: geometry.first_lsn(sequence.next()),
+        };
+        lost.map(|(sequence, _)| range(sequence)).collect()
+    }
+
     /// Up to where the log is in the archive, without a hole but for recorded gaps.
     pub(super) fn archived_to(&self, log: &Log) -> Lsn {
         let geometry = log.geometry();
         // What left the table before it was looked at again is recorded as a gap.
         let mut sequence = self.seal.next.max(log.table().oldest());
-        while log
-            .table()
-            .get(sequence)
-            .is_some_and(|segment| segment.archived || segment.phase == Phase::Released)
-        {
+        while log.table().get(sequence).is_some_and(is_past_archiving) {
             sequence = sequence.next();
         }
         let first = geometry.first_lsn(sequence);
@@ -173,11 +182,7 @@ impl Archive {
         if now_ns < self.retry_at_ns {
             return work;
         }
-        while log
-            .table()
-            .get(self.seal.next)
-            .is_some_and(|segment| segment.archived || segment.phase == Phase::Released)
-        {
+        while log.table().get(self.seal.next).is_some_and(is_past_archiving) {
             self.seal.next = self.seal.next.next();
         }
         self.seal.next = self.seal.next.max(log.table().oldest());
@@ -428,7 +433,8 @@ impl Archive {
                 let geometry = log.geometry();
                 self.note_gap(log, id.sequence);
                 let start = geometry.first_lsn(id.sequence);
-                record_gap(LsnRange { start, end: geometry.first_lsn(id.sequence.next()) }, state, log);
+                let gap = LsnRange { start, end: geometry.first_lsn(id.sequence.next()) };
+                record_gap(gap, "the primary device gives nothing of it", state, log);
                 log.note_archived(id.sequence);
                 return;
             }
@@ -495,6 +501,11 @@ impl Pool {
     }
 }
 
+/// Whether nothing of a segment is to be archived any more: it was, it is gone, or the device has lost it, which is a recorded gap.
+fn is_past_archiving(segment: &Segment) -> bool {
+    segment.archived || segment.phase == Phase::Released || segment.slot.is_none()
+}
+
 /// What an object of a whole segment is named.
 fn whole_id(log: &Log, sequence: SegmentSeq, segment: &Segment) -> ObjectId {
     ObjectId {
@@ -526,7 +537,7 @@ fn with_holes(
 /// Has the catalog know how far the archive is verified; it stands at the start of the next segment.
 fn note_verified(state: &mut State, log: &mut Log) {
     let mut below = state.catalog.archived_below.max(log.table().oldest());
-    while log.table().get(below).is_some_and(|segment| segment.archived || segment.phase == Phase::Released) {
+    while log.table().get(below).is_some_and(is_past_archiving) {
         below = below.next();
     }
     if below > state.catalog.archived_below {

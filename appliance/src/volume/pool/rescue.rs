@@ -23,6 +23,8 @@ use crate::volume::request::{IoError, VolumeId};
 const BACK_OFF_NS: [u64; 6] = [1_000_000, 4_000_000, 16_000_000, 64_000_000, 256_000_000, 660_000_000];
 /// How long memory is waited for.
 const MEMORY_WAIT_NS: u64 = 1_000_000_000;
+/// A clock that says the same at so many looks stands still, as a simulator's may: nothing rests by it.
+const STANDING_LOOKS: u32 = 100;
 /// Blocks that are at the device again at the same time.
 const AT_DEVICE_MAX: usize = 16;
 /// Pieces that are looked at in one turn.
@@ -65,6 +67,9 @@ struct Rescue {
     began_ns: u64,
     due_ns: u64,
     round: usize,
+    /// The time at the last look, and at how many looks it was the same.
+    looked_ns: u64,
+    stands: u32,
     /// The next block to look at in this round.
     next: usize,
     at_device: usize,
@@ -145,8 +150,16 @@ impl Rescue {
             self.blocks.iter().all(|block| !matches!(block.step, Step::Missing { was_wrong: false }));
         self.due_ns = if is_only_wrong { now_ns } else { now_ns + back_off_ns };
         self.round += 1;
+        self.stands = 0;
         self.next = 0;
         true
+    }
+
+    /// A look at the clock; whether it stands still.
+    fn look(&mut self, now_ns: u64) -> bool {
+        self.stands = if now_ns == self.looked_ns { self.stands + 1 } else { 0 };
+        self.looked_ns = now_ns;
+        self.stands >= STANDING_LOOKS
     }
 }
 
@@ -178,6 +191,8 @@ impl State {
             began_ns: now_ns,
             due_ns: now_ns,
             round: 0,
+            looked_ns: now_ns,
+            stands: 0,
             next: 0,
             at_device: 0,
             error: None,
@@ -202,12 +217,16 @@ impl State {
             let number = self.rescues.cursor % self.rescues.list.len();
             self.rescues.cursor = number + 1;
             let Some(mut rescue) = self.rescues.list[number].take() else { continue };
-            if rescue.blocks.is_empty() && !self.find_memory(log, &mut rescue, now_ns) {
+            let stands = rescue.look(now_ns);
+            if rescue.blocks.is_empty()
+                && !self.find_memory(log, &mut rescue)
+                && (stands || now_ns.saturating_sub(rescue.began_ns) >= MEMORY_WAIT_NS)
+            {
                 self.rescues.free.push(number);
                 self.end_starved(log, &rescue);
                 continue;
             }
-            if rescue.due_ns <= now_ns && !rescue.blocks.is_empty() {
+            if (rescue.due_ns <= now_ns || stands) && !rescue.blocks.is_empty() {
                 self.submit_missing(log, number, &mut rescue);
             }
             self.rescues.list[number] = Some(rescue);
@@ -215,8 +234,8 @@ impl State {
         under_way
     }
 
-    /// Memory for a piece that had none; `false`: it has waited long enough.
-    fn find_memory(&mut self, log: &Log, rescue: &mut Rescue, now_ns: u64) -> bool {
+    /// Memory for a piece that had none; whether there was some.
+    fn find_memory(&mut self, log: &Log, rescue: &mut Rescue) -> bool {
         let Some(Piece::Waiting { checksums, .. }) =
             self.reads[rescue.read].as_ref().map(|read| &read.pieces[rescue.piece])
         else {
@@ -227,7 +246,7 @@ impl State {
                 rescue.take_memory(buffer, checksums, false);
                 true
             }
-            Err(_) => now_ns.saturating_sub(rescue.began_ns) < MEMORY_WAIT_NS,
+            Err(_) => false,
         }
     }
 
