@@ -129,8 +129,23 @@ pub(super) fn open(
 ) -> Result<OpenedArchive, ServeError> {
     refuse_new_archive(config, appliance, found, is_new)?;
     let mut opened = open_store(&config.store)?;
-    let id = read_id(&*opened.store).map_err(CatalogError::from)?;
     let pools = pools_in(&*opened.store).map_err(CatalogError::from)?;
+    let id = match read_id(&*opened.store) {
+        Ok(id) => id,
+        // A part of the store that is away, a cartridge, may come back. What is there tells as well whose it is.
+        Err(error) => match (found, found.archive()) {
+            (Found::Known(identity), Some(known))
+                if error.is_retryable() && pools.contains(&identity.pool) =>
+            {
+                opened.notes.push(format!(
+                    "the archive's identity cannot be read; what is there is of the pool, so it is taken for archive {}: {error}",
+                    known.id
+                ));
+                Some(known.id)
+            }
+            _ => return Err(CatalogError::from(error).into()),
+        },
+    };
     let is_known = found.archive().is_some_and(|known| Some(known.id) == id);
     if let (Found::Known(identity), Some(known), false) = (found, found.archive(), is_known) {
         let holds_ours = pools.contains(&identity.pool);

@@ -141,10 +141,12 @@ impl Pool {
         self.log.borrow_mut().set_recycling(recycling);
     }
 
-    /// Writes a catalog that holds what was found lost. A log that is full, or a device that takes no writes, does not keep the pool from being
-    /// read: the next start finds the same losses again.
+    /// Writes a catalog that holds what was found lost. A log that is full, or a device that takes no writes, or has no room for them now,
+    /// does not keep the pool from being read: the next start finds the same losses again.
     async fn record_losses(&self) {
         let result = match self.change(|_, _| Ok(())).await {
+            // It gets there as soon as there is room.
+            Ok(_) if self.waits_for_room() => return,
             Ok(lsn) => self.drive_until_stable(lsn.plus(1)).await,
             Err(error) => Err(error),
         };

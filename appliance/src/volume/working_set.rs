@@ -330,7 +330,13 @@ impl Pool {
     pub(super) async fn reshaping_idle(&self) -> Result<(), VolumeError> {
         for _ in 0..BUSY_TURNS_MAX {
             if self.state.borrow().reshaping.is_idle() {
-                return Ok(());
+                // A start that has not written its superblocks yet would write them over what a change writes.
+                return if self.log.borrow().is_beginning() {
+                    let reason = "the device has no room; writes wait until it has";
+                    Err(VolumeError::Busy { reason: reason.to_owned() })
+                } else {
+                    Ok(())
+                };
             }
             yield_now().await;
         }
@@ -369,6 +375,10 @@ impl Pool {
                 geometry.slots, geometry.working_set
             ));
             return Ok(());
+        }
+        if self.log.borrow().is_beginning() {
+            let reason = "the device has no room, and a change of the pool's shape that was cut off must be written first: make room, and start again";
+            return Err(VolumeError::Busy { reason: reason.to_owned() });
         }
         write(&self.log, Geometry { working_set: segments, ..geometry }).await?;
         self.log.borrow_mut().set_working_set(segments);

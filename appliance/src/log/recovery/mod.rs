@@ -11,6 +11,7 @@
 //! appended. A crash in between leaves the other
 //! superblock; running recovery again finds the same log.
 
+mod session;
 mod superblocks;
 mod walk;
 
@@ -20,6 +21,7 @@ use std::task::Poll;
 use smallvec::smallvec;
 use uuid::Uuid;
 
+use session::Session;
 use superblocks::write_superblock;
 pub use superblocks::{is_blank, read_superblock, read_superblocks, write_shape};
 use walk::{Walk, find_segments};
@@ -29,11 +31,10 @@ use crate::dma::{BLOCK_BYTES, DmaError};
 use crate::log::environment::Environment;
 use crate::log::format::{FORMAT_VERSION, SegmentHeader, Superblock, TrailerUnit};
 use crate::log::geometry::Geometry;
-use crate::log::read::DeviceReader;
 use crate::log::reader::{LsnRange, ReadError, SegmentReader};
 use crate::log::table::SegmentTable;
 use crate::log::types::{Lsn, SegmentSeq, Slot};
-use crate::log::writer::{Log, LogStart, SharedLog};
+use crate::log::writer::{Beginning, Log, LogStart, Opening, SharedLog};
 
 /// Slots looked at together.
 const SLOTS_AT_ONCE: usize = 64;
@@ -233,7 +234,7 @@ pub async fn begin_continuing(
         unsealed: Vec::new(),
         end_lsn: from.end_lsn,
         last_time_ns: from.last_time_ns,
-        poisoned: None,
+        beginning: Beginning::Begun,
         environment,
     }))
 }
@@ -389,71 +390,50 @@ pub async fn recover(device: SharedBdev, environment: Environment) -> Result<Rec
             survey.problems.push(format!("segment {sequence}: its header cannot be written again: {error}"));
         }
     }
-    let (next, poisoned) = match begin_session(&device, &environment, &mut survey).await {
-        Ok(next) => (next, None),
-        Err(error) => {
-            // What is there can be read all the same.
-            let reason = format!("the device takes no writes at start: {error}");
-            tracing::error!(pool = %survey.superblock.pool, reason, "the pool can only be read");
-            survey.problems.push(reason.clone());
-            (survey.superblock, Some(reason))
-        }
-    };
+    let (epoch, beginning) = begin_session(&device, &environment, &mut survey).await;
     let current = survey.current().and_then(|_| survey.pending.pop());
     let log = Log::start(LogStart {
         device,
         environment,
-        version: next.version,
-        pool: next.pool,
-        created_ns: next.created_ns,
+        version: survey.superblock.version,
+        pool: survey.superblock.pool,
+        created_ns: survey.superblock.created_ns,
         geometry: survey.geometry,
-        epoch: next.epoch,
+        epoch,
         table: survey.table,
         current,
         unsealed: survey.pending,
         end_lsn: survey.end_lsn,
         last_time_ns: survey.last_time_ns,
-        poisoned,
+        beginning,
     });
     survey.problems.append(&mut survey.notes);
     Ok(Recovered { log, problems: survey.problems, lost: survey.lost, clean: survey.clean })
 }
 
-/// Writes what must be on the device before anything is appended: no trailer where the log goes on, and superblocks with
-/// a new epoch. Returns the superblock in force.
+/// Begins a session on the device; its epoch, and how far that came. What is there can be read whatever comes of it.
 async fn begin_session(
     device: &SharedBdev,
     environment: &Environment,
     survey: &mut Survey,
-) -> Result<Superblock, LogError> {
-    let goes_on = survey.current().filter(|_| !survey.clean);
-    if let Some(slot) = goes_on.and_then(|sequence| survey.table.get(sequence)?.slot) {
-        // After a crash the segment goes on. What is left of an earlier trailer must not become one again under the body of the next, which begins with the same
-        // units: it would say that the log ends where it ended then. Where there is none, nothing is written: a full file system may have no room for it.
-        let block = survey.geometry.trailer_block(slot);
-        let reads = DeviceReader::new(device.clone(), environment);
-        let head = reads.read_around(block, 1).await?;
-        if head.is_lost(0) || head.buffer.as_slice().iter().any(|&byte| byte != 0) {
-            let mut zeroes = environment.dma.allocate(BLOCK_BYTES)?;
-            zeroes.as_mut_slice().fill(0);
-            device.write(block, smallvec![zeroes.freeze()]).await?;
-        }
-    }
-    device.flush().await?;
-    let (generation, epochs) = if survey.superblock_damaged { (3, 2) } else { (1, 1) };
-    let next = Superblock {
-        generation: survey.superblock.generation + generation,
-        epoch: survey.superblock.epoch.max(survey.newest_epoch) + epochs,
-        ..survey.superblock
+) -> (u32, Beginning) {
+    let failed = |error: LogError| Beginning::Failed(format!("the device takes no writes at start: {error}"));
+    let session = match Session::plan(device, environment, survey).await {
+        Ok(session) => session,
+        Err(error) => return (survey.superblock.epoch, failed(error)),
     };
-    survey.problems.append(&mut write_superblock(device, environment, &next).await?);
-    if survey.superblock_damaged {
-        // All copies are made good, so that they are never more than one epoch apart.
-        let copy = Superblock { generation: next.generation + 1, ..next };
-        survey.problems.append(&mut write_superblock(device, environment, &copy).await?);
-        survey.problems.push("superblocks: all copies were written again".to_owned());
-    }
-    Ok(next)
+    let beginning = match session.clone().write().await {
+        Ok(mut problems) => {
+            survey.problems.append(&mut problems);
+            Beginning::Begun
+        }
+        Err(LogError::Device(error)) if error.kind == BdevErrorKind::NoRoom => {
+            let again = session.clone();
+            Beginning::NoRoom(error, Opening::new(move || again.clone().write()))
+        }
+        Err(error) => failed(error),
+    };
+    (session.epoch(), beginning)
 }
 
 /// Writes what is open, waits for it, makes it stable, and leaves a partial trailer, so that the next start need not scan.

@@ -25,6 +25,7 @@
 //! **Bounds:** [`CLOSED_RECORDS_MAX`] closed records, then [`AppendError::Busy`]; the DMA pool's budget, then the same.
 
 mod append;
+mod beginning;
 mod recycle;
 mod room;
 mod starved;
@@ -51,6 +52,7 @@ use crate::log::record::{ClosedRecord, OpenRecord, block_of};
 use crate::log::table::SegmentTable;
 use crate::log::time::{ClockStatus, SpanBy, TrustedTime};
 use crate::log::types::{Lsn, SegmentSeq, Slot};
+pub(super) use beginning::{Beginning, Opening};
 pub use starved::Starved;
 use trailer::Sealing;
 
@@ -99,6 +101,8 @@ pub enum Recycling {
 
 /// Segments whose units are kept in memory after they were sealed.
 const SEALED_UNITS_KEPT: usize = 3;
+/// The newest problems of segments that are told.
+const DAMAGE_KEPT: usize = 16;
 /// How many slots are kept free for the next segments.
 const FREE_SLOTS_TARGET: usize = 2;
 
@@ -181,8 +185,8 @@ pub(super) struct LogStart {
     /// Where the records end; everything before is written and, if the start flushed, stable.
     pub(super) end_lsn: Lsn,
     pub(super) last_time_ns: u64,
-    /// Why nothing may be appended, if a start could not write what it must.
-    pub(super) poisoned: Option<String>,
+    /// How far the start came with what must be written before anything else.
+    pub(super) beginning: Beginning,
 }
 
 struct Current {
@@ -232,6 +236,10 @@ pub struct Log {
     poisoned: Option<Rc<str>>,
     /// The device has no room: see [`Log::starved`].
     starved: Option<Starved>,
+    /// What a start must write first, while it waits for room.
+    opening: Option<Opening>,
+    /// The newest problems of segments, also of those that have left the table since.
+    damage: VecDeque<String>,
     waiters: Vec<Waker>,
     completions: Vec<Completion>,
     stats: LogStats,
@@ -272,7 +280,8 @@ impl Log {
                 Some(Sealing::new(sequence, segment.slot?, segment.epoch, segment.end_lsn, units))
             })
             .collect();
-        Log {
+        let beginning = start.beginning;
+        let mut log = Log {
             reads: DeviceReader::new(start.device.clone(), &start.environment),
             device: start.device,
             environment: start.environment,
@@ -303,8 +312,10 @@ impl Log {
             flushing_lsn: None,
             last_time_ns: start.last_time_ns,
             time,
-            poisoned: start.poisoned.map(Rc::from),
+            poisoned: None,
             starved: None,
+            opening: None,
+            damage: VecDeque::new(),
             waiters: Vec::new(),
             completions: Vec::new(),
             stats: LogStats::default(),
@@ -315,7 +326,9 @@ impl Log {
             held: false,
             stopped: false,
             wants_slot: Cell::new(false),
-        }
+        };
+        log.begin(beginning);
+        log
     }
 
     /// The format version of the pool.
@@ -363,8 +376,22 @@ impl Log {
         let Some(segment) = self.table.get_mut(sequence) else { return };
         if !segment.problems.contains(&problem) {
             tracing::warn!(segment = sequence.0, problem, "a segment is damaged");
-            segment.problems.push(problem);
+            segment.problems.push(problem.clone());
+            self.note_damage(format!("segment {sequence}: {problem}"));
         }
+    }
+
+    fn note_damage(&mut self, damage: String) {
+        if self.damage.len() == DAMAGE_KEPT {
+            self.damage.pop_front();
+        }
+        self.damage.push_back(damage);
+    }
+
+    /// What readers found wrong with segments since the start, the newest of it: the device is no better when a slot is used
+    /// again.
+    pub fn damage(&self) -> impl Iterator<Item = &String> {
+        self.damage.iter()
     }
 
     /// The segment that is being written, if one is open.

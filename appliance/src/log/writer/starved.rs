@@ -17,9 +17,9 @@ use crate::bdev::{BdevError, Command, Operation};
 use crate::log::record::RecordState;
 
 /// The first wait before what was refused is submitted again.
-pub(super) const RETRY_NS: u64 = 50_000_000;
+const RETRY_NS: u64 = 50_000_000;
 /// The longest.
-pub(super) const RETRY_MAX_NS: u64 = 1_000_000_000;
+const RETRY_MAX_NS: u64 = 1_000_000_000;
 
 /// A log that waits for room.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub struct Starved {
     pub since_ns: u64,
     /// What the device said first.
     pub reason: Rc<str>,
-    retry_at_ns: u64,
+    pub(super) retry_at_ns: u64,
     delay_ns: u64,
 }
 
@@ -80,8 +80,7 @@ impl Log {
         if now_ns < starved.retry_at_ns {
             return 0;
         }
-        starved.delay_ns = (2 * starved.delay_ns).min(RETRY_MAX_NS);
-        starved.retry_at_ns = now_ns + starved.delay_ns;
+        starved.wait_longer(now_ns);
         let count = refused.len();
         for index in refused {
             let record = &mut self.records[index];
@@ -106,5 +105,13 @@ impl Log {
             }
         }
         count
+    }
+}
+
+impl Starved {
+    /// The next try comes later than the last did.
+    pub(super) fn wait_longer(&mut self, now_ns: u64) {
+        self.delay_ns = (2 * self.delay_ns).min(RETRY_MAX_NS);
+        self.retry_at_ns = now_ns + self.delay_ns;
     }
 }

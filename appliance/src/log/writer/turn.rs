@@ -106,6 +106,9 @@ impl Log {
         if self.poisoned.is_some() {
             return 0;
         }
+        if self.is_beginning() {
+            return self.go_on_beginning();
+        }
         if self.starved.is_some() {
             return self.resubmit() + self.submit_flush();
         }

@@ -5,8 +5,12 @@ use smallvec::SmallVec;
 
 use super::config::ASYNC_EVENT_REQUESTS_MAX;
 use crate::nvmf::wire::feature::{AsyncEvent, event_mask};
-use crate::nvmf::wire::log_page::LogPageId;
+use crate::nvmf::wire::log_page::{LogPageId, critical_warning};
 use crate::nvmf::wire::status::Status;
+
+/// The critical warnings of a failed pool: it takes no more writes, and an internal error is why. A host that has enabled either
+/// (the bits of Asynchronous Event Configuration are the same) is sent the event.
+pub(super) const FAILED_WARNINGS: u8 = critical_warning::RELIABILITY | critical_warning::READ_ONLY;
 
 /// What a controller may tell its host unasked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,15 +19,18 @@ pub(super) enum Notice {
     NamespaceChanged,
     /// The discovery log page changed.
     DiscoveryChanged,
+    /// The SMART log page has a critical warning that it did not have.
+    HealthCritical,
 }
 
 impl Notice {
-    const ALL: [Notice; 2] = [Notice::NamespaceChanged, Notice::DiscoveryChanged];
+    const ALL: [Notice; 3] = [Notice::HealthCritical, Notice::NamespaceChanged, Notice::DiscoveryChanged];
 
     fn bit(self) -> u8 {
         match self {
             Notice::NamespaceChanged => 1,
             Notice::DiscoveryChanged => 2,
+            Notice::HealthCritical => 4,
         }
     }
 
@@ -31,6 +38,7 @@ impl Notice {
         match self {
             Notice::NamespaceChanged => event_mask::NAMESPACE_ATTRIBUTE,
             Notice::DiscoveryChanged => event_mask::DISCOVERY_CHANGE,
+            Notice::HealthCritical => u32::from(FAILED_WARNINGS),
         }
     }
 
@@ -38,6 +46,8 @@ impl Notice {
         match self {
             Notice::NamespaceChanged => AsyncEvent::NAMESPACE_ATTRIBUTE_CHANGED,
             Notice::DiscoveryChanged => AsyncEvent::DISCOVERY_CHANGED,
+            // The one event for all that makes writes or data unsafe, a medium in read-only mode among it.
+            Notice::HealthCritical => AsyncEvent::RELIABILITY,
         }
     }
 }
@@ -100,6 +110,7 @@ impl Events {
                 self.masked &= !Notice::NamespaceChanged.bit();
             }
             LogPageId::Discovery => self.masked &= !Notice::DiscoveryChanged.bit(),
+            LogPageId::Smart => self.masked &= !Notice::HealthCritical.bit(),
             _ => {}
         }
     }
@@ -131,6 +142,28 @@ mod tests {
         assert!(!events.changed_namespace());
         events.raise(Notice::NamespaceChanged);
         assert_eq!(events.next(), Some((1, AsyncEvent::NAMESPACE_ATTRIBUTE_CHANGED)));
+    }
+
+    #[test]
+    fn a_critical_warning_is_told_once_until_its_page_is_read() {
+        for bit in [critical_warning::RELIABILITY, critical_warning::READ_ONLY] {
+            let mut events = Events { enabled: u32::from(bit), ..Events::default() };
+            events.request(1).expect("within the limit");
+            events.request(2).expect("within the limit");
+            events.raise(Notice::HealthCritical);
+            assert_eq!(events.next(), Some((1, AsyncEvent::RELIABILITY)));
+            events.raise(Notice::HealthCritical);
+            events.clear(LogPageId::ChangedNamespaces);
+            assert_eq!(events.next(), None);
+            events.clear(LogPageId::Smart);
+            assert_eq!(events.next(), None, "it tells nothing new by itself");
+            events.raise(Notice::HealthCritical);
+            assert_eq!(events.next(), Some((2, AsyncEvent::RELIABILITY)));
+        }
+        let mut events = Events { enabled: u32::from(critical_warning::TEMPERATURE), ..Events::default() };
+        events.request(1).expect("within the limit");
+        events.raise(Notice::HealthCritical);
+        assert_eq!(events.next(), None);
     }
 
     #[test]

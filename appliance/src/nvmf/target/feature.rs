@@ -22,6 +22,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::admin::Reply;
 use super::context::Context;
 use super::controller::Controller;
+use super::event::Notice;
 use crate::nvmf::wire::command::Features;
 use crate::nvmf::wire::feature::{
     FeatureId, FeatureSelect, QueueCounts, Timestamp, event_mask, feature_capability,
@@ -200,7 +201,12 @@ pub(super) fn set(
             } else {
                 event_mask::SMART | event_mask::NAMESPACE_ATTRIBUTE
             };
-            controller.events.borrow_mut().enabled = value & known;
+            let mut events = controller.events.borrow_mut();
+            events.enabled = value & known;
+            // A host that comes, or asks, later than the failure hears of it as well.
+            if context.storage.has_failed() {
+                events.raise(Notice::HealthCritical);
+            }
         }
         FeatureId::Timestamp => {
             let timestamp = Timestamp::read_from_bytes(data).map_err(|_| Status::INVALID_DATA_SGL_LENGTH)?;

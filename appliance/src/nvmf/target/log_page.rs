@@ -7,6 +7,7 @@ use super::config::{NAMESPACE_ID, TRANSFER_BYTES_MAX};
 use super::context::Context;
 use super::controller::Controller;
 use super::discovery;
+use super::event::FAILED_WARNINGS;
 use super::identify::FIRMWARE_REVISION;
 use crate::nvmf::wire::command::{GetLogPage, NSID_ALL};
 use crate::nvmf::wire::log_page::{
@@ -112,6 +113,7 @@ fn smart(context: &Context, controller: &Controller) -> Smart {
     let wide = |value: u64| U128::new(u128::from(value));
     let uptime = context.now().saturating_duration_since(context.started).as_secs();
     Smart {
+        critical_warning: if context.storage.has_failed() { FAILED_WARNINGS } else { 0 },
         available_spare: 100,
         available_spare_threshold: 10,
         data_units_read: wide(health.read_bytes.get().div_ceil(DATA_UNIT_BYTES)),

@@ -37,6 +37,8 @@ pub struct Behavior {
     pub hold: bool,
     /// Say that completed writes may be lost.
     pub volatile_cache: bool,
+    /// Say that the medium has failed.
+    pub failed: bool,
 }
 
 /// Volumes in memory.
@@ -215,6 +217,10 @@ impl Storage for MemoryStorage {
 
     fn volatile_cache(&self) -> bool {
         self.state.borrow().behavior.volatile_cache
+    }
+
+    fn has_failed(&self) -> bool {
+        self.state.borrow().behavior.failed
     }
 }
 

@@ -27,6 +27,9 @@ pub trait Storage {
 
     /// Whether completed writes may be lost with the power before a flush.
     fn volatile_cache(&self) -> bool;
+
+    /// Whether the medium failed so that no write is taken any more until a restart; reads go on.
+    fn has_failed(&self) -> bool;
 }
 
 impl Storage for Pool {
@@ -56,5 +59,9 @@ impl Storage for Pool {
 
     fn volatile_cache(&self) -> bool {
         Pool::volatile_cache(self)
+    }
+
+    fn has_failed(&self) -> bool {
+        Pool::has_failed(self)
     }
 }

@@ -133,6 +133,8 @@ pub(super) struct Subsystems {
     /// GENCTR of the discovery log page.
     generation: Cell<u64>,
     events: RefCell<VecDeque<VolumeEvent>>,
+    /// Whether hosts were told that the storage has failed.
+    failure_told: Cell<bool>,
 }
 
 impl Subsystems {
@@ -151,6 +153,7 @@ impl Subsystems {
             discovery: Subsystem::discovery(),
             generation: Cell::new(1),
             events: RefCell::default(),
+            failure_told: Cell::new(false),
         }
     }
 
@@ -185,7 +188,14 @@ impl Subsystems {
     pub(super) fn follow(&self, storage: &dyn Storage) -> usize {
         let mut events = self.events.borrow_mut();
         storage.take_events(&mut events);
-        let count = events.len();
+        let mut count = events.len();
+        if !self.failure_told.get() && storage.has_failed() {
+            self.failure_told.set(true);
+            for subsystem in self.by_nqn.borrow().values() {
+                subsystem.notify(Notice::HealthCritical);
+            }
+            count += 1;
+        }
         while let Some(event) = events.pop_front() {
             match event {
                 VolumeEvent::Created(id) => self.created(storage, id),

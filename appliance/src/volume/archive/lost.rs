@@ -56,6 +56,11 @@ impl Lost {
         self.objects.is_empty()
     }
 
+    /// What the operator is told of it.
+    pub(super) fn told(&self) -> Option<&str> {
+        self.told.as_deref()
+    }
+
     fn ids(&self) -> impl Iterator<Item = ObjectId> + '_ {
         self.objects.values().flatten().copied()
     }

@@ -16,7 +16,7 @@ pub struct ArchiveStatus {
     pub store: String,
     /// `idle`, `working`, `waiting` (a failure is tried again later) or `refusing` (writes are refused until it works again).
     pub state: String,
-    /// What is wrong, if something is.
+    /// What is wrong, if something is: why it does not go on, or what it has lost.
     pub problem: Option<String>,
     /// What happens to writes when it cannot keep up.
     pub back_pressure: BackPressure,
@@ -89,7 +89,7 @@ impl Pool {
         Some(ArchiveStatus {
             store: archive.service.store().label().to_owned(),
             state: name.to_owned(),
-            problem: archive.problem.clone(),
+            problem: archive.problem.clone().or_else(|| archive.lost.told().map(str::to_owned)),
             back_pressure: archive.policy.back_pressure,
             verify: archive.service.verify(),
             throttled_ms_per_s: archive.throttle.held_ms_per_s(),

@@ -43,12 +43,18 @@ impl Pool {
         self.log.borrow().starved().is_some()
     }
 
+    /// Whether the device failed so that no write is taken any more until a restart.
+    pub fn has_failed(&self) -> bool {
+        self.log.borrow().poisoned().is_some()
+    }
+
     /// What the pool is and how it is.
     pub fn info(&self) -> PoolInfo {
         let state = self.state.borrow();
         let log = self.log.borrow();
         let (device, geometry) = (log.device().info(), log.geometry());
         let mut problems = state.problems.clone();
+        problems.extend(log.damage().cloned());
         problems.extend(state.rescues.faults().cloned());
         problems.extend(log.poisoned().map(|reason| format!("the log failed: {reason}")));
         problems.extend(log.starved().map(|starved| {
