@@ -38,7 +38,7 @@ impl Notice {
         match self {
             Notice::NamespaceChanged => event_mask::NAMESPACE_ATTRIBUTE,
             Notice::DiscoveryChanged => event_mask::DISCOVERY_CHANGE,
-            Notice::HealthCritical => FAILED_WARNINGS as u32,
+            Notice::HealthCritical => u32::from(FAILED_WARNINGS),
         }
     }
 
