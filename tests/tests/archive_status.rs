@@ -71,7 +71,7 @@ fn a_seal_ends_and_nothing_is_behind_while_copies_wait_for_their_record() {
     let mut rng = Rng::new(61);
     let mut waiting = 0;
     for _ in 0..300 {
-        for _ in 0..1 + rng.below(12) {
+        for _ in 0..=rng.below(12) {
             assert!(write(&pool, rng.below(300)));
         }
         for _ in 0..rng.below(20) {

@@ -50,7 +50,8 @@ fn closed() -> Bed {
 #[test]
 fn a_bad_sector_in_an_old_segment_keeps_nobody_from_starting() {
     let mut bed = closed();
-    let places: [(&str, fn(&Segment) -> u64); 5] = [
+    type Place = (&'static str, fn(&Segment) -> u64);
+    let places: [Place; 5] = [
         ("the head of its trailer", Segment::trailer),
         ("the body of its trailer", |segment| segment.trailer() + 1),
         ("its header", |_| 0),

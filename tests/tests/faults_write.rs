@@ -148,7 +148,7 @@ fn goes_on(bed: &mut Bed) {
         match bed.try_write(&mut host, 7) {
             Ok(()) => break,
             Err(error) => {
-                assert!(begin.elapsed() < Duration::from_secs(15), "{error:?}; {:?}", bed.problems())
+                assert!(begin.elapsed() < Duration::from_secs(15), "{error:?}; {:?}", bed.problems());
             }
         }
         std::thread::sleep(Duration::from_millis(200));

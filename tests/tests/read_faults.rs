@@ -348,7 +348,9 @@ fn writes_go_on_over_entries_that_cannot_be_read() {
             // One block of data too: it goes on as an error, and nothing else does.
             bad.extend(setup.device_blocks(11));
             // As sectors do: until they are written again.
-            bad.iter().for_each(|&block| setup.disk.fail_block(block, None));
+            for &block in &bad {
+                setup.disk.fail_block(block, None);
+            }
             let before = setup.disk.reads();
             for at in 0..3 * SLOTS * SEGMENT_BLOCKS {
                 setup.write(180 + at % 20);

@@ -177,9 +177,9 @@ fn a_creation_that_is_killed_is_begun_anew_by_itself() {
         std::thread::sleep(Duration::from_micros(step * step * 150));
         child.kill().and_then(|()| child.wait()).expect("it is killed");
         if folder.path().join("pool.varve.id").exists() {
-            after += 1
+            after += 1;
         } else {
-            before += 1
+            before += 1;
         }
         check_serves(&arguments, folder.path(), &format!("step {step}"));
     }

@@ -45,6 +45,8 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
+// Parsed once, at the start.
+#[expect(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the appliance.

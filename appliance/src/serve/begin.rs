@@ -37,7 +37,7 @@ pub(super) fn open_all(
         ..FileOptions::default()
     };
     let mut found = identity::read(path)?;
-    if config.new_pool && matches!(is_nothing(path), Some(_)) {
+    if config.new_pool && is_nothing(path).is_some() {
         found = Found::Nothing;
     }
     let mut locked = None;

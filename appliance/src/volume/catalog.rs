@@ -262,7 +262,7 @@ impl Catalog {
     /// How long the text is without what grows by itself.
     pub(super) fn own_bytes(&self) -> usize {
         let (gone_images, gaps, lost) = (Vec::new(), Vec::new(), Vec::new());
-        Catalog { gone_images, gaps, lost, ..self.clone() }.encode().len()
+        Catalog { lost, gaps, gone_images, ..self.clone() }.encode().len()
     }
 
     /// What lies before this LSN of what an image inherited is not certain.

@@ -103,7 +103,7 @@ impl Pool {
         let mut units = Vec::new();
         for id in ids {
             match self.object_entries(id).await {
-                Ok(entries) => units.push(entries.units.to_vec()),
+                Ok(entries) => units.push(entries.units.clone()),
                 Err(error) => {
                     tracing::warn!(segment = sequence.0, %error, "the archive does not give entries that the device does not give either");
                 }

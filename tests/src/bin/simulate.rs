@@ -85,12 +85,11 @@ fn main() -> ExitCode {
     let mut failed = Vec::new();
     let mut reported = started;
     for seed in seeds {
-        match std::panic::catch_unwind(|| run(seed, faults)) {
-            Ok(counts) => total += counts,
-            Err(_) => {
-                println!("seed {seed} failed");
-                failed.push(seed);
-            }
+        if let Ok(counts) = std::panic::catch_unwind(|| run(seed, faults)) {
+            total += counts;
+        } else {
+            println!("seed {seed} failed");
+            failed.push(seed);
         }
         if reported.elapsed() > Duration::from_mins(1) {
             reported = Instant::now();

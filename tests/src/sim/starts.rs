@@ -419,7 +419,7 @@ fn tail_of(disk: &SimDisk) -> u64 {
 fn is_whole(disk: &SimDisk, head: &TrailerHead, block: u64) -> bool {
     let len_blocks = TrailerHead::len_bytes(head.units as usize).div_ceil(BLOCK_BYTES) as u64;
     let area: Vec<u8> = (block..block + len_blocks)
-        .flat_map(|at| disk.block(at).map_or_else(|| vec![0; BLOCK_BYTES], |block| block.to_vec()))
+        .flat_map(|at| disk.block(at).map_or_else(|| vec![0; BLOCK_BYTES], |block| block.clone()))
         .collect();
     head.body(&area).is_ok()
 }

@@ -537,13 +537,12 @@ impl Log {
     /// The time of a segment's first record at or behind a position, if its records are in memory.
     pub fn first_time_ns(&self, sequence: SegmentSeq, from: Lsn) -> Option<u64> {
         let kept;
-        let units: &[TrailerUnit] = match self.current.as_ref().filter(|current| current.sequence == sequence)
-        {
-            Some(current) => &current.units,
-            None => {
-                kept = self.units_in_memory(sequence)?;
-                &kept
-            }
+        let current = self.current.as_ref().filter(|current| current.sequence == sequence);
+        let units: &[TrailerUnit] = if let Some(current) = current {
+            &current.units
+        } else {
+            kept = self.units_in_memory(sequence)?;
+            &kept
         };
         let mut at = 0;
         while let Some(unit) = units.get(at) {

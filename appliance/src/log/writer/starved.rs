@@ -41,18 +41,17 @@ impl Log {
     /// A write was refused for want of room.
     pub(super) fn note_no_room(&mut self, error: &BdevError) {
         let now_ns = self.environment.clock.monotonic_ns();
-        match &mut self.starved {
-            Some(starved) => starved.retry_at_ns = now_ns + starved.delay_ns,
-            None => {
-                tracing::error!(pool = %self.pool, %error, "the device has no room; writes wait until it has");
-                self.starved = Some(Starved {
-                    since_ns: now_ns,
-                    reason: Rc::from(error.to_string()),
-                    retry_at_ns: now_ns + RETRY_NS,
-                    delay_ns: RETRY_NS,
-                });
-            }
+        if let Some(starved) = &mut self.starved {
+            starved.retry_at_ns = now_ns + starved.delay_ns;
+            return;
         }
+        tracing::error!(pool = %self.pool, %error, "the device has no room; writes wait until it has");
+        self.starved = Some(Starved {
+            since_ns: now_ns,
+            reason: Rc::from(error.to_string()),
+            retry_at_ns: now_ns + RETRY_NS,
+            delay_ns: RETRY_NS,
+        });
     }
 
     /// Something that had been refused got through.

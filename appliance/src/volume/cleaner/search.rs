@@ -39,9 +39,10 @@ impl Search {
                 }
             })
         });
-        match next {
-            Some(block) => self.block = block,
-            None => (self.volume, self.block) = (self.volume + 1, 0),
+        if let Some(block) = next {
+            self.block = block;
+        } else {
+            (self.volume, self.block) = (self.volume + 1, 0);
         }
         self.volume >= state.volumes.len()
     }

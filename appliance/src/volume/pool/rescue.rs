@@ -316,7 +316,7 @@ impl State {
             let Some(memory) = block.buffer else { unreachable!("every block came back") };
             match &mut buffer {
                 Some(whole) => {
-                    whole.try_join(memory).unwrap_or_else(|_| unreachable!("it was cut off there"))
+                    whole.try_join(memory).unwrap_or_else(|_| unreachable!("it was cut off there"));
                 }
                 None => buffer = Some(memory),
             }
