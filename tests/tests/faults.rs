@@ -5,8 +5,10 @@ use std::sync::Arc;
 use varve::bdev::SharedBdev;
 use varve::dma::{BLOCK_BYTES, DmaPool};
 use varve::reactor::block_on;
+use varve_tests::sim::campaign::{Counts, campaign_with};
 use varve_tests::sim::disk::SimDisk;
-use varve_tests::sim::faults::{Place, ReadFaults, TRIES_MAX};
+use varve_tests::sim::endless::endless_campaign_of;
+use varve_tests::sim::faults::{FaultCount, Faults, Place, ReadFaults, TRIES_MAX};
 use varve_tests::sim::model::fill;
 use varve_tests::sim::shortage;
 use varve_tests::sim::store::MemoryStore;
@@ -131,4 +133,37 @@ fn hosts_that_compete_all_get_their_answers() {
         assert_eq!(counts.competitions.injected, 4);
         assert!(counts.competitions.hit >= 4 * 3 * 60, "{counts}");
     }
+}
+
+fn sum(counts: &[FaultCount]) -> FaultCount {
+    let mut sum = FaultCount::default();
+    counts.iter().for_each(|&count| sum += count);
+    sum
+}
+
+/// Campaigns with every fault at once keep every promise, and run into each kind of fault.
+#[test]
+fn campaigns_with_all_faults_keep_their_promises() {
+    let mut total = Counts::default();
+    for seed in 0..12 {
+        total += if seed % 2 == 0 {
+            campaign_with(seed, Faults::ALL)
+        } else {
+            endless_campaign_of(seed, Faults::ALL)
+        };
+    }
+    let faults = &total.faults;
+    let kinds = [
+        ("transient", sum(&faults.transient)),
+        ("lasting", sum(&faults.lasting)),
+        ("memory", faults.memory),
+        ("store", faults.store),
+        ("damaged starts", sum(&faults.starts)),
+        ("unreadable starts", sum(&faults.unreadable_starts)),
+        ("competing hosts", faults.competitions),
+    ];
+    for (name, count) in kinds {
+        assert!(count.injected > 0 && count.hit > 0, "{name}: {count:?}: {total}");
+    }
+    assert!(total.crashes > 20, "{total}");
 }

@@ -76,7 +76,6 @@ struct OnDevice {
     has_trailer: bool,
     /// What a trailer tells of ends here, also that of a clean stop in the middle.
     told_to: u64,
-    is_newest: bool,
     /// Whether live blocks may be in it, or the archive does not have it: then it is missed.
     is_missed: bool,
 }
@@ -164,7 +163,6 @@ impl Run {
         let (pool, segment_blocks) = (self.pool.info().uuid, self.shape.segment_blocks);
         let segments: Vec<_> = self.pool.segments();
         let there = segments.iter().filter(|segment| segment.sequence.is_some() && segment.slot != u64::MAX);
-        let newest = there.clone().map(|segment| segment.first_lsn).max();
         let keeps_past = self.world.options.recycling != Recycling::Discard;
         let found = there.map(|segment| {
             let first_block = FIRST_SLOT_BLOCK + segment.slot * segment_blocks;
@@ -186,7 +184,6 @@ impl Run {
                 used_blocks: segment.used_blocks,
                 has_trailer: head.is_some_and(|head| !head.partial),
                 told_to: head.map_or(0, |head| head.end_lsn.0),
-                is_newest: Some(segment.first_lsn) == newest,
                 is_missed: is_in_use || (keeps_past && !segment.archived),
             }
         });
@@ -198,7 +195,12 @@ impl Run {
         match rng.below(16) {
             0 => return Some(StartFault::HeadSuperblocks { zeroes: rng.one_in(2) }),
             1 => {
-                let old: Vec<&OnDevice> = segments.iter().filter(|segment| !segment.is_newest).collect();
+                // Each segment begins with a catalog. Without one in a newer segment that is surely there, the volumes go with the slot.
+                let has_catalog = |older: &OnDevice| {
+                    let is_newer = |segment: &&OnDevice| segment.first_lsn > older.first_lsn;
+                    segments.iter().filter(is_newer).any(|segment| segment.has_trailer)
+                };
+                let old: Vec<&OnDevice> = segments.iter().filter(|segment| has_catalog(segment)).collect();
                 let slot = old.get(rng.below(old.len().max(1) as u64) as usize)?;
                 let end_lsn = slot.first_lsn + segment_blocks;
                 let (first_block, is_missed) = (slot.first_block, slot.is_missed);
@@ -285,7 +287,9 @@ impl Run {
             | StartFault::HeadSuperblocks { .. } => assert!(is_told, "{context}: nobody was told: {found:?}"),
             _ => {}
         }
-        run.go_on_after_start(effect);
+        // What only the trailer of a clean stop told is lost when the next start has taken that away.
+        let is_record = matches!(fault, StartFault::Block { place: Place::RecordHeader, .. });
+        run.go_on_after_start(is_record || matches!(effect, Effect::Entries { .. }));
         self.trouble.counts.refused_blocks += run.trouble.excused.refused();
         self.trouble.counts.competitions += run.trouble.counts.competitions;
     }
@@ -375,7 +379,7 @@ impl Run {
     }
 
     /// The pool on the copy is used, stopped and opened again, with the bad sector still there.
-    fn go_on_after_start(&mut self, effect: Effect) {
+    fn go_on_after_start(&mut self, loses_entries: bool) {
         let keeps_past = self.world.options.recycling != Recycling::Discard;
         if keeps_past {
             self.check_points(2);
@@ -395,7 +399,7 @@ impl Run {
         }
         self.compete(6, false);
         self.settle();
-        if matches!(effect, Effect::Entries { .. }) {
+        if loses_entries {
             return;
         }
         self.crash(Crash::Process);
