@@ -137,7 +137,9 @@ fn hosts_that_compete_all_get_their_answers() {
 
 fn sum(counts: &[FaultCount]) -> FaultCount {
     let mut sum = FaultCount::default();
-    counts.iter().for_each(|&count| sum += count);
+    for &count in counts {
+        sum += count;
+    }
     sum
 }
 

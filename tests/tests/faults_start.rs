@@ -46,11 +46,13 @@ fn closed() -> Bed {
     bed
 }
 
+/// A place in a segment, by name.
+type Place = (&'static str, fn(&Segment) -> u64);
+
 /// One sector of the oldest segment, which holds nothing that is live and is in the archive.
 #[test]
 fn a_bad_sector_in_an_old_segment_keeps_nobody_from_starting() {
     let mut bed = closed();
-    type Place = (&'static str, fn(&Segment) -> u64);
     let places: [Place; 5] = [
         ("the head of its trailer", Segment::trailer),
         ("the body of its trailer", |segment| segment.trailer() + 1),
