@@ -277,10 +277,12 @@ impl Pool {
         }
     }
 
-    /// Whether a stretch left the primary device without having been archived.
+    /// Whether a stretch left the primary device without having been archived. What the device has lost is not certain instead: that refuses no more than the blocks it may have held.
     fn is_in_gap(&self, hole: LsnRange) -> bool {
-        let gaps = &self.state.borrow().catalog.gaps;
-        gaps.iter().any(|gap| gap.start < hole.end && gap.end > hole.start)
+        let catalog = &self.state.borrow().catalog;
+        let has =
+            |ranges: &[LsnRange]| ranges.iter().any(|range| range.start < hole.end && range.end > hole.start);
+        has(&catalog.gaps) && !has(&catalog.lost)
     }
 
     /// Remembers a problem for the operator, once.
