@@ -573,7 +573,9 @@ fn a_synch_whose_text_is_overwritten_on_the_primary_is_read_from_the_archive() {
     for lsn in [synch.lsn - 1, synch.lsn] {
         assert!(run.disk.flip_bit(256 + slot * 256 + lsn % 256, 77));
     }
+    run.note_damage();
     run.restart();
+    assert!(!run.pool.info().problems.is_empty(), "the damage is told");
     assert_eq!(run.pool.synchs()[0], synch);
 }
 

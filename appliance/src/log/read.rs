@@ -7,8 +7,8 @@
 //! - **memory**: no buffer is free now. Buffers come back as commands end, so this is waited for.
 //!
 //! **Bounds.** A read waits at most [`RETRY_NS`] for all its bad blocks together. What was lost is remembered for
-//! [`REMEMBER_NS`]: until then those blocks are tried once, not for a second, so a bad sector that many look at does
-//! not keep the reactor busy. At most [`LOST_MAX`] blocks are remembered; a device that has more of them is broken as
+//! `REMEMBER_NS`: until then those blocks are tried once, not for a second, so a bad sector that many look at does
+//! not keep the reactor busy. At most `LOST_MAX` blocks are remembered; a device that has more of them is broken as
 //! a whole, and nothing on it is retried.
 //!
 //! **Cost without faults:** one branch for each read, no allocation beside the buffer.
@@ -249,7 +249,7 @@ impl DeviceReader {
 /// Memory, waited for: buffers come back as commands end. For tasks; a command of a host is refused instead.
 ///
 /// # Errors
-/// None came within [`MEMORY_NS`], or it is more than a buffer can have.
+/// None came within ten seconds, or it is more than a buffer can have.
 pub async fn wait_for_memory(
     dma: &DmaPool,
     clock: &dyn Clock,
