@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::app::App;
 use super::archive::ArchivePlane;
+use super::audit::{self, Caller};
 use super::error::RpcError;
 use super::params;
 use super::protocol::Dispatch;
@@ -43,6 +44,8 @@ pub struct Method {
     name: &'static str,
     description: &'static str,
     phase: Phase,
+    /// Whether it changes something: then whoever calls it is noted.
+    changes: bool,
     handler: Handler,
 }
 
@@ -59,7 +62,7 @@ impl Method {
     {
         let handler: Handler =
             Box::new(move |registry, params| to_value(run(registry, decode(name, params)?)?));
-        Method { name, description, phase: Phase::Runtime, handler }
+        Method { name, description, phase: Phase::Runtime, changes: false, handler }
     }
 
     /// A method that runs on the reactor and ends within its turn.
@@ -77,7 +80,7 @@ impl Method {
             let run = run.clone();
             to_value(registry.on_reactor(name, move |app| std::future::ready(run(&app, params)))?)
         });
-        Method { name, description, phase: Phase::Runtime, handler }
+        Method { name, description, phase: Phase::Runtime, changes: false, handler }
     }
 
     /// A method that runs as a task of the reactor.
@@ -96,7 +99,14 @@ impl Method {
             let run = run.clone();
             to_value(registry.on_reactor(name, move |app| run(app, params))?)
         });
-        Method { name, description, phase: Phase::Runtime, handler }
+        Method { name, description, phase: Phase::Runtime, changes: false, handler }
+    }
+
+    /// The same, of a method that changes something: every call of it is noted, see [`audit`].
+    #[must_use]
+    pub fn changing(mut self) -> Self {
+        self.changes = true;
+        self
     }
 
     /// The same, but callable in another phase.
@@ -114,6 +124,11 @@ impl Method {
     /// What it does, in one sentence.
     pub fn description(&self) -> &'static str {
         self.description
+    }
+
+    /// Whether calls of it are noted.
+    pub fn changes(&self) -> bool {
+        self.changes
     }
 
     /// When it may be called.
@@ -230,6 +245,15 @@ impl Registry {
 
 impl Dispatch for Registry {
     fn dispatch(&self, method: &str, params: Map<String, Value>) -> Result<Value, RpcError> {
+        self.dispatch_for(&Caller::Appliance, method, params)
+    }
+
+    fn dispatch_for(
+        &self,
+        caller: &Caller,
+        method: &str,
+        params: Map<String, Value>,
+    ) -> Result<Value, RpcError> {
         let Some(method) = self.methods.get(method) else {
             // The name is the client's and may be long; no method's name is.
             let shown: String = method.chars().take(64).collect();
@@ -240,7 +264,13 @@ impl Dispatch for Registry {
                 reason: "the method can only be called before the framework is started, and it is started; leave the call out",
             });
         }
-        (method.handler)(self, params)
+        if !method.changes {
+            return (method.handler)(self, params);
+        }
+        let shown = Value::Object(params.clone()).to_string();
+        let result = (method.handler)(self, params);
+        audit::note(caller, method.name, &shown, result.as_ref());
+        result
     }
 }
 

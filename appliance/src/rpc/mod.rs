@@ -7,6 +7,7 @@
 
 mod app;
 mod archive;
+pub mod audit;
 pub mod config;
 mod error;
 pub mod framing;
@@ -26,6 +27,7 @@ pub use archive::{
     ArchivePlane, ArchiveReport, ArchivedObject, Expirer, ExpiryPool, ExpiryReport, Explained, KeepFileError,
     LIST_LIMIT_DEFAULT, Sealed, VERIFICATIONS_MAX, Verification, VerificationState,
 };
+pub use audit::Caller;
 pub use error::{ErrorObject, RpcError};
 pub use histogram::{HistogramError, HistogramReport};
 pub use method::{DEFAULT_CALL_TIMEOUT, Method, Phase, Registry};

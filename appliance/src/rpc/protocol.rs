@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::{Map, Value, json};
 
+use super::audit::Caller;
 use super::error::RpcError;
 
 /// The most JSON values of a request, names counted too (SPDK's limit).
@@ -25,10 +26,23 @@ pub trait Dispatch: Send + Sync + 'static {
     /// # Errors
     /// What the client is to be told.
     fn dispatch(&self, method: &str, params: Map<String, Value>) -> Result<Value, RpcError>;
+
+    /// The same for a caller that is known: whoever notes changes notes this one.
+    ///
+    /// # Errors
+    /// What the client is to be told.
+    fn dispatch_for(
+        &self,
+        _caller: &Caller,
+        method: &str,
+        params: Map<String, Value>,
+    ) -> Result<Value, RpcError> {
+        self.dispatch(method, params)
+    }
 }
 
 /// The answer to the bytes of one JSON value, a newline behind it; `None` when nothing is to be sent.
-pub fn answer(request: &[u8], dispatch: &dyn Dispatch) -> Option<Vec<u8>> {
+pub fn answer(request: &[u8], caller: &Caller, dispatch: &dyn Dispatch) -> Option<Vec<u8>> {
     let response = match serde_json::from_slice::<Value>(request) {
         Ok(value) if count_values(&value) > MAX_REQUEST_VALUES => Some(refusal(
             &Value::Null,
@@ -39,10 +53,10 @@ pub fn answer(request: &[u8], dispatch: &dyn Dispatch) -> Option<Vec<u8>> {
         }
         Ok(Value::Array(calls)) => {
             let answers: Vec<Value> =
-                calls.into_iter().filter_map(|call| answer_one(call, dispatch)).collect();
+                calls.into_iter().filter_map(|call| answer_one(call, caller, dispatch)).collect();
             (!answers.is_empty()).then_some(Value::Array(answers))
         }
-        Ok(value) => answer_one(value, dispatch),
+        Ok(value) => answer_one(value, caller, dispatch),
         Err(error) => Some(refusal(&Value::Null, &RpcError::Parse { reason: error.to_string() })),
     }?;
     Some(to_bytes(&response))
@@ -67,14 +81,15 @@ fn to_bytes(response: &Value) -> Vec<u8> {
     bytes
 }
 
-fn answer_one(call: Value, dispatch: &dyn Dispatch) -> Option<Value> {
+fn answer_one(call: Value, caller: &Caller, dispatch: &dyn Dispatch) -> Option<Value> {
     let call = match Call::parse(call) {
         Ok(call) => call,
         Err(refused) => return Some(refusal(&refused.id, &refused.error)),
     };
     let result = call.params.and_then(|params| {
         // A panic in one method must not take the connection, let alone the appliance, with it.
-        catch_unwind(AssertUnwindSafe(|| dispatch.dispatch(&call.method, params))).unwrap_or_else(|_| {
+        let called = catch_unwind(AssertUnwindSafe(|| dispatch.dispatch_for(caller, &call.method, params)));
+        called.unwrap_or_else(|_| {
             let reason = format!("{} failed unexpectedly; the appliance's log has the details", call.method);
             Err(RpcError::Internal { reason })
         })
@@ -203,7 +218,7 @@ mod tests {
         #[test]
         fn whatever_comes_the_answer_is_one(requests in prop::collection::vec(request(), 1..5), batch in any::<bool>()) {
             let request = if batch { Value::from(requests) } else { requests[0].clone() };
-            if let Some(bytes) = answer(request.to_string().as_bytes(), &Echo) {
+            if let Some(bytes) = answer(request.to_string().as_bytes(), &Caller::Unknown, &Echo) {
                 prop_assert_eq!(bytes.last(), Some(&b'\n'));
                 let answer: Value = serde_json::from_slice(&bytes).expect("JSON");
                 match answer {
@@ -215,7 +230,7 @@ mod tests {
 
         #[test]
         fn whatever_bytes_come_they_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            let answer = answer(&bytes, &Echo);
+            let answer = answer(&bytes, &Caller::Unknown, &Echo);
             prop_assert!(answer.is_some_and(|answer| !answer.is_empty()));
         }
     }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
+use super::audit::Caller;
 use super::error::RpcError;
 use super::framing::{Framer, FramingError};
 use super::protocol::{self, Dispatch};
@@ -271,6 +272,7 @@ fn refuse(stream: &UnixStream, reason: String) {
 
 /// Serves one connection to its end.
 fn serve(shared: &Shared, id: u64, stream: &UnixStream, dispatch: &dyn Dispatch) -> io::Result<()> {
+    let caller = Caller::of(stream);
     let mut framer = Framer::new();
     let mut chunk = vec![0; READ_BYTES];
     let mut began: Option<Instant> = None;
@@ -300,7 +302,7 @@ fn serve(shared: &Shared, id: u64, stream: &UnixStream, dispatch: &dyn Dispatch)
             match framer.next_value() {
                 Ok(Some(request)) => {
                     began = None;
-                    if let Some(answer) = protocol::answer(request, dispatch) {
+                    if let Some(answer) = protocol::answer(request, &caller, dispatch) {
                         send(stream, &answer)?;
                     }
                 }

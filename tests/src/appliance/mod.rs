@@ -221,9 +221,19 @@ impl Appliance {
         })
     }
 
-    /// What all starts so far have written to standard error: warnings and errors.
+    /// What all starts so far have written to standard error: warnings and errors, without the lines of [`Appliance::audit`].
     pub fn complaints(&self) -> String {
-        std::fs::read_to_string(self.complained_path()).unwrap_or_default()
+        self.journal(|line| !is_audit(line))
+    }
+
+    /// The lines in which all starts so far have noted who changed what.
+    pub fn audit(&self) -> Vec<String> {
+        self.journal(is_audit).lines().map(str::to_owned).collect()
+    }
+
+    fn journal(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let text = std::fs::read_to_string(self.complained_path()).unwrap_or_default();
+        text.split_inclusive('\n').filter(|line| wanted(line)).collect()
     }
 
     /// The process's number, while it runs.
@@ -253,6 +263,10 @@ impl Drop for Appliance {
 fn announced_port(output: &str) -> Option<u16> {
     let line = output.lines().find(|line| line.trim_start().starts_with("nvme connect"))?;
     line.split_whitespace().skip_while(|&word| word != "-s").nth(1)?.parse().ok()
+}
+
+fn is_audit(line: &str) -> bool {
+    line.contains(" INFO audit: ")
 }
 
 fn text(path: &Path) -> String {

@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::pace::per_hour;
 use super::{ArchivePlane, failed};
@@ -27,6 +28,7 @@ use crate::archive::store::StoreErrorKind;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::ReactorHandle;
 use crate::rpc::app::App;
+use crate::rpc::audit::{self, Caller};
 use crate::rpc::error::RpcError;
 use crate::rpc::method::DEFAULT_CALL_TIMEOUT;
 use crate::volume::{Forgotten, Lineage, Pool, VolumeError, clock_problem};
@@ -376,6 +378,14 @@ fn expire_all(plane: &ArchivePlane, handle: &ReactorHandle<App>, stop: &StopFlag
                 let (objects, bytes) = (report.deleted_objects, report.deleted_bytes);
                 if objects > 0 {
                     tracing::info!(objects, bytes, "what has expired was deleted from the archive");
+                    let (synchs, rules) = (report.expired_synchs, plane.keep());
+                    let what = json!({"objects": objects, "bytes": bytes, "synchs": synchs, "rules": rules});
+                    audit::note(
+                        &Caller::Appliance,
+                        "archive_expire",
+                        &what.to_string(),
+                        Ok::<_, RpcError>(()),
+                    );
                 }
                 if objects == 0 || objects >= report.expirable_objects || stop.is_set() {
                     return false;

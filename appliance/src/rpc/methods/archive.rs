@@ -20,7 +20,7 @@ use crate::volume::Point;
 pub(super) fn methods() -> Vec<Method> {
     vec![
         Method::direct("archive_get_status", "How the archive is, and how far behind.", status),
-        Method::task("archive_seal", "Archives everything up to now; with wait false only begins it.", seal),
+        Method::task("archive_seal", "Archives everything up to now; with wait false only begins it.", seal).changing(),
         Method::direct(
             "archive_list",
             "The objects of the pool in the archive, in the order of the log.",
@@ -33,14 +33,14 @@ pub(super) fn methods() -> Vec<Method> {
             "archive_expire",
             "Deletes what no point that the rules keep needs, a part each hour; dry_run only says what would go, all waits for nothing, clock_is_right confirms the clock.",
             expire,
-        ),
-        Method::direct("archive_set_keep", "Sets the rules of retention.", set_keep),
+        ).changing(),
+        Method::direct("archive_set_keep", "Sets the rules of retention.", set_keep).changing(),
         Method::direct("archive_get_keep", "The rules of retention.", get_keep),
         Method::direct(
             "archive_set_verify",
             "Sets how an archived object is verified: digest or tail, from the next one on.",
             set_verify,
-        ),
+        ).changing(),
         Method::direct("archive_get_verify", "How an archived object is verified.", get_verify),
     ]
 }

@@ -32,7 +32,8 @@ pub(super) fn methods() -> Vec<Method> {
             "spdk_kill_instance",
             "Sends the appliance a signal; SIGTERM and SIGINT stop it cleanly.",
             kill,
-        ),
+        )
+        .changing(),
         Method::direct("framework_start_init", "Starts the framework, which is started already.", start_init)
             .in_phase(Phase::Startup),
         Method::task("framework_wait_init", "Returns once the pool is open.", wait_init),

@@ -32,12 +32,14 @@ pub(super) fn methods() -> Vec<Method> {
             "nvmf_subsystem_add_listener",
             "Listens on an address, for every subsystem.",
             add_listener,
-        ),
+        )
+        .changing(),
         Method::on_reactor(
             "nvmf_subsystem_remove_listener",
             "Stops to listen on an address, for every subsystem.",
             remove_listener,
-        ),
+        )
+        .changing(),
     ]
 }
 

@@ -22,8 +22,8 @@ pub(super) fn methods() -> Vec<Method> {
             "pool_set_working_set",
             "Changes how many segments the live data may span; a shorter length is in force once copy-forward has made it so.",
             set_working_set,
-        ),
-        Method::task("pool_grow", "Uses what the pool's device has grown by.", grow),
+        ).changing(),
+        Method::task("pool_grow", "Uses what the pool's device has grown by.", grow).changing(),
         Method::on_reactor(
             "pool_get_clock",
             "The time that records carry and the machine's, and how they stand to each other.",
@@ -33,7 +33,7 @@ pub(super) fn methods() -> Vec<Method> {
             "pool_confirm_clock",
             "Confirms the machine's clock: what is held goes on, and records follow it.",
             confirm_clock,
-        ),
+        ).changing(),
     ]
 }
 

@@ -14,7 +14,8 @@ pub(super) fn methods() -> Vec<Method> {
             "Turns a point into a position of the log and says what it is.",
             resolve,
         ),
-        Method::task("restore_clone", "Opens a volume as it was at a point, as a new volume.", clone),
+        Method::task("restore_clone", "Opens a volume as it was at a point, as a new volume.", clone)
+            .changing(),
     ]
 }
 

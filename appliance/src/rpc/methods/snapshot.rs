@@ -10,13 +10,15 @@ use crate::volume::SnapshotInfo;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        Method::task("snapshot_create", "Names this moment of every volume and retains it.", create),
+        Method::task("snapshot_create", "Names this moment of every volume and retains it.", create)
+            .changing(),
         Method::on_reactor("snapshot_list", "Every snapshot.", list),
         Method::task(
             "snapshot_delete",
             "Forgets a snapshot's name; its point is no longer retained.",
             delete,
-        ),
+        )
+        .changing(),
     ]
 }
 

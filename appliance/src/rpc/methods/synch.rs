@@ -11,7 +11,8 @@ use crate::volume::SynchInfo;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        Method::task("synch_create", "Marks this moment of every volume with a label and details.", create),
+        Method::task("synch_create", "Marks this moment of every volume with a label and details.", create)
+            .changing(),
         Method::on_reactor("synch_list", "Every synch of the log, oldest first.", list),
     ]
 }

@@ -13,15 +13,15 @@ use crate::volume::{CreateVolume, VolumeError, VolumeInfo};
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        Method::task("volume_create", "Makes a volume; with if_absent an equal one may exist.", create),
+        Method::task("volume_create", "Makes a volume; with if_absent an equal one may exist.", create).changing(),
         Method::on_reactor("volume_list", "Every volume, or the one with a name.", list),
-        Method::task("volume_delete", "Deletes a volume; its history stays reachable.", delete),
-        Method::task("volume_resize", "Grows a volume.", resize),
+        Method::task("volume_delete", "Deletes a volume; its history stays reachable.", delete).changing(),
+        Method::task("volume_resize", "Grows a volume.", resize).changing(),
         Method::task(
             "volume_hydrate",
             "Begins to make what a clone inherited its own, so that it needs neither its origin nor the archive.",
             hydrate,
-        ),
+        ).changing(),
     ]
 }
 
