@@ -105,30 +105,38 @@ fn a_pool_that_is_gone_or_blank_is_not_begun_anew() {
 fn an_archive_that_is_gone_is_not_begun_anew() {
     let store = tempfile::tempdir().expect("a folder");
     let place = store.path().join("mount");
-    let appliance = stopped(&["--archive", text(&place)]);
+    let mut appliance = stopped(&["--archive", text(&place)]);
     let folder = appliance.pool_folder();
-    let away = store.path().join("away");
+    let (away, id) = (store.path().join("away"), folder.join("pool.varve.id"));
     fs::rename(&place, &away).expect("moved");
     for made in [false, true] {
         if made {
             fs::create_dir(&place).expect("the place of a mount");
         }
-        for hidden in [None, Some("pool.varve.id")] {
-            let kept = hidden.map(|name| (folder.join(name), fs::read(folder.join(name)).expect("there")));
-            if let Some((path, _)) = &kept {
-                fs::remove_file(path).expect("there");
-            }
-            let refused = refusal(&serve(&folder, &["--archive", text(&place)]));
-            assert!(refused.contains("--new-archive") && refused.contains("mount"), "{refused}");
+        let check_nothing_made = || {
             assert_eq!(place.exists(), made, "nothing was made");
             assert!(
                 !made || fs::read_dir(&place).expect("a list").next().is_none(),
                 "nothing was made in it"
             );
-            if let Some((path, bytes)) = kept {
-                fs::write(path, bytes).expect("written");
-            }
-        }
+        };
+        // The pool knows that its archive was there.
+        appliance.restart().expect("it waits for its archive");
+        let status = appliance.command(&["archive", "status"]).expect("a status");
+        assert!(status.contains("--new-archive") && status.contains("mount"), "{status}");
+        appliance.stop().expect("it stops");
+        check_nothing_made();
+        // It was somewhere else.
+        let refused = refusal(&serve(&folder, &["--archive", text(&store.path().join("elsewhere"))]));
+        assert!(refused.contains("--new-archive") && refused.contains("elsewhere"), "{refused}");
+        assert!(!store.path().join("elsewhere").exists(), "nothing was made");
+        // Nobody knows.
+        let known = fs::read(&id).expect("there");
+        fs::remove_file(&id).expect("there");
+        let refused = refusal(&serve(&folder, &["--archive", text(&place)]));
+        assert!(refused.contains("--new-archive") && refused.contains("mount"), "{refused}");
+        check_nothing_made();
+        fs::write(&id, known).expect("written");
     }
     // Another archive is there.
     let other = stopped(&["--archive", text(&store.path().join("other"))]);
@@ -136,7 +144,6 @@ fn an_archive_that_is_gone_is_not_begun_anew() {
     let refused = refusal(&serve(&folder, &["--archive", text(&store.path().join("other"))]));
     assert!(refused.contains("--new-archive"), "{refused}");
     // Where it is now.
-    let mut appliance = appliance;
     fs::remove_dir(&place).and_then(|()| fs::rename(&away, &place)).expect("mounted again");
     appliance.restart().expect("it is back");
     assert!(appliance.command(&["archive", "status"]).is_ok());

@@ -166,7 +166,7 @@ impl RpcError {
 fn volume_code(error: &VolumeError) -> i64 {
     match error {
         VolumeError::NoSuchPoint { .. } => -2,
-        VolumeError::Failed { .. } | VolumeError::Archive { .. } => -5,
+        VolumeError::Failed { .. } | VolumeError::Archive { .. } | VolumeError::ArchiveAway { .. } => -5,
         VolumeError::Busy { .. } => -16,
         VolumeError::VolumeExists { .. } => -17,
         VolumeError::NoSuchVolume { .. } => -19,
@@ -191,6 +191,7 @@ mod tests {
             (VolumeError::Busy { reason: name() }.into(), -16),
             (VolumeError::Failed { reason: name() }.into(), -5),
             (VolumeError::Archive { reason: name() }.into(), -5),
+            (VolumeError::ArchiveAway { reason: name() }.into(), -5),
             (RpcError::Parse { reason: name() }, -32700),
             (RpcError::InvalidRequest { reason: name() }, -32600),
             (RpcError::MethodNotFound { method: name(), suggestion: None }, -32601),

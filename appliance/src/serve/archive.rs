@@ -3,8 +3,11 @@
 //! ```text
 //! open      before anything of the pool is made or opened: the store is opened and probed, the rules of retention are read
 //! learn     once the pool's UUID is known, on a thread of its own: the store is listed, objects that are new to the local catalog are read for their synchs
+//! await     instead, when the archive that the pool is known to have is away: `late` opens it as soon as it is there
 //! attach    the archivist's threads start; the pool gets the store, its objects and the synchs of the whole history
 //! ```
+
+pub(super) mod late;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -95,38 +98,104 @@ pub struct ArchiveStarted {
     pub objects: u64,
     /// Synchs of the whole history.
     pub synchs: u64,
+    /// Why it could not be reached; it is tried again.
+    pub away: Option<String>,
     /// What the operator must know.
     pub notes: Vec<String>,
+}
+
+/// The archive as a start finds it.
+pub(super) enum FoundArchive {
+    /// There.
+    Opened(OpenedArchive),
+    /// Known, and away.
+    Away(late::AwayArchive),
+}
+
+impl FoundArchive {
+    /// What the command plane sees of it.
+    pub(super) fn plane(&self) -> &Arc<ArchivePlane> {
+        match self {
+            FoundArchive::Opened(opened) => &opened.plane,
+            FoundArchive::Away(away) => away.plane(),
+        }
+    }
+
+    /// Whether it holds objects of a pool, whichever.
+    pub(super) fn holds_something(&self) -> bool {
+        matches!(self, FoundArchive::Opened(opened) if !opened.known.pools.is_empty())
+    }
 }
 
 /// An archive that was opened, on its way to the pool.
 pub(super) struct OpenedArchive {
     config: ArchiveConfig,
     pub(super) plane: Arc<ArchivePlane>,
+    known: KnownStore,
+    /// Whether it may be another.
+    may_be_new: bool,
+}
+
+impl OpenedArchive {
+    fn new(
+        known: KnownStore,
+        config: &ArchiveConfig,
+        appliance: &ApplianceConfig,
+        plane: Arc<ArchivePlane>,
+    ) -> Self {
+        OpenedArchive { config: config.clone(), plane, known, may_be_new: appliance.new_archive }
+    }
+}
+
+/// A store that was opened, and whose it is.
+struct KnownStore {
+    store: Arc<dyn Store>,
     notes: Vec<String>,
     /// What the store says of itself.
     id: Option<Uuid>,
     /// Whether it is the archive that the pool had, as far as that is known.
     is_known: bool,
-    /// Whether it may be another.
-    may_be_new: bool,
     pools: Vec<Uuid>,
 }
 
-impl OpenedArchive {
-    /// Whether it holds objects of a pool, whichever.
-    pub(super) fn holds_something(&self) -> bool {
-        !self.pools.is_empty()
+/// Opens the archive. One that the pool is known to have had at this place, and that is away for a reason that may pass, is waited for.
+///
+/// # Errors
+/// See [`open`].
+pub(super) fn find(
+    config: &ArchiveConfig,
+    appliance: &ApplianceConfig,
+    found: &Found,
+    is_new: bool,
+) -> Result<FoundArchive, ServeError> {
+    match open(config, appliance, found, is_new) {
+        Ok(opened) => Ok(FoundArchive::Opened(opened)),
+        Err(error) => match late::waits_for(config, appliance, found, is_new, &error) {
+            true => Ok(FoundArchive::Away(late::AwayArchive::new(config, appliance, found, &error)?)),
+            false => Err(error),
+        },
     }
 }
 
-/// Opens the store, finds out whether it is the pool's, and reads the rules. Nothing of the pool is needed but what is `found` of its identity.
-pub(super) fn open(
+/// Opens the store, finds out whether it is the pool's, and reads the rules.
+fn open(
     config: &ArchiveConfig,
     appliance: &ApplianceConfig,
     found: &Found,
     is_new: bool,
 ) -> Result<OpenedArchive, ServeError> {
+    let known = open_known(config, appliance, found, is_new)?;
+    let plane = ArchivePlane::new(Arc::clone(&known.store), &config.keep)?;
+    Ok(OpenedArchive::new(known, config, appliance, Arc::new(plane)))
+}
+
+/// Opens the store and finds out whether it is the pool's. Nothing of the pool is needed but what is `found` of its identity.
+fn open_known(
+    config: &ArchiveConfig,
+    appliance: &ApplianceConfig,
+    found: &Found,
+    is_new: bool,
+) -> Result<KnownStore, ServeError> {
     refuse_new_archive(config, appliance, found, is_new)?;
     let mut opened = open_store(&config.store)?;
     let pools = pools_in(&*opened.store).map_err(CatalogError::from)?;
@@ -166,16 +235,7 @@ pub(super) fn open(
             .notes
             .push(format!("this is another archive than before, which was {} in {}", known.id, known.store));
     }
-    let plane = ArchivePlane::new(opened.store, &config.keep)?;
-    Ok(OpenedArchive {
-        config: config.clone(),
-        plane: Arc::new(plane),
-        notes: opened.notes,
-        id,
-        is_known,
-        may_be_new: appliance.new_archive,
-        pools,
-    })
+    Ok(KnownStore { store: opened.store, notes: opened.notes, id, is_known, pools })
 }
 
 /// What the local catalog knows must be in the archive, or it is another.
@@ -296,7 +356,7 @@ pub(super) fn start_service(
     Ok(ThreadedArchive::start(Arc::clone(store), source, options)?)
 }
 
-/// Gives the pool its archive.
+/// Gives the pool its archive. An error leaves the pool as it was.
 pub(super) async fn attach(
     opened: OpenedArchive,
     pool: Rc<Pool>,
@@ -305,38 +365,48 @@ pub(super) async fn attach(
     local: Local,
     handle: ReactorHandle<App>,
 ) -> Result<(ArchiveStarted, Option<ArchiveIdentity>), ServeError> {
-    let OpenedArchive { config, plane, mut notes, id, is_known, may_be_new, .. } = opened;
     let uuid = pool.info().uuid;
-    let (store, catalog_path) = (Arc::clone(plane.store()), config.catalog.clone());
+    let (store, catalog_path) = (Arc::clone(&opened.known.store), opened.config.catalog.clone());
     let learned = off_reactor(&local, move || learn(&*store, uuid, &catalog_path, is_new)).await??;
-    if !is_known && !may_be_new {
-        refuse_empty(learned.known_before, learned.known.ids().count() as u64, plane.store().label())?;
+    if !opened.known.is_known && !opened.may_be_new {
+        let label = opened.known.store.label();
+        refuse_empty(learned.known_before, learned.known.ids().count() as u64, label)?;
     }
-    let store = Arc::clone(plane.store());
-    let id = match id {
-        Some(id) => Some(id),
-        None => match off_reactor(&local, move || ensure_id(&*store)).await? {
-            Ok(id) => Some(id),
-            Err(error) => {
-                notes.push(format!(
-                    "the archive was given no identity, so that its loss might not be noticed: {error}"
-                ));
-                None
-            }
-        },
-    };
-    let store = plane.store().label().to_owned();
-    let identity = id.map(|id| ArchiveIdentity { store, id });
+    let (id, note) = identify(&opened.known, &local).await?;
+    let OpenedArchive { config, plane, known: KnownStore { store, mut notes, .. }, .. } = opened;
+    notes.extend(note);
+    let label = store.label().to_owned();
+    let identity = id.map(|id| ArchiveIdentity { store: label.clone(), id });
     let waker = handle.clone();
-    let service = start_service(&config, plane.store(), device, Arc::new(move || waker.wake()))?;
+    let service = start_service(&config, &store, device, Arc::new(move || waker.wake()))?;
     let service = RecordingArchive::new(Box::new(service), Arc::clone(&plane), handle)?;
     let objects = learned.known.ids().count() as u64;
+    plane.set_store(store);
     plane.set_catalog(learned.catalog);
     pool.attach_archive(Box::new(service), config.policy, learned.known, learned.synchs)?;
     notes.extend(learned.notes);
-    look_often(&local, config.policy.seal_interval_ns);
     let synchs = pool.synchs().len() as u64;
-    Ok((ArchiveStarted { store: plane.store().label().to_owned(), objects, synchs, notes }, identity))
+    Ok((ArchiveStarted { store: label, objects, synchs, away: None, notes }, identity))
+}
+
+/// The identity of an archive, which is given one if it has none; what is to be said of that.
+async fn identify(
+    known: &KnownStore,
+    local: &Local,
+) -> Result<(Option<Uuid>, Option<String>), ServeError> {
+    if known.id.is_some() {
+        return Ok((known.id, None));
+    }
+    let store = Arc::clone(&known.store);
+    Ok(match off_reactor(local, move || ensure_id(&*store)).await? {
+        Ok(id) => (Some(id), None),
+        Err(error) => {
+            let note = format!(
+                "the archive was given no identity, so that its loss might not be noticed: {error}"
+            );
+            (None, Some(note))
+        }
+    })
 }
 
 /// Has the reactor turn now and then, also when nobody asks it for anything.
@@ -373,8 +443,12 @@ pub(super) fn lines(started: &Started) -> Vec<String> {
     let Some(archive) = &started.archive else {
         return vec!["no archive: the past is kept only as far as the primary reaches".to_owned()];
     };
-    let mut lines =
-        vec![format!("archive in {}: {} objects, {} synchs", archive.store, archive.objects, archive.synchs)];
+    let mut lines = vec![match &archive.away {
+        Some(why) => format!("archive in {}: not reached, it is tried again: {why}", archive.store),
+        None => {
+            format!("archive in {}: {} objects, {} synchs", archive.store, archive.objects, archive.synchs)
+        }
+    }];
     lines.extend(archive.notes.iter().map(|note| format!("note: {note}")));
     lines
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::archive::{self, OpenedArchive};
+use super::archive::{self, FoundArchive};
 use super::identity::{self, Found};
 use super::{ApplianceConfig, ArchiveConfig, Backing, CATALOG_FILE_NAME, ServeError, check_new};
 use crate::bdev::{FileDevice, FileOptions, is_blank};
@@ -20,9 +20,7 @@ pub(super) enum OpenedDevice {
 
 /// Opens the device and the archive. What would be made comes last: a pool that exists is locked first, so that a second appliance hears of the pool; a new one is made when
 /// its archive is known to work.
-pub(super) fn open_all(
-    config: &ApplianceConfig,
-) -> Result<(OpenedDevice, Option<OpenedArchive>), ServeError> {
+pub(super) fn open_all(config: &ApplianceConfig) -> Result<(OpenedDevice, Option<FoundArchive>), ServeError> {
     let (path, create_bytes, engine) = match &config.backing {
         Backing::Memory { len_bytes } => {
             let len_blocks = with_tail(len_bytes / BLOCK_BYTES as u64);
@@ -59,9 +57,9 @@ pub(super) fn open_all(
         }
     }
     let is_new = !matches!(locked, Some(OpenedDevice::File { blank: false, .. }));
-    let archive = config.archive.as_ref().map(|archive| archive::open(archive, config, &found, is_new));
+    let archive = config.archive.as_ref().map(|archive| archive::find(archive, config, &found, is_new));
     let archive = archive.transpose()?;
-    if is_new && !config.new_pool && archive.as_ref().is_some_and(OpenedArchive::holds_something) {
+    if is_new && !config.new_pool && archive.as_ref().is_some_and(FoundArchive::holds_something) {
         let state = is_nothing(path).unwrap_or("is blank");
         return Err(gone(path, state, "the archive holds the objects of a pool".to_owned()));
     }

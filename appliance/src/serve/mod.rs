@@ -12,6 +12,7 @@ mod archive;
 mod begin;
 mod command;
 mod identity;
+mod inherit;
 mod notify;
 mod progress;
 mod reactors;
@@ -322,7 +323,7 @@ impl Appliance {
             TcpListener::bind(address).map_err(|source| ServeError::Address { address, source })?;
         }
         let (device, archive) = begin::open_all(&config)?;
-        let plane = archive.as_ref().map(|archive| Arc::clone(&archive.plane));
+        let plane = archive.as_ref().map(|archive| Arc::clone(archive.plane()));
         let (sender, receiver) = mpsc::sync_channel(1);
         let (handle_sender, handle_receiver) = mpsc::sync_channel(1);
         let idle_reactors = IdleReactors::start(&config.idle_cores)?;

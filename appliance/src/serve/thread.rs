@@ -7,13 +7,17 @@ use std::sync::mpsc::SyncSender;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::archive::{self, OpenedArchive};
+use super::archive::late::{AwayArchive, waits_for};
+use super::archive::{self, FoundArchive};
 use super::begin::OpenedDevice;
 use super::identity::{self, ArchiveIdentity, Found, Identity};
+use super::inherit;
 use super::view::View;
-use super::{ApplianceConfig, Backing, FIRST_VOLUME_NAME, ServeError, Started, segment_blocks_for};
+use super::{
+    ApplianceConfig, ArchiveStarted, Backing, FIRST_VOLUME_NAME, ServeError, Started, segment_blocks_for,
+};
 use crate::bdev::memory::{MemoryBdev, MemoryDisk};
-use crate::bdev::{Bdev, SharedBdev};
+use crate::bdev::{Bdev, FileDevice, SharedBdev};
 use crate::dma::DmaPool;
 use crate::log::{CreateLog, Environment, Recycling};
 use crate::nvmf::target::Target;
@@ -28,7 +32,7 @@ const CLOSE_ROOM_WAIT: Duration = Duration::from_secs(5);
 pub(super) fn run(
     config: &ApplianceConfig,
     device: OpenedDevice,
-    archive: Option<OpenedArchive>,
+    archive: Option<FoundArchive>,
     handle: &SyncSender<ReactorHandle<App>>,
     started: &SyncSender<Started>,
 ) -> Result<(), ServeError> {
@@ -70,10 +74,7 @@ pub(super) fn run(
     let mut notes = note_identity(config, &pool, is_new, None)?;
     let archive = match (archive, file) {
         (Some(archive), Some(file)) => {
-            let (pool, local, handle) = (Rc::clone(&pool), local.clone(), reactor.handle());
-            let attaching = archive::attach(archive, Rc::clone(&pool), is_new, file, local, handle);
-            let (mut started, identity) = reactor.run_until(&app, attaching)?;
-            notes.extend(note_identity(config, &pool, false, identity)?);
+            let mut started = give_archive(config, archive, &pool, is_new, file, &mut reactor, &app)?;
             started.notes.append(&mut notes);
             Some(started)
         }
@@ -81,15 +82,10 @@ pub(super) fn run(
     };
     let target = Target::new(local.clone(), Rc::<Pool>::clone(&pool) as _, dma, config.target.clone());
     add_pollers(&local, &pool, &target);
-    if archive.is_none() {
-        // Writes that wait for room need turns also when nobody asks for anything.
-        archive::look_often(&local, 0);
-    }
-    let inheriting = Rc::clone(&pool);
-    drop(local.spawn(async move {
-        Rc::clone(&inheriting).load_inherited().await;
-        inheriting.hydrate_all().await;
-    }));
+    // Writes that wait for room need turns also when nobody asks for anything.
+    let seal_interval_ns = config.archive.as_ref().filter(|_| archive.is_some());
+    archive::look_often(&local, seal_interval_ns.map_or(0, |archive| archive.policy.seal_interval_ns));
+    drop(local.spawn(inherit::keep_loading(Rc::clone(&pool), local.clone())));
     let mut listen = Vec::new();
     for &address in &config.listen {
         listen.push(target.listen(address)?);
@@ -108,6 +104,57 @@ pub(super) fn run(
     }
     local.remove_poller(drive);
     Ok(())
+}
+
+/// Attaches the pool's archive, or has the pool wait for it.
+fn give_archive(
+    config: &ApplianceConfig,
+    archive: FoundArchive,
+    pool: &Rc<Pool>,
+    is_new: bool,
+    file: Arc<FileDevice>,
+    reactor: &mut Reactor<App>,
+    app: &App,
+) -> Result<ArchiveStarted, ServeError> {
+    let local = reactor.local();
+    let away = match archive {
+        FoundArchive::Away(away) => away,
+        FoundArchive::Opened(opened) => {
+            let plane = Arc::clone(&opened.plane);
+            let attaching = archive::attach(
+                opened,
+                Rc::clone(pool),
+                is_new,
+                Arc::clone(&file),
+                local.clone(),
+                reactor.handle(),
+            );
+            match reactor.run_until(app, attaching) {
+                Ok((mut started, identity)) => {
+                    started.notes.extend(note_identity(config, pool, false, identity)?);
+                    return Ok(started);
+                }
+                Err(error) => {
+                    let found = found_of(config)?;
+                    match &config.archive {
+                        Some(archive) if waits_for(archive, config, &found, is_new, &error) => {
+                            AwayArchive::with_plane(archive, config, &found, plane, &error)
+                        }
+                        _ => return Err(error),
+                    }
+                }
+            }
+        }
+    };
+    Ok(away.begin(pool, file, &local, reactor.handle(), app)?)
+}
+
+/// What is known of the pool that was here.
+fn found_of(config: &ApplianceConfig) -> Result<Found, ServeError> {
+    match &config.backing {
+        Backing::File { path, .. } => identity::read(path),
+        Backing::Memory { .. } => Ok(Found::Nothing),
+    }
 }
 
 fn make_device(device: OpenedDevice, memory_resident: bool) -> Result<Box<dyn Bdev>, ServeError> {
@@ -178,7 +225,7 @@ async fn turning<T>(pool: Rc<Pool>, future: impl Future<Output = T>) -> T {
 }
 
 /// Says which pool is here, as far as that is new; what the operator must know of it. With the first one a creation is complete.
-fn note_identity(
+pub(super) fn note_identity(
     config: &ApplianceConfig,
     pool: &Pool,
     is_new: bool,

@@ -52,6 +52,12 @@ pub enum VolumeError {
         /// The store's words.
         reason: String,
     },
+    /// The archive does not answer now; it may later.
+    #[error("the archive does not answer: {reason}; try again when it does")]
+    ArchiveAway {
+        /// The store's words.
+        reason: String,
+    },
     /// The pool or its device failed.
     #[error("the pool failed: {reason}")]
     Failed {

@@ -128,7 +128,13 @@ impl Pool {
                     name.parse().ok().and_then(|id: u64| state.synchs.iter().find(|synch| synch.id == id));
                 // Of several synchs with one label the newest is meant.
                 let found = by_id.or_else(|| state.synchs.iter().rev().find(|synch| &synch.label == name));
-                found.map(|synch| Lsn(synch.lsn)).ok_or_else(|| {
+                let found = found.map(|synch| Lsn(synch.lsn));
+                if found.is_none() {
+                    // It may be known there only.
+                    drop(state);
+                    self.check_reached()?;
+                }
+                found.ok_or_else(|| {
                     no_such(
                         "no synch has that label or id; `varve synch list` shows what there is".to_owned(),
                     )
@@ -182,6 +188,7 @@ impl Pool {
             yield_now().await;
         }
         if oldest.0 > 0 {
+            self.check_reached()?;
             return Err(no_such("the log is not kept that far back".to_owned()));
         }
         Ok(Lsn(0))

@@ -22,7 +22,7 @@ use super::copies::{Batch, Copied, Source, read};
 use super::error::VolumeError;
 use super::index::Mapping;
 use super::info::VolumeInfo;
-use super::pool::{Pool, Refusal, State, Volume, VolumeIndex};
+use super::pool::{Pool, Refusal, State, Trouble, Volume, VolumeIndex};
 use super::request::{IoError, VolumeId};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::EntryKind;
@@ -76,21 +76,24 @@ impl Pool {
             let volume = volumes.get_mut(id.0 as usize).and_then(Option::as_mut);
             let wanted = |volume: &&mut Volume| {
                 let image = catalog.image(volume.image.0);
-                !volume.hydrating && volume.inherits && image.is_some_and(|image| image.hydrating)
+                // What cannot be looked up is told already, and comes first.
+                !volume.hydrating
+                    && !matches!(volume.index, VolumeIndex::Failed(_))
+                    && volume.inherits
+                    && image.is_some_and(|image| image.hydrating)
             };
             let Some(volume) = volume.filter(wanted) else { return };
             volume.hydrating = true;
             volume.name.clone()
         };
         let result = self.hydrate_image(id).await;
-        if let Some(volume) = self.state.borrow_mut().volume_mut(id) {
-            volume.hydrating = false;
+        let mut state = self.state.borrow_mut();
+        let Some(volume) = state.volume_mut(id) else { return };
+        volume.hydrating = false;
+        if matches!(volume.index, VolumeIndex::Failed(_)) {
+            return;
         }
-        if let Err(error) = result {
-            self.note_problem(format!(
-                "volume '{name}' still needs the archive, it was not hydrated to its end: {error}; `varve volume hydrate {name}` goes on"
-            ));
-        }
+        state.tell_trouble(id, result.err().map(|error| Trouble::of_hydration(&name, &error)));
     }
 
     async fn hydrate_image(&self, id: VolumeId) -> Result<(), VolumeError> {
@@ -103,7 +106,9 @@ impl Pool {
             for sequence in sequences {
                 match self.known_of(sequence).await {
                     Ok(known) => unreadable += self.hydrate_from(id, image, sequence, &known.entries).await?,
-                    Err(error @ VolumeError::Busy { .. }) => return Err(error),
+                    Err(error @ (VolumeError::Busy { .. } | VolumeError::ArchiveAway { .. })) => {
+                        return Err(error);
+                    }
                     // What lies there stays inherited; the rest goes on.
                     Err(error) => failure = Some(error),
                 }
@@ -236,6 +241,8 @@ impl Pool {
             let data = match self.archived_block(sequence, source.lsn, source.crc).await {
                 Ok(Some(data)) => Some(self.in_dma(&data).await),
                 Ok(None) => None,
+                // Nor does it give the others now.
+                Err(error @ VolumeError::ArchiveAway { .. }) => return Err(error),
                 // One block that the archive does not give must not stop the rest.
                 Err(error) => {
                     tracing::warn!(lsn = source.lsn.0, %error, "an inherited block cannot be read");

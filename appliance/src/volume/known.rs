@@ -86,8 +86,9 @@ impl Pool {
         if holes.is_empty() || !is_here {
             return Ok(Known { entries, holes });
         }
+        self.check_reached()?;
         let mut entries = entries;
-        for units in self.archived_units(sequence).await {
+        for units in self.archived_units(sequence).await? {
             entries = join(&entries, &SegmentEntries::new(units));
         }
         let holes = entries.holes(extent.start, extent.end);
@@ -95,7 +96,10 @@ impl Pool {
     }
 
     /// The units that the archive has of a segment, of each object that it gives.
-    async fn archived_units(&self, sequence: SegmentSeq) -> Vec<Vec<TrailerUnit>> {
+    ///
+    /// # Errors
+    /// The archive does not answer: what it has is not known then, and no hole.
+    async fn archived_units(&self, sequence: SegmentSeq) -> Result<Vec<Vec<TrailerUnit>>, VolumeError> {
         let ids = {
             let state = self.state.borrow();
             state.archive.as_ref().map(|archive| archive.parts(sequence)).unwrap_or_default()
@@ -104,12 +108,13 @@ impl Pool {
         for id in ids {
             match self.object_entries(id).await {
                 Ok(entries) => units.push(entries.units.clone()),
+                Err(error @ VolumeError::ArchiveAway { .. }) => return Err(error),
                 Err(error) => {
                     tracing::warn!(segment = sequence.0, %error, "the archive does not give entries that the device does not give either");
                 }
             }
         }
-        units
+        Ok(units)
     }
 }
 

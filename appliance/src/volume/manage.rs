@@ -98,6 +98,7 @@ impl Pool {
             let mut state = self.state.borrow_mut();
             if let Some(id) = state.find(&name) {
                 if let Some(volume) = state.volumes[id.0 as usize].take() {
+                    state.forget_trouble(&volume);
                     state.bury(volume);
                 }
                 state.forget_latencies(id);
@@ -339,6 +340,7 @@ impl Pool {
             keeps_inherited,
             inherits: image.is_some_and(CatalogImage::inherits),
             hydrating: false,
+            trouble: None,
             changed_lsn: Lsn(log.head_lsn().0.saturating_sub(1)),
             masked: RangeSet::default(),
             resident: 0,

@@ -13,7 +13,7 @@ use super::event::{EventCollector, FoundEvent};
 use super::history::{ScanReport, see};
 use super::index::{IndexBuilder, RangeSet};
 use super::info::{SynchInfo, VolumeEvent};
-use super::pool::{Pool, READ_AHEAD_BLOCKS_DEFAULT, VolumeIndex};
+use super::pool::{Pool, READ_AHEAD_BLOCKS_DEFAULT, Trouble, VolumeIndex};
 use super::request::{MAX_IO_BLOCKS, VolumeId};
 use crate::bdev::SharedBdev;
 use crate::dma::{BLOCK_BYTES, DmaBuf};
@@ -285,7 +285,7 @@ impl Pool {
     }
 
     /// Looks up what clones inherited, one volume after the other. Requests of a volume are [`Busy`](super::Submitted::Busy) until it is done. One that cannot be
-    /// looked up is degraded, and does not stop the others.
+    /// looked up is degraded, and does not stop the others; called again, this tries those again whose archive did not answer.
     pub async fn load_inherited(self: Rc<Self>) {
         let waiting: Vec<VolumeId> = (0..self.state.borrow().volumes.len() as u32).map(VolumeId).collect();
         for id in waiting {
@@ -293,7 +293,9 @@ impl Pool {
                 let state = self.state.borrow();
                 let volume = state.volumes[id.0 as usize].as_ref();
                 volume.and_then(|volume| match &volume.index {
-                    VolumeIndex::Inherits(builder) => {
+                    VolumeIndex::Inherits(builder) | VolumeIndex::Failed(builder)
+                        if volume.is_to_be_looked_up() =>
+                    {
                         Some((builder.clone(), volume.image, volume.name.clone(), state.catalog.clone()))
                     }
                     _ => None,
@@ -318,12 +320,10 @@ impl Pool {
                 }
                 None => Ok(()),
             };
-            if let Err(error) = &result {
-                self.note_problem(format!("volume '{name}': what it inherited cannot be read: {error}"));
-            }
             let mut state = self.state.borrow_mut();
+            state.tell_trouble(id, result.as_ref().err().map(|error| Trouble::of_lookup(&name, error)));
             let Some(volume) = state.volume_mut(id) else { continue };
-            let VolumeIndex::Inherits(own) = &volume.index else { continue };
+            let (VolumeIndex::Inherits(own) | VolumeIndex::Failed(own)) = &volume.index else { continue };
             if result.is_err() {
                 volume.index = VolumeIndex::Failed(own.clone());
                 continue;

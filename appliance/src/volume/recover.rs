@@ -142,7 +142,7 @@ impl Pool {
                     (service, known) = (again, objects);
                     continue;
                 }
-                Err(error @ VolumeError::Archive { .. }) => {
+                Err(error @ (VolumeError::Archive { .. } | VolumeError::ArchiveAway { .. })) => {
                     // It is an object on the way there, or the store.
                     let ids: Vec<ObjectId> = objects.ids().collect();
                     let ids = ids.into_iter().rev().filter(|id| !covers(&lost, &range_of(id)));

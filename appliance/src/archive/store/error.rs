@@ -62,6 +62,9 @@ pub enum Reason {
     /// What holds the object is not there, and may come back: a cartridge that is not in the library.
     #[error("its cartridge is not in the library: put it back in")]
     Away,
+    /// It could not be opened since the start.
+    #[error("it has not been reached since the start; `varve archive status` says why")]
+    NotReached,
     /// A remote store cannot be reached, or does not answer; the text says what to look at.
     #[error("{0}")]
     Remote(&'static str),

@@ -11,6 +11,7 @@
 //!
 //! Every failure is a [`StoreError`]: its kind says what to do, its context says where.
 
+mod away;
 mod device;
 mod directory;
 mod error;
@@ -28,6 +29,7 @@ use std::io::Read;
 
 use super::object::RangedRead;
 
+pub use away::AwayStore;
 pub use device::{DeviceProblem, DeviceStore};
 pub use directory::{DirectoryOptions, DirectoryStore};
 pub use error::{Reason, StoreError, StoreErrorKind};

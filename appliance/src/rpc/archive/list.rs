@@ -95,7 +95,7 @@ impl ArchivePlane {
         };
         if is_due && !self.store().capabilities().sequential_only {
             let mut catalog = self.catalog()?;
-            catalog.rebuild(&**self.store(), &mut |_| ControlFlow::Continue(())).map_err(failed)?;
+            catalog.rebuild(&*self.store(), &mut |_| ControlFlow::Continue(())).map_err(failed)?;
         }
         Ok(())
     }
@@ -107,7 +107,8 @@ impl ArchivePlane {
 
     /// Makes the catalog agree with the store. What is on tape is not read for its times: that would take the tape away from the archivist.
     fn refresh(&self, catalog: &mut ArchiveCatalog) -> Result<(), RpcError> {
-        let store = &**self.store();
+        let store = self.store();
+        let store = &*store;
         catalog.rebuild(store, &mut |_| ControlFlow::Continue(())).map_err(failed)?;
         if !store.capabilities().sequential_only {
             catalog.fill_details(store, &mut |_| ControlFlow::Continue(())).map_err(failed)?;
@@ -150,7 +151,7 @@ impl ArchivePlane {
     /// The pool's objects between two segments, both included, in the order of the log, and whether they are lost: what there should be, not what the store says that there is.
     pub(super) fn expected(&self, first: u64, last: u64) -> Result<Vec<(ObjectRow, bool)>, RpcError> {
         let mut catalog = self.catalog()?;
-        catalog.rebuild(&**self.store(), &mut |_| ControlFlow::Continue(())).map_err(failed)?;
+        catalog.rebuild(&*self.store(), &mut |_| ControlFlow::Continue(())).map_err(failed)?;
         let mut rows = Vec::new();
         let visited = catalog.for_each_object(|row| rows.push((row, false)));
         visited.map_err(failed)?;

@@ -12,7 +12,7 @@ mod pace;
 mod verify;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,8 @@ pub use verify::{VERIFICATIONS_MAX, Verification, VerificationState};
 
 /// The archive of the appliance's pool. See the module's documentation.
 pub struct ArchivePlane {
-    store: Arc<dyn Store>,
+    /// Stands for the one that is waited for until that is there.
+    store: RwLock<Arc<dyn Store>>,
     /// There once the pool is open.
     catalog: OnceLock<Mutex<ArchiveCatalog>>,
     keep: keep::Keep,
@@ -93,7 +94,7 @@ impl ArchivePlane {
     /// The rules are there and cannot be read: what they keep is not guessed.
     pub fn new(store: Arc<dyn Store>, keep_file: &Path) -> Result<Self, KeepFileError> {
         Ok(ArchivePlane {
-            store,
+            store: RwLock::new(store),
             catalog: OnceLock::new(),
             keep: keep::Keep::open(keep_file)?,
             verifications: verify::Verifications::default(),
@@ -104,8 +105,13 @@ impl ArchivePlane {
     }
 
     /// The store.
-    pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on this is the store: the one that was waited for.
+    pub fn set_store(&self, store: Arc<dyn Store>) {
+        *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
     }
 
     /// From now on the catalog answers what the store holds. A second one is dropped.
@@ -116,7 +122,7 @@ impl ArchivePlane {
     /// The catalog, once the pool is open. Nobody else has it while the guard lives.
     pub(crate) fn catalog(&self) -> Result<MutexGuard<'_, ArchiveCatalog>, RpcError> {
         let catalog = self.catalog.get().ok_or(RpcError::WrongState {
-            reason: "the pool is not open yet; framework_wait_init returns once it is",
+            reason: "what the archive holds is not known yet: the pool is still being opened, or the archive was not reached since the start, which `varve archive status` would say",
         })?;
         // A panic leaves it as a crash would, for which it is made.
         Ok(catalog.lock().unwrap_or_else(PoisonError::into_inner))
@@ -138,7 +144,7 @@ impl ArchivePlane {
     /// Adds the room in the store, and what holds expiry, to the pool's words.
     pub(crate) fn report(&self, status: ArchiveStatus, clock: &ClockStatus) -> ArchiveReport {
         // A store that does not answer is in the status already.
-        let space: Option<Space> = self.store.space().ok();
+        let space: Option<Space> = self.store().space().ok();
         ArchiveReport {
             status,
             store_used_bytes: space.map(|space| space.used_bytes),

@@ -132,7 +132,7 @@ impl ArchivePlane {
             problem: None,
         };
         let shared = Arc::new(Mutex::new(verification.clone()));
-        let (store, stop) = (Arc::clone(self.store()), self.verifications.stop.clone());
+        let (store, stop) = (self.store(), self.verifications.stop.clone());
         let worker = Arc::clone(&shared);
         let spawned = std::thread::Builder::new().name("archive-verify".to_owned()).spawn(move || {
             let mut found = Found::default();

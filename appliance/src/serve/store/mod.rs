@@ -17,7 +17,7 @@ use crate::archive::object::{ObjectId, pool_prefix};
 use crate::archive::store::tape::DriveError;
 use crate::archive::store::{
     Check, CheckOutcome, DeviceStore, DirectoryOptions, DirectoryStore, FileMedium, Medium, Name, S3Store,
-    Store, StoreError, StoreErrorKind, probe,
+    Reason, Store, StoreError, StoreErrorKind, probe,
 };
 
 pub(super) use id::{ensure_id, read_id};
@@ -78,7 +78,49 @@ pub enum StoreOpenError {
         store: String,
         /// What went wrong.
         what: String,
+        /// Why a call failed, if one did.
+        error: Option<StoreError>,
     },
+}
+
+impl StoreOpenError {
+    /// Whether the store may be used later, although nobody does anything to it or to the settings.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            StoreOpenError::Store(error) | StoreOpenError::Probe { error: Some(error), .. } => {
+                is_away(error)
+            }
+            StoreOpenError::Io { source, .. } => source.raw_os_error().is_some_and(is_passing),
+            _ => false,
+        }
+    }
+}
+
+/// Whether a store fails because it is away, and not because of what or who is there.
+pub(super) fn is_away(error: &StoreError) -> bool {
+    match error.kind {
+        StoreErrorKind::Unavailable(Reason::Os(errno)) => is_passing(errno),
+        // Somebody else has it.
+        StoreErrorKind::Unavailable(Reason::Busy(_)) => false,
+        _ => error.is_retryable(),
+    }
+}
+
+/// Whether the operating system's refusal may pass by itself.
+fn is_passing(errno: i32) -> bool {
+    use rustix::io::Errno;
+    let lasting = [
+        Errno::ACCESS,
+        Errno::PERM,
+        Errno::NOTDIR,
+        Errno::ISDIR,
+        Errno::LOOP,
+        Errno::NAMETOOLONG,
+        Errno::INVAL,
+        Errno::OPNOTSUPP,
+        Errno::WOULDBLOCK,
+    ];
+    !lasting.iter().any(|lasting| lasting.raw_os_error() == errno)
 }
 
 /// A store that was opened and probed.
@@ -96,26 +138,27 @@ pub struct OpenedStore {
 pub fn open_store(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
     let mut opened = open_unprobed(spec)?;
     let report = probe(&*opened.store, Uuid::new_v4());
-    for (check, outcome) in &report.checks {
-        let what = match outcome {
+    for (check, outcome) in report.checks {
+        let (what, error) = match outcome {
             CheckOutcome::Passed => continue,
             // Two owners of one place could overwrite each other's objects; one cannot, since it looks first then.
-            CheckOutcome::Lied if *check == Check::RefusesOverwrite => {
+            CheckOutcome::Lied if check == Check::RefusesOverwrite => {
                 opened.notes.push(format!(
                     "{} does not refuse to overwrite an object: let no second appliance use this place",
                     opened.store.label()
                 ));
                 continue;
             }
-            CheckOutcome::Lied => format!("{}, but it is not so", promise(*check)),
+            CheckOutcome::Lied => (format!("{}, but it is not so", promise(check)), None),
             // What is in it can be read, and whoever runs the appliance can make room.
-            CheckOutcome::Failed(error) if takes_nothing_now(&*opened.store, *check, error) => {
+            CheckOutcome::Failed(error) if takes_nothing_now(&*opened.store, check, &error) => {
                 opened.notes.push(format!("nothing can be archived now: {error}"));
                 continue;
             }
-            CheckOutcome::Failed(error) => error.to_string(),
+            CheckOutcome::Failed(error) => (error.to_string(), Some(error)),
         };
-        return Err(StoreOpenError::Probe { store: opened.store.label().to_owned(), what });
+        let store = opened.store.label().to_owned();
+        return Err(StoreOpenError::Probe { store, what, error });
     }
     Ok(opened)
 }
@@ -144,6 +187,17 @@ fn promise(check: Check) -> &'static str {
 }
 
 impl StoreSpec {
+    /// Whether a store of that label is the one at this place.
+    pub(super) fn is_place_of(&self, label: &str) -> bool {
+        let is = |kind: &str, path: &Path| label == format!("{kind} {}", path.display());
+        match self {
+            StoreSpec::Directory { path } => is("directory", path),
+            StoreSpec::Device { path, .. } => is("device", path),
+            StoreSpec::Tape(tape) => is("tape library", &tape.path) || is("tape drive", &tape.path),
+            StoreSpec::S3(config) => label == config.label(),
+        }
+    }
+
     /// Whether nothing is at the place, so that opening it would make a new store there. A bucket is asked when it is opened.
     pub(super) fn is_missing(&self) -> bool {
         match self {

@@ -53,6 +53,7 @@ impl Pool {
             return Err(VolumeError::Invalid { what: "segments to expire", reason });
         }
         let Some(archive) = &mut state.archive else { return Err(no_archive()) };
+        archive.check_reached()?;
         let mut forgotten = Forgotten::default();
         for &range in ranges {
             for id in archive.objects.ids_of(range) {
@@ -82,7 +83,7 @@ impl Pool {
     /// Drops synchs that cannot be restored because a segment that they need is gone; their positions. One that a gap or a loss takes stays: it says what is wrong when it is opened.
     pub(super) fn drop_lost_synchs(&self, state: &mut State) -> Vec<u64> {
         let log = self.log.borrow();
-        if state.archive.is_none() {
+        if state.archive.as_ref().is_none_or(|archive| archive.is_away()) {
             return Vec::new();
         }
         let geometry = log.geometry();

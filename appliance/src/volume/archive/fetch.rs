@@ -66,6 +66,8 @@ pub(in crate::volume) struct Progress {
     pub(in crate::volume) asked: usize,
     /// A block cannot be had.
     pub(in crate::volume) failed: bool,
+    /// Nobody knows which blocks can be had: the archive has not been reached yet.
+    pub(in crate::volume) away: bool,
 }
 
 impl Archive {
@@ -96,13 +98,13 @@ impl Archive {
         read: usize,
     ) -> Progress {
         let mut asked: SmallVec<[(ObjectId, Lsn); 4]> = SmallVec::new();
-        let mut failed = false;
+        let (mut failed, mut away) = (false, false);
         for (index, (lsn, crc16, fetched)) in wanted.blocks.iter_mut().enumerate() {
             if *fetched != Fetched::Missing {
                 continue;
             }
             let Some(id) = self.objects.object_of(sequence_of(*lsn), *lsn) else {
-                failed = true;
+                (failed, away) = (!self.is_away(), self.is_away());
                 break;
             };
             if let Some(blocks) = self.blocks.get(&id, *lsn) {
@@ -123,7 +125,7 @@ impl Archive {
             self.waiters.insert(token, Waiter::Read(read));
             self.ask(token, Ask { id, lsn: Some(*lsn) });
         }
-        Progress { asked: asked.len(), failed }
+        Progress { asked: asked.len(), failed, away }
     }
 
     /// Takes a reply for a run of blocks: copies every block of it that is wanted. `false`: one of them is not what it should be.
@@ -196,6 +198,7 @@ impl Pool {
             state.archive.as_ref().map(|archive| archive.objects.parts(sequence)).unwrap_or_default()
         };
         if parts.is_empty() {
+            self.check_reached()?;
             let is_lost = {
                 let log = self.log.borrow();
                 log.table().get(sequence).is_some_and(|segment| segment.phase != Phase::Released)
@@ -278,7 +281,9 @@ impl Pool {
         let (id, cached) = {
             let mut state = self.state.borrow_mut();
             let archive = state.archive.as_mut().ok_or_else(no_archive)?;
-            let Some(id) = archive.object_of(sequence, lsn) else { return Ok(None) };
+            let Some(id) = archive.object_of(sequence, lsn) else {
+                return archive.check_reached().map(|()| None);
+            };
             (id, archive.blocks.get(&id, lsn))
         };
         let blocks = match cached {
@@ -301,5 +306,9 @@ impl Pool {
 }
 
 pub(super) fn failed(error: ArchiveError) -> VolumeError {
-    VolumeError::Archive { reason: error.to_string() }
+    let reason = error.to_string();
+    match error {
+        ArchiveError::Store { retry: true, .. } => VolumeError::ArchiveAway { reason },
+        _ => VolumeError::Archive { reason },
+    }
 }

@@ -12,6 +12,7 @@
 //! **Bounds:** [`JOBS_MAX`] jobs under way; one request of each waiting task, and as many as its frames of each read; two caches with a budget in bytes.
 
 mod ahead;
+mod away;
 mod expire;
 mod fetch;
 mod lost;
@@ -129,6 +130,8 @@ enum Flight {
 /// A pool's archive. See the module's documentation.
 pub(super) struct Archive {
     service: Box<dyn ArchiveService>,
+    /// Set as long as this only stands in for an archive that has not been reached.
+    away: Option<away::Away>,
     /// For reading the entries of segments that wait for their job.
     log: SharedLog,
     policy: ArchivePolicy,
@@ -173,6 +176,7 @@ impl Archive {
     ) -> Self {
         Archive {
             service,
+            away: None,
             log,
             policy,
             objects,
@@ -298,7 +302,9 @@ impl Archive {
         if !self.later.is_empty() {
             work += self.ask_due(now_ns);
         }
-        work += self.submit_jobs(log, now_ns);
+        if !self.is_away() {
+            work += self.submit_jobs(log, now_ns);
+        }
         work += self.relieve(state, log, now_ns);
         let is_wanted = self.policy.back_pressure == BackPressure::Throttle;
         work + usize::from(self.throttle.turn(is_wanted, log, now_ns))
@@ -352,6 +358,9 @@ impl Archive {
             return 0;
         }
         let Some(sequence) = log.release_unarchived() else { return 0 };
+        if sequence < state.catalog.archived_below {
+            return 1;
+        }
         self.note_gap(log, sequence);
         let geometry = log.geometry();
         let gap = LsnRange { start: geometry.first_lsn(sequence), end: geometry.first_lsn(sequence.next()) };
@@ -412,12 +421,22 @@ impl State {
     }
 }
 
-/// Records a stretch that left the primary device without being archived.
+/// Records a stretch that left the primary device without being archived. Gaps that meet are one, and are told as one.
 fn record_gap(gap: LsnRange, why: &str, state: &mut State, log: &mut Log) {
     state.catalog.add_gap(gap);
-    let problem = format!("history has a gap at LSN {} to {}: {why}", gap.start, gap.end);
-    tracing::warn!(problem, "the archive cannot keep up");
-    state.problems.push(problem);
+    let whole = state.catalog.gaps.iter().find(|known| known.start <= gap.start && gap.end <= known.end);
+    let whole = whole.copied().unwrap_or(gap);
+    let is_within = |(known, _): &(LsnRange, String)| whole.start <= known.start && known.end <= whole.end;
+    let (before, apart): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut state.told_gaps).into_iter().partition(is_within);
+    state.problems.retain(|problem| before.iter().all(|(_, told)| told != problem));
+    state.told_gaps = apart;
+    let problem = format!("history has a gap at LSN {} to {}: {why}", whole.start, whole.end);
+    if before.is_empty() {
+        tracing::warn!(problem, "the archive cannot keep up");
+    }
+    state.problems.push(problem.clone());
+    state.told_gaps.push((whole, problem));
     // Stands at the start of the next segment.
     if let Err(error) = log.set_catalog(Rc::from(state.catalog.encode())) {
         tracing::error!(%error, "the gap cannot be recorded in the catalog");
@@ -428,24 +447,30 @@ impl Pool {
     /// Gives the pool its archive: from now on what is sealed is archived, segments that are archived give their slots away, and the past is read from there.
     ///
     /// # Errors
-    /// The pool has one already.
+    /// The pool has one already, which is not one that it [waits for](Self::await_archive).
     pub fn attach_archive(
         &self,
-        service: Box<dyn ArchiveService>,
+        mut service: Box<dyn ArchiveService>,
         policy: ArchivePolicy,
         mut known: KnownObjects,
         synchs: Vec<SynchInfo>,
     ) -> Result<(), VolumeError> {
         let mut state = self.state.borrow_mut();
         let mut log = self.log.borrow_mut();
-        if state.archive.is_some() {
+        if state.archive.as_ref().is_some_and(|archive| !archive.is_away()) {
             return Err(VolumeError::Busy { reason: "the pool has an archive already".to_owned() });
+        }
+        let mut lost_on_device = Vec::new();
+        if let Some(mut stand_in) = state.archive.take() {
+            stand_in.tell_no_more(&mut state);
+            lost_on_device = stand_in.take_lost_on_device();
+            service.set_verify(stand_in.service.verify());
         }
         known.apply(&state.catalog.cuts);
         known.drop_headless(&log.geometry());
         let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known);
         let trusted = state.catalog.archived_below;
-        for gap in archive.lost_before_archived(&log) {
+        for gap in archive.lost_before_archived(&log, &lost_on_device) {
             if !state.catalog.gaps.iter().any(|known| known.start <= gap.start && known.end >= gap.end) {
                 record_gap(gap, "the primary device lost it before it was archived", &mut state, &mut log);
             }

@@ -1,6 +1,6 @@
 //! What is archived when: whole segments once they are sealed, increments of the current one by time or by command.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -89,6 +89,8 @@ impl Archive {
             if !is_lost && newest_verified.is_some_and(|newest| sequence <= newest) {
                 log.note_archived(sequence);
             } else {
+                // The catalog may have been believed while the archive was away.
+                log.note_unarchived(sequence);
                 let first = lost.map_or(sequence, |lost| lost.first);
                 lost = Some(SegmentRange { first, last: sequence });
             }
@@ -97,16 +99,20 @@ impl Archive {
     }
 
     /// Segments that the device has lost, and that the archive has not or not whole: nothing more of them will ever be archived.
-    pub(super) fn lost_before_archived(&self, log: &Log) -> Vec<LsnRange> {
+    /// `before`: segments of which that was so when the pool was opened.
+    pub(super) fn lost_before_archived(&self, log: &Log, before: &[SegmentSeq]) -> Vec<LsnRange> {
         let geometry = log.geometry();
-        let lost = log.table().iter().filter(|(sequence, segment)| {
-            segment.slot.is_none() && segment.phase != Phase::Released && !self.is_whole(*sequence)
-        });
+        let now = log
+            .table()
+            .iter()
+            .filter(|(_, segment)| segment.slot.is_none() && segment.phase != Phase::Released);
+        let lost: BTreeSet<SegmentSeq> =
+            now.map(|(sequence, _)| sequence).chain(before.iter().copied()).collect();
         let range = |sequence: SegmentSeq| LsnRange {
             start: geometry.first_lsn(sequence),
             end: geometry.first_lsn(sequence.next()),
         };
-        lost.map(|(sequence, _)| range(sequence)).collect()
+        lost.into_iter().filter(|&sequence| !self.is_whole(sequence)).map(range).collect()
     }
 
     /// Up to where the log is in the archive, without a hole but for recorded gaps.
@@ -453,6 +459,7 @@ impl Pool {
         let mut state = self.state.borrow_mut();
         let mut log = self.log.borrow_mut();
         let Some(archive) = &mut state.archive else { return Err(no_archive()) };
+        archive.check_reached()?;
         let head = log.commit_lsn();
         log.close_up_to(head);
         log.request_stable(head);

@@ -14,7 +14,7 @@ use crate::volume::pool::Pool;
 pub struct ArchiveStatus {
     /// The store: its kind and its place.
     pub store: String,
-    /// `idle`, `working`, `waiting` (a failure is tried again later) or `refusing` (writes are refused until it works again).
+    /// `idle`, `working`, `waiting` (a failure is tried again later), `away` (it was not reached since the start) or `refusing` (writes are refused until it works again).
     pub state: String,
     /// What is wrong, if something is: why it does not go on, or what it has lost.
     pub problem: Option<String>,
@@ -76,6 +76,7 @@ impl Pool {
         let working = archive.flights.values().any(|flight| matches!(flight, Flight::Job { .. }));
         let name = match () {
             () if archive.refuses_writes(clock.monotonic_ns()) => "refusing",
+            () if archive.is_away() => "away",
             () if archive.problem.is_some() => "waiting",
             () if working => "working",
             () => "idle",

@@ -16,6 +16,7 @@ mod read;
 mod read_ahead;
 mod rescue;
 mod starved;
+mod trouble;
 mod view;
 mod write;
 
@@ -26,6 +27,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
+use crate::log::reader::LsnRange;
 use crate::log::{AppendError, Geometry, ImageId, Log, Lsn, ReadDone, SharedLog};
 use crate::volume::archive::{Archive, ArchivedBlocks};
 use crate::volume::capacity::{Buried, Capacity};
@@ -43,6 +45,7 @@ use read_ahead::ReadAhead;
 pub use read_ahead::{READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX};
 use rescue::Rescues;
 use starved::Starving;
+pub(super) use trouble::Trouble;
 use write::{PendingAck, RestOfTrim, WriteData};
 
 /// The most reads of one pool that wait for its device; beyond it submissions are [`Submitted::Busy`].
@@ -60,6 +63,8 @@ pub(super) struct State {
     pub(super) volumes: Vec<Option<Volume>>,
     pub(super) synchs: Vec<SynchInfo>,
     pub(super) problems: Vec<String>,
+    /// Gaps of history that are told among them, and in which words.
+    pub(super) told_gaps: Vec<(LsnRange, String)>,
     pub(super) events: VecDeque<VolumeEvent>,
     zeroes: DmaBuf,
     acks: VecDeque<PendingAck>,
@@ -122,6 +127,8 @@ pub(super) struct Volume {
     pub(super) inherits: bool,
     /// Whether what it inherited is being made its own.
     pub(super) hydrating: bool,
+    /// What is in the way of looking up what it inherited, or of making it its own.
+    pub(super) trouble: Option<Trouble>,
     /// The position of its newest write or trim, or a later one: since then its state is what it is.
     pub(super) changed_lsn: Lsn,
     /// The ranges of which it inherits nothing any more.
@@ -187,6 +194,7 @@ impl Pool {
                 volumes: Vec::new(),
                 synchs: Vec::new(),
                 problems: Vec::new(),
+                told_gaps: Vec::new(),
                 events: VecDeque::new(),
                 zeroes,
                 acks: VecDeque::new(),

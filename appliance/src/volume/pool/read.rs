@@ -168,6 +168,8 @@ impl State {
             read.waiting += progress.asked;
             if progress.failed {
                 read.failure = Some(IoError::ReadFault);
+            } else if progress.away {
+                read.failure = read.failure.or(Some(IoError::NotNow));
             }
         }
     }

@@ -144,7 +144,7 @@ impl S3Config {
     }
 
     /// The store's label. It holds no secrets: an endpoint with a password in it is refused, and not shown.
-    pub(super) fn label(&self) -> String {
+    pub fn label(&self) -> String {
         let endpoint = self.endpoint.as_deref().unwrap_or("amazonaws.com");
         let endpoint = if endpoint.contains('@') { "(an endpoint with a password)" } else { endpoint };
         let slash = if self.prefix.is_empty() { "" } else { "/" };

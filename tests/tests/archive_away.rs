@@ -1,0 +1,310 @@
+//! Archives that are away when the appliance starts, or for a while, with the real program: what the primary holds is served, one problem tells it, and what needed the archive is there
+//! again without a restart. What is there instead is never taken for it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use serde_json::{Value, json};
+use varve::nvmf::wire::status::Status;
+use varve_tests::faults::bed::{BLOCKS, Bed, Expected, Host, VOLUME, copy_folder, status_of, wait_for};
+use varve_tests::faults::{Operation, Rule};
+
+/// A volume that inherits, beside the one that hosts write.
+const CLONE: &str = "old";
+
+/// A pool with a clone whose origin is in the archive alone; what the clone holds.
+fn with_clone(bed: &mut Bed) -> Expected {
+    let mut host = bed.host();
+    bed.write_many(&mut host, BLOCKS);
+    let then = bed.expected.clone();
+    bed.mark("then");
+    bed.write_many(&mut host, 12 * BLOCKS);
+    host.flush().expect("flushed");
+    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
+    clone(bed, CLONE);
+    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
+    then
+}
+
+fn clone(bed: &Bed, name: &str) {
+    bed.appliance
+        .command(&["restore", "clone", VOLUME, "--at", "synch:then", "--name", name])
+        .expect("a clone");
+}
+
+/// That the clone is right.
+fn check_clone(bed: &Bed, name: &str, then: &Expected) {
+    Host::connect(bed.appliance.port(), name, Duration::from_secs(30)).tally(then).check(name, &[]);
+}
+
+fn state_of(bed: &Bed, volume: &str) -> String {
+    let volumes = bed.appliance.rpc("volume_list", json!({"name": volume})).expect("it answers");
+    volumes[0]["state"].as_str().unwrap_or_default().to_owned()
+}
+
+fn wait_until_online(bed: &Bed, volume: &str) {
+    wait_for("the volume has what it inherited", || {
+        (state_of(bed, volume) == "online", format!("{:?}", bed.problems()))
+    });
+}
+
+/// That the archive is waited for: said in the status and, once, among the pool's problems.
+fn check_awaited(bed: &Bed) {
+    let status = bed.archive_status();
+    assert_eq!(status["state"], "away", "{status}");
+    assert!(status["problem"].is_string(), "{status}");
+    let problems = bed.problems();
+    let told = problems.iter().filter(|problem| problem.contains("the archive does not work")).count();
+    assert_eq!(told, 1, "{problems:?}");
+}
+
+fn wait_until_attached(bed: &Bed) {
+    wait_for("the archive is attached", || {
+        let status = bed.archive_status();
+        (status["problem"].is_null() && status["state"] != "away", status.to_string())
+    });
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let output = std::process::Command::new("find").arg(folder).args(["-type", "f"]).output();
+    let text = String::from_utf8(output.expect("find runs").stdout).expect("text");
+    let mut files: Vec<String> = text.lines().map(str::to_owned).collect();
+    files.sort();
+    files
+}
+
+/// Nothing is mounted where the archive is: hosts are served, management goes on, and when it is mounted all is as before.
+#[test]
+fn an_archive_that_is_not_mounted_at_a_start_is_waited_for() {
+    let mut bed = Bed::start_without_faults(&["--read-ahead", "0"]);
+    let then = with_clone(&mut bed);
+    bed.appliance.stop().expect("it stops");
+    let (archive, aside) = (bed.archive(), bed.appliance.pool_folder().join("aside"));
+    std::fs::rename(&archive, &aside).expect("moved");
+    // Where nothing is mounted, there is an empty directory.
+    std::fs::create_dir(&archive).expect("made");
+    bed.appliance.restart().expect("it starts without its archive");
+    check_awaited(&bed);
+    bed.check("what the primary holds");
+    let mut host = bed.host();
+    bed.write_many(&mut host, BLOCKS / 2);
+    host.flush().expect("flushed");
+    bed.check("writes go on");
+    // What needs the archive is refused so that it is tried again, or told why.
+    wait_for("the clone is told of", || (state_of(&bed, CLONE) == "degraded", state_of(&bed, CLONE)));
+    let mut old = Host::connect(bed.appliance.port(), CLONE, Duration::from_secs(30));
+    let status = status_of(old.read(5, 1)).expect("it needs the archive");
+    assert!(!status.is_do_not_retry(), "{status}");
+    for words in [
+        &["archive", "seal"][..],
+        &["archive", "verify"],
+        &["archive", "expire"],
+        &["restore", "clone", VOLUME, "--at", "lsn:20", "--name", "x"],
+        &["restore", "resolve", "synch:unknown"],
+    ] {
+        let error = bed.appliance.command(words).expect_err("nobody knows").to_string();
+        assert!(error.contains("not reached since the start"), "{words:?}: {error}");
+    }
+    bed.appliance.command(&["volume", "create", "new", "64KiB"]).expect("management goes on");
+    bed.mark("while-away");
+    bed.appliance.command(&["archive", "verify-policy", "tail"]).expect("a policy");
+    assert_eq!(std::fs::read_dir(&archive).expect("there").count(), 0, "no archive was made");
+
+    std::fs::remove_dir(&archive).expect("removed");
+    std::fs::rename(&aside, &archive).expect("mounted");
+    wait_until_attached(&bed);
+    wait_until_online(&bed, CLONE);
+    assert_eq!(bed.problems(), Vec::<String>::new());
+    check_clone(&bed, CLONE, &then);
+    old.read(5, 1).expect("the same connection goes on");
+    assert_eq!(bed.archive_status()["verify"], "tail", "what was set meanwhile is in force");
+    bed.write_many(&mut host, BLOCKS);
+    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
+    bed.appliance.command(&["archive", "verify"]).expect("it is whole");
+    clone(&bed, "again");
+    check_clone(&bed, "again", &then);
+    bed.check("with its archive");
+    drop((host, old));
+    bed.appliance.stop().expect("it stops");
+    bed.appliance.restart().expect("it starts");
+    wait_until_online(&bed, CLONE);
+    check_clone(&bed, CLONE, &then);
+    bed.check("after another start");
+    assert_eq!(bed.problems(), Vec::<String>::new());
+}
+
+/// The archive's place gives errors while the appliance starts: it is waited for as well.
+#[test]
+fn an_archive_that_gives_errors_at_a_start_is_waited_for() {
+    let mut bed = Bed::start(&["--read-ahead", "0"]);
+    let then = with_clone(&mut bed);
+    bed.appliance.stop().expect("it stops");
+    let away = [Operation::Open, Operation::Rename, Operation::MakeDirectory, Operation::Sync];
+    bed.faults.add(Rule::on("/archive/", &away).fail(Errno::IO));
+    bed.appliance.restart().expect("it starts without its archive");
+    check_awaited(&bed);
+    bed.check("what the primary holds");
+    bed.faults.clear();
+    wait_until_attached(&bed);
+    wait_until_online(&bed, CLONE);
+    check_clone(&bed, CLONE, &then);
+    bed.appliance.command(&["archive", "verify"]).expect("it is whole");
+}
+
+/// Another archive, or an empty one, stands where the pool's was: it is told, nothing is put there, and the right one is taken when it is back.
+#[test]
+fn what_is_there_instead_is_not_taken_for_the_archive_that_is_away() {
+    let mut bed = Bed::start_without_faults(&[]);
+    let then = with_clone(&mut bed);
+    bed.appliance.stop().expect("it stops");
+    let other = Bed::start_without_faults(&[]);
+    other.appliance.command(&["archive", "seal"]).expect("all is archived");
+    let (archive, aside) = (bed.archive(), bed.appliance.pool_folder().join("aside"));
+    std::fs::rename(&archive, &aside).expect("moved");
+    bed.appliance.restart().expect("it starts without its archive");
+    check_awaited(&bed);
+    copy_folder(&other.archive(), &archive);
+    let before = files(&archive);
+    let told = |words: &str| {
+        wait_for("the other archive is told of", || {
+            let problem = bed.archive_status()["problem"].to_string();
+            (problem.contains(words), problem)
+        });
+    };
+    told("holds nothing of the pool");
+    check_awaited(&bed);
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(files(&archive), before, "nothing was put into it");
+    bed.check("what the primary holds");
+    std::fs::remove_dir_all(&archive).expect("removed");
+    // An empty one that a store was made in.
+    std::fs::create_dir_all(archive.join("objects")).expect("made");
+    told("holds nothing of the pool");
+    std::fs::remove_dir_all(&archive).expect("removed");
+    std::fs::rename(&aside, &archive).expect("mounted");
+    wait_until_attached(&bed);
+    wait_until_online(&bed, CLONE);
+    check_clone(&bed, CLONE, &then);
+    bed.check("with its archive");
+}
+
+/// The store answers, but gives no objects for a while: what could not be looked up is looked up when it does.
+#[test]
+fn a_clone_that_was_not_looked_up_in_time_is_looked_up_when_the_archive_gives_it() {
+    let mut bed = Bed::start(&["--read-ahead", "0"]);
+    let then = with_clone(&mut bed);
+    bed.appliance.stop().expect("it stops");
+    let broken = bed.faults.add(Rule::on(".seg.zst", &[Operation::Read]).fail(Errno::IO));
+    bed.appliance.restart().expect("it starts");
+    wait_for("the clone is given up for now", || {
+        (state_of(&bed, CLONE) == "degraded", state_of(&bed, CLONE))
+    });
+    bed.check_told(&[CLONE, "inherited", "tried again"]);
+    bed.check("the others are served");
+    assert!(bed.faults.hits(broken) > 0);
+    bed.faults.clear();
+    wait_until_online(&bed, CLONE);
+    check_clone(&bed, CLONE, &then);
+    assert_eq!(bed.problems(), Vec::<String>::new());
+}
+
+/// While the archive is away nothing is given away that it has not: writes stop when the room is used up, and go on when it is back.
+#[test]
+fn writes_stop_before_unarchived_history_is_given_away() {
+    let mut bed = Bed::start_without_faults(&[]);
+    let then = with_clone(&mut bed);
+    bed.appliance.stop().expect("it stops");
+    let (archive, aside) = (bed.archive(), bed.appliance.pool_folder().join("aside"));
+    std::fs::rename(&archive, &aside).expect("moved");
+    bed.appliance.restart().expect("it starts without its archive");
+    let mut host = bed.host();
+    let mut written = 0;
+    let status = loop {
+        match status_of(bed.try_write(&mut host, written % BLOCKS)) {
+            None => written += 1,
+            Some(status) => break status,
+        }
+        assert!(written < 20_000, "unarchived segments were given away");
+    };
+    assert_eq!(status.code_only(), Status::CAPACITY_EXCEEDED, "{status}");
+    // More than a segment fits: the slots of what is verified in the archive are used again.
+    assert!(written > 1000, "{written} blocks");
+    let refused = (written % BLOCKS, bed.newest_stamp());
+    bed.check_told(&["writes are refused", "tried again"]);
+    assert_eq!(bed.archive_status()["gaps"], json!([]));
+    std::fs::rename(&aside, &archive).expect("mounted");
+    wait_until_attached(&bed);
+    wait_for("writes go on", || {
+        let status = status_of(bed.try_write(&mut host, 0));
+        (status.is_none(), format!("{status:?}"))
+    });
+    if refused.0 == 0 {
+        bed.check("with its archive");
+    } else {
+        bed.check_either("with its archive", refused);
+    }
+    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
+    bed.appliance.command(&["archive", "verify"]).expect("it is whole");
+    assert_eq!(bed.archive_status()["gaps"], json!([]));
+    wait_until_online(&bed, CLONE);
+    check_clone(&bed, CLONE, &then);
+}
+
+/// Where history may be given up, gaps that meet are one gap and one problem, management goes on, a restart knows them, and the pool can be recovered.
+#[test]
+fn gaps_that_meet_are_one_and_outlive_a_restart() {
+    let mut bed = Bed::start(&["--back-pressure", "degrade"]);
+    let mut host = bed.host();
+    bed.write_many(&mut host, BLOCKS);
+    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
+    bed.faults.add(Rule::on("/archive/objects", &[Operation::Rename]).fail(Errno::IO));
+    let gaps = |bed: &Bed| bed.archive_status()["gaps"].as_array().expect("a list").clone();
+    bed.write_many(&mut host, 40 * BLOCKS);
+    host.flush().expect("flushed");
+    wait_for("history has a gap", || (!gaps(&bed).is_empty(), bed.archive_status().to_string()));
+    let told = |bed: &Bed| {
+        let problems = bed.problems();
+        problems.iter().filter(|problem| problem.contains("history has a gap")).count()
+    };
+    assert_eq!((gaps(&bed).len(), told(&bed)), (1, 1), "{:?}", bed.problems());
+    bed.appliance.command(&["volume", "create", "x", "64KiB"]).expect("management goes on");
+    bed.mark("in-the-middle");
+    bed.appliance.command(&["snapshot", "create", "sn"]).expect("management goes on");
+    bed.faults.clear();
+    bed.appliance.command(&["archive", "seal"]).expect("it catches up");
+    let known = gaps(&bed);
+    drop(host);
+    bed.appliance.stop().expect("it stops");
+    bed.appliance.restart().expect("it starts");
+    assert_eq!(gaps(&bed), known, "after a restart");
+    bed.check("after a restart");
+    // A working set behind the gap everything can be made again.
+    let mut host = bed.host();
+    bed.write_many(&mut host, 12 * BLOCKS);
+    host.flush().expect("flushed");
+    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
+    let status = bed.archive_status();
+    assert_eq!(status["archived_to_lsn"], status["stored_to_lsn"], "{status}");
+    drop(host);
+    bed.appliance.kill_9();
+    std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
+    let (from, to) = (bed.archive(), bed.appliance.pool_folder());
+    let (from, to) = (from.to_str().expect("text"), to.to_str().expect("text"));
+    let output = varve_tests::appliance::run(&[
+        "pool",
+        "recover",
+        "--from",
+        from,
+        "--dir",
+        to,
+        "--pool-size",
+        "16MiB",
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    bed.appliance.restart().expect("it serves what was recovered");
+    bed.check("recovered");
+    assert_eq!(gaps(&bed), known, "after a recovery");
+    let names = bed.appliance.rpc("volume_list", Value::Null).expect("it answers");
+    assert_eq!(names.as_array().expect("a list").len(), 2, "{names}");
+}
