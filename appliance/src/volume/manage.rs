@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume, ROOM_SHARE};
 use super::error::VolumeError;
+use super::image_ids;
 use super::index::{Index, RangeSet};
 use super::info::{ImageParent, SnapshotInfo, SynchInfo, VolumeEvent, VolumeInfo, VolumeStats};
 use super::pool::{Pool, State, Volume, VolumeIndex};
@@ -403,10 +404,7 @@ pub(super) fn add_image(
     parent: Option<ImageParent>,
     born_lsn: Lsn,
 ) -> Result<u16, VolumeError> {
-    let id = catalog.next_image;
-    catalog.next_image = id.checked_add(1).ok_or_else(|| VolumeError::NoSpace {
-        reason: "all 65,534 image ids of the pool were used".to_owned(),
-    })?;
+    let id = image_ids::take(catalog)?;
     catalog.images.push(CatalogImage {
         id,
         parent,

@@ -14,6 +14,7 @@ mod error;
 mod event;
 mod history;
 mod hydrate;
+mod image_ids;
 pub mod index;
 mod info;
 pub(crate) mod inspect;

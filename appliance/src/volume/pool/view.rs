@@ -5,6 +5,7 @@ use crate::bdev::Space;
 use crate::dma::BLOCK_BYTES;
 use crate::log::table::Phase;
 use crate::volume::clock::clock_problem;
+use crate::volume::image_ids;
 use crate::volume::index::index_bytes;
 use crate::volume::info::{
     PoolInfo, PoolStats, SegmentInfo, SegmentState, SynchInfo, VolumeInfo, VolumeState,
@@ -62,6 +63,7 @@ impl Pool {
             no_room(&device.name, space.as_ref(), &starved.reason)
         }));
         let clock = log.clock_status();
+        problems.extend(image_ids::problem(state.catalog.next_image));
         problems.extend(clock_problem(&clock, state.archive.is_some()));
         PoolInfo {
             uuid: log.pool(),
