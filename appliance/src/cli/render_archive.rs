@@ -9,8 +9,8 @@ use crate::archive::retention::{SegmentRange, Until};
 use crate::archive::service::VerifyPolicy;
 use crate::log::reader::LsnRange;
 use crate::rpc::units::format_time;
-use crate::rpc::{ArchiveReport, ArchivedObject, ExpiryReport, Explained, Verification};
-use crate::volume::BackPressure;
+use crate::rpc::{ArchiveReport, ArchivedObject, ExpiryReport, Explained, ScrubStatus, Verification};
+use crate::volume::{BackPressure, PrimaryScrub};
 
 /// Seconds as people say them.
 pub(super) fn seconds(seconds: f64) -> String {
@@ -78,13 +78,60 @@ pub(super) fn status(report: &ArchiveReport) -> String {
             ),
         ),
         ("Failures", status.failures.to_string()),
+        ("Alarm", alarm(status.rpo_alarm, status.rpo_alarm_s)),
+        ("Read back", scrub(&report.scrub)),
+        ("Primary read back", primary_scrub(&status.primary_scrub)),
     ]);
     text.push_str(&pairs(status.problem.iter().map(|problem| ("Problem", problem.clone()))));
+    text.push_str(&pairs(report.scrub.problem.iter().map(|problem| ("Not read back", problem.clone()))));
+    text.push_str(&pairs(report.scrub.found.iter().map(|found| ("Found", found.clone()))));
     text.push_str(&pairs(report.expiry_held.iter().map(|held| ("Expiry held", held.clone()))));
     text.push_str(&pairs(status.gaps.iter().map(|range| ("Gap", gap(range)))));
     text.push_str(&pairs(report.lost.iter().map(|range| ("Lost", gap(range)))));
     text.push_str(&pairs(report.holes.iter().map(|range| ("Entries unknown", gap(range)))));
     text
+}
+
+/// The alarm of the recovery point's age.
+fn alarm(is_on: bool, from_s: f64) -> String {
+    match (is_on, from_s > 0.0) {
+        (_, false) => "none".to_owned(),
+        (false, true) => format!("when the recovery point is {} old", seconds(from_s)),
+        (true, true) => format!("the recovery point is older than {}", seconds(from_s)),
+    }
+}
+
+/// When a whole pass has ended.
+fn last_pass(ended_ns: Option<u64>) -> String {
+    ended_ns
+        .map_or_else(|| "no whole pass yet".to_owned(), |ns| format!("last whole pass {}", format_time(ns)))
+}
+
+fn scrub(scrub: &ScrubStatus) -> String {
+    format!(
+        "{} of {} objects, {} damaged, {} missing; {}{}",
+        scrub.objects_done,
+        scrub.objects,
+        scrub.damaged_objects,
+        scrub.missing_objects,
+        last_pass(scrub.last_pass_ns),
+        if scrub.last_pass_bad_objects > 0 {
+            format!(", which found {} bad", scrub.last_pass_bad_objects)
+        } else {
+            String::new()
+        }
+    )
+}
+
+fn primary_scrub(scrub: &PrimaryScrub) -> String {
+    format!(
+        "{} segments, {} bad blocks, {} repaired, {} nowhere else; {}",
+        scrub.segments,
+        scrub.bad_blocks,
+        scrub.repaired_blocks,
+        scrub.lost_blocks,
+        last_pass(scrub.last_pass_ns)
+    )
 }
 
 fn verified_by(policy: VerifyPolicy) -> &'static str {

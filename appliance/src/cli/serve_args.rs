@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
@@ -80,6 +81,16 @@ pub struct ServeOptions {
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub seal_seconds: u64,
 
+    /// Tell it as a problem when the recovery point is so old, in seconds: when a loss of the primary would lose what was written since then; 0: never
+    /// [default: ten times --seal-seconds, at least 60; never with --seal-seconds 0].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
+    pub rpo_alarm_seconds: Option<u64>,
+
+    /// Read everything back once in so many days, the archive's objects and the primary's segments, to find damage while there is another copy; 0: never. A part of a day is a number with
+    /// a point. What is on tape is not read.
+    #[arg(long, value_name = "DAYS", default_value = "30", value_parser = days)]
+    pub scrub_days: Duration,
+
     /// Delete what the rules of retention let go so often, in seconds; 0: only by `varve archive expire`. Without rules nothing is deleted.
     #[arg(long, value_name = "SECONDS", default_value_t = EXPIRE_SECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(0..=864_000))]
     pub expire_seconds: u64,
@@ -141,6 +152,22 @@ impl ServeOptions {
     /// The JSON-RPC socket to serve.
     pub fn rpc_socket(&self) -> PathBuf {
         self.rpc.clone().unwrap_or_else(|| self.dir.join("rpc.sock"))
+    }
+}
+
+/// A number of days, from 0 to ten years.
+fn days(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(days) if (0.0..=3650.0).contains(&days) => Ok(Duration::from_secs_f64(days * 86_400.0)),
+        _ => Err("it is a number of days from 0 to 3650".to_owned()),
+    }
+}
+
+impl ServeOptions {
+    /// From which age on the recovery point is told as a problem, in seconds; 0: never.
+    pub fn rpo_alarm_seconds(&self) -> u64 {
+        let usual = if self.seal_seconds == 0 { 0 } else { (10 * self.seal_seconds).max(60) };
+        self.rpo_alarm_seconds.unwrap_or(usual)
     }
 }
 
@@ -216,7 +243,20 @@ mod tests {
         let Command::Serve(options) = parse("varve serve").expect("no option is required").command else {
             panic!()
         };
-        assert_eq!((options.archive, options.no_archive, options.seal_seconds), (None, false, 20));
+        assert_eq!((&options.archive, options.no_archive, options.seal_seconds), (&None, false, 20));
+        assert_eq!((options.rpo_alarm_seconds(), options.scrub_days), (200, Duration::from_hours(720)));
+        for (line, alarm) in [
+            ("varve serve --seal-seconds 2", 60),
+            ("varve serve --seal-seconds 0", 0),
+            ("varve serve --seal-seconds 0 --rpo-alarm-seconds 9", 9),
+        ] {
+            let Command::Serve(options) = parse(line).expect("all are known").command else { panic!() };
+            assert_eq!(options.rpo_alarm_seconds(), alarm, "{line}");
+        }
+        assert!(
+            parse("varve serve --scrub-days 0.5").is_ok() && parse("varve serve --scrub-days -1").is_err()
+        );
+        assert!(parse("varve serve --scrub-days NaN").is_err());
         assert_eq!(options.back_pressure, BackPressureChoice::Throttle);
         assert_eq!(options.archive_verify, VerifyChoice::Digest);
         let line = "varve serve --archive s3://b/p --seal-seconds 0 --archive-level 9 --archive-verify tail --archive-core 1 --back-pressure degrade --overprovisioning 28 --thin --read-ahead 256KiB";

@@ -25,7 +25,7 @@ pub mod units;
 pub use app::App;
 pub use archive::{
     ArchivePlane, ArchiveReport, ArchivedObject, Expirer, ExpiryPool, ExpiryReport, Explained, KeepFileError,
-    LIST_LIMIT_DEFAULT, Sealed, VERIFICATIONS_MAX, Verification, VerificationState,
+    LIST_LIMIT_DEFAULT, ScrubStatus, Scrubber, Sealed, VERIFICATIONS_MAX, Verification, VerificationState,
 };
 pub use audit::Caller;
 pub use error::{ErrorObject, RpcError};

@@ -390,10 +390,7 @@ pub(super) async fn attach(
 }
 
 /// The identity of an archive, which is given one if it has none; what is to be said of that.
-async fn identify(
-    known: &KnownStore,
-    local: &Local,
-) -> Result<(Option<Uuid>, Option<String>), ServeError> {
+async fn identify(known: &KnownStore, local: &Local) -> Result<(Option<Uuid>, Option<String>), ServeError> {
     if known.id.is_some() {
         return Ok((known.id, None));
     }
@@ -401,9 +398,8 @@ async fn identify(
     Ok(match off_reactor(local, move || ensure_id(&*store)).await? {
         Ok(id) => (Some(id), None),
         Err(error) => {
-            let note = format!(
-                "the archive was given no identity, so that its loss might not be noticed: {error}"
-            );
+            let note =
+                format!("the archive was given no identity, so that its loss might not be noticed: {error}");
             (None, Some(note))
         }
     })

@@ -88,6 +88,7 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
         read_ahead_blocks: options.read_ahead.map(|size| size.0 / BLOCK_BYTES as u64),
         archive,
         clock_bounds,
+        scrub_pass: options.scrub_days,
         listen: options.listen.clone(),
         rpc_socket: Some(options.rpc_socket()),
         reactor: ReactorConfig {
@@ -130,6 +131,7 @@ fn configure_archive(options: &ServeOptions) -> Result<Option<ArchiveConfig>, Se
         BackPressureChoice::Throttle => BackPressure::Throttle,
         BackPressureChoice::Degrade => BackPressure::Degrade,
     };
+    config.policy.rpo_alarm_ns = options.rpo_alarm_seconds() * 1_000_000_000;
     config.expire_interval = Duration::from_secs(options.expire_seconds);
     config.expire_grace = Duration::from_secs(options.expire_grace_seconds);
     config.level = options.archive_level;

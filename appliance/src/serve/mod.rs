@@ -18,6 +18,7 @@ mod progress;
 mod reactors;
 mod record;
 mod recover;
+mod scrub;
 mod signals;
 mod store;
 mod thread;
@@ -47,7 +48,7 @@ use crate::log::geometry::{
 use crate::log::time::ClockBounds;
 use crate::nvmf::target::{ListenError, TargetConfig};
 use crate::reactor::{CoresError, ReactorConfig, ReactorHandle};
-use crate::rpc::{App, Expirer, KeepFileError, Registry, RpcServer, RpcServerConfig, SocketError};
+use crate::rpc::{App, Expirer, KeepFileError, Registry, RpcServer, RpcServerConfig, Scrubber, SocketError};
 use crate::volume::{PoolInfo, VolumeError, VolumeInfo};
 
 /// DMA memory of a pool unless configured otherwise, in bytes. Taken as it is needed.
@@ -109,6 +110,8 @@ pub struct ApplianceConfig {
     pub target: TargetConfig,
     /// How far the machine's clock is believed.
     pub clock_bounds: ClockBounds,
+    /// In which time the archive and the primary device are read back once; zero: never.
+    pub scrub_pass: Duration,
     /// Bound of DMA memory in bytes.
     pub dma_budget_bytes: usize,
     /// Has the file system set the room of a new pool's file aside; otherwise the file is sparse.
@@ -138,6 +141,7 @@ impl ApplianceConfig {
             idle_cores: Vec::new(),
             target: TargetConfig::default(),
             clock_bounds: ClockBounds::default(),
+            scrub_pass: Duration::ZERO,
             dma_budget_bytes: DMA_BUDGET_BYTES,
             allocate: false,
             new_pool: false,
@@ -306,6 +310,7 @@ pub struct Appliance {
     thread: Option<JoinHandle<Result<(), ServeError>>>,
     rpc: Option<RpcServer>,
     expirer: Option<Expirer>,
+    scrubber: Option<Scrubber>,
     _idle_reactors: IdleReactors,
     registry: Arc<Registry>,
     started: Started,
@@ -341,6 +346,7 @@ impl Appliance {
                 (archive.expire_interval, archive.expire_grace)
             });
         let expiring = plane.clone().filter(|_| !expire_interval.is_zero());
+        let scrubbing = plane.clone().filter(|_| !config.scrub_pass.is_zero());
         let registry = Registry::new(handle.clone()).with_idle_reactors(idle_reactors.views());
         let registry = Arc::new(match plane {
             Some(plane) => registry.with_archive(plane),
@@ -365,11 +371,15 @@ impl Appliance {
                 let expirer = expiring
                     .map(|plane| Expirer::start(plane, handle.clone(), expire_interval, expire_grace));
                 let expirer = expirer.transpose().map_err(ServeError::Reactor)?;
+                let scrubber =
+                    scrubbing.map(|plane| Scrubber::start(plane, handle.clone(), config.scrub_pass));
+                let scrubber = scrubber.transpose().map_err(ServeError::Reactor)?;
                 Ok(Appliance {
                     handle,
                     thread: Some(thread),
                     rpc,
                     expirer,
+                    scrubber,
                     _idle_reactors: idle_reactors,
                     registry,
                     started,
@@ -417,6 +427,7 @@ impl Appliance {
     fn end(&mut self) -> Result<(), ServeError> {
         // It uses the pool and the store.
         self.expirer = None;
+        self.scrubber = None;
         if let Some(rpc) = self.rpc.take() {
             rpc.stop();
         }

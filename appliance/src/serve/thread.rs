@@ -12,6 +12,7 @@ use super::archive::{self, FoundArchive};
 use super::begin::OpenedDevice;
 use super::identity::{self, ArchiveIdentity, Found, Identity};
 use super::inherit;
+use super::scrub;
 use super::view::View;
 use super::{
     ApplianceConfig, ArchiveStarted, Backing, FIRST_VOLUME_NAME, ServeError, Started, segment_blocks_for,
@@ -85,6 +86,10 @@ pub(super) fn run(
     // Writes that wait for room need turns also when nobody asks for anything.
     let seal_interval_ns = config.archive.as_ref().filter(|_| archive.is_some());
     archive::look_often(&local, seal_interval_ns.map_or(0, |archive| archive.policy.seal_interval_ns));
+    if !config.scrub_pass.is_zero() && matches!(config.backing, Backing::File { .. }) {
+        let scrubbing = scrub::scrub_primary(Rc::clone(&pool), local.clone(), app.clone(), config.scrub_pass);
+        drop(local.spawn(scrubbing));
+    }
     drop(local.spawn(inherit::keep_loading(Rc::clone(&pool), local.clone())));
     let mut listen = Vec::new();
     for &address in &config.listen {

@@ -26,6 +26,7 @@ mod point;
 mod pool;
 mod recover;
 mod request;
+mod scrub;
 mod working_set;
 
 pub use archive::{ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownObjects};
@@ -47,4 +48,5 @@ pub use recover::{RecoverFrom, RecoveryReport};
 pub use request::{
     IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
 };
+pub use scrub::{BATCH_BLOCKS as SCRUB_BATCH_BLOCKS, PrimaryScrub};
 pub use working_set::WORKING_SET_MIN;

@@ -220,6 +220,7 @@ impl Pool {
         let mut images = Vec::new();
         for volume in &mut catalog.volumes {
             let id = catalog.next_image;
+            // What is kept for this: see `image_ids`.
             catalog.next_image = id.checked_add(1).ok_or_else(|| VolumeError::NoSpace {
                 reason: "all image ids of the pool were used".to_owned(),
             })?;

@@ -210,8 +210,8 @@ pub struct Bed {
 
 impl Bed {
     /// Starts an appliance under faults, of which there are none yet: a pool of 16 MiB with
-    /// segments of 1 MiB, a volume of 2 MiB, an archive that takes whole segments, and more
-    /// arguments.
+    /// segments of 1 MiB, a volume of 2 MiB, an archive that takes whole segments unless `more`
+    /// says otherwise, and more arguments.
     ///
     /// # Panics
     /// When it does not start, or nothing can be injected here.
@@ -230,7 +230,9 @@ impl Bed {
 
     fn start_as(more: &[&str], under_faults: bool) -> Self {
         let faults = Faults::new().expect("faults can be injected");
-        let arguments = ["--pool-size", "16MiB", "--volume-size", "2MiB", "--seal-seconds", "0"];
+        let usual = ["--pool-size", "16MiB", "--volume-size", "2MiB"];
+        let sealing = if more.contains(&"--seal-seconds") { &[][..] } else { &["--seal-seconds", "0"] };
+        let arguments = [&usual, sealing].concat();
         // It has no other engine under faults; named, it need not say so at each start.
         let engine = under_faults.then(|| (ENGINE_VARIABLE.to_owned(), "threads".to_owned()));
         let config = ApplianceConfig {

@@ -9,6 +9,7 @@ mod expire;
 mod keep;
 mod list;
 mod pace;
+mod scrub;
 mod verify;
 
 use std::path::Path;
@@ -30,6 +31,7 @@ pub(crate) use expire::{EXPIRE_OBJECTS_DEFAULT, ExpiryRequest};
 pub use expire::{Expirer, ExpiryPool, ExpiryReport};
 pub use keep::KeepFileError;
 pub use list::{ArchivedObject, LIST_LIMIT_DEFAULT};
+pub use scrub::{ScrubStatus, Scrubber};
 pub use verify::{VERIFICATIONS_MAX, Verification, VerificationState};
 
 /// The archive of the appliance's pool. See the module's documentation.
@@ -44,6 +46,8 @@ pub struct ArchivePlane {
     expiring: Mutex<()>,
     /// When the store was last listed for a status.
     looked: Mutex<Option<Instant>>,
+    /// Where reading it back is.
+    scrub: scrub::Scrub,
     /// How much may expire now.
     pace: Mutex<pace::Pace>,
 }
@@ -64,6 +68,9 @@ pub struct ArchiveReport {
     /// Stretches whose entries could not be read when they were archived: what is older there is not certain.
     #[serde(default)]
     pub holes: Vec<LsnRange>,
+    /// How reading the archive back stands.
+    #[serde(default)]
+    pub scrub: ScrubStatus,
     /// Why nothing expires, although the rules of retention may let something go.
     #[serde(default)]
     pub expiry_held: Option<String>,
@@ -97,6 +104,7 @@ impl ArchivePlane {
             store: RwLock::new(store),
             catalog: OnceLock::new(),
             keep: keep::Keep::open(keep_file)?,
+            scrub: scrub::Scrub::open(scrub::file_beside(keep_file)),
             verifications: verify::Verifications::default(),
             expiring: Mutex::default(),
             looked: Mutex::default(),
@@ -156,6 +164,7 @@ impl ArchivePlane {
                 .map(|row| LsnRange { start: row.id.from_lsn, end: row.id.to_lsn })
                 .collect(),
             holes: self.holes().unwrap_or_default(),
+            scrub: self.scrub.get(),
             expiry_held: clock_problem(clock, true).filter(|_| clock.holds_expiry()),
         }
     }

@@ -249,7 +249,7 @@ fn say(words: &mut Vec<String>, text: impl FnOnce() -> String) {
 }
 
 /// An object in words: its segment, its positions, its times, its name.
-fn describe(row: &ObjectRow) -> String {
+pub(super) fn describe(row: &ObjectRow) -> String {
     let id = &row.id;
     let times = row.details.and_then(|details| details.records_ns);
     let times = times.map_or_else(String::new, |(first_ns, last_ns)| {
@@ -304,7 +304,7 @@ fn tell_points(
     }
 }
 
-enum Outcome {
+pub(super) enum Outcome {
     Whole,
     /// An increment, of a segment that has become whole.
     Gone,
@@ -317,7 +317,7 @@ enum Outcome {
     Failed(String),
 }
 
-fn verify_one(store: &dyn Store, id: &ObjectId, codec: &mut Decompressor) -> Outcome {
+pub(super) fn verify_one(store: &dyn Store, id: &ObjectId, codec: &mut Decompressor) -> Outcome {
     let name = match id.name() {
         Ok(name) => name,
         Err(error) => return Outcome::Failed(error.to_string()),

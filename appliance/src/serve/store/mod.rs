@@ -16,8 +16,8 @@ use uuid::Uuid;
 use crate::archive::object::{ObjectId, pool_prefix};
 use crate::archive::store::tape::DriveError;
 use crate::archive::store::{
-    Check, CheckOutcome, DeviceStore, DirectoryOptions, DirectoryStore, FileMedium, Medium, Name, S3Store,
-    Reason, Store, StoreError, StoreErrorKind, probe,
+    Check, CheckOutcome, DeviceStore, DirectoryOptions, DirectoryStore, FileMedium, Medium, Name, Reason,
+    S3Store, Store, StoreError, StoreErrorKind, probe,
 };
 
 pub(super) use id::{ensure_id, read_id};
@@ -87,9 +87,7 @@ impl StoreOpenError {
     /// Whether the store may be used later, although nobody does anything to it or to the settings.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            StoreOpenError::Store(error) | StoreOpenError::Probe { error: Some(error), .. } => {
-                is_away(error)
-            }
+            StoreOpenError::Store(error) | StoreOpenError::Probe { error: Some(error), .. } => is_away(error),
             StoreOpenError::Io { source, .. } => source.raw_os_error().is_some_and(is_passing),
             _ => false,
         }

@@ -12,6 +12,7 @@
 //! **Bounds:** [`JOBS_MAX`] jobs under way; one request of each waiting task, and as many as its frames of each read; two caches with a budget in bytes.
 
 mod ahead;
+mod alarm;
 mod away;
 mod expire;
 mod fetch;
@@ -82,6 +83,8 @@ pub struct ArchivePolicy {
     pub back_pressure: BackPressure,
     /// How long writes wait before they are refused, in ns.
     pub wait_ns: u64,
+    /// From this age of the recovery point on it is told as a problem, in ns; 0: never.
+    pub rpo_alarm_ns: u64,
     /// Budget of the cache for blocks, in bytes.
     pub blocks_cache_bytes: usize,
     /// Budget of the cache for entries, in bytes.
@@ -94,6 +97,7 @@ impl Default for ArchivePolicy {
             seal_interval_ns: 20_000_000_000,
             back_pressure: BackPressure::default(),
             wait_ns: 15_000_000_000,
+            rpo_alarm_ns: 0,
             blocks_cache_bytes: 64 << 20,
             entries_cache_bytes: 64 << 20,
         }
@@ -164,6 +168,7 @@ pub(super) struct Archive {
     /// Segments whose source failed, and how often.
     source_failures: HashMap<SegmentSeq, u32>,
     throttle: throttle::Throttle,
+    alarm: alarm::Alarm,
     replies: Vec<Reply>,
 }
 
@@ -199,6 +204,7 @@ impl Archive {
             waiting_since_ns: None,
             source_failures: HashMap::new(),
             throttle: throttle::Throttle::default(),
+            alarm: alarm::Alarm::default(),
             replies: Vec::new(),
         }
     }
@@ -306,6 +312,7 @@ impl Archive {
             work += self.submit_jobs(log, now_ns);
         }
         work += self.relieve(state, log, now_ns);
+        self.look_at_recovery_point(state, log, now_ns);
         let is_wanted = self.policy.back_pressure == BackPressure::Throttle;
         work + usize::from(self.throttle.turn(is_wanted, log, now_ns))
     }
@@ -463,6 +470,7 @@ impl Pool {
         let mut lost_on_device = Vec::new();
         if let Some(mut stand_in) = state.archive.take() {
             stand_in.tell_no_more(&mut state);
+            stand_in.end_alarm(&mut state);
             lost_on_device = stand_in.take_lost_on_device();
             service.set_verify(stand_in.service.verify());
         }

@@ -8,6 +8,7 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::reader::LsnRange;
 use crate::log::table::Phase;
 use crate::volume::pool::Pool;
+use crate::volume::scrub::PrimaryScrub;
 
 /// The archive as `archive_get_status` shows it. Sizes in bytes, counters since start.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,6 +40,12 @@ pub struct ArchiveStatus {
     pub backlog_bytes: u64,
     /// How old the newest state is that could be had if the primary device were lost now, in seconds.
     pub recovery_point_age_s: f64,
+    /// From this age on it is told as a problem, in seconds; 0: never.
+    #[serde(default)]
+    pub rpo_alarm_s: f64,
+    /// Whether it is older than that.
+    #[serde(default)]
+    pub rpo_alarm: bool,
     /// Segments of which something is in the archive.
     pub segments: u64,
     /// The oldest of them.
@@ -57,6 +64,9 @@ pub struct ArchiveStatus {
     pub failures: u64,
     /// Stretches that left the primary device without being archived.
     pub gaps: Vec<LsnRange>,
+    /// What reading the primary device back has found.
+    #[serde(default)]
+    pub primary_scrub: PrimaryScrub,
 }
 
 impl Pool {
@@ -66,9 +76,8 @@ impl Pool {
         let log = self.log.borrow();
         let archive = state.archive.as_ref()?;
         let clock = &log.environment().clock;
-        // Copies that wait for their record to fill up are no news: what they hold is archived where it was before.
         let (head, stored_to) = (log.commit_lsn(), archive.archived_to(&log));
-        let archived_to = archive.recoverable_to(&state, &log, stored_to);
+        let (age_ns, archived_to) = archive.recovery_point(&state, &log);
         let waiting = log.table().iter().filter(|(_, segment)| {
             segment.sealed && !segment.archived && segment.phase != Phase::Released && segment.slot.is_some()
         });
@@ -82,15 +91,14 @@ impl Pool {
             () => "idle",
         };
         let ratio = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
-        let age_ns = if archived_to >= head {
-            0
-        } else {
-            log.now_ns().saturating_sub(archive.uncovered_since_ns(&log, archived_to))
-        };
         Some(ArchiveStatus {
             store: archive.service.store().label().to_owned(),
             state: name.to_owned(),
-            problem: archive.problem.clone().or_else(|| archive.lost.told().map(str::to_owned)),
+            problem: archive
+                .problem
+                .clone()
+                .or_else(|| archive.lost.told().map(str::to_owned))
+                .or_else(|| archive.alarm.told().map(str::to_owned)),
             back_pressure: archive.policy.back_pressure,
             verify: archive.service.verify(),
             throttled_ms_per_s: archive.throttle.held_ms_per_s(),
@@ -101,6 +109,8 @@ impl Pool {
             backlog_segments: waiting.count() as u64,
             backlog_bytes: head.0.saturating_sub(archived_to.0) * BLOCK_BYTES as u64,
             recovery_point_age_s: age_ns as f64 / 1e9,
+            rpo_alarm_s: archive.policy.rpo_alarm_ns as f64 / 1e9,
+            rpo_alarm: archive.alarm.told().is_some(),
             segments: archive.objects.iter().count() as u64,
             oldest_segment: archive.objects.first().map(|sequence| sequence.0),
             objects_written: totals.objects,
@@ -110,6 +120,7 @@ impl Pool {
             throughput_bytes_per_s: archive.recent.bytes_per_s(clock.monotonic_ns()),
             failures: totals.failures,
             gaps: state.catalog.gaps.clone(),
+            primary_scrub: state.primary_scrub,
         })
     }
 }

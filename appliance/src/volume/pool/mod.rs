@@ -37,6 +37,7 @@ use crate::volume::error::VolumeError;
 use crate::volume::index::{Index, IndexBuilder, Mapping, RangeSet};
 use crate::volume::info::{SynchInfo, VolumeEvent, VolumeStats};
 use crate::volume::request::{IoCompletion, IoError, Request, Sink, Submitted, VolumeId};
+use crate::volume::scrub::PrimaryScrub;
 use crate::volume::working_set::Reshaping;
 
 pub use latency::Operation;
@@ -91,6 +92,7 @@ pub(super) struct State {
     pub(super) change_lsn: Lsn,
     /// How often segments of the archive were forgotten since start.
     pub(super) expiries: u64,
+    pub(super) primary_scrub: PrimaryScrub,
     /// Whether clones keep on the primary device what they inherited: the pool has no archive and gives segments away.
     pub(super) keeps_inherited: bool,
 }
@@ -217,6 +219,7 @@ impl Pool {
                 buried: VecDeque::new(),
                 change_lsn: Lsn(0),
                 expiries: 0,
+                primary_scrub: PrimaryScrub::default(),
                 keeps_inherited: false,
             }),
         })

@@ -1,0 +1,337 @@
+//! The scrub of the archive: every object is read back whole once in so long, with every check that a verification has.
+//!
+//! **What is found** the pool learns as from a verification: an object that is damaged or missing is put again if the primary device still has its segment; otherwise the problem stays and is told.
+//!
+//! **Pace:** the objects of a pass are spread over its time, one after the other, and never read faster than [`RATE_BYTES_PER_S`]. Where a pass is stands in a file beside the rules of
+//! retention, so that a restart goes on with it; a file that is lost or damaged costs a pass that begins again.
+//!
+//! **Bounds:** one thread, one object at a time; a list of the store at the begin of a pass and once an hour; the names of the objects in memory. What is on tape is not read by itself: that would take the tape away from the
+//! archivist.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::ArchivePlane;
+use super::verify::{Outcome, describe, verify_one};
+use crate::archive::catalog::ObjectRow;
+use crate::archive::object::{Decompressor, ObjectId};
+use crate::reactor::ReactorHandle;
+use crate::rpc::app::App;
+use crate::rpc::method::DEFAULT_CALL_TIMEOUT;
+
+/// Bytes a second at most.
+const RATE_BYTES_PER_S: u64 = 64 << 20;
+/// How long a list of the store is gone by.
+const LISTED: Duration = Duration::from_hours(1);
+/// How long a store that does not answer, or an archive that is not attached, is left alone, at most.
+const AWAY_WAIT: Duration = Duration::from_mins(1);
+/// How often an object is asked for that a store which answers does not give.
+const TRIES_MAX: u32 = 5;
+/// How often the file is written, at most.
+const SAVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Findings that are told in words: the newest.
+const FOUND_MAX: usize = 20;
+/// What is said of tapes.
+const ON_TAPE: &str = "what is on tape is not read back by itself, to leave the drive to the archivist; `varve archive verify` does it";
+
+/// How the scrub of the archive stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// When the pass began that is under way, ns since the Unix epoch.
+    pub pass_began_ns: Option<u64>,
+    /// Objects of this pass, as of the last list.
+    pub objects: u64,
+    /// Of these, those that were read.
+    pub objects_done: u64,
+    /// Of these, those that are damaged.
+    pub damaged_objects: u64,
+    /// Of these, those that should be there and are not.
+    pub missing_objects: u64,
+    /// When the last whole pass ended, ns since the Unix epoch.
+    pub last_pass_ns: Option<u64>,
+    /// What it found damaged or missing.
+    pub last_pass_bad_objects: u64,
+    /// The newest findings of this pass, in words.
+    pub found: VecDeque<String>,
+    /// Why it does not go on.
+    pub problem: Option<String>,
+    /// The last object that was read.
+    next_behind: Option<Cursor>,
+}
+
+/// Where an object stands in the order of a pass.
+type Cursor = (u32, u64, u64, u64);
+
+fn cursor(id: &ObjectId) -> Cursor {
+    (id.epoch, id.sequence.0, id.from_lsn.0, id.to_lsn.0)
+}
+
+/// The status, and its file.
+pub(super) struct Scrub {
+    file: PathBuf,
+    status: Mutex<ScrubStatus>,
+}
+
+impl Scrub {
+    /// Goes on where the file says that the last run was.
+    pub(super) fn open(file: PathBuf) -> Self {
+        let text = std::fs::read(&file).unwrap_or_default();
+        let status: ScrubStatus = serde_json::from_slice(&text).unwrap_or_default();
+        Scrub { file, status: Mutex::new(ScrubStatus { problem: None, ..status }) }
+    }
+
+    pub(super) fn get(&self) -> ScrubStatus {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, edit: impl FnOnce(&mut ScrubStatus)) {
+        edit(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Replaces the file as a whole. That it is stable matters little.
+    fn save(&self) {
+        let text = serde_json::to_vec(&self.get()).unwrap_or_default();
+        let new = self.file.with_extension("new");
+        if let Err(error) = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &self.file)) {
+            tracing::debug!(%error, file = %self.file.display(), "where the scrub is could not be noted");
+        }
+    }
+}
+
+/// The file of a scrub, beside that of the rules.
+pub(super) fn file_beside(keep_file: &Path) -> PathBuf {
+    keep_file.with_file_name("archive-scrub")
+}
+
+/// Reads the archive back as long as it lives.
+pub struct Scrubber {
+    /// Dropped to wake the thread.
+    wake: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scrubber {
+    /// Begins, or goes on; a pass takes so long.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub fn start(
+        plane: Arc<ArchivePlane>,
+        handle: ReactorHandle<App>,
+        pass: Duration,
+    ) -> std::io::Result<Self> {
+        let (wake, woken) = channel();
+        let sleep = move |time: Duration| woken.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
+        let thread = std::thread::Builder::new()
+            .name("archive-scrub".to_owned())
+            .spawn(move || Work { plane, handle, pass, saved: Instant::now() }.run(&sleep))?;
+        Ok(Scrubber { wake: Some(wake), thread: Some(thread) })
+    }
+}
+
+impl Drop for Scrubber {
+    fn drop(&mut self) {
+        self.wake = None;
+        if let Some(thread) = self.thread.take() {
+            // One that panicked is gone too.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    plane: Arc<ArchivePlane>,
+    handle: ReactorHandle<App>,
+    pass: Duration,
+    saved: Instant,
+}
+
+impl Work {
+    /// Until `sleep` says that it is time to end.
+    fn run(mut self, sleep: &dyn Fn(Duration) -> bool) {
+        loop {
+            if self.plane.store().capabilities().sequential_only {
+                self.plane.scrub.change(|status| status.problem = Some(ON_TAPE.to_owned()));
+                return;
+            }
+            let wait = match self.list() {
+                Some(rows) if !rows.is_empty() => match self.read(&rows, sleep) {
+                    true => continue,
+                    false => return,
+                },
+                // It is empty, or away: which of the two others tell.
+                _ => AWAY_WAIT.min(self.pass),
+            };
+            if !sleep(wait) {
+                return;
+            }
+        }
+    }
+
+    /// What is still to be read in this pass. At its end the next one begins.
+    fn list(&self) -> Option<Vec<ObjectRow>> {
+        let mut rows = self.plane.expected(0, u64::MAX).ok()?;
+        rows.retain(|(_, lost)| !lost);
+        let all = rows.len() as u64;
+        let scrub = &self.plane.scrub;
+        let is_left = |row: &ObjectRow, behind: Option<Cursor>| behind.is_none_or(|at| cursor(&row.id) > at);
+        let mut status = scrub.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if status.pass_began_ns.is_some() && !rows.iter().any(|(row, _)| is_left(row, status.next_behind)) {
+            let bad = status.damaged_objects + status.missing_objects;
+            tracing::info!(objects = status.objects_done, bad, "the archive was read back whole");
+            *status = ScrubStatus {
+                last_pass_ns: Some(now_ns()),
+                last_pass_bad_objects: bad,
+                found: std::mem::take(&mut status.found),
+                ..ScrubStatus::default()
+            };
+        }
+        if status.pass_began_ns.is_none() && all > 0 {
+            status.pass_began_ns = Some(now_ns());
+            if status.last_pass_bad_objects == 0 {
+                status.found.clear();
+            }
+        }
+        let behind = status.next_behind;
+        let left: Vec<ObjectRow> =
+            rows.into_iter().map(|(row, _)| row).filter(|row| is_left(row, behind)).collect();
+        status.objects = status.objects_done + left.len() as u64;
+        drop(status);
+        scrub.save();
+        Some(left)
+    }
+
+    /// Reads objects until the list is too old; `false`: it is time to end.
+    fn read(&mut self, rows: &[ObjectRow], sleep: &dyn Fn(Duration) -> bool) -> bool {
+        let listed = Instant::now();
+        let each = self.pass / u32::try_from(self.plane.scrub.get().objects.max(1)).unwrap_or(u32::MAX);
+        let Ok(mut codec) = Decompressor::new() else { return sleep(AWAY_WAIT) };
+        for row in rows {
+            let at_rate =
+                Duration::from_nanos(row.len_bytes.saturating_mul(1_000_000_000) / RATE_BYTES_PER_S);
+            if !sleep(each.max(at_rate)) {
+                self.plane.scrub.save();
+                return false;
+            }
+            // One that is away is not damaged: it is asked again, for as long as the store does not answer at all.
+            let mut tries = 0;
+            while let Outcome::Failed(words) = self.look_at(row, &mut codec) {
+                tries += 1;
+                if tries >= TRIES_MAX && self.plane.expected(0, 0).is_ok() {
+                    let text = format!("{}: {words}", describe(row));
+                    tracing::error!(object = text, "an object of the archive cannot be read");
+                    self.note(text, |status| status.damaged_objects += 1);
+                    break;
+                }
+                self.plane.scrub.change(|status| status.problem = Some(words));
+                if !sleep(AWAY_WAIT.min(self.pass)) {
+                    return false;
+                }
+            }
+            self.plane.scrub.change(|status| {
+                status.problem = None;
+                status.objects_done += 1;
+                status.next_behind = Some(cursor(&row.id));
+            });
+            if self.saved.elapsed() >= SAVE_INTERVAL {
+                self.saved = Instant::now();
+                self.plane.scrub.save();
+            }
+            if listed.elapsed() >= LISTED {
+                return true;
+            }
+        }
+        true
+    }
+
+    /// Reads one object, and has the pool know what is wrong with it.
+    fn look_at(&self, row: &ObjectRow, codec: &mut Decompressor) -> Outcome {
+        let outcome = verify_one(&*self.plane.store(), &row.id, codec);
+        match &outcome {
+            Outcome::Damaged(words) => {
+                let text = format!("{}: {words}", describe(row));
+                tracing::error!(object = text, "a damaged object was found in the archive");
+                self.note(text, |status| status.damaged_objects += 1);
+                self.learn(row.id, false);
+            }
+            // It may have expired since the list.
+            Outcome::Missing if self.is_missed(row) => {
+                let text = format!("{}: it is not in the store", describe(row));
+                tracing::error!(object = text, "an object is missing in the archive");
+                self.note(text, |status| status.missing_objects += 1);
+                self.learn(row.id, true);
+            }
+            _ => {}
+        }
+        outcome
+    }
+
+    fn is_missed(&self, row: &ObjectRow) -> bool {
+        let sequence = row.id.sequence.0;
+        let expected = self.plane.expected(sequence, sequence).unwrap_or_default();
+        expected.iter().any(|(known, lost)| known.id == row.id && *lost)
+    }
+
+    fn note(&self, text: String, count: impl FnOnce(&mut ScrubStatus)) {
+        self.plane.scrub.change(|status| {
+            count(status);
+            status.found.push_back(text);
+            while status.found.len() > FOUND_MAX {
+                status.found.pop_front();
+            }
+        });
+    }
+
+    fn learn(&self, id: ObjectId, missing: bool) {
+        let told = self.handle.call(DEFAULT_CALL_TIMEOUT, move |app: &App, reply| {
+            if let Ok(pool) = app.pool() {
+                if missing {
+                    pool.learn_missing_objects(&[id]);
+                } else {
+                    pool.learn_damaged_objects(&[id]);
+                }
+            }
+            reply.send(());
+        });
+        if told.is_err() {
+            tracing::warn!(
+                "the pool could not be told what reading its archive back has found; the next pass finds it again"
+            );
+        }
+    }
+}
+
+/// The machine's time, for an operator to read; nothing is decided by it.
+fn now_ns() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_pass_is_outlives_a_restart_and_damage_only_begins_it_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = file_beside(&folder.path().join("archive-keep"));
+        let scrub = Scrub::open(file.clone());
+        assert_eq!(scrub.get(), ScrubStatus::default());
+        scrub.change(|status| {
+            status.objects_done = 7;
+            status.next_behind = Some((1, 2, 3, 4));
+            status.problem = Some("away".to_owned());
+        });
+        scrub.save();
+        let again = Scrub::open(file.clone()).get();
+        assert_eq!((again.objects_done, again.next_behind), (7, Some((1, 2, 3, 4))));
+        assert_eq!(again.problem, None, "what was in the way is found out anew");
+        std::fs::write(&file, b"{\"objects\": tr").expect("written");
+        assert_eq!(Scrub::open(file).get(), ScrubStatus::default());
+    }
+}
