@@ -7,6 +7,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use varve::nvmf::wire::status::Status;
+use varve_s3_server::{ACCESS_KEY, BUCKET, Fault, Proxy, S3Server, SECRET_KEY, error};
+use varve_tests::appliance::{Appliance, ApplianceConfig, rounds, run};
 use varve_tests::faults::bed::{BLOCKS, Bed, Expected, Host, VOLUME, copy_folder, status_of, wait_for};
 use varve_tests::faults::{Operation, Rule};
 
@@ -289,22 +291,81 @@ fn gaps_that_meet_are_one_and_outlive_a_restart() {
     drop(host);
     bed.appliance.kill_9();
     std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
-    let (from, to) = (bed.archive(), bed.appliance.pool_folder());
-    let (from, to) = (from.to_str().expect("text"), to.to_str().expect("text"));
-    let output = varve_tests::appliance::run(&[
-        "pool",
-        "recover",
-        "--from",
-        from,
-        "--dir",
-        to,
-        "--pool-size",
-        "16MiB",
-    ]);
-    assert!(output.status.success(), "{output:?}");
+    recover(&bed);
     bed.appliance.restart().expect("it serves what was recovered");
     bed.check("recovered");
     assert_eq!(gaps(&bed), known, "after a recovery");
     let names = bed.appliance.rpc("volume_list", Value::Null).expect("it answers");
     assert_eq!(names.as_array().expect("a list").len(), 2, "{names}");
+}
+
+/// A recovered pool has everything in its archive at first: its volume waits for that, and gets its blocks when it is back.
+#[test]
+fn a_recovered_pool_whose_archive_is_away_goes_on_when_it_is_back() {
+    let mut bed = Bed::start_without_faults(&["--read-ahead", "0"]);
+    let mut host = bed.host();
+    bed.write_many(&mut host, 3 * BLOCKS);
+    host.flush().expect("flushed");
+    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
+    drop(host);
+    bed.appliance.kill_9();
+    std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
+    recover(&bed);
+    let (archive, aside) = (bed.archive(), bed.appliance.pool_folder().join("aside"));
+    std::fs::rename(&archive, &aside).expect("moved");
+    bed.appliance.restart().expect("it starts without its archive");
+    check_awaited(&bed);
+    wait_for("the volume is told of", || (state_of(&bed, VOLUME) == "degraded", state_of(&bed, VOLUME)));
+    let mut host = bed.host();
+    let status = status_of(host.write(7, 1)).expect("nobody knows what it has");
+    assert!(!status.is_do_not_retry(), "{status}");
+    std::fs::rename(&aside, &archive).expect("mounted");
+    wait_until_attached(&bed);
+    wait_until_online(&bed, VOLUME);
+    bed.write(&mut host, 7);
+    bed.check("with its archive");
+    wait_for("all of it is on the primary again", || {
+        let volumes = bed.appliance.rpc("volume_list", json!({"name": VOLUME})).expect("it answers");
+        (volumes[0]["inherited_blocks"] == 0 && volumes[0]["parent"].is_null(), volumes.to_string())
+    });
+    assert_eq!(bed.problems(), Vec::<String>::new());
+    bed.check("hydrated");
+}
+
+/// Makes the pool again from its archive.
+fn recover(bed: &Bed) {
+    let (from, to) = (bed.archive(), bed.appliance.pool_folder());
+    let (from, to) = (from.to_str().expect("text"), to.to_str().expect("text"));
+    let arguments = ["pool", "recover", "--from", from, "--dir", to, "--pool-size", "16MiB"];
+    let output = run(&arguments);
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// A bucket whose service answers that it cannot now, while the appliance starts.
+#[test]
+fn a_bucket_that_does_not_answer_at_a_start_is_waited_for() {
+    let server = S3Server::start();
+    let proxy = Proxy::start(server.url());
+    let spec = format!("s3://{BUCKET}/one?endpoint={}&allow_http=true", proxy.url());
+    let credentials = [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
+    let arguments =
+        ["--pool-size", "16MiB", "--volume-size", "2MiB", "--seal-seconds", "0", "--archive", &spec];
+    let config = ApplianceConfig {
+        environment: credentials.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        ..ApplianceConfig::with_arguments(&arguments)
+    };
+    let mut appliance = Appliance::start(&config).expect("it starts");
+    rounds::Host::connect(&appliance, "vol0").write_round(1);
+    appliance.command(&["archive", "seal"]).expect("it seals");
+    appliance.stop().expect("it stops");
+    proxy.inject("", Fault::Answer(503, error("SlowDown")), usize::MAX);
+    appliance.restart().expect("it starts without its archive");
+    assert_eq!(rounds::archive_status(&appliance)["state"], "away");
+    rounds::Host::connect(&appliance, "vol0").check_round(1);
+    proxy.heal();
+    rounds::wait_for("the archive is attached", || {
+        let status = rounds::archive_status(&appliance);
+        status["problem"].is_null() && status["state"] != "away"
+    });
+    appliance.command(&["archive", "verify"]).expect("it is whole");
 }

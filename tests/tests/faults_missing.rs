@@ -228,6 +228,60 @@ fn an_archive_without_its_objects_is_told_by_all() {
     }
 }
 
+/// The newest object is damaged, cut or empty: the pool is recovered up to the object before it,
+/// exactly, and the recovery names what it left out.
+#[test]
+fn a_damaged_newest_object_costs_what_was_in_it() {
+    let mut bed = closed();
+    bed.appliance.restart().expect("it starts");
+    let before = bed.expected.clone();
+    let mut host = bed.host();
+    bed.write_many(&mut host, 20);
+    host.flush().expect("flushed");
+    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
+    drop(host);
+    bed.appliance.kill_9();
+    let output = Command::new("find")
+        .arg(bed.archive().join("objects/v1"))
+        .args(["-type", "f", "-printf", "%T@ %p\\n"])
+        .output();
+    let text = String::from_utf8(output.expect("find runs").stdout).expect("text");
+    let mut objects: Vec<&str> = text.lines().collect();
+    objects.sort_unstable();
+    let newest = Path::new(objects.pop().and_then(|line| line.split_once(' ')).expect("an object").1);
+    let good = std::fs::read(newest).expect("readable");
+    let name = newest.file_name().expect("a name").to_string_lossy().into_owned();
+    let (folder, archive) = (bed.appliance.pool_folder(), bed.archive());
+    let (from, to) = (archive.to_str().expect("text"), folder.to_str().expect("text"));
+    let flipped = |at: usize| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let damages = [
+        ("its first byte", flipped(0)),
+        ("a byte of its header", flipped(40)),
+        ("half of it", good[..good.len() / 2].to_vec()),
+        ("nothing left", Vec::new()),
+    ];
+    bed.expected = before;
+    for (what, bytes) in damages {
+        std::fs::write(newest, bytes).expect("written");
+        std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
+        let arguments = ["pool", "recover", "--from", from, "--dir", to, "--pool-size", "16MiB"];
+        let output = Command::new(program().expect("the program")).args(arguments).output();
+        let output = output.expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{what}: {output:?}");
+        assert!(said.contains(&name), "{what}: the object is not named: {said}");
+        if what == "nothing left" {
+            bed.appliance.restart().expect("it serves what was recovered");
+            bed.check(what);
+            bed.appliance.command(&["restore", "resolve", "synch:point"]).expect("the past is there");
+        }
+    }
+}
+
 /// A recovery that is killed, wherever it is, leaves nothing that a start takes for a pool, and can
 /// be made again.
 #[test]

@@ -48,6 +48,8 @@ const EXPIRE_INTERVAL_DEFAULT: Duration = Duration::from_secs(crate::cli::EXPIRE
 const EXPIRE_GRACE_DEFAULT: Duration = Duration::from_mins(10);
 /// How often the end of the learning is looked for.
 const LEARN_INTERVAL: Duration = Duration::from_millis(2);
+/// The same once it has taken a while: a store may not answer for minutes.
+const LEARN_INTERVAL_LAST: Duration = Duration::from_millis(50);
 
 /// How a pool is archived.
 #[derive(Debug, Clone)]
@@ -107,9 +109,9 @@ pub struct ArchiveStarted {
 /// The archive as a start finds it.
 pub(super) enum FoundArchive {
     /// There.
-    Opened(OpenedArchive),
+    Opened(Box<OpenedArchive>),
     /// Known, and away.
-    Away(late::AwayArchive),
+    Away(Box<late::AwayArchive>),
 }
 
 impl FoundArchive {
@@ -169,11 +171,12 @@ pub(super) fn find(
     is_new: bool,
 ) -> Result<FoundArchive, ServeError> {
     match open(config, appliance, found, is_new) {
-        Ok(opened) => Ok(FoundArchive::Opened(opened)),
-        Err(error) => match late::waits_for(config, appliance, found, is_new, &error) {
-            true => Ok(FoundArchive::Away(late::AwayArchive::new(config, appliance, found, &error)?)),
-            false => Err(error),
-        },
+        Ok(opened) => Ok(FoundArchive::Opened(Box::new(opened))),
+        Err(error) if late::waits_for(config, appliance, found, is_new, &error) => {
+            let away = late::AwayArchive::new(config, appliance, found, &error)?;
+            Ok(FoundArchive::Away(Box::new(away)))
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -428,8 +431,10 @@ pub(super) async fn off_reactor<T: Send + 'static>(
         .name("archive-start".to_owned())
         .spawn(work)
         .map_err(ServeError::Reactor)?;
+    let mut interval = LEARN_INTERVAL;
     while !thread.is_finished() {
-        local.sleep(LEARN_INTERVAL).await;
+        local.sleep(interval).await;
+        interval = (interval * 2).min(LEARN_INTERVAL_LAST);
     }
     thread.join().map_err(|_| ServeError::ThreadEnded)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::archive::{Learned, learn, look_often, start_service};
@@ -20,8 +20,8 @@ use super::{
     ArchiveConfig, DMA_BUDGET_BYTES, FIRST_VOLUME_BYTES, POOL_FILE_NAME, POOL_PER_VOLUME, ServeError,
     StoreSpec,
 };
-use crate::archive::object::Decompressor;
-use crate::archive::service::{WorkerOptions, read_entries};
+use crate::archive::object::{Decompressor, ObjectId};
+use crate::archive::service::{ArchiveError, WorkerOptions, read_entries};
 use crate::archive::store::Store;
 use crate::bdev::{FileDevice, FileOptions, OpenError, SharedBdev};
 use crate::cli::{CommandError, RecoverOptions};
@@ -29,6 +29,7 @@ use crate::dma::{BLOCK_BYTES, DmaPool};
 use crate::log::geometry::with_tail;
 use crate::log::{CreateLog, Environment, Recycling};
 use crate::reactor::{Reactor, ReactorConfig, Source};
+use crate::rpc::audit::{self, Caller};
 use crate::rpc::units::format_time;
 use crate::volume::{KnownObjects, Pool, PoolOptions, RecoverFrom, VolumeError};
 
@@ -119,6 +120,8 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
         finish(&unfinished, &path, pool, &*store)?;
         Ok(report)
     });
+    let what = json!({"from": options.from, "dir": options.dir, "pool": pool}).to_string();
+    audit::note(&Caller::myself(), "pool_recover", &what, report.as_ref());
     let report = report.inspect_err(|_| {
         // It would only take room until the next try.
         drop(std::fs::remove_file(&unfinished));
@@ -182,11 +185,23 @@ fn existing(spec: StoreSpec) -> Result<StoreSpec, RecoverError> {
     }
 }
 
-/// The size of the pool's segments, as its newest object says.
+/// The size of the pool's segments, as its newest object says that can be read. What is damaged the recovery itself names.
 fn segment_blocks(store: &dyn Store, known: &KnownObjects) -> Result<u64, CommandError> {
-    let newest = known.ids().last().ok_or("the archive holds nothing of this pool")?;
-    let entries = read_entries(store, &newest, &mut Decompressor::new()?, &WorkerOptions::default())?;
-    Ok(entries.header.segment_blocks)
+    let mut codec = Decompressor::new()?;
+    let mut ids: Vec<ObjectId> = known.ids().collect();
+    let mut first = None;
+    while let Some(id) = ids.pop() {
+        match read_entries(store, &id, &mut codec, &WorkerOptions::default()) {
+            Ok(entries) => return Ok(entries.header.segment_blocks),
+            // It may be there when it is asked again: an older one is not taken in its place.
+            Err(error @ ArchiveError::Store { retry: true, .. }) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "an object cannot be read; the one before it is looked at");
+                first.get_or_insert(error);
+            }
+        }
+    }
+    Err(first.map_or_else(|| "the archive holds nothing of this pool".into(), CommandError::from))
 }
 
 /// A report, a line for each member, and what to do next.

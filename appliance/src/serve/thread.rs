@@ -123,11 +123,11 @@ fn give_archive(
 ) -> Result<ArchiveStarted, ServeError> {
     let local = reactor.local();
     let away = match archive {
-        FoundArchive::Away(away) => away,
+        FoundArchive::Away(away) => *away,
         FoundArchive::Opened(opened) => {
             let plane = Arc::clone(&opened.plane);
             let attaching = archive::attach(
-                opened,
+                *opened,
                 Rc::clone(pool),
                 is_new,
                 Arc::clone(&file),

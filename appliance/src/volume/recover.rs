@@ -91,6 +91,7 @@ impl Pool {
         let RecoverFrom { mut service, policy, mut known, pool: uuid } = from;
         let mut damaged_objects = Vec::new();
         let mut lost: Vec<LsnRange> = Vec::new();
+        let mut rounds = 0;
         known.drop_stale();
         // Nothing is written until the end is known: a log that is begun leaves the device blank.
         let (pool, continued, at) = loop {
@@ -99,7 +100,7 @@ impl Pool {
                     reason: format!("nothing of pool {uuid} in {} can be read", service.store().label()),
                 });
             };
-            let last_time_ns = match entries(&mut *service, newest).await? {
+            let last_time_ns = match entries_and_end(&mut *service, newest).await? {
                 Ok(front) => front.last_time_ns,
                 Err(reason) => {
                     tracing::warn!(reason, "the newest object cannot be read; the one before it is taken");
@@ -146,9 +147,23 @@ impl Pool {
                     // It is an object on the way there, or the store.
                     let ids: Vec<ObjectId> = objects.ids().collect();
                     let ids = ids.into_iter().rev().filter(|id| !covers(&lost, &range_of(id)));
-                    let damage = first_damage(&mut *again, ids).await?.ok_or(error)?;
-                    damaged_objects.push(damage.reason);
-                    lost.push(damage.range);
+                    match first_damage(&mut *again, ids).await? {
+                        Some(damage) => {
+                            damaged_objects.push(damage.reason);
+                            lost.push(damage.range);
+                        }
+                        // It answers again.
+                        None if matches!(error, VolumeError::ArchiveAway { .. }) && rounds < TRIES_MAX => {
+                            rounds += 1;
+                        }
+                        None if matches!(error, VolumeError::ArchiveAway { .. }) => return Err(error),
+                        // Entries can be read, and blocks that the catalog stands in cannot: there is none before the newest object then.
+                        None => {
+                            tracing::warn!(%error, "the catalog cannot be read; the object before the newest one is taken");
+                            damaged_objects.push(error.to_string());
+                            objects.drop_newest();
+                        }
+                    }
                     (service, known) = (again, objects);
                     continue;
                 }
@@ -350,7 +365,39 @@ async fn entries(
     service: &mut dyn ArchiveService,
     id: ObjectId,
 ) -> Result<Result<Front, String>, VolumeError> {
-    let mut request = Some(Request::Entries { token: 0, id });
+    match ask(service, &|| Request::Entries { token: 0, id }).await? {
+        Reply::Entries { result: Ok(entries), .. } => {
+            let records = SegmentEntries::new(entries.units.clone());
+            let last_ns = records.records().next_back().map_or(0, |(line, _)| line.time_ns());
+            Ok(Ok(Front {
+                last_time_ns: last_ns.max(entries.header.opened_ns),
+                holes: entries.holes.clone(),
+            }))
+        }
+        Reply::Entries { result: Err(error), .. } => Ok(Err(error.to_string())),
+        _ => unreachable!("a reply is of its request's kind"),
+    }
+}
+
+/// The same of the object that a recovery ends with: its entries stand at its beginning, so it must also have its end, or it was cut off and its blocks cannot be had.
+async fn entries_and_end(
+    service: &mut dyn ArchiveService,
+    id: ObjectId,
+) -> Result<Result<Front, String>, VolumeError> {
+    let front = entries(service, id).await?;
+    if front.is_err() {
+        return Ok(front);
+    }
+    let lsn = Lsn(id.to_lsn.0 - 1);
+    match ask(service, &|| Request::Blocks { token: 0, id, lsn }).await? {
+        Reply::Blocks { result: Err(error), .. } => Ok(Err(error.to_string())),
+        _ => Ok(front),
+    }
+}
+
+/// Asks for something of an object, again while the store may do better.
+async fn ask(service: &mut dyn ArchiveService, make: &dyn Fn() -> Request) -> Result<Reply, VolumeError> {
+    let mut request = Some(make());
     let mut tries = 1;
     let mut replies = Vec::new();
     loop {
@@ -358,26 +405,23 @@ async fn entries(
             request = service.submit(taken).err();
         }
         service.poll(&mut replies);
-        if let Some(Reply::Entries { result, .. }) = replies.pop() {
-            return match result {
-                Ok(entries) => {
-                    let records = SegmentEntries::new(entries.units.clone());
-                    let last_ns = records.records().next_back().map_or(0, |(line, _)| line.time_ns());
-                    Ok(Ok(Front {
-                        last_time_ns: last_ns.max(entries.header.opened_ns),
-                        holes: entries.holes.clone(),
-                    }))
-                }
-                Err(ArchiveError::Store { retry: true, .. }) if tries < TRIES_MAX => {
-                    tries += 1;
-                    request = Some(Request::Entries { token: 0, id });
-                    continue;
-                }
-                Err(ArchiveError::Store { retry: true, store, reason }) => {
-                    Err(VolumeError::Archive { reason: format!("{store}: {reason}") })
-                }
-                Err(error) => Ok(Err(error.to_string())),
+        if let Some(reply) = replies.pop() {
+            let (Reply::Entries { result: Err(error), .. } | Reply::Blocks { result: Err(error), .. }) =
+                &reply
+            else {
+                return Ok(reply);
             };
+            match error {
+                ArchiveError::Store { retry: true, .. } if tries < TRIES_MAX => {
+                    tries += 1;
+                    request = Some(make());
+                }
+                ArchiveError::Store { retry: true, store, reason } => {
+                    return Err(VolumeError::Archive { reason: format!("{store}: {reason}") });
+                }
+                _ => return Ok(reply),
+            }
+            continue;
         }
         yield_now().await;
     }

@@ -31,6 +31,10 @@ const RATE_BYTES_PER_S: u64 = 64 << 20;
 const LISTED: Duration = Duration::from_hours(1);
 /// How long a store that does not answer, or an archive that is not attached, is left alone, at most.
 const AWAY_WAIT: Duration = Duration::from_mins(1);
+/// How long a stop waits for the object that is being read.
+const END_WAIT: Duration = Duration::from_secs(2);
+/// How often it looks.
+const END_LOOK: Duration = Duration::from_millis(5);
 /// How often an object is asked for that a store which answers does not give.
 const TRIES_MAX: u32 = 5;
 /// How often the file is written, at most.
@@ -138,7 +142,13 @@ impl Scrubber {
 impl Drop for Scrubber {
     fn drop(&mut self) {
         self.wake = None;
-        if let Some(thread) = self.thread.take() {
+        let Some(thread) = self.thread.take() else { return };
+        // A store that takes its time with an object must not hold up a stop: nothing is lost with it.
+        let began = Instant::now();
+        while !thread.is_finished() && began.elapsed() < END_WAIT {
+            std::thread::sleep(END_LOOK);
+        }
+        if thread.is_finished() {
             // One that panicked is gone too.
             let _ = thread.join();
         }
@@ -160,15 +170,11 @@ impl Work {
                 self.plane.scrub.change(|status| status.problem = Some(ON_TAPE.to_owned()));
                 return;
             }
-            let wait = match self.list() {
-                Some(rows) if !rows.is_empty() => match self.read(&rows, sleep) {
-                    true => continue,
-                    false => return,
-                },
-                // It is empty, or away: which of the two others tell.
-                _ => AWAY_WAIT.min(self.pass),
-            };
-            if !sleep(wait) {
+            let rows = self.list().unwrap_or_default();
+            // It is empty, or away: which of the two others tell.
+            let goes_on =
+                if rows.is_empty() { sleep(AWAY_WAIT.min(self.pass)) } else { self.read(&rows, sleep) };
+            if !goes_on {
                 return;
             }
         }

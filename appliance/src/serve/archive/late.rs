@@ -147,6 +147,7 @@ impl Late {
         loop {
             self.local.sleep(wait).await;
             wait = (wait * 2).min(RETRY_LAST);
+            // Calls find the pool from before the first turn on, until the stop.
             if self.app.pool().is_err() {
                 return;
             }

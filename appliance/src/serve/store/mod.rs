@@ -79,7 +79,7 @@ pub enum StoreOpenError {
         /// What went wrong.
         what: String,
         /// Why a call failed, if one did.
-        error: Option<StoreError>,
+        error: Option<Box<StoreError>>,
     },
 }
 
@@ -87,7 +87,8 @@ impl StoreOpenError {
     /// Whether the store may be used later, although nobody does anything to it or to the settings.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            StoreOpenError::Store(error) | StoreOpenError::Probe { error: Some(error), .. } => is_away(error),
+            StoreOpenError::Store(error) => is_away(error),
+            StoreOpenError::Probe { error: Some(error), .. } => is_away(error),
             StoreOpenError::Io { source, .. } => source.raw_os_error().is_some_and(is_passing),
             _ => false,
         }
@@ -153,7 +154,7 @@ pub fn open_store(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
                 opened.notes.push(format!("nothing can be archived now: {error}"));
                 continue;
             }
-            CheckOutcome::Failed(error) => (error.to_string(), Some(error)),
+            CheckOutcome::Failed(error) => (error.to_string(), Some(Box::new(error))),
         };
         let store = opened.store.label().to_owned();
         return Err(StoreOpenError::Probe { store, what, error });
