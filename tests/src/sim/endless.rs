@@ -30,9 +30,10 @@ impl Run {
         let withheld = self.unreadable_headers();
         assert!(
             slots <= info.slots && slots + withheld >= info.slots,
-            "seed {}: {slots} of {} slots",
+            "seed {}: {slots} of {} slots, {withheld} withheld: {:?} {segments:?}",
             self.seed,
-            info.slots
+            info.slots,
+            info.problems
         );
         let mut in_use = segments
             .iter()

@@ -10,11 +10,13 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use uuid::Uuid;
 use varve::dma::BLOCK_BYTES;
-use varve::log::format::trailer_blocks;
+use varve::log::format::{TrailerHead, trailer_blocks};
 use varve::log::geometry::FIRST_SLOT_BLOCK;
-use varve::volume::SegmentState;
+use varve::volume::{SegmentInfo, SegmentState};
 
+use super::disk::SimDisk;
 use super::faults::{FaultCounts, Faults, Place, ReadFaults, TRIES_MAX};
 use super::model::Stamp;
 use super::rng::Rng;
@@ -87,7 +89,7 @@ pub struct Trouble {
     plan: Option<Plan>,
     /// Whether a lasting fault was put: then problems are told.
     pub(super) had_lasting: bool,
-    /// Lasting faults of segment headers.
+    /// Lasting faults where segment headers stand.
     bad_headers: u64,
     /// What may be refused.
     pub excused: Excused,
@@ -97,6 +99,28 @@ pub struct Trouble {
     pub memory_store: Option<Arc<MemoryStore>>,
     /// What was counted, beside what the disk counts.
     pub(super) counts: FaultCounts,
+}
+
+/// Whether a segment's trailer is on the device and stays: what it tells twice is told twice after every crash.
+fn has_stable_trailer(
+    disk: &SimDisk,
+    pool: Uuid,
+    segment_blocks: u64,
+    trailer_block: u64,
+    segment: &SegmentInfo,
+) -> bool {
+    let blocks = trailer_block..trailer_block + trailer_blocks(segment_blocks);
+    if !blocks.clone().all(|block| disk.is_stable(block)) {
+        return false;
+    }
+    let mut area = vec![0; (blocks.end - blocks.start) as usize * BLOCK_BYTES];
+    for (block, bytes) in blocks.zip(area.chunks_exact_mut(BLOCK_BYTES)) {
+        disk.peek(block, bytes);
+    }
+    let head = TrailerHead::decode(&area, pool, segment_blocks).ok();
+    head.is_some_and(|head| {
+        !head.partial && Some(head.sequence.0) == segment.sequence && head.body(&area).is_ok()
+    })
 }
 
 impl Trouble {
@@ -194,7 +218,9 @@ impl Run {
         let Some((block, place)) = self.pick_block(true) else { return };
         self.disk.fail_block(block, None);
         self.trouble.had_lasting = true;
-        self.trouble.bad_headers += u64::from(place == Place::SegmentHeader);
+        // Also where the superblock at the end of a smaller device was: there a slot begins now, or will.
+        let in_slot = block.checked_sub(FIRST_SLOT_BLOCK).map(|offset| offset % self.shape.segment_blocks);
+        self.trouble.bad_headers += u64::from(in_slot == Some(0));
         if let Place::Data(block, stamp) = place {
             self.trouble.excused.add(block, stamp);
         }
@@ -214,12 +240,17 @@ impl Run {
         let segments = self.pool.segments();
         let current = segments.iter().find(|segment| segment.state == SegmentState::Current);
         let current_lsn = current.map_or(u64::MAX, |segment| segment.first_lsn);
+        let pool = self.pool.info().uuid;
         // By slot: how many blocks count, and whether the trailer is there for good.
         let slots: BTreeMap<u64, (u64, bool)> = segments
             .iter()
             .filter(|segment| segment.sequence.is_some())
             .map(|segment| {
-                let is_sealed = segment.first_lsn < current_lsn && stable_lsn > current_lsn;
+                let first_block =
+                    FIRST_SLOT_BLOCK + segment.slot.min(self.disk.len_blocks()) * segment_blocks;
+                let is_sealed = segment.first_lsn < current_lsn
+                    && stable_lsn > current_lsn
+                    && has_stable_trailer(&self.disk, pool, segment_blocks, first_block + data_end, segment);
                 (segment.slot, (segment.used_blocks, is_sealed))
             })
             .collect();

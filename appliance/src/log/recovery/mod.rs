@@ -260,6 +260,7 @@ pub async fn finish_continuing(
         created_ns: from.created_ns,
         generation: 1,
         epoch: from.epoch,
+        begun_lsn: Lsn(0),
     };
     // A crash in between leaves one valid superblock, and the pool is there or not.
     for generation in [1, 2] {
@@ -323,11 +324,12 @@ pub async fn survey(device: &SharedBdev, environment: &Environment) -> Result<Su
         version: superblock.version,
         geometry,
         table: SegmentTable::default(),
-        stable_lsn: Lsn(0),
+        stable_lsn: superblock.begun_lsn,
         end_lsn: Lsn(0),
         epoch: 0,
         last_time_ns: superblock.created_ns,
         session: superblock.epoch,
+        begun_lsn: superblock.begun_lsn,
         oldest: SegmentSeq(0),
         released: std::collections::BTreeSet::new(),
         repairs: Vec::new(),

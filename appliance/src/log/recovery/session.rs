@@ -87,6 +87,7 @@ fn superblocks(survey: &Survey) -> Vec<Superblock> {
     let next = Superblock {
         generation: survey.superblock.generation + generation,
         epoch: survey.superblock.epoch.max(survey.newest_epoch) + epochs,
+        begun_lsn: survey.end_lsn,
         ..survey.superblock
     };
     let copy = Superblock { generation: next.generation + 1, ..next };

@@ -96,11 +96,14 @@ impl Archive {
         lost
     }
 
-    /// Segments that the device has lost, and that the archive has not or not whole: nothing more of them will ever be archived.
-    pub(super) fn lost_before_archived(&self, log: &Log) -> Vec<LsnRange> {
+    /// Segments that the device has lost, and that the archive has not or not whole: nothing more of them will ever be archived. Those before `trusted` were archived, or
+    /// are gaps. One that a start did not find may have been given away; not before it was archived.
+    pub(super) fn lost_before_archived(&self, log: &Log, trusted: SegmentSeq) -> Vec<LsnRange> {
         let geometry = log.geometry();
         let lost = log.table().iter().filter(|(sequence, segment)| {
-            segment.slot.is_none() && segment.phase != Phase::Released && !self.is_whole(*sequence)
+            segment.slot.is_none()
+                && (segment.phase != Phase::Released || *sequence >= trusted)
+                && !self.is_whole(*sequence)
         });
         let range = |sequence: SegmentSeq| LsnRange {
             start: geometry.first_lsn(sequence),
