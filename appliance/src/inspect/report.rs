@@ -178,6 +178,7 @@ impl Totals {
         self.entries.copied += other.entries.copied;
         self.entries.trim += other.entries.trim;
         self.entries.event += other.entries.event;
+        self.entries.opening += other.entries.opening;
         self.entries.unknown += other.entries.unknown;
         self.data_blocks += other.data_blocks;
         self.damaged_blocks += other.damaged_blocks;

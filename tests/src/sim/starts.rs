@@ -22,7 +22,6 @@ use varve::volume::{SegmentState, Sink, VolumeError};
 use super::damage::problems;
 use super::disk::{Crash, SimDisk};
 use super::faults::{Place, ReadFaults, TRIES_MAX};
-use super::model::Change;
 use super::rng::Rng;
 use super::store::MemoryStore;
 use super::workload::Run;
@@ -342,19 +341,10 @@ impl Run {
 
     fn on_copy_with(&self, copy: &StartCopy, disk: SimDisk, effect: Effect, number: u64) -> Run {
         let mut run = self.on_copy(copy, disk, number);
-        let excused = &mut run.trouble.excused;
         match effect {
             Effect::Nothing => {}
-            Effect::Data(block, stamp) => excused.add(block, stamp),
-            Effect::Entries { first_lsn, end_lsn, .. } => {
-                excused.add_blanks();
-                for step in self.model.steps.iter().filter(|step| step.written_lsn < end_lsn) {
-                    if let Change::Write { block, stamps, .. } = &step.change {
-                        (*block..).zip(stamps).for_each(|(block, &stamp)| excused.add(block, stamp));
-                    }
-                }
-                run.trouble.lost_from = Some(first_lsn);
-            }
+            Effect::Data(block, stamp) => run.trouble.excused.add(block, stamp),
+            Effect::Entries { first_lsn, end_lsn, .. } => run.excuse_entries(first_lsn, end_lsn),
         }
         run
     }

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use varve::dma::BLOCK_BYTES;
-use varve::log::format::{TrailerHead, trailer_blocks};
+use varve::log::format::{RecordHead, TrailerHead, trailer_blocks};
 use varve::log::geometry::FIRST_SLOT_BLOCK;
 use varve::volume::{SegmentInfo, SegmentState};
 
 use super::disk::SimDisk;
 use super::faults::{FaultCounts, Faults, Place, ReadFaults, TRIES_MAX};
-use super::model::Stamp;
+use super::model::{Change, Stamp};
 use super::rng::Rng;
 use super::shortage;
 use super::store::MemoryStore;
@@ -99,6 +99,14 @@ pub struct Trouble {
     pub memory_store: Option<Arc<MemoryStore>>,
     /// What was counted, beside what the disk counts.
     pub(super) counts: FaultCounts,
+}
+
+/// The stretch whose records a problem tells to be lost.
+fn lost_stretch(problem: &str) -> Option<(u64, u64)> {
+    let rest = problem.strip_prefix("the records at LSN ")?;
+    let (stretch, _) = rest.split_once(" are lost")?;
+    let (start, end) = stretch.split_once(" to ")?;
+    Some((start.parse().ok()?, end.parse().ok()?))
 }
 
 /// Whether a segment's trailer is on the device and stays: what it tells twice is told twice after every crash.
@@ -224,6 +232,37 @@ impl Run {
         if let Place::Data(block, stamp) = place {
             self.trouble.excused.add(block, stamp);
         }
+    }
+
+    /// A sector that was bad in the life of its slot before, and that nobody has written since, may stand where the log ends. Nobody knows then whether a record was
+    /// written there: the pool tells that it may have been, and refuses what that may have replaced.
+    pub(super) fn excuse_unwritten(&mut self) {
+        let bad: HashSet<u64> = self.disk.faults(|faults| faults.lasting().collect());
+        let (pool, segment_blocks) = (self.pool.info().uuid, self.shape.segment_blocks);
+        for (start, end) in self.pool.info().problems.iter().filter_map(|problem| lost_stretch(problem)) {
+            let segments = self.pool.segments();
+            let segment = segments.iter().find(|segment| segment.sequence == Some(start / segment_blocks));
+            let Some(segment) = segment.filter(|segment| segment.slot != u64::MAX) else { continue };
+            let block = FIRST_SLOT_BLOCK + segment.slot * segment_blocks + start % segment_blocks;
+            let mut bytes = [0; BLOCK_BYTES];
+            self.disk.peek(block, &mut bytes);
+            let is_written = RecordHead::decode_any(&bytes, pool).is_ok_and(|(head, _)| head.lsn.0 == start);
+            if bad.contains(&block) && !is_written {
+                self.excuse_entries(start, end);
+            }
+        }
+    }
+
+    /// The entries of a stretch may be lost: everything older may be refused, and points behind it.
+    pub(super) fn excuse_entries(&mut self, first_lsn: u64, end_lsn: u64) {
+        let excused = &mut self.trouble.excused;
+        excused.add_blanks();
+        for step in self.model.steps.iter().filter(|step| step.written_lsn < end_lsn) {
+            if let Change::Write { block, stamps, .. } = &step.change {
+                (*block..).zip(stamps).for_each(|(block, &stamp)| excused.add(block, stamp));
+            }
+        }
+        self.trouble.lost_from = Some(self.trouble.lost_from.map_or(first_lsn, |known| known.min(first_lsn)));
     }
 
     fn place_at(&self, block: u64) -> Place {

@@ -7,6 +7,9 @@
 //! its epoch is not older. The log ends at the first record or segment that is not there, unless something proves that it had been stable: then it is
 //! damage, reported as a lost range, and the walk goes on. So a torn tail is cut, a damaged middle is not.
 //!
+//! **What stands twice.** What a segment's header says stands again in the segment's first record, and its entries stand in its records and in its trailer. Superblocks tell where
+//! the log ended at the last start: all before that is stable, and no record of an earlier session behind it is of the log.
+//!
 //! **What a recovery writes:** segment headers that were damaged, and a flush; a superblock with the next epoch, and a flush, before anything is
 //! appended. A crash in between leaves the other
 //! superblock; running recovery again finds the same log.
@@ -332,6 +335,7 @@ pub async fn survey(device: &SharedBdev, environment: &Environment) -> Result<Su
         begun_lsn: superblock.begun_lsn,
         oldest: SegmentSeq(0),
         released: std::collections::BTreeSet::new(),
+        missing: Vec::new(),
         repairs: Vec::new(),
         pending: Vec::new(),
         clean: true,
@@ -348,6 +352,7 @@ pub async fn survey(device: &SharedBdev, environment: &Environment) -> Result<Su
     for (_, segment) in walk.table.iter() {
         table.push(segment.clone());
     }
+    table.set_missing(walk.missing);
     problems.append(&mut walk.problems);
     let newest_epoch =
         slots.found.values().map(|candidate| candidate.epoch).max().unwrap_or(0).max(walk.epoch);

@@ -12,6 +12,9 @@ use crate::log::reader::{ExpectedEnd, Found, LsnRange, ReadError, ScanFrom, Segm
 use crate::log::table::{Phase, Segment, SegmentTable};
 use crate::log::types::{Lsn, SegmentSeq, Slot};
 
+/// The most segments that are told to be missing before the first one found.
+const MISSING_MAX: usize = 1024;
+
 /// A segment that was found in a slot.
 pub(super) struct Candidate {
     pub(super) slot: Slot,
@@ -141,6 +144,8 @@ pub(super) struct Walk {
     pub(super) oldest: SegmentSeq,
     /// Segments behind it that were released before their turn.
     pub(super) released: BTreeSet<SegmentSeq>,
+    /// Segments that should be there and are not, and in which nothing can be live.
+    pub(super) missing: Vec<SegmentSeq>,
     /// Headers that were damaged, to be written again.
     pub(super) repairs: Vec<(Slot, SegmentHeader)>,
     /// Segments without a full trailer, with their units.
@@ -169,13 +174,15 @@ impl Walk {
             return Ok(());
         };
         // What is missing before the first segment found is lost, unless it may be gone.
-        let mut missing = (self.oldest.0..first.0).map(SegmentSeq);
-        // Without a header nobody knows what may be gone: a log that was recovered begins with a late segment.
-        let oldest = missing
-            .find(|&sequence| !self.is_gone(sequence, newest))
-            .filter(|_| candidates.values().any(|candidate| candidate.header.is_some()))
-            .unwrap_or(first);
+        let mut before = (self.oldest.0..first.0).map(SegmentSeq);
+        let mut oldest = before.find(|&sequence| !self.is_gone(sequence, newest)).unwrap_or(first);
+        if candidates.values().all(|candidate| candidate.header.is_none()) {
+            // Without a header nobody knows what may be gone: a log that was recovered begins with a late segment.
+            (self.oldest, oldest) = (first, first);
+        }
         self.table = SegmentTable::new(oldest, []);
+        self.missing = (self.oldest.0..oldest.0).rev().take(MISSING_MAX).map(SegmentSeq).collect();
+        self.missing.reverse();
         self.stable_lsn = candidates.values().map(Candidate::stable_lsn).fold(self.stable_lsn, Lsn::max);
         for sequence in oldest.0..=newest.max(begun).0 {
             let sequence = SegmentSeq(sequence);
@@ -186,6 +193,9 @@ impl Walk {
                 .map(|header| ExpectedEnd { lsn: header.previous_end_lsn, epoch: header.epoch });
             let Some(candidate) = candidates.get_mut(&sequence) else {
                 if self.is_gone(sequence, newest) {
+                    if !self.released.contains(&sequence) {
+                        self.missing.push(sequence);
+                    }
                     self.skip_segment(sequence, next);
                     continue;
                 }

@@ -96,20 +96,20 @@ impl Archive {
         lost
     }
 
-    /// Segments that the device has lost, and that the archive has not or not whole: nothing more of them will ever be archived. Those before `trusted` were archived, or
-    /// are gaps. One that a start did not find may have been given away; not before it was archived.
+    /// Segments that the device has lost, and that the archive has not or not whole: nothing more of them will ever be archived. Of those in which nothing was live, the ones before
+    /// `trusted` were archived, and may have expired.
     pub(super) fn lost_before_archived(&self, log: &Log, trusted: SegmentSeq) -> Vec<LsnRange> {
         let geometry = log.geometry();
         let lost = log.table().iter().filter(|(sequence, segment)| {
-            segment.slot.is_none()
-                && (segment.phase != Phase::Released || *sequence >= trusted)
-                && !self.is_whole(*sequence)
+            segment.slot.is_none() && segment.phase != Phase::Released && !self.is_whole(*sequence)
         });
+        let missing = log.table().missing().iter().copied();
+        let missing = missing.filter(|&sequence| sequence >= trusted && !self.is_whole(sequence));
         let range = |sequence: SegmentSeq| LsnRange {
             start: geometry.first_lsn(sequence),
             end: geometry.first_lsn(sequence.next()),
         };
-        lost.map(|(sequence, _)| range(sequence)).collect()
+        lost.map(|(sequence, _)| sequence).chain(missing).map(range).collect()
     }
 
     /// Up to where the log is in the archive, without a hole but for recorded gaps.
