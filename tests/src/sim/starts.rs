@@ -361,8 +361,7 @@ impl Run {
                         disk.flip_bit(block, 300);
                     }
                 }
-                let tail = disk.block(disk.len_blocks() - 1);
-                tail.is_some_and(|block| Superblock::decode(&block).is_ok()).then_some(Effect::Nothing)
+                finds_superblock(disk).then_some(Effect::Nothing)
             }
             StartFault::Slot { first_block, end_lsn, .. } => {
                 for block in first_block..first_block + segment_blocks {
@@ -381,7 +380,8 @@ impl Run {
                         return Some(Effect::Nothing);
                     }
                 }
-                Some(effect)
+                // A crash may have torn the other copy at the head, and the device may have grown behind the one at the tail.
+                (place != Place::Superblock || finds_superblock(disk)).then_some(effect)
             }
         }
     }
@@ -446,6 +446,13 @@ fn segment_at(segments: &[OnDevice], block: u64, segment_blocks: u64) -> Option<
     segments
         .iter()
         .find(|segment| (segment.first_block..segment.first_block + segment_blocks).contains(&block))
+}
+
+/// Whether a copy of the superblock can be read where one is looked for: at the head, and at the end of the device.
+fn finds_superblock(disk: &SimDisk) -> bool {
+    let bad: Vec<u64> = disk.faults(|faults| faults.lasting().collect());
+    let is_valid = |block: &u64| disk.block(*block).is_some_and(|block| Superblock::decode(&block).is_ok());
+    [0, 1, disk.len_blocks() - 1].iter().filter(|block| !bad.contains(block)).any(is_valid)
 }
 
 /// Where the last copy of the superblock stands.
