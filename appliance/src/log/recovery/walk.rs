@@ -173,6 +173,8 @@ impl Walk {
             }
             return Ok(());
         };
+        // No more of them than there are slots, whatever a superblock says.
+        let begun = begun.min(SegmentSeq(newest.0.saturating_add(self.geometry.slots)));
         // What is missing before the first segment found is lost, unless it may be gone.
         let mut before = (self.oldest.0..first.0).map(SegmentSeq);
         let mut oldest = before.find(|&sequence| !self.is_gone(sequence, newest)).unwrap_or(first);
