@@ -22,18 +22,25 @@ fn shape(slots: u64) -> Shape {
     Shape {
         device_blocks: 257 + slots * SEGMENT,
         segment_blocks: SEGMENT,
-        volatile_cache: false,
+        volatile_cache: true,
         volume_blocks: 120,
     }
 }
 
-/// A pool that died, was opened again so often, and died again at once.
+fn newest(pool: &Pool) -> Option<u64> {
+    pool.segments().into_iter().filter_map(|segment| segment.sequence).max()
+}
+
+/// A pool that died soon after it had opened a segment, so that the one before has no trailer yet, was opened again so often, and died again at once.
 fn opened_again(seed: u64, times: u32) -> Stopped {
     let mut run = Run::new(seed, shape(20));
-    for _ in 0..40 + 7 * seed {
-        run.step();
+    while newest(&run.pool) < Some(1 + seed % 3) {
+        run.step_lone_write();
     }
-    let stopped = run.abandon(if seed.is_multiple_of(2) { Crash::Process } else { Crash::Power });
+    for _ in 0..seed % 4 {
+        run.step_lone_write();
+    }
+    let stopped = run.abandon(Crash::Process);
     for _ in 0..times {
         drop(stopped.open(&stopped.disk).expect("nothing is wrong with it"));
     }
@@ -72,8 +79,9 @@ fn no_header_takes_anything_with_it() {
                         format!("seed {seed}, opened {times} times, header {index} of {}", blocks.len());
                     let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
                     assert!(stopped.compare(&pool, expected).is_empty(), "{context}");
-                    assert_eq!(head(&pool), expected, "{context}");
+                    // A header without a record behind it may be there or not.
                     let is_empty = index + 1 == blocks.len() && expected.is_multiple_of(SEGMENT);
+                    assert!(is_empty || head(&pool) == expected, "{context}: lsn:{}", head(&pool));
                     assert!(is_empty || !problems(&pool).is_empty(), "{context}: nobody was told");
                     newest += u32::from(index + 1 == blocks.len());
                 }
@@ -162,7 +170,7 @@ fn a_clone_of_what_is_nowhere_serves_the_rest() {
         Rc::clone(&run_of.pool).clone_volume("v0".to_owned(), Point::Lsn(point), "clone".to_owned(), false);
     wait(&run_of.pool, clone).expect("it is all there");
     // Nothing in the first segment is live any more, and the log has left its working set behind.
-    while run_of.pool.segments().iter().filter_map(|segment| segment.sequence).max() < Some(10) {
+    while newest(&run_of.pool) < Some(10) {
         run_of.write_all();
         run_of.settle();
     }
