@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 use varve::log::checksum::{crc32c, crc32c_parts};
 use varve::log::format::{
-    Entry, EventHead, FormatError, RecordHead, RecordLine, SegmentHeader, Superblock, TrailerHead,
+    Entry, EventHead, FormatError, Opening, RecordHead, RecordLine, SegmentHeader, Superblock, TrailerHead,
     TrailerUnit, trailer_units,
 };
 use varve::log::reader::SegmentEntries;
@@ -30,14 +30,20 @@ fn superblock() -> impl Strategy<Value = Superblock> {
             created_ns,
             generation,
             epoch,
+            begun_lsn: Lsn(if version == 1 { 0 } else { generation / 3 }),
         })
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
-    (0_u8..3, any::<u16>(), any::<u64>(), any::<u32>(), any::<u64>(), any::<bool>()).prop_map(
+    (0_u8..4, any::<u16>(), any::<u64>(), any::<u32>(), any::<u64>(), any::<bool>()).prop_map(
         |(kind, image, block, crc, value, last)| match kind {
             0 => Entry::write(ImageId(image), BlockNumber(block), crc, Lsn(value), last),
             1 => Entry::trim(ImageId(image), BlockNumber(block), value, last),
+            2 => Entry::opening(Opening {
+                epoch: crc,
+                oldest: SegmentSeq(block),
+                previous_end_lsn: Lsn(value),
+            }),
             _ => Entry::event(block, crc, value, last),
         },
     )

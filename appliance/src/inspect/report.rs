@@ -126,6 +126,8 @@ pub struct EntryCounts {
     pub mask: u64,
     /// Blocks of events.
     pub event: u64,
+    /// What segments say of those before them.
+    pub opening: u64,
     /// Kinds that this build does not know.
     pub unknown: u64,
 }
@@ -139,13 +141,14 @@ impl EntryCounts {
             Some(EntryKind::Trim) => &mut self.trim,
             Some(EntryKind::Mask) => &mut self.mask,
             Some(EntryKind::Event) => &mut self.event,
+            Some(EntryKind::Opening) => &mut self.opening,
             None => &mut self.unknown,
         } += 1;
     }
 
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.write + self.copied + self.trim + self.mask + self.event + self.unknown
+        self.write + self.copied + self.trim + self.mask + self.event + self.opening + self.unknown
     }
 }
 
@@ -175,6 +178,7 @@ impl Totals {
         self.entries.copied += other.entries.copied;
         self.entries.trim += other.entries.trim;
         self.entries.event += other.entries.event;
+        self.entries.opening += other.entries.opening;
         self.entries.unknown += other.entries.unknown;
         self.data_blocks += other.data_blocks;
         self.damaged_blocks += other.damaged_blocks;
@@ -390,6 +394,7 @@ impl EntryItem {
                 let (copy, chunk) = (Some(head.copy), Some(head.chunk));
                 EntryItem { kind: "event", event, copy, chunk, text_bytes: value, ..base }
             }
+            Some(EntryKind::Opening) => EntryItem { kind: "opening", ..base },
             None => EntryItem { kind: "unknown", image, block, ..base },
         }
     }

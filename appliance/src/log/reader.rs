@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::checksum::crc32c;
 use super::environment::Environment;
 use super::format::{
-    ENTRIES_PER_RECORD, Entry, FormatError, RecordHead, RecordLine, SegmentHeader, TrailerHead, TrailerUnit,
+    ENTRIES_PER_RECORD, Entry, FormatError, Opening, RecordHead, RecordLine, SegmentHeader, TrailerHead,
+    TrailerUnit,
 };
 use super::geometry::Geometry;
 use super::read::{BlocksRead, DeviceReader};
@@ -105,6 +106,35 @@ pub struct Scan {
     pub bad_blocks: Vec<Lsn>,
     /// Whole records that lie behind the end and were dropped, because one before them never became stable.
     pub dropped_records: u64,
+}
+
+/// The first record that is found of a segment whose header does not tell.
+pub(super) struct FirstRecord {
+    pub(super) head: RecordHead,
+    opening: Option<Opening>,
+}
+
+impl FirstRecord {
+    fn new(head: RecordHead, entries: &[Entry]) -> Self {
+        FirstRecord { head, opening: entries.iter().find_map(Entry::as_opening) }
+    }
+
+    /// The segment's header, made again. What was released before its turn is not told: it comes back without anything live.
+    pub(super) fn header(&self, first_lsn: Lsn) -> Option<SegmentHeader> {
+        let Opening { epoch, oldest, previous_end_lsn } = self.opening?;
+        let sequence = self.head.sequence;
+        (oldest <= sequence && previous_end_lsn <= first_lsn).then(|| SegmentHeader {
+            version: self.head.version,
+            epoch,
+            sequence,
+            first_lsn,
+            opened_ns: self.head.time_ns,
+            previous_end_lsn,
+            stable_lsn: self.head.stable_lsn,
+            oldest,
+            released: Vec::new(),
+        })
+    }
 }
 
 /// Reads segments of one pool from its device.
@@ -306,16 +336,16 @@ impl SegmentReader {
     ///
     /// # Errors
     /// No memory.
-    pub async fn newest_record(&self, slot: Slot) -> Result<Option<RecordHead>, ReadError> {
+    pub(super) async fn newest_record(&self, slot: Slot) -> Result<Option<FirstRecord>, ReadError> {
         let data_end = self.geometry.data_end();
         let mut window = Window { reader: self, slot, start: 0, read: None, data_end };
-        let mut newest: Option<RecordHead> = None;
+        let mut newest: Option<FirstRecord> = None;
         for offset in 1..data_end {
             let Some(block) = window.block(offset).await? else { continue };
-            let Ok((head, _)) = RecordHead::decode_any(block, self.pool) else { continue };
-            let belongs = self.geometry.first_lsn(head.sequence).plus(offset) == head.lsn;
-            if belongs && newest.is_none_or(|known| known.sequence < head.sequence) {
-                newest = Some(head);
+            let Ok((head, entries)) = RecordHead::decode_any(block, self.pool) else { continue };
+            let belongs = self.is_at(&head, offset);
+            if belongs && newest.as_ref().is_none_or(|known| known.head.sequence < head.sequence) {
+                newest = Some(FirstRecord::new(head, entries));
             }
         }
         Ok(newest)
@@ -325,11 +355,19 @@ impl SegmentReader {
     ///
     /// # Errors
     /// No memory.
-    pub async fn first_record(&self, slot: Slot) -> Result<Option<RecordHead>, ReadError> {
+    pub(super) async fn first_record(&self, slot: Slot) -> Result<Option<FirstRecord>, ReadError> {
         let (pool, block) = (self.pool, self.geometry.slot_block(slot) + 1);
-        let head = self.find(block, |block| RecordHead::decode_any(block, pool).map(|(head, _)| head));
-        let belongs = |head: &RecordHead| self.geometry.first_lsn(head.sequence).plus(1) == head.lsn;
-        Ok(head.await?.valid().filter(belongs))
+        let decode = |block: &[u8]| {
+            RecordHead::decode_any(block, pool).map(|(head, entries)| FirstRecord::new(head, entries))
+        };
+        let first = self.find(block, decode).await?.valid();
+        Ok(first.filter(|first| self.is_at(&first.head, 1)))
+    }
+
+    /// Whether a record belongs at this offset of a slot. Its numbers are as it says, whatever wrote them.
+    fn is_at(&self, head: &RecordHead, offset: u64) -> bool {
+        let first_lsn = head.sequence.0.checked_mul(self.geometry.segment_blocks);
+        first_lsn.and_then(|first_lsn| first_lsn.checked_add(offset)) == Some(head.lsn.0)
     }
 
     /// Whether the first record's header of a slot cannot be read.

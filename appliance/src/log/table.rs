@@ -82,6 +82,8 @@ pub struct SegmentTable {
     retired_below: u64,
     /// Segments that lost their last live block and were not looked at since.
     dead: Vec<SegmentSeq>,
+    /// Segments that recovery did not find although nothing says that they were given away. Nothing in them can be live.
+    missing: Vec<SegmentSeq>,
 }
 
 impl SegmentTable {
@@ -93,6 +95,16 @@ impl SegmentTable {
             retired_below: oldest.0,
             ..SegmentTable::default()
         }
+    }
+
+    /// Segments in which nothing can be live that were not found on the device, although nothing says that they were given away.
+    pub fn missing(&self) -> &[SegmentSeq] {
+        &self.missing
+    }
+
+    /// Takes note of them.
+    pub fn set_missing(&mut self, missing: Vec<SegmentSeq>) {
+        self.missing = missing;
     }
 
     /// The oldest segment kept.

@@ -14,6 +14,7 @@ use super::error::VolumeError;
 use super::event::EventCollector;
 use super::index::{Index, IndexBuilder, Mapping};
 use super::info::{PointKind, ResolvedPoint, VolumeAt};
+use super::known::Known;
 use super::point::Point;
 use super::pool::Pool;
 use crate::dma::BLOCK_BYTES;
@@ -35,6 +36,17 @@ pub(super) struct ScanReport {
     pub(super) entries_scanned: u64,
     /// What lies below this LSN is not certain, because entries behind it could not be had that may have replaced it; 0: all is certain.
     pub(super) uncertain_below: Lsn,
+}
+
+/// What a scan does about a segment that neither the primary device nor the archive has, and that nobody took for lost before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nowhere {
+    /// The point that needs it is gone.
+    Refuse,
+    /// It need not be there: what a clone keeps of it has been copied.
+    Skip,
+    /// A volume needs it, so it should be there: what lies below its end is not certain.
+    Hole,
 }
 
 /// The end of a command at or before a position.
@@ -306,7 +318,7 @@ impl Pool {
     ) -> Result<(Index, ScanReport), VolumeError> {
         let mut builder = IndexBuilder::new(volume.size_blocks);
         let mut report = ScanReport::default();
-        self.scan_generations(catalog, volume.image, lsn, &mut builder, &mut report, false).await?;
+        self.scan_generations(catalog, volume.image, lsn, &mut builder, &mut report, Nowhere::Refuse).await?;
         Ok((builder.finish(), report))
     }
 
@@ -318,13 +330,13 @@ impl Pool {
         lsn: Lsn,
         builder: &mut IndexBuilder,
         report: &mut ScanReport,
-        skip_gone: bool,
+        nowhere: Nowhere,
     ) -> Result<(), VolumeError> {
         let mut next = Some((image, lsn));
         while let Some((image, lsn)) = next {
             let generation = catalog.image(image);
             let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
-            let touched = self.scan_image(image, born, lsn, builder, report, skip_gone).await?;
+            let touched = self.scan_image(image, born, lsn, builder, report, nowhere).await?;
             report.segments_touched = report.segments_touched.max(touched);
             builder.begin_parent();
             next = generation
@@ -343,7 +355,7 @@ impl Pool {
         lsn: Lsn,
         builder: &mut IndexBuilder,
         report: &mut ScanReport,
-        skip_gone: bool,
+        nowhere: Nowhere,
     ) -> Result<u64, VolumeError> {
         let geometry = self.log.borrow().geometry();
         let newest = geometry.sequence_of(lsn);
@@ -356,8 +368,15 @@ impl Pool {
         let mut ahead = Ahead::new(newest, oldest);
         for sequence in (oldest.0..=newest.0).rev().map(SegmentSeq) {
             let known = match self.next_known(sequence, &mut ahead).await {
-                // What a clone keeps of it has been copied.
-                Err(VolumeError::NoSuchPoint { .. }) if skip_gone => continue,
+                Err(VolumeError::NoSuchPoint { .. }) if nowhere == Nowhere::Skip => continue,
+                Err(VolumeError::NoSuchPoint { .. })
+                    if nowhere == Nowhere::Hole && !self.may_come_back(sequence) =>
+                {
+                    Known::nothing(LsnRange {
+                        start: geometry.first_lsn(sequence),
+                        end: geometry.first_lsn(sequence.next()),
+                    })
+                }
                 known => known?,
             };
             touched += 1;
@@ -370,9 +389,9 @@ impl Pool {
                 true
             });
             if let Some(hole) = known.hole_between(born, lsn) {
-                // What left the device unarchived is no damage: such a point is refused.
-                if self.is_in_gap(hole) {
-                    if skip_gone {
+                // What left the device unarchived is no damage: such a point is refused. A volume serves what is not in it.
+                if nowhere != Nowhere::Hole && self.is_in_gap(hole) {
+                    if nowhere == Nowhere::Skip {
                         continue;
                     }
                     return Err(self.gone(sequence));
@@ -412,6 +431,6 @@ pub(super) fn see(builder: &mut IndexBuilder, placed: &PlacedEntry) {
         Some(EntryKind::Mask) => {
             builder.see_mask(placed.entry.block().0, placed.entry.value());
         }
-        Some(EntryKind::Event) | None => {}
+        Some(EntryKind::Event | EntryKind::Opening) | None => {}
     }
 }

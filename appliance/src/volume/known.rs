@@ -18,6 +18,11 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Nothing is known of a stretch.
+    pub(super) fn nothing(stretch: LsnRange) -> Self {
+        Known { entries: SegmentEntries::default(), holes: vec![stretch] }
+    }
+
     /// The newest stretch of which nothing is known, behind `after` and not behind `up_to`.
     pub(super) fn hole_between(&self, after: Lsn, up_to: Lsn) -> Option<LsnRange> {
         self.holes.iter().rev().find(|hole| hole.start <= up_to && hole.end > after.plus(1)).copied()

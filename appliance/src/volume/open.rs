@@ -10,7 +10,7 @@ use super::capacity::OVERPROVISIONING_PERCENT_RANGE;
 use super::catalog::{Catalog, CatalogImage};
 use super::error::VolumeError;
 use super::event::{EventCollector, FoundEvent};
-use super::history::{ScanReport, see};
+use super::history::{Nowhere, ScanReport, see};
 use super::index::{IndexBuilder, RangeSet};
 use super::info::{SynchInfo, VolumeEvent};
 use super::pool::{Pool, READ_AHEAD_BLOCKS_DEFAULT, Trouble, VolumeIndex};
@@ -307,14 +307,15 @@ impl Pool {
             let result = match parent {
                 Some(parent) => {
                     builder.begin_parent();
-                    let keeps_inherited = self.state.borrow().keeps_inherited;
+                    let nowhere =
+                        if self.state.borrow().keeps_inherited { Nowhere::Skip } else { Nowhere::Hole };
                     self.scan_generations(
                         &catalog,
                         parent.image,
                         Lsn(parent.lsn),
                         &mut builder,
                         &mut report,
-                        keeps_inherited,
+                        nowhere,
                     )
                     .await
                 }

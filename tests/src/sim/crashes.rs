@@ -190,6 +190,7 @@ impl Run {
             .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         // Whether a volume is busy because it loads can be told when there is memory.
         shortage::end();
+        self.excuse_unwritten();
         self.adopt_opened();
         died
     }

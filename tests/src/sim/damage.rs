@@ -100,6 +100,17 @@ impl Stopped {
         self.world.open(disk.open())
     }
 
+    /// The same with its archive, as it is now.
+    ///
+    /// # Errors
+    /// The pool's.
+    pub fn open_with_archive(&self, disk: &SimDisk) -> Result<Rc<Pool>, VolumeError> {
+        let pool = self.world.open_loading(disk.open())?;
+        self.world.attach(&pool, disk);
+        wait(&pool, Rc::clone(&pool).load_inherited());
+        Ok(pool)
+    }
+
     /// Opens the pool in a file.
     ///
     /// # Errors

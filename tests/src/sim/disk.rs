@@ -148,6 +148,11 @@ impl SimDisk {
         self.0.borrow().read(block, into);
     }
 
+    /// Whether a crash leaves a block as it is now: nothing that was written there waits for a flush.
+    pub fn is_stable(&self, block: u64) -> bool {
+        !self.0.borrow().cached.iter().any(|(cached, _)| *cached == block)
+    }
+
     /// Shows every block that was written to `see`, as a read would give it now, in order.
     pub fn visit(&self, mut see: impl FnMut(u64, &[u8; BLOCK_BYTES])) {
         let content = self.0.borrow();

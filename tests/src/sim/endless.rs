@@ -7,7 +7,7 @@ use varve::archive::store::faulty::{Call, Fault, FaultyStore, When};
 use varve::archive::store::{Reason, Store, StoreErrorKind};
 use varve::log::Recycling;
 use varve::log::geometry::RESERVE_SLOTS;
-use varve::volume::{CloneInfo, PoolOptions, SegmentState, VolumeError, WORKING_SET_MIN};
+use varve::volume::{CloneInfo, PoolOptions, SegmentInfo, SegmentState, VolumeError, WORKING_SET_MIN};
 
 use super::campaign::Counts;
 use super::disk::Crash;
@@ -30,16 +30,22 @@ impl Run {
         let withheld = self.unreadable_headers();
         assert!(
             slots <= info.slots && slots + withheld >= info.slots,
-            "seed {}: {slots} of {} slots",
+            "seed {}: {slots} of {} slots, {withheld} withheld: {:?} {segments:?}",
             self.seed,
-            info.slots
+            info.slots,
+            info.problems
         );
+        // One whose trailer is lost waits for a new one, also with nothing live in it, and so do those behind it.
+        let waits =
+            |segment: &SegmentInfo| segment.problems.iter().any(|problem| problem.starts_with("its trailer"));
+        let waits = segments.iter().any(waits);
         let mut in_use = segments
             .iter()
             .filter(|segment| matches!(segment.state, SegmentState::Current | SegmentState::Active))
+            .skip_while(|segment| waits && segment.state == SegmentState::Active && segment.live_blocks == 0)
             .filter_map(|segment| segment.sequence);
         let Some(first) = in_use.next() else { return };
-        let last = in_use.next_back().unwrap_or(first);
+        let last = in_use.last().unwrap_or(first);
         assert!(
             last - first <= info.working_set_segments,
             "seed {}: {first} to {last}: {segments:?}",

@@ -51,6 +51,8 @@ pub(super) struct ModelVolume {
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) lsn: u64,
+    /// Where it stands in the log: `lsn`, unless the model was [compacted](Model::compact) since.
+    pub(super) written_lsn: u64,
     pub(super) change: Change,
     pub(super) acknowledged: bool,
     pub(super) flushed: bool,
@@ -121,11 +123,18 @@ impl Model {
         let acknowledged = self.steps.iter().all(|step| step.acknowledged);
         let flushed = self.steps.iter().all(|step| step.flushed);
         let states: Vec<_> = (0..self.volumes.len()).map(|volume| self.state_at(volume, u64::MAX)).collect();
+        let mut written = HashMap::new();
+        for step in &self.steps {
+            if let Change::Write { stamps, .. } = &step.change {
+                written.extend(stamps.iter().map(|&stamp| (stamp, step.written_lsn)));
+            }
+        }
         self.steps.retain(|step| !matches!(step.change, Change::Write { .. } | Change::Trim { .. }));
         for (volume, state) in states.into_iter().enumerate() {
             let blocks = state.map(|state| state.blocks).unwrap_or_default();
             self.steps.extend(blocks.into_iter().map(|(block, stamp)| Step {
                 lsn,
+                written_lsn: written.get(&stamp).copied().unwrap_or(lsn),
                 change: Change::Write { volume, block, stamps: vec![stamp] },
                 acknowledged,
                 flushed,

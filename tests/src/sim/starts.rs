@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use varve::archive::object::ObjectId;
 use varve::archive::store::Store;
 use varve::dma::{BLOCK_BYTES, DmaPool};
 use varve::log::Recycling;
@@ -21,7 +22,6 @@ use varve::volume::{SegmentState, Sink, VolumeError};
 use super::damage::problems;
 use super::disk::{Crash, SimDisk};
 use super::faults::{Place, ReadFaults, TRIES_MAX};
-use super::model::Change;
 use super::rng::Rng;
 use super::store::MemoryStore;
 use super::workload::Run;
@@ -34,6 +34,31 @@ const STARTS_AT_ONCE: u64 = 3;
 pub(super) struct StartCopy {
     disk: SimDisk,
     store: Option<MemoryStore>,
+}
+
+impl StartCopy {
+    /// What the archive had when the device was stopped.
+    fn archived(&self) -> impl Iterator<Item = ObjectId> + '_ {
+        let names = self.store.iter().flat_map(MemoryStore::names);
+        names.filter_map(|name| ObjectId::parse(name.as_str()).ok())
+    }
+
+    /// Segments of which the archive just had something damaged: as long as it is not archived again, only the device has it.
+    fn damaged(&self) -> BTreeSet<u64> {
+        let is_damaged = |id: &ObjectId| {
+            let name = id.name().expect("it was read from one");
+            self.store.as_ref().is_some_and(|store| store.is_damaged(&name))
+        };
+        self.archived().filter(is_damaged).map(|id| id.sequence.0).collect()
+    }
+
+    /// Whether a problem is of a block that an earlier fault took and that the archive recorded as damaged, before the stop.
+    fn is_old(&self, problem: &str) -> bool {
+        let Some(at) = problem.find("damaged when it was archived") else { return false };
+        let sequence = problem[..at].strip_prefix("segment ").and_then(|rest| rest.split_once(':'));
+        let sequence: Option<u64> = sequence.and_then(|(sequence, _)| sequence.parse().ok());
+        self.archived().any(|id| sequence.is_none_or(|sequence| id.sequence.0 == sequence))
+    }
 }
 
 /// How a block is harmed.
@@ -107,7 +132,7 @@ impl Run {
         let mut whole = self.on_copy(copy, copy.disk.fork(), 0);
         whole.check_all();
         let known = problems(&whole.pool);
-        let segments = whole.on_device(&copy.disk);
+        let segments = whole.on_device(copy);
         drop(whole);
         for number in 0..STARTS_AT_ONCE {
             let Some(mut rng) = self.trouble.rng().map(|rng| Rng::new(rng.next_u64())) else { return };
@@ -159,10 +184,16 @@ impl Run {
     }
 
     /// The segments that the pool found, and what of them was on the device when it was stopped. By now the pool may have written more.
-    fn on_device(&self, stopped: &SimDisk) -> Vec<OnDevice> {
+    fn on_device(&self, copy: &StartCopy) -> Vec<OnDevice> {
+        let stopped = &copy.disk;
         let (pool, segment_blocks) = (self.pool.info().uuid, self.shape.segment_blocks);
         let segments: Vec<_> = self.pool.segments();
-        let there = segments.iter().filter(|segment| segment.sequence.is_some() && segment.slot != u64::MAX);
+        // What was appended since lies where older records may be left.
+        let end_lsn = self.recovered_head + 1;
+        let there = segments.iter().filter(|segment| {
+            segment.sequence.is_some() && segment.slot != u64::MAX && segment.first_lsn < end_lsn
+        });
+        let archived: BTreeSet<u64> = copy.archived().filter(|id| id.whole).map(|id| id.sequence.0).collect();
         let keeps_past = self.world.options.recycling != Recycling::Discard;
         let found = there.map(|segment| {
             let first_block = FIRST_SLOT_BLOCK + segment.slot * segment_blocks;
@@ -181,10 +212,11 @@ impl Run {
             OnDevice {
                 first_block,
                 first_lsn: segment.first_lsn,
-                used_blocks: segment.used_blocks,
+                used_blocks: segment.used_blocks.min(end_lsn - segment.first_lsn),
                 has_trailer: head.is_some_and(|head| !head.partial),
                 told_to: head.map_or(0, |head| head.end_lsn.0),
-                is_missed: is_in_use || (keeps_past && !segment.archived),
+                is_missed: is_in_use
+                    || (keeps_past && !segment.sequence.is_some_and(|sequence| archived.contains(&sequence))),
             }
         });
         found.collect()
@@ -200,7 +232,10 @@ impl Run {
                     let is_newer = |segment: &&OnDevice| segment.first_lsn > older.first_lsn;
                     segments.iter().filter(is_newer).any(|segment| segment.has_trailer)
                 };
-                let old: Vec<&OnDevice> = segments.iter().filter(|segment| has_catalog(segment)).collect();
+                let damaged = copy.damaged();
+                let is_safe = |segment: &OnDevice| !damaged.contains(&(segment.first_lsn / segment_blocks));
+                let old = segments.iter().filter(|segment| has_catalog(segment) && is_safe(segment));
+                let old: Vec<&OnDevice> = old.collect();
                 let slot = old.get(rng.below(old.len().max(1) as u64) as usize)?;
                 let end_lsn = slot.first_lsn + segment_blocks;
                 let (first_block, is_missed) = (slot.first_block, slot.is_missed);
@@ -255,8 +290,11 @@ impl Run {
         let mut run = self.on_copy_with(copy, disk, effect, number);
         let found = problems(&run.pool);
         // A store that fails for a while is none of the fault's.
-        let is_news =
-            |problem: &&String| !known.contains(problem) && !problem.starts_with("the archive does not work");
+        let is_news = |problem: &&String| {
+            !known.contains(problem)
+                && !problem.starts_with("the archive does not work")
+                && !copy.is_old(problem)
+        };
         let is_told = found.iter().any(|problem| is_news(&problem));
         self.note_start(fault, is_told);
         match effect {
@@ -275,16 +313,23 @@ impl Run {
             StartFault::Block { harm: Harm::Tries(_), .. } => {
                 assert!(!is_told, "{context}: what a retry cures is told: {found:?}");
             }
+            // Behind a header of a segment without a record there is nothing to tell of.
+            StartFault::Block { place: Place::SegmentHeader, block, .. }
+                if segment_at(segments, block, segment_blocks)
+                    .is_none_or(|segment| segment.used_blocks <= 1) => {}
             // A trailer that is not there is what a crash leaves.
             StartFault::Block { place: Place::TrailerHead, harm: Harm::Zeroes, .. } => {}
             // Where the end of a smaller device was, there is still one.
             StartFault::Block { place: Place::Superblock, block, .. }
                 if block > 1 && block != tail_of(&copy.disk) => {}
-            StartFault::Block {
-                place: Place::Superblock | Place::SegmentHeader | Place::TrailerHead,
-                ..
+            // A crash may have torn the same copy.
+            StartFault::Block { place: Place::Superblock, .. } | StartFault::HeadSuperblocks { .. } => {
+                let is_told = found.iter().any(|problem| problem.starts_with("superblock copy"));
+                assert!(is_told, "{context}: nobody was told: {found:?}");
             }
-            | StartFault::HeadSuperblocks { .. } => assert!(is_told, "{context}: nobody was told: {found:?}"),
+            StartFault::Block { place: Place::SegmentHeader | Place::TrailerHead, .. } => {
+                assert!(is_told, "{context}: nobody was told: {found:?}");
+            }
             _ => {}
         }
         // What only the trailer of a clean stop told is lost when the next start has taken that away.
@@ -296,19 +341,10 @@ impl Run {
 
     fn on_copy_with(&self, copy: &StartCopy, disk: SimDisk, effect: Effect, number: u64) -> Run {
         let mut run = self.on_copy(copy, disk, number);
-        let excused = &mut run.trouble.excused;
         match effect {
             Effect::Nothing => {}
-            Effect::Data(block, stamp) => excused.add(block, stamp),
-            Effect::Entries { first_lsn, end_lsn, .. } => {
-                excused.add_blanks();
-                for step in self.model.steps.iter().filter(|step| step.lsn < end_lsn) {
-                    if let Change::Write { block, stamps, .. } = &step.change {
-                        (*block..).zip(stamps).for_each(|(block, &stamp)| excused.add(block, stamp));
-                    }
-                }
-                run.trouble.lost_from = Some(first_lsn);
-            }
+            Effect::Data(block, stamp) => run.trouble.excused.add(block, stamp),
+            Effect::Entries { first_lsn, end_lsn, .. } => run.excuse_entries(first_lsn, end_lsn),
         }
         run
     }
@@ -325,8 +361,7 @@ impl Run {
                         disk.flip_bit(block, 300);
                     }
                 }
-                let tail = disk.block(disk.len_blocks() - 1);
-                tail.is_some_and(|block| Superblock::decode(&block).is_ok()).then_some(Effect::Nothing)
+                finds_superblock(disk).then_some(Effect::Nothing)
             }
             StartFault::Slot { first_block, end_lsn, .. } => {
                 for block in first_block..first_block + segment_blocks {
@@ -345,7 +380,8 @@ impl Run {
                         return Some(Effect::Nothing);
                     }
                 }
-                Some(effect)
+                // A crash may have torn the other copy at the head, and the device may have grown behind the one at the tail.
+                (place != Place::Superblock || finds_superblock(disk)).then_some(effect)
             }
         }
     }
@@ -410,6 +446,13 @@ fn segment_at(segments: &[OnDevice], block: u64, segment_blocks: u64) -> Option<
     segments
         .iter()
         .find(|segment| (segment.first_block..segment.first_block + segment_blocks).contains(&block))
+}
+
+/// Whether a copy of the superblock can be read where one is looked for: at the head, and at the end of the device.
+fn finds_superblock(disk: &SimDisk) -> bool {
+    let bad: Vec<u64> = disk.faults(|faults| faults.lasting().collect());
+    let is_valid = |block: &u64| disk.block(*block).is_some_and(|block| Superblock::decode(&block).is_ok());
+    [0, 1, disk.len_blocks() - 1].iter().filter(|block| !bad.contains(block)).any(is_valid)
 }
 
 /// Where the last copy of the superblock stands.

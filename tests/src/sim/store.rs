@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use varve::archive::object::ObjectError;
+use varve::archive::object::{Decompressor, ObjectError, ObjectReader};
 use varve::archive::service::{BlockSource, SourceError};
 use varve::archive::store::{
     Capabilities, Name, ObjectStat, PAGE_OBJECTS_MAX, Page, Put, Sink, Space, Store, StoreError,
@@ -33,6 +33,22 @@ impl MemoryStore {
     #[must_use]
     pub fn fork(&self) -> MemoryStore {
         MemoryStore { objects: Mutex::new(self.objects().clone()) }
+    }
+
+    /// The names of all objects, in order.
+    pub fn names(&self) -> Vec<Name> {
+        self.objects().keys().cloned().collect()
+    }
+
+    /// Whether an object is there and not what it was when it was made.
+    ///
+    /// # Panics
+    /// Without memory.
+    pub fn is_damaged(&self, name: &Name) -> bool {
+        let Ok(object) = self.find(name, "get") else { return false };
+        let mut codec = Decompressor::new().expect("memory for a decompressor");
+        let read = ObjectReader::open(&object[..]).and_then(|reader| reader.verify(&mut codec, |_| {}));
+        read.is_err()
     }
 
     /// Bytes of all objects.

@@ -10,13 +10,15 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use uuid::Uuid;
 use varve::dma::BLOCK_BYTES;
-use varve::log::format::trailer_blocks;
+use varve::log::format::{RecordHead, TrailerHead, trailer_blocks};
 use varve::log::geometry::FIRST_SLOT_BLOCK;
-use varve::volume::SegmentState;
+use varve::volume::{SegmentInfo, SegmentState};
 
+use super::disk::SimDisk;
 use super::faults::{FaultCounts, Faults, Place, ReadFaults, TRIES_MAX};
-use super::model::Stamp;
+use super::model::{Change, Stamp};
 use super::rng::Rng;
 use super::shortage;
 use super::store::MemoryStore;
@@ -87,7 +89,7 @@ pub struct Trouble {
     plan: Option<Plan>,
     /// Whether a lasting fault was put: then problems are told.
     pub(super) had_lasting: bool,
-    /// Lasting faults of segment headers.
+    /// Lasting faults where segment headers stand.
     bad_headers: u64,
     /// What may be refused.
     pub excused: Excused,
@@ -97,6 +99,36 @@ pub struct Trouble {
     pub memory_store: Option<Arc<MemoryStore>>,
     /// What was counted, beside what the disk counts.
     pub(super) counts: FaultCounts,
+}
+
+/// The stretch whose records a problem tells to be lost.
+fn lost_stretch(problem: &str) -> Option<(u64, u64)> {
+    let rest = problem.strip_prefix("the records at LSN ")?;
+    let (stretch, _) = rest.split_once(" are lost")?;
+    let (start, end) = stretch.split_once(" to ")?;
+    Some((start.parse().ok()?, end.parse().ok()?))
+}
+
+/// Whether a segment's trailer is on the device and stays: what it tells twice is told twice after every crash.
+fn has_stable_trailer(
+    disk: &SimDisk,
+    pool: Uuid,
+    segment_blocks: u64,
+    trailer_block: u64,
+    segment: &SegmentInfo,
+) -> bool {
+    let blocks = trailer_block..trailer_block + trailer_blocks(segment_blocks);
+    if !blocks.clone().all(|block| disk.is_stable(block)) {
+        return false;
+    }
+    let mut area = vec![0; (blocks.end - blocks.start) as usize * BLOCK_BYTES];
+    for (block, bytes) in blocks.zip(area.chunks_exact_mut(BLOCK_BYTES)) {
+        disk.peek(block, bytes);
+    }
+    let head = TrailerHead::decode(&area, pool, segment_blocks).ok();
+    head.is_some_and(|head| {
+        !head.partial && Some(head.sequence.0) == segment.sequence && head.body(&area).is_ok()
+    })
 }
 
 impl Trouble {
@@ -194,10 +226,43 @@ impl Run {
         let Some((block, place)) = self.pick_block(true) else { return };
         self.disk.fail_block(block, None);
         self.trouble.had_lasting = true;
-        self.trouble.bad_headers += u64::from(place == Place::SegmentHeader);
+        // Also where the superblock at the end of a smaller device was: there a slot begins now, or will.
+        let in_slot = block.checked_sub(FIRST_SLOT_BLOCK).map(|offset| offset % self.shape.segment_blocks);
+        self.trouble.bad_headers += u64::from(in_slot == Some(0));
         if let Place::Data(block, stamp) = place {
             self.trouble.excused.add(block, stamp);
         }
+    }
+
+    /// A sector that was bad in the life of its slot before, and that nobody has written since, may stand where the log ends. Nobody knows then whether a record was
+    /// written there: the pool tells that it may have been, and refuses what that may have replaced.
+    pub(super) fn excuse_unwritten(&mut self) {
+        let bad: HashSet<u64> = self.disk.faults(|faults| faults.lasting().collect());
+        let (pool, segment_blocks) = (self.pool.info().uuid, self.shape.segment_blocks);
+        for (start, end) in self.pool.info().problems.iter().filter_map(|problem| lost_stretch(problem)) {
+            let segments = self.pool.segments();
+            let segment = segments.iter().find(|segment| segment.sequence == Some(start / segment_blocks));
+            let Some(segment) = segment.filter(|segment| segment.slot != u64::MAX) else { continue };
+            let block = FIRST_SLOT_BLOCK + segment.slot * segment_blocks + start % segment_blocks;
+            let mut bytes = [0; BLOCK_BYTES];
+            self.disk.peek(block, &mut bytes);
+            let is_written = RecordHead::decode_any(&bytes, pool).is_ok_and(|(head, _)| head.lsn.0 == start);
+            if bad.contains(&block) && !is_written {
+                self.excuse_entries(start, end);
+            }
+        }
+    }
+
+    /// The entries of a stretch may be lost: everything older may be refused, and points behind it.
+    pub(super) fn excuse_entries(&mut self, first_lsn: u64, end_lsn: u64) {
+        let excused = &mut self.trouble.excused;
+        excused.add_blanks();
+        for step in self.model.steps.iter().filter(|step| step.written_lsn < end_lsn) {
+            if let Change::Write { block, stamps, .. } = &step.change {
+                (*block..).zip(stamps).for_each(|(block, &stamp)| excused.add(block, stamp));
+            }
+        }
+        self.trouble.lost_from = Some(self.trouble.lost_from.map_or(first_lsn, |known| known.min(first_lsn)));
     }
 
     fn place_at(&self, block: u64) -> Place {
@@ -214,12 +279,17 @@ impl Run {
         let segments = self.pool.segments();
         let current = segments.iter().find(|segment| segment.state == SegmentState::Current);
         let current_lsn = current.map_or(u64::MAX, |segment| segment.first_lsn);
+        let pool = self.pool.info().uuid;
         // By slot: how many blocks count, and whether the trailer is there for good.
         let slots: BTreeMap<u64, (u64, bool)> = segments
             .iter()
             .filter(|segment| segment.sequence.is_some())
             .map(|segment| {
-                let is_sealed = segment.first_lsn < current_lsn && stable_lsn > current_lsn;
+                let first_block =
+                    FIRST_SLOT_BLOCK + segment.slot.min(self.disk.len_blocks()) * segment_blocks;
+                let is_sealed = segment.first_lsn < current_lsn
+                    && stable_lsn > current_lsn
+                    && has_stable_trailer(&self.disk, pool, segment_blocks, first_block + data_end, segment);
                 (segment.slot, (segment.used_blocks, is_sealed))
             })
             .collect();

@@ -175,7 +175,7 @@ impl Run {
     }
 
     pub(super) fn push_at(&mut self, lsn: u64, change: Change) {
-        self.model.steps.push(Step { lsn, change, acknowledged: false, flushed: false });
+        self.model.steps.push(Step { lsn, written_lsn: lsn, change, acknowledged: false, flushed: false });
     }
 
     pub(super) fn mark_flushed(&mut self, lsn: u64) {

@@ -23,7 +23,7 @@ mod superblock;
 mod trailer;
 
 pub use event::{EventHead, EventKind};
-pub use record::{ENTRIES_PER_RECORD, Entry, EntryFlags, EntryKind, RecordHead};
+pub use record::{ENTRIES_PER_RECORD, Entry, EntryFlags, EntryKind, Opening, RecordHead};
 pub use segment::{RELEASED_SPAN, SegmentHeader};
 pub use superblock::{SUPERBLOCK_HEADS, Superblock};
 pub use trailer::{RecordLine, TrailerHead, TrailerUnit, trailer_blocks, trailer_units};
@@ -33,7 +33,7 @@ pub use trailer::{RecordLine, TrailerHead, TrailerUnit, trailer_blocks, trailer_
 /// | version | what is different |
 /// |---|---|
 /// | 1 | the first |
-/// | 2 | a third superblock in the last block of the device; a trailer names the session that wrote it; a copy of a copy carries the position of the first write |
+/// | 2 | a third superblock in the last block of the device; a trailer names the session that wrote it; a copy of a copy carries the position of the first write; a segment's first record says again what its header says; superblocks tell where the log ended at the last start |
 ///
 /// A build that knows only version 1 refuses a pool of version 2 by its superblock, and changes nothing.
 pub const FORMAT_VERSION: u32 = 2;

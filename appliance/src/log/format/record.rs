@@ -84,6 +84,20 @@ pub enum EntryKind {
     Event = 4,
     /// What the image inherited in a range of blocks is gone; no data. Stands for the trims of a clone whose segments have left the working set.
     Mask = 5,
+    /// What the header of the segment says of those before it, in the segment's first record; no data. So a header that is damaged
+    /// is made again. From format version 2 on.
+    Opening = 6,
+}
+
+/// What an [`EntryKind::Opening`] says again of its segment's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// The epoch in which the segment was opened.
+    pub epoch: u32,
+    /// The oldest segment that was kept then.
+    pub oldest: SegmentSeq,
+    /// Where the records of the segment before it end.
+    pub previous_end_lsn: Lsn,
 }
 
 /// Bits of an entry's flags.
@@ -103,11 +117,11 @@ impl EntryFlags {
 /// | offset | size | field |
 /// |---|---|---|
 /// | 0 | 2 | image; 0 for events |
-/// | 2 | 1 | kind: 1 write, 2 copied, 3 trim, 4 event, 5 mask |
+/// | 2 | 1 | kind: 1 write, 2 copied, 3 trim, 4 event, 5 mask, 6 opening |
 /// | 3 | 1 | flags: bit 2, a trim of a clone that need not be carried on; bit 1, copied although it could not be read; bit 0, last entry of its command |
-/// | 4 | 4 | CRC32C of the data block; 0 for a trim |
-/// | 8 | 8 | block number; for an event its kind, copy and chunk (see `EventHead`) |
-/// | 16 | 8 | write: LSN superseded, 0 for none; copied: LSN of the origin; trim: count of blocks; event: bytes of its text |
+/// | 4 | 4 | CRC32C of the data block; 0 for a trim; opening: epoch in which the segment was opened |
+/// | 8 | 8 | block number; for an event its kind, copy and chunk (see `EventHead`); opening: the oldest segment kept |
+/// | 16 | 8 | write: LSN superseded, 0 for none; copied: LSN of the origin; trim: count of blocks; event: bytes of its text; opening: LSN at which the segment before ends |
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Entry {
@@ -142,6 +156,21 @@ impl Entry {
         Entry::new(image, EntryKind::Mask, false, 0, block.0, len_blocks)
     }
 
+    /// What a segment's header says. The end of no command.
+    pub fn opening(opening: Opening) -> Self {
+        let Opening { epoch, oldest, previous_end_lsn } = opening;
+        Entry::new(ImageId::POOL, EntryKind::Opening, false, epoch, oldest.0, previous_end_lsn.0)
+    }
+
+    /// What it says of its segment's header, for an opening.
+    pub fn as_opening(&self) -> Option<Opening> {
+        (self.kind() == Some(EntryKind::Opening)).then(|| Opening {
+            epoch: self.crc.get(),
+            oldest: SegmentSeq(self.block.get()),
+            previous_end_lsn: Lsn(self.value.get()),
+        })
+    }
+
     /// A chunk of an event.
     pub fn event(head: u64, crc: u32, text_bytes: u64, last: bool) -> Self {
         Entry::new(ImageId::POOL, EntryKind::Event, last, crc, head, text_bytes)
@@ -172,6 +201,7 @@ impl Entry {
             3 => Some(EntryKind::Trim),
             4 => Some(EntryKind::Event),
             5 => Some(EntryKind::Mask),
+            6 => Some(EntryKind::Opening),
             _ => None,
         }
     }
@@ -183,7 +213,12 @@ impl Entry {
 
     /// Whether a data block belongs to the entry.
     pub fn has_data(&self) -> bool {
-        !matches!(self.kind(), Some(EntryKind::Trim | EntryKind::Mask))
+        !matches!(self.kind(), Some(EntryKind::Trim | EntryKind::Mask | EntryKind::Opening))
+    }
+
+    /// Whether blocks read as zeroes, or as not inherited, because of it.
+    pub fn is_trim(&self) -> bool {
+        matches!(self.kind(), Some(EntryKind::Trim | EntryKind::Mask))
     }
 
     /// Whether it is the last of its command.
@@ -200,7 +235,7 @@ impl Entry {
 
     /// Whether it is a trim or a mask that may hide something inherited, and so must not be lost.
     pub fn hides(&self) -> bool {
-        matches!(self.kind(), Some(EntryKind::Trim | EntryKind::Mask)) && self.flags & EntryFlags::HIDDEN == 0
+        self.is_trim() && self.flags & EntryFlags::HIDDEN == 0
     }
 
     /// Whether its data is known not to have its checksum.

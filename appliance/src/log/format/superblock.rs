@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::{FormatError, check_version};
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
+use crate::log::types::Lsn;
 
 /// How many copies stand at the head of the device.
 pub const SUPERBLOCK_HEADS: u64 = 2;
@@ -30,7 +31,8 @@ const MAGIC: [u8; 8] = *b"VARVE-SB";
 /// | 72 | 8 | creation time, ns since the Unix epoch |
 /// | 80 | 8 | generation: grows with each write of a superblock; the greater one counts |
 /// | 88 | 4 | epoch: grows by one each time the pool is opened for writing |
-/// | 92 | 4000 | zero |
+/// | 92 | 8 | begun LSN: everything before it was found, and made stable, when the pool was opened last; 0: not told, in version 1 |
+/// | 100 | 3992 | zero |
 /// | 4092 | 4 | CRC32C of bytes 0 to 4091 |
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
 #[repr(C)]
@@ -47,7 +49,8 @@ struct Raw {
     created_ns: U64,
     generation: U64,
     epoch: U32,
-    zero: [u8; 4000],
+    begun_lsn: U64,
+    zero: [u8; 3992],
     crc: U32,
 }
 
@@ -76,6 +79,8 @@ pub struct Superblock {
     pub generation: u64,
     /// Grows by one each time the pool is opened for writing.
     pub epoch: u32,
+    /// Where the log ended when the pool was opened last: everything before is stable, and what a stop cut off lies behind. 0: not told, in version 1.
+    pub begun_lsn: Lsn,
 }
 
 impl Superblock {
@@ -91,6 +96,8 @@ impl Superblock {
 
     /// The block's bytes.
     pub fn encode(&self, block: &mut [u8]) {
+        // What a build that knows only version 1 would write.
+        let begun_lsn = if self.version == 1 { Lsn(0) } else { self.begun_lsn };
         let mut raw = Raw {
             magic: MAGIC,
             version: self.version.into(),
@@ -104,7 +111,8 @@ impl Superblock {
             created_ns: self.created_ns.into(),
             generation: self.generation.into(),
             epoch: self.epoch.into(),
-            zero: [0; 4000],
+            begun_lsn: begun_lsn.0.into(),
+            zero: [0; 3992],
             crc: 0.into(),
         };
         raw.crc = crc32c(&raw.as_bytes()[..BLOCK_BYTES - 4]).into();
@@ -135,6 +143,7 @@ impl Superblock {
             created_ns: raw.created_ns.get(),
             generation: raw.generation.get(),
             epoch: raw.epoch.get(),
+            begun_lsn: Lsn(raw.begun_lsn.get()),
         };
         superblock.check(raw.block_bytes.get())
     }

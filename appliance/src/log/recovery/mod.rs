@@ -7,6 +7,9 @@
 //! its epoch is not older. The log ends at the first record or segment that is not there, unless something proves that it had been stable: then it is
 //! damage, reported as a lost range, and the walk goes on. So a torn tail is cut, a damaged middle is not.
 //!
+//! **What stands twice.** What a segment's header says stands again in the segment's first record, and its entries stand in its records and in its trailer. Superblocks tell where
+//! the log ended at the last start: all before that is stable, and no record of an earlier session behind it is of the log.
+//!
 //! **What a recovery writes:** segment headers that were damaged, and a flush; a superblock with the next epoch, and a flush, before anything is
 //! appended. A crash in between leaves the other
 //! superblock; running recovery again finds the same log.
@@ -260,6 +263,7 @@ pub async fn finish_continuing(
         created_ns: from.created_ns,
         generation: 1,
         epoch: from.epoch,
+        begun_lsn: Lsn(0),
     };
     // A crash in between leaves one valid superblock, and the pool is there or not.
     for generation in [1, 2] {
@@ -323,13 +327,15 @@ pub async fn survey(device: &SharedBdev, environment: &Environment) -> Result<Su
         version: superblock.version,
         geometry,
         table: SegmentTable::default(),
-        stable_lsn: Lsn(0),
+        stable_lsn: superblock.begun_lsn,
         end_lsn: Lsn(0),
         epoch: 0,
         last_time_ns: superblock.created_ns,
         session: superblock.epoch,
+        begun_lsn: superblock.begun_lsn,
         oldest: SegmentSeq(0),
         released: std::collections::BTreeSet::new(),
+        missing: Vec::new(),
         repairs: Vec::new(),
         pending: Vec::new(),
         clean: true,
@@ -346,6 +352,7 @@ pub async fn survey(device: &SharedBdev, environment: &Environment) -> Result<Su
     for (_, segment) in walk.table.iter() {
         table.push(segment.clone());
     }
+    table.set_missing(walk.missing);
     problems.append(&mut walk.problems);
     let newest_epoch =
         slots.found.values().map(|candidate| candidate.epoch).max().unwrap_or(0).max(walk.epoch);

@@ -10,6 +10,7 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::environment::Environment;
 use crate::log::format::Superblock;
 use crate::log::read::DeviceReader;
+use crate::log::types::{Lsn, SegmentSeq};
 
 /// What is to be written.
 #[derive(Clone)]
@@ -80,6 +81,16 @@ impl Session {
     }
 }
 
+/// Where what was found ends. A header without a record does not count: it may be damaged later, and nothing is lost with it.
+fn begun_lsn(survey: &Survey) -> Lsn {
+    let sequence = survey.geometry.sequence_of(survey.end_lsn);
+    if survey.end_lsn > survey.geometry.first_lsn(sequence).plus(1) {
+        return survey.end_lsn;
+    }
+    let previous = sequence.0.checked_sub(1).and_then(|previous| survey.table.get(SegmentSeq(previous)));
+    previous.map_or(Lsn(0), |previous| previous.end_lsn)
+}
+
 /// The superblocks of the next session. All copies are made good when one is damaged, so that they are never more than one epoch
 /// apart.
 fn superblocks(survey: &Survey) -> Vec<Superblock> {
@@ -87,6 +98,7 @@ fn superblocks(survey: &Survey) -> Vec<Superblock> {
     let next = Superblock {
         generation: survey.superblock.generation + generation,
         epoch: survey.superblock.epoch.max(survey.newest_epoch) + epochs,
+        begun_lsn: begun_lsn(survey),
         ..survey.superblock
     };
     let copy = Superblock { generation: next.generation + 1, ..next };

@@ -12,13 +12,26 @@ use crate::log::reader::{ExpectedEnd, Found, LsnRange, ReadError, ScanFrom, Segm
 use crate::log::table::{Phase, Segment, SegmentTable};
 use crate::log::types::{Lsn, SegmentSeq, Slot};
 
+/// The most segments that are told to be missing before the first one found.
+const MISSING_MAX: usize = 1024;
+
 /// A segment that was found in a slot.
 pub(super) struct Candidate {
     pub(super) slot: Slot,
     pub(super) epoch: u32,
     pub(super) header: Option<SegmentHeader>,
+    /// Whether the header was made again from what the first record says.
+    pub(super) is_rebuilt: bool,
     pub(super) trailer: Option<TrailerHead>,
     pub(super) problems: Vec<String>,
+}
+
+impl Candidate {
+    /// Up to where the log was stable, as it says. A trailer is written when its records are.
+    fn stable_lsn(&self) -> Lsn {
+        let header = self.header.as_ref().map_or(Lsn(0), |header| header.stable_lsn);
+        header.max(self.trailer.map_or(Lsn(0), |trailer| trailer.end_lsn))
+    }
 }
 
 /// What a look into a slot found.
@@ -84,7 +97,8 @@ async fn look_into(reader: &SegmentReader, slot: Slot) -> Result<Slotted, ReadEr
             |trailer: &TrailerHead| trailer.sequence == header.sequence && trailer.epoch == header.epoch;
         let trailer = trailer.filter(matches);
         let (epoch, sequence) = (header.epoch, header.sequence);
-        let candidate = Candidate { slot, epoch, header: Some(header), trailer, problems };
+        let header = Some(header);
+        let candidate = Candidate { slot, epoch, header, is_rebuilt: false, trailer, problems };
         return Ok(Slotted { found: Some((sequence, candidate)), is_unsure, is_anonymous: false });
     }
     // The header is damaged, or the slot was never used: the records or the trailer may still tell. A blank slot is
@@ -97,13 +111,17 @@ async fn look_into(reader: &SegmentReader, slot: Slot) -> Result<Slotted, ReadEr
     } else {
         reader.newest_record(slot).await?
     };
-    let by_record = newest.map(|head| (head.sequence, head.epoch));
+    let by_record = newest.as_ref().map(|first| (first.head.sequence, first.head.epoch));
     // A trailer of an earlier life may lie behind the records of a later one.
     let trailer =
         trailer.filter(|trailer| by_record.is_none_or(|(sequence, _)| sequence <= trailer.sequence));
     let named = trailer.map(|trailer| (trailer.sequence, trailer.epoch)).or(by_record);
     let found = named.map(|(sequence, epoch)| {
-        (sequence, Candidate { slot, epoch, header: None, trailer, problems: std::mem::take(&mut problems) })
+        let first = newest.filter(|first| first.head.sequence == sequence);
+        let header = first.and_then(|first| first.header(reader.geometry().first_lsn(sequence)));
+        let (epoch, is_rebuilt) = (header.as_ref().map_or(epoch, |header| header.epoch), header.is_some());
+        let trailer = trailer.filter(|trailer| trailer.epoch == epoch);
+        (sequence, Candidate { slot, epoch, header, is_rebuilt, trailer, problems })
     });
     Ok(Slotted { found, is_unsure, is_anonymous: is_unsure && first_is_lost })
 }
@@ -120,10 +138,14 @@ pub(super) struct Walk {
     pub(super) last_time_ns: u64,
     /// The epoch in which the pool was opened last.
     pub(super) session: u32,
+    /// Where the log ended then.
+    pub(super) begun_lsn: Lsn,
     /// The oldest segment that was kept.
     pub(super) oldest: SegmentSeq,
     /// Segments behind it that were released before their turn.
     pub(super) released: BTreeSet<SegmentSeq>,
+    /// Segments that should be there and are not, and in which nothing can be live.
+    pub(super) missing: Vec<SegmentSeq>,
     /// Headers that were damaged, to be written again.
     pub(super) repairs: Vec<(Slot, SegmentHeader)>,
     /// Segments without a full trailer, with their units.
@@ -141,18 +163,30 @@ impl Walk {
         candidates: &mut BTreeMap<SegmentSeq, Candidate>,
     ) -> Result<(), LogError> {
         self.forget_released(candidates);
-        let Some((&first, _)) = candidates.first_key_value() else { return Ok(()) };
-        let Some((&newest, _)) = candidates.last_key_value() else { return Ok(()) };
+        // Where the log ended at the last start there was a segment, also if nothing of it is found.
+        let begun = self.geometry.sequence_of(Lsn(self.begun_lsn.0.saturating_sub(1)));
+        let ends = candidates.first_key_value().zip(candidates.last_key_value());
+        let Some(((&first, _), (&newest, _))) = ends else {
+            if self.begun_lsn > Lsn(0) {
+                self.table = SegmentTable::new(begun, []);
+                self.lose_segment(begun);
+            }
+            return Ok(());
+        };
+        // No more of them than there are slots, whatever a superblock says.
+        let begun = begun.min(SegmentSeq(newest.0.saturating_add(self.geometry.slots)));
         // What is missing before the first segment found is lost, unless it may be gone.
-        let oldest = (self.oldest.0..first.0)
-            .map(SegmentSeq)
-            .find(|&sequence| !self.is_gone(sequence, newest))
-            .unwrap_or(first);
+        let mut before = (self.oldest.0..first.0).map(SegmentSeq);
+        let mut oldest = before.find(|&sequence| !self.is_gone(sequence, newest)).unwrap_or(first);
+        if candidates.values().all(|candidate| candidate.header.is_none()) {
+            // Without a header nobody knows what may be gone: a log that was recovered begins with a late segment.
+            (self.oldest, oldest) = (first, first);
+        }
         self.table = SegmentTable::new(oldest, []);
-        let stable =
-            |candidate: &Candidate| candidate.header.as_ref().map_or(Lsn(0), |header| header.stable_lsn);
-        self.stable_lsn = candidates.values().map(stable).max().unwrap_or_default();
-        for sequence in oldest.0..=newest.0 {
+        self.missing = (self.oldest.0..oldest.0).rev().take(MISSING_MAX).map(SegmentSeq).collect();
+        self.missing.reverse();
+        self.stable_lsn = candidates.values().map(Candidate::stable_lsn).fold(self.stable_lsn, Lsn::max);
+        for sequence in oldest.0..=newest.max(begun).0 {
             let sequence = SegmentSeq(sequence);
             let first_lsn = self.geometry.first_lsn(sequence);
             let next = candidates
@@ -161,6 +195,9 @@ impl Walk {
                 .map(|header| ExpectedEnd { lsn: header.previous_end_lsn, epoch: header.epoch });
             let Some(candidate) = candidates.get_mut(&sequence) else {
                 if self.is_gone(sequence, newest) {
+                    if !self.released.contains(&sequence) {
+                        self.missing.push(sequence);
+                    }
                     self.skip_segment(sequence, next);
                     continue;
                 }
@@ -252,6 +289,10 @@ impl Walk {
                 || (follows && candidate.epoch >= self.session)
                 || self.stable_lsn > first_lsn;
         };
+        // What the last start left out does not come back because a header is made again that was not there.
+        if candidate.is_rebuilt && candidate.epoch < self.session && self.stable_lsn <= first_lsn {
+            return candidate.trailer.is_some();
+        }
         if header.previous_end_lsn == self.end_lsn && header.epoch >= self.epoch {
             return true;
         }
@@ -300,7 +341,9 @@ impl Walk {
         let mut problems = std::mem::take(&mut candidate.problems);
         self.last_time_ns = self.last_time_ns.max(opened_ns);
         self.epoch = self.epoch.max(candidate.epoch);
-        if candidate.header.is_none() {
+        if let Some(header) = candidate.header.as_ref().filter(|_| candidate.is_rebuilt) {
+            self.repairs.push((candidate.slot, header.clone()));
+        } else if candidate.header.is_none() {
             let header = SegmentHeader {
                 version: self.version,
                 epoch: candidate.epoch,
@@ -383,7 +426,7 @@ impl Walk {
             let (entry, version) = (format!("{entry:?}"), self.version);
             return Err(LogError::UnknownEntry { sequence, entry, version });
         }
-        let (entries, trims) = (all().count() as u64, all().filter(|entry| !entry.has_data()).count() as u64);
+        let (entries, trims) = (all().count() as u64, all().filter(|entry| entry.is_trim()).count() as u64);
         let units = records.into_units();
         self.table.push(Segment {
             slot: Some(candidate.slot),

@@ -10,7 +10,8 @@ use super::{AppendClass, AppendError, CHUNK_BYTES, CLOSED_RECORDS_MAX, Current, 
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::checksum::crc32c;
 use crate::log::format::{
-    ENTRIES_PER_RECORD, Entry, EventHead, EventKind, RecordHead, RecordLine, SegmentHeader, TrailerUnit,
+    ENTRIES_PER_RECORD, Entry, EventHead, EventKind, Opening, RecordHead, RecordLine, SegmentHeader,
+    TrailerUnit,
 };
 use crate::log::record::{ClosedRecord, OpenRecord, RecordState};
 use crate::log::table::Mask;
@@ -276,8 +277,11 @@ impl Log {
         let lsn = self.geometry.first_lsn(current.sequence).plus(current.next_offset);
         let blocks_left = self.geometry.data_end().saturating_sub(current.next_offset + 1) as usize;
         let units_left = self.geometry.trailer_units().saturating_sub(current.units.len() + 1);
-        let (entries_max, data_blocks_max) =
-            (units_left.min(ENTRIES_PER_RECORD), blocks_left.min(ENTRIES_PER_RECORD));
+        let entries_max = units_left.min(ENTRIES_PER_RECORD);
+        // The first record says again what the segment's header says, unless a command needs all of it.
+        let opening = usize::from(current.next_offset == 1 && entries < entries_max);
+        let entries_max = entries_max - opening;
+        let data_blocks_max = blocks_left.min(ENTRIES_PER_RECORD);
         if current.next_offset >= self.geometry.data_end()
             || entries_max < entries
             || data_blocks_max < data_blocks
@@ -309,6 +313,14 @@ impl Log {
         }
         self.last_time_ns = self.now_ns();
         let current = self.current.as_mut().expect("an open record lies in the current segment");
+        if current.next_offset == 1
+            && self.version >= 2
+            && open.entries.len() < ENTRIES_PER_RECORD
+            && let Some(previous_end_lsn) = current.previous_end_lsn
+        {
+            let (epoch, oldest) = (current.epoch, self.table.oldest());
+            open.entries.push(Entry::opening(Opening { epoch, oldest, previous_end_lsn }));
+        }
         let head = RecordHead {
             version: self.version,
             lsn: open.lsn,
@@ -407,7 +419,14 @@ impl Log {
         self.squeezed.set(false);
         self.wants_slot.set(false);
         let units = self.take_unit_list();
-        self.current = Some(Current { sequence, slot, epoch: self.epoch, next_offset: 1, units });
+        self.current = Some(Current {
+            sequence,
+            slot,
+            epoch: self.epoch,
+            previous_end_lsn: Some(previous_end_lsn),
+            next_offset: 1,
+            units,
+        });
         self.refresh_demand();
         if !self.catalog.is_empty() {
             let catalog = Rc::clone(&self.catalog);

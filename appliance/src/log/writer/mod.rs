@@ -193,6 +193,8 @@ struct Current {
     sequence: SegmentSeq,
     slot: Slot,
     epoch: u32,
+    /// Where the records of the segment before it end; `None`: nobody knows any more.
+    previous_end_lsn: Option<Lsn>,
     next_offset: u64,
     units: Vec<TrailerUnit>,
 }
@@ -268,6 +270,10 @@ impl Log {
                 sequence,
                 slot: segment.slot.expect("the current segment has a slot"),
                 epoch: segment.epoch,
+                previous_end_lsn: match sequence.0.checked_sub(1) {
+                    Some(previous) => start.table.get(SegmentSeq(previous)).map(|segment| segment.end_lsn),
+                    None => Some(Lsn(0)),
+                },
                 next_offset: start.geometry.offset_of(start.end_lsn),
                 units,
             }

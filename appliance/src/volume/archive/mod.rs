@@ -478,7 +478,7 @@ impl Pool {
         known.drop_headless(&log.geometry());
         let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known);
         let trusted = state.catalog.archived_below;
-        for gap in archive.lost_before_archived(&log, &lost_on_device) {
+        for gap in archive.lost_before_archived(&log, &lost_on_device, trusted) {
             if !state.catalog.gaps.iter().any(|known| known.start <= gap.start && known.end >= gap.end) {
                 record_gap(gap, "the primary device lost it before it was archived", &mut state, &mut log);
             }
@@ -513,9 +513,10 @@ impl Pool {
     }
 
     /// Looks up the synchs that are only in the archive, in segments from `from` on, and those whose text is damaged on the primary device. The entries of all these segments are read.
+    /// A segment whose objects cannot be read does not keep the others from being looked up.
     ///
     /// # Errors
-    /// The store's; what was found until then is kept.
+    /// The first one of the store's; all that can be found is.
     pub async fn load_archived_synchs(self: Rc<Self>, from: SegmentSeq) -> Result<(), VolumeError> {
         let sequences: Vec<SegmentSeq> = {
             let (state, log) = (self.state.borrow(), self.log.borrow());
@@ -528,23 +529,29 @@ impl Pool {
             let all = archive.objects.iter().map(|(sequence, _)| sequence);
             all.filter(|&sequence| sequence >= from && !there(sequence)).collect()
         };
+        let mut result = Ok(());
         for sequence in sequences {
-            let Some(entries) = self.entries_of(sequence).await? else { continue };
-            let mut collector = EventCollector::default();
-            entries.visit_backward(Lsn::MAX, |placed| {
-                if placed.entry.kind() == Some(EntryKind::Event) {
-                    collector.see(&placed);
-                }
-                true
-            });
-            let synchs = collector.found.into_iter().filter(|event| event.kind == EventKind::Synch);
-            for event in synchs {
-                let synch = self.read_synch(&event).await?;
-                self.state.borrow_mut().learn_synch(synch);
-            }
+            let looked_up = self.load_synchs_of(sequence).await;
+            result = result.and(looked_up);
             yield_now().await;
         }
         self.drop_lost_synchs(&mut self.state.borrow_mut());
+        result
+    }
+
+    async fn load_synchs_of(&self, sequence: SegmentSeq) -> Result<(), VolumeError> {
+        let Some(entries) = self.entries_of(sequence).await? else { return Ok(()) };
+        let mut collector = EventCollector::default();
+        entries.visit_backward(Lsn::MAX, |placed| {
+            if placed.entry.kind() == Some(EntryKind::Event) {
+                collector.see(&placed);
+            }
+            true
+        });
+        for event in collector.found.into_iter().filter(|event| event.kind == EventKind::Synch) {
+            let synch = self.read_synch(&event).await?;
+            self.state.borrow_mut().learn_synch(synch);
+        }
         Ok(())
     }
 

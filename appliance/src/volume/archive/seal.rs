@@ -98,16 +98,23 @@ impl Archive {
         lost
     }
 
-    /// Segments that the device has lost, and that the archive has not or not whole: nothing more of them will ever be archived.
-    /// `before`: segments of which that was so when the pool was opened.
-    pub(super) fn lost_before_archived(&self, log: &Log, before: &[SegmentSeq]) -> Vec<LsnRange> {
+    /// Segments that the device has lost, and that the archive has not or not whole: nothing more of them
+    /// will ever be archived. `before`: segments of which that was so when the pool was opened. Of
+    /// those in which nothing was live, the ones before `trusted` were archived, and may have expired.
+    pub(super) fn lost_before_archived(
+        &self,
+        log: &Log,
+        before: &[SegmentSeq],
+        trusted: SegmentSeq,
+    ) -> Vec<LsnRange> {
         let geometry = log.geometry();
         let now = log
             .table()
             .iter()
             .filter(|(_, segment)| segment.slot.is_none() && segment.phase != Phase::Released);
+        let missing = log.table().missing().iter().copied().filter(|&sequence| sequence >= trusted);
         let lost: BTreeSet<SegmentSeq> =
-            now.map(|(sequence, _)| sequence).chain(before.iter().copied()).collect();
+            now.map(|(sequence, _)| sequence).chain(before.iter().copied()).chain(missing).collect();
         let range = |sequence: SegmentSeq| LsnRange {
             start: geometry.first_lsn(sequence),
             end: geometry.first_lsn(sequence.next()),
