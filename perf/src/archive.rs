@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
-use varve::archive::object::{Compressor, ObjectId};
+use varve::archive::object::{ClaimId, Compressor, ObjectId};
 use varve::archive::service::{
     ArchiveJob, BdevSource, READS_IN_FLIGHT_DEFAULT, VerifyPolicy, WorkerOptions, archive,
 };
@@ -245,6 +245,7 @@ fn job(log: &SharedLog, disk: &MemoryDisk, sequence: SegmentSeq) -> Result<(Arch
         from_lsn,
         to_lsn: segment.end_lsn,
         whole: true,
+        claim: ClaimId::NONE,
     };
     let device_block = geometry.slot_block(slot);
     debug_assert!(device_block + id.len_blocks() <= disk.len_blocks());

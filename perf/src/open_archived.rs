@@ -313,7 +313,7 @@ impl Made {
         .map_err(PerfError::archive)?;
         let mut known = KnownObjects::default();
         known.extend(self.ids.iter().copied());
-        let from = RecoverFrom { service: Box::new(service), policy: policy(), known, pool: newest.pool };
+        let from = RecoverFrom::unowned(Box::new(service), policy(), known, newest.pool);
         let request = CreateLog { segment_blocks: shape.segment_blocks, working_set: Some(shape.segments) };
         let options = PoolOptions { recycling: shape.recycling, ..PoolOptions::default() };
         let environment = Environment::system(DmaPool::new(DMA_BYTES));

@@ -151,7 +151,7 @@ fn read(store: &dyn Store, id: ObjectId, codec: &mut Decompressor) -> Result<Fou
     let len_bytes = crate::archive::object::RangedRead::len_bytes(&source)?;
     // What it lacks without saying so is damage.
     let ObjectFront { header, units, holes } = read_front(&source, codec)?;
-    if header.id != id {
+    if !header.id.is_same_stretch(&id) {
         let kind = StoreErrorKind::Corrupt("another object stands under this name");
         return Err(StoreError::new(store.label(), "read", kind).of(&name).into());
     }

@@ -12,17 +12,17 @@ use crate::archive::object::ObjectId;
 /// Keys and values as those of the objects.
 pub(super) const LOST: TableDefinition<'_, ObjectKey, ObjectValue> = TableDefinition::new("lost");
 
-/// Whether a whole segment stands in place of an increment.
+/// Whether another object is there in place of one: the whole segment, or the same stretch under
+/// another claim.
 fn is_replaced(
     objects: &impl ReadableTable<ObjectKey, ObjectValue>,
-    (epoch, sequence, .., whole): ObjectKey,
+    (epoch, sequence, from, to, ..): ObjectKey,
 ) -> Result<bool, redb::Error> {
-    if whole {
-        return Ok(false);
-    }
-    let of_segment = (epoch, sequence, 0, 0, false)..=(epoch, sequence, u64::MAX, u64::MAX, true);
+    let of_segment =
+        (epoch, sequence, 0, 0, 0, false)..=(epoch, sequence, u64::MAX, u64::MAX, u64::MAX, true);
     for item in objects.range(of_segment)? {
-        if item?.0.value().4 {
+        let (_, _, other_from, other_to, _, whole) = item?.0.value();
+        if whole || (other_from, other_to) == (from, to) {
             return Ok(true);
         }
     }

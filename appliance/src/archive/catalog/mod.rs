@@ -7,7 +7,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `objects` | epoch, sequence, first LSN, LSN behind the last, whole: the parts of its name, in the order of the log | bytes; and its details once they are known |
+//! | `objects` | epoch, sequence, first LSN, LSN after the last, claim, whole: the parts of its name, in the order of the log | bytes; and its details once they are known |
 //! | `synchs` | LSN | time, text (JSON as it stands in the log; empty when it could not be read) |
 //! | `gaps` | first LSN | LSN behind the last, time, reason |
 //! | `lost` | as of `objects` | as of `objects`: those that the store lost |
@@ -67,6 +67,9 @@ pub struct Replaced {
     pub moved_to: PathBuf,
 }
 
+/// Whether an object is of the pool's history.
+pub type Counts = Box<dyn Fn(&ObjectId) -> bool + Send + Sync>;
+
 /// The catalog of the archive of one pool. See the module's documentation.
 pub struct ArchiveCatalog {
     path: PathBuf,
@@ -74,6 +77,8 @@ pub struct ArchiveCatalog {
     database: Database,
     /// Whether it has everything as far as it was told: what the mark will say.
     complete: AtomicBool,
+    /// Which objects of the pool are of its history.
+    counts: Counts,
     /// Whether the mark stands in the file. Changed only while a write transaction is open, of which there is one at a time.
     marked: AtomicBool,
 }
@@ -85,6 +90,11 @@ impl ArchiveCatalog {
     /// [`CatalogError::InUse`], or the operating system's, in which case the file was left as it is.
     pub fn open(path: &Path, pool: Uuid, store_label: &str) -> Result<(Self, CatalogState), CatalogError> {
         open::open(path, pool, store_label)
+    }
+
+    /// From now on a rebuild takes in only objects that `counts` says are of the pool's history.
+    pub fn count_only(&mut self, counts: Counts) {
+        self.counts = counts;
     }
 
     /// The file.

@@ -47,6 +47,7 @@ pub(super) fn open(
         pool,
         database,
         complete: AtomicBool::new(complete),
+        counts: Box::new(|_| true),
         marked: AtomicBool::new(complete),
     };
     Ok((catalog, CatalogState { must_rebuild: !complete, replaced }))

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use super::lost::{self, LOST};
-use super::rows::{OBJECTS, ObjectKey, insert_object, key_of};
+use super::rows::{OBJECTS, ObjectKey, id_of, insert_object, key_of};
 use super::{ArchiveCatalog, CatalogError};
 use crate::archive::object::{ObjectId, pool_prefix};
 use crate::archive::store::Store;
@@ -34,6 +34,8 @@ pub struct RebuildReport {
     pub gone: u64,
     /// Names among the pool's that are none of an object's: left alone.
     pub foreign: u64,
+    /// Objects of other histories of the pool: left alone.
+    pub beside: u64,
 }
 
 impl ArchiveCatalog {
@@ -57,14 +59,21 @@ impl ArchiveCatalog {
         loop {
             let page = store.list(&prefix, after.as_ref(), PAGE_OBJECTS)?;
             let mut objects: Vec<(ObjectId, u64)> = Vec::with_capacity(page.objects.len());
+            let mut last = None;
             for stat in &page.objects {
                 match ObjectId::parse(stat.name.as_str()) {
-                    Ok(id) if id.pool == self.pool => objects.push((id, stat.len_bytes)),
+                    Ok(id) if id.pool == self.pool => {
+                        last = Some(key_of(&id));
+                        if (self.counts)(&id) {
+                            objects.push((id, stat.len_bytes));
+                        } else {
+                            report.beside += 1;
+                        }
+                    }
                     _ => report.foreign += 1,
                 }
             }
             // Objects of the catalog up to the page's last one, or to its own last one, are those of the page or they are gone.
-            let last = objects.last().map(|(id, _)| key_of(id));
             if last.is_some() || !page.more {
                 report.gone += self.agree(passed, last.filter(|_| page.more), &objects)?;
                 passed = last.or(passed);
@@ -111,6 +120,8 @@ impl ArchiveCatalog {
                 stays
             })?;
             let mut lost = transaction.open_table(LOST)?;
+            // What is of another history was never the pool's to lose.
+            gone.retain(|&(key, _)| (self.counts)(&id_of(self.pool, key)));
             for &(key, value) in &gone {
                 lost.insert(key, value)?;
             }

@@ -3,19 +3,19 @@
 use redb::{ReadableTable, Table, TableDefinition};
 use uuid::Uuid;
 
-use crate::archive::object::ObjectId;
+use crate::archive::object::{ClaimId, ObjectId};
 use crate::log::reader::LsnRange;
 use crate::log::types::{Lsn, SegmentSeq};
 
 /// The version of the tables. Another one is not read: the catalog is rebuilt.
-pub(super) const VERSION: &str = "1";
+pub(super) const VERSION: &str = "2";
 /// Why there is a gap where an object has a hole.
 const HOLE_REASON: &str = "its entries could not be read when it was archived";
 /// The mark: `yes` in a file that has everything.
 pub(super) const COMPLETE: &str = "complete";
 
-/// Epoch, sequence, first LSN, LSN behind the last, whole: sorts as the names do.
-pub(super) type ObjectKey = (u32, u64, u64, u64, bool);
+/// Epoch, sequence, first LSN, LSN after the last, claim, whole: sorts as the names do.
+pub(super) type ObjectKey = (u32, u64, u64, u64, u64, bool);
 /// Times of opening and sealing, and those of the first and the last record if there is one.
 type DetailsValue = (u64, u64, Option<(u64, u64)>);
 /// Bytes, and the details.
@@ -71,11 +71,12 @@ pub struct GapRow {
 }
 
 pub(super) fn key_of(id: &ObjectId) -> ObjectKey {
-    (id.epoch, id.sequence.0, id.from_lsn.0, id.to_lsn.0, id.whole)
+    (id.epoch, id.sequence.0, id.from_lsn.0, id.to_lsn.0, id.claim.order(), id.whole)
 }
 
-pub(super) fn id_of(pool: Uuid, (epoch, sequence, from, to, whole): ObjectKey) -> ObjectId {
-    ObjectId { pool, epoch, sequence: SegmentSeq(sequence), from_lsn: Lsn(from), to_lsn: Lsn(to), whole }
+pub(super) fn id_of(pool: Uuid, (epoch, sequence, from, to, claim, whole): ObjectKey) -> ObjectId {
+    let (sequence, from_lsn, to_lsn) = (SegmentSeq(sequence), Lsn(from), Lsn(to));
+    ObjectId { pool, epoch, sequence, from_lsn, to_lsn, whole, claim: ClaimId::at(claim) }
 }
 
 pub(super) fn value_of(len_bytes: u64, details: Option<ObjectDetails>) -> ObjectValue {

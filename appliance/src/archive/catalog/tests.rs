@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
 use super::*;
+use crate::archive::object::ClaimId;
 use crate::archive::object::{
     Compressor, FRAME_BYTES_MIN, LEVEL_DEFAULT, ObjectSpec, ObjectWriter, holes_of,
 };
@@ -30,6 +31,7 @@ fn id(sequence: u64, from: u64, to: u64, whole: bool) -> ObjectId {
         from_lsn: Lsn(first + from),
         to_lsn: Lsn(first + to),
         whole,
+        claim: ClaimId::NONE,
     }
 }
 

@@ -4,7 +4,7 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Damage, FRAME_BYTES_MAX, FRAME_BYTES_MIN, OBJECT_VERSION, ObjectId, VERSION_WHOLE};
+use super::{ClaimId, Damage, FRAME_BYTES_MAX, FRAME_BYTES_MIN, OBJECT_VERSION, ObjectId, VERSION_WHOLE};
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 use crate::log::format::{TrailerUnit, trailer_units};
@@ -276,6 +276,7 @@ impl ObjectHeader {
                 from_lsn: Lsn(raw.from_lsn.get()),
                 to_lsn: Lsn(raw.to_lsn.get()),
                 whole: raw.flags.get() & WHOLE != 0,
+                claim: ClaimId::NONE,
             },
             segment_blocks: raw.segment_blocks.get(),
             opened_ns: raw.opened_ns.get(),
@@ -347,6 +348,7 @@ impl ObjectTail {
                 from_lsn: Lsn(raw.from_lsn.get()),
                 to_lsn: Lsn(raw.to_lsn.get()),
                 whole: raw.flags.get() & WHOLE != 0,
+                claim: ClaimId::NONE,
             },
             segment_blocks: raw.segment_blocks.get(),
             frame_bytes: raw.frame_bytes.get(),

@@ -1,13 +1,67 @@
 //! Names of objects: they sort in log order.
 //!
-//! `v1/POOL/seg/EPOCH/SEQUENCE-FROM-TO.seg.zst`, or `.inc.zst` for an increment. POOL is the UUID with hyphens; EPOCH is 8 hexadecimal
-//! digits, the others 16, all lower case. The epoch of a segment never falls along the log (see `log::format`), so the order of the names is
-//! the order of the log; the increments of a segment stand in their order, and a whole segment behind the increments that begin with it.
+//! `v1/POOL/seg/EPOCH/SEQUENCE-FROM-TO.CLAIM.seg.zst`, or `.inc.zst` for an increment. POOL is the
+//! UUID with hyphens; EPOCH is 8 hexadecimal digits, the others 16, all lower case. CLAIM and the
+//! point before it are missing in names of before there were claims. The epoch of a segment never
+//! falls along the log (see `log::format`), so the order of the names is the order of the log; the
+//! increments of a segment are in their order, and a whole segment after the increments that begin
+//! with it.
+//!
+//! The claim says who put an object (see [`owner`](crate::archive::owner)). It is in the name alone,
+//! so an object's bytes do not depend on it.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::archive::store::{InvalidName, Name};
 use crate::log::types::{Lsn, SegmentSeq};
+
+/// Who put an object: a random number that an owner of the archive took. Zero: somebody of before
+/// there were claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct ClaimId(pub u64);
+
+impl ClaimId {
+    /// Whoever put objects before there were claims.
+    pub const NONE: ClaimId = ClaimId(0);
+
+    /// A new one, which nobody else has.
+    pub fn random() -> Self {
+        let (high, low) = Uuid::new_v4().as_u64_pair();
+        // The fixed bits of a version 4 UUID cancel out in neither half; zero is taken.
+        ClaimId((high ^ low.rotate_left(32)).max(1))
+    }
+
+    /// Its place among claims in the order of names.
+    pub(in crate::archive) fn order(self) -> u64 {
+        self.0.wrapping_sub(1)
+    }
+
+    /// The claim at a place.
+    pub(in crate::archive) fn at(order: u64) -> Self {
+        ClaimId(order.wrapping_add(1))
+    }
+}
+
+impl std::fmt::Display for ClaimId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+// As digits: JSON's numbers are not exact everywhere.
+impl Serialize for ClaimId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ClaimId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map(ClaimId).map_err(serde::de::Error::custom)
+    }
+}
 
 /// Which stretch of which pool's log an object holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +78,8 @@ pub struct ObjectId {
     pub to_lsn: Lsn,
     /// Whether it is the whole, sealed segment, and not an increment.
     pub whole: bool,
+    /// Who put it; [`ClaimId::NONE`] where an object speaks of itself, which does not know.
+    pub claim: ClaimId,
 }
 
 /// Why a name is not one of an object.
@@ -43,14 +99,20 @@ impl ObjectId {
     /// None in fact: every name that is built here is valid in every store.
     pub fn name(&self) -> Result<Name, InvalidName> {
         let kind = if self.whole { "seg" } else { "inc" };
+        let claim = if self.claim == ClaimId::NONE { String::new() } else { format!(".{}", self.claim) };
         Name::new(&format!(
-            "{}{:08x}/{:016x}-{:016x}-{:016x}.{kind}.zst",
+            "{}{:08x}/{:016x}-{:016x}-{:016x}{claim}.{kind}.zst",
             pool_prefix(self.pool),
             self.epoch,
             self.sequence.0,
             self.from_lsn.0,
             self.to_lsn.0,
         ))
+    }
+
+    /// Whether both hold the same stretch, whoever put them.
+    pub fn is_same_stretch(&self, other: &Self) -> bool {
+        *self == ObjectId { claim: self.claim, ..*other }
     }
 
     /// Reads a name. Only the one spelling that [`name`](Self::name) gives is accepted.
@@ -66,6 +128,13 @@ impl ObjectId {
             (None, Some(numbers)) => (numbers, false),
             (None, None) => return Err(NameError("kind")),
         };
+        let (numbers, claim) = match numbers.split_once('.') {
+            Some((numbers, claim)) => {
+                let claim = u64::from_str_radix(claim, 16).map_err(|_| NameError("claim"))?;
+                (numbers, ClaimId(claim))
+            }
+            None => (numbers, ClaimId::NONE),
+        };
         let mut parts = numbers.split('-');
         let mut number = |what| {
             let digits = parts.next().ok_or(NameError(what))?;
@@ -78,6 +147,7 @@ impl ObjectId {
             from_lsn: Lsn(number("first LSN")?),
             to_lsn: Lsn(number("last LSN")?),
             whole,
+            claim,
         };
         match id.name() {
             Ok(own) if own.as_str() == name => Ok(id),

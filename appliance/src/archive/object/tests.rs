@@ -27,6 +27,7 @@ fn spec(from: u64, to: u64, frame_bytes: u32) -> ObjectSpec {
             from_lsn: Lsn(first + from),
             to_lsn: Lsn(first + to),
             whole: from == 0 && to == SEGMENT_BLOCKS,
+            claim: ClaimId::NONE,
         },
         segment_blocks: SEGMENT_BLOCKS,
         opened_ns: 11,
@@ -360,6 +361,8 @@ fn names_sort_in_log_order_and_read_back() {
     };
     let in_order = [
         named(1, 0, 0, 256, true),
+        ObjectId { claim: ClaimId(1), ..named(1, 1, 256, 300, false) },
+        ObjectId { claim: ClaimId(u64::MAX), ..named(1, 1, 256, 300, false) },
         named(1, 1, 256, 300, false),
         named(1, 1, 256, 512, true),
         named(1, 1, 300, 512, false),
@@ -379,6 +382,8 @@ fn names_sort_in_log_order_and_read_back() {
         good.replace("v1/", "v2/"),
         good.replace("/00000001/", "/1/"),
         good.replace("-000", "-+00"),
+        good.replace(".seg", ".0000000000000000.seg"),
+        good.replace(".seg", ".1.seg"),
         format!("{good}x"),
         String::new(),
     ] {

@@ -7,6 +7,9 @@ use crate::archive::store::{Name, Store, StoreError, StoreErrorKind};
 /// A store's failure.
 pub(super) fn of_store(error: StoreError) -> ArchiveError {
     let StoreError { store, operation, object, kind } = error;
+    if kind == StoreErrorKind::Overtaken {
+        return ArchiveError::Overtaken { store };
+    }
     let is_damage = match kind {
         StoreErrorKind::Corrupt(_) => !object.is_empty(),
         // Ranges of an object are asked for within its length only, so it has become shorter.
@@ -25,6 +28,7 @@ pub(super) fn of_store(error: StoreError) -> ArchiveError {
         StoreErrorKind::NotFound
         | StoreErrorKind::Corrupt(_)
         | StoreErrorKind::Unsupported(_)
+        | StoreErrorKind::Overtaken
         | StoreErrorKind::OutOfRange => false,
     };
     let reason = if object.is_empty() {

@@ -208,6 +208,12 @@ pub enum ArchiveError {
         /// Whether the same request may succeed later (full, unreachable), or never will (damaged, gone).
         retry: bool,
     },
+    /// Somebody else owns the archive now: nothing is put or deleted any more.
+    #[error("{store}: another appliance has taken over the archive")]
+    Overtaken {
+        /// The store's label.
+        store: String,
+    },
     /// What is in the store is not what was put there.
     #[error("{store}: object {object} is damaged: {reason}")]
     Damaged {

@@ -252,9 +252,10 @@ pub fn delete(
     tables: &TablesCache,
     options: &WorkerOptions,
 ) -> Result<u64, ArchiveError> {
+    let names = ids.iter().map(|id| name_of(store, id)).collect::<Result<Vec<_>, _>>()?;
+    store.announce_deletes(&names).map_err(failure::of_store)?;
     let mut removed = 0;
-    for id in ids {
-        let name = name_of(store, id)?;
+    for (id, name) in ids.iter().zip(names) {
         tables.forget(id);
         options.stop.check(store, "delete", &name).map_err(failure::of_store)?;
         match store.delete(&name) {
@@ -276,7 +277,7 @@ fn check_identity(
     asked: &ObjectId,
     found: &ObjectId,
 ) -> Result<(), ArchiveError> {
-    if asked == found {
+    if asked.is_same_stretch(found) {
         return Ok(());
     }
     Err(failure::damaged(store, name, format!("it holds another stretch: {}", spell(found))))
@@ -462,7 +463,7 @@ impl Work<'_> {
         let mut check = DataCheck::new(&job.units, job.id.from_lsn);
         let front = reader.verify(&mut codec, |blocks| check.take(blocks)).map_err(failed)?;
         let ObjectFront { header, units, .. } = front;
-        let is_ours = header.id == job.id && header.segment_blocks == job.segment_blocks;
+        let is_ours = header.id.is_same_stretch(&job.id) && header.segment_blocks == job.segment_blocks;
         if is_ours && units != *job.units && is_part_of(&units, &job.units) {
             let reason = "it lacks records that are on the device".to_owned();
             return Err(failure::damaged(self.store, &self.name, reason));

@@ -38,8 +38,8 @@ pub struct DirectoryStore {
     label: String,
     root: PathBuf,
     options: DirectoryOptions,
-    // Held for its lock.
-    _lock: File,
+    // Held for its lock; `None`: the store is only read, beside its owner.
+    lock: Option<File>,
     next_tmp: AtomicU64,
     // Bytes of objects and of puts that are open.
     used_bytes: Mutex<u64>,
@@ -76,11 +76,30 @@ impl DirectoryStore {
             _ => {}
         }
         fs::create_dir(&tmp).and_then(|()| sync_directory(root)).map_err(|error| failed(&error))?;
+        Self::opened(label, root, options, Some(lock))
+    }
+
+    /// Opens a directory only to read it, which its owner may use meanwhile. Nothing is made or removed.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no store, or the operating system's.
+    pub fn open_reader(root: &Path) -> Result<Self, StoreError> {
+        let label = format!("directory {}", root.display());
+        fs::metadata(root.join("objects")).map_err(|error| StoreError::io(&label, "open", &error))?;
+        Self::opened(label, root, DirectoryOptions::default(), None)
+    }
+
+    fn opened(
+        label: String,
+        root: &Path,
+        options: DirectoryOptions,
+        lock: Option<File>,
+    ) -> Result<Self, StoreError> {
         let store = DirectoryStore {
             label,
             root: root.to_owned(),
             options,
-            _lock: lock,
+            lock,
             next_tmp: AtomicU64::new(0),
             used_bytes: Mutex::new(0),
             stable: Mutex::default(),
@@ -89,6 +108,15 @@ impl DirectoryStore {
         store.walk(&store.root.join("objects"), "", "", &mut |_, len_bytes| used_bytes += len_bytes)?;
         *store.used() = used_bytes;
         Ok(store)
+    }
+
+    /// Refuses to change what is only read.
+    fn check_writable(&self, operation: &'static str, name: &Name) -> Result<(), StoreError> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let kind = StoreErrorKind::Refused("the directory was opened only to be read");
+        Err(self.error(operation, kind, name))
     }
 
     fn used(&self) -> std::sync::MutexGuard<'_, u64> {
@@ -282,6 +310,7 @@ impl Store for DirectoryStore {
     }
 
     fn put_start<'a>(&'a self, name: &Name, max_bytes: u64) -> Result<Box<dyn Put + 'a>, StoreError> {
+        self.check_writable("put", name)?;
         if fs::symlink_metadata(self.path(name)).is_ok() {
             return Err(self.error("put", StoreErrorKind::Exists, name));
         }
@@ -327,6 +356,7 @@ impl Store for DirectoryStore {
     }
 
     fn delete(&self, name: &Name) -> Result<(), StoreError> {
+        self.check_writable("delete", name)?;
         let path = self.path(name);
         let stat = match self.open_object("delete", name) {
             Ok((_, stat)) => stat,

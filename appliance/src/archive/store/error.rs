@@ -42,6 +42,11 @@ pub enum StoreErrorKind {
     /// Beyond the object's end, or more than a put announced.
     #[error("out of range")]
     OutOfRange,
+    /// Somebody else owns the archive now.
+    #[error(
+        "another appliance has taken over this archive, by a recovery or a fork; nothing is put or deleted here any more"
+    )]
+    Overtaken,
     /// It will not work until somebody changes a setting; the text says which.
     #[error("refused: {0}")]
     Refused(&'static str),

@@ -188,6 +188,15 @@ pub trait Store: Send + Sync {
         self.sync()
     }
 
+    /// Announces that objects are about to be deleted, where deleting takes the right to do so (see
+    /// [`owner`](super::owner)). Nothing else has to do that; it saves a step for each of them.
+    ///
+    /// # Errors
+    /// `Overtaken`, or the kind's.
+    fn announce_deletes(&self, _names: &[Name]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Removes an object. When it is gone already this is `NotFound`, and the earlier delete is stable then: to whoever wants it gone that is as good.
     ///
     /// # Errors

@@ -152,6 +152,11 @@ impl Log {
         1
     }
 
+    /// No write is taken any more until a restart, as after a write that failed: reads go on.
+    pub fn take_no_more_writes(&mut self, reason: &str) {
+        self.poison(reason);
+    }
+
     pub(super) fn poison(&mut self, reason: &str) {
         if self.poisoned.is_none() {
             tracing::error!(pool = %self.pool, reason, "the log failed; the pool takes no more writes");

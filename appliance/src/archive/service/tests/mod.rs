@@ -12,6 +12,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::*;
+use crate::archive::object::ClaimId;
 use crate::archive::object::{Compressor, Decompressor, FRAME_BYTES_MIN, ObjectError, ObjectReader};
 use crate::archive::store::faulty::{Call, Fault, FaultyStore, When};
 use crate::archive::store::{DirectoryOptions, DirectoryStore, Reason, StoreErrorKind, StoredObject};
@@ -96,6 +97,7 @@ fn stretch(sequence: u64, segment_blocks: u64, from: u64, to: u64) -> Stretch {
         from_lsn: Lsn(first + from),
         to_lsn: Lsn(first + to),
         whole: from == 0 && to == segment_blocks,
+        claim: ClaimId::NONE,
     };
     let job = ArchiveJob {
         token: 100 + sequence,

@@ -42,6 +42,22 @@ fn a_directory_has_one_owner_and_strange_files_are_passed_over() {
     assert_eq!(store.space().unwrap().used_bytes, 1);
 }
 
+#[test]
+fn a_directory_is_read_beside_its_owner_and_never_changed() {
+    let root = tempfile::tempdir().unwrap();
+    assert!(DirectoryStore::open_reader(root.path()).is_err(), "none is made");
+    let store = DirectoryStore::open(root.path(), DirectoryOptions::default()).unwrap();
+    let open = store.put_start(&name("open"), 1).unwrap();
+    put(&store, "a/b", b"1").unwrap();
+    let reader = DirectoryStore::open_reader(root.path()).unwrap();
+    assert_eq!(names(&reader, ""), ["a/b"]);
+    assert!(matches!(kind(put(&reader, "c", b"2")), StoreErrorKind::Refused(_)));
+    assert!(matches!(kind(reader.delete(&name("a/b"))), StoreErrorKind::Refused(_)));
+    open.commit().expect("it was left alone");
+    put(&store, "d", b"3").unwrap();
+    assert_eq!(names(&reader, ""), ["a/b", "d", "open"]);
+}
+
 struct Device(tempfile::TempDir);
 
 impl Device {

@@ -388,3 +388,10 @@ fn the_bucket_stands_in_the_path_or_in_the_host() {
     assert_eq!(with(true, None), "https://s3.us-east-1.amazonaws.com/abc");
     assert_eq!(with(false, None), "https://abc.s3.us-east-1.amazonaws.com");
 }
+
+#[test]
+fn of_two_owners_of_a_bucket_one_is_overtaken() {
+    let server = Server::start();
+    let store: std::sync::Arc<dyn Store> = std::sync::Arc::new(open(&server));
+    crate::archive::owner::tests::contest(&store);
+}

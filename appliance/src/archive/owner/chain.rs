@@ -1,0 +1,180 @@
+//! Finding the generation in force, and making the next one.
+
+use uuid::Uuid;
+
+use super::lineage::Lineage;
+use super::record::{Generation, RecordDamage};
+use crate::archive::store::{Name, PAGE_OBJECTS_MAX, Sink, Store, StoreError, StoreErrorKind};
+
+/// An object of a generation's name that is longer is none.
+const RECORD_BYTES_MAX: usize = 64 << 20;
+/// So many generations stay, with the one in force.
+const KEPT: u64 = 2;
+
+/// Why it is not known who owns an archive.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What says who owns it is damaged.
+    #[error("{store}: {name}, which says who owns the archive, cannot be understood: {damage}")]
+    Damaged {
+        /// The store's label.
+        store: String,
+        /// The object.
+        name: Name,
+        /// What is wrong with it.
+        damage: RecordDamage,
+    },
+}
+
+/// What a store says of who owns a pool's archive.
+#[derive(Debug, Clone, Default)]
+pub struct Chain {
+    /// The generation in force; `None`: the archive has no owner yet.
+    pub newest: Option<Generation>,
+    /// The greatest number there is.
+    pub number: u64,
+    /// The generations that are newer than `newest` and cannot be understood.
+    pub damaged: Vec<(Name, RecordDamage)>,
+}
+
+impl Chain {
+    /// The generation in force, when nothing says that there may be a newer one.
+    ///
+    /// # Errors
+    /// [`ChainError::Damaged`].
+    pub fn certain(&self, store: &dyn Store) -> Result<Option<&Generation>, ChainError> {
+        match self.damaged.first() {
+            None => Ok(self.newest.as_ref()),
+            Some((name, damage)) => Err(ChainError::Damaged {
+                store: store.label().to_owned(),
+                name: name.clone(),
+                damage: damage.clone(),
+            }),
+        }
+    }
+
+    /// Which objects are of the owner's history.
+    pub fn lineage(&self) -> Lineage {
+        self.newest.as_ref().map_or_else(Lineage::everything, Generation::lineage)
+    }
+}
+
+#[derive(Default)]
+struct Text(Vec<u8>);
+
+impl Sink for Text {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let room = RECORD_BYTES_MAX.saturating_sub(self.0.len());
+        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        Ok(())
+    }
+}
+
+/// The text of an object.
+pub(super) fn read_text(store: &dyn Store, name: &Name) -> Result<Vec<u8>, StoreError> {
+    let mut text = Text::default();
+    store.get(name, &mut text)?;
+    Ok(text.0)
+}
+
+/// Finds the generation in force. Blocks.
+///
+/// # Errors
+/// The store's: then nothing is known.
+pub fn read_chain(store: &dyn Store, pool: Uuid) -> Result<Chain, StoreError> {
+    let mut numbers = numbers(store, pool, None)?;
+    let mut chain = Chain { number: numbers.last().copied().unwrap_or(0), ..Chain::default() };
+    while let Some(number) = numbers.pop() {
+        let name = Generation::name_of(pool, number);
+        let damage = match read_text(store, &name) {
+            Ok(text) => match Generation::decode(&text, pool, number) {
+                Ok(generation) => {
+                    chain.newest = Some(generation);
+                    break;
+                }
+                Err(damage) => damage,
+            },
+            Err(StoreError { kind: StoreErrorKind::Corrupt(_), .. }) => RecordDamage::Checksum,
+            // It was removed since the list: there is a newer one.
+            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) if chain.number == number => {
+                return read_chain(store, pool);
+            }
+            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        tracing::error!(store = store.label(), %name, %damage, "what says who owns the archive is damaged");
+        chain.damaged.push((name, damage));
+    }
+    Ok(chain)
+}
+
+/// The numbers of a pool's generations that are greater than `after`, in order.
+pub(super) fn numbers(store: &dyn Store, pool: Uuid, after: Option<u64>) -> Result<Vec<u64>, StoreError> {
+    let prefix = Generation::prefix(pool);
+    let mut numbers = Vec::new();
+    let mut after = after.map(|number| Generation::name_of(pool, number));
+    loop {
+        let page = store.list(&prefix, after.as_ref(), PAGE_OBJECTS_MAX)?;
+        numbers.extend(page.objects.iter().filter_map(|object| Generation::number_of(pool, &object.name)));
+        match page.objects.into_iter().next_back() {
+            Some(last) if page.more => after = Some(last.name),
+            _ => return Ok(numbers),
+        }
+    }
+}
+
+/// Whether there is a generation after `number`.
+pub(super) fn is_overtaken(store: &dyn Store, pool: Uuid, number: u64) -> Result<bool, StoreError> {
+    let after = Generation::name_of(pool, number);
+    let page = store.list(&Generation::prefix(pool), Some(&after), 1)?;
+    Ok(!page.objects.is_empty())
+}
+
+/// Makes a generation. `false`: somebody else made that one, or a later one.
+///
+/// Asked again after an error, it must be for the same generation: the first try may have
+/// succeeded.
+pub(super) fn make(store: &dyn Store, generation: &Generation) -> Result<bool, StoreError> {
+    let (name, text) = (generation.name(), generation.encode());
+    // Also where the store does not refuse to overwrite.
+    match store.stat(&name) {
+        Ok(_) => return is_same(store, &name, &text),
+        Err(error) if error.kind == StoreErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    match store.put(&name, text.len() as u64, &mut &text[..]) {
+        Ok(_) => {}
+        Err(error) if error.kind == StoreErrorKind::Exists => return is_same(store, &name, &text),
+        Err(error) => return Err(error),
+    }
+    // The number may have been free because the one that had it is outdated.
+    if is_overtaken(store, generation.pool, generation.number)? {
+        drop(store.delete(&name));
+        return Ok(false);
+    }
+    remove_outdated(store, generation);
+    Ok(true)
+}
+
+/// Whether the object of that name is the one that an earlier try has put.
+fn is_same(store: &dyn Store, name: &Name, text: &[u8]) -> Result<bool, StoreError> {
+    let is_same = read_text(store, name)? == text;
+    if is_same {
+        store.make_durable(name)?;
+    }
+    Ok(is_same)
+}
+
+/// Removes generations that nobody needs. One that stays does no harm.
+fn remove_outdated(store: &dyn Store, generation: &Generation) {
+    if !store.capabilities().reclaims_space {
+        return;
+    }
+    let Ok(numbers) = numbers(store, generation.pool, None) else { return };
+    for number in numbers.into_iter().filter(|number| number + KEPT < generation.number) {
+        drop(store.delete(&Generation::name_of(generation.pool, number)));
+    }
+}

@@ -1,0 +1,260 @@
+//! Whether a pool may take an archive, what it takes over, and the generation that says so.
+
+use std::collections::BTreeSet;
+
+use uuid::Uuid;
+
+use super::chain::Chain;
+use super::lineage::{Acknowledged, Lineage};
+use super::record::{Generation, HistoryId, Parent, SideHistory};
+use crate::archive::object::{ClaimId, ObjectId};
+use crate::log::Lsn;
+
+/// Claims of a history that are remembered whether they have objects or not.
+const CLAIMS_MAX: usize = 4096;
+
+/// A pool that wants to own its archive, as its own log describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claimant {
+    /// The pool.
+    pub pool: Uuid,
+    /// The history that its log is, if it ever had a claim.
+    pub history: Option<HistoryId>,
+    /// The claim that it has.
+    pub claim: ClaimId,
+    /// The claim that it was about to take.
+    pub next_claim: ClaimId,
+    /// Where its log ends.
+    pub head_lsn: Lsn,
+    /// Up to where it knows by itself that its log is in the archive.
+    pub archived_lsn: Lsn,
+}
+
+/// Why a pool may not take its archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Conflict {
+    /// Somebody else owns it.
+    Taken(Box<Generation>),
+    /// The archive holds more of the pool's history than the pool's own log does.
+    Ahead {
+        /// Where the newest object of the history ends.
+        archive_lsn: Lsn,
+    },
+}
+
+/// What an owner takes over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inheritance {
+    /// Objects of before that count.
+    pub lineage: Lineage,
+    /// The history that goes on.
+    pub history: HistoryId,
+    /// Where it began.
+    pub parent: Option<Parent>,
+    /// Histories beside it.
+    pub beside: Vec<SideHistory>,
+    /// The rules of retention, if the archive knows them.
+    pub rules: Option<String>,
+    /// What the owner before has announced, and may not have deleted.
+    tombstones: Vec<String>,
+    /// The claim of the generation in force, where that is the pool's own.
+    pub held: Option<(HistoryId, ClaimId)>,
+    /// The number of the generation that is to be made.
+    number: u64,
+    /// Whether the archive had no owner yet, but may hold objects.
+    is_first: bool,
+}
+
+impl Inheritance {
+    /// What a pool that is here takes over, when the archive is its own.
+    ///
+    /// # Errors
+    /// [`Conflict::Taken`].
+    pub fn of(claimant: &Claimant, chain: &Chain) -> Result<Self, Conflict> {
+        let is_mine = |claim: ClaimId| {
+            claim != ClaimId::NONE && (claim == claimant.claim || claim == claimant.next_claim)
+        };
+        match &chain.newest {
+            None => Ok(Self::first(claimant.history, chain)),
+            Some(newest) if is_mine(newest.claim) => Ok(Inheritance {
+                lineage: newest.lineage(),
+                history: newest.history,
+                parent: newest.parent,
+                beside: newest.beside.clone(),
+                rules: newest.rules.clone(),
+                tombstones: newest.tombstones.clone(),
+                held: Some((newest.history, newest.claim)),
+                number: chain.number + 1,
+                is_first: false,
+            }),
+            Some(newest) => Err(Conflict::Taken(Box::new(newest.clone()))),
+        }
+    }
+
+    /// What a pool takes over that goes on from where it is as a history of its own: what it knows
+    /// by itself to be its own. The other history stays beside it.
+    pub fn of_fork(claimant: &Claimant, chain: &Chain) -> Self {
+        let Some(newest) = &chain.newest else {
+            let first = Self::first(None, chain);
+            return Inheritance { lineage: first.lineage.cut(claimant.archived_lsn), ..first };
+        };
+        let histories = || {
+            let beside = newest.beside.iter().map(|beside| (beside.history, beside.lineage()));
+            [(newest.history, newest.lineage())].into_iter().chain(beside)
+        };
+        // What inherits from a history has its claims too, and none of them further than itself.
+        // The claim that was announced last tells most: its generation may have begun a history.
+        let rank = |(history, lineage): &(HistoryId, Lineage)| {
+            let is_said = claimant.history == Some(*history);
+            (lineage.end_of(claimant.next_claim), is_said, lineage.end_of(claimant.claim))
+        };
+        let (from, lineage) = histories()
+            .filter(|history| rank(history) > (None, false, None))
+            .max_by_key(rank)
+            // Before there were claims, everything was of one history.
+            .unwrap_or_else(|| (claimant.history.unwrap_or(newest.history), Lineage::unclaimed()));
+        Inheritance {
+            lineage: lineage.cut(claimant.archived_lsn),
+            history: HistoryId::random(),
+            parent: Some(Parent { history: from, cut_lsn: claimant.archived_lsn }),
+            beside: with_aside(newest),
+            rules: newest.rules.clone(),
+            // They are of the other history, which nobody takes anything from.
+            tombstones: Vec::new(),
+            held: None,
+            number: chain.number + 1,
+            is_first: false,
+        }
+    }
+
+    /// What a recovery up to `cut_lsn` takes over, of the history that it recovers.
+    pub fn of_recovery(chain: &Chain, from: &Recovered, cut_lsn: Lsn) -> Self {
+        Inheritance {
+            lineage: from.lineage.clone().cut(cut_lsn),
+            history: HistoryId::random(),
+            parent: from.history.map(|history| Parent { history, cut_lsn }),
+            beside: chain.newest.as_ref().map_or_else(Vec::new, with_aside),
+            rules: from.rules.clone(),
+            tombstones: from.tombstones.clone(),
+            held: None,
+            number: chain.number + 1,
+            is_first: chain.newest.is_none(),
+        }
+    }
+
+    fn first(history: Option<HistoryId>, chain: &Chain) -> Self {
+        Inheritance {
+            lineage: Lineage::everything(),
+            history: history.unwrap_or_else(HistoryId::random),
+            parent: None,
+            beside: Vec::new(),
+            rules: None,
+            tombstones: Vec::new(),
+            held: None,
+            number: chain.number + 1,
+            is_first: true,
+        }
+    }
+
+    /// Whether the archive had no owner yet.
+    pub fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// Whether the archive is ahead of the pool: `objects` are those that count.
+    ///
+    /// # Errors
+    /// [`Conflict::Ahead`].
+    pub fn check_head(claimant: &Claimant, objects: impl Iterator<Item = ObjectId>) -> Result<(), Conflict> {
+        match objects.map(|id| id.to_lsn).max() {
+            Some(archive_lsn) if archive_lsn > claimant.head_lsn => Err(Conflict::Ahead { archive_lsn }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The generation that makes `claim` the owner. Objects of before count up to `end_lsn`, where
+    /// the log ends; `objects` are those that are there.
+    ///
+    /// Claims without objects stay: a copy of the pool from the time of one is found by it. There
+    /// is one for each start; of more than [`CLAIMS_MAX`] the oldest without objects are forgotten.
+    pub fn generation(
+        self,
+        pool: Uuid,
+        claim: ClaimId,
+        end_lsn: Lsn,
+        objects: impl Iterator<Item = ObjectId>,
+    ) -> Generation {
+        let there: BTreeSet<ClaimId> = objects.map(|id| id.claim).collect();
+        let lineage = if self.lineage.is_everything() {
+            Lineage::new(there.iter().map(|&claim| Acknowledged { claim, end_lsn }))
+        } else {
+            self.lineage.cut(end_lsn)
+        };
+        let mut surplus = lineage.claims().len().saturating_sub(CLAIMS_MAX);
+        let mut stays = |known: &&Acknowledged| {
+            let goes = surplus > 0 && !there.contains(&known.claim);
+            surplus -= usize::from(goes);
+            !goes
+        };
+        let acknowledged = lineage.claims().iter().filter(|known| stays(known)).copied().collect();
+        Generation {
+            number: self.number,
+            parent: self.parent,
+            beside: self.beside,
+            tombstones: self.tombstones,
+            rules: self.rules,
+            ..Generation::first(pool, claim, self.history, acknowledged)
+        }
+    }
+}
+
+/// The histories beside the one that takes over from a generation: its own is one of them.
+fn with_aside(newest: &Generation) -> Vec<SideHistory> {
+    let mut beside = newest.beside.clone();
+    beside.retain(|known| known.history != newest.history);
+    beside.push(newest.aside());
+    beside
+}
+
+/// A history that can be recovered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// Which; `None`: the archive had no owner.
+    pub history: Option<HistoryId>,
+    /// Its objects.
+    pub lineage: Lineage,
+    /// Names that may be gone, and do not count.
+    pub tombstones: Vec<String>,
+    /// The rules of retention.
+    pub rules: Option<String>,
+}
+
+impl Recovered {
+    /// The history of the owner; or the one that is asked for, if it is there.
+    pub fn find(chain: &Chain, wanted: Option<HistoryId>) -> Option<Self> {
+        let Some(newest) = &chain.newest else {
+            let everything = Recovered {
+                history: None,
+                lineage: Lineage::everything(),
+                tombstones: Vec::new(),
+                rules: None,
+            };
+            return wanted.is_none().then_some(everything);
+        };
+        if wanted.is_none_or(|wanted| wanted == newest.history) {
+            return Some(Recovered {
+                history: Some(newest.history),
+                lineage: newest.lineage(),
+                tombstones: newest.tombstones.clone(),
+                rules: newest.rules.clone(),
+            });
+        }
+        let beside = newest.beside.iter().find(|beside| Some(beside.history) == wanted)?;
+        Some(Recovered {
+            history: wanted,
+            lineage: beside.lineage(),
+            tombstones: Vec::new(),
+            rules: newest.rules.clone(),
+        })
+    }
+}

@@ -1,0 +1,204 @@
+//! The object of a generation.
+//!
+//! Its text is one line of JSON and one line with the BLAKE3 of that in hexadecimal digits, and
+//! both once more: one damaged copy changes nothing.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::lineage::{Acknowledged, Lineage};
+use crate::archive::object::ClaimId;
+use crate::archive::store::Name;
+use crate::log::Lsn;
+
+/// The version of the text.
+const VERSION: u32 = 1;
+
+/// A history: what one log holds from its beginning to its end. A recovery or a fork begins
+/// another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HistoryId(pub Uuid);
+
+impl HistoryId {
+    /// A new one.
+    pub fn random() -> Self {
+        HistoryId(Uuid::new_v4())
+    }
+}
+
+impl std::fmt::Display for HistoryId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where a history begins: in another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The other one.
+    pub history: HistoryId,
+    /// The position up to which both are the same.
+    pub cut_lsn: Lsn,
+}
+
+/// A history that is not the owner's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SideHistory {
+    /// Which.
+    pub history: HistoryId,
+    /// Where it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// Its claims.
+    pub acknowledged: Vec<Acknowledged>,
+}
+
+impl SideHistory {
+    /// Which objects are of it.
+    pub fn lineage(&self) -> Lineage {
+        Lineage::new(self.acknowledged.iter().copied())
+    }
+}
+
+/// What a generation says. See the [module's documentation](super).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    pub(super) version: u32,
+    /// The pool.
+    pub pool: Uuid,
+    /// Its number, which is also its name.
+    pub number: u64,
+    /// The owner's claim.
+    pub claim: ClaimId,
+    /// The owner's history.
+    pub history: HistoryId,
+    /// Where that began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// When it was made by the clock of the owner, ns since the Unix epoch.
+    pub made_ns: u64,
+    /// The machine and process of the owner, for messages.
+    pub by: String,
+    /// The claims of before whose objects are of this history.
+    pub acknowledged: Vec<Acknowledged>,
+    /// Histories beside this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<SideHistory>,
+    /// Names of objects that may be deleted, and may be gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tombstones: Vec<String>,
+    /// The rules of retention, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<String>,
+}
+
+/// Why the text of a generation cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordDamage {
+    /// Neither copy is whole.
+    #[error("both copies of its text are damaged")]
+    Checksum,
+    /// It is of a later version of this program.
+    #[error("it has version {0}, and this program reads up to version {VERSION}")]
+    Version(u32),
+    /// It is whole, and says something else than its name.
+    #[error("it is of another pool or generation than its name says")]
+    Misnamed,
+}
+
+impl Generation {
+    /// The first of a pool.
+    pub fn first(pool: Uuid, claim: ClaimId, history: HistoryId, acknowledged: Vec<Acknowledged>) -> Self {
+        Generation {
+            version: VERSION,
+            pool,
+            number: 1,
+            claim,
+            history,
+            parent: None,
+            made_ns: 0,
+            by: String::new(),
+            acknowledged,
+            beside: Vec::new(),
+            tombstones: Vec::new(),
+            rules: None,
+        }
+    }
+
+    /// The next one of the same owner, with what may be deleted from then on.
+    #[must_use]
+    pub fn with_tombstones(&self, names: &BTreeSet<String>) -> Self {
+        let tombstones = names.iter().cloned().collect();
+        Generation { number: self.number + 1, tombstones, ..self.clone() }
+    }
+
+    /// Which objects are of the owner's history: those of its own claim, too, as many as may come.
+    pub fn lineage(&self) -> Lineage {
+        Lineage::new(self.acknowledged.iter().copied()).with_open(self.claim)
+    }
+
+    /// The history as one beside another.
+    pub fn aside(&self) -> SideHistory {
+        let acknowledged = self.lineage().claims().to_vec();
+        SideHistory { history: self.history, parent: self.parent, acknowledged }
+    }
+
+    /// What the names of a pool's generations begin with.
+    pub fn prefix(pool: Uuid) -> String {
+        format!("v1/{pool}/owner/")
+    }
+
+    /// The name of a generation.
+    pub fn name_of(pool: Uuid, number: u64) -> Name {
+        let text = format!("{}{number:016x}", Self::prefix(pool));
+        Name::new(&text).unwrap_or_else(|_| unreachable!("a UUID and digits are a valid name"))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> Name {
+        Self::name_of(self.pool, self.number)
+    }
+
+    /// The number in a name, if it is one of a generation of the pool.
+    pub fn number_of(pool: Uuid, name: &Name) -> Option<u64> {
+        let digits = name.as_str().strip_prefix(&Self::prefix(pool))?;
+        let number = u64::from_str_radix(digits, 16).ok()?;
+        (Self::name_of(pool, number) == *name).then_some(number)
+    }
+
+    /// Its text.
+    pub fn encode(&self) -> Vec<u8> {
+        let line = serde_json::to_string(self).unwrap_or_else(|_| unreachable!("it is plain data"));
+        let copy = format!("{line}\n{}\n", blake3::hash(line.as_bytes()).to_hex());
+        copy.repeat(2).into_bytes()
+    }
+
+    /// Reads a text that has the name of generation `number` of `pool`.
+    ///
+    /// # Errors
+    /// See [`RecordDamage`].
+    pub fn decode(text: &[u8], pool: Uuid, number: u64) -> Result<Self, RecordDamage> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
+        let whole = lines.chunks(2).find_map(|copy| {
+            let &[line, digest] = copy else { return None };
+            (blake3::hash(line).to_hex().as_bytes() == digest).then_some(line)
+        });
+        let line = whole.ok_or(RecordDamage::Checksum)?;
+        let version = serde_json::from_slice::<Versioned>(line).map_err(|_| RecordDamage::Checksum)?;
+        if version.version > VERSION {
+            return Err(RecordDamage::Version(version.version));
+        }
+        let record: Self = serde_json::from_slice(line).map_err(|_| RecordDamage::Checksum)?;
+        if (record.pool, record.number) != (pool, number) {
+            return Err(RecordDamage::Misnamed);
+        }
+        Ok(record)
+    }
+}

@@ -1,0 +1,266 @@
+//! A store as its owner uses it: nothing of the pool is put or deleted by whoever does not own it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::chain::{is_overtaken, make};
+use super::record::Generation;
+use crate::archive::store::{
+    Capabilities, Check, Name, ObjectStat, Page, Put, Sink, Space, Store, StoreError, StoreErrorKind,
+};
+
+/// The most names that are announced at once, and the most of those that could not be deleted that
+/// are announced with them: a generation stays below a MiB.
+const TOMBSTONES_MAX: usize = 2000;
+
+/// What an owner may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It has not said yet which pool it is for.
+    Unclaimed,
+    /// It does not own the archive and reads only; why.
+    Reader(&'static str),
+    /// Its generation could not be made yet.
+    Pending,
+    /// It owns the archive as far as it knows.
+    Owner,
+    /// Somebody else owns it now.
+    Overtaken,
+}
+
+/// A store with the owner's rights. See the [module's documentation](super).
+///
+/// Invariant: while the standing is `Owner`, `generation` was made, and was the newest when that
+/// was last looked at. While it is `Pending`, one of `generation` and `next` is there. `next` is
+/// one that may have been made: nothing else is made before it. What is in `undeleted` is in the
+/// tombstones of `generation`, or of `next`.
+pub struct OwnedStore {
+    inner: Arc<dyn Store>,
+    state: Mutex<State>,
+}
+
+struct State {
+    standing: Standing,
+    generation: Option<Generation>,
+    next: Option<Generation>,
+    /// Names that were announced and are not known to be gone.
+    undeleted: BTreeSet<String>,
+}
+
+impl OwnedStore {
+    /// A store that nobody has claimed yet: objects of pools are only read.
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        let standing = Standing::Unclaimed;
+        let state = State { standing, generation: None, next: None, undeleted: BTreeSet::new() };
+        OwnedStore { inner, state: Mutex::new(state) }
+    }
+
+    /// `generation`, which is not made yet, makes the caller the owner. It is made before anything
+    /// is put or deleted, at the latest. What it says may be deleted is deleted by
+    /// [`finish_deletes`](Self::finish_deletes).
+    pub fn claim(&self, generation: Generation) {
+        let mut state = self.lock();
+        state.undeleted = generation.tombstones.iter().cloned().collect();
+        state.standing = Standing::Pending;
+        state.next = Some(generation);
+    }
+
+    /// From now on the store is only read; why.
+    pub fn read_only(&self, why: &'static str) {
+        self.lock().standing = Standing::Reader(why);
+    }
+
+    /// The store itself.
+    pub fn inner(&self) -> &Arc<dyn Store> {
+        &self.inner
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its owner may do.
+    pub fn standing(&self) -> Standing {
+        self.lock().standing
+    }
+
+    /// The generation in force, as far as is known.
+    pub fn generation(&self) -> Option<Generation> {
+        self.lock().generation.clone()
+    }
+
+    /// Makes the generation if that is still to be done, and looks whether there is a newer one.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// `Overtaken`, `Refused` when this only reads, or the store's.
+    pub fn ensure_owner(&self, operation: &'static str) -> Result<(), StoreError> {
+        self.ensure(&mut self.lock(), operation)
+    }
+
+    fn ensure(&self, state: &mut State, operation: &'static str) -> Result<(), StoreError> {
+        let refused = |why| Err(StoreError::new(self.label(), operation, StoreErrorKind::Refused(why)));
+        match (state.standing, &state.generation) {
+            (Standing::Unclaimed, _) => refused("no pool has claimed this archive yet"),
+            (Standing::Reader(why), _) => refused(why),
+            (Standing::Overtaken, _) => Err(self.overtaken(operation)),
+            (Standing::Pending | Standing::Owner, _) if state.next.is_some() => {
+                self.make_next(state, operation)
+            }
+            (Standing::Pending | Standing::Owner, Some(generation)) => {
+                if is_overtaken(&*self.inner, generation.pool, generation.number)? {
+                    state.standing = Standing::Overtaken;
+                    return Err(self.overtaken(operation));
+                }
+                Ok(())
+            }
+            (Standing::Pending | Standing::Owner, None) => {
+                unreachable!("an owner has a generation, made or to be made")
+            }
+        }
+    }
+
+    fn make_next(&self, state: &mut State, operation: &'static str) -> Result<(), StoreError> {
+        let Some(next) = &state.next else { return Ok(()) };
+        if !make(&*self.inner, next)? {
+            state.standing = Standing::Overtaken;
+            return Err(self.overtaken(operation));
+        }
+        state.generation = state.next.take();
+        state.standing = Standing::Owner;
+        Ok(())
+    }
+
+    fn overtaken(&self, operation: &'static str) -> StoreError {
+        StoreError::new(self.label(), operation, StoreErrorKind::Overtaken)
+    }
+
+    /// Sets the rules of retention that a recovery brings back; they are in the store when this
+    /// returns.
+    ///
+    /// # Errors
+    /// As [`ensure_owner`](Self::ensure_owner).
+    pub fn set_rules(&self, rules: &str) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        self.ensure(&mut state, "set the rules of")?;
+        let Some(generation) = &state.generation else { return Ok(()) };
+        if generation.rules.as_deref() == Some(rules) {
+            return Ok(());
+        }
+        state.next = Some(Generation {
+            rules: Some(rules.to_owned()),
+            ..generation.with_tombstones(&state.undeleted)
+        });
+        self.make_next(&mut state, "set the rules of")
+    }
+
+    /// Deletes what was announced, by an owner before as well, and is still there. What cannot be
+    /// deleted now stays announced.
+    pub fn finish_deletes(&self) {
+        let names: Vec<String> = self.lock().undeleted.iter().cloned().collect();
+        for name in names.iter().filter_map(|name| Name::new(name).ok()) {
+            if let Err(error) = self.delete(&name)
+                && error.kind != StoreErrorKind::NotFound
+            {
+                tracing::warn!(%error, "an object that is not needed any more is still there");
+                return;
+            }
+        }
+    }
+
+    /// Whether it is the name of an object of a pool's log.
+    fn is_of_pool(name: &Name) -> bool {
+        name.as_str().starts_with("v1/") && name.as_str().contains("/seg/")
+    }
+}
+
+impl Store for OwnedStore {
+    fn label(&self) -> &str {
+        self.inner.label()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn put_start<'a>(&'a self, name: &Name, max_bytes: u64) -> Result<Box<dyn Put + 'a>, StoreError> {
+        if Self::is_of_pool(name) {
+            self.ensure_owner("put").map_err(|error| error.of(name))?;
+        }
+        self.inner.put_start(name, max_bytes)
+    }
+
+    fn stat(&self, name: &Name) -> Result<ObjectStat, StoreError> {
+        self.inner.stat(name)
+    }
+
+    fn get_range(&self, name: &Name, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        self.inner.get_range(name, offset, buffer)
+    }
+
+    fn get(&self, name: &Name, sink: &mut dyn Sink) -> Result<u64, StoreError> {
+        self.inner.get(name, sink)
+    }
+
+    fn list(&self, prefix: &str, after: Option<&Name>, limit: usize) -> Result<Page, StoreError> {
+        self.inner.list(prefix, after, limit)
+    }
+
+    fn make_durable(&self, name: &Name) -> Result<(), StoreError> {
+        // Whoever asks relies on the object from now on, as on one that it had put.
+        if Self::is_of_pool(name) {
+            self.ensure_owner("keep").map_err(|error| error.of(name))?;
+        }
+        self.inner.make_durable(name)
+    }
+
+    fn announce_deletes(&self, names: &[Name]) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        for names in names.chunks(TOMBSTONES_MAX) {
+            self.ensure(&mut state, "delete")?;
+            if names.iter().all(|name| state.undeleted.contains(name.as_str())) {
+                continue;
+            }
+            // One that is dropped here is announced again when somebody deletes it.
+            while state.undeleted.len() > TOMBSTONES_MAX {
+                state.undeleted.pop_first();
+            }
+            state.undeleted.extend(names.iter().map(|name| name.as_str().to_owned()));
+            state.next =
+                state.generation.as_ref().map(|generation| generation.with_tombstones(&state.undeleted));
+            self.make_next(&mut state, "delete")?;
+        }
+        Ok(())
+    }
+
+    fn delete(&self, name: &Name) -> Result<(), StoreError> {
+        if !Self::is_of_pool(name) {
+            return self.inner.delete(name);
+        }
+        let is_announced = {
+            let state = self.lock();
+            let is_in_force = state.standing == Standing::Owner && state.next.is_none();
+            is_in_force && state.undeleted.contains(name.as_str())
+        };
+        if !is_announced {
+            self.announce_deletes(std::slice::from_ref(name)).map_err(|error| error.of(name))?;
+        }
+        let deleted = self.inner.delete(name);
+        if deleted.as_ref().err().is_none_or(|error| error.kind == StoreErrorKind::NotFound) {
+            self.lock().undeleted.remove(name.as_str());
+        }
+        deleted
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.inner.sync()
+    }
+
+    fn distrust(&self, check: Check) {
+        self.inner.distrust(check);
+    }
+
+    fn space(&self) -> Result<Space, StoreError> {
+        self.inner.space()
+    }
+}

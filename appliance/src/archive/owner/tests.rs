@@ -1,0 +1,310 @@
+//! Owners that compete, over every kind of store, and the rules of what counts.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::archive::object::{ClaimId, ObjectId};
+use crate::archive::store::faulty::{Call, Fault, FaultyStore, When};
+use crate::archive::store::{Name, Reason, Store, StoreError, StoreErrorKind};
+use crate::log::{Lsn, SegmentSeq};
+use crate::serve::open_store;
+
+const POOL: Uuid = Uuid::from_u128(0x77);
+
+fn object(claim: ClaimId, from: u64, to: u64) -> ObjectId {
+    let (from_lsn, to_lsn) = (Lsn(from), Lsn(to));
+    ObjectId { pool: POOL, epoch: 1, sequence: SegmentSeq(from / 256), from_lsn, to_lsn, whole: false, claim }
+}
+
+fn put(store: &dyn Store, id: &ObjectId) -> Result<(), StoreError> {
+    store.put(&id.name().unwrap(), 4, &mut &b"abcd"[..]).map(|_| ())
+}
+
+fn delete(store: &dyn Store, id: &ObjectId) -> Result<(), StoreError> {
+    store.delete(&id.name().unwrap())
+}
+
+fn kind(result: Result<(), StoreError>) -> StoreErrorKind {
+    result.expect_err("must fail").kind
+}
+
+fn claimant(claim: u64, next_claim: u64, head: u64, archived: u64) -> Claimant {
+    Claimant {
+        pool: POOL,
+        history: None,
+        claim: ClaimId(claim),
+        next_claim: ClaimId(next_claim),
+        head_lsn: Lsn(head),
+        archived_lsn: Lsn(archived),
+    }
+}
+
+fn there(store: &dyn Store) -> Vec<ObjectId> {
+    let page = store.list(&crate::archive::object::pool_prefix(POOL), None, 1000).unwrap();
+    page.objects.iter().filter_map(|object| ObjectId::parse(object.name.as_str()).ok()).collect()
+}
+
+/// A pool that owns its archive: its claim, and the store as it has it.
+struct Owner {
+    claim: ClaimId,
+    store: OwnedStore,
+}
+
+/// What a start does, but for the pool's log.
+fn start(store: &Arc<dyn Store>, claimant: &Claimant) -> Result<Owner, Conflict> {
+    let chain = read_chain(&**store, POOL).unwrap();
+    let inheritance = Inheritance::of(claimant, &chain)?;
+    let lineage = inheritance.lineage.clone();
+    let known: Vec<ObjectId> = there(&**store).into_iter().filter(|id| lineage.counts(id)).collect();
+    Inheritance::check_head(claimant, known.iter().copied())?;
+    let claim = ClaimId::random();
+    let generation = inheritance.generation(POOL, claim, claimant.head_lsn, known.into_iter());
+    let owned = OwnedStore::new(Arc::clone(store));
+    owned.claim(generation);
+    owned.ensure_owner("claim").unwrap();
+    Ok(Owner { claim, store: owned })
+}
+
+fn recover(store: &Arc<dyn Store>, history: Option<HistoryId>, cut: u64) -> Owner {
+    let chain = read_chain(&**store, POOL).unwrap();
+    let recovered = Recovered::find(&chain, history).expect("it is there");
+    let known: Vec<ObjectId> =
+        there(&**store).into_iter().filter(|id| recovered.lineage.counts(id)).collect();
+    let claim = ClaimId::random();
+    let inheritance = Inheritance::of_recovery(&chain, &recovered, Lsn(cut));
+    let generation = inheritance.generation(POOL, claim, Lsn(cut), known.into_iter());
+    let owned = OwnedStore::new(Arc::clone(store));
+    owned.claim(generation);
+    owned.ensure_owner("claim").unwrap();
+    Owner { claim, store: owned }
+}
+
+/// Two that live, one paused and resumed, a copy, a fork: in any kind of store.
+pub(in crate::archive) fn contest(store: &Arc<dyn Store>) {
+    let legacy = object(ClaimId::NONE, 0, 50);
+    put(&**store, &legacy).unwrap();
+    let first = start(store, &claimant(0, 0, 60, 0)).expect("nobody owns it yet");
+    let of_first = [object(first.claim, 50, 100), object(first.claim, 100, 200)];
+    of_first.iter().for_each(|id| put(&first.store, id).unwrap());
+
+    // A copy of the pool that is older than the archive, and one of before there were claims.
+    let older = start(store, &claimant(first.claim.0, 0, 150, 0)).err();
+    assert_eq!(older, Some(Conflict::Ahead { archive_lsn: Lsn(200) }));
+    assert!(matches!(start(store, &claimant(0, 0, 500, 0)), Err(Conflict::Taken(_))));
+
+    // The primary is lost, or only believed to be: it is paused. Its last object is left out.
+    let second = recover(store, None, 100);
+    let after = object(second.claim, 100, 180);
+    put(&second.store, &after).unwrap();
+
+    // It resumes.
+    let late = object(first.claim, 200, 256);
+    assert_eq!(kind(put(&first.store, &late)), StoreErrorKind::Overtaken);
+    assert_eq!(kind(delete(&first.store, &of_first[0])), StoreErrorKind::Overtaken);
+    assert_eq!(first.store.standing(), Standing::Overtaken);
+    assert!(there(&**store).contains(&of_first[0]), "nothing was deleted");
+    // A put that was under way when it was overtaken.
+    put(&**store, &late).unwrap();
+    let taken = start(store, &claimant(first.claim.0, 0, 256, 0)).err();
+    assert!(matches!(taken, Some(Conflict::Taken(by)) if by.claim == second.claim));
+
+    // What counts for the second: everything up to its cut, and its own.
+    let newest = read_chain(&**store, POOL).unwrap().newest.expect("there is one");
+    let counting: Vec<bool> = [legacy, of_first[0], of_first[1], late, after]
+        .iter()
+        .map(|id| newest.lineage().counts(id))
+        .collect();
+    assert_eq!(counting, [true, true, false, false, true]);
+    let aside = newest.beside.iter().find(|beside| beside.lineage().has(first.claim)).expect("it stays");
+    assert!(aside.lineage().counts(&of_first[1]));
+
+    // The old one goes on as a history of its own.
+    let chain = read_chain(&**store, POOL).unwrap();
+    let claim = ClaimId::random();
+    let fork = Inheritance::of_fork(&claimant(first.claim.0, 0, 256, 100), &chain);
+    assert!(fork.lineage.counts(&of_first[0]) && !fork.lineage.counts(&of_first[1]));
+    assert!(!fork.lineage.counts(&after));
+    let third = OwnedStore::new(Arc::clone(store));
+    third.claim(fork.generation(POOL, claim, Lsn(256), there(&**store).into_iter()));
+    put(&third, &object(claim, 100, 256)).unwrap();
+    assert_eq!(kind(delete(&second.store, &after)), StoreErrorKind::Overtaken);
+    // And the other stays whole.
+    let chain = read_chain(&**store, POOL).unwrap();
+    let second_history = Recovered::find(&chain, Some(newest.history)).expect("it is beside it");
+    assert!(
+        second_history.lineage.counts(&after) && !second_history.lineage.counts(&object(claim, 100, 256))
+    );
+
+    // Deletes are announced, and only then done.
+    third.announce_deletes(&[legacy.name().unwrap()]).unwrap();
+    let chain = read_chain(&**store, POOL).unwrap();
+    assert_eq!(chain.newest.unwrap().tombstones, [legacy.name().unwrap().to_string()]);
+    assert!(there(&**store).contains(&legacy));
+    third.finish_deletes();
+    assert!(!there(&**store).contains(&legacy));
+    third.set_rules("keep all for 7 days").unwrap();
+    let newest = read_chain(&**store, POOL).unwrap().newest.unwrap();
+    assert_eq!((newest.rules.as_deref(), newest.tombstones.len()), (Some("keep all for 7 days"), 0));
+}
+
+#[test]
+fn of_two_owners_one_is_overtaken_in_every_kind_of_store() {
+    let folder = tempfile::tempdir().unwrap();
+    for kind in ["dir:{}/a", "device:{}/b,size=8MiB", "tape:{}/c,cartridges=2,size=16MiB"] {
+        let spec = kind.replace("{}", &folder.path().display().to_string());
+        let opened = open_store(&spec.parse().unwrap()).unwrap();
+        contest(&opened.store);
+        drop(opened);
+        // As it was after another open.
+        let opened = open_store(&spec.parse().unwrap()).unwrap();
+        let chain = read_chain(&*opened.store, POOL).unwrap();
+        assert_eq!(chain.newest.unwrap().rules.as_deref(), Some("keep all for 7 days"), "{spec}");
+    }
+}
+
+fn directory() -> (tempfile::TempDir, Arc<dyn Store>) {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = format!("dir:{}", folder.path().display());
+    let store = open_store(&spec.parse().unwrap()).unwrap().store;
+    (folder, store)
+}
+
+#[test]
+fn an_owner_that_wakes_up_long_after_takes_no_free_number() {
+    let (_folder, store) = directory();
+    let first = start(&store, &claimant(0, 0, 0, 0)).expect("nobody owns it yet");
+    let mut last = recover(&store, None, 0);
+    // Ten generations later its next number is free again.
+    for index in 0..10 {
+        let id = object(last.claim, index, index + 1);
+        put(&last.store, &id).unwrap();
+        delete(&last.store, &id).unwrap();
+        last = recover(&store, None, 0);
+    }
+    let next = first.store.generation().unwrap().with_tombstones(&std::collections::BTreeSet::new());
+    assert_eq!(store.stat(&next.name()).unwrap_err().kind, StoreErrorKind::NotFound, "it is free");
+    assert_eq!(kind(put(&first.store, &object(first.claim, 0, 9))), StoreErrorKind::Overtaken);
+    // Also when nothing was noticed before.
+    assert!(!super::chain::make(&*store, &next).unwrap(), "it looks behind it");
+    assert_eq!(store.stat(&next.name()).unwrap_err().kind, StoreErrorKind::NotFound, "and leaves nothing");
+    put(&last.store, &object(last.claim, 0, 9)).expect("the owner goes on");
+}
+
+#[test]
+fn a_copy_from_the_time_of_a_claim_without_objects_finds_its_history() {
+    let (_folder, store) = directory();
+    let first = start(&store, &claimant(0, 0, 0, 0)).expect("nobody owns it yet");
+    let archived = object(first.claim, 0, 100);
+    put(&first.store, &archived).unwrap();
+    // A recovery puts nothing by itself; then its pool starts, and starts again.
+    let recovered = recover(&store, None, 100);
+    let next = start(&store, &claimant(recovered.claim.0, 0, 120, 100)).expect("it is the owner");
+    start(&store, &claimant(next.claim.0, 0, 120, 100)).expect("it is the owner");
+    let chain = read_chain(&*store, POOL).unwrap();
+    for claim in [recovered.claim, next.claim] {
+        let fork = Inheritance::of_fork(&claimant(claim.0, 0, 120, 100), &chain);
+        assert!(fork.lineage.counts(&archived), "the copy of claim {claim} has lost what is archived");
+    }
+    let history = chain.newest.as_ref().map(|newest| newest.history);
+    let by_history = Claimant { history, ..claimant(77, 0, 120, 100) };
+    assert!(Inheritance::of_fork(&by_history, &chain).lineage.counts(&archived));
+}
+
+#[test]
+fn an_answer_that_is_lost_costs_nobody_the_archive() {
+    let (_folder, store) = directory();
+    let faulty = Arc::new(FaultyStore::new(Arc::clone(&store), 1));
+    let owner = start(&(Arc::clone(&faulty) as Arc<dyn Store>), &claimant(0, 0, 0, 0)).unwrap();
+    let id = object(owner.claim, 0, 9);
+    put(&owner.store, &id).unwrap();
+    // The generation is made, and nobody hears of it.
+    let lost = StoreErrorKind::Unavailable(Reason::Busy("a test"));
+    faulty.add(Call::Commit, When::Always, Fault::ErrorAfter(lost));
+    assert!(owner.store.delete(&id.name().unwrap()).unwrap_err().is_retryable());
+    faulty.heal();
+    delete(&owner.store, &id).expect("the same generation is found");
+    assert!(there(&*store).is_empty());
+    assert_eq!(owner.store.standing(), Standing::Owner);
+}
+
+#[test]
+fn who_may_not_write_reads_only() {
+    let (_folder, store) = directory();
+    let reader = OwnedStore::new(Arc::clone(&store));
+    let id = object(ClaimId(5), 0, 9);
+    assert!(matches!(kind(put(&reader, &id)), StoreErrorKind::Refused(_)));
+    put(&*store, &id).unwrap();
+    reader.read_only("a test");
+    assert!(matches!(kind(put(&reader, &object(ClaimId(5), 9, 20))), StoreErrorKind::Refused("a test")));
+    assert!(matches!(kind(delete(&reader, &id)), StoreErrorKind::Refused("a test")));
+    assert!(matches!(kind(reader.make_durable(&id.name().unwrap())), StoreErrorKind::Refused("a test")));
+    assert_eq!(reader.stat(&id.name().unwrap()).unwrap().len_bytes, 4);
+    // What is no pool's object is anybody's.
+    reader.put(&Name::new("probe/1").unwrap(), 1, &mut &b"x"[..]).unwrap();
+    reader.delete(&Name::new("probe/1").unwrap()).unwrap();
+}
+
+#[test]
+fn a_damaged_record_is_never_taken_for_none() {
+    let (folder, store) = directory();
+    let owner = start(&store, &claimant(0, 0, 0, 0)).unwrap();
+    let generation = owner.store.generation().unwrap();
+    let path = folder.path().join("objects").join(generation.name().as_str());
+    let text = std::fs::read(&path).unwrap();
+    // One copy is as good as both.
+    let mut damaged = text.clone();
+    damaged[20] ^= 1;
+    std::fs::write(&path, &damaged).unwrap();
+    let chain = read_chain(&*store, POOL).unwrap();
+    assert_eq!(chain.certain(&*store).unwrap(), Some(&generation));
+    let half = text.len() / 2;
+    damaged[half + 20] ^= 1;
+    std::fs::write(&path, &damaged).unwrap();
+    let chain = read_chain(&*store, POOL).unwrap();
+    assert_eq!((chain.newest.as_ref(), chain.number, chain.damaged.len()), (None, 1, 1));
+    let told = chain.certain(&*store).unwrap_err().to_string();
+    assert!(told.contains(generation.name().as_str()), "{told}");
+    std::fs::write(&path, b"").unwrap();
+    assert!(read_chain(&*store, POOL).unwrap().certain(&*store).is_err());
+}
+
+proptest! {
+    #[test]
+    fn a_record_reads_back_and_no_text_breaks_the_reader(
+        claims in prop::collection::vec((1_u64.., 0_u64..1000), 0..5),
+        at in any::<prop::sample::Index>(),
+        bit in 0_u8..8,
+        noise in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let acknowledged = claims.iter().map(|&(claim, end)| Acknowledged {
+            claim: ClaimId(claim),
+            end_lsn: Lsn(end),
+        });
+        let mut record =
+            Generation::first(POOL, ClaimId(9), HistoryId(Uuid::from_u128(3)), acknowledged.collect());
+        record.tombstones = vec!["v1/x".to_owned()];
+        record.beside = vec![record.aside()];
+        let mut text = record.encode();
+        prop_assert_eq!(Generation::decode(&text, POOL, 1), Ok(record.clone()));
+        prop_assert_eq!(Generation::decode(&text, POOL, 2), Err(RecordDamage::Misnamed));
+        let at = at.index(text.len());
+        text[at] ^= 1 << bit;
+        prop_assert_eq!(Generation::decode(&text, POOL, 1), Ok(record));
+        prop_assert!(Generation::decode(&noise, POOL, 1).is_err());
+    }
+
+    #[test]
+    fn a_cut_lets_nothing_in(claims in prop::collection::vec((1_u64..4, 0_u64..100), 0..6), cut in 0_u64..100, to in 1_u64..100, claim in 0_u64..4) {
+        let lineage = Lineage::new(claims.iter().map(|&(claim, end)| Acknowledged {
+            claim: ClaimId(claim),
+            end_lsn: Lsn(end),
+        }));
+        let id = object(ClaimId(claim), 0, to);
+        let counts = lineage.clone().cut(Lsn(cut)).counts(&id);
+        prop_assert_eq!(counts, lineage.counts(&id) && to <= cut);
+        prop_assert!(lineage.with_open(ClaimId(claim)).counts(&id));
+    }
+}
