@@ -82,6 +82,14 @@ pub struct RecoverOptions {
     #[arg(long, value_name = "SIZE")]
     pub pool_size: Option<SizeBytes>,
 
+    /// A history that is beside the newest one, as an error or a report names it.
+    #[arg(long, value_name = "UUID")]
+    pub history: Option<Uuid>,
+
+    /// Only rehearse: the archive is read and never written, so its owner goes on.
+    #[arg(long)]
+    pub rehearse: bool,
+
     /// Print JSON (the global `--json`).
     #[arg(skip)]
     pub json: bool,

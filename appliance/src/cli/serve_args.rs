@@ -47,6 +47,11 @@ pub struct ServeOptions {
     #[arg(long, conflicts_with_all = ["memory", "no_archive"])]
     pub new_archive: bool,
 
+    /// Go on from this copy of the pool as a history of its own, where the archive was taken over by somebody else, or is ahead of it.
+    /// What the archive holds of the other history stays, and can be recovered.
+    #[arg(long, conflicts_with_all = ["memory", "no_archive"])]
+    pub fork: bool,
+
     /// Make a volume of this size when the pool is new.
     #[arg(long, value_name = "SIZE")]
     pub volume_size: Option<SizeBytes>,

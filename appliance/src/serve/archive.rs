@@ -19,11 +19,13 @@ use uuid::Uuid;
 
 use super::begin::refuse_new_archive;
 use super::identity::{ArchiveIdentity, Found};
+use super::owner;
 use super::progress::StartProgress;
 use super::record::RecordingArchive;
-use super::store::{StoreSpec, ensure_id, open_store, pools_in, read_id};
+use super::store::{StoreSpec, ensure_id, open_reader, open_store, pools_in, read_id};
 use super::{ApplianceConfig, ServeError, Started};
-use crate::archive::catalog::{ArchiveCatalog, CatalogError, SynchRow};
+use crate::archive::catalog::{ArchiveCatalog, CatalogError, Counts, SynchRow};
+use crate::archive::owner::OwnedStore;
 use crate::archive::service::{
     BdevSource, READS_IN_FLIGHT_DEFAULT, ThreadedArchive, ThreadedOptions, VerifyPolicy, WorkerOptions,
 };
@@ -31,7 +33,7 @@ use crate::archive::store::Store;
 use crate::bdev::FileDevice;
 use crate::reactor::{Local, ReactorHandle};
 use crate::rpc::{App, ArchivePlane};
-use crate::volume::{ArchivePolicy, KnownObjects, Pool, SynchInfo};
+use crate::volume::{ArchivePolicy, BackPressure, KnownObjects, Pool, SynchInfo};
 
 /// The name of the local catalog in the pool's directory.
 pub const CATALOG_FILE_NAME: &str = "archive-catalog.redb";
@@ -72,6 +74,8 @@ pub struct ArchiveConfig {
     pub expire_interval: Duration,
     /// How long after a start nothing expires by itself.
     pub expire_grace: Duration,
+    /// Whether a pool that is older than its archive, or was overtaken, goes on as a history of its own.
+    pub fork: bool,
 }
 
 impl ArchiveConfig {
@@ -87,6 +91,7 @@ impl ArchiveConfig {
             keep: directory.join(KEEP_FILE_NAME),
             expire_interval: EXPIRE_INTERVAL_DEFAULT,
             expire_grace: EXPIRE_GRACE_DEFAULT,
+            fork: false,
         }
     }
 }
@@ -151,7 +156,7 @@ impl OpenedArchive {
 
 /// A store that was opened, and whose it is.
 struct KnownStore {
-    store: Arc<dyn Store>,
+    store: Arc<OwnedStore>,
     notes: Vec<String>,
     /// What the store says of itself.
     id: Option<Uuid>,
@@ -188,7 +193,7 @@ fn open(
     is_new: bool,
 ) -> Result<OpenedArchive, ServeError> {
     let known = open_known(config, appliance, found, is_new)?;
-    let plane = ArchivePlane::new(Arc::clone(&known.store), &config.keep)?;
+    let plane = ArchivePlane::new(Arc::clone(&known.store) as Arc<dyn Store>, &config.keep)?;
     Ok(OpenedArchive::new(known, config, appliance, Arc::new(plane)))
 }
 
@@ -200,7 +205,8 @@ fn open_known(
     is_new: bool,
 ) -> Result<KnownStore, ServeError> {
     refuse_new_archive(config, appliance, found, is_new)?;
-    let mut opened = open_store(&config.store)?;
+    let mut opened =
+        if found.is_rehearsal() { open_reader(&config.store)? } else { open_store(&config.store)? };
     let pools = pools_in(&*opened.store).map_err(CatalogError::from)?;
     let id = match read_id(&*opened.store) {
         Ok(id) => id,
@@ -238,7 +244,8 @@ fn open_known(
             .notes
             .push(format!("this is another archive than before, which was {} in {}", known.id, known.store));
     }
-    Ok(KnownStore { store: opened.store, notes: opened.notes, id, is_known, pools })
+    let store = Arc::new(OwnedStore::new(opened.store));
+    Ok(KnownStore { store, notes: opened.notes, id, is_known, pools })
 }
 
 /// What the local catalog knows must be in the archive, or it is another.
@@ -257,10 +264,11 @@ pub(super) struct Learned {
     pub(super) catalog: ArchiveCatalog,
     /// Objects that the local catalog knew before the store was listed.
     known_before: u64,
-    notes: Vec<String>,
+    pub(super) notes: Vec<String>,
 }
 
-/// Lists the store and brings the local catalog up to date. Blocks.
+/// Lists the store and brings the local catalog up to date. Objects of which `counts` says that they
+/// are not of the pool's history are left alone. Blocks.
 ///
 /// # Errors
 /// The store's, when it cannot be listed; the catalog's file.
@@ -269,6 +277,7 @@ pub(super) fn learn(
     pool: Uuid,
     catalog_path: &Path,
     is_new: bool,
+    counts: Counts,
 ) -> Result<Learned, CatalogError> {
     let mut progress = StartProgress::new();
     let mut notes = Vec::new();
@@ -282,6 +291,7 @@ pub(super) fn learn(
     }
     let mut known_before = 0;
     catalog.for_each_object(|_| known_before += 1)?;
+    catalog.count_only(counts);
     // Always: names are the truth, and what another start has put there must be known.
     catalog.rebuild(store, &mut |found| {
         progress.listed(found.objects);
@@ -368,25 +378,35 @@ pub(super) async fn attach(
     local: Local,
     handle: ReactorHandle<App>,
 ) -> Result<(ArchiveStarted, Option<ArchiveIdentity>), ServeError> {
-    let uuid = pool.info().uuid;
-    let (store, catalog_path) = (Arc::clone(&opened.known.store), opened.config.catalog.clone());
-    let learned = off_reactor(&local, move || learn(&*store, uuid, &catalog_path, is_new)).await??;
+    let owned = Arc::clone(&opened.known.store);
+    let found = owner::find(&local, &owned, &pool, &opened.config, is_new).await?;
     if !opened.known.is_known && !opened.may_be_new {
-        let label = opened.known.store.label();
-        refuse_empty(learned.known_before, learned.known.ids().count() as u64, label)?;
+        let there = found.learned.known.ids().count() as u64;
+        refuse_empty(found.learned.known_before, there, owned.label())?;
     }
-    let (id, note) = identify(&opened.known, &local).await?;
-    let OpenedArchive { config, plane, known: KnownStore { store, mut notes, .. }, .. } = opened;
+    let rules = opened.plane.rules_text();
+    let (learned, claim, told) = owner::take(&local, &owned, &pool, found, rules).await?;
+    let is_rehearsal = pool.ownership().rehearsal_lsn.is_some();
+    let (id, note) =
+        if is_rehearsal { (opened.known.id, None) } else { identify(&opened.known, &local).await? };
+    let OpenedArchive { mut config, plane, known: KnownStore { mut notes, .. }, .. } = opened;
+    notes.extend(told);
     notes.extend(note);
-    let label = store.label().to_owned();
+    if is_rehearsal {
+        // Nothing of it is ever archived, so its writes must not wait for that.
+        config.policy.back_pressure = BackPressure::Degrade;
+    }
+    let label = owned.label().to_owned();
     let identity = id.map(|id| ArchiveIdentity { store: label.clone(), id });
+    let store = Arc::clone(&owned) as Arc<dyn Store>;
     let waker = handle.clone();
     let service = start_service(&config, &store, device, Arc::new(move || waker.wake()))?;
     let service = RecordingArchive::new(Box::new(service), Arc::clone(&plane), handle)?;
     let objects = learned.known.ids().count() as u64;
-    plane.set_store(store);
+    plane.set_owned(owned);
     plane.set_catalog(learned.catalog);
-    pool.attach_archive(Box::new(service), config.policy, learned.known, learned.synchs)?;
+    let known = learned.known.with_claim(claim);
+    pool.attach_archive(Box::new(service), config.policy, known, learned.synchs)?;
     notes.extend(learned.notes);
     let synchs = pool.synchs().len() as u64;
     Ok((ArchiveStarted { store: label, objects, synchs, away: None, notes }, identity))

@@ -139,6 +139,7 @@ fn configure_archive(options: &ServeOptions) -> Result<Option<ArchiveConfig>, Se
     let second = options.reactors.as_ref().and_then(|cores| cores.rest().first().copied());
     config.core = options.archive_core.or(second);
     config.verify = options.archive_verify.into();
+    config.fork = options.fork;
     Ok(Some(config))
 }
 

@@ -33,6 +33,9 @@ pub(super) struct Identity {
     pub(super) device_bytes: u64,
     /// Its archive, once it has one.
     pub(super) archive: Option<ArchiveIdentity>,
+    /// It is a rehearsal of a recovery, which only reads its archive.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) rehearsal: bool,
 }
 
 /// The archive of a pool.
@@ -56,6 +59,11 @@ pub(super) enum Found {
 }
 
 impl Found {
+    /// Whether it is a rehearsal.
+    pub(super) fn is_rehearsal(&self) -> bool {
+        matches!(self, Found::Known(Identity { rehearsal: true, .. }))
+    }
+
     pub(super) fn archive(&self) -> Option<&ArchiveIdentity> {
         match self {
             Found::Known(identity) => identity.archive.as_ref(),
@@ -188,7 +196,13 @@ mod tests {
 
     fn identity() -> Identity {
         let archive = ArchiveIdentity { store: "directory a".to_owned(), id: Uuid::from_u128(2) };
-        Identity { pool: Uuid::from_u128(1), created_ns: 5, device_bytes: 4096, archive: Some(archive) }
+        Identity {
+            pool: Uuid::from_u128(1),
+            created_ns: 5,
+            device_bytes: 4096,
+            archive: Some(archive),
+            rehearsal: false,
+        }
     }
 
     #[test]

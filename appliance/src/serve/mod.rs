@@ -14,6 +14,7 @@ mod command;
 mod identity;
 mod inherit;
 mod notify;
+mod owner;
 mod progress;
 mod reactors;
 mod record;
@@ -33,6 +34,7 @@ use std::time::Duration;
 
 pub use archive::{ARCHIVE_DIRECTORY_NAME, ArchiveConfig, ArchiveStarted, CATALOG_FILE_NAME, KEEP_FILE_NAME};
 pub use command::serve;
+pub use owner::OwnerError;
 use reactors::IdleReactors;
 pub use recover::{RecoverError, recover};
 pub use store::{OpenedStore, SpecError, StoreOpenError, StoreSpec, TapeSpec, open_store, pools_in};
@@ -246,6 +248,9 @@ pub enum ServeError {
         /// What is there instead.
         what: String,
     },
+    /// The archive is not the pool's to use.
+    #[error("{0}")]
+    Owner(Box<OwnerError>),
     /// A text is not the place of an archive.
     #[error("{0}")]
     Spec(#[from] SpecError),

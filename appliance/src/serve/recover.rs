@@ -3,6 +3,7 @@
 //! **Order**, so that a failure harms nothing: the store is opened and probed, the pool is chosen and its objects listed, and only then the new primary is made. A primary that
 //! exists is never touched. The new one is made under a name of its own, and gets the pool's when it is whole: one that was cut short is removed by the next try, and `varve serve` never takes it for a pool.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,25 +14,28 @@ use uuid::Uuid;
 
 use super::archive::{Learned, learn, look_often, start_service};
 use super::identity::{self, ArchiveIdentity, Identity, with_suffix};
+use super::owner::{self, OwnerError};
 use super::signals::{self, StopSignals};
-use super::store::{open_store, pools_in, read_id};
+use super::store::{open_reader, open_store, pools_in, read_id};
 use super::thread::share;
 use super::{
     ArchiveConfig, DMA_BUDGET_BYTES, FIRST_VOLUME_BYTES, POOL_FILE_NAME, POOL_PER_VOLUME, ServeError,
     StoreSpec,
 };
-use crate::archive::object::{Decompressor, ObjectId};
+use crate::archive::catalog::Counts;
+use crate::archive::object::{ClaimId, Decompressor, ObjectId};
+use crate::archive::owner::{Chain, HistoryId, Inheritance, OwnedStore, Recovered, read_chain};
 use crate::archive::service::{ArchiveError, WorkerOptions, read_entries};
 use crate::archive::store::Store;
 use crate::bdev::{FileDevice, FileOptions, OpenError, SharedBdev};
 use crate::cli::{CommandError, RecoverOptions};
 use crate::dma::{BLOCK_BYTES, DmaPool};
 use crate::log::geometry::with_tail;
-use crate::log::{CreateLog, Environment, Recycling};
+use crate::log::{CreateLog, Environment, Lsn, Recycling};
 use crate::reactor::{Reactor, ReactorConfig, Source};
 use crate::rpc::audit::{self, Caller};
 use crate::rpc::units::format_time;
-use crate::volume::{KnownObjects, Pool, PoolOptions, RecoverFrom, VolumeError};
+use crate::volume::{KnownObjects, Ownership, Pool, PoolOptions, RecoverFrom, TakeOver, VolumeError};
 
 /// What stands behind the name of a pool that is being recovered.
 const RECOVERING_SUFFIX: &str = ".recovering";
@@ -100,12 +104,16 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
         return Err(RecoverError::Exists { path }.into());
     }
     let spec = existing(spec)?;
-    let opened = open_store(&spec)?;
+    let opened = if options.rehearse { open_reader(&spec)? } else { open_store(&spec)? };
     let pool = choose(&*opened.store, options.pool)?;
+    let store = Arc::clone(&opened.store);
+    let chain = read_chain(&*store, pool)?;
+    let recovered = find_history(&chain, pool, options, &*store)?;
     std::fs::create_dir_all(&options.dir)
         .map_err(|source| ServeError::Directory { path: options.dir.clone(), source })?;
     let config = ArchiveConfig::new(spec, &options.dir);
-    let Learned { known, catalog, .. } = learn(&*opened.store, pool, &config.catalog, false)?;
+    let counts = counts(&recovered);
+    let Learned { known, catalog, .. } = learn(&*store, pool, &config.catalog, false, counts)?;
     // Complete in its file before the work, which may end early.
     catalog.close()?;
     let segment_blocks = segment_blocks(&*opened.store, &known)?;
@@ -114,10 +122,13 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     super::check_new(&path, pool_bytes, Some(segment_blocks))?;
     let file = make_unfinished(&unfinished, pool_bytes)?;
     made.store(true, Ordering::SeqCst);
-    let store = Arc::clone(&opened.store);
-    let work = Work { config, pool, known, segment_blocks, store: opened.store, file };
+    let keep = config.keep.clone();
+    let rules = recovered.rules.clone();
+    let (ownership, take_over) = plan(&store, pool, &chain, recovered, &known, options.rehearse);
+    let work = Work { config, pool, known, segment_blocks, store: opened.store, file, ownership, take_over };
     let report = work.run().and_then(|report| {
-        finish(&unfinished, &path, pool, &*store)?;
+        restore_rules(&keep, rules.as_deref())?;
+        finish(&unfinished, &path, pool, &*store, options.rehearse)?;
         Ok(report)
     });
     let what = json!({"from": options.from, "dir": options.dir, "pool": pool}).to_string();
@@ -147,7 +158,13 @@ fn make_unfinished(path: &Path, pool_bytes: u64) -> Result<Arc<FileDevice>, Serv
 }
 
 /// Gives the recovered pool its name, and its identity.
-fn finish(unfinished: &Path, path: &Path, pool: Uuid, store: &dyn Store) -> Result<(), ServeError> {
+fn finish(
+    unfinished: &Path,
+    path: &Path,
+    pool: Uuid,
+    store: &dyn Store,
+    rehearsal: bool,
+) -> Result<(), ServeError> {
     let file = std::fs::File::open(unfinished).map_err(|source| failed(unfinished, source))?;
     let device_bytes = file.metadata().map_err(|source| failed(unfinished, source))?.len();
     file.sync_all().map_err(|source| failed(unfinished, source))?;
@@ -156,7 +173,7 @@ fn finish(unfinished: &Path, path: &Path, pool: Uuid, store: &dyn Store) -> Resu
     // Without it, the next start would look for another archive less closely; that is no reason to fail now.
     let id = read_id(store).ok().flatten();
     let archive = id.map(|id| ArchiveIdentity { store: store.label().to_owned(), id });
-    identity::write(path, &Identity { pool, created_ns: 0, device_bytes, archive })
+    identity::write(path, &Identity { pool, created_ns: 0, device_bytes, archive, rehearsal })
 }
 
 fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -230,6 +247,8 @@ struct Work {
     segment_blocks: u64,
     store: Arc<dyn Store>,
     file: Arc<FileDevice>,
+    ownership: Ownership,
+    take_over: Option<TakeOver>,
 }
 
 impl Work {
@@ -255,9 +274,77 @@ impl Work {
             policy: self.config.policy,
             known: self.known,
             pool: self.pool,
+            ownership: self.ownership,
+            take_over: self.take_over,
         };
         Ok(reactor.run_until(&(), recover_pool(device, environment, request, options, from))?)
     }
+}
+
+/// The history that is recovered: the owner's, unless another one is asked for.
+fn find_history(
+    chain: &Chain,
+    pool: Uuid,
+    options: &RecoverOptions,
+    store: &dyn Store,
+) -> Result<Recovered, OwnerError> {
+    let wanted = options.history.map(HistoryId);
+    if wanted.is_none() {
+        chain.certain(store).map_err(OwnerError::Chain)?;
+    }
+    Recovered::find(chain, wanted).ok_or_else(|| OwnerError::NoHistory {
+        store: store.label().to_owned(),
+        pool,
+        history: wanted.unwrap_or(HistoryId(Uuid::nil())),
+        others: owner::histories(chain),
+    })
+}
+
+/// Which objects are of the history.
+fn counts(recovered: &Recovered) -> Counts {
+    let lineage = recovered.lineage.clone();
+    let gone: HashSet<String> = recovered.tombstones.iter().cloned().collect();
+    Box::new(move |id: &ObjectId| {
+        let is_gone = || id.name().is_ok_and(|name| gone.contains(name.as_str()));
+        lineage.counts(id) && (gone.is_empty() || !is_gone())
+    })
+}
+
+/// What the recovered pool says of its claim, and how it takes the archive over. A rehearsal takes nothing.
+fn plan(
+    store: &Arc<dyn Store>,
+    pool: Uuid,
+    chain: &Chain,
+    recovered: Recovered,
+    known: &KnownObjects,
+    rehearse: bool,
+) -> (Ownership, Option<TakeOver>) {
+    if rehearse {
+        let (history, rehearsal_lsn) = (recovered.history, Some(Lsn::MAX));
+        let ownership = Ownership { history, rehearsal_lsn, ..Ownership::default() };
+        return (ownership, None);
+    }
+    let claim = ClaimId::random();
+    let history = HistoryId::random();
+    let (store, chain) = (Arc::clone(store), chain.clone());
+    let ids: Vec<ObjectId> = known.ids().collect();
+    let take_over = Box::new(move |cut_lsn: Lsn| {
+        let mut inheritance = Inheritance::of_recovery(&chain, &recovered, cut_lsn);
+        inheritance.history = history;
+        let mut generation = inheritance.generation(pool, claim, cut_lsn, ids.into_iter());
+        owner::sign(&mut generation);
+        let owned = OwnedStore::new(store);
+        owned.claim(generation);
+        owned.ensure_owner("claim").map_err(|error| owner::failed(&OwnerError::Store(error)))
+    });
+    (Ownership::of(history, claim), Some(take_over))
+}
+
+/// Brings the rules of retention back, where none are.
+fn restore_rules(path: &Path, rules: Option<&str>) -> Result<(), ServeError> {
+    let Some(rules) = rules.filter(|_| !path.exists()) else { return Ok(()) };
+    let written = std::fs::write(path, format!("{rules}\n"));
+    written.map_err(|source| ServeError::Directory { path: path.to_owned(), source })
 }
 
 /// The pool that is asked for, or the only one.

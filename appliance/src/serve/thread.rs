@@ -244,6 +244,7 @@ pub(super) fn note_identity(
         created_ns: info.created_ns,
         device_bytes: info.device_bytes,
         archive: archive.or_else(|| found.archive().cloned()),
+        rehearsal: pool.ownership().rehearsal_lsn.is_some(),
     };
     if found == Found::Known(identity.clone()) {
         return Ok(Vec::new());

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::archive::Cut;
 use super::capacity::OVERPROVISIONING_PERCENT_DEFAULT;
 use super::info::{ImageParent, SnapshotInfo};
+use super::ownership::Ownership;
 use crate::log::reader::LsnRange;
 use crate::log::{Geometry, Lsn, SegmentSeq};
 
@@ -64,6 +65,9 @@ pub(super) struct Catalog {
     /// Images that are gone while the archive may keep points at which they lived; the newest [`GONE_IMAGES_MAX`], oldest first. Expiry forgets those of which no point is left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) gone_images: Vec<GoneImage>,
+    /// The pool's claim on its archive.
+    #[serde(default)]
+    pub(super) ownership: Ownership,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
@@ -153,6 +157,7 @@ impl Default for Catalog {
             archived_below: SegmentSeq(0),
             gaps: Vec::new(),
             gone_images: Vec::new(),
+            ownership: Ownership::default(),
         }
     }
 }

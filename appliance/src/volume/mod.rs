@@ -22,6 +22,7 @@ mod known;
 mod lineage;
 mod manage;
 mod open;
+mod ownership;
 mod point;
 mod pool;
 mod recover;
@@ -42,9 +43,10 @@ pub use manage::{
     CreateVolume, DETAILS_BYTES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX, VOLUME_BLOCKS_MAX, VOLUMES_MAX,
 };
 pub use open::PoolOptions;
+pub use ownership::Ownership;
 pub use point::{Point, PointParseError};
 pub use pool::{Operation, Pool, READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX};
-pub use recover::{RecoverFrom, RecoveryReport};
+pub use recover::{RecoverFrom, RecoveryReport, TakeOver};
 pub use request::{
     IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
 };

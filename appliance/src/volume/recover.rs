@@ -23,6 +23,7 @@ use super::catalog::{Catalog, CatalogImage};
 use super::error::VolumeError;
 use super::info::ImageParent;
 use super::open::{PoolOptions, zeroes};
+use super::ownership::Ownership;
 use super::pool::Pool;
 use crate::archive::object::ObjectId;
 use crate::archive::service::{ArchiveError, ArchiveService, Reply, Request};
@@ -48,7 +49,28 @@ pub struct RecoverFrom {
     pub known: KnownObjects,
     /// The pool.
     pub pool: Uuid,
+    /// What the recovered pool's log says of its claim.
+    pub ownership: Ownership,
+    /// Takes the archive over: called with the recovery point's end when all is written but the
+    /// superblocks. What it refuses ends the recovery, and the device is blank.
+    pub take_over: Option<TakeOver>,
 }
+
+impl RecoverFrom {
+    /// A recovery from an archive that has no owners.
+    pub fn unowned(
+        service: Box<dyn ArchiveService>,
+        policy: ArchivePolicy,
+        known: KnownObjects,
+        pool: Uuid,
+    ) -> Self {
+        RecoverFrom { service, policy, known, pool, ownership: Ownership::default(), take_over: None }
+    }
+}
+
+/// Makes the recovery the owner of the archive. Objects that end at or before the position are of its
+/// history. Blocks.
+pub type TakeOver = Box<dyn FnOnce(Lsn) -> Result<(), VolumeError>>;
 
 /// What came back.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,6 +96,10 @@ pub struct RecoveryReport {
     /// Points that are not certain because of that: those in the stretches, and those behind them whose past lies there.
     #[serde(default)]
     pub uncertain_points: Vec<LsnRange>,
+    /// Stretches of the log of which something is in the archive, and which are after the recovery
+    /// point: what comes before them is missing or cannot be read.
+    #[serde(default)]
+    pub left_out: Vec<LsnRange>,
 }
 
 impl Pool {
@@ -88,7 +114,8 @@ impl Pool {
         options: PoolOptions,
         from: RecoverFrom,
     ) -> Result<(Rc<Self>, RecoveryReport), VolumeError> {
-        let RecoverFrom { mut service, policy, mut known, pool: uuid } = from;
+        let RecoverFrom { mut service, policy, mut known, pool: uuid, ownership, take_over } = from;
+        let all: Vec<ObjectId> = known.ids().collect();
         let mut damaged_objects = Vec::new();
         let mut lost: Vec<LsnRange> = Vec::new();
         let mut rounds = 0;
@@ -213,6 +240,10 @@ impl Pool {
         let known_lost = catalog.lost.clone();
         catalog.lost.extend(lost.iter().copied().filter(|range| !covers(&known_lost, range)));
         catalog.archived_below = continued.first;
+        catalog.ownership = match ownership.rehearsal_lsn {
+            Some(_) => Ownership { rehearsal_lsn: Some(continued.end_lsn), ..ownership },
+            None => ownership,
+        };
         catalog.cuts.push(Cut {
             sequence: SegmentSeq(continued.first.0 - 1),
             end_lsn: continued.end_lsn,
@@ -265,6 +296,7 @@ impl Pool {
             damaged_objects,
             uncertain_points: pool.uncertain_points(&lost, at.lsn),
             lost,
+            left_out: left_out(&all, continued.end_lsn),
         };
         let lsn = pool
             .change(|now, _| {
@@ -273,6 +305,9 @@ impl Pool {
             })
             .await?;
         pool.drive_until_stable(lsn.plus(1)).await?;
+        if let Some(take_over) = take_over {
+            take_over(continued.end_lsn)?;
+        }
         let continued = ContinueLog { created_ns: catalog.created_ns, ..continued };
         finish_continuing(&device, &environment, geometry, continued).await?;
         Ok((pool, report))
@@ -315,6 +350,22 @@ impl Pool {
         }
         points
     }
+}
+
+/// The stretches of objects that are not wholly before a position, as few as possible.
+fn left_out(ids: &[ObjectId], end_lsn: Lsn) -> Vec<LsnRange> {
+    let after = ids.iter().filter(|id| id.to_lsn > end_lsn);
+    let mut ranges: Vec<LsnRange> =
+        after.map(|id| LsnRange { start: id.from_lsn.max(end_lsn), end: id.to_lsn }).collect();
+    ranges.sort_unstable_by_key(|range| (range.start, range.end));
+    let mut merged: Vec<LsnRange> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
 }
 
 /// What the front of an object tells.

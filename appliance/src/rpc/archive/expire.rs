@@ -60,9 +60,21 @@ pub struct ExpiryReport {
     /// How many segments may expire in an hour; `None`: all at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segments_per_hour: Option<u64>,
+    /// Objects that the store did not delete. They are not the pool's any more, and the next start
+    /// tries again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed_objects: u64,
+    /// Why the first of them stayed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// Why what could go did not, or not all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// What is asked of an expiry.
@@ -254,15 +266,22 @@ impl ArchivePlane {
             catalog.let_go(&ids).map_err(failed)?;
             catalog.sync().map_err(failed)?;
         }
-        for (id, len_bytes) in doomed {
+        let names = ids.iter().map(ObjectId::name).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        self.store().announce_deletes(&names).map_err(failed)?;
+        for ((id, len_bytes), name) in doomed.iter().zip(&names) {
             if stop.is_set() {
                 // The next plan lets the rest go.
                 break;
             }
-            let name = id.name().map_err(failed)?;
-            match self.store().delete(&name) {
+            match self.store().delete(name) {
                 Ok(()) => {}
                 Err(error) if error.kind == StoreErrorKind::NotFound => {}
+                // The others are not its fault.
+                Err(error) if error.kind != StoreErrorKind::Overtaken => {
+                    report.failed_objects += 1;
+                    report.failure.get_or_insert_with(|| error.to_string());
+                    continue;
+                }
                 Err(error) => return Err(failed(error)),
             }
             // Again, one at a time, as the archivist's notes go to the same file: somebody may have listed the store meanwhile.
@@ -387,8 +406,18 @@ fn expire_all(plane: &ArchivePlane, handle: &ReactorHandle<App>, stop: &StopFlag
                         Ok::<_, RpcError>(()),
                     );
                 }
+                if let Some(failure) = &report.failure
+                    && !failing
+                {
+                    let failed = report.failed_objects;
+                    tracing::warn!(
+                        failed,
+                        failure,
+                        "objects that have expired could not be deleted from the archive"
+                    );
+                }
                 if objects == 0 || objects >= report.expirable_objects || stop.is_set() {
-                    return false;
+                    return report.failure.is_some();
                 }
             }
             Err(error) => {

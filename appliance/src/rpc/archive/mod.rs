@@ -19,6 +19,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::catalog::ArchiveCatalog;
+use crate::archive::owner::OwnedStore;
 use crate::archive::retention::{Explanation, KeepRules};
 use crate::archive::store::{Space, Store};
 use crate::log::reader::LsnRange;
@@ -38,6 +39,8 @@ pub use verify::{VERIFICATIONS_MAX, Verification, VerificationState};
 pub struct ArchivePlane {
     /// Stands for the one that is waited for until that is there.
     store: RwLock<Arc<dyn Store>>,
+    /// The same, where it takes the owner's rights to change something.
+    owned: RwLock<Option<Arc<OwnedStore>>>,
     /// There once the pool is open.
     catalog: OnceLock<Mutex<ArchiveCatalog>>,
     keep: keep::Keep,
@@ -102,6 +105,7 @@ impl ArchivePlane {
     pub fn new(store: Arc<dyn Store>, keep_file: &Path) -> Result<Self, KeepFileError> {
         Ok(ArchivePlane {
             store: RwLock::new(store),
+            owned: RwLock::default(),
             catalog: OnceLock::new(),
             keep: keep::Keep::open(keep_file)?,
             scrub: scrub::Scrub::open(scrub::file_beside(keep_file)),
@@ -120,6 +124,12 @@ impl ArchivePlane {
     /// From now on this is the store: the one that was waited for.
     pub fn set_store(&self, store: Arc<dyn Store>) {
         *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
+    }
+
+    /// From now on this is the store, of which only the owner changes something.
+    pub fn set_owned(&self, owned: Arc<OwnedStore>) {
+        self.set_store(Arc::clone(&owned) as Arc<dyn Store>);
+        *self.owned.write().unwrap_or_else(PoisonError::into_inner) = Some(owned);
     }
 
     /// From now on the catalog answers what the store holds. A second one is dropped.
@@ -146,7 +156,21 @@ impl ArchivePlane {
     /// # Errors
     /// The operating system's; the rules are as they were then.
     pub fn set_keep(&self, rules: KeepRules) -> Result<(), KeepFileError> {
-        self.keep.set(rules)
+        let text = String::from(rules.clone());
+        self.keep.set(rules)?;
+        let owned = self.owned.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(owned) = owned
+            && let Err(error) = owned.set_rules(&text)
+        {
+            tracing::warn!(%error, "the rules of retention are in force, and not in the archive yet: a recovery would not bring them back before the next start");
+        }
+        Ok(())
+    }
+
+    /// The rules of retention as text, unless there are none.
+    pub fn rules_text(&self) -> Option<String> {
+        let rules = self.keep();
+        (rules != KeepRules::default()).then(|| String::from(rules))
     }
 
     /// Adds the room in the store, and what holds expiry, to the pool's words.

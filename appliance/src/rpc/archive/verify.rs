@@ -329,7 +329,7 @@ pub(super) fn verify_one(store: &dyn Store, id: &ObjectId, codec: &mut Decompres
         Ok::<_, ObjectError>((front, reader.table().damaged().len() as u64))
     };
     match read() {
-        Ok((front, _)) if front.header.id != *id => {
+        Ok((front, _)) if !front.header.id.is_same_stretch(id) => {
             Outcome::Damaged("it holds another stretch than its name says".to_owned())
         }
         Ok((front, 0)) if front.holes.is_empty() => Outcome::Whole,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::{ArchiveConfig, ArchiveStarted, OpenedArchive, attach, off_reactor, open_known};
 use crate::archive::catalog::CatalogError;
-use crate::archive::store::AwayStore;
+use crate::archive::store::{AwayStore, Store};
 use crate::bdev::FileDevice;
 use crate::reactor::{Local, ReactorHandle};
 use crate::rpc::{App, ArchivePlane};
@@ -164,7 +164,15 @@ impl Late {
                     }
                     return;
                 }
-                Err(error) => self.pool.tell_archive_away(error.to_string()),
+                Err(error) => {
+                    // Somebody else goes on with this history: what hosts write here would be lost to them.
+                    if let ServeError::Owner(owner) = &error
+                        && owner.is_of_another()
+                    {
+                        self.pool.take_no_more_writes(&error.to_string());
+                    }
+                    self.pool.tell_archive_away(error.to_string());
+                }
             }
         }
     }

@@ -162,6 +162,21 @@ pub fn open_store(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
     Ok(opened)
 }
 
+/// Opens a store that is there only to read it. A directory and a bucket may have their owner meanwhile; a device and
+/// tapes are open once. Nothing is probed, made or changed. Blocks.
+///
+/// # Errors
+/// [`StoreOpenError`].
+pub(super) fn open_reader(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
+    match spec {
+        StoreSpec::Directory { path } => {
+            let store: Arc<dyn Store> = Arc::new(DirectoryStore::open_reader(path)?);
+            Ok(OpenedStore { store, notes: Vec::new() })
+        }
+        _ => open_unprobed(spec),
+    }
+}
+
 /// Whether a store only has no room for the probe: it is full, or its cartridges are not to be written to.
 fn takes_nothing_now(store: &dyn Store, check: Check, error: &StoreError) -> bool {
     check == Check::Put
@@ -311,6 +326,7 @@ pub fn pools_in(store: &dyn Store) -> Result<Vec<Uuid>, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::object::ClaimId;
     use crate::log::types::{Lsn, SegmentSeq};
 
     fn open(text: &str) -> Result<OpenedStore, StoreOpenError> {
@@ -319,7 +335,15 @@ mod tests {
 
     fn put(store: &dyn Store, pool: Uuid, sequence: u64) {
         let (from_lsn, to_lsn) = (Lsn(sequence * 256), Lsn(sequence * 256 + 10));
-        let id = ObjectId { pool, epoch: 1, sequence: SegmentSeq(sequence), from_lsn, to_lsn, whole: false };
+        let id = ObjectId {
+            pool,
+            epoch: 1,
+            sequence: SegmentSeq(sequence),
+            from_lsn,
+            to_lsn,
+            whole: false,
+            claim: ClaimId::NONE,
+        };
         store.put(&id.name().expect("a name"), 4, &mut &b"abcd"[..]).expect("put");
     }
 

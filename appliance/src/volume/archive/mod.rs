@@ -34,7 +34,7 @@ pub(super) use objects::Cut;
 pub use objects::KnownObjects;
 pub use status::ArchiveStatus;
 
-use crate::archive::object::ObjectId;
+use crate::archive::object::{ClaimId, ObjectId};
 use crate::archive::service::{
     ArchiveError, ArchiveService, BlocksCache, EntriesCache, Reply, Request, VerifyPolicy,
 };
@@ -141,6 +141,8 @@ pub(super) struct Archive {
     policy: ArchivePolicy,
     objects: Objects,
     lost: lost::Lost,
+    /// Under which new objects are put.
+    claim: ClaimId,
     /// Increments of segments on the primary that nobody knows to be verified; they go when the whole is there.
     unverified: HashMap<SegmentSeq, Vec<ObjectId>>,
     flights: HashMap<u64, Flight>,
@@ -177,7 +179,7 @@ impl Archive {
         service: Box<dyn ArchiveService>,
         log: SharedLog,
         policy: ArchivePolicy,
-        KnownObjects(objects, lost): KnownObjects,
+        KnownObjects(objects, lost, claim): KnownObjects,
     ) -> Self {
         Archive {
             service,
@@ -186,6 +188,7 @@ impl Archive {
             policy,
             objects,
             lost,
+            claim,
             unverified: HashMap::new(),
             flights: HashMap::new(),
             waiters: HashMap::new(),
@@ -330,6 +333,9 @@ impl Archive {
             Reply::Deleted { token, result } => {
                 self.flights.remove(&token);
                 if let Err(error) = result {
+                    if matches!(error, ArchiveError::Overtaken { .. }) {
+                        self.overtaken(&error, state, log);
+                    }
                     // Left behind, they cost room and nothing else; the next start finds and deletes them.
                     tracing::warn!(%error, "increments of an archived segment could not be deleted");
                 }
@@ -509,7 +515,7 @@ impl Pool {
     /// Takes the archive away again.
     pub(super) fn detach_archive(&self) -> Option<(Box<dyn ArchiveService>, KnownObjects)> {
         let archive = self.state.borrow_mut().archive.take()?;
-        Some((archive.service, KnownObjects(archive.objects, archive.lost)))
+        Some((archive.service, KnownObjects(archive.objects, archive.lost, archive.claim)))
     }
 
     /// Looks up the synchs that are only in the archive, in segments from `from` on, and those whose text is damaged on the primary device. The entries of all these segments are read.

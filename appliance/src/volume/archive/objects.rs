@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::lost::Lost;
-use crate::archive::object::{ObjectId, pool_prefix};
+use crate::archive::object::{ClaimId, ObjectId, pool_prefix};
 use crate::archive::retention::SegmentRange;
 use crate::archive::store::{PAGE_OBJECTS_MAX, Store, StoreError};
 use crate::log::{Geometry, Lsn, SegmentSeq};
@@ -34,9 +34,10 @@ pub(super) struct Objects {
     segments: BTreeMap<SegmentSeq, SegmentObjects>,
 }
 
-/// What is known of a store before a pool is given its archive.
+/// What is known of a store before a pool is given its archive: its objects, those that should be there,
+/// and the claim under which the pool puts more.
 #[derive(Debug, Clone, Default)]
-pub struct KnownObjects(pub(super) Objects, pub(super) Lost);
+pub struct KnownObjects(pub(super) Objects, pub(super) Lost, pub(super) ClaimId);
 
 impl KnownObjects {
     /// Lists the objects of a pool in a store. Blocks.
@@ -57,7 +58,7 @@ impl KnownObjects {
             }
             match page.objects.last() {
                 Some(last) if page.more => after = Some(last.name.clone()),
-                _ => return Ok(KnownObjects(objects, Lost::default())),
+                _ => return Ok(KnownObjects(objects, Lost::default(), ClaimId::NONE)),
             }
         }
     }
@@ -72,6 +73,13 @@ impl KnownObjects {
     /// Tells of objects that should be in the store and are not.
     pub fn note_lost(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
         self.1 = Lost::new(ids);
+    }
+
+    /// From now on objects are put under this claim.
+    #[must_use]
+    pub fn with_claim(mut self, claim: ClaimId) -> Self {
+        self.2 = claim;
+        self
     }
 
     /// Whether there is none.
@@ -170,7 +178,7 @@ impl KnownObjects {
         self.0.parts(sequence)
     }
 
-    /// All of them, in log order.
+    /// All of them, in log order. Of a segment that has had several lives, those of its latest.
     pub fn ids(&self) -> impl Iterator<Item = ObjectId> + '_ {
         self.0.segments.values().flat_map(|objects| objects.increments.iter().copied().chain(objects.whole))
     }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::objects::SegmentObjects;
 use super::{Archive, Flight, JOBS_MAX, RETRY_FIRST_NS, RETRY_LAST_NS, record_gap};
-use crate::archive::object::{ObjectId, holes_of};
+use crate::archive::object::{ClaimId, ObjectId, holes_of};
 use crate::archive::retention::SegmentRange;
 use crate::archive::service::{ArchiveError, ArchiveJob, Archived, Request};
 use crate::log::format::TrailerUnit;
@@ -295,7 +295,7 @@ impl Archive {
         let geometry = log.geometry();
         let Some(segment) = log.table().get(sequence) else { return };
         let Some(slot) = segment.slot else { return };
-        let whole = whole_id(log, sequence, segment);
+        let whole = whole_id(log, sequence, segment, self.claim);
         let id = match range {
             Some((from_lsn, to_lsn)) => ObjectId { from_lsn, to_lsn, whole: false, ..whole },
             None => whole,
@@ -454,6 +454,24 @@ impl Archive {
         }
         self.cause = Some(error.to_string());
         self.tell_failure(now_ns, state);
+        if matches!(error, ArchiveError::Overtaken { .. }) {
+            self.overtaken(error, state, log);
+        }
+    }
+
+    /// Somebody else goes on with this history: what hosts write here from now on would be lost to
+    /// them. So nothing is taken any more.
+    pub(super) fn overtaken(&mut self, error: &ArchiveError, state: &mut State, log: &mut Log) {
+        if log.poisoned().is_some() {
+            return;
+        }
+        let reason = format!(
+            "{error}, by a recovery or a fork, and goes on with this pool: no writes are taken here any more, reads go on. \
+             Ways out: move the hosts to where the pool is served now; or stop, and serve this copy with --fork, \
+             as a history of its own that takes the archive back"
+        );
+        log.take_no_more_writes(&reason);
+        state.note_problem(reason);
     }
 }
 
@@ -521,7 +539,7 @@ fn is_past_archiving(segment: &Segment) -> bool {
 }
 
 /// What an object of a whole segment is named.
-fn whole_id(log: &Log, sequence: SegmentSeq, segment: &Segment) -> ObjectId {
+fn whole_id(log: &Log, sequence: SegmentSeq, segment: &Segment, claim: ClaimId) -> ObjectId {
     ObjectId {
         pool: log.pool(),
         epoch: segment.epoch,
@@ -529,6 +547,7 @@ fn whole_id(log: &Log, sequence: SegmentSeq, segment: &Segment) -> ObjectId {
         from_lsn: log.geometry().first_lsn(sequence),
         to_lsn: segment.end_lsn,
         whole: true,
+        claim,
     }
 }
 

@@ -1,0 +1,282 @@
+//! Taking an archive for a pool that is here, or for one that is recovered.
+//!
+//! See [`archive::owner`](crate::archive::owner) for what a claim is, and for the order of a start.
+//! Everything that asks the store blocks, and runs on a thread of its own.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::archive::{Learned, learn, off_reactor};
+use super::{ArchiveConfig, ServeError};
+use crate::archive::catalog::CatalogError;
+use crate::archive::object::{ClaimId, ObjectId};
+use crate::archive::owner::{
+    Chain, ChainError, Claimant, Conflict, Generation, HistoryId, Inheritance, Lineage, OwnedStore,
+    Recovered, read_chain,
+};
+use crate::archive::store::{Store, StoreError, StoreErrorKind};
+use crate::log::Lsn;
+use crate::reactor::Local;
+use crate::rpc::units::format_time;
+use crate::volume::{Pool, VolumeError};
+
+/// Why a rehearsal puts nothing.
+const REHEARSAL: &str = "this pool is a rehearsal of a recovery, which owns no archive";
+/// Why a pool that takes no writes puts nothing.
+const NO_WRITES: &str =
+    "the pool takes no writes, so it could not say that it claims the archive; restart it when it does";
+
+/// Why a pool does not get its archive.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnerError {
+    /// The store failed.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// Its catalog failed.
+    #[error("{0}")]
+    Catalog(#[from] CatalogError),
+    /// What says who owns it is damaged.
+    #[error(
+        "{0}. Nothing was changed. Ways out: bring that object back from a copy of the archive; or --fork goes on from this pool as a history of its own, beside which everything that is there stays"
+    )]
+    Chain(ChainError),
+    /// Somebody else owns it.
+    #[error(
+        "the archive in {store} was taken over by {by} at {at}, which goes on with this pool as history {history}: this is an older copy of it. Nothing was changed. Ways out: serve the pool where it is now; move this copy away and make the newest again (`varve pool recover --from ARCHIVE --dir DIR`); --fork goes on from this copy as a history of its own and takes the archive back (the other stays whole, `varve pool recover --history {history}`); --no-archive serves this copy without"
+    )]
+    Taken {
+        /// The store's label.
+        store: String,
+        /// Who.
+        by: String,
+        /// When.
+        at: String,
+        /// The history that it goes on with.
+        history: HistoryId,
+    },
+    /// The archive has more than the pool.
+    #[error(
+        "the archive in {store} holds this pool's log up to LSN {archive_lsn}, and the primary device ends at LSN {head_lsn}: it is an older copy, or has lost its newest part. Nothing was changed. Ways out: put the newest primary back; move this one away and make the newest again (`varve pool recover --from ARCHIVE --dir DIR`); --fork goes on from here as a history of its own (the other stays whole and can be recovered); --no-archive serves this copy without"
+    )]
+    Ahead {
+        /// The store's label.
+        store: String,
+        /// Where the archive ends.
+        archive_lsn: Lsn,
+        /// Where the pool ends.
+        head_lsn: Lsn,
+    },
+    /// The list of histories does not have that one.
+    #[error("{store} holds no history {history} of pool {pool}; it holds {others}")]
+    NoHistory {
+        /// The store's label.
+        store: String,
+        /// The pool.
+        pool: uuid::Uuid,
+        /// What was asked for.
+        history: HistoryId,
+        /// What is there.
+        others: String,
+    },
+}
+
+impl OwnerError {
+    /// Whether the archive is somebody else's, or of another state of the pool.
+    pub(super) fn is_of_another(&self) -> bool {
+        matches!(self, OwnerError::Taken { .. } | OwnerError::Ahead { .. })
+    }
+
+    fn of(conflict: Conflict, claimant: &Claimant, store: &dyn Store) -> Self {
+        let store = store.label().to_owned();
+        match conflict {
+            Conflict::Taken(by) => {
+                OwnerError::Taken { store, at: format_time(by.made_ns), history: by.history, by: by.by }
+            }
+            Conflict::Ahead { archive_lsn } => {
+                OwnerError::Ahead { store, archive_lsn, head_lsn: claimant.head_lsn }
+            }
+        }
+    }
+}
+
+/// What the archive holds for a pool that may take it.
+pub(super) struct Found {
+    pub(super) learned: Learned,
+    inheritance: Option<Inheritance>,
+}
+
+/// What a pool says of itself.
+fn claimant(pool: &Pool) -> Claimant {
+    let (info, ownership) = (pool.info(), pool.ownership());
+    Claimant {
+        pool: info.uuid,
+        history: ownership.history,
+        claim: ownership.claim,
+        next_claim: ownership.next_claim,
+        head_lsn: Lsn(pool.stats().head_lsn),
+        archived_lsn: pool.archived_below(),
+    }
+}
+
+/// Learns what the archive holds of a pool's history, if the pool may take it.
+pub(super) async fn find(
+    local: &Local,
+    store: &Arc<OwnedStore>,
+    pool: &Pool,
+    config: &ArchiveConfig,
+    is_new: bool,
+) -> Result<Found, ServeError> {
+    let (claimant, fork, catalog) = (claimant(pool), config.fork, config.catalog.clone());
+    let store = Arc::clone(store.inner());
+    let rehearsal_lsn = pool.ownership().rehearsal_lsn;
+    let found = off_reactor(local, move || match rehearsal_lsn {
+        Some(end_lsn) => find_rehearsal(&*store, &claimant, end_lsn, &catalog),
+        None => find_own(&*store, &claimant, fork, &catalog, is_new),
+    });
+    Ok(found.await??)
+}
+
+fn find_own(
+    store: &dyn Store,
+    claimant: &Claimant,
+    fork: bool,
+    catalog: &Path,
+    is_new: bool,
+) -> Result<Found, OwnerError> {
+    let chain = read_chain(store, claimant.pool)?;
+    let conflict = match chain.certain(store) {
+        Err(error) if !fork => return Err(OwnerError::Chain(error)),
+        Err(_) => None,
+        Ok(_) => match Inheritance::of(claimant, &chain) {
+            Ok(inheritance) => {
+                let learned = learn_history(store, claimant, &inheritance.lineage, catalog, is_new)?;
+                match Inheritance::check_head(claimant, learned.known.ids()) {
+                    Ok(()) => return Ok(Found { learned, inheritance: Some(inheritance) }),
+                    Err(conflict) => Some(conflict),
+                }
+            }
+            Err(conflict) => Some(conflict),
+        },
+    };
+    match conflict {
+        Some(conflict) if !fork => Err(OwnerError::of(conflict, claimant, store)),
+        _ => {
+            let inheritance = Inheritance::of_fork(claimant, &chain);
+            let mut learned = learn_history(store, claimant, &inheritance.lineage, catalog, is_new)?;
+            learned.notes.push(format!(
+                "this pool goes on as history {} from LSN {} on; the archive's other history stays beside it",
+                inheritance.history, claimant.head_lsn
+            ));
+            Ok(Found { learned, inheritance: Some(inheritance) })
+        }
+    }
+}
+
+fn find_rehearsal(
+    store: &dyn Store,
+    claimant: &Claimant,
+    end_lsn: Lsn,
+    catalog: &Path,
+) -> Result<Found, OwnerError> {
+    let chain = read_chain(store, claimant.pool)?;
+    let recovered = Recovered::find(&chain, claimant.history).ok_or_else(|| OwnerError::NoHistory {
+        store: store.label().to_owned(),
+        pool: claimant.pool,
+        history: claimant.history.unwrap_or(HistoryId(uuid::Uuid::nil())),
+        others: histories(&chain),
+    })?;
+    let lineage = recovered.lineage.cut(end_lsn);
+    let mut learned = learn_history(store, claimant, &lineage, catalog, false)?;
+    learned.notes.push(format!("{REHEARSAL}: nothing of it is archived"));
+    Ok(Found { learned, inheritance: None })
+}
+
+fn learn_history(
+    store: &dyn Store,
+    claimant: &Claimant,
+    lineage: &Lineage,
+    catalog: &Path,
+    is_new: bool,
+) -> Result<Learned, CatalogError> {
+    let lineage = lineage.clone();
+    learn(store, claimant.pool, catalog, is_new, Box::new(move |id: &ObjectId| lineage.counts(id)))
+}
+
+/// Takes the archive for the pool: in its log first, then in the store. Gives what the operator
+/// must know, and the claim under which objects are put.
+pub(super) async fn take(
+    local: &Local,
+    store: &Arc<OwnedStore>,
+    pool: &Rc<Pool>,
+    found: Found,
+    rules: Option<String>,
+) -> Result<(Learned, ClaimId, Vec<String>), ServeError> {
+    let Found { mut learned, inheritance } = found;
+    let Some(inheritance) = inheritance else {
+        store.read_only(REHEARSAL);
+        return Ok((learned, ClaimId::NONE, Vec::new()));
+    };
+    let (claim, history) = (ClaimId::random(), inheritance.history);
+    if let Err(error) = pool.announce_claim(inheritance.held, claim).await {
+        store.read_only(NO_WRITES);
+        return Ok((learned, ClaimId::NONE, vec![format!("nothing can be archived: {NO_WRITES}: {error}")]));
+    }
+    // What is put from now on counts too.
+    let own = inheritance.lineage.clone().with_open(claim);
+    learned.catalog.count_only(Box::new(move |id: &ObjectId| own.counts(id)));
+    let head_lsn = Lsn(pool.stats().head_lsn);
+    let uuid = pool.info().uuid;
+    let mut generation = inheritance.generation(uuid, claim, head_lsn, learned.known.ids());
+    generation.rules = rules.or(generation.rules);
+    sign(&mut generation);
+    store.claim(generation);
+    let taking = Arc::clone(store);
+    let taken = off_reactor(local, move || {
+        let taken = taking.ensure_owner("claim");
+        if taken.is_ok() {
+            taking.finish_deletes();
+        }
+        taken
+    });
+    match taken.await? {
+        Ok(()) => {
+            pool.note_claim(history, claim).await?;
+            Ok((learned, claim, Vec::new()))
+        }
+        Err(error) if error.kind == StoreErrorKind::Overtaken => Err(OwnerError::Store(error).into()),
+        Err(error) => {
+            let note =
+                format!("the archive could not be claimed yet, and nothing is archived before: {error}");
+            Ok((learned, claim, vec![note]))
+        }
+    }
+}
+
+/// Says who makes a generation, and when.
+pub(super) fn sign(generation: &mut Generation) {
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    generation.by = format!("process {} on {machine}", std::process::id());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    generation.made_ns = now.map_or(0, |since| since.as_nanos() as u64);
+}
+
+/// The histories of a chain, as text.
+pub(super) fn histories(chain: &Chain) -> String {
+    let newest = chain.newest.as_ref();
+    let all = newest.into_iter().flat_map(|newest| {
+        [newest.history].into_iter().chain(newest.beside.iter().map(|beside| beside.history))
+    });
+    all.map(|history| history.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+impl From<OwnerError> for ServeError {
+    fn from(error: OwnerError) -> Self {
+        ServeError::Owner(Box::new(error))
+    }
+}
+
+/// As the pool's error: for a recovery, which ends then.
+pub(super) fn failed(error: &OwnerError) -> VolumeError {
+    VolumeError::Archive { reason: error.to_string() }
+}
