@@ -77,6 +77,8 @@ pub struct Appliance {
     environment: Vec<(String, String)>,
     faults: Option<Faults>,
     folder: TempDir,
+    /// Where the pool is, when that is not in `folder`.
+    pool: Option<PathBuf>,
     /// 0 until the first start has told.
     port: u16,
     process: Option<Process>,
@@ -89,14 +91,27 @@ impl Appliance {
     /// # Errors
     /// The program cannot be built or started, or does not say within a minute that hosts can connect; the error holds what it said.
     pub fn start(config: &ApplianceConfig) -> Result<Self, ApplianceError> {
+        Self::start_with(config, None)
+    }
+
+    /// The same, with the pool in a directory that stays when this is dropped.
+    ///
+    /// # Errors
+    /// As [`Appliance::start`].
+    pub fn start_in(config: &ApplianceConfig, pool: &Path) -> Result<Self, ApplianceError> {
+        Self::start_with(config, Some(pool.to_owned()))
+    }
+
+    fn start_with(config: &ApplianceConfig, pool: Option<PathBuf>) -> Result<Self, ApplianceError> {
         let program = program()?;
         let folder = tempfile::Builder::new()
             .prefix("varve-appliance-")
             .tempdir()
             .map_err(ApplianceError::host("making a folder in", std::env::temp_dir()))?;
         let ApplianceConfig { arguments, environment, faults } = config.clone();
+        let (port, process, starts) = (0, None, 0);
         let mut appliance =
-            Appliance { program, arguments, environment, faults, folder, port: 0, process: None, starts: 0 };
+            Appliance { program, arguments, environment, faults, folder, pool, port, process, starts };
         appliance.restart()?;
         Ok(appliance)
     }
@@ -180,7 +195,7 @@ impl Appliance {
 
     /// The directory of the pool.
     pub fn pool_folder(&self) -> PathBuf {
-        self.folder.path().join("pool")
+        self.pool.clone().unwrap_or_else(|| self.folder.path().join("pool"))
     }
 
     /// The JSON-RPC socket.

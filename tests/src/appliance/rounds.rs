@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use varve::nvmf::host::{ConnectOptions, Controller, Namespace, Queue};
+use varve::nvmf::host::{ConnectOptions, Controller, HostError, Namespace, Queue};
 use varve::nvmf::nqn;
 
 use super::Appliance;
@@ -48,11 +48,20 @@ impl Host {
 
     /// Writes the whole volume, each block with its number and that of the round.
     pub fn write_round(&mut self, round: u64) {
+        self.try_write_round(round).expect("written");
+    }
+
+    /// The same, up to the first write that fails.
+    ///
+    /// # Errors
+    /// That of the write.
+    pub fn try_write_round(&mut self, round: u64) -> Result<(), HostError> {
         for first in (0..self.len_blocks).step_by(WRITE_BLOCKS as usize) {
             let data: Vec<u8> =
                 (first..first + WRITE_BLOCKS).flat_map(|block| content(block, round)).collect();
-            self.queue.write(first, &data).expect("written");
+            self.queue.write(first, &data)?;
         }
+        Ok(())
     }
 
     /// The SHA-256 of the whole volume.

@@ -1,4 +1,5 @@
-//! Runs the simulator over many seeds: `simulate --seed N`, `simulate --seeds A..B`, `simulate --hours H`.
+//! Runs the simulator over many seeds: `simulate --seed N`, `simulate --seeds A..B`, `simulate --hours H`; and `simulate --owners A..B`,
+//! where several primaries want one archive.
 //!
 //! Prints what was compared and which faults there were. A broken promise fails its seed, which `--seed` replays exactly.
 //! `--hours` begins at a seed of its own time, so that no two runs do the same. All faults are injected, or only those that
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use varve_tests::sim::campaign::{Counts, campaign_with};
 use varve_tests::sim::endless::endless_campaign_of;
 use varve_tests::sim::faults::Faults;
+use varve_tests::sim::owners::{OwnerCounts, owners_campaign};
 
-const USAGE: &str = "usage: simulate (--seed N | --seeds A..B | --hours H) [--no-faults | --faults transient,lasting,memory,starts]";
+const USAGE: &str = "usage: simulate (--seed N | --seeds A..B | --hours H | --owners A..B) [--no-faults | --faults transient,lasting,memory,starts]";
 /// Seeds for each second: no machine runs through so many.
 const SEEDS_PER_SECOND: u64 = 100_000;
 
@@ -63,8 +65,33 @@ fn report(what: &str, total: &Counts) {
     println!("{what}: {total}");
 }
 
+/// Several owners, in runs of their own.
+fn run_owners(seeds: &str) -> Option<ExitCode> {
+    let (first, end) = seeds.split_once("..")?;
+    let (first, end): (u64, u64) = (first.parse().ok()?, end.parse().ok()?);
+    let (mut total, mut failed) = (OwnerCounts::default(), Vec::new());
+    for seed in first..end {
+        SEED.set(seed);
+        match std::panic::catch_unwind(|| owners_campaign(seed)) {
+            Ok(counts) => total += counts,
+            Err(_) => failed.push(seed),
+        }
+    }
+    println!("{total:?}");
+    println!("{} seeds failed: {failed:?}", failed.len());
+    Some(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, seeds] = arguments.as_slice()
+        && flag == "--owners"
+    {
+        return run_owners(seeds).unwrap_or_else(|| {
+            eprintln!("{USAGE}");
+            ExitCode::FAILURE
+        });
+    }
     let Some((work, faults)) = parse(&arguments) else {
         eprintln!("{USAGE}");
         return ExitCode::FAILURE;

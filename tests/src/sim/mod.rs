@@ -16,6 +16,7 @@ pub mod hydration;
 pub mod kept;
 pub mod model;
 pub mod operations;
+pub mod owners;
 pub mod rng;
 pub mod shortage;
 pub mod starts;

@@ -67,7 +67,7 @@ pub struct Model {
 }
 
 /// The state of one volume at a point.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VolumeState {
     /// Size in blocks.
     pub size_blocks: u64,

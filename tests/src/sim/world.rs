@@ -6,7 +6,6 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 use varve::archive::object::FRAME_BYTES_MIN;
@@ -123,16 +122,27 @@ impl World {
     /// When the store cannot be listed.
     pub fn attach(&self, pool: &Rc<Pool>, disk: &SimDisk) {
         let Some(store) = &self.store else { return };
-        // Waiting for the archive takes time, or it would never be tried again.
-        self.clock.ns_per_look.set(1_000_000);
-        let service = self.service(store, disk);
         let known = (0..1000)
             .find_map(|_| KnownObjects::list(&**store, pool.info().uuid).ok())
             .expect("the store can be listed");
+        self.attach_as(pool, store, disk, known);
+    }
+
+    /// Gives a pool an archive of which these objects are known.
+    pub(super) fn attach_as(
+        &self,
+        pool: &Rc<Pool>,
+        store: &Arc<dyn Store>,
+        disk: &SimDisk,
+        known: KnownObjects,
+    ) {
+        // Waiting for the archive takes time, or it would never be tried again.
+        self.clock.ns_per_look.set(1_000_000);
+        let service = self.service(store, disk);
         pool.attach_archive(Box::new(service), self.policy, known, Vec::new()).expect("it has none yet");
     }
 
-    fn service(&self, store: &Arc<dyn Store>, disk: &SimDisk) -> InlineArchive {
+    pub(super) fn service(&self, store: &Arc<dyn Store>, disk: &SimDisk) -> InlineArchive {
         self.seed.set(self.seed.get().wrapping_add(1));
         let mut rng = Rng::new(self.seed.get() ^ 0xa5c4);
         let options = InlineOptions {
@@ -158,7 +168,7 @@ impl World {
             (0..1000).find_map(|_| KnownObjects::list(&**store, pool).ok()).expect("the store can be listed");
         let service = Box::new(self.service(store, disk));
         let device = SharedBdev::new(disk.open());
-        let from = RecoverFrom { service, policy: self.policy, known, pool };
+        let from = RecoverFrom::unowned(service, self.policy, known, pool);
         let request = CreateLog { segment_blocks, working_set: None };
         let (pool, report) = drive(
             &device.clone(),
@@ -222,9 +232,16 @@ impl World {
 
 /// Anything that is waited for ends within so many turns, or the seed fails with what it waited for. Waiting for a store that fails again and again takes the most.
 pub const TURNS_MAX: u64 = 1_000_000;
+/// A real device ends when it does: after so many turns a thread of it gets so much more time, a millisecond each.
+const MORE_MS: u64 = 60_000;
 
-/// A file of the machine itself may take so long, whatever turns pass meanwhile.
-const REAL_WAIT: Duration = Duration::from_secs(30);
+/// Whether something that has taken so many turns may still end.
+fn may_end(turns: u64) -> bool {
+    if turns >= TURNS_MAX {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    turns < TURNS_MAX + MORE_MS
+}
 
 thread_local! {
     /// The most turns that anything took since somebody asked.
@@ -242,16 +259,14 @@ pub fn note_turns(turns: u64) {
 }
 
 /// Runs a future that makes a pool; the device is polled for it, the pool it polls itself.
-fn drive<T: 'static, F: Future<Output = T> + 'static>(device: &SharedBdev, future: F) -> T {
+pub(super) fn drive<T: 'static, F: Future<Output = T> + 'static>(device: &SharedBdev, future: F) -> T {
     let device = device.clone();
-    let (is_real, since) = (device.info().kind != "simulated", Instant::now());
     let mut turns = 0;
     block_on(future, move || {
         device.queue().drive();
         shortage::tick();
         turns += 1;
-        let may_go_on = turns < TURNS_MAX || (is_real && since.elapsed() < REAL_WAIT);
-        assert!(may_go_on, "it does not end: {}", std::any::type_name::<F>());
+        assert!(may_end(turns), "it does not end: {}", std::any::type_name::<F>());
         note_turns(turns);
     })
 }
@@ -344,7 +359,7 @@ pub fn wait<T: 'static, F: Future<Output = T> + 'static>(pool: &Rc<Pool>, future
             poll_background();
         }
         note_turns(turns);
-        assert!(turns < TURNS_MAX, "it does not end: {}: {}", std::any::type_name::<F>(), story(&pool));
+        assert!(may_end(turns), "it does not end: {}: {}", std::any::type_name::<F>(), story(&pool));
     })
 }
 
@@ -353,7 +368,7 @@ pub fn wait<T: 'static, F: Future<Output = T> + 'static>(pool: &Rc<Pool>, future
 /// # Panics
 /// When that does not end.
 pub fn submit(pool: &Pool, volume: VolumeId, request: &Request<'_>, tag: u64, sink: &Rc<Sink>) {
-    for turns in 0..TURNS_MAX {
+    for turns in (0..).take_while(|&turns| may_end(turns)) {
         if pool.submit(volume, request, tag, sink) == Submitted::Queued {
             note_turns(turns);
             finish_command(pool);
@@ -369,7 +384,7 @@ pub fn submit(pool: &Pool, volume: VolumeId, request: &Request<'_>, tag: u64, si
 /// # Panics
 /// When that does not end.
 pub fn finish_command(pool: &Pool) {
-    for turns in 0..TURNS_MAX {
+    for turns in (0..).take_while(|&turns| may_end(turns)) {
         if !pool.is_in_the_middle() {
             note_turns(turns);
             return;
@@ -386,7 +401,7 @@ pub fn finish_command(pool: &Pool) {
 pub fn run(pool: &Pool, volume: VolumeId, request: &Request<'_>) -> IoCompletion {
     let sink = Sink::new();
     submit(pool, volume, request, 0, &sink);
-    for turns in 0..TURNS_MAX {
+    for turns in (0..).take_while(|&turns| may_end(turns)) {
         if let Some(completion) = sink.pop() {
             note_turns(turns);
             return completion;
