@@ -90,11 +90,13 @@ fn check_opens_or_refuses(bed: &mut Bed, what: &str) {
 fn a_pool_file_whose_beginning_is_gone_is_not_made_anew() {
     let mut bed = closed();
     let image = std::fs::read(bed.pool_file()).expect("the pool's file");
+    let archive = bed.archive_image();
     for (what, len) in [("both superblocks", 8192), ("the first MiB", 1 << 20)] {
         let file = std::fs::File::options().write(true).open(bed.pool_file()).expect("it opens");
         file.write_all_at(&vec![0; len], 0).expect("zeroed");
         check_opens_or_refuses(&mut bed, what);
         std::fs::write(bed.pool_file(), &image).expect("written");
+        bed.put_archive_back(&archive);
     }
     let one = std::fs::File::options().write(true).open(bed.pool_file()).expect("it opens");
     one.write_all_at(&[0; 4096], 0).expect("zeroed");
@@ -123,6 +125,7 @@ fn damage_at_random_is_never_served() {
         (state >> 33) as usize % below
     };
     let mut told = 0;
+    let archive = bed.archive_image();
     for round in 0..16 {
         let mut damaged = image.clone();
         for _ in 0..=random(4) {
@@ -138,6 +141,7 @@ fn damage_at_random_is_never_served() {
             }
         }
         std::fs::write(bed.pool_file(), &damaged).expect("written");
+        bed.put_archive_back(&archive);
         bed.appliance.restart().unwrap_or_else(|error| panic!("round {round}: {error}"));
         let tally = bed.host().tally(&bed.expected);
         let problems = bed.problems();
@@ -246,7 +250,7 @@ fn a_damaged_newest_object_costs_what_was_in_it() {
         .args(["-type", "f", "-printf", "%T@ %p\\n"])
         .output();
     let text = String::from_utf8(output.expect("find runs").stdout).expect("text");
-    let mut objects: Vec<&str> = text.lines().collect();
+    let mut objects: Vec<&str> = text.lines().filter(|line| line.contains("/seg/")).collect();
     objects.sort_unstable();
     let newest = Path::new(objects.pop().and_then(|line| line.split_once(' ')).expect("an object").1);
     let good = std::fs::read(newest).expect("readable");
@@ -265,7 +269,10 @@ fn a_damaged_newest_object_costs_what_was_in_it() {
         ("nothing left", Vec::new()),
     ];
     bed.expected = before;
+    let whole = bed.archive_image();
     for (what, bytes) in damages {
+        // Each recovery takes the archive over.
+        bed.put_archive_back(&whole);
         std::fs::write(newest, bytes).expect("written");
         std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
         let arguments = ["pool", "recover", "--from", from, "--dir", to, "--pool-size", "16MiB"];

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use rustix::io::Errno;
+use tempfile::TempDir;
 use varve_tests::faults::bed::{BLOCKS, Bed, POOL_FILE, Segment};
 use varve_tests::faults::{Operation, Rule};
 
@@ -96,6 +97,7 @@ fn a_bad_sector_in_the_newest_segment_costs_what_was_in_it() {
     drop(host);
     bed.appliance.kill_9();
     let image = std::fs::read(bed.pool_file()).expect("the pool's file");
+    let archive = bed.archive_image();
     // Writes are alone in their records: a header, then the block.
     let place = |block: u64| (block, bed.place_of(block, bed.expected.0[block as usize]).start);
     let places: Vec<(u64, u64)> = [0, 10, 38, 39].map(place).into();
@@ -109,7 +111,7 @@ fn a_bad_sector_in_the_newest_segment_costs_what_was_in_it() {
         bed.check_but(&format!("the data of block {block}"), &[block]);
         assert!(bed.faults.hits(bad) > 0);
         bed.check_told(&[]);
-        start_over(&mut bed, &image);
+        start_over(&mut bed, &image, &archive);
 
         // With the header it is not known which block came then: what was not written since may be
         // it.
@@ -119,7 +121,7 @@ fn a_bad_sector_in_the_newest_segment_costs_what_was_in_it() {
         bed.check_but(&format!("the header of block {block}"), &uncertain);
         assert!(bed.faults.hits(bad) > 0);
         bed.check_told(&[]);
-        start_over(&mut bed, &image);
+        start_over(&mut bed, &image, &archive);
     }
     let header = bed.faults.add(bad_sector(segment.start..segment.start + 4096));
     bed.appliance.restart().unwrap_or_else(|error| panic!("the segment's header: {error}"));
@@ -129,8 +131,9 @@ fn a_bad_sector_in_the_newest_segment_costs_what_was_in_it() {
 }
 
 /// No fault, and the pool's file as it was.
-fn start_over(bed: &mut Bed, image: &[u8]) {
+fn start_over(bed: &mut Bed, image: &[u8], archive: &TempDir) {
     bed.faults.clear();
     bed.appliance.kill_9();
+    bed.put_archive_back(archive);
     std::fs::write(bed.pool_file(), image).expect("written");
 }

@@ -100,6 +100,11 @@ impl OwnerError {
     }
 }
 
+/// Why a pool without room puts nothing yet.
+const NO_ROOM: &str = "the pool has no room to say that it claims the archive, which it does when it has";
+/// How often it is tried whether the pool has room.
+const ROOM_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What the archive holds for a pool that may take it.
 pub(super) struct Found {
     pub(super) learned: Learned,
@@ -217,39 +222,88 @@ pub(super) async fn take(
         store.read_only(REHEARSAL);
         return Ok((learned, ClaimId::NONE, Vec::new()));
     };
-    let (claim, history) = (ClaimId::random(), inheritance.history);
-    if let Err(error) = pool.announce_claim(inheritance.held, claim).await {
-        store.read_only(NO_WRITES);
-        return Ok((learned, ClaimId::NONE, vec![format!("nothing can be archived: {NO_WRITES}: {error}")]));
-    }
+    let claim = ClaimId::random();
     // What is put from now on counts too.
     let own = inheritance.lineage.clone().with_open(claim);
     learned.catalog.count_only(Box::new(move |id: &ObjectId| own.counts(id)));
-    let head_lsn = Lsn(pool.stats().head_lsn);
-    let uuid = pool.info().uuid;
-    let mut generation = inheritance.generation(uuid, claim, head_lsn, learned.known.ids());
-    generation.rules = rules.or(generation.rules);
-    sign(&mut generation);
-    store.claim(generation);
-    let taking = Arc::clone(store);
-    let taken = off_reactor(local, move || {
-        let taken = taking.ensure_owner("claim");
-        if taken.is_ok() {
-            taking.finish_deletes();
-        }
-        taken
-    });
-    match taken.await? {
+    let objects = learned.known.ids().collect();
+    let taking = Taking { store: Arc::clone(store), inheritance, claim, objects, rules };
+    match pool.announce_claim(taking.inheritance.held, claim).await {
         Ok(()) => {
-            pool.note_claim(history, claim).await?;
-            Ok((learned, claim, Vec::new()))
+            let notes = taking.finish(local, pool).await?;
+            Ok((learned, claim, notes))
         }
-        Err(error) if error.kind == StoreErrorKind::Overtaken => Err(OwnerError::Store(error).into()),
+        Err(error @ VolumeError::NoSpace { .. }) => {
+            // Nothing is put before; the archivist tries again until then.
+            store.read_only(NO_ROOM);
+            taking.finish_later(local, pool);
+            Ok((learned, claim, vec![format!("nothing can be archived now: {NO_ROOM}: {error}")]))
+        }
         Err(error) => {
-            let note =
-                format!("the archive could not be claimed yet, and nothing is archived before: {error}");
-            Ok((learned, claim, vec![note]))
+            store.read_only(NO_WRITES);
+            Ok((learned, ClaimId::NONE, vec![format!("nothing can be archived: {NO_WRITES}: {error}")]))
         }
+    }
+}
+
+/// What it takes to take an archive.
+struct Taking {
+    store: Arc<OwnedStore>,
+    inheritance: Inheritance,
+    claim: ClaimId,
+    objects: Vec<ObjectId>,
+    rules: Option<String>,
+}
+
+impl Taking {
+    /// Takes the archive for a pool whose log has announced the claim. What the operator must know.
+    async fn finish(self, local: &Local, pool: &Rc<Pool>) -> Result<Vec<String>, ServeError> {
+        let Taking { store, inheritance, claim, objects, rules } = self;
+        let history = inheritance.history;
+        let (uuid, head_lsn) = (pool.info().uuid, Lsn(pool.stats().head_lsn));
+        let mut generation = inheritance.generation(uuid, claim, head_lsn, objects.into_iter());
+        generation.rules = rules.or(generation.rules);
+        sign(&mut generation);
+        store.claim(generation);
+        let taken = off_reactor(local, move || {
+            let taken = store.ensure_owner("claim");
+            if taken.is_ok() {
+                store.finish_deletes();
+            }
+            taken
+        });
+        match taken.await? {
+            Ok(()) => {
+                pool.note_claim(history, claim).await?;
+                Ok(Vec::new())
+            }
+            Err(error) if error.kind == StoreErrorKind::Overtaken => Err(OwnerError::Store(error).into()),
+            Err(error) => Ok(vec![format!(
+                "the archive could not be claimed yet, and nothing is archived before: {error}"
+            )]),
+        }
+    }
+
+    /// The same, as soon as the pool takes writes.
+    fn finish_later(self, local: &Local, pool: &Rc<Pool>) {
+        let (later, pool) = (local.clone(), Rc::clone(pool));
+        drop(local.spawn(async move {
+            loop {
+                later.sleep(ROOM_INTERVAL).await;
+                match pool.announce_claim(self.inheritance.held, self.claim).await {
+                    Ok(()) => break,
+                    Err(VolumeError::NoSpace { .. }) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "nothing can be archived before a restart");
+                        return;
+                    }
+                }
+            }
+            match self.finish(&later, &pool).await {
+                Ok(notes) => notes.iter().for_each(|note| tracing::warn!(note, "the archive was claimed")),
+                Err(error) => pool.take_no_more_writes(&error.to_string()),
+            }
+        }));
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use varve::bdev::ENGINE_VARIABLE;
 use varve::log::geometry::{FIRST_SLOT_BLOCK, SEGMENT_BLOCKS_MIN};
 use varve::nvmf::host::{ConnectOptions, Controller, HostError, Namespace, Queue, Timeouts};
@@ -398,6 +399,20 @@ impl Bed {
         let tally = Host::connect(self.appliance.port(), "then", Duration::from_secs(30)).tally(expected);
         self.appliance.command(&["volume", "delete", "then"]).expect("it is deleted");
         Ok(tally)
+    }
+
+    /// A copy of what the archive holds, for [`put_archive_back`](Self::put_archive_back).
+    pub fn archive_image(&self) -> TempDir {
+        let image = TempDir::new().expect("a folder");
+        copy_folder(&self.archive().join("objects"), image.path());
+        image
+    }
+
+    /// The archive as it was when the copy was made. A pool's file of that time is older than what
+    /// it was started into since, and would be refused.
+    pub fn put_archive_back(&self, image: &TempDir) {
+        std::fs::remove_dir_all(self.archive().join("objects")).expect("removed");
+        copy_folder(&image.path().join("objects"), &self.archive());
     }
 
     /// The pool's file.

@@ -88,7 +88,9 @@ pub(in crate::archive) fn contest(store: &Arc<dyn Store>) {
     put(&**store, &legacy).unwrap();
     let first = start(store, &claimant(0, 0, 60, 0)).expect("nobody owns it yet");
     let of_first = [object(first.claim, 50, 100), object(first.claim, 100, 200)];
-    of_first.iter().for_each(|id| put(&first.store, id).unwrap());
+    for id in &of_first {
+        put(&first.store, id).unwrap();
+    }
 
     // A copy of the pool that is older than the archive, and one of before there were claims.
     let older = start(store, &claimant(first.claim.0, 0, 150, 0)).err();

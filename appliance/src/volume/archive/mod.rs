@@ -334,7 +334,7 @@ impl Archive {
                 self.flights.remove(&token);
                 if let Err(error) = result {
                     if matches!(error, ArchiveError::Overtaken { .. }) {
-                        self.overtaken(&error, state, log);
+                        Self::overtaken(&error, state, log);
                     }
                     // Left behind, they cost room and nothing else; the next start finds and deletes them.
                     tracing::warn!(%error, "increments of an archived segment could not be deleted");

@@ -455,13 +455,13 @@ impl Archive {
         self.cause = Some(error.to_string());
         self.tell_failure(now_ns, state);
         if matches!(error, ArchiveError::Overtaken { .. }) {
-            self.overtaken(error, state, log);
+            Self::overtaken(error, state, log);
         }
     }
 
     /// Somebody else goes on with this history: what hosts write here from now on would be lost to
     /// them. So nothing is taken any more.
-    pub(super) fn overtaken(&mut self, error: &ArchiveError, state: &mut State, log: &mut Log) {
+    pub(super) fn overtaken(error: &ArchiveError, state: &mut State, log: &mut Log) {
         if log.poisoned().is_some() {
             return;
         }

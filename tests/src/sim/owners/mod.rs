@@ -148,7 +148,7 @@ impl Owners {
         let pool = self.owner.open().info().uuid;
         let (seed, rng) = (self.seed ^ self.counts.losses << 16, &mut self.rng);
         let (mut new, report) = Site::recover(seed, &self.store, pool, None, true, rng);
-        new.moments = self.owner.moments.clone();
+        new.moments.clone_from(&self.owner.moments);
         new.moments.retain(|moment| moment.lsn <= report.recovery_point_lsn);
         let archived = self.owner.moments.iter().filter(|moment| moment.archived);
         for moment in archived {

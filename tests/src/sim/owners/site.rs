@@ -232,7 +232,7 @@ impl Site {
     pub(super) fn write(&mut self, rng: &mut Rng) -> bool {
         let pool = self.open();
         let volume = pool.find_volume("v").expect("it is there").id;
-        for _ in 0..1 + rng.below(12) {
+        for _ in 0..=rng.below(11) {
             let (block, stamp): (u64, Stamp) = (rng.below(VOLUME_BLOCKS), rng.next_u64().max(1));
             let mut data = vec![0; BLOCK_BYTES];
             fill(stamp, block, &mut data);
