@@ -111,6 +111,12 @@ pub(super) struct Found {
     inheritance: Option<Inheritance>,
 }
 
+/// Whether a store has no generations: those of a tape library would be on cartridges that may be
+/// away, and the library is open once.
+pub(super) fn is_sole(store: &dyn Store) -> bool {
+    store.capabilities().sequential_only
+}
+
 /// What a pool says of itself.
 fn claimant(pool: &Pool) -> Claimant {
     let (info, ownership) = (pool.info(), pool.ownership());
@@ -165,7 +171,7 @@ fn find_own(
         },
     };
     match conflict {
-        Some(conflict) if !fork => Err(OwnerError::of(conflict, claimant, store)),
+        Some(conflict) if !fork || is_sole(store) => Err(OwnerError::of(conflict, claimant, store)),
         _ => {
             let inheritance = Inheritance::of_fork(claimant, &chain);
             let mut learned = learn_history(store, claimant, &inheritance.lineage, catalog, is_new)?;
@@ -222,6 +228,10 @@ pub(super) async fn take(
         store.read_only(REHEARSAL);
         return Ok((learned, ClaimId::NONE, Vec::new()));
     };
+    if is_sole(&**store) {
+        store.sole();
+        return Ok((learned, ClaimId::NONE, Vec::new()));
+    }
     let claim = ClaimId::random();
     // What is put from now on counts too.
     let own = inheritance.lineage.clone().with_open(claim);

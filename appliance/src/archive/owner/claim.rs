@@ -176,7 +176,7 @@ impl Inheritance {
     /// the log ends; `objects` are those that are there.
     ///
     /// Claims without objects stay: a copy of the pool from the time of one is found by it. There
-    /// is one for each start; of more than [`CLAIMS_MAX`] the oldest without objects are forgotten.
+    /// is one for each start; of more than `CLAIMS_MAX` the oldest without objects are forgotten.
     pub fn generation(
         self,
         pool: Uuid,
