@@ -81,6 +81,8 @@ fn a_pool_that_is_gone_or_blank_is_not_begun_anew() {
                 fs::write(path, bytes).expect("written");
             }
             fs::write(&pool, &good).expect("put back");
+            // What opened in between has claimed the archive: it is put back too.
+            forget_owners(&pool);
         }
     }
     appliance.restart().expect("the good copy opens");
@@ -211,6 +213,17 @@ fn check_serves(arguments: &[&str], folder: &Path, case: &str) {
     assert!(child.wait().expect("its status").success(), "{case}");
 }
 
+/// The archive of a pool's file as if nobody had claimed it.
+fn forget_owners(pool: &Path) {
+    let pools = pool.with_file_name("archive").join("objects/v1");
+    for entry in fs::read_dir(pools).into_iter().flatten() {
+        let owners = entry.expect("an entry").path().join("owner");
+        if owners.exists() {
+            fs::remove_dir_all(owners).expect("removed");
+        }
+    }
+}
+
 fn terminate(child: &Child) {
     let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("its number");
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
@@ -251,6 +264,8 @@ fn starts_and_recoveries_can_be_stopped_at_any_time() {
         );
         assert!(!PathBuf::from(format!("{}.recovering", pool.display())).exists());
     }
+    // The recoveries have taken the archive over: another pool.
+    let appliance = stopped(&[]);
     for step in 0..12_u64 {
         let folder = appliance.pool_folder();
         let base = ["serve", "--dir", text(&folder), "--listen", "127.0.0.1:0"];
