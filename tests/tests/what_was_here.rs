@@ -41,6 +41,9 @@ fn a_pool_that_is_gone_or_blank_is_not_begun_anew() {
     let folder = appliance.pool_folder();
     let pool = folder.join("pool.varve");
     let good = fs::read(&pool).expect("the pool");
+    let objects = appliance.pool_folder().join("archive/objects");
+    let kept_objects = tempfile::tempdir().expect("a folder");
+    copy_all(&objects, &kept_objects.path().join("objects"));
     let zeroed = |bytes: usize| {
         let mut damaged = good.clone();
         damaged[..bytes].fill(0);
@@ -82,7 +85,8 @@ fn a_pool_that_is_gone_or_blank_is_not_begun_anew() {
             }
             fs::write(&pool, &good).expect("put back");
             // What opened in between has claimed the archive: it is put back too.
-            forget_owners(&pool);
+            fs::remove_dir_all(&objects).expect("removed");
+            copy_all(&kept_objects.path().join("objects"), &objects);
         }
     }
     appliance.restart().expect("the good copy opens");
@@ -213,15 +217,10 @@ fn check_serves(arguments: &[&str], folder: &Path, case: &str) {
     assert!(child.wait().expect("its status").success(), "{case}");
 }
 
-/// The archive of a pool's file as if nobody had claimed it.
-fn forget_owners(pool: &Path) {
-    let pools = pool.with_file_name("archive").join("objects/v1");
-    for entry in fs::read_dir(pools).into_iter().flatten() {
-        let owners = entry.expect("an entry").path().join("owner");
-        if owners.exists() {
-            fs::remove_dir_all(owners).expect("removed");
-        }
-    }
+/// Copies a folder with all that is in it.
+fn copy_all(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
+    assert!(copied.success());
 }
 
 fn terminate(child: &Child) {
