@@ -71,6 +71,11 @@ impl Environment {
     }
 }
 
+/// The machine's time of day, ns since the Unix epoch.
+pub(crate) fn system_now_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
 struct SystemClock {
     born: Instant,
     bounds: ClockBounds,
@@ -78,7 +83,7 @@ struct SystemClock {
 
 impl Clock for SystemClock {
     fn wall_ns(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+        system_now_ns()
     }
 
     fn monotonic_ns(&self) -> u64 {

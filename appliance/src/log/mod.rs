@@ -20,6 +20,7 @@ mod entries;
 mod record;
 mod writer;
 
+pub(crate) use environment::system_now_ns;
 pub use environment::{Clock, Environment, Random};
 pub use geometry::Geometry;
 pub use recovery::{CreateLog, LogError, Recovered, create, recover};

@@ -23,6 +23,7 @@ mod target_view;
 pub mod units;
 
 pub use app::App;
+pub(crate) use archive::SCRUB_RATE_BYTES_PER_S;
 pub use archive::{
     ArchivePlane, ArchiveReport, ArchivedObject, Expirer, ExpiryPool, ExpiryReport, Explained, KeepFileError,
     LIST_LIMIT_DEFAULT, ScrubStatus, Scrubber, Sealed, VERIFICATIONS_MAX, Verification, VerificationState,

@@ -7,16 +7,18 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::archive::{Learned, learn, off_reactor};
 use super::{ArchiveConfig, ServeError};
 use crate::archive::catalog::CatalogError;
 use crate::archive::object::{ClaimId, ObjectId};
 use crate::archive::owner::{
     Chain, ChainError, Claimant, Conflict, Generation, HistoryId, Inheritance, Lineage, OwnedStore,
-    Recovered, read_chain,
+    Recovered, Settled, read_chain,
 };
 use crate::archive::store::{Store, StoreError, StoreErrorKind};
-use crate::log::Lsn;
+use crate::log::{Lsn, system_now_ns};
 use crate::reactor::Local;
 use crate::rpc::units::format_time;
 use crate::volume::{Pool, VolumeError};
@@ -73,7 +75,7 @@ pub enum OwnerError {
         /// The store's label.
         store: String,
         /// The pool.
-        pool: uuid::Uuid,
+        pool: Uuid,
         /// What was asked for.
         history: HistoryId,
         /// What is there.
@@ -108,7 +110,8 @@ const ROOM_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 /// What the archive holds for a pool that may take it.
 pub(super) struct Found {
     pub(super) learned: Learned,
-    inheritance: Option<Inheritance>,
+    /// What it takes over, and the claim that it takes; `None`: it only reads.
+    taking: Option<(Inheritance, ClaimId)>,
 }
 
 /// Whether a store has no generations: those of a tape library would be on cartridges that may be
@@ -156,32 +159,27 @@ fn find_own(
     is_new: bool,
 ) -> Result<Found, OwnerError> {
     let chain = read_chain(store, claimant.pool)?;
-    let conflict = match chain.certain(store) {
-        Err(error) if !fork => return Err(OwnerError::Chain(error)),
-        Err(_) => None,
-        Ok(_) => match Inheritance::of(claimant, &chain) {
-            Ok(inheritance) => {
-                let learned = learn_history(store, claimant, &inheritance.lineage, catalog, is_new)?;
-                match Inheritance::check_head(claimant, learned.known.ids()) {
-                    Ok(()) => return Ok(Found { learned, inheritance: Some(inheritance) }),
-                    Err(conflict) => Some(conflict),
-                }
-            }
-            Err(conflict) => Some(conflict),
-        },
-    };
-    match conflict {
-        Some(conflict) if !fork || is_sole(store) => Err(OwnerError::of(conflict, claimant, store)),
-        _ => {
-            let inheritance = Inheritance::of_fork(claimant, &chain);
-            let mut learned = learn_history(store, claimant, &inheritance.lineage, catalog, is_new)?;
-            learned.notes.push(format!(
-                "this pool goes on as history {} from LSN {} on; the archive's other history stays beside it",
-                inheritance.history, claimant.head_lsn
-            ));
-            Ok(Found { learned, inheritance: Some(inheritance) })
-        }
+    let fork = fork && !is_sole(store);
+    if !fork {
+        chain.certain(store).map_err(OwnerError::Chain)?;
     }
+    let claim = ClaimId::random();
+    let settled = Inheritance::settle(claimant, &chain, fork, |lineage| {
+        // What is put from now on counts too.
+        let lineage = lineage.clone().with_open(claim);
+        let learned = learn_history(store, claimant, lineage, catalog, is_new)?;
+        let newest_lsn = learned.known.ids().map(|id| id.to_lsn).max();
+        Ok::<_, CatalogError>((learned, newest_lsn))
+    })?;
+    let settled = settled.map_err(|conflict| OwnerError::of(conflict, claimant, store))?;
+    let Settled { inheritance, mut learned, is_fork } = settled;
+    if is_fork {
+        learned.notes.push(format!(
+            "this pool goes on as history {} from LSN {} on; the archive's other history stays beside it",
+            inheritance.history, claimant.head_lsn
+        ));
+    }
+    Ok(Found { learned, taking: Some((inheritance, claim)) })
 }
 
 fn find_rehearsal(
@@ -191,27 +189,39 @@ fn find_rehearsal(
     catalog: &Path,
 ) -> Result<Found, OwnerError> {
     let chain = read_chain(store, claimant.pool)?;
-    let recovered = Recovered::find(&chain, claimant.history).ok_or_else(|| OwnerError::NoHistory {
-        store: store.label().to_owned(),
-        pool: claimant.pool,
-        history: claimant.history.unwrap_or(HistoryId(uuid::Uuid::nil())),
-        others: histories(&chain),
-    })?;
-    let lineage = recovered.lineage.cut(end_lsn);
-    let mut learned = learn_history(store, claimant, &lineage, catalog, false)?;
+    let recovered = find_history(store, claimant.pool, &chain, claimant.history)?;
+    let mut learned = learn_history(store, claimant, recovered.lineage.cut(end_lsn), catalog, false)?;
     learned.notes.push(format!("{REHEARSAL}: nothing of it is archived"));
-    Ok(Found { learned, inheritance: None })
+    Ok(Found { learned, taking: None })
 }
 
 fn learn_history(
     store: &dyn Store,
     claimant: &Claimant,
-    lineage: &Lineage,
+    lineage: Lineage,
     catalog: &Path,
     is_new: bool,
 ) -> Result<Learned, CatalogError> {
-    let lineage = lineage.clone();
     learn(store, claimant.pool, catalog, is_new, Box::new(move |id: &ObjectId| lineage.counts(id)))
+}
+
+/// A history of a pool: the owner's, unless another one is asked for.
+pub(super) fn find_history(
+    store: &dyn Store,
+    pool: Uuid,
+    chain: &Chain,
+    wanted: Option<HistoryId>,
+) -> Result<Recovered, OwnerError> {
+    Recovered::find(chain, wanted).ok_or_else(|| {
+        let there = chain.newest.iter().flat_map(Generation::histories);
+        let others: Vec<String> = there.map(|(history, _)| history.to_string()).collect();
+        OwnerError::NoHistory {
+            store: store.label().to_owned(),
+            pool,
+            history: wanted.unwrap_or(HistoryId(Uuid::nil())),
+            others: others.join(", "),
+        }
+    })
 }
 
 /// Takes the archive for the pool: in its log first, then in the store. Gives what the operator
@@ -223,8 +233,8 @@ pub(super) async fn take(
     found: Found,
     rules: Option<String>,
 ) -> Result<(Learned, ClaimId, Vec<String>), ServeError> {
-    let Found { mut learned, inheritance } = found;
-    let Some(inheritance) = inheritance else {
+    let Found { learned, taking } = found;
+    let Some((inheritance, claim)) = taking else {
         store.read_only(REHEARSAL);
         return Ok((learned, ClaimId::NONE, Vec::new()));
     };
@@ -232,10 +242,6 @@ pub(super) async fn take(
         store.sole();
         return Ok((learned, ClaimId::NONE, Vec::new()));
     }
-    let claim = ClaimId::random();
-    // What is put from now on counts too.
-    let own = inheritance.lineage.clone().with_open(claim);
-    learned.catalog.count_only(Box::new(move |id: &ObjectId| own.counts(id)));
     let objects = learned.known.ids().collect();
     let taking = Taking { store: Arc::clone(store), inheritance, claim, objects, rules };
     match pool.announce_claim(taking.inheritance.held, claim).await {
@@ -311,7 +317,7 @@ impl Taking {
             }
             match self.finish(&later, &pool).await {
                 Ok(notes) => notes.iter().for_each(|note| tracing::warn!(note, "the archive was claimed")),
-                Err(error) => pool.take_no_more_writes(&error.to_string()),
+                Err(error) => pool.take_no_more_writes(error.to_string()),
             }
         }));
     }
@@ -321,17 +327,7 @@ impl Taking {
 pub(super) fn sign(generation: &mut Generation) {
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     generation.by = format!("process {} on {machine}", std::process::id());
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    generation.made_ns = now.map_or(0, |since| since.as_nanos() as u64);
-}
-
-/// The histories of a chain, as text.
-pub(super) fn histories(chain: &Chain) -> String {
-    let newest = chain.newest.as_ref();
-    let all = newest.into_iter().flat_map(|newest| {
-        [newest.history].into_iter().chain(newest.beside.iter().map(|beside| beside.history))
-    });
-    all.map(|history| history.to_string()).collect::<Vec<_>>().join(", ")
+    generation.made_ns = system_now_ns();
 }
 
 impl From<OwnerError> for ServeError {

@@ -108,7 +108,11 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let pool = choose(&*opened.store, options.pool)?;
     let store = Arc::clone(&opened.store);
     let chain = read_chain(&*store, pool)?;
-    let recovered = find_history(&chain, pool, options, &*store)?;
+    let wanted = options.history.map(HistoryId);
+    if wanted.is_none() {
+        chain.certain(&*store).map_err(OwnerError::Chain)?;
+    }
+    let recovered = owner::find_history(&*store, pool, &chain, wanted)?;
     std::fs::create_dir_all(&options.dir)
         .map_err(|source| ServeError::Directory { path: options.dir.clone(), source })?;
     let config = ArchiveConfig::new(spec, &options.dir);
@@ -202,7 +206,8 @@ fn existing(spec: StoreSpec) -> Result<StoreSpec, RecoverError> {
     }
 }
 
-/// The size of the pool's segments, as its newest object says that can be read. What is damaged the recovery itself names.
+/// The size of the pool's segments, as its newest object says that can be read. What is damaged the
+/// recovery itself names.
 fn segment_blocks(store: &dyn Store, known: &KnownObjects) -> Result<u64, CommandError> {
     let mut codec = Decompressor::new()?;
     let mut ids: Vec<ObjectId> = known.ids().collect();
@@ -281,25 +286,6 @@ impl Work {
     }
 }
 
-/// The history that is recovered: the owner's, unless another one is asked for.
-fn find_history(
-    chain: &Chain,
-    pool: Uuid,
-    options: &RecoverOptions,
-    store: &dyn Store,
-) -> Result<Recovered, OwnerError> {
-    let wanted = options.history.map(HistoryId);
-    if wanted.is_none() {
-        chain.certain(store).map_err(OwnerError::Chain)?;
-    }
-    Recovered::find(chain, wanted).ok_or_else(|| OwnerError::NoHistory {
-        store: store.label().to_owned(),
-        pool,
-        history: wanted.unwrap_or(HistoryId(Uuid::nil())),
-        others: owner::histories(chain),
-    })
-}
-
 /// Which objects are of the history.
 fn counts(recovered: &Recovered) -> Counts {
     let lineage = recovered.lineage.clone();
@@ -310,7 +296,8 @@ fn counts(recovered: &Recovered) -> Counts {
     })
 }
 
-/// What the recovered pool says of its claim, and how it takes the archive over. A rehearsal takes nothing.
+/// What the recovered pool says of its claim, and how it takes the archive over. A rehearsal takes
+/// nothing.
 fn plan(
     store: &Arc<dyn Store>,
     pool: Uuid,
@@ -332,8 +319,7 @@ fn plan(
     let (store, chain) = (Arc::clone(store), chain.clone());
     let ids: Vec<ObjectId> = known.ids().collect();
     let take_over = Box::new(move |cut_lsn: Lsn| {
-        let mut inheritance = Inheritance::of_recovery(&chain, &recovered, cut_lsn);
-        inheritance.history = history;
+        let inheritance = Inheritance::of_recovery(&chain, &recovered, cut_lsn, history);
         let mut generation = inheritance.generation(pool, claim, cut_lsn, ids.into_iter());
         owner::sign(&mut generation);
         let owned = OwnedStore::new(store);

@@ -1,22 +1,21 @@
-//! The scrub of the primary device: every sealed segment is read back once in so long, by a task of the pool's reactor.
+//! The scrub of the primary device: every sealed segment is read back once in so long, by a task of
+//! the pool's reactor.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::dma::BLOCK_BYTES;
 use crate::reactor::Local;
-use crate::rpc::App;
+use crate::rpc::{App, SCRUB_RATE_BYTES_PER_S};
 use crate::volume::{Pool, SCRUB_BATCH_BLOCKS};
 
-/// Bytes a second of a scrub at most, whatever the length of a pass.
-pub(super) const RATE_BYTES_PER_S: u64 = 64 << 20;
 /// The longest sleep: a stop, and the end of what is to be read, are noticed in that time.
 const SLEEP_MAX: Duration = Duration::from_secs(5);
 
 /// Reads every sealed segment back once in `pass`, until the appliance stops.
 pub(super) async fn scrub_primary(pool: Rc<Pool>, local: Local, app: App, pass: Duration) {
     let batch_bytes = (SCRUB_BATCH_BLOCKS * BLOCK_BYTES) as u64;
-    let batch_pause = Duration::from_nanos(batch_bytes * 1_000_000_000 / RATE_BYTES_PER_S);
+    let batch_pause = Duration::from_nanos(batch_bytes * 1_000_000_000 / SCRUB_RATE_BYTES_PER_S);
     let mut begin = pool.scrub_begin();
     loop {
         let mut segments = pool.sealed_segments();

@@ -70,7 +70,7 @@ pub(super) fn run(
         };
         let creating = Rc::clone(&pool);
         let creating = async move { creating.create_volume(request).await };
-        reactor.run_until(&app, turning(Rc::clone(&pool), creating))?;
+        reactor.run_until(&app, Rc::clone(&pool).turning(creating))?;
     }
     let mut notes = note_identity(config, &pool, is_new, None)?;
     let archive = match (archive, file) {
@@ -211,20 +211,6 @@ async fn unless_starved(
             starved_since = None;
         }
         Poll::Pending
-    })
-    .await
-}
-
-/// Turns the pool itself while a future of it runs: nobody else does before it is served.
-async fn turning<T>(pool: Rc<Pool>, future: impl Future<Output = T>) -> T {
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(|context| {
-        pool.poll();
-        let polled = future.as_mut().poll(context);
-        if polled.is_pending() {
-            context.waker().wake_by_ref();
-        }
-        polled
     })
     .await
 }

@@ -3,8 +3,8 @@
 use super::error::VolumeError;
 use super::pool::Pool;
 use crate::dma::BLOCK_BYTES;
-use crate::log::format::{EventHead, EventKind};
-use crate::log::reader::{PlacedEntry, ReadError};
+use crate::log::format::{EntryKind, EventHead, EventKind};
+use crate::log::reader::{PlacedEntry, ReadError, SegmentEntries};
 use crate::log::{Lsn, checksum::crc32c};
 
 /// An event that was seen in the entries of a segment; its text is not read yet.
@@ -51,6 +51,18 @@ pub(super) struct EventCollector {
 }
 
 impl EventCollector {
+    /// The events of entries up to a position, newest first.
+    pub(super) fn events(entries: &SegmentEntries, up_to: Lsn) -> Vec<FoundEvent> {
+        let mut collector = EventCollector::default();
+        entries.visit_backward(up_to, |placed| {
+            if placed.entry.kind() == Some(EntryKind::Event) {
+                collector.see(&placed);
+            }
+            true
+        });
+        collector.found
+    }
+
     /// Takes one entry of kind event.
     pub(super) fn see(&mut self, placed: &PlacedEntry) {
         let head = EventHead::decode(placed.entry.block().0);

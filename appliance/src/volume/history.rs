@@ -38,7 +38,8 @@ pub(super) struct ScanReport {
     pub(super) uncertain_below: Lsn,
 }
 
-/// What a scan does about a segment that neither the primary device nor the archive has, and that nobody took for lost before.
+/// What a scan does about a segment that neither the primary device nor the archive has, and that
+/// nobody took for lost before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nowhere {
     /// The point that needs it is gone.
@@ -267,14 +268,8 @@ impl Pool {
         let mut unknown = None;
         loop {
             let known = self.known_of(sequence).await?;
-            let mut collector = EventCollector::default();
-            known.entries.visit_backward(lsn, |placed| {
-                if placed.entry.kind() == Some(EntryKind::Event) {
-                    collector.see(&placed);
-                }
-                true
-            });
-            for event in collector.found.iter().filter(|event| event.kind == EventKind::Catalog) {
+            let events = EventCollector::events(&known.entries, lsn);
+            for event in events.iter().filter(|event| event.kind == EventKind::Catalog) {
                 let text = self.read_event(event).await?;
                 if let Some(catalog) = text.and_then(|text| Catalog::decode(&text)) {
                     if let Some(hole) = unknown.or_else(|| known.hole_between(event.lsn, lsn)) {
@@ -296,7 +291,8 @@ impl Pool {
         }
     }
 
-    /// Whether a stretch left the primary device without having been archived. What the device has lost is not certain instead: that refuses no more than the blocks it may have held.
+    /// Whether a stretch left the primary device without having been archived. What the device has
+    /// lost is not certain instead: that refuses no more than the blocks it may have held.
     fn is_in_gap(&self, hole: LsnRange) -> bool {
         let catalog = &self.state.borrow().catalog;
         let has =
@@ -389,7 +385,8 @@ impl Pool {
                 true
             });
             if let Some(hole) = known.hole_between(born, lsn) {
-                // What left the device unarchived is no damage: such a point is refused. A volume serves what is not in it.
+                // What left the device unarchived is no damage: such a point is refused. A volume
+                // serves what is not in it.
                 if nowhere != Nowhere::Hole && self.is_in_gap(hole) {
                     if nowhere == Nowhere::Skip {
                         continue;

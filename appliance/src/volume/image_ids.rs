@@ -1,10 +1,14 @@
 //! The ids of images: 16 bits in every entry of the log, and none is used twice.
 //!
-//! **Why not twice:** entries of a deleted volume stay in the log and in the archive, and no catalog remembers for long which ids they have. A scan that met
-//! entries of an earlier life of its image would take their blocks for its own. So ids run out, after [`IDS_MAX`] volumes and clones ever made.
+//! **Why not twice:** entries of a deleted volume stay in the log and in the archive, and no
+//! catalog remembers for long which ids they have. A scan that met entries of an earlier life of
+//! its image would take their blocks for its own. So ids run out, after [`IDS_MAX`] volumes and
+//! clones ever made.
 //!
-//! **States:** plenty → (at 80 %) told as a problem of the pool → (at [`LAST_OF_CHANGES`]) volumes and clones are refused. What is left then is for
-//! recoveries from the archive, which give every volume an image of its own: a pool that can make no more volumes can still be recovered, several times.
+//! **States:** plenty → (at 80 %) told as a problem of the pool → (at [`LAST_OF_CHANGES`]) volumes
+//! and clones are refused. What is left then is for recoveries from the archive, which give every
+//! volume an image of its own: a pool that can make no more volumes can still be recovered, several
+//! times.
 
 use super::catalog::Catalog;
 use super::error::VolumeError;

@@ -155,14 +155,8 @@ async fn find_catalog(
     for sequence in present(log) {
         // The pass over all segments says what is wrong with this one.
         let Ok(entries) = log.entries(sequence).await? else { continue };
-        let mut collector = EventCollector::default();
-        entries.visit_backward(Lsn::MAX, |placed| {
-            if placed.entry.kind() == Some(EntryKind::Event) {
-                collector.see(&placed);
-            }
-            true
-        });
-        for event in collector.found.iter().filter(|event| event.kind == EventKind::Catalog) {
+        let events = EventCollector::events(&entries, Lsn::MAX);
+        for event in events.iter().filter(|event| event.kind == EventKind::Catalog) {
             match text(log, event).await?.and_then(|text| Catalog::decode(&text)) {
                 Some(catalog) => return Ok(Some((catalog, event.lsn))),
                 None => problems

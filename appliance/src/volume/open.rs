@@ -136,6 +136,20 @@ impl Pool {
         Ok(())
     }
 
+    /// Turns the pool itself while a future of it runs: nobody else does before it is served.
+    pub(crate) async fn turning<T>(self: Rc<Self>, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|context| {
+            self.poll();
+            let polled = future.as_mut().poll(context);
+            if polled.is_pending() {
+                context.waker().wake_by_ref();
+            }
+            polled
+        })
+        .await
+    }
+
     pub(super) fn set_recycling(&self, recycling: Recycling) {
         self.state.borrow_mut().keeps_inherited = recycling == Recycling::Discard;
         self.log.borrow_mut().set_recycling(recycling);
@@ -157,6 +171,15 @@ impl Pool {
 
     /// Waits until everything before `lsn` is stable, turning the pool itself: nobody else does before it is opened.
     pub(super) async fn drive_until_stable(&self, lsn: Lsn) -> Result<(), VolumeError> {
+        self.drive_until(lsn, true).await
+    }
+
+    /// The same, but gives up when the device has no room.
+    pub(super) async fn drive_until_stable_or_starved(&self, lsn: Lsn) -> Result<(), VolumeError> {
+        self.drive_until(lsn, false).await
+    }
+
+    async fn drive_until(&self, lsn: Lsn, waits_for_room: bool) -> Result<(), VolumeError> {
         self.log.borrow_mut().request_stable(lsn);
         loop {
             self.poll();
@@ -168,6 +191,9 @@ impl Pool {
                 if let Some(reason) = log.poisoned() {
                     return Err(VolumeError::Failed { reason: reason.to_string() });
                 }
+            }
+            if !waits_for_room && self.waits_for_room() {
+                return Err(VolumeError::NoSpace { reason: "the device has no room".to_owned() });
             }
             yield_now().await;
         }
@@ -284,8 +310,10 @@ impl Pool {
         Ok(synch)
     }
 
-    /// Looks up what clones inherited, one volume after the other. Requests of a volume are [`Busy`](super::Submitted::Busy) until it is done. One that cannot be
-    /// looked up is degraded, and does not stop the others; called again, this tries those again whose archive did not answer.
+    /// Looks up what clones inherited, one volume after the other. Requests of a volume are
+    /// [`Busy`](super::Submitted::Busy) until it is done. One that cannot be looked up is degraded,
+    /// and does not stop the others; called again, this tries those again whose archive did not
+    /// answer.
     pub async fn load_inherited(self: Rc<Self>) {
         let waiting: Vec<VolumeId> = (0..self.state.borrow().volumes.len() as u32).map(VolumeId).collect();
         for id in waiting {

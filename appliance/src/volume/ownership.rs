@@ -7,11 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::VolumeError;
-use super::pool::Pool;
+use super::pool::{Pool, State};
 use crate::archive::object::ClaimId;
 use crate::archive::owner::HistoryId;
-use crate::log::Lsn;
-use crate::reactor::yield_now;
+use crate::log::{Log, Lsn};
 
 /// A pool's claim, as its catalog has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -37,6 +36,16 @@ impl Ownership {
     /// Whether a claim is one that the pool has, or may have.
     pub fn has(&self, claim: ClaimId) -> bool {
         claim != ClaimId::NONE && (claim == self.claim || claim == self.next_claim)
+    }
+}
+
+impl State {
+    /// As [`Pool::take_no_more_writes`].
+    pub(super) fn take_no_more_writes(&mut self, log: &mut Log, reason: String) {
+        if log.poisoned().is_none() {
+            log.poison(&reason);
+            self.note_problem(reason);
+        }
     }
 }
 
@@ -76,32 +85,12 @@ impl Pool {
                 Ok(())
             })
             .await?;
-        self.log.borrow_mut().request_stable(lsn.plus(1));
-        loop {
-            self.poll();
-            {
-                let log = self.log.borrow();
-                if log.stable_lsn() > lsn {
-                    return Ok(());
-                }
-                if let Some(reason) = log.poisoned() {
-                    return Err(VolumeError::Failed { reason: reason.to_string() });
-                }
-            }
-            if self.waits_for_room() {
-                let reason = "the device has no room".to_owned();
-                return Err(VolumeError::NoSpace { reason });
-            }
-            yield_now().await;
-        }
+        self.drive_until_stable_or_starved(lsn.plus(1)).await
     }
 
     /// No write is taken any more until a restart; reads go on.
-    pub fn take_no_more_writes(&self, reason: &str) {
-        if !self.has_failed() {
-            self.log.borrow_mut().take_no_more_writes(reason);
-            self.note_problem(reason.to_owned());
-        }
+    pub fn take_no_more_writes(&self, reason: String) {
+        self.state.borrow_mut().take_no_more_writes(&mut self.log.borrow_mut(), reason);
     }
 
     /// Has the log say that the pool has its claim. Nobody waits until that is stable: what was

@@ -68,8 +68,8 @@ impl RecoverFrom {
     }
 }
 
-/// Makes the recovery the owner of the archive. Objects that end at or before the position are of its
-/// history. Blocks.
+/// Makes the recovery the owner of the archive. Objects that end at or before the position are of
+/// its history. Blocks.
 pub type TakeOver = Box<dyn FnOnce(Lsn) -> Result<(), VolumeError>>;
 
 /// What came back.
@@ -151,7 +151,7 @@ impl Pool {
             pool.attach_archive(service, policy, known, Vec::new())?;
             pool.state.borrow_mut().catalog.lost.clone_from(&lost);
             // Nobody else turns the pool while it is recovered.
-            let found = drive(&pool, async {
+            let found = Rc::clone(&pool).turning(async {
                 let at = pool.boundary(Lsn(newest.to_lsn.0 - 1)).await?;
                 Ok::<_, VolumeError>((at, pool.catalog_at(at.lsn).await?))
             });
@@ -184,7 +184,8 @@ impl Pool {
                             rounds += 1;
                         }
                         None if matches!(error, VolumeError::ArchiveAway { .. }) => return Err(error),
-                        // Entries can be read, and blocks that the catalog stands in cannot: there is none before the newest object then.
+                        // Entries can be read, and blocks that the catalog stands in cannot: there
+                        // is none before the newest object then.
                         None => {
                             tracing::warn!(%error, "the catalog cannot be read; the object before the newest one is taken");
                             damaged_objects.push(error.to_string());
@@ -225,7 +226,7 @@ impl Pool {
             pool.state.borrow_mut().catalog.lost.clone_from(&lost);
             break (pool, continued, at);
         };
-        let mut catalog = drive(&pool, pool.catalog_at(at.lsn)).await?;
+        let mut catalog = Rc::clone(&pool).turning(pool.catalog_at(at.lsn)).await?;
         let working_set = pool.log.borrow().geometry().working_set;
         if catalog.working_sets.is_empty() {
             return Err(VolumeError::Archive {
@@ -320,8 +321,7 @@ impl Pool {
     /// # Errors
     /// A failed pool.
     pub async fn close_recovered(self: Rc<Self>) -> Result<(), VolumeError> {
-        let pool = Rc::clone(&self);
-        drive(&pool, self.close()).await
+        Rc::clone(&self).turning(self.close()).await
     }
 }
 
@@ -430,7 +430,8 @@ async fn entries(
     }
 }
 
-/// The same of the object that a recovery ends with: its entries stand at its beginning, so it must also have its end, or it was cut off and its blocks cannot be had.
+/// The same of the object that a recovery ends with: its entries stand at its beginning, so it must
+/// also have its end, or it was cut off and its blocks cannot be had.
 async fn entries_and_end(
     service: &mut dyn ArchiveService,
     id: ObjectId,
@@ -476,18 +477,4 @@ async fn ask(service: &mut dyn ArchiveService, make: &dyn Fn() -> Request) -> Re
         }
         yield_now().await;
     }
-}
-
-/// Turns the pool until a future of it ends.
-async fn drive<T>(pool: &Rc<Pool>, future: impl Future<Output = T>) -> T {
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(|context| {
-        pool.poll();
-        let polled = future.as_mut().poll(context);
-        if polled.is_pending() {
-            context.waker().wake_by_ref();
-        }
-        polled
-    })
-    .await
 }

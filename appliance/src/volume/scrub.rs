@@ -1,9 +1,14 @@
-//! Reading back what the primary device keeps: each block of the sealed segments, against the checksum of its entry.
+//! Reading back what the primary device keeps: each block of the sealed segments, against the
+//! checksum of its entry.
 //!
-//! **What is bad** is read once more first. A live block that the archive has is copied forward from there, as copy-forward does it: from then on it is good again. One that nobody points at any more is
-//! history, which is read from the archive as soon as the segment has left; until then a host's read of it takes the archive's copy. What is nowhere else is told, and stays as it is: what it is worth, its checksum says.
+//! **What is bad** is read once more first. A live block that the archive has is copied forward
+//! from there, as copy-forward does it: from then on it is good again. One that nobody points at
+//! any more is history, which is read from the archive as soon as the segment has left; until then
+//! a host's read of it takes the archive's copy. What is nowhere else is told, and stays as it is:
+//! what it is worth, its checksum says.
 //!
-//! **Bounds and costs:** [`BATCH_BLOCKS`] blocks at a time, and whoever calls pauses between batches; a segment is pinned only while a batch of it is read.
+//! **Bounds and costs:** [`BATCH_BLOCKS`] blocks at a time, and whoever calls pauses between
+//! batches; a segment is pinned only while a batch of it is read.
 
 use std::rc::Rc;
 
@@ -61,7 +66,8 @@ impl Pool {
         sealed.map(|(sequence, _)| sequence).collect()
     }
 
-    /// Begins with a number that differs from start to start, so that no segment is always the last one of a pass that a restart cuts off.
+    /// Begins with a number that differs from start to start, so that no segment is always the last
+    /// one of a pass that a restart cuts off.
     pub fn scrub_begin(&self) -> u64 {
         self.log.borrow().environment().random.uuid().as_u128() as u64
     }
@@ -79,7 +85,8 @@ impl Pool {
         state.primary_scrub.last_pass_ns = Some(now_ns);
     }
 
-    /// Reads a sealed segment back; `pause` is awaited after each batch. One that has left the device meanwhile is none of its business any more.
+    /// Reads a sealed segment back; `pause` is awaited after each batch. One that has left the
+    /// device meanwhile is none of its business any more.
     ///
     /// # Errors
     /// Its entries cannot be read, which copy-forward and the archivist deal with.
@@ -204,7 +211,8 @@ impl Pool {
     }
 }
 
-/// The next blocks of a segment, from a record on: whole records, [`BATCH_BLOCKS`] blocks or somewhat more.
+/// The next blocks of a segment, from a record on: whole records, [`BATCH_BLOCKS`] blocks or
+/// somewhat more.
 fn batch(entries: &SegmentEntries, from: &mut usize) -> Vec<Source> {
     let mut sources = Vec::new();
     while *from < entries.len() && sources.len() < BATCH_BLOCKS {

@@ -5,7 +5,7 @@
 
 use redb::{ReadableTable, Table, TableDefinition, TableError};
 
-use super::rows::{OBJECTS, ObjectKey, ObjectValue, id_of, key_of, row_of};
+use super::rows::{OBJECTS, ObjectKey, ObjectValue, row_of};
 use super::{ArchiveCatalog, CatalogError, ObjectRow};
 use crate::archive::object::ObjectId;
 
@@ -66,7 +66,7 @@ impl ArchiveCatalog {
                 let (key, value) = item?;
                 let key = key.value();
                 if objects.get(key)?.is_none() && !is_replaced(&objects, key)? {
-                    rows.push(row_of(id_of(self.pool, key), value.value()));
+                    rows.push(row_of(ObjectId::at(self.pool, key), value.value()));
                 }
             }
             Ok(rows)
@@ -85,8 +85,8 @@ impl ArchiveCatalog {
             let mut objects = transaction.open_table(OBJECTS)?;
             let mut lost = transaction.open_table(LOST)?;
             for id in ids {
-                objects.remove(key_of(id))?;
-                lost.remove(key_of(id))?;
+                objects.remove(id.place())?;
+                lost.remove(id.place())?;
             }
             Ok(())
         })

@@ -47,7 +47,7 @@ pub use error::CatalogError;
 pub use rebuild::{RebuildProgress, RebuildReport};
 pub use rows::{GapRow, ObjectDetails, ObjectRow, SynchRow};
 
-use rows::{COMPLETE, GAPS, META, OBJECTS, SYNCHS, id_of, key_of, row_of};
+use rows::{COMPLETE, GAPS, META, OBJECTS, SYNCHS, row_of};
 
 /// What an opened catalog is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl ArchiveCatalog {
     /// [`CatalogError::OtherPool`], or the file's.
     pub fn forget_object(&self, id: &ObjectId) -> Result<bool, CatalogError> {
         self.check_pool(id)?;
-        self.update(|transaction| Ok(transaction.open_table(OBJECTS)?.remove(key_of(id))?.is_some()))
+        self.update(|transaction| Ok(transaction.open_table(OBJECTS)?.remove(id.place())?.is_some()))
     }
 
     /// What is known of an object.
@@ -157,7 +157,7 @@ impl ArchiveCatalog {
             return Ok(None);
         }
         self.look(|transaction| {
-            let value = transaction.open_table(OBJECTS)?.get(key_of(id))?.map(|value| value.value());
+            let value = transaction.open_table(OBJECTS)?.get(id.place())?.map(|value| value.value());
             Ok(value.map(|value| row_of(*id, value)))
         })
     }
@@ -170,7 +170,7 @@ impl ArchiveCatalog {
         self.look(|transaction| {
             for item in transaction.open_table(OBJECTS)?.iter()? {
                 let (key, value) = item?;
-                visit(row_of(id_of(self.pool, key.value()), value.value()));
+                visit(row_of(ObjectId::at(self.pool, key.value()), value.value()));
             }
             Ok(())
         })
@@ -188,14 +188,14 @@ impl ArchiveCatalog {
         use std::ops::Bound::{Excluded, Unbounded};
         self.look(|transaction| {
             let mut ids = Vec::new();
-            let from = after.map_or(Unbounded, |id| Excluded(key_of(id)));
+            let from = after.map_or(Unbounded, |id| Excluded(id.place()));
             for item in transaction.open_table(OBJECTS)?.range::<rows::ObjectKey>((from, Unbounded))? {
                 if ids.len() >= limit {
                     break;
                 }
                 let (key, value) = item?;
                 if value.value().1.is_none() {
-                    ids.push(id_of(self.pool, key.value()));
+                    ids.push(ObjectId::at(self.pool, key.value()));
                 }
             }
             Ok(ids)

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use super::lost::{self, LOST};
-use super::rows::{OBJECTS, ObjectKey, id_of, insert_object, key_of};
+use super::rows::{OBJECTS, ObjectKey, insert_object};
 use super::{ArchiveCatalog, CatalogError};
 use crate::archive::object::{ObjectId, pool_prefix};
 use crate::archive::store::Store;
@@ -63,7 +63,7 @@ impl ArchiveCatalog {
             for stat in &page.objects {
                 match ObjectId::parse(stat.name.as_str()) {
                     Ok(id) if id.pool == self.pool => {
-                        last = Some(key_of(&id));
+                        last = Some(id.place());
                         if (self.counts)(&id) {
                             objects.push((id, stat.len_bytes));
                         } else {
@@ -106,7 +106,7 @@ impl ArchiveCatalog {
         last: Option<ObjectKey>,
         objects: &[(ObjectId, u64)],
     ) -> Result<u64, CatalogError> {
-        let there: HashSet<ObjectKey> = objects.iter().map(|(id, _)| key_of(id)).collect();
+        let there: HashSet<ObjectKey> = objects.iter().map(|(id, _)| id.place()).collect();
         let from = passed.map_or(Unbounded, Excluded);
         let to = last.map_or(Unbounded, Included);
         self.update(|transaction| {
@@ -121,7 +121,7 @@ impl ArchiveCatalog {
             })?;
             let mut lost = transaction.open_table(LOST)?;
             // What is of another history was never the pool's to lose.
-            gone.retain(|&(key, _)| (self.counts)(&id_of(self.pool, key)));
+            gone.retain(|&(key, _)| (self.counts)(&ObjectId::at(self.pool, key)));
             for &(key, value) in &gone {
                 lost.insert(key, value)?;
             }

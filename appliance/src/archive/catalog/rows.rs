@@ -1,11 +1,10 @@
 //! The tables and their rows.
 
 use redb::{ReadableTable, Table, TableDefinition};
-use uuid::Uuid;
 
-use crate::archive::object::{ClaimId, ObjectId};
+use crate::archive::object::{ObjectId, Place};
 use crate::log::reader::LsnRange;
-use crate::log::types::{Lsn, SegmentSeq};
+use crate::log::types::Lsn;
 
 /// The version of the tables. Another one is not read: the catalog is rebuilt.
 pub(super) const VERSION: &str = "2";
@@ -14,8 +13,8 @@ const HOLE_REASON: &str = "its entries could not be read when it was archived";
 /// The mark: `yes` in a file that has everything.
 pub(super) const COMPLETE: &str = "complete";
 
-/// Epoch, sequence, first LSN, LSN after the last, claim, whole: sorts as the names do.
-pub(super) type ObjectKey = (u32, u64, u64, u64, u64, bool);
+/// Sorts as the names do.
+pub(super) type ObjectKey = Place;
 /// Times of opening and sealing, and those of the first and the last record if there is one.
 type DetailsValue = (u64, u64, Option<(u64, u64)>);
 /// Bytes, and the details.
@@ -70,15 +69,6 @@ pub struct GapRow {
     pub reason: String,
 }
 
-pub(super) fn key_of(id: &ObjectId) -> ObjectKey {
-    (id.epoch, id.sequence.0, id.from_lsn.0, id.to_lsn.0, id.claim.order(), id.whole)
-}
-
-pub(super) fn id_of(pool: Uuid, (epoch, sequence, from, to, claim, whole): ObjectKey) -> ObjectId {
-    let (sequence, from_lsn, to_lsn) = (SegmentSeq(sequence), Lsn(from), Lsn(to));
-    ObjectId { pool, epoch, sequence, from_lsn, to_lsn, whole, claim: ClaimId::at(claim) }
-}
-
 pub(super) fn value_of(len_bytes: u64, details: Option<ObjectDetails>) -> ObjectValue {
     (len_bytes, details.map(|details| (details.opened_ns, details.sealed_ns, details.records_ns)))
 }
@@ -98,10 +88,10 @@ pub(super) fn insert_object(
 ) -> Result<(), redb::Error> {
     let mut value = value_of(len_bytes, details);
     if value.1.is_none() {
-        let known = objects.get(key_of(id))?.map(|known| known.value());
+        let known = objects.get(id.place())?.map(|known| known.value());
         value.1 = known.filter(|known| known.0 == len_bytes).and_then(|known| known.1);
     }
-    objects.insert(key_of(id), value)?;
+    objects.insert(id.place(), value)?;
     Ok(())
 }
 

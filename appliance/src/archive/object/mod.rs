@@ -34,7 +34,7 @@ mod tests;
 pub use codec::{Compressor, Decompressor, LEVEL_DEFAULT};
 pub use error::{Damage, ObjectError, Part};
 pub use header::{ObjectHeader, ObjectTail};
-pub use name::{ClaimId, NameError, ObjectId, pool_prefix};
+pub use name::{ClaimId, NameError, ObjectId, Place, pool_prefix};
 pub use reader::{ObjectFront, ObjectReader, ObjectTable, RangedRead, read_front};
 pub use records::holes_of;
 pub use seek::DataFrame;

@@ -7,8 +7,8 @@
 //! increments of a segment are in their order, and a whole segment after the increments that begin
 //! with it.
 //!
-//! The claim says who put an object (see [`owner`](crate::archive::owner)). It is in the name alone,
-//! so an object's bytes do not depend on it.
+//! The claim says who put an object (see [`owner`](crate::archive::owner)). It is in the name
+//! alone, so an object's bytes do not depend on it.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
@@ -32,14 +32,9 @@ impl ClaimId {
         ClaimId((high ^ low.rotate_left(32)).max(1))
     }
 
-    /// Its place among claims in the order of names.
-    pub(in crate::archive) fn order(self) -> u64 {
+    /// Its place among claims in the order of names: that of nobody is the last.
+    fn order(self) -> u64 {
         self.0.wrapping_sub(1)
-    }
-
-    /// The claim at a place.
-    pub(in crate::archive) fn at(order: u64) -> Self {
-        ClaimId(order.wrapping_add(1))
     }
 }
 
@@ -82,6 +77,9 @@ pub struct ObjectId {
     pub claim: ClaimId,
 }
 
+/// Epoch, sequence, first LSN, LSN after the last, place of the claim, whole.
+pub type Place = (u32, u64, u64, u64, u64, bool);
+
 /// Why a name is not one of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not the name of an archived object: its {0} is wrong")]
@@ -108,6 +106,19 @@ impl ObjectId {
             self.from_lsn.0,
             self.to_lsn.0,
         ))
+    }
+
+    /// Its place among the pool's objects: sorts as their names do.
+    pub fn place(&self) -> Place {
+        let (from, to) = (self.from_lsn.0, self.to_lsn.0);
+        (self.epoch, self.sequence.0, from, to, self.claim.order(), self.whole)
+    }
+
+    /// The object of a pool at a place.
+    pub fn at(pool: Uuid, (epoch, sequence, from, to, claim, whole): Place) -> Self {
+        let (sequence, from_lsn, to_lsn) = (SegmentSeq(sequence), Lsn(from), Lsn(to));
+        let claim = ClaimId(claim.wrapping_add(1));
+        ObjectId { pool, epoch, sequence, from_lsn, to_lsn, whole, claim }
     }
 
     /// Whether both hold the same stretch, whoever put them.

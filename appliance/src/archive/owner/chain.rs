@@ -2,9 +2,8 @@
 
 use uuid::Uuid;
 
-use super::lineage::Lineage;
 use super::record::{Generation, RecordDamage};
-use crate::archive::store::{Name, PAGE_OBJECTS_MAX, Sink, Store, StoreError, StoreErrorKind};
+use crate::archive::store::{Name, PAGE_OBJECTS_MAX, Store, StoreError, StoreErrorKind, read_front};
 
 /// An object of a generation's name that is longer is none.
 const RECORD_BYTES_MAX: usize = 64 << 20;
@@ -55,29 +54,6 @@ impl Chain {
             }),
         }
     }
-
-    /// Which objects are of the owner's history.
-    pub fn lineage(&self) -> Lineage {
-        self.newest.as_ref().map_or_else(Lineage::everything, Generation::lineage)
-    }
-}
-
-#[derive(Default)]
-struct Text(Vec<u8>);
-
-impl Sink for Text {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let room = RECORD_BYTES_MAX.saturating_sub(self.0.len());
-        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        Ok(())
-    }
-}
-
-/// The text of an object.
-pub(super) fn read_text(store: &dyn Store, name: &Name) -> Result<Vec<u8>, StoreError> {
-    let mut text = Text::default();
-    store.get(name, &mut text)?;
-    Ok(text.0)
 }
 
 /// Finds the generation in force. Blocks.
@@ -85,11 +61,11 @@ pub(super) fn read_text(store: &dyn Store, name: &Name) -> Result<Vec<u8>, Store
 /// # Errors
 /// The store's: then nothing is known.
 pub fn read_chain(store: &dyn Store, pool: Uuid) -> Result<Chain, StoreError> {
-    let mut numbers = numbers(store, pool, None)?;
+    let mut numbers = numbers(store, pool)?;
     let mut chain = Chain { number: numbers.last().copied().unwrap_or(0), ..Chain::default() };
     while let Some(number) = numbers.pop() {
         let name = Generation::name_of(pool, number);
-        let damage = match read_text(store, &name) {
+        let damage = match read_front(store, &name, RECORD_BYTES_MAX) {
             Ok(text) => match Generation::decode(&text, pool, number) {
                 Ok(generation) => {
                     chain.newest = Some(generation);
@@ -111,11 +87,11 @@ pub fn read_chain(store: &dyn Store, pool: Uuid) -> Result<Chain, StoreError> {
     Ok(chain)
 }
 
-/// The numbers of a pool's generations that are greater than `after`, in order.
-pub(super) fn numbers(store: &dyn Store, pool: Uuid, after: Option<u64>) -> Result<Vec<u64>, StoreError> {
+/// The numbers of a pool's generations, in order.
+fn numbers(store: &dyn Store, pool: Uuid) -> Result<Vec<u64>, StoreError> {
     let prefix = Generation::prefix(pool);
     let mut numbers = Vec::new();
-    let mut after = after.map(|number| Generation::name_of(pool, number));
+    let mut after = None;
     loop {
         let page = store.list(&prefix, after.as_ref(), PAGE_OBJECTS_MAX)?;
         numbers.extend(page.objects.iter().filter_map(|object| Generation::number_of(pool, &object.name)));
@@ -140,28 +116,34 @@ pub(super) fn is_overtaken(store: &dyn Store, pool: Uuid, number: u64) -> Result
 pub(super) fn make(store: &dyn Store, generation: &Generation) -> Result<bool, StoreError> {
     let (name, text) = (generation.name(), generation.encode());
     // Also where the store does not refuse to overwrite.
-    match store.stat(&name) {
-        Ok(_) => return is_same(store, &name, &text),
-        Err(error) if error.kind == StoreErrorKind::NotFound => {}
+    let put = match store.stat(&name) {
+        Ok(_) => Err(StoreErrorKind::Exists),
+        Err(error) if error.kind == StoreErrorKind::NotFound => {
+            match store.put(&name, text.len() as u64, &mut &text[..]) {
+                Ok(_) => Ok(()),
+                Err(error) if error.kind == StoreErrorKind::Exists => Err(error.kind),
+                Err(error) => return Err(error),
+            }
+        }
         Err(error) => return Err(error),
+    };
+    if put.is_err() && !is_same(store, &name, &text)? {
+        return Ok(false);
     }
-    match store.put(&name, text.len() as u64, &mut &text[..]) {
-        Ok(_) => {}
-        Err(error) if error.kind == StoreErrorKind::Exists => return is_same(store, &name, &text),
-        Err(error) => return Err(error),
-    }
-    // The number may have been free because the one that had it is outdated.
-    if is_overtaken(store, generation.pool, generation.number)? {
+    // The number may have been free because the one that had it is outdated; or an earlier try has
+    // put it, and others came since.
+    let numbers = numbers(store, generation.pool)?;
+    if numbers.last().is_some_and(|&newest| newest > generation.number) {
         drop(store.delete(&name));
         return Ok(false);
     }
-    remove_outdated(store, generation);
+    remove_outdated(store, generation, &numbers);
     Ok(true)
 }
 
 /// Whether the object of that name is the one that an earlier try has put.
 fn is_same(store: &dyn Store, name: &Name, text: &[u8]) -> Result<bool, StoreError> {
-    let is_same = read_text(store, name)? == text;
+    let is_same = read_front(store, name, RECORD_BYTES_MAX)? == text;
     if is_same {
         store.make_durable(name)?;
     }
@@ -169,12 +151,11 @@ fn is_same(store: &dyn Store, name: &Name, text: &[u8]) -> Result<bool, StoreErr
 }
 
 /// Removes generations that nobody needs. One that stays does no harm.
-fn remove_outdated(store: &dyn Store, generation: &Generation) {
+fn remove_outdated(store: &dyn Store, generation: &Generation, numbers: &[u64]) {
     if !store.capabilities().reclaims_space {
         return;
     }
-    let Ok(numbers) = numbers(store, generation.pool, None) else { return };
-    for number in numbers.into_iter().filter(|number| number + KEPT < generation.number) {
+    for &number in numbers.iter().filter(|&number| number + KEPT < generation.number) {
         drop(store.delete(&Generation::name_of(generation.pool, number)));
     }
 }

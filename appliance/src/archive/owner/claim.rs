@@ -61,16 +61,57 @@ pub struct Inheritance {
     pub held: Option<(HistoryId, ClaimId)>,
     /// The number of the generation that is to be made.
     number: u64,
-    /// Whether the archive had no owner yet, but may hold objects.
-    is_first: bool,
+}
+
+/// What a pool takes over, and what was learned of it.
+#[derive(Debug)]
+pub struct Settled<L> {
+    /// What it takes over.
+    pub inheritance: Inheritance,
+    /// What was learned.
+    pub learned: L,
+    /// Whether it goes on as a history of its own.
+    pub is_fork: bool,
 }
 
 impl Inheritance {
+    /// What a pool that is here takes over, and what `learn` finds of it: the objects of a lineage,
+    /// and where the newest of them ends. With `fork` a pool that may not have the archive as it is
+    /// goes on as a history of its own; so does one where a newer generation may be damaged (see
+    /// [`Chain::certain`]), which must not come here otherwise.
+    ///
+    /// # Errors
+    /// Those of `learn`; within, the conflict.
+    pub fn settle<L, E>(
+        claimant: &Claimant,
+        chain: &Chain,
+        fork: bool,
+        mut learn: impl FnMut(&Lineage) -> Result<(L, Option<Lsn>), E>,
+    ) -> Result<Result<Settled<L>, Conflict>, E> {
+        if chain.damaged.is_empty() {
+            let conflict = match Self::of(claimant, chain) {
+                Ok(inheritance) => match learn(&inheritance.lineage)? {
+                    (_, Some(archive_lsn)) if archive_lsn > claimant.head_lsn => {
+                        Conflict::Ahead { archive_lsn }
+                    }
+                    (learned, _) => return Ok(Ok(Settled { inheritance, learned, is_fork: false })),
+                },
+                Err(conflict) => conflict,
+            };
+            if !fork {
+                return Ok(Err(conflict));
+            }
+        }
+        let inheritance = Self::of_fork(claimant, chain);
+        let (learned, _) = learn(&inheritance.lineage)?;
+        Ok(Ok(Settled { inheritance, learned, is_fork: true }))
+    }
+
     /// What a pool that is here takes over, when the archive is its own.
     ///
     /// # Errors
     /// [`Conflict::Taken`].
-    pub fn of(claimant: &Claimant, chain: &Chain) -> Result<Self, Conflict> {
+    fn of(claimant: &Claimant, chain: &Chain) -> Result<Self, Conflict> {
         let is_mine = |claim: ClaimId| {
             claim != ClaimId::NONE && (claim == claimant.claim || claim == claimant.next_claim)
         };
@@ -85,7 +126,6 @@ impl Inheritance {
                 tombstones: newest.tombstones.clone(),
                 held: Some((newest.history, newest.claim)),
                 number: chain.number + 1,
-                is_first: false,
             }),
             Some(newest) => Err(Conflict::Taken(Box::new(newest.clone()))),
         }
@@ -93,14 +133,10 @@ impl Inheritance {
 
     /// What a pool takes over that goes on from where it is as a history of its own: what it knows
     /// by itself to be its own. The other history stays beside it.
-    pub fn of_fork(claimant: &Claimant, chain: &Chain) -> Self {
+    pub(super) fn of_fork(claimant: &Claimant, chain: &Chain) -> Self {
         let Some(newest) = &chain.newest else {
             let first = Self::first(None, chain);
             return Inheritance { lineage: first.lineage.cut(claimant.archived_lsn), ..first };
-        };
-        let histories = || {
-            let beside = newest.beside.iter().map(|beside| (beside.history, beside.lineage()));
-            [(newest.history, newest.lineage())].into_iter().chain(beside)
         };
         // What inherits from a history has its claims too, and none of them further than itself.
         // The claim that was announced last tells most: its generation may have begun a history.
@@ -108,7 +144,8 @@ impl Inheritance {
             let is_said = claimant.history == Some(*history);
             (lineage.end_of(claimant.next_claim), is_said, lineage.end_of(claimant.claim))
         };
-        let (from, lineage) = histories()
+        let (from, lineage) = newest
+            .histories()
             .filter(|history| rank(history) > (None, false, None))
             .max_by_key(rank)
             // Before there were claims, everything was of one history.
@@ -123,22 +160,21 @@ impl Inheritance {
             tombstones: Vec::new(),
             held: None,
             number: chain.number + 1,
-            is_first: false,
         }
     }
 
-    /// What a recovery up to `cut_lsn` takes over, of the history that it recovers.
-    pub fn of_recovery(chain: &Chain, from: &Recovered, cut_lsn: Lsn) -> Self {
+    /// What a recovery up to `cut_lsn` takes over, of the history that it recovers; it goes on as
+    /// `history`.
+    pub fn of_recovery(chain: &Chain, from: &Recovered, cut_lsn: Lsn, history: HistoryId) -> Self {
         Inheritance {
             lineage: from.lineage.clone().cut(cut_lsn),
-            history: HistoryId::random(),
+            history,
             parent: from.history.map(|history| Parent { history, cut_lsn }),
             beside: chain.newest.as_ref().map_or_else(Vec::new, with_aside),
             rules: from.rules.clone(),
             tombstones: from.tombstones.clone(),
             held: None,
             number: chain.number + 1,
-            is_first: chain.newest.is_none(),
         }
     }
 
@@ -152,23 +188,6 @@ impl Inheritance {
             tombstones: Vec::new(),
             held: None,
             number: chain.number + 1,
-            is_first: true,
-        }
-    }
-
-    /// Whether the archive had no owner yet.
-    pub fn is_first(&self) -> bool {
-        self.is_first
-    }
-
-    /// Whether the archive is ahead of the pool: `objects` are those that count.
-    ///
-    /// # Errors
-    /// [`Conflict::Ahead`].
-    pub fn check_head(claimant: &Claimant, objects: impl Iterator<Item = ObjectId>) -> Result<(), Conflict> {
-        match objects.map(|id| id.to_lsn).max() {
-            Some(archive_lsn) if archive_lsn > claimant.head_lsn => Err(Conflict::Ahead { archive_lsn }),
-            _ => Ok(()),
         }
     }
 
@@ -241,20 +260,11 @@ impl Recovered {
             };
             return wanted.is_none().then_some(everything);
         };
-        if wanted.is_none_or(|wanted| wanted == newest.history) {
-            return Some(Recovered {
-                history: Some(newest.history),
-                lineage: newest.lineage(),
-                tombstones: newest.tombstones.clone(),
-                rules: newest.rules.clone(),
-            });
-        }
-        let beside = newest.beside.iter().find(|beside| Some(beside.history) == wanted)?;
-        Some(Recovered {
-            history: wanted,
-            lineage: beside.lineage(),
-            tombstones: Vec::new(),
-            rules: newest.rules.clone(),
-        })
+        let (history, lineage) =
+            newest.histories().find(|(history, _)| wanted.is_none_or(|wanted| wanted == *history))?;
+        // Nobody has announced anything of those beside.
+        let is_owners = history == newest.history;
+        let tombstones = if is_owners { newest.tombstones.clone() } else { Vec::new() };
+        Some(Recovered { history: Some(history), lineage, tombstones, rules: newest.rules.clone() })
     }
 }

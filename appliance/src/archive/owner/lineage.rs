@@ -84,11 +84,6 @@ impl Lineage {
         Some(known.end_lsn)
     }
 
-    /// Whether a claim is one of this history.
-    pub fn has(&self, claim: ClaimId) -> bool {
-        self.claims.iter().any(|known| known.claim == claim)
-    }
-
     /// The claims, oldest first.
     pub fn claims(&self) -> &[Acknowledged] {
         &self.claims

@@ -45,7 +45,7 @@ mod store;
 pub(in crate::archive) mod tests;
 
 pub use chain::{Chain, ChainError, read_chain};
-pub use claim::{Claimant, Conflict, Inheritance, Recovered};
+pub use claim::{Claimant, Conflict, Inheritance, Recovered, Settled};
 pub use lineage::{Acknowledged, Lineage};
 pub use record::{Generation, HistoryId, Parent, RecordDamage, SideHistory};
 pub use store::{OwnedStore, Standing};

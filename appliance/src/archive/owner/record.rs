@@ -140,6 +140,12 @@ impl Generation {
         Lineage::new(self.acknowledged.iter().copied()).with_open(self.claim)
     }
 
+    /// Every history that it names, the owner's first, and which objects are of each.
+    pub fn histories(&self) -> impl Iterator<Item = (HistoryId, Lineage)> + '_ {
+        let beside = self.beside.iter().map(|beside| (beside.history, beside.lineage()));
+        std::iter::once((self.history, self.lineage())).chain(beside)
+    }
+
     /// The history as one beside another.
     pub fn aside(&self) -> SideHistory {
         let acknowledged = self.lineage().claims().to_vec();
@@ -186,7 +192,8 @@ impl Generation {
             version: u32,
         }
         let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
-        let whole = lines.chunks(2).find_map(|copy| {
+        // A line feed that is damaged must not shift the other copy.
+        let whole = lines.windows(2).find_map(|copy| {
             let &[line, digest] = copy else { return None };
             (blake3::hash(line).to_hex().as_bytes() == digest).then_some(line)
         });

@@ -53,13 +53,26 @@ struct Owner {
     store: OwnedStore,
 }
 
+/// What a pool takes over, and its objects.
+fn settle(
+    store: &Arc<dyn Store>,
+    claimant: &Claimant,
+    chain: &Chain,
+    fork: bool,
+) -> Result<(Inheritance, Vec<ObjectId>), Conflict> {
+    let settled = Inheritance::settle(claimant, chain, fork, |lineage| {
+        let known: Vec<ObjectId> = there(&**store).into_iter().filter(|id| lineage.counts(id)).collect();
+        let newest_lsn = known.iter().map(|id| id.to_lsn).max();
+        Ok::<_, std::convert::Infallible>((known, newest_lsn))
+    });
+    let Ok(settled) = settled;
+    settled.map(|Settled { inheritance, learned, .. }| (inheritance, learned))
+}
+
 /// What a start does, but for the pool's log.
 fn start(store: &Arc<dyn Store>, claimant: &Claimant) -> Result<Owner, Conflict> {
     let chain = read_chain(&**store, POOL).unwrap();
-    let inheritance = Inheritance::of(claimant, &chain)?;
-    let lineage = inheritance.lineage.clone();
-    let known: Vec<ObjectId> = there(&**store).into_iter().filter(|id| lineage.counts(id)).collect();
-    Inheritance::check_head(claimant, known.iter().copied())?;
+    let (inheritance, known) = settle(store, claimant, &chain, false)?;
     let claim = ClaimId::random();
     let generation = inheritance.generation(POOL, claim, claimant.head_lsn, known.into_iter());
     let owned = OwnedStore::new(Arc::clone(store));
@@ -74,7 +87,7 @@ fn recover(store: &Arc<dyn Store>, history: Option<HistoryId>, cut: u64) -> Owne
     let known: Vec<ObjectId> =
         there(&**store).into_iter().filter(|id| recovered.lineage.counts(id)).collect();
     let claim = ClaimId::random();
-    let inheritance = Inheritance::of_recovery(&chain, &recovered, Lsn(cut));
+    let inheritance = Inheritance::of_recovery(&chain, &recovered, Lsn(cut), HistoryId::random());
     let generation = inheritance.generation(POOL, claim, Lsn(cut), known.into_iter());
     let owned = OwnedStore::new(Arc::clone(store));
     owned.claim(generation);
@@ -120,7 +133,8 @@ pub(in crate::archive) fn contest(store: &Arc<dyn Store>) {
         .map(|id| newest.lineage().counts(id))
         .collect();
     assert_eq!(counting, [true, true, false, false, true]);
-    let aside = newest.beside.iter().find(|beside| beside.lineage().has(first.claim)).expect("it stays");
+    let aside =
+        newest.beside.iter().find(|beside| beside.lineage().end_of(first.claim).is_some()).expect("it stays");
     assert!(aside.lineage().counts(&of_first[1]));
 
     // The old one goes on as a history of its own.
@@ -271,6 +285,17 @@ fn a_damaged_record_is_never_taken_for_none() {
     assert!(told.contains(generation.name().as_str()), "{told}");
     std::fs::write(&path, b"").unwrap();
     assert!(read_chain(&*store, POOL).unwrap().certain(&*store).is_err());
+}
+
+#[test]
+fn one_damaged_bit_anywhere_changes_nothing() {
+    let record = Generation::first(POOL, ClaimId(9), HistoryId(Uuid::from_u128(3)), Vec::new());
+    let text = record.encode();
+    for bit in 0..text.len() * 8 {
+        let mut damaged = text.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(Generation::decode(&damaged, POOL, 1).as_ref(), Ok(&record), "bit {bit}");
+    }
 }
 
 proptest! {

@@ -220,6 +220,25 @@ pub trait Store: Send + Sync {
     fn space(&self) -> Result<Space, StoreError>;
 }
 
+/// The first `bytes_max` bytes of an object, or all of it: for small ones, of which a hostile store
+/// may have made large ones.
+///
+/// # Errors
+/// The store's.
+pub fn read_front(store: &dyn Store, name: &Name, bytes_max: usize) -> Result<Vec<u8>, StoreError> {
+    struct Front(Vec<u8>, usize);
+    impl Sink for Front {
+        fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+            let room = self.1.saturating_sub(self.0.len());
+            self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            Ok(())
+        }
+    }
+    let mut front = Front(Vec::new(), bytes_max);
+    store.get(name, &mut front)?;
+    Ok(front.0)
+}
+
 /// Bytes that are copied at a time.
 const COPY_BYTES: usize = 256 << 10;
 

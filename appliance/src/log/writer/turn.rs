@@ -152,12 +152,9 @@ impl Log {
         1
     }
 
-    /// No write is taken any more until a restart, as after a write that failed: reads go on.
-    pub fn take_no_more_writes(&mut self, reason: &str) {
-        self.poison(reason);
-    }
-
-    pub(super) fn poison(&mut self, reason: &str) {
+    /// No write is taken any more until a restart; reads go on. After a write that failed, or
+    /// because the log is somebody else's to write.
+    pub(crate) fn poison(&mut self, reason: &str) {
         if self.poisoned.is_none() {
             tracing::error!(pool = %self.pool, reason, "the log failed; the pool takes no more writes");
             self.poisoned = Some(Rc::from(reason));

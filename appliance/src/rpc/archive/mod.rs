@@ -32,6 +32,7 @@ pub(crate) use expire::{EXPIRE_OBJECTS_DEFAULT, ExpiryRequest};
 pub use expire::{Expirer, ExpiryPool, ExpiryReport};
 pub use keep::KeepFileError;
 pub use list::{ArchivedObject, LIST_LIMIT_DEFAULT};
+pub(crate) use scrub::RATE_BYTES_PER_S as SCRUB_RATE_BYTES_PER_S;
 pub use scrub::{ScrubStatus, Scrubber};
 pub use verify::{VERIFICATIONS_MAX, Verification, VerificationState};
 

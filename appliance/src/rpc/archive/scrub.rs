@@ -1,35 +1,44 @@
-//! The scrub of the archive: every object is read back whole once in so long, with every check that a verification has.
+//! The scrub of the archive: every object is read back whole once in so long, with every check that
+//! a verification has.
 //!
-//! **What is found** the pool learns as from a verification: an object that is damaged or missing is put again if the primary device still has its segment; otherwise the problem stays and is told.
+//! **What is found** the pool learns as from a verification: an object that is damaged or missing
+//! is put again if the primary device still has its segment; otherwise the problem stays and is
+//! told.
 //!
-//! **Pace:** the objects of a pass are spread over its time, one after the other, and never read faster than [`RATE_BYTES_PER_S`]. Where a pass is stands in a file beside the rules of
-//! retention, so that a restart goes on with it; a file that is lost or damaged costs a pass that begins again.
+//! **Pace:** the objects of a pass are spread over its time, one after the other, and never read
+//! faster than [`RATE_BYTES_PER_S`]. Where a pass is stands in a file beside the rules of
+//! retention, so that a restart goes on with it; a file that is lost or damaged costs a pass that
+//! begins again.
 //!
-//! **Bounds:** one thread, one object at a time; a list of the store at the begin of a pass and once an hour; the names of the objects in memory. What is on tape is not read by itself: that would take the tape away from the
-//! archivist.
+//! **Bounds:** one thread, one object at a time; a list of the store at the begin of a pass and
+//! once an hour; the names of the objects in memory. What is on tape is not read by itself: that
+//! would take the tape away from the archivist.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::ArchivePlane;
 use super::verify::{Outcome, describe, verify_one};
 use crate::archive::catalog::ObjectRow;
-use crate::archive::object::{Decompressor, ObjectId};
+use crate::archive::object::{Decompressor, ObjectId, Place};
+use crate::log::system_now_ns;
 use crate::reactor::ReactorHandle;
 use crate::rpc::app::App;
 use crate::rpc::method::DEFAULT_CALL_TIMEOUT;
 
-/// Bytes a second at most.
-const RATE_BYTES_PER_S: u64 = 64 << 20;
+/// Bytes a second of a scrub at most, whatever the length of a pass: of the archive, and of the
+/// primary device.
+pub(crate) const RATE_BYTES_PER_S: u64 = 64 << 20;
 /// How long a list of the store is gone by.
 const LISTED: Duration = Duration::from_hours(1);
-/// How long a store that does not answer, or an archive that is not attached, is left alone, at most.
+/// How long a store that does not answer, or an archive that is not attached, is left alone, at
+/// most.
 const AWAY_WAIT: Duration = Duration::from_mins(1);
 /// How long a stop waits for the object that is being read.
 const END_WAIT: Duration = Duration::from_secs(2);
@@ -66,14 +75,7 @@ pub struct ScrubStatus {
     /// Why it does not go on.
     pub problem: Option<String>,
     /// The last object that was read.
-    next_behind: Option<Cursor>,
-}
-
-/// Where an object stands in the order of a pass.
-type Cursor = (u32, u64, u64, u64);
-
-fn cursor(id: &ObjectId) -> Cursor {
-    (id.epoch, id.sequence.0, id.from_lsn.0, id.to_lsn.0)
+    next_behind: Option<Place>,
 }
 
 /// The status, and its file.
@@ -143,7 +145,8 @@ impl Drop for Scrubber {
     fn drop(&mut self) {
         self.wake = None;
         let Some(thread) = self.thread.take() else { return };
-        // A store that takes its time with an object must not hold up a stop: nothing is lost with it.
+        // A store that takes its time with an object must not hold up a stop: nothing is lost with
+        // it.
         let began = Instant::now();
         while !thread.is_finished() && began.elapsed() < END_WAIT {
             std::thread::sleep(END_LOOK);
@@ -186,20 +189,20 @@ impl Work {
         rows.retain(|(_, lost)| !lost);
         let all = rows.len() as u64;
         let scrub = &self.plane.scrub;
-        let is_left = |row: &ObjectRow, behind: Option<Cursor>| behind.is_none_or(|at| cursor(&row.id) > at);
+        let is_left = |row: &ObjectRow, behind: Option<Place>| behind.is_none_or(|at| row.id.place() > at);
         let mut status = scrub.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.pass_began_ns.is_some() && !rows.iter().any(|(row, _)| is_left(row, status.next_behind)) {
             let bad = status.damaged_objects + status.missing_objects;
             tracing::info!(objects = status.objects_done, bad, "the archive was read back whole");
             *status = ScrubStatus {
-                last_pass_ns: Some(now_ns()),
+                last_pass_ns: Some(system_now_ns()),
                 last_pass_bad_objects: bad,
                 found: std::mem::take(&mut status.found),
                 ..ScrubStatus::default()
             };
         }
         if status.pass_began_ns.is_none() && all > 0 {
-            status.pass_began_ns = Some(now_ns());
+            status.pass_began_ns = Some(system_now_ns());
             if status.last_pass_bad_objects == 0 {
                 status.found.clear();
             }
@@ -225,7 +228,8 @@ impl Work {
                 self.plane.scrub.save();
                 return false;
             }
-            // One that is away is not damaged: it is asked again, for as long as the store does not answer at all.
+            // One that is away is not damaged: it is asked again, for as long as the store does not
+            // answer at all.
             let mut tries = 0;
             while let Outcome::Failed(words) = self.look_at(row, &mut codec) {
                 tries += 1;
@@ -243,7 +247,7 @@ impl Work {
             self.plane.scrub.change(|status| {
                 status.problem = None;
                 status.objects_done += 1;
-                status.next_behind = Some(cursor(&row.id));
+                status.next_behind = Some(row.id.place());
             });
             if self.saved.elapsed() >= SAVE_INTERVAL {
                 self.saved = Instant::now();
@@ -313,11 +317,6 @@ impl Work {
     }
 }
 
-/// The machine's time, for an operator to read; nothing is decided by it.
-fn now_ns() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,12 +329,12 @@ mod tests {
         assert_eq!(scrub.get(), ScrubStatus::default());
         scrub.change(|status| {
             status.objects_done = 7;
-            status.next_behind = Some((1, 2, 3, 4));
+            status.next_behind = Some((1, 2, 3, 4, 5, true));
             status.problem = Some("away".to_owned());
         });
         scrub.save();
         let again = Scrub::open(file.clone()).get();
-        assert_eq!((again.objects_done, again.next_behind), (7, Some((1, 2, 3, 4))));
+        assert_eq!((again.objects_done, again.next_behind), (7, Some((1, 2, 3, 4, 5, true))));
         assert_eq!(again.problem, None, "what was in the way is found out anew");
         std::fs::write(&file, b"{\"objects\": tr").expect("written");
         assert_eq!(Scrub::open(file).get(), ScrubStatus::default());

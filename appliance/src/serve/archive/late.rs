@@ -1,12 +1,14 @@
 //! An archive that is away when the appliance starts, and is attached when it is there.
 //!
-//! **When it is waited for:** the pool exists, its identity says which archive it has and that it was at this place, and the place
-//! cannot be reached for a reason that may pass: nothing is mounted there, a server does not answer, a device gives errors. A new pool, a pool that
-//! never had an archive, and a place where something else is are refused at the start, as ever.
+//! **When it is waited for:** the pool exists, its identity says which archive it has and that it
+//! was at this place, and the place cannot be reached for a reason that may pass: nothing is
+//! mounted there, a server does not answer, a device gives errors. A new pool, a pool that never
+//! had an archive, and a place where something else is are refused at the start, as ever.
 //!
-//! **States:** away → (tried again, later and later up to [`RETRY_LAST`] apart) opened → found to be the archive that the pool had → learnt → attached. Each step
-//! may fail; its words are what the operator is told then, and everything begins again with the next try. Nothing is put, made or deleted before the last step, but the
-//! small object of the probe.
+//! **States:** away → (tried again, later and later up to [`RETRY_LAST`] apart) opened → found to
+//! be the archive that the pool had → learnt → attached. Each step may fail; its words are what the
+//! operator is told then, and everything begins again with the next try. Nothing is put, made or
+//! deleted before the last step, but the small object of the probe.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -165,11 +167,12 @@ impl Late {
                     return;
                 }
                 Err(error) => {
-                    // Somebody else goes on with this history: what hosts write here would be lost to them.
+                    // Somebody else goes on with this history: what hosts write here would be lost
+                    // to them.
                     if let ServeError::Owner(owner) = &error
                         && owner.is_of_another()
                     {
-                        self.pool.take_no_more_writes(&error.to_string());
+                        self.pool.take_no_more_writes(error.to_string());
                     }
                     self.pool.tell_archive_away(error.to_string());
                 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::archive::store::{Name, Sink, Store, StoreError, StoreErrorKind};
+use crate::archive::store::{Name, Store, StoreError, StoreErrorKind, read_front};
 
 /// The object's name. It is nobody's segment: those stand below `v1/`.
 pub(in crate::serve) const ID_OBJECT: &str = "varve-archive-id";
@@ -15,17 +15,6 @@ struct Id {
     archive: Uuid,
 }
 
-#[derive(Default)]
-struct Text(Vec<u8>);
-
-impl Sink for Text {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let room = ID_BYTES_MAX.saturating_sub(self.0.len());
-        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        Ok(())
-    }
-}
-
 fn name() -> Name {
     Name::new(ID_OBJECT).unwrap_or_else(|_| unreachable!("a constant name is valid"))
 }
@@ -35,9 +24,8 @@ fn name() -> Name {
 /// # Errors
 /// The store's.
 pub(in crate::serve) fn read_id(store: &dyn Store) -> Result<Option<Uuid>, StoreError> {
-    let mut text = Text::default();
-    match store.get(&name(), &mut text) {
-        Ok(_) => Ok(serde_json::from_slice::<Id>(&text.0).ok().map(|id| id.archive)),
+    match read_front(store, &name(), ID_BYTES_MAX) {
+        Ok(text) => Ok(serde_json::from_slice::<Id>(&text).ok().map(|id| id.archive)),
         Err(error) if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Corrupt(_)) => Ok(None),
         Err(error) => Err(error),
     }

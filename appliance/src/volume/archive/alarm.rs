@@ -1,7 +1,11 @@
-//! The alarm of a recovery point that is too old: writes that a loss of the primary device would lose, for longer than the operator wants to stand.
+//! The alarm of a recovery point that is too old: writes that a loss of the primary device would
+//! lose, for longer than the operator wants to stand.
 //!
-//! **States:** quiet → (the recovery point's age reaches [`ArchivePolicy::rpo_alarm_ns`](super::ArchivePolicy)) told, as one problem and a line in the journal → quiet again, with another line. The age is that of
-//! [`ArchiveStatus::recovery_point_age_s`](super::ArchiveStatus): that of the state which a recovery from the archive alone would give.
+//! **States:** quiet → (the recovery point's age reaches
+//! [`ArchivePolicy::rpo_alarm_ns`](super::ArchivePolicy)) told, as one problem and a line in the
+//! journal → quiet again, with another line. The age is that of
+//! [`ArchiveStatus::recovery_point_age_s`](super::ArchiveStatus): that of the state which a
+//! recovery from the archive alone would give.
 //!
 //! **Cost:** a look at the segments that are not archived, once a second.
 
@@ -29,9 +33,11 @@ impl Alarm {
 }
 
 impl Archive {
-    /// How old the state is that a recovery from the archive alone would give, in ns, and up to where it reaches.
+    /// How old the state is that a recovery from the archive alone would give, in ns, and up to
+    /// where it reaches.
     pub(super) fn recovery_point(&self, state: &State, log: &Log) -> (u64, Lsn) {
-        // Copies that wait for their record to fill up are no news: what they hold is archived where it was before.
+        // Copies that wait for their record to fill up are no news: what they hold is archived
+        // where it was before.
         let (head, stored_to) = (log.commit_lsn(), self.archived_to(log));
         let to = self.recoverable_to(state, log, stored_to);
         let age_ns =

@@ -1,13 +1,15 @@
 //! An archive that the pool is known to have, and that has not been reached since the start.
 //!
-//! **States:** none → awaited (this: a stand-in that knows no objects) → attached. From the stand-in on
-//! the pool behaves as with an archive that does not answer: what the primary holds is served, what
-//! needs the archive is refused so that it is tried again, back-pressure is the policy's.
+//! **States:** none → awaited (this: a stand-in that knows no objects) → attached. From the
+//! stand-in on the pool behaves as with an archive that does not answer: what the primary holds is
+//! served, what needs the archive is refused so that it is tried again, back-pressure is the
+//! policy's.
 //!
-//! **Invariants.** Nothing is archived and nothing is deleted before the archive itself is attached. A
-//! slot is given away only if the catalog says that its segment was verified in the archive, or, where
-//! the policy gives history up, as a recorded gap. "Not in the archive" is never concluded from the
-//! stand-in's empty list: whoever asks it is told that the archive does not answer.
+//! **Invariants.** Nothing is archived and nothing is deleted before the archive itself is
+//! attached. A slot is given away only if the catalog says that its segment was verified in the
+//! archive, or, where the policy gives history up, as a recorded gap. "Not in the archive" is never
+//! concluded from the stand-in's empty list: whoever asks it is told that the archive does not
+//! answer.
 
 use std::sync::Arc;
 
@@ -21,7 +23,8 @@ use crate::volume::pool::{Pool, State};
 
 /// What is known of an archive that was not reached.
 pub(super) struct Away {
-    /// Segments that the device had lost at the start: whether the archive has them is found out when it is there.
+    /// Segments that the device had lost at the start: whether the archive has them is found out
+    /// when it is there.
     pub(super) lost_on_device: Vec<SegmentSeq>,
 }
 

@@ -241,7 +241,8 @@ impl Pool {
         oldest
     }
 
-    /// Whether a segment that is nowhere may be found again: there is no archive now, or it has lost the segment and may get it back.
+    /// Whether a segment that is nowhere may be found again: there is no archive now, or it has
+    /// lost the segment and may get it back.
     pub(in crate::volume) fn may_come_back(&self, sequence: SegmentSeq) -> bool {
         self.state.borrow().archive.as_ref().is_none_or(|archive| archive.lost.contains(sequence))
     }

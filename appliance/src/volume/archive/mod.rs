@@ -41,7 +41,7 @@ use crate::archive::service::{
 use crate::log::reader::LsnRange;
 use crate::log::{Log, Lsn, SegmentSeq, SharedLog};
 
-use crate::log::format::{EntryKind, EventKind};
+use crate::log::format::EventKind;
 use crate::reactor::yield_now;
 
 use super::error::VolumeError;
@@ -434,7 +434,8 @@ impl State {
     }
 }
 
-/// Records a stretch that left the primary device without being archived. Gaps that meet are one, and are told as one.
+/// Records a stretch that left the primary device without being archived. Gaps that meet are one,
+/// and are told as one.
 fn record_gap(gap: LsnRange, why: &str, state: &mut State, log: &mut Log) {
     state.catalog.add_gap(gap);
     let whole = state.catalog.gaps.iter().find(|known| known.start <= gap.start && gap.end <= known.end);
@@ -547,14 +548,8 @@ impl Pool {
 
     async fn load_synchs_of(&self, sequence: SegmentSeq) -> Result<(), VolumeError> {
         let Some(entries) = self.entries_of(sequence).await? else { return Ok(()) };
-        let mut collector = EventCollector::default();
-        entries.visit_backward(Lsn::MAX, |placed| {
-            if placed.entry.kind() == Some(EntryKind::Event) {
-                collector.see(&placed);
-            }
-            true
-        });
-        for event in collector.found.into_iter().filter(|event| event.kind == EventKind::Synch) {
+        let events = EventCollector::events(&entries, Lsn::MAX).into_iter();
+        for event in events.filter(|event| event.kind == EventKind::Synch) {
             let synch = self.read_synch(&event).await?;
             self.state.borrow_mut().learn_synch(synch);
         }

@@ -34,8 +34,8 @@ pub(super) struct Objects {
     segments: BTreeMap<SegmentSeq, SegmentObjects>,
 }
 
-/// What is known of a store before a pool is given its archive: its objects, those that should be there,
-/// and the claim under which the pool puts more.
+/// What is known of a store before a pool is given its archive: its objects, those that should be
+/// there, and the claim under which the pool puts more.
 #[derive(Debug, Clone, Default)]
 pub struct KnownObjects(pub(super) Objects, pub(super) Lost, pub(super) ClaimId);
 

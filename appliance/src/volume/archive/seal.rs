@@ -98,9 +98,10 @@ impl Archive {
         lost
     }
 
-    /// Segments that the device has lost, and that the archive has not or not whole: nothing more of them
-    /// will ever be archived. `before`: segments of which that was so when the pool was opened. Of
-    /// those in which nothing was live, the ones before `trusted` were archived, and may have expired.
+    /// Segments that the device has lost, and that the archive has not or not whole: nothing more
+    /// of them will ever be archived. `before`: segments of which that was so when the pool was
+    /// opened. Of those in which nothing was live, the ones before `trusted` were archived, and may
+    /// have expired.
     pub(super) fn lost_before_archived(
         &self,
         log: &Log,
@@ -462,16 +463,12 @@ impl Archive {
     /// Somebody else goes on with this history: what hosts write here from now on would be lost to
     /// them. So nothing is taken any more.
     pub(super) fn overtaken(error: &ArchiveError, state: &mut State, log: &mut Log) {
-        if log.poisoned().is_some() {
-            return;
-        }
         let reason = format!(
             "{error}, by a recovery or a fork, and goes on with this pool: no writes are taken here any more, reads go on. \
              Ways out: move the hosts to where the pool is served now; or stop, and serve this copy with --fork, \
              as a history of its own that takes the archive back"
         );
-        log.take_no_more_writes(&reason);
-        state.note_problem(reason);
+        state.take_no_more_writes(log, reason);
     }
 }
 

@@ -15,7 +15,8 @@ use crate::volume::scrub::PrimaryScrub;
 pub struct ArchiveStatus {
     /// The store: its kind and its place.
     pub store: String,
-    /// `idle`, `working`, `waiting` (a failure is tried again later), `away` (it was not reached since the start) or `refusing` (writes are refused until it works again).
+    /// `idle`, `working`, `waiting` (a failure is tried again later), `away` (it was not reached
+    /// since the start) or `refusing` (writes are refused until it works again).
     pub state: String,
     /// What is wrong, if something is: why it does not go on, or what it has lost.
     pub problem: Option<String>,

@@ -1,7 +1,9 @@
-//! What keeps a volume from what it inherited: told once for each volume, and no longer when it has passed.
+//! What keeps a volume from what it inherited: told once for each volume, and no longer when it has
+//! passed.
 //!
-//! **States of a volume's inheritance:** looked up → in trouble that may pass (the archive does not answer), which is tried
-//! again by whoever calls [`Pool::load_inherited`] and [`Pool::hydrate_all`] → looked up; or in trouble for good, until the next start.
+//! **States of a volume's inheritance:** looked up → in trouble that may pass (the archive does not
+//! answer), which is tried again by whoever calls [`Pool::load_inherited`] and
+//! [`Pool::hydrate_all`] → looked up; or in trouble for good, until the next start.
 
 use super::{Pool, State, Volume, VolumeIndex};
 use crate::volume::error::VolumeError;

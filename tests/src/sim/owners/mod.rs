@@ -137,6 +137,11 @@ impl Owners {
         self.left.push((history, archived));
     }
 
+    /// Another one goes on as the owner; the one before lives, and does not know.
+    fn hand_over(&mut self, new: Site) {
+        self.paused.push(std::mem::replace(&mut self.owner, new));
+    }
+
     /// The owner is lost, or believed to be.
     fn lose(&mut self) {
         self.counts.losses += 1;
@@ -196,9 +201,8 @@ impl Owners {
             // A copy that knows all that the archive does, and is the first to start again.
             Ok(()) => {
                 self.leave();
-                let lost = std::mem::replace(&mut self.owner, site);
                 self.counts.paused += 1;
-                self.paused.push(lost);
+                self.hand_over(site);
             }
             Err(Refusal::Overtaken) => panic!("seed {}: nobody else starts", self.seed),
             Err(Refusal::Conflict) => {
@@ -209,8 +213,7 @@ impl Owners {
                     self.leave();
                     site.start(&self.store, true, &mut self.rng).expect("a fork goes on");
                     self.counts.forks += 1;
-                    let lost = std::mem::replace(&mut self.owner, site);
-                    self.paused.push(lost);
+                    self.hand_over(site);
                 } else {
                     site.crash();
                     self.old.push(site);
@@ -251,8 +254,7 @@ impl Owners {
         self.leave();
         let pool = self.owner.open().info().uuid;
         let newest = chain_of(&*self.store, pool).newest.expect("it has an owner");
-        let named: Vec<HistoryId> =
-            newest.beside.iter().map(|beside| beside.history).chain([newest.history]).collect();
+        let named: Vec<HistoryId> = newest.histories().map(|(history, _)| history).collect();
         for (history, moments) in std::mem::take(&mut self.left) {
             assert!(named.contains(&history), "seed {}: history {history} is forgotten", self.seed);
             if moments.is_empty() {

@@ -1,13 +1,14 @@
 //! A primary in a world where others may own its archive: how it starts, works, is copied, and is
 //! recovered from.
 
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use uuid::Uuid;
 use varve::archive::object::{ClaimId, ObjectId, pool_prefix};
 use varve::archive::owner::{
-    Chain, Claimant, Generation, HistoryId, Inheritance, OwnedStore, Recovered, read_chain,
+    Chain, Claimant, Generation, HistoryId, Inheritance, OwnedStore, Recovered, Settled, read_chain,
 };
 use varve::archive::store::{PAGE_OBJECTS_MAX, Store, StoreError, StoreErrorKind};
 use varve::bdev::SharedBdev;
@@ -170,23 +171,20 @@ impl Site {
             archived_lsn: pool.archived_below(),
         };
         let chain = chain_of(&**store, uuid);
-        let found = Inheritance::of(&claimant, &chain).and_then(|inheritance| {
-            let known = objects(&**store, uuid, |id| inheritance.lineage.counts(id));
-            Inheritance::check_head(&claimant, known.iter().copied())?;
-            Ok((inheritance, known))
+        let settled = Inheritance::settle(&claimant, &chain, fork, |lineage| {
+            let known = objects(&**store, uuid, |id| lineage.counts(id));
+            let newest_lsn = known.iter().map(|id| id.to_lsn).max();
+            Ok::<_, Infallible>((known, newest_lsn))
         });
-        let (inheritance, known) = match found {
-            Ok(found) => found,
-            Err(_) if !fork => return Err(Refusal::Conflict),
-            Err(_) => {
-                let inheritance = Inheritance::of_fork(&claimant, &chain);
-                let known = objects(&**store, uuid, |id| inheritance.lineage.counts(id));
-                // What is archived of its moments is what it takes over.
-                let archived = claimant.archived_lsn.0;
-                self.moments.iter_mut().for_each(|moment| moment.archived &= moment.lsn < archived);
-                (inheritance, known)
-            }
+        let Ok(settled) = settled;
+        let Ok(Settled { inheritance, learned: known, is_fork }) = settled else {
+            return Err(Refusal::Conflict);
         };
+        if is_fork {
+            // What is archived of its moments is what a fork takes over.
+            let archived = claimant.archived_lsn.0;
+            self.moments.iter_mut().for_each(|moment| moment.archived &= moment.lsn < archived);
+        }
         let (claim, history) = (ClaimId(rng.next_u64().max(1)), inheritance.history);
         let announcing = Rc::clone(&pool);
         let held = inheritance.held;
@@ -309,8 +307,7 @@ impl Site {
         known.extend(ids.iter().copied());
         let taking = Arc::clone(store);
         let take_over = move |cut_lsn: Lsn| {
-            let mut inheritance = Inheritance::of_recovery(&chain, &recovered, cut_lsn);
-            inheritance.history = new;
+            let inheritance = Inheritance::of_recovery(&chain, &recovered, cut_lsn, new);
             let generation: Generation = inheritance.generation(pool, claim, cut_lsn, ids.into_iter());
             let owned = OwnedStore::new(taking);
             owned.claim(generation);
