@@ -177,6 +177,7 @@ impl Totals {
         self.entries.write += other.entries.write;
         self.entries.copied += other.entries.copied;
         self.entries.trim += other.entries.trim;
+        self.entries.mask += other.entries.mask;
         self.entries.event += other.entries.event;
         self.entries.opening += other.entries.opening;
         self.entries.unknown += other.entries.unknown;
