@@ -1,5 +1,6 @@
-//! Archives that are away when the appliance starts, or for a while, with the real program: what the primary holds is served, one problem tells it, and what needed the archive is there
-//! again without a restart. What is there instead is never taken for it.
+//! Archives that are away when the appliance starts, or for a while, with the real program: what
+//! the primary holds is served, one problem tells it, and what needed the archive is there again
+//! without a restart. What is there instead is never taken for it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -76,7 +77,8 @@ fn files(folder: &Path) -> Vec<String> {
     files
 }
 
-/// Nothing is mounted where the archive is: hosts are served, management goes on, and when it is mounted all is as before.
+/// Nothing is mounted where the archive is: hosts are served, management goes on, and when it is
+/// mounted all is as before.
 #[test]
 fn an_archive_that_is_not_mounted_at_a_start_is_waited_for() {
     let mut bed = Bed::start_without_faults(&["--read-ahead", "0"]);
@@ -154,7 +156,8 @@ fn an_archive_that_gives_errors_at_a_start_is_waited_for() {
     bed.appliance.command(&["archive", "verify"]).expect("it is whole");
 }
 
-/// Another archive, or an empty one, stands where the pool's was: it is told, nothing is put there, and the right one is taken when it is back.
+/// Another archive, or an empty one, stands where the pool's was: it is told, nothing is put there,
+/// and the right one is taken when it is back.
 #[test]
 fn what_is_there_instead_is_not_taken_for_the_archive_that_is_away() {
     let mut bed = Bed::start_without_faults(&[]);
@@ -191,7 +194,8 @@ fn what_is_there_instead_is_not_taken_for_the_archive_that_is_away() {
     bed.check("with its archive");
 }
 
-/// The store answers, but gives no objects for a while: what could not be looked up is looked up when it does.
+/// The store answers, but gives no objects for a while: what could not be looked up is looked up
+/// when it does.
 #[test]
 fn a_clone_that_was_not_looked_up_in_time_is_looked_up_when_the_archive_gives_it() {
     let mut bed = Bed::start(&["--read-ahead", "0"]);
@@ -211,7 +215,8 @@ fn a_clone_that_was_not_looked_up_in_time_is_looked_up_when_the_archive_gives_it
     assert_eq!(bed.problems(), Vec::<String>::new());
 }
 
-/// While the archive is away nothing is given away that it has not: writes stop when the room is used up, and go on when it is back.
+/// While the archive is away nothing is given away that it has not: writes stop when the room is
+/// used up, and go on when it is back.
 #[test]
 fn writes_stop_before_unarchived_history_is_given_away() {
     let mut bed = Bed::start_without_faults(&[]);
@@ -253,7 +258,8 @@ fn writes_stop_before_unarchived_history_is_given_away() {
     check_clone(&bed, CLONE, &then);
 }
 
-/// Where history may be given up, gaps that meet are one gap and one problem, management goes on, a restart knows them, and the pool can be recovered.
+/// Where history may be given up, gaps that meet are one gap and one problem, management goes on, a
+/// restart knows them, and the pool can be recovered.
 #[test]
 fn gaps_that_meet_are_one_and_outlive_a_restart() {
     let mut bed = Bed::start(&["--back-pressure", "degrade"]);
@@ -299,15 +305,12 @@ fn gaps_that_meet_are_one_and_outlive_a_restart() {
     assert_eq!(names.as_array().expect("a list").len(), 2, "{names}");
 }
 
-/// A recovered pool has everything in its archive at first: its volume waits for that, and gets its blocks when it is back.
+/// A recovered pool has everything in its archive at first: its volume waits for that, and gets its
+/// blocks when it is back.
 #[test]
 fn a_recovered_pool_whose_archive_is_away_goes_on_when_it_is_back() {
     let mut bed = Bed::start_without_faults(&["--read-ahead", "0"]);
-    let mut host = bed.host();
-    bed.write_many(&mut host, 3 * BLOCKS);
-    host.flush().expect("flushed");
-    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
-    drop(host);
+    bed.write_archived(3 * BLOCKS);
     bed.appliance.kill_9();
     std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
     recover(&bed);

@@ -239,11 +239,7 @@ fn a_damaged_newest_object_costs_what_was_in_it() {
     let mut bed = closed();
     bed.appliance.restart().expect("it starts");
     let before = bed.expected.clone();
-    let mut host = bed.host();
-    bed.write_many(&mut host, 20);
-    host.flush().expect("flushed");
-    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
-    drop(host);
+    bed.write_archived(20);
     bed.appliance.kill_9();
     let output = Command::new("find")
         .arg(bed.archive().join("objects/v1"))
@@ -331,11 +327,7 @@ fn a_recovery_that_was_killed_is_not_served() {
 #[test]
 fn a_store_that_fails_at_a_start_is_told() {
     let mut bed = Bed::start(&[]);
-    let mut host = bed.host();
-    bed.write_many(&mut host, 2 * BLOCKS);
-    host.flush().expect("flushed");
-    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
-    drop(host);
+    bed.write_archived(2 * BLOCKS);
     bed.appliance.stop().expect("it stops");
     let away = [Operation::Open, Operation::Rename, Operation::MakeDirectory, Operation::Sync];
     let broken = bed.faults.add(Rule::on("/archive/", &away).fail(Errno::IO));

@@ -50,11 +50,7 @@ fn a_start_on_a_slow_device_can_be_ended() {
 #[test]
 fn a_recovery_can_be_ended_and_made_again() {
     let mut bed = Bed::start(&[]);
-    let mut host = bed.host();
-    bed.write_many(&mut host, 3 * BLOCKS);
-    host.flush().expect("flushed");
-    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
-    drop(host);
+    bed.write_archived(3 * BLOCKS);
     bed.appliance.stop().expect("it stops");
     std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
     let faults = Faults::new().expect("faults can be injected");

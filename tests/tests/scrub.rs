@@ -1,4 +1,5 @@
-//! What is damaged or lost where there is another copy is found without anybody's reading it, mended from the other side, and told, with the real program.
+//! What is damaged or lost where there is another copy is found without anybody's reading it,
+//! mended from the other side, and told, with the real program.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -39,15 +40,12 @@ fn wait_for_pass(bed: &Bed, what: &str, is_so: impl Fn(&Value) -> bool) {
     });
 }
 
-/// Of the archive: one object is damaged and one is lost whose segments the primary still has: both are archived again. One that is nowhere else stays damaged, and is told.
+/// Of the archive: one object is damaged and one is lost whose segments the primary still has: both
+/// are archived again. One that is nowhere else stays damaged, and is told.
 #[test]
 fn damage_in_the_archive_is_mended_from_the_primary() {
     let mut bed = Bed::start_without_faults(&QUICK);
-    let mut host = bed.host();
-    bed.write_many(&mut host, 12 * BLOCKS);
-    host.flush().expect("flushed");
-    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
-    drop(host);
+    bed.write_archived(12 * BLOCKS);
     wait_for_pass(&bed, "a whole pass", |scrub| scrub["last_pass_bad_objects"] == 0);
     let here: Vec<u64> = bed.segments().iter().map(|segment| segment.sequence).collect();
     let all = objects(&bed);
@@ -87,15 +85,12 @@ fn damage_in_the_archive_is_mended_from_the_primary() {
     wait_for_pass(&bed, "another pass", |scrub| scrub["last_pass_bad_objects"] == 1);
 }
 
-/// Of the primary: a block that is live and archived is copied forward from the archive, so that the archive is not needed for it any more.
+/// Of the primary: a block that is live and archived is copied forward from the archive, so that
+/// the archive is not needed for it any more.
 #[test]
 fn damage_on_the_primary_is_mended_from_the_archive() {
     let mut bed = Bed::start_without_faults(&QUICK);
-    let mut host = bed.host();
-    bed.write_many(&mut host, 2 * BLOCKS);
-    host.flush().expect("flushed");
-    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
-    drop(host);
+    bed.write_archived(2 * BLOCKS);
     bed.appliance.stop().expect("it stops");
     // Of a sealed segment, and so of the older half.
     let block = 3;

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use varve_tests::appliance::{Appliance, ApplianceConfig, program, refusal, run};
+use varve_tests::faults::bed::copy_folder;
 
 const SERVE: [&str; 4] = ["--pool-size", "32MiB", "--volume-size", "4MiB"];
 
@@ -43,7 +44,7 @@ fn a_pool_that_is_gone_or_blank_is_not_begun_anew() {
     let good = fs::read(&pool).expect("the pool");
     let objects = appliance.pool_folder().join("archive/objects");
     let kept_objects = tempfile::tempdir().expect("a folder");
-    copy_all(&objects, &kept_objects.path().join("objects"));
+    copy_folder(&objects, kept_objects.path());
     let zeroed = |bytes: usize| {
         let mut damaged = good.clone();
         damaged[..bytes].fill(0);
@@ -86,7 +87,7 @@ fn a_pool_that_is_gone_or_blank_is_not_begun_anew() {
             fs::write(&pool, &good).expect("put back");
             // What opened in between has claimed the archive: it is put back too.
             fs::remove_dir_all(&objects).expect("removed");
-            copy_all(&kept_objects.path().join("objects"), &objects);
+            copy_folder(&kept_objects.path().join("objects"), &objects);
         }
     }
     appliance.restart().expect("the good copy opens");
@@ -215,12 +216,6 @@ fn check_serves(arguments: &[&str], folder: &Path, case: &str) {
     }
     terminate(&child);
     assert!(child.wait().expect("its status").success(), "{case}");
-}
-
-/// Copies a folder with all that is in it.
-fn copy_all(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
-    assert!(copied.success());
 }
 
 fn terminate(child: &Child) {

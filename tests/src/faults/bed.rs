@@ -279,6 +279,17 @@ impl Bed {
         }
     }
 
+    /// The same, with a connection of its own; all of it is in the archive when this returns.
+    ///
+    /// # Panics
+    /// When something of that fails.
+    pub fn write_archived(&mut self, count: u64) {
+        let mut host = self.host();
+        self.write_many(&mut host, count);
+        host.flush().expect("flushed");
+        self.appliance.command(&["archive", "seal"]).expect("all is archived");
+    }
+
     /// The stamp of the newest write that was tried.
     pub fn newest_stamp(&self) -> u64 {
         self.next_stamp - 1
