@@ -23,7 +23,8 @@ impl LocalCommands for Commands {
 }
 
 fn main() -> ExitCode {
-    // Quiet by default: warnings and errors, and who changed something. VARVE_LOG=varve=debug says more.
+    // Quiet by default: warnings and errors, and who changed something. VARVE_LOG=varve=debug says
+    // more.
     let filter = EnvFilter::try_from_env("VARVE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,audit=info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -6,7 +6,8 @@ use rustix::io::Errno;
 use varve_tests::faults::bed::{BLOCKS, Bed, wait_for};
 use varve_tests::faults::{Operation, Rule};
 
-/// It begins when writes have not been in the archive for longer than the policy says, is one problem and one line while it lasts, and ends by itself.
+/// It begins when writes have not been in the archive for longer than the policy says, is one
+/// problem and one line while it lasts, and ends by itself.
 #[test]
 fn a_recovery_point_that_is_too_old_is_told_until_it_is_young_again() {
     let mut bed = Bed::start(&["--seal-seconds", "1", "--rpo-alarm-seconds", "3"]);

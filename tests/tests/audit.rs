@@ -1,4 +1,5 @@
-//! Who changed what is noted in the journal, with the caller as the kernel knows it and how the call ended, with the real program.
+//! Who changed what is noted in the journal, with the caller as the kernel knows it and how the
+//! call ended, with the real program.
 
 use serde_json::json;
 use varve_tests::appliance::{Appliance, ApplianceConfig, run};

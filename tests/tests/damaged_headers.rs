@@ -1,5 +1,6 @@
-//! Segment headers that are damaged or cannot be read, at a start: the first record of a segment says again what its header says, and the
-//! superblock tells where the log ended when the pool was opened last. So nothing is missing, and nothing comes back.
+//! Segment headers that are damaged or cannot be read, at a start: the first record of a segment
+//! says again what its header says, and the superblock tells where the log ended when the pool was
+//! opened last. So nothing is missing, and nothing comes back.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ fn newest(pool: &Pool) -> Option<u64> {
     pool.segments().into_iter().filter_map(|segment| segment.sequence).max()
 }
 
-/// A pool that died soon after it had opened a segment, so that the one before has no trailer yet, was opened again so often, and died again at once.
+/// A pool that died soon after it had opened a segment, so that the one before has no trailer yet,
+/// was opened again so often, and died again at once.
 fn opened_again(seed: u64, times: u32) -> Stopped {
     let mut run = Run::new(seed, shape(20));
     while newest(&run.pool) < Some(1 + seed % 3) {
@@ -57,8 +59,9 @@ fn head(pool: &Pool) -> u64 {
     pool.stats().head_lsn - 1
 }
 
-/// The header of the newest segment, above all: no trailer stands for it, maybe not for the one before it either, and starts that wrote nothing
-/// have passed since. The segment was taken for one that a stop had cut off, and acknowledged writes were gone without a word.
+/// The header of the newest segment, above all: no trailer stands for it, maybe not for the one
+/// before it either, and starts that wrote nothing have passed since. The segment was taken for one
+/// that a stop had cut off, and acknowledged writes were gone without a word.
 #[test]
 fn no_header_takes_anything_with_it() {
     let mut newest = 0;
@@ -91,8 +94,8 @@ fn no_header_takes_anything_with_it() {
     assert!(newest > 80, "{newest}");
 }
 
-/// A pool that was made again from its archive begins with a late segment. Without the header of that one the log seemed to begin with the first of all, and the
-/// pool did not open.
+/// A pool that was made again from its archive begins with a late segment. Without the header of
+/// that one the log seemed to begin with the first of all, and the pool did not open.
 #[test]
 fn a_recovered_pool_opens_without_its_only_header() {
     let mut run = Run::with_archive(5, shape(12), Arc::new(MemoryStore::default()));
@@ -118,8 +121,9 @@ fn a_recovered_pool_opens_without_its_only_header() {
     }
 }
 
-/// A power cut lost the header of a segment and kept its records: the slot tells of what was there before, and the start goes on without them.
-/// When that header is damaged later, the records must not come back: hosts have seen the state without them.
+/// A power cut lost the header of a segment and kept its records: the slot tells of what was there
+/// before, and the start goes on without them. When that header is damaged later, the records must
+/// not come back: hosts have seen the state without them.
 #[test]
 fn what_a_start_left_out_stays_out() {
     let stopped = opened_again(4, 0);
@@ -154,8 +158,9 @@ fn pool_of(disk: &SimDisk) -> uuid::Uuid {
     varve::log::format::Superblock::decode(&superblock).expect("a superblock").pool
 }
 
-/// A clone inherits from a segment that the device has lost and the archive never had. It refuses the blocks that may have been written there; it
-/// used to refuse everything, for ever, with a status that says "try again".
+/// A clone inherits from a segment that the device has lost and the archive never had. It refuses
+/// the blocks that may have been written there; it used to refuse everything, for ever, with a
+/// status that says "try again".
 #[test]
 fn a_clone_of_what_is_nowhere_serves_the_rest() {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()) as Arc<dyn Store>, 1));

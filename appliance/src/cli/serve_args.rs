@@ -47,8 +47,9 @@ pub struct ServeOptions {
     #[arg(long, conflicts_with_all = ["memory", "no_archive"])]
     pub new_archive: bool,
 
-    /// Go on from this copy of the pool as a history of its own, where the archive was taken over by somebody else, or is ahead of it.
-    /// What the archive holds of the other history stays, and can be recovered.
+    /// Go on from this copy of the pool as a history of its own, where the archive was taken over
+    /// by somebody else, or is ahead of it. What the archive holds of the other history stays, and
+    /// can be recovered.
     #[arg(long, conflicts_with_all = ["memory", "no_archive"])]
     pub fork: bool,
 
@@ -86,13 +87,15 @@ pub struct ServeOptions {
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub seal_seconds: u64,
 
-    /// Tell it as a problem when the recovery point is so old, in seconds: when a loss of the primary would lose what was written since then; 0: never
-    /// [default: ten times --seal-seconds, at least 60; never with --seal-seconds 0].
+    /// Tell it as a problem when the recovery point is so old, in seconds: when a loss of the
+    /// primary would lose what was written since then; 0: never [default: ten times --seal-seconds,
+    /// at least 60; never with --seal-seconds 0].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
     pub rpo_alarm_seconds: Option<u64>,
 
-    /// Read everything back once in so many days, the archive's objects and the primary's segments, to find damage while there is another copy; 0: never. A part of a day is a number with
-    /// a point. What is on tape is not read.
+    /// Read everything back once in so many days, the archive's objects and the primary's segments,
+    /// to find damage while there is another copy; 0: never. A part of a day is a number with a
+    /// point. What is on tape is not read.
     #[arg(long, value_name = "DAYS", default_value = "30", value_parser = days)]
     pub scrub_days: Duration,
 

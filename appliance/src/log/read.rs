@@ -6,10 +6,10 @@
 //!   bad blocks are found, and the rest of it is there. "Cannot be read" is never "was never written";
 //! - **memory**: no buffer is free now. Buffers come back as commands end, so this is waited for.
 //!
-//! **Bounds.** A read waits at most [`RETRY_NS`] for all its bad blocks together. What was lost is remembered for
-//! `REMEMBER_NS`: until then those blocks are tried once, not for a second, so a bad sector that many look at does
-//! not keep the reactor busy. At most `LOST_MAX` blocks are remembered; a device that has more of them is broken as
-//! a whole, and nothing on it is retried.
+//! **Bounds.** A read waits at most [`RETRY_NS`] for all its bad blocks together. What was lost is
+//! remembered for `REMEMBER_NS`: until then those blocks are tried once, not for a second, so a bad
+//! sector that many look at does not keep the reactor busy. At most `LOST_MAX` blocks are
+//! remembered; a device that has more of them is broken as a whole, and nothing on it is retried.
 //!
 //! **Cost without faults:** one branch for each read, no allocation beside the buffer.
 

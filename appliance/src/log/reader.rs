@@ -119,7 +119,8 @@ impl FirstRecord {
         FirstRecord { head, opening: entries.iter().find_map(Entry::as_opening) }
     }
 
-    /// The segment's header, made again. What was released before its turn is not told: it comes back without anything live.
+    /// The segment's header, made again. What was released before its turn is not told: it comes
+    /// back without anything live.
     pub(super) fn header(&self, first_lsn: Lsn) -> Option<SegmentHeader> {
         let Opening { epoch, oldest, previous_end_lsn } = self.opening?;
         let sequence = self.head.sequence;
@@ -364,7 +365,8 @@ impl SegmentReader {
         Ok(first.filter(|first| self.is_at(&first.head, 1)))
     }
 
-    /// Whether a record belongs at this offset of a slot. Its numbers are as it says, whatever wrote them.
+    /// Whether a record belongs at this offset of a slot. Its numbers are as it says, whatever
+    /// wrote them.
     fn is_at(&self, head: &RecordHead, offset: u64) -> bool {
         let first_lsn = head.sequence.0.checked_mul(self.geometry.segment_blocks);
         first_lsn.and_then(|first_lsn| first_lsn.checked_add(offset)) == Some(head.lsn.0)

@@ -82,7 +82,8 @@ pub struct SegmentTable {
     retired_below: u64,
     /// Segments that lost their last live block and were not looked at since.
     dead: Vec<SegmentSeq>,
-    /// Segments that recovery did not find although nothing says that they were given away. Nothing in them can be live.
+    /// Segments that recovery did not find although nothing says that they were given away. Nothing
+    /// in them can be live.
     missing: Vec<SegmentSeq>,
 }
 
@@ -97,7 +98,8 @@ impl SegmentTable {
         }
     }
 
-    /// Segments in which nothing can be live that were not found on the device, although nothing says that they were given away.
+    /// Segments in which nothing can be live that were not found on the device, although nothing
+    /// says that they were given away.
     pub fn missing(&self) -> &[SegmentSeq] {
         &self.missing
     }

@@ -16,7 +16,9 @@
 //! **Invariants.** Trusted time never falls, and never stops while time passes, so that records of different moments can be told apart. Without a confirmation it is never further ahead of the newest record
 //! than the time that passed, plus the bound of a start once, plus the bound of a running machine each day.
 //!
-//! **Spans before now** (`time:-10m`) are monotonic distances within a run: where trusted time leapt or ran slowly is remembered, at `KNOTS_MAX` places. Before the start the times of records count.
+//! **Spans before now** (`time:-10m`) are monotonic distances within a run: where trusted time
+//! leapt or ran slowly is remembered, at `KNOTS_MAX` places. Before the start the times of records
+//! count.
 //!
 //! **Why the monotonic clock that counts sleep** (`CLOCK_BOOTTIME`): a machine that slept for a night wakes up with the right time of day. By a clock that stands still meanwhile it would be hours ahead.
 //! Time-outs go by the other one: what nobody could answer while the machine slept is not late.

@@ -1,7 +1,9 @@
-//! Who changed what: a line in the journal for each call that changes something, with the caller and how it ended.
+//! Who changed what: a line in the journal for each call that changes something, with the caller
+//! and how it ended.
 //!
-//! The lines have the target `audit` and the level info, which the program shows unless `VARVE_LOG` says otherwise. They are written when
-//! the call has ended, and before it is answered. Parameters are shown as JSON, so nothing in them can begin another line.
+//! The lines have the target `audit` and the level info, which the program shows unless `VARVE_LOG`
+//! says otherwise. They are written when the call has ended, and before it is answered. Parameters
+//! are shown as JSON, so nothing in them can begin another line.
 
 use std::fmt;
 use std::os::unix::net::UnixStream;

@@ -3,7 +3,7 @@
 //! ```text
 //! open      before anything of the pool is made or opened: the store is opened and probed, the rules of retention are read
 //! learn     once the pool's UUID is known, on a thread of its own: the store is listed, objects that are new to the local catalog are read for their synchs
-//! await     instead, when the archive that the pool is known to have is away: `late` opens it as soon as it is there
+//! await     instead, when the pool's archive is away: `late` opens it as soon as it is there
 //! attach    the archivist's threads start; the pool gets the store, its objects and the synchs of the whole history
 //! ```
 
@@ -74,7 +74,8 @@ pub struct ArchiveConfig {
     pub expire_interval: Duration,
     /// How long after a start nothing expires by itself.
     pub expire_grace: Duration,
-    /// Whether a pool that is older than its archive, or was overtaken, goes on as a history of its own.
+    /// Whether a pool that is older than its archive, or was overtaken, goes on as a history of its
+    /// own.
     pub fork: bool,
 }
 
@@ -165,7 +166,8 @@ struct KnownStore {
     pools: Vec<Uuid>,
 }
 
-/// Opens the archive. One that the pool is known to have had at this place, and that is away for a reason that may pass, is waited for.
+/// Opens the archive. One that the pool is known to have had at this place, and that is away for a
+/// reason that may pass, is waited for.
 ///
 /// # Errors
 /// See [`open`].
@@ -197,7 +199,8 @@ fn open(
     Ok(OpenedArchive::new(known, config, appliance, Arc::new(plane)))
 }
 
-/// Opens the store and finds out whether it is the pool's. Nothing of the pool is needed but what is `found` of its identity.
+/// Opens the store and finds out whether it is the pool's. Nothing of the pool is needed but what
+/// is `found` of its identity.
 fn open_known(
     config: &ArchiveConfig,
     appliance: &ApplianceConfig,
@@ -267,8 +270,8 @@ pub(super) struct Learned {
     pub(super) notes: Vec<String>,
 }
 
-/// Lists the store and brings the local catalog up to date. Objects of which `counts` says that they
-/// are not of the pool's history are left alone. Blocks.
+/// Lists the store and brings the local catalog up to date. Objects of which `counts` says that
+/// they are not of the pool's history are left alone. Blocks.
 ///
 /// # Errors
 /// The store's, when it cannot be listed; the catalog's file.

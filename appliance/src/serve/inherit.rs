@@ -1,4 +1,5 @@
-//! What volumes inherited, looked up and made their own after the start, and again for as long as the archive does not answer.
+//! What volumes inherited, looked up and made their own after the start, and again for as long as
+//! the archive does not answer.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,8 +12,9 @@ const WAIT_FIRST: Duration = Duration::from_secs(1);
 /// The longest time between two tries.
 const WAIT_LAST: Duration = Duration::from_secs(10);
 
-/// Looks up what every volume inherited, and hydrates those that are to be; then whatever the archive did not give, as soon as it does.
-/// It does not end: a volume may come to need it at any time.
+/// Looks up what every volume inherited, and hydrates those that are to be; then whatever the
+/// archive did not give, as soon as it does. It does not end: a volume may come to need it at any
+/// time.
 pub(super) async fn keep_loading(pool: Rc<Pool>, local: Local) {
     let mut wait = WAIT_FIRST;
     loop {

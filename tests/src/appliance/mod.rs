@@ -236,7 +236,8 @@ impl Appliance {
         })
     }
 
-    /// What all starts so far have written to standard error: warnings and errors, without the lines of [`Appliance::audit`].
+    /// What all starts so far have written to standard error: warnings and errors, without the
+    /// lines of [`Appliance::audit`].
     pub fn complaints(&self) -> String {
         self.journal(|line| !is_audit(line))
     }

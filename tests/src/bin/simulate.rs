@@ -1,5 +1,5 @@
-//! Runs the simulator over many seeds: `simulate --seed N`, `simulate --seeds A..B`, `simulate --hours H`; and `simulate --owners A..B`,
-//! where several primaries want one archive.
+//! Runs the simulator over many seeds: `simulate --seed N`, `simulate --seeds A..B`, `simulate
+//! --hours H`; and `simulate --owners A..B`, where several primaries want one archive.
 //!
 //! Prints what was compared and which faults there were. A broken promise fails its seed, which `--seed` replays exactly.
 //! `--hours` begins at a seed of its own time, so that no two runs do the same. All faults are injected, or only those that

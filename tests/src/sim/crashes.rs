@@ -13,7 +13,8 @@ use super::workload::Run;
 use super::world::{TURNS_MAX, forget_background, story, turn_alone, wait};
 
 impl Run {
-    /// The caller has damaged the disk by itself: that is told at the next start, and nobody wonders.
+    /// The caller has damaged the disk by itself: that is told at the next start, and nobody
+    /// wonders.
     pub fn note_damage(&mut self) {
         self.trouble.had_lasting = true;
     }

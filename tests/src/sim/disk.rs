@@ -148,7 +148,8 @@ impl SimDisk {
         self.0.borrow().read(block, into);
     }
 
-    /// Whether a crash leaves a block as it is now: nothing that was written there waits for a flush.
+    /// Whether a crash leaves a block as it is now: nothing that was written there waits for a
+    /// flush.
     pub fn is_stable(&self, block: u64) -> bool {
         !self.0.borrow().cached.iter().any(|(cached, _)| *cached == block)
     }

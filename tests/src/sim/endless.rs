@@ -35,7 +35,8 @@ impl Run {
             info.slots,
             info.problems
         );
-        // One whose trailer is lost waits for a new one, also with nothing live in it, and so do those behind it.
+        // One whose trailer is lost waits for a new one, also with nothing live in it, and so do
+        // those behind it.
         let waits =
             |segment: &SegmentInfo| segment.problems.iter().any(|problem| problem.starts_with("its trailer"));
         let waits = segments.iter().any(waits);

@@ -43,7 +43,8 @@ impl StartCopy {
         names.filter_map(|name| ObjectId::parse(name.as_str()).ok())
     }
 
-    /// Segments of which the archive just had something damaged: as long as it is not archived again, only the device has it.
+    /// Segments of which the archive just had something damaged: as long as it is not archived
+    /// again, only the device has it.
     fn damaged(&self) -> BTreeSet<u64> {
         let is_damaged = |id: &ObjectId| {
             let name = id.name().expect("it was read from one");
@@ -52,7 +53,8 @@ impl StartCopy {
         self.archived().filter(is_damaged).map(|id| id.sequence.0).collect()
     }
 
-    /// Whether a problem is of a block that an earlier fault took and that the archive recorded as damaged, before the stop.
+    /// Whether a problem is of a block that an earlier fault took and that the archive recorded as
+    /// damaged, before the stop.
     fn is_old(&self, problem: &str) -> bool {
         let Some(at) = problem.find("damaged when it was archived") else { return false };
         let sequence = problem[..at].strip_prefix("segment ").and_then(|rest| rest.split_once(':'));
@@ -227,7 +229,8 @@ impl Run {
         match rng.below(16) {
             0 => return Some(StartFault::HeadSuperblocks { zeroes: rng.one_in(2) }),
             1 => {
-                // Each segment begins with a catalog. Without one in a newer segment that is surely there, the volumes go with the slot.
+                // Each segment begins with a catalog. Without one in a newer segment that is surely
+                // there, the volumes go with the slot.
                 let has_catalog = |older: &OnDevice| {
                     let is_newer = |segment: &&OnDevice| segment.first_lsn > older.first_lsn;
                     segments.iter().filter(is_newer).any(|segment| segment.has_trailer)
@@ -332,7 +335,8 @@ impl Run {
             }
             _ => {}
         }
-        // What only the trailer of a clean stop told is lost when the next start has taken that away.
+        // What only the trailer of a clean stop told is lost when the next start has taken that
+        // away.
         let is_record = matches!(fault, StartFault::Block { place: Place::RecordHeader, .. });
         run.go_on_after_start(is_record || matches!(effect, Effect::Entries { .. }));
         self.trouble.counts.refused_blocks += run.trouble.excused.refused();
@@ -380,7 +384,8 @@ impl Run {
                         return Some(Effect::Nothing);
                     }
                 }
-                // A crash may have torn the other copy at the head, and the device may have grown behind the one at the tail.
+                // A crash may have torn the other copy at the head, and the device may have grown
+                // behind the one at the tail.
                 (place != Place::Superblock || finds_superblock(disk)).then_some(effect)
             }
         }
@@ -448,7 +453,8 @@ fn segment_at(segments: &[OnDevice], block: u64, segment_blocks: u64) -> Option<
         .find(|segment| (segment.first_block..segment.first_block + segment_blocks).contains(&block))
 }
 
-/// Whether a copy of the superblock can be read where one is looked for: at the head, and at the end of the device.
+/// Whether a copy of the superblock can be read where one is looked for: at the head, and at the
+/// end of the device.
 fn finds_superblock(disk: &SimDisk) -> bool {
     let bad: Vec<u64> = disk.faults(|faults| faults.lasting().collect());
     let is_valid = |block: &u64| disk.block(*block).is_some_and(|block| Superblock::decode(&block).is_ok());

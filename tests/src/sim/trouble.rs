@@ -109,7 +109,8 @@ fn lost_stretch(problem: &str) -> Option<(u64, u64)> {
     Some((start.parse().ok()?, end.parse().ok()?))
 }
 
-/// Whether a segment's trailer is on the device and stays: what it tells twice is told twice after every crash.
+/// Whether a segment's trailer is on the device and stays: what it tells twice is told twice after
+/// every crash.
 fn has_stable_trailer(
     disk: &SimDisk,
     pool: Uuid,
@@ -226,7 +227,8 @@ impl Run {
         let Some((block, place)) = self.pick_block(true) else { return };
         self.disk.fail_block(block, None);
         self.trouble.had_lasting = true;
-        // Also where the superblock at the end of a smaller device was: there a slot begins now, or will.
+        // Also where the superblock at the end of a smaller device was: there a slot begins now, or
+        // will.
         let in_slot = block.checked_sub(FIRST_SLOT_BLOCK).map(|offset| offset % self.shape.segment_blocks);
         self.trouble.bad_headers += u64::from(in_slot == Some(0));
         if let Place::Data(block, stamp) = place {
@@ -234,8 +236,9 @@ impl Run {
         }
     }
 
-    /// A sector that was bad in the life of its slot before, and that nobody has written since, may stand where the log ends. Nobody knows then whether a record was
-    /// written there: the pool tells that it may have been, and refuses what that may have replaced.
+    /// A sector that was bad in the life of its slot before, and that nobody has written since, may
+    /// stand where the log ends. Nobody knows then whether a record was written there: the pool
+    /// tells that it may have been, and refuses what that may have replaced.
     pub(super) fn excuse_unwritten(&mut self) {
         let bad: HashSet<u64> = self.disk.faults(|faults| faults.lasting().collect());
         let (pool, segment_blocks) = (self.pool.info().uuid, self.shape.segment_blocks);

@@ -232,7 +232,8 @@ impl World {
 
 /// Anything that is waited for ends within so many turns, or the seed fails with what it waited for. Waiting for a store that fails again and again takes the most.
 pub const TURNS_MAX: u64 = 1_000_000;
-/// A real device ends when it does: after so many turns a thread of it gets so much more time, a millisecond each.
+/// A real device ends when it does: after so many turns a thread of it gets so much more time, a
+/// millisecond each.
 const MORE_MS: u64 = 60_000;
 
 /// Whether something that has taken so many turns may still end.

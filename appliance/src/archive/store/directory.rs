@@ -79,7 +79,8 @@ impl DirectoryStore {
         Self::opened(label, root, options, Some(lock))
     }
 
-    /// Opens a directory only to read it, which its owner may use meanwhile. Nothing is made or removed.
+    /// Opens a directory only to read it, which its owner may use meanwhile. Nothing is made or
+    /// removed.
     ///
     /// # Errors
     /// `NotFound` when there is no store, or the operating system's.

@@ -84,8 +84,8 @@ pub enum EntryKind {
     Event = 4,
     /// What the image inherited in a range of blocks is gone; no data. Stands for the trims of a clone whose segments have left the working set.
     Mask = 5,
-    /// What the header of the segment says of those before it, in the segment's first record; no data. So a header that is damaged
-    /// is made again. From format version 2 on.
+    /// What the header of the segment says of those before it, in the segment's first record; no
+    /// data. So a header that is damaged is made again. From format version 2 on.
     Opening = 6,
 }
 

@@ -79,7 +79,8 @@ pub struct Superblock {
     pub generation: u64,
     /// Grows by one each time the pool is opened for writing.
     pub epoch: u32,
-    /// Where the log ended when the pool was opened last: everything before is stable, and what a stop cut off lies behind. 0: not told, in version 1.
+    /// Where the log ended when the pool was opened last: everything before is stable, and what a
+    /// stop cut off lies behind. 0: not told, in version 1.
     pub begun_lsn: Lsn,
 }
 

@@ -7,8 +7,10 @@
 //! its epoch is not older. The log ends at the first record or segment that is not there, unless something proves that it had been stable: then it is
 //! damage, reported as a lost range, and the walk goes on. So a torn tail is cut, a damaged middle is not.
 //!
-//! **What stands twice.** What a segment's header says stands again in the segment's first record, and its entries stand in its records and in its trailer. Superblocks tell where
-//! the log ended at the last start: all before that is stable, and no record of an earlier session behind it is of the log.
+//! **What stands twice.** What a segment's header says stands again in the segment's first record,
+//! and its entries stand in its records and in its trailer. Superblocks tell where the log ended at
+//! the last start: all before that is stable, and no record of an earlier session behind it is of
+//! the log.
 //!
 //! **What a recovery writes:** segment headers that were damaged, and a flush; a superblock with the next epoch, and a flush, before anything is
 //! appended. A crash in between leaves the other

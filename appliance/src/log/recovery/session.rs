@@ -81,7 +81,8 @@ impl Session {
     }
 }
 
-/// Where what was found ends. A header without a record does not count: it may be damaged later, and nothing is lost with it.
+/// Where what was found ends. A header without a record does not count: it may be damaged later,
+/// and nothing is lost with it.
 fn begun_lsn(survey: &Survey) -> Lsn {
     let sequence = survey.geometry.sequence_of(survey.end_lsn);
     if survey.end_lsn > survey.geometry.first_lsn(sequence).plus(1) {

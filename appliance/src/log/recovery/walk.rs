@@ -163,7 +163,8 @@ impl Walk {
         candidates: &mut BTreeMap<SegmentSeq, Candidate>,
     ) -> Result<(), LogError> {
         self.forget_released(candidates);
-        // Where the log ended at the last start there was a segment, also if nothing of it is found.
+        // Where the log ended at the last start there was a segment, also if nothing of it is
+        // found.
         let begun = self.geometry.sequence_of(Lsn(self.begun_lsn.0.saturating_sub(1)));
         let ends = candidates.first_key_value().zip(candidates.last_key_value());
         let Some(((&first, _), (&newest, _))) = ends else {
@@ -179,7 +180,8 @@ impl Walk {
         let mut before = (self.oldest.0..first.0).map(SegmentSeq);
         let mut oldest = before.find(|&sequence| !self.is_gone(sequence, newest)).unwrap_or(first);
         if candidates.values().all(|candidate| candidate.header.is_none()) {
-            // Without a header nobody knows what may be gone: a log that was recovered begins with a late segment.
+            // Without a header nobody knows what may be gone: a log that was recovered begins with
+            // a late segment.
             (self.oldest, oldest) = (first, first);
         }
         self.table = SegmentTable::new(oldest, []);
@@ -289,7 +291,8 @@ impl Walk {
                 || (follows && candidate.epoch >= self.session)
                 || self.stable_lsn > first_lsn;
         };
-        // What the last start left out does not come back because a header is made again that was not there.
+        // What the last start left out does not come back because a header is made again that was
+        // not there.
         if candidate.is_rebuilt && candidate.epoch < self.session && self.stable_lsn <= first_lsn {
             return candidate.trailer.is_some();
         }

@@ -278,7 +278,8 @@ impl Log {
         let blocks_left = self.geometry.data_end().saturating_sub(current.next_offset + 1) as usize;
         let units_left = self.geometry.trailer_units().saturating_sub(current.units.len() + 1);
         let entries_max = units_left.min(ENTRIES_PER_RECORD);
-        // The first record says again what the segment's header says, unless a command needs all of it.
+        // The first record says again what the segment's header says, unless a command needs all of
+        // it.
         let opening = usize::from(current.next_offset == 1 && entries < entries_max);
         let entries_max = entries_max - opening;
         let data_blocks_max = blocks_left.min(ENTRIES_PER_RECORD);

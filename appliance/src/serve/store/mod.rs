@@ -162,8 +162,8 @@ pub fn open_store(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
     Ok(opened)
 }
 
-/// Opens a store that is there only to read it. A directory and a bucket may have their owner meanwhile; a device and
-/// tapes are open once. Nothing is probed, made or changed. Blocks.
+/// Opens a store that is there only to read it. A directory and a bucket may have their owner
+/// meanwhile; a device and tapes are open once. Nothing is probed, made or changed. Blocks.
 ///
 /// # Errors
 /// [`StoreOpenError`].

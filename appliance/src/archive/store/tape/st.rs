@@ -323,7 +323,8 @@ impl Drive for StDrive {
             Ok(()) => Ok(()),
             // A drive that still knows where it stands has met the end of the data, or what it cannot read.
             Err(errno) => match self.move_failed(errno) {
-                // Where the drive can go to the end of the data, what lies behind that is no position.
+                // Where the drive can go to the end of the data, what lies behind that is no
+                // position.
                 DriveError::Medium(_) if self.go(MTEOM, 1).is_ok() && self.object()? < object => {
                     Err(DriveError::NoSuchPosition(object))
                 }
