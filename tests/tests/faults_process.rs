@@ -86,8 +86,9 @@ fn a_death_at_any_write_loses_nothing() {
     let mut bed = Bed::start(&[]);
     for (round, skip) in (0..).zip([0, 7, 30, 100, 250]) {
         let deadly = [Operation::Write, Operation::Sync, Operation::Rename];
-        let kill = bed.faults.add(Rule::on("/pool/", &deadly).skip(skip).times(1).kill());
+        // Connected first: threads of the appliance write too, and may be the ones that die.
         let mut host = bed.host();
+        let kill = bed.faults.add(Rule::on("/pool/", &deadly).skip(skip).times(1).kill());
         let mut pending = None;
         for index in 0..BLOCKS {
             let flushed = if index % 32 == 0 { host.flush() } else { Ok(()) };
