@@ -150,6 +150,11 @@ fn an_older_copy_of_the_pool_is_refused_or_forked_on_a_device() {
 }
 
 #[test]
+fn an_older_copy_of_the_pool_is_refused_or_forked_on_tape() {
+    an_older_copy_of_the_pool_is_refused(&Shared::new("tape:STORE/library,cartridges=4,size=1GiB"));
+}
+
+#[test]
 fn an_older_copy_of_the_pool_is_refused_or_forked_in_a_bucket() {
     an_older_copy_of_the_pool_is_refused(&Shared::bucket());
 }
@@ -189,6 +194,11 @@ fn a_primary_that_comes_back_takes_nothing_from_a_directory() {
 #[test]
 fn a_primary_that_comes_back_takes_nothing_from_a_device() {
     a_primary_that_comes_back_takes_nothing(&Shared::new("device:STORE/second,size=1GiB"));
+}
+
+#[test]
+fn a_primary_that_comes_back_takes_nothing_from_tape() {
+    a_primary_that_comes_back_takes_nothing(&Shared::new("tape:STORE/library,cartridges=4,size=1GiB"));
 }
 
 #[test]

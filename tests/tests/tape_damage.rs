@@ -147,3 +147,28 @@ fn a_library_without_its_first_cartridge_serves_what_is_on_the_others() {
     assert!(rig.objects() > objects);
     assert_eq!(rig.unreadable(), [0; 0]);
 }
+
+/// The record of who owns the archive was put when the first cartridge was in use.
+#[test]
+fn who_owns_the_archive_is_known_without_the_cartridge_that_says_so_first() {
+    let mut rig = Rig::start();
+    rig.appliance.stop().expect("it stops");
+    let away = rig.library.path().join("away");
+    fs::rename(rig.cartridge(1), &away).expect("taken out");
+    rig.appliance.restart().expect("it is the owner still");
+    rig.appliance.stop().expect("it stops");
+
+    // Nothing beside the cartridges remembers anything.
+    for entry in fs::read_dir(rig.library.path()).expect("a folder").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("ledger-") || name.starts_with("at-hand-") {
+            fs::remove_file(entry.path()).expect("removed");
+        }
+    }
+    rig.appliance.restart().expect("the other cartridges say so too");
+    rig.go_on();
+    rig.appliance.stop().expect("it stops");
+    fs::rename(&away, rig.cartridge(1)).expect("put in");
+    rig.appliance.restart().expect("it starts");
+    assert_eq!(rig.unreadable(), [0; 0]);
+}

@@ -114,12 +114,6 @@ pub(super) struct Found {
     taking: Option<(Inheritance, ClaimId)>,
 }
 
-/// Whether a store has no generations: those of a tape library would be on cartridges that may be
-/// away, and the library is open once.
-pub(super) fn is_sole(store: &dyn Store) -> bool {
-    store.capabilities().sequential_only
-}
-
 /// What a pool says of itself.
 fn claimant(pool: &Pool) -> Claimant {
     let (info, ownership) = (pool.info(), pool.ownership());
@@ -159,7 +153,6 @@ fn find_own(
     is_new: bool,
 ) -> Result<Found, OwnerError> {
     let chain = read_chain(store, claimant.pool)?;
-    let fork = fork && !is_sole(store);
     if !fork {
         chain.certain(store).map_err(OwnerError::Chain)?;
     }
@@ -238,10 +231,6 @@ pub(super) async fn take(
         store.read_only(REHEARSAL);
         return Ok((learned, ClaimId::NONE, Vec::new()));
     };
-    if is_sole(&**store) {
-        store.sole();
-        return Ok((learned, ClaimId::NONE, Vec::new()));
-    }
     let objects = learned.known.ids().collect();
     let taking = Taking { store: Arc::clone(store), inheritance, claim, objects, rules };
     match pool.announce_claim(taking.inheritance.held, claim).await {

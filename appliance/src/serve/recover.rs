@@ -311,9 +311,6 @@ fn plan(
         let ownership = Ownership { history, rehearsal_lsn, ..Ownership::default() };
         return (ownership, None);
     }
-    if owner::is_sole(&**store) {
-        return (Ownership::default(), None);
-    }
     let claim = ClaimId::random();
     let history = HistoryId::random();
     let (store, chain) = (Arc::clone(store), chain.clone());

@@ -130,6 +130,7 @@ pub(super) fn make(store: &dyn Store, generation: &Generation) -> Result<bool, S
     if put.is_err() && !is_same(store, &name, &text)? {
         return Ok(false);
     }
+    store.keep_at_hand(&name, &text)?;
     // The number may have been free because the one that had it is outdated; or an earlier try has
     // put it, and others came since.
     let numbers = numbers(store, generation.pool)?;

@@ -178,7 +178,8 @@ impl Generation {
     /// Its text.
     pub fn encode(&self) -> Vec<u8> {
         let line = serde_json::to_string(self).unwrap_or_else(|_| unreachable!("it is plain data"));
-        let copy = format!("{line}\n{}\n", blake3::hash(line.as_bytes()).to_hex());
+        // An empty line between them: a damaged line feed is of one copy, not of both.
+        let copy = format!("{line}\n{}\n\n", blake3::hash(line.as_bytes()).to_hex());
         copy.repeat(2).into_bytes()
     }
 
@@ -192,7 +193,6 @@ impl Generation {
             version: u32,
         }
         let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
-        // A line feed that is damaged must not shift the other copy.
         let whole = lines.windows(2).find_map(|copy| {
             let &[line, digest] = copy else { return None };
             (blake3::hash(line).to_hex().as_bytes() == digest).then_some(line)

@@ -18,8 +18,6 @@ const TOMBSTONES_MAX: usize = 2000;
 pub enum Standing {
     /// It has not said yet which pool it is for.
     Unclaimed,
-    /// Nobody else can reach the archive while it is open, and it has no generations.
-    Sole,
     /// It does not own the archive and reads only; why.
     Reader(&'static str),
     /// Its generation could not be made yet.
@@ -67,11 +65,6 @@ impl OwnedStore {
         state.next = Some(generation);
     }
 
-    /// Nobody else can reach the store while it is open: nothing has to be claimed.
-    pub fn sole(&self) {
-        self.lock().standing = Standing::Sole;
-    }
-
     /// From now on the store is only read; why.
     pub fn read_only(&self, why: &'static str) {
         self.lock().standing = Standing::Reader(why);
@@ -108,7 +101,6 @@ impl OwnedStore {
     fn ensure(&self, state: &mut State, operation: &'static str) -> Result<(), StoreError> {
         let refused = |why| Err(StoreError::new(self.label(), operation, StoreErrorKind::Refused(why)));
         match (state.standing, &state.generation) {
-            (Standing::Sole, _) => Ok(()),
             (Standing::Unclaimed, _) => refused("no pool has claimed this archive yet"),
             (Standing::Reader(why), _) => refused(why),
             (Standing::Overtaken, _) => Err(self.overtaken(operation)),
@@ -224,9 +216,6 @@ impl Store for OwnedStore {
 
     fn announce_deletes(&self, names: &[Name]) -> Result<(), StoreError> {
         let mut state = self.lock();
-        if state.standing == Standing::Sole {
-            return Ok(());
-        }
         for names in names.chunks(TOMBSTONES_MAX) {
             self.ensure(&mut state, "delete")?;
             if names.iter().all(|name| state.undeleted.contains(name.as_str())) {
@@ -242,6 +231,10 @@ impl Store for OwnedStore {
             self.make_next(&mut state, "delete")?;
         }
         Ok(())
+    }
+
+    fn keep_at_hand(&self, name: &Name, bytes: &[u8]) -> Result<(), StoreError> {
+        self.inner.keep_at_hand(name, bytes)
     }
 
     fn delete(&self, name: &Name) -> Result<(), StoreError> {

@@ -272,6 +272,10 @@ impl Store for FaultyStore {
         self.call(Call::Sync, "sync", Some(name), || self.inner.make_durable(name))
     }
 
+    fn keep_at_hand(&self, name: &Name, bytes: &[u8]) -> Result<(), StoreError> {
+        self.call(Call::Sync, "keep", Some(name), || self.inner.keep_at_hand(name, bytes))
+    }
+
     fn delete(&self, name: &Name) -> Result<(), StoreError> {
         self.call(Call::Delete, "delete", Some(name), || self.inner.delete(name))
     }

@@ -197,6 +197,15 @@ pub trait Store: Send + Sync {
         Ok(())
     }
 
+    /// Keeps an object that holds `bytes` where it can be read whatever part of the store is away,
+    /// in place of the one of the same folder before. Asked again after an error, it does it again.
+    ///
+    /// # Errors
+    /// The kind's.
+    fn keep_at_hand(&self, _name: &Name, _bytes: &[u8]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Removes an object. When it is gone already this is `NotFound`, and the earlier delete is stable then: to whoever wants it gone that is as good.
     ///
     /// # Errors

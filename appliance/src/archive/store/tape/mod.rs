@@ -9,10 +9,13 @@
 //! only with its trailer and its filemark; what a crash left without them at the end of the data is written over. The directory is in memory and
 //! is rebuilt by reading labels, headers and trailers; nothing else is needed to read a set of cartridges.
 //!
+//! Who owns the archive must be known whichever cartridge is away: see `at_hand`.
+//!
 //! **Damage is never the end.** What the store has put where stands in a ledger beside the tapes as well (`ledger`), so that a cartridge that is damaged, cut short or
 //! away is known for that. Nothing is appended to such a one, what can be read on it is, and the next one is written to (`files`). Before each append the
 //! last mark on the cartridge and the end behind it are read again (`place`).
 
+mod at_hand;
 mod contents;
 mod drive;
 mod emulation;

@@ -14,6 +14,7 @@ use super::super::{
     Capabilities, Name, ObjectStat, Page, Put, Sink, Space, Store, StoreError, StoreErrorKind, check_range,
     page,
 };
+use super::at_hand::AtHand;
 use super::contents::{known, known_of};
 use super::drive::{Drive, DriveError, Library, Read};
 use super::file::{FileError, FileWriter};
@@ -50,6 +51,7 @@ pub(super) struct Tape<L: Library> {
     /// Barcodes of cartridges that are not ours.
     pub foreign: Vec<String>,
     pub ledger: Ledger,
+    pub at_hand: AtHand,
     stage: Stage,
     // A put is open; its blocks must stay together.
     writing: bool,
@@ -59,7 +61,7 @@ pub(super) struct Tape<L: Library> {
 /// A store on tape. One put at a time; while it is open, an object that is not staged cannot be read (`Unavailable`).
 pub struct TapeStore<L: Library> {
     label: String,
-    options: TapeOptions,
+    pub(super) options: TapeOptions,
     tape: Mutex<Tape<L>>,
     objects: Mutex<BTreeMap<Name, Entry>>,
     problems: Vec<TapeProblem>,
@@ -114,6 +116,7 @@ impl<L: Library> TapeStore<L> {
         let remembered = ledger::read(&options.ledger, store).map_err(written)?;
         let found = scan(&mut library, store, remembered.as_ref()).map_err(failed)?;
         let ledger = Ledger::create(&options.ledger, store, &known(&found)).map_err(written)?;
+        let at_hand = AtHand::open(&options.ledger, store).map_err(written)?;
         let foreign = found.problems.iter().filter_map(|problem| match problem {
             TapeProblem::Foreign { barcode } | TapeProblem::Twin { barcode, .. } => Some(barcode.clone()),
             _ => None,
@@ -137,6 +140,7 @@ impl<L: Library> TapeStore<L> {
             verified: None,
             foreign,
             ledger,
+            at_hand,
             stage,
             writing: false,
             block: Vec::new(),
@@ -166,7 +170,7 @@ impl<L: Library> TapeStore<L> {
     }
 
     /// Writes an object down in the ledger.
-    fn note(&self, tape: &mut Tape<L>, name: &Name, entry: &Entry) -> Result<(), StoreError> {
+    pub(super) fn note(&self, tape: &mut Tape<L>, name: &Name, entry: &Entry) -> Result<(), StoreError> {
         let Some(object) = known_of(&tape.cartridges, entry) else { return Ok(()) };
         let (first_file, len_bytes, parts) = (object.first_file, object.len_bytes, object.parts);
         let line = Line::Object { name: name.to_string(), first_file, len_bytes, parts };
@@ -178,7 +182,7 @@ impl<L: Library> TapeStore<L> {
         self.tape.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn objects(&self) -> MutexGuard<'_, BTreeMap<Name, Entry>> {
+    pub(super) fn objects(&self) -> MutexGuard<'_, BTreeMap<Name, Entry>> {
         self.objects.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -339,6 +343,7 @@ impl<L: Library> Put for TapePut<'_, L> {
             // It is on the tape whatever comes now; it counts as put when the ledger has it.
             self.store.objects().insert(self.name.clone(), entry.clone());
             self.store.note(&mut tape, &self.name, &entry)?;
+            self.store.repeat_at_hand(&mut tape);
         }
         Ok(stat)
     }
@@ -408,6 +413,11 @@ impl<L: Library> Store for TapeStore<L> {
         if buffer.is_empty() {
             return Ok(());
         }
+        if let Some(bytes) = self.tape().at_hand.find(name, &entry) {
+            let start = offset as usize;
+            buffer.copy_from_slice(&bytes[start..start + buffer.len()]);
+            return Ok(());
+        }
         let file = self.staged(name, &entry)?;
         stage::read(&file, offset, buffer)
             .map_err(|error| StoreError::io(&self.label, "get (staged)", &error).of(name))
@@ -455,6 +465,11 @@ impl<L: Library> Store for TapeStore<L> {
             flushed.map_err(|error| drive_error(&self.label, "sync", &error).of(name))?;
         }
         self.note(&mut tape, name, &entry)
+    }
+
+    fn keep_at_hand(&self, name: &Name, bytes: &[u8]) -> Result<(), StoreError> {
+        let kept = self.tape().at_hand.keep(name, bytes);
+        kept.map_err(|error| StoreError::io(&self.label, "keep (beside its ledger)", &error).of(name))
     }
 
     fn sync(&self) -> Result<(), StoreError> {

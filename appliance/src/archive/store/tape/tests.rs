@@ -8,6 +8,7 @@ use super::super::conformance::{Fixture, run};
 use super::super::{Name, Store, StoreError, StoreErrorKind};
 use super::*;
 
+mod at_hand;
 mod damage;
 
 const STORE: Uuid = Uuid::from_u128(0xabc);

@@ -1,0 +1,216 @@
+//! Small objects that are needed whichever cartridge is away: who owns the archive.
+//!
+//! A copy of each stands beside the ledger, so no tape moves when it is read; and it is repeated as
+//! one of the first files of each cartridge that is begun, so any set of cartridges says whose the
+//! objects on it are. The newest of each folder is kept.
+//!
+//! ```text
+//! at-hand-STORE-FOLDER   CRC32C NAME \n the object
+//! ```
+//!
+//! A copy is believed only where it is what the tape was given, by length and checksum of each part.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::super::Name;
+use super::drive::Library;
+use super::file::{FileError, FileWriter};
+use super::scan::Entry;
+use super::store::{Tape, TapeStore};
+use crate::log::checksum::{crc32c, running};
+
+/// The copies, one for each folder.
+#[derive(Debug)]
+pub(super) struct AtHand {
+    directory: PathBuf,
+    store: Uuid,
+    kept: BTreeMap<String, (Name, Arc<[u8]>)>,
+}
+
+impl AtHand {
+    /// Reads what is kept for a store. A damaged copy is passed over: the tape has the object too.
+    pub(super) fn open(directory: &Path, store: Uuid) -> io::Result<Self> {
+        let mut kept = BTreeMap::new();
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => Some(entries),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let prefix = prefix_of(store);
+        for entry in entries.into_iter().flatten() {
+            let entry = entry?;
+            if !entry.file_name().to_string_lossy().starts_with(&prefix) {
+                continue;
+            }
+            match decode(&fs::read(entry.path())?) {
+                Some((name, bytes)) => drop(kept.insert(folder_of(&name).to_owned(), (name, bytes))),
+                None => tracing::warn!(path = %entry.path().display(), "a copy of an object is damaged"),
+            }
+        }
+        Ok(AtHand { directory: directory.to_owned(), store, kept })
+    }
+
+    /// Keeps a copy of an object, in place of the one of the same folder before.
+    pub(super) fn keep(&mut self, name: &Name, bytes: &[u8]) -> io::Result<()> {
+        let folder = folder_of(name).to_owned();
+        let path = self.directory.join(prefix_of(self.store) + &folder.replace('/', "_"));
+        let new = self.directory.join(format!("new-at-hand-{}", self.store));
+        let mut file = File::create(&new)?;
+        let mut text = format!("{name}\n").into_bytes();
+        text.extend_from_slice(bytes);
+        file.write_all(format!("{:08x} ", crc32c(&text)).as_bytes())?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        File::open(&self.directory)?.sync_all()?;
+        self.kept.insert(folder, (name.clone(), bytes.into()));
+        Ok(())
+    }
+
+    /// The copy of an object, if it is what the tape was given.
+    pub(super) fn find(&self, name: &Name, entry: &Entry) -> Option<Arc<[u8]>> {
+        let (_, bytes) = self.kept.get(folder_of(name)).filter(|(kept, _)| kept == name)?;
+        is_content(entry, bytes).then(|| Arc::clone(bytes))
+    }
+
+    /// All copies.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Name, &Arc<[u8]>)> {
+        self.kept.values().map(|(name, bytes)| (name, bytes))
+    }
+}
+
+fn prefix_of(store: Uuid) -> String {
+    format!("at-hand-{store}-")
+}
+
+fn folder_of(name: &Name) -> &str {
+    name.as_str().rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+fn decode(text: &[u8]) -> Option<(Name, Arc<[u8]>)> {
+    let (crc, text) = text.split_at_checked(9)?;
+    let crc = u32::from_str_radix(std::str::from_utf8(crc).ok()?.trim_end(), 16).ok()?;
+    let end = text.iter().position(|&byte| byte == b'\n').filter(|_| crc32c(text) == crc)?;
+    let name = Name::new(std::str::from_utf8(&text[..end]).ok()?).ok()?;
+    Some((name, text[end + 1..].into()))
+}
+
+/// Whether the parts on tape hold these bytes.
+fn is_content(entry: &Entry, bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    let mut is_part = |bytes_of_part: u64, crc: u32| {
+        let len = usize::try_from(bytes_of_part).ok()?;
+        let (part, behind) = rest.split_at_checked(len)?;
+        rest = behind;
+        let mut digest = running();
+        digest.update(part);
+        (digest.finalize() as u32 == crc).then_some(())
+    };
+    entry.len_bytes == bytes.len() as u64
+        && entry.parts.iter().all(|part| is_part(part.bytes, part.crc).is_some())
+}
+
+impl<L: Library> TapeStore<L> {
+    /// Repeats what is at hand on a cartridge that was begun. What cannot be repeated now is
+    /// behind the next object.
+    pub(super) fn repeat_at_hand(&self, tape: &mut Tape<L>) {
+        let all: Vec<_> = tape.at_hand.all().map(|(name, bytes)| (name.clone(), Arc::clone(bytes))).collect();
+        for (name, bytes) in all {
+            let entry = self.objects().get(&name).cloned();
+            let is_elsewhere = |entry: &Entry| {
+                entry.parts.last().map(|part| part.cartridge) != tape.current && is_content(entry, &bytes)
+            };
+            if !entry.as_ref().is_some_and(is_elsewhere) {
+                continue;
+            }
+            let repeated = self.write_again(tape, &name, &bytes).map_err(|error| error.to_string());
+            let noted = repeated.and_then(|entry| {
+                self.objects().insert(name.clone(), entry.clone());
+                self.note(tape, &name, &entry).map_err(|error| error.to_string())
+            });
+            if let Err(error) = noted {
+                tape.verified = None;
+                tracing::warn!(%name, error, "an object is not repeated on the cartridge that was begun");
+            }
+        }
+    }
+
+    fn write_again(&self, tape: &mut Tape<L>, name: &Name, bytes: &[u8]) -> Result<Entry, FileError> {
+        let mut writer = FileWriter::begin(tape, name, false)?;
+        let written = bytes.chunks(self.options.block_bytes).try_for_each(|block| writer.write(tape, block));
+        match written {
+            Ok(()) => writer.finish(tape),
+            Err(error) => {
+                writer.abandon(tape);
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_of_a_folder_is_kept_and_a_damaged_copy_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Uuid::from_u128(7);
+        let name = |text| Name::new(text).unwrap();
+        let mut at_hand = AtHand::open(folder.path(), store).unwrap();
+        at_hand.keep(&name("v1/a/owner/1"), b"one").unwrap();
+        at_hand.keep(&name("v1/a/owner/2"), b"two\n\0").unwrap();
+        at_hand.keep(&name("v1/b/owner/1"), b"other").unwrap();
+        let found = |at_hand: &AtHand| -> Vec<(String, Vec<u8>)> {
+            at_hand.all().map(|(name, bytes)| (name.to_string(), bytes.to_vec())).collect()
+        };
+        let all = vec![
+            ("v1/a/owner/2".to_owned(), b"two\n\0".to_vec()),
+            ("v1/b/owner/1".to_owned(), b"other".to_vec()),
+        ];
+        assert_eq!(found(&at_hand), all);
+        assert_eq!(found(&AtHand::open(folder.path(), store).unwrap()), all);
+        assert_eq!(found(&AtHand::open(folder.path(), Uuid::from_u128(8)).unwrap()), []);
+
+        let path = folder.path().join(format!("at-hand-{store}-v1_a_owner"));
+        let whole = fs::read(&path).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, bytes).unwrap();
+            let found = found(&AtHand::open(folder.path(), store).unwrap());
+            // The case of a hexadecimal digit tells nothing.
+            assert!(found == all[1..] || found == all, "bit {bit}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_tape_was_given_is_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = Name::new("v1/a/owner/1").unwrap();
+        let mut at_hand = AtHand::open(folder.path(), Uuid::from_u128(7)).unwrap();
+        at_hand.keep(&name, b"onetwo").unwrap();
+        let entry = |parts: &[&[u8]]| {
+            let part = |bytes: &&[u8]| {
+                let mut digest = running();
+                digest.update(bytes);
+                let crc = digest.finalize() as u32;
+                super::super::scan::Part { cartridge: 0, object: 2, file: 0, bytes: bytes.len() as u64, crc }
+            };
+            let len_bytes = parts.iter().map(|part| part.len() as u64).sum();
+            Entry { first_file: 0, len_bytes, parts: parts.iter().map(part).collect() }
+        };
+        assert!(at_hand.find(&name, &entry(&[b"onetwo"])).is_some());
+        assert!(at_hand.find(&name, &entry(&[b"one", b"two"])).is_some());
+        for parts in [&[&b"onetwx"[..]][..], &[b"onetw"], &[b"onetwo", b"three"], &[b"onx", b"two"]] {
+            assert!(at_hand.find(&name, &entry(parts)).is_none(), "{parts:?}");
+        }
+        assert!(at_hand.find(&Name::new("v1/a/owner/2").unwrap(), &entry(&[b"onetwo"])).is_none());
+    }
+}
