@@ -18,7 +18,7 @@ impl Rig {
     /// Six rounds of 16 MiB, more than the primary has room for, with a synch each, on more than one cartridge of four.
     fn start() -> Self {
         let library = tempfile::tempdir().expect("a folder");
-        let spec = format!("tape:{},cartridges=4,size=24MiB", library.path().display());
+        let spec = format!("tape:{},cartridges=4,size=32MiB", library.path().display());
         let arguments = ["--pool-size", "64MiB", "--volume-size", "16MiB", "--archive", &spec];
         let appliance = Appliance::start(&ApplianceConfig::with_arguments(&arguments)).expect("it starts");
         let mut host = Host::connect(&appliance, "vol0");
