@@ -15,7 +15,9 @@ use varve::archive::object::ObjectId;
 use varve::archive::store::Store;
 use varve::dma::{BLOCK_BYTES, DmaPool};
 use varve::log::Recycling;
-use varve::log::format::{EntryKind, RecordHead, SegmentHeader, Superblock, TrailerHead, trailer_blocks};
+use varve::log::format::{
+    EntryKind, FormatError, RecordHead, SegmentHeader, Superblock, TrailerHead, trailer_blocks,
+};
 use varve::log::geometry::FIRST_SLOT_BLOCK;
 use varve::volume::{SegmentState, Sink, VolumeError};
 
@@ -453,12 +455,23 @@ fn segment_at(segments: &[OnDevice], block: u64, segment_blocks: u64) -> Option<
         .find(|segment| (segment.first_block..segment.first_block + segment_blocks).contains(&block))
 }
 
-/// Whether a copy of the superblock can be read where one is looked for: at the head, and at the
-/// end of the device.
+/// Whether a copy of the superblock can be read where one is looked for: at the head, at the end of
+/// the device, and before that when something at the head says that a superblock was there.
 fn finds_superblock(disk: &SimDisk) -> bool {
     let bad: Vec<u64> = disk.faults(|faults| faults.lasting().collect());
-    let is_valid = |block: &u64| disk.block(*block).is_some_and(|block| Superblock::decode(&block).is_ok());
-    [0, 1, disk.len_blocks() - 1].iter().filter(|block| !bad.contains(block)).any(is_valid)
+    let decode = |block: u64| {
+        let bytes = disk.block(block).filter(|_| !bad.contains(&block))?;
+        Some(Superblock::decode(&bytes))
+    };
+    let is_valid = |block: u64| matches!(decode(block), Some(Ok(_)));
+    let was_there =
+        |block: u64| bad.contains(&block) || matches!(decode(block), Some(Err(FormatError::Checksum)));
+    let is_tail = |block: u64| match decode(block) {
+        Some(Ok(superblock)) => superblock.tail_block() == Some(block),
+        _ => false,
+    };
+    [0, 1, disk.len_blocks() - 1].into_iter().any(is_valid)
+        || ([0, 1].into_iter().any(was_there) && (2..disk.len_blocks()).rev().any(is_tail))
 }
 
 /// Where the last copy of the superblock stands.

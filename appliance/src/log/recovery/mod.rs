@@ -18,6 +18,7 @@
 
 mod session;
 mod superblocks;
+mod tail_search;
 mod walk;
 
 use std::collections::BTreeSet;

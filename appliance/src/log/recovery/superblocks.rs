@@ -5,6 +5,9 @@
 //! | 0, 1 | 0, 1 | written in turns |
 //! | 2 | the last of the device, as the pool knows it | written after each of them; from format version 2 on |
 //!
+//! Where both at the head are damaged, copy 2 is looked for at the device's end, and before it if the
+//! device may have grown ([`tail_search`](super::tail_search)).
+//!
 //! A copy that is damaged may have been the newest, and have known an epoch more than the others: that epoch must not
 //! be used again, or records of it that a crash cut off could come back. So a start that finds a copy damaged leaves an
 //! epoch out, and writes all copies.
@@ -12,10 +15,11 @@
 use smallvec::smallvec;
 
 use super::LogError;
+use super::tail_search::find_tail;
 use crate::bdev::SharedBdev;
 use crate::dma::BLOCK_BYTES;
 use crate::log::environment::Environment;
-use crate::log::format::{SUPERBLOCK_HEADS, Superblock};
+use crate::log::format::{FormatError, SUPERBLOCK_HEADS, Superblock};
 use crate::log::geometry::Geometry;
 use crate::log::read::{DeviceReader, ReadError, ReadFault};
 
@@ -29,8 +33,11 @@ pub async fn read_superblocks(
 ) -> Result<Vec<Result<Superblock, String>>, LogError> {
     let reads = DeviceReader::new(device.clone(), environment);
     let mut copies = Vec::new();
+    let mut is_pool = false;
     for block in 0..SUPERBLOCK_HEADS {
-        copies.push(read_copy(&reads, block).await?);
+        let copy = read_copy(&reads, block).await?;
+        is_pool |= copy.as_ref().is_err_and(|damage| damage.is_pool);
+        copies.push(copy.map_err(|damage| damage.reason));
     }
     let newest = copies.iter().flatten().max_by_key(|copy| copy.generation);
     let tail = match newest {
@@ -39,7 +46,7 @@ pub async fn read_superblocks(
         None => device.info().len_blocks.checked_sub(1),
     };
     let Some(block) = tail.filter(|&block| block >= SUPERBLOCK_HEADS) else { return Ok(copies) };
-    let copy = read_copy(&reads, block).await?;
+    let copy = read_copy(&reads, block).await?.map_err(|damage| damage.reason);
     let belongs = copy.as_ref().is_ok_and(|copy| copy.tail_block() == Some(block));
     if belongs || newest.is_some() {
         copies.push(
@@ -49,15 +56,25 @@ pub async fn read_superblocks(
                 },
             ),
         );
+    } else if is_pool {
+        copies.extend(find_tail(&reads, block).await?.map(Ok));
     }
     Ok(copies)
 }
 
-async fn read_copy(reads: &DeviceReader, block: u64) -> Result<Result<Superblock, String>, LogError> {
+/// What is wrong with a copy.
+struct Damage {
+    reason: String,
+    /// Whether a superblock was there, as far as can be known.
+    is_pool: bool,
+}
+
+async fn read_copy(reads: &DeviceReader, block: u64) -> Result<Result<Superblock, Damage>, LogError> {
     match reads.read(block, 1).await {
-        Ok(buffer) => Ok(Superblock::decode(buffer.as_slice()).map_err(|error| error.to_string())),
+        Ok(buffer) => Ok(Superblock::decode(buffer.as_slice())
+            .map_err(|error| Damage { reason: error.to_string(), is_pool: error == FormatError::Checksum })),
         Err(error @ ReadError::Memory(_)) if ReadFault::of(&error) == ReadFault::Memory => Err(error.into()),
-        Err(error) => Ok(Err(error.to_string())),
+        Err(error) => Ok(Err(Damage { reason: error.to_string(), is_pool: true })),
     }
 }
 
