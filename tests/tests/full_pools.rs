@@ -1,12 +1,15 @@
 //! Pools that are full to what they promise: the largest commands of hosts find room whatever is live, and a clone that could not be kept is refused before it is made.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
+use varve::dma::BLOCK_BYTES;
 use varve::log::Recycling;
-use varve::volume::{Point, PoolOptions, VolumeError};
+use varve::volume::{CreateVolume, IoError, Point, Pool, PoolOptions, Request, VolumeError};
 use varve_tests::sim::disk::Crash;
+use varve_tests::sim::store::MemoryStore;
 use varve_tests::sim::workload::{Run, Shape};
-use varve_tests::sim::world::wait;
+use varve_tests::sim::world::{self, wait};
 
 /// The largest command of a host, in blocks.
 const COMMAND_BLOCKS: u64 = 128;
@@ -169,4 +172,98 @@ fn clones_without_an_archive_stay_within_the_working_set() {
     }
     println!("{made} clones, {refused} refused");
     assert!(made > 50 && refused > 5, "{made} made, {refused} refused");
+}
+
+/// A pool of 24 segments with an archive, and a clone of a thin volume in it.
+fn with_clone(size_blocks: u64, written_blocks: &[u64]) -> Run {
+    let shape = Shape {
+        device_blocks: 257 + 28 * 256,
+        segment_blocks: 256,
+        volatile_cache: true,
+        volume_blocks: 1000,
+    };
+    let run = Run::with_archive(7, shape, Arc::new(MemoryStore::default()));
+    let pool = &run.pool;
+    let size_bytes = size_blocks * BLOCK_BYTES as u64;
+    let request = CreateVolume { name: "thin".to_owned(), size_bytes, uuid: None, thin: true };
+    wait(pool, Rc::clone(pool).create_volume(request)).expect("a thin volume");
+    for &block in written_blocks {
+        write(pool, "thin", block, 1).expect("it is written");
+    }
+    let now = Point::Lsn(pool.stats().newest_point_lsn);
+    wait(pool, Rc::clone(pool).clone_volume("thin".to_owned(), now, "clone".to_owned(), false))
+        .expect("a clone");
+    run
+}
+
+fn write(pool: &Pool, name: &str, block: u64, byte: u8) -> Result<(), IoError> {
+    let volume = pool.find_volume(name).expect("it exists");
+    let data = [byte; BLOCK_BYTES];
+    world::run(pool, volume.id, &Request::Write { block, data: &[&data], force_unit_access: false }).result
+}
+
+/// Discards of single blocks, 256 of them in each command, until one is refused. How many were done.
+fn discard(pool: &Pool, blocks: impl Iterator<Item = u64>) -> (u64, Option<IoError>) {
+    let volume = pool.find_volume("clone").expect("it exists");
+    let ranges: Vec<(u64, u64)> = blocks.map(|block| (block, 1)).collect();
+    let mut done = 0;
+    for ranges in ranges.chunks(256) {
+        match world::run(pool, volume.id, &Request::Trim { ranges }).result {
+            Ok(()) => done += ranges.len() as u64,
+            Err(error) => return (done, Some(error)),
+        }
+    }
+    (done, None)
+}
+
+/// The whole log is written three times, by a volume that has nothing to do with the clone.
+fn others_go_on(run: &Run) {
+    let wanted = run.pool.stats().head_lsn + 3 * 28 * 256;
+    for block in 0.. {
+        write(&run.pool, "v0", block % 1000, 3).expect("its room was set aside");
+        if run.pool.stats().head_lsn > wanted {
+            return;
+        }
+    }
+}
+
+/// Where a clone inherits nothing, discards leave nothing behind. They used to fill the working set with
+/// masks, so that no write of any host was answered again.
+#[test]
+fn discards_of_what_a_clone_does_not_inherit_cost_nothing() {
+    let run = with_clone(1 << 30, &[5]);
+    let (done, refused) = discard(&run.pool, (0..60_000).map(|block| 1000 + 2 * block));
+    assert_eq!((done, refused), (60_000, None));
+    assert_eq!(run.pool.stats().masks, 0);
+    discard(&run.pool, [5].into_iter());
+    assert_eq!(run.pool.stats().masks, 1);
+    others_go_on(&run);
+    assert_eq!(run.pool.stats().masks, 1, "it is carried on");
+}
+
+/// Each mask takes as much of the capacity as a block: when nothing is left, discards of clones are refused,
+/// and everybody else goes on. With the clone the masks are gone.
+#[test]
+fn masks_count_as_capacity_and_leave_room_for_others() {
+    let blocks: Vec<u64> = (0..1000).map(|block| 3 * block).collect();
+    let run = with_clone(1 << 20, &blocks);
+    let (done, refused) = discard(&run.pool, blocks.iter().copied());
+    let stats = run.pool.stats();
+    let taken = stats.reserved_blocks + stats.thin_blocks + stats.masks;
+    assert_eq!(refused, Some(IoError::CapacityExceeded));
+    assert!(done > 0 && stats.masks == done && taken <= stats.capacity_blocks, "{done} done: {stats:?}");
+    assert!(taken + 256 > stats.capacity_blocks, "{stats:?}");
+    assert_eq!(write(&run.pool, "clone", 7_000, 1), Ok(()), "there is room for some blocks yet");
+    others_go_on(&run);
+    assert_eq!(run.pool.stats().masks, done, "each is carried on");
+    let clone = run.pool.find_volume("clone").expect("it exists");
+    for &block in &blocks {
+        let read = world::run(&run.pool, clone.id, &Request::Read { block, len_blocks: 1 });
+        let wanted = u8::from(block >= 3 * done);
+        assert!(read.data.iter().all(|piece| piece.iter().all(|&byte| byte == wanted)), "block {block}");
+    }
+    let pool = &run.pool;
+    wait(pool, Rc::clone(pool).delete_volume("clone".to_owned())).expect("it goes");
+    assert_eq!(pool.stats().masks, 0);
+    others_go_on(&run);
 }

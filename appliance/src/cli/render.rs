@@ -136,7 +136,7 @@ fn pool_stats(stats: &PoolStats) -> String {
         let all = stats.device_written_blocks as f64 / stats.host_written_blocks as f64;
         format!("{:.2} ({all:.2} with headers and trailers)", stats.write_amplification)
     };
-    let taken = stats.reserved_blocks + stats.thin_blocks;
+    let taken = stats.reserved_blocks + stats.thin_blocks + stats.masks;
     let capacity = if stats.capacity_blocks == 0 {
         "until the log is full".to_owned()
     } else {
@@ -162,6 +162,7 @@ fn pool_stats(stats: &PoolStats) -> String {
         ("Capacity", capacity),
         ("Reserved", blocks(stats.reserved_blocks)),
         ("Thin", blocks(stats.thin_blocks)),
+        ("Masks", stats.masks.to_string()),
         ("Mapped", blocks(stats.mapped_blocks)),
         ("Segments", segments),
         ("Segments released", released),

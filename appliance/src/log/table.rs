@@ -10,7 +10,7 @@
 //!
 //! An inactive segment keeps its slot until that is wanted: it can still be read there.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::format::RELEASED_SPAN;
 use super::types::{BlockNumber, ImageId, Lsn, SegmentSeq, Slot};
@@ -61,8 +61,8 @@ pub struct Segment {
     pub phase: Phase,
     /// Blocks in it that an index points at.
     pub live: u64,
-    /// Trims and masks of clones in it that hide what was inherited and nothing newer hides, and must be carried on before it goes. Each hides a block that no other does, so they
-    /// are fewer than the blocks of the clones.
+    /// Trims and masks of clones in it that hide what was inherited and nothing newer hides, and
+    /// must be carried on before it goes. The table counts them: add and take them there.
     pub masks: Vec<Mask>,
     /// Once nothing is live: the position up to which the log must be stable before the segment may go.
     pub dead_at: Option<Lsn>,
@@ -85,6 +85,8 @@ pub struct SegmentTable {
     /// Segments that recovery did not find although nothing says that they were given away. Nothing
     /// in them can be live.
     missing: Vec<SegmentSeq>,
+    /// How many masks stand in segments, of each image that still needs them.
+    masks_of: BTreeMap<u16, u64>,
 }
 
 impl SegmentTable {
@@ -223,6 +225,39 @@ impl SegmentTable {
         if segment.live == 0 {
             self.dead.push(sequence);
         }
+    }
+
+    /// Notes a mask in a segment. Whether the segment is there.
+    pub fn add_mask(&mut self, sequence: SegmentSeq, mask: Mask) -> bool {
+        let Some(segment) = self.get_mut(sequence) else { return false };
+        segment.masks.push(mask);
+        *self.masks_of.entry(mask.image.0).or_default() += 1;
+        true
+    }
+
+    /// Takes all masks out of a segment.
+    pub fn take_masks(&mut self, sequence: SegmentSeq) {
+        let Some(segment) = self.get_mut(sequence) else { return };
+        for mask in std::mem::take(&mut segment.masks) {
+            if let Some(count) = self.masks_of.get_mut(&mask.image.0) {
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
+
+    /// The image needs its masks no more. They leave with their segments, and count no longer.
+    pub fn forget_masks(&mut self, image: ImageId) {
+        self.masks_of.remove(&image.0);
+    }
+
+    /// How many masks images need.
+    pub fn masks(&self) -> u64 {
+        self.masks_of.values().sum()
+    }
+
+    /// How many masks an image needs.
+    pub fn masks_of(&self, image: ImageId) -> u64 {
+        self.masks_of.get(&image.0).copied().unwrap_or(0)
     }
 
     /// Looks at segments that lost their last live block, and at the oldest in use: those in which nothing is live, and where that is stable, become inactive.

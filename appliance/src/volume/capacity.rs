@@ -2,7 +2,7 @@
 //!
 //! The working set holds every live block, and spare ones, so that copy-forward always finds room: over-provisioning, the ratio of spare to live blocks. What a pool can promise is
 //! the working set's data blocks divided by (1 + over-provisioning). A volume's whole size is set aside when it is created, unless it is thin; thin volumes and clones share what is
-//! left, block by block, and are refused with "capacity exceeded" when nothing is left. What was set aside is never refused.
+//! left, block by block, and each range of a clone that hides something inherited, and are refused with "capacity exceeded" when nothing is left. What was set aside is never refused.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,10 @@ pub const OVERPROVISIONING_PERCENT_RANGE: std::ops::RangeInclusive<u64> = 7..=10
 /// From this share of the capacity on, the operator is warned, in percent.
 const WARNING_PERCENT: u64 = 85;
 
-/// Block numbers of a deleted volume that are looked at in one turn.
-const BURIED_BLOCKS_PER_TURN: u64 = 65_536;
+/// Leaves of what is on its way out that are looked at in one turn: 512 blocks each.
+const BURIED_LEAVES_PER_TURN: usize = 64;
+/// Parts that may be on their way out; trims of large ranges wait beyond that.
+const BURIED_MAX: usize = 64;
 
 /// What a pool can hold and what is taken of it, in blocks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,12 +37,12 @@ pub(super) struct Capacity {
     warned: bool,
 }
 
-/// A deleted volume's index on its way out.
+/// A deleted volume's index on its way out, or a part that was trimmed.
 pub(super) struct Buried {
     index: Index,
     above: Lsn,
-    next: u64,
-    len_blocks: u64,
+    /// Whose accounts it still counts in.
+    of: Option<VolumeId>,
 }
 
 /// Data blocks that may be live in a pool of this shape.
@@ -110,12 +112,21 @@ impl State {
             self.capacity.thin_blocks -= volume.resident;
         }
         let above = volume.resident_above;
-        let len_blocks = volume.size_blocks;
         let index = match volume.index {
             VolumeIndex::Ready(index) => index,
             VolumeIndex::Inherits(builder) | VolumeIndex::Failed(builder) => builder.finish(),
         };
-        self.buried.push_back(Buried { index, above, next: 0, len_blocks });
+        self.buried.push_back(Buried { index, above, of: None });
+    }
+
+    /// The same for a part of a volume that was trimmed.
+    pub(super) fn bury_part(&mut self, index: Index, above: Lsn, of: VolumeId) {
+        self.buried.push_back(Buried { index, above, of: Some(of) });
+    }
+
+    /// Whether no large part should be added to what is on its way out.
+    pub(super) fn buries_much(&self) -> bool {
+        self.buried.len() >= BURIED_MAX
     }
 
     /// Refuses a clone that would keep more on the primary device than that holds, or than can be copied forward in time. Cost: a look at each block that it inherits.
@@ -131,7 +142,7 @@ impl State {
             "a clone of volume '{source}' at {point} keeps {} blocks of 4 KiB on the primary device, because the pool has no archive",
             index.mapped()
         );
-        let taken = self.reserved_blocks() + self.capacity.thin_blocks;
+        let taken = self.taken_blocks(log);
         if taken + index.mapped() > capacity {
             let reason = format!(
                 "{what}; of {capacity} that it can hold {taken} are taken. Delete volumes, use a larger device, or serve the pool with an archive"
@@ -152,15 +163,28 @@ impl State {
     /// A turn of what [`bury`](Self::bury) began. Returns how much was done.
     pub(super) fn dig(&mut self, log: &mut Log) -> usize {
         let Some(buried) = self.buried.front_mut() else { return 0 };
-        let above = buried.above;
-        buried.index.trim(buried.next, BURIED_BLOCKS_PER_TURN, |gone| {
+        let (above, of) = (buried.above, buried.of);
+        let (mut removed, mut freed) = (0, 0);
+        let is_done = buried.index.take_some(BURIED_LEAVES_PER_TURN, |gone| {
+            removed += 1;
             if gone.lsn() > above {
                 log.note_dead(gone.lsn());
+                freed += 1;
             }
         });
-        buried.next += BURIED_BLOCKS_PER_TURN;
-        if buried.next >= buried.len_blocks {
+        if is_done {
             self.buried.pop_front();
+        }
+        // A volume that was deleted meanwhile went with all that counted in it.
+        if let Some(volume) = of.and_then(|id| self.volume_mut(id)) {
+            volume.resident -= freed;
+            let thin = volume.thin;
+            if let VolumeIndex::Ready(index) = &mut volume.index {
+                index.note_gone(removed);
+            }
+            if thin {
+                self.capacity.thin_blocks -= freed;
+            }
         }
         1
     }
@@ -171,17 +195,29 @@ impl State {
         thick.map(|volume| volume.size_blocks.max(volume.resident)).sum()
     }
 
-    /// Refuses thin volumes `new_blocks` more than there are.
+    /// Blocks that nobody can be promised any more. What hides inherited blocks of clones counts as
+    /// one block each: it is carried on as a live block is, with as much of a segment's trailer.
+    pub(super) fn taken_blocks(&self, log: &Log) -> u64 {
+        self.reserved_blocks() + self.capacity.thin_blocks + log.table().masks()
+    }
+
+    /// How many masks more there may be.
+    pub(super) fn masks_room(&self, log: &Log) -> u64 {
+        self.capacity_of(log).map_or(u64::MAX, |capacity| capacity.saturating_sub(self.taken_blocks(log)))
+    }
+
+    /// Refuses thin volumes and clones `new_blocks` more than there are.
     pub(super) fn check_thin_room(&mut self, new_blocks: u64, log: &Log) -> Result<(), Refusal> {
         let Some(capacity) = self.capacity_of(log).filter(|_| new_blocks > 0) else { return Ok(()) };
-        let reserved = self.reserved_blocks();
-        let taken = self.capacity.thin_blocks + new_blocks;
-        if reserved + taken > capacity {
-            return Err(Refusal::Error(IoError::CapacityExceeded));
+        let taken = self.taken_blocks(log) + new_blocks;
+        if taken > capacity {
+            // What was trimmed may make room when it is counted.
+            let is_counting = self.buried.iter().any(|buried| buried.of.is_some());
+            return Err(if is_counting { Refusal::Busy } else { IoError::CapacityExceeded.into() });
         }
-        if !self.capacity.warned && (reserved + taken) * 100 > capacity * WARNING_PERCENT {
+        if !self.capacity.warned && taken * 100 > capacity * WARNING_PERCENT {
             self.capacity.warned = true;
-            let left = capacity - reserved - taken;
+            let left = capacity - taken;
             tracing::warn!(left_blocks = left, "the pool is nearly full; thin volumes will be refused more");
             self.problems.push(format!(
                 "the pool is nearly full: thin volumes and clones have {left} blocks of 4 KiB left; delete volumes, trim, or use a larger device"

@@ -331,6 +331,7 @@ impl Pool {
         if let Some(volume) = self.state.borrow_mut().volume_mut(id) {
             volume.inherits = false;
             volume.masked = super::index::RangeSet::default();
+            self.log.borrow_mut().forget_masks(image);
         }
         tracing::info!(volume = name, "the volume is hydrated: it needs neither its parent nor the archive");
         Ok(())

@@ -6,6 +6,8 @@
 //! **Cost:** a lookup touches one node a level: two for 1 GiB, three for 512 GiB, four for 256 TiB. Memory is 4 KiB a leaf, so 2 GiB for a TiB that is fully mapped,
 //! and 8 KiB for each 512 leaves.
 
+mod pieces;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -501,6 +503,8 @@ mod tests {
                     }
                     Step::Trim(block, len) => {
                         let before = model.len() as u64;
+                        let is_hit = |&known: &u64| known >= block && known < block.saturating_add(len);
+                        prop_assert_eq!(index.holds_any(block, len), model.keys().any(is_hit));
                         model.retain(|&known, _| known < block || known >= block.saturating_add(len));
                         let mut gone = Vec::new();
                         prop_assert_eq!(index.trim(block, len, |mapping| gone.push(mapping)), before - model.len() as u64);

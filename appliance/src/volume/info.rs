@@ -93,6 +93,10 @@ pub struct PoolStats {
     /// Live blocks of thin volumes and clones.
     #[serde(default)]
     pub thin_blocks: u64,
+    /// Masks: ranges that clones have trimmed of what they inherit. Each takes as much of the
+    /// capacity as a block.
+    #[serde(default)]
+    pub masks: u64,
     /// Segments that hold something live, or may: the working set and what is leaving it.
     #[serde(default)]
     pub segments_in_use: u64,

@@ -100,6 +100,7 @@ impl Pool {
             if let Some(id) = state.find(&name) {
                 if let Some(volume) = state.volumes[id.0 as usize].take() {
                     state.forget_trouble(&volume);
+                    self.log.borrow_mut().forget_masks(volume.image);
                     state.bury(volume);
                 }
                 state.forget_latencies(id);
@@ -273,7 +274,7 @@ impl Pool {
     fn check_capacity(&self, more_blocks: u64) -> Result<(), VolumeError> {
         let (state, log) = (self.state.borrow(), self.log.borrow());
         let Some(capacity) = state.capacity_of(&log) else { return Ok(()) };
-        let taken = state.reserved_blocks() + state.capacity.thin_blocks;
+        let taken = state.taken_blocks(&log);
         if more_blocks > 0 && taken + more_blocks > capacity {
             let mib = |blocks: u64| (blocks * BLOCK_BYTES as u64) >> 20;
             return Err(VolumeError::NoSpace {

@@ -247,7 +247,7 @@ impl State {
         }
         let percent = self.catalog.overprovisioning_percent;
         let holds = |segments| capacity_blocks(&Geometry { working_set: segments, ..geometry }, percent);
-        let needed = self.reserved_blocks() + self.capacity.thin_blocks;
+        let needed = self.taken_blocks(log);
         if needed > holds(segments) {
             let least = (segments..geometry.working_set).find(|&more| holds(more) >= needed);
             let mib = |blocks: u64| (blocks * BLOCK_BYTES as u64).div_ceil(1 << 20);

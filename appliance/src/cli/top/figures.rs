@@ -196,7 +196,7 @@ fn pool_figures(before: Option<&PoolStats>, info: &PoolInfo, now: &PoolStats, se
         state: info.state.clone(),
         device: info.device.clone(),
         capacity_bytes: bytes(now.capacity_blocks),
-        taken_bytes: bytes(now.reserved_blocks + now.thin_blocks),
+        taken_bytes: bytes(now.reserved_blocks + now.thin_blocks + now.masks),
         log_capacity_bytes: bytes(now.log_capacity_blocks),
         log_used_bytes: bytes(now.log_used_blocks),
         working_set_segments: info.working_set_segments,

@@ -157,7 +157,9 @@ impl Log {
         if let Some(segment) = self.current.as_ref().and_then(|current| self.table.get_mut(current.sequence))
         {
             segment.trims += 1;
-            segment.masks.extend(hides.then_some(Mask { image, block, len_blocks }));
+        }
+        if let Some(current) = self.current.as_ref().filter(|_| hides) {
+            self.table.add_mask(current.sequence, Mask { image, block, len_blocks });
         }
         lsn
     }
@@ -173,7 +175,9 @@ impl Log {
         if let Some(segment) = self.current.as_ref().and_then(|current| self.table.get_mut(current.sequence))
         {
             segment.trims += 1;
-            segment.masks.push(Mask { image, block, len_blocks });
+        }
+        if let Some(current) = &self.current {
+            self.table.add_mask(current.sequence, Mask { image, block, len_blocks });
         }
     }
 

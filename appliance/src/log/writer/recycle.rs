@@ -21,7 +21,7 @@ use super::{FREE_SLOTS_TARGET, Log, Recycling};
 use crate::dma::BLOCK_BYTES;
 use crate::log::format::ENTRIES_PER_RECORD;
 use crate::log::table::{Mask, Phase, Segment};
-use crate::log::types::{Lsn, SegmentSeq, Slot};
+use crate::log::types::{ImageId, Lsn, SegmentSeq, Slot};
 
 impl Log {
     /// What becomes of segments in which nothing is live.
@@ -215,16 +215,17 @@ impl Log {
 
     /// Recovery found an entry in the segment that hides something inherited which nothing newer hides.
     pub fn note_mask(&mut self, sequence: SegmentSeq, mask: Mask) {
-        if let Some(segment) = self.table.get_mut(sequence) {
-            segment.masks.push(mask);
-        }
+        self.table.add_mask(sequence, mask);
     }
 
     /// All masks of a segment stand in a later one now.
     pub fn masks_carried(&mut self, sequence: SegmentSeq) {
-        if let Some(segment) = self.table.get_mut(sequence) {
-            segment.masks = Vec::new();
-        }
+        self.table.take_masks(sequence);
+    }
+
+    /// The image inherits nothing any more: its masks need not be carried on.
+    pub fn forget_masks(&mut self, image: ImageId) {
+        self.table.forget_masks(image);
     }
 
     /// Keeps a segment's slot from being given away until [`unpin`](Self::unpin). Whether the segment is there.

@@ -61,6 +61,9 @@ pub struct TargetConfig {
     pub connect_timeout: Duration,
     /// A connection whose host does not send data it was asked for, or does not take what was sent to it, is closed after so long.
     pub transfer_timeout: Duration,
+    /// Commands of a connection of which the storage has taken nothing for so long end with a status
+    /// that asks for another try. Well below the time after which hosts reset the controller.
+    pub busy_timeout: Duration,
     /// How long the controllers of a deleted volume live on, without a namespace: long enough for a host to answer the event by
     /// listing the namespaces anew, so that it gives the device up instead of trying to reconnect it with the I/O held back.
     pub linger: Duration,
@@ -81,6 +84,7 @@ impl Default for TargetConfig {
             busy_poll_us: None,
             connect_timeout: Duration::from_secs(10),
             transfer_timeout: Duration::from_secs(30),
+            busy_timeout: Duration::from_secs(15),
             linger: Duration::from_secs(5),
         }
     }

@@ -35,6 +35,9 @@ pub struct TargetStats {
     pub data_digest_errors: u64,
     /// How often a command had to wait for room in the pool.
     pub storage_busy: u64,
+    /// Commands that ended with a request for another try because the storage was busy for too long.
+    #[serde(default)]
+    pub commands_ended_busy: u64,
     /// How often a transfer had to wait for staging memory.
     pub staging_waits: u64,
     /// Staging memory in use now, in bytes.
@@ -146,6 +149,7 @@ pub(super) struct Counters {
     pub(super) command_errors: Counter,
     pub(super) data_digest_errors: Counter,
     pub(super) storage_busy: Counter,
+    pub(super) commands_ended_busy: Counter,
     pub(super) staging_waits: Counter,
 }
 
@@ -166,6 +170,7 @@ impl Counters {
             command_errors: self.command_errors.get(),
             data_digest_errors: self.data_digest_errors.get(),
             storage_busy: self.storage_busy.get(),
+            commands_ended_busy: self.commands_ended_busy.get(),
             staging_waits: self.staging_waits.get(),
             staging_bytes,
         }

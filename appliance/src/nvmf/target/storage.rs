@@ -13,6 +13,9 @@ pub trait Storage {
     /// Says that a request for `block` comes next.
     fn prefetch(&self, _volume: VolumeId, _block: u64) {}
 
+    /// A command ended unserved because the volume's storage was busy for too long.
+    fn note_ended_busy(&self, _volume: VolumeId) {}
+
     /// Every volume.
     fn volumes(&self) -> Vec<VolumeInfo>;
 
@@ -39,6 +42,10 @@ impl Storage for Pool {
 
     fn prefetch(&self, volume: VolumeId, block: u64) {
         Pool::prefetch(self, volume, block);
+    }
+
+    fn note_ended_busy(&self, volume: VolumeId) {
+        Pool::note_ended_busy(self, volume);
     }
 
     fn volumes(&self) -> Vec<VolumeInfo> {

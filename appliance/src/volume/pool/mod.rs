@@ -87,6 +87,9 @@ pub(super) struct State {
     /// The shape of the device, once a read has gone to the archive.
     geometry: Option<Geometry>,
     pub(super) capacity: Capacity,
+    /// When a command last ended because the pool was busy for too long, in monotonic ns, and of
+    /// which volume.
+    ended_busy: Option<(u64, VolumeId)>,
     pub(super) buried: VecDeque<Buried>,
     /// The position of the newest change of the catalog since start.
     pub(super) change_lsn: Lsn,
@@ -216,6 +219,7 @@ impl Pool {
                 archive: None,
                 geometry: None,
                 capacity: Capacity::default(),
+                ended_busy: None,
                 buried: VecDeque::new(),
                 change_lsn: Lsn(0),
                 expiries: 0,

@@ -1,9 +1,12 @@
 //! What a pool tells of itself: volumes, counters, segments. Copies; nothing here changes anything.
 
+use std::ops::Range;
+
 use super::{Pool, State, Volume, VolumeIndex};
 use crate::bdev::Space;
 use crate::dma::BLOCK_BYTES;
 use crate::log::table::Phase;
+use crate::log::{Log, Lsn};
 use crate::volume::clock::clock_problem;
 use crate::volume::image_ids;
 use crate::volume::index::index_bytes;
@@ -39,6 +42,26 @@ impl Pool {
         self.state.borrow().synchs.clone()
     }
 
+    /// A page of the synchs of a stretch of the log, in its order: at most `limit`, and no more behind
+    /// the one whose text fills `bytes_max`.
+    pub fn synchs_within(&self, lsns: Range<Lsn>, limit: usize, bytes_max: usize) -> Vec<SynchInfo> {
+        let state = self.state.borrow();
+        let first = state.synchs.partition_point(|synch| synch.lsn < lsns.start.0);
+        let end = state.synchs.partition_point(|synch| synch.lsn < lsns.end.0).max(first);
+        let mut bytes = 0;
+        let page = state.synchs[first..end].iter().take(limit).take_while(|synch| {
+            let is_begun = bytes < bytes_max;
+            bytes += synch.label.len() + details_bytes(&synch.details);
+            is_begun
+        });
+        page.cloned().collect()
+    }
+
+    /// How many synchs there are.
+    pub fn synch_count(&self) -> usize {
+        self.state.borrow().synchs.len()
+    }
+
     /// Whether writes wait because the device has no room.
     pub fn waits_for_room(&self) -> bool {
         self.log.borrow().starved().is_some()
@@ -63,6 +86,7 @@ impl Pool {
             no_room(&device.name, space.as_ref(), &starved.reason)
         }));
         let clock = log.clock_status();
+        problems.extend(state.ended_busy_problem(&log));
         problems.extend(image_ids::problem(state.catalog.next_image));
         problems.extend(clock_problem(&clock, state.archive.is_some()));
         PoolInfo {
@@ -114,6 +138,7 @@ impl Pool {
             capacity_blocks: state.capacity_of(&log).unwrap_or(0),
             reserved_blocks: state.reserved_blocks(),
             thin_blocks: state.capacity.thin_blocks,
+            masks: log.table().masks(),
             segments_in_use: phases(Phase::InUse),
             segments_inactive: phases(Phase::Inactive),
             segments_recycle: log.table().free_len() as u64,
@@ -207,6 +232,55 @@ impl State {
             thin: volume.thin,
             stats: volume.stats,
             histogram: self.latencies.is_on(id),
+        })
+    }
+}
+
+/// About how long a synch's details are as text.
+fn details_bytes(details: &serde_json::Value) -> usize {
+    match details {
+        serde_json::Value::String(text) => text.len() + 2,
+        serde_json::Value::Array(parts) => {
+            parts.iter().map(|part| details_bytes(part) + 1).sum::<usize>() + 2
+        }
+        serde_json::Value::Object(parts) => {
+            parts.iter().map(|(key, part)| key.len() + details_bytes(part) + 4).sum::<usize>() + 2
+        }
+        _ => 8,
+    }
+}
+
+/// How long the operator is told of commands that ended because the pool was busy.
+const ENDED_BUSY_TOLD_NS: u64 = 300_000_000_000;
+
+impl Pool {
+    /// A host's command ended because the pool had been busy for too long. The operator is told for
+    /// some minutes.
+    pub fn note_ended_busy(&self, volume: VolumeId) {
+        let now_ns = self.log.borrow().environment().clock.monotonic_ns();
+        let mut state = self.state.borrow_mut();
+        let is_new = state.ended_busy.is_none_or(|(at_ns, _)| at_ns + ENDED_BUSY_TOLD_NS < now_ns);
+        state.ended_busy = Some((now_ns, volume));
+        if let Some(volume) = state.volume_mut(volume).filter(|_| is_new) {
+            tracing::warn!(
+                volume = volume.name,
+                "commands end with a request for another try: the pool has been busy for too long"
+            );
+        }
+    }
+}
+
+impl State {
+    fn ended_busy_problem(&self, log: &Log) -> Option<String> {
+        let (at_ns, volume) = self.ended_busy?;
+        let since_ns = log.environment().clock.monotonic_ns().saturating_sub(at_ns);
+        let volume = self.volumes.get(volume.0 as usize)?.as_ref()?;
+        (since_ns <= ENDED_BUSY_TOLD_NS).then(|| {
+            format!(
+                "commands of hosts on volume '{}' were ended with a request for another try, the last one {} s ago: the pool was busy for so long that they would have timed out; `varve pool stats` shows what memory and segments are taken by",
+                volume.name,
+                since_ns / 1_000_000_000
+            )
         })
     }
 }

@@ -12,6 +12,11 @@ use crate::log::{AppendClass, BlockNumber, Log, Lsn};
 use crate::volume::index::{Index, Mapping};
 use crate::volume::request::{IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Sink, VolumeId};
 
+/// Blocks that a trim looks at in the turn in which it comes.
+const TRIMMED_AT_ONCE_BLOCKS: u64 = 32_768;
+/// Ranges of so many blocks take a mask without a look at what is in them.
+const LOOKED_AT_BLOCKS: u64 = 65_536;
+
 /// What a write brings.
 #[derive(Clone, Copy)]
 pub(super) enum WriteData<'a> {
@@ -194,24 +199,63 @@ impl State {
         Ok(())
     }
 
+    /// Which ranges of a trim take a mask: those of a clone in which something is, unless a mask
+    /// covers them. Where nothing is that no mask hides, nothing was inherited.
+    ///
+    /// Masks are carried on as live blocks are, and count as such: without room for one the trim is
+    /// refused, and changes nothing.
+    fn hiding_of(
+        &mut self,
+        log: &Log,
+        id: VolumeId,
+        part: &[(u64, u64)],
+    ) -> Result<SmallVec<[bool; 8]>, Refusal> {
+        let volume = self.volume_mut(id).ok_or(IoError::Gone)?;
+        let is_certain = volume.uncertain_below.0 == 0;
+        if !volume.inherits {
+            return Ok(part.iter().map(|_| false).collect());
+        }
+        let mut hiding = SmallVec::new();
+        for &(block, len_blocks) in part {
+            let is_masked = volume.masked.covers(block, block + len_blocks);
+            let is_unknown = !is_certain || len_blocks > LOOKED_AT_BLOCKS;
+            hiding.push(!is_masked && (is_unknown || volume.index()?.holds_any(block, len_blocks)));
+        }
+        let masks = hiding.iter().filter(|&&hides| hides).count() as u64;
+        if masks > self.masks_room(log) {
+            return Err(IoError::CapacityExceeded.into());
+        }
+        Ok(hiding)
+    }
+
     /// Appends a part of a trim, if there is something of it.
     fn trim_part(&mut self, log: &mut Log, id: VolumeId, part: &[(u64, u64)]) -> Result<(), Refusal> {
         if part.is_empty() {
             return Ok(());
         }
+        // Many blocks are gone at once for hosts, and leave the accounts piece by piece.
+        let is_large = part.iter().map(|&(_, len_blocks)| len_blocks).sum::<u64>() > TRIMMED_AT_ONCE_BLOCKS;
+        if is_large && self.buries_much() {
+            return Err(Refusal::Busy);
+        }
+        let hiding = self.hiding_of(log, id, part)?;
         let volume = self.volume_mut(id).ok_or(IoError::Gone)?;
         let (image, resident_above, thin) = (volume.image, volume.resident_above, volume.thin);
         volume.index()?;
         log.reserve(AppendClass::Host, part.len(), 0, true)?;
+        let mut piece = if is_large { Some(volume.index()?.empty_like()) } else { None };
         let mut freed = 0;
-        for (done, &(block, len_blocks)) in part.iter().enumerate() {
-            let hides = volume.inherits && !volume.masked.covers(block, block + len_blocks);
+        for (done, (&(block, len_blocks), hides)) in part.iter().zip(hiding).enumerate() {
             if hides {
                 volume.masked.insert(block, block + len_blocks);
             }
             volume.changed_lsn =
                 log.append_trim(image, BlockNumber(block), len_blocks, hides, done + 1 == part.len());
             let index = volume.index()?;
+            if let Some(piece) = &mut piece {
+                index.cut(block, len_blocks, piece);
+                continue;
+            }
             index.trim(block, len_blocks, |gone| {
                 if gone.lsn() > resident_above {
                     log.note_dead(gone.lsn());
@@ -222,6 +266,9 @@ impl State {
         volume.resident -= freed;
         if thin {
             self.capacity.thin_blocks -= freed;
+        }
+        if let Some(piece) = piece {
+            self.bury_part(piece, resident_above, id);
         }
         Ok(())
     }

@@ -323,8 +323,15 @@ impl Connection {
             return Started::Done(Status::INVALID_NAMESPACE.do_not_retry());
         };
         let started = io::start(context, volume, opcode, sqe, data, u64::from(index), &self.sink);
-        if started == Started::Queued {
-            self.reading_bytes += io::reading_bytes(opcode, sqe) as usize;
+        match started {
+            Started::Queued => {
+                self.patience.note_taken();
+                self.reading_bytes += io::reading_bytes(opcode, sqe) as usize;
+            }
+            Started::Busy if self.has_waited_too_long(context) => {
+                return Started::Done(Status::COMMAND_INTERRUPTED);
+            }
+            Started::Busy | Started::Done(_) => {}
         }
         started
     }

@@ -16,6 +16,7 @@
 mod complete;
 mod execute;
 mod input;
+mod patience;
 mod receive;
 mod slots;
 
@@ -36,6 +37,7 @@ use crate::nvmf::wire::pdu_check::{PduError, PduLimits, Receiver};
 use crate::reactor::{Interest, Local, Source};
 use crate::volume::{Sink, VolumeId};
 use input::Input;
+use patience::Patience;
 use slots::{Slots, Stage};
 
 /// Receive buffer before it is known what the connection is for, and of admin queues, in bytes.
@@ -182,6 +184,7 @@ pub(super) struct Connection {
     sink: Rc<Sink>,
     /// Bytes that the storage is reading for this connection.
     reading_bytes: usize,
+    patience: Patience,
     staging_bytes: usize,
     queue: Option<Queue>,
     /// A shutdown waits for a flush that the storage does not have yet.
@@ -231,6 +234,7 @@ impl Connection {
             await_room: VecDeque::new(),
             sink: Sink::new(),
             reading_bytes: 0,
+            patience: Patience::default(),
             staging_bytes: 0,
             queue: None,
             flush_wanted: false,

@@ -1,6 +1,6 @@
 //! Data: every way that bytes travel, in every combination of digests; errors; waits for room.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -108,6 +108,37 @@ fn many_commands_at_once_late_and_out_of_order() {
         }
     }
     assert!(served.with(|state| state.target.stats().storage_busy) > 0);
+    drop((queue, controller));
+    served.finish();
+}
+
+#[test]
+fn commands_of_a_storage_that_stays_busy_end_before_their_host_resets() {
+    let config = TargetConfig { busy_timeout: Duration::from_millis(200), ..TargetConfig::default() };
+    let served = Served::with_config(config, 64 << 20);
+    let (controller, mut queue) = served.open(options());
+    served.behave(Behavior { busy: 1, busy_of: 1, ..Behavior::default() });
+    let start = Instant::now();
+    // In a capsule, by R2T, without data.
+    queue.submit_write_shared(0, &pattern(1, BLOCK).into(), false, 1).expect("room");
+    queue.submit_write_shared(8, &pattern(2, 100 * BLOCK).into(), false, 2).expect("room");
+    queue.submit_read(0, 1, 3).expect("room");
+    let mut ended = 0;
+    while ended < 3 {
+        let polled = queue.poll(Wait::Block(LIMIT), |completion| {
+            assert_eq!(completion.status, Status::COMMAND_INTERRUPTED);
+            ended += 1;
+        });
+        polled.expect("the connection lives");
+        assert!(start.elapsed() < LIMIT, "{ended} of 3 ended");
+    }
+    let waited = start.elapsed();
+    assert!((Duration::from_millis(200)..LIMIT).contains(&waited), "{waited:?}");
+    assert!(served.with(|state| state.target.stats().commands_ended_busy) >= 3);
+    // Everything goes on as soon as the storage does.
+    served.behave(Behavior::default());
+    queue.submit_write_shared(0, &pattern(1, BLOCK).into(), false, 4).expect("room");
+    assert_eq!(one(&mut queue), (4, Status::SUCCESS));
     drop((queue, controller));
     served.finish();
 }
