@@ -268,7 +268,14 @@ pub(super) enum SynchCommand {
         details: Option<Value>,
     },
     /// The synchs, oldest first.
-    List,
+    List {
+        /// Only those from this LSN on.
+        #[arg(long, default_value_t = 0, value_name = "LSN")]
+        from: u64,
+        /// At most so many; 10,000 are the most in one answer.
+        #[arg(long)]
+        limit: Option<usize>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

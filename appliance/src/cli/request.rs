@@ -117,7 +117,9 @@ fn synch(command: SynchCommand) -> Request {
         SynchCommand::Create { label, details } => {
             Request::new("synch_create", json!({"label": label, "details": details}), View::Synch)
         }
-        SynchCommand::List => Request::new("synch_list", Value::Null, View::Synchs),
+        SynchCommand::List { from, limit } => {
+            Request::new("synch_list", json!({"from": from, "limit": limit}), View::Synchs)
+        }
     }
 }
 

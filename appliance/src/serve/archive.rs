@@ -411,7 +411,7 @@ pub(super) async fn attach(
     let known = learned.known.with_claim(claim);
     pool.attach_archive(Box::new(service), config.policy, known, learned.synchs)?;
     notes.extend(learned.notes);
-    let synchs = pool.synchs().len() as u64;
+    let synchs = pool.synch_count() as u64;
     Ok((ArchiveStarted { store: label, objects, synchs, away: None, notes }, identity))
 }
 

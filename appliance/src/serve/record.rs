@@ -187,12 +187,9 @@ fn has_synch(note: &Note) -> bool {
 
 /// The synchs of the stretch, as the pool knows them; `None` when it does not answer.
 fn synchs_of(note: &Note, handle: &ReactorHandle<App>) -> Option<Vec<SynchInfo>> {
-    let range = note.id.from_lsn.0..note.id.to_lsn.0;
+    let range = note.id.from_lsn..note.id.to_lsn;
     let answer = handle.call(SYNCHS_TIMEOUT, move |app: &App, reply| {
-        reply.send(app.pool().ok().map(|pool| {
-            let synchs = pool.synchs().into_iter();
-            synchs.filter(|synch| range.contains(&synch.lsn)).collect()
-        }));
+        reply.send(app.pool().ok().map(|pool| pool.synchs_within(range, usize::MAX, usize::MAX)));
     });
     answer.ok().flatten()
 }
