@@ -175,13 +175,13 @@ impl OwnedStore {
                 in_a_row = 0;
                 continue;
             };
-            let is_refused = matches!(error.kind, StoreErrorKind::Refused(_));
+            let is_refused = error.is_refusal();
             if error.kind != StoreErrorKind::NotFound && (refused == 0 || !is_refused) {
                 tracing::warn!(%error, "an object that is not needed any more is still there");
             }
             match error.kind {
                 StoreErrorKind::NotFound => {}
-                StoreErrorKind::Refused(_) if in_a_row < REFUSED_MAX => {
+                _ if is_refused && in_a_row < REFUSED_MAX => {
                     (refused, in_a_row) = (refused + 1, in_a_row + 1);
                 }
                 _ => break,

@@ -27,7 +27,7 @@ pub fn delete(
         match store.delete(&name) {
             Ok(()) => removed += 1,
             Err(error) if error.kind == StoreErrorKind::NotFound => {}
-            Err(error) if matches!(error.kind, StoreErrorKind::Refused(_)) => {
+            Err(error) if error.is_refusal() => {
                 refused.get_or_insert(error);
             }
             Err(error) => return Err(failure::of_store(error)),
