@@ -63,14 +63,14 @@ fn a_refusal_within_200_is_tried_again_in_every_request_of_an_upload() {
     };
     let (patient, impatient) = (in_parts(&rig, 3), in_parts(&rig, 0));
     for code in ["InternalError", "SlowDown", "ServiceUnavailable"] {
-        for (index, request) in requests(code).iter().enumerate() {
+        for index in 0..3 {
             let object = format!("{}{index}", code.to_lowercase());
-            let request = request.replace(code, &object);
-            rig.proxy.inject(&request, Fault::Answer(200, error(code)), 1);
+            let request = &requests(&object)[index];
+            rig.proxy.inject(request, Fault::Answer(200, error(code)), 1);
             let failed = put(&impatient, &object, &bytes).unwrap_err();
             assert!(failed.is_retryable(), "{request}: {failed}");
             assert_eq!(kind(impatient.stat(&name(&object))), StoreErrorKind::NotFound);
-            rig.proxy.inject(&request, Fault::Answer(200, error(code)), 2);
+            rig.proxy.inject(request, Fault::Answer(200, error(code)), 2);
             put(&patient, &object, &bytes).unwrap();
             assert!(get(&patient, &object).unwrap() == bytes, "{request}");
             rig.proxy.heal();
