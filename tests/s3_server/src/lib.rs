@@ -8,7 +8,7 @@ mod proxy;
 
 use std::path::Path;
 
-pub use proxy::{Fault, Proxy, error};
+pub use proxy::{Fault, Header, Proxy, error, truncated_page};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;

@@ -1,7 +1,9 @@
 //! What stands between an appliance and its object store: a proxy that loses answers, makes others up, and says what it has seen.
 //!
-//! Requests go through as they are, so that their signatures hold; each has a connection of its own to the server, which ends with the answer. A rule names
-//! the requests that it is for by the begin of `METHOD TARGET`; the first one that fits and is not used up does.
+//! Requests go through as they are, so that their signatures hold; each has a connection of its own
+//! to the server, which ends with the answer. A rule names the requests that it is for by the begin
+//! of `METHOD TARGET`, and by what stands in their headers or does not; the first one that fits and
+//! is not used up does.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,6 +13,8 @@ use std::thread::JoinHandle;
 /// What happens to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
+    /// None: it goes through, and the rules behind this one are for those that follow.
+    None,
     /// It does not reach the server; the answer has this status and this body.
     Answer(u16, String),
     /// It is done, and the connection is cut without an answer.
@@ -21,6 +25,24 @@ pub enum Fault {
     EmptyPages(usize),
 }
 
+/// A page of a list that says that more follow: its `<Contents>`, and the token for the next one.
+pub fn truncated_page(contents: &str, token: Option<&str>) -> String {
+    let token = token.map(|token| format!("<NextContinuationToken>{token}</NextContinuationToken>"));
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><IsTruncated>true</IsTruncated>{contents}{}</ListBucketResult>",
+        token.unwrap_or_default()
+    )
+}
+
+/// What a rule asks of a request's headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Header {
+    /// This text stands somewhere in them.
+    With(String),
+    /// It does not.
+    Without(String),
+}
+
 /// The answer of a service that refuses, with a code.
 pub fn error(code: &str) -> String {
     format!(
@@ -28,9 +50,28 @@ pub fn error(code: &str) -> String {
     )
 }
 
+#[derive(Debug)]
+struct Rule {
+    begin: String,
+    header: Option<Header>,
+    fault: Fault,
+    times: usize,
+}
+
+impl Rule {
+    fn fits(&self, request: &str, head: &str) -> bool {
+        let is_so = match &self.header {
+            None => true,
+            Some(Header::With(text)) => head.contains(text.as_str()),
+            Some(Header::Without(text)) => !head.contains(text.as_str()),
+        };
+        self.times > 0 && request.starts_with(&self.begin) && is_so
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
-    rules: Vec<(String, Fault, usize)>,
+    rules: Vec<Rule>,
     requests: Vec<String>,
     // A list's own page, and how many empty ones come before it.
     held: Option<(usize, Vec<u8>)>,
@@ -90,7 +131,16 @@ impl Proxy {
 
     /// The next `times` requests whose `METHOD TARGET` begins with `request` meet a fault.
     pub fn inject(&self, request: &str, fault: Fault, times: usize) {
-        lock(&self.state).rules.push((request.to_owned(), fault, times));
+        self.add(request, None, fault, times);
+    }
+
+    /// The same, of those whose headers are so.
+    pub fn inject_when(&self, request: &str, header: Header, fault: Fault, times: usize) {
+        self.add(request, Some(header), fault, times);
+    }
+
+    fn add(&self, request: &str, header: Option<Header>, fault: Fault, times: usize) {
+        lock(&self.state).rules.push(Rule { begin: request.to_owned(), header, fault, times });
     }
 
     /// Takes all rules away.
@@ -150,7 +200,7 @@ fn serve(stream: &TcpStream, server: &str, shared: &Mutex<State>) -> std::io::Re
     let mut body = vec![0; len];
     reader.read_exact(&mut body)?;
     let request = head.lines().next().unwrap_or("").rsplit_once(' ').map_or("", |(request, _)| request);
-    let fault = next_fault(request, shared);
+    let fault = next_fault(request, &head, shared);
     let forward = || forward(server, &head, &body);
     let answer = match fault {
         Some(Fault::Answer(status, body)) => made_up(status, &body),
@@ -167,22 +217,20 @@ fn serve(stream: &TcpStream, server: &str, shared: &Mutex<State>) -> std::io::Re
             lock(shared).held = Some((pages, page));
             next_page(shared)
         }
-        None if request.contains("continuation-token=empty") => next_page(shared),
-        None => forward()?,
+        None | Some(Fault::None) if request.contains("continuation-token=empty") => next_page(shared),
+        None | Some(Fault::None) => forward()?,
     };
     let mut writer = stream;
     writer.write_all(&answer)?;
     stream.shutdown(Shutdown::Both)
 }
 
-fn next_fault(request: &str, shared: &Mutex<State>) -> Option<Fault> {
+fn next_fault(request: &str, head: &str, shared: &Mutex<State>) -> Option<Fault> {
     let mut state = lock(shared);
     state.requests.push(request.to_owned());
-    let mut rules = state.rules.iter_mut();
-    let (_, fault, times) =
-        rules.find(|(begin, _, times)| *times > 0 && request.starts_with(begin.as_str()))?;
-    *times -= 1;
-    Some(fault.clone())
+    let rule = state.rules.iter_mut().find(|rule| rule.fits(request, head))?;
+    rule.times -= 1;
+    Some(rule.fault.clone())
 }
 
 fn forward(server: &str, head: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -207,10 +255,7 @@ fn next_page(shared: &Mutex<State>) -> Vec<u8> {
         Some((0, page)) => page,
         Some((left, page)) => {
             state.held = Some((left - 1, page));
-            made_up(
-                200,
-                "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><KeyCount>0</KeyCount><IsTruncated>true</IsTruncated><NextContinuationToken>empty</NextContinuationToken></ListBucketResult>",
-            )
+            made_up(200, &truncated_page("", Some(&format!("empty{left}"))))
         }
         None => made_up(400, &error("InvalidArgument")),
     }

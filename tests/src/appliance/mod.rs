@@ -242,6 +242,11 @@ impl Appliance {
         self.journal(|line| !is_audit(line))
     }
 
+    /// What the last start has printed for the operator.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.said_path()).unwrap_or_default()
+    }
+
     /// The lines in which all starts so far have noted who changed what.
     pub fn audit(&self) -> Vec<String> {
         self.journal(is_audit).lines().map(str::to_owned).collect()

@@ -12,6 +12,8 @@ use crate::archive::store::{
 /// The most names that are announced at once, and the most of those that could not be deleted that
 /// are announced with them: a generation stays below a MiB.
 const TOMBSTONES_MAX: usize = 2000;
+/// The most objects in a row that a store refuses to delete before no more are tried.
+const REFUSED_MAX: u32 = 50;
 
 /// What an owner may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,16 +157,30 @@ impl OwnedStore {
     }
 
     /// Deletes what was announced, by an owner before as well, and is still there. What cannot be
-    /// deleted now stays announced.
+    /// deleted now stays announced. One that the store refuses to delete keeps no other; only when
+    /// it refuses many in a row the rest is left to the next start, which must not take for ever.
     pub fn finish_deletes(&self) {
         let names: Vec<String> = self.lock().undeleted.iter().cloned().collect();
+        let (mut refused, mut in_a_row) = (0, 0);
         for name in names.iter().filter_map(|name| Name::new(name).ok()) {
-            if let Err(error) = self.delete(&name)
-                && error.kind != StoreErrorKind::NotFound
-            {
+            let Err(error) = self.delete(&name) else {
+                in_a_row = 0;
+                continue;
+            };
+            let is_refused = error.is_refusal();
+            if error.kind != StoreErrorKind::NotFound && (refused == 0 || !is_refused) {
                 tracing::warn!(%error, "an object that is not needed any more is still there");
-                return;
             }
+            match error.kind {
+                StoreErrorKind::NotFound => {}
+                _ if is_refused && in_a_row < REFUSED_MAX => {
+                    (refused, in_a_row) = (refused + 1, in_a_row + 1);
+                }
+                _ => break,
+            }
+        }
+        if refused > 1 {
+            tracing::warn!(store = self.label(), refused, "so many objects could not be deleted");
         }
     }
 

@@ -246,6 +246,67 @@ fn an_answer_that_is_lost_costs_nobody_the_archive() {
     assert_eq!(owner.store.standing(), Standing::Owner);
 }
 
+/// The numbers of the generations that are there.
+fn generations(store: &dyn Store) -> Vec<u64> {
+    let page = store.list(&Generation::prefix(POOL), None, 1000).unwrap();
+    let numbers = page.objects.iter().map(|object| Generation::number_of(POOL, &object.name));
+    numbers.map(|number| number.expect("nothing else is there")).collect()
+}
+
+/// Whoever makes a generation and does not hear of it: it is there once, its owner is the owner,
+/// and nobody else is. `lose` lets answers to puts be lost, `blind` keeps what was put from being
+/// looked up as well, `heal` ends both.
+pub(in crate::archive) fn lose_answers(
+    store: &Arc<dyn Store>,
+    lose: &dyn Fn(),
+    blind: &dyn Fn(),
+    heal: &dyn Fn(),
+) {
+    lose();
+    let first = start(store, &claimant(0, 0, 60, 0)).expect("nobody owns it yet");
+    assert_eq!((first.store.standing(), generations(&**store)), (Standing::Owner, vec![1]));
+    let id = object(first.claim, 50, 100);
+    put(&first.store, &id).unwrap();
+    heal();
+    assert_eq!(there(&**store), [id]);
+    // It is made, and it cannot be seen that it was.
+    blind();
+    assert!(delete(&first.store, &id).unwrap_err().is_retryable());
+    heal();
+    assert_eq!(generations(&**store), [1, 2]);
+    delete(&first.store, &id).expect("its own generation is found");
+    assert_eq!((first.store.standing(), generations(&**store)), (Standing::Owner, vec![1, 2]));
+    // Somebody else makes the next one: the loser does not take it for its own.
+    let second = recover(store, None, 60);
+    assert_eq!(generations(&**store), [1, 2, 3]);
+    let late = first.store.generation().unwrap().with_tombstones(&std::collections::BTreeSet::new());
+    assert_eq!(late.name(), second.store.generation().unwrap().name());
+    lose();
+    assert!(!super::chain::make(&**store, &late).unwrap());
+    assert_eq!(kind(put(&first.store, &object(first.claim, 60, 70))), StoreErrorKind::Overtaken);
+    put(&second.store, &object(second.claim, 60, 70)).expect("the owner goes on");
+    heal();
+    assert_eq!(generations(&**store), [1, 2, 3]);
+}
+
+/// One object that the store does not delete: the others go, at once and with the next start.
+pub(in crate::archive) fn keep_one(store: &Arc<dyn Store>, lock: &dyn Fn(&Name)) {
+    let owner = start(store, &claimant(0, 0, 60, 0)).expect("nobody owns it yet");
+    let ids = [object(owner.claim, 60, 70), object(owner.claim, 70, 80), object(owner.claim, 80, 90)];
+    for id in &ids {
+        put(&owner.store, id).unwrap();
+    }
+    let names: Vec<Name> = ids.iter().map(|id| id.name().unwrap()).collect();
+    lock(&names[0]);
+    owner.store.announce_deletes(&names).unwrap();
+    let refused = owner.store.delete(&names[0]).unwrap_err();
+    assert!(matches!(refused.kind, StoreErrorKind::Refused(_)), "{refused}");
+    assert_eq!(there(&**store).len(), 3);
+    owner.store.finish_deletes();
+    assert_eq!(there(&**store), ids[..1]);
+    put(&owner.store, &object(owner.claim, 90, 99)).expect("it goes on");
+}
+
 #[test]
 fn who_may_not_write_reads_only() {
     let (_folder, store) = directory();

@@ -24,6 +24,7 @@ pub(super) fn of_store(error: StoreError) -> ArchiveError {
         StoreErrorKind::Unavailable(_)
         | StoreErrorKind::NoSpace
         | StoreErrorKind::Refused(_)
+        | StoreErrorKind::Locked(_)
         | StoreErrorKind::Exists => true,
         StoreErrorKind::NotFound
         | StoreErrorKind::Corrupt(_)

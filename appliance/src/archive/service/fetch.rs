@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::worker::{WorkerOptions, delete, read_blocks, read_entries};
+use super::delete::delete;
+use super::worker::{WorkerOptions, read_blocks, read_entries};
 use super::{ArchiveError, ArchiveJob, Reply, Request, TablesCache};
 use crate::archive::object::{Decompressor, ObjectId};
 use crate::archive::store::Store;

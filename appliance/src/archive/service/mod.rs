@@ -17,6 +17,7 @@
 
 mod cache;
 mod check;
+mod delete;
 mod failure;
 mod fetch;
 mod inline;
@@ -38,13 +39,13 @@ use crate::log::format::TrailerUnit;
 use crate::log::reader::{LsnRange, SegmentEntries};
 
 pub use cache::{BlocksCache, CacheStats, EntriesCache, TABLES_CACHE_BYTES_DEFAULT, TablesCache};
+pub use delete::delete;
 pub use inline::{InlineArchive, InlineOptions};
 pub use source::{BdevSource, READS_IN_FLIGHT_DEFAULT};
 pub use stats::{ServiceCounters, ServiceStats};
 pub use threads::{SourceFactory, StartError, ThreadedArchive, ThreadedOptions};
 pub use worker::{
-    BlockSource, SourceError, StopFlag, VerifyPolicy, WorkerOptions, archive, delete, read_blocks,
-    read_entries,
+    BlockSource, SourceError, StopFlag, VerifyPolicy, WorkerOptions, archive, read_blocks, read_entries,
 };
 
 /// A stretch of a segment that is to be archived. Everything in it is stable on the device and does not change.

@@ -1,4 +1,4 @@
-//! The work of the archive: one object is made, verified, read or removed, on the calling thread.
+//! The work of the archive: one object is made, verified or read, on the calling thread.
 //!
 //! Nothing here knows threads, and time comes from [`WorkerOptions::clock_us`], so the same code runs behind [`ThreadedArchive`](super::ThreadedArchive) and in a simulator.
 //!
@@ -127,7 +127,12 @@ impl StopFlag {
         self.0.load(Ordering::SeqCst)
     }
 
-    fn check(&self, store: &dyn Store, operation: &'static str, name: &Name) -> Result<(), StoreError> {
+    pub(super) fn check(
+        &self,
+        store: &dyn Store,
+        operation: &'static str,
+        name: &Name,
+    ) -> Result<(), StoreError> {
         if !self.is_set() {
             return Ok(());
         }
@@ -242,32 +247,7 @@ fn read_frame(
     Ok(ObjectBlocks { first_lsn, bytes, damaged })
 }
 
-/// Removes objects, and their tables; returns how many were there. Stops at the first failure; asking again removes the rest.
-///
-/// # Errors
-/// [`ArchiveError::Store`].
-pub fn delete(
-    store: &dyn Store,
-    ids: &[ObjectId],
-    tables: &TablesCache,
-    options: &WorkerOptions,
-) -> Result<u64, ArchiveError> {
-    let names = ids.iter().map(|id| name_of(store, id)).collect::<Result<Vec<_>, _>>()?;
-    store.announce_deletes(&names).map_err(failure::of_store)?;
-    let mut removed = 0;
-    for (id, name) in ids.iter().zip(names) {
-        tables.forget(id);
-        options.stop.check(store, "delete", &name).map_err(failure::of_store)?;
-        match store.delete(&name) {
-            Ok(()) => removed += 1,
-            Err(error) if error.kind == StoreErrorKind::NotFound => {}
-            Err(error) => return Err(failure::of_store(error)),
-        }
-    }
-    Ok(removed)
-}
-
-fn name_of(store: &dyn Store, id: &ObjectId) -> Result<Name, ArchiveError> {
+pub(super) fn name_of(store: &dyn Store, id: &ObjectId) -> Result<Name, ArchiveError> {
     id.name().map_err(|error| failure::refused(store, error.to_string()))
 }
 

@@ -1,6 +1,6 @@
 //! How stores fail.
 
-use std::io;
+use std::{fmt, io};
 
 use super::Name;
 
@@ -50,6 +50,32 @@ pub enum StoreErrorKind {
     /// It will not work until somebody changes a setting; the text says which.
     #[error("refused: {0}")]
     Refused(&'static str),
+    /// It is kept from being deleted until a time.
+    #[error("refused: it is locked until {0}, and can be deleted from then on")]
+    Locked(LockEnd),
+}
+
+/// When a lock ends, in UTC, as the service says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockEnd([u8; LOCK_END_BYTES]);
+
+/// As many as `2026-12-29T00:00:00` has.
+const LOCK_END_BYTES: usize = 19;
+
+impl LockEnd {
+    /// Reads a time such as `2026-12-29T00:00:00.000Z`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_time = text.ends_with('Z')
+            && text.bytes().take(LOCK_END_BYTES).all(|byte| byte.is_ascii_digit() || b"-T:".contains(&byte));
+        let time = text.as_bytes().first_chunk().filter(|_| is_time)?;
+        Some(LockEnd(*time))
+    }
+}
+
+impl fmt::Display for LockEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}Z", String::from_utf8_lossy(&self.0))
+    }
 }
 
 /// Why a store is not available.
@@ -108,6 +134,11 @@ impl StoreError {
             kind => StoreErrorKind::Unavailable(error.raw_os_error().map_or(Reason::Io(kind), Reason::Os)),
         };
         StoreError::new(store, operation, kind)
+    }
+
+    /// Whether the store works, and says that it does not do this.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Refused(_) | StoreErrorKind::Locked(_))
     }
 
     /// Whether the same call may succeed later, without anybody's doing.

@@ -32,7 +32,7 @@ use super::object::RangedRead;
 pub use away::AwayStore;
 pub use device::{DeviceProblem, DeviceStore};
 pub use directory::{DirectoryOptions, DirectoryStore};
-pub use error::{Reason, StoreError, StoreErrorKind};
+pub use error::{LockEnd, Reason, StoreError, StoreErrorKind};
 pub use medium::{FileMedium, Medium};
 pub use name::{InvalidName, NAME_BYTES_MAX, Name};
 pub use probe::{Check, CheckOutcome, ProbeReport, probe};

@@ -154,6 +154,12 @@ pub fn open_store(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
                 opened.notes.push(format!("nothing can be archived now: {error}"));
                 continue;
             }
+            // A lock, or a policy that keeps what is archived from whoever breaks in. What is there
+            // is safe, and what expires stays.
+            CheckOutcome::Failed(error) if keeps_all(check, &error) => {
+                opened.notes.push(format!("what expires stays in the archive and takes its space: {error}"));
+                continue;
+            }
             CheckOutcome::Failed(error) => (error.to_string(), Some(Box::new(error))),
         };
         let store = opened.store.label().to_owned();
@@ -185,6 +191,11 @@ fn takes_nothing_now(store: &dyn Store, check: Check, error: &StoreError) -> boo
             StoreErrorKind::Refused(_) => store.capabilities().sequential_only,
             _ => false,
         }
+}
+
+/// Whether a store only refuses to delete.
+fn keeps_all(check: Check, error: &StoreError) -> bool {
+    check == Check::Delete && error.is_refusal()
 }
 
 /// What a check expects, in words.

@@ -1,6 +1,7 @@
 //! What a service must do: exact bytes back, one reply for each request, and a clear error for whatever fails.
 
 mod cache;
+mod deletes;
 mod inline;
 mod source;
 mod threads;

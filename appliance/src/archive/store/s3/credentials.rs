@@ -60,6 +60,8 @@ struct Watched {
 struct State {
     credential: Arc<AwsCredential>,
     file: Option<Watched>,
+    /// What was said last of a file that cannot be used: each thing is said once.
+    complaint: Option<&'static str>,
 }
 
 /// Gives the key that holds now.
@@ -106,7 +108,7 @@ impl Credentials {
                 "the credentials have bytes that no access key has: check for spaces and line ends",
             ));
         }
-        Ok(Credentials(Mutex::new(State { credential: key.credential(), file })))
+        Ok(Credentials(Mutex::new(State { credential: key.credential(), file, complaint: None })))
     }
 
     /// The key for the next request.
@@ -115,11 +117,15 @@ impl Credentials {
         let state = &mut *state;
         if let Some(file) = &mut state.file {
             match file.changed() {
-                Ok(key) => state.credential = key.credential(),
-                Err(Some(reason)) => {
-                    tracing::warn!(file = %file.path.display(), reason, "the credentials in use stay");
+                Ok(key) => {
+                    state.credential = key.credential();
+                    state.complaint = None;
                 }
-                Err(None) => {}
+                Err(Some(reason)) if state.complaint != Some(reason) => {
+                    tracing::warn!(file = %file.path.display(), reason, "the credentials in use stay");
+                    state.complaint = Some(reason);
+                }
+                Err(_) => {}
             }
         }
         Arc::clone(&state.credential)

@@ -25,11 +25,34 @@ pub(super) const DELETE_DENIED: StoreErrorKind = StoreErrorKind::Refused(
     "access is denied: for deleting, the policy of the bucket or of the credentials must allow s3:DeleteObject, and an object that is locked stays until its lock ends",
 );
 
-/// The status of an answer, and S3's code if there is one in it.
+/// The service does not say what it minds, or it is nothing that is known here.
+pub(super) const NOT_TAKEN: StoreErrorKind =
+    StoreErrorKind::Refused("the service does not take the request: check region, endpoint and path_style");
+/// A delete that is not a matter of rights.
+pub(super) const DELETE_NOT_TAKEN: StoreErrorKind = StoreErrorKind::Refused(
+    "the service does not delete it: an object that is locked (object lock, legal hold, WORM) stays until its lock ends",
+);
+/// Credentials that were good once. Whoever renews them does so without the appliance's doing.
+const EXPIRED: StoreErrorKind = StoreErrorKind::Unavailable(Reason::Remote(
+    "the credentials have expired (the session token is not valid any more): get new ones; a credentials file is read again by itself, others need a restart",
+));
+/// It passes by itself when somebody sets a clock: each request is signed anew.
+const SKEWED: StoreErrorKind = StoreErrorKind::Unavailable(Reason::Remote(
+    "the clocks differ too much (RequestTimeTooSkewed): set this machine's clock, or the service's; it goes on by itself then",
+));
+
+/// The status of an answer, S3's code if there is one in it, and whether it is a page of a list
+/// that says that more follow.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) code: Option<String>,
+    pub(super) more: bool,
+}
+
+/// Whether the last answer was a page that says that more follow. To be asked within the call.
+pub(super) fn says_more() -> bool {
+    ANSWER.with(|answer| answer.borrow().as_ref().is_some_and(|answer| answer.more))
 }
 
 /// The text of an element of S3's XML, as it stands there.
@@ -46,7 +69,19 @@ pub(super) fn status_of(code: &str) -> u16 {
         "AccessDenied" | "RequestTimeTooSkewed" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" => 403,
         "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => 400,
         "OperationAborted" | "ConditionalRequestConflict" => 409,
+        "RequestTimeout" => 408,
         _ => 500,
+    }
+}
+
+/// The status by which `object_store` knows that an answer is worth another try; `None` when it
+/// knows so by its own status, or it is not. A conflict is somebody else's work on the same object,
+/// which ends. That of a completion is not for another try: the upload must be made anew.
+pub(super) fn retried_as(code: &str, completes: bool) -> Option<u16> {
+    match code {
+        "OperationAborted" | "ConditionalRequestConflict" if !completes => Some(503),
+        "RequestTimeout" => Some(408),
+        _ => None,
     }
 }
 
@@ -106,12 +141,9 @@ fn of_answer(answer: &Answer, subject: Subject) -> StoreErrorKind {
         ("NoSuchUpload", _) => Unavailable(Reason::Remote("the upload was aborted: put the object again")),
         ("InvalidAccessKeyId", _) => Refused("the access key is not known: check access_key_id"),
         ("SignatureDoesNotMatch", _) => Refused("the signature is wrong: check secret_access_key and region"),
-        ("RequestTimeTooSkewed", _) => Refused(
-            "the clocks differ too much (RequestTimeTooSkewed): set this machine's clock, or the service's",
-        ),
-        ("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired", _) => Refused(
-            "the session token is not valid any more: get a new one; a credentials_file is read again by itself",
-        ),
+        ("RequestTimeTooSkewed", _) => SKEWED,
+        ("RequestTimeout", _) => Unavailable(Reason::Http(408)),
+        ("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired", _) => EXPIRED,
         ("AuthorizationHeaderMalformed" | "PermanentRedirect", _) | ("", 300..=399) => {
             Refused("the bucket is elsewhere: check region and endpoint")
         }
@@ -127,6 +159,6 @@ fn of_answer(answer: &Answer, subject: Subject) -> StoreErrorKind {
         (_, 405 | 501) => Unsupported("the service does not know this request"),
         (_, status @ (408 | 429 | 500..)) => Unavailable(Reason::Http(status)),
         // A 200 with an error in it comes here by its code only.
-        _ => Refused("the service does not take the request: check region, endpoint and path_style"),
+        _ => NOT_TAKEN,
     }
 }

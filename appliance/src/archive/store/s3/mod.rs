@@ -8,6 +8,9 @@
 //! delete   HEAD, because S3 does not say whether there was an object, then DELETE
 //! ```
 //!
+//! An open asks how the bucket is set (`bucket.rs`). With object lock each put has a SHA-256 in a
+//! header of its own, without which such a bucket takes none.
+//!
 //! **Trust.** A service may ignore the condition, answer 200, and overwrite. The probe finds that out and tells it with
 //! [`Store::distrust`]; from then on every put looks first, which keeps this store from overwriting but not two of them in a race, and
 //! `conditional_put` is declared no longer. One prefix has one owner: opening it aborts the uploads that are under way below it.
@@ -19,6 +22,7 @@
 //! **Costs.** A put is one request, a range is one request, a stat is one; bytes are hashed twice (SHA-256 for the signature, BLAKE3 for `get`) and copied once.
 
 mod bucket;
+mod client;
 mod config;
 mod credentials;
 mod fault;
@@ -32,19 +36,16 @@ mod tests;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::AmazonS3;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
-use object_store::{
-    Attribute, BackoffConfig, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
-};
+use object_store::{Attribute, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::runtime::{Handle, Runtime};
 
 pub use config::{S3Config, Secret};
 use credentials::Credentials;
-use fault::{ACCESS_DENIED, ANSWER, DELETE_DENIED, Subject, kind_of};
+use fault::{ACCESS_DENIED, ANSWER, DELETE_DENIED, DELETE_NOT_TAKEN, NOT_TAKEN, Subject, kind_of, says_more};
 use put::{DIGEST, PARTS_MAX, PUT_ID, S3Put};
 use transport::Connector;
 use uploads::Signer;
@@ -74,6 +75,7 @@ pub struct S3Store {
     handle: Handle,
     s3: AmazonS3,
     signer: Signer,
+    settings: bucket::Settings,
     conditional: Arc<AtomicBool>,
     // Bytes of objects and of puts that are open; unknown until somebody asks.
     used_bytes: Mutex<Option<u64>>,
@@ -116,32 +118,9 @@ impl S3Store {
             region: config.region.clone(),
             bucket_url: config.bucket_url(),
         };
-        let retry = RetryConfig {
-            backoff: BackoffConfig {
-                init_backoff: Duration::from_millis(100),
-                max_backoff: Duration::from_secs(2),
-                base: 2.0,
-            },
-            max_retries: config.retries_max as usize,
-            // The signature of a request that is tried again grows old: after 15 minutes it is refused.
-            retry_timeout: Duration::from_mins(10),
-        };
-        let s3 = AmazonS3Builder::new()
-            .with_bucket_name(&config.bucket)
-            .with_region(&config.region)
-            // The bucket is in the URL already, in either style.
-            .with_endpoint(config.bucket_url())
-            .with_virtual_hosted_style_request(true)
-            .with_allow_http(config.allow_http)
-            .with_credentials(credentials)
-            .with_retry(retry)
-            .with_http_connector(connector)
-            .with_conditional_put(S3ConditionalPut::ETagMatch)
-            .with_disable_bulk_delete(true)
-            .build()
-            .map_err(|_| {
-                StoreError::new(&label, "open", StoreErrorKind::Refused("check endpoint, bucket and region"))
-            })?;
+        let builder = client::Builder { config, credentials, connector };
+        let s3 = builder.build(false)?;
+        let config = &builder.config;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("varve-s3")
@@ -150,7 +129,7 @@ impl S3Store {
             .build()
             .map_err(|error| StoreError::io(&label, "open", &error))?;
         let key_prefix = if config.prefix.is_empty() { String::new() } else { format!("{}/", config.prefix) };
-        let store = S3Store {
+        let mut store = S3Store {
             label,
             key_prefix,
             buffer_bytes: config.buffer_bytes,
@@ -159,10 +138,15 @@ impl S3Store {
             runtime: Some(runtime),
             s3,
             signer,
+            settings: bucket::Settings::default(),
             conditional,
             used_bytes: Mutex::new(None),
         };
         store.list("", None, 1).map_err(|error| StoreError { operation: "open", ..error })?;
+        store.settings = store.handle.block_on(store.signer.settings());
+        if store.settings.has_lock() {
+            store.s3 = builder.build(true)?;
+        }
         let aborted = store.abort_leftovers();
         if aborted > 0 {
             tracing::info!(store = %store.label, aborted, "uploads that were left behind are aborted");
@@ -206,7 +190,8 @@ impl S3Store {
     fn head(&self, name: &Name) -> Result<Head, StoreErrorKind> {
         let path = self.path(name);
         let options = GetOptions { head: true, ..Default::default() };
-        let found = self.run(Subject::Object, self.s3.get_opts(&path, options))?;
+        let found = self.run(Subject::Object, self.s3.get_opts(&path, options));
+        let found = found.map_err(|kind| self.explained(kind))?;
         let metadata = |key: &'static str| {
             found.attributes.get(&Attribute::Metadata(key.into())).map(|value| value.to_string())
         };
@@ -216,6 +201,16 @@ impl S3Store {
             digest: metadata(DIGEST),
             etag: found.meta.e_tag,
         })
+    }
+
+    /// An answer to a HEAD has no words: what a list is told may say more about a refusal.
+    fn explained(&self, kind: StoreErrorKind) -> StoreErrorKind {
+        if ![ACCESS_DENIED, NOT_TAKEN].contains(&kind) {
+            return kind;
+        }
+        let options = PaginatedListOptions { max_keys: Some(1), ..Default::default() };
+        let listed = self.run(Subject::Bucket, self.s3.list_paginated(Some(&self.key_prefix), options));
+        listed.err().unwrap_or(kind)
     }
 
     /// Fills a buffer, which is not empty, from an object that still has `etag`, if there is one.
@@ -373,18 +368,20 @@ impl Store for S3Store {
         let key_prefix = format!("{}{prefix}", self.key_prefix);
         let offset =
             after.map(|after| format!("{}{after}", self.key_prefix)).filter(|key| *key >= key_prefix);
-        let mut token = None;
+        let mut token: Option<String> = None;
         let mut barren_pages = 0;
         loop {
             let options = PaginatedListOptions {
                 offset: offset.clone(),
                 max_keys: Some((limit + 1 - objects.len()).min(KEYS_MAX)),
-                page_token: token,
+                page_token: token.clone(),
                 ..Default::default()
             };
-            let page = self
-                .run(Subject::Bucket, self.s3.list_paginated(Some(&key_prefix), options))
-                .map_err(failed)?;
+            let listed = self.run(Subject::Bucket, async {
+                let page = self.s3.list_paginated(Some(&key_prefix), options).await?;
+                Ok((page, says_more()))
+            });
+            let (page, more) = listed.map_err(failed)?;
             let found = page.result.objects.iter().filter_map(|found| self.stat_of(found));
             let wanted =
                 |name: &Name| name.as_str().starts_with(prefix) && after.is_none_or(|after| name > after);
@@ -397,10 +394,21 @@ impl Store for S3Store {
                 return Err(failed(StoreErrorKind::Corrupt("its pages are not in the order of the names")));
             }
             objects.append(&mut found);
-            token = page.page_token;
-            if objects.len() > limit || token.is_none() {
+            let next = page.page_token;
+            if objects.len() > limit || (next.is_none() && !more) {
                 return Ok(super::page(objects.into_iter(), limit));
             }
+            if next.is_none() {
+                return Err(failed(StoreErrorKind::Corrupt(
+                    "a page of its list says that more follow, and not where they begin",
+                )));
+            }
+            if next == token {
+                return Err(failed(StoreErrorKind::Corrupt(
+                    "a page of its list leads to itself: its list has no end",
+                )));
+            }
+            token = next;
             if barren_pages == BARREN_PAGES_MAX {
                 return Err(failed(StoreErrorKind::Corrupt("its list has no end")));
             }
@@ -414,7 +422,11 @@ impl Store for S3Store {
         match self.run(Subject::Object, self.s3.delete(&path)) {
             // It was there: a try before the last one has removed it.
             Ok(()) | Err(StoreErrorKind::NotFound) => {}
-            Err(ACCESS_DENIED) => return Err(failed(DELETE_DENIED)),
+            Err(kind @ (ACCESS_DENIED | NOT_TAKEN)) => {
+                let lock = self.handle.block_on(self.signer.lock_end(path.as_ref()));
+                let other = if kind == ACCESS_DENIED { DELETE_DENIED } else { DELETE_NOT_TAKEN };
+                return Err(failed(lock.map_or(other, StoreErrorKind::Locked)));
+            }
             Err(kind) => return Err(failed(kind)),
         }
         self.release(len_bytes);

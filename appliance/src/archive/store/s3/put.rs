@@ -137,9 +137,10 @@ impl<'a> S3Put<'a> {
     /// After a failure: whether the object is there all the same, and whose it is.
     fn settle(&self, kind: StoreErrorKind) -> Result<(), StoreErrorKind> {
         let doubtful = match kind {
-            StoreErrorKind::Exists | StoreErrorKind::Corrupt(_) => true,
-            StoreErrorKind::Unavailable(_) => kind != UNREACHABLE,
-            _ => false,
+            UNREACHABLE => false,
+            StoreErrorKind::Exists | StoreErrorKind::Corrupt(_) | StoreErrorKind::Unavailable(_) => true,
+            // An upload that is complete already is refused in many words.
+            _ => self.upload.is_some(),
         };
         if !doubtful {
             return Err(kind);
@@ -153,6 +154,8 @@ impl<'a> S3Put<'a> {
                 let text = "the service reports a conflict, but there is no object: put it again";
                 Err(StoreErrorKind::Unavailable(Reason::Remote(text)))
             }
+            // It may be this put's own, whose first answer was lost.
+            Err(unknown) if kind == StoreErrorKind::Exists => Err(unknown),
             Err(_) => Err(kind),
         }
     }

@@ -12,7 +12,7 @@ use object_store::HeaderValue;
 use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService};
 
 use super::config::S3Config;
-use super::fault::{ANSWER, Answer, element, status_of};
+use super::fault::{ANSWER, Answer, element, retried_as, status_of};
 use crate::archive::store::{StoreError, StoreErrorKind};
 
 /// The longest code that is looked at, in bytes.
@@ -85,29 +85,26 @@ impl Transport {
         let status = response.status().as_u16();
         // A completion answers 200 early, and says only in its body how it went; some services and what stands before them do that for the others too.
         if response.status().is_success() && gives_object {
-            note(Some(Answer { status, code: None }));
+            note(Some(Answer { status, code: None, more: false }));
             return Ok(response);
         }
         let (mut parts, body) = response.into_parts();
         let body = body.bytes().await?;
-        let code = std::str::from_utf8(&body)
-            .ok()
+        let text = std::str::from_utf8(&body).unwrap_or_default();
+        let more = element(text, "IsTruncated") == Some("true");
+        let code = Some(text)
             .filter(|xml| xml.contains("<Error>") || xml.contains("<Error "))
             .and_then(|xml| element(xml, "Code"))
             .filter(|code| code.len() <= CODE_BYTES_MAX)
             .map(str::to_owned);
-        let status = match (&code, status) {
-            (Some(code), 200..300) => {
-                let status = status_of(code);
-                // `object_store` looks into the answer of a completion by itself, and nowhere else.
-                if !completes {
-                    parts.status = reqwest::StatusCode::from_u16(status).unwrap_or(parts.status);
-                }
-                status
-            }
-            (_, status) => status,
+        let status = match &code {
+            Some(code) if parts.status.is_success() => status_of(code),
+            _ => status,
         };
-        note(Some(Answer { status, code }));
+        // `object_store` tries again by the status alone, and looks for errors in few bodies.
+        let shown = code.as_deref().and_then(|code| retried_as(code, completes)).unwrap_or(status);
+        parts.status = reqwest::StatusCode::from_u16(shown).unwrap_or(parts.status);
+        note(Some(Answer { status, code, more }));
         Ok(HttpResponse::from_parts(parts, body.into()))
     }
 }

@@ -1,8 +1,10 @@
 //! The S3 store against a whole server, and against one that lies and fails.
 
+mod answers;
 mod proxied;
 mod real;
 mod server;
+mod settings;
 
 use uuid::Uuid;
 
@@ -111,12 +113,10 @@ fn answers_become_errors_that_say_what_to_do() {
     for (status, code, text) in [
         (403, "InvalidAccessKeyId", "check access_key_id"),
         (403, "SignatureDoesNotMatch", "check secret_access_key"),
-        (403, "RequestTimeTooSkewed", "clocks"),
-        (400, "ExpiredToken", "session token"),
         (403, "AccessDenied", "access is denied"),
         (301, "PermanentRedirect", "check region"),
         (404, "NoSuchBucket", "no such bucket"),
-        (400, "Whatever", "does not take the request"),
+        (400, "Whatever", "the service does not"),
     ] {
         for request in ["PUT ", "GET ", "DELETE "] {
             server.fail(request, Fault::Answer(status, code), 1);
@@ -143,6 +143,24 @@ fn answers_become_errors_that_say_what_to_do() {
         assert_eq!(kind(put(&store, "new", b"x")), expected);
         assert_eq!(kind(store.list("", None, 1)), expected);
         assert_eq!(kind(store.delete(&name("there"))), expected);
+    }
+    // What passes without the appliance's doing is tried again, and says what it is.
+    for (status, code, text) in [
+        (403, "RequestTimeTooSkewed", "set this machine's clock"),
+        (400, "ExpiredToken", "session token"),
+        (400, "RequestTimeout", "408"),
+    ] {
+        for request in ["PUT ", "GET ", "DELETE "] {
+            server.fail(request, Fault::Answer(status, code), 1);
+        }
+        for error in [
+            put(&store, "new", b"x").unwrap_err(),
+            store.get_range(&name("there"), 0, &mut [0]).unwrap_err(),
+            store.delete(&name("there")).unwrap_err(),
+        ] {
+            assert!(error.is_retryable(), "{error}");
+            is(error.kind, text);
+        }
     }
     // A HEAD has no code, only its status.
     server.fail("HEAD ", Fault::Answer(403, ""), 1);

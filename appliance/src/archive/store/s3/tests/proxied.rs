@@ -1,39 +1,39 @@
 //! Against a whole S3 server behind a proxy that does what networks, load balancers and services do now and then.
 
-use varve_s3_server::{BUCKET, Fault, Proxy, S3Server, error};
+use varve_s3_server::{BUCKET, Fault, Proxy, S3Server, error, truncated_page};
 
 use super::*;
 
-struct Rig {
-    proxy: Proxy,
-    _server: S3Server,
+pub(super) struct Rig {
+    pub(super) proxy: Proxy,
+    pub(super) server: S3Server,
 }
 
 impl Rig {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let server = S3Server::start();
-        Rig { proxy: Proxy::start(server.url()), _server: server }
+        Rig { proxy: Proxy::start(server.url()), server }
     }
 
-    fn config(&self) -> S3Config {
+    pub(super) fn config(&self) -> S3Config {
         let prefix = "p".into();
         S3Config { bucket: BUCKET.into(), prefix, retries_max: 3, ..config(&self.proxy.url()) }
     }
 
-    fn open(&self) -> S3Store {
+    pub(super) fn open(&self) -> S3Store {
         S3Store::open(self.config()).unwrap()
     }
 
-    fn impatient(&self) -> S3Store {
+    pub(super) fn impatient(&self) -> S3Store {
         S3Store::open(S3Config { retries_max: 0, ..self.config() }).unwrap()
     }
 
-    fn inject(&self, method: &str, fault: Fault, times: usize) {
+    pub(super) fn inject(&self, method: &str, fault: Fault, times: usize) {
         self.proxy.inject(&format!("{method} /{BUCKET}"), fault, times);
     }
 }
 
-fn refused(status: u16, code: &str) -> Fault {
+pub(super) fn refused(status: u16, code: &str) -> Fault {
     Fault::Answer(status, error(code))
 }
 
@@ -112,7 +112,18 @@ fn a_service_under_load_is_asked_again() {
         store.delete(&name("a")).unwrap();
         rig.proxy.heal();
     }
-    // A conflict is somebody else's work on the same object: whoever calls tries again.
+    // A conflict is somebody else's work on the same object: it is tried again like a service under
+    // load, and then by whoever calls.
+    for code in ["ConditionalRequestConflict", "OperationAborted"] {
+        rig.inject("PUT", refused(409, code), 2);
+        rig.proxy.requests();
+        put(&store, "a", b"1").unwrap();
+        let requests = rig.proxy.requests();
+        assert_eq!(requests.iter().filter(|request| request.starts_with("PUT ")).count(), 3, "{code}");
+        rig.inject("DELETE", refused(409, code), 2);
+        store.delete(&name("a")).unwrap();
+        rig.proxy.heal();
+    }
     let impatient = rig.impatient();
     put(&impatient, "there", b"x").unwrap();
     for method in ["PUT", "GET", "DELETE"] {
@@ -127,17 +138,29 @@ fn a_service_under_load_is_asked_again() {
 }
 
 #[test]
-fn clocks_that_differ_are_named() {
+fn clocks_that_differ_are_named_also_where_an_answer_has_no_words() {
     let rig = Rig::start();
     let store = rig.open();
-    rig.inject("PUT", refused(403, "RequestTimeTooSkewed"), 1);
-    let error = put(&store, "a", b"1").unwrap_err();
-    assert!(matches!(error.kind, StoreErrorKind::Refused(_)));
-    assert!(
-        error.to_string().contains("RequestTimeTooSkewed") && error.to_string().contains("clock"),
-        "{error}"
-    );
+    put(&store, "there", b"1").unwrap();
+    // An answer to a HEAD has no body.
+    for method in ["PUT", "GET", "HEAD", "DELETE"] {
+        rig.inject(method, refused(403, "RequestTimeTooSkewed"), usize::MAX);
+    }
+    for error in [
+        put(&store, "a", b"1").unwrap_err(),
+        store.list("", None, 10).unwrap_err(),
+        store.stat(&name("there")).unwrap_err(),
+        store.delete(&name("there")).unwrap_err(),
+        get(&store, "there").unwrap_err(),
+        S3Store::open(rig.config()).unwrap_err(),
+    ] {
+        let text = error.to_string();
+        assert!(text.contains("RequestTimeTooSkewed") && text.contains("set this machine's clock"), "{text}");
+        assert!(text.contains(&format!("s3 {BUCKET}/p")) && error.is_retryable(), "{text}");
+    }
+    rig.proxy.heal();
     put(&store, "a", b"1").unwrap();
+    store.delete(&name("there")).unwrap();
 }
 
 #[test]
@@ -175,7 +198,7 @@ fn credentials_in_a_file_are_read_again_when_they_have_changed() {
     // Expired: named, and what helps.
     rig.inject("GET", refused(400, "ExpiredToken"), 1);
     let error = store.list("", None, 1).unwrap_err().to_string();
-    assert!(error.contains("session token") && error.contains("credentials_file"), "{error}");
+    assert!(error.contains("session token") && error.contains("credentials file"), "{error}");
     // The environment can name the file too; nothing in it is shown.
     let named =
         |variable: &str| (variable == "AWS_SHARED_CREDENTIALS_FILE").then(|| path.display().to_string());
@@ -206,39 +229,42 @@ fn empty_pages_and_thousands_of_objects_are_listed_whole() {
     assert_eq!(listed(&store), expected);
     let lists = rig.proxy.requests().iter().filter(|request| request.contains("list-type=2")).count();
     assert_eq!(lists, 2, "more than one page of the service");
-    // Pages that bring nothing and say that more follow: before everything.
+    // Pages that bring nothing and say that more follow: before everything, and in the middle.
     rig.inject("GET", Fault::EmptyPages(3), 1);
     let first = store.list("l/", None, 5).unwrap();
     assert_eq!(first.objects.len(), 5);
     assert!(first.more);
     let names: Vec<String> = first.objects.iter().map(|stat| stat.name.to_string()).collect();
     assert_eq!(names, expected[..5]);
+    rig.proxy.inject(&format!("GET /{BUCKET}?continuation-token="), Fault::EmptyPages(2), 1);
+    rig.proxy.requests();
+    assert_eq!(listed(&store), expected);
+    let lists = rig.proxy.requests().iter().filter(|request| request.contains("list-type=2")).count();
+    assert_eq!(lists, 4, "two pages, and two that are empty");
 }
 
 #[test]
-fn versions_locks_and_forbidden_deletes_are_explained() {
+fn lists_without_an_end_or_cut_short_are_errors() {
     let rig = Rig::start();
     let store = rig.open();
-    assert!(store.notes().is_empty(), "{:?}", store.notes());
-    let target = |query: &str| format!("GET /{BUCKET}?{query}");
-    let versioning = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
-    let lock = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>GOVERNANCE</Mode><Days>7</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
-    rig.proxy.inject(&target("versioning"), Fault::Answer(200, versioning.into()), 1);
-    rig.proxy.inject(&target("object-lock"), Fault::Answer(200, lock.into()), 1);
-    let notes = store.notes();
-    assert!(notes.iter().any(|note| note.contains("7 days, mode GOVERNANCE")), "{notes:?}");
-    assert!(notes.iter().any(|note| note.contains("keeps versions")), "{notes:?}");
-    // Who may not ask is told nothing.
-    rig.proxy.inject(&target("versioning"), refused(403, "AccessDenied"), 1);
-    assert!(store.notes().is_empty());
-
-    put(&store, "a", b"1").unwrap();
-    rig.inject("DELETE", refused(403, "AccessDenied"), 1);
-    let error = store.delete(&name("a")).unwrap_err();
-    assert!(error.to_string().contains("s3:DeleteObject") && error.to_string().contains("lock"), "{error}");
-    assert_eq!(get(&store, "a").unwrap(), b"1");
-    // The answer to a delete is lost: it is done.
-    rig.inject("DELETE", Fault::LoseAnswer, 4);
-    let _ = store.delete(&name("a"));
-    assert_eq!(kind(store.delete(&name("a"))), StoreErrorKind::NotFound);
+    let contents = "<Contents><Key>p/a</Key><Size>1</Size><LastModified>2020-01-01T00:00:00.000Z</LastModified></Contents>";
+    for (contents, token, text) in [
+        ("", Some("again"), "leads to itself"),
+        (contents, Some("again"), "order"),
+        ("", None, "not where they begin"),
+        (contents, None, "not where they begin"),
+    ] {
+        rig.inject("GET", Fault::Answer(200, truncated_page(contents, token)), usize::MAX);
+        rig.proxy.requests();
+        let error = store.list("", None, 100).unwrap_err();
+        assert!(matches!(error.kind, StoreErrorKind::Corrupt(_)), "{error}");
+        assert!(error.to_string().contains(text) && error.to_string().contains(BUCKET), "{error}");
+        assert!(rig.proxy.requests().len() <= 2, "it does not turn in a circle");
+        rig.proxy.heal();
+    }
+    // Nobody asks for what follows when there is enough.
+    rig.inject("GET", Fault::Answer(200, truncated_page(contents, None)), 1);
+    let page = store.list("", None, 0).unwrap();
+    assert!(page.objects.is_empty() && page.more);
+    assert!(store.list("", None, 100).unwrap().objects.is_empty());
 }

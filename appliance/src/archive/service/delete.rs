@@ -1,0 +1,37 @@
+//! Removing objects.
+
+use super::failure;
+use super::worker::{WorkerOptions, name_of};
+use super::{ArchiveError, TablesCache};
+use crate::archive::object::ObjectId;
+use crate::archive::store::{Store, StoreErrorKind};
+
+/// Removes objects, and their tables; returns how many were there. Stops at the first failure, but
+/// for one that the store refuses to remove, which stays alone; asking again removes the rest.
+///
+/// # Errors
+/// [`ArchiveError::Store`]: the first failure.
+pub fn delete(
+    store: &dyn Store,
+    ids: &[ObjectId],
+    tables: &TablesCache,
+    options: &WorkerOptions,
+) -> Result<u64, ArchiveError> {
+    let names = ids.iter().map(|id| name_of(store, id)).collect::<Result<Vec<_>, _>>()?;
+    store.announce_deletes(&names).map_err(failure::of_store)?;
+    let mut removed = 0;
+    let mut refused = None;
+    for (id, name) in ids.iter().zip(names) {
+        tables.forget(id);
+        options.stop.check(store, "delete", &name).map_err(failure::of_store)?;
+        match store.delete(&name) {
+            Ok(()) => removed += 1,
+            Err(error) if error.kind == StoreErrorKind::NotFound => {}
+            Err(error) if error.is_refusal() => {
+                refused.get_or_insert(error);
+            }
+            Err(error) => return Err(failure::of_store(error)),
+        }
+    }
+    refused.map_or(Ok(removed), |error| Err(failure::of_store(error)))
+}
