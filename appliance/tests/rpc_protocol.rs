@@ -270,6 +270,42 @@ fn at_the_bound_idle_connections_make_room() {
 }
 
 #[test]
+fn at_the_bound_half_requests_make_room_and_are_told() {
+    let plane = Plane::start();
+    let half: Vec<UnixStream> = (0..MAX_CONNECTIONS)
+        .map(|_| {
+            let mut stream = plane.connect();
+            stream.write_all(b"{\"jsonrpc\":").expect("taken");
+            stream
+        })
+        .collect();
+    let began = Instant::now();
+    plane.is_alive();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let mut answer = String::new();
+    (&half[0]).read_to_string(&mut answer).expect("told and closed");
+    let told: Value = serde_json::from_str(&answer).expect("one answer");
+    assert_eq!(code(&told), -32600);
+    assert!(answer.contains("others wait"), "{answer}");
+}
+
+#[test]
+fn at_the_bound_a_client_waits_for_its_turn() {
+    let plane = Plane::start();
+    let mut busy: Vec<UnixStream> = (0..MAX_CONNECTIONS)
+        .map(|_| {
+            let mut stream = plane.connect();
+            stream.write_all(br#"{"jsonrpc":"2.0","id":1,"method":"slow"}"#).expect("taken");
+            stream
+        })
+        .collect();
+    plane.is_alive();
+    for stream in &mut busy {
+        assert!(stream.read(&mut [0; 256]).expect("answered") > 0, "nobody was cut off");
+    }
+}
+
+#[test]
 fn stopping_answers_what_is_under_way_and_removes_the_socket() {
     let plane = Plane::start();
     let path = plane.path().to_owned();
