@@ -2,9 +2,9 @@
 //!
 //! A call may take as long as it needs without holding up other connections, and the plane answers while every reactor is
 //! busy (DESIGN section 4). What one client does harms no other:
-//! - at most [`MAX_CONNECTIONS`], fewer where descriptors are scarce; at the bound the connection that
-//!   has been idle longest is closed to make room, or else the one whose request has been half there
-//!   longest, which is told; when all are at work, new ones wait in the backlog for their turn;
+//! - at most [`MAX_CONNECTIONS`], fewer where descriptors are scarce; at the bound the connection
+//!   that has been idle longest is closed to make room, or else the one whose request has been half
+//!   there longest, which is told; when all are at work, new ones wait in the backlog;
 //! - a request that has begun must be whole within [`RpcServerConfig::request_timeout`], or its connection is told and closed;
 //! - an answer must be taken within [`RpcServerConfig::write_timeout`], or its connection is closed;
 //! - bytes that are no JSON get one error and the end of the connection, since nothing says where the next request begins.

@@ -36,6 +36,9 @@ pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
         eprintln!("varve: stopped by {} while it started", signals::name(signal));
         0
     })?;
+    if let Err(error) = crate::descriptors::raise_limit() {
+        tracing::warn!(%error, "the limit of file descriptors stays as it is");
+    }
     let config = configure(options)?;
     notifier.status("opening the pool");
     let appliance = Appliance::start(config)?;

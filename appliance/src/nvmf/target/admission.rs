@@ -2,7 +2,7 @@
 //!
 //! | what is used up | who gives way | else |
 //! |---|---|---|
-//! | connections, or the descriptors that hosts may have | the one that has been without a queue longest | new ones wait in the backlog |
+//! | connections, or descriptors | after [`GRACE`] the one without a queue | new ones wait |
 //! | a volume's controllers | see [`has_controller_for`] | Connect is refused as busy |
 //!
 //! So hosts that connect and stay silent, or that vanish, shut nobody out.
@@ -21,6 +21,9 @@ use crate::descriptors;
 
 /// After so long it is said again that there is no room for more connections.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
+/// So long a connection may be without a queue however crowded it is: who comes with others at once
+/// must have the time to connect one.
+const GRACE: Duration = Duration::from_millis(500);
 /// Connections taken from one listener in one turn; the rest waits for the next.
 const ACCEPTS_PER_TURN: usize = 16;
 
@@ -63,11 +66,16 @@ impl Inner {
             && descriptors::has_room_for_host(listener.socket())
     }
 
-    /// Closes the connection that has been without a queue longest; `false` when all have one.
+    /// Closes the connection that has been without a queue longest; `false` when all have one, or
+    /// are new.
     fn make_room(&self) -> bool {
         self.say_full("there is no room for more connections");
         let mut connections = self.connections.borrow_mut();
-        let half_open = connections.iter().enumerate().filter(|(_, connection)| connection.is_half_open());
+        let now = self.context.now();
+        let gives_way = |connection: &Connection| {
+            connection.is_half_open() && now.saturating_duration_since(connection.opened()) >= GRACE
+        };
+        let half_open = connections.iter().enumerate().filter(|(_, connection)| gives_way(connection));
         let oldest = half_open.min_by_key(|(_, connection)| connection.opened()).map(|(index, _)| index);
         let Some(oldest) = oldest else { return false };
         self.context.counters.connections_evicted.add(1);

@@ -6,9 +6,9 @@
 //!    ^                          |                      |
 //!    +------- CC.EN=0 ----------+----------------------+
 //! ```
-//! Setting EN takes no time, so that RDY follows at once. Clearing it ends the connections of the I/O
-//! queues; RDY falls when they are closed and the storage has nothing of them any more, so that no
-//! write of the time before takes effect after that. The admin queue stays.
+//! Setting EN takes no time, so that RDY follows at once. Clearing it ends the connections of the
+//! I/O queues; RDY falls when they are closed and the storage has nothing of them any more, so that
+//! no write of the time before takes effect after that. The admin queue stays.
 //! A controller *ends* ([`Controller::end`]) when its admin connection closes, its keep alive timer expires or its volume is
 //! deleted; each of its connections sees that and closes (after a deletion, a little later).
 
@@ -43,6 +43,9 @@ pub(super) enum End {
     GaveWay,
 }
 
+/// The number of an I/O queue, and its connection.
+type ConnectedQueue = (u16, Weak<Line>);
+
 /// A controller.
 pub(super) struct Controller {
     pub(super) id: u16,
@@ -59,7 +62,7 @@ pub(super) struct Controller {
     /// The connection of the admin queue.
     line: Weak<Line>,
     /// Connected I/O queues and their connections.
-    queues: RefCell<SmallVec<[(u16, Weak<Line>); 8]>>,
+    queues: RefCell<SmallVec<[ConnectedQueue; 8]>>,
     /// EN was cleared, and I/O queues of the time before are still there, or commands of them.
     resetting: Cell<bool>,
     /// Closed connections of which the storage still has commands.

@@ -91,8 +91,8 @@ pub(super) fn connect(
 }
 
 /// Whether a host may call itself so. The name is shown in the journal and in tables, so nothing in
-/// it may steer a terminal. Without a name it is taken too, as Linux's target and SPDK's do where any
-/// host may connect.
+/// it may steer a terminal. Without a name it is taken too, as Linux's target and SPDK's do where
+/// any host may connect.
 fn is_host_nqn(nqn: &str) -> bool {
     let is_name = nqn.is_empty() || nqn.starts_with("nqn.");
     is_name && nqn.len() <= crate::nvmf::wire::fabrics::NQN_BYTES_MAX && !nqn.contains(char::is_control)
@@ -155,7 +155,8 @@ fn existing_controller(
         return Err(Refusal::command(connect_command_offset::QUEUE_ID));
     }
     if !controller.take_queue(queue_id, line) {
-        // The same QID twice (Base section 6.3). The first may be found dead soon, so a retry can help.
+        // The same QID twice (Base section 6.3). The first may be found dead soon, so a retry can
+        // help.
         return Err(Refusal::status(Status::COMMAND_SEQUENCE_ERROR));
     }
     Ok(controller)

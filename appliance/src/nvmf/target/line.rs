@@ -1,9 +1,9 @@
 //! A connection as its controller sees it: the socket, whether its host is still there, and whether
 //! it has to give way.
 //!
-//! A host that loses its power, or its cable, says nothing. With a keep alive timeout its controller
-//! ends by that. Without one (KATO 0) the kernel finds it: it asks after [`KEEP_ALIVE_IDLE`] of
-//! silence, and gives up what is not acknowledged within [`UNANSWERED_MAX`].
+//! A host that loses its power, or its cable, says nothing. With a keep alive timeout its
+//! controller ends by that. Without one (KATO 0) the kernel finds it: it asks after
+//! [`KEEP_ALIVE_IDLE`] of silence, and gives up what is not acknowledged within [`UNANSWERED_MAX`].
 
 use std::cell::Cell;
 use std::io;

@@ -237,8 +237,8 @@ impl Target {
             .collect()
     }
 
-    /// The names of the hosts that are connected to a subsystem, once for each controller. Those that
-    /// have closed their connections are not.
+    /// The names of the hosts that are connected to a subsystem, once for each controller. Those
+    /// that have closed their connections are not.
     pub fn hosts(&self, nqn: &str) -> Vec<String> {
         let Some(subsystem) = self.inner.context.subsystems.find(nqn) else { return Vec::new() };
         let controllers = subsystem.controllers.borrow();

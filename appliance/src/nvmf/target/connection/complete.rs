@@ -30,7 +30,8 @@ impl Connection {
         work + self.send_events()
     }
 
-    /// Takes something that has completed, and answers nothing: nothing follows a termination request.
+    /// Takes something that has completed, and answers nothing: nothing follows a termination
+    /// request.
     fn drop_completion(&mut self) -> Option<()> {
         let completion = self.sink.pop()?;
         if let Some(slot) = self.slots.get_mut(completion.tag as u16) {

@@ -387,8 +387,8 @@ impl Connection {
         self.phase = Phase::Terminating { deadline: context.now() + TERMINATION_LINGER };
     }
 
-    /// Gives back what the connection holds and closes it. What the storage has goes on; a reset of the
-    /// controller waits for it.
+    /// Gives back what the connection holds and closes it. What the storage has goes on; a reset of
+    /// the controller waits for it.
     pub(super) fn close(mut self, context: &Context, why: &Close) {
         let (nqn, queue_id, controller_id) = match &self.queue {
             Some(queue) => (queue.controller.subsystem.nqn.as_str(), queue.id, queue.controller.id),
