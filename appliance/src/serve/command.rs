@@ -61,7 +61,8 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
     // Before anything is made: a mistake in it makes nothing.
     check_cores(options)?;
     let archive = configure_archive(options)?;
-    std::fs::create_dir_all(&options.dir)
+    crate::private::create_dir_all(&options.dir)
+        .and_then(|()| crate::private::tighten_own(&options.dir, is_own_name))
         .map_err(|source| ServeError::Directory { path: options.dir.clone(), source })?;
     let volume_bytes = options.volume_size.map_or(FIRST_VOLUME_BYTES, |size| size.0);
     let pool_bytes = options.pool_size.map_or(POOL_PER_VOLUME * volume_bytes, |size| size.0);
@@ -106,6 +107,11 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
         idle_cores: options.reactors.as_ref().map_or_else(Vec::new, |cores| cores.rest().to_vec()),
         ..ApplianceConfig::new(backing, options.listen[0])
     })
+}
+
+/// Whether a pool's directory has a file or directory of this name.
+fn is_own_name(name: &str) -> bool {
+    [POOL_FILE_NAME, ARCHIVE_DIRECTORY_NAME, "rpc.sock"].iter().any(|own| name.starts_with(own))
 }
 
 /// Cores that do not exist would be a start that is not what was asked for.
