@@ -282,11 +282,15 @@ fn at_the_bound_half_requests_make_room_and_are_told() {
     let began = Instant::now();
     plane.is_alive();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    let mut answer = String::new();
-    (&half[0]).read_to_string(&mut answer).expect("told and closed");
-    let told: Value = serde_json::from_str(&answer).expect("one answer");
-    assert_eq!(code(&told), -32600);
-    assert!(answer.contains("others wait"), "{answer}");
+    let told = half.iter().filter_map(|mut stream| {
+        stream.set_nonblocking(true).expect("settable");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok().map(|_| answer)
+    });
+    let told: Vec<String> = told.collect();
+    assert_eq!(told.len(), 1, "as many as had to: {told:?}");
+    assert_eq!(code(&serde_json::from_str(&told[0]).expect("one answer")), -32600);
+    assert!(told[0].contains("others wait"), "{told:?}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::net::{SendFlags, send as send_now};
 
 use super::audit::Caller;
@@ -44,6 +44,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// After so long it is said again that nothing can be accepted.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
+
+/// A connection that has been idle for so long gives way at the bound: who has just connected must
+/// have the time to begin a request.
+const IDLE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A request that has been half there for so long gives way at the bound.
 const HALF_PATIENCE: Duration = Duration::from_secs(1);
@@ -182,14 +186,23 @@ enum State {
     AtWork,
 }
 
-impl State {
+impl Connection {
     /// Whether it gives way to another at the bound, and which of them first.
-    fn gives_way(self) -> Option<(bool, Instant)> {
-        match self {
-            State::Idle(since) => Some((false, since)),
+    fn gives_way(&self) -> Option<(bool, Instant)> {
+        match self.state {
+            State::Idle(since) if since.elapsed() >= IDLE_PATIENCE && !self.has_input() => {
+                Some((false, since))
+            }
             State::Half(since) if since.elapsed() >= HALF_PATIENCE => Some((true, since)),
-            State::Half(_) | State::AtWork => None,
+            State::Idle(_) | State::Half(_) | State::AtWork => None,
         }
+    }
+
+    /// Whether a request waits that its thread has not read yet.
+    fn has_input(&self) -> bool {
+        let mut fds = [PollFd::new(&*self.stream, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&at_once)).is_ok_and(|count| count > 0)
     }
 }
 
@@ -212,7 +225,7 @@ impl Shared {
             return true;
         }
         let candidates =
-            table.open.iter().filter_map(|(id, connection)| Some((connection.state.gives_way()?, *id)));
+            table.open.iter().filter_map(|(id, connection)| Some((connection.gives_way()?, *id)));
         let Some(((is_half, _), id)) = candidates.min() else { return false };
         if let Some(connection) = table.open.remove(&id) {
             if is_half {
