@@ -10,8 +10,8 @@ use super::notify::Notifier;
 use super::signals::{self, StopSignals};
 use super::watchdog::{LOOK_INTERVAL, Verdict, Watchdog, describe};
 use super::{
-    ARCHIVE_DIRECTORY_NAME, Appliance, ApplianceConfig, ArchiveConfig, Backing, FIRST_VOLUME_BYTES,
-    POOL_FILE_NAME, POOL_PER_VOLUME, ServeError, Started, StoreSpec,
+    ARCHIVE_DIRECTORY_NAME, Appliance, ApplianceConfig, ArchiveConfig, Backing, CATALOG_FILE_NAME,
+    FIRST_VOLUME_BYTES, KEEP_FILE_NAME, POOL_FILE_NAME, POOL_PER_VOLUME, ServeError, Started, StoreSpec,
 };
 use crate::bdev::Engine;
 use crate::cli::{BackPressureChoice, CommandError, IoEngineChoice, ServeOptions};
@@ -111,7 +111,8 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
 
 /// Whether a pool's directory has a file or directory of this name.
 fn is_own_name(name: &str) -> bool {
-    [POOL_FILE_NAME, ARCHIVE_DIRECTORY_NAME, "rpc.sock"].iter().any(|own| name.starts_with(own))
+    let whole = [ARCHIVE_DIRECTORY_NAME, KEEP_FILE_NAME, "archive-scrub", "rpc.sock", "rpc.sock.lock"];
+    whole.contains(&name) || [POOL_FILE_NAME, CATALOG_FILE_NAME].iter().any(|own| name.starts_with(own))
 }
 
 /// Cores that do not exist would be a start that is not what was asked for.
