@@ -2,6 +2,8 @@
 //!
 //! The layers, each knowing only those above it in this list (DESIGN section 3):
 //! - [`histogram`]: how often which times;
+//! - [`descriptors`]: how many files and sockets there may be, and for whom;
+//! - [`private`]: files and directories that only their owner may look into;
 //! - [`reactor`]: pinned threads, pollers, local tasks, timers, mailboxes between cores, idle policy;
 //! - [`dma`]: aligned, pooled, reference-counted buffers;
 //! - [`bdev`]: block devices behind one trait: memory, files and devices through `io_uring` or threads;
@@ -13,11 +15,13 @@
 pub mod archive;
 pub mod bdev;
 pub mod cli;
+pub mod descriptors;
 pub mod dma;
 pub mod histogram;
 pub mod inspect;
 pub mod log;
 pub mod nvmf;
+pub mod private;
 pub mod reactor;
 pub mod rpc;
 pub mod serve;

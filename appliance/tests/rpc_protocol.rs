@@ -270,6 +270,46 @@ fn at_the_bound_idle_connections_make_room() {
 }
 
 #[test]
+fn at_the_bound_half_requests_make_room_and_are_told() {
+    let plane = Plane::start();
+    let half: Vec<UnixStream> = (0..MAX_CONNECTIONS)
+        .map(|_| {
+            let mut stream = plane.connect();
+            stream.write_all(b"{\"jsonrpc\":").expect("taken");
+            stream
+        })
+        .collect();
+    let began = Instant::now();
+    plane.is_alive();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let told = half.iter().filter_map(|mut stream| {
+        stream.set_nonblocking(true).expect("settable");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok().map(|_| answer)
+    });
+    let told: Vec<String> = told.collect();
+    assert_eq!(told.len(), 1, "as many as had to: {told:?}");
+    assert_eq!(code(&serde_json::from_str(&told[0]).expect("one answer")), -32600);
+    assert!(told[0].contains("others wait"), "{told:?}");
+}
+
+#[test]
+fn at_the_bound_a_client_waits_for_its_turn() {
+    let plane = Plane::start();
+    let mut busy: Vec<UnixStream> = (0..MAX_CONNECTIONS)
+        .map(|_| {
+            let mut stream = plane.connect();
+            stream.write_all(br#"{"jsonrpc":"2.0","id":1,"method":"slow"}"#).expect("taken");
+            stream
+        })
+        .collect();
+    plane.is_alive();
+    for stream in &mut busy {
+        assert!(stream.read(&mut [0; 256]).expect("answered") > 0, "nobody was cut off");
+    }
+}
+
+#[test]
 fn stopping_answers_what_is_under_way_and_removes_the_socket() {
     let plane = Plane::start();
     let path = plane.path().to_owned();

@@ -209,6 +209,9 @@ pub(super) enum VolumeCommand {
     Delete {
         /// Its name.
         name: String,
+        /// Also while hosts are connected to it: they lose it at once.
+        #[arg(long)]
+        force: bool,
     },
     /// Make what a clone inherited its own, and wait until it needs neither its origin nor the archive.
     Hydrate {

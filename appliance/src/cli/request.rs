@@ -87,9 +87,13 @@ fn volume(command: VolumeCommand) -> Request {
             Request::new("volume_create", params, View::Volume)
         }
         VolumeCommand::List { name } => Request::new("volume_list", json!({"name": name}), View::Volumes),
-        VolumeCommand::Delete { name } => {
+        VolumeCommand::Delete { name, force } => {
             let done = format!("volume {name} is deleted");
-            Request::new("volume_delete", json!({"name": name}), View::Done(done))
+            let mut params = json!({"name": name});
+            if force {
+                params["force"] = Value::Bool(true);
+            }
+            Request::new("volume_delete", params, View::Done(done))
         }
         VolumeCommand::Hydrate { name } => Request::new("volume_hydrate", json!({"name": name}), View::Json),
         VolumeCommand::Histogram { name, enable: false, disable: false, .. } => {

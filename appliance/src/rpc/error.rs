@@ -110,6 +110,17 @@ pub enum RpcError {
         /// What was asked for.
         wanted: String,
     },
+    /// A volume is to be deleted that hosts are connected to.
+    #[error(
+        "the volume '{name}' is in use by {}; disconnect them first (`nvme disconnect`), or delete it under their hands with --force (\"force\": true)",
+        in_words(hosts)
+    )]
+    VolumeInUse {
+        /// The volume.
+        name: String,
+        /// The names of the hosts.
+        hosts: Vec<String>,
+    },
     /// An object of another kind than a volume does not exist.
     #[error("there is no {kind} '{name}'; {advice}")]
     NoSuchObject {
@@ -135,6 +146,14 @@ fn did_you_mean(suggestion: Option<&str>) -> String {
     suggestion.map_or_else(String::new, |name| format!(", did you mean '{name}'?"))
 }
 
+fn in_words(hosts: &[String]) -> String {
+    let names: Vec<&str> = hosts
+        .iter()
+        .map(|host| if host.is_empty() { "a host without a name" } else { host.as_str() })
+        .collect();
+    names.join(", ")
+}
+
 impl RpcError {
     /// The code that travels.
     pub fn code(&self) -> i64 {
@@ -146,6 +165,7 @@ impl RpcError {
             RpcError::NoAnswer { .. } | RpcError::Internal { .. } => -32603,
             RpcError::WrongState { .. } => -1,
             RpcError::Volume(error) => volume_code(error),
+            RpcError::VolumeInUse { .. } => -16,
             RpcError::VolumeDiffers { .. } => -17,
             RpcError::NoSuchObject { .. } => -19,
             RpcError::Point(_) | RpcError::Unsupported { .. } => -22,
@@ -157,6 +177,7 @@ impl RpcError {
     pub fn to_object(&self) -> ErrorObject {
         let data = match self {
             RpcError::InvalidParams { source, .. } => source.data(),
+            RpcError::VolumeInUse { hosts, .. } => Some(serde_json::json!({"hosts": hosts})),
             _ => None,
         };
         ErrorObject { code: self.code(), message: self.to_string(), data }
@@ -192,6 +213,7 @@ mod tests {
             (VolumeError::Failed { reason: name() }.into(), -5),
             (VolumeError::Archive { reason: name() }.into(), -5),
             (VolumeError::ArchiveAway { reason: name() }.into(), -5),
+            (RpcError::VolumeInUse { name: name(), hosts: vec![name()] }, -16),
             (RpcError::Parse { reason: name() }, -32700),
             (RpcError::InvalidRequest { reason: name() }, -32600),
             (RpcError::MethodNotFound { method: name(), suggestion: None }, -32601),

@@ -2,8 +2,9 @@
 //!
 //! A call may take as long as it needs without holding up other connections, and the plane answers while every reactor is
 //! busy (DESIGN section 4). What one client does harms no other:
-//! - at most [`MAX_CONNECTIONS`]; at the bound the connection that has been idle longest is closed to make room, and when
-//!   none is idle the new one is told so and closed;
+//! - at most [`MAX_CONNECTIONS`], fewer where descriptors are scarce; at the bound the connection
+//!   that has been idle longest is closed to make room, or else the one whose request has been half
+//!   there longest, which is told; when all are at work, new ones wait in the backlog;
 //! - a request that has begun must be whole within [`RpcServerConfig::request_timeout`], or its connection is told and closed;
 //! - an answer must be taken within [`RpcServerConfig::write_timeout`], or its connection is closed;
 //! - bytes that are no JSON get one error and the end of the connection, since nothing says where the next request begins.
@@ -19,13 +20,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::net::{SendFlags, send as send_now};
 
 use super::audit::Caller;
 use super::error::RpcError;
 use super::framing::{Framer, FramingError};
 use super::protocol::{self, Dispatch};
 use super::socket::{SocketError, SocketFile};
+use crate::descriptors;
 
 /// The most connections at a time (SPDK's limit).
 pub const MAX_CONNECTIONS: usize = 64;
@@ -36,8 +39,18 @@ const READ_BYTES: usize = 64 * 1024;
 /// How long [`RpcServer::stop`] waits for calls that are being carried out.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
-/// How long accepting pauses when the system has no descriptors left.
+/// How long accepting pauses when there is no room, or the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// After so long it is said again that nothing can be accepted.
+const SAY_AGAIN: Duration = Duration::from_mins(1);
+
+/// A connection that has been idle for so long gives way at the bound: who has just connected must
+/// have the time to begin a request.
+const IDLE_PATIENCE: Duration = Duration::from_millis(100);
+
+/// A request that has been half there for so long gives way at the bound.
+const HALF_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How the command plane is served.
 #[derive(Debug, Clone)]
@@ -159,8 +172,38 @@ struct Table {
 #[derive(Debug)]
 struct Connection {
     stream: Arc<UnixStream>,
-    /// Since when it has waited for a request to begin; `None` while it is at work.
-    idle_since: Option<Instant>,
+    state: State,
+}
+
+/// What a connection does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Since then it has waited for a request to begin.
+    Idle(Instant),
+    /// Then a request began, which is not whole yet.
+    Half(Instant),
+    /// A call is carried out, or its answer sent.
+    AtWork,
+}
+
+impl Connection {
+    /// Whether it gives way to another at the bound, and which of them first.
+    fn gives_way(&self) -> Option<(bool, Instant)> {
+        match self.state {
+            State::Idle(since) if since.elapsed() >= IDLE_PATIENCE && !self.has_input() => {
+                Some((false, since))
+            }
+            State::Half(since) if since.elapsed() >= HALF_PATIENCE => Some((true, since)),
+            State::Idle(_) | State::Half(_) | State::AtWork => None,
+        }
+    }
+
+    /// Whether a request waits that its thread has not read yet.
+    fn has_input(&self) -> bool {
+        let mut fds = [PollFd::new(&*self.stream, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&at_once)).is_ok_and(|count| count > 0)
+    }
 }
 
 impl Shared {
@@ -169,30 +212,45 @@ impl Shared {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_idle(&self, id: u64, idle: bool) {
+    fn set_state(&self, id: u64, state: State) {
         if let Some(connection) = self.table().open.get_mut(&id) {
-            connection.idle_since = idle.then(Instant::now);
+            connection.state = state;
         }
     }
 
-    /// Enters a connection into the table, at the bound by closing the one that has been idle longest.
-    fn admit(&self, stream: &Arc<UnixStream>) -> Option<u64> {
+    /// Makes room for one more connection; `false` when all are at work.
+    fn make_room(&self) -> bool {
         let mut table = self.table();
-        if table.open.len() >= MAX_CONNECTIONS {
-            let idlest = table
-                .open
-                .iter()
-                .filter_map(|(id, connection)| connection.idle_since.map(|since| (since, *id)))
-                .min()?;
-            if let Some(connection) = table.open.remove(&idlest.1) {
-                // Its thread sees the end of the stream and leaves.
-                let _ = connection.stream.shutdown(Shutdown::Both);
-            }
+        if table.open.len() < descriptors::callers(MAX_CONNECTIONS) {
+            return true;
         }
+        let candidates =
+            table.open.iter().filter_map(|(id, connection)| Some((connection.gives_way()?, *id)));
+        let Some(((is_half, _), id)) = candidates.min() else { return false };
+        if let Some(connection) = table.open.remove(&id) {
+            if is_half {
+                let reason = "the request was not complete, and others wait; the connection is closed";
+                refuse(&connection.stream, &RpcError::InvalidRequest { reason: reason.to_owned() });
+            }
+            // Its thread sees the end of the stream and leaves.
+            let _ = connection.stream.shutdown(Shutdown::Both);
+        }
+        true
+    }
+
+    /// Waits a little for a connection to end.
+    fn await_room(&self) {
+        drop(self.changed.wait_timeout(self.table(), ACCEPT_PAUSE));
+    }
+
+    /// Enters a connection into the table.
+    fn admit(&self, stream: &Arc<UnixStream>) -> u64 {
+        let mut table = self.table();
         let id = table.next_id;
         table.next_id += 1;
-        table.open.insert(id, Connection { stream: Arc::clone(stream), idle_since: Some(Instant::now()) });
-        Some(id)
+        let state = State::Idle(Instant::now());
+        table.open.insert(id, Connection { stream: Arc::clone(stream), state });
+        id
     }
 
     fn dismiss(&self, id: u64) {
@@ -214,20 +272,28 @@ impl Drop for Admission {
 }
 
 fn accept_all(shared: &Arc<Shared>, socket: &SocketFile, dispatch: &Arc<dyn Dispatch>) {
+    let mut said: Option<Instant> = None;
     while !shared.stopping.load(Ordering::SeqCst) {
+        let mut fds = [
+            PollFd::new(&socket.listener, PollFlags::IN),
+            PollFd::from_borrowed_fd(shared.wake.as_fd(), PollFlags::IN),
+        ];
+        // An interruption leads to another look at both.
+        if poll(&mut fds, None).is_err() || fds[0].revents().is_empty() {
+            continue;
+        }
+        if !shared.make_room() {
+            shared.await_room();
+            continue;
+        }
         match socket.listener.accept() {
             Ok((stream, _)) => begin(shared, stream, dispatch),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut fds = [
-                    PollFd::new(&socket.listener, PollFlags::IN),
-                    PollFd::from_borrowed_fd(shared.wake.as_fd(), PollFlags::IN),
-                ];
-                // An interruption leads to another look at both.
-                let _ = poll(&mut fds, None);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => {
-                tracing::warn!(%error, "the command plane cannot accept a connection; it tries again");
+                if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+                    said = Some(Instant::now());
+                    tracing::warn!(%error, "the command plane cannot accept a connection; it tries again");
+                }
                 thread::sleep(ACCEPT_PAUSE);
             }
         }
@@ -243,10 +309,7 @@ fn begin(shared: &Arc<Shared>, stream: UnixStream, dispatch: &Arc<dyn Dispatch>)
         tracing::warn!(%error, "the command plane cannot set up a connection");
         return;
     }
-    let Some(id) = shared.admit(&stream) else {
-        refuse(&stream, format!("{MAX_CONNECTIONS} connections are at work already; try again"));
-        return;
-    };
+    let id = shared.admit(&stream);
     let admission = Admission { shared: Arc::clone(shared), id };
     let refused = Arc::clone(&stream);
     let dispatch = Arc::clone(dispatch);
@@ -261,13 +324,16 @@ fn begin(shared: &Arc<Shared>, stream: UnixStream, dispatch: &Arc<dyn Dispatch>)
         }
     });
     if let Err(error) = spawned {
-        refuse(&refused, format!("no thread for another connection ({error}); try again"));
+        let reason = format!("no thread for another connection ({error}); try again");
+        refuse(&refused, &RpcError::Internal { reason });
     }
 }
 
-fn refuse(stream: &UnixStream, reason: String) {
-    // A few bytes into an empty socket buffer: this does not block. A client that is gone does not matter.
-    let _ = (&*stream).write_all(&protocol::anonymous_refusal(&RpcError::Internal { reason }));
+/// Says why a connection is closed, unless that would take time.
+fn refuse(stream: &UnixStream, error: &RpcError) {
+    // A client that is gone, or takes nothing, does not matter.
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let _ = send_now(stream, &protocol::anonymous_refusal(error), flags);
 }
 
 /// Serves one connection to its end.
@@ -296,7 +362,7 @@ fn serve(shared: &Shared, id: u64, stream: &UnixStream, dispatch: &dyn Dispatch)
             Err(error) if is_passing(&error) => continue,
             Err(error) => return Err(error),
         };
-        shared.set_idle(id, false);
+        shared.set_state(id, State::AtWork);
         framer.push(&chunk[..count]);
         loop {
             match framer.next_value() {
@@ -311,10 +377,10 @@ fn serve(shared: &Shared, id: u64, stream: &UnixStream, dispatch: &dyn Dispatch)
             }
         }
         if framer.is_partial() {
-            began.get_or_insert_with(Instant::now);
+            shared.set_state(id, State::Half(*began.get_or_insert_with(Instant::now)));
         } else {
             began = None;
-            shared.set_idle(id, true);
+            shared.set_state(id, State::Idle(Instant::now()));
         }
     }
 }

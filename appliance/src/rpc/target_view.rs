@@ -26,6 +26,11 @@ pub trait TargetView {
     /// The controllers of a subsystem; empty when it has none or does not exist.
     fn controllers(&self, nqn: &str) -> Vec<ControllerView>;
 
+    /// The names of the hosts that are connected to a subsystem, once for each controller.
+    fn hosts(&self, nqn: &str) -> Vec<String> {
+        self.controllers(nqn).into_iter().map(|controller| controller.hostnqn).collect()
+    }
+
     /// The queue pairs of a subsystem; empty when it has none or does not exist.
     fn queue_pairs(&self, nqn: &str) -> Vec<QueuePairView>;
 

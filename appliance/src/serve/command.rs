@@ -10,8 +10,8 @@ use super::notify::Notifier;
 use super::signals::{self, StopSignals};
 use super::watchdog::{LOOK_INTERVAL, Verdict, Watchdog, describe};
 use super::{
-    ARCHIVE_DIRECTORY_NAME, Appliance, ApplianceConfig, ArchiveConfig, Backing, FIRST_VOLUME_BYTES,
-    POOL_FILE_NAME, POOL_PER_VOLUME, ServeError, Started, StoreSpec,
+    ARCHIVE_DIRECTORY_NAME, Appliance, ApplianceConfig, ArchiveConfig, Backing, CATALOG_FILE_NAME,
+    FIRST_VOLUME_BYTES, KEEP_FILE_NAME, POOL_FILE_NAME, POOL_PER_VOLUME, ServeError, Started, StoreSpec,
 };
 use crate::bdev::Engine;
 use crate::cli::{BackPressureChoice, CommandError, IoEngineChoice, ServeOptions};
@@ -36,6 +36,9 @@ pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
         eprintln!("varve: stopped by {} while it started", signals::name(signal));
         0
     })?;
+    if let Err(error) = crate::descriptors::raise_limit() {
+        tracing::warn!(%error, "the limit of file descriptors stays as it is");
+    }
     let config = configure(options)?;
     notifier.status("opening the pool");
     let appliance = Appliance::start(config)?;
@@ -58,7 +61,8 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
     // Before anything is made: a mistake in it makes nothing.
     check_cores(options)?;
     let archive = configure_archive(options)?;
-    std::fs::create_dir_all(&options.dir)
+    crate::private::create_dir_all(&options.dir)
+        .and_then(|()| crate::private::tighten_own(&options.dir, is_own_name))
         .map_err(|source| ServeError::Directory { path: options.dir.clone(), source })?;
     let volume_bytes = options.volume_size.map_or(FIRST_VOLUME_BYTES, |size| size.0);
     let pool_bytes = options.pool_size.map_or(POOL_PER_VOLUME * volume_bytes, |size| size.0);
@@ -103,6 +107,12 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
         idle_cores: options.reactors.as_ref().map_or_else(Vec::new, |cores| cores.rest().to_vec()),
         ..ApplianceConfig::new(backing, options.listen[0])
     })
+}
+
+/// Whether a pool's directory has a file or directory of this name.
+fn is_own_name(name: &str) -> bool {
+    let whole = [ARCHIVE_DIRECTORY_NAME, KEEP_FILE_NAME, "archive-scrub", "rpc.sock", "rpc.sock.lock"];
+    whole.contains(&name) || [POOL_FILE_NAME, CATALOG_FILE_NAME].iter().any(|own| name.starts_with(own))
 }
 
 /// Cores that do not exist would be a start that is not what was asked for.

@@ -113,7 +113,7 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
         chain.certain(&*store).map_err(OwnerError::Chain)?;
     }
     let recovered = owner::find_history(&*store, pool, &chain, wanted)?;
-    std::fs::create_dir_all(&options.dir)
+    crate::private::create_dir_all(&options.dir)
         .map_err(|source| ServeError::Directory { path: options.dir.clone(), source })?;
     let config = ArchiveConfig::new(spec, &options.dir);
     let counts = counts(&recovered);
@@ -329,7 +329,7 @@ fn plan(
 /// Brings the rules of retention back, where none are.
 fn restore_rules(path: &Path, rules: Option<&str>) -> Result<(), ServeError> {
     let Some(rules) = rules.filter(|_| !path.exists()) else { return Ok(()) };
-    let written = std::fs::write(path, format!("{rules}\n"));
+    let written = crate::private::write(path, format!("{rules}\n").as_bytes());
     written.map_err(|source| ServeError::Directory { path: path.to_owned(), source })
 }
 

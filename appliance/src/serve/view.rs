@@ -74,6 +74,10 @@ impl TargetView for View {
             .collect()
     }
 
+    fn hosts(&self, nqn: &str) -> Vec<String> {
+        self.target.hosts(nqn)
+    }
+
     fn queue_pairs(&self, nqn: &str) -> Vec<QueuePairView> {
         let controllers = self.target.controllers();
         let host_of = |controller_id: u16| {

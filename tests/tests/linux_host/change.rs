@@ -66,7 +66,7 @@ fn guest_sees_volumes_grow_go_and_refuse_writes() -> TestResult {
     // Deleted under a host's hands: that volume is gone, the others do not care.
     let victim = bed.guest.spawn(&format!("dd if=/dev/zero of={doomed} bs=64k oflag=direct"))?;
     std::thread::sleep(std::time::Duration::from_millis(500));
-    println!("{}", bed.appliance.command(&["volume", "delete", "doomed"])?.trim_end());
+    println!("{}", bed.appliance.command(&["volume", "delete", "--force", "doomed"])?.trim_end());
     let took = wait_until("the device of the deleted volume is gone", SHORT, || {
         Ok::<_, Box<dyn std::error::Error>>(bed.guest.nvme_devices(&nqn("doomed"))?.is_empty())
     })?;

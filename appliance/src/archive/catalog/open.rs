@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::rows::{COMPLETE, GAPS, META, OBJECTS, SYNCHS, VERSION};
 use super::{ArchiveCatalog, CatalogError, CatalogState, Replaced};
+use crate::private;
 
 /// Memory for pages of the file.
 const CACHE_BYTES: usize = 16 << 20;
@@ -78,6 +79,7 @@ fn open_existing(path: &Path, pool: Uuid, store_label: &str) -> Result<(Database
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(Refused::Missing),
         Err(error) => return Err(Refused::Failed(CatalogError::file(path, "open", error))),
     }
+    private::tighten(path).map_err(|error| Refused::Failed(CatalogError::file(path, "open", error)))?;
     let database = builder().open(path).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             Refused::Failed(CatalogError::InUse { path: path.to_owned() })
@@ -136,6 +138,7 @@ fn whose(database: &Database) -> Result<Meta, redb::Error> {
 }
 
 fn create(path: &Path, pool: Uuid, store_label: &str) -> Result<Database, CatalogError> {
+    private::open_or_create(path).map_err(|error| CatalogError::file(path, "create", error))?;
     let database = builder().create(path).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => CatalogError::InUse { path: path.to_owned() },
         DatabaseError::Storage(StorageError::Io(error)) => CatalogError::file(path, "create", error),

@@ -6,6 +6,8 @@
 //! ROOT/objects/NAME  an object; the slashes of its name are directories
 //! ```
 //!
+//! Nobody but the owner may look into it, whatever the umask.
+//!
 //! A put writes a file in `tmp`, makes it stable, gives it its name with a rename that refuses to replace (or a hard link, where
 //! the file system has no such rename), and makes the directory stable. A name cannot be both an object and a directory
 //! of others: the second put is refused as `Exists`.
@@ -25,6 +27,7 @@ use super::{
     Capabilities, Name, ObjectStat, PAGE_OBJECTS_MAX, Page, Put, Sink, Space, Store, StoreError,
     StoreErrorKind, check_range,
 };
+use crate::private;
 
 /// How a directory is used.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,13 +58,9 @@ impl DirectoryStore {
     pub fn open(root: &Path, options: DirectoryOptions) -> Result<Self, StoreError> {
         let label = format!("directory {}", root.display());
         let failed = |error: &io::Error| StoreError::io(&label, "open", error);
-        fs::create_dir_all(root.join("objects")).map_err(|error| failed(&error))?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(root.join("lock"))
-            .map_err(|error| failed(&error))?;
+        let objects = root.join("objects");
+        private::create_dir_all(&objects).map_err(|error| failed(&error))?;
+        let lock = private::open_or_create(&root.join("lock")).map_err(|error| failed(&error))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
             if errno == rustix::io::Errno::WOULDBLOCK {
                 let busy = Reason::Busy("another process has it open");
@@ -75,7 +74,8 @@ impl DirectoryStore {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&error)),
             _ => {}
         }
-        fs::create_dir(&tmp).and_then(|()| sync_directory(root)).map_err(|error| failed(&error))?;
+        private::create_dir(&tmp).and_then(|()| sync_directory(root)).map_err(|error| failed(&error))?;
+        keep_private(root, &objects).map_err(|error| failed(&error))?;
         Self::opened(label, root, options, Some(lock))
     }
 
@@ -134,7 +134,7 @@ impl DirectoryStore {
             return Ok(());
         }
         self.make_parents(parent)?;
-        match fs::create_dir(parent) {
+        match private::create_dir(parent) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
@@ -210,6 +210,15 @@ impl DirectoryStore {
         }
         Ok(())
     }
+}
+
+/// Tightens what an earlier version made, or what was made by hand.
+fn keep_private(root: &Path, objects: &Path) -> io::Result<()> {
+    // Where nobody else can look into the directory, nobody sees what is in it.
+    if private::tighten(objects)? {
+        private::tighten_all(objects)?;
+    }
+    private::tighten_own(root, |name| matches!(name, "objects" | "tmp" | "lock"))
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -316,7 +325,7 @@ impl Store for DirectoryStore {
             return Err(self.error("put", StoreErrorKind::Exists, name));
         }
         let tmp = self.root.join("tmp").join(self.next_tmp.fetch_add(1, Ordering::Relaxed).to_string());
-        let file = File::create_new(&tmp).map_err(|error| self.failed("put", &error).of(name))?;
+        let file = private::create_new(&tmp).map_err(|error| self.failed("put", &error).of(name))?;
         let name = name.clone();
         Ok(Box::new(DirectoryPut { store: self, name, tmp, file, max_bytes, len_bytes: 0, committed: false }))
     }

@@ -47,6 +47,7 @@ impl FileMedium {
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = File::options().read(true).write(true).open(path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        crate::private::tighten(path)?;
         // The length of a block device is where its end is.
         let len_bytes = io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
         Ok(FileMedium { file, len_bytes })

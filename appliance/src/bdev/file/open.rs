@@ -79,6 +79,13 @@ fn prepare(
     let stat = rustix::fs::fstat(&fd).map_err(|errno| io("look at", errno))?;
     require_device(path, &stat)?;
     lock::lock(&fd, &stat, path, options.read_only)?;
+    if !options.read_only {
+        crate::private::tighten(path).map_err(|source| OpenError::Io {
+            path: path.to_owned(),
+            action: "keep others from",
+            source,
+        })?;
+    }
     let is_block_device = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
     let mut len_bytes = if is_block_device {
         block_device_len_bytes(&fd).map_err(|errno| io("ask for the size of", errno))?

@@ -24,8 +24,6 @@ pub(super) const KEEP_ALIVE_GRANULARITY_100MS: u16 = 10;
 pub(super) const QUEUE_ENTRIES_LIMIT: u16 = 1024;
 /// A discovery controller without keep alive that is silent for so long is dropped (Base section 3.1.2.3).
 pub(super) const DISCOVERY_IDLE: Duration = Duration::from_mins(2);
-/// Connections taken from one listener in one turn; the rest waits for the next.
-pub(super) const ACCEPTS_PER_TURN: usize = 16;
 /// The most listeners.
 pub const LISTENERS_MAX: usize = 64;
 
@@ -36,7 +34,8 @@ const _: () = assert!(1 << BLOCK_SHIFT == BLOCK_BYTES);
 /// How a target behaves. Values out of their range are brought into it by [`Target::new`](super::Target::new).
 #[derive(Debug, Clone)]
 pub struct TargetConfig {
-    /// The most connections; more are closed as soon as they are accepted. 1 to 65,535.
+    /// The most connections; more take the places of those that have connected no queue, or wait.
+    /// 1 to 65,535.
     pub connections_max: usize,
     /// The most controllers of one subsystem. 1 to 2,047.
     pub controllers_per_subsystem_max: usize,
@@ -59,6 +58,9 @@ pub struct TargetConfig {
     pub busy_poll_us: Option<u16>,
     /// A connection that has not sent its initialization after so long, or its Connect, is closed.
     pub connect_timeout: Duration,
+    /// When a volume's controllers are used up, one from which nothing came for so long may have to
+    /// give way.
+    pub silent_after: Duration,
     /// A connection whose host does not send data it was asked for, or does not take what was sent to it, is closed after so long.
     pub transfer_timeout: Duration,
     /// Commands of a connection of which the storage has taken nothing for so long end with a status
@@ -83,6 +85,7 @@ impl Default for TargetConfig {
             output_bytes_max: 4 << 20,
             busy_poll_us: None,
             connect_timeout: Duration::from_secs(10),
+            silent_after: Duration::from_secs(10),
             transfer_timeout: Duration::from_secs(30),
             busy_timeout: Duration::from_secs(15),
             linger: Duration::from_secs(5),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::config::TargetConfig;
+use super::leftover::Leftover;
 use super::stats::Counters;
 use super::storage::Storage;
 use super::subsystem::Subsystems;
@@ -28,6 +29,7 @@ pub(super) struct Context {
     staging_bytes: Cell<usize>,
     listeners: RefCell<Vec<SocketAddr>>,
     warnings: Cell<(Instant, u32)>,
+    leftovers: RefCell<Vec<Leftover>>,
 }
 
 impl Context {
@@ -45,6 +47,7 @@ impl Context {
             staging_bytes: Cell::new(0),
             listeners: RefCell::default(),
             warnings: Cell::new((now, 0)),
+            leftovers: RefCell::default(),
         }
     }
 
@@ -85,6 +88,19 @@ impl Context {
     /// Counts memory of [`take_staging`](Self::take_staging) as given back; the caller drops the buffer.
     pub(super) fn release_staging(&self, len_bytes: usize) {
         self.staging_bytes.set(self.staging_bytes.get() - len_bytes);
+    }
+
+    /// Keeps what the storage has of a connection that is closed.
+    pub(super) fn leave(&self, leftover: Leftover) {
+        self.leftovers.borrow_mut().push(leftover);
+    }
+
+    /// Forgets what the storage is done with. How much that was.
+    pub(super) fn look_after_leftovers(&self) -> usize {
+        let mut leftovers = self.leftovers.borrow_mut();
+        let before = leftovers.len();
+        leftovers.retain_mut(|leftover| !leftover.is_over());
+        before - leftovers.len()
     }
 
     /// Whether a warning may be written now.

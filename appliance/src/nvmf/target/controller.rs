@@ -6,12 +6,14 @@
 //!    ^                          |                      |
 //!    +------- CC.EN=0 ----------+----------------------+
 //! ```
-//! Nothing in it takes time, so that RDY follows EN at once. Clearing EN ends the connections of the I/O queues; the admin queue stays.
+//! Setting EN takes no time, so that RDY follows at once. Clearing it ends the connections of the
+//! I/O queues; RDY falls when they are closed and the storage has nothing of them any more, so that
+//! no write of the time before takes effect after that. The admin queue stays.
 //! A controller *ends* ([`Controller::end`]) when its admin connection closes, its keep alive timer expires or its volume is
 //! deleted; each of its connections sees that and closes (after a deletion, a little later).
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -20,6 +22,7 @@ use super::config::{DISCOVERY_IDLE, KEEP_ALIVE_GRANULARITY_100MS, TargetConfig};
 use super::error_log::ErrorLog;
 use super::event::Events;
 use super::feature::FeatureValues;
+use super::line::Line;
 use super::stats::ControllerInfo;
 use super::subsystem::Subsystem;
 use crate::nvmf::wire::property::{Cap, Cc, Crto, Csts, Property, VERSION_2_0};
@@ -36,7 +39,12 @@ pub(super) enum End {
     KeepAliveExpired,
     /// Its volume was deleted.
     SubsystemGone,
+    /// All of the volume's controllers were in use, and this one was silent or gone.
+    GaveWay,
 }
+
+/// The number of an I/O queue, and its connection.
+type ConnectedQueue = (u16, Weak<Line>);
 
 /// A controller.
 pub(super) struct Controller {
@@ -51,8 +59,14 @@ pub(super) struct Controller {
     ended: Cell<Option<End>>,
     /// Counted up by every reset; I/O queues of an earlier count close.
     resets: Cell<u32>,
-    /// Connected I/O queues.
-    queues: RefCell<SmallVec<[u16; 16]>>,
+    /// The connection of the admin queue.
+    line: Weak<Line>,
+    /// Connected I/O queues and their connections.
+    queues: RefCell<SmallVec<[ConnectedQueue; 8]>>,
+    /// EN was cleared, and I/O queues of the time before are still there, or commands of them.
+    resetting: Cell<bool>,
+    /// Closed connections of which the storage still has commands.
+    leftovers: Cell<usize>,
     /// I/O queues that may be connected, from Number of Queues.
     pub(super) queues_granted: Cell<u16>,
     pub(super) events: RefCell<Events>,
@@ -67,6 +81,7 @@ impl Controller {
         host_nqn: String,
         host_id: [u8; 16],
         queues_granted: u16,
+        line: &Rc<Line>,
         now: Instant,
     ) -> Rc<Self> {
         Rc::new(Controller {
@@ -80,7 +95,10 @@ impl Controller {
             last_traffic: Cell::new(now),
             ended: Cell::new(None),
             resets: Cell::new(0),
+            line: Rc::downgrade(line),
             queues: RefCell::default(),
+            resetting: Cell::new(false),
+            leftovers: Cell::new(0),
             queues_granted: Cell::new(queues_granted),
             events: RefCell::default(),
             features: RefCell::default(),
@@ -92,9 +110,24 @@ impl Controller {
         self.subsystem.is_discovery()
     }
 
-    /// CSTS.RDY.
+    /// CSTS.RDY, and no reset is under way.
     pub(super) fn is_ready(&self) -> bool {
-        self.csts.get().ready() == 1
+        self.csts.get().ready() == 1 && !self.resetting.get()
+    }
+
+    /// CC.EN: whether its host uses it.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.cc.get().enable() == 1
+    }
+
+    /// Whether the host has closed the admin connection, which may not have been seen yet.
+    pub(super) fn is_gone(&self) -> bool {
+        self.line.upgrade().is_none_or(|line| line.is_gone())
+    }
+
+    /// When the host has spoken last.
+    pub(super) fn last_traffic(&self) -> Instant {
+        self.last_traffic.get()
     }
 
     pub(super) fn ended(&self) -> Option<End> {
@@ -137,18 +170,39 @@ impl Controller {
         now.saturating_duration_since(self.last_traffic.get()) > limit
     }
 
-    /// Takes a QID for a connection; `false` when it is in use.
-    pub(super) fn take_queue(&self, queue_id: u16) -> bool {
+    /// Takes a QID for a connection; `false` when it is in use. One whose host has closed its
+    /// connection is not, although that connection may not have ended yet.
+    pub(super) fn take_queue(&self, queue_id: u16, line: &Rc<Line>) -> bool {
         let mut queues = self.queues.borrow_mut();
-        if queues.contains(&queue_id) {
-            return false;
+        if let Some(at) = queues.iter().position(|(id, _)| *id == queue_id) {
+            let before = queues[at].1.upgrade();
+            if before.as_ref().is_some_and(|before| !before.is_gone()) {
+                return false;
+            }
+            queues.remove(at);
+            if let Some(before) = before {
+                before.cut();
+            }
         }
-        queues.push(queue_id);
+        queues.push((queue_id, Rc::downgrade(line)));
         true
     }
 
-    pub(super) fn release_queue(&self, queue_id: u16) {
-        self.queues.borrow_mut().retain(|queue| *queue != queue_id);
+    /// Gives a connection's QID back, unless another one has it by now.
+    pub(super) fn release_queue(&self, line: &Rc<Line>) {
+        self.queues.borrow_mut().retain(|(_, of)| !std::ptr::eq(of.as_ptr(), Rc::as_ptr(line)));
+        self.settle_reset();
+    }
+
+    /// A connection was closed of which the storage still has commands.
+    pub(super) fn begin_leftover(&self) {
+        self.leftovers.set(self.leftovers.get() + 1);
+    }
+
+    /// The storage is done with them.
+    pub(super) fn end_leftover(&self) {
+        self.leftovers.set(self.leftovers.get() - 1);
+        self.settle_reset();
     }
 
     pub(super) fn queue_count(&self) -> usize {
@@ -199,6 +253,8 @@ impl Controller {
     }
 
     fn enable(&self, cc: Cc) {
+        // A host that does not wait for RDY to fall gets what it asks for.
+        self.resetting.set(false);
         // A discovery controller has no I/O queues, so that their entry sizes mean nothing to it.
         let sizes_valid =
             self.is_discovery() || (cc.submission_entry_size() == 6 && cc.completion_entry_size() == 4);
@@ -209,10 +265,19 @@ impl Controller {
     }
 
     fn reset(&self) {
-        self.csts.set(Csts::default());
         self.resets.set(self.resets.get().wrapping_add(1));
         self.events.borrow_mut().reset();
         self.features.borrow_mut().reset();
+        self.resetting.set(true);
+        self.settle_reset();
+    }
+
+    /// Lets RDY fall when nothing of the time before the reset is under way any more.
+    fn settle_reset(&self) {
+        if self.resetting.get() && self.queue_count() == 0 && self.leftovers.get() == 0 {
+            self.resetting.set(false);
+            self.csts.set(Csts::default());
+        }
     }
 
     pub(super) fn info(&self) -> ControllerInfo {
@@ -242,6 +307,7 @@ fn capabilities(config: &TargetConfig) -> Cap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nvmf::target::line::tests::pair;
     use crate::nvmf::target::memory::MemoryStorage;
     use crate::nvmf::target::subsystem::Subsystems;
 
@@ -249,7 +315,45 @@ mod tests {
         let storage = MemoryStorage::new();
         storage.create("one", 1 << 20, false);
         let subsystem = Subsystems::new(&*storage).all().remove(0);
-        Controller::new(1, subsystem, "nqn.host".to_owned(), [1; 16], 4, Instant::now())
+        let line = Rc::new(pair().0);
+        Controller::new(1, subsystem, "nqn.host".to_owned(), [1; 16], 4, &line, Instant::now())
+    }
+
+    #[test]
+    fn ready_falls_when_the_last_queue_is_gone() {
+        let controller = controller();
+        controller.configure(Cc::enabled(), false);
+        let lines = [pair(), pair()].map(|(line, host)| (Rc::new(line), host));
+        for (id, (line, _)) in (1..).zip(&lines) {
+            assert!(controller.take_queue(id, line));
+        }
+        controller.configure(Cc(0), false);
+        assert!(!controller.is_ready(), "no queue is connected any more");
+        for (line, _) in &lines {
+            assert_eq!(controller.csts.get().ready(), 1, "a queue may still write");
+            controller.release_queue(line);
+        }
+        assert_eq!(controller.csts.get().ready(), 0);
+        controller.configure(Cc::enabled(), false);
+        assert!(controller.is_ready());
+    }
+
+    #[test]
+    fn a_queue_whose_host_has_closed_it_is_free() {
+        let controller = controller();
+        let (first, host) = pair();
+        let (second, _host) = pair();
+        let (first, second) = (Rc::new(first), Rc::new(second));
+        assert!(controller.take_queue(1, &first));
+        assert!(!controller.take_queue(1, &second), "its host is there");
+        drop(host);
+        while !first.is_gone() {
+            std::thread::yield_now();
+        }
+        assert!(controller.take_queue(1, &second));
+        assert!(first.is_cut() && !second.is_cut());
+        controller.release_queue(&first);
+        assert_eq!(controller.queue_count(), 1, "the end of the first takes nothing from the second");
     }
 
     #[test]

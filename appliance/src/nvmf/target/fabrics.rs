@@ -5,8 +5,10 @@ use std::rc::Rc;
 use zerocopy::FromBytes;
 
 use super::admin::Reply;
+use super::admission;
 use super::context::Context;
 use super::controller::Controller;
+use super::line::Line;
 use super::queue::Queue;
 use super::subsystem::Subsystem;
 use crate::nvmf::wire::command::Sqe;
@@ -52,7 +54,12 @@ pub(super) fn data_bytes(sqe: &Sqe) -> u32 {
 }
 
 /// Connects a queue: a new controller for the admin queue, an existing one for an I/O queue.
-pub(super) fn connect(context: &Context, command: &Connect, data: &[u8]) -> Result<Queue, Refusal> {
+pub(super) fn connect(
+    context: &Context,
+    command: &Connect,
+    data: &[u8],
+    line: &Rc<Line>,
+) -> Result<Queue, Refusal> {
     if command.record_format.get() != 0 {
         return Err(Refusal::status(Status::INCOMPATIBLE_FORMAT.do_not_retry()));
     }
@@ -62,7 +69,7 @@ pub(super) fn connect(context: &Context, command: &Connect, data: &[u8]) -> Resu
     if entries < 2 || entries > u32::from(context.config.queue_entries_max) {
         return Err(Refusal::command(connect_command_offset::QUEUE_SIZE));
     }
-    let host_nqn = data.host_nqn().ok().filter(|nqn| is_nqn(nqn));
+    let host_nqn = data.host_nqn().ok().filter(|nqn| is_host_nqn(nqn));
     let host_nqn = host_nqn.ok_or(Refusal::data(connect_data_offset::HOST_NQN))?;
     // A subsystem that is not (or no longer) there: the host need not try again.
     let subsystem = data
@@ -72,19 +79,23 @@ pub(super) fn connect(context: &Context, command: &Connect, data: &[u8]) -> Resu
         .ok_or(Refusal::data(connect_data_offset::SUBSYSTEM_NQN))?;
     let flow_control = command.attributes & connect_attribute::NO_FLOW_CONTROL == 0;
     if command.queue_id.get() == 0 {
-        let controller = new_controller(context, &subsystem, command, data, host_nqn)?;
+        let controller = new_controller(context, &subsystem, command, data, host_nqn, line)?;
         context.counters.admin_queues_connected.add(1);
-        Ok(Queue::new(controller, 0, entries, flow_control))
+        Ok(Queue::new(controller, 0, entries, flow_control, line))
     } else {
-        let controller = existing_controller(&subsystem, command, data, host_nqn)?;
+        let controller = existing_controller(&subsystem, command, data, host_nqn, line)?;
         controller.note_traffic(context.now());
         context.counters.io_queues_connected.add(1);
-        Ok(Queue::new(controller, command.queue_id.get(), entries, flow_control))
+        Ok(Queue::new(controller, command.queue_id.get(), entries, flow_control, line))
     }
 }
 
-fn is_nqn(nqn: &str) -> bool {
-    nqn.starts_with("nqn.") && nqn.len() <= crate::nvmf::wire::fabrics::NQN_BYTES_MAX
+/// Whether a host may call itself so. The name is shown in the journal and in tables, so nothing in
+/// it may steer a terminal. Without a name it is taken too, as Linux's target and SPDK's do where
+/// any host may connect.
+fn is_host_nqn(nqn: &str) -> bool {
+    let is_name = nqn.is_empty() || nqn.starts_with("nqn.");
+    is_name && nqn.len() <= crate::nvmf::wire::fabrics::NQN_BYTES_MAX && !nqn.contains(char::is_control)
 }
 
 fn new_controller(
@@ -93,12 +104,13 @@ fn new_controller(
     command: &Connect,
     data: &ConnectData,
     host_nqn: &str,
+    line: &Rc<Line>,
 ) -> Result<Rc<Controller>, Refusal> {
     // The dynamic model: the host asks for any controller.
     if data.controller_id.get() != CONTROLLER_ID_DYNAMIC {
         return Err(Refusal::data(connect_data_offset::CONTROLLER_ID));
     }
-    if subsystem.controllers.borrow().len() >= context.config.controllers_per_subsystem_max {
+    if !admission::has_controller_for(context, subsystem, host_nqn, &data.host_id) {
         return Err(Refusal::status(Status::CONTROLLER_BUSY));
     }
     let controller = Controller::new(
@@ -107,6 +119,7 @@ fn new_controller(
         host_nqn.to_owned(),
         data.host_id,
         context.config.io_queues_max,
+        line,
         context.now(),
     );
     controller.set_keep_alive_ms(command.keep_alive_timeout_ms.get());
@@ -119,6 +132,7 @@ fn existing_controller(
     command: &Connect,
     data: &ConnectData,
     host_nqn: &str,
+    line: &Rc<Line>,
 ) -> Result<Rc<Controller>, Refusal> {
     let queue_id = command.queue_id.get();
     if subsystem.is_discovery() {
@@ -140,8 +154,9 @@ fn existing_controller(
     if queue_id > controller.queues_granted.get() {
         return Err(Refusal::command(connect_command_offset::QUEUE_ID));
     }
-    if !controller.take_queue(queue_id) {
-        // The same QID twice (Base section 6.3). The first may be a connection that is about to be found dead, so a retry can help.
+    if !controller.take_queue(queue_id, line) {
+        // The same QID twice (Base section 6.3). The first may be found dead soon, so a retry can
+        // help.
         return Err(Refusal::status(Status::COMMAND_SEQUENCE_ERROR));
     }
     Ok(controller)

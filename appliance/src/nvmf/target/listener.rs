@@ -1,9 +1,12 @@
 //! Listening sockets: what is listened on, and who has connected.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
-use super::config::{ACCEPTS_PER_TURN, LISTENERS_MAX};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::config::LISTENERS_MAX;
 use crate::reactor::{Interest, Local, Source};
 
 /// Why an address cannot be listened on.
@@ -61,28 +64,39 @@ impl Listener {
         Ok(Listener { source, socket, address: bound })
     }
 
-    /// Hands every connection that waits to `take`, within the bound of a turn. Returns how many there were.
-    pub(super) fn accept(&self, mut take: impl FnMut(TcpStream, SocketAddr)) -> usize {
-        if !self.source.take_readable() {
-            return 0;
-        }
-        for count in 0..ACCEPTS_PER_TURN {
-            match self.socket.accept() {
-                Ok((socket, peer)) => take(socket, peer),
-                Err(error) => {
-                    if error.kind() != std::io::ErrorKind::WouldBlock {
-                        self.pause(&error);
-                    }
-                    return count;
-                }
-            }
-        }
-        ACCEPTS_PER_TURN
+    /// Whether connections may wait, since this was asked last.
+    pub(super) fn take_readable(&self) -> bool {
+        self.source.take_readable()
     }
 
-    /// Out of descriptors or memory: asking again at once would only keep the reactor busy. [`resume`](Self::resume) ends it.
-    fn pause(&self, error: &std::io::Error) {
-        tracing::warn!(address = %self.address, %error, "cannot accept a connection");
+    /// The socket.
+    pub(super) fn socket(&self) -> &TcpListener {
+        &self.socket
+    }
+
+    /// Whether a connection waits.
+    pub(super) fn is_pending(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&at_once)).is_ok_and(|count| count > 0)
+    }
+
+    /// The next connection that waits. One that has ended meanwhile is passed over.
+    pub(super) fn accept(&self) -> std::io::Result<Option<(TcpStream, SocketAddr)>> {
+        loop {
+            match self.socket.accept() {
+                Ok(accepted) => return Ok(Some(accepted)),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => return Ok(None),
+                    ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Lets connections wait, until [`resume`](Self::resume).
+    pub(super) fn pause(&self) {
         // If it cannot be paused, it is merely busy.
         let _ = self.source.set_interest(Interest::Nothing);
     }

@@ -9,8 +9,10 @@
 //! | `event`, `error_log` | asynchronous events, the error log                       |
 //! | `io`             | I/O commands to requests of a volume                         |
 //! | `controller`, `queue`, `subsystem` | the objects of the specification and their states |
-//! | `listener`       | listening sockets                                            |
+//! | `listener`, `line` | listening sockets, connected ones                          |
+//! | `admission`      | who is let in, and who gives way                             |
 //! | `storage`, `memory` | what the target needs of the volumes; volumes in memory   |
+//! | `leftover`       | what the storage still has of connections that are closed    |
 //! | `context`, `config`, `stats` | what is shared; limits; counters                 |
 //!
 //! A target belongs to one reactor. Each turn: [`Target::poll_receive`] reads and parses what hosts have sent and hands
@@ -21,6 +23,7 @@
 //! memory; data to hosts by the output bound of each connection and, above it, by the DMA pool.
 
 mod admin;
+mod admission;
 mod busy_poll;
 mod config;
 mod connection;
@@ -33,6 +36,8 @@ mod fabrics;
 mod feature;
 mod identify;
 mod io;
+mod leftover;
+mod line;
 mod listener;
 mod log_page;
 pub mod memory;
@@ -44,7 +49,7 @@ mod subsystem;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
@@ -82,6 +87,8 @@ struct Inner {
     /// A timer that wakes the reactor for another try is running.
     retry_armed: Cell<bool>,
     shut_down: Cell<bool>,
+    /// When it was said that there is no room for more connections.
+    full_said: Cell<Option<Instant>>,
     /// Connections from which something came lately. Where there is only one, its socket is read in every turn instead of asking first whether it is ready: one system call less for each
     /// command of a host that waits for each.
     eager_connections: Cell<usize>,
@@ -98,6 +105,7 @@ impl Target {
             next_tick: Cell::new(Instant::now()),
             retry_armed: Cell::new(false),
             shut_down: Cell::new(false),
+            full_said: Cell::new(None),
             eager_connections: Cell::new(0),
         });
         inner.local.spawn(tick(inner.local.clone(), Rc::downgrade(&inner)));
@@ -180,14 +188,16 @@ impl Target {
             inner.listeners.borrow().iter().for_each(Listener::resume);
         }
         let mut stalled = false;
-        let work = inner.each(|connection| {
-            let work = connection.send(context)?;
-            if tick {
-                connection.check_clocks(context)?;
-            }
-            stalled |= connection.is_stalled();
-            Ok(work)
-        });
+        let over = context.look_after_leftovers();
+        let work = over
+            + inner.each(|connection| {
+                let work = connection.send(context)?;
+                if tick {
+                    connection.check_clocks(context)?;
+                }
+                stalled |= connection.is_stalled();
+                Ok(work)
+            });
         if stalled {
             self.arm_retry();
         }
@@ -227,6 +237,16 @@ impl Target {
             .collect()
     }
 
+    /// The names of the hosts that are connected to a subsystem, once for each controller. Those
+    /// that have closed their connections are not.
+    pub fn hosts(&self, nqn: &str) -> Vec<String> {
+        let Some(subsystem) = self.inner.context.subsystems.find(nqn) else { return Vec::new() };
+        let controllers = subsystem.controllers.borrow();
+        let open =
+            controllers.iter().filter(|controller| controller.ended().is_none() && !controller.is_gone());
+        open.map(|controller| controller.host_nqn.clone()).collect()
+    }
+
     /// Every queue pair.
     pub fn queue_pairs(&self) -> Vec<QueuePairInfo> {
         self.inner.connections.borrow().iter().filter_map(Connection::info).collect()
@@ -254,44 +274,6 @@ impl Inner {
     fn publish_listeners(&self) {
         let addresses = self.listeners.borrow().iter().map(|listener| listener.address).collect();
         self.context.set_listener_addresses(addresses);
-    }
-
-    fn accept(&self) -> usize {
-        let mut work = 0;
-        for listener in self.listeners.borrow().iter() {
-            work += listener.accept(|socket, peer| self.add(socket, peer));
-        }
-        work
-    }
-
-    fn add(&self, socket: TcpStream, peer: SocketAddr) {
-        let context = &self.context;
-        let mut connections = self.connections.borrow_mut();
-        if connections.len() >= context.config.connections_max {
-            context.counters.connections_refused.add(1);
-            if context.may_warn() {
-                tracing::warn!(%peer, limit = context.config.connections_max, "too many connections: one is refused");
-            }
-            return;
-        }
-        if let Some(span_us) = context.config.busy_poll_us
-            && let Err(error) = set_busy_poll(&socket, span_us)
-            && context.may_warn()
-        {
-            tracing::warn!(%peer, span_us, %error, "the kernel does not poll the network device for a connection, which works without it");
-        }
-        match Connection::new(&self.local, socket, peer, context.now()) {
-            Ok(connection) => {
-                tracing::debug!(%peer, "connection accepted");
-                context.counters.connections_accepted.add(1);
-                connections.push(connection);
-            }
-            Err(error) => {
-                if context.may_warn() {
-                    tracing::warn!(%peer, %error, "a connection could not be set up");
-                }
-            }
-        }
     }
 
     /// Does one part of the turn for every connection, and closes those that end in it.

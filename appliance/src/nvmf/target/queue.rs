@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::controller::{Controller, End};
+use super::line::Line;
 use super::stats::Counter;
 
 /// The SQHD by which a Connect response agrees to work without flow control (Base section 6.3).
@@ -20,6 +21,7 @@ pub(super) struct Queue {
     /// The controller's count of resets when the queue was connected.
     pub(super) resets: u32,
     pub(super) counters: QueueCounters,
+    line: Rc<Line>,
     head: u32,
 }
 
@@ -34,9 +36,16 @@ pub(super) struct QueueCounters {
 }
 
 impl Queue {
-    pub(super) fn new(controller: Rc<Controller>, id: u16, entries: u32, flow_control: bool) -> Self {
-        let resets = controller.resets();
-        Queue { controller, id, entries, flow_control, resets, counters: QueueCounters::default(), head: 0 }
+    pub(super) fn new(
+        controller: Rc<Controller>,
+        id: u16,
+        entries: u32,
+        flow_control: bool,
+        line: &Rc<Line>,
+    ) -> Self {
+        let (resets, line) = (controller.resets(), Rc::clone(line));
+        let counters = QueueCounters::default();
+        Queue { controller, id, entries, flow_control, resets, counters, line, head: 0 }
     }
 
     pub(super) fn is_admin(&self) -> bool {
@@ -59,7 +68,7 @@ impl Drop for Queue {
             self.controller.end(End::AdminClosed);
             self.controller.subsystem.remove_controller(self.controller.id);
         } else {
-            self.controller.release_queue(self.id);
+            self.controller.release_queue(&self.line);
         }
     }
 }

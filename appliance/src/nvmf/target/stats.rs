@@ -11,8 +11,8 @@ pub struct TargetStats {
     pub connections: u64,
     /// Connections accepted.
     pub connections_accepted: u64,
-    /// Connections closed at once because there were too many.
-    pub connections_refused: u64,
+    /// Connections without a queue that were closed because others needed their places.
+    pub connections_evicted: u64,
     /// Connections ended by us for a protocol error.
     pub protocol_errors: u64,
     /// Controllers ended because they were silent.
@@ -137,7 +137,7 @@ impl Counter {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) connections_accepted: Counter,
-    pub(super) connections_refused: Counter,
+    pub(super) connections_evicted: Counter,
     pub(super) protocol_errors: Counter,
     pub(super) keep_alive_expiries: Counter,
     pub(super) received_bytes: Counter,
@@ -158,7 +158,7 @@ impl Counters {
         TargetStats {
             connections,
             connections_accepted: self.connections_accepted.get(),
-            connections_refused: self.connections_refused.get(),
+            connections_evicted: self.connections_evicted.get(),
             protocol_errors: self.protocol_errors.get(),
             keep_alive_expiries: self.keep_alive_expiries.get(),
             received_bytes: self.received_bytes.get(),

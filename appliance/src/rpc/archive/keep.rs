@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::archive::retention::{KeepError, KeepRules};
+use crate::private;
 
 /// Why the rules could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +40,8 @@ pub(super) struct Keep {
 impl Keep {
     /// Reads the rules; without a file there are none, and everything is kept.
     pub(super) fn open(file: &Path) -> Result<Self, KeepFileError> {
-        let rules = match std::fs::read_to_string(file) {
+        let read = std::fs::read_to_string(file).and_then(|text| private::tighten(file).map(|_| text));
+        let rules = match read {
             Ok(text) => KeepRules::parse(&text)
                 .map_err(|source| KeepFileError::Rules { path: file.to_owned(), source })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => KeepRules::default(),
@@ -68,7 +70,7 @@ impl Keep {
     /// Replaces the file as a whole.
     fn write(&self, text: &str) -> std::io::Result<()> {
         let new = self.file.with_extension("new");
-        let mut file = File::create(&new)?;
+        let mut file = private::create(&new)?;
         writeln!(file, "{text}")?;
         file.sync_all()?;
         std::fs::rename(&new, &self.file)?;

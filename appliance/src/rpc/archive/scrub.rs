@@ -104,7 +104,9 @@ impl Scrub {
     fn save(&self) {
         let text = serde_json::to_vec(&self.get()).unwrap_or_default();
         let new = self.file.with_extension("new");
-        if let Err(error) = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &self.file)) {
+        if let Err(error) =
+            crate::private::write(&new, &text).and_then(|()| std::fs::rename(&new, &self.file))
+        {
             tracing::debug!(%error, file = %self.file.display(), "where the scrub is could not be noted");
         }
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use crate::nvmf::nqn;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
@@ -15,7 +16,12 @@ pub(super) fn methods() -> Vec<Method> {
     vec![
         Method::task("volume_create", "Makes a volume; with if_absent an equal one may exist.", create).changing(),
         Method::on_reactor("volume_list", "Every volume, or the one with a name.", list),
-        Method::task("volume_delete", "Deletes a volume; its history stays reachable.", delete).changing(),
+        Method::task(
+            "volume_delete",
+            "Deletes a volume, with force also one that hosts are connected to; its history stays reachable.",
+            delete,
+        )
+        .changing(),
         Method::task("volume_resize", "Grows a volume.", resize).changing(),
         Method::task(
             "volume_hydrate",
@@ -91,10 +97,22 @@ fn list(app: &App, ListParams { name }: ListParams) -> Result<Vec<VolumeInfo>, R
 #[serde(deny_unknown_fields)]
 struct DeleteParams {
     name: String,
+    #[serde(default)]
+    force: bool,
 }
 
 async fn delete(app: App, params: DeleteParams) -> Result<bool, RpcError> {
-    app.pool()?.delete_volume(params.name).await?;
+    let DeleteParams { name, force } = params;
+    let pool = app.pool()?;
+    if !force && let Some(target) = app.find_target() {
+        let mut hosts = target.hosts(&nqn::of_volume(&name));
+        hosts.sort();
+        hosts.dedup();
+        if !hosts.is_empty() {
+            return Err(RpcError::VolumeInUse { name, hosts });
+        }
+    }
+    pool.delete_volume(name).await?;
     Ok(true)
 }
 

@@ -6,8 +6,6 @@ mod id;
 mod spec;
 mod tape;
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +17,7 @@ use crate::archive::store::{
     Check, CheckOutcome, DeviceStore, DirectoryOptions, DirectoryStore, FileMedium, Medium, Name, Reason,
     S3Store, Store, StoreError, StoreErrorKind, probe,
 };
+use crate::private;
 
 pub(super) use id::{ensure_id, read_id};
 pub use spec::{SpecError, StoreSpec};
@@ -256,8 +255,7 @@ fn open_unprobed(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
 
 /// Makes a directory that only its owner can look into: what comes there is as private as the pool.
 fn make_directory(path: &Path) -> Result<(), StoreOpenError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| StoreOpenError::Io { path: path.to_owned(), source })
+    private::create_dir_all(path).map_err(|source| StoreOpenError::Io { path: path.to_owned(), source })
 }
 
 fn open_device(path: &Path, create_bytes: Option<u64>) -> Result<OpenedStore, StoreOpenError> {
@@ -271,8 +269,7 @@ fn open_device(path: &Path, create_bytes: Option<u64>) -> Result<OpenedStore, St
     };
     if length == Some(0) {
         let bytes = create_bytes.ok_or_else(|| StoreOpenError::NoSuchDevice { path: path.to_owned() })?;
-        let mut options = File::options();
-        let file = options.create(true).truncate(false).write(true).mode(0o600).open(path).map_err(failed)?;
+        let file = private::open_or_create(path).map_err(failed)?;
         file.set_len(bytes / BLOCK_BYTES * BLOCK_BYTES).and_then(|()| file.sync_all()).map_err(failed)?;
     }
     let medium = FileMedium::open(path).map_err(|error| match error.kind() {

@@ -107,6 +107,7 @@ fn open_library(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
     let failed = |source| StoreOpenError::Io { path: path.clone(), source };
     let label = format!("tape library {}", path.display());
     make_directory(path)?;
+    crate::private::tighten_own(path, is_of_library).map_err(failed)?;
     let cartridge_bytes = spec.cartridge_bytes.unwrap_or(CARTRIDGE_BYTES_DEFAULT);
     let mut library = EmulatedLibrary::new(path, cartridge_bytes, EARLY_WARNING_BYTES);
     let found =
@@ -120,6 +121,12 @@ fn open_library(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
     }
     let stage = spec.stage.clone().unwrap_or_else(|| path.join(STAGE_NAME));
     Ok(opened(open_store(library, path, &label, stage, path.clone())?, &label))
+}
+
+/// Whether a library's directory has a file or directory of this name.
+fn is_of_library(name: &str) -> bool {
+    let is_cartridge = Path::new(name).extension().is_some_and(|extension| extension == "tap");
+    is_cartridge || name.starts_with("ledger-") || name == STAGE_NAME
 }
 
 /// Opens the cartridges of the one store that they belong to, of the one that is remembered when all are blank, or of a new one.

@@ -22,6 +22,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::drive::{BLOCK_BYTES_MAX, Damage, Drive, DriveError, Library, Mounted, Position, Read, Written};
 use super::simh::{CLASS_BAD, CLASS_MASK, ERASE_GAP, FILEMARK, Index, Record, parse, u32_at};
+use crate::private;
 
 /// A drive with one .tap file in it.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ impl TapDrive {
     /// The operating system's.
     pub fn load(path: &Path, capacity_bytes: u64, early_warning_bytes: u64) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path)?;
+        private::tighten(path)?;
         let index = parse(&file)?;
         let len_bytes = index.end_bytes.max(file.metadata()?.len());
         let writable_from = 0;
@@ -270,8 +272,8 @@ impl EmulatedLibrary {
     /// # Errors
     /// The operating system's; `AlreadyExists` when the barcode is taken.
     pub fn add_blank(&mut self, barcode: &str) -> io::Result<()> {
-        fs::create_dir_all(&self.root)?;
-        File::create_new(self.root.join(format!("{barcode}.tap")))?.sync_all()?;
+        private::create_dir_all(&self.root)?;
+        private::create_new(&self.root.join(format!("{barcode}.tap")))?.sync_all()?;
         File::open(&self.root)?.sync_all()
     }
 

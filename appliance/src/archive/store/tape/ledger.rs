@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::super::Name;
 use crate::log::checksum::crc32c;
+use crate::private;
 
 const VERSION: u32 = 1;
 
@@ -184,7 +185,7 @@ pub(super) fn read(directory: &Path, store: Uuid) -> io::Result<Option<Known>> {
 impl Ledger {
     /// Writes a ledger anew.
     pub(super) fn create(directory: &Path, store: Uuid, known: &Known) -> io::Result<Self> {
-        fs::create_dir_all(directory)?;
+        private::create_dir_all(directory)?;
         let path = path_of(directory, store);
         let mut text = encode(&Line::Ledger { version: VERSION, store })?;
         for (&number, cartridge) in &known.cartridges {
@@ -203,7 +204,7 @@ impl Ledger {
             })?;
         }
         let new = path.with_extension("new");
-        let mut file = File::create(&new)?;
+        let mut file = private::create(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, &path)?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::scan::Place;
+use crate::private;
 
 /// The cache. What is used longest ago leaves first; a file that is still being read lives until its reader is done.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub(super) struct Stage {
 impl Stage {
     /// Begins with an empty cache.
     pub(super) fn open(root: &Path, bound_bytes: u64) -> io::Result<Self> {
-        fs::create_dir_all(root)?;
+        private::create_dir_all(root)?;
         for entry in fs::read_dir(root)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "staged") {
@@ -52,7 +53,7 @@ impl Stage {
             let Some(&(oldest, ..)) = self.staged.front() else { break };
             self.remove(oldest);
         }
-        File::options().read(true).write(true).create(true).truncate(true).open(self.path(place))
+        private::create(&self.path(place))
     }
 
     /// Takes in a file that was filled.

@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 use zerocopy::little_endian::{U16, U32};
 
 use super::Connection;
+use super::slots::Stage;
 use crate::dma::DmaBuf;
 use crate::nvmf::target::context::Context;
 use crate::nvmf::target::error_log::Failure;
@@ -19,11 +20,24 @@ impl Connection {
     /// Answers everything that has completed. Returns how much there was.
     pub(super) fn drain(&mut self, context: &Context) -> usize {
         let mut work = 0;
+        if self.is_terminating() {
+            return std::iter::from_fn(|| self.drop_completion()).count();
+        }
         while let Some(completion) = self.sink.pop() {
             self.finish(context, completion);
             work += 1;
         }
         work + self.send_events()
+    }
+
+    /// Takes something that has completed, and answers nothing: nothing follows a termination
+    /// request.
+    fn drop_completion(&mut self) -> Option<()> {
+        let completion = self.sink.pop()?;
+        if let Some(slot) = self.slots.get_mut(completion.tag as u16) {
+            slot.stage = Stage::AwaitRoom;
+        }
+        Some(())
     }
 
     /// Completes asynchronous event requests for which something has happened.

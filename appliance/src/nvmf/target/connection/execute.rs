@@ -9,13 +9,16 @@ use crate::nvmf::target::context::Context;
 use crate::nvmf::target::fabrics;
 use crate::nvmf::target::io::{self, HostData, Started, Transfer};
 use crate::nvmf::target::queue::NO_FLOW_CONTROL_HEAD;
-use crate::nvmf::wire::command::{Cqe, Fuse, Sqe};
+use crate::nvmf::wire::command::{Cqe, FLAGS_SGL, Sqe};
 use crate::nvmf::wire::fabrics::{Connect, ConnectResult, Disconnect, PropertyGet, PropertySet};
 use crate::nvmf::wire::opcode::{AdminOpcode, FabricsType, IoOpcode};
 use crate::nvmf::wire::pdu::{CapsuleResp, R2t};
 use crate::nvmf::wire::pdu_check::append_header;
 use crate::nvmf::wire::sgl::SglKind;
 use crate::nvmf::wire::status::Status;
+
+/// FUSE and PSDT.
+const FLAGS_CHECKED: u8 = 0b1100_0011;
 
 /// Whether a command was taken from the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +66,9 @@ impl Connection {
 
     /// Everything that can be refused before the data is there.
     fn check(&self, sqe: &Sqe) -> Result<(Kind, Transfer), Status> {
-        // Fused commands are not offered.
-        if sqe.fuse() != Ok(Fuse::Normal) {
+        // Fused commands are not offered, and PSDT is 01b over fabrics (Base section 3.3.3.1): SGLs,
+        // also of commands without data.
+        if sqe.flags & FLAGS_CHECKED != FLAGS_SGL {
             return Err(Status::INVALID_FIELD.do_not_retry());
         }
         if sqe.opcode == u8::from(AdminOpcode::Fabrics) {
@@ -166,6 +170,9 @@ impl Connection {
 
     /// Tries again what had to wait. Returns how much of it went on.
     pub(super) fn retry(&mut self, context: &Context) -> usize {
+        if self.is_terminating() {
+            return 0;
+        }
         let mut work = 0;
         if self.flush_wanted && self.start_shutdown_flush(context) {
             work += 1;
@@ -208,7 +215,7 @@ impl Connection {
         if let Err(status) = result
             && !queue.controller.subsystem.deleted.get()
         {
-            tracing::warn!(peer = %self.peer, nqn = %queue.controller.subsystem.nqn, %status, "the flush of a shutdown failed");
+            tracing::warn!(peer = %self.line.peer, nqn = %queue.controller.subsystem.nqn, %status, "the flush of a shutdown failed");
         }
         queue.controller.shutdown_complete();
     }
@@ -338,7 +345,7 @@ impl Connection {
 
     fn admin(&mut self, context: &Context, sqe: &Sqe, data: &[u8]) {
         let Some(queue) = &self.queue else { return };
-        let reply = admin::execute(context, &queue.controller, self.local, sqe, data);
+        let reply = admin::execute(context, &queue.controller, self.line.local, sqe, data);
         self.reply(context, sqe, reply);
     }
 
@@ -374,10 +381,10 @@ impl Connection {
 
     fn connect(&mut self, context: &Context, sqe: &Sqe, data: &[u8]) {
         let command = sqe.view::<Connect>();
-        match fabrics::connect(context, command, data) {
+        match fabrics::connect(context, command, data, &self.line) {
             Ok(mut queue) => {
                 tracing::debug!(
-                    peer = %self.peer,
+                    peer = %self.line.peer,
                     nqn = %queue.controller.subsystem.nqn,
                     host_nqn = %queue.controller.host_nqn,
                     controller_id = queue.controller.id,
@@ -387,7 +394,7 @@ impl Connection {
                 );
                 if queue.is_admin() {
                     tracing::info!(
-                        peer = %self.peer,
+                        peer = %self.line.peer,
                         nqn = %queue.controller.subsystem.nqn,
                         host_nqn = %queue.controller.host_nqn,
                         controller_id = queue.controller.id,
@@ -407,7 +414,7 @@ impl Connection {
             }
             Err(refusal) => {
                 if context.may_warn() {
-                    tracing::warn!(peer = %self.peer, status = %refusal.status, "Connect refused");
+                    tracing::warn!(peer = %self.line.peer, status = %refusal.status, "Connect refused");
                 }
                 self.complete(context, sqe, refusal.status, refusal.result);
             }

@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 
 use super::context::Context;
 use super::controller::End;
+use super::leftover::Leftover;
+use super::line::Line;
 use super::queue::Queue;
 use super::stats::QueuePairInfo;
 use crate::dma::DmaBuf;
@@ -76,6 +78,10 @@ pub(super) enum Close {
     Reset,
     #[error("the controller ended: {0:?}")]
     ControllerEnded(End),
+    #[error("it had connected no queue, and another needed its place")]
+    GaveWay,
+    #[error("the host has closed it, and connected its queue anew")]
+    Succeeded,
     #[error("the target shuts down")]
     Shutdown,
 }
@@ -157,9 +163,7 @@ struct Incoming {
 pub(super) struct Connection {
     // Before the socket, so that it is dropped before the socket is closed.
     source: Source,
-    socket: TcpStream,
-    peer: SocketAddr,
-    local: SocketAddr,
+    line: Rc<Line>,
     opened: Instant,
     phase: Phase,
     limits: PduLimits,
@@ -202,15 +206,11 @@ impl Connection {
         peer: SocketAddr,
         now: Instant,
     ) -> std::io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        socket.set_nodelay(true)?;
-        let local = socket.local_addr()?;
-        let source = local_reactor.register(socket.as_fd(), Interest::Read)?;
+        let line = Rc::new(Line::new(socket, peer)?);
+        let source = local_reactor.register(line.socket.as_fd(), Interest::Read)?;
         Ok(Connection {
             source,
-            socket,
-            peer,
-            local,
+            line,
             opened: now,
             phase: Phase::Accepted,
             limits: PduLimits {
@@ -244,7 +244,22 @@ impl Connection {
     }
 
     pub(super) fn peer(&self) -> SocketAddr {
-        self.peer
+        self.line.peer
+    }
+
+    /// Whether its host has connected no queue, or has lost it.
+    pub(super) fn is_half_open(&self) -> bool {
+        self.queue.is_none()
+    }
+
+    /// When it was accepted.
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// Whether a termination request was sent: nothing is taken any more, and nothing follows it.
+    fn is_terminating(&self) -> bool {
+        matches!(self.phase, Phase::Terminating { .. })
     }
 
     pub(super) fn queue(&self) -> Option<&Queue> {
@@ -269,7 +284,7 @@ impl Connection {
         let mut work = self.drain(context);
         if !self.output.is_empty() && (self.blocked_since.is_none() || self.source.take_writable()) {
             work += 1;
-            let sent = self.output.send(&self.socket)?;
+            let sent = self.output.send(&self.line.socket)?;
             context.counters.sent_bytes.add(sent as u64);
             if self.output.is_empty() {
                 self.blocked_since = None;
@@ -311,6 +326,9 @@ impl Connection {
                 }
             }
             Some(end) => return Err(Close::ControllerEnded(end)),
+        }
+        if self.line.is_cut() {
+            return Err(Close::Succeeded);
         }
         if !queue.is_admin() && queue.resets != queue.controller.resets() {
             return Err(Close::Reset);
@@ -356,7 +374,7 @@ impl Connection {
     pub(super) fn terminate(&mut self, context: &Context, fatal: Fatal) {
         context.counters.protocol_errors.add(1);
         if context.may_warn() {
-            tracing::warn!(peer = %self.peer, reason = %fatal, "protocol error: the connection is ended");
+            tracing::warn!(peer = %self.line.peer, reason = %fatal, "protocol error: the connection is ended");
         }
         let (fatal_error, information) = fatal.report();
         let offender = &self.input.bytes[self.input.start..self.input.end];
@@ -373,22 +391,27 @@ impl Connection {
         self.phase = Phase::Terminating { deadline: context.now() + TERMINATION_LINGER };
     }
 
-    /// Gives back what the connection holds and closes it. The storage completes what it has into a sink that nobody drains.
+    /// Gives back what the connection holds and closes it. What the storage has goes on; a reset of
+    /// the controller waits for it.
     pub(super) fn close(mut self, context: &Context, why: &Close) {
         let (nqn, queue_id, controller_id) = match &self.queue {
             Some(queue) => (queue.controller.subsystem.nqn.as_str(), queue.id, queue.controller.id),
             None => ("", 0, 0),
         };
         if queue_id == 0 && self.queue.is_some() {
-            tracing::info!(peer = %self.peer, nqn, controller_id, reason = %why, "controller disconnected");
+            tracing::info!(peer = %self.line.peer, nqn, controller_id, reason = %why, "controller disconnected");
         } else {
-            tracing::debug!(peer = %self.peer, nqn, controller_id, queue_id, reason = %why, "connection closed");
+            tracing::debug!(peer = %self.line.peer, nqn, controller_id, queue_id, reason = %why, "connection closed");
         }
         context.release_staging(self.staging_bytes);
         self.staging_bytes = 0;
+        let in_storage = self.slots.iter().filter(|slot| slot.stage == Stage::InStorage).count();
+        if let Some(queue) = self.queue.as_ref().filter(|queue| !queue.is_admin() && in_storage > 0) {
+            context.leave(Leftover::new(&queue.controller, &self.sink, in_storage));
+        }
         // A last try, so that a host hears what it can.
-        let _ = self.output.send(&self.socket);
-        let _ = self.socket.shutdown(Shutdown::Both);
+        let _ = self.output.send(&self.line.socket);
+        let _ = self.line.socket.shutdown(Shutdown::Both);
     }
 
     /// Counts staging memory as given back.
@@ -406,8 +429,8 @@ impl Connection {
             queue_id: queue.id,
             entries: queue.entries,
             outstanding: self.slots.used() as u64,
-            peer_address: self.peer.to_string(),
-            local_address: self.local.to_string(),
+            peer_address: self.line.peer.to_string(),
+            local_address: self.line.local.to_string(),
             header_digest: self.limits.digests.header,
             data_digest: self.limits.digests.data,
             commands: queue.counters.commands.get(),

@@ -85,7 +85,7 @@ impl Connection {
         let received = self.receive_bytes()?;
         if let Received::Bytes { count, .. } = received {
             context.counters.received_bytes.add(count as u64);
-            if matches!(self.phase, Phase::Terminating { .. }) {
+            if self.is_terminating() {
                 self.input.discard();
             } else if let Some(queue) = &self.queue {
                 queue.controller.note_traffic(context.now());
@@ -104,11 +104,11 @@ impl Connection {
             // The rest of the payload goes straight to where it is wanted.
             let start = incoming.offset + incoming.received;
             let rest = &mut staging.as_mut_slice()[start..incoming.offset + incoming.len_bytes];
-            let (received, taken) = self.input.receive_payload(&self.socket, rest, room_max)?;
+            let (received, taken) = self.input.receive_payload(&self.line.socket, rest, room_max)?;
             incoming.received += taken;
             return Ok(received);
         }
-        Ok(self.input.receive(&self.socket, room_max)?)
+        Ok(self.input.receive(&self.line.socket, room_max)?)
     }
 
     /// Acts on every whole PDU in the buffer. Returns how many there were.
@@ -161,7 +161,7 @@ impl Connection {
     }
 
     fn parse_one(&mut self, context: &Context, rest: &[u8]) -> Result<Step, Close> {
-        if matches!(self.phase, Phase::Terminating { .. }) || self.disconnecting {
+        if self.is_terminating() || self.disconnecting {
             return Ok(if rest.is_empty() { Step::NeedMore } else { Step::Consumed(rest.len()) });
         }
         if self.incoming.is_some() {

@@ -1,5 +1,6 @@
 //! The target tested whole, over loopback, with volumes in memory: with our own host, with raw PDUs, with garbage.
 
+mod crowd;
 mod data;
 mod discovery;
 mod fuzz;

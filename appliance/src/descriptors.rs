@@ -1,0 +1,77 @@
+//! File descriptors: how many there may be, and who leaves some to whom.
+//!
+//! Hosts could take every descriptor that the process may have; then the archive's store could open
+//! nothing, and nobody could ask the appliance what is wrong. So hosts and callers of the command
+//! plane have bounds below the limit. The limit is asked for anew each time: it can be changed from
+//! outside while the process runs.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What hosts leave to the store and the command plane, where the limit is not small.
+const RESERVE: u64 = 192;
+/// Callers of the command plane get so small a part of the limit, where it is small.
+const CALLERS_PART: u64 = 8;
+
+/// Raises the soft limit to the hard one. Returns what the limit is now.
+///
+/// # Errors
+/// The kernel's refusal; the limit is as before then.
+pub fn raise_limit() -> io::Result<u64> {
+    let limits = getrlimit(Resource::Nofile);
+    if limits.current != limits.maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, maximum: limits.maximum })?;
+    }
+    Ok(limit())
+}
+
+/// How many descriptors the process may have.
+fn limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Whether a host may have another descriptor. `any` is some open one.
+pub fn has_room_for_host(any: impl AsFd) -> bool {
+    // A new descriptor has the lowest number that is free: all below it are in use.
+    match rustix::io::fcntl_dupfd_cloexec(any, 0) {
+        Ok(next) => (next.as_raw_fd() as u64) < of_hosts(limit()),
+        Err(_) => false,
+    }
+}
+
+/// Descriptors that are open when hosts get no more.
+fn of_hosts(limit: u64) -> u64 {
+    limit - RESERVE.min(limit / 2)
+}
+
+/// How many callers the command plane may have, of `most`.
+pub fn callers(most: usize) -> usize {
+    callers_within(limit(), most)
+}
+
+fn callers_within(limit: u64, most: usize) -> usize {
+    (limit / CALLERS_PART).clamp(2, most as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_callers_leave_some_to_the_store() {
+        for limit in [32_u64, 64, 256, 1024, 65_536, u64::MAX] {
+            let rest = limit - of_hosts(limit);
+            assert!(rest >= 16 && rest as usize > 2 * callers_within(limit, 64), "{limit}: {rest}");
+        }
+        assert_eq!(callers_within(64, 64), 8);
+        assert_eq!(callers_within(1024, 64), 64);
+        assert_eq!(of_hosts(1024), 832);
+    }
+
+    #[test]
+    fn there_is_room_below_the_limit() {
+        assert!(has_room_for_host(std::io::stderr()));
+    }
+}

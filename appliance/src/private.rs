@@ -1,0 +1,221 @@
+//! Files and directories that only their owner may look into, whatever the umask: they hold what
+//! hosts have written, or say where it is.
+//!
+//! What was made by an earlier version, or by hand, is tightened when it is opened. A directory
+//! that was there is only tightened where nothing but varve's own is in it: it may be somebody's
+//! home.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// A private file.
+const FILE_MODE: u32 = 0o600;
+/// A private directory.
+const DIRECTORY_MODE: u32 = 0o700;
+/// What others may do.
+const OTHERS: u32 = 0o077;
+
+/// Options that make private files; [`made`] settles them where the umask is odd.
+fn options() -> OpenOptions {
+    let mut options = File::options();
+    options.mode(FILE_MODE);
+    options
+}
+
+/// Makes a file, or empties the one that is there.
+///
+/// # Errors
+/// The operating system's.
+pub fn create(path: &Path) -> io::Result<File> {
+    made(options().read(true).write(true).create(true).truncate(true).open(path)?)
+}
+
+/// Makes a file that is not there.
+///
+/// # Errors
+/// The operating system's; `AlreadyExists`.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    made(options().read(true).write(true).create_new(true).open(path)?)
+}
+
+/// Opens a file to read and write it, and makes it when it is not there.
+///
+/// # Errors
+/// The operating system's.
+pub fn open_or_create(path: &Path) -> io::Result<File> {
+    made(options().read(true).write(true).create(true).truncate(false).open(path)?)
+}
+
+/// Replaces what a file holds.
+///
+/// # Errors
+/// The operating system's.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    io::Write::write_all(&mut create(path)?, bytes)
+}
+
+/// Makes a directory that is not there.
+///
+/// # Errors
+/// The operating system's; `AlreadyExists`.
+pub fn create_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(DIRECTORY_MODE).create(path)?;
+    if fs::metadata(path)?.mode() & 0o777 != DIRECTORY_MODE {
+        forgive(fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE)), path)?;
+    }
+    Ok(())
+}
+
+/// Makes a directory and those above it, as far as they are not there.
+///
+/// # Errors
+/// The operating system's.
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        create_dir_all(parent)?;
+    }
+    match create_dir(path) {
+        // Another process was quicker.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        result => result,
+    }
+}
+
+/// Takes from others what they may do with a regular file or a directory. Whether they could do
+/// anything. Devices are the administrator's.
+///
+/// # Errors
+/// The operating system's; not when the file is another user's, or its file system has no modes.
+pub fn tighten(path: &Path) -> io::Result<bool> {
+    let metadata = fs::metadata(path)?;
+    let is_ours_to_set = metadata.is_file() || metadata.is_dir();
+    if !is_ours_to_set || metadata.mode() & OTHERS == 0 {
+        return Ok(false);
+    }
+    let mode = metadata.mode() & 0o7777 & !OTHERS;
+    forgive(fs::set_permissions(path, Permissions::from_mode(mode)), path)?;
+    Ok(true)
+}
+
+/// Tightens a directory and everything in it.
+///
+/// # Errors
+/// As [`tighten`].
+pub fn tighten_all(path: &Path) -> io::Result<()> {
+    tighten(path)?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            tighten_all(&entry.path())?;
+        } else if kind.is_file() {
+            tighten(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Tightens the files and directories in a directory whose names are varve's own, not what is in
+/// those; and the directory itself if there is nothing else in it.
+///
+/// # Errors
+/// As [`tighten`].
+pub fn tighten_own(path: &Path, is_own: impl Fn(&str) -> bool) -> io::Result<()> {
+    let mut all = true;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if !entry.file_name().to_str().is_some_and(&is_own) {
+            all = false;
+        } else if !entry.file_type()?.is_symlink() {
+            tighten(&entry.path())?;
+        }
+    }
+    if all {
+        tighten(path)?;
+    }
+    Ok(())
+}
+
+/// Gives a file that was opened its mode, if it has another.
+fn made(file: File) -> io::Result<File> {
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.mode() & 0o777 != FILE_MODE {
+        let set = file.set_permissions(Permissions::from_mode(FILE_MODE));
+        forgive(set, Path::new("a file"))?;
+    }
+    Ok(file)
+}
+
+/// What is another user's, or has no modes, is used as it is.
+fn forgive(result: io::Result<()>, path: &Path) -> io::Result<()> {
+    match result {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::Unsupported
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            tracing::warn!(path = %path.display(), %error, "others may be able to read this, and it cannot be kept from them");
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("it is there").mode() & 0o777
+    }
+
+    fn loosen(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("ours");
+    }
+
+    #[test]
+    fn what_is_made_is_private_and_what_was_there_is_tightened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let deep = folder.path().join("a/b");
+        create_dir_all(&deep).expect("made");
+        create_dir_all(&deep).expect("there");
+        assert_eq!((mode(&deep), mode(&folder.path().join("a"))), (0o700, 0o700));
+        let file = deep.join("f");
+        write(&file, b"x").expect("written");
+        assert_eq!(mode(&file), 0o600);
+        for again in [create, open_or_create] {
+            loosen(&file, 0o666);
+            again(&file).expect("opened");
+            assert_eq!(mode(&file), 0o600);
+        }
+        assert!(create_new(&file).is_err());
+        loosen(&file, 0o644);
+        loosen(&deep, 0o755);
+        tighten_all(&deep).expect("ours");
+        assert_eq!((mode(&file), mode(&deep)), (0o600, 0o700));
+        assert!(!tighten(&file).expect("ours"));
+    }
+
+    #[test]
+    fn a_directory_with_other_things_in_it_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        loosen(path, 0o755);
+        write(&path.join("ours"), b"").expect("written");
+        write(&path.join("theirs"), b"").expect("written");
+        loosen(&path.join("ours"), 0o644);
+        loosen(&path.join("theirs"), 0o644);
+        tighten_own(path, |name| name == "ours").expect("looked at");
+        assert_eq!((mode(path), mode(&path.join("ours")), mode(&path.join("theirs"))), (0o755, 0o600, 0o644));
+        tighten_own(path, |_| true).expect("ours");
+        assert_eq!((mode(path), mode(&path.join("theirs"))), (0o700, 0o600));
+    }
+}
