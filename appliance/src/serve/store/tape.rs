@@ -126,7 +126,8 @@ fn open_library(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
 /// Whether a library's directory has a file or directory of this name.
 fn is_of_library(name: &str) -> bool {
     let is_cartridge = Path::new(name).extension().is_some_and(|extension| extension == "tap");
-    is_cartridge || name.starts_with("ledger-") || name == STAGE_NAME
+    let is_record = name.starts_with("ledger-") || name.starts_with("at-hand-");
+    is_cartridge || is_record || name == STAGE_NAME
 }
 
 /// Opens the cartridges of the one store that they belong to, of the one that is remembered when all are blank, or of a new one.

@@ -88,6 +88,7 @@ impl Index {
     }
 
     /// An index without anything in it, for parts that are cut out of this one.
+    #[must_use]
     pub fn empty_like(&self) -> Index {
         Index { root: Node::empty(self.height), height: self.height, mapped: 0 }
     }

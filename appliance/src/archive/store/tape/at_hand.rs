@@ -48,9 +48,10 @@ impl AtHand {
             if !entry.file_name().to_string_lossy().starts_with(&prefix) {
                 continue;
             }
-            match decode(&fs::read(entry.path())?) {
-                Some((name, bytes)) => drop(kept.insert(folder_of(&name).to_owned(), (name, bytes))),
-                None => tracing::warn!(path = %entry.path().display(), "a copy of an object is damaged"),
+            if let Some((name, bytes)) = decode(&fs::read(entry.path())?) {
+                kept.insert(folder_of(&name).to_owned(), (name, bytes));
+            } else {
+                tracing::warn!(path = %entry.path().display(), "a copy of an object is damaged");
             }
         }
         Ok(AtHand { directory: directory.to_owned(), store, kept })
@@ -61,7 +62,7 @@ impl AtHand {
         let folder = folder_of(name).to_owned();
         let path = self.directory.join(prefix_of(self.store) + &folder.replace('/', "_"));
         let new = self.directory.join(format!("new-at-hand-{}", self.store));
-        let mut file = File::create(&new)?;
+        let mut file = crate::private::create(&new)?;
         let mut text = format!("{name}\n").into_bytes();
         text.extend_from_slice(bytes);
         file.write_all(format!("{:08x} ", crc32c(&text)).as_bytes())?;
