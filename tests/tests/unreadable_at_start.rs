@@ -120,3 +120,28 @@ fn a_slot_that_cannot_be_read_is_not_free() {
         assert!(contents() == before, "seed {seed}: the slot was used again");
     }
 }
+
+/// Both superblocks at the head are gone, one because of a bad sector and the other because of a crash,
+/// and the device has grown behind the one at the end: that one is looked for.
+#[test]
+fn the_last_superblock_is_found_on_a_device_that_has_grown() {
+    let stopped = small_run(17, 60, false).stop();
+    for (unreadable, damaged, more_blocks) in [(0, 1, 1), (1, 0, 700), (0, 1, 5000)] {
+        let disk = stopped.disk.fork();
+        disk.grow(more_blocks);
+        disk.fail_reads_of(&[unreadable]);
+        disk.flip_bit(damaged, 300);
+        let context = format!("{more_blocks} blocks more");
+        let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
+        assert!(stopped.compare(&pool, u64::MAX).is_empty(), "{context}");
+        let told = problems(&pool).join("\n");
+        assert!(told.contains("superblock copy 0") && told.contains("superblock copy 1"), "{context}: {told}");
+    }
+    // A device of somebody else, or one without anything, is not searched.
+    let disk = stopped.disk.fork();
+    disk.grow(700);
+    for block in [0, 1] {
+        disk.set_block(block, &[0; BLOCK_BYTES]);
+    }
+    assert!(stopped.open(&disk).is_err());
+}
