@@ -84,6 +84,39 @@ fn one_unreadable_block_after_a_crash() {
     assert!(lost_headers > 5, "{lost_headers}");
 }
 
+/// A trailer that a crash tore, and the header of the last record before it that cannot be read: where the
+/// segment ended is told by the next one, which stays. It used to be cut off, with all that was flushed in it.
+#[test]
+fn a_segment_whose_end_cannot_be_read_costs_no_later_one() {
+    let mut tried = 0;
+    for seed in 0..6 {
+        let stopped = small_run(60 + seed, 90, false).abandon(Crash::Process);
+        let whole = stopped.open(&stopped.disk.fork()).expect("nothing is wrong with it");
+        let head = whole.stats().head_lsn - 1;
+        let segments: Vec<_> = whole.segments().into_iter().filter(|found| found.sequence.is_some()).collect();
+        drop(whole);
+        let newest = segments.iter().map(|segment| segment.sequence).max().expect("there are segments");
+        let kinds = stopped.classify();
+        for segment in segments.iter().filter(|segment| segment.sequence < newest) {
+            let first = 256 + segment.slot * 256;
+            let is_header = |&(_, kind): &(u64, BlockKind)| matches!(kind, BlockKind::RecordHeader { .. });
+            let in_slot = kinds.iter().copied().filter(|(block, _)| (first..first + 256).contains(block));
+            let Some((last, _)) = in_slot.filter(is_header).max_by_key(|&(block, _)| block) else { continue };
+            let disk = stopped.disk.fork();
+            disk.flip_bit(first + 254, 100);
+            disk.flip_bit(first + 255, 100);
+            disk.fail_reads_of(&[last]);
+            let context = format!("seed {seed}, segment {:?}, header at {last}", segment.sequence);
+            let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let found = pool.stats().head_lsn - 1;
+            assert!(found >= head, "{context}: lsn:{found} < lsn:{head}: {:?}", problems(&pool));
+            assert!(problems(&pool).iter().any(|problem| problem.contains(" are lost")), "{context}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 8, "{tried}");
+}
+
 /// A slot of which nothing can be read: it is never taken for a free one, and nothing older is given for what it held.
 #[test]
 fn a_slot_that_cannot_be_read_is_not_free() {
