@@ -64,7 +64,8 @@ pub struct TargetConfig {
     /// A connection whose host does not send data it was asked for, or does not take what was sent to it, is closed after so long.
     pub transfer_timeout: Duration,
     /// Commands of a connection of which the storage has taken nothing for so long end with a status
-    /// that asks for another try. Well below the time after which hosts reset the controller.
+    /// that asks for another try. Below the 30 s after which Linux resets the controller, and above
+    /// the 15 s after which the storage itself refuses what it has no room for, and says why.
     pub busy_timeout: Duration,
     /// How long the controllers of a deleted volume live on, without a namespace: long enough for a host to answer the event by
     /// listing the namespaces anew, so that it gives the device up instead of trying to reconnect it with the I/O held back.
@@ -87,7 +88,7 @@ impl Default for TargetConfig {
             connect_timeout: Duration::from_secs(10),
             silent_after: Duration::from_secs(10),
             transfer_timeout: Duration::from_secs(30),
-            busy_timeout: Duration::from_secs(15),
+            busy_timeout: Duration::from_secs(20),
             linger: Duration::from_secs(5),
         }
     }
