@@ -93,7 +93,8 @@ fn a_segment_whose_end_cannot_be_read_costs_no_later_one() {
         let stopped = small_run(60 + seed, 90, false).abandon(Crash::Process);
         let whole = stopped.open(&stopped.disk.fork()).expect("nothing is wrong with it");
         let head = whole.stats().head_lsn - 1;
-        let segments: Vec<_> = whole.segments().into_iter().filter(|found| found.sequence.is_some()).collect();
+        let segments: Vec<_> =
+            whole.segments().into_iter().filter(|found| found.sequence.is_some()).collect();
         drop(whole);
         let newest = segments.iter().map(|segment| segment.sequence).max().expect("there are segments");
         let kinds = stopped.classify();
@@ -168,7 +169,10 @@ fn the_last_superblock_is_found_on_a_device_that_has_grown() {
         let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
         assert!(stopped.compare(&pool, u64::MAX).is_empty(), "{context}");
         let told = problems(&pool).join("\n");
-        assert!(told.contains("superblock copy 0") && told.contains("superblock copy 1"), "{context}: {told}");
+        assert!(
+            told.contains("superblock copy 0") && told.contains("superblock copy 1"),
+            "{context}: {told}"
+        );
     }
     // A device of somebody else, or one without anything, is not searched.
     let disk = stopped.disk.fork();

@@ -209,7 +209,8 @@ impl Walk {
                 self.lose_segment(sequence);
                 continue;
             };
-            let joins = candidate.header.as_ref().is_some_and(|header| header.previous_end_lsn == self.end_lsn);
+            let joins =
+                candidate.header.as_ref().is_some_and(|header| header.previous_end_lsn == self.end_lsn);
             let is_proven = joins || self.table.is_empty() || self.stable_lsn > first_lsn;
             if candidate.header.is_none() || !is_proven {
                 // Its own records may prove that it had been stable.
