@@ -202,7 +202,8 @@ fn write(pool: &Pool, name: &str, block: u64, byte: u8) -> Result<(), IoError> {
     world::run(pool, volume.id, &Request::Write { block, data: &[&data], force_unit_access: false }).result
 }
 
-/// Discards of single blocks, 256 of them in each command, until one is refused. How many were done.
+/// Discards of single blocks, 256 of them in each command, until one is refused. How many were
+/// done.
 fn discard(pool: &Pool, blocks: impl Iterator<Item = u64>) -> (u64, Option<IoError>) {
     let volume = pool.find_volume("clone").expect("it exists");
     let ranges: Vec<(u64, u64)> = blocks.map(|block| (block, 1)).collect();
@@ -227,8 +228,8 @@ fn others_go_on(run: &Run) {
     }
 }
 
-/// Where a clone inherits nothing, discards leave nothing behind. They used to fill the working set with
-/// masks, so that no write of any host was answered again.
+/// Where a clone inherits nothing, discards leave nothing behind. They used to fill the working set
+/// with masks, so that no write of any host was answered again.
 #[test]
 fn discards_of_what_a_clone_does_not_inherit_cost_nothing() {
     let run = with_clone(1 << 30, &[5]);
@@ -241,8 +242,8 @@ fn discards_of_what_a_clone_does_not_inherit_cost_nothing() {
     assert_eq!(run.pool.stats().masks, 1, "it is carried on");
 }
 
-/// Each mask takes as much of the capacity as a block: when nothing is left, discards of clones are refused,
-/// and everybody else goes on. With the clone the masks are gone.
+/// Each mask takes as much of the capacity as a block: when nothing is left, discards of clones are
+/// refused, and everybody else goes on. With the clone the masks are gone.
 #[test]
 fn masks_count_as_capacity_and_leave_room_for_others() {
     let blocks: Vec<u64> = (0..1000).map(|block| 3 * block).collect();

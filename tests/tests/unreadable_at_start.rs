@@ -84,8 +84,9 @@ fn one_unreadable_block_after_a_crash() {
     assert!(lost_headers > 5, "{lost_headers}");
 }
 
-/// A trailer that a crash tore, and the header of the last record before it that cannot be read: where the
-/// segment ended is told by the next one, which stays. It used to be cut off, with all that was flushed in it.
+/// A trailer that a crash tore, and the header of the last record before it that cannot be read:
+/// where the segment ended is told by the next one, which stays. It used to be cut off, with all
+/// that was flushed in it.
 #[test]
 fn a_segment_whose_end_cannot_be_read_costs_no_later_one() {
     let mut tried = 0;
@@ -155,8 +156,8 @@ fn a_slot_that_cannot_be_read_is_not_free() {
     }
 }
 
-/// Both superblocks at the head are gone, one because of a bad sector and the other because of a crash,
-/// and the device has grown behind the one at the end: that one is looked for.
+/// Both superblocks at the head are gone, one because of a bad sector and the other because of a
+/// crash, and the device has grown behind the one at the end: that one is looked for.
 #[test]
 fn the_last_superblock_is_found_on_a_device_that_has_grown() {
     let stopped = small_run(17, 60, false).stop();

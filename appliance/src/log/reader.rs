@@ -303,8 +303,8 @@ impl SegmentReader {
             // Up to the next record; where there is none, up to what is known to have been stable. A lost header may
             // be that of the longest record, which may be in the archive: its positions must not come again.
             let longest = if matches!(place, Place::Lost) { 1 + ENTRIES_PER_RECORD as u64 } else { 1 };
-            // The next segment knows where this one ended. That counts for more than records behind it,
-            // which may be of an earlier life, or a guess.
+            // The next segment knows where this one ended. That counts for more than records behind
+            // it, which may be of an earlier life, or a guess.
             let told = expected_end.filter(|end| end.lsn > lsn && end.epoch >= scan.epoch);
             let told = told.filter(|_| matches!(place, Place::Lost)).map(|end| end.lsn);
             let end = match (behind.first.map(|first| first_lsn.plus(first)), told) {

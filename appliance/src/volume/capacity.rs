@@ -1,8 +1,11 @@
 //! How much a pool can hold, and who has been promised what of it.
 //!
-//! The working set holds every live block, and spare ones, so that copy-forward always finds room: over-provisioning, the ratio of spare to live blocks. What a pool can promise is
-//! the working set's data blocks divided by (1 + over-provisioning). A volume's whole size is set aside when it is created, unless it is thin; thin volumes and clones share what is
-//! left, block by block, and each range of a clone that hides something inherited, and are refused with "capacity exceeded" when nothing is left. What was set aside is never refused.
+//! The working set holds every live block, and spare ones, so that copy-forward always finds room:
+//! over-provisioning, the ratio of spare to live blocks. What a pool can promise is the working
+//! set's data blocks divided by (1 + over-provisioning). A volume's whole size is set aside when it
+//! is created, unless it is thin; thin volumes and clones share what is left, block by block, and
+//! each range of a clone that hides something inherited, and are refused with "capacity exceeded"
+//! when nothing is left. What was set aside is never refused.
 
 use std::collections::BTreeMap;
 

@@ -482,8 +482,8 @@ fn tail_of(disk: &SimDisk) -> u64 {
     newest.and_then(|superblock| superblock.tail_block()).unwrap_or(0)
 }
 
-/// A problem, or its kind if it names a block of a volume: so many of those are told, and which ones
-/// depends on who reads first. What they come from is told beside them.
+/// A problem, or its kind if it names a block of a volume: so many of those are told, and which
+/// ones depends on who reads first. What they come from is told beside them.
 fn kind_of(problem: &str) -> &str {
     let is_block = problem.starts_with("volume '") && problem.contains("', block ");
     if is_block { "a block" } else { problem }
@@ -511,8 +511,8 @@ fn effect_of(disk: &SimDisk, segments: &[OnDevice], at: u64, place: Place, segme
                 return Effect::Nothing;
             };
             let end_lsn = head.lsn.0 + 1 + u64::from(head.data_blocks);
-            // Behind the last record there may be later ones, without what a crash took between: nobody
-            // was promised them, and nobody knows now that something is missing before them.
+            // Behind the last record there may be later ones, without what a crash took between:
+            // nobody was promised them, and nobody knows now that something is missing before them.
             let behind =
                 end_lsn.max(segment.first_lsn + segment.used_blocks)..segment.first_lsn + segment_blocks;
             let is_record = |lsn: u64| {

@@ -5,8 +5,8 @@
 //! | 0, 1 | 0, 1 | written in turns |
 //! | 2 | the last of the device, as the pool knows it | written after each of them; from format version 2 on |
 //!
-//! Where both at the head are damaged, copy 2 is looked for at the device's end, and before it if the
-//! device may have grown ([`tail_search`](super::tail_search)).
+//! Where both at the head are damaged, copy 2 is looked for at the device's end, and before it if
+//! the device may have grown ([`tail_search`](super::tail_search)).
 //!
 //! A copy that is damaged may have been the newest, and have known an epoch more than the others: that epoch must not
 //! be used again, or records of it that a crash cut off could come back. So a start that finds a copy damaged leaves an

@@ -1,5 +1,5 @@
-//! Looking for the last superblock where nothing tells where it is: both at the head are damaged, and
-//! the device has grown behind it.
+//! Looking for the last superblock where nothing tells where it is: both at the head are damaged,
+//! and the device has grown behind it.
 //!
 //! The search goes backward from the device's end. A pool writes nothing behind its last block, so
 //! what it finds first is the pool's, however much like a superblock a block of a host's data is.
@@ -16,7 +16,8 @@ use crate::log::types::Slot;
 const READ_BLOCKS: u64 = 64;
 /// How far the search goes: 64 GiB. A device that has grown by more is not searched to its begin.
 const SEARCHED_BLOCKS_MAX: u64 = 16 << 20;
-/// Reads of which nothing can be read, one behind the other, that end the search: the device is broken.
+/// Reads of which nothing can be read, one behind the other, that end the search: the device is
+/// broken.
 const UNREADABLE_MAX: u32 = 4;
 /// Slots of which the headers are looked at.
 const SLOTS_MAX: u64 = 256;

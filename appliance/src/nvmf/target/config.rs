@@ -63,9 +63,10 @@ pub struct TargetConfig {
     pub silent_after: Duration,
     /// A connection whose host does not send data it was asked for, or does not take what was sent to it, is closed after so long.
     pub transfer_timeout: Duration,
-    /// Commands of a connection of which the storage has taken nothing for so long end with a status
-    /// that asks for another try. Below the 30 s after which Linux resets the controller, and above
-    /// the 15 s after which the storage itself refuses what it has no room for, and says why.
+    /// Commands of a connection of which the storage has taken nothing for so long end with a
+    /// status that asks for another try. Below the 30 s after which Linux resets the controller,
+    /// and above the 15 s after which the storage itself refuses what it has no room for, and says
+    /// why.
     pub busy_timeout: Duration,
     /// How long the controllers of a deleted volume live on, without a namespace: long enough for a host to answer the event by
     /// listing the namespaces anew, so that it gives the device up instead of trying to reconnect it with the I/O held back.

@@ -35,7 +35,8 @@ pub struct TargetStats {
     pub data_digest_errors: u64,
     /// How often a command had to wait for room in the pool.
     pub storage_busy: u64,
-    /// Commands that ended with a request for another try because the storage was busy for too long.
+    /// Commands that ended with a request for another try because the storage was busy for too
+    /// long.
     #[serde(default)]
     pub commands_ended_busy: u64,
     /// How often a transfer had to wait for staging memory.

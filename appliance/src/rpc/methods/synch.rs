@@ -46,7 +46,8 @@ struct ListParams {
     limit: Option<usize>,
 }
 
-/// A page: what fits into a short turn of the reactor, however many synchs there are and whoever asks.
+/// A page: what fits into a short turn of the reactor, however many synchs there are and whoever
+/// asks.
 fn list(app: &App, params: ListParams) -> Result<Vec<SynchInfo>, RpcError> {
     let limit = params.limit.unwrap_or(PAGE_SYNCHS_MAX).min(PAGE_SYNCHS_MAX);
     Ok(app.pool()?.synchs_within(Lsn(params.from)..Lsn(u64::MAX), limit, PAGE_BYTES_MAX))

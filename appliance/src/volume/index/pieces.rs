@@ -126,7 +126,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// What is cut out is what the range held, clones of before keep it, and it comes out whole.
+        /// What is cut out is what the range held, clones of before keep it, and it comes out
+        /// whole.
         #[test]
         fn a_part_that_is_cut_out_is_what_was_there(
             blocks in prop::collection::btree_set(prop_oneof![0_u64..3000, 260_000_u64..266_000], 0..300),

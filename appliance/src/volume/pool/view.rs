@@ -42,8 +42,8 @@ impl Pool {
         self.state.borrow().synchs.clone()
     }
 
-    /// A page of the synchs of a stretch of the log, in its order: at most `limit`, and no more behind
-    /// the one whose text fills `bytes_max`.
+    /// A page of the synchs of a stretch of the log, in its order: at most `limit`, and no more
+    /// behind the one whose text fills `bytes_max`.
     pub fn synchs_within(&self, lsns: Range<Lsn>, limit: usize, bytes_max: usize) -> Vec<SynchInfo> {
         let state = self.state.borrow();
         let first = state.synchs.partition_point(|synch| synch.lsn < lsns.start.0);

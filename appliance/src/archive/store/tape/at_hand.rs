@@ -8,7 +8,8 @@
 //! at-hand-STORE-FOLDER   CRC32C NAME \n the object
 //! ```
 //!
-//! A copy is believed only where it is what the tape was given, by length and checksum of each part.
+//! A copy is believed only where it is what the tape was given, by length and checksum of each
+//! part.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -66,8 +66,8 @@ impl Connection {
 
     /// Everything that can be refused before the data is there.
     fn check(&self, sqe: &Sqe) -> Result<(Kind, Transfer), Status> {
-        // Fused commands are not offered, and PSDT is 01b over fabrics (Base section 3.3.3.1): SGLs,
-        // also of commands without data.
+        // Fused commands are not offered, and PSDT is 01b over fabrics (Base section 3.3.3.1):
+        // SGLs, also of commands without data.
         if sqe.flags & FLAGS_CHECKED != FLAGS_SGL {
             return Err(Status::INVALID_FIELD.do_not_retry());
         }

@@ -1,11 +1,11 @@
 //! How long commands wait for a storage that is busy: not until the host loses its patience and
-//! resets the controller, which would end them all and help nobody. Once nothing of a connection has
-//! been taken for so long, its commands end with a status that asks for another try, each after one
-//! try of its own, until the storage takes one again.
+//! resets the controller, which would end them all and help nobody. Once nothing of a connection
+//! has been taken for so long, its commands end with a status that asks for another try, each after
+//! one try of its own, until the storage takes one again.
 //!
-//! Beside the storage's own bounds (its throttle, a full file system), this is for whatever else may
-//! keep it: memory that others hold, a working set that finds no room, a clone that waits for its
-//! archive.
+//! Beside the storage's own bounds (its throttle, a full file system), this is for whatever else
+//! may keep it: memory that others hold, a working set that finds no room, a clone that waits for
+//! its archive.
 
 use std::time::{Duration, Instant};
 
