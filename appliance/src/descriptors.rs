@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What hosts leave to the store and the command plane, where the limit is not small.
@@ -44,6 +45,17 @@ pub fn has_room_for_host(any: impl AsFd) -> bool {
 /// Descriptors that are open when hosts get no more.
 fn of_hosts(limit: u64) -> u64 {
     limit - RESERVE.min(limit / 2)
+}
+
+/// Which of some events a descriptor has now, and errors, of which it always tells; none where that
+/// cannot be known.
+pub fn events_now(descriptor: impl AsFd, wanted: PollFlags) -> PollFlags {
+    let mut fds = [PollFd::new(&descriptor, wanted)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut fds, Some(&at_once)) {
+        Ok(_) => fds[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
 }
 
 /// How many callers the command plane may have, of `most`.

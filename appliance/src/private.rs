@@ -56,6 +56,31 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     io::Write::write_all(&mut create(path)?, bytes)
 }
 
+/// Replaces a file as a whole, for good: after a crash it is the old one or the new one. What is
+/// written stands in `PATH.new` first. Returns the file, open behind what it holds.
+///
+/// # Errors
+/// The operating system's.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut file = create(Path::new(&new))?;
+    io::Write::write_all(&mut file, bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    sync_parent(path)?;
+    Ok(file)
+}
+
+/// Makes the names in a path's directory stable.
+///
+/// # Errors
+/// The operating system's.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 /// Makes a directory that is not there.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::net::{SendFlags, send as send_now};
 
 use super::audit::Caller;
@@ -200,9 +200,7 @@ impl Connection {
 
     /// Whether a request waits that its thread has not read yet.
     fn has_input(&self) -> bool {
-        let mut fds = [PollFd::new(&*self.stream, PollFlags::IN)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut fds, Some(&at_once)).is_ok_and(|count| count > 0)
+        !descriptors::events_now(&*self.stream, PollFlags::IN).is_empty()
     }
 }
 

@@ -13,14 +13,15 @@
 //! Each file here is written beside its name, made stable, renamed, and made stable in its directory.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::ServeError;
+use crate::private;
 
 /// What stands in the identity file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,15 +106,16 @@ pub(super) fn write(pool_file: &Path, identity: &Identity) -> Result<(), ServeEr
     let path = path_of(pool_file);
     let text =
         serde_json::to_vec_pretty(identity).unwrap_or_else(|_| unreachable!("an identity is plain data"));
-    replace(&path, &text).map_err(|source| ServeError::Identity { path, source })?;
+    private::replace(&path, &text).map_err(|source| ServeError::Identity { path, source })?;
     unmark(pool_file)
 }
 
 /// Notes that a pool is being made in `pool_file`, which is there and blank.
 pub(super) fn mark(pool_file: &Path) -> Result<(), ServeError> {
     let path = mark_of(pool_file);
-    let marked = fs::metadata(pool_file).and_then(|metadata| replace(&path, mark_text(&metadata).as_bytes()));
-    marked.map_err(|source| ServeError::Identity { path, source })
+    let marked =
+        fs::metadata(pool_file).and_then(|metadata| private::replace(&path, mark_text(&metadata).as_bytes()));
+    marked.map(drop).map_err(|source| ServeError::Identity { path, source })
 }
 
 /// Throws away what a creation that was cut short has left in `pool_file`. Whether there was something.
@@ -173,21 +175,6 @@ fn mark_text(metadata: &fs::Metadata) -> String {
     } else {
         format!("file {} on {}\n", metadata.ino(), metadata.dev())
     }
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = with_suffix(path, ".new");
-    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    sync_parent(path)
-}
-
-/// Makes the names in a path's directory stable.
-pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

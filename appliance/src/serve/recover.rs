@@ -188,7 +188,7 @@ fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => std::fs::rename(from, to)?,
         Err(errno) => return Err(errno.into()),
     }
-    identity::sync_parent(to)
+    crate::private::sync_parent(to)
 }
 
 fn failed(path: &Path, source: std::io::Error) -> ServeError {

@@ -3,7 +3,7 @@
 //! | what is used up | who gives way | else |
 //! |---|---|---|
 //! | connections, or descriptors | after [`GRACE`] the one without a queue | new ones wait |
-//! | a volume's controllers | see [`has_controller_for`] | Connect is refused as busy |
+//! | a volume's controllers | see [`make_room_for_controller`] | Connect is refused as busy |
 //!
 //! So hosts that connect and stay silent, or that vanish, shut nobody out.
 
@@ -123,13 +123,13 @@ impl Inner {
     }
 }
 
-/// Whether a host may have one more controller of a subsystem. When all are in use, the first of
+/// Makes room for one more controller of a host; whether there is. When all are in use, the first of
 /// these that there is gives way:
 /// - all whose hosts have closed their connections;
 /// - the host's own that has been silent longest: it has forgotten it;
 /// - one that was never enabled and is silent;
 /// - a silent one of the host that has the most, if the new one would still have fewer.
-pub(super) fn has_controller_for(
+pub(super) fn make_room_for_controller(
     context: &Context,
     subsystem: &Subsystem,
     host_nqn: &str,

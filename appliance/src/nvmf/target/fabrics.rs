@@ -110,7 +110,7 @@ fn new_controller(
     if data.controller_id.get() != CONTROLLER_ID_DYNAMIC {
         return Err(Refusal::data(connect_data_offset::CONTROLLER_ID));
     }
-    if !admission::has_controller_for(context, subsystem, host_nqn, &data.host_id) {
+    if !admission::make_room_for_controller(context, subsystem, host_nqn, &data.host_id) {
         return Err(Refusal::status(Status::CONTROLLER_BUSY));
     }
     let controller = Controller::new(

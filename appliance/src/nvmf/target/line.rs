@@ -10,8 +10,10 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::net::sockopt;
+
+use crate::descriptors::events_now;
 
 /// After so long without a segment from the host the kernel asks whether it is there.
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(10);
@@ -44,9 +46,7 @@ impl Line {
     /// seen yet.
     pub(super) fn is_gone(&self) -> bool {
         let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        let mut fds = [PollFd::new(&self.socket, ends)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut fds, Some(&at_once)).is_ok_and(|count| count > 0) && fds[0].revents().intersects(ends)
+        events_now(&self.socket, ends).intersects(ends)
     }
 
     /// Has the connection end in its next turn: another one has taken its place.

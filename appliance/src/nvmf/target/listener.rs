@@ -4,9 +4,10 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use super::config::LISTENERS_MAX;
+use crate::descriptors::events_now;
 use crate::reactor::{Interest, Local, Source};
 
 /// Why an address cannot be listened on.
@@ -76,9 +77,7 @@ impl Listener {
 
     /// Whether a connection waits.
     pub(super) fn is_pending(&self) -> bool {
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut fds, Some(&at_once)).is_ok_and(|count| count > 0)
+        !events_now(&self.socket, PollFlags::IN).is_empty()
     }
 
     /// The next connection that waits. One that has ended meanwhile is passed over.

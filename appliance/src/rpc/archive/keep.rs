@@ -1,7 +1,5 @@
 //! The rules of retention, and the file that holds them: their text, as an operator writes it.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -58,26 +56,10 @@ impl Keep {
 
     pub(super) fn set(&self, rules: KeepRules) -> Result<(), KeepFileError> {
         let mut held = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write(&String::from(rules.clone())).map_err(|source| KeepFileError::Io {
-            path: self.file.clone(),
-            operation: "written",
-            source,
-        })?;
+        private::replace(&self.file, format!("{}\n", String::from(rules.clone())).as_bytes())
+            .map_err(|source| KeepFileError::Io { path: self.file.clone(), operation: "written", source })?;
         *held = rules;
         Ok(())
-    }
-
-    /// Replaces the file as a whole.
-    fn write(&self, text: &str) -> std::io::Result<()> {
-        let new = self.file.with_extension("new");
-        let mut file = private::create(&new)?;
-        writeln!(file, "{text}")?;
-        file.sync_all()?;
-        std::fs::rename(&new, &self.file)?;
-        match self.file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            Some(parent) => File::open(parent)?.sync_all(),
-            None => File::open(".")?.sync_all(),
-        }
     }
 }
 

@@ -12,8 +12,8 @@
 //! part.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use super::file::{FileError, FileWriter};
 use super::scan::Entry;
 use super::store::{Tape, TapeStore};
 use crate::log::checksum::{crc32c, running};
+use crate::private;
 
 /// The copies, one for each folder.
 #[derive(Debug)]
@@ -46,7 +47,9 @@ impl AtHand {
         let prefix = prefix_of(store);
         for entry in entries.into_iter().flatten() {
             let entry = entry?;
-            if !entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let file_name = entry.file_name();
+            let file_name = file_name.to_string_lossy();
+            if !file_name.starts_with(&prefix) || file_name.ends_with(".new") {
                 continue;
             }
             if let Some((name, bytes)) = decode(&fs::read(entry.path())?) {
@@ -62,15 +65,10 @@ impl AtHand {
     pub(super) fn keep(&mut self, name: &Name, bytes: &[u8]) -> io::Result<()> {
         let folder = folder_of(name).to_owned();
         let path = self.directory.join(prefix_of(self.store) + &folder.replace('/', "_"));
-        let new = self.directory.join(format!("new-at-hand-{}", self.store));
-        let mut file = crate::private::create(&new)?;
         let mut text = format!("{name}\n").into_bytes();
         text.extend_from_slice(bytes);
-        file.write_all(format!("{:08x} ", crc32c(&text)).as_bytes())?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(&self.directory)?.sync_all()?;
+        text.splice(..0, format!("{:08x} ", crc32c(&text)).into_bytes());
+        private::replace(&path, &text)?;
         self.kept.insert(folder, (name.clone(), bytes.into()));
         Ok(())
     }
@@ -124,7 +122,7 @@ impl<L: Library> TapeStore<L> {
     pub(super) fn repeat_at_hand(&self, tape: &mut Tape<L>) {
         let all: Vec<_> = tape.at_hand.all().map(|(name, bytes)| (name.clone(), Arc::clone(bytes))).collect();
         for (name, bytes) in all {
-            let entry = self.objects().get(&name).cloned();
+            let entry = self.known(&name);
             let is_elsewhere = |entry: &Entry| {
                 entry.parts.last().map(|part| part.cartridge) != tape.current && is_content(entry, &bytes)
             };
@@ -132,10 +130,8 @@ impl<L: Library> TapeStore<L> {
                 continue;
             }
             let repeated = self.write_again(tape, &name, &bytes).map_err(|error| error.to_string());
-            let noted = repeated.and_then(|entry| {
-                self.objects().insert(name.clone(), entry.clone());
-                self.note(tape, &name, &entry).map_err(|error| error.to_string())
-            });
+            let noted =
+                repeated.and_then(|entry| self.enter(tape, &name, &entry).map_err(|error| error.to_string()));
             if let Err(error) = noted {
                 tape.verified = None;
                 tracing::warn!(%name, error, "an object is not repeated on the cartridge that was begun");

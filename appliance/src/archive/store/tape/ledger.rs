@@ -203,12 +203,7 @@ impl Ledger {
                 Err(cartridge) => Line::Tombstone { name, file: *file, cartridge },
             })?;
         }
-        let new = path.with_extension("new");
-        let mut file = private::create(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(directory)?.sync_all()?;
+        let file = private::replace(&path, text.as_bytes())?;
         Ok(Ledger { path, file, broken: false, len_bytes: text.len() as u64 })
     }
 

@@ -169,8 +169,15 @@ impl<L: Library> TapeStore<L> {
         Ok(entry.parts.iter().map(|part| tape.cartridges[part.cartridge].barcode.clone()).collect())
     }
 
+    /// Enters an object that was written. It is on the tape whatever comes now; it counts as put
+    /// when the ledger has it.
+    pub(super) fn enter(&self, tape: &mut Tape<L>, name: &Name, entry: &Entry) -> Result<(), StoreError> {
+        self.objects().insert(name.clone(), entry.clone());
+        self.note(tape, name, entry)
+    }
+
     /// Writes an object down in the ledger.
-    pub(super) fn note(&self, tape: &mut Tape<L>, name: &Name, entry: &Entry) -> Result<(), StoreError> {
+    fn note(&self, tape: &mut Tape<L>, name: &Name, entry: &Entry) -> Result<(), StoreError> {
         let Some(object) = known_of(&tape.cartridges, entry) else { return Ok(()) };
         let (first_file, len_bytes, parts) = (object.first_file, object.len_bytes, object.parts);
         let line = Line::Object { name: name.to_string(), first_file, len_bytes, parts };
@@ -182,7 +189,7 @@ impl<L: Library> TapeStore<L> {
         self.tape.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    pub(super) fn objects(&self) -> MutexGuard<'_, BTreeMap<Name, Entry>> {
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<Name, Entry>> {
         self.objects.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -190,9 +197,13 @@ impl<L: Library> TapeStore<L> {
         StoreError::new(&self.label, operation, kind).of(name)
     }
 
+    /// An object, if it is there.
+    pub(super) fn known(&self, name: &Name) -> Option<Entry> {
+        self.objects().get(name).cloned()
+    }
+
     fn entry(&self, operation: &'static str, name: &Name) -> Result<Entry, StoreError> {
-        let entry = self.objects().get(name).cloned();
-        entry.ok_or_else(|| self.error(operation, StoreErrorKind::NotFound, name))
+        self.known(name).ok_or_else(|| self.error(operation, StoreErrorKind::NotFound, name))
     }
 
     /// The tape, for something that moves it.
@@ -340,9 +351,7 @@ impl<L: Library> Put for TapePut<'_, L> {
                     return Err(file_error(&self.store.label, "put", &error).of(&self.name));
                 }
             };
-            // It is on the tape whatever comes now; it counts as put when the ledger has it.
-            self.store.objects().insert(self.name.clone(), entry.clone());
-            self.store.note(&mut tape, &self.name, &entry)?;
+            self.store.enter(&mut tape, &self.name, &entry)?;
             self.store.repeat_at_hand(&mut tape);
         }
         Ok(stat)
