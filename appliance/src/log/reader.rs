@@ -307,11 +307,8 @@ impl SegmentReader {
             // it, which may be of an earlier life, or a guess.
             let told = expected_end.filter(|end| end.lsn > lsn && end.epoch >= scan.epoch);
             let told = told.filter(|_| matches!(place, Place::Lost)).map(|end| end.lsn);
-            let end = match (behind.first.map(|first| first_lsn.plus(first)), told) {
-                (Some(first), told) => told.map_or(first, |told| told.min(first)),
-                (None, Some(told)) => told.min(first_lsn.plus(data_end)),
-                (None, None) => first_lsn.plus(data_end).min(scan.stable_lsn.max(lsn.plus(longest))),
-            };
+            let known = behind.first.map(|first| first_lsn.plus(first)).into_iter().chain(told).min();
+            let end = known.unwrap_or(scan.stable_lsn.max(lsn.plus(longest))).min(first_lsn.plus(data_end));
             scan.lost.push(LsnRange { start: lsn, end });
             scan.end_lsn = end;
             offset = (end.0 - first_lsn.0).max(offset + 1);

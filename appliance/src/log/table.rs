@@ -227,12 +227,12 @@ impl SegmentTable {
         }
     }
 
-    /// Notes a mask in a segment. Whether the segment is there.
-    pub fn add_mask(&mut self, sequence: SegmentSeq, mask: Mask) -> bool {
-        let Some(segment) = self.get_mut(sequence) else { return false };
-        segment.masks.push(mask);
-        *self.masks_of.entry(mask.image.0).or_default() += 1;
-        true
+    /// Notes a mask in a segment.
+    pub fn add_mask(&mut self, sequence: SegmentSeq, mask: Mask) {
+        if let Some(segment) = self.get_mut(sequence) {
+            segment.masks.push(mask);
+            *self.masks_of.entry(mask.image.0).or_default() += 1;
+        }
     }
 
     /// Takes all masks out of a segment.
@@ -253,11 +253,6 @@ impl SegmentTable {
     /// How many masks images need.
     pub fn masks(&self) -> u64 {
         self.masks_of.values().sum()
-    }
-
-    /// How many masks an image needs.
-    pub fn masks_of(&self, image: ImageId) -> u64 {
-        self.masks_of.get(&image.0).copied().unwrap_or(0)
     }
 
     /// Looks at segments that lost their last live block, and at the oldest in use: those in which nothing is live, and where that is stable, become inactive.

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::log::Lsn;
+use pieces::parts;
 
 /// Children of a node, mappings of a leaf.
 const FANOUT: usize = 512;
@@ -179,13 +180,11 @@ impl Node {
             Node::Inner(inner) => {
                 let span = 1 << (FANOUT_BITS * level);
                 let mut removed = 0;
-                for slot in start / span..end.div_ceil(span) {
-                    let first = slot * span;
-                    if inner.children[slot as usize].is_none() {
+                for (slot, from, to) in parts(level, start, end) {
+                    if inner.children[slot].is_none() {
                         continue;
                     }
-                    let (from, to) = (start.max(first) - first, end.min(first + span) - first);
-                    let child = &mut Rc::make_mut(inner).children[slot as usize];
+                    let child = &mut Rc::make_mut(inner).children[slot];
                     if (from, to) == (0, span) {
                         if let Some(node) = child.take() {
                             node.visit(level - 1, 0, &mut |_, mapping| {
@@ -319,7 +318,7 @@ impl Index {
 
     /// Empties `len_blocks` blocks from `block` on; shows the mappings that go, and returns how many had contents.
     pub fn trim(&mut self, block: u64, len_blocks: u64, mut gone: impl FnMut(Mapping)) -> u64 {
-        let end = block.saturating_add(len_blocks).min(capacity(self.height));
+        let end = self.end_of(block, len_blocks);
         if block >= end {
             return 0;
         }

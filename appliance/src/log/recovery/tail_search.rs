@@ -9,7 +9,7 @@ use super::LogError;
 use crate::dma::BLOCK_BYTES;
 use crate::log::format::{SUPERBLOCK_HEADS, SegmentHeader, Superblock};
 use crate::log::geometry::Geometry;
-use crate::log::read::{DeviceReader, ReadError, ReadFault};
+use crate::log::read::DeviceReader;
 use crate::log::types::Slot;
 
 /// Blocks of one read.
@@ -22,22 +22,21 @@ const UNREADABLE_MAX: u32 = 4;
 /// Slots of which the headers are looked at.
 const SLOTS_MAX: u64 = 256;
 
-/// The last superblock, wherever it is.
+/// The last superblock before block `end`, wherever it is.
 ///
 /// # Errors
 /// No memory.
-pub(super) async fn find_tail(reads: &DeviceReader, len_blocks: u64) -> Result<Option<Superblock>, LogError> {
-    let least = len_blocks.saturating_sub(SEARCHED_BLOCKS_MAX).max(SUPERBLOCK_HEADS);
-    let (mut end, mut unreadable) = (len_blocks, 0);
+pub(super) async fn find_tail(reads: &DeviceReader, end: u64) -> Result<Option<Superblock>, LogError> {
+    let least = end.saturating_sub(SEARCHED_BLOCKS_MAX).max(SUPERBLOCK_HEADS);
+    let (mut end, mut unreadable) = (end, 0);
     while end > least && unreadable < UNREADABLE_MAX {
         let first = end.saturating_sub(READ_BLOCKS).max(least);
-        let mut found = Vec::new();
-        if read(reads, first, end, &mut found).await? {
-            unreadable = 0;
-        } else {
-            unreadable += 1;
-        }
-        for (block, superblock) in found.into_iter().rev() {
+        // A block that is lost reads as zeroes, which are no superblock.
+        let read = reads.read_around(first, end - first).await?;
+        unreadable = if read.lost.len() as u64 == end - first { unreadable + 1 } else { 0 };
+        let blocks = read.buffer.as_slice().chunks_exact(BLOCK_BYTES);
+        for (block, bytes) in (first..end).rev().zip(blocks.rev()) {
+            let Ok(superblock) = Superblock::decode(bytes) else { continue };
             if superblock.tail_block() == Some(block) && has_segments(reads, &superblock).await? {
                 tracing::warn!(
                     block,
@@ -51,45 +50,14 @@ pub(super) async fn find_tail(reads: &DeviceReader, len_blocks: u64) -> Result<O
     Ok(None)
 }
 
-/// Finds every block of a range that is a superblock. Whether something of the range can be read.
-async fn read(
-    reads: &DeviceReader,
-    first: u64,
-    end: u64,
-    found: &mut Vec<(u64, Superblock)>,
-) -> Result<bool, LogError> {
-    match reads.read(first, end - first).await {
-        Ok(buffer) => {
-            let blocks = (first..end).zip(buffer.as_slice().chunks_exact(BLOCK_BYTES));
-            found.extend(blocks.filter_map(|(block, bytes)| Some((block, Superblock::decode(bytes).ok()?))));
-            Ok(true)
-        }
-        Err(error) if ReadFault::of(&error) == ReadFault::Memory => Err(error.into()),
-        Err(_) if end - first > 1 => {
-            let mut is_readable = false;
-            for block in first..end {
-                is_readable |= Box::pin(read(reads, block, block + 1, found)).await?;
-            }
-            Ok(is_readable)
-        }
-        Err(_) => Ok(false),
-    }
-}
-
 /// Whether a segment of the pool is on the device.
 async fn has_segments(reads: &DeviceReader, superblock: &Superblock) -> Result<bool, LogError> {
     let geometry = Geometry::of(superblock);
     for slot in 0..geometry.slots.min(SLOTS_MAX) {
-        match reads.read(geometry.slot_block(Slot(slot)), 1).await {
-            Ok(buffer) => {
-                let header =
-                    SegmentHeader::decode(buffer.as_slice(), superblock.pool, geometry.segment_blocks);
-                if header.is_ok() {
-                    return Ok(true);
-                }
-            }
-            Err(error @ ReadError::Memory(_)) => return Err(error.into()),
-            Err(_) => {}
+        let read = reads.read_around(geometry.slot_block(Slot(slot)), 1).await?;
+        let bytes = read.buffer.as_slice();
+        if SegmentHeader::decode(bytes, superblock.pool, geometry.segment_blocks).is_ok() {
+            return Ok(true);
         }
     }
     Ok(false)

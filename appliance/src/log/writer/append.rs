@@ -153,15 +153,19 @@ impl Log {
         if last {
             self.point_lsn = lsn;
         }
-        // Noted at once: until the record closes, nobody may take the segment for one without trims.
-        if let Some(segment) = self.current.as_ref().and_then(|current| self.table.get_mut(current.sequence))
-        {
+        self.note_trim(hides.then_some(Mask { image, block, len_blocks }));
+        lsn
+    }
+
+    /// Notes a trim at once: until the record closes, nobody may take the segment for one without.
+    fn note_trim(&mut self, mask: Option<Mask>) {
+        let Some(sequence) = self.current_sequence() else { return };
+        if let Some(segment) = self.table.get_mut(sequence) {
             segment.trims += 1;
         }
-        if let Some(current) = self.current.as_ref().filter(|_| hides) {
-            self.table.add_mask(current.sequence, Mask { image, block, len_blocks });
+        if let Some(mask) = mask {
+            self.table.add_mask(sequence, mask);
         }
-        lsn
     }
 
     /// Appends a mask: what the image inherited in the range is gone. Room must have been reserved.
@@ -172,13 +176,7 @@ impl Log {
         let open = self.open.as_mut().expect("room was reserved");
         assert!(open.fits(1, 0), "room was reserved");
         open.entries.push(Entry::mask(image, block, len_blocks));
-        if let Some(segment) = self.current.as_ref().and_then(|current| self.table.get_mut(current.sequence))
-        {
-            segment.trims += 1;
-        }
-        if let Some(current) = &self.current {
-            self.table.add_mask(current.sequence, Mask { image, block, len_blocks });
-        }
+        self.note_trim(Some(Mask { image, block, len_blocks }));
     }
 
     /// Appends an event, both copies of its text. Returns its position: the one of its last block.

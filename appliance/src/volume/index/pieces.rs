@@ -72,7 +72,7 @@ impl Node {
 
 /// The children of a node of `level` that `[start, end)` meets: the slot, and the part of it,
 /// counted from the child's first block.
-fn parts(level: u32, start: u64, end: u64) -> impl Iterator<Item = (usize, u64, u64)> {
+pub(super) fn parts(level: u32, start: u64, end: u64) -> impl Iterator<Item = (usize, u64, u64)> {
     let span = 1_u64 << (FANOUT_BITS * level);
     (start / span..end.div_ceil(span).min(FANOUT as u64)).map(move |slot| {
         let first = slot * span;
@@ -81,9 +81,14 @@ fn parts(level: u32, start: u64, end: u64) -> impl Iterator<Item = (usize, u64, 
 }
 
 impl Index {
+    /// Where a range of blocks ends, in what the tree can hold.
+    pub(super) fn end_of(&self, block: u64, len_blocks: u64) -> u64 {
+        block.saturating_add(len_blocks).min(capacity(self.height))
+    }
+
     /// Whether one of `len_blocks` blocks from `block` on has contents.
     pub fn holds_any(&self, block: u64, len_blocks: u64) -> bool {
-        let end = block.saturating_add(len_blocks).min(capacity(self.height));
+        let end = self.end_of(block, len_blocks);
         block < end && self.root.holds_any(self.height, block, end)
     }
 
@@ -96,7 +101,7 @@ impl Index {
     /// Moves `len_blocks` blocks from `block` on to `piece`, in a few steps however many they are.
     /// They count as mapped here until [`note_gone`](Self::note_gone), and nowhere else.
     pub fn cut(&mut self, block: u64, len_blocks: u64, piece: &mut Index) {
-        let end = block.saturating_add(len_blocks).min(capacity(self.height));
+        let end = self.end_of(block, len_blocks);
         if block < end {
             self.root.cut(self.height, block, end, &mut piece.root);
         }

@@ -222,7 +222,7 @@ impl State {
             hiding.push(!is_masked && (is_unknown || volume.index()?.holds_any(block, len_blocks)));
         }
         let masks = hiding.iter().filter(|&&hides| hides).count() as u64;
-        if masks > self.masks_room(log) {
+        if masks > 0 && masks > self.masks_room(log) {
             return Err(IoError::CapacityExceeded.into());
         }
         Ok(hiding)
