@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use varve::nvmf::host::Wait;
 use varve::nvmf::wire::status::Status;
-use varve_tests::faults::bed::{BLOCKS, Bed, Expected, POOL_FILE, content, status_of};
-use varve_tests::faults::{Operation, Rule};
+use varve_tests::faults::bed::{BLOCKS, Bed, Expected, POOL_FILE, Segment, content, status_of};
+use varve_tests::faults::{Operation, Rule, RuleId};
 
 const READ: &[Operation] = &[Operation::Read];
 
@@ -23,6 +23,15 @@ fn check_points(bed: &Bed, points: &Points, when: &str) {
     }
 }
 
+/// Reads of the current segment's trailer will fail, so often or always.
+fn a_trailer_will_fail(bed: &Bed, times: Option<u64>) -> (Segment, RuleId) {
+    let segment = bed.segments().pop().expect("a segment");
+    assert_eq!(segment.state, "current");
+    let rule = Rule::on(POOL_FILE, READ).within(segment.bytes(segment.trailer()..segment.trailer() + 2));
+    let rule = times.iter().fold(rule, |rule, &times| rule.times(times)).fail(Errno::IO);
+    (segment, bed.faults.add(rule))
+}
+
 /// A sealed segment is archived while its trailer cannot be read. All that the trailer says also
 /// stands in the records, so every point stays right: as long as the primary holds the segment,
 /// after its slot was used again, and after the loss of the primary.
@@ -32,10 +41,14 @@ fn a_trailer_fails_while_its_segment_is_archived(times: Option<u64>) {
     let away =
         bed.faults.add(Rule::on("archive/objects", &[Operation::Rename, Operation::Link]).fail(Errno::IO));
     let mut points = Points::new();
+    // The rule is there before the segment is sealed, as the archivist prepares objects ahead of a
+    // store that is away.
+    let mut failing = None;
     for round in 0..4 {
         bed.write_many(&mut host, BLOCKS / 2);
         let point = bed.mark(&format!("s{round}-half"));
         points.push((point, bed.expected.clone()));
+        failing.get_or_insert_with(|| a_trailer_will_fail(&bed, times));
         for block in BLOCKS / 2..BLOCKS {
             bed.write(&mut host, block);
         }
@@ -43,11 +56,8 @@ fn a_trailer_fails_while_its_segment_is_archived(times: Option<u64>) {
         points.push((bed.mark(&format!("s{round}")), bed.expected.clone()));
     }
     assert!(bed.faults.hits(away) > 0, "the store was away");
-    let segment = bed.segment(1);
-    assert!(!segment.archived);
-    let rule = Rule::on(POOL_FILE, READ).within(segment.bytes(segment.trailer()..segment.trailer() + 2));
-    let rule = times.iter().fold(rule, |rule, &times| rule.times(times)).fail(Errno::IO);
-    let bad = bed.faults.add(rule);
+    let (segment, bad) = failing.expect("rounds were written");
+    assert!(!bed.segment(segment.sequence).archived);
     bed.faults.remove(away);
     bed.wait_until_archived();
     assert!(bed.faults.hits(bad) > 0, "the trailer was read");
