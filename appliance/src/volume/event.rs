@@ -94,20 +94,12 @@ impl Pool {
         let Some(len) = event.len() else { return Ok(None) };
         let mut text = Vec::with_capacity(len);
         for chunk in (0..chunks).rev() {
-            let mut whole = None;
-            for copy in &event.copies {
-                let Some(&(lsn, crc)) = copy.get(chunk) else { continue };
-                whole = self.read_chunk(lsn, crc).await?;
-                if whole.is_some() {
-                    break;
-                }
-                let mut log = self.log.borrow_mut();
-                let sequence = log.geometry().sequence_of(lsn);
-                log.note_problem(
-                    sequence,
-                    format!("the block at LSN {lsn}, one of two copies of an event, is damaged"),
-                );
-            }
+            let copies: Vec<(Lsn, u32)> =
+                event.copies.iter().filter_map(|copy| copy.get(chunk).copied()).collect();
+            let whole = match self.read_chunk_here(&copies).await? {
+                Some(whole) => Some(whole),
+                None => self.read_archived_chunk(&copies).await?,
+            };
             match whole {
                 Some(bytes) => text.extend_from_slice(&bytes),
                 None => return Ok(None),
@@ -116,28 +108,54 @@ impl Pool {
         Ok(event.cut(text))
     }
 
-    /// One block of an event, from memory, the primary device or the archive, if its checksum is right.
-    async fn read_chunk(&self, lsn: Lsn, crc: u32) -> Result<Option<Vec<u8>>, VolumeError> {
-        let (sequence, buffered, slot, reader) = {
-            let log = self.log.borrow();
-            let sequence = log.geometry().sequence_of(lsn);
-            (sequence, log.buffered(lsn), log.table().slot(sequence), log.reader())
-        };
-        if let Some(block) = buffered {
-            return Ok((crc32c(&block) == crc).then(|| block.to_vec()));
+    /// One block of an event from memory or the primary device: the first copy whose checksum is
+    /// right. Copies that are damaged are told.
+    async fn read_chunk_here(&self, copies: &[(Lsn, u32)]) -> Result<Option<Vec<u8>>, VolumeError> {
+        for &(lsn, crc) in copies {
+            let (sequence, buffered, slot, reader) = {
+                let log = self.log.borrow();
+                let sequence = log.geometry().sequence_of(lsn);
+                (sequence, log.buffered(lsn), log.table().slot(sequence), log.reader())
+            };
+            let whole = match (buffered, slot) {
+                (Some(block), _) => (crc32c(&block) == crc).then(|| block.to_vec()),
+                (None, None) => continue,
+                (None, Some(slot)) => {
+                    self.log.borrow_mut().pin(sequence);
+                    let read = reader.read_checked(slot, lsn, crc).await;
+                    self.log.borrow_mut().unpin(sequence);
+                    match read {
+                        Ok(block) => block.map(|block| block.as_slice().to_vec()),
+                        Err(ReadError::Device(_)) => None,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            };
+            if whole.is_some() {
+                return Ok(whole);
+            }
+            let problem = format!("the block at LSN {lsn}, one of two copies of an event, is damaged");
+            self.log.borrow_mut().note_problem(sequence, problem);
         }
-        if let Some(slot) = slot {
-            self.log.borrow_mut().pin(sequence);
-            let read = reader.read_checked(slot, lsn, crc).await;
-            self.log.borrow_mut().unpin(sequence);
-            match read {
-                Ok(Some(block)) => return Ok(Some(block.as_slice().to_vec())),
-                // A device that cannot read one copy may still read the other, and the archive may have it.
-                Ok(None) | Err(ReadError::Device(_)) => {}
-                Err(error) => return Err(error.into()),
+        Ok(None)
+    }
+
+    /// The same from the archive. What it has lost or holds damaged is as if it had never had it;
+    /// one that is away is an error, as it may have it.
+    async fn read_archived_chunk(&self, copies: &[(Lsn, u32)]) -> Result<Option<Vec<u8>>, VolumeError> {
+        if !self.has_archive() {
+            return Ok(None);
+        }
+        let mut away = None;
+        for &(lsn, crc) in copies {
+            let sequence = self.log.borrow().geometry().sequence_of(lsn);
+            match self.archived_block(sequence, lsn, crc).await {
+                Ok(Some(block)) => return Ok(Some(block)),
+                Ok(None) | Err(VolumeError::Archive { .. }) => {}
+                Err(error) => away = Some(error),
             }
         }
-        if self.has_archive() { self.archived_block(sequence, lsn, crc).await } else { Ok(None) }
+        away.map_or(Ok(None), Err)
     }
 }
 
