@@ -405,6 +405,7 @@ pub(super) fn event_name(kind: Option<EventKind>) -> &'static str {
     match kind {
         Some(EventKind::Catalog) => "catalog",
         Some(EventKind::Synch) => "synch",
+        Some(EventKind::Change) => "change",
         None => "unknown",
     }
 }

@@ -125,7 +125,8 @@ impl Pool {
                     Some((_, report)) => report.uncertain_below,
                     None => self.known_uncertain_below(source.image),
                 };
-                if let Some(image) = now.images.iter_mut().find(|known| known.id == image) {
+                let images = Rc::make_mut(&mut now.images);
+                if let Some(image) = images.iter_mut().find(|known| known.id == image) {
                     image.uncertain_below = uncertain_below.0;
                 }
                 let clone = CatalogVolume {

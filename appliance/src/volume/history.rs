@@ -9,7 +9,7 @@
 use std::rc::Rc;
 
 use super::archive::Ahead;
-use super::catalog::{Catalog, CatalogVolume};
+use super::catalog::{Catalog, CatalogFinder, CatalogVolume, FoundCatalog};
 use super::error::VolumeError;
 use super::event::EventCollector;
 use super::index::{Index, IndexBuilder, Mapping};
@@ -18,7 +18,7 @@ use super::known::Known;
 use super::point::Point;
 use super::pool::Pool;
 use crate::dma::BLOCK_BYTES;
-use crate::log::format::{EntryKind, EventKind};
+use crate::log::format::EntryKind;
 use crate::log::reader::{LsnRange, PlacedEntry};
 use crate::log::table::Phase;
 use crate::log::time::SpanBy;
@@ -93,12 +93,10 @@ impl Pool {
         let state = self.state.borrow();
         if boundary.lsn.0 == 0 {
             PointKind::Beginning
-        } else if let Some(synch) = state.synchs.iter().find(|synch| synch.lsn == boundary.lsn.0) {
-            PointKind::Synch(synch.clone())
-        } else if let Some(snapshot) =
-            state.catalog.snapshots.iter().find(|snapshot| snapshot.lsn == boundary.lsn.0)
-        {
-            PointKind::Snapshot(snapshot.into())
+        } else if let Ok(place) = state.synchs.binary_search_by_key(&boundary.lsn.0, |synch| synch.lsn) {
+            PointKind::Synch(state.synchs[place].clone())
+        } else if let Some(snapshot) = state.catalog.snapshots.at(boundary.lsn) {
+            PointKind::Snapshot((&snapshot).into())
         } else if boundary.is_event {
             PointKind::Event
         } else {
@@ -155,7 +153,7 @@ impl Pool {
             }
             Point::Snapshot(name) => {
                 let state = self.state.borrow();
-                let found = state.catalog.snapshots.iter().find(|snapshot| &snapshot.name == name);
+                let found = state.catalog.snapshots.get(name);
                 found.map(|snapshot| Lsn(snapshot.lsn)).ok_or_else(|| {
                     no_such("no snapshot has that name; `varve snapshot list` shows what there is".to_owned())
                 })
@@ -264,31 +262,41 @@ impl Pool {
 
     /// The catalog in force at a position: the newest at or before it that can be read. If a newer one may be where entries are not known, that is told.
     pub(super) async fn catalog_at(&self, lsn: Lsn) -> Result<Catalog, VolumeError> {
+        Ok(self.find_catalog(lsn).await?.0)
+    }
+
+    /// The same, and whether all that it was made of could be read.
+    pub(super) async fn find_catalog(&self, lsn: Lsn) -> Result<(Catalog, bool), VolumeError> {
         let mut sequence = self.log.borrow().geometry().sequence_of(lsn);
-        let mut unknown = None;
+        let (mut unknown, mut finder) = (None, CatalogFinder::default());
         loop {
             let known = self.known_of(sequence).await?;
             let events = EventCollector::events(&known.entries, lsn);
-            for event in events.iter().filter(|event| event.kind == EventKind::Catalog) {
+            for event in events.iter().filter(|event| CatalogFinder::wants(event.kind)) {
                 let text = self.read_event(event).await?;
-                if let Some(catalog) = text.and_then(|text| Catalog::decode(&text)) {
-                    if let Some(hole) = unknown.or_else(|| known.hole_between(event.lsn, lsn)) {
+                if let Some(found) = finder.see(event.kind, event.lsn, text.as_deref()) {
+                    let unknown = unknown.or_else(|| known.hole_between(event.lsn, lsn));
+                    if let Some(hole) = unknown {
                         self.note_problem(format!(
                             "the records at LSN {} to {} are not known; the catalog of LSN {} is used for what is behind them, and what was changed in them is missing",
                             hole.start, hole.end, event.lsn
                         ));
                     }
-                    return Ok(catalog);
+                    return Ok(self.take_found(found, unknown.is_none()));
                 }
-                let problem = format!("the catalog at LSN {} is damaged; an older one is used", event.lsn);
-                self.note_problem(problem);
             }
             unknown = unknown.or_else(|| known.hole_between(Lsn(0), lsn));
             if sequence.0 == 0 {
-                return Ok(Catalog::default());
+                return Ok(self.take_found(finder.nothing_older(), false));
             }
             sequence = SegmentSeq(sequence.0 - 1);
         }
+    }
+
+    fn take_found(&self, found: FoundCatalog, is_known: bool) -> (Catalog, bool) {
+        let is_whole = is_known && found.problems.is_empty();
+        found.problems.into_iter().for_each(|problem| self.note_problem(problem));
+        (found.catalog, is_whole)
     }
 
     /// Whether a stretch left the primary device without having been archived. What the device has

@@ -47,7 +47,7 @@ impl Pool {
         self.change(|catalog, _| {
             let image = catalog.volume(&name).map(|volume| volume.image);
             let image = image.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
-            match catalog.images.iter_mut().find(|known| known.id == image) {
+            match Rc::make_mut(&mut catalog.images).iter_mut().find(|known| known.id == image) {
                 Some(image) if image.inherits() => image.hydrating = true,
                 _ => {
                     let reason = format!("'{name}' inherits nothing: all its blocks are its own");
@@ -320,7 +320,8 @@ impl Pool {
             let of_volume = catalog.volume(&name).is_some_and(|volume| volume.image == image.0);
             // From now on its ancestors are not asked any more.
             let uncertain_below = catalog.inherited_uncertain_below(image.0).max(self.uncertain_of(id));
-            if let Some(image) = catalog.images.iter_mut().find(|known| of_volume && known.id == image.0) {
+            let images = Rc::make_mut(&mut catalog.images);
+            if let Some(image) = images.iter_mut().find(|known| of_volume && known.id == image.0) {
                 image.hydrating = false;
                 image.hydrated_lsn = Some(head.0);
                 image.uncertain_below = image.uncertain_below.max(uncertain_below.0);

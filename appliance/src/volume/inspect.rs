@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume};
+use super::catalog::{Catalog, CatalogFinder, CatalogImage, CatalogSnapshot, CatalogVolume};
 use super::event::{EventCollector, FoundEvent};
 use super::history::see;
 use super::index::{Index, IndexBuilder};
@@ -117,7 +117,7 @@ impl VolumesView {
             images: ancestry(&catalog, volume).map(|(image, _)| image).collect(),
         });
         let volumes = volumes.collect();
-        let Catalog { images, snapshots, .. } = catalog;
+        let (images, snapshots) = (catalog.images.to_vec(), catalog.snapshots.iter().collect());
         Ok(VolumesView { catalog_lsn, images, snapshots, volumes, synchs, problems })
     }
 
@@ -152,18 +152,20 @@ async fn find_catalog(
     log: &LogView,
     problems: &mut Vec<String>,
 ) -> Result<Option<(Catalog, Lsn)>, ReadError> {
+    let mut finder = CatalogFinder::default();
     for sequence in present(log) {
         // The pass over all segments says what is wrong with this one.
         let Ok(entries) = log.entries(sequence).await? else { continue };
         let events = EventCollector::events(&entries, Lsn::MAX);
-        for event in events.iter().filter(|event| event.kind == EventKind::Catalog) {
-            match text(log, event).await?.and_then(|text| Catalog::decode(&text)) {
-                Some(catalog) => return Ok(Some((catalog, event.lsn))),
-                None => problems
-                    .push(format!("the catalog at LSN {} is damaged; an older one is used", event.lsn)),
+        for event in events.iter().filter(|event| CatalogFinder::wants(event.kind)) {
+            let text = text(log, event).await?;
+            if let Some(found) = finder.see(event.kind, event.lsn, text.as_deref()) {
+                problems.extend(found.problems);
+                return Ok(found.whole_lsn.map(|lsn| (found.catalog, lsn)));
             }
         }
     }
+    problems.extend(finder.nothing_older().problems);
     Ok(None)
 }
 

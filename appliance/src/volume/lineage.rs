@@ -74,7 +74,7 @@ impl Pool {
         let snapshots = catalog
             .snapshots
             .iter()
-            .map(|snapshot| SnapshotPoint { lsn: Lsn(snapshot.lsn), name: snapshot.name.clone() });
+            .map(|snapshot| SnapshotPoint { lsn: Lsn(snapshot.lsn), name: snapshot.name.to_string() });
         let segment_blocks = log.geometry().segment_blocks;
         let generations = catalog.images.iter().filter_map(|image| {
             image.parent.map(|parent| Generation {

@@ -87,7 +87,7 @@ impl Pool {
         let lsn = self
             .change(|catalog, head| {
                 let before = catalog.volumes.len();
-                catalog.volumes.retain(|volume| volume.name != name);
+                Rc::make_mut(&mut catalog.volumes).retain(|volume| volume.name != name);
                 if catalog.volumes.len() == before {
                     return Err(VolumeError::NoSuchVolume { name: name.clone() });
                 }
@@ -123,7 +123,8 @@ impl Pool {
         let size_blocks = check_size(size_bytes)?;
         let lsn = self
             .change(|catalog, _| {
-                let Some(volume) = catalog.volumes.iter_mut().find(|volume| volume.name == name) else {
+                let volumes = Rc::make_mut(&mut catalog.volumes);
+                let Some(volume) = volumes.iter_mut().find(|volume| volume.name == name) else {
                     return Err(VolumeError::NoSuchVolume { name: name.clone() });
                 };
                 if size_blocks < volume.size_blocks {
@@ -183,7 +184,8 @@ impl Pool {
                         synch.lsn = lsn.0;
                         state.catalog.next_synch += 1;
                         // Every new segment's catalog must know that the id is taken.
-                        log.set_catalog(Rc::from(state.catalog.encode()))?;
+                        let State { catalog_writer, catalog, .. } = &mut *state;
+                        catalog_writer.publish_next_synch(&mut log, catalog)?;
                         state.synchs.push(synch.clone());
                         Some(synch)
                     }
@@ -214,14 +216,14 @@ impl Pool {
             (log.point_lsn(), log.now_ns())
         };
         // Commands are appended whole, so the head is the end of one.
-        let snapshot = CatalogSnapshot { name: name.clone(), lsn: point.0, time_ns };
+        let snapshot = CatalogSnapshot { name: Rc::from(name.as_str()), lsn: point.0, time_ns };
         let lsn = self
             .change(|catalog, _| {
-                if catalog.snapshots.iter().any(|snapshot| snapshot.name == name) {
+                if catalog.snapshots.get(&name).is_some() {
                     let reason = format!("a snapshot '{name}' exists already; choose another name");
                     return Err(VolumeError::Invalid { what: "snapshot name", reason });
                 }
-                catalog.snapshots.push(snapshot.clone());
+                catalog.snapshots.insert(&snapshot);
                 Ok(())
             })
             .await?;
@@ -236,9 +238,7 @@ impl Pool {
     pub async fn delete_snapshot(self: Rc<Self>, name: String) -> Result<(), VolumeError> {
         let lsn = self
             .change(|catalog, _| {
-                let before = catalog.snapshots.len();
-                catalog.snapshots.retain(|snapshot| snapshot.name != name);
-                if catalog.snapshots.len() == before {
+                if !catalog.snapshots.remove(&name) {
                     let reason = "`varve snapshot list` shows what there is".to_owned();
                     return Err(VolumeError::NoSuchPoint { point: format!("snapshot:{name}"), reason });
                 }
@@ -251,10 +251,7 @@ impl Pool {
 
     /// Every snapshot, oldest first.
     pub fn snapshots(&self) -> Vec<SnapshotInfo> {
-        let mut snapshots: Vec<SnapshotInfo> =
-            self.state.borrow().catalog.snapshots.iter().map(Into::into).collect();
-        snapshots.sort_by_key(|snapshot| snapshot.lsn);
-        snapshots
+        self.state.borrow().catalog.snapshots.iter().map(|snapshot| (&snapshot).into()).collect()
     }
 
     /// Writes what is open, flushes, and leaves a note that the stop was clean. No requests after it.
@@ -362,33 +359,30 @@ impl Pool {
 }
 
 impl State {
-    /// Appends a catalog and makes it the present one; returns its position.
+    /// Appends what makes the catalog this one and makes it the present one; returns the position.
     pub(super) fn append_catalog(&mut self, log: &mut Log, mut catalog: Catalog) -> Result<Lsn, AppendError> {
-        let mut text: Rc<[u8]> = Rc::from(catalog.encode());
-        let max_bytes = log.geometry().catalog_bytes_max();
+        let (version, max_bytes) = (log.format_version(), log.geometry().catalog_bytes_max());
         // Some room is kept from operators for what grows by itself.
         let kept_bytes = max_bytes / ROOM_SHARE;
-        if text.len() > max_bytes / 2 {
-            let len_bytes = catalog.own_bytes();
-            if len_bytes + kept_bytes > max_bytes && len_bytes > self.catalog.own_bytes() {
+        if catalog.text_bytes_max(version) > max_bytes / 2 {
+            let len_bytes = catalog.own_bytes(version);
+            if len_bytes + kept_bytes > max_bytes && len_bytes > self.catalog.own_bytes(version) {
                 return Err(AppendError::EventTooLong { len_bytes, max_bytes: max_bytes - kept_bytes });
             }
         }
         // Small segments do not hold a catalog with as much of that as may be remembered; what is there now comes first.
-        while text.len() > max_bytes && catalog.give_way() {
-            text = Rc::from(catalog.encode());
-        }
-        log.set_catalog(Rc::clone(&text))?;
-        match log.append_event(EventKind::Catalog, &text) {
-            Ok(lsn) => {
-                self.catalog = catalog;
-                Ok(lsn)
-            }
-            Err(error) => {
-                log.set_catalog(Rc::from(self.catalog.encode()))?;
-                Err(error)
-            }
-        }
+        catalog.shorten(version, max_bytes);
+        let lsn = self.catalog_writer.append(log, &catalog)?;
+        self.catalog = catalog;
+        Ok(lsn)
+    }
+
+    /// Has every new segment begin with the present catalog, which was changed without an event.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub(super) fn publish_catalog(&mut self, log: &mut Log) -> Result<(), AppendError> {
+        self.catalog_writer.publish(log, &self.catalog)
     }
 
     /// Remembers a problem for the operator, once.
@@ -406,7 +400,7 @@ pub(super) fn add_image(
     born_lsn: Lsn,
 ) -> Result<u16, VolumeError> {
     let id = image_ids::take(catalog)?;
-    catalog.images.push(CatalogImage {
+    Rc::make_mut(&mut catalog.images).push(CatalogImage {
         id,
         parent,
         born_lsn: born_lsn.0,
@@ -430,7 +424,7 @@ pub(super) fn add_volume(catalog: &mut Catalog, volume: CatalogVolume) -> Result
     if catalog.volumes.len() >= VOLUMES_MAX {
         return Err(VolumeError::NoSpace { reason: format!("a pool holds at most {VOLUMES_MAX} volumes") });
     }
-    catalog.volumes.push(volume);
+    Rc::make_mut(&mut catalog.volumes).push(volume);
     Ok(())
 }
 

@@ -87,7 +87,10 @@ impl Pool {
         let pool = Pool::new(recovered.log, zeroes);
         pool.state.borrow_mut().problems = recovered.problems;
         let newest = Lsn(pool.log.borrow().head_lsn().0.saturating_sub(1));
-        let mut catalog = pool.catalog_at(newest).await?;
+        let (mut catalog, is_whole) = pool.find_catalog(newest).await?;
+        if is_whole {
+            pool.state.borrow().catalog_writer.note_read(&catalog);
+        }
         let mut is_news = false;
         for lost in recovered.lost {
             is_news |= catalog.add_lost(lost);
@@ -127,12 +130,10 @@ impl Pool {
 
     /// Has every new segment begin with a catalog, as short as it must be.
     fn begin_with(&self, catalog: &mut Catalog) -> Result<(), VolumeError> {
-        let mut log = self.log.borrow_mut();
-        let mut text = catalog.encode();
-        while text.len() > log.geometry().catalog_bytes_max() && catalog.give_way() {
-            text = catalog.encode();
-        }
-        log.set_catalog(Rc::from(text)).map_err(|error| LogError::Poisoned { reason: error.to_string() })?;
+        let (mut state, mut log) = (self.state.borrow_mut(), self.log.borrow_mut());
+        catalog.shorten(log.format_version(), log.geometry().catalog_bytes_max());
+        let published = state.catalog_writer.publish(&mut log, catalog);
+        published.map_err(|error| LogError::Poisoned { reason: error.to_string() })?;
         Ok(())
     }
 
@@ -266,11 +267,11 @@ impl Pool {
         mut builders: HashMap<u16, IndexBuilder>,
         synchs: &[FoundEvent],
     ) -> Result<(), VolumeError> {
-        let volumes = catalog.volumes.clone();
+        let volumes = Rc::clone(&catalog.volumes);
         let masked: HashMap<u16, RangeSet> =
             builders.iter().map(|(&image, builder)| (image, builder.masked().clone())).collect();
         self.state.borrow_mut().catalog = catalog;
-        for volume in volumes {
+        for volume in volumes.iter() {
             let builder =
                 builders.remove(&volume.image).unwrap_or_else(|| IndexBuilder::new(volume.size_blocks));
             let (uncertain_below, inherits) = {

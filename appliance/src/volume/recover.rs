@@ -265,7 +265,7 @@ impl Pool {
             });
         }
         let mut images = Vec::new();
-        for volume in &mut catalog.volumes {
+        for volume in Rc::make_mut(&mut catalog.volumes) {
             let id = catalog.next_image;
             // What is kept for this: see `image_ids`.
             catalog.next_image = id.checked_add(1).ok_or_else(|| VolumeError::NoSpace {
@@ -286,7 +286,7 @@ impl Pool {
             });
             volume.image = id;
         }
-        catalog.images.extend(images);
+        Rc::make_mut(&mut catalog.images).extend(images);
         let report = RecoveryReport {
             pool: uuid,
             recovery_point_lsn: at.lsn.0,

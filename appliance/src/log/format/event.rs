@@ -1,5 +1,5 @@
 //! Events: texts of the pool in the log. A synch event says that an application was consistent (R25); a catalog event holds the pool's small
-//! state whole.
+//! state whole, a change event what became different of it.
 //!
 //! The text of an event stands in whole data blocks, each with an entry of its own, and twice: copy 0 and copy 1, one behind the other, so
 //! that one damaged block loses nothing. An event lies in one record, or in several that follow each other directly.
@@ -12,13 +12,15 @@ pub enum EventKind {
     Catalog = 1,
     /// A synch event, as JSON.
     Synch = 2,
+    /// A change of the pool's small state, as JSON; since format 2.
+    Change = 3,
 }
 
 /// What the block-number field of an event's entry holds:
 ///
 /// | bits | field |
 /// |---|---|
-/// | 48 to 63 | kind: 1 catalog, 2 synch |
+/// | 48 to 63 | kind: 1 catalog, 2 synch, 3 change |
 /// | 32 to 47 | copy: 0 or 1 |
 /// | 0 to 31 | chunk: which block of the text |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,7 @@ impl EventHead {
         let kind = match value >> 48 {
             1 => Some(EventKind::Catalog),
             2 => Some(EventKind::Synch),
+            3 => Some(EventKind::Change),
             _ => None,
         };
         EventHead { kind, copy: (value >> 32) as u16, chunk: value as u32 }

@@ -200,6 +200,11 @@ impl Log {
         self.append_event_here(kind, text)
     }
 
+    /// Whether an event of so many bytes fits into what the current segment has left.
+    pub fn event_fits_here(&self, len_bytes: usize) -> bool {
+        self.current.is_some() && self.event_fits(2 * len_bytes.div_ceil(BLOCK_BYTES).max(1))
+    }
+
     /// Whether an event of so many blocks fits into what the current segment has left; also when there is none yet.
     pub(super) fn event_fits(&self, blocks: usize) -> bool {
         let Some(current) = &self.current else { return true };
@@ -431,11 +436,10 @@ impl Log {
             units,
         });
         self.refresh_demand();
-        if !self.catalog.is_empty() {
-            let catalog = Rc::clone(&self.catalog);
-            // A catalog that finds no memory now is no loss: the one before it stands in the segment before.
-            match self.append_event_here(EventKind::Catalog, &catalog) {
-                Ok(_) => {}
+        if let Some(catalog) = self.catalog.clone() {
+            // A catalog that finds no memory now is no loss: what stands in the segment before tells the same.
+            match self.append_event_here(EventKind::Catalog, &catalog.text()) {
+                Ok(_) => catalog.note_written(),
                 Err(error) => {
                     tracing::warn!(segment = sequence.0, %error, "the segment begins without a catalog");
                 }

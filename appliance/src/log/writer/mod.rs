@@ -56,6 +56,18 @@ pub(super) use beginning::{Beginning, Opening};
 pub use starved::Starved;
 use trailer::Sealing;
 
+/// What every segment begins with. It is asked for its text when a segment is opened.
+pub trait SegmentCatalog {
+    /// The text.
+    fn text(&self) -> Vec<u8>;
+
+    /// How long the text is at most, in bytes.
+    fn text_bytes_max(&self) -> usize;
+
+    /// The text stands in the log now, at the start of its newest segment.
+    fn note_written(&self);
+}
+
 /// The most record writes on their way to the device at once.
 pub const RECORDS_IN_FLIGHT_MAX: usize = 8;
 /// The most closed records, submitted or not; beyond it appends must wait.
@@ -224,7 +236,9 @@ pub struct Log {
     sealed_units: VecDeque<(SegmentSeq, Arc<Vec<TrailerUnit>>)>,
     /// Emptied lists of units, for the next segments.
     unit_lists: Vec<Vec<TrailerUnit>>,
-    catalog: Rc<[u8]>,
+    catalog: Option<Rc<dyn SegmentCatalog>>,
+    /// How long its text is at most, in bytes.
+    catalog_bytes_max: usize,
     spare: Option<DmaBufMut>,
     end_lsn: Lsn,
     /// The end of the newest command.
@@ -308,7 +322,8 @@ impl Log {
             sealing,
             sealed_units: VecDeque::new(),
             unit_lists: Vec::new(),
-            catalog: Rc::from(&[][..]),
+            catalog: None,
+            catalog_bytes_max: 0,
             spare: None,
             end_lsn: start.end_lsn,
             point_lsn: Lsn(start.end_lsn.0.saturating_sub(1)),
@@ -477,13 +492,15 @@ impl Log {
         SegmentReader::of(self.reads.clone(), self.geometry, self.pool)
     }
 
-    /// The text that every new segment begins with (DESIGN section 5, catalog event).
+    /// What every new segment begins with (DESIGN section 5, catalog event).
     ///
     /// # Errors
     /// [`AppendError::EventTooLong`].
-    pub fn set_catalog(&mut self, text: Rc<[u8]>) -> Result<(), AppendError> {
-        self.check_event(text.len())?;
-        self.catalog = text;
+    pub fn set_catalog(&mut self, catalog: Rc<dyn SegmentCatalog>) -> Result<(), AppendError> {
+        let len_bytes = catalog.text_bytes_max();
+        self.check_event(len_bytes)?;
+        self.catalog_bytes_max = len_bytes;
+        self.catalog = Some(catalog);
         Ok(())
     }
 

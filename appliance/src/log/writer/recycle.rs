@@ -128,7 +128,7 @@ impl Log {
 
     /// Both copies of the catalog.
     pub(super) fn catalog_blocks(&self) -> u64 {
-        2 * self.catalog.len().div_ceil(BLOCK_BYTES) as u64
+        2 * self.catalog_bytes_max.div_ceil(BLOCK_BYTES) as u64
     }
 
     /// Whether a command of a host finds no room in the next segment beside what must be copied into that, and would if less of it was left.

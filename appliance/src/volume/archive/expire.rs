@@ -9,7 +9,6 @@
 //! forgotten meanwhile; after it the plan is out of date and refused.
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +74,7 @@ impl Pool {
         if state.catalog.forget_gone_images(&geometry, &there) == 0 {
             return;
         }
-        if let Err(error) = log.set_catalog(Rc::from(state.catalog.encode())) {
+        if let Err(error) = state.publish_catalog(&mut log) {
             tracing::warn!(%error, "the catalog cannot stand at the start of the next segment");
         }
     }

@@ -452,7 +452,7 @@ fn record_gap(gap: LsnRange, why: &str, state: &mut State, log: &mut Log) {
     state.problems.push(problem.clone());
     state.told_gaps.push((whole, problem));
     // Stands at the start of the next segment.
-    if let Err(error) = log.set_catalog(Rc::from(state.catalog.encode())) {
+    if let Err(error) = state.publish_catalog(log) {
         tracing::error!(%error, "the gap cannot be recorded in the catalog");
     }
 }

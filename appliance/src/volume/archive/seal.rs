@@ -572,7 +572,7 @@ fn note_verified(state: &mut State, log: &mut Log) {
     }
     if below > state.catalog.archived_below {
         state.catalog.archived_below = below;
-        if let Err(error) = log.set_catalog(Rc::from(state.catalog.encode())) {
+        if let Err(error) = state.publish_catalog(log) {
             tracing::warn!(%error, "the catalog cannot tell how far the archive is");
         }
     }
@@ -590,7 +590,7 @@ impl State {
                 tracing::warn!(%error, "the catalog tells with the next segment that the archive has lost something");
                 self.catalog.archived_below = first;
                 // It is as large as the one before.
-                let _ = log.set_catalog(Rc::from(self.catalog.encode()));
+                let _ = self.publish_catalog(log);
             }
         }
     }

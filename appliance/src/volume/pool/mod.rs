@@ -31,7 +31,7 @@ use crate::log::reader::LsnRange;
 use crate::log::{AppendError, Geometry, ImageId, Log, Lsn, ReadDone, SharedLog};
 use crate::volume::archive::{Archive, ArchivedBlocks};
 use crate::volume::capacity::{Buried, Capacity};
-use crate::volume::catalog::Catalog;
+use crate::volume::catalog::{Catalog, CatalogWriter};
 use crate::volume::cleaner::Cleaner;
 use crate::volume::error::VolumeError;
 use crate::volume::index::{Index, IndexBuilder, Mapping, RangeSet};
@@ -60,6 +60,7 @@ pub struct Pool {
 
 pub(super) struct State {
     pub(super) catalog: Catalog,
+    pub(super) catalog_writer: CatalogWriter,
     /// Indexed by [`VolumeId`]; ids are not reused.
     pub(super) volumes: Vec<Option<Volume>>,
     pub(super) synchs: Vec<SynchInfo>,
@@ -196,6 +197,7 @@ impl Pool {
             log: Rc::new(RefCell::new(log)),
             state: RefCell::new(State {
                 catalog: Catalog::default(),
+                catalog_writer: CatalogWriter::default(),
                 volumes: Vec::new(),
                 synchs: Vec::new(),
                 problems: Vec::new(),

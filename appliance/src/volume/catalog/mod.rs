@@ -1,10 +1,35 @@
-//! The catalog: the pool's small state, which stands whole, as JSON, in an event at the start of every segment and after every change
-//! (DESIGN section 5). The catalog in force at a point is the newest at or before it; it says which volumes there were and how large.
+//! The catalog: the pool's small state. It stands whole at the start of every segment, and each
+//! change of it in an event of its own (DESIGN section 5). The catalog in force at a point is the
+//! newest whole one at or before it with the changes behind that; it says which volumes there were
+//! and how large.
+//!
+//! The text of a whole one is a JSON object. Version 2 of it has no snapshots in the object; their
+//! pages follow it, as [`snapshots`] writes them. A pool of format 1 has version 1, and nothing
+//! but whole catalogs.
+//!
+//! | file | job |
+//! |---|---|
+//! | `paged`, `snapshots` | a map whose copies share pages; the snapshots in two of them |
+//! | `change` | what makes one catalog of another |
+//! | `logged` | how the catalog goes to the log |
+//! | `find` | how it is found there |
 
-use std::collections::{BTreeSet, HashSet};
+mod change;
+mod find;
+mod logged;
+mod paged;
+mod snapshots;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+pub(super) use change::CatalogChange;
+pub(super) use find::{CatalogFinder, FoundCatalog};
+pub(super) use logged::CatalogWriter;
+pub(super) use snapshots::Snapshots;
 
 use super::archive::Cut;
 use super::capacity::OVERPROVISIONING_PERCENT_DEFAULT;
@@ -23,8 +48,10 @@ const RANGES_MAX: usize = 128;
 /// The share of the longest catalog that is kept for what grows by itself: one in so many bytes.
 pub(super) const ROOM_SHARE: usize = 16;
 
-/// The version of this text.
-pub(super) const CATALOG_VERSION: u32 = 1;
+/// The version of the text in pools of format 1.
+const CATALOG_VERSION_FIRST: u32 = 1;
+/// The version of the text in pools of format 2.
+const CATALOG_VERSION: u32 = 2;
 
 /// The pool's small state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,10 +61,11 @@ pub(super) struct Catalog {
     pub(super) next_image: u16,
     /// The next synch id.
     pub(super) next_synch: u64,
-    pub(super) volumes: Vec<CatalogVolume>,
+    pub(super) volumes: Rc<Vec<CatalogVolume>>,
     /// The images of the volumes and of their ancestors.
-    pub(super) images: Vec<CatalogImage>,
-    pub(super) snapshots: Vec<CatalogSnapshot>,
+    pub(super) images: Rc<Vec<CatalogImage>>,
+    #[serde(default, skip_serializing_if = "Snapshots::is_empty")]
+    pub(super) snapshots: Snapshots,
     /// Stretches of the log whose entries are lost: what is older in any index is not certain.
     #[serde(default)]
     pub(super) lost: Vec<LsnRange>,
@@ -63,11 +91,15 @@ pub(super) struct Catalog {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) gaps: Vec<LsnRange>,
     /// Images that are gone while the archive may keep points at which they lived; the newest [`GONE_IMAGES_MAX`], oldest first. Expiry forgets those of which no point is left.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) gone_images: Vec<GoneImage>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub(super) gone_images: Rc<Vec<GoneImage>>,
     /// The pool's claim on its archive.
     #[serde(default)]
     pub(super) ownership: Ownership,
+}
+
+fn is_empty<T>(list: &Rc<Vec<T>>) -> bool {
+    list.is_empty()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
@@ -134,7 +166,7 @@ pub(crate) struct GoneImage {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CatalogSnapshot {
-    pub(crate) name: String,
+    pub(crate) name: Rc<str>,
     pub(crate) lsn: u64,
     pub(crate) time_ns: u64,
 }
@@ -145,9 +177,9 @@ impl Default for Catalog {
             version: CATALOG_VERSION,
             next_image: 1,
             next_synch: 1,
-            volumes: Vec::new(),
-            images: Vec::new(),
-            snapshots: Vec::new(),
+            volumes: Rc::default(),
+            images: Rc::default(),
+            snapshots: Snapshots::default(),
             lost: Vec::new(),
             overprovisioning_percent: OVERPROVISIONING_PERCENT_DEFAULT,
             working_sets: Vec::new(),
@@ -156,21 +188,58 @@ impl Default for Catalog {
             created_ns: 0,
             archived_below: SegmentSeq(0),
             gaps: Vec::new(),
-            gone_images: Vec::new(),
+            gone_images: Rc::default(),
             ownership: Ownership::default(),
         }
     }
 }
 
 impl Catalog {
-    /// The text that goes to the log.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_else(|_| unreachable!("a catalog is plain data"))
+    /// The whole text that goes to a log of a format version.
+    pub(super) fn encode(&self, format_version: u32) -> Vec<u8> {
+        let json = |catalog: &Catalog| {
+            serde_json::to_vec(catalog).unwrap_or_else(|_| unreachable!("a catalog is plain data"))
+        };
+        if format_version < 2 {
+            return json(&Catalog { version: CATALOG_VERSION_FIRST, ..self.clone() });
+        }
+        let mut text =
+            json(&Catalog { version: CATALOG_VERSION, snapshots: Snapshots::default(), ..self.clone() });
+        self.snapshots.texts().iter().for_each(|page| text.extend_from_slice(page));
+        text
     }
 
-    /// Reads a text; `None` when it is not a catalog of a version that this build knows.
+    /// How long [`encode`](Self::encode) is at most, in bytes, whatever number the next synch has.
+    /// Cost: a look at everything but the snapshots.
+    pub(super) fn text_bytes_max(&self, format_version: u32) -> usize {
+        let snapshots = if format_version < 2 { self.snapshots.clone() } else { Snapshots::default() };
+        let json = Catalog { version: CATALOG_VERSION, next_synch: u64::MAX, snapshots, ..self.clone() };
+        let mut counted = Counted(0);
+        if serde_json::to_writer(&mut counted, &json).is_err() {
+            unreachable!("a catalog is plain data")
+        }
+        counted.0 + if format_version < 2 { 0 } else { self.snapshots.texts_bytes_max() }
+    }
+
+    /// The same without what has entries of its own in a change.
+    fn without_lists(&self) -> Self {
+        let (volumes, images, gone_images) = (Rc::default(), Rc::default(), Rc::default());
+        Catalog { volumes, images, gone_images, snapshots: Snapshots::default(), ..self.clone() }
+    }
+
+    /// Reads a whole text; `None` when it is not a catalog of a version that this build knows.
     pub(super) fn decode(text: &[u8]) -> Option<Self> {
-        serde_json::from_slice::<Catalog>(text).ok().filter(|catalog| catalog.version == CATALOG_VERSION)
+        let mut objects = serde_json::Deserializer::from_slice(text).into_iter::<Catalog>();
+        let mut catalog = objects.next()?.ok()?;
+        let behind = &text[objects.byte_offset()..];
+        match catalog.version {
+            CATALOG_VERSION_FIRST if behind.is_empty() => {}
+            CATALOG_VERSION => catalog.snapshots = Snapshots::of_texts(behind)?,
+            _ => return None,
+        }
+        // In memory there is one.
+        catalog.version = CATALOG_VERSION;
+        Some(catalog)
     }
 
     pub(super) fn volume(&self, name: &str) -> Option<&CatalogVolume> {
@@ -183,49 +252,66 @@ impl Catalog {
 
     /// Takes in an image as an older catalog tells of it. The present one may know it from a still older one, of a time before it was hydrated.
     pub(super) fn learn_image(&mut self, image: &CatalogImage) {
-        match self.images.iter_mut().find(|known| known.id == image.id) {
-            Some(known) => {
-                known.hydrated_lsn = known.hydrated_lsn.or(image.hydrated_lsn);
-                known.uncertain_below = known.uncertain_below.max(image.uncertain_below);
+        let place = self.images.iter().position(|known| known.id == image.id);
+        match place {
+            Some(place) => {
+                let known = &self.images[place];
+                let hydrated_lsn = known.hydrated_lsn.or(image.hydrated_lsn);
+                let uncertain_below = known.uncertain_below.max(image.uncertain_below);
+                if (known.hydrated_lsn, known.uncertain_below) != (hydrated_lsn, uncertain_below) {
+                    let known = &mut Rc::make_mut(&mut self.images)[place];
+                    (known.hydrated_lsn, known.uncertain_below) = (hydrated_lsn, uncertain_below);
+                }
             }
-            None => self.images.push(image.clone()),
+            None => Rc::make_mut(&mut self.images).push(image.clone()),
         }
     }
 
     /// Drops images that no volume needs, and remembers those with a parent. No point at or after `gone_lsn` needs them.
     pub(super) fn prune_images(&mut self, gone_lsn: Lsn) {
         let (mut needed, mut followed) = (HashSet::new(), HashSet::new());
-        for volume in &self.volumes {
+        let known: HashMap<u16, &CatalogImage> = self.images.iter().map(|image| (image.id, image)).collect();
+        for volume in self.volumes.iter() {
             let mut next = Some((volume.image, Lsn::MAX));
             while let Some((id, at)) = next {
                 needed.insert(id);
                 // One that is hydrated now may be a clone's origin at a point at which it was not.
-                let image = self.image(id).filter(|image| image.inherits_at(at) && followed.insert(id));
+                let image = known.get(&id).filter(|image| image.inherits_at(at) && followed.insert(id));
                 next = image.and_then(|image| image.parent).map(|parent| (parent.image, Lsn(parent.lsn)));
             }
         }
-        let gone = self.images.iter().filter(|image| !needed.contains(&image.id));
-        for image in gone {
-            if let Some(parent) =
-                image.parent.filter(|_| !self.gone_images.iter().any(|gone| gone.id == image.id))
-            {
+        let remembered: HashSet<u16> = self.gone_images.iter().map(|gone| gone.id).collect();
+        let gone: Vec<GoneImage> = self
+            .images
+            .iter()
+            .filter(|image| !needed.contains(&image.id) && !remembered.contains(&image.id))
+            .filter_map(|image| {
                 let (id, born_lsn, gone_lsn) = (image.id, image.born_lsn, gone_lsn.0);
-                self.gone_images.push(GoneImage { id, parent, born_lsn, gone_lsn });
-            }
+                image.parent.map(|parent| GoneImage { id, parent, born_lsn, gone_lsn })
+            })
+            .collect();
+        if !gone.is_empty() {
+            let list = Rc::make_mut(&mut self.gone_images);
+            list.extend(gone);
+            let too_many = list.len().saturating_sub(GONE_IMAGES_MAX);
+            list.drain(..too_many);
         }
-        let too_many = self.gone_images.len().saturating_sub(GONE_IMAGES_MAX);
-        self.gone_images.drain(..too_many);
-        self.images.retain(|image| needed.contains(&image.id));
+        if self.images.iter().any(|image| !needed.contains(&image.id)) {
+            Rc::make_mut(&mut self.images).retain(|image| needed.contains(&image.id));
+        }
     }
 
     /// Forgets deleted images of which no point is left: none of the segments in which they lived is `there`. How many there were.
     pub(super) fn forget_gone_images(&mut self, geometry: &Geometry, there: &BTreeSet<SegmentSeq>) -> usize {
-        let before = self.gone_images.len();
-        self.gone_images.retain(|gone| {
+        let is_needed = |gone: &GoneImage| {
             let first = geometry.sequence_of(Lsn(gone.born_lsn));
             let last = geometry.sequence_of(Lsn(gone.gone_lsn.saturating_sub(1))).max(first);
             there.range(first..=last).next().is_some()
-        });
+        };
+        let before = self.gone_images.len();
+        if !self.gone_images.iter().all(is_needed) {
+            Rc::make_mut(&mut self.gone_images).retain(is_needed);
+        }
         before - self.gone_images.len()
     }
 
@@ -248,10 +334,16 @@ impl Catalog {
         self.cuts.iter().any(|cut| cut.sequence == sequence && cut.end_lsn == end_lsn)
     }
 
+    /// Gives up detail until the text is not longer than so many bytes, or there is none left.
+    pub(super) fn shorten(&mut self, format_version: u32, max_bytes: usize) {
+        while self.text_bytes_max(format_version) > max_bytes && self.give_way() {}
+    }
+
     /// Makes the text shorter by giving up detail of what grows by itself; `false`: there is nothing left to give up.
     pub(super) fn give_way(&mut self) -> bool {
         if !self.gone_images.is_empty() {
-            self.gone_images.drain(..self.gone_images.len().div_ceil(8));
+            let fewer = self.gone_images.len().div_ceil(8);
+            Rc::make_mut(&mut self.gone_images).drain(..fewer);
         } else if self.gaps.len() > 1 {
             let half = self.gaps.len() / 2;
             join_ranges(&mut self.gaps, half);
@@ -264,10 +356,10 @@ impl Catalog {
         true
     }
 
-    /// How long the text is without what grows by itself.
-    pub(super) fn own_bytes(&self) -> usize {
-        let (gone_images, gaps, lost) = (Vec::new(), Vec::new(), Vec::new());
-        Catalog { lost, gaps, gone_images, ..self.clone() }.encode().len()
+    /// How long the text is at most without what grows by itself.
+    pub(super) fn own_bytes(&self, format_version: u32) -> usize {
+        let (gone_images, gaps, lost) = (Rc::default(), Vec::new(), Vec::new());
+        Catalog { lost, gaps, gone_images, ..self.clone() }.text_bytes_max(format_version)
     }
 
     /// What lies before this LSN of what an image inherited is not certain.
@@ -324,9 +416,23 @@ fn join_ranges(ranges: &mut Vec<LsnRange>, max: usize) {
     *ranges = joined;
 }
 
+/// Counts the bytes of a text that nobody needs.
+struct Counted(usize);
+
+impl std::io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 impl From<&CatalogSnapshot> for SnapshotInfo {
     fn from(snapshot: &CatalogSnapshot) -> Self {
-        SnapshotInfo { name: snapshot.name.clone(), lsn: snapshot.lsn, time_ns: snapshot.time_ns }
+        SnapshotInfo { name: snapshot.name.to_string(), lsn: snapshot.lsn, time_ns: snapshot.time_ns }
     }
 }
 
@@ -360,10 +466,10 @@ mod tests {
         }));
         assert!(catalog.clone().add_lost(range(500_000, 500_001)), "the widest space between is kept");
         // And the shortest text has one of each.
-        let long = catalog.encode().len();
+        let long = catalog.encode(2).len();
         while catalog.give_way() {}
         assert_eq!((catalog.lost.len(), catalog.gaps.len()), (1, 1));
-        assert!(catalog.encode().len() < catalog.own_bytes() + 200 && long > 3000);
+        assert!(catalog.encode(2).len() < catalog.own_bytes(2) + 200 && long > 3000);
     }
 
     #[test]
@@ -378,23 +484,48 @@ mod tests {
         };
         let parent = |image, lsn| Some(ImageParent { image, lsn });
         let mut catalog = Catalog {
-            images: vec![
+            images: Rc::new(vec![
                 image(0, None, None, 0),
                 image(1, parent(0, 900), None, 0),
                 image(2, parent(1, 1900), None, 0),
-            ],
+            ]),
             lost: vec![range(500, 510)],
             ..Catalog::default()
         };
         assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(510));
         assert_eq!(catalog.inherited_uncertain_below(2), Lsn(510));
         // Hydrated, it asks nobody any more; then its own catalog entry says it.
-        catalog.images[2].hydrated_lsn = Some(2500);
+        Rc::make_mut(&mut catalog.images)[2].hydrated_lsn = Some(2500);
         assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(0));
-        catalog.images[2].uncertain_below = 510;
+        Rc::make_mut(&mut catalog.images)[2].uncertain_below = 510;
         assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(510));
-        let text = catalog.encode();
-        assert_eq!(Catalog::decode(&text), Some(catalog));
+        for version in [1, 2] {
+            let text = catalog.encode(version);
+            assert_eq!(Catalog::decode(&text), Some(catalog.clone()));
+        }
+    }
+
+    /// What is said of the length holds, also when it counts the next synch's digits.
+    #[test]
+    fn both_versions_are_read_and_within_their_bound() {
+        let mut catalog = Catalog::default();
+        for number in 0..3000 {
+            catalog.snapshots.insert(&CatalogSnapshot {
+                name: Rc::from(format!("snapshot-{number}")),
+                lsn: number * 7,
+                time_ns: number << 30,
+            });
+        }
+        for version in [1, 2] {
+            for next_synch in [1, u64::MAX] {
+                catalog.next_synch = next_synch;
+                let text = catalog.encode(version);
+                assert!(text.len() <= catalog.text_bytes_max(version), "{version}");
+                assert_eq!(Catalog::decode(&text), Some(catalog.clone()));
+                assert_eq!(Catalog::decode(&text[..text.len() - 1]), None);
+            }
+        }
+        assert!(catalog.encode(2).len() * 3 < catalog.encode(1).len(), "pages are short");
     }
 
     /// Segments of 256 blocks: an image that lived in segments 2 and 3, and one that lived in 9.
@@ -403,10 +534,10 @@ mod tests {
         let geometry = Geometry::fit(256 * 12, 256).expect("eleven segments");
         let parent = ImageParent { image: 1, lsn: 300 };
         let catalog = Catalog {
-            gone_images: vec![
+            gone_images: Rc::new(vec![
                 GoneImage { id: 2, parent, born_lsn: 600, gone_lsn: 4 * 256 },
                 GoneImage { id: 3, parent, born_lsn: 9 * 256, gone_lsn: 9 * 256 + 7 },
-            ],
+            ]),
             ..Catalog::default()
         };
         let left = |there: &[u64]| {

@@ -1,0 +1,228 @@
+//! A change of the catalog, as it stands in the log: what is set and what is gone, each by its
+//! key. Applied twice it does the same, so a reader may begin from any catalog before it.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume, GoneImage};
+
+/// The version of this text.
+const CHANGE_VERSION: u32 = 1;
+
+/// What became of the entries of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Entries<T, K> {
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    set: Vec<T>,
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<K>,
+}
+
+impl<T, K> Default for Entries<T, K> {
+    fn default() -> Self {
+        Entries { set: Vec::new(), gone: Vec::new() }
+    }
+}
+
+impl<T, K> Entries<T, K> {
+    fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.gone.is_empty()
+    }
+}
+
+/// A change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CatalogChange {
+    version: u32,
+    /// The catalog without what has a list here, when something of that is different.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rest: Option<Box<Catalog>>,
+    /// Volumes, by their images.
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    volumes: Entries<CatalogVolume, u16>,
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    images: Entries<CatalogImage, u16>,
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    gone_images: Entries<GoneImage, u16>,
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    snapshots: Entries<CatalogSnapshot, Rc<str>>,
+}
+
+impl CatalogChange {
+    /// What makes `after` of `before`. Cost: a look at the lists that are not shared by both.
+    pub(crate) fn between(before: &Catalog, after: &Catalog) -> Self {
+        let (set, gone) = before.snapshots.changes(&after.snapshots);
+        let rest = after.without_lists();
+        CatalogChange {
+            version: CHANGE_VERSION,
+            rest: (rest != before.without_lists()).then(|| Box::new(rest)),
+            volumes: entries(&before.volumes, &after.volumes, |volume| volume.image),
+            images: entries(&before.images, &after.images, |image| image.id),
+            gone_images: entries(&before.gone_images, &after.gone_images, |image| image.id),
+            snapshots: Entries { set, gone },
+        }
+    }
+
+    /// The text that goes to the log.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_else(|_| unreachable!("a change is plain data"))
+    }
+
+    /// Reads a text; `None` when it is not a change of a version that this build knows.
+    pub(crate) fn decode(text: &[u8]) -> Option<Self> {
+        serde_json::from_slice::<Self>(text).ok().filter(|change| change.version == CHANGE_VERSION)
+    }
+
+    /// Makes the change.
+    pub(crate) fn apply(self, catalog: &mut Catalog) {
+        if let Some(rest) = self.rest {
+            let before = std::mem::replace(catalog, *rest);
+            catalog.volumes = before.volumes;
+            catalog.images = before.images;
+            catalog.gone_images = before.gone_images;
+            catalog.snapshots = before.snapshots;
+        }
+        apply_to(&mut catalog.volumes, self.volumes, |volume| volume.image);
+        apply_to(&mut catalog.images, self.images, |image| image.id);
+        apply_to(&mut catalog.gone_images, self.gone_images, |image| image.id);
+        for name in &self.snapshots.gone {
+            catalog.snapshots.remove(name);
+        }
+        for snapshot in &self.snapshots.set {
+            catalog.snapshots.insert(snapshot);
+        }
+    }
+}
+
+fn entries<T: Clone + PartialEq, K: Copy + Eq + Hash>(
+    before: &Rc<Vec<T>>,
+    after: &Rc<Vec<T>>,
+    key: impl Fn(&T) -> K,
+) -> Entries<T, K> {
+    if Rc::ptr_eq(before, after) {
+        return Entries::default();
+    }
+    let mut known: HashMap<K, &T> = before.iter().map(|entry| (key(entry), entry)).collect();
+    let set = after.iter().filter(|entry| known.remove(&key(entry)) != Some(*entry)).cloned().collect();
+    Entries { set, gone: known.into_keys().collect() }
+}
+
+fn apply_to<T: Clone, K: Copy + Eq + Hash>(
+    list: &mut Rc<Vec<T>>,
+    change: Entries<T, K>,
+    key: impl Fn(&T) -> K,
+) {
+    if change.is_empty() {
+        return;
+    }
+    let list = Rc::make_mut(list);
+    if !change.gone.is_empty() {
+        let gone: std::collections::HashSet<K> = change.gone.into_iter().collect();
+        list.retain(|entry| !gone.contains(&key(entry)));
+    }
+    for entry in change.set {
+        match list.iter_mut().find(|known| key(known) == key(&entry)) {
+            Some(known) => *known = entry,
+            None => list.push(entry),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::log::reader::LsnRange;
+    use crate::log::{Lsn, SegmentSeq};
+    use crate::volume::info::ImageParent;
+
+    fn volume(image: u16, size_blocks: u64) -> CatalogVolume {
+        CatalogVolume {
+            name: format!("v{image}"),
+            uuid: Uuid::from_u128(u128::from(image)),
+            size_blocks,
+            read_only: false,
+            image,
+            created_ns: 7,
+            thin: false,
+        }
+    }
+
+    fn image(id: u16, uncertain_below: u64) -> CatalogImage {
+        let parent = (id > 3).then_some(ImageParent { image: id - 1, lsn: 5 });
+        CatalogImage { id, parent, born_lsn: 1, hydrated_lsn: None, hydrating: false, uncertain_below }
+    }
+
+    /// Changes a catalog as one of the pool's changes does.
+    fn edit(catalog: &mut Catalog, kind: u8, number: u16) {
+        match kind % 7 {
+            0 => {
+                let id = catalog.next_image;
+                catalog.next_image += 1;
+                Rc::make_mut(&mut catalog.volumes).push(volume(id, 10));
+                Rc::make_mut(&mut catalog.images).push(image(id, 0));
+            }
+            1 => {
+                Rc::make_mut(&mut catalog.volumes).retain(|volume| volume.image % 5 != number % 5);
+                catalog.prune_images(Lsn(9));
+            }
+            2 => {
+                if let Some(volume) = Rc::make_mut(&mut catalog.volumes).first_mut() {
+                    volume.size_blocks += 1;
+                }
+            }
+            3 => catalog.snapshots.insert(&CatalogSnapshot {
+                name: Rc::from(format!("s{}", number % 300)),
+                lsn: u64::from(number),
+                time_ns: 5,
+            }),
+            4 => {
+                catalog.snapshots.remove(&format!("s{}", number % 300));
+            }
+            5 => catalog.add_gap(LsnRange { start: Lsn(u64::from(number)), end: Lsn(u64::from(number) + 3) }),
+            _ => catalog.archived_below = SegmentSeq(u64::from(number)),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn changes_one_after_the_other_make_the_same_catalog(
+            edits in proptest::collection::vec((any::<u8>(), any::<u16>()), 1..80),
+        ) {
+            let mut catalog = Catalog::default();
+            let mut replayed = Catalog::default();
+            let mut changes = Vec::new();
+            for (kind, number) in edits {
+                let before = catalog.clone();
+                edit(&mut catalog, kind, number);
+                let change = CatalogChange::between(&before, &catalog);
+                let read = CatalogChange::decode(&change.encode());
+                prop_assert_eq!(read.as_ref(), Some(&change));
+                change.clone().apply(&mut replayed);
+                prop_assert_eq!(&replayed, &catalog);
+                changes.push(change);
+            }
+            // A reader that begins with a catalog which has some of them already.
+            changes.into_iter().for_each(|change| change.apply(&mut replayed));
+            prop_assert_eq!(replayed, catalog);
+        }
+    }
+
+    #[test]
+    fn a_change_is_as_short_as_what_changed() {
+        let mut catalog = Catalog::default();
+        for number in 0..2000 {
+            edit(&mut catalog, 0, number);
+            edit(&mut catalog, 3, number);
+        }
+        let before = catalog.clone();
+        edit(&mut catalog, 3, 100);
+        assert!(CatalogChange::between(&before, &catalog).encode().len() < 150);
+        assert_eq!(CatalogChange::decode(b"{\"version\":2}"), None);
+    }
+}

@@ -1,0 +1,98 @@
+//! Finding the catalog in force at a position: the newest whole one at or before it, and the
+//! changes behind that. Events are shown newest first, segment by segment backward.
+
+use super::{Catalog, CatalogChange};
+use crate::log::Lsn;
+use crate::log::format::EventKind;
+
+/// What was found so far.
+#[derive(Default)]
+pub(crate) struct CatalogFinder {
+    /// Newest first.
+    changes: Vec<CatalogChange>,
+    problems: Vec<String>,
+}
+
+/// A catalog that was found.
+pub(crate) struct FoundCatalog {
+    pub(crate) catalog: Catalog,
+    /// Where the whole one stands that it was made of; `None`: there was none.
+    pub(crate) whole_lsn: Option<Lsn>,
+    /// What could not be read, to be told.
+    pub(crate) problems: Vec<String>,
+}
+
+impl CatalogFinder {
+    /// Whether events of a kind are of interest.
+    pub(crate) fn wants(kind: EventKind) -> bool {
+        matches!(kind, EventKind::Catalog | EventKind::Change)
+    }
+
+    /// Shows the next older event, with its text if that could be read. The catalog, when this was
+    /// a whole one.
+    pub(crate) fn see(&mut self, kind: EventKind, lsn: Lsn, text: Option<&[u8]>) -> Option<FoundCatalog> {
+        match kind {
+            EventKind::Synch => None,
+            EventKind::Change => {
+                match text.and_then(CatalogChange::decode) {
+                    Some(change) => self.changes.push(change),
+                    None => self.problems.push(format!(
+                        "the change of the catalog at LSN {lsn} is damaged; what was changed there is missing"
+                    )),
+                }
+                None
+            }
+            EventKind::Catalog => match text.and_then(Catalog::decode) {
+                Some(catalog) => Some(self.finish(catalog, Some(lsn))),
+                None => {
+                    let problem = format!("the catalog at LSN {lsn} is damaged; an older one is used");
+                    self.problems.push(problem);
+                    None
+                }
+            },
+        }
+    }
+
+    /// There is no older event.
+    pub(crate) fn nothing_older(&mut self) -> FoundCatalog {
+        self.finish(Catalog::default(), None)
+    }
+
+    fn finish(&mut self, mut catalog: Catalog, whole_lsn: Option<Lsn>) -> FoundCatalog {
+        std::mem::take(&mut self.changes).into_iter().rev().for_each(|change| change.apply(&mut catalog));
+        FoundCatalog { catalog, whole_lsn, problems: std::mem::take(&mut self.problems) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::SegmentSeq;
+
+    #[test]
+    fn changes_count_from_whatever_whole_catalog_can_be_read() {
+        let states: Vec<Catalog> = (0..4)
+            .map(|at| Catalog {
+                archived_below: SegmentSeq(at),
+                next_image: 1 + at as u16,
+                ..Catalog::default()
+            })
+            .collect();
+        let change = |at: usize| CatalogChange::between(&states[at - 1], &states[at]).encode();
+        let whole = |at: usize| states[at].encode(2);
+        let (one, two, three) = (change(1), change(2), change(3));
+        let mut finder = CatalogFinder::default();
+        assert!(finder.see(EventKind::Change, Lsn(30), Some(&three)).is_none());
+        // The whole one between is damaged: what is older is as good, with all that came since.
+        assert!(finder.see(EventKind::Catalog, Lsn(25), Some(b"{}")).is_none());
+        assert!(finder.see(EventKind::Change, Lsn(20), Some(&two)).is_none());
+        assert!(finder.see(EventKind::Change, Lsn(10), Some(&one)).is_none());
+        let found = finder.see(EventKind::Catalog, Lsn(5), Some(&whole(0))).expect("a whole one");
+        assert_eq!((found.catalog, found.whole_lsn), (states[3].clone(), Some(Lsn(5))));
+        assert_eq!(found.problems.len(), 1);
+        // A change that cannot be read is told.
+        assert!(finder.see(EventKind::Change, Lsn(20), None).is_none());
+        let found = finder.nothing_older();
+        assert_eq!((found.catalog, found.whole_lsn, found.problems.len()), (Catalog::default(), None, 1));
+    }
+}

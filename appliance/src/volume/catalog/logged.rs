@@ -1,0 +1,171 @@
+//! How the catalog goes to the log: whole at the start of every segment, and as changes between
+//! (DESIGN section 5). The log asks for the whole one when it opens a segment; until then nothing of
+//! it is made.
+//!
+//! **Invariant:** whoever reads the newest whole catalog of the log and the changes behind it has
+//! [`Logged::catalog`]. A change is made against that, so it also tells what was only published.
+//!
+//! **Cost** of a change: its own text, two blocks for each 4 KiB of it, whatever the catalog has. A
+//! whole one comes again when as much was changed as it is long, so a reader has at most so much
+//! to read, and writing costs twice the changes at most.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::{Catalog, CatalogChange, ROOM_SHARE};
+use crate::dma::BLOCK_BYTES;
+use crate::log::format::EventKind;
+use crate::log::{AppendError, Geometry, Log, Lsn, SegmentCatalog};
+
+/// The first version of the format in which changes may stand.
+const CHANGES_FROM_VERSION: u32 = 2;
+
+/// From so much of the longest catalog on it is told that it will be full.
+const TOLD_FROM_PERCENT: usize = 80;
+
+/// What of the catalog the log holds.
+#[derive(Debug, Default)]
+pub(crate) struct Logged {
+    /// `None`: nothing whole of which one is sure.
+    catalog: Option<Catalog>,
+    /// Blocks of changes since the last whole catalog, one copy.
+    changed_blocks: usize,
+}
+
+impl Logged {
+    fn note_whole(&mut self, catalog: &Catalog) {
+        *self = Logged { catalog: Some(catalog.clone()), changed_blocks: 0 };
+    }
+}
+
+/// A catalog that new segments begin with.
+struct Published {
+    catalog: Catalog,
+    version: u32,
+    text_bytes_max: usize,
+    logged: Rc<RefCell<Logged>>,
+}
+
+impl SegmentCatalog for Published {
+    fn text(&self) -> Vec<u8> {
+        self.catalog.encode(self.version)
+    }
+
+    fn text_bytes_max(&self) -> usize {
+        self.text_bytes_max
+    }
+
+    fn note_written(&self) {
+        self.logged.borrow_mut().note_whole(&self.catalog);
+    }
+}
+
+/// The way of a pool's catalog to its log.
+#[derive(Debug, Default)]
+pub(crate) struct CatalogWriter {
+    logged: Rc<RefCell<Logged>>,
+    /// How long the text of what new segments begin with is at most, in bytes.
+    published_bytes_max: usize,
+}
+
+impl CatalogWriter {
+    /// What the operator must know when there is not much room left for more.
+    pub(crate) fn room_problem(&self, geometry: &Geometry) -> Option<String> {
+        let (len_bytes, max_bytes) = (self.published_bytes_max, geometry.catalog_bytes_max());
+        let usable_bytes = max_bytes - max_bytes / ROOM_SHARE;
+        (len_bytes > usable_bytes / 100 * TOLD_FROM_PERCENT).then(|| {
+            format!(
+                "what the pool knows of its volumes, clones and snapshots takes {} of at most {} KiB; when that is full no more can be made. Delete snapshots or volumes, or use a pool with larger segments",
+                len_bytes.div_ceil(1024),
+                usable_bytes / 1024
+            )
+        })
+    }
+
+    /// The log holds this: it was read there, and all of it could be read.
+    pub(crate) fn note_read(&self, catalog: &Catalog) {
+        self.logged.borrow_mut().catalog = Some(catalog.clone());
+    }
+
+    /// Has every new segment begin with a catalog.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub(crate) fn publish(&mut self, log: &mut Log, catalog: &Catalog) -> Result<(), AppendError> {
+        let text_bytes_max = catalog.text_bytes_max(log.format_version());
+        self.publish_of(log, catalog, text_bytes_max)
+    }
+
+    /// The same for one that only has another number for the next synch, which costs nothing.
+    ///
+    /// # Errors
+    /// It is too long, as the one before was.
+    pub(crate) fn publish_next_synch(&mut self, log: &mut Log, catalog: &Catalog) -> Result<(), AppendError> {
+        self.publish_of(log, catalog, self.published_bytes_max)
+    }
+
+    fn publish_of(
+        &mut self,
+        log: &mut Log,
+        catalog: &Catalog,
+        text_bytes_max: usize,
+    ) -> Result<(), AppendError> {
+        log.set_catalog(Rc::new(Published {
+            catalog: catalog.clone(),
+            version: log.format_version(),
+            text_bytes_max,
+            logged: Rc::clone(&self.logged),
+        }))?;
+        self.published_bytes_max = text_bytes_max;
+        Ok(())
+    }
+
+    /// Appends what makes the catalog of the log this one, and publishes it. Returns the position.
+    ///
+    /// # Errors
+    /// It is too long, or there is no room now; then nothing has changed.
+    pub(crate) fn append(&mut self, log: &mut Log, catalog: &Catalog) -> Result<Lsn, AppendError> {
+        let version = log.format_version();
+        let text_bytes_max = catalog.text_bytes_max(version);
+        let max_bytes = log.geometry().catalog_bytes_max();
+        if text_bytes_max > max_bytes {
+            return Err(AppendError::EventTooLong { len_bytes: text_bytes_max, max_bytes });
+        }
+        let change = self.change_to(log, catalog, text_bytes_max);
+        let lsn = match &change {
+            Some(change) => log.append_event(EventKind::Change, change)?,
+            None => log.append_event(EventKind::Catalog, &catalog.encode(version))?,
+        };
+        {
+            // A segment that was opened for this began with what was published before.
+            let mut logged = self.logged.borrow_mut();
+            match &change {
+                Some(change) => {
+                    logged.catalog = Some(catalog.clone());
+                    logged.changed_blocks += blocks_of(change.len());
+                }
+                None => logged.note_whole(catalog),
+            }
+        }
+        self.publish_of(log, catalog, text_bytes_max)?;
+        Ok(lsn)
+    }
+
+    /// The text of the change; `None` where the whole catalog is to be written.
+    fn change_to(&self, log: &Log, catalog: &Catalog, text_bytes_max: usize) -> Option<Vec<u8>> {
+        if log.format_version() < CHANGES_FROM_VERSION {
+            return None;
+        }
+        let logged = self.logged.borrow();
+        let text = CatalogChange::between(logged.catalog.as_ref()?, catalog).encode();
+        let whole_blocks = blocks_of(text_bytes_max);
+        let is_due = logged.changed_blocks + blocks_of(text.len()) > whole_blocks;
+        // Where a whole one does not fit any more the next segment begins with one anyway.
+        let fits = log.event_fits_here(text_bytes_max);
+        (!is_due || (!fits && text.len() <= log.geometry().catalog_bytes_max())).then_some(text)
+    }
+}
+
+fn blocks_of(len_bytes: usize) -> usize {
+    len_bytes.div_ceil(BLOCK_BYTES).max(1)
+}

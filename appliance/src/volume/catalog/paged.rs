@@ -1,0 +1,219 @@
+//! An ordered map in pages that copies share: a copy costs a reference for each page, a change
+//! copies one page. Each page remembers a text that was made of it until it is changed.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+/// Entries of a page at most; a full one becomes two.
+const PAGE_ENTRIES_MAX: usize = 512;
+
+/// A page: neighbours in order, never none.
+#[derive(Debug)]
+pub(super) struct Page<K, V> {
+    entries: Vec<(K, V)>,
+    text: OnceCell<Rc<[u8]>>,
+}
+
+impl<K: Clone, V: Clone> Clone for Page<K, V> {
+    /// A page is copied to be changed, so the text is not.
+    fn clone(&self) -> Self {
+        Page { entries: self.entries.clone(), text: OnceCell::new() }
+    }
+}
+
+impl<K, V> Page<K, V> {
+    fn new(entries: Vec<(K, V)>) -> Rc<Self> {
+        Rc::new(Page { entries, text: OnceCell::new() })
+    }
+
+    fn first(&self) -> &K {
+        &self.entries[0].0
+    }
+
+    /// The text of the page; `make` makes it of the entries the first time.
+    pub(super) fn text(&self, make: impl FnOnce(&[(K, V)]) -> Vec<u8>) -> &Rc<[u8]> {
+        self.text.get_or_init(|| Rc::from(make(&self.entries)))
+    }
+}
+
+/// The map.
+#[derive(Debug, Clone)]
+pub(super) struct Paged<K, V> {
+    pages: Vec<Rc<Page<K, V>>>,
+    len: usize,
+}
+
+impl<K, V> Default for Paged<K, V> {
+    fn default() -> Self {
+        Paged { pages: Vec::new(), len: 0 }
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Paged<K, V> {
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The pages, in order.
+    pub(super) fn pages(&self) -> &[Rc<Page<K, V>>] {
+        &self.pages
+    }
+
+    /// All entries, in order.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
+        self.pages.iter().flat_map(|page| page.entries.iter().map(|(key, value)| (key, value)))
+    }
+
+    /// The entries from a key on, in order.
+    pub(super) fn iter_from<'a>(&'a self, key: &K) -> impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V> {
+        let page = self.page_of(key);
+        let skipped = self.pages.get(page).map_or(0, |page| page.entries.partition_point(|(k, _)| k < key));
+        let pages = self.pages.get(page..).unwrap_or_default();
+        pages.iter().flat_map(|page| page.entries.iter().map(|(key, value)| (key, value))).skip(skipped)
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
+        let page = self.pages.get(self.page_of(key))?;
+        page.entries.binary_search_by(|(known, _)| known.cmp(key)).ok().map(|at| &page.entries[at].1)
+    }
+
+    /// Puts a value; the one that was there.
+    pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
+        let at = self.page_of(&key);
+        let Some(shared) = self.pages.get_mut(at) else {
+            self.pages.push(Page::new(vec![(key, value)]));
+            self.len += 1;
+            return None;
+        };
+        let page = changed(shared);
+        match page.entries.binary_search_by(|(known, _)| known.cmp(&key)) {
+            Ok(place) => return Some(std::mem::replace(&mut page.entries[place].1, value)),
+            Err(place) => page.entries.insert(place, (key, value)),
+        }
+        self.len += 1;
+        if page.entries.len() > PAGE_ENTRIES_MAX {
+            // What comes in order leaves full pages behind.
+            let is_last = at + 1 == self.pages.len();
+            let page = changed(&mut self.pages[at]);
+            let kept = if is_last { PAGE_ENTRIES_MAX } else { PAGE_ENTRIES_MAX / 2 };
+            let behind = page.entries.split_off(kept);
+            self.pages.insert(at + 1, Page::new(behind));
+        }
+        None
+    }
+
+    /// Takes a key out; the value that was there.
+    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
+        let at = self.page_of(key);
+        let place = self.pages.get(at)?.entries.binary_search_by(|(known, _)| known.cmp(key)).ok()?;
+        let page = changed(&mut self.pages[at]);
+        let (_, value) = page.entries.remove(place);
+        if page.entries.is_empty() {
+            self.pages.remove(at);
+        }
+        self.len -= 1;
+        Some(value)
+    }
+
+    /// What is in one of two maps and not, or with another value, in the other: the entries of
+    /// `newer` that are not so in `self`, and the keys that only `self` has. Pages that both share
+    /// cost nothing but a look.
+    pub(super) fn changes(&self, newer: &Self) -> (Vec<(K, V)>, Vec<K>)
+    where
+        V: PartialEq,
+    {
+        let shared: std::collections::HashSet<*const Page<K, V>> =
+            self.pages.iter().map(Rc::as_ptr).collect();
+        let of_newer: std::collections::HashSet<*const Page<K, V>> =
+            newer.pages.iter().map(Rc::as_ptr).collect();
+        let apart = |pages: &[Rc<Page<K, V>>], other: &std::collections::HashSet<*const Page<K, V>>| {
+            pages.iter().filter(|page| !other.contains(&Rc::as_ptr(page))).cloned().collect::<Vec<_>>()
+        };
+        let (before, after) = (apart(&self.pages, &of_newer), apart(&newer.pages, &shared));
+        let entries = |pages: &[Rc<Page<K, V>>]| {
+            pages.iter().flat_map(|page| page.entries.clone()).collect::<Vec<(K, V)>>()
+        };
+        let set = entries(&after).into_iter().filter(|(key, value)| self.get(key) != Some(value)).collect();
+        let gone = entries(&before).into_iter().map(|(key, _)| key);
+        (set, gone.filter(|key| newer.get(key).is_none()).collect())
+    }
+
+    /// The page in which a key is, or would be put.
+    fn page_of(&self, key: &K) -> usize {
+        self.pages.partition_point(|page| page.first() <= key).saturating_sub(1)
+    }
+}
+
+/// A page that may be changed: its own, and without a text.
+fn changed<K: Clone, V: Clone>(page: &mut Rc<Page<K, V>>) -> &mut Page<K, V> {
+    let page = Rc::make_mut(page);
+    page.text.take();
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(map: &Paged<u32, u32>, model: &BTreeMap<u32, u32>) {
+        assert_eq!(map.len(), model.len());
+        assert!(map.iter().eq(model.iter()));
+        assert!(map.pages().iter().all(|page| (1..=PAGE_ENTRIES_MAX).contains(&page.entries.len())));
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_map_and_copies_stay_as_they_were(
+            runs in proptest::collection::vec((0_u32..4, 0_u32..3000, 1_u32..900), 1..12),
+        ) {
+            let (mut map, mut model) = (Paged::default(), BTreeMap::new());
+            for (kind, start, count) in runs {
+                let (before, was) = (map.clone(), model.clone());
+                for key in start..start + count {
+                    if kind == 0 {
+                        prop_assert_eq!(map.remove(&key), model.remove(&key));
+                    } else {
+                        prop_assert_eq!(map.insert(key, kind), model.insert(key, kind));
+                    }
+                }
+                check(&map, &model);
+                check(&before, &was);
+                prop_assert!(map.iter_from(&start).eq(model.range(start..)));
+                prop_assert_eq!(map.get(&start), model.get(&start));
+                // What changed, put on the copy, makes it the same.
+                let (set, gone) = before.changes(&map);
+                let mut patched = before.clone();
+                for key in &gone {
+                    prop_assert!(patched.remove(key).is_some());
+                }
+                for (key, value) in set {
+                    prop_assert_ne!(patched.insert(key, value), Some(value));
+                }
+                check(&patched, &model);
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_lasts_until_its_page_is_changed() {
+        let mut map = Paged::default();
+        for key in 0..2000_u32 {
+            map.insert(key, key);
+        }
+        let texts = |map: &Paged<u32, u32>| {
+            map.pages().iter().map(|page| Rc::clone(page.text(|_| vec![1]))).collect::<Vec<_>>()
+        };
+        let before = texts(&map);
+        assert_eq!(before.len(), 4, "pages are filled in order");
+        map.insert(700, 9);
+        let after = texts(&map);
+        let same: Vec<bool> = before.iter().zip(&after).map(|(one, other)| Rc::ptr_eq(one, other)).collect();
+        assert_eq!(same, [true, false, true, true]);
+    }
+}

@@ -1,0 +1,264 @@
+//! The snapshots of a catalog: by name, and in the order of the log. There may be a hundred
+//! thousand, so a copy of them costs little, and so does their text when few of them changed.
+//!
+//! The text of a page of them, in the catalog's text:
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 4 | bytes of the entries |
+//! | 4 | bytes that follow here; fewer than the entries have: zstd, otherwise the entries |
+//! | rest | the entries: LSN u64, time in ns u64, length of the name u8, name |
+
+use std::rc::Rc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::CatalogSnapshot;
+use super::paged::Paged;
+use crate::log::Lsn;
+
+/// Bytes of an entry's text beside its name.
+const ENTRY_BYTES: usize = 17;
+/// Bytes of a page's text before its entries.
+const PAGE_HEAD_BYTES: usize = 8;
+/// Bytes of the entries of a page at most; what is longer is not read.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+/// Entries that the bound of the text counts a page for: half a page, as pages split.
+const ENTRIES_PER_HEAD: usize = 128;
+
+/// The snapshots. A name is there once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Snapshots {
+    by_name: Paged<Rc<str>, (u64, u64)>,
+    by_lsn: Paged<(u64, Rc<str>), u64>,
+    entries_bytes: usize,
+}
+
+impl Snapshots {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The snapshot with a name.
+    pub(crate) fn get(&self, name: &str) -> Option<CatalogSnapshot> {
+        let name: Rc<str> = Rc::from(name);
+        let &(lsn, time_ns) = self.by_name.get(&name)?;
+        Some(CatalogSnapshot { name, lsn, time_ns })
+    }
+
+    /// One at a position.
+    pub(crate) fn at(&self, lsn: Lsn) -> Option<CatalogSnapshot> {
+        self.iter_from(lsn).next().filter(|snapshot| snapshot.lsn == lsn.0)
+    }
+
+    /// All, in the order of the log.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = CatalogSnapshot> + '_ {
+        self.by_lsn.iter().map(|((lsn, name), &time_ns)| CatalogSnapshot {
+            name: Rc::clone(name),
+            lsn: *lsn,
+            time_ns,
+        })
+    }
+
+    /// Those at or behind a position, in the order of the log.
+    pub(crate) fn iter_from(&self, lsn: Lsn) -> impl Iterator<Item = CatalogSnapshot> + '_ {
+        let first: (u64, Rc<str>) = (lsn.0, Rc::from(""));
+        self.by_lsn.iter_from(&first).map(|((lsn, name), &time_ns)| CatalogSnapshot {
+            name: Rc::clone(name),
+            lsn: *lsn,
+            time_ns,
+        })
+    }
+
+    /// Puts one in the place of that with the same name, if there is one.
+    pub(crate) fn insert(&mut self, snapshot: &CatalogSnapshot) {
+        self.remove(&snapshot.name);
+        self.entries_bytes += ENTRY_BYTES + snapshot.name.len();
+        self.by_name.insert(Rc::clone(&snapshot.name), (snapshot.lsn, snapshot.time_ns));
+        self.by_lsn.insert((snapshot.lsn, Rc::clone(&snapshot.name)), snapshot.time_ns);
+    }
+
+    /// Takes one out; whether it was there.
+    pub(crate) fn remove(&mut self, name: &str) -> bool {
+        let name: Rc<str> = Rc::from(name);
+        let Some((lsn, _)) = self.by_name.remove(&name) else { return false };
+        self.entries_bytes -= ENTRY_BYTES + name.len();
+        self.by_lsn.remove(&(lsn, name));
+        true
+    }
+
+    /// Those of `newer` that are not so here, and the names that are only here.
+    pub(super) fn changes(&self, newer: &Self) -> (Vec<CatalogSnapshot>, Vec<Rc<str>>) {
+        let (set, gone) = self.by_name.changes(&newer.by_name);
+        let set =
+            set.into_iter().map(|(name, (lsn, time_ns))| CatalogSnapshot { name, lsn, time_ns }).collect();
+        (set, gone)
+    }
+
+    /// How long the texts of all pages are at most, in bytes.
+    pub(super) fn texts_bytes_max(&self) -> usize {
+        self.entries_bytes + (self.len().div_ceil(ENTRIES_PER_HEAD) + 1) * PAGE_HEAD_BYTES
+    }
+
+    /// The texts of all pages, in order, within [`texts_bytes_max`](Self::texts_bytes_max). Cost:
+    /// one reference for each page that is as it was.
+    pub(super) fn texts(&self) -> Vec<Rc<[u8]>> {
+        let pages = self.by_lsn.pages();
+        let mut texts: Vec<Rc<[u8]>> = pages.iter().map(|page| Rc::clone(page.text(page_text))).collect();
+        if texts.iter().map(|text| text.len()).sum::<usize>() > self.texts_bytes_max() {
+            // Many pages with few entries each, as deletions leave them.
+            let all: Vec<_> = self.by_lsn.iter().map(|(key, &time_ns)| (key.clone(), time_ns)).collect();
+            texts = all.chunks(ENTRIES_PER_HEAD).map(|chunk| Rc::from(page_text(chunk))).collect();
+        }
+        texts
+    }
+
+    /// Reads the texts of pages; `None` for what none are.
+    pub(super) fn of_texts(mut texts: &[u8]) -> Option<Self> {
+        let mut snapshots = Snapshots::default();
+        while !texts.is_empty() {
+            let (head, rest) = texts.split_at_checked(PAGE_HEAD_BYTES)?;
+            let number =
+                |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().unwrap_or_default()) as usize;
+            let (entries_bytes, stored_bytes) = (number(0), number(4));
+            let (stored, rest) = rest.split_at_checked(stored_bytes)?;
+            if entries_bytes > PAGE_BYTES_MAX {
+                return None;
+            }
+            if stored_bytes == entries_bytes {
+                snapshots.read_entries(stored)?;
+            } else {
+                let mut entries = Vec::with_capacity(entries_bytes);
+                let len = zstd_safe::decompress(&mut entries, stored).ok()?;
+                if len != entries_bytes {
+                    return None;
+                }
+                snapshots.read_entries(&entries)?;
+            }
+            texts = rest;
+        }
+        Some(snapshots)
+    }
+
+    fn read_entries(&mut self, mut entries: &[u8]) -> Option<()> {
+        while !entries.is_empty() {
+            let (head, rest) = entries.split_at_checked(ENTRY_BYTES)?;
+            let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().unwrap_or_default());
+            let (name, rest) = rest.split_at_checked(usize::from(head[16]))?;
+            let name = Rc::from(std::str::from_utf8(name).ok()?);
+            self.insert(&CatalogSnapshot { name, lsn: number(0), time_ns: number(8) });
+            entries = rest;
+        }
+        Some(())
+    }
+}
+
+/// The text of one page.
+fn page_text(entries: &[((u64, Rc<str>), u64)]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(entries.len() * (ENTRY_BYTES + 16));
+    for ((lsn, name), time_ns) in entries {
+        plain.extend_from_slice(&lsn.to_le_bytes());
+        plain.extend_from_slice(&time_ns.to_le_bytes());
+        // Names are shorter by far; what is not told in a byte is cut, never misread.
+        let name = &name.as_bytes()[..name.len().min(usize::from(u8::MAX))];
+        plain.push(name.len() as u8);
+        plain.extend_from_slice(name);
+    }
+    let mut pressed = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
+    let is_shorter = zstd_safe::compress(&mut pressed, &plain, 1).is_ok_and(|len| len < plain.len());
+    let stored = if is_shorter { &pressed } else { &plain };
+    let mut text = Vec::with_capacity(PAGE_HEAD_BYTES + stored.len());
+    text.extend_from_slice(&(plain.len() as u32).to_le_bytes());
+    text.extend_from_slice(&(stored.len() as u32).to_le_bytes());
+    text.extend_from_slice(stored);
+    text
+}
+
+impl PartialEq for Snapshots {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Snapshots {}
+
+impl FromIterator<CatalogSnapshot> for Snapshots {
+    fn from_iter<I: IntoIterator<Item = CatalogSnapshot>>(list: I) -> Self {
+        let mut snapshots = Snapshots::default();
+        list.into_iter().for_each(|snapshot| snapshots.insert(&snapshot));
+        snapshots
+    }
+}
+
+impl Serialize for Snapshots {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Snapshots {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Vec::<CatalogSnapshot>::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn snapshot(number: u64) -> CatalogSnapshot {
+        CatalogSnapshot { name: Rc::from(format!("s{number}")), lsn: number / 3, time_ns: number << 20 }
+    }
+
+    fn texts(snapshots: &Snapshots) -> Vec<u8> {
+        snapshots.texts().concat()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_whatever_was_deleted(
+            count in 0_u64..3000,
+            step in 1_u64..400,
+            kept in 0_u64..3,
+        ) {
+            let mut snapshots: Snapshots = (0..count).map(snapshot).collect();
+            for number in (0..count).filter(|number| number % step > kept) {
+                let was_there = snapshots.remove(&format!("s{number}"));
+                prop_assert!(was_there);
+            }
+            let text = texts(&snapshots);
+            prop_assert!(text.len() <= snapshots.texts_bytes_max());
+            prop_assert_eq!(Snapshots::of_texts(&text), Some(snapshots.clone()));
+            prop_assert_eq!(snapshots.get("s0").is_some(), count > 0);
+            // Cut anywhere it is none, or fewer.
+            for cut in [1, 7, text.len() / 2] {
+                if let Some(fewer) = text.len().checked_sub(cut).and_then(|len| Snapshots::of_texts(&text[..len])) {
+                    prop_assert!(fewer.len() < snapshots.len());
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Snapshots::of_texts(&bytes);
+        }
+    }
+
+    #[test]
+    fn one_is_found_by_name_and_by_position() {
+        let mut snapshots: Snapshots = (0..10).map(snapshot).collect();
+        snapshots.insert(&CatalogSnapshot { name: Rc::from("s4"), lsn: 100, time_ns: 5 });
+        assert_eq!(snapshots.len(), 10);
+        assert_eq!(snapshots.get("s4").map(|found| found.lsn), Some(100));
+        let behind: Vec<_> = snapshots.iter_from(Lsn(3)).map(|found| found.name.to_string()).collect();
+        assert_eq!(behind, ["s9", "s4"]);
+    }
+}
