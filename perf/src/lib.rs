@@ -33,6 +33,7 @@ pub mod latency;
 pub mod load;
 pub mod lookup;
 pub mod machine;
+pub mod many;
 pub mod open_archived;
 pub mod overwrite;
 pub mod plot;

@@ -14,8 +14,8 @@ use varve_perf::bench::{self, BenchConfig};
 use varve_perf::error::PerfError;
 use varve_perf::floor::limits;
 use varve_perf::{
-    append, archive, cleaning, compare, idle, instructions, lookup, open_archived, rebuild, report, seconds,
-    sockets, table, write_amplification,
+    append, archive, cleaning, compare, idle, instructions, lookup, many, open_archived, rebuild, report,
+    seconds, sockets, table, write_amplification,
 };
 
 /// Load and latency measurements of varve.
@@ -48,6 +48,8 @@ enum Command {
     Append(Measured<append::Options>),
     /// Lookups a second in the index of a large volume; how long its snapshot and clone take.
     Index(Measured<lookup::Options>),
+    /// Snapshots, synchs and volumes by the thousand, beside an empty pool.
+    Many(Measured<many::Options>),
     /// This machine's own limits: loopback, memory, storage, zstd.
     Floor(Measured<limits::Options>),
     /// Ways to drive a socket beside each other: plain as the target does, and `io_uring`'s.
@@ -143,6 +145,9 @@ fn main() -> ExitCode {
             .map(|()| true),
         Command::Index(command) => with_steps(|step| lookup::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), lookup::table))
+            .map(|()| true),
+        Command::Many(command) => with_steps(|step| many::run(&command.options, step))
+            .and_then(|report| give(&report, command.json.as_deref(), many::table))
             .map(|()| true),
         Command::Floor(command) => with_steps(|step| limits::run(&command.options, step))
             .and_then(|report| give(&report, command.json.as_deref(), limits::table))

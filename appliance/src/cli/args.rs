@@ -289,7 +289,14 @@ pub(super) enum SnapshotCommand {
         name: String,
     },
     /// The snapshots.
-    List,
+    List {
+        /// Only those from this LSN on.
+        #[arg(long, default_value_t = 0, value_name = "LSN")]
+        from: u64,
+        /// At most so many; 10,000 are the most in one answer.
+        #[arg(long)]
+        limit: Option<usize>,
+    },
     /// Forget a snapshot; its point is no longer retained.
     Delete {
         /// Its name.

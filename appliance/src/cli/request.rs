@@ -163,7 +163,9 @@ fn snapshot(command: SnapshotCommand) -> Request {
         SnapshotCommand::Create { name } => {
             Request::new("snapshot_create", json!({"name": name}), View::Snapshot)
         }
-        SnapshotCommand::List => Request::new("snapshot_list", Value::Null, View::Snapshots),
+        SnapshotCommand::List { from, limit } => {
+            Request::new("snapshot_list", json!({"from": from, "limit": limit}), View::Snapshots)
+        }
         SnapshotCommand::Delete { name } => {
             let done = format!("snapshot {name} is deleted");
             Request::new("snapshot_delete", json!({"name": name}), View::Done(done))

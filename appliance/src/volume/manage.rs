@@ -254,6 +254,20 @@ impl Pool {
         self.state.borrow().catalog.snapshots.iter().map(|snapshot| (&snapshot).into()).collect()
     }
 
+    /// A page of the snapshots from a position on, in the order of the log: at most `limit`, and
+    /// all of the last one's position.
+    pub fn snapshots_from(&self, lsn: Lsn, limit: usize) -> Vec<SnapshotInfo> {
+        let state = self.state.borrow();
+        let mut page: Vec<SnapshotInfo> = Vec::new();
+        for snapshot in state.catalog.snapshots.iter_from(lsn) {
+            if page.len() >= limit && page.last().is_none_or(|last| last.lsn != snapshot.lsn) {
+                break;
+            }
+            page.push((&snapshot).into());
+        }
+        page
+    }
+
     /// Writes what is open, flushes, and leaves a note that the stop was clean. No requests after it.
     ///
     /// # Errors
@@ -375,6 +389,11 @@ impl State {
         let lsn = self.catalog_writer.append(log, &catalog)?;
         self.catalog = catalog;
         Ok(lsn)
+    }
+
+    /// Appends the catalog that the newest segment could not begin with. Returns how much was done.
+    pub(super) fn pay_catalog(&mut self, log: &mut Log) -> usize {
+        self.catalog_writer.pay(log, &self.catalog)
     }
 
     /// Has every new segment begin with the present catalog, which was changed without an event.

@@ -6,6 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use futures_util::{StreamExt, stream};
+
 use super::capacity::OVERPROVISIONING_PERCENT_RANGE;
 use super::catalog::{Catalog, CatalogImage};
 use super::error::VolumeError;
@@ -22,6 +24,10 @@ use crate::log::reader::LsnRange;
 use crate::log::table::Mask;
 use crate::log::{CreateLog, Environment, LogError, Lsn, Recycling, SegmentSeq, create, recover};
 use crate::reactor::yield_now;
+
+/// Texts of synchs that are on their way from the device at once; alone each would take as long as
+/// the device needs for one block, and there may be a hundred thousand.
+const TEXTS_AT_ONCE: usize = 64;
 
 /// How a pool is to be opened.
 #[derive(Debug, Clone, Copy, Default)]
@@ -291,8 +297,10 @@ impl Pool {
             }
             state.events.push_back(VolumeEvent::Created(id));
         }
-        for event in synchs.iter().rev() {
-            let synch = self.read_synch(event).await?;
+        let texts = stream::iter(synchs.iter().rev().map(|event| self.read_synch(event)));
+        let mut texts = std::pin::pin!(texts.buffered(TEXTS_AT_ONCE));
+        while let Some(synch) = texts.next().await {
+            let synch = synch?;
             let mut state = self.state.borrow_mut();
             state.catalog.next_synch = state.catalog.next_synch.max(synch.id + 1);
             state.synchs.push(synch);

@@ -34,6 +34,8 @@ use crate::reactor::yield_now;
 pub const WORKING_SET_MIN: u64 = 2;
 /// The most changes that are remembered. Beyond them the two oldest count as one of the longer length.
 const CHANGES_MAX: usize = 128;
+/// How often another length is asked for when another change takes its place.
+const TRIES_MAX: usize = 4;
 /// How often something under way is waited for before an operation gives up.
 const BUSY_TURNS_MAX: usize = 10_000_000;
 
@@ -273,6 +275,19 @@ impl Pool {
     /// # Errors
     /// Fewer than [`WORKING_SET_MIN`] segments, or more than the device has slots for; too few for what volumes and clones need; a failed pool or device. The length is as before then.
     pub async fn set_working_set(self: Rc<Self>, segments: u64) -> Result<PoolInfo, VolumeError> {
+        for _ in 0..TRIES_MAX {
+            self.try_set_working_set(segments).await?;
+            let info = self.info();
+            // The way to an earlier target may have ended meanwhile, and taken its place again.
+            if info.working_set_target_segments.unwrap_or(info.working_set_segments) == segments {
+                return Ok(info);
+            }
+        }
+        let reason = "others change the working set at the same time; see `varve pool list`, and try again";
+        Err(VolumeError::Busy { reason: reason.to_owned() })
+    }
+
+    async fn try_set_working_set(&self, segments: u64) -> Result<(), VolumeError> {
         self.reshaping_idle().await?;
         let now = {
             let (mut state, log) = (self.state.borrow_mut(), self.log.borrow());
@@ -299,7 +314,7 @@ impl Pool {
             self.state.borrow_mut().reshaping.stuck = None;
             recovery::stable(&self.log, lsn.plus(1)).await?;
         }
-        Ok(self.info())
+        Ok(())
     }
 
     /// Uses slots that are new because the device has become larger since the pool was made. They are free at once; the length of the working set stays.

@@ -43,7 +43,8 @@ impl Run {
             self.seed
         );
         self.check_all();
-        self.try_starts_of_copy();
+        let all = self.model.steps.iter().map(|step| step.lsn).max().unwrap_or(0);
+        self.try_starts_of_copy(all);
     }
 
     /// Lets the pool die and opens it again; everything that was promised must be there.
@@ -59,6 +60,7 @@ impl Run {
         }
         self.reopen(crash);
         let head = self.recovered_head;
+        let mut promised_lsn = 0;
         for step in &self.model.steps {
             let promised = match crash {
                 Crash::Process => step.acknowledged,
@@ -71,17 +73,20 @@ impl Run {
                 step.lsn,
                 step.change
             );
+            if promised {
+                promised_lsn = promised_lsn.max(step.lsn);
+            }
         }
         self.model.steps.retain(|step| step.lsn <= head);
         self.forget_lost_volumes();
         self.check_all();
         self.mark_flushed(u64::MAX);
-        self.try_starts_of_copy();
+        self.try_starts_of_copy(promised_lsn);
     }
 
-    fn try_starts_of_copy(&mut self) {
+    fn try_starts_of_copy(&mut self, promised_lsn: u64) {
         if let Some(copy) = self.start_copy.take() {
-            self.try_starts(&copy);
+            self.try_starts(&copy, promised_lsn);
         }
     }
 

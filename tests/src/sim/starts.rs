@@ -29,6 +29,9 @@ use super::store::MemoryStore;
 use super::workload::Run;
 use super::world::World;
 
+/// How the pool tells that it lost entries.
+const NOT_SERVED: &str = "blocks that were not written again after them are not served";
+
 /// Faults that are tried at one stop.
 const STARTS_AT_ONCE: u64 = 3;
 
@@ -128,12 +131,26 @@ impl Run {
         Some(StartCopy { disk: self.disk.fork(), store })
     }
 
-    /// Starts on the copy with one fault after another. The model holds what the device held.
+    /// Starts on the copy with one fault after another. The model holds what the device held;
+    /// everything up to `promised_lsn` had been promised when it was stopped.
     ///
     /// # Panics
     /// When a promise is broken.
-    pub(super) fn try_starts(&mut self, copy: &StartCopy) {
+    pub(super) fn try_starts(&mut self, copy: &StartCopy, promised_lsn: u64) {
         let mut whole = self.on_copy(copy, copy.disk.fork(), 0);
+        let head = whole.recovered_head;
+        assert!(
+            promised_lsn <= head,
+            "seed {}: a copy ends at {head}, and {promised_lsn} was promised",
+            self.seed
+        );
+        // Behind a record that it could not read the run's own pool has to take for lost what the
+        // copy, which can read it, knows never to have been there.
+        if head < self.recovered_head
+            && problems(&self.pool).iter().any(|problem| problem.ends_with(NOT_SERVED))
+        {
+            return;
+        }
         whole.check_all();
         let known = problems(&whole.pool);
         let segments = whole.on_device(copy);

@@ -437,11 +437,12 @@ impl Log {
         });
         self.refresh_demand();
         if let Some(catalog) = self.catalog.clone() {
-            // A catalog that finds no memory now is no loss: what stands in the segment before tells the same.
+            // One that finds no room or memory now comes later; what stands in the segment before tells the same.
             match self.append_event_here(EventKind::Catalog, &catalog.text()) {
                 Ok(_) => catalog.note_written(),
                 Err(error) => {
-                    tracing::warn!(segment = sequence.0, %error, "the segment begins without a catalog");
+                    tracing::debug!(segment = sequence.0, %error, "the segment begins without a catalog");
+                    catalog.note_missing();
                 }
             }
         }

@@ -66,6 +66,10 @@ pub trait SegmentCatalog {
 
     /// The text stands in the log now, at the start of its newest segment.
     fn note_written(&self);
+
+    /// The newest segment begins without it, because what must be copied there comes first, or
+    /// there was no memory. It is to be appended as soon as it fits.
+    fn note_missing(&self);
 }
 
 /// The most record writes on their way to the device at once.

@@ -2,17 +2,24 @@
 
 use serde::Deserialize;
 
+use crate::log::Lsn;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
-use crate::rpc::params::NoParams;
 use crate::volume::SnapshotInfo;
+
+/// Snapshots in one answer, but for those of the last one's LSN.
+const PAGE_SNAPSHOTS_MAX: usize = 10_000;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
         Method::task("snapshot_create", "Names this moment of every volume and retains it.", create)
             .changing(),
-        Method::on_reactor("snapshot_list", "Every snapshot.", list),
+        Method::on_reactor(
+            "snapshot_list",
+            "The snapshots from an LSN on, oldest first: at most 10,000, or `limit`, and all of the last one's LSN; go on behind that.",
+            list,
+        ),
         Method::task(
             "snapshot_delete",
             "Forgets a snapshot's name; its point is no longer retained.",
@@ -32,8 +39,18 @@ async fn create(app: App, params: NameParams) -> Result<SnapshotInfo, RpcError> 
     Ok(app.pool()?.create_snapshot(params.name).await?)
 }
 
-fn list(app: &App, _: NoParams) -> Result<Vec<SnapshotInfo>, RpcError> {
-    Ok(app.pool()?.snapshots())
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParams {
+    #[serde(default)]
+    from: u64,
+    limit: Option<usize>,
+}
+
+/// A page: what fits into a short turn of the reactor, however many snapshots there are.
+fn list(app: &App, params: ListParams) -> Result<Vec<SnapshotInfo>, RpcError> {
+    let limit = params.limit.unwrap_or(PAGE_SNAPSHOTS_MAX).min(PAGE_SNAPSHOTS_MAX);
+    Ok(app.pool()?.snapshots_from(Lsn(params.from), limit))
 }
 
 async fn delete(app: App, params: NameParams) -> Result<bool, RpcError> {

@@ -30,11 +30,13 @@ pub(crate) struct Logged {
     catalog: Option<Catalog>,
     /// Blocks of changes since the last whole catalog, one copy.
     changed_blocks: usize,
+    /// Whether the newest segment has no whole catalog yet.
+    is_owed: bool,
 }
 
 impl Logged {
     fn note_whole(&mut self, catalog: &Catalog) {
-        *self = Logged { catalog: Some(catalog.clone()), changed_blocks: 0 };
+        *self = Logged { catalog: Some(catalog.clone()), changed_blocks: 0, is_owed: false };
     }
 }
 
@@ -57,6 +59,10 @@ impl SegmentCatalog for Published {
 
     fn note_written(&self) {
         self.logged.borrow_mut().note_whole(&self.catalog);
+    }
+
+    fn note_missing(&self) {
+        self.logged.borrow_mut().is_owed = true;
     }
 }
 
@@ -120,6 +126,15 @@ impl CatalogWriter {
         Ok(())
     }
 
+    /// Appends the whole catalog where a segment had to begin without one, as soon as it fits.
+    /// Returns how much was done.
+    pub(crate) fn pay(&mut self, log: &mut Log, catalog: &Catalog) -> usize {
+        if !self.logged.borrow().is_owed || !log.event_fits_here(self.published_bytes_max) {
+            return 0;
+        }
+        usize::from(self.append(log, catalog).is_ok())
+    }
+
     /// Appends what makes the catalog of the log this one, and publishes it. Returns the position.
     ///
     /// # Errors
@@ -159,7 +174,7 @@ impl CatalogWriter {
         let logged = self.logged.borrow();
         let text = CatalogChange::between(logged.catalog.as_ref()?, catalog).encode();
         let whole_blocks = blocks_of(text_bytes_max);
-        let is_due = logged.changed_blocks + blocks_of(text.len()) > whole_blocks;
+        let is_due = logged.is_owed || logged.changed_blocks + blocks_of(text.len()) > whole_blocks;
         // Where a whole one does not fit any more the next segment begins with one anyway.
         let fits = log.event_fits_here(text_bytes_max);
         (!is_due || (!fits && text.len() <= log.geometry().catalog_bytes_max())).then_some(text)

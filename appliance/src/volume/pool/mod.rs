@@ -251,6 +251,7 @@ impl Pool {
         work += state.acknowledge(&log);
         work += state.look_after_starving(&mut log);
         work += state.dig(&mut log);
+        work += state.pay_catalog(&mut log);
         let mut archive = state.archive.take();
         if let Some(archive) = &mut archive {
             work += archive.poll(&mut state, &mut log);
