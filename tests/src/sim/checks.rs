@@ -129,6 +129,10 @@ impl Run {
     /// # Panics
     /// When a time resolves to something else.
     pub fn check_times(&mut self, count: u64) -> u64 {
+        if self.trouble.lost_from.is_some() {
+            // A point may lie in what is lost, and is refused.
+            return 0;
+        }
         let resolve = |run: &Run, point: Point| {
             let text = point.to_string();
             wait(&run.pool, Rc::clone(&run.pool).resolve(point))
