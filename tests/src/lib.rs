@@ -2,6 +2,7 @@
 //! injected faults), models, soaks.
 
 pub mod appliance;
+pub mod canary;
 pub mod faults;
 pub mod guest;
 pub mod sim;
