@@ -4,7 +4,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use varve_tests::canary::{ADVERSARIES, Adversary, CanaryConfig, CanaryError, Verdict, find, run, table};
+use varve_tests::canary::{
+    ADVERSARIES, Adversary, CanaryConfig, CanaryError, Verdict, chain, find, run, table,
+};
 
 /// Set one bad host after the other beside an innocent one and an operator, and judge what these two
 /// notice of it. The exit code is 1 when a bar is missed.
@@ -49,13 +51,14 @@ fn between(text: &str, least: f64, most: f64) -> Result<f64, String> {
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
     let options = Options::parse();
-    let verdicts = match all(&options) {
-        Ok(verdicts) => verdicts,
+    let adversaries = match chosen(&options) {
+        Ok(adversaries) => adversaries,
         Err(error) => {
             eprintln!("canary: {error}");
             return ExitCode::FAILURE;
         }
     };
+    let (verdicts, failed) = all(&options, &adversaries);
     if options.json {
         println!("{}", serde_json::to_string_pretty(&verdicts).unwrap_or_default());
     } else {
@@ -63,26 +66,36 @@ fn main() -> ExitCode {
     }
     let missed: Vec<&str> =
         verdicts.iter().filter(|verdict| !verdict.missed().is_empty()).map(|verdict| verdict.name).collect();
-    if missed.is_empty() {
-        return ExitCode::SUCCESS;
+    for (name, error) in &failed {
+        eprintln!("canary: no verdict on {name}: {}", chain(error));
     }
-    eprintln!("canary: bars are missed beside {}", missed.join(", "));
-    ExitCode::FAILURE
+    if !missed.is_empty() {
+        eprintln!("canary: bars are missed beside {}", missed.join(", "));
+    }
+    if missed.is_empty() && failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+fn chosen(options: &Options) -> Result<Vec<Adversary>, CanaryError> {
+    if options.only.is_empty() {
+        return Ok(ADVERSARIES.to_vec());
+    }
+    options.only.iter().map(|name| find(name)).collect()
+}
+
+/// Those that a verdict was come to on, and those on which not.
+type Outcome = (Vec<Verdict>, Vec<(&'static str, CanaryError)>);
+
 /// One after the other: two at once would be each other's noise.
-fn all(options: &Options) -> Result<Vec<Verdict>, CanaryError> {
-    let adversaries: Vec<Adversary> = if options.only.is_empty() {
-        ADVERSARIES.to_vec()
-    } else {
-        options.only.iter().map(|name| find(name)).collect::<Result<_, _>>()?
-    };
+fn all(options: &Options, adversaries: &[Adversary]) -> Outcome {
     let time = Duration::from_secs_f64(options.seconds);
     let config = CanaryConfig { before: time, beside: time, scale: options.scale };
-    let mut verdicts = Vec::new();
-    for adversary in &adversaries {
+    let (mut verdicts, mut failed) = Outcome::default();
+    for adversary in adversaries {
         eprintln!("{}: {}", adversary.name, adversary.about);
-        verdicts.push(run(adversary, config)?);
+        match run(adversary, config) {
+            Ok(verdict) => verdicts.push(verdict),
+            Err(error) => failed.push((adversary.name, error)),
+        }
     }
-    Ok(verdicts)
+    (verdicts, failed)
 }

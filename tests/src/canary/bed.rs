@@ -72,7 +72,9 @@ impl Bed {
         let namespaces = controller.namespaces().map_err(failed())?;
         let mut queues = controller.take_queues();
         if let Some(geometry) = namespaces.first().map(Namespace::geometry) {
-            queues.iter_mut().for_each(|queue| queue.set_geometry(geometry));
+            for queue in &mut queues {
+                queue.set_geometry(geometry);
+            }
         }
         Ok((controller, queues))
     }

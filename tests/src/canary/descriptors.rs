@@ -25,7 +25,7 @@ pub(super) fn prepare(bed: &Bed) -> Result<(), CanaryError> {
 
 /// Every second one becomes a controller, the others stay without a word. Those for which the appliance
 /// has no descriptor wait in the kernel's queue, which holds them open all the same.
-pub(super) fn attack(bed: &Bed, until: Until) -> Result<Told, CanaryError> {
+pub(super) fn attack(bed: &Bed, until: Until) -> Told {
     let mut count = 0_u64;
     let open = || {
         count += 1;
@@ -38,5 +38,5 @@ pub(super) fn attack(bed: &Bed, until: Until) -> Result<Told, CanaryError> {
         Ok(line)
     };
     let siege = besiege(until, bed.scaled(SOCKETS), open, |line| line.check());
-    Ok(Told { told: siege.told("sockets"), is_harmless: siege.opened == 0 })
+    Told { told: siege.told("sockets"), is_harmless: siege.opened == 0 }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use varve::nvmf::host::{Queue, Wait};
+use varve::nvmf::host::{HostError, Wait};
 
 use super::Told;
 use super::bed::{BLOCK_BYTES, Bed, Until};
@@ -26,6 +26,8 @@ const WHOLE: &str = "whole";
 const WHOLE_BLOCKS: u64 = (64 << 30) / BLOCK_BYTES;
 /// Blocks of it that are mapped: 256 MiB, each in another part of the index.
 const MAPPED: u64 = 65_536;
+/// Discards of all of it before it is filled again.
+const WHOLE_DISCARDS: u64 = 64;
 
 /// 4 TiB that hardly hold anything, and their clone.
 pub(super) fn prepare_clone(bed: &Bed) -> Result<(), CanaryError> {
@@ -39,9 +41,14 @@ pub(super) fn prepare_clone(bed: &Bed) -> Result<(), CanaryError> {
 }
 
 /// Single blocks of the clone, 256 with each command, for as long as it lasts.
-pub(super) fn attack_clone(bed: &Bed, until: Until) -> Result<Told, CanaryError> {
+pub(super) fn attack_clone(bed: &Bed, until: Until) -> Told {
     let mut rng = Rng::new(5);
-    trim(bed, CLONE, until, u64::MAX, |_| (0..RANGES).map(|_| (rng.below(HUGE_BLOCKS), 1)).collect())
+    let mut tally = Tally::default();
+    let trimmed = trim(bed, CLONE, until, u64::MAX, &mut tally, || {
+        (0..RANGES).map(|_| (rng.below(HUGE_BLOCKS), 1)).collect()
+    });
+    tally.note(trimmed);
+    tally.told("")
 }
 
 /// 64 GiB with some blocks everywhere.
@@ -56,15 +63,47 @@ fn fill_whole(bed: &Bed) -> Result<(), CanaryError> {
 }
 
 /// The whole volume with each command, and filled again in between.
-pub(super) fn attack_whole(bed: &Bed, until: Until) -> Result<Told, CanaryError> {
+pub(super) fn attack_whole(bed: &Bed, until: Until) -> Told {
     let blocks = WHOLE_BLOCKS / RANGES as u64;
     let whole: Vec<(u64, u32)> = (0..RANGES as u64).map(|index| (index * blocks, blocks as u32)).collect();
-    let mut told = trim(bed, WHOLE, until, 64, |_| whole.clone())?;
+    let mut tally = Tally::default();
+    let mut fills = 1;
     while !until.is_over() {
-        fill_whole(bed)?;
-        told = trim(bed, WHOLE, until, 64, |_| whole.clone())?;
+        let trimmed = trim(bed, WHOLE, until, WHOLE_DISCARDS, &mut tally, || whole.clone());
+        let is_over = until.is_over() || trimmed.is_err();
+        tally.note(trimmed);
+        if is_over {
+            break;
+        }
+        let filled = fill_whole(bed);
+        tally.note(filled);
+        fills += 1;
     }
-    Ok(told)
+    tally.told(&format!(" of all, {fills} times after {} blocks were mapped", bed.scaled(MAPPED)))
+}
+
+/// What became of discards.
+#[derive(Debug, Default)]
+struct Tally {
+    done: u64,
+    refused: u64,
+    /// Why the last one was not done.
+    last: Option<String>,
+}
+
+impl Tally {
+    fn note(&mut self, result: Result<(), CanaryError>) {
+        if let Err(error) = result {
+            self.last = Some(super::chain(&error));
+        }
+    }
+
+    fn told(&self, of_what: &str) -> Told {
+        let Tally { done, refused, last } = self;
+        let last = last.as_ref().map(|last| format!(", last: {last}")).unwrap_or_default();
+        let told = format!("{done} discards of {RANGES} ranges{of_what}, {refused} refused{last}");
+        Told { told, is_harmless: *done == 0 }
+    }
 }
 
 /// Sends discards one behind the other until the time is over or so many are done.
@@ -73,43 +112,28 @@ fn trim(
     volume: &str,
     until: Until,
     count: u64,
-    mut ranges: impl FnMut(u64) -> Vec<(u64, u32)>,
-) -> Result<Told, CanaryError> {
+    tally: &mut Tally,
+    mut ranges: impl FnMut() -> Vec<(u64, u32)>,
+) -> Result<(), CanaryError> {
     let (_controller, mut queues) = bed.connect(volume, 1, BLOCK_BYTES as u32)?;
-    let (mut sent, mut done, mut refused, mut last) = (0, 0_u64, 0_u64, None);
-    let Some(queue) = queues.first_mut() else {
-        return Ok(Told { told: "no queue".to_owned(), is_harmless: true });
-    };
+    let Some(queue) = queues.first_mut() else { return Ok(()) };
+    let mut sent = 0;
     while !until.is_over() && (sent < count || queue.outstanding_count() > 0) {
-        let is_lost = step(queue, |queue| {
+        let mut step = || -> Result<usize, HostError> {
             while sent < count && queue.outstanding_count() < DEPTH {
-                queue.submit_trim(&ranges(sent), sent)?;
+                queue.submit_trim(&ranges(), sent)?;
                 sent += 1;
             }
             queue.poll(Wait::Block(LOOK), |completion| {
                 if completion.status.is_success() {
-                    done += 1;
+                    tally.done += 1;
                 } else {
-                    refused += 1;
-                    last = Some(completion.status.to_string());
+                    tally.refused += 1;
+                    tally.last = Some(completion.status.to_string());
                 }
             })
-        });
-        if let Err(error) = is_lost {
-            last = Some(error);
-            break;
-        }
+        };
+        step().map_err(CanaryError::prepare("discards"))?;
     }
-    let last = last.map(|last| format!(", last: {last}")).unwrap_or_default();
-    Ok(Told {
-        told: format!("{done} discards of {RANGES} ranges, {refused} refused{last}"),
-        is_harmless: done == 0,
-    })
-}
-
-fn step(
-    queue: &mut Queue,
-    mut with: impl FnMut(&mut Queue) -> Result<usize, varve::nvmf::host::HostError>,
-) -> Result<usize, String> {
-    with(queue).map_err(|error| super::chain(&error))
+    Ok(())
 }

@@ -13,7 +13,7 @@ pub enum CanaryError {
     #[error("{0}")]
     Appliance(#[from] ApplianceError),
     /// A command that prepares the scene failed.
-    #[error("preparing {doing}: {source}")]
+    #[error("preparing {doing}")]
     Prepare {
         /// What was being made.
         doing: &'static str,

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use varve::nvmf::host::{ConnectOptions, Controller, HostError, Namespace, Payload, Queue};
+use varve::nvmf::host::{ConnectOptions, Controller, HostError, Loss, Namespace, Payload, Queue, Wait};
 use varve::nvmf::nqn;
 use varve::nvmf::wire::command::Rw;
 use varve::nvmf::wire::opcode::IoOpcode;
@@ -24,6 +24,10 @@ pub(super) const BEAT: Duration = Duration::from_millis(10);
 const BLOCKS: u64 = 4096;
 /// Errors that are kept; all are counted.
 const ERRORS_KEPT: usize = 5;
+/// How often it looks whether its connection has to be kept alive.
+const LOOK: Duration = Duration::from_millis(100);
+/// After so long Linux resets the controller.
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// Pause before it connects again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -114,13 +118,15 @@ impl Innocent {
             Some(connection) => connection,
             none => none.insert(connect(self.address)?),
         };
-        controller.keep_alive_if_due()?;
         if is_write {
             let block = self.rng.below(BLOCKS);
             self.sequence += 1;
             let mut data = vec![0; BLOCK_BYTES];
             stamp::write(&mut data, self.number, block, self.sequence);
-            let result = write(queue, block, &data, self.sequence.is_multiple_of(2));
+            let command = Rw::new(IoOpcode::Write, queue.geometry().nsid, block, 1);
+            let is_asked_for = self.sequence.is_multiple_of(2);
+            let payload = if is_asked_for { Payload::WriteByR2t(&data) } else { Payload::Write(&data) };
+            let result = execute(controller, queue, "Write", command, payload, &mut []);
             let known = &mut self.blocks[block as usize];
             if known.acknowledged.is_none() && known.uncertain.is_empty() {
                 self.written.push(block);
@@ -132,30 +138,55 @@ impl Innocent {
             return result;
         }
         let block = self.written[self.rng.below(self.written.len() as u64) as usize];
-        check(queue, self.number, block, &self.blocks[block as usize], wrong)
+        check(controller, queue, self.number, block, &self.blocks[block as usize], wrong)
     }
 
     /// Connects anew and reads everything back: what is wrong.
     pub(super) fn check_all(&mut self) -> Result<Vec<String>, HostError> {
         self.connection = None;
-        let (_controller, mut queue) = connect(self.address)?;
+        let (mut controller, mut queue) = connect(self.address)?;
         let mut wrong = Vec::new();
         for &block in &self.written {
-            check(&mut queue, self.number, block, &self.blocks[block as usize], &mut wrong)?;
+            let known = &self.blocks[block as usize];
+            check(&mut controller, &mut queue, self.number, block, known, &mut wrong)?;
         }
         Ok(wrong)
     }
 }
 
-fn write(queue: &mut Queue, block: u64, data: &[u8], is_asked_for: bool) -> Result<(), HostError> {
-    if !is_asked_for {
-        return queue.write(block, data);
+/// Executes one command, however long it takes, and keeps the connection alive meanwhile: Linux does
+/// that beside the commands that it waits for.
+fn execute(
+    controller: &mut Controller,
+    queue: &mut Queue,
+    operation: &'static str,
+    command: Rw,
+    payload: Payload<'_>,
+    read_into: &mut [u8],
+) -> Result<(), HostError> {
+    let begin = Instant::now();
+    queue.submit(command.into(), payload, 0)?;
+    loop {
+        controller.keep_alive_if_due()?;
+        let mut answer = None;
+        queue.poll(Wait::Block(LOOK), |completion| {
+            let bytes = completion.data.len().min(read_into.len());
+            read_into[..bytes].copy_from_slice(&completion.data[..bytes]);
+            answer = Some((completion.status, completion.result));
+        })?;
+        if let Some((status, result)) = answer {
+            let error = HostError::Status { operation, status, result };
+            return if status.is_success() { Ok(()) } else { Err(error) };
+        }
+        if begin.elapsed() > COMMAND_LIMIT {
+            let cause = Loss::Timeout { timeout_ms: COMMAND_LIMIT.as_millis() as u64 };
+            return Err(HostError::Lost { queue_id: queue.queue_id(), cause, outstanding: vec![0] });
+        }
     }
-    let command = Rw::new(IoOpcode::Write, queue.geometry().nsid, block, 1);
-    queue.execute("Write", command.into(), Payload::WriteByR2t(data), &mut []).map(drop)
 }
 
 fn check(
+    controller: &mut Controller,
     queue: &mut Queue,
     number: u64,
     block: u64,
@@ -163,7 +194,9 @@ fn check(
     wrong: &mut Vec<String>,
 ) -> Result<(), HostError> {
     let mut data = vec![0; BLOCK_BYTES];
-    queue.read(block, &mut data)?;
+    let command = Rw::new(IoOpcode::Read, queue.geometry().nsid, block, 1);
+    let payload = Payload::Read(BLOCK_BYTES as u32);
+    execute(controller, queue, "Read", command, payload, &mut data)?;
     let found = stamp::read(&data, number, block);
     let is_right = match found {
         Content::Zero => known.acknowledged.is_none(),

@@ -1,7 +1,7 @@
 //! The operator: one cheap call every 100 ms, each on a connection of its own as the command line makes
 //! it, and a look at how much memory the process has.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -62,7 +62,7 @@ pub(super) fn watch(bed: &Bed, stop: &AtomicBool) -> Watch {
     }
 }
 
-fn ask(socket: &PathBuf) -> Result<Value, ClientError> {
+fn ask(socket: &Path) -> Result<Value, ClientError> {
     Client::connect(socket, CALL_LIMIT)?.call("pool_stats", Map::new())
 }
 

@@ -27,7 +27,7 @@ pub(super) fn prepare(bed: &Bed) -> Result<(), CanaryError> {
     bed.make_volume(VOLUME, "96MiB")
 }
 
-pub(super) fn attack(bed: &Bed, until: Until) -> Result<Told, CanaryError> {
+pub(super) fn attack(bed: &Bed, until: Until) -> Told {
     let slow = bed.faults.as_ref().map(|faults| {
         let rule = Rule::on(ARCHIVE, &[Operation::Write, Operation::Sync, Operation::Rename]).delay(DELAY);
         (faults, faults.add(rule))
@@ -49,13 +49,14 @@ pub(super) fn attack(bed: &Bed, until: Until) -> Result<Told, CanaryError> {
         waits = faults.hits(rule);
         faults.remove(rule);
     }
-    let last = result?.map(|last| format!(", last: {last}")).unwrap_or_default();
+    let last = result.unwrap_or_else(|error| Some(super::chain(&error)));
+    let last = last.map(|last| format!(", last: {last}")).unwrap_or_default();
     let [written, refused] = [written, refused].map(AtomicU64::into_inner);
     let told = format!(
         "{} MiB written, {refused} writes refused, the archive waited {waits} times{last}",
-        written * WRITE_BLOCKS * BLOCK_BYTES >> 20
+        (written * WRITE_BLOCKS * BLOCK_BYTES) >> 20
     );
-    Ok(Told { told, is_harmless: written == 0 })
+    Told { told, is_harmless: written == 0 }
 }
 
 /// Keeps one queue full until the end.
