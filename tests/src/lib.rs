@@ -3,6 +3,7 @@
 
 pub mod appliance;
 pub mod canary;
+pub mod connection_fuzz;
 pub mod faults;
 pub mod guest;
 pub mod sim;
