@@ -139,17 +139,17 @@ pub fn converse(seed: u64) -> Counts {
 fn open(local: &Local, rng: &mut Rng, controllers: &[u16]) -> Peer {
     let digests = Digests { header: rng.one_in(3), data: rng.one_in(3) };
     let mut peer = Peer::open(local.address, digests);
-    if !rng.one_in(15) {
-        step::initialize(&mut peer, rng);
-        if !rng.one_in(8) {
-            step::connect(&mut peer, rng, controllers);
-            if rng.one_in(2) {
-                step::configure(&mut peer, rng);
-            }
-        }
-    } else {
+    if rng.one_in(15) {
         // Without it nothing that follows is valid.
         peer.is_confused = true;
+        return peer;
+    }
+    step::initialize(&mut peer, rng);
+    if !rng.one_in(8) {
+        step::connect(&mut peer, rng, controllers);
+        if rng.one_in(2) {
+            step::configure(&mut peer, rng);
+        }
     }
     peer
 }

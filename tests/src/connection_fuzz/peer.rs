@@ -168,7 +168,7 @@ impl Peer {
                 Err(_) => self.unsent.clear(),
             }
         }
-        let mut buffer = [0; 65_536];
+        let mut buffer = [0; 16_384];
         match self.stream.read(&mut buffer) {
             Ok(0) => self.is_closed = true,
             Ok(count) => self.received.extend_from_slice(&buffer[..count]),
