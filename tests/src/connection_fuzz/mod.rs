@@ -118,11 +118,13 @@ pub fn converse(seed: u64) -> Counts {
     // Who has broken the rules is owed nothing, and holds nobody up any more.
     peers.retain(|peer| !peer.is_confused);
     local.turn_until("all is answered", |_| {
-        for peer in &mut peers {
+        peers.retain_mut(|peer| {
             peer.step();
             peer.fulfil();
             counts.note(peer, &mut controllers);
-        }
+            // Whose connection was ended hangs up, and holds no memory any more.
+            !peer.is_closed
+        });
         peers.iter().find_map(Peer::owed).map_or(Ok(()), Err)
     });
     innocent.command(&mut local, &mut rng, &mut peers);
