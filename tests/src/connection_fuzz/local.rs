@@ -64,7 +64,15 @@ impl Local {
         loop {
             self.turn();
             let Err(missing) = look(self) else { return };
-            assert!(begin.elapsed() < LIMIT, "{what}: not within {LIMIT:?}: {missing}");
+            let stats = self.target.stats();
+            assert!(
+                begin.elapsed() < LIMIT,
+                "{what}: not within {LIMIT:?}: {missing}; {} connections, {} staging bytes, {:?}, queues {:?}",
+                stats.connections,
+                stats.staging_bytes,
+                self.dma.stats(),
+                self.target.queue_pairs()
+            );
         }
     }
 

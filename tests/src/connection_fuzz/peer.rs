@@ -134,8 +134,19 @@ impl Peer {
             return None;
         }
         let event = u8::from(AdminOpcode::AsyncEventRequest);
-        let (id, opcode) = self.outstanding.iter().find(|(_, opcode)| **opcode != event)?;
-        Some(format!("command {id} with opcode {opcode:#x} is without an answer"))
+        if self.outstanding.values().all(|opcode| *opcode == event) {
+            return None;
+        }
+        let commands: Vec<String> =
+            self.outstanding.iter().map(|(id, opcode)| format!("{id} (opcode {opcode:#04x})")).collect();
+        Some(format!(
+            "of {} commands these are without an answer: {}; data is asked for: {:?}; {} bytes are not taken, {} came of a PDU",
+            self.next_command_id,
+            commands.join(", "),
+            self.asked,
+            self.unsent.len(),
+            self.received.len()
+        ))
     }
 
     /// The sending half is over.
