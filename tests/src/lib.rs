@@ -2,6 +2,8 @@
 //! injected faults), models, soaks.
 
 pub mod appliance;
+pub mod canary;
+pub mod connection_fuzz;
 pub mod faults;
 pub mod guest;
 pub mod sim;

@@ -1,0 +1,42 @@
+//! More sockets than the appliance may have descriptors.
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+use super::Told;
+use super::bed::{Bed, Until, besiege};
+use super::error::CanaryError;
+use super::line::{Identity, Line};
+
+/// The most descriptors of the appliance.
+const DESCRIPTORS: u64 = 64;
+/// Sockets that want one.
+const SOCKETS: u64 = 120;
+const VOLUME: &str = "many";
+
+/// Takes the descriptors away while it runs: at its start it would raise a soft limit to the hard one.
+pub(super) fn prepare(bed: &Bed) -> Result<(), CanaryError> {
+    bed.make_volume(VOLUME, "64MiB")?;
+    let process = bed.appliance.process_id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let few = Rlimit { current: Some(DESCRIPTORS), maximum: Some(DESCRIPTORS) };
+    prlimit(process, Resource::Nofile, few)
+        .map(drop)
+        .map_err(CanaryError::system("taking descriptors from the appliance"))
+}
+
+/// Every second one becomes a controller, the others stay without a word. Those for which the appliance
+/// has no descriptor wait in the kernel's queue, which holds them open all the same.
+pub(super) fn attack(bed: &Bed, until: Until) -> Told {
+    let mut count = 0_u64;
+    let open = || {
+        count += 1;
+        let mut line = Line::open(bed.address())?;
+        // Who is not let in must not keep the others from knocking.
+        if count.is_multiple_of(2) && count <= DESCRIPTORS / 2 {
+            line.initialize()?;
+            line.connect_queue(&Identity::new(VOLUME), 0, None)?;
+        }
+        Ok(line)
+    };
+    let siege = besiege(until, bed.scaled(SOCKETS), open, |line| line.check());
+    Told { told: siege.told("sockets"), is_harmless: siege.opened == 0 }
+}

@@ -1,0 +1,75 @@
+//! The operator: one cheap call every 100 ms, each on a connection of its own as the command line makes
+//! it, and a look at how much memory the process has.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+use varve::cli::{Client, ClientError};
+
+use super::bed::Bed;
+use super::verdict::Times;
+
+const BEAT: Duration = Duration::from_millis(100);
+/// Longer than a call may take by far.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// What the operator saw in a while.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// How long the calls took.
+    pub(super) times: Times,
+    /// Calls that failed.
+    pub(super) errors: u64,
+    /// Why the first of them did.
+    pub(super) first_error: Option<String>,
+    /// The most memory of all indexes that the pool told of.
+    pub(super) index_bytes_max: u64,
+    /// The most DMA memory in use.
+    pub(super) dma_bytes_max: u64,
+    /// The most DMA memory there may be.
+    pub(super) dma_budget_bytes: u64,
+    /// The most memory of the process at any time since its start.
+    pub(super) resident_bytes_max: u64,
+}
+
+/// Calls until it is told to stop.
+pub(super) fn watch(bed: &Bed, stop: &AtomicBool) -> Watch {
+    let mut watch = Watch::default();
+    let socket = bed.rpc_socket();
+    loop {
+        let begin = Instant::now();
+        let result = ask(&socket);
+        watch.times.record(begin.elapsed());
+        match result {
+            Ok(stats) => {
+                let figure = |name: &str| stats[name].as_u64().unwrap_or(0);
+                watch.index_bytes_max = watch.index_bytes_max.max(figure("index_bytes"));
+                watch.dma_bytes_max = watch.dma_bytes_max.max(figure("dma_in_use_bytes"));
+                watch.dma_budget_bytes = figure("dma_budget_bytes");
+            }
+            Err(error) => {
+                watch.errors += 1;
+                watch.first_error.get_or_insert(super::chain(&error));
+            }
+        }
+        if stop.load(Ordering::Relaxed) {
+            watch.resident_bytes_max = resident_bytes(bed, "VmHWM:").unwrap_or(0);
+            return watch;
+        }
+        std::thread::sleep(BEAT.saturating_sub(begin.elapsed()));
+    }
+}
+
+fn ask(socket: &Path) -> Result<Value, ClientError> {
+    Client::connect(socket, CALL_LIMIT)?.call("pool_stats", Map::new())
+}
+
+/// A line of what the kernel says of the process's memory.
+fn resident_bytes(bed: &Bed, line: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bed.appliance.process_id()?)).ok()?;
+    let text = status.lines().find_map(|found| found.strip_prefix(line))?;
+    let kibibytes: u64 = text.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes << 10)
+}

@@ -1,0 +1,95 @@
+//! A target over volumes in memory, whose turns this thread takes: nothing happens but when it says so.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use varve::dma::DmaPool;
+use varve::nvmf::target::memory::{Behavior, MemoryStorage};
+use varve::nvmf::target::{Target, TargetConfig};
+use varve::reactor::{IdlePolicy, Reactor, ReactorConfig};
+
+/// The volume of the fuzzed connections.
+pub(super) const FUZZED: &str = "one";
+/// The volume of the innocent one.
+pub(super) const INNOCENT: &str = "two";
+/// Blocks of each.
+pub(super) const VOLUME_BLOCKS: u64 = 256;
+/// The longest that anything may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+pub(super) struct Local {
+    reactor: Reactor<()>,
+    storage: Rc<MemoryStorage>,
+    target: Target,
+    dma: DmaPool,
+    pub(super) address: SocketAddr,
+}
+
+impl Local {
+    pub(super) fn new(behavior: Behavior) -> Self {
+        let config = ReactorConfig { idle: IdlePolicy::Poll, ..ReactorConfig::default() };
+        let reactor: Reactor<()> = Reactor::new(config).expect("a reactor");
+        let storage = MemoryStorage::new();
+        for name in [FUZZED, INNOCENT] {
+            storage.create(name, VOLUME_BLOCKS * 4096, false);
+        }
+        storage.set_behavior(behavior);
+        let dma = DmaPool::new(4 << 20);
+        let config = TargetConfig {
+            staging_bytes_max: 1 << 20,
+            staging_bytes_per_connection_max: 512 << 10,
+            output_bytes_max: 512 << 10,
+            ..TargetConfig::default()
+        };
+        let target = Target::new(reactor.local(), Rc::<MemoryStorage>::clone(&storage), dma.clone(), config);
+        let address = target.listen(([127, 0, 0, 1], 0).into()).expect("a free port");
+        Local { reactor, storage, target, dma, address }
+    }
+
+    /// One turn.
+    pub(super) fn turn(&mut self) {
+        self.reactor.turn(&());
+        self.target.poll_receive();
+        self.storage.poll();
+        self.target.poll_send();
+    }
+
+    /// Takes turns until something is so; `look` also does what the hosts do meanwhile.
+    ///
+    /// # Panics
+    /// When it is not so in time.
+    pub(super) fn turn_until(&mut self, what: &str, mut look: impl FnMut(&Self) -> Result<(), String>) {
+        let begin = Instant::now();
+        loop {
+            self.turn();
+            let Err(missing) = look(self) else { return };
+            let stats = self.target.stats();
+            assert!(
+                begin.elapsed() < LIMIT,
+                "{what}: not within {LIMIT:?}: {missing}; {} connections, {} staging bytes, {:?}, queues {:?}",
+                stats.connections,
+                stats.staging_bytes,
+                self.dma.stats(),
+                self.target.queue_pairs()
+            );
+        }
+    }
+
+    /// What is still held, when nothing should be but for so many connections of one controller.
+    pub(super) fn is_at_rest(&self, connections: u64) -> Result<(), String> {
+        let stats = self.target.stats();
+        let controllers = self.target.subsystems().iter().map(|one| one.controllers).sum::<u64>();
+        let held = [
+            ("connections", stats.connections, connections),
+            ("controllers", controllers, u64::from(connections > 0)),
+            ("staging bytes", stats.staging_bytes, 0),
+            ("DMA bytes", self.dma.stats().in_use_bytes as u64, 0),
+            ("DMA bytes of the storage", self.storage.dma_in_use_bytes() as u64, 0),
+        ];
+        match held.iter().find(|(_, found, expected)| found != expected) {
+            None => Ok(()),
+            Some((what, found, expected)) => Err(format!("{found} {what}, not {expected}")),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Bad hosts, a few at a time and for a short while each: the innocent host beside them sees no error
+//! and no wrong byte, and waits for nothing for long. The figures are for `canary`, which takes minutes.
+
+use std::time::Duration;
+
+use varve_tests::canary::{ADVERSARIES, CanaryConfig, run, table};
+
+/// What one command may take here, beside what the machine itself is late: far more than on a machine
+/// that has nothing else to do, and far less than what a host waits for.
+const LONGEST_MS: f64 = 5000.0;
+
+const CONFIG: CanaryConfig =
+    CanaryConfig { before: Duration::from_millis(300), beside: Duration::from_millis(2500), scale: 0.05 };
+
+#[test]
+fn an_innocent_host_beside_bad_ones_sees_no_error_and_waits_for_nothing_for_long() {
+    for adversary in &ADVERSARIES {
+        let verdict = run(adversary, CONFIG).expect("a verdict");
+        let text = table(std::slice::from_ref(&verdict));
+        assert_eq!(verdict.errors + verdict.wrong_blocks + verdict.call_errors, 0, "{text}");
+        let longest_ms = verdict.beside.max_ms.max(verdict.calls.max_ms);
+        assert!(longest_ms < LONGEST_MS + verdict.lateness.max_ms, "{text}");
+    }
+}
