@@ -143,7 +143,9 @@ fn resident_kib(appliance: &Appliance) -> u64 {
 fn slow_readers_with_many_queues_leave_a_newcomer_its_answers() {
     let appliance = start();
     let mut greedy = [Greedy::connect(&appliance, 48), Greedy::connect(&appliance, 48)];
-    greedy.iter_mut().for_each(|host| host.ask_for_all(IoOpcode::Read));
+    for host in &mut greedy {
+        host.ask_for_all(IoOpcode::Read);
+    }
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -96,7 +96,7 @@ mod tests {
         pace.forget();
         assert!(!look(&mut pace, start, 24_000, 7, 1 << 20), "it began anew");
         let off = MinimumRate { bytes_per_second: 0, ..RATE };
-        assert!(!pace.is_too_slow(start + Duration::from_secs(60), 7, 1 << 20, off));
+        assert!(!pace.is_too_slow(start + Duration::from_mins(1), 7, 1 << 20, off));
     }
 
     #[test]

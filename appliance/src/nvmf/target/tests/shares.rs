@@ -73,7 +73,9 @@ fn readers_that_never_read_keep_nobody_from_its_answers() {
     let served = small(TargetConfig::default());
     let (first, mut early) = served.open(options());
     let (admin, mut never) = RawAssociation::with_queues(&served, none(), 12);
-    never.iter_mut().for_each(|raw| ask_for_all(raw, IoOpcode::Read));
+    for raw in &mut never {
+        ask_for_all(raw, IoOpcode::Read);
+    }
     is_full(&served);
     is_served(&mut early, 20);
     // Who comes later is served too.
@@ -89,7 +91,9 @@ fn readers_that_never_read_keep_nobody_from_its_answers() {
 fn queues_that_send_no_data_keep_nobody_from_writing() {
     let served = small(TargetConfig::default());
     let (admin, mut silent) = RawAssociation::with_queues(&served, none(), 5);
-    silent.iter_mut().for_each(|raw| ask_for_all(raw, IoOpcode::Write));
+    for raw in &mut silent {
+        ask_for_all(raw, IoOpcode::Write);
+    }
     is_full(&served);
     let (controller, mut queue) = served.open(options());
     is_served(&mut queue, 20);
@@ -104,7 +108,9 @@ fn who_is_too_slow_for_those_who_wait_is_ended_and_counted() {
     for opcode in [IoOpcode::Read, IoOpcode::Write] {
         let served = small(config.clone());
         let (admin, mut slow) = RawAssociation::with_queues(&served, none(), 8);
-        slow.iter_mut().for_each(|raw| ask_for_all(raw, opcode));
+        for raw in &mut slow {
+            ask_for_all(raw, opcode);
+        }
         is_full(&served);
         // A host that wants a lot at once has to wait, and that ends those it waits for.
         let (controller, mut queue) = served.open(options());
