@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 use super::args::{DEFAULT_DIR, EXPIRE_SECONDS_DEFAULT};
 use crate::archive::service::VerifyPolicy;
 use crate::reactor::Cores;
-use crate::rpc::units::SizeBytes;
+use crate::rpc::units::{SizeBytes, SizeParseError};
+use crate::serve::HOST_MEMORY_BYTES_MIN;
 
 /// How the appliance runs.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -73,6 +74,11 @@ pub struct ServeOptions {
     /// How far a host that reads in order is read ahead of; 0: not at all [default: 1MiB; 0 with --memory].
     #[arg(long, value_name = "SIZE")]
     pub read_ahead: Option<SizeBytes>,
+
+    /// The most memory for data of hosts, which is shared among those that wait for it: what they
+    /// were asked to send, what is read for them and what they have not taken yet. At least 8 MiB.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = host_memory)]
+    pub host_memory: SizeBytes,
 
     /// Where the past goes: DIRECTORY, `device:FILE[,size=8GiB]`, `tape:DIRECTORY[,cartridges=4,size=2GiB]`, `tape:/dev/nst0[,stage=DIRECTORY]` or
     /// `s3://BUCKET/PREFIX[?endpoint=URL&region=NAME&allow_http=true]` (credentials from AWS_*) [default: DIR/archive].
@@ -161,6 +167,15 @@ impl ServeOptions {
     pub fn rpc_socket(&self) -> PathBuf {
         self.rpc.clone().unwrap_or_else(|| self.dir.join("rpc.sock"))
     }
+}
+
+/// Memory for data of hosts, as much as it takes to serve them.
+fn host_memory(text: &str) -> Result<SizeBytes, String> {
+    let size: SizeBytes = text.parse().map_err(|error: SizeParseError| error.to_string())?;
+    if size.0 < HOST_MEMORY_BYTES_MIN as u64 {
+        return Err(format!("hosts are served with {} at least", SizeBytes(HOST_MEMORY_BYTES_MIN as u64)));
+    }
+    Ok(size)
 }
 
 /// A number of days, from 0 to ten years.

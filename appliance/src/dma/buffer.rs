@@ -120,6 +120,11 @@ impl DmaBufMut {
 }
 
 impl DmaBuf {
+    /// Bytes that the view keeps from being used again: all of its allocation's.
+    pub fn pinned_bytes(&self) -> usize {
+        self.allocation.len_bytes
+    }
+
     /// The arena that the view lies in.
     pub fn region(&self) -> Region {
         Region(Rc::clone(&self.allocation.arena))

@@ -91,6 +91,16 @@ impl DmaPool {
         Ok(DmaBufMut::whole(allocation, len_bytes))
     }
 
+    /// What a buffer of `len_bytes` takes of the budget: its size class.
+    pub fn allocation_bytes(len_bytes: usize) -> usize {
+        bytes_of(class_of(len_bytes))
+    }
+
+    /// Whether both are the same pool.
+    pub fn is(&self, other: &DmaPool) -> bool {
+        Rc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// What the pool holds now.
     pub fn stats(&self) -> DmaStats {
         let state = self.shared.state.borrow();

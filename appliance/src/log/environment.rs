@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::read::wait_for_memory;
 use super::time::ClockBounds;
-use crate::dma::{DmaBufMut, DmaError, DmaPool};
+use crate::dma::{DmaBufMut, DmaError, DmaPool, DmaStats};
 
 /// Time.
 pub trait Clock {
@@ -39,8 +39,13 @@ pub trait Random {
 /// The world as a pool sees it.
 #[derive(Clone)]
 pub struct Environment {
-    /// Memory for everything that goes to or comes from a device.
+    /// Memory for what goes to or comes from a device: of the log, the cleaner, recovery, the
+    /// archive. Hosts' reads never take of it.
     pub dma: DmaPool,
+    /// Memory for what is read for hosts, which they may keep for as long as they take it slowly.
+    pub host_dma: DmaPool,
+    /// Memory for what is read before hosts ask for it. Where it is used up nothing is.
+    pub ahead_dma: DmaPool,
     /// The clock.
     pub clock: Rc<dyn Clock>,
     /// Randomness.
@@ -56,15 +61,36 @@ impl Environment {
         wait_for_memory(&self.dma, &*self.clock, len_bytes).await
     }
 
-    /// The real clock and the system's randomness.
+    /// What all of its pools hold.
+    pub fn dma_stats(&self) -> DmaStats {
+        let mut sum = self.dma.stats();
+        let pools = [&self.host_dma, &self.ahead_dma];
+        for stats in pools.into_iter().filter(|pool| !pool.is(&self.dma)).map(DmaPool::stats) {
+            sum.in_use_bytes += stats.in_use_bytes;
+            sum.free_bytes += stats.free_bytes;
+            sum.budget_bytes += stats.budget_bytes;
+        }
+        sum
+    }
+
+    /// Gives what is read for hosts, and what is read ahead of them, memory of its own.
+    #[must_use]
+    pub fn with_host_memory(self, host_dma: DmaPool, ahead_dma: DmaPool) -> Self {
+        Environment { host_dma, ahead_dma, ..self }
+    }
+
+    /// The real clock and the system's randomness; hosts' reads take of the same memory.
     pub fn system(dma: DmaPool) -> Self {
         Environment::system_with(dma, ClockBounds::default())
     }
 
     /// The same; the time of day is believed within these bounds.
     pub fn system_with(dma: DmaPool, bounds: ClockBounds) -> Self {
+        let (host_dma, ahead_dma) = (dma.clone(), dma.clone());
         Environment {
             dma,
+            host_dma,
+            ahead_dma,
             clock: Rc::new(SystemClock { born: Instant::now(), bounds }),
             random: Rc::new(SystemRandom),
         }

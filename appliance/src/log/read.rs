@@ -385,7 +385,9 @@ mod tests {
             let clock = Rc::new(Ticking::default());
             let dma = DmaPool::new(budget_bytes);
             let random = Rc::<Ticking>::clone(&clock);
-            let environment = Environment { dma, clock: Rc::<Ticking>::clone(&clock), random };
+            let (host_dma, ahead_dma) = (dma.clone(), dma.clone());
+            let clock_of_environment = Rc::<Ticking>::clone(&clock);
+            let environment = Environment { dma, host_dma, ahead_dma, clock: clock_of_environment, random };
             let reader = DeviceReader::new(device.clone(), &environment);
             let bed = Bed { device, reader, failures, reads, clock };
             for block in 0..64 {

@@ -17,13 +17,24 @@ const SLICES_MAX: usize = 256;
 const SLICES_FEW: usize = 8;
 /// The sent front of the arena is dropped once it is this long, in bytes.
 const ARENA_COMPACT_BYTES: usize = 64 * 1024;
+/// An arena that was longer for once is given back when it is empty.
+const ARENA_KEPT_BYTES: usize = 64 * 1024;
+
+/// What became of a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sent {
+    /// Bytes that the socket took.
+    pub(super) bytes: usize,
+    /// The socket takes no more for now.
+    pub(super) filled: bool,
+}
 
 #[derive(Debug)]
 enum Piece<B> {
     /// The next `len` bytes of the arena.
     Header { len: usize },
-    /// The bytes of `buffer` from `sent` on.
-    Data { buffer: B, sent: usize },
+    /// The bytes of `buffer` from `sent` on. `charge_bytes` are free once they are sent.
+    Data { buffer: B, sent: usize, charge_bytes: usize },
 }
 
 /// The output of one connection, whose data lies in buffers `B`. Its length is bounded by its owner, who takes no commands while it is long.
@@ -33,11 +44,12 @@ pub(super) struct Output<B> {
     arena_sent: usize,
     pieces: VecDeque<Piece<B>>,
     bytes: usize,
+    freed_bytes: usize,
 }
 
 impl<B> Default for Output<B> {
     fn default() -> Self {
-        Output { arena: Vec::new(), arena_sent: 0, pieces: VecDeque::new(), bytes: 0 }
+        Output { arena: Vec::new(), arena_sent: 0, pieces: VecDeque::new(), bytes: 0, freed_bytes: 0 }
     }
 }
 
@@ -73,18 +85,44 @@ impl<B: Deref<Target = [u8]>> Output<B> {
 
     /// Appends data, which is kept until it is sent.
     pub(super) fn data(&mut self, buffer: B) {
+        self.charged_data(buffer, 0);
+    }
+
+    /// The same, with what its owner has been charged for it: see
+    /// [`take_freed_bytes`](Self::take_freed_bytes).
+    pub(super) fn charged_data(&mut self, buffer: B, charge_bytes: usize) {
         if buffer.is_empty() {
+            self.freed_bytes += charge_bytes;
             return;
         }
         self.bytes += buffer.len();
-        self.pieces.push_back(Piece::Data { buffer, sent: 0 });
+        self.pieces.push_back(Piece::Data { buffer, sent: 0, charge_bytes });
     }
 
-    /// Sends as much as the socket takes; returns how many bytes it took. What is left waits for the socket to become writable.
-    pub(super) fn send(&mut self, socket: &TcpStream) -> std::io::Result<usize> {
+    /// The charges of what was sent since the last call.
+    pub(super) fn take_freed_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.freed_bytes)
+    }
+
+    /// Puts other buffers of the same bytes in the places of those for which there are any.
+    pub(super) fn replace_data(&mut self, mut other: impl FnMut(&B) -> Option<B>) {
+        for piece in &mut self.pieces {
+            if let Piece::Data { buffer, .. } = piece
+                && let Some(other) = other(buffer)
+            {
+                debug_assert_eq!(other.len(), buffer.len());
+                *buffer = other;
+            }
+        }
+    }
+
+    /// Sends as much as the socket takes, but not much more than `len_max` bytes. What is left then
+    /// waits for the socket to become writable, unless [`Sent::filled`] says otherwise.
+    pub(super) fn send(&mut self, socket: &TcpStream, len_max: usize) -> std::io::Result<Sent> {
         const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
         let mut total = 0;
-        while !self.pieces.is_empty() {
+        let mut filled = false;
+        while !self.pieces.is_empty() && total < len_max {
             let (result, length) = if self.pieces.len() == 1
                 && let Some(Piece::Header { len }) = self.pieces.front()
             {
@@ -93,9 +131,10 @@ impl<B: Deref<Target = [u8]>> Output<B> {
                 (rustix::net::send(socket, bytes, FLAGS), bytes.len())
             } else {
                 // A long list is not cheap to make, and seldom needed.
+                let rest = len_max - total;
                 match self.pieces.len() {
-                    ..=SLICES_FEW => self.send_pieces::<SLICES_FEW>(socket, FLAGS),
-                    _ => self.send_pieces::<SLICES_MAX>(socket, FLAGS),
+                    ..=SLICES_FEW => self.send_pieces::<SLICES_FEW>(socket, FLAGS, rest),
+                    _ => self.send_pieces::<SLICES_MAX>(socket, FLAGS, rest),
                 }
             };
             match result {
@@ -104,22 +143,28 @@ impl<B: Deref<Target = [u8]>> Output<B> {
                     total += sent;
                     if sent < length {
                         // The socket is full; asking again would only be refused.
+                        filled = true;
                         break;
                     }
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
+                Err(Errno::AGAIN) => {
+                    filled = true;
+                    break;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(total)
+        Ok(Sent { bytes: total, filled })
     }
 
-    /// One `sendmsg`; gives also how many bytes there were for it.
+    /// One `sendmsg`, of pieces until they are `len_max` bytes; gives also how many bytes there were
+    /// for it.
     fn send_pieces<const SLICES: usize>(
         &self,
         socket: &TcpStream,
         flags: SendFlags,
+        len_max: usize,
     ) -> (rustix::io::Result<usize>, usize) {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
@@ -131,11 +176,14 @@ impl<B: Deref<Target = [u8]>> Output<B> {
                     header_at += len;
                     &self.arena[header_at - len..header_at]
                 }
-                Piece::Data { buffer, sent } => &buffer[*sent..],
+                Piece::Data { buffer, sent, .. } => &buffer[*sent..],
             };
             length += bytes.len();
             *slice = IoSlice::new(bytes);
             count += 1;
+            if length >= len_max {
+                break;
+            }
         }
         let mut control = SendAncillaryBuffer::default();
         (rustix::net::sendmsg(socket, &slices[..count], &mut control, flags), length)
@@ -153,11 +201,15 @@ impl<B: Deref<Target = [u8]>> Output<B> {
                     sent -= taken;
                     *len == 0
                 }
-                Piece::Data { buffer, sent: before } => {
+                Piece::Data { buffer, sent: before, charge_bytes } => {
                     let taken = sent.min(buffer.len() - *before);
                     *before += taken;
                     sent -= taken;
-                    *before == buffer.len()
+                    let is_sent = *before == buffer.len();
+                    if is_sent {
+                        self.freed_bytes += *charge_bytes;
+                    }
+                    is_sent
                 }
             };
             if done {
@@ -167,6 +219,9 @@ impl<B: Deref<Target = [u8]>> Output<B> {
         if self.pieces.is_empty() {
             self.arena.clear();
             self.arena_sent = 0;
+            if self.arena.capacity() > ARENA_KEPT_BYTES {
+                self.arena = Vec::new();
+            }
         } else if self.arena_sent >= ARENA_COMPACT_BYTES {
             self.arena.drain(..self.arena_sent);
             self.arena_sent = 0;
@@ -198,19 +253,20 @@ mod tests {
             let mut buffer = pool.allocate(128 * 1024).expect("within the budget");
             buffer.as_mut_slice().fill(round as u8);
             expected.extend_from_slice(buffer.as_slice());
-            output.data(buffer.freeze());
+            output.charged_data(buffer.freeze(), 128 * 1024);
         }
         assert_eq!(output.len(), expected.len());
         let mut received = Vec::new();
         let mut buffer = vec![0; 1 << 20];
         while received.len() < expected.len() {
-            output.send(&sender).expect("an open socket");
+            output.send(&sender, 300_000).expect("an open socket");
             if let Ok(count) = receiver.read(&mut buffer) {
                 received.extend_from_slice(&buffer[..count]);
             }
         }
         assert!(output.is_empty());
         assert!(received == expected);
+        assert_eq!(output.take_freed_bytes(), 100 * 128 * 1024);
         assert_eq!(pool.stats().in_use_bytes, 0);
     }
 }

@@ -100,6 +100,7 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
             idle,
             ..ReactorConfig::default()
         },
+        host_memory_bytes: usize::try_from(options.host_memory.0).unwrap_or(usize::MAX),
         target: TargetConfig { busy_poll_us: options.busy_poll, ..TargetConfig::default() },
         allocate: !options.sparse,
         new_pool: options.new_pool,

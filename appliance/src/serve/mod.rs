@@ -10,6 +10,7 @@
 mod abort;
 mod archive;
 mod begin;
+mod budgets;
 mod command;
 mod identity;
 mod inherit;
@@ -33,6 +34,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use archive::{ARCHIVE_DIRECTORY_NAME, ArchiveConfig, ArchiveStarted, CATALOG_FILE_NAME, KEEP_FILE_NAME};
+pub use budgets::{AHEAD_MEMORY_BYTES, DMA_BUDGET_BYTES, HOST_MEMORY_BYTES, HOST_MEMORY_BYTES_MIN};
 pub use command::serve;
 pub use owner::OwnerError;
 use reactors::IdleReactors;
@@ -53,8 +55,6 @@ use crate::reactor::{CoresError, ReactorConfig, ReactorHandle};
 use crate::rpc::{App, Expirer, KeepFileError, Registry, RpcServer, RpcServerConfig, Scrubber, SocketError};
 use crate::volume::{PoolInfo, VolumeError, VolumeInfo};
 
-/// DMA memory of a pool unless configured otherwise, in bytes. Taken as it is needed.
-pub const DMA_BUDGET_BYTES: usize = 384 << 20;
 /// Size of the volume that a new pool begins with, in bytes.
 pub const FIRST_VOLUME_BYTES: u64 = 1 << 30;
 /// Its name.
@@ -114,8 +114,10 @@ pub struct ApplianceConfig {
     pub clock_bounds: ClockBounds,
     /// In which time the archive and the primary device are read back once; zero: never.
     pub scrub_pass: Duration,
-    /// Bound of DMA memory in bytes.
+    /// Bound of DMA memory of the pool itself, in bytes.
     pub dma_budget_bytes: usize,
+    /// Bound of DMA memory for data of hosts, in bytes.
+    pub host_memory_bytes: usize,
     /// Has the file system set the room of a new pool's file aside; otherwise the file is sparse.
     pub allocate: bool,
     /// Begins a new pool also where something says that there was one. What is there is never overwritten.
@@ -145,6 +147,7 @@ impl ApplianceConfig {
             clock_bounds: ClockBounds::default(),
             scrub_pass: Duration::ZERO,
             dma_budget_bytes: DMA_BUDGET_BYTES,
+            host_memory_bytes: HOST_MEMORY_BYTES,
             allocate: false,
             new_pool: false,
             new_archive: false,

@@ -19,8 +19,8 @@ use super::signals::{self, StopSignals};
 use super::store::{open_reader, open_store, pools_in, read_id};
 use super::thread::share;
 use super::{
-    ArchiveConfig, DMA_BUDGET_BYTES, FIRST_VOLUME_BYTES, POOL_FILE_NAME, POOL_PER_VOLUME, ServeError,
-    StoreSpec,
+    ArchiveConfig, DMA_BUDGET_BYTES, FIRST_VOLUME_BYTES, HOST_MEMORY_BYTES, POOL_FILE_NAME, POOL_PER_VOLUME,
+    ServeError, StoreSpec,
 };
 use crate::archive::catalog::Counts;
 use crate::archive::object::{ClaimId, Decompressor, ObjectId};
@@ -271,7 +271,7 @@ impl Work {
         let waker = Arc::new(move || handle.wake());
         let service = start_service(&self.config, &self.store, Arc::clone(&self.file), waker)?;
         look_often(&local, 0);
-        let environment = Environment::system(DmaPool::new(DMA_BUDGET_BYTES));
+        let environment = Environment::system(DmaPool::new(DMA_BUDGET_BYTES + HOST_MEMORY_BYTES));
         let request = CreateLog { segment_blocks: self.segment_blocks, working_set: None };
         let options = PoolOptions { recycling: Recycling::Archived, ..PoolOptions::default() };
         let from = RecoverFrom {

@@ -15,13 +15,14 @@ use super::inherit;
 use super::scrub;
 use super::view::View;
 use super::{
-    ApplianceConfig, ArchiveStarted, Backing, FIRST_VOLUME_NAME, ServeError, Started, segment_blocks_for,
+    AHEAD_MEMORY_BYTES, ApplianceConfig, ArchiveStarted, Backing, FIRST_VOLUME_NAME, ServeError, Started,
+    segment_blocks_for,
 };
 use crate::bdev::memory::{MemoryBdev, MemoryDisk};
 use crate::bdev::{Bdev, FileDevice, SharedBdev};
 use crate::dma::DmaPool;
 use crate::log::{CreateLog, Environment, Recycling};
-use crate::nvmf::target::Target;
+use crate::nvmf::target::{Target, TargetConfig};
 use crate::reactor::{Interest, Local, Reactor, ReactorHandle, Source};
 use crate::rpc::App;
 use crate::volume::{CreateVolume, Pool, PoolOptions, VolumeError};
@@ -50,7 +51,7 @@ pub(super) fn run(
     // The starter may have given up; the start goes on, and the stop flag ends it.
     let _ = handle.send(reactor.handle());
     let (device, wake) = share(&local, device)?;
-    let dma = DmaPool::new(config.dma_budget_bytes);
+    let host_dma = DmaPool::new(config.host_memory_bytes);
     let drive = {
         let device = device.clone();
         local.add_poller(move || {
@@ -59,7 +60,7 @@ pub(super) fn run(
         })
     };
     let recycling = if archive.is_some() { Recycling::Archived } else { Recycling::Discard };
-    let opening = open(config.clone(), recycling, device, dma.clone(), is_new);
+    let opening = open(config.clone(), recycling, device, host_dma.clone(), is_new);
     let pool = reactor.run_until(&app, opening).map_err(|error| explain(config, is_new, error))?;
     if is_new && let Some(size_bytes) = config.first_volume_bytes {
         let request = CreateVolume {
@@ -81,7 +82,9 @@ pub(super) fn run(
         }
         _ => None,
     };
-    let target = Target::new(local.clone(), Rc::<Pool>::clone(&pool) as _, dma, config.target.clone());
+    let target_config =
+        TargetConfig { host_memory_bytes_max: config.host_memory_bytes, ..config.target.clone() };
+    let target = Target::new(local.clone(), Rc::<Pool>::clone(&pool) as _, host_dma, target_config);
     add_pollers(&local, &pool, &target);
     // Writes that wait for room need turns also when nobody asks for anything.
     let seal_interval_ns = config.archive.as_ref().filter(|_| archive.is_some());
@@ -267,10 +270,12 @@ async fn open(
     config: ApplianceConfig,
     recycling: Recycling,
     device: SharedBdev,
-    dma: DmaPool,
+    host_dma: DmaPool,
     is_new: bool,
 ) -> Result<Rc<Pool>, VolumeError> {
-    let environment = Environment::system_with(dma, config.clock_bounds);
+    let dma = DmaPool::new(config.dma_budget_bytes);
+    let environment = Environment::system_with(dma, config.clock_bounds)
+        .with_host_memory(host_dma, DmaPool::new(AHEAD_MEMORY_BYTES));
     // Memory has no latency to hide.
     let usual = matches!(config.backing, Backing::Memory { .. }).then_some(0);
     let options = PoolOptions {

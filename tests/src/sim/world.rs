@@ -104,8 +104,13 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let clock = Rc::new(SimClock { now_ns: Cell::new(1_000_000_000), ..SimClock::default() });
         let random = Rc::new(SimRandom(RefCell::new(Rng::new(seed ^ 0x5eed))));
-        let environment =
-            Environment { dma: DmaPool::new(256 << 20), clock: Rc::<SimClock>::clone(&clock), random };
+        let environment = Environment {
+            dma: DmaPool::new(128 << 20),
+            host_dma: DmaPool::new(128 << 20),
+            ahead_dma: DmaPool::new(32 << 20),
+            clock: Rc::<SimClock>::clone(&clock),
+            random,
+        };
         World {
             clock,
             environment,

@@ -120,8 +120,8 @@ impl Transport {
 
     /// Gives the socket what it takes at once.
     pub(super) fn send_pending(&mut self) -> Result<(), Loss> {
-        match self.output.send(&self.stream) {
-            Ok(count) => self.sent_bytes += count as u64,
+        match self.output.send(&self.stream, usize::MAX) {
+            Ok(sent) => self.sent_bytes += sent.bytes as u64,
             Err(source) => return Err(socket_loss("send", source)),
         }
         Ok(())

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
+use super::config::TRANSFER_BYTES_MAX;
 use super::context::Context;
 use super::controller::Controller;
 use super::{feature, identify, log_page};
 use crate::nvmf::wire::command::{Features, GetLogPage, Identify, Sqe};
+use crate::nvmf::wire::identify::IDENTIFY_BYTES;
 use crate::nvmf::wire::opcode::AdminOpcode;
 use crate::nvmf::wire::status::Status;
 
@@ -38,6 +40,19 @@ impl From<Result<Reply, Status>> for Reply {
 pub(super) fn data_bytes(sqe: &Sqe) -> u32 {
     match AdminOpcode::try_from(sqe.opcode) {
         Ok(AdminOpcode::SetFeatures) => feature::data_bytes(sqe.view::<Features>()),
+        _ => 0,
+    }
+}
+
+/// Bytes of data that the command may be answered with.
+pub(super) fn answer_bytes(sqe: &Sqe) -> usize {
+    match AdminOpcode::try_from(sqe.opcode) {
+        Ok(AdminOpcode::GetLogPage) => {
+            let length_bytes = sqe.view::<GetLogPage>().length_bytes();
+            // What is more than that is refused.
+            usize::try_from(length_bytes).unwrap_or(usize::MAX).min(TRANSFER_BYTES_MAX as usize)
+        }
+        Ok(AdminOpcode::Identify) => IDENTIFY_BYTES,
         _ => 0,
     }
 }

@@ -47,10 +47,12 @@ pub struct TargetConfig {
     pub in_capsule_bytes: u32,
     /// Size of an I/O connection's receive buffer in bytes; at least two of the largest capsules.
     pub receive_buffer_bytes: usize,
-    /// The most DMA memory that write data waits in, over all connections, in bytes. At least one transfer of 512 KiB.
-    /// When it is used up, transfers wait. Keep it well below the DMA pool's budget, so that reads find memory too.
-    pub staging_bytes_max: usize,
-    /// As `staging_bytes_max`, for one connection.
+    /// The most memory for data of hosts over all connections, in bytes: what they were asked for,
+    /// what is read for them, and what they have not taken yet. Never more than the target's DMA
+    /// pool has. Connections have shares of it while any of them waits.
+    pub host_memory_bytes_max: usize,
+    /// The most memory that write data of one connection waits in, in bytes. At least one transfer
+    /// of 512 KiB. When it is used up, its transfers wait.
     pub staging_bytes_per_connection_max: usize,
     /// A connection with so many bytes to send, or to be read for it, takes no further commands until there are fewer.
     pub output_bytes_max: usize,
@@ -63,6 +65,12 @@ pub struct TargetConfig {
     pub silent_after: Duration,
     /// A connection whose host does not send data it was asked for, or does not take what was sent to it, is closed after so long.
     pub transfer_timeout: Duration,
+    /// While others wait for memory, a host that keeps them from their share takes what was sent to
+    /// it, and sends what it was asked for, at so many bytes a second at least; 0: at any rate.
+    /// Otherwise its connection is closed.
+    pub peer_rate_bytes_per_second_min: u64,
+    /// The time over which that rate is averaged.
+    pub peer_rate_span: Duration,
     /// Commands of a connection of which the storage has taken nothing for so long end with a
     /// status that asks for another try. Below the 30 s after which Linux resets the controller,
     /// and above the 15 s after which the storage itself refuses what it has no room for, and says
@@ -82,13 +90,15 @@ impl Default for TargetConfig {
             queue_entries_max: 128,
             in_capsule_bytes: 16 * 1024,
             receive_buffer_bytes: 256 * 1024,
-            staging_bytes_max: 64 << 20,
+            host_memory_bytes_max: 512 << 20,
             staging_bytes_per_connection_max: 16 << 20,
             output_bytes_max: 4 << 20,
             busy_poll_us: None,
             connect_timeout: Duration::from_secs(10),
             silent_after: Duration::from_secs(10),
             transfer_timeout: Duration::from_secs(30),
+            peer_rate_bytes_per_second_min: 64 << 10,
+            peer_rate_span: Duration::from_secs(4),
             busy_timeout: Duration::from_secs(20),
             linger: Duration::from_secs(5),
         }
@@ -104,9 +114,8 @@ impl TargetConfig {
         self.in_capsule_bytes = (self.in_capsule_bytes & !(BLOCK_BYTES - 1)).clamp(4096, 65_536);
         let capsule = self.in_capsule_bytes as usize + 256;
         self.receive_buffer_bytes = self.receive_buffer_bytes.clamp(2 * capsule, 16 << 20);
-        self.staging_bytes_max = self.staging_bytes_max.max(TRANSFER_BYTES_MAX as usize);
         self.staging_bytes_per_connection_max =
-            self.staging_bytes_per_connection_max.clamp(TRANSFER_BYTES_MAX as usize, self.staging_bytes_max);
+            self.staging_bytes_per_connection_max.max(TRANSFER_BYTES_MAX as usize);
         self.output_bytes_max = self.output_bytes_max.max(TRANSFER_BYTES_MAX as usize);
         self
     }

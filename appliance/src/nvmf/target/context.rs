@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::config::TargetConfig;
+use super::config::{TRANSFER_BYTES_MAX, TargetConfig};
 use super::leftover::Leftover;
+use super::shares::Shares;
 use super::stats::Counters;
 use super::storage::Storage;
 use super::subsystem::Subsystems;
@@ -15,6 +16,10 @@ use crate::dma::{DmaBufMut, DmaPool};
 /// Warnings of one target in [`WARNING_SPAN`], so that a hostile peer cannot fill a log.
 const WARNINGS_PER_SPAN: u32 = 10;
 const WARNING_SPAN: Duration = Duration::from_secs(1);
+/// The most memory for data that one command takes: of a compare, what came and what is read.
+const COMMAND_MEMORY_BYTES_MAX: usize = 2 * TRANSFER_BYTES_MAX as usize;
+/// Receive buffers of I/O queues together, in bytes, as far as each has room for its capsules.
+const RECEIVE_BYTES_MAX: usize = 16 << 20;
 
 /// Shared by all connections of a target.
 pub(super) struct Context {
@@ -23,10 +28,14 @@ pub(super) struct Context {
     pub(super) dma: DmaPool,
     pub(super) subsystems: Subsystems,
     pub(super) counters: Counters,
+    /// Who has how much of the memory for data of hosts.
+    pub(super) shares: RefCell<Shares>,
     /// When the target was made.
     pub(super) started: Instant,
     now: Cell<Instant>,
     staging_bytes: Cell<usize>,
+    /// I/O queues that are connected.
+    io_queues: Cell<usize>,
     listeners: RefCell<Vec<SocketAddr>>,
     warnings: Cell<(Instant, u32)>,
     leftovers: RefCell<Vec<Leftover>>,
@@ -36,15 +45,20 @@ impl Context {
     pub(super) fn new(config: TargetConfig, storage: Rc<dyn Storage>, dma: DmaPool) -> Self {
         let now = Instant::now();
         let subsystems = Subsystems::new(&*storage);
+        // Some of the pool is lost to pieces that are too small for what is wanted.
+        let pool_bytes = dma.stats().budget_bytes;
+        let budget_bytes = config.host_memory_bytes_max.min(pool_bytes - pool_bytes / 16);
         Context {
             config,
             storage,
             dma,
             subsystems,
             counters: Counters::default(),
+            shares: RefCell::new(Shares::new(budget_bytes, COMMAND_MEMORY_BYTES_MAX)),
             started: now,
             now: Cell::new(now),
             staging_bytes: Cell::new(0),
+            io_queues: Cell::new(0),
             listeners: RefCell::default(),
             warnings: Cell::new((now, 0)),
             leftovers: RefCell::default(),
@@ -74,15 +88,24 @@ impl Context {
         self.staging_bytes.get()
     }
 
-    /// Memory for write data, unless the bound or the pool's budget is reached.
+    /// Memory for write data, of which the caller has its share, unless the pool has none.
     pub(super) fn take_staging(&self, len_bytes: usize) -> Option<DmaBufMut> {
-        let after = self.staging_bytes.get() + len_bytes;
-        if after > self.config.staging_bytes_max {
-            return None;
-        }
         let buffer = self.dma.allocate(len_bytes).ok()?;
-        self.staging_bytes.set(after);
+        self.staging_bytes.set(self.staging_bytes.get() + len_bytes);
         Some(buffer)
+    }
+
+    /// The size of the receive buffer of one more I/O queue: the more there are, the smaller.
+    pub(super) fn receive_buffer_bytes(&self) -> usize {
+        let queues = self.io_queues.get().max(1);
+        let least_bytes = 2 * (self.config.in_capsule_bytes as usize + 256);
+        (RECEIVE_BYTES_MAX / queues).clamp(least_bytes, self.config.receive_buffer_bytes)
+    }
+
+    /// An I/O queue has come, or has gone.
+    pub(super) fn count_io_queue(&self, has_come: bool) {
+        let queues = self.io_queues.get();
+        self.io_queues.set(if has_come { queues + 1 } else { queues.saturating_sub(1) });
     }
 
     /// Counts memory of [`take_staging`](Self::take_staging) as given back; the caller drops the buffer.
@@ -99,7 +122,13 @@ impl Context {
     pub(super) fn look_after_leftovers(&self) -> usize {
         let mut leftovers = self.leftovers.borrow_mut();
         let before = leftovers.len();
-        leftovers.retain_mut(|leftover| !leftover.is_over());
+        leftovers.retain_mut(|leftover| {
+            let is_over = leftover.is_over();
+            if is_over {
+                self.shares.borrow_mut().leave(leftover.member);
+            }
+            !is_over
+        });
         before - leftovers.len()
     }
 

@@ -23,6 +23,7 @@ use super::error_log::ErrorLog;
 use super::event::Events;
 use super::feature::FeatureValues;
 use super::line::Line;
+use super::shares::GroupId;
 use super::stats::ControllerInfo;
 use super::subsystem::Subsystem;
 use crate::nvmf::wire::property::{Cap, Cc, Crto, Csts, Property, VERSION_2_0};
@@ -72,6 +73,8 @@ pub(super) struct Controller {
     pub(super) events: RefCell<Events>,
     pub(super) features: RefCell<FeatureValues>,
     pub(super) errors: RefCell<ErrorLog>,
+    /// Its connections' part in the memory for data, from the first of them on.
+    pub(super) group: Cell<Option<GroupId>>,
 }
 
 impl Controller {
@@ -103,6 +106,7 @@ impl Controller {
             events: RefCell::default(),
             features: RefCell::default(),
             errors: RefCell::default(),
+            group: Cell::new(None),
         })
     }
 

@@ -6,6 +6,7 @@
 use std::rc::Rc;
 
 use super::controller::Controller;
+use super::shares::MemberId;
 use crate::volume::Sink;
 
 /// Commands of a closed connection that the storage has.
@@ -13,13 +14,15 @@ pub(super) struct Leftover {
     controller: Rc<Controller>,
     sink: Rc<Sink>,
     count: usize,
+    /// Who holds their memory until then.
+    pub(super) member: MemberId,
 }
 
 impl Leftover {
-    /// `count` commands whose completions come to `sink`.
-    pub(super) fn new(controller: &Rc<Controller>, sink: &Rc<Sink>, count: usize) -> Self {
+    /// `count` commands whose completions come to `sink`, and who holds their memory.
+    pub(super) fn new(controller: &Rc<Controller>, sink: &Rc<Sink>, count: usize, member: MemberId) -> Self {
         controller.begin_leftover();
-        Leftover { controller: Rc::clone(controller), sink: Rc::clone(sink), count }
+        Leftover { controller: Rc::clone(controller), sink: Rc::clone(sink), count, member }
     }
 
     /// Takes what has completed. Whether that was the last of it.

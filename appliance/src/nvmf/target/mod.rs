@@ -11,6 +11,7 @@
 //! | `controller`, `queue`, `subsystem` | the objects of the specification and their states |
 //! | `listener`, `line` | listening sockets, connected ones                          |
 //! | `admission`      | who is let in, and who gives way                             |
+//! | `shares`         | who gets memory for data, and who waits                      |
 //! | `storage`, `memory` | what the target needs of the volumes; volumes in memory   |
 //! | `leftover`       | what the storage still has of connections that are closed    |
 //! | `context`, `config`, `stats` | what is shared; limits; counters                 |
@@ -19,8 +20,10 @@
 //! requests to the storage; then the storage is polled; then [`Target::poll_send`] turns completions into responses and sends all of
 //! a connection's output at once. Add the three as pollers in that order.
 //!
-//! Bounds: connections, controllers and queues by [`TargetConfig`]; commands of a queue by its size; data from hosts by the staging
-//! memory; data to hosts by the output bound of each connection and, above it, by the DMA pool.
+//! Bounds: connections, controllers and queues by [`TargetConfig`]; commands of a queue by its
+//! size; data from and to hosts by the memory for it, of which each connection has its share, and
+//! by bounds of each connection below that. A turn begins with another connection each time, and
+//! takes and sends a bounded count of bytes for each.
 
 mod admin;
 mod admission;
@@ -42,6 +45,7 @@ mod listener;
 mod log_page;
 pub mod memory;
 mod queue;
+mod shares;
 mod stats;
 mod storage;
 mod subsystem;
@@ -92,6 +96,8 @@ struct Inner {
     /// Connections from which something came lately. Where there is only one, its socket is read in every turn instead of asking first whether it is ready: one system call less for each
     /// command of a host that waits for each.
     eager_connections: Cell<usize>,
+    /// Counts turns: each begins with another connection.
+    turn: Cell<usize>,
 }
 
 impl Target {
@@ -107,6 +113,7 @@ impl Target {
             shut_down: Cell::new(false),
             full_said: Cell::new(None),
             eager_connections: Cell::new(0),
+            turn: Cell::new(0),
         });
         inner.local.spawn(tick(inner.local.clone(), Rc::downgrade(&inner)));
         Target { inner }
@@ -157,6 +164,7 @@ impl Target {
         }
         let context = &inner.context;
         context.set_now(Instant::now());
+        inner.turn.set(inner.turn.get().wrapping_add(1));
         let mut work = context.subsystems.follow(&*context.storage);
         work += inner.accept();
         let directly = inner.eager_connections.get() == 1;
@@ -256,7 +264,12 @@ impl Target {
     pub fn stats(&self) -> TargetStats {
         let context = &self.inner.context;
         let connections = self.inner.connections.borrow().len() as u64;
-        context.counters.snapshot(connections, context.staging_bytes() as u64)
+        let shares = context.shares.borrow();
+        TargetStats {
+            host_memory_bytes: shares.held_bytes() as u64,
+            waiting_for_memory: shares.waiting() as u64,
+            ..context.counters.snapshot(connections, context.staging_bytes() as u64)
+        }
     }
 
     /// Closes every listener and every connection. The target does nothing after it.
@@ -276,26 +289,30 @@ impl Inner {
         self.context.set_listener_addresses(addresses);
     }
 
-    /// Does one part of the turn for every connection, and closes those that end in it.
+    /// Does one part of the turn for every connection, and closes those that end in it. Each turn
+    /// begins with another one: what is scarce is not always the first one's.
     fn each(&self, mut part: impl FnMut(&mut Connection) -> Result<usize, Close>) -> usize {
         let mut connections = self.connections.borrow_mut();
         let mut work = 0;
-        let mut index = 0;
-        while let Some(connection) = connections.get_mut(index) {
+        let mut ended: Vec<(usize, Close)> = Vec::new();
+        let first = self.turn.get() % connections.len().max(1);
+        let (front, back) = connections.split_at_mut(first);
+        let in_order = back.iter_mut().enumerate().map(|(index, connection)| (first + index, connection));
+        for (index, connection) in in_order.chain(front.iter_mut().enumerate()) {
             match part(connection) {
-                Ok(done) => {
-                    work += done;
-                    index += 1;
-                }
-                Err(why) => {
-                    let connection = connections.swap_remove(index);
-                    if matches!(why, Close::HostTerminated { .. }) && self.context.may_warn() {
-                        tracing::warn!(peer = %connection.peer(), reason = %why, "the host ended the connection");
-                    }
-                    connection.close(&self.context, &why);
-                    work += 1;
-                }
+                Ok(done) => work += done,
+                Err(why) => ended.push((index, why)),
             }
+        }
+        // From the last one on, so that the places of the others stay what they are.
+        ended.sort_unstable_by_key(|(index, _)| std::cmp::Reverse(*index));
+        for (index, why) in ended {
+            let connection = connections.swap_remove(index);
+            if matches!(why, Close::HostTerminated { .. }) && self.context.may_warn() {
+                tracing::warn!(peer = %connection.peer(), reason = %why, "the host ended the connection");
+            }
+            connection.close(&self.context, &why);
+            work += 1;
         }
         work
     }

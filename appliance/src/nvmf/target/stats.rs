@@ -41,6 +41,19 @@ pub struct TargetStats {
     pub commands_ended_busy: u64,
     /// How often a transfer had to wait for staging memory.
     pub staging_waits: u64,
+    /// How often a connection began to wait for its share of the memory for data of hosts.
+    #[serde(default)]
+    pub memory_waits: u64,
+    /// Connections closed because their hosts took or sent data too slowly while others waited for
+    /// memory.
+    #[serde(default)]
+    pub slow_peers_ended: u64,
+    /// Memory for data of hosts that is in use now, in bytes.
+    #[serde(default)]
+    pub host_memory_bytes: u64,
+    /// Connections that wait for their share of it now.
+    #[serde(default)]
+    pub waiting_for_memory: u64,
     /// Staging memory in use now, in bytes.
     pub staging_bytes: u64,
 }
@@ -152,6 +165,8 @@ pub(super) struct Counters {
     pub(super) storage_busy: Counter,
     pub(super) commands_ended_busy: Counter,
     pub(super) staging_waits: Counter,
+    pub(super) memory_waits: Counter,
+    pub(super) slow_peers_ended: Counter,
 }
 
 impl Counters {
@@ -173,7 +188,10 @@ impl Counters {
             storage_busy: self.storage_busy.get(),
             commands_ended_busy: self.commands_ended_busy.get(),
             staging_waits: self.staging_waits.get(),
+            memory_waits: self.memory_waits.get(),
+            slow_peers_ended: self.slow_peers_ended.get(),
             staging_bytes,
+            ..TargetStats::default()
         }
     }
 }

@@ -87,7 +87,7 @@ impl State {
         if !archived.is_empty() && self.archive.is_none() {
             return Err(IoError::ReadFault.into());
         }
-        let dma = &log.environment().dma;
+        let dma = &log.environment().host_dma;
         let mut from_archive = false;
         if !extents.is_empty() {
             // One buffer for all, so that they leave as one piece.

@@ -350,7 +350,9 @@ impl State {
         let len_blocks: usize = extents.iter().map(|(_, extent)| extent.checksums.len()).sum();
         if len_blocks > 0 {
             // One buffer for all, so that neighbours leave as one piece. Without memory the host reads for itself.
-            let Ok(mut whole) = log.environment().dma.allocate(len_blocks * BLOCK_BYTES) else { return };
+            let Ok(mut whole) = log.environment().ahead_dma.allocate(len_blocks * BLOCK_BYTES) else {
+                return;
+            };
             for (device_block, extent) in extents {
                 let buffer = whole.split_to(extent.checksums.len() * BLOCK_BYTES);
                 log.pin(log.geometry().sequence_of(extent.first_lsn));

@@ -112,7 +112,7 @@ impl Pool {
     pub fn stats(&self) -> PoolStats {
         let state = self.state.borrow();
         let log = self.log.borrow();
-        let (log_stats, dma) = (log.stats(), log.environment().dma.stats());
+        let (log_stats, dma) = (log.stats(), log.environment().dma_stats());
         let (log_used_blocks, log_capacity_blocks) = log.usage_blocks();
         let phases = |phase| log.table().iter().filter(|(_, segment)| segment.phase == phase).count() as u64;
         PoolStats {

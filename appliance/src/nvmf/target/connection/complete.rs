@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 use zerocopy::little_endian::{U16, U32};
 
 use super::Connection;
+use super::memory::AnswerRoom;
 use super::slots::Stage;
 use crate::dma::DmaBuf;
 use crate::nvmf::target::context::Context;
@@ -60,6 +61,7 @@ impl Connection {
         let index = completion.tag as u16;
         let Some(slot) = self.slots.get_mut(index) else { return };
         let (sqe, len_bytes, data) = (slot.sqe, slot.len_bytes, slot.data.take());
+        let charged_bytes = std::mem::take(&mut slot.charged_bytes);
         self.slots.give_back(index);
         let opcode = IoOpcode::try_from(sqe.opcode).unwrap_or(IoOpcode::Flush);
         self.reading_bytes -= io::reading_bytes(opcode, &sqe) as usize;
@@ -76,12 +78,14 @@ impl Connection {
         };
         self.release_staging(context, data.map_or(0, |data| data.len()));
         if self.queue.as_ref().is_some_and(super::Queue::is_admin) {
+            self.release_memory(context, charged_bytes);
             return self.shutdown_flushed(if status.is_success() { Ok(()) } else { Err(status) });
         }
         self.account(opcode, len_bytes, status);
         if status.is_success() && opcode == IoOpcode::Read {
-            self.complete_with_data(context, &sqe, len_bytes, completion.data);
+            self.complete_with_data(context, &sqe, len_bytes, completion.data, charged_bytes);
         } else {
+            self.release_memory(context, charged_bytes);
             self.complete(context, &sqe, status, 0);
         }
     }
@@ -142,19 +146,23 @@ impl Connection {
         sqe: &Sqe,
         len_bytes: u32,
         pieces: SmallVec<[DmaBuf; 1]>,
+        charged_bytes: usize,
     ) {
         debug_assert_eq!(pieces.iter().map(|piece| piece.len()).sum::<usize>(), len_bytes as usize);
         if pieces.iter().map(|piece| piece.len()).sum::<usize>() != len_bytes as usize {
             // A broken promise of the storage must not become a short read at the host.
+            self.release_memory(context, charged_bytes);
             return self.complete(context, sqe, Status::INTERNAL_ERROR, 0);
         }
         let needs_response = self.data_header(sqe, len_bytes);
         let mut digest = self.limits.digests.data.then(DataDigest::default);
-        for piece in pieces {
+        let last = pieces.len().saturating_sub(1);
+        for (index, piece) in pieces.into_iter().enumerate() {
             if let Some(digest) = &mut digest {
                 digest.update(&piece);
             }
-            self.output.data(piece);
+            // With the last piece all memory of the read is free.
+            self.output.charged_data(piece, if index == last { charged_bytes } else { 0 });
         }
         if let Some(digest) = digest {
             self.output.header(|arena| arena.extend_from_slice(&digest.finish()));
@@ -173,6 +181,26 @@ impl Connection {
                 arena.extend_from_slice(&digest.finish());
             }
         });
+        self.after_data(context, sqe, needs_response);
+    }
+
+    /// The same with a long answer, in memory that was asked for.
+    pub(super) fn complete_with_room(
+        &mut self,
+        context: &Context,
+        sqe: &Sqe,
+        data: &[u8],
+        mut room: AnswerRoom,
+    ) {
+        room.buffer.as_mut_slice()[..data.len()].copy_from_slice(data);
+        let buffer = room.buffer.freeze().slice(0, data.len());
+        let needs_response = self.data_header(sqe, data.len() as u32);
+        self.output.charged_data(buffer, room.charge_bytes);
+        if self.limits.digests.data {
+            let mut digest = DataDigest::default();
+            digest.update(data);
+            self.output.header(|arena| arena.extend_from_slice(&digest.finish()));
+        }
         self.after_data(context, sqe, needs_response);
     }
 

@@ -1,5 +1,6 @@
 //! Commands: where their data is, who executes them, what is answered at once.
 
+use super::memory::charge_of;
 use super::slots::Stage;
 use super::{Connection, Fatal};
 use crate::dma::DmaBufMut;
@@ -12,13 +13,15 @@ use crate::nvmf::target::queue::NO_FLOW_CONTROL_HEAD;
 use crate::nvmf::wire::command::{Cqe, FLAGS_SGL, Sqe};
 use crate::nvmf::wire::fabrics::{Connect, ConnectResult, Disconnect, PropertyGet, PropertySet};
 use crate::nvmf::wire::opcode::{AdminOpcode, FabricsType, IoOpcode};
-use crate::nvmf::wire::pdu::{CapsuleResp, R2t};
+use crate::nvmf::wire::pdu::CapsuleResp;
 use crate::nvmf::wire::pdu_check::append_header;
 use crate::nvmf::wire::sgl::SglKind;
 use crate::nvmf::wire::status::Status;
 
 /// FUSE and PSDT.
 const FLAGS_CHECKED: u8 = 0b1100_0011;
+/// Answers to admin commands up to so long go to the output as they are; longer ones need memory.
+const SMALL_ANSWER_BYTES: usize = 4096;
 
 /// Whether a command was taken from the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,13 +113,15 @@ impl Connection {
                     Some(_) | None => Status::INVALID_DATA_SGL_LENGTH,
                 }
             }
+            // Nobody is asked for anything before a Connect: its data comes in its capsule.
+            SglKind::Transport { .. } if self.queue.is_none() => Status::INVALID_SGL_TYPE,
             SglKind::Transport { length_bytes }
                 if fits(length_bytes) && length_bytes <= TRANSFER_BYTES_MAX =>
             {
                 let slot =
                     self.slots.take(sqe, length_bytes, Stage::AwaitMemory).ok_or(Fatal::TooManyCommands)?;
                 self.await_memory.push_back(slot);
-                self.ask_for_data(context);
+                self.go_on_with_memory(context);
                 if self.await_memory.contains(&slot) {
                     context.counters.staging_waits.add(1);
                 }
@@ -129,40 +134,20 @@ impl Connection {
         Ok(Taken::Yes)
     }
 
-    /// Asks for the data of commands that wait for memory, as far as there is memory. One R2T asks for all of a command's data.
-    pub(super) fn ask_for_data(&mut self, context: &Context) {
-        while let Some(&index) = self.await_memory.front() {
-            let Some(slot) = self.slots.get_mut(index) else { break };
-            let len_bytes = slot.len_bytes as usize;
-            if self.staging_bytes + len_bytes > context.config.staging_bytes_per_connection_max {
-                break;
-            }
-            let Some(staging) = context.take_staging(len_bytes) else { break };
-            self.staging_bytes += len_bytes;
-            slot.staging = Some(staging);
-            slot.stage = Stage::AwaitData;
-            slot.asked_at = Some(context.now());
-            let request =
-                R2t::new(slot.sqe.command_id.get(), index, 0, slot.len_bytes, self.limits.digests.header);
-            self.output.header(|arena| append_header(arena, &request));
-            self.await_memory.pop_front();
-        }
-    }
-
     /// All data that was asked for is there.
     pub(super) fn data_complete(&mut self, context: &Context, index: u16) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         if slot.digest_failed {
             let (sqe, staging) = (slot.sqe, slot.staging.take());
             self.release_staging(context, staging.map_or(0, |staging| staging.len()));
-            self.slots.give_back(index);
+            self.free_slot(context, index);
             context.counters.data_digest_errors.add(1);
             self.complete(context, &sqe, Status::TRANSIENT_TRANSPORT_ERROR, 0);
             return;
         }
         slot.stage = Stage::AwaitRoom;
         slot.data = slot.staging.take().map(DmaBufMut::freeze);
-        if !self.await_room.is_empty() || !self.start_staged(context, index) {
+        if !self.await_room.is_empty() || !self.start_from_slot(context, index) {
             context.counters.storage_busy.add(1);
             self.await_room.push_back(index);
         }
@@ -178,7 +163,7 @@ impl Connection {
             work += 1;
         }
         while let Some(&index) = self.await_room.front() {
-            if !self.start_staged(context, index) {
+            if !self.start_from_slot(context, index) {
                 break;
             }
             self.await_room.pop_front();
@@ -186,7 +171,7 @@ impl Connection {
         }
         if !self.await_memory.is_empty() {
             let before = self.await_memory.len();
-            self.ask_for_data(context);
+            self.go_on_with_memory(context);
             work += before - self.await_memory.len();
         }
         work
@@ -198,9 +183,9 @@ impl Connection {
         let Some(index) = self.slots.take(&sqe, 0, Stage::InStorage) else { return false };
         match self.start_io(context, IoOpcode::Flush, &sqe, HostData::Capsule(&[]), index) {
             Started::Queued => self.flush_wanted = false,
-            Started::Busy => self.slots.give_back(index),
+            Started::Busy => self.free_slot(context, index),
             Started::Done(_) => {
-                self.slots.give_back(index);
+                self.free_slot(context, index);
                 self.shutdown_flushed(Err(Status::INTERNAL_ERROR));
             }
         }
@@ -220,33 +205,39 @@ impl Connection {
         queue.controller.shutdown_complete();
     }
 
-    /// Starts a command whose data is staged; `false` when the storage is busy.
-    fn start_staged(&mut self, context: &Context, index: u16) -> bool {
+    /// Starts a command whose data is there, or that has the memory it reads into; `false` when the
+    /// storage is busy.
+    pub(super) fn start_from_slot(&mut self, context: &Context, index: u16) -> bool {
         let Some(slot) = self.slots.get_mut(index) else { return true };
         let sqe = slot.sqe;
-        let Some(data) = slot.data.take() else { return true };
+        let data = slot.data.take();
+        let data_bytes = data.as_ref().map_or(0, |data| data.len());
         // Checked again: the volume may have changed since the data was asked for. What the host brought beyond the command's need is left.
-        let started = match self.check(&sqe) {
-            Ok((kind, Transfer::FromHost(needed_bytes))) => {
+        let started = match (self.check(&sqe), &data) {
+            (Ok((kind, Transfer::FromHost(needed_bytes))), Some(data)) => {
                 let needed = data.slice(0, (needed_bytes as usize).min(data.len()));
                 match kind {
                     Kind::Io(opcode) => {
                         self.start_io(context, opcode, &sqe, HostData::Received(&needed), index)
                     }
                     Kind::Fabrics | Kind::Admin => {
-                        self.slots.give_back(index);
+                        self.free_slot(context, index);
                         if matches!(kind, Kind::Fabrics) {
                             self.fabrics(context, &sqe, &needed);
                         } else {
-                            self.admin(context, &sqe, &needed);
+                            // What brings data is not answered with any, and so never waits.
+                            let _taken = self.admin(context, &sqe, &needed);
                         }
-                        self.release_staging(context, data.len());
+                        self.release_staging(context, data_bytes);
                         return true;
                     }
                 }
             }
-            Ok(_) => Started::Done(Status::INTERNAL_ERROR),
-            Err(status) => Started::Done(status),
+            (Ok((Kind::Io(opcode), Transfer::ToHost(_) | Transfer::None)), None) => {
+                self.start_io(context, opcode, &sqe, HostData::Capsule(&[]), index)
+            }
+            (Ok(_), _) => Started::Done(Status::INTERNAL_ERROR),
+            (Err(status), _) => Started::Done(status),
         };
         let keep = match started {
             Started::Busy => true,
@@ -255,11 +246,11 @@ impl Connection {
         };
         if keep {
             if let Some(slot) = self.slots.get_mut(index) {
-                slot.data = Some(data);
+                slot.data = data;
             }
         } else {
-            // What the storage keeps of a write counts there.
-            self.release_staging(context, data.len());
+            // What the storage keeps of a write stays charged until it is done.
+            self.release_staging(context, data_bytes);
         }
         match started {
             Started::Busy => return false,
@@ -269,7 +260,7 @@ impl Connection {
                 }
             }
             Started::Done(status) => {
-                self.slots.give_back(index);
+                self.free_slot(context, index);
                 self.complete(context, &sqe, status, 0);
             }
         }
@@ -280,7 +271,7 @@ impl Connection {
     fn execute(&mut self, context: &Context, kind: Kind, sqe: &Sqe, data: &[u8]) -> Result<Taken, Fatal> {
         match kind {
             Kind::Fabrics => self.fabrics(context, sqe, data),
-            Kind::Admin => self.admin(context, sqe, data),
+            Kind::Admin => return Ok(self.admin(context, sqe, data)),
             Kind::Io(opcode) => return self.io(context, opcode, sqe, data),
         }
         Ok(Taken::Yes)
@@ -288,15 +279,30 @@ impl Connection {
 
     fn io(&mut self, context: &Context, opcode: IoOpcode, sqe: &Sqe, data: &[u8]) -> Result<Taken, Fatal> {
         let len_bytes = io::transfer_bytes(opcode, sqe);
+        let mut charge_bytes = charge_of(io::reading_bytes(opcode, sqe) as usize);
         // Compare needs the host's data when the volume's is there.
         let mut kept = None;
         if opcode == IoOpcode::Compare {
-            let Some(mut buffer) = context.take_staging(data.len()) else { return Ok(Taken::Busy) };
+            charge_bytes += charge_of(data.len());
+            if !self.ask_memory(context, charge_bytes) {
+                return Ok(self.wait_in_buffer(context, sqe));
+            }
+            let Some(mut buffer) = context.take_staging(data.len()) else {
+                self.return_memory(context, charge_bytes);
+                return Ok(self.wait_in_buffer(context, sqe));
+            };
             buffer.as_mut_slice().copy_from_slice(data);
             self.staging_bytes += data.len();
             kept = Some(buffer.freeze());
+        } else if charge_bytes > 0
+            && (!self.await_memory.is_empty() || !self.ask_memory(context, charge_bytes))
+        {
+            let slot = self.slots.take(sqe, len_bytes, Stage::AwaitMemory).ok_or(Fatal::TooManyCommands)?;
+            self.await_memory.push_back(slot);
+            return Ok(Taken::Yes);
         }
         let Some(index) = self.slots.take(sqe, len_bytes, Stage::InStorage) else {
+            self.release_memory(context, charge_bytes);
             self.release_staging(context, kept.map_or(0, |kept| kept.len()));
             return Err(Fatal::TooManyCommands);
         };
@@ -304,9 +310,11 @@ impl Connection {
         if started == Started::Queued {
             if let Some(slot) = self.slots.get_mut(index) {
                 slot.data = kept;
+                slot.charged_bytes = charge_bytes;
             }
             return Ok(Taken::Yes);
         }
+        self.release_memory(context, charge_bytes);
         self.release_staging(context, kept.map_or(0, |kept| kept.len()));
         self.slots.give_back(index);
         match started {
@@ -333,7 +341,9 @@ impl Connection {
         match started {
             Started::Queued => {
                 self.patience.note_taken();
-                self.reading_bytes += io::reading_bytes(opcode, sqe) as usize;
+                let reading_bytes = io::reading_bytes(opcode, sqe) as usize;
+                self.reading_bytes += reading_bytes;
+                self.allowance_bytes -= reading_bytes as isize;
             }
             Started::Busy if self.has_waited_too_long(context) => {
                 return Started::Done(Status::COMMAND_INTERRUPTED);
@@ -343,10 +353,27 @@ impl Connection {
         started
     }
 
-    fn admin(&mut self, context: &Context, sqe: &Sqe, data: &[u8]) {
-        let Some(queue) = &self.queue else { return };
+    fn admin(&mut self, context: &Context, sqe: &Sqe, data: &[u8]) -> Taken {
+        let answer_bytes = admin::answer_bytes(sqe);
+        let mut room = None;
+        if answer_bytes > SMALL_ANSWER_BYTES {
+            match self.answer_room(context, sqe, answer_bytes) {
+                Ok(answer_room) => room = Some(answer_room),
+                Err(taken) => return taken,
+            }
+        }
+        let Some(queue) = &self.queue else { return Taken::Yes };
         let reply = admin::execute(context, &queue.controller, self.line.local, sqe, data);
-        self.reply(context, sqe, reply);
+        match (reply, room) {
+            (Reply::Data(data), Some(room)) if check_to_host(sqe, data.len() as u32, false).is_ok() => {
+                self.complete_with_room(context, sqe, &data, room);
+            }
+            (reply, room) => {
+                self.release_memory(context, room.map_or(0, |room| room.charge_bytes));
+                self.reply(context, sqe, reply);
+            }
+        }
+        Taken::Yes
     }
 
     fn fabrics(&mut self, context: &Context, sqe: &Sqe, data: &[u8]) {
@@ -402,11 +429,16 @@ impl Connection {
                         "controller connected"
                     );
                 } else {
-                    self.input.grow(context.config.receive_buffer_bytes);
+                    context.count_io_queue(true);
+                    self.input.grow(context.receive_buffer_bytes());
+                    self.output_bytes_max = context.config.output_bytes_max;
                     self.limits.in_capsule_bytes_max =
                         self.limits.in_capsule_bytes_max.max(context.config.in_capsule_bytes);
                 }
                 self.slots.grow(queue.entries as usize);
+                let (member, group) = context.shares.borrow_mut().join(queue.controller.group.get());
+                queue.controller.group.set(Some(group));
+                self.member = Some(member);
                 let head = if queue.flow_control { queue.advance() } else { NO_FLOW_CONTROL_HEAD };
                 let result = ConnectResult::new(queue.controller.id).to_result();
                 self.queue = Some(queue);

@@ -11,11 +11,14 @@
 //!
 //! **When there is no room.** A capsule whose request the storage cannot take stays in the buffer, and the connection reads no further
 //! until it could be handed in. The same holds while the output is longer than its bound. A write without in-capsule data waits in its slot for
-//! staging memory, and only then is its data asked for. None of these waits holds anything that another one needs.
+//! memory, and only then is its data asked for; a read waits there for the memory it reads into. None of these waits holds anything
+//! that another one needs.
 
 mod complete;
 mod execute;
 mod input;
+mod memory;
+mod pace;
 mod patience;
 mod receive;
 mod slots;
@@ -28,9 +31,9 @@ use std::time::{Duration, Instant};
 
 use super::context::Context;
 use super::controller::End;
-use super::leftover::Leftover;
 use super::line::Line;
 use super::queue::Queue;
+use super::shares::MemberId;
 use super::stats::QueuePairInfo;
 use crate::dma::DmaBuf;
 use crate::nvmf::output::Output;
@@ -39,11 +42,18 @@ use crate::nvmf::wire::pdu_check::{PduError, PduLimits, Receiver};
 use crate::reactor::{Interest, Local, Source};
 use crate::volume::{Sink, VolumeId};
 use input::Input;
+use pace::Pace;
 use patience::Patience;
 use slots::{Slots, Stage};
 
-/// Receive buffer before it is known what the connection is for, and of admin queues, in bytes.
-const FIRST_BUFFER_BYTES: usize = 16 * 1024;
+/// Receive buffer before it is known what the connection is for, and of admin queues, in bytes: the
+/// largest capsule that they may send, with all that may lie before and behind its data.
+const FIRST_BUFFER_BYTES: usize = ADMIN_IN_CAPSULE_BYTES as usize + 512;
+/// While an admin queue has more than so many bytes to send, it takes no further commands. So one
+/// long answer waits at a time.
+const ADMIN_OUTPUT_BYTES_MAX: usize = 8 * 1024;
+/// Bytes sent for one connection in one turn, about.
+const SENT_BYTES_PER_TURN: usize = 1 << 20;
 /// Commands under way before the queue's size is known.
 const FIRST_SLOTS: usize = 1;
 /// How long a connection that we ended waits for its host to close, so that the termination request is not lost.
@@ -70,6 +80,8 @@ pub(super) enum Close {
     ConnectTimeout,
     #[error("the host did not send or take data in time")]
     TransferTimeout,
+    #[error("the host sent or took data too slowly for those who wait for memory")]
+    TooSlow,
     #[error("the termination request was sent")]
     Terminated,
     #[error("the host disconnected the queue")]
@@ -144,6 +156,8 @@ enum Stall {
     Storage,
     /// Too much waits to be sent.
     Output,
+    /// It has taken what it may in this turn.
+    Turn,
 }
 
 /// Data of an `H2CData` PDU that is being received.
@@ -180,8 +194,10 @@ pub(super) struct Connection {
     output: Output<DmaBuf>,
     /// Since when the socket takes nothing.
     blocked_since: Option<Instant>,
+    /// Since when something waits that the socket did not take at once.
+    behind_since: Option<Instant>,
     slots: Slots,
-    /// Slots that wait for staging memory, in order.
+    /// Slots that wait for memory, in order.
     await_memory: VecDeque<u16>,
     /// Slots that wait for the storage, in order.
     await_room: VecDeque<u16>,
@@ -190,6 +206,22 @@ pub(super) struct Connection {
     reading_bytes: usize,
     patience: Patience,
     staging_bytes: usize,
+    /// Its part in the memory for data, once it has a queue.
+    member: Option<MemberId>,
+    waits_for_memory: bool,
+    /// It has asked for memory in this turn, in vain.
+    has_asked: bool,
+    /// Bytes that the socket has taken.
+    sent_bytes: u64,
+    /// Bytes of data received that were asked for.
+    data_bytes: u64,
+    /// How its host takes what is sent, and sends what it was asked for.
+    taking: Pace,
+    sending: Pace,
+    /// What it may take before its turn is over, in bytes. Below zero it has taken more.
+    allowance_bytes: isize,
+    /// With so many bytes to send, or to be read for it, no further commands are taken.
+    output_bytes_max: usize,
     queue: Option<Queue>,
     /// A shutdown waits for a flush that the storage does not have yet.
     flush_wanted: bool,
@@ -229,6 +261,7 @@ impl Connection {
             eager_turns: 0,
             output: Output::default(),
             blocked_since: None,
+            behind_since: None,
             slots: Slots::new(FIRST_SLOTS),
             await_memory: VecDeque::new(),
             await_room: VecDeque::new(),
@@ -236,6 +269,15 @@ impl Connection {
             reading_bytes: 0,
             patience: Patience::default(),
             staging_bytes: 0,
+            member: None,
+            waits_for_memory: false,
+            has_asked: false,
+            sent_bytes: 0,
+            data_bytes: 0,
+            taking: Pace::default(),
+            sending: Pace::default(),
+            allowance_bytes: 0,
+            output_bytes_max: ADMIN_OUTPUT_BYTES_MAX,
             queue: None,
             flush_wanted: false,
             disconnecting: false,
@@ -271,6 +313,11 @@ impl Connection {
         self.queue.as_ref()?.controller.subsystem.volume
     }
 
+    /// Whether it takes what its host sends, in this turn or in the next.
+    fn reads(&self) -> bool {
+        matches!(self.stall, Stall::None | Stall::Turn)
+    }
+
     /// Whether it waits for something that no event of this reactor may announce.
     pub(super) fn is_stalled(&self) -> bool {
         self.stall == Stall::Storage
@@ -284,11 +331,20 @@ impl Connection {
         let mut work = self.drain(context);
         if !self.output.is_empty() && (self.blocked_since.is_none() || self.source.take_writable()) {
             work += 1;
-            let sent = self.output.send(&self.line.socket)?;
-            context.counters.sent_bytes.add(sent as u64);
+            let sent = self.output.send(&self.line.socket, SENT_BYTES_PER_TURN)?;
+            context.counters.sent_bytes.add(sent.bytes as u64);
+            self.sent_bytes += sent.bytes as u64;
+            let freed_bytes = self.output.take_freed_bytes();
+            self.release_memory(context, freed_bytes);
             if self.output.is_empty() {
+                self.behind_since = None;
+            } else if sent.filled {
+                self.behind_since.get_or_insert(context.now());
+            }
+            if !sent.filled {
+                // What is left is sent in the next turn.
                 self.blocked_since = None;
-            } else if sent > 0 || self.blocked_since.is_none() {
+            } else if sent.bytes > 0 || self.blocked_since.is_none() {
                 self.blocked_since = Some(context.now());
             }
         }
@@ -299,7 +355,7 @@ impl Connection {
     /// Listens to the socket for what can be used now. A connection that stands still does not listen for input: the
     /// readiness would come again every turn and keep the reactor awake.
     fn choose_interest(&mut self) -> Result<(), Close> {
-        if self.stall == Stall::None {
+        if self.reads() {
             self.standstill_turns = 0;
         } else {
             self.standstill_turns = self.standstill_turns.saturating_add(1);
@@ -361,13 +417,11 @@ impl Connection {
         }
         let asked = |slot: &slots::Slot| if slot.stage == Stage::AwaitData { slot.asked_at } else { None };
         // While we do not read, it is not the host that is late.
-        if self.stall == Stall::None
-            && self.staging_bytes > 0
-            && self.slots.iter().any(|slot| late(asked(slot)))
-        {
+        if self.reads() && self.staging_bytes > 0 && self.slots.iter().any(|slot| late(asked(slot))) {
             return Err(Close::TransferTimeout);
         }
-        Ok(())
+        self.own_output(context);
+        self.check_pace(context)
     }
 
     /// Begins the end for a violation: the termination request goes out, then the connection is closed.
@@ -405,12 +459,12 @@ impl Connection {
         }
         context.release_staging(self.staging_bytes);
         self.staging_bytes = 0;
-        let in_storage = self.slots.iter().filter(|slot| slot.stage == Stage::InStorage).count();
-        if let Some(queue) = self.queue.as_ref().filter(|queue| !queue.is_admin() && in_storage > 0) {
-            context.leave(Leftover::new(&queue.controller, &self.sink, in_storage));
+        self.give_up_memory(context);
+        if self.queue.as_ref().is_some_and(|queue| !queue.is_admin()) {
+            context.count_io_queue(false);
         }
         // A last try, so that a host hears what it can.
-        let _ = self.output.send(&self.line.socket);
+        let _ = self.output.send(&self.line.socket, usize::MAX);
         let _ = self.line.socket.shutdown(Shutdown::Both);
     }
 

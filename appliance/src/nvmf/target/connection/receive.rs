@@ -16,9 +16,14 @@ use crate::nvmf::wire::pdu_check::{
     PduLayout, append_header, check_data, check_header, check_header_digest, common_header, digest,
 };
 
-/// Receives of one connection in one turn, and bytes after which it is another's turn, so that one busy host does not hold up the others.
+/// Receives of one connection in one turn at most.
 const RECEIVES_PER_TURN: usize = 16;
-const RECEIVED_BYTES_PER_TURN: usize = 512 * 1024;
+/// What a connection may take in one turn, in bytes received and to be read, so that one busy host
+/// does not hold up the others. What it took beyond that, with the last receive or command, it may
+/// take less in the next turns.
+const BYTES_PER_TURN: isize = 512 * 1024;
+/// What every command counts for at least.
+const COMMAND_BYTES: isize = 4096;
 /// While so much data has been asked for, only headers go to the receive buffer, as far as possible: the data behind them is received
 /// to where it is wanted, and not copied there.
 const DIRECT_DATA_BYTES: usize = 64 * 1024;
@@ -51,9 +56,26 @@ impl Connection {
         context: &Context,
         directly: bool,
     ) -> Result<usize, Close> {
+        self.has_asked = false;
+        let received = self.receive_what_is_there(context, directly);
+        self.withdraw_unless_asked(context);
+        received
+    }
+
+    fn receive_what_is_there(&mut self, context: &Context, directly: bool) -> Result<usize, Close> {
+        // Who is alone holds up nobody.
+        self.allowance_bytes = if directly {
+            16 * BYTES_PER_TURN
+        } else {
+            (self.allowance_bytes + BYTES_PER_TURN).min(BYTES_PER_TURN)
+        };
         let mut work = self.retry(context);
         if self.stall != Stall::None {
             work += self.parse(context)?;
+        }
+        if self.stall == Stall::Turn || self.allowance_bytes <= 0 {
+            // There is more to do than fitted into this turn.
+            return Ok(work + 1);
         }
         let is_told = self.source.take_readable();
         let tries = is_told || (directly && self.is_eager());
@@ -61,12 +83,11 @@ impl Connection {
         if self.stall != Stall::None || !tries {
             return Ok(work);
         }
-        let mut received_bytes = 0;
         for _ in 0..RECEIVES_PER_TURN {
             let filled = match self.receive_once(context)? {
                 Received::Bytes { count, filled } => {
                     self.eager_turns = EAGER_TURNS;
-                    received_bytes += count;
+                    self.allowance_bytes -= count as isize;
                     filled
                 }
                 Received::Nothing => break,
@@ -74,7 +95,7 @@ impl Connection {
             };
             work += 1;
             self.parse(context)?;
-            if !filled || self.stall != Stall::None || received_bytes >= RECEIVED_BYTES_PER_TURN {
+            if !filled || self.stall != Stall::None || self.allowance_bytes <= 0 {
                 break;
             }
         }
@@ -106,6 +127,7 @@ impl Connection {
             let rest = &mut staging.as_mut_slice()[start..incoming.offset + incoming.len_bytes];
             let (received, taken) = self.input.receive_payload(&self.line.socket, rest, room_max)?;
             incoming.received += taken;
+            self.data_bytes += taken as u64;
             return Ok(received);
         }
         Ok(self.input.receive(&self.line.socket, room_max)?)
@@ -117,7 +139,11 @@ impl Connection {
         let bytes = std::mem::take(&mut self.input.bytes);
         let mut count = 0;
         let result = loop {
-            let step = self.parse_one(context, &bytes[self.input.start..self.input.end]);
+            let step = if self.allowance_bytes <= 0 && self.has_next() {
+                Ok(Step::Stalled(Stall::Turn))
+            } else {
+                self.parse_one(context, &bytes[self.input.start..self.input.end])
+            };
             match step {
                 Ok(Step::Consumed(consumed)) => {
                     self.input.start += consumed;
@@ -149,6 +175,11 @@ impl Connection {
         }
     }
 
+    /// Whether the next PDU, or a part of it, is there.
+    fn has_next(&self) -> bool {
+        !self.input.is_empty() && self.incoming.is_none() && !self.is_terminating()
+    }
+
     /// When another command follows, what it will look up is fetched while this turn goes on. What is there has not been checked yet,
     /// and nothing depends on it.
     fn prefetch_next(&self, context: &Context, rest: &[u8]) {
@@ -167,7 +198,7 @@ impl Connection {
         if self.incoming.is_some() {
             return Ok(self.parse_payload(context, rest)?);
         }
-        if self.output.len() + self.reading_bytes > context.config.output_bytes_max {
+        if self.output.len() + self.reading_bytes > self.output_bytes_max {
             return Ok(if rest.is_empty() { Step::NeedMore } else { Step::Stalled(Stall::Output) });
         }
         let Some(header) = common_header(rest) else { return Ok(Step::NeedMore) };
@@ -230,6 +261,7 @@ impl Connection {
         self.checked = Some(intact);
         match self.command(context, &capsule.sqe, data, intact)? {
             Taken::Yes => {
+                self.allowance_bytes -= COMMAND_BYTES;
                 context.counters.commands.add(1);
                 if let Some(queue) = &self.queue {
                     queue.counters.commands.add(1);
@@ -283,6 +315,7 @@ impl Connection {
             let start = incoming.offset + incoming.received;
             staging.as_mut_slice()[start..start + count].copy_from_slice(&rest[..count]);
             incoming.received += count;
+            self.data_bytes += count as u64;
             return Ok(Step::Consumed(count));
         }
         let mut consumed = 0;

@@ -11,7 +11,7 @@ use crate::nvmf::wire::command::Sqe;
 pub(super) enum Stage {
     /// The slot is free.
     Free,
-    /// It waits for memory for its data.
+    /// It waits for memory for its data: for what the host is to send, or for what it reads.
     AwaitMemory,
     /// Its data was asked for.
     AwaitData,
@@ -29,6 +29,8 @@ pub(super) struct Slot {
     pub(super) len_bytes: u32,
     /// Bytes of `staging` that have been received.
     pub(super) received_bytes: u32,
+    /// What its connection holds of the memory for data because of it.
+    pub(super) charged_bytes: usize,
     /// Memory for data from the host, while it is being received.
     pub(super) staging: Option<DmaBufMut>,
     /// Data from the host, all of it.
@@ -46,6 +48,7 @@ impl Slot {
             sqe: Sqe::default(),
             len_bytes: 0,
             received_bytes: 0,
+            charged_bytes: 0,
             staging: None,
             data: None,
             digest_failed: false,

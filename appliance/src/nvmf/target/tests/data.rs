@@ -145,11 +145,7 @@ fn commands_of_a_storage_that_stays_busy_end_before_their_host_resets() {
 
 #[test]
 fn little_staging_memory_makes_writes_wait_but_not_fail() {
-    let config = TargetConfig {
-        staging_bytes_max: 512 * 1024,
-        staging_bytes_per_connection_max: 512 * 1024,
-        ..TargetConfig::default()
-    };
+    let config = TargetConfig { staging_bytes_per_connection_max: 512 * 1024, ..TargetConfig::default() };
     let served = Served::with_config(config, 1 << 20);
     let (controller, mut queue) = served.open(options());
     let data: Vec<Vec<u8>> = (0..16).map(|seed| pattern(seed, 100 * BLOCK)).collect();

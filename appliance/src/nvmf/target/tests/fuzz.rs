@@ -230,7 +230,7 @@ impl Local {
         storage.set_behavior(behavior);
         let dma = DmaPool::new(4 << 20);
         let config = TargetConfig {
-            staging_bytes_max: 1 << 20,
+            host_memory_bytes_max: 3 << 20,
             staging_bytes_per_connection_max: 512 << 10,
             output_bytes_max: 512 << 10,
             ..TargetConfig::default()
@@ -312,6 +312,8 @@ proptest! {
             local.dma.stats().in_use_bytes == 0
                 && local.storage.dma_in_use_bytes() == 0
                 && local.target.stats().staging_bytes == 0
+                && local.target.stats().host_memory_bytes == 0
+                && local.target.stats().waiting_for_memory == 0
         });
         prop_assert!(local.target.controllers().is_empty());
         prop_assert!(local.target.subsystems().iter().all(|one| one.controllers == 0));

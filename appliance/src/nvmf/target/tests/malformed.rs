@@ -28,6 +28,17 @@ pub(super) struct RawAssociation {
 
 impl RawAssociation {
     pub(super) fn new(served: &Served, digests: Digests) -> Self {
+        let (admin, io) = Self::with_queues(served, digests, 1);
+        let io = io.into_iter().next().expect("there is one");
+        RawAssociation { admin, io, digests }
+    }
+
+    /// The admin connection of a controller, and so many of its I/O queues.
+    pub(super) fn with_queues(
+        served: &Served,
+        digests: Digests,
+        queues: u16,
+    ) -> (RawConnection, Vec<RawConnection>) {
         let host = ConnectOptions::default();
         let connect = |queue_id: u16, controller_id: u16| {
             let mut raw = RawConnection::connect(served.address, LIMIT).expect("it connects");
@@ -53,8 +64,7 @@ impl RawAssociation {
         };
         admin.send_command(enable.into(), &[], digests).expect("sent");
         admin.read_pdu().expect("an answer");
-        let (io, _) = connect(1, id);
-        RawAssociation { admin, io, digests }
+        (admin, (1..=queues).map(|queue_id| connect(queue_id, id).0).collect())
     }
 
     pub(super) fn send(&mut self, sqe: Sqe, data: &[u8]) {

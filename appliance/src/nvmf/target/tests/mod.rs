@@ -7,6 +7,7 @@ mod fuzz;
 mod lifecycle;
 mod malformed;
 mod manage;
+mod shares;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -118,6 +119,8 @@ impl Served {
             state.dma.stats().in_use_bytes == 0
                 && state.storage.dma_in_use_bytes() == 0
                 && state.target.stats().staging_bytes == 0
+                && state.target.stats().host_memory_bytes == 0
+                && state.target.stats().waiting_for_memory == 0
         });
         let controllers =
             self.with(|state| state.target.subsystems().iter().map(|one| one.controllers).sum::<u64>());
