@@ -37,7 +37,7 @@ impl Local {
         storage.set_behavior(behavior);
         let dma = DmaPool::new(4 << 20);
         let config = TargetConfig {
-            staging_bytes_max: 1 << 20,
+            host_memory_bytes_max: 4 << 20,
             staging_bytes_per_connection_max: 512 << 10,
             output_bytes_max: 512 << 10,
             ..TargetConfig::default()

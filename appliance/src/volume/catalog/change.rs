@@ -208,7 +208,9 @@ mod tests {
                 changes.push(change);
             }
             // A reader that begins with a catalog which has some of them already.
-            changes.into_iter().for_each(|change| change.apply(&mut replayed));
+            for change in changes {
+                change.apply(&mut replayed);
+            }
             prop_assert_eq!(replayed, catalog);
         }
     }

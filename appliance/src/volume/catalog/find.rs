@@ -42,14 +42,13 @@ impl CatalogFinder {
                 }
                 None
             }
-            EventKind::Catalog => match text.and_then(Catalog::decode) {
-                Some(catalog) => Some(self.finish(catalog, Some(lsn))),
-                None => {
-                    let problem = format!("the catalog at LSN {lsn} is damaged; an older one is used");
-                    self.problems.push(problem);
-                    None
+            EventKind::Catalog => {
+                if let Some(catalog) = text.and_then(Catalog::decode) {
+                    return Some(self.finish(catalog, Some(lsn)));
                 }
-            },
+                self.problems.push(format!("the catalog at LSN {lsn} is damaged; an older one is used"));
+                None
+            }
         }
     }
 
