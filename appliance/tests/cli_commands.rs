@@ -160,7 +160,7 @@ fn every_command_is_one_call() {
         ),
         ("synch create --label l", "synch_create", json!({"label": "l"})),
         ("snapshot create s", "snapshot_create", json!({"name": "s"})),
-        ("snapshot list", "snapshot_list", json!({})),
+        ("snapshot list", "snapshot_list", json!({"from": 0})),
         ("restore resolve time:-10m", "restore_resolve", json!({"point": "time:-10m"})),
         (
             "restore clone a --at synch:l --name b",
