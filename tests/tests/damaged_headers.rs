@@ -126,7 +126,7 @@ fn a_recovered_pool_opens_without_its_only_header() {
 /// not come back: hosts have seen the state without them.
 #[test]
 fn what_a_start_left_out_stays_out() {
-    let stopped = opened_again(4, 0);
+    let stopped = opened_again(7, 0);
     let whole = stopped.open(&stopped.disk.fork()).expect("nothing is wrong with it");
     let (all, newest) = (head(&whole), *headers(&whole).last().expect("there is one"));
     drop(whole);

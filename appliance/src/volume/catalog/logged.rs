@@ -15,7 +15,7 @@ use std::rc::Rc;
 use super::{Catalog, CatalogChange, ROOM_SHARE};
 use crate::dma::BLOCK_BYTES;
 use crate::log::format::EventKind;
-use crate::log::{AppendError, Geometry, Log, Lsn, SegmentCatalog};
+use crate::log::{AppendError, Log, Lsn, SegmentCatalog};
 
 /// The first version of the format in which changes may stand.
 const CHANGES_FROM_VERSION: u32 = 2;
@@ -76,10 +76,16 @@ pub(crate) struct CatalogWriter {
 
 impl CatalogWriter {
     /// What the operator must know when there is not much room left for more.
-    pub(crate) fn room_problem(&self, geometry: &Geometry) -> Option<String> {
-        let (len_bytes, max_bytes) = (self.published_bytes_max, geometry.catalog_bytes_max());
+    /// What grows by itself gives way, so it does not count.
+    pub(crate) fn room_problem(&self, log: &Log, catalog: &Catalog) -> Option<String> {
+        let max_bytes = log.geometry().catalog_bytes_max();
         let usable_bytes = max_bytes - max_bytes / ROOM_SHARE;
-        (len_bytes > usable_bytes / 100 * TOLD_FROM_PERCENT).then(|| {
+        let told_from_bytes = usable_bytes / 100 * TOLD_FROM_PERCENT;
+        if self.published_bytes_max <= told_from_bytes {
+            return None;
+        }
+        let len_bytes = catalog.own_bytes(log.format_version());
+        (len_bytes > told_from_bytes).then(|| {
             format!(
                 "what the pool knows of its volumes, clones and snapshots takes {} of at most {} KiB; when that is full no more can be made. Delete snapshots or volumes, or use a pool with larger segments",
                 len_bytes.div_ceil(1024),
