@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use varve::nvmf::host::{ConnectOptions, Queue, RawConnection};
 use varve::nvmf::nqn;
-use varve::nvmf::wire::command::{FLAGS_SGL, GetLogPage, Rw};
+use varve::nvmf::wire::command::{GetLogPage, Rw};
 use varve::nvmf::wire::fabrics::{CONTROLLER_ID_DYNAMIC, Connect, ConnectData, ConnectResult, PropertySet};
 use varve::nvmf::wire::log_page::LogPageId;
-use varve::nvmf::wire::opcode::{AdminOpcode, FabricsType, IoOpcode};
+use varve::nvmf::wire::opcode::IoOpcode;
 use varve::nvmf::wire::pdu::{CapsuleResp, Digests};
 use varve::nvmf::wire::property::{Cc, Property};
 use varve::nvmf::wire::sgl::SglDescriptor;
@@ -82,14 +82,7 @@ impl Greedy {
             (raw, socket, ConnectResult::from_result(result).controller_id.get())
         };
         let (mut admin, _, id) = connect(0, CONTROLLER_ID_DYNAMIC);
-        let enable = PropertySet {
-            opcode: AdminOpcode::Fabrics.into(),
-            flags: FLAGS_SGL,
-            fabrics_type: FabricsType::PropertySet.into(),
-            offset: u32::from(Property::Configuration).into(),
-            value: u64::from(Cc::enabled().0).into(),
-            ..PropertySet::default()
-        };
+        let enable = PropertySet::new(Property::Configuration, Cc::enabled().0.into());
         admin.send_command(enable.into(), &[], Digests::default()).expect("sent");
         assert_eq!(status(&mut admin).0, Status::SUCCESS);
         let (io, sockets) =

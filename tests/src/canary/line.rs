@@ -9,9 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::net::{RecvFlags, recv};
 use varve::nvmf::host::RawConnection;
-use varve::nvmf::wire::command::{FLAGS_SGL, Sqe};
+use varve::nvmf::wire::command::Sqe;
 use varve::nvmf::wire::fabrics::{CONTROLLER_ID_DYNAMIC, Connect, ConnectData, ConnectResult, PropertySet};
-use varve::nvmf::wire::opcode::{AdminOpcode, FabricsType};
 use varve::nvmf::wire::pdu::{CapsuleCmd, CapsuleResp, CommonHeader, Digests, PduType};
 use varve::nvmf::wire::pdu_check::append_header;
 use varve::nvmf::wire::property::{Cc, Property};
@@ -97,14 +96,7 @@ impl Line {
 
     /// Enables the controller, as its admin queue.
     pub(super) fn enable(&mut self) -> io::Result<()> {
-        let command = PropertySet {
-            opcode: AdminOpcode::Fabrics.into(),
-            flags: FLAGS_SGL,
-            fabrics_type: FabricsType::PropertySet.into(),
-            offset: u32::from(Property::Configuration).into(),
-            value: u64::from(Cc::enabled().0).into(),
-            ..PropertySet::default()
-        };
+        let command = PropertySet::new(Property::Configuration, Cc::enabled().0.into());
         self.execute(command.into(), &[]).map(drop)
     }
 
@@ -119,8 +111,8 @@ impl Line {
         (&self.stream).write_all(&bytes)
     }
 
-    /// Takes at most so many bytes of what has come, without waiting, and forgets them. An error when
-    /// the appliance has closed.
+    /// Takes at most so many bytes of what has come, without waiting, and forgets them. An error
+    /// when the appliance has closed.
     pub(super) fn take(&self, most_bytes: usize) -> io::Result<usize> {
         let mut bytes = vec![0; most_bytes];
         match recv(&self.stream, &mut bytes[..], RecvFlags::DONTWAIT) {

@@ -1,10 +1,10 @@
-//! A host beside the others, which does everything right: each command must be answered in time, and
-//! each read must give what was written.
+//! A host beside the others, which does everything right: each command must be answered in time,
+//! and each read must give what was written.
 
 use varve::nvmf::nqn;
-use varve::nvmf::wire::command::{FLAGS_SGL, Rw, Sqe};
+use varve::nvmf::wire::command::{Rw, Sqe};
 use varve::nvmf::wire::fabrics::{CONTROLLER_ID_DYNAMIC, Connect, ConnectData, ConnectResult, PropertySet};
-use varve::nvmf::wire::opcode::{AdminOpcode, FabricsType, IoOpcode};
+use varve::nvmf::wire::opcode::IoOpcode;
 use varve::nvmf::wire::pdu::{Digests, IcReq};
 use varve::nvmf::wire::property::{Cc, Property};
 use varve::nvmf::wire::sgl::SglDescriptor;
@@ -30,14 +30,7 @@ impl Innocent {
         let mut admin = open(local);
         let connected = execute(local, &mut admin, connect(0, CONTROLLER_ID_DYNAMIC), &mut []);
         let controller = ConnectResult::from_result(connected.result).controller_id.get();
-        let enable = PropertySet {
-            opcode: AdminOpcode::Fabrics.into(),
-            flags: FLAGS_SGL,
-            fabrics_type: FabricsType::PropertySet.into(),
-            offset: u32::from(Property::Configuration).into(),
-            value: u64::from(Cc::enabled().0).into(),
-            ..PropertySet::default()
-        };
+        let enable = PropertySet::new(Property::Configuration, Cc::enabled().0.into());
         execute(local, &mut admin, (enable.into(), Vec::new()), &mut []);
         let mut queue = open(local);
         execute(local, &mut queue, connect(1, controller), &mut []);

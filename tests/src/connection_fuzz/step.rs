@@ -104,14 +104,7 @@ pub(super) fn configure(peer: &mut Peer, rng: &mut Rng) {
         3 => rng.next_u64() as u32,
         _ => Cc::enabled().0,
     };
-    let command = PropertySet {
-        opcode: AdminOpcode::Fabrics.into(),
-        flags: FLAGS_SGL,
-        fabrics_type: FabricsType::PropertySet.into(),
-        offset: u32::from(Property::Configuration).into(),
-        value: u64::from(value).into(),
-        ..PropertySet::default()
-    };
+    let command = PropertySet::new(Property::Configuration, u64::from(value));
     send(peer, rng, command.into(), &[]);
 }
 

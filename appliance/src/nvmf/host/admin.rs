@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::controller::Controller;
 use super::error::HostError;
 use super::queue::{Completion, Payload, Wait};
 use crate::nvmf::wire::command::{FLAGS_SGL, Features, GetLogPage, Identify, Sqe};
-use crate::nvmf::wire::fabrics::{PROPERTY_4_BYTES, PROPERTY_8_BYTES, PropertyGet, PropertySet};
+use crate::nvmf::wire::fabrics::{PropertyGet, PropertySet, property_size};
 use crate::nvmf::wire::feature::{AsyncEvent, FeatureId, event_mask};
 use crate::nvmf::wire::identify::IDENTIFY_BYTES;
 use crate::nvmf::wire::opcode::{AdminOpcode, FabricsType};
@@ -195,15 +195,7 @@ impl Controller {
     /// # Errors
     /// When the command fails.
     pub fn set_property(&mut self, property: Property, value: u64) -> Result<(), HostError> {
-        let command = PropertySet {
-            opcode: AdminOpcode::Fabrics.into(),
-            flags: FLAGS_SGL,
-            fabrics_type: FabricsType::PropertySet.into(),
-            size: property_size(property),
-            offset: U32::new(property.into()),
-            value: U64::new(value),
-            ..PropertySet::default()
-        };
+        let command = PropertySet::new(property, value);
         self.execute("Property Set", command.into(), Payload::None, &mut [])?;
         Ok(())
     }
@@ -256,10 +248,6 @@ fn take_event(events: &mut VecDeque<AsyncEvent>, to_arm: &mut u8, completion: Co
     }
     events.push_back(AsyncEvent::from_dword(completion.result as u32));
     *to_arm = to_arm.saturating_add(1);
-}
-
-fn property_size(property: Property) -> u8 {
-    if property.bytes() == 8 { PROPERTY_8_BYTES } else { PROPERTY_4_BYTES }
 }
 
 /// A command that may fail by its status; the loss of the connection is an error still.

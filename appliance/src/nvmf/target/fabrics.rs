@@ -13,9 +13,9 @@ use super::queue::Queue;
 use super::subsystem::Subsystem;
 use crate::nvmf::wire::command::Sqe;
 use crate::nvmf::wire::fabrics::{
-    CONNECT_DATA_BYTES, CONTROLLER_ID_DYNAMIC, Connect, ConnectData, PROPERTY_4_BYTES, PROPERTY_8_BYTES,
-    PropertyGet, PropertySet, connect_attribute, connect_command_offset, connect_data_offset,
-    connect_invalid_parameter,
+    CONNECT_DATA_BYTES, CONTROLLER_ID_DYNAMIC, Connect, ConnectData, PROPERTY_4_BYTES, PropertyGet,
+    PropertySet, connect_attribute, connect_command_offset, connect_data_offset, connect_invalid_parameter,
+    property_size,
 };
 use crate::nvmf::wire::opcode::FabricsType;
 use crate::nvmf::wire::property::{Cc, Property};
@@ -167,7 +167,7 @@ pub(super) fn property_get(context: &Context, controller: &Controller, command: 
     let size = command.size & 0b111;
     let value = Property::try_from(command.offset.get())
         .ok()
-        .filter(|property| size == size_attribute(*property))
+        .filter(|property| size == property_size(*property))
         .and_then(|property| controller.property(property, &context.config));
     match value {
         Some(value) => Reply::done(value),
@@ -184,8 +184,4 @@ pub(super) fn property_set(context: &Context, controller: &Controller, command: 
     let flush = !controller.is_discovery() && context.storage.volatile_cache();
     controller.configure(Cc(command.value.get() as u32), flush);
     Reply::done(0)
-}
-
-fn size_attribute(property: Property) -> u8 {
-    if property.bytes() == 8 { PROPERTY_8_BYTES } else { PROPERTY_4_BYTES }
 }

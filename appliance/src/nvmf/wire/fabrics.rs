@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::command::{FLAGS_SGL, command_views};
 use super::macros::{assert_layout, zeroed_default};
 use super::opcode::{AdminOpcode, FabricsType};
+use super::property::Property;
 use super::sgl::SglDescriptor;
 use super::text::{self, TextError};
 
@@ -253,10 +254,30 @@ pub struct PropertySet {
 }
 assert_layout!(PropertySet, 64, size @ 40, offset @ 44, value @ 48);
 
+impl PropertySet {
+    /// A Property Set command.
+    pub fn new(property: Property, value: u64) -> Self {
+        Self {
+            opcode: AdminOpcode::Fabrics.into(),
+            flags: FLAGS_SGL,
+            fabrics_type: FabricsType::PropertySet.into(),
+            size: property_size(property),
+            offset: U32::new(property.into()),
+            value: U64::new(value),
+            ..Self::default()
+        }
+    }
+}
+
 /// ATTRIB for a property of 4 bytes.
 pub const PROPERTY_4_BYTES: u8 = 0;
 /// ATTRIB for a property of 8 bytes.
 pub const PROPERTY_8_BYTES: u8 = 1;
+
+/// ATTRIB for a property.
+pub fn property_size(property: Property) -> u8 {
+    if property.bytes() == 8 { PROPERTY_8_BYTES } else { PROPERTY_4_BYTES }
+}
 
 /// Disconnect (Base section 6.4): ends one I/O queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

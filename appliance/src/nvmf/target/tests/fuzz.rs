@@ -14,9 +14,9 @@ use crate::dma::DmaPool;
 use crate::nvmf::nqn;
 use crate::nvmf::target::memory::{Behavior, MemoryStorage};
 use crate::nvmf::target::{Target, TargetConfig};
-use crate::nvmf::wire::command::{Cns, FLAGS_SGL, GetLogPage, Identify, Rw, Sqe};
+use crate::nvmf::wire::command::{Cns, GetLogPage, Identify, Rw, Sqe};
 use crate::nvmf::wire::fabrics::{CONTROLLER_ID_DYNAMIC, Connect, ConnectData, DISCOVERY_NQN, PropertySet};
-use crate::nvmf::wire::opcode::{AdminOpcode, FabricsType, IoOpcode};
+use crate::nvmf::wire::opcode::IoOpcode;
 use crate::nvmf::wire::pdu::{CapsuleCmd, CommonHeader, Digests, H2cData, IcReq, PduType, flags};
 use crate::nvmf::wire::pdu_check::{append_header, digest_bytes};
 use crate::nvmf::wire::property::{Cc, Property};
@@ -106,14 +106,7 @@ fn append(bytes: &mut Vec<u8>, id: u16, command_id: u16, digests: Digests, part:
             (command.into(), data.as_bytes().to_vec())
         }
         Part::Enable => {
-            let command = PropertySet {
-                opcode: AdminOpcode::Fabrics.into(),
-                flags: FLAGS_SGL,
-                fabrics_type: FabricsType::PropertySet.into(),
-                offset: u32::from(Property::Configuration).into(),
-                value: u64::from(Cc::enabled().0).into(),
-                ..PropertySet::default()
-            };
+            let command = PropertySet::new(Property::Configuration, Cc::enabled().0.into());
             (command.into(), Vec::new())
         }
         Part::Write { lba, blocks } | Part::Compare { lba, blocks } => {

@@ -13,8 +13,8 @@ use crate::nvmf::target::TargetConfig;
 use crate::nvmf::target::memory::Behavior;
 use crate::nvmf::wire::command::{Cns, Identify, Sqe};
 use crate::nvmf::wire::fabrics::{
-    CONTROLLER_ID_DYNAMIC, CONTROLLER_ID_STATIC, Connect, ConnectData, Disconnect, connect_attribute,
-    connect_invalid_parameter,
+    CONTROLLER_ID_DYNAMIC, CONTROLLER_ID_STATIC, Connect, ConnectData, Disconnect, PropertySet,
+    connect_attribute, connect_invalid_parameter,
 };
 use crate::nvmf::wire::feature::AsyncEvent;
 use crate::nvmf::wire::log_page::{ChangedNamespaces, LogPageId};
@@ -380,14 +380,7 @@ fn the_success_flag_replaces_the_response_only_without_flow_control() {
         let answer = raw.read_pdu().expect("an answer");
         let head = answer.view::<CapsuleResp>().expect("a response").cqe.sq_head.get();
         assert_eq!(head, if no_flow_control { 0xFFFF } else { 1 });
-        let enable = crate::nvmf::wire::fabrics::PropertySet {
-            opcode: AdminOpcode::Fabrics.into(),
-            flags: crate::nvmf::wire::command::FLAGS_SGL,
-            fabrics_type: FabricsType::PropertySet.into(),
-            offset: u32::from(Property::Configuration).into(),
-            value: u64::from(Cc::enabled().0).into(),
-            ..Default::default()
-        };
+        let enable = PropertySet::new(Property::Configuration, Cc::enabled().0.into());
         raw.send_command(enable.into(), &[], Digests::default()).expect("sent");
         raw.read_pdu().expect("an answer");
         let mut identify = Identify::new(Cns::Controller, 0);

@@ -7,9 +7,9 @@ use zerocopy::little_endian::U32;
 use super::{BLOCK, LIMIT, Served, pattern};
 use crate::nvmf::host::{ConnectOptions, RawConnection, RawPdu};
 use crate::nvmf::nqn;
-use crate::nvmf::wire::command::{FLAGS_SGL, Rw, Sqe};
+use crate::nvmf::wire::command::{Rw, Sqe};
 use crate::nvmf::wire::fabrics::{CONTROLLER_ID_DYNAMIC, Connect, ConnectData, ConnectResult, PropertySet};
-use crate::nvmf::wire::opcode::{AdminOpcode, FabricsType, IoOpcode};
+use crate::nvmf::wire::opcode::{AdminOpcode, IoOpcode};
 use crate::nvmf::wire::pdu::{
     C2hData, CapsuleCmd, CapsuleResp, CommonHeader, Digests, FatalError, H2cData, IcReq, PduType, R2t,
     TermReq, flags,
@@ -54,14 +54,7 @@ impl RawAssociation {
             (raw, ConnectResult::from_result(cqe.result.get()).controller_id.get())
         };
         let (mut admin, id) = connect(0, CONTROLLER_ID_DYNAMIC);
-        let enable = PropertySet {
-            opcode: AdminOpcode::Fabrics.into(),
-            flags: FLAGS_SGL,
-            fabrics_type: FabricsType::PropertySet.into(),
-            offset: u32::from(Property::Configuration).into(),
-            value: u64::from(Cc::enabled().0).into(),
-            ..PropertySet::default()
-        };
+        let enable = PropertySet::new(Property::Configuration, Cc::enabled().0.into());
         admin.send_command(enable.into(), &[], digests).expect("sent");
         admin.read_pdu().expect("an answer");
         (admin, (1..=queues).map(|queue_id| connect(queue_id, id).0).collect())
