@@ -223,11 +223,10 @@ impl Shares {
         let is_idle = member.held_bytes == 0 && member.wait == Wait::No;
         self.reserve_held_bytes -= of_reserve;
         self.general_held_bytes -= len_bytes - of_reserve;
-        let group = &mut self.groups[member.group.0 as usize];
-        group.held_bytes -= len_bytes;
+        let group = member.group;
+        self.groups[group.0 as usize].held_bytes -= len_bytes;
         if is_idle {
-            group.active -= 1;
-            self.active_groups -= usize::from(group.active == 0);
+            self.note_idle(group);
         }
     }
 
@@ -235,15 +234,10 @@ impl Shares {
     pub(super) fn withdraw(&mut self, id: MemberId) {
         self.give_up_claim(id);
         let member = self.members[id.0 as usize];
-        match member.wait {
-            Wait::No => return,
-            Wait::More => self.waiting_for_more -= 1,
-            Wait::First(wanted_bytes) => {
-                self.line_bytes -= wanted_bytes;
-                self.line.retain(|other| *other != id);
-            }
+        if member.wait == Wait::No {
+            return;
         }
-        self.members[id.0 as usize].wait = Wait::No;
+        self.wait(id, Wait::No);
         if member.held_bytes == 0 {
             self.note_idle(member.group);
         }
@@ -295,22 +289,20 @@ impl Shares {
         let was_idle = member.held_bytes == 0 && member.wait == Wait::No;
         member.held_bytes += len_bytes;
         self.general_held_bytes += len_bytes;
-        let group = &mut self.groups[member.group.0 as usize];
-        group.held_bytes += len_bytes;
+        let group = member.group;
+        self.groups[group.0 as usize].held_bytes += len_bytes;
         if was_idle {
-            self.active_groups += usize::from(group.active == 0);
-            group.active += 1;
+            self.note_active(group);
         }
     }
 
-    /// Has a member wait; its place in the line stays.
+    /// What a member waits for from now on; its place in the line stays.
     fn wait(&mut self, id: MemberId, wait: Wait) {
         let member = &mut self.members[id.0 as usize];
         let before = std::mem::replace(&mut member.wait, wait);
+        let group = member.group;
         if before == Wait::No && member.held_bytes == 0 {
-            let group = &mut self.groups[member.group.0 as usize];
-            self.active_groups += usize::from(group.active == 0);
-            group.active += 1;
+            self.note_active(group);
         }
         match (before, wait) {
             (Wait::First(before_bytes), Wait::First(wanted_bytes)) => {
@@ -334,6 +326,14 @@ impl Shares {
         }
     }
 
+    #[inline]
+    fn note_active(&mut self, group: GroupId) {
+        let group = &mut self.groups[group.0 as usize];
+        self.active_groups += usize::from(group.active == 0);
+        group.active += 1;
+    }
+
+    #[inline]
     fn note_idle(&mut self, group: GroupId) {
         let group = &mut self.groups[group.0 as usize];
         group.active -= 1;

@@ -1,6 +1,6 @@
 //! The second half of a turn: completions of the storage and events become responses and data PDUs.
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use zerocopy::little_endian::{U16, U32};
 
 use super::Connection;
@@ -194,14 +194,7 @@ impl Connection {
     ) {
         room.buffer.as_mut_slice()[..data.len()].copy_from_slice(data);
         let buffer = room.buffer.freeze().slice(0, data.len());
-        let needs_response = self.data_header(sqe, data.len() as u32);
-        self.output.charged_data(buffer, room.charge_bytes);
-        if self.limits.digests.data {
-            let mut digest = DataDigest::default();
-            digest.update(data);
-            self.output.header(|arena| arena.extend_from_slice(&digest.finish()));
-        }
-        self.after_data(context, sqe, needs_response);
+        self.complete_with_data(context, sqe, data.len() as u32, smallvec![buffer], room.charge_bytes);
     }
 
     fn after_data(&mut self, context: &Context, sqe: &Sqe, needs_response: bool) {
