@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::archive_args::{ArchiveCommand, RecoverOptions};
 use super::serve_args::ServeOptions;
@@ -271,14 +271,25 @@ pub(super) enum SynchCommand {
         details: Option<Value>,
     },
     /// The synchs, oldest first.
-    List {
-        /// Only those from this LSN on.
-        #[arg(long, default_value_t = 0, value_name = "LSN")]
-        from: u64,
-        /// At most so many; 10,000 are the most in one answer.
-        #[arg(long)]
-        limit: Option<usize>,
-    },
+    List(PageArgs),
+}
+
+/// A page of a list.
+#[derive(Debug, Args)]
+pub(super) struct PageArgs {
+    /// Only those from this LSN on.
+    #[arg(long, default_value_t = 0, value_name = "LSN")]
+    from: u64,
+    /// At most so many; 10,000 are the most in one answer.
+    #[arg(long)]
+    limit: Option<usize>,
+}
+
+impl PageArgs {
+    /// As parameters of a call.
+    pub(super) fn params(&self) -> Value {
+        json!({"from": self.from, "limit": self.limit})
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -289,14 +300,7 @@ pub(super) enum SnapshotCommand {
         name: String,
     },
     /// The snapshots.
-    List {
-        /// Only those from this LSN on.
-        #[arg(long, default_value_t = 0, value_name = "LSN")]
-        from: u64,
-        /// At most so many; 10,000 are the most in one answer.
-        #[arg(long)]
-        limit: Option<usize>,
-    },
+    List(PageArgs),
     /// Forget a snapshot; its point is no longer retained.
     Delete {
         /// Its name.

@@ -121,9 +121,7 @@ fn synch(command: SynchCommand) -> Request {
         SynchCommand::Create { label, details } => {
             Request::new("synch_create", json!({"label": label, "details": details}), View::Synch)
         }
-        SynchCommand::List { from, limit } => {
-            Request::new("synch_list", json!({"from": from, "limit": limit}), View::Synchs)
-        }
+        SynchCommand::List(page) => Request::new("synch_list", page.params(), View::Synchs),
     }
 }
 
@@ -163,9 +161,7 @@ fn snapshot(command: SnapshotCommand) -> Request {
         SnapshotCommand::Create { name } => {
             Request::new("snapshot_create", json!({"name": name}), View::Snapshot)
         }
-        SnapshotCommand::List { from, limit } => {
-            Request::new("snapshot_list", json!({"from": from, "limit": limit}), View::Snapshots)
-        }
+        SnapshotCommand::List(page) => Request::new("snapshot_list", page.params(), View::Snapshots),
         SnapshotCommand::Delete { name } => {
             let done = format!("snapshot {name} is deleted");
             Request::new("snapshot_delete", json!({"name": name}), View::Done(done))

@@ -9,10 +9,36 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAc
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
+use crate::log::Lsn;
+
 /// Parameters of a method that has none.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoParams {}
+
+/// Parameters of a list that comes in pages.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageParams {
+    #[serde(default)]
+    from: u64,
+    limit: Option<usize>,
+}
+
+/// What one answer has at most.
+const PAGE_ENTRIES_MAX: usize = 10_000;
+
+impl PageParams {
+    /// The position that the page begins at.
+    pub(super) fn from(self) -> Lsn {
+        Lsn(self.from)
+    }
+
+    /// How many there are in it at most.
+    pub(super) fn limit(self) -> usize {
+        self.limit.unwrap_or(PAGE_ENTRIES_MAX).min(PAGE_ENTRIES_MAX)
+    }
+}
 
 /// What is wrong with parameters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,14 +2,11 @@
 
 use serde::Deserialize;
 
-use crate::log::Lsn;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
+use crate::rpc::params::PageParams;
 use crate::volume::SnapshotInfo;
-
-/// Snapshots in one answer, but for those of the last one's LSN.
-const PAGE_SNAPSHOTS_MAX: usize = 10_000;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
@@ -39,18 +36,9 @@ async fn create(app: App, params: NameParams) -> Result<SnapshotInfo, RpcError> 
     Ok(app.pool()?.create_snapshot(params.name).await?)
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListParams {
-    #[serde(default)]
-    from: u64,
-    limit: Option<usize>,
-}
-
 /// A page: what fits into a short turn of the reactor, however many snapshots there are.
-fn list(app: &App, params: ListParams) -> Result<Vec<SnapshotInfo>, RpcError> {
-    let limit = params.limit.unwrap_or(PAGE_SNAPSHOTS_MAX).min(PAGE_SNAPSHOTS_MAX);
-    Ok(app.pool()?.snapshots_from(Lsn(params.from), limit))
+fn list(app: &App, page: PageParams) -> Result<Vec<SnapshotInfo>, RpcError> {
+    Ok(app.pool()?.snapshots_from(page.from(), page.limit()))
 }
 
 async fn delete(app: App, params: NameParams) -> Result<bool, RpcError> {

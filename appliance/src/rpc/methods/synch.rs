@@ -7,10 +7,9 @@ use crate::log::Lsn;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
+use crate::rpc::params::PageParams;
 use crate::volume::SynchInfo;
 
-/// Synchs in one answer.
-const PAGE_SYNCHS_MAX: usize = 10_000;
 /// Bytes of their labels and details in one answer, but for the last.
 const PAGE_BYTES_MAX: usize = 2 << 20;
 
@@ -38,17 +37,8 @@ async fn create(app: App, params: CreateParams) -> Result<SynchInfo, RpcError> {
     Ok(app.pool()?.create_synch(params.label, params.details).await?)
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListParams {
-    #[serde(default)]
-    from: u64,
-    limit: Option<usize>,
-}
-
 /// A page: what fits into a short turn of the reactor, however many synchs there are and whoever
 /// asks.
-fn list(app: &App, params: ListParams) -> Result<Vec<SynchInfo>, RpcError> {
-    let limit = params.limit.unwrap_or(PAGE_SYNCHS_MAX).min(PAGE_SYNCHS_MAX);
-    Ok(app.pool()?.synchs_within(Lsn(params.from)..Lsn(u64::MAX), limit, PAGE_BYTES_MAX))
+fn list(app: &App, page: PageParams) -> Result<Vec<SynchInfo>, RpcError> {
+    Ok(app.pool()?.synchs_within(page.from()..Lsn(u64::MAX), page.limit(), PAGE_BYTES_MAX))
 }
