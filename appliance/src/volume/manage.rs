@@ -184,8 +184,7 @@ impl Pool {
                         synch.lsn = lsn.0;
                         state.catalog.next_synch += 1;
                         // Every new segment's catalog must know that the id is taken.
-                        let State { catalog_writer, catalog, .. } = &mut *state;
-                        catalog_writer.publish_next_synch(&mut log, catalog)?;
+                        state.catalog_writer.publish_next_synch(&mut log, &state.catalog)?;
                         state.synchs.push(synch.clone());
                         Some(synch)
                     }
@@ -378,21 +377,24 @@ impl State {
         let (version, max_bytes) = (log.format_version(), log.geometry().catalog_bytes_max());
         // Some room is kept from operators for what grows by itself.
         let kept_bytes = max_bytes / ROOM_SHARE;
-        if catalog.text_bytes_max(version) > max_bytes / 2 {
+        let mut text_bytes_max = catalog.text_bytes_max(version);
+        if text_bytes_max > max_bytes / 2 {
             let len_bytes = catalog.own_bytes(version);
             if len_bytes + kept_bytes > max_bytes && len_bytes > self.catalog.own_bytes(version) {
                 return Err(AppendError::EventTooLong { len_bytes, max_bytes: max_bytes - kept_bytes });
             }
         }
         // Small segments do not hold a catalog with as much of that as may be remembered; what is there now comes first.
-        catalog.shorten(version, max_bytes);
-        let lsn = self.catalog_writer.append(log, &catalog)?;
+        if text_bytes_max > max_bytes {
+            text_bytes_max = catalog.shorten(version, max_bytes);
+        }
+        let lsn = self.catalog_writer.append(log, &catalog, text_bytes_max)?;
         self.catalog = catalog;
         Ok(lsn)
     }
 
     /// Appends the catalog that the newest segment could not begin with. Returns how much was done.
-    pub(super) fn pay_catalog(&mut self, log: &mut Log) -> usize {
+    pub(super) fn pay_catalog(&self, log: &mut Log) -> usize {
         self.catalog_writer.pay(log, &self.catalog)
     }
 
@@ -400,8 +402,9 @@ impl State {
     ///
     /// # Errors
     /// It is too long.
-    pub(super) fn publish_catalog(&mut self, log: &mut Log) -> Result<(), AppendError> {
-        self.catalog_writer.publish(log, &self.catalog)
+    pub(super) fn publish_catalog(&self, log: &mut Log) -> Result<(), AppendError> {
+        let text_bytes_max = self.catalog.text_bytes_max(log.format_version());
+        self.catalog_writer.publish(log, &self.catalog, text_bytes_max)
     }
 
     /// Remembers a problem for the operator, once.

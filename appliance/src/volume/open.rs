@@ -136,9 +136,9 @@ impl Pool {
 
     /// Has every new segment begin with a catalog, as short as it must be.
     fn begin_with(&self, catalog: &mut Catalog) -> Result<(), VolumeError> {
-        let (mut state, mut log) = (self.state.borrow_mut(), self.log.borrow_mut());
-        catalog.shorten(log.format_version(), log.geometry().catalog_bytes_max());
-        let published = state.catalog_writer.publish(&mut log, catalog);
+        let (state, mut log) = (self.state.borrow(), self.log.borrow_mut());
+        let text_bytes_max = catalog.shorten(log.format_version(), log.geometry().catalog_bytes_max());
+        let published = state.catalog_writer.publish(&mut log, catalog, text_bytes_max);
         published.map_err(|error| LogError::Poisoned { reason: error.to_string() })?;
         Ok(())
     }

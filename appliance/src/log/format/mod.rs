@@ -30,10 +30,12 @@ pub use trailer::{RecordLine, TrailerHead, TrailerUnit, trailer_blocks, trailer_
 
 /// The version of pools that this build makes. A pool keeps the version that it was made with:
 ///
-/// | version | what is different |
-/// |---|---|
-/// | 1 | the first |
-/// | 2 | a third superblock in the last block of the device; a trailer names the session that wrote it; a copy of a copy carries the position of the first write; a segment's first record says again what its header says; superblocks tell where the log ended at the last start; changes of the catalog are events of their own, and its snapshots stand in pages behind it |
+/// - Version 1 is the first.
+/// - Version 2: a third superblock in the last block of the device; a trailer names the session
+///   that wrote it; a copy of a copy carries the position of the first write; a segment's first
+///   record says again what its header says; superblocks tell where the log ended at the last
+///   start; changes of the catalog are events of their own, and its snapshots stand in pages behind
+///   it (`docs/CATALOG.md`).
 ///
 /// A build that knows only version 1 refuses a pool of version 2 by its superblock, and changes nothing.
 pub const FORMAT_VERSION: u32 = 2;

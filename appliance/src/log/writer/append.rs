@@ -437,7 +437,8 @@ impl Log {
         });
         self.refresh_demand();
         if let Some(catalog) = self.catalog.clone() {
-            // One that finds no room or memory now comes later; what stands in the segment before tells the same.
+            // One that finds no room or memory now comes later; what stands in the segment before
+            // tells the same.
             match self.append_event_here(EventKind::Catalog, &catalog.text()) {
                 Ok(_) => catalog.note_written(),
                 Err(error) => {

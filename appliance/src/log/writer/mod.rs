@@ -496,7 +496,7 @@ impl Log {
         SegmentReader::of(self.reads.clone(), self.geometry, self.pool)
     }
 
-    /// What every new segment begins with (DESIGN section 5, catalog event).
+    /// What every new segment begins with (`docs/CATALOG.md`).
     ///
     /// # Errors
     /// [`AppendError::EventTooLong`].
@@ -506,6 +506,11 @@ impl Log {
         self.catalog_bytes_max = len_bytes;
         self.catalog = Some(catalog);
         Ok(())
+    }
+
+    /// How long the text of what new segments begin with is at most, in bytes.
+    pub fn catalog_bytes_max(&self) -> usize {
+        self.catalog_bytes_max
     }
 
     /// Blocks of the log that are used and blocks that it has, headers and trailers included.

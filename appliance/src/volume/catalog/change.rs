@@ -1,7 +1,7 @@
 //! A change of the catalog, as it stands in the log: what is set and what is gone, each by its
 //! key. Applied twice it does the same, so a reader may begin from any catalog before it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::rc::Rc;
 
@@ -120,7 +120,7 @@ fn apply_to<T: Clone, K: Copy + Eq + Hash>(
     }
     let list = Rc::make_mut(list);
     if !change.gone.is_empty() {
-        let gone: std::collections::HashSet<K> = change.gone.into_iter().collect();
+        let gone: HashSet<K> = change.gone.into_iter().collect();
         list.retain(|entry| !gone.contains(&key(entry)));
     }
     for entry in change.set {

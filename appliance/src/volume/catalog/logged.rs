@@ -1,6 +1,6 @@
 //! How the catalog goes to the log: whole at the start of every segment, and as changes between
-//! (DESIGN section 5). The log asks for the whole one when it opens a segment; until then nothing of
-//! it is made.
+//! (`docs/CATALOG.md`). The log asks for the whole one when it opens a segment; until then nothing
+//! of it is made.
 //!
 //! **Invariant:** whoever reads the newest whole catalog of the log and the changes behind it has
 //! [`Logged::catalog`]. A change is made against that, so it also tells what was only published.
@@ -70,54 +70,28 @@ impl SegmentCatalog for Published {
 #[derive(Debug, Default)]
 pub(crate) struct CatalogWriter {
     logged: Rc<RefCell<Logged>>,
-    /// How long the text of what new segments begin with is at most, in bytes.
-    published_bytes_max: usize,
 }
 
 impl CatalogWriter {
-    /// What the operator must know when there is not much room left for more.
-    /// What grows by itself gives way, so it does not count.
-    pub(crate) fn room_problem(&self, log: &Log, catalog: &Catalog) -> Option<String> {
-        let max_bytes = log.geometry().catalog_bytes_max();
-        let usable_bytes = max_bytes - max_bytes / ROOM_SHARE;
-        let told_from_bytes = usable_bytes / 100 * TOLD_FROM_PERCENT;
-        if self.published_bytes_max <= told_from_bytes {
-            return None;
-        }
-        let len_bytes = catalog.own_bytes(log.format_version());
-        (len_bytes > told_from_bytes).then(|| {
-            format!(
-                "what the pool knows of its volumes, clones and snapshots takes {} of at most {} KiB; when that is full no more can be made. Delete snapshots or volumes, or use a pool with larger segments",
-                len_bytes.div_ceil(1024),
-                usable_bytes / 1024
-            )
-        })
-    }
-
     /// The log holds this: it was read there, and all of it could be read.
     pub(crate) fn note_read(&self, catalog: &Catalog) {
         self.logged.borrow_mut().catalog = Some(catalog.clone());
-    }
-
-    /// Has every new segment begin with a catalog.
-    ///
-    /// # Errors
-    /// It is too long.
-    pub(crate) fn publish(&mut self, log: &mut Log, catalog: &Catalog) -> Result<(), AppendError> {
-        let text_bytes_max = catalog.text_bytes_max(log.format_version());
-        self.publish_of(log, catalog, text_bytes_max)
     }
 
     /// The same for one that only has another number for the next synch, which costs nothing.
     ///
     /// # Errors
     /// It is too long, as the one before was.
-    pub(crate) fn publish_next_synch(&mut self, log: &mut Log, catalog: &Catalog) -> Result<(), AppendError> {
-        self.publish_of(log, catalog, self.published_bytes_max)
+    pub(crate) fn publish_next_synch(&self, log: &mut Log, catalog: &Catalog) -> Result<(), AppendError> {
+        self.publish(log, catalog, log.catalog_bytes_max())
     }
 
-    fn publish_of(
-        &mut self,
+    /// Has every new segment begin with a catalog, whose text has so many bytes at most.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub(crate) fn publish(
+        &self,
         log: &mut Log,
         catalog: &Catalog,
         text_bytes_max: usize,
@@ -127,27 +101,30 @@ impl CatalogWriter {
             version: log.format_version(),
             text_bytes_max,
             logged: Rc::clone(&self.logged),
-        }))?;
-        self.published_bytes_max = text_bytes_max;
-        Ok(())
+        }))
     }
 
     /// Appends the whole catalog where a segment had to begin without one, as soon as it fits.
     /// Returns how much was done.
-    pub(crate) fn pay(&mut self, log: &mut Log, catalog: &Catalog) -> usize {
-        if !self.logged.borrow().is_owed || !log.event_fits_here(self.published_bytes_max) {
+    pub(crate) fn pay(&self, log: &mut Log, catalog: &Catalog) -> usize {
+        if !self.logged.borrow().is_owed || !log.event_fits_here(log.catalog_bytes_max()) {
             return 0;
         }
-        usize::from(self.append(log, catalog).is_ok())
+        let text_bytes_max = catalog.text_bytes_max(log.format_version());
+        usize::from(self.append(log, catalog, text_bytes_max).is_ok())
     }
 
-    /// Appends what makes the catalog of the log this one, and publishes it. Returns the position.
+    /// Appends what makes the catalog of the log this one, whose text has so many bytes at most,
+    /// and publishes it. Returns the position.
     ///
     /// # Errors
     /// It is too long, or there is no room now; then nothing has changed.
-    pub(crate) fn append(&mut self, log: &mut Log, catalog: &Catalog) -> Result<Lsn, AppendError> {
-        let version = log.format_version();
-        let text_bytes_max = catalog.text_bytes_max(version);
+    pub(crate) fn append(
+        &self,
+        log: &mut Log,
+        catalog: &Catalog,
+        text_bytes_max: usize,
+    ) -> Result<Lsn, AppendError> {
         let max_bytes = log.geometry().catalog_bytes_max();
         if text_bytes_max > max_bytes {
             return Err(AppendError::EventTooLong { len_bytes: text_bytes_max, max_bytes });
@@ -155,7 +132,7 @@ impl CatalogWriter {
         let change = self.change_to(log, catalog, text_bytes_max);
         let lsn = match &change {
             Some(change) => log.append_event(EventKind::Change, change)?,
-            None => log.append_event(EventKind::Catalog, &catalog.encode(version))?,
+            None => log.append_event(EventKind::Catalog, &catalog.encode(log.format_version()))?,
         };
         {
             // A segment that was opened for this began with what was published before.
@@ -168,7 +145,7 @@ impl CatalogWriter {
                 None => logged.note_whole(catalog),
             }
         }
-        self.publish_of(log, catalog, text_bytes_max)?;
+        self.publish(log, catalog, text_bytes_max)?;
         Ok(lsn)
     }
 
@@ -185,6 +162,25 @@ impl CatalogWriter {
         let fits = log.event_fits_here(text_bytes_max);
         (!is_due || (!fits && text.len() <= log.geometry().catalog_bytes_max())).then_some(text)
     }
+}
+
+/// What the operator must know when there is not much room left for more.
+/// What grows by itself gives way, so it does not count.
+pub(crate) fn room_problem(log: &Log, catalog: &Catalog) -> Option<String> {
+    let max_bytes = log.geometry().catalog_bytes_max();
+    let usable_bytes = max_bytes - max_bytes / ROOM_SHARE;
+    let told_from_bytes = usable_bytes / 100 * TOLD_FROM_PERCENT;
+    if log.catalog_bytes_max() <= told_from_bytes {
+        return None;
+    }
+    let len_bytes = catalog.own_bytes(log.format_version());
+    (len_bytes > told_from_bytes).then(|| {
+        format!(
+            "what the pool knows of its volumes, clones and snapshots takes {} of at most {} KiB; when that is full no more can be made. Delete snapshots or volumes, or use a pool with larger segments",
+            len_bytes.div_ceil(1024),
+            usable_bytes / 1024
+        )
+    })
 }
 
 fn blocks_of(len_bytes: usize) -> usize {

@@ -1,5 +1,5 @@
 //! The catalog: the pool's small state. It stands whole at the start of every segment, and each
-//! change of it in an event of its own (DESIGN section 5). The catalog in force at a point is the
+//! change of it in an event of its own (`docs/CATALOG.md`). The catalog in force at a point is the
 //! newest whole one at or before it with the changes behind that; it says which volumes there were
 //! and how large.
 //!
@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 pub(super) use change::CatalogChange;
 pub(super) use find::{CatalogFinder, FoundCatalog};
-pub(super) use logged::CatalogWriter;
+pub(super) use logged::{CatalogWriter, room_problem};
 pub(super) use snapshots::Snapshots;
 
 use super::archive::Cut;
@@ -334,9 +334,15 @@ impl Catalog {
         self.cuts.iter().any(|cut| cut.sequence == sequence && cut.end_lsn == end_lsn)
     }
 
-    /// Gives up detail until the text is not longer than so many bytes, or there is none left.
-    pub(super) fn shorten(&mut self, format_version: u32, max_bytes: usize) {
-        while self.text_bytes_max(format_version) > max_bytes && self.give_way() {}
+    /// Gives up detail until the text is not longer than so many bytes, or there is none left. How
+    /// long it is at most, then.
+    pub(super) fn shorten(&mut self, format_version: u32, max_bytes: usize) -> usize {
+        loop {
+            let len_bytes = self.text_bytes_max(format_version);
+            if len_bytes <= max_bytes || !self.give_way() {
+                return len_bytes;
+            }
+        }
     }
 
     /// Makes the text shorter by giving up detail of what grows by itself; `false`: there is nothing left to give up.

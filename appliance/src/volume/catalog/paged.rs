@@ -2,6 +2,7 @@
 //! copies one page. Each page remembers a text that was made of it until it is changed.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 /// Entries of a page at most; a full one becomes two.
@@ -124,11 +125,9 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
     where
         V: PartialEq,
     {
-        let shared: std::collections::HashSet<*const Page<K, V>> =
-            self.pages.iter().map(Rc::as_ptr).collect();
-        let of_newer: std::collections::HashSet<*const Page<K, V>> =
-            newer.pages.iter().map(Rc::as_ptr).collect();
-        let apart = |pages: &[Rc<Page<K, V>>], other: &std::collections::HashSet<*const Page<K, V>>| {
+        let addresses = |map: &Self| map.pages.iter().map(Rc::as_ptr).collect::<HashSet<_>>();
+        let (shared, of_newer) = (addresses(self), addresses(newer));
+        let apart = |pages: &[Rc<Page<K, V>>], other: &HashSet<*const Page<K, V>>| {
             pages.iter().filter(|page| !other.contains(&Rc::as_ptr(page))).cloned().collect::<Vec<_>>()
         };
         let (before, after) = (apart(&self.pages, &of_newer), apart(&newer.pages, &shared));

@@ -59,11 +59,7 @@ impl Snapshots {
 
     /// All, in the order of the log.
     pub(crate) fn iter(&self) -> impl Iterator<Item = CatalogSnapshot> + '_ {
-        self.by_lsn.iter().map(|((lsn, name), &time_ns)| CatalogSnapshot {
-            name: Rc::clone(name),
-            lsn: *lsn,
-            time_ns,
-        })
+        self.iter_from(Lsn(0))
     }
 
     /// Those at or behind a position, in the order of the log.

@@ -7,6 +7,7 @@ use crate::bdev::Space;
 use crate::dma::BLOCK_BYTES;
 use crate::log::table::Phase;
 use crate::log::{Log, Lsn};
+use crate::volume::catalog::room_problem;
 use crate::volume::clock::clock_problem;
 use crate::volume::image_ids;
 use crate::volume::index::index_bytes;
@@ -88,7 +89,7 @@ impl Pool {
         let clock = log.clock_status();
         problems.extend(state.ended_busy_problem(&log));
         problems.extend(image_ids::problem(state.catalog.next_image));
-        problems.extend(state.catalog_writer.room_problem(&log, &state.catalog));
+        problems.extend(room_problem(&log, &state.catalog));
         problems.extend(clock_problem(&clock, state.archive.is_some()));
         PoolInfo {
             uuid: log.pool(),
