@@ -1,12 +1,13 @@
-//! Bad hosts, a few at a time and for a short while each: the innocent host beside them sees no error
-//! and no wrong byte, and waits for nothing for long. The figures are for `canary`, which takes minutes.
+//! Bad hosts, a few at a time and for a short while each: the innocent host beside them sees no
+//! error and no wrong byte, and waits for nothing for long. The figures are for `canary`, which
+//! takes minutes.
 
 use std::time::Duration;
 
 use varve_tests::canary::{ADVERSARIES, CanaryConfig, run, table};
 
-/// What one command may take here, beside what the machine itself is late: far more than on a machine
-/// that has nothing else to do, and far less than what a host waits for.
+/// What one command may take here, beside what the machine itself is late: far more than on a
+/// machine that has nothing else to do, and far less than what a host waits for.
 const LONGEST_MS: f64 = 5000.0;
 
 const CONFIG: CanaryConfig =

@@ -158,8 +158,8 @@ impl<B: Deref<Target = [u8]>> Output<B> {
         Ok(Sent { bytes: total, filled })
     }
 
-    /// One `sendmsg`, of pieces until they are `len_max` bytes; gives also how many bytes there were
-    /// for it.
+    /// One `sendmsg`, of pieces until they are `len_max` bytes; gives also how many bytes there
+    /// were for it.
     fn send_pieces<const SLICES: usize>(
         &self,
         socket: &TcpStream,

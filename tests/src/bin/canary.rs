@@ -8,8 +8,8 @@ use varve_tests::canary::{
     ADVERSARIES, Adversary, CanaryConfig, CanaryError, Verdict, chain, find, run, table,
 };
 
-/// Set one bad host after the other beside an innocent one and an operator, and judge what these two
-/// notice of it. The exit code is 1 when a bar is missed.
+/// Set one bad host after the other beside an innocent one and an operator, and judge what these
+/// two notice of it. The exit code is 1 when a bar is missed.
 #[derive(Debug, Parser)]
 #[command(name = "canary", after_help = names())]
 struct Options {
@@ -19,8 +19,8 @@ struct Options {
     /// How long each adversary works, and how long the figures without it are taken.
     #[arg(long, default_value_t = 20.0, value_name = "S", value_parser = seconds)]
     seconds: f64,
-    /// How many connections, blocks and synchs, as a part of what is usual; `--only listers --scale 20`
-    /// lists 100,000 synchs.
+    /// How many connections, blocks and synchs, as a part of what is usual; `--only listers --scale
+    /// 20` lists 100,000 synchs.
     #[arg(long, default_value_t = 1.0, value_name = "F", value_parser = scale)]
     scale: f64,
     /// Print all figures as JSON.

@@ -13,7 +13,8 @@ const DESCRIPTORS: u64 = 64;
 const SOCKETS: u64 = 120;
 const VOLUME: &str = "many";
 
-/// Takes the descriptors away while it runs: at its start it would raise a soft limit to the hard one.
+/// Takes the descriptors away while it runs: at its start it would raise a soft limit to the hard
+/// one.
 pub(super) fn prepare(bed: &Bed) -> Result<(), CanaryError> {
     bed.make_volume(VOLUME, "64MiB")?;
     let process = bed.appliance.process_id().and_then(|id| Pid::from_raw(id.cast_signed()));
@@ -23,8 +24,8 @@ pub(super) fn prepare(bed: &Bed) -> Result<(), CanaryError> {
         .map_err(CanaryError::system("taking descriptors from the appliance"))
 }
 
-/// Every second one becomes a controller, the others stay without a word. Those for which the appliance
-/// has no descriptor wait in the kernel's queue, which holds them open all the same.
+/// Every second one becomes a controller, the others stay without a word. Those for which the
+/// appliance has no descriptor wait in the kernel's queue, which holds them open all the same.
 pub(super) fn attack(bed: &Bed, until: Until) -> Told {
     let mut count = 0_u64;
     let open = || {

@@ -1,5 +1,5 @@
-//! Hosts that give back what they have: block by block on a clone, where each range is a thing of its
-//! own for the index, and a whole volume with one command, as `blkdiscard` does.
+//! Hosts that give back what they have: block by block on a clone, where each range is a thing of
+//! its own for the index, and a whole volume with one command, as `blkdiscard` does.
 
 use std::time::Duration;
 

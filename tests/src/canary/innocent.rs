@@ -1,7 +1,7 @@
 //! The innocent host: one command at a time, every 10 ms, a write and a read of what was written in
-//! turn. Every other write brings its data in the capsule, the others when they are asked for it, so
-//! that all kinds of memory are needed. It keeps its connection alive as Linux does, and knows what
-//! each block must hold.
+//! turn. Every other write brings its data in the capsule, the others when they are asked for it,
+//! so that all kinds of memory are needed. It keeps its connection alive as Linux does, and knows
+//! what each block must hold.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,8 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// What it went through in a while.
 #[derive(Debug, Default)]
 pub(super) struct Experience {
-    /// How long its commands took, those included that it could not begin in time because of others.
+    /// How long its commands took, those included that it could not begin in time because of
+    /// others.
     pub(super) times: Times,
     /// Commands that failed, and connections that were lost or refused.
     pub(super) errors: u64,
@@ -154,8 +155,8 @@ impl Innocent {
     }
 }
 
-/// Executes one command, however long it takes, and keeps the connection alive meanwhile: Linux does
-/// that beside the commands that it waits for.
+/// Executes one command, however long it takes, and keeps the connection alive meanwhile: Linux
+/// does that beside the commands that it waits for.
 fn execute(
     controller: &mut Controller,
     queue: &mut Queue,

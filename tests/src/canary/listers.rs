@@ -1,5 +1,5 @@
-//! Operators' programs that ask for everything: a hundred thousand synchs, listed by eight clients at
-//! once, from the first to the last and over again.
+//! Operators' programs that ask for everything: a hundred thousand synchs, listed by eight clients
+//! at once, from the first to the last and over again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

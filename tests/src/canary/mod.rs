@@ -1,10 +1,10 @@
 //! One unlucky or hostile host must not slow down, starve or stop another, nor the operator.
 //!
 //! The real program serves an innocent host (`innocent`), which sends one command every 10 ms and
-//! checks every byte, and an operator (`operator`), who makes one call every 100 ms. Beside them works
-//! one adversary after the other, each with an appliance of its own: first nobody, for as long as
-//! the adversary then. A thread that only sleeps (`noise`) tells what the machine itself does to
-//! everybody. The verdict (`verdict`) sets all that against the bars.
+//! checks every byte, and an operator (`operator`), who makes one call every 100 ms. Beside them
+//! works one adversary after the other, each with an appliance of its own: first nobody, for as
+//! long as the adversary then. A thread that only sleeps (`noise`) tells what the machine itself
+//! does to everybody. The verdict (`verdict`) sets all that against the bars.
 //!
 //! | adversary | where |
 //! |---|---|

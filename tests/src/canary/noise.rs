@@ -1,5 +1,5 @@
-//! The canary proper: a thread that sleeps 10 ms again and again, and notes how much later it wakes. So
-//! late is everybody on this machine, through no fault of the appliance.
+//! The canary proper: a thread that sleeps 10 ms again and again, and notes how much later it
+//! wakes. So late is everybody on this machine, through no fault of the appliance.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! The operator: one cheap call every 100 ms, each on a connection of its own as the command line makes
-//! it, and a look at how much memory the process has.
+//! The operator: one cheap call every 100 ms, each on a connection of its own as the command line
+//! makes it, and a look at how much memory the process has.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

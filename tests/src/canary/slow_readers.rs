@@ -1,5 +1,5 @@
-//! Two honest hosts on a slow network: 48 queues each, deep with reads of 128 KiB, of which they take
-//! a few KiB in a second. They send their keep alives and break no rule.
+//! Two honest hosts on a slow network: 48 queues each, deep with reads of 128 KiB, of which they
+//! take a few KiB in a second. They send their keep alives and break no rule.
 
 use std::io;
 use std::time::{Duration, Instant};

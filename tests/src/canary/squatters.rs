@@ -1,6 +1,6 @@
-//! Hosts that announce data and never send what the appliance asks them for (R2T), so that the memory
-//! that waits for it stays taken: strangers, whose Connect itself announces it, and hosts that were
-//! let in.
+//! Hosts that announce data and never send what the appliance asks them for (R2T), so that the
+//! memory that waits for it stays taken: strangers, whose Connect itself announces it, and hosts
+//! that were let in.
 
 use varve::nvmf::wire::command::{Rw, Sqe};
 use varve::nvmf::wire::fabrics::Connect;

@@ -1,11 +1,11 @@
-//! What is said of a run: the figures of each adversary beside those without it, and the bars that they
-//! have to clear.
+//! What is said of a run: the figures of each adversary beside those without it, and the bars that
+//! they have to clear.
 //!
 //! | what | bar |
 //! |---|---|
-//! | p99.9 of the innocent host | 10 times its own without the adversary, and the canary's own p99.9 |
+//! | p99.9 of the innocent host | 10 times its own without, and the canary's own p99.9 |
 //! | its longest command, each call of the operator | 1 s, and the canary's own longest |
-//! | memory of the process | what it had without the adversary, and 110 % of indexes and DMA budget |
+//! | memory of the process | what it had without, and 110 % of indexes and DMA budget |
 //! | errors, wrong bytes | none |
 //!
 //! The canary's lateness is what this machine does to everybody; it is allowed on top of each time.

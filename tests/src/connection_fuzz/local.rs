@@ -1,4 +1,5 @@
-//! A target over volumes in memory, whose turns this thread takes: nothing happens but when it says so.
+//! A target over volumes in memory, whose turns this thread takes: nothing happens but when it says
+//! so.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

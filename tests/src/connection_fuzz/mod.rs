@@ -3,8 +3,8 @@
 //!
 //! Whatever they are, the target answers each command once or ends the connection; it gives all
 //! memory back when the connections are gone; and it answers an innocent host beside them, with the
-//! right bytes, as if nothing were. A seed replays its conversation exactly, but for the bytes that a
-//! socket takes at once.
+//! right bytes, as if nothing were. A seed replays its conversation exactly, but for the bytes that
+//! a socket takes at once.
 
 mod innocent;
 mod local;

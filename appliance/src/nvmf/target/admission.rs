@@ -123,8 +123,8 @@ impl Inner {
     }
 }
 
-/// Makes room for one more controller of a host; whether there is. When all are in use, the first of
-/// these that there is gives way:
+/// Makes room for one more controller of a host; whether there is. When all are in use, the first
+/// of these that there is gives way:
 /// - all whose hosts have closed their connections;
 /// - the host's own that has been silent longest: it has forgotten it;
 /// - one that was never enabled and is silent;

@@ -9,10 +9,11 @@
 //! A turn has two halves. [`Connection::receive`] reads what the socket has, acts on every whole PDU and hands requests to
 //! the storage; [`Connection::send`] turns completions into responses and sends everything at once.
 //!
-//! **When there is no room.** A capsule whose request the storage cannot take stays in the buffer, and the connection reads no further
-//! until it could be handed in. The same holds while the output is longer than its bound. A write without in-capsule data waits in its slot for
-//! memory, and only then is its data asked for; a read waits there for the memory it reads into. None of these waits holds anything
-//! that another one needs.
+//! **When there is no room.** A capsule whose request the storage cannot take stays in the buffer,
+//! and the connection reads no further until it could be handed in. The same holds while the output
+//! is longer than its bound. A write without in-capsule data waits in its slot for memory, and only
+//! then is its data asked for; a read waits there for the memory it reads into. None of these waits
+//! holds anything that another one needs.
 
 mod complete;
 mod execute;
