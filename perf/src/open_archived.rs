@@ -148,7 +148,7 @@ struct Made {
     store: Arc<dyn Store>,
     ids: Vec<ObjectId>,
     object_bytes: u64,
-    image: u16,
+    image: u32,
     volume_blocks: u64,
     /// A mapped block, and a position of it.
     probe: (u64, Lsn),
@@ -160,7 +160,7 @@ struct Template {
     opened_ns: u64,
     units: Vec<TrailerUnit>,
     blocks: Vec<u8>,
-    image: u16,
+    image: u32,
 }
 
 struct Opened {
@@ -366,7 +366,7 @@ fn fill(
     units: &mut [TrailerUnit],
     content: &mut [u8],
     first_lsn: u64,
-    image: u16,
+    image: u32,
     probe: &mut Option<(u64, Lsn)>,
 ) -> u64 {
     let mut at = 0;

@@ -27,7 +27,7 @@ pub const ENTRIES_PER_SECOND_MIN: f64 = 10e6;
 /// Blocks of an extent where blocks lie scattered.
 const EXTENT_BLOCKS: u64 = 256;
 /// The image whose index is built.
-const IMAGE: u16 = 1;
+const IMAGE: u32 = 1;
 
 /// What to measure.
 #[derive(Debug, Clone, Args)]
@@ -192,16 +192,16 @@ pub(crate) fn read_block(unit: &TrailerUnit) -> u64 {
     u64::from_le_bytes(block)
 }
 
-/// Gives an entry its image and the checksum of its block.
-pub(crate) fn set_origin(unit: &mut TrailerUnit, image: u16, crc: u32) {
-    unit[..2].copy_from_slice(&image.to_le_bytes());
+/// Gives an entry its image, of at most 16 bits, and the checksum of its block.
+pub(crate) fn set_origin(unit: &mut TrailerUnit, image: u32, crc: u32) {
+    unit[..2].copy_from_slice(&(image as u16).to_le_bytes());
     unit[4..8].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// An entry of a block that a host wrote; its table of bytes stands at `Entry`.
 fn write(block: u64, crc: u32) -> TrailerUnit {
     let mut unit = [0; 24];
-    unit[..2].copy_from_slice(&IMAGE.to_le_bytes());
+    unit[..2].copy_from_slice(&(IMAGE as u16).to_le_bytes());
     unit[2] = 1;
     unit[3] = 1;
     unit[4..8].copy_from_slice(&crc.to_le_bytes());
@@ -245,7 +245,7 @@ fn measure(layout: Layout, segments: &[Vec<TrailerUnit>], volume_blocks: u64, re
 /// Shows every entry, newest first, as `Pool::scan_image` does; how many there were.
 pub(crate) fn scan(
     segments: Vec<Vec<TrailerUnit>>,
-    image: u16,
+    image: u32,
     see_write: &mut impl FnMut(u64, Mapping),
 ) -> u64 {
     let mut seen = 0;

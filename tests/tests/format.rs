@@ -35,10 +35,10 @@ fn superblock() -> impl Strategy<Value = Superblock> {
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
-    (0_u8..4, any::<u16>(), any::<u64>(), any::<u32>(), any::<u64>(), any::<bool>()).prop_map(
+    (0_u8..4, any::<u32>(), any::<u64>(), any::<u32>(), any::<u64>(), any::<bool>()).prop_map(
         |(kind, image, block, crc, value, last)| match kind {
-            0 => Entry::write(ImageId(image), BlockNumber(block), crc, Lsn(value), last),
-            1 => Entry::trim(ImageId(image), BlockNumber(block), value, last),
+            0 => Entry::write(ImageId(image), BlockNumber(block >> 16), crc, Lsn(value), last),
+            1 => Entry::trim(ImageId(image), BlockNumber(block >> 16), value, last),
             2 => Entry::opening(Opening {
                 epoch: crc,
                 oldest: SegmentSeq(block),
@@ -171,6 +171,23 @@ proptest! {
         prop_assert_eq!(SegmentHeader::decode(&block, Uuid::nil(), 256), Err(FormatError::Pool));
         block[bit / 8] ^= 1 << (bit % 8);
         prop_assert!(SegmentHeader::decode(&block, POOL, 256).is_err());
+    }
+
+    #[test]
+    fn entries_tell_their_image_and_block(
+        image: u32, block in 0_u64..1 << 48, head: u64, value: u64
+    ) {
+        let (image, block) = (ImageId(image), BlockNumber(block));
+        for entry in [
+            Entry::write(image, block, 1, Lsn(value), true),
+            Entry::copied(image, block, 1, Lsn(value), false),
+            Entry::trim(image, block, value, false),
+            Entry::mask(image, block, value),
+        ] {
+            prop_assert_eq!((entry.image(), entry.block(), entry.value()), (image, block, value));
+        }
+        let event = Entry::event(head, 1, value, true);
+        prop_assert_eq!((event.image(), event.block().0), (ImageId::POOL, head));
     }
 
     #[test]

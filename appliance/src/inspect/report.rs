@@ -231,7 +231,7 @@ pub struct VolumeReport {
     /// Whether writes are refused.
     pub read_only: bool,
     /// Its image.
-    pub image: u16,
+    pub image: u32,
     /// For a clone: from where.
     pub parent: Option<ImageParent>,
     /// When it was created.
@@ -253,7 +253,7 @@ pub struct VolumeReport {
 #[derive(Debug, Serialize)]
 pub struct ImageReport {
     /// Its number.
-    pub id: u16,
+    pub id: u32,
     /// Where it started from.
     pub parent: Option<ImageParent>,
     /// It has no entries at or before this LSN.
@@ -348,7 +348,7 @@ pub struct EntryItem {
     pub last: bool,
     /// The image; absent for events.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub image: Option<u16>,
+    pub image: Option<u32>,
     /// The block number in the volume; absent for events.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block: Option<u64>,

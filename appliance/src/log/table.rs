@@ -86,7 +86,7 @@ pub struct SegmentTable {
     /// in them can be live.
     missing: Vec<SegmentSeq>,
     /// How many masks stand in segments, of each image that still needs them.
-    masks_of: BTreeMap<u16, u64>,
+    masks_of: BTreeMap<u32, u64>,
 }
 
 impl SegmentTable {

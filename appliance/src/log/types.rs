@@ -33,8 +33,8 @@ number! {
     Slot(u64)
 }
 number! {
-    /// Names an image. 0 is the pool itself, for events.
-    ImageId(u16)
+    /// Names an image. 0 is the pool itself, for events. In pools of format 1 at most 16 bits.
+    ImageId(u32)
 }
 number! {
     /// The number of a 4096-byte block within a volume.

@@ -515,7 +515,7 @@ fn share_ahead(log: &Log) -> f64 {
 
 /// A segment's masks, those that meet joined; without those of volumes that are gone. Never more than room was kept for: what a restart found to be hidden by newer ones is not among them.
 fn join_masks(state: &State, masks: &[Mask]) -> Vec<(ImageId, u64, u64)> {
-    let mut hidden: BTreeMap<u16, RangeSet> = BTreeMap::new();
+    let mut hidden: BTreeMap<u32, RangeSet> = BTreeMap::new();
     for mask in masks.iter().filter(|mask| state.inherits(mask.image)) {
         let (start, end) = (mask.block.0, mask.block.0.saturating_add(mask.len_blocks));
         hidden.entry(mask.image.0).or_default().insert(start, end);

@@ -119,16 +119,14 @@ impl Pool {
                 // The ancestors as they were at the point; a deleted volume's are not in the present catalog.
                 catalog.images.iter().for_each(|image| now.learn_image(image));
                 let parent = Some(ImageParent { image: source.image, lsn: parent_lsn.0 });
-                let image = add_image(now, parent, head)?;
+                let image = add_image(now, self.format_version(), parent, head)?;
                 // Found again after a restart, also when what is not known has left the log.
                 let uncertain_below = match &built {
                     Some((_, report)) => report.uncertain_below,
                     None => self.known_uncertain_below(source.image),
                 };
-                let images = Rc::make_mut(&mut now.images);
-                if let Some(image) = images.iter_mut().find(|known| known.id == image) {
-                    image.uncertain_below = uncertain_below.0;
-                }
+                now.images
+                    .change(|known| known.id == image, |image| image.uncertain_below = uncertain_below.0);
                 let clone = CatalogVolume {
                     name: name.clone(),
                     uuid,
@@ -160,14 +158,14 @@ impl Pool {
     }
 
     /// What is not certain of a volume's image, as far as that was found out since start.
-    fn known_uncertain_below(&self, image: u16) -> Lsn {
+    fn known_uncertain_below(&self, image: u32) -> Lsn {
         let state = self.state.borrow();
         let volume = state.volumes.iter().flatten().find(|volume| volume.image.0 == image);
         volume.map_or(Lsn(0), |volume| volume.uncertain_below)
     }
 
     /// The index of a volume that has not changed since a point.
-    fn share_index(&self, image: u16, at: Lsn) -> Option<Index> {
+    fn share_index(&self, image: u32, at: Lsn) -> Option<Index> {
         let state = self.state.borrow();
         let volume = state.volumes.iter().flatten().find(|volume| volume.image.0 == image)?;
         match &volume.index {

@@ -330,7 +330,7 @@ impl Pool {
     pub(super) async fn scan_generations(
         &self,
         catalog: &Catalog,
-        image: u16,
+        image: u32,
         lsn: Lsn,
         builder: &mut IndexBuilder,
         report: &mut ScanReport,
@@ -354,7 +354,7 @@ impl Pool {
     /// One generation: the entries of `image` after `born` and at or before `lsn`. Returns how many segments were touched.
     async fn scan_image(
         &self,
-        image: u16,
+        image: u32,
         born: Lsn,
         lsn: Lsn,
         builder: &mut IndexBuilder,

@@ -18,6 +18,7 @@
 
 use std::rc::Rc;
 
+use super::catalog::CatalogImage;
 use super::copies::{Batch, Copied, Source, read};
 use super::error::VolumeError;
 use super::index::Mapping;
@@ -47,14 +48,11 @@ impl Pool {
         self.change(|catalog, _| {
             let image = catalog.volume(&name).map(|volume| volume.image);
             let image = image.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
-            match Rc::make_mut(&mut catalog.images).iter_mut().find(|known| known.id == image) {
-                Some(image) if image.inherits() => image.hydrating = true,
-                _ => {
-                    let reason = format!("'{name}' inherits nothing: all its blocks are its own");
-                    return Err(VolumeError::Invalid { what: "volume", reason });
-                }
-            }
-            Ok(())
+            let inherits = |known: &CatalogImage| known.id == image && known.inherits();
+            catalog.images.change(inherits, |image| image.hydrating = true).ok_or_else(|| {
+                let reason = format!("'{name}' inherits nothing: all its blocks are its own");
+                VolumeError::Invalid { what: "volume", reason }
+            })
         })
         .await?;
         self.find_volume(&name).ok_or(VolumeError::NoSuchVolume { name })
@@ -320,12 +318,14 @@ impl Pool {
             let of_volume = catalog.volume(&name).is_some_and(|volume| volume.image == image.0);
             // From now on its ancestors are not asked any more.
             let uncertain_below = catalog.inherited_uncertain_below(image.0).max(self.uncertain_of(id));
-            let images = Rc::make_mut(&mut catalog.images);
-            if let Some(image) = images.iter_mut().find(|known| of_volume && known.id == image.0) {
-                image.hydrating = false;
-                image.hydrated_lsn = Some(head.0);
-                image.uncertain_below = image.uncertain_below.max(uncertain_below.0);
-            }
+            catalog.images.change(
+                |known| of_volume && known.id == image.0,
+                |image| {
+                    image.hydrating = false;
+                    image.hydrated_lsn = Some(head.0);
+                    image.uncertain_below = image.uncertain_below.max(uncertain_below.0);
+                },
+            );
             Ok(())
         })
         .await?;

@@ -1,11 +1,13 @@
-//! The ids of images: 16 bits in every entry of the log, and none is used twice.
+//! The ids of images, in every entry of the log: 32 bits, and 16 in pools of format 1. None is used
+//! twice.
 //!
 //! **Why not twice:** entries of a deleted volume stay in the log and in the archive, and no
 //! catalog remembers for long which ids they have. A scan that met entries of an earlier life of
-//! its image would take their blocks for its own. So ids run out, after [`IDS_MAX`] volumes and
-//! clones ever made.
+//! its image would take their blocks for its own. So ids run out, after as many volumes and clones
+//! ever made as there are ids: of four thousand million with a clone a second after 136 years, of
+//! those of format 1 after 65,534 clones.
 //!
-//! **States:** plenty → (at 80 %) told as a problem of the pool → (at [`LAST_OF_CHANGES`]) volumes
+//! **States:** plenty → (at 80 %) told as a problem of the pool → (at [`last_of_changes`]) volumes
 //! and clones are refused. What is left then is for recoveries from the archive, which give every
 //! volume an image of its own: a pool that can make no more volumes can still be recovered, several
 //! times.
@@ -14,42 +16,65 @@ use super::catalog::Catalog;
 use super::error::VolumeError;
 use super::manage::VOLUMES_MAX;
 
-/// Ids that there are: 0 and the greatest are not used.
-const IDS_MAX: u16 = u16::MAX - 1;
 /// Recoveries of a pool with as many volumes as there can be, for which ids are kept.
-const RECOVERIES_KEPT: u16 = 4;
+const RECOVERIES_KEPT: u32 = 4;
+
+/// The last id that there is: 0 and the greatest are not used.
+fn last_of_all(format_version: u32) -> u32 {
+    if format_version < 2 { u32::from(u16::MAX) - 1 } else { u32::MAX - 1 }
+}
+
 /// The last id that a volume or a clone gets.
-const LAST_OF_CHANGES: u16 = IDS_MAX - RECOVERIES_KEPT * VOLUMES_MAX as u16;
+fn last_of_changes(format_version: u32) -> u32 {
+    last_of_all(format_version) - RECOVERIES_KEPT * VOLUMES_MAX as u32
+}
+
 /// From this id on it is told that there will be no more.
-const TOLD_FROM: u16 = LAST_OF_CHANGES / 5 * 4;
+fn told_from(format_version: u32) -> u32 {
+    last_of_changes(format_version) / 5 * 4
+}
 
 /// Takes the next id.
 ///
 /// # Errors
 /// There is none that is not kept for recoveries.
-pub(super) fn take(catalog: &mut Catalog) -> Result<u16, VolumeError> {
-    let id = catalog.next_image;
-    if id > LAST_OF_CHANGES {
+pub(super) fn take(catalog: &mut Catalog, format_version: u32) -> Result<u32, VolumeError> {
+    let (id, last) = (catalog.next_image, last_of_changes(format_version));
+    if id > last {
         return Err(VolumeError::NoSpace {
             reason: format!(
-                "all {LAST_OF_CHANGES} image ids of the pool were used, one for each volume and each clone that was ever made, and no more can be made; the last {} are kept for recoveries from the archive. What there is can be used as ever; copy it into a new pool to go on making volumes",
-                IDS_MAX - LAST_OF_CHANGES
+                "all {last} image ids of the pool were used, one for each volume and each clone that was ever made, and no more can be made; the last {} are kept for recoveries from the archive. What there is can be used as ever; copy it into a new pool to go on making volumes",
+                last_of_all(format_version) - last
             ),
         });
     }
-    if id == TOLD_FROM {
-        tracing::warn!(problem = problem(id), "the pool has a problem");
+    if id == told_from(format_version) {
+        tracing::warn!(problem = problem(id, format_version), "the pool has a problem");
+    }
+    catalog.next_image = id + 1;
+    Ok(id)
+}
+
+/// Takes the next id for a volume of a recovery, for which some are kept.
+///
+/// # Errors
+/// There is none.
+pub(super) fn take_for_recovery(catalog: &mut Catalog, format_version: u32) -> Result<u32, VolumeError> {
+    let id = catalog.next_image;
+    if id > last_of_all(format_version) {
+        return Err(VolumeError::NoSpace { reason: "all image ids of the pool were used".to_owned() });
     }
     catalog.next_image = id + 1;
     Ok(id)
 }
 
 /// What the operator must know when the next id is this one.
-pub(super) fn problem(next: u16) -> Option<String> {
-    (next >= TOLD_FROM).then(|| {
+pub(super) fn problem(next: u32, format_version: u32) -> Option<String> {
+    let last = last_of_changes(format_version);
+    (next >= told_from(format_version)).then(|| {
         format!(
-            "{} of the {LAST_OF_CHANGES} image ids of the pool are used, one for each volume and each clone that was ever made; then no more can be made here: move to a new pool before that",
-            (next - 1).min(LAST_OF_CHANGES)
+            "{} of the {last} image ids of the pool are used, one for each volume and each clone that was ever made; then no more can be made here: move to a new pool before that",
+            (next - 1).min(last)
         )
     })
 }
@@ -60,23 +85,29 @@ mod tests {
 
     #[test]
     fn ids_are_told_of_before_they_run_out_and_recoveries_find_some() {
-        let mut catalog = Catalog::default();
-        let (mut taken, mut told_at) = (0, None);
-        while take(&mut catalog).is_ok() {
-            taken += 1;
-            if problem(catalog.next_image).is_some() {
-                told_at.get_or_insert(taken);
+        for version in [1, 2] {
+            let last = last_of_changes(version);
+            // All of format 1, the last million of format 2.
+            let first = last.saturating_sub(1_000_000).max(1);
+            let mut catalog = Catalog { next_image: first, ..Catalog::default() };
+            assert_eq!(problem(1, version), None);
+            while let Ok(id) = take(&mut catalog, version) {
+                assert!(id <= last);
+                let is_told = problem(catalog.next_image, version).is_some();
+                assert!(is_told || id < last / 100 * 81, "{id} of {last}");
+                assert!(!is_told || id > last / 100 * 79, "{id} of {last}");
             }
+            assert_eq!(catalog.next_image, last + 1);
+            let error = take(&mut catalog, version).expect_err("none is left").to_string();
+            assert!(error.contains("kept for recoveries") && error.contains("new pool"), "{error}");
+            let text = problem(catalog.next_image, version).expect("it is told");
+            assert!(text.starts_with(&format!("{last} of the {last}")), "{text}");
+            // As many recoveries as were promised, of as many volumes as there can be.
+            let mut left = 0;
+            while take_for_recovery(&mut catalog, version).is_ok() {
+                left += 1;
+            }
+            assert_eq!(left, u64::from(RECOVERIES_KEPT) * VOLUMES_MAX as u64);
         }
-        assert_eq!(taken, u64::from(LAST_OF_CHANGES));
-        let told_at = told_at.expect("it is told");
-        assert!(told_at * 10 >= taken * 7 && told_at * 100 <= taken * 81, "{told_at} of {taken}");
-        let error = take(&mut catalog).expect_err("none is left").to_string();
-        assert!(error.contains("kept for recoveries") && error.contains("new pool"), "{error}");
-        let text = problem(catalog.next_image).expect("it is told");
-        assert!(text.starts_with(&format!("{LAST_OF_CHANGES} of the {LAST_OF_CHANGES}")), "{text}");
-        // As many recoveries as were promised, of as many volumes as there can be.
-        let left = u64::from(u16::MAX - catalog.next_image);
-        assert!(left >= u64::from(RECOVERIES_KEPT) * VOLUMES_MAX as u64, "{left}");
     }
 }

@@ -200,7 +200,7 @@ pub enum VolumeState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageParent {
     /// The parent image.
-    pub image: u16,
+    pub image: u32,
     /// The point of the parent that it started from.
     pub lsn: u64,
 }
@@ -222,7 +222,7 @@ pub struct VolumeInfo {
     /// Whether it can be used.
     pub state: VolumeState,
     /// Its image.
-    pub image: u16,
+    pub image: u32,
     /// For a clone: from where, as long as it inherits from there.
     pub parent: Option<ImageParent>,
     /// When it was created.

@@ -29,7 +29,7 @@ pub(crate) struct VolumeView {
     /// Mappings below this LSN are not certain; 0 when all are.
     pub(crate) uncertain_below: Lsn,
     /// The images whose entries the index may hold.
-    images: BTreeSet<u16>,
+    images: BTreeSet<u32>,
 }
 
 impl VolumeView {
@@ -117,7 +117,8 @@ impl VolumesView {
             images: ancestry(&catalog, volume).map(|(image, _)| image).collect(),
         });
         let volumes = volumes.collect();
-        let (images, snapshots) = (catalog.images.to_vec(), catalog.snapshots.iter().collect());
+        let (images, snapshots) =
+            (catalog.images.iter().cloned().collect(), catalog.snapshots.iter().collect());
         Ok(VolumesView { catalog_lsn, images, snapshots, volumes, synchs, problems })
     }
 
@@ -170,7 +171,7 @@ async fn find_catalog(
 }
 
 /// The image of a volume and its ancestors, each with the last position that counts of it.
-fn ancestry<'a>(catalog: &'a Catalog, volume: &CatalogVolume) -> impl Iterator<Item = (u16, Lsn)> + 'a {
+fn ancestry<'a>(catalog: &'a Catalog, volume: &CatalogVolume) -> impl Iterator<Item = (u32, Lsn)> + 'a {
     // An image is younger than its parent; what a damaged catalog says otherwise ends the chain.
     std::iter::successors(Some((volume.image, Lsn::MAX)), |&(image, _)| {
         let parent = catalog.image(image)?.parent?;
@@ -179,10 +180,10 @@ fn ancestry<'a>(catalog: &'a Catalog, volume: &CatalogVolume) -> impl Iterator<I
 }
 
 /// For every image the volumes that are built from its entries.
-fn generations(catalog: &Catalog, log: &LogView) -> HashMap<u16, Vec<Generation>> {
+fn generations(catalog: &Catalog, log: &LogView) -> HashMap<u32, Vec<Generation>> {
     let geometry = log.geometry();
     let newest = log.segments().next_back().map_or(SegmentSeq(0), |(sequence, _)| sequence);
-    let mut generations: HashMap<u16, Vec<Generation>> = HashMap::new();
+    let mut generations: HashMap<u32, Vec<Generation>> = HashMap::new();
     for (index, volume) in catalog.volumes.iter().enumerate() {
         for (image, up_to) in ancestry(catalog, volume) {
             let end = geometry.sequence_of(up_to).min(newest);

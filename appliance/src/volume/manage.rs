@@ -61,7 +61,7 @@ impl Pool {
         let lsn = self
             .change(|catalog, born_lsn| {
                 self.check_capacity(if request.thin { 0 } else { size_blocks })?;
-                let image = add_image(catalog, None, born_lsn)?;
+                let image = add_image(catalog, self.format_version(), None, born_lsn)?;
                 let volume = CatalogVolume {
                     name: request.name.clone(),
                     uuid,
@@ -86,9 +86,7 @@ impl Pool {
     pub async fn delete_volume(self: Rc<Self>, name: String) -> Result<(), VolumeError> {
         let lsn = self
             .change(|catalog, head| {
-                let before = catalog.volumes.len();
-                Rc::make_mut(&mut catalog.volumes).retain(|volume| volume.name != name);
-                if catalog.volumes.len() == before {
+                if !catalog.volumes.remove(|volume| volume.name == name) {
                     return Err(VolumeError::NoSuchVolume { name: name.clone() });
                 }
                 catalog.prune_images(self.behind_change(head));
@@ -123,8 +121,7 @@ impl Pool {
         let size_blocks = check_size(size_bytes)?;
         let lsn = self
             .change(|catalog, _| {
-                let volumes = Rc::make_mut(&mut catalog.volumes);
-                let Some(volume) = volumes.iter_mut().find(|volume| volume.name == name) else {
+                let Some(volume) = catalog.volume(&name) else {
                     return Err(VolumeError::NoSuchVolume { name: name.clone() });
                 };
                 if size_blocks < volume.size_blocks {
@@ -135,7 +132,9 @@ impl Pool {
                 if !volume.thin {
                     self.check_capacity(size_blocks - volume.size_blocks)?;
                 }
-                volume.size_blocks = size_blocks;
+                catalog
+                    .volumes
+                    .change(|volume| volume.name == name, |volume| volume.size_blocks = size_blocks);
                 Ok(())
             })
             .await?;
@@ -326,6 +325,11 @@ impl Pool {
         Err(AppendError::Busy.into())
     }
 
+    /// The version of the format of what is on the device.
+    pub(super) fn format_version(&self) -> u32 {
+        self.log.borrow().format_version()
+    }
+
     /// A position at or behind that of a change which is edited while the log ends at `head`: its event goes to this segment or to the next.
     pub(super) fn behind_change(&self, head: Lsn) -> Lsn {
         head.plus(self.log.borrow().geometry().segment_blocks)
@@ -418,11 +422,12 @@ impl State {
 
 pub(super) fn add_image(
     catalog: &mut Catalog,
+    format_version: u32,
     parent: Option<ImageParent>,
     born_lsn: Lsn,
-) -> Result<u16, VolumeError> {
-    let id = image_ids::take(catalog)?;
-    Rc::make_mut(&mut catalog.images).push(CatalogImage {
+) -> Result<u32, VolumeError> {
+    let id = image_ids::take(catalog, format_version)?;
+    catalog.images.push(CatalogImage {
         id,
         parent,
         born_lsn: born_lsn.0,
@@ -446,7 +451,7 @@ pub(super) fn add_volume(catalog: &mut Catalog, volume: CatalogVolume) -> Result
     if catalog.volumes.len() >= VOLUMES_MAX {
         return Err(VolumeError::NoSpace { reason: format!("a pool holds at most {VOLUMES_MAX} volumes") });
     }
-    Rc::make_mut(&mut catalog.volumes).push(volume);
+    catalog.volumes.push(volume);
     Ok(())
 }
 

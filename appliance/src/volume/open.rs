@@ -101,12 +101,12 @@ impl Pool {
         for lost in recovered.lost {
             is_news |= catalog.add_lost(lost);
         }
-        let mut builders: HashMap<u16, IndexBuilder> = catalog
+        let mut builders: HashMap<u32, IndexBuilder> = catalog
             .volumes
             .iter()
             .map(|volume| (volume.image, IndexBuilder::new(volume.size_blocks)))
             .collect();
-        let clones: HashSet<u16> =
+        let clones: HashSet<u32> =
             catalog.images.iter().filter(|image| image.inherits()).map(|image| image.id).collect();
         let (synchs, holes) = pool.scan_all(&mut builders, &clones).await?;
         for hole in holes {
@@ -210,8 +210,8 @@ impl Pool {
     /// keeps nobody from starting.
     async fn scan_all(
         &self,
-        builders: &mut HashMap<u16, IndexBuilder>,
-        clones: &HashSet<u16>,
+        builders: &mut HashMap<u32, IndexBuilder>,
+        clones: &HashSet<u32>,
     ) -> Result<(Vec<FoundEvent>, Vec<LsnRange>), VolumeError> {
         let (sequences, reach) = {
             let log = self.log.borrow();
@@ -270,11 +270,11 @@ impl Pool {
     async fn adopt(
         &self,
         catalog: Catalog,
-        mut builders: HashMap<u16, IndexBuilder>,
+        mut builders: HashMap<u32, IndexBuilder>,
         synchs: &[FoundEvent],
     ) -> Result<(), VolumeError> {
-        let volumes = Rc::clone(&catalog.volumes);
-        let masked: HashMap<u16, RangeSet> =
+        let volumes = catalog.volumes.clone();
+        let masked: HashMap<u32, RangeSet> =
             builders.iter().map(|(&image, builder)| (image, builder.masked().clone())).collect();
         self.state.borrow_mut().catalog = catalog;
         for volume in volumes.iter() {

@@ -21,6 +21,7 @@ use super::archive::{ArchivePolicy, Cut, KnownObjects};
 use super::capacity::capacity_blocks;
 use super::catalog::{Catalog, CatalogImage};
 use super::error::VolumeError;
+use super::image_ids;
 use super::info::ImageParent;
 use super::open::{PoolOptions, zeroes};
 use super::ownership::Ownership;
@@ -264,19 +265,13 @@ impl Pool {
                 ),
             });
         }
-        let mut images = Vec::new();
-        for volume in Rc::make_mut(&mut catalog.volumes) {
-            let id = catalog.next_image;
-            // What is kept for this: see `image_ids`.
-            catalog.next_image = id.checked_add(1).ok_or_else(|| VolumeError::NoSpace {
-                reason: "all image ids of the pool were used".to_owned(),
-            })?;
-            let parent = Some(ImageParent { image: volume.image, lsn: at.lsn.0 });
+        let parents: Vec<u32> = catalog.volumes.iter().map(|volume| volume.image).collect();
+        for image in parents {
+            let id = image_ids::take_for_recovery(&mut catalog, pool.format_version())?;
+            let parent = Some(ImageParent { image, lsn: at.lsn.0 });
             // What a clone of the past inherited was not on the lost device either.
-            let was_there = |image: &CatalogImage| !image.inherits() || image.hydrating;
-            let hydrating =
-                catalog.images.iter().find(|image| image.id == volume.image).is_none_or(was_there);
-            images.push(CatalogImage {
+            let hydrating = catalog.image(image).is_none_or(|image| !image.inherits() || image.hydrating);
+            catalog.images.push(CatalogImage {
                 id,
                 parent,
                 born_lsn: continued.end_lsn.0 - 1,
@@ -284,9 +279,8 @@ impl Pool {
                 hydrating,
                 uncertain_below: 0,
             });
-            volume.image = id;
+            catalog.volumes.change(|volume| volume.image == image, |volume| volume.image = id);
         }
-        Rc::make_mut(&mut catalog.images).extend(images);
         let report = RecoveryReport {
             pool: uuid,
             recovery_point_lsn: at.lsn.0,

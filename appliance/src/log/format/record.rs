@@ -12,6 +12,10 @@ use crate::log::types::{BlockNumber, ImageId, Lsn, SegmentSeq};
 /// The most entries of one record, and so the most data blocks.
 pub const ENTRIES_PER_RECORD: usize = 168;
 
+/// Bits of a block number in an entry; those above are the image's.
+const BLOCK_BITS: u32 = 48;
+const BLOCK_MASK: u64 = (1 << BLOCK_BITS) - 1;
+
 const MAGIC: [u8; 4] = *b"VREC";
 
 /// Layout, in bytes; the entries follow from byte 64 on, the rest of the block is zero:
@@ -116,11 +120,11 @@ impl EntryFlags {
 ///
 /// | offset | size | field |
 /// |---|---|---|
-/// | 0 | 2 | image; 0 for events |
+/// | 0 | 2 | image, low 16 bits; 0 for events |
 /// | 2 | 1 | kind: 1 write, 2 copied, 3 trim, 4 event, 5 mask, 6 opening |
 /// | 3 | 1 | flags: bit 2, a trim of a clone that need not be carried on; bit 1, copied although it could not be read; bit 0, last entry of its command |
 /// | 4 | 4 | CRC32C of the data block; 0 for a trim; opening: epoch in which the segment was opened |
-/// | 8 | 8 | block number; for an event its kind, copy and chunk (see `EventHead`); opening: the oldest segment kept |
+/// | 8 | 8 | block number in the low 48 bits, image in the high 16; for an event its kind, copy and chunk (see `EventHead`); opening: the oldest segment kept |
 /// | 16 | 8 | write: LSN superseded, 0 for none; copied: LSN of the origin; trim: count of blocks; event: bytes of its text; opening: LSN at which the segment before ends |
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -178,19 +182,26 @@ impl Entry {
 
     fn new(image: ImageId, kind: EntryKind, last: bool, crc: u32, block: u64, value: u64) -> Self {
         let flags = if last { EntryFlags::LAST } else { 0 };
+        debug_assert!(image == ImageId::POOL || block <= BLOCK_MASK);
         Entry {
-            image: image.0.into(),
+            image: (image.0 as u16).into(),
             kind: kind as u8,
             flags,
             crc: crc.into(),
-            block: block.into(),
+            block: (block | u64::from(image.0 >> 16) << BLOCK_BITS).into(),
             value: value.into(),
         }
     }
 
     /// The image.
     pub fn image(&self) -> ImageId {
-        ImageId(self.image.get())
+        let high = if self.is_of_pool() { 0 } else { (self.block.get() >> BLOCK_BITS) as u32 };
+        ImageId(high << 16 | u32::from(self.image.get()))
+    }
+
+    /// Whether it is of no image: all of its block number is used otherwise.
+    fn is_of_pool(&self) -> bool {
+        matches!(self.kind(), Some(EntryKind::Event | EntryKind::Opening))
     }
 
     /// The kind; `None` when a later build wrote one that this build does not know.
@@ -248,9 +259,10 @@ impl Entry {
         self.crc.get()
     }
 
-    /// The block number.
+    /// The block number; what stands in its place, for an event.
     pub fn block(&self) -> BlockNumber {
-        BlockNumber(self.block.get())
+        let bits = self.block.get();
+        BlockNumber(if self.is_of_pool() { bits } else { bits & BLOCK_MASK })
     }
 
     /// What the kind says: superseded LSN, origin, count of blocks, or bytes of text.

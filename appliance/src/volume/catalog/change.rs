@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume, GoneImage};
+use super::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume, GoneImage, Shared};
 
 /// The version of this text.
 const CHANGE_VERSION: u32 = 1;
@@ -42,11 +42,11 @@ pub(crate) struct CatalogChange {
     rest: Option<Box<Catalog>>,
     /// Volumes, by their images.
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
-    volumes: Entries<CatalogVolume, u16>,
+    volumes: Entries<CatalogVolume, u32>,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
-    images: Entries<CatalogImage, u16>,
+    images: Entries<CatalogImage, u32>,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
-    gone_images: Entries<GoneImage, u16>,
+    gone_images: Entries<GoneImage, u32>,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     snapshots: Entries<CatalogSnapshot, Rc<str>>,
 }
@@ -98,35 +98,30 @@ impl CatalogChange {
 }
 
 fn entries<T: Clone + PartialEq, K: Copy + Eq + Hash>(
-    before: &Rc<Vec<T>>,
-    after: &Rc<Vec<T>>,
+    before: &Shared<T>,
+    after: &Shared<T>,
     key: impl Fn(&T) -> K,
 ) -> Entries<T, K> {
-    if Rc::ptr_eq(before, after) {
-        return Entries::default();
-    }
-    let mut known: HashMap<K, &T> = before.iter().map(|entry| (key(entry), entry)).collect();
-    let set = after.iter().filter(|entry| known.remove(&key(entry)) != Some(*entry)).cloned().collect();
+    let (before, after) = before.apart(after);
+    let mut known: HashMap<K, &T> = before.iter().map(|entry| (key(entry), &**entry)).collect();
+    let set = after.iter().filter(|entry| known.remove(&key(entry)) != Some(entry));
+    let set = set.map(|entry| T::clone(entry)).collect();
     Entries { set, gone: known.into_keys().collect() }
 }
 
-fn apply_to<T: Clone, K: Copy + Eq + Hash>(
-    list: &mut Rc<Vec<T>>,
+fn apply_to<T: Clone + Serialize, K: Copy + Eq + Hash>(
+    list: &mut Shared<T>,
     change: Entries<T, K>,
     key: impl Fn(&T) -> K,
 ) {
-    if change.is_empty() {
-        return;
-    }
-    let list = Rc::make_mut(list);
     if !change.gone.is_empty() {
         let gone: HashSet<K> = change.gone.into_iter().collect();
         list.retain(|entry| !gone.contains(&key(entry)));
     }
     for entry in change.set {
-        match list.iter_mut().find(|known| key(known) == key(&entry)) {
-            Some(known) => *known = entry,
-            None => list.push(entry),
+        let is_known = list.change(|known| key(known) == key(&entry), |known| *known = entry.clone());
+        if is_known.is_none() {
+            list.push(entry);
         }
     }
 }
@@ -141,7 +136,7 @@ mod tests {
     use crate::log::{Lsn, SegmentSeq};
     use crate::volume::info::ImageParent;
 
-    fn volume(image: u16, size_blocks: u64) -> CatalogVolume {
+    fn volume(image: u32, size_blocks: u64) -> CatalogVolume {
         CatalogVolume {
             name: format!("v{image}"),
             uuid: Uuid::from_u128(u128::from(image)),
@@ -153,28 +148,26 @@ mod tests {
         }
     }
 
-    fn image(id: u16, uncertain_below: u64) -> CatalogImage {
+    fn image(id: u32, uncertain_below: u64) -> CatalogImage {
         let parent = (id > 3).then_some(ImageParent { image: id - 1, lsn: 5 });
         CatalogImage { id, parent, born_lsn: 1, hydrated_lsn: None, hydrating: false, uncertain_below }
     }
 
     /// Changes a catalog as one of the pool's changes does.
-    fn edit(catalog: &mut Catalog, kind: u8, number: u16) {
+    fn edit(catalog: &mut Catalog, kind: u8, number: u32) {
         match kind % 7 {
             0 => {
                 let id = catalog.next_image;
                 catalog.next_image += 1;
-                Rc::make_mut(&mut catalog.volumes).push(volume(id, 10));
-                Rc::make_mut(&mut catalog.images).push(image(id, 0));
+                catalog.volumes.push(volume(id, 10));
+                catalog.images.push(image(id, 0));
             }
             1 => {
-                Rc::make_mut(&mut catalog.volumes).retain(|volume| volume.image % 5 != number % 5);
+                catalog.volumes.retain(|volume| volume.image % 5 != number % 5);
                 catalog.prune_images(Lsn(9));
             }
             2 => {
-                if let Some(volume) = Rc::make_mut(&mut catalog.volumes).first_mut() {
-                    volume.size_blocks += 1;
-                }
+                catalog.volumes.change(|_| true, |volume| volume.size_blocks += 1);
             }
             3 => catalog.snapshots.insert(&CatalogSnapshot {
                 name: Rc::from(format!("s{}", number % 300)),
@@ -192,7 +185,7 @@ mod tests {
     proptest! {
         #[test]
         fn changes_one_after_the_other_make_the_same_catalog(
-            edits in proptest::collection::vec((any::<u8>(), any::<u16>()), 1..80),
+            edits in proptest::collection::vec((any::<u8>(), any::<u32>()), 1..80),
         ) {
             let mut catalog = Catalog::default();
             let mut replayed = Catalog::default();

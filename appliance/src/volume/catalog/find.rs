@@ -73,7 +73,7 @@ mod tests {
         let states: Vec<Catalog> = (0..4)
             .map(|at| Catalog {
                 archived_below: SegmentSeq(at),
-                next_image: 1 + at as u16,
+                next_image: 1 + at as u32,
                 ..Catalog::default()
             })
             .collect();

@@ -9,6 +9,7 @@
 //!
 //! | file | job |
 //! |---|---|
+//! | `shared` | a list whose copies share entries: volumes and images |
 //! | `paged`, `snapshots` | a map whose copies share pages; the snapshots in two of them |
 //! | `change` | what makes one catalog of another |
 //! | `logged` | how the catalog goes to the log |
@@ -18,8 +19,10 @@ mod change;
 mod find;
 mod logged;
 mod paged;
+mod shared;
 mod snapshots;
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
@@ -29,6 +32,7 @@ use uuid::Uuid;
 pub(super) use change::CatalogChange;
 pub(super) use find::{CatalogFinder, FoundCatalog};
 pub(super) use logged::{CatalogWriter, room_problem};
+pub(crate) use shared::Shared;
 pub(super) use snapshots::Snapshots;
 
 use super::archive::Cut;
@@ -48,6 +52,9 @@ const RANGES_MAX: usize = 128;
 /// The share of the longest catalog that is kept for what grows by itself: one in so many bytes.
 pub(super) const ROOM_SHARE: usize = 16;
 
+/// Bytes of the key of the deleted images in the text, which is not there without any.
+const GONE_IMAGES_KEY_BYTES: usize = r#","gone_images":"#.len();
+
 /// The version of the text in pools of format 1.
 const CATALOG_VERSION_FIRST: u32 = 1;
 /// The version of the text in pools of format 2.
@@ -58,12 +65,12 @@ const CATALOG_VERSION: u32 = 2;
 pub(super) struct Catalog {
     pub(super) version: u32,
     /// The next image id; ids are never used twice.
-    pub(super) next_image: u16,
+    pub(super) next_image: u32,
     /// The next synch id.
     pub(super) next_synch: u64,
-    pub(super) volumes: Rc<Vec<CatalogVolume>>,
+    pub(super) volumes: Shared<CatalogVolume>,
     /// The images of the volumes and of their ancestors.
-    pub(super) images: Rc<Vec<CatalogImage>>,
+    pub(super) images: Shared<CatalogImage>,
     #[serde(default, skip_serializing_if = "Snapshots::is_empty")]
     pub(super) snapshots: Snapshots,
     /// Stretches of the log whose entries are lost: what is older in any index is not certain.
@@ -91,15 +98,11 @@ pub(super) struct Catalog {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) gaps: Vec<LsnRange>,
     /// Images that are gone while the archive may keep points at which they lived; the newest [`GONE_IMAGES_MAX`], oldest first. Expiry forgets those of which no point is left.
-    #[serde(default, skip_serializing_if = "is_empty")]
-    pub(super) gone_images: Rc<Vec<GoneImage>>,
+    #[serde(default, skip_serializing_if = "Shared::is_empty")]
+    pub(super) gone_images: Shared<GoneImage>,
     /// The pool's claim on its archive.
     #[serde(default)]
     pub(super) ownership: Ownership,
-}
-
-fn is_empty<T>(list: &Rc<Vec<T>>) -> bool {
-    list.is_empty()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
@@ -117,7 +120,7 @@ pub(crate) struct CatalogVolume {
     pub(crate) uuid: Uuid,
     pub(crate) size_blocks: u64,
     pub(crate) read_only: bool,
-    pub(crate) image: u16,
+    pub(crate) image: u32,
     pub(crate) created_ns: u64,
     /// Whether its capacity was not set aside.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -126,7 +129,7 @@ pub(crate) struct CatalogVolume {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CatalogImage {
-    pub(crate) id: u16,
+    pub(crate) id: u32,
     pub(crate) parent: Option<ImageParent>,
     /// The image has no entries at or before this LSN.
     pub(crate) born_lsn: u64,
@@ -157,7 +160,7 @@ impl CatalogImage {
 /// An image with a parent that no volume needs any more: points at which it lived still need what it inherited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GoneImage {
-    pub(crate) id: u16,
+    pub(crate) id: u32,
     pub(crate) parent: ImageParent,
     pub(crate) born_lsn: u64,
     /// At or after this LSN there is no point that needs it.
@@ -177,8 +180,8 @@ impl Default for Catalog {
             version: CATALOG_VERSION,
             next_image: 1,
             next_synch: 1,
-            volumes: Rc::default(),
-            images: Rc::default(),
+            volumes: Shared::default(),
+            images: Shared::default(),
             snapshots: Snapshots::default(),
             lost: Vec::new(),
             overprovisioning_percent: OVERPROVISIONING_PERCENT_DEFAULT,
@@ -188,7 +191,7 @@ impl Default for Catalog {
             created_ns: 0,
             archived_below: SegmentSeq(0),
             gaps: Vec::new(),
-            gone_images: Rc::default(),
+            gone_images: Shared::default(),
             ownership: Ownership::default(),
         }
     }
@@ -210,21 +213,37 @@ impl Catalog {
     }
 
     /// How long [`encode`](Self::encode) is at most, in bytes, whatever number the next synch has.
-    /// Cost: a look at everything but the snapshots.
+    /// Cost: a look at what is not in a list.
     pub(super) fn text_bytes_max(&self, format_version: u32) -> usize {
-        let snapshots = if format_version < 2 { self.snapshots.clone() } else { Snapshots::default() };
-        let json = Catalog { version: CATALOG_VERSION, next_synch: u64::MAX, snapshots, ..self.clone() };
-        let mut counted = Counted(0);
-        if serde_json::to_writer(&mut counted, &json).is_err() {
-            unreachable!("a catalog is plain data")
-        }
-        counted.0 + if format_version < 2 { 0 } else { self.snapshots.texts_bytes_max() }
+        let is_first = format_version < 2;
+        let snapshots = if is_first { self.snapshots.clone() } else { Snapshots::default() };
+        let rest = Catalog { next_synch: u64::MAX, snapshots, ..self.without_lists() };
+        let lists_bytes =
+            self.volumes.text_bytes() + self.images.text_bytes() + self.gone_images.text_bytes();
+        let pages_bytes = if is_first { 0 } else { self.snapshots.texts_bytes_max() };
+        shared::text_bytes_of(&rest) + GONE_IMAGES_KEY_BYTES + lists_bytes + pages_bytes
     }
 
     /// The same without what has entries of its own in a change.
     fn without_lists(&self) -> Self {
-        let (volumes, images, gone_images) = (Rc::default(), Rc::default(), Rc::default());
-        Catalog { volumes, images, gone_images, snapshots: Snapshots::default(), ..self.clone() }
+        Catalog {
+            version: CATALOG_VERSION,
+            next_image: self.next_image,
+            next_synch: self.next_synch,
+            volumes: Shared::default(),
+            images: Shared::default(),
+            snapshots: Snapshots::default(),
+            lost: self.lost.clone(),
+            overprovisioning_percent: self.overprovisioning_percent,
+            working_sets: self.working_sets.clone(),
+            working_set_target: self.working_set_target,
+            cuts: self.cuts.clone(),
+            created_ns: self.created_ns,
+            archived_below: self.archived_below,
+            gaps: self.gaps.clone(),
+            gone_images: Shared::default(),
+            ownership: self.ownership.clone(),
+        }
     }
 
     /// Reads a whole text; `None` when it is not a catalog of a version that this build knows.
@@ -246,59 +265,49 @@ impl Catalog {
         self.volumes.iter().find(|volume| volume.name == name)
     }
 
-    pub(super) fn image(&self, id: u16) -> Option<&CatalogImage> {
+    pub(super) fn image(&self, id: u32) -> Option<&CatalogImage> {
         self.images.iter().find(|image| image.id == id)
     }
 
     /// Takes in an image as an older catalog tells of it. The present one may know it from a still older one, of a time before it was hydrated.
     pub(super) fn learn_image(&mut self, image: &CatalogImage) {
-        let place = self.images.iter().position(|known| known.id == image.id);
-        match place {
-            Some(place) => {
-                let known = &self.images[place];
-                let hydrated_lsn = known.hydrated_lsn.or(image.hydrated_lsn);
-                let uncertain_below = known.uncertain_below.max(image.uncertain_below);
-                if (known.hydrated_lsn, known.uncertain_below) != (hydrated_lsn, uncertain_below) {
-                    let known = &mut Rc::make_mut(&mut self.images)[place];
-                    (known.hydrated_lsn, known.uncertain_below) = (hydrated_lsn, uncertain_below);
-                }
-            }
-            None => Rc::make_mut(&mut self.images).push(image.clone()),
+        let Some(known) = self.image(image.id) else { return self.images.push(image.clone()) };
+        let hydrated_lsn = known.hydrated_lsn.or(image.hydrated_lsn);
+        let uncertain_below = known.uncertain_below.max(image.uncertain_below);
+        if (known.hydrated_lsn, known.uncertain_below) != (hydrated_lsn, uncertain_below) {
+            self.images.change(
+                |known| known.id == image.id,
+                |known| (known.hydrated_lsn, known.uncertain_below) = (hydrated_lsn, uncertain_below),
+            );
         }
     }
 
     /// Drops images that no volume needs, and remembers those with a parent. No point at or after `gone_lsn` needs them.
     pub(super) fn prune_images(&mut self, gone_lsn: Lsn) {
-        let (mut needed, mut followed) = (HashSet::new(), HashSet::new());
-        let known: HashMap<u16, &CatalogImage> = self.images.iter().map(|image| (image.id, image)).collect();
+        // Most have no parent, and are needed by a volume or by nobody.
+        let with_parent = self.images.iter().filter(|image| image.parent.is_some());
+        let known: HashMap<u32, &CatalogImage> = with_parent.map(|image| (image.id, image)).collect();
+        let (mut needed, mut followed) = (Vec::with_capacity(self.volumes.len()), HashSet::new());
         for volume in self.volumes.iter() {
             let mut next = Some((volume.image, Lsn::MAX));
             while let Some((id, at)) = next {
-                needed.insert(id);
+                needed.push(id);
                 // One that is hydrated now may be a clone's origin at a point at which it was not.
                 let image = known.get(&id).filter(|image| image.inherits_at(at) && followed.insert(id));
                 next = image.and_then(|image| image.parent).map(|parent| (parent.image, Lsn(parent.lsn)));
             }
         }
-        let remembered: HashSet<u16> = self.gone_images.iter().map(|gone| gone.id).collect();
-        let gone: Vec<GoneImage> = self
-            .images
-            .iter()
-            .filter(|image| !needed.contains(&image.id) && !remembered.contains(&image.id))
-            .filter_map(|image| {
-                let (id, born_lsn, gone_lsn) = (image.id, image.born_lsn, gone_lsn.0);
-                image.parent.map(|parent| GoneImage { id, parent, born_lsn, gone_lsn })
-            })
-            .collect();
-        if !gone.is_empty() {
-            let list = Rc::make_mut(&mut self.gone_images);
-            list.extend(gone);
-            let too_many = list.len().saturating_sub(GONE_IMAGES_MAX);
-            list.drain(..too_many);
-        }
-        if self.images.iter().any(|image| !needed.contains(&image.id)) {
-            Rc::make_mut(&mut self.images).retain(|image| needed.contains(&image.id));
-        }
+        let needed = IdSet::new(needed);
+        let is_gone = |image: &&CatalogImage| !needed.contains(image.id);
+        let gone = self.images.iter().filter(is_gone).filter_map(|image| {
+            let (id, born_lsn, gone_lsn) = (image.id, image.born_lsn, gone_lsn.0);
+            image.parent.map(|parent| GoneImage { id, parent, born_lsn, gone_lsn })
+        });
+        let mut gone: Vec<GoneImage> = gone.collect();
+        gone.retain(|gone| self.gone_images.iter().all(|known| known.id != gone.id));
+        gone.into_iter().for_each(|gone| self.gone_images.push(gone));
+        self.gone_images.drop_first(self.gone_images.len().saturating_sub(GONE_IMAGES_MAX));
+        self.images.retain(|image| needed.contains(image.id));
     }
 
     /// Forgets deleted images of which no point is left: none of the segments in which they lived is `there`. How many there were.
@@ -309,9 +318,7 @@ impl Catalog {
             there.range(first..=last).next().is_some()
         };
         let before = self.gone_images.len();
-        if !self.gone_images.iter().all(is_needed) {
-            Rc::make_mut(&mut self.gone_images).retain(is_needed);
-        }
+        self.gone_images.retain(is_needed);
         before - self.gone_images.len()
     }
 
@@ -349,7 +356,7 @@ impl Catalog {
     pub(super) fn give_way(&mut self) -> bool {
         if !self.gone_images.is_empty() {
             let fewer = self.gone_images.len().div_ceil(8);
-            Rc::make_mut(&mut self.gone_images).drain(..fewer);
+            self.gone_images.drop_first(fewer);
         } else if self.gaps.len() > 1 {
             let half = self.gaps.len() / 2;
             join_ranges(&mut self.gaps, half);
@@ -364,12 +371,12 @@ impl Catalog {
 
     /// How long the text is at most without what grows by itself.
     pub(super) fn own_bytes(&self, format_version: u32) -> usize {
-        let (gone_images, gaps, lost) = (Rc::default(), Vec::new(), Vec::new());
+        let (gone_images, gaps, lost) = (Shared::default(), Vec::new(), Vec::new());
         Catalog { lost, gaps, gone_images, ..self.clone() }.text_bytes_max(format_version)
     }
 
     /// What lies before this LSN of what an image inherited is not certain.
-    pub(super) fn inherited_uncertain_below(&self, image: u16) -> Lsn {
+    pub(super) fn inherited_uncertain_below(&self, image: u32) -> Lsn {
         let image = self.image(image).filter(|image| image.inherits());
         let parent = image.and_then(|image| image.parent);
         parent.map_or(Lsn(0), |parent| {
@@ -379,7 +386,7 @@ impl Catalog {
 
     /// What lies before this LSN in the index of `image` as it is at `at` is not certain, because entries that may have replaced it are lost.
     /// A loss touches an image when it lies in the stretch in which the image, or an ancestor up to the point of its birth, took its entries.
-    pub(super) fn uncertain_below(&self, image: u16, at: Lsn) -> Lsn {
+    pub(super) fn uncertain_below(&self, image: u32, at: Lsn) -> Lsn {
         let mut uncertain = Lsn(0);
         let mut next = Some((image, at));
         while let Some((id, at)) = next {
@@ -422,17 +429,28 @@ fn join_ranges(ranges: &mut Vec<LsnRange>, max: usize) {
     *ranges = joined;
 }
 
-/// Counts the bytes of a text that nobody needs.
-struct Counted(usize);
+/// A set of image ids that are looked for in about the order in which they are here.
+struct IdSet {
+    sorted: Vec<u32>,
+    /// Behind the one found last.
+    next: Cell<usize>,
+}
 
-impl std::io::Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
+impl IdSet {
+    fn new(mut ids: Vec<u32>) -> Self {
+        ids.sort_unstable();
+        IdSet { sorted: ids, next: Cell::new(0) }
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+    fn contains(&self, id: u32) -> bool {
+        let next = self.next.get();
+        if self.sorted.get(next) == Some(&id) {
+            self.next.set(next + 1);
+            return true;
+        }
+        let place = self.sorted.partition_point(|&known| known < id);
+        self.next.set(place + 1);
+        self.sorted.get(place) == Some(&id)
     }
 }
 
@@ -490,7 +508,7 @@ mod tests {
         };
         let parent = |image, lsn| Some(ImageParent { image, lsn });
         let mut catalog = Catalog {
-            images: Rc::new(vec![
+            images: Shared::from_iter([
                 image(0, None, None, 0),
                 image(1, parent(0, 900), None, 0),
                 image(2, parent(1, 1900), None, 0),
@@ -501,9 +519,9 @@ mod tests {
         assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(510));
         assert_eq!(catalog.inherited_uncertain_below(2), Lsn(510));
         // Hydrated, it asks nobody any more; then its own catalog entry says it.
-        Rc::make_mut(&mut catalog.images)[2].hydrated_lsn = Some(2500);
+        catalog.images.change(|image| image.id == 2, |image| image.hydrated_lsn = Some(2500));
         assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(0));
-        Rc::make_mut(&mut catalog.images)[2].uncertain_below = 510;
+        catalog.images.change(|image| image.id == 2, |image| image.uncertain_below = 510);
         assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(510));
         for version in [1, 2] {
             let text = catalog.encode(version);
@@ -540,7 +558,7 @@ mod tests {
         let geometry = Geometry::fit(256 * 12, 256).expect("eleven segments");
         let parent = ImageParent { image: 1, lsn: 300 };
         let catalog = Catalog {
-            gone_images: Rc::new(vec![
+            gone_images: Shared::from_iter([
                 GoneImage { id: 2, parent, born_lsn: 600, gone_lsn: 4 * 256 },
                 GoneImage { id: 3, parent, born_lsn: 9 * 256, gone_lsn: 9 * 256 + 7 },
             ]),
@@ -556,7 +574,7 @@ mod tests {
         assert_eq!(left(&[2, 9, 10]), [2, 3]);
         assert_eq!(left(&[3, 10]), [2]);
         // Something older that is kept, by a snapshot for one, keeps neither.
-        assert_eq!(left(&[0, 1, 4, 5, 10]), [0_u16; 0]);
+        assert_eq!(left(&[0, 1, 4, 5, 10]), [0_u32; 0]);
         assert_eq!(left(&[1, 4, 9]), [3]);
     }
 }

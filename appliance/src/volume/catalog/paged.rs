@@ -1,9 +1,10 @@
-//! An ordered map in pages that copies share: a copy costs a reference for each page, a change
-//! copies one page. Each page remembers a text that was made of it until it is changed.
+//! An ordered map in pages that copies share: a copy costs one reference, the first change after it
+//! one for each page, and a copy of the page. Each page remembers a text that was made of it until it is changed.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
 use std::rc::Rc;
+
+use super::shared::apart;
 
 /// Entries of a page at most; a full one becomes two.
 const PAGE_ENTRIES_MAX: usize = 512;
@@ -40,13 +41,13 @@ impl<K, V> Page<K, V> {
 /// The map.
 #[derive(Debug, Clone)]
 pub(super) struct Paged<K, V> {
-    pages: Vec<Rc<Page<K, V>>>,
+    pages: Rc<Vec<Rc<Page<K, V>>>>,
     len: usize,
 }
 
 impl<K, V> Default for Paged<K, V> {
     fn default() -> Self {
-        Paged { pages: Vec::new(), len: 0 }
+        Paged { pages: Rc::default(), len: 0 }
     }
 }
 
@@ -83,8 +84,9 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
     /// Puts a value; the one that was there.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         let at = self.page_of(&key);
-        let Some(shared) = self.pages.get_mut(at) else {
-            self.pages.push(Page::new(vec![(key, value)]));
+        let pages = Rc::make_mut(&mut self.pages);
+        let Some(shared) = pages.get_mut(at) else {
+            pages.push(Page::new(vec![(key, value)]));
             self.len += 1;
             return None;
         };
@@ -96,11 +98,11 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
         self.len += 1;
         if page.entries.len() > PAGE_ENTRIES_MAX {
             // What comes in order leaves full pages behind.
-            let is_last = at + 1 == self.pages.len();
-            let page = changed(&mut self.pages[at]);
+            let is_last = at + 1 == pages.len();
+            let page = changed(&mut pages[at]);
             let kept = if is_last { PAGE_ENTRIES_MAX } else { PAGE_ENTRIES_MAX / 2 };
             let behind = page.entries.split_off(kept);
-            self.pages.insert(at + 1, Page::new(behind));
+            pages.insert(at + 1, Page::new(behind));
         }
         None
     }
@@ -109,10 +111,11 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let at = self.page_of(key);
         let place = self.pages.get(at)?.entries.binary_search_by(|(known, _)| known.cmp(key)).ok()?;
-        let page = changed(&mut self.pages[at]);
+        let pages = Rc::make_mut(&mut self.pages);
+        let page = changed(&mut pages[at]);
         let (_, value) = page.entries.remove(place);
         if page.entries.is_empty() {
-            self.pages.remove(at);
+            pages.remove(at);
         }
         self.len -= 1;
         Some(value)
@@ -125,18 +128,21 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
     where
         V: PartialEq,
     {
-        let addresses = |map: &Self| map.pages.iter().map(Rc::as_ptr).collect::<HashSet<_>>();
-        let (shared, of_newer) = (addresses(self), addresses(newer));
-        let apart = |pages: &[Rc<Page<K, V>>], other: &HashSet<*const Page<K, V>>| {
-            pages.iter().filter(|page| !other.contains(&Rc::as_ptr(page))).cloned().collect::<Vec<_>>()
-        };
-        let (before, after) = (apart(&self.pages, &of_newer), apart(&newer.pages, &shared));
-        let entries = |pages: &[Rc<Page<K, V>>]| {
-            pages.iter().flat_map(|page| page.entries.clone()).collect::<Vec<(K, V)>>()
-        };
-        let set = entries(&after).into_iter().filter(|(key, value)| self.get(key) != Some(value)).collect();
-        let gone = entries(&before).into_iter().map(|(key, _)| key);
-        (set, gone.filter(|key| newer.get(key).is_none()).collect())
+        let (before, after) = apart(&self.pages, &newer.pages);
+        // Both are in order, and no key of theirs is in a page that both maps share.
+        let mut before = before.iter().flat_map(|page| page.entries.iter()).peekable();
+        let (mut set, mut gone) = (Vec::new(), Vec::new());
+        for entry in after.iter().flat_map(|page| page.entries.iter()) {
+            while let Some((key, _)) = before.next_if(|(key, _)| *key < entry.0) {
+                gone.push(key.clone());
+            }
+            let known = before.next_if(|(key, _)| *key == entry.0);
+            if known.is_none_or(|(_, value)| *value != entry.1) {
+                set.push(entry.clone());
+            }
+        }
+        gone.extend(before.map(|(key, _)| key.clone()));
+        (set, gone)
     }
 
     /// The page in which a key is, or would be put.

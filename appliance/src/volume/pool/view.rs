@@ -88,7 +88,7 @@ impl Pool {
         }));
         let clock = log.clock_status();
         problems.extend(state.ended_busy_problem(&log));
-        problems.extend(image_ids::problem(state.catalog.next_image));
+        problems.extend(image_ids::problem(state.catalog.next_image, log.format_version()));
         problems.extend(room_problem(&log, &state.catalog));
         problems.extend(clock_problem(&clock, state.archive.is_some()));
         PoolInfo {

@@ -126,8 +126,8 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
                         .enumerate()
                         .map(|(index, (born, percent, gone, parent))| Generation {
                             // Image 1 has no parent; the others come from one of those before them.
-                            image: ImageId(index as u16 + 2),
-                            parent_image: ImageId((parent % (index + 1)) as u16 + 1),
+                            image: ImageId(index as u32 + 2),
+                            parent_image: ImageId((parent % (index + 1)) as u32 + 1),
                             parent_lsn: Lsn(born * percent / 100),
                             born_lsn: Lsn(born),
                             gone_lsn: gone.map(|after| Lsn(born + after)),
