@@ -28,6 +28,7 @@ impl Connection {
             self.finish(context, completion);
             work += 1;
         }
+        self.finish_disconnect(context);
         work + self.send_events()
     }
 

@@ -2,7 +2,7 @@
 
 use super::memory::charge_of;
 use super::slots::Stage;
-use super::{Connection, Fatal};
+use super::{Connection, Disconnecting, Fatal};
 use crate::dma::DmaBufMut;
 use crate::nvmf::target::admin::{self, Reply};
 use crate::nvmf::target::config::{NAMESPACE_ID, TRANSFER_BYTES_MAX};
@@ -397,8 +397,9 @@ impl Connection {
                     // Only I/O queues can be disconnected (Base section 6.4).
                     Reply::Done(Status::INVALID_QUEUE_TYPE.do_not_retry(), 0)
                 } else {
-                    self.disconnecting = true;
-                    Reply::done(0)
+                    self.disconnecting = Disconnecting::Asked(*sqe);
+                    self.end_what_waits(context);
+                    Reply::Waiting
                 }
             }
             _ => invalid,

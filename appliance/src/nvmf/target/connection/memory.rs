@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::execute::Taken;
 use super::pace::MinimumRate;
 use super::slots::Stage;
-use super::{Close, Connection, Queue};
+use super::{Close, Connection, Disconnecting, Queue};
 use crate::dma::{DmaBufMut, DmaPool};
 use crate::nvmf::target::context::Context;
 use crate::nvmf::target::io;
@@ -183,6 +183,32 @@ impl Connection {
                 R2t::new(slot.sqe.command_id.get(), index, 0, slot.len_bytes, self.limits.digests.header);
             self.staging_bytes += len_bytes;
             self.output.header(|arena| append_header(arena, &request));
+        }
+    }
+
+    /// Ends every command that waits for memory or for data: nothing more is received.
+    pub(super) fn end_what_waits(&mut self, context: &Context) {
+        self.await_memory.clear();
+        self.incoming = None;
+        for index in self.slots.waiting() {
+            let Some(slot) = self.slots.get_mut(index) else { continue };
+            let (sqe, staging) = (slot.sqe, slot.staging.take());
+            if staging.is_some() {
+                let len_bytes = slot.len_bytes as usize;
+                self.release_staging(context, len_bytes);
+            }
+            self.free_slot(context, index);
+            self.complete(context, &sqe, Status::ABORTED_QUEUE_DELETED, 0);
+        }
+    }
+
+    /// Answers a Disconnect when the storage has nothing of the queue any more.
+    pub(super) fn finish_disconnect(&mut self, context: &Context) {
+        if let Disconnecting::Asked(sqe) = self.disconnecting
+            && self.slots.used() == 0
+        {
+            self.disconnecting = Disconnecting::Answered;
+            self.complete(context, &sqe, Status::SUCCESS, 0);
         }
     }
 

@@ -38,6 +38,7 @@ use super::shares::MemberId;
 use super::stats::QueuePairInfo;
 use crate::dma::DmaBuf;
 use crate::nvmf::output::Output;
+use crate::nvmf::wire::command::Sqe;
 use crate::nvmf::wire::pdu::{ADMIN_IN_CAPSULE_BYTES, Digests, FatalError, PduType, TermReq};
 use crate::nvmf::wire::pdu_check::{PduError, PduLimits, Receiver};
 use crate::reactor::{Interest, Local, Source};
@@ -226,10 +227,21 @@ pub(super) struct Connection {
     queue: Option<Queue>,
     /// A shutdown waits for a flush that the storage does not have yet.
     flush_wanted: bool,
-    /// The queue was disconnected; close when everything is answered.
-    disconnecting: bool,
+    /// The queue is being disconnected.
+    disconnecting: Disconnecting,
     /// Its controller's volume is gone; close then.
     linger_until: Option<Instant>,
+}
+
+/// How far the end is that a host asked for by Disconnect.
+enum Disconnecting {
+    /// It did not.
+    No,
+    /// The command is answered when the storage has nothing of the queue: its completion is the
+    /// last (Base 2.1 section 6.4).
+    Asked(Sqe),
+    /// Close when the answer is sent.
+    Answered,
 }
 
 impl Connection {
@@ -281,7 +293,7 @@ impl Connection {
             output_bytes_max: ADMIN_OUTPUT_BYTES_MAX,
             queue: None,
             flush_wanted: false,
-            disconnecting: false,
+            disconnecting: Disconnecting::No,
             linger_until: None,
         })
     }
@@ -390,7 +402,7 @@ impl Connection {
         if !queue.is_admin() && queue.resets != queue.controller.resets() {
             return Err(Close::Reset);
         }
-        if self.disconnecting && self.output.is_empty() && self.slots.used() == 0 {
+        if matches!(self.disconnecting, Disconnecting::Answered) && self.output.is_empty() {
             return Err(Close::Disconnected);
         }
         Ok(())

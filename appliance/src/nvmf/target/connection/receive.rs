@@ -5,7 +5,7 @@ use zerocopy::FromBytes;
 use super::execute::Taken;
 use super::input::Received;
 use super::slots::Stage;
-use super::{Close, Connection, Fatal, H2C_DATA_BYTES_MAX, Incoming, Phase, Stall};
+use super::{Close, Connection, Disconnecting, Fatal, H2C_DATA_BYTES_MAX, Incoming, Phase, Stall};
 use crate::nvmf::target::context::Context;
 use crate::nvmf::wire::command::Rw;
 use crate::nvmf::wire::pdu::{
@@ -192,7 +192,7 @@ impl Connection {
     }
 
     fn parse_one(&mut self, context: &Context, rest: &[u8]) -> Result<Step, Close> {
-        if self.is_terminating() || self.disconnecting {
+        if self.is_terminating() || !matches!(self.disconnecting, Disconnecting::No) {
             return Ok(if rest.is_empty() { Step::NeedMore } else { Step::Consumed(rest.len()) });
         }
         if self.incoming.is_some() {

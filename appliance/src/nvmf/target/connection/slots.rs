@@ -102,6 +102,12 @@ impl Slots {
         self.slots.get_mut(usize::from(index)).filter(|slot| slot.stage != Stage::Free)
     }
 
+    /// The commands that wait for memory or for data from the host.
+    pub(super) fn waiting(&self) -> Vec<u16> {
+        let waits = |slot: &Slot| matches!(slot.stage, Stage::AwaitMemory | Stage::AwaitData);
+        (0..).zip(&self.slots).filter(|(_, slot)| waits(slot)).map(|(index, _)| index).collect()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().filter(|slot| slot.stage != Stage::Free)
     }

@@ -8,8 +8,10 @@ use super::{BLOCK, LIMIT, Served, pattern};
 use crate::nvmf::host::{ConnectOptions, RawConnection, RawPdu};
 use crate::nvmf::nqn;
 use crate::nvmf::wire::command::{Rw, Sqe};
-use crate::nvmf::wire::fabrics::{CONTROLLER_ID_DYNAMIC, Connect, ConnectData, ConnectResult, PropertySet};
-use crate::nvmf::wire::opcode::{AdminOpcode, IoOpcode};
+use crate::nvmf::wire::fabrics::{
+    CONTROLLER_ID_DYNAMIC, Connect, ConnectData, ConnectResult, Disconnect, PropertySet,
+};
+use crate::nvmf::wire::opcode::{AdminOpcode, FabricsType, IoOpcode};
 use crate::nvmf::wire::pdu::{
     C2hData, CapsuleCmd, CapsuleResp, CommonHeader, Digests, FatalError, H2cData, IcReq, PduType, R2t,
     TermReq, flags,
@@ -359,6 +361,37 @@ fn a_wrong_data_digest_fails_its_command_only() {
     assert_eq!(raw.status(), Status::SUCCESS);
     let stats = served.with(|state| state.target.stats());
     assert_eq!(stats.data_digest_errors, 2);
+    drop(raw);
+    served.finish();
+}
+
+/// A Disconnect ends what waits for data that can no longer come, and is answered last. Such a
+/// queue was not closed for the whole transfer time-out, and kept its memory.
+#[test]
+fn a_disconnect_ends_what_waits_for_data() {
+    let served = Served::start();
+    let mut raw = RawAssociation::new(&served, Digests::default());
+    let r2t = raw.ask(2);
+    let half = raw.h2c(&r2t, 0, BLOCK as u32, false);
+    raw.io.send_pdu(&half, &[0; 100]).expect("sent");
+    let rest = [0; BLOCK - 100];
+    raw.io.send_bytes(&rest).expect("sent");
+    let mut disconnect = Disconnect {
+        opcode: AdminOpcode::Fabrics.into(),
+        flags: crate::nvmf::wire::command::FLAGS_SGL,
+        fabrics_type: FabricsType::Disconnect.into(),
+        ..Disconnect::default()
+    };
+    disconnect.command_id.set(9);
+    raw.send(disconnect.into(), &[]);
+    let answers = raw.io.read_until_closed().expect("it is closed");
+    let told: Vec<(u16, Status)> = answers
+        .iter()
+        .map(|answer| answer.view::<CapsuleResp>().expect("a response").cqe)
+        .map(|cqe| (cqe.command_id.get(), cqe.status().code_only()))
+        .collect();
+    assert_eq!(told, [(7, Status::ABORTED_QUEUE_DELETED), (9, Status::SUCCESS)]);
+    assert_eq!(served.with(|state| state.target.stats()).staging_bytes, 0);
     drop(raw);
     served.finish();
 }
