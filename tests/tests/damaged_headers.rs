@@ -142,6 +142,7 @@ fn what_a_start_left_out_stays_out() {
         stable_lsn: Lsn(0),
         oldest: SegmentSeq(0),
         released: Vec::new(),
+        ends: Vec::new(),
     };
     old.encode(pool_of(&disk), &mut block);
     disk.set_block(newest, &block);

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use uuid::Uuid;
 use varve::log::checksum::{crc32c, crc32c_parts};
 use varve::log::format::{
-    Entry, EventHead, FormatError, Opening, RecordHead, RecordLine, SegmentHeader, Superblock, TrailerHead,
-    TrailerUnit, trailer_units,
+    ENDS_MAX, Entry, EventHead, FormatError, Opening, RecordHead, RecordLine, SegmentHeader, Superblock,
+    TrailerHead, TrailerUnit, trailer_units,
 };
 use varve::log::reader::SegmentEntries;
 use varve::log::{BlockNumber, ImageId, Lsn, SegmentSeq};
@@ -151,9 +151,14 @@ proptest! {
     #[test]
     fn segment_headers_round_trip(
         sequence in 0_u64..1 << 40, epoch: u32, opened_ns: u64, previous: u64, stable: u64,
-        kept in 0_u64..1 << 16, released in prop::collection::btree_set(1_u64..32_000, 0..20), bit in 0..8 * BLOCK
+        kept in 0_u64..1 << 16, released in prop::collection::btree_set(1_u64..24_000, 0..20),
+        ends in prop::collection::btree_map(0_u64..1 << 16, 1_u64..=256, 0..200), bit in 0..8 * BLOCK
     ) {
         let oldest = sequence.saturating_sub(kept);
+        let ends: Vec<(SegmentSeq, Lsn)> = ends
+            .range(..sequence - oldest)
+            .map(|(behind, blocks)| (SegmentSeq(oldest + behind), Lsn((oldest + behind) * 256 + blocks)))
+            .collect();
         let header = SegmentHeader {
             version: 1 + epoch % 2,
             epoch,
@@ -164,10 +169,13 @@ proptest! {
             stable_lsn: Lsn(stable),
             oldest: SegmentSeq(oldest),
             released: released.iter().map(|behind| SegmentSeq(oldest + behind)).collect(),
+            ends: ends.clone(),
         };
         let mut block = vec![0xff; BLOCK];
         header.encode(POOL, &mut block);
-        prop_assert_eq!(SegmentHeader::decode(&block, POOL, 256), Ok(header));
+        // Of too many ends, it tells the newest.
+        let told = ends[ends.len().saturating_sub(ENDS_MAX)..].to_vec();
+        prop_assert_eq!(SegmentHeader::decode(&block, POOL, 256), Ok(SegmentHeader { ends: told, ..header }));
         prop_assert_eq!(SegmentHeader::decode(&block, Uuid::nil(), 256), Err(FormatError::Pool));
         block[bit / 8] ^= 1 << (bit % 8);
         prop_assert!(SegmentHeader::decode(&block, POOL, 256).is_err());

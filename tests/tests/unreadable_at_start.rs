@@ -1,8 +1,12 @@
 //! Blocks that the device cannot read, one at a time, at a start: the pool opens, says so, and refuses only what the
 //! block holds, or what its entries might have replaced.
 
+use std::collections::BTreeMap;
+
 use varve::dma::BLOCK_BYTES;
-use varve::volume::Request;
+use varve::log::format::{Entry, RecordHead, SegmentHeader};
+use varve::log::{BlockNumber, ImageId, Lsn, Recycling, SegmentSeq};
+use varve::volume::{IoError, PoolOptions, Request, SegmentInfo, SegmentState};
 use varve_tests::sim::damage::{BlockKind, problems};
 use varve_tests::sim::disk::Crash;
 use varve_tests::sim::workload::{Run, Shape};
@@ -14,6 +18,27 @@ fn small_run(seed: u64, steps: u64, volatile_cache: bool) -> Run {
     let mut run = Run::new(seed, shape);
     for _ in 0..steps {
         run.step();
+    }
+    run
+}
+
+/// A run that gives segments away.
+fn endless_run(seed: u64, steps: u64) -> Run {
+    let shape = Shape {
+        device_blocks: 257 + 12 * 256,
+        segment_blocks: 256,
+        volatile_cache: false,
+        volume_blocks: 90,
+    };
+    let options = PoolOptions { recycling: Recycling::Discard, ..PoolOptions::default() };
+    let mut run = Run::with_options(seed, shape, options);
+    run.write_all();
+    for step in 0..steps {
+        if step % 30 == 0 {
+            run.step_write(4);
+        } else {
+            run.step_hot_write();
+        }
     }
     run
 }
@@ -119,6 +144,127 @@ fn a_segment_whose_end_cannot_be_read_costs_no_later_one() {
     assert!(tried > 8, "{tried}");
 }
 
+/// A trailer that cannot be read, of a segment whose next one was released before its turn: a later
+/// header tells where it ended. The rest of the segment was taken for lost records, and whatever
+/// they may have replaced was refused.
+#[test]
+fn a_segment_ends_where_it_did_although_the_next_one_is_gone() {
+    let (mut tried, mut lost_without) = (0, 0);
+    for seed in 0..4 {
+        let stopped = endless_run(80 + seed, 1500).stop();
+        let whole = stopped.open(&stopped.disk.fork()).expect("nothing is wrong with it");
+        let uuid = whole.info().uuid;
+        let kept: BTreeMap<u64, SegmentInfo> = whole
+            .segments()
+            .into_iter()
+            .filter(|segment| segment.slot != u64::MAX)
+            .filter_map(|segment| Some((segment.sequence?, segment)))
+            .collect();
+        drop(whole);
+        let header_block = |segment: &SegmentInfo| 256 + segment.slot * 256;
+        let header_of = |segment: &SegmentInfo| {
+            let block = stopped.disk.block(header_block(segment)).expect("a header");
+            SegmentHeader::decode(&block, uuid, 256).expect("a header")
+        };
+        let (newest, last) = kept.last_key_value().expect("there are segments");
+        for (sequence, segment) in kept.range(..newest) {
+            let next = &kept[&(sequence + 1)];
+            let header = header_of(last);
+            if next.state != SegmentState::Inactive || *sequence < header.oldest.0 {
+                continue;
+            }
+            let end = (SegmentSeq(*sequence), header_of(next).previous_end_lsn);
+            for ends in [vec![end], vec![]] {
+                let disk = stopped.disk.fork();
+                let released = vec![SegmentSeq(sequence + 1)];
+                let header = SegmentHeader { released, ends: ends.clone(), ..header.clone() };
+                let mut block = [0; BLOCK_BYTES];
+                header.encode(uuid, &mut block);
+                disk.set_block(header_block(last), &block);
+                let first = header_block(next);
+                (first..first + 256).for_each(|block| disk.set_block(block, &[0; BLOCK_BYTES]));
+                disk.fail_reads_of(&[header_block(segment) + 254]);
+                let context = format!("seed {seed}, segment {sequence}");
+                let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
+                let told = problems(&pool);
+                let is_lost = told.iter().any(|problem| problem.contains(" are lost"));
+                if ends.is_empty() {
+                    lost_without += u32::from(is_lost);
+                    continue;
+                }
+                assert!(told.iter().any(|problem| problem.contains("its trailer")), "{context}");
+                assert!(!is_lost, "{context}: {told:?}");
+                assert!(stopped.compare(&pool, u64::MAX).is_empty(), "{context}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 3 && lost_without > 3, "{tried}, {lost_without}");
+}
+
+/// A slot was given away to a segment of which a power cut kept some blocks, but not the header, and
+/// the trailer of the segment before cannot be read: that one is gone, and not damaged. What its
+/// overwritten records may have replaced was refused.
+#[test]
+fn a_segment_that_was_given_away_is_not_taken_for_a_damaged_one() {
+    let mut tried = 0;
+    for seed in 0..8 {
+        let stopped = endless_run(80 + seed, 1500).stop();
+        let whole = stopped.open(&stopped.disk.fork()).expect("nothing is wrong with it");
+        let inactive: Vec<_> = whole
+            .segments()
+            .into_iter()
+            .filter(|segment| segment.state == SegmentState::Inactive && segment.slot != u64::MAX)
+            .collect();
+        let (head, uuid) = (whole.stats().head_lsn, whole.info().uuid);
+        drop(whole);
+        for segment in inactive {
+            let later = head / 256 + 1;
+            let record = RecordHead {
+                version: 2,
+                lsn: Lsn(later * 256 + 1),
+                sequence: SegmentSeq(later),
+                time_ns: u64::MAX / 2,
+                stable_lsn: Lsn(head),
+                epoch: 99,
+                data_blocks: 0,
+            };
+            let entry = Entry::trim(ImageId(1), BlockNumber(3), 1, true);
+            let mut block = [0; BLOCK_BYTES];
+            record.encode(uuid, &[entry], &mut block);
+            let first = 256 + segment.slot * 256;
+            let disk = stopped.disk.fork();
+            disk.set_block(first + 1, &block);
+            disk.fail_reads_of(&[first + 254]);
+            let context = format!("seed {seed}, segment {:?}", segment.sequence);
+            let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let told = problems(&pool);
+            assert!(!told.iter().any(|problem| problem.contains(" are lost")), "{context}: {told:?}");
+            assert!(stopped.compare(&pool, u64::MAX).is_empty(), "{context}");
+            assert!(pool.stats().head_lsn >= head, "{context}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 3, "{tried}");
+}
+
+/// The copy of the superblock that was at the end of a device before it grew may lie where a later
+/// segment has its trailer: nothing is wrong with that segment, and nobody is told so.
+#[test]
+fn an_old_superblock_is_no_damaged_trailer() {
+    let stopped = small_run(31, 60, false).abandon(Crash::Process);
+    let whole = stopped.open(&stopped.disk.fork()).expect("nothing is wrong with it");
+    let segments = whole.segments();
+    let current = segments.iter().find(|segment| segment.state == SegmentState::Current);
+    let trailer_block = 256 + current.expect("there is one").slot * 256 + 254;
+    drop(whole);
+    let disk = stopped.disk.fork();
+    let superblock = disk.block(0).expect("a superblock");
+    disk.set_block(trailer_block, superblock.as_slice().try_into().expect("a block"));
+    let pool = stopped.open(&disk).expect("it opens");
+    assert!(problems(&pool).is_empty(), "{:?}", problems(&pool));
+}
+
 /// A slot of which nothing can be read: it is never taken for a free one, and nothing older is given for what it held.
 #[test]
 fn a_slot_that_cannot_be_read_is_not_free() {
@@ -154,6 +300,47 @@ fn a_slot_that_cannot_be_read_is_not_free() {
         drop(pool);
         assert!(contents() == before, "seed {seed}: the slot was used again");
     }
+}
+
+/// Slots that read as zeroes, the newest among them: what is older comes back to life, also in
+/// segments that must leave the working set before the next one is opened, while no segment is open
+/// that would take it. Writes go on all the same; they waited for ever.
+#[test]
+fn writes_go_on_whatever_slots_are_lost() {
+    let mut tried = 0;
+    for seed in 0..6 {
+        let stopped = endless_run(120 + seed, 800).abandon(Crash::Process);
+        let whole = stopped.open(&stopped.disk.fork()).expect("nothing is wrong with it");
+        let mut kept: Vec<(u64, u64)> = whole
+            .segments()
+            .into_iter()
+            .filter(|segment| segment.slot != u64::MAX)
+            .filter_map(|segment| Some((segment.sequence?, segment.slot)))
+            .collect();
+        drop(whole);
+        kept.sort_unstable();
+        let (_, newest) = kept.pop().expect("there is a segment");
+        for (sequence, slot) in kept {
+            let disk = stopped.disk.fork();
+            for lost in [newest, slot] {
+                (256 + lost * 256..256 + (lost + 1) * 256)
+                    .for_each(|block| disk.set_block(block, &[0; BLOCK_BYTES]));
+            }
+            let context = format!("seed {seed}, segment {sequence}");
+            let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
+            for volume in pool.volumes().iter().filter(|volume| !volume.read_only) {
+                for block in 0..volume.size_bytes / BLOCK_BYTES as u64 {
+                    let data: &[&[u8]] = &[&[7; BLOCK_BYTES]];
+                    let write = Request::Write { block, data, force_unit_access: false };
+                    let result = run(&pool, volume.id, &write).result;
+                    let ended = matches!(result, Ok(()) | Err(IoError::CapacityExceeded));
+                    assert!(ended, "{context}: '{}', block {block}: {result:?}", volume.name);
+                }
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 20, "{tried}");
 }
 
 /// Both superblocks at the head are gone, one because of a bad sector and the other because of a

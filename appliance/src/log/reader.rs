@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::checksum::crc32c;
 use super::environment::Environment;
 use super::format::{
-    ENTRIES_PER_RECORD, Entry, FormatError, Opening, RecordHead, RecordLine, SegmentHeader, TrailerHead,
-    TrailerUnit,
+    ENTRIES_PER_RECORD, Entry, FormatError, Opening, RecordHead, RecordLine, SegmentHeader, Superblock,
+    TrailerHead, TrailerUnit,
 };
 use super::geometry::Geometry;
 use super::read::{BlocksRead, DeviceReader};
@@ -40,7 +40,8 @@ pub struct ExpectedEnd {
 pub enum Found<T> {
     /// A whole one.
     Valid(T),
-    /// Zeroes: nothing was ever written there.
+    /// Nothing of this kind was ever written there: zeroes, or the copy of the superblock that was at
+    /// the end of the device before it grew.
     Blank,
     /// Something else.
     Damaged(FormatError),
@@ -134,6 +135,7 @@ impl FirstRecord {
             stable_lsn: self.head.stable_lsn,
             oldest,
             released: Vec::new(),
+            ends: Vec::new(),
         })
     }
 }
@@ -191,7 +193,9 @@ impl SegmentReader {
         let bytes = read.buffer.as_slice();
         Ok(match decode(bytes) {
             Ok(value) => Found::Valid(value),
-            Err(_) if bytes.iter().all(|&byte| byte == 0) => Found::Blank,
+            Err(_) if bytes.iter().all(|&byte| byte == 0) || Superblock::decode(bytes).is_ok() => {
+                Found::Blank
+            }
             Err(error) => Found::Damaged(error),
         })
     }
@@ -352,6 +356,40 @@ impl SegmentReader {
             }
         }
         Ok(newest)
+    }
+
+    /// Whether the slot of a segment had been given away: where its own records do not go on there is
+    /// one of a later segment, whose header a power cut lost. Nothing was live in the segment then,
+    /// and nothing of the later one had become stable; what is left of its own records would be
+    /// taken for damaged. Blocks of its data, which hosts wrote, are not looked at.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(super) async fn was_given_away(
+        &self,
+        slot: Slot,
+        sequence: SegmentSeq,
+        epoch: u32,
+    ) -> Result<bool, ReadError> {
+        let data_end = self.geometry.data_end();
+        let mut window = Window { reader: self, slot, start: 0, read: None, data_end };
+        let mut offset = 1;
+        while offset < data_end {
+            let lsn = self.geometry.first_lsn(sequence).plus(offset);
+            if let Place::Record(record) = window.record(sequence, lsn, offset, epoch).await? {
+                offset += 1 + u64::from(record.head.data_blocks);
+                continue;
+            }
+            if let Some(block) = window.block(offset).await?
+                && let Ok((head, _)) = RecordHead::decode_any(block, self.pool)
+                && self.is_at(&head, offset)
+                && head.sequence > sequence
+            {
+                return Ok(true);
+            }
+            offset += 1;
+        }
+        Ok(false)
     }
 
     /// The head of the first record in a slot, of whichever segment of this pool; `None` when there is none.

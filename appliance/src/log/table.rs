@@ -179,10 +179,23 @@ impl SegmentTable {
         self.iter().filter(|(_, segment)| segment.slot.is_some()).map(|(sequence, _)| sequence)
     }
 
+    /// Whether a segment of the log was not found on the device.
+    pub fn has_lost(&self) -> bool {
+        self.segments.iter().any(|segment| segment.slot.is_none() && segment.phase != Phase::Released)
+    }
+
     /// Segments behind the oldest that were released before their turn.
     pub fn released(&self) -> Vec<SegmentSeq> {
         let gone = self.iter().filter(|(_, segment)| segment.phase == Phase::Released);
         gone.map(|(sequence, _)| sequence).collect()
+    }
+
+    /// Where the segments end that are kept while the next one was released.
+    pub fn ends_before_released(&self) -> Vec<(SegmentSeq, Lsn)> {
+        let pairs = self.iter().zip(self.segments.iter().skip(1));
+        let told = pairs
+            .filter(|((_, segment), next)| next.phase == Phase::Released && segment.phase != Phase::Released);
+        told.map(|((sequence, segment), _)| (sequence, segment.end_lsn)).collect()
     }
 
     /// Takes a free slot for the next sequence.

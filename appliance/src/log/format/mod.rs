@@ -24,7 +24,7 @@ mod trailer;
 
 pub use event::{EventHead, EventKind};
 pub use record::{ENTRIES_PER_RECORD, Entry, EntryFlags, EntryKind, Opening, RecordHead};
-pub use segment::{RELEASED_SPAN, SegmentHeader};
+pub use segment::{ENDS_MAX, RELEASED_SPAN, SegmentHeader};
 pub use superblock::{SUPERBLOCK_HEADS, Superblock};
 pub use trailer::{RecordLine, TrailerHead, TrailerUnit, trailer_blocks, trailer_units};
 

@@ -25,9 +25,14 @@ const MAGIC: [u8; 8] = *b"VARVE-SG";
 /// | 56 | 8 | LSN at which the records of the segment before it end |
 /// | 64 | 8 | stable LSN when this was written |
 /// | 72 | 8 | oldest segment kept when this was opened; those before it are gone |
-/// | 80 | 4000 | bit n: segment oldest + n was released early; its slot may hold another |
+/// | 80 | 3008 | bit n: segment oldest + n was released early; its slot may hold another |
+/// | 3088 | 992 | ends of kept segments before released ones, 8 bytes each; zero: none |
 /// | 4080 | 12 | zero |
 /// | 4092 | 4 | CRC32C of bytes 0 to 4091 |
+///
+/// The segment after one tells where that one's records end. One that was released early cannot, so
+/// every later header does. An end is 4 bytes n, for segment oldest + n, and 4 bytes of blocks from
+/// that segment's first LSN to its end.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
 #[repr(C)]
 struct Raw {
@@ -42,11 +47,21 @@ struct Raw {
     stable_lsn: U64,
     oldest: U64,
     released: [u8; RELEASED_BYTES],
+    ends: [RawEnd; ENDS_MAX],
     zero: [u8; 12],
     crc: U32,
 }
 
-const RELEASED_BYTES: usize = 4000;
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct RawEnd {
+    behind_oldest: U32,
+    len_blocks: U32,
+}
+
+const RELEASED_BYTES: usize = 3008;
+/// The most ends of kept segments that a header tells.
+pub const ENDS_MAX: usize = 124;
 /// How far behind the oldest segment one can be that is released early: the header's bits end there.
 pub const RELEASED_SPAN: u64 = RELEASED_BYTES as u64 * 8;
 
@@ -73,6 +88,9 @@ pub struct SegmentHeader {
     pub oldest: SegmentSeq,
     /// Segments behind the oldest that were released before their turn, in order, less than [`RELEASED_SPAN`] behind it.
     pub released: Vec<SegmentSeq>,
+    /// Where the records of segments end that are kept while the next one was released, in order.
+    /// With more than [`ENDS_MAX`], those of the newest.
+    pub ends: Vec<(SegmentSeq, Lsn)>,
 }
 
 impl SegmentHeader {
@@ -86,6 +104,13 @@ impl SegmentHeader {
                 *byte |= 1 << (bit % 8);
             }
         }
+        let mut ends = [RawEnd { behind_oldest: 0.into(), len_blocks: 0.into() }; ENDS_MAX];
+        let told = self.ends.len().saturating_sub(ENDS_MAX);
+        for (raw, (sequence, end)) in ends.iter_mut().zip(self.ends.iter().skip(told)) {
+            let first_lsn = self.first_lsn.0 / self.sequence.0.max(1) * sequence.0;
+            raw.behind_oldest = (sequence.0.saturating_sub(self.oldest.0) as u32).into();
+            raw.len_blocks = (end.0.saturating_sub(first_lsn) as u32).into();
+        }
         let mut raw = Raw {
             magic: MAGIC,
             version: self.version.into(),
@@ -98,6 +123,7 @@ impl SegmentHeader {
             stable_lsn: self.stable_lsn.0.into(),
             oldest: self.oldest.0.into(),
             released,
+            ends,
             zero: [0; 12],
             crc: 0.into(),
         };
@@ -132,6 +158,15 @@ impl SegmentHeader {
         let bits = bytes.flat_map(|(at, &byte)| {
             (0..8).filter(move |bit| byte & 1 << bit != 0).map(move |bit| at * 8 + bit)
         });
+        let mut ends = Vec::new();
+        for end in raw.ends.iter().filter(|end| end.len_blocks.get() != 0) {
+            let (sequence, len_blocks) =
+                (oldest + u64::from(end.behind_oldest.get()), u64::from(end.len_blocks.get()));
+            if sequence >= raw.sequence.get() || len_blocks > segment_blocks {
+                return Err(FormatError::Field("end of a segment"));
+            }
+            ends.push((SegmentSeq(sequence), Lsn(sequence * segment_blocks + len_blocks)));
+        }
         Ok(SegmentHeader {
             version,
             epoch: raw.epoch.get(),
@@ -142,6 +177,7 @@ impl SegmentHeader {
             stable_lsn: Lsn(raw.stable_lsn.get()),
             oldest: SegmentSeq(oldest),
             released: bits.map(|bit| SegmentSeq(oldest + bit)).collect(),
+            ends,
         })
     }
 }

@@ -338,6 +338,7 @@ pub async fn survey(device: &SharedBdev, environment: &Environment) -> Result<Su
         begun_lsn: superblock.begun_lsn,
         oldest: SegmentSeq(0),
         released: std::collections::BTreeSet::new(),
+        ends: std::collections::BTreeMap::new(),
         missing: Vec::new(),
         repairs: Vec::new(),
         pending: Vec::new(),

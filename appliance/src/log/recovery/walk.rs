@@ -144,6 +144,8 @@ pub(super) struct Walk {
     pub(super) oldest: SegmentSeq,
     /// Segments behind it that were released before their turn.
     pub(super) released: BTreeSet<SegmentSeq>,
+    /// Where segments end whose next one was released, as the newest header tells it.
+    pub(super) ends: BTreeMap<SegmentSeq, ExpectedEnd>,
     /// Segments that should be there and are not, and in which nothing can be live.
     pub(super) missing: Vec<SegmentSeq>,
     /// Headers that were damaged, to be written again.
@@ -194,7 +196,8 @@ impl Walk {
             let next = candidates
                 .get(&sequence.next())
                 .and_then(|next| next.header.as_ref())
-                .map(|header| ExpectedEnd { lsn: header.previous_end_lsn, epoch: header.epoch });
+                .map(|header| ExpectedEnd { lsn: header.previous_end_lsn, epoch: header.epoch })
+                .or_else(|| self.ends.get(&sequence).copied());
             let Some(candidate) = candidates.get_mut(&sequence) else {
                 if self.is_gone(sequence, newest) {
                     if !self.released.contains(&sequence) {
@@ -209,6 +212,14 @@ impl Walk {
                 self.lose_segment(sequence);
                 continue;
             };
+            let may_be_given_away = candidate.trailer.is_none() && sequence < newest;
+            if may_be_given_away
+                && self.reader.was_given_away(candidate.slot, sequence, candidate.epoch).await?
+            {
+                self.released.insert(sequence);
+                self.skip_segment(sequence, next);
+                continue;
+            }
             let joins =
                 candidate.header.as_ref().is_some_and(|header| header.previous_end_lsn == self.end_lsn);
             let is_proven = joins || self.table.is_empty() || self.stable_lsn > first_lsn;
@@ -261,7 +272,22 @@ impl Walk {
         self.oldest = headers.iter().map(|header| header.oldest).max().unwrap_or_default();
         self.released = headers.iter().flat_map(|header| header.released.iter().copied()).collect();
         self.released.retain(|&sequence| sequence > self.oldest);
+        for header in &headers {
+            for &(sequence, lsn) in &header.ends {
+                let end = ExpectedEnd { lsn, epoch: header.epoch };
+                let known = self.ends.entry(sequence).or_insert(end);
+                if known.epoch <= end.epoch {
+                    *known = end;
+                }
+            }
+        }
         candidates.retain(|sequence, _| *sequence >= self.oldest && !self.released.contains(sequence));
+    }
+
+    /// What a header of this segment tells of where others end.
+    fn ends_before(&self, sequence: SegmentSeq) -> Vec<(SegmentSeq, Lsn)> {
+        let kept = self.ends.range(self.oldest.min(sequence)..sequence);
+        kept.map(|(&sequence, end)| (sequence, end.lsn)).collect()
     }
 
     /// Whether a segment that is not on the device need not be there: it was released, or the newest segment could not have been opened with anything live in it.
@@ -272,6 +298,12 @@ impl Walk {
     /// Leaves out a segment that was released. The log goes on where the one behind it says.
     fn skip_segment(&mut self, sequence: SegmentSeq, next: Option<ExpectedEnd>) {
         let end = next.map_or(self.geometry.first_lsn(sequence.next()), |next| next.lsn);
+        self.end_lsn = end;
+        if self.table.is_empty() {
+            // One that is gone is in the table only behind others.
+            self.table = SegmentTable::new(sequence.next(), []);
+            return;
+        }
         self.table.push(Segment {
             epoch: self.epoch,
             opened_ns: self.last_time_ns,
@@ -280,7 +312,6 @@ impl Walk {
             phase: Phase::Released,
             ..Segment::default()
         });
-        self.end_lsn = end;
     }
 
     /// Whether the segment goes on where the log is now.
@@ -360,6 +391,7 @@ impl Walk {
                 stable_lsn: self.stable_lsn.min(self.end_lsn),
                 oldest: self.oldest.min(sequence),
                 released: self.released.iter().copied().filter(|&gone| gone < sequence).collect(),
+                ends: self.ends_before(sequence),
             };
             self.repairs.push((candidate.slot, header));
         }

@@ -413,6 +413,7 @@ impl Log {
             stable_lsn: self.stable_lsn,
             oldest: self.table.oldest(),
             released: self.table.released(),
+            ends: self.table.ends_before_released(),
         };
         segment_header.encode(self.pool, header.as_mut_slice());
         self.end_lsn = first_lsn.plus(1);

@@ -50,6 +50,12 @@ impl Log {
         self.table.count_dead(self.geometry.sequence_of(lsn));
     }
 
+    /// The segment before the next one: the current one, or the last of a log that ends with a full
+    /// segment. What is live in it was copied in time then, unless something was lost since.
+    fn newest_sequence(&self) -> Option<SegmentSeq> {
+        self.current_sequence().or_else(|| self.table.iter().next_back().map(|(sequence, _)| sequence))
+    }
+
     /// Live blocks, and masks, that must be copied forward before the next segment is opened.
     pub fn must_copy_blocks(&self) -> u64 {
         self.leaving_blocks(self.geometry.working_set)
@@ -57,7 +63,7 @@ impl Log {
 
     /// The same if the working set had `segments` segments.
     pub fn leaving_blocks(&self, segments: u64) -> u64 {
-        let Some(current) = self.current_sequence() else { return 0 };
+        let Some(current) = self.newest_sequence() else { return 0 };
         let first = self.table.first_in_use();
         // Up to k-W; that is one segment, or several for a working set that is to become shorter.
         let leaving = (first.0..(current.0 + 1).saturating_sub(segments)).map(SegmentSeq);
@@ -172,7 +178,7 @@ impl Log {
 
     /// The oldest segment that holds something live, unless it is the current one.
     pub fn victim(&self) -> Option<(SegmentSeq, &Segment)> {
-        let current = self.current_sequence()?;
+        let current = self.newest_sequence()?;
         let first = self.table.first_in_use();
         (first.0..current.0).find_map(|sequence| {
             let sequence = SegmentSeq(sequence);
@@ -190,7 +196,7 @@ impl Log {
 
     /// The same if the working set had `segments` segments.
     pub fn leaves(&self, sequence: SegmentSeq, segments: u64) -> bool {
-        self.current_sequence().is_some_and(|current| sequence.0 + segments <= current.0)
+        self.newest_sequence().is_some_and(|current| sequence.0 + segments <= current.0)
     }
 
     /// Blocks of the current segment: how many are used, and how many it has for records.
