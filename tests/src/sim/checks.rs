@@ -7,10 +7,14 @@ use varve::volume::{IoError, Point, Pool, Request, VolumeError, VolumeId};
 
 use super::damage::problems;
 use super::model::{VolumeState, is_filled};
+use super::shortage;
 use super::starts::OnPanic;
 use super::trouble::Excused;
 use super::workload::{Opened, Run};
 use super::world::{run, wait};
+
+/// How often a host tries a read that cannot be served now.
+const TRIES_MAX: u64 = 100;
 
 impl Run {
     /// Opens random points as clones, compares each with the model, and deletes it again. Returns how many were compared.
@@ -177,7 +181,16 @@ pub(super) fn check_blocks(
     excused: &Excused,
     seed: u64,
 ) {
-    let completion = run(pool, id, &Request::Read { block, len_blocks });
+    let request = Request::Read { block, len_blocks };
+    let mut completion = run(pool, id, &request);
+    // No memory for a second, or a store that fails: the host tries it again, until that is over.
+    for _ in 0..TRIES_MAX {
+        if completion.result != Err(IoError::NotNow) {
+            break;
+        }
+        shortage::end();
+        completion = run(pool, id, &request);
+    }
     let stamp_of = |block: u64| state.blocks.get(&block).copied().unwrap_or(0);
     if completion.result == Err(IoError::ReadFault) && !excused.is_empty() {
         if len_blocks > 1 {

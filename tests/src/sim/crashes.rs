@@ -30,8 +30,11 @@ impl Run {
         self.mark_flushed(u64::MAX);
         let died = self.reopen(Crash::Process);
         let mut problems = self.pool.info().problems;
-        // A superblock that is torn while the pool is opened is reported and repaired.
-        problems.retain(|problem| !(died && problem.starts_with("superblock")));
+        // A superblock that is torn while the pool is opened is reported and repaired, and so is a
+        // trailer.
+        let may_be_torn =
+            |problem: &String| problem.starts_with("superblock") || problem.contains(": its trailer");
+        problems.retain(|problem| !(died && may_be_torn(problem)));
         // So is a store that fails, and a pool that fills.
         problems.retain(|problem| {
             !problem.starts_with("the archive does not work")
@@ -75,9 +78,18 @@ impl Run {
             );
             if promised {
                 promised_lsn = promised_lsn.max(step.lsn);
+                assert!(
+                    !self.is_unwritten(step.lsn),
+                    "seed {}: lsn:{}: {:?}",
+                    self.seed,
+                    step.lsn,
+                    step.change
+                );
             }
         }
-        self.model.steps.retain(|step| step.lsn <= head);
+        let unwritten = self.model.steps.iter().filter(|step| self.is_unwritten(step.lsn));
+        let unwritten: Vec<u64> = unwritten.map(|step| step.lsn).collect();
+        self.model.steps.retain(|step| step.lsn <= head && !unwritten.contains(&step.lsn));
         self.forget_lost_volumes();
         self.check_all();
         self.mark_flushed(u64::MAX);

@@ -15,7 +15,26 @@ use super::faults::Faults;
 use super::rng::Rng;
 use super::store::MemoryStore;
 use super::workload::{Run, Shape};
-use super::world::{begin, wait};
+use super::world::{begin, turn, wait};
+
+/// Turns after which a segment that nobody needs is inactive.
+const TURNS_TO_RETIRE_MAX: u64 = 10_000;
+
+/// The first and the last segment in use.
+fn in_use(segments: &[SegmentInfo]) -> Option<(u64, u64)> {
+    // One whose trailer is lost waits for a new one, also with nothing live in it, and so do those
+    // behind it.
+    let waits =
+        |segment: &SegmentInfo| segment.problems.iter().any(|problem| problem.starts_with("its trailer"));
+    let waits = segments.iter().any(waits);
+    let mut in_use = segments
+        .iter()
+        .filter(|segment| matches!(segment.state, SegmentState::Current | SegmentState::Active))
+        .skip_while(|segment| waits && segment.state == SegmentState::Active && segment.live_blocks == 0)
+        .filter_map(|segment| segment.sequence);
+    let first = in_use.next()?;
+    Some((first, in_use.last().unwrap_or(first)))
+}
 
 impl Run {
     /// R4, R13, R14: what is in use spans at most W+1 segments; the others are inactive or free; every slot is in one place. Remembers which W was in force in which segment.
@@ -35,18 +54,15 @@ impl Run {
             info.slots,
             info.problems
         );
-        // One whose trailer is lost waits for a new one, also with nothing live in it, and so do
-        // those behind it.
-        let waits =
-            |segment: &SegmentInfo| segment.problems.iter().any(|problem| problem.starts_with("its trailer"));
-        let waits = segments.iter().any(waits);
-        let mut in_use = segments
-            .iter()
-            .filter(|segment| matches!(segment.state, SegmentState::Current | SegmentState::Active))
-            .skip_while(|segment| waits && segment.state == SegmentState::Active && segment.live_blocks == 0)
-            .filter_map(|segment| segment.sequence);
-        let Some(first) = in_use.next() else { return };
-        let last = in_use.last().unwrap_or(first);
+        let Some((mut first, mut last)) = in_use(&segments) else { return };
+        // What a clone of the past brought back into use, and then nobody needs, is inactive again
+        // only after a flush.
+        let mut turns = 0;
+        while last - first > info.working_set_segments && turns < TURNS_TO_RETIRE_MAX {
+            turn(&self.pool);
+            turns += 1;
+            (first, last) = in_use(&self.pool.segments()).unwrap_or((last, last));
+        }
         assert!(
             last - first <= info.working_set_segments,
             "seed {}: {first} to {last}: {segments:?}",

@@ -93,6 +93,8 @@ pub struct Trouble {
     bad_headers: u64,
     /// What may be refused.
     pub excused: Excused,
+    /// Where nobody knows whether a record was written: none was.
+    unwritten: Vec<(u64, u64)>,
     /// Entries from here on are lost: a point behind it may be refused.
     pub(super) lost_from: Option<u64>,
     /// The archive's store, where starts on copies of the device may have a copy of it.
@@ -251,9 +253,15 @@ impl Run {
             self.disk.peek(block, &mut bytes);
             let is_written = RecordHead::decode_any(&bytes, pool).is_ok_and(|(head, _)| head.lsn.0 == start);
             if bad.contains(&block) && !is_written {
+                self.trouble.unwritten.push((start, end));
                 self.excuse_entries(start, end);
             }
         }
+    }
+
+    /// Whether a step was never written although the log is longer than where it would be.
+    pub(super) fn is_unwritten(&self, lsn: u64) -> bool {
+        self.trouble.unwritten.iter().any(|&(start, end)| (start..end).contains(&lsn))
     }
 
     /// The entries of a stretch may be lost: everything older may be refused, and points behind it.
