@@ -123,6 +123,8 @@ pub enum IoError {
 pub struct Sink {
     queue: RefCell<VecDeque<IoCompletion>>,
     outstanding: Cell<usize>,
+    /// Whose it is among those of its volume: sinks of one client have one share of what is shared.
+    client: Cell<u32>,
     /// Since when the client's next request waits because the pool was busy, where latencies are measured; 0: it does not.
     pub(super) busy_since_ns: Cell<u64>,
 }
@@ -131,6 +133,15 @@ impl Sink {
     /// An empty sink.
     pub fn new() -> Rc<Self> {
         Rc::default()
+    }
+
+    /// Says whose it is among those of its volume.
+    pub fn set_client(&self, client: u32) {
+        self.client.set(client);
+    }
+
+    pub(super) fn client(&self) -> u32 {
+        self.client.get()
     }
 
     /// The next completion.

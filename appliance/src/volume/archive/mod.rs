@@ -49,6 +49,7 @@ use super::event::EventCollector;
 use super::info::SynchInfo;
 use super::pool::{Pool, State};
 use objects::Objects;
+use throttle::{Client, Throttle};
 
 /// Jobs under way at once.
 const JOBS_MAX: usize = 2;
@@ -169,7 +170,7 @@ pub(super) struct Archive {
     waiting_since_ns: Option<u64>,
     /// Segments whose source failed, and how often.
     source_failures: HashMap<SegmentSeq, u32>,
-    throttle: throttle::Throttle,
+    throttle: Throttle,
     alarm: alarm::Alarm,
     replies: Vec<Reply>,
 }
@@ -206,7 +207,7 @@ impl Archive {
             recent: rate::Recent::default(),
             waiting_since_ns: None,
             source_failures: HashMap::new(),
-            throttle: throttle::Throttle::default(),
+            throttle: Throttle::default(),
             alarm: alarm::Alarm::default(),
             replies: Vec::new(),
         }
@@ -238,14 +239,14 @@ impl Archive {
     }
 
     /// Whether a host's command that appends must wait for a later turn, because the archive is behind.
-    pub(super) fn holds_back(&mut self, log: &Log) -> bool {
+    pub(super) fn holds_back(&mut self, log: &Log, client: Client) -> bool {
         // One that waits for a slot is told so by the log.
-        self.waiting_since_ns.is_none() && self.throttle.holds(log)
+        self.waiting_since_ns.is_none() && self.throttle.holds(log, client)
     }
 
     /// A host's command has appended so many blocks.
-    pub(super) fn note_appended(&mut self, log: &Log, blocks: u64) {
-        self.throttle.charge(log, blocks);
+    pub(super) fn note_appended(&mut self, log: &Log, client: Client, blocks: u64) {
+        self.throttle.charge(log, client, blocks);
     }
 
     fn token(&mut self) -> u64 {

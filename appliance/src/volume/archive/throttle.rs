@@ -8,14 +8,19 @@
 //! The delay takes every value between nothing and its bound, so whatever the archivist's rate, there is a fill at which hosts append no faster than it archives, and there the
 //! backlog stays. Only an archivist slower than a block in 10 ms, or one that stands still, is not met: then the slots fill, slowly, and the stop comes.
 //!
-//! **How writes wait.** There is one time for the pool at which the next command may be taken; each command moves it by its blocks. A command that comes before it is
+//! **How writes wait.** Each client of each volume has a time at which its next command may be taken; a command moves it by its blocks, times the clients that write. So they share the
+//! archivist's rate evenly, whatever the size of their commands, and one that writes little waits for its own blocks and not for another's. What one leaves of its share makes the fill fall, and with it everybody's delay. A command that comes before its client's time is
 //! [`Busy`](crate::volume::Submitted::Busy), and its queue asks again in the next turn: no timer, no allocation for each. While a command waits, the pool's turns count as work, so the reactor
 //! does not sleep over it.
 //!
-//! **Costs:** below half one comparison for each write; above it a look at the clock. Segments are counted when one was sealed or archived, not for each command.
+//! **Costs:** below half one comparison for each write; above it a look at the clock and at a small map. Segments are counted when one was sealed or archived, not for each command; clients are
+//! counted every 10 ms.
+
+use std::collections::HashMap;
 
 use crate::log::table::Phase;
 use crate::log::{Log, SegmentSeq};
+use crate::volume::VolumeId;
 use crate::volume::request::MAX_IO_BLOCKS;
 
 /// Up to this fill nobody waits.
@@ -24,10 +29,14 @@ const FREE_FILL: f64 = 0.5;
 const DELAY_SCALE_NS: f64 = 100_000.0;
 /// The longest delay for each block, in ns.
 const DELAY_MAX_NS: f64 = 10_000_000.0;
-/// The longest that a command waits.
+/// The longest that a command waits, while one client writes.
 const WAIT_MAX_NS: u64 = MAX_IO_BLOCKS as u64 * DELAY_MAX_NS as u64;
 /// How far commands may lag behind their time without losing it: a turn comes late now and then.
 const SLACK_NS: u64 = 1_000_000;
+/// A client writes for so long after the time of its next command.
+const WRITES_FOR_NS: u64 = 100_000_000;
+/// How often the clients that write are counted.
+const COUNT_EVERY_NS: u64 = 10_000_000;
 /// What is told to the operator is measured over so long, in ns.
 const WINDOW_NS: u64 = 1_000_000_000;
 
@@ -37,6 +46,9 @@ pub(super) fn delay_ns_per_block(fill: f64) -> u64 {
     let steepness = over / (1.0 - over);
     (DELAY_SCALE_NS * steepness * steepness).min(DELAY_MAX_NS) as u64
 }
+
+/// Who waits: a client of a volume.
+pub(in crate::volume) type Client = (VolumeId, u32);
 
 /// The throttle of a pool. See the module's documentation.
 #[derive(Default)]
@@ -48,8 +60,10 @@ pub(super) struct Throttle {
     slots: u64,
     /// The current segment at the last count; `None`: to be counted anew.
     counted_in: Option<SegmentSeq>,
-    /// When the next command may be taken.
-    next_ns: u64,
+    /// When the next command of each client that writes may be taken.
+    next_ns: HashMap<Client, u64>,
+    /// When they were counted last.
+    clients_counted_ns: u64,
     /// A command was sent away since the last turn.
     holds: bool,
     last_turn_ns: u64,
@@ -80,6 +94,10 @@ impl Throttle {
             self.unarchived = waiting.count() as u64;
         }
         self.is_on = is_wanted && 2 * (self.unarchived + 1) > self.slots;
+        if now_ns.saturating_sub(self.clients_counted_ns) >= COUNT_EVERY_NS {
+            self.clients_counted_ns = now_ns;
+            self.next_ns.retain(|_, next_ns| *next_ns + WRITES_FOR_NS > now_ns);
+        }
         self.measure(now_ns)
     }
 
@@ -98,27 +116,30 @@ impl Throttle {
         holds
     }
 
-    /// Whether a command must wait for a later turn.
-    pub(super) fn holds(&mut self, log: &Log) -> bool {
-        if !self.is_on {
-            return false;
-        }
-        let now_ns = log.environment().clock.monotonic_ns();
-        self.holds |= now_ns < self.next_ns;
-        now_ns < self.next_ns
+    /// Whether a command of a client must wait for a later turn.
+    pub(super) fn holds(&mut self, log: &Log, client: Client) -> bool {
+        self.is_on && self.holds_at(client, log.environment().clock.monotonic_ns())
     }
 
-    /// A command has appended so many blocks.
-    pub(super) fn charge(&mut self, log: &Log, blocks: u64) {
-        if !self.is_on {
-            return;
+    fn holds_at(&mut self, client: Client, now_ns: u64) -> bool {
+        let holds = self.next_ns.get(&client).is_some_and(|&next_ns| now_ns < next_ns);
+        self.holds |= holds;
+        holds
+    }
+
+    /// A command of a client has appended so many blocks.
+    pub(super) fn charge(&mut self, log: &Log, client: Client, blocks: u64) {
+        if self.is_on {
+            let delay_ns = delay_ns_per_block(self.fill(log)).saturating_mul(blocks).min(WAIT_MAX_NS);
+            self.charge_at(client, delay_ns, log.environment().clock.monotonic_ns());
         }
-        let delay_ns = delay_ns_per_block(self.fill(log));
-        let now_ns = log.environment().clock.monotonic_ns();
-        self.next_ns = self
-            .next_ns
-            .max(now_ns.saturating_sub(SLACK_NS))
-            .saturating_add(delay_ns.saturating_mul(blocks).min(WAIT_MAX_NS));
+    }
+
+    fn charge_at(&mut self, client: Client, delay_ns: u64, now_ns: u64) {
+        let next_ns = self.next_ns.entry(client).or_default();
+        let from_ns = (*next_ns).max(now_ns.saturating_sub(SLACK_NS));
+        let clients = self.next_ns.len() as u64;
+        self.next_ns.insert(client, from_ns.saturating_add(delay_ns.saturating_mul(clients)));
     }
 
     fn fill(&self, log: &Log) -> f64 {
@@ -153,6 +174,39 @@ mod tests {
         for wanted_ns in [400, 10_000, 100_000, 1_000_000, 9_900_000] {
             assert!(delays.iter().any(|&delay| delay >= wanted_ns) && delays[1] < wanted_ns);
         }
+    }
+
+    /// One that writes 256 blocks at once, without a pause, and one that writes a block every 10 ms,
+    /// with a block archived every 100 us: the small one waits for its own blocks only, and together
+    /// they take what the archivist gives.
+    #[test]
+    fn a_small_client_does_not_wait_for_the_blocks_of_a_large_one() {
+        const DELAY_NS: u64 = 100_000;
+        let (large, small): (Client, Client) = ((VolumeId(0), 1), (VolumeId(1), 1));
+        let mut throttle = Throttle::default();
+        let (mut appended, mut waits_ns, mut due_ns) = (0, Vec::new(), 0);
+        let end_ns = 20_000_000_000;
+        for now_ns in (0..end_ns).step_by(50_000) {
+            if throttle.clients_counted_ns + COUNT_EVERY_NS <= now_ns {
+                throttle.clients_counted_ns = now_ns;
+                throttle.next_ns.retain(|_, next_ns| *next_ns + WRITES_FOR_NS > now_ns);
+            }
+            if !throttle.holds_at(large, now_ns) {
+                throttle.charge_at(large, 256 * DELAY_NS, now_ns);
+                appended += 256;
+            }
+            if now_ns >= due_ns && !throttle.holds_at(small, now_ns) {
+                throttle.charge_at(small, DELAY_NS, now_ns);
+                waits_ns.push(now_ns - due_ns);
+                due_ns = now_ns + 10_000_000;
+                appended += 1;
+            }
+        }
+        let longest_ns = waits_ns.iter().max().copied().unwrap_or(u64::MAX);
+        assert!(longest_ns <= 2 * DELAY_NS && waits_ns.len() > 1900, "{longest_ns}, {}", waits_ns.len());
+        // The small one leaves most of its half: what it does not take is not given to the other.
+        let rate = end_ns / DELAY_NS;
+        assert!((rate * 45 / 100..=rate).contains(&appended), "{appended} of {rate}");
     }
 
     #[test]

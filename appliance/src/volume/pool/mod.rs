@@ -288,7 +288,11 @@ impl Pool {
         let began = state.latencies.begin(volume, request, sink);
         let ticket = Ticket { volume, tag, sink, began };
         let must_wait = (state.rest_of_trim.is_some() && !matches!(request, Request::Read { .. }))
-            || (is_write(request) && state.archive.as_mut().is_some_and(|archive| archive.holds_back(&log)));
+            || (is_write(request)
+                && state
+                    .archive
+                    .as_mut()
+                    .is_some_and(|archive| archive.holds_back(&log, (volume, sink.client()))));
         if must_wait {
             if log.starved().is_some() {
                 state.hold(&log, request, &ticket);
@@ -301,7 +305,7 @@ impl Pool {
         let submitted = match state.start(&mut log, request, &ticket) {
             Ok(()) => {
                 if let Some(archive) = state.archive.as_mut().filter(|_| is_write(request)) {
-                    archive.note_appended(&log, appended_blocks(request));
+                    archive.note_appended(&log, (volume, sink.client()), appended_blocks(request));
                 }
                 Submitted::Queued
             }

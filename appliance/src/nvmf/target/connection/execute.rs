@@ -437,6 +437,7 @@ impl Connection {
                         self.limits.in_capsule_bytes_max.max(context.config.in_capsule_bytes);
                 }
                 self.slots.grow(queue.entries as usize);
+                self.sink.set_client(queue.controller.id.into());
                 let (member, group) = context.shares.borrow_mut().join(queue.controller.group.get());
                 queue.controller.group.set(Some(group));
                 self.member = Some(member);
