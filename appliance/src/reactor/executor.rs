@@ -6,11 +6,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::SegQueue;
 
 /// The most task polls of one turn; the rest waits for the next, so that tasks cannot starve the pollers.
 const POLLS_PER_TURN: usize = 64;
+/// How long they may take together.
+const POLLS_TIME_MAX: Duration = Duration::from_micros(500);
 
 type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -74,7 +77,8 @@ impl Executor {
     /// Polls tasks that are ready, within the bound of a turn; returns how many.
     pub(super) fn run(&self) -> usize {
         let mut polled = 0;
-        while polled < POLLS_PER_TURN {
+        let mut begun: Option<Instant> = None;
+        while polled < POLLS_PER_TURN && begun.is_none_or(|begun| begun.elapsed() < POLLS_TIME_MAX) {
             let Some((index, generation)) = self.ready.pop() else { break };
             let taken = match &mut self.tasks.borrow_mut()[index] {
                 Some(task) if task.generation == generation => {
@@ -84,6 +88,7 @@ impl Executor {
             };
             let Some((mut future, waker)) = taken else { continue };
             polled += 1;
+            begun.get_or_insert_with(Instant::now);
             match future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 Poll::Ready(()) => {
                     // The future may hold the last reference to things that spawn or wake: drop it unborrowed.

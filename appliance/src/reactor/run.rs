@@ -18,6 +18,9 @@ use crate::histogram::Histogram;
 /// The most messages taken in one turn.
 const MAIL_PER_TURN: usize = 64;
 
+/// How long they may take together: then the pollers have their turn, and the rest waits for the next.
+const MAIL_TIME_MAX: Duration = Duration::from_micros(200);
+
 /// Turns in a row that may go without a look at the events.
 const EVENTS_SKIPPED_MAX: u32 = 16;
 
@@ -283,6 +286,9 @@ impl<S: 'static> Reactor<S> {
             let Some(message) = self.mailbox.pop() else { break };
             message(state);
             work += 1;
+            if woke.elapsed() >= MAIL_TIME_MAX {
+                break;
+            }
         }
         self.mailbox.note_doing(mail::TIMERS);
         work += self.local.inner.timers.fire(woke);

@@ -117,6 +117,35 @@ fn a_flood_of_tasks_does_not_starve_the_pollers() {
     assert_eq!(polls.get(), 9);
 }
 
+/// Messages that take long leave the pollers their turns between.
+#[test]
+fn a_flood_of_long_calls_does_not_starve_the_pollers() {
+    let mut reactor = reactor(NEVER);
+    let polls = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&polls);
+    reactor.local().add_poller(move || {
+        counted.set(counted.get() + 1);
+        0
+    });
+    reactor.turn(&());
+    let handle = reactor.handle();
+    let (done, all) = (std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0)), 10);
+    for _ in 0..all {
+        let done = std::sync::Arc::clone(&done);
+        let sent = handle.send(move |()| {
+            std::thread::sleep(Duration::from_millis(2));
+            done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(sent, Ok(()));
+    }
+    let mut turns = 0;
+    while done.load(std::sync::atomic::Ordering::Relaxed) < all {
+        reactor.turn(&());
+        turns += 1;
+    }
+    assert_eq!((turns, polls.get()), (all, all), "one long call in each turn");
+}
+
 #[test]
 fn dropping_a_reactor_ends_its_tasks_and_tells_who_waits() {
     let reactor = reactor(NEVER);

@@ -243,6 +243,7 @@ fn judge(
     }
     let wrong_blocks = wrong.len() as u64;
     seen.extend(wrong.into_iter().take(5));
+    let longest_turn = beside.watch.longest_turn_since(&before.watch);
     let call_error = before.watch.first_error.or(beside.watch.first_error);
     seen.extend(call_error.map(|error| format!("a call: {error}")));
     let index_bytes = before.watch.index_bytes_max.max(beside.watch.index_bytes_max);
@@ -253,6 +254,7 @@ fn judge(
         beside: beside.innocent.times.figures(),
         lateness: beside.lateness.figures(),
         calls: beside.watch.times.figures(),
+        turn_ms: longest_turn.as_secs_f64() * 1000.0,
         call_errors: before.watch.errors + beside.watch.errors,
         errors,
         wrong_blocks,

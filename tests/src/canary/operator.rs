@@ -1,6 +1,7 @@
 //! The operator: one cheap call every 100 ms, each on a connection of its own as the command line
-//! makes it, and a look at how much memory the process has.
+//! makes it, and a look at how much memory the process has and how long its reactor's turns were.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +33,17 @@ pub(super) struct Watch {
     pub(super) dma_budget_bytes: u64,
     /// The most memory of the process at any time since its start.
     pub(super) resident_bytes_max: u64,
+    /// How many turns the pool's reactor has made since its start, by the least that they took.
+    pub(super) turns: BTreeMap<u64, u64>,
+}
+
+impl Watch {
+    /// The longest turn since an earlier watch took at least so long.
+    pub(super) fn longest_turn_since(&self, before: &Watch) -> Duration {
+        let is_new = |(least_ns, count): &(&u64, &u64)| before.turns.get(least_ns).unwrap_or(&0) < *count;
+        let longest = self.turns.iter().rev().find(is_new);
+        Duration::from_nanos(longest.map_or(0, |(&least_ns, _)| least_ns))
+    }
 }
 
 /// Calls until it is told to stop.
@@ -56,6 +68,7 @@ pub(super) fn watch(bed: &Bed, stop: &AtomicBool) -> Watch {
         }
         if stop.load(Ordering::Relaxed) {
             watch.resident_bytes_max = resident_bytes(bed, "VmHWM:").unwrap_or(0);
+            watch.turns = turns(&socket).unwrap_or_default();
             return watch;
         }
         std::thread::sleep(BEAT.saturating_sub(begin.elapsed()));
@@ -64,6 +77,13 @@ pub(super) fn watch(bed: &Bed, stop: &AtomicBool) -> Watch {
 
 fn ask(socket: &Path) -> Result<Value, ClientError> {
     Client::connect(socket, CALL_LIMIT)?.call("pool_stats", Map::new())
+}
+
+/// The turns of the pool's reactor, by the least that they took, in nanoseconds.
+fn turns(socket: &Path) -> Option<BTreeMap<u64, u64>> {
+    let said = Client::connect(socket, CALL_LIMIT).ok()?.call("framework_get_reactors", Map::new()).ok()?;
+    let ranges = said["reactors"][0]["turn_times"].as_array()?;
+    ranges.iter().map(|range| Some((range["first"].as_u64()?, range["count"].as_u64()?))).collect()
 }
 
 /// A line of what the kernel says of the process's memory.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | p99.9 of the innocent host | 10 times its own without, and the canary's own p99.9 |
 //! | its longest command, each call of the operator | 1 s, and the canary's own longest |
+//! | the longest turn of the pool's reactor | 10 ms, and the canary's own longest |
 //! | memory of the process | what it had without, and 110 % of indexes and DMA budget |
 //! | errors, wrong bytes | none |
 //!
@@ -23,6 +24,8 @@ const DIGITS: u8 = 3;
 const SLOWER_MAX: f64 = 10.0;
 /// What one command and one call may take.
 const LONGEST_MS: f64 = 1000.0;
+/// What a turn of the reactor may take.
+const TURN_MS: f64 = 10.0;
 /// What indexes and DMA budget may take over what they say.
 const MEMORY_PART: f64 = 1.1;
 
@@ -96,6 +99,8 @@ pub struct Verdict {
     pub lateness: Figures,
     /// Calls of the operator beside it.
     pub calls: Figures,
+    /// What the longest turn of the pool's reactor beside it took at least, in milliseconds.
+    pub turn_ms: f64,
     /// Calls that failed.
     pub call_errors: u64,
     /// Errors that the innocent host saw, with and without the adversary.
@@ -130,6 +135,10 @@ impl Verdict {
         if self.calls.max_ms > longest_ms {
             missed.push(format!("a call of {:.0} ms, over {longest_ms:.0}", self.calls.max_ms));
         }
+        let turn_ms = TURN_MS + late.max_ms;
+        if self.turn_ms > turn_ms {
+            missed.push(format!("a turn of at least {:.0} ms, over {turn_ms:.1}", self.turn_ms));
+        }
         if self.memory_bytes > self.memory_bytes_allowed {
             let [have, allowed] = [self.memory_bytes, self.memory_bytes_allowed].map(|bytes| bytes >> 20);
             missed.push(format!("memory of {have} MiB, over {allowed}"));
@@ -155,7 +164,7 @@ impl Verdict {
 /// All verdicts as a table, and what is to be said about each below it.
 pub fn table(verdicts: &[Verdict]) -> String {
     let mut text = format!(
-        "{:<17}{:>9}{:>9}{:>9}{:>10} |{:>9}{:>9}{:>9}{:>10} |{:>8}{:>9}{:>12} |{:>5}\n",
+        "{:<17}{:>9}{:>9}{:>9}{:>10} |{:>9}{:>9}{:>9}{:>10} |{:>8}{:>9}{:>8}{:>12} |{:>5}\n",
         "beside, in ms",
         "p50",
         "p99",
@@ -167,6 +176,7 @@ pub fn table(verdicts: &[Verdict]) -> String {
         "max",
         "canary",
         "call",
+        "turn",
         "MiB",
         "errs"
     );
@@ -176,7 +186,7 @@ pub fn table(verdicts: &[Verdict]) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "{:<17}{:>9.2}{:>9.2}{:>9.2}{:>10.1} |{:>9.2}{:>9.2}{:>9.2}{:>10.1} |{:>8.1}{:>9.1}{:>12} |{:>5}",
+            "{:<17}{:>9.2}{:>9.2}{:>9.2}{:>10.1} |{:>9.2}{:>9.2}{:>9.2}{:>10.1} |{:>8.1}{:>9.1}{:>8.1}{:>12} |{:>5}",
             verdict.name,
             beside.p50_ms,
             beside.p99_ms,
@@ -188,6 +198,7 @@ pub fn table(verdicts: &[Verdict]) -> String {
             before.max_ms,
             verdict.lateness.max_ms,
             verdict.calls.max_ms,
+            verdict.turn_ms,
             format!("{have}/{allowed}"),
             verdict.errors + verdict.wrong_blocks + verdict.call_errors,
         );
@@ -219,6 +230,7 @@ mod tests {
             beside: figures(9.0),
             lateness: figures(2.0),
             calls: figures(900.0),
+            turn_ms: 8.0,
             call_errors: 0,
             errors: 0,
             wrong_blocks: 0,
@@ -239,6 +251,8 @@ mod tests {
         assert_eq!(stalled.missed(), ["a command of 1003 ms, over 1002"]);
         let deaf = Verdict { calls: figures(1003.0), ..good() };
         assert_eq!(deaf.missed(), ["a call of 1003 ms, over 1002"]);
+        let long = Verdict { turn_ms: 16.8, ..good() };
+        assert_eq!(long.missed(), ["a turn of at least 17 ms, over 12.0"]);
         let fat = Verdict { memory_bytes: 3 << 20, memory_bytes_allowed: 2 << 20, ..good() };
         assert_eq!(fat.missed(), ["memory of 3 MiB, over 2"]);
         let wrong = Verdict { errors: 1, call_errors: 2, wrong_blocks: 3, ..good() };

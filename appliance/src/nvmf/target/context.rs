@@ -21,6 +21,10 @@ const COMMAND_MEMORY_BYTES_MAX: usize = 2 * TRANSFER_BYTES_MAX as usize;
 /// Receive buffers of I/O queues together, in bytes, as far as each has room for its capsules.
 const RECEIVE_BYTES_MAX: usize = 16 << 20;
 
+/// What all connections may take of a turn, in bytes, and what each may at least.
+const TURN_BYTES: usize = 8 << 20;
+const TURN_BYTES_MIN: usize = 32 << 10;
+
 /// Shared by all connections of a target.
 pub(super) struct Context {
     pub(super) config: TargetConfig,
@@ -93,6 +97,13 @@ impl Context {
         let buffer = self.dma.allocate(len_bytes).ok()?;
         self.staging_bytes.set(self.staging_bytes.get() + len_bytes);
         Some(buffer)
+    }
+
+    /// What one connection may take of a turn, at most `max_bytes`: all of them together take about
+    /// [`TURN_BYTES`], or a turn of many would keep everybody waiting.
+    pub(super) fn turn_bytes(&self, max_bytes: usize) -> usize {
+        let share_bytes = TURN_BYTES / self.io_queues.get().max(1);
+        share_bytes.max(TURN_BYTES_MIN).min(max_bytes)
     }
 
     /// The size of the receive buffer of one more I/O queue: the more there are, the smaller.

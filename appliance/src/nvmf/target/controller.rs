@@ -66,6 +66,8 @@ pub(super) struct Controller {
     queues: RefCell<SmallVec<[ConnectedQueue; 8]>>,
     /// EN was cleared, and I/O queues of the time before are still there, or commands of them.
     resetting: Cell<bool>,
+    /// Bytes that the storage reads for its queues.
+    pub(super) reading_bytes: Cell<usize>,
     /// Closed connections of which the storage still has commands.
     leftovers: Cell<usize>,
     /// I/O queues that may be connected, from Number of Queues.
@@ -101,6 +103,7 @@ impl Controller {
             line: Rc::downgrade(line),
             queues: RefCell::default(),
             resetting: Cell::new(false),
+            reading_bytes: Cell::new(0),
             leftovers: Cell::new(0),
             queues_granted: Cell::new(queues_granted),
             events: RefCell::default(),

@@ -65,7 +65,7 @@ impl Connection {
         let charged_bytes = std::mem::take(&mut slot.charged_bytes);
         self.slots.give_back(index);
         let opcode = IoOpcode::try_from(sqe.opcode).unwrap_or(IoOpcode::Flush);
-        self.reading_bytes -= io::reading_bytes(opcode, &sqe) as usize;
+        self.note_read(io::reading_bytes(opcode, &sqe) as usize);
         let status = match completion.result {
             Ok(()) if opcode == IoOpcode::Compare => {
                 if is_same(&completion.data, data.as_deref().unwrap_or_default()) {
@@ -88,6 +88,15 @@ impl Connection {
         } else {
             self.release_memory(context, charged_bytes);
             self.complete(context, &sqe, status, 0);
+        }
+    }
+
+    /// The storage has read so much for a command.
+    fn note_read(&mut self, len_bytes: usize) {
+        self.reading_bytes -= len_bytes;
+        if let Some(queue) = &self.queue {
+            let reading_bytes = &queue.controller.reading_bytes;
+            reading_bytes.set(reading_bytes.get() - len_bytes);
         }
     }
 

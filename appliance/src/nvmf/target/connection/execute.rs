@@ -343,6 +343,10 @@ impl Connection {
                 self.patience.note_taken();
                 let reading_bytes = io::reading_bytes(opcode, sqe) as usize;
                 self.reading_bytes += reading_bytes;
+                if let Some(queue) = &self.queue {
+                    let of_host = &queue.controller.reading_bytes;
+                    of_host.set(of_host.get() + reading_bytes);
+                }
                 self.allowance_bytes -= reading_bytes as isize;
             }
             Started::Busy if self.has_waited_too_long(context) => {

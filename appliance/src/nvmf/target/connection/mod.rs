@@ -344,7 +344,7 @@ impl Connection {
         let mut work = self.drain(context);
         if !self.output.is_empty() && (self.blocked_since.is_none() || self.source.take_writable()) {
             work += 1;
-            let sent = self.output.send(&self.line.socket, SENT_BYTES_PER_TURN)?;
+            let sent = self.output.send(&self.line.socket, context.turn_bytes(SENT_BYTES_PER_TURN))?;
             context.counters.sent_bytes.add(sent.bytes as u64);
             self.sent_bytes += sent.bytes as u64;
             let freed_bytes = self.output.take_freed_bytes();
@@ -472,6 +472,10 @@ impl Connection {
         }
         context.release_staging(self.staging_bytes);
         self.staging_bytes = 0;
+        if let Some(queue) = &self.queue {
+            let reading_bytes = &queue.controller.reading_bytes;
+            reading_bytes.set(reading_bytes.get() - self.reading_bytes);
+        }
         self.give_up_memory(context);
         if self.queue.as_ref().is_some_and(|queue| !queue.is_admin()) {
             context.count_io_queue(false);

@@ -16,12 +16,15 @@ use crate::nvmf::wire::pdu_check::{
     PduLayout, append_header, check_data, check_header, check_header_digest, common_header, digest,
 };
 
+/// The storage reads no more than this for one host at once, and a command for each of its queues.
+/// The device takes one read after the other: those of others stand behind them.
+const READING_BYTES_PER_CONTROLLER_MAX: usize = 8 << 20;
 /// Receives of one connection in one turn at most.
 const RECEIVES_PER_TURN: usize = 16;
 /// What a connection may take in one turn, in bytes received and to be read, so that one busy host
 /// does not hold up the others. What it took beyond that, with the last receive or command, it may
 /// take less in the next turns.
-const BYTES_PER_TURN: isize = 512 * 1024;
+const BYTES_PER_TURN: usize = 512 * 1024;
 /// What every command counts for at least.
 const COMMAND_BYTES: isize = 4096;
 /// While so much data has been asked for, only headers go to the receive buffer, as far as possible: the data behind them is received
@@ -65,9 +68,10 @@ impl Connection {
     fn receive_what_is_there(&mut self, context: &Context, directly: bool) -> Result<usize, Close> {
         // Who is alone holds up nobody.
         self.allowance_bytes = if directly {
-            16 * BYTES_PER_TURN
+            16 * BYTES_PER_TURN as isize
         } else {
-            (self.allowance_bytes + BYTES_PER_TURN).min(BYTES_PER_TURN)
+            let more_bytes = context.turn_bytes(BYTES_PER_TURN) as isize;
+            (self.allowance_bytes + more_bytes).min(more_bytes)
         };
         let mut work = self.retry(context);
         if self.stall != Stall::None {
@@ -201,6 +205,9 @@ impl Connection {
         if self.output.len() + self.reading_bytes > self.output_bytes_max {
             return Ok(if rest.is_empty() { Step::NeedMore } else { Step::Stalled(Stall::Output) });
         }
+        if self.reads_enough() {
+            return Ok(if rest.is_empty() { Step::NeedMore } else { Step::Stalled(Stall::Storage) });
+        }
         let Some(header) = common_header(rest) else { return Ok(Step::NeedMore) };
         debug_assert!(rest.len() >= COMMON_HEADER_BYTES);
         let layout = check_header(header, &self.limits).map_err(Fatal::from)?;
@@ -230,6 +237,16 @@ impl Connection {
                 Err(Close::HostTerminated { fatal_error, information })
             }
         }
+    }
+
+    /// Whether the storage reads so much for this host that others would wait for it: their commands
+    /// stand behind these at the device.
+    fn reads_enough(&self) -> bool {
+        self.reading_bytes > 0
+            && self
+                .queue
+                .as_ref()
+                .is_some_and(|queue| queue.controller.reading_bytes.get() >= READING_BYTES_PER_CONTROLLER_MAX)
     }
 
     fn initialize(&mut self, rest: &[u8]) -> Result<(), Fatal> {

@@ -10,11 +10,12 @@ use super::{BLOCK, LIMIT, Served, pattern};
 use crate::nvmf::host::{ConnectOptions, Controller, Queue, RawConnection, Wait};
 use crate::nvmf::nqn;
 use crate::nvmf::target::TargetConfig;
+use crate::nvmf::target::memory::Behavior;
 use crate::nvmf::wire::command::{GetLogPage, Rw};
 use crate::nvmf::wire::fabrics::{CONTROLLER_ID_DYNAMIC, Connect, ConnectData};
 use crate::nvmf::wire::log_page::LogPageId;
 use crate::nvmf::wire::opcode::IoOpcode;
-use crate::nvmf::wire::pdu::{CapsuleResp, Digests, PduType};
+use crate::nvmf::wire::pdu::{CapsuleResp, Digests, PduType, flags};
 use crate::nvmf::wire::sgl::SglDescriptor;
 use crate::nvmf::wire::status::Status;
 
@@ -129,6 +130,35 @@ fn who_is_too_slow_for_those_who_wait_is_ended_and_counted() {
         drop((controller, queue, admin, slow));
         served.finish();
     }
+}
+
+/// Reads stand one behind the other at the device, those of others too: one host has no more there
+/// than a bound, however many queues it has, and goes on with the next as they end.
+#[test]
+fn a_host_has_no_more_at_the_device_than_a_bound() {
+    const BOUND: usize = (8 << 20) + 4 * TRANSFER;
+    let served = Served::with_config(TargetConfig::default(), 256 << 20);
+    served.behave(Behavior { hold: true, ..Behavior::default() });
+    let (admin, mut queues) = RawAssociation::with_queues(&served, none(), 4);
+    for raw in &mut queues {
+        ask_for_all(raw, IoOpcode::Read);
+    }
+    served.await_that("it reads", |state| state.storage.dma_in_use_bytes() >= 8 << 20);
+    std::thread::sleep(Duration::from_millis(100));
+    let in_use = served.with(|state| state.storage.dma_in_use_bytes());
+    assert!(in_use <= BOUND, "{in_use} bytes of reads");
+    served.behave(Behavior::default());
+    for raw in &mut queues {
+        let mut answered = 0;
+        while answered < DEPTH {
+            let pdu = raw.read_pdu().expect("an answer");
+            let has_ended = pdu.header.pdu_type == PduType::CapsuleResp as u8
+                || (pdu.header.pdu_type == PduType::C2hData as u8 && pdu.header.flags & flags::SUCCESS != 0);
+            answered += u16::from(has_ended);
+        }
+    }
+    drop((admin, queues));
+    served.finish();
 }
 
 #[test]
