@@ -338,6 +338,21 @@ impl SegmentReader {
         Ok(self.look_ahead(&mut window, sequence, 1, epoch).await?.stable_lsn)
     }
 
+    /// The greatest epoch that the records of a segment have; its own when it has none.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(super) async fn newest_epoch_of(
+        &self,
+        slot: Slot,
+        sequence: SegmentSeq,
+        epoch: u32,
+    ) -> Result<u32, ReadError> {
+        let data_end = self.geometry.data_end();
+        let mut window = Window { reader: self, slot, start: 0, read: None, data_end };
+        Ok(self.look_ahead(&mut window, sequence, 1, epoch).await?.epoch.max(epoch))
+    }
+
     /// The head of the first record of the newest segment that a slot holds records of; `None` when there is none. For
     /// a slot whose header does not tell: records of earlier segments may lie behind those of the newest.
     ///
@@ -358,22 +373,22 @@ impl SegmentReader {
         Ok(newest)
     }
 
-    /// Whether the slot of a segment had been given away: where its own records do not go on there is
-    /// one of a later segment, whose header a power cut lost. Nothing was live in the segment then,
-    /// and nothing of the later one had become stable; what is left of its own records would be
-    /// taken for damaged. Blocks of its data, which hosts wrote, are not looked at.
+    /// The greatest epoch of records of later segments that stand in the slot of one, where its own
+    /// records do not go on; `None` when there are none. Then the slot had been given away, and a
+    /// power cut lost the header of the later segment. Blocks of its own data, which hosts wrote,
+    /// are not looked at.
     ///
     /// # Errors
     /// No memory.
-    pub(super) async fn was_given_away(
+    pub(super) async fn later_epoch(
         &self,
         slot: Slot,
         sequence: SegmentSeq,
         epoch: u32,
-    ) -> Result<bool, ReadError> {
+    ) -> Result<Option<u32>, ReadError> {
         let data_end = self.geometry.data_end();
         let mut window = Window { reader: self, slot, start: 0, read: None, data_end };
-        let mut offset = 1;
+        let (mut offset, mut later) = (1, None);
         while offset < data_end {
             let lsn = self.geometry.first_lsn(sequence).plus(offset);
             if let Place::Record(record) = window.record(sequence, lsn, offset, epoch).await? {
@@ -385,11 +400,11 @@ impl SegmentReader {
                 && self.is_at(&head, offset)
                 && head.sequence > sequence
             {
-                return Ok(true);
+                later = later.max(Some(head.epoch));
             }
             offset += 1;
         }
-        Ok(false)
+        Ok(later)
     }
 
     /// The head of the first record in a slot, of whichever segment of this pool; `None` when there is none.
@@ -436,6 +451,7 @@ impl SegmentReader {
                 Place::Record(record) => {
                     behind.first.get_or_insert(offset);
                     behind.stable_lsn = behind.stable_lsn.max(record.head.stable_lsn);
+                    behind.epoch = behind.epoch.max(record.head.epoch);
                     behind.records += u64::from(record.wrong.is_empty() && record.unread.is_empty());
                     offset += 1 + u64::from(record.head.data_blocks);
                 }
@@ -465,6 +481,8 @@ impl Scan {
 struct Behind {
     first: Option<u64>,
     stable_lsn: Lsn,
+    /// The greatest that was seen.
+    epoch: u32,
     records: u64,
 }
 

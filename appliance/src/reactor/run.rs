@@ -18,7 +18,7 @@ use crate::histogram::Histogram;
 /// The most messages taken in one turn.
 const MAIL_PER_TURN: usize = 64;
 
-/// How long they may take together: then the pollers have their turn, and the rest waits for the next.
+/// How long they may take together: then the pollers have their turn, and the rest waits.
 const MAIL_TIME_MAX: Duration = Duration::from_micros(200);
 
 /// Turns in a row that may go without a look at the events.

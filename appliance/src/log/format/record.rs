@@ -124,7 +124,7 @@ impl EntryFlags {
 /// | 2 | 1 | kind: 1 write, 2 copied, 3 trim, 4 event, 5 mask, 6 opening |
 /// | 3 | 1 | flags: bit 2, a trim of a clone that need not be carried on; bit 1, copied although it could not be read; bit 0, last entry of its command |
 /// | 4 | 4 | CRC32C of the data block; 0 for a trim; opening: epoch in which the segment was opened |
-/// | 8 | 8 | block number in the low 48 bits, image in the high 16; for an event its kind, copy and chunk (see `EventHead`); opening: the oldest segment kept |
+/// | 8 | 8 | block number, and in its high 16 bits those of the image; event: see `EventHead`; opening: the oldest segment kept |
 /// | 16 | 8 | write: LSN superseded, 0 for none; copied: LSN of the origin; trim: count of blocks; event: bytes of its text; opening: LSN at which the segment before ends |
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]

@@ -34,6 +34,25 @@ impl Candidate {
     }
 }
 
+/// The last segment that was found.
+struct Last {
+    sequence: SegmentSeq,
+    slot: Slot,
+    /// The greatest epoch in which any was opened.
+    epoch: u32,
+}
+
+impl Last {
+    /// There is one.
+    fn of(candidates: &BTreeMap<SegmentSeq, Candidate>) -> Self {
+        let last = candidates.last_key_value();
+        let (sequence, slot) =
+            last.map_or((SegmentSeq(0), Slot(0)), |(&sequence, candidate)| (sequence, candidate.slot));
+        let epoch = candidates.values().map(|candidate| candidate.epoch).max().unwrap_or(0);
+        Last { sequence, slot, epoch }
+    }
+}
+
 /// What a look into a slot found.
 pub(super) struct Slotted {
     /// The segment in it, if one was found.
@@ -190,6 +209,7 @@ impl Walk {
         self.missing = (self.oldest.0..oldest.0).rev().take(MISSING_MAX).map(SegmentSeq).collect();
         self.missing.reverse();
         self.stable_lsn = candidates.values().map(Candidate::stable_lsn).fold(self.stable_lsn, Lsn::max);
+        let last = Last::of(candidates);
         for sequence in oldest.0..=newest.max(begun).0 {
             let sequence = SegmentSeq(sequence);
             let first_lsn = self.geometry.first_lsn(sequence);
@@ -212,9 +232,9 @@ impl Walk {
                 self.lose_segment(sequence);
                 continue;
             };
-            let may_be_given_away = candidate.trailer.is_none() && sequence < newest;
-            if may_be_given_away
-                && self.reader.was_given_away(candidate.slot, sequence, candidate.epoch).await?
+            if candidate.trailer.is_none()
+                && sequence < newest
+                && self.was_given_away(sequence, candidate, &last).await?
             {
                 self.released.insert(sequence);
                 self.skip_segment(sequence, next);
@@ -293,6 +313,25 @@ impl Walk {
     /// Whether a segment that is not on the device need not be there: it was released, or the newest segment could not have been opened with anything live in it.
     fn is_gone(&self, sequence: SegmentSeq, newest: SegmentSeq) -> bool {
         self.released.contains(&sequence) || sequence.0 + self.geometry.working_set < newest.0
+    }
+
+    /// Whether the slot of a segment had been given away, to a segment whose header a power cut lost.
+    /// Nothing was live in it then, and nothing of the later one had become stable; what is left of
+    /// its own records would be taken for damaged. It does not count when the log went on without
+    /// the later one: since then a clone of the past may have brought the segment back into use.
+    async fn was_given_away(
+        &self,
+        sequence: SegmentSeq,
+        candidate: &Candidate,
+        last: &Last,
+    ) -> Result<bool, ReadError> {
+        let later = self.reader.later_epoch(candidate.slot, sequence, candidate.epoch).await?;
+        let Some(later_epoch) = later else { return Ok(false) };
+        if later_epoch < last.epoch {
+            return Ok(false);
+        }
+        let newest_epoch = self.reader.newest_epoch_of(last.slot, last.sequence, last.epoch).await?;
+        Ok(later_epoch >= newest_epoch)
     }
 
     /// Leaves out a segment that was released. The log goes on where the one behind it says.

@@ -8,12 +8,17 @@
 //! The delay takes every value between nothing and its bound, so whatever the archivist's rate, there is a fill at which hosts append no faster than it archives, and there the
 //! backlog stays. Only an archivist slower than a block in 10 ms, or one that stands still, is not met: then the slots fill, slowly, and the stop comes.
 //!
-//! **How writes wait.** Each client of each volume has a time at which its next command may be taken; a command moves it by its blocks, times the clients that write. So they share the
-//! archivist's rate evenly, whatever the size of their commands, and one that writes little waits for its own blocks and not for another's. What one leaves of its share makes the fill fall, and with it everybody's delay. A command that comes before its client's time is
-//! [`Busy`](crate::volume::Submitted::Busy), and its queue asks again in the next turn: no timer, no allocation for each. While a command waits, the pool's turns count as work, so the reactor
-//! does not sleep over it.
+//! **How writes wait.** Each client of each volume has a time at which its next command may be taken;
+//! a command moves it by its blocks, times the clients that write. So they share the archivist's rate
+//! evenly, whatever the size of their commands, and one that writes little waits for its own blocks
+//! and not for another's. What one leaves of its share makes the fill fall, and with it everybody's
+//! delay. A command that comes before its client's time is
+//! [`Busy`](crate::volume::Submitted::Busy), and its queue asks again in the next turn: no timer, no
+//! allocation for each. While a command waits, the pool's turns count as work, so the reactor does
+//! not sleep over it.
 //!
-//! **Costs:** below half one comparison for each write; above it a look at the clock and at a small map. Segments are counted when one was sealed or archived, not for each command; clients are
+//! **Costs:** below half one comparison for each write; above it a look at the clock and at a small
+//! map. Segments are counted when one was sealed or archived, not for each command; clients are
 //! counted every 10 ms.
 
 use std::collections::HashMap;

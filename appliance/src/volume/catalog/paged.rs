@@ -1,5 +1,6 @@
 //! An ordered map in pages that copies share: a copy costs one reference, the first change after it
-//! one for each page, and a copy of the page. Each page remembers a text that was made of it until it is changed.
+//! one for each page, and a copy of the page. Each page remembers a text that was made of it until
+//! it is changed.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
