@@ -242,7 +242,7 @@ impl Catalog {
             archived_below: self.archived_below,
             gaps: self.gaps.clone(),
             gone_images: Shared::default(),
-            ownership: self.ownership.clone(),
+            ownership: self.ownership,
         }
     }
 
@@ -305,7 +305,9 @@ impl Catalog {
         });
         let mut gone: Vec<GoneImage> = gone.collect();
         gone.retain(|gone| self.gone_images.iter().all(|known| known.id != gone.id));
-        gone.into_iter().for_each(|gone| self.gone_images.push(gone));
+        for gone in gone {
+            self.gone_images.push(gone);
+        }
         self.gone_images.drop_first(self.gone_images.len().saturating_sub(GONE_IMAGES_MAX));
         self.images.retain(|image| needed.contains(image.id));
     }

@@ -126,7 +126,9 @@ impl<T: Eq> Eq for Shared<T> {}
 impl<T: Serialize + Clone> FromIterator<T> for Shared<T> {
     fn from_iter<I: IntoIterator<Item = T>>(entries: I) -> Self {
         let mut list = Shared::default();
-        entries.into_iter().for_each(|entry| list.push(entry));
+        for entry in entries {
+            list.push(entry);
+        }
         list
     }
 }
@@ -198,7 +200,9 @@ mod tests {
                         let changed = list.change(|known| *known >= number, |known| *known /= 2);
                         let known = model.iter_mut().find(|known| **known >= number);
                         prop_assert_eq!(changed.is_some(), known.is_some());
-                        known.into_iter().for_each(|known| *known /= 2);
+                        if let Some(known) = known {
+                            *known /= 2;
+                        }
                     }
                     _ => {
                         let count = model.len().min(2);
