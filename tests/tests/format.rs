@@ -155,9 +155,9 @@ proptest! {
         ends in prop::collection::btree_map(0_u64..1 << 16, 1_u64..=256, 0..200), bit in 0..8 * BLOCK
     ) {
         let oldest = sequence.saturating_sub(kept);
-        let ends: Vec<(SegmentSeq, Lsn)> = ends
+        let ends: Vec<Lsn> = ends
             .range(..sequence - oldest)
-            .map(|(behind, blocks)| (SegmentSeq(oldest + behind), Lsn((oldest + behind) * 256 + blocks)))
+            .map(|(behind, blocks)| Lsn((oldest + behind) * 256 + blocks))
             .collect();
         let header = SegmentHeader {
             version: 1 + epoch % 2,

@@ -173,7 +173,7 @@ fn a_segment_ends_where_it_did_although_the_next_one_is_gone() {
             if next.state != SegmentState::Inactive || *sequence < header.oldest.0 {
                 continue;
             }
-            let end = (SegmentSeq(*sequence), header_of(next).previous_end_lsn);
+            let end = header_of(next).previous_end_lsn;
             for ends in [vec![end], vec![]] {
                 let disk = stopped.disk.fork();
                 let released = vec![SegmentSeq(sequence + 1)];
@@ -202,9 +202,9 @@ fn a_segment_ends_where_it_did_although_the_next_one_is_gone() {
     assert!(tried > 3 && lost_without > 3, "{tried}, {lost_without}");
 }
 
-/// A slot was given away to a segment of which a power cut kept some blocks, but not the header, and
-/// the trailer of the segment before cannot be read: that one is gone, and not damaged. What its
-/// overwritten records may have replaced was refused.
+/// A slot was given away to a segment of which a power cut kept some blocks, but not the header,
+/// and the trailer of the segment before cannot be read: that one is gone, and not damaged. What
+/// its overwritten records may have replaced was refused.
 #[test]
 fn a_segment_that_was_given_away_is_not_taken_for_a_damaged_one() {
     let mut tried = 0;
@@ -241,8 +241,8 @@ fn a_segment_that_was_given_away_is_not_taken_for_a_damaged_one() {
             let told = problems(&pool);
             assert!(pool.stats().head_lsn >= head, "{context}");
             let is_lost = told.iter().any(|problem| problem.contains(" are lost"));
-            // With a record of an older session the log went on without it: nobody knows then whether
-            // somebody needs the segment.
+            // With a record of an older session the log went on without it: nobody knows then
+            // whether somebody needs the segment.
             assert_eq!(is_lost, epoch == 0, "{context}: {told:?}");
             assert!(is_lost || stopped.compare(&pool, u64::MAX).is_empty(), "{context}");
             tried += 1;

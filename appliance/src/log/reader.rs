@@ -40,8 +40,8 @@ pub struct ExpectedEnd {
 pub enum Found<T> {
     /// A whole one.
     Valid(T),
-    /// Nothing of this kind was ever written there: zeroes, or the copy of the superblock that was at
-    /// the end of the device before it grew.
+    /// Nothing of this kind was ever written there: zeroes, or the copy of the superblock that was
+    /// at the end of the device before it grew.
     Blank,
     /// Something else.
     Damaged(FormatError),
@@ -271,7 +271,7 @@ impl SegmentReader {
             limit.0.saturating_sub(first_lsn.0).min(self.geometry.data_end())
         });
         let mut scan = Scan { end_lsn: start, epoch, stable_lsn: stable, ..Scan::default() };
-        let mut window = Window { reader: self, slot, start: 0, read: None, data_end };
+        let mut window = self.window(slot, data_end);
         let mut offset = self.geometry.offset_of(start);
         while offset < data_end {
             let lsn = first_lsn.plus(offset);
@@ -323,34 +323,22 @@ impl SegmentReader {
         Ok(scan)
     }
 
-    /// The greatest stable LSN that the records of a segment tell.
+    /// What all records of a segment tell together.
     ///
     /// # Errors
     /// No memory.
-    pub async fn stable_lsn_of(
+    pub(super) async fn look_through(
         &self,
         slot: Slot,
         sequence: SegmentSeq,
         epoch: u32,
-    ) -> Result<Lsn, ReadError> {
-        let data_end = self.geometry.data_end();
-        let mut window = Window { reader: self, slot, start: 0, read: None, data_end };
-        Ok(self.look_ahead(&mut window, sequence, 1, epoch).await?.stable_lsn)
+    ) -> Result<Behind, ReadError> {
+        self.look_ahead(&mut self.window(slot, self.geometry.data_end()), sequence, 1, epoch).await
     }
 
-    /// The greatest epoch that the records of a segment have; its own when it has none.
-    ///
-    /// # Errors
-    /// No memory.
-    pub(super) async fn newest_epoch_of(
-        &self,
-        slot: Slot,
-        sequence: SegmentSeq,
-        epoch: u32,
-    ) -> Result<u32, ReadError> {
-        let data_end = self.geometry.data_end();
-        let mut window = Window { reader: self, slot, start: 0, read: None, data_end };
-        Ok(self.look_ahead(&mut window, sequence, 1, epoch).await?.epoch.max(epoch))
+    /// A window over a slot, of which nothing is looked at from the offset `data_end` on.
+    fn window(&self, slot: Slot, data_end: u64) -> Window<'_> {
+        Window { reader: self, slot, start: 0, read: None, data_end }
     }
 
     /// The head of the first record of the newest segment that a slot holds records of; `None` when there is none. For
@@ -360,7 +348,7 @@ impl SegmentReader {
     /// No memory.
     pub(super) async fn newest_record(&self, slot: Slot) -> Result<Option<FirstRecord>, ReadError> {
         let data_end = self.geometry.data_end();
-        let mut window = Window { reader: self, slot, start: 0, read: None, data_end };
+        let mut window = self.window(slot, data_end);
         let mut newest: Option<FirstRecord> = None;
         for offset in 1..data_end {
             let Some(block) = window.block(offset).await? else { continue };
@@ -387,7 +375,7 @@ impl SegmentReader {
         epoch: u32,
     ) -> Result<Option<u32>, ReadError> {
         let data_end = self.geometry.data_end();
-        let mut window = Window { reader: self, slot, start: 0, read: None, data_end };
+        let mut window = self.window(slot, data_end);
         let (mut offset, mut later) = (1, None);
         while offset < data_end {
             let lsn = self.geometry.first_lsn(sequence).plus(offset);
@@ -477,12 +465,16 @@ impl Scan {
     }
 }
 
+/// What whole records from some offset on tell.
 #[derive(Default)]
-struct Behind {
+pub(super) struct Behind {
+    /// The offset of the first.
     first: Option<u64>,
-    stable_lsn: Lsn,
-    /// The greatest that was seen.
-    epoch: u32,
+    /// The greatest stable LSN that any tells.
+    pub(super) stable_lsn: Lsn,
+    /// The greatest epoch of any.
+    pub(super) epoch: u32,
+    /// How many are there with all their data.
     records: u64,
 }
 

@@ -191,11 +191,10 @@ impl SegmentTable {
     }
 
     /// Where the segments end that are kept while the next one was released.
-    pub fn ends_before_released(&self) -> Vec<(SegmentSeq, Lsn)> {
-        let pairs = self.iter().zip(self.segments.iter().skip(1));
-        let told = pairs
-            .filter(|((_, segment), next)| next.phase == Phase::Released && segment.phase != Phase::Released);
-        told.map(|((sequence, segment), _)| (sequence, segment.end_lsn)).collect()
+    pub fn ends_before_released(&self) -> Vec<Lsn> {
+        let pairs = self.segments.iter().zip(self.segments.iter().skip(1));
+        let told = pairs.filter(|(one, next)| one.phase != Phase::Released && next.phase == Phase::Released);
+        told.map(|(one, _)| one.end_lsn).collect()
     }
 
     /// Takes a free slot for the next sequence.

@@ -17,6 +17,17 @@ fn reactor(spin: Duration) -> Reactor<()> {
     Reactor::new(config).expect("a reactor")
 }
 
+/// A poller that counts its polls.
+fn count_polls(reactor: &Reactor<()>) -> Rc<Cell<u32>> {
+    let polls = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&polls);
+    reactor.local().add_poller(move || {
+        counted.set(counted.get() + 1);
+        0
+    });
+    polls
+}
+
 #[test]
 fn pollers_run_once_a_turn_in_their_order_until_removed() {
     let mut reactor = reactor(NEVER);
@@ -100,12 +111,7 @@ fn tasks_wait_for_timers_and_for_each_other() {
 #[test]
 fn a_flood_of_tasks_does_not_starve_the_pollers() {
     let mut reactor = reactor(NEVER);
-    let polls = Rc::new(Cell::new(0));
-    let counted = Rc::clone(&polls);
-    reactor.local().add_poller(move || {
-        counted.set(counted.get() + 1);
-        0
-    });
+    let polls = count_polls(&reactor);
     reactor.local().spawn(async {
         loop {
             yield_now().await;
@@ -121,12 +127,7 @@ fn a_flood_of_tasks_does_not_starve_the_pollers() {
 #[test]
 fn a_flood_of_long_calls_does_not_starve_the_pollers() {
     let mut reactor = reactor(NEVER);
-    let polls = Rc::new(Cell::new(0));
-    let counted = Rc::clone(&polls);
-    reactor.local().add_poller(move || {
-        counted.set(counted.get() + 1);
-        0
-    });
+    let polls = count_polls(&reactor);
     reactor.turn(&());
     let handle = reactor.handle();
     let (done, all) = (std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0)), 10);

@@ -39,19 +39,18 @@ fn told_from(format_version: u32) -> u32 {
 /// # Errors
 /// There is none that is not kept for recoveries.
 pub(super) fn take(catalog: &mut Catalog, format_version: u32) -> Result<u32, VolumeError> {
-    let (id, last) = (catalog.next_image, last_of_changes(format_version));
-    if id > last {
+    let last = last_of_changes(format_version);
+    let Some(id) = take_up_to(catalog, last) else {
         return Err(VolumeError::NoSpace {
             reason: format!(
                 "all {last} image ids of the pool were used, one for each volume and each clone that was ever made, and no more can be made; the last {} are kept for recoveries from the archive. What there is can be used as ever; copy it into a new pool to go on making volumes",
                 last_of_all(format_version) - last
             ),
         });
-    }
+    };
     if id == told_from(format_version) {
         tracing::warn!(problem = problem(id, format_version), "the pool has a problem");
     }
-    catalog.next_image = id + 1;
     Ok(id)
 }
 
@@ -60,12 +59,16 @@ pub(super) fn take(catalog: &mut Catalog, format_version: u32) -> Result<u32, Vo
 /// # Errors
 /// There is none.
 pub(super) fn take_for_recovery(catalog: &mut Catalog, format_version: u32) -> Result<u32, VolumeError> {
+    let id = take_up_to(catalog, last_of_all(format_version));
+    id.ok_or_else(|| VolumeError::NoSpace { reason: "all image ids of the pool were used".to_owned() })
+}
+
+fn take_up_to(catalog: &mut Catalog, last: u32) -> Option<u32> {
     let id = catalog.next_image;
-    if id > last_of_all(format_version) {
-        return Err(VolumeError::NoSpace { reason: "all image ids of the pool were used".to_owned() });
-    }
-    catalog.next_image = id + 1;
-    Ok(id)
+    (id <= last).then(|| {
+        catalog.next_image = id + 1;
+        id
+    })
 }
 
 /// What the operator must know when the next id is this one.

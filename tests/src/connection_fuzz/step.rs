@@ -244,13 +244,7 @@ fn random_command(peer: &mut Peer, rng: &mut Rng) {
 }
 
 fn disconnect(peer: &mut Peer) {
-    let command = Disconnect {
-        opcode: AdminOpcode::Fabrics.into(),
-        flags: FLAGS_SGL,
-        fabrics_type: FabricsType::Disconnect.into(),
-        ..Disconnect::default()
-    };
-    peer.command(command.into(), &[]);
+    peer.command(Disconnect::new().into(), &[]);
 }
 
 /// A PDU that is none, or none of a host's.

@@ -79,7 +79,7 @@ impl Run {
             if promised {
                 promised_lsn = promised_lsn.max(step.lsn);
                 assert!(
-                    !self.is_unwritten(step.lsn),
+                    !self.trouble.is_unwritten(step.lsn),
                     "seed {}: lsn:{}: {:?}",
                     self.seed,
                     step.lsn,
@@ -87,9 +87,8 @@ impl Run {
                 );
             }
         }
-        let unwritten = self.model.steps.iter().filter(|step| self.is_unwritten(step.lsn));
-        let unwritten: Vec<u64> = unwritten.map(|step| step.lsn).collect();
-        self.model.steps.retain(|step| step.lsn <= head && !unwritten.contains(&step.lsn));
+        let trouble = &self.trouble;
+        self.model.steps.retain(|step| step.lsn <= head && !trouble.is_unwritten(step.lsn));
         self.forget_lost_volumes();
         self.check_all();
         self.mark_flushed(u64::MAX);

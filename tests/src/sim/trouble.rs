@@ -145,6 +145,11 @@ impl Trouble {
         self.plan.as_ref().is_some_and(|plan| plan.faults.starts)
     }
 
+    /// Whether a step was never written although the log is longer than where it would be.
+    pub(super) fn is_unwritten(&self, lsn: u64) -> bool {
+        self.unwritten.iter().any(|&(start, end)| (start..end).contains(&lsn))
+    }
+
     /// Random numbers for faults, while there are any.
     pub(super) fn rng(&mut self) -> Option<&mut Rng> {
         self.plan.as_mut().map(|plan| &mut plan.rng)
@@ -257,11 +262,6 @@ impl Run {
                 self.excuse_entries(start, end);
             }
         }
-    }
-
-    /// Whether a step was never written although the log is longer than where it would be.
-    pub(super) fn is_unwritten(&self, lsn: u64) -> bool {
-        self.trouble.unwritten.iter().any(|&(start, end)| (start..end).contains(&lsn))
     }
 
     /// The entries of a stretch may be lost: everything older may be refused, and points behind it.

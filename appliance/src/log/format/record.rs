@@ -124,8 +124,11 @@ impl EntryFlags {
 /// | 2 | 1 | kind: 1 write, 2 copied, 3 trim, 4 event, 5 mask, 6 opening |
 /// | 3 | 1 | flags: bit 2, a trim of a clone that need not be carried on; bit 1, copied although it could not be read; bit 0, last entry of its command |
 /// | 4 | 4 | CRC32C of the data block; 0 for a trim; opening: epoch in which the segment was opened |
-/// | 8 | 8 | block number, and in its high 16 bits those of the image; event: see `EventHead`; opening: the oldest segment kept |
+/// | 8 | 8 | block number, high 16 bits: those of the image; event, opening: below |
 /// | 16 | 8 | write: LSN superseded, 0 for none; copied: LSN of the origin; trim: count of blocks; event: bytes of its text; opening: LSN at which the segment before ends |
+///
+/// In the place of the block number an event has what `EventHead` says, and an opening the oldest
+/// segment kept.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Entry {
@@ -201,7 +204,7 @@ impl Entry {
 
     /// Whether it is of no image: all of its block number is used otherwise.
     fn is_of_pool(&self) -> bool {
-        matches!(self.kind(), Some(EntryKind::Event | EntryKind::Opening))
+        self.kind == EntryKind::Event as u8 || self.kind == EntryKind::Opening as u8
     }
 
     /// The kind; `None` when a later build wrote one that this build does not know.

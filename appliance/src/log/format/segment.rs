@@ -26,13 +26,12 @@ const MAGIC: [u8; 8] = *b"VARVE-SG";
 /// | 64 | 8 | stable LSN when this was written |
 /// | 72 | 8 | oldest segment kept when this was opened; those before it are gone |
 /// | 80 | 3008 | bit n: segment oldest + n was released early; its slot may hold another |
-/// | 3088 | 992 | ends of kept segments before released ones, 8 bytes each; zero: none |
+/// | 3088 | 992 | LSNs at which kept segments before released ones end, 8 bytes each; 0: none |
 /// | 4080 | 12 | zero |
 /// | 4092 | 4 | CRC32C of bytes 0 to 4091 |
 ///
-/// The segment after one tells where that one's records end. One that was released early cannot, so
-/// every later header does. An end is 4 bytes n, for segment oldest + n, and 4 bytes of blocks from
-/// that segment's first LSN to its end.
+/// The segment after one tells where that one's records end. One that was released early cannot,
+/// so every later header does.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
 #[repr(C)]
 struct Raw {
@@ -47,16 +46,9 @@ struct Raw {
     stable_lsn: U64,
     oldest: U64,
     released: [u8; RELEASED_BYTES],
-    ends: [RawEnd; ENDS_MAX],
+    ends: [U64; ENDS_MAX],
     zero: [u8; 12],
     crc: U32,
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
-#[repr(C)]
-struct RawEnd {
-    behind_oldest: U32,
-    len_blocks: U32,
 }
 
 const RELEASED_BYTES: usize = 3008;
@@ -90,7 +82,7 @@ pub struct SegmentHeader {
     pub released: Vec<SegmentSeq>,
     /// Where the records of segments end that are kept while the next one was released, in order.
     /// With more than [`ENDS_MAX`], those of the newest.
-    pub ends: Vec<(SegmentSeq, Lsn)>,
+    pub ends: Vec<Lsn>,
 }
 
 impl SegmentHeader {
@@ -104,12 +96,10 @@ impl SegmentHeader {
                 *byte |= 1 << (bit % 8);
             }
         }
-        let mut ends = [RawEnd { behind_oldest: 0.into(), len_blocks: 0.into() }; ENDS_MAX];
-        let told = self.ends.len().saturating_sub(ENDS_MAX);
-        for (raw, (sequence, end)) in ends.iter_mut().zip(self.ends.iter().skip(told)) {
-            let first_lsn = self.first_lsn.0 / self.sequence.0.max(1) * sequence.0;
-            raw.behind_oldest = (sequence.0.saturating_sub(self.oldest.0) as u32).into();
-            raw.len_blocks = (end.0.saturating_sub(first_lsn) as u32).into();
+        let mut ends = [U64::ZERO; ENDS_MAX];
+        let untold = self.ends.len().saturating_sub(ENDS_MAX);
+        for (raw, end) in ends.iter_mut().zip(self.ends.iter().skip(untold)) {
+            *raw = end.0.into();
         }
         let mut raw = Raw {
             magic: MAGIC,
@@ -158,14 +148,9 @@ impl SegmentHeader {
         let bits = bytes.flat_map(|(at, &byte)| {
             (0..8).filter(move |bit| byte & 1 << bit != 0).map(move |bit| at * 8 + bit)
         });
-        let mut ends = Vec::new();
-        for end in raw.ends.iter().filter(|end| end.len_blocks.get() != 0) {
-            let (sequence, len_blocks) =
-                (oldest + u64::from(end.behind_oldest.get()), u64::from(end.len_blocks.get()));
-            if sequence >= raw.sequence.get() || len_blocks > segment_blocks {
-                return Err(FormatError::Field("end of a segment"));
-            }
-            ends.push((SegmentSeq(sequence), Lsn(sequence * segment_blocks + len_blocks)));
+        let ends: Vec<Lsn> = raw.ends.iter().map(|end| Lsn(end.get())).filter(|end| end.0 != 0).collect();
+        if ends.iter().any(|end| end.0 > raw.first_lsn.get()) {
+            return Err(FormatError::Field("end of a segment"));
         }
         Ok(SegmentHeader {
             version,

@@ -232,10 +232,10 @@ impl Walk {
                 self.lose_segment(sequence);
                 continue;
             };
-            if candidate.trailer.is_none()
-                && sequence < newest
-                && self.was_given_away(sequence, candidate, &last).await?
-            {
+            // A whole trailer tells what was in the segment, whatever stands in its records' place,
+            // and a slot without any is of a segment that was not sealed.
+            let may_be_gone = candidate.trailer.is_none() && !candidate.problems.is_empty();
+            if may_be_gone && sequence < newest && self.was_given_away(sequence, candidate, &last).await? {
                 self.released.insert(sequence);
                 self.skip_segment(sequence, next);
                 continue;
@@ -245,8 +245,8 @@ impl Walk {
             let is_proven = joins || self.table.is_empty() || self.stable_lsn > first_lsn;
             if candidate.header.is_none() || !is_proven {
                 // Its own records may prove that it had been stable.
-                let proof = self.reader.stable_lsn_of(candidate.slot, sequence, candidate.epoch).await?;
-                self.stable_lsn = self.stable_lsn.max(proof);
+                let records = self.reader.look_through(candidate.slot, sequence, candidate.epoch).await?;
+                self.stable_lsn = self.stable_lsn.max(records.stable_lsn);
             }
             // Epochs do not fall along the log: this is an earlier life of a segment that was cut off.
             if candidate.epoch < self.epoch {
@@ -293,7 +293,8 @@ impl Walk {
         self.released = headers.iter().flat_map(|header| header.released.iter().copied()).collect();
         self.released.retain(|&sequence| sequence > self.oldest);
         for header in &headers {
-            for &(sequence, lsn) in &header.ends {
+            for &lsn in &header.ends {
+                let sequence = self.geometry.sequence_of(Lsn(lsn.0 - 1));
                 let end = ExpectedEnd { lsn, epoch: header.epoch };
                 let known = self.ends.entry(sequence).or_insert(end);
                 if known.epoch <= end.epoch {
@@ -305,9 +306,8 @@ impl Walk {
     }
 
     /// What a header of this segment tells of where others end.
-    fn ends_before(&self, sequence: SegmentSeq) -> Vec<(SegmentSeq, Lsn)> {
-        let kept = self.ends.range(self.oldest.min(sequence)..sequence);
-        kept.map(|(&sequence, end)| (sequence, end.lsn)).collect()
+    fn ends_before(&self, sequence: SegmentSeq) -> Vec<Lsn> {
+        self.ends.range(self.oldest.min(sequence)..sequence).map(|(_, end)| end.lsn).collect()
     }
 
     /// Whether a segment that is not on the device need not be there: it was released, or the newest segment could not have been opened with anything live in it.
@@ -315,10 +315,11 @@ impl Walk {
         self.released.contains(&sequence) || sequence.0 + self.geometry.working_set < newest.0
     }
 
-    /// Whether the slot of a segment had been given away, to a segment whose header a power cut lost.
-    /// Nothing was live in it then, and nothing of the later one had become stable; what is left of
-    /// its own records would be taken for damaged. It does not count when the log went on without
-    /// the later one: since then a clone of the past may have brought the segment back into use.
+    /// Whether the slot of a segment had been given away, to a segment whose header a power cut
+    /// lost. Nothing was live in it then, and nothing of the later one had become stable; what is
+    /// left of its own records would be taken for damaged. It does not count when the log went on
+    /// without the later one: since then a clone of the past may have brought the segment back into
+    /// use.
     async fn was_given_away(
         &self,
         sequence: SegmentSeq,
@@ -330,7 +331,7 @@ impl Walk {
         if later_epoch < last.epoch {
             return Ok(false);
         }
-        let newest_epoch = self.reader.newest_epoch_of(last.slot, last.sequence, last.epoch).await?;
+        let newest_epoch = self.reader.look_through(last.slot, last.sequence, last.epoch).await?.epoch;
         Ok(later_epoch >= newest_epoch)
     }
 

@@ -104,8 +104,8 @@ impl Log {
             self.pressed.set(true);
             return Err(AppendError::Busy);
         }
-        // With a segment that the device lost, the room is gone that was kept in it. Then copies open
-        // a segment more than the working set has.
+        // With a segment that the device lost, the room is gone that was kept in it. Then copies
+        // open a segment more than the working set has.
         debug_assert!(fits || self.table.has_lost(), "what must be copied fits into the current segment");
         if self.table.free_len() == 0 {
             self.wants_slot.set(true);

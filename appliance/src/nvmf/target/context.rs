@@ -102,15 +102,17 @@ impl Context {
     /// What one connection may take of a turn, at most `max_bytes`: all of them together take about
     /// [`TURN_BYTES`], or a turn of many would keep everybody waiting.
     pub(super) fn turn_bytes(&self, max_bytes: usize) -> usize {
-        let share_bytes = TURN_BYTES / self.io_queues.get().max(1);
-        share_bytes.max(TURN_BYTES_MIN).min(max_bytes)
+        self.per_io_queue(TURN_BYTES).clamp(TURN_BYTES_MIN, max_bytes)
     }
 
     /// The size of the receive buffer of one more I/O queue: the more there are, the smaller.
     pub(super) fn receive_buffer_bytes(&self) -> usize {
-        let queues = self.io_queues.get().max(1);
         let least_bytes = 2 * (self.config.in_capsule_bytes as usize + 256);
-        (RECEIVE_BYTES_MAX / queues).clamp(least_bytes, self.config.receive_buffer_bytes)
+        self.per_io_queue(RECEIVE_BYTES_MAX).clamp(least_bytes, self.config.receive_buffer_bytes)
+    }
+
+    fn per_io_queue(&self, all_bytes: usize) -> usize {
+        all_bytes / self.io_queues.get().max(1)
     }
 
     /// An I/O queue has come, or has gone.

@@ -67,7 +67,7 @@ pub(super) struct Controller {
     /// EN was cleared, and I/O queues of the time before are still there, or commands of them.
     resetting: Cell<bool>,
     /// Bytes that the storage reads for its queues.
-    pub(super) reading_bytes: Cell<usize>,
+    reading_bytes: Cell<usize>,
     /// Closed connections of which the storage still has commands.
     leftovers: Cell<usize>,
     /// I/O queues that may be connected, from Number of Queues.
@@ -199,6 +199,21 @@ impl Controller {
     pub(super) fn release_queue(&self, line: &Rc<Line>) {
         self.queues.borrow_mut().retain(|(_, of)| !std::ptr::eq(of.as_ptr(), Rc::as_ptr(line)));
         self.settle_reset();
+    }
+
+    /// The storage reads so much more for its queues.
+    pub(super) fn begin_reading(&self, len_bytes: usize) {
+        self.reading_bytes.set(self.reading_bytes.get() + len_bytes);
+    }
+
+    /// So much of it is read, or nobody waits for it.
+    pub(super) fn end_reading(&self, len_bytes: usize) {
+        self.reading_bytes.set(self.reading_bytes.get() - len_bytes);
+    }
+
+    /// Bytes that the storage reads for its queues.
+    pub(super) fn reading_bytes(&self) -> usize {
+        self.reading_bytes.get()
     }
 
     /// A connection was closed of which the storage still has commands.

@@ -300,6 +300,18 @@ pub struct Disconnect {
 }
 assert_layout!(Disconnect, 64, record_format @ 40);
 
+impl Disconnect {
+    /// Disconnects the I/O queue that it comes on.
+    pub fn new() -> Self {
+        Disconnect {
+            opcode: AdminOpcode::Fabrics.into(),
+            flags: FLAGS_SGL,
+            fabrics_type: FabricsType::Disconnect.into(),
+            ..Disconnect::default()
+        }
+    }
+}
+
 /// Authentication Send and Receive (Base sections 6.1 and 6.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

@@ -8,14 +8,14 @@
 //! The delay takes every value between nothing and its bound, so whatever the archivist's rate, there is a fill at which hosts append no faster than it archives, and there the
 //! backlog stays. Only an archivist slower than a block in 10 ms, or one that stands still, is not met: then the slots fill, slowly, and the stop comes.
 //!
-//! **How writes wait.** Each client of each volume has a time at which its next command may be taken;
-//! a command moves it by its blocks, times the clients that write. So they share the archivist's rate
-//! evenly, whatever the size of their commands, and one that writes little waits for its own blocks
-//! and not for another's. What one leaves of its share makes the fill fall, and with it everybody's
-//! delay. A command that comes before its client's time is
-//! [`Busy`](crate::volume::Submitted::Busy), and its queue asks again in the next turn: no timer, no
-//! allocation for each. While a command waits, the pool's turns count as work, so the reactor does
-//! not sleep over it.
+//! **How writes wait.** Each client of each volume has a time at which its next command may be
+//! taken; a command moves it by its blocks, times the clients that write. So they share the
+//! archivist's rate evenly, whatever the size of their commands, and one that writes little waits
+//! for its own blocks and not for another's. What one leaves of its share makes the fill fall, and
+//! with it everybody's delay. A command that comes before its client's time is
+//! [`Busy`](crate::volume::Submitted::Busy), and its queue asks again in the next turn: no timer,
+//! no allocation for each. While a command waits, the pool's turns count as work, so the reactor
+//! does not sleep over it.
 //!
 //! **Costs:** below half one comparison for each write; above it a look at the clock and at a small
 //! map. Segments are counted when one was sealed or archived, not for each command; clients are
@@ -99,11 +99,16 @@ impl Throttle {
             self.unarchived = waiting.count() as u64;
         }
         self.is_on = is_wanted && 2 * (self.unarchived + 1) > self.slots;
+        self.count_clients(now_ns);
+        self.measure(now_ns)
+    }
+
+    /// Forgets clients that write no more, now and then.
+    fn count_clients(&mut self, now_ns: u64) {
         if now_ns.saturating_sub(self.clients_counted_ns) >= COUNT_EVERY_NS {
             self.clients_counted_ns = now_ns;
             self.next_ns.retain(|_, next_ns| *next_ns + WRITES_FOR_NS > now_ns);
         }
-        self.measure(now_ns)
     }
 
     /// Adds up how long commands waited; whether one does.
@@ -181,9 +186,9 @@ mod tests {
         }
     }
 
-    /// One that writes 256 blocks at once, without a pause, and one that writes a block every 10 ms,
-    /// with a block archived every 100 us: the small one waits for its own blocks only, and together
-    /// they take what the archivist gives.
+    /// One that writes 256 blocks at once, without a pause, and one that writes a block every 10
+    /// ms, with a block archived every 100 us: the small one waits for its own blocks only, and
+    /// together they take what the archivist gives.
     #[test]
     fn a_small_client_does_not_wait_for_the_blocks_of_a_large_one() {
         const DELAY_NS: u64 = 100_000;
@@ -192,10 +197,7 @@ mod tests {
         let (mut appended, mut waits_ns, mut due_ns) = (0, Vec::new(), 0);
         let end_ns = 20_000_000_000;
         for now_ns in (0..end_ns).step_by(50_000) {
-            if throttle.clients_counted_ns + COUNT_EVERY_NS <= now_ns {
-                throttle.clients_counted_ns = now_ns;
-                throttle.next_ns.retain(|_, next_ns| *next_ns + WRITES_FOR_NS > now_ns);
-            }
+            throttle.count_clients(now_ns);
             if !throttle.holds_at(large, now_ns) {
                 throttle.charge_at(large, 256 * DELAY_NS, now_ns);
                 appended += 256;

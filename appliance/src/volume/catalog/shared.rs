@@ -1,6 +1,6 @@
 //! A list whose copies share their entries. A copy costs one reference; the first change after it a
-//! reference for each entry and a copy of what is changed. The list knows how long its JSON text is,
-//! so nobody has to write it to know.
+//! reference for each entry and a copy of what is changed. The list knows how long its JSON text
+//! is, so nobody has to write it to know.
 
 use std::rc::Rc;
 

@@ -91,12 +91,11 @@ impl Connection {
         }
     }
 
-    /// The storage has read so much for a command.
-    fn note_read(&mut self, len_bytes: usize) {
+    /// The storage has read so much for it, or it waits for it no longer.
+    pub(super) fn note_read(&mut self, len_bytes: usize) {
         self.reading_bytes -= len_bytes;
         if let Some(queue) = &self.queue {
-            let reading_bytes = &queue.controller.reading_bytes;
-            reading_bytes.set(reading_bytes.get() - len_bytes);
+            queue.controller.end_reading(len_bytes);
         }
     }
 

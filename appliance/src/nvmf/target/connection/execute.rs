@@ -138,12 +138,8 @@ impl Connection {
     pub(super) fn data_complete(&mut self, context: &Context, index: u16) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         if slot.digest_failed {
-            let (sqe, staging) = (slot.sqe, slot.staging.take());
-            self.release_staging(context, staging.map_or(0, |staging| staging.len()));
-            self.free_slot(context, index);
             context.counters.data_digest_errors.add(1);
-            self.complete(context, &sqe, Status::TRANSIENT_TRANSPORT_ERROR, 0);
-            return;
+            return self.end_early(context, index, Status::TRANSIENT_TRANSPORT_ERROR);
         }
         slot.stage = Stage::AwaitRoom;
         slot.data = slot.staging.take().map(DmaBufMut::freeze);
@@ -344,8 +340,7 @@ impl Connection {
                 let reading_bytes = io::reading_bytes(opcode, sqe) as usize;
                 self.reading_bytes += reading_bytes;
                 if let Some(queue) = &self.queue {
-                    let of_host = &queue.controller.reading_bytes;
-                    of_host.set(of_host.get() + reading_bytes);
+                    queue.controller.begin_reading(reading_bytes);
                 }
                 self.allowance_bytes -= reading_bytes as isize;
             }

@@ -157,8 +157,7 @@ impl Connection {
                     break;
                 }
                 self.await_memory.pop_front();
-                self.free_slot(context, index);
-                self.complete(context, &sqe, Status::COMMAND_INTERRUPTED, 0);
+                self.end_early(context, index, Status::COMMAND_INTERRUPTED);
                 continue;
             }
             let staging = if brings_data { context.take_staging(len_bytes) } else { None };
@@ -191,15 +190,17 @@ impl Connection {
         self.await_memory.clear();
         self.incoming = None;
         for index in self.slots.waiting() {
-            let Some(slot) = self.slots.get_mut(index) else { continue };
-            let (sqe, staging) = (slot.sqe, slot.staging.take());
-            if staging.is_some() {
-                let len_bytes = slot.len_bytes as usize;
-                self.release_staging(context, len_bytes);
-            }
-            self.free_slot(context, index);
-            self.complete(context, &sqe, Status::ABORTED_QUEUE_DELETED, 0);
+            self.end_early(context, index, Status::ABORTED_QUEUE_DELETED);
         }
+    }
+
+    /// Ends a command that the storage never had, and gives back all its memory.
+    pub(super) fn end_early(&mut self, context: &Context, index: u16, status: Status) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let (sqe, staging) = (slot.sqe, slot.staging.take());
+        self.release_staging(context, staging.map_or(0, |staging| staging.len()));
+        self.free_slot(context, index);
+        self.complete(context, &sqe, status, 0);
     }
 
     /// Answers a Disconnect when the storage has nothing of the queue any more.

@@ -472,10 +472,7 @@ impl Connection {
         }
         context.release_staging(self.staging_bytes);
         self.staging_bytes = 0;
-        if let Some(queue) = &self.queue {
-            let reading_bytes = &queue.controller.reading_bytes;
-            reading_bytes.set(reading_bytes.get() - self.reading_bytes);
-        }
+        self.note_read(self.reading_bytes);
         self.give_up_memory(context);
         if self.queue.as_ref().is_some_and(|queue| !queue.is_admin()) {
             context.count_io_queue(false);

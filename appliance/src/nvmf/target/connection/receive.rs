@@ -239,14 +239,11 @@ impl Connection {
         }
     }
 
-    /// Whether the storage reads so much for this host that others would wait for it: their commands
-    /// stand behind these at the device.
+    /// Whether the storage reads so much for this host that others would wait for it: their
+    /// commands stand behind these at the device.
     fn reads_enough(&self) -> bool {
-        self.reading_bytes > 0
-            && self
-                .queue
-                .as_ref()
-                .is_some_and(|queue| queue.controller.reading_bytes.get() >= READING_BYTES_PER_CONTROLLER_MAX)
+        let of_host = || self.queue.as_ref().map_or(0, |queue| queue.controller.reading_bytes());
+        self.reading_bytes > 0 && of_host() >= READING_BYTES_PER_CONTROLLER_MAX
     }
 
     fn initialize(&mut self, rest: &[u8]) -> Result<(), Fatal> {

@@ -18,7 +18,7 @@ use crate::nvmf::wire::fabrics::{
 };
 use crate::nvmf::wire::feature::AsyncEvent;
 use crate::nvmf::wire::log_page::{ChangedNamespaces, LogPageId};
-use crate::nvmf::wire::opcode::{AdminOpcode, FabricsType};
+use crate::nvmf::wire::opcode::AdminOpcode;
 use crate::nvmf::wire::pdu::{C2hData, CapsuleResp, Digests, PduType, flags};
 use crate::nvmf::wire::property::{Cc, Csts, Property};
 use crate::nvmf::wire::sgl::SglDescriptor;
@@ -256,12 +256,7 @@ fn a_shutdown_flushes_a_volatile_cache_first() {
 fn disconnect_ends_one_io_queue() {
     let served = Served::start();
     let (mut controller, mut queue) = served.open(ConnectOptions::default());
-    let command = Disconnect {
-        opcode: AdminOpcode::Fabrics.into(),
-        flags: crate::nvmf::wire::command::FLAGS_SGL,
-        fabrics_type: FabricsType::Disconnect.into(),
-        ..Disconnect::default()
-    };
+    let command = Disconnect::new();
     queue.execute("Disconnect", command.into(), Payload::None, &mut []).expect("it is answered");
     served.await_that("the I/O queue stays", |state| state.target.stats().connections == 1);
     let (status, _) = controller.admin(command.into(), Payload::None, &mut []).expect("the connection lives");

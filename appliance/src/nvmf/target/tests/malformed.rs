@@ -11,7 +11,7 @@ use crate::nvmf::wire::command::{Rw, Sqe};
 use crate::nvmf::wire::fabrics::{
     CONTROLLER_ID_DYNAMIC, Connect, ConnectData, ConnectResult, Disconnect, PropertySet,
 };
-use crate::nvmf::wire::opcode::{AdminOpcode, FabricsType, IoOpcode};
+use crate::nvmf::wire::opcode::{AdminOpcode, IoOpcode};
 use crate::nvmf::wire::pdu::{
     C2hData, CapsuleCmd, CapsuleResp, CommonHeader, Digests, FatalError, H2cData, IcReq, PduType, R2t,
     TermReq, flags,
@@ -376,12 +376,7 @@ fn a_disconnect_ends_what_waits_for_data() {
     raw.io.send_pdu(&half, &[0; 100]).expect("sent");
     let rest = [0; BLOCK - 100];
     raw.io.send_bytes(&rest).expect("sent");
-    let mut disconnect = Disconnect {
-        opcode: AdminOpcode::Fabrics.into(),
-        flags: crate::nvmf::wire::command::FLAGS_SGL,
-        fabrics_type: FabricsType::Disconnect.into(),
-        ..Disconnect::default()
-    };
+    let mut disconnect = Disconnect::new();
     disconnect.command_id.set(9);
     raw.send(disconnect.into(), &[]);
     let answers = raw.io.read_until_closed().expect("it is closed");
