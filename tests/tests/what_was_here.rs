@@ -252,10 +252,7 @@ fn starts_and_recoveries_can_be_stopped_at_any_time() {
             let again = run(&recover);
             assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
         }
-        assert!(
-            pool.exists() && dir.join("pool.varve.id").exists() || status.code().is_none(),
-            "step {step}"
-        );
+        assert!(pool.exists() && dir.join("pool.varve.id").exists(), "step {step}");
         assert!(!PathBuf::from(format!("{}.recovering", pool.display())).exists());
     }
     // The recoveries have taken the archive over: another pool.

@@ -6,8 +6,7 @@
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -91,13 +90,20 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let path = options.dir.join(POOL_FILE_NAME);
     let unfinished = with_suffix(&path, RECOVERING_SUFFIX);
     let removed = unfinished.clone();
-    let made = Arc::new(AtomicBool::new(false));
-    let is_ours = Arc::clone(&made);
+    let stage = Arc::new(Mutex::new(Stage::Looking));
+    let seen = Arc::clone(&stage);
     let _signals = StopSignals::take(move |signal| {
-        if is_ours.load(Ordering::SeqCst) {
+        // Held to the end of the process. While the pool gets its name, this waits.
+        let stage = std::mem::ManuallyDrop::new(seen.lock().unwrap_or_else(PoisonError::into_inner));
+        let by = signals::name(signal);
+        if **stage == Stage::Done {
+            eprintln!("varve: stopped by {by} when the pool was recovered: it can be served");
+            return 128 + signal;
+        }
+        if **stage == Stage::Making {
             drop(std::fs::remove_file(&removed));
         }
-        eprintln!("varve: stopped by {}: nothing was recovered; it can be run again", signals::name(signal));
+        eprintln!("varve: stopped by {by}: nothing was recovered; it can be run again");
         128 + signal
     })?;
     if path.exists() {
@@ -125,14 +131,16 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let pool_bytes = pool_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
     super::check_new(&path, pool_bytes, Some(segment_blocks))?;
     let file = make_unfinished(&unfinished, pool_bytes)?;
-    made.store(true, Ordering::SeqCst);
+    enter(&stage, Stage::Making);
     let keep = config.keep.clone();
     let rules = recovered.rules.clone();
     let (ownership, take_over) = plan(&store, pool, &chain, recovered, &known, options.rehearse);
     let work = Work { config, pool, known, segment_blocks, store: opened.store, file, ownership, take_over };
     let report = work.run().and_then(|report| {
         restore_rules(&keep, rules.as_deref())?;
+        let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
         finish(&unfinished, &path, pool, &*store, options.rehearse)?;
+        *stage = Stage::Done;
         Ok(report)
     });
     let what = json!({"from": options.from, "dir": options.dir, "pool": pool}).to_string();
@@ -145,6 +153,21 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// How far a recovery has come: what a signal finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was made.
+    Looking,
+    /// A file under a name of its own.
+    Making,
+    /// The pool has its name and its identity.
+    Done,
+}
+
+fn enter(stage: &Mutex<Stage>, new: Stage) {
+    *stage.lock().unwrap_or_else(PoisonError::into_inner) = new;
 }
 
 /// Makes the file that the pool is recovered into. What an earlier try has left is removed, unless that is still at work.
@@ -161,7 +184,9 @@ fn make_unfinished(path: &Path, pool_bytes: u64) -> Result<Arc<FileDevice>, Serv
     Ok(Arc::new(FileDevice::open(path, &options)?))
 }
 
-/// Gives the recovered pool its name, and its identity.
+/// Gives the recovered pool its identity, and its name after it: a pool that is cut off between the two
+/// would be one whose archive nobody knows. An identity alone is a pool that is gone, which a start
+/// refuses, and the next recovery replaces it.
 fn finish(
     unfinished: &Path,
     path: &Path,
@@ -172,12 +197,15 @@ fn finish(
     let file = std::fs::File::open(unfinished).map_err(|source| failed(unfinished, source))?;
     let device_bytes = file.metadata().map_err(|source| failed(unfinished, source))?.len();
     file.sync_all().map_err(|source| failed(unfinished, source))?;
-    // One that came there meanwhile is not replaced.
-    rename_new(unfinished, path).map_err(|source| failed(path, source))?;
     // Without it, the next start would look for another archive less closely; that is no reason to fail now.
     let id = read_id(store).ok().flatten();
     let archive = id.map(|id| ArchiveIdentity { store: store.label().to_owned(), id });
-    identity::write(path, &Identity { pool, created_ns: 0, device_bytes, archive, rehearsal })
+    if path.exists() {
+        return Err(failed(path, std::io::ErrorKind::AlreadyExists.into()));
+    }
+    identity::write(path, &Identity { pool, created_ns: 0, device_bytes, archive, rehearsal })?;
+    // One that came there meanwhile is not replaced.
+    rename_new(unfinished, path).map_err(|source| failed(path, source))
 }
 
 fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
