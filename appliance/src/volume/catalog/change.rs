@@ -103,9 +103,9 @@ fn entries<T: Clone + PartialEq, K: Copy + Eq + Hash>(
     key: impl Fn(&T) -> K,
 ) -> Entries<T, K> {
     let (before, after) = before.apart(after);
-    let mut known: HashMap<K, &T> = before.iter().map(|entry| (key(entry), &**entry)).collect();
-    let set = after.iter().filter(|entry| known.remove(&key(entry)) != Some(entry));
-    let set = set.map(|entry| T::clone(entry)).collect();
+    let mut known: HashMap<K, &T> = before.into_iter().map(|entry| (key(entry), entry)).collect();
+    let set = after.into_iter().filter(|entry| known.remove(&key(entry)) != Some(*entry));
+    let set = set.cloned().collect();
     Entries { set, gone: known.into_keys().collect() }
 }
 

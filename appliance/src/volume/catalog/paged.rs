@@ -129,7 +129,7 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
     where
         V: PartialEq,
     {
-        let (before, after) = apart(&self.pages, &newer.pages);
+        let (before, after) = apart(&self.pages, &newer.pages, Rc::ptr_eq);
         // Both are in order, and no key of theirs is in a page that both maps share.
         let mut before = before.iter().flat_map(|page| page.entries.iter()).peekable();
         let (mut set, mut gone) = (Vec::new(), Vec::new());

@@ -1,40 +1,48 @@
-//! A list whose copies share their entries. A copy costs one reference; the first change after it a
-//! reference for each entry and a copy of what is changed. The list knows how long its JSON text
-//! is, so nobody has to write it to know.
+//! A list whose copies share their entries, in chunks. A copy costs one reference; the first change
+//! after it a reference for each chunk and for each entry of one, and a copy of what is changed.
+//! The list knows how long its JSON text is, so nobody has to write it to know.
 
 use std::rc::Rc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// Entries of a chunk at most.
+const CHUNK_ENTRIES_MAX: usize = 64;
+
+/// Neighbours in order, never none.
+type Chunk<T> = Rc<Vec<Rc<T>>>;
+
 /// The list.
 ///
-/// **Invariant:** `entries_bytes` is the length of the texts of all entries.
+/// **Invariants:** no chunk is empty; `len` is the number of all entries, and `entries_bytes` the
+/// length of their texts.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared<T> {
-    entries: Rc<Vec<Rc<T>>>,
+    chunks: Rc<Vec<Chunk<T>>>,
+    len: usize,
     entries_bytes: usize,
 }
 
 impl<T> Default for Shared<T> {
     fn default() -> Self {
-        Shared { entries: Rc::default(), entries_bytes: 0 }
+        Shared { chunks: Rc::default(), len: 0, entries_bytes: 0 }
     }
 }
 
 impl<T> Shared<T> {
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len == 0
     }
 
     /// The entries, in order.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + Clone {
-        self.entries.iter().map(|entry| &**entry)
+        self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|entry| &**entry)
     }
 
     /// How long the JSON text of the list is, in bytes.
@@ -43,20 +51,32 @@ impl<T> Shared<T> {
     }
 
     /// The entries of both lists between those that they share at their beginnings and ends.
-    pub(super) fn apart<'a>(&'a self, newer: &'a Self) -> (&'a [Rc<T>], &'a [Rc<T>]) {
-        apart(&self.entries, &newer.entries)
+    pub(super) fn apart<'a>(&'a self, newer: &'a Self) -> (Vec<&'a T>, Vec<&'a T>) {
+        let (before, after) = apart(&self.chunks, &newer.chunks, Rc::ptr_eq);
+        let (before, after) = (entries_of(before), entries_of(after));
+        let (before, after) = apart(&before, &after, |one, other| Rc::ptr_eq(one, other));
+        let plain = |entries: &[&'a Rc<T>]| entries.iter().map(|entry| &***entry).collect();
+        (plain(before), plain(after))
     }
 }
 
+fn entries_of<T>(chunks: &[Chunk<T>]) -> Vec<&Rc<T>> {
+    chunks.iter().flat_map(|chunk| chunk.iter()).collect()
+}
+
 /// What two lists have between what they share at their beginnings and ends.
-pub(super) fn apart<'a, T>(mut before: &'a [Rc<T>], mut after: &'a [Rc<T>]) -> (&'a [Rc<T>], &'a [Rc<T>]) {
+pub(super) fn apart<'a, 'b, T>(
+    mut before: &'a [T],
+    mut after: &'b [T],
+    is_same: impl Fn(&T, &T) -> bool,
+) -> (&'a [T], &'b [T]) {
     while let ([one, rest_before @ ..], [other, rest_after @ ..]) = (before, after)
-        && Rc::ptr_eq(one, other)
+        && is_same(one, other)
     {
         (before, after) = (rest_before, rest_after);
     }
     while let ([rest_before @ .., one], [rest_after @ .., other]) = (before, after)
-        && Rc::ptr_eq(one, other)
+        && is_same(one, other)
     {
         (before, after) = (rest_before, rest_after);
     }
@@ -67,36 +87,64 @@ impl<T: Serialize + Clone> Shared<T> {
     /// Adds an entry at the end.
     pub(crate) fn push(&mut self, entry: T) {
         self.entries_bytes += text_bytes_of(&entry);
-        Rc::make_mut(&mut self.entries).push(Rc::new(entry));
+        self.len += 1;
+        let chunks = Rc::make_mut(&mut self.chunks);
+        match chunks.last_mut().filter(|chunk| chunk.len() < CHUNK_ENTRIES_MAX) {
+            Some(chunk) => Rc::make_mut(chunk).push(Rc::new(entry)),
+            None => chunks.push(Rc::new(vec![Rc::new(entry)])),
+        }
     }
 
     /// Takes out the first entry that this finds; whether there is one.
     pub(crate) fn remove(&mut self, find: impl Fn(&T) -> bool) -> bool {
-        let Some(place) = self.entries.iter().position(|entry| find(entry)) else { return false };
-        let entry = Rc::make_mut(&mut self.entries).remove(place);
+        let Some((at, place)) = self.place_of(find) else { return false };
+        let chunks = Rc::make_mut(&mut self.chunks);
+        let chunk = Rc::make_mut(&mut chunks[at]);
+        let entry = chunk.remove(place);
+        if chunk.is_empty() {
+            chunks.remove(at);
+        }
+        self.len -= 1;
         self.entries_bytes -= text_bytes_of(&*entry);
         true
     }
 
     /// Keeps the entries for which this is true.
     pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(&T) -> bool) {
-        if self.entries.iter().all(|entry| is_kept(entry)) {
+        if self.iter().all(&mut is_kept) {
             return;
         }
-        let entries_bytes = &mut self.entries_bytes;
-        Rc::make_mut(&mut self.entries).retain(|entry| {
-            let keeps = is_kept(entry);
-            if !keeps {
-                *entries_bytes -= text_bytes_of(&**entry);
+        let chunks = Rc::make_mut(&mut self.chunks);
+        for chunk in chunks.iter_mut() {
+            if chunk.iter().all(|entry| is_kept(entry)) {
+                continue;
             }
-            keeps
-        });
+            Rc::make_mut(chunk).retain(|entry| {
+                let keeps = is_kept(entry);
+                if !keeps {
+                    self.len -= 1;
+                    self.entries_bytes -= text_bytes_of(&**entry);
+                }
+                keeps
+            });
+        }
+        chunks.retain(|chunk| !chunk.is_empty());
     }
 
     /// Drops the first entries.
     pub(super) fn drop_first(&mut self, count: usize) {
-        let dropped = Rc::make_mut(&mut self.entries).drain(..count);
-        self.entries_bytes -= dropped.map(|entry| text_bytes_of(&*entry)).sum::<usize>();
+        let chunks = Rc::make_mut(&mut self.chunks);
+        let mut left = count;
+        while left > 0 {
+            let chunk = Rc::make_mut(&mut chunks[0]);
+            let dropped = chunk.drain(..left.min(chunk.len()));
+            left -= dropped.len();
+            self.entries_bytes -= dropped.map(|entry| text_bytes_of(&*entry)).sum::<usize>();
+            if chunk.is_empty() {
+                chunks.remove(0);
+            }
+        }
+        self.len -= count;
     }
 
     /// Changes the first entry that this finds, and returns what the change does.
@@ -105,12 +153,19 @@ impl<T: Serialize + Clone> Shared<T> {
         find: impl Fn(&T) -> bool,
         change: impl FnOnce(&mut T) -> R,
     ) -> Option<R> {
-        let place = self.entries.iter().position(|entry| find(entry))?;
-        let entry = Rc::make_mut(&mut Rc::make_mut(&mut self.entries)[place]);
+        let (at, place) = self.place_of(find)?;
+        let chunk = Rc::make_mut(&mut Rc::make_mut(&mut self.chunks)[at]);
+        let entry = Rc::make_mut(&mut chunk[place]);
         self.entries_bytes -= text_bytes_of(entry);
         let done = change(entry);
         self.entries_bytes += text_bytes_of(entry);
         Some(done)
+    }
+
+    /// The chunk, and the place in it, of the first entry that this finds.
+    fn place_of(&self, find: impl Fn(&T) -> bool) -> Option<(usize, usize)> {
+        let mut chunks = self.chunks.iter().enumerate();
+        chunks.find_map(|(at, chunk)| Some((at, chunk.iter().position(|entry| find(entry))?)))
     }
 }
 
@@ -177,7 +232,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_list_knows_its_length_and_its_copies_stay(
-            edits in proptest::collection::vec((0_u8..5, any::<u32>()), 0..60),
+            edits in proptest::collection::vec((0_u8..5, any::<u32>()), 0..400),
         ) {
             let (mut list, mut model) = (Shared::default(), Vec::new());
             for (kind, number) in edits {
