@@ -14,16 +14,24 @@ pub(super) struct RegisteredArenas {
     regions: Vec<Region>,
     /// How many more can be registered; 0 once the kernel has refused.
     room: usize,
+    /// Whether one may be registered in this turn.
+    may_add: bool,
 }
 
 impl RegisteredArenas {
     /// Makes an empty table in the kernel, unless that is not wanted or refused.
     pub(super) fn new(ring: &IoUring, wanted: bool) -> Self {
         let made = wanted && ring.submitter().register_buffers_sparse(ARENAS_MAX as u32).is_ok();
-        RegisteredArenas { regions: Vec::new(), room: if made { ARENAS_MAX } else { 0 } }
+        RegisteredArenas { regions: Vec::new(), room: if made { ARENAS_MAX } else { 0 }, may_add: true }
     }
 
-    /// Registers the arenas of a command's buffers, if they are new.
+    /// A turn begins: another arena may be registered. Each takes the kernel about 100 us.
+    pub(super) fn begin_turn(&mut self) {
+        self.may_add = true;
+    }
+
+    /// Registers the arena of a command's buffers, if it is new and all of it is in memory. Commands
+    /// of other arenas are plain ones.
     pub(super) fn learn(&mut self, ring: &IoUring, operation: &Operation) {
         if self.room == 0 {
             return;
@@ -40,9 +48,11 @@ impl RegisteredArenas {
     }
 
     fn add(&mut self, ring: &IoUring, region: Region) {
-        if self.room == 0 || self.regions.iter().any(|known| known.is(&region)) {
+        let is_known = || self.regions.iter().any(|known| known.is(&region));
+        if self.room == 0 || !self.may_add || is_known() || !region.is_resident() {
             return;
         }
+        self.may_add = false;
         let vector = libc::iovec { iov_base: region.base().cast(), iov_len: region.len_bytes() };
         // SAFETY: the arena stays mapped while `region` is held, which is until after the ring is gone.
         let registered =
@@ -71,6 +81,11 @@ mod tests {
     use super::*;
     use crate::dma::{ARENA_BYTES, BLOCK_BYTES, DmaPool};
 
+    fn buffers_of(operation: &Operation) -> impl Iterator<Item = Region> {
+        let Operation::Read { buffers, .. } = operation else { unreachable!("the test reads") };
+        buffers.iter().map(DmaBufMut::region)
+    }
+
     /// Arenas are registered once, found by any piece that lies in them, and not where registration is not wanted.
     #[test]
     fn arenas_are_registered_once_and_found() {
@@ -89,8 +104,18 @@ mod tests {
         if arenas.room == 0 {
             return;
         }
+        for region in buffers_of(&operation) {
+            while !region.is_resident() {
+                std::thread::yield_now();
+            }
+        }
         arenas.learn(&ring, &operation);
         arenas.learn(&ring, &operation);
+        assert!(arenas.regions.len() <= 1, "one in a turn");
+        for _ in 0..4 {
+            arenas.begin_turn();
+            arenas.learn(&ring, &operation);
+        }
         // RLIMIT_MEMLOCK of an ordinary user allows one arena at least.
         let count = arenas.regions.len();
         assert!((1..=4).contains(&count), "{count}");

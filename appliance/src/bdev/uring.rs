@@ -239,6 +239,7 @@ impl Bdev for UringBdev {
 
     fn poll(&mut self, completions: &mut Vec<Completion>) -> usize {
         let before = completions.len();
+        self.arenas.begin_turn();
         completions.append(&mut self.refused);
         if self.slots.in_use() == 0 {
             return completions.len() - before;

@@ -2,13 +2,17 @@
 
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::mm::{MapFlags, ProtFlags};
+
+use super::resident::Residency;
 
 /// An anonymous private mapping; unmapped when the last who holds it lets go.
 pub(super) struct Arena {
     base: NonNull<u8>,
     len_bytes: usize,
+    residency: Arc<Residency>,
 }
 
 impl Arena {
@@ -23,7 +27,8 @@ impl Arena {
                 MapFlags::PRIVATE,
             )
         };
-        Some(Rc::new(Arena { base: NonNull::new(base.ok()?.cast())?, len_bytes }))
+        let base = NonNull::new(base.ok()?.cast())?;
+        Some(Rc::new(Arena { base, len_bytes, residency: Arc::default() }))
     }
 
     pub(super) fn base(&self) -> NonNull<u8> {
@@ -37,6 +42,7 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
+        self.residency.end();
         // SAFETY: the mapping is ours, of this length, and nobody holds a view of it any more.
         let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len_bytes) };
         debug_assert!(unmapped.is_ok(), "a mapping of ours can be unmapped");
@@ -56,6 +62,12 @@ impl Region {
     /// Its length in bytes.
     pub fn len_bytes(&self) -> usize {
         self.0.len_bytes()
+    }
+
+    /// Whether all of it is in memory. Where it is not, a thread of its own begins to see to that:
+    /// to register memory that is not there takes up to 10 ms for an arena.
+    pub fn is_resident(&self) -> bool {
+        self.0.residency.is_resident(self.0.base, self.0.len_bytes)
     }
 
     /// Whether both are the same arena.

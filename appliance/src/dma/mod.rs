@@ -17,6 +17,7 @@
 mod arena;
 mod buffer;
 mod pool;
+mod resident;
 
 pub use arena::Region;
 pub use buffer::{DmaBuf, DmaBufMut};

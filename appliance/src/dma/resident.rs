@@ -1,0 +1,118 @@
+//! Memory that is mapped is there only when it was touched. A thread of the process touches arenas
+//! that shall be registered with the kernel, so that no reactor waits for it.
+//!
+//! **Who may touch:** the thread works piece by piece under a lock that an arena takes before it is
+//! unmapped. The kernel does the touching (`MADV_POPULATE_WRITE`, Linux 5.14), which changes no
+//! contents, so a reactor may use the memory meanwhile.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustix::mm::{Advice, madvise};
+
+/// What is touched at once: the kernel lets nobody else map memory meanwhile.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// How far an arena is in memory.
+#[derive(Debug, Default)]
+pub(super) struct Residency {
+    is_unmapped: Mutex<bool>,
+    is_asked_for: AtomicBool,
+    is_resident: AtomicBool,
+}
+
+/// An arena to be touched.
+struct Job {
+    address: usize,
+    len_bytes: usize,
+    residency: Arc<Residency>,
+}
+
+impl Residency {
+    /// Whether the arena, which begins at `base`, is in memory; asks for it the first time.
+    pub(super) fn is_resident(self: &Arc<Self>, base: NonNull<u8>, len_bytes: usize) -> bool {
+        if self.is_resident.load(Ordering::Acquire) {
+            return true;
+        }
+        if !self.is_asked_for.swap(true, Ordering::Relaxed) {
+            let job = Job { address: base.as_ptr() as usize, len_bytes, residency: Arc::clone(self) };
+            if thread().is_none_or(|jobs| jobs.send(job).is_err()) {
+                // Then the kernel makes it so when it is registered.
+                self.is_resident.store(true, Ordering::Release);
+            }
+        }
+        self.is_resident.load(Ordering::Acquire)
+    }
+
+    /// The arena is about to be unmapped. Nobody touches it after this.
+    pub(super) fn end(&self) {
+        *self.lock() = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.is_unmapped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Job {
+    fn run(&self) {
+        for offset in (0..self.len_bytes).step_by(PIECE_BYTES) {
+            let is_unmapped = self.residency.lock();
+            if *is_unmapped {
+                return;
+            }
+            let piece = (self.address + offset) as *mut std::ffi::c_void;
+            let len_bytes = PIECE_BYTES.min(self.len_bytes - offset);
+            // SAFETY: the arena is mapped as long as this lock is held, and the advice changes no
+            // contents.
+            let touched = unsafe { madvise(piece, len_bytes, Advice::LinuxPopulateWrite) };
+            if let Err(error) = touched {
+                tracing::debug!(%error, "memory cannot be touched before it is registered");
+                break;
+            }
+        }
+        self.residency.is_resident.store(true, Ordering::Release);
+    }
+}
+
+/// The thread's letter box; `None` where no thread could be started.
+fn thread() -> Option<&'static Sender<Job>> {
+    static JOBS: OnceLock<Option<Sender<Job>>> = OnceLock::new();
+    let start = || {
+        let (sender, jobs): (_, Receiver<Job>) = channel();
+        let work = move || jobs.iter().for_each(|job| job.run());
+        std::thread::Builder::new().name("memory".to_owned()).spawn(work).ok().map(|_| sender)
+    };
+    JOBS.get_or_init(start).as_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::{ARENA_BYTES, DmaPool};
+
+    /// It becomes resident by itself, with what was written to it meanwhile; one that goes before
+    /// its turn harms nothing.
+    #[test]
+    fn arenas_become_resident_and_keep_what_is_in_them() {
+        let pool = DmaPool::new(4 * ARENA_BYTES);
+        let mut buffer = pool.allocate(ARENA_BYTES).expect("memory");
+        let region = buffer.region();
+        let gone = DmaPool::new(ARENA_BYTES).allocate(ARENA_BYTES).expect("memory");
+        gone.region().is_resident();
+        drop(gone);
+        let begun = Instant::now();
+        let mut written = 0;
+        while !region.is_resident() {
+            buffer.as_mut_slice()[written * 4096 % ARENA_BYTES] = 7;
+            written += 1;
+            assert!(begun.elapsed() < Duration::from_secs(60));
+        }
+        for page in 0..written.min(ARENA_BYTES / 4096) {
+            assert_eq!(buffer.as_slice()[page * 4096], 7);
+        }
+    }
+}
