@@ -442,7 +442,11 @@ impl Content {
 
     fn in_flight_at_drop(&mut self, block: u64, bytes: &[u8; BLOCK_BYTES]) {
         match self.rng.below(3) {
-            0 => self.cached.push_back((block, Box::new(*bytes))),
+            0 => {
+                // As any write, it makes a bad sector good.
+                self.faults.written(block);
+                self.cached.push_back((block, Box::new(*bytes)));
+            }
             1 => {}
             _ => {
                 let mut torn = Box::new([0; BLOCK_BYTES]);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use varve::dma::BLOCK_BYTES;
-use varve::log::format::{RecordHead, TrailerHead, trailer_blocks};
+use varve::log::format::{TrailerHead, trailer_blocks};
 use varve::log::geometry::FIRST_SLOT_BLOCK;
 use varve::volume::{SegmentInfo, SegmentState};
 
@@ -245,7 +245,8 @@ impl Run {
 
     /// A sector that was bad in the life of its slot before, and that nobody has written since, may
     /// stand where the log ends. Nobody knows then whether a record was written there: the pool
-    /// tells that it may have been, and refuses what that may have replaced.
+    /// tells that it may have been, and refuses what that may have replaced. A write that the death
+    /// tore leaves such a sector too. That nothing promised was there is checked after each crash.
     pub(super) fn excuse_unwritten(&mut self) {
         let bad: HashSet<u64> = self.disk.faults(|faults| faults.lasting().collect());
         let (pool, segment_blocks) = (self.pool.info().uuid, self.shape.segment_blocks);
@@ -254,10 +255,12 @@ impl Run {
             let segment = segments.iter().find(|segment| segment.sequence == Some(start / segment_blocks));
             let Some(segment) = segment.filter(|segment| segment.slot != u64::MAX) else { continue };
             let block = FIRST_SLOT_BLOCK + segment.slot * segment_blocks + start % segment_blocks;
-            let mut bytes = [0; BLOCK_BYTES];
-            self.disk.peek(block, &mut bytes);
-            let is_written = RecordHead::decode_any(&bytes, pool).is_ok_and(|(head, _)| head.lsn.0 == start);
-            if bad.contains(&block) && !is_written {
+            // What is sealed stands in the trailer too.
+            let trailer_block =
+                FIRST_SLOT_BLOCK + (segment.slot + 1) * segment_blocks - trailer_blocks(segment_blocks);
+            if bad.contains(&block)
+                && !has_stable_trailer(&self.disk, pool, segment_blocks, trailer_block, segment)
+            {
                 self.trouble.unwritten.push((start, end));
                 self.excuse_entries(start, end);
             }
