@@ -90,6 +90,11 @@ pub struct RecoverOptions {
     #[arg(long)]
     pub rehearse: bool,
 
+    /// Recover without objects that the store fails to give, as if they were damaged. What only
+    /// they hold is lost then, also when the store gives them again later.
+    #[arg(long)]
+    pub leave_out_unreadable: bool,
+
     /// Print JSON (the global `--json`).
     #[arg(skip)]
     pub json: bool,

@@ -126,7 +126,7 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let Learned { known, catalog, .. } = learn(&*store, pool, &config.catalog, false, counts)?;
     // Complete in its file before the work, which may end early.
     catalog.close()?;
-    let segment_blocks = segment_blocks(&*opened.store, &known)?;
+    let segment_blocks = segment_blocks(&*opened.store, &known, options.leave_out_unreadable)?;
     let pool_bytes = options.pool_size.map_or(POOL_PER_VOLUME * FIRST_VOLUME_BYTES, |size| size.0);
     let pool_bytes = pool_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
     super::check_new(&path, pool_bytes, Some(segment_blocks))?;
@@ -135,7 +135,17 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let keep = config.keep.clone();
     let rules = recovered.rules.clone();
     let (ownership, take_over) = plan(&store, pool, &chain, recovered, &known, options.rehearse);
-    let work = Work { config, pool, known, segment_blocks, store: opened.store, file, ownership, take_over };
+    let work = Work {
+        config,
+        pool,
+        known,
+        segment_blocks,
+        store: opened.store,
+        file,
+        ownership,
+        take_over,
+        leaves_out_unreadable: options.leave_out_unreadable,
+    };
     let report = work.run().and_then(|report| {
         restore_rules(&keep, rules.as_deref())?;
         let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,7 +246,11 @@ fn existing(spec: StoreSpec) -> Result<StoreSpec, RecoverError> {
 
 /// The size of the pool's segments, as its newest object says that can be read. What is damaged the
 /// recovery itself names.
-fn segment_blocks(store: &dyn Store, known: &KnownObjects) -> Result<u64, CommandError> {
+fn segment_blocks(
+    store: &dyn Store,
+    known: &KnownObjects,
+    leaves_out_unreadable: bool,
+) -> Result<u64, CommandError> {
     let mut codec = Decompressor::new()?;
     let mut ids: Vec<ObjectId> = known.ids().collect();
     let mut first = None;
@@ -244,7 +258,9 @@ fn segment_blocks(store: &dyn Store, known: &KnownObjects) -> Result<u64, Comman
         match read_entries(store, &id, &mut codec, &WorkerOptions::default()) {
             Ok(entries) => return Ok(entries.header.segment_blocks),
             // It may be there when it is asked again: an older one is not taken in its place.
-            Err(error @ ArchiveError::Store { retry: true, .. }) => return Err(error.into()),
+            Err(error @ ArchiveError::Store { retry: true, .. }) if !leaves_out_unreadable => {
+                return Err(unreadable(&error).into());
+            }
             Err(error) => {
                 tracing::warn!(%error, "an object cannot be read; the one before it is looked at");
                 first.get_or_insert(error);
@@ -252,6 +268,11 @@ fn segment_blocks(store: &dyn Store, known: &KnownObjects) -> Result<u64, Comman
         }
     }
     Err(first.map_or_else(|| "the archive holds nothing of this pool".into(), CommandError::from))
+}
+
+/// What to do about an object that the store fails to give.
+fn unreadable(error: &ArchiveError) -> String {
+    format!("{error}. If that does not end, --leave-out-unreadable recovers without what cannot be read")
 }
 
 /// A report, a line for each member, and what to do next.
@@ -282,6 +303,7 @@ struct Work {
     file: Arc<FileDevice>,
     ownership: Ownership,
     take_over: Option<TakeOver>,
+    leaves_out_unreadable: bool,
 }
 
 impl Work {
@@ -309,6 +331,7 @@ impl Work {
             pool: self.pool,
             ownership: self.ownership,
             take_over: self.take_over,
+            leaves_out_unreadable: self.leaves_out_unreadable,
         };
         Ok(reactor.run_until(&(), recover_pool(device, environment, request, options, from))?)
     }

@@ -7,7 +7,8 @@
 //! a blank device, and nothing was changed in the archive.
 //!
 //! **Damage.** A newest object that cannot be read is left out, and the recovery point lies before it. An object before it whose entries are damaged costs what it alone knew: its stretch is recorded as
-//! lost in the catalog, what is older there is not certain, and everything newer comes back.
+//! lost in the catalog, what is older there is not certain, and everything newer comes back. One that the store fails to give may come tomorrow, so it ends the recovery, unless it shall count as
+//! damaged; then the store is asked for it once more before anything is made.
 //!
 //! **Epoch:** greater than any in the archive by a margin: the lost device may have been opened more often than its archive knows.
 
@@ -55,6 +56,8 @@ pub struct RecoverFrom {
     /// Takes the archive over: called with the recovery point's end when all is written but the
     /// superblocks. What it refuses ends the recovery, and the device is blank.
     pub take_over: Option<TakeOver>,
+    /// Objects that the store fails to give count as damaged. Otherwise they end the recovery.
+    pub leaves_out_unreadable: bool,
 }
 
 impl RecoverFrom {
@@ -65,7 +68,15 @@ impl RecoverFrom {
         known: KnownObjects,
         pool: Uuid,
     ) -> Self {
-        RecoverFrom { service, policy, known, pool, ownership: Ownership::default(), take_over: None }
+        RecoverFrom {
+            service,
+            policy,
+            known,
+            pool,
+            ownership: Ownership::default(),
+            take_over: None,
+            leaves_out_unreadable: false,
+        }
     }
 }
 
@@ -115,7 +126,8 @@ impl Pool {
         options: PoolOptions,
         from: RecoverFrom,
     ) -> Result<(Rc<Self>, RecoveryReport), VolumeError> {
-        let RecoverFrom { mut service, policy, mut known, pool: uuid, ownership, take_over } = from;
+        let RecoverFrom { mut service, policy, mut known, pool: uuid, ownership, take_over, .. } = from;
+        let mut unreadable = Unreadable { counts_as_damaged: from.leaves_out_unreadable, ids: Vec::new() };
         let all: Vec<ObjectId> = known.ids().collect();
         let mut damaged_objects = Vec::new();
         let mut lost: Vec<LsnRange> = Vec::new();
@@ -128,7 +140,7 @@ impl Pool {
                     reason: format!("nothing of pool {uuid} in {} can be read", service.store().label()),
                 });
             };
-            let last_time_ns = match entries_and_end(&mut *service, newest).await? {
+            let last_time_ns = match entries_and_end(&mut *service, newest, &mut unreadable).await? {
                 Ok(front) => front.last_time_ns,
                 Err(reason) => {
                     tracing::warn!(reason, "the newest object cannot be read; the one before it is taken");
@@ -175,7 +187,7 @@ impl Pool {
                     // It is an object on the way there, or the store.
                     let ids: Vec<ObjectId> = objects.ids().collect();
                     let ids = ids.into_iter().rev().filter(|id| !covers(&lost, &range_of(id)));
-                    match first_damage(&mut *again, ids).await? {
+                    match first_damage(&mut *again, ids, &mut unreadable).await? {
                         Some(damage) => {
                             damaged_objects.push(damage.reason);
                             lost.push(damage.range);
@@ -214,7 +226,7 @@ impl Pool {
                 .filter(|id| !covers(&lost, &range_of(id)))
                 .collect();
             for id in ids {
-                match entries(&mut *again, id).await? {
+                match entries(&mut *again, id, &mut unreadable).await? {
                     Ok(front) => lost.extend(front.holes),
                     Err(reason) => {
                         tracing::warn!(reason, "an object is damaged; what it alone knew is lost");
@@ -223,6 +235,7 @@ impl Pool {
                     }
                 }
             }
+            unreadable.check_again(&mut *again).await?;
             pool.attach_archive(again, policy, objects, Vec::new())?;
             pool.state.borrow_mut().catalog.lost.clone_from(&lost);
             break (pool, continued, at);
@@ -376,13 +389,57 @@ struct Damaged {
     reason: String,
 }
 
+/// Objects that the store fails to give, however often it is asked.
+struct Unreadable {
+    /// Whether they count as damaged; otherwise they end the recovery.
+    counts_as_damaged: bool,
+    ids: Vec<ObjectId>,
+}
+
+impl Unreadable {
+    /// Asks for all of them once more: what is left out for ever was missing twice, with the whole
+    /// recovery in between.
+    ///
+    /// # Errors
+    /// One of them can be read now.
+    async fn check_again(&self, service: &mut dyn ArchiveService) -> Result<(), VolumeError> {
+        for &id in &self.ids {
+            let reply = ask(service, 1, &|| Request::Entries { token: 0, id }).await;
+            if let Ok(Reply::Entries { result: Ok(_), .. }) = reply {
+                let store = service.store().label();
+                let name = id.name().map_or_else(|error| error.to_string(), |name| name.to_string());
+                return Err(VolumeError::Archive {
+                    reason: format!(
+                        "{store} gives {name} after all, which it did not before; nothing was made, run it again"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What becomes of one.
+    fn note(&mut self, id: ObjectId, reason: String) -> Result<String, VolumeError> {
+        if !self.counts_as_damaged {
+            return Err(VolumeError::Archive {
+                reason: format!(
+                    "{reason} ({TRIES_MAX} tries). If that does not end, --leave-out-unreadable recovers without what cannot be read"
+                ),
+            });
+        }
+        self.ids.push(id);
+        Ok(reason)
+    }
+}
+
 /// The first of some objects whose entries are damaged.
 async fn first_damage(
     service: &mut dyn ArchiveService,
     ids: impl Iterator<Item = ObjectId>,
+    unreadable: &mut Unreadable,
 ) -> Result<Option<Damaged>, VolumeError> {
     for id in ids {
-        if let Err(reason) = entries(service, id).await? {
+        if let Err(reason) = entries(service, id, unreadable).await? {
             return Ok(Some(Damaged { range: range_of(&id), reason }));
         }
     }
@@ -409,9 +466,10 @@ fn newest(known: &KnownObjects) -> Option<ObjectId> {
 async fn entries(
     service: &mut dyn ArchiveService,
     id: ObjectId,
+    unreadable: &mut Unreadable,
 ) -> Result<Result<Front, String>, VolumeError> {
-    match ask(service, &|| Request::Entries { token: 0, id }).await? {
-        Reply::Entries { result: Ok(entries), .. } => {
+    match ask(service, TRIES_MAX, &|| Request::Entries { token: 0, id }).await {
+        Ok(Reply::Entries { result: Ok(entries), .. }) => {
             let records = SegmentEntries::new(entries.units.clone());
             let last_ns = records.records().next_back().map_or(0, |(line, _)| line.time_ns());
             Ok(Ok(Front {
@@ -419,8 +477,9 @@ async fn entries(
                 holes: entries.holes.clone(),
             }))
         }
-        Reply::Entries { result: Err(error), .. } => Ok(Err(error.to_string())),
-        _ => unreachable!("a reply is of its request's kind"),
+        Ok(Reply::Entries { result: Err(error), .. }) => Ok(Err(error.to_string())),
+        Ok(_) => unreachable!("a reply is of its request's kind"),
+        Err(reason) => unreadable.note(id, reason).map(Err),
     }
 }
 
@@ -429,20 +488,27 @@ async fn entries(
 async fn entries_and_end(
     service: &mut dyn ArchiveService,
     id: ObjectId,
+    unreadable: &mut Unreadable,
 ) -> Result<Result<Front, String>, VolumeError> {
-    let front = entries(service, id).await?;
+    let front = entries(service, id, unreadable).await?;
     if front.is_err() {
         return Ok(front);
     }
     let lsn = Lsn(id.to_lsn.0 - 1);
-    match ask(service, &|| Request::Blocks { token: 0, id, lsn }).await? {
-        Reply::Blocks { result: Err(error), .. } => Ok(Err(error.to_string())),
-        _ => Ok(front),
+    match ask(service, TRIES_MAX, &|| Request::Blocks { token: 0, id, lsn }).await {
+        Ok(Reply::Blocks { result: Err(error), .. }) => Ok(Err(error.to_string())),
+        Ok(_) => Ok(front),
+        Err(reason) => unreadable.note(id, reason).map(Err),
     }
 }
 
-/// Asks for something of an object, again while the store may do better.
-async fn ask(service: &mut dyn ArchiveService, make: &dyn Fn() -> Request) -> Result<Reply, VolumeError> {
+/// Asks for something of an object, again while the store may do better, at most so often. Why it
+/// did not, when it may still do so.
+async fn ask(
+    service: &mut dyn ArchiveService,
+    tries_max: u32,
+    make: &dyn Fn() -> Request,
+) -> Result<Reply, String> {
     let mut request = Some(make());
     let mut tries = 1;
     let mut replies = Vec::new();
@@ -458,12 +524,12 @@ async fn ask(service: &mut dyn ArchiveService, make: &dyn Fn() -> Request) -> Re
                 return Ok(reply);
             };
             match error {
-                ArchiveError::Store { retry: true, .. } if tries < TRIES_MAX => {
+                ArchiveError::Store { retry: true, .. } if tries < tries_max => {
                     tries += 1;
                     request = Some(make());
                 }
                 ArchiveError::Store { retry: true, store, reason } => {
-                    return Err(VolumeError::Archive { reason: format!("{store}: {reason}") });
+                    return Err(format!("{store}: {reason}"));
                 }
                 _ => return Ok(reply),
             }
