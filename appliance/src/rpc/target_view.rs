@@ -184,4 +184,14 @@ pub struct TargetStats {
     pub pending_bdev_io: u64,
     /// Commands completed.
     pub completed_nvme_io: u64,
+    /// Memory for data of hosts that is in use now, in bytes, and its bound.
+    pub host_memory_bytes: u64,
+    /// See [`host_memory_bytes`](Self::host_memory_bytes).
+    pub host_memory_bytes_max: u64,
+    /// Connections that wait for their share of it now.
+    pub waiting_for_memory: u64,
+    /// How often a connection began to wait for it.
+    pub memory_waits: u64,
+    /// Connections closed because their hosts were too slow while others waited for memory.
+    pub slow_peers_ended: u64,
 }

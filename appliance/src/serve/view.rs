@@ -112,6 +112,11 @@ impl TargetView for View {
             current_io_qpairs: pairs.len() as u64 - admin,
             pending_bdev_io: pairs.iter().filter(|pair| pair.queue_id > 0).map(|pair| pair.outstanding).sum(),
             completed_nvme_io: stats.io_commands,
+            host_memory_bytes: stats.host_memory_bytes,
+            host_memory_bytes_max: stats.host_memory_bytes_max,
+            waiting_for_memory: stats.waiting_for_memory,
+            memory_waits: stats.memory_waits,
+            slow_peers_ended: stats.slow_peers_ended,
         }
     }
 

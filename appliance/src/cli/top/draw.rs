@@ -188,11 +188,14 @@ impl Picture<'_> {
     fn connections(&self) -> Section {
         let target = &self.figures.target;
         let title = format!(
-            "Connections: {} controllers, {} I/O queues, {} commands under way, {} commands/s",
+            "Connections: {} controllers, {} I/O queues, {} commands under way, {} commands/s, data {} of {} ({} wait)",
             target.controllers,
             target.io_queues,
             target.under_way,
-            count(target.commands_per_s)
+            count(target.commands_per_s),
+            size(target.host_memory_bytes),
+            size(target.host_memory_bytes_max),
+            target.waiting_for_memory,
         );
         let rows = self.figures.connections.iter().map(|connection| {
             vec![

@@ -90,6 +90,11 @@ pub(super) struct TargetFigures {
     pub(super) io_queues: u64,
     pub(super) under_way: u64,
     pub(super) commands_per_s: Option<f64>,
+    /// Memory for data of hosts; 0 as the bound: the appliance does not say.
+    pub(super) host_memory_bytes: u64,
+    pub(super) host_memory_bytes_max: u64,
+    /// Connections that wait for their share of it.
+    pub(super) waiting_for_memory: u64,
 }
 
 /// A host's controller.
@@ -146,6 +151,9 @@ impl Figures {
             controllers: now.target.current_admin_qpairs,
             io_queues: now.target.current_io_qpairs,
             under_way: now.target.pending_bdev_io,
+            host_memory_bytes: now.target.host_memory_bytes,
+            host_memory_bytes_max: now.target.host_memory_bytes_max,
+            waiting_for_memory: now.target.waiting_for_memory,
             commands_per_s: rate(
                 before.map(|before| before.target.completed_nvme_io),
                 now.target.completed_nvme_io,

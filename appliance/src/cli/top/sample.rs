@@ -50,6 +50,12 @@ pub(super) struct TargetCounters {
     pub(super) current_io_qpairs: u64,
     pub(super) pending_bdev_io: u64,
     pub(super) completed_nvme_io: u64,
+    #[serde(default)]
+    pub(super) host_memory_bytes: u64,
+    #[serde(default)]
+    pub(super) host_memory_bytes_max: u64,
+    #[serde(default)]
+    pub(super) waiting_for_memory: u64,
 }
 
 /// A host's controller: one admin connection and those of its I/O queues.

@@ -90,6 +90,7 @@ impl Canned {
             "nvmf_get_stats" => json!({"tick_rate": 1, "poll_groups": [{
                 "name": "reactor0", "admin_qpairs": 1, "io_qpairs": 2, "current_admin_qpairs": u64::from(self.connected),
                 "current_io_qpairs": 2, "pending_bdev_io": 5, "completed_nvme_io": self.writes,
+                "host_memory_bytes": 3 << 20, "host_memory_bytes_max": 96 << 20, "waiting_for_memory": 7,
             }]}),
             "nvmf_get_subsystems" => json!([
                 {"nqn": "d", "subtype": "Discovery"},
@@ -236,6 +237,7 @@ fn the_picture_has_everything() {
     assert!(line("vol0  1 GiB").contains("200") && line("vol0  1 GiB").contains("us"), "{lines:#?}");
     assert!(line("nqn.host").contains("192.0.2.7"), "{lines:#?}");
     assert!(line("commands/s").contains("5 commands under way, 200 commands/s"), "{lines:#?}");
+    assert!(line("commands/s").contains("data 3 MiB of 96 MiB (7 wait)"), "{lines:#?}");
     assert_eq!(lines[29], "q ends");
 }
 

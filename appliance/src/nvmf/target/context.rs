@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::config::{TRANSFER_BYTES_MAX, TargetConfig};
+use super::controller::Controller;
 use super::leftover::Leftover;
 use super::shares::Shares;
 use super::stats::Counters;
@@ -22,8 +23,17 @@ const COMMAND_MEMORY_BYTES_MAX: usize = 2 * TRANSFER_BYTES_MAX as usize;
 const RECEIVE_BYTES_MAX: usize = 16 << 20;
 
 /// What all connections may take of a turn, in bytes, and what each may at least.
-const TURN_BYTES: usize = 8 << 20;
+const TURN_BYTES: usize = 4 << 20;
 const TURN_BYTES_MIN: usize = 32 << 10;
+
+/// What the storage reads at once for a host that is alone, and for all of them where there are
+/// several: what a slow device reads in a few ms, and a fast one needs to be busy.
+const READING_BYTES_ALONE: usize = 8 << 20;
+const READING_BYTES_SHARED: usize = 2 << 20;
+/// What it may always read for a host.
+const READING_BYTES_MIN: usize = 128 << 10;
+/// How long it counts as shared after it was.
+const SHARED_SPAN: Duration = Duration::from_secs(1);
 
 /// Shared by all connections of a target.
 pub(super) struct Context {
@@ -40,6 +50,10 @@ pub(super) struct Context {
     staging_bytes: Cell<usize>,
     /// I/O queues that are connected.
     io_queues: Cell<usize>,
+    /// Controllers for which the storage reads.
+    reading_controllers: Cell<usize>,
+    /// Until then it counts as shared: it read for several not long ago.
+    shared_until: Cell<Instant>,
     listeners: RefCell<Vec<SocketAddr>>,
     warnings: Cell<(Instant, u32)>,
     leftovers: RefCell<Vec<Leftover>>,
@@ -63,6 +77,8 @@ impl Context {
             now: Cell::new(now),
             staging_bytes: Cell::new(0),
             io_queues: Cell::new(0),
+            reading_controllers: Cell::new(0),
+            shared_until: Cell::new(now),
             listeners: RefCell::default(),
             warnings: Cell::new((now, 0)),
             leftovers: RefCell::default(),
@@ -113,6 +129,38 @@ impl Context {
 
     fn per_io_queue(&self, all_bytes: usize) -> usize {
         all_bytes / self.io_queues.get().max(1)
+    }
+
+    /// What the storage reads for one host at once, at most: a command that begins below it may end
+    /// above it. The device takes one read after the other, so those of others stand behind these.
+    pub(super) fn reading_bytes_max(&self, controller: &Controller) -> usize {
+        let others = self.reading_controllers.get() - usize::from(controller.reading_bytes() > 0);
+        if others == 0 && self.now() >= self.shared_until.get() {
+            return READING_BYTES_ALONE;
+        }
+        (READING_BYTES_SHARED / (others + 1).max(2)).max(READING_BYTES_MIN)
+    }
+
+    /// The storage reads so much more for a host.
+    pub(super) fn begin_reading(&self, controller: &Controller, len_bytes: usize) {
+        let before_bytes = controller.reading_bytes();
+        controller.set_reading_bytes(before_bytes + len_bytes);
+        if before_bytes == 0 && len_bytes > 0 {
+            let controllers = self.reading_controllers.get() + 1;
+            self.reading_controllers.set(controllers);
+            if controllers > 1 {
+                self.shared_until.set(self.now() + SHARED_SPAN);
+            }
+        }
+    }
+
+    /// So much of it is read, or nobody waits for it.
+    pub(super) fn end_reading(&self, controller: &Controller, len_bytes: usize) {
+        let left_bytes = controller.reading_bytes() - len_bytes;
+        controller.set_reading_bytes(left_bytes);
+        if left_bytes == 0 && len_bytes > 0 {
+            self.reading_controllers.set(self.reading_controllers.get() - 1);
+        }
     }
 
     /// An I/O queue has come, or has gone.

@@ -201,14 +201,9 @@ impl Controller {
         self.settle_reset();
     }
 
-    /// The storage reads so much more for its queues.
-    pub(super) fn begin_reading(&self, len_bytes: usize) {
-        self.reading_bytes.set(self.reading_bytes.get() + len_bytes);
-    }
-
-    /// So much of it is read, or nobody waits for it.
-    pub(super) fn end_reading(&self, len_bytes: usize) {
-        self.reading_bytes.set(self.reading_bytes.get() - len_bytes);
+    /// Says how much the storage reads for its queues; only for the counters of the context.
+    pub(super) fn set_reading_bytes(&self, len_bytes: usize) {
+        self.reading_bytes.set(len_bytes);
     }
 
     /// Bytes that the storage reads for its queues.

@@ -17,13 +17,14 @@
 //! | `context`, `config`, `stats` | what is shared; limits; counters                 |
 //!
 //! A target belongs to one reactor. Each turn: [`Target::poll_receive`] reads and parses what hosts have sent and hands
-//! requests to the storage; then the storage is polled; then [`Target::poll_send`] turns completions into responses and sends all of
-//! a connection's output at once. Add the three as pollers in that order.
+//! requests to the storage; then the storage is polled; then [`Target::poll_send`] turns completions into responses and sends
+//! them, what a connection has at once. Add the three as pollers in that order.
 //!
 //! Bounds: connections, controllers and queues by [`TargetConfig`]; commands of a queue by its
 //! size; data from and to hosts by the memory for it, of which each connection has its share, and
 //! by bounds of each connection below that. A turn begins with another connection each time, and
-//! takes and sends a bounded count of bytes for each.
+//! takes and sends a bounded count of bytes for each, for a bounded time: who does not have a turn
+//! has the first one of the next. Short answers go out before any that is long, in every turn.
 
 mod admin;
 mod admission;
@@ -73,6 +74,9 @@ use listener::Listener;
 const TICK: Duration = Duration::from_millis(100);
 /// How often the reactor is woken for the target while nobody is connected.
 const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How long receiving may take of a turn, and sending what is long, when there are several
+/// connections, about: the one that is at work then is the last.
+const PART_TIME_MAX: Duration = Duration::from_micros(400);
 /// How long the reactor may sleep while a connection waits for room.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -96,8 +100,11 @@ struct Inner {
     /// Connections from which something came lately. Where there is only one, its socket is read in every turn instead of asking first whether it is ready: one system call less for each
     /// command of a host that waits for each.
     eager_connections: Cell<usize>,
-    /// Counts turns: each begins with another connection.
-    turn: Cell<usize>,
+    /// With which connection the next turn begins to receive, and to send what is long.
+    next_to_receive: Cell<usize>,
+    next_to_send: Cell<usize>,
+    /// How often every connection had its turn to receive.
+    rounds: Cell<u64>,
 }
 
 impl Target {
@@ -113,7 +120,9 @@ impl Target {
             shut_down: Cell::new(false),
             full_said: Cell::new(None),
             eager_connections: Cell::new(0),
-            turn: Cell::new(0),
+            next_to_receive: Cell::new(0),
+            next_to_send: Cell::new(0),
+            rounds: Cell::new(0),
         });
         inner.local.spawn(tick(inner.local.clone(), Rc::downgrade(&inner)));
         Target { inner }
@@ -164,22 +173,23 @@ impl Target {
         }
         let context = &inner.context;
         context.set_now(Instant::now());
-        inner.turn.set(inner.turn.get().wrapping_add(1));
         let mut work = context.subsystems.follow(&*context.storage);
         work += inner.accept();
         let directly = inner.eager_connections.get() == 1;
         let mut eager = 0;
-        work += inner.each(|connection| {
-            connection.check_alive(context)?;
-            let work = connection.receive(context, directly)?;
-            eager += usize::from(connection.is_eager());
-            Ok(work)
-        });
+        let Visited { work: received, is_whole, is_round } =
+            inner.in_turns(&inner.next_to_receive, |connection| {
+                connection.check_alive(context)?;
+                let work = connection.receive(context, directly)?;
+                eager += usize::from(connection.is_eager());
+                Ok(work)
+            });
         inner.eager_connections.set(eager);
-        if eager == 1 {
+        inner.rounds.set(inner.rounds.get() + u64::from(is_round));
+        if eager == 1 && is_whole {
             inner.local.skip_events();
         }
-        work
+        work + received
     }
 
     /// The last part of a turn, after the storage was polled: answers and sends. Returns how much was done.
@@ -196,16 +206,16 @@ impl Target {
             inner.listeners.borrow().iter().for_each(Listener::resume);
         }
         let mut stalled = false;
-        let over = context.look_after_leftovers();
-        let work = over
-            + inner.each(|connection| {
-                let work = connection.send(context)?;
-                if tick {
-                    connection.check_clocks(context)?;
-                }
-                stalled |= connection.is_stalled();
-                Ok(work)
-            });
+        let mut work = context.look_after_leftovers();
+        work += inner.each(|connection| {
+            let work = connection.answer(context)?;
+            if tick {
+                connection.check_clocks(context)?;
+            }
+            stalled |= connection.is_stalled();
+            Ok(work)
+        });
+        work += inner.in_turns(&inner.next_to_send, |connection| connection.send_long(context)).work;
         if stalled {
             self.arm_retry();
         }
@@ -267,6 +277,8 @@ impl Target {
         let shares = context.shares.borrow();
         TargetStats {
             host_memory_bytes: shares.held_bytes() as u64,
+            host_memory_bytes_max: shares.budget_bytes() as u64,
+            rounds: self.inner.rounds.get(),
             waiting_for_memory: shares.waiting() as u64,
             ..context.counters.snapshot(connections, context.staging_bytes() as u64)
         }
@@ -283,25 +295,72 @@ impl Target {
     }
 }
 
+/// What came of a part of a turn.
+struct Visited {
+    /// How much was done.
+    work: usize,
+    /// Whether all connections had their turn.
+    is_whole: bool,
+    /// Whether the last of them had it, so that the next part begins a new round.
+    is_round: bool,
+}
+
 impl Inner {
     fn publish_listeners(&self) {
         let addresses = self.listeners.borrow().iter().map(|listener| listener.address).collect();
         self.context.set_listener_addresses(addresses);
     }
 
-    /// Does one part of the turn for every connection, and closes those that end in it. Each turn
-    /// begins with another one: what is scarce is not always the first one's.
-    fn each(&self, mut part: impl FnMut(&mut Connection) -> Result<usize, Close>) -> usize {
+    /// Does one part of the turn for every connection, and closes those that end in it.
+    fn each(&self, part: impl FnMut(&mut Connection) -> Result<usize, Close>) -> usize {
+        self.visit(0, None, part).0
+    }
+
+    /// The same, for as long as a part of a turn may take: the next turn begins with the connection
+    /// whose turn has not come, and otherwise with another one than this, for what is scarce is not
+    /// always the first one's.
+    fn in_turns(
+        &self,
+        next: &Cell<usize>,
+        part: impl FnMut(&mut Connection) -> Result<usize, Close>,
+    ) -> Visited {
+        let count = self.connections.borrow().len().max(1);
+        let first = next.get() % count;
+        let (work, visited) = self.visit(first, Some(PART_TIME_MAX), part);
+        let end = first + visited.unwrap_or(1);
+        next.set(end);
+        Visited { work, is_whole: visited.is_none(), is_round: visited.is_none() || end >= count }
+    }
+
+    /// Visits the connections from the one at `first` on. Returns how much was done, and how many
+    /// had their turn where time did not suffice for all.
+    fn visit(
+        &self,
+        first: usize,
+        time_max: Option<Duration>,
+        mut part: impl FnMut(&mut Connection) -> Result<usize, Close>,
+    ) -> (usize, Option<usize>) {
         let mut connections = self.connections.borrow_mut();
-        let mut work = 0;
+        let count = connections.len();
+        let (mut work, mut visited, mut began) = (0, None, None);
         let mut ended: Vec<(usize, Close)> = Vec::new();
-        let first = self.turn.get() % connections.len().max(1);
         let (front, back) = connections.split_at_mut(first);
         let in_order = back.iter_mut().enumerate().map(|(index, connection)| (first + index, connection));
-        for (index, connection) in in_order.chain(front.iter_mut().enumerate()) {
-            match part(connection) {
-                Ok(done) => work += done,
-                Err(why) => ended.push((index, why)),
+        for (place, (index, connection)) in in_order.chain(front.iter_mut().enumerate()).enumerate() {
+            let done = part(connection).unwrap_or_else(|why| {
+                ended.push((index, why));
+                1
+            });
+            work += done;
+            if let Some(time_max) = time_max
+                && done > 0
+                && place + 1 < count
+            {
+                let now = Instant::now();
+                if now.duration_since(*began.get_or_insert(now)) >= time_max {
+                    visited = Some(place + 1);
+                    break;
+                }
             }
         }
         // From the last one on, so that the places of the others stay what they are.
@@ -312,9 +371,8 @@ impl Inner {
                 tracing::warn!(peer = %connection.peer(), reason = %why, "the host ended the connection");
             }
             connection.close(&self.context, &why);
-            work += 1;
         }
-        work
+        (work, visited)
     }
 }
 

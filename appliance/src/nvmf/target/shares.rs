@@ -252,6 +252,11 @@ impl Shares {
             && (self.line.len() > in_line || (self.others_wait(id) && self.has_its_share(id)))
     }
 
+    /// Bytes that may be held.
+    pub(super) fn budget_bytes(&self) -> usize {
+        self.general_bytes + self.reserve_bytes
+    }
+
     /// Bytes that are held.
     pub(super) fn held_bytes(&self) -> usize {
         self.general_held_bytes + self.reserve_held_bytes

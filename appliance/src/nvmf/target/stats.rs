@@ -51,6 +51,12 @@ pub struct TargetStats {
     /// Memory for data of hosts that is in use now, in bytes.
     #[serde(default)]
     pub host_memory_bytes: u64,
+    /// Its bound, in bytes.
+    #[serde(default)]
+    pub host_memory_bytes_max: u64,
+    /// How often every connection had its turn to be read.
+    #[serde(default)]
+    pub rounds: u64,
     /// Connections that wait for their share of it now.
     #[serde(default)]
     pub waiting_for_memory: u64,

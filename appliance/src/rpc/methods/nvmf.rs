@@ -245,6 +245,11 @@ fn get_stats(app: &App, params: TargetParams) -> Result<Value, RpcError> {
             "current_io_qpairs": stats.current_io_qpairs,
             "pending_bdev_io": stats.pending_bdev_io,
             "completed_nvme_io": stats.completed_nvme_io,
+            "host_memory_bytes": stats.host_memory_bytes,
+            "host_memory_bytes_max": stats.host_memory_bytes_max,
+            "waiting_for_memory": stats.waiting_for_memory,
+            "memory_waits": stats.memory_waits,
+            "slow_peers_ended": stats.slow_peers_ended,
             "transports": [{"trtype": "TCP"}],
         }],
     }))

@@ -65,7 +65,7 @@ impl Connection {
         let charged_bytes = std::mem::take(&mut slot.charged_bytes);
         self.slots.give_back(index);
         let opcode = IoOpcode::try_from(sqe.opcode).unwrap_or(IoOpcode::Flush);
-        self.note_read(io::reading_bytes(opcode, &sqe) as usize);
+        self.note_read(context, io::reading_bytes(opcode, &sqe) as usize);
         let status = match completion.result {
             Ok(()) if opcode == IoOpcode::Compare => {
                 if is_same(&completion.data, data.as_deref().unwrap_or_default()) {
@@ -92,10 +92,10 @@ impl Connection {
     }
 
     /// The storage has read so much for it, or it waits for it no longer.
-    pub(super) fn note_read(&mut self, len_bytes: usize) {
+    pub(super) fn note_read(&mut self, context: &Context, len_bytes: usize) {
         self.reading_bytes -= len_bytes;
         if let Some(queue) = &self.queue {
-            queue.controller.end_reading(len_bytes);
+            context.end_reading(&queue.controller, len_bytes);
         }
     }
 

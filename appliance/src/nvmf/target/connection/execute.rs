@@ -275,6 +275,9 @@ impl Connection {
 
     fn io(&mut self, context: &Context, opcode: IoOpcode, sqe: &Sqe, data: &[u8]) -> Result<Taken, Fatal> {
         let len_bytes = io::transfer_bytes(opcode, sqe);
+        if self.must_wait_to_read(context, opcode, sqe) {
+            return Ok(Taken::Busy);
+        }
         let mut charge_bytes = charge_of(io::reading_bytes(opcode, sqe) as usize);
         // Compare needs the host's data when the volume's is there.
         let mut kept = None;
@@ -322,6 +325,13 @@ impl Connection {
         }
     }
 
+    /// Whether a command reads, and the storage reads so much for this host that others would wait.
+    fn must_wait_to_read(&self, context: &Context, opcode: IoOpcode, sqe: &Sqe) -> bool {
+        let Some(queue) = &self.queue else { return false };
+        io::reading_bytes(opcode, sqe) > 0
+            && queue.controller.reading_bytes() >= context.reading_bytes_max(&queue.controller)
+    }
+
     fn start_io(
         &mut self,
         context: &Context,
@@ -333,6 +343,9 @@ impl Connection {
         let Some(volume) = self.volume() else {
             return Started::Done(Status::INVALID_NAMESPACE.do_not_retry());
         };
+        if self.must_wait_to_read(context, opcode, sqe) {
+            return Started::Busy;
+        }
         let started = io::start(context, volume, opcode, sqe, data, u64::from(index), &self.sink);
         match started {
             Started::Queued => {
@@ -340,7 +353,7 @@ impl Connection {
                 let reading_bytes = io::reading_bytes(opcode, sqe) as usize;
                 self.reading_bytes += reading_bytes;
                 if let Some(queue) = &self.queue {
-                    queue.controller.begin_reading(reading_bytes);
+                    context.begin_reading(&queue.controller, reading_bytes);
                 }
                 self.allowance_bytes -= reading_bytes as isize;
             }

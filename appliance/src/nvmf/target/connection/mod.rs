@@ -56,6 +56,8 @@ const FIRST_BUFFER_BYTES: usize = ADMIN_IN_CAPSULE_BYTES as usize + 512;
 const ADMIN_OUTPUT_BYTES_MAX: usize = 8 * 1024;
 /// Bytes sent for one connection in one turn, about.
 const SENT_BYTES_PER_TURN: usize = 1 << 20;
+/// What is sent before anything that is longer.
+const SHORT_BYTES: usize = 16 << 10;
 /// Commands under way before the queue's size is known.
 const FIRST_SLOTS: usize = 1;
 /// How long a connection that we ended waits for its host to close, so that the termination request is not lost.
@@ -339,30 +341,47 @@ impl Connection {
             || !self.await_memory.is_empty()
     }
 
-    /// The second half of a turn: responses for what has completed, then everything to the socket.
-    pub(super) fn send(&mut self, context: &Context) -> Result<usize, Close> {
+    /// The second half of a turn: responses for what has completed. What is short goes to the socket
+    /// at once, so that nobody's short answer waits for the long ones of others.
+    pub(super) fn answer(&mut self, context: &Context) -> Result<usize, Close> {
         let mut work = self.drain(context);
-        if !self.output.is_empty() && (self.blocked_since.is_none() || self.source.take_writable()) {
-            work += 1;
-            let sent = self.output.send(&self.line.socket, context.turn_bytes(SENT_BYTES_PER_TURN))?;
-            context.counters.sent_bytes.add(sent.bytes as u64);
-            self.sent_bytes += sent.bytes as u64;
-            let freed_bytes = self.output.take_freed_bytes();
-            self.release_memory(context, freed_bytes);
-            if self.output.is_empty() {
-                self.behind_since = None;
-            } else if sent.filled {
-                self.behind_since.get_or_insert(context.now());
-            }
-            if !sent.filled {
-                // What is left is sent in the next turn.
-                self.blocked_since = None;
-            } else if sent.bytes > 0 || self.blocked_since.is_none() {
-                self.blocked_since = Some(context.now());
-            }
+        if self.output.len() <= SHORT_BYTES {
+            work += self.send(context)?;
         }
         self.choose_interest()?;
         Ok(work)
+    }
+
+    /// The last part of a turn: what is left for the socket.
+    pub(super) fn send_long(&mut self, context: &Context) -> Result<usize, Close> {
+        let work = self.send(context)?;
+        if work > 0 {
+            self.choose_interest()?;
+        }
+        Ok(work)
+    }
+
+    fn send(&mut self, context: &Context) -> Result<usize, Close> {
+        if self.output.is_empty() || (self.blocked_since.is_some() && !self.source.take_writable()) {
+            return Ok(0);
+        }
+        let sent = self.output.send(&self.line.socket, context.turn_bytes(SENT_BYTES_PER_TURN))?;
+        context.counters.sent_bytes.add(sent.bytes as u64);
+        self.sent_bytes += sent.bytes as u64;
+        let freed_bytes = self.output.take_freed_bytes();
+        self.release_memory(context, freed_bytes);
+        if self.output.is_empty() {
+            self.behind_since = None;
+        } else if sent.filled {
+            self.behind_since.get_or_insert(context.now());
+        }
+        if !sent.filled {
+            // What is left is sent in the next turn.
+            self.blocked_since = None;
+        } else if sent.bytes > 0 || self.blocked_since.is_none() {
+            self.blocked_since = Some(context.now());
+        }
+        Ok(1)
     }
 
     /// Listens to the socket for what can be used now. A connection that stands still does not listen for input: the
@@ -472,7 +491,7 @@ impl Connection {
         }
         context.release_staging(self.staging_bytes);
         self.staging_bytes = 0;
-        self.note_read(self.reading_bytes);
+        self.note_read(context, self.reading_bytes);
         self.give_up_memory(context);
         if self.queue.as_ref().is_some_and(|queue| !queue.is_admin()) {
             context.count_io_queue(false);

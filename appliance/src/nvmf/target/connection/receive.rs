@@ -16,9 +16,6 @@ use crate::nvmf::wire::pdu_check::{
     PduLayout, append_header, check_data, check_header, check_header_digest, common_header, digest,
 };
 
-/// The storage reads no more than this for one host at once, and a command for each of its queues.
-/// The device takes one read after the other: those of others stand behind them.
-const READING_BYTES_PER_CONTROLLER_MAX: usize = 8 << 20;
 /// Receives of one connection in one turn at most.
 const RECEIVES_PER_TURN: usize = 16;
 /// What a connection may take in one turn, in bytes received and to be read, so that one busy host
@@ -205,9 +202,6 @@ impl Connection {
         if self.output.len() + self.reading_bytes > self.output_bytes_max {
             return Ok(if rest.is_empty() { Step::NeedMore } else { Step::Stalled(Stall::Output) });
         }
-        if self.reads_enough() {
-            return Ok(if rest.is_empty() { Step::NeedMore } else { Step::Stalled(Stall::Storage) });
-        }
         let Some(header) = common_header(rest) else { return Ok(Step::NeedMore) };
         debug_assert!(rest.len() >= COMMON_HEADER_BYTES);
         let layout = check_header(header, &self.limits).map_err(Fatal::from)?;
@@ -237,13 +231,6 @@ impl Connection {
                 Err(Close::HostTerminated { fatal_error, information })
             }
         }
-    }
-
-    /// Whether the storage reads so much for this host that others would wait for it: their
-    /// commands stand behind these at the device.
-    fn reads_enough(&self) -> bool {
-        let of_host = || self.queue.as_ref().map_or(0, |queue| queue.controller.reading_bytes());
-        self.reading_bytes > 0 && of_host() >= READING_BYTES_PER_CONTROLLER_MAX
     }
 
     fn initialize(&mut self, rest: &[u8]) -> Result<(), Fatal> {

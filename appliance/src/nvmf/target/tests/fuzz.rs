@@ -28,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// What a host sends, before it is damaged.
 #[derive(Debug, Clone)]
-enum Part {
+pub(super) enum Part {
     Connect { queue_id: u16, discovery: bool },
     Enable,
     Write { lba: u16, blocks: u8 },
@@ -81,7 +81,7 @@ fn damage() -> impl Strategy<Value = Damage> {
 }
 
 /// The bytes of a stream: initialization, Connect to an admin or I/O queue, then the parts.
-fn stream(id: u16, queue_id: u16, digests: Digests, parts: &[Part]) -> Vec<u8> {
+pub(super) fn stream(id: u16, queue_id: u16, digests: Digests, parts: &[Part]) -> Vec<u8> {
     let mut bytes = IcReq::new(digests).as_bytes().to_vec();
     let mut command_id = 0_u16;
     let mut first = vec![Part::Connect { queue_id, discovery: false }];
@@ -95,7 +95,7 @@ fn stream(id: u16, queue_id: u16, digests: Digests, parts: &[Part]) -> Vec<u8> {
     bytes
 }
 
-fn append(bytes: &mut Vec<u8>, id: u16, command_id: u16, digests: Digests, part: &Part) {
+pub(super) fn append(bytes: &mut Vec<u8>, id: u16, command_id: u16, digests: Digests, part: &Part) {
     let (mut sqe, data): (Sqe, Vec<u8>) = match part {
         Part::Connect { queue_id, discovery } => {
             let mut command = Connect::new(*queue_id, 32, 0);
@@ -206,34 +206,38 @@ fn apply(bytes: &mut Vec<u8>, damage: &Damage) {
 }
 
 /// A target whose turns this thread takes.
-struct Local {
+pub(super) struct Local {
     reactor: Reactor<()>,
     storage: Rc<MemoryStorage>,
-    target: Target,
+    pub(super) target: Target,
     dma: DmaPool,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
 }
 
 impl Local {
     fn new(behavior: Behavior) -> Self {
-        let config = ReactorConfig { idle: IdlePolicy::Poll, ..ReactorConfig::default() };
-        let reactor: Reactor<()> = Reactor::new(config).expect("a reactor");
-        let storage = MemoryStorage::new();
-        storage.create("one", 256 * BLOCK as u64, false);
-        storage.set_behavior(behavior);
-        let dma = DmaPool::new(4 << 20);
         let config = TargetConfig {
             host_memory_bytes_max: 3 << 20,
             staging_bytes_per_connection_max: 512 << 10,
             output_bytes_max: 512 << 10,
             ..TargetConfig::default()
         };
-        let target = Target::new(reactor.local(), Rc::<MemoryStorage>::clone(&storage), dma.clone(), config);
+        Local::with_config(behavior, config, 4 << 20)
+    }
+
+    pub(super) fn with_config(behavior: Behavior, target: TargetConfig, dma_bytes: usize) -> Self {
+        let config = ReactorConfig { idle: IdlePolicy::Poll, ..ReactorConfig::default() };
+        let reactor: Reactor<()> = Reactor::new(config).expect("a reactor");
+        let storage = MemoryStorage::new();
+        storage.create("one", 256 * BLOCK as u64, false);
+        storage.set_behavior(behavior);
+        let dma = DmaPool::new(dma_bytes);
+        let target = Target::new(reactor.local(), Rc::<MemoryStorage>::clone(&storage), dma.clone(), target);
         let address = target.listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         Local { reactor, storage, target, dma, address }
     }
 
-    fn turn(&mut self) -> usize {
+    pub(super) fn turn(&mut self) -> usize {
         self.reactor.turn(&());
         self.target.poll_receive() + self.storage.poll() + self.target.poll_send()
     }
@@ -247,7 +251,7 @@ impl Local {
     }
 
     /// Sends bytes in pieces and takes whatever comes, until the target closes or comes to rest; then hangs up.
-    fn feed(&mut self, sockets: &mut [TcpStream], streams: &[Vec<u8>], piece: usize) {
+    pub(super) fn feed(&mut self, sockets: &mut [TcpStream], streams: &[Vec<u8>], piece: usize) {
         let mut sent = vec![0; streams.len()];
         let mut buffer = vec![0; 1 << 20];
         let mut quiet = 0;

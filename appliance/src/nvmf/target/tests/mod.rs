@@ -8,6 +8,7 @@ mod lifecycle;
 mod malformed;
 mod manage;
 mod shares;
+mod turns;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
