@@ -3,7 +3,7 @@
 //! is refused is refused with the ways out, and nothing is changed then.
 
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::io::Errno;
@@ -232,6 +232,18 @@ fn an_archive_without_its_objects_is_told_by_all() {
     }
 }
 
+/// The file of the newest increment in the archive.
+fn newest_object(bed: &Bed) -> PathBuf {
+    let output = Command::new("find")
+        .arg(bed.archive().join("objects/v1"))
+        .args(["-type", "f", "-printf", "%T@ %p\\n"])
+        .output();
+    let text = String::from_utf8(output.expect("find runs").stdout).expect("text");
+    let mut objects: Vec<&str> = text.lines().filter(|line| line.contains("/seg/")).collect();
+    objects.sort_unstable();
+    PathBuf::from(objects.pop().and_then(|line| line.split_once(' ')).expect("an object").1)
+}
+
 /// The newest object is damaged, cut or empty: the pool is recovered up to the object before it,
 /// exactly, and the recovery names what it left out.
 #[test]
@@ -241,14 +253,7 @@ fn a_damaged_newest_object_costs_what_was_in_it() {
     let before = bed.expected.clone();
     bed.write_archived(20);
     bed.appliance.kill_9();
-    let output = Command::new("find")
-        .arg(bed.archive().join("objects/v1"))
-        .args(["-type", "f", "-printf", "%T@ %p\\n"])
-        .output();
-    let text = String::from_utf8(output.expect("find runs").stdout).expect("text");
-    let mut objects: Vec<&str> = text.lines().filter(|line| line.contains("/seg/")).collect();
-    objects.sort_unstable();
-    let newest = Path::new(objects.pop().and_then(|line| line.split_once(' ')).expect("an object").1);
+    let newest = &*newest_object(&bed);
     let good = std::fs::read(newest).expect("readable");
     let name = newest.file_name().expect("a name").to_string_lossy().into_owned();
     let (folder, archive) = (bed.appliance.pool_folder(), bed.archive());
@@ -283,6 +288,55 @@ fn a_damaged_newest_object_costs_what_was_in_it() {
             bed.appliance.command(&["restore", "resolve", "synch:point"]).expect("the past is there");
         }
     }
+}
+
+/// The store never gives the newest object: a recovery is refused, for it may be a passing fault, and
+/// names the way out; with that it recovers what is before it. One that is given at last is not left
+/// out.
+#[test]
+fn an_object_that_the_store_never_gives_is_left_out_when_that_is_asked_for() {
+    let mut bed = closed();
+    bed.appliance.restart().expect("it starts");
+    let before = bed.expected.clone();
+    bed.write_archived(20);
+    bed.appliance.kill_9();
+    let whole = bed.archive_image();
+    let newest = newest_object(&bed);
+    let name = newest.file_name().expect("a name").to_string_lossy().into_owned();
+    std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
+    let (folder, archive) = (bed.appliance.pool_folder(), bed.archive());
+    let (from, to) = (archive.to_str().expect("text"), folder.to_str().expect("text"));
+    let arguments = ["pool", "recover", "--from", from, "--dir", to, "--pool-size", "16MiB"];
+    let recover = |more: &[&str], times: Option<u64>| {
+        let faults = Faults::new().expect("faults can be injected");
+        let mut rule = Rule::on(&name, &[Operation::Read]).fail(Errno::IO);
+        if let Some(times) = times {
+            rule = rule.times(times);
+        }
+        let rule = faults.add(rule);
+        let mut command = Command::new(program().expect("the program"));
+        command.args(arguments).args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = faults.spawn(&mut command).expect("it starts").wait_with_output().expect("it ends");
+        (output, faults.hits(rule))
+    };
+    let (refused, hits) = recover(&[], None);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && text.contains("--leave-out-unreadable"), "{text}");
+    assert!(!bed.pool_file().exists() && hits > 0);
+    // As often as it is asked before it counts as lost, and then no more.
+    let (late, all_hits) = recover(&["--leave-out-unreadable"], None);
+    assert!(late.status.success(), "{late:?}");
+    assert!(String::from_utf8_lossy(&late.stdout).contains(&name), "{late:?}");
+    bed.expected = before;
+    bed.appliance.restart().expect("it serves what was recovered");
+    bed.check("without the newest object");
+    bed.appliance.kill_9();
+    std::fs::remove_file(bed.pool_file()).expect("the primary is lost again");
+    bed.put_archive_back(&whole);
+    let (given, _) = recover(&["--leave-out-unreadable"], Some(all_hits - 1));
+    let text = String::from_utf8_lossy(&given.stderr);
+    assert!(!given.status.success() && text.contains("run it again"), "{given:?}");
+    assert!(!bed.pool_file().exists());
 }
 
 /// A recovery that is killed, wherever it is, leaves nothing that a start takes for a pool, and can

@@ -447,8 +447,9 @@ impl Content {
                 self.faults.written(block);
                 self.cached.push_back((block, Box::new(*bytes)));
             }
-            1 => {}
+            1 => self.faults.cut_off(block, bytes),
             _ => {
+                self.faults.cut_off(block, bytes);
                 let mut torn = Box::new([0; BLOCK_BYTES]);
                 self.read(block, &mut torn[..]);
                 let sectors = self.rng.below(8) as usize;

@@ -242,6 +242,8 @@ pub struct ReadFaults {
     storm: Option<Storm>,
     /// For the counts; 0: nobody wants them.
     segment_blocks: u64,
+    /// Data whose write a death cut off above a block that cannot be read.
+    cut_off: Vec<(u64, Stamp)>,
     /// Counts of transient, lasting and the archivist's; the rest is not the disk's.
     pub counts: FaultCounts,
 }
@@ -314,6 +316,21 @@ impl ReadFaults {
         if !self.bad.is_empty() {
             self.bad.remove(&device_block);
         }
+    }
+
+    /// The write of a block was cut off: what could not be read before cannot be read.
+    pub fn cut_off(&mut self, device_block: u64, bytes: &[u8]) {
+        if self.segment_blocks > 0
+            && self.bad.get(&device_block) == Some(&Bad::UntilWritten)
+            && let Place::Data(block, stamp) = Place::of(device_block, self.segment_blocks, bytes)
+        {
+            self.cut_off.push((block, stamp));
+        }
+    }
+
+    /// What was cut off above blocks that cannot be read, since the last look.
+    pub fn take_cut_off(&mut self) -> Vec<(u64, Stamp)> {
+        std::mem::take(&mut self.cut_off)
     }
 
     /// Whether a read of these blocks fails now. `read` gives a block's bytes, for the counts.

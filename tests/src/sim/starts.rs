@@ -145,9 +145,10 @@ impl Run {
             self.seed
         );
         // Behind a record that it could not read the run's own pool has to take for lost what the
-        // copy, which can read it, knows never to have been there.
+        // copy, which can read it, knows never to have been there. The same of a block of one.
         if head < self.recovered_head
-            && problems(&self.pool).iter().any(|problem| problem.ends_with(NOT_SERVED))
+            && (self.trouble.has_cut_off
+                || problems(&self.pool).iter().any(|problem| problem.ends_with(NOT_SERVED)))
         {
             return;
         }

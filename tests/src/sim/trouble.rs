@@ -93,6 +93,8 @@ pub struct Trouble {
     bad_headers: u64,
     /// What may be refused.
     pub excused: Excused,
+    /// Whether the last death cut off writes above blocks that cannot be read.
+    pub(super) has_cut_off: bool,
     /// Where nobody knows whether a record was written: none was.
     unwritten: Vec<(u64, u64)>,
     /// Entries from here on are lost: a point behind it may be refused.
@@ -249,6 +251,12 @@ impl Run {
     /// tore leaves such a sector too. That nothing promised was there is checked after each crash.
     pub(super) fn excuse_unwritten(&mut self) {
         let bad: HashSet<u64> = self.disk.faults(|faults| faults.lasting().collect());
+        // Nobody was promised what was under way.
+        let cut_off = self.disk.faults(ReadFaults::take_cut_off);
+        self.trouble.has_cut_off = !cut_off.is_empty();
+        for (block, stamp) in cut_off {
+            self.trouble.excused.add(block, stamp);
+        }
         let (pool, segment_blocks) = (self.pool.info().uuid, self.shape.segment_blocks);
         for (start, end) in self.pool.info().problems.iter().filter_map(|problem| lost_stretch(problem)) {
             let segments = self.pool.segments();

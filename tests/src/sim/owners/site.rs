@@ -323,6 +323,7 @@ impl Site {
             pool,
             ownership: if takes_over { Ownership::of(new, claim) } else { rehearsal },
             take_over: takes_over.then(|| Box::new(take_over) as _),
+            leaves_out_unreadable: false,
         };
         world.clock.move_with_looks(1_000_000);
         let device = SharedBdev::new(disk.open());
