@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use varve_tests::canary::{ADVERSARIES, CanaryConfig, run, table};
+use varve_tests::canary::{ADVERSARIES, CanaryConfig, RotationConfig, rotate, run, table};
 
 /// What one command may take here, beside what the machine itself is late: far more than on a
 /// machine that has nothing else to do, and far less than what a host waits for.
@@ -22,4 +22,18 @@ fn an_innocent_host_beside_bad_ones_sees_no_error_and_waits_for_nothing_for_long
         let longest_ms = verdict.beside.max_ms.max(verdict.calls.max_ms);
         assert!(longest_ms < LONGEST_MS + verdict.lateness.max_ms, "{text}");
     }
+}
+
+#[test]
+fn in_rotation_and_with_kills_between_nothing_is_lost() {
+    let config = RotationConfig {
+        span: Duration::from_secs(15),
+        turn: Duration::from_secs(1),
+        scale: 0.02,
+        kill_odds: 2,
+        seed: 1,
+    };
+    let report = rotate(config, |_, _| {}).expect("it can be run");
+    assert_eq!(report.wrong, Vec::<String>::new());
+    assert!(report.turns >= 6 && report.kills > 0 && report.verified_blocks > 0, "{report:?}");
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use varve_tests::canary::{
-    ADVERSARIES, Adversary, CanaryConfig, CanaryError, Verdict, chain, find, run, table,
+    ADVERSARIES, Adversary, CanaryConfig, CanaryError, RotationConfig, RotationReport, Verdict, chain, find,
+    rotate, run, table,
 };
 
 /// Set one bad host after the other beside an innocent one and an operator, and judge what these
@@ -23,6 +24,13 @@ struct Options {
     /// 20` lists 100,000 synchs.
     #[arg(long, default_value_t = 1.0, value_name = "F", value_parser = scale)]
     scale: f64,
+    /// Instead: all of them in rotation against one appliance for so many minutes, beside a load
+    /// that is verified, with a kill -9 at the end of each third turn about.
+    #[arg(long, value_name = "MINUTES", value_parser = minutes)]
+    rotation: Option<f64>,
+    /// Of the random numbers of a rotation.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Print all figures as JSON.
     #[arg(long)]
     json: bool,
@@ -35,6 +43,10 @@ fn names() -> String {
 
 fn seconds(text: &str) -> Result<f64, String> {
     between(text, 0.1, 3600.0)
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    between(text, 0.1, 10_000.0)
 }
 
 fn scale(text: &str) -> Result<f64, String> {
@@ -51,6 +63,9 @@ fn between(text: &str, least: f64, most: f64) -> Result<f64, String> {
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
     let options = Options::parse();
+    if let Some(minutes) = options.rotation {
+        return in_rotation(&options, minutes);
+    }
     let adversaries = match chosen(&options) {
         Ok(adversaries) => adversaries,
         Err(error) => {
@@ -73,6 +88,31 @@ fn main() -> ExitCode {
         eprintln!("canary: bars are missed beside {}", missed.join(", "));
     }
     if missed.is_empty() && failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// All adversaries in rotation. What was wrong goes to the standard error output.
+fn in_rotation(options: &Options, minutes: f64) -> ExitCode {
+    let config = RotationConfig {
+        span: Duration::from_secs_f64(minutes * 60.0),
+        turn: Duration::from_secs_f64(options.seconds),
+        scale: options.scale,
+        kill_odds: 3,
+        seed: options.seed,
+    };
+    let progress = |report: &RotationReport, told: &str| {
+        eprintln!("{:.0} s, turn {}, {} kills, {told}", report.seconds, report.turns, report.kills);
+    };
+    match rotate(config, progress) {
+        Ok(report) => {
+            println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+            report.wrong.iter().for_each(|wrong| eprintln!("canary: {wrong}"));
+            if report.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("canary: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn chosen(options: &Options) -> Result<Vec<Adversary>, CanaryError> {

@@ -5,6 +5,7 @@ use varve::nvmf::host::HostError;
 
 use crate::appliance::ApplianceError;
 use crate::faults::FaultsError;
+use crate::soak::error::SoakError;
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,9 @@ pub enum CanaryError {
     /// The archive cannot be made slow here.
     #[error("{0}")]
     Faults(#[from] FaultsError),
+    /// The load that is verified lost something, or its connection.
+    #[error("the load")]
+    Load(#[source] Box<SoakError>),
     /// A name that no adversary has.
     #[error("no adversary is called {name}; there are {known}")]
     NoSuchAdversary {

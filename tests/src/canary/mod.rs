@@ -29,6 +29,7 @@ mod log_pages;
 mod never_readers;
 mod noise;
 mod operator;
+mod rotation;
 mod slow_archive;
 mod slow_readers;
 mod squatters;
@@ -41,6 +42,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use error::CanaryError;
+pub use rotation::{RotationConfig, RotationReport, rotate};
 pub use verdict::{Figures, Verdict, table};
 
 use crate::appliance::{Appliance, ApplianceConfig};

@@ -22,6 +22,8 @@ pub use model::{Model, Settled, Violation};
 pub use session::Counts;
 pub use stamp::Content;
 
+use varve::serve::FIRST_VOLUME_NAME;
+
 use crate::sim::rng::Rng;
 use child::Appliance;
 use session::Session;
@@ -211,7 +213,9 @@ impl<'a> Pool<'a> {
         let started = Instant::now();
         loop {
             let (address, len_blocks) = (self.appliance.address(), self.model.len_blocks());
-            let error = match Session::connect(address, self.config.queue_depth, len_blocks, self.soak) {
+            let depth = self.config.queue_depth;
+            let session = Session::connect(address, FIRST_VOLUME_NAME, depth, len_blocks, self.soak);
+            let error = match session {
                 Ok(session) => return Ok(session),
                 Err(error @ SoakError::Volume { .. }) => return Err(error),
                 Err(error) => error,

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use varve::nvmf::host::{ConnectOptions, Controller, HostError, Namespace, Queue, Wait};
 use varve::nvmf::nqn;
-use varve::serve::FIRST_VOLUME_NAME;
 
 use super::error::SoakError;
 use super::model::{Model, ReadTicket};
@@ -72,6 +71,7 @@ impl Session {
     /// When the appliance does not answer, or its volume is another.
     pub fn connect(
         address: SocketAddr,
+        volume: &str,
         queue_depth: u16,
         len_blocks: u64,
         soak: u64,
@@ -83,7 +83,7 @@ impl Session {
             keep_alive_timeout_ms: 0,
             ..ConnectOptions::default()
         };
-        let mut controller = Controller::connect(address, &nqn::of_volume(FIRST_VOLUME_NAME), options)?;
+        let mut controller = Controller::connect(address, &nqn::of_volume(volume), options)?;
         let geometry = controller.namespaces()?.first().map(Namespace::geometry);
         let (found_blocks, block_bytes) =
             geometry.map_or((0, 0), |geometry| (geometry.size_blocks, geometry.block_bytes));
