@@ -28,6 +28,9 @@ pub(super) struct PageParams {
 /// What one answer has at most.
 const PAGE_ENTRIES_MAX: usize = 10_000;
 
+/// What is gathered for one in a turn of the reactor: about 100 us.
+pub(super) const PIECE_ENTRIES_MAX: usize = 256;
+
 impl PageParams {
     /// The position that the page begins at.
     pub(super) fn from(self) -> Lsn {

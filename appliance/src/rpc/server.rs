@@ -52,6 +52,10 @@ const IDLE_PATIENCE: Duration = Duration::from_millis(100);
 /// A request that has been half there for so long gives way at the bound.
 const HALF_PATIENCE: Duration = Duration::from_secs(1);
 
+/// By how much a connection's thread stands behind reactors where they share a core: to write a long
+/// list as text takes milliseconds, and several clients may want one at once.
+const NICENESS: i32 = 10;
+
 /// How the command plane is served.
 #[derive(Debug, Clone)]
 pub struct RpcServerConfig {
@@ -298,6 +302,14 @@ fn accept_all(shared: &Arc<Shared>, socket: &SocketFile, dispatch: &Arc<dyn Disp
     }
 }
 
+/// The calling thread stands behind the reactors. Where the system refuses that, it does not.
+fn give_way() {
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), NICENESS) {
+        tracing::debug!(%error, "a thread of the command plane cannot give way");
+    }
+}
+
 fn begin(shared: &Arc<Shared>, stream: UnixStream, dispatch: &Arc<dyn Dispatch>) {
     let stream = Arc::new(stream);
     let ready = stream
@@ -312,6 +324,7 @@ fn begin(shared: &Arc<Shared>, stream: UnixStream, dispatch: &Arc<dyn Dispatch>)
     let refused = Arc::clone(&stream);
     let dispatch = Arc::clone(dispatch);
     let spawned = thread::Builder::new().name(format!("rpc-{id}")).spawn(move || {
+        give_way();
         let shared = Arc::clone(&admission.shared);
         let ended = serve(&shared, admission.id, &stream, &*dispatch);
         // Before the place in the table is given back, so that nobody counts a connection that is still open.

@@ -297,6 +297,11 @@ impl SynchInfo {
         SynchInfo { id: 0, label: "damaged".to_owned(), lsn, time_ns, details: serde_json::Value::Null }
     }
 
+    /// About how long its texts are, in bytes.
+    pub fn text_bytes(&self) -> usize {
+        self.label.len() + details_bytes(&self.details)
+    }
+
     /// What the operator is told when its text is lost.
     pub(crate) fn damage(&self) -> String {
         format!("the text of the synch at LSN {} is damaged", self.lsn)
@@ -305,6 +310,20 @@ impl SynchInfo {
     /// Whether its text is lost; the numbers of others begin with 1.
     pub(crate) fn is_damaged(&self) -> bool {
         self.id == 0
+    }
+}
+
+/// About how long a synch's details are as text.
+fn details_bytes(details: &serde_json::Value) -> usize {
+    match details {
+        serde_json::Value::String(text) => text.len() + 2,
+        serde_json::Value::Array(parts) => {
+            parts.iter().map(|part| details_bytes(part) + 1).sum::<usize>() + 2
+        }
+        serde_json::Value::Object(parts) => {
+            parts.iter().map(|(key, part)| key.len() + details_bytes(part) + 4).sum::<usize>() + 2
+        }
+        _ => 8,
     }
 }
 

@@ -4,20 +4,23 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::log::Lsn;
+use crate::reactor::yield_now;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
-use crate::rpc::params::PageParams;
+use crate::rpc::params::{PIECE_ENTRIES_MAX, PageParams};
 use crate::volume::SynchInfo;
 
 /// Bytes of their labels and details in one answer, but for the last.
 const PAGE_BYTES_MAX: usize = 2 << 20;
+/// The same of what is gathered in a turn of the reactor.
+const PIECE_BYTES_MAX: usize = 128 << 10;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
         Method::task("synch_create", "Marks this moment of every volume with a label and details.", create)
             .changing(),
-        Method::on_reactor(
+        Method::task(
             "synch_list",
             "The synchs from an LSN on, oldest first: at most 10,000, or `limit`; go on behind the last.",
             list,
@@ -37,8 +40,23 @@ async fn create(app: App, params: CreateParams) -> Result<SynchInfo, RpcError> {
     Ok(app.pool()?.create_synch(params.label, params.details).await?)
 }
 
-/// A page: what fits into a short turn of the reactor, however many synchs there are and whoever
-/// asks.
-fn list(app: &App, page: PageParams) -> Result<Vec<SynchInfo>, RpcError> {
-    Ok(app.pool()?.synchs_within(page.from()..Lsn(u64::MAX), page.limit(), PAGE_BYTES_MAX))
+/// A page, gathered in pieces that each fit into a short turn of the reactor, however many synchs
+/// there are and whoever asks.
+async fn list(app: App, page: PageParams) -> Result<Vec<SynchInfo>, RpcError> {
+    let (mut from, limit) = (page.from(), page.limit());
+    let (mut synchs, mut bytes) = (Vec::new(), 0);
+    while synchs.len() < limit && bytes < PAGE_BYTES_MAX {
+        let wanted = PIECE_ENTRIES_MAX.min(limit - synchs.len());
+        let piece = app.pool()?.synchs_within(
+            from..Lsn(u64::MAX),
+            wanted,
+            PIECE_BYTES_MAX.min(PAGE_BYTES_MAX - bytes),
+        );
+        let Some(last) = piece.last() else { break };
+        from = Lsn(last.lsn + 1);
+        bytes += piece.iter().map(SynchInfo::text_bytes).sum::<usize>();
+        synchs.extend(piece);
+        yield_now().await;
+    }
+    Ok(synchs)
 }

@@ -52,7 +52,7 @@ impl Pool {
         let mut bytes = 0;
         let page = state.synchs[first..end].iter().take(limit).take_while(|synch| {
             let is_begun = bytes < bytes_max;
-            bytes += synch.label.len() + details_bytes(&synch.details);
+            bytes += synch.text_bytes();
             is_begun
         });
         page.cloned().collect()
@@ -235,20 +235,6 @@ impl State {
             stats: volume.stats,
             histogram: self.latencies.is_on(id),
         })
-    }
-}
-
-/// About how long a synch's details are as text.
-fn details_bytes(details: &serde_json::Value) -> usize {
-    match details {
-        serde_json::Value::String(text) => text.len() + 2,
-        serde_json::Value::Array(parts) => {
-            parts.iter().map(|part| details_bytes(part) + 1).sum::<usize>() + 2
-        }
-        serde_json::Value::Object(parts) => {
-            parts.iter().map(|(key, part)| key.len() + details_bytes(part) + 4).sum::<usize>() + 2
-        }
-        _ => 8,
     }
 }
 
