@@ -1,6 +1,6 @@
 //! varve: an NVMe-oF storage appliance whose volumes are self-archiving logs.
 //!
-//! The layers, each knowing only those above it in this list (DESIGN section 3):
+//! The layers, each knowing only those above it in this list (`docs/ARCHITECTURE.md`):
 //! - [`histogram`]: how often which times;
 //! - [`descriptors`]: how many files and sockets there may be, and for whom;
 //! - [`private`]: files and directories that only their owner may look into;

@@ -40,7 +40,7 @@ const DMA_BYTES: usize = 64 << 20;
 /// What lines of text are about.
 const WORDS: [&str; 8] =
     ["accepted", "finished", "queued", "redirected", "refused", "retried", "started", "timed out"];
-/// The bar (DESIGN section 16).
+/// The bar.
 pub const RATIO_MIN: f64 = 0.9;
 /// Where files are made when nothing is said: in memory.
 const MEMORY_DIRECTORY: &str = "/dev/shm";

@@ -1,4 +1,4 @@
-//! What write amplification must come to under uniform overwrites, and what it can never exceed (DESIGN section 7).
+//! What write amplification must come to under uniform overwrites, and what it can never exceed.
 //!
 //! The log is a queue of `1 + OP` blocks for each live block. A block that survives the queue (share `u`) is appended again, so of all blocks appended `1 - u` are hosts', and
 //! a block survives a passage when none of the `(1 - u)(1 + OP)` overwrites for each live block hit it: `u = exp(-(1 - u)(1 + OP))`.
@@ -35,7 +35,7 @@ pub fn bound(op: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// The figures of DESIGN section 7.
+    /// Figures that are known from the literature.
     #[test]
     fn the_formula_gives_the_figures_of_the_design() {
         for (op, expected) in [(0.10, 5.68), (0.20, 3.19), (0.28, 2.48), (0.50, 1.72), (1.0, 1.26)] {

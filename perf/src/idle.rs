@@ -12,7 +12,7 @@ use varve::serve::{Appliance, ApplianceConfig, Backing, FIRST_VOLUME_NAME};
 use crate::bar::{Bar, Bound};
 use crate::error::PerfError;
 
-/// The bar, in percent of a core (DESIGN section 16).
+/// The bar, in percent of a core.
 pub const PERCENT_MAX: f64 = 1.0;
 /// What start and connection leave to be done is over after this long.
 const SETTLE: Duration = Duration::from_millis(200);

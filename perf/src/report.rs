@@ -1,4 +1,4 @@
-//! Every budget (DESIGN section 16) beside its floor, in one table, measured in one run.
+//! Every budget beside its floor, in one table, measured in one run.
 //!
 //! The benchmark, the log alone, the index, idling, the archivist, and this machine's limits below. What the design compares with another target's figures is shown beside the
 //! machine's own floor instead: absolute figures do not travel.
@@ -175,7 +175,7 @@ pub fn table(report: &Report) -> String {
 mod tests {
     use super::*;
 
-    /// A tiny report has every budget of DESIGN section 16, each judged or beside a floor. No figure is judged here.
+    /// A tiny report has every budget, each judged or beside a floor. No figure is judged here.
     #[test]
     fn every_budget_has_its_bar() {
         let directory = tempfile::tempdir().unwrap();

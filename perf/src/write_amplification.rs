@@ -1,4 +1,4 @@
-//! Write amplification of copy-forward against the formula and the bound of DESIGN section 7.
+//! Write amplification of copy-forward against the formula and its bound.
 //!
 //! For each load and over-provisioning a new pool on a memory disk, with one volume, is filled; the load overwrites it until the working set has been passed often enough that nothing of the beginning is left, and then
 //! several more passages are measured, each by itself, so that what is not steady shows.

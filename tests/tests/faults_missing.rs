@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::io::Errno;
+use varve::serve::CATALOG_FILE_NAME;
 use varve_tests::appliance::{ApplianceError, program};
 use varve_tests::faults::bed::{BLOCKS, Bed, POOL_FILE, copy_folder};
 use varve_tests::faults::{Faults, Operation, Rule};
@@ -337,6 +338,36 @@ fn an_object_that_the_store_never_gives_is_left_out_when_that_is_asked_for() {
     let text = String::from_utf8_lossy(&given.stderr);
     assert!(!given.status.success() && text.contains("run it again"), "{given:?}");
     assert!(!bed.pool_file().exists());
+}
+
+/// One object cannot be read at a start, and nothing is known of it: everything else of the archive
+/// is there, and it goes on.
+#[test]
+fn an_object_that_cannot_be_read_at_a_start_costs_only_what_it_tells() {
+    let mut bed = Bed::start(&["--read-ahead", "0"]);
+    bed.write_archived(20);
+    bed.mark("first");
+    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
+    let name = newest_object(&bed).file_name().expect("a name").to_string_lossy().into_owned();
+    bed.write_archived(20);
+    bed.mark("second");
+    bed.appliance.command(&["archive", "seal"]).expect("all is archived");
+    bed.appliance.stop().expect("it stops");
+    std::fs::remove_file(bed.appliance.pool_folder().join(CATALOG_FILE_NAME)).expect("there is one");
+    let bad = bed.faults.add(Rule::on(&name, &[Operation::Read]).fail(Errno::IO));
+    bed.appliance.restart().expect("it starts");
+    assert!(bed.faults.hits(bad) > 0);
+    let told = bed.appliance.said();
+    assert!(told.contains(&name), "{told}");
+    bed.check("with an object that cannot be read");
+    bed.appliance.command(&["restore", "resolve", "synch:second"]).expect("the other object tells it");
+    bed.appliance.command(&["archive", "list"]).expect("it lists what there is");
+    bed.write_archived(20);
+    bed.appliance.command(&["archive", "seal"]).expect("it goes on");
+    bed.faults.clear();
+    bed.appliance.restart().expect("it starts");
+    bed.check("when it can be read");
+    bed.appliance.command(&["archive", "verify"]).expect("it is whole");
 }
 
 /// A recovery that is killed, wherever it is, leaves nothing that a start takes for a pool, and can

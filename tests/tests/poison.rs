@@ -1,4 +1,4 @@
-//! Failing devices. A write or flush that fails stops the log (DESIGN section 6.5): writes fail, reads go on, the reason is shown, and after
+//! Failing devices. A write or flush that fails stops the log: writes fail, reads go on, the reason is shown, and after
 //! reopening the state is a prefix that holds everything acknowledged. A read that fails fails one request.
 
 use std::rc::Rc;

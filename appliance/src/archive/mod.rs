@@ -1,4 +1,4 @@
-//! The archive: where the past of the log lives (DESIGN section 10).
+//! The archive: where the past of the log lives.
 //!
 //! [`object`] is the format of one archived segment, or of an increment of one; [`store`] is what
 //! objects are kept in, one trait and several kinds; [`service`] is what the pool's reactor talks

@@ -1,5 +1,5 @@
 //! The command line: `varve serve` and `varve inspect`, which do work of their own, and a thin client of the JSON-RPC plane for
-//! all else (DESIGN section 12).
+//! all else.
 //!
 //! `archive seal`, `expire` and `verify` and `volume hydrate` begin long work and watch it, `top` asks again and again. Every other command makes one call and shows its result: as tables for people, with `--json` exactly as it came. Errors
 //! are one line on standard error; the exit code is 1 then, and 2 when the command line itself is wrong.

@@ -23,7 +23,7 @@ pub use arena::Region;
 pub use buffer::{DmaBuf, DmaBufMut};
 pub use pool::{ARENA_BYTES, DmaPool, DmaStats};
 
-/// The unit of alignment and of every size on disk, in bytes (DESIGN section 5).
+/// The unit of alignment and of every size on disk, in bytes.
 pub const BLOCK_BYTES: usize = 4096;
 
 /// The largest single allocation, in bytes.

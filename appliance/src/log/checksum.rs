@@ -1,4 +1,4 @@
-//! CRC32C, the checksum of every block (DESIGN section 5).
+//! CRC32C, the checksum of every block.
 
 use crc_fast::{CrcAlgorithm, Digest, checksum};
 

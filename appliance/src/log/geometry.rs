@@ -9,7 +9,7 @@ pub const SEGMENT_BLOCKS_MIN: u64 = 256;
 pub const SEGMENT_BLOCKS_MAX: u64 = 262_144;
 /// The usual segment, in blocks (64 MiB).
 pub const SEGMENT_BLOCKS_DEFAULT: u64 = 16_384;
-/// Slots beyond the working set (r of DESIGN section 7), at least.
+/// Slots beyond the working set, at least.
 pub const RESERVE_SLOTS: u64 = 4;
 /// Data blocks of the largest command that hosts give. A segment always has room for one beside its catalog.
 pub const COMMAND_BLOCKS_MAX: u64 = 128;

@@ -1,4 +1,4 @@
-//! The log: one endless, append-only sequence of blocks per pool (DESIGN sections 5 to 8).
+//! The log: one endless, append-only sequence of blocks per pool (`docs/FORMAT.md`).
 //!
 //! [`mod@format`] is what stands on the device; [`Log`] writes it and keeps the promises about durability; [`reader`] reads segments;
 //! [`recovery`] finds the log again after a stop of any kind; [`inspect`] shows a device's contents without opening the pool.

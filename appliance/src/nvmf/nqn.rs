@@ -1,4 +1,4 @@
-//! The names of varve's subsystems: one for each volume (DESIGN section 11).
+//! The names of varve's subsystems: one for each volume.
 
 /// What every subsystem's NQN starts with; the volume's name follows.
 pub const PREFIX: &str = "nqn.2026-11.dev.varve:";

@@ -1,4 +1,4 @@
-//! The command plane: JSON-RPC 2.0 over a Unix socket, as SPDK speaks it (DESIGN section 12).
+//! The command plane: JSON-RPC 2.0 over a Unix socket, as SPDK speaks it.
 //!
 //! - [`RpcServer`] serves any [`Dispatch`] from threads of its own; [`framing`] and [`protocol`] are the two halves of the wire.
 //! - [`Registry`] is the appliance's [`Dispatch`]: every method by name, its parameters decoded strictly, run on the reactor.

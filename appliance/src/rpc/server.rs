@@ -1,7 +1,7 @@
 //! The server of the command plane: one thread that accepts, one thread per connection, none of them a reactor's.
 //!
 //! A call may take as long as it needs without holding up other connections, and the plane answers while every reactor is
-//! busy (DESIGN section 4). What one client does harms no other:
+//! busy. What one client does harms no other:
 //! - at most [`MAX_CONNECTIONS`], fewer where descriptors are scarce; at the bound the connection
 //!   that has been idle longest is closed to make room, or else the one whose request has been half
 //!   there longest, which is told; when all are at work, new ones wait in the backlog;

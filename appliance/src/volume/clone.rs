@@ -1,4 +1,4 @@
-//! A point of a volume as a new volume (DESIGN section 9).
+//! A point of a volume as a new volume.
 //!
 //! **Two ways to its index.** A point of the past is rebuilt from the entries of the W+1 segments that end there. A volume that has not changed since the point has the index already: the clone shares it, which is one
 //! reference whatever its size, and its parent is the present, whose state is the same; so everything that the shared index points at is in the segments that the parent's point keeps.

@@ -1,4 +1,4 @@
-//! The past: what a point is, which volumes there were, and the index of an image at a point (DESIGN sections 7 and 9).
+//! The past: what a point is, which volumes there were, and the index of an image at a point.
 //!
 //! The state at LSN P is decided by the entries at or before P. An index at P is built by scanning backward from P, each block's first sight
 //! winning (R28, R29), over at most W+1 segments for each generation of a clone (R30); the count is asserted and reported.

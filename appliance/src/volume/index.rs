@@ -1,4 +1,4 @@
-//! The index of an image: a map from block number to where the block's newest version is (DESIGN section 5, "Index").
+//! The index of an image: a map from block number to where the block's newest version is.
 //!
 //! A radix tree of 512-way nodes, shared by reference and copied on write: a clone of an index is one reference count, and the first
 //! write to a shared path copies one node a level. A leaf holds 512 mappings of eight bytes: 48 bits of LSN and the low 16 bits of the block's CRC32C.

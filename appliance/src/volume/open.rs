@@ -1,4 +1,4 @@
-//! Creating a pool, and opening one: the catalog, the synchs and the indexes are found in the log (DESIGN section 8).
+//! Creating a pool, and opening one: the catalog, the synchs and the indexes are found in the log.
 //!
 //! The entries of the working set are read once, newest segment first, and shown to one index builder per image: each block's first
 //! sight wins. What a clone inherited is looked up after the start, by [`Pool::load_inherited`]; its requests wait until then, and nothing else does.

@@ -1,4 +1,4 @@
-//! The grammar of a point in time (DESIGN section 9).
+//! The grammar of a point in time.
 //!
 //! ```text
 //! POINT := lsn:N | time:RFC3339 | time:-SPAN | synch:LABEL | synch:ID | snapshot:NAME

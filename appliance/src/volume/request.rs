@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::dma::DmaBuf;
 use crate::log::geometry::COMMAND_BLOCKS_MAX;
 
-/// The most blocks of one read or write: the record limit, rounded down to a power of two, so that every write is atomic (DESIGN section 6).
+/// The most blocks of one read or write: the record limit, rounded down to a power of two, so that every write is atomic.
 pub const MAX_IO_BLOCKS: u32 = COMMAND_BLOCKS_MAX as u32;
 
 /// The most ranges of one trim, as NVMe's Dataset Management has them.
@@ -107,7 +107,7 @@ pub enum IoError {
     /// The data could not be had for now: the archive does not answer, or memory is short. The same request may succeed later.
     #[error("not possible now; try again")]
     NotNow,
-    /// The log could not be written; the pool takes no more writes (DESIGN section 6.5).
+    /// The log could not be written; the pool takes no more writes.
     #[error("media error on write: the pool's log has failed")]
     WriteFault,
     /// The volume is read-only.

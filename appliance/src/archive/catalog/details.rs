@@ -14,6 +14,8 @@ use crate::log::types::Lsn;
 
 /// Objects that are read before their details are recorded.
 const BATCH_OBJECTS: usize = 64;
+/// Objects in a row that the store fails to give: then it is the store that is away.
+const FAILED_IN_A_ROW_MAX: u32 = 3;
 /// Problems that a report tells in words.
 const PROBLEMS_MAX: usize = 16;
 
@@ -35,10 +37,19 @@ pub struct FillReport {
     pub synchs: u64,
     /// Synchs of them whose text could not be read.
     pub synchs_without_text: u64,
-    /// Objects that are damaged or gone.
+    /// Objects that are damaged or gone, or that the store fails to give though it gives others.
     pub failed: u64,
     /// The first 16 of them, in words for the operator.
     pub problems: Vec<String>,
+}
+
+impl FillReport {
+    fn note_failed(&mut self, id: &ObjectId, error: &ObjectError) {
+        self.failed += 1;
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(format!("{}: {error}", text_of(id)));
+        }
+    }
 }
 
 /// What was read of an object.
@@ -51,12 +62,12 @@ struct Found {
 }
 
 impl ArchiveCatalog {
-    /// Reads the front of each object whose details are not known, in the order of the log; records its times and its synchs. A damaged object is reported, and stays as it is. `progress` is called for each object and may end it.
+    /// Reads the front of each object whose details are not known, in the order of the log; records its times and its synchs. A damaged object is reported, and stays as it is; so is one that the store fails to give, as long as it gives what follows. `progress` is called for each object and may end it.
     ///
     /// The text of a synch that an increment cuts in two stays unknown until the whole segment is archived.
     ///
     /// # Errors
-    /// The store's, when it is not available; the file's; or [`CatalogError::Stopped`]. What was read before is recorded.
+    /// The store's, when it gives nothing any more; the file's; or [`CatalogError::Stopped`]. What was read before is recorded.
     pub fn fill_details(
         &self,
         store: &dyn Store,
@@ -65,6 +76,7 @@ impl ArchiveCatalog {
         let mut report = FillReport::default();
         let mut codec = Decompressor::new()?;
         let mut after = None;
+        let mut failures: Vec<ObjectError> = Vec::new();
         loop {
             let ids = self.missing_details(after.as_ref(), BATCH_OBJECTS)?;
             let mut batch = Vec::with_capacity(ids.len());
@@ -77,17 +89,21 @@ impl ArchiveCatalog {
                 match read(store, id, &mut codec) {
                     Ok(found) => {
                         report.filled += 1;
+                        failures.clear();
                         batch.push(found);
                     }
-                    Err(error) if is_about_the_object(&error) => {
-                        report.failed += 1;
-                        if report.problems.len() < PROBLEMS_MAX {
-                            report.problems.push(format!("{}: {error}", text_of(&id)));
-                        }
-                    }
-                    Err(error) => {
+                    Err(error @ ObjectError::OutOfMemory) => {
                         end = Err(error.into());
                         break;
+                    }
+                    Err(error) => {
+                        report.note_failed(&id, &error);
+                        if !is_about_the_object(&error) {
+                            failures.push(error);
+                        }
+                        if failures.len() >= FAILED_IN_A_ROW_MAX as usize {
+                            break;
+                        }
                     }
                 }
             }
@@ -98,9 +114,9 @@ impl ArchiveCatalog {
             self.record(&batch)?;
             end?;
             after = ids.last().copied();
-            if after.is_none() {
+            if after.is_none() || failures.len() >= FAILED_IN_A_ROW_MAX as usize {
                 self.sync()?;
-                return Ok(report);
+                return failures.pop().map_or(Ok(report), |error| Err(error.into()));
             }
         }
     }

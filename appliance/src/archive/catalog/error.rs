@@ -40,7 +40,7 @@ pub enum CatalogError {
     Store(#[from] StoreError),
     /// No object could be read, whichever.
     #[error(transparent)]
-    Object(#[from] ObjectError),
+    Object(ObjectError),
     /// The object is not one of this catalog's pool.
     #[error("the object belongs to pool {pool}, which is not this catalog's")]
     OtherPool {
@@ -50,6 +50,16 @@ pub enum CatalogError {
     /// The caller's progress function asked for an end.
     #[error("stopped as asked")]
     Stopped,
+}
+
+impl From<ObjectError> for CatalogError {
+    /// What a store fails to give of an object is the store's failure.
+    fn from(error: ObjectError) -> Self {
+        match error {
+            ObjectError::Store(error) => CatalogError::Store(error),
+            error => CatalogError::Object(error),
+        }
+    }
 }
 
 impl CatalogError {

@@ -1,7 +1,7 @@
 //! The archive as the pool's reactor sees it: requests go in, replies come out, nothing blocks.
 //!
 //! The reactor hands over descriptors of segments, never their bytes: the archivist reads them from the device through a queue of its own, compresses, puts, verifies, and
-//! reports (DESIGN section 10). What the pool wants back (entries of a segment to build an index, blocks to serve a read) is fetched by readers of their own, so that a restore never waits
+//! reports. What the pool wants back (entries of a segment to build an index, blocks to serve a read) is fetched by readers of their own, so that a restore never waits
 //! behind the archiving of the present.
 //!
 //! ```text

@@ -35,7 +35,7 @@ pub use trailer::{RecordLine, TrailerHead, TrailerUnit, trailer_blocks, trailer_
 ///   that wrote it; a copy of a copy carries the position of the first write; a segment's first
 ///   record says again what its header says; superblocks tell where the log ended at the last
 ///   start; changes of the catalog are events of their own, and its snapshots stand in pages behind
-///   it (`docs/CATALOG.md`).
+///   it (`docs/FORMAT.md`).
 ///
 /// A build that knows only version 1 refuses a pool of version 2 by its superblock, and changes nothing.
 pub const FORMAT_VERSION: u32 = 2;

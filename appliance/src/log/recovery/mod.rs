@@ -1,4 +1,4 @@
-//! Creating a log on a blank device, and finding it again after a stop of any kind (DESIGN section 8).
+//! Creating a log on a blank device, and finding it again after a stop of any kind.
 //!
 //! **What is read:** both superblocks; the header and the trailer's head of every slot; then, for segments without a trailer (at most the last two after a crash), their
 //! records one by one. Entries are read later, newest first, by whoever builds indexes.

@@ -1,4 +1,4 @@
-//! The log while it runs: appends, group commit, ordered completion, flush, sealing, poisoning (DESIGN section 6).
+//! The log while it runs: appends, group commit, ordered completion, flush, sealing, poisoning.
 //!
 //! **States of a block:** appended (in the open record's memory, LSN assigned) → written (its record and every record before it
 //! completed: [`Log::written_lsn`] is past it) → stable (a device flush that began after that completed, or the device has no volatile
@@ -496,7 +496,7 @@ impl Log {
         SegmentReader::of(self.reads.clone(), self.geometry, self.pool)
     }
 
-    /// What every new segment begins with (`docs/CATALOG.md`).
+    /// What every new segment begins with (`docs/FORMAT.md`).
     ///
     /// # Errors
     /// [`AppendError::EventTooLong`].

@@ -1,4 +1,4 @@
-//! The NVMe/TCP target: serves volumes to hosts (DESIGN section 11).
+//! The NVMe/TCP target: serves volumes to hosts.
 //!
 //! | file             | job                                                          |
 //! |------------------|--------------------------------------------------------------|

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{ArchivePlane, failed};
-use crate::archive::catalog::{ArchiveCatalog, ObjectRow};
+use crate::archive::catalog::{ArchiveCatalog, CatalogError, ObjectRow};
 use crate::archive::retention::{ArchivedSegment, Explanation, TimeRange, explain};
 use crate::log::reader::LsnRange;
 use crate::log::{Lsn, SegmentSeq};
@@ -111,7 +111,11 @@ impl ArchivePlane {
         let store = &*store;
         catalog.rebuild(store, &mut |_| ControlFlow::Continue(())).map_err(failed)?;
         if !store.capabilities().sequential_only {
-            catalog.fill_details(store, &mut |_| ControlFlow::Continue(())).map_err(failed)?;
+            match catalog.fill_details(store, &mut |_| ControlFlow::Continue(())) {
+                // The names are known, and what has no times is kept whatever the rules say.
+                Ok(_) | Err(CatalogError::Store(_)) => {}
+                Err(error) => return Err(failed(error)),
+            }
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 //! How the catalog goes to the log: whole at the start of every segment, and as changes between
-//! (`docs/CATALOG.md`). The log asks for the whole one when it opens a segment; until then nothing
+//! (`docs/FORMAT.md`). The log asks for the whole one when it opens a segment; until then nothing
 //! of it is made.
 //!
 //! **Invariant:** whoever reads the newest whole catalog of the log and the changes behind it has

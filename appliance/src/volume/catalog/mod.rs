@@ -1,5 +1,5 @@
 //! The catalog: the pool's small state. It stands whole at the start of every segment, and each
-//! change of it in an event of its own (`docs/CATALOG.md`). The catalog in force at a point is the
+//! change of it in an event of its own (`docs/FORMAT.md`). The catalog in force at a point is the
 //! newest whole one at or before it with the changes behind that; it says which volumes there were
 //! and how large.
 //!

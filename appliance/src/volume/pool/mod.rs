@@ -1,7 +1,7 @@
 //! The pool and its I/O path: requests of hosts become entries of the log and reads of it.
 //!
 //! **A write** gets its LSN, its place in the index and its checksum when it is submitted, and is acknowledged when the log has written it (with force unit access, or as a
-//! flush: when it is stable). Acknowledgements wait in order of LSN, so they cannot overtake (DESIGN section 6.3).
+//! flush: when it is stable). Acknowledgements wait in order of LSN, so they cannot overtake.
 //!
 //! **A read** is put together from what the index says: runs without contents come from a page of zeroes, blocks that are not written yet from the log's
 //! memory, the rest in as few device reads as the log's order allows. Every block read from the device is checked against the

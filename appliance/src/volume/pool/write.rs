@@ -1,4 +1,4 @@
-//! Writes and trims on their way into the log, and their acknowledgements: in order of LSN, so that none overtakes (DESIGN section 6.3).
+//! Writes and trims on their way into the log, and their acknowledgements: in order of LSN, so that none overtakes.
 
 use std::rc::Rc;
 
