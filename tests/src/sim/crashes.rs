@@ -186,8 +186,10 @@ impl Run {
         let blank = SimDisk::new(4096, false, 0);
         let placeholder = self.world.create(blank.open(), 256).expect("a blank disk");
         forget_background();
+        let uuid = self.pool.info().uuid;
         drop(std::mem::replace(&mut self.pool, placeholder));
         self.disk.crash(crash);
+        self.note_sealed(uuid);
         self.start_copy = self.copy_for_starts();
         self.make_trouble_at_start();
         // Half of the time the device dies again while the pool is opened, once or twice.

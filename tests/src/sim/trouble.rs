@@ -93,6 +93,8 @@ pub struct Trouble {
     bad_headers: u64,
     /// What may be refused.
     pub excused: Excused,
+    /// Segments that had a whole trailer when the device died: one that a start writes proves nothing.
+    sealed: HashSet<u64>,
     /// Whether the last death cut off writes above blocks that cannot be read.
     pub(super) has_cut_off: bool,
     /// Where nobody knows whether a record was written: none was.
@@ -245,6 +247,22 @@ impl Run {
         }
     }
 
+    /// Notes which segments of a pool have their trailers, now that the device has died.
+    pub(super) fn note_sealed(&mut self, pool: Uuid) {
+        let segment_blocks = self.shape.segment_blocks;
+        let slots = self.disk.len_blocks().saturating_sub(FIRST_SLOT_BLOCK) / segment_blocks;
+        let mut area = vec![0; trailer_blocks(segment_blocks) as usize * BLOCK_BYTES];
+        let sealed = (1..=slots).filter_map(|end| {
+            let first_block = FIRST_SLOT_BLOCK + end * segment_blocks - trailer_blocks(segment_blocks);
+            for (block, bytes) in (first_block..).zip(area.chunks_exact_mut(BLOCK_BYTES)) {
+                self.disk.peek(block, bytes);
+            }
+            let head = TrailerHead::decode(&area, pool, segment_blocks).ok()?;
+            (!head.partial && head.body(&area).is_ok()).then_some(head.sequence.0)
+        });
+        self.trouble.sealed = sealed.collect();
+    }
+
     /// A sector that was bad in the life of its slot before, and that nobody has written since, may
     /// stand where the log ends. Nobody knows then whether a record was written there: the pool
     /// tells that it may have been, and refuses what that may have replaced. A write that the death
@@ -257,18 +275,14 @@ impl Run {
         for (block, stamp) in cut_off {
             self.trouble.excused.add(block, stamp);
         }
-        let (pool, segment_blocks) = (self.pool.info().uuid, self.shape.segment_blocks);
+        let segment_blocks = self.shape.segment_blocks;
         for (start, end) in self.pool.info().problems.iter().filter_map(|problem| lost_stretch(problem)) {
             let segments = self.pool.segments();
             let segment = segments.iter().find(|segment| segment.sequence == Some(start / segment_blocks));
             let Some(segment) = segment.filter(|segment| segment.slot != u64::MAX) else { continue };
             let block = FIRST_SLOT_BLOCK + segment.slot * segment_blocks + start % segment_blocks;
             // What is sealed stands in the trailer too.
-            let trailer_block =
-                FIRST_SLOT_BLOCK + (segment.slot + 1) * segment_blocks - trailer_blocks(segment_blocks);
-            if bad.contains(&block)
-                && !has_stable_trailer(&self.disk, pool, segment_blocks, trailer_block, segment)
-            {
+            if bad.contains(&block) && !self.trouble.sealed.contains(&(start / segment_blocks)) {
                 self.trouble.unwritten.push((start, end));
                 self.excuse_entries(start, end);
             }
