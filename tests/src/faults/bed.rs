@@ -408,7 +408,11 @@ impl Bed {
     pub fn tally_at(&self, point: &str, expected: &Expected) -> Result<Tally, ApplianceError> {
         self.appliance.command(&["restore", "clone", VOLUME, "--at", point, "--name", "then"])?;
         let tally = Host::connect(self.appliance.port(), "then", Duration::from_secs(30)).tally(expected);
-        self.appliance.command(&["volume", "delete", "then"]).expect("it is deleted");
+        // On a busy machine it takes a moment until the appliance's kernel hears of the host's end.
+        wait_for("the clone is deleted", || match self.appliance.command(&["volume", "delete", "then"]) {
+            Err(error) if error.to_string().contains("is in use") => (false, error.to_string()),
+            deleted => (true, deleted.expect("it is deleted")),
+        });
         Ok(tally)
     }
 

@@ -242,8 +242,8 @@ pub struct ReadFaults {
     storm: Option<Storm>,
     /// For the counts; 0: nobody wants them.
     segment_blocks: u64,
-    /// Data whose write a death cut off above a block that cannot be read.
-    cut_off: Vec<(u64, Stamp)>,
+    /// What was written when a death cut it off above a block that cannot be read.
+    cut_off: Vec<Place>,
     /// Counts of transient, lasting and the archivist's; the rest is not the disk's.
     pub counts: FaultCounts,
 }
@@ -320,16 +320,13 @@ impl ReadFaults {
 
     /// The write of a block was cut off: what could not be read before cannot be read.
     pub fn cut_off(&mut self, device_block: u64, bytes: &[u8]) {
-        if self.segment_blocks > 0
-            && self.bad.get(&device_block) == Some(&Bad::UntilWritten)
-            && let Place::Data(block, stamp) = Place::of(device_block, self.segment_blocks, bytes)
-        {
-            self.cut_off.push((block, stamp));
+        if self.segment_blocks > 0 && self.bad.get(&device_block) == Some(&Bad::UntilWritten) {
+            self.cut_off.push(Place::of(device_block, self.segment_blocks, bytes));
         }
     }
 
     /// What was cut off above blocks that cannot be read, since the last look.
-    pub fn take_cut_off(&mut self) -> Vec<(u64, Stamp)> {
+    pub fn take_cut_off(&mut self) -> Vec<Place> {
         std::mem::take(&mut self.cut_off)
     }
 

@@ -144,11 +144,15 @@ impl Run {
             "seed {}: a copy ends at {head}, and {promised_lsn} was promised",
             self.seed
         );
+        // The copy can read what the run's own pool could not: a sector above which a write was cut
+        // off.
+        if self.trouble.has_cut_off {
+            return;
+        }
         // Behind a record that it could not read the run's own pool has to take for lost what the
-        // copy, which can read it, knows never to have been there. The same of a block of one.
+        // copy, which can read it, knows never to have been there.
         if head < self.recovered_head
-            && (self.trouble.has_cut_off
-                || problems(&self.pool).iter().any(|problem| problem.ends_with(NOT_SERVED)))
+            && problems(&self.pool).iter().any(|problem| problem.ends_with(NOT_SERVED))
         {
             return;
         }

@@ -272,8 +272,10 @@ impl Run {
         // Nobody was promised what was under way.
         let cut_off = self.disk.faults(ReadFaults::take_cut_off);
         self.trouble.has_cut_off = !cut_off.is_empty();
-        for (block, stamp) in cut_off {
-            self.trouble.excused.add(block, stamp);
+        for place in cut_off {
+            if let Place::Data(block, stamp) = place {
+                self.trouble.excused.add(block, stamp);
+            }
         }
         let segment_blocks = self.shape.segment_blocks;
         for (start, end) in self.pool.info().problems.iter().filter_map(|problem| lost_stretch(problem)) {
