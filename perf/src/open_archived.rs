@@ -1,4 +1,5 @@
-//! The first byte of a point that is only in the archive: what an operator waits for who opens the past of a large volume (R28 to R30).
+//! The first byte of a point that is only in the archive: what an operator waits for who opens the
+//! past of a large volume (R28 to R30).
 //!
 //! The archive is made as a pool would have made it, without storing what a pool would have stored: objects of whole segments, with the entries of a working set that was overwritten at random, and blocks that
 //! hold their own position over and over, so that they compress to almost nothing while each has a checksum of its own. Entries are what is read to open a point; they are of full size. The catalog in each

@@ -16,6 +16,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
 /// Whether a source has a test function of that name that is run.
 fn has_test(source: &str, function: &str) -> bool {
     let mut attributes = Vec::new();
@@ -34,7 +38,7 @@ fn has_test(source: &str, function: &str) -> bool {
 
 #[test]
 fn every_test_that_the_failure_model_names_is_there() {
-    let document = std::fs::read_to_string(root().join("docs/FAILURES.md")).expect("the document");
+    let document = read("docs/FAILURES.md");
     check_named_tests(&document, 20);
 }
 
@@ -42,15 +46,14 @@ fn check_named_tests(document: &str, at_least: usize) {
     let tests = named_tests(document);
     assert!(tests.len() > at_least, "{} tests are named", tests.len());
     for (file, function) in tests {
-        let source =
-            std::fs::read_to_string(root().join(&file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let source = read(&file);
         assert!(has_test(&source, &function), "{file} has no test {function}");
     }
 }
 
 #[test]
 fn every_requirement_has_one_row_and_its_files_and_tests_exist() {
-    let document = std::fs::read_to_string(root().join("docs/REQUIREMENTS.md")).expect("the document");
+    let document = read("docs/REQUIREMENTS.md");
     check_named_tests(&document, 100);
     let rows = document.lines().filter_map(|line| line.strip_prefix("| R")?.split_once(" | "));
     let (mut numbers, mut states) = (Vec::new(), [0; 3]);
@@ -104,7 +107,7 @@ fn every_path_that_a_document_names_exists() {
         "CHANGELOG.md",
         "README.md",
     ] {
-        let text = std::fs::read_to_string(root().join(document)).expect("the document");
+        let text = read(document);
         for path in named_paths(&text) {
             let places = [root().join(&path), root().join("appliance/src").join(&path)];
             assert!(
@@ -119,7 +122,7 @@ fn every_path_that_a_document_names_exists() {
 
 #[test]
 fn every_row_is_whole() {
-    let document = std::fs::read_to_string(root().join("docs/FAILURES.md")).expect("the document");
+    let document = read("docs/FAILURES.md");
     let mut rows = 0;
     for line in document.lines().filter(|line| line.starts_with('|')) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
@@ -134,7 +137,7 @@ fn every_row_is_whole() {
 /// vain.
 #[test]
 fn every_injected_fault_has_its_row() {
-    let document = std::fs::read_to_string(root().join("docs/FAILURES.md")).expect("the document");
+    let document = read("docs/FAILURES.md");
     let folder = root().join("tests/tests");
     let mut tests = 0;
     for entry in std::fs::read_dir(&folder).expect("the tests") {

@@ -245,20 +245,34 @@ fn newest_object(bed: &Bed) -> PathBuf {
     PathBuf::from(objects.pop().and_then(|line| line.split_once(' ')).expect("an object").1)
 }
 
-/// The newest object is damaged, cut or empty: the pool is recovered up to the object before it,
-/// exactly, and the recovery names what it left out.
-#[test]
-fn a_damaged_newest_object_costs_what_was_in_it() {
+/// A pool that is killed when everything is archived; what is expected of it is the state before
+/// its newest object, whose file and name are given.
+fn killed_with_a_newest_object() -> (Bed, PathBuf, String) {
     let mut bed = closed();
     bed.appliance.restart().expect("it starts");
     let before = bed.expected.clone();
     bed.write_archived(20);
     bed.appliance.kill_9();
-    let newest = &*newest_object(&bed);
-    let good = std::fs::read(newest).expect("readable");
+    bed.expected = before;
+    let newest = newest_object(&bed);
     let name = newest.file_name().expect("a name").to_string_lossy().into_owned();
-    let (folder, archive) = (bed.appliance.pool_folder(), bed.archive());
-    let (from, to) = (archive.to_str().expect("text"), folder.to_str().expect("text"));
+    (bed, newest, name)
+}
+
+/// The command that recovers the pool to where it was.
+fn recovery(bed: &Bed) -> Command {
+    let mut command = Command::new(program().expect("the program"));
+    command.args(["pool", "recover", "--pool-size", "16MiB", "--from"]).arg(bed.archive());
+    command.arg("--dir").arg(bed.appliance.pool_folder()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The newest object is damaged, cut or empty: the pool is recovered up to the object before it,
+/// exactly, and the recovery names what it left out.
+#[test]
+fn a_damaged_newest_object_costs_what_was_in_it() {
+    let (mut bed, newest, name) = killed_with_a_newest_object();
+    let good = std::fs::read(&newest).expect("readable");
     let flipped = |at: usize| {
         let mut bytes = good.clone();
         bytes[at] ^= 1;
@@ -270,16 +284,13 @@ fn a_damaged_newest_object_costs_what_was_in_it() {
         ("half of it", good[..good.len() / 2].to_vec()),
         ("nothing left", Vec::new()),
     ];
-    bed.expected = before;
     let whole = bed.archive_image();
     for (what, bytes) in damages {
         // Each recovery takes the archive over.
         bed.put_archive_back(&whole);
-        std::fs::write(newest, bytes).expect("written");
+        std::fs::write(&newest, bytes).expect("written");
         std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
-        let arguments = ["pool", "recover", "--from", from, "--dir", to, "--pool-size", "16MiB"];
-        let output = Command::new(program().expect("the program")).args(arguments).output();
-        let output = output.expect("it runs");
+        let output = recovery(&bed).output().expect("it runs");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{what}: {output:?}");
         assert!(said.contains(&name), "{what}: the object is not named: {said}");
@@ -291,50 +302,40 @@ fn a_damaged_newest_object_costs_what_was_in_it() {
     }
 }
 
-/// The store never gives the newest object: a recovery is refused, for it may be a passing fault, and
-/// names the way out; with that it recovers what is before it. One that is given at last is not left
-/// out.
+/// The store never gives the newest object: a recovery is refused, for it may be a passing fault,
+/// and names the way out; with that it recovers what is before it. One that is given at last is not
+/// left out.
 #[test]
 fn an_object_that_the_store_never_gives_is_left_out_when_that_is_asked_for() {
-    let mut bed = closed();
-    bed.appliance.restart().expect("it starts");
-    let before = bed.expected.clone();
-    bed.write_archived(20);
-    bed.appliance.kill_9();
+    let (mut bed, _, name) = killed_with_a_newest_object();
     let whole = bed.archive_image();
-    let newest = newest_object(&bed);
-    let name = newest.file_name().expect("a name").to_string_lossy().into_owned();
     std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
-    let (folder, archive) = (bed.appliance.pool_folder(), bed.archive());
-    let (from, to) = (archive.to_str().expect("text"), folder.to_str().expect("text"));
-    let arguments = ["pool", "recover", "--from", from, "--dir", to, "--pool-size", "16MiB"];
-    let recover = |more: &[&str], times: Option<u64>| {
+    let recover = |bed: &Bed, more: &[&str], times: Option<u64>| {
         let faults = Faults::new().expect("faults can be injected");
         let mut rule = Rule::on(&name, &[Operation::Read]).fail(Errno::IO);
         if let Some(times) = times {
             rule = rule.times(times);
         }
         let rule = faults.add(rule);
-        let mut command = Command::new(program().expect("the program"));
-        command.args(arguments).args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let output = faults.spawn(&mut command).expect("it starts").wait_with_output().expect("it ends");
+        let mut command = recovery(bed);
+        let output =
+            faults.spawn(command.args(more)).expect("it starts").wait_with_output().expect("it ends");
         (output, faults.hits(rule))
     };
-    let (refused, hits) = recover(&[], None);
+    let (refused, hits) = recover(&bed, &[], None);
     let text = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && text.contains("--leave-out-unreadable"), "{text}");
     assert!(!bed.pool_file().exists() && hits > 0);
     // As often as it is asked before it counts as lost, and then no more.
-    let (late, all_hits) = recover(&["--leave-out-unreadable"], None);
+    let (late, all_hits) = recover(&bed, &["--leave-out-unreadable"], None);
     assert!(late.status.success(), "{late:?}");
     assert!(String::from_utf8_lossy(&late.stdout).contains(&name), "{late:?}");
-    bed.expected = before;
     bed.appliance.restart().expect("it serves what was recovered");
     bed.check("without the newest object");
     bed.appliance.kill_9();
     std::fs::remove_file(bed.pool_file()).expect("the primary is lost again");
     bed.put_archive_back(&whole);
-    let (given, _) = recover(&["--leave-out-unreadable"], Some(all_hits - 1));
+    let (given, _) = recover(&bed, &["--leave-out-unreadable"], Some(all_hits - 1));
     let text = String::from_utf8_lossy(&given.stderr);
     assert!(!given.status.success() && text.contains("run it again"), "{given:?}");
     assert!(!bed.pool_file().exists());
@@ -375,10 +376,7 @@ fn an_object_that_cannot_be_read_at_a_start_costs_only_what_it_tells() {
 #[test]
 fn a_recovery_that_was_killed_is_not_served() {
     let mut bed = closed();
-    let (folder, archive) = (bed.appliance.pool_folder(), bed.archive());
     std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
-    let (from, to) = (archive.to_str().expect("text"), folder.to_str().expect("text"));
-    let arguments = ["pool", "recover", "--from", from, "--dir", to, "--pool-size", "16MiB"];
     // Later and later, until it is done before.
     for (kills, skip) in (0..16).map(|power| (power, (1_u64 << power) - 1)) {
         let faults = Faults::new().expect("faults can be injected");
@@ -391,9 +389,8 @@ fn a_recovery_that_was_killed_is_not_served() {
             Operation::Link,
         ];
         let kill = faults.add(Rule::on("/pool/", &changes).skip(skip).times(1).kill());
-        let mut command = Command::new(program().expect("the program"));
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let output = faults.spawn(&mut command).expect("it starts").wait_with_output().expect("it ends");
+        let output =
+            faults.spawn(&mut recovery(&bed)).expect("it starts").wait_with_output().expect("it ends");
         let what = format!("killed after {skip} changes");
         assert_eq!(output.status.success(), faults.hits(kill) == 0, "{what}: {output:?}");
         if bed.pool_file().exists() {

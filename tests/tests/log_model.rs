@@ -159,8 +159,8 @@ fn a_torn_trailer_does_not_come_back_under_the_next_one() {
     campaign(405_184);
 }
 
-/// Every segment begins with the pool's catalog, also when a host's write opened it. It used to be overwritten in memory by
-/// the record of that write.
+/// Every segment begins with the pool's catalog, also when a host's write opened it. It used to be
+/// overwritten in memory by the record of that write.
 #[test]
 fn every_segment_begins_with_a_catalog() {
     let mut run = Run::new(3, shape(false));

@@ -1,5 +1,6 @@
-//! Failing devices. A write or flush that fails stops the log: writes fail, reads go on, the reason is shown, and after
-//! reopening the state is a prefix that holds everything acknowledged. A read that fails fails one request.
+//! Failing devices. A write or flush that fails stops the log: writes fail, reads go on, the reason
+//! is shown, and after reopening the state is a prefix that holds everything acknowledged. A read
+//! that fails fails one request.
 
 use std::rc::Rc;
 

@@ -30,8 +30,8 @@ impl RegisteredArenas {
         self.may_add = true;
     }
 
-    /// Registers the arena of a command's buffers, if it is new and all of it is in memory. Commands
-    /// of other arenas are plain ones.
+    /// Registers the arena of a command's buffers, if it is new and all of it is in memory.
+    /// Commands of other arenas are plain ones.
     pub(super) fn learn(&mut self, ring: &IoUring, operation: &Operation) {
         if self.room == 0 {
             return;

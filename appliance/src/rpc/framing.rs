@@ -1,4 +1,5 @@
-//! Cuts a byte stream into JSON values. There is no framing beyond the value itself, so its end has to be found.
+//! Cuts a byte stream into JSON values. There is no framing beyond the value itself, so its end has
+//! to be found.
 //!
 //! Every byte is looked at once, however the stream is chopped: the scan keeps its place, its stack of open brackets and
 //! whether it is within a string. It finds ends, not errors: the cut value is then parsed by `serde_json`, which decides. What cannot

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::log::Lsn;
+use crate::reactor::yield_now;
 
 /// Parameters of a method that has none.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -29,17 +30,31 @@ pub(super) struct PageParams {
 const PAGE_ENTRIES_MAX: usize = 10_000;
 
 /// What is gathered for one in a turn of the reactor: about 100 us.
-pub(super) const PIECE_ENTRIES_MAX: usize = 256;
+const PIECE_ENTRIES_MAX: usize = 256;
 
 impl PageParams {
-    /// The position that the page begins at.
-    pub(super) fn from(self) -> Lsn {
-        Lsn(self.from)
-    }
-
-    /// How many there are in it at most.
-    pub(super) fn limit(self) -> usize {
-        self.limit.unwrap_or(PAGE_ENTRIES_MAX).min(PAGE_ENTRIES_MAX)
+    /// Gathers the page in pieces that each fit into a short turn of the reactor, however long the
+    /// list is and whoever asks. `piece` gives so many entries from a position on at most, and none
+    /// when the page is to end; `lsn_of` says where an entry is.
+    ///
+    /// # Errors
+    /// The first of `piece`.
+    pub(super) async fn gather<T, E>(
+        self,
+        mut piece: impl FnMut(Lsn, usize) -> Result<Vec<T>, E>,
+        lsn_of: impl Fn(&T) -> u64,
+    ) -> Result<Vec<T>, E> {
+        let limit = self.limit.unwrap_or(PAGE_ENTRIES_MAX).min(PAGE_ENTRIES_MAX);
+        let mut from = Lsn(self.from);
+        let mut page = Vec::new();
+        while page.len() < limit {
+            let entries = piece(from, PIECE_ENTRIES_MAX.min(limit - page.len()))?;
+            let Some(last) = entries.last() else { break };
+            from = Lsn(lsn_of(last) + 1);
+            page.extend(entries);
+            yield_now().await;
+        }
+        Ok(page)
     }
 }
 

@@ -52,8 +52,8 @@ const IDLE_PATIENCE: Duration = Duration::from_millis(100);
 /// A request that has been half there for so long gives way at the bound.
 const HALF_PATIENCE: Duration = Duration::from_secs(1);
 
-/// By how much a connection's thread stands behind reactors where they share a core: to write a long
-/// list as text takes milliseconds, and several clients may want one at once.
+/// By how much a connection's thread stands behind reactors where they share a core: to write a
+/// long list as text takes milliseconds, and several clients may want one at once.
 const NICENESS: i32 = 10;
 
 /// How the command plane is served.

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -34,7 +34,9 @@ use crate::log::{CreateLog, Environment, Lsn, Recycling};
 use crate::reactor::{Reactor, ReactorConfig, Source};
 use crate::rpc::audit::{self, Caller};
 use crate::rpc::units::format_time;
-use crate::volume::{KnownObjects, Ownership, Pool, PoolOptions, RecoverFrom, TakeOver, VolumeError};
+use crate::volume::{
+    KnownObjects, Ownership, Pool, PoolOptions, RecoverFrom, TakeOver, VolumeError, WAY_WITHOUT_UNREADABLE,
+};
 
 /// What stands behind the name of a pool that is being recovered.
 const RECOVERING_SUFFIX: &str = ".recovering";
@@ -94,7 +96,7 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let seen = Arc::clone(&stage);
     let _signals = StopSignals::take(move |signal| {
         // Held to the end of the process. While the pool gets its name, this waits.
-        let stage = std::mem::ManuallyDrop::new(seen.lock().unwrap_or_else(PoisonError::into_inner));
+        let stage = std::mem::ManuallyDrop::new(lock(&seen));
         let by = signals::name(signal);
         if **stage == Stage::Done {
             eprintln!("varve: stopped by {by} when the pool was recovered: it can be served");
@@ -131,7 +133,7 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let pool_bytes = pool_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
     super::check_new(&path, pool_bytes, Some(segment_blocks))?;
     let file = make_unfinished(&unfinished, pool_bytes)?;
-    enter(&stage, Stage::Making);
+    *lock(&stage) = Stage::Making;
     let keep = config.keep.clone();
     let rules = recovered.rules.clone();
     let (ownership, take_over) = plan(&store, pool, &chain, recovered, &known, options.rehearse);
@@ -148,7 +150,7 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     };
     let report = work.run().and_then(|report| {
         restore_rules(&keep, rules.as_deref())?;
-        let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stage = lock(&stage);
         finish(&unfinished, &path, pool, &*store, options.rehearse)?;
         *stage = Stage::Done;
         Ok(report)
@@ -176,8 +178,8 @@ enum Stage {
     Done,
 }
 
-fn enter(stage: &Mutex<Stage>, new: Stage) {
-    *stage.lock().unwrap_or_else(PoisonError::into_inner) = new;
+fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
+    stage.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes the file that the pool is recovered into. What an earlier try has left is removed, unless that is still at work.
@@ -194,9 +196,9 @@ fn make_unfinished(path: &Path, pool_bytes: u64) -> Result<Arc<FileDevice>, Serv
     Ok(Arc::new(FileDevice::open(path, &options)?))
 }
 
-/// Gives the recovered pool its identity, and its name after it: a pool that is cut off between the two
-/// would be one whose archive nobody knows. An identity alone is a pool that is gone, which a start
-/// refuses, and the next recovery replaces it.
+/// Gives the recovered pool its identity, and its name after it: a pool that is cut off between the
+/// two would be one whose archive nobody knows. An identity alone is a pool that is gone, which a
+/// start refuses, and the next recovery replaces it.
 fn finish(
     unfinished: &Path,
     path: &Path,
@@ -259,7 +261,7 @@ fn segment_blocks(
             Ok(entries) => return Ok(entries.header.segment_blocks),
             // It may be there when it is asked again: an older one is not taken in its place.
             Err(error @ ArchiveError::Store { retry: true, .. }) if !leaves_out_unreadable => {
-                return Err(unreadable(&error).into());
+                return Err(format!("{error}. {WAY_WITHOUT_UNREADABLE}").into());
             }
             Err(error) => {
                 tracing::warn!(%error, "an object cannot be read; the one before it is looked at");
@@ -268,11 +270,6 @@ fn segment_blocks(
         }
     }
     Err(first.map_or_else(|| "the archive holds nothing of this pool".into(), CommandError::from))
-}
-
-/// What to do about an object that the store fails to give.
-fn unreadable(error: &ArchiveError) -> String {
-    format!("{error}. If that does not end, --leave-out-unreadable recovers without what cannot be read")
 }
 
 /// A report, a line for each member, and what to do next.

@@ -1,4 +1,5 @@
-//! Copy-forward: live blocks of the oldest segment are appended again, so that it can leave the working set (R18).
+//! Copy-forward: live blocks of the oldest segment are appended again, so that it can leave the
+//! working set (R18).
 //!
 //! **States:** idle → loading the victim's entries → searching the indexes for what lies where entries are not known → (reading a batch of its live blocks → asking the archive for those that the device does not give → appending
 //! it) until nothing in it is live → idle. The victim is the oldest segment that holds something live.

@@ -1,4 +1,5 @@
-//! Hydration: what an image inherited becomes its own, so that it needs neither its parent nor the archive any more.
+//! Hydration: what an image inherited becomes its own, so that it needs neither its parent nor the
+//! archive any more.
 //!
 //! **When.** A recovered pool begins it by itself for what was on the lost primary: its volumes are usable at once, and their blocks arrive on the new primary. A clone of the past is hydrated when the operator asks
 //! for it: it needs room that nobody has set aside.

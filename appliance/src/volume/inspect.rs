@@ -1,7 +1,8 @@
 //! The volumes of a pool that is not open: the catalog in force, the synchs, and every volume's index, rebuilt from the segments alone.
 //!
-//! One pass over the segments, newest first, builds all indexes at once. An image takes its own entries, then its parent's up to the point of its birth, and so on; each
-//! generation within the W+1 segments that end at its point. Positions only fall along such a chain, so one pass meets
+//! One pass over the segments, newest first, builds all indexes at once. An image takes its own
+//! entries, then its parent's up to the point of its birth, and so on; each generation within the
+//! W+1 segments that end at its point. Positions only fall along such a chain, so one pass meets
 //! its entries in the right order.
 
 use std::collections::{BTreeSet, HashMap};

@@ -46,7 +46,7 @@ pub use open::PoolOptions;
 pub use ownership::Ownership;
 pub use point::{Point, PointParseError};
 pub use pool::{Operation, Pool, READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX};
-pub use recover::{RecoverFrom, RecoveryReport, TakeOver};
+pub use recover::{RecoverFrom, RecoveryReport, TakeOver, WAY_WITHOUT_UNREADABLE};
 pub use request::{
     IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
 };

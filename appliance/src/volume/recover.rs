@@ -6,9 +6,11 @@
 //! **Order:** the recovery point is found, from the newest object whose entries can be read; the first segment is written with the new catalog, and made stable; then the superblocks. A crash before them leaves
 //! a blank device, and nothing was changed in the archive.
 //!
-//! **Damage.** A newest object that cannot be read is left out, and the recovery point lies before it. An object before it whose entries are damaged costs what it alone knew: its stretch is recorded as
-//! lost in the catalog, what is older there is not certain, and everything newer comes back. One that the store fails to give may come tomorrow, so it ends the recovery, unless it shall count as
-//! damaged; then the store is asked for it once more before anything is made.
+//! **Damage.** A newest object that cannot be read is left out, and the recovery point lies before
+//! it. An object before it whose entries are damaged costs what it alone knew: its stretch is
+//! recorded as lost in the catalog, what is older there is not certain, and everything newer comes
+//! back. One that the store fails to give may come tomorrow, so it ends the recovery, unless it
+//! shall count as damaged; then the store is asked for it once more before anything is made.
 //!
 //! **Epoch:** greater than any in the archive by a margin: the lost device may have been opened more often than its archive knows.
 
@@ -40,6 +42,10 @@ use crate::reactor::yield_now;
 const TRIES_MAX: u32 = 20;
 /// By how much the epoch grows beyond what the archive knows.
 const EPOCH_MARGIN: u32 = 1 << 16;
+
+/// What to do about an object that the store fails to give.
+pub const WAY_WITHOUT_UNREADABLE: &str =
+    "If that does not end, --leave-out-unreadable recovers without what cannot be read";
 
 /// What a pool is recovered from.
 pub struct RecoverFrom {
@@ -422,9 +428,7 @@ impl Unreadable {
     fn note(&mut self, id: ObjectId, reason: String) -> Result<String, VolumeError> {
         if !self.counts_as_damaged {
             return Err(VolumeError::Archive {
-                reason: format!(
-                    "{reason} ({TRIES_MAX} tries). If that does not end, --leave-out-unreadable recovers without what cannot be read"
-                ),
+                reason: format!("{reason} ({TRIES_MAX} tries). {WAY_WITHOUT_UNREADABLE}"),
             });
         }
         self.ids.push(id);

@@ -9,7 +9,8 @@ use smallvec::SmallVec;
 use crate::dma::DmaBuf;
 use crate::log::geometry::COMMAND_BLOCKS_MAX;
 
-/// The most blocks of one read or write: the record limit, rounded down to a power of two, so that every write is atomic.
+/// The most blocks of one read or write: the record limit, rounded down to a power of two, so that
+/// every write is atomic.
 pub const MAX_IO_BLOCKS: u32 = COMMAND_BLOCKS_MAX as u32;
 
 /// The most ranges of one trim, as NVMe's Dataset Management has them.

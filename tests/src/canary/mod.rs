@@ -219,11 +219,16 @@ fn live<T>(bed: &Bed, innocent: &mut Innocent, action: impl FnOnce() -> T) -> (W
         let lateness = scope.spawn(|| noise::listen(&stop));
         let result = action();
         stop.store(true, Ordering::Relaxed);
-        let innocent = innocent.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let watch = watch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let lateness = lateness.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let innocent = joined(innocent);
+        let watch = joined(watch);
+        let lateness = joined(lateness);
         (While { innocent, watch, lateness }, result)
     })
+}
+
+/// What a thread came to; its panic goes on here.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn judge(

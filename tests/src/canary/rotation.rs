@@ -19,7 +19,7 @@ use super::error::CanaryError;
 use super::innocent::{Experience, Innocent};
 use super::operator::{self, Watch};
 use super::verdict::Verdict;
-use super::{ADVERSARIES, Adversary, SERVE, allow_descriptors, chain};
+use super::{ADVERSARIES, Adversary, SERVE, allow_descriptors, chain, joined};
 use crate::appliance::{Appliance, ApplianceConfig};
 use crate::sim::rng::Rng;
 use crate::soak::error::SoakError;
@@ -163,17 +163,17 @@ impl Stage {
             let innocent = scope.spawn(move || innocent.live(stop));
             let watch = scope.spawn(move || operator::watch(bed, stop));
             let load = scope.spawn(move || load.go_on(until));
-            let load = load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let load = joined(load);
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
             stop.store(true, Ordering::Relaxed);
-            let innocent = innocent.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            let watch = watch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let innocent = joined(innocent);
+            let watch = joined(watch);
             if dies && let Some(process) = bed.appliance.process_id() {
                 let process = Pid::from_raw(process.cast_signed());
                 let killed = process.map(|process| kill_process(process, Signal::KILL));
                 debug_assert!(killed.is_some_and(|killed| killed.is_ok()), "it is a child of ours");
             }
-            let told = attack.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let told = joined(attack);
             Lived { told: told.told, innocent, watch, load }
         })
     }

@@ -123,8 +123,9 @@ impl Run {
         let disk = SimDisk::new(device_blocks, self.shape.volatile_cache, self.rng.next_u64());
         let point = match self.world.recover(uuid, &disk, self.shape.segment_blocks) {
             Ok(point) => point,
-            // What was never archived is lost with the primary, also when that is everything: a loss costs "at most the unarchived tail". The archive
-            // said itself that it has nothing.
+            // What was never archived is lost with the primary, also when that is everything: a
+            // loss costs "at most the unarchived tail". The archive said itself that it has
+            // nothing.
             Err(VolumeError::Archive { reason }) if archived_to == 0 => {
                 assert!(reason.starts_with("nothing of pool"), "seed {}: {reason}", self.seed);
                 assert!(!sealed && disk.written_blocks().is_empty(), "seed {}", self.seed);

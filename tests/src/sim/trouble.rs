@@ -93,7 +93,8 @@ pub struct Trouble {
     bad_headers: u64,
     /// What may be refused.
     pub excused: Excused,
-    /// Segments that had a whole trailer when the device died: one that a start writes proves nothing.
+    /// Segments that had a whole trailer when the device died: one that a start writes proves
+    /// nothing.
     sealed: HashSet<u64>,
     /// Whether the last death cut off writes above blocks that cannot be read.
     pub(super) has_cut_off: bool,
@@ -115,6 +116,16 @@ fn lost_stretch(problem: &str) -> Option<(u64, u64)> {
     Some((start.parse().ok()?, end.parse().ok()?))
 }
 
+/// The segment whose whole trailer begins at a block of the device.
+fn sealed_at(disk: &SimDisk, pool: Uuid, segment_blocks: u64, trailer_block: u64) -> Option<u64> {
+    let mut area = vec![0; trailer_blocks(segment_blocks) as usize * BLOCK_BYTES];
+    for (block, bytes) in (trailer_block..).zip(area.chunks_exact_mut(BLOCK_BYTES)) {
+        disk.peek(block, bytes);
+    }
+    let head = TrailerHead::decode(&area, pool, segment_blocks).ok()?;
+    (!head.partial && head.body(&area).is_ok()).then_some(head.sequence.0)
+}
+
 /// Whether a segment's trailer is on the device and stays: what it tells twice is told twice after
 /// every crash.
 fn has_stable_trailer(
@@ -124,18 +135,9 @@ fn has_stable_trailer(
     trailer_block: u64,
     segment: &SegmentInfo,
 ) -> bool {
-    let blocks = trailer_block..trailer_block + trailer_blocks(segment_blocks);
-    if !blocks.clone().all(|block| disk.is_stable(block)) {
-        return false;
-    }
-    let mut area = vec![0; (blocks.end - blocks.start) as usize * BLOCK_BYTES];
-    for (block, bytes) in blocks.zip(area.chunks_exact_mut(BLOCK_BYTES)) {
-        disk.peek(block, bytes);
-    }
-    let head = TrailerHead::decode(&area, pool, segment_blocks).ok();
-    head.is_some_and(|head| {
-        !head.partial && Some(head.sequence.0) == segment.sequence && head.body(&area).is_ok()
-    })
+    let mut blocks = trailer_block..trailer_block + trailer_blocks(segment_blocks);
+    let sealed = segment.sequence.filter(|_| blocks.all(|block| disk.is_stable(block)));
+    sealed.is_some() && sealed_at(disk, pool, segment_blocks, trailer_block) == sealed
 }
 
 impl Trouble {
@@ -251,16 +253,10 @@ impl Run {
     pub(super) fn note_sealed(&mut self, pool: Uuid) {
         let segment_blocks = self.shape.segment_blocks;
         let slots = self.disk.len_blocks().saturating_sub(FIRST_SLOT_BLOCK) / segment_blocks;
-        let mut area = vec![0; trailer_blocks(segment_blocks) as usize * BLOCK_BYTES];
-        let sealed = (1..=slots).filter_map(|end| {
-            let first_block = FIRST_SLOT_BLOCK + end * segment_blocks - trailer_blocks(segment_blocks);
-            for (block, bytes) in (first_block..).zip(area.chunks_exact_mut(BLOCK_BYTES)) {
-                self.disk.peek(block, bytes);
-            }
-            let head = TrailerHead::decode(&area, pool, segment_blocks).ok()?;
-            (!head.partial && head.body(&area).is_ok()).then_some(head.sequence.0)
-        });
-        self.trouble.sealed = sealed.collect();
+        let trailers = (1..=slots)
+            .map(|end| FIRST_SLOT_BLOCK + end * segment_blocks - trailer_blocks(segment_blocks))
+            .filter_map(|block| sealed_at(&self.disk, pool, segment_blocks, block));
+        self.trouble.sealed = trailers.collect();
     }
 
     /// A sector that was bad in the life of its slot before, and that nobody has written since, may

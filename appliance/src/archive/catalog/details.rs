@@ -15,7 +15,7 @@ use crate::log::types::Lsn;
 /// Objects that are read before their details are recorded.
 const BATCH_OBJECTS: usize = 64;
 /// Objects in a row that the store fails to give: then it is the store that is away.
-const FAILED_IN_A_ROW_MAX: u32 = 3;
+const FAILED_IN_A_ROW_MAX: usize = 3;
 /// Problems that a report tells in words.
 const PROBLEMS_MAX: usize = 16;
 
@@ -62,12 +62,16 @@ struct Found {
 }
 
 impl ArchiveCatalog {
-    /// Reads the front of each object whose details are not known, in the order of the log; records its times and its synchs. A damaged object is reported, and stays as it is; so is one that the store fails to give, as long as it gives what follows. `progress` is called for each object and may end it.
+    /// Reads the front of each object whose details are not known, in the order of the log; records
+    /// its times and its synchs. A damaged object is reported, and stays as it is; so is one that
+    /// the store fails to give, as long as it gives what follows. `progress` is called for each
+    /// object and may end it.
     ///
     /// The text of a synch that an increment cuts in two stays unknown until the whole segment is archived.
     ///
     /// # Errors
-    /// The store's, when it gives nothing any more; the file's; or [`CatalogError::Stopped`]. What was read before is recorded.
+    /// The store's, when it gives nothing any more; the file's; or [`CatalogError::Stopped`]. What
+    /// was read before is recorded.
     pub fn fill_details(
         &self,
         store: &dyn Store,
@@ -101,7 +105,7 @@ impl ArchiveCatalog {
                         if !is_about_the_object(&error) {
                             failures.push(error);
                         }
-                        if failures.len() >= FAILED_IN_A_ROW_MAX as usize {
+                        if failures.len() >= FAILED_IN_A_ROW_MAX {
                             break;
                         }
                     }
@@ -114,7 +118,7 @@ impl ArchiveCatalog {
             self.record(&batch)?;
             end?;
             after = ids.last().copied();
-            if after.is_none() || failures.len() >= FAILED_IN_A_ROW_MAX as usize {
+            if after.is_none() || failures.len() >= FAILED_IN_A_ROW_MAX {
                 self.sync()?;
                 return failures.pop().map_or(Ok(report), |error| Err(error.into()));
             }

@@ -4,9 +4,11 @@
 //! - [`plan()`] says of each archived segment whether it is kept, and for what.
 //! - [`explain()`] says of one point whether it can be restored, what it needs, what keeps it and until when.
 //!
-//! **The rule behind it**: a point at LSN P needs the W+1 segments that end at P, and for each image that came from a point of a parent
-//! and still needs it, the W+1 segments that end there, and so on. Retention works on whole segments: what one point of a segment needs, all points of it have. So the
-//! answer is never finer than a segment, and what is kept is kept a little longer than the rules ask, never shorter.
+//! **The rule behind it**: a point at LSN P needs the W+1 segments that end at P, and for each
+//! image that came from a point of a parent and still needs it, the W+1 segments that end there,
+//! and so on. Retention works on whole segments: what one point of a segment needs, all points of
+//! it have. So the answer is never finer than a segment, and what is kept is kept a little longer
+//! than the rules ask, never shorter.
 //!
 //! **Always kept**, whatever the rules say:
 //! - snapshots, and the points from which images that live now were made;

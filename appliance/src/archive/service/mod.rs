@@ -1,8 +1,9 @@
 //! The archive as the pool's reactor sees it: requests go in, replies come out, nothing blocks.
 //!
-//! The reactor hands over descriptors of segments, never their bytes: the archivist reads them from the device through a queue of its own, compresses, puts, verifies, and
-//! reports. What the pool wants back (entries of a segment to build an index, blocks to serve a read) is fetched by readers of their own, so that a restore never waits
-//! behind the archiving of the present.
+//! The reactor hands over descriptors of segments, never their bytes: the archivist reads them from
+//! the device through a queue of its own, compresses, puts, verifies, and reports. What the pool
+//! wants back (entries of a segment to build an index, blocks to serve a read) is fetched by
+//! readers of their own, so that a restore never waits behind the archiving of the present.
 //!
 //! ```text
 //! Request -> ThreadedArchive -> ring  -> archivist -> worker::archive -> Store

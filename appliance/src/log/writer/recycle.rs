@@ -1,4 +1,5 @@
-//! The way out of the working set: which blocks are live, which segments may go, whose slot is used again.
+//! The way out of the working set: which blocks are live, which segments may go, whose slot is used
+//! again.
 //!
 //! The volume layer tells of each block when an index begins and ceases to point at it. From that the log knows which segments hold nothing live; it makes sure that what superseded them is stable, declares
 //! them inactive, and gives their slots away when new segments need them.

@@ -16,9 +16,10 @@
 //! | `leftover`       | what the storage still has of connections that are closed    |
 //! | `context`, `config`, `stats` | what is shared; limits; counters                 |
 //!
-//! A target belongs to one reactor. Each turn: [`Target::poll_receive`] reads and parses what hosts have sent and hands
-//! requests to the storage; then the storage is polled; then [`Target::poll_send`] turns completions into responses and sends
-//! them, what a connection has at once. Add the three as pollers in that order.
+//! A target belongs to one reactor. Each turn: [`Target::poll_receive`] reads and parses what hosts
+//! have sent and hands requests to the storage; then the storage is polled; then
+//! [`Target::poll_send`] turns completions into responses and sends them, what a connection has at
+//! once. Add the three as pollers in that order.
 //!
 //! Bounds: connections, controllers and queues by [`TargetConfig`]; commands of a queue by its
 //! size; data from and to hosts by the memory for it, of which each connection has its share, and
@@ -205,7 +206,7 @@ impl Target {
             inner.next_tick.set(now + TICK);
             inner.listeners.borrow().iter().for_each(Listener::resume);
         }
-        let mut stalled = false;
+        let (mut stalled, mut is_long) = (false, false);
         let mut work = context.look_after_leftovers();
         work += inner.each(|connection| {
             let work = connection.answer(context)?;
@@ -213,9 +214,12 @@ impl Target {
                 connection.check_clocks(context)?;
             }
             stalled |= connection.is_stalled();
+            is_long |= connection.has_output();
             Ok(work)
         });
-        work += inner.in_turns(&inner.next_to_send, |connection| connection.send_long(context)).work;
+        if is_long {
+            work += inner.in_turns(&inner.next_to_send, |connection| connection.send_long(context)).work;
+        }
         if stalled {
             self.arm_retry();
         }
@@ -324,41 +328,42 @@ impl Inner {
         next: &Cell<usize>,
         part: impl FnMut(&mut Connection) -> Result<usize, Close>,
     ) -> Visited {
-        let count = self.connections.borrow().len().max(1);
-        let first = next.get() % count;
+        let count = self.connections.borrow().len();
+        let first = next.get() % count.max(1);
         let (work, visited) = self.visit(first, Some(PART_TIME_MAX), part);
-        let end = first + visited.unwrap_or(1);
+        let is_whole = visited == count;
+        let end = first + if is_whole { 1 } else { visited };
         next.set(end);
-        Visited { work, is_whole: visited.is_none(), is_round: visited.is_none() || end >= count }
+        Visited { work, is_whole, is_round: is_whole || end >= count }
     }
 
     /// Visits the connections from the one at `first` on. Returns how much was done, and how many
-    /// had their turn where time did not suffice for all.
+    /// had their turn: all of them, unless the time was over.
     fn visit(
         &self,
         first: usize,
         time_max: Option<Duration>,
         mut part: impl FnMut(&mut Connection) -> Result<usize, Close>,
-    ) -> (usize, Option<usize>) {
+    ) -> (usize, usize) {
         let mut connections = self.connections.borrow_mut();
         let count = connections.len();
-        let (mut work, mut visited, mut began) = (0, None, None);
+        let (mut work, mut visited, mut began) = (0, 0, None);
         let mut ended: Vec<(usize, Close)> = Vec::new();
         let (front, back) = connections.split_at_mut(first);
         let in_order = back.iter_mut().enumerate().map(|(index, connection)| (first + index, connection));
-        for (place, (index, connection)) in in_order.chain(front.iter_mut().enumerate()).enumerate() {
+        for (index, connection) in in_order.chain(front.iter_mut().enumerate()) {
             let done = part(connection).unwrap_or_else(|why| {
                 ended.push((index, why));
                 1
             });
             work += done;
+            visited += 1;
             if let Some(time_max) = time_max
                 && done > 0
-                && place + 1 < count
+                && visited < count
             {
                 let now = Instant::now();
                 if now.duration_since(*began.get_or_insert(now)) >= time_max {
-                    visited = Some(place + 1);
                     break;
                 }
             }

@@ -2,12 +2,10 @@
 
 use serde::Deserialize;
 
-use crate::log::Lsn;
-use crate::reactor::yield_now;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
-use crate::rpc::params::{PIECE_ENTRIES_MAX, PageParams};
+use crate::rpc::params::PageParams;
 use crate::volume::SnapshotInfo;
 
 pub(super) fn methods() -> Vec<Method> {
@@ -38,20 +36,8 @@ async fn create(app: App, params: NameParams) -> Result<SnapshotInfo, RpcError> 
     Ok(app.pool()?.create_snapshot(params.name).await?)
 }
 
-/// A page, gathered in pieces that each fit into a short turn of the reactor, however many snapshots
-/// there are.
 async fn list(app: App, page: PageParams) -> Result<Vec<SnapshotInfo>, RpcError> {
-    let (mut from, limit) = (page.from(), page.limit());
-    let mut snapshots = Vec::new();
-    while snapshots.len() < limit {
-        let wanted = PIECE_ENTRIES_MAX.min(limit - snapshots.len());
-        let piece = app.pool()?.snapshots_from(from, wanted);
-        let Some(last) = piece.last() else { break };
-        from = Lsn(last.lsn + 1);
-        snapshots.extend(piece);
-        yield_now().await;
-    }
-    Ok(snapshots)
+    page.gather(|from, wanted| Ok(app.pool()?.snapshots_from(from, wanted)), |snapshot| snapshot.lsn).await
 }
 
 async fn delete(app: App, params: NameParams) -> Result<bool, RpcError> {

@@ -4,11 +4,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::log::Lsn;
-use crate::reactor::yield_now;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
-use crate::rpc::params::{PIECE_ENTRIES_MAX, PageParams};
+use crate::rpc::params::PageParams;
 use crate::volume::SynchInfo;
 
 /// Bytes of their labels and details in one answer, but for the last.
@@ -40,23 +39,13 @@ async fn create(app: App, params: CreateParams) -> Result<SynchInfo, RpcError> {
     Ok(app.pool()?.create_synch(params.label, params.details).await?)
 }
 
-/// A page, gathered in pieces that each fit into a short turn of the reactor, however many synchs
-/// there are and whoever asks.
 async fn list(app: App, page: PageParams) -> Result<Vec<SynchInfo>, RpcError> {
-    let (mut from, limit) = (page.from(), page.limit());
-    let (mut synchs, mut bytes) = (Vec::new(), 0);
-    while synchs.len() < limit && bytes < PAGE_BYTES_MAX {
-        let wanted = PIECE_ENTRIES_MAX.min(limit - synchs.len());
-        let piece = app.pool()?.synchs_within(
-            from..Lsn(u64::MAX),
-            wanted,
-            PIECE_BYTES_MAX.min(PAGE_BYTES_MAX - bytes),
-        );
-        let Some(last) = piece.last() else { break };
-        from = Lsn(last.lsn + 1);
-        bytes += piece.iter().map(SynchInfo::text_bytes).sum::<usize>();
-        synchs.extend(piece);
-        yield_now().await;
-    }
-    Ok(synchs)
+    let mut left_bytes = PAGE_BYTES_MAX;
+    let piece = |from, wanted| {
+        let bytes_max = PIECE_BYTES_MAX.min(left_bytes);
+        let synchs = app.pool()?.synchs_within(from..Lsn(u64::MAX), wanted, bytes_max);
+        left_bytes = left_bytes.saturating_sub(synchs.iter().map(SynchInfo::text_bytes).sum());
+        Ok(synchs)
+    };
+    page.gather(piece, |synch| synch.lsn).await
 }

@@ -1,4 +1,5 @@
-//! Writes and trims on their way into the log, and their acknowledgements: in order of LSN, so that none overtakes.
+//! Writes and trims on their way into the log, and their acknowledgements: in order of LSN, so that
+//! none overtakes.
 
 use std::rc::Rc;
 

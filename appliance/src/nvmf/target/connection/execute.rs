@@ -210,6 +210,7 @@ impl Connection {
         let data_bytes = data.as_ref().map_or(0, |data| data.len());
         // Checked again: the volume may have changed since the data was asked for. What the host brought beyond the command's need is left.
         let started = match (self.check(&sqe), &data) {
+            (Ok((Kind::Io(opcode), _)), _) if self.must_wait_to_read(context, opcode, &sqe) => Started::Busy,
             (Ok((kind, Transfer::FromHost(needed_bytes))), Some(data)) => {
                 let needed = data.slice(0, (needed_bytes as usize).min(data.len()));
                 match kind {
@@ -343,9 +344,6 @@ impl Connection {
         let Some(volume) = self.volume() else {
             return Started::Done(Status::INVALID_NAMESPACE.do_not_retry());
         };
-        if self.must_wait_to_read(context, opcode, sqe) {
-            return Started::Busy;
-        }
         let started = io::start(context, volume, opcode, sqe, data, u64::from(index), &self.sink);
         match started {
             Started::Queued => {

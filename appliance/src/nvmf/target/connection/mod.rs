@@ -341,8 +341,8 @@ impl Connection {
             || !self.await_memory.is_empty()
     }
 
-    /// The second half of a turn: responses for what has completed. What is short goes to the socket
-    /// at once, so that nobody's short answer waits for the long ones of others.
+    /// The second half of a turn: responses for what has completed. What is short goes to the
+    /// socket at once, so that nobody's short answer waits for the long ones of others.
     pub(super) fn answer(&mut self, context: &Context) -> Result<usize, Close> {
         let mut work = self.drain(context);
         if self.output.len() <= SHORT_BYTES {
@@ -350,6 +350,11 @@ impl Connection {
         }
         self.choose_interest()?;
         Ok(work)
+    }
+
+    /// Whether something is left for the socket.
+    pub(super) fn has_output(&self) -> bool {
+        !self.output.is_empty()
     }
 
     /// The last part of a turn: what is left for the socket.
