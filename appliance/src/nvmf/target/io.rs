@@ -190,6 +190,13 @@ pub(super) fn transfer_bytes(opcode: IoOpcode, sqe: &Sqe) -> u32 {
     }
 }
 
+/// Parts of an I/O command that are work of their own, whatever data it moves: a discard has up to
+/// 256 ranges, and each costs about what a command does.
+pub(super) fn parts(sqe: &Sqe) -> isize {
+    let is_discard = sqe.opcode == u8::from(IoOpcode::DatasetManagement);
+    if is_discard { 1 + isize::from(sqe.view::<DatasetManagement>().ranges_less_one) } else { 1 }
+}
+
 /// Bytes that the storage reads for a checked command.
 pub(super) fn reading_bytes(opcode: IoOpcode, sqe: &Sqe) -> u32 {
     match opcode {

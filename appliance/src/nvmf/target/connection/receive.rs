@@ -7,6 +7,7 @@ use super::input::Received;
 use super::slots::Stage;
 use super::{Close, Connection, Disconnecting, Fatal, H2C_DATA_BYTES_MAX, Incoming, Phase, Stall};
 use crate::nvmf::target::context::Context;
+use crate::nvmf::target::io;
 use crate::nvmf::wire::command::Rw;
 use crate::nvmf::wire::pdu::{
     COMMON_HEADER_BYTES, CapsuleCmd, DIGEST_BYTES, Digests, H2cData, IcReq, IcResp, PDU_FORMAT_VERSION,
@@ -22,7 +23,7 @@ const RECEIVES_PER_TURN: usize = 16;
 /// does not hold up the others. What it took beyond that, with the last receive or command, it may
 /// take less in the next turns.
 const BYTES_PER_TURN: usize = 512 * 1024;
-/// What every command counts for at least.
+/// What every command counts for at least, and each range of a discard.
 const COMMAND_BYTES: isize = 4096;
 /// While so much data has been asked for, only headers go to the receive buffer, as far as possible: the data behind them is received
 /// to where it is wanted, and not copied there.
@@ -266,7 +267,10 @@ impl Connection {
                 context.counters.commands.add(1);
                 if let Some(queue) = &self.queue {
                     queue.counters.commands.add(1);
-                    context.counters.io_commands.add(u64::from(!queue.is_admin()));
+                    if !queue.is_admin() {
+                        context.counters.io_commands.add(1);
+                        self.allowance_bytes -= COMMAND_BYTES * (io::parts(&capsule.sqe) - 1);
+                    }
                 }
                 Ok(Step::Consumed(layout.pdu_bytes as usize))
             }

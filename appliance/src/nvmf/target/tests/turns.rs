@@ -4,9 +4,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::time::Instant;
 
-use super::BLOCK;
 use super::fuzz::{Local, Part, append, stream};
+use super::{BLOCK, LIMIT};
 use crate::nvmf::target::TargetConfig;
 use crate::nvmf::target::memory::Behavior;
 use crate::nvmf::wire::pdu::Digests;
@@ -77,4 +78,42 @@ fn a_host_waits_for_a_few_rounds_of_the_others_at_most() {
     assert!(taken_bytes < asked_bytes / 2, "the others were busy: {taken_bytes} of {asked_bytes}");
     assert!(waited.iter().all(|&rounds| rounds <= ROUNDS_MAX), "{waited:?}");
     drop((admin, innocent, sockets));
+}
+
+/// Each range of a discard is work of its own. A host that sent 31 discards of 256 ranges at once
+/// had all of them in one turn, which then lasted for 15 ms.
+#[test]
+fn a_turn_has_so_many_ranges_of_discards_and_no_more() {
+    /// Ranges of one command, less one, as NVMe counts them. At 4 KiB each they are more than the
+    /// 512 KiB of a connection's turn, so one command has its turn, and another one at most whose
+    /// connection saved a turn.
+    const RANGES_LESS_ONE: u8 = 255;
+    const COMMANDS_PER_TURN_MAX: u64 = 2;
+    let none = Digests::default();
+    let mut local = Local::with_config(Behavior::default(), TargetConfig::default(), 64 << 20);
+    let hosts: Vec<(TcpStream, TcpStream)> = (1..=2)
+        .map(|id| {
+            let admin = connect(&mut local, stream(id, 0, none, &[]));
+            (admin, connect(&mut local, stream(id, 1, none, &[])))
+        })
+        .collect();
+    let taken = |local: &Local| local.target.stats().io_commands;
+    let before = taken(&local);
+    let sent = u64::from(COMMANDS) * hosts.len() as u64;
+    for (_, queue) in &hosts {
+        let mut bytes = Vec::new();
+        for command_id in 1..=COMMANDS {
+            append(&mut bytes, 1, command_id, none, &Part::Trim { ranges: RANGES_LESS_ONE });
+        }
+        (&mut &*queue).write_all(&bytes).expect("sent");
+    }
+    let (mut now, mut per_turn_max, began) = (before, 0, Instant::now());
+    while now < before + sent {
+        assert!(began.elapsed() < LIMIT, "{} of {sent} commands are taken", now - before);
+        local.turn();
+        per_turn_max = per_turn_max.max(taken(&local) - now);
+        now = taken(&local);
+    }
+    let allowed = hosts.len() as u64 * COMMANDS_PER_TURN_MAX;
+    assert!(per_turn_max <= allowed, "{per_turn_max} discards of 256 ranges in one turn");
 }
