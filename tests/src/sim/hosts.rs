@@ -223,8 +223,9 @@ impl Run {
             return;
         }
         host.arrived.extend(std::iter::from_fn(|| host.sink.pop()));
-        let full = Err(IoError::CapacityExceeded);
-        if host.arrived.iter().any(|arrived| arrived.tag == asked.tag && arrived.result == full) {
+        let is_full =
+            |result: &Result<(), IoError>| matches!(result, Err(IoError::CapacityExceeded | IoError::NoRoom));
+        if host.arrived.iter().any(|arrived| arrived.tag == asked.tag && is_full(&arrived.result)) {
             return;
         }
         assert!(self.head() > before, "seed {}: a command moves the head", self.seed);

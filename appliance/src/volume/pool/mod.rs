@@ -313,7 +313,8 @@ impl Pool {
                 sink.begin();
                 sink.push(IoCompletion {
                     tag,
-                    result: Err(IoError::CapacityExceeded),
+                    // It may have room again when the archive answers, so the host may try again.
+                    result: Err(IoError::NoRoom),
                     data: SmallVec::new(),
                 });
                 Submitted::Queued
