@@ -200,11 +200,16 @@ impl Log {
         self.newest_sequence().is_some_and(|current| sequence.0 + segments <= current.0)
     }
 
-    /// Blocks of the current segment: how many are used, and how many it has for records.
+    /// Blocks of the current segment: how many are used, and how many it has for records. Trims use
+    /// entries of the trailer and hardly a block: what is used is what ends first.
     pub fn current_fill(&self) -> (u64, u64) {
-        let pending = self.open.as_ref().map_or(0, |open| 1 + open.data_blocks as u64);
-        let used = self.current.as_ref().map_or(0, |current| current.next_offset - 1 + pending);
-        (used, self.geometry.record_blocks())
+        let room = self.geometry.record_blocks();
+        let Some(current) = &self.current else { return (0, room) };
+        let (open_blocks, open_units) =
+            self.open.as_ref().map_or((0, 0), |open| (1 + open.data_blocks as u64, 1 + open.entries.len()));
+        let used = current.next_offset - 1 + open_blocks;
+        let units_left = self.geometry.trailer_units().saturating_sub(current.units.len() + open_units);
+        (used.max(room.saturating_sub(units_left as u64)), room)
     }
 
     /// The segment's object is in the archive, verified.
