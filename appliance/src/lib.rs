@@ -17,6 +17,8 @@ pub mod bdev;
 pub mod cli;
 pub mod descriptors;
 pub mod dma;
+#[cfg(test)]
+mod document;
 pub mod histogram;
 pub mod inspect;
 pub mod log;
