@@ -22,6 +22,9 @@ mod document;
 pub mod histogram;
 pub mod inspect;
 pub mod log;
+#[cfg(any(test, feature = "conformance"))]
+#[doc(hidden)]
+pub mod missing;
 pub mod nvmf;
 pub mod private;
 pub mod reactor;
