@@ -119,6 +119,47 @@ impl Geometry {
 mod tests {
     use super::*;
 
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        FIRST_SLOT_BLOCK => "| first block of slot 0 | {} (1 MiB)",
+        FIRST_SLOT_BLOCK => "every writer stores {} |",
+        FIRST_SLOT_BLOCK => "| slots that fit | (device - {}) / segment size | (device - 257) / segment size |",
+        FIRST_SLOT_BLOCK + 1 => "| slots that fit | (device - 256) / segment size | (device - {}) / segment size |",
+        SEGMENT_BLOCKS_MIN => "| segment size | a power of two, {} to 262,144 blocks",
+        SEGMENT_BLOCKS_MAX => "| segment size | a power of two, 256 to {} blocks",
+        SEGMENT_BLOCKS_MAX => "| 40 | 8 | segment size in blocks | power of two, 256 to {} |",
+        SEGMENT_BLOCKS_DEFAULT => "| {} (64 MiB, usual) |",
+        RESERVE_SLOTS => "| working set of a new pool | slots - {}, at least 2 |",
+        RESERVE_SLOTS + 2 => "| smallest device | 256 + {} x segment size + 1 blocks |",
+        COMMAND_BLOCKS_MAX + 32 => "4096 x min(R / 8, (R - {}) / 4)",
+        super::super::format::FORMAT_VERSION => "| `version` in each | {} in new pools;",
+        super::super::format::FORMAT_VERSION_OLDEST => "a pool keeps the version that it was made with | {} and 2 |",
+        super::super::format::FORMAT_VERSION => "a pool keeps the version that it was made with | 1 and {} |",
+        crate::dma::BLOCK_BYTES => "| block | {} bytes; the unit of every place",
+    );
+
+    #[test]
+    fn the_document_has_the_values_of_the_formulas() {
+        let rows = crate::document::rows_of("Values that follow from these formulas", "| segment size");
+        let mut segment_blocks = SEGMENT_BLOCKS_MIN;
+        for row in &rows {
+            let geometry = Geometry::fit(8 * segment_blocks, segment_blocks).expect("it fits");
+            let values = [
+                segment_blocks,
+                geometry.trailer_blocks(),
+                geometry.trailer_units() as u64,
+                geometry.data_end(),
+                geometry.record_blocks(),
+                geometry.catalog_bytes_max() as u64,
+            ];
+            let first = |cell: &str| cell.split(' ').next().map(str::to_owned);
+            let named: Vec<Option<String>> = row.iter().map(|cell| first(cell)).collect();
+            assert_eq!(named, values.map(|value| Some(crate::document::grouped(value))));
+            segment_blocks *= 2;
+        }
+        assert_eq!(segment_blocks, 2 * SEGMENT_BLOCKS_MAX, "each size has its row");
+    }
+
     #[test]
     fn positions_map_to_slots_and_back() {
         let geometry = Geometry::fit(1 << 20, SEGMENT_BLOCKS_DEFAULT).expect("4 GiB hold 63 segments");

@@ -416,3 +416,16 @@ fn le_u64(bytes: &[u8], offset: usize) -> u64 {
     value.copy_from_slice(&bytes[offset..offset + 8]);
     u64::from_le_bytes(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        MAX_DATA_FRAMES => "| data frames | {} | `MAX_DATA_FRAMES` |",
+        MAX_FRONT_BYTES => "| front frame | {MiB} MiB | `MAX_FRONT_BYTES` |",
+        (MAX_DIGEST_BYTES - 4096) / POSITION_BYTES => "| digest frame | 4,096 + {} x 8 bytes | `MAX_DIGEST_BYTES` |",
+        MAX_DIGEST_BYTES - 262_144 * 8 => "| digest frame | {} + 262,144 x 8 bytes |",
+    );
+}

@@ -170,3 +170,15 @@ impl Superblock {
         Ok(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::layout!(
+        the_document_has_these_bytes,
+        "## 4. Superblock",
+        Raw { magic: "magic", version: "format version", block_bytes: "block size", pool: "pool UUID", device_blocks: "device size in blocks", segment_blocks: "segment size in blocks", slots: "count of slots", working_set: "working set", first_slot_block: "first block of slot 0", created_ns: "creation time", generation: "generation", epoch: "epoch of the session", begun_lsn: "begun LSN", zero: "zero", crc: "CRC32C of bytes 0 to 4091" },
+        magic MAGIC
+    );
+}

@@ -164,6 +164,11 @@ fn opened<L: Library + 'static>(store: TapeStore<L>, label: &str) -> OpenedStore
 mod tests {
     use super::super::open_store;
 
+    crate::document::numbers!(
+        the_document_has_this_size,
+        super::BLOCK_BYTES => "Data blocks have {KiB} KiB",
+    );
+
     #[test]
     fn a_device_that_is_no_tape_drive_is_refused_and_no_directory_is_made() {
         for path in ["/dev/varve-test-no-drive", "/dev/null"] {

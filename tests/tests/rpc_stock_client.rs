@@ -1,13 +1,13 @@
-//! SPDK's stock client from `PyPI` manages varve. `scripts/install-spdk-client` supplies it; without network and without an earlier
-//! installation these tests say so and pass.
+//! SPDK's stock client from `PyPI` calls the command plane, with a few methods that remember their
+//! calls in place of an appliance. `stock_client.rs` calls the real one.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
 use varve::histogram::Histogram;
 use varve::rpc::{Dispatch, HistogramReport, RpcError, RpcServer, RpcServerConfig};
+use varve_tests::stock_client::StockClient;
 
 /// 3 requests of 10 us and one of 2 ms.
 fn histogram() -> Histogram {
@@ -54,11 +54,8 @@ impl Dispatch for Fake {
     }
 }
 
-/// Two tests must not install at the same time.
-static INSTALLING: Mutex<()> = Mutex::new(());
-
 struct Stock {
-    python_path: PathBuf,
+    client: StockClient,
     directory: tempfile::TempDir,
     server: RpcServer,
     fake: Arc<Fake>,
@@ -67,46 +64,21 @@ struct Stock {
 impl Stock {
     /// A server, and the client; `None` where the client cannot be had.
     fn start() -> Option<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/install-spdk-client");
-        let installing = INSTALLING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let installed = Command::new(script).output().expect("a shell");
-        drop(installing);
-        if !installed.status.success() {
-            eprintln!(
-                "SKIPPED: SPDK's client cannot be installed: {}",
-                String::from_utf8_lossy(&installed.stderr)
-            );
-            return None;
-        }
-        let python_path = PathBuf::from(String::from_utf8(installed.stdout).expect("a path").trim());
+        let client = StockClient::install("rpc_stock_client")?;
         let directory = tempfile::tempdir().expect("a temporary directory");
         let fake = Arc::new(Fake::default());
         let config = RpcServerConfig::new(directory.path().join("rpc.sock"));
         let server = RpcServer::start(config, Arc::clone(&fake) as Arc<dyn Dispatch>).expect("starts");
-        Some(Stock { python_path, directory, server, fake })
+        Some(Stock { client, directory, server, fake })
     }
 
     fn python(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new("python3");
-        let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts");
-        let paths = std::env::join_paths([self.python_path.as_path(), &plugin]).expect("no colons");
-        command.env("PYTHONPATH", paths).env("PYTHONDONTWRITEBYTECODE", "1");
-        command.args(arguments).output().expect("python3 runs")
+        self.client.python(arguments)
     }
 
     /// `spdk-rpc` with these arguments; its standard output.
     fn rpc(&self, arguments: &[&str]) -> String {
-        let socket = self.server.path().to_str().expect("UTF-8");
-        let mut all = vec!["-c", "from spdk.spdk_rpc import main; main()", "-t", "20", "-s", socket];
-        all.extend(arguments);
-        let output = self.python(&all);
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).expect("UTF-8")
+        self.client.rpc(self.server.path(), arguments)
     }
 
     fn calls(&self) -> Vec<(String, Value)> {
