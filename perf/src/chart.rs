@@ -8,6 +8,8 @@ use crate::plot::escape;
 const WIDTH: f64 = 800.0;
 const HEIGHT: f64 = 320.0;
 const MARGIN: f64 = 60.0;
+/// Marks of an axis at most, without the one at its beginning.
+const TICKS: f64 = 5.0;
 /// Colors of lines, in turns.
 const COLORS: [&str; 4] = ["#1f5fbf", "#c0392b", "#2e8b57", "#8e5ea2"];
 
@@ -58,16 +60,15 @@ pub struct Chart {
 }
 
 impl Axis {
-    /// From 0 to `max`, or to 1 where that is not above 0, with five marks.
+    /// From 0 to `max`, or to 1 where that is not above 0, with a few marks at round values.
     pub fn linear(name: &str, max: f64) -> Self {
         let max = if max.is_finite() && max > 0.0 { max } else { 1.0 };
-        let ticks = (0..=4).map(|step| max * f64::from(step) / 4.0);
         Axis {
             name: name.to_owned(),
             scale: Scale::Linear,
             min: 0.0,
             max,
-            ticks: ticks.map(|value| (value, short(value))).collect(),
+            ticks: round_ticks(0.0, max).into_iter().map(|value| (value, short(value))).collect(),
         }
     }
 
@@ -96,6 +97,20 @@ impl Axis {
         };
         if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) }
     }
+}
+
+/// Marks from `min` to `max`: multiples of 1, 2 or 5 times a power of ten, about five of them.
+pub(crate) fn round_ticks(min: f64, max: f64) -> Vec<f64> {
+    let rough = (max - min) / TICKS;
+    if !rough.is_finite() || rough <= 0.0 {
+        return vec![min];
+    }
+    let power = 10_f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0].map(|digit| digit * power).into_iter().find(|step| *step >= rough);
+    let step = step.unwrap_or(10.0 * power);
+    // A hair more, so that rounding does not lose the last one.
+    let (first, last) = ((min / step - 1e-9).ceil() as i64, (max / step + 1e-9).floor() as i64);
+    (first..=last).map(|number| number as f64 * step).collect()
 }
 
 /// A number in few letters.
@@ -194,6 +209,17 @@ mod tests {
         );
         let axis = Axis::linear("s", 8.0);
         assert!((axis.share(2.0) - 0.25).abs() < 1e-9);
+    }
+
+    #[test]
+    fn marks_are_at_round_values() {
+        let names = |max| Axis::linear("s", max).ticks.into_iter().map(|tick| tick.1).collect::<Vec<_>>();
+        assert_eq!(names(8.0), ["0", "2", "4", "6", "8"]);
+        assert_eq!(names(37_123.0), ["0", "10k", "20k", "30k"]);
+        assert_eq!(names(0.3), ["0", "0.1", "0.2", "0.3"]);
+        assert_eq!(names(100.0), ["0", "20", "40", "60", "80", "100"]);
+        assert_eq!(round_ticks(30.0, 90.0), [40.0, 60.0, 80.0]);
+        assert_eq!(round_ticks(1.0, 1.0), [1.0]);
     }
 
     #[test]

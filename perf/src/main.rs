@@ -28,11 +28,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Load volumes of a running appliance, a device or a log. Writes destroy what these hold.
+    /// Load volumes of a running appliance, a device or a log. Writes destroy what they hold.
+    ///
+    /// Example: varve-perf run --volume vol0 --rw randrw --queue-depth 32 --verify
+    #[command(verbatim_doc_comment)]
     Run(Box<RunOptions>),
     /// Start appliances in this process, on memory and on a file, and measure them beside their floors.
     Bench(BenchOptions),
-    /// Measure what an idle appliance costs; fails at 1 % of a core.
+    /// Measure what an idle appliance costs; fails if that is 1 % of a core or more.
     Idle(IdleOptions),
     /// Write amplification of copy-forward beside the formula and the bound, in memory.
     WriteAmplification(Measured<write_amplification::Options>),
@@ -44,9 +47,9 @@ enum Command {
     Rebuild(Measured<rebuild::Options>),
     /// Time to the first byte of a point that is only in the archive.
     OpenArchived(Measured<open_archived::Options>),
-    /// Appends a second of the log alone, beside copying and checksumming.
+    /// Appends a second to the log alone, beside copying and checksumming.
     Append(Measured<append::Options>),
-    /// Lookups a second in the index of a large volume; how long its snapshot and clone take.
+    /// Lookups a second in the index of a large volume, and how long its snapshot and clone take.
     Index(Measured<lookup::Options>),
     /// Snapshots, synchs and volumes by the thousand, beside an empty pool.
     Many(Measured<many::Options>),
@@ -74,10 +77,10 @@ struct Measured<O: Args> {
 
 #[derive(Debug, Args)]
 struct BenchOptions {
-    /// Length of each of about 20 steps.
+    /// Seconds of each of about 20 steps.
     #[arg(long, default_value_t = 2.0, value_parser = seconds, value_name = "S")]
     seconds: f64,
-    /// Where a directory for the files is made, and removed.
+    /// Where a directory for the files is made, and removed at the end.
     #[arg(long, default_value = ".", value_name = "DIR")]
     dir: PathBuf,
     /// Size of the volume; all of it is written first.
@@ -86,7 +89,7 @@ struct BenchOptions {
     /// Size of the pool, at least 4 times the volume; all of it is written first, so that no step measures first use.
     #[arg(long, default_value = "4GiB", value_name = "SIZE")]
     pool_size: SizeBytes,
-    /// Only one backing.
+    /// Measure only one backing.
     #[arg(long, value_enum)]
     only: Option<Only>,
     /// Write the result to a file as JSON; - prints it.
@@ -102,9 +105,9 @@ enum Only {
 
 #[derive(Debug, Args)]
 struct CompareOptions {
-    /// What is compared with: a result as JSON.
+    /// The result to compare with, as JSON (varve-perf run --json).
     a: PathBuf,
-    /// What is compared.
+    /// The result to compare.
     b: PathBuf,
     /// Print the comparison as JSON.
     #[arg(long)]
@@ -113,7 +116,7 @@ struct CompareOptions {
 
 #[derive(Debug, Args)]
 struct IdleOptions {
-    /// How long.
+    /// Seconds to measure.
     #[arg(long, default_value_t = 10.0, value_parser = seconds, value_name = "S")]
     seconds: f64,
     /// Print the result as JSON.
@@ -258,10 +261,17 @@ fn run_idle(options: &IdleOptions) -> Result<bool, PerfError> {
     Ok(result.passed)
 }
 
-/// Prints a line; whoever closed the pipe wants no more of it, and is not an error worth more than its own text.
+/// Prints a line.
 fn print(text: &str) -> Result<(), PerfError> {
-    writeln!(std::io::stdout().lock(), "{text}")
-        .map_err(|source| PerfError::Io { what: "print the result", source })
+    print_to(&mut std::io::stdout().lock(), text)
+}
+
+/// Prints a line. A reader that has closed the pipe (`| head`) has seen enough: that is no error.
+fn print_to(output: &mut dyn Write, text: &str) -> Result<(), PerfError> {
+    match writeln!(output, "{text}").and_then(|()| output.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|source| PerfError::Io { what: "print the result", source }),
+    }
 }
 
 #[cfg(test)]
@@ -269,6 +279,15 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_error() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        drop(reader);
+        print_to(&mut writer, "a result").unwrap();
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        assert!(print_to(&mut &full, "a result").is_err(), "what is lost is an error");
+    }
 
     #[test]
     fn every_command_has_options_that_go_together() {

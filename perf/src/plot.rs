@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::chart::round_ticks;
+
 /// Columns and rows of a plot in text, without its axes.
 const COLUMNS: usize = 64;
 const ROWS: usize = 18;
@@ -49,6 +51,14 @@ impl Plot<'_> {
 
     fn x_at(&self, index: usize, count: usize) -> f64 {
         self.x_min + (self.x_max - self.x_min) * index as f64 / (count - 1) as f64
+    }
+
+    /// Marks of the logarithmic axis: 1, 2 and 5 times powers of ten; of a long axis the powers alone.
+    fn y_ticks(&self) -> Vec<f64> {
+        let digits: &[f64] = if self.y_max > 1000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let powers = (0..=self.y_max.log10() as i32).map(|power| 10_f64.powi(power));
+        let ticks = powers.flat_map(|power| digits.iter().map(move |digit| digit * power));
+        ticks.filter(|value| *value <= self.y_max).collect()
     }
 
     /// The plot in text.
@@ -112,16 +122,20 @@ impl Plot<'_> {
             HEIGHT - 12.0,
             escape(self.x_name)
         );
-        for step in 0..=4 {
-            let share = f64::from(step) / 4.0;
-            let (x, y) = pixel((share, share));
+        for value in round_ticks(self.x_min, self.x_max) {
+            let (x, _) = pixel(((value - self.x_min) / (self.x_max - self.x_min), 0.0));
             let _ = writeln!(
                 text,
-                "<text x=\"{x:.0}\" y=\"{:.0}\" text-anchor=\"middle\">{:.0}</text>\n<text x=\"{:.0}\" y=\"{y:.0}\" text-anchor=\"end\">{:.2}</text>",
-                bottom + 16.0,
-                self.x_min + share * (self.x_max - self.x_min),
-                left - 6.0,
-                self.y_max.powf(share)
+                "<text x=\"{x:.0}\" y=\"{:.0}\" text-anchor=\"middle\">{value}</text>",
+                bottom + 16.0
+            );
+        }
+        for value in self.y_ticks() {
+            let (_, y) = pixel((0.0, value.ln() / self.y_max.ln()));
+            let _ = writeln!(
+                text,
+                "<text x=\"{:.0}\" y=\"{y:.0}\" text-anchor=\"end\">{value}</text>",
+                left - 6.0
             );
         }
         let mut legend = 40.0;
@@ -204,6 +218,17 @@ mod tests {
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
         assert!(svg.contains("a &amp; b") && !svg.contains("a & b"));
         assert_eq!(svg.matches("<circle").count(), 2);
+    }
+
+    #[test]
+    fn marks_are_at_round_values() {
+        let svg = plot().svg();
+        for mark in
+            [">0</text>", ">20</text>", ">100</text>", ">1</text>", ">2</text>", ">5</text>", ">50</text>"]
+        {
+            assert!(svg.contains(mark), "{mark}: {svg}");
+        }
+        assert!(!svg.contains(">25</text>") && !svg.contains(">3.16</text>"), "{svg}");
     }
 
     #[test]

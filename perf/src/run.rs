@@ -38,10 +38,10 @@ pub(crate) struct RunOptions {
     /// Where the appliance listens.
     #[arg(long, default_value = "127.0.0.1:4420", value_name = "ADDRESS:PORT")]
     address: SocketAddr,
-    /// The volume; again for more, which are loaded at once.
+    /// The volume; give it again for more, which are loaded at the same time.
     #[arg(long, default_value = varve::serve::FIRST_VOLUME_NAME, value_name = "NAME")]
     volume: Vec<String>,
-    /// Load a device instead, without network: `memory:SIZE`, `file:PATH` or `file:PATH,SIZE` to create it.
+    /// Load a device instead, without network: `memory:SIZE`, `file:PATH`, or `file:PATH,SIZE` to make the file.
     #[arg(long, value_name = "DEVICE", conflicts_with_all = ["address", "volume", "log"])]
     bdev: Option<Device>,
     /// Load a new log instead, without network, on memory, `memory:SIZE` or a blank `file:PATH,SIZE`. Takes writes only.
@@ -62,7 +62,7 @@ pub(crate) struct RunOptions {
     /// What is written compresses by this ratio.
     #[arg(long, default_value_t = 1.0, value_parser = ratio, value_name = "RATIO")]
     compress_ratio: f64,
-    /// Size of a command.
+    /// Bytes of each command, like 4KiB.
     #[arg(long, default_value = "4KiB", value_name = "SIZE")]
     block_size: SizeBytes,
     /// Commands in flight on each connection.
@@ -71,31 +71,31 @@ pub(crate) struct RunOptions {
     /// Connections to each volume, each an I/O queue.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128))]
     connections: u16,
-    /// Threads that drive the connections.
+    /// Threads among which the connections are divided.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128))]
     threads: u16,
-    /// Cores to pin the threads to, in turns: 0,2,4.
+    /// Cores to pin the threads to, like 0,2,4.
     #[arg(long, value_delimiter = ',', value_name = "CORES")]
     cores: Vec<usize>,
-    /// Open load: so many commands a second; latency counts from when each was meant to start.
+    /// Open load: start this many commands a second; latency counts from when each was meant to start. Without it each command that completes is followed by the next.
     #[arg(long, value_name = "IOPS")]
     rate: Option<f64>,
-    /// Stamp what is written and check what is read, then read all of it back.
+    /// Stamp what is written, check what is read, and read everything back at the end.
     #[arg(long)]
     verify: bool,
-    /// How long.
+    /// Seconds to run.
     #[arg(long, default_value_t = 10.0, value_parser = seconds, value_name = "S")]
     seconds: f64,
-    /// Run it so often, one after the other, so that results can be compared with their spread.
+    /// Run this many times, one after the other, so that `varve-perf compare` knows the spread.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000), conflicts_with_all = ["hgrm", "interval_log", "svg"])]
     repeat: u16,
-    /// Stay in the first part of each volume.
+    /// Use only the first part of each volume, like 1GiB.
     #[arg(long, value_name = "SIZE")]
     range: Option<SizeBytes>,
-    /// Of the random numbers.
+    /// Seed of the random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Length of the intervals of the time line and the live line.
+    /// Seconds of each interval of the time line and of the live line.
     #[arg(long, default_value_t = 1.0, value_parser = seconds, value_name = "S")]
     interval: f64,
     /// Write percentile distributions to PREFIX-read.hgrm and so on, in us.

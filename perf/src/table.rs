@@ -6,6 +6,9 @@ use crate::bar;
 use crate::bench::{BackingKind, BenchReport, Comparison, Measure, Step};
 use crate::load::{Access, LoadResult};
 
+/// A rate is kept if at least this share of it was reached.
+const RATE_KEPT: f64 = 0.99;
+
 /// What a load was, in one line.
 pub fn load_title(result: &LoadResult) -> String {
     let mut text = format!(
@@ -42,24 +45,29 @@ pub fn load(result: &LoadResult) -> String {
         ("all", Some(result.latency)),
     ];
     let several = kinds.iter().filter(|(_, latency)| latency.is_some()).count() > 2;
-    let _ = writeln!(
-        text,
-        "  {:<10}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>10}",
-        "latency us", "count", "mean", "p50", "p99", "p99.9", "p99.99", "p99.999", "max"
-    );
+    let headings = ["latency us", "count", "mean", "p50", "p99", "p99.9", "p99.99", "p99.999", "max"];
+    let mut rows = vec![headings.map(str::to_owned)];
     for (name, latency) in kinds {
         let Some(latency) = latency.filter(|_| several || name != "all") else { continue };
+        rows.push([
+            name.to_owned(),
+            latency.count.to_string(),
+            micros(latency.mean_us),
+            micros(latency.p50_us),
+            micros(latency.p99_us),
+            micros(latency.p99_9_us),
+            micros(latency.p99_99_us),
+            micros(latency.p99_999_us),
+            micros(latency.max_us),
+        ]);
+    }
+    text += &aligned(&rows);
+    if let Some(rate) = result.rate.filter(|rate| result.iops < rate * RATE_KEPT) {
         let _ = writeln!(
             text,
-            "  {name:<10}{:>10}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>10.1}",
-            latency.count,
-            latency.mean_us,
-            latency.p50_us,
-            latency.p99_us,
-            latency.p99_9_us,
-            latency.p99_99_us,
-            latency.p99_999_us,
-            latency.max_us
+            "  the rate was missed: {:.0} of {rate:.0} commands a second ({:.0} %)",
+            result.iops,
+            result.iops * 100.0 / rate
         );
     }
     if result.unsent > 0 {
@@ -77,6 +85,27 @@ pub fn load(result: &LoadResult) -> String {
     text
 }
 
+/// Microseconds, from 10 ms on without a fraction.
+fn micros(value: f64) -> String {
+    if value < 10_000.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+}
+
+/// Rows below each other, the first column to the left and the others to the right, two spaces apart.
+fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    let widths: Vec<usize> =
+        (0..N).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            // Writing to a string does not fail.
+            let _ =
+                if column == 0 { write!(text, "  {cell:<width$}") } else { write!(text, "  {cell:>width$}") };
+        }
+        text.push('\n');
+    }
+    text
+}
+
 /// A benchmark's steps, each with its floors below it.
 pub fn bench(report: &BenchReport) -> String {
     let mut text = String::new();
@@ -89,7 +118,7 @@ pub fn bench(report: &BenchReport) -> String {
     );
     let _ = writeln!(
         text,
-        "{:<50}{:>10}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}{:>10}{:>7}{:>6}",
+        "{:<50}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>8}{:>6}",
         "step", "IOPS", "MiB/s", "mean us", "p50", "p99", "p99.9", "p99.99", "max", "s", "fail"
     );
     for step in &report.steps {
@@ -97,16 +126,16 @@ pub fn bench(report: &BenchReport) -> String {
         let latency = &load.latency;
         let _ = writeln!(
             text,
-            "{:<50}{:>10.0}{:>10.1}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>10.1}{:>7.2}{:>6}",
+            "{:<50}{:>10.0}{:>10.1}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>8.2}{:>6}",
             name(step),
             load.iops,
             load.mib_per_second,
-            latency.mean_us,
-            latency.p50_us,
-            latency.p99_us,
-            latency.p99_9_us,
-            latency.p99_99_us,
-            latency.max_us,
+            micros(latency.mean_us),
+            micros(latency.p50_us),
+            micros(latency.p99_us),
+            micros(latency.p99_9_us),
+            micros(latency.p99_99_us),
+            micros(latency.max_us),
             load.seconds,
             load.failures
         );
@@ -144,4 +173,48 @@ fn floor(comparison: &Comparison) -> String {
         Measure::Bandwidth => ("bandwidth", format!("{:.1} MiB/s", floor.mib_per_second)),
     };
     format!("{:.2} x the {measure} of {}: {value}", comparison.ratio, floor.what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A result with little in it.
+    fn result() -> LoadResult {
+        serde_json::from_value(serde_json::json!({
+            "target": "memory", "pattern": "randwrite", "access": "uniform", "read_percent": 0,
+            "trim_percent": 0, "compress_ratio": 1.0, "block_bytes": 4096, "queue_depth": 1, "connections": 1,
+            "threads": 1, "rate": null, "seconds": 1.0, "operations": 1000, "failures": 0,
+            "first_failure": null, "unsent": 0, "iops": 1000.0, "mib_per_second": 3.9,
+            "latency": {"count": 1000, "mean_us": 1_234_567.89, "p50_us": 1.5, "p99_us": 9_999.9,
+                        "p99_9_us": 10_000.4, "p99_99_us": 1_500_000.0, "p99_999_us": 25_000_000.0, "max_us": 1e9},
+            "read_latency": null, "write_latency": null, "trim_latency": null, "verification": null,
+            "timeline": [],
+        }))
+        .expect("a result")
+    }
+
+    #[test]
+    fn latencies_beyond_a_second_stay_in_their_columns() {
+        let mut result = result();
+        result.write_latency = Some(result.latency);
+        let text = load(&result);
+        let lines: Vec<&str> = text.lines().skip_while(|line| !line.contains("latency us")).collect();
+        let (headings, cells) = (lines[0], lines[1]);
+        assert_eq!(headings.len(), cells.len(), "{text}");
+        let expected =
+            ["write", "1000", "1234568", "1.5", "9999.9", "10000", "1500000", "25000000", "1000000000"];
+        assert_eq!(cells.split_whitespace().collect::<Vec<_>>(), expected, "{text}");
+    }
+
+    #[test]
+    fn a_rate_that_was_missed_is_said() {
+        let mut result = result();
+        for (rate, is_missed) in [(None, false), (Some(1005.0), false), (Some(4000.0), true)] {
+            result.rate = rate;
+            let text = load(&result);
+            assert_eq!(text.contains("the rate was missed"), is_missed, "{text}");
+        }
+        assert!(load(&result).contains("1000 of 4000 commands a second (25 %)"));
+    }
 }

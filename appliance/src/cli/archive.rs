@@ -1,4 +1,5 @@
-//! `varve archive seal`, `expire` and `verify`, and `varve volume hydrate`: long work that is begun with one call and watched with others, behind a progress bar when somebody watches.
+//! `varve archive seal`, `expire` and `verify`, and `varve volume hydrate`: long work that one call starts
+//! and others watch, with a progress bar on a terminal.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -13,10 +14,10 @@ use crate::dma::BLOCK_BYTES;
 use crate::rpc::{ArchiveReport, ExpiryReport, Sealed, Verification, VerificationState};
 use crate::volume::VolumeInfo;
 
-/// How often the work is looked at.
+/// How often the appliance is asked how far the work is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Sealing is given up when nothing happens for so long.
+/// Sealing is given up when nothing happens for this long.
 const STALL_LIMIT: Duration = Duration::from_mins(5);
 
 /// After so many failures of the store since the beginning, sealing is given up.
@@ -96,14 +97,14 @@ pub(super) fn seal(client: &mut Client, json: bool, output: &mut dyn Write) -> R
     print(output, &text)
 }
 
-/// Everything is put; but behind a gap that is not enough for a recovery.
+/// Everything is uploaded; but after a gap that is not enough for a recovery.
 fn check_recoverable(sealed: &Sealed, report: &ArchiveReport) -> Result<(), CommandError> {
     let status = &report.status;
     if status.archived_to_lsn >= sealed.lsn {
         return Ok(());
     }
     Err(format!(
-        "everything up to LSN {} that is on the primary device is in the archive, but history has a gap, and a recovery would give LSN {}; it gives more once the archive has a whole working set behind the gap",
+        "everything up to LSN {} that is on the primary device is in the archive, but history has a gap, and a recovery would give LSN {}; it gives more once the archive has a whole working set after the gap",
         sealed.lsn, status.archived_to_lsn
     )
     .into())
@@ -139,7 +140,7 @@ pub(super) fn hydrate(
     print(output, &text)
 }
 
-/// Deletes what has expired, a part with each call.
+/// Deletes what has expired, a part with each call; an error when the store did not delete something.
 pub(super) fn expire(
     client: &mut Client,
     clock_is_right: bool,
@@ -158,6 +159,8 @@ pub(super) fn expire(
         all.deleted_objects += part.deleted_objects;
         all.deleted_bytes += part.deleted_bytes;
         all.expired_synchs += part.expired_synchs;
+        all.failed_objects += part.failed_objects;
+        all.failure = all.failure.or(part.failure);
         all.segments_per_hour = part.segments_per_hour.or(all.segments_per_hour);
         all.held = part.held;
         bar.set_position(all.deleted_bytes);
@@ -167,7 +170,15 @@ pub(super) fn expire(
     }
     bar.finish_and_clear();
     let text = if json { format!("{:#}\n", json!(all)) } else { render_archive::expiry(&all) };
-    print(output, &text)
+    print(output, &text)?;
+    match all.failure {
+        Some(failure) => Err(format!(
+            "the store did not delete {} objects; the next start tries again: {failure}",
+            all.failed_objects
+        )
+        .into()),
+        None => Ok(()),
+    }
 }
 
 /// Reads the archive back; an error when something is damaged, missing or incomplete.

@@ -25,11 +25,16 @@ const INTERVAL_MAX_S: f64 = 3600.0;
 /// The socket that clients use by default: that of an appliance with the default directory.
 pub const DEFAULT_SOCKET: &str = "varve-data/rpc.sock";
 
+/// The socket that clients use by default where [`DEFAULT_SOCKET`] does not exist: that of an
+/// appliance that the system runs (`conf/varve.service`).
+pub const SYSTEM_SOCKET: &str = "/run/varve/rpc.sock";
+
 /// An NVMe-oF storage appliance whose volumes can be taken back to any write.
 #[derive(Debug, Parser)]
 #[command(name = "varve", version, propagate_version = true)]
 pub(super) struct Cli {
-    /// The appliance's JSON-RPC socket [default: varve-data/rpc.sock; for serve: DIR/rpc.sock].
+    /// The appliance's JSON-RPC socket [default: varve-data/rpc.sock, or /run/varve/rpc.sock if that
+    /// does not exist; for serve: DIR/rpc.sock].
     #[arg(long, global = true, env = "VARVE_RPC", value_name = "SOCKET")]
     pub(super) rpc: Option<PathBuf>,
 
@@ -37,7 +42,7 @@ pub(super) struct Cli {
     #[arg(long, global = true)]
     pub(super) json: bool,
 
-    /// How many seconds to wait for an answer.
+    /// Seconds to wait for an answer, 1 to 86400.
     #[arg(long = "timeout", global = true, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(super) timeout_s: u64,
 
@@ -49,13 +54,22 @@ pub(super) struct Cli {
 #[expect(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Run the appliance.
+    /// Run the appliance until a signal stops it.
+    ///
+    /// Example: varve serve --dir /srv/varve --listen 10.1.0.5:4420 --archive /mnt/archive
+    #[command(verbatim_doc_comment)]
     Serve(ServeOptions),
-    /// Show what is in the file of a pool's device; the appliance must not be using it.
+    /// Show what is in the file of a pool's device, while no appliance uses it.
+    ///
+    /// Example: varve inspect varve-data/pool.varve
+    #[command(verbatim_doc_comment)]
     Inspect(InspectOptions),
-    /// Watch a running appliance: reactors, pools, volumes, connections, archive.
+    /// Watch a running appliance: reactors, pool, archive, volumes, connections. Press ? for help.
+    ///
+    /// Example: varve top --interval 2
+    #[command(verbatim_doc_comment)]
     Top(TopOptions),
-    /// Save and load the configuration of a running appliance.
+    /// Save or load the configuration of a running appliance.
     #[command(subcommand)]
     Config(ConfigCommand),
     #[command(flatten)]
@@ -65,11 +79,11 @@ pub(super) enum Command {
 /// How to watch.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub(super) struct TopOptions {
-    /// Print one picture as text and end; so it is, too, when the output is no terminal.
+    /// Print one snapshot and exit (the default when output is not a terminal).
     #[arg(long)]
     pub(super) once: bool,
 
-    /// Seconds between two looks; rates are over this time.
+    /// Seconds between two samples, 0.1 to 3600; rates are over this time.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
     pub(super) interval: Duration,
 }
@@ -101,11 +115,14 @@ pub struct InspectOptions {
 /// `varve config ...`
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Print the configuration, in the shape of SPDK's `save_config`.
+    /// Print the configuration as JSON, in the format of SPDK's `save_config`.
     Save,
     /// Make the calls of a configuration file.
+    ///
+    /// Example: varve config save > varve.json; varve config load varve.json
+    #[command(verbatim_doc_comment)]
     Load {
-        /// The file; - reads standard input.
+        /// The file, as `varve config save` prints it; - reads standard input.
         file: PathBuf,
     },
 }
@@ -113,40 +130,46 @@ pub(super) enum ConfigCommand {
 /// Commands that are one call each.
 #[derive(Debug, Subcommand)]
 pub(super) enum CallCommand {
-    /// The log: its device, statistics, segments.
+    /// The pool: its device, statistics, segments, size.
     #[command(subcommand)]
     Pool(PoolCommand),
-    /// What hosts see as namespaces.
+    /// Volumes, which hosts see as disks (NVMe namespaces).
     #[command(subcommand)]
     Volume(VolumeCommand),
     /// Consistent points that applications mark.
     #[command(subcommand)]
     Synch(SynchCommand),
-    /// Where the past is kept: status, contents, rules.
+    /// The archive, where the past is kept: status, contents, rules.
     #[command(subcommand)]
     Archive(ArchiveCommand),
-    /// Named points.
+    /// Snapshots: named points that are kept until they are deleted.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
-    /// Go back to a point: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID, snapshot:NAME.
+    /// Go back to a point.
+    ///
+    /// A point is lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID or snapshot:NAME.
+    #[command(verbatim_doc_comment)]
     #[command(subcommand)]
     Restore(RestoreCommand),
     /// The NVMe-oF target: subsystems, listeners, connections.
     #[command(subcommand)]
     Nvmf(NvmfCommand),
-    /// The volumes as SPDK shows block devices.
+    /// The volumes, as SPDK shows block devices.
     #[command(subcommand)]
     Bdev(BdevCommand),
     /// The appliance itself, with SPDK's names.
     #[command(subcommand)]
     Framework(FrameworkCommand),
-    /// Reactors as SPDK shows its threads.
+    /// The reactors, as SPDK shows its threads.
     #[command(subcommand)]
     Thread(ThreadCommand),
     /// The running appliance: its version, signals.
     #[command(subcommand)]
     Spdk(SpdkCommand),
-    /// Call any method; `rpc_get_methods` lists them.
+    /// Call any JSON-RPC method and print its answer; `varve rpc rpc_get_methods` lists the methods.
+    ///
+    /// Example: varve rpc volume_list '{"name": "vol0"}'
+    #[command(verbatim_doc_comment)]
     Rpc {
         /// The method.
         method: String,
@@ -158,93 +181,165 @@ pub(super) enum CallCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PoolCommand {
-    /// The pools.
+    /// Show the pool: device, segments, working set, problems.
     #[command(visible_alias = "info")]
     List,
-    /// Counters and gauges.
+    /// Show counters and gauges of the pool.
     Stats,
-    /// Every slot of the device and the segment in it.
+    /// Show every slot of the device and the segment in it.
     Segments,
-    /// Change how many segments the live data may span. More of them hold more; fewer leave more of the device to the past, and bound what a point is rebuilt from.
+    /// Change how many segments the live data may use (the working set).
+    ///
+    /// More segments hold more. Fewer leave more of the device to the past, and make any point faster
+    /// to rebuild: it is rebuilt from at most N+1 segments.
+    ///
+    /// Example: varve pool set-working-set 40
+    #[command(verbatim_doc_comment)]
     SetWorkingSet {
-        /// The count of segments.
+        /// The number of segments, from 2 to all slots but four; `varve pool info` shows both numbers.
         segments: u64,
     },
-    /// Use what the pool's device has grown by.
+    /// Use the space by which the pool's device has grown.
+    ///
+    /// First stop the appliance, enlarge the file (truncate --size 8G varve-data/pool.varve) or the
+    /// device, and start the appliance again.
+    #[command(verbatim_doc_comment)]
     Grow,
-    /// The time that the log's records carry and the machine's, and how they stand to each other.
+    /// Compare the time that the log's records carry with the machine's clock.
     Clock {
-        /// Confirm the machine's: expiry that is held goes on, and records follow it.
+        /// Confirm that the machine's clock is right: expiry goes on, and records follow the clock.
         #[arg(long)]
         is_right: bool,
     },
-    /// Make a lost pool's primary again, from its archive alone; the appliance must not be running.
+    /// Make the primary of a lost pool again, from its archive alone. No appliance may be serving it.
+    ///
+    /// Example: varve pool recover --from /mnt/archive --dir /srv/varve
+    #[command(verbatim_doc_comment)]
     Recover(RecoverOptions),
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum VolumeCommand {
     /// Make a volume.
+    ///
+    /// Example: varve volume create accounts 512MiB
+    #[command(verbatim_doc_comment)]
     Create {
-        /// Its name.
+        /// The name of the volume.
         name: String,
         #[command(flatten)]
         size: SizeArgs,
-        /// Its UUID; by default a new one.
+        /// The UUID of the volume [default: a new one].
         #[arg(long)]
         uuid: Option<uuid::Uuid>,
-        /// Succeed when an equal volume exists.
+        /// Succeed also if a volume of this name and size exists.
         #[arg(long)]
         if_absent: bool,
-        /// Set no room aside: it takes room as it is written, and is refused more when the pool is full.
+        /// Reserve no capacity: the volume uses it as it is written, and writes fail when the pool is full.
         #[arg(long)]
         thin: bool,
     },
-    /// The volumes.
+    /// List the volumes.
     List {
-        /// Only this one.
+        /// Only the volume of this name.
         name: Option<String>,
     },
-    /// Delete a volume; its history stays reachable.
+    /// Delete a volume. Its past stays: `varve restore clone` brings it back.
+    ///
+    /// Example: varve volume delete accounts-recently
+    #[command(verbatim_doc_comment)]
     Delete {
-        /// Its name.
+        /// The name of the volume.
         name: String,
-        /// Also while hosts are connected to it: they lose it at once.
+        /// Delete it also while hosts are connected to it: they lose it at once.
         #[arg(long)]
         force: bool,
     },
-    /// Make what a clone inherited its own, and wait until it needs neither its origin nor the archive.
+    /// Write a file into a volume, as an NVMe/TCP host.
+    ///
+    /// The volume is made if it does not exist. Nothing of the file's holes is written. What the
+    /// volume holds beyond the end of the file stays. What was there before can be had back:
+    /// `varve volume export NAME FILE --at POINT`.
+    ///
+    /// Example: varve volume import accounts accounts.img
+    #[command(verbatim_doc_comment)]
+    Import(ImportOptions),
+    /// Read a volume into a file, as it is now or as it was at a point, as an NVMe/TCP host.
+    ///
+    /// The file gets the volume's size, with holes where the volume holds zeroes, and its name when
+    /// it is complete. With --at a read-only clone is made, read and deleted again.
+    ///
+    /// Example: varve volume export accounts before.img --at synch:before-upgrade
+    #[command(verbatim_doc_comment)]
+    Export(ExportOptions),
+    /// Copy what a clone inherited into the pool, and wait until it needs neither its origin nor the archive.
+    ///
+    /// Example: varve volume hydrate accounts-before
+    #[command(verbatim_doc_comment)]
     Hydrate {
-        /// Its name.
+        /// The name of the clone.
         name: String,
     },
-    /// How long its requests take: measured from --enable on, until --disable.
+    /// Show how long a volume's requests take, or turn the measurement on or off.
+    ///
+    /// Example: varve volume histogram vol0 --enable; varve volume histogram vol0
+    #[command(verbatim_doc_comment)]
     Histogram {
-        /// Its name.
+        /// The name of the volume.
         name: String,
-        /// Begin to measure; not kept across a restart.
+        /// Start measuring; a restart ends it.
         #[arg(long, conflicts_with = "disable")]
         enable: bool,
-        /// End it, and forget what was measured.
+        /// Stop measuring, and forget what was measured.
         #[arg(long)]
         disable: bool,
-        /// Measure only this kind: read, write, unmap, `write_zeroes`, flush.
+        /// Measure only this kind of request: read, write, unmap, `write_zeroes`, flush.
         #[arg(long, value_name = "KIND", requires = "enable")]
         only: Option<String>,
     },
-    /// Grow a volume.
+    /// Grow a volume. Volumes do not shrink.
+    ///
+    /// Example: varve volume resize accounts 1GiB
+    #[command(verbatim_doc_comment)]
     Resize {
-        /// Its name.
+        /// The name of the volume.
         name: String,
         #[command(flatten)]
         size: SizeArgs,
     },
 }
 
+/// What `volume import` writes where.
+#[derive(Debug, Args)]
+pub(super) struct ImportOptions {
+    /// The volume; it is made with the file's size if there is none.
+    pub(super) name: String,
+    /// The file or block device to read.
+    pub(super) file: PathBuf,
+    /// Also while hosts are connected to the volume: what they have cached is wrong then.
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+/// What `volume export` reads into what.
+#[derive(Debug, Args)]
+pub(super) struct ExportOptions {
+    /// The volume, by the name that it had at the point.
+    pub(super) name: String,
+    /// The file to make.
+    pub(super) file: PathBuf,
+    /// Read the volume as it was: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID or snapshot:NAME.
+    #[arg(long, value_name = "POINT", value_parser = point_text)]
+    pub(super) at: Option<String>,
+    /// Replace the file if it exists.
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
 /// A volume's size, as an argument or an option.
 #[derive(Debug, Args)]
 pub(super) struct SizeArgs {
-    /// Its size: 1GiB, 512MiB, 4096.
+    /// The size, in bytes or with a binary unit: 4096, 512MiB, 1GiB, 2TiB.
     #[arg(value_name = "SIZE", required_unless_present = "size_option")]
     size: Option<SizeBytes>,
     /// The same as an option.
@@ -261,16 +356,19 @@ impl SizeArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SynchCommand {
-    /// Mark this moment of every volume.
+    /// Mark this moment of every volume as a consistent point.
+    ///
+    /// Example: varve synch create --label before-upgrade --details '{"by": "me"}'
+    #[command(verbatim_doc_comment)]
     Create {
-        /// What it is called.
+        /// The name of the point; it may be used again, and synch:LABEL is the newest.
         #[arg(long)]
         label: String,
         /// More about it, as JSON.
         #[arg(long, value_parser = json_value, value_name = "JSON")]
         details: Option<Value>,
     },
-    /// The synchs, oldest first.
+    /// List the synchs, oldest first.
     List(PageArgs),
 }
 
@@ -280,8 +378,8 @@ pub(super) struct PageArgs {
     /// Only those from this LSN on.
     #[arg(long, default_value_t = 0, value_name = "LSN")]
     from: u64,
-    /// At most so many; 10,000 are the most in one answer.
-    #[arg(long)]
+    /// At most this many; one answer has at most 10,000.
+    #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }
 
@@ -294,39 +392,51 @@ impl PageArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SnapshotCommand {
-    /// Name this moment of every volume and retain it.
+    /// Name this moment of every volume, and keep it until the snapshot is deleted.
+    ///
+    /// Example: varve snapshot create before-upgrade
+    #[command(verbatim_doc_comment)]
     Create {
-        /// Its name.
+        /// The name of the snapshot.
         name: String,
     },
-    /// The snapshots.
+    /// List the snapshots.
     List(PageArgs),
-    /// Forget a snapshot; its point is no longer retained.
+    /// Delete a snapshot; its point is then kept only as long as the rules of retention say.
+    ///
+    /// Example: varve snapshot delete before-upgrade
+    #[command(verbatim_doc_comment)]
     Delete {
-        /// Its name.
+        /// The name of the snapshot.
         name: String,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RestoreCommand {
-    /// Say what a point is.
+    /// Show which position of the log a point is.
+    ///
+    /// Example: varve restore resolve time:-10m
+    #[command(verbatim_doc_comment)]
     Resolve {
-        /// The point.
+        /// The point: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID or snapshot:NAME.
         #[arg(value_parser = point_text)]
         point: String,
     },
     /// Open a volume as it was at a point, as a new volume.
+    ///
+    /// Example: varve restore clone accounts --at synch:before-upgrade --name accounts-before
+    #[command(verbatim_doc_comment)]
     Clone {
-        /// The volume.
+        /// The volume, by the name that it had at the point.
         volume: String,
-        /// The point.
+        /// The point: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID or snapshot:NAME.
         #[arg(long, value_name = "POINT", value_parser = point_text)]
         at: String,
-        /// The new volume's name.
+        /// The name of the new volume.
         #[arg(long)]
         name: String,
-        /// Refuse writes to it.
+        /// Refuse writes to the new volume.
         #[arg(long)]
         read_only: bool,
     },
@@ -335,114 +445,141 @@ pub(super) enum RestoreCommand {
 /// Which subsystem.
 #[derive(Debug, Args)]
 pub(super) struct SubsystemArgs {
-    /// Its NQN; `discovery` stands for the discovery subsystem's.
+    /// The NQN of the subsystem (nqn.2026-11.dev.varve:VOLUME), or `discovery`.
     pub(super) nqn: String,
 }
 
 /// Which listener.
 #[derive(Debug, Args)]
 pub(super) struct ListenerArgs {
-    /// A subsystem's NQN; listeners belong to all of them.
+    /// The NQN of any subsystem; a listener is for all of them.
     #[arg(long, default_value = "discovery")]
     pub(super) nqn: String,
-    /// The address and port.
+    /// The address and port, like 10.1.0.5:4420 or [::1]:4420; with port 0 the system chooses one.
     #[arg(value_name = "ADDRESS:PORT")]
     pub(super) address: SocketAddr,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum NvmfCommand {
-    /// Every subsystem, or the one with an NQN.
+    /// List the subsystems.
     GetSubsystems {
-        /// Its NQN.
+        /// Only the subsystem with this NQN.
         nqn: Option<String>,
     },
-    /// The transports and their limits.
+    /// Show the transports and their limits.
     GetTransports,
-    /// Connections and commands since start.
+    /// Show connections, and commands since start.
     GetStats,
-    /// Where a subsystem is reached.
+    /// Show where hosts connect to a subsystem.
+    ///
+    /// Example: varve nvmf subsystem-get-listeners discovery
+    #[command(verbatim_doc_comment)]
     SubsystemGetListeners(SubsystemArgs),
-    /// The hosts that are connected.
+    /// Show the hosts that are connected to a subsystem.
+    ///
+    /// Example: varve nvmf subsystem-get-controllers nqn.2026-11.dev.varve:vol0
+    #[command(verbatim_doc_comment)]
     SubsystemGetControllers(SubsystemArgs),
-    /// The connections of a subsystem.
+    /// Show the connections of a subsystem.
+    ///
+    /// Example: varve nvmf subsystem-get-qpairs nqn.2026-11.dev.varve:vol0
+    #[command(verbatim_doc_comment)]
     SubsystemGetQpairs(SubsystemArgs),
-    /// Listen on an address, for every subsystem.
+    /// Start listening on an address, for every subsystem.
+    ///
+    /// Example: varve nvmf subsystem-add-listener 10.1.0.5:4420
+    #[command(verbatim_doc_comment)]
     SubsystemAddListener(ListenerArgs),
-    /// Stop to listen on an address, for every subsystem.
+    /// Stop listening on an address, for every subsystem. Connected hosts stay connected.
+    ///
+    /// Example: varve nvmf subsystem-remove-listener 10.1.0.5:4420
+    #[command(verbatim_doc_comment)]
     SubsystemRemoveListener(ListenerArgs),
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BdevCommand {
-    /// The volumes.
+    /// List the volumes.
     GetBdevs {
-        /// Only this one.
+        /// Only the volume of this name.
         name: Option<String>,
     },
-    /// Begin or end to measure how long a volume's requests take.
+    /// Turn the measurement of a volume's requests on or off.
+    ///
+    /// Example: varve bdev enable-histogram vol0 true
+    #[command(verbatim_doc_comment)]
     EnableHistogram {
         /// The volume.
         name: String,
-        /// Whether to measure.
+        /// true or false.
         #[arg(action = clap::ArgAction::Set)]
         enable: bool,
-        /// Measure only this kind: read, write, unmap, `write_zeroes`, flush.
+        /// Measure only this kind of request: read, write, unmap, `write_zeroes`, flush.
         #[arg(long)]
         opc: Option<String>,
     },
-    /// How long a volume's requests took.
+    /// Show how long a volume's requests took.
+    ///
+    /// Example: varve bdev get-histogram vol0
+    #[command(verbatim_doc_comment)]
     GetHistogram {
         /// The volume.
         name: String,
     },
-    /// Activity since start.
+    /// Show activity since start.
     GetIostat {
-        /// Only these.
+        /// Only these volumes.
         names: Vec<String>,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum FrameworkCommand {
-    /// The reactors and how busy they were.
+    /// Show the reactors and how busy they were since start.
     GetReactors,
-    /// The parts that have a configuration.
+    /// List the parts that have a configuration.
     GetSubsystems,
-    /// The calls that would configure a part as it is now.
+    /// Show the calls that would configure a part as it is now.
+    ///
+    /// Example: varve framework get-config nvmf
+    #[command(verbatim_doc_comment)]
     GetConfig {
-        /// The part.
+        /// The part, as get-subsystems lists it.
         name: String,
     },
-    /// Return once the pool is open.
+    /// Wait until the pool is open.
     WaitInit,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ThreadCommand {
-    /// How busy they were.
+    /// Show how busy the threads were since start.
     GetStats,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SpdkCommand {
-    /// The running appliance's version.
+    /// Show the version of the running appliance.
     GetVersion,
-    /// Send it a signal: SIGTERM and SIGINT stop it cleanly.
+    /// Send the appliance a signal.
+    ///
+    /// Example: varve spdk kill-instance SIGTERM
+    #[command(verbatim_doc_comment)]
     KillInstance {
-        /// The signal.
+        /// SIGTERM or SIGINT, which stop it cleanly; SIGQUIT or SIGKILL, which end it at once.
         sig_name: String,
     },
 }
 
-/// Checks a point here, so that a mistake is told without an appliance; it travels as it was written.
+/// Checks a point here, so that a mistake is reported without an appliance; it is sent as it was written.
 pub(super) fn point_text(text: &str) -> Result<String, PointParseError> {
     text.parse::<Point>().map(|_| text.to_owned())
 }
 
 fn json_value(text: &str) -> Result<Value, String> {
     serde_json::from_str(text)
-        .map_err(|error| format!("not JSON: {error}; a text needs quotes within quotes: '\"text\"'"))
+        .map_err(|error| format!("not JSON: {error}; a text is given in both kinds of quotes: '\"text\"'"))
 }
 
 fn json_object(text: &str) -> Result<Map<String, Value>, String> {
@@ -465,6 +602,71 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// Every command, with its name from the program's on.
+    fn all_commands(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
+        let subcommands = command.get_subcommands().filter(|command| command.get_name() != "help");
+        let below =
+            subcommands.flat_map(|command| all_commands(command, &format!("{name} {}", command.get_name())));
+        below.chain([(name.to_owned(), command.clone())]).collect()
+    }
+
+    #[test]
+    fn every_command_and_option_explains_itself() {
+        // What people would have to read twice.
+        let odd = [
+            "so it is",
+            "Stop to ",
+            "Begin to ",
+            "so often",
+            "so long",
+            "how it stands",
+            "goes by",
+            "when it goes",
+        ];
+        let commands = all_commands(&Cli::command(), "varve");
+        assert!(commands.len() > 50, "{} commands", commands.len());
+        for (name, command) in commands {
+            let about = command.get_long_about().or(command.get_about()).map(ToString::to_string);
+            let about = about.unwrap_or_else(|| panic!("{name} says nothing"));
+            let mut needs_arguments = false;
+            let mut texts = vec![about.clone()];
+            for argument in command.get_arguments().filter(|argument| !argument.is_global_set()) {
+                let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string);
+                let id = argument.get_id().as_str();
+                texts.push(help.unwrap_or_else(|| panic!("{name} does not explain {id}")));
+                needs_arguments |= argument.is_required_set();
+            }
+            assert!(!needs_arguments || about.contains("Example: varve "), "{name} has no example: {about}");
+            for text in texts {
+                assert!(!odd.iter().any(|odd| text.contains(odd)), "{name}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_examples_of_the_help_are_understood() {
+        let mut run = 0;
+        for (_, command) in all_commands(&Cli::command(), "varve") {
+            let Some(about) = command.get_long_about().map(ToString::to_string) else { continue };
+            for line in about.lines().filter_map(|line| line.strip_prefix("Example: ")) {
+                for line in line.split("; ").filter(|line| line.starts_with("varve ")) {
+                    let line = line.split(" > ").next().unwrap_or(line);
+                    let mut words = Vec::new();
+                    for (index, part) in line.split('\'').enumerate() {
+                        if index % 2 == 1 {
+                            words.push(part.to_owned());
+                        } else {
+                            words.extend(part.split_whitespace().map(str::to_owned));
+                        }
+                    }
+                    Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
+                    run += 1;
+                }
+            }
+        }
+        assert!(run > 25, "{run} examples");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub const DEFAULT_ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 pub enum ClientError {
     /// Nobody listens.
     #[error(
-        "no appliance answers on {}: {source}; is it running (varve serve), and is this its socket (--rpc or VARVE_RPC)?",
+        "no appliance answers on {}: {source}; is it running (varve serve), and is this its socket (--rpc or VARVE_RPC; the default is varve-data/rpc.sock in this directory, then /run/varve/rpc.sock)?",
         path.display()
     )]
     Connect {
@@ -28,7 +28,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The connection failed.
-    #[error("the connection to the appliance on {} failed: {source}; the call may have taken effect", path.display())]
+    #[error("the connection to the appliance on {} failed: {source}; the call may have taken effect: look with a list command before you repeat it", path.display())]
     Io {
         /// The socket.
         path: PathBuf,
@@ -36,14 +36,14 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The connection ended before the answer was whole.
-    #[error("the appliance on {} closed the connection before it answered; the call may have taken effect", path.display())]
+    #[error("the appliance on {} closed the connection before it answered; the call may have taken effect: look with a list command before you repeat it", path.display())]
     Closed {
         /// The socket.
         path: PathBuf,
     },
     /// No answer in time.
     #[error(
-        "the appliance on {} did not answer within {} s; the call may still take effect, wait longer with --timeout",
+        "the appliance on {} did not answer within {} s; the call may still take effect. Look with a list command first; wait longer with --timeout",
         path.display(), timeout.as_secs()
     )]
     TimedOut {

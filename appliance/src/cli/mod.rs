@@ -1,14 +1,17 @@
-//! The command line: `varve serve` and `varve inspect`, which do work of their own, and a thin client of the JSON-RPC plane for
-//! all else.
+//! The command line: `varve serve` and `varve inspect`, which do work of their own, and a thin client
+//! of the JSON-RPC plane for everything else.
 //!
-//! `archive seal`, `expire` and `verify` and `volume hydrate` begin long work and watch it, `top` asks again and again. Every other command makes one call and shows its result: as tables for people, with `--json` exactly as it came. Errors
-//! are one line on standard error; the exit code is 1 then, and 2 when the command line itself is wrong.
+//! `archive seal`, `expire` and `verify` and `volume hydrate` begin long work and watch it, `top` asks
+//! again and again, `volume import` and `export` also connect as a host. Every other command makes one
+//! call and shows its result: as tables for people, with `--json` exactly as it came. Errors are one
+//! line on standard error; the exit code is 1 then, and 2 when the command line itself is wrong.
 
 mod archive;
 mod archive_args;
 mod args;
 mod client;
 mod configure;
+mod listener;
 mod render;
 mod render_archive;
 mod render_latency;
@@ -16,22 +19,23 @@ mod request;
 mod serve_args;
 pub(crate) mod table;
 mod top;
+mod transfer;
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 pub use archive_args::RecoverOptions;
-pub use args::{DEFAULT_SOCKET, EXPIRE_SECONDS_DEFAULT, InspectOptions};
+pub use args::{DEFAULT_SOCKET, EXPIRE_SECONDS_DEFAULT, InspectOptions, SYSTEM_SOCKET};
 pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
 pub use serve_args::{BackPressureChoice, IoEngineChoice, ServeOptions, VerifyChoice};
 
 use self::archive_args::ArchiveCommand;
-use self::args::{CallCommand, Cli, Command, PoolCommand, VolumeCommand};
+use self::args::{CallCommand, Cli, Command, NvmfCommand, PoolCommand, VolumeCommand};
 
 /// Why a command that does work of its own failed; its text is shown in one line.
 pub type CommandError = Box<dyn Error + Send + Sync>;
@@ -59,8 +63,15 @@ pub trait LocalCommands {
 
 /// Runs the command line given by `arguments` (the program's name first).
 pub fn run(arguments: impl IntoIterator<Item = OsString>, local: &dyn LocalCommands) -> ExitCode {
+    let mut output = std::io::stdout();
+    if output.is_terminal()
+        && let Ok((columns, _)) = ratatui::crossterm::terminal::size()
+        && columns > 0
+    {
+        table::fit_to(usize::from(columns));
+    }
     // Not locked: commands that run long print from other threads too.
-    ExitCode::from(run_with(arguments, local, &mut std::io::stdout(), &mut std::io::stderr()))
+    ExitCode::from(run_with(arguments, local, &mut output, &mut std::io::stderr()))
 }
 
 /// The same with other places for what is printed; returns the exit code. Help and usage errors still go to the terminal.
@@ -120,6 +131,17 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
         Command::Call(CallCommand::Volume(VolumeCommand::Hydrate { name })) => {
             return archive::hydrate(&mut connect(rpc, timeout_s)?, &name, json, output);
         }
+        Command::Call(CallCommand::Volume(VolumeCommand::Import(options))) => {
+            return transfer::import(&mut connect(rpc, timeout_s)?, &options, json, output);
+        }
+        Command::Call(CallCommand::Volume(VolumeCommand::Export(options))) => {
+            return transfer::export(&mut connect(rpc, timeout_s)?, &options, json, output);
+        }
+        Command::Call(CallCommand::Nvmf(NvmfCommand::SubsystemAddListener(args)))
+            if args.address.port() == 0 && !json =>
+        {
+            return listener::add_on_any_port(&mut connect(rpc, timeout_s)?, args, output);
+        }
         Command::Call(CallCommand::Archive(ArchiveCommand::Seal)) => {
             return archive::seal(&mut connect(rpc, timeout_s)?, json, output);
         }
@@ -142,9 +164,16 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
     print(output, &text)
 }
 
+/// Connects to the socket that was named, or to the first default one that exists.
 fn connect(rpc: Option<PathBuf>, timeout_s: u64) -> Result<Client, ClientError> {
-    let path = rpc.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+    let path = rpc.unwrap_or_else(|| first_socket(&[DEFAULT_SOCKET, SYSTEM_SOCKET].map(Path::new)));
     Client::connect(&path, std::time::Duration::from_secs(timeout_s))
+}
+
+/// The first of these that is there; else the first, so that an error names it.
+fn first_socket(defaults: &[&Path]) -> PathBuf {
+    let there = defaults.iter().find(|path| path.exists());
+    there.or(defaults.first()).map_or_else(PathBuf::new, |path| path.to_path_buf())
 }
 
 fn print(output: &mut dyn Write, text: &str) -> Result<(), CommandError> {
@@ -152,5 +181,22 @@ fn print(output: &mut dyn Write, text: &str) -> Result<(), CommandError> {
         // The reader has seen enough (`| head`).
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_socket_that_is_there_is_used() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [near, system] = ["near", "system"].map(|name| folder.path().join(name));
+        let first = || first_socket(&[&near, &system]);
+        assert_eq!(first(), near, "an error names the nearest");
+        std::fs::write(&system, b"").expect("written");
+        assert_eq!(first(), system);
+        std::fs::write(&near, b"").expect("written");
+        assert_eq!(first(), near);
     }
 }

@@ -1,5 +1,5 @@
-//! Results as people read them: tables, sizes in binary units, times in UTC. A result that is not of the shape this version
-//! knows (an appliance of another version) is shown as JSON.
+//! Results as people read them: tables, sizes in binary units, times in UTC. A result of a shape that this
+//! version does not know (of an appliance of another version) is shown as JSON.
 
 use std::fmt::Write as _;
 
@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::table::{Table, pairs};
 use super::{render_archive, render_latency};
 use crate::dma::BLOCK_BYTES;
+use crate::log::geometry::RESERVE_SLOTS;
 use crate::log::time::{ClockStanding, ClockStatus, SpanBy};
 use crate::rpc::units::{SizeBytes, format_time};
 use crate::volume::{
@@ -22,6 +23,8 @@ pub(super) enum View {
     Pools,
     /// A pool.
     Pool,
+    /// A pool that has just grown.
+    GrownPool,
     PoolStats,
     Segments,
     Volume,
@@ -57,6 +60,7 @@ pub(super) fn render(view: View, result: &Value) -> String {
     let text = match view {
         View::Pools => typed(result, |pools: Vec<PoolInfo>| pool_list(&pools)),
         View::Pool => typed(result, |pool: PoolInfo| pool_list(&[pool])),
+        View::GrownPool => typed(result, |pool: PoolInfo| grown_pool(&pool)),
         View::PoolStats => typed(result, |stats: PoolStats| pool_stats(&stats)),
         View::Segments => typed(result, |segments: Vec<SegmentInfo>| segment_table(&segments)),
         View::Volume => typed(result, |volume: VolumeInfo| volume_table(&[volume])),
@@ -129,6 +133,21 @@ fn pool_list(pools: &[PoolInfo]) -> String {
     if pools.is_empty() { "no pools\n".to_owned() } else { text }
 }
 
+/// A pool that has just grown, and what is still to be done before its volumes hold more.
+fn grown_pool(pool: &PoolInfo) -> String {
+    let mut text = pool_list(std::slice::from_ref(pool));
+    let most = pool.slots.saturating_sub(RESERVE_SLOTS);
+    if most > pool.working_set_segments {
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "\nThe new slots hold more of the past. For volumes to hold more, make the working set longer too: varve pool set-working-set N, with N from {} to {most}",
+            pool.working_set_segments + 1
+        );
+    }
+    text
+}
+
 fn pool_stats(stats: &PoolStats) -> String {
     let amplification = if stats.host_written_blocks == 0 {
         "-".to_owned()
@@ -148,11 +167,14 @@ fn pool_stats(stats: &PoolStats) -> String {
     );
     let released = format!("{} ({} of them early)", stats.released_segments, stats.released_early_segments);
     let log = format!(
-        "{} of {} ({})",
+        "{} of {} ({}{})",
         blocks(stats.log_used_blocks),
         blocks(stats.log_capacity_blocks),
-        percent(stats.log_used_blocks, stats.log_capacity_blocks)
+        percent(stats.log_used_blocks.min(stats.log_capacity_blocks), stats.log_capacity_blocks),
+        // A little is kept for the pool's own records when hosts are refused.
+        if stats.log_used_blocks > stats.log_capacity_blocks { ", and some of the reserve" } else { "" }
     );
+    let retried = format!("{} ({} succeeded later)", stats.retried_reads, stats.rescued_reads);
     let dma = format!("{} of {}", size(stats.dma_in_use_bytes), size(stats.dma_budget_bytes));
     pairs([
         ("Head LSN", stats.head_lsn.to_string()),
@@ -182,6 +204,8 @@ fn pool_stats(stats: &PoolStats) -> String {
         ("Records", stats.records.to_string()),
         ("Flushes", stats.flushes.to_string()),
         ("Checksum errors", stats.checksum_errors.to_string()),
+        ("Reads tried again", retried),
+        ("Unreadable", format!("{} reads of hosts ended in a media error", stats.unreadable_blocks)),
         ("Index memory", size(stats.index_bytes)),
         ("DMA memory", dma),
     ])
@@ -264,7 +288,19 @@ fn volume_table(volumes: &[VolumeInfo]) -> String {
             volume.uuid.to_string(),
         ]);
     }
-    table.render("no volumes; varve volume create NAME SIZE makes one")
+    let mut text = table.render("no volumes; varve volume create NAME SIZE makes one");
+    for volume in volumes {
+        let name = &volume.name;
+        if volume.uncertain_blocks > 0 {
+            let what = format!(
+                "{} of {name} are not certain: what replaced them may be lost. They read as media errors until they are written again",
+                blocks(volume.uncertain_blocks)
+            );
+            text.push_str(&pairs([("Problem", what)]));
+        }
+        text.push_str(&pairs(volume.problem.iter().map(|what| ("Problem", format!("{name}: {what}")))));
+    }
+    text
 }
 
 fn synch_table(synchs: &[SynchInfo]) -> String {
@@ -342,6 +378,11 @@ fn clone_text(clone: &CloneInfo) -> String {
     let mut text = volume_table(std::slice::from_ref(&clone.volume));
     text.push('\n');
     text.push_str(&point_text(&clone.point));
+    let shared =
+        clone.volume.parent.filter(|parent| parent.lsn != clone.point.lsn).map(|parent| {
+            format!("the volume is the same at lsn:{} as at lsn:{}", parent.lsn, clone.point.lsn)
+        });
+    text.push_str(&pairs(shared.map(|shared| ("From", shared))));
     text.push_str(&pairs([("Scanned", scan)]));
     text
 }
@@ -358,7 +399,7 @@ fn text_of(value: Option<&Value>) -> String {
 }
 
 /// The text of an address as SPDK writes them: `127.0.0.1:4420`, `[::1]:4420`.
-fn address_text(value: &Value) -> Option<String> {
+pub(super) fn address_text(value: &Value) -> Option<String> {
     let address = value.get("traddr")?.as_str()?;
     let port = value.get("trsvcid")?.as_str()?;
     Some(if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") })
@@ -457,6 +498,57 @@ mod tests {
         let text = render(View::Clone, &clone);
         assert!(text.contains("100 entries in at most 2 segments (bound 9), 1.5 ms"), "{text}");
         assert!(text.contains("a (4 KiB)") && text.contains("the end of a write"), "{text}");
+    }
+
+    #[test]
+    fn a_clone_of_what_has_not_changed_says_why_it_is_from_a_later_point() {
+        let mut volume = volume();
+        volume["parent"] = json!({"image": 1, "lsn": 18});
+        let point = json!({"point": "lsn:15", "lsn": 15, "time_ns": 1, "kind": "write", "volumes": []});
+        let mut clone = json!({"volume": volume, "point": point, "segments_touched": 0, "segments_bound": 9,
+                           "entries_scanned": 0, "elapsed_us": 1});
+        let text = render(View::Clone, &clone);
+        assert!(text.contains("the same at lsn:18 as at lsn:15"), "{text}");
+        clone["volume"]["parent"]["lsn"] = json!(15);
+        assert!(!render(View::Clone, &clone).contains("the same at"));
+    }
+
+    #[test]
+    fn a_volume_with_a_problem_says_which() {
+        let mut volume = volume();
+        volume["problem"] = json!("a part of its index is not there");
+        volume["uncertain_blocks"] = json!(3);
+        let text = render(View::Volumes, &json!([volume]));
+        assert!(text.contains("a: a part of its index is not there"), "{text}");
+        assert!(text.contains("12 KiB of a are not certain"), "{text}");
+    }
+
+    #[test]
+    fn a_pool_that_has_grown_says_what_is_still_to_do() {
+        let mut pool = json!({
+            "uuid": uuid::Uuid::nil(), "device": "p", "device_kind": "uring", "device_bytes": 1 << 30,
+            "segment_bytes": 1 << 20, "slots": 64, "working_set_segments": 31, "created_ns": 0, "volumes": 1,
+            "state": "online", "problems": [],
+        });
+        let text = render(View::GrownPool, &pool);
+        assert!(text.contains("varve pool set-working-set N, with N from 32 to 60"), "{text}");
+        pool["working_set_segments"] = json!(60);
+        assert!(!render(View::GrownPool, &pool).contains("set-working-set"));
+    }
+
+    #[test]
+    fn pool_stats_show_what_could_not_be_read_and_no_more_than_all_of_the_log() {
+        let stats = PoolStats {
+            log_used_blocks: 103,
+            log_capacity_blocks: 100,
+            retried_reads: 7,
+            rescued_reads: 5,
+            unreadable_blocks: 2,
+            ..PoolStats::default()
+        };
+        let text = render(View::PoolStats, &serde_json::to_value(stats).expect("plain data"));
+        assert!(text.contains("(100.0 %, and some of the reserve)"), "{text}");
+        assert!(text.contains("7 (5 succeeded later)") && text.contains("2 reads of hosts"), "{text}");
     }
 
     #[test]

@@ -35,7 +35,7 @@ fn gap(range: &LsnRange) -> String {
 pub(super) fn status(report: &ArchiveReport) -> String {
     let status = &report.status;
     let backlog = format!(
-        "{} segments, {}, {}",
+        "{} segments, {}, {} since the recovery point",
         status.backlog_segments,
         size(status.backlog_bytes),
         seconds(status.recovery_point_age_s)
@@ -221,6 +221,11 @@ pub(super) fn expiry(report: &ExpiryReport) -> String {
         ("Deleted", objects(report.deleted_objects, report.deleted_bytes)),
         ("Synchs expired", report.expired_synchs.to_string()),
     ]);
+    if report.failed_objects > 0 {
+        let why = report.failure.as_deref().unwrap_or("the store gives no reason");
+        let failed = format!("{} objects; the next start tries again: {why}", report.failed_objects);
+        text.push_str(&pairs([("Not deleted", failed)]));
+    }
     text.push_str(&pairs(report.held.iter().map(|held| ("Held", held.clone()))));
     if report.room_is_kept {
         text.push_str(&pairs([("Note", "this kind of store does not give the room back".to_owned())]));
@@ -229,18 +234,20 @@ pub(super) fn expiry(report: &ExpiryReport) -> String {
 }
 
 pub(super) fn verification(verification: &Verification) -> String {
-    let mut text = pairs([
+    // Nothing is said of objects that were not read.
+    let is_whole = verification.problem.is_none();
+    let counts = [
+        ("Damaged", verification.damaged_objects, is_whole),
+        ("Missing", verification.missing_objects, false),
+        ("Incomplete", verification.incomplete_objects, false),
+        ("Points lost", verification.lost_points, false),
+    ];
+    let counts = counts.into_iter().filter(|(_, count, also_zero)| *count > 0 || *also_zero);
+    let read = [
         ("Objects read", format!("{} of {}", verification.objects_done, verification.objects)),
         ("Bytes read", size(verification.bytes_done)),
-        ("Damaged", verification.damaged_objects.to_string()),
-    ]);
-    let counts = [
-        ("Missing", verification.missing_objects),
-        ("Incomplete", verification.incomplete_objects),
-        ("Points lost", verification.lost_points),
     ];
-    let counts = counts.into_iter().filter(|(_, count)| *count > 0);
-    text.push_str(&pairs(counts.map(|(what, count)| (what, count.to_string()))));
+    let mut text = pairs(read.into_iter().chain(counts.map(|(what, count, _)| (what, count.to_string()))));
     for (what, words) in [
         ("Damage", &verification.damaged),
         ("Lost", &verification.missing),
@@ -257,6 +264,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::render::{View, render};
+    use super::{Verification, verification as verification_text};
 
     fn report() -> serde_json::Value {
         json!({
@@ -317,6 +325,32 @@ mod tests {
         explanation["until"] = json!(null);
         let text = render(View::Explanation, &json!({"point": point, "explanation": explanation}));
         assert!(text.contains("segments 2 are not there") && text.contains("no longer than now"), "{text}");
+    }
+
+    #[test]
+    fn an_expiry_says_what_was_not_deleted() {
+        let mut report = json!({
+            "expirable_segments": 1, "expirable_objects": 2, "expirable_bytes": 10, "kept_segments": 1,
+            "deleted_objects": 1, "deleted_bytes": 5, "expired_synchs": 0, "room_is_kept": false,
+            "failed_objects": 1, "failure": "delete of x in bucket b: refused",
+        });
+        let text = render(View::Expiry, &report);
+        let line = text.lines().find(|line| line.starts_with("Not deleted")).expect("it is said");
+        assert!(line.contains("1 objects") && line.contains("delete of x in bucket b: refused"), "{text}");
+        report["failed_objects"] = json!(0);
+        assert!(!render(View::Expiry, &report).contains("Not deleted"));
+    }
+
+    #[test]
+    fn a_verification_that_was_cut_short_claims_nothing_of_what_it_did_not_read() {
+        let mut verification: Verification = serde_json::from_value(json!({
+            "id": 7, "state": "failed", "objects": 2, "objects_done": 0, "bytes": 10, "bytes_done": 0, "gone": 0,
+            "damaged_objects": 0, "damaged": [], "problem": "it is away",
+        }))
+        .expect("a verification");
+        assert!(!verification_text(&verification).contains("Damaged"));
+        verification.problem = None;
+        assert!(verification_text(&verification).contains("Damaged:       0"));
     }
 
     #[test]

@@ -67,7 +67,7 @@ fn pool(command: &PoolCommand) -> Request {
         PoolCommand::SetWorkingSet { segments } => {
             Request::new("pool_set_working_set", json!({"segments": segments}), View::Pool)
         }
-        PoolCommand::Grow => Request::new("pool_grow", Value::Null, View::Pool),
+        PoolCommand::Grow => Request::new("pool_grow", Value::Null, View::GrownPool),
         PoolCommand::Clock { is_right: false } => Request::new("pool_get_clock", Value::Null, View::Clock),
         PoolCommand::Clock { is_right: true } => Request::new("pool_confirm_clock", Value::Null, View::Clock),
         PoolCommand::Recover(_) => unreachable!("it is no call"),
@@ -95,6 +95,8 @@ fn volume(command: VolumeCommand) -> Request {
             }
             Request::new("volume_delete", params, View::Done(done))
         }
+        // These are more than calls; see `transfer`.
+        VolumeCommand::Import(_) | VolumeCommand::Export(_) => unreachable!("it is no call"),
         VolumeCommand::Hydrate { name } => Request::new("volume_hydrate", json!({"name": name}), View::Json),
         VolumeCommand::Histogram { name, enable: false, disable: false, .. } => {
             Request::new("bdev_get_histogram", json!({"name": name}), View::Histogram)
@@ -184,7 +186,7 @@ fn restore(command: RestoreCommand) -> Request {
     }
 }
 
-fn full_nqn(nqn: String) -> String {
+pub(super) fn full_nqn(nqn: String) -> String {
     if nqn == "discovery" { DISCOVERY_NQN.to_owned() } else { nqn }
 }
 
@@ -192,7 +194,12 @@ fn of_subsystem(method: &str, SubsystemArgs { nqn }: SubsystemArgs, view: View) 
     Request::new(method, json!({"nqn": full_nqn(nqn)}), view)
 }
 
-fn of_listener(method: &str, ListenerArgs { nqn, address }: ListenerArgs, done: String) -> Request {
+/// The call that adds or removes a listener.
+pub(super) fn of_listener(
+    method: &str,
+    ListenerArgs { nqn, address }: ListenerArgs,
+    done: String,
+) -> Request {
     let params = json!({
         "nqn": full_nqn(nqn),
         "listen_address": {

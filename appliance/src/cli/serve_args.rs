@@ -15,11 +15,11 @@ use crate::serve::HOST_MEMORY_BYTES_MIN;
 /// How the appliance runs.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ServeOptions {
-    /// The directory that holds the pool and the socket; made if it does not exist.
+    /// The directory of the pool and the socket; it is made if it does not exist.
     #[arg(long, default_value = DEFAULT_DIR, value_name = "DIR")]
     pub dir: PathBuf,
 
-    /// Where NVMe/TCP hosts connect; port 0 lets the system choose. May be given more than once.
+    /// Where NVMe/TCP hosts connect, like 10.1.0.5:4420 or [::1]:4420; with port 0 the system chooses one. May be given more than once.
     #[arg(long, default_value = "127.0.0.1:4420", value_name = "ADDRESS:PORT")]
     pub listen: Vec<SocketAddr>,
 
@@ -27,60 +27,63 @@ pub struct ServeOptions {
     #[arg(skip)]
     pub rpc: Option<PathBuf>,
 
-    /// Calls to make once the appliance runs: the JSON that `varve config save` prints.
+    /// A file with JSON-RPC calls to make after the start, as `varve config save` prints it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The size of the pool's file, when it is made.
+    /// The size of a new pool's file, like 100GiB [default: 4 times --volume-size, so 4GiB]. Later: `varve pool grow`.
     #[arg(long, value_name = "SIZE")]
     pub pool_size: Option<SizeBytes>,
 
-    /// Let the new pool's file take room in its file system only as it is written. By default its room is set aside when it is made; when a file system
-    /// with a sparse pool in it becomes full, writes wait until it has room again.
+    /// Let a new pool's file use space of its file system only as it is written. By default the space is
+    /// reserved when the file is made. If the file system of a sparse pool is full, writes wait until it
+    /// has space again.
     #[arg(long, conflicts_with = "memory")]
     pub sparse: bool,
 
-    /// Begin an empty pool although something says that there was one: its file is missing or blank. A file that holds anything is never overwritten.
+    /// Begin an empty pool although there was one here whose file is missing or blank. A file that holds
+    /// anything is never overwritten.
     #[arg(long, conflicts_with = "memory")]
     pub new_pool: bool,
 
-    /// Go on with another archive than the pool had: what only the old one holds is gone from history then.
+    /// Go on with another archive than the pool had. History then lacks what only the old archive holds.
     #[arg(long, conflicts_with_all = ["memory", "no_archive"])]
     pub new_archive: bool,
 
-    /// Go on from this copy of the pool as a history of its own, where the archive was taken over
-    /// by somebody else, or is ahead of it. What the archive holds of the other history stays, and
-    /// can be recovered.
+    /// Go on from this copy of the pool as a history of its own, although another appliance has taken
+    /// the archive over, or the archive is ahead of this copy. The other history stays in the archive
+    /// and can be recovered.
     #[arg(long, conflicts_with_all = ["memory", "no_archive"])]
     pub fork: bool,
 
-    /// Make a volume of this size when the pool is new.
+    /// The size of the volume vol0 that a new pool begins with [default: 1GiB]. Later: `varve volume resize`.
     #[arg(long, value_name = "SIZE")]
     pub volume_size: Option<SizeBytes>,
 
-    /// Serve from memory instead of a file, with the whole log, checksums and history on top, for trying and measuring: nothing is
-    /// kept when it stops. vol0 is a quarter of it unless --volume-size says otherwise.
+    /// Serve from this much memory instead of a file, with the whole log, checksums and history, for
+    /// trying and measuring. Nothing is kept when it stops. vol0 has a quarter of it unless
+    /// --volume-size says otherwise.
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["pool_size", "io_engine"])]
     pub memory: Option<SizeBytes>,
 
-    /// Let the volume that --volume-size makes take room only as it is written.
+    /// Reserve no capacity for vol0 of a new pool: it uses it as it is written.
     #[arg(long)]
     pub thin: bool,
 
-    /// Spare blocks of a new pool for each hundred live ones: more of them cost room and save writes.
+    /// Spare blocks of a new pool for each hundred live ones, like 100. More cost capacity and save writes.
     #[arg(long, value_name = "PERCENT")]
     pub overprovisioning: Option<u64>,
 
-    /// How far a host that reads in order is read ahead of; 0: not at all [default: 1MiB; 0 with --memory].
+    /// How far to read ahead of a host that reads in order; 0: not at all [default: 1MiB; 0 with --memory].
     #[arg(long, value_name = "SIZE")]
     pub read_ahead: Option<SizeBytes>,
 
-    /// The most memory for data of hosts, which is shared among those that wait for it: what they
-    /// were asked to send, what is read for them and what they have not taken yet. At least 8 MiB.
+    /// The most memory for data of hosts, at least 8MiB: what they were asked to send, what is read for
+    /// them, and what they have not received yet. Connections that wait for it share it.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = host_memory)]
     pub host_memory: SizeBytes,
 
-    /// Where the past goes: DIRECTORY, `device:FILE[,size=8GiB]`, `tape:DIRECTORY[,cartridges=4,size=2GiB]`, `tape:/dev/nst0[,stage=DIRECTORY]` or
+    /// The archive, where the past is kept: DIRECTORY, `device:FILE[,size=8GiB]`, `tape:DIRECTORY[,cartridges=4,size=2GiB]`, `tape:/dev/nst0[,stage=DIRECTORY]` or
     /// `s3://BUCKET/PREFIX[?endpoint=URL&region=NAME&allow_http=true]` (credentials from AWS_*) [default: DIR/archive].
     #[arg(long, value_name = "SPEC", conflicts_with = "memory")]
     pub archive: Option<String>,
@@ -89,52 +92,53 @@ pub struct ServeOptions {
     #[arg(long, conflicts_with = "archive")]
     pub no_archive: bool,
 
-    /// Archive what is new at least so often, in seconds; 0: whole segments only.
+    /// Seconds after which what is new is archived; 0: whole segments only. If the primary is lost,
+    /// you lose at most the writes of this time, provided the archive keeps up.
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub seal_seconds: u64,
 
-    /// Tell it as a problem when the recovery point is so old, in seconds: when a loss of the
-    /// primary would lose what was written since then; 0: never [default: ten times --seal-seconds,
-    /// at least 60; never with --seal-seconds 0].
+    /// Report a problem when the recovery point is older than this, in seconds (a loss of the primary
+    /// would lose what was written since then); 0: never [default: ten times --seal-seconds, at least
+    /// 60; never with --seal-seconds 0].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
     pub rpo_alarm_seconds: Option<u64>,
 
-    /// Read everything back once in so many days, the archive's objects and the primary's segments,
-    /// to find damage while there is another copy; 0: never. A part of a day is a number with a
-    /// point. What is on tape is not read.
+    /// Days, like 30 or 0.5, in which everything is read back once, to find damage while there is another
+    /// copy: the archive's objects and the primary's segments, but not tapes; 0: never.
     #[arg(long, value_name = "DAYS", default_value = "30", value_parser = days)]
     pub scrub_days: Duration,
 
-    /// Delete what the rules of retention let go so often, in seconds; 0: only by `varve archive expire`. Without rules nothing is deleted.
+    /// Seconds between two deletions of what has expired; 0: only by `varve archive expire`. Without rules (varve archive keep) nothing expires.
     #[arg(long, value_name = "SECONDS", default_value_t = EXPIRE_SECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(0..=864_000))]
     pub expire_seconds: u64,
 
-    /// After a start nothing expires by itself for so long, in seconds.
+    /// Seconds after a start in which nothing is deleted automatically.
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=864_000))]
     pub expire_grace_seconds: u64,
 
-    /// The machine's clock is believed up to so far ahead of the log while the appliance runs, in seconds. Beyond it nothing expires,
-    /// and records carry the log's time, until the clock is right again or is confirmed (`varve pool clock --is-right`).
+    /// Seconds that the machine's clock may be ahead of the log and still be believed. Beyond that
+    /// nothing expires, and records carry the log's time, until the clock is right again or is
+    /// confirmed (`varve pool clock --is-right`).
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub clock_ahead_seconds: u64,
 
-    /// The same after a start, where the time for which the appliance was off counts: in hours.
+    /// The same after a start, in hours: the time for which the appliance was off counts too.
     #[arg(long, value_name = "HOURS", default_value_t = 168, value_parser = clap::value_parser!(u64).range(1..=876_000))]
     pub clock_ahead_start_hours: u64,
 
-    /// The archive's compression level [default: 3].
+    /// The compression level of the archive (zstd), 1 to 22 [default: 3].
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=22))]
     pub archive_level: Option<i32>,
 
-    /// The core that compresses and archives; by default the system chooses.
+    /// The core that compresses and archives [default: the second of --reactors, else the system chooses].
     #[arg(long, value_name = "N")]
     pub archive_core: Option<usize>,
 
-    /// How an archived object is verified before the primary's copy may go.
+    /// How an archived object is verified before the primary's copy is given up.
     #[arg(long, value_enum, default_value_t = VerifyChoice::Digest)]
     pub archive_verify: VerifyChoice,
 
-    /// What happens to writes when the archive cannot keep up and the primary is full.
+    /// What happens to writes if the archive cannot keep up and the primary fills.
     #[arg(long, value_enum, default_value_t = BackPressureChoice::Throttle)]
     pub back_pressure: BackPressureChoice,
 
@@ -142,22 +146,23 @@ pub struct ServeOptions {
     #[arg(long, value_enum, default_value_t = IoEngineChoice::Auto)]
     pub io_engine: IoEngineChoice,
 
-    /// End the process, for its supervisor to start it again, when a turn of the pool's reactor has lasted so many seconds; 0: never.
+    /// End the process, so that its supervisor restarts it, if one turn of the pool's reactor lasts longer than this, in seconds; 0: never.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub turn_limit: u64,
 
-    /// Never sleep, for a core that is given to the appliance alone; otherwise it sleeps when idle.
+    /// Never sleep: for a core that the appliance has to itself. By default it sleeps when idle.
     #[arg(long)]
     pub poll: bool,
 
-    /// Have the kernel poll the network device of each connection for so many microseconds in a receive that finds nothing, instead
-    /// of waiting for its interrupt. More than the system's default takes `CAP_NET_ADMIN`.
+    /// Microseconds for which the kernel polls the network card in a receive that finds nothing,
+    /// instead of waiting for its interrupt. More than the system's default needs `CAP_NET_ADMIN`.
     #[arg(long, value_name = "MICROSECONDS")]
     pub busy_poll: Option<u16>,
 
-    /// The cores of the reactors, as a list (0,2-3) or a mask (0xd): each is pinned to one. The first owns the pool and serves its
-    /// connections. Today one pool needs no more: the second core is where the archive is compressed (unless --archive-core names
-    /// another), and the reactors on the second and all others sleep. By default there is one, and the system chooses its core.
+    /// The cores of the reactors, as a list (0,2-3) or a mask (0xd); each reactor is pinned to one. The
+    /// first owns the pool and serves its connections. The second compresses the archive (unless
+    /// --archive-core names another core). One pool needs no more today, so other reactors sleep
+    /// [default: one reactor, and the system chooses its core].
     #[arg(long, value_name = "CORES", alias = "core")]
     pub reactors: Option<Cores>,
 }
@@ -201,25 +206,25 @@ pub enum IoEngineChoice {
     Auto,
     /// `io_uring`; an error where the kernel refuses it.
     Uring,
-    /// A few threads that block.
+    /// A few threads that make blocking calls.
     Threads,
 }
 
 /// What happens to writes when the archive cannot keep up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackPressureChoice {
-    /// They slow down as the primary fills with what is not archived, wait, and are refused when that takes too long.
+    /// Writes slow down as the primary fills with data that is not archived, then wait, and fail if that takes too long.
     Throttle,
-    /// They go on; the oldest history is lost, which is recorded and shown.
+    /// Writes go on; the oldest history is lost, which is recorded and shown.
     Degrade,
 }
 
 /// How an archived object is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum VerifyChoice {
-    /// It is read back whole, with every check.
+    /// Read it back completely, with every check.
     Digest,
-    /// Its end is read back and compared: for a store that is trusted to keep the bytes it took.
+    /// Read its end back and compare: for a store that is trusted to keep what it received.
     Tail,
 }
 

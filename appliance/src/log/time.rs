@@ -328,7 +328,7 @@ impl State {
         self.standing = standing;
         let apart_s = wall_ns.abs_diff(self.now.time_ns) as f64 / 1e9;
         match standing {
-            ClockStanding::Agrees => tracing::info!("the machine's clock agrees with the log again"),
+            ClockStanding::Agrees => tracing::warn!("the machine's clock agrees with the log again"),
             ClockStanding::Ahead => tracing::warn!(
                 apart_s,
                 "the machine's clock is too far ahead of the log to be believed; expiry is held"

@@ -112,7 +112,7 @@ pub enum RpcError {
     },
     /// A volume is to be deleted that hosts are connected to.
     #[error(
-        "the volume '{name}' is in use by {}; disconnect them first (`nvme disconnect`), or delete it under their hands with --force (\"force\": true)",
+        "the volume '{name}' is in use by {}; disconnect them first (`nvme disconnect`), or delete it anyway with --force (\"force\": true)",
         in_words(hosts)
     )]
     VolumeInUse {

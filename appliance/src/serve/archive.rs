@@ -31,6 +31,7 @@ use crate::archive::service::{
 };
 use crate::archive::store::Store;
 use crate::bdev::FileDevice;
+use crate::log::Lsn;
 use crate::reactor::{Local, ReactorHandle};
 use crate::rpc::{App, ArchivePlane};
 use crate::volume::{ArchivePolicy, BackPressure, KnownObjects, Pool, SynchInfo};
@@ -52,6 +53,10 @@ const EXPIRE_GRACE_DEFAULT: Duration = Duration::from_mins(10);
 const LEARN_INTERVAL: Duration = Duration::from_millis(2);
 /// The same once it has taken a while: a store may not answer for minutes.
 const LEARN_INTERVAL_LAST: Duration = Duration::from_millis(50);
+
+/// What an operator is told when a pool that had an archive begins another one, and nothing shows that
+/// something is lost.
+const MOVED_NOTE: &str = "this pool had an archive before, and begins a new one here. If its file was moved, stop the appliance, move its archive and pool.varve.id to this directory too (or name the archive with --archive), and start it again";
 
 /// How a pool is archived.
 #[derive(Debug, Clone)]
@@ -260,6 +265,18 @@ fn refuse_empty(known: u64, listed: u64, label: &str) -> Result<(), ServeError> 
     Err(ServeError::ArchiveGone { place: label.to_owned(), what })
 }
 
+/// What the log says is archived must be in the archive, or it is another: the pool's file was moved,
+/// for example, without what belongs beside it.
+fn refuse_unlike_log(archived_below: Lsn, label: &str) -> Result<(), ServeError> {
+    if archived_below == Lsn(0) {
+        return Ok(());
+    }
+    let what = format!(
+        "it holds no object of the pool, whose log says that everything before LSN {archived_below} is archived. If the pool's file was moved here, its archive and pool.varve.id belong beside it"
+    );
+    Err(ServeError::ArchiveGone { place: label.to_owned(), what })
+}
+
 /// What the store holds of a pool.
 pub(super) struct Learned {
     pub(super) known: KnownObjects,
@@ -383,9 +400,14 @@ pub(super) async fn attach(
 ) -> Result<(ArchiveStarted, Option<ArchiveIdentity>), ServeError> {
     let owned = Arc::clone(&opened.known.store);
     let found = owner::find(&local, &owned, &pool, &opened.config, is_new).await?;
+    let mut lost = None;
     if !opened.known.is_known && !opened.may_be_new {
         let there = found.learned.known.ids().count() as u64;
         refuse_empty(found.learned.known_before, there, owned.label())?;
+        if !is_new && there == 0 {
+            refuse_unlike_log(pool.archived_below(), owned.label())?;
+            lost = pool.ownership().history.map(|_| MOVED_NOTE.to_owned());
+        }
     }
     let rules = opened.plane.rules_text();
     let (learned, claim, told) = owner::take(&local, &owned, &pool, found, rules).await?;
@@ -395,6 +417,7 @@ pub(super) async fn attach(
     let OpenedArchive { mut config, plane, known: KnownStore { mut notes, .. }, .. } = opened;
     notes.extend(told);
     notes.extend(note);
+    notes.extend(lost);
     if is_rehearsal {
         // Nothing of it is ever archived, so its writes must not wait for that.
         config.policy.back_pressure = BackPressure::Degrade;

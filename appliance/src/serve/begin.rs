@@ -12,8 +12,8 @@ use crate::log::geometry::with_tail;
 
 /// A device that was opened, on its way to the reactor's thread.
 pub(super) enum OpenedDevice {
-    /// A file; `blank`: it holds nothing, and a pool is to be made in it.
-    File { file: Arc<FileDevice>, blank: bool },
+    /// A file; `blank`: it holds nothing, and a pool is to be made in it. `is_made`: this start made it.
+    File { file: Arc<FileDevice>, blank: bool, is_made: bool },
     /// Memory.
     Memory { len_blocks: u64 },
 }
@@ -53,7 +53,7 @@ pub(super) fn open_all(config: &ApplianceConfig) -> Result<(OpenedDevice, Option
         if cleared {
             tracing::warn!(path = %path.display(), "what a creation that was cut short had left was thrown away");
         } else {
-            locked = Some(OpenedDevice::File { file: Arc::new(file), blank });
+            locked = Some(OpenedDevice::File { file: Arc::new(file), blank, is_made: false });
         }
     }
     let is_new = !matches!(locked, Some(OpenedDevice::File { blank: false, .. }));
@@ -65,7 +65,10 @@ pub(super) fn open_all(config: &ApplianceConfig) -> Result<(OpenedDevice, Option
     }
     let device = match locked {
         Some(device) => device,
-        None => OpenedDevice::File { file: Arc::new(FileDevice::open(path, &options)?), blank: true },
+        None => {
+            let is_made = !path.exists();
+            OpenedDevice::File { file: Arc::new(FileDevice::open(path, &options)?), blank: true, is_made }
+        }
     };
     if is_new {
         identity::mark(path)?;

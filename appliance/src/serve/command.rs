@@ -11,11 +11,13 @@ use super::signals::{self, StopSignals};
 use super::watchdog::{LOOK_INTERVAL, Verdict, Watchdog, describe};
 use super::{
     ARCHIVE_DIRECTORY_NAME, Appliance, ApplianceConfig, ArchiveConfig, Backing, CATALOG_FILE_NAME,
-    FIRST_VOLUME_BYTES, KEEP_FILE_NAME, POOL_FILE_NAME, POOL_PER_VOLUME, ServeError, Started, StoreSpec,
+    FIRST_VOLUME_BYTES, FIRST_VOLUME_NAME, KEEP_FILE_NAME, POOL_FILE_NAME, POOL_PER_VOLUME, ServeError,
+    Started, StoreSpec,
 };
 use crate::bdev::Engine;
 use crate::cli::{BackPressureChoice, CommandError, IoEngineChoice, ServeOptions};
 use crate::dma::BLOCK_BYTES;
+use crate::log::geometry::with_tail;
 use crate::log::time::ClockBounds;
 use crate::nvmf::nqn;
 use crate::nvmf::target::TargetConfig;
@@ -33,7 +35,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
     let notifier = Notifier::from_environment();
     // Taken first, so that no signal is lost between start and wait.
     let signals = StopSignals::take(|signal| {
-        eprintln!("varve: stopped by {} while it started", signals::name(signal));
+        eprintln!("varve: stopped by {} while it was starting", signals::name(signal));
         0
     })?;
     if let Err(error) = crate::descriptors::raise_limit() {
@@ -133,10 +135,10 @@ fn configure_archive(options: &ServeOptions) -> Result<Option<ArchiveConfig>, Se
         return Ok(None);
     }
     let store = match &options.archive {
-        Some(text) => text.parse()?,
+        Some(text) => text.parse::<StoreSpec>()?,
         None => StoreSpec::Directory { path: options.dir.join(ARCHIVE_DIRECTORY_NAME) },
     };
-    let mut config = ArchiveConfig::new(store, &options.dir);
+    let mut config = ArchiveConfig::new(store.absolute(), &options.dir);
     config.policy.seal_interval_ns = options.seal_seconds * 1_000_000_000;
     config.policy.back_pressure = match options.back_pressure {
         BackPressureChoice::Throttle => BackPressure::Throttle,
@@ -180,27 +182,80 @@ fn announce(options: &ServeOptions, started: &Started) -> std::io::Result<()> {
         let mode = if volume.read_only { ", read-only" } else { "" };
         writeln!(out, "  volume {}: {}{mode}", volume.name, SizeBytes(volume.size_bytes))?;
     }
-    let rpc = rpc_option(options);
-    let name = started.volumes.first().map_or("vol0", |volume| volume.name.as_str());
-    writeln!(out, "\nConnect a Linux host (as root):")?;
-    for address in &started.listen {
-        writeln!(out, "  {}", connect_line(*address, name))?;
+    for note in unused_sizes(options, started) {
+        writeln!(out, "  note: {note}")?;
     }
-    writeln!(out, "\nWorth trying from another terminal:")?;
-    writeln!(out, "  {program} volume list{rpc}")?;
-    writeln!(out, "  {program} synch create --label first{rpc}")?;
-    if started.archive.is_some() {
-        writeln!(out, "  {program} archive status{rpc}")?;
-    }
-    writeln!(out, "  {program} restore clone {name} --at synch:first --name {name}-first{rpc}")?;
+    out.write_all(suggestions(options, started, &program).as_bytes())?;
     let end = if options.memory.is_some() {
-        "what was written is gone then, for it lives in memory"
+        "what was written is gone then, because it is in memory only"
     } else {
-        "a second start finds the data again"
+        "the next start finds the data again"
     };
     writeln!(out, "\nCtrl-C stops it; {end}.")?;
     out.flush()
 }
+
+/// What to do next: how a host connects, and what is worth trying.
+fn suggestions(options: &ServeOptions, started: &Started, program: &str) -> String {
+    let rpc = rpc_option(options);
+    let first = started.volumes.first().map(|volume| volume.name.as_str());
+    let mut lines = Vec::new();
+    match first {
+        Some(_) => lines.push("\nConnect a Linux host (as root; once before: modprobe nvme-tcp):".to_owned()),
+        None => {
+            lines.push("\nThere is no volume yet. Make one from another terminal:".to_owned());
+            lines.push(format!("  {program} volume create NAME 1GiB{rpc}"));
+            lines.push("\nThen connect a Linux host (as root; once before: modprobe nvme-tcp):".to_owned());
+        }
+    }
+    let name = first.unwrap_or("NAME");
+    lines.extend(started.listen.iter().map(|address| format!("  {}", connect_line(*address, name))));
+    lines.push("\nWorth trying from another terminal:".to_owned());
+    lines.push(format!("  {program} volume list{rpc}"));
+    lines.push(format!("  {program} top{rpc}"));
+    if started.archive.is_some() {
+        lines.push(format!("  {program} archive status{rpc}"));
+    }
+    if first.is_some() {
+        lines.push(format!("  {program} synch create --label first{rpc}"));
+        lines.push(format!("  {program} restore clone {name} --at synch:first --name {name}-first{rpc}"));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// Sizes that were asked for and are only for a new pool, with what changes them now.
+fn unused_sizes(options: &ServeOptions, started: &Started) -> Vec<String> {
+    let mut notes = Vec::new();
+    if started.is_new {
+        return notes;
+    }
+    let pool = &started.pool;
+    if let Some(size) =
+        options.pool_size.filter(|size| with_tail(size.0 / BLOCK) * BLOCK != pool.device_bytes)
+    {
+        notes.push(format!(
+            "--pool-size {size} is for a new pool only; this one has {}. To enlarge it: stop, truncate --size {} {}, start, varve pool grow",
+            SizeBytes(pool.device_bytes), size.0, pool.device
+        ));
+    }
+    if let Some(size) = options.volume_size {
+        let first = started.volumes.iter().find(|volume| volume.name == FIRST_VOLUME_NAME);
+        match first {
+            Some(volume) if volume.size_bytes == size.0 => {}
+            Some(volume) => notes.push(format!(
+                "--volume-size {size} is for a new pool only; {FIRST_VOLUME_NAME} has {}. To enlarge it: varve volume resize {FIRST_VOLUME_NAME} {}",
+                SizeBytes(volume.size_bytes), size.0
+            )),
+            None => notes.push(format!(
+                "--volume-size {size} is for a new pool only, and this one has no {FIRST_VOLUME_NAME}. To make one: varve volume create {FIRST_VOLUME_NAME} {}",
+                size.0
+            )),
+        }
+    }
+    notes
+}
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
 
 /// The exact command that connects a Linux host to a volume.
 fn connect_line(address: SocketAddr, volume: &str) -> String {
@@ -252,5 +307,81 @@ fn watch(appliance: &Appliance, signals: &StopSignals, notifier: &Notifier, limi
             notifier.alive();
             told = Instant::now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: ServeOptions,
+    }
+
+    fn options(line: &str) -> ServeOptions {
+        Line::parse_from(std::iter::once("varve").chain(line.split_whitespace())).options
+    }
+
+    fn started(is_new: bool, device_bytes: u64, volumes: Value) -> Started {
+        let pool = json!({
+            "uuid": Uuid::nil(), "device": "varve-data/pool.varve", "device_kind": "uring",
+            "device_bytes": device_bytes, "segment_bytes": 1 << 20, "slots": 64, "working_set_segments": 31,
+            "created_ns": 0, "volumes": 1, "state": "online", "problems": [],
+        });
+        Started {
+            listen: vec![([127, 0, 0, 1], 4420).into()],
+            pool: serde_json::from_value(pool).expect("a pool"),
+            volumes: serde_json::from_value(volumes).expect("volumes"),
+            is_new,
+            archive: None,
+        }
+    }
+
+    fn volume(name: &str, size_bytes: u64) -> Value {
+        json!({
+            "name": name, "uuid": Uuid::nil(), "size_bytes": size_bytes, "read_only": false, "state": "online",
+            "image": 1, "parent": null, "created_ns": 0, "mapped_blocks": 0,
+            "stats": {"reads": 0, "read_bytes": 0, "writes": 0, "written_bytes": 0, "trims": 0,
+                      "trimmed_bytes": 0, "flushes": 0, "errors": 0},
+        })
+    }
+
+    #[test]
+    fn the_greeting_names_a_volume_only_if_there_is_one() {
+        let text = suggestions(&options(""), &started(false, 4 << 30, json!([])), "varve");
+        assert!(!text.contains("vol0") && text.contains("varve volume create NAME 1GiB"), "{text}");
+        assert!(text.contains("varve:NAME\n") && text.contains("modprobe nvme-tcp"), "{text}");
+        let other = json!([volume("accounts", 4096)]);
+        let text = suggestions(&options(""), &started(false, 4 << 30, other), "varve");
+        assert!(
+            !text.contains("vol0") && text.contains("-s 4420 -n nqn.2026-11.dev.varve:accounts"),
+            "{text}"
+        );
+        assert!(text.contains("restore clone accounts --at synch:first"), "{text}");
+    }
+
+    #[test]
+    fn sizes_that_are_for_a_new_pool_are_explained_on_one_that_exists() {
+        let pool_bytes = with_tail((4 << 30) / BLOCK) * BLOCK;
+        let of =
+            |line: &str, is_new, volumes| unused_sizes(&options(line), &started(is_new, pool_bytes, volumes));
+        let vol0 = || json!([volume("vol0", 1 << 30)]);
+        assert!(of("", false, vol0()).is_empty());
+        assert!(of("--pool-size 4GiB --volume-size 1GiB", false, vol0()).is_empty(), "it is as asked");
+        assert!(of("--pool-size 8GiB --volume-size 2GiB", true, vol0()).is_empty(), "they are used");
+        let notes = of("--pool-size 8GiB --volume-size 2GiB", false, vol0());
+        assert!(notes[0].contains("truncate --size 8589934592 varve-data/pool.varve"), "{notes:?}");
+        assert!(
+            notes[1].contains("vol0 has 1 GiB") && notes[1].contains("volume resize vol0 2147483648"),
+            "{notes:?}"
+        );
+        let notes = of("--volume-size 1GiB", false, json!([]));
+        assert!(notes[0].contains("has no vol0") && notes.len() == 1, "{notes:?}");
     }
 }

@@ -142,6 +142,17 @@ pub(super) fn clear_marked(pool_file: &Path) -> Result<bool, ServeError> {
     Ok(cleared)
 }
 
+/// Throws away a creation that has failed: the file is blank again, and gone if this start made it.
+/// Whether there was one; a pool that is complete stays. The caller has the file open.
+pub(super) fn undo_creation(pool_file: &Path, is_made: bool) -> Result<bool, ServeError> {
+    let cleared = clear_marked(pool_file)?;
+    if cleared && is_made {
+        let failed = |source| ServeError::Identity { path: pool_file.to_owned(), source };
+        fs::remove_file(pool_file).map_err(failed)?;
+    }
+    Ok(cleared)
+}
+
 /// Empties a file; of a device, what makes it a pool.
 fn clear(pool_file: &Path, metadata: &fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
@@ -215,6 +226,24 @@ mod tests {
         assert_eq!(read(&pool).expect("it is read"), Found::Damaged);
         fs::remove_file(path_of(&pool)).and_then(|()| fs::create_dir(path_of(&pool))).expect("made");
         assert!(matches!(read(&pool), Err(ServeError::Identity { .. })), "what cannot be read is an error");
+    }
+
+    #[test]
+    fn a_creation_that_failed_is_gone_and_a_pool_that_is_complete_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pool = folder.path().join("pool.varve");
+        let names = || fs::read_dir(folder.path()).expect("a list").count();
+        for is_made in [true, false] {
+            fs::write(&pool, b"half a pool").expect("written");
+            mark(&pool).expect("marked");
+            assert!(undo_creation(&pool, is_made).expect("undone"));
+            assert_eq!((pool.exists(), names()), (!is_made, usize::from(!is_made)));
+        }
+        fs::write(&pool, b"a pool").expect("written");
+        mark(&pool).expect("marked");
+        write(&pool, &identity()).expect("complete");
+        assert!(!undo_creation(&pool, true).expect("it stays"));
+        assert_eq!(fs::read(&pool).expect("there"), b"a pool");
     }
 
     #[test]

@@ -52,6 +52,7 @@ use crate::log::geometry::{
 use crate::log::time::ClockBounds;
 use crate::nvmf::target::{ListenError, TargetConfig};
 use crate::reactor::{CoresError, ReactorConfig, ReactorHandle};
+use crate::rpc::units::SizeBytes;
 use crate::rpc::{App, Expirer, KeepFileError, Registry, RpcServer, RpcServerConfig, Scrubber, SocketError};
 use crate::volume::{PoolInfo, VolumeError, VolumeInfo};
 
@@ -163,9 +164,7 @@ pub enum ServeError {
     #[error("{0}; use --listen ADDRESS:PORT")]
     Listen(#[from] ListenError),
     /// An address cannot be listened on, which was found before anything was opened.
-    #[error(
-        "cannot listen on {address}: {source}; stop what uses it, or choose another with --listen ADDRESS:PORT"
-    )]
+    #[error("cannot listen on {address}: {source}; {}", listen_advice(source))]
     Address {
         /// The address.
         address: SocketAddr,
@@ -223,8 +222,9 @@ pub enum ServeError {
     },
     /// The file holds something that cannot be opened as a pool.
     #[error(
-        "{}: {source}. Nothing was changed. Ways out: put a good copy of the file back; or move it away and make the pool again from its archive (`varve pool recover --from ARCHIVE --dir {}`); or move it away and begin an empty pool with --new-pool",
+        "{}: {source}{} Ways out: put a good copy of the file back; or move it away and make the pool again from its archive (`varve pool recover --from ARCHIVE --dir {}`); or move it away and begin an empty pool with --new-pool",
         path.display(),
+        nothing_was_changed(source),
         path.parent().unwrap_or(std::path::Path::new(".")).display()
     )]
     PoolUnreadable {
@@ -232,6 +232,21 @@ pub enum ServeError {
         path: PathBuf,
         /// What is wrong.
         source: VolumeError,
+    },
+    /// The volume that a new pool begins with cannot be made.
+    #[error(
+        "the new pool of {} does not hold its first volume, {FIRST_VOLUME_NAME} of {}: {source}. {left}. Use a larger --pool-size or a smaller --volume-size; or --thin, which sets no room aside",
+        SizeBytes(*pool_bytes), SizeBytes(*volume_bytes)
+    )]
+    FirstVolume {
+        /// The size of the pool's device.
+        pool_bytes: u64,
+        /// The size of the volume.
+        volume_bytes: u64,
+        /// Why not.
+        source: VolumeError,
+        /// What has become of the pool that was begun.
+        left: String,
     },
     /// The identity of a pool cannot be read or written.
     #[error("cannot read or write {}, which says which pool is here: {source}", path.display())]
@@ -267,7 +282,7 @@ pub enum ServeError {
     #[error("{0}")]
     Keep(#[from] KeepFileError),
     /// The archivist cannot start.
-    #[error("{0}")]
+    #[error("{0}; look at the limits of this machine and user (ulimit -a)")]
     Archivist(#[from] StartError),
     /// The memory for a pool cannot be had.
     #[error("{0}")]
@@ -278,8 +293,16 @@ pub enum ServeError {
     /// The command plane cannot be served.
     #[error("{0}")]
     Rpc(#[from] SocketError),
+    /// A file beside the pool cannot be written.
+    #[error("cannot write {}: {source}; make room or change its permissions, and run this again", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// A directory cannot be made.
-    #[error("cannot make the directory {}: {source}", path.display())]
+    #[error("cannot make the directory {}: {source}; name another with --dir", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -290,11 +313,38 @@ pub enum ServeError {
     #[error("{0}")]
     Config(#[from] crate::rpc::config::ConfigFileError),
     /// The system gives no threads or descriptors.
-    #[error("the reactor does not start: {0}")]
+    #[error("the reactor does not start: {0}; look at the limits of this machine and user (ulimit -a)")]
     Reactor(std::io::Error),
     /// The reactor ended without a word, which is a bug.
-    #[error("the reactor's thread ended unexpectedly; the log says more")]
+    #[error(
+        "the reactor's thread ended unexpectedly; the lines above say more. Start it again, and report this"
+    )]
     ThreadEnded,
+}
+
+/// What to do when an address cannot be listened on.
+fn listen_advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "another program listens there (`ss -tlnp` lists them): stop it, or choose another address with --listen ADDRESS:PORT"
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            "no interface of this machine has that address (`ip address` lists them): choose one that is there, with --listen ADDRESS:PORT"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 are for root: choose a higher one with --listen ADDRESS:PORT"
+        }
+        _ => "choose another address with --listen ADDRESS:PORT",
+    }
+}
+
+/// That nothing was changed, unless the reason says so itself.
+fn nothing_was_changed(source: &VolumeError) -> &'static str {
+    if source.to_string().to_lowercase().contains("nothing was changed") {
+        "."
+    } else {
+        ". Nothing was changed."
+    }
 }
 
 /// What a started appliance says of itself.
@@ -495,4 +545,36 @@ pub fn segment_blocks_for(device_blocks: u64) -> u64 {
     let sixty_fourth = (device_blocks / 64).max(1);
     let power = 1 << sixty_fourth.ilog2();
     power.clamp(SEGMENT_BLOCKS_MIN, SEGMENT_BLOCKS_DEFAULT)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_used_has_advice_that_fits() {
+        let address = SocketAddr::from(([192, 0, 2, 1], 4420));
+        for (kind, words) in [
+            (ErrorKind::AddrInUse, "another program listens there"),
+            (ErrorKind::AddrNotAvailable, "no interface of this machine"),
+            (ErrorKind::PermissionDenied, "for root"),
+            (ErrorKind::Other, "another address"),
+        ] {
+            let text = ServeError::Address { address, source: Error::from(kind) }.to_string();
+            assert!(text.contains(words) && text.contains("--listen"), "{text}");
+            assert_eq!(text.contains("stop it"), kind == ErrorKind::AddrInUse, "{text}");
+        }
+    }
+
+    #[test]
+    fn that_nothing_was_changed_is_said_once() {
+        for reason in ["p has shrunk; nothing was changed", "p is torn"] {
+            let source = VolumeError::Failed { reason: reason.to_owned() };
+            let text = ServeError::PoolUnreadable { path: "p".into(), source }.to_string();
+            assert_eq!(text.to_lowercase().matches("nothing was changed").count(), 1, "{text}");
+            assert!(text.contains(". Ways out"), "{text}");
+        }
+    }
 }

@@ -40,12 +40,12 @@ pub enum OwnerError {
     Catalog(#[from] CatalogError),
     /// What says who owns it is damaged.
     #[error(
-        "{0}. Nothing was changed. Ways out: bring that object back from a copy of the archive; or --fork goes on from this pool as a history of its own, beside which everything that is there stays"
+        "{0}. Nothing in the archive was changed. Ways out: bring that object back from a copy of the archive; or --fork goes on from this pool as a history of its own, beside which everything that is there stays"
     )]
     Chain(ChainError),
     /// Somebody else owns it.
     #[error(
-        "the archive in {store} was taken over by {by} at {at}, which goes on with this pool as history {history}: this is an older copy of it. Nothing was changed. Ways out: serve the pool where it is now; move this copy away and make the newest again (`varve pool recover --from ARCHIVE --dir DIR`); --fork goes on from this copy as a history of its own and takes the archive back (the other stays whole, `varve pool recover --history {history}`); --no-archive serves this copy without"
+        "the archive in {store} was taken over by {by} at {at}, which goes on with this pool as history {history}: this is an older copy of it. Nothing in the archive was changed. Ways out: serve the pool where it is now; move this copy away and make the newest again (`varve pool recover --from ARCHIVE --dir DIR`); --fork goes on from this copy as a history of its own and takes the archive back (the other stays whole, `varve pool recover --history {history}`); --no-archive serves this copy without"
     )]
     Taken {
         /// The store's label.
@@ -59,7 +59,7 @@ pub enum OwnerError {
     },
     /// The archive has more than the pool.
     #[error(
-        "the archive in {store} holds this pool's log up to LSN {archive_lsn}, and the primary device ends at LSN {head_lsn}: it is an older copy, or has lost its newest part. Nothing was changed. Ways out: put the newest primary back; move this one away and make the newest again (`varve pool recover --from ARCHIVE --dir DIR`); --fork goes on from here as a history of its own (the other stays whole and can be recovered); --no-archive serves this copy without"
+        "the archive in {store} holds this pool's log up to LSN {archive_lsn}, and the primary device ends at LSN {head_lsn}: it is an older copy, or has lost its newest part. Nothing in the archive was changed. Ways out: put the newest primary back; move this one away and make the newest again (`varve pool recover --from ARCHIVE --dir DIR`); --fork goes on from here as a history of its own (the other stays whole and can be recovered); --no-archive serves this copy without"
     )]
     Ahead {
         /// The store's label.

@@ -57,7 +57,9 @@ pub enum RecoverError {
         path: PathBuf,
     },
     /// The archive holds no pool.
-    #[error("{store} holds no pool")]
+    #[error(
+        "{store} holds no pool; --from names the archive of the pool, as `varve serve --archive` takes it"
+    )]
     NoPool {
         /// The store's label.
         store: String,
@@ -88,7 +90,7 @@ pub enum RecoverError {
 /// Why it was not recovered; nothing is left behind then.
 pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     super::abort::install();
-    let spec: StoreSpec = options.from.parse()?;
+    let spec = options.from.parse::<StoreSpec>()?.absolute();
     let path = options.dir.join(POOL_FILE_NAME);
     let unfinished = with_suffix(&path, RECOVERING_SUFFIX);
     let removed = unfinished.clone();
@@ -378,7 +380,7 @@ fn plan(
 fn restore_rules(path: &Path, rules: Option<&str>) -> Result<(), ServeError> {
     let Some(rules) = rules.filter(|_| !path.exists()) else { return Ok(()) };
     let written = crate::private::write(path, format!("{rules}\n").as_bytes());
-    written.map_err(|source| ServeError::Directory { path: path.to_owned(), source })
+    written.map_err(|source| ServeError::Write { path: path.to_owned(), source })
 }
 
 /// The pool that is asked for, or the only one.

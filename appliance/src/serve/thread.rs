@@ -30,8 +30,41 @@ use crate::volume::{CreateVolume, Pool, PoolOptions, VolumeError};
 /// How long a stop waits for room on the device.
 const CLOSE_ROOM_WAIT: Duration = Duration::from_secs(5);
 
-/// Runs an appliance on the calling thread until it is told to stop.
+/// Runs an appliance on the calling thread until it is told to stop. A new pool whose start fails is
+/// removed again, unless it is complete by then.
 pub(super) fn run(
+    config: &ApplianceConfig,
+    device: OpenedDevice,
+    archive: Option<FoundArchive>,
+    handle: &SyncSender<ReactorHandle<App>>,
+    started: &SyncSender<Started>,
+) -> Result<(), ServeError> {
+    // Open, and so locked, until what was begun is removed.
+    let (file, is_made) = match &device {
+        OpenedDevice::File { file, is_made, .. } => (Some(Arc::clone(file)), *is_made),
+        OpenedDevice::Memory { .. } => (None, false),
+    };
+    let mut result = run_device(config, device, archive, handle, started);
+    if let (Err(error), Backing::File { path, .. }) = (&mut result, &config.backing) {
+        let undone = identity::undo_creation(path, is_made);
+        if let ServeError::FirstVolume { left, .. } = error {
+            *left = match undone {
+                Ok(true) => "Nothing was left behind".to_owned(),
+                Ok(false) => format!("{} is complete and stays", path.display()),
+                Err(error) => {
+                    format!("What was begun is still there, and the next start removes it: {error}")
+                }
+            };
+        } else if let Err(error) = undone {
+            tracing::warn!(%error, "what was begun of a new pool is still there; the next start removes it");
+        }
+    }
+    drop(file);
+    result
+}
+
+/// As [`run`]; what a failed start has made of a pool stays.
+fn run_device(
     config: &ApplianceConfig,
     device: OpenedDevice,
     archive: Option<FoundArchive>,
@@ -71,7 +104,11 @@ pub(super) fn run(
         };
         let creating = Rc::clone(&pool);
         let creating = async move { creating.create_volume(request).await };
-        reactor.run_until(&app, Rc::clone(&pool).turning(creating))?;
+        reactor.run_until(&app, Rc::clone(&pool).turning(creating)).map_err(|source| {
+            let pool_bytes = pool.info().device_bytes;
+            let left = "Nothing was left behind".to_owned();
+            ServeError::FirstVolume { pool_bytes, volume_bytes: size_bytes, source, left }
+        })?;
     }
     let mut notes = note_identity(config, &pool, is_new, None)?;
     let archive = match (archive, file) {

@@ -287,7 +287,7 @@ impl Cleaner {
         if self.fruitless > 1 && !std::mem::replace(&mut self.has_rested, true) {
             let mut log = shared.borrow_mut();
             if self.fruitless > FRUITLESS_TOLD && state.buried.is_empty() {
-                let problem = "blocks of it count as live that no volume holds, and it cannot leave";
+                let problem = "blocks of it count as live that no volume holds, and it cannot leave; please report this, and restart when the pool runs full";
                 log.note_problem(victim, problem.to_owned());
             }
             self.work = Work::Resting(log.environment().clock.monotonic_ns() + REST_NS);
@@ -384,7 +384,7 @@ impl Cleaner {
                 self.bad_blocks += 1;
                 log.note_problem(
                     log.geometry().sequence_of(source.lsn),
-                    "live blocks of it could not be had; they read as errors until they are written again"
+                    "live blocks of it could not be had; they read as errors until they are written again. The device may be failing: replace it soon"
                         .to_owned(),
                 );
             }

@@ -224,7 +224,7 @@ impl Pool {
         if let Some(hole) = unknown {
             let (start, end) = (hole.start, hole.end);
             self.note_problem(format!(
-                "the records at LSN {start} to {end} are not known; the newest command that is known before LSN {lsn} ended at LSN {}",
+                "the records at LSN {start} to {end} are not known; the newest command that is known before LSN {lsn} ended at LSN {}. Points between are not available: use that one",
                 boundary.lsn
             ));
         }
@@ -278,7 +278,7 @@ impl Pool {
                     let unknown = unknown.or_else(|| known.hole_between(event.lsn, lsn));
                     if let Some(hole) = unknown {
                         self.note_problem(format!(
-                            "the records at LSN {} to {} are not known; the catalog of LSN {} is used for what is behind them, and what was changed in them is missing",
+                            "the records at LSN {} to {} are not known; points before them are whole; the catalog of LSN {} is used for what is after them, and what was changed in them is missing",
                             hole.start, hole.end, event.lsn
                         ));
                     }
@@ -402,7 +402,7 @@ impl Pool {
                     return Err(self.gone(sequence));
                 }
                 let problem = format!(
-                    "the records at LSN {} to {} are not known; what is older in images that they may have changed is not served",
+                    "the records at LSN {} to {} are not known; what is older in images that they may have changed is not served. Points before them are whole",
                     hole.start, hole.end
                 );
                 self.note_problem(problem);

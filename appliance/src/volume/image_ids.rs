@@ -60,7 +60,7 @@ pub(super) fn take(catalog: &mut Catalog, format_version: u32) -> Result<u32, Vo
 /// There is none.
 pub(super) fn take_for_recovery(catalog: &mut Catalog, format_version: u32) -> Result<u32, VolumeError> {
     let id = take_up_to(catalog, last_of_all(format_version));
-    id.ok_or_else(|| VolumeError::NoSpace { reason: "all image ids of the pool were used".to_owned() })
+    id.ok_or_else(|| VolumeError::NoSpace { reason: "all image ids of the pool were used; serve the primary, and copy its volumes to a new pool (`varve volume export`, `varve volume import`)".to_owned() })
 }
 
 fn take_up_to(catalog: &mut Catalog, last: u32) -> Option<u32> {

@@ -113,7 +113,7 @@ impl Pool {
             if catalog.add_lost(hole) {
                 is_news = true;
                 pool.note_problem(format!(
-                    "the records at LSN {} to {} cannot be read; blocks that were not written again after them are not served",
+                    "the records at LSN {} to {} cannot be read (earlier points have what was there: `varve restore clone`); blocks that were not written again after them are not served",
                     hole.start, hole.end
                 ));
             }
@@ -230,7 +230,7 @@ impl Pool {
                 holes.extend(&known.holes);
             } else if let Some(hole) = known.holes.first() {
                 self.note_problem(format!(
-                    "the records from LSN {} on, of segment {sequence}, cannot be read; points in that segment, and synchs there, may be missing",
+                    "the records from LSN {} on, of segment {sequence}, cannot be read; points in that segment, and synchs there, may be missing; use a point before or after it",
                     hole.start
                 ));
             }

@@ -73,11 +73,33 @@ impl fmt::Display for Point {
                 Ok(time) => write!(f, "time:{time}"),
                 Err(_) => write!(f, "time:{time_ns}ns"),
             },
-            Point::Ago(span_ns) => write!(f, "time:-{}ms", span_ns / 1_000_000),
+            Point::Ago(span_ns) => write!(f, "time:-{}", span_text(*span_ns)),
             Point::Synch(name) => write!(f, "synch:{name}"),
             Point::Snapshot(name) => write!(f, "snapshot:{name}"),
         }
     }
+}
+
+/// Nanoseconds as people write them: `1h30m`, `10m`, `500ms`.
+fn span_text(span_ns: u64) -> String {
+    const UNITS: [(&str, u64); 7] = [
+        ("d", 86_400_000_000_000),
+        ("h", 3_600_000_000_000),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+        ("ms", 1_000_000),
+        ("us", 1_000),
+        ("ns", 1),
+    ];
+    let mut rest = span_ns;
+    let mut text = String::new();
+    for (unit, scale) in UNITS {
+        if rest >= scale {
+            text.push_str(&format!("{}{unit}", rest / scale));
+            rest %= scale;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// Parses `1h30m`, `90s`, `500ms` into nanoseconds.
@@ -149,5 +171,17 @@ mod tests {
             let point: Point = text.parse().expect(text);
             assert_eq!(point.to_string().parse(), Ok(point));
         }
+    }
+
+    #[test]
+    fn spans_are_shown_as_people_write_them() {
+        for text in
+            ["time:-1h", "time:-1h30m", "time:-10m", "time:-500ms", "time:-2d3s", "time:-0s", "time:-1us"]
+        {
+            let point: Point = text.parse().expect(text);
+            assert_eq!(point.to_string(), text);
+        }
+        let point: Point = "time:-90s".parse().expect("a span");
+        assert_eq!(point.to_string(), "time:-1m30s");
     }
 }

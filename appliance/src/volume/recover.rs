@@ -143,7 +143,10 @@ impl Pool {
         let (pool, continued, at) = loop {
             let Some(newest) = newest(&known) else {
                 return Err(VolumeError::Archive {
-                    reason: format!("nothing of pool {uuid} in {} can be read", service.store().label()),
+                    reason: format!(
+                        "nothing of pool {uuid} in {} can be read; bring back its objects, or name another copy of the archive with --from",
+                        service.store().label()
+                    ),
                 });
             };
             let last_time_ns = match entries_and_end(&mut *service, newest, &mut unreadable).await? {
@@ -251,7 +254,7 @@ impl Pool {
         if catalog.working_sets.is_empty() {
             return Err(VolumeError::Archive {
                 reason:
-                    "the archive is of a pool that did not record its working set; it cannot be recovered"
+                    "the archive is of a pool that did not record its working set; it cannot be recovered by this version: use the version of varve that made it"
                         .to_owned(),
             });
         }

@@ -205,7 +205,7 @@ impl Pool {
         let Findings { bad, repaired, lost } = findings;
         let rest = bad.saturating_sub(repaired + lost);
         let problem = format!(
-            "{bad} of its blocks are damaged on the device, which a scrub found: {repaired} were copied forward from the archive, {rest} are not in use or in the archive still, {lost} are nowhere else"
+            "{bad} of its blocks are damaged on the device, which a scrub found: {repaired} were copied forward from the archive, {rest} are not in use or in the archive still, {lost} are nowhere else. The device may be failing: replace it soon"
         );
         self.log.borrow_mut().note_problem(sequence, problem);
     }

@@ -138,8 +138,19 @@ pub fn distribution_svg(title: &str, recorders: &Recorders) -> String {
     svg(&[Chart { title: title.to_owned(), x, y, lines }])
 }
 
+/// The intervals that a picture shows: not the last one where it is much shorter than the others, for a
+/// few commands in a moment make no rate.
+fn shown(slices: &[Slice]) -> &[Slice] {
+    let longest = slices.iter().map(|slice| slice.seconds).fold(0.0, f64::max);
+    match slices.split_last() {
+        Some((last, rest)) if last.seconds < longest / 2.0 => rest,
+        _ => slices,
+    }
+}
+
 /// The time line as an SVG document: commands a second above, latencies below.
 pub fn timeline_svg(title: &str, slices: &[Slice]) -> String {
+    let slices = shown(slices);
     let end = slices.last().map_or(1.0, |slice| slice.start_s + slice.seconds);
     let line = |name: &str, of: fn(&Slice) -> f64| Line {
         name: name.to_owned(),
@@ -273,6 +284,17 @@ mod tests {
         assert!(lines[lines.len() - 2].contains("Total count    =         1000]"), "{text}");
         // As Java says for 1 to 60 s in ns with 3 digits.
         assert!(lines[lines.len() - 1].contains("SubBuckets     =         2048]"), "{text}");
+    }
+
+    #[test]
+    fn a_time_line_ends_with_the_last_interval_that_is_whole() {
+        let mut slices: Vec<Slice> = (0..4).map(|index| Slice::new(&interval(index), 4096)).collect();
+        let whole = timeline_svg("x", &slices);
+        slices.push(Slice { start_s: 4.0, seconds: 0.001, iops: 1e9, ..slices[0] });
+        assert_eq!(timeline_svg("x", &slices), whole);
+        slices[4].seconds = 0.6;
+        assert_ne!(timeline_svg("x", &slices), whole, "more than half of an interval is shown");
+        assert_eq!(shown(&slices[..1]).len(), 1, "a short load has one");
     }
 
     #[test]

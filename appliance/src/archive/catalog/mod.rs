@@ -44,6 +44,7 @@ use crate::log::types::Lsn;
 
 pub use details::{FillProgress, FillReport};
 pub use error::CatalogError;
+pub use open::is_same_store;
 pub use rebuild::{RebuildProgress, RebuildReport};
 pub use rows::{GapRow, ObjectDetails, ObjectRow, SynchRow};
 

@@ -112,13 +112,25 @@ impl Meta {
             format!("it has version '{}', and this build reads version {VERSION}", self.version)
         } else if self.pool != pool.to_string() {
             format!("it belongs to pool {}, not to {pool}", self.pool)
-        } else if self.store != store_label {
+        } else if !is_same_store(&self.store, store_label) {
             format!("it belongs to the store '{}', not to '{store_label}'", self.store)
         } else {
             return Ok(self.complete);
         };
         Err(Refused::Unusable(reason))
     }
+}
+
+/// Whether two labels are of one store. A store that is a path may have been named relative to the
+/// working directory.
+pub fn is_same_store(label: &str, other: &str) -> bool {
+    const KINDS: [&str; 4] = ["directory ", "device ", "tape library ", "tape drive "];
+    let absolute = |path: &str| std::path::absolute(path).ok();
+    label == other
+        || KINDS.iter().any(|kind| match (label.strip_prefix(kind), other.strip_prefix(kind)) {
+            (Some(path), Some(other)) => absolute(path).is_some_and(|path| Some(path) == absolute(other)),
+            _ => false,
+        })
 }
 
 /// Reads what a file says of itself, and opens every table, so that one of another shape is found now.

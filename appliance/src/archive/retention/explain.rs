@@ -211,6 +211,9 @@ fn retained_by(
     if sequence >= view.never_before {
         retained.push(Retention { by: "the primary's working set".to_owned(), until: Until::Held });
     }
+    // Several images, or several endpoints, may have the same reason.
+    let mut said: HashSet<String> = HashSet::new();
+    retained.retain(|retention| said.insert(format!("{}, {}", retention.by, retention.until)));
     retained
 }
 

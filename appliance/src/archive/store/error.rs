@@ -6,7 +6,7 @@ use super::Name;
 
 /// A failure: what was done, where, on which object, and of which kind it is.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} of {object} in {store}: {kind}")]
+#[error("{operation} of {}{store}: {kind}", in_words(object))]
 pub struct StoreError {
     /// The store's label.
     pub store: String,
@@ -16,6 +16,11 @@ pub struct StoreError {
     pub object: String,
     /// What went wrong.
     pub kind: StoreErrorKind,
+}
+
+/// An object and where it is; nothing for the store itself.
+fn in_words(object: &str) -> String {
+    if object.is_empty() { String::new() } else { format!("{object} in ") }
 }
 
 /// What can go wrong, in kinds that call for different answers.
@@ -144,5 +149,18 @@ impl StoreError {
     /// Whether the same call may succeed later, without anybody's doing.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind, StoreErrorKind::Unavailable(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_the_object_if_there_is_one() {
+        let error = StoreError::new("directory a", "open", StoreErrorKind::NotFound);
+        assert_eq!(error.to_string(), "open of directory a: not found");
+        let error = StoreError { operation: "get", object: "v1/x".to_owned(), ..error };
+        assert_eq!(error.to_string(), "get of v1/x in directory a: not found");
     }
 }

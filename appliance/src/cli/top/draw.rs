@@ -1,19 +1,22 @@
 //! The picture: figures as sections of text on a terminal, or on a sheet as large as they need.
 
 use ratatui::buffer::Buffer;
-use ratatui::layout::{Constraint, Rect};
-use ratatui::style::{Color, Style, Stylize};
+use ratatui::layout::Rect;
+use ratatui::style::{Color, Stylize};
 use ratatui::text::Line;
-use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Table, Widget};
+use ratatui::widgets::{Paragraph, Widget};
 
 use super::super::render::size;
 use super::super::render_archive::seconds;
 use super::super::render_latency::span;
+use super::super::table::width;
 use super::figures::{ArchiveFigures, Figures, PoolFigures, ReactorFigures, VolumeFigures};
+use super::history::History;
+use super::section::{Column, Section, join_within, split_bottom};
 use crate::volume::VolumeState;
 
-/// The width of the sheet, in characters, for a picture that is printed.
-const SHEET_WIDTH: u16 = 160;
+/// The width of the sheet for a picture that is printed and not to a terminal.
+pub(super) const SHEET_WIDTH: u16 = 160;
 /// The width of a bar.
 const BAR_WIDTH: usize = 10;
 /// Lines of the terminal that the connections have at most while there are more volumes than fit.
@@ -23,72 +26,44 @@ const CONNECTION_LINES: u16 = 6;
 const VOLUMES: usize = 3;
 const CONNECTIONS: usize = 4;
 
+/// What the keys do and the figures mean.
+const HELP: &str = "\
+q, Esc, Ctrl-C    end
+?                 show or hide this help
+up, down, k, j    scroll the volumes; Page Up, Page Down, Home, End too
+
+Columns that do not fit are left out. Rates are over the time between two samples.
+
+Reactors     BUSY: share of time with work.  TURNS/S: rounds through its work.
+             LONG TURNS: those of 1 ms and more since start; hosts wait meanwhile.
+Pool         USED: capacity that is taken.  LOG: device space that the log uses.
+             W: working set in segments.  IN USE, FREE: segments.
+             WA: written to the log for each byte of hosts since start; WA NOW: at present.
+Archive      BEHIND: age of what a loss of the primary would lose.
+             HELD BACK: share of time for which writes wait for the archive.
+             ABLE TO: throughput of the archivist.  RATIO: compression.
+Volumes      MEAN, P99: latency where it is measured (varve volume histogram NAME --enable).
+             The charts show the last samples, newest to the right: busy to 100 %,
+             operations to the most that was seen.
+Connections  hosts; data: memory for what they send and receive.";
+
 /// What is drawn.
 pub(super) struct Picture<'a> {
     pub(super) figures: &'a Figures,
+    /// What was seen before, for the small charts.
+    pub(super) history: &'a History,
+    /// Whether the help is shown instead of the figures.
+    pub(super) help: bool,
     /// Volumes that are scrolled out of sight.
     pub(super) skipped_volumes: usize,
     /// The last line; empty: there is none.
     pub(super) footer: String,
 }
 
-/// A heading line, column headings, rows, and lines about what is wrong.
-struct Section {
-    title: String,
-    /// As for [`super::super::table::Table`]: `>` aligns to the right.
-    headings: &'static [&'static str],
-    rows: Vec<Vec<String>>,
-    wrong: Vec<String>,
-}
-
-impl Section {
-    fn lines(&self) -> u16 {
-        // An empty table shows that it is empty, beneath its headings.
-        let table = if self.headings.is_empty() { 0 } else { 1 + self.rows.len().max(1) };
-        u16::try_from(1 + table + self.wrong.len()).unwrap_or(u16::MAX)
-    }
-
-    fn paint(self, area: Rect, buffer: &mut Buffer) {
-        let block = Block::new().borders(Borders::TOP).title(Line::from(format!(" {} ", self.title)).bold());
-        let widths = self.headings.iter().enumerate().map(|(column, heading)| {
-            let cells = self.rows.iter().map(|row| row[column].chars().count());
-            cells.chain([heading.trim_start_matches('>').chars().count()]).max().unwrap_or(0)
-        });
-        let widths: Vec<Constraint> = widths.map(|width| Constraint::Length(width as u16)).collect();
-        let cell = |column: usize, text: String| {
-            let line = Line::from(text);
-            Cell::from(if self.headings[column].starts_with('>') { line.right_aligned() } else { line })
-        };
-        let headings = self.headings.iter().enumerate();
-        let header = Row::new(
-            headings.map(|(column, heading)| cell(column, heading.trim_start_matches('>').to_owned())),
-        );
-        let rows = self
-            .rows
-            .into_iter()
-            .map(|row| Row::new(row.into_iter().enumerate().map(|(column, text)| cell(column, text))));
-        let wrong = self.wrong.len() as u16;
-        let [table_area, wrong_area] = split_bottom(area, wrong);
-        let table =
-            Table::new(rows, widths).header(header.style(Style::new().fg(Color::DarkGray))).block(block);
-        Widget::render(table.column_spacing(2), table_area, buffer);
-        let lines: Vec<Line<'_>> =
-            self.wrong.into_iter().map(|text| Line::from(text).fg(Color::Red)).collect();
-        Paragraph::new(lines).render(wrong_area, buffer);
-    }
-}
-
-/// The area without its last lines, and these.
-fn split_bottom(area: Rect, lines: u16) -> [Rect; 2] {
-    let lines = lines.min(area.height);
-    let rest = area.height - lines;
-    [Rect { height: rest, ..area }, Rect { y: area.y + rest, height: lines, ..area }]
-}
-
 impl Picture<'_> {
-    /// The lines that all of it needs.
-    fn lines(&self) -> u16 {
-        let sections = self.sections(usize::MAX);
+    /// The lines that all of it needs in this width.
+    fn lines(&self, columns: u16) -> u16 {
+        let sections = self.sections(usize::MAX, columns);
         let sum = sections.iter().fold(1_u16, |sum, section| sum.saturating_add(section.lines()));
         sum.saturating_add(u16::from(!self.footer.is_empty()))
     }
@@ -96,12 +71,17 @@ impl Picture<'_> {
     /// Draws it into `area`, as much of it as there is room for.
     pub(super) fn paint(&self, area: Rect, buffer: &mut Buffer) {
         let [area, footer] = split_bottom(area, u16::from(!self.footer.is_empty()));
-        Line::from(self.footer.as_str()).fg(Color::DarkGray).render(footer, buffer);
+        let words: Vec<String> = self.footer.split(", ").map(str::to_owned).collect();
+        Line::from(join_within(&words, usize::from(area.width))).fg(Color::DarkGray).render(footer, buffer);
         let header = Rect { height: area.height.min(1), ..area };
-        Line::from(self.header()).bold().render(header, buffer);
+        Line::from(self.header(area.width)).bold().render(header, buffer);
         let mut rest = Rect { y: area.y + header.height, height: area.height - header.height, ..area };
-        let needed = self.lines().saturating_sub(1 + footer.height);
-        let mut sections = self.sections(usize::MAX);
+        if self.help {
+            Paragraph::new(HELP).render(rest, buffer);
+            return;
+        }
+        let needed = self.lines(area.width).saturating_sub(1 + footer.height);
+        let mut sections = self.sections(usize::MAX, area.width);
         // What does not fit is missing from the volumes first, then from the connections.
         let mut missing = needed.saturating_sub(rest.height);
         if missing > 0 {
@@ -110,9 +90,9 @@ impl Picture<'_> {
             let from_connections = missing.min(connections.saturating_sub(CONNECTION_LINES));
             missing -= from_connections;
             let shown = usize::from(volumes.saturating_sub(missing).saturating_sub(2));
-            sections[VOLUMES] = self.volumes(shown);
+            sections[VOLUMES] = self.volumes(shown, area.width);
             let hosts = usize::from((connections - from_connections).saturating_sub(2));
-            sections[CONNECTIONS].rows.truncate(hosts);
+            sections[CONNECTIONS].truncate(hosts);
         }
         for section in sections {
             let height = section.lines().min(rest.height);
@@ -121,14 +101,20 @@ impl Picture<'_> {
         }
     }
 
-    /// The picture as lines of text, with room for everything.
-    pub(super) fn text(&self) -> String {
-        let mut sheet = Buffer::empty(Rect::new(0, 0, SHEET_WIDTH, self.lines()));
+    /// The picture as lines of text in this width, with room for all rows.
+    pub(super) fn text(&self, columns: u16) -> String {
+        let mut sheet = Buffer::empty(Rect::new(0, 0, columns, self.lines(columns)));
         self.paint(sheet.area, &mut sheet);
-        let lines = sheet.content.chunks(usize::from(SHEET_WIDTH));
+        let lines = sheet.content.chunks(usize::from(columns));
         let mut text = String::new();
-        for line in lines {
-            let line: String = line.iter().map(ratatui::buffer::Cell::symbol).collect();
+        for cells in lines {
+            let mut line = String::new();
+            let mut column = 0;
+            // A wide character has the cell after its own too.
+            while let Some(cell) = cells.get(column) {
+                line.push_str(cell.symbol());
+                column += width(cell.symbol()).max(1);
+            }
             // The rules of headings need not reach to the edge of a sheet that nobody sees.
             text.push_str(line.trim_end_matches(['─', ' ']));
             text.push('\n');
@@ -136,32 +122,59 @@ impl Picture<'_> {
         text
     }
 
-    fn header(&self) -> String {
+    fn header(&self, columns: u16) -> String {
         let figures = self.figures;
         let over = if figures.seconds > 0.0 {
             format!("rates over {:.1} s", figures.seconds)
         } else {
-            "rates come with the next look".to_owned()
+            "rates come with the next sample".to_owned()
         };
-        format!("{}  {over}", figures.version)
+        let whole = format!("{}  {over}", figures.version);
+        if width(&whole) <= usize::from(columns) { whole } else { figures.version.clone() }
     }
 
     /// From the top down, with so many volumes at most.
-    fn sections(&self, volumes_shown: usize) -> Vec<Section> {
+    fn sections(&self, volumes_shown: usize, columns: u16) -> Vec<Section> {
         let figures = self.figures;
         vec![
-            reactors(&figures.reactors),
-            pools(&figures.pools),
-            archive(figures.archive.as_ref()),
-            self.volumes(volumes_shown),
-            self.connections(),
+            self.reactors(columns),
+            pools(&figures.pools, columns),
+            archive(figures.archive.as_ref(), columns),
+            self.volumes(volumes_shown, columns),
+            self.connections(columns),
         ]
     }
 
-    fn volumes(&self, shown: usize) -> Section {
+    fn reactors(&self, columns: u16) -> Section {
+        let rows = self.figures.reactors.iter().map(|figures| {
+            let mut row = reactor(figures);
+            row.push(self.history.busy_chart(&figures.name));
+            row
+        });
+        let headings: [Column; 10] = [
+            ("NAME", 0),
+            (">CORE", 4),
+            (">BUSY", 0),
+            ("", 6),
+            (">TURNS/S", 3),
+            (">SLEEPS/S", 5),
+            (">MEAN TURN", 2),
+            (">P99 TURN", 1),
+            (">LONG TURNS", 2),
+            ("", 9),
+        ];
+        Section::new(&["Reactors".to_owned()], &headings, rows.collect(), std::iter::empty(), columns)
+    }
+
+    fn volumes(&self, shown: usize, columns: u16) -> Section {
         let volumes = &self.figures.volumes;
         let skipped = self.skipped_volumes.min(volumes.len().saturating_sub(shown.max(1)));
-        let rows: Vec<Vec<String>> = volumes.iter().skip(skipped).take(shown).map(volume).collect();
+        let shown = volumes.iter().skip(skipped).take(shown).map(|figures| {
+            let mut row = volume(figures);
+            row.push(self.history.operations_chart(&figures.name));
+            row
+        });
+        let rows: Vec<Vec<String>> = shown.collect();
         let title = if rows.is_empty() && !volumes.is_empty() {
             format!("Volumes: {}, for which there is no room", volumes.len())
         } else if rows.len() < volumes.len() {
@@ -169,34 +182,37 @@ impl Picture<'_> {
         } else {
             "Volumes".to_owned()
         };
-        let headings = &[
-            "NAME",
-            ">SIZE",
-            ">MAPPED",
-            "STATE",
-            ">READS/S",
-            ">WRITES/S",
-            ">READ",
-            ">WRITTEN",
-            ">MEAN",
-            ">P99",
-            ">ERRORS",
+        let headings: [Column; 12] = [
+            ("NAME", 0),
+            (">SIZE", 4),
+            (">MAPPED", 5),
+            ("STATE", 2),
+            (">READS/S", 0),
+            (">WRITES/S", 0),
+            (">READ", 1),
+            (">WRITTEN", 1),
+            (">MEAN", 3),
+            (">P99", 2),
+            (">ERRORS", 3),
+            ("", 9),
         ];
-        Section { title, headings, rows, wrong: Vec::new() }
+        Section::new(&[title], &headings, rows, std::iter::empty(), columns)
     }
 
-    fn connections(&self) -> Section {
+    fn connections(&self, columns: u16) -> Section {
         let target = &self.figures.target;
-        let title = format!(
-            "Connections: {} controllers, {} I/O queues, {} commands under way, {} commands/s, data {} of {} ({} wait)",
-            target.controllers,
-            target.io_queues,
-            target.under_way,
-            count(target.commands_per_s),
-            size(target.host_memory_bytes),
-            size(target.host_memory_bytes_max),
-            target.waiting_for_memory,
-        );
+        let title = [
+            format!("Connections: {} controllers", target.controllers),
+            format!("{} I/O queues", target.io_queues),
+            format!("{} commands under way", target.under_way),
+            format!("{} commands/s", count(target.commands_per_s)),
+            format!(
+                "data {} of {} ({} wait)",
+                size(target.host_memory_bytes),
+                size(target.host_memory_bytes_max),
+                target.waiting_for_memory
+            ),
+        ];
         let rows = self.figures.connections.iter().map(|connection| {
             vec![
                 connection.volume.clone(),
@@ -206,8 +222,9 @@ impl Picture<'_> {
                 connection.host.clone(),
             ]
         });
-        let headings = &["VOLUME", ">CONTROLLER", ">I/O QUEUES", "ADDRESS", "HOST"];
-        Section { title, headings, rows: rows.collect(), wrong: Vec::new() }
+        let headings: [Column; 5] =
+            [("VOLUME", 0), (">CONTROLLER", 3), (">I/O QUEUES", 2), ("ADDRESS", 0), ("HOST", 1)];
+        Section::new(&title, &headings, rows.collect(), std::iter::empty(), columns)
     }
 }
 
@@ -231,30 +248,25 @@ fn part(used_bytes: u64, whole_bytes: u64) -> String {
     format!("{} of {} ({percent:.0} %)", size(used_bytes), size(whole_bytes))
 }
 
-fn reactors(reactors: &[ReactorFigures]) -> Section {
-    let rows = reactors.iter().map(|reactor| {
-        let bar = reactor.busy_percent.map_or_else(String::new, |percent| {
-            let filled = (percent / 100.0 * BAR_WIDTH as f64).round() as usize;
-            format!("{}{}", "#".repeat(filled), ".".repeat(BAR_WIDTH.saturating_sub(filled)))
-        });
-        vec![
-            reactor.name.clone(),
-            reactor.core.clone(),
-            reactor.busy_percent.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1} %")),
-            bar,
-            count(reactor.turns_per_s),
-            count(reactor.sleeps_per_s),
-            span(reactor.turn_mean_ns),
-            span(reactor.turn_p99_ns as f64),
-            reactor.long_turns.to_string(),
-        ]
+fn reactor(reactor: &ReactorFigures) -> Vec<String> {
+    let bar = reactor.busy_percent.map_or_else(String::new, |percent| {
+        let filled = (percent / 100.0 * BAR_WIDTH as f64).round() as usize;
+        format!("{}{}", "#".repeat(filled), ".".repeat(BAR_WIDTH.saturating_sub(filled)))
     });
-    let headings =
-        &["NAME", ">CORE", ">BUSY", "", ">TURNS/S", ">SLEEPS/S", ">MEAN TURN", ">P99 TURN", ">LONG TURNS"];
-    Section { title: "Reactors".to_owned(), headings, rows: rows.collect(), wrong: Vec::new() }
+    vec![
+        reactor.name.clone(),
+        reactor.core.clone(),
+        reactor.busy_percent.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1} %")),
+        bar,
+        count(reactor.turns_per_s),
+        count(reactor.sleeps_per_s),
+        span(reactor.turn_mean_ns),
+        span(reactor.turn_p99_ns as f64),
+        reactor.long_turns.to_string(),
+    ]
 }
 
-fn pools(pools: &[PoolFigures]) -> Section {
+fn pools(pools: &[PoolFigures], columns: u16) -> Section {
     let rows = pools.iter().map(|pool| {
         let now = pool.write_amplification_now.map_or_else(|| "-".to_owned(), |now| format!("{now:.2}"));
         vec![
@@ -271,44 +283,40 @@ fn pools(pools: &[PoolFigures]) -> Section {
             pool.device.clone(),
         ]
     });
-    let headings = &[
-        "STATE",
-        "USED",
-        "LOG",
-        ">W",
-        ">IN USE",
-        ">FREE",
-        ">WA",
-        ">WA NOW",
-        ">WRITTEN",
-        ">TO DEVICE",
-        "DEVICE",
+    let headings: [Column; 11] = [
+        ("STATE", 0),
+        ("USED", 0),
+        ("LOG", 4),
+        (">W", 5),
+        (">IN USE", 6),
+        (">FREE", 3),
+        (">WA", 2),
+        (">WA NOW", 2),
+        (">WRITTEN", 1),
+        (">TO DEVICE", 3),
+        ("DEVICE", 8),
     ];
     let wrong =
         pools.iter().flat_map(|pool| pool.problems.iter().map(|problem| format!("problem: {problem}")));
-    Section { title: "Pool".to_owned(), headings, rows: rows.collect(), wrong: wrong.collect() }
+    Section::new(&["Pool".to_owned()], &headings, rows.collect(), wrong, columns)
 }
 
-fn archive(archive: Option<&ArchiveFigures>) -> Section {
-    let headings = &[
-        "STATE",
-        ">BACKLOG",
-        ">SEGMENTS",
-        ">BEHIND",
-        ">HELD BACK",
-        ">ARCHIVED",
-        ">ABLE TO",
-        ">RATIO",
-        ">FAILURES",
-        "STORE",
+fn archive(archive: Option<&ArchiveFigures>, columns: u16) -> Section {
+    let headings: [Column; 10] = [
+        ("STATE", 0),
+        (">BACKLOG", 1),
+        (">SEGMENTS", 5),
+        (">BEHIND", 0),
+        (">HELD BACK", 2),
+        (">ARCHIVED", 3),
+        (">ABLE TO", 7),
+        (">RATIO", 6),
+        (">FAILURES", 4),
+        ("STORE", 8),
     ];
     let Some(archive) = archive else {
-        return Section {
-            title: "Archive: none, the past is kept as far as the pool reaches".to_owned(),
-            headings: &[],
-            rows: Vec::new(),
-            wrong: Vec::new(),
-        };
+        let title = ["Archive: none", "the past is kept as far as the pool reaches"].map(str::to_owned);
+        return Section::new(&title, &[], Vec::new(), std::iter::empty(), columns);
     };
     let able = archive.throughput_bytes_per_s;
     let row = vec![
@@ -324,8 +332,8 @@ fn archive(archive: Option<&ArchiveFigures>) -> Section {
         archive.failures.to_string(),
         archive.store.clone(),
     ];
-    let wrong = archive.problem.iter().map(|problem| format!("problem: {problem}")).collect();
-    Section { title: "Archive".to_owned(), headings, rows: vec![row], wrong }
+    let wrong = archive.problem.iter().map(|problem| format!("problem: {problem}"));
+    Section::new(&["Archive".to_owned()], &headings, vec![row], wrong, columns)
 }
 
 fn volume(volume: &VolumeFigures) -> Vec<String> {

@@ -1,27 +1,33 @@
 //! `varve top`: what a running appliance does, as a live picture or as one that is printed.
 //!
-//! [`sample`] asks the appliance, by calls that anybody can make; [`figures`] makes rates of two samples; [`draw`] paints them; [`live`] does so again and again.
+//! [`sample`] asks the appliance, by calls that anybody can make; [`figures`] makes rates of two samples,
+//! which [`history`] remembers; [`draw`] paints them in [`section`]s; [`live`] does so again and again.
 
 mod draw;
 mod figures;
+mod history;
 mod live;
 mod sample;
+mod section;
 #[cfg(test)]
 mod tests;
 
 use std::io::{IsTerminal, Write};
 
-use self::draw::Picture;
+use self::draw::{Picture, SHEET_WIDTH};
 use self::figures::Figures;
+use self::history::History;
 use self::sample::{Sample, SampleError};
 use super::CommandError;
 use super::args::TopOptions;
 use super::client::{Client, ClientError};
+use super::table::terminal_columns;
 
 /// Watches the appliance that `connect` reaches, or prints one picture of it.
 ///
 /// # Errors
-/// The appliance does not answer, or not as this version understands it; the terminal's. The live view begins only when there is an answer.
+/// The appliance does not answer, or not as this version understands it; the terminal's. The live view
+/// begins only when there is an answer.
 pub(super) fn top(
     connect: impl Fn() -> Result<Client, ClientError>,
     options: &TopOptions,
@@ -35,7 +41,8 @@ pub(super) fn top(
             None => connect()?,
         };
         let sample = Sample::take(&mut |method, params| connected.call(method, params))?;
-        // After a failure the next look has a connection of its own: what comes late on the old one must not be taken for an answer.
+        // After a failure the next sample has a connection of its own: what comes late on the old one must
+        // not be taken for an answer.
         client = Some(connected);
         Ok::<_, SampleError>(sample)
     };
@@ -48,7 +55,10 @@ pub(super) fn top(
     let text = if json {
         format!("{}\n", serde_json::to_string_pretty(&figures)?)
     } else {
-        Picture { figures: &figures, skipped_volumes: 0, footer: String::new() }.text()
+        let (history, footer) = (History::default(), String::new());
+        let columns = terminal_columns().and_then(|columns| u16::try_from(columns).ok());
+        Picture { figures: &figures, history: &history, help: false, skipped_volumes: 0, footer }
+            .text(columns.unwrap_or(SHEET_WIDTH))
     };
     super::print(output, &text)
 }

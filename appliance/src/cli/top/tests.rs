@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::super::client::ClientError;
 use super::draw::Picture;
 use super::figures::Figures;
+use super::history::History;
 use super::sample::{Sample, SampleError};
 use crate::histogram::{Histogram, Summary};
 use crate::rpc::{ErrorObject, HistogramReport};
@@ -206,7 +207,9 @@ fn an_appliance_of_another_version_is_told_apart_from_one_that_refuses() {
 
 fn drawn(figures: &Figures, skipped_volumes: usize, width: u16, height: u16) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("in memory");
-    let picture = Picture { figures, skipped_volumes, footer: "q ends".to_owned() };
+    let history = History::default();
+    let footer = "q ends".to_owned();
+    let picture = Picture { figures, history: &history, help: false, skipped_volumes, footer };
     terminal.draw(|frame| picture.paint(frame.area(), frame.buffer_mut())).expect("in memory");
     let buffer = terminal.backend().buffer();
     let lines = buffer.content.chunks(usize::from(width));
@@ -268,10 +271,104 @@ fn a_small_terminal_shows_a_part_of_the_volumes() {
 fn a_printed_picture_has_room_for_all() {
     let many = Canned { volumes: 100, archive: false, ..Canned::default() };
     let figures = many.figures(&many, 1);
-    let text = Picture { figures: &figures, skipped_volumes: 0, footer: String::new() }.text();
+    let history = History::default();
+    let footer = String::new();
+    let text =
+        Picture { figures: &figures, history: &history, help: false, skipped_volumes: 0, footer }.text(160);
     assert!(text.contains("vol0 ") && text.contains("vol99 ") && text.contains("nqn.host"), "{text}");
     assert!(text.contains("Archive: none"), "{text}");
     assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
     let off = text.lines().find(|line| line.starts_with("vol99")).expect("it is there");
     assert_eq!(off.matches("off").count(), 2, "{off}");
+}
+
+/// Figures with many digits everywhere.
+fn long_figures() -> Figures {
+    let before = Canned { writes: 1000, ..Canned::default() };
+    let later = Canned {
+        writes: 9_876_543,
+        busy_ns: 1_900_000_000,
+        elapsed_ns: 11_000_000_000,
+        copied_blocks: 1_234_567,
+        archived_bytes: 123 << 30,
+        latencies_ns: vec![1_000_000, 987_654_321],
+        volumes: 3,
+        ..before.clone()
+    };
+    before.figures(&later, 1)
+}
+
+#[test]
+fn no_width_cuts_a_figure() {
+    let figures = long_figures();
+    let history = History::default();
+    let of = |columns| {
+        Picture {
+            figures: &figures,
+            history: &history,
+            help: false,
+            skipped_volumes: 0,
+            footer: String::new(),
+        }
+        .text(columns)
+    };
+    // Every word of a narrow picture is a word of the wide one, so none has lost a digit.
+    let wide = of(400);
+    let known: std::collections::HashSet<&str> = wide.split_whitespace().collect();
+    for columns in 40..200 {
+        let text = of(columns);
+        for word in text.split_whitespace().filter(|word| word.contains(|c: char| c.is_ascii_digit())) {
+            let word = word.trim_end_matches([',', ')']);
+            let is_whole = known.iter().any(|other| other.trim_end_matches([',', ')']) == word);
+            assert!(is_whole, "{columns} columns: {word}: {text}");
+        }
+    }
+    // At 80 columns what matters most is there.
+    let text = of(80);
+    assert!(text.contains("1 MiB of 4 MiB (25 %)") && text.contains("9875543"), "{text}");
+    assert!(text.contains("READS/S") && text.contains("WRITES/S") && text.contains("BEHIND"), "{text}");
+    assert!(!text.contains("pool.varve") && !text.contains("directory a"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[test]
+fn charts_appear_where_there_is_room() {
+    let figures = long_figures();
+    let mut history = History::default();
+    for _ in 0..40 {
+        history.add(&figures);
+    }
+    let of = |columns| {
+        Picture {
+            figures: &figures,
+            history: &history,
+            help: false,
+            skipped_volumes: 0,
+            footer: String::new(),
+        }
+        .text(columns)
+    };
+    assert!(of(170).contains(&"█".repeat(30)), "{}", of(170));
+    assert!(!of(80).contains('█'), "{}", of(80));
+}
+
+#[test]
+fn the_help_explains_keys_and_columns() {
+    let figures = Canned::default().figures(&Canned::default(), 1);
+    let history = History::default();
+    let picture = Picture {
+        figures: &figures,
+        history: &history,
+        help: true,
+        skipped_volumes: 0,
+        footer: "q ends".to_owned(),
+    };
+    let mut terminal = Terminal::new(TestBackend::new(90, 30)).expect("in memory");
+    terminal.draw(|frame| picture.paint(frame.area(), frame.buffer_mut())).expect("in memory");
+    let text: String =
+        terminal.backend().buffer().content.iter().map(ratatui::buffer::Cell::symbol).collect();
+    assert!(
+        text.contains("HELD BACK") && text.contains("scroll the volumes") && !text.contains("nqn.host"),
+        "{text}"
+    );
 }

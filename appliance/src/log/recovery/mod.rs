@@ -120,7 +120,9 @@ pub enum LogError {
         pool_blocks: u64,
     },
     /// The log failed.
-    #[error("the log failed: {reason}")]
+    #[error(
+        "the log failed: {reason}; writes are refused. Check the device (dmesg), cure it and restart: everything acknowledged is in the log"
+    )]
     Poisoned {
         /// The first failure.
         reason: String,

@@ -271,7 +271,7 @@ impl Walk {
         let withheld: BTreeSet<Slot> = slots.unsure.difference(&used).copied().collect();
         for slot in &withheld {
             self.problems.push(format!(
-                "slot {slot}: its header cannot be read, and nothing says what it holds; it is not used"
+                "slot {slot}: its header cannot be read, and nothing says what it holds; it is not used. The device may be failing: replace it soon"
             ));
         }
         let newest = self.table.iter().next_back().map(|(sequence, segment)| (sequence, segment.slot));
@@ -385,7 +385,7 @@ impl Walk {
 
     pub(super) fn lose(&mut self, range: LsnRange) {
         self.problems.push(format!(
-            "the records at LSN {} to {} are lost; blocks that were not written again after them are not served",
+            "the records at LSN {} to {} are lost (earlier points have what was there: `varve restore clone`); blocks that were not written again after them are not served",
             range.start, range.end
         ));
         self.lost.push(range);

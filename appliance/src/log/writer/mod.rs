@@ -129,13 +129,15 @@ pub enum AppendError {
     #[error("the log is busy")]
     Busy,
     /// The working set is full.
-    #[error("capacity exceeded: the log has used its {segments} segments")]
+    #[error(
+        "capacity exceeded: the log has used its {segments} segments; delete volumes, trim, or use a larger device"
+    )]
     Full {
         /// W.
         segments: u64,
     },
     /// The log failed before.
-    #[error("the log failed and takes no more writes: {reason}")]
+    #[error("the log failed and takes no more writes: {reason}; cure that and restart")]
     Poisoned {
         /// The first failure.
         reason: Rc<str>,

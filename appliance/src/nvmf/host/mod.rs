@@ -1,4 +1,4 @@
-//! A small `NVMe`/TCP host for our own tests, soaks and load generator.
+//! A small `NVMe`/TCP host for `varve volume import` and `export`, our own tests, soaks and load generator.
 //!
 //! It is strict where the Linux host is strict (and a little beyond), so that what it accepts the
 //! kernel accepts too. It is blocking by nature but can busy-poll, moves many capsules with one

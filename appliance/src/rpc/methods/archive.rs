@@ -19,7 +19,7 @@ use crate::volume::Point;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        Method::direct("archive_get_status", "How the archive is, and how far behind.", status),
+        Method::direct("archive_get_status", "The state of the archive, and how far behind it is.", status),
         Method::task("archive_seal", "Archives everything up to now; with wait false only begins it.", seal).changing(),
         Method::direct(
             "archive_list",
@@ -27,8 +27,8 @@ pub(super) fn methods() -> Vec<Method> {
             list,
         ),
         Method::direct("archive_verify", "Begins to read the archive back with every check.", verify),
-        Method::direct("archive_verify_check", "How a verification stands.", verify_check),
-        Method::direct("archive_explain", "Why a point is kept, what it needs, and when it goes.", explain),
+        Method::direct("archive_verify_check", "How far a verification is.", verify_check),
+        Method::direct("archive_explain", "Why a point is kept, which segments it needs, and when it expires.", explain),
         Method::direct(
             "archive_expire",
             "Deletes what no point that the rules keep needs, a part each hour; dry_run only says what would go, all waits for nothing, clock_is_right confirms the clock.",

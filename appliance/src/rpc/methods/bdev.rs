@@ -18,7 +18,7 @@ pub(super) fn methods() -> Vec<Method> {
         Method::on_reactor("bdev_get_iostat", "Activity of the volumes since start.", get_iostat),
         Method::on_reactor(
             "bdev_enable_histogram",
-            "Begins or ends to measure how long requests of a volume take; not kept across a restart.",
+            "Turns the measurement of a volume's requests on or off; a restart turns it off.",
             enable_histogram,
         ),
         Method::on_reactor("bdev_get_histogram", "How long requests of a volume took.", get_histogram),
@@ -88,7 +88,7 @@ fn bdev(volume: &VolumeInfo, claimed: bool) -> Value {
             "get_zone_info": false,
             "zone_management": false,
             "zone_append": false,
-            "compare": false,
+            "compare": true,
             "compare_and_write": false,
             "abort": false,
             "seek_hole": false,
@@ -215,5 +215,29 @@ fn get_histogram(
         None => Err(RpcError::WrongState {
             reason: "the volume has no histogram: latencies are measured from bdev_enable_histogram on (varve volume histogram NAME --enable)",
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bdev_has_the_kinds_of_requests_that_hosts_are_served() {
+        let mut volume: VolumeInfo = serde_json::from_value(json!({
+            "name": "a", "uuid": uuid::Uuid::nil(), "size_bytes": 1 << 20, "read_only": false, "state": "online",
+            "image": 1, "parent": null, "created_ns": 0, "mapped_blocks": 0,
+            "stats": {"reads": 0, "read_bytes": 0, "writes": 0, "written_bytes": 0, "trims": 0,
+                      "trimmed_bytes": 0, "flushes": 0, "errors": 0},
+        }))
+        .expect("a volume");
+        let kinds = |volume: &VolumeInfo| {
+            let shown = bdev(volume, false);
+            ["read", "compare", "write", "unmap", "write_zeroes", "flush"]
+                .map(|kind| shown["supported_io_types"][kind].as_bool().expect("a kind"))
+        };
+        assert_eq!(kinds(&volume), [true; 6]);
+        volume.read_only = true;
+        assert_eq!(kinds(&volume), [true, true, false, false, false, true]);
     }
 }

@@ -30,13 +30,13 @@ pub(super) fn methods() -> Vec<Method> {
         Method::on_reactor("nvmf_subsystem_get_qpairs", "The connections of a subsystem.", get_qpairs),
         Method::on_reactor(
             "nvmf_subsystem_add_listener",
-            "Listens on an address, for every subsystem.",
+            "Starts listening on an address, for every subsystem.",
             add_listener,
         )
         .changing(),
         Method::on_reactor(
             "nvmf_subsystem_remove_listener",
-            "Stops to listen on an address, for every subsystem.",
+            "Stops listening on an address, for every subsystem; hosts that are connected stay.",
             remove_listener,
         )
         .changing(),

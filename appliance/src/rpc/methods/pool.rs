@@ -20,18 +20,18 @@ pub(super) fn methods() -> Vec<Method> {
         ),
         Method::task(
             "pool_set_working_set",
-            "Changes how many segments the live data may span; a shorter length is in force once copy-forward has made it so.",
+            "Changes how many segments the live data may use; a smaller number applies when all live data fits.",
             set_working_set,
         ).changing(),
-        Method::task("pool_grow", "Uses what the pool's device has grown by.", grow).changing(),
+        Method::task("pool_grow", "Uses the space by which the pool's device has grown.", grow).changing(),
         Method::on_reactor(
             "pool_get_clock",
-            "The time that records carry and the machine's, and how they stand to each other.",
+            "The time that records carry, the machine's time, and whether they agree.",
             get_clock,
         ),
         Method::on_reactor(
             "pool_confirm_clock",
-            "Confirms the machine's clock: what is held goes on, and records follow it.",
+            "Confirms that the machine's clock is right: expiry goes on, and records follow the clock.",
             confirm_clock,
         ).changing(),
     ]

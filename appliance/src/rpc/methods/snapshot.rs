@@ -14,7 +14,7 @@ pub(super) fn methods() -> Vec<Method> {
             .changing(),
         Method::task(
             "snapshot_list",
-            "The snapshots from an LSN on, oldest first: at most 10,000, or `limit`, and all of the last one's LSN; go on behind that.",
+            "The snapshots from an LSN on, oldest first: at most 10,000, or `limit`, and all of the last one's LSN; continue after that.",
             list,
         ),
         Method::task(

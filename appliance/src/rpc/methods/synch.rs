@@ -21,7 +21,7 @@ pub(super) fn methods() -> Vec<Method> {
             .changing(),
         Method::task(
             "synch_list",
-            "The synchs from an LSN on, oldest first: at most 10,000, or `limit`; go on behind the last.",
+            "The synchs from an LSN on, oldest first: at most 10,000, or `limit`; continue after the last.",
             list,
         ),
     ]

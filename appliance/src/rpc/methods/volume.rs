@@ -14,7 +14,8 @@ use crate::volume::{CreateVolume, VolumeError, VolumeInfo};
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        Method::task("volume_create", "Makes a volume; with if_absent an equal one may exist.", create).changing(),
+        Method::task("volume_create", "Makes a volume; with if_absent an equal one may exist.", create)
+            .changing(),
         Method::on_reactor("volume_list", "Every volume, or the one with a name.", list),
         Method::task(
             "volume_delete",
@@ -25,9 +26,10 @@ pub(super) fn methods() -> Vec<Method> {
         Method::task("volume_resize", "Grows a volume.", resize).changing(),
         Method::task(
             "volume_hydrate",
-            "Begins to make what a clone inherited its own, so that it needs neither its origin nor the archive.",
+            "Starts copying what a clone inherited, so that it needs neither its origin nor the archive.",
             hydrate,
-        ).changing(),
+        )
+        .changing(),
     ]
 }
 

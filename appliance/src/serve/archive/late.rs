@@ -155,7 +155,8 @@ impl Late {
             }
             match self.try_once().await {
                 Ok(started) => {
-                    tracing::info!(
+                    // At the level at which it was told that it is away.
+                    tracing::warn!(
                         store = started.store,
                         objects = started.objects,
                         synchs = started.synchs,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::archive::catalog::is_same_store;
 use crate::archive::object::{ObjectId, pool_prefix};
 use crate::archive::store::tape::DriveError;
 use crate::archive::store::{
@@ -147,7 +148,7 @@ pub fn open_store(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
                 ));
                 continue;
             }
-            CheckOutcome::Lied => (format!("{}, but it is not so", promise(check)), None),
+            CheckOutcome::Lied => (format!("{}, and that is not so here", promise(check)), None),
             // What is in it can be read, and whoever runs the appliance can make room.
             CheckOutcome::Failed(error) if takes_nothing_now(&*opened.store, check, &error) => {
                 opened.notes.push(format!("nothing can be archived now: {error}"));
@@ -200,25 +201,44 @@ fn keeps_all(check: Check, error: &StoreError) -> bool {
 /// What a check expects, in words.
 fn promise(check: Check) -> &'static str {
     match check {
-        Check::Put => "an object was put",
-        Check::InvisibleBeforeCommit => "an object is not to be seen before it is whole",
-        Check::ListAfterPut => "an object stands in the list once it is put",
-        Check::ReadBack => "an object reads back as it was put",
-        Check::RangedRead => "a part of an object reads back as it was put",
-        Check::RefusesOverwrite => "an object is not overwritten",
-        Check::Delete => "an object is gone once it is deleted",
+        Check::Put => "an object was written",
+        Check::InvisibleBeforeCommit => "an object must not be visible before it is complete",
+        Check::ListAfterPut => "an object must be listed once it is written",
+        Check::ReadBack => "an object must read back as it was written",
+        Check::RangedRead => "a part of an object must read back as it was written",
+        Check::RefusesOverwrite => "an object must not be overwritten",
+        Check::Delete => "an object must be gone once it is deleted",
     }
 }
 
 impl StoreSpec {
     /// Whether a store of that label is the one at this place.
     pub(super) fn is_place_of(&self, label: &str) -> bool {
-        let is = |kind: &str, path: &Path| label == format!("{kind} {}", path.display());
+        let is = |kind: &str, path: &Path| is_same_store(label, &format!("{kind} {}", path.display()));
         match self {
             StoreSpec::Directory { path } => is("directory", path),
             StoreSpec::Device { path, .. } => is("device", path),
             StoreSpec::Tape(tape) => is("tape library", &tape.path) || is("tape drive", &tape.path),
             StoreSpec::S3(config) => label == config.label(),
+        }
+    }
+
+    /// The same place, whatever the working directory is: one archive has one label.
+    #[must_use]
+    pub(super) fn absolute(self) -> Self {
+        // An empty path, which alone has no absolute one, is refused when the text is read.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        match self {
+            StoreSpec::Directory { path } => StoreSpec::Directory { path: absolute(path) },
+            StoreSpec::Device { path, create_bytes } => {
+                StoreSpec::Device { path: absolute(path), create_bytes }
+            }
+            StoreSpec::Tape(tape) => StoreSpec::Tape(TapeSpec {
+                path: absolute(tape.path),
+                stage: tape.stage.map(absolute),
+                ..tape
+            }),
+            StoreSpec::S3(config) => StoreSpec::S3(config),
         }
     }
 
@@ -358,6 +378,23 @@ mod tests {
             claim: ClaimId::NONE,
         };
         store.put(&id.name().expect("a name"), 4, &mut &b"abcd"[..]).expect("put");
+    }
+
+    #[test]
+    fn a_relative_and_an_absolute_path_are_one_place() {
+        let here = std::env::current_dir().expect("a working directory");
+        for (kind, text) in [("directory", "a/b"), ("device", "device:a/b"), ("tape library", "tape:a/b")] {
+            let spec: StoreSpec = text.parse().expect("a place");
+            let absolute = format!("{kind} {}/a/b", here.display());
+            for spec in [spec.clone(), spec.absolute()] {
+                assert!(spec.is_place_of(&format!("{kind} a/b")) && spec.is_place_of(&absolute), "{text}");
+                assert!(!spec.is_place_of(&format!("{kind} a/c")) && !spec.is_place_of("a/b"), "{text}");
+            }
+        }
+        assert_eq!(
+            "a".parse::<StoreSpec>().expect("a place").absolute().to_string(),
+            format!("dir:{}/a", here.display())
+        );
     }
 
     #[test]

@@ -384,7 +384,7 @@ impl Archive {
 
     /// Tells the operator that the store fails, or that writes are refused, with why: neither hides the other.
     fn tell_failure(&mut self, now_ns: u64, state: &mut State) {
-        const REFUSED: &str = "writes are refused: the archive cannot keep up, and no segment of the primary device can be given away before it is archived";
+        const REFUSED: &str = "writes are refused: the archive cannot keep up, and no segment of the primary device can be given away before it is archived (`varve archive status` shows how far behind it is; --back-pressure degrade lets writes go on, with a gap in history)";
         let problem = match (&self.cause, self.refuses_writes(now_ns)) {
             (Some(cause), true) => format!("{REFUSED}; it does not work, and is tried again: {cause}"),
             (None, true) => REFUSED.to_owned(),

@@ -399,7 +399,7 @@ impl Archive {
         self.cause = None;
         self.recent.note(log.environment().clock.monotonic_ns(), &archived);
         if self.problem.is_some() {
-            tracing::info!(object = id.sequence.0, "the archive works again");
+            tracing::warn!(object = id.sequence.0, "the archive works again");
             self.tell_no_more(state);
         }
         self.objects.insert(id);
@@ -598,7 +598,5 @@ impl State {
 
 /// The pool has no archive.
 pub(super) fn no_archive() -> VolumeError {
-    VolumeError::Busy {
-        reason: "the pool has no archive; start it with --archive DIRECTORY, or attach a store".to_owned(),
-    }
+    VolumeError::Busy { reason: "the pool has no archive; start it with --archive DIRECTORY".to_owned() }
 }

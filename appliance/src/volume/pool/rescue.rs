@@ -334,7 +334,7 @@ impl State {
         log.unpin(sequence);
         if bad > 0 {
             let why = if damaged > 0 { "have a wrong checksum" } else { "cannot be read" };
-            log.note_problem(sequence, format!("blocks of it {why} on the device; hosts get the archive's copy where there is one, else a media error"));
+            log.note_problem(sequence, format!("blocks of it {why} on the device; hosts get the archive's copy where there is one, else a media error. The device may be failing: replace it soon"));
             if let Some(error) = &rescue.error {
                 self.say(log, |unsaid| tracing::error!(%error, segment = sequence.0, unsaid, "blocks cannot be read from the device"));
             }

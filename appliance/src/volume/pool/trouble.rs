@@ -77,7 +77,7 @@ impl State {
         if let Some(before) = before {
             self.problems.retain(|known| *known != before.told);
             if told.is_none() {
-                tracing::info!(volume = name, "what the volume inherited can be read again");
+                tracing::warn!(volume = name, "what the volume inherited can be read again");
             }
         }
         if let Some(problem) = told {

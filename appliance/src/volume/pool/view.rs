@@ -81,7 +81,11 @@ impl Pool {
         let mut problems = state.problems.clone();
         problems.extend(log.damage().cloned());
         problems.extend(state.rescues.faults().cloned());
-        problems.extend(log.poisoned().map(|reason| format!("the log failed: {reason}")));
+        problems.extend(log.poisoned().map(|reason| {
+            format!(
+                "the log failed: {reason}; writes are refused. Check the device (dmesg), cure it and restart"
+            )
+        }));
         problems.extend(log.starved().map(|starved| {
             let space = log.device().queue().device().space();
             no_room(&device.name, space.as_ref(), &starved.reason)

@@ -163,12 +163,14 @@ impl S3Config {
                 (Some(rest), _) => rest,
                 (None, Some(rest)) if self.allow_http => rest,
                 (None, Some(_)) => {
-                    return refused("the endpoint has no TLS: use https, or set allow_http");
+                    return refused("the endpoint has no TLS: use https, or allow_http=true");
                 }
                 (None, None) => return refused("the endpoint must begin with https:// or http://"),
             };
             if rest.contains('@') {
-                return refused("the endpoint must not hold a user or a password: set access_key_id");
+                return refused(
+                    "the endpoint must not hold a user or a password: credentials come from AWS_ACCESS_KEY_ID or credentials=FILE",
+                );
             }
             let host = rest.trim_end_matches('/');
             if host.is_empty() || host.contains(['/', '?', '#', ' ']) || !host.is_ascii() {

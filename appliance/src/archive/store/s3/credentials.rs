@@ -101,7 +101,7 @@ impl Credentials {
             None
         };
         let key = key.ok_or_else(|| {
-            refused("no credentials: set access_key_id and secret_access_key, name a credentials_file, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+            refused("no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a file with credentials=FILE or AWS_SHARED_CREDENTIALS_FILE")
         })?;
         if !key.is_visible() {
             return Err(refused(

@@ -14,7 +14,7 @@ tokio::task_local! {
 
 /// The connection was never made, so nothing was sent.
 pub(super) const UNREACHABLE: StoreErrorKind = StoreErrorKind::Unavailable(Reason::Remote(
-    "it cannot be reached: check the endpoint, the network, and its certificate, or raise connect_timeout_ms",
+    "it cannot be reached: check the endpoint, the network, and its certificate",
 ));
 
 /// The service knows who asks, and does not let him.
@@ -126,7 +126,7 @@ fn of_transport(kind: HttpErrorKind) -> StoreErrorKind {
     let text = match kind {
         HttpErrorKind::Connect => return UNREACHABLE,
         HttpErrorKind::Timeout => {
-            "no answer in time: check the network and the service, or raise request_timeout_ms"
+            "no answer in time: check the network and the service; it is tried again by itself"
         }
         _ => "the connection was cut: check the network and the service; trying again may do",
     };
@@ -139,8 +139,12 @@ fn of_answer(answer: &Answer, subject: Subject) -> StoreErrorKind {
     match (answer.code.as_deref().unwrap_or(""), answer.status) {
         ("NoSuchBucket", _) => Refused("no such bucket: make it, or check bucket and endpoint"),
         ("NoSuchUpload", _) => Unavailable(Reason::Remote("the upload was aborted: put the object again")),
-        ("InvalidAccessKeyId", _) => Refused("the access key is not known: check access_key_id"),
-        ("SignatureDoesNotMatch", _) => Refused("the signature is wrong: check secret_access_key and region"),
+        ("InvalidAccessKeyId", _) => Refused(
+            "the access key is not known: check access_key_id (AWS_ACCESS_KEY_ID, or the credentials file)",
+        ),
+        ("SignatureDoesNotMatch", _) => Refused(
+            "the signature is wrong: check secret_access_key (AWS_SECRET_ACCESS_KEY, or the credentials file) and region",
+        ),
         ("RequestTimeTooSkewed", _) => SKEWED,
         ("RequestTimeout", _) => Unavailable(Reason::Http(408)),
         ("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired", _) => EXPIRED,
@@ -154,7 +158,7 @@ fn of_answer(answer: &Answer, subject: Subject) -> StoreErrorKind {
         (_, 412) => Exists,
         // Somebody does something with the same object at the same time; a put looks then at what is there.
         (_, 409) => Unavailable(Reason::Http(409)),
-        (_, 413) => Refused("the service takes no objects of this size: lower buffer_bytes"),
+        (_, 413) => Refused("the service takes no objects of this size: choose another service"),
         (_, 416) => OutOfRange,
         (_, 405 | 501) => Unsupported("the service does not know this request"),
         (_, status @ (408 | 429 | 500..)) => Unavailable(Reason::Http(status)),

@@ -1,0 +1,513 @@
+//! `varve volume import` and `varve volume export`: the contents of a volume to and from a file.
+//!
+//! The appliance says over JSON-RPC where hosts connect and what is there; the data goes over NVMe/TCP
+//! as that of any host does ([`commands`]). Neither root nor a kernel module is needed.
+//!
+//! **Interrupted:** an import that ends early leaves what it has written, and says so. An export that
+//! ends early leaves no file under the name it was given, and deletes the clone that it made.
+
+mod commands;
+mod extents;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use self::commands::{Command, Commands};
+use self::extents::{Extent, extents, nonzero_runs};
+use super::args::{ExportOptions, ImportOptions};
+use super::render::size;
+use super::{Client, CommandError, print};
+use crate::dma::BLOCK_BYTES;
+use crate::nvmf::host::HostError;
+use crate::nvmf::nqn;
+use crate::volume::{CloneInfo, PoolStats, VolumeInfo};
+
+/// What the name of a file ends in while an export writes it.
+const PARTIAL_SUFFIX: &str = ".partial";
+/// The most blocks that one command clears.
+const CLEAR_BLOCKS_MAX: u64 = 16_384;
+
+/// Why a transfer was not made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TransferError {
+    /// The file cannot be used.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was to be done.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// There is nothing to import.
+    #[error("{} is empty; name a file or block device with contents", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is neither a file nor a block device.
+    #[error("{} is neither a file nor a block device; name one of these", path.display())]
+    NoFile {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// The volume is too small.
+    #[error(
+        "{} has {} and volume '{volume}' only {}; make it larger first (varve volume resize {volume} {file_bytes}), or name another volume",
+        path.display(), size(*file_bytes), size(*volume_bytes)
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        file_bytes: u64,
+        /// The volume.
+        volume: String,
+        /// Its size.
+        volume_bytes: u64,
+    },
+    /// The volume takes no writes.
+    #[error("volume '{volume}' is read-only; name another volume")]
+    ReadOnly {
+        /// The volume.
+        volume: String,
+    },
+    /// Hosts use the volume.
+    #[error(
+        "volume '{volume}' is in use by {hosts}; disconnect them first (nvme disconnect), or write to it anyway with --force"
+    )]
+    InUse {
+        /// The volume.
+        volume: String,
+        /// Who.
+        hosts: String,
+    },
+    /// The file to make is there.
+    #[error("{} exists; name another file, or replace it with --force", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Hosts cannot connect.
+    #[error(
+        "the appliance listens nowhere, so hosts cannot connect; add a listener first (varve nvmf subsystem-add-listener 127.0.0.1:4420)"
+    )]
+    NoListener,
+    /// The connection failed.
+    #[error(
+        "cannot connect to volume '{volume}' at {address}: {}; is a firewall in the way?",
+        super::one_line(source)
+    )]
+    Connect {
+        /// The volume.
+        volume: String,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: HostError,
+    },
+    /// The connection was lost.
+    #[error(
+        "the connection to the appliance was lost: {}; look whether it runs (varve pool list), and run this again",
+        super::one_line(.0)
+    )]
+    Lost(#[from] HostError),
+    /// A command failed.
+    #[error(
+        "the appliance could not {action} byte {offset_bytes} of the volume: {status}; `varve pool list` and `varve volume list` say what is wrong"
+    )]
+    Failed {
+        /// `read`, `write`, `clear`.
+        action: &'static str,
+        /// Where.
+        offset_bytes: u64,
+        /// Its status.
+        status: String,
+    },
+    /// Nothing happens any more.
+    #[error(
+        "nothing was completed for {} s; `varve pool list` and `varve archive status` say what the appliance waits for",
+        seconds
+    )]
+    Stalled {
+        /// For so long.
+        seconds: u64,
+    },
+    /// A signal.
+    #[error("stopped by a signal")]
+    Stopped,
+}
+
+/// Makes a [`TransferError::File`].
+fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> TransferError {
+    move |source| TransferError::File { action, path: path.to_owned(), source }
+}
+
+fn call<T: DeserializeOwned>(client: &mut Client, method: &str, params: Value) -> Result<T, CommandError> {
+    let params = if let Value::Object(members) = params { members } else { Map::new() };
+    let result = client.call(method, params)?;
+    T::deserialize(&result).map_err(|error| {
+        format!("{method}: the appliance is of another version than this command: {error}").into()
+    })
+}
+
+/// A bar for bytes, on standard error if that is a terminal.
+fn bar(message: &'static str, len_bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::new(len_bytes).with_message(message);
+    // A template that is not understood leaves the default one.
+    if let Ok(style) =
+        ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// A volume of that name, if there is one.
+fn find_volume(client: &mut Client, name: &str) -> Result<Option<VolumeInfo>, CommandError> {
+    let volumes: Vec<VolumeInfo> = call(client, "volume_list", Value::Null)?;
+    Ok(volumes.into_iter().find(|volume| volume.name == name))
+}
+
+/// Connects to a volume as a host.
+fn connect(client: &mut Client, volume: &str) -> Result<Commands, CommandError> {
+    let nqn = nqn::of_volume(volume);
+    let listeners: Vec<Listener> = call(client, "nvmf_subsystem_get_listeners", json!({"nqn": nqn}))?;
+    let address = nearest(listeners.iter().filter_map(|listener| listener.address.socket_address()));
+    let address = address.ok_or(TransferError::NoListener)?;
+    let connected = Commands::connect(address, &nqn);
+    Ok(connected.map_err(|source| TransferError::Connect { volume: volume.to_owned(), address, source })?)
+}
+
+/// Where a subsystem is reached, as `nvmf_subsystem_get_listeners` shows it.
+#[derive(Debug, Deserialize)]
+struct Listener {
+    address: ListenAddress,
+}
+
+#[derive(Debug, Deserialize)]
+struct ListenAddress {
+    traddr: IpAddr,
+    trsvcid: String,
+}
+
+impl ListenAddress {
+    /// Where to connect on this machine: an address that stands for all of them is reached by loopback.
+    fn socket_address(&self) -> Option<SocketAddr> {
+        let ip = match self.traddr {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        Some(SocketAddr::new(ip, self.trsvcid.parse().ok()?))
+    }
+}
+
+/// A loopback address where there is one; else the first.
+fn nearest(addresses: impl Iterator<Item = SocketAddr>) -> Option<SocketAddr> {
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    addresses.iter().find(|address| address.ip().is_loopback()).or(addresses.first()).copied()
+}
+
+/// Refuses to write to a volume that hosts are connected to.
+fn refuse_in_use(client: &mut Client, volume: &str) -> Result<(), CommandError> {
+    #[derive(Deserialize)]
+    struct Controller {
+        hostnqn: String,
+    }
+    let params = json!({"nqn": nqn::of_volume(volume)});
+    let controllers: Vec<Controller> = call(client, "nvmf_subsystem_get_controllers", params)?;
+    let hosts: Vec<String> = controllers.into_iter().map(|controller| controller.hostnqn).collect();
+    if hosts.is_empty() {
+        return Ok(());
+    }
+    Err(TransferError::InUse { volume: volume.to_owned(), hosts: hosts.join(", ") }.into())
+}
+
+/// Writes a file into a volume, which is made if there is none.
+pub(super) fn import(
+    client: &mut Client,
+    options: &ImportOptions,
+    json: bool,
+    output: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let started = Instant::now();
+    let (file, file_bytes) = open_source(&options.file)?;
+    let name = &options.name;
+    let existing = find_volume(client, name)?;
+    let (is_made, has_contents) = match &existing {
+        Some(volume) if volume.read_only => {
+            return Err(TransferError::ReadOnly { volume: name.clone() }.into());
+        }
+        Some(volume) if volume.size_bytes < file_bytes => {
+            let (path, volume_bytes) = (options.file.clone(), volume.size_bytes);
+            return Err(
+                TransferError::TooLarge { path, file_bytes, volume: name.clone(), volume_bytes }.into()
+            );
+        }
+        Some(volume) => (false, volume.mapped_blocks > 0),
+        None => {
+            let params = json!({"name": name, "size": file_bytes.next_multiple_of(BLOCK_BYTES as u64)});
+            let _: VolumeInfo = call(client, "volume_create", params)?;
+            (true, false)
+        }
+    };
+    if !is_made && !options.force {
+        refuse_in_use(client, name)?;
+    }
+    let before: PoolStats = call(client, "pool_stats", Value::Null)?;
+    let mut commands = connect(client, name)?;
+    let bar = bar("importing", file_bytes);
+    let written_bytes = write_all(&mut commands, &file, &options.file, file_bytes, has_contents, &bar)
+        .map_err(|error| format!("volume '{name}' holds a part of the file only: {error}"))?;
+    bar.finish_and_clear();
+    commands.close();
+    let text = if json {
+        let report = json!({
+            "volume": name, "made": is_made, "file_bytes": file_bytes, "written_bytes": written_bytes,
+            "lsn_before": before.newest_point_lsn,
+        });
+        format!("{report:#}\n")
+    } else {
+        let made = if is_made { "the new volume" } else { "volume" };
+        let back = if has_contents {
+            format!("; before, it was as lsn:{} has it", before.newest_point_lsn)
+        } else {
+            String::new()
+        };
+        format!(
+            "{} of {} of {} were written to {made} {name} in {:.1} s{back}\n",
+            size(written_bytes),
+            size(file_bytes),
+            options.file.display(),
+            started.elapsed().as_secs_f64()
+        )
+    };
+    print(output, &text)
+}
+
+/// The file or device to import, and its size.
+fn open_source(path: &Path) -> Result<(File, u64), TransferError> {
+    let file = File::open(path).map_err(failed("open", path))?;
+    let kind = file.metadata().map_err(failed("look at", path))?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(TransferError::NoFile { path: path.to_owned() });
+    }
+    let len_bytes = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(failed("look at", path))?;
+    if len_bytes == 0 {
+        return Err(TransferError::Empty { path: path.to_owned() });
+    }
+    Ok((file, len_bytes))
+}
+
+/// Writes what the file holds; of a volume with contents, clears what the file has holes for. How many
+/// bytes were written.
+fn write_all(
+    commands: &mut Commands,
+    file: &File,
+    path: &Path,
+    file_bytes: u64,
+    has_contents: bool,
+    bar: &ProgressBar,
+) -> Result<u64, TransferError> {
+    let chunk_bytes = commands.transfer_bytes() / BLOCK_BYTES * BLOCK_BYTES;
+    let mut written_bytes = 0;
+    for extent in extents(file, file_bytes).map_err(failed("look for holes in", path))? {
+        let Extent { offset_bytes, len_bytes, is_data } = extent;
+        let mut at = offset_bytes;
+        let end = offset_bytes + len_bytes;
+        while at < end {
+            if !is_data {
+                let clear_bytes = (end - at).min(CLEAR_BLOCKS_MAX * BLOCK_BYTES as u64);
+                if has_contents {
+                    commands.push(Command::clear(at, clear_bytes), &mut ignore)?;
+                }
+                at += clear_bytes;
+                bar.set_position(at.min(file_bytes));
+                continue;
+            }
+            let now_bytes = (end - at).min(chunk_bytes as u64) as usize;
+            let mut data = vec![0; now_bytes];
+            // The file may end within its last block, which is filled up with zeroes.
+            let in_file = now_bytes.min(file_bytes.saturating_sub(at) as usize);
+            file.read_exact_at(&mut data[..in_file], at).map_err(failed("read", path))?;
+            for (range, is_zero) in nonzero_runs(&data) {
+                let start = at + range.start as u64;
+                if !is_zero {
+                    written_bytes += range.len() as u64;
+                    commands.push(Command::write(start, data[range].to_vec()), &mut ignore)?;
+                } else if has_contents {
+                    commands.push(Command::clear(start, range.len() as u64), &mut ignore)?;
+                }
+            }
+            at += now_bytes as u64;
+            bar.set_position(at.min(file_bytes));
+        }
+    }
+    commands.drain(&mut ignore)?;
+    commands.flush()?;
+    Ok(written_bytes)
+}
+
+/// Writes need nothing done when they end.
+#[expect(clippy::unnecessary_wraps, reason = "the type of what ends a command")]
+fn ignore(_: u64, _: &[u8]) -> Result<(), TransferError> {
+    Ok(())
+}
+
+/// Reads a volume into a file, as it is or as it was at a point.
+pub(super) fn export(
+    client: &mut Client,
+    options: &ExportOptions,
+    json: bool,
+    output: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let started = Instant::now();
+    let ExportOptions { name, file: path, at, force } = options;
+    if path.exists() && !force {
+        return Err(TransferError::Exists { path: path.clone() }.into());
+    }
+    let exported = match at {
+        None => export_volume(client, name, path),
+        Some(point) => export_point(client, name, point, path),
+    };
+    let (volume_bytes, file_bytes) = exported?;
+    let text = if json {
+        let report = json!({
+            "volume": name, "at": at, "volume_bytes": volume_bytes, "file_bytes": file_bytes,
+        });
+        format!("{report:#}\n")
+    } else {
+        let at = at.as_ref().map_or_else(String::new, |at| format!(" at {at}"));
+        format!(
+            "{} holds volume {name}{at}: {}, {} of them not zero, in {:.1} s\n",
+            path.display(),
+            size(volume_bytes),
+            size(file_bytes),
+            started.elapsed().as_secs_f64()
+        )
+    };
+    print(output, &text)
+}
+
+/// A volume as it was: a clone is made, read and deleted.
+fn export_point(
+    client: &mut Client,
+    name: &str,
+    point: &str,
+    path: &Path,
+) -> Result<(u64, u64), CommandError> {
+    let clone = format!("export-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+    let params = json!({"volume": name, "at": point, "name": clone, "read_only": true});
+    let _: CloneInfo = call(client, "restore_clone", params)?;
+    let exported = export_volume(client, &clone, path);
+    // This host may be seen as connected for a moment.
+    let deleted: Result<Value, CommandError> =
+        call(client, "volume_delete", json!({"name": clone, "force": true}));
+    match (exported, deleted) {
+        (Ok(_), Err(error)) => Err(format!(
+            "{} is complete, but the clone '{clone}' that it was read from is still there: {error}; delete it (varve volume delete {clone})",
+            path.display()
+        )
+        .into()),
+        (exported, _) => exported,
+    }
+}
+
+/// The sizes of the volume, and of what is not zero in it.
+fn export_volume(client: &mut Client, name: &str, path: &Path) -> Result<(u64, u64), CommandError> {
+    let volume = find_volume(client, name)?
+        .ok_or_else(|| format!("there is no volume '{name}'; `varve volume list` shows what there is"))?;
+    let mut commands = connect(client, name)?;
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(PARTIAL_SUFFIX);
+    let partial = PathBuf::from(partial);
+    let bar = bar("exporting", volume.size_bytes);
+    let read = read_all(&mut commands, &partial, volume.size_bytes, &bar)
+        .and_then(|bytes| std::fs::rename(&partial, path).map_err(failed("rename to", path)).map(|()| bytes));
+    bar.finish_and_clear();
+    commands.close();
+    match read {
+        Ok(file_bytes) => Ok((volume.size_bytes, file_bytes)),
+        Err(error) => {
+            // It would only take room. That the export failed matters more than that this fails.
+            let _ = std::fs::remove_file(&partial);
+            Err(error.into())
+        }
+    }
+}
+
+/// Reads the whole volume into a file, with holes where it is zero. How many bytes were written.
+fn read_all(
+    commands: &mut Commands,
+    path: &Path,
+    volume_bytes: u64,
+    bar: &ProgressBar,
+) -> Result<u64, TransferError> {
+    let file = crate::private::create(path).map_err(failed("make", path))?;
+    file.set_len(volume_bytes).map_err(failed("make room in", path))?;
+    let chunk_bytes = (commands.transfer_bytes() / BLOCK_BYTES * BLOCK_BYTES) as u64;
+    let mut written_bytes = 0;
+    let mut keep = |offset_bytes: u64, data: &[u8]| {
+        for (range, is_zero) in nonzero_runs(data) {
+            if !is_zero {
+                written_bytes += range.len() as u64;
+                let at = offset_bytes + range.start as u64;
+                file.write_all_at(&data[range], at).map_err(failed("write", path))?;
+            }
+        }
+        bar.inc(data.len() as u64);
+        Ok(())
+    };
+    let mut at = 0;
+    while at < volume_bytes {
+        let now_bytes = (volume_bytes - at).min(chunk_bytes);
+        commands.push(Command::read(at, now_bytes), &mut keep)?;
+        at += now_bytes;
+    }
+    commands.drain(&mut keep)?;
+    file.sync_all().map_err(failed("write", path))?;
+    Ok(written_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_on_this_machine_connect_by_loopback() {
+        let listener = |traddr: &str, trsvcid: &str| {
+            let value = json!({"address": {"trtype": "TCP", "traddr": traddr, "trsvcid": trsvcid}});
+            serde_json::from_value::<Listener>(value).expect("a listener").address.socket_address()
+        };
+        assert_eq!(listener("0.0.0.0", "4420"), Some(([127, 0, 0, 1], 4420).into()));
+        assert_eq!(listener("::", "1"), Some((Ipv6Addr::LOCALHOST, 1).into()));
+        assert_eq!(listener("10.1.0.5", "x"), None);
+        let far: SocketAddr = ([10, 1, 0, 5], 4420).into();
+        let near: SocketAddr = ([127, 0, 0, 1], 4421).into();
+        assert_eq!(nearest([far, near].into_iter()), Some(near));
+        assert_eq!(nearest([far].into_iter()), Some(far));
+        assert_eq!(nearest(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn what_cannot_be_imported_is_refused_before_anything_is_made() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let empty = folder.path().join("empty");
+        std::fs::write(&empty, b"").expect("written");
+        assert!(matches!(open_source(&empty), Err(TransferError::Empty { .. })));
+        assert!(matches!(open_source(folder.path()), Err(TransferError::NoFile { .. })));
+        let missing = open_source(&folder.path().join("missing")).expect_err("it is not there").to_string();
+        assert!(missing.contains("cannot open") && missing.contains("missing"), "{missing}");
+    }
+}
