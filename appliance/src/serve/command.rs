@@ -18,7 +18,7 @@ use crate::cli::{BackPressureChoice, CommandError, IoEngineChoice, ServeOptions}
 use crate::dma::BLOCK_BYTES;
 use crate::log::time::ClockBounds;
 use crate::nvmf::nqn;
-use crate::nvmf::target::TargetConfig;
+use crate::nvmf::server::TargetConfig;
 use crate::reactor::{Cores, IdlePolicy, ReactorConfig};
 use crate::rpc::config::apply_file;
 use crate::rpc::units::SizeBytes;

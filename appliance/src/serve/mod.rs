@@ -50,7 +50,7 @@ use crate::log::geometry::{
     FIRST_SLOT_BLOCK, RESERVE_SLOTS, SEGMENT_BLOCKS_DEFAULT, SEGMENT_BLOCKS_MIN, with_tail,
 };
 use crate::log::time::ClockBounds;
-use crate::nvmf::target::{ListenError, TargetConfig};
+use crate::nvmf::server::{ListenError, TargetConfig};
 use crate::reactor::{CoresError, ReactorConfig, ReactorHandle};
 use crate::rpc::{App, Expirer, KeepFileError, Registry, RpcServer, RpcServerConfig, Scrubber, SocketError};
 use crate::volume::{PoolInfo, VolumeError, VolumeInfo};

@@ -22,7 +22,7 @@ use crate::bdev::memory::{MemoryBdev, MemoryDisk};
 use crate::bdev::{Bdev, FileDevice, SharedBdev};
 use crate::dma::DmaPool;
 use crate::log::{CreateLog, Environment, Recycling};
-use crate::nvmf::target::{Target, TargetConfig};
+use crate::nvmf::server::{Target, TargetConfig};
 use crate::reactor::{Interest, Local, Reactor, ReactorHandle, Source};
 use crate::rpc::App;
 use crate::volume::{CreateVolume, Pool, PoolOptions, VolumeError};

@@ -306,7 +306,7 @@ fn a_wrong_pdu_in_the_middle_is_terminated() {
 #[test]
 fn more_commands_than_entries_are_terminated() {
     let served = Served::start();
-    served.behave(crate::nvmf::target::memory::Behavior { hold: true, ..Default::default() });
+    served.behave(crate::nvmf::server::memory::Behavior { hold: true, ..Default::default() });
     let mut raw = RawAssociation::new(&served, Digests::default());
     for command_id in 0..33 {
         let mut command = Sqe::new(IoOpcode::Flush.into(), 1);

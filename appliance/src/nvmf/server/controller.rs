@@ -324,9 +324,9 @@ fn capabilities(config: &TargetConfig) -> Cap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nvmf::target::line::tests::pair;
-    use crate::nvmf::target::memory::MemoryStorage;
-    use crate::nvmf::target::subsystem::Subsystems;
+    use crate::nvmf::server::line::tests::pair;
+    use crate::nvmf::server::memory::MemoryStorage;
+    use crate::nvmf::server::subsystem::Subsystems;
 
     fn controller() -> Rc<Controller> {
         let storage = MemoryStorage::new();

@@ -77,7 +77,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A line and its host's end.
-    pub(in crate::nvmf::target) fn pair() -> (Line, TcpStream) {
+    pub(in crate::nvmf::server) fn pair() -> (Line, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let host = TcpStream::connect(listener.local_addr().expect("its address")).expect("connected");
         let (socket, peer) = listener.accept().expect("accepted");

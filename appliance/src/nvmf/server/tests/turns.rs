@@ -7,8 +7,8 @@ use std::net::TcpStream;
 
 use super::BLOCK;
 use super::fuzz::{Local, Part, append, stream};
-use crate::nvmf::target::TargetConfig;
-use crate::nvmf::target::memory::Behavior;
+use crate::nvmf::server::TargetConfig;
+use crate::nvmf::server::memory::Behavior;
 use crate::nvmf::wire::pdu::Digests;
 
 /// Queues of the greedy host, each as deep with commands as it may be.

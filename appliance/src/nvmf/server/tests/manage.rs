@@ -6,7 +6,7 @@ use zerocopy::FromBytes;
 
 use super::{BLOCK, Served};
 use crate::nvmf::host::{ConnectOptions, Payload};
-use crate::nvmf::target::ListenError;
+use crate::nvmf::server::ListenError;
 use crate::nvmf::wire::command::{Abort, Cns, FLAGS_SGL, Features, Identify, Sqe};
 use crate::nvmf::wire::feature::FeatureId;
 use crate::nvmf::wire::log_page::{ErrorInformation, LogPageId, Smart};

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::{BLOCK, BLOCKS, LIMIT, Served, pattern};
 use crate::nvmf::host::{ConnectOptions, HostError, Payload, Queue, Wait};
-use crate::nvmf::target::TargetConfig;
-use crate::nvmf::target::memory::Behavior;
+use crate::nvmf::server::TargetConfig;
+use crate::nvmf::server::memory::Behavior;
 use crate::nvmf::wire::command::{NSID_ALL, Rw, Sqe};
 use crate::nvmf::wire::opcode::IoOpcode;
 use crate::nvmf::wire::status::Status;

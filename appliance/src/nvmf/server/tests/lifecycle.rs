@@ -9,8 +9,8 @@ use crate::nvmf::host::{
     ConnectOptions, Controller, HostError, Payload, Queue, QueueOptions, RawConnection, Wait,
 };
 use crate::nvmf::nqn;
-use crate::nvmf::target::TargetConfig;
-use crate::nvmf::target::memory::Behavior;
+use crate::nvmf::server::TargetConfig;
+use crate::nvmf::server::memory::Behavior;
 use crate::nvmf::wire::command::{Cns, Identify, Sqe};
 use crate::nvmf::wire::fabrics::{
     CONTROLLER_ID_DYNAMIC, CONTROLLER_ID_STATIC, Connect, ConnectData, Disconnect, PropertySet,

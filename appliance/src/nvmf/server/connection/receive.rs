@@ -6,7 +6,7 @@ use super::execute::Taken;
 use super::input::Received;
 use super::slots::Stage;
 use super::{Close, Connection, Disconnecting, Fatal, H2C_DATA_BYTES_MAX, Incoming, Phase, Stall};
-use crate::nvmf::target::context::Context;
+use crate::nvmf::server::context::Context;
 use crate::nvmf::wire::command::Rw;
 use crate::nvmf::wire::pdu::{
     COMMON_HEADER_BYTES, CapsuleCmd, DIGEST_BYTES, Digests, H2cData, IcReq, IcResp, PDU_FORMAT_VERSION,
@@ -46,12 +46,12 @@ enum Step {
 
 impl Connection {
     /// Whether something came lately.
-    pub(in crate::nvmf::target) fn is_eager(&self) -> bool {
+    pub(in crate::nvmf::server) fn is_eager(&self) -> bool {
         self.eager_turns > 0
     }
 
     /// Reads what the socket has and acts on it; `directly`: without having been told that it has something. Returns how much was done.
-    pub(in crate::nvmf::target) fn receive(
+    pub(in crate::nvmf::server) fn receive(
         &mut self,
         context: &Context,
         directly: bool,
