@@ -8,8 +8,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::render_archive;
-use super::{Client, CommandError, print};
+use super::{Client, print};
 use crate::dma::BLOCK_BYTES;
+use crate::options::CommandError;
 use crate::rpc::{ArchiveReport, ExpiryReport, Sealed, Verification, VerificationState};
 use crate::volume::VolumeInfo;
 

@@ -13,8 +13,6 @@ mod render;
 mod render_archive;
 mod render_latency;
 mod request;
-mod serve_args;
-pub(crate) mod table;
 mod top;
 
 use std::error::Error;
@@ -25,16 +23,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-pub use archive_args::RecoverOptions;
-pub use args::{DEFAULT_SOCKET, EXPIRE_SECONDS_DEFAULT, InspectOptions};
 pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
-pub use serve_args::{BackPressureChoice, IoEngineChoice, ServeOptions, VerifyChoice};
 
 use self::archive_args::ArchiveCommand;
 use self::args::{CallCommand, Cli, Command, PoolCommand, VolumeCommand};
-
-/// Why a command that does work of its own failed; its text is shown in one line.
-pub type CommandError = Box<dyn Error + Send + Sync>;
+use crate::options::{CommandError, DEFAULT_SOCKET, InspectOptions, RecoverOptions, ServeOptions};
 
 /// The commands that are more than calls; whoever builds the binary supplies them.
 pub trait LocalCommands {

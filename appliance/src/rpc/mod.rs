@@ -20,7 +20,6 @@ mod reactors;
 mod server;
 mod socket;
 mod target_view;
-pub mod units;
 
 pub use app::App;
 pub(crate) use archive::SCRUB_RATE_BYTES_PER_S;

@@ -45,7 +45,7 @@ pub const ARCHIVE_DIRECTORY_NAME: &str = "archive";
 /// How often the reactor looks at the archive while nothing else happens: increments and second tries are a matter of time.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often what has expired is deleted, unless configured otherwise.
-const EXPIRE_INTERVAL_DEFAULT: Duration = Duration::from_secs(crate::cli::EXPIRE_SECONDS_DEFAULT);
+const EXPIRE_INTERVAL_DEFAULT: Duration = Duration::from_secs(crate::options::EXPIRE_SECONDS_DEFAULT);
 /// How long after a start nothing expires by itself, unless configured otherwise.
 const EXPIRE_GRACE_DEFAULT: Duration = Duration::from_mins(10);
 /// How often the end of the learning is looked for.

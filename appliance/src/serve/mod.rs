@@ -10,7 +10,6 @@
 mod abort;
 mod archive;
 mod begin;
-mod budgets;
 mod command;
 mod identity;
 mod inherit;
@@ -33,8 +32,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub use crate::options::{AHEAD_MEMORY_BYTES, DMA_BUDGET_BYTES, HOST_MEMORY_BYTES, HOST_MEMORY_BYTES_MIN};
 pub use archive::{ARCHIVE_DIRECTORY_NAME, ArchiveConfig, ArchiveStarted, CATALOG_FILE_NAME, KEEP_FILE_NAME};
-pub use budgets::{AHEAD_MEMORY_BYTES, DMA_BUDGET_BYTES, HOST_MEMORY_BYTES, HOST_MEMORY_BYTES_MIN};
 pub use command::serve;
 pub use owner::OwnerError;
 use reactors::IdleReactors;

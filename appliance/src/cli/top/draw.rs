@@ -35,7 +35,7 @@ pub(super) struct Picture<'a> {
 /// A heading line, column headings, rows, and lines about what is wrong.
 struct Section {
     title: String,
-    /// As for [`super::super::table::Table`]: `>` aligns to the right.
+    /// As for [`super::crate::text::table::Table`]: `>` aligns to the right.
     headings: &'static [&'static str],
     rows: Vec<Vec<String>>,
     wrong: Vec<String>,

@@ -14,9 +14,9 @@ use std::io::{IsTerminal, Write};
 use self::draw::Picture;
 use self::figures::Figures;
 use self::sample::{Sample, SampleError};
-use super::CommandError;
 use super::args::TopOptions;
 use super::client::{Client, ClientError};
+use crate::options::CommandError;
 
 /// Watches the appliance that `connect` reaches, or prints one picture of it.
 ///

@@ -15,7 +15,7 @@ use crate::archive::store::{Store, StoreErrorKind, StoredObject};
 use crate::log::SegmentSeq;
 use crate::log::reader::LsnRange;
 use crate::rpc::error::RpcError;
-use crate::rpc::units::format_time;
+use crate::text::units::format_time;
 use crate::volume::{Lineage, VolumeError};
 
 /// Verifications that are remembered.

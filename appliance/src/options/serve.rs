@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::args::{DEFAULT_DIR, EXPIRE_SECONDS_DEFAULT};
+use super::budgets::HOST_MEMORY_BYTES_MIN;
+use super::defaults::{DEFAULT_DIR, EXPIRE_SECONDS_DEFAULT};
 use crate::archive::service::VerifyPolicy;
 use crate::reactor::Cores;
-use crate::rpc::units::{SizeBytes, SizeParseError};
-use crate::serve::HOST_MEMORY_BYTES_MIN;
+use crate::text::units::{SizeBytes, SizeParseError};
 
 /// How the appliance runs.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -236,22 +236,26 @@ impl From<VerifyChoice> for VerifyPolicy {
 mod tests {
     use clap::Parser;
 
-    use super::super::args::{Cli, Command, DEFAULT_SOCKET};
+    use super::super::defaults::DEFAULT_SOCKET;
     use super::*;
 
-    fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split_whitespace())
+    #[derive(Parser)]
+    enum Line {
+        Serve(ServeOptions),
+    }
+
+    fn parse(line: &str) -> Result<ServeOptions, clap::Error> {
+        let Line::Serve(options) = Line::try_parse_from(line.split_whitespace())?;
+        Ok(options)
     }
 
     #[test]
     fn serve_has_defaults_and_options() {
-        let Command::Serve(options) = parse("varve serve").expect("no option is required").command else {
-            panic!()
-        };
+        let options = parse("varve serve").expect("no option is required");
         assert_eq!(options.rpc_socket(), PathBuf::from(DEFAULT_SOCKET));
         assert_eq!(options.listen, ["127.0.0.1:4420".parse().expect("an address")]);
         let line = "varve serve --dir d --listen 127.0.0.1:0 --listen [::1]:4420 --config c.json --pool-size 4GiB --volume-size 1GiB --io-engine threads --poll --busy-poll 50 --reactors [1,4-5]";
-        let Command::Serve(options) = parse(line).expect("all are known").command else { panic!() };
+        let options = parse(line).expect("all are known");
         assert_eq!(options.rpc_socket(), PathBuf::from("d/rpc.sock"));
         assert_eq!(options.listen.len(), 2);
         assert_eq!(options.pool_size, Some(SizeBytes(4 << 30)));
@@ -263,9 +267,7 @@ mod tests {
 
     #[test]
     fn the_archive_has_options() {
-        let Command::Serve(options) = parse("varve serve").expect("no option is required").command else {
-            panic!()
-        };
+        let options = parse("varve serve").expect("no option is required");
         assert_eq!((&options.archive, options.no_archive, options.seal_seconds), (&None, false, 20));
         assert_eq!((options.rpo_alarm_seconds(), options.scrub_days), (200, Duration::from_hours(720)));
         for (line, alarm) in [
@@ -273,7 +275,7 @@ mod tests {
             ("varve serve --seal-seconds 0", 0),
             ("varve serve --seal-seconds 0 --rpo-alarm-seconds 9", 9),
         ] {
-            let Command::Serve(options) = parse(line).expect("all are known").command else { panic!() };
+            let options = parse(line).expect("all are known");
             assert_eq!(options.rpo_alarm_seconds(), alarm, "{line}");
         }
         assert!(
@@ -283,7 +285,7 @@ mod tests {
         assert_eq!(options.back_pressure, BackPressureChoice::Throttle);
         assert_eq!(options.archive_verify, VerifyChoice::Digest);
         let line = "varve serve --archive s3://b/p --seal-seconds 0 --archive-level 9 --archive-verify tail --archive-core 1 --back-pressure degrade --overprovisioning 28 --thin --read-ahead 256KiB";
-        let Command::Serve(options) = parse(line).expect("all are known").command else { panic!() };
+        let options = parse(line).expect("all are known");
         assert_eq!(options.archive.as_deref(), Some("s3://b/p"));
         assert_eq!(
             (options.seal_seconds, options.archive_level, options.archive_core),
