@@ -4,6 +4,7 @@
 //! - [`text`]: sizes, times and tables as people read them;
 //! - [`histogram`]: how often which times;
 //! - [`descriptors`]: how many files and sockets there may be, and for whom;
+//! - [`audit`]: who changed what;
 //! - [`private`]: files and directories that only their owner may read;
 //! - [`reactor`]: pinned threads, pollers, local tasks, timers, mailboxes between cores, idle policy;
 //! - [`dma`]: aligned, pooled, reference-counted buffers;
@@ -12,6 +13,7 @@
 //! - [`archive`]: the format of archived objects, and the stores that keep them;
 //! - [`volume`]: images and their indexes, the read and write paths, points in time;
 //! - [`nvmf`]: NVMe over Fabrics: the wire types, the target, and a host for our own tools;
+//! - [`manage`]: jobs on the archive: list, verify, scrub, expire;
 //! - [`rpc`]: the command plane, JSON-RPC over a Unix socket;
 //! - [`options`]: what the commands that do work of their own are asked for;
 //! - [`cli`]: the command line;
@@ -19,6 +21,7 @@
 //! - [`inspect`]: shows what is in the file of a pool's device.
 
 pub mod archive;
+pub mod audit;
 pub mod bdev;
 pub mod cli;
 pub mod descriptors;
@@ -26,6 +29,7 @@ pub mod dma;
 pub mod histogram;
 pub mod inspect;
 pub mod log;
+pub mod manage;
 pub mod nvmf;
 pub mod options;
 pub mod private;

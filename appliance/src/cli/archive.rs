@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use super::render_archive;
 use super::{Client, print};
 use crate::dma::BLOCK_BYTES;
+use crate::manage::{ArchiveReport, ExpiryReport, Sealed, Verification, VerificationState};
 use crate::options::CommandError;
-use crate::rpc::{ArchiveReport, ExpiryReport, Sealed, Verification, VerificationState};
 use crate::volume::VolumeInfo;
 
 /// How often the work is looked at.

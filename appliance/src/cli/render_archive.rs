@@ -7,7 +7,7 @@ use super::render::{blocks, size};
 use crate::archive::retention::{SegmentRange, Until};
 use crate::archive::service::VerifyPolicy;
 use crate::log::reader::LsnRange;
-use crate::rpc::{ArchiveReport, ArchivedObject, ExpiryReport, Explained, ScrubStatus, Verification};
+use crate::manage::{ArchiveReport, ArchivedObject, ExpiryReport, Explained, ScrubStatus, Verification};
 use crate::text::table::{Table, pairs};
 use crate::text::units::format_time;
 use crate::volume::{BackPressure, PrimaryScrub};

@@ -31,8 +31,9 @@ use crate::archive::service::{
 };
 use crate::archive::store::Store;
 use crate::bdev::FileDevice;
+use crate::manage::ArchiveManager;
 use crate::reactor::{Local, ReactorHandle};
-use crate::rpc::{App, ArchivePlane};
+use crate::rpc::App;
 use crate::volume::{ArchivePolicy, BackPressure, KnownObjects, Pool, SynchInfo};
 
 /// The name of the local catalog in the pool's directory.
@@ -122,10 +123,10 @@ pub(super) enum FoundArchive {
 
 impl FoundArchive {
     /// What the command plane sees of it.
-    pub(super) fn plane(&self) -> &Arc<ArchivePlane> {
+    pub(super) fn manager(&self) -> &Arc<ArchiveManager> {
         match self {
-            FoundArchive::Opened(opened) => &opened.plane,
-            FoundArchive::Away(away) => away.plane(),
+            FoundArchive::Opened(opened) => &opened.manager,
+            FoundArchive::Away(away) => away.manager(),
         }
     }
 
@@ -138,7 +139,7 @@ impl FoundArchive {
 /// An archive that was opened, on its way to the pool.
 pub(super) struct OpenedArchive {
     config: ArchiveConfig,
-    pub(super) plane: Arc<ArchivePlane>,
+    pub(super) manager: Arc<ArchiveManager>,
     known: KnownStore,
     /// Whether it may be another.
     may_be_new: bool,
@@ -149,9 +150,9 @@ impl OpenedArchive {
         known: KnownStore,
         config: &ArchiveConfig,
         appliance: &ApplianceConfig,
-        plane: Arc<ArchivePlane>,
+        manager: Arc<ArchiveManager>,
     ) -> Self {
-        OpenedArchive { config: config.clone(), plane, known, may_be_new: appliance.new_archive }
+        OpenedArchive { config: config.clone(), manager, known, may_be_new: appliance.new_archive }
     }
 }
 
@@ -195,8 +196,8 @@ fn open(
     is_new: bool,
 ) -> Result<OpenedArchive, ServeError> {
     let known = open_known(config, appliance, found, is_new)?;
-    let plane = ArchivePlane::new(Arc::clone(&known.store) as Arc<dyn Store>, &config.keep)?;
-    Ok(OpenedArchive::new(known, config, appliance, Arc::new(plane)))
+    let manager = ArchiveManager::new(Arc::clone(&known.store) as Arc<dyn Store>, &config.keep)?;
+    Ok(OpenedArchive::new(known, config, appliance, Arc::new(manager)))
 }
 
 /// Opens the store and finds out whether it is the pool's. Nothing of the pool is needed but what
@@ -387,12 +388,12 @@ pub(super) async fn attach(
         let there = found.learned.known.ids().count() as u64;
         refuse_empty(found.learned.known_before, there, owned.label())?;
     }
-    let rules = opened.plane.rules_text();
+    let rules = opened.manager.rules_text();
     let (learned, claim, told) = owner::take(&local, &owned, &pool, found, rules).await?;
     let is_rehearsal = pool.ownership().rehearsal_lsn.is_some();
     let (id, note) =
         if is_rehearsal { (opened.known.id, None) } else { identify(&opened.known, &local).await? };
-    let OpenedArchive { mut config, plane, known: KnownStore { mut notes, .. }, .. } = opened;
+    let OpenedArchive { mut config, manager, known: KnownStore { mut notes, .. }, .. } = opened;
     notes.extend(told);
     notes.extend(note);
     if is_rehearsal {
@@ -404,10 +405,10 @@ pub(super) async fn attach(
     let store = Arc::clone(&owned) as Arc<dyn Store>;
     let waker = handle.clone();
     let service = start_service(&config, &store, device, Arc::new(move || waker.wake()))?;
-    let service = RecordingArchive::new(Box::new(service), Arc::clone(&plane), handle)?;
+    let service = RecordingArchive::new(Box::new(service), Arc::clone(&manager), handle)?;
     let objects = learned.known.ids().count() as u64;
-    plane.set_owned(owned);
-    plane.set_catalog(learned.catalog);
+    manager.set_owned(owned);
+    manager.set_catalog(learned.catalog);
     let known = learned.known.with_claim(claim);
     pool.attach_archive(Box::new(service), config.policy, known, learned.synchs)?;
     notes.extend(learned.notes);

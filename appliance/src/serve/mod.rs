@@ -49,9 +49,10 @@ use crate::log::geometry::{
     FIRST_SLOT_BLOCK, RESERVE_SLOTS, SEGMENT_BLOCKS_DEFAULT, SEGMENT_BLOCKS_MIN, with_tail,
 };
 use crate::log::time::ClockBounds;
+use crate::manage::{Expirer, KeepFileError, Scrubber};
 use crate::nvmf::server::{ListenError, TargetConfig};
 use crate::reactor::{CoresError, ReactorConfig, ReactorHandle};
-use crate::rpc::{App, Expirer, KeepFileError, Registry, RpcServer, RpcServerConfig, Scrubber, SocketError};
+use crate::rpc::{App, Registry, RpcServer, RpcServerConfig, SocketError};
 use crate::volume::{PoolInfo, VolumeError, VolumeInfo};
 
 /// Size of the volume that a new pool begins with, in bytes.
@@ -335,7 +336,7 @@ impl Appliance {
             TcpListener::bind(address).map_err(|source| ServeError::Address { address, source })?;
         }
         let (device, archive) = begin::open_all(&config)?;
-        let plane = archive.as_ref().map(|archive| Arc::clone(archive.plane()));
+        let manager = archive.as_ref().map(|archive| Arc::clone(archive.manager()));
         let (sender, receiver) = mpsc::sync_channel(1);
         let (handle_sender, handle_receiver) = mpsc::sync_channel(1);
         let idle_reactors = IdleReactors::start(&config.idle_cores)?;
@@ -352,11 +353,11 @@ impl Appliance {
             config.archive.as_ref().map_or((Duration::ZERO, Duration::ZERO), |archive| {
                 (archive.expire_interval, archive.expire_grace)
             });
-        let expiring = plane.clone().filter(|_| !expire_interval.is_zero());
-        let scrubbing = plane.clone().filter(|_| !config.scrub_pass.is_zero());
+        let expiring = manager.clone().filter(|_| !expire_interval.is_zero());
+        let scrubbing = manager.clone().filter(|_| !config.scrub_pass.is_zero());
         let registry = Registry::new(handle.clone()).with_idle_reactors(idle_reactors.views());
-        let registry = Arc::new(match plane {
-            Some(plane) => registry.with_archive(plane),
+        let registry = Arc::new(match manager {
+            Some(manager) => registry.with_archive(manager),
             None => registry,
         });
         let rpc = match &config.rpc_socket {
@@ -376,10 +377,10 @@ impl Appliance {
         match receiver.recv() {
             Ok(started) => {
                 let expirer = expiring
-                    .map(|plane| Expirer::start(plane, handle.clone(), expire_interval, expire_grace));
+                    .map(|manager| Expirer::start(manager, handle.clone(), expire_interval, expire_grace));
                 let expirer = expirer.transpose().map_err(ServeError::Reactor)?;
                 let scrubber =
-                    scrubbing.map(|plane| Scrubber::start(plane, handle.clone(), config.scrub_pass));
+                    scrubbing.map(|manager| Scrubber::start(manager, handle.clone(), config.scrub_pass));
                 let scrubber = scrubber.transpose().map_err(ServeError::Reactor)?;
                 Ok(Appliance {
                     handle,

@@ -128,7 +128,7 @@ fn give_archive(
     let away = match archive {
         FoundArchive::Away(away) => *away,
         FoundArchive::Opened(opened) => {
-            let plane = Arc::clone(&opened.plane);
+            let manager = Arc::clone(&opened.manager);
             let attaching = archive::attach(
                 *opened,
                 Rc::clone(pool),
@@ -146,7 +146,7 @@ fn give_archive(
                     let found = found_of(config)?;
                     match &config.archive {
                         Some(archive) if waits_for(archive, config, &found, is_new, &error) => {
-                            AwayArchive::with_plane(archive, config, &found, plane, &error)
+                            AwayArchive::with_manager(archive, config, &found, manager, &error)
                         }
                         _ => return Err(error),
                     }

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ArchivePlane, failed};
+use super::error::{ManageError, failed};
+use super::manager::ArchiveManager;
 use crate::archive::catalog::{ArchiveCatalog, CatalogError, ObjectRow};
 use crate::archive::retention::{ArchivedSegment, Explanation, TimeRange, explain};
 use crate::log::reader::LsnRange;
 use crate::log::{Lsn, SegmentSeq};
-use crate::rpc::error::RpcError;
 use crate::volume::Lineage;
 
 /// The most objects of a list unless asked otherwise.
@@ -48,10 +48,10 @@ pub struct ArchivedObject {
     pub lost: bool,
 }
 
-impl ArchivePlane {
+impl ArchiveManager {
     /// The pool's objects from a segment on, at most `limit`, in the order of the log: the store's list, with what the objects tell of themselves, and those that should be there and are not. Cost: a
     /// list of the store, and a read or two for each object that is new since the last time.
-    pub(crate) fn list(&self, from: u64, limit: usize) -> Result<Vec<ArchivedObject>, RpcError> {
+    pub(crate) fn list(&self, from: u64, limit: usize) -> Result<Vec<ArchivedObject>, ManageError> {
         let mut catalog = self.catalog()?;
         self.refresh(&mut catalog)?;
         let holes = holes_of(&catalog)?;
@@ -79,12 +79,12 @@ impl ArchivePlane {
     }
 
     /// What the last list of the store found missing, in the order of the log.
-    pub(crate) fn lost(&self) -> Result<Vec<ObjectRow>, RpcError> {
+    pub(crate) fn lost(&self) -> Result<Vec<ObjectRow>, ManageError> {
         self.catalog()?.lost_objects().map_err(failed)
     }
 
     /// Lists the store, if nobody has for a while, so that what it lost is known. What is on tape is not asked: that would take the tape away from the archivist.
-    pub(crate) fn look_for_lost(&self) -> Result<(), RpcError> {
+    pub(crate) fn look_for_lost(&self) -> Result<(), ManageError> {
         let is_due = {
             let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
             let is_due = looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL);
@@ -101,12 +101,12 @@ impl ArchivePlane {
     }
 
     /// The stretches of objects whose entries could not be read when they were archived.
-    pub(crate) fn holes(&self) -> Result<Vec<LsnRange>, RpcError> {
+    pub(crate) fn holes(&self) -> Result<Vec<LsnRange>, ManageError> {
         holes_of(&*self.catalog()?)
     }
 
     /// Makes the catalog agree with the store. What is on tape is not read for its times: that would take the tape away from the archivist.
-    fn refresh(&self, catalog: &mut ArchiveCatalog) -> Result<(), RpcError> {
+    fn refresh(&self, catalog: &mut ArchiveCatalog) -> Result<(), ManageError> {
         let store = self.store();
         let store = &*store;
         catalog.rebuild(store, &mut |_| ControlFlow::Continue(())).map_err(failed)?;
@@ -124,7 +124,7 @@ impl ArchivePlane {
     pub(super) fn archived(
         &self,
         lineage: &Lineage,
-    ) -> Result<(MutexGuard<'_, ArchiveCatalog>, Vec<ArchivedSegment>), RpcError> {
+    ) -> Result<(MutexGuard<'_, ArchiveCatalog>, Vec<ArchivedSegment>), ManageError> {
         let mut catalog = self.catalog()?;
         self.refresh(&mut catalog)?;
         let segments = archived_segments(&catalog, lineage.segment_blocks)?;
@@ -135,7 +135,7 @@ impl ArchivePlane {
     ///
     /// # Errors
     /// The store's, the catalog's.
-    pub fn explain(&self, lineage: &Lineage, lsn: Lsn) -> Result<Explanation, RpcError> {
+    pub fn explain(&self, lineage: &Lineage, lsn: Lsn) -> Result<Explanation, ManageError> {
         let (catalog, segments) = self.archived(lineage)?;
         // The archivist's notes need it.
         drop(catalog);
@@ -148,12 +148,12 @@ impl ArchivePlane {
     }
 
     /// The segments that are archived, as the catalog knows them.
-    pub(super) fn segments(&self, segment_blocks: u64) -> Result<Vec<ArchivedSegment>, RpcError> {
+    pub(super) fn segments(&self, segment_blocks: u64) -> Result<Vec<ArchivedSegment>, ManageError> {
         archived_segments(&*self.catalog()?, segment_blocks)
     }
 
     /// The pool's objects between two segments, both included, in the order of the log, and whether they are lost: what there should be, not what the store says that there is.
-    pub(super) fn expected(&self, first: u64, last: u64) -> Result<Vec<(ObjectRow, bool)>, RpcError> {
+    pub(super) fn expected(&self, first: u64, last: u64) -> Result<Vec<(ObjectRow, bool)>, ManageError> {
         let mut catalog = self.catalog()?;
         catalog.rebuild(&*self.store(), &mut |_| ControlFlow::Continue(())).map_err(failed)?;
         let mut rows = Vec::new();
@@ -166,7 +166,7 @@ impl ArchivePlane {
     }
 }
 
-fn holes_of(catalog: &ArchiveCatalog) -> Result<Vec<LsnRange>, RpcError> {
+fn holes_of(catalog: &ArchiveCatalog) -> Result<Vec<LsnRange>, ManageError> {
     Ok(catalog.gaps().map_err(failed)?.into_iter().map(|gap| gap.range).collect())
 }
 
@@ -193,7 +193,7 @@ fn shown(row: &ObjectRow, holes: &[LsnRange], lost: bool) -> ArchivedObject {
 fn archived_segments(
     catalog: &ArchiveCatalog,
     segment_blocks: u64,
-) -> Result<Vec<ArchivedSegment>, RpcError> {
+) -> Result<Vec<ArchivedSegment>, ManageError> {
     let mut segments: Vec<(u32, ArchivedSegment)> = Vec::new();
     let visited = catalog.for_each_object(|row| {
         let times = row.details.map(|details| {

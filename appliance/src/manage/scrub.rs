@@ -14,23 +14,18 @@
 //! once an hour; the names of the objects in memory. What is on tape is not read by itself: that
 //! would take the tape away from the archivist.
 
-use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
-use super::ArchivePlane;
-use super::verify::{Outcome, describe, verify_one};
+use super::check::{Outcome, describe, verify_one};
+use super::error::ManageError;
+use super::manager::ArchiveManager;
+use super::scrub_progress::ScrubStatus;
 use crate::archive::catalog::ObjectRow;
 use crate::archive::object::{Decompressor, ObjectId, Place};
 use crate::log::system_now_ns;
-use crate::reactor::ReactorHandle;
-use crate::rpc::app::App;
-use crate::rpc::method::DEFAULT_CALL_TIMEOUT;
 
 /// Bytes a second of a scrub at most, whatever the length of a pass: of the archive, and of the
 /// primary device.
@@ -53,68 +48,13 @@ const FOUND_MAX: usize = 20;
 /// What is said of tapes.
 const ON_TAPE: &str = "what is on tape is not read back by itself, to leave the drive to the archivist; `varve archive verify` does it";
 
-/// How the scrub of the archive stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ScrubStatus {
-    /// When the pass began that is under way, ns since the Unix epoch.
-    pub pass_began_ns: Option<u64>,
-    /// Objects of this pass, as of the last list.
-    pub objects: u64,
-    /// Of these, those that were read.
-    pub objects_done: u64,
-    /// Of these, those that are damaged.
-    pub damaged_objects: u64,
-    /// Of these, those that should be there and are not.
-    pub missing_objects: u64,
-    /// When the last whole pass ended, ns since the Unix epoch.
-    pub last_pass_ns: Option<u64>,
-    /// What it found damaged or missing.
-    pub last_pass_bad_objects: u64,
-    /// The newest findings of this pass, in words.
-    pub found: VecDeque<String>,
-    /// Why it does not go on.
-    pub problem: Option<String>,
-    /// The last object that was read.
-    next_behind: Option<Place>,
-}
-
-/// The status, and its file.
-pub(super) struct Scrub {
-    file: PathBuf,
-    status: Mutex<ScrubStatus>,
-}
-
-impl Scrub {
-    /// Goes on where the file says that the last run was.
-    pub(super) fn open(file: PathBuf) -> Self {
-        let text = std::fs::read(&file).unwrap_or_default();
-        let status: ScrubStatus = serde_json::from_slice(&text).unwrap_or_default();
-        Scrub { file, status: Mutex::new(ScrubStatus { problem: None, ..status }) }
-    }
-
-    pub(super) fn get(&self) -> ScrubStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn change(&self, edit: impl FnOnce(&mut ScrubStatus)) {
-        edit(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Replaces the file as a whole. That it is stable matters little.
-    fn save(&self) {
-        let text = serde_json::to_vec(&self.get()).unwrap_or_default();
-        let new = self.file.with_extension("new");
-        if let Err(error) =
-            crate::private::write(&new, &text).and_then(|()| std::fs::rename(&new, &self.file))
-        {
-            tracing::debug!(%error, file = %self.file.display(), "where the scrub is could not be noted");
-        }
-    }
-}
-
-/// The file of a scrub, beside that of the rules.
-pub(super) fn file_beside(keep_file: &Path) -> PathBuf {
-    keep_file.with_file_name("archive-scrub")
+/// Takes what was found: the pool, wherever it runs.
+pub trait Learner {
+    /// Takes objects that are missing, and objects that are damaged.
+    ///
+    /// # Errors
+    /// The pool does not answer.
+    fn learn(&self, missing: &[ObjectId], damaged: &[ObjectId]) -> Result<(), ManageError>;
 }
 
 /// Reads the archive back as long as it lives.
@@ -130,15 +70,15 @@ impl Scrubber {
     /// # Errors
     /// The operating system gives no thread.
     pub fn start(
-        plane: Arc<ArchivePlane>,
-        handle: ReactorHandle<App>,
+        manager: Arc<ArchiveManager>,
+        learner: impl Learner + Send + 'static,
         pass: Duration,
     ) -> std::io::Result<Self> {
         let (wake, woken) = channel();
         let sleep = move |time: Duration| woken.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
-        let thread = std::thread::Builder::new()
-            .name("archive-scrub".to_owned())
-            .spawn(move || Work { plane, handle, pass, saved: Instant::now() }.run(&sleep))?;
+        let thread = std::thread::Builder::new().name("archive-scrub".to_owned()).spawn(move || {
+            Work { manager, learner: Box::new(learner), pass, saved: Instant::now() }.run(&sleep)
+        })?;
         Ok(Scrubber { wake: Some(wake), thread: Some(thread) })
     }
 }
@@ -161,8 +101,8 @@ impl Drop for Scrubber {
 }
 
 struct Work {
-    plane: Arc<ArchivePlane>,
-    handle: ReactorHandle<App>,
+    manager: Arc<ArchiveManager>,
+    learner: Box<dyn Learner + Send>,
     pass: Duration,
     saved: Instant,
 }
@@ -171,8 +111,8 @@ impl Work {
     /// Until `sleep` says that it is time to end.
     fn run(mut self, sleep: &dyn Fn(Duration) -> bool) {
         loop {
-            if self.plane.store().capabilities().sequential_only {
-                self.plane.scrub.change(|status| status.problem = Some(ON_TAPE.to_owned()));
+            if self.manager.store().capabilities().sequential_only {
+                self.manager.scrub.change(|status| status.problem = Some(ON_TAPE.to_owned()));
                 return;
             }
             let rows = self.list().unwrap_or_default();
@@ -187,10 +127,10 @@ impl Work {
 
     /// What is still to be read in this pass. At its end the next one begins.
     fn list(&self) -> Option<Vec<ObjectRow>> {
-        let mut rows = self.plane.expected(0, u64::MAX).ok()?;
+        let mut rows = self.manager.expected(0, u64::MAX).ok()?;
         rows.retain(|(_, lost)| !lost);
         let all = rows.len() as u64;
-        let scrub = &self.plane.scrub;
+        let scrub = &self.manager.scrub;
         let is_left = |row: &ObjectRow, behind: Option<Place>| behind.is_none_or(|at| row.id.place() > at);
         let mut status = scrub.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.pass_began_ns.is_some() && !rows.iter().any(|(row, _)| is_left(row, status.next_behind)) {
@@ -221,13 +161,13 @@ impl Work {
     /// Reads objects until the list is too old; `false`: it is time to end.
     fn read(&mut self, rows: &[ObjectRow], sleep: &dyn Fn(Duration) -> bool) -> bool {
         let listed = Instant::now();
-        let each = self.pass / u32::try_from(self.plane.scrub.get().objects.max(1)).unwrap_or(u32::MAX);
+        let each = self.pass / u32::try_from(self.manager.scrub.get().objects.max(1)).unwrap_or(u32::MAX);
         let Ok(mut codec) = Decompressor::new() else { return sleep(AWAY_WAIT) };
         for row in rows {
             let at_rate =
                 Duration::from_nanos(row.len_bytes.saturating_mul(1_000_000_000) / RATE_BYTES_PER_S);
             if !sleep(each.max(at_rate)) {
-                self.plane.scrub.save();
+                self.manager.scrub.save();
                 return false;
             }
             // One that is away is not damaged: it is asked again, for as long as the store does not
@@ -235,25 +175,25 @@ impl Work {
             let mut tries = 0;
             while let Outcome::Failed(words) = self.look_at(row, &mut codec) {
                 tries += 1;
-                if tries >= TRIES_MAX && self.plane.expected(0, 0).is_ok() {
+                if tries >= TRIES_MAX && self.manager.expected(0, 0).is_ok() {
                     let text = format!("{}: {words}", describe(row));
                     tracing::error!(object = text, "an object of the archive cannot be read");
                     self.note(text, |status| status.damaged_objects += 1);
                     break;
                 }
-                self.plane.scrub.change(|status| status.problem = Some(words));
+                self.manager.scrub.change(|status| status.problem = Some(words));
                 if !sleep(AWAY_WAIT.min(self.pass)) {
                     return false;
                 }
             }
-            self.plane.scrub.change(|status| {
+            self.manager.scrub.change(|status| {
                 status.problem = None;
                 status.objects_done += 1;
                 status.next_behind = Some(row.id.place());
             });
             if self.saved.elapsed() >= SAVE_INTERVAL {
                 self.saved = Instant::now();
-                self.plane.scrub.save();
+                self.manager.scrub.save();
             }
             if listed.elapsed() >= LISTED {
                 return true;
@@ -264,7 +204,7 @@ impl Work {
 
     /// Reads one object, and has the pool know what is wrong with it.
     fn look_at(&self, row: &ObjectRow, codec: &mut Decompressor) -> Outcome {
-        let outcome = verify_one(&*self.plane.store(), &row.id, codec);
+        let outcome = verify_one(&*self.manager.store(), &row.id, codec);
         match &outcome {
             Outcome::Damaged(words) => {
                 let text = format!("{}: {words}", describe(row));
@@ -286,12 +226,12 @@ impl Work {
 
     fn is_missed(&self, row: &ObjectRow) -> bool {
         let sequence = row.id.sequence.0;
-        let expected = self.plane.expected(sequence, sequence).unwrap_or_default();
+        let expected = self.manager.expected(sequence, sequence).unwrap_or_default();
         expected.iter().any(|(known, lost)| known.id == row.id && *lost)
     }
 
     fn note(&self, text: String, count: impl FnOnce(&mut ScrubStatus)) {
-        self.plane.scrub.change(|status| {
+        self.manager.scrub.change(|status| {
             count(status);
             status.found.push_back(text);
             while status.found.len() > FOUND_MAX {
@@ -301,44 +241,12 @@ impl Work {
     }
 
     fn learn(&self, id: ObjectId, missing: bool) {
-        let told = self.handle.call(DEFAULT_CALL_TIMEOUT, move |app: &App, reply| {
-            if let Ok(pool) = app.pool() {
-                if missing {
-                    pool.learn_missing_objects(&[id]);
-                } else {
-                    pool.learn_damaged_objects(&[id]);
-                }
-            }
-            reply.send(());
-        });
-        if told.is_err() {
+        let (missing, damaged): (&[ObjectId], &[ObjectId]) =
+            if missing { (&[id], &[]) } else { (&[], &[id]) };
+        if self.learner.learn(missing, damaged).is_err() {
             tracing::warn!(
                 "the pool could not be told what reading its archive back has found; the next pass finds it again"
             );
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn where_a_pass_is_outlives_a_restart_and_damage_only_begins_it_again() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = file_beside(&folder.path().join("archive-keep"));
-        let scrub = Scrub::open(file.clone());
-        assert_eq!(scrub.get(), ScrubStatus::default());
-        scrub.change(|status| {
-            status.objects_done = 7;
-            status.next_behind = Some((1, 2, 3, 4, 5, true));
-            status.problem = Some("away".to_owned());
-        });
-        scrub.save();
-        let again = Scrub::open(file.clone()).get();
-        assert_eq!((again.objects_done, again.next_behind), (7, Some((1, 2, 3, 4, 5, true))));
-        assert_eq!(again.problem, None, "what was in the way is found out anew");
-        std::fs::write(&file, b"{\"objects\": tr").expect("written");
-        assert_eq!(Scrub::open(file).get(), ScrubStatus::default());
     }
 }

@@ -1,99 +1,26 @@
-//! Reading the archive back, whole, with every check: on a thread of its own, watched by its number.
+//! Verification: reads the archive back whole, with every check, on a thread of its own.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
-use serde::{Deserialize, Serialize};
-
-use super::ArchivePlane;
+use super::check::{Outcome, describe, verify_one};
+use super::error::ManageError;
+use super::manager::ArchiveManager;
+use super::verifications::{VERIFICATIONS_MAX, Verification, VerificationState, lock};
 use crate::archive::catalog::ObjectRow;
-use crate::archive::object::{Decompressor, ObjectError, ObjectId, ObjectReader};
+use crate::archive::object::{Decompressor, ObjectId};
 use crate::archive::retention::{ArchivedSegment, KeepRules, SegmentRange, explain};
 use crate::archive::service::StopFlag;
-use crate::archive::store::{Store, StoreErrorKind, StoredObject};
+use crate::archive::store::Store;
 use crate::log::SegmentSeq;
 use crate::log::reader::LsnRange;
-use crate::rpc::error::RpcError;
 use crate::text::units::format_time;
 use crate::volume::{Lineage, VolumeError};
 
-/// Verifications that are remembered.
-pub const VERIFICATIONS_MAX: usize = 16;
 /// Of each kind of finding, how many are told in words.
 const WORDS_MAX: usize = 100;
 
-/// How far a verification has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VerificationState {
-    /// It reads.
-    Running,
-    /// Everything was read; what was wrong stands in `damaged`, `missing` and `incomplete`.
-    Done,
-    /// It could not go on; `problem` says why.
-    Failed,
-}
-
-/// A verification as `archive_verify_check` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verification {
-    /// Its number.
-    pub id: u64,
-    /// How far it has come.
-    pub state: VerificationState,
-    /// Objects to read.
-    pub objects: u64,
-    /// Objects read.
-    pub objects_done: u64,
-    /// Bytes to read, as the store keeps them.
-    pub bytes: u64,
-    /// Bytes read.
-    pub bytes_done: u64,
-    /// Objects that were removed meanwhile: increments of a segment that has become whole.
-    pub gone: u64,
-    /// How many objects are damaged.
-    pub damaged_objects: u64,
-    /// The first 100 of them, in words.
-    pub damaged: Vec<String>,
-    /// How many objects should be there and are not.
-    #[serde(default)]
-    pub missing_objects: u64,
-    /// The first 100 of them, in words: segment, positions, times.
-    #[serde(default)]
-    pub missing: Vec<String>,
-    /// How many objects lack entries or blocks that could not be read when they were archived.
-    #[serde(default)]
-    pub incomplete_objects: u64,
-    /// The first 100 of them, in words.
-    #[serde(default)]
-    pub incomplete: Vec<String>,
-    /// How many synchs and snapshots cannot be opened, or are not certain, because of all this.
-    #[serde(default)]
-    pub lost_points: u64,
-    /// The first 100 of them, in words.
-    #[serde(default)]
-    pub points: Vec<String>,
-    /// Why it could not go on.
-    pub problem: Option<String>,
-}
-
-type Shared = Arc<Mutex<Verification>>;
-
-/// The verifications of this run of the appliance.
-#[derive(Default)]
-pub(super) struct Verifications {
-    known: Mutex<VecDeque<Shared>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    stop: StopFlag,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Plain data, whole after each statement.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl ArchivePlane {
+impl ArchiveManager {
     /// Begins to read back the objects of the segments from `first` to `last`; returns how it stands.
     /// What there should be is asked of the catalog, not of the store. `learn` is told at the end what was found missing, and what damaged.
     pub(crate) fn verify(
@@ -102,7 +29,7 @@ impl ArchivePlane {
         last: u64,
         lineage: Lineage,
         learn: Learn,
-    ) -> Result<Verification, RpcError> {
+    ) -> Result<Verification, ManageError> {
         // Held while the thread is started, so that there is one.
         let mut thread = lock(&self.verifications.thread);
         if thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
@@ -143,8 +70,7 @@ impl ArchivePlane {
             report.state = if result.is_ok() { VerificationState::Done } else { VerificationState::Failed };
             report.problem = result.err();
         });
-        *thread =
-            Some(spawned.map_err(|error| RpcError::Internal { reason: format!("no thread: {error}") })?);
+        *thread = Some(spawned.map_err(ManageError::Thread)?);
         while known.len() >= VERIFICATIONS_MAX {
             known.pop_front();
         }
@@ -153,25 +79,11 @@ impl ArchivePlane {
     }
 
     /// How a verification stands.
-    pub(crate) fn verification(&self, id: u64) -> Result<Verification, RpcError> {
+    pub(crate) fn verification(&self, id: u64) -> Result<Verification, ManageError> {
         let known = lock(&self.verifications.known);
         let found =
             known.iter().map(|shared| lock(shared).clone()).find(|verification| verification.id == id);
-        found.ok_or_else(|| RpcError::NoSuchObject {
-            kind: "verification",
-            name: id.to_string(),
-            advice: "archive_verify begins one and gives its id; the last 16 are remembered",
-        })
-    }
-}
-
-impl Drop for Verifications {
-    fn drop(&mut self) {
-        self.stop.set();
-        if let Some(thread) = lock(&self.thread).take() {
-            // One that panicked is gone too.
-            let _ = thread.join();
-        }
+        found.ok_or(ManageError::NoSuchVerification { id })
     }
 }
 
@@ -248,17 +160,6 @@ fn say(words: &mut Vec<String>, text: impl FnOnce() -> String) {
     }
 }
 
-/// An object in words: its segment, its positions, its times, its name.
-pub(super) fn describe(row: &ObjectRow) -> String {
-    let id = &row.id;
-    let times = row.details.and_then(|details| details.records_ns);
-    let times = times.map_or_else(String::new, |(first_ns, last_ns)| {
-        format!(", {} to {}", format_time(first_ns), format_time(last_ns))
-    });
-    let name = id.name().map_or_else(|_| format!("{id:?}"), |name| name.to_string());
-    format!("segment {} (LSN {} to {}{times}): {name}", id.sequence, id.from_lsn, id.to_lsn)
-}
-
 /// Says which synchs and snapshots cannot be opened without what is missing or damaged, and which are not certain because of a hole. What the primary device still has is not missed.
 fn tell_points(
     found: &Found,
@@ -301,46 +202,5 @@ fn tell_points(
         let mut report = lock(shared);
         report.lost_points += 1;
         say(&mut report.points, || format!("{name} (LSN {lsn}{time}) {words}"));
-    }
-}
-
-pub(super) enum Outcome {
-    Whole,
-    /// An increment, of a segment that has become whole.
-    Gone,
-    Missing,
-    Incomplete {
-        holes: Vec<LsnRange>,
-        damaged_blocks: u64,
-    },
-    Damaged(String),
-    Failed(String),
-}
-
-pub(super) fn verify_one(store: &dyn Store, id: &ObjectId, codec: &mut Decompressor) -> Outcome {
-    let name = match id.name() {
-        Ok(name) => name,
-        Err(error) => return Outcome::Failed(error.to_string()),
-    };
-    let mut read = || {
-        let object = StoredObject::open(store, &name)?;
-        let reader = ObjectReader::open(&object)?;
-        let front = reader.verify(codec, |_| ())?;
-        Ok::<_, ObjectError>((front, reader.table().damaged().len() as u64))
-    };
-    match read() {
-        Ok((front, _)) if !front.header.id.is_same_stretch(id) => {
-            Outcome::Damaged("it holds another stretch than its name says".to_owned())
-        }
-        Ok((front, 0)) if front.holes.is_empty() => Outcome::Whole,
-        Ok((front, damaged_blocks)) => Outcome::Incomplete { holes: front.holes, damaged_blocks },
-        Err(ObjectError::Store(error)) => match error.kind {
-            StoreErrorKind::NotFound if !id.whole => Outcome::Gone,
-            StoreErrorKind::NotFound => Outcome::Missing,
-            StoreErrorKind::Corrupt(_) | StoreErrorKind::OutOfRange => Outcome::Damaged(error.to_string()),
-            _ => Outcome::Failed(error.to_string()),
-        },
-        Err(error @ ObjectError::OutOfMemory) => Outcome::Failed(error.to_string()),
-        Err(error) => Outcome::Damaged(error.to_string()),
     }
 }

@@ -1,37 +1,37 @@
-//! Expiry carried out: what no point that is kept needs is deleted from the store, by command and by time.
+//! Expiry: deletes from the store what no point that is kept needs, as far as the clocks and the
+//! pace allow.
 //!
-//! **States of a segment in the archive:** kept → (the plan lets it go) forgotten by the pool → its objects deleted, oldest segment first. Nothing is deleted that the pool has not forgotten, and the pool forgets only by a
-//! plan that still holds (see [`Pool::forget_archived`](crate::volume::Pool::forget_archived)).
+//! **States of a segment in the archive:** kept → (the plan lets it go) forgotten by the pool → its
+//! objects deleted, oldest segment first. Nothing is deleted that the pool has not forgotten, and
+//! the pool forgets only by a plan that still holds (see
+//! [`Pool::forget_archived`](crate::volume::Pool::forget_archived)).
 //!
-//! **A crash in between** must not leave a part of a segment that looks like a segment. So its objects go in an order in which what is left is never taken for the whole: objects of earlier epochs first, then increments from
-//! the first on, and the whole object last.
+//! **A crash in between** must not leave a part of a segment that looks like a segment. So its
+//! objects go in an order in which what is left is never taken for the whole: objects of earlier
+//! epochs first, then parts from the first on, and the whole object last.
 //!
-//! **Never by one reading of one clock:** ends of retention are compared with the earlier of the machine's time and the log's, nothing goes while the machine's is ahead and nobody has confirmed it, and
-//! never more at once than the module `pace` allows; by itself nothing goes in the first minutes after a start.
+//! **Never by one reading of one clock:** ends of retention are compared with the earlier of the
+//! machine's time and the log's. Nothing goes while the machine's clock is ahead and nobody has
+//! confirmed it, and never more at once than the module `pace` allows. By itself nothing goes in the
+//! first minutes after a start (`expirer`).
 //!
-//! **Bounds:** one expiry at a time; as many objects a call as it is asked for, so that a call ends in time. Cost: a list of the store, a plan, one delete for each object.
+//! **Bounds:** one expiry at a time; at most as many objects in a call as were asked for, so that a
+//! call ends in time. Cost: a list of the store, a plan, one delete for each object.
 
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, PoisonError, TryLockError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::{PoisonError, TryLockError};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
+use super::error::{ManageError, failed};
+use super::manager::ArchiveManager;
 use super::pace::per_hour;
-use super::{ArchivePlane, failed};
 use crate::archive::object::ObjectId;
 use crate::archive::retention::{Plan, SegmentRange, plan};
 use crate::archive::service::StopFlag;
 use crate::archive::store::StoreErrorKind;
 use crate::log::{Lsn, SegmentSeq};
-use crate::reactor::ReactorHandle;
-use crate::rpc::app::App;
-use crate::rpc::audit::{self, Caller};
-use crate::rpc::error::RpcError;
-use crate::rpc::method::DEFAULT_CALL_TIMEOUT;
-use crate::volume::{Forgotten, Lineage, Pool, VolumeError, clock_problem};
+use crate::volume::{Forgotten, Lineage, VolumeError, clock_problem};
 
 /// Objects that one call deletes unless asked otherwise.
 pub(crate) const EXPIRE_OBJECTS_DEFAULT: usize = 1000;
@@ -103,18 +103,18 @@ pub trait ExpiryPool {
     ///
     /// # Errors
     /// There is no pool, or it does not answer.
-    fn lineage(&self) -> Result<Lineage, RpcError>;
+    fn lineage(&self) -> Result<Lineage, ManageError>;
     /// See [`Pool::forget_archived`](crate::volume::Pool::forget_archived).
     ///
     /// # Errors
     /// The same, and the pool's.
-    fn forget(&self, ranges: Vec<SegmentRange>, change_lsn: Lsn) -> Result<Forgotten, RpcError>;
+    fn forget(&self, ranges: Vec<SegmentRange>, change_lsn: Lsn) -> Result<Forgotten, ManageError>;
 }
 
 /// An object and its size.
 type Doomed = (ObjectId, u64);
 
-impl ArchivePlane {
+impl ArchiveManager {
     /// Deletes what the rules let go, as far as the clocks and the pace allow; the report says what holds the rest.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl ArchivePlane {
         pool: &dyn ExpiryPool,
         request: ExpiryRequest,
         stop: &StopFlag,
-    ) -> Result<ExpiryReport, RpcError> {
+    ) -> Result<ExpiryReport, ManageError> {
         let clock = pool.lineage()?.clock;
         let held = clock_problem(&clock, true).filter(|_| clock.holds_expiry());
         let dry_run = request.dry_run || held.is_some();
@@ -146,7 +146,7 @@ impl ArchivePlane {
         dry_run: bool,
         objects_max: usize,
         stop: &StopFlag,
-    ) -> Result<ExpiryReport, RpcError> {
+    ) -> Result<ExpiryReport, ManageError> {
         self.carry_out(pool, now_ns, dry_run, objects_max, Amount::All, stop)
     }
 
@@ -158,7 +158,7 @@ impl ArchivePlane {
         objects_max: usize,
         amount: Amount,
         stop: &StopFlag,
-    ) -> Result<ExpiryReport, RpcError> {
+    ) -> Result<ExpiryReport, ManageError> {
         let _alone = match self.expiring.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -182,7 +182,7 @@ impl ArchivePlane {
             let count: u64 = ranges.iter().map(SegmentRange::count).sum();
             let forgotten = match pool.forget(ranges, lineage.change_lsn) {
                 Ok(forgotten) => forgotten,
-                Err(RpcError::Volume(VolumeError::Busy { .. })) => continue,
+                Err(ManageError::Volume(VolumeError::Busy { .. })) => continue,
                 Err(error) => return Err(error),
             };
             report.expired_synchs = forgotten.synchs.len() as u64;
@@ -220,7 +220,7 @@ impl ArchivePlane {
     }
 
     /// The plan by the rules in force, and the objects of the segments that go, in the order in which they must go.
-    fn plan(&self, lineage: &Lineage, now_ns: u64) -> Result<(Plan, Vec<Doomed>), RpcError> {
+    fn plan(&self, lineage: &Lineage, now_ns: u64) -> Result<(Plan, Vec<Doomed>), ManageError> {
         let (catalog, segments) = self.archived(lineage)?;
         let working_set = |sequence| lineage.working_set(sequence);
         let plan = plan(&self.keep(), now_ns, &lineage.view(&segments, &working_set));
@@ -258,7 +258,7 @@ impl ArchivePlane {
         forgotten: &Forgotten,
         report: &mut ExpiryReport,
         stop: &StopFlag,
-    ) -> Result<(), RpcError> {
+    ) -> Result<(), ManageError> {
         // Let go before they go: what is missing in the store and was not let go is lost.
         let ids: Vec<ObjectId> = doomed.iter().map(|(id, _)| *id).collect();
         {
@@ -319,113 +319,4 @@ fn first_segments(
     objects.retain(|(id, _)| id.sequence <= last);
     let ranges = plan.expirable().take_while(|range| range.first <= last);
     (ranges.map(|range| SegmentRange { last: range.last.min(last), ..range }).collect(), objects)
-}
-
-impl ExpiryPool for ReactorHandle<App> {
-    fn lineage(&self) -> Result<Lineage, RpcError> {
-        on_reactor(self, |pool| Ok(pool.lineage()))
-    }
-
-    fn forget(&self, ranges: Vec<SegmentRange>, change_lsn: Lsn) -> Result<Forgotten, RpcError> {
-        on_reactor(self, move |pool| Ok(pool.forget_archived(&ranges, change_lsn)?))
-    }
-}
-
-fn on_reactor<T: Send + 'static>(
-    handle: &ReactorHandle<App>,
-    run: impl FnOnce(&Pool) -> Result<T, RpcError> + Send + 'static,
-) -> Result<T, RpcError> {
-    let outcome = handle.call(DEFAULT_CALL_TIMEOUT, move |app: &App, reply| {
-        reply.send(app.pool().and_then(|pool| run(&pool)));
-    });
-    outcome.map_err(|source| RpcError::NoAnswer { method: "archive_expire".to_owned(), source })?
-}
-
-/// Expires every so often, as long as it lives, while there are rules. A failure is told once and tried again the next time.
-pub struct Expirer {
-    /// Dropped to wake the thread.
-    wake: Option<Sender<()>>,
-    stop: StopFlag,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Expirer {
-    /// Begins; the first time not before `grace` has passed, so that an operator who starts an appliance with a wrong clock, or after a long time, can look first.
-    ///
-    /// # Errors
-    /// The operating system gives no thread.
-    pub fn start(
-        plane: Arc<ArchivePlane>,
-        handle: ReactorHandle<App>,
-        interval: Duration,
-        grace: Duration,
-    ) -> std::io::Result<Self> {
-        let (wake, woken) = channel();
-        let stop = StopFlag::default();
-        let flag = stop.clone();
-        let thread = std::thread::Builder::new().name("archive-expire".to_owned()).spawn(move || {
-            let mut failing = false;
-            let mut wait = interval.max(grace);
-            while woken.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-                wait = interval;
-                if !plane.keep().keep_everything() {
-                    failing = expire_all(&plane, &handle, &flag, failing);
-                }
-            }
-        })?;
-        Ok(Expirer { wake: Some(wake), stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Expirer {
-    fn drop(&mut self) {
-        self.stop.set();
-        self.wake = None;
-        if let Some(thread) = self.thread.take() {
-            // One that panicked is gone too.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Whether it failed.
-fn expire_all(plane: &ArchivePlane, handle: &ReactorHandle<App>, stop: &StopFlag, failing: bool) -> bool {
-    let request = ExpiryRequest { objects_max: EXPIRE_OBJECTS_DEFAULT, ..ExpiryRequest::default() };
-    loop {
-        match plane.expire_carefully(handle, request, stop) {
-            Ok(report) => {
-                let (objects, bytes) = (report.deleted_objects, report.deleted_bytes);
-                if objects > 0 {
-                    tracing::info!(objects, bytes, "what has expired was deleted from the archive");
-                    let (synchs, rules) = (report.expired_synchs, plane.keep());
-                    let what = json!({"objects": objects, "bytes": bytes, "synchs": synchs, "rules": rules});
-                    audit::note(
-                        &Caller::Appliance,
-                        "archive_expire",
-                        &what.to_string(),
-                        Ok::<_, RpcError>(()),
-                    );
-                }
-                if let Some(failure) = &report.failure
-                    && !failing
-                {
-                    let failed = report.failed_objects;
-                    tracing::warn!(
-                        failed,
-                        failure,
-                        "objects that have expired could not be deleted from the archive"
-                    );
-                }
-                if objects == 0 || objects >= report.expirable_objects || stop.is_set() {
-                    return report.failure.is_some();
-                }
-            }
-            Err(error) => {
-                if !failing && !stop.is_set() {
-                    tracing::warn!(%error, "what has expired could not be deleted from the archive; it is tried again");
-                }
-                return true;
-            }
-        }
-    }
 }

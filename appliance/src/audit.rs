@@ -33,7 +33,7 @@ pub enum Caller {
 
 impl Caller {
     /// The process at the other end of a connection.
-    pub(super) fn of(stream: &UnixStream) -> Self {
+    pub(crate) fn of(stream: &UnixStream) -> Self {
         match rustix::net::sockopt::socket_peercred(stream) {
             Ok(peer) => Caller::Process {
                 pid: peer.pid.as_raw_nonzero().get(),
