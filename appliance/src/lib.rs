@@ -24,7 +24,9 @@
 //! | [`serve`] | starts and stops everything; the only place that knows all layers |
 //! | [`inspect`] | reads the device of a pool that nobody serves, and reports what is on it |
 //! | [`cli`] | the command line: one JSON-RPC call per command |
+//! | [`options`] | what the commands that do work of their own are asked for |
 //! | [`rpc`] | the command plane: JSON-RPC over a Unix socket |
+//! | [`manage`] | jobs on the archive: list, verify, scrub, expire |
 //! | [`nvmf`] | NVMe over Fabrics: wire types, the target, a host for our own tools |
 //! | [`volume`] | images and their indexes, read and write path, history, clones, the cleaner, the pool's side of the archive |
 //! | [`archive`] | the format of archived objects, stores, threads that upload and read back, retention, owners |
@@ -32,9 +34,11 @@
 //! | [`bdev`] | block devices: memory, `io_uring`, threads |
 //! | [`dma`] | aligned, pooled, reference-counted buffers |
 //! | [`reactor`] | pollers, tasks, timers, messages between threads, idle policy |
-//! | [`descriptors`], [`histogram`], [`private`] | used by all: how many files and sockets there may be; how often which times; files that only their owner may read |
+//! | [`audit`], [`private`] | used by all: who changed what; files that only their owner may read |
+//! | [`descriptors`], [`histogram`], [`text`] | used by all: how many files and sockets there may be; how often which times; sizes, times and tables as people read them |
 
 pub mod archive;
+pub mod audit;
 pub mod bdev;
 pub mod cli;
 pub mod descriptors;
@@ -44,12 +48,15 @@ mod document;
 pub mod histogram;
 pub mod inspect;
 pub mod log;
+pub mod manage;
 #[cfg(any(test, feature = "conformance"))]
 #[doc(hidden)]
 pub mod missing;
 pub mod nvmf;
+pub mod options;
 pub mod private;
 pub mod reactor;
 pub mod rpc;
 pub mod serve;
+pub mod text;
 pub mod volume;

@@ -2,8 +2,9 @@
 
 use std::io::Write;
 
+use super::Client;
 use super::args::ConfigCommand;
-use super::{Client, CommandError};
+use crate::options::CommandError;
 use crate::rpc::config;
 
 pub(super) fn configure(

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::table::{Table, pairs};
 use super::{render_archive, render_latency};
 use crate::dma::BLOCK_BYTES;
 use crate::log::geometry::RESERVE_SLOTS;
 use crate::log::time::{ClockStanding, ClockStatus, SpanBy};
-use crate::rpc::units::{SizeBytes, format_time};
+use crate::text::table::{Table, pairs};
+use crate::text::units::{SizeBytes, format_time};
 use crate::volume::{
     CloneInfo, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState, SnapshotInfo,
     SynchInfo, VolumeInfo, VolumeState,

@@ -32,8 +32,9 @@ use crate::archive::service::{
 use crate::archive::store::Store;
 use crate::bdev::FileDevice;
 use crate::log::Lsn;
+use crate::manage::ArchiveManager;
 use crate::reactor::{Local, ReactorHandle};
-use crate::rpc::{App, ArchivePlane};
+use crate::rpc::App;
 use crate::volume::{ArchivePolicy, BackPressure, KnownObjects, Pool, SynchInfo};
 
 /// The name of the local catalog in the pool's directory.
@@ -46,7 +47,7 @@ pub const ARCHIVE_DIRECTORY_NAME: &str = "archive";
 /// How often the reactor looks at the archive while nothing else happens: increments and second tries are a matter of time.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often what has expired is deleted, unless configured otherwise.
-const EXPIRE_INTERVAL_DEFAULT: Duration = Duration::from_secs(crate::cli::EXPIRE_SECONDS_DEFAULT);
+const EXPIRE_INTERVAL_DEFAULT: Duration = Duration::from_secs(crate::options::EXPIRE_SECONDS_DEFAULT);
 /// How long after a start nothing expires by itself, unless configured otherwise.
 const EXPIRE_GRACE_DEFAULT: Duration = Duration::from_mins(10);
 /// How often the end of the learning is looked for.
@@ -127,10 +128,10 @@ pub(super) enum FoundArchive {
 
 impl FoundArchive {
     /// What the command plane sees of it.
-    pub(super) fn plane(&self) -> &Arc<ArchivePlane> {
+    pub(super) fn manager(&self) -> &Arc<ArchiveManager> {
         match self {
-            FoundArchive::Opened(opened) => &opened.plane,
-            FoundArchive::Away(away) => away.plane(),
+            FoundArchive::Opened(opened) => &opened.manager,
+            FoundArchive::Away(away) => away.manager(),
         }
     }
 
@@ -143,7 +144,7 @@ impl FoundArchive {
 /// An archive that was opened, on its way to the pool.
 pub(super) struct OpenedArchive {
     config: ArchiveConfig,
-    pub(super) plane: Arc<ArchivePlane>,
+    pub(super) manager: Arc<ArchiveManager>,
     known: KnownStore,
     /// Whether it may be another.
     may_be_new: bool,
@@ -154,9 +155,9 @@ impl OpenedArchive {
         known: KnownStore,
         config: &ArchiveConfig,
         appliance: &ApplianceConfig,
-        plane: Arc<ArchivePlane>,
+        manager: Arc<ArchiveManager>,
     ) -> Self {
-        OpenedArchive { config: config.clone(), plane, known, may_be_new: appliance.new_archive }
+        OpenedArchive { config: config.clone(), manager, known, may_be_new: appliance.new_archive }
     }
 }
 
@@ -200,8 +201,8 @@ fn open(
     is_new: bool,
 ) -> Result<OpenedArchive, ServeError> {
     let known = open_known(config, appliance, found, is_new)?;
-    let plane = ArchivePlane::new(Arc::clone(&known.store) as Arc<dyn Store>, &config.keep)?;
-    Ok(OpenedArchive::new(known, config, appliance, Arc::new(plane)))
+    let manager = ArchiveManager::new(Arc::clone(&known.store) as Arc<dyn Store>, &config.keep)?;
+    Ok(OpenedArchive::new(known, config, appliance, Arc::new(manager)))
 }
 
 /// Opens the store and finds out whether it is the pool's. Nothing of the pool is needed but what
@@ -409,12 +410,12 @@ pub(super) async fn attach(
             lost = pool.ownership().history.map(|_| MOVED_NOTE.to_owned());
         }
     }
-    let rules = opened.plane.rules_text();
+    let rules = opened.manager.rules_text();
     let (learned, claim, told) = owner::take(&local, &owned, &pool, found, rules).await?;
     let is_rehearsal = pool.ownership().rehearsal_lsn.is_some();
     let (id, note) =
         if is_rehearsal { (opened.known.id, None) } else { identify(&opened.known, &local).await? };
-    let OpenedArchive { mut config, plane, known: KnownStore { mut notes, .. }, .. } = opened;
+    let OpenedArchive { mut config, manager, known: KnownStore { mut notes, .. }, .. } = opened;
     notes.extend(told);
     notes.extend(note);
     notes.extend(lost);
@@ -427,10 +428,10 @@ pub(super) async fn attach(
     let store = Arc::clone(&owned) as Arc<dyn Store>;
     let waker = handle.clone();
     let service = start_service(&config, &store, device, Arc::new(move || waker.wake()))?;
-    let service = RecordingArchive::new(Box::new(service), Arc::clone(&plane), handle)?;
+    let service = RecordingArchive::new(Box::new(service), Arc::clone(&manager), handle)?;
     let objects = learned.known.ids().count() as u64;
-    plane.set_owned(owned);
-    plane.set_catalog(learned.catalog);
+    manager.set_owned(owned);
+    manager.set_catalog(learned.catalog);
     let known = learned.known.with_claim(claim);
     pool.attach_archive(Box::new(service), config.policy, known, learned.synchs)?;
     notes.extend(learned.notes);

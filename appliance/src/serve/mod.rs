@@ -10,7 +10,6 @@
 mod abort;
 mod archive;
 mod begin;
-mod budgets;
 mod command;
 mod identity;
 mod inherit;
@@ -33,8 +32,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub use crate::options::{AHEAD_MEMORY_BYTES, DMA_BUDGET_BYTES, HOST_MEMORY_BYTES, HOST_MEMORY_BYTES_MIN};
 pub use archive::{ARCHIVE_DIRECTORY_NAME, ArchiveConfig, ArchiveStarted, CATALOG_FILE_NAME, KEEP_FILE_NAME};
-pub use budgets::{AHEAD_MEMORY_BYTES, DMA_BUDGET_BYTES, HOST_MEMORY_BYTES, HOST_MEMORY_BYTES_MIN};
 pub use command::serve;
 pub use owner::OwnerError;
 use reactors::IdleReactors;
@@ -50,10 +49,11 @@ use crate::log::geometry::{
     FIRST_SLOT_BLOCK, RESERVE_SLOTS, SEGMENT_BLOCKS_DEFAULT, SEGMENT_BLOCKS_MIN, with_tail,
 };
 use crate::log::time::ClockBounds;
-use crate::nvmf::target::{ListenError, TargetConfig};
+use crate::manage::{Expirer, KeepFileError, Scrubber};
+use crate::nvmf::server::{ListenError, TargetConfig};
 use crate::reactor::{CoresError, ReactorConfig, ReactorHandle};
-use crate::rpc::units::SizeBytes;
-use crate::rpc::{App, Expirer, KeepFileError, Registry, RpcServer, RpcServerConfig, Scrubber, SocketError};
+use crate::rpc::{App, Registry, RpcServer, RpcServerConfig, SocketError};
+use crate::text::units::SizeBytes;
 use crate::volume::{PoolInfo, VolumeError, VolumeInfo};
 
 /// Size of the volume that a new pool begins with, in bytes.
@@ -386,7 +386,7 @@ impl Appliance {
             TcpListener::bind(address).map_err(|source| ServeError::Address { address, source })?;
         }
         let (device, archive) = begin::open_all(&config)?;
-        let plane = archive.as_ref().map(|archive| Arc::clone(archive.plane()));
+        let manager = archive.as_ref().map(|archive| Arc::clone(archive.manager()));
         let (sender, receiver) = mpsc::sync_channel(1);
         let (handle_sender, handle_receiver) = mpsc::sync_channel(1);
         let idle_reactors = IdleReactors::start(&config.idle_cores)?;
@@ -403,11 +403,11 @@ impl Appliance {
             config.archive.as_ref().map_or((Duration::ZERO, Duration::ZERO), |archive| {
                 (archive.expire_interval, archive.expire_grace)
             });
-        let expiring = plane.clone().filter(|_| !expire_interval.is_zero());
-        let scrubbing = plane.clone().filter(|_| !config.scrub_pass.is_zero());
+        let expiring = manager.clone().filter(|_| !expire_interval.is_zero());
+        let scrubbing = manager.clone().filter(|_| !config.scrub_pass.is_zero());
         let registry = Registry::new(handle.clone()).with_idle_reactors(idle_reactors.views());
-        let registry = Arc::new(match plane {
-            Some(plane) => registry.with_archive(plane),
+        let registry = Arc::new(match manager {
+            Some(manager) => registry.with_archive(manager),
             None => registry,
         });
         let rpc = match &config.rpc_socket {
@@ -427,10 +427,10 @@ impl Appliance {
         match receiver.recv() {
             Ok(started) => {
                 let expirer = expiring
-                    .map(|plane| Expirer::start(plane, handle.clone(), expire_interval, expire_grace));
+                    .map(|manager| Expirer::start(manager, handle.clone(), expire_interval, expire_grace));
                 let expirer = expirer.transpose().map_err(ServeError::Reactor)?;
                 let scrubber =
-                    scrubbing.map(|plane| Scrubber::start(plane, handle.clone(), config.scrub_pass));
+                    scrubbing.map(|manager| Scrubber::start(manager, handle.clone(), config.scrub_pass));
                 let scrubber = scrubber.transpose().map_err(ServeError::Reactor)?;
                 Ok(Appliance {
                     handle,

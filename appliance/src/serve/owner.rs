@@ -20,7 +20,7 @@ use crate::archive::owner::{
 use crate::archive::store::{Store, StoreError, StoreErrorKind};
 use crate::log::{Lsn, system_now_ns};
 use crate::reactor::Local;
-use crate::rpc::units::format_time;
+use crate::text::units::format_time;
 use crate::volume::{Pool, VolumeError};
 
 /// Why a rehearsal puts nothing.

@@ -26,14 +26,14 @@ use crate::archive::object::{ClaimId, Decompressor, ObjectId};
 use crate::archive::owner::{Chain, HistoryId, Inheritance, OwnedStore, Recovered, read_chain};
 use crate::archive::service::{ArchiveError, WorkerOptions, read_entries};
 use crate::archive::store::Store;
+use crate::audit::{self, Caller};
 use crate::bdev::{FileDevice, FileOptions, OpenError, SharedBdev};
-use crate::cli::{CommandError, RecoverOptions};
 use crate::dma::{BLOCK_BYTES, DmaPool};
 use crate::log::geometry::with_tail;
 use crate::log::{CreateLog, Environment, Lsn, Recycling};
+use crate::options::{CommandError, RecoverOptions};
 use crate::reactor::{Reactor, ReactorConfig, Source};
-use crate::rpc::audit::{self, Caller};
-use crate::rpc::units::format_time;
+use crate::text::units::format_time;
 use crate::volume::{
     KnownObjects, Ownership, Pool, PoolOptions, RecoverFrom, TakeOver, VolumeError, WAY_WITHOUT_UNREADABLE,
 };

@@ -22,7 +22,7 @@ use crate::bdev::memory::{MemoryBdev, MemoryDisk};
 use crate::bdev::{Bdev, FileDevice, SharedBdev};
 use crate::dma::DmaPool;
 use crate::log::{CreateLog, Environment, Recycling};
-use crate::nvmf::target::{Target, TargetConfig};
+use crate::nvmf::server::{Target, TargetConfig};
 use crate::reactor::{Interest, Local, Reactor, ReactorHandle, Source};
 use crate::rpc::App;
 use crate::volume::{CreateVolume, Pool, PoolOptions, VolumeError};
@@ -165,7 +165,7 @@ fn give_archive(
     let away = match archive {
         FoundArchive::Away(away) => *away,
         FoundArchive::Opened(opened) => {
-            let plane = Arc::clone(&opened.plane);
+            let manager = Arc::clone(&opened.manager);
             let attaching = archive::attach(
                 *opened,
                 Rc::clone(pool),
@@ -183,7 +183,7 @@ fn give_archive(
                     let found = found_of(config)?;
                     match &config.archive {
                         Some(archive) if waits_for(archive, config, &found, is_new, &error) => {
-                            AwayArchive::with_plane(archive, config, &found, plane, &error)
+                            AwayArchive::with_manager(archive, config, &found, manager, &error)
                         }
                         _ => return Err(error),
                     }

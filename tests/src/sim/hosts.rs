@@ -71,7 +71,7 @@ impl std::fmt::Display for Kind {
 type Present = HashMap<usize, HashMap<u64, Stamp>>;
 
 impl Run {
-    /// Several hosts with so many commands each, and then one of each operation of the management plane.
+    /// Several hosts with so many commands each, and then one of each operation of the management manager.
     ///
     /// # Panics
     /// When a command does not end in time, or a promise is broken.

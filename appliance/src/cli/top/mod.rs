@@ -18,10 +18,10 @@ use self::draw::{Picture, SHEET_WIDTH};
 use self::figures::Figures;
 use self::history::History;
 use self::sample::{Sample, SampleError};
-use super::CommandError;
 use super::args::TopOptions;
 use super::client::{Client, ClientError};
-use super::table::terminal_columns;
+use crate::options::CommandError;
+use crate::text::table::terminal_columns;
 
 /// Watches the appliance that `connect` reaches, or prints one picture of it.
 ///

@@ -18,8 +18,9 @@ use super::{ArchiveConfig, ArchiveStarted, OpenedArchive, attach, off_reactor, o
 use crate::archive::catalog::CatalogError;
 use crate::archive::store::{AwayStore, Store};
 use crate::bdev::FileDevice;
+use crate::manage::ArchiveManager;
 use crate::reactor::{Local, ReactorHandle};
-use crate::rpc::{App, ArchivePlane};
+use crate::rpc::App;
 use crate::serve::identity::Found;
 use crate::serve::store::is_away;
 use crate::serve::thread::note_identity;
@@ -36,7 +37,7 @@ pub(in crate::serve) struct AwayArchive {
     config: ArchiveConfig,
     appliance: ApplianceConfig,
     found: Found,
-    plane: Arc<ArchivePlane>,
+    manager: Arc<ArchiveManager>,
     why: String,
 }
 
@@ -71,32 +72,32 @@ impl AwayArchive {
         found: &Found,
         error: &ServeError,
     ) -> Result<Self, ServeError> {
-        let plane =
-            Arc::new(ArchivePlane::new(Arc::new(AwayStore::new(label(config, found))), &config.keep)?);
-        Ok(Self::with_plane(config, appliance, found, plane, error))
+        let manager =
+            Arc::new(ArchiveManager::new(Arc::new(AwayStore::new(label(config, found))), &config.keep)?);
+        Ok(Self::with_manager(config, appliance, found, manager, error))
     }
 
     /// The same, of an archive that was opened and could not be listed.
-    pub(in crate::serve) fn with_plane(
+    pub(in crate::serve) fn with_manager(
         config: &ArchiveConfig,
         appliance: &ApplianceConfig,
         found: &Found,
-        plane: Arc<ArchivePlane>,
+        manager: Arc<ArchiveManager>,
         error: &ServeError,
     ) -> Self {
         // The next try opens it anew, for which it must be free.
-        plane.set_store(Arc::new(AwayStore::new(label(config, found))));
+        manager.set_store(Arc::new(AwayStore::new(label(config, found))));
         AwayArchive {
             config: config.clone(),
             appliance: appliance.clone(),
             found: found.clone(),
-            plane,
+            manager,
             why: error.to_string(),
         }
     }
 
-    pub(super) fn plane(&self) -> &Arc<ArchivePlane> {
-        &self.plane
+    pub(super) fn manager(&self) -> &Arc<ArchiveManager> {
+        &self.manager
     }
 
     /// Has the pool wait for it, and goes on trying on the reactor.
@@ -182,7 +183,7 @@ impl Late {
     }
 
     async fn try_once(&self) -> Result<ArchiveStarted, ServeError> {
-        let AwayArchive { config, appliance, found, plane, .. } = &self.away;
+        let AwayArchive { config, appliance, found, manager, .. } = &self.away;
         let (to_open, with, of) = (config.clone(), appliance.clone(), found.clone());
         let opened = off_reactor(&self.local, move || open_known(&to_open, &with, &of, false)).await??;
         if !opened.is_known {
@@ -190,7 +191,7 @@ impl Late {
             let what = "another archive is there now than the pool had when it was started".to_owned();
             return Err(ServeError::ArchiveGone { place, what });
         }
-        let opened = OpenedArchive::new(opened, config, appliance, Arc::clone(plane));
+        let opened = OpenedArchive::new(opened, config, appliance, Arc::clone(manager));
         let (pool, device) = (Rc::clone(&self.pool), Arc::clone(&self.device));
         let attached = attach(opened, pool, false, device, self.local.clone(), self.handle.clone()).await?;
         let (mut started, identity) = attached;

@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use super::TapeSpec;
 use crate::archive::store::S3Config;
-use crate::rpc::units::SizeBytes;
+use crate::text::units::SizeBytes;
 
 /// The most cartridges of a new library.
 const CARTRIDGES_MAX: u32 = 1000;
