@@ -27,5 +27,5 @@ pub use recovery::{CreateLog, LogError, Recovered, create, recover};
 pub use types::{BlockNumber, ImageId, Lsn, SegmentSeq, Slot};
 pub use writer::{
     AppendClass, AppendError, CLOSED_RECORDS_MAX, Log, LogStats, RECORDS_IN_FLIGHT_MAX, ReadDone, Recycling,
-    SegmentCatalog, SharedLog, Starved,
+    SegmentCatalog, SharedLog, Starved, WhyBusy,
 };

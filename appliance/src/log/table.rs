@@ -156,8 +156,8 @@ impl SegmentTable {
         self.segments.get(usize::try_from(sequence.0.checked_sub(self.oldest)?).ok()?)
     }
 
-    /// A segment, to change.
-    pub fn get_mut(&mut self, sequence: SegmentSeq) -> Option<&mut Segment> {
+    /// A segment, to change: only this file writes the fields of segments.
+    fn get_mut(&mut self, sequence: SegmentSeq) -> Option<&mut Segment> {
         self.segments.get_mut(usize::try_from(sequence.0.checked_sub(self.oldest)?).ok()?)
     }
 
@@ -236,6 +236,70 @@ impl SegmentTable {
         segment.live = segment.live.saturating_sub(1);
         if segment.live == 0 {
             self.dead.push(sequence);
+        }
+    }
+
+    /// A record was closed in the segment: it ends there now, with so many entries more.
+    pub(super) fn note_record(&mut self, sequence: SegmentSeq, end_lsn: Lsn, entries: u64) {
+        let Some(segment) = self.get_mut(sequence) else { return };
+        debug_assert!(segment.end_lsn < end_lsn && !segment.sealed, "segments grow until they are sealed");
+        segment.end_lsn = end_lsn;
+        segment.entries += entries;
+    }
+
+    /// A trim or a mask was appended to the segment.
+    pub(super) fn note_trim(&mut self, sequence: SegmentSeq) {
+        if let Some(segment) = self.get_mut(sequence) {
+            segment.trims += 1;
+        }
+    }
+
+    /// The trailer of the segment is on the device.
+    pub(super) fn note_sealed(&mut self, sequence: SegmentSeq) {
+        if let Some(segment) = self.get_mut(sequence) {
+            debug_assert!(!segment.sealed, "a segment is sealed once");
+            segment.sealed = true;
+        }
+    }
+
+    /// The object of the segment is in the archive, verified.
+    pub(super) fn note_archived(&mut self, sequence: SegmentSeq) {
+        if let Some(segment) = self.get_mut(sequence) {
+            segment.archived = true;
+        }
+    }
+
+    /// The object of the segment is not in the archive after all. Returns whether it was taken for
+    /// archived.
+    pub(super) fn note_unarchived(&mut self, sequence: SegmentSeq) -> bool {
+        self.get_mut(sequence).is_some_and(|segment| std::mem::replace(&mut segment.archived, false))
+    }
+
+    /// Keeps what is wrong with the segment. Returns whether it is news.
+    pub(super) fn note_problem(&mut self, sequence: SegmentSeq, problem: &str) -> bool {
+        let Some(segment) = self.get_mut(sequence) else { return false };
+        let is_news = !segment.problems.iter().any(|known| known == problem);
+        if is_news {
+            segment.problems.push(problem.to_owned());
+        }
+        is_news
+    }
+
+    /// Keeps the slot of the segment from being given away until [`unpin`](Self::unpin). Returns
+    /// whether the segment has a slot.
+    pub(super) fn pin(&mut self, sequence: SegmentSeq) -> bool {
+        let Some(segment) = self.get_mut(sequence).filter(|segment| segment.slot.is_some()) else {
+            return false;
+        };
+        segment.pins += 1;
+        true
+    }
+
+    /// The end of a [`pin`](Self::pin).
+    pub(super) fn unpin(&mut self, sequence: SegmentSeq) {
+        if let Some(segment) = self.get_mut(sequence) {
+            debug_assert!(segment.pins > 0, "a pin ends once");
+            segment.pins = segment.pins.saturating_sub(1);
         }
     }
 
@@ -412,11 +476,11 @@ mod tests {
                     }
                     Step::Trim(block) => {
                         if let Some(old) = homes.remove(&block) { table.count_dead(old); }
-                        if let Some(segment) = table.get_mut(now) { segment.trims += 1; }
+                        table.note_trim(now);
                     }
                     Step::Seal => {
                         if table.free_len() > 0 {
-                            if let Some(segment) = table.get_mut(now) { segment.sealed = true; }
+                            table.note_sealed(now);
                             current = table.open(1, 0, Lsn(head)).map(|(sequence, _)| sequence);
                         }
                     }
@@ -426,7 +490,7 @@ mod tests {
                     }
                     Step::Archive => {
                         let sealed = table.iter().find(|(_, segment)| segment.sealed && !segment.archived).map(|(sequence, _)| sequence);
-                        if let Some(segment) = sealed.and_then(|sequence| table.get_mut(sequence)) { segment.archived = true; }
+                        if let Some(sequence) = sealed { table.note_archived(sequence); }
                     }
                     Step::Release => {
                         if let Some(sequence) = table.next_to_release(|_, segment| segment.archived) {

@@ -160,9 +160,7 @@ impl Log {
     /// Notes a trim at once: until the record closes, nobody may take the segment for one without.
     fn note_trim(&mut self, mask: Option<Mask>) {
         let Some(sequence) = self.current_sequence() else { return };
-        if let Some(segment) = self.table.get_mut(sequence) {
-            segment.trims += 1;
-        }
+        self.table.note_trim(sequence);
         if let Some(mask) = mask {
             self.table.add_mask(sequence, mask);
         }
@@ -348,10 +346,7 @@ impl Log {
         let end_lsn = open.next_lsn();
         current.next_offset += 1 + open.data_blocks as u64;
         debug_assert!(current.next_offset <= self.geometry.data_end());
-        if let Some(segment) = self.table.get_mut(current.sequence) {
-            segment.end_lsn = end_lsn;
-            segment.entries += open.entries.len() as u64;
-        }
+        self.table.note_record(current.sequence, end_lsn, open.entries.len() as u64);
         let mut pieces: SmallVec<[DmaBuf; 2]> = smallvec![open.header.freeze()];
         for piece in open.pieces.drain(..) {
             let last = pieces.last_mut().expect("the header is there");
@@ -424,9 +419,7 @@ impl Log {
             pieces: smallvec![header.freeze()],
             state: RecordState::Closed,
         });
-        self.pressed.set(false);
-        self.squeezed.set(false);
-        self.wants_slot.set(false);
+        self.why_busy.clear();
         let units = self.take_unit_list();
         self.current = Some(Current {
             sequence,

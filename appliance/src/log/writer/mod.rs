@@ -26,13 +26,15 @@
 
 mod append;
 mod beginning;
+mod demand;
 mod recycle;
 mod room;
 mod starved;
 mod trailer;
 mod turn;
+mod waiting;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,8 +55,10 @@ use crate::log::table::SegmentTable;
 use crate::log::time::{ClockStatus, SpanBy, TrustedTime};
 use crate::log::types::{Lsn, SegmentSeq, Slot};
 pub(super) use beginning::{Beginning, Opening};
+use demand::Demand;
 pub use starved::Starved;
 use trailer::Sealing;
+pub use waiting::WhyBusy;
 
 /// What every segment begins with. It is asked for its text when a segment is opened.
 pub trait SegmentCatalog {
@@ -268,14 +272,9 @@ pub struct Log {
     held: bool,
     /// Whether nothing may be appended any more: see [`Log::stop_appending`].
     stopped: bool,
-    /// Somebody waits for the next segment, which waits for copies.
-    pressed: Cell<bool>,
-    /// A host waits for room that neither this segment nor the next one has: see [`Log::is_squeezed`].
-    squeezed: Cell<bool>,
-    /// Copies that must go into the current segment, or went meanwhile; `None` while none can be more than what must leave: see [`Log::watch_demand`].
-    demand: Cell<Option<u64>>,
-    /// Somebody waits for the next segment, which waits for a slot.
-    wants_slot: Cell<bool>,
+    /// What appends wait for.
+    why_busy: WhyBusy,
+    demand: Demand,
 }
 
 impl Log {
@@ -345,12 +344,10 @@ impl Log {
             completions: Vec::new(),
             stats: LogStats::default(),
             recycling: Recycling::default(),
-            pressed: Cell::new(false),
-            squeezed: Cell::new(false),
-            demand: Cell::new(None),
+            why_busy: WhyBusy::default(),
+            demand: Demand::default(),
             held: false,
             stopped: false,
-            wants_slot: Cell::new(false),
         };
         log.begin(beginning);
         log
@@ -398,10 +395,8 @@ impl Log {
 
     /// Notes what a reader found wrong with a segment, once.
     pub(crate) fn note_problem(&mut self, sequence: SegmentSeq, problem: String) {
-        let Some(segment) = self.table.get_mut(sequence) else { return };
-        if !segment.problems.contains(&problem) {
+        if self.table.note_problem(sequence, &problem) {
             tracing::warn!(segment = sequence.0, problem, "a segment is damaged");
-            segment.problems.push(problem.clone());
             self.note_damage(format!("segment {sequence}: {problem}"));
         }
     }

@@ -11,14 +11,14 @@
 //! may hold more than as many new ones take: then copies begin before it is their turn, and hosts leave them the room ([`Log::demand`]). A clone for which that is too late is refused before it is made.
 //!
 //! **Room for hosts.** Where every segment is so full of copies that the largest command finds no room beside them, the rest of the current one is filled with copies from the next that leaves, until one leaves
-//! that is empty enough ([`Log::is_squeezed`]). That comes about because what may be live fits into fewer segments than there are.
+//! that is empty enough ([`WhyBusy::waits_for_room`]). That comes about because what may be live fits into fewer segments than there are.
 //!
 //! **Another W** ([`Log::set_working_set`]) is the rule for the next segment that is opened. A longer one asks less of it. A shorter one is taken only when nothing live is left that it
 //! would put out ([`Log::fits_within`]), so there is never more to copy into a segment than fits; until then copies of the class [`AppendClass::Drain`](super::AppendClass::Drain) make it so.
 
 use std::collections::BTreeMap;
 
-use super::{FREE_SLOTS_TARGET, Log, Recycling};
+use super::{FREE_SLOTS_TARGET, Log, Recycling, WhyBusy};
 use crate::dma::BLOCK_BYTES;
 use crate::log::format::ENTRIES_PER_RECORD;
 use crate::log::table::{Mask, Phase, Segment};
@@ -96,22 +96,22 @@ impl Log {
 
     /// Copies that must go into the current segment; 0 where that is never more than what must leave now. While it is more, this looks at each segment in use.
     pub fn demand(&self) -> u64 {
-        if self.demand.get().is_some_and(|demand| demand > self.must_copy_blocks()) {
+        if self.demand.blocks() > self.must_copy_blocks() {
             self.refresh_demand();
         }
-        self.demand.get().unwrap_or(0)
+        self.demand.blocks()
     }
 
     /// A segment may hold more that is live than it has blocks, from now on: something in it that was there has become live once more.
     pub fn watch_demand(&self) {
-        self.demand.set(Some(0));
+        self.demand.watch();
         self.refresh_demand();
     }
 
     /// Only what becomes live in older segments, and the next segment, raise the demand.
     pub(super) fn refresh_demand(&self) {
-        if self.demand.get().is_some() {
-            self.demand.set(Some(self.demand_blocks_with(&BTreeMap::new())));
+        if self.demand.is_watched() {
+            self.demand.set(self.demand_blocks_with(&BTreeMap::new()));
         }
     }
 
@@ -145,11 +145,6 @@ impl Log {
         copies > 0 && taken + 1 + data_blocks as u64 > self.geometry.record_blocks()
     }
 
-    /// Whether a host waits for room that the next segment would not have either: the rest of this one is for copies of what leaves with it.
-    pub fn is_squeezed(&self) -> bool {
-        self.squeezed.get()
-    }
-
     /// Whether the next segment could be opened, and everything before it that holds something live lay within a working set of `segments` segments. It stays so until
     /// the next segment is opened; what made it so is stable.
     pub fn fits_within(&self, segments: u64) -> bool {
@@ -160,7 +155,7 @@ impl Log {
     /// superblocks must never tell a shorter one than a segment was opened under.
     pub fn set_working_set(&mut self, segments: u64) {
         self.geometry.working_set = segments;
-        self.pressed.set(false);
+        self.why_busy.forget_copies();
         self.refresh_demand();
     }
 
@@ -174,7 +169,7 @@ impl Log {
     pub fn grow_slots(&mut self, slots: u64) {
         self.table.add_free((self.geometry.slots..slots).map(Slot));
         self.geometry.slots = self.geometry.slots.max(slots);
-        self.wants_slot.set(false);
+        self.why_busy.forget_slot();
     }
 
     /// The oldest segment that holds something live, unless it is the current one.
@@ -209,15 +204,12 @@ impl Log {
 
     /// The segment's object is in the archive, verified.
     pub fn note_archived(&mut self, sequence: SegmentSeq) {
-        if let Some(segment) = self.table.get_mut(sequence) {
-            segment.archived = true;
-        }
+        self.table.note_archived(sequence);
     }
 
     /// The segment's object is not in the archive after all: its slot is not given away before it is archived again. Whether it was taken for archived.
     pub fn note_unarchived(&mut self, sequence: SegmentSeq) -> bool {
-        let Some(segment) = self.table.get_mut(sequence) else { return false };
-        std::mem::replace(&mut segment.archived, false)
+        self.table.note_unarchived(sequence)
     }
 
     /// Recovery found an entry in the segment that hides something inherited which nothing newer hides.
@@ -237,29 +229,17 @@ impl Log {
 
     /// Keeps a segment's slot from being given away until [`unpin`](Self::unpin). Whether the segment is there.
     pub fn pin(&mut self, sequence: SegmentSeq) -> bool {
-        let Some(segment) = self.table.get_mut(sequence).filter(|segment| segment.slot.is_some()) else {
-            return false;
-        };
-        segment.pins += 1;
-        true
+        self.table.pin(sequence)
     }
 
     /// The end of a [`pin`](Self::pin).
     pub fn unpin(&mut self, sequence: SegmentSeq) {
-        if let Some(segment) = self.table.get_mut(sequence) {
-            debug_assert!(segment.pins > 0, "a pin ends once");
-            segment.pins = segment.pins.saturating_sub(1);
-        }
+        self.table.unpin(sequence);
     }
 
-    /// Whether somebody waits for the next segment while copies must still go into this one.
-    pub fn is_pressed(&self) -> bool {
-        self.pressed.get()
-    }
-
-    /// Whether somebody waits for the next segment because no slot is free.
-    pub fn wants_slot(&self) -> bool {
-        self.wants_slot.get() && self.table.free_len() == 0
+    /// What appends wait for, if they do.
+    pub fn why_busy(&self) -> WhyBusy {
+        self.why_busy.with_free_slots(self.table.free_len())
     }
 
     /// Gives a segment away although it is not in the archive: the past in it is lost. The oldest inactive one; its sequence.

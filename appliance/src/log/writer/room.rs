@@ -18,7 +18,7 @@ impl Log {
     /// Where the next entries go: into the current segment, or into the next one. The current segment keeps room for what must still be copied into it, and from
     /// hosts also for the pool's own events.
     pub(super) fn place(
-        &self,
+        &mut self,
         class: AppendClass,
         entries: usize,
         data_blocks: usize,
@@ -36,11 +36,11 @@ impl Log {
             return Ok(Place::Here);
         }
         self.may_open_next(class)?;
-        let squeezed = class == AppendClass::Host
+        let waits_for_room = class == AppendClass::Host
             && self.next_is_too_full(data_blocks)
             && self.fits_here(AppendClass::CopyAhead, 1, 1);
-        self.squeezed.set(squeezed);
-        if squeezed { Err(AppendError::Busy) } else { Ok(Place::Next) }
+        self.why_busy.note_room(waits_for_room);
+        if waits_for_room { Err(AppendError::Busy) } else { Ok(Place::Next) }
     }
 
     /// Whether so much fits into the current segment beside what entries of this class leave free.
@@ -82,7 +82,7 @@ impl Log {
     }
 
     /// Whether the next segment may be opened. What leaves the working set must hold nothing live, and there must be a slot.
-    pub(super) fn may_open_next(&self, class: AppendClass) -> Result<(), AppendError> {
+    pub(super) fn may_open_next(&mut self, class: AppendClass) -> Result<(), AppendError> {
         if self.recycling == Recycling::Never {
             return Ok(());
         }
@@ -101,14 +101,14 @@ impl Log {
             return if fits && has_slots { Ok(()) } else { Err(AppendError::Busy) };
         }
         if !fits && class != AppendClass::Copy {
-            self.pressed.set(true);
+            self.why_busy.note_copies();
             return Err(AppendError::Busy);
         }
         // With a segment that the device lost, the room is gone that was kept in it. Then copies
         // open a segment more than the working set has.
         debug_assert!(fits || self.table.has_lost(), "what must be copied fits into the current segment");
         if self.table.free_len() == 0 {
-            self.wants_slot.set(true);
+            self.why_busy.note_slot(self.table.free_len());
             return Err(AppendError::Busy);
         }
         if self.sealing.len() >= 2 { Err(AppendError::Busy) } else { Ok(()) }

@@ -189,9 +189,7 @@ impl Log {
                 self.keep_unit_list(sealed.units);
             }
         }
-        if let Some(segment) = self.table.get_mut(sequence) {
-            segment.sealed = true;
-        }
+        self.table.note_sealed(sequence);
     }
 
     fn keep_unit_list(&mut self, units: Arc<Vec<TrailerUnit>>) {
