@@ -24,7 +24,7 @@ use varve::cli::VerifyChoice;
 use varve::dma::DmaPool;
 use varve::log::format::ENTRIES_PER_RECORD;
 use varve::log::geometry::SEGMENT_BLOCKS_DEFAULT;
-use varve::log::reader::load_segment;
+use varve::log::load::load_segment;
 use varve::log::{Environment, Recycling, SegmentSeq, SharedLog, recover};
 use varve::reactor::block_on;
 use varve::volume::VolumeError;

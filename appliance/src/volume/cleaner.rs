@@ -31,7 +31,8 @@ use std::task::{Context, Poll, Waker};
 
 use crate::dma::DmaBuf;
 use crate::log::format::EntryKind;
-use crate::log::reader::{LsnRange, PlacedEntry, ReadError, SegmentEntries, load_segment};
+use crate::log::load::load_segment;
+use crate::log::reader::{LsnRange, PlacedEntry, ReadError, SegmentEntries};
 use crate::log::table::Mask;
 use crate::log::{
     AppendClass, AppendError, BlockNumber, ImageId, Log, Lsn, Recycling, SegmentSeq, SharedLog,

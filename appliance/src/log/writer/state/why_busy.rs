@@ -3,15 +3,15 @@
 //! | reason | begins when | ends when | read by |
 //! |---|---|---|---|
 //! | copies | an append needs the next segment, which waits until live blocks are copied out of the segments that leave | the next segment is opened, or the length of the working set changes | the cleaner: it copies without regard to its pace |
-//! | room | a host's command finds no room beside the copies, in this segment or in the next one | the next segment is opened, or an append finds its place in one | the cleaner: it fills the rest of this segment with copies |
+//! | room | a host's command finds no room beside the copies, in this segment or in the next one | the next segment is opened, or an append may open it | the cleaner: it fills the rest of this segment with copies |
 //! | slot | an append needs the next segment, and no slot is free | the next segment is opened, or a slot becomes free | the pool's side of the archive: it reports the wait, or gives up a segment that is not archived |
 //!
-//! Only `room.rs` sets a reason: it alone decides where an append goes. The reasons do not exclude
-//! each other: an append that waited for copies may find then that no slot is free, and the copies go
-//! on at full speed until the segment is opened.
+//! Only `writer/room.rs` sets a reason: it alone decides where an append goes. The reasons do not
+//! exclude each other: an append that waited for copies may find then that no slot is free, and the
+//! copies go on at full speed until the segment is opened.
 //!
-//! **Invariant:** while nobody waits there is no reason, and a segment that was just opened clears all
-//! of them ([`WhyBusy::clear`]).
+//! **Invariants.** A reason lasts until what ends it has happened, also if whoever waited has given up.
+//! A segment that was just opened clears all of them ([`WhyBusy::clear`]).
 
 /// What appends wait for. See the module's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,8 +27,8 @@ impl WhyBusy {
         self.copies
     }
 
-    /// Whether a host's command waits for room which the next segment does not have either. The rest
-    /// of the current segment is for copies of what leaves after it.
+    /// Whether a host's command waits for room which the next segment does not have either. The
+    /// rest of the current segment is for copies of what leaves after it.
     pub fn waits_for_room(self) -> bool {
         self.room
     }
@@ -43,38 +43,38 @@ impl WhyBusy {
         self.copies || self.room
     }
 
-    pub(super) fn note_copies(&mut self) {
+    pub(in crate::log) fn note_copies(&mut self) {
         self.copies = true;
     }
 
     /// An append of a host does, or does not, wait for room.
-    pub(super) fn note_room(&mut self, waits: bool) {
+    pub(in crate::log) fn note_room(&mut self, waits: bool) {
         self.room = waits;
     }
 
-    pub(super) fn note_slot(&mut self, free_slots: usize) {
+    pub(in crate::log) fn note_slot(&mut self, free_slots: usize) {
         assert_eq!(free_slots, 0, "nobody waits for a slot while one is free");
         self.slot = true;
     }
 
     /// The working set has another length: other copies are needed, or none.
-    pub(super) fn forget_copies(&mut self) {
+    pub(in crate::log) fn forget_copies(&mut self) {
         self.copies = false;
     }
 
     /// Slots were added to the device.
-    pub(super) fn forget_slot(&mut self) {
+    pub(in crate::log) fn forget_slot(&mut self) {
         self.slot = false;
     }
 
     /// The next segment was opened: nobody waits for it any more.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::log) fn clear(&mut self) {
         *self = WhyBusy::default();
     }
 
     /// The same value as it is with so many free slots.
     #[must_use]
-    pub(super) fn with_free_slots(mut self, free_slots: usize) -> Self {
+    pub(in crate::log) fn with_free_slots(mut self, free_slots: usize) -> Self {
         self.slot &= free_slots == 0;
         self
     }
