@@ -362,7 +362,7 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
 /// The most data frames: the largest segment in the smallest frames.
 const MAX_DATA_FRAMES: u32 =
     (crate::log::geometry::SEGMENT_BLOCKS_MAX * BLOCK_BYTES as u64 / super::FRAME_BYTES_MIN as u64) as u32;
-/// More than any front frame has: the largest segment's units take 6.3 MiB uncompressed, and the holes between them less than 4.3 MiB.
+/// More than any front frame has: the largest segment's units take 6.0 MiB uncompressed, and the holes between them less than 4.3 MiB.
 const MAX_FRONT_BYTES: u64 = 12 << 20;
 /// More than any digest frame has: that of the largest segment, all of it damaged.
 const MAX_DIGEST_BYTES: usize = 4096 + crate::log::geometry::SEGMENT_BLOCKS_MAX as usize * POSITION_BYTES;
