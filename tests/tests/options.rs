@@ -141,8 +141,8 @@ fn overprovisioning_sets_capacity_aside() {
 /// What the operator is told of the clock.
 fn clocks_disagree(appliance: &Appliance) -> bool {
     let pools = call(appliance, "pool_list");
-    let problems = pools[0]["problems"].as_array().expect("a list").iter().filter_map(Value::as_str);
-    problems.filter(|text| text.contains("clocks disagree")).count() > 0
+    let mut problems = pools[0]["problems"].as_array().expect("a list").iter().filter_map(Value::as_str);
+    problems.any(|text| text.contains("clocks disagree"))
 }
 
 #[test]
