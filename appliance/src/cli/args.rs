@@ -8,9 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::archive_args::ArchiveCommand;
+use super::point::point_text;
 use crate::options::{InspectOptions, RecoverOptions, ServeOptions};
 use crate::text::units::SizeBytes;
-use crate::volume::{Point, PointParseError};
 
 /// The shortest and the longest interval of `varve top`, in seconds.
 const INTERVAL_MIN_S: f64 = 0.1;
@@ -409,11 +409,6 @@ pub(super) enum SpdkCommand {
         /// The signal.
         sig_name: String,
     },
-}
-
-/// Checks a point here, so that a mistake is told without an appliance; it travels as it was written.
-pub(super) fn point_text(text: &str) -> Result<String, PointParseError> {
-    text.parse::<Point>().map(|_| text.to_owned())
 }
 
 fn json_value(text: &str) -> Result<Value, String> {

@@ -7,8 +7,11 @@
 mod archive;
 mod archive_args;
 mod args;
+mod cells;
 mod client;
 mod configure;
+mod output;
+mod point;
 mod render;
 mod render_archive;
 mod render_latency;
@@ -27,6 +30,7 @@ pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
 
 use self::archive_args::ArchiveCommand;
 use self::args::{CallCommand, Cli, Command, PoolCommand, VolumeCommand};
+use self::output::print;
 use crate::options::{CommandError, DEFAULT_SOCKET, InspectOptions, RecoverOptions, ServeOptions};
 
 /// The commands that are more than calls; whoever builds the binary supplies them.
@@ -138,12 +142,4 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
 fn connect(rpc: Option<PathBuf>, timeout_s: u64) -> Result<Client, ClientError> {
     let path = rpc.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
     Client::connect(&path, std::time::Duration::from_secs(timeout_s))
-}
-
-fn print(output: &mut dyn Write, text: &str) -> Result<(), CommandError> {
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        // The reader has seen enough (`| head`).
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
-    }
 }

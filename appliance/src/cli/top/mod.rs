@@ -50,5 +50,5 @@ pub(super) fn top(
     } else {
         Picture { figures: &figures, skipped_volumes: 0, footer: String::new() }.text()
     };
-    super::print(output, &text)
+    super::output::print(output, &text)
 }
