@@ -8,8 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::client::Client;
+use super::output::print;
 use super::render_archive;
-use super::{Client, print};
 use crate::dma::BLOCK_BYTES;
 use crate::manage::{ArchiveReport, ExpiryReport, Sealed, Verification, VerificationState};
 use crate::options::CommandError;

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::args::point_text;
+use super::point::point_text;
 use crate::options::VerifyChoice;
 
 #[derive(Debug, Subcommand)]

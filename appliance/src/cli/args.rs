@@ -8,9 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::archive_args::ArchiveCommand;
+use super::point::point_text;
 use crate::options::{InspectOptions, RecoverOptions, ServeOptions};
 use crate::text::units::SizeBytes;
-use crate::volume::{Point, PointParseError};
 
 /// The shortest and the longest interval of `varve top`, in seconds.
 const INTERVAL_MIN_S: f64 = 0.1;
@@ -542,11 +542,6 @@ pub(super) enum SpdkCommand {
         /// SIGTERM or SIGINT, which stop it cleanly; SIGQUIT or SIGKILL, which end it at once.
         sig_name: String,
     },
-}
-
-/// Checks a point here, so that a mistake is reported without an appliance; it is sent as it was written.
-pub(super) fn point_text(text: &str) -> Result<String, PointParseError> {
-    text.parse::<Point>().map(|_| text.to_owned())
 }
 
 fn json_value(text: &str) -> Result<Value, String> {

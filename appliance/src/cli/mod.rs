@@ -9,9 +9,12 @@
 mod archive;
 mod archive_args;
 mod args;
+mod cells;
 mod client;
 mod configure;
 mod listener;
+mod output;
+mod point;
 mod render;
 mod render_archive;
 mod render_latency;
@@ -31,6 +34,7 @@ pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
 
 use self::archive_args::ArchiveCommand;
 use self::args::{CallCommand, Cli, Command, NvmfCommand, PoolCommand, VolumeCommand};
+use self::output::print;
 use crate::options::{
     CommandError, DEFAULT_SOCKET, InspectOptions, RecoverOptions, SYSTEM_SOCKET, ServeOptions,
 };
@@ -169,14 +173,6 @@ fn connect(rpc: Option<PathBuf>, timeout_s: u64) -> Result<Client, ClientError> 
 fn first_socket(defaults: &[&Path]) -> PathBuf {
     let there = defaults.iter().find(|path| path.exists());
     there.or(defaults.first()).map_or_else(PathBuf::new, |path| path.to_path_buf())
-}
-
-fn print(output: &mut dyn Write, text: &str) -> Result<(), CommandError> {
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        // The reader has seen enough (`| head`).
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::render::{blocks, size};
+use super::cells::{blocks, size};
 use crate::archive::retention::{SegmentRange, Until};
 use crate::archive::service::VerifyPolicy;
 use crate::log::reader::LsnRange;

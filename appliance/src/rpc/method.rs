@@ -14,9 +14,9 @@ use serde_json::{Map, Value};
 
 use super::app::App;
 use super::error::RpcError;
+use super::idle::IdleReactor;
 use super::params;
 use super::protocol::Dispatch;
-use super::reactors::IdleReactor;
 use crate::audit::{self, Caller};
 use crate::manage::ArchiveManager;
 use crate::reactor::ReactorHandle;
@@ -157,11 +157,6 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// All methods of the appliance, over the reactor that owns its pool.
-    pub fn new(handle: ReactorHandle<App>) -> Self {
-        Self::with_methods(handle, super::methods::all())
-    }
-
     /// Chosen methods. Of two with the same name the later one counts.
     pub fn with_methods(handle: ReactorHandle<App>, methods: impl IntoIterator<Item = Method>) -> Self {
         let methods = methods.into_iter().map(|method| (method.name, method)).collect();

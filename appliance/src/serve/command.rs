@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::archive::lines;
+use super::attach::lines;
 use super::notify::Notifier;
 use super::signals::{self, StopSignals};
 use super::watchdog::{LOOK_INTERVAL, Verdict, Watchdog, describe};
@@ -172,7 +172,7 @@ fn announce(options: &ServeOptions, started: &Started) -> std::io::Result<()> {
     if options.memory.is_some() {
         writeln!(out, "  it lives in memory: nothing is kept when it stops")?;
     }
-    for line in lines(started) {
+    for line in lines(started.archive.as_ref()) {
         writeln!(out, "  {line}")?;
     }
     for problem in &pool.problems {

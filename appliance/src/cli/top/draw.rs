@@ -6,7 +6,7 @@ use ratatui::style::{Color, Stylize};
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Widget};
 
-use super::super::render::size;
+use super::super::cells::size;
 use super::super::render_archive::seconds;
 use super::super::render_latency::span;
 use super::figures::{ArchiveFigures, Figures, PoolFigures, ReactorFigures, VolumeFigures};

@@ -60,5 +60,5 @@ pub(super) fn top(
         Picture { figures: &figures, history: &history, help: false, skipped_volumes: 0, footer }
             .text(columns.unwrap_or(SHEET_WIDTH))
     };
-    super::print(output, &text)
+    super::output::print(output, &text)
 }

@@ -12,7 +12,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::TapeSpec;
+use super::tape_spec::TapeSpec;
 use crate::archive::store::S3Config;
 use crate::text::units::SizeBytes;
 

@@ -14,7 +14,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ArchiveConfig, ArchiveStarted, OpenedArchive, attach, off_reactor, open_known};
+use super::config::ArchiveConfig;
+use super::give::attach;
+use super::off_reactor::off_reactor;
+use super::open::{OpenedArchive, open_known};
+use super::started::ArchiveStarted;
 use crate::archive::catalog::CatalogError;
 use crate::archive::store::{AwayStore, Store};
 use crate::bdev::FileDevice;
@@ -22,8 +26,8 @@ use crate::manage::ArchiveManager;
 use crate::reactor::{Local, ReactorHandle};
 use crate::rpc::App;
 use crate::serve::identity::Found;
+use crate::serve::identity_note::note_identity;
 use crate::serve::store::is_away;
-use crate::serve::thread::note_identity;
 use crate::serve::{ApplianceConfig, ServeError};
 use crate::volume::{Pool, VolumeError};
 
