@@ -1,4 +1,5 @@
-//! The time of day as a pool takes it: spans before now, what lies in the future, and what the operator is told while the machine's clock and the log disagree.
+//! The time of day as a pool takes it: spans before now, what lies in the future, and what the
+//! operator is informed while the machine's clock and the log disagree.
 
 use super::error::VolumeError;
 use super::point::Point;
@@ -14,7 +15,8 @@ impl Pool {
         self.log.borrow().clock_status()
     }
 
-    /// An operator says that the machine's clock is right: what was held goes on, and records follow it. It counts until the clock leaps again, or for this run.
+    /// An operator says that the machine's clock is right: what was held goes on, and records
+    /// follow it. It counts until the clock leaps again, or for this run.
     pub fn confirm_clock(&self) -> ClockStatus {
         let log = self.log.borrow();
         let before = log.clock_status();
@@ -29,7 +31,8 @@ impl Pool {
         after
     }
 
-    /// The time that lies so far before now. One that reaches back before this start is not known while the clocks disagree: nobody knows how long the appliance was off.
+    /// The time that lies so far before now. One that reaches back before this start is not known
+    /// while the clocks disagree: nobody knows how long the appliance was off.
     pub(super) fn time_ago(&self, point: &Point, span_ns: u64) -> Result<(u64, SpanBy), VolumeError> {
         let log = self.log.borrow();
         let (time_ns, by) = log.time_ago(span_ns);

@@ -1,24 +1,32 @@
 //! A point of a volume as a new volume.
 //!
-//! **Two ways to its index.** A point of the past is rebuilt from the entries of the W+1 segments that end there. A volume that has not changed since the point has the index already: the clone shares it, which is one
-//! reference whatever its size, and its parent is the present, whose state is the same; so everything that the shared index points at is in the segments that the parent's point keeps.
+//! **Two ways to its index.** A point of the past is rebuilt from the entries of the W+1 segments
+//! that end there. A volume that has not changed since the point has the index already: the clone
+//! shares it, which is one reference whatever its size, and its parent is the present, whose state
+//! is the same; so everything that the shared index points at is in the segments that the parent's
+//! point keeps.
 //!
-//! **What is not certain.** Where entries are not known, neither here nor in the archive, what is older is not certain: the clone is made, its catalog entry says so, and such blocks read as media errors until they are written.
+//! **What is not certain.** Where entries are not known, neither here nor in the archive, what is
+//! older is not certain: the clone is made, its catalog entry says so, and such blocks read as
+//! media errors until they are written.
 //!
-//! **What may happen meanwhile.** The volume is written before the clone is in the catalog: then the index is rebuilt after all. Parts of the archive expire: the operator is told to try again.
+//! **What may happen meanwhile.** The volume is written before the clone is in the catalog: then
+//! the index is rebuilt after all. Parts of the archive expire: the operator is informed to try
+//! again.
 
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::catalog::{Catalog, CatalogVolume};
 use super::error::VolumeError;
-use super::history::ScanReport;
+use super::image::volume::{Volume, VolumeIndex};
 use super::index::Index;
 use super::info::{CloneInfo, ImageParent, ResolvedPoint};
 use super::manage::{add_image, add_volume, check_name};
+use super::past::ScanReport;
 use super::point::Point;
-use super::pool::{Pool, VolumeIndex};
-use crate::log::{Lsn, recovery};
+use super::pool::Pool;
+use crate::log::{ImageId, Lsn, recovery};
 
 /// What is made of what.
 struct Cloning {
@@ -32,10 +40,12 @@ struct Cloning {
 }
 
 impl Pool {
-    /// Opens a point of a volume as a new volume. The volume is looked up by the name it had at the point, so one that was deleted since can be had back.
+    /// Opens a point of a volume as a new volume. The volume is looked up by the name it had at the
+    /// point, so one that was deleted since can be had back.
     ///
     /// # Errors
-    /// A point or a volume at the point that does not exist, a name that is bad or taken, no room, a failed pool.
+    /// A point or a volume at the point that does not exist, a name that is bad or taken, no room,
+    /// a failed pool.
     pub async fn clone_volume(
         self: Rc<Self>,
         volume: String,
@@ -65,11 +75,11 @@ impl Pool {
             let mut state = self.state.borrow_mut();
             let image = state.catalog.volume(&name).map_or(0, |volume| volume.image);
             let uncertain_below = state.catalog.uncertain_below(image, Lsn::MAX);
-            if let Some(volume) = state.volume_mut(id) {
+            if let Some(volume) = state.volumes.get_mut(id) {
                 volume.set_uncertain_below(uncertain_below);
             }
             // Otherwise nothing is its own yet.
-            if state.keeps_inherited {
+            if state.volumes.keeps_inherited() {
                 let mut log = self.log.borrow_mut();
                 state.count_resident(&mut log, id);
                 log.watch_demand();
@@ -116,7 +126,8 @@ impl Pool {
                     },
                 };
                 self.state.borrow().check_kept(&self.log.borrow(), &source.name, &at.point, &index)?;
-                // The ancestors as they were at the point; a deleted volume's are not in the present catalog.
+                // The ancestors as they were at the point; a deleted volume's are not in the
+                // present catalog.
                 catalog.images.iter().for_each(|image| now.learn_image(image));
                 let parent = Some(ImageParent { image: source.image, lsn: parent_lsn.0 });
                 let image = add_image(now, self.format_version(), parent, head)?;
@@ -160,17 +171,13 @@ impl Pool {
     /// What is not certain of a volume's image, as far as that was found out since start.
     fn known_uncertain_below(&self, image: u32) -> Lsn {
         let state = self.state.borrow();
-        let volume = state.volumes.iter().flatten().find(|volume| volume.image.0 == image);
-        volume.map_or(Lsn(0), |volume| volume.uncertain_below)
+        state.volumes.of_image(ImageId(image)).map_or(Lsn(0), Volume::uncertain_below)
     }
 
     /// The index of a volume that has not changed since a point.
     fn share_index(&self, image: u32, at: Lsn) -> Option<Index> {
         let state = self.state.borrow();
-        let volume = state.volumes.iter().flatten().find(|volume| volume.image.0 == image)?;
-        match &volume.index {
-            VolumeIndex::Ready(index) if volume.changed_lsn <= at => Some(index.clone()),
-            _ => None,
-        }
+        let volume = state.volumes.of_image(ImageId(image)).filter(|volume| volume.changed_lsn() <= at)?;
+        volume.ready_index().cloned()
     }
 }

@@ -1,8 +1,12 @@
-//! What is copied within the log, by copy-forward and by hydration: blocks with what is known of them, how they are read, and what becomes of one that cannot be had.
+//! What is copied within the log, by copy-forward and by hydration: blocks with what is known of
+//! them, how they are read, and what becomes of one that cannot be had.
 //!
-//! **Invariant: a copy is certain.** Its position is newer than any loss of entries, so it will be served without a doubt. A block that may have been replaced by something that is lost, that cannot be read, or that does not have
-//! its checksum therefore goes on as an *uncorrectable copy*: zeroes under a checksum that they do not have, in its low half either, which is all that the index keeps. Whoever reads it gets an error, here, in clones and after
-//! any restart, until it is written again.
+//! **Invariant: a copy is certain.** Its position is newer than any loss of entries, so it will be
+//! served without a doubt. A block that may have been replaced by something that is lost, that
+//! cannot be read, or that does not have its checksum therefore goes on as an *uncorrectable copy*:
+//! zeroes under a checksum that they do not have, in its low half either, which is all that the
+//! index keeps. Whoever reads it gets an error, here, in clones and after any restart, until it is
+//! written again.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -38,7 +42,8 @@ pub(super) struct Source {
     pub(super) bad: bool,
     /// Whether its data was found to have the checksum.
     pub(super) is_checked: bool,
-    /// Where its data was written first. Of a block whose entry is lost that is not known, and its own position stands for it.
+    /// Where its data was written first. Of a block whose entry is lost that is not known, and its
+    /// own position counts as that.
     pub(super) origin: Lsn,
 }
 
@@ -71,7 +76,7 @@ impl Source {
         }
     }
 
-    /// A block of which only the index tells.
+    /// A block of which only the index says.
     pub(super) fn of_index(image: ImageId, block: u64, mapping: Mapping) -> Self {
         let (lsn, crc) = (mapping.lsn(), u32::from(mapping.crc16()));
         Source { image, block, lsn, crc, is_half: true, bad: false, is_checked: false, origin: lsn }
@@ -97,7 +102,8 @@ impl Source {
             }
             _ => {
                 let crc = crc32c(&zeroes);
-                // The checksum that it was written with is kept, unless the zeroes happen to have it.
+                // The checksum that it was written with is kept, unless the zeroes happen to have
+                // it.
                 let is_kept = !self.is_half && self.crc as u16 != crc as u16;
                 Copied { data: zeroes, crc: if is_kept { self.crc } else { !crc }, bad: true }
             }
@@ -141,7 +147,8 @@ pub(super) async fn read(log: SharedLog, sources: Vec<Source>) -> Batch {
     batch
 }
 
-/// Reads blocks; `None` when the device cannot. Memory is waited for: it comes back as records complete.
+/// Reads blocks; `None` when the device cannot. Memory is waited for: it comes back as records
+/// complete.
 async fn read_blocks(reader: &SegmentReader, device_block: u64, len_blocks: u64) -> Option<DmaBuf> {
     loop {
         match reader.read_blocks(device_block, len_blocks).await {

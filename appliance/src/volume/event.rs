@@ -1,4 +1,5 @@
-//! Finding events in the log: put their chunks together, and read their text from whichever copy is whole.
+//! Finding events in the log: put their chunks together, and read their text from whichever copy is
+//! whole.
 
 use super::error::VolumeError;
 use super::pool::Pool;
@@ -30,7 +31,8 @@ impl FoundEvent {
         chunks.get(chunks.len().checked_sub(chunk.checked_add(1)?)?).copied()
     }
 
-    /// The length of the text; `None` when its blocks are too few for what its entry says, which is not believed.
+    /// The length of the text; `None` when its blocks are too few for what its entry says, which is
+    /// not believed.
     fn len(&self) -> Option<usize> {
         usize::try_from(self.text_bytes).ok().filter(|&len| len <= self.chunks() * BLOCK_BYTES)
     }
@@ -109,7 +111,7 @@ impl Pool {
     }
 
     /// One block of an event from memory or the primary device: the first copy whose checksum is
-    /// right. Copies that are damaged are told.
+    /// right. Copies that are damaged are reported.
     async fn read_chunk_here(&self, copies: &[(Lsn, u32)]) -> Result<Option<Vec<u8>>, VolumeError> {
         for &(lsn, crc) in copies {
             let (sequence, buffered, slot, reader) = {
@@ -177,7 +179,7 @@ mod tests {
     }
 
     proptest! {
-        /// No entry makes an event take more memory than its blocks, whatever length it tells.
+        /// No entry makes an event take more memory than its blocks, whatever length it says.
         #[test]
         fn a_text_is_never_longer_than_its_blocks(entries in prop::collection::vec(entry(), 0..40)) {
             let mut collector = EventCollector::default();

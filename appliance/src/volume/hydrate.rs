@@ -1,31 +1,42 @@
 //! Hydration: what an image inherited becomes its own, so that it needs neither its parent nor the
 //! archive any more.
 //!
-//! **When.** A recovered pool begins it by itself for what was on the lost primary: its volumes are usable at once, and their blocks arrive on the new primary. A clone of the past is hydrated when the operator asks
-//! for it: it needs room that nobody has set aside.
+//! **When.** A recovered pool begins it by itself for what was on the lost primary: its volumes are
+//! usable at once, and their blocks arrive on the new primary. A clone of the past is hydrated when
+//! the operator asks for it: it needs room that nobody has set aside.
 //!
-//! **States of an image:** inheriting → hydrating (in the catalog, so that a restart goes on) → hydrated, from a position that the catalog tells. At that position everything that it maps stands in entries of its own, so the
-//! state at it and later is decided by the W+1 segments that end there; before it the parent is looked up as ever.
+//! **States of an image:** inheriting → hydrating (in the catalog, so that a restart goes on) →
+//! hydrated, from a position that the catalog says. At that position everything that it maps
+//! is in entries of its own, so the state at it and later is decided by the W+1 segments that
+//! end there; before it the parent is looked up as ever.
 //!
-//! **How.** The segments that the inherited index was built from, newest first in each generation: their entries are matched with the index, so an object of the archive is read once, in order, and every block is checked
-//! against all 32 bits of its checksum. A copy is appended only if the index still points at its source at that moment, as the cleaner does; it is the end of no command, so history does not see it.
+//! **How.** The segments that the inherited index was built from, newest first in each generation:
+//! their entries are matched with the index, so an object of the archive is read once, in order,
+//! and every block is checked against all 32 bits of its checksum. A copy is appended only if the
+//! index still points at its source at that moment, as the cleaner does; it is the end of no
+//! command, so history does not see it.
 //!
-//! **Failures.** What cannot be read stays inherited, and stops nothing else; the image goes on needing its parent, the operator is told, and the command may be given again. What is not certain, because entries that may
-//! have replaced it are lost, becomes the image's own as an error (`copies`), and the catalog goes on telling that what has no contents there is not certain either. A pool without room refuses, as it refuses a thin
-//! volume's writes.
+//! **Failures.** What cannot be read stays inherited, and stops nothing else; the image goes on
+//! needing its parent, the operator is informed, and the command may be given again. What is not
+//! certain, because entries that may have replaced it are lost, becomes the image's own as an error
+//! (`copies`), and the catalog goes on telling that what has no contents there is not certain
+//! either. A pool without room refuses, as it refuses a thin volume's writes.
 //!
-//! **Costs:** for each block one read, shared with its neighbours, a copy in memory if it came from the archive, one CRC32C, and its place in a record. Hosts go first: a batch is
-//! [`BATCH_BLOCKS`] blocks, and the reactor turns between batches; nothing waits for it.
+//! **Costs:** for each block one read, shared with its neighbours, a copy in memory if it came from
+//! the archive, one CRC32C, and its place in a record. Hosts go first: a batch is [`BATCH_BLOCKS`]
+//! blocks, and the reactor turns between batches; nothing waits for it.
 
 use std::rc::Rc;
 
-use super::catalog::CatalogImage;
+use super::catalog::{Catalog, CatalogImage};
 use super::copies::{Batch, Copied, Source, read};
 use super::error::VolumeError;
+use super::image::trouble::Trouble;
+use super::image::volume::{Volume, VolumeIndex};
 use super::index::Mapping;
 use super::info::VolumeInfo;
-use super::pool::{Pool, Refusal, State, Trouble, Volume, VolumeIndex};
-use super::request::{IoError, VolumeId};
+use super::pool::Pool;
+use super::request::{IoError, Refusal, VolumeId};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::EntryKind;
 use crate::log::reader::SegmentEntries;
@@ -39,9 +50,10 @@ impl Pool {
     /// Notes that a volume is to be hydrated; [`hydrate`](Self::hydrate) does it.
     ///
     /// # Errors
-    /// No such volume; it inherits nothing; the pool keeps what clones inherit on the primary anyway; a failed pool.
+    /// No such volume; it inherits nothing; the pool keeps what clones inherit on the primary
+    /// anyway; a failed pool.
     pub async fn begin_hydration(self: Rc<Self>, name: String) -> Result<VolumeInfo, VolumeError> {
-        if self.state.borrow().keeps_inherited {
+        if self.state.borrow().volumes.keeps_inherited() {
             let reason =
                 "the pool has no archive: what a clone inherited is on the primary device already".to_owned();
             return Err(VolumeError::Invalid { what: "volume", reason });
@@ -59,9 +71,10 @@ impl Pool {
         self.find_volume(&name).ok_or(VolumeError::NoSuchVolume { name })
     }
 
-    /// Hydrates every volume that is to be, one after the other. What stops one is told as a problem of the pool.
+    /// Hydrates every volume that is to be, one after the other. What stops one is reported as a
+    /// problem of the pool.
     pub async fn hydrate_all(self: Rc<Self>) {
-        let ids: Vec<VolumeId> = (0..self.state.borrow().volumes.len() as u32).map(VolumeId).collect();
+        let ids: Vec<VolumeId> = self.state.borrow().volumes.ids().collect();
         for id in ids {
             Rc::clone(&self).hydrate(id).await;
         }
@@ -70,29 +83,25 @@ impl Pool {
     /// Hydrates a volume, if it is to be and nobody does it already.
     pub async fn hydrate(self: Rc<Self>, id: VolumeId) {
         let name = {
-            let mut state = self.state.borrow_mut();
-            let State { catalog, volumes, .. } = &mut *state;
-            let volume = volumes.get_mut(id.0 as usize).and_then(Option::as_mut);
-            let wanted = |volume: &&mut Volume| {
-                let image = catalog.image(volume.image.0);
-                // What cannot be looked up is told already, and comes first.
-                !volume.hydrating
-                    && !matches!(volume.index, VolumeIndex::Failed(_))
-                    && volume.inherits
-                    && image.is_some_and(|image| image.hydrating)
-            };
-            let Some(volume) = volume.filter(wanted) else { return };
-            volume.hydrating = true;
-            volume.name.clone()
+            let state = &mut *self.state.borrow_mut();
+            let Some(volume) = state.volumes.get_mut(id) else { return };
+            let image = state.catalog.image(volume.image().0);
+            let is_wanted = image.is_some_and(|image| image.hydrating) && volume.inherits();
+            // What cannot be looked up is reported already, and comes first.
+            if !is_wanted || volume.is_hydrating() || volume.lookup_failed() {
+                return;
+            }
+            volume.set_hydrating(true);
+            volume.name().to_owned()
         };
         let result = self.hydrate_image(id).await;
         let mut state = self.state.borrow_mut();
-        let Some(volume) = state.volume_mut(id) else { return };
-        volume.hydrating = false;
-        if matches!(volume.index, VolumeIndex::Failed(_)) {
+        let Some(volume) = state.volumes.get_mut(id) else { return };
+        volume.set_hydrating(false);
+        if volume.lookup_failed() {
             return;
         }
-        state.tell_trouble(id, result.err().map(|error| Trouble::of_hydration(&name, &error)));
+        state.report_trouble(id, result.err().map(|error| Trouble::of_hydration(&name, &error)));
     }
 
     async fn hydrate_image(&self, id: VolumeId) -> Result<(), VolumeError> {
@@ -122,7 +131,7 @@ impl Pool {
 
     /// Whether what a volume inherited is still being looked up.
     fn is_loading(&self, id: VolumeId) -> Result<bool, VolumeError> {
-        match self.state.borrow_mut().volume_mut(id).map(|volume| &volume.index) {
+        match self.state.borrow().volumes.get(id).map(Volume::index) {
             Some(VolumeIndex::Inherits(_)) => Ok(true),
             Some(VolumeIndex::Ready(_)) | None => Ok(false),
             Some(VolumeIndex::Failed(_)) => {
@@ -132,13 +141,14 @@ impl Pool {
         }
     }
 
-    /// The segments in which inherited blocks of a volume may be, for each of its ancestors, newest first.
+    /// The segments in which inherited blocks of a volume may be, for each of its ancestors, newest
+    /// first.
     fn inherited_from(&self, id: VolumeId) -> Vec<(ImageId, Vec<SegmentSeq>)> {
-        let mut state = self.state.borrow_mut();
-        let Some(image) = state.volume_mut(id).map(|volume| volume.image) else { return Vec::new() };
+        let state = self.state.borrow();
+        let Some(image) = state.volumes.get(id).map(Volume::image) else { return Vec::new() };
         let geometry = self.log.borrow().geometry();
         let mut generations = Vec::new();
-        let catalog = state.catalog.clone();
+        let catalog = Catalog::clone(&state.catalog);
         drop(state);
         let mut next = catalog.image(image.0).filter(|image| image.inherits()).and_then(|image| image.parent);
         while let Some(parent) = next {
@@ -173,9 +183,10 @@ impl Pool {
             for (source, data) in batch {
                 let copied = {
                     let state = self.state.borrow();
-                    let uncertain = state.is_uncertain(id, source.lsn);
-                    let copied = source.copied(data, uncertain, state.zero_block());
-                    // What cannot be read today may be read another day; what is not certain never is again.
+                    let uncertain = state.volumes.is_uncertain(id, source.lsn);
+                    let copied = source.copied(data, uncertain, state.reads.zero_block());
+                    // What cannot be read today may be read another day; what is not certain never
+                    // is again.
                     Some(copied).filter(|copied| uncertain || !copied.bad)
                 };
                 match copied {
@@ -196,9 +207,9 @@ impl Pool {
         entries: &SegmentEntries,
         from: usize,
     ) -> (Vec<Source>, usize) {
-        let mut state = self.state.borrow_mut();
+        let state = self.state.borrow();
         let mut sources = Vec::new();
-        let Some(volume) = state.volume_mut(id) else { return (sources, entries.len()) };
+        let Some(volume) = state.volumes.get(id) else { return (sources, entries.len()) };
         let mut record = from;
         while record < entries.len() && sources.len() < BATCH_BLOCKS {
             let (line, of_record) = entries.record(record);
@@ -207,10 +218,10 @@ impl Pool {
                 let is_block = matches!(entry.kind(), Some(EntryKind::Write | EntryKind::Copied));
                 if is_block
                     && entry.image() == parent
-                    && placed.lsn <= volume.resident_above
+                    && placed.lsn <= volume.resident_above()
                     && volume.own_index().get(entry.block().0) == Mapping::new(placed.lsn, entry.crc())
                 {
-                    sources.push(Source::of_entry(&placed, volume.image));
+                    sources.push(Source::of_entry(&placed, volume.image()));
                 }
             }
             record += 1;
@@ -272,13 +283,12 @@ impl Pool {
             {
                 let mut state = self.state.borrow_mut();
                 let mut log = self.log.borrow_mut();
-                let Some(volume) = state.volume_mut(id) else { return Ok(()) };
+                let Some(volume) = state.volumes.get(id) else { return Ok(()) };
+                let thin = volume.is_thin();
                 if volume.own_index().get(source.block) != source.mapping() {
                     return Ok(());
                 }
-                if volume.thin
-                    && let Err(Refusal::Error(error)) = state.check_thin_room(1, &log)
-                {
+                if thin && let Err(Refusal::Error(error)) = state.check_thin_room(1, &log) {
                     return Err(refused(error));
                 }
                 match log.reserve(AppendClass::Host, 1, 1, false) {
@@ -286,9 +296,10 @@ impl Pool {
                         let (block, origin) = (BlockNumber(source.block), source.origin);
                         let Copied { data, crc, bad } = copied;
                         let lsn = log.append_copied(source.image, block, data, crc, origin, bad);
-                        state.move_block(id, source.block, Mapping::new(lsn, crc));
                         log.note_live(lsn);
-                        state.count_hydrated(id);
+                        if state.volumes.move_block(id, source.block, Mapping::new(lsn, crc)) {
+                            state.capacity.note_hydrated(thin);
+                        }
                         return Ok(());
                     }
                     Err(AppendError::Busy) => state.check_not_refusing(&log)?,
@@ -299,12 +310,13 @@ impl Pool {
         }
     }
 
-    /// Nothing is inherited any more, if that is so: the catalog says it. `failure` is why a segment could not be looked at.
+    /// Nothing is inherited any more, if that is so: the catalog says it. `failure` is why a
+    /// segment could not be looked at.
     async fn finish_hydration(&self, id: VolumeId, failure: Option<VolumeError>) -> Result<(), VolumeError> {
         let (name, image, left) = {
-            let mut state = self.state.borrow_mut();
-            let Some(volume) = state.volume_mut(id) else { return Ok(()) };
-            (volume.name.clone(), volume.image, volume.mapped() - volume.resident)
+            let state = self.state.borrow();
+            let Some(volume) = state.volumes.get(id) else { return Ok(()) };
+            (volume.name().to_owned(), volume.image(), volume.mapped() - volume.resident())
         };
         if left > 0
             && let Some(failure) = failure
@@ -330,9 +342,8 @@ impl Pool {
             Ok(())
         })
         .await?;
-        if let Some(volume) = self.state.borrow_mut().volume_mut(id) {
-            volume.inherits = false;
-            volume.masked = super::index::RangeSet::default();
+        if let Some(volume) = self.state.borrow_mut().volumes.get_mut(id) {
+            volume.note_hydrated();
             self.log.borrow_mut().forget_masks(image);
         }
         tracing::info!(volume = name, "the volume is hydrated: it needs neither its parent nor the archive");
@@ -341,11 +352,12 @@ impl Pool {
 }
 
 impl Pool {
-    /// What a volume inherited below this LSN is not certain, as far as that was found out since start.
+    /// What a volume inherited below this LSN is not certain, as far as that was found out since
+    /// start.
     fn uncertain_of(&self, id: VolumeId) -> Lsn {
         let state = self.state.borrow();
-        let volume = state.volumes.get(id.0 as usize).and_then(Option::as_ref);
-        volume.map_or(Lsn(0), |volume| volume.uncertain_below.min(volume.resident_above.plus(1)))
+        let below = |volume: &Volume| volume.uncertain_below().min(volume.resident_above().plus(1));
+        state.volumes.get(id).map_or(Lsn(0), below)
     }
 }
 

@@ -7,14 +7,14 @@
 //! ever made as there are ids: of four thousand million with a clone a second after 136 years, of
 //! those of format 1 after 65,534 clones.
 //!
-//! **States:** plenty → (at 80 %) told as a problem of the pool → (at [`last_of_changes`]) volumes
-//! and clones are refused. What is left then is for recoveries from the archive, which give every
-//! volume an image of its own: a pool that can make no more volumes can still be recovered, several
-//! times.
+//! **States:** plenty → (at 80 %) reported as a problem of the pool → (at [`last_of_changes`])
+//! volumes and clones are refused. What is left then is for recoveries from the archive, which give
+//! every volume an image of its own: a pool that can make no more volumes can still be recovered,
+//! several times.
 
 use super::catalog::Catalog;
 use super::error::VolumeError;
-use super::manage::VOLUMES_MAX;
+use super::image::volumes::VOLUMES_MAX;
 
 /// Recoveries of a pool with as many volumes as there can be, for which ids are kept.
 const RECOVERIES_KEPT: u32 = 4;
@@ -29,7 +29,7 @@ fn last_of_changes(format_version: u32) -> u32 {
     last_of_all(format_version) - RECOVERIES_KEPT * VOLUMES_MAX as u32
 }
 
-/// From this id on it is told that there will be no more.
+/// From this id on it is reported that there will be no more.
 fn told_from(format_version: u32) -> u32 {
     last_of_changes(format_version) / 5 * 4
 }

@@ -1,10 +1,11 @@
 //! The index of an image: a map from block number to where the block's newest version is.
 //!
-//! A radix tree of 512-way nodes, shared by reference and copied on write: a clone of an index is one reference count, and the first
-//! write to a shared path copies one node a level. A leaf holds 512 mappings of eight bytes: 48 bits of LSN and the low 16 bits of the block's CRC32C.
+//! A radix tree of 512-way nodes, shared by reference and copied on write: a clone of an index is
+//! one reference count, and the first write to a shared path copies one node a level. A leaf holds
+//! 512 mappings of eight bytes: 48 bits of LSN and the low 16 bits of the block's CRC32C.
 //!
-//! **Cost:** a lookup touches one node a level: two for 1 GiB, three for 512 GiB, four for 256 TiB. Memory is 4 KiB a leaf, so 2 GiB for a TiB that is fully mapped,
-//! and 8 KiB for each 512 leaves.
+//! **Cost:** a lookup touches one node a level: two for 1 GiB, three for 512 GiB, four for 256 TiB.
+//! Memory is 4 KiB a leaf, so 2 GiB for a TiB that is fully mapped, and 8 KiB for each 512 leaves.
 
 mod pieces;
 
@@ -28,7 +29,8 @@ pub fn index_bytes() -> u64 {
     INDEX_BYTES.get()
 }
 
-/// Where a block is, and the low half of its CRC32C. The zero value says that the block has no contents.
+/// Where a block is, and the low half of its CRC32C. The zero value says that the block has no
+/// contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mapping(u64);
 
@@ -130,7 +132,8 @@ impl Node {
         }
     }
 
-    /// As [`visit`](Self::visit), of at most `leaves` leaves, from block `from` on, counted from this node's first block; where to go on, `None` at its end.
+    /// As [`visit`](Self::visit), of at most `leaves` leaves, from block `from` on, counted from
+    /// this node's first block; where to go on, `None` at its end.
     fn visit_some(
         &self,
         level: u32,
@@ -160,7 +163,8 @@ impl Node {
         None
     }
 
-    /// Empties `[start, end)`, counted from this node's first block; shows what goes, and returns how many mappings that were.
+    /// Empties `[start, end)`, counted from this node's first block; shows what goes, and returns
+    /// how many mappings that were.
     fn trim(&mut self, level: u32, start: u64, end: u64, gone: &mut dyn FnMut(Mapping)) -> u64 {
         match self {
             Node::Leaf(leaf) => {
@@ -244,8 +248,9 @@ impl Index {
         self.root.visit(self.height, 0, &mut visit);
     }
 
-    /// Calls `visit` for the blocks that have contents in at most `leaves` leaves, from the leaf of block `from` on, in order. The block to go on with; `None` when there is nothing more. `leaves` must not be 0, or it gets
-    /// nowhere.
+    /// Calls `visit` for the blocks that have contents in at most `leaves` leaves, from the leaf of
+    /// block `from` on, in order. The block to go on with; `None` when there is nothing more.
+    /// `leaves` must not be 0, or it gets nowhere.
     pub fn visit_some(
         &self,
         from: u64,
@@ -264,7 +269,8 @@ impl Index {
         self.find(block).copied().unwrap_or_default()
     }
 
-    /// Has the processor fetch what [`get`](Self::get) will look at: of a large volume, a leaf is seldom in a cache.
+    /// Has the processor fetch what [`get`](Self::get) will look at: of a large volume, a leaf is
+    /// seldom in a cache.
     pub fn prefetch(&self, block: u64) {
         if let Some(mapping) = self.find(block) {
             prefetch(mapping);
@@ -316,7 +322,8 @@ impl Index {
         }
     }
 
-    /// Empties `len_blocks` blocks from `block` on; shows the mappings that go, and returns how many had contents.
+    /// Empties `len_blocks` blocks from `block` on; shows the mappings that go, and returns how
+    /// many had contents.
     pub fn trim(&mut self, block: u64, len_blocks: u64, mut gone: impl FnMut(Mapping)) -> u64 {
         let end = self.end_of(block, len_blocks);
         if block >= end {
@@ -335,8 +342,10 @@ fn capacity(height: u32) -> u64 {
 
 /// Builds an index from entries seen newest first: the first sight of a block wins (R29).
 ///
-/// Entries come from devices and objects, so nothing that they say is believed beyond the volume: a write of a block that it does not have, or at a position that no block can have, is left
-/// out and counted; a trim or a mask ends with the volume. So an index never takes more memory than the volume's.
+/// Entries come from devices and objects, so nothing that they say is believed beyond the volume: a
+/// write of a block that it does not have, or at a position that no block can have, is left out and
+/// counted; a trim or a mask ends with the volume. So an index never takes more memory than the
+/// volume's.
 #[derive(Clone)]
 pub struct IndexBuilder {
     index: Index,
@@ -388,7 +397,8 @@ impl IndexBuilder {
         self.outside
     }
 
-    /// A mask was seen. Whether it, or a trim, hides something that was not hidden by what was seen before.
+    /// A mask was seen. Whether it, or a trim, hides something that was not hidden by what was seen
+    /// before.
     pub fn see_mask(&mut self, block: u64, len_blocks: u64) -> bool {
         let end = self.end_of(block, len_blocks);
         let is_new = !self.masked.covers(block, end);
@@ -562,7 +572,8 @@ mod tests {
         }
     }
 
-    /// Entries whose checksums are right and whose numbers are not: no panic, no endless turn, no memory beyond the volume's.
+    /// Entries whose checksums are right and whose numbers are not: no panic, no endless turn, no
+    /// memory beyond the volume's.
     #[test]
     fn what_lies_beyond_the_volume_is_left_out_and_counted() {
         let before = index_bytes();

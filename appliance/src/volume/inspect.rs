@@ -1,4 +1,5 @@
-//! The volumes of a pool that is not open: the catalog in force, the synchs, and every volume's index, rebuilt from the segments alone.
+//! The volumes of a pool that is not open: the catalog in force, the synchs, and every volume's
+//! index, rebuilt from the segments alone.
 //!
 //! One pass over the segments, newest first, builds all indexes at once. An image takes its own
 //! entries, then its parent's up to the point of its birth, and so on; each generation within the
@@ -7,13 +8,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::catalog::{Catalog, CatalogFinder, CatalogImage, CatalogSnapshot, CatalogVolume};
+use super::catalog::{Catalog, CatalogFinder, CatalogImage, CatalogSnapshot, CatalogVolume, reach};
 use super::event::{EventCollector, FoundEvent};
-use super::history::see;
 use super::index::{Index, IndexBuilder};
 use super::info::SynchInfo;
 use super::manage::VOLUME_BLOCKS_MAX;
-use super::working_set::reach;
+use super::past::see;
 use crate::log::format::{EntryKind, EventHead, EventKind};
 use crate::log::inspect::LogView;
 use crate::log::reader::{PlacedEntry, ReadError, SegmentEntries};
@@ -44,7 +44,7 @@ impl VolumeView {
 
 /// The volumes of a pool.
 pub(crate) struct VolumesView {
-    /// Where the catalog in force stands; `None` when there is none.
+    /// The position of the catalog in force; `None` when there is none.
     pub(crate) catalog_lsn: Option<Lsn>,
     /// Every image.
     pub(crate) images: Vec<CatalogImage>,
@@ -210,7 +210,8 @@ async fn synch(
     Ok(SynchInfo { lsn: event.lsn.0, ..synch })
 }
 
-/// An event's text, each chunk from whichever copy is whole; `None` when neither is. Damaged copies are found by the check of all data blocks.
+/// An event's text, each chunk from whichever copy is whole; `None` when neither is. Damaged copies
+/// are found by the check of all data blocks.
 async fn text(log: &LogView, event: &FoundEvent) -> Result<Option<Vec<u8>>, ReadError> {
     let mut text = Vec::new();
     for chunk in 0..event.chunks() {

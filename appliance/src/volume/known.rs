@@ -1,6 +1,8 @@
-//! What is known of a segment: its entries, as far as the primary device and the archive have them together, and the stretches of which neither has any.
+//! What is known of a segment: its entries, as far as the primary device and the archive have them
+//! together, and the stretches of which neither has any.
 //!
-//! **Cost:** a look at each record's line; the archive is asked only when the primary device does not have them all.
+//! **Cost:** a look at each record's line; the archive is asked only when the primary device does
+//! not have them all.
 
 use super::archive::Ahead;
 use super::error::VolumeError;
@@ -23,7 +25,7 @@ impl Known {
         Known { entries: SegmentEntries::default(), holes: vec![stretch] }
     }
 
-    /// The newest stretch of which nothing is known, behind `after` and not behind `up_to`.
+    /// The newest stretch of which nothing is known, after `after` and not after `up_to`.
     pub(super) fn hole_between(&self, after: Lsn, up_to: Lsn) -> Option<LsnRange> {
         self.holes.iter().rev().find(|hole| hole.start <= up_to && hole.end > after.plus(1)).copied()
     }
@@ -33,7 +35,8 @@ impl Pool {
     /// What is known of a segment.
     ///
     /// # Errors
-    /// Its past is gone: expired, or never archived. The store is away. No memory. That it cannot be read is no error.
+    /// Its past is gone: expired, or never archived. The store is away. No memory. That it cannot
+    /// be read is no error.
     pub(super) async fn known_of(&self, sequence: SegmentSeq) -> Result<Known, VolumeError> {
         let extent = self.extent_of(sequence);
         let entries = self.entries_of(sequence).await;
@@ -56,14 +59,16 @@ impl Pool {
         }
     }
 
-    /// Where the records of a segment begin, and where they end as far as they can be looked up now.
+    /// Where the records of a segment begin, and where they end as far as they can be looked up
+    /// now.
     fn extent_of(&self, sequence: SegmentSeq) -> LsnRange {
         let (state, log) = (self.state.borrow(), self.log.borrow());
         let start = log.geometry().first_lsn(sequence).plus(1);
         let segment = log.table().get(sequence).filter(|segment| segment.phase != Phase::Released);
-        // Increments of a segment that left the device before the whole was archived end before it did.
+        // Increments of a segment that left the device before the whole was archived end before it
+        // did.
         let archived = || {
-            let archive = state.archive.as_ref()?;
+            let archive = state.archive.get()?;
             let covered = archive.covered(sequence)?;
             let is_all = archive.is_whole(sequence) || state.catalog.was_cut_at(sequence, covered);
             Some(if is_all { covered } else { log.geometry().first_lsn(sequence.next()) })
@@ -107,7 +112,7 @@ impl Pool {
     async fn archived_units(&self, sequence: SegmentSeq) -> Result<Vec<Vec<TrailerUnit>>, VolumeError> {
         let ids = {
             let state = self.state.borrow();
-            state.archive.as_ref().map(|archive| archive.parts(sequence)).unwrap_or_default()
+            state.archive.get().map(|archive| archive.parts(sequence)).unwrap_or_default()
         };
         let mut units = Vec::new();
         for id in ids {

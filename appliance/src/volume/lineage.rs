@@ -1,7 +1,7 @@
 //! What retention has to know of a pool beside its archive.
 
+use super::catalog::{Catalog, reach};
 use super::pool::Pool;
-use super::working_set::reach;
 use crate::archive::retention::{
     ArchiveView, ArchivedSegment, Generation, SegmentRange, SnapshotPoint, SynchPoint,
 };
@@ -14,7 +14,8 @@ use crate::log::{ImageId, Lsn, SegmentSeq};
 pub struct Lineage {
     /// Size of the pool's segments, in blocks.
     pub segment_blocks: u64,
-    /// The segments that have a slot on the primary device, in the order of the log, apart from each other: one that is released before its turn leaves a hole.
+    /// The segments that have a slot on the primary device, in the order of the log, apart from
+    /// each other: one that is released before its turn leaves a hole.
     pub on_primary: Vec<SegmentRange>,
     /// The first of these; the log's next segment while there is none.
     pub oldest_on_primary: SegmentSeq,
@@ -22,20 +23,25 @@ pub struct Lineage {
     pub synchs: Vec<SynchPoint>,
     /// The snapshots.
     pub snapshots: Vec<SnapshotPoint>,
-    /// The images with a parent: those that exist now, and those that are gone while points at which they lived may be kept.
+    /// The images with a parent: those that exist now, and those that are gone while points at
+    /// which they lived may be kept.
     pub generations: Vec<Generation>,
-    /// The position of the pool's newest change: what was true of all this is so as long as it is the newest.
+    /// The position of the pool's newest change: what was true of all this is so as long as it is
+    /// the newest.
     pub change_lsn: Lsn,
-    /// Stretches of the log that left the primary device without having been archived, or that are lost.
+    /// Stretches of the log that left the primary device without having been archived, or that are
+    /// lost.
     pub gaps: Vec<LsnRange>,
-    /// Lengths of the working set, and the segments from which on they were in force, oldest first; the first begins with the log.
+    /// Lengths of the working set, and the segments from which on they were in force, oldest first;
+    /// the first begins with the log.
     pub working_sets: Vec<(SegmentSeq, u64)>,
     /// The clocks at that moment.
     pub clock: ClockStatus,
 }
 
 impl Lineage {
-    /// How many segments before its own a point in a segment needs: the length of the working set (W) that was in force there, or less where it had just become longer.
+    /// How many segments before its own a point in a segment needs: the length of the working set
+    /// (W) that was in force there, or less where it had just become longer.
     pub fn working_set(&self, sequence: SegmentSeq) -> u64 {
         reach(&self.working_sets, sequence).unwrap_or(0)
     }
@@ -64,7 +70,7 @@ impl Pool {
     /// What retention has to know. Cost: a copy of the synchs' labels.
     pub fn lineage(&self) -> Lineage {
         let (state, log) = (self.state.borrow(), self.log.borrow());
-        let catalog = &state.catalog;
+        let catalog: &Catalog = &state.catalog;
         let synchs = state.synchs.iter().map(|synch| SynchPoint {
             lsn: Lsn(synch.lsn),
             time_ns: synch.time_ns,
@@ -94,7 +100,8 @@ impl Pool {
             born_lsn: Lsn(image.born_lsn),
             gone_lsn: Some(Lsn(image.gone_lsn)),
         });
-        // The first length is in force up to the first change, whatever it was then: the geometry has the newest.
+        // The first length is in force up to the first change, whatever it was then: the geometry
+        // has the newest.
         let first = log.geometry().working_set;
         let mut on_primary: Vec<SegmentRange> = Vec::new();
         for sequence in log.table().on_device() {
@@ -110,7 +117,7 @@ impl Pool {
             synchs: synchs.collect(),
             snapshots: snapshots.collect(),
             generations: generations.chain(gone).collect(),
-            change_lsn: state.change_lsn,
+            change_lsn: state.catalog.change_lsn(),
             gaps: catalog.gaps.iter().chain(&catalog.lost).copied().collect(),
             working_sets: std::iter::once((SegmentSeq(0), first))
                 .chain(catalog.working_sets.iter().copied())

@@ -1,26 +1,27 @@
 //! The nouns of the management plane: volumes, synchs, snapshots, clones.
 //!
-//! Every change is a new catalog in the log. It takes effect when it is appended, and is answered when it is stable, so an answer is never taken
-//! back by a crash; a crash in between leaves the change whole or not at all.
+//! Every change is a new catalog in the log. It takes effect when it is appended, and is answered
+//! when it is stable, so an answer is never taken back by a crash; a crash in between leaves the
+//! change whole or not at all.
 
 use std::rc::Rc;
 
 use uuid::Uuid;
 
-use super::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume, ROOM_SHARE};
+use super::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume};
 use super::error::VolumeError;
+use super::image::volume::{NewVolume, Volume, VolumeIndex};
+use super::image::volumes::VOLUMES_MAX;
 use super::image_ids;
-use super::index::{Index, RangeSet};
-use super::info::{ImageParent, SnapshotInfo, SynchInfo, VolumeEvent, VolumeInfo, VolumeStats};
-use super::pool::{Pool, State, Volume, VolumeIndex};
+use super::index::Index;
+use super::info::{ImageParent, SnapshotInfo, SynchInfo, VolumeEvent, VolumeInfo};
+use super::pool::Pool;
 use super::request::VolumeId;
 use crate::dma::BLOCK_BYTES;
 use crate::log::format::EventKind;
-use crate::log::{AppendError, ImageId, Log, Lsn, recovery};
+use crate::log::{AppendError, ImageId, Lsn, recovery};
 use crate::reactor::yield_now;
 
-/// The most volumes of a pool.
-pub const VOLUMES_MAX: usize = 1024;
 /// The longest name, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 /// The largest volume, in blocks (256 TiB).
@@ -95,14 +96,14 @@ impl Pool {
             .await?;
         {
             let mut state = self.state.borrow_mut();
-            if let Some(id) = state.find(&name) {
-                if let Some(volume) = state.volumes[id.0 as usize].take() {
+            if let Some(id) = state.volumes.find(&name) {
+                if let Some(volume) = state.volumes.remove(id) {
                     state.forget_trouble(&volume);
-                    self.log.borrow_mut().forget_masks(volume.image);
+                    self.log.borrow_mut().forget_masks(volume.image());
                     state.bury(volume);
                 }
-                state.forget_latencies(id);
-                state.events.push_back(VolumeEvent::Deleted(id));
+                state.latencies.disable(id);
+                state.events.push(VolumeEvent::Deleted(id));
             }
         }
         recovery::stable(&self.log, lsn.plus(1)).await?;
@@ -138,20 +139,18 @@ impl Pool {
                 Ok(())
             })
             .await?;
-        let id = self
-            .state
-            .borrow()
-            .find(&name)
-            .ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
-        if let Some(volume) = self.state.borrow_mut().volume_mut(id) {
-            volume.size_blocks = size_blocks;
+        let found = self.state.borrow().volumes.find(&name);
+        let id = found.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
+        if let Some(volume) = self.state.borrow_mut().volumes.get_mut(id) {
+            volume.grow(size_blocks);
         }
         recovery::stable(&self.log, lsn.plus(1)).await?;
-        self.state.borrow_mut().events.push_back(VolumeEvent::Resized(id));
+        self.state.borrow_mut().events.push(VolumeEvent::Resized(id));
         self.volume(id).ok_or(VolumeError::NoSuchVolume { name })
     }
 
-    /// Writes a synch event: the blocks of all volumes are consistent now, says the caller (R25, R26). All writes submitted before are before it.
+    /// Writes a synch event: the blocks of all volumes are consistent now, says the caller (R25,
+    /// R26). All writes submitted before are before it.
     ///
     /// # Errors
     /// A label or details that are too long, no room, a failed pool.
@@ -181,9 +180,8 @@ impl Pool {
                 match log.append_event(EventKind::Synch, &text) {
                     Ok(lsn) => {
                         synch.lsn = lsn.0;
-                        state.catalog.next_synch += 1;
                         // Every new segment's catalog must know that the id is taken.
-                        state.catalog_writer.publish_next_synch(&mut log, &state.catalog)?;
+                        state.catalog.take_synch_id(&mut log, id)?;
                         state.synchs.push(synch.clone());
                         Some(synch)
                     }
@@ -266,14 +264,17 @@ impl Pool {
         page
     }
 
-    /// Writes what is open, flushes, and leaves a note that the stop was clean. No requests after it.
+    /// Writes what is open, flushes, and leaves a note that the stop was clean. No requests after
+    /// it.
     ///
     /// # Errors
     /// A failed pool.
     pub async fn close(self: Rc<Self>) -> Result<(), VolumeError> {
-        // Superblocks that are being written are written whole. How that ends is not what matters now.
+        // Superblocks that are being written are written whole. How that ends is not what matters
+        // now.
         let _ = self.reshaping_idle().await;
-        // From here on no change begins: it would be under way when the process ends, and leave a superblock torn.
+        // From here on no change begins: it would be under way when the process ends, and leave a
+        // superblock torn.
         self.log.borrow_mut().stop_appending();
         recovery::close(&self.log).await?;
         Ok(())
@@ -298,24 +299,21 @@ impl Pool {
         Ok(())
     }
 
-    /// Appends a changed catalog and makes it the present one; returns its position. `edit` gets the catalog to change and the position
-    /// after which a new image has its entries.
+    /// Appends a changed catalog and makes it the present one; returns its position. `edit` gets
+    /// the catalog to change and the position after which a new image has its entries.
     pub(super) async fn change(
         &self,
         mut edit: impl FnMut(&mut Catalog, Lsn) -> Result<(), VolumeError>,
     ) -> Result<Lsn, VolumeError> {
         for _ in 0..BUSY_TURNS_MAX {
             {
-                let mut catalog = self.state.borrow().catalog.clone();
+                let mut catalog = Catalog::clone(&self.state.borrow().catalog);
                 let head = self.log.borrow().head_lsn();
                 edit(&mut catalog, Lsn(head.0.saturating_sub(1)))?;
                 let mut state = self.state.borrow_mut();
                 let mut log = self.log.borrow_mut();
-                match state.append_catalog(&mut log, catalog) {
-                    Ok(lsn) => {
-                        state.change_lsn = lsn;
-                        return Ok(lsn);
-                    }
+                match state.catalog.append_change(&mut log, catalog) {
+                    Ok(lsn) => return Ok(lsn),
                     Err(AppendError::Busy) => state.check_not_refusing(&log)?,
                     Err(error) => return Err(error.into()),
                 }
@@ -330,93 +328,40 @@ impl Pool {
         self.log.borrow().format_version()
     }
 
-    /// A position at or behind that of a change which is edited while the log ends at `head`: its event goes to this segment or to the next.
+    /// A position at or after that of a change which is edited while the log ends at `head`: its
+    /// event goes to this segment or to the next.
     pub(super) fn behind_change(&self, head: Lsn) -> Lsn {
         head.plus(self.log.borrow().geometry().segment_blocks)
     }
 
-    /// Makes a volume of the catalog usable; it is announced later. What is resident of it is counted by the caller.
+    /// Makes a volume of the catalog usable; it is announced later. What is resident of it is
+    /// counted by the caller.
     pub(super) fn add_volume(&self, name: &str, index: VolumeIndex) -> VolumeId {
         let mut state = self.state.borrow_mut();
-        let log = self.log.borrow();
         let entry = state.catalog.volume(name).expect("the catalog was changed first");
         let image = state.catalog.image(entry.image);
         let is_clone = image.is_some_and(|image| image.parent.is_some());
-        let keeps_inherited = is_clone && state.keeps_inherited;
+        let keeps_inherited = is_clone && state.volumes.keeps_inherited();
         let born_lsn = image.map_or(0, |image| image.born_lsn);
-        let volume = Volume {
+        let volume = Volume::new(NewVolume {
             name: name.to_owned(),
             size_blocks: entry.size_blocks,
             read_only: entry.read_only,
             image: ImageId(entry.image),
             index,
-            uncertain_below: Lsn(0),
-            uncertain_blocks: 0,
             resident_above: Lsn(if is_clone && !keeps_inherited { born_lsn } else { 0 }),
             keeps_inherited,
             inherits: image.is_some_and(CatalogImage::inherits),
-            hydrating: false,
-            trouble: None,
-            changed_lsn: Lsn(log.head_lsn().0.saturating_sub(1)),
-            masked: RangeSet::default(),
-            resident: 0,
+            changed_lsn: Lsn(self.log.borrow().head_lsn().0.saturating_sub(1)),
             thin: entry.thin,
-            stats: VolumeStats::default(),
-        };
-        let id = VolumeId(state.volumes.len() as u32);
-        state.volumes.push(Some(volume));
-        id
+        });
+        state.volumes.insert(volume)
     }
 
     pub(super) fn announce(&self, id: VolumeId, name: &str) -> Result<VolumeInfo, VolumeError> {
         let info = self.volume(id).ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })?;
-        self.state.borrow_mut().events.push_back(VolumeEvent::Created(id));
+        self.state.borrow_mut().events.push(VolumeEvent::Created(id));
         Ok(info)
-    }
-}
-
-impl State {
-    /// Appends what makes the catalog this one and makes it the present one; returns the position.
-    pub(super) fn append_catalog(&mut self, log: &mut Log, mut catalog: Catalog) -> Result<Lsn, AppendError> {
-        let (version, max_bytes) = (log.format_version(), log.geometry().catalog_bytes_max());
-        // Some room is kept from operators for what grows by itself.
-        let kept_bytes = max_bytes / ROOM_SHARE;
-        let mut text_bytes_max = catalog.text_bytes_max(version);
-        if text_bytes_max > max_bytes / 2 {
-            let len_bytes = catalog.own_bytes(version);
-            if len_bytes + kept_bytes > max_bytes && len_bytes > self.catalog.own_bytes(version) {
-                return Err(AppendError::EventTooLong { len_bytes, max_bytes: max_bytes - kept_bytes });
-            }
-        }
-        // Small segments do not hold a catalog with as much of that as may be remembered; what is there now comes first.
-        if text_bytes_max > max_bytes {
-            text_bytes_max = catalog.shorten(version, max_bytes);
-        }
-        let lsn = self.catalog_writer.append(log, &catalog, text_bytes_max)?;
-        self.catalog = catalog;
-        Ok(lsn)
-    }
-
-    /// Appends the catalog that the newest segment could not begin with. Returns how much was done.
-    pub(super) fn pay_catalog(&self, log: &mut Log) -> usize {
-        self.catalog_writer.pay(log, &self.catalog)
-    }
-
-    /// Has every new segment begin with the present catalog, which was changed without an event.
-    ///
-    /// # Errors
-    /// It is too long.
-    pub(super) fn publish_catalog(&self, log: &mut Log) -> Result<(), AppendError> {
-        let text_bytes_max = self.catalog.text_bytes_max(log.format_version());
-        self.catalog_writer.publish(log, &self.catalog, text_bytes_max)
-    }
-
-    /// Remembers a problem for the operator, once.
-    pub(super) fn note_problem(&mut self, problem: String) {
-        if !self.problems.contains(&problem) {
-            tracing::warn!(problem, "the pool has a problem");
-            self.problems.push(problem);
-        }
     }
 }
 

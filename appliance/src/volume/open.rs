@@ -1,22 +1,25 @@
 //! Creating a pool, and opening one: the catalog, the synchs and the indexes are found in the log.
 //!
-//! The entries of the working set are read once, newest segment first, and shown to one index builder per image: each block's first
-//! sight wins. What a clone inherited is looked up after the start, by [`Pool::load_inherited`]; its requests wait until then, and nothing else does.
+//! The entries of the working set are read once, newest segment first, and shown to one index
+//! builder per image: each block's first sight wins. What a clone inherited is looked up after the
+//! start, by [`Pool::load_inherited`]; its requests wait until then, and nothing else does.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use futures_util::{StreamExt, stream};
 
-use super::capacity::OVERPROVISIONING_PERCENT_RANGE;
 use super::catalog::{Catalog, CatalogImage};
 use super::error::VolumeError;
 use super::event::{EventCollector, FoundEvent};
-use super::history::{Nowhere, ScanReport, see};
+use super::image::trouble::Trouble;
+use super::image::volume::VolumeIndex;
 use super::index::{IndexBuilder, RangeSet};
 use super::info::{SynchInfo, VolumeEvent};
-use super::pool::{Pool, READ_AHEAD_BLOCKS_DEFAULT, Trouble, VolumeIndex};
+use super::past::{Nowhere, ScanReport, see};
+use super::pool::{Pool, READ_AHEAD_BLOCKS_DEFAULT};
 use super::request::{MAX_IO_BLOCKS, VolumeId};
+use super::space::capacity::OVERPROVISIONING_PERCENT_RANGE;
 use crate::bdev::SharedBdev;
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::{EntryKind, EventKind};
@@ -32,11 +35,14 @@ const TEXTS_AT_ONCE: usize = 64;
 /// How a pool is to be opened.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PoolOptions {
-    /// What becomes of segments in which nothing is live. [`Recycling::Archived`] needs an archive, or writes wait when the device is full.
+    /// What becomes of segments in which nothing is live. [`Recycling::Archived`] needs an archive,
+    /// or writes wait when the device is full.
     pub recycling: Recycling,
-    /// For a new pool: spare blocks for each hundred live ones; `None`: [`OVERPROVISIONING_PERCENT_DEFAULT`](super::OVERPROVISIONING_PERCENT_DEFAULT).
+    /// For a new pool: spare blocks for each hundred live ones; `None`:
+    /// [`OVERPROVISIONING_PERCENT_DEFAULT`](super::OVERPROVISIONING_PERCENT_DEFAULT).
     pub overprovisioning_percent: Option<u64>,
-    /// How far hosts that read in order are read ahead of, in blocks; 0: not at all; `None`: [`READ_AHEAD_BLOCKS_DEFAULT`].
+    /// How far hosts that read in order are read ahead of, in blocks; 0: not at all; `None`:
+    /// [`READ_AHEAD_BLOCKS_DEFAULT`].
     pub read_ahead_blocks: Option<u64>,
 }
 
@@ -82,7 +88,7 @@ impl Pool {
     /// Opens the pool on a device.
     ///
     /// # Errors
-    /// See [`LogError`]. Damage is not an error: [`Pool::info`] tells it.
+    /// See [`LogError`]. Damage is not an error: [`Pool::info`] says it.
     pub async fn open(
         device: SharedBdev,
         environment: Environment,
@@ -91,11 +97,11 @@ impl Pool {
         let zeroes = zeroes(&environment).await?;
         let recovered = recover(device, environment).await?;
         let pool = Pool::new(recovered.log, zeroes);
-        pool.state.borrow_mut().problems = recovered.problems;
+        pool.state.borrow_mut().problems.begin_with(recovered.problems);
         let newest = Lsn(pool.log.borrow().head_lsn().0.saturating_sub(1));
         let (mut catalog, is_whole) = pool.find_catalog(newest).await?;
         if is_whole {
-            pool.state.borrow().catalog_writer.note_read(&catalog);
+            pool.state.borrow().catalog.note_read(&catalog);
         }
         let mut is_news = false;
         for lost in recovered.lost {
@@ -119,10 +125,10 @@ impl Pool {
             }
         }
         pool.begin_with(&mut catalog)?;
-        pool.state.borrow_mut().keeps_inherited = options.recycling == Recycling::Discard;
+        pool.state.borrow_mut().volumes.set_keeps_inherited(options.recycling == Recycling::Discard);
         pool.adopt(catalog, builders, &synchs).await?;
         pool.adopt_working_set().await?;
-        if pool.state.borrow().keeps_inherited {
+        if pool.state.borrow().volumes.keeps_inherited() {
             // What clones inherited must be counted before anything is given away.
             Rc::clone(&pool).load_inherited().await;
         }
@@ -138,7 +144,7 @@ impl Pool {
     fn begin_with(&self, catalog: &mut Catalog) -> Result<(), VolumeError> {
         let (state, mut log) = (self.state.borrow(), self.log.borrow_mut());
         let text_bytes_max = catalog.shorten(log.format_version(), log.geometry().catalog_bytes_max());
-        let published = state.catalog_writer.publish(&mut log, catalog, text_bytes_max);
+        let published = state.catalog.publish_opened(&mut log, catalog, text_bytes_max);
         published.map_err(|error| LogError::Poisoned { reason: error.to_string() })?;
         Ok(())
     }
@@ -158,12 +164,13 @@ impl Pool {
     }
 
     pub(super) fn set_recycling(&self, recycling: Recycling) {
-        self.state.borrow_mut().keeps_inherited = recycling == Recycling::Discard;
+        self.state.borrow_mut().volumes.set_keeps_inherited(recycling == Recycling::Discard);
         self.log.borrow_mut().set_recycling(recycling);
     }
 
-    /// Writes a catalog that holds what was found lost. A log that is full, or a device that takes no writes, or has no room for them now,
-    /// does not keep the pool from being read: the next start finds the same losses again.
+    /// Writes a catalog that holds what was found lost. A log that is full, or a device that takes
+    /// no writes, or has no room for them now, does not keep the pool from being read: the next
+    /// start finds the same losses again.
     async fn record_losses(&self) {
         let result = match self.change(|_, _| Ok(())).await {
             // It gets there as soon as there is room.
@@ -176,7 +183,8 @@ impl Pool {
         }
     }
 
-    /// Waits until everything before `lsn` is stable, turning the pool itself: nobody else does before it is opened.
+    /// Waits until everything before `lsn` is stable, turning the pool itself: nobody else does
+    /// before it is opened.
     pub(super) async fn drive_until_stable(&self, lsn: Lsn) -> Result<(), VolumeError> {
         self.drive_until(lsn, true).await
     }
@@ -206,8 +214,9 @@ impl Pool {
         }
     }
 
-    /// Reads the entries of the working set, newest first, into the builders; returns the synch events, newest first, and the stretches of the working set of which nothing is known. A segment that cannot be read
-    /// keeps nobody from starting.
+    /// Reads the entries of the working set, newest first, into the builders; returns the synch
+    /// events, newest first, and the stretches of the working set of which nothing is known. A
+    /// segment that cannot be read keeps nobody from starting.
     async fn scan_all(
         &self,
         builders: &mut HashMap<u32, IndexBuilder>,
@@ -276,7 +285,7 @@ impl Pool {
         let volumes = catalog.volumes.clone();
         let masked: HashMap<u32, RangeSet> =
             builders.iter().map(|(&image, builder)| (image, builder.masked().clone())).collect();
-        self.state.borrow_mut().catalog = catalog;
+        self.state.borrow_mut().catalog.adopt(catalog);
         for volume in volumes.iter() {
             let builder =
                 builders.remove(&volume.image).unwrap_or_else(|| IndexBuilder::new(volume.size_blocks));
@@ -291,24 +300,25 @@ impl Pool {
             let id = self.add_volume(&volume.name, index);
             let mut state = self.state.borrow_mut();
             state.count_resident(&mut self.log.borrow_mut(), id);
-            if let Some(opened) = state.volume_mut(id) {
+            if let Some(opened) = state.volumes.get_mut(id) {
                 opened.set_uncertain_below(uncertain_below);
-                opened.masked = masked.get(&volume.image).cloned().unwrap_or_default();
+                opened.set_masked(masked.get(&volume.image).cloned().unwrap_or_default());
             }
-            state.events.push_back(VolumeEvent::Created(id));
+            state.events.push(VolumeEvent::Created(id));
         }
         let texts = stream::iter(synchs.iter().rev().map(|event| self.read_synch(event)));
         let mut texts = std::pin::pin!(texts.buffered(TEXTS_AT_ONCE));
         while let Some(synch) = texts.next().await {
             let synch = synch?;
             let mut state = self.state.borrow_mut();
-            state.catalog.next_synch = state.catalog.next_synch.max(synch.id + 1);
+            state.catalog.learn_synch_id(synch.id);
             state.synchs.push(synch);
         }
         Ok(())
     }
 
-    /// What a synch event says. One whose text is lost is still a point; its position and time stand in the entry.
+    /// What a synch event says. One whose text is lost is still a point; its position and time
+    /// stand in the entry.
     pub(super) async fn read_synch(&self, event: &FoundEvent) -> Result<SynchInfo, VolumeError> {
         let text = self.read_event(event).await?;
         if let Some(synch) = text.and_then(|text| serde_json::from_slice::<SynchInfo>(&text).ok()) {
@@ -324,16 +334,16 @@ impl Pool {
     /// and does not stop the others; called again, this tries those again whose archive did not
     /// answer.
     pub async fn load_inherited(self: Rc<Self>) {
-        let waiting: Vec<VolumeId> = (0..self.state.borrow().volumes.len() as u32).map(VolumeId).collect();
+        let waiting: Vec<VolumeId> = self.state.borrow().volumes.ids().collect();
         for id in waiting {
             let found = {
                 let state = self.state.borrow();
-                let volume = state.volumes[id.0 as usize].as_ref();
-                volume.and_then(|volume| match &volume.index {
+                state.volumes.get(id).and_then(|volume| match volume.index() {
                     VolumeIndex::Inherits(builder) | VolumeIndex::Failed(builder)
                         if volume.is_to_be_looked_up() =>
                     {
-                        Some((builder.clone(), volume.image, volume.name.clone(), state.catalog.clone()))
+                        let catalog = Catalog::clone(&state.catalog);
+                        Some((builder.clone(), volume.image(), volume.name().to_owned(), catalog))
                     }
                     _ => None,
                 })
@@ -344,8 +354,11 @@ impl Pool {
             let result = match parent {
                 Some(parent) => {
                     builder.begin_parent();
-                    let nowhere =
-                        if self.state.borrow().keeps_inherited { Nowhere::Skip } else { Nowhere::Hole };
+                    let nowhere = if self.state.borrow().volumes.keeps_inherited() {
+                        Nowhere::Skip
+                    } else {
+                        Nowhere::Hole
+                    };
                     self.scan_generations(
                         &catalog,
                         parent.image,
@@ -358,33 +371,26 @@ impl Pool {
                 }
                 None => Ok(()),
             };
-            let mut state = self.state.borrow_mut();
-            state.tell_trouble(id, result.as_ref().err().map(|error| Trouble::of_lookup(&name, error)));
-            let Some(volume) = state.volume_mut(id) else { continue };
-            let (VolumeIndex::Inherits(own) | VolumeIndex::Failed(own)) = &volume.index else { continue };
-            if result.is_err() {
-                volume.index = VolumeIndex::Failed(own.clone());
+            let state = &mut *self.state.borrow_mut();
+            state.report_trouble(id, result.as_ref().err().map(|error| Trouble::of_lookup(&name, error)));
+            let Some(volume) = state.volumes.get_mut(id) else { continue };
+            if volume.ready_index().is_some() {
                 continue;
             }
-            // Its own blocks may have been copied forward meanwhile.
-            let mut index = builder.finish();
-            own.seen().visit(|block, mapping| {
-                index.set(block, mapping);
-            });
-            let uncertain_below = volume.uncertain_below.max(report.uncertain_below);
-            if volume.keeps_inherited {
-                let mut log = self.log.borrow_mut();
-                state.uncount_resident(&mut log, id);
-                if let Some(volume) = state.volume_mut(id) {
-                    volume.index = VolumeIndex::Ready(index);
-                }
-                state.count_resident(&mut log, id);
-                log.watch_demand();
-            } else {
-                volume.index = VolumeIndex::Ready(index);
+            if result.is_err() {
+                volume.fail_lookup();
+                continue;
             }
-            if let Some(volume) = state.volume_mut(id) {
-                volume.set_uncertain_below(uncertain_below);
+            let uncertain_below = volume.uncertain_below().max(report.uncertain_below);
+            let mut log = self.log.borrow_mut();
+            let (before, after) = volume.take_inherited(builder.finish(), &mut log);
+            volume.set_uncertain_below(uncertain_below);
+            if volume.is_thin() {
+                state.capacity.remove_thin(before);
+                state.capacity.add_thin(after);
+            }
+            if volume.keeps_inherited() {
+                log.watch_demand();
             }
         }
     }

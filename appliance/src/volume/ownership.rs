@@ -1,53 +1,11 @@
-//! What a pool's own log says of its claim on its archive.
-//!
-//! Invariant: the generation in force in the archive names `claim` or `next_claim`, unless somebody
-//! else has taken the archive over. `next_claim` is stable before a generation with it is made.
-//! See [`archive::owner`](crate::archive::owner) for the order of a start.
+//! How a pool's log comes to say which claim on its archive the pool has.
 
-use serde::{Deserialize, Serialize};
-
+use super::catalog::Ownership;
 use super::error::VolumeError;
-use super::pool::{Pool, State};
+use super::pool::Pool;
 use crate::archive::object::ClaimId;
 use crate::archive::owner::HistoryId;
-use crate::log::{Log, Lsn};
-
-/// A pool's claim, as its catalog has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Ownership {
-    /// The history that the log is; `None` before the first claim.
-    pub history: Option<HistoryId>,
-    /// The claim that it has.
-    pub claim: ClaimId,
-    /// The claim that it was about to take.
-    pub next_claim: ClaimId,
-    /// The pool is a rehearsal of a recovery: it owns no archive, and what it reads from one ends
-    /// here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rehearsal_lsn: Option<Lsn>,
-}
-
-impl Ownership {
-    /// With a claim that is taken.
-    pub fn of(history: HistoryId, claim: ClaimId) -> Self {
-        Ownership { history: Some(history), claim, ..Ownership::default() }
-    }
-
-    /// Whether a claim is one that the pool has, or may have.
-    pub fn has(&self, claim: ClaimId) -> bool {
-        claim != ClaimId::NONE && (claim == self.claim || claim == self.next_claim)
-    }
-}
-
-impl State {
-    /// As [`Pool::take_no_more_writes`].
-    pub(super) fn take_no_more_writes(&mut self, log: &mut Log, reason: String) {
-        if log.poisoned().is_none() {
-            log.poison(&reason);
-            self.note_problem(reason);
-        }
-    }
-}
+use crate::log::Lsn;
 
 impl Pool {
     /// What the log says of the pool's claim on its archive.
@@ -90,7 +48,11 @@ impl Pool {
 
     /// No write is taken any more until a restart; reads go on.
     pub fn take_no_more_writes(&self, reason: String) {
-        self.state.borrow_mut().take_no_more_writes(&mut self.log.borrow_mut(), reason);
+        let mut log = self.log.borrow_mut();
+        if log.poisoned().is_none() {
+            log.poison(&reason);
+            self.state.borrow_mut().problems.note(reason);
+        }
     }
 
     /// Has the log say that the pool has its claim. Nobody waits until that is stable: what was

@@ -4,7 +4,8 @@
 //! POINT := lsn:N | time:RFC3339 | time:-SPAN | synch:LABEL | synch:ID | snapshot:NAME
 //! SPAN  := digits and units, as 10m, 90s, 1h30m, 2d
 //! ```
-//! A label that consists of digits alone is not found by `synch:`, which takes it as an id first; the id wins.
+//! A label that consists of digits alone is not found by `synch:`, which takes it as an id first;
+//! the id wins.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,10 +1,13 @@
 //! A pool whose primary device is lost, made again from its archive alone (R27, R32).
 //!
-//! The log goes on in a new segment behind the last that is archived. Each volume gets a new image that inherits from the old one at the recovery point, as a clone would; so nothing is copied
-//! before the volumes can be used: what they inherit is read from the archive. History, synchs and snapshots are where they were.
+//! The log goes on in a new segment after the last that is archived. Each volume gets a new image
+//! that inherits from the old one at the recovery point, as a clone would; so nothing is copied
+//! before the volumes can be used: what they inherit is read from the archive. History, synchs and
+//! snapshots are where they were.
 //!
-//! **Order:** the recovery point is found, from the newest object whose entries can be read; the first segment is written with the new catalog, and made stable; then the superblocks. A crash before them leaves
-//! a blank device, and nothing was changed in the archive.
+//! **Order:** the recovery point is found, from the newest object whose entries can be read; the
+//! first segment is written with the new catalog, and made stable; then the superblocks. A crash
+//! before them leaves a blank device, and nothing was changed in the archive.
 //!
 //! **Damage.** A newest object that cannot be read is left out, and the recovery point lies before
 //! it. An object before it whose entries are damaged costs what it alone knew: its stretch is
@@ -12,7 +15,8 @@
 //! back. One that the store fails to give may come tomorrow, so it ends the recovery, unless it
 //! shall count as damaged; then the store is asked for it once more before anything is made.
 //!
-//! **Epoch:** greater than any in the archive by a margin: the lost device may have been opened more often than its archive knows.
+//! **Epoch:** greater than any in the archive by a margin: the lost device may have been opened
+//! more often than its archive knows.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -20,15 +24,14 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::archive::{ArchivePolicy, Cut, KnownObjects};
-use super::capacity::capacity_blocks;
-use super::catalog::{Catalog, CatalogImage};
+use super::archive::{ArchivePolicy, KnownObjects};
+use super::catalog::{Catalog, CatalogImage, Cut, Ownership};
 use super::error::VolumeError;
 use super::image_ids;
 use super::info::ImageParent;
 use super::open::{PoolOptions, zeroes};
-use super::ownership::Ownership;
 use super::pool::Pool;
+use super::space::capacity::capacity_blocks;
 use crate::archive::object::ObjectId;
 use crate::archive::service::{ArchiveError, ArchiveService, Reply, Request};
 use crate::bdev::SharedBdev;
@@ -105,13 +108,16 @@ pub struct RecoveryReport {
     pub snapshots: u64,
     /// Segments of which something is in the archive.
     pub archived_segments: u64,
-    /// Objects that could not be read or are damaged, and why. The newest are left out; of those before it, what the entries would say is not known.
+    /// Objects that could not be read or are damaged, and why. The newest are left out; of those
+    /// before it, what the entries would say is not known.
     pub damaged_objects: Vec<String>,
-    /// Stretches of the log whose entries are not known, because their objects are damaged or lacked them from the beginning. Blocks of the volumes that may have been written there and not since are
-    /// read as errors.
+    /// Stretches of the log whose entries are not known, because their objects are damaged or
+    /// lacked them from the beginning. Blocks of the volumes that may have been written there and
+    /// not since are read as errors.
     #[serde(default)]
     pub lost: Vec<LsnRange>,
-    /// Points that are not certain because of that: those in the stretches, and those behind them whose past lies there.
+    /// Points that are not certain because of that: those in the stretches, and those after them
+    /// whose past lies there.
     #[serde(default)]
     pub uncertain_points: Vec<LsnRange>,
     /// Stretches of the log of which something is in the archive, and which are after the recovery
@@ -124,7 +130,8 @@ impl Pool {
     /// Makes a pool on a blank device from its archive.
     ///
     /// # Errors
-    /// The device is not blank or too small; the archive holds nothing of the pool that can be read.
+    /// The device is not blank or too small; the archive holds nothing of the pool that can be
+    /// read.
     pub async fn recover(
         device: SharedBdev,
         environment: Environment,
@@ -168,7 +175,7 @@ impl Pool {
             let pool = Pool::new(log, zeroes(&environment).await?);
             pool.set_recycling(options.recycling);
             pool.attach_archive(service, policy, known, Vec::new())?;
-            pool.state.borrow_mut().catalog.lost.clone_from(&lost);
+            pool.state.borrow_mut().catalog.set_lost(&lost);
             // Nobody else turns the pool while it is recovered.
             let found = Rc::clone(&pool).turning(async {
                 let at = pool.boundary(Lsn(newest.to_lsn.0 - 1)).await?;
@@ -203,7 +210,7 @@ impl Pool {
                             rounds += 1;
                         }
                         None if matches!(error, VolumeError::ArchiveAway { .. }) => return Err(error),
-                        // Entries can be read, and blocks that the catalog stands in cannot: there
+                        // Entries can be read, and blocks that hold the catalog cannot: there
                         // is none before the newest object then.
                         None => {
                             tracing::warn!(%error, "the catalog cannot be read; the object before the newest one is taken");
@@ -216,11 +223,12 @@ impl Pool {
                 }
                 Err(error) => return Err(error),
             };
-            pool.state.borrow_mut().catalog.working_sets.clone_from(&catalog.working_sets);
+            pool.state.borrow_mut().catalog.set_working_sets(&catalog.working_sets);
             let working_set = pool.working_set_at(newest.sequence);
             let before = objects.ids().count();
             objects.apply(&catalog.cuts);
-            // A segment that was being archived when the device was lost, behind which others were: the state behind it is not known.
+            // A segment that was being archived when the device was lost, after which others were:
+            // the state after it is not known.
             if objects.cut_at_hole(working_set, &catalog.cuts) || objects.ids().count() < before {
                 (service, known) = (again, objects);
                 continue;
@@ -243,7 +251,7 @@ impl Pool {
             }
             unreadable.check_again(&mut *again).await?;
             pool.attach_archive(again, policy, objects, Vec::new())?;
-            pool.state.borrow_mut().catalog.lost.clone_from(&lost);
+            pool.state.borrow_mut().catalog.set_lost(&lost);
             break (pool, continued, at);
         };
         let mut catalog = Rc::clone(&pool).turning(pool.catalog_at(at.lsn)).await?;
@@ -329,7 +337,8 @@ impl Pool {
 }
 
 impl Pool {
-    /// Closes a pool that nobody turns: writes what is open and leaves a note that the stop was clean.
+    /// Closes a pool that nobody turns: writes what is open and leaves a note that the stop was
+    /// clean.
     ///
     /// # Errors
     /// A failed pool.
@@ -339,7 +348,8 @@ impl Pool {
 }
 
 impl Pool {
-    /// The segments that the state of all volumes at the end of a segment is decided by: the window that ends there, and for each image those of its ancestors.
+    /// The segments that the state of all volumes at the end of a segment is decided by: the window
+    /// that ends there, and for each image those of its ancestors.
     fn needed_at(&self, catalog: &Catalog, newest: SegmentSeq) -> BTreeSet<SegmentSeq> {
         let geometry = self.log.borrow().geometry();
         let parents = catalog.images.iter().filter_map(|image| image.parent);
@@ -381,7 +391,7 @@ fn left_out(ids: &[ObjectId], end_lsn: Lsn) -> Vec<LsnRange> {
     merged
 }
 
-/// What the front of an object tells.
+/// What the front of an object says.
 struct Front {
     /// The time of its last record.
     last_time_ns: u64,
@@ -466,7 +476,7 @@ fn newest(known: &KnownObjects) -> Option<ObjectId> {
     known.ids().filter(|id| id.sequence == sequence && id.to_lsn == end_lsn).last()
 }
 
-/// Whether an object's entries can be read: what its front tells, or why not.
+/// Whether an object's entries can be read: what its front says, or why not.
 async fn entries(
     service: &mut dyn ArchiveService,
     id: ObjectId,

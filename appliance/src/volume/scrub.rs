@@ -4,21 +4,20 @@
 //! **What is bad** is read once more first. A live block that the archive has is copied forward
 //! from there, as copy-forward does it: from then on it is good again. One that nobody points at
 //! any more is history, which is read from the archive as soon as the segment has left; until then
-//! a host's read of it takes the archive's copy. What is nowhere else is told, and stays as it is:
-//! what it is worth, its checksum says.
+//! a host's read of it takes the archive's copy. What is nowhere else is reported, and stays as it
+//! is: what it is worth, its checksum says.
 //!
 //! **Bounds and costs:** [`BATCH_BLOCKS`] blocks at a time, and whoever calls pauses between
 //! batches; a segment is pinned only while a batch of it is read.
 
 use std::rc::Rc;
 
-use serde::{Deserialize, Serialize};
-
 use super::copies::{Source, read};
 use super::error::VolumeError;
 use super::index::Mapping;
 use super::pool::Pool;
 use super::request::VolumeId;
+use super::space::scrubbed::PrimaryScrub;
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::checksum::crc32c;
 use crate::log::format::EntryKind;
@@ -30,25 +29,6 @@ use crate::reactor::yield_now;
 pub const BATCH_BLOCKS: usize = 64;
 /// How often room for a copy is waited for before the block is left to the next pass.
 const TURNS_MAX: usize = 10_000;
-
-/// What scrubbing the primary device has found since start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PrimaryScrub {
-    /// Passes that were ended.
-    pub passes: u64,
-    /// When the last one ended, ns since the Unix epoch.
-    pub last_pass_ns: Option<u64>,
-    /// Segments that were read.
-    pub segments: u64,
-    /// Blocks that were read.
-    pub blocks: u64,
-    /// Blocks that could not be read, or did not have their checksum.
-    pub bad_blocks: u64,
-    /// Of these, those that were copied forward from the archive.
-    pub repaired_blocks: u64,
-    /// Of these, those that are nowhere else.
-    pub lost_blocks: u64,
-}
 
 /// What was found in one segment.
 #[derive(Default)]
@@ -74,15 +54,13 @@ impl Pool {
 
     /// What scrubbing has found since start.
     pub fn primary_scrub(&self) -> PrimaryScrub {
-        self.state.borrow().primary_scrub
+        self.state.borrow().scrubbed.found()
     }
 
     /// A pass over all segments has ended.
     pub fn note_scrub_pass(&self) {
         let now_ns = self.log.borrow().now_ns();
-        let mut state = self.state.borrow_mut();
-        state.primary_scrub.passes += 1;
-        state.primary_scrub.last_pass_ns = Some(now_ns);
+        self.state.borrow_mut().scrubbed.note_pass(now_ns);
     }
 
     /// Reads a sealed segment back; `pause` is awaited after each batch. One that has left the
@@ -110,7 +88,7 @@ impl Pool {
             }
             pause().await;
         }
-        self.state.borrow_mut().primary_scrub.segments += 1;
+        self.state.borrow_mut().scrubbed.note_segment();
         self.tell_findings(sequence, &findings);
         Ok(())
     }
@@ -133,14 +111,14 @@ impl Pool {
             };
             Some(batch.into_iter().filter_map(is_bad).collect::<Vec<Source>>())
         };
-        self.state.borrow_mut().primary_scrub.blocks += sources.len() as u64;
+        self.state.borrow_mut().scrubbed.note_blocks(sources.len() as u64);
         let Some(bad) = read_pinned(sources).await else { return Ok(false) };
         if bad.is_empty() {
             return Ok(true);
         }
         let Some(bad) = read_pinned(bad).await else { return Ok(false) };
         for source in bad {
-            self.state.borrow_mut().primary_scrub.bad_blocks += 1;
+            self.state.borrow_mut().scrubbed.note_bad();
             findings.bad += 1;
             match self.archived_block(sequence, source.lsn, source.crc).await {
                 Ok(Some(data)) => self.repair(source, &data, findings).await?,
@@ -148,7 +126,7 @@ impl Pool {
                 Err(VolumeError::ArchiveAway { .. }) => {}
                 Ok(None) | Err(_) => {
                     findings.lost += 1;
-                    self.state.borrow_mut().primary_scrub.lost_blocks += 1;
+                    self.state.borrow_mut().scrubbed.note_lost();
                 }
             }
         }
@@ -157,14 +135,14 @@ impl Pool {
 
     /// Copies a block forward from the archive for each volume that still has it.
     async fn repair(&self, source: Source, data: &[u8], findings: &mut Findings) -> Result<(), VolumeError> {
-        let owners = self.state.borrow().owners_of(source.image, source.block, source.mapping());
+        let owners = self.state.borrow().volumes.owners_of(source.image, source.block, source.mapping());
         for image in owners {
             let source = Source { image, ..source };
             for _ in 0..TURNS_MAX {
                 match self.append_repaired(source, data) {
                     Ok(true) => {
                         findings.repaired += 1;
-                        self.state.borrow_mut().primary_scrub.repaired_blocks += 1;
+                        self.state.borrow_mut().scrubbed.note_repaired();
                         break;
                     }
                     // It was written, or copied, meanwhile.
@@ -181,9 +159,9 @@ impl Pool {
     fn append_repaired(&self, source: Source, data: &[u8]) -> Result<bool, AppendError> {
         let mut state = self.state.borrow_mut();
         let mut log = self.log.borrow_mut();
-        let owner: Option<VolumeId> = state.owner_of(source.image, source.block, source.mapping());
+        let owner: Option<VolumeId> = state.volumes.owner_of(source.image, source.block, source.mapping());
         let Some(volume) = owner else { return Ok(false) };
-        if state.is_uncertain(volume, source.lsn) {
+        if state.volumes.is_uncertain(volume, source.lsn) {
             return Ok(false);
         }
         let mut buffer = log.environment().dma.allocate(BLOCK_BYTES).map_err(|_| AppendError::Busy)?;
@@ -192,7 +170,7 @@ impl Pool {
         log.reserve(AppendClass::CopyAhead, 1, 1, false)?;
         let block = BlockNumber(source.block);
         let lsn = log.append_copied(source.image, block, buffer.freeze(), source.crc, source.origin, false);
-        state.move_block(volume, source.block, Mapping::new(lsn, source.crc));
+        state.volumes.move_block(volume, source.block, Mapping::new(lsn, source.crc));
         log.note_dead(source.lsn);
         log.note_live(lsn);
         Ok(true)

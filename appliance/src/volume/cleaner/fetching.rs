@@ -1,14 +1,15 @@
-//! What the device does not give of a batch is asked of the archive, so that a block does not become an error for good of which there is another copy.
+//! What the device does not give of a batch is asked of the archive, so that a block does not
+//! become an error for good of which there is another copy.
 //!
-//! **Bounds:** one block at a time; neighbours come from the archive's cache. A batch waits [`WAIT_NS`] for the archive in all: hosts' writes may wait for the batch.
+//! **Bounds:** one block at a time; neighbours come from the archive's cache. A batch waits
+//! [`WAIT_NS`] for the archive in all: hosts' writes may wait for the batch.
 
 use std::task::{Context, Poll, Waker};
 
 use crate::dma::BLOCK_BYTES;
 use crate::log::Log;
-use crate::volume::archive::BlockAnswer;
+use crate::volume::archive::{Archive, BlockAnswer};
 use crate::volume::copies::Batch;
-use crate::volume::pool::State;
 
 /// How long a batch waits for the archive.
 const WAIT_NS: u64 = 5_000_000_000;
@@ -36,8 +37,8 @@ impl Fetching {
     }
 
     /// Goes on as far as it can without waiting; whether it is at its end.
-    pub(super) fn go_on(&mut self, state: &mut State, log: &Log) -> bool {
-        let Some(archive) = state.archive.as_mut() else { return true };
+    pub(super) fn go_on(&mut self, archive: Option<&mut Archive>, log: &Log) -> bool {
+        let Some(archive) = archive else { return true };
         while let Some((source, data)) = self.batch.get_mut(self.next) {
             source.is_checked |= data.as_ref().is_some_and(|data| source.is_of(data));
             if source.bad || source.is_checked {

@@ -1,11 +1,14 @@
-//! Finding live blocks without their entries: the indexes are looked through for what points into stretches of the log of which no record is known.
+//! Finding live blocks without their entries: the indexes are looked through for what points into
+//! stretches of the log of which no record is known.
 //!
-//! **Bounds:** [`LEAVES_PER_TURN`] leaves of one index in a turn. What changes meanwhile needs no care: nothing new comes to point there, and what was found is looked up again before it is copied; but for a clone of
-//! the past that keeps what it inherits, for whose sake the segment is gone through again.
+//! **Bounds:** [`LEAVES_PER_TURN`] leaves of one index in a turn. What changes meanwhile needs no
+//! care: nothing new comes to point there, and what was found is looked up again before it is
+//! copied; but for a clone of the past that keeps what it inherits, for whose sake the segment is
+//! gone through again.
 
 use crate::log::reader::LsnRange;
 use crate::volume::copies::Source;
-use crate::volume::pool::State;
+use crate::volume::image::volumes::Volumes;
 
 /// Leaves of an index, of 512 blocks each, that are looked through in one turn.
 const LEAVES_PER_TURN: usize = 64;
@@ -27,15 +30,15 @@ impl Search {
     }
 
     /// One turn; whether it is at its end.
-    pub(super) fn go_on(&mut self, state: &State) -> bool {
-        let Some(place) = state.volumes.get(self.volume) else { return true };
-        let next = place.as_ref().and_then(|volume| {
+    pub(super) fn go_on(&mut self, volumes: &Volumes) -> bool {
+        let Some(id) = volumes.ids().nth(self.volume) else { return true };
+        let next = volumes.get(id).and_then(|volume| {
             volume.own_index().visit_some(self.block, LEAVES_PER_TURN, |block, mapping| {
                 let lsn = mapping.lsn();
                 let behind = self.unknown.partition_point(|range| range.end <= lsn);
                 let is_unknown = self.unknown.get(behind).is_some_and(|range| range.start <= lsn);
-                if is_unknown && lsn > volume.resident_above {
-                    self.found.push(Source::of_index(volume.image, block, mapping));
+                if is_unknown && lsn > volume.resident_above() {
+                    self.found.push(Source::of_index(volume.image(), block, mapping));
                 }
             })
         });
@@ -44,7 +47,7 @@ impl Search {
         } else {
             (self.volume, self.block) = (self.volume + 1, 0);
         }
-        self.volume >= state.volumes.len()
+        volumes.ids().nth(self.volume).is_none()
     }
 
     /// What was found, last one first.

@@ -1,10 +1,12 @@
 //! The past: what a point is, which volumes there were, and the index of an image at a point.
 //!
-//! The state at LSN P is decided by the entries at or before P. An index at P is built by scanning backward from P, each block's first sight
-//! winning (R28, R29), over at most W+1 segments for each generation of a clone (R30); the count is asserted and reported.
+//! The state at LSN P is decided by the entries at or before P. An index at P is built by scanning
+//! backward from P, each block's first sight winning (R28, R29), over at most W+1 segments for each
+//! generation of a clone (R30); the count is asserted and reported.
 //!
-//! **What cannot be read** is looked up in the archive first (`known`). Of what neither has, nothing is guessed: what an index has from before it is not certain, which the report says; a point that may lie in it is refused;
-//! a catalog that may have been replaced in it is told.
+//! **What cannot be read** is looked up in the archive first (`known`). Of what neither has,
+//! nothing is guessed: what an index has from before it is not certain, which the report says; a
+//! point that may lie in it is refused; a catalog that may have been replaced in it is reported.
 
 use std::rc::Rc;
 
@@ -34,7 +36,8 @@ pub(super) struct ScanReport {
     pub(super) segments_bound: u64,
     /// Entries looked at.
     pub(super) entries_scanned: u64,
-    /// What lies below this LSN is not certain, because entries behind it could not be had that may have replaced it; 0: all is certain.
+    /// What lies below this LSN is not certain, because entries after it could not be had that may
+    /// have replaced it; 0: all is certain.
     pub(super) uncertain_below: Lsn,
 }
 
@@ -104,7 +107,8 @@ impl Pool {
         }
     }
 
-    /// The position that a point names, before it is moved to the end of a command; for a span before now also by what it was counted.
+    /// The position that a point names, before it is moved to the end of a command; for a span
+    /// before now also by what it was counted.
     async fn locate(&self, point: &Point) -> Result<(Lsn, Option<SpanBy>), VolumeError> {
         let Point::Ago(span_ns) = *point else { return Ok((self.locate_absolute(point).await?, None)) };
         let (time_ns, by) = self.time_ago(point, span_ns)?;
@@ -161,7 +165,8 @@ impl Pool {
         }
     }
 
-    /// The end of the last record whose time is not after `time_ns`. Times never fall along the log, so this is monotone.
+    /// The end of the last record whose time is not after `time_ns`. Times never fall along the
+    /// log, so this is monotone.
     async fn locate_time(
         &self,
         time_ns: u64,
@@ -174,7 +179,8 @@ impl Pool {
         }
         let newest = self.log.borrow().table().next_sequence();
         let oldest = self.oldest_reachable();
-        // The first segment that was opened after the time; the wanted record is in the one before it, or further back when that holds none.
+        // The first segment that was opened after the time; the wanted record is in the one before
+        // it, or further back when that holds none.
         let (mut low, mut high) = (oldest.0, newest.0);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -218,7 +224,8 @@ impl Pool {
         }
     }
 
-    /// The end of the last whole command that is known at or before `lsn`; LSN 0 when there is none. If a later one may be where entries are not known, that is told.
+    /// The end of the last whole command that is known at or before `lsn`; LSN 0 when there is
+    /// none. If a later one may be where entries are not known, that is reported.
     pub(super) async fn boundary(&self, lsn: Lsn) -> Result<Boundary, VolumeError> {
         let (boundary, unknown) = self.boundary_and_hole(lsn).await?;
         if let Some(hole) = unknown {
@@ -260,7 +267,8 @@ impl Pool {
         }
     }
 
-    /// The catalog in force at a position: the newest at or before it that can be read. If a newer one may be where entries are not known, that is told.
+    /// The catalog in force at a position: the newest at or before it that can be read. If a newer
+    /// one may be where entries are not known, that is reported.
     pub(super) async fn catalog_at(&self, lsn: Lsn) -> Result<Catalog, VolumeError> {
         Ok(self.find_catalog(lsn).await?.0)
     }
@@ -310,7 +318,7 @@ impl Pool {
 
     /// Remembers a problem for the operator, once.
     pub(super) fn note_problem(&self, problem: String) {
-        self.state.borrow_mut().note_problem(problem);
+        self.state.borrow_mut().problems.note(problem);
     }
 
     /// The index of a volume's image at a position, by scanning backward from there.
@@ -326,7 +334,8 @@ impl Pool {
         Ok((builder.finish(), report))
     }
 
-    /// Feeds a builder with the entries of an image at or before `lsn`, newest first, and then with its ancestors'.
+    /// Feeds a builder with the entries of an image at or before `lsn`, newest first, and then with
+    /// its ancestors'.
     pub(super) async fn scan_generations(
         &self,
         catalog: &Catalog,
@@ -351,7 +360,8 @@ impl Pool {
         Ok(())
     }
 
-    /// One generation: the entries of `image` after `born` and at or before `lsn`. Returns how many segments were touched.
+    /// One generation: the entries of `image` after `born` and at or before `lsn`. Returns how many
+    /// segments were touched.
     async fn scan_image(
         &self,
         image: u32,
