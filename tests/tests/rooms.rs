@@ -45,7 +45,7 @@ const OWNED: &[(&str, &str)] = &[
     ("Capacity", "volume/space/capacity.rs"),
     ("Reshaping", "volume/space/reshaping.rs"),
     ("Scrubbed", "volume/space/scrubbed.rs"),
-    ("Cleaner", "volume/cleaner.rs"),
+    ("Cleaner", "volume/space/cleaner.rs"),
     ("ArchiveSlot", "volume/archive/slot.rs"),
 ];
 

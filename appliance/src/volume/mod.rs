@@ -6,53 +6,39 @@
 
 mod archive;
 pub(crate) mod catalog;
-mod cleaner;
-mod clock;
-mod clone;
-mod copies;
 mod error;
-mod event;
 mod history;
-mod hydrate;
 mod image;
-mod image_ids;
-pub mod index;
 mod info;
-pub(crate) mod inspect;
-mod known;
-mod lineage;
 mod manage;
-mod open;
-mod ownership;
-mod past;
-mod point;
 mod pool;
 mod problems;
-mod recover;
 mod request;
-mod scrub;
 mod space;
-mod working_set;
 
 pub use archive::{ArchivePolicy, ArchiveStatus, BackPressure, Forgotten, KnownObjects};
 pub use catalog::{OVERPROVISIONING_PERCENT_DEFAULT, Ownership};
-pub use clock::clock_problem;
 pub use error::VolumeError;
+pub use history::clock::clock_problem;
+pub(crate) use history::inspect;
+pub use history::point::{Point, PointParseError};
+pub use image::index;
+pub use image::lineage::Lineage;
 pub use image::volumes::VOLUMES_MAX;
 pub use info::{
     CloneInfo, ImageParent, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState,
     SnapshotInfo, SynchInfo, VolumeAt, VolumeEvent, VolumeInfo, VolumeState, VolumeStats,
 };
-pub use lineage::Lineage;
-pub use manage::{CreateVolume, DETAILS_BYTES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX, VOLUME_BLOCKS_MAX};
-pub use open::PoolOptions;
-pub use point::{Point, PointParseError};
+pub use manage::open::PoolOptions;
+pub use manage::operations::{
+    CreateVolume, DETAILS_BYTES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX, VOLUME_BLOCKS_MAX,
+};
+pub use manage::recover::{RecoverFrom, RecoveryReport, TakeOver, WAY_WITHOUT_UNREADABLE};
 pub use pool::{Operation, Pool, READ_AHEAD_BLOCKS_DEFAULT, READ_AHEAD_BLOCKS_MAX};
-pub use recover::{RecoverFrom, RecoveryReport, TakeOver, WAY_WITHOUT_UNREADABLE};
 pub use request::{
     IoCompletion, IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Request, Sink, Submitted, VolumeId,
 };
-pub use scrub::BATCH_BLOCKS as SCRUB_BATCH_BLOCKS;
 pub use space::capacity::OVERPROVISIONING_PERCENT_RANGE;
+pub use space::scrub::BATCH_BLOCKS as SCRUB_BATCH_BLOCKS;
 pub use space::scrubbed::PrimaryScrub;
-pub use working_set::WORKING_SET_MIN;
+pub use space::working_set::WORKING_SET_MIN;

@@ -11,7 +11,7 @@ use crate::log::table::Phase;
 use crate::log::{Log, Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
-use crate::volume::event::EventCollector;
+use crate::volume::history::event::EventCollector;
 use crate::volume::info::SynchInfo;
 use crate::volume::pool::Pool;
 use crate::volume::pool::state::State;

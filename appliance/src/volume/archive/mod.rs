@@ -53,13 +53,13 @@ pub(super) use side::PoolSide;
 pub(super) use slot::ArchiveSlot;
 pub use status::ArchiveStatus;
 
-use super::error::VolumeError;
 use crate::archive::object::{ClaimId, ObjectId};
 use crate::archive::service::{
     ArchiveError, ArchiveService, BlocksCache, EntriesCache, ObjectBlocks, Reply, Request,
 };
 use crate::log::reader::LsnRange;
 use crate::log::{Log, Lsn, SegmentSeq, SharedLog};
+use crate::volume::error::VolumeError;
 use objects::Objects;
 use throttle::{Client, Throttle};
 

@@ -44,9 +44,9 @@ pub(crate) use shared::Shared;
 pub(super) use snapshots::Snapshots;
 pub(super) use working_sets::reach;
 
-use super::info::{ImageParent, SnapshotInfo};
 use crate::log::reader::LsnRange;
 use crate::log::{Geometry, Lsn, SegmentSeq};
+use crate::volume::info::{ImageParent, SnapshotInfo};
 
 /// Spare blocks for each hundred live ones, unless configured otherwise.
 pub const OVERPROVISIONING_PERCENT_DEFAULT: u64 = 100;

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::trouble::Trouble;
 use crate::dma::BLOCK_BYTES;
 use crate::log::{BlockNumber, ImageId, Log, Lsn};
-use crate::volume::index::{Index, IndexBuilder, Mapping, RangeSet};
+use crate::volume::image::index::{Index, IndexBuilder, Mapping, RangeSet};
 use crate::volume::info::VolumeStats;
 use crate::volume::request::{IoError, Refusal};
 

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::volume::Volume;
 use crate::log::{ImageId, Lsn};
-use crate::volume::index::Mapping;
+use crate::volume::image::index::Mapping;
 use crate::volume::request::VolumeId;
 
 /// The most volumes of a pool.

@@ -16,8 +16,8 @@ use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
 use crate::log::checksum::crc32c;
 use crate::log::{Log, Lsn, ReadDone};
 use crate::volume::archive::{ArchivedBlocks, Fetched};
+use crate::volume::image::index::Mapping;
 use crate::volume::image::volume::Volume;
-use crate::volume::index::Mapping;
 use crate::volume::request::{IoError, MAX_IO_BLOCKS, Refusal, VolumeId};
 
 impl State {

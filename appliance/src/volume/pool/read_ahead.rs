@@ -37,8 +37,8 @@ use smallvec::{SmallVec, smallvec};
 use super::reads::{Reads, are_right};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::{Log, Lsn, ReadDone};
+use crate::volume::image::index::Mapping;
 use crate::volume::image::volume::Volume;
-use crate::volume::index::Mapping;
 use crate::volume::request::VolumeId;
 
 /// The longest window unless configured otherwise, in blocks: 1 MiB.

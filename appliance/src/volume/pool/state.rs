@@ -20,13 +20,13 @@ use crate::dma::DmaBuf;
 use crate::log::{Log, SharedLog};
 use crate::volume::archive::{Archive, ArchiveSlot, PoolSide};
 use crate::volume::catalog::PresentCatalog;
-use crate::volume::cleaner::{Cleaner, CleanerSide};
 use crate::volume::history::events::VolumeEvents;
 use crate::volume::history::synchs::Synchs;
 use crate::volume::image::volumes::Volumes;
 use crate::volume::problems::Problems;
 use crate::volume::request::VolumeId;
 use crate::volume::space::capacity::Capacity;
+use crate::volume::space::cleaner::{Cleaner, CleanerSide};
 use crate::volume::space::reshaping::Reshaping;
 use crate::volume::space::scrubbed::Scrubbed;
 

@@ -9,15 +9,15 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::Lsn;
 use crate::log::table::Phase;
 use crate::volume::catalog::room_problem;
-use crate::volume::clock::clock_problem;
+use crate::volume::history::clock::clock_problem;
+use crate::volume::image::image_ids;
+use crate::volume::image::index::index_bytes;
 use crate::volume::image::volume::{Volume, VolumeIndex};
-use crate::volume::image_ids;
-use crate::volume::index::index_bytes;
 use crate::volume::info::{
     PoolInfo, PoolStats, SegmentInfo, SegmentState, SynchInfo, VolumeInfo, VolumeState,
 };
 use crate::volume::request::VolumeId;
-use crate::volume::working_set::device_slots;
+use crate::volume::space::working_set::device_slots;
 
 impl Pool {
     /// Every volume, by name.

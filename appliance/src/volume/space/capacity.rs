@@ -16,8 +16,8 @@ use std::collections::VecDeque;
 
 use crate::log::format::ENTRIES_PER_RECORD;
 use crate::log::{Geometry, Log, Lsn};
+use crate::volume::image::index::Index;
 use crate::volume::image::volumes::Volumes;
-use crate::volume::index::Index;
 use crate::volume::request::VolumeId;
 
 /// The least and the most spare blocks for each hundred live ones that can be configured.

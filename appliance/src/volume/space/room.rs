@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::capacity::capacity_blocks;
 use crate::log::{Log, Recycling, SegmentSeq};
 use crate::volume::error::VolumeError;
+use crate::volume::image::index::Index;
 use crate::volume::image::volume::Volume;
-use crate::volume::index::Index;
 use crate::volume::pool::state::State;
 use crate::volume::request::{IoError, Refusal, VolumeId};
 

@@ -12,9 +12,9 @@
 //! every volume an image of its own: a pool that can make no more volumes can still be recovered,
 //! several times.
 
-use super::catalog::Catalog;
-use super::error::VolumeError;
-use super::image::volumes::VOLUMES_MAX;
+use crate::volume::catalog::Catalog;
+use crate::volume::error::VolumeError;
+use crate::volume::image::volumes::VOLUMES_MAX;
 
 /// Recoveries of a pool with as many volumes as there can be, for which ids are kept.
 const RECOVERIES_KEPT: u32 = 4;
@@ -38,7 +38,7 @@ fn told_from(format_version: u32) -> u32 {
 ///
 /// # Errors
 /// There is none that is not kept for recoveries.
-pub(super) fn take(catalog: &mut Catalog, format_version: u32) -> Result<u32, VolumeError> {
+pub(in crate::volume) fn take(catalog: &mut Catalog, format_version: u32) -> Result<u32, VolumeError> {
     let last = last_of_changes(format_version);
     let Some(id) = take_up_to(catalog, last) else {
         return Err(VolumeError::NoSpace {
@@ -58,7 +58,10 @@ pub(super) fn take(catalog: &mut Catalog, format_version: u32) -> Result<u32, Vo
 ///
 /// # Errors
 /// There is none.
-pub(super) fn take_for_recovery(catalog: &mut Catalog, format_version: u32) -> Result<u32, VolumeError> {
+pub(in crate::volume) fn take_for_recovery(
+    catalog: &mut Catalog,
+    format_version: u32,
+) -> Result<u32, VolumeError> {
     let id = take_up_to(catalog, last_of_all(format_version));
     id.ok_or_else(|| VolumeError::NoSpace { reason: "all image ids of the pool were used".to_owned() })
 }
@@ -72,7 +75,7 @@ fn take_up_to(catalog: &mut Catalog, last: u32) -> Option<u32> {
 }
 
 /// What the operator must know when the next id is this one.
-pub(super) fn problem(next: u32, format_version: u32) -> Option<String> {
+pub(in crate::volume) fn problem(next: u32, format_version: u32) -> Option<String> {
     let last = last_of_changes(format_version);
     (next >= told_from(format_version)).then(|| {
         format!(

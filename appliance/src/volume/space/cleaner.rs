@@ -54,11 +54,11 @@ use crate::log::{
     AppendClass, AppendError, BlockNumber, ImageId, Log, Lsn, Recycling, SegmentSeq, SharedLog,
 };
 
-use super::archive::Archive;
-use super::catalog::Catalog;
-use super::copies::{Batch, Source, read};
-use super::image::volumes::Volumes;
-use super::index::{Mapping, RangeSet};
+use crate::volume::archive::Archive;
+use crate::volume::catalog::Catalog;
+use crate::volume::image::index::{Mapping, RangeSet};
+use crate::volume::image::volumes::Volumes;
+use crate::volume::space::copies::{Batch, Source, read};
 use fetching::Fetching;
 use search::Search;
 
@@ -88,17 +88,17 @@ const IDLE_NS: u64 = 1_000_000;
 const AHEAD_FROM: f64 = 1.1;
 
 /// What copy-forward sees of the pool, and changes of it.
-pub(super) struct CleanerSide<'a> {
+pub(in crate::volume) struct CleanerSide<'a> {
     /// Whose indexes say what is live.
-    pub(super) volumes: &'a mut Volumes,
+    pub(in crate::volume) volumes: &'a mut Volumes,
     /// Whether the working set is to become shorter.
-    pub(super) catalog: &'a Catalog,
+    pub(in crate::volume) catalog: &'a Catalog,
     /// Where blocks are that the device does not give.
-    pub(super) archive: Option<&'a mut Archive>,
+    pub(in crate::volume) archive: Option<&'a mut Archive>,
     /// Whether everything that is gone for hosts is counted.
-    pub(super) is_counted: bool,
+    pub(in crate::volume) is_counted: bool,
     /// At least one block of zeroes.
-    pub(super) zeroes: &'a DmaBuf,
+    pub(in crate::volume) zeroes: &'a DmaBuf,
 }
 
 enum Work {
@@ -126,7 +126,7 @@ struct Pace {
 }
 
 /// The state of copy-forward. See the module's documentation.
-pub(super) struct Cleaner {
+pub(in crate::volume) struct Cleaner {
     work: Work,
     victim: Option<SegmentSeq>,
     entries: SegmentEntries,
@@ -185,7 +185,7 @@ impl Default for Cleaner {
 
 impl Cleaner {
     /// One turn. Returns how much was done.
-    pub(super) fn poll(&mut self, mut side: CleanerSide<'_>, shared: &SharedLog) -> usize {
+    pub(in crate::volume) fn poll(&mut self, mut side: CleanerSide<'_>, shared: &SharedLog) -> usize {
         {
             let log = shared.borrow();
             if log.recycling() == Recycling::Never || log.poisoned().is_some() {

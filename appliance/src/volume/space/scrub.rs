@@ -12,18 +12,18 @@
 
 use std::rc::Rc;
 
-use super::copies::{Source, read};
-use super::error::VolumeError;
-use super::index::Mapping;
-use super::pool::Pool;
-use super::request::VolumeId;
-use super::space::scrubbed::PrimaryScrub;
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::checksum::crc32c;
 use crate::log::format::EntryKind;
 use crate::log::reader::{PlacedEntry, SegmentEntries, load_segment};
 use crate::log::{AppendClass, AppendError, BlockNumber, SegmentSeq};
 use crate::reactor::yield_now;
+use crate::volume::error::VolumeError;
+use crate::volume::image::index::Mapping;
+use crate::volume::pool::Pool;
+use crate::volume::request::VolumeId;
+use crate::volume::space::copies::{Source, read};
+use crate::volume::space::scrubbed::PrimaryScrub;
 
 /// Blocks that are read together.
 pub const BATCH_BLOCKS: usize = 64;

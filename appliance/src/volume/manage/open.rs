@@ -9,17 +9,6 @@ use std::rc::Rc;
 
 use futures_util::{StreamExt, stream};
 
-use super::catalog::{Catalog, CatalogImage};
-use super::error::VolumeError;
-use super::event::{EventCollector, FoundEvent};
-use super::image::trouble::Trouble;
-use super::image::volume::VolumeIndex;
-use super::index::{IndexBuilder, RangeSet};
-use super::info::{SynchInfo, VolumeEvent};
-use super::past::{Nowhere, ScanReport, see};
-use super::pool::{Pool, READ_AHEAD_BLOCKS_DEFAULT};
-use super::request::{MAX_IO_BLOCKS, VolumeId};
-use super::space::capacity::OVERPROVISIONING_PERCENT_RANGE;
 use crate::bdev::SharedBdev;
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::{EntryKind, EventKind};
@@ -27,6 +16,17 @@ use crate::log::reader::LsnRange;
 use crate::log::table::Mask;
 use crate::log::{CreateLog, Environment, LogError, Lsn, Recycling, SegmentSeq, create, recover};
 use crate::reactor::yield_now;
+use crate::volume::catalog::{Catalog, CatalogImage};
+use crate::volume::error::VolumeError;
+use crate::volume::history::event::{EventCollector, FoundEvent};
+use crate::volume::history::past::{Nowhere, ScanReport, see};
+use crate::volume::image::index::{IndexBuilder, RangeSet};
+use crate::volume::image::trouble::Trouble;
+use crate::volume::image::volume::VolumeIndex;
+use crate::volume::info::{SynchInfo, VolumeEvent};
+use crate::volume::pool::{Pool, READ_AHEAD_BLOCKS_DEFAULT};
+use crate::volume::request::{MAX_IO_BLOCKS, VolumeId};
+use crate::volume::space::capacity::OVERPROVISIONING_PERCENT_RANGE;
 
 /// Texts of synchs that are on their way from the device at once; alone each would take as long as
 /// the device needs for one block, and there may be a hundred thousand.
@@ -39,7 +39,7 @@ pub struct PoolOptions {
     /// or writes wait when the device is full.
     pub recycling: Recycling,
     /// For a new pool: spare blocks for each hundred live ones; `None`:
-    /// [`OVERPROVISIONING_PERCENT_DEFAULT`](super::OVERPROVISIONING_PERCENT_DEFAULT).
+    /// [`OVERPROVISIONING_PERCENT_DEFAULT`](crate::volume::OVERPROVISIONING_PERCENT_DEFAULT).
     pub overprovisioning_percent: Option<u64>,
     /// How far hosts that read in order are read ahead of, in blocks; 0: not at all; `None`:
     /// [`READ_AHEAD_BLOCKS_DEFAULT`].
@@ -163,7 +163,7 @@ impl Pool {
         .await
     }
 
-    pub(super) fn set_recycling(&self, recycling: Recycling) {
+    pub(in crate::volume) fn set_recycling(&self, recycling: Recycling) {
         self.state.borrow_mut().volumes.set_keeps_inherited(recycling == Recycling::Discard);
         self.log.borrow_mut().set_recycling(recycling);
     }
@@ -185,12 +185,12 @@ impl Pool {
 
     /// Waits until everything before `lsn` is stable, turning the pool itself: nobody else does
     /// before it is opened.
-    pub(super) async fn drive_until_stable(&self, lsn: Lsn) -> Result<(), VolumeError> {
+    pub(in crate::volume) async fn drive_until_stable(&self, lsn: Lsn) -> Result<(), VolumeError> {
         self.drive_until(lsn, true).await
     }
 
     /// The same, but gives up when the device has no room.
-    pub(super) async fn drive_until_stable_or_starved(&self, lsn: Lsn) -> Result<(), VolumeError> {
+    pub(in crate::volume) async fn drive_until_stable_or_starved(&self, lsn: Lsn) -> Result<(), VolumeError> {
         self.drive_until(lsn, false).await
     }
 
@@ -319,7 +319,7 @@ impl Pool {
 
     /// What a synch event says. One whose text is lost is still a point; its position and time
     /// stand in the entry.
-    pub(super) async fn read_synch(&self, event: &FoundEvent) -> Result<SynchInfo, VolumeError> {
+    pub(in crate::volume) async fn read_synch(&self, event: &FoundEvent) -> Result<SynchInfo, VolumeError> {
         let text = self.read_event(event).await?;
         if let Some(synch) = text.and_then(|text| serde_json::from_slice::<SynchInfo>(&text).ok()) {
             return Ok(SynchInfo { lsn: event.lsn.0, ..synch });
@@ -330,7 +330,7 @@ impl Pool {
     }
 
     /// Looks up what clones inherited, one volume after the other. Requests of a volume are
-    /// [`Busy`](super::Submitted::Busy) until it is done. One that cannot be looked up is degraded,
+    /// [`Busy`](crate::volume::Submitted::Busy) until it is done. One that cannot be looked up is degraded,
     /// and does not stop the others; called again, this tries those again whose archive did not
     /// answer.
     pub async fn load_inherited(self: Rc<Self>) {
@@ -397,7 +397,7 @@ impl Pool {
 }
 
 /// A run of zeroes as long as the longest read.
-pub(super) async fn zeroes(environment: &Environment) -> Result<DmaBuf, VolumeError> {
+pub(in crate::volume) async fn zeroes(environment: &Environment) -> Result<DmaBuf, VolumeError> {
     let mut zeroes = environment
         .wait_for_memory(MAX_IO_BLOCKS as usize * BLOCK_BYTES)
         .await

@@ -8,16 +8,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::catalog::{Catalog, CatalogFinder, CatalogImage, CatalogSnapshot, CatalogVolume, reach};
-use super::event::{EventCollector, FoundEvent};
-use super::index::{Index, IndexBuilder};
-use super::info::SynchInfo;
-use super::manage::VOLUME_BLOCKS_MAX;
-use super::past::see;
 use crate::log::format::{EntryKind, EventHead, EventKind};
 use crate::log::inspect::LogView;
 use crate::log::reader::{PlacedEntry, ReadError, SegmentEntries};
 use crate::log::{Lsn, SegmentSeq};
+use crate::volume::catalog::{Catalog, CatalogFinder, CatalogImage, CatalogSnapshot, CatalogVolume, reach};
+use crate::volume::history::event::{EventCollector, FoundEvent};
+use crate::volume::history::past::see;
+use crate::volume::image::index::{Index, IndexBuilder};
+use crate::volume::info::SynchInfo;
+use crate::volume::manage::operations::VOLUME_BLOCKS_MAX;
 
 /// A volume with its rebuilt index.
 pub(crate) struct VolumeView {

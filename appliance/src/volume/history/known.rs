@@ -4,29 +4,29 @@
 //! **Cost:** a look at each record's line; the archive is asked only when the primary device does
 //! not have them all.
 
-use super::archive::Ahead;
-use super::error::VolumeError;
-use super::pool::Pool;
 use crate::log::format::TrailerUnit;
 use crate::log::reader::{LsnRange, SegmentEntries};
 use crate::log::table::Phase;
 use crate::log::{Lsn, SegmentSeq};
+use crate::volume::archive::Ahead;
+use crate::volume::error::VolumeError;
+use crate::volume::pool::Pool;
 
 /// The entries of a segment that can be had, and the stretches of which nothing is known, in order.
 #[derive(Default)]
-pub(super) struct Known {
-    pub(super) entries: SegmentEntries,
-    pub(super) holes: Vec<LsnRange>,
+pub(in crate::volume) struct Known {
+    pub(in crate::volume) entries: SegmentEntries,
+    pub(in crate::volume) holes: Vec<LsnRange>,
 }
 
 impl Known {
     /// Nothing is known of a stretch.
-    pub(super) fn nothing(stretch: LsnRange) -> Self {
+    pub(in crate::volume) fn nothing(stretch: LsnRange) -> Self {
         Known { entries: SegmentEntries::default(), holes: vec![stretch] }
     }
 
     /// The newest stretch of which nothing is known, after `after` and not after `up_to`.
-    pub(super) fn hole_between(&self, after: Lsn, up_to: Lsn) -> Option<LsnRange> {
+    pub(in crate::volume) fn hole_between(&self, after: Lsn, up_to: Lsn) -> Option<LsnRange> {
         self.holes.iter().rev().find(|hole| hole.start <= up_to && hole.end > after.plus(1)).copied()
     }
 }
@@ -37,7 +37,7 @@ impl Pool {
     /// # Errors
     /// Its past is gone: expired, or never archived. The store is away. No memory. That it cannot
     /// be read is no error.
-    pub(super) async fn known_of(&self, sequence: SegmentSeq) -> Result<Known, VolumeError> {
+    pub(in crate::volume) async fn known_of(&self, sequence: SegmentSeq) -> Result<Known, VolumeError> {
         let extent = self.extent_of(sequence);
         let entries = self.entries_of(sequence).await;
         self.known(sequence, extent, entries).await
@@ -47,7 +47,7 @@ impl Pool {
     ///
     /// # Errors
     /// As [`known_of`](Self::known_of); the scan may go on with the next.
-    pub(super) async fn next_known(
+    pub(in crate::volume) async fn next_known(
         &self,
         sequence: SegmentSeq,
         ahead: &mut Ahead,

@@ -28,20 +28,20 @@
 
 use std::rc::Rc;
 
-use super::catalog::{Catalog, CatalogImage};
-use super::copies::{Batch, Copied, Source, read};
-use super::error::VolumeError;
-use super::image::trouble::Trouble;
-use super::image::volume::{Volume, VolumeIndex};
-use super::index::Mapping;
-use super::info::VolumeInfo;
-use super::pool::Pool;
-use super::request::{IoError, Refusal, VolumeId};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::EntryKind;
 use crate::log::reader::SegmentEntries;
 use crate::log::{AppendClass, AppendError, BlockNumber, ImageId, Lsn, SegmentSeq};
 use crate::reactor::yield_now;
+use crate::volume::catalog::{Catalog, CatalogImage};
+use crate::volume::error::VolumeError;
+use crate::volume::image::index::Mapping;
+use crate::volume::image::trouble::Trouble;
+use crate::volume::image::volume::{Volume, VolumeIndex};
+use crate::volume::info::VolumeInfo;
+use crate::volume::pool::Pool;
+use crate::volume::request::{IoError, Refusal, VolumeId};
+use crate::volume::space::copies::{Batch, Copied, Source, read};
 
 /// Blocks that are read and appended together.
 const BATCH_BLOCKS: usize = 64;

@@ -1,19 +1,19 @@
 //! Finding events in the log: put their chunks together, and read their text from whichever copy is
 //! whole.
 
-use super::error::VolumeError;
-use super::pool::Pool;
 use crate::dma::BLOCK_BYTES;
 use crate::log::format::{EntryKind, EventHead, EventKind};
 use crate::log::reader::{PlacedEntry, ReadError, SegmentEntries};
 use crate::log::{Lsn, checksum::crc32c};
+use crate::volume::error::VolumeError;
+use crate::volume::pool::Pool;
 
 /// An event that was seen in the entries of a segment; its text is not read yet.
-pub(super) struct FoundEvent {
-    pub(super) kind: EventKind,
+pub(in crate::volume) struct FoundEvent {
+    pub(in crate::volume) kind: EventKind,
     /// The position of the event.
-    pub(super) lsn: Lsn,
-    pub(super) time_ns: u64,
+    pub(in crate::volume) lsn: Lsn,
+    pub(in crate::volume) time_ns: u64,
     text_bytes: u64,
     /// For each copy, the position and CRC32C of each chunk, last chunk first.
     copies: [Vec<(Lsn, u32)>; EventHead::COPIES as usize],
@@ -21,12 +21,12 @@ pub(super) struct FoundEvent {
 
 impl FoundEvent {
     /// How many blocks its text has.
-    pub(super) fn chunks(&self) -> usize {
+    pub(in crate::volume) fn chunks(&self) -> usize {
         self.copies[0].len()
     }
 
     /// Position and CRC32C of a block of its text, counted from the text's beginning.
-    pub(super) fn chunk(&self, copy: u16, chunk: usize) -> Option<(Lsn, u32)> {
+    pub(in crate::volume) fn chunk(&self, copy: u16, chunk: usize) -> Option<(Lsn, u32)> {
         let chunks = self.copies.get(usize::from(copy))?;
         chunks.get(chunks.len().checked_sub(chunk.checked_add(1)?)?).copied()
     }
@@ -38,7 +38,7 @@ impl FoundEvent {
     }
 
     /// Cuts the blocks of the text to its length; `None` when they are too short for it.
-    pub(super) fn cut(&self, mut blocks: Vec<u8>) -> Option<Vec<u8>> {
+    pub(in crate::volume) fn cut(&self, mut blocks: Vec<u8>) -> Option<Vec<u8>> {
         let len = self.len().filter(|&len| len <= blocks.len())?;
         blocks.truncate(len);
         Some(blocks)
@@ -47,14 +47,14 @@ impl FoundEvent {
 
 /// Collects events from entries that come newest first.
 #[derive(Default)]
-pub(super) struct EventCollector {
+pub(in crate::volume) struct EventCollector {
     open: Option<FoundEvent>,
-    pub(super) found: Vec<FoundEvent>,
+    pub(in crate::volume) found: Vec<FoundEvent>,
 }
 
 impl EventCollector {
     /// The events of entries up to a position, newest first.
-    pub(super) fn events(entries: &SegmentEntries, up_to: Lsn) -> Vec<FoundEvent> {
+    pub(in crate::volume) fn events(entries: &SegmentEntries, up_to: Lsn) -> Vec<FoundEvent> {
         let mut collector = EventCollector::default();
         entries.visit_backward(up_to, |placed| {
             if placed.entry.kind() == Some(EntryKind::Event) {
@@ -66,7 +66,7 @@ impl EventCollector {
     }
 
     /// Takes one entry of kind event.
-    pub(super) fn see(&mut self, placed: &PlacedEntry) {
+    pub(in crate::volume) fn see(&mut self, placed: &PlacedEntry) {
         let head = EventHead::decode(placed.entry.block().0);
         let Some(kind) = head.kind else { return };
         if placed.entry.is_last() {
@@ -91,7 +91,10 @@ impl EventCollector {
 
 impl Pool {
     /// The text of an event; `None` when no copy of some part of it is whole.
-    pub(super) async fn read_event(&self, event: &FoundEvent) -> Result<Option<Vec<u8>>, VolumeError> {
+    pub(in crate::volume) async fn read_event(
+        &self,
+        event: &FoundEvent,
+    ) -> Result<Option<Vec<u8>>, VolumeError> {
         let chunks = event.copies[0].len();
         let Some(len) = event.len() else { return Ok(None) };
         let mut text = Vec::with_capacity(len);

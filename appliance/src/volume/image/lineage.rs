@@ -1,13 +1,13 @@
 //! What retention has to know of a pool beside its archive.
 
-use super::catalog::{Catalog, reach};
-use super::pool::Pool;
 use crate::archive::retention::{
     ArchiveView, ArchivedSegment, Generation, SegmentRange, SnapshotPoint, SynchPoint,
 };
 use crate::log::reader::LsnRange;
 use crate::log::time::ClockStatus;
 use crate::log::{ImageId, Lsn, SegmentSeq};
+use crate::volume::catalog::{Catalog, reach};
+use crate::volume::pool::Pool;
 
 /// A pool's part of an [`ArchiveView`]: a copy, for use on another thread.
 #[derive(Debug, Clone)]

@@ -17,16 +17,16 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::catalog::{Catalog, CatalogVolume};
-use super::error::VolumeError;
-use super::image::volume::{Volume, VolumeIndex};
-use super::index::Index;
-use super::info::{CloneInfo, ImageParent, ResolvedPoint};
-use super::manage::{add_image, add_volume, check_name};
-use super::past::ScanReport;
-use super::point::Point;
-use super::pool::Pool;
 use crate::log::{ImageId, Lsn, recovery};
+use crate::volume::catalog::{Catalog, CatalogVolume};
+use crate::volume::error::VolumeError;
+use crate::volume::history::past::ScanReport;
+use crate::volume::history::point::Point;
+use crate::volume::image::index::Index;
+use crate::volume::image::volume::{Volume, VolumeIndex};
+use crate::volume::info::{CloneInfo, ImageParent, ResolvedPoint};
+use crate::volume::manage::operations::{add_image, add_volume, check_name};
+use crate::volume::pool::Pool;
 
 /// What is made of what.
 struct Cloning {

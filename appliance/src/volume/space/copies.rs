@@ -19,7 +19,7 @@ use crate::log::reader::{PlacedEntry, ReadError, SegmentReader};
 use crate::log::{ImageId, Lsn, SharedLog};
 use crate::reactor::yield_now;
 
-use super::index::Mapping;
+use crate::volume::image::index::Mapping;
 
 /// The longest read, in blocks.
 const READ_BLOCKS_MAX: u64 = 256;
@@ -30,38 +30,38 @@ const SINGLE_READS_MAX: usize = 16;
 
 /// A block that is to be appended again.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Source {
-    pub(super) image: ImageId,
-    pub(super) block: u64,
-    pub(super) lsn: Lsn,
+pub(in crate::volume) struct Source {
+    pub(in crate::volume) image: ImageId,
+    pub(in crate::volume) block: u64,
+    pub(in crate::volume) lsn: Lsn,
     /// Its CRC32C, or as much of it as is known.
-    pub(super) crc: u32,
+    pub(in crate::volume) crc: u32,
     /// Whether only the low half of the checksum is known, from an index: its entry is lost.
-    pub(super) is_half: bool,
+    pub(in crate::volume) is_half: bool,
     /// Whether its data does not have the checksum, and shall not be given.
-    pub(super) bad: bool,
+    pub(in crate::volume) bad: bool,
     /// Whether its data was found to have the checksum.
-    pub(super) is_checked: bool,
+    pub(in crate::volume) is_checked: bool,
     /// Where its data was written first. Of a block whose entry is lost that is not known, and its
     /// own position counts as that.
-    pub(super) origin: Lsn,
+    pub(in crate::volume) origin: Lsn,
 }
 
 /// A batch with its data; `None` where the device could not read.
-pub(super) type Batch = Vec<(Source, Option<DmaBuf>)>;
+pub(in crate::volume) type Batch = Vec<(Source, Option<DmaBuf>)>;
 
 /// What is appended for a source.
-pub(super) struct Copied {
-    pub(super) data: DmaBuf,
+pub(in crate::volume) struct Copied {
+    pub(in crate::volume) data: DmaBuf,
     /// The checksum that goes to its entry.
-    pub(super) crc: u32,
+    pub(in crate::volume) crc: u32,
     /// Whether it is an uncorrectable copy.
-    pub(super) bad: bool,
+    pub(in crate::volume) bad: bool,
 }
 
 impl Source {
     /// The block of an entry, for an image that holds it.
-    pub(super) fn of_entry(placed: &PlacedEntry, image: ImageId) -> Self {
+    pub(in crate::volume) fn of_entry(placed: &PlacedEntry, image: ImageId) -> Self {
         let entry = placed.entry;
         let is_copy = entry.kind() == Some(EntryKind::Copied);
         Source {
@@ -77,24 +77,24 @@ impl Source {
     }
 
     /// A block of which only the index says.
-    pub(super) fn of_index(image: ImageId, block: u64, mapping: Mapping) -> Self {
+    pub(in crate::volume) fn of_index(image: ImageId, block: u64, mapping: Mapping) -> Self {
         let (lsn, crc) = (mapping.lsn(), u32::from(mapping.crc16()));
         Source { image, block, lsn, crc, is_half: true, bad: false, is_checked: false, origin: lsn }
     }
 
     /// Where the index must point for the block to be copied.
-    pub(super) fn mapping(&self) -> Mapping {
+    pub(in crate::volume) fn mapping(&self) -> Mapping {
         Mapping::new(self.lsn, self.crc)
     }
 
     /// Whether bytes are the block's.
-    pub(super) fn is_of(&self, data: &[u8]) -> bool {
+    pub(in crate::volume) fn is_of(&self, data: &[u8]) -> bool {
         let crc = crc32c(data);
         if self.is_half { crc as u16 == self.crc as u16 } else { crc == self.crc }
     }
 
     /// Its copy. `uncertain`: what replaced it may be lost. `zeroes` is one block.
-    pub(super) fn copied(&self, data: Option<DmaBuf>, uncertain: bool, zeroes: DmaBuf) -> Copied {
+    pub(in crate::volume) fn copied(&self, data: Option<DmaBuf>, uncertain: bool, zeroes: DmaBuf) -> Copied {
         match data {
             Some(data) if !self.bad && !uncertain && (self.is_checked || self.is_of(&data)) => {
                 let crc = if self.is_half { crc32c(&data) } else { self.crc };
@@ -112,7 +112,7 @@ impl Source {
 }
 
 /// Reads the blocks of a batch, neighbours together. What the device does not give stays missing.
-pub(super) async fn read(log: SharedLog, sources: Vec<Source>) -> Batch {
+pub(in crate::volume) async fn read(log: SharedLog, sources: Vec<Source>) -> Batch {
     let mut batch: Batch = sources.iter().map(|&source| (source, None)).collect();
     let mut start = 0;
     while start < sources.len() {

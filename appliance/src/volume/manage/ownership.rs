@@ -1,11 +1,11 @@
 //! How a pool's log comes to say which claim on its archive the pool has.
 
-use super::catalog::Ownership;
-use super::error::VolumeError;
-use super::pool::Pool;
 use crate::archive::object::ClaimId;
 use crate::archive::owner::HistoryId;
 use crate::log::Lsn;
+use crate::volume::catalog::Ownership;
+use crate::volume::error::VolumeError;
+use crate::volume::pool::Pool;
 
 impl Pool {
     /// What the log says of the pool's claim on its archive.

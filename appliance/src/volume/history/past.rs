@@ -10,15 +10,6 @@
 
 use std::rc::Rc;
 
-use super::archive::Ahead;
-use super::catalog::{Catalog, CatalogFinder, CatalogVolume, FoundCatalog};
-use super::error::VolumeError;
-use super::event::EventCollector;
-use super::index::{Index, IndexBuilder, Mapping};
-use super::info::{PointKind, ResolvedPoint, VolumeAt};
-use super::known::Known;
-use super::point::Point;
-use super::pool::Pool;
 use crate::dma::BLOCK_BYTES;
 use crate::log::format::EntryKind;
 use crate::log::reader::{LsnRange, PlacedEntry};
@@ -26,25 +17,34 @@ use crate::log::table::Phase;
 use crate::log::time::SpanBy;
 use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
+use crate::volume::archive::Ahead;
+use crate::volume::catalog::{Catalog, CatalogFinder, CatalogVolume, FoundCatalog};
+use crate::volume::error::VolumeError;
+use crate::volume::history::event::EventCollector;
+use crate::volume::history::known::Known;
+use crate::volume::history::point::Point;
+use crate::volume::image::index::{Index, IndexBuilder, Mapping};
+use crate::volume::info::{PointKind, ResolvedPoint, VolumeAt};
+use crate::volume::pool::Pool;
 
 /// How an index was built.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct ScanReport {
+pub(in crate::volume) struct ScanReport {
     /// The most segments that one generation touched.
-    pub(super) segments_touched: u64,
+    pub(in crate::volume) segments_touched: u64,
     /// The most that one generation may touch: W+1, with the W that was in force.
-    pub(super) segments_bound: u64,
+    pub(in crate::volume) segments_bound: u64,
     /// Entries looked at.
-    pub(super) entries_scanned: u64,
+    pub(in crate::volume) entries_scanned: u64,
     /// What lies below this LSN is not certain, because entries after it could not be had that may
     /// have replaced it; 0: all is certain.
-    pub(super) uncertain_below: Lsn,
+    pub(in crate::volume) uncertain_below: Lsn,
 }
 
 /// What a scan does about a segment that neither the primary device nor the archive has, and that
 /// nobody took for lost before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Nowhere {
+pub(in crate::volume) enum Nowhere {
     /// The point that needs it is gone.
     Refuse,
     /// It need not be there: what a clone keeps of it has been copied.
@@ -55,9 +55,9 @@ pub(super) enum Nowhere {
 
 /// The end of a command at or before a position.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Boundary {
-    pub(super) lsn: Lsn,
-    pub(super) time_ns: u64,
+pub(in crate::volume) struct Boundary {
+    pub(in crate::volume) lsn: Lsn,
+    pub(in crate::volume) time_ns: u64,
     is_event: bool,
 }
 
@@ -226,7 +226,7 @@ impl Pool {
 
     /// The end of the last whole command that is known at or before `lsn`; LSN 0 when there is
     /// none. If a later one may be where entries are not known, that is reported.
-    pub(super) async fn boundary(&self, lsn: Lsn) -> Result<Boundary, VolumeError> {
+    pub(in crate::volume) async fn boundary(&self, lsn: Lsn) -> Result<Boundary, VolumeError> {
         let (boundary, unknown) = self.boundary_and_hole(lsn).await?;
         if let Some(hole) = unknown {
             let (start, end) = (hole.start, hole.end);
@@ -269,12 +269,12 @@ impl Pool {
 
     /// The catalog in force at a position: the newest at or before it that can be read. If a newer
     /// one may be where entries are not known, that is reported.
-    pub(super) async fn catalog_at(&self, lsn: Lsn) -> Result<Catalog, VolumeError> {
+    pub(in crate::volume) async fn catalog_at(&self, lsn: Lsn) -> Result<Catalog, VolumeError> {
         Ok(self.find_catalog(lsn).await?.0)
     }
 
     /// The same, and whether all that it was made of could be read.
-    pub(super) async fn find_catalog(&self, lsn: Lsn) -> Result<(Catalog, bool), VolumeError> {
+    pub(in crate::volume) async fn find_catalog(&self, lsn: Lsn) -> Result<(Catalog, bool), VolumeError> {
         let mut sequence = self.log.borrow().geometry().sequence_of(lsn);
         let (mut unknown, mut finder) = (None, CatalogFinder::default());
         loop {
@@ -317,12 +317,12 @@ impl Pool {
     }
 
     /// Remembers a problem for the operator, once.
-    pub(super) fn note_problem(&self, problem: String) {
+    pub(in crate::volume) fn note_problem(&self, problem: String) {
         self.state.borrow_mut().problems.note(problem);
     }
 
     /// The index of a volume's image at a position, by scanning backward from there.
-    pub(super) async fn index_at(
+    pub(in crate::volume) async fn index_at(
         &self,
         catalog: &Catalog,
         volume: &CatalogVolume,
@@ -336,7 +336,7 @@ impl Pool {
 
     /// Feeds a builder with the entries of an image at or before `lsn`, newest first, and then with
     /// its ancestors'.
-    pub(super) async fn scan_generations(
+    pub(in crate::volume) async fn scan_generations(
         &self,
         catalog: &Catalog,
         image: u32,
@@ -437,7 +437,7 @@ fn in_hole(point: &Point, hole: LsnRange) -> VolumeError {
 }
 
 /// Shows an entry to a builder.
-pub(super) fn see(builder: &mut IndexBuilder, placed: &PlacedEntry) {
+pub(in crate::volume) fn see(builder: &mut IndexBuilder, placed: &PlacedEntry) {
     match placed.entry.kind() {
         Some(EntryKind::Write | EntryKind::Copied) => {
             builder.see_write(placed.entry.block().0, Mapping::new(placed.lsn, placed.entry.crc()));

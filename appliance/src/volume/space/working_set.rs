@@ -3,17 +3,17 @@
 
 use std::rc::Rc;
 
-use super::catalog::reach;
-use super::error::VolumeError;
-use super::info::PoolInfo;
-use super::pool::Pool;
-use super::pool::state::State;
-use super::space::capacity::capacity_blocks;
-use super::space::reshaping::{Change, write};
 use crate::dma::BLOCK_BYTES;
 use crate::log::geometry::RESERVE_SLOTS;
 use crate::log::{Geometry, Log, Recycling, SegmentSeq, recovery};
 use crate::reactor::yield_now;
+use crate::volume::catalog::reach;
+use crate::volume::error::VolumeError;
+use crate::volume::info::PoolInfo;
+use crate::volume::pool::Pool;
+use crate::volume::pool::state::State;
+use crate::volume::space::capacity::capacity_blocks;
+use crate::volume::space::reshaping::{Change, write};
 
 /// The shortest working set, in segments.
 pub const WORKING_SET_MIN: u64 = 2;
@@ -144,7 +144,7 @@ impl Pool {
     }
 
     /// Waits until no change is under way.
-    pub(super) async fn reshaping_idle(&self) -> Result<(), VolumeError> {
+    pub(in crate::volume) async fn reshaping_idle(&self) -> Result<(), VolumeError> {
         for _ in 0..BUSY_TURNS_MAX {
             if self.state.borrow().reshaping.is_idle() {
                 // A start that has not written its superblocks yet would write them over what a
@@ -170,7 +170,7 @@ impl Pool {
 
     /// Takes the length of the working set that the catalog says, and brings superblocks into line
     /// that a crash left as they were. The pool is being opened; nobody turns it.
-    pub(super) async fn adopt_working_set(&self) -> Result<(), VolumeError> {
+    pub(in crate::volume) async fn adopt_working_set(&self) -> Result<(), VolumeError> {
         let (told, geometry) = {
             let state = self.state.borrow();
             let told = state.catalog.working_sets.last().map(|(_, segments)| *segments);
@@ -211,14 +211,14 @@ impl Pool {
 
     /// How many segments before its own a point in a segment needs: the present catalog knows all
     /// changes.
-    pub(super) fn working_set_at(&self, sequence: SegmentSeq) -> u64 {
+    pub(in crate::volume) fn working_set_at(&self, sequence: SegmentSeq) -> u64 {
         let changes = &self.state.borrow().catalog.working_sets;
         reach(changes, sequence).unwrap_or_else(|| self.log.borrow().geometry().working_set)
     }
 }
 
 /// How many slots the device holds.
-pub(super) fn device_slots(log: &Log) -> u64 {
+pub(in crate::volume) fn device_slots(log: &Log) -> u64 {
     let geometry = log.geometry();
     let len_blocks = log.device().info().len_blocks;
     let fitting = Geometry::fit_version(log.format_version(), len_blocks, geometry.segment_blocks);

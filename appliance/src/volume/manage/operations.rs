@@ -8,19 +8,19 @@ use std::rc::Rc;
 
 use uuid::Uuid;
 
-use super::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume};
-use super::error::VolumeError;
-use super::image::volume::{NewVolume, Volume, VolumeIndex};
-use super::image::volumes::VOLUMES_MAX;
-use super::image_ids;
-use super::index::Index;
-use super::info::{ImageParent, SnapshotInfo, SynchInfo, VolumeEvent, VolumeInfo};
-use super::pool::Pool;
-use super::request::VolumeId;
 use crate::dma::BLOCK_BYTES;
 use crate::log::format::EventKind;
 use crate::log::{AppendError, ImageId, Lsn, recovery};
 use crate::reactor::yield_now;
+use crate::volume::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume};
+use crate::volume::error::VolumeError;
+use crate::volume::image::image_ids;
+use crate::volume::image::index::Index;
+use crate::volume::image::volume::{NewVolume, Volume, VolumeIndex};
+use crate::volume::image::volumes::VOLUMES_MAX;
+use crate::volume::info::{ImageParent, SnapshotInfo, SynchInfo, VolumeEvent, VolumeInfo};
+use crate::volume::pool::Pool;
+use crate::volume::request::VolumeId;
 
 /// The longest name, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -301,7 +301,7 @@ impl Pool {
 
     /// Appends a changed catalog and makes it the present one; returns its position. `edit` gets
     /// the catalog to change and the position after which a new image has its entries.
-    pub(super) async fn change(
+    pub(in crate::volume) async fn change(
         &self,
         mut edit: impl FnMut(&mut Catalog, Lsn) -> Result<(), VolumeError>,
     ) -> Result<Lsn, VolumeError> {
@@ -324,19 +324,19 @@ impl Pool {
     }
 
     /// The version of the format of what is on the device.
-    pub(super) fn format_version(&self) -> u32 {
+    pub(in crate::volume) fn format_version(&self) -> u32 {
         self.log.borrow().format_version()
     }
 
     /// A position at or after that of a change which is edited while the log ends at `head`: its
     /// event goes to this segment or to the next.
-    pub(super) fn behind_change(&self, head: Lsn) -> Lsn {
+    pub(in crate::volume) fn behind_change(&self, head: Lsn) -> Lsn {
         head.plus(self.log.borrow().geometry().segment_blocks)
     }
 
     /// Makes a volume of the catalog usable; it is announced later. What is resident of it is
     /// counted by the caller.
-    pub(super) fn add_volume(&self, name: &str, index: VolumeIndex) -> VolumeId {
+    pub(in crate::volume) fn add_volume(&self, name: &str, index: VolumeIndex) -> VolumeId {
         let mut state = self.state.borrow_mut();
         let entry = state.catalog.volume(name).expect("the catalog was changed first");
         let image = state.catalog.image(entry.image);
@@ -358,14 +358,14 @@ impl Pool {
         state.volumes.insert(volume)
     }
 
-    pub(super) fn announce(&self, id: VolumeId, name: &str) -> Result<VolumeInfo, VolumeError> {
+    pub(in crate::volume) fn announce(&self, id: VolumeId, name: &str) -> Result<VolumeInfo, VolumeError> {
         let info = self.volume(id).ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })?;
         self.state.borrow_mut().events.push(VolumeEvent::Created(id));
         Ok(info)
     }
 }
 
-pub(super) fn add_image(
+pub(in crate::volume) fn add_image(
     catalog: &mut Catalog,
     format_version: u32,
     parent: Option<ImageParent>,
@@ -383,7 +383,7 @@ pub(super) fn add_image(
     Ok(id)
 }
 
-pub(super) fn add_volume(catalog: &mut Catalog, volume: CatalogVolume) -> Result<(), VolumeError> {
+pub(in crate::volume) fn add_volume(catalog: &mut Catalog, volume: CatalogVolume) -> Result<(), VolumeError> {
     if catalog.volume(&volume.name).is_some() {
         return Err(VolumeError::VolumeExists { name: volume.name });
     }
@@ -400,7 +400,7 @@ pub(super) fn add_volume(catalog: &mut Catalog, volume: CatalogVolume) -> Result
     Ok(())
 }
 
-pub(super) fn check_name(what: &'static str, name: &str) -> Result<(), VolumeError> {
+pub(in crate::volume) fn check_name(what: &'static str, name: &str) -> Result<(), VolumeError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(allowed) {
         let reason = format!("'{name}' is not 1 to {NAME_BYTES_MAX} letters, digits, '.', '_' or '-'");

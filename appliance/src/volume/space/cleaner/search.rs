@@ -7,8 +7,8 @@
 //! gone through again.
 
 use crate::log::reader::LsnRange;
-use crate::volume::copies::Source;
 use crate::volume::image::volumes::Volumes;
+use crate::volume::space::copies::Source;
 
 /// Leaves of an index, of 512 blocks each, that are looked through in one turn.
 const LEAVES_PER_TURN: usize = 64;

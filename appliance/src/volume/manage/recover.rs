@@ -24,14 +24,6 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::archive::{ArchivePolicy, KnownObjects};
-use super::catalog::{Catalog, CatalogImage, Cut, Ownership};
-use super::error::VolumeError;
-use super::image_ids;
-use super::info::ImageParent;
-use super::open::{PoolOptions, zeroes};
-use super::pool::Pool;
-use super::space::capacity::capacity_blocks;
 use crate::archive::object::ObjectId;
 use crate::archive::service::{ArchiveError, ArchiveService, Reply, Request};
 use crate::bdev::SharedBdev;
@@ -40,6 +32,14 @@ use crate::log::reader::{LsnRange, SegmentEntries};
 use crate::log::recovery::{ContinueLog, begin_continuing, finish_continuing};
 use crate::log::{CreateLog, Environment, Lsn, SegmentSeq};
 use crate::reactor::yield_now;
+use crate::volume::archive::{ArchivePolicy, KnownObjects};
+use crate::volume::catalog::{Catalog, CatalogImage, Cut, Ownership};
+use crate::volume::error::VolumeError;
+use crate::volume::image::image_ids;
+use crate::volume::info::ImageParent;
+use crate::volume::manage::open::{PoolOptions, zeroes};
+use crate::volume::pool::Pool;
+use crate::volume::space::capacity::capacity_blocks;
 
 /// How often a store that may do better is asked for the same.
 const TRIES_MAX: u32 = 20;

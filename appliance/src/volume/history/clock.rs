@@ -1,10 +1,10 @@
 //! The time of day as a pool takes it: spans before now, what lies in the future, and what the
 //! operator is informed while the machine's clock and the log disagree.
 
-use super::error::VolumeError;
-use super::point::Point;
-use super::pool::Pool;
 use crate::log::time::{ClockStanding, ClockStatus, SpanBy};
+use crate::volume::error::VolumeError;
+use crate::volume::history::point::Point;
+use crate::volume::pool::Pool;
 
 /// The command that confirms the machine's clock, for messages.
 const CONFIRM: &str = "`varve pool clock --is-right` (or `varve archive expire --clock-is-right`)";
@@ -33,7 +33,11 @@ impl Pool {
 
     /// The time that lies so far before now. One that reaches back before this start is not known
     /// while the clocks disagree: nobody knows how long the appliance was off.
-    pub(super) fn time_ago(&self, point: &Point, span_ns: u64) -> Result<(u64, SpanBy), VolumeError> {
+    pub(in crate::volume) fn time_ago(
+        &self,
+        point: &Point,
+        span_ns: u64,
+    ) -> Result<(u64, SpanBy), VolumeError> {
         let log = self.log.borrow();
         let (time_ns, by) = log.time_ago(span_ns);
         let clock = log.clock_status();
@@ -48,7 +52,7 @@ impl Pool {
     }
 
     /// Refuses a time that the log has not reached, with the reason.
-    pub(super) fn check_past(&self, time_ns: u64) -> Result<(), String> {
+    pub(in crate::volume) fn check_past(&self, time_ns: u64) -> Result<(), String> {
         let log = self.log.borrow();
         if time_ns <= log.now_ns() {
             return Ok(());

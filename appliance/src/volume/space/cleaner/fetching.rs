@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use crate::dma::BLOCK_BYTES;
 use crate::log::Log;
 use crate::volume::archive::{Archive, BlockAnswer};
-use crate::volume::copies::Batch;
+use crate::volume::space::copies::Batch;
 
 /// How long a batch waits for the archive.
 const WAIT_NS: u64 = 5_000_000_000;
