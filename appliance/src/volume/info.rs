@@ -1,5 +1,5 @@
-//! What the management plane is told: plain data, serialised as it is shown in JSON. Sizes in bytes unless named otherwise,
-//! times in nanoseconds since the Unix epoch.
+//! What the management plane is informed: plain data, serialised as it is shown in JSON. Sizes in
+//! bytes unless named otherwise, times in nanoseconds since the Unix epoch.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -72,10 +72,12 @@ pub struct PoolStats {
     /// Data blocks copied forward since start.
     #[serde(default)]
     pub copied_blocks: u64,
-    /// Of these, blocks that volumes inherited and that were made their own; they do not count as write amplification.
+    /// Of these, blocks that volumes inherited and that were made their own; they do not count as
+    /// write amplification.
     #[serde(default)]
     pub hydrated_blocks: u64,
-    /// Write amplification since start: data blocks appended (hosts' and copies) over data blocks that hosts wrote; 0 before the first write.
+    /// Write amplification since start: data blocks appended (hosts' and copies) over data blocks
+    /// that hosts wrote; 0 before the first write.
     #[serde(default)]
     pub write_amplification: f64,
     /// Header blocks of records written since start.
@@ -84,7 +86,8 @@ pub struct PoolStats {
     /// Blocks of trailers written since start.
     #[serde(default)]
     pub trailer_blocks: u64,
-    /// Data blocks that may be live; 0 when the pool gives no segment away and ends when its log is full.
+    /// Data blocks that may be live; 0 when the pool gives no segment away and ends when its log is
+    /// full.
     #[serde(default)]
     pub capacity_blocks: u64,
     /// Blocks set aside for volumes that are not thin.
@@ -124,7 +127,8 @@ pub struct PoolStats {
     /// Of these, reads that a later try cured; the archive's copies do not count.
     #[serde(default)]
     pub rescued_reads: u64,
-    /// Times that a host's read ended in a media error because of a block that cannot be had, since start.
+    /// Times that a host's read ended in a media error because of a block that cannot be had, since
+    /// start.
     #[serde(default)]
     pub unreadable_blocks: u64,
     /// Blocks read from the device before a host that reads in order asked for them, since start.
@@ -232,7 +236,8 @@ pub struct VolumeInfo {
     /// Of them, those that belong to a point of the past it was made from, and are read from there.
     #[serde(default)]
     pub inherited_blocks: u64,
-    /// Of the blocks that have contents, those that were not certain when the volume was opened: what replaced them may be lost. They read as media errors until they are written again.
+    /// Of the blocks that have contents, those that were not certain when the volume was opened:
+    /// what replaced them may be lost. They read as media errors until they are written again.
     #[serde(default)]
     pub uncertain_blocks: u64,
     /// What is wrong with it, in words for the operator.
@@ -302,7 +307,7 @@ impl SynchInfo {
         self.label.len() + details_bytes(&self.details)
     }
 
-    /// What the operator is told when its text is lost.
+    /// What the operator reads when its text is lost.
     pub(crate) fn damage(&self) -> String {
         format!("the text of the synch at LSN {} is damaged", self.lsn)
     }

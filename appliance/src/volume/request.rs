@@ -1,4 +1,5 @@
-//! Requests to a volume and their completions: the interface between a volume and whoever serves it to hosts.
+//! Requests to a volume and their completions: the interface between a volume and whoever serves it
+//! to hosts.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -7,6 +8,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use crate::dma::DmaBuf;
+use crate::log::AppendError;
 use crate::log::geometry::COMMAND_BLOCKS_MAX;
 
 /// The most blocks of one read or write: the record limit, rounded down to a power of two, so that
@@ -34,12 +36,14 @@ pub enum Request<'a> {
     Write {
         /// First block.
         block: u64,
-        /// What: slices one behind the other, each a whole number of blocks, 1 to [`MAX_IO_BLOCKS`] blocks together.
+        /// What: slices one after the other, each a whole number of blocks, 1 to [`MAX_IO_BLOCKS`]
+        /// blocks together.
         data: &'a [&'a [u8]],
         /// Complete only once it would survive loss of power.
         force_unit_access: bool,
     },
-    /// As `Write`, of data that is in DMA memory: instead of copying it, the volume keeps a view of it until it is written.
+    /// As `Write`, of data that is in DMA memory: instead of copying it, the volume keeps a view of
+    /// it until it is written.
     WriteReceived {
         /// First block.
         block: u64,
@@ -72,7 +76,8 @@ pub enum Request<'a> {
 pub enum Submitted {
     /// Taken: exactly one [`IoCompletion`] follows in the sink, also for errors.
     Queued,
-    /// No room now (log, memory, or the volume's index is being loaded); nothing was taken. Submit again after the next turn.
+    /// No room now (log, memory, or the volume's index is being loaded); nothing was taken. Submit
+    /// again after the next turn.
     Busy,
 }
 
@@ -83,7 +88,8 @@ pub struct IoCompletion {
     pub tag: u64,
     /// How it ended.
     pub result: Result<(), IoError>,
-    /// What was read: pieces of whole blocks, in order, together exactly the length asked for. Empty for all else and on errors.
+    /// What was read: pieces of whole blocks, in order, together exactly the length asked for.
+    /// Empty for all else and on errors.
     pub data: SmallVec<[DmaBuf; 1]>,
 }
 
@@ -106,7 +112,8 @@ pub enum IoError {
     /// The data cannot be read, or its checksum is wrong, and trying again does not help.
     #[error("media error on read")]
     ReadFault,
-    /// The data could not be had for now: the archive does not answer, or memory is short. The same request may succeed later.
+    /// The data could not be had for now: the archive does not answer, or memory is short. The same
+    /// request may succeed later.
     #[error("not possible now; try again")]
     NotNow,
     /// The log could not be written; the pool takes no more writes.
@@ -120,6 +127,32 @@ pub enum IoError {
     Gone,
 }
 
+/// Why a request was not started.
+pub(in crate::volume) enum Refusal {
+    /// There is no room now; the same may be asked again.
+    Busy,
+    /// It ends with this error.
+    Error(IoError),
+}
+
+impl From<IoError> for Refusal {
+    fn from(error: IoError) -> Self {
+        Refusal::Error(error)
+    }
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Busy => Refusal::Busy,
+            AppendError::Full { .. } | AppendError::EventTooLong { .. } => {
+                Refusal::Error(IoError::CapacityExceeded)
+            }
+            AppendError::Poisoned { .. } => Refusal::Error(IoError::WriteFault),
+        }
+    }
+}
+
 /// Where completions of one client (a connection, a test) are put; the client drains it.
 #[derive(Default)]
 pub struct Sink {
@@ -127,7 +160,8 @@ pub struct Sink {
     outstanding: Cell<usize>,
     /// Whose it is among those of its volume: sinks of one client have one share of what is shared.
     client: Cell<u32>,
-    /// Since when the client's next request waits because the pool was busy, where latencies are measured; 0: it does not.
+    /// Since when the client's next request waits because the pool was busy, where latencies are
+    /// measured; 0: it does not.
     pub(super) busy_since_ns: Cell<u64>,
 }
 

@@ -1,16 +1,17 @@
-//! Entries that are asked for before they are needed: while one segment's entries are shown to an index builder, the readers fetch and decompress those of the next.
+//! Entries that are asked for before they are needed: while one segment's entries are shown to an
+//! index builder, the readers fetch and decompress those of the next.
 //!
-//! **Bounds:** [`AHEAD_SEGMENTS`] segments of one scan are on their way or wait, at most 6.0 MiB each and 400 KiB usually. A scan that is given up leaves nothing but replies that nobody takes.
+//! **Bounds:** [`AHEAD_SEGMENTS`] segments of one scan are on their way or wait, at most 6.0 MiB
+//! each and 400 KiB usually. A scan that is given up leaves nothing but replies that nobody takes.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 
 use super::Ask;
-use super::fetch::{FetchSlot, Waiter, failed};
-use super::seal::no_archive;
+use super::fetch::{FetchSlot, failed, reply};
+use super::no_archive;
 use crate::archive::object::ObjectId;
 use crate::archive::service::{ObjectEntries, Reply};
 use crate::log::SegmentSeq;
@@ -18,7 +19,8 @@ use crate::log::reader::SegmentEntries;
 use crate::volume::error::VolumeError;
 use crate::volume::pool::Pool;
 
-/// Segments of one scan that are asked for before they are needed: two for each reader of the usual archive.
+/// Segments of one scan that are asked for before they are needed: two for each reader of the usual
+/// archive.
 const AHEAD_SEGMENTS: usize = 4;
 
 /// Entries of an object: there, or on their way.
@@ -32,7 +34,8 @@ pub(in crate::volume) struct Ahead {
     /// The next segment to ask for; `None`: all were asked for.
     next: Option<SegmentSeq>,
     oldest: SegmentSeq,
-    /// For each segment the objects that hold it; none for one that is on the primary device, or nowhere.
+    /// For each segment the objects that hold it; none for one that is on the primary device, or
+    /// nowhere.
     coming: VecDeque<(SegmentSeq, Vec<(ObjectId, Coming)>)>,
 }
 
@@ -44,7 +47,8 @@ impl Ahead {
 }
 
 impl Pool {
-    /// The entries of the next segment of a scan, as [`entries_of`](Self::entries_of) gives them; `None` behind the last.
+    /// The entries of the next segment of a scan, as [`entries_of`](Self::entries_of) gives them;
+    /// `None` after the last.
     ///
     /// # Errors
     /// Those of `entries_of`, of this segment; the scan may go on with the next.
@@ -84,7 +88,7 @@ impl Pool {
         }
         let ids = {
             let state = self.state.borrow();
-            state.archive.as_ref().map(|archive| archive.objects.parts(sequence)).unwrap_or_default()
+            state.archive.get().map(|archive| archive.objects.parts(sequence)).unwrap_or_default()
         };
         // Without an archive there are no parts.
         ids.into_iter().filter_map(|id| Some((id, self.begin_entries(id).ok()?))).collect()
@@ -93,7 +97,7 @@ impl Pool {
     /// The entries of an object from the cache, or asks for them.
     fn begin_entries(&self, id: ObjectId) -> Result<Coming, VolumeError> {
         let mut state = self.state.borrow_mut();
-        let archive = state.archive.as_mut().ok_or_else(no_archive)?;
+        let archive = state.archive.get_mut().ok_or_else(no_archive)?;
         match archive.entries.get(&id) {
             Some(entries) => Ok(Coming::There(entries)),
             None => Ok(Coming::Asked(archive.begin(Ask { id, lsn: None }))),
@@ -107,30 +111,6 @@ impl Pool {
     ) -> Result<Arc<ObjectEntries>, VolumeError> {
         arrive(self.begin_entries(id)?).await
     }
-}
-
-impl super::Archive {
-    /// Asks, for a task.
-    pub(super) fn begin(&mut self, ask: Ask) -> Rc<RefCell<FetchSlot>> {
-        let slot = Rc::new(RefCell::new(FetchSlot::default()));
-        let token = self.token();
-        self.waiters.insert(token, Waiter::Task(Rc::clone(&slot)));
-        self.ask(token, ask);
-        slot
-    }
-}
-
-/// Waits for a reply.
-pub(super) async fn reply(slot: Rc<RefCell<FetchSlot>>) -> Reply {
-    std::future::poll_fn(move |context| {
-        let mut slot = slot.borrow_mut();
-        if let Some(reply) = slot.reply.take() {
-            return Poll::Ready(reply);
-        }
-        slot.waker = Some(context.waker().clone());
-        Poll::Pending
-    })
-    .await
 }
 
 async fn arrive(coming: Coming) -> Result<Arc<ObjectEntries>, VolumeError> {

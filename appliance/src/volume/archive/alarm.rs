@@ -2,16 +2,16 @@
 //! lose, for longer than the operator wants to stand.
 //!
 //! **States:** quiet → (the recovery point's age reaches
-//! [`ArchivePolicy::rpo_alarm_ns`](super::ArchivePolicy)) told, as one problem and a line in the
-//! journal → quiet again, with another line. The age is that of
+//! [`ArchivePolicy::rpo_alarm_ns`](super::ArchivePolicy)) reported, as one problem and a line in
+//! the journal → quiet again, with another line. The age is that of
 //! [`ArchiveStatus::recovery_point_age_s`](super::ArchiveStatus): that of the state which a
 //! recovery from the archive alone would give.
 //!
 //! **Cost:** a look at the segments that are not archived, once a second.
 
-use super::Archive;
+use super::{Archive, PoolSide};
 use crate::log::{Log, Lsn};
-use crate::volume::pool::State;
+use crate::volume::catalog::Catalog;
 
 /// How often the age is looked at.
 const LOOK_NS: u64 = 1_000_000_000;
@@ -21,12 +21,12 @@ const LOOK_NS: u64 = 1_000_000_000;
 pub(super) struct Alarm {
     /// When the age is looked at next, by the clock of spans.
     look_ns: u64,
-    /// What the operator was told, and since when.
+    /// What was reported to the operator, and since when.
     told: Option<(String, u64)>,
 }
 
 impl Alarm {
-    /// What the operator is told.
+    /// What the operator reads.
     pub(super) fn told(&self) -> Option<&str> {
         self.told.as_ref().map(|(problem, _)| problem.as_str())
     }
@@ -35,24 +35,24 @@ impl Alarm {
 impl Archive {
     /// How old the state is that a recovery from the archive alone would give, in ns, and up to
     /// where it reaches.
-    pub(super) fn recovery_point(&self, state: &State, log: &Log) -> (u64, Lsn) {
+    pub(super) fn recovery_point(&self, catalog: &Catalog, log: &Log) -> (u64, Lsn) {
         // Copies that wait for their record to fill up are no news: what they hold is archived
         // where it was before.
         let (head, stored_to) = (log.commit_lsn(), self.archived_to(log));
-        let to = self.recoverable_to(state, log, stored_to);
+        let to = self.recoverable_to(catalog, log, stored_to);
         let age_ns =
             if to >= head { 0 } else { log.now_ns().saturating_sub(self.uncovered_since_ns(log, to)) };
         (age_ns, to)
     }
 
-    /// Looks at the age when it is time, and tells what is to be told.
-    pub(super) fn look_at_recovery_point(&mut self, state: &mut State, log: &Log, now_ns: u64) {
+    /// Looks at the age when it is time, and says what is to be reported.
+    pub(super) fn look_at_recovery_point(&mut self, side: &mut PoolSide<'_>, log: &Log, now_ns: u64) {
         let limit_ns = self.policy.rpo_alarm_ns;
         if limit_ns == 0 || now_ns < self.alarm.look_ns {
             return;
         }
         self.alarm.look_ns = now_ns.saturating_add(LOOK_NS);
-        let (age_ns, to) = self.recovery_point(state, log);
+        let (age_ns, to) = self.recovery_point(side.catalog, log);
         let seconds = |ns: u64| ns as f64 / 1e9;
         match (&self.alarm.told, age_ns >= limit_ns) {
             (None, true) => {
@@ -66,7 +66,7 @@ impl Archive {
                     lsn = to.0,
                     "the recovery point is too old: the alarm begins"
                 );
-                state.problems.push(problem.clone());
+                side.problems.add(&problem);
                 self.alarm.told = Some((problem, now_ns));
             }
             (Some((problem, since_ns)), false) => {
@@ -77,7 +77,7 @@ impl Archive {
                     lsn = to.0,
                     "the recovery point is young enough: the alarm ends"
                 );
-                state.problems.retain(|known| known != problem);
+                side.problems.withdraw(problem);
                 self.alarm.told = None;
             }
             _ => {}
@@ -85,9 +85,9 @@ impl Archive {
     }
 
     /// Ends the alarm: another archive takes this one's place, and looks for itself.
-    pub(super) fn end_alarm(&mut self, state: &mut State) {
+    pub(super) fn end_alarm(&mut self, side: &mut PoolSide<'_>) {
         if let Some((problem, _)) = self.alarm.told.take() {
-            state.problems.retain(|known| *known != problem);
+            side.problems.withdraw(&problem);
         }
     }
 }

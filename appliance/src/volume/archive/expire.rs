@@ -1,23 +1,28 @@
 //! Expiry: the pool's part of letting go of the past that nothing needs (R31, R32).
 //!
-//! The plan is made elsewhere, from a copy of what the pool knows; objects are deleted elsewhere too. The pool decides whether the plan still holds, and forgets.
+//! The plan is made elsewhere, from a copy of what the pool knows; objects are deleted elsewhere
+//! too. The pool decides whether the plan still holds, and forgets.
 //!
-//! **Order:** plan from a [`Lineage`](crate::volume::Lineage) → the pool forgets the segments, if nothing has changed since → their objects are deleted from the store, oldest first. A crash in between leaves objects
-//! that the next start knows again and the next plan lets go again.
+//! **Order:** plan from a [`Lineage`](crate::volume::Lineage) → the pool forgets the segments, if
+//! nothing has changed since → their objects are deleted from the store, oldest first. A crash in
+//! between leaves objects that the next start knows again and the next plan lets go again.
 //!
-//! **What could go wrong, and does not:** a clone of an old point that is made while a plan is carried out. Before its change is in the catalog it looks at [`State::expiries`] again and begins anew when something was
+//! **What could go wrong, and does not:** a clone of an old point that is made while a plan is
+//! carried out. Before its change is in the catalog it looks at
+//! [`ArchiveSlot::expiries`](super::ArchiveSlot::expiries) again and begins anew when something was
 //! forgotten meanwhile; after it the plan is out of date and refused.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::seal::no_archive;
+use super::no_archive;
 use crate::archive::retention::SegmentRange;
 use crate::log::{Log, Lsn, SegmentSeq};
+use crate::volume::catalog::reach;
 use crate::volume::error::VolumeError;
-use crate::volume::pool::{Pool, State};
-use crate::volume::working_set::reach;
+use crate::volume::pool::Pool;
+use crate::volume::pool::state::State;
 
 /// What a pool forgot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,10 +34,12 @@ pub struct Forgotten {
 }
 
 impl Pool {
-    /// Forgets segments of the archive that a plan lets go, and the synchs that cannot be restored without them. `change_lsn` is that of the lineage that the plan was made from.
+    /// Forgets segments of the archive that a plan lets go, and the synchs that cannot be restored
+    /// without them. `change_lsn` is that of the lineage that the plan was made from.
     ///
     /// # Errors
-    /// [`VolumeError::Busy`]: the pool was changed since, and the plan must be made again. There is no archive. The plan would take what is still on the primary device.
+    /// [`VolumeError::Busy`]: the pool was changed since, and the plan must be made again. There is
+    /// no archive. The plan would take what is still on the primary device.
     pub fn forget_archived(
         &self,
         ranges: &[SegmentRange],
@@ -40,7 +47,7 @@ impl Pool {
     ) -> Result<Forgotten, VolumeError> {
         let mut state = self.state.borrow_mut();
         let log = self.log.borrow();
-        if state.change_lsn != change_lsn {
+        if state.catalog.change_lsn() != change_lsn {
             let reason = "the pool was changed while the archive's expiry was planned; try again".to_owned();
             return Err(VolumeError::Busy { reason });
         }
@@ -51,38 +58,38 @@ impl Pool {
             let reason = format!("segments {range} are not all in the archive alone");
             return Err(VolumeError::Invalid { what: "segments to expire", reason });
         }
-        let Some(archive) = &mut state.archive else { return Err(no_archive()) };
+        let archive = state.archive.get_mut().ok_or_else(no_archive)?;
         archive.check_reached()?;
-        let mut forgotten = Forgotten::default();
+        let mut segments = 0;
         for &range in ranges {
             for id in archive.objects.ids_of(range) {
                 archive.entries.forget(&id);
             }
-            forgotten.segments += archive.objects.forget(range);
+            segments += archive.objects.forget(range);
         }
-        state.expiries += 1;
+        state.archive.note_expiry();
         drop(log);
-        forgotten.synchs = self.drop_lost_synchs(&mut state);
+        let synchs = self.drop_lost_synchs(&mut state);
         self.forget_gone_images(&mut state);
-        Ok(forgotten)
+        Ok(Forgotten { segments, synchs })
     }
 
-    /// Forgets deleted images of which no point is left: nobody can ask any more for what they inherited. The log's next segment begins with the shorter catalog; after a crash before that the next expiry does it again.
+    /// Forgets deleted images of which no point is left: nobody can ask any more for what they
+    /// inherited. The log's next segment begins with the shorter catalog; after a crash before that
+    /// the next expiry does it again.
     fn forget_gone_images(&self, state: &mut State) {
         let mut log = self.log.borrow_mut();
         let (geometry, there) = (log.geometry(), segments_there(state, &log));
-        if state.catalog.forget_gone_images(&geometry, &there) == 0 {
-            return;
-        }
-        if let Err(error) = state.publish_catalog(&mut log) {
-            tracing::warn!(%error, "the catalog cannot stand at the start of the next segment");
+        if let Err(error) = state.catalog.forget_gone_images(&mut log, &geometry, &there) {
+            tracing::warn!(%error, "the next segment cannot begin with the shorter catalog");
         }
     }
 
-    /// Drops synchs that cannot be restored because a segment that they need is gone; their positions. One that a gap or a loss takes stays: it says what is wrong when it is opened.
+    /// Drops synchs that cannot be restored because a segment that they need is gone; their
+    /// positions. One that a gap or a loss takes stays: it says what is wrong when it is opened.
     pub(super) fn drop_lost_synchs(&self, state: &mut State) -> Vec<u64> {
         let log = self.log.borrow();
-        if state.archive.as_ref().is_none_or(|archive| archive.is_away()) {
+        if state.archive.get().is_none_or(|archive| archive.is_away()) {
             return Vec::new();
         }
         let geometry = log.geometry();
@@ -91,15 +98,16 @@ impl Pool {
             first: geometry.sequence_of(gap.start),
             last: geometry.sequence_of(Lsn(gap.end.0.saturating_sub(1))),
         });
-        // What the store lost has not expired: whoever opens such a synch is told.
-        let lost = state.archive.iter().flat_map(|archive| archive.lost.ranges());
+        // What the store lost has not expired: whoever opens such a synch is informed.
+        let lost = state.archive.get().into_iter().flat_map(|archive| archive.lost.ranges());
         let gone = holes(&there, gaps.chain(lost));
         let mut lost = Vec::new();
         let working_sets = &state.catalog.working_sets;
         state.synchs.retain(|synch| {
             let last = geometry.sequence_of(Lsn(synch.lsn));
             let first = last.0.saturating_sub(reach(working_sets, last).unwrap_or(geometry.working_set));
-            // The last hole that begins at or before the synch's segment reaches into its window, or none does.
+            // The last hole that begins at or before the synch's segment reaches into its window,
+            // or none does.
             let before = gone.partition_point(|range| range.first <= last);
             let is_lost = before > 0 && gone[before - 1].last.0 >= first;
             if is_lost {
@@ -112,17 +120,18 @@ impl Pool {
 
     /// How often segments were forgotten since start.
     pub(in crate::volume) fn expiries(&self) -> u64 {
-        self.state.borrow().expiries
+        self.state.borrow().archive.expiries()
     }
 }
 
 /// The segments that are in the archive, whole or in part, or on the primary device.
 fn segments_there(state: &State, log: &Log) -> BTreeSet<SegmentSeq> {
-    let archived = state.archive.iter().flat_map(|archive| archive.objects.iter());
+    let archived = state.archive.get().into_iter().flat_map(|archive| archive.objects.iter());
     archived.map(|(sequence, _)| sequence).chain(log.table().on_device()).collect()
 }
 
-/// The stretches between the segments that are there, and before the first, without those that were never archived.
+/// The stretches between the segments that are there, and before the first, without those that were
+/// never archived.
 fn holes(there: &BTreeSet<SegmentSeq>, gaps: impl Iterator<Item = SegmentRange>) -> Vec<SegmentRange> {
     let mut known: Vec<SegmentRange> =
         there.iter().map(|&sequence| SegmentRange { first: sequence, last: sequence }).chain(gaps).collect();

@@ -1,27 +1,29 @@
 //! What the archive lost: objects that should be in the store and are not, or are damaged.
 //!
-//! **States of such an object:** in the archive → found missing or damaged (by a list of the store, by a verification, at a start) → archived again, when the primary device still has its segment; otherwise lost, until it is
-//! there again or expires. The pool tells it as one problem, with the segments, the positions and the synchs that cannot be opened; the local catalog keeps the list, so a start tells it again.
+//! **States of such an object:** in the archive → found missing or damaged (by a list of the store,
+//! by a verification, at a start) → archived again, when the primary device still has its segment;
+//! otherwise lost, until it is there again or expires. The pool reports it as one problem, with the
+//! segments, the positions and the synchs that cannot be opened; the local catalog keeps the list,
+//! so a start reports it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Archive;
+use super::{Archive, PoolSide};
 use crate::archive::object::ObjectId;
 use crate::archive::retention::SegmentRange;
 use crate::log::{Log, Lsn, SegmentSeq};
-use crate::volume::pool::{Pool, State};
-use crate::volume::working_set::reach;
+use crate::volume::catalog::reach;
 
 /// Stretches that a problem names.
 const STRETCHES_TOLD: usize = 8;
 /// Synchs that a problem names.
 const SYNCHS_TOLD: usize = 8;
 
-/// What is lost, by segment, and what is told of it.
+/// What is lost, by segment, and what is reported of it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lost {
     objects: BTreeMap<SegmentSeq, Vec<ObjectId>>,
-    /// What the operator was told.
+    /// What was reported to the operator.
     told: Option<String>,
 }
 
@@ -56,12 +58,13 @@ impl Lost {
         self.objects.is_empty()
     }
 
-    /// What the operator is told of it.
+    /// What the operator reads of it.
     pub(super) fn told(&self) -> Option<&str> {
         self.told.as_deref()
     }
 
-    fn ids(&self) -> impl Iterator<Item = ObjectId> + '_ {
+    /// The objects.
+    pub(super) fn ids(&self) -> impl Iterator<Item = ObjectId> + '_ {
         self.objects.values().flatten().copied()
     }
 
@@ -86,8 +89,9 @@ impl Lost {
 }
 
 impl Archive {
-    /// Takes objects for lost. What the primary device still has is archived again. Whether anything changed.
-    pub(super) fn lose(&mut self, ids: &[ObjectId], state: &mut State, log: &mut Log) -> bool {
+    /// Takes objects for lost. What the primary device still has is archived again. Whether
+    /// anything changed.
+    pub(super) fn lose(&mut self, ids: &[ObjectId], side: &mut PoolSide<'_>, log: &mut Log) -> bool {
         let mut again = BTreeSet::new();
         let mut changed = false;
         for &id in ids {
@@ -111,32 +115,32 @@ impl Archive {
                 segments = again.len(),
                 "the archive lost objects that the primary device still has; they are archived again"
             );
-            if state.catalog.archived_below > first {
-                state.distrust_archive(log, first);
+            if side.catalog.archived_below > first {
+                side.catalog.distrust_archive(log, first);
             }
         }
         changed
     }
 
-    /// Makes what the operator is told what is so.
-    pub(super) fn tell_lost(&mut self, state: &mut State, log: &Log) {
-        let problem = (!self.lost.is_empty()).then(|| describe(&self.lost, state, log));
+    /// Has the operator read what is so.
+    pub(super) fn tell_lost(&mut self, side: &mut PoolSide<'_>, log: &Log) {
+        let problem = (!self.lost.is_empty()).then(|| describe(&self.lost, side, log));
         if self.lost.told == problem {
             return;
         }
         if let Some(told) = self.lost.told.take() {
-            state.problems.retain(|known| *known != told);
+            side.problems.withdraw(&told);
         }
         if let Some(problem) = &problem {
             tracing::error!(problem, "the archive lost something");
-            state.problems.push(problem.clone());
+            side.problems.add(problem);
         }
         self.lost.told = problem;
     }
 }
 
 /// What is lost, in words.
-fn describe(lost: &Lost, state: &State, log: &Log) -> String {
+fn describe(lost: &Lost, side: &PoolSide<'_>, log: &Log) -> String {
     let ranges = lost.ranges();
     let mut stretches: Vec<String> = ranges
         .iter()
@@ -149,12 +153,12 @@ fn describe(lost: &Lost, state: &State, log: &Log) -> String {
     if ranges.len() > STRETCHES_TOLD {
         stretches.push(format!("{} more stretches", ranges.len() - STRETCHES_TOLD));
     }
-    let gone: Vec<&str> = state
+    let gone: Vec<&str> = side
         .synchs
         .iter()
         .filter(|synch| {
             let last = log.geometry().sequence_of(Lsn(synch.lsn));
-            let window = reach(&state.catalog.working_sets, last).unwrap_or(log.geometry().working_set);
+            let window = reach(&side.catalog.working_sets, last).unwrap_or(log.geometry().working_set);
             let first = SegmentSeq(last.0.saturating_sub(window));
             lost.objects.range(first..=last).next().is_some()
         })
@@ -174,45 +178,4 @@ fn describe(lost: &Lost, state: &State, log: &Log) -> String {
         "the archive has lost {}; points whose past lies there cannot be opened, {points} among them; `varve archive verify` names all of it",
         stretches.join(", ")
     )
-}
-
-impl Pool {
-    /// Learns which objects the store has lost, all of them. What the primary device still has is archived again; what is there again is taken up.
-    pub fn learn_lost_objects(&self, lost: &[ObjectId]) {
-        let mut state = self.state.borrow_mut();
-        let mut log = self.log.borrow_mut();
-        let Some(mut archive) = state.archive.take() else { return };
-        let back: Vec<ObjectId> = archive.lost.ids().filter(|id| !lost.contains(id)).collect();
-        for id in back {
-            archive.lost.found(id.sequence);
-            archive.objects.insert(id);
-        }
-        archive.lose(lost, &mut state, &mut log);
-        archive.tell_lost(&mut state, &log);
-        state.archive = Some(archive);
-    }
-
-    /// Learns of further objects that are missing in the store.
-    pub fn learn_missing_objects(&self, missing: &[ObjectId]) {
-        let mut state = self.state.borrow_mut();
-        let mut log = self.log.borrow_mut();
-        let Some(mut archive) = state.archive.take() else { return };
-        archive.lose(missing, &mut state, &mut log);
-        archive.tell_lost(&mut state, &log);
-        state.archive = Some(archive);
-    }
-
-    /// Learns that objects are damaged. Those whose segments the primary device still has are put again; the others stay, for what of them can be read.
-    pub fn learn_damaged_objects(&self, damaged: &[ObjectId]) {
-        let mut state = self.state.borrow_mut();
-        let mut log = self.log.borrow_mut();
-        let Some(mut archive) = state.archive.take() else { return };
-        let is_here = |id: &&ObjectId| {
-            let segment = log.table().get(id.sequence);
-            segment.is_some_and(|segment| segment.slot.is_some() && segment.epoch == id.epoch)
-        };
-        let here: Vec<ObjectId> = damaged.iter().filter(is_here).copied().collect();
-        archive.lose(&here, &mut state, &mut log);
-        state.archive = Some(archive);
-    }
 }

@@ -1,59 +1,71 @@
-//! The pool's side of its archive: what is archived when, what is in the archive, and how it comes back.
+//! The pool's side of its archive: what is archived when, what is in the archive, and how it comes
+//! back.
 //!
-//! **States of a stretch of the log:** unarchived → (sealed, by size, by time or by command) job under way → archived and verified. A segment is archived as one object when it is sealed; what of the current segment is
-//! stable is archived as an increment every so often, so that the recovery point of the archive is bounded. When the whole segment is there, its increments are deleted.
+//! **States of a stretch of the log:** unarchived → (sealed, by size, by time or by command) job
+//! under way → archived and verified. A segment is archived as one object when it is sealed; what
+//! of the current segment is stable is archived as an increment every so often, so that the
+//! recovery point of the archive is bounded. When the whole segment is there, its increments are
+//! deleted.
 //!
-//! **Invariants.** Only what is stable is archived, so nothing in the archive is ever cut off by a crash. A slot is given away only when the segment's object was verified. A gap, if the policy allows one,
-//! is recorded in the catalog before the next segment is written.
+//! **Invariants.** Only what is stable is archived, so nothing in the archive is ever cut off by a
+//! crash. A slot is given away only when the segment's object was verified. A gap, if the policy
+//! allows one, is recorded in the catalog before the next segment is written.
 //!
-//! **Failures.** A store that fails is asked again, each time later, up to half a minute apart; the operator is told once, and once more when it works again. As unarchived segments fill the slots, writes slow
-//! down (`throttle`; see the module of that name). When no slot is free they wait, at most [`ArchivePolicy::wait_ns`] before they are refused with "capacity exceeded", or history gets a gap (`degrade`).
+//! **Failures.** A store that fails is asked again, each time later, up to half a minute apart; the
+//! operator is informed once, and once more when it works again. As unarchived segments fill the
+//! slots, writes slow down (`throttle`; see the module of that name). When no slot is free they
+//! wait, at most [`ArchivePolicy::wait_ns`] before they are refused with "capacity exceeded", or
+//! history gets a gap (`degrade`).
 //!
-//! **Bounds:** [`JOBS_MAX`] jobs under way; one request of each waiting task, and as many as its frames of each read; two caches with a budget in bytes.
+//! **Bounds:** [`JOBS_MAX`] jobs under way; one request of each waiting task, and as many as its
+//! frames of each read; two caches with a budget in bytes.
 
+// This file has the struct, and `fetch`, `seal`, `lost` and `alarm` add its methods by subject:
+// they import it, and it holds their parts. What works on the whole pool is in files that this one
+// does not use: `attach`, `read_back`, `ahead`, `seal_now`, `lost_objects`, `expire`, `status`.
 mod ahead;
 mod alarm;
+mod attach;
 mod away;
 mod expire;
 mod fetch;
 mod lost;
+mod lost_objects;
 mod objects;
 mod rate;
+mod read_back;
 mod seal;
+mod seal_now;
+mod side;
+mod slot;
 mod status;
 mod throttle;
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::rc::Rc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 pub(super) use ahead::Ahead;
 pub use expire::Forgotten;
 use fetch::Waiter;
 pub(super) use fetch::{ArchivedBlocks, BlockAnswer, Fetched};
-pub(super) use objects::Cut;
 pub use objects::KnownObjects;
+pub(super) use side::PoolSide;
+pub(super) use slot::ArchiveSlot;
 pub use status::ArchiveStatus;
 
 use crate::archive::object::{ClaimId, ObjectId};
 use crate::archive::service::{
-    ArchiveError, ArchiveService, BlocksCache, EntriesCache, Reply, Request, VerifyPolicy,
+    ArchiveError, ArchiveService, BlocksCache, EntriesCache, ObjectBlocks, Reply, Request,
 };
 use crate::log::reader::LsnRange;
 use crate::log::{Log, Lsn, SegmentSeq, SharedLog};
-
-use crate::log::format::EventKind;
-use crate::reactor::yield_now;
-
-use super::error::VolumeError;
-use super::event::EventCollector;
-use super::info::SynchInfo;
-use super::pool::{Pool, State};
+use crate::volume::error::VolumeError;
 use objects::Objects;
 use throttle::{Client, Throttle};
 
 /// Jobs under way at once.
 const JOBS_MAX: usize = 2;
-/// How often a store is asked for the same before whoever wants it is told that it failed.
+/// How often a store is asked for the same before whoever wants it is informed that it failed.
 const ASKS_MAX: u32 = 14;
 /// How long it is left alone first; that doubles.
 const ASK_AGAIN_NS: u64 = 5_000_000;
@@ -68,7 +80,8 @@ const RETRY_LAST_NS: u64 = 30_000_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackPressure {
-    /// They slow down, wait at last, and are refused with "capacity exceeded" when that takes too long.
+    /// They slow down, wait at last, and are refused with "capacity exceeded" when that takes too
+    /// long.
     #[default]
     Throttle,
     /// They go on; the oldest segment's past is lost, and that is recorded.
@@ -84,7 +97,7 @@ pub struct ArchivePolicy {
     pub back_pressure: BackPressure,
     /// How long writes wait before they are refused, in ns.
     pub wait_ns: u64,
-    /// From this age of the recovery point on it is told as a problem, in ns; 0: never.
+    /// From this age of the recovery point on it is reported as a problem, in ns; 0: never.
     pub rpo_alarm_ns: u64,
     /// Budget of the cache for blocks, in bytes.
     pub blocks_cache_bytes: usize,
@@ -132,10 +145,13 @@ enum Flight {
     Delete,
 }
 
+/// A reply for a host's read, by its place among the pool's reads.
+pub(super) type ReadReply = (usize, Result<Arc<ObjectBlocks>, ArchiveError>);
+
 /// A pool's archive. See the module's documentation.
 pub(super) struct Archive {
     service: Box<dyn ArchiveService>,
-    /// Set as long as this only stands in for an archive that has not been reached.
+    /// Set as long as this only replaces an archive that has not been reached.
     away: Option<away::Away>,
     /// For reading the entries of segments that wait for their job.
     log: SharedLog,
@@ -144,7 +160,8 @@ pub(super) struct Archive {
     lost: lost::Lost,
     /// Under which new objects are put.
     claim: ClaimId,
-    /// Increments of segments on the primary that nobody knows to be verified; they go when the whole is there.
+    /// Increments of segments on the primary that nobody knows to be verified; they go when the
+    /// whole is there.
     unverified: HashMap<SegmentSeq, Vec<ObjectId>>,
     flights: HashMap<u64, Flight>,
     waiters: HashMap<u64, Waiter>,
@@ -161,7 +178,7 @@ pub(super) struct Archive {
     /// No job before this time.
     retry_at_ns: u64,
     retry_wait_ns: u64,
-    /// What the operator was told and is still true.
+    /// What was reported to the operator, and is still true.
     problem: Option<String>,
     /// Why the newest job failed, until one succeeds.
     cause: Option<String>,
@@ -173,6 +190,8 @@ pub(super) struct Archive {
     throttle: Throttle,
     alarm: alarm::Alarm,
     replies: Vec<Reply>,
+    /// Replies for hosts' reads, by their places, until the pool takes them.
+    for_reads: Vec<ReadReply>,
 }
 
 impl Archive {
@@ -210,6 +229,7 @@ impl Archive {
             throttle: Throttle::default(),
             alarm: alarm::Alarm::default(),
             replies: Vec::new(),
+            for_reads: Vec::new(),
         }
     }
 
@@ -238,9 +258,10 @@ impl Archive {
         self.waiting_since_ns.is_some_and(|since| now_ns.saturating_sub(since) > self.policy.wait_ns)
     }
 
-    /// Whether a host's command that appends must wait for a later turn, because the archive is behind.
+    /// Whether a host's command that appends must wait for a later turn, because the archive is
+    /// behind.
     pub(super) fn holds_back(&mut self, log: &Log, client: Client) -> bool {
-        // One that waits for a slot is told so by the log.
+        // One that waits for a slot is informed so by the log.
         self.waiting_since_ns.is_none() && self.throttle.holds(log, client)
     }
 
@@ -270,7 +291,8 @@ impl Archive {
         self.send(ask.request(token));
     }
 
-    /// A store that may do better, such as a tape that is being written, is asked again a little later, a few times. `false`: it was asked often enough.
+    /// A store that may do better, such as a tape that is being written, is asked again a little
+    /// later, a few times. `false`: it was asked often enough.
     fn ask_later(&mut self, token: u64, now_ns: u64) -> bool {
         let Some((_, tries)) = self.asked.get_mut(&token).filter(|(_, tries)| *tries < ASKS_MAX) else {
             return false;
@@ -293,14 +315,32 @@ impl Archive {
         due.len()
     }
 
-    /// One turn. Returns how much was done.
-    pub(super) fn poll(&mut self, state: &mut State, log: &mut Log) -> usize {
+    /// Takes what the archive's threads have done. Returns how much that was.
+    pub(super) fn take_replies(&mut self, side: &mut PoolSide<'_>, log: &mut Log) -> usize {
         let mut replies = std::mem::take(&mut self.replies);
-        let mut work = self.service.poll(&mut replies);
+        let work = self.service.poll(&mut replies);
         for reply in replies.drain(..) {
-            self.take(reply, state, log);
+            self.take(reply, side, log);
         }
         self.replies = replies;
+        work
+    }
+
+    /// The replies for hosts' reads that came; give the list back to
+    /// [`keep_for_reads`](Self::keep_for_reads).
+    pub(super) fn take_for_reads(&mut self) -> Vec<ReadReply> {
+        std::mem::take(&mut self.for_reads)
+    }
+
+    /// Keeps the memory of an empty list for the next replies.
+    pub(super) fn keep_for_reads(&mut self, list: Vec<ReadReply>) {
+        assert!(list.is_empty(), "every reply is handed to its read");
+        self.for_reads = list;
+    }
+
+    /// One turn: asks for what is to be asked for. Returns how much was done.
+    pub(super) fn poll(&mut self, side: &mut PoolSide<'_>, log: &mut Log) -> usize {
+        let mut work = 0;
         while let Some(request) = self.outbox.pop_front() {
             if let Err(request) = self.service.submit(request) {
                 self.outbox.push_front(request);
@@ -315,29 +355,30 @@ impl Archive {
         if !self.is_away() {
             work += self.submit_jobs(log, now_ns);
         }
-        work += self.relieve(state, log, now_ns);
-        self.look_at_recovery_point(state, log, now_ns);
+        work += self.relieve(side, log, now_ns);
+        self.look_at_recovery_point(side, log, now_ns);
         let is_wanted = self.policy.back_pressure == BackPressure::Throttle;
         work + usize::from(self.throttle.turn(is_wanted, log, now_ns))
     }
 
-    fn take(&mut self, reply: Reply, state: &mut State, log: &mut Log) {
+    fn take(&mut self, reply: Reply, side: &mut PoolSide<'_>, log: &mut Log) {
         match reply {
             Reply::Archived { token, result } => {
                 let Some(Flight::Job { id, holes }) = self.flights.remove(&token) else { return };
                 self.throttle.recount();
                 match result {
-                    Ok(archived) => self.job_done(id, &holes, archived, state, log),
-                    Err(error) => self.job_failed(id, &error, state, log),
+                    Ok(archived) => self.job_done(id, &holes, archived, side, log),
+                    Err(error) => self.job_failed(id, &error, side, log),
                 }
             }
             Reply::Deleted { token, result } => {
                 self.flights.remove(&token);
                 if let Err(error) = result {
                     if matches!(error, ArchiveError::Overtaken { .. }) {
-                        Self::overtaken(&error, state, log);
+                        Self::overtaken(&error, side, log);
                     }
-                    // Left behind, they cost room and nothing else; the next start finds and deletes them.
+                    // They cost room and nothing else; the next start finds and
+                    // deletes them.
                     tracing::warn!(%error, "increments of an archived segment could not be deleted");
                 }
             }
@@ -349,17 +390,17 @@ impl Archive {
                 if let Ok(entries) = result {
                     self.entries.insert(std::sync::Arc::clone(entries));
                 }
-                self.answer(token, reply, state);
+                self.answer(token, reply);
             }
             Reply::Blocks { token, .. } => {
                 self.asked.remove(&token);
-                self.answer(token, reply, state);
+                self.answer(token, reply);
             }
         }
     }
 
     /// When no slot is free and somebody waits for one.
-    fn relieve(&mut self, state: &mut State, log: &mut Log, now_ns: u64) -> usize {
+    fn relieve(&mut self, side: &mut PoolSide<'_>, log: &mut Log, now_ns: u64) -> usize {
         if !log.why_busy().waits_for_slot() {
             self.waiting_since_ns = None;
             return 0;
@@ -367,23 +408,24 @@ impl Archive {
         let since = *self.waiting_since_ns.get_or_insert(now_ns);
         if self.policy.back_pressure == BackPressure::Throttle {
             if now_ns.saturating_sub(since) > self.policy.wait_ns {
-                self.tell_failure(now_ns, state);
+                self.tell_failure(now_ns, side);
             }
             return 0;
         }
         let Some(sequence) = log.release_unarchived() else { return 0 };
-        if sequence < state.catalog.archived_below {
+        if sequence < side.catalog.archived_below {
             return 1;
         }
         self.note_gap(log, sequence);
         let geometry = log.geometry();
         let gap = LsnRange { start: geometry.first_lsn(sequence), end: geometry.first_lsn(sequence.next()) };
-        record_gap(gap, "it was not archived before its room was needed", state, log);
+        side.record_gap(log, gap, "it was not archived before its room was needed");
         1
     }
 
-    /// Tells the operator that the store fails, or that writes are refused, with why: neither hides the other.
-    fn tell_failure(&mut self, now_ns: u64, state: &mut State) {
+    /// Reports to the operator that the store fails, or that writes are refused, with why: neither
+    /// hides the other.
+    fn tell_failure(&mut self, now_ns: u64, side: &mut PoolSide<'_>) {
         const REFUSED: &str = "writes are refused: the archive cannot keep up, and no segment of the primary device can be given away before it is archived (`varve archive status` shows how far behind it is; --back-pressure degrade lets writes go on, with a gap in history)";
         let problem = match (&self.cause, self.refuses_writes(now_ns)) {
             (Some(cause), true) => format!("{REFUSED}; it does not work, and is tried again: {cause}"),
@@ -391,189 +433,34 @@ impl Archive {
             (Some(cause), false) => format!("the archive does not work, and is tried again: {cause}"),
             (None, false) => return,
         };
-        self.tell(problem, state);
+        self.tell(problem, side);
     }
 
-    /// Tells the operator of a problem, once.
-    fn tell(&mut self, problem: String, state: &mut State) {
-        // One that differs only in the object, or in how it failed, is no news; the newest words are shown.
+    /// Reports to the operator of a problem, once.
+    fn tell(&mut self, problem: String, side: &mut PoolSide<'_>) {
+        // One that differs only in the object, or in how it failed, is no news; the newest words
+        // are shown.
         let is_news = self.problem.is_none();
         if !is_news && self.problem.as_ref() != Some(&problem) {
-            self.tell_no_more(state);
-            state.problems.push(problem.clone());
+            self.tell_no_more(side);
+            side.problems.add(&problem);
             self.problem = Some(problem);
         } else if is_news {
             tracing::warn!(problem, "the archive has a problem");
-            self.tell_no_more(state);
-            state.problems.push(problem.clone());
+            self.tell_no_more(side);
+            side.problems.add(&problem);
             self.problem = Some(problem);
         }
     }
 
-    fn tell_no_more(&mut self, state: &mut State) {
+    fn tell_no_more(&mut self, side: &mut PoolSide<'_>) {
         if let Some(problem) = self.problem.take() {
-            state.problems.retain(|known| *known != problem);
+            side.problems.withdraw(&problem);
         }
     }
 }
 
-impl State {
-    /// Takes up a synch that the archive knows. One that is known already stays as it is, unless its text is damaged on the primary device: a crash while a slot is used again may bring back the
-    /// segment that was there, with blocks of the new one in it.
-    fn learn_synch(&mut self, synch: SynchInfo) {
-        self.catalog.next_synch = self.catalog.next_synch.max(synch.id + 1);
-        let place = self.synchs.partition_point(|known| known.lsn < synch.lsn);
-        match self.synchs.get_mut(place).filter(|known| known.lsn == synch.lsn) {
-            None => self.synchs.insert(place, synch),
-            Some(known) if known.is_damaged() && !synch.is_damaged() => {
-                let problem = synch.damage();
-                *known = synch;
-                self.problems.retain(|told| *told != problem);
-            }
-            Some(_) => {}
-        }
-    }
-}
-
-/// Records a stretch that left the primary device without being archived. Gaps that meet are one,
-/// and are told as one.
-fn record_gap(gap: LsnRange, why: &str, state: &mut State, log: &mut Log) {
-    state.catalog.add_gap(gap);
-    let whole = state.catalog.gaps.iter().find(|known| known.start <= gap.start && gap.end <= known.end);
-    let whole = whole.copied().unwrap_or(gap);
-    let is_within = |(known, _): &(LsnRange, String)| whole.start <= known.start && known.end <= whole.end;
-    let (before, apart): (Vec<_>, Vec<_>) =
-        std::mem::take(&mut state.told_gaps).into_iter().partition(is_within);
-    state.problems.retain(|problem| before.iter().all(|(_, told)| told != problem));
-    state.told_gaps = apart;
-    let problem = format!("history has a gap at LSN {} to {}: {why}", whole.start, whole.end);
-    if before.is_empty() {
-        tracing::warn!(problem, "the archive cannot keep up");
-    }
-    state.problems.push(problem.clone());
-    state.told_gaps.push((whole, problem));
-    // Stands at the start of the next segment.
-    if let Err(error) = state.publish_catalog(log) {
-        tracing::error!(%error, "the gap cannot be recorded in the catalog");
-    }
-}
-
-impl Pool {
-    /// Gives the pool its archive: from now on what is sealed is archived, segments that are archived give their slots away, and the past is read from there.
-    ///
-    /// # Errors
-    /// The pool has one already, which is not one that it [waits for](Self::await_archive).
-    pub fn attach_archive(
-        &self,
-        mut service: Box<dyn ArchiveService>,
-        policy: ArchivePolicy,
-        mut known: KnownObjects,
-        synchs: Vec<SynchInfo>,
-    ) -> Result<(), VolumeError> {
-        let mut state = self.state.borrow_mut();
-        let mut log = self.log.borrow_mut();
-        if state.archive.as_ref().is_some_and(|archive| !archive.is_away()) {
-            return Err(VolumeError::Busy { reason: "the pool has an archive already".to_owned() });
-        }
-        let mut lost_on_device = Vec::new();
-        if let Some(mut stand_in) = state.archive.take() {
-            stand_in.tell_no_more(&mut state);
-            stand_in.end_alarm(&mut state);
-            lost_on_device = stand_in.take_lost_on_device();
-            service.set_verify(stand_in.service.verify());
-        }
-        known.apply(&state.catalog.cuts);
-        known.drop_headless(&log.geometry());
-        let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known);
-        let trusted = state.catalog.archived_below;
-        for gap in archive.lost_before_archived(&log, &lost_on_device, trusted) {
-            if !state.catalog.gaps.iter().any(|known| known.start <= gap.start && known.end >= gap.end) {
-                record_gap(gap, "the primary device lost it before it was archived", &mut state, &mut log);
-            }
-        }
-        if let Some(lost) = archive.adopt(&mut log, trusted) {
-            state.note_problem(format!(
-                "the archive has lost segments that were in it: segments {lost}; what the primary device still holds is archived again"
-            ));
-            state.distrust_archive(&mut log, lost.first);
-        }
-        // What is on the primary device is archived again, and is no loss.
-        let here: Vec<SegmentSeq> = log.table().on_device().collect();
-        let again: Vec<SegmentSeq> =
-            here.into_iter().filter(|&sequence| archive.lost.found(sequence)).collect();
-        if let Some(&first) = again.first().filter(|first| **first < state.catalog.archived_below) {
-            state.distrust_archive(&mut log, first);
-        }
-        for synch in synchs {
-            state.learn_synch(synch);
-        }
-        archive.tell_lost(&mut state, &log);
-        state.archive = Some(Box::new(archive));
-        drop(log);
-        self.drop_lost_synchs(&mut state);
-        Ok(())
-    }
-
-    /// Takes the archive away again.
-    pub(super) fn detach_archive(&self) -> Option<(Box<dyn ArchiveService>, KnownObjects)> {
-        let archive = self.state.borrow_mut().archive.take()?;
-        Some((archive.service, KnownObjects(archive.objects, archive.lost, archive.claim)))
-    }
-
-    /// Looks up the synchs that are only in the archive, in segments from `from` on, and those whose text is damaged on the primary device. The entries of all these segments are read.
-    /// A segment whose objects cannot be read does not keep the others from being looked up.
-    ///
-    /// # Errors
-    /// The first one of the store's; all that can be found is.
-    pub async fn load_archived_synchs(self: Rc<Self>, from: SegmentSeq) -> Result<(), VolumeError> {
-        let sequences: Vec<SegmentSeq> = {
-            let (state, log) = (self.state.borrow(), self.log.borrow());
-            let Some(archive) = &state.archive else { return Ok(()) };
-            let damaged = state.synchs.iter().filter(|synch| synch.is_damaged());
-            let damaged: HashSet<SegmentSeq> =
-                damaged.map(|synch| log.geometry().sequence_of(Lsn(synch.lsn))).collect();
-            let there =
-                |sequence: SegmentSeq| log.table().slot(sequence).is_some() && !damaged.contains(&sequence);
-            let all = archive.objects.iter().map(|(sequence, _)| sequence);
-            all.filter(|&sequence| sequence >= from && !there(sequence)).collect()
-        };
-        let mut result = Ok(());
-        for sequence in sequences {
-            let looked_up = self.load_synchs_of(sequence).await;
-            result = result.and(looked_up);
-            yield_now().await;
-        }
-        self.drop_lost_synchs(&mut self.state.borrow_mut());
-        result
-    }
-
-    async fn load_synchs_of(&self, sequence: SegmentSeq) -> Result<(), VolumeError> {
-        let Some(entries) = self.entries_of(sequence).await? else { return Ok(()) };
-        let events = EventCollector::events(&entries, Lsn::MAX).into_iter();
-        for event in events.filter(|event| event.kind == EventKind::Synch) {
-            let synch = self.read_synch(&event).await?;
-            self.state.borrow_mut().learn_synch(synch);
-        }
-        Ok(())
-    }
-
-    /// How objects of the archive are verified; `None` when there is no archive.
-    pub fn archive_verify(&self) -> Option<VerifyPolicy> {
-        self.state.borrow().archive.as_ref().map(|archive| archive.service.verify())
-    }
-
-    /// Sets how objects of the archive are verified, from the next one on.
-    ///
-    /// # Errors
-    /// The pool has no archive.
-    pub fn set_archive_verify(&self, verify: VerifyPolicy) -> Result<(), VolumeError> {
-        let mut state = self.state.borrow_mut();
-        state.archive.as_mut().ok_or_else(seal::no_archive)?.service.set_verify(verify);
-        Ok(())
-    }
-
-    /// Whether the pool has an archive.
-    pub fn has_archive(&self) -> bool {
-        self.state.borrow().archive.is_some()
-    }
+/// The pool has no archive.
+pub(super) fn no_archive() -> VolumeError {
+    VolumeError::Busy { reason: "the pool has no archive; start it with --archive DIRECTORY".to_owned() }
 }

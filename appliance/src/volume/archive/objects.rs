@@ -1,4 +1,5 @@
-//! Which objects of a pool's log are in the archive. Their names tell everything: segment, epoch, range.
+//! Which objects of a pool's log are in the archive. Their names tell everything: segment, epoch,
+//! range.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +8,7 @@ use crate::archive::object::{ClaimId, ObjectId, pool_prefix};
 use crate::archive::retention::SegmentRange;
 use crate::archive::store::{PAGE_OBJECTS_MAX, Store, StoreError};
 use crate::log::{Geometry, Lsn, SegmentSeq};
+use crate::volume::catalog::Cut;
 use uuid::Uuid;
 
 /// The objects of one segment, of its latest life.
@@ -15,17 +17,6 @@ pub(super) struct SegmentObjects {
     pub(super) whole: Option<ObjectId>,
     /// In order; they may overlap the whole.
     pub(super) increments: Vec<ObjectId>,
-}
-
-/// Where a pool was recovered: what its archive has behind this of an earlier epoch is of the device that was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(in crate::volume) struct Cut {
-    /// The last segment of which something was there.
-    pub(in crate::volume) sequence: SegmentSeq,
-    /// Where it ended.
-    pub(in crate::volume) end_lsn: Lsn,
-    /// The epoch in which the log went on.
-    pub(in crate::volume) epoch: u32,
 }
 
 /// The objects of a pool, by segment.
@@ -87,14 +78,15 @@ impl KnownObjects {
         self.0.segments.is_empty()
     }
 
-    /// The newest object's segment and epoch, and the position behind the last that follows without a hole from the start of that segment.
+    /// The newest object's segment and epoch, and the position after the last that follows without
+    /// a hole from the start of that segment.
     pub fn newest(&self) -> Option<(SegmentSeq, u32, Lsn)> {
         let (&sequence, objects) = self.0.segments.last_key_value()?;
         let epoch = objects.whole.or_else(|| objects.increments.first().copied())?.epoch;
         Some((sequence, epoch, self.0.covered(sequence)?))
     }
 
-    /// Drops what a recovery cut off: objects of the lost device behind its recovery point.
+    /// Drops what a recovery cut off: objects of the lost device after its recovery point.
     pub(in crate::volume) fn apply(&mut self, cuts: &[Cut]) {
         for cut in cuts {
             let stale = |id: &ObjectId| {
@@ -117,7 +109,8 @@ impl KnownObjects {
         }
     }
 
-    /// Drops segments of an earlier epoch than one before them: what is left of a device that was lost.
+    /// Drops segments of an earlier epoch than one before them: what is left of a device that was
+    /// lost.
     pub(in crate::volume) fn drop_stale(&mut self) {
         let mut newest = 0;
         let mut stale = Vec::new();
@@ -132,8 +125,9 @@ impl KnownObjects {
         self.retain(|id| !stale.contains(&id.sequence));
     }
 
-    /// Cuts the archive where a segment of the `working_set` before the newest is not whole: what is behind cannot be used. Whether it was cut.
-    /// A segment in which the pool was recovered before is as whole as it will ever be.
+    /// Cuts the archive where a segment of the `working_set` before the newest is not whole: what
+    /// is behind cannot be used. Whether it was cut. A segment in which the pool was recovered
+    /// before is as whole as it will ever be.
     pub(in crate::volume) fn cut_at_hole(&mut self, working_set: u64, cuts: &[Cut]) -> bool {
         let Some((newest, ..)) = self.newest() else { return false };
         let first = self.0.first().unwrap_or_default();
@@ -277,7 +271,7 @@ fn chain(increments: &[ObjectId]) -> Vec<ObjectId> {
     for &increment in increments {
         match parts.last() {
             Some(last) if last.to_lsn == increment.from_lsn => parts.push(increment),
-            // A longer one that begins alike stands behind a shorter one.
+            // A longer one that begins alike comes after a shorter one.
             Some(last) if last.from_lsn == increment.from_lsn && increment.to_lsn > last.to_lsn => {
                 parts.pop();
                 parts.push(increment);

@@ -1,4 +1,5 @@
-//! What is archived when: whole segments once they are sealed, increments of the current one by time or by command.
+//! What is archived when: whole segments once they are sealed, increments of the current one by
+//! time or by command.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::objects::SegmentObjects;
-use super::{Archive, Flight, JOBS_MAX, RETRY_FIRST_NS, RETRY_LAST_NS, record_gap};
+use super::{Archive, Flight, JOBS_MAX, PoolSide, RETRY_FIRST_NS, RETRY_LAST_NS};
 use crate::archive::object::{ClaimId, ObjectId, holes_of};
 use crate::archive::retention::SegmentRange;
 use crate::archive::service::{ArchiveError, ArchiveJob, Archived, Request};
@@ -17,22 +18,18 @@ use crate::log::load::load_segment;
 use crate::log::reader::{LsnRange, ReadError, SegmentEntries};
 use crate::log::table::{Phase, Segment};
 use crate::log::{Log, Lsn, SegmentSeq};
-use crate::volume::error::VolumeError;
-use crate::volume::pool::{Pool, State};
-use crate::volume::working_set::reach;
+use crate::volume::catalog::{Catalog, reach};
 
 /// How often a segment that the device does not give is tried before its past is given up.
 const SOURCE_FAILURES_MAX: u32 = 6;
 
-/// After so many failures a command that waits for the archive is told.
-const FAILURES_TOLD: u64 = 3;
-
-/// A segment that the device gives in part is archived in part after so many tries: until then it may do better.
+/// A segment that the device gives in part is archived in part after so many tries: until then it
+/// may do better.
 const PARTLY_FAILURES_MAX: u32 = 2;
 
 type Loading = Pin<Box<dyn Future<Output = Result<SegmentEntries, ReadError>>>>;
 
-/// Where sealing stands.
+/// How far sealing has come.
 #[derive(Default)]
 pub(super) struct Sealing {
     /// No segment before this one is to be archived.
@@ -60,11 +57,16 @@ impl Sealing {
 }
 
 impl Archive {
-    /// Marks what is archived already: objects before `trusted` were verified, and are never put again. What is behind `trusted`, the last segment that the catalog knows to be verified, may be an object whose verification a crash cut off:
-    /// its job is done again, which finds it and verifies it.
+    /// Marks what is archived already: objects before `trusted` were verified, and are never put
+    /// again. What is after `trusted`, the last segment that the catalog knows to be verified, may
+    /// be an object whose verification a crash cut off: its job is done again, which finds it and
+    /// verifies it.
     ///
-    /// One before `trusted` without an object has expired, and only its slot came back with a crash: put again it would come before it is verified, and count as verified after the next start. But when no object of those before
-    /// `trusted` is newer, the store lost it, because expiry keeps the newest. The first and the last of these are the answer: from there on nothing is trusted, and what is on the primary device is archived again.
+    /// One before `trusted` without an object has expired, and only its slot came back with a
+    /// crash: put again it would come before it is verified, and count as verified after the next
+    /// start. But when no object of those before `trusted` is newer, the store lost it, because
+    /// expiry keeps the newest. The first and the last of these are the answer: from there on
+    /// nothing is trusted, and what is on the primary device is archived again.
     pub(super) fn adopt(&mut self, log: &mut Log, trusted: SegmentSeq) -> Option<SegmentRange> {
         let is_verified = |(sequence, objects): &(SegmentSeq, &SegmentObjects)| {
             *sequence < trusted && objects.whole.is_some()
@@ -147,16 +149,17 @@ impl Archive {
         }
     }
 
-    /// What a recovery from the archive alone would give, when everything before `stored_to` is in it but for the recorded gaps: a point whose window has a gap cannot be made again.
-    pub(super) fn recoverable_to(&self, state: &State, log: &Log, stored_to: Lsn) -> Lsn {
+    /// What a recovery from the archive alone would give, when everything before `stored_to` is in
+    /// it but for the recorded gaps: a point whose window has a gap cannot be made again.
+    pub(super) fn recoverable_to(&self, catalog: &Catalog, log: &Log, stored_to: Lsn) -> Lsn {
         let geometry = log.geometry();
         let mut to = stored_to;
         while to > Lsn(0) {
             let last = geometry.sequence_of(Lsn(to.0 - 1));
-            let working_set = reach(&state.catalog.working_sets, last).unwrap_or(geometry.working_set);
+            let working_set = reach(&catalog.working_sets, last).unwrap_or(geometry.working_set);
             let first = geometry.first_lsn(SegmentSeq(last.0.saturating_sub(working_set)));
             // Increments of a gap's first segment may have been archived before it was given away.
-            let gaps = state.catalog.gaps.iter().map(|gap| {
+            let gaps = catalog.gaps.iter().map(|gap| {
                 let parts = self.objects.parts(geometry.sequence_of(gap.start));
                 (parts.last().map_or(gap.start, |part| part.to_lsn.max(gap.start)), gap.end)
             });
@@ -167,7 +170,8 @@ impl Archive {
         to
     }
 
-    /// The time of the first record behind a position that is not recoverable; the opening of its segment where the record is not in memory.
+    /// The time of the first record after a position that is not recoverable; the opening of its
+    /// segment where the record is not in memory.
     pub(super) fn uncovered_since_ns(&self, log: &Log, from: Lsn) -> u64 {
         let sequence = log.geometry().sequence_of(from);
         if let Some(time_ns) = log.first_time_ns(sequence, from) {
@@ -214,7 +218,8 @@ impl Archive {
                 |flight| matches!(flight, Flight::Job { id, .. } if id.sequence == sequence && id.whole),
             );
             if !segment.archived && segment.slot.is_some() && !under_way {
-                // Until the next one's header is stable a loss of power may take the trailer, and the log would go on in this segment: then what was put is not the whole.
+                // Until the next one's header is stable a loss of power may take the trailer, and
+                // the log would go on in this segment: then what was put is not the whole.
                 let next = sequence.next();
                 let next_begun = log.geometry().first_lsn(next).plus(1);
                 if log.table().get(next).is_some() && log.stable_lsn() < next_begun {
@@ -247,8 +252,10 @@ impl Archive {
         None
     }
 
-    /// Takes the entries of a segment that were read. What could not be read is a hole, and becomes one of the object; nothing is left out silently. When nothing at all can be read, it is tried
-    /// again for as long as the device may do better, and then all of it is a hole: its blocks are archived still.
+    /// Takes the entries of a segment that were read. What could not be read is a hole, and becomes
+    /// one of the object; nothing is left out silently. When nothing at all can be read, it is
+    /// tried again for as long as the device may do better, and then all of it is a hole: its
+    /// blocks are archived still.
     fn take_loaded(&mut self, sequence: SegmentSeq, result: Result<SegmentEntries, ReadError>, log: &Log) {
         let entries = match result {
             Ok(entries) => entries,
@@ -271,7 +278,20 @@ impl Archive {
         self.seal.loaded.insert(sequence, Arc::new(entries.into_units()));
     }
 
-    /// Starts what [`Sealing::loading`] holds. It borrows the log by itself, so it is polled apart from everything else.
+    /// Archives everything before `head` as soon as it is stable, at once also when a failure is
+    /// being waited out.
+    pub(super) fn seal_up_to(&mut self, head: Lsn) {
+        self.seal.target = Some(head);
+        self.retry_at_ns = 0;
+    }
+
+    /// Wakes a task when what is sealed has been archived, or a job has failed.
+    pub(super) fn wake_when_sealed(&mut self, waker: Waker) {
+        self.seal.waiters.push(waker);
+    }
+
+    /// Starts what [`Sealing::loading`] holds. It borrows the log by itself, so it is polled apart
+    /// from everything else.
     pub(in crate::volume) fn poll_loading(&mut self) -> usize {
         let Some((sequence, future)) = &mut self.seal.loading else { return 0 };
         let mut context = Context::from_waker(Waker::noop());
@@ -381,11 +401,11 @@ impl Archive {
         id: ObjectId,
         holes: &[LsnRange],
         archived: Archived,
-        state: &mut State,
+        side: &mut PoolSide<'_>,
         log: &mut Log,
     ) {
         for hole in holes {
-            state.note_problem(format!(
+            side.problems.note(format!(
                 "segment {}: the entries of LSN {} to {} could not be read when it was archived; points whose past lies there are not certain",
                 id.sequence, hole.start, hole.end
             ));
@@ -401,22 +421,23 @@ impl Archive {
         self.recent.note(log.environment().clock.monotonic_ns(), &archived);
         if self.problem.is_some() {
             tracing::warn!(object = id.sequence.0, "the archive works again");
-            self.tell_no_more(state);
+            self.tell_no_more(side);
         }
         self.objects.insert(id);
         self.source_failures.remove(&id.sequence);
         if id.whole {
             log.note_archived(id.sequence);
             if self.lost.found(id.sequence) {
-                self.tell_lost(state, log);
+                self.tell_lost(side, log);
             }
-            // Increments may know what the whole could not be told: then they stay.
+            // Increments may know what the whole could not be reported: then they stay.
             let mut increments = Vec::new();
             if holes.is_empty() {
                 increments = self.objects.take_increments(id.sequence);
                 increments.extend(self.unverified.remove(&id.sequence).unwrap_or_default());
             }
-            note_verified(state, log);
+            let below = verified_below(side, log);
+            side.note_verified(log, below);
             if !increments.is_empty() {
                 let token = self.token();
                 self.flights.insert(token, Flight::Delete);
@@ -430,7 +451,7 @@ impl Archive {
         &mut self,
         id: ObjectId,
         error: &ArchiveError,
-        state: &mut State,
+        side: &mut PoolSide<'_>,
         log: &mut Log,
     ) {
         for waiter in self.seal.waiters.drain(..) {
@@ -442,96 +463,39 @@ impl Archive {
         if matches!(error, ArchiveError::Source { .. }) {
             let failures = self.source_failures.entry(id.sequence).or_default();
             *failures += 1;
-            // Nothing of it can be read: what can is put, see `accept_lost`.
+            // Nothing of it can be read: what can is uploaded, see `accept_lost`.
             if *failures >= SOURCE_FAILURES_MAX && id.whole {
                 // It will not get better; the rest of the log must not wait for it.
                 let geometry = log.geometry();
                 self.note_gap(log, id.sequence);
                 let start = geometry.first_lsn(id.sequence);
                 let gap = LsnRange { start, end: geometry.first_lsn(id.sequence.next()) };
-                record_gap(gap, "the primary device gives nothing of it", state, log);
+                side.record_gap(log, gap, "the primary device gives nothing of it");
                 log.note_archived(id.sequence);
                 return;
             }
         }
         self.cause = Some(error.to_string());
-        self.tell_failure(now_ns, state);
+        self.tell_failure(now_ns, side);
         if matches!(error, ArchiveError::Overtaken { .. }) {
-            Self::overtaken(error, state, log);
+            Self::overtaken(error, side, log);
         }
     }
 
     /// Somebody else goes on with this history: what hosts write here from now on would be lost to
     /// them. So nothing is taken any more.
-    pub(super) fn overtaken(error: &ArchiveError, state: &mut State, log: &mut Log) {
+    pub(super) fn overtaken(error: &ArchiveError, side: &mut PoolSide<'_>, log: &mut Log) {
         let reason = format!(
             "{error}, by a recovery or a fork, and goes on with this pool: no writes are taken here any more, reads go on. \
              Ways out: move the hosts to where the pool is served now; or stop, and serve this copy with --fork, \
              as a history of its own that takes the archive back"
         );
-        state.take_no_more_writes(log, reason);
+        side.take_no_more_writes(log, reason);
     }
 }
 
-impl Pool {
-    /// Begins to archive everything up to now, at once also when a failure is being waited out; the position. Copies that nobody waits for are left out.
-    ///
-    /// # Errors
-    /// The pool has no archive.
-    pub fn begin_seal(&self) -> Result<Lsn, VolumeError> {
-        let mut state = self.state.borrow_mut();
-        let mut log = self.log.borrow_mut();
-        let Some(archive) = &mut state.archive else { return Err(no_archive()) };
-        archive.check_reached()?;
-        let head = log.commit_lsn();
-        log.close_up_to(head);
-        log.request_stable(head);
-        archive.seal.target = Some(head);
-        archive.retry_at_ns = 0;
-        Ok(head)
-    }
-
-    /// Archives everything up to now; returns when it is in the store, with the position.
-    ///
-    /// # Errors
-    /// The pool has no archive, or failed; the store failed a few times; history got a gap meanwhile.
-    pub async fn seal_archive(self: Rc<Self>) -> Result<Lsn, VolumeError> {
-        let target = self.begin_seal()?;
-        let (failures, gaps) = {
-            let state = self.state.borrow();
-            let archive = state.archive.as_ref().ok_or_else(no_archive)?;
-            (archive.service.stats().failures, state.catalog.gaps.last().copied())
-        };
-        std::future::poll_fn(|context| {
-            let mut state = self.state.borrow_mut();
-            let log = self.log.borrow();
-            if let Some(reason) = log.poisoned() {
-                return Poll::Ready(Err(VolumeError::Failed { reason: reason.to_string() }));
-            }
-            if let Some(gap) = state.catalog.gaps.last().filter(|gap| Some(**gap) != gaps && gap.start < target) {
-                let reason = format!(
-                    "history has got a gap at LSN {} to {}: what was to be archived left the primary device before that",
-                    gap.start, gap.end
-                );
-                return Poll::Ready(Err(VolumeError::Busy { reason }));
-            }
-            let Some(archive) = &mut state.archive else { return Poll::Ready(Err(no_archive())) };
-            if archive.archived_to(&log) >= target {
-                return Poll::Ready(Ok(target));
-            }
-            if archive.service.stats().failures >= failures + FAILURES_TOLD
-                && let Some(problem) = &archive.problem
-            {
-                return Poll::Ready(Err(VolumeError::Busy { reason: problem.clone() }));
-            }
-            archive.seal.waiters.push(context.waker().clone());
-            Poll::Pending
-        })
-        .await
-    }
-}
-
-/// Whether nothing of a segment is to be archived any more: it was, it is gone, or the device has lost it, which is a recorded gap.
+/// Whether nothing of a segment is to be archived any more: it was, it is gone, or the device has
+/// lost it, which is a recorded gap.
 fn is_past_archiving(segment: &Segment) -> bool {
     segment.archived || segment.phase == Phase::Released || segment.slot.is_none()
 }
@@ -549,7 +513,8 @@ fn whole_id(log: &Log, sequence: SegmentSeq, segment: &Segment, claim: ClaimId) 
     }
 }
 
-/// The units of an object, and what they do not tell of. Units that are no records in order are worth nothing, whatever checksum they had: all is unknown then.
+/// The units of an object, and what they do not tell of. Units that are no records in order are
+/// worth nothing, whatever checksum they had: all is unknown then.
 fn with_holes(
     id: &ObjectId,
     segment_blocks: u64,
@@ -565,39 +530,11 @@ fn with_holes(
     }
 }
 
-/// Has the catalog know how far the archive is verified; it stands at the start of the next segment.
-fn note_verified(state: &mut State, log: &mut Log) {
-    let mut below = state.catalog.archived_below.max(log.table().oldest());
+/// Before which segment everything is verified in the archive, or is a gap.
+fn verified_below(side: &PoolSide<'_>, log: &Log) -> SegmentSeq {
+    let mut below = side.catalog.archived_below.max(log.table().oldest());
     while log.table().get(below).is_some_and(is_past_archiving) {
         below = below.next();
     }
-    if below > state.catalog.archived_below {
-        state.catalog.archived_below = below;
-        if let Err(error) = state.publish_catalog(log) {
-            tracing::warn!(%error, "the catalog cannot tell how far the archive is");
-        }
-    }
-}
-
-impl State {
-    /// Has the catalog know that nothing from `first` on is verified in the archive, now if there is room, and at the start of the next segment at the latest: what is put again and not verified yet must not count after
-    /// another start.
-    pub(super) fn distrust_archive(&mut self, log: &mut Log, first: SegmentSeq) {
-        let mut catalog = self.catalog.clone();
-        catalog.archived_below = first;
-        match self.append_catalog(log, catalog) {
-            Ok(lsn) => log.request_stable(lsn.plus(1)),
-            Err(error) => {
-                tracing::warn!(%error, "the catalog tells with the next segment that the archive has lost something");
-                self.catalog.archived_below = first;
-                // It is as large as the one before.
-                let _ = self.publish_catalog(log);
-            }
-        }
-    }
-}
-
-/// The pool has no archive.
-pub(super) fn no_archive() -> VolumeError {
-    VolumeError::Busy { reason: "the pool has no archive; start it with --archive DIRECTORY".to_owned() }
+    below
 }

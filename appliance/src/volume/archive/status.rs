@@ -1,4 +1,4 @@
-//! What the operator is told of a pool's archive.
+//! What the operator reads of a pool's archive.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::reader::LsnRange;
 use crate::log::table::Phase;
 use crate::volume::pool::Pool;
-use crate::volume::scrub::PrimaryScrub;
+use crate::volume::space::scrubbed::PrimaryScrub;
 
 /// The archive as `archive_get_status` shows it. Sizes in bytes, counters since start.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,11 +24,13 @@ pub struct ArchiveStatus {
     pub back_pressure: BackPressure,
     /// How an object is verified before the primary's copy may go.
     pub verify: VerifyPolicy,
-    /// Of each second, the milliseconds in which a host's write was held back because the archive is behind.
+    /// Of each second, the milliseconds in which a host's write was held back because the archive
+    /// is behind.
     pub throttled_ms_per_s: f64,
     /// Seconds between increments; 0: only whole segments.
     pub seal_interval_s: f64,
-    /// What a recovery from the archive alone would give: everything before this position. Before a gap until the archive has a whole working set behind it.
+    /// What a recovery from the archive alone would give: everything before this position. Before a
+    /// gap until the archive has a whole working set after it.
     pub archived_to_lsn: u64,
     /// Everything before this position is in the archive, but for the gaps.
     #[serde(default)]
@@ -39,9 +41,10 @@ pub struct ArchiveStatus {
     pub backlog_segments: u64,
     /// Bytes of the log that are not in the archive.
     pub backlog_bytes: u64,
-    /// How old the newest state is that could be had if the primary device were lost now, in seconds.
+    /// How old the newest state is that could be had if the primary device were lost now, in
+    /// seconds.
     pub recovery_point_age_s: f64,
-    /// From this age on it is told as a problem, in seconds; 0: never.
+    /// From this age on it is reported as a problem, in seconds; 0: never.
     #[serde(default)]
     pub rpo_alarm_s: f64,
     /// Whether it is older than that.
@@ -75,10 +78,10 @@ impl Pool {
     pub fn archive_status(&self) -> Option<ArchiveStatus> {
         let state = self.state.borrow();
         let log = self.log.borrow();
-        let archive = state.archive.as_ref()?;
+        let archive = state.archive.get()?;
         let clock = &log.environment().clock;
         let (head, stored_to) = (log.commit_lsn(), archive.archived_to(&log));
-        let (age_ns, archived_to) = archive.recovery_point(&state, &log);
+        let (age_ns, archived_to) = archive.recovery_point(&state.catalog, &log);
         let waiting = log.table().iter().filter(|(_, segment)| {
             segment.sealed && !segment.archived && segment.phase != Phase::Released && segment.slot.is_some()
         });
@@ -121,7 +124,7 @@ impl Pool {
             throughput_bytes_per_s: archive.recent.bytes_per_s(clock.monotonic_ns()),
             failures: totals.failures,
             gaps: state.catalog.gaps.clone(),
-            primary_scrub: state.primary_scrub,
+            primary_scrub: state.scrubbed.found(),
         })
     }
 }

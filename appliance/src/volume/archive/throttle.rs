@@ -1,12 +1,15 @@
-//! Back-pressure as a slope: the nearer the unarchived segments come to what the slots allow, the longer hosts wait for each block they append.
+//! Back-pressure as a slope: the nearer the unarchived segments come to what the slots allow, the
+//! longer hosts wait for each block they append.
 //!
 //! ```text
-//! fill  = (segments behind the current one that are not archived + the part of the current one that is full) / slots
+//! fill  = (segments before the current one that are not archived + the part of the current one that is full) / slots
 //! delay = 0 up to half;  100 us * (over / (1 - over))^2 for each block, at most 10 ms, where over = 2 * fill - 1
 //! ```
 //!
-//! The delay takes every value between nothing and its bound, so whatever the archivist's rate, there is a fill at which hosts append no faster than it archives, and there the
-//! backlog stays. Only an archivist slower than a block in 10 ms, or one that stands still, is not met: then the slots fill, slowly, and the stop comes.
+//! The delay takes every value between nothing and its bound, so whatever the archivist's rate,
+//! there is a fill at which hosts append no faster than it archives, and there the backlog stays.
+//! Only an archivist slower than a block in 10 ms, or one that does not move, is not met: then the
+//! slots fill, slowly, and the stop comes.
 //!
 //! **How writes wait.** Each client of each volume has a time at which its next command may be
 //! taken; a command moves it by its blocks, times the clients that write. So they share the
@@ -36,13 +39,13 @@ const DELAY_SCALE_NS: f64 = 100_000.0;
 const DELAY_MAX_NS: f64 = 10_000_000.0;
 /// The longest that a command waits, while one client writes.
 const WAIT_MAX_NS: u64 = MAX_IO_BLOCKS as u64 * DELAY_MAX_NS as u64;
-/// How far commands may lag behind their time without losing it: a turn comes late now and then.
+/// How far commands may be late without losing it: a turn comes late now and then.
 const SLACK_NS: u64 = 1_000_000;
 /// A client writes for so long after the time of its next command.
 const WRITES_FOR_NS: u64 = 100_000_000;
 /// How often the clients that write are counted.
 const COUNT_EVERY_NS: u64 = 10_000_000;
-/// What is told to the operator is measured over so long, in ns.
+/// What is reported to the operator is measured over so long, in ns.
 const WINDOW_NS: u64 = 1_000_000_000;
 
 /// How long hosts wait for each block at a fill from 0 to 1, in ns.
@@ -60,7 +63,7 @@ pub(in crate::volume) type Client = (VolumeId, u32);
 pub(super) struct Throttle {
     /// The slots are so full that writes may have to wait.
     is_on: bool,
-    /// Segments behind the current one that are not archived, as of the last count.
+    /// Segments before the current one that are not archived, as of the last count.
     unarchived: u64,
     slots: u64,
     /// The current segment at the last count; `None`: to be counted anew.
@@ -177,7 +180,8 @@ mod tests {
         let delays: Vec<u64> =
             (500..=1000).map(|permille| delay_ns_per_block(f64::from(permille) / 1000.0)).collect();
         assert!(delays.is_sorted());
-        // A thousandth of the slots changes it little at first and never by more than a twentieth of the bound.
+        // A thousandth of the slots changes it little at first and never by more than a twentieth
+        // of the bound.
         assert!(delays[..100].windows(2).all(|pair| pair[1] - pair[0] < 500), "{delays:?}");
         assert!(delays.windows(2).all(|pair| pair[1] - pair[0] <= 500_000), "{delays:?}");
         // Every rate from 2.5 million blocks a second down to 100 has a fill that meets it.

@@ -1,4 +1,4 @@
-//! A change of the catalog, as it stands in the log: what is set and what is gone, each by its
+//! A change of the catalog, as it is stored in the log: what is set and what is gone, each by its
 //! key. Applied twice it does the same, so a reader may begin from any catalog before it.
 
 use std::collections::{HashMap, HashSet};

@@ -1,5 +1,5 @@
 //! Finding the catalog in force at a position: the newest whole one at or before it, and the
-//! changes behind that. Events are shown newest first, segment by segment backward.
+//! changes after that. Events are shown newest first, segment by segment backward.
 
 use super::{Catalog, CatalogChange};
 use crate::log::Lsn;
@@ -16,9 +16,9 @@ pub(crate) struct CatalogFinder {
 /// A catalog that was found.
 pub(crate) struct FoundCatalog {
     pub(crate) catalog: Catalog,
-    /// Where the whole one stands that it was made of; `None`: there was none.
+    /// The position of the whole one that it was made of; `None`: there was none.
     pub(crate) whole_lsn: Option<Lsn>,
-    /// What could not be read, to be told.
+    /// What could not be read, to be reported.
     pub(crate) problems: Vec<String>,
 }
 
@@ -89,7 +89,7 @@ mod tests {
         let found = finder.see(EventKind::Catalog, Lsn(5), Some(&whole(0))).expect("a whole one");
         assert_eq!((found.catalog, found.whole_lsn), (states[3].clone(), Some(Lsn(5))));
         assert_eq!(found.problems.len(), 1);
-        // A change that cannot be read is told.
+        // A change that cannot be read is reported.
         assert!(finder.see(EventKind::Change, Lsn(20), None).is_none());
         let found = finder.nothing_older();
         assert_eq!((found.catalog, found.whole_lsn, found.problems.len()), (Catalog::default(), None, 1));

@@ -2,8 +2,8 @@
 //! (`docs/FORMAT.md`). The log asks for the whole one when it opens a segment; until then nothing
 //! of it is made.
 //!
-//! **Invariant:** whoever reads the newest whole catalog of the log and the changes behind it has
-//! [`Logged::catalog`]. A change is made against that, so it also tells what was only published.
+//! **Invariant:** whoever reads the newest whole catalog of the log and the changes after it has
+//! [`Logged::catalog`]. A change is made against that, so it also says what was only published.
 //!
 //! **Cost** of a change: its own text, two blocks for each 4 KiB of it, whatever the catalog has. A
 //! whole one comes again when as much was changed as it is long, so a reader has at most so much
@@ -20,7 +20,7 @@ use crate::log::{AppendError, Log, Lsn, SegmentCatalog};
 /// The first version of the format in which changes may stand.
 const CHANGES_FROM_VERSION: u32 = 2;
 
-/// From so much of the longest catalog on it is told that it will be full.
+/// From so much of the longest catalog on it is reported that it will be full.
 const TOLD_FROM_PERCENT: usize = 80;
 
 /// What of the catalog the log holds.
@@ -35,6 +35,17 @@ pub(crate) struct Logged {
 }
 
 impl Logged {
+    /// The whole catalog was read in the log.
+    fn note_read(&mut self, catalog: &Catalog) {
+        self.catalog = Some(catalog.clone());
+    }
+
+    /// A change of so many blocks was written, after which the catalog is this one.
+    fn note_change(&mut self, catalog: &Catalog, blocks: usize) {
+        self.catalog = Some(catalog.clone());
+        self.changed_blocks += blocks;
+    }
+
     fn note_whole(&mut self, catalog: &Catalog) {
         *self = Logged { catalog: Some(catalog.clone()), changed_blocks: 0, is_owed: false };
     }
@@ -75,7 +86,7 @@ pub(crate) struct CatalogWriter {
 impl CatalogWriter {
     /// The log holds this: it was read there, and all of it could be read.
     pub(crate) fn note_read(&self, catalog: &Catalog) {
-        self.logged.borrow_mut().catalog = Some(catalog.clone());
+        self.logged.borrow_mut().note_read(catalog);
     }
 
     /// The same for one that only has another number for the next synch, which costs nothing.
@@ -139,8 +150,7 @@ impl CatalogWriter {
             let mut logged = self.logged.borrow_mut();
             match &change {
                 Some(change) => {
-                    logged.catalog = Some(catalog.clone());
-                    logged.changed_blocks += blocks_of(change.len());
+                    logged.note_change(catalog, blocks_of(change.len()));
                 }
                 None => logged.note_whole(catalog),
             }

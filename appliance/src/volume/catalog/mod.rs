@@ -1,6 +1,6 @@
-//! The catalog: the pool's small state. It stands whole at the start of every segment, and each
+//! The catalog: the pool's small state. It is stored whole at the start of every segment, and each
 //! change of it in an event of its own (`docs/FORMAT.md`). The catalog in force at a point is the
-//! newest whole one at or before it with the changes behind that; it says which volumes there were
+//! newest whole one at or before it with the changes after that; it says which volumes there were
 //! and how large.
 //!
 //! The text of a whole one is a JSON object. Version 2 of it has no snapshots in the object; their
@@ -12,15 +12,21 @@
 //! | `shared` | a list whose copies share entries: volumes and images |
 //! | `paged`, `snapshots` | a map whose copies share pages; the snapshots in two of them |
 //! | `change` | what makes one catalog of another |
+//! | `ownership` | the pool's claim on its archive |
 //! | `logged` | how the catalog goes to the log |
+//! | `present` | the catalog in force |
+//! | `working_sets` | lengths of the working set, and what is needed of the past because of them |
 //! | `find` | how it is found there |
 
 mod change;
 mod find;
 mod logged;
+mod ownership;
 mod paged;
+mod present;
 mod shared;
 mod snapshots;
+mod working_sets;
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -32,21 +38,27 @@ use uuid::Uuid;
 pub(super) use change::CatalogChange;
 pub(super) use find::{CatalogFinder, FoundCatalog};
 pub(super) use logged::{CatalogWriter, room_problem};
+pub use ownership::Ownership;
+pub(super) use present::PresentCatalog;
 pub(crate) use shared::Shared;
 pub(super) use snapshots::Snapshots;
+pub(super) use working_sets::reach;
 
-use super::archive::Cut;
-use super::capacity::OVERPROVISIONING_PERCENT_DEFAULT;
-use super::info::{ImageParent, SnapshotInfo};
-use super::ownership::Ownership;
 use crate::log::reader::LsnRange;
 use crate::log::{Geometry, Lsn, SegmentSeq};
+use crate::volume::info::{ImageParent, SnapshotInfo};
 
-/// Images that are remembered after they are gone; the catalog stands at the start of every segment, so it must stay small. Beyond it the oldest are forgotten: expiry may then take
-/// what points of a deleted clone inherited, and such a point says so when it is opened.
+/// Spare blocks for each hundred live ones, unless configured otherwise.
+pub const OVERPROVISIONING_PERCENT_DEFAULT: u64 = 100;
+
+/// Images that are remembered after they are gone; the catalog is stored at the start of every
+/// segment, so it must stay small. Beyond it the oldest are forgotten: expiry may then take what
+/// points of a deleted clone inherited, and such a point says so when it is opened.
 const GONE_IMAGES_MAX: usize = 1024;
 
-/// Stretches of each kind that are remembered: what is lost, and what was not archived. They grow by themselves, so beyond it those that lie nearest to each other become one, with what is between them.
+/// Stretches of each kind that are remembered: what is lost, and what was not archived. They grow
+/// by themselves, so beyond it those that lie nearest to each other become one, with what is
+/// between them.
 const RANGES_MAX: usize = 128;
 
 /// The share of the longest catalog that is kept for what grows by itself: one in so many bytes.
@@ -97,7 +109,8 @@ pub(super) struct Catalog {
     /// Stretches of the log that left the primary device without having been archived.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) gaps: Vec<LsnRange>,
-    /// Images that are gone while the archive may keep points at which they lived; the newest [`GONE_IMAGES_MAX`], oldest first. Expiry forgets those of which no point is left.
+    /// Images that are gone while the archive may keep points at which they lived; the newest
+    /// [`GONE_IMAGES_MAX`], oldest first. Expiry forgets those of which no point is left.
     #[serde(default, skip_serializing_if = "Shared::is_empty")]
     pub(super) gone_images: Shared<GoneImage>,
     /// The pool's claim on its archive.
@@ -133,11 +146,12 @@ pub(crate) struct CatalogImage {
     pub(crate) parent: Option<ImageParent>,
     /// The image has no entries at or before this LSN.
     pub(crate) born_lsn: u64,
-    /// From this LSN on everything that it inherited stands in entries of its own.
+    /// From this LSN on everything that it inherited is in entries of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hydrated_lsn: Option<u64>,
-    /// What its index maps below this LSN, or does not map, is not certain: entries of its ancestors could not be read when it was made, or are lost. What [`Catalog::lost`] says of itself and its ancestors comes to
-    /// that.
+    /// What its index maps below this LSN, or does not map, is not certain: entries of its
+    /// ancestors could not be read when it was made, or are lost. What [`Catalog::lost`] says of
+    /// itself and its ancestors comes to that.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) uncertain_below: u64,
     /// Whether what it inherited is being copied into entries of its own.
@@ -157,7 +171,20 @@ impl CatalogImage {
     }
 }
 
-/// An image with a parent that no volume needs any more: points at which it lived still need what it inherited.
+/// Where a pool was recovered: what its archive has after this of an earlier epoch is of the device
+/// that was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(in crate::volume) struct Cut {
+    /// The last segment of which something was there.
+    pub(in crate::volume) sequence: SegmentSeq,
+    /// Where it ended.
+    pub(in crate::volume) end_lsn: Lsn,
+    /// The epoch in which the log went on.
+    pub(in crate::volume) epoch: u32,
+}
+
+/// An image with a parent that no volume needs any more: points at which it lived still need what
+/// it inherited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GoneImage {
     pub(crate) id: u32,
@@ -269,7 +296,8 @@ impl Catalog {
         self.images.iter().find(|image| image.id == id)
     }
 
-    /// Takes in an image as an older catalog tells of it. The present one may know it from a still older one, of a time before it was hydrated.
+    /// Takes in an image as an older catalog says of it. The present one may know it from a still
+    /// older one, of a time before it was hydrated.
     pub(super) fn learn_image(&mut self, image: &CatalogImage) {
         let Some(known) = self.image(image.id) else { return self.images.push(image.clone()) };
         let hydrated_lsn = known.hydrated_lsn.or(image.hydrated_lsn);
@@ -282,7 +310,8 @@ impl Catalog {
         }
     }
 
-    /// Drops images that no volume needs, and remembers those with a parent. No point at or after `gone_lsn` needs them.
+    /// Drops images that no volume needs, and remembers those with a parent. No point at or after
+    /// `gone_lsn` needs them.
     pub(super) fn prune_images(&mut self, gone_lsn: Lsn) {
         // Most have no parent, and are needed by a volume or by nobody.
         let with_parent = self.images.iter().filter(|image| image.parent.is_some());
@@ -312,7 +341,8 @@ impl Catalog {
         self.images.retain(|image| needed.contains(image.id));
     }
 
-    /// Forgets deleted images of which no point is left: none of the segments in which they lived is `there`. How many there were.
+    /// Forgets deleted images of which no point is left: none of the segments in which they lived
+    /// is `there`. How many there were.
     pub(super) fn forget_gone_images(&mut self, geometry: &Geometry, there: &BTreeSet<SegmentSeq>) -> usize {
         let is_needed = |gone: &GoneImage| {
             let first = geometry.sequence_of(Lsn(gone.born_lsn));
@@ -338,7 +368,8 @@ impl Catalog {
         add_range(&mut self.gaps, range);
     }
 
-    /// Whether the pool was recovered at this position of a segment: then there is nothing behind it.
+    /// Whether the pool was recovered at this position of a segment: then there is nothing after
+    /// it.
     pub(super) fn was_cut_at(&self, sequence: SegmentSeq, end_lsn: Lsn) -> bool {
         self.cuts.iter().any(|cut| cut.sequence == sequence && cut.end_lsn == end_lsn)
     }
@@ -354,7 +385,8 @@ impl Catalog {
         }
     }
 
-    /// Makes the text shorter by giving up detail of what grows by itself; `false`: there is nothing left to give up.
+    /// Makes the text shorter by giving up detail of what grows by itself; `false`: there is
+    /// nothing left to give up.
     pub(super) fn give_way(&mut self) -> bool {
         if !self.gone_images.is_empty() {
             let fewer = self.gone_images.len().div_ceil(8);
@@ -386,8 +418,9 @@ impl Catalog {
         })
     }
 
-    /// What lies before this LSN in the index of `image` as it is at `at` is not certain, because entries that may have replaced it are lost.
-    /// A loss touches an image when it lies in the stretch in which the image, or an ancestor up to the point of its birth, took its entries.
+    /// What lies before this LSN in the index of `image` as it is at `at` is not certain, because
+    /// entries that may have replaced it are lost. A loss touches an image when it lies in the
+    /// stretch in which the image, or an ancestor up to the point of its birth, took its entries.
     pub(super) fn uncertain_below(&self, image: u32, at: Lsn) -> Lsn {
         let mut uncertain = Lsn(0);
         let mut next = Some((image, at));
@@ -406,13 +439,15 @@ impl Catalog {
     }
 }
 
-/// Adds a stretch to others: in order, those that meet joined, and no more of them than are remembered.
+/// Adds a stretch to others: in order, those that meet joined, and no more of them than are
+/// remembered.
 fn add_range(ranges: &mut Vec<LsnRange>, range: LsnRange) {
     ranges.push(range);
     join_ranges(ranges, RANGES_MAX);
 }
 
-/// Joins stretches that meet, and then those that are nearest to each other until there are at most `max`, at least one.
+/// Joins stretches that meet, and then those that are nearest to each other until there are at most
+/// `max`, at least one.
 fn join_ranges(ranges: &mut Vec<LsnRange>, max: usize) {
     ranges.sort_unstable_by_key(|range| range.start);
     let mut joined: Vec<LsnRange> = Vec::with_capacity(ranges.len());
@@ -555,7 +590,8 @@ mod tests {
             catalog.add_gap(range(sequence * 256, (sequence + 1) * 256));
         }
         assert_eq!(catalog.gaps, [range(0, 100_000 * 256)]);
-        // Stretches apart, more than are remembered: all are covered, and what was apart by most still is.
+        // Stretches apart, more than are remembered: all are covered, and what was apart by most
+        // still is.
         for at in 0..1000 {
             assert!(catalog.add_lost(range(
                 at * 100 + if at < 500 { 0 } else { 1 << 20 },

@@ -98,7 +98,7 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
         }
         self.len += 1;
         if page.entries.len() > PAGE_ENTRIES_MAX {
-            // What comes in order leaves full pages behind.
+            // What comes in order leaves full pages.
             let is_last = at + 1 == pages.len();
             let page = changed(&mut pages[at]);
             let kept = if is_last { PAGE_ENTRIES_MAX } else { PAGE_ENTRIES_MAX / 2 };

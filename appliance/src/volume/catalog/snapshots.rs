@@ -62,7 +62,7 @@ impl Snapshots {
         self.iter_from(Lsn(0))
     }
 
-    /// Those at or behind a position, in the order of the log.
+    /// Those at or after a position, in the order of the log.
     pub(crate) fn iter_from(&self, lsn: Lsn) -> impl Iterator<Item = CatalogSnapshot> + '_ {
         let first: (u64, Rc<str>) = (lsn.0, Rc::from(""));
         self.by_lsn.iter_from(&first).map(|((lsn, name), &time_ns)| CatalogSnapshot {
@@ -161,7 +161,7 @@ fn page_text(entries: &[((u64, Rc<str>), u64)]) -> Vec<u8> {
     for ((lsn, name), time_ns) in entries {
         plain.extend_from_slice(&lsn.to_le_bytes());
         plain.extend_from_slice(&time_ns.to_le_bytes());
-        // Names are shorter by far; what is not told in a byte is cut, never misread.
+        // Names are shorter by far; what is not reported in a byte is cut, never misread.
         let name = &name.as_bytes()[..name.len().min(usize::from(u8::MAX))];
         plain.push(name.len() as u8);
         plain.extend_from_slice(name);

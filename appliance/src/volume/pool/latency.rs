@@ -1,19 +1,20 @@
-//! How long the requests of a volume take: a histogram for each volume for which the operator wants one.
+//! How long the requests of a volume take: a histogram for each volume for which the operator wants
+//! one.
 //!
-//! A request counts from its submission to its completion, whether it ends well or not. One that found the pool busy counts from its first
-//! try, because its host waits from there on; one that is refused at once for its parameters does not count.
+//! A request counts from its submission to its completion, whether it ends well or not. One that
+//! found the pool busy counts from its first try, because its host waits from there on; one that is
+//! refused at once for its parameters does not count.
 //!
-//! **Costs.** Off: one branch for each request. On: the clock is read when a request is submitted and once for all writes that are
-//! acknowledged together (once for each read), and one bucket is counted up. Memory is taken when a histogram is enabled, 58 KiB, and given back with it.
+//! **Costs.** Off: one branch for each request. On: the clock is read when a request is submitted
+//! and once for all writes that are acknowledged together (once for each read), and one bucket is
+//! counted up. Memory is taken when a histogram is enabled, 58 KiB, and given back with it.
 
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Pool, State};
 use crate::histogram::Histogram;
 use crate::log::Clock;
-use crate::volume::error::VolumeError;
 use crate::volume::request::{Request, Sink, VolumeId};
 
 /// Kinds of requests, with the names of SPDK's kinds of I/O.
@@ -46,7 +47,7 @@ impl From<&Request<'_>> for Operation {
 
 /// When a request began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Began {
+pub(in crate::volume) struct Began {
     volume: VolumeId,
     /// 0: it is not measured.
     at_ns: u64,
@@ -68,7 +69,7 @@ struct Watch {
 }
 
 /// The histograms of a pool's volumes.
-pub(super) struct Latencies {
+pub(in crate::volume) struct Latencies {
     clock: Rc<dyn Clock>,
     /// Indexed by [`VolumeId`], as far as the last one that is on: empty when none is.
     watches: Vec<Option<Box<Watch>>>,
@@ -109,7 +110,8 @@ impl Latencies {
         }
     }
 
-    /// The request that began was taken, or found the pool busy: then the next one of its client counts from here. Clients submit in their order.
+    /// The request that began was taken, or found the pool busy: then the next one of its client
+    /// counts from here. Clients submit in their order.
     pub(super) fn note_taken(began: Began, taken: bool, sink: &Sink) {
         if began.is_measured() {
             sink.busy_since_ns.set(if taken { 0 } else { began.at_ns });
@@ -127,7 +129,12 @@ impl Latencies {
         }
     }
 
-    fn enable(&mut self, volume: VolumeId, operation: Option<Operation>) {
+    /// What was measured of a volume, if it is.
+    pub(super) fn histogram(&self, volume: VolumeId) -> Option<&Histogram> {
+        Some(&self.watches.get(volume.0 as usize)?.as_ref()?.histogram)
+    }
+
+    pub(super) fn enable(&mut self, volume: VolumeId, operation: Option<Operation>) {
         let place = volume.0 as usize;
         let is_on = |watch: &Watch| watch.operation == operation;
         if self.watches.get(place).is_some_and(|watch| watch.as_deref().is_some_and(is_on)) {
@@ -140,54 +147,11 @@ impl Latencies {
         self.watches[place] = Some(Box::new(watch));
     }
 
-    pub(super) fn disable(&mut self, volume: VolumeId) {
+    pub(in crate::volume) fn disable(&mut self, volume: VolumeId) {
         if let Some(watch) = self.watches.get_mut(volume.0 as usize) {
             *watch = None;
         }
         while self.watches.pop_if(|watch| watch.is_none()).is_some() {}
-    }
-}
-
-impl State {
-    /// The volume is gone.
-    pub(in crate::volume) fn forget_latencies(&mut self, volume: VolumeId) {
-        self.latencies.disable(volume);
-    }
-}
-
-impl Pool {
-    /// Begins to measure how long requests of a volume take: all, or those of a kind. What is measured already goes on; of another
-    /// kind it begins anew. Not kept across a restart.
-    ///
-    /// # Errors
-    /// No such volume.
-    pub fn enable_histogram(&self, name: &str, operation: Option<Operation>) -> Result<(), VolumeError> {
-        let mut state = self.state.borrow_mut();
-        let id = state.find(name).ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })?;
-        state.latencies.enable(id, operation);
-        Ok(())
-    }
-
-    /// Ends the measurement and forgets it, if there is one.
-    ///
-    /// # Errors
-    /// No such volume.
-    pub fn disable_histogram(&self, name: &str) -> Result<(), VolumeError> {
-        let mut state = self.state.borrow_mut();
-        let id = state.find(name).ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })?;
-        state.latencies.disable(id);
-        Ok(())
-    }
-
-    /// How long requests of a volume took since it was enabled, in nanoseconds; `None` when it is not.
-    ///
-    /// # Errors
-    /// No such volume.
-    pub fn histogram(&self, name: &str) -> Result<Option<Histogram>, VolumeError> {
-        let state = self.state.borrow();
-        let id = state.find(name).ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() })?;
-        let watch = state.latencies.watches.get(id.0 as usize).and_then(Option::as_ref);
-        Ok(watch.map(|watch| watch.histogram.clone()))
     }
 }
 

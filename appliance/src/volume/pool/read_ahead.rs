@@ -1,31 +1,44 @@
-//! Read-ahead along the index: what a host that reads in order asks for next is on its way before it asks.
+//! Read-ahead along the index: what a host that reads in order asks for next is on its way before
+//! it asks.
 //!
-//! Blocks that were written at random lie apart in the log, so a read of them in order is a device read for each. At depth 1 a host would wait for each of these in turn;
-//! read ahead, they are under way together. Copy-forward does not put them in order: of one segment's blocks, those of one volume are so few beside the volume's that neighbours are seldom among them.
+//! Blocks that were written at random lie apart in the log, so a read of them in order is a device
+//! read for each. At depth 1 a host would wait for each of these in turn; read ahead, they are
+//! under way together. Copy-forward does not put them in order: of one segment's blocks, those of
+//! one volume are so few beside the volume's that neighbours are seldom among them.
 //!
-//! **Finding readers.** The table of candidates holds, for ends of recent reads, what would go on there. A read looks up whether it goes on where one ended, and leaves its own end: one probe and one store, whatever other
-//! reads come in between. The third read in a row makes a stream.
+//! **Finding readers.** The table of candidates holds, for ends of recent reads, what would go on
+//! there. A read looks up whether it goes on where one ended, and leaves its own end: one probe and
+//! one store, whatever other reads come in between. The third read in a row makes a stream.
 //!
-//! **States of a stream:** free → followed (a window of blocks ahead of its reader is coming or there; the window doubles while the reader goes on) → taken for another reader, when it is the one that was used least recently and nobody
-//! waits for it. **Of an extent**, a run of blocks that lie together in the log: coming → there, or failed → dropped once the reader is behind it.
+//! **States of a stream:** free → followed (a window of blocks ahead of its reader is coming or
+//! there; the window doubles while the reader goes on) → taken for another reader, when it is the
+//! one that was used least recently and nobody waits for it. **Of an extent**, a run of blocks that
+//! lie together in the log: coming → there, or failed → dropped once the reader has passed it.
 //!
-//! **Invariant: what is read ahead is found by position in the log, not by block number.** A position is written once, so data read from it stays right for ever; whether a block still is at that position, the index
-//! says when the host asks. So writes, trims, clones and copy-forward need not know of this module. Checksums are checked when the data comes; what is damaged or cannot be read is dropped here, and a host that asks for it
-//! reads it for itself, with all that follows from that (`rescue`). An extent at the device keeps its segment's slot from being used again, also when nobody follows its reader any more.
+//! **Invariant: what is read ahead is found by position in the log, not by block number.** A
+//! position is written once, so data read from it stays right for ever; whether a block still is at
+//! that position, the index says when the host asks. So writes, trims, clones and copy-forward need
+//! not know of this module. Checksums are checked when the data comes; what is damaged or cannot be
+//! read is dropped here, and a host that asks for it reads it for itself, with all that follows
+//! from that (`rescue`). An extent at the device keeps its segment's slot from being used again,
+//! also when nobody follows its reader any more.
 //!
-//! **Bounds:** [`STREAMS_MAX`] streams of at most the pool's window each, 1 MiB unless configured otherwise; nothing is read ahead while [`COMMANDS_IN_FLIGHT_MAX`] reads are at the device, because then it has enough to do; nothing that is not on
-//! the primary device. **Costs:** for a reader at random the probe and the store; for a stream no read that the host would not have caused, but for what it does not ask for in the end: a window at most.
+//! **Bounds:** [`STREAMS_MAX`] streams of at most the pool's window each, 1 MiB unless configured
+//! otherwise; nothing is read ahead while [`COMMANDS_IN_FLIGHT_MAX`] reads are at the device,
+//! because then it has enough to do; nothing that is not on the primary device. **Costs:** for a
+//! reader at random the probe and the store; for a stream no read that the host would not have
+//! caused, but for what it does not ask for in the end: a window at most.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::read::are_right;
-use super::{Piece, State, VolumeIndex};
+use super::reads::{Reads, are_right};
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::{Log, Lsn, ReadDone};
-use crate::volume::index::Mapping;
+use crate::volume::image::index::Mapping;
+use crate::volume::image::volume::Volume;
 use crate::volume::request::VolumeId;
 
 /// The longest window unless configured otherwise, in blocks: 1 MiB.
@@ -45,7 +58,8 @@ const EXTENT_BLOCKS_MAX: usize = 64;
 /// With so many reads at the device nothing is read ahead.
 const COMMANDS_IN_FLIGHT_MAX: usize = 64;
 const NO_STREAM: u8 = u8::MAX;
-/// In the token of a device read: it is one of an extent, and the rest of the token is its stream and its number.
+/// In the token of a device read: it is one of an extent, and the rest of the token is its stream
+/// and its number.
 const AHEAD_TOKEN: u64 = 1 << 47;
 const STREAM_SHIFT: u32 = 32;
 
@@ -70,7 +84,8 @@ struct Stream {
     window_blocks: u64,
     /// In the order of their blocks.
     extents: VecDeque<AheadExtent>,
-    /// The number of the first extent; numbers are not used again, so that an answer which comes late finds nothing.
+    /// The number of the first extent; numbers are not used again, so that an answer which comes
+    /// late finds nothing.
     first_number: u32,
     /// When it was used last, in reads of streams.
     used: u64,
@@ -101,25 +116,27 @@ pub(super) enum Found {
 }
 
 /// An extent that ended.
-struct Arrived {
-    first_lsn: Lsn,
+pub(super) struct Arrived {
+    pub(super) first_lsn: Lsn,
     /// `None`: it could not be read, or is damaged.
-    data: Option<DmaBuf>,
-    waiters: SmallVec<[(usize, usize); 1]>,
+    pub(super) data: Option<DmaBuf>,
+    /// Reads, by their places, and their pieces that wait for it.
+    pub(super) waiters: SmallVec<[(usize, usize); 1]>,
 }
 
 /// The readers of a pool. See the module's documentation.
-pub(super) struct ReadAhead {
+pub(in crate::volume) struct ReadAhead {
     window_blocks_max: u64,
     candidates: Box<[Candidate; CANDIDATES]>,
     streams: Vec<Stream>,
     uses: u64,
-    /// Extents at the device that nobody follows any more, and where they begin: at most [`COMMANDS_IN_FLIGHT_MAX`].
+    /// Extents at the device that nobody follows any more, and where they begin: at most
+    /// [`COMMANDS_IN_FLIGHT_MAX`].
     orphans: Vec<(u64, Lsn)>,
     /// Blocks read from the device ahead of their reader.
-    pub(super) blocks: u64,
+    blocks: u64,
     /// Blocks that hosts were given of these.
-    pub(super) used_blocks: u64,
+    used_blocks: u64,
 }
 
 impl Default for ReadAhead {
@@ -182,7 +199,7 @@ impl ReadAhead {
     }
 
     /// A read was taken. The stream that it belongs to, if it is one of several in order.
-    pub(super) fn advance(&mut self, volume: VolumeId, block: u64, len_blocks: u64) -> Option<usize> {
+    fn advance(&mut self, volume: VolumeId, block: u64, len_blocks: u64) -> Option<usize> {
         if self.window_blocks_max == 0 {
             return None;
         }
@@ -249,7 +266,8 @@ impl ReadAhead {
         Some(index)
     }
 
-    /// The blocks that a stream is to ask for now: none while half of its window is still ahead of the reader.
+    /// The blocks that a stream is to ask for now: none while half of its window is still ahead of
+    /// the reader.
     fn wanted(&mut self, stream: usize, size_blocks: u64) -> Range<u64> {
         let stream = &mut self.streams[stream];
         let from = stream.ahead_to;
@@ -276,7 +294,8 @@ impl ReadAhead {
         Some(self.orphans.swap_remove(place).1)
     }
 
-    /// An extent came; `check` says of its data and checksums whether they agree. `None`: nobody follows that reader any more.
+    /// An extent came; `check` says of its data and checksums whether they agree. `None`: nobody
+    /// follows that reader any more.
     fn arrived(
         &mut self,
         stream: usize,
@@ -290,6 +309,82 @@ impl ReadAhead {
         let data = data.filter(|data| check(data, &extent.checksums));
         extent.state = data.clone().map_or(AheadState::Failed, AheadState::There);
         Some(Arrived { first_lsn: extent.first_lsn, data, waiters: std::mem::take(&mut extent.waiters) })
+    }
+
+    /// Blocks that hosts were given of those read ahead.
+    pub(super) fn note_used(&mut self, blocks: u64) {
+        self.used_blocks += blocks;
+    }
+
+    /// Blocks read from the device ahead of their reader, and those that hosts were given of these.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.blocks, self.used_blocks)
+    }
+
+    /// A read was taken: what comes after it is asked for, if it is one of several in order and the
+    /// device has little to do.
+    pub(super) fn read_on(
+        &mut self,
+        log: &mut Log,
+        reads: &mut Reads,
+        (id, volume): (VolumeId, &Volume),
+        blocks: Range<u64>,
+    ) {
+        let Some(stream) = self.advance(id, blocks.start, blocks.end - blocks.start) else { return };
+        if reads.at_device() >= COMMANDS_IN_FLIGHT_MAX {
+            return;
+        }
+        let Some(index) = volume.ready_index() else { return };
+        let wanted = self.wanted(stream, volume.size_blocks());
+        let mut extents: Vec<(u64, AheadExtent)> = Vec::new();
+        let mut asked_to = wanted.start;
+        for block in wanted {
+            let mapping = index.get(block);
+            let is_there = mapping.is_none()
+                || mapping.lsn() < volume.uncertain_below()
+                || log.is_buffered(mapping.lsn());
+            let is_enough = reads.at_device() + extents.len() >= COMMANDS_IN_FLIGHT_MAX;
+            if let Some(device_block) = log.device_block(mapping.lsn()).filter(|_| !is_there) {
+                match extents.last_mut() {
+                    Some((first, extent)) if extent.is_followed_by(*first, block, mapping, device_block) => {
+                        extent.checksums.push(mapping.crc16());
+                    }
+                    _ if is_enough => break,
+                    _ => extents.push((device_block, AheadExtent::new(block, mapping))),
+                }
+            }
+            asked_to = block + 1;
+        }
+        let len_blocks: usize = extents.iter().map(|(_, extent)| extent.checksums.len()).sum();
+        if len_blocks > 0 {
+            // One buffer for all, so that neighbours leave as one piece. Without memory the host
+            // reads for itself.
+            let Ok(mut whole) = log.environment().ahead_dma.allocate(len_blocks * BLOCK_BYTES) else {
+                return;
+            };
+            for (device_block, extent) in extents {
+                let buffer = whole.split_to(extent.checksums.len() * BLOCK_BYTES);
+                log.pin(log.geometry().sequence_of(extent.first_lsn));
+                let number = self.begin(stream, extent);
+                reads.read_device(log, device_block, buffer, token_of(stream, number));
+            }
+        }
+        self.streams[stream].ahead_to = asked_to;
+    }
+
+    /// The device ended a read of an extent, well or not.
+    ///
+    /// # Errors
+    /// Nobody follows that reader any more; where the extent begins, if it was an orphan.
+    pub(super) fn finish(&mut self, done: ReadDone) -> Result<Arrived, Option<Lsn>> {
+        let (stream, number) = ((done.token & !AHEAD_TOKEN) >> STREAM_SHIFT, done.token as u32);
+        let check =
+            |data: &DmaBuf, checksums: &[u16]| are_right(data.chunks_exact(BLOCK_BYTES).zip(checksums));
+        let data = done.result.is_ok().then(|| done.buffer.freeze());
+        match self.arrived(stream as usize, number, data, check) {
+            Some(arrived) => Ok(arrived),
+            None => Err(self.forget_orphan(done.token)),
+        }
     }
 }
 
@@ -319,84 +414,6 @@ pub(super) fn is_ahead(token: u64) -> bool {
     token & AHEAD_TOKEN != 0
 }
 
-impl State {
-    /// A read was taken: what comes behind it is asked for, if it is one of several in order and the device has little to do.
-    pub(super) fn read_on(&mut self, log: &mut Log, volume: VolumeId, block: u64, len_blocks: u32) {
-        let Some(stream) = self.read_ahead.advance(volume, block, u64::from(len_blocks)) else { return };
-        if self.reads_at_device >= COMMANDS_IN_FLIGHT_MAX {
-            return;
-        }
-        let Some(volume) = self.volumes.get(volume.0 as usize).and_then(Option::as_ref) else { return };
-        let VolumeIndex::Ready(index) = &volume.index else { return };
-        let wanted = self.read_ahead.wanted(stream, volume.size_blocks);
-        let mut extents: Vec<(u64, AheadExtent)> = Vec::new();
-        let mut asked_to = wanted.start;
-        for block in wanted {
-            let mapping = index.get(block);
-            let is_there =
-                mapping.is_none() || mapping.lsn() < volume.uncertain_below || log.is_buffered(mapping.lsn());
-            let is_enough = self.reads_at_device + extents.len() >= COMMANDS_IN_FLIGHT_MAX;
-            if let Some(device_block) = log.device_block(mapping.lsn()).filter(|_| !is_there) {
-                match extents.last_mut() {
-                    Some((first, extent)) if extent.is_followed_by(*first, block, mapping, device_block) => {
-                        extent.checksums.push(mapping.crc16());
-                    }
-                    _ if is_enough => break,
-                    _ => extents.push((device_block, AheadExtent::new(block, mapping))),
-                }
-            }
-            asked_to = block + 1;
-        }
-        let len_blocks: usize = extents.iter().map(|(_, extent)| extent.checksums.len()).sum();
-        if len_blocks > 0 {
-            // One buffer for all, so that neighbours leave as one piece. Without memory the host reads for itself.
-            let Ok(mut whole) = log.environment().ahead_dma.allocate(len_blocks * BLOCK_BYTES) else {
-                return;
-            };
-            for (device_block, extent) in extents {
-                let buffer = whole.split_to(extent.checksums.len() * BLOCK_BYTES);
-                log.pin(log.geometry().sequence_of(extent.first_lsn));
-                let number = self.read_ahead.begin(stream, extent);
-                self.read_device(log, device_block, buffer, token_of(stream, number));
-            }
-        }
-        self.read_ahead.streams[stream].ahead_to = asked_to;
-    }
-
-    /// An extent came, or could not be read: reads that wait for it go on.
-    pub(super) fn finish_ahead(&mut self, log: &mut Log, done: ReadDone) {
-        let (stream, number) = ((done.token & !AHEAD_TOKEN) >> STREAM_SHIFT, done.token as u32);
-        let check =
-            |data: &DmaBuf, checksums: &[u16]| are_right(data.chunks_exact(BLOCK_BYTES).zip(checksums));
-        let data = done.result.is_ok().then(|| done.buffer.freeze());
-        let Some(arrived) = self.read_ahead.arrived(stream as usize, number, data, check) else {
-            if let Some(lsn) = self.read_ahead.forget_orphan(done.token) {
-                log.unpin(log.geometry().sequence_of(lsn));
-            }
-            return;
-        };
-        let sequence = log.geometry().sequence_of(arrived.first_lsn);
-        for (slot, place) in arrived.waiters {
-            let Some(read) = self.reads[slot].as_mut() else { unreachable!("a read waits for its pieces") };
-            let Piece::Waiting { first_lsn, checksums, .. } = &read.pieces[place] else {
-                unreachable!("the piece waits for this extent")
-            };
-            let (first_lsn, len) = (*first_lsn, checksums.len() * BLOCK_BYTES);
-            if let Some(data) = &arrived.data {
-                let at = (first_lsn.0 - arrived.first_lsn.0) as usize * BLOCK_BYTES;
-                read.pieces[place] = Piece::Ready(data.slice(at, len));
-                read.waiting -= 1;
-                self.end_read(slot);
-                continue;
-            }
-            // Only what this read asked for counts for it, and it is read again for it alone.
-            log.pin(sequence);
-            self.begin_rescue(log, (slot, place), None, done.result.clone());
-        }
-        log.unpin(sequence);
-    }
-}
-
 impl AheadExtent {
     fn new(block: u64, mapping: Mapping) -> Self {
         AheadExtent {
@@ -408,7 +425,8 @@ impl AheadExtent {
         }
     }
 
-    /// Whether a block lies directly behind it, in the volume, in the log and on the device, where it begins at `first`.
+    /// Whether a block comes directly after it, in the volume, in the log and on the device, where
+    /// it begins at `first`.
     fn is_followed_by(&self, first: u64, block: u64, mapping: Mapping, device_block: u64) -> bool {
         let len = self.checksums.len() as u64;
         self.end() == block

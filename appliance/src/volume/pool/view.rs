@@ -1,28 +1,29 @@
-//! What a pool tells of itself: volumes, counters, segments. Copies; nothing here changes anything.
+//! What a pool says of itself: volumes, counters, segments. Copies; nothing here changes anything.
 
 use std::ops::Range;
 
-use super::{Pool, State, Volume, VolumeIndex};
+use super::Pool;
+use super::state::State;
 use crate::bdev::Space;
 use crate::dma::BLOCK_BYTES;
+use crate::log::Lsn;
 use crate::log::table::Phase;
-use crate::log::{Log, Lsn};
 use crate::volume::catalog::room_problem;
-use crate::volume::clock::clock_problem;
-use crate::volume::image_ids;
-use crate::volume::index::index_bytes;
+use crate::volume::history::clock::clock_problem;
+use crate::volume::image::image_ids;
+use crate::volume::image::index::index_bytes;
+use crate::volume::image::volume::{Volume, VolumeIndex};
 use crate::volume::info::{
     PoolInfo, PoolStats, SegmentInfo, SegmentState, SynchInfo, VolumeInfo, VolumeState,
 };
 use crate::volume::request::VolumeId;
-use crate::volume::working_set::device_slots;
+use crate::volume::space::working_set::device_slots;
 
 impl Pool {
     /// Every volume, by name.
     pub fn volumes(&self) -> Vec<VolumeInfo> {
         let state = self.state.borrow();
-        let mut volumes: Vec<VolumeInfo> =
-            (0..state.volumes.len()).filter_map(|index| state.info(VolumeId(index as u32))).collect();
+        let mut volumes: Vec<VolumeInfo> = state.volumes.ids().filter_map(|id| state.info(id)).collect();
         volumes.sort_by(|a, b| a.name.cmp(&b.name));
         volumes
     }
@@ -35,16 +36,16 @@ impl Pool {
     /// A volume by its name.
     pub fn find_volume(&self, name: &str) -> Option<VolumeInfo> {
         let state = self.state.borrow();
-        state.find(name).and_then(|id| state.info(id))
+        state.volumes.find(name).and_then(|id| state.info(id))
     }
 
     /// Every synch of the log, oldest first.
     pub fn synchs(&self) -> Vec<SynchInfo> {
-        self.state.borrow().synchs.clone()
+        self.state.borrow().synchs.to_vec()
     }
 
     /// A page of the synchs of a stretch of the log, in its order: at most `limit`, and no more
-    /// behind the one whose text fills `bytes_max`.
+    /// after the one whose text fills `bytes_max`.
     pub fn synchs_within(&self, lsns: Range<Lsn>, limit: usize, bytes_max: usize) -> Vec<SynchInfo> {
         let state = self.state.borrow();
         let first = state.synchs.partition_point(|synch| synch.lsn < lsns.start.0);
@@ -78,9 +79,9 @@ impl Pool {
         let state = self.state.borrow();
         let log = self.log.borrow();
         let (device, geometry) = (log.device().info(), log.geometry());
-        let mut problems = state.problems.clone();
+        let mut problems: Vec<String> = state.problems.iter().cloned().collect();
         problems.extend(log.damage().cloned());
-        problems.extend(state.rescues.faults().cloned());
+        problems.extend(state.faults.iter().cloned());
         problems.extend(log.poisoned().map(|reason| {
             format!(
                 "the log failed: {reason}; writes are refused. Check the device (dmesg), cure it and restart"
@@ -91,10 +92,10 @@ impl Pool {
             no_room(&device.name, space.as_ref(), &starved.reason)
         }));
         let clock = log.clock_status();
-        problems.extend(state.ended_busy_problem(&log));
+        problems.extend(state.ended_busy.problem(log.environment().clock.monotonic_ns(), &state.volumes));
         problems.extend(image_ids::problem(state.catalog.next_image, log.format_version()));
         problems.extend(room_problem(&log, &state.catalog));
-        problems.extend(clock_problem(&clock, state.archive.is_some()));
+        problems.extend(clock_problem(&clock, state.archive.is_attached()));
         PoolInfo {
             uuid: log.pool(),
             device: device.name,
@@ -106,7 +107,7 @@ impl Pool {
             working_set_segments: geometry.working_set,
             working_set_target_segments: state.catalog.working_set_target,
             created_ns: log.created_ns(),
-            volumes: state.volumes.iter().flatten().count() as u64,
+            volumes: state.volumes.iter().count() as u64,
             state: if log.poisoned().is_some() { "failed" } else { "online" }.to_owned(),
             clock,
             problems,
@@ -119,31 +120,32 @@ impl Pool {
         let log = self.log.borrow();
         let (log_stats, dma) = (log.stats(), log.environment().dma_stats());
         let (log_used_blocks, log_capacity_blocks) = log.usage_blocks();
+        let (read_ahead_blocks, read_ahead_used_blocks) = state.read_ahead.counts();
         let phases = |phase| log.table().iter().filter(|(_, segment)| segment.phase == phase).count() as u64;
         PoolStats {
             head_lsn: log.head_lsn().0,
             newest_point_lsn: log.point_lsn().0,
-            newest_change_lsn: state.change_lsn.0,
+            newest_change_lsn: state.catalog.change_lsn().0,
             written_lsn: log.written_lsn().0,
             stable_lsn: log.stable_lsn().0,
             log_used_blocks,
             log_capacity_blocks,
-            host_written_blocks: state.stats.host_written_blocks,
-            host_read_blocks: state.stats.host_read_blocks,
+            host_written_blocks: state.stats.host_written_blocks(),
+            host_read_blocks: state.stats.host_read_blocks(),
             device_written_blocks: log_stats.device_written_blocks,
             copied_blocks: log_stats.copied_blocks,
-            hydrated_blocks: state.capacity.hydrated_blocks,
-            write_amplification: match state.stats.host_written_blocks {
+            hydrated_blocks: state.capacity.hydrated_blocks(),
+            write_amplification: match state.stats.host_written_blocks() {
                 0 => 0.0,
                 host => {
-                    (host + log_stats.copied_blocks - state.capacity.hydrated_blocks) as f64 / host as f64
+                    (host + log_stats.copied_blocks - state.capacity.hydrated_blocks()) as f64 / host as f64
                 }
             },
             header_blocks: log_stats.header_blocks,
             trailer_blocks: log_stats.trailer_blocks,
             capacity_blocks: state.capacity_of(&log).unwrap_or(0),
-            reserved_blocks: state.reserved_blocks(),
-            thin_blocks: state.capacity.thin_blocks,
+            reserved_blocks: state.volumes.reserved_blocks(),
+            thin_blocks: state.capacity.thin_blocks(),
             masks: log.table().masks(),
             segments_in_use: phases(Phase::InUse),
             segments_inactive: phases(Phase::Inactive),
@@ -152,16 +154,16 @@ impl Pool {
             released_early_segments: log_stats.released_early_segments,
             records: log_stats.records,
             flushes: log_stats.flushes,
-            checksum_errors: state.stats.checksum_errors,
-            retried_reads: state.stats.retried_reads,
-            rescued_reads: state.stats.rescued_reads,
-            unreadable_blocks: state.stats.unreadable_blocks,
-            read_ahead_blocks: state.read_ahead.blocks,
-            read_ahead_used_blocks: state.read_ahead.used_blocks,
+            checksum_errors: state.stats.checksum_errors(),
+            retried_reads: state.stats.retried_reads(),
+            rescued_reads: state.stats.rescued_reads(),
+            unreadable_blocks: state.stats.unreadable_blocks(),
+            read_ahead_blocks,
+            read_ahead_used_blocks,
             index_bytes: index_bytes(),
             dma_in_use_bytes: dma.in_use_bytes as u64,
             dma_budget_bytes: dma.budget_bytes as u64,
-            mapped_blocks: state.volumes.iter().flatten().map(Volume::mapped).sum(),
+            mapped_blocks: state.volumes.iter().map(Volume::mapped).sum(),
         }
     }
 
@@ -205,79 +207,55 @@ impl Pool {
 
 impl State {
     pub(super) fn info(&self, id: VolumeId) -> Option<VolumeInfo> {
-        let volume = self.volumes.get(id.0 as usize)?.as_ref()?;
-        let entry = self.catalog.volume(&volume.name)?;
-        let state = match &volume.index {
-            VolumeIndex::Ready(_) if volume.uncertain_below.0 == 0 => VolumeState::Online,
+        let volume = self.volumes.get(id)?;
+        let entry = self.catalog.volume(volume.name())?;
+        let state = match volume.index() {
+            VolumeIndex::Ready(_) if volume.uncertain_below().0 == 0 => VolumeState::Online,
             VolumeIndex::Inherits(_) => VolumeState::Loading,
             VolumeIndex::Ready(_) | VolumeIndex::Failed(_) => VolumeState::Degraded,
         };
+        let image = self.catalog.image(volume.image().0).filter(|image| image.inherits());
+        let inherited_blocks =
+            if volume.inherits() { volume.mapped().saturating_sub(volume.resident()) } else { 0 };
         Some(VolumeInfo {
             id,
-            name: volume.name.clone(),
+            name: volume.name().to_owned(),
             uuid: entry.uuid,
-            size_bytes: volume.size_blocks * BLOCK_BYTES as u64,
-            read_only: volume.read_only,
+            size_bytes: volume.size_blocks() * BLOCK_BYTES as u64,
+            read_only: volume.is_read_only(),
             state,
-            image: volume.image.0,
-            parent: self
-                .catalog
-                .image(volume.image.0)
-                .filter(|image| image.inherits())
-                .and_then(|image| image.parent),
+            image: volume.image().0,
+            parent: image.and_then(|image| image.parent),
             created_ns: entry.created_ns,
             mapped_blocks: volume.mapped(),
-            inherited_blocks: if volume.inherits {
-                volume.mapped().saturating_sub(volume.resident)
-            } else {
-                0
-            },
-            uncertain_blocks: volume.uncertain_blocks,
+            inherited_blocks,
+            uncertain_blocks: volume.uncertain_blocks(),
             problem: volume.problem(),
-            hydrating: volume.hydrating,
-            thin: volume.thin,
-            stats: volume.stats,
+            hydrating: volume.is_hydrating(),
+            thin: volume.is_thin(),
+            stats: volume.stats(),
             histogram: self.latencies.is_on(id),
         })
     }
 }
 
-/// How long the operator is told of commands that ended because the pool was busy.
-const ENDED_BUSY_TOLD_NS: u64 = 300_000_000_000;
-
 impl Pool {
-    /// A host's command ended because the pool had been busy for too long. The operator is told for
-    /// some minutes.
+    /// A host's command ended because the pool had been busy for too long. The operator is informed
+    /// for some minutes.
     pub fn note_ended_busy(&self, volume: VolumeId) {
         let now_ns = self.log.borrow().environment().clock.monotonic_ns();
         let mut state = self.state.borrow_mut();
-        let is_new = state.ended_busy.is_none_or(|(at_ns, _)| at_ns + ENDED_BUSY_TOLD_NS < now_ns);
-        state.ended_busy = Some((now_ns, volume));
-        if let Some(volume) = state.volume_mut(volume).filter(|_| is_new) {
+        let is_new = state.ended_busy.note(now_ns, volume);
+        if let Some(volume) = state.volumes.get(volume).filter(|_| is_new) {
             tracing::warn!(
-                volume = volume.name,
+                volume = volume.name(),
                 "commands end with a request for another try: the pool has been busy for too long"
             );
         }
     }
 }
 
-impl State {
-    fn ended_busy_problem(&self, log: &Log) -> Option<String> {
-        let (at_ns, volume) = self.ended_busy?;
-        let since_ns = log.environment().clock.monotonic_ns().saturating_sub(at_ns);
-        let volume = self.volumes.get(volume.0 as usize)?.as_ref()?;
-        (since_ns <= ENDED_BUSY_TOLD_NS).then(|| {
-            format!(
-                "commands of hosts on volume '{}' were ended with a request for another try, the last one {} s ago: the pool was busy for so long that they would have timed out; `varve pool stats` shows what memory and segments are taken by",
-                volume.name,
-                since_ns / 1_000_000_000
-            )
-        })
-    }
-}
-
-/// What the operator is told while writes wait for room.
+/// What the operator reads while writes wait for room.
 fn no_room(device: &str, space: Option<&Space>, reason: &str) -> String {
     let Some(space) = space else { return format!("writes wait for room: {reason}") };
     let Space { file_system, free_bytes, missing_bytes } = space;

@@ -1,0 +1,214 @@
+//! How a pool gets its archive: one that is there, one that is waited for, and what is found when
+//! it is attached.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use super::{Archive, ArchivePolicy, KnownObjects, PoolSide, no_archive};
+use crate::archive::service::{ArchiveService, VerifyPolicy};
+use crate::log::format::EventKind;
+use crate::log::table::Phase;
+use crate::log::{Log, Lsn, SegmentSeq};
+use crate::reactor::yield_now;
+use crate::volume::error::VolumeError;
+use crate::volume::history::event::EventCollector;
+use crate::volume::info::SynchInfo;
+use crate::volume::pool::Pool;
+use crate::volume::pool::state::State;
+
+impl Archive {
+    /// What is missing in the archive, when it is attached: what the device lost before it was
+    /// archived is a gap, and what the store has lost is archived again as far as it is here.
+    fn find_losses(&mut self, side: &mut PoolSide<'_>, log: &mut Log, lost_on_device: &[SegmentSeq]) {
+        let trusted = side.catalog.archived_below;
+        for gap in self.lost_before_archived(log, lost_on_device, trusted) {
+            if !side.catalog.gaps.iter().any(|known| known.start <= gap.start && known.end >= gap.end) {
+                side.record_gap(log, gap, "the primary device lost it before it was archived");
+            }
+        }
+        if let Some(lost) = self.adopt(log, trusted) {
+            side.problems.note(format!(
+                "the archive has lost segments that were in it: segments {lost}; what the primary device still holds is archived again"
+            ));
+            side.catalog.distrust_archive(log, lost.first);
+        }
+        // What is on the primary device is archived again, and is no loss.
+        let here: Vec<SegmentSeq> = log.table().on_device().collect();
+        let again: Vec<SegmentSeq> = here.into_iter().filter(|&sequence| self.lost.found(sequence)).collect();
+        if let Some(&first) = again.first().filter(|first| **first < side.catalog.archived_below) {
+            side.catalog.distrust_archive(log, first);
+        }
+    }
+}
+
+impl State {
+    /// Adds a synch that the archive knows.
+    fn learn_synch(&mut self, synch: SynchInfo) {
+        self.catalog.learn_synch_id(synch.id);
+        if let Some(healed) = self.synchs.learn(synch) {
+            self.problems.withdraw(&healed);
+        }
+    }
+}
+
+impl Pool {
+    /// Gives the pool its archive: from now on what is sealed is archived, segments that are
+    /// archived give their slots away, and the past is read from there.
+    ///
+    /// # Errors
+    /// The pool has one already, which is not one that it [waits for](Self::await_archive).
+    pub fn attach_archive(
+        &self,
+        mut service: Box<dyn ArchiveService>,
+        policy: ArchivePolicy,
+        mut known: KnownObjects,
+        synchs: Vec<SynchInfo>,
+    ) -> Result<(), VolumeError> {
+        let state = &mut *self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
+        if state.archive.get().is_some_and(|archive| !archive.is_away()) {
+            return Err(VolumeError::Busy { reason: "the pool has an archive already".to_owned() });
+        }
+        let mut lost_on_device = Vec::new();
+        if let Some(mut stand_in) = state.archive.detach() {
+            let (_, mut side) = state.with_archive();
+            stand_in.tell_no_more(&mut side);
+            stand_in.end_alarm(&mut side);
+            lost_on_device = stand_in.take_lost_on_device();
+            service.set_verify(stand_in.service.verify());
+        }
+        known.apply(&state.catalog.cuts);
+        known.drop_headless(&log.geometry());
+        let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known);
+        archive.find_losses(&mut state.with_archive().1, &mut log, &lost_on_device);
+        for synch in synchs {
+            state.learn_synch(synch);
+        }
+        archive.tell_lost(&mut state.with_archive().1, &log);
+        state.archive.attach(archive);
+        drop(log);
+        self.drop_lost_synchs(state);
+        Ok(())
+    }
+
+    /// Takes the archive away again.
+    pub(in crate::volume) fn detach_archive(&self) -> Option<(Box<dyn ArchiveService>, KnownObjects)> {
+        let archive = self.state.borrow_mut().archive.detach()?;
+        Some((archive.service, KnownObjects(archive.objects, archive.lost, archive.claim)))
+    }
+
+    /// Looks up the synchs that are only in the archive, in segments from `from` on, and those
+    /// whose text is damaged on the primary device. The entries of all these segments are read. A
+    /// segment whose objects cannot be read does not keep the others from being looked up.
+    ///
+    /// # Errors
+    /// The first one of the store's; all that can be found is.
+    pub async fn load_archived_synchs(self: Rc<Self>, from: SegmentSeq) -> Result<(), VolumeError> {
+        let sequences: Vec<SegmentSeq> = {
+            let (state, log) = (self.state.borrow(), self.log.borrow());
+            let Some(archive) = state.archive.get() else { return Ok(()) };
+            let damaged = state.synchs.iter().filter(|synch| synch.is_damaged());
+            let damaged: HashSet<SegmentSeq> =
+                damaged.map(|synch| log.geometry().sequence_of(Lsn(synch.lsn))).collect();
+            let there =
+                |sequence: SegmentSeq| log.table().slot(sequence).is_some() && !damaged.contains(&sequence);
+            let all = archive.objects.iter().map(|(sequence, _)| sequence);
+            all.filter(|&sequence| sequence >= from && !there(sequence)).collect()
+        };
+        let mut result = Ok(());
+        for sequence in sequences {
+            let looked_up = self.load_synchs_of(sequence).await;
+            result = result.and(looked_up);
+            yield_now().await;
+        }
+        self.drop_lost_synchs(&mut self.state.borrow_mut());
+        result
+    }
+
+    async fn load_synchs_of(&self, sequence: SegmentSeq) -> Result<(), VolumeError> {
+        let Some(entries) = self.entries_of(sequence).await? else { return Ok(()) };
+        let events = EventCollector::events(&entries, Lsn::MAX).into_iter();
+        for event in events.filter(|event| event.kind == EventKind::Synch) {
+            let synch = self.read_synch(&event).await?;
+            self.state.borrow_mut().learn_synch(synch);
+        }
+        Ok(())
+    }
+
+    /// How objects of the archive are verified; `None` when there is no archive.
+    pub fn archive_verify(&self) -> Option<VerifyPolicy> {
+        self.state.borrow().archive.get().map(|archive| archive.service.verify())
+    }
+
+    /// Sets how objects of the archive are verified, from the next one on.
+    ///
+    /// # Errors
+    /// The pool has no archive.
+    pub fn set_archive_verify(&self, verify: VerifyPolicy) -> Result<(), VolumeError> {
+        let mut state = self.state.borrow_mut();
+        state.archive.get_mut().ok_or_else(no_archive)?.service.set_verify(verify);
+        Ok(())
+    }
+
+    /// Whether the pool has an archive.
+    pub fn has_archive(&self) -> bool {
+        self.state.borrow().archive.is_attached()
+    }
+}
+
+impl Pool {
+    /// Says that the pool has an archive, at `store`, that cannot be reached now, and why. Until
+    /// [`attach_archive`](Self::attach_archive) nothing is archived.
+    ///
+    /// # Errors
+    /// The pool has an archive already.
+    pub fn await_archive(
+        &self,
+        store: &str,
+        policy: ArchivePolicy,
+        verify: VerifyPolicy,
+        why: String,
+    ) -> Result<(), VolumeError> {
+        let mut state = self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
+        if state.archive.is_attached() {
+            return Err(VolumeError::Busy { reason: "the pool has an archive already".to_owned() });
+        }
+        let lost_on_device = log.table().iter().filter(|(_, segment)| {
+            segment.slot.is_none() && segment.phase != Phase::Released && !segment.archived
+        });
+        let lost_on_device = lost_on_device.map(|(sequence, _)| sequence).collect();
+        let mut archive = Archive::stand_in(store, verify, Rc::clone(&self.log), policy, lost_on_device);
+        // The catalog knows which were verified there; those are given away as ever.
+        let verified: Vec<SegmentSeq> =
+            log.table().on_device().filter(|&sequence| sequence < state.catalog.archived_below).collect();
+        for sequence in verified {
+            log.note_archived(sequence);
+        }
+        archive.tell_away(why, &mut state.with_archive().1, &log);
+        state.archive.attach(archive);
+        Ok(())
+    }
+
+    /// Reports anew why the archive that is waited for is not there.
+    pub fn tell_archive_away(&self, why: String) {
+        let mut state = self.state.borrow_mut();
+        let log = self.log.borrow();
+        if let (Some(archive), mut side) = state.with_archive() {
+            archive.tell_away(why, &mut side, &log);
+        }
+    }
+
+    /// Whether an archive is waited for that has not been reached since the start.
+    pub fn awaits_archive(&self) -> bool {
+        self.state.borrow().archive.get().is_some_and(|archive| archive.is_away())
+    }
+
+    /// That it is known what is in the pool's archive, if it has one.
+    ///
+    /// # Errors
+    /// It has one that has not been reached since the start.
+    pub(in crate::volume) fn check_reached(&self) -> Result<(), VolumeError> {
+        self.state.borrow().archive.get().map_or(Ok(()), |archive| archive.check_reached())
+    }
+}

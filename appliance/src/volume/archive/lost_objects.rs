@@ -1,0 +1,45 @@
+//! What the pool learns of its archive from those who look through the store: objects that are
+//! missing, damaged, or there again.
+
+use crate::archive::object::ObjectId;
+use crate::volume::pool::Pool;
+
+impl Pool {
+    /// Learns which objects the store has lost, all of them. What the primary device still has is
+    /// archived again; what is there again is taken up.
+    pub fn learn_lost_objects(&self, lost: &[ObjectId]) {
+        let mut state = self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
+        let (Some(archive), mut side) = state.with_archive() else { return };
+        let back: Vec<ObjectId> = archive.lost.ids().filter(|id| !lost.contains(id)).collect();
+        for id in back {
+            archive.lost.found(id.sequence);
+            archive.objects.insert(id);
+        }
+        archive.lose(lost, &mut side, &mut log);
+        archive.tell_lost(&mut side, &log);
+    }
+
+    /// Learns of further objects that are missing in the store.
+    pub fn learn_missing_objects(&self, missing: &[ObjectId]) {
+        let mut state = self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
+        let (Some(archive), mut side) = state.with_archive() else { return };
+        archive.lose(missing, &mut side, &mut log);
+        archive.tell_lost(&mut side, &log);
+    }
+
+    /// Learns that objects are damaged. Those whose segments the primary device still has are put
+    /// again; the others stay, for what of them can be read.
+    pub fn learn_damaged_objects(&self, damaged: &[ObjectId]) {
+        let mut state = self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
+        let (Some(archive), mut side) = state.with_archive() else { return };
+        let is_here = |id: &&ObjectId| {
+            let segment = log.table().get(id.sequence);
+            segment.is_some_and(|segment| segment.slot.is_some() && segment.epoch == id.epoch)
+        };
+        let here: Vec<ObjectId> = damaged.iter().filter(is_here).copied().collect();
+        archive.lose(&here, &mut side, &mut log);
+    }
+}

@@ -1,0 +1,71 @@
+//! Archiving by command: everything up to now.
+
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::no_archive;
+use crate::log::Lsn;
+use crate::volume::error::VolumeError;
+use crate::volume::pool::Pool;
+
+/// After so many failures a command that waits for the archive is informed.
+const FAILURES_TOLD: u64 = 3;
+
+impl Pool {
+    /// Begins to archive everything up to now, at once also when a failure is being waited out; the
+    /// position. Copies that nobody waits for are left out.
+    ///
+    /// # Errors
+    /// The pool has no archive.
+    pub fn begin_seal(&self) -> Result<Lsn, VolumeError> {
+        let mut state = self.state.borrow_mut();
+        let mut log = self.log.borrow_mut();
+        let archive = state.archive.get_mut().ok_or_else(no_archive)?;
+        archive.check_reached()?;
+        let head = log.commit_lsn();
+        log.close_up_to(head);
+        log.request_stable(head);
+        archive.seal_up_to(head);
+        Ok(head)
+    }
+
+    /// Archives everything up to now; returns when it is in the store, with the position.
+    ///
+    /// # Errors
+    /// The pool has no archive, or failed; the store failed a few times; history got a gap
+    /// meanwhile.
+    pub async fn seal_archive(self: Rc<Self>) -> Result<Lsn, VolumeError> {
+        let target = self.begin_seal()?;
+        let (failures, gaps) = {
+            let state = self.state.borrow();
+            let archive = state.archive.get().ok_or_else(no_archive)?;
+            (archive.service.stats().failures, state.catalog.gaps.last().copied())
+        };
+        std::future::poll_fn(|context| {
+            let mut state = self.state.borrow_mut();
+            let log = self.log.borrow();
+            if let Some(reason) = log.poisoned() {
+                return Poll::Ready(Err(VolumeError::Failed { reason: reason.to_string() }));
+            }
+            if let Some(gap) = state.catalog.gaps.last().filter(|gap| Some(**gap) != gaps && gap.start < target) {
+                let reason = format!(
+                    "history has got a gap at LSN {} to {}: what was to be archived left the primary device before that",
+                    gap.start, gap.end
+                );
+                return Poll::Ready(Err(VolumeError::Busy { reason }));
+            }
+            let Some(archive) = state.archive.get_mut() else { return Poll::Ready(Err(no_archive())) };
+            if archive.archived_to(&log) >= target {
+                return Poll::Ready(Ok(target));
+            }
+            if archive.service.stats().failures >= failures + FAILURES_TOLD
+                && let Some(problem) = &archive.problem
+            {
+                return Poll::Ready(Err(VolumeError::Busy { reason: problem.clone() }));
+            }
+            archive.wake_when_sealed(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}

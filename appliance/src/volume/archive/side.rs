@@ -1,0 +1,44 @@
+//! What an archive sees of its pool, and changes of it.
+
+use crate::log::reader::LsnRange;
+use crate::log::{Log, SegmentSeq};
+use crate::volume::catalog::PresentCatalog;
+use crate::volume::history::synchs::Synchs;
+use crate::volume::problems::Problems;
+
+/// The parts of a pool that its archive works with.
+pub(in crate::volume) struct PoolSide<'a> {
+    /// What the log says of the archive.
+    pub(in crate::volume) catalog: &'a mut PresentCatalog,
+    /// What the operator reads.
+    pub(in crate::volume) problems: &'a mut Problems,
+    /// Which points are known by name.
+    pub(in crate::volume) synchs: &'a Synchs,
+}
+
+impl PoolSide<'_> {
+    /// Records a stretch that left the primary device without being archived. Gaps that meet are
+    /// one, and are reported as one.
+    pub(super) fn record_gap(&mut self, log: &mut Log, gap: LsnRange, why: &str) {
+        let (whole, published) = self.catalog.add_gap(log, gap);
+        self.problems.note_gap(whole, why);
+        if let Err(error) = published {
+            tracing::error!(%error, "the gap cannot be recorded in the catalog");
+        }
+    }
+
+    /// Has the catalog know that everything before `below` is verified in the archive, or is a gap.
+    pub(super) fn note_verified(&mut self, log: &mut Log, below: SegmentSeq) {
+        if let Err(error) = self.catalog.note_verified(log, below) {
+            tracing::warn!(%error, "the catalog cannot tell how far the archive is");
+        }
+    }
+
+    /// No write is taken any more until a restart; reads go on.
+    pub(super) fn take_no_more_writes(&mut self, log: &mut Log, reason: String) {
+        if log.poisoned().is_none() {
+            log.poison(&reason);
+            self.problems.note(reason);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The catalog in force, and its way to the log.
+//!
+//! **Invariant:** what is in force is what the newest event of the log says, or what the next
+//! segment begins with. So every change here either appends an event ([`PresentCatalog::append`])
+//! or has the next segment begin with it ([`PresentCatalog::publish`]).
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+
+use super::{Catalog, CatalogWriter, ROOM_SHARE};
+use crate::log::reader::LsnRange;
+use crate::log::{AppendError, Geometry, Log, Lsn, SegmentSeq};
+
+/// The catalog in force. It reads as a [`Catalog`]. See the module's documentation.
+#[derive(Default)]
+pub(in crate::volume) struct PresentCatalog {
+    catalog: Catalog,
+    writer: CatalogWriter,
+    /// The position of the newest change of the catalog since start.
+    change_lsn: Lsn,
+}
+
+impl Deref for PresentCatalog {
+    type Target = Catalog;
+
+    fn deref(&self) -> &Catalog {
+        &self.catalog
+    }
+}
+
+impl PresentCatalog {
+    /// The position of the newest change since start; 0: none.
+    pub(in crate::volume) fn change_lsn(&self) -> Lsn {
+        self.change_lsn
+    }
+
+    /// Takes the catalog that the log says when the pool is opened.
+    pub(in crate::volume) fn adopt(&mut self, catalog: Catalog) {
+        self.catalog = catalog;
+    }
+
+    /// The log holds this catalog: it was read there, and all of it could be read.
+    pub(in crate::volume) fn note_read(&self, catalog: &Catalog) {
+        self.writer.note_read(catalog);
+    }
+
+    /// Appends what makes the catalog this one, and makes it the one in force. Returns the
+    /// position.
+    ///
+    /// # Errors
+    /// It is too long, or the log takes nothing now; nothing has changed then.
+    pub(in crate::volume) fn append(
+        &mut self,
+        log: &mut Log,
+        mut catalog: Catalog,
+    ) -> Result<Lsn, AppendError> {
+        let (version, max_bytes) = (log.format_version(), log.geometry().catalog_bytes_max());
+        // Some room is kept from operators for what grows by itself.
+        let kept_bytes = max_bytes / ROOM_SHARE;
+        let mut text_bytes_max = catalog.text_bytes_max(version);
+        if text_bytes_max > max_bytes / 2 {
+            let len_bytes = catalog.own_bytes(version);
+            if len_bytes + kept_bytes > max_bytes && len_bytes > self.catalog.own_bytes(version) {
+                return Err(AppendError::EventTooLong { len_bytes, max_bytes: max_bytes - kept_bytes });
+            }
+        }
+        // Small segments do not hold a catalog with as much of that as may be remembered; what is
+        // there now comes first.
+        if text_bytes_max > max_bytes {
+            text_bytes_max = catalog.shorten(version, max_bytes);
+        }
+        let lsn = self.writer.append(log, &catalog, text_bytes_max)?;
+        self.catalog = catalog;
+        Ok(lsn)
+    }
+
+    /// The same for a change that an operator or a lookup made: plans that were made before it do
+    /// not hold any more.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub(in crate::volume) fn append_change(
+        &mut self,
+        log: &mut Log,
+        catalog: Catalog,
+    ) -> Result<Lsn, AppendError> {
+        let lsn = self.append(log, catalog)?;
+        assert!(lsn > self.change_lsn, "changes follow each other in the log");
+        self.change_lsn = lsn;
+        Ok(lsn)
+    }
+
+    /// Appends the catalog that the newest segment could not begin with. Returns how much was done.
+    pub(in crate::volume) fn pay(&self, log: &mut Log) -> usize {
+        self.writer.pay(log, &self.catalog)
+    }
+
+    /// Has every new segment begin with the present catalog, which was changed without an event.
+    ///
+    /// # Errors
+    /// It is too long.
+    fn publish(&self, log: &mut Log) -> Result<(), AppendError> {
+        let text_bytes_max = self.catalog.text_bytes_max(log.format_version());
+        self.writer.publish(log, &self.catalog, text_bytes_max)
+    }
+
+    /// Has every new segment begin with a catalog of an older start, whose text has so many bytes
+    /// at most.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub(in crate::volume) fn publish_opened(
+        &self,
+        log: &mut Log,
+        catalog: &Catalog,
+        text_bytes_max: usize,
+    ) -> Result<(), AppendError> {
+        self.writer.publish(log, catalog, text_bytes_max)
+    }
+
+    /// The id of a synch is taken: its event is in the log. Every new segment's catalog says so.
+    ///
+    /// # Errors
+    /// The catalog is too long, as the one before was.
+    pub(in crate::volume) fn take_synch_id(&mut self, log: &mut Log, id: u64) -> Result<(), AppendError> {
+        assert_eq!(id, self.catalog.next_synch, "ids of synchs follow each other");
+        self.catalog.next_synch = id + 1;
+        self.writer.publish_next_synch(log, &self.catalog)
+    }
+
+    /// A synch has this id, which is not given again.
+    pub(in crate::volume) fn learn_synch_id(&mut self, id: u64) {
+        self.catalog.next_synch = self.catalog.next_synch.max(id + 1);
+    }
+
+    /// A stretch left the primary device without being archived. Returns the whole gap that it
+    /// belongs to, and whether the next segment will say so.
+    pub(in crate::volume) fn add_gap(
+        &mut self,
+        log: &mut Log,
+        gap: LsnRange,
+    ) -> (LsnRange, Result<(), AppendError>) {
+        self.catalog.add_gap(gap);
+        let whole = self.catalog.gaps.iter().find(|known| known.start <= gap.start && gap.end <= known.end);
+        let whole = whole.copied().unwrap_or(gap);
+        (whole, self.publish(log))
+    }
+
+    /// Every segment before `below` was archived and verified, or is a gap.
+    ///
+    /// # Errors
+    /// The next segment cannot say so; the catalog in force does.
+    pub(in crate::volume) fn note_verified(
+        &mut self,
+        log: &mut Log,
+        below: SegmentSeq,
+    ) -> Result<(), AppendError> {
+        if below <= self.catalog.archived_below {
+            return Ok(());
+        }
+        self.catalog.archived_below = below;
+        self.publish(log)
+    }
+
+    /// Nothing from `first` on is verified in the archive. The log says so now if there is room,
+    /// and at the start of the next segment at the latest: what is uploaded again and not verified
+    /// yet must not count after another start.
+    pub(in crate::volume) fn distrust_archive(&mut self, log: &mut Log, first: SegmentSeq) {
+        let mut catalog = self.catalog.clone();
+        catalog.archived_below = first;
+        match self.append(log, catalog) {
+            Ok(lsn) => log.request_stable(lsn.plus(1)),
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "the catalog says only with the next segment that the archive has lost something"
+                );
+                self.catalog.archived_below = first;
+                // It is as large as the one before.
+                let _ = self.publish(log);
+            }
+        }
+    }
+
+    /// Forgets deleted images of which no point is left: none of the segments in which they lived
+    /// is `there`.
+    ///
+    /// # Errors
+    /// The next segment cannot begin with the shorter catalog.
+    pub(in crate::volume) fn forget_gone_images(
+        &mut self,
+        log: &mut Log,
+        geometry: &Geometry,
+        there: &BTreeSet<SegmentSeq>,
+    ) -> Result<(), AppendError> {
+        match self.catalog.forget_gone_images(geometry, there) {
+            0 => Ok(()),
+            _ => self.publish(log),
+        }
+    }
+
+    /// What a recovery knows to be lost, before the recovered catalog is written.
+    pub(in crate::volume) fn set_lost(&mut self, lost: &[LsnRange]) {
+        self.catalog.lost = lost.to_vec();
+    }
+
+    /// The lengths of the working set that a recovery found, before the recovered catalog is
+    /// written.
+    pub(in crate::volume) fn set_working_sets(&mut self, working_sets: &[(SegmentSeq, u64)]) {
+        self.catalog.working_sets = working_sets.to_vec();
+    }
+}

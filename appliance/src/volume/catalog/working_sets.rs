@@ -1,0 +1,88 @@
+//! Lengths of the working set, and what is needed of the past because of them (R12, R13).
+//!
+//! Let segment k be opened under W(k): the log opened it when every segment before k-W(k) was
+//! inactive. So at a point in k everything live is in the segments from k-W(k) on; and as what is
+//! inactive stays so, it is also in the segments from j-W(j) on, for every j before k. Hence a
+//! point in k needs the segments from the greatest of all j-W(j) on, and no others: [`reach`]. That
+//! is W+1 segments while W does not change. After growing from W1 to W2 at segment s it is W1+2
+//! segments in s, one more in each segment after it, and W2+1 in the end: never a segment that
+//! nothing needed before, and that may have been discarded or expired since. After shrinking at s
+//! it is W2+1 segments from s on, because the change is in force only once that is so.
+//!
+//! **Bounds:** [`CHANGES_MAX`] changes are remembered.
+
+use super::Catalog;
+use crate::log::SegmentSeq;
+
+/// The most changes that are remembered. Beyond them the two oldest count as one of the longer
+/// length.
+const CHANGES_MAX: usize = 128;
+
+/// How many segments before its own a point in `sequence` needs; `None` when no length was in force
+/// there. See the module's documentation.
+pub(in crate::volume) fn reach(changes: &[(SegmentSeq, u64)], sequence: SegmentSeq) -> Option<u64> {
+    let in_force = changes.iter().enumerate().take_while(|(_, (since, _))| *since <= sequence);
+    let oldest = in_force.filter_map(|(index, &(since, segments))| {
+        // The last segment that was opened under it, so far.
+        let last =
+            changes.get(index + 1).map_or(sequence.0, |next| sequence.0.min(next.0.0.saturating_sub(1)));
+        (last >= since.0).then(|| last.saturating_sub(segments))
+    });
+    oldest.max().map(|oldest| sequence.0 - oldest)
+}
+
+impl Catalog {
+    /// Notes that the working set has `segments` segments from segment `from` on, and `before`
+    /// until then.
+    pub(in crate::volume) fn change_working_set(&mut self, before: u64, from: SegmentSeq, segments: u64) {
+        if self.working_sets.is_empty() {
+            self.working_sets.push((SegmentSeq(0), before));
+        }
+        self.working_sets.retain(|(since, _)| *since < from);
+        self.working_sets.push((from, segments));
+        if self.working_sets.len() > CHANGES_MAX {
+            let (since, segments) = self.working_sets.remove(0);
+            let next = &mut self.working_sets[0];
+            *next = (since, segments.max(next.1));
+        }
+        self.working_set_target = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn change(from: u64, segments: u64) -> (SegmentSeq, u64) {
+        (SegmentSeq(from), segments)
+    }
+
+    #[test]
+    fn a_point_needs_what_was_live_then() {
+        let reaches = |changes: &[(SegmentSeq, u64)], range: std::ops::Range<u64>| -> Vec<u64> {
+            range.filter_map(|sequence| reach(changes, SegmentSeq(sequence))).collect()
+        };
+        assert_eq!(reach(&[], SegmentSeq(9)), None);
+        assert_eq!(reaches(&[change(0, 3)], 0..6), [0, 1, 2, 3, 3, 3]);
+        // Longer: one segment more with each segment. Shorter: at once.
+        assert_eq!(reaches(&[change(0, 3), change(10, 6)], 8..15), [3, 3, 4, 5, 6, 6, 6]);
+        assert_eq!(reaches(&[change(0, 6), change(10, 3)], 8..12), [6, 6, 3, 3]);
+        // Longer and shorter again before it had grown; and what was replaced before it was in
+        // force.
+        assert_eq!(reaches(&[change(0, 3), change(10, 6), change(11, 4)], 9..14), [3, 4, 4, 4, 4]);
+        assert_eq!(reaches(&[change(0, 9), change(0, 3)], 10..12), [3, 3]);
+    }
+
+    #[test]
+    fn only_so_many_changes_are_remembered() {
+        let mut catalog = Catalog::default();
+        for sequence in 1..1000 {
+            catalog.change_working_set(7, SegmentSeq(10 * sequence), 3 + sequence % 5);
+        }
+        assert_eq!(catalog.working_sets.len(), CHANGES_MAX);
+        assert_eq!(catalog.working_sets[0], change(0, 7));
+        assert_eq!(catalog.working_sets[CHANGES_MAX - 1], change(9990, 3 + 999 % 5));
+        catalog.change_working_set(0, SegmentSeq(9990), 2);
+        assert_eq!(catalog.working_sets.last(), Some(&change(9990, 2)));
+    }
+}

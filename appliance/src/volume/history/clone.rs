@@ -1,0 +1,183 @@
+//! A point of a volume as a new volume.
+//!
+//! **Two ways to its index.** A point of the past is rebuilt from the entries of the W+1 segments
+//! that end there. A volume that has not changed since the point has the index already: the clone
+//! shares it, which is one reference whatever its size, and its parent is the present, whose state
+//! is the same; so everything that the shared index points at is in the segments that the parent's
+//! point keeps.
+//!
+//! **What is not certain.** Where entries are not known, neither here nor in the archive, what is
+//! older is not certain: the clone is made, its catalog entry says so, and such blocks read as
+//! media errors until they are written.
+//!
+//! **What may happen meanwhile.** The volume is written before the clone is in the catalog: then
+//! the index is rebuilt after all. Parts of the archive expire: the operator is informed to try
+//! again.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::log::{ImageId, Lsn, recovery};
+use crate::volume::catalog::{Catalog, CatalogVolume};
+use crate::volume::error::VolumeError;
+use crate::volume::history::past::ScanReport;
+use crate::volume::history::point::Point;
+use crate::volume::image::index::Index;
+use crate::volume::image::volume::{Volume, VolumeIndex};
+use crate::volume::info::{CloneInfo, ImageParent, ResolvedPoint};
+use crate::volume::manage::operations::{add_image, add_volume, check_name};
+use crate::volume::pool::Pool;
+
+/// What is made of what.
+struct Cloning {
+    name: String,
+    source: CatalogVolume,
+    read_only: bool,
+    at: ResolvedPoint,
+    /// The catalog at the point.
+    catalog: Catalog,
+    expiries: u64,
+}
+
+impl Pool {
+    /// Opens a point of a volume as a new volume. The volume is looked up by the name it had at the
+    /// point, so one that was deleted since can be had back.
+    ///
+    /// # Errors
+    /// A point or a volume at the point that does not exist, a name that is bad or taken, no room,
+    /// a failed pool.
+    pub async fn clone_volume(
+        self: Rc<Self>,
+        volume: String,
+        point: Point,
+        name: String,
+        read_only: bool,
+    ) -> Result<CloneInfo, VolumeError> {
+        let started = Instant::now();
+        check_name("volume name", &name)?;
+        if self.state.borrow().catalog.volume(&name).is_some() {
+            return Err(VolumeError::VolumeExists { name });
+        }
+        let expiries = self.expiries();
+        let at = Rc::clone(&self).resolve(point).await?;
+        let catalog = self.catalog_at(Lsn(at.lsn)).await?;
+        let Some(source) = catalog.volume(&volume).cloned() else {
+            let names: Vec<&str> = catalog.volumes.iter().map(|volume| volume.name.as_str()).collect();
+            let reason = format!("volume '{volume}' did not exist then; there were: {}", names.join(", "));
+            return Err(VolumeError::NoSuchPoint { point: at.point, reason });
+        };
+        let cloning = Cloning { name, source, read_only, at, catalog, expiries };
+        let (lsn, index, report) = self.record_clone(&cloning).await?;
+        let Cloning { name, at, .. } = cloning;
+        let id = self.add_volume(&name, VolumeIndex::Ready(index));
+        {
+            // A loss that came after the point does not touch it.
+            let mut state = self.state.borrow_mut();
+            let image = state.catalog.volume(&name).map_or(0, |volume| volume.image);
+            let uncertain_below = state.catalog.uncertain_below(image, Lsn::MAX);
+            if let Some(volume) = state.volumes.get_mut(id) {
+                volume.set_uncertain_below(uncertain_below);
+            }
+            // Otherwise nothing is its own yet.
+            if state.volumes.keeps_inherited() {
+                let mut log = self.log.borrow_mut();
+                state.count_resident(&mut log, id);
+                log.watch_demand();
+            }
+        }
+        recovery::stable(&self.log, lsn.plus(1)).await?;
+        Ok(CloneInfo {
+            volume: self.announce(id, &name)?,
+            point: at,
+            segments_touched: report.segments_touched,
+            segments_bound: report.segments_bound,
+            entries_scanned: report.entries_scanned,
+            elapsed_us: started.elapsed().as_micros() as u64,
+        })
+    }
+
+    /// Puts the clone into the catalog: the position of that, and the clone's index.
+    async fn record_clone(&self, cloning: &Cloning) -> Result<(Lsn, Index, ScanReport), VolumeError> {
+        let Cloning { name, source, read_only, at, catalog, expiries } = cloning;
+        let at_lsn = Lsn(at.lsn);
+        let (created_ns, uuid) = {
+            let log = self.log.borrow();
+            (log.now_ns(), log.environment().random.uuid())
+        };
+        let mut built: Option<(Index, ScanReport)> = None;
+        loop {
+            if built.is_none() && self.share_index(source.image, at_lsn).is_none() {
+                built = Some(self.index_at(catalog, source, at_lsn).await?);
+            }
+            let mut taken = None;
+            let change = self.change(|now, head| {
+                if self.expiries() != *expiries {
+                    let reason = format!(
+                        "parts of the archive expired while {} was being opened; try again",
+                        at.point
+                    );
+                    return Err(VolumeError::Busy { reason });
+                }
+                let (index, parent_lsn) = match &built {
+                    Some((index, _)) => (index.clone(), at_lsn),
+                    None => match self.share_index(source.image, at_lsn) {
+                        Some(index) => (index, head),
+                        None => return Err(VolumeError::Busy { reason: "the volume is written".to_owned() }),
+                    },
+                };
+                self.state.borrow().check_kept(&self.log.borrow(), &source.name, &at.point, &index)?;
+                // The ancestors as they were at the point; a deleted volume's are not in the
+                // present catalog.
+                catalog.images.iter().for_each(|image| now.learn_image(image));
+                let parent = Some(ImageParent { image: source.image, lsn: parent_lsn.0 });
+                let image = add_image(now, self.format_version(), parent, head)?;
+                // Found again after a restart, also when what is not known has left the log.
+                let uncertain_below = match &built {
+                    Some((_, report)) => report.uncertain_below,
+                    None => self.known_uncertain_below(source.image),
+                };
+                now.images
+                    .change(|known| known.id == image, |image| image.uncertain_below = uncertain_below.0);
+                let clone = CatalogVolume {
+                    name: name.clone(),
+                    uuid,
+                    size_blocks: source.size_blocks,
+                    read_only: *read_only,
+                    image,
+                    created_ns,
+                    thin: true,
+                };
+                add_volume(now, clone)?;
+                now.prune_images(self.behind_change(head));
+                taken = Some(index);
+                Ok(())
+            });
+            let changed = change.await;
+            match (changed, taken) {
+                (Ok(lsn), Some(index)) => {
+                    let bound = self.working_set_at(self.log.borrow().geometry().sequence_of(at_lsn)) + 1;
+                    let shared = ScanReport { segments_bound: bound, ..ScanReport::default() };
+                    return Ok((lsn, index, built.map_or(shared, |(_, report)| report)));
+                }
+                (Ok(_), None) => unreachable!("a change that was made has taken an index"),
+                // Written since it was looked at.
+                (Err(VolumeError::Busy { .. }), _)
+                    if built.is_none() && self.share_index(source.image, at_lsn).is_none() => {}
+                (Err(error), _) => return Err(error),
+            }
+        }
+    }
+
+    /// What is not certain of a volume's image, as far as that was found out since start.
+    fn known_uncertain_below(&self, image: u32) -> Lsn {
+        let state = self.state.borrow();
+        state.volumes.of_image(ImageId(image)).map_or(Lsn(0), Volume::uncertain_below)
+    }
+
+    /// The index of a volume that has not changed since a point.
+    fn share_index(&self, image: u32, at: Lsn) -> Option<Index> {
+        let state = self.state.borrow();
+        let volume = state.volumes.of_image(ImageId(image)).filter(|volume| volume.changed_lsn() <= at)?;
+        volume.ready_index().cloned()
+    }
+}

@@ -1,0 +1,181 @@
+//! What is known of a segment: its entries, as far as the primary device and the archive have them
+//! together, and the stretches of which neither has any.
+//!
+//! **Cost:** a look at each record's line; the archive is asked only when the primary device does
+//! not have them all.
+
+use crate::log::format::TrailerUnit;
+use crate::log::reader::{LsnRange, SegmentEntries};
+use crate::log::table::Phase;
+use crate::log::{Lsn, SegmentSeq};
+use crate::volume::archive::Ahead;
+use crate::volume::error::VolumeError;
+use crate::volume::pool::Pool;
+
+/// The entries of a segment that can be had, and the stretches of which nothing is known, in order.
+#[derive(Default)]
+pub(in crate::volume) struct Known {
+    pub(in crate::volume) entries: SegmentEntries,
+    pub(in crate::volume) holes: Vec<LsnRange>,
+}
+
+impl Known {
+    /// Nothing is known of a stretch.
+    pub(in crate::volume) fn nothing(stretch: LsnRange) -> Self {
+        Known { entries: SegmentEntries::default(), holes: vec![stretch] }
+    }
+
+    /// The newest stretch of which nothing is known, after `after` and not after `up_to`.
+    pub(in crate::volume) fn hole_between(&self, after: Lsn, up_to: Lsn) -> Option<LsnRange> {
+        self.holes.iter().rev().find(|hole| hole.start <= up_to && hole.end > after.plus(1)).copied()
+    }
+}
+
+impl Pool {
+    /// What is known of a segment.
+    ///
+    /// # Errors
+    /// Its past is gone: expired, or never archived. The store is away. No memory. That it cannot
+    /// be read is no error.
+    pub(in crate::volume) async fn known_of(&self, sequence: SegmentSeq) -> Result<Known, VolumeError> {
+        let extent = self.extent_of(sequence);
+        let entries = self.entries_of(sequence).await;
+        self.known(sequence, extent, entries).await
+    }
+
+    /// The same for the next segment of a scan, which is `sequence`.
+    ///
+    /// # Errors
+    /// As [`known_of`](Self::known_of); the scan may go on with the next.
+    pub(in crate::volume) async fn next_known(
+        &self,
+        sequence: SegmentSeq,
+        ahead: &mut Ahead,
+    ) -> Result<Known, VolumeError> {
+        let extent = self.extent_of(sequence);
+        match self.next_entries(ahead).await {
+            Some(entries) => self.known(sequence, extent, entries).await,
+            None => Ok(Known::default()),
+        }
+    }
+
+    /// Where the records of a segment begin, and where they end as far as they can be looked up
+    /// now.
+    fn extent_of(&self, sequence: SegmentSeq) -> LsnRange {
+        let (state, log) = (self.state.borrow(), self.log.borrow());
+        let start = log.geometry().first_lsn(sequence).plus(1);
+        let segment = log.table().get(sequence).filter(|segment| segment.phase != Phase::Released);
+        // Increments of a segment that left the device before the whole was archived end before it
+        // did.
+        let archived = || {
+            let archive = state.archive.get()?;
+            let covered = archive.covered(sequence)?;
+            let is_all = archive.is_whole(sequence) || state.catalog.was_cut_at(sequence, covered);
+            Some(if is_all { covered } else { log.geometry().first_lsn(sequence.next()) })
+        };
+        let end = segment.map(|segment| segment.end_lsn).or_else(archived).unwrap_or(start);
+        LsnRange { start, end: end.max(start) }
+    }
+
+    async fn known(
+        &self,
+        sequence: SegmentSeq,
+        extent: LsnRange,
+        entries: Result<Option<SegmentEntries>, VolumeError>,
+    ) -> Result<Known, VolumeError> {
+        let is_here = self.log.borrow().table().slot(sequence).is_some();
+        let entries = match entries {
+            Ok(entries) => entries.unwrap_or_default(),
+            Err(VolumeError::Failed { reason }) if is_here => {
+                self.note_problem(format!("segment {sequence}: its entries cannot be read: {reason}"));
+                SegmentEntries::default()
+            }
+            Err(error) => return Err(error),
+        };
+        let holes = entries.holes(extent.start, extent.end);
+        if holes.is_empty() || !is_here {
+            return Ok(Known { entries, holes });
+        }
+        self.check_reached()?;
+        let mut entries = entries;
+        for units in self.archived_units(sequence).await? {
+            entries = join(&entries, &SegmentEntries::new(units));
+        }
+        let holes = entries.holes(extent.start, extent.end);
+        Ok(Known { entries, holes })
+    }
+
+    /// The units that the archive has of a segment, of each object that it gives.
+    ///
+    /// # Errors
+    /// The archive does not answer: what it has is not known then, and no hole.
+    async fn archived_units(&self, sequence: SegmentSeq) -> Result<Vec<Vec<TrailerUnit>>, VolumeError> {
+        let ids = {
+            let state = self.state.borrow();
+            state.archive.get().map(|archive| archive.parts(sequence)).unwrap_or_default()
+        };
+        let mut units = Vec::new();
+        for id in ids {
+            match self.object_entries(id).await {
+                Ok(entries) => units.push(entries.units.clone()),
+                Err(error @ VolumeError::ArchiveAway { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(segment = sequence.0, %error, "the archive does not give entries that the device does not give either");
+                }
+            }
+        }
+        Ok(units)
+    }
+}
+
+/// The records of both, each once, in order.
+fn join(one: &SegmentEntries, other: &SegmentEntries) -> SegmentEntries {
+    let mut records: Vec<(Lsn, &SegmentEntries, usize)> = Vec::with_capacity(one.len() + other.len());
+    for entries in [one, other] {
+        records.extend((0..entries.len()).map(|index| (entries.record(index).0.lsn(), entries, index)));
+    }
+    // Stable: of two that begin at one position the first one's counts.
+    records.sort_by_key(|&(lsn, ..)| lsn);
+    records.dedup_by_key(|&mut (lsn, ..)| lsn);
+    let mut units: Vec<TrailerUnit> = Vec::new();
+    for (_, entries, index) in records {
+        let (line, of_record) = entries.record(index);
+        units.push(zerocopy::transmute!(line));
+        units.extend(of_record.iter().map(|entry| -> TrailerUnit { zerocopy::transmute!(*entry) }));
+    }
+    SegmentEntries::new(units)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::format::{Entry, RecordLine};
+    use crate::log::{BlockNumber, ImageId};
+
+    fn records(lsns: &[u64]) -> SegmentEntries {
+        let mut units: Vec<TrailerUnit> = Vec::new();
+        for &lsn in lsns {
+            let line = RecordLine::new(Lsn(lsn), 7, 1, 1, 1);
+            let entry = Entry::write(ImageId(1), BlockNumber(lsn), 3, Lsn(0), true);
+            units.push(zerocopy::transmute!(line));
+            units.push(zerocopy::transmute!(entry));
+        }
+        SegmentEntries::new(units)
+    }
+
+    #[test]
+    fn what_one_copy_does_not_have_the_other_may_give() {
+        let (device, archive) = (records(&[1, 5, 7]), records(&[1, 3]));
+        assert_eq!(device.holes(Lsn(1), Lsn(9)).len(), 1);
+        let both = join(&device, &archive);
+        let lsns: Vec<u64> = both.records().map(|(line, _)| line.lsn().0).collect();
+        assert_eq!(lsns, [1, 3, 5, 7]);
+        assert!(both.holes(Lsn(1), Lsn(9)).is_empty());
+        let known = Known { holes: device.holes(Lsn(1), Lsn(9)), entries: device };
+        let hole = LsnRange { start: Lsn(3), end: Lsn(5) };
+        assert_eq!(known.hole_between(Lsn(2), Lsn(8)), Some(hole));
+        assert_eq!(known.hole_between(Lsn(2), Lsn(3)), Some(hole));
+        assert_eq!(known.hole_between(Lsn(0), Lsn(2)), None);
+        assert_eq!(known.hole_between(Lsn(4), Lsn(8)), None);
+    }
+}

@@ -1,0 +1,451 @@
+//! The past: what a point is, which volumes there were, and the index of an image at a point.
+//!
+//! The state at LSN P is decided by the entries at or before P. An index at P is built by scanning
+//! backward from P, each block's first sight winning (R28, R29), over at most W+1 segments for each
+//! generation of a clone (R30); the count is asserted and reported.
+//!
+//! **What cannot be read** is looked up in the archive first (`known`). Of what neither has,
+//! nothing is guessed: what an index has from before it is not certain, which the report says; a
+//! point that may lie in it is refused; a catalog that may have been replaced in it is reported.
+
+use std::rc::Rc;
+
+use crate::dma::BLOCK_BYTES;
+use crate::log::format::EntryKind;
+use crate::log::reader::{LsnRange, PlacedEntry};
+use crate::log::table::Phase;
+use crate::log::time::SpanBy;
+use crate::log::{Lsn, SegmentSeq};
+use crate::reactor::yield_now;
+use crate::volume::archive::Ahead;
+use crate::volume::catalog::{Catalog, CatalogFinder, CatalogVolume, FoundCatalog};
+use crate::volume::error::VolumeError;
+use crate::volume::history::event::EventCollector;
+use crate::volume::history::known::Known;
+use crate::volume::history::point::Point;
+use crate::volume::image::index::{Index, IndexBuilder, Mapping};
+use crate::volume::info::{PointKind, ResolvedPoint, VolumeAt};
+use crate::volume::pool::Pool;
+
+/// How an index was built.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::volume) struct ScanReport {
+    /// The most segments that one generation touched.
+    pub(in crate::volume) segments_touched: u64,
+    /// The most that one generation may touch: W+1, with the W that was in force.
+    pub(in crate::volume) segments_bound: u64,
+    /// Entries looked at.
+    pub(in crate::volume) entries_scanned: u64,
+    /// What lies below this LSN is not certain, because entries after it could not be had that may
+    /// have replaced it; 0: all is certain.
+    pub(in crate::volume) uncertain_below: Lsn,
+}
+
+/// What a scan does about a segment that neither the primary device nor the archive has, and that
+/// nobody took for lost before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::volume) enum Nowhere {
+    /// The point that needs it is gone.
+    Refuse,
+    /// It need not be there: what a clone keeps of it has been copied.
+    Skip,
+    /// A volume needs it, so it should be there: what lies below its end is not certain.
+    Hole,
+}
+
+/// The end of a command at or before a position.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::volume) struct Boundary {
+    pub(in crate::volume) lsn: Lsn,
+    pub(in crate::volume) time_ns: u64,
+    is_event: bool,
+}
+
+impl Pool {
+    /// Turns a point into an LSN and says what it is.
+    ///
+    /// # Errors
+    /// [`VolumeError::NoSuchPoint`] says what there is instead.
+    pub async fn resolve(self: Rc<Self>, point: Point) -> Result<ResolvedPoint, VolumeError> {
+        let (lsn, counted_by) = self.locate(&point).await?;
+        let (boundary, unknown) = self.boundary_and_hole(lsn).await?;
+        if let Some(hole) = unknown {
+            return Err(in_hole(&point, hole));
+        }
+        let catalog = self.catalog_at(boundary.lsn).await?;
+        let kind = self.kind_of(&boundary);
+        let volumes = catalog
+            .volumes
+            .iter()
+            .map(|volume| VolumeAt {
+                name: volume.name.clone(),
+                size_bytes: volume.size_blocks * BLOCK_BYTES as u64,
+            })
+            .collect();
+        Ok(ResolvedPoint {
+            point: point.to_string(),
+            lsn: boundary.lsn.0,
+            time_ns: boundary.time_ns,
+            kind,
+            counted_by,
+            volumes,
+        })
+    }
+
+    fn kind_of(&self, boundary: &Boundary) -> PointKind {
+        let state = self.state.borrow();
+        if boundary.lsn.0 == 0 {
+            PointKind::Beginning
+        } else if let Ok(place) = state.synchs.binary_search_by_key(&boundary.lsn.0, |synch| synch.lsn) {
+            PointKind::Synch(state.synchs[place].clone())
+        } else if let Some(snapshot) = state.catalog.snapshots.at(boundary.lsn) {
+            PointKind::Snapshot((&snapshot).into())
+        } else if boundary.is_event {
+            PointKind::Event
+        } else {
+            PointKind::Write
+        }
+    }
+
+    /// The position that a point names, before it is moved to the end of a command; for a span
+    /// before now also by what it was counted.
+    async fn locate(&self, point: &Point) -> Result<(Lsn, Option<SpanBy>), VolumeError> {
+        let Point::Ago(span_ns) = *point else { return Ok((self.locate_absolute(point).await?, None)) };
+        let (time_ns, by) = self.time_ago(point, span_ns)?;
+        let no_such = |reason: String| VolumeError::NoSuchPoint { point: point.to_string(), reason };
+        self.close_up_to_now();
+        Ok((self.locate_time(time_ns, &no_such).await?, Some(by)))
+    }
+
+    /// Makes what is appended so far readable as entries, so that "now" is now. Where the log ends.
+    fn close_up_to_now(&self) -> Lsn {
+        let mut log = self.log.borrow_mut();
+        let head = log.commit_lsn();
+        log.close_up_to(head);
+        head
+    }
+
+    /// The position of a point that does not depend on what time it is.
+    async fn locate_absolute(&self, point: &Point) -> Result<Lsn, VolumeError> {
+        let no_such = |reason: String| VolumeError::NoSuchPoint { point: point.to_string(), reason };
+        let newest = Lsn(self.close_up_to_now().0.saturating_sub(1));
+        match point {
+            Point::Lsn(lsn) if *lsn > newest.0 => Err(no_such(format!("the log ends at lsn:{newest}"))),
+            Point::Lsn(lsn) => Ok(Lsn(*lsn)),
+            Point::Time(time_ns) => {
+                self.check_past(*time_ns).map_err(no_such)?;
+                self.locate_time(*time_ns, &no_such).await
+            }
+            Point::Ago(_) => unreachable!("a span before now is not absolute"),
+            Point::Synch(name) => {
+                let state = self.state.borrow();
+                let by_id =
+                    name.parse().ok().and_then(|id: u64| state.synchs.iter().find(|synch| synch.id == id));
+                // Of several synchs with one label the newest is meant.
+                let found = by_id.or_else(|| state.synchs.iter().rev().find(|synch| &synch.label == name));
+                let found = found.map(|synch| Lsn(synch.lsn));
+                if found.is_none() {
+                    // It may be known there only.
+                    drop(state);
+                    self.check_reached()?;
+                }
+                found.ok_or_else(|| {
+                    no_such(
+                        "no synch has that label or id; `varve synch list` shows what there is".to_owned(),
+                    )
+                })
+            }
+            Point::Snapshot(name) => {
+                let state = self.state.borrow();
+                let found = state.catalog.snapshots.get(name);
+                found.map(|snapshot| Lsn(snapshot.lsn)).ok_or_else(|| {
+                    no_such("no snapshot has that name; `varve snapshot list` shows what there is".to_owned())
+                })
+            }
+        }
+    }
+
+    /// The end of the last record whose time is not after `time_ns`. Times never fall along the
+    /// log, so this is monotone.
+    async fn locate_time(
+        &self,
+        time_ns: u64,
+        no_such: &dyn Fn(String) -> VolumeError,
+    ) -> Result<Lsn, VolumeError> {
+        let created_ns = self.log.borrow().created_ns();
+        if time_ns < created_ns {
+            let created = Point::Time(created_ns);
+            return Err(no_such(format!("the pool was created at {created}")));
+        }
+        let newest = self.log.borrow().table().next_sequence();
+        let oldest = self.oldest_reachable();
+        // The first segment that was opened after the time; the wanted record is in the one before
+        // it, or further back when that holds none.
+        let (mut low, mut high) = (oldest.0, newest.0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.opened_ns(SegmentSeq(middle)).await?.is_some_and(|opened_ns| opened_ns > time_ns) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        for sequence in (oldest.0..low).rev() {
+            let known = self.known_of(SegmentSeq(sequence)).await?;
+            let last = known.entries.records().rev().find(|(line, _)| line.time_ns() <= time_ns);
+            let last = last.map(|(line, _)| line.end_lsn());
+            // What follows the record, or comes before all of them, may be of that time too.
+            let first = self.log.borrow().geometry().first_lsn(SegmentSeq(sequence)).plus(1);
+            if let Some(&hole) = known.holes.iter().find(|hole| hole.start == last.unwrap_or(first)) {
+                return Err(in_hole(&Point::Time(time_ns), hole));
+            }
+            if let Some(end) = last {
+                return Ok(Lsn(end.0 - 1));
+            }
+            yield_now().await;
+        }
+        if oldest.0 > 0 {
+            self.check_reached()?;
+            return Err(no_such("the log is not kept that far back".to_owned()));
+        }
+        Ok(Lsn(0))
+    }
+
+    /// When a segment was opened; `None` for one that is lost.
+    async fn opened_ns(&self, sequence: SegmentSeq) -> Result<Option<u64>, VolumeError> {
+        if let Some(segment) =
+            self.log.borrow().table().get(sequence).filter(|segment| segment.phase != Phase::Released)
+        {
+            return Ok(segment.slot.map(|_| segment.opened_ns));
+        }
+        match self.first_object(sequence) {
+            Some(id) => Ok(Some(self.object_entries(id).await?.header.opened_ns)),
+            None => Ok(None),
+        }
+    }
+
+    /// The end of the last whole command that is known at or before `lsn`; LSN 0 when there is
+    /// none. If a later one may be where entries are not known, that is reported.
+    pub(in crate::volume) async fn boundary(&self, lsn: Lsn) -> Result<Boundary, VolumeError> {
+        let (boundary, unknown) = self.boundary_and_hole(lsn).await?;
+        if let Some(hole) = unknown {
+            let (start, end) = (hole.start, hole.end);
+            self.note_problem(format!(
+                "the records at LSN {start} to {end} are not known; the newest command that is known before LSN {lsn} ended at LSN {}. Points between are not available: use that one",
+                boundary.lsn
+            ));
+        }
+        Ok(boundary)
+    }
+
+    /// The same, with the newest stretch between it and `lsn` of which nothing is known.
+    async fn boundary_and_hole(&self, lsn: Lsn) -> Result<(Boundary, Option<LsnRange>), VolumeError> {
+        let (created_ns, mut sequence) = {
+            let log = self.log.borrow();
+            (log.created_ns(), log.geometry().sequence_of(lsn))
+        };
+        let mut unknown = None;
+        loop {
+            let known = self.known_of(sequence).await?;
+            let mut found = None;
+            known.entries.visit_backward(lsn, |placed| {
+                if placed.entry.is_last() {
+                    let is_event = placed.entry.kind() == Some(EntryKind::Event);
+                    found = Some(Boundary { lsn: placed.lsn, time_ns: placed.time_ns, is_event });
+                }
+                found.is_none()
+            });
+            let from = found.map_or(Lsn(0), |boundary| boundary.lsn);
+            unknown = unknown.or_else(|| known.hole_between(from, lsn));
+            if let Some(boundary) = found {
+                return Ok((boundary, unknown));
+            }
+            if sequence.0 == 0 {
+                return Ok((Boundary { lsn: Lsn(0), time_ns: created_ns, is_event: false }, unknown));
+            }
+            sequence = SegmentSeq(sequence.0 - 1);
+        }
+    }
+
+    /// The catalog in force at a position: the newest at or before it that can be read. If a newer
+    /// one may be where entries are not known, that is reported.
+    pub(in crate::volume) async fn catalog_at(&self, lsn: Lsn) -> Result<Catalog, VolumeError> {
+        Ok(self.find_catalog(lsn).await?.0)
+    }
+
+    /// The same, and whether all that it was made of could be read.
+    pub(in crate::volume) async fn find_catalog(&self, lsn: Lsn) -> Result<(Catalog, bool), VolumeError> {
+        let mut sequence = self.log.borrow().geometry().sequence_of(lsn);
+        let (mut unknown, mut finder) = (None, CatalogFinder::default());
+        loop {
+            let known = self.known_of(sequence).await?;
+            let events = EventCollector::events(&known.entries, lsn);
+            for event in events.iter().filter(|event| CatalogFinder::wants(event.kind)) {
+                let text = self.read_event(event).await?;
+                if let Some(found) = finder.see(event.kind, event.lsn, text.as_deref()) {
+                    let unknown = unknown.or_else(|| known.hole_between(event.lsn, lsn));
+                    if let Some(hole) = unknown {
+                        self.note_problem(format!(
+                            "the records at LSN {} to {} are not known; points before them are whole; the catalog of LSN {} is used for what is after them, and what was changed in them is missing",
+                            hole.start, hole.end, event.lsn
+                        ));
+                    }
+                    return Ok(self.take_found(found, unknown.is_none()));
+                }
+            }
+            unknown = unknown.or_else(|| known.hole_between(Lsn(0), lsn));
+            if sequence.0 == 0 {
+                return Ok(self.take_found(finder.nothing_older(), false));
+            }
+            sequence = SegmentSeq(sequence.0 - 1);
+        }
+    }
+
+    fn take_found(&self, found: FoundCatalog, is_known: bool) -> (Catalog, bool) {
+        let is_whole = is_known && found.problems.is_empty();
+        found.problems.into_iter().for_each(|problem| self.note_problem(problem));
+        (found.catalog, is_whole)
+    }
+
+    /// Whether a stretch left the primary device without having been archived. What the device has
+    /// lost is not certain instead: that refuses no more than the blocks it may have held.
+    fn is_in_gap(&self, hole: LsnRange) -> bool {
+        let catalog = &self.state.borrow().catalog;
+        let has =
+            |ranges: &[LsnRange]| ranges.iter().any(|range| range.start < hole.end && range.end > hole.start);
+        has(&catalog.gaps) && !has(&catalog.lost)
+    }
+
+    /// Remembers a problem for the operator, once.
+    pub(in crate::volume) fn note_problem(&self, problem: String) {
+        self.state.borrow_mut().problems.note(problem);
+    }
+
+    /// The index of a volume's image at a position, by scanning backward from there.
+    pub(in crate::volume) async fn index_at(
+        &self,
+        catalog: &Catalog,
+        volume: &CatalogVolume,
+        lsn: Lsn,
+    ) -> Result<(Index, ScanReport), VolumeError> {
+        let mut builder = IndexBuilder::new(volume.size_blocks);
+        let mut report = ScanReport::default();
+        self.scan_generations(catalog, volume.image, lsn, &mut builder, &mut report, Nowhere::Refuse).await?;
+        Ok((builder.finish(), report))
+    }
+
+    /// Feeds a builder with the entries of an image at or before `lsn`, newest first, and then with
+    /// its ancestors'.
+    pub(in crate::volume) async fn scan_generations(
+        &self,
+        catalog: &Catalog,
+        image: u32,
+        lsn: Lsn,
+        builder: &mut IndexBuilder,
+        report: &mut ScanReport,
+        nowhere: Nowhere,
+    ) -> Result<(), VolumeError> {
+        let mut next = Some((image, lsn));
+        while let Some((image, lsn)) = next {
+            let generation = catalog.image(image);
+            let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
+            let touched = self.scan_image(image, born, lsn, builder, report, nowhere).await?;
+            report.segments_touched = report.segments_touched.max(touched);
+            builder.begin_parent();
+            next = generation
+                .filter(|generation| generation.inherits_at(lsn))
+                .and_then(|generation| generation.parent)
+                .map(|parent| (parent.image, Lsn(parent.lsn)));
+        }
+        Ok(())
+    }
+
+    /// One generation: the entries of `image` after `born` and at or before `lsn`. Returns how many
+    /// segments were touched.
+    async fn scan_image(
+        &self,
+        image: u32,
+        born: Lsn,
+        lsn: Lsn,
+        builder: &mut IndexBuilder,
+        report: &mut ScanReport,
+        nowhere: Nowhere,
+    ) -> Result<u64, VolumeError> {
+        let geometry = self.log.borrow().geometry();
+        let newest = geometry.sequence_of(lsn);
+        let working_set = self.working_set_at(newest);
+        let bound = working_set + 1;
+        report.segments_bound = report.segments_bound.max(bound);
+        // W+1 segments that end at P; none from before the image's birth.
+        let oldest = SegmentSeq(newest.0.saturating_sub(working_set)).max(geometry.sequence_of(born));
+        let mut touched = 0;
+        let mut ahead = Ahead::new(newest, oldest);
+        for sequence in (oldest.0..=newest.0).rev().map(SegmentSeq) {
+            let known = match self.next_known(sequence, &mut ahead).await {
+                Err(VolumeError::NoSuchPoint { .. }) if nowhere == Nowhere::Skip => continue,
+                Err(VolumeError::NoSuchPoint { .. })
+                    if nowhere == Nowhere::Hole && !self.may_come_back(sequence) =>
+                {
+                    Known::nothing(LsnRange {
+                        start: geometry.first_lsn(sequence),
+                        end: geometry.first_lsn(sequence.next()),
+                    })
+                }
+                known => known?,
+            };
+            touched += 1;
+            assert!(touched <= bound, "a scan stays within W+1 segments");
+            known.entries.visit_backward(lsn, |placed| {
+                report.entries_scanned += 1;
+                if placed.entry.image().0 == image {
+                    see(builder, &placed);
+                }
+                true
+            });
+            if let Some(hole) = known.hole_between(born, lsn) {
+                // What left the device unarchived is no damage: such a point is refused. A volume
+                // serves what is not in it.
+                if nowhere != Nowhere::Hole && self.is_in_gap(hole) {
+                    if nowhere == Nowhere::Skip {
+                        continue;
+                    }
+                    return Err(self.gone(sequence));
+                }
+                let problem = format!(
+                    "the records at LSN {} to {} are not known; what is older in images that they may have changed is not served. Points before them are whole",
+                    hole.start, hole.end
+                );
+                self.note_problem(problem);
+                report.uncertain_below = report.uncertain_below.max(hole.end.min(lsn.plus(1)));
+            }
+            yield_now().await;
+        }
+        Ok(touched)
+    }
+}
+
+/// The refusal of a point that may lie where nothing is known.
+fn in_hole(point: &Point, hole: LsnRange) -> VolumeError {
+    let (before, behind) = (hole.start.0.saturating_sub(1), hole.end);
+    VolumeError::NoSuchPoint {
+        point: point.to_string(),
+        reason: format!(
+            "it may lie in the records at LSN {} to {}, which cannot be read; choose lsn:{before} or one before it, or one behind lsn:{behind}",
+            hole.start, hole.end
+        ),
+    }
+}
+
+/// Shows an entry to a builder.
+pub(in crate::volume) fn see(builder: &mut IndexBuilder, placed: &PlacedEntry) {
+    match placed.entry.kind() {
+        Some(EntryKind::Write | EntryKind::Copied) => {
+            builder.see_write(placed.entry.block().0, Mapping::new(placed.lsn, placed.entry.crc()));
+        }
+        Some(EntryKind::Trim) => builder.see_trim(placed.entry.block().0, placed.entry.value()),
+        Some(EntryKind::Mask) => {
+            builder.see_mask(placed.entry.block().0, placed.entry.value());
+        }
+        Some(EntryKind::Event | EntryKind::Opening) | None => {}
+    }
+}

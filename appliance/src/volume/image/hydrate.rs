@@ -1,0 +1,366 @@
+//! Hydration: what an image inherited becomes its own, so that it needs neither its parent nor the
+//! archive any more.
+//!
+//! **When.** A recovered pool begins it by itself for what was on the lost primary: its volumes are
+//! usable at once, and their blocks arrive on the new primary. A clone of the past is hydrated when
+//! the operator asks for it: it needs room that nobody has set aside.
+//!
+//! **States of an image:** inheriting → hydrating (in the catalog, so that a restart goes on) →
+//! hydrated, from a position that the catalog says. At that position everything that it maps
+//! is in entries of its own, so the state at it and later is decided by the W+1 segments that
+//! end there; before it the parent is looked up as ever.
+//!
+//! **How.** The segments that the inherited index was built from, newest first in each generation:
+//! their entries are matched with the index, so an object of the archive is read once, in order,
+//! and every block is checked against all 32 bits of its checksum. A copy is appended only if the
+//! index still points at its source at that moment, as the cleaner does; it is the end of no
+//! command, so history does not see it.
+//!
+//! **Failures.** What cannot be read stays inherited, and stops nothing else; the image goes on
+//! needing its parent, the operator is informed, and the command may be given again. What is not
+//! certain, because entries that may have replaced it are lost, becomes the image's own as an error
+//! (`copies`), and the catalog goes on telling that what has no contents there is not certain
+//! either. A pool without room refuses, as it refuses a thin volume's writes.
+//!
+//! **Costs:** for each block one read, shared with its neighbours, a copy in memory if it came from
+//! the archive, one CRC32C, and its place in a record. Hosts go first: a batch is [`BATCH_BLOCKS`]
+//! blocks, and the reactor turns between batches; nothing waits for it.
+
+use std::rc::Rc;
+
+use crate::dma::{BLOCK_BYTES, DmaBuf};
+use crate::log::format::EntryKind;
+use crate::log::reader::SegmentEntries;
+use crate::log::{AppendClass, AppendError, BlockNumber, ImageId, Lsn, SegmentSeq};
+use crate::reactor::yield_now;
+use crate::volume::catalog::{Catalog, CatalogImage};
+use crate::volume::error::VolumeError;
+use crate::volume::image::index::Mapping;
+use crate::volume::image::trouble::Trouble;
+use crate::volume::image::volume::{Volume, VolumeIndex};
+use crate::volume::info::VolumeInfo;
+use crate::volume::pool::Pool;
+use crate::volume::request::{IoError, Refusal, VolumeId};
+use crate::volume::space::copies::{Batch, Copied, Source, read};
+
+/// Blocks that are read and appended together.
+const BATCH_BLOCKS: usize = 64;
+
+impl Pool {
+    /// Notes that a volume is to be hydrated; [`hydrate`](Self::hydrate) does it.
+    ///
+    /// # Errors
+    /// No such volume; it inherits nothing; the pool keeps what clones inherit on the primary
+    /// anyway; a failed pool.
+    pub async fn begin_hydration(self: Rc<Self>, name: String) -> Result<VolumeInfo, VolumeError> {
+        if self.state.borrow().volumes.keeps_inherited() {
+            let reason =
+                "the pool has no archive: what a clone inherited is on the primary device already".to_owned();
+            return Err(VolumeError::Invalid { what: "volume", reason });
+        }
+        self.change(|catalog, _| {
+            let image = catalog.volume(&name).map(|volume| volume.image);
+            let image = image.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
+            let inherits = |known: &CatalogImage| known.id == image && known.inherits();
+            catalog.images.change(inherits, |image| image.hydrating = true).ok_or_else(|| {
+                let reason = format!("'{name}' inherits nothing: all its blocks are its own");
+                VolumeError::Invalid { what: "volume", reason }
+            })
+        })
+        .await?;
+        self.find_volume(&name).ok_or(VolumeError::NoSuchVolume { name })
+    }
+
+    /// Hydrates every volume that is to be, one after the other. What stops one is reported as a
+    /// problem of the pool.
+    pub async fn hydrate_all(self: Rc<Self>) {
+        let ids: Vec<VolumeId> = self.state.borrow().volumes.ids().collect();
+        for id in ids {
+            Rc::clone(&self).hydrate(id).await;
+        }
+    }
+
+    /// Hydrates a volume, if it is to be and nobody does it already.
+    pub async fn hydrate(self: Rc<Self>, id: VolumeId) {
+        let name = {
+            let state = &mut *self.state.borrow_mut();
+            let Some(volume) = state.volumes.get_mut(id) else { return };
+            let image = state.catalog.image(volume.image().0);
+            let is_wanted = image.is_some_and(|image| image.hydrating) && volume.inherits();
+            // What cannot be looked up is reported already, and comes first.
+            if !is_wanted || volume.is_hydrating() || volume.lookup_failed() {
+                return;
+            }
+            volume.set_hydrating(true);
+            volume.name().to_owned()
+        };
+        let result = self.hydrate_image(id).await;
+        let mut state = self.state.borrow_mut();
+        let Some(volume) = state.volumes.get_mut(id) else { return };
+        volume.set_hydrating(false);
+        if volume.lookup_failed() {
+            return;
+        }
+        state.report_trouble(id, result.err().map(|error| Trouble::of_hydration(&name, &error)));
+    }
+
+    async fn hydrate_image(&self, id: VolumeId) -> Result<(), VolumeError> {
+        while self.is_loading(id)? {
+            yield_now().await;
+        }
+        let mut unreadable = 0;
+        let mut failure = None;
+        for (image, sequences) in self.inherited_from(id) {
+            for sequence in sequences {
+                match self.known_of(sequence).await {
+                    Ok(known) => unreadable += self.hydrate_from(id, image, sequence, &known.entries).await?,
+                    Err(error @ (VolumeError::Busy { .. } | VolumeError::ArchiveAway { .. })) => {
+                        return Err(error);
+                    }
+                    // What lies there stays inherited; the rest goes on.
+                    Err(error) => failure = Some(error),
+                }
+            }
+        }
+        if unreadable > 0 {
+            let reason = format!("{unreadable} blocks cannot be read");
+            return Err(VolumeError::Archive { reason });
+        }
+        self.finish_hydration(id, failure).await
+    }
+
+    /// Whether what a volume inherited is still being looked up.
+    fn is_loading(&self, id: VolumeId) -> Result<bool, VolumeError> {
+        match self.state.borrow().volumes.get(id).map(Volume::index) {
+            Some(VolumeIndex::Inherits(_)) => Ok(true),
+            Some(VolumeIndex::Ready(_)) | None => Ok(false),
+            Some(VolumeIndex::Failed(_)) => {
+                let reason = "what it inherited could not be looked up".to_owned();
+                Err(VolumeError::Archive { reason })
+            }
+        }
+    }
+
+    /// The segments in which inherited blocks of a volume may be, for each of its ancestors, newest
+    /// first.
+    fn inherited_from(&self, id: VolumeId) -> Vec<(ImageId, Vec<SegmentSeq>)> {
+        let state = self.state.borrow();
+        let Some(image) = state.volumes.get(id).map(Volume::image) else { return Vec::new() };
+        let geometry = self.log.borrow().geometry();
+        let mut generations = Vec::new();
+        let catalog = Catalog::clone(&state.catalog);
+        drop(state);
+        let mut next = catalog.image(image.0).filter(|image| image.inherits()).and_then(|image| image.parent);
+        while let Some(parent) = next {
+            let (lsn, newest) = (Lsn(parent.lsn), geometry.sequence_of(Lsn(parent.lsn)));
+            let generation = catalog.image(parent.image);
+            let born = Lsn(generation.map_or(0, |generation| generation.born_lsn));
+            let oldest =
+                newest.0.saturating_sub(self.working_set_at(newest)).max(geometry.sequence_of(born).0);
+            generations.push((ImageId(parent.image), (oldest..=newest.0).rev().map(SegmentSeq).collect()));
+            next = generation.filter(|image| image.inherits_at(lsn)).and_then(|image| image.parent);
+        }
+        generations
+    }
+
+    /// Hydrates what a volume inherited from a segment; returns how many blocks could not be read.
+    async fn hydrate_from(
+        &self,
+        id: VolumeId,
+        parent: ImageId,
+        sequence: SegmentSeq,
+        entries: &SegmentEntries,
+    ) -> Result<u64, VolumeError> {
+        let mut unreadable = 0;
+        let mut from = 0;
+        while from < entries.len() {
+            let (sources, next) = self.sources(id, parent, entries, from);
+            from = next;
+            if sources.is_empty() {
+                continue;
+            }
+            let batch = self.read_sources(sequence, sources).await?;
+            for (source, data) in batch {
+                let copied = {
+                    let state = self.state.borrow();
+                    let uncertain = state.volumes.is_uncertain(id, source.lsn);
+                    let copied = source.copied(data, uncertain, state.reads.zero_block());
+                    // What cannot be read today may be read another day; what is not certain never
+                    // is again.
+                    Some(copied).filter(|copied| uncertain || !copied.bad)
+                };
+                match copied {
+                    Some(copied) => self.append_hydrated(id, source, copied).await?,
+                    None => unreadable += 1,
+                }
+            }
+            yield_now().await;
+        }
+        Ok(unreadable)
+    }
+
+    /// Inherited blocks of the volume in a segment, from a record on; and the record to go on with.
+    fn sources(
+        &self,
+        id: VolumeId,
+        parent: ImageId,
+        entries: &SegmentEntries,
+        from: usize,
+    ) -> (Vec<Source>, usize) {
+        let state = self.state.borrow();
+        let mut sources = Vec::new();
+        let Some(volume) = state.volumes.get(id) else { return (sources, entries.len()) };
+        let mut record = from;
+        while record < entries.len() && sources.len() < BATCH_BLOCKS {
+            let (line, of_record) = entries.record(record);
+            for placed in SegmentEntries::placed(line, of_record) {
+                let entry = placed.entry;
+                let is_block = matches!(entry.kind(), Some(EntryKind::Write | EntryKind::Copied));
+                if is_block
+                    && entry.image() == parent
+                    && placed.lsn <= volume.resident_above()
+                    && volume.own_index().get(entry.block().0) == Mapping::new(placed.lsn, entry.crc())
+                {
+                    sources.push(Source::of_entry(&placed, volume.image()));
+                }
+            }
+            record += 1;
+        }
+        (sources, record)
+    }
+
+    /// Reads blocks of a segment, from the primary device if it is there, else from the archive.
+    async fn read_sources(&self, sequence: SegmentSeq, sources: Vec<Source>) -> Result<Batch, VolumeError> {
+        // What is still on its way to the device is not there to be read.
+        let last = sources.iter().map(|source| source.lsn).max().unwrap_or_default();
+        self.log.borrow_mut().close_up_to(last.plus(1));
+        while self.log.borrow().written_lsn() <= last {
+            if let Some(reason) = self.log.borrow().poisoned() {
+                return Err(VolumeError::Failed { reason: reason.to_string() });
+            }
+            yield_now().await;
+        }
+        let pinned = self.log.borrow_mut().pin(sequence);
+        if pinned {
+            let batch = read(Rc::clone(&self.log), sources).await;
+            self.log.borrow_mut().unpin(sequence);
+            return Ok(batch);
+        }
+        let mut batch = Vec::with_capacity(sources.len());
+        for source in sources {
+            let data = match self.archived_block(sequence, source.lsn, source.crc).await {
+                Ok(Some(data)) => Some(self.in_dma(&data).await),
+                Ok(None) => None,
+                // Nor does it give the others now.
+                Err(error @ VolumeError::ArchiveAway { .. }) => return Err(error),
+                // One block that the archive does not give must not stop the rest.
+                Err(error) => {
+                    tracing::warn!(lsn = source.lsn.0, %error, "an inherited block cannot be read");
+                    None
+                }
+            };
+            batch.push((source, data));
+        }
+        Ok(batch)
+    }
+
+    /// A block in memory that a device can write from.
+    async fn in_dma(&self, data: &[u8]) -> DmaBuf {
+        loop {
+            let allocated = self.log.borrow().environment().dma.allocate(BLOCK_BYTES);
+            if let Ok(mut buffer) = allocated {
+                buffer.as_mut_slice().copy_from_slice(data);
+                return buffer.freeze();
+            }
+            // Memory comes back as records complete.
+            yield_now().await;
+        }
+    }
+
+    /// Appends a block that was inherited, if it still is.
+    async fn append_hydrated(&self, id: VolumeId, source: Source, copied: Copied) -> Result<(), VolumeError> {
+        loop {
+            {
+                let mut state = self.state.borrow_mut();
+                let mut log = self.log.borrow_mut();
+                let Some(volume) = state.volumes.get(id) else { return Ok(()) };
+                let thin = volume.is_thin();
+                if volume.own_index().get(source.block) != source.mapping() {
+                    return Ok(());
+                }
+                if thin && let Err(Refusal::Error(error)) = state.check_thin_room(1, &log) {
+                    return Err(refused(error));
+                }
+                match log.reserve(AppendClass::Host, 1, 1, false) {
+                    Ok(()) => {
+                        let (block, origin) = (BlockNumber(source.block), source.origin);
+                        let Copied { data, crc, bad } = copied;
+                        let lsn = log.append_copied(source.image, block, data, crc, origin, bad);
+                        log.note_live(lsn);
+                        if state.volumes.move_block(id, source.block, Mapping::new(lsn, crc)) {
+                            state.capacity.note_hydrated(thin);
+                        }
+                        return Ok(());
+                    }
+                    Err(AppendError::Busy) => state.check_not_refusing(&log)?,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            yield_now().await;
+        }
+    }
+
+    /// Nothing is inherited any more, if that is so: the catalog says it. `failure` is why a
+    /// segment could not be looked at.
+    async fn finish_hydration(&self, id: VolumeId, failure: Option<VolumeError>) -> Result<(), VolumeError> {
+        let (name, image, left) = {
+            let state = self.state.borrow();
+            let Some(volume) = state.volumes.get(id) else { return Ok(()) };
+            (volume.name().to_owned(), volume.image(), volume.mapped() - volume.resident())
+        };
+        if left > 0
+            && let Some(failure) = failure
+        {
+            return Err(failure);
+        }
+        if left > 0 {
+            let reason = format!("{left} blocks were not found where they should be");
+            return Err(VolumeError::Archive { reason });
+        }
+        self.change(|catalog, head| {
+            let of_volume = catalog.volume(&name).is_some_and(|volume| volume.image == image.0);
+            // From now on its ancestors are not asked any more.
+            let uncertain_below = catalog.inherited_uncertain_below(image.0).max(self.uncertain_of(id));
+            catalog.images.change(
+                |known| of_volume && known.id == image.0,
+                |image| {
+                    image.hydrating = false;
+                    image.hydrated_lsn = Some(head.0);
+                    image.uncertain_below = image.uncertain_below.max(uncertain_below.0);
+                },
+            );
+            Ok(())
+        })
+        .await?;
+        if let Some(volume) = self.state.borrow_mut().volumes.get_mut(id) {
+            volume.note_hydrated();
+            self.log.borrow_mut().forget_masks(image);
+        }
+        tracing::info!(volume = name, "the volume is hydrated: it needs neither its parent nor the archive");
+        Ok(())
+    }
+}
+
+impl Pool {
+    /// What a volume inherited below this LSN is not certain, as far as that was found out since
+    /// start.
+    fn uncertain_of(&self, id: VolumeId) -> Lsn {
+        let state = self.state.borrow();
+        let below = |volume: &Volume| volume.uncertain_below().min(volume.resident_above().plus(1));
+        state.volumes.get(id).map_or(Lsn(0), below)
+    }
+}
+
+fn refused(error: IoError) -> VolumeError {
+    VolumeError::NoSpace { reason: error.to_string() }
+}

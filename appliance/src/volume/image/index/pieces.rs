@@ -1,0 +1,175 @@
+//! Large parts of an index: whether something is in them, and their way out. A part moves as whole
+//! subtrees, so that it is gone for readers in one short step however many blocks it has; what it
+//! held is then taken out of the accounts piece by piece.
+//!
+//! This file adds methods to the struct of `index.rs`, and shares its nodes: the two use each other.
+
+use std::rc::Rc;
+
+use super::{FANOUT, FANOUT_BITS, Index, Mapping, Node, capacity};
+
+impl Node {
+    /// Whether something is mapped in `[start, end)`, counted from this node's first block.
+    fn holds_any(&self, level: u32, start: u64, end: u64) -> bool {
+        match self {
+            Node::Leaf(leaf) => {
+                leaf.mappings[start as usize..end as usize].iter().any(|mapping| !mapping.is_none())
+            }
+            Node::Inner(inner) => parts(level, start, end).any(|(slot, from, to)| {
+                inner.children[slot].as_ref().is_some_and(|child| child.holds_any(level - 1, from, to))
+            }),
+        }
+    }
+
+    /// Moves what is in `[start, end)`, counted from this node's first block, to the same places of
+    /// `piece`. What other ranges, which may overlap, have brought there stays. Nothing is made or
+    /// copied for what holds nothing: a host may discard an empty volume as often as it likes.
+    fn cut(&mut self, level: u32, start: u64, end: u64, piece: &mut Node) {
+        match (self, piece) {
+            (Node::Leaf(leaf), Node::Leaf(piece)) => {
+                let range = start as usize..end as usize;
+                let (from, to) = (Rc::make_mut(leaf), Rc::make_mut(piece));
+                let places = from.mappings[range.clone()].iter_mut().zip(&mut to.mappings[range]);
+                for (mapping, place) in places.filter(|(mapping, _)| !mapping.is_none()) {
+                    *place = std::mem::take(mapping);
+                }
+            }
+            (Node::Inner(inner), Node::Inner(piece)) => {
+                let (inner, piece) = (Rc::make_mut(inner), Rc::make_mut(piece));
+                for (slot, from, to) in parts(level, start, end) {
+                    let (child, place) = (&mut inner.children[slot], &mut piece.children[slot]);
+                    let Some(node) = child else { continue };
+                    let is_whole = (from, to) == (0, 1 << (FANOUT_BITS * level));
+                    if is_whole && place.is_none() {
+                        *place = child.take();
+                    } else if node.holds_any(level - 1, from, to) {
+                        let place = place.get_or_insert_with(|| Node::empty(level - 1));
+                        node.cut(level - 1, from, to, place);
+                    }
+                }
+            }
+            _ => unreachable!("nodes of one level are of one kind"),
+        }
+    }
+
+    /// Takes at most `leaves` leaves out, and shows what they held. Whether nothing is left.
+    fn take_some(&mut self, level: u32, leaves: &mut usize, gone: &mut dyn FnMut(Mapping)) -> bool {
+        let inner = match self {
+            Node::Inner(inner) => Rc::make_mut(inner),
+            Node::Leaf(_) if *leaves == 0 => return false,
+            Node::Leaf(_) => {
+                *leaves -= 1;
+                self.visit(level, 0, &mut |_, mapping| gone(mapping));
+                return true;
+            }
+        };
+        for slot in &mut inner.children {
+            let Some(child) = slot else { continue };
+            if !child.take_some(level - 1, leaves, gone) {
+                return false;
+            }
+            *slot = None;
+        }
+        true
+    }
+}
+
+/// The children of a node of `level` that `[start, end)` meets: the slot, and the part of it,
+/// counted from the child's first block.
+pub(super) fn parts(level: u32, start: u64, end: u64) -> impl Iterator<Item = (usize, u64, u64)> {
+    let span = 1_u64 << (FANOUT_BITS * level);
+    (start / span..end.div_ceil(span).min(FANOUT as u64)).map(move |slot| {
+        let first = slot * span;
+        (slot as usize, start.max(first) - first, end.min(first + span) - first)
+    })
+}
+
+impl Index {
+    /// Where a range of blocks ends, in what the tree can hold.
+    pub(super) fn end_of(&self, block: u64, len_blocks: u64) -> u64 {
+        block.saturating_add(len_blocks).min(capacity(self.height))
+    }
+
+    /// Whether one of `len_blocks` blocks from `block` on has contents.
+    pub fn holds_any(&self, block: u64, len_blocks: u64) -> bool {
+        let end = self.end_of(block, len_blocks);
+        block < end && self.root.holds_any(self.height, block, end)
+    }
+
+    /// An index without anything in it, for parts that are cut out of this one.
+    #[must_use]
+    pub fn empty_like(&self) -> Index {
+        Index { root: Node::empty(self.height), height: self.height, mapped: 0 }
+    }
+
+    /// Moves `len_blocks` blocks from `block` on to `piece`, in a few steps however many they are.
+    /// They count as mapped here until [`note_gone`](Self::note_gone), and nowhere else.
+    pub fn cut(&mut self, block: u64, len_blocks: u64, piece: &mut Index) {
+        let end = self.end_of(block, len_blocks);
+        if self.holds_any(block, len_blocks) {
+            self.root.cut(self.height, block, end, &mut piece.root);
+        }
+    }
+
+    /// So many blocks that were cut out do not count any more.
+    pub fn note_gone(&mut self, blocks: u64) {
+        self.mapped = self.mapped.saturating_sub(blocks);
+    }
+
+    /// Takes at most `leaves` leaves out of an index that nobody reads, shows what they held, and
+    /// leaves its count as it is. Whether nothing is left.
+    pub fn take_some(&mut self, mut leaves: usize, mut gone: impl FnMut(Mapping)) -> bool {
+        self.root.take_some(self.height, &mut leaves, &mut gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::log::Lsn;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// What is cut out is what the range held, clones of before keep it, and it comes out
+        /// whole.
+        #[test]
+        fn a_part_that_is_cut_out_is_what_was_there(
+            blocks in prop::collection::btree_set(prop_oneof![0_u64..3000, 260_000_u64..266_000], 0..300),
+            ranges in prop::collection::vec((0_u64..266_000, 0_u64..300_000), 1..5),
+            leaves in 1_usize..9,
+        ) {
+            let mut index = Index::new(1 << 19);
+            let mut model: BTreeMap<u64, Mapping> = BTreeMap::new();
+            for &block in &blocks {
+                let mapping = Mapping::new(Lsn(block + 1), 7);
+                index.set(block, mapping);
+                model.insert(block, mapping);
+            }
+            let before = index.clone();
+            let mut piece = index.empty_like();
+            let mut cut = Vec::new();
+            for &(block, len) in &ranges {
+                let is_in = |known: u64| known >= block && known < block + len;
+                prop_assert_eq!(index.holds_any(block, len), model.keys().any(|&known| is_in(known)));
+                index.cut(block, len, &mut piece);
+                cut.extend(model.extract_if(.., |&known, _| is_in(known)).map(|(_, mapping)| mapping.lsn()));
+                prop_assert!(!index.holds_any(block, len));
+            }
+            for &block in &blocks {
+                prop_assert_eq!(index.get(block), model.get(&block).copied().unwrap_or_default());
+                prop_assert_eq!(before.get(block).lsn(), Lsn(block + 1));
+            }
+            let mut gone = Vec::new();
+            while !piece.take_some(leaves, |mapping| gone.push(mapping.lsn())) {}
+            cut.sort();
+            prop_assert_eq!(&gone, &cut);
+            index.note_gone(gone.len() as u64);
+            prop_assert_eq!(index.mapped(), model.len() as u64);
+        }
+    }
+}

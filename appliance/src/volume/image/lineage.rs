@@ -1,0 +1,128 @@
+//! What retention has to know of a pool beside its archive.
+
+use crate::archive::retention::{
+    ArchiveView, ArchivedSegment, Generation, SegmentRange, SnapshotPoint, SynchPoint,
+};
+use crate::log::reader::LsnRange;
+use crate::log::time::ClockStatus;
+use crate::log::{ImageId, Lsn, SegmentSeq};
+use crate::volume::catalog::{Catalog, reach};
+use crate::volume::pool::Pool;
+
+/// A pool's part of an [`ArchiveView`]: a copy, for use on another thread.
+#[derive(Debug, Clone)]
+pub struct Lineage {
+    /// Size of the pool's segments, in blocks.
+    pub segment_blocks: u64,
+    /// The segments that have a slot on the primary device, in the order of the log, apart from
+    /// each other: one that is released before its turn leaves a hole.
+    pub on_primary: Vec<SegmentRange>,
+    /// The first of these; the log's next segment while there is none.
+    pub oldest_on_primary: SegmentSeq,
+    /// All synchs, in the order of the log.
+    pub synchs: Vec<SynchPoint>,
+    /// The snapshots.
+    pub snapshots: Vec<SnapshotPoint>,
+    /// The images with a parent: those that exist now, and those that are gone while points at
+    /// which they lived may be kept.
+    pub generations: Vec<Generation>,
+    /// The position of the pool's newest change: what was true of all this is so as long as it is
+    /// the newest.
+    pub change_lsn: Lsn,
+    /// Stretches of the log that left the primary device without having been archived, or that are
+    /// lost.
+    pub gaps: Vec<LsnRange>,
+    /// Lengths of the working set, and the segments from which on they were in force, oldest first;
+    /// the first begins with the log.
+    pub working_sets: Vec<(SegmentSeq, u64)>,
+    /// The clocks at that moment.
+    pub clock: ClockStatus,
+}
+
+impl Lineage {
+    /// How many segments before its own a point in a segment needs: the length of the working set
+    /// (W) that was in force there, or less where it had just become longer.
+    pub fn working_set(&self, sequence: SegmentSeq) -> u64 {
+        reach(&self.working_sets, sequence).unwrap_or(0)
+    }
+
+    /// All that retention decides by: this, and what is archived, in the order of the log.
+    pub fn view<'a>(
+        &'a self,
+        segments: &'a [ArchivedSegment],
+        working_set: &'a dyn Fn(SegmentSeq) -> u64,
+    ) -> ArchiveView<'a> {
+        ArchiveView {
+            segment_blocks: self.segment_blocks,
+            segments,
+            synchs: &self.synchs,
+            snapshots: &self.snapshots,
+            generations: &self.generations,
+            gaps: &self.gaps,
+            on_primary: &self.on_primary,
+            never_before: self.oldest_on_primary,
+            working_set,
+        }
+    }
+}
+
+impl Pool {
+    /// What retention has to know. Cost: a copy of the synchs' labels.
+    pub fn lineage(&self) -> Lineage {
+        let (state, log) = (self.state.borrow(), self.log.borrow());
+        let catalog: &Catalog = &state.catalog;
+        let synchs = state.synchs.iter().map(|synch| SynchPoint {
+            lsn: Lsn(synch.lsn),
+            time_ns: synch.time_ns,
+            label: synch.label.clone(),
+            id: synch.id,
+        });
+        let snapshots = catalog
+            .snapshots
+            .iter()
+            .map(|snapshot| SnapshotPoint { lsn: Lsn(snapshot.lsn), name: snapshot.name.to_string() });
+        let segment_blocks = log.geometry().segment_blocks;
+        let generations = catalog.images.iter().filter_map(|image| {
+            image.parent.map(|parent| Generation {
+                image: ImageId(image.id),
+                parent_image: ImageId(parent.image),
+                parent_lsn: Lsn(parent.lsn),
+                born_lsn: Lsn(image.born_lsn),
+                // Up to the change that says so its points are looked up in the parent too.
+                gone_lsn: image.hydrated_lsn.map(|hydrated| Lsn(hydrated).plus(segment_blocks)),
+            })
+        });
+        let gone = catalog.gone_images.iter().filter(|gone| catalog.image(gone.id).is_none());
+        let gone = gone.map(|image| Generation {
+            image: ImageId(image.id),
+            parent_image: ImageId(image.parent.image),
+            parent_lsn: Lsn(image.parent.lsn),
+            born_lsn: Lsn(image.born_lsn),
+            gone_lsn: Some(Lsn(image.gone_lsn)),
+        });
+        // The first length is in force up to the first change, whatever it was then: the geometry
+        // has the newest.
+        let first = log.geometry().working_set;
+        let mut on_primary: Vec<SegmentRange> = Vec::new();
+        for sequence in log.table().on_device() {
+            match on_primary.last_mut() {
+                Some(range) if range.last.next() == sequence => range.last = sequence,
+                _ => on_primary.push(SegmentRange { first: sequence, last: sequence }),
+            }
+        }
+        Lineage {
+            segment_blocks,
+            oldest_on_primary: on_primary.first().map_or(log.table().next_sequence(), |range| range.first),
+            on_primary,
+            synchs: synchs.collect(),
+            snapshots: snapshots.collect(),
+            generations: generations.chain(gone).collect(),
+            change_lsn: state.catalog.change_lsn(),
+            gaps: catalog.gaps.iter().chain(&catalog.lost).copied().collect(),
+            working_sets: std::iter::once((SegmentSeq(0), first))
+                .chain(catalog.working_sets.iter().copied())
+                .collect(),
+            clock: log.clock_status(),
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! A volume while the pool is open: its index, and the counters that belong to the index.
+//!
+//! **Invariant.** `resident` is the number of blocks that the index maps above `resident_above`,
+//! with those that a large trim has cut out and [`Volume::note_cut_gone`] has not reported yet.
+//! Every method that changes the index changes the counter in the same step. So `resident` is at
+//! most what the index counts as mapped, and equal to it where nothing is inherited; both are
+//! asserted after each change.
+
+use smallvec::SmallVec;
+
+use super::trouble::Trouble;
+use crate::dma::BLOCK_BYTES;
+use crate::log::{BlockNumber, ImageId, Log, Lsn};
+use crate::volume::image::index::{Index, IndexBuilder, Mapping, RangeSet};
+use crate::volume::info::VolumeStats;
+use crate::volume::request::{IoError, Refusal};
+
+/// Ranges of more blocks than this take a mask without a look at what is in them.
+const LOOKED_AT_BLOCKS: u64 = 65_536;
+
+/// The index of a volume, or as much of it as is known.
+pub(in crate::volume) enum VolumeIndex {
+    /// All of it.
+    Ready(Index),
+    /// A clone after a restart: its own entries are known, what it inherited is still to be looked
+    /// up.
+    Inherits(IndexBuilder),
+    /// The inherited index could not be built. Its own entries are kept, and copied forward.
+    Failed(IndexBuilder),
+}
+
+/// What a volume begins with.
+pub(in crate::volume) struct NewVolume {
+    /// Its name.
+    pub(in crate::volume) name: String,
+    /// Its size.
+    pub(in crate::volume) size_blocks: u64,
+    /// Whether hosts may not write.
+    pub(in crate::volume) read_only: bool,
+    /// Its image.
+    pub(in crate::volume) image: ImageId,
+    /// Its index.
+    pub(in crate::volume) index: VolumeIndex,
+    /// Mappings above this LSN are its own.
+    pub(in crate::volume) resident_above: Lsn,
+    /// Whether it keeps on the primary device what it inherited.
+    pub(in crate::volume) keeps_inherited: bool,
+    /// Whether something in it may be inherited.
+    pub(in crate::volume) inherits: bool,
+    /// Where the log ends.
+    pub(in crate::volume) changed_lsn: Lsn,
+    /// Whether its capacity is not set aside.
+    pub(in crate::volume) thin: bool,
+}
+
+/// A volume while the pool is open. See the module's documentation.
+pub(in crate::volume) struct Volume {
+    name: String,
+    size_blocks: u64,
+    read_only: bool,
+    image: ImageId,
+    index: VolumeIndex,
+    /// Mappings below this LSN are not certain; 0 when all are.
+    uncertain_below: Lsn,
+    /// How many of its blocks had such mappings when that was found.
+    uncertain_blocks: u64,
+    /// Mappings above this LSN are resident: the log keeps their blocks in the working set. What
+    /// lies at or below it was inherited.
+    resident_above: Lsn,
+    /// Whether what it inherited is resident too, because there is no archive to read it from.
+    keeps_inherited: bool,
+    /// Whether something in it may be inherited: then its trims must be remembered as long as it
+    /// lives.
+    inherits: bool,
+    /// Whether what it inherited is being made its own.
+    hydrating: bool,
+    /// What prevents it from using what it inherited.
+    trouble: Option<Trouble>,
+    /// The position of its newest write or trim, or a later one: its state has been the same since.
+    changed_lsn: Lsn,
+    /// The ranges of which it inherits nothing any more.
+    masked: RangeSet,
+    /// Resident blocks.
+    resident: u64,
+    /// Whether it was created without its capacity being set aside.
+    thin: bool,
+    stats: VolumeStats,
+}
+
+/// What a trim removed.
+pub(in crate::volume) struct Trimmed {
+    /// Resident blocks that do not count any more.
+    pub(in crate::volume) freed: u64,
+    /// What was cut out, to be counted later.
+    pub(in crate::volume) cut: Option<Index>,
+}
+
+impl Volume {
+    /// A volume of which nothing counts as resident yet; see
+    /// [`count_resident`](Self::count_resident).
+    pub(in crate::volume) fn new(new: NewVolume) -> Self {
+        Volume {
+            name: new.name,
+            size_blocks: new.size_blocks,
+            read_only: new.read_only,
+            image: new.image,
+            index: new.index,
+            uncertain_below: Lsn(0),
+            uncertain_blocks: 0,
+            resident_above: new.resident_above,
+            keeps_inherited: new.keeps_inherited,
+            inherits: new.inherits,
+            hydrating: false,
+            trouble: None,
+            changed_lsn: new.changed_lsn,
+            masked: RangeSet::default(),
+            resident: 0,
+            thin: new.thin,
+            stats: VolumeStats::default(),
+        }
+    }
+
+    pub(in crate::volume) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(in crate::volume) fn size_blocks(&self) -> u64 {
+        self.size_blocks
+    }
+
+    pub(in crate::volume) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    pub(in crate::volume) fn image(&self) -> ImageId {
+        self.image
+    }
+
+    pub(in crate::volume) fn index(&self) -> &VolumeIndex {
+        &self.index
+    }
+
+    pub(in crate::volume) fn is_thin(&self) -> bool {
+        self.thin
+    }
+
+    pub(in crate::volume) fn inherits(&self) -> bool {
+        self.inherits
+    }
+
+    pub(in crate::volume) fn keeps_inherited(&self) -> bool {
+        self.keeps_inherited
+    }
+
+    pub(in crate::volume) fn is_hydrating(&self) -> bool {
+        self.hydrating
+    }
+
+    pub(in crate::volume) fn resident(&self) -> u64 {
+        self.resident
+    }
+
+    pub(in crate::volume) fn resident_above(&self) -> Lsn {
+        self.resident_above
+    }
+
+    pub(in crate::volume) fn uncertain_below(&self) -> Lsn {
+        self.uncertain_below
+    }
+
+    pub(in crate::volume) fn uncertain_blocks(&self) -> u64 {
+        self.uncertain_blocks
+    }
+
+    pub(in crate::volume) fn changed_lsn(&self) -> Lsn {
+        self.changed_lsn
+    }
+
+    pub(in crate::volume) fn stats(&self) -> VolumeStats {
+        self.stats
+    }
+
+    /// Blocks that have contents, as far as its whole index is known.
+    pub(in crate::volume) fn mapped(&self) -> u64 {
+        self.ready_index().map_or(0, Index::mapped)
+    }
+
+    /// The whole index, if it is known.
+    pub(in crate::volume) fn ready_index(&self) -> Option<&Index> {
+        match &self.index {
+            VolumeIndex::Ready(index) => Some(index),
+            VolumeIndex::Inherits(_) | VolumeIndex::Failed(_) => None,
+        }
+    }
+
+    /// Whether the inherited index could not be built.
+    pub(in crate::volume) fn lookup_failed(&self) -> bool {
+        matches!(self.index, VolumeIndex::Failed(_))
+    }
+
+    /// The index, or as much of it as is known.
+    pub(in crate::volume) fn own_index(&self) -> &Index {
+        match &self.index {
+            VolumeIndex::Ready(index) => index,
+            VolumeIndex::Inherits(builder) | VolumeIndex::Failed(builder) => builder.seen(),
+        }
+    }
+
+    /// The index for a host's request.
+    pub(in crate::volume) fn usable_index(&self) -> Result<&Index, Refusal> {
+        match &self.index {
+            VolumeIndex::Ready(index) => Ok(index),
+            VolumeIndex::Inherits(_) => Err(Refusal::Busy),
+            // It is looked up again at the next start, or when the archive answers.
+            VolumeIndex::Failed(_) => Err(Refusal::Error(IoError::NotNow)),
+        }
+    }
+
+    /// Whether the index points from `block` at exactly this mapping, and the log keeps it.
+    pub(in crate::volume) fn holds(&self, block: u64, mapping: Mapping) -> bool {
+        mapping.lsn() > self.resident_above && self.own_index().get(block) == mapping
+    }
+
+    /// Refuses a range that is not within the volume.
+    pub(in crate::volume) fn check_range(&self, block: u64, len_blocks: u64) -> Result<(), IoError> {
+        match block.checked_add(len_blocks) {
+            Some(end) if end <= self.size_blocks => Ok(()),
+            _ => Err(IoError::OutOfRange),
+        }
+    }
+
+    /// Refuses writes where hosts may not write.
+    pub(in crate::volume) fn check_write(&self) -> Result<(), IoError> {
+        if self.read_only { Err(IoError::ReadOnly) } else { Ok(()) }
+    }
+
+    /// How many of `len_blocks` blocks from `block` on would become resident if they were written.
+    pub(in crate::volume) fn not_resident(&self, block: u64, len_blocks: u64) -> Result<u64, Refusal> {
+        let index = self.usable_index()?;
+        let blocks = block..block + len_blocks;
+        Ok(blocks.filter(|&at| index.get(at).lsn() <= self.resident_above).count() as u64)
+    }
+
+    /// Appends `len_blocks` blocks from `first` on, each with `append`, and points the index at
+    /// them. Returns how many became resident.
+    pub(in crate::volume) fn write(
+        &mut self,
+        log: &mut Log,
+        first: u64,
+        len_blocks: u64,
+        mut append: impl FnMut(&mut Log, usize, BlockNumber, Lsn, bool) -> (Lsn, u32),
+    ) -> Result<u64, Refusal> {
+        let resident_above = self.resident_above;
+        let index = match &mut self.index {
+            VolumeIndex::Ready(index) => index,
+            VolumeIndex::Inherits(_) => return Err(Refusal::Busy),
+            VolumeIndex::Failed(_) => return Err(Refusal::Error(IoError::NotNow)),
+        };
+        let mut new_blocks = 0;
+        for offset in 0..len_blocks {
+            let at = first + offset;
+            let superseded = index.get(at).lsn();
+            let last = offset + 1 == len_blocks;
+            let (lsn, crc) = append(log, offset as usize, BlockNumber(at), superseded, last);
+            index.set(at, Mapping::new(lsn, crc));
+            if superseded > resident_above {
+                log.note_dead(superseded);
+            } else {
+                new_blocks += 1;
+            }
+            log.note_live(lsn);
+            self.changed_lsn = lsn;
+        }
+        self.resident += new_blocks;
+        self.stats.writes += 1;
+        self.stats.written_bytes += len_blocks * BLOCK_BYTES as u64;
+        self.assert_counted();
+        Ok(new_blocks)
+    }
+
+    /// Which ranges of a trim take a mask: those of a clone in which something is mapped, unless a
+    /// mask covers them. Where nothing is mapped that no mask hides, nothing was inherited.
+    pub(in crate::volume) fn hiding_of(&self, part: &[(u64, u64)]) -> Result<SmallVec<[bool; 8]>, Refusal> {
+        if !self.inherits {
+            return Ok(part.iter().map(|_| false).collect());
+        }
+        let is_certain = self.uncertain_below.0 == 0;
+        let mut hiding = SmallVec::new();
+        for &(block, len_blocks) in part {
+            let is_masked = self.masked.covers(block, block + len_blocks);
+            let is_unknown = !is_certain || len_blocks > LOOKED_AT_BLOCKS;
+            hiding.push(!is_masked && (is_unknown || self.usable_index()?.holds_any(block, len_blocks)));
+        }
+        Ok(hiding)
+    }
+
+    /// Appends the ranges of a trim, with a mask for each that is `hiding`, and empties them. The
+    /// blocks of a trim that `is_large` are cut out, and counted later.
+    pub(in crate::volume) fn trim(
+        &mut self,
+        log: &mut Log,
+        part: &[(u64, u64)],
+        hiding: &[bool],
+        is_large: bool,
+    ) -> Result<Trimmed, Refusal> {
+        let (image, resident_above) = (self.image, self.resident_above);
+        let index = match &mut self.index {
+            VolumeIndex::Ready(index) => index,
+            VolumeIndex::Inherits(_) => return Err(Refusal::Busy),
+            VolumeIndex::Failed(_) => return Err(Refusal::Error(IoError::NotNow)),
+        };
+        let mut cut = is_large.then(|| index.empty_like());
+        let mut freed = 0;
+        for (done, (&(block, len_blocks), &hides)) in part.iter().zip(hiding).enumerate() {
+            if hides {
+                self.masked.insert(block, block + len_blocks);
+            }
+            let is_last = done + 1 == part.len();
+            self.changed_lsn = log.append_trim(image, BlockNumber(block), len_blocks, hides, is_last);
+            if let Some(cut) = &mut cut {
+                index.cut(block, len_blocks, cut);
+                continue;
+            }
+            index.trim(block, len_blocks, |gone| {
+                if gone.lsn() > resident_above {
+                    log.note_dead(gone.lsn());
+                    freed += 1;
+                }
+            });
+        }
+        self.resident -= freed;
+        self.assert_counted();
+        Ok(Trimmed { freed, cut })
+    }
+
+    /// Of what [`trim`](Self::trim) cut out, `removed` blocks do not count any more, and `freed` of
+    /// them were resident.
+    pub(in crate::volume) fn note_cut_gone(&mut self, removed: u64, freed: u64) {
+        assert!(freed <= removed && freed <= self.resident, "a cut takes only what counted");
+        self.resident -= freed;
+        if let VolumeIndex::Ready(index) = &mut self.index {
+            index.note_gone(removed);
+        }
+        self.assert_counted();
+    }
+
+    /// A copied block is at its new place. Returns whether it was inherited, and is resident now.
+    pub(in crate::volume) fn move_block(&mut self, block: u64, mapping: Mapping) -> bool {
+        let before = match &mut self.index {
+            VolumeIndex::Ready(index) => index.set(block, mapping),
+            VolumeIndex::Inherits(builder) | VolumeIndex::Failed(builder) => {
+                let before = builder.seen().get(block);
+                builder.move_block(block, mapping);
+                before
+            }
+        };
+        let is_new = before.lsn() <= self.resident_above;
+        self.resident += u64::from(is_new);
+        self.assert_counted();
+        is_new
+    }
+
+    /// Counts the resident blocks of a volume that has just been added. Returns how many they are.
+    pub(in crate::volume) fn count_resident(&mut self, log: &mut Log) -> u64 {
+        let above = self.resident_above;
+        let mut resident = 0;
+        self.own_index().visit(|_, mapping| {
+            if mapping.lsn() > above {
+                log.note_live(mapping.lsn());
+                resident += 1;
+            }
+        });
+        self.resident = resident;
+        self.assert_counted();
+        resident
+    }
+
+    /// Takes back what [`count_resident`](Self::count_resident) counted. Returns how many they
+    /// were.
+    fn uncount_resident(&mut self, log: &mut Log) -> u64 {
+        let above = self.resident_above;
+        self.own_index().visit(|_, mapping| {
+            if mapping.lsn() > above {
+                log.note_dead(mapping.lsn());
+            }
+        });
+        std::mem::take(&mut self.resident)
+    }
+
+    /// What it inherited was looked up: `inherited` maps it, and what the volume has of its own
+    /// counts before that. Returns how many blocks were resident before, and are now.
+    pub(in crate::volume) fn take_inherited(&mut self, mut inherited: Index, log: &mut Log) -> (u64, u64) {
+        // Its own blocks may have been copied forward while the lookup ran.
+        self.own_index().visit(|block, mapping| {
+            inherited.set(block, mapping);
+        });
+        if !self.keeps_inherited {
+            self.index = VolumeIndex::Ready(inherited);
+            self.assert_counted();
+            return (self.resident, self.resident);
+        }
+        let before = self.uncount_resident(log);
+        self.index = VolumeIndex::Ready(inherited);
+        (before, self.count_resident(log))
+    }
+
+    /// What it inherited could not be looked up.
+    pub(in crate::volume) fn fail_lookup(&mut self) {
+        if let VolumeIndex::Inherits(own) = &self.index {
+            self.index = VolumeIndex::Failed(own.clone());
+        }
+    }
+
+    /// Mappings below this LSN are not certain from now on. Cost: a look at each mapping if there
+    /// are such.
+    pub(in crate::volume) fn set_uncertain_below(&mut self, lsn: Lsn) {
+        let mut uncertain_blocks = 0;
+        if lsn.0 > 0 {
+            self.own_index().visit(|_, mapping| uncertain_blocks += u64::from(mapping.lsn() < lsn));
+        }
+        (self.uncertain_below, self.uncertain_blocks) = (lsn, uncertain_blocks);
+    }
+
+    /// The ranges of which it inherits nothing any more, as the log has them.
+    pub(in crate::volume) fn set_masked(&mut self, masked: RangeSet) {
+        self.masked = masked;
+    }
+
+    /// It has become larger.
+    pub(in crate::volume) fn grow(&mut self, size_blocks: u64) {
+        assert!(size_blocks >= self.size_blocks, "a volume never shrinks");
+        self.size_blocks = size_blocks;
+    }
+
+    /// Notes what prevents it from using what it inherited. Returns what was noted before.
+    pub(in crate::volume) fn set_trouble(&mut self, trouble: Option<Trouble>) -> Option<Trouble> {
+        std::mem::replace(&mut self.trouble, trouble)
+    }
+
+    /// What prevents it from using what it inherited.
+    pub(in crate::volume) fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
+    /// Whether something prevents it that may pass.
+    pub(in crate::volume) fn is_in_passing_trouble(&self) -> bool {
+        self.trouble.as_ref().is_some_and(Trouble::passes)
+    }
+
+    /// Whether what it inherited is to be looked up: for the first time, or again.
+    pub(in crate::volume) fn is_to_be_looked_up(&self) -> bool {
+        match &self.index {
+            VolumeIndex::Ready(_) => false,
+            VolumeIndex::Inherits(_) => true,
+            VolumeIndex::Failed(_) => self.is_in_passing_trouble(),
+        }
+    }
+
+    /// Somebody makes what it inherited its own from now on, or does not any more.
+    pub(in crate::volume) fn set_hydrating(&mut self, hydrating: bool) {
+        self.hydrating = hydrating;
+    }
+
+    /// Nothing in it is inherited any more.
+    pub(in crate::volume) fn note_hydrated(&mut self) {
+        self.inherits = false;
+        self.masked = RangeSet::default();
+    }
+
+    /// What is wrong with it, in words for the operator.
+    pub(in crate::volume) fn problem(&self) -> Option<String> {
+        if self.lookup_failed() {
+            return Some("what it inherited could not be looked up; `varve pool list` says why".to_owned());
+        }
+        (self.uncertain_below.0 > 0).then(|| {
+            format!(
+                "entries of the log before LSN {} are lost: {} of its {} blocks with contents, and those without, were not certain when that was found, and read as media errors until they are written again",
+                self.uncertain_below,
+                self.uncertain_blocks,
+                self.own_index().mapped()
+            )
+        })
+    }
+
+    /// The index of a volume that is deleted.
+    pub(in crate::volume) fn into_index(self) -> Index {
+        match self.index {
+            VolumeIndex::Ready(index) => index,
+            VolumeIndex::Inherits(builder) | VolumeIndex::Failed(builder) => builder.finish(),
+        }
+    }
+
+    /// A host read so many blocks.
+    pub(in crate::volume) fn note_read(&mut self, len_blocks: u64) {
+        self.stats.reads += 1;
+        self.stats.read_bytes += len_blocks * BLOCK_BYTES as u64;
+    }
+
+    /// A host trimmed so many blocks.
+    pub(in crate::volume) fn note_trim(&mut self, len_blocks: u64) {
+        self.stats.trims += 1;
+        self.stats.trimmed_bytes += len_blocks * BLOCK_BYTES as u64;
+    }
+
+    /// A host flushed.
+    pub(in crate::volume) fn note_flush(&mut self) {
+        self.stats.flushes += 1;
+    }
+
+    /// A host's request ended with an error.
+    pub(in crate::volume) fn note_error(&mut self) {
+        self.stats.errors += 1;
+    }
+
+    fn assert_counted(&self) {
+        if let VolumeIndex::Ready(index) = &self.index {
+            assert!(self.resident <= index.mapped(), "a resident block is a mapped one");
+            assert!(
+                self.resident_above.0 > 0 || self.resident == index.mapped(),
+                "without inheritance every mapped block is resident"
+            );
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! Creating a pool, and opening one: the catalog, the synchs and the indexes are found in the log.
+//!
+//! The entries of the working set are read once, newest segment first, and shown to one index
+//! builder per image: each block's first sight wins. What a clone inherited is looked up after the
+//! start, by [`Pool::load_inherited`]; its requests wait until then, and nothing else does.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use futures_util::{StreamExt, stream};
+
+use crate::bdev::SharedBdev;
+use crate::dma::{BLOCK_BYTES, DmaBuf};
+use crate::log::format::{EntryKind, EventKind};
+use crate::log::reader::LsnRange;
+use crate::log::table::Mask;
+use crate::log::{CreateLog, Environment, LogError, Lsn, Recycling, SegmentSeq, create, recover};
+use crate::reactor::yield_now;
+use crate::volume::catalog::{Catalog, CatalogImage};
+use crate::volume::error::VolumeError;
+use crate::volume::history::event::{EventCollector, FoundEvent};
+use crate::volume::history::past::{Nowhere, ScanReport, see};
+use crate::volume::image::index::{IndexBuilder, RangeSet};
+use crate::volume::image::trouble::Trouble;
+use crate::volume::image::volume::VolumeIndex;
+use crate::volume::info::{SynchInfo, VolumeEvent};
+use crate::volume::pool::{Pool, READ_AHEAD_BLOCKS_DEFAULT};
+use crate::volume::request::{MAX_IO_BLOCKS, VolumeId};
+use crate::volume::space::capacity::OVERPROVISIONING_PERCENT_RANGE;
+
+/// Texts of synchs that are on their way from the device at once; alone each would take as long as
+/// the device needs for one block, and there may be a hundred thousand.
+const TEXTS_AT_ONCE: usize = 64;
+
+/// How a pool is to be opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PoolOptions {
+    /// What becomes of segments in which nothing is live. [`Recycling::Archived`] needs an archive,
+    /// or writes wait when the device is full.
+    pub recycling: Recycling,
+    /// For a new pool: spare blocks for each hundred live ones; `None`:
+    /// [`OVERPROVISIONING_PERCENT_DEFAULT`](crate::volume::OVERPROVISIONING_PERCENT_DEFAULT).
+    pub overprovisioning_percent: Option<u64>,
+    /// How far hosts that read in order are read ahead of, in blocks; 0: not at all; `None`:
+    /// [`READ_AHEAD_BLOCKS_DEFAULT`].
+    pub read_ahead_blocks: Option<u64>,
+}
+
+impl Pool {
+    /// Creates a pool on a blank device.
+    ///
+    /// # Errors
+    /// See [`LogError`]; nothing is written unless the device is blank and large enough.
+    pub async fn create(
+        device: SharedBdev,
+        environment: Environment,
+        request: CreateLog,
+        options: PoolOptions,
+    ) -> Result<Rc<Self>, VolumeError> {
+        let zeroes = zeroes(&environment).await?;
+        if let Some(percent) = options.overprovisioning_percent
+            && !OVERPROVISIONING_PERCENT_RANGE.contains(&percent)
+        {
+            let (least, most) = OVERPROVISIONING_PERCENT_RANGE.into_inner();
+            let reason = format!("{percent} % is not from {least} to {most} %");
+            return Err(VolumeError::Invalid { what: "over-provisioning", reason });
+        }
+        let log = create(device, environment, request).await?;
+        let pool = Pool::new(log, zeroes);
+        pool.set_recycling(options.recycling);
+        pool.set_read_ahead(options.read_ahead_blocks.unwrap_or(READ_AHEAD_BLOCKS_DEFAULT));
+        let lsn = pool
+            .change(|catalog, _| {
+                if let Some(percent) = options.overprovisioning_percent {
+                    catalog.overprovisioning_percent = percent;
+                }
+                // Whoever recovers the pool from its archive must know it.
+                let working_set = pool.log.borrow().geometry().working_set;
+                catalog.created_ns = pool.log.borrow().created_ns();
+                catalog.working_sets = vec![(SegmentSeq(0), working_set)];
+                Ok(())
+            })
+            .await?;
+        pool.drive_until_stable(lsn.plus(1)).await?;
+        Ok(pool)
+    }
+
+    /// Opens the pool on a device.
+    ///
+    /// # Errors
+    /// See [`LogError`]. Damage is not an error: [`Pool::info`] says it.
+    pub async fn open(
+        device: SharedBdev,
+        environment: Environment,
+        options: PoolOptions,
+    ) -> Result<Rc<Self>, VolumeError> {
+        let zeroes = zeroes(&environment).await?;
+        let recovered = recover(device, environment).await?;
+        let pool = Pool::new(recovered.log, zeroes);
+        pool.state.borrow_mut().problems.begin_with(recovered.problems);
+        let newest = Lsn(pool.log.borrow().head_lsn().0.saturating_sub(1));
+        let (mut catalog, is_whole) = pool.find_catalog(newest).await?;
+        if is_whole {
+            pool.state.borrow().catalog.note_read(&catalog);
+        }
+        let mut is_news = false;
+        for lost in recovered.lost {
+            is_news |= catalog.add_lost(lost);
+        }
+        let mut builders: HashMap<u32, IndexBuilder> = catalog
+            .volumes
+            .iter()
+            .map(|volume| (volume.image, IndexBuilder::new(volume.size_blocks)))
+            .collect();
+        let clones: HashSet<u32> =
+            catalog.images.iter().filter(|image| image.inherits()).map(|image| image.id).collect();
+        let (synchs, holes) = pool.scan_all(&mut builders, &clones).await?;
+        for hole in holes {
+            if catalog.add_lost(hole) {
+                is_news = true;
+                pool.note_problem(format!(
+                    "the records at LSN {} to {} cannot be read (earlier points have what was there: `varve restore clone`); blocks that were not written again after them are not served",
+                    hole.start, hole.end
+                ));
+            }
+        }
+        pool.begin_with(&mut catalog)?;
+        pool.state.borrow_mut().volumes.set_keeps_inherited(options.recycling == Recycling::Discard);
+        pool.adopt(catalog, builders, &synchs).await?;
+        pool.adopt_working_set().await?;
+        if pool.state.borrow().volumes.keeps_inherited() {
+            // What clones inherited must be counted before anything is given away.
+            Rc::clone(&pool).load_inherited().await;
+        }
+        pool.set_recycling(options.recycling);
+        pool.set_read_ahead(options.read_ahead_blocks.unwrap_or(READ_AHEAD_BLOCKS_DEFAULT));
+        if is_news {
+            pool.record_losses().await;
+        }
+        Ok(pool)
+    }
+
+    /// Has every new segment begin with a catalog, as short as it must be.
+    fn begin_with(&self, catalog: &mut Catalog) -> Result<(), VolumeError> {
+        let (state, mut log) = (self.state.borrow(), self.log.borrow_mut());
+        let text_bytes_max = catalog.shorten(log.format_version(), log.geometry().catalog_bytes_max());
+        let published = state.catalog.publish_opened(&mut log, catalog, text_bytes_max);
+        published.map_err(|error| LogError::Poisoned { reason: error.to_string() })?;
+        Ok(())
+    }
+
+    /// Turns the pool itself while a future of it runs: nobody else does before it is served.
+    pub(crate) async fn turning<T>(self: Rc<Self>, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|context| {
+            self.poll();
+            let polled = future.as_mut().poll(context);
+            if polled.is_pending() {
+                context.waker().wake_by_ref();
+            }
+            polled
+        })
+        .await
+    }
+
+    pub(in crate::volume) fn set_recycling(&self, recycling: Recycling) {
+        self.state.borrow_mut().volumes.set_keeps_inherited(recycling == Recycling::Discard);
+        self.log.borrow_mut().set_recycling(recycling);
+    }
+
+    /// Writes a catalog that holds what was found lost. A log that is full, or a device that takes
+    /// no writes, or has no room for them now, does not keep the pool from being read: the next
+    /// start finds the same losses again.
+    async fn record_losses(&self) {
+        let result = match self.change(|_, _| Ok(())).await {
+            // It gets there as soon as there is room.
+            Ok(_) if self.waits_for_room() => return,
+            Ok(lsn) => self.drive_until_stable(lsn.plus(1)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            self.note_problem(format!("the losses could not be recorded in the log: {error}"));
+        }
+    }
+
+    /// Waits until everything before `lsn` is stable, turning the pool itself: nobody else does
+    /// before it is opened.
+    pub(in crate::volume) async fn drive_until_stable(&self, lsn: Lsn) -> Result<(), VolumeError> {
+        self.drive_until(lsn, true).await
+    }
+
+    /// The same, but gives up when the device has no room.
+    pub(in crate::volume) async fn drive_until_stable_or_starved(&self, lsn: Lsn) -> Result<(), VolumeError> {
+        self.drive_until(lsn, false).await
+    }
+
+    async fn drive_until(&self, lsn: Lsn, waits_for_room: bool) -> Result<(), VolumeError> {
+        self.log.borrow_mut().request_stable(lsn);
+        loop {
+            self.poll();
+            {
+                let log = self.log.borrow();
+                if log.stable_lsn() >= lsn {
+                    return Ok(());
+                }
+                if let Some(reason) = log.poisoned() {
+                    return Err(VolumeError::Failed { reason: reason.to_string() });
+                }
+            }
+            if !waits_for_room && self.waits_for_room() {
+                return Err(VolumeError::NoSpace { reason: "the device has no room".to_owned() });
+            }
+            yield_now().await;
+        }
+    }
+
+    /// Reads the entries of the working set, newest first, into the builders; returns the synch
+    /// events, newest first, and the stretches of the working set of which nothing is known. A
+    /// segment that cannot be read keeps nobody from starting.
+    async fn scan_all(
+        &self,
+        builders: &mut HashMap<u32, IndexBuilder>,
+        clones: &HashSet<u32>,
+    ) -> Result<(Vec<FoundEvent>, Vec<LsnRange>), VolumeError> {
+        let (sequences, reach) = {
+            let log = self.log.borrow();
+            let sequences: Vec<_> =
+                log.table().iter().rev().map(|(sequence, segment)| (sequence, segment.slot)).collect();
+            let newest = sequences.first().map_or(0, |(sequence, _)| sequence.0);
+            (sequences, newest.saturating_sub(log.geometry().working_set))
+        };
+        let (mut synchs, mut holes) = (Vec::new(), Vec::new());
+        for (sequence, slot) in sequences {
+            if slot.is_none() {
+                continue;
+            }
+            let known = self.known_of(sequence).await?;
+            if sequence.0 >= reach {
+                holes.extend(&known.holes);
+            } else if let Some(hole) = known.holes.first() {
+                self.note_problem(format!(
+                    "the records from LSN {} on, of segment {sequence}, cannot be read; points in that segment, and synchs there, may be missing; use a point before or after it",
+                    hole.start
+                ));
+            }
+            let entries = known.entries;
+            let mut collector = EventCollector::default();
+            let mut masks = Vec::new();
+            entries.visit_backward(Lsn::MAX, |placed| {
+                match placed.entry.kind() {
+                    Some(EntryKind::Event) => collector.see(&placed),
+                    _ if sequence.0 >= reach => {
+                        let (image, block) = (placed.entry.image(), placed.entry.block());
+                        if let Some(builder) = builders.get_mut(&image.0) {
+                            let len_blocks = placed.entry.value();
+                            // What newer trims and masks hide as well need not be carried on.
+                            if clones.contains(&image.0)
+                                && placed.entry.hides()
+                                && builder.see_mask(block.0, len_blocks)
+                            {
+                                masks.push(Mask { image, block, len_blocks });
+                            }
+                            see(builder, &placed);
+                        }
+                    }
+                    _ => {}
+                }
+                true
+            });
+            for mask in masks {
+                self.log.borrow_mut().note_mask(sequence, mask);
+            }
+            synchs.extend(collector.found.into_iter().filter(|event| event.kind == EventKind::Synch));
+            yield_now().await;
+        }
+        Ok((synchs, holes))
+    }
+
+    async fn adopt(
+        &self,
+        catalog: Catalog,
+        mut builders: HashMap<u32, IndexBuilder>,
+        synchs: &[FoundEvent],
+    ) -> Result<(), VolumeError> {
+        let volumes = catalog.volumes.clone();
+        let masked: HashMap<u32, RangeSet> =
+            builders.iter().map(|(&image, builder)| (image, builder.masked().clone())).collect();
+        self.state.borrow_mut().catalog.adopt(catalog);
+        for volume in volumes.iter() {
+            let builder =
+                builders.remove(&volume.image).unwrap_or_else(|| IndexBuilder::new(volume.size_blocks));
+            let (uncertain_below, inherits) = {
+                let state = self.state.borrow();
+                let image = state.catalog.image(volume.image);
+                let inherits = image.is_some_and(CatalogImage::inherits);
+                (state.catalog.uncertain_below(volume.image, Lsn::MAX), inherits)
+            };
+            let index =
+                if inherits { VolumeIndex::Inherits(builder) } else { VolumeIndex::Ready(builder.finish()) };
+            let id = self.add_volume(&volume.name, index);
+            let mut state = self.state.borrow_mut();
+            state.count_resident(&mut self.log.borrow_mut(), id);
+            if let Some(opened) = state.volumes.get_mut(id) {
+                opened.set_uncertain_below(uncertain_below);
+                opened.set_masked(masked.get(&volume.image).cloned().unwrap_or_default());
+            }
+            state.events.push(VolumeEvent::Created(id));
+        }
+        let texts = stream::iter(synchs.iter().rev().map(|event| self.read_synch(event)));
+        let mut texts = std::pin::pin!(texts.buffered(TEXTS_AT_ONCE));
+        while let Some(synch) = texts.next().await {
+            let synch = synch?;
+            let mut state = self.state.borrow_mut();
+            state.catalog.learn_synch_id(synch.id);
+            state.synchs.push(synch);
+        }
+        Ok(())
+    }
+
+    /// What a synch event says. One whose text is lost is still a point; its position and time
+    /// stand in the entry.
+    pub(in crate::volume) async fn read_synch(&self, event: &FoundEvent) -> Result<SynchInfo, VolumeError> {
+        let text = self.read_event(event).await?;
+        if let Some(synch) = text.and_then(|text| serde_json::from_slice::<SynchInfo>(&text).ok()) {
+            return Ok(SynchInfo { lsn: event.lsn.0, ..synch });
+        }
+        let synch = SynchInfo::damaged(event.lsn.0, event.time_ns);
+        self.note_problem(synch.damage());
+        Ok(synch)
+    }
+
+    /// Looks up what clones inherited, one volume after the other. Requests of a volume are
+    /// [`Busy`](crate::volume::Submitted::Busy) until it is done. One that cannot be looked up is degraded,
+    /// and does not stop the others; called again, this tries those again whose archive did not
+    /// answer.
+    pub async fn load_inherited(self: Rc<Self>) {
+        let waiting: Vec<VolumeId> = self.state.borrow().volumes.ids().collect();
+        for id in waiting {
+            let found = {
+                let state = self.state.borrow();
+                state.volumes.get(id).and_then(|volume| match volume.index() {
+                    VolumeIndex::Inherits(builder) | VolumeIndex::Failed(builder)
+                        if volume.is_to_be_looked_up() =>
+                    {
+                        let catalog = Catalog::clone(&state.catalog);
+                        Some((builder.clone(), volume.image(), volume.name().to_owned(), catalog))
+                    }
+                    _ => None,
+                })
+            };
+            let Some((mut builder, image, name, catalog)) = found else { continue };
+            let parent = catalog.image(image.0).and_then(|image| image.parent);
+            let mut report = ScanReport::default();
+            let result = match parent {
+                Some(parent) => {
+                    builder.begin_parent();
+                    let nowhere = if self.state.borrow().volumes.keeps_inherited() {
+                        Nowhere::Skip
+                    } else {
+                        Nowhere::Hole
+                    };
+                    self.scan_generations(
+                        &catalog,
+                        parent.image,
+                        Lsn(parent.lsn),
+                        &mut builder,
+                        &mut report,
+                        nowhere,
+                    )
+                    .await
+                }
+                None => Ok(()),
+            };
+            let state = &mut *self.state.borrow_mut();
+            state.report_trouble(id, result.as_ref().err().map(|error| Trouble::of_lookup(&name, error)));
+            let Some(volume) = state.volumes.get_mut(id) else { continue };
+            if volume.ready_index().is_some() {
+                continue;
+            }
+            if result.is_err() {
+                volume.fail_lookup();
+                continue;
+            }
+            let uncertain_below = volume.uncertain_below().max(report.uncertain_below);
+            let mut log = self.log.borrow_mut();
+            let (before, after) = volume.take_inherited(builder.finish(), &mut log);
+            volume.set_uncertain_below(uncertain_below);
+            if volume.is_thin() {
+                state.capacity.remove_thin(before);
+                state.capacity.add_thin(after);
+            }
+            if volume.keeps_inherited() {
+                log.watch_demand();
+            }
+        }
+    }
+}
+
+/// A run of zeroes as long as the longest read.
+pub(in crate::volume) async fn zeroes(environment: &Environment) -> Result<DmaBuf, VolumeError> {
+    let mut zeroes = environment
+        .wait_for_memory(MAX_IO_BLOCKS as usize * BLOCK_BYTES)
+        .await
+        .map_err(|error| VolumeError::Failed { reason: error.to_string() })?;
+    zeroes.as_mut_slice().fill(0);
+    Ok(zeroes.freeze())
+}

@@ -1,0 +1,87 @@
+//! Writes, trims and flushes that are in the log and not acknowledged yet.
+//!
+//! **Invariant:** each queue is in the order of the positions that its entries wait for. So hosts
+//! are answered in that order, and none overtakes.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use super::latency::{Began, Latencies};
+use crate::log::{Log, Lsn};
+use crate::volume::request::{IoCompletion, IoError, Sink};
+
+/// A request that waits for the log.
+pub(super) struct PendingAck {
+    /// It is acknowledged once the log is written, or stable, past this.
+    pub(super) past: Lsn,
+    pub(super) tag: u64,
+    pub(super) sink: Rc<Sink>,
+    pub(super) began: Began,
+}
+
+/// All requests that wait for the log. See the module's documentation.
+#[derive(Default)]
+pub(in crate::volume) struct Acknowledgements {
+    /// Until they are written.
+    written: VecDeque<PendingAck>,
+    /// Until they are stable.
+    stable: VecDeque<PendingAck>,
+}
+
+impl Acknowledgements {
+    /// Completes a request once everything before its position is written, or `stable`.
+    pub(super) fn add(&mut self, log: &mut Log, ack: PendingAck, stable: bool) {
+        let queue = if stable {
+            log.request_stable(ack.past);
+            &mut self.stable
+        } else {
+            &mut self.written
+        };
+        debug_assert!(queue.back().is_none_or(|last| last.past <= ack.past), "requests wait in order");
+        queue.push_back(ack);
+    }
+
+    /// Completes what the log has reached, or everything when the log has failed. Returns how much.
+    pub(super) fn acknowledge(&mut self, log: &Log, latencies: &mut Latencies) -> usize {
+        let failed = log.poisoned().is_some();
+        let reached = [(&mut self.written, log.written_lsn()), (&mut self.stable, log.stable_lsn())];
+        let (mut work, mut end_ns) = (0, None);
+        for (queue, lsn) in reached {
+            while let Some(ack) = queue.front() {
+                let result = if ack.past <= lsn {
+                    Ok(())
+                } else if failed {
+                    Err(IoError::WriteFault)
+                } else {
+                    break;
+                };
+                if let Some(ack) = queue.pop_front() {
+                    latencies.end(ack.began, &mut end_ns);
+                    ack.sink.push(IoCompletion { tag: ack.tag, result, data: SmallVec::new() });
+                }
+                work += 1;
+            }
+        }
+        work
+    }
+
+    /// Ends everything up to `lsn` that is not acknowledged, because its host has waited long
+    /// enough for room. Returns how much.
+    pub(super) fn refuse_up_to(&mut self, lsn: Lsn, latencies: &mut Latencies) -> usize {
+        let (mut work, mut end_ns) = (0, None);
+        for queue in [&mut self.written, &mut self.stable] {
+            while let Some(ack) = queue.pop_front_if(|ack| ack.past <= lsn) {
+                latencies.end(ack.began, &mut end_ns);
+                ack.sink.push(IoCompletion {
+                    tag: ack.tag,
+                    result: Err(IoError::NoRoom),
+                    data: SmallVec::new(),
+                });
+                work += 1;
+            }
+        }
+        work
+    }
+}

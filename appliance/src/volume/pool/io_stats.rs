@@ -1,0 +1,71 @@
+//! Counters of what hosts did and met, since start. They only grow.
+
+/// The counters of a pool.
+#[derive(Debug, Default, Clone, Copy)]
+pub(in crate::volume) struct IoStats {
+    host_written_blocks: u64,
+    host_read_blocks: u64,
+    checksum_errors: u64,
+    /// Device reads of hosts that failed and were tried again.
+    retried_reads: u64,
+    /// Of these, reads that a later try cured.
+    rescued_reads: u64,
+    /// Media errors that hosts got because of a block.
+    unreadable_blocks: u64,
+}
+
+impl IoStats {
+    pub(super) fn host_written_blocks(&self) -> u64 {
+        self.host_written_blocks
+    }
+
+    pub(super) fn host_read_blocks(&self) -> u64 {
+        self.host_read_blocks
+    }
+
+    pub(super) fn checksum_errors(&self) -> u64 {
+        self.checksum_errors
+    }
+
+    pub(super) fn retried_reads(&self) -> u64 {
+        self.retried_reads
+    }
+
+    pub(super) fn rescued_reads(&self) -> u64 {
+        self.rescued_reads
+    }
+
+    pub(super) fn unreadable_blocks(&self) -> u64 {
+        self.unreadable_blocks
+    }
+
+    #[inline]
+    pub(super) fn note_written(&mut self, blocks: u64) {
+        self.host_written_blocks += blocks;
+    }
+
+    #[inline]
+    pub(super) fn note_read(&mut self, blocks: u64) {
+        self.host_read_blocks += blocks;
+    }
+
+    /// So many blocks did not have their checksums.
+    pub(super) fn note_checksum_errors(&mut self, blocks: u64) {
+        self.checksum_errors += blocks;
+    }
+
+    /// A device read failed and is tried again.
+    pub(super) fn note_retried(&mut self) {
+        self.retried_reads += 1;
+    }
+
+    /// A later try cured it.
+    pub(super) fn note_rescued(&mut self) {
+        self.rescued_reads += 1;
+    }
+
+    /// A host got a media error because of a block.
+    pub(super) fn note_unreadable(&mut self) {
+        self.unreadable_blocks += 1;
+    }
+}

@@ -1,0 +1,172 @@
+//! What a pool has beside its log: a short list of parts, and their turns.
+//!
+//! **Invariant:** a part owns its fields, and only its own file writes them. What needs several
+//! parts gets each of them here, so no part knows this list.
+//!
+//! The I/O path adds what works on several parts as methods of [`State`] (`read`, `write`,
+//! `rescue`); so do `space` and the operations of the management plane.
+
+use super::acknowledgements::Acknowledgements;
+use super::ended_busy::EndedBusy;
+use super::faults::Faults;
+use super::io_stats::IoStats;
+use super::latency::Latencies;
+use super::read_ahead::ReadAhead;
+use super::reads::Reads;
+use super::rescues::Rescues;
+use super::starving::Starving;
+use super::trims::Trims;
+use crate::dma::DmaBuf;
+use crate::log::{Log, SharedLog};
+use crate::volume::archive::{Archive, ArchiveSlot, PoolSide};
+use crate::volume::catalog::PresentCatalog;
+use crate::volume::history::events::VolumeEvents;
+use crate::volume::history::synchs::Synchs;
+use crate::volume::image::volumes::Volumes;
+use crate::volume::problems::Problems;
+use crate::volume::request::VolumeId;
+use crate::volume::space::capacity::Capacity;
+use crate::volume::space::cleaner::{Cleaner, CleanerSide};
+use crate::volume::space::reshaping::Reshaping;
+use crate::volume::space::scrubbed::Scrubbed;
+
+/// The parts of a pool. See the module's documentation.
+pub(in crate::volume) struct State {
+    /// The catalog in force.
+    pub(in crate::volume) catalog: PresentCatalog,
+    /// The volumes.
+    pub(in crate::volume) volumes: Volumes,
+    /// The synchs that can be restored.
+    pub(in crate::volume) synchs: Synchs,
+    /// What became of volumes, for the target.
+    pub(in crate::volume) events: VolumeEvents,
+    /// What the operator reads as problems.
+    pub(in crate::volume) problems: Problems,
+    /// What is taken of the space.
+    pub(in crate::volume) capacity: Capacity,
+    /// The archive, if there is one.
+    pub(in crate::volume) archive: ArchiveSlot,
+    /// Copy-forward.
+    pub(in crate::volume) cleaner: Cleaner,
+    /// A change of the pool's shape.
+    pub(in crate::volume) reshaping: Reshaping,
+    /// What reading the primary device back has found.
+    pub(in crate::volume) scrubbed: Scrubbed,
+    /// Requests that wait for the log.
+    pub(in crate::volume) acknowledgements: Acknowledgements,
+    /// A trim that is half done.
+    pub(in crate::volume) trims: Trims,
+    /// Requests that wait for room.
+    pub(in crate::volume) starving: Starving,
+    /// Reads that wait.
+    pub(in crate::volume) reads: Reads,
+    /// What is read ahead.
+    pub(in crate::volume) read_ahead: ReadAhead,
+    /// What is read again.
+    pub(in crate::volume) rescues: Rescues,
+    /// Blocks that hosts could not be given.
+    pub(in crate::volume) faults: Faults,
+    /// What hosts did.
+    pub(in crate::volume) stats: IoStats,
+    /// How long requests take.
+    pub(in crate::volume) latencies: Latencies,
+    /// Commands that ended because the pool was busy.
+    pub(in crate::volume) ended_busy: EndedBusy,
+}
+
+impl State {
+    /// A pool without volumes. `zeroes` is as long as the longest read.
+    pub(super) fn new(zeroes: DmaBuf, latencies: Latencies) -> Self {
+        State {
+            catalog: PresentCatalog::default(),
+            volumes: Volumes::default(),
+            synchs: Synchs::default(),
+            events: VolumeEvents::default(),
+            problems: Problems::default(),
+            capacity: Capacity::default(),
+            archive: ArchiveSlot::default(),
+            cleaner: Cleaner::default(),
+            reshaping: Reshaping::default(),
+            scrubbed: Scrubbed::default(),
+            acknowledgements: Acknowledgements::default(),
+            trims: Trims::default(),
+            starving: Starving::default(),
+            reads: Reads::new(zeroes),
+            read_ahead: ReadAhead::default(),
+            rescues: Rescues::default(),
+            faults: Faults::default(),
+            stats: IoStats::default(),
+            latencies,
+            ended_busy: EndedBusy::default(),
+        }
+    }
+
+    /// One turn of all parts, in this order. Returns how much was done.
+    pub(super) fn turn(&mut self, shared: &SharedLog) -> usize {
+        let mut log = shared.borrow_mut();
+        let mut work = self.drive_device(&mut log);
+        work += self.go_on_rescuing(&mut log);
+        drop(log);
+        let is_in_the_middle = self.trims.is_in_the_middle();
+        work += self.reshaping.poll(&mut self.catalog, &mut self.problems, is_in_the_middle, shared);
+        let mut log = shared.borrow_mut();
+        work += self.go_on_trimming(&mut log);
+        work += self.acknowledgements.acknowledge(&log, &mut self.latencies);
+        work +=
+            self.starving.turn(&mut log, &mut self.acknowledgements, &mut self.trims, &mut self.latencies);
+        work += self.capacity.dig(&mut self.volumes, &mut log);
+        work += self.catalog.pay(&mut log);
+        work += self.drive_archive(&mut log);
+        drop(log);
+        work += self.archive.poll_loading();
+        let side = CleanerSide {
+            volumes: &mut self.volumes,
+            catalog: &self.catalog,
+            archive: self.archive.get_mut(),
+            is_counted: self.capacity.is_counted(),
+            zeroes: self.reads.zeroes(),
+        };
+        work + self.cleaner.poll(side, shared)
+    }
+
+    /// Starts what was appended, and takes what the device has ended.
+    fn drive_device(&mut self, log: &mut Log) -> usize {
+        let mut done = self.reads.take_done();
+        let work = log.poll(&mut done);
+        for read in done.drain(..) {
+            self.finish_read(log, read);
+        }
+        self.reads.keep_done(done);
+        work
+    }
+
+    /// Takes the archive's replies, hands hosts what came for them, and asks for more.
+    fn drive_archive(&mut self, log: &mut Log) -> usize {
+        let (Some(archive), mut side) = self.with_archive() else { return 0 };
+        let mut work = archive.take_replies(&mut side, log);
+        let mut for_reads = archive.take_for_reads();
+        for (read, result) in for_reads.drain(..) {
+            self.archive_answered(read, result);
+        }
+        let (Some(archive), mut side) = self.with_archive() else { return work };
+        archive.keep_for_reads(for_reads);
+        work += archive.poll(&mut side, log);
+        work
+    }
+
+    /// The archive, if there is one, and what it changes of the pool.
+    pub(in crate::volume) fn with_archive(&mut self) -> (Option<&mut Archive>, PoolSide<'_>) {
+        let side =
+            PoolSide { catalog: &mut self.catalog, problems: &mut self.problems, synchs: &self.synchs };
+        (self.archive.get_mut(), side)
+    }
+
+    /// A read was taken: what comes after it is asked for, if its host reads in order.
+    #[inline]
+    pub(super) fn read_on(&mut self, log: &mut Log, id: VolumeId, block: u64, len_blocks: u32) {
+        if let Some(volume) = self.volumes.get(id) {
+            let blocks = block..block + u64::from(len_blocks);
+            self.read_ahead.read_on(log, &mut self.reads, (id, volume), blocks);
+        }
+    }
+}

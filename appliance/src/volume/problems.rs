@@ -1,0 +1,99 @@
+//! What the operator reads as problems of the pool.
+//!
+//! **Invariants.** A problem stays in the list until whoever added it withdraws it. Gaps of history
+//! that meet are one problem: of each stretch in `gaps` exactly one text is in the list.
+
+use crate::log::reader::LsnRange;
+
+/// The problems of a pool, oldest first. See the module's documentation.
+#[derive(Default)]
+pub(in crate::volume) struct Problems {
+    list: Vec<String>,
+    /// Gaps of history that are in the list, with their texts.
+    gaps: Vec<(LsnRange, String)>,
+}
+
+impl Problems {
+    /// All of them.
+    pub(in crate::volume) fn iter(&self) -> impl Iterator<Item = &String> {
+        self.list.iter()
+    }
+
+    /// What recovery of the log found, before anything else.
+    pub(in crate::volume) fn begin_with(&mut self, problems: Vec<String>) {
+        assert!(self.list.is_empty(), "recovery comes first");
+        self.list = problems;
+    }
+
+    /// Remembers a problem, once, and writes it to the journal.
+    pub(in crate::volume) fn note(&mut self, problem: String) {
+        if !self.list.contains(&problem) {
+            tracing::warn!(problem, "the pool has a problem");
+            self.list.push(problem);
+        }
+    }
+
+    /// Adds a problem that its owner will withdraw.
+    pub(in crate::volume) fn add(&mut self, problem: &str) {
+        self.list.push(problem.to_owned());
+    }
+
+    /// Takes a problem out.
+    pub(in crate::volume) fn withdraw(&mut self, problem: &str) {
+        self.list.retain(|known| known != problem);
+    }
+
+    /// History has a gap, which may join gaps that were reported before.
+    pub(in crate::volume) fn note_gap(&mut self, whole: LsnRange, why: &str) {
+        let is_within = |known: &LsnRange| whole.start <= known.start && known.end <= whole.end;
+        let list = &mut self.list;
+        let before = self.gaps.len();
+        self.gaps.retain(|(known, text)| {
+            let is_apart = !is_within(known);
+            if !is_apart {
+                list.retain(|problem| problem != text);
+            }
+            is_apart
+        });
+        let problem = format!("history has a gap at LSN {} to {}: {why}", whole.start, whole.end);
+        if self.gaps.len() == before {
+            tracing::warn!(problem, "the archive cannot keep up");
+        }
+        self.list.push(problem.clone());
+        self.gaps.push((whole, problem));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Lsn;
+
+    #[test]
+    fn gaps_that_meet_are_one_problem() {
+        let mut problems = Problems::default();
+        let gap = |start, end| LsnRange { start: Lsn(start), end: Lsn(end) };
+        problems.note_gap(gap(10, 20), "why");
+        problems.note_gap(gap(40, 50), "why");
+        assert_eq!(problems.iter().count(), 2);
+        problems.note_gap(gap(10, 30), "because");
+        let texts: Vec<&str> = problems.iter().map(String::as_str).collect();
+        assert_eq!(
+            texts,
+            ["history has a gap at LSN 40 to 50: why", "history has a gap at LSN 10 to 30: because"]
+        );
+    }
+
+    #[test]
+    fn a_problem_is_noted_once_and_goes_when_it_is_withdrawn() {
+        let mut problems = Problems::default();
+        problems.begin_with(vec!["found".to_owned()]);
+        problems.note("again".to_owned());
+        problems.note("again".to_owned());
+        problems.add("owned");
+        assert_eq!(problems.iter().count(), 3);
+        problems.withdraw("owned");
+        problems.withdraw("again");
+        assert_eq!(problems.iter().collect::<Vec<_>>(), ["found"]);
+    }
+}

@@ -1,0 +1,205 @@
+//! A change of the pool's shape that is under way: the length of the working set, changed while the
+//! pool is used (R12, R13), and slots that are new on the device. See `catalog::working_sets` for
+//! what a length of the working set means for the past.
+//!
+//! **Growing** is in force from the next segment on. **Shrinking** has a target, which is stored in
+//! the catalog, so that a restart goes on. Copy-forward drains what the target would put out,
+//! paced; when everything live is within it, the change is in force from the next segment on.
+//!
+//! **States:** idle → (growing: superblocks → catalog → stable; shrinking: catalog → stable →
+//! superblocks; more slots: superblocks) → idle.
+//!
+//! **Invariant, and crashes.** The superblocks never name a shorter working set than one under
+//! which a segment was opened that recovery may find: recovery reads as far as they say. The
+//! catalog is what counts for the rest: [`Pool::open`](crate::volume::Pool::open) takes the length
+//! that it says, and corrects superblocks that a crash left as they were.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::log::{AppendError, Geometry, Log, LogError, Lsn, Recycling, SharedLog, recovery};
+use crate::volume::catalog::{Catalog, PresentCatalog};
+use crate::volume::error::VolumeError;
+use crate::volume::problems::Problems;
+
+/// Superblocks on their way to the device.
+type Writing = Pin<Box<dyn Future<Output = Result<(), LogError>>>>;
+
+/// What is to be changed.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::volume) enum Change {
+    /// A longer working set.
+    Longer(u64),
+    /// A shorter one; it is in force already.
+    Shorter,
+    /// So many slots.
+    Slots(u64),
+}
+
+#[derive(Default)]
+enum Work {
+    #[default]
+    Idle,
+    /// Both superblocks are being written.
+    Writing(Change, Writing),
+    /// A longer working set waits for room for its catalog.
+    Recording(u64),
+    /// The catalog that says what is in force becomes stable; whether the superblocks are to
+    /// follow.
+    Settling(Lsn, bool),
+}
+
+/// A change of the pool's shape that is under way. See the module's documentation.
+#[derive(Default)]
+pub(in crate::volume) struct Reshaping {
+    work: Work,
+    /// Why the last change failed.
+    failure: Option<VolumeError>,
+    /// A target that cannot be recorded; it is tried again after the next start.
+    stuck: Option<u64>,
+}
+
+impl Reshaping {
+    /// Whether no change is under way.
+    pub(in crate::volume) fn is_idle(&self) -> bool {
+        matches!(self.work, Work::Idle)
+    }
+
+    /// Begins a change. None must be under way.
+    pub(in crate::volume) fn begin(&mut self, change: Change, log: &SharedLog) {
+        assert!(self.is_idle(), "changes of the shape follow each other");
+        let mut geometry = log.borrow().geometry();
+        match change {
+            Change::Longer(segments) => geometry.working_set = segments,
+            Change::Slots(slots) => geometry.slots = slots,
+            Change::Shorter => {}
+        }
+        self.failure = None;
+        self.work = Work::Writing(change, write(log, geometry));
+    }
+
+    /// Why the last change failed, once.
+    pub(in crate::volume) fn take_failure(&mut self) -> Option<VolumeError> {
+        self.failure.take()
+    }
+
+    /// Another target was set: it is recorded when everything is within it.
+    pub(in crate::volume) fn forget_stuck(&mut self) {
+        self.stuck = None;
+    }
+
+    /// One turn. Returns how much was done.
+    pub(in crate::volume) fn poll(
+        &mut self,
+        catalog: &mut PresentCatalog,
+        problems: &mut Problems,
+        is_in_the_middle: bool,
+        shared: &SharedLog,
+    ) -> usize {
+        match &mut self.work {
+            Work::Idle => {
+                let target = catalog.working_set_target.filter(|&target| self.stuck != Some(target));
+                let mut log = shared.borrow_mut();
+                let Some(target) = target else {
+                    log.hold_next_segment(false);
+                    return 0;
+                };
+                let fits = log.fits_within(target);
+                // Before the first segment since start nothing is known to leave, and nothing may
+                // keep it from being opened.
+                let is_drained = log.current_sequence().is_some()
+                    && log.recycling() != Recycling::Never
+                    && log.leaving_blocks(target) == 0;
+                log.hold_next_segment(is_drained && !fits);
+                // A command in two parts is not parted.
+                if !fits || log.poisoned().is_some() || is_in_the_middle {
+                    return 0;
+                }
+                match record(catalog, &mut log, target) {
+                    Ok(lsn) => self.work = Work::Settling(lsn, true),
+                    Err(AppendError::Busy) => return 0,
+                    Err(error) => {
+                        self.stuck = Some(target);
+                        problems.note(format!("the shorter working set cannot be recorded: {error}"));
+                    }
+                }
+                1
+            }
+            Work::Settling(lsn, superblocks_follow) => {
+                let (lsn, superblocks_follow) = (*lsn, *superblocks_follow);
+                let (is_stable, poisoned) = {
+                    let log = shared.borrow();
+                    (log.stable_lsn() > lsn, log.poisoned().map(ToString::to_string))
+                };
+                if let Some(reason) = poisoned {
+                    self.failure = Some(VolumeError::Failed { reason });
+                    self.work = Work::Idle;
+                } else if is_stable && superblocks_follow {
+                    self.work = Work::Idle;
+                    self.begin(Change::Shorter, shared);
+                } else if is_stable {
+                    self.work = Work::Idle;
+                }
+                usize::from(is_stable)
+            }
+            Work::Writing(change, future) => {
+                let change = *change;
+                let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+                else {
+                    return 0;
+                };
+                self.work = Work::Idle;
+                match (result, change) {
+                    (Ok(()), Change::Longer(segments)) => self.work = Work::Recording(segments),
+                    (Ok(()), Change::Slots(slots)) => shared.borrow_mut().grow_slots(slots),
+                    (Ok(()), Change::Shorter) => {}
+                    // It is in force; superblocks that tell a longer one only let the next start
+                    // read more, and it writes them again.
+                    (Err(error), Change::Shorter) => {
+                        problems.note(format!("the superblocks could not be written: {error}"));
+                    }
+                    (Err(error), Change::Longer(_) | Change::Slots(_)) => self.failure = Some(error.into()),
+                }
+                1
+            }
+            Work::Recording(segments) => {
+                let segments = *segments;
+                if is_in_the_middle {
+                    return 0;
+                }
+                match record(catalog, &mut shared.borrow_mut(), segments) {
+                    Ok(lsn) => self.work = Work::Settling(lsn, false),
+                    Err(AppendError::Busy) => return 0,
+                    Err(error) => {
+                        self.failure = Some(error.into());
+                        self.work = Work::Idle;
+                    }
+                }
+                1
+            }
+        }
+    }
+}
+
+/// Writes both superblocks with a shape.
+pub(in crate::volume) fn write(log: &SharedLog, geometry: Geometry) -> Writing {
+    let log = log.borrow();
+    let (device, environment, epoch) = (log.device().clone(), log.environment().clone(), log.epoch());
+    Box::pin(async move { recovery::write_shape(&device, &environment, epoch, geometry).await })
+}
+
+/// Records another length in the catalog and puts it in force, both from the next segment on.
+/// Returns the catalog's position.
+fn record(present: &mut PresentCatalog, log: &mut Log, segments: u64) -> Result<Lsn, AppendError> {
+    let (before, from) = (log.geometry().working_set, log.table().next_sequence());
+    let mut catalog = Catalog::clone(present);
+    catalog.change_working_set(before, from, segments);
+    // This may open the next segment already, still under the old length; the new one holds of it
+    // all the same.
+    let lsn = present.append(log, catalog)?;
+    log.request_stable(lsn.plus(1));
+    log.set_working_set(segments);
+    tracing::info!(segments, before, from = from.0, "the working set has another length");
+    Ok(lsn)
+}

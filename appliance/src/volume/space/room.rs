@@ -1,0 +1,104 @@
+//! Whether there is room for more: the capacity of the pool, less what is promised and taken.
+
+use std::collections::BTreeMap;
+
+use super::capacity::capacity_blocks;
+use crate::log::{Log, Recycling, SegmentSeq};
+use crate::volume::error::VolumeError;
+use crate::volume::image::index::Index;
+use crate::volume::image::volume::Volume;
+use crate::volume::pool::state::State;
+use crate::volume::request::{IoError, Refusal, VolumeId};
+
+impl State {
+    /// Data blocks that may be live; `None`: the pool gives no segment away, and ends when its log
+    /// is full. A working set that is to become shorter counts as if it were so.
+    pub(in crate::volume) fn capacity_of(&self, log: &Log) -> Option<u64> {
+        let mut geometry = log.geometry();
+        geometry.working_set = self.catalog.working_set_target.unwrap_or(geometry.working_set);
+        (log.recycling() != Recycling::Never)
+            .then(|| capacity_blocks(&geometry, self.catalog.overprovisioning_percent))
+    }
+
+    /// Counts the resident blocks of a volume that has just been added.
+    pub(in crate::volume) fn count_resident(&mut self, log: &mut Log, id: VolumeId) {
+        let Some(volume) = self.volumes.get_mut(id) else { return };
+        let resident = volume.count_resident(log);
+        if volume.is_thin() {
+            self.capacity.add_thin(resident);
+        }
+    }
+
+    /// Takes a deleted volume's blocks out of the accounts, a part in each turn.
+    pub(in crate::volume) fn bury(&mut self, volume: Volume) {
+        if volume.is_thin() {
+            self.capacity.remove_thin(volume.resident());
+        }
+        let above = volume.resident_above();
+        self.capacity.bury(volume.into_index(), above);
+    }
+
+    /// Refuses a clone that would keep more on the primary device than that holds, or than can be
+    /// copied forward in time. Cost: a look at each block that it inherits.
+    pub(in crate::volume) fn check_kept(
+        &self,
+        log: &Log,
+        source: &str,
+        point: &str,
+        index: &Index,
+    ) -> Result<(), VolumeError> {
+        let Some(capacity) = self.capacity_of(log).filter(|_| self.volumes.keeps_inherited()) else {
+            return Ok(());
+        };
+        let what = format!(
+            "a clone of volume '{source}' at {point} keeps {} blocks of 4 KiB on the primary device, because the pool has no archive",
+            index.mapped()
+        );
+        let taken = self.taken_blocks(log);
+        if taken + index.mapped() > capacity {
+            let reason = format!(
+                "{what}; of {capacity} that it can hold {taken} are taken. Delete volumes, use a larger device, or serve the pool with an archive"
+            );
+            return Err(VolumeError::NoSpace { reason });
+        }
+        let mut more: BTreeMap<SegmentSeq, u64> = BTreeMap::new();
+        index.visit(|_, mapping| *more.entry(log.geometry().sequence_of(mapping.lsn())).or_default() += 1);
+        if !log.may_become_live(&more) {
+            let reason = format!(
+                "{what}; too many of them are leaving the working set, or have left it, to be copied forward in time. Open a newer point, write on and try again, make the working set longer, or serve the pool with an archive"
+            );
+            return Err(VolumeError::NoSpace { reason });
+        }
+        Ok(())
+    }
+
+    /// Blocks that nobody can be promised any more. What hides inherited blocks of clones counts as
+    /// one block each: it is carried on as a live block is, with as much of a segment's trailer.
+    pub(in crate::volume) fn taken_blocks(&self, log: &Log) -> u64 {
+        self.volumes.reserved_blocks() + self.capacity.thin_blocks() + log.table().masks()
+    }
+
+    /// How many masks more there may be.
+    pub(in crate::volume) fn masks_room(&self, log: &Log) -> u64 {
+        self.capacity_of(log).map_or(u64::MAX, |capacity| capacity.saturating_sub(self.taken_blocks(log)))
+    }
+
+    /// Refuses thin volumes and clones `new_blocks` more than there are.
+    pub(in crate::volume) fn check_thin_room(&mut self, new_blocks: u64, log: &Log) -> Result<(), Refusal> {
+        let Some(capacity) = self.capacity_of(log).filter(|_| new_blocks > 0) else { return Ok(()) };
+        let taken = self.taken_blocks(log) + new_blocks;
+        if taken > capacity {
+            // What was trimmed may make room when it is counted.
+            let is_counting = self.capacity.is_counting_trims();
+            return Err(if is_counting { Refusal::Busy } else { IoError::CapacityExceeded.into() });
+        }
+        if self.capacity.warn_once(taken, capacity) {
+            let left = capacity - taken;
+            tracing::warn!(left_blocks = left, "the pool is nearly full; thin volumes will be refused more");
+            self.problems.add(&format!(
+                "the pool is nearly full: thin volumes and clones have {left} blocks of 4 KiB left; delete volumes, trim, or use a larger device"
+            ));
+        }
+        Ok(())
+    }
+}
