@@ -132,10 +132,10 @@ impl Log {
     }
 
     fn submit_trailers(&mut self) -> usize {
-        let Log { trailers, positions, identity, environment, port, stats, .. } = self;
-        trailers.submit(positions.stable_lsn(), identity, &environment.dma, |piece, operation| {
-            stats.count_trailer_piece(operation.len_blocks());
-            port.submit_trailer(piece, operation);
+        let stable_lsn = self.positions.stable_lsn();
+        self.trailers.submit(stable_lsn, &self.identity, &self.environment.dma, |piece, operation| {
+            self.stats.count_trailer_piece(operation.len_blocks());
+            self.port.submit_trailer(piece, operation);
         })
     }
 
