@@ -9,8 +9,8 @@ use std::io::BufRead;
 use std::rc::Rc;
 
 use varve::dma::DmaPool;
-use varve::nvmf::target::memory::{Behavior, MemoryStorage};
-use varve::nvmf::target::{Storage, Target, TargetConfig};
+use varve::nvmf::server::memory::{Behavior, MemoryStorage};
+use varve::nvmf::server::{Storage, Target, TargetConfig};
 use varve::reactor::{Reactor, ReactorConfig};
 
 /// DMA memory for write data, in bytes.

@@ -1,28 +1,62 @@
 //! varve: an NVMe-oF storage appliance whose volumes are self-archiving logs.
 //!
-//! The layers, each knowing only those above it in this list (`docs/ARCHITECTURE.md`):
-//! - [`histogram`]: how often which times;
-//! - [`descriptors`]: how many files and sockets there may be, and for whom;
-//! - [`private`]: files and directories that only their owner may look into;
-//! - [`reactor`]: pinned threads, pollers, local tasks, timers, mailboxes between cores, idle policy;
-//! - [`dma`]: aligned, pooled, reference-counted buffers;
-//! - [`bdev`]: block devices behind one trait: memory, files and devices through `io_uring` or threads;
-//! - [`log`]: the on-disk format, the writer, readers, recovery;
-//! - [`archive`]: the format of archived objects, and the stores that keep them;
-//! - [`volume`]: images and their indexes, the read and write paths, points in time;
-//! - [`nvmf`]: NVMe over Fabrics: the wire types, the target, and a host for our own tools.
+//! # Documents
+//!
+//! They are in the repository, beside the code:
+//!
+//! | document | for whom |
+//! |---|---|
+//! | `README.md` | whoever tries it: build, start, connect, go back in time |
+//! | `docs/ARCHITECTURE.md` | whoever reads or changes the code. Read it first: threads, the life of a write, who owns which state, where new code goes |
+//! | `docs/QUESTIONS.md` | six questions that a reader of ARCHITECTURE.md must be able to answer, with answers and the places that prove them |
+//! | `docs/FORMAT.md` | every byte on the device, in the archive and beside the pool; how to add a field |
+//! | `docs/FAILURES.md` | each fault: what hosts see, what the appliance does, what the operator sees, the test |
+//! | `docs/OPERATIONS.md` | operators: sizes, every problem with its remedy, the runbook |
+//! | `docs/REQUIREMENTS.md` | each requirement (R1 and so on), its state, code and test |
+//! | `CONTRIBUTING.md`, `SECURITY.md`, `CHANGELOG.md` | contributors; who can reach what; what changed |
+//!
+//! # Rooms
+//!
+//! Each layer uses only the layers below it.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`serve`] | starts and stops everything; the only place that knows all layers |
+//! | [`inspect`] | reads the device of a pool that nobody serves, and reports what is on it |
+//! | [`cli`] | the command line: one JSON-RPC call per command |
+//! | [`options`] | what the commands that do work of their own are asked for |
+//! | [`rpc`] | the command plane: JSON-RPC over a Unix socket |
+//! | [`manage`] | jobs on the archive: list, verify, scrub, expire |
+//! | [`nvmf`] | NVMe over Fabrics: wire types, the target, a host for our own tools |
+//! | [`volume`] | images and their indexes, read and write path, history, clones, the cleaner, the pool's side of the archive |
+//! | [`archive`] | the format of archived objects, stores, threads that upload and read back, retention, owners |
+//! | [`log`] | the format on the device, the writer, readers, recovery |
+//! | [`bdev`] | block devices: memory, `io_uring`, threads |
+//! | [`dma`] | aligned, pooled, reference-counted buffers |
+//! | [`reactor`] | pollers, tasks, timers, messages between threads, idle policy |
+//! | [`audit`], [`private`] | used by all: who changed what; files that only their owner may read |
+//! | [`descriptors`], [`histogram`], [`text`] | used by all: how many files and sockets there may be; how often which times; sizes, times and tables as people read them |
 
 pub mod archive;
+pub mod audit;
 pub mod bdev;
 pub mod cli;
 pub mod descriptors;
 pub mod dma;
+#[cfg(test)]
+mod document;
 pub mod histogram;
 pub mod inspect;
 pub mod log;
+pub mod manage;
+#[cfg(any(test, feature = "conformance"))]
+#[doc(hidden)]
+pub mod missing;
 pub mod nvmf;
+pub mod options;
 pub mod private;
 pub mod reactor;
 pub mod rpc;
 pub mod serve;
+pub mod text;
 pub mod volume;

@@ -4,7 +4,8 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
-use varve::cli::{CommandError, InspectOptions, LocalCommands, RecoverOptions, ServeOptions};
+use varve::cli::LocalCommands;
+use varve::options::{CommandError, InspectOptions, RecoverOptions, ServeOptions};
 
 struct Commands;
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
-use varve::cli::{CommandError, InspectOptions, LocalCommands, RecoverOptions, ServeOptions, run_with};
+use varve::cli::{LocalCommands, run_with};
+use varve::options::{CommandError, InspectOptions, RecoverOptions, ServeOptions};
 use varve::rpc::{Dispatch, RpcError, RpcServer, RpcServerConfig};
 use varve::volume::VolumeError;
 

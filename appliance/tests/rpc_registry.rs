@@ -10,7 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use varve::cli::{CommandError, InspectOptions, LocalCommands, RecoverOptions, ServeOptions, run_with};
+use varve::cli::{LocalCommands, run_with};
+use varve::options::{CommandError, InspectOptions, RecoverOptions, ServeOptions};
 use varve::reactor::{Reactor, ReactorConfig, ReactorHandle};
 use varve::rpc::{
     App, ControllerView, DISCOVERY_NQN, Dispatch, ListenerError, NamespaceView, QueuePairView, Registry,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use varve::rpc::units::SizeBytes;
+use varve::text::units::SizeBytes;
 
 use crate::bar::{Bar, Bound, table as bars_table};
 use crate::error::PerfError;

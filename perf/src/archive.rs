@@ -20,12 +20,12 @@ use varve::archive::service::{
 };
 use varve::archive::store::{DirectoryOptions, DirectoryStore};
 use varve::bdev::{BLOCK_BYTES, MemoryDisk, SharedBdev};
-use varve::cli::VerifyChoice;
 use varve::dma::DmaPool;
 use varve::log::format::ENTRIES_PER_RECORD;
 use varve::log::geometry::SEGMENT_BLOCKS_DEFAULT;
-use varve::log::reader::load_segment;
+use varve::log::load::load_segment;
 use varve::log::{Environment, Recycling, SegmentSeq, SharedLog, recover};
+use varve::options::VerifyChoice;
 use varve::reactor::block_on;
 use varve::volume::VolumeError;
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use varve::bdev::{BLOCK_BYTES, Bdev, FileOptions, MemoryDisk, open_file};
 use varve::log::Recycling;
 use varve::log::format::ENTRIES_PER_RECORD;
-use varve::rpc::units::SizeBytes;
+use varve::text::units::SizeBytes;
 
 use crate::bed::{Bed, Shape};
 use crate::error::PerfError;

@@ -17,7 +17,7 @@ use varve::dma::DmaPool;
 use varve::log::Recycling;
 use varve::nvmf::host::{ConnectOptions, Controller, Namespace, Queue, Wait};
 use varve::nvmf::nqn;
-use varve::nvmf::target::{Target, TargetConfig};
+use varve::nvmf::server::{Target, TargetConfig};
 use varve::reactor::{IdlePolicy, Reactor, ReactorConfig};
 use varve::volume::Pool;
 

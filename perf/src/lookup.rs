@@ -15,7 +15,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use varve::bdev::{BLOCK_BYTES, MemoryDisk};
 use varve::log::{Lsn, Recycling};
-use varve::rpc::units::SizeBytes;
+use varve::text::units::SizeBytes;
 use varve::volume::Point;
 use varve::volume::index::{Index, Mapping, index_bytes};
 

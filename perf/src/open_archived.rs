@@ -453,7 +453,7 @@ pub fn table(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use varve::rpc::units::SizeBytes;
+    use varve::text::units::SizeBytes;
 
     use super::*;
 

@@ -14,7 +14,7 @@ use varve::log::Lsn;
 use varve::log::format::{ENTRIES_PER_RECORD, EntryKind, TrailerUnit, trailer_blocks};
 use varve::log::geometry::SEGMENT_BLOCKS_DEFAULT;
 use varve::log::reader::SegmentEntries;
-use varve::rpc::units::SizeBytes;
+use varve::text::units::SizeBytes;
 use varve::volume::index::{IndexBuilder, Mapping};
 
 use crate::cleaning::median;

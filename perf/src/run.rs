@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, ValueEnum};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use indicatif::{ProgressBar, ProgressStyle};
-use varve::rpc::units::SizeBytes;
+use varve::text::units::SizeBytes;
 use varve_perf::error::PerfError;
 use varve_perf::load::output::{IntervalLog, distribution_svg, timeline_svg, used, write_hgrm};
 use varve_perf::load::payload::RATIO_RANGE;

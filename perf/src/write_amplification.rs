@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use varve::bdev::{BLOCK_BYTES, MemoryDisk};
 use varve::log::Recycling;
 use varve::log::format::ENTRIES_PER_RECORD;
-use varve::rpc::units::SizeBytes;
+use varve::text::units::SizeBytes;
 use varve::volume::{PoolStats, SegmentState};
 
 use crate::bed::{Bed, Shape};

@@ -8,4 +8,5 @@ pub mod faults;
 pub mod guest;
 pub mod sim;
 pub mod soak;
+pub mod stock_client;
 pub mod tape;

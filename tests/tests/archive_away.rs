@@ -236,7 +236,8 @@ fn writes_stop_before_unarchived_history_is_given_away() {
         }
         assert!(written < 20_000, "unarchived segments were given away");
     };
-    assert_eq!(status.code_only(), Status::CAPACITY_EXCEEDED, "{status}");
+    // The archive may come back, so the host may try again: the bit that forbids it is not set.
+    assert_eq!(status, Status::CAPACITY_EXCEEDED, "{status}");
     // More than a segment fits: the slots of what is verified in the archive are used again.
     assert!(written > 1000, "{written} blocks");
     let refused = (written % BLOCKS, bed.newest_stamp());

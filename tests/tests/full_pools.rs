@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use varve::dma::BLOCK_BYTES;
 use varve::log::Recycling;
-use varve::volume::{CreateVolume, IoError, Point, Pool, PoolOptions, Request, VolumeError};
+use varve::volume::{CreateVolume, IoError, Point, Pool, PoolOptions, Request, Sink, Submitted, VolumeError};
 use varve_tests::sim::disk::Crash;
 use varve_tests::sim::store::MemoryStore;
 use varve_tests::sim::workload::{Run, Shape};
-use varve_tests::sim::world::{self, wait};
+use varve_tests::sim::world::{self, turn, wait};
 
 /// The largest command of a host, in blocks.
 const COMMAND_BLOCKS: u64 = 128;
@@ -267,4 +267,43 @@ fn masks_count_as_capacity_and_leave_room_for_others() {
     wait(pool, Rc::clone(pool).delete_volume("clone".to_owned())).expect("it goes");
     assert_eq!(pool.stats().masks, 0);
     others_go_on(&run);
+}
+
+/// Blocks that are gone with a large discard leave the accounts piece by piece. A discard of two
+/// parts that came while much was on its way out was done by half, and until the rest of it found
+/// room no host of any volume could write.
+#[test]
+fn a_host_that_discards_everything_again_and_again_keeps_nobody_from_writing() {
+    const LEAVES: u64 = 8_192;
+    const LEAF_BLOCKS: u64 = 512;
+    const TURNS_MAX: u32 = 48;
+    let run = pool(3, 16_384, 4, 100, 1000);
+    let pool = &run.pool;
+    let size_bytes = LEAVES * LEAF_BLOCKS * BLOCK_BYTES as u64;
+    let request = CreateVolume { name: "thin".to_owned(), size_bytes, uuid: None, thin: true };
+    wait(pool, Rc::clone(pool).create_volume(request)).expect("a thin volume");
+    for leaf in 0..LEAVES {
+        write(pool, "thin", leaf * LEAF_BLOCKS, 1).expect("it is written");
+    }
+    let [thin, other] = ["thin", "v0"].map(|name| pool.find_volume(name).expect("it exists").id);
+    let range_blocks = (LEAVES * LEAF_BLOCKS / 256) as u32;
+    let ranges: Vec<(u64, u64)> =
+        (0..256).map(|index| (index * u64::from(range_blocks), u64::from(range_blocks))).collect();
+    let (discards, writes) = (Sink::new(), Sink::new());
+    let (mut discarded, mut busy) = (0, 0);
+    for block in 0..100 {
+        match pool.submit(thin, &Request::Trim { ranges: &ranges }, block, &discards) {
+            Submitted::Queued => discarded += 1,
+            Submitted::Busy => busy += 1,
+        }
+        let data = [3; BLOCK_BYTES];
+        let write = Request::Write { block, data: &[&data], force_unit_access: false };
+        let is_queued = |_: &u32| pool.submit(other, &write, block, &writes) == Submitted::Queued;
+        let waited = (0..TURNS_MAX).inspect(|_| turn(pool)).find(is_queued);
+        assert!(waited.is_some(), "write {block} is not taken after {discarded} discards");
+        while writes.pop().is_none() {
+            turn(pool);
+        }
+    }
+    assert!(discarded > 32 && busy > 8, "{discarded} discards, {busy} of them had to wait");
 }

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use varve::bdev::{FileOptions, SharedBdev, open_file};
-use varve::cli::InspectOptions;
 use varve::dma::{BLOCK_BYTES, DmaPool};
 use varve::inspect::report::Problem;
 use varve::inspect::{InspectError, Inspection, print, run};
 use varve::log::format::EntryKind;
 use varve::log::inspect::{Presence, SlotState, TrailerState};
 use varve::log::reader::SegmentEntries;
+use varve::options::InspectOptions;
 use varve::reactor::block_on;
 use varve::volume::{
     CreateVolume, MAX_IO_BLOCKS, Point, Pool, PoolStats, Request, SegmentInfo, SegmentState, SynchInfo,

@@ -1,7 +1,9 @@
 //! The rules of [`Bdev`], as tests that every kind passes.
 //!
-//! Each rule is a function over a [`Subject`]: a content that can be opened as often as needed. Where the kernel refuses `io_uring`
-//! its subject checks that the automatic choice falls back, and runs on what it fell back to.
+//! Each rule is a function over a [`Subject`]: a content that can be opened as often as needed. Where
+//! the kernel refuses `io_uring` its subject checks that the automatic choice falls back, runs on what
+//! it fell back to, and says so; where the file system refuses direct I/O it says so, too
+//! (`crate::missing`).
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -11,8 +13,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use smallvec::{SmallVec, smallvec};
 
 use super::{
-    BLOCK_BYTES, Bdev, BdevErrorKind, Command, Completion, Engine, FileOptions, MemoryDisk, OpenError,
-    Operation, SharedBdev, Submit, open_file,
+    BLOCK_BYTES, Bdev, BdevErrorKind, Command, Completion, Engine, FileDevice, FileOptions, MemoryDisk,
+    OpenError, Operation, SharedBdev, Submit, open_file,
 };
 use crate::dma::{DmaBufMut, DmaPool};
 use crate::reactor::{IdlePolicy, Interest, Reactor, ReactorConfig, block_on};
@@ -35,6 +37,12 @@ impl Subject {
 
     fn file(engine: Engine, direct: bool) -> Self {
         let directory = tempfile::tempdir().expect("a directory for the test");
+        let options = FileOptions { direct, create_len_blocks: Some(LEN_BLOCKS), ..FileOptions::default() };
+        let device = FileDevice::open(directory.path().join("disk"), &options).expect("the file is made");
+        if direct && !device.is_direct() {
+            crate::missing::say("bdev conformance", "direct I/O is refused for temporary files");
+        }
+        drop(device);
         Subject {
             open: Box::new(move |queue_depth| {
                 let options = FileOptions {
@@ -50,6 +58,7 @@ impl Subject {
                         let device = open_file(&path, &FileOptions { engine: Engine::Auto, ..options })
                             .expect("the automatic choice falls back");
                         assert_eq!(device.info().kind, "threads");
+                        crate::missing::say("bdev conformance", "the kernel refuses io_uring");
                         device
                     }
                     result => result.expect("the file opens"),

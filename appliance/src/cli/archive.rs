@@ -8,10 +8,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::client::Client;
+use super::output::print;
 use super::render_archive;
-use super::{Client, CommandError, print};
 use crate::dma::BLOCK_BYTES;
-use crate::rpc::{ArchiveReport, ExpiryReport, Sealed, Verification, VerificationState};
+use crate::manage::{ArchiveReport, ExpiryReport, Sealed, Verification, VerificationState};
+use crate::options::CommandError;
 use crate::volume::VolumeInfo;
 
 /// How often the appliance is asked how far the work is.

@@ -7,27 +7,14 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::archive_args::{ArchiveCommand, RecoverOptions};
-use super::serve_args::ServeOptions;
-use crate::rpc::units::SizeBytes;
-use crate::volume::{Point, PointParseError};
-
-/// How often what has expired is deleted from the archive, in seconds, unless configured otherwise.
-pub const EXPIRE_SECONDS_DEFAULT: u64 = 600;
-
-/// Where the appliance's data and socket are by default.
-pub(super) const DEFAULT_DIR: &str = "varve-data";
+use super::archive_args::ArchiveCommand;
+use super::point::point_text;
+use crate::options::{InspectOptions, RecoverOptions, ServeOptions};
+use crate::text::units::SizeBytes;
 
 /// The shortest and the longest interval of `varve top`, in seconds.
 const INTERVAL_MIN_S: f64 = 0.1;
 const INTERVAL_MAX_S: f64 = 3600.0;
-
-/// The socket that clients use by default: that of an appliance with the default directory.
-pub const DEFAULT_SOCKET: &str = "varve-data/rpc.sock";
-
-/// The socket that clients use by default where [`DEFAULT_SOCKET`] does not exist: that of an
-/// appliance that the system runs (`conf/varve.service`).
-pub const SYSTEM_SOCKET: &str = "/run/varve/rpc.sock";
 
 /// An NVMe-oF storage appliance whose volumes can be taken back to any write.
 #[derive(Debug, Parser)]
@@ -95,21 +82,6 @@ fn interval(text: &str) -> Result<Duration, String> {
     } else {
         Err(format!("give {INTERVAL_MIN_S} to {INTERVAL_MAX_S} seconds"))
     }
-}
-
-/// What to show of a device's file.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct InspectOptions {
-    /// The file or block device.
-    pub file: PathBuf,
-
-    /// Show every record with its entries, and every volume's index.
-    #[arg(long)]
-    pub entries: bool,
-
-    /// Print JSON (the global `--json`).
-    #[arg(skip)]
-    pub json: bool,
 }
 
 /// `varve config ...`
@@ -570,11 +542,6 @@ pub(super) enum SpdkCommand {
         /// SIGTERM or SIGINT, which stop it cleanly; SIGQUIT or SIGKILL, which end it at once.
         sig_name: String,
     },
-}
-
-/// Checks a point here, so that a mistake is reported without an appliance; it is sent as it was written.
-pub(super) fn point_text(text: &str) -> Result<String, PointParseError> {
-    text.parse::<Point>().map(|_| text.to_owned())
 }
 
 fn json_value(text: &str) -> Result<Value, String> {

@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use super::args::ConfigCommand;
-use super::{Client, CommandError};
+use super::client::Client;
+use crate::options::CommandError;
 use crate::rpc::config;
 
 pub(super) fn configure(
@@ -15,13 +16,13 @@ pub(super) fn configure(
     match command {
         ConfigCommand::Save => {
             let saved = config::save(|method, params| client.call(method, params))?;
-            super::print(output, &format!("{saved:#}\n"))
+            super::output::print(output, &format!("{saved:#}\n"))
         }
         ConfigCommand::Load { file } => {
             let text =
                 config::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
             let applied = config::apply(&text, |method, params| client.call(method, params))?;
-            super::print(
+            super::output::print(
                 output,
                 &if json { format!("{applied}\n") } else { format!("{applied} calls were made\n") },
             )

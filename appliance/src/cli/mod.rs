@@ -9,15 +9,16 @@
 mod archive;
 mod archive_args;
 mod args;
+mod cells;
 mod client;
 mod configure;
 mod listener;
+mod output;
+mod point;
 mod render;
 mod render_archive;
 mod render_latency;
 mod request;
-mod serve_args;
-pub(crate) mod table;
 mod top;
 mod transfer;
 
@@ -29,16 +30,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-pub use archive_args::RecoverOptions;
-pub use args::{DEFAULT_SOCKET, EXPIRE_SECONDS_DEFAULT, InspectOptions, SYSTEM_SOCKET};
 pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
-pub use serve_args::{BackPressureChoice, IoEngineChoice, ServeOptions, VerifyChoice};
 
 use self::archive_args::ArchiveCommand;
 use self::args::{CallCommand, Cli, Command, NvmfCommand, PoolCommand, VolumeCommand};
-
-/// Why a command that does work of its own failed; its text is shown in one line.
-pub type CommandError = Box<dyn Error + Send + Sync>;
+use self::output::print;
+use crate::options::{
+    CommandError, DEFAULT_SOCKET, InspectOptions, RecoverOptions, SYSTEM_SOCKET, ServeOptions,
+};
 
 /// The commands that are more than calls; whoever builds the binary supplies them.
 pub trait LocalCommands {
@@ -68,7 +67,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, local: &dyn LocalComma
         && let Ok((columns, _)) = ratatui::crossterm::terminal::size()
         && columns > 0
     {
-        table::fit_to(usize::from(columns));
+        crate::text::table::fit_to(usize::from(columns));
     }
     // Not locked: commands that run long print from other threads too.
     ExitCode::from(run_with(arguments, local, &mut output, &mut std::io::stderr()))
@@ -174,14 +173,6 @@ fn connect(rpc: Option<PathBuf>, timeout_s: u64) -> Result<Client, ClientError> 
 fn first_socket(defaults: &[&Path]) -> PathBuf {
     let there = defaults.iter().find(|path| path.exists());
     there.or(defaults.first()).map_or_else(PathBuf::new, |path| path.to_path_buf())
-}
-
-fn print(output: &mut dyn Write, text: &str) -> Result<(), CommandError> {
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        // The reader has seen enough (`| head`).
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
-    }
 }
 
 #[cfg(test)]

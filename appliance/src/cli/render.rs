@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::table::{Table, pairs};
+use super::cells::{blocks, size};
 use super::{render_archive, render_latency};
-use crate::dma::BLOCK_BYTES;
 use crate::log::geometry::RESERVE_SLOTS;
 use crate::log::time::{ClockStanding, ClockStatus, SpanBy};
-use crate::rpc::units::{SizeBytes, format_time};
+use crate::text::table::{Table, pairs};
+use crate::text::units::format_time;
 use crate::volume::{
     CloneInfo, PointKind, PoolInfo, PoolStats, ResolvedPoint, SegmentInfo, SegmentState, SnapshotInfo,
     SynchInfo, VolumeInfo, VolumeState,
@@ -93,14 +93,6 @@ pub(super) fn render(view: View, result: &Value) -> String {
 
 fn typed<T: DeserializeOwned, S>(result: &Value, show: impl FnOnce(T) -> S) -> Option<S> {
     T::deserialize(result).ok().map(show)
-}
-
-pub(super) fn size(bytes: u64) -> String {
-    SizeBytes(bytes).to_string()
-}
-
-pub(super) fn blocks(count: u64) -> String {
-    size(count.saturating_mul(BLOCK_BYTES as u64))
 }
 
 fn percent(part: u64, whole: u64) -> String {

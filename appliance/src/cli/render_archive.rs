@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::render::{blocks, size};
-use super::table::{Table, pairs};
+use super::cells::{blocks, size};
 use crate::archive::retention::{SegmentRange, Until};
 use crate::archive::service::VerifyPolicy;
 use crate::log::reader::LsnRange;
-use crate::rpc::units::format_time;
-use crate::rpc::{ArchiveReport, ArchivedObject, ExpiryReport, Explained, ScrubStatus, Verification};
+use crate::manage::{ArchiveReport, ArchivedObject, ExpiryReport, Explained, ScrubStatus, Verification};
+use crate::text::table::{Table, pairs};
+use crate::text::units::format_time;
 use crate::volume::{BackPressure, PrimaryScrub};
 
 /// Seconds as people say them.

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::table::{Table, pairs};
 use crate::histogram::{Bucket, Summary};
 use crate::rpc::HistogramReport;
+use crate::text::table::{Table, pairs};
 
 /// The longest bar, in characters.
 const BAR_WIDTH: usize = 40;

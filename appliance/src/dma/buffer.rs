@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::rc::{Rc, Weak};
 
 use super::arena::{Arena, Region};
-use super::pool::{Chunk, PoolShared, give_back};
+use super::memory::{Chunk, PoolMemory};
 
 /// One allocation; goes back to its pool when the last view goes.
 pub(super) struct Allocation {
@@ -12,18 +12,18 @@ pub(super) struct Allocation {
     len_bytes: usize,
     /// Keeps the memory mapped, also when the pool is gone.
     arena: Rc<Arena>,
-    pool: Weak<PoolShared>,
+    pool: Weak<PoolMemory>,
 }
 
 impl Allocation {
-    pub(super) fn new(chunk: Chunk, len_bytes: usize, arena: Rc<Arena>, pool: Weak<PoolShared>) -> Rc<Self> {
+    pub(super) fn new(chunk: Chunk, len_bytes: usize, arena: Rc<Arena>, pool: Weak<PoolMemory>) -> Rc<Self> {
         Rc::new(Allocation { chunk, len_bytes, arena, pool })
     }
 }
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        give_back(&self.pool, self.chunk, self.len_bytes);
+        PoolMemory::give_back(&self.pool, self.chunk, self.len_bytes);
     }
 }
 

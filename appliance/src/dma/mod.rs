@@ -16,12 +16,14 @@
 
 mod arena;
 mod buffer;
+mod memory;
 mod pool;
 mod resident;
 
 pub use arena::Region;
 pub use buffer::{DmaBuf, DmaBufMut};
-pub use pool::{ARENA_BYTES, DmaPool, DmaStats};
+pub use memory::ARENA_BYTES;
+pub use pool::{DmaPool, DmaStats};
 
 /// The unit of alignment and of every size on disk, in bytes.
 pub const BLOCK_BYTES: usize = 4096;

@@ -1,27 +1,15 @@
-//! The pool: arenas, size classes, free lists, and the budget.
-//!
-//! Buffers are powers of two of blocks, cut from arenas of [`ARENA_BYTES`] by halving. A freed buffer goes to the list of its class and is not
-//! joined with its neighbour at once: the same sizes come again and again, so the fast path is one pop and one push. Only when nothing fits and the
-//! budget allows no further arena are neighbours joined, all at once.
+//! The pool: hands out buffers within its budget. Its memory is in `memory`.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::ptr::NonNull;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
-use super::arena::Arena;
 use super::buffer::Allocation;
-use super::{BLOCK_BYTES, DmaBufMut, DmaError, MAX_ALLOCATION_BYTES};
-
-/// How many size classes there are: powers of two from one block to [`MAX_ALLOCATION_BYTES`].
-const CLASSES: usize = (MAX_ALLOCATION_BYTES / BLOCK_BYTES).ilog2() as usize + 1;
-/// The size of an arena, unless the rest of the budget is smaller.
-pub const ARENA_BYTES: usize = MAX_ALLOCATION_BYTES;
+use super::memory::{PoolMemory, bytes_of, class_of};
+use super::{DmaBufMut, DmaError, MAX_ALLOCATION_BYTES};
 
 /// A pool of DMA memory, shared by reference within one reactor.
 #[derive(Clone)]
 pub struct DmaPool {
-    shared: Rc<PoolShared>,
+    shared: Rc<PoolMemory>,
 }
 
 /// What the pool holds, in bytes and buffers.
@@ -35,35 +23,10 @@ pub struct DmaStats {
     pub budget_bytes: usize,
 }
 
-pub(super) struct PoolShared {
-    budget_bytes: usize,
-    state: RefCell<PoolState>,
-}
-
-/// A piece of an arena: a power of two of blocks, aligned to its size within the arena.
-#[derive(Clone, Copy)]
-pub(super) struct Chunk {
-    pub(super) memory: NonNull<u8>,
-    arena: u32,
-}
-
-struct PoolState {
-    arenas: Vec<Rc<Arena>>,
-    arena_bytes: usize,
-    free: [Vec<Chunk>; CLASSES],
-    in_use_bytes: usize,
-}
-
 impl DmaPool {
     /// Makes an empty pool that will never hold more than `budget_bytes`.
     pub fn new(budget_bytes: usize) -> Self {
-        let state = PoolState {
-            arenas: Vec::new(),
-            arena_bytes: 0,
-            free: std::array::from_fn(|_| Vec::new()),
-            in_use_bytes: 0,
-        };
-        DmaPool { shared: Rc::new(PoolShared { budget_bytes, state: RefCell::new(state) }) }
+        DmaPool { shared: PoolMemory::new(budget_bytes) }
     }
 
     /// Hands out `len_bytes` bytes, aligned to a block. The contents are whatever was there before; the memory is
@@ -76,17 +39,13 @@ impl DmaPool {
             return Err(DmaError::TooLarge { wanted_bytes: len_bytes });
         }
         let class = class_of(len_bytes);
-        let mut state = self.shared.state.borrow_mut();
-        let Some(chunk) = state.take(class, self.shared.budget_bytes) else {
+        let Some((chunk, arena)) = self.shared.take(class) else {
             return Err(DmaError::OutOfMemory {
                 wanted_bytes: bytes_of(class),
-                in_use_bytes: state.in_use_bytes,
-                budget_bytes: self.shared.budget_bytes,
+                in_use_bytes: self.shared.in_use_bytes(),
+                budget_bytes: self.shared.budget_bytes(),
             });
         };
-        state.in_use_bytes += bytes_of(class);
-        let arena = Rc::clone(&state.arenas[chunk.arena as usize]);
-        drop(state);
         let allocation = Allocation::new(chunk, bytes_of(class), arena, Rc::downgrade(&self.shared));
         Ok(DmaBufMut::whole(allocation, len_bytes))
     }
@@ -103,98 +62,19 @@ impl DmaPool {
 
     /// What the pool holds now.
     pub fn stats(&self) -> DmaStats {
-        let state = self.shared.state.borrow();
+        let in_use_bytes = self.shared.in_use_bytes();
         DmaStats {
-            in_use_bytes: state.in_use_bytes,
-            free_bytes: state.arena_bytes - state.in_use_bytes,
-            budget_bytes: self.shared.budget_bytes,
+            in_use_bytes,
+            free_bytes: self.shared.arena_bytes() - in_use_bytes,
+            budget_bytes: self.shared.budget_bytes(),
         }
     }
-}
-
-impl PoolState {
-    fn take(&mut self, class: usize, budget_bytes: usize) -> Option<Chunk> {
-        if let Some(chunk) = self.free[class].pop() {
-            return Some(chunk);
-        }
-        if let Some(chunk) = self.split(class) {
-            return Some(chunk);
-        }
-        if !self.grow(class, budget_bytes) {
-            self.join_neighbours();
-        }
-        self.split(class)
-    }
-
-    /// Takes the smallest chunk that is large enough, and frees the halves that are not needed.
-    fn split(&mut self, class: usize) -> Option<Chunk> {
-        let from = (class..CLASSES).find(|&larger| !self.free[larger].is_empty())?;
-        let chunk = self.free[from].pop()?;
-        for half in (class..from).rev() {
-            // SAFETY: the chunk is of class `half + 1` or greater here, so its second half lies in the same arena.
-            let memory = unsafe { chunk.memory.add(bytes_of(half)) };
-            self.free[half].push(Chunk { memory, ..chunk });
-        }
-        Some(chunk)
-    }
-
-    /// Maps another arena that holds at least one chunk of `class`, within the budget.
-    fn grow(&mut self, class: usize, budget_bytes: usize) -> bool {
-        let left = budget_bytes.saturating_sub(self.arena_bytes).min(ARENA_BYTES);
-        if left < bytes_of(class) {
-            return false;
-        }
-        // A power of two of blocks, as every chunk is.
-        let arena_class = (left / BLOCK_BYTES).ilog2() as usize;
-        let Some(arena) = Arena::map(bytes_of(arena_class)) else { return false };
-        self.free[arena_class].push(Chunk { memory: arena.base(), arena: self.arenas.len() as u32 });
-        self.arena_bytes += arena.len_bytes();
-        self.arenas.push(arena);
-        true
-    }
-
-    /// Joins every two free halves of one chunk, from the smallest class up.
-    fn join_neighbours(&mut self) {
-        for class in 0..CLASSES - 1 {
-            let size = bytes_of(class);
-            let mut by_address: BTreeMap<usize, Chunk> =
-                self.free[class].drain(..).map(|chunk| (chunk.memory.as_ptr() as usize, chunk)).collect();
-            while let Some((address, chunk)) = by_address.pop_first() {
-                let offset = address - self.arenas[chunk.arena as usize].base().as_ptr() as usize;
-                let is_first_half = (offset / size).is_multiple_of(2);
-                let other = is_first_half.then(|| by_address.remove(&(address + size))).flatten();
-                match other {
-                    Some(second) if second.arena == chunk.arena => self.free[class + 1].push(chunk),
-                    Some(second) => {
-                        by_address.insert(address + size, second);
-                        self.free[class].push(chunk);
-                    }
-                    None => self.free[class].push(chunk),
-                }
-            }
-        }
-    }
-}
-
-/// Gives memory back to its pool, if that lives; the arena goes with its last buffer otherwise.
-pub(super) fn give_back(pool: &Weak<PoolShared>, chunk: Chunk, len_bytes: usize) {
-    if let Some(shared) = pool.upgrade() {
-        let mut state = shared.state.borrow_mut();
-        state.in_use_bytes -= len_bytes;
-        state.free[class_of(len_bytes)].push(chunk);
-    }
-}
-
-fn class_of(len_bytes: usize) -> usize {
-    len_bytes.max(1).div_ceil(BLOCK_BYTES).next_power_of_two().ilog2() as usize
-}
-
-fn bytes_of(class: usize) -> usize {
-    BLOCK_BYTES << class
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::BLOCK_BYTES;
+    use super::super::memory::ARENA_BYTES;
     use super::*;
 
     #[test]

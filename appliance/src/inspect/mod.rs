@@ -15,12 +15,12 @@ use std::time::Duration;
 pub use report::Report;
 
 use crate::bdev::{Bdev, FileOptions, OpenError, SharedBdev, open_file};
-use crate::cli::{CommandError, InspectOptions};
 use crate::dma::{BLOCK_BYTES, DmaPool};
 use crate::log::checksum::crc32c;
 use crate::log::inspect::LogView;
 use crate::log::reader::ReadError;
 use crate::log::{Environment, LogError, Lsn};
+use crate::options::{CommandError, InspectOptions};
 use crate::reactor::{Interest, Reactor, ReactorConfig, Source};
 use crate::volume::inspect::VolumesView;
 

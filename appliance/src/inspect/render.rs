@@ -5,10 +5,10 @@ use std::io::{Result, Write};
 use serde::Serialize;
 
 use super::report::{EntryItem, IndexList, RecordList, Report, SlotReport};
-use crate::cli::table::{Table, pairs};
 use crate::dma::BLOCK_BYTES;
 use crate::log::reader::SegmentEntries;
-use crate::rpc::units::{SizeBytes, format_time};
+use crate::text::table::{Table, pairs};
+use crate::text::units::{SizeBytes, format_time};
 
 /// Runs of an index that are put into one table, so that columns are aligned without all of them in memory as text.
 const RUNS_PER_TABLE: usize = 4096;

@@ -7,12 +7,12 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
-/// The CRC32C of bytes that come piece by piece; the low half of what its `finalize` gives.
+/// The CRC32C of bytes that come in pieces; the low half of what its `finalize` gives.
 pub(crate) fn running() -> Digest {
     Digest::new(CrcAlgorithm::Crc32Iscsi)
 }
 
-/// CRC32C of several slices, as if they stood behind one another.
+/// CRC32C of several slices, as if they followed each other.
 pub fn crc32c_parts(parts: &[&[u8]]) -> u32 {
     let mut digest = running();
     for part in parts {

@@ -1,16 +1,19 @@
 //! The entries of a segment in memory, with their positions, and what is not known of them.
+//!
+//! **Invariant.** Every line is followed by all of its entries: units that do not make up a whole
+//! record are dropped.
 
 use zerocopy::FromBytes;
 
 use super::format::{Entry, RecordLine, TrailerUnit};
 use super::types::Lsn;
 
-/// A stretch of the log, first LSN and the LSN behind the last.
+/// A stretch of the log, first LSN and the LSN after the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LsnRange {
     /// The first position.
     pub start: Lsn,
-    /// The position behind the last.
+    /// The position after the last.
     pub end: Lsn,
 }
 
@@ -27,14 +30,16 @@ pub struct SegmentEntries {
 pub struct PlacedEntry {
     /// The entry.
     pub entry: Entry,
-    /// Its position: the LSN of its data block, or for one without data that of the newest block before it in its record.
+    /// Its position: the LSN of its data block, or for one without data that of the newest block
+    /// before it in its record.
     pub lsn: Lsn,
     /// The time of its record, ns since the Unix epoch.
     pub time_ns: u64,
 }
 
 impl SegmentEntries {
-    /// Takes the units of a trailer. Units that do not make up whole records are dropped, which a checksum has ruled out.
+    /// Takes the units of a trailer. Units that do not make up whole records are dropped, which a
+    /// checksum has ruled out.
     pub fn new(units: Vec<TrailerUnit>) -> Self {
         let mut lines = Vec::new();
         let mut at = 0;
@@ -81,8 +86,9 @@ impl SegmentEntries {
         (0..self.len()).map(|index| self.record(index))
     }
 
-    /// The stretches of `from` to `to` that no record covers: their entries are not known. Records of a segment
-    /// follow each other without a hole, from the block after its header on, so this is empty for a whole one.
+    /// The stretches of `from` to `to` that no record covers: their entries are not known. Records
+    /// of a segment follow each other without a hole, from the block after its header on, so this
+    /// is empty for a whole one.
     pub fn holes(&self, from: Lsn, to: Lsn) -> Vec<LsnRange> {
         let mut holes = Vec::new();
         let mut at = from;

@@ -1,4 +1,5 @@
-//! What the log, the volumes and the archive take from the world: time, randomness, memory. A simulator gives its own.
+//! What the log, the volumes and the archive take from the world: time, randomness, memory. A
+//! simulator gives its own.
 
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -6,29 +7,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use uuid::Uuid;
 
-use super::read::wait_for_memory;
-use super::time::ClockBounds;
+use super::clock::{Clock, ClockBounds};
+use super::wait::wait_for_memory;
 use crate::dma::{DmaBufMut, DmaError, DmaPool, DmaStats};
-
-/// Time.
-pub trait Clock {
-    /// The time of day, ns since the Unix epoch. It may be wrong, and may leap both ways: see [`Log::now_ns`](super::Log::now_ns) for what
-    /// records carry.
-    fn wall_ns(&self) -> u64;
-
-    /// Nanoseconds since a moment of the clock's own choice, for time-outs: it never falls, and stands still while the machine sleeps.
-    fn monotonic_ns(&self) -> u64;
-
-    /// The same, but it goes on while the machine sleeps: for comparing with the time of day. By default the machine never sleeps.
-    fn elapsed_ns(&self) -> u64 {
-        self.monotonic_ns()
-    }
-
-    /// How far the time of day is believed.
-    fn bounds(&self) -> ClockBounds {
-        ClockBounds::default()
-    }
-}
 
 /// Randomness for names.
 pub trait Random {
@@ -40,7 +21,7 @@ pub trait Random {
 #[derive(Clone)]
 pub struct Environment {
     /// Memory for what goes to or comes from a device: of the log, the cleaner, recovery, the
-    /// archive. Hosts' reads never take of it.
+    /// archive. Hosts' reads never use it.
     pub dma: DmaPool,
     /// Memory for what is read for hosts, which they may keep for as long as they take it slowly.
     pub host_dma: DmaPool,
@@ -53,7 +34,8 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// A buffer, waited for: for tasks that must not fail because others hold memory for a while.
+    /// A buffer, waited for: for tasks that must not fail because others hold memory for some
+    /// seconds.
     ///
     /// # Errors
     /// None came within ten seconds, or it is more than a buffer can have.
@@ -79,7 +61,7 @@ impl Environment {
         Environment { host_dma, ahead_dma, ..self }
     }
 
-    /// The real clock and the system's randomness; hosts' reads take of the same memory.
+    /// The real clock and the system's randomness; hosts' reads use the same memory.
     pub fn system(dma: DmaPool) -> Self {
         Environment::system_with(dma, ClockBounds::default())
     }

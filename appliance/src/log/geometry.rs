@@ -1,4 +1,7 @@
 //! Where things are: arithmetic between LSNs, segments, slots and device blocks.
+//!
+//! **Invariants.** A segment is a power of two of blocks long. Slots follow each other from the
+//! first slot's block on, and the trailer area is at the end of each.
 
 use super::format::{FORMAT_VERSION, Superblock, trailer_blocks, trailer_units};
 use super::types::{Lsn, SegmentSeq, Slot};
@@ -11,9 +14,11 @@ pub const SEGMENT_BLOCKS_MAX: u64 = 262_144;
 pub const SEGMENT_BLOCKS_DEFAULT: u64 = 16_384;
 /// Slots beyond the working set, at least.
 pub const RESERVE_SLOTS: u64 = 4;
-/// Data blocks of the largest command that hosts give. A segment always has room for one beside its catalog.
+/// Data blocks of the largest command that hosts give. A segment always has room for one beside its
+/// catalog.
 pub const COMMAND_BLOCKS_MAX: u64 = 128;
-/// Blocks of a device that holds as many segments as `len_blocks` blocks would without a superblock at the tail.
+/// Blocks of a device that holds as many segments as `len_blocks` blocks would without a superblock
+/// at the tail.
 pub const fn with_tail(len_blocks: u64) -> u64 {
     len_blocks.saturating_add(1)
 }
@@ -21,7 +26,8 @@ pub const fn with_tail(len_blocks: u64) -> u64 {
 pub const fn device_blocks_min(segment_blocks: u64) -> u64 {
     FIRST_SLOT_BLOCK + (RESERVE_SLOTS + 2) * segment_blocks + 1
 }
-/// The first block of slot 0: 1 MiB into the device, so that slots are aligned as well as the device is.
+/// The first block of slot 0: 1 MiB into the device, so that slots are aligned as well as the
+/// device is.
 pub const FIRST_SLOT_BLOCK: u64 = 256;
 
 /// The shape of a pool's device.
@@ -38,9 +44,9 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The shape for a device of `device_blocks`, with segments of `segment_blocks`: as many slots as fit before the
-    /// last block, which is a superblock's; all but [`RESERVE_SLOTS`] of them for the working set. `None` when fewer
-    /// than two segments would be left for the working set.
+    /// The shape for a device of `device_blocks`, with segments of `segment_blocks`: as many slots
+    /// as fit before the last block, which is a superblock's; all but [`RESERVE_SLOTS`] of them for
+    /// the working set. `None` when fewer than two segments would be left for the working set.
     pub fn fit(device_blocks: u64, segment_blocks: u64) -> Option<Self> {
         Geometry::fit_version(FORMAT_VERSION, device_blocks, segment_blocks)
     }
@@ -53,7 +59,7 @@ impl Geometry {
         Some(Geometry { segment_blocks, slots, working_set, first_slot_block: FIRST_SLOT_BLOCK })
     }
 
-    /// The shape that a superblock tells.
+    /// The shape that a superblock names.
     pub fn of(superblock: &Superblock) -> Self {
         Geometry {
             segment_blocks: superblock.segment_blocks,
@@ -61,6 +67,18 @@ impl Geometry {
             working_set: superblock.working_set,
             first_slot_block: superblock.first_slot_block,
         }
+    }
+
+    /// The same shape with a working set of another length.
+    #[must_use]
+    pub fn with_working_set(self, segments: u64) -> Self {
+        Geometry { working_set: segments, ..self }
+    }
+
+    /// The same shape with another count of slots.
+    #[must_use]
+    pub fn with_slots(self, slots: u64) -> Self {
+        Geometry { slots, ..self }
     }
 
     /// The segment of a position.
@@ -108,7 +126,8 @@ impl Geometry {
         self.data_end() - 1
     }
 
-    /// The longest catalog, in bytes: both copies and their headers stay within a quarter of a segment, and leave room for as much again and a host's largest command.
+    /// The longest catalog, in bytes: both copies and their headers stay within a quarter of a
+    /// segment, and leave room for as much again and a host's largest command.
     pub fn catalog_bytes_max(&self) -> usize {
         let beside_command = self.record_blocks().saturating_sub(COMMAND_BLOCKS_MAX + 32) / 4;
         ((self.record_blocks() / 8).min(beside_command) * 4096) as usize
@@ -118,6 +137,47 @@ impl Geometry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        FIRST_SLOT_BLOCK => "| first block of slot 0 | {} (1 MiB)",
+        FIRST_SLOT_BLOCK => "every writer stores {} |",
+        FIRST_SLOT_BLOCK => "| slots that fit | (device - {}) / segment size | (device - 257) / segment size |",
+        FIRST_SLOT_BLOCK + 1 => "| slots that fit | (device - 256) / segment size | (device - {}) / segment size |",
+        SEGMENT_BLOCKS_MIN => "| segment size | a power of two, {} to 262,144 blocks",
+        SEGMENT_BLOCKS_MAX => "| segment size | a power of two, 256 to {} blocks",
+        SEGMENT_BLOCKS_MAX => "| 40 | 8 | segment size in blocks | power of two, 256 to {} |",
+        SEGMENT_BLOCKS_DEFAULT => "| {} (64 MiB, usual) |",
+        RESERVE_SLOTS => "| working set of a new pool | slots - {}, at least 2 |",
+        RESERVE_SLOTS + 2 => "| smallest device | 256 + {} x segment size + 1 blocks |",
+        COMMAND_BLOCKS_MAX + 32 => "4096 x min(R / 8, (R - {}) / 4)",
+        super::super::format::FORMAT_VERSION => "| `version` in each | {} in new pools;",
+        super::super::format::FORMAT_VERSION_OLDEST => "a pool keeps the version that it was made with | {} and 2 |",
+        super::super::format::FORMAT_VERSION => "a pool keeps the version that it was made with | 1 and {} |",
+        crate::dma::BLOCK_BYTES => "| block | {} bytes; the unit of every place",
+    );
+
+    #[test]
+    fn the_document_has_the_values_of_the_formulas() {
+        let rows = crate::document::rows_of("Values that follow from these formulas", "| segment size");
+        let mut segment_blocks = SEGMENT_BLOCKS_MIN;
+        for row in &rows {
+            let geometry = Geometry::fit(8 * segment_blocks, segment_blocks).expect("it fits");
+            let values = [
+                segment_blocks,
+                geometry.trailer_blocks(),
+                geometry.trailer_units() as u64,
+                geometry.data_end(),
+                geometry.record_blocks(),
+                geometry.catalog_bytes_max() as u64,
+            ];
+            let first = |cell: &str| cell.split(' ').next().map(str::to_owned);
+            let named: Vec<Option<String>> = row.iter().map(|cell| first(cell)).collect();
+            assert_eq!(named, values.map(|value| Some(crate::document::grouped(value))));
+            segment_blocks *= 2;
+        }
+        assert_eq!(segment_blocks, 2 * SEGMENT_BLOCKS_MAX, "each size has its row");
+    }
 
     #[test]
     fn positions_map_to_slots_and_back() {

@@ -1,7 +1,9 @@
-//! The log of a device as it stands there, for looking at it without opening the pool: only reads, and goes on behind whatever is damaged.
+//! The log of a device as it is there, to inspect it without opening the pool. It only reads, and
+//! goes on after whatever is damaged.
 //!
-//! [`LogView::open`] finds the log as a recovery would (the same code: [`survey`]); [`LogView::slots`] says what stands in every slot;
-//! [`LogView::entries`] gives a segment's entries, and [`LogView::check`] compares every record and every data block of it with them.
+//! [`LogView::open`] finds the log as a recovery would (the same code: [`survey`]);
+//! [`LogView::slots`] says what is in every slot; [`LogView::entries`] gives a segment's entries,
+//! and [`LogView::check`] compares every record and every data block of it with them.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,11 +13,12 @@ use serde::Serialize;
 
 use super::checksum::crc32c;
 use super::environment::Environment;
+use super::error::LogError;
 use super::format::{FormatError, RecordHead, SegmentHeader, Superblock};
 use super::geometry::Geometry;
 use super::read::BlocksRead;
 use super::reader::{Found, LsnRange, PlacedEntry, ReadError, SegmentEntries, SegmentReader};
-use super::recovery::{LogError, Survey, read_superblocks, survey};
+use super::recovery::{Survey, read_superblocks, survey};
 use super::table::Segment;
 use super::types::{Lsn, SegmentSeq, Slot};
 use crate::bdev::SharedBdev;
@@ -42,7 +45,7 @@ pub enum Presence {
 pub enum TrailerState {
     /// The segment's trailer.
     Full,
-    /// The trailer that a clean stop leaves: the segment goes on behind what it covers.
+    /// The trailer that a clean stop leaves: the segment goes on after what it covers.
     Partial,
     /// No trailer: zeroes, or that of an earlier segment in this slot.
     None,
@@ -73,11 +76,11 @@ pub struct SlotView {
     pub state: SlotState,
     /// The segment of the log in it, or what its header says when it is stale.
     pub sequence: Option<SegmentSeq>,
-    /// What stands in place of the header.
+    /// What is in place of the header.
     pub header_presence: Presence,
     /// The header.
     pub header: Option<SegmentHeader>,
-    /// What stands in place of the trailer.
+    /// What is in place of the trailer.
     pub trailer: TrailerState,
 }
 
@@ -99,7 +102,7 @@ pub struct LogView {
     reader: SegmentReader,
     /// Units of segments without a full trailer, which the survey has read.
     pending: HashMap<SegmentSeq, Rc<SegmentEntries>>,
-    /// The segment that was asked for last: whoever looks at one looks at it more than once.
+    /// The segment that was asked for last: it is asked for more than once.
     last: RefCell<Option<(SegmentSeq, Rc<SegmentEntries>)>>,
 }
 
@@ -140,7 +143,7 @@ impl LogView {
         Some(geometry.slot_block(slot) + geometry.offset_of(lsn))
     }
 
-    /// What stands in every slot, in their order.
+    /// What is in every slot, in their order.
     ///
     /// # Errors
     /// No memory. What the device cannot read is shown as damaged.
@@ -196,10 +199,12 @@ impl LogView {
         })
     }
 
-    /// The entries of a segment of the log: what the survey has read record by record, else the trailer's.
+    /// The entries of a segment of the log: what the survey has read record by record, else the
+    /// trailer's.
     ///
     /// # Errors
-    /// The outer: no memory, or no such segment. The inner says why there are none: the segment is damaged.
+    /// The outer: no memory, or no such segment. The inner says why there are none: the segment is
+    /// damaged.
     pub async fn entries(
         &self,
         sequence: SegmentSeq,
@@ -247,8 +252,8 @@ impl LogView {
         })
     }
 
-    /// Reads a segment's records and data blocks and compares them with its entries: the header blocks must hold the same entries, the data blocks must
-    /// have all 32 bits of their CRC32C.
+    /// Reads a segment's records and data blocks and compares them with its entries: the header
+    /// blocks must hold the same entries, the data blocks must have all 32 bits of their CRC32C.
     ///
     /// # Errors
     /// No memory, or no such segment. Everything else is shown to `see`.

@@ -1,14 +1,17 @@
-//! Reads of the device by tasks: survey, recovery, segments, scans, copies. One policy for all of them.
+//! Reads of the device by tasks: survey, recovery, segments, scans, copies. One policy for all of
+//! them.
 //!
 //! A read that fails is one of three things ([`ReadFault`]):
-//! - **transient**: it is tried again, with growing pauses, for [`RETRY_NS`]; whoever asked notices nothing but time;
-//! - **lost**: a block that stays unreadable for that long. Only the block is lost: a longer read is split until the
-//!   bad blocks are found, and the rest of it is there. "Cannot be read" is never "was never written";
+//! - **transient**: it is tried again, with growing pauses, for [`RETRY_NS`]; whoever asked notices
+//!   nothing but time;
+//! - **lost**: a block that stays unreadable for that long. Only the block is lost: a longer read
+//!   is split until the bad blocks are found, and the rest of it is there. "Cannot be read" is
+//!   never "was never written";
 //! - **memory**: no buffer is free now. Buffers come back as commands end, so this is waited for.
 //!
 //! **Bounds.** A read waits at most [`RETRY_NS`] for all its bad blocks together. What was lost is
 //! remembered for `REMEMBER_NS`: until then those blocks are tried once, not for a second, so a bad
-//! sector that many look at does not keep the reactor busy. At most `LOST_MAX` blocks are
+//! sector that many read does not keep the reactor busy. At most `LOST_MAX` blocks are
 //! remembered; a device that has more of them is broken as a whole, and nothing on it is retried.
 //!
 //! **Cost without faults:** one branch for each read, no allocation beside the buffer.
@@ -17,10 +20,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::environment::{Clock, Environment};
+use super::clock::Clock;
+use super::environment::Environment;
+use super::wait::{pause, wait_for_memory};
 use crate::bdev::{BdevError, BdevErrorKind, SharedBdev};
 use crate::dma::{BLOCK_BYTES, DmaBufMut, DmaError, DmaPool};
-use crate::reactor::yield_now;
 
 /// For how long a failing read is tried again, in ns.
 pub const RETRY_NS: u64 = 1_000_000_000;
@@ -30,11 +34,6 @@ const FIRST_PAUSE_NS: u64 = 1_000_000;
 const REMEMBER_NS: u64 = 30_000_000_000;
 /// Lost blocks that are remembered; with so many, nothing is retried any more.
 const LOST_MAX: usize = 256;
-/// For how long memory is waited for, in ns, and how often it is asked for.
-const MEMORY_NS: u64 = 10_000_000_000;
-const MEMORY_PAUSE_NS: u64 = 100_000;
-/// A clock that says the same so many times stands still, as a simulator's may: nothing is waited for by it.
-const STANDING_LOOKS: u32 = 100;
 
 /// Why a read failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +61,8 @@ pub enum ReadFault {
 }
 
 impl ReadFault {
-    /// What the first failure of a read means. A transient fault that outlives [`RETRY_NS`] is a loss.
+    /// What the first failure of a read means. A transient fault that outlives [`RETRY_NS`] is a
+    /// loss.
     pub fn of(error: &ReadError) -> Self {
         match error {
             ReadError::Device(BdevError {
@@ -130,7 +130,7 @@ impl DeviceReader {
         }
     }
 
-    /// The same, around blocks that are lost, which those behind the end of the device are too.
+    /// The same, around blocks that are lost. Blocks after the end of the device are lost too.
     ///
     /// # Errors
     /// No memory.
@@ -152,7 +152,8 @@ impl DeviceReader {
         Ok(wait_for_memory(&self.dma, &*self.clock, len_blocks as usize * BLOCK_BYTES).await?)
     }
 
-    /// Reads what can be read of a stretch of which a first try failed; the error of a block that is lost.
+    /// Reads what can be read of a stretch of which a first try failed; the error of a block that
+    /// is lost.
     async fn go_around(
         &self,
         block: u64,
@@ -243,39 +244,6 @@ impl DeviceReader {
         for at in suspects.iter().take(LOST_MAX.saturating_sub(lost.len())) {
             lost.insert(block + at, now_ns + REMEMBER_NS);
         }
-    }
-}
-
-/// Memory, waited for: buffers come back as commands end. For tasks; a command of a host is refused instead.
-///
-/// # Errors
-/// None came within ten seconds, or it is more than a buffer can have.
-pub async fn wait_for_memory(
-    dma: &DmaPool,
-    clock: &dyn Clock,
-    len_bytes: usize,
-) -> Result<DmaBufMut, DmaError> {
-    let mut waited_ns = 0;
-    loop {
-        match dma.allocate(len_bytes) {
-            Err(DmaError::OutOfMemory { .. }) if waited_ns < MEMORY_NS => {
-                pause(clock, MEMORY_PAUSE_NS).await;
-                waited_ns += MEMORY_PAUSE_NS;
-            }
-            allocated => return allocated,
-        }
-    }
-}
-
-/// Lets the reactor turn for so long.
-async fn pause(clock: &dyn Clock, pause_ns: u64) {
-    let mut now_ns = clock.monotonic_ns();
-    let until_ns = now_ns.saturating_add(pause_ns);
-    let mut stands = 0;
-    while now_ns < until_ns && stands < STANDING_LOOKS {
-        yield_now().await;
-        let before_ns = std::mem::replace(&mut now_ns, clock.monotonic_ns());
-        stands = if now_ns == before_ns { stands + 1 } else { 0 };
     }
 }
 

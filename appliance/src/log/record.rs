@@ -1,28 +1,55 @@
 //! Records in memory: the open one that grows, and closed ones on their way to the device.
+//!
+//! **Invariants.** An open record never holds more entries or data blocks than fit into its
+//! segment. It has a data block for each entry that needs one. A closed record takes the steps of
+//! [`RecordState`] and no other.
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
+use uuid::Uuid;
 
-use super::format::{ENTRIES_PER_RECORD, Entry};
+use super::format::{ENTRIES_PER_RECORD, Entry, RecordHead};
 use super::types::Lsn;
+use crate::bdev::Operation;
 use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
 
 /// The record that takes entries now.
 pub(super) struct OpenRecord {
-    pub(super) lsn: Lsn,
-    pub(super) header: DmaBufMut,
-    pub(super) entries: Vec<Entry>,
-    pub(super) pieces: SmallVec<[DmaBuf; 2]>,
-    pub(super) data_blocks: usize,
-    pub(super) entries_max: usize,
-    pub(super) data_blocks_max: usize,
-    /// Whether it holds nothing that anybody waits for: copies and masks only.
-    pub(super) is_lazy: bool,
+    lsn: Lsn,
+    header: DmaBufMut,
+    entries: Vec<Entry>,
+    pieces: SmallVec<[DmaBuf; 2]>,
+    data_blocks: usize,
+    entries_max: usize,
+    data_blocks_max: usize,
+    is_lazy: bool,
 }
 
 impl OpenRecord {
-    pub(super) fn fits(&self, entries: usize, data_blocks: usize) -> bool {
-        self.entries.len() + entries <= self.entries_max
-            && self.data_blocks + data_blocks <= self.data_blocks_max
+    /// An empty record at `lsn`. `entries` is an empty list, whose memory is used.
+    pub(super) fn new(
+        lsn: Lsn,
+        header: DmaBufMut,
+        entries: Vec<Entry>,
+        entries_max: usize,
+        data_blocks_max: usize,
+    ) -> Self {
+        debug_assert!(header.len() == BLOCK_BYTES && entries.is_empty());
+        debug_assert!((1..=ENTRIES_PER_RECORD).contains(&entries_max));
+        OpenRecord {
+            lsn,
+            header,
+            entries,
+            pieces: SmallVec::new(),
+            data_blocks: 0,
+            entries_max,
+            data_blocks_max,
+            is_lazy: true,
+        }
+    }
+
+    /// The LSN of its header.
+    pub(super) fn lsn(&self) -> Lsn {
+        self.lsn
     }
 
     /// The LSN that the next data block gets.
@@ -30,11 +57,56 @@ impl OpenRecord {
         self.lsn.plus(1 + self.data_blocks as u64)
     }
 
-    /// Takes one filled block.
-    pub(super) fn push_block(&mut self, block: DmaBuf) {
-        debug_assert_eq!(block.len(), BLOCK_BYTES);
+    /// Its entries so far.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// How many data blocks it has so far.
+    pub(super) fn data_blocks(&self) -> usize {
+        self.data_blocks
+    }
+
+    /// Whether nobody waits for anything in it: it holds copies and masks only.
+    pub(super) fn is_lazy(&self) -> bool {
+        self.is_lazy
+    }
+
+    /// Whether so many entries and data blocks more fit.
+    pub(super) fn fits(&self, entries: usize, data_blocks: usize) -> bool {
+        self.entries.len() + entries <= self.entries_max
+            && self.data_blocks + data_blocks <= self.data_blocks_max
+    }
+
+    /// Blocks that it takes on the device, its header included.
+    pub(super) fn len_blocks(&self) -> u64 {
+        1 + self.data_blocks as u64
+    }
+
+    /// Units that it takes in the trailer, its line included.
+    pub(super) fn len_units(&self) -> usize {
+        1 + self.entries.len()
+    }
+
+    /// Somebody waits for what it holds: it is closed as soon as the device takes it.
+    pub(super) fn note_awaited(&mut self) {
+        self.is_lazy = false;
+    }
+
+    /// Takes an entry without data.
+    pub(super) fn push_entry(&mut self, entry: Entry) {
+        assert!(self.fits(1, 0), "room was reserved");
+        debug_assert!(!entry.has_data(), "an entry with data comes with its block");
+        self.entries.push(entry);
+    }
+
+    /// Takes an entry with its block, and returns the LSN of the block.
+    pub(super) fn push_data(&mut self, entry: Entry, block: DmaBuf) -> Lsn {
+        assert!(self.fits(1, 1) && block.len() == BLOCK_BYTES, "room was reserved for one block");
+        debug_assert!(entry.has_data(), "a block belongs to an entry with data");
+        let lsn = self.next_lsn();
+        self.entries.push(entry);
         self.data_blocks += 1;
-        debug_assert!(self.data_blocks <= ENTRIES_PER_RECORD);
         match self.pieces.last_mut() {
             Some(last) => {
                 if let Err(apart) = last.try_join(block) {
@@ -43,10 +115,51 @@ impl OpenRecord {
             }
             None => self.pieces.push(block),
         }
+        lsn
+    }
+
+    /// Takes the entry that repeats the header of the segment. Room was kept for it, beyond what
+    /// [`fits`](Self::fits) reports.
+    pub(super) fn push_opening(&mut self, entry: Entry) {
+        assert!(self.entries.len() < ENTRIES_PER_RECORD, "a record holds 168 entries");
+        self.entries.push(entry);
+    }
+
+    /// The block at `lsn`, if that is one of its data blocks.
+    pub(super) fn block(&self, lsn: Lsn) -> Option<DmaBuf> {
+        block_of(&self.pieces, lsn.0.checked_sub(self.lsn.0 + 1)?)
+    }
+
+    /// Writes its header in memory. Returns the closed record, and the list of entries, emptied.
+    pub(super) fn close(
+        mut self,
+        head: &RecordHead,
+        pool: Uuid,
+        device_block: u64,
+    ) -> (ClosedRecord, Vec<Entry>) {
+        debug_assert!(head.lsn == self.lsn && usize::from(head.data_blocks) == self.data_blocks);
+        head.encode(pool, &self.entries, self.header.as_mut_slice());
+        let (lsn, end_lsn) = (self.lsn, self.next_lsn());
+        let mut pieces: SmallVec<[DmaBuf; 2]> = smallvec![self.header.freeze()];
+        for piece in self.pieces.drain(..) {
+            let last = pieces.last_mut().expect("the header is there");
+            if let Err(apart) = last.try_join(piece) {
+                pieces.push(apart);
+            }
+        }
+        self.entries.clear();
+        (ClosedRecord::new(lsn, end_lsn, device_block, pieces), self.entries)
+    }
+
+    /// Gives up a record that holds nothing. Its header goes back with its memory.
+    pub(super) fn into_entries(self) -> Vec<Entry> {
+        debug_assert!(self.entries.is_empty() && self.data_blocks == 0);
+        self.entries
     }
 }
 
-/// How far a closed record has come.
+/// How far a closed record has come: closed → submitted → done, refused or failed; refused →
+/// submitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RecordState {
     Closed,
@@ -59,16 +172,60 @@ pub(super) enum RecordState {
 
 /// A closed record, or a segment header, which is written in the same order.
 pub(super) struct ClosedRecord {
-    pub(super) lsn: Lsn,
-    pub(super) end_lsn: Lsn,
-    pub(super) device_block: u64,
+    lsn: Lsn,
+    end_lsn: Lsn,
+    device_block: u64,
     /// Header and data; one piece when they are neighbours.
-    pub(super) pieces: SmallVec<[DmaBuf; 2]>,
-    pub(super) state: RecordState,
+    pieces: SmallVec<[DmaBuf; 2]>,
+    state: RecordState,
+}
+
+impl ClosedRecord {
+    /// A record that waits for its turn.
+    pub(super) fn new(lsn: Lsn, end_lsn: Lsn, device_block: u64, pieces: SmallVec<[DmaBuf; 2]>) -> Self {
+        debug_assert!(lsn < end_lsn);
+        ClosedRecord { lsn, end_lsn, device_block, pieces, state: RecordState::Closed }
+    }
+
+    /// The LSN of its header.
+    pub(super) fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// The LSN after its last block.
+    pub(super) fn end_lsn(&self) -> Lsn {
+        self.end_lsn
+    }
+
+    /// How far it has come.
+    pub(super) fn state(&self) -> RecordState {
+        self.state
+    }
+
+    /// The block at `lsn`, if it is one of the record.
+    pub(super) fn block(&self, lsn: Lsn) -> Option<DmaBuf> {
+        if lsn >= self.end_lsn { None } else { block_of(&self.pieces, lsn.0.checked_sub(self.lsn.0)?) }
+    }
+
+    /// It goes to the device, for the first time or once more: the same bytes at the same place.
+    pub(super) fn submit(&mut self) -> Operation {
+        assert!(
+            matches!(self.state, RecordState::Closed | RecordState::Refused),
+            "a record is at the device once"
+        );
+        self.state = RecordState::Submitted;
+        Operation::Write { block: self.device_block, buffers: self.pieces.clone() }
+    }
+
+    /// The device has answered.
+    pub(super) fn complete(&mut self, state: RecordState) {
+        assert_eq!(self.state, RecordState::Submitted, "the device answers what was submitted");
+        self.state = state;
+    }
 }
 
 /// The block at `index` of pieces that stand for consecutive blocks.
-pub(super) fn block_of(pieces: &[DmaBuf], index: u64) -> Option<DmaBuf> {
+fn block_of(pieces: &[DmaBuf], index: u64) -> Option<DmaBuf> {
     let mut start = usize::try_from(index).ok()?.checked_mul(BLOCK_BYTES)?;
     for piece in pieces {
         if start < piece.len() {

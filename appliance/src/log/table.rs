@@ -1,14 +1,21 @@
-//! The segment table: which segment is in which slot, in which state (R4), and how much of it is live (R16).
+//! The segment table: which segment is in which slot, in which state (R4), and how much of it is
+//! live (R16).
 //!
 //! ```text
-//! recycle --open--> current --seal--> active --nothing live, and that is stable--> inactive --archived, slot wanted--> recycle
+//! recycle --open--> current --seal--> active --nothing live, and that is stable--> inactive --archived, slot needed--> recycle
 //! ```
 //!
-//! Sequences are contiguous from the oldest kept to the current one, so the table is a queue indexed by sequence. The map from sequence to slot is what the rest of
-//! the log uses; nothing computes a slot from a sequence, so segments may leave in any order: one that is released before its turn stays in the queue without
-//! a slot until all before it have gone too.
+//! Sequences are contiguous from the oldest kept to the current one, so the table is a queue
+//! indexed by sequence. The map from sequence to slot is what the rest of the log uses; nothing
+//! computes a slot from a sequence, so segments may leave in any order: one that is released before
+//! its turn stays in the queue without a slot until all before it have gone too.
 //!
-//! An inactive segment keeps its slot until that is wanted: it can still be read there.
+//! An inactive segment keeps its slot until that is needed: it can still be read there.
+//!
+//! **Invariants.** A slot is free, or one segment has it. A segment takes the steps of [`Phase`]
+//! and no others, except that an inactive one comes back into use when something in it becomes live
+//! again. Every segment before `retired_below` is inactive or released, and no live block is in it.
+//! Only this file writes the fields of segments.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -64,12 +71,20 @@ pub struct Segment {
     /// Trims and masks of clones in it that hide what was inherited and nothing newer hides, and
     /// must be carried on before it goes. The table counts them: add and take them there.
     pub masks: Vec<Mask>,
-    /// Once nothing is live: the position up to which the log must be stable before the segment may go.
+    /// Once nothing is live: the position up to which the log must be stable before the segment may
+    /// go.
     pub dead_at: Option<Lsn>,
     /// Whether its object is in the archive, verified.
     pub archived: bool,
     /// How many readers need it to stay where it is.
     pub pins: u32,
+}
+
+impl Segment {
+    /// What must be copied forward before the segment may go: its live blocks, and its masks.
+    pub fn copies(&self) -> u64 {
+        self.live + self.masks.len() as u64
+    }
 }
 
 /// The table.
@@ -80,12 +95,12 @@ pub struct SegmentTable {
     free: VecDeque<Slot>,
     /// Every segment before this one is inactive or released.
     retired_below: u64,
-    /// Segments that lost their last live block and were not looked at since.
+    /// Segments that lost their last live block and were not checked since.
     dead: Vec<SegmentSeq>,
     /// Segments that recovery did not find although nothing says that they were given away. Nothing
     /// in them can be live.
     missing: Vec<SegmentSeq>,
-    /// How many masks stand in segments, of each image that still needs them.
+    /// How many masks are in segments, of each image that still needs them.
     masks_of: BTreeMap<u32, u64>,
 }
 
@@ -121,7 +136,7 @@ impl SegmentTable {
         SegmentSeq(self.oldest + self.segments.len() as u64)
     }
 
-    /// The first segment that is in use: everything live is in it or behind it.
+    /// The first segment that is in use: everything live is in it or after it.
     pub fn first_in_use(&self) -> SegmentSeq {
         SegmentSeq(self.retired_below)
     }
@@ -141,7 +156,7 @@ impl SegmentTable {
         self.free.iter().copied()
     }
 
-    /// Takes slots in that are new on the device.
+    /// Takes in slots that are new on the device.
     pub fn add_free(&mut self, slots: impl IntoIterator<Item = Slot>) {
         self.free.extend(slots);
     }
@@ -156,8 +171,8 @@ impl SegmentTable {
         self.segments.get(usize::try_from(sequence.0.checked_sub(self.oldest)?).ok()?)
     }
 
-    /// A segment, to change.
-    pub fn get_mut(&mut self, sequence: SegmentSeq) -> Option<&mut Segment> {
+    /// A segment, to change: only this file writes the fields of segments.
+    fn get_mut(&mut self, sequence: SegmentSeq) -> Option<&mut Segment> {
         self.segments.get_mut(usize::try_from(sequence.0.checked_sub(self.oldest)?).ok()?)
     }
 
@@ -184,7 +199,7 @@ impl SegmentTable {
         self.segments.iter().any(|segment| segment.slot.is_none() && segment.phase != Phase::Released)
     }
 
-    /// Segments behind the oldest that were released before their turn.
+    /// Segments after the oldest that were released before their turn.
     pub fn released(&self) -> Vec<SegmentSeq> {
         let gone = self.iter().filter(|(_, segment)| segment.phase == Phase::Released);
         gone.map(|(sequence, _)| sequence).collect()
@@ -216,8 +231,8 @@ impl SegmentTable {
         self.segments.push_back(segment);
     }
 
-    /// An index points at a block of the segment now. One that was inactive already comes back into use: a clone of the past, in a pool without an archive, keeps
-    /// what it inherits.
+    /// An index points at a block of the segment now. One that was inactive already comes back into
+    /// use: a clone of the past, in a pool without an archive, keeps what it inherits.
     pub fn count_live(&mut self, sequence: SegmentSeq) {
         let Some(segment) = self.get_mut(sequence) else { return };
         debug_assert!(segment.phase != Phase::Released, "nothing becomes live in a segment that is gone");
@@ -236,6 +251,70 @@ impl SegmentTable {
         segment.live = segment.live.saturating_sub(1);
         if segment.live == 0 {
             self.dead.push(sequence);
+        }
+    }
+
+    /// A record was closed in the segment: it ends there now, with so many entries more.
+    pub(super) fn note_record(&mut self, sequence: SegmentSeq, end_lsn: Lsn, entries: u64) {
+        let Some(segment) = self.get_mut(sequence) else { return };
+        debug_assert!(segment.end_lsn < end_lsn && !segment.sealed, "segments grow until they are sealed");
+        segment.end_lsn = end_lsn;
+        segment.entries += entries;
+    }
+
+    /// A trim or a mask was appended to the segment.
+    pub(super) fn note_trim(&mut self, sequence: SegmentSeq) {
+        if let Some(segment) = self.get_mut(sequence) {
+            segment.trims += 1;
+        }
+    }
+
+    /// The trailer of the segment is on the device.
+    pub(super) fn note_sealed(&mut self, sequence: SegmentSeq) {
+        if let Some(segment) = self.get_mut(sequence) {
+            debug_assert!(!segment.sealed, "a segment is sealed once");
+            segment.sealed = true;
+        }
+    }
+
+    /// The object of the segment is in the archive, verified.
+    pub(super) fn note_archived(&mut self, sequence: SegmentSeq) {
+        if let Some(segment) = self.get_mut(sequence) {
+            segment.archived = true;
+        }
+    }
+
+    /// The object of the segment is not in the archive after all. Returns whether it was taken for
+    /// archived.
+    pub(super) fn note_unarchived(&mut self, sequence: SegmentSeq) -> bool {
+        self.get_mut(sequence).is_some_and(|segment| std::mem::replace(&mut segment.archived, false))
+    }
+
+    /// Keeps what is wrong with the segment. Returns whether it is news.
+    pub(super) fn note_problem(&mut self, sequence: SegmentSeq, problem: &str) -> bool {
+        let Some(segment) = self.get_mut(sequence) else { return false };
+        let is_news = !segment.problems.iter().any(|known| known == problem);
+        if is_news {
+            segment.problems.push(problem.to_owned());
+        }
+        is_news
+    }
+
+    /// Keeps the slot of the segment from being given away until [`unpin`](Self::unpin). Returns
+    /// whether the segment has a slot.
+    pub(super) fn pin(&mut self, sequence: SegmentSeq) -> bool {
+        let Some(segment) = self.get_mut(sequence).filter(|segment| segment.slot.is_some()) else {
+            return false;
+        };
+        segment.pins += 1;
+        true
+    }
+
+    /// The end of a [`pin`](Self::pin).
+    pub(super) fn unpin(&mut self, sequence: SegmentSeq) {
+        if let Some(segment) = self.get_mut(sequence) {
+            debug_assert!(segment.pins > 0, "a pin ends once");
+            segment.pins = segment.pins.saturating_sub(1);
         }
     }
 
@@ -267,10 +346,13 @@ impl SegmentTable {
         self.masks_of.values().sum()
     }
 
-    /// Looks at segments that lost their last live block, and at the oldest in use: those in which nothing is live, and where that is stable, become inactive.
-    /// `head` is where the log ends now, `current` the segment that is being written. Returns how many became inactive, and what must become stable first for more.
+    /// Checks the segments that lost their last live block, and the oldest in use: those in which
+    /// nothing is live, and where that is stable, become inactive. `head` is where the log ends
+    /// now, `current` the segment that is being written. Returns how many became inactive, and what
+    /// must become stable first for more.
     ///
-    /// A trim must stay as long as an older version of a block may lie before it, so a segment with trims waits for its turn.
+    /// A trim must stay as long as an older version of a block may lie before it, so a segment with
+    /// trims waits for its turn.
     pub fn retire(&mut self, current: Option<SegmentSeq>, head: Lsn, stable: Lsn) -> (u64, Option<Lsn>) {
         let mut retired = 0;
         let mut wanted = None;
@@ -329,8 +411,8 @@ impl SegmentTable {
                     .is_some_and(|segment| segment.live == 0 && segment.masks.is_empty()))
     }
 
-    /// The next inactive segment whose slot may be given away: the oldest first, then those that are inactive before their turn.
-    /// `may_go` says whether nobody else needs it.
+    /// The next inactive segment whose slot may be given away: the oldest first, then those that
+    /// are inactive before their turn. `may_go` says whether nobody else needs it.
     pub fn next_to_release(&self, may_go: impl Fn(SegmentSeq, &Segment) -> bool) -> Option<SegmentSeq> {
         let ready = |sequence: SegmentSeq, segment: &Segment| {
             segment.phase == Phase::Inactive && segment.pins == 0 && may_go(sequence, segment)
@@ -366,96 +448,4 @@ impl SegmentTable {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A world of random writes, trims, copies and archiving over a table: the states of R4 and nothing else, whatever happens.
-    #[derive(Debug, Clone, Copy)]
-    enum Step {
-        Write(u64),
-        Trim(u64),
-        Seal,
-        Retire { stable: bool },
-        Archive,
-        Release,
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            6 => (0..40_u64).prop_map(Step::Write),
-            1 => (0..40_u64).prop_map(Step::Trim),
-            2 => Just(Step::Seal),
-            2 => any::<bool>().prop_map(|stable| Step::Retire { stable }),
-            2 => Just(Step::Archive),
-            2 => Just(Step::Release),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn segments_take_only_legal_steps(steps in prop::collection::vec(step(), 1..400)) {
-            const SLOTS: u64 = 8;
-            let mut table = SegmentTable::new(SegmentSeq(0), (0..SLOTS).map(Slot));
-            let mut current = table.open(1, 0, Lsn(0)).map(|(sequence, _)| sequence);
-            let mut homes: std::collections::HashMap<u64, SegmentSeq> = std::collections::HashMap::new();
-            let mut phases: std::collections::HashMap<SegmentSeq, Phase> = std::collections::HashMap::new();
-            let mut head = 1;
-            for step in steps {
-                head += 1;
-                let now = current.expect("one is always open");
-                match step {
-                    Step::Write(block) => {
-                        if let Some(old) = homes.insert(block, now) { table.count_dead(old); }
-                        table.count_live(now);
-                    }
-                    Step::Trim(block) => {
-                        if let Some(old) = homes.remove(&block) { table.count_dead(old); }
-                        if let Some(segment) = table.get_mut(now) { segment.trims += 1; }
-                    }
-                    Step::Seal => {
-                        if table.free_len() > 0 {
-                            if let Some(segment) = table.get_mut(now) { segment.sealed = true; }
-                            current = table.open(1, 0, Lsn(head)).map(|(sequence, _)| sequence);
-                        }
-                    }
-                    Step::Retire { stable } => {
-                        let stable = if stable { Lsn(head) } else { Lsn(0) };
-                        table.retire(current, Lsn(head), stable);
-                    }
-                    Step::Archive => {
-                        let sealed = table.iter().find(|(_, segment)| segment.sealed && !segment.archived).map(|(sequence, _)| sequence);
-                        if let Some(segment) = sealed.and_then(|sequence| table.get_mut(sequence)) { segment.archived = true; }
-                    }
-                    Step::Release => {
-                        if let Some(sequence) = table.next_to_release(|_, segment| segment.archived) {
-                            let trims = table.get(sequence).map_or(0, |segment| segment.trims);
-                            prop_assert!(trims == 0 || sequence == table.oldest());
-                            table.release(sequence);
-                        }
-                    }
-                }
-                // Every slot is in exactly one place; live blocks are in segments in use that are there.
-                let mut slots: Vec<u64> = table.free().map(|slot| slot.0).collect();
-                slots.extend(table.iter().filter_map(|(_, segment)| segment.slot).map(|slot| slot.0));
-                slots.sort_unstable();
-                prop_assert_eq!(slots, (0..SLOTS).collect::<Vec<_>>());
-                for (sequence, segment) in table.iter() {
-                    let live = homes.values().filter(|&&home| home == sequence).count() as u64;
-                    prop_assert_eq!(segment.live, live);
-                    prop_assert!(live == 0 || (segment.phase == Phase::InUse && segment.slot.is_some()));
-                    prop_assert!(sequence < table.first_in_use() || segment.phase != Phase::Released || segment.trims == 0);
-                    let before = phases.insert(sequence, segment.phase).unwrap_or(Phase::InUse);
-                    let legal = before == segment.phase
-                        || (before == Phase::InUse && segment.phase == Phase::Inactive)
-                        || (before == Phase::Inactive && segment.phase == Phase::Released);
-                    prop_assert!(legal, "{:?} to {:?}", before, segment.phase);
-                }
-                for home in homes.values() {
-                    prop_assert!(*home >= table.first_in_use() && *home >= table.oldest());
-                }
-            }
-        }
-    }
-}
+mod tests;

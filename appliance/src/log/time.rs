@@ -1,7 +1,10 @@
-//! Trusted time: what records carry, what spans before now are counted by, and what retention goes by.
+//! Trusted time: what records carry, and what spans before now and the ends of retention are
+//! counted by.
 //!
-//! The machine's clock of the day (the wall) may be wrong, and may leap. What cannot be undone, and what stands in the log for ever, never rests on one reading of it.
-//! Trusted time begins with the time of the log's newest record and goes on with the machine's monotonic clock. It follows the wall as long as that is credible:
+//! The machine's clock of the day (the wall) may be wrong, and may leap. What cannot be undone, and
+//! what is stored in the log for ever, never depends on one reading of it. Trusted time begins with
+//! the time of the log's newest record and goes on with the machine's monotonic clock. It follows
+//! the wall as long as that is credible:
 //!
 //! | the wall is | trusted time | standing |
 //! |---|---|---|
@@ -10,30 +13,35 @@
 //! | behind, within the bound | runs at 1/16 of its speed until the wall has caught up | agrees |
 //! | behind by more | goes on by itself; after a confirmation at 1/16 of its speed | behind |
 //!
-//! The bound ahead is that of a start until the wall has agreed once since then: the machine was off, or its clock is not set yet. Later it is that of a running machine, and what was believed counts
-//! against it for a day, so that many small leaps are no way round it. The bound behind is that of a running machine.
+//! The bound ahead is that of a start until the wall has agreed once since then: the machine was
+//! off, or its clock is not set yet. Later it is that of a running machine, and what was believed
+//! counts against it for a day, so many small leaps do not get round it. The bound behind is that
+//! of a running machine.
 //!
-//! **Invariants.** Trusted time never falls, and never stops while time passes, so that records of different moments can be told apart. Without a confirmation it is never further ahead of the newest record
-//! than the time that passed, plus the bound of a start once, plus the bound of a running machine each day.
+//! **Invariants.** Trusted time never falls, and never stops while time passes, so that records of
+//! different moments can be told apart. Without a confirmation it is never further ahead of the
+//! newest record than the time that passed, plus the bound of a start once, plus the bound of a
+//! running machine each day.
 //!
 //! **Spans before now** (`time:-10m`) are monotonic distances within a run: where trusted time
 //! leapt or ran slowly is remembered, at `KNOTS_MAX` places. Before the start the times of records
 //! count.
 //!
-//! **Why the monotonic clock that counts sleep** (`CLOCK_BOOTTIME`): a machine that slept for a night wakes up with the right time of day. By a clock that stands still meanwhile it would be hours ahead.
-//! Time-outs go by the other one: what nobody could answer while the machine slept is not late.
+//! **Why the monotonic clock that counts sleep** (`CLOCK_BOOTTIME`): a machine that slept for a
+//! night wakes up with the right time of day. By a clock that stops meanwhile it would be hours
+//! ahead. Time-outs use the other one: what nobody could answer while the machine slept is not
+//! late.
 //!
-//! **Cost:** two readings of clocks (no system calls where the kernel maps them) and a few comparisons.
+//! **Cost:** two readings of clocks (no system calls where the kernel maps them) and a few
+//! comparisons.
 
 use std::cell::RefCell;
 
 use serde::{Deserialize, Serialize};
 
-use super::environment::Clock;
+use super::clock::{Clock, DAY_NS};
 
-const SECOND_NS: u64 = 1_000_000_000;
-const HOUR_NS: u64 = 3600 * SECOND_NS;
-const DAY_NS: u64 = 24 * HOUR_NS;
+pub use super::clock::ClockBounds;
 
 /// Trusted time runs so many times slower while the wall catches up.
 const SLOWNESS: u64 = 16;
@@ -42,23 +50,7 @@ const LEAP_NS: u64 = 10_000_000;
 /// So many places at which trusted time leapt, or changed its speed, are remembered.
 const KNOTS_MAX: usize = 512;
 
-/// How far ahead of trusted time the wall may be and still be believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClockBounds {
-    /// While the appliance runs, in ns; so far behind it may be too.
-    pub running_ns: u64,
-    /// After a start, until the wall has agreed once, in ns.
-    pub start_ns: u64,
-}
-
-impl Default for ClockBounds {
-    /// An hour, and seven days.
-    fn default() -> Self {
-        ClockBounds { running_ns: HOUR_NS, start_ns: 7 * DAY_NS }
-    }
-}
-
-/// How the wall stands to trusted time.
+/// How far the wall agrees with trusted time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClockStanding {
@@ -78,9 +70,10 @@ pub struct ClockStatus {
     pub trusted_ns: u64,
     /// What the machine's clock says.
     pub wall_ns: u64,
-    /// How they stand to each other.
+    /// How far they agree.
     pub standing: ClockStanding,
-    /// An operator has confirmed a wall that is behind; trusted time runs slowly until it has caught up.
+    /// An operator has confirmed a wall that is behind; trusted time runs slowly until it has
+    /// caught up.
     #[serde(default)]
     pub confirmed: bool,
 }
@@ -121,10 +114,10 @@ struct Knot {
 
 /// The trusted time of a log. See the module's documentation.
 pub(super) struct TrustedTime {
-    state: RefCell<State>,
+    state: RefCell<TimeState>,
 }
 
-struct State {
+struct TimeState {
     bounds: ClockBounds,
     now: Knot,
     /// Whether the wall has agreed since the start.
@@ -136,7 +129,8 @@ struct State {
     is_slow: bool,
     /// Where trusted time leapt or changed its speed, oldest first; never empty.
     knots: Vec<Knot>,
-    /// The time at the first of these from which spans that begin before it are counted: that of the wall where it was believed later.
+    /// The time at the first of these from which spans that begin before it are counted: that of
+    /// the wall where it was believed later.
     before_ns: u64,
 }
 
@@ -145,7 +139,7 @@ impl TrustedTime {
     pub(super) fn new(newest_ns: u64, clock: &dyn Clock) -> Self {
         let now = Knot { elapsed_ns: clock.elapsed_ns(), time_ns: newest_ns };
         let bounds = clock.bounds();
-        let state = State {
+        let state = TimeState {
             bounds,
             now,
             agreed: false,
@@ -162,19 +156,20 @@ impl TrustedTime {
     /// The trusted time now.
     pub(super) fn now_ns(&self, clock: &dyn Clock) -> u64 {
         let mut state = self.state.borrow_mut();
-        state.look(clock);
+        state.update(clock);
         state.now.time_ns
     }
 
     /// Both times now.
     pub(super) fn status(&self, clock: &dyn Clock) -> ClockStatus {
-        self.state.borrow_mut().look(clock)
+        self.state.borrow_mut().update(clock)
     }
 
-    /// An operator says that the wall is right. Trusted time follows it at once when it is ahead, and as fast as it may when it is behind.
+    /// An operator says that the wall is right. Trusted time follows it at once when it is ahead,
+    /// and as fast as it may when it is behind.
     pub(super) fn confirm(&self, clock: &dyn Clock) -> ClockStatus {
         let mut state = self.state.borrow_mut();
-        let before = state.look(clock);
+        let before = state.update(clock);
         if before.wall_ns > state.now.time_ns {
             state.follow(before.wall_ns);
             state.agree();
@@ -182,20 +177,20 @@ impl TrustedTime {
             state.confirmed_behind = true;
         }
         state.ahead_left_ns = state.bounds.running_ns;
-        state.look(clock)
+        state.update(clock)
     }
 
     /// The trusted time so long before now, and by what that was counted.
     pub(super) fn ago(&self, span_ns: u64, clock: &dyn Clock) -> (u64, SpanBy) {
         let mut state = self.state.borrow_mut();
-        state.look(clock);
+        state.update(clock);
         state.ago(span_ns)
     }
 }
 
-impl State {
+impl TimeState {
     /// Reads the clocks and brings trusted time up to now.
-    fn look(&mut self, clock: &dyn Clock) -> ClockStatus {
+    fn update(&mut self, clock: &dyn Clock) -> ClockStatus {
         let (elapsed_ns, wall_ns) = (clock.elapsed_ns(), clock.wall_ns());
         let passed_ns = elapsed_ns.saturating_sub(self.now.elapsed_ns);
         let refilled_ns = u128::from(passed_ns) * u128::from(self.bounds.running_ns) / u128::from(DAY_NS);
@@ -210,7 +205,7 @@ impl State {
         } else {
             self.take_behind(wall_ns, even_ns - wall_ns, passed_ns)
         };
-        self.tell(standing, wall_ns);
+        self.report(standing, wall_ns);
         let confirmed = self.confirmed_behind;
         ClockStatus { trusted_ns: self.now.time_ns, wall_ns, standing, confirmed }
     }
@@ -244,7 +239,7 @@ impl State {
         }
         let slow_ns = self.now.time_ns + passed_ns / SLOWNESS;
         if self.is_slow && slow_ns.saturating_add(LEAP_NS) < wall_ns {
-            // It caught up somewhere since the last look.
+            // It caught up somewhere since the last update.
             self.knot();
         }
         self.now.time_ns = slow_ns.max(wall_ns);
@@ -284,7 +279,7 @@ impl State {
         }
     }
 
-    /// The wall is right. The first time it also tells how long the machine was off.
+    /// The wall is right. The first time it also shows how long the machine was off.
     fn agree(&mut self) {
         if !std::mem::replace(&mut self.agreed, true) {
             let run_ns = self.now.elapsed_ns - self.knots[0].elapsed_ns;
@@ -320,8 +315,8 @@ impl State {
         (from.time_ns + part as u64, SpanBy::Monotonic)
     }
 
-    /// Tells of a change in the journal, once.
-    fn tell(&mut self, standing: ClockStanding, wall_ns: u64) {
+    /// Reports a change in the journal, once.
+    fn report(&mut self, standing: ClockStanding, wall_ns: u64) {
         if standing == self.standing {
             return;
         }
@@ -339,190 +334,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::*;
-
-    const MINUTE_NS: u64 = 60 * SECOND_NS;
-    /// The time of the newest record in these tests.
-    const NEWEST_NS: u64 = 1_000 * DAY_NS;
-
-    struct Clocks {
-        elapsed_ns: Cell<u64>,
-        wall_ns: Cell<u64>,
-    }
-
-    impl Clocks {
-        fn at(wall_ns: u64) -> Self {
-            Clocks { elapsed_ns: Cell::new(5 * SECOND_NS), wall_ns: Cell::new(wall_ns) }
-        }
-
-        fn pass(&self, span_ns: u64) {
-            self.elapsed_ns.set(self.elapsed_ns.get() + span_ns);
-            self.wall_ns.set(self.wall_ns.get() + span_ns);
-        }
-
-        fn leap(&self, by_ns: i64) {
-            self.wall_ns.set(self.wall_ns.get().saturating_add_signed(by_ns));
-        }
-    }
-
-    impl Clock for Clocks {
-        fn wall_ns(&self) -> u64 {
-            self.wall_ns.get()
-        }
-
-        fn monotonic_ns(&self) -> u64 {
-            unreachable!("time-outs are not the time of day")
-        }
-
-        fn elapsed_ns(&self) -> u64 {
-            self.elapsed_ns.get()
-        }
-    }
-
-    #[test]
-    fn a_wall_that_agrees_is_followed() {
-        let clocks = Clocks::at(NEWEST_NS + 6 * DAY_NS);
-        let time = TrustedTime::new(NEWEST_NS, &clocks);
-        assert_eq!(time.now_ns(&clocks), clocks.wall_ns(), "the machine was off for six days");
-        clocks.pass(MINUTE_NS);
-        clocks.leap(SECOND_NS as i64);
-        assert_eq!(time.now_ns(&clocks), clocks.wall_ns());
-        assert_eq!(time.status(&clocks).standing, ClockStanding::Agrees);
-    }
-
-    #[test]
-    fn a_leap_ahead_is_not_believed_and_leaves_nothing_behind() {
-        let clocks = Clocks::at(NEWEST_NS);
-        let time = TrustedTime::new(NEWEST_NS, &clocks);
-        time.now_ns(&clocks);
-        clocks.leap(400 * DAY_NS as i64);
-        clocks.pass(6 * SECOND_NS);
-        let status = time.status(&clocks);
-        assert!(status.holds_expiry() && status.apart_ns() == 400 * DAY_NS, "{status:?}");
-        assert_eq!(status.trusted_ns, NEWEST_NS + 6 * SECOND_NS);
-        assert_eq!(status.retention_ns(), status.trusted_ns);
-        clocks.leap(-400 * DAY_NS as i64);
-        let status = time.status(&clocks);
-        assert!(!status.holds_expiry() && status.trusted_ns == clocks.wall_ns(), "{status:?}");
-    }
-
-    #[test]
-    fn a_leap_that_is_confirmed_is_followed() {
-        let clocks = Clocks::at(NEWEST_NS);
-        let time = TrustedTime::new(NEWEST_NS, &clocks);
-        clocks.pass(MINUTE_NS);
-        time.now_ns(&clocks);
-        clocks.leap(2 * HOUR_NS as i64);
-        clocks.pass(MINUTE_NS);
-        assert!(time.status(&clocks).holds_expiry());
-        let status = time.confirm(&clocks);
-        assert!(!status.holds_expiry() && status.trusted_ns == clocks.wall_ns(), "{status:?}");
-        // Spans are what passed, not what the clock leapt over.
-        let at_leap = NEWEST_NS + 2 * MINUTE_NS;
-        assert_eq!(time.ago(30 * SECOND_NS, &clocks), (at_leap - 30 * SECOND_NS, SpanBy::Monotonic));
-        clocks.pass(10 * SECOND_NS);
-        assert_eq!(time.ago(5 * SECOND_NS, &clocks), (clocks.wall_ns() - 5 * SECOND_NS, SpanBy::Monotonic));
-        assert_eq!(time.ago(40 * SECOND_NS, &clocks), (at_leap - 30 * SECOND_NS, SpanBy::Monotonic));
-        assert_eq!(time.ago(HOUR_NS, &clocks).1, SpanBy::Records);
-        // The next leap needs its own.
-        clocks.leap(2 * HOUR_NS as i64);
-        assert!(time.status(&clocks).holds_expiry());
-    }
-
-    #[test]
-    fn many_small_leaps_are_no_way_round_the_bound() {
-        let clocks = Clocks::at(NEWEST_NS);
-        let time = TrustedTime::new(NEWEST_NS, &clocks);
-        time.now_ns(&clocks);
-        for _ in 0..100 {
-            clocks.leap(50 * MINUTE_NS as i64);
-            clocks.pass(SECOND_NS);
-            time.now_ns(&clocks);
-        }
-        assert!(time.now_ns(&clocks) < NEWEST_NS + HOUR_NS + 3 * MINUTE_NS);
-        assert!(time.status(&clocks).holds_expiry());
-    }
-
-    #[test]
-    fn after_a_start_a_week_is_believed_and_no_more() {
-        let clocks = Clocks::at(NEWEST_NS + 8 * DAY_NS);
-        let time = TrustedTime::new(NEWEST_NS, &clocks);
-        let status = time.status(&clocks);
-        assert!(status.holds_expiry() && status.trusted_ns == NEWEST_NS, "{status:?}");
-        // A clock that is not set before it has asked the network is behind first.
-        let clocks = Clocks::at(SECOND_NS);
-        let time = TrustedTime::new(NEWEST_NS, &clocks);
-        assert_eq!(time.status(&clocks).standing, ClockStanding::Behind);
-        clocks.pass(MINUTE_NS);
-        clocks.wall_ns.set(NEWEST_NS + 2 * DAY_NS);
-        assert_eq!(time.now_ns(&clocks), clocks.wall_ns());
-        // Spans before the start count the time that the machine was off.
-        let two_days = time.ago(2 * DAY_NS, &clocks);
-        assert_eq!(two_days, (NEWEST_NS, SpanBy::Records));
-    }
-
-    #[test]
-    fn a_wall_far_behind_does_not_hold_trusted_time() {
-        let clocks = Clocks::at(NEWEST_NS);
-        let time = TrustedTime::new(NEWEST_NS, &clocks);
-        clocks.pass(MINUTE_NS);
-        time.now_ns(&clocks);
-        clocks.leap(-(DAY_NS as i64));
-        clocks.pass(MINUTE_NS);
-        let status = time.status(&clocks);
-        assert_eq!((status.standing, status.trusted_ns), (ClockStanding::Behind, NEWEST_NS + 2 * MINUTE_NS));
-        assert_eq!(status.retention_ns(), status.wall_ns, "the earlier one keeps more");
-        assert_eq!(time.ago(SECOND_NS, &clocks), (status.trusted_ns - SECOND_NS, SpanBy::Monotonic));
-        // Confirmed, it catches up, and no two moments have one time meanwhile.
-        assert!(time.confirm(&clocks).confirmed);
-        let mut before_ns = status.trusted_ns;
-        let mut hours = 0;
-        while time.status(&clocks).standing == ClockStanding::Behind || time.status(&clocks).confirmed {
-            clocks.pass(HOUR_NS);
-            let now_ns = time.now_ns(&clocks);
-            assert!(now_ns > before_ns);
-            before_ns = now_ns;
-            hours += 1;
-            assert!(hours < 27, "a day is made good in little more than a day");
-        }
-        assert_eq!(time.now_ns(&clocks), clocks.wall_ns());
-    }
-
-    #[test]
-    fn a_small_step_back_is_made_good_and_spans_stay_right() {
-        let clocks = Clocks::at(NEWEST_NS);
-        let time = TrustedTime::new(NEWEST_NS, &clocks);
-        clocks.pass(MINUTE_NS);
-        time.now_ns(&clocks);
-        clocks.leap(-(16 * MINUTE_NS as i64));
-        let mut marks = Vec::new();
-        for _ in 0..40 {
-            marks.push((clocks.elapsed_ns(), time.now_ns(&clocks)));
-            clocks.pass(MINUTE_NS);
-        }
-        assert_eq!(time.now_ns(&clocks), clocks.wall_ns());
-        for (elapsed_ns, time_ns) in marks {
-            let (found_ns, by) = time.ago(clocks.elapsed_ns() - elapsed_ns, &clocks);
-            assert!(found_ns.abs_diff(time_ns) <= MINUTE_NS / SLOWNESS && by == SpanBy::Monotonic);
-        }
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let clocks = Clocks::at(NEWEST_NS);
-        let time = TrustedTime::new(NEWEST_NS, &clocks);
-        for step in 0..10_000_i64 {
-            clocks.pass(SECOND_NS);
-            clocks.leap(if step % 2 == 0 { -(SECOND_NS as i64) } else { SECOND_NS as i64 });
-            time.now_ns(&clocks);
-            assert!(time.state.borrow().knots.len() <= KNOTS_MAX);
-        }
-        assert_eq!(time.ago(DAY_NS, &clocks).1, SpanBy::Records);
-        let (minute_ago_ns, by) = time.ago(MINUTE_NS, &clocks);
-        assert!(by == SpanBy::Monotonic);
-        assert!(minute_ago_ns.abs_diff(time.now_ns(&clocks) - MINUTE_NS) <= 2 * SECOND_NS);
-    }
-}
+mod tests;

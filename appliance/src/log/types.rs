@@ -20,8 +20,8 @@ macro_rules! number {
 }
 
 number! {
-    /// A position in the log: blocks since the birth of the pool. Never changes, never reused. 0 is the first segment's header, so no
-    /// data block has it, and it stands for "none". At most 48 bits.
+    /// A position in the log: blocks since the birth of the pool. Never changes, never reused. 0 is
+    /// the first segment's header, so no data block has it, and it means "none". At most 48 bits.
     Lsn(u64)
 }
 number! {

@@ -3,5 +3,5 @@
 pub mod host;
 pub mod nqn;
 mod output;
-pub mod target;
+pub mod server;
 pub mod wire;

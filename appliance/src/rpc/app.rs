@@ -9,6 +9,10 @@ use super::target_view::TargetView;
 use crate::reactor::Local;
 use crate::volume::Pool;
 
+/// What calls that need the pool are told while there is none.
+pub(super) const POOL_NOT_OPEN: &str =
+    "the pool is not open: the appliance is starting or stopping; framework_wait_init returns once it is";
+
 /// The appliance's state on its reactor: `Reactor<App>`. A cheap handle; clones are the same appliance.
 ///
 /// It begins without a pool and a target, so that the command plane answers while the pool is still being opened:
@@ -66,9 +70,12 @@ impl App {
     /// # Errors
     /// [`RpcError::WrongState`] before it is open and after it was closed.
     pub fn pool(&self) -> Result<Rc<Pool>, RpcError> {
-        self.inner.pool.borrow().clone().ok_or(RpcError::WrongState {
-            reason: "the pool is not open: the appliance is starting or stopping; framework_wait_init returns once it is",
-        })
+        self.find_pool().ok_or(RpcError::WrongState { reason: POOL_NOT_OPEN })
+    }
+
+    /// The pool, if it is open.
+    pub fn find_pool(&self) -> Option<Rc<Pool>> {
+        self.inner.pool.borrow().clone()
     }
 
     /// Whether the pool is open.

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::params::ParamError;
 use super::target_view::ListenerError;
+use crate::manage::ManageError;
 use crate::reactor::CallError;
 use crate::volume::{PointParseError, VolumeError};
 
@@ -140,6 +141,22 @@ pub enum RpcError {
     /// A listener could not be added or removed.
     #[error(transparent)]
     Listener(#[from] ListenerError),
+}
+
+impl From<ManageError> for RpcError {
+    fn from(error: ManageError) -> Self {
+        match error {
+            ManageError::NotReady { reason } => RpcError::WrongState { reason },
+            ManageError::Volume(error) => RpcError::Volume(error),
+            ManageError::NoSuchVerification { id } => RpcError::NoSuchObject {
+                kind: "verification",
+                name: id.to_string(),
+                advice: "archive_verify begins one and gives its id; the last 16 are remembered",
+            },
+            ManageError::Thread(_) => RpcError::Internal { reason: error.to_string() },
+            ManageError::NoAnswer { job, source } => RpcError::NoAnswer { method: job.to_owned(), source },
+        }
+    }
 }
 
 fn did_you_mean(suggestion: Option<&str>) -> String {

@@ -13,12 +13,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::app::App;
-use super::archive::ArchivePlane;
-use super::audit::{self, Caller};
 use super::error::RpcError;
+use super::idle::IdleReactor;
 use super::params;
 use super::protocol::Dispatch;
-use super::reactors::IdleReactor;
+use crate::audit::{self, Caller};
+use crate::manage::ArchiveManager;
 use crate::reactor::ReactorHandle;
 
 /// How long a call waits for the reactor by default: a little less than the 60 s after which SPDK's client gives up, so that
@@ -152,16 +152,11 @@ pub struct Registry {
     methods: BTreeMap<&'static str, Method>,
     handle: ReactorHandle<App>,
     call_timeout: Duration,
-    archive: Option<Arc<ArchivePlane>>,
+    archive: Option<Arc<ArchiveManager>>,
     pub(super) idle_reactors: Vec<IdleReactor>,
 }
 
 impl Registry {
-    /// All methods of the appliance, over the reactor that owns its pool.
-    pub fn new(handle: ReactorHandle<App>) -> Self {
-        Self::with_methods(handle, super::methods::all())
-    }
-
     /// Chosen methods. Of two with the same name the later one counts.
     pub fn with_methods(handle: ReactorHandle<App>, methods: impl IntoIterator<Item = Method>) -> Self {
         let methods = methods.into_iter().map(|method| (method.name, method)).collect();
@@ -183,7 +178,7 @@ impl Registry {
 
     /// The same for an appliance with an archive.
     #[must_use]
-    pub fn with_archive(mut self, archive: Arc<ArchivePlane>) -> Self {
+    pub fn with_archive(mut self, archive: Arc<ArchiveManager>) -> Self {
         self.archive = Some(archive);
         self
     }
@@ -201,7 +196,7 @@ impl Registry {
     }
 
     /// The archive, if there is one.
-    pub fn find_archive(&self) -> Option<&ArchivePlane> {
+    pub fn find_archive(&self) -> Option<&ArchiveManager> {
         self.archive.as_deref()
     }
 

@@ -6,35 +6,29 @@
 //! - [`config`] applies and makes configuration files, which are the same calls.
 
 mod app;
-mod archive;
-pub mod audit;
 pub mod config;
 mod error;
 pub mod framing;
 mod histogram;
+mod idle;
 mod method;
 mod methods;
 mod params;
+mod pool_access;
 pub mod protocol;
 mod reactors;
 mod server;
 mod socket;
 mod target_view;
-pub mod units;
 
 pub use app::App;
-pub(crate) use archive::SCRUB_RATE_BYTES_PER_S;
-pub use archive::{
-    ArchivePlane, ArchiveReport, ArchivedObject, Expirer, ExpiryPool, ExpiryReport, Explained, KeepFileError,
-    LIST_LIMIT_DEFAULT, ScrubStatus, Scrubber, Sealed, VERIFICATIONS_MAX, Verification, VerificationState,
-};
-pub use audit::Caller;
 pub use error::{ErrorObject, RpcError};
 pub use histogram::{HistogramError, HistogramReport};
+pub use idle::IdleReactor;
 pub use method::{DEFAULT_CALL_TIMEOUT, Method, Phase, Registry};
 pub use params::{NoParams, ParamError, decode};
 pub use protocol::Dispatch;
-pub use reactors::{IdleReactor, ReactorReport};
+pub use reactors::ReactorReport;
 pub use server::{MAX_CONNECTIONS, RpcServer, RpcServerConfig};
 pub use socket::{MAX_SOCKET_PATH_BYTES, SocketError};
 pub use target_view::{

@@ -174,7 +174,7 @@ impl<'de> MapAccess<'de> for Access {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rpc::units::SizeBytes;
+    use crate::text::units::SizeBytes;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]

@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::{Map, Value, json};
 
-use super::audit::Caller;
 use super::error::RpcError;
+use crate::audit::Caller;
 
 /// The most JSON values of a request, names counted too (SPDK's limit).
 pub const MAX_REQUEST_VALUES: usize = 8192;

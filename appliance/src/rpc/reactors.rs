@@ -1,25 +1,13 @@
 //! The reactors as the command plane sees them: the one that owns the pool, and those that have nothing to do yet.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::app::App;
 use super::error::RpcError;
+use super::idle::IdleReactor;
 use super::method::Registry;
 use crate::histogram::Histogram;
-use crate::reactor::{Local, ReactorHandle, ReactorStats};
-
-/// A reactor that owns no pool.
-#[derive(Clone)]
-pub struct IdleReactor {
-    /// Its name.
-    pub name: String,
-    /// The core that it is pinned to.
-    pub core: usize,
-    /// When it started.
-    pub started: Instant,
-    /// How to reach it.
-    pub handle: ReactorHandle<Local>,
-}
+use crate::reactor::ReactorStats;
 
 /// What a reactor says of itself.
 #[derive(Debug)]

@@ -23,11 +23,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::net::{SendFlags, send as send_now};
 
-use super::audit::Caller;
 use super::error::RpcError;
 use super::framing::{Framer, FramingError};
 use super::protocol::{self, Dispatch};
 use super::socket::{SocketError, SocketFile};
+use crate::audit::Caller;
 use crate::descriptors;
 
 /// The most connections at a time (SPDK's limit).

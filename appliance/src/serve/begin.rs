@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::archive::{self, FoundArchive};
+use super::attach::{FoundArchive, find};
 use super::identity::{self, Found};
-use super::{ApplianceConfig, ArchiveConfig, Backing, CATALOG_FILE_NAME, ServeError, check_new};
+use super::new_pool::check_new;
+use super::{ApplianceConfig, Backing, CATALOG_FILE_NAME, ServeError};
 use crate::bdev::{FileDevice, FileOptions, is_blank};
 use crate::dma::BLOCK_BYTES;
 use crate::log::geometry::with_tail;
@@ -57,7 +58,7 @@ pub(super) fn open_all(config: &ApplianceConfig) -> Result<(OpenedDevice, Option
         }
     }
     let is_new = !matches!(locked, Some(OpenedDevice::File { blank: false, .. }));
-    let archive = config.archive.as_ref().map(|archive| archive::find(archive, config, &found, is_new));
+    let archive = config.archive.as_ref().map(|archive| find(archive, config, &found, is_new));
     let archive = archive.transpose()?;
     if is_new && !config.new_pool && archive.as_ref().is_some_and(FoundArchive::holds_something) {
         let state = is_nothing(path).unwrap_or("is blank");
@@ -117,22 +118,4 @@ fn gone(path: &Path, state: &'static str, evidence: String) -> ServeError {
 
 fn unreadable(path: &Path, source: std::io::Error) -> ServeError {
     crate::bdev::OpenError::Io { path: path.to_owned(), action: "look for a pool in", source }.into()
-}
-
-/// Whether opening the archive would begin a new one although the pool has had one.
-pub(super) fn refuse_new_archive(
-    archive: &ArchiveConfig,
-    config: &ApplianceConfig,
-    found: &Found,
-    is_new: bool,
-) -> Result<(), ServeError> {
-    let had_one = found.archive().is_some() || (!is_new && archive.catalog.exists());
-    if had_one && !config.new_archive && archive.store.is_missing() {
-        let place = found.archive().map_or_else(|| archive.store.to_string(), |known| known.store.clone());
-        return Err(ServeError::ArchiveGone {
-            place: archive.store.to_string(),
-            what: format!("nothing is there, and the pool's past went to {place}"),
-        });
-    }
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::archive::lines;
+use super::attach::lines;
 use super::notify::Notifier;
 use super::signals::{self, StopSignals};
 use super::watchdog::{LOOK_INTERVAL, Verdict, Watchdog, describe};
@@ -15,15 +15,15 @@ use super::{
     Started, StoreSpec,
 };
 use crate::bdev::Engine;
-use crate::cli::{BackPressureChoice, CommandError, IoEngineChoice, ServeOptions};
 use crate::dma::BLOCK_BYTES;
 use crate::log::geometry::with_tail;
 use crate::log::time::ClockBounds;
 use crate::nvmf::nqn;
-use crate::nvmf::target::TargetConfig;
+use crate::nvmf::server::TargetConfig;
+use crate::options::{BackPressureChoice, CommandError, IoEngineChoice, ServeOptions};
 use crate::reactor::{Cores, IdlePolicy, ReactorConfig};
 use crate::rpc::config::apply_file;
-use crate::rpc::units::SizeBytes;
+use crate::text::units::SizeBytes;
 use crate::volume::BackPressure;
 
 /// Serves until a signal or `spdk_kill_instance`.
@@ -172,7 +172,7 @@ fn announce(options: &ServeOptions, started: &Started) -> std::io::Result<()> {
     if options.memory.is_some() {
         writeln!(out, "  it lives in memory: nothing is kept when it stops")?;
     }
-    for line in lines(started) {
+    for line in lines(started.archive.as_ref()) {
         writeln!(out, "  {line}")?;
     }
     for problem in &pool.problems {
@@ -264,7 +264,7 @@ fn connect_line(address: SocketAddr, volume: &str) -> String {
 
 fn rpc_option(options: &ServeOptions) -> String {
     let socket = options.rpc_socket();
-    if socket == Path::new(crate::cli::DEFAULT_SOCKET) {
+    if socket == Path::new(crate::options::DEFAULT_SOCKET) {
         String::new()
     } else {
         format!(" --rpc {}", socket.display())

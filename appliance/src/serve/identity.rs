@@ -192,6 +192,15 @@ fn mark_text(metadata: &fs::Metadata) -> String {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_document_has_these_keys() {
+        crate::document::check_keys(
+            "### Identity: `pool.varve.id`",
+            "| key |",
+            &Identity { rehearsal: true, ..identity() },
+        );
+    }
+
     fn identity() -> Identity {
         let archive = ArchiveIdentity { store: "directory a".to_owned(), id: Uuid::from_u128(2) };
         Identity {

@@ -8,12 +8,15 @@
 //! and only then is a pool created or opened.
 
 mod abort;
-mod archive;
+mod appliance;
+mod attach;
 mod begin;
-mod budgets;
+mod claim;
 mod command;
 mod identity;
+mod identity_note;
 mod inherit;
+mod new_pool;
 mod notify;
 mod owner;
 mod progress;
@@ -27,33 +30,28 @@ mod thread;
 mod view;
 mod watchdog;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub use archive::{ARCHIVE_DIRECTORY_NAME, ArchiveConfig, ArchiveStarted, CATALOG_FILE_NAME, KEEP_FILE_NAME};
-pub use budgets::{AHEAD_MEMORY_BYTES, DMA_BUDGET_BYTES, HOST_MEMORY_BYTES, HOST_MEMORY_BYTES_MIN};
+pub use crate::options::{AHEAD_MEMORY_BYTES, DMA_BUDGET_BYTES, HOST_MEMORY_BYTES, HOST_MEMORY_BYTES_MIN};
+pub use appliance::Appliance;
+pub use attach::{ARCHIVE_DIRECTORY_NAME, ArchiveConfig, ArchiveStarted, CATALOG_FILE_NAME, KEEP_FILE_NAME};
 pub use command::serve;
 pub use owner::OwnerError;
-use reactors::IdleReactors;
 pub use recover::{RecoverError, recover};
 pub use store::{OpenedStore, SpecError, StoreOpenError, StoreSpec, TapeSpec, open_store, pools_in};
 
 use crate::archive::catalog::CatalogError;
 use crate::archive::service::StartError;
 use crate::bdev::{Engine, OpenError};
-use crate::dma::BLOCK_BYTES;
-use crate::log::Geometry;
-use crate::log::geometry::{
-    FIRST_SLOT_BLOCK, RESERVE_SLOTS, SEGMENT_BLOCKS_DEFAULT, SEGMENT_BLOCKS_MIN, with_tail,
-};
+use crate::log::geometry::{SEGMENT_BLOCKS_DEFAULT, SEGMENT_BLOCKS_MIN};
 use crate::log::time::ClockBounds;
-use crate::nvmf::target::{ListenError, TargetConfig};
-use crate::reactor::{CoresError, ReactorConfig, ReactorHandle};
-use crate::rpc::units::SizeBytes;
-use crate::rpc::{App, Expirer, KeepFileError, Registry, RpcServer, RpcServerConfig, Scrubber, SocketError};
+use crate::manage::KeepFileError;
+use crate::nvmf::server::{ListenError, TargetConfig};
+use crate::reactor::{CoresError, ReactorConfig};
+use crate::rpc::SocketError;
+use crate::text::units::SizeBytes;
 use crate::volume::{PoolInfo, VolumeError, VolumeInfo};
 
 /// Size of the volume that a new pool begins with, in bytes.
@@ -360,184 +358,6 @@ pub struct Started {
     pub is_new: bool,
     /// The archive, if there is one.
     pub archive: Option<ArchiveStarted>,
-}
-
-/// A running appliance. Dropping it stops it without a clean close, as a crash would.
-pub struct Appliance {
-    handle: ReactorHandle<App>,
-    thread: Option<JoinHandle<Result<(), ServeError>>>,
-    rpc: Option<RpcServer>,
-    expirer: Option<Expirer>,
-    scrubber: Option<Scrubber>,
-    _idle_reactors: IdleReactors,
-    registry: Arc<Registry>,
-    started: Started,
-    clean: bool,
-}
-
-impl Appliance {
-    /// Starts an appliance; returns when hosts can connect.
-    ///
-    /// # Errors
-    /// See [`ServeError`].
-    pub fn start(config: ApplianceConfig) -> Result<Self, ServeError> {
-        for &address in &config.listen {
-            // Tried and let go: what is opened later for good fails before anything was created.
-            TcpListener::bind(address).map_err(|source| ServeError::Address { address, source })?;
-        }
-        let (device, archive) = begin::open_all(&config)?;
-        let plane = archive.as_ref().map(|archive| Arc::clone(archive.plane()));
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let (handle_sender, handle_receiver) = mpsc::sync_channel(1);
-        let idle_reactors = IdleReactors::start(&config.idle_cores)?;
-        let thread_config = config.clone();
-        let thread = std::thread::Builder::new()
-            .name(config.reactor.name.clone())
-            .spawn(move || thread::run(&thread_config, device, archive, &handle_sender, &sender))
-            .map_err(ServeError::Reactor)?;
-        let handle: ReactorHandle<App> = match handle_receiver.recv() {
-            Ok(handle) => handle,
-            Err(_) => return Err(join(thread).err().unwrap_or(ServeError::ThreadEnded)),
-        };
-        let (expire_interval, expire_grace) =
-            config.archive.as_ref().map_or((Duration::ZERO, Duration::ZERO), |archive| {
-                (archive.expire_interval, archive.expire_grace)
-            });
-        let expiring = plane.clone().filter(|_| !expire_interval.is_zero());
-        let scrubbing = plane.clone().filter(|_| !config.scrub_pass.is_zero());
-        let registry = Registry::new(handle.clone()).with_idle_reactors(idle_reactors.views());
-        let registry = Arc::new(match plane {
-            Some(plane) => registry.with_archive(plane),
-            None => registry,
-        });
-        let rpc = match &config.rpc_socket {
-            Some(socket) => {
-                match RpcServer::start(RpcServerConfig::new(socket), Arc::<Registry>::clone(&registry) as _) {
-                    Ok(server) => Some(server),
-                    Err(error) => {
-                        handle.stop();
-                        // Its end matters less than why it was stopped.
-                        let _ = join(thread);
-                        return Err(error.into());
-                    }
-                }
-            }
-            None => None,
-        };
-        match receiver.recv() {
-            Ok(started) => {
-                let expirer = expiring
-                    .map(|plane| Expirer::start(plane, handle.clone(), expire_interval, expire_grace));
-                let expirer = expirer.transpose().map_err(ServeError::Reactor)?;
-                let scrubber =
-                    scrubbing.map(|plane| Scrubber::start(plane, handle.clone(), config.scrub_pass));
-                let scrubber = scrubber.transpose().map_err(ServeError::Reactor)?;
-                Ok(Appliance {
-                    handle,
-                    thread: Some(thread),
-                    rpc,
-                    expirer,
-                    scrubber,
-                    _idle_reactors: idle_reactors,
-                    registry,
-                    started,
-                    clean: false,
-                })
-            }
-            Err(_) => Err(join(thread).err().unwrap_or(ServeError::ThreadEnded)),
-        }
-    }
-
-    /// What it said when it started.
-    pub fn started(&self) -> &Started {
-        &self.started
-    }
-
-    /// The first address that hosts connect to.
-    pub fn address(&self) -> SocketAddr {
-        self.started.listen[0]
-    }
-
-    /// How to reach the reactor.
-    pub fn handle(&self) -> &ReactorHandle<App> {
-        &self.handle
-    }
-
-    /// Every JSON-RPC method.
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.registry
-    }
-
-    /// Whether its reactor has ended, asked or not.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    /// Stops it: hosts are disconnected, the log is written and marked as cleanly closed.
-    ///
-    /// # Errors
-    /// Why the pool did not close well; what was acknowledged is safe all the same.
-    pub fn stop(mut self) -> Result<(), ServeError> {
-        self.clean = true;
-        self.end()
-    }
-
-    fn end(&mut self) -> Result<(), ServeError> {
-        // It uses the pool and the store.
-        self.expirer = None;
-        self.scrubber = None;
-        if let Some(rpc) = self.rpc.take() {
-            rpc.stop();
-        }
-        let clean = self.clean;
-        // A full mailbox or a stopped reactor changes nothing: the stop flag below is seen in any case.
-        let _ = self.handle.send(move |app| {
-            if !clean {
-                app.take_pool();
-            }
-        });
-        self.handle.stop();
-        self.thread.take().map_or(Ok(()), join)
-    }
-}
-
-impl Drop for Appliance {
-    fn drop(&mut self) {
-        if let Err(error) = self.end() {
-            tracing::warn!(%error, "the appliance did not stop well");
-        }
-    }
-}
-
-fn join(thread: JoinHandle<Result<(), ServeError>>) -> Result<(), ServeError> {
-    thread.join().unwrap_or(Err(ServeError::ThreadEnded))
-}
-
-/// Refuses to make a file that is too small for a pool, or that its file system cannot hold: it is sparse and would fail only later.
-fn check_new(
-    path: &std::path::Path,
-    needed_bytes: u64,
-    segment_blocks: Option<u64>,
-) -> Result<(), ServeError> {
-    if path.exists() {
-        return Ok(());
-    }
-    let device_blocks = with_tail(needed_bytes / BLOCK_BYTES as u64);
-    let segment_blocks = segment_blocks.unwrap_or_else(|| segment_blocks_for(device_blocks));
-    if Geometry::fit(device_blocks, segment_blocks).is_none() {
-        let least_blocks = FIRST_SLOT_BLOCK + (RESERVE_SLOTS + 2) * segment_blocks;
-        let least_bytes = least_blocks * BLOCK_BYTES as u64;
-        return Err(ServeError::PoolTooSmall { pool_bytes: needed_bytes, needed_bytes: least_bytes });
-    }
-    let directory =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-    // A file system that does not tell is given the benefit of the doubt.
-    let Ok(space) = rustix::fs::statvfs(directory) else { return Ok(()) };
-    let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
-    if free_bytes < device_blocks * BLOCK_BYTES as u64 {
-        return Err(ServeError::TooLittleSpace { path: path.to_owned(), needed_bytes, free_bytes });
-    }
-    Ok(())
 }
 
 /// The segment size for a device: 64 MiB, or less on a small device, so that it has about 64 segments.

@@ -16,8 +16,9 @@ use crate::archive::store::Store;
 use crate::log::Lsn;
 use crate::log::format::{EntryKind, EventHead, EventKind, TrailerUnit};
 use crate::log::reader::{LsnRange, SegmentEntries};
+use crate::manage::ArchiveManager;
 use crate::reactor::ReactorHandle;
-use crate::rpc::{App, ArchivePlane};
+use crate::rpc::App;
 use crate::volume::SynchInfo;
 
 /// The most notes that wait.
@@ -47,16 +48,16 @@ pub(super) struct RecordingArchive {
 }
 
 impl RecordingArchive {
-    /// Wraps a service; its successes go to the catalog of `plane`.
+    /// Wraps a service; its successes go to the catalog of `manager`.
     pub(super) fn new(
         inner: Box<dyn ArchiveService>,
-        plane: Arc<ArchivePlane>,
+        manager: Arc<ArchiveManager>,
         handle: ReactorHandle<App>,
     ) -> Result<Self, ServeError> {
         let (notes, taken) = sync_channel(NOTES_MAX);
         let keeper = std::thread::Builder::new()
             .name("archive-notes".to_owned())
-            .spawn(move || keep(&taken, &plane, &handle))
+            .spawn(move || keep(&taken, &manager, &handle))
             .map_err(ServeError::Reactor)?;
         Ok(RecordingArchive {
             inner: Some(inner),
@@ -139,12 +140,12 @@ impl Drop for RecordingArchive {
 }
 
 /// The keeper's life: until nobody sends any more.
-fn keep(notes: &Receiver<Note>, plane: &ArchivePlane, handle: &ReactorHandle<App>) {
+fn keep(notes: &Receiver<Note>, manager: &ArchiveManager, handle: &ReactorHandle<App>) {
     let mut count = 0;
     let mut told = false;
     for note in notes {
         let synchs = if has_synch(&note) { synchs_of(&note, handle) } else { Some(Vec::new()) };
-        let Ok(catalog) = plane.catalog() else { continue };
+        let Ok(catalog) = manager.catalog() else { continue };
         count += 1;
         if let Err(error) = record(&catalog, &note, synchs, count % NOTES_PER_SYNC == 0)
             && !told

@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::archive::{Learned, learn, look_often, start_service};
+use super::attach::{Learned, learn, look_often, start_service};
+use super::claim;
 use super::identity::{self, ArchiveIdentity, Identity, with_suffix};
-use super::owner::{self, OwnerError};
+use super::new_pool::check_new;
+use super::owner::OwnerError;
 use super::signals::{self, StopSignals};
 use super::store::{open_reader, open_store, pools_in, read_id};
 use super::thread::share;
@@ -26,14 +28,14 @@ use crate::archive::object::{ClaimId, Decompressor, ObjectId};
 use crate::archive::owner::{Chain, HistoryId, Inheritance, OwnedStore, Recovered, read_chain};
 use crate::archive::service::{ArchiveError, WorkerOptions, read_entries};
 use crate::archive::store::Store;
+use crate::audit::{self, Caller};
 use crate::bdev::{FileDevice, FileOptions, OpenError, SharedBdev};
-use crate::cli::{CommandError, RecoverOptions};
 use crate::dma::{BLOCK_BYTES, DmaPool};
 use crate::log::geometry::with_tail;
 use crate::log::{CreateLog, Environment, Lsn, Recycling};
+use crate::options::{CommandError, RecoverOptions};
 use crate::reactor::{Reactor, ReactorConfig, Source};
-use crate::rpc::audit::{self, Caller};
-use crate::rpc::units::format_time;
+use crate::text::units::format_time;
 use crate::volume::{
     KnownObjects, Ownership, Pool, PoolOptions, RecoverFrom, TakeOver, VolumeError, WAY_WITHOUT_UNREADABLE,
 };
@@ -122,7 +124,7 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     if wanted.is_none() {
         chain.certain(&*store).map_err(OwnerError::Chain)?;
     }
-    let recovered = owner::find_history(&*store, pool, &chain, wanted)?;
+    let recovered = claim::find_history(&*store, pool, &chain, wanted)?;
     crate::private::create_dir_all(&options.dir)
         .map_err(|source| ServeError::Directory { path: options.dir.clone(), source })?;
     let config = ArchiveConfig::new(spec, &options.dir);
@@ -133,7 +135,7 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let segment_blocks = segment_blocks(&*opened.store, &known, options.leave_out_unreadable)?;
     let pool_bytes = options.pool_size.map_or(POOL_PER_VOLUME * FIRST_VOLUME_BYTES, |size| size.0);
     let pool_bytes = pool_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-    super::check_new(&path, pool_bytes, Some(segment_blocks))?;
+    check_new(&path, pool_bytes, Some(segment_blocks))?;
     let file = make_unfinished(&unfinished, pool_bytes)?;
     *lock(&stage) = Stage::Making;
     let keep = config.keep.clone();
@@ -368,10 +370,10 @@ fn plan(
     let take_over = Box::new(move |cut_lsn: Lsn| {
         let inheritance = Inheritance::of_recovery(&chain, &recovered, cut_lsn, history);
         let mut generation = inheritance.generation(pool, claim, cut_lsn, ids.into_iter());
-        owner::sign(&mut generation);
+        claim::sign(&mut generation);
         let owned = OwnedStore::new(store);
         owned.claim(generation);
-        owned.ensure_owner("claim").map_err(|error| owner::failed(&OwnerError::Store(error)))
+        owned.ensure_owner("claim").map_err(|error| claim::failed(&OwnerError::Store(error)))
     });
     (Ownership::of(history, claim), Some(take_over))
 }

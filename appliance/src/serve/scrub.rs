@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::dma::BLOCK_BYTES;
+use crate::manage::SCRUB_RATE_BYTES_PER_S;
 use crate::reactor::Local;
-use crate::rpc::{App, SCRUB_RATE_BYTES_PER_S};
+use crate::rpc::App;
 use crate::volume::{Pool, SCRUB_BATCH_BLOCKS};
 
 /// The longest sleep: a stop, and the end of what is to be read, are noticed in that time.

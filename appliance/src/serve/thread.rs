@@ -7,10 +7,10 @@ use std::sync::mpsc::SyncSender;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::archive::late::{AwayArchive, waits_for};
-use super::archive::{self, FoundArchive};
+use super::attach::{AwayArchive, FoundArchive, attach, look_often, waits_for};
 use super::begin::OpenedDevice;
-use super::identity::{self, ArchiveIdentity, Found, Identity};
+use super::identity::{self, Found};
+use super::identity_note::note_identity;
 use super::inherit;
 use super::scrub;
 use super::view::View;
@@ -22,7 +22,7 @@ use crate::bdev::memory::{MemoryBdev, MemoryDisk};
 use crate::bdev::{Bdev, FileDevice, SharedBdev};
 use crate::dma::DmaPool;
 use crate::log::{CreateLog, Environment, Recycling};
-use crate::nvmf::target::{Target, TargetConfig};
+use crate::nvmf::server::{Target, TargetConfig};
 use crate::reactor::{Interest, Local, Reactor, ReactorHandle, Source};
 use crate::rpc::App;
 use crate::volume::{CreateVolume, Pool, PoolOptions, VolumeError};
@@ -125,7 +125,7 @@ fn run_device(
     add_pollers(&local, &pool, &target);
     // Writes that wait for room need turns also when nobody asks for anything.
     let seal_interval_ns = config.archive.as_ref().filter(|_| archive.is_some());
-    archive::look_often(&local, seal_interval_ns.map_or(0, |archive| archive.policy.seal_interval_ns));
+    look_often(&local, seal_interval_ns.map_or(0, |archive| archive.policy.seal_interval_ns));
     if !config.scrub_pass.is_zero() && matches!(config.backing, Backing::File { .. }) {
         let scrubbing = scrub::scrub_primary(Rc::clone(&pool), local.clone(), app.clone(), config.scrub_pass);
         drop(local.spawn(scrubbing));
@@ -165,15 +165,9 @@ fn give_archive(
     let away = match archive {
         FoundArchive::Away(away) => *away,
         FoundArchive::Opened(opened) => {
-            let plane = Arc::clone(&opened.plane);
-            let attaching = archive::attach(
-                *opened,
-                Rc::clone(pool),
-                is_new,
-                Arc::clone(&file),
-                local.clone(),
-                reactor.handle(),
-            );
+            let manager = Arc::clone(&opened.manager);
+            let attaching =
+                attach(*opened, Rc::clone(pool), is_new, Arc::clone(&file), local.clone(), reactor.handle());
             match reactor.run_until(app, attaching) {
                 Ok((mut started, identity)) => {
                     started.notes.extend(note_identity(config, pool, false, identity)?);
@@ -183,7 +177,7 @@ fn give_archive(
                     let found = found_of(config)?;
                     match &config.archive {
                         Some(archive) if waits_for(archive, config, &found, is_new, &error) => {
-                            AwayArchive::with_plane(archive, config, &found, plane, &error)
+                            AwayArchive::with_manager(archive, config, &found, manager, &error)
                         }
                         _ => return Err(error),
                     }
@@ -253,45 +247,6 @@ async fn unless_starved(
         Poll::Pending
     })
     .await
-}
-
-/// Says which pool is here, as far as that is new; what the operator must know of it. With the first one a creation is complete.
-pub(super) fn note_identity(
-    config: &ApplianceConfig,
-    pool: &Pool,
-    is_new: bool,
-    archive: Option<ArchiveIdentity>,
-) -> Result<Vec<String>, ServeError> {
-    let Backing::File { path, .. } = &config.backing else { return Ok(Vec::new()) };
-    let info = pool.info();
-    let found = if is_new { Found::Nothing } else { identity::read(path)? };
-    let identity = Identity {
-        pool: info.uuid,
-        created_ns: info.created_ns,
-        device_bytes: info.device_bytes,
-        archive: archive.or_else(|| found.archive().cloned()),
-        rehearsal: pool.ownership().rehearsal_lsn.is_some(),
-    };
-    if found == Found::Known(identity.clone()) {
-        return Ok(Vec::new());
-    }
-    let written = identity::write(path, &identity);
-    if is_new {
-        return written.map(|()| Vec::new());
-    }
-    let mut notes = Vec::new();
-    if let Found::Known(other) = &found
-        && other.pool != identity.pool
-    {
-        notes.push(format!("this is pool {}, and {} was here before", identity.pool, other.pool));
-    }
-    // A full file system does not keep a pool from being served.
-    notes.extend(
-        written
-            .err()
-            .map(|error| format!("{error}; should the pool's file be lost, that might not be noticed")),
-    );
-    Ok(notes)
 }
 
 /// Adds the ways out to a pool that cannot be read.

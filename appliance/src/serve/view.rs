@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::nvmf::target::{
+use crate::nvmf::server::{
     LISTENERS_MAX, ListenError, NAMESPACE_ID, TRANSFER_BYTES_MAX, Target, TargetConfig,
 };
 use crate::rpc::{

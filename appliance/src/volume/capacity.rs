@@ -26,7 +26,8 @@ const WARNING_PERCENT: u64 = 85;
 
 /// Leaves of what is on its way out that are looked at in one turn: 512 blocks each.
 const BURIED_LEAVES_PER_TURN: usize = 64;
-/// Parts that may be on their way out; trims of large ranges wait beyond that.
+/// Parts that may be on their way out; trims of large ranges wait beyond that. A command adds two
+/// at most.
 const BURIED_MAX: usize = 64;
 
 /// What a pool can hold and what is taken of it, in blocks.

@@ -31,7 +31,8 @@ use std::task::{Context, Poll, Waker};
 
 use crate::dma::DmaBuf;
 use crate::log::format::EntryKind;
-use crate::log::reader::{LsnRange, PlacedEntry, ReadError, SegmentEntries, load_segment};
+use crate::log::load::load_segment;
+use crate::log::reader::{LsnRange, PlacedEntry, ReadError, SegmentEntries};
 use crate::log::table::Mask;
 use crate::log::{
     AppendClass, AppendError, BlockNumber, ImageId, Log, Lsn, Recycling, SegmentSeq, SharedLog,
@@ -161,13 +162,13 @@ impl Cleaner {
             let of_hosts = log.head_lsn().0.saturating_sub(self.head_seen.0);
             // Nothing to copy at this length of the log is nothing to copy until it grows, or somebody waits.
             if self.rests_at == Some((log.head_lsn(), log.written_lsn()))
-                && !(log.is_pressed() || log.is_squeezed())
+                && !log.why_busy().needs_copies()
                 && state.catalog.working_set_target.is_none()
             {
                 return 0;
             }
             self.per_turn = match (COPIES_PER_HOST_BLOCK * of_hosts) as usize {
-                _ if log.is_pressed() || log.is_squeezed() || self.is_idle => COPIES_PER_TURN_MAX,
+                _ if log.why_busy().needs_copies() || self.is_idle => COPIES_PER_TURN_MAX,
                 copies => copies.clamp(COPIES_PER_TURN_MIN, COPIES_PER_TURN_MAX),
             };
         }
@@ -252,7 +253,7 @@ impl Cleaner {
                     let log = shared.borrow();
                     if log.environment().clock.monotonic_ns() < *until_ns {
                         // A host that waits is not left alone.
-                        return work + usize::from(log.is_pressed());
+                        return work + usize::from(log.why_busy().waits_for_copies());
                     }
                     self.work = Work::Idle;
                 }
@@ -453,7 +454,7 @@ impl Cleaner {
     /// How many blocks may be copied now. See the module's documentation on the pace.
     fn allowed(&mut self, state: &State, log: &Log) -> u64 {
         let (used, room) = log.current_fill();
-        if log.is_squeezed() {
+        if log.why_busy().waits_for_room() {
             return log.leaving_blocks(log.geometry().working_set - 1);
         }
         let must = log.must_copy_blocks().max(log.demand());
@@ -477,7 +478,7 @@ impl Cleaner {
         let hosts_used = used.saturating_sub(copied + copied / 168);
         let share = (hosts_used as f64 / hosts_room + 0.02).min(1.0);
         // A command that does not fit into the rest of the segment waits for the next one: nothing is gained by waiting for hosts.
-        let share = if log.is_pressed() { 1.0 } else { share };
+        let share = if log.why_busy().waits_for_copies() { 1.0 } else { share };
         ((planned as f64 * share).ceil() as u64).saturating_sub(copied)
     }
 }

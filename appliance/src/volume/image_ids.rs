@@ -86,6 +86,13 @@ pub(super) fn problem(next: u32, format_version: u32) -> Option<String> {
 mod tests {
     use super::*;
 
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        last_of_all(1) => "The greatest is {} in pools of version 1",
+        last_of_all(2) => "in pools of version 1 and {} in version 2",
+        last_of_all(2) - last_of_changes(2) => "the last {} are for recoveries",
+    );
+
     #[test]
     fn ids_are_told_of_before_they_run_out_and_recoveries_find_some() {
         for version in [1, 2] {

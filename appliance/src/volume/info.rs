@@ -408,3 +408,23 @@ pub enum VolumeEvent {
     /// A volume has another size.
     Resized(VolumeId),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_the_keys_of_a_synch() {
+        let synch = SynchInfo {
+            id: 1,
+            label: "a".to_owned(),
+            lsn: 0,
+            time_ns: 1,
+            details: serde_json::json!({"a": 1}),
+        };
+        crate::document::check_keys("### Synch", "| key |", &synch);
+        let damaged = SynchInfo::damaged(7, 8);
+        assert_eq!((damaged.id, damaged.label.as_str()), (0, "damaged"));
+        crate::document::check_says("It then has id 0 and the label `damaged`.");
+    }
+}

@@ -472,3 +472,14 @@ fn check_size(size_bytes: u64) -> Result<u64, VolumeError> {
     }
     Ok(size_blocks)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        LABEL_BYTES_MAX => "| `label` | text | 1 to {} bytes, no control characters",
+        DETAILS_BYTES_MAX => "| `details` | any JSON | at most {} bytes (`DETAILS_BYTES_MAX`)",
+    );
+}

@@ -545,3 +545,13 @@ async fn ask(
         yield_now().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::numbers!(
+        the_document_has_this_margin,
+        EPOCH_MARGIN => "has the greatest epoch of the archive plus {}",
+    );
+}

@@ -99,7 +99,8 @@ pub enum IoError {
     /// The log has no room for another write.
     #[error("capacity exceeded: the pool's log is full")]
     CapacityExceeded,
-    /// The device has had no room for too long; it may have later, so another try makes sense. The write may or may not be done.
+    /// The device has had no room for too long, or what it holds waits for the archive; it may have
+    /// room later, so another try makes sense. A write that had been taken may or may not be done.
     #[error("no room on the pool's device; try again")]
     NoRoom,
     /// The data cannot be read, or its checksum is wrong, and trying again does not help.

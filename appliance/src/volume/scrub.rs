@@ -22,7 +22,8 @@ use super::request::VolumeId;
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::checksum::crc32c;
 use crate::log::format::EntryKind;
-use crate::log::reader::{PlacedEntry, SegmentEntries, load_segment};
+use crate::log::load::load_segment;
+use crate::log::reader::{PlacedEntry, SegmentEntries};
 use crate::log::{AppendClass, AppendError, BlockNumber, SegmentSeq};
 use crate::reactor::yield_now;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use varve::rpc::units::SizeBytes;
+use varve::text::units::SizeBytes;
 
 use super::tcp::Shape;
 use super::{FloorResult, memory, tcp};

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use varve::bdev::{BLOCK_BYTES, Bdev, FileDevice, FileOptions, MemoryDisk};
 use varve::nvmf::host::{ConnectOptions, Controller, Geometry, Namespace, Queue};
 use varve::nvmf::nqn;
-use varve::rpc::units::SizeBytes;
 use varve::serve::segment_blocks_for;
+use varve::text::units::SizeBytes;
 
 use super::aim::Aim;
 use super::device::DevicePort;

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use varve::nvmf::target::set_busy_poll;
+use varve::nvmf::server::set_busy_poll;
 
 use plain::Readiness;
 use ring::Uses;

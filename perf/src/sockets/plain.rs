@@ -7,7 +7,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
-use varve::nvmf::target::TargetConfig;
+use varve::nvmf::server::TargetConfig;
 
 use super::answers::Answers;
 use crate::floor::tcp::{Shape, read_some};

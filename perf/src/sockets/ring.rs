@@ -12,7 +12,7 @@ use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opc
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use varve::dma::{DmaBufMut, DmaPool};
-use varve::nvmf::target::TargetConfig;
+use varve::nvmf::server::TargetConfig;
 
 use super::answers::Answers;
 use super::provided::{GROUP, Provided};

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use varve::rpc::units::SizeBytes;
+use varve::text::units::SizeBytes;
 use varve_tests::soak::{SoakConfig, SoakError, SoakReport, find_binary, run};
 
 /// Kill varve under load again and again; every acknowledged write must be there after each restart.

@@ -20,6 +20,7 @@
 mod bed;
 mod descriptors;
 mod discards;
+mod elsewhere;
 mod error;
 mod half_open;
 mod innocent;
@@ -198,8 +199,9 @@ pub fn run(adversary: &Adversary, config: CanaryConfig) -> Result<Verdict, Canar
     (adversary.prepare)(&bed)?;
     let mut innocent = Innocent::connect(bed.address())?;
     let (before, ()) = live(&bed, &mut innocent, || std::thread::sleep(config.before));
-    let (beside, told) =
-        live(&bed, &mut innocent, || (adversary.attack)(&bed, Until(Instant::now() + config.beside)));
+    let (beside, told) = live(&bed, &mut innocent, || {
+        elsewhere::run(|| (adversary.attack)(&bed, Until(Instant::now() + config.beside)))
+    });
     let Told { told, is_harmless } = told;
     if is_harmless {
         return Err(CanaryError::Harmless { name: adversary.name, told });

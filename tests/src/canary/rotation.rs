@@ -19,7 +19,7 @@ use super::error::CanaryError;
 use super::innocent::{Experience, Innocent};
 use super::operator::{self, Watch};
 use super::verdict::Verdict;
-use super::{ADVERSARIES, Adversary, SERVE, allow_descriptors, chain, joined};
+use super::{ADVERSARIES, Adversary, SERVE, allow_descriptors, chain, elsewhere, joined};
 use crate::appliance::{Appliance, ApplianceConfig};
 use crate::sim::rng::Rng;
 use crate::soak::error::SoakError;
@@ -159,7 +159,7 @@ impl Stage {
         let (bed, stop) = (&*bed, &AtomicBool::new(false));
         let until = Instant::now() + span;
         std::thread::scope(|scope| {
-            let attack = scope.spawn(move || (adversary.attack)(bed, Until(until)));
+            let attack = scope.spawn(move || elsewhere::run(|| (adversary.attack)(bed, Until(until))));
             let innocent = scope.spawn(move || innocent.live(stop));
             let watch = scope.spawn(move || operator::watch(bed, stop));
             let load = scope.spawn(move || load.go_on(until));

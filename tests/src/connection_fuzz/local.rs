@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use varve::dma::DmaPool;
-use varve::nvmf::target::memory::{Behavior, MemoryStorage};
-use varve::nvmf::target::{Target, TargetConfig};
+use varve::nvmf::server::memory::{Behavior, MemoryStorage};
+use varve::nvmf::server::{Target, TargetConfig};
 use varve::reactor::{IdlePolicy, Reactor, ReactorConfig};
 
 /// The volume of the fuzzed connections.

@@ -11,7 +11,7 @@ mod local;
 mod peer;
 mod step;
 
-use varve::nvmf::target::memory::Behavior;
+use varve::nvmf::server::memory::Behavior;
 use varve::nvmf::wire::fabrics::ConnectResult;
 use varve::nvmf::wire::pdu::Digests;
 

@@ -131,7 +131,8 @@ impl Run {
     pub(super) fn refused(&mut self, tag: u64) -> bool {
         let mut refused = false;
         while let Some(completion) = self.sink.pop() {
-            if completion.tag == tag && completion.result == Err(IoError::CapacityExceeded) {
+            let is_refusal = matches!(completion.result, Err(IoError::CapacityExceeded | IoError::NoRoom));
+            if completion.tag == tag && is_refusal {
                 refused = true;
             } else {
                 self.early.push((completion.tag, completion.result));

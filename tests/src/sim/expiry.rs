@@ -13,7 +13,7 @@ use varve::archive::retention::{KeepRules, SegmentRange};
 use varve::archive::service::StopFlag;
 use varve::archive::store::Store;
 use varve::log::{Lsn, SegmentSeq};
-use varve::rpc::{ArchivePlane, ExpiryPool, RpcError};
+use varve::manage::{ArchiveManager, ExpiryPool, ManageError};
 use varve::volume::{Forgotten, Lineage, Point, Pool, VolumeError};
 
 use super::rng::Rng;
@@ -29,7 +29,7 @@ const FEW_OBJECTS: u64 = 6;
 #[derive(Default)]
 pub struct Expired {
     /// The command plane's side, once something was to expire, and the folder of its files.
-    plane: Option<(ArchivePlane, TempDir)>,
+    manager: Option<(ArchiveManager, TempDir)>,
     /// Segments that the pool forgot. Their objects may still be there, if deleting them failed.
     segments: BTreeSet<u64>,
     /// Labels of synchs that went. They may come back where objects could not be deleted.
@@ -40,9 +40,9 @@ pub struct Expired {
 
 impl Expired {
     /// The same, for a pool on a copy of the device: nothing more will go there.
-    pub(super) fn without_plane(&self) -> Expired {
+    pub(super) fn without_manager(&self) -> Expired {
         Expired {
-            plane: None,
+            manager: None,
             segments: self.segments.clone(),
             synchs: self.synchs.clone(),
             kept_above: self.kept_above,
@@ -67,24 +67,24 @@ struct Forgetting {
 }
 
 impl ExpiryPool for Forgetting {
-    fn lineage(&self) -> Result<Lineage, RpcError> {
+    fn lineage(&self) -> Result<Lineage, ManageError> {
         Ok(self.pool.lineage())
     }
 
-    fn forget(&self, ranges: Vec<SegmentRange>, change_lsn: Lsn) -> Result<Forgotten, RpcError> {
+    fn forget(&self, ranges: Vec<SegmentRange>, change_lsn: Lsn) -> Result<Forgotten, ManageError> {
         let forgotten = self.pool.forget_archived(&ranges, change_lsn)?;
         self.forgotten.borrow_mut().extend(ranges);
         Ok(forgotten)
     }
 }
 
-fn new_plane(store: Arc<dyn Store>, pool: Uuid) -> (ArchivePlane, TempDir) {
+fn new_manager(store: Arc<dyn Store>, pool: Uuid) -> (ArchiveManager, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let (catalog, _) =
         ArchiveCatalog::open(&folder.path().join("catalog"), pool, store.label()).expect("a new catalog");
-    let plane = ArchivePlane::new(store, &folder.path().join("keep")).expect("a new file of rules");
-    plane.set_catalog(catalog);
-    (plane, folder)
+    let manager = ArchiveManager::new(store, &folder.path().join("keep")).expect("a new file of rules");
+    manager.set_catalog(catalog);
+    (manager, folder)
 }
 
 impl Run {
@@ -149,8 +149,8 @@ impl Run {
         let snapshots = self.model.snapshots();
         // A point of which an earlier expiry took a part is not promised again by a rule that comes later.
         let lineage = self.pool.lineage();
-        let plane = self.plane(&rules);
-        let is_whole = |lsn: u64| plane.explain(&lineage, Lsn(lsn)).is_ok_and(|told| told.restorable);
+        let manager = self.manager(&rules);
+        let is_whole = |lsn: u64| manager.explain(&lineage, Lsn(lsn)).is_ok_and(|told| told.restorable);
         let watched: Vec<(u64, String)> = [&kept, &snapshots]
             .into_iter()
             .filter(|some| !some.is_empty())
@@ -175,20 +175,20 @@ impl Run {
     }
 
     /// The command plane's side, with these rules in force.
-    fn plane(&mut self, rules: &str) -> &ArchivePlane {
+    fn manager(&mut self, rules: &str) -> &ArchiveManager {
         let store = self.world.store.as_ref().expect("a run with an archive has a store");
         let uuid = self.pool.info().uuid;
-        let (plane, _) = self.expired.plane.get_or_insert_with(|| new_plane(Arc::clone(store), uuid));
-        plane.set_keep(KeepRules::parse(rules).expect("rules")).expect("rules are written");
-        plane
+        let (manager, _) = self.expired.manager.get_or_insert_with(|| new_manager(Arc::clone(store), uuid));
+        manager.set_keep(KeepRules::parse(rules).expect("rules")).expect("rules are written");
+        manager
     }
 
     /// The rules carried out as the appliance does it. A store that fails leaves the rest to the next time.
     fn carry_out(&mut self, now_ns: u64, objects_max: usize) -> u64 {
-        let (plane, _) = self.expired.plane.as_ref().expect("rules were set");
+        let (manager, _) = self.expired.manager.as_ref().expect("rules were set");
         let pool = Forgetting { pool: Rc::clone(&self.pool), forgotten: RefCell::default() };
-        match plane.expire(&pool, now_ns, false, objects_max, &StopFlag::default()) {
-            Ok(_) | Err(RpcError::Volume(VolumeError::Archive { .. })) => {}
+        match manager.expire(&pool, now_ns, false, objects_max, &StopFlag::default()) {
+            Ok(_) | Err(ManageError::Volume(VolumeError::Archive { .. })) => {}
             Err(error) => panic!("seed {}: {error}", self.seed),
         }
         let forgotten: BTreeSet<u64> =

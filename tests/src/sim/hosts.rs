@@ -71,7 +71,7 @@ impl std::fmt::Display for Kind {
 type Present = HashMap<usize, HashMap<u64, Stamp>>;
 
 impl Run {
-    /// Several hosts with so many commands each, and then one of each operation of the management plane.
+    /// Several hosts with so many commands each, and then one of each operation of the management manager.
     ///
     /// # Panics
     /// When a command does not end in time, or a promise is broken.
@@ -223,8 +223,9 @@ impl Run {
             return;
         }
         host.arrived.extend(std::iter::from_fn(|| host.sink.pop()));
-        let full = Err(IoError::CapacityExceeded);
-        if host.arrived.iter().any(|arrived| arrived.tag == asked.tag && arrived.result == full) {
+        let is_full =
+            |result: &Result<(), IoError>| matches!(result, Err(IoError::CapacityExceeded | IoError::NoRoom));
+        if host.arrived.iter().any(|arrived| arrived.tag == asked.tag && is_full(&arrived.result)) {
             return;
         }
         assert!(self.head() > before, "seed {}: a command moves the head", self.seed);

@@ -1,4 +1,4 @@
-//! Operations of the management plane in a run: volumes, synchs, snapshots, clones, the pool's shape.
+//! Operations of the management manager in a run: volumes, synchs, snapshots, clones, the pool's shape.
 
 use std::rc::Rc;
 
@@ -83,7 +83,7 @@ impl Run {
         }
     }
 
-    /// Begins an operation of the management plane and does not wait for its end; for a crash that follows. It must be there whole or not at all.
+    /// Begins an operation of the management manager and does not wait for its end; for a crash that follows. It must be there whole or not at all.
     pub fn begin_operation(&mut self) {
         let (pool, turns) = (Rc::clone(&self.pool), self.rng.below(4));
         let number = self.model.steps.len();

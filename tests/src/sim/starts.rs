@@ -195,7 +195,7 @@ impl Run {
             lost_primary: self.lost_primary,
             archived_only_points: 0,
             segments_touched_max: 0,
-            expired: self.expired.without_plane(),
+            expired: self.expired.without_manager(),
             recovered_head: 0,
             trouble: self.trouble.of_copy(),
             start_copy: None,

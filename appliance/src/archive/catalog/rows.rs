@@ -126,3 +126,21 @@ pub(super) fn insert_synch(
     synchs.insert(synch.lsn.0, (synch.time_ns, synch.text.as_slice()))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_these_tables() {
+        use redb::TableHandle;
+
+        crate::document::check_says(&format!("key `version` of table `meta` | `{VERSION}` (text) |"));
+        crate::document::check_says(&format!("| `version` | `{VERSION}` |"));
+        crate::document::check_says(&format!("| `{COMPLETE}` | `yes`: the file has everything"));
+        for name in [OBJECTS.name(), SYNCHS.name(), GAPS.name(), META.name()] {
+            let rows = crate::document::rows_of("A redb database", "| table |");
+            assert!(rows.iter().any(|row| row[0] == format!("`{name}`")), "the document has no table {name}");
+        }
+    }
+}

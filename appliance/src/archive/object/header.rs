@@ -368,3 +368,43 @@ impl ObjectTail {
         Ok(tail)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::layout!(
+        the_document_has_the_bytes_of_a_header,
+        "### Header",
+        RawHeader { magic: "magic", version: "version", epoch: "epoch of the segment", pool: "pool UUID", sequence: "sequence", first_lsn: "first LSN of the segment", from_lsn: "first LSN of the object", to_lsn: "LSN after the object's last block", opened_ns: "time at which the segment was opened", sealed_ns: "time at which the stretch was sealed", segment_blocks: "segment size in blocks", blocks: "count of blocks in the object", frame_bytes: "content of a data frame", flags: "flags: bit 0, the whole segment", units: "count of units", units_compressed_bytes: "bytes of the compressed entries", units_bytes: "bytes of the entries", units_crc: "CRC32C of the compressed entries", crc: "CRC32C of bytes 0 to 123" },
+        magic HEADER_MAGIC
+    );
+
+    crate::document::layout!(
+        the_document_has_the_bytes_of_a_tail,
+        "### Digest frame",
+        RawTail { magic: "magic", version: "version", epoch: "epoch of the segment", pool: "pool UUID", sequence: "sequence", from_lsn: "first LSN of the object", to_lsn: "LSN after the object's last block", segment_blocks: "segment size in blocks", digest: "BLAKE3", digested_bytes: "count of bytes before this frame", frame_bytes: "content of a data frame", flags: "flags: bit 0, the whole segment", data_frames: "count of data frames", table_crc: "CRC32C of the list of damaged blocks", damaged_blocks: "count of damaged blocks", crc: "CRC32C of bytes 0 to 123" },
+        magic TAIL_MAGIC
+    );
+
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        HEADER_BYTES => "{} bytes at offset 8 of the object.",
+        HOLE_BYTES => "A hole is {} bytes",
+        TAIL_BYTES => "Tail, {} bytes, after the 8 bytes of the frame's head",
+        WHOLE.ilog2() => "flags: bit {}, the whole segment",
+        FRAME_BYTES_MIN => "power of two, {} to 1,048,576",
+        FRAME_BYTES_MAX => "power of two, 65,536 to {}",
+        super::super::FRAME_BYTES_DEFAULT => "65,536 to 1,048,576; usual {}",
+        super::super::SKIPPABLE_HEAD_BYTES => "after the {} bytes of the frame's head",
+        VERSION_WHOLE => "| object: header, tail | `version` in each | {} if the part reports nothing missing",
+        OBJECT_VERSION => "if the part reports nothing missing, else {} |",
+    );
+
+    #[test]
+    fn the_document_has_the_magic_numbers_of_the_frames() {
+        for magic in [super::super::FRONT_MAGIC, super::super::DIGEST_MAGIC] {
+            crate::document::check_says(&format!("skippable frame {magic:#X}").replace("0X", "0x"));
+        }
+    }
+}

@@ -362,7 +362,7 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
 /// The most data frames: the largest segment in the smallest frames.
 const MAX_DATA_FRAMES: u32 =
     (crate::log::geometry::SEGMENT_BLOCKS_MAX * BLOCK_BYTES as u64 / super::FRAME_BYTES_MIN as u64) as u32;
-/// More than any front frame has: the largest segment's units take 6.3 MiB uncompressed, and the holes between them less than 4.3 MiB.
+/// More than any front frame has: the largest segment's units take 6.0 MiB uncompressed, and the holes between them less than 4.3 MiB.
 const MAX_FRONT_BYTES: u64 = 12 << 20;
 /// More than any digest frame has: that of the largest segment, all of it damaged.
 const MAX_DIGEST_BYTES: usize = 4096 + crate::log::geometry::SEGMENT_BLOCKS_MAX as usize * POSITION_BYTES;
@@ -415,4 +415,17 @@ fn le_u64(bytes: &[u8], offset: usize) -> u64 {
     let mut value = [0; 8];
     value.copy_from_slice(&bytes[offset..offset + 8]);
     u64::from_le_bytes(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        MAX_DATA_FRAMES => "| data frames | {} | `MAX_DATA_FRAMES` |",
+        MAX_FRONT_BYTES => "| front frame | {MiB} MiB | `MAX_FRONT_BYTES` |",
+        (MAX_DIGEST_BYTES - 4096) / POSITION_BYTES => "| digest frame | 4,096 + {} x 8 bytes | `MAX_DIGEST_BYTES` |",
+        MAX_DIGEST_BYTES - 262_144 * 8 => "| digest frame | {} + 262,144 x 8 bytes |",
+    );
 }

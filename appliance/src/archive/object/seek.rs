@@ -139,3 +139,24 @@ pub(super) fn le_u32(bytes: &[u8], offset: usize) -> u32 {
     value.copy_from_slice(&bytes[offset..offset + 4]);
     u32::from_le_bytes(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::numbers!(
+        the_document_has_these_sizes,
+        ENTRY_BYTES => "| {} for each frame | compressed bytes u32",
+        SKIPPABLE_FRAMES => "| 4 | count of frames: data frames + {} |",
+        FOOTER_BYTES => "12 bytes for each frame before it | footer, {} bytes |",
+    );
+
+    #[test]
+    fn the_document_has_these_magic_numbers() {
+        crate::document::check_says(&format!("Skippable frame 0x{SKIPPABLE_MAGIC:X}; its payload"));
+        crate::document::check_says(&format!("| 4 | magic 0x{SEEKABLE_MAGIC:X} |"));
+        crate::document::check_says(&format!(
+            "| 1 | descriptor, 0x{CHECKSUM_FLAG:x}: lines have checksums |"
+        ));
+    }
+}

@@ -160,3 +160,13 @@ fn remove_outdated(store: &dyn Store, generation: &Generation, numbers: &[u64]) 
         drop(store.delete(&Generation::name_of(generation.pool, number)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::numbers!(
+        the_document_says_which_are_kept,
+        KEPT + 1 => "a number at least {} less than the new one are deleted",
+    );
+}

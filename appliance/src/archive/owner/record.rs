@@ -215,3 +215,41 @@ fn whole_line(text: &[u8]) -> Option<&[u8]> {
         (blake3::hash(line).to_hex().as_bytes() == digest).then_some(line)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::numbers!(
+        the_document_has_this_version,
+        VERSION => "| generation (ownership) | `\"version\"` in JSON | {} | up to 1 |",
+    );
+
+    #[test]
+    fn the_document_has_these_keys() {
+        let history = HistoryId(Uuid::nil());
+        let parent = Parent { history, cut_lsn: Lsn(1) };
+        let acknowledged = vec![Acknowledged { claim: ClaimId(1), end_lsn: Lsn(2) }];
+        let side = SideHistory { history, parent: Some(parent), acknowledged: acknowledged.clone() };
+        let generation = Generation {
+            parent: Some(parent),
+            beside: vec![side],
+            tombstones: vec!["a".to_owned()],
+            rules: Some("all".to_owned()),
+            ..Generation::first(Uuid::nil(), ClaimId(1), history, acknowledged)
+        };
+        crate::document::check_keys("Name: `v1/POOL/owner/NUMBER`", "| key |", &generation);
+        let value = serde_json::to_value(&generation).expect("plain data");
+        let keys = |value: &serde_json::Value| {
+            let keys = value.as_object().expect("an object").keys().map(|key| format!("\"{key}\""));
+            format!("{{{}}}", keys.collect::<Vec<_>>().join(","))
+        };
+        for (key, phrase) in [
+            (&value["parent"], "| `parent` | `{}` | where the history began"),
+            (&value["acknowledged"][0], "| `acknowledged` | list of `{}` |"),
+            (&value["beside"][0], "| `beside` | list of `{}` |"),
+        ] {
+            crate::document::check_says(&phrase.replace("{}", &keys(key)));
+        }
+    }
+}

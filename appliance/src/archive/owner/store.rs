@@ -284,3 +284,13 @@ impl Store for OwnedStore {
         self.inner.space()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::numbers!(
+        the_document_has_this_bound,
+        TOMBSTONES_MAX => "At most {} names are announced at once",
+    );
+}

@@ -292,3 +292,13 @@ impl From<KeepRules> for String {
         rules.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::numbers!(
+        the_document_has_this_bound,
+        KEEP_RULES_MAX => "at most {} (`KEEP_RULES_MAX`)",
+    );
+}

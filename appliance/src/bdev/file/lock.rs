@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, Stat};
 use rustix::io::Errno;
 
-use super::OpenError;
+use super::options::OpenError;
 
 /// Locks the file until its descriptor is closed: alone, or with other readers.
 pub(super) fn lock(fd: &OwnedFd, stat: &Stat, path: &Path, read_only: bool) -> Result<(), OpenError> {

@@ -7,7 +7,9 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, opcode};
 
-use super::{FileOptions, MAX_QUEUE_DEPTH, OpenError, OpenFile, lock, room};
+use super::opened::OpenFile;
+use super::options::{FileOptions, MAX_QUEUE_DEPTH, OpenError};
+use super::{lock, room};
 use crate::bdev::BLOCK_BYTES;
 use crate::dma::DmaPool;
 

@@ -7,7 +7,8 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, FileType, SeekFrom};
 use rustix::io::Errno;
 
-use super::{OpenFile, Space};
+use super::opened::OpenFile;
+use crate::bdev::Space;
 
 /// Bytes that are looked at in one go.
 const LOOK_BYTES: usize = 1 << 20;

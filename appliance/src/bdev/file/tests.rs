@@ -6,8 +6,14 @@ use std::path::PathBuf;
 use smallvec::smallvec;
 use tempfile::TempDir;
 
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::device::choose;
 use super::*;
 use crate::bdev::{BLOCK_BYTES, Command, Completion, Submit};
+use crate::bdev::{Bdev, BdevErrorKind, Operation};
 use crate::dma::DmaPool;
 
 struct Place {

@@ -6,13 +6,13 @@ use ratatui::style::{Color, Stylize};
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Widget};
 
-use super::super::render::size;
+use super::super::cells::size;
 use super::super::render_archive::seconds;
 use super::super::render_latency::span;
-use super::super::table::width;
 use super::figures::{ArchiveFigures, Figures, PoolFigures, ReactorFigures, VolumeFigures};
 use super::history::History;
 use super::section::{Column, Section, join_within, split_bottom};
+use crate::text::table::width;
 use crate::volume::VolumeState;
 
 /// The width of the sheet for a picture that is printed and not to a terminal.

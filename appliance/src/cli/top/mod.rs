@@ -18,10 +18,10 @@ use self::draw::{Picture, SHEET_WIDTH};
 use self::figures::Figures;
 use self::history::History;
 use self::sample::{Sample, SampleError};
-use super::CommandError;
 use super::args::TopOptions;
 use super::client::{Client, ClientError};
-use super::table::terminal_columns;
+use crate::options::CommandError;
+use crate::text::table::terminal_columns;
 
 /// Watches the appliance that `connect` reaches, or prints one picture of it.
 ///
@@ -60,5 +60,5 @@ pub(super) fn top(
         Picture { figures: &figures, history: &history, help: false, skipped_volumes: 0, footer }
             .text(columns.unwrap_or(SHEET_WIDTH))
     };
-    super::print(output, &text)
+    super::output::print(output, &text)
 }

@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 use super::super::client::ClientError;
 use super::super::render_latency::ReactorView;
 use crate::histogram::Histogram;
-use crate::rpc::{ArchiveReport, HistogramReport};
+use crate::manage::ArchiveReport;
+use crate::rpc::HistogramReport;
 use crate::volume::{PoolInfo, PoolStats, VolumeInfo};
 
 /// Subsystems whose connections are asked for.

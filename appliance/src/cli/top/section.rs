@@ -9,12 +9,12 @@ use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Table, Widget};
 
-use super::super::table::{width, wrap};
+use crate::text::table::{width, wrap};
 
 /// Between two columns.
 const COLUMN_SPACING: u16 = 2;
 
-/// A column: its heading, as for [`super::super::table::Table`] (`>` aligns to the right), and its rank.
+/// A column: its heading, as for [`crate::text::table::Table`] (`>` aligns to the right), and its rank.
 /// The column with the highest rank is left out first; one with rank 0 stays as long as any does.
 pub(super) type Column = (&'static str, u8);
 

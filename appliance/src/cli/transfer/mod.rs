@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use self::commands::{Command, Commands};
 use self::extents::{Extent, extents, nonzero_runs};
 use super::args::{ExportOptions, ImportOptions};
-use super::render::size;
+use super::cells::size;
 use super::{Client, CommandError, print};
 use crate::dma::BLOCK_BYTES;
 use crate::nvmf::host::HostError;

@@ -53,3 +53,25 @@ impl EventHead {
         EventHead { kind, copy: (value >> 32) as u16, chunk: value as u32 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_this_head() {
+        let kinds = [EventKind::Catalog, EventKind::Synch, EventKind::Change];
+        let named = kinds.map(|kind| format!("{} {}", kind as u16, format!("{kind:?}").to_lowercase()));
+        crate::document::check_says(&format!("| 48 to 63 | kind: {} (version 2 only) |", named.join(", ")));
+        crate::document::check_says("| 32 to 47 | copy: 0 or 1 |");
+        crate::document::check_says("| 0 to 31 | chunk: which block of the text, from 0 |");
+        for kind in kinds {
+            let value = EventHead::encode(kind, 1, 7);
+            assert_eq!((value >> 48, value >> 32 & 0xffff, value as u32), (kind as u64, 1, 7));
+            assert_eq!(EventHead::decode(value), EventHead { kind: Some(kind), copy: 1, chunk: 7 });
+        }
+        assert_eq!(EventHead::COPIES, 2, "copy: 0 or 1");
+        let known = (0..=u64::from(u16::MAX)).filter(|kind| EventHead::decode(kind << 48).kind.is_some());
+        assert_eq!(known.count(), kinds.len(), "a kind has no place in the document");
+    }
+}

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Three numbers make old bytes harmless. The pool's UUID keeps other pools' blocks out. The LSN in every header must be the
-//! position where it is found, so an earlier life of a slot never matches. The **epoch**, which grows by one each
+//! position where it is found, so an earlier life of a slot never matches. The **epoch**, which grows each
 //! time the pool is opened, must not fall along the log: a record that was written but cut off by a crash (because one before
 //! it was lost) carries an older epoch than what is later written in front of it, and so can never come back to life.
 //!

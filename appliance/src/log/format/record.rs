@@ -372,3 +372,68 @@ impl RecordHead {
         Ok((head, entries))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::layout!(
+        the_document_has_these_bytes,
+        "## 6. Record",
+        RawHead { magic: "magic", version: "format version", entries: "count of entries", data_blocks: "count of data blocks", pool: "pool UUID", lsn: "LSN of this block", sequence: "sequence of the segment", time_ns: "time; never less", stable_lsn: "stable LSN", epoch: "epoch of the session", crc: "CRC32C of bytes 0 to 59 and 64 to 4095" },
+        magic MAGIC
+    );
+
+    crate::document::layout!(
+        the_document_has_the_bytes_of_an_entry,
+        "### Entry",
+        Entry {
+            image: "image id, low 16 bits",
+            kind: "kind",
+            flags: "flags",
+            crc: "CRC32C of the data block",
+            block: "block number",
+            value: "value, by kind"
+        }
+    );
+
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        ENTRIES_PER_RECORD => "1 to {} (`ENTRIES_PER_RECORD`)",
+        ENTRIES_PER_RECORD => "if the record holds {} other entries",
+        ENTRIES_PER_RECORD => "Each line must have 1 to {} entries",
+        ENTRIES_PER_RECORD + 1 => "the stretch has {} blocks, the longest record",
+        HEAD_BYTES => "| {} | 24 x entries | entries | |",
+        size_of::<Entry>() => "| 64 | {} x entries | entries | |",
+        BLOCK_BITS - 1 => "kinds 1, 2, 3, 5: bits 0 to {} are the block number",
+        BLOCK_BITS => "bits {} to 63 are the high 16 bits of the image id",
+    );
+
+    #[test]
+    fn the_document_has_these_kinds_and_flags() {
+        let rows = crate::document::rows_of("### Entry", "| kind | name");
+        let mut known = Vec::new();
+        for kind in 0..=u8::MAX {
+            let mut entry = Entry::trim(ImageId(1), BlockNumber(1), 1, false);
+            entry.kind = kind;
+            let Some(name) = entry.kind() else { continue };
+            let data = if entry.has_data() { "yes" } else { "no" };
+            known.push([kind.to_string(), format!("{name:?}").to_lowercase(), data.to_owned()]);
+        }
+        let named: Vec<_> = rows.iter().map(|row| [row[0], row[1], row[2]].map(str::to_owned)).collect();
+        assert_eq!(named, known);
+        let rows = crate::document::rows_of("### Entry", "| flag | bit");
+        let flags = [("LAST", EntryFlags::LAST), ("BAD", EntryFlags::BAD), ("HIDDEN", EntryFlags::HIDDEN)];
+        let known = flags.map(|(name, bits)| vec![format!("`{name}`"), format!("{} ({bits})", bits.ilog2())]);
+        let named: Vec<Vec<String>> =
+            rows.iter().map(|row| vec![row[0].to_owned(), row[1].to_owned()]).collect();
+        assert_eq!(named, known);
+        let mut entry = Entry::trim(ImageId(1), BlockNumber(1), 1, false);
+        let all_known = (0..8).filter(|bit| {
+            entry.flags = 1 << bit;
+            entry.is_known()
+        });
+        assert_eq!(all_known.count(), known.len(), "a flag has no row");
+        crate::document::check_says("Bits 3 to 7 are 0.");
+    }
+}

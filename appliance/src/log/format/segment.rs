@@ -166,3 +166,23 @@ impl SegmentHeader {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::layout!(
+        the_document_has_these_bytes,
+        "## 5. Segment header",
+        Raw { magic: "magic", version: "format version", epoch: "epoch in which the segment was opened", pool: "pool UUID", sequence: "sequence", first_lsn: "first LSN", opened_ns: "time of opening", previous_end_lsn: "LSN at which the records of the segment before it end", stable_lsn: "stable LSN", oldest: "oldest segment that was kept", released: "released early", ends: "`ends`", zero: "zero", crc: "CRC32C of bytes 0 to 4091" },
+        magic MAGIC
+    );
+
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        ENDS_MAX => "up to {} LSNs of 8 bytes (`ENDS_MAX`)",
+        ENDS_MAX => "If more than {} exist, the newest",
+        RELEASED_SPAN => "n below {} (`RELEASED_SPAN`)",
+        RELEASED_SPAN => "unless a segment {} or more after `oldest` was released early",
+    );
+}

@@ -1,5 +1,6 @@
-//! The superblock: what the device is. Two copies in blocks 0 and 1, written alternately; from version 2 on a third in
-//! the last block of the device, written after each of them, so that what wipes the head of a device does not wipe all.
+//! The superblock: what the device is. Two copies in blocks 0 and 1, written in turns; from version
+//! 2 on a third in the last block of the device, written after each of them, so that what wipes the
+//! head of a device does not wipe all.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
@@ -10,7 +11,7 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 use crate::log::types::Lsn;
 
-/// How many copies stand at the head of the device.
+/// How many copies are at the head of the device.
 pub const SUPERBLOCK_HEADS: u64 = 2;
 
 const MAGIC: [u8; 8] = *b"VARVE-SB";
@@ -30,8 +31,8 @@ const MAGIC: [u8; 8] = *b"VARVE-SB";
 /// | 64 | 8 | first block of slot 0 |
 /// | 72 | 8 | creation time, ns since the Unix epoch |
 /// | 80 | 8 | generation: grows with each write of a superblock; the greater one counts |
-/// | 88 | 4 | epoch: grows by one each time the pool is opened for writing |
-/// | 92 | 8 | begun LSN: everything before it was found, and made stable, when the pool was opened last; 0: not told, in version 1 |
+/// | 88 | 4 | epoch: grows each time the pool is opened for writing, by one; by two if a copy of the superblock was damaged |
+/// | 92 | 8 | begun LSN: everything before it was found, and made stable, when the pool was opened last; 0: not stored, in version 1 |
 /// | 100 | 3992 | zero |
 /// | 4092 | 4 | CRC32C of bytes 0 to 4091 |
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
@@ -56,7 +57,7 @@ struct Raw {
 
 const _: () = assert!(size_of::<Raw>() == BLOCK_BYTES);
 
-/// A superblock, decoded. The table of its bytes stands at the private `Raw` in this file.
+/// A superblock, decoded. The table of its bytes is at the private `Raw` in this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superblock {
     /// The format version of the pool.
@@ -77,15 +78,16 @@ pub struct Superblock {
     pub created_ns: u64,
     /// Grows with each write of a superblock.
     pub generation: u64,
-    /// Grows by one each time the pool is opened for writing.
+    /// Grows each time the pool is opened for writing: by one, or by two if a copy of the
+    /// superblock was damaged.
     pub epoch: u32,
     /// Where the log ended when the pool was opened last: everything before is stable, and what a
-    /// stop cut off lies behind. 0: not told, in version 1.
+    /// stop cut off comes after it. 0: not stored, in version 1.
     pub begun_lsn: Lsn,
 }
 
 impl Superblock {
-    /// Whether a third copy stands in the last block of the device.
+    /// Whether a third copy is in the last block of the device.
     pub fn has_tail(&self) -> bool {
         self.version >= 2
     }
@@ -169,4 +171,16 @@ impl Superblock {
         }
         Ok(self)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::layout!(
+        the_document_has_these_bytes,
+        "## 4. Superblock",
+        Raw { magic: "magic", version: "format version", block_bytes: "block size", pool: "pool UUID", device_blocks: "device size in blocks", segment_blocks: "segment size in blocks", slots: "count of slots", working_set: "working set", first_slot_block: "first block of slot 0", created_ns: "creation time", generation: "generation", epoch: "epoch of the session", begun_lsn: "begun LSN", zero: "zero", crc: "CRC32C of bytes 0 to 4091" },
+        magic MAGIC
+    );
 }

@@ -247,3 +247,35 @@ impl TrailerHead {
         Ok(units)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::layout!(
+        the_document_has_these_bytes,
+        "Head, 64 bytes, at the first byte of the trailer area",
+        RawHead { magic: "magic", version: "format version", flags: "flags", epoch: "epoch in the segment's header", pool: "pool UUID", sequence: "sequence", end_lsn: "LSN at which the records covered end", units: "count of units", session: "epoch of the session", body_crc: "CRC32C of the body", crc: "CRC32C of bytes 0 to 59" },
+        magic MAGIC
+    );
+
+    crate::document::layout!(
+        the_document_has_the_bytes_of_a_line,
+        "Line, 24 bytes.",
+        RecordLine {
+            lsn: "LSN of the record's header",
+            time_ns: "time of the record",
+            entries: "count of entries",
+            data_blocks: "count of data blocks",
+            zero: "zero",
+            epoch: "epoch of the record"
+        }
+    );
+
+    crate::document::numbers!(
+        the_document_has_these_sizes,
+        size_of::<TrailerUnit>() => "Body: units of {} bytes",
+        PARTIAL.ilog2() => "flags: bit {}, partial",
+        HEAD_BYTES => "T = ceil(({} + 24 x segment size) / 4096)",
+    );
+}

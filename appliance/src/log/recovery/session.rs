@@ -1,13 +1,15 @@
-//! The session that a start begins: what it writes before anything is appended. No trailer where the log goes on, and superblocks
-//! with a new epoch. Written twice it is the same, so a device without room for it is asked again: see `log::writer::beginning`.
+//! The session that a start begins: what it writes before anything is appended. No trailer where
+//! the log goes on, and superblocks with a new epoch. Written twice it is the same, so a device
+//! without room for it is asked again: see `log::writer::state::beginning`.
 
 use smallvec::smallvec;
 
 use super::superblocks::write_superblock;
-use super::{LogError, Survey};
+use super::survey::Survey;
 use crate::bdev::SharedBdev;
 use crate::dma::BLOCK_BYTES;
 use crate::log::environment::Environment;
+use crate::log::error::LogError;
 use crate::log::format::Superblock;
 use crate::log::read::DeviceReader;
 use crate::log::types::{Lsn, SegmentSeq};
@@ -24,7 +26,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// What a start must write. Makes what was found stable: that it could be read says only that it had been written.
+    /// What a start must write. Makes what was found stable: that it could be read says only that
+    /// it had been written.
     ///
     /// # Errors
     /// The flush failed; no memory.
@@ -37,9 +40,10 @@ impl Session {
         let mut stale_trailer = None;
         let goes_on = survey.current().filter(|_| !survey.clean);
         if let Some(slot) = goes_on.and_then(|sequence| survey.table.get(sequence)?.slot) {
-            // After a crash the segment goes on. What is left of an earlier trailer must not become one again under the body of the
-            // next, which begins with the same units: it would say that the log ends where it ended then. Where there is none,
-            // nothing is written: a full file system may have no room for it.
+            // After a crash the segment goes on. What is left of an earlier trailer must not become
+            // one again under the body of the next, which begins with the same units: it would say
+            // that the log ends where it ended then. Where there is none, nothing is written: a
+            // full file system may have no room for it.
             let block = survey.geometry.trailer_block(slot);
             let head = DeviceReader::new(device.clone(), environment).read_around(block, 1).await?;
             let is_there = head.is_lost(0) || head.buffer.as_slice().iter().any(|&byte| byte != 0);
@@ -92,8 +96,8 @@ fn begun_lsn(survey: &Survey) -> Lsn {
     previous.map_or(Lsn(0), |previous| previous.end_lsn)
 }
 
-/// The superblocks of the next session. All copies are made good when one is damaged, so that they are never more than one epoch
-/// apart.
+/// The superblocks of the next session. All copies are made good when one is damaged, so that they
+/// are never more than one epoch apart.
 fn superblocks(survey: &Survey) -> Vec<Superblock> {
     let (generation, epochs) = if survey.superblock_damaged { (3, 2) } else { (1, 1) };
     let next = Superblock {

@@ -8,17 +8,17 @@
 //! Where both at the head are damaged, copy 2 is looked for at the device's end, and before it if
 //! the device may have grown ([`tail_search`](super::tail_search)).
 //!
-//! A copy that is damaged may have been the newest, and have known an epoch more than the others: that epoch must not
-//! be used again, or records of it that a crash cut off could come back. So a start that finds a copy damaged leaves an
-//! epoch out, and writes all copies.
+//! A copy that is damaged may have been the newest, and have known an epoch more than the others:
+//! that epoch must not be used again, or records of it that a crash cut off could come back. So a
+//! start that finds a copy damaged leaves an epoch out, and writes all copies.
 
 use smallvec::smallvec;
 
-use super::LogError;
 use super::tail_search::find_tail;
 use crate::bdev::SharedBdev;
 use crate::dma::BLOCK_BYTES;
 use crate::log::environment::Environment;
+use crate::log::error::LogError;
 use crate::log::format::{FormatError, SUPERBLOCK_HEADS, Superblock};
 use crate::log::geometry::Geometry;
 use crate::log::read::{DeviceReader, ReadError, ReadFault};
@@ -42,7 +42,7 @@ pub async fn read_superblocks(
     let newest = copies.iter().flatten().max_by_key(|copy| copy.generation);
     let tail = match newest {
         Some(superblock) => superblock.tail_block(),
-        // Nothing tells where it is, unless the device still has the size that the pool knows.
+        // Nothing names its place, unless the device still has the size that the pool knows.
         None => device.info().len_blocks.checked_sub(1),
     };
     let Some(block) = tail.filter(|&block| block >= SUPERBLOCK_HEADS) else { return Ok(copies) };
@@ -63,18 +63,20 @@ pub async fn read_superblocks(
 }
 
 /// What is wrong with a copy.
-struct Damage {
+struct CopyDamage {
     reason: String,
     /// Whether a superblock was there, as far as can be known.
     is_pool: bool,
 }
 
-async fn read_copy(reads: &DeviceReader, block: u64) -> Result<Result<Superblock, Damage>, LogError> {
+async fn read_copy(reads: &DeviceReader, block: u64) -> Result<Result<Superblock, CopyDamage>, LogError> {
     match reads.read(block, 1).await {
-        Ok(buffer) => Ok(Superblock::decode(buffer.as_slice())
-            .map_err(|error| Damage { reason: error.to_string(), is_pool: error == FormatError::Checksum })),
+        Ok(buffer) => Ok(Superblock::decode(buffer.as_slice()).map_err(|error| CopyDamage {
+            reason: error.to_string(),
+            is_pool: error == FormatError::Checksum,
+        })),
         Err(error @ ReadError::Memory(_)) if ReadFault::of(&error) == ReadFault::Memory => Err(error.into()),
-        Err(error) => Ok(Err(Damage { reason: error.to_string(), is_pool: true })),
+        Err(error) => Ok(Err(CopyDamage { reason: error.to_string(), is_pool: true })),
     }
 }
 
@@ -121,7 +123,8 @@ pub async fn is_blank(device: &SharedBdev, environment: &Environment) -> Result<
 /// Writes the copy at the head whose turn it is, makes it stable, and then the one at the tail.
 ///
 /// # Errors
-/// No copy could be written, or the flush failed. The inner value says which copy could not be written.
+/// No copy could be written, or the flush failed. The inner value says which copy could not be
+/// written.
 pub(super) async fn write_superblock(
     device: &SharedBdev,
     environment: &Environment,
@@ -151,14 +154,17 @@ pub(super) async fn write_superblock(
     }
 }
 
-/// Writes all superblocks anew, with the shape `geometry`, one after the other with a flush behind each: whichever of
-/// them is damaged later, the others tell the same shape. A power cut on the way leaves at least one that is whole,
-/// with the old shape or the new; so both must be true of the log for as long as this takes:
+/// Writes all superblocks anew, with the shape `geometry`, one after the other with a flush after
+/// each: whichever of them is damaged later, the others name the same shape. A power cut on the way
+/// leaves at least one that is whole, with the old shape or the new; so both must be true of the
+/// log for as long as this takes:
 ///
-/// - of two working sets the longer one is true of a log in which everything live lies within the shorter;
+/// - of two working sets the longer one is true of a log in which everything live lies within the
+///   shorter;
 /// - slots that were never used are true of any log.
 ///
-/// `epoch` is the one of the running log: a copy that was damaged since may be the only one that knew it.
+/// `epoch` is the one of the running log: a copy that was damaged since may be the only one that
+/// knew it.
 ///
 /// # Errors
 /// The device's; no memory; [`LogError::NoPool`] when all copies are damaged.

@@ -1,12 +1,12 @@
-//! Looking for the last superblock where nothing tells where it is: both at the head are damaged,
-//! and the device has grown behind it.
+//! The search for the last superblock where nothing names its place: both at the head are damaged,
+//! and the device has grown after it.
 //!
-//! The search goes backward from the device's end. A pool writes nothing behind its last block, so
+//! The search goes backward from the device's end. A pool writes nothing after its last block, so
 //! what it finds first is the pool's, however much like a superblock a block of a host's data is.
 //! What an earlier life of the device left in the part that it grew by has no segments.
 
-use super::LogError;
 use crate::dma::BLOCK_BYTES;
+use crate::log::error::LogError;
 use crate::log::format::{SUPERBLOCK_HEADS, SegmentHeader, Superblock};
 use crate::log::geometry::Geometry;
 use crate::log::read::DeviceReader;
@@ -16,10 +16,10 @@ use crate::log::types::Slot;
 const READ_BLOCKS: u64 = 64;
 /// How far the search goes: 64 GiB. A device that has grown by more is not searched to its begin.
 const SEARCHED_BLOCKS_MAX: u64 = 16 << 20;
-/// Reads of which nothing can be read, one behind the other, that end the search: the device is
+/// Reads of which nothing can be read, one after the other, that end the search: the device is
 /// broken.
 const UNREADABLE_MAX: u32 = 4;
-/// Slots of which the headers are looked at.
+/// Slots of which the headers are read.
 const SLOTS_MAX: u64 = 256;
 
 /// The last superblock before block `end`, wherever it is.

@@ -1,66 +1,69 @@
-//! Room: where entries may go, and what is left free for others. The current segment keeps room for what must still be copied into it
-//! before the next one is opened, and from hosts also for the pool's own events.
+//! Room: which segment an append goes to, and what is left free for others. The current segment
+//! keeps room for what must still be copied into it before the next one is opened, and from hosts
+//! also for the pool's own events.
+//!
+//! This file alone sets what appends wait for ([`WhyBusy`](super::WhyBusy)).
 
-use super::recycle::with_headers;
-use super::{AppendClass, AppendError, FREE_SLOTS_TARGET, Log, Recycling};
+use super::Log;
+use super::copies::with_headers;
+use super::interface::{AppendClass, AppendError, FREE_SLOTS_TARGET};
 use crate::log::format::ENTRIES_PER_RECORD;
 
-/// Where entries go.
+/// Which segment entries go to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Into the current segment.
-    Here,
-    /// Into the next one, which is to be opened.
+pub(super) enum Destination {
+    /// The current one.
+    Current,
+    /// The next one, which is to be opened.
     Next,
 }
 
 impl Log {
-    /// Where the next entries go: into the current segment, or into the next one. The current segment keeps room for what must still be copied into it, and from
-    /// hosts also for the pool's own events.
-    pub(super) fn place(
-        &self,
+    /// Where the next entries go.
+    ///
+    /// # Errors
+    /// [`AppendError::Busy`], [`AppendError::Full`].
+    pub(super) fn destination(
+        &mut self,
         class: AppendClass,
         entries: usize,
         data_blocks: usize,
-    ) -> Result<Place, AppendError> {
-        if self.recycling == Recycling::Never {
+    ) -> Result<Destination, AppendError> {
+        if !self.orders.recycles() {
             // An event that has begun is not cut short.
-            let joins = self.open.as_ref().is_some_and(|open| open.fits(entries, data_blocks));
-            return if joins {
-                Ok(Place::Here)
-            } else {
-                self.check_room(class, data_blocks).map(|()| Place::Here)
-            };
+            if !self.records.joins(entries, data_blocks) {
+                self.check_room(class, data_blocks)?;
+            }
+            return Ok(Destination::Current);
         }
         if self.fits_here(class, entries, data_blocks) {
-            return Ok(Place::Here);
+            return Ok(Destination::Current);
         }
         self.may_open_next(class)?;
-        let squeezed = class == AppendClass::Host
+        let waits_for_room = class == AppendClass::Host
             && self.next_is_too_full(data_blocks)
             && self.fits_here(AppendClass::CopyAhead, 1, 1);
-        self.squeezed.set(squeezed);
-        if squeezed { Err(AppendError::Busy) } else { Ok(Place::Next) }
+        self.why_busy.note_room(waits_for_room);
+        if waits_for_room { Err(AppendError::Busy) } else { Ok(Destination::Next) }
     }
 
     /// Whether so much fits into the current segment beside what entries of this class leave free.
     fn fits_here(&self, class: AppendClass, entries: usize, data_blocks: usize) -> bool {
         let Some(current) = &self.current else { return false };
-        let (blocks, units) =
-            self.open.as_ref().map_or((0, 0), |open| (1 + open.data_blocks as u64, 1 + open.entries.len()));
+        let geometry = self.identity.geometry();
         // A command that joins a record of copies closes it, so it costs a header all the same.
-        let joins = self.open.as_ref().is_some_and(|open| open.fits(entries, data_blocks));
         let is_copy = !matches!(class, AppendClass::Host | AppendClass::Pool);
-        let header = usize::from(!(joins && is_copy));
-        let left_blocks = self.geometry.data_end().saturating_sub(current.next_offset + blocks);
-        let left_units = self.geometry.trailer_units().saturating_sub(current.units.len() + units);
+        let header = usize::from(!(is_copy && self.records.joins(entries, data_blocks)));
+        let left_blocks = current.blocks_left(geometry, self.records.open_blocks());
+        let left_units = current.units_left(geometry, self.records.open_units());
         let kept = self.kept_blocks(class);
         left_blocks >= (header + data_blocks) as u64 + kept && left_units >= header + entries + kept as usize
     }
 
-    /// Blocks, and units of the trailer, that entries of this class leave free in the current segment.
+    /// Blocks, and units of the trailer, that entries of this class leave free in the current
+    /// segment.
     pub(super) fn kept_blocks(&self, class: AppendClass) -> u64 {
-        if self.recycling == Recycling::Never {
+        if !self.orders.recycles() {
             return 0;
         }
         let must = self.must_copy_blocks();
@@ -76,60 +79,61 @@ impl Log {
         }
     }
 
-    /// Room that each segment has for the pool's own events behind its catalog, in blocks, and what catalogs may grow by.
+    /// Room that each segment has for the pool's own events after its catalog, in blocks, and what
+    /// catalogs may grow by.
     pub(super) fn event_room_blocks(&self) -> u64 {
-        self.catalog_blocks() + 8 + (self.geometry.record_blocks() / 32).min(64)
+        self.catalog.blocks_max() + 8 + (self.identity.geometry().record_blocks() / 32).min(64)
     }
 
-    /// Whether the next segment may be opened. What leaves the working set must hold nothing live, and there must be a slot.
-    pub(super) fn may_open_next(&self, class: AppendClass) -> Result<(), AppendError> {
-        if self.recycling == Recycling::Never {
+    /// Whether the next segment may be opened. What leaves the working set must hold nothing live,
+    /// and there must be a slot.
+    pub(super) fn may_open_next(&mut self, class: AppendClass) -> Result<(), AppendError> {
+        if !self.orders.recycles() {
             return Ok(());
         }
-        if class == AppendClass::CopyAhead {
-            // What is copied early opens no segment.
+        // What is copied early opens no segment.
+        if class == AppendClass::CopyAhead || self.orders.holds_next_segment() {
             return Err(AppendError::Busy);
         }
-        if self.held {
-            return Err(AppendError::Busy);
-        }
-        let fits =
-            self.fits_within(self.geometry.working_set) && (class == AppendClass::Copy || self.demand() == 0);
+        let fits = self.fits_within(self.identity.geometry().working_set)
+            && (class == AppendClass::Copy || self.demand() == 0);
         if class == AppendClass::Drain {
             // Hosts find a slot whenever they would have found one without it.
-            let has_slots = self.table.free_len() >= FREE_SLOTS_TARGET && self.sealing.is_empty();
+            let has_slots = self.table.free_len() >= FREE_SLOTS_TARGET && self.trailers.is_empty();
             return if fits && has_slots { Ok(()) } else { Err(AppendError::Busy) };
         }
         if !fits && class != AppendClass::Copy {
-            self.pressed.set(true);
+            self.why_busy.note_copies();
             return Err(AppendError::Busy);
         }
         // With a segment that the device lost, the room is gone that was kept in it. Then copies
         // open a segment more than the working set has.
         debug_assert!(fits || self.table.has_lost(), "what must be copied fits into the current segment");
         if self.table.free_len() == 0 {
-            self.wants_slot.set(true);
+            self.why_busy.note_slot(self.table.free_len());
             return Err(AppendError::Busy);
         }
-        if self.sealing.len() >= 2 { Err(AppendError::Busy) } else { Ok(()) }
+        if self.trailers.is_full() { Err(AppendError::Busy) } else { Ok(()) }
     }
 
-    /// For a log that gives no segment away: refuses what would leave the working set, and hosts' data a little before that.
+    /// For a log that gives no segment away: refuses what would leave the working set, and hosts'
+    /// data a little before that.
     fn check_room(&self, class: AppendClass, data_blocks: usize) -> Result<(), AppendError> {
-        let full = AppendError::Full { segments: self.geometry.working_set };
+        let geometry = self.identity.geometry();
+        let (mut left_here, mut units_left) = (geometry.record_blocks(), geometry.trailer_units());
+        if let Some(current) = &self.current {
+            left_here = current.blocks_left(geometry, self.records.open_blocks());
+            units_left = current.units_left(geometry, self.records.open_units());
+        }
         let used = (self.table.next_sequence().0 - self.table.oldest().0).max(1);
-        let left_here = self.current.as_ref().map_or(self.geometry.record_blocks(), |current| {
-            let pending = self.open.as_ref().map_or(0, |open| 1 + open.data_blocks as u64);
-            self.geometry.data_end().saturating_sub(current.next_offset + pending)
-        });
-        let segments_left = self.geometry.working_set.saturating_sub(used);
-        let reserve = if class == AppendClass::Host { self.geometry.record_blocks() / 4 } else { 0 };
-        let units_left = self.current.as_ref().map_or(self.geometry.trailer_units(), |current| {
-            let pending = self.open.as_ref().map_or(0, |open| 1 + open.entries.len());
-            self.geometry.trailer_units().saturating_sub(current.units.len() + pending)
-        });
+        let segments_left = geometry.working_set.saturating_sub(used);
+        let reserve = if class == AppendClass::Host { geometry.record_blocks() / 4 } else { 0 };
         let fits_here = left_here >= reserve + 1 + data_blocks as u64
             && units_left as u64 > reserve + ENTRIES_PER_RECORD as u64;
-        if segments_left > 0 || fits_here { Ok(()) } else { Err(full) }
+        if segments_left > 0 || fits_here {
+            Ok(())
+        } else {
+            Err(AppendError::Full { segments: geometry.working_set })
+        }
     }
 }

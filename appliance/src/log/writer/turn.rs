@@ -1,26 +1,31 @@
-//! The turn of the log: completions in, the written prefix forward, records, trailers and flushes out.
+//! The turn of the log: answers of the device in, the written prefix forward, records, trailers and
+//! flushes out.
+//!
+//! **Order of what goes out.** A log that must do its first writes does nothing else. A starved log
+//! submits only what the device had refused, and flushes. Otherwise records go first, then a piece
+//! of each trailer, then a flush if one is wanted.
 
-use std::rc::Rc;
-
-use super::{
-    Log, RECORDS_IN_FLIGHT_MAX, ReadDone, TAG_FLUSH, TAG_KIND_SHIFT, TAG_READ, TAG_RECORD, TAG_TRAILER,
-};
-use crate::bdev::{BdevErrorKind, Command, Completion, Operation};
+use super::Log;
+use super::interface::{ReadDone, Recycling};
+use super::state::port::DeviceAnswer;
+use crate::bdev::{BdevError, BdevErrorKind, Completion};
 use crate::log::record::RecordState;
 
 impl Log {
-    /// One turn: reaps completions, moves the prefix, submits what is ready. Completed reads go to `reads`. Returns how much was done.
+    /// One turn: takes completions, moves the prefix, submits what is ready. Completed reads go to
+    /// `reads`. Returns how much was done.
     pub fn poll(&mut self, reads: &mut Vec<ReadDone>) -> usize {
         let mut work = 0;
-        let (written_before, stable_before) = (self.written_lsn, self.stable_lsn);
-        // Two rounds suffice: what the first submits, the second starts (and, on a device without delay, completes).
+        let (written_before, stable_before) = (self.written_lsn(), self.stable_lsn());
+        // Two rounds suffice: what the first submits, the second starts (and, on a device without
+        // delay, completes).
         for _ in 0..3 {
-            let mut completions = std::mem::take(&mut self.completions);
-            work += self.device.queue().poll(&mut completions);
+            let (polled, mut completions) = self.port.poll();
+            work += polled;
             for completion in completions.drain(..) {
                 self.complete(completion, reads);
             }
-            self.completions = completions;
+            self.port.give_back(completions);
             self.advance();
             work += self.recycle();
             let submitted = self.submit_ready();
@@ -30,134 +35,144 @@ impl Log {
             }
         }
         if !self.waiters.is_empty()
-            && (self.written_lsn != written_before
-                || self.stable_lsn != stable_before
-                || self.poisoned.is_some())
+            && (self.written_lsn() != written_before
+                || self.stable_lsn() != stable_before
+                || self.health.is_poisoned())
         {
-            for waiter in self.waiters.drain(..) {
-                waiter.wake();
-            }
+            self.waiters.wake_all();
         }
         work
     }
 
-    pub(super) fn complete(&mut self, mut completion: Completion, reads: &mut Vec<ReadDone>) {
-        let value = completion.tag & ((1 << TAG_KIND_SHIFT) - 1);
-        match completion.tag >> TAG_KIND_SHIFT {
-            TAG_READ => {
-                let buffer = completion.buffers.pop().expect("a read gives its buffer back");
-                reads.push(ReadDone { token: value, buffer, result: completion.result });
-            }
-            TAG_RECORD => {
-                self.submitted -= 1;
-                let index = (value - self.first_record) as usize;
-                self.records[index].state = match &completion.result {
+    fn complete(&mut self, completion: Completion, reads: &mut Vec<ReadDone>) {
+        match DeviceAnswer::of(completion) {
+            DeviceAnswer::Read(done) => reads.push(done),
+            DeviceAnswer::Record(number, result) => {
+                let state = match &result {
                     Ok(()) => RecordState::Done,
                     Err(error) if error.kind == BdevErrorKind::NoRoom => RecordState::Refused,
                     Err(_) => RecordState::Failed,
                 };
-                match completion.result {
-                    Ok(()) => self.note_room(),
-                    Err(error) if error.kind == BdevErrorKind::NoRoom => self.note_no_room(&error),
-                    Err(error) => self.poison(&format!("writing a record failed: {error}")),
+                self.records.complete(number, state);
+                self.note_write(result, "writing a record failed");
+            }
+            DeviceAnswer::Trailer(piece, result) => {
+                match &result {
+                    Ok(()) => self.trailer_written(piece),
+                    Err(error) if error.kind == BdevErrorKind::NoRoom => self.trailers.note_refused(piece),
+                    Err(_) => {}
+                }
+                self.note_write(result, "writing a segment's trailer failed");
+            }
+            DeviceAnswer::Flush(result) => {
+                self.positions.end_flush(result.is_ok());
+                if let Err(error) = result {
+                    self.health.poison(&format!("flushing the device failed: {error}"));
                 }
             }
-            TAG_TRAILER => match completion.result {
-                Ok(()) => {
-                    self.note_room();
-                    self.trailer_written(value);
-                }
-                Err(error) if error.kind == BdevErrorKind::NoRoom => {
-                    self.trailer_refused(value);
-                    self.note_no_room(&error);
-                }
-                Err(error) => self.poison(&format!("writing a segment's trailer failed: {error}")),
-            },
-            TAG_FLUSH => {
-                let target = self.flushing_lsn.take();
-                match completion.result {
-                    Ok(()) => self.stable_lsn = self.stable_lsn.max(target.unwrap_or_default()),
-                    Err(error) => self.poison(&format!("flushing the device failed: {error}")),
-                }
+        }
+    }
+
+    /// What the result of a write says about the device. `failure` names the write.
+    fn note_write(&mut self, result: Result<(), BdevError>, failure: &str) {
+        match result {
+            Ok(()) => self.health.note_room(),
+            Err(error) if error.kind == BdevErrorKind::NoRoom => {
+                self.health.note_no_room(&error, self.environment.clock.monotonic_ns());
             }
-            kind => unreachable!("a completion with tag kind {kind}"),
+            Err(error) => self.health.poison(&format!("{failure}: {error}")),
+        }
+    }
+
+    /// A piece of a trailer is on the device.
+    fn trailer_written(&mut self, piece: u64) {
+        let keeps_units = self.orders.recycling() == Recycling::Archived;
+        if let Some(sequence) = self.trailers.note_written(piece, keeps_units) {
+            self.table.note_sealed(sequence);
         }
     }
 
     /// Moves `written_lsn` over the records that have completed in order.
-    pub(super) fn advance(&mut self) {
-        if self.poisoned.is_some() {
+    fn advance(&mut self) {
+        if self.health.is_poisoned() {
             return;
         }
-        while let Some(record) = self.records.front() {
-            if record.state != RecordState::Done {
-                break;
-            }
-            self.written_lsn = record.end_lsn;
-            self.records.pop_front();
-            self.first_record += 1;
-        }
-        if !self.volatile_cache {
-            self.stable_lsn = self.written_lsn;
+        while let Some(end_lsn) = self.records.pop_done() {
+            self.positions.note_written(end_lsn);
         }
     }
 
-    pub(super) fn submit_ready(&mut self) -> usize {
-        if self.poisoned.is_some() {
+    fn submit_ready(&mut self) -> usize {
+        if self.health.is_poisoned() {
             return 0;
         }
         if self.is_beginning() {
             return self.go_on_beginning();
         }
-        if self.starved.is_some() {
+        if self.health.starved().is_some() {
             return self.resubmit() + self.submit_flush();
         }
-        let mut count = 0;
-        while self.submitted < RECORDS_IN_FLIGHT_MAX {
-            let index = (self.next_to_submit - self.first_record) as usize;
-            if index >= self.records.len() {
-                if self.open.as_ref().is_some_and(|open| {
-                    !open.entries.is_empty() && (!open.is_lazy || self.wanted_stable_lsn > open.lsn)
-                }) {
-                    self.close_record();
-                    continue;
-                }
-                break;
-            }
-            let record = &mut self.records[index];
-            record.state = RecordState::Submitted;
-            let command = Command {
-                tag: TAG_RECORD << TAG_KIND_SHIFT | self.next_to_submit,
-                operation: Operation::Write { block: record.device_block, buffers: record.pieces.clone() },
-            };
-            self.stats.device_written_blocks += command.operation.len_blocks();
-            self.stats.header_blocks += 1;
-            self.stats.records += 1;
-            self.device.queue().submit(command);
-            self.submitted += 1;
-            self.next_to_submit += 1;
-            count += 1;
-        }
-        count + self.submit_trailers() + self.submit_flush()
+        self.submit_records() + self.submit_trailers() + self.submit_flush()
     }
 
-    pub(super) fn submit_flush(&mut self) -> usize {
-        let wanted = self.wanted_stable_lsn > self.stable_lsn && self.written_lsn > self.stable_lsn;
-        if !wanted || self.flushing_lsn.is_some() {
+    fn submit_records(&mut self) -> usize {
+        let mut count = 0;
+        while self.records.may_submit() {
+            if let Some((number, operation)) = self.records.submit_next() {
+                self.stats.count_record(operation.len_blocks());
+                self.port.submit_record(number, operation);
+                count += 1;
+            } else if self.records.is_open_awaited(self.positions.wanted_stable_lsn()) {
+                self.close_record();
+            } else {
+                break;
+            }
+        }
+        count
+    }
+
+    fn submit_trailers(&mut self) -> usize {
+        let Log { trailers, positions, identity, environment, port, stats, .. } = self;
+        trailers.submit(positions.stable_lsn(), identity, &environment.dma, |piece, operation| {
+            stats.count_trailer_piece(operation.len_blocks());
+            port.submit_trailer(piece, operation);
+        })
+    }
+
+    fn submit_flush(&mut self) -> usize {
+        if !self.positions.begin_flush() {
             return 0;
         }
-        self.flushing_lsn = Some(self.written_lsn);
-        self.stats.flushes += 1;
-        self.device.queue().submit(Command { tag: TAG_FLUSH << TAG_KIND_SHIFT, operation: Operation::Flush });
+        self.stats.count_flush();
+        self.port.submit_flush();
         1
     }
 
-    /// No write is taken any more until a restart; reads go on. After a write that failed, or
-    /// because the log is somebody else's to write.
-    pub(crate) fn poison(&mut self, reason: &str) {
-        if self.poisoned.is_none() {
-            tracing::error!(pool = %self.pool, reason, "the log failed; the pool takes no more writes");
-            self.poisoned = Some(Rc::from(reason));
+    /// Tries again what a start must write, when it is time. Returns 1 when something changed.
+    fn go_on_beginning(&mut self) -> usize {
+        let now_ns = self.environment.clock.monotonic_ns();
+        let Some(problems) = self.health.go_on_beginning(now_ns) else { return 0 };
+        for problem in problems {
+            self.damage.push(problem);
         }
+        1
+    }
+
+    /// Submits again what was refused, when it is time. Returns how much was submitted, or 1 when
+    /// the log runs again.
+    fn resubmit(&mut self) -> usize {
+        if self.records.is_in_flight() || self.trailers.is_in_flight() {
+            return 0;
+        }
+        if !self.records.has_refused() && !self.trailers.has_refused() {
+            self.health.end_starvation();
+            return 1;
+        }
+        if !self.health.take_retry(self.environment.clock.monotonic_ns()) {
+            return 0;
+        }
+        let port = &self.port;
+        let records = self.records.resubmit(|number, operation| port.submit_record(number, operation));
+        records + self.trailers.resubmit(|piece, operation| port.submit_trailer(piece, operation))
     }
 }

@@ -7,8 +7,9 @@ use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::controller::Controller;
-use super::error::HostError;
-use super::queue::{Completion, Payload, Wait};
+use super::error::{HostError, tolerate};
+use super::queue::Wait;
+use super::slots::{Completion, Payload};
 use crate::nvmf::wire::command::{FLAGS_SGL, Features, GetLogPage, Identify, Sqe};
 use crate::nvmf::wire::fabrics::{PropertyGet, PropertySet, property_size};
 use crate::nvmf::wire::feature::{AsyncEvent, FeatureId, event_mask};
@@ -248,13 +249,4 @@ fn take_event(events: &mut VecDeque<AsyncEvent>, to_arm: &mut u8, completion: Co
     }
     events.push_back(AsyncEvent::from_dword(completion.result as u32));
     *to_arm = to_arm.saturating_add(1);
-}
-
-/// A command that may fail by its status; the loss of the connection is an error still.
-pub(super) fn tolerate<T>(result: Result<T, HostError>) -> Result<Option<T>, HostError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(HostError::Status { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
 }

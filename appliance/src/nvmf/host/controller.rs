@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::admin::tolerate;
-use super::error::{HostError, IdentifyRejection};
-use super::io::Geometry;
+use super::error::{HostError, IdentifyRejection, tolerate};
+use super::geometry::Geometry;
 use super::options::ConnectOptions;
-use super::queue::{Payload, Queue, QueueOptions};
+use super::queue::{Queue, QueueOptions};
+use super::slots::Payload;
 use crate::nvmf::wire::command::{Cns, Identify};
 use crate::nvmf::wire::fabrics::{CONTROLLER_ID_DYNAMIC, Connect, ConnectData, ConnectResult, DISCOVERY_NQN};
 use crate::nvmf::wire::feature::{AsyncEvent, FeatureId, QueueCounts, Timestamp};

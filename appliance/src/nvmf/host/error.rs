@@ -343,3 +343,12 @@ pub enum IdentifyRejection {
         found: u8,
     },
 }
+
+/// A command that may fail by its status; the loss of the connection is an error still.
+pub(super) fn tolerate<T>(result: Result<T, HostError>) -> Result<Option<T>, HostError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(HostError::Status { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

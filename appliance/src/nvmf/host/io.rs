@@ -5,22 +5,13 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
 use super::error::HostError;
-use super::queue::{Payload, Queue};
+use super::geometry::Geometry;
+use super::queue::Queue;
+use super::slots::Payload;
 use crate::nvmf::wire::command::{
     DATASET_RANGES_MAX, DatasetManagement, DatasetRange, FLAGS_SGL, Rw, Sqe, dataset_attribute, rw_control,
 };
 use crate::nvmf::wire::opcode::IoOpcode;
-
-/// The namespace that a queue's I/O commands address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// NSID.
-    pub nsid: u32,
-    /// Bytes of a logical block.
-    pub block_bytes: u32,
-    /// NSZE.
-    pub size_blocks: u64,
-}
 
 /// The most blocks one command can address.
 const COMMAND_BLOCKS_MAX: usize = 65_536;

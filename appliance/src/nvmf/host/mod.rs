@@ -13,20 +13,24 @@ mod admin;
 mod controller;
 mod discover;
 mod error;
+mod geometry;
 mod io;
 mod options;
 mod queue;
 mod raw;
 mod receive;
+mod slots;
+mod stage;
 mod transport;
 
 pub use controller::{Controller, Namespace};
 pub use discover::discover;
 pub use error::{HostError, IdentifyRejection, Loss, Negotiation, Violation};
-pub use io::Geometry;
+pub use geometry::Geometry;
 pub use options::{ConnectOptions, Timeouts};
-pub use queue::{Completion, Payload, Queue, QueueOptions, SYNCHRONOUS_TAG, Wait};
+pub use queue::{Queue, QueueOptions, SYNCHRONOUS_TAG, Wait};
 pub use raw::{RawConnection, RawPdu};
+pub use slots::{Completion, Payload};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panic")]

@@ -7,13 +7,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U16;
 
 use super::error::{HostError, Loss};
-use super::io::Geometry;
-use super::receive::Stage;
+use super::geometry::Geometry;
+use super::slots::{Completion, Direction, Payload, Slot, Slots};
+use super::stage::Stage;
 use super::transport::{Block, Transport};
 use crate::nvmf::wire::command::{FLAGS_SGL, Sqe};
 use crate::nvmf::wire::opcode::AdminOpcode;
@@ -30,21 +30,6 @@ const SEND_BYTES_PER_SLOT: usize = 72 + 4 + 4096 + 4;
 /// The tag of synchronous commands; asynchronous ones on the same queue must not use it.
 pub const SYNCHRONOUS_TAG: u64 = u64::MAX;
 
-/// The data of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Payload<'a> {
-    /// No data.
-    None,
-    /// The host sends these bytes (not empty). They are copied at submission.
-    Write(&'a [u8]),
-    /// The host sends these bytes (not empty), and keeps a share of them instead of a copy where they do not fit the capsule.
-    WriteShared(&'a Bytes),
-    /// The host sends these bytes by R2T even if they would fit the capsule.
-    WriteByR2t(&'a [u8]),
-    /// The host receives so many bytes (not 0).
-    Read(u32),
-}
-
 /// How [`Queue::poll`] waits when nothing has completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
@@ -54,19 +39,6 @@ pub enum Wait {
     Spin(Duration),
     /// Sleep until something completes or this time is over.
     Block(Duration),
-}
-
-/// A completed command.
-#[derive(Clone, Copy, Debug)]
-pub struct Completion<'a> {
-    /// As given at submission.
-    pub tag: u64,
-    /// The status; success for data that came with the SUCCESS flag.
-    pub status: Status,
-    /// DW0 and DW1; 0 for data that came with the SUCCESS flag.
-    pub result: u64,
-    /// The bytes received; all of them if the command succeeded.
-    pub data: &'a [u8],
 }
 
 /// What [`Queue::open`] needs to know.
@@ -84,84 +56,6 @@ pub struct QueueOptions {
     pub digests: Digests,
     /// For the connection, and for each synchronous command.
     pub timeout: Duration,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    Free,
-    None,
-    InCapsule,
-    Write,
-    Read,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Slot {
-    pub(super) tag: u64,
-    pub(super) direction: Direction,
-    /// Bytes of the whole transfer.
-    pub(super) total_bytes: u32,
-    /// Bytes received, or asked for by R2T.
-    pub(super) moved_bytes: u32,
-    /// Where in the sent stream the data of the last R2T ends.
-    pub(super) r2t_end: u64,
-}
-
-/// The commands in flight and their buffers.
-#[derive(Debug)]
-pub(super) struct Slots {
-    entries: Vec<Slot>,
-    free: Vec<u16>,
-    /// What a write sends instead of its buffer.
-    shared: Vec<Option<Bytes>>,
-    buffers: Vec<u8>,
-    stride: usize,
-}
-
-impl Slots {
-    fn new(depth: u16, stride: u32) -> Self {
-        let empty = Slot { tag: 0, direction: Direction::Free, total_bytes: 0, moved_bytes: 0, r2t_end: 0 };
-        let stride = stride as usize;
-        Self {
-            entries: vec![empty; usize::from(depth)],
-            free: (0..depth).rev().collect(),
-            shared: vec![None; usize::from(depth)],
-            buffers: vec![0; stride * usize::from(depth)],
-            stride,
-        }
-    }
-
-    /// The slot of a command that is in flight.
-    pub(super) fn get(&mut self, command_id: u16) -> Option<&mut Slot> {
-        self.entries.get_mut(usize::from(command_id)).filter(|slot| slot.direction != Direction::Free)
-    }
-
-    /// A part of a slot's buffer. The caller has checked the range against the transfer.
-    pub(super) fn buffer(&mut self, command_id: u16, offset: u32, bytes: u32) -> &mut [u8] {
-        let start = usize::from(command_id) * self.stride + offset as usize;
-        &mut self.buffers[start..start + bytes as usize]
-    }
-
-    /// What a write sends instead of its buffer.
-    fn shared(&self, command_id: u16) -> Option<Bytes> {
-        self.shared.get(usize::from(command_id))?.clone()
-    }
-
-    pub(super) fn release(&mut self, command_id: u16) {
-        if let Some(slot) = self.get(command_id) {
-            slot.direction = Direction::Free;
-            self.free.push(command_id);
-            self.shared[usize::from(command_id)] = None;
-        }
-    }
-
-    fn in_flight(&self) -> usize {
-        self.entries.len() - self.free.len()
-    }
-
-    fn tags(&self) -> impl Iterator<Item = u64> + '_ {
-        self.entries.iter().filter(|slot| slot.direction != Direction::Free).map(|slot| slot.tag)
-    }
 }
 
 /// One queue of a controller.

@@ -3,7 +3,9 @@
 use zerocopy::FromBytes;
 
 use super::error::{Loss, Violation};
-use super::queue::{Completion, Direction, Queue};
+use super::queue::Queue;
+use super::slots::{Completion, Direction};
+use super::stage::{Incoming, Stage};
 use super::transport::{Block, Received};
 use crate::nvmf::wire::pdu::{
     C2hData, COMMON_HEADER_BYTES, CapsuleResp, DIGEST_BYTES, PduType, R2t, TermReq, flags,
@@ -12,33 +14,6 @@ use crate::nvmf::wire::pdu_check::{
     PduLayout, check_data, check_header, check_header_digest, common_header, digest,
 };
 use crate::nvmf::wire::status::Status;
-
-/// The data PDU that is being received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Incoming {
-    command_id: u16,
-    /// Where the PDU's data begins in the command's buffer.
-    first: u32,
-    /// Where the next byte goes.
-    at: u32,
-    /// Where the PDU's data ends.
-    end: u32,
-    /// A digest follows.
-    digest: bool,
-    /// FLAGS of the PDU.
-    flags: u8,
-}
-
-/// What the next byte of the stream belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// A header.
-    Header,
-    /// Data.
-    Data(Incoming),
-    /// A data digest.
-    Digest(Incoming),
-}
 
 impl Queue {
     /// Receives once and acts on all that is complete. Answers the completions, and whether bytes came.

@@ -7,8 +7,9 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
 use super::peer::{BLOCK_BYTES, Behaviour, SIZE_BLOCKS, SUBSYSTEM, script, serve};
-use super::queue::{Payload, Queue, QueueOptions, Wait};
+use super::queue::{Queue, QueueOptions, Wait};
 use super::raw::RawConnection;
+use super::slots::Payload;
 use super::{ConnectOptions, Controller, HostError, Loss, Negotiation, Violation, discover};
 use crate::nvmf::wire::command::{Cqe, Rw, Sqe};
 use crate::nvmf::wire::feature::AsyncEvent;

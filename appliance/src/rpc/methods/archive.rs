@@ -7,13 +7,13 @@ use crate::archive::object::ObjectId;
 use crate::archive::retention::KeepRules;
 use crate::archive::service::{StopFlag, VerifyPolicy};
 use crate::log::Lsn;
-use crate::rpc::app::App;
-use crate::rpc::archive::{
-    ArchivePlane, ArchiveReport, ArchivedObject, EXPIRE_OBJECTS_DEFAULT, ExpiryReport, ExpiryRequest,
-    Explained, LIST_LIMIT_DEFAULT, Sealed, Verification,
+use crate::manage::{
+    ArchiveManager, ArchiveReport, ArchivedObject, EXPIRE_OBJECTS_DEFAULT, ExpiryReport, ExpiryRequest,
+    Explained, LIST_LIMIT_DEFAULT, Learner, Sealed, Verification,
 };
+use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
-use crate::rpc::method::{DEFAULT_CALL_TIMEOUT, Method, Registry};
+use crate::rpc::method::{Method, Registry};
 use crate::rpc::params::NoParams;
 use crate::volume::Point;
 
@@ -67,7 +67,7 @@ fn status(registry: &Registry, _: NoParams) -> Result<ArchiveReport, RpcError> {
 }
 
 /// The objects that the store has lost, as of its last list.
-fn lost_of(archive: &ArchivePlane) -> Result<Vec<ObjectId>, RpcError> {
+fn lost_of(archive: &ArchiveManager) -> Result<Vec<ObjectId>, RpcError> {
     Ok(archive.lost()?.into_iter().map(|row| row.id).collect())
 }
 
@@ -133,15 +133,7 @@ fn verify(registry: &Registry, VerifyParams { from, to }: VerifyParams) -> Resul
         .on_reactor("archive_verify", |app| std::future::ready(app.pool().map(|pool| pool.lineage())))?;
     let handle = registry.handle().clone();
     let learn = move |missing: &[ObjectId], damaged: &[ObjectId]| {
-        let (missing, damaged) = (missing.to_vec(), damaged.to_vec());
-        let told = handle.call(DEFAULT_CALL_TIMEOUT, move |app: &App, reply| {
-            if let Ok(pool) = app.pool() {
-                pool.learn_missing_objects(&missing);
-                pool.learn_damaged_objects(&damaged);
-            }
-            reply.send(());
-        });
-        if told.is_err() {
+        if handle.learn(missing, damaged).is_err() {
             tracing::warn!("the pool could not be told what the verification of its archive found");
         }
     };
@@ -160,7 +152,7 @@ fn verify_check(
     registry: &Registry,
     VerifyCheckParams { id }: VerifyCheckParams,
 ) -> Result<Verification, RpcError> {
-    registry.archive()?.verification(id)
+    Ok(registry.archive()?.verification(id)?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -207,7 +199,7 @@ fn expire(
     }
     let objects_max = objects_max.unwrap_or(EXPIRE_OBJECTS_DEFAULT);
     let request = ExpiryRequest { dry_run, objects_max, all };
-    archive.expire_carefully(registry.handle(), request, &StopFlag::default())
+    Ok(archive.expire_carefully(registry.handle(), request, &StopFlag::default())?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -258,7 +250,7 @@ fn verify_policy(registry: &Registry) -> Result<VerifyPolicy, RpcError> {
 /// The calls that would configure the archive as it is now.
 pub(super) fn config(registry: &Registry) -> Vec<Value> {
     let mut calls = Vec::new();
-    if let Ok(rules) = registry.archive().map(ArchivePlane::keep)
+    if let Ok(rules) = registry.archive().map(ArchiveManager::keep)
         && !rules.keep_everything()
     {
         calls.push(json!({"method": "archive_set_keep", "params": {"rules": rules}}));
@@ -272,7 +264,7 @@ pub(super) fn config(registry: &Registry) -> Vec<Value> {
 }
 
 impl Registry {
-    fn archive(&self) -> Result<&ArchivePlane, RpcError> {
+    fn archive(&self) -> Result<&ArchiveManager, RpcError> {
         self.find_archive().ok_or(NO_ARCHIVE)
     }
 }

@@ -10,10 +10,12 @@ mod snapshot;
 mod synch;
 mod volume;
 
-use super::method::Method;
+use super::app::App;
+use super::method::{Method, Registry};
+use crate::reactor::ReactorHandle;
 
 /// Every method of the appliance.
-pub(super) fn all() -> Vec<Method> {
+fn all() -> Vec<Method> {
     [
         framework::methods(),
         pool::methods(),
@@ -28,4 +30,11 @@ pub(super) fn all() -> Vec<Method> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+impl Registry {
+    /// All methods of the appliance, over the reactor that owns its pool.
+    pub fn new(handle: ReactorHandle<App>) -> Self {
+        Self::with_methods(handle, all())
+    }
 }

@@ -9,7 +9,7 @@ use crate::nvmf::nqn;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::method::Method;
-use crate::rpc::units::SizeBytes;
+use crate::text::units::SizeBytes;
 use crate::volume::{CreateVolume, VolumeError, VolumeInfo};
 
 pub(super) fn methods() -> Vec<Method> {

@@ -50,6 +50,16 @@ mod tests {
     use super::*;
     use crate::serve::open_store;
 
+    crate::document::numbers!(
+        the_document_has_this_bound,
+        ID_BYTES_MAX => "identity of the archive, at most {} bytes",
+    );
+
+    #[test]
+    fn the_document_names_the_object() {
+        crate::document::check_says(&format!("| `{ID_OBJECT}` | `{{\"archive\":UUID}}`"));
+    }
+
     #[test]
     fn every_local_kind_keeps_its_identity() {
         let folder = tempfile::tempdir().expect("a folder");

@@ -12,9 +12,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::TapeSpec;
+use super::tape_spec::TapeSpec;
 use crate::archive::store::S3Config;
-use crate::rpc::units::SizeBytes;
+use crate::text::units::SizeBytes;
 
 /// The most cartridges of a new library.
 const CARTRIDGES_MAX: u32 = 1000;

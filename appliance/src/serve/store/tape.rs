@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{OpenedStore, StoreOpenError, make_directory};
+use super::error::StoreOpenError;
+use super::opened::{OpenedStore, make_directory};
+use super::tape_spec::TapeSpec;
 use crate::archive::store::tape::{
     EmulatedLibrary, Library, StDevice, StLibrary, TapeOptions, TapeProblem, TapeStore, identify, remembered,
 };
@@ -27,26 +29,6 @@ const STAGE_NAME: &str = "stage";
 const CARTRIDGES_DEFAULT: u32 = 4;
 /// Bytes of a cartridge unless asked otherwise.
 const CARTRIDGE_BYTES_DEFAULT: u64 = 2 << 30;
-
-/// Tapes that are to be opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TapeSpec {
-    /// A directory of cartridge files, or the device of a drive.
-    pub path: PathBuf,
-    /// Cartridges of a new library; a drive has the one that is in it.
-    pub cartridges: Option<u32>,
-    /// Bytes of each cartridge of a library; a drive knows by itself.
-    pub cartridge_bytes: Option<u64>,
-    /// Where objects are staged for reading; what is staged there already is removed.
-    pub stage: Option<PathBuf>,
-}
-
-impl TapeSpec {
-    /// Whether something is at the path: a directory, or a drive's device.
-    pub fn exists(&self) -> bool {
-        self.path.is_dir() || StDevice::at(&self.path) != StDevice::None
-    }
-}
 
 /// Opens the tapes; a library that is not there is made.
 pub(super) fn open(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
@@ -162,7 +144,12 @@ fn opened<L: Library + 'static>(store: TapeStore<L>, label: &str) -> OpenedStore
 
 #[cfg(test)]
 mod tests {
-    use super::super::open_store;
+    use crate::serve::open_store;
+
+    crate::document::numbers!(
+        the_document_has_this_size,
+        super::BLOCK_BYTES => "Data blocks have {KiB} KiB",
+    );
 
     #[test]
     fn a_device_that_is_no_tape_drive_is_refused_and_no_directory_is_made() {

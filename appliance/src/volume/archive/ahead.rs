@@ -1,6 +1,6 @@
 //! Entries that are asked for before they are needed: while one segment's entries are shown to an index builder, the readers fetch and decompress those of the next.
 //!
-//! **Bounds:** [`AHEAD_SEGMENTS`] segments of one scan are on their way or wait, at most 6.3 MiB each and 400 KiB usually. A scan that is given up leaves nothing but replies that nobody takes.
+//! **Bounds:** [`AHEAD_SEGMENTS`] segments of one scan are on their way or wait, at most 6.0 MiB each and 400 KiB usually. A scan that is given up leaves nothing but replies that nobody takes.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

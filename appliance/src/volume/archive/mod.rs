@@ -360,7 +360,7 @@ impl Archive {
 
     /// When no slot is free and somebody waits for one.
     fn relieve(&mut self, state: &mut State, log: &mut Log, now_ns: u64) -> usize {
-        if !log.wants_slot() {
+        if !log.why_busy().waits_for_slot() {
             self.waiting_since_ns = None;
             return 0;
         }

@@ -136,6 +136,41 @@ mod tests {
     use crate::log::{Lsn, SegmentSeq};
     use crate::volume::info::ImageParent;
 
+    crate::document::numbers!(
+        the_document_has_this_version,
+        CHANGE_VERSION => "| change of the catalog | `\"version\"` in JSON | {} |",
+    );
+
+    #[test]
+    fn the_document_has_these_keys() {
+        let snapshot = CatalogSnapshot { name: Rc::from("s"), lsn: 1, time_ns: 1 };
+        let parent = ImageParent { image: 1, lsn: 300 };
+        let image = CatalogImage {
+            id: 1,
+            parent: None,
+            born_lsn: 0,
+            hydrated_lsn: None,
+            uncertain_below: 0,
+            hydrating: false,
+        };
+        let change = CatalogChange {
+            version: CHANGE_VERSION,
+            rest: Some(Box::new(Catalog::default())),
+            volumes: Entries { set: vec![volume(1, 1)], gone: vec![2] },
+            images: Entries { set: vec![image], gone: vec![2] },
+            gone_images: Entries {
+                set: vec![GoneImage { id: 3, parent, born_lsn: 1, gone_lsn: 2 }],
+                gone: vec![2],
+            },
+            snapshots: Entries { set: vec![snapshot], gone: vec![Rc::from("t")] },
+        };
+        crate::document::check_keys("### Change", "| key |", &change);
+        let value = serde_json::to_value(&change).expect("plain data");
+        let keys: Vec<&String> = value["volumes"].as_object().expect("an object").keys().collect();
+        assert_eq!(keys, ["set", "gone"]);
+        crate::document::check_says(r#"`{"set":[volume],"gone":[image id]}`"#);
+    }
+
     fn volume(image: u32, size_blocks: u64) -> CatalogVolume {
         CatalogVolume {
             name: format!("v{image}"),

@@ -186,3 +186,14 @@ pub(crate) fn room_problem(log: &Log, catalog: &Catalog) -> Option<String> {
 fn blocks_of(len_bytes: usize) -> usize {
     len_bytes.div_ceil(BLOCK_BYTES).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        TOLD_FROM_PERCENT => "From {} % of the rest on the pool reports",
+        CHANGES_FROM_VERSION => "| 3 change | JSON object: what is different in the catalog | {} |",
+    );
+}

@@ -466,6 +466,83 @@ impl From<&CatalogSnapshot> for SnapshotInfo {
 mod tests {
     use super::*;
 
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        CATALOG_VERSION_FIRST => "| `\"version\"` in JSON | {} in pools of version 1, else 2 | 1 and 2 |",
+        CATALOG_VERSION => "| `\"version\"` in JSON | 1 in pools of version 1, else {} | 1 and 2 |",
+        GONE_IMAGES_MAX => "at most {} (`GONE_IMAGES_MAX`)",
+        RANGES_MAX => "at most {} (`RANGES_MAX`)",
+        RANGES_MAX => "left the device without having been archived; at most {};",
+        OVERPROVISIONING_PERCENT_DEFAULT => "spare blocks for each 100 live ones; optional ({})",
+    );
+
+    #[test]
+    fn the_document_says_what_share_is_reserved() {
+        assert_eq!(ROOM_SHARE, 16);
+        // ROOM_SHARE => "One sixteenth"
+        crate::document::check_says("One sixteenth of it is reserved for what grows by itself");
+    }
+
+    /// A catalog that has every key.
+    fn whole() -> Catalog {
+        let parent = ImageParent { image: 1, lsn: 300 };
+        let volume = CatalogVolume {
+            name: "a".to_owned(),
+            uuid: Uuid::nil(),
+            size_blocks: 1,
+            read_only: false,
+            image: 2,
+            created_ns: 1,
+            thin: true,
+        };
+        let image = CatalogImage {
+            id: 2,
+            parent: Some(parent),
+            born_lsn: 300,
+            hydrated_lsn: Some(400),
+            uncertain_below: 5,
+            hydrating: true,
+        };
+        let snapshot = CatalogSnapshot { name: Rc::from("s"), lsn: 1, time_ns: 1 };
+        Catalog {
+            volumes: Shared::from_iter([volume]),
+            images: Shared::from_iter([image]),
+            snapshots: [snapshot].into_iter().collect(),
+            working_sets: vec![(SegmentSeq(0), 4)],
+            working_set_target: Some(3),
+            cuts: vec![Cut { sequence: SegmentSeq(1), end_lsn: Lsn(300), epoch: 1 }],
+            gaps: vec![range(1, 2)],
+            gone_images: Shared::from_iter([GoneImage { id: 3, parent, born_lsn: 1, gone_lsn: 2 }]),
+            ownership: Ownership { rehearsal_lsn: Some(Lsn(1)), ..Ownership::default() },
+            ..Catalog::default()
+        }
+    }
+
+    #[test]
+    fn the_document_has_these_keys() {
+        let catalog = whole();
+        let volume = catalog.volumes.iter().next().expect("a volume");
+        let image = catalog.images.iter().next().expect("an image");
+        let gone_image = catalog.gone_images.iter().next().expect("a gone image");
+        let section = "### Whole catalog";
+        crate::document::check_keys(section, "| key |", &catalog);
+        crate::document::check_keys(section, "| volume |", volume);
+        crate::document::check_keys(section, "| image |", image);
+        crate::document::check_keys(section, "| ownership |", &catalog.ownership);
+        let keys = |value: serde_json::Value| {
+            let keys = value.as_object().expect("an object").keys().map(|key| format!("\"{key}\""));
+            format!("{{{}}}", keys.collect::<Vec<_>>().join(","))
+        };
+        let gone = serde_json::to_value(gone_image).expect("plain data");
+        crate::document::check_says(&format!("| `gone_images` | list | `{}`;", keys(gone)));
+        let cut = serde_json::to_value(catalog.cuts[0]).expect("plain data");
+        crate::document::check_says(&format!("| `cuts` | list of `{}` |", keys(cut)));
+        let parent = serde_json::to_value(image.parent).expect("plain data");
+        crate::document::check_says(&format!("| `parent` | null or `{}` |", keys(parent)));
+        let snapshots = serde_json::to_value(&catalog.snapshots).expect("plain data");
+        crate::document::check_says(&format!("A snapshot is `{}`.", keys(snapshots[0].clone())));
+    }
+
     fn range(start: u64, end: u64) -> LsnRange {
         LsnRange { start: Lsn(start), end: Lsn(end) }
     }

@@ -167,6 +167,11 @@ mod tests {
 
     use super::*;
 
+    crate::document::numbers!(
+        the_document_has_this_bound,
+        PAGE_ENTRIES_MAX => "A page has at most {} entries",
+    );
+
     fn check(map: &Paged<u32, u32>, model: &BTreeMap<u32, u32>) {
         assert_eq!(map.len(), model.len());
         assert!(map.iter().eq(model.iter()));

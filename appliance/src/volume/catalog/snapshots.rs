@@ -210,6 +210,24 @@ mod tests {
 
     use super::*;
 
+    crate::document::numbers!(
+        the_document_has_these_bounds,
+        PAGE_BYTES_MAX => "bytes of the entries, n; at most {} (`PAGE_BYTES_MAX`)",
+        PAGE_HEAD_BYTES => "| {} | m | the entries if m = n;",
+    );
+
+    #[test]
+    fn a_page_has_the_bytes_that_the_document_gives() {
+        let rows = crate::document::rows_of("**Snapshot page**", "| offset");
+        let places: Vec<[&str; 2]> = rows.iter().map(|row| [row[0], row[1]]).collect();
+        assert_eq!(places, [["0", "4"], ["4", "4"], ["8", "m"]]);
+        crate::document::check_says("An entry: LSN u64, time u64, length of the name u8, the name in UTF-8.");
+        let text = texts(&[snapshot(3)].into_iter().collect());
+        let entry = [&1_u64.to_le_bytes()[..], &(3_u64 << 20).to_le_bytes(), &[2], b"s3"].concat();
+        let len = (entry.len() as u32).to_le_bytes();
+        assert_eq!(text, [&len[..], &len, &entry].concat());
+    }
+
     fn snapshot(number: u64) -> CatalogSnapshot {
         CatalogSnapshot { name: Rc::from(format!("s{number}")), lsn: number / 3, time_ns: number << 20 }
     }

@@ -20,7 +20,8 @@ impl Node {
     }
 
     /// Moves what is in `[start, end)`, counted from this node's first block, to the same places of
-    /// `piece`. What other ranges, which may overlap, have brought there stays.
+    /// `piece`. What other ranges, which may overlap, have brought there stays. Nothing is made or
+    /// copied for what holds nothing: a host may discard an empty volume as often as it likes.
     fn cut(&mut self, level: u32, start: u64, end: u64, piece: &mut Node) {
         match (self, piece) {
             (Node::Leaf(leaf), Node::Leaf(piece)) => {
@@ -35,12 +36,13 @@ impl Node {
                 let (inner, piece) = (Rc::make_mut(inner), Rc::make_mut(piece));
                 for (slot, from, to) in parts(level, start, end) {
                     let (child, place) = (&mut inner.children[slot], &mut piece.children[slot]);
+                    let Some(node) = child else { continue };
                     let is_whole = (from, to) == (0, 1 << (FANOUT_BITS * level));
                     if is_whole && place.is_none() {
                         *place = child.take();
-                    } else if let Some(child) = child {
+                    } else if node.holds_any(level - 1, from, to) {
                         let place = place.get_or_insert_with(|| Node::empty(level - 1));
-                        child.cut(level - 1, from, to, place);
+                        node.cut(level - 1, from, to, place);
                     }
                 }
             }
@@ -102,7 +104,7 @@ impl Index {
     /// They count as mapped here until [`note_gone`](Self::note_gone), and nowhere else.
     pub fn cut(&mut self, block: u64, len_blocks: u64, piece: &mut Index) {
         let end = self.end_of(block, len_blocks);
-        if block < end {
+        if self.holds_any(block, len_blocks) {
             self.root.cut(self.height, block, end, &mut piece.root);
         }
     }

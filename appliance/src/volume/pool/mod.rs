@@ -313,7 +313,8 @@ impl Pool {
                 sink.begin();
                 sink.push(IoCompletion {
                     tag,
-                    result: Err(IoError::CapacityExceeded),
+                    // It may have room again when the archive answers, so the host may try again.
+                    result: Err(IoError::NoRoom),
                     data: SmallVec::new(),
                 });
                 Submitted::Queued
@@ -356,9 +357,11 @@ fn is_write(request: &Request<'_>) -> bool {
     !matches!(request, Request::Read { .. } | Request::Flush)
 }
 
-/// What a command adds to the log, roughly: its blocks, or one for one without data.
+/// What a command takes of its segment, roughly, in blocks. A trim has no data, but each range of
+/// it takes an entry of the trailer, and a segment has as many of these as it has blocks.
 fn appended_blocks(request: &Request<'_>) -> u64 {
     match request {
+        Request::Trim { ranges } => ranges.len() as u64,
         Request::Write { data, .. } => data.iter().map(|part| part.len() / BLOCK_BYTES).sum::<usize>() as u64,
         Request::WriteReceived { data, .. } => (data.len() / BLOCK_BYTES) as u64,
         _ => 1,

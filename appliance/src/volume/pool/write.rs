@@ -76,6 +76,11 @@ impl Target {
     }
 }
 
+/// Whether a trim has more blocks than are looked at in the turn in which it comes.
+fn is_large(ranges: &[(u64, u64)]) -> bool {
+    ranges.iter().map(|&(_, len_blocks)| len_blocks).sum::<u64>() > TRIMMED_AT_ONCE_BLOCKS
+}
+
 pub(super) struct PendingAck {
     /// Acknowledged once the log is written, or stable, past this.
     pub(super) past: Lsn,
@@ -169,6 +174,11 @@ impl State {
         }
         volume.check_write()?;
         volume.index()?;
+        // Asked once for the whole command: a second part that waited until old parts are counted
+        // would keep everybody else's writes waiting too.
+        if is_large(ranges) && self.buries_much() {
+            return Err(Refusal::Busy);
+        }
         let mut parts: SmallVec<[(u64, u64); 8]> =
             ranges.iter().copied().filter(|&(_, len_blocks)| len_blocks > 0).collect();
         // A trim of more ranges than a record holds is two commands to history; NVMe does not ask that it be atomic. Each part begins a
@@ -235,10 +245,7 @@ impl State {
             return Ok(());
         }
         // Many blocks are gone at once for hosts, and leave the accounts piece by piece.
-        let is_large = part.iter().map(|&(_, len_blocks)| len_blocks).sum::<u64>() > TRIMMED_AT_ONCE_BLOCKS;
-        if is_large && self.buries_much() {
-            return Err(Refusal::Busy);
-        }
+        let is_large = is_large(part);
         let hiding = self.hiding_of(log, id, part)?;
         let volume = self.volume_mut(id).ok_or(IoError::Gone)?;
         let (image, resident_above, thin) = (volume.image, volume.resident_above, volume.thin);

@@ -211,3 +211,32 @@ impl Extent {
 pub(super) fn blocks_for(len_bytes: u64) -> Option<u64> {
     len_bytes.div_ceil(BLOCK as u64).max(1).checked_add(COPIES)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::layout!(
+        the_document_has_the_bytes_of_a_superblock,
+        "Superblock, the same in blocks 0 and 1",
+        RawSuper { magic: "magic", version: "version, 1", zero: "zero", store: "UUID of the store", len_blocks: "size in blocks", rest: "zero", crc: "CRC32C of bytes 0 to 4091" },
+        magic SUPER_MAGIC
+    );
+
+    crate::document::layout!(
+        the_document_has_the_bytes_of_an_extent_header,
+        "Extent header, two copies",
+        RawExtent { magic: "magic", version: "version", state: "state", store: "UUID of the store", block: "block of the extent", len_blocks: "length in blocks", generation: "generation", len_bytes: "bytes of the object", crc_data: "CRC32C of the object", name_bytes: "bytes of the name", name: "name", paired: "1: a change is done only once both copies say it", rest: "zero", crc: "CRC32C of bytes 0 to 4091" },
+        magic EXTENT_MAGIC
+    );
+
+    crate::document::numbers!(
+        the_document_has_these_values,
+        VERSION => "| device store: superblock, extent header | `version` in each | {} |",
+        FREE => "| state | {} free, 2 used |",
+        USED => "| state | 1 free, {} used |",
+        EXTENT_BLOCKS_MIN => "at least {}; ends within the device",
+        NAME_BYTES_MAX => "1 to {} if used",
+        NAME_BYTES_MAX => "An object name has 1 to {} bytes",
+    );
+}

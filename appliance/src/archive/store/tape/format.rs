@@ -161,3 +161,26 @@ impl Mark {
         Some((Uuid::from_bytes(raw.store), mark))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::layout!(
+        the_document_has_these_bytes,
+        "Label, header and trailer are blocks of 512 bytes",
+        Raw { magic: "magic", version: "version, 1", kind: "kind", store: "UUID of the store", number: "number of the cartridge", first_file: "number of the object's first file", part: "part of the object", flags: "flags", part_bytes: "bytes of this part", object_bytes: "bytes of the object up to the end of this part", data_crc: "CRC32C of this part's data", name_bytes: "bytes of the name", name: "name of the object", rest: "zero", crc: "CRC32C of bytes 0 to 507" },
+        magic MAGIC
+    );
+
+    crate::document::numbers!(
+        the_document_has_these_values,
+        VERSION => "| tape: label, file header, file trailer | `version` in each | {} |",
+        LABEL => "kind: {} label",
+        OBJECT => "{} header of an object",
+        TOMBSTONE => "{} header of a tombstone",
+        TRAILER => "{} trailer | all |",
+        LAST.ilog2() => "flags: bit {}, the last part",
+        super::super::drive::BLOCK_BYTES_MAX => "A reader accepts blocks up to {MiB} MiB",
+    );
+}

@@ -230,6 +230,12 @@ impl Ledger {
 mod tests {
     use super::*;
 
+    crate::document::numbers!(
+        the_document_has_this_version,
+        VERSION => "| tape ledger | `\"version\"` in its first line | {} |",
+        VERSION => "`{\"ledger\":{\"version\":{},\"store\":UUID}}`",
+    );
+
     #[test]
     fn a_ledger_is_read_as_it_was_written_and_passes_over_what_is_damaged() {
         let folder = tempfile::tempdir().unwrap();

@@ -258,3 +258,14 @@ fn scan_cartridge(
     found.cartridges.push(cartridge);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::document::numbers!(
+        the_document_has_these_places,
+        FIRST_FILE => "the first file at position {}",
+        OWNER_OBJECTS - 1 => "if the first mark at positions 1 to {} is of this store",
+    );
+}

@@ -1,0 +1,94 @@
+//! Events: two copies of a text, in blocks, in one segment, so that a reader of that segment finds
+//! the event whole.
+
+use std::rc::Rc;
+
+use super::Log;
+use super::interface::{AppendClass, AppendError, SegmentCatalog};
+use crate::dma::BLOCK_BYTES;
+use crate::log::format::{ENTRIES_PER_RECORD, Entry, EventHead, EventKind};
+use crate::log::types::Lsn;
+
+impl Log {
+    /// Appends an event, both copies of its text. Returns its position: the one of its last block.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve); [`AppendError::EventTooLong`]. Nothing, or an unfinished
+    /// event that readers ignore, was appended then.
+    pub fn append_event(&mut self, kind: EventKind, text: &[u8]) -> Result<Lsn, AppendError> {
+        self.check_event(text.len())?;
+        self.check_takes()?;
+        // As long as nothing can be written, even the pool's own events must not pile up.
+        if self.health.starved().is_some() && self.records.is_full() {
+            return Err(AppendError::Busy);
+        }
+        if !self.event_fits(event_blocks(text.len())) {
+            self.may_open_next(AppendClass::Pool)?;
+            self.close_record();
+            self.next_segment()?;
+        }
+        self.append_event_here(kind, text)
+    }
+
+    /// Whether an event of so many bytes fits into what the current segment has left.
+    pub fn event_fits_here(&self, len_bytes: usize) -> bool {
+        self.current.is_some() && self.event_fits(event_blocks(len_bytes))
+    }
+
+    /// Whether an event of so many blocks fits into what the current segment has left; also when
+    /// there is none yet.
+    fn event_fits(&self, blocks: usize) -> bool {
+        let Some(current) = &self.current else { return true };
+        let geometry = self.identity.geometry();
+        let records = blocks.div_ceil(ENTRIES_PER_RECORD) + 1;
+        let kept = self.kept_blocks(AppendClass::Pool);
+        current.blocks_left(geometry, self.records.open_blocks()) >= (blocks + records) as u64 + kept
+            && current.units_left(geometry, self.records.open_units()) >= blocks + records + kept as usize
+    }
+
+    /// Appends an event into the current segment.
+    pub(super) fn append_event_here(&mut self, kind: EventKind, text: &[u8]) -> Result<Lsn, AppendError> {
+        let chunks = text.len().div_ceil(BLOCK_BYTES).max(1);
+        let mut lsn = Lsn(0);
+        let mut padded = [0_u8; BLOCK_BYTES];
+        for copy in 0..EventHead::COPIES {
+            for chunk in 0..chunks {
+                let part =
+                    &text[(chunk * BLOCK_BYTES).min(text.len())..((chunk + 1) * BLOCK_BYTES).min(text.len())];
+                padded[..part.len()].copy_from_slice(part);
+                padded[part.len()..].fill(0);
+                let last = copy + 1 == EventHead::COPIES && chunk + 1 == chunks;
+                self.reserve(AppendClass::Pool, 1, 1, false)?;
+                let head = EventHead::encode(kind, copy, chunk as u32);
+                lsn = self.append_data(&padded, |crc| Entry::event(head, crc, text.len() as u64, last)).0;
+            }
+        }
+        Ok(lsn)
+    }
+
+    /// What every new segment begins with (`docs/FORMAT.md`).
+    ///
+    /// # Errors
+    /// [`AppendError::EventTooLong`].
+    pub fn set_catalog(&mut self, catalog: Rc<dyn SegmentCatalog>) -> Result<(), AppendError> {
+        let len_bytes = catalog.text_bytes_max();
+        self.check_event(len_bytes)?;
+        self.catalog.set(catalog, len_bytes);
+        Ok(())
+    }
+
+    /// How long the text of what new segments begin with is at most, in bytes.
+    pub fn catalog_bytes_max(&self) -> usize {
+        self.catalog.bytes_max()
+    }
+
+    fn check_event(&self, len_bytes: usize) -> Result<(), AppendError> {
+        let max_bytes = self.identity.geometry().catalog_bytes_max();
+        if len_bytes > max_bytes { Err(AppendError::EventTooLong { len_bytes, max_bytes }) } else { Ok(()) }
+    }
+}
+
+/// Blocks of both copies of an event's text.
+fn event_blocks(len_bytes: usize) -> usize {
+    2 * len_bytes.div_ceil(BLOCK_BYTES).max(1)
+}

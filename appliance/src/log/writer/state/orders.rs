@@ -1,0 +1,48 @@
+//! What the log's owner has ordered: what becomes of dead segments, and what may go on.
+//!
+//! **Invariant.** Once appends are stopped, they stay stopped: what a clean stop leaves is true
+//! only if the log ends there.
+
+use crate::log::writer::interface::Recycling;
+
+/// The orders. See the module's documentation.
+#[derive(Default)]
+pub(in crate::log) struct Orders {
+    recycling: Recycling,
+    holds_next_segment: bool,
+    is_stopped: bool,
+}
+
+impl Orders {
+    /// What becomes of segments in which nothing is live.
+    pub(in crate::log) fn recycling(&self) -> Recycling {
+        self.recycling
+    }
+
+    /// Whether segments in which nothing is live are given away at all.
+    pub(in crate::log) fn recycles(&self) -> bool {
+        self.recycling != Recycling::Never
+    }
+
+    /// Whether no segment may be opened now.
+    pub(in crate::log) fn holds_next_segment(&self) -> bool {
+        self.holds_next_segment
+    }
+
+    /// Whether nothing may be appended any more.
+    pub(in crate::log) fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
+
+    pub(in crate::log) fn set_recycling(&mut self, recycling: Recycling) {
+        self.recycling = recycling;
+    }
+
+    pub(in crate::log) fn hold_next_segment(&mut self, held: bool) {
+        self.holds_next_segment = held;
+    }
+
+    pub(in crate::log) fn stop(&mut self) {
+        self.is_stopped = true;
+    }
+}

@@ -1,0 +1,40 @@
+//! Why a job on the archive failed.
+
+use crate::reactor::CallError;
+use crate::volume::VolumeError;
+
+/// Why a job on the archive failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ManageError {
+    /// It cannot be done in this state of the appliance.
+    #[error("{reason}")]
+    NotReady {
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// The pool, its archive or the store refused or failed.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// No verification of this number is remembered.
+    #[error("there is no verification '{id}'")]
+    NoSuchVerification {
+        /// The number.
+        id: u64,
+    },
+    /// The operating system gives no thread.
+    #[error("no thread: {0}")]
+    Thread(std::io::Error),
+    /// The reactor that owns the pool did not take or answer a call.
+    #[error("{job}: {source}")]
+    NoAnswer {
+        /// What it was called for.
+        job: &'static str,
+        /// Why not.
+        source: CallError,
+    },
+}
+
+/// The failure of the catalog or of the store.
+pub(super) fn failed(error: impl std::fmt::Display) -> ManageError {
+    VolumeError::Archive { reason: error.to_string() }.into()
+}

@@ -1,0 +1,43 @@
+//! Jobs on the archive that operators and schedules start: list and explain, verify, scrub, expire,
+//! and the rules of retention.
+//!
+//! | file | job |
+//! |---|---|
+//! | `manager` | [`ArchiveManager`], which holds the state of all jobs |
+//! | `list` | what the store holds, and why a point is kept |
+//! | `keep` | the rules of retention and their file |
+//! | `expire`, `pace`, `expirer` | deletion of what the rules let go: once, how fast, by time |
+//! | `verify`, `verifications` | reading the archive back by command, and how far that is |
+//! | `scrub`, `scrub_progress` | reading it back by schedule, and how far that is |
+//! | `check` | the check of one object |
+//! | `report`, `error` | what calls answer, and why they fail |
+//!
+//! Everything here blocks on the store and runs on threads that may. The pool is reached through
+//! [`ExpiryPool`] and [`Learner`], because it belongs to a reactor.
+
+mod check;
+mod error;
+mod expire;
+mod expirer;
+mod keep;
+mod list;
+mod manager;
+mod pace;
+mod report;
+mod scrub;
+mod scrub_progress;
+mod verifications;
+mod verify;
+
+pub use error::ManageError;
+pub(crate) use expire::{EXPIRE_OBJECTS_DEFAULT, ExpiryRequest};
+pub use expire::{ExpiryPool, ExpiryReport};
+pub use expirer::Expirer;
+pub use keep::KeepFileError;
+pub use list::{ArchivedObject, LIST_LIMIT_DEFAULT};
+pub use manager::ArchiveManager;
+pub use report::{ArchiveReport, Explained, Sealed};
+pub(crate) use scrub::RATE_BYTES_PER_S as SCRUB_RATE_BYTES_PER_S;
+pub use scrub::{Learner, Scrubber};
+pub use scrub_progress::ScrubStatus;
+pub use verifications::{VERIFICATIONS_MAX, Verification, VerificationState};

@@ -1,0 +1,119 @@
+//! Who waits for whom, counted in rounds of the target: how often every connection has its turn
+//! while one host waits for its answer. Turns are taken by hand, so the machine's own pace does not
+//! count.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use super::fuzz::{Local, Part, append, stream};
+use super::{BLOCK, LIMIT};
+use crate::nvmf::server::TargetConfig;
+use crate::nvmf::server::memory::Behavior;
+use crate::nvmf::wire::pdu::Digests;
+
+/// Queues of the greedy host, each as deep with commands as it may be.
+const QUEUES: u16 = 24;
+const COMMANDS: u16 = 31;
+const READ_BLOCKS: u8 = 64;
+/// What it takes of each in a turn, in bytes.
+const TAKEN_BYTES: usize = 128 << 10;
+/// Commands of the innocent host, one after the other.
+const INNOCENT: u16 = 12;
+/// Rounds that one of them may wait.
+const ROUNDS_MAX: u64 = 4;
+
+fn connect(local: &mut Local, bytes: Vec<u8>) -> TcpStream {
+    let socket = TcpStream::connect(local.address).expect("it connects");
+    socket.set_nonblocking(true).expect("a socket");
+    let mut sockets = [socket];
+    local.feed(&mut sockets, &[bytes], 1 << 20);
+    let [socket] = sockets;
+    socket
+}
+
+/// Takes what has come, so many bytes at most.
+fn take(socket: &mut TcpStream, buffer: &mut [u8]) -> usize {
+    match socket.read(buffer) {
+        Ok(count) => count,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+        Err(error) => panic!("the connection ended: {error}"),
+    }
+}
+
+#[test]
+fn a_host_waits_for_a_few_rounds_of_the_others_at_most() {
+    let none = Digests::default();
+    let mut local = Local::with_config(Behavior::default(), TargetConfig::default(), 64 << 20);
+    let mut sockets = vec![connect(&mut local, stream(1, 0, none, &[]))];
+    for queue_id in 1..=QUEUES {
+        sockets.push(connect(&mut local, stream(1, queue_id, none, &[])));
+    }
+    let admin = connect(&mut local, stream(2, 0, none, &[]));
+    let mut innocent = connect(&mut local, stream(2, 1, none, &[]));
+    for socket in &mut sockets[1..] {
+        let mut bytes = Vec::new();
+        for command_id in 1..=COMMANDS {
+            let lba = command_id % 3 * u16::from(READ_BLOCKS);
+            append(&mut bytes, 1, command_id, none, &Part::Read { lba, blocks: READ_BLOCKS });
+        }
+        socket.write_all(&bytes).expect("sent");
+    }
+    let asked_bytes = usize::from(QUEUES * COMMANDS) * usize::from(READ_BLOCKS) * BLOCK;
+    let (mut taken_bytes, mut buffer) = (0, vec![0; TAKEN_BYTES]);
+    let mut waited = Vec::new();
+    for command_id in 1..=INNOCENT {
+        let mut bytes = Vec::new();
+        append(&mut bytes, 2, command_id, none, &Part::Read { lba: 200 + command_id, blocks: 1 });
+        innocent.write_all(&bytes).expect("sent");
+        let asked_in = local.target.stats().rounds;
+        let mut come_bytes = 0;
+        while come_bytes <= BLOCK {
+            local.turn();
+            taken_bytes += sockets.iter_mut().map(|socket| take(socket, &mut buffer)).sum::<usize>();
+            come_bytes += take(&mut innocent, &mut buffer);
+        }
+        waited.push(local.target.stats().rounds - asked_in);
+    }
+    assert!(taken_bytes < asked_bytes / 2, "the others were busy: {taken_bytes} of {asked_bytes}");
+    assert!(waited.iter().all(|&rounds| rounds <= ROUNDS_MAX), "{waited:?}");
+    drop((admin, innocent, sockets));
+}
+
+/// Each range of a discard is work of its own. A host that sent 31 discards of 256 ranges at once
+/// had all of them in one turn, which then lasted for 15 ms.
+#[test]
+fn a_turn_has_so_many_ranges_of_discards_and_no_more() {
+    /// Ranges of one command, less one, as NVMe counts them. At 4 KiB each they are more than the
+    /// 512 KiB of a connection's turn, so one command has its turn, and another one at most whose
+    /// connection saved a turn.
+    const RANGES_LESS_ONE: u8 = 255;
+    const COMMANDS_PER_TURN_MAX: u64 = 2;
+    let none = Digests::default();
+    let mut local = Local::with_config(Behavior::default(), TargetConfig::default(), 64 << 20);
+    let hosts: Vec<(TcpStream, TcpStream)> = (1..=2)
+        .map(|id| {
+            let admin = connect(&mut local, stream(id, 0, none, &[]));
+            (admin, connect(&mut local, stream(id, 1, none, &[])))
+        })
+        .collect();
+    let taken = |local: &Local| local.target.stats().io_commands;
+    let before = taken(&local);
+    let sent = u64::from(COMMANDS) * hosts.len() as u64;
+    for (_, queue) in &hosts {
+        let mut bytes = Vec::new();
+        for command_id in 1..=COMMANDS {
+            append(&mut bytes, 1, command_id, none, &Part::Trim { ranges: RANGES_LESS_ONE });
+        }
+        (&mut &*queue).write_all(&bytes).expect("sent");
+    }
+    let (mut now, mut per_turn_max, began) = (before, 0, Instant::now());
+    while now < before + sent {
+        assert!(began.elapsed() < LIMIT, "{} of {sent} commands are taken", now - before);
+        local.turn();
+        per_turn_max = per_turn_max.max(taken(&local) - now);
+        now = taken(&local);
+    }
+    let allowed = hosts.len() as u64 * COMMANDS_PER_TURN_MAX;
+    assert!(per_turn_max <= allowed, "{per_turn_max} discards of 256 ranges in one turn");
+}

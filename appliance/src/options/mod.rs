@@ -1,0 +1,21 @@
+//! What the commands that do work of their own are asked for: the options of `varve serve`, `varve
+//! inspect` and `varve pool recover`.
+//!
+//! The command line reads them, and `serve` and `inspect` carry them out. Neither knows the other.
+
+mod budgets;
+mod defaults;
+mod inspect;
+mod recover;
+mod serve;
+
+use std::error::Error;
+
+pub use budgets::{AHEAD_MEMORY_BYTES, DMA_BUDGET_BYTES, HOST_MEMORY_BYTES, HOST_MEMORY_BYTES_MIN};
+pub use defaults::{DEFAULT_DIR, DEFAULT_SOCKET, EXPIRE_SECONDS_DEFAULT, SYSTEM_SOCKET};
+pub use inspect::InspectOptions;
+pub use recover::RecoverOptions;
+pub use serve::{BackPressureChoice, IoEngineChoice, ServeOptions, VerifyChoice};
+
+/// Why a command that does work of its own failed; its text is shown in one line.
+pub type CommandError = Box<dyn Error + Send + Sync>;

@@ -1,0 +1,46 @@
+//! The pool as jobs on its archive reach it from their threads: by calls to its reactor.
+
+use super::app::{App, POOL_NOT_OPEN};
+use super::method::DEFAULT_CALL_TIMEOUT;
+use crate::archive::object::ObjectId;
+use crate::archive::retention::SegmentRange;
+use crate::log::Lsn;
+use crate::manage::{ExpiryPool, Learner, ManageError};
+use crate::reactor::ReactorHandle;
+use crate::volume::{Forgotten, Lineage, Pool};
+
+impl ExpiryPool for ReactorHandle<App> {
+    fn lineage(&self) -> Result<Lineage, ManageError> {
+        on_reactor(self, |pool| Ok(pool.lineage()))
+    }
+
+    fn forget(&self, ranges: Vec<SegmentRange>, change_lsn: Lsn) -> Result<Forgotten, ManageError> {
+        on_reactor(self, move |pool| Ok(pool.forget_archived(&ranges, change_lsn)?))
+    }
+}
+
+fn on_reactor<T: Send + 'static>(
+    handle: &ReactorHandle<App>,
+    run: impl FnOnce(&Pool) -> Result<T, ManageError> + Send + 'static,
+) -> Result<T, ManageError> {
+    let outcome = handle.call(DEFAULT_CALL_TIMEOUT, move |app: &App, reply| {
+        let pool = app.find_pool().ok_or(ManageError::NotReady { reason: POOL_NOT_OPEN });
+        reply.send(pool.and_then(|pool| run(&pool)));
+    });
+    outcome.map_err(|source| ManageError::NoAnswer { job: "archive_expire", source })?
+}
+
+impl Learner for ReactorHandle<App> {
+    /// A pool that is not open learns nothing, and finds it out itself when it opens.
+    fn learn(&self, missing: &[ObjectId], damaged: &[ObjectId]) -> Result<(), ManageError> {
+        let (missing, damaged) = (missing.to_vec(), damaged.to_vec());
+        let learned = self.call(DEFAULT_CALL_TIMEOUT, move |app: &App, reply| {
+            if let Some(pool) = app.find_pool() {
+                pool.learn_missing_objects(&missing);
+                pool.learn_damaged_objects(&damaged);
+            }
+            reply.send(());
+        });
+        learned.map_err(|source| ManageError::NoAnswer { job: "archive_verify", source })
+    }
+}

@@ -1,0 +1,54 @@
+//! The archive as a start finds it: there, or known and away.
+
+use std::sync::Arc;
+
+use super::config::ArchiveConfig;
+use super::late;
+use super::open::{OpenedArchive, open};
+use crate::manage::ArchiveManager;
+use crate::serve::identity::Found;
+use crate::serve::{ApplianceConfig, ServeError};
+
+/// The archive as a start finds it.
+pub(in crate::serve) enum FoundArchive {
+    /// There.
+    Opened(Box<OpenedArchive>),
+    /// Known, and away.
+    Away(Box<late::AwayArchive>),
+}
+
+impl FoundArchive {
+    /// What the command plane sees of it.
+    pub(in crate::serve) fn manager(&self) -> &Arc<ArchiveManager> {
+        match self {
+            FoundArchive::Opened(opened) => &opened.manager,
+            FoundArchive::Away(away) => away.manager(),
+        }
+    }
+
+    /// Whether it holds objects of a pool, whichever.
+    pub(in crate::serve) fn holds_something(&self) -> bool {
+        matches!(self, FoundArchive::Opened(opened) if !opened.known.pools.is_empty())
+    }
+}
+
+/// Opens the archive. One that the pool is known to have had at this place, and that is away for a
+/// reason that may pass, is waited for.
+///
+/// # Errors
+/// See [`open`].
+pub(in crate::serve) fn find(
+    config: &ArchiveConfig,
+    appliance: &ApplianceConfig,
+    found: &Found,
+    is_new: bool,
+) -> Result<FoundArchive, ServeError> {
+    match open(config, appliance, found, is_new) {
+        Ok(opened) => Ok(FoundArchive::Opened(Box::new(opened))),
+        Err(error) if late::waits_for(config, appliance, found, is_new, &error) => {
+            let away = late::AwayArchive::new(config, appliance, found, &error)?;
+            Ok(FoundArchive::Away(Box::new(away)))
+        }
+        Err(error) => Err(error),
+    }
+}

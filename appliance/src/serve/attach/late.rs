@@ -1,0 +1,205 @@
+//! An archive that is away when the appliance starts, and is attached when it is there.
+//!
+//! **When it is waited for:** the pool exists, its identity says which archive it has and that it
+//! was at this place, and the place cannot be reached for a reason that may pass: nothing is
+//! mounted there, a server does not answer, a device gives errors. A new pool, a pool that never
+//! had an archive, and a place where something else is are refused at the start, as ever.
+//!
+//! **States:** away → (tried again, later and later up to [`RETRY_LAST`] apart) opened → found to
+//! be the archive that the pool had → learnt → attached. Each step may fail; its words are what the
+//! operator is told then, and everything begins again with the next try. Nothing is put, made or
+//! deleted before the last step, but the small object of the probe.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::ArchiveConfig;
+use super::give::attach;
+use super::off_reactor::off_reactor;
+use super::open::{OpenedArchive, open_known};
+use super::started::ArchiveStarted;
+use crate::archive::catalog::CatalogError;
+use crate::archive::store::{AwayStore, Store};
+use crate::bdev::FileDevice;
+use crate::manage::ArchiveManager;
+use crate::reactor::{Local, ReactorHandle};
+use crate::rpc::App;
+use crate::serve::identity::Found;
+use crate::serve::identity_note::note_identity;
+use crate::serve::store::is_away;
+use crate::serve::{ApplianceConfig, ServeError};
+use crate::volume::{Pool, VolumeError};
+
+/// How long the first try is waited for; that doubles.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// The longest time between two tries.
+const RETRY_LAST: Duration = Duration::from_secs(5);
+
+/// An archive that the pool is known to have, and that cannot be reached.
+pub(in crate::serve) struct AwayArchive {
+    config: ArchiveConfig,
+    appliance: ApplianceConfig,
+    found: Found,
+    manager: Arc<ArchiveManager>,
+    why: String,
+}
+
+/// Whether an archive that cannot be opened or listed is waited for.
+pub(in crate::serve) fn waits_for(
+    config: &ArchiveConfig,
+    appliance: &ApplianceConfig,
+    found: &Found,
+    is_new: bool,
+    error: &ServeError,
+) -> bool {
+    let is_known = found.archive().is_some_and(|known| config.store.is_place_of(&known.store));
+    if is_new || appliance.new_archive || !is_known {
+        return false;
+    }
+    match error {
+        ServeError::ArchiveGone { .. } => config.store.is_missing(),
+        ServeError::Archive(error) => error.may_pass(),
+        ServeError::Catalog(CatalogError::Store(error)) => is_away(error),
+        _ => false,
+    }
+}
+
+impl AwayArchive {
+    /// The archive of a pool that [is waited for](waits_for) because of `error`.
+    ///
+    /// # Errors
+    /// The rules of retention cannot be read.
+    pub(super) fn new(
+        config: &ArchiveConfig,
+        appliance: &ApplianceConfig,
+        found: &Found,
+        error: &ServeError,
+    ) -> Result<Self, ServeError> {
+        let manager =
+            Arc::new(ArchiveManager::new(Arc::new(AwayStore::new(label(config, found))), &config.keep)?);
+        Ok(Self::with_manager(config, appliance, found, manager, error))
+    }
+
+    /// The same, of an archive that was opened and could not be listed.
+    pub(in crate::serve) fn with_manager(
+        config: &ArchiveConfig,
+        appliance: &ApplianceConfig,
+        found: &Found,
+        manager: Arc<ArchiveManager>,
+        error: &ServeError,
+    ) -> Self {
+        // The next try opens it anew, for which it must be free.
+        manager.set_store(Arc::new(AwayStore::new(label(config, found))));
+        AwayArchive {
+            config: config.clone(),
+            appliance: appliance.clone(),
+            found: found.clone(),
+            manager,
+            why: error.to_string(),
+        }
+    }
+
+    pub(super) fn manager(&self) -> &Arc<ArchiveManager> {
+        &self.manager
+    }
+
+    /// Has the pool wait for it, and goes on trying on the reactor.
+    ///
+    /// # Errors
+    /// The pool has an archive.
+    pub(in crate::serve) fn begin(
+        self,
+        pool: &Rc<Pool>,
+        device: Arc<FileDevice>,
+        local: &Local,
+        handle: ReactorHandle<App>,
+        app: &App,
+    ) -> Result<ArchiveStarted, VolumeError> {
+        let store = label(&self.config, &self.found);
+        let why = self.why.clone();
+        pool.await_archive(&store, self.config.policy, self.config.verify, why.clone())?;
+        let late = Late {
+            away: self,
+            pool: Rc::clone(pool),
+            device,
+            local: local.clone(),
+            handle,
+            app: app.clone(),
+        };
+        drop(local.spawn(late.go_on()));
+        Ok(ArchiveStarted { store, objects: 0, synchs: 0, away: Some(why), notes: Vec::new() })
+    }
+}
+
+/// What the store is called until it can say so itself.
+fn label(config: &ArchiveConfig, found: &Found) -> String {
+    found.archive().map_or_else(|| config.store.to_string(), |known| known.store.clone())
+}
+
+/// An archive that is tried again and again.
+struct Late {
+    away: AwayArchive,
+    pool: Rc<Pool>,
+    device: Arc<FileDevice>,
+    local: Local,
+    handle: ReactorHandle<App>,
+    app: App,
+}
+
+impl Late {
+    /// Tries until it is attached, or the appliance stops.
+    async fn go_on(self) {
+        let mut wait = RETRY_FIRST;
+        loop {
+            self.local.sleep(wait).await;
+            wait = (wait * 2).min(RETRY_LAST);
+            // Calls find the pool from before the first turn on, until the stop.
+            if self.app.pool().is_err() {
+                return;
+            }
+            match self.try_once().await {
+                Ok(started) => {
+                    // At the level at which it was told that it is away.
+                    tracing::warn!(
+                        store = started.store,
+                        objects = started.objects,
+                        synchs = started.synchs,
+                        "the archive is there"
+                    );
+                    for note in started.notes {
+                        tracing::warn!(note, "the archive was attached");
+                    }
+                    return;
+                }
+                Err(error) => {
+                    // Somebody else goes on with this history: what hosts write here would be lost
+                    // to them.
+                    if let ServeError::Owner(owner) = &error
+                        && owner.is_of_another()
+                    {
+                        self.pool.take_no_more_writes(error.to_string());
+                    }
+                    self.pool.tell_archive_away(error.to_string());
+                }
+            }
+        }
+    }
+
+    async fn try_once(&self) -> Result<ArchiveStarted, ServeError> {
+        let AwayArchive { config, appliance, found, manager, .. } = &self.away;
+        let (to_open, with, of) = (config.clone(), appliance.clone(), found.clone());
+        let opened = off_reactor(&self.local, move || open_known(&to_open, &with, &of, false)).await??;
+        if !opened.is_known {
+            let place = opened.store.label().to_owned();
+            let what = "another archive is there now than the pool had when it was started".to_owned();
+            return Err(ServeError::ArchiveGone { place, what });
+        }
+        let opened = OpenedArchive::new(opened, config, appliance, Arc::clone(manager));
+        let (pool, device) = (Rc::clone(&self.pool), Arc::clone(&self.device));
+        let attached = attach(opened, pool, false, device, self.local.clone(), self.handle.clone()).await?;
+        let (mut started, identity) = attached;
+        started.notes.extend(note_identity(appliance, &self.pool, false, identity)?);
+        Ok(started)
+    }
+}

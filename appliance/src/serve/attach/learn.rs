@@ -1,0 +1,105 @@
+//! Learns what the store holds of a pool: lists it, and reads objects that are new to the local
+//! catalog for their synchs.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use uuid::Uuid;
+
+use crate::archive::catalog::{ArchiveCatalog, CatalogError, Counts, SynchRow};
+use crate::archive::store::Store;
+use crate::serve::progress::StartProgress;
+use crate::serve::store::pools_in;
+use crate::volume::{KnownObjects, SynchInfo};
+
+/// What the store holds of a pool.
+pub(in crate::serve) struct Learned {
+    pub(in crate::serve) known: KnownObjects,
+    pub(in crate::serve) synchs: Vec<SynchInfo>,
+    pub(in crate::serve) catalog: ArchiveCatalog,
+    /// Objects that the local catalog knew before the store was listed.
+    pub(super) known_before: u64,
+    pub(in crate::serve) notes: Vec<String>,
+}
+
+/// Lists the store and brings the local catalog up to date. Objects of which `counts` says that
+/// they are not of the pool's history are left alone. Blocks.
+///
+/// # Errors
+/// The store's, when it cannot be listed; the catalog's file.
+pub(in crate::serve) fn learn(
+    store: &dyn Store,
+    pool: Uuid,
+    catalog_path: &Path,
+    is_new: bool,
+    counts: Counts,
+) -> Result<Learned, CatalogError> {
+    let mut progress = StartProgress::new();
+    let mut notes = Vec::new();
+    let (mut catalog, state) = ArchiveCatalog::open(catalog_path, pool, store.label())?;
+    if let Some(replaced) = state.replaced.filter(|_| !is_new) {
+        notes.push(format!(
+            "the archive's local catalog was made anew: {}; the old one is {}",
+            replaced.reason,
+            replaced.moved_to.display()
+        ));
+    }
+    let mut known_before = 0;
+    catalog.for_each_object(|_| known_before += 1)?;
+    catalog.count_only(counts);
+    // Always: names are the truth, and what another start has put there must be known.
+    catalog.rebuild(store, &mut |found| {
+        progress.listed(found.objects);
+        ControlFlow::Continue(())
+    })?;
+    let missing = count_missing(&catalog)?;
+    let filled = catalog.fill_details(store, &mut |read| {
+        progress.read(read.objects, missing);
+        ControlFlow::Continue(())
+    });
+    progress.finish();
+    match filled {
+        Ok(report) => notes.extend(report.problems.into_iter().map(|problem| format!("archive: {problem}"))),
+        // The pool can be served: only synchs may be missing until the next start.
+        Err(CatalogError::Store(error)) => {
+            notes.push(format!("the archive was not read to its end, synchs may be missing: {error}"));
+        }
+        Err(error) => return Err(error),
+    }
+    let mut known = KnownObjects::default();
+    let mut ids = Vec::new();
+    catalog.for_each_object(|row| ids.push(row.id))?;
+    known.extend(ids);
+    notes.extend(
+        catalog
+            .gaps()?
+            .into_iter()
+            .map(|gap| format!("archive: LSN {} to {}: {}", gap.range.start, gap.range.end, gap.reason)),
+    );
+    known.note_lost(catalog.lost_objects()?.into_iter().map(|row| row.id));
+    if known.is_empty() {
+        let others = pools_in(store)?.into_iter().filter(|&other| other != pool).count();
+        if others > 0 {
+            notes.push(format!(
+                "the archive holds nothing of this pool, but something of other pools ({others}); varve pool recover brings one back into an empty directory"
+            ));
+        }
+    }
+    let synchs = catalog.synchs()?.into_iter().map(synch_of).collect();
+    Ok(Learned { known, synchs, catalog, known_before, notes })
+}
+
+fn count_missing(catalog: &ArchiveCatalog) -> Result<u64, CatalogError> {
+    let mut missing = 0;
+    catalog.for_each_object(|row| missing += u64::from(row.details.is_none()))?;
+    Ok(missing)
+}
+
+/// A synch as the pool shows it. One whose text is lost is still a point.
+fn synch_of(row: SynchRow) -> SynchInfo {
+    let lsn = row.lsn.0;
+    match serde_json::from_slice::<SynchInfo>(&row.text) {
+        Ok(synch) => SynchInfo { lsn, ..synch },
+        Err(_) => SynchInfo::damaged(lsn, row.time_ns),
+    }
+}
