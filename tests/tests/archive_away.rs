@@ -126,6 +126,8 @@ fn an_archive_that_is_not_mounted_at_a_start_is_waited_for() {
     bed.write_many(&mut host, BLOCKS);
     bed.appliance.command(&["archive", "seal"]).expect("all is archived");
     bed.appliance.command(&["archive", "verify"]).expect("it is whole");
+    let told = bed.appliance.complaints();
+    assert!(told.contains("WARN") && told.contains("the archive is there"), "as loud as its absence: {told}");
     clone(&bed, "again");
     check_clone(&bed, "again", &then);
     bed.check("with its archive");

@@ -240,7 +240,7 @@ mod tests {
         assert!(text.contains("(not shown: UUID;"), "{text}");
         assert!(text.contains("256 MiB  segment 12 is torn and was cut off\n"), "{text}");
         let text = table.render_within("none", Some(45));
-        assert!(text.contains("256 MiB  segment 12 is torn and\n                   was cut off\n"), "{text}");
+        assert!(text.contains("256 MiB  segment 12 is torn and was\n                   cut off\n"), "{text}");
     }
 
     #[test]
