@@ -7,6 +7,7 @@
 pub mod checksum;
 pub mod environment;
 pub mod format;
+pub(crate) mod frame;
 pub mod geometry;
 pub mod inspect;
 pub mod read;

@@ -5,7 +5,10 @@
 //! - [`App`] is what methods find on the reactor: the pool, and the target behind [`TargetView`].
 //! - [`config`] applies and makes configuration files, which are the same calls.
 
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 mod app;
+#[allow(clippy::arithmetic_side_effects, reason = "what is asked of an archive decodes nothing")]
 mod archive;
 pub mod audit;
 pub mod config;

@@ -1,16 +1,17 @@
-//! The superblock: what the device is. Two copies in blocks 0 and 1, written alternately; from version 2 on a third in
-//! the last block of the device, written after each of them, so that what wipes the head of a device does not wipe all.
+//! The superblock: what the device is. Two copies in blocks 0 and 1, written alternately; from
+//! version 2 on a third in the last block of the device, written after each of them, so that what
+//! wipes the head of a device does not wipe all.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{FormatError, check_version};
+use super::{FORMAT_VERSIONS, FormatError};
 use crate::dma::BLOCK_BYTES;
-use crate::log::checksum::crc32c;
+use crate::log::frame::{Framed, framed};
 use crate::log::types::Lsn;
 
-/// How many copies stand at the head of the device.
+/// How many copies are at the head of the device.
 pub const SUPERBLOCK_HEADS: u64 = 2;
 
 const MAGIC: [u8; 8] = *b"VARVE-SB";
@@ -31,7 +32,7 @@ const MAGIC: [u8; 8] = *b"VARVE-SB";
 /// | 72 | 8 | creation time, ns since the Unix epoch |
 /// | 80 | 8 | generation: grows with each write of a superblock; the greater one counts |
 /// | 88 | 4 | epoch: grows by one each time the pool is opened for writing |
-/// | 92 | 8 | begun LSN: everything before it was found, and made stable, when the pool was opened last; 0: not told, in version 1 |
+/// | 92 | 8 | begun LSN: everything before it was found, and made stable, when the pool was opened last; 0: not recorded, in version 1 |
 /// | 100 | 3992 | zero |
 /// | 4092 | 4 | CRC32C of bytes 0 to 4091 |
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
@@ -56,7 +57,9 @@ struct Raw {
 
 const _: () = assert!(size_of::<Raw>() == BLOCK_BYTES);
 
-/// A superblock, decoded. The table of its bytes stands at the private `Raw` in this file.
+framed!(Raw, MAGIC, FORMAT_VERSIONS, owner: pool);
+
+/// A superblock, decoded. The table of its bytes is at the private `Raw` in this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superblock {
     /// The format version of the pool.
@@ -80,12 +83,12 @@ pub struct Superblock {
     /// Grows by one each time the pool is opened for writing.
     pub epoch: u32,
     /// Where the log ended when the pool was opened last: everything before is stable, and what a
-    /// stop cut off lies behind. 0: not told, in version 1.
+    /// stop cut off lies after it. 0: not recorded, in version 1.
     pub begun_lsn: Lsn,
 }
 
 impl Superblock {
-    /// Whether a third copy stands in the last block of the device.
+    /// Whether a third copy is in the last block of the device.
     pub fn has_tail(&self) -> bool {
         self.version >= 2
     }
@@ -99,7 +102,7 @@ impl Superblock {
     pub fn encode(&self, block: &mut [u8]) {
         // What a build that knows only version 1 would write.
         let begun_lsn = if self.version == 1 { Lsn(0) } else { self.begun_lsn };
-        let mut raw = Raw {
+        let raw = Raw {
             magic: MAGIC,
             version: self.version.into(),
             block_bytes: (BLOCK_BYTES as u32).into(),
@@ -116,8 +119,7 @@ impl Superblock {
             zero: [0; 3992],
             crc: 0.into(),
         };
-        raw.crc = crc32c(&raw.as_bytes()[..BLOCK_BYTES - 4]).into();
-        block.copy_from_slice(raw.as_bytes());
+        block.copy_from_slice(raw.sealed().as_bytes());
     }
 
     /// Reads a block.
@@ -125,16 +127,9 @@ impl Superblock {
     /// # Errors
     /// What is wrong with it; geometry is checked, so a decoded superblock is usable.
     pub fn decode(block: &[u8]) -> Result<Self, FormatError> {
-        let raw = Raw::ref_from_bytes(block).map_err(|_| FormatError::Field("length"))?;
-        if raw.magic != MAGIC {
-            return Err(FormatError::Magic);
-        }
-        if raw.crc.get() != crc32c(&block[..BLOCK_BYTES - 4]) {
-            return Err(FormatError::Checksum);
-        }
-        let version = check_version(raw.version.get())?;
+        let raw = Raw::view(block)?;
         let superblock = Superblock {
-            version,
+            version: raw.version.get(),
             pool: Uuid::from_bytes(raw.pool),
             device_blocks: raw.device_blocks.get(),
             segment_blocks: raw.segment_blocks.get(),
