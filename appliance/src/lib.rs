@@ -17,6 +17,8 @@ pub mod bdev;
 pub mod cli;
 pub mod descriptors;
 pub mod dma;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod histogram;
 pub mod inspect;
 pub mod log;

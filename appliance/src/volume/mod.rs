@@ -12,6 +12,8 @@ mod clone;
 mod copies;
 mod error;
 mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod history;
 mod hydrate;
 mod image_ids;

@@ -29,6 +29,8 @@
 
 mod codec;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod header;
 mod name;
 mod raw;

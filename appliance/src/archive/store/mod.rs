@@ -34,6 +34,8 @@ use std::io::Read;
 use super::object::RangedRead;
 
 pub use away::AwayStore;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use device::fuzz as fuzz_device;
 pub use device::{DeviceProblem, DeviceStore};
 pub use directory::{DirectoryOptions, DirectoryStore};
 pub use error::{LockEnd, Reason, StoreError, StoreErrorKind};

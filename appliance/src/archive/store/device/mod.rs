@@ -28,6 +28,8 @@
 //! object. What an open finds is written to both copies.
 
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod put;
 mod scan;
 

@@ -28,6 +28,8 @@ mod emulation;
 mod file;
 mod files;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod ledger;
 mod place;
 mod problem;
