@@ -148,8 +148,7 @@ impl Extent {
         bytes_of(self.block.saturating_add(copy))
     }
 
-    /// The generation of its next header. It counts changes of one header, which is never rewritten
-    /// 2^64 times; one that was read damaged and says so still has a valid checksum, and stays.
+    /// The generation of its next header. No header is rewritten 2^64 times.
     pub(super) fn next_generation(&self) -> u64 {
         self.generation.saturating_add(1)
     }
