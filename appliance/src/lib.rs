@@ -45,6 +45,8 @@ pub mod descriptors;
 pub mod dma;
 #[cfg(test)]
 mod document;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod histogram;
 pub mod inspect;
 pub mod log;

@@ -21,6 +21,19 @@ pub fn crc32c_parts(parts: &[&[u8]]) -> u32 {
     digest.finalize() as u32
 }
 
+/// The bytes with the CRC32C of all others at `at`, if they are enough: what an attacker writes, who
+/// corrects the checksum of what is changed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn with_crc(bytes: &[u8], at: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if let Some((before, rest)) = bytes.split_at_mut_checked(at)
+        && let Some((crc, after)) = rest.split_first_chunk_mut()
+    {
+        *crc = crc32c_parts(&[before, after]).to_le_bytes();
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

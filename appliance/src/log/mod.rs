@@ -19,6 +19,7 @@ pub mod clock;
 pub mod environment;
 pub mod error;
 pub mod format;
+pub(crate) mod frame;
 pub mod geometry;
 pub mod inspect;
 pub mod load;

@@ -168,13 +168,13 @@ pub fn apply<E: fmt::Display + fmt::Debug>(
             return Err(ConfigError::UnknownMethod { subsystem, method });
         }
     }
-    let mut applied = 0;
+    let mut applied = 0_usize;
     for (subsystem, calls) in parts {
-        for (index, ConfigCall { method, params }) in calls.into_iter().enumerate() {
+        for (number, ConfigCall { method, params }) in (1..).zip(calls) {
             if let Err(error) = call(&method, params) {
-                return Err(ConfigError::Call { subsystem, number: index + 1, method, applied, error });
+                return Err(ConfigError::Call { subsystem, number, method, applied, error });
             }
-            applied += 1;
+            applied = applied.saturating_add(1);
         }
     }
     Ok(applied)

@@ -58,7 +58,7 @@ impl Framer {
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start >= COMPACT_BYTES {
             self.buffer.drain(..self.start);
-            self.scanned -= self.start;
+            self.scanned = self.scanned.saturating_sub(self.start);
             self.start = 0;
         }
         self.buffer.extend_from_slice(bytes);
@@ -81,7 +81,7 @@ impl Framer {
             Ok(Some(end)) => {
                 let start = self.start;
                 self.start = end;
-                Ok(Some(&self.buffer[start..end]))
+                Ok(Some(self.buffer.get(start..end).unwrap_or_default()))
             }
             Ok(None) => {
                 if self.start == self.buffer.len() {
@@ -102,11 +102,11 @@ impl Framer {
     /// Looks on; the end of the value if it was found.
     fn scan(&mut self) -> Result<Option<usize>, FramingError> {
         while let Some(&byte) = self.buffer.get(self.scanned) {
-            let offset = self.scanned - self.start;
+            let offset = self.scanned.saturating_sub(self.start);
             if offset >= MAX_REQUEST_BYTES {
                 return Err(FramingError::TooLong);
             }
-            self.scanned += 1;
+            self.scanned = self.scanned.saturating_add(1);
             if self.in_string {
                 if self.escaped {
                     self.escaped = false;

@@ -273,16 +273,19 @@ impl Dispatch for Registry {
 fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, a_char) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b_char) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(a_char != *b_char);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+    for a_char in a.chars() {
+        // Of the row above, the value before this place; of this row, the value at it.
+        let (mut diagonal, mut left) = (None, usize::MAX);
+        for (place, above) in row.iter_mut().enumerate() {
+            let changed = diagonal.map_or(usize::MAX, |(before, b_char)| {
+                usize::saturating_add(before, usize::from(a_char != b_char))
+            });
+            diagonal = b.get(place).map(|&b_char| (*above, b_char));
+            left = changed.min(above.saturating_add(1)).min(left.saturating_add(1));
+            *above = left;
         }
     }
-    row[b.len()]
+    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! - [`App`] is what methods find on the reactor: the pool, and the target behind [`TargetView`].
 //! - [`config`] applies and makes configuration files, which are the same calls.
 
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 mod app;
 pub mod config;
 mod error;

@@ -48,9 +48,9 @@ impl PageParams {
         let mut from = Lsn(self.from);
         let mut page = Vec::new();
         while page.len() < limit {
-            let entries = piece(from, PIECE_ENTRIES_MAX.min(limit - page.len()))?;
+            let entries = piece(from, PIECE_ENTRIES_MAX.min(limit.saturating_sub(page.len())))?;
             let Some(last) = entries.last() else { break };
-            from = Lsn(lsn_of(last) + 1);
+            from = Lsn(lsn_of(last).saturating_add(1));
             page.extend(entries);
             yield_now().await;
         }

@@ -168,8 +168,11 @@ impl Call {
 /// How many values there are, the names of members included. Nesting is bounded by the parser.
 fn count_values(value: &Value) -> usize {
     match value {
-        Value::Array(items) => 1 + items.iter().map(count_values).sum::<usize>(),
-        Value::Object(members) => 1 + members.values().map(|member| 1 + count_values(member)).sum::<usize>(),
+        Value::Array(items) => items.iter().map(count_values).fold(1, usize::saturating_add),
+        Value::Object(members) => {
+            let values = members.values().map(count_values);
+            values.fold(1, usize::saturating_add).saturating_add(members.len())
+        }
         _ => 1,
     }
 }

@@ -249,7 +249,7 @@ impl Shared {
     fn admit(&self, stream: &Arc<UnixStream>) -> u64 {
         let mut table = self.table();
         let id = table.next_id;
-        table.next_id += 1;
+        table.next_id = id.wrapping_add(1);
         let state = State::Idle(Instant::now());
         table.open.insert(id, Connection { stream: Arc::clone(stream), state });
         id
@@ -374,7 +374,7 @@ fn serve(shared: &Shared, id: u64, stream: &UnixStream, dispatch: &dyn Dispatch)
             Err(error) => return Err(error),
         };
         shared.set_state(id, State::AtWork);
-        framer.push(&chunk[..count]);
+        framer.push(chunk.get(..count).unwrap_or_default());
         loop {
             match framer.next_value() {
                 Ok(Some(request)) => {
@@ -415,7 +415,7 @@ fn send(mut stream: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
     let began = Instant::now();
     while !bytes.is_empty() {
         let count = stream.write(bytes)?;
-        bytes = &bytes[count..];
+        bytes = bytes.get(count..).unwrap_or_default();
         if !bytes.is_empty() && began.elapsed() > timeout {
             return Err(io::ErrorKind::TimedOut.into());
         }

@@ -83,7 +83,9 @@ impl ListenerError {
         match self {
             ListenerError::Exists { .. } => -17,
             ListenerError::NotFound { .. } => -2,
-            ListenerError::Bind { source, .. } => source.raw_os_error().map_or(-5, |errno| -i64::from(errno)),
+            ListenerError::Bind { source, .. } => {
+                source.raw_os_error().map_or(-5, |errno| i64::from(errno).saturating_neg())
+            }
         }
     }
 }

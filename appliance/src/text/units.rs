@@ -21,8 +21,14 @@ pub struct SizeParseError {
     pub reason: &'static str,
 }
 
-/// Units of 1024, smallest first, each with the short form that is taken as well.
-const UNITS: [(&str, &str); 5] = [("KiB", "K"), ("MiB", "M"), ("GiB", "G"), ("TiB", "T"), ("PiB", "P")];
+/// Units of 1024, smallest first: name, the short form that is accepted as well, and bytes.
+const UNITS: [(&str, &str, u64); 5] = [
+    ("KiB", "K", 1 << 10),
+    ("MiB", "M", 1 << 20),
+    ("GiB", "G", 1 << 30),
+    ("TiB", "T", 1 << 40),
+    ("PiB", "P", 1 << 50),
+];
 
 impl FromStr for SizeBytes {
     type Err = SizeParseError;
@@ -42,9 +48,9 @@ impl FromStr for SizeBytes {
         if unit.starts_with('.') {
             return Err(fail("fractions are not taken, use a smaller unit"));
         }
-        let power = UNITS
+        let (_, _, scale) = UNITS
             .iter()
-            .position(|(long, short)| unit.eq_ignore_ascii_case(long) || unit.eq_ignore_ascii_case(short))
+            .find(|(long, short, _)| unit.eq_ignore_ascii_case(long) || unit.eq_ignore_ascii_case(short))
             .ok_or_else(|| {
                 if unit.len() == 2 && unit.ends_with(['B', 'b']) {
                     fail("units of 1000 are not taken")
@@ -52,8 +58,7 @@ impl FromStr for SizeBytes {
                     fail("the unit is not known")
                 }
             })?;
-        let scale = 1_u64 << (10 * (power + 1));
-        number.checked_mul(scale).map(SizeBytes).ok_or_else(|| fail("it is more than 64 bits can hold"))
+        number.checked_mul(*scale).map(SizeBytes).ok_or_else(|| fail("it is more than 64 bits can hold"))
     }
 }
 
@@ -83,16 +88,12 @@ impl<'de> Deserialize<'de> for SizeBytes {
 impl fmt::Display for SizeBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.0;
-        let Some((power, (unit, _))) =
-            UNITS.iter().enumerate().rev().find(|(power, _)| bytes >> (10 * (power + 1)) > 0)
-        else {
+        let Some(&(unit, _, scale)) = UNITS.iter().rev().find(|&&(_, _, scale)| bytes >= scale) else {
             return f.pad(&format!("{bytes} B"));
         };
-        let scale = 1_u64 << (10 * (power + 1));
-        if bytes.is_multiple_of(scale) {
-            f.pad(&format!("{} {unit}", bytes / scale))
-        } else {
-            f.pad(&format!("{:.1} {unit}", bytes as f64 / scale as f64))
+        match bytes.checked_div(scale) {
+            Some(whole) if bytes.is_multiple_of(scale) => f.pad(&format!("{whole} {unit}")),
+            _ => f.pad(&format!("{:.1} {unit}", bytes as f64 / scale as f64)),
         }
     }
 }

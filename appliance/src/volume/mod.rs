@@ -7,6 +7,8 @@
 mod archive;
 pub(crate) mod catalog;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod history;
 mod image;
 mod info;

@@ -8,8 +8,8 @@ use super::{Damage, FRAME_BYTES_MAX, ObjectError};
 /// The usual compression level.
 pub const LEVEL_DEFAULT: i32 = 3;
 
-/// A compression context with its buffers. Its memory is bounded: the context's own for the level, one frame's content
-/// (at most 1 MiB) and one compressed frame or segment's entries.
+/// A compression context with its buffers. Its memory is bounded: the context's own for the level,
+/// one frame's content (at most 1 MiB) and one compressed frame or segment's entries.
 pub struct Compressor {
     context: CCtx<'static>,
     compressed: Vec<u8>,
@@ -27,7 +27,8 @@ impl Compressor {
             return Err(ObjectError::Level(level));
         }
         let mut context = CCtx::try_create().ok_or(ObjectError::OutOfMemory)?;
-        // No checksum of zstd's own: the seek table has one of each frame, and computing both costs as much as the digest.
+        // No checksum of zstd's own: the seek table has one of each frame, and computing both costs
+        // as much as the digest.
         for parameter in [CParameter::CompressionLevel(level), CParameter::ChecksumFlag(false)] {
             context.set_parameter(parameter).map_err(|code| ObjectError::Compress(get_error_name(code)))?;
         }
@@ -43,7 +44,8 @@ impl Compressor {
         Ok(compressor)
     }
 
-    /// Makes ready for the next object: what was collected for the last one and how its blocks compressed is forgotten.
+    /// Makes ready for the next object: what was collected for the last one and how its blocks
+    /// compressed is forgotten.
     pub(super) fn begin(&mut self) {
         self.content.clear();
         self.streak = Streak::default();
@@ -96,7 +98,8 @@ fn compress(
     Ok(())
 }
 
-/// A decompression context with its buffers: one compressed frame and its content, each bounded by the format.
+/// A decompression context with its buffers: one compressed frame and its content, each bounded by
+/// the format.
 pub struct Decompressor {
     context: DCtx<'static>,
     pub(super) compressed: Vec<u8>,
@@ -113,7 +116,8 @@ impl Decompressor {
         Ok(Decompressor { context, compressed: Vec::new(), content: Vec::new() })
     }
 
-    /// Decompresses `self.compressed`, which must be exactly one frame with `content_bytes` of content, into `self.content`.
+    /// Decompresses `self.compressed`, which must be exactly one frame with `content_bytes` of
+    /// content, into `self.content`.
     pub(super) fn decompress(&mut self, content_bytes: usize) -> Result<(), Damage> {
         self.content.clear();
         match zstd_safe::find_frame_compressed_size(&self.compressed) {
@@ -122,7 +126,8 @@ impl Decompressor {
             Err(code) => return Err(Damage::Zstd(get_error_name(code))),
         }
         self.content.reserve(content_bytes);
-        // The buffer may be larger than asked for; a frame that fills more than its due is caught by the length.
+        // The buffer may be larger than asked for; a frame that fills more than its due is caught
+        // by the length.
         let result = self.context.decompress(&mut self.content, &self.compressed);
         match result {
             Ok(len) if len == content_bytes => Ok(()),

@@ -58,7 +58,8 @@ pub enum Damage {
     /// A field has a value that cannot be.
     #[error("has an impossible value in its field {0}")]
     Field(&'static str),
-    /// Records are missing, and the object does not say so: it was made of entries that were not all there.
+    /// Records are missing, and the object does not say so: it was made of entries that were not
+    /// all there.
     #[error("lacks the records of LSN {} to {} and does not say so", .0.start, .0.end)]
     Hole(LsnRange),
     /// The decompressor refused it, and says why.
@@ -88,7 +89,7 @@ pub enum ObjectError {
         len_blocks: u64,
         /// First position in the object.
         from_lsn: Lsn,
-        /// The position behind the last one in the object.
+        /// The position after the last one in the object.
         to_lsn: Lsn,
     },
     /// The block could not be read, or was damaged, when it was archived.

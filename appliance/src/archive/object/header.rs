@@ -6,8 +6,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{ClaimId, Damage, FRAME_BYTES_MAX, FRAME_BYTES_MIN, OBJECT_VERSION, ObjectId, VERSION_WHOLE};
 use crate::dma::BLOCK_BYTES;
-use crate::log::checksum::crc32c;
 use crate::log::format::{TrailerUnit, trailer_units};
+use crate::log::frame::{FrameError, Framed, framed};
 use crate::log::geometry::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
 use crate::log::types::{Lsn, SegmentSeq};
 
@@ -19,6 +19,8 @@ const WHOLE: u32 = 1;
 pub(super) const HEADER_BYTES: usize = 128;
 /// Bytes of a hole.
 pub(super) const HOLE_BYTES: usize = 16;
+/// The same as a length in an object.
+const HOLE_LEN: u64 = HOLE_BYTES as u64;
 /// Bytes of a damaged block's position.
 pub(super) const POSITION_BYTES: usize = 8;
 /// Bytes of the tail.
@@ -27,7 +29,11 @@ pub(super) const TAIL_BYTES: usize = 128;
 const _: () = assert!(size_of::<RawHeader>() == HEADER_BYTES);
 const _: () = assert!(size_of::<RawTail>() == TAIL_BYTES);
 
-/// Layout, in bytes; the compressed units follow, and in the same frame the holes: for each its first LSN and the LSN behind its last, 8 bytes each:
+framed!(RawHeader, HEADER_MAGIC, VERSION_WHOLE..=OBJECT_VERSION, owner: pool);
+framed!(RawTail, TAIL_MAGIC, VERSION_WHOLE..=OBJECT_VERSION, owner: pool);
+
+/// Layout, in bytes; the compressed units follow, and in the same frame the holes: for each its
+/// first LSN and the LSN after its last, 8 bytes each:
 ///
 /// | offset | size | field |
 /// |---|---|---|
@@ -38,7 +44,7 @@ const _: () = assert!(size_of::<RawTail>() == TAIL_BYTES);
 /// | 32 | 8 | sequence |
 /// | 40 | 8 | first LSN of the segment: sequence times segment size |
 /// | 48 | 8 | first LSN of the object |
-/// | 56 | 8 | LSN behind the object's last block |
+/// | 56 | 8 | LSN after the object's last block |
 /// | 64 | 8 | time at which the segment was opened, ns since the Unix epoch |
 /// | 72 | 8 | time at which the stretch was sealed, ns since the Unix epoch |
 /// | 80 | 8 | segment size in blocks |
@@ -84,7 +90,7 @@ struct RawHeader {
 /// | 16 | 16 | pool UUID |
 /// | 32 | 8 | sequence |
 /// | 40 | 8 | first LSN of the object |
-/// | 48 | 8 | LSN behind the object's last block |
+/// | 48 | 8 | LSN after the object's last block |
 /// | 56 | 8 | segment size in blocks |
 /// | 64 | 32 | BLAKE3 of all bytes before this frame |
 /// | 96 | 8 | count of bytes before this frame |
@@ -115,7 +121,8 @@ struct RawTail {
     crc: U32,
 }
 
-/// What the front of an object says. The table of its bytes stands at the private `RawHeader` in this file.
+/// What the front of an object says. The table of its bytes is at the private `RawHeader` in this
+/// file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectHeader {
     /// Which stretch of the log it holds.
@@ -138,7 +145,7 @@ pub struct ObjectHeader {
     pub units_crc: u32,
 }
 
-/// What the end of an object says. The table of its bytes stands at the private `RawTail` in this file.
+/// What the end of an object says. The table of its bytes is at the private `RawTail` in this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectTail {
     /// Which stretch of the log it holds.
@@ -182,6 +189,12 @@ pub(super) fn check_shape(id: &ObjectId, segment_blocks: u64, frame_bytes: u32) 
 }
 
 impl ObjectId {
+    /// The first position of its segment. `check_shape` has refused a sequence for which there is
+    /// none.
+    fn first_lsn(&self, segment_blocks: u64) -> Lsn {
+        Lsn(self.sequence.0.saturating_mul(segment_blocks))
+    }
+
     /// Count of blocks in the object.
     pub fn len_blocks(&self) -> u64 {
         self.to_lsn.0.saturating_sub(self.from_lsn.0)
@@ -189,7 +202,7 @@ impl ObjectId {
 
     /// Bytes of the object's content: what `zstd -dc` gives.
     pub fn content_bytes(&self) -> u64 {
-        self.len_blocks() * BLOCK_BYTES as u64
+        self.len_blocks().saturating_mul(BLOCK_BYTES as u64)
     }
 
     /// Data frames of an object of this range.
@@ -198,13 +211,20 @@ impl ObjectId {
     }
 }
 
-/// The version of a part that tells so many missing things.
+/// The version of a part that lists so many missing things.
 fn version(missing: u32) -> u32 {
     if missing == 0 { VERSION_WHOLE } else { OBJECT_VERSION }
 }
 
-fn check_version(version: u32) -> Result<(), Damage> {
-    if (VERSION_WHOLE..=OBJECT_VERSION).contains(&version) { Ok(()) } else { Err(Damage::Version(version)) }
+impl From<FrameError> for Damage {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Length => Damage::Truncated,
+            FrameError::Magic => Damage::Magic,
+            FrameError::Checksum => Damage::Checksum,
+            FrameError::Version(version) => Damage::Version(version),
+        }
+    }
 }
 
 fn flags(whole: bool) -> U32 {
@@ -214,23 +234,23 @@ fn flags(whole: bool) -> U32 {
 impl ObjectHeader {
     /// Bytes of the units, uncompressed.
     pub fn units_bytes(&self) -> usize {
-        self.units as usize * size_of::<TrailerUnit>()
+        (self.units as usize).saturating_mul(size_of::<TrailerUnit>())
     }
 
     /// Bytes of the units and the holes, uncompressed.
     pub(super) fn entries_bytes(&self) -> usize {
-        self.units_bytes() + self.holes as usize * HOLE_BYTES
+        self.units_bytes().saturating_add((self.holes as usize).saturating_mul(HOLE_BYTES))
     }
 
     /// The header's bytes.
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
-        let mut raw = RawHeader {
+        let raw = RawHeader {
             magic: HEADER_MAGIC,
             version: version(self.holes).into(),
             epoch: self.id.epoch.into(),
             pool: *self.id.pool.as_bytes(),
             sequence: self.id.sequence.0.into(),
-            first_lsn: (self.id.sequence.0 * self.segment_blocks).into(),
+            first_lsn: self.id.first_lsn(self.segment_blocks).0.into(),
             from_lsn: self.id.from_lsn.0.into(),
             to_lsn: self.id.to_lsn.0.into(),
             opened_ns: self.opened_ns.into(),
@@ -245,27 +265,20 @@ impl ObjectHeader {
             units_crc: self.units_crc.into(),
             crc: 0.into(),
         };
-        raw.crc = crc32c(&raw.as_bytes()[..HEADER_BYTES - 4]).into();
-        zerocopy::transmute!(raw)
+        zerocopy::transmute!(raw.sealed())
     }
 
     /// Reads a header.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
-        let raw = RawHeader::ref_from_bytes(bytes).map_err(|_| Damage::Truncated)?;
-        if raw.magic != HEADER_MAGIC {
-            return Err(Damage::Magic);
-        }
-        if raw.crc.get() != crc32c(&bytes[..HEADER_BYTES - 4]) {
-            return Err(Damage::Checksum);
-        }
-        check_version(raw.version.get())?;
-        let units_bytes = u64::from(raw.units.get()) * size_of::<TrailerUnit>() as u64;
+        let raw = RawHeader::view(bytes)?;
+        let units_bytes = u64::from(raw.units.get()).saturating_mul(size_of::<TrailerUnit>() as u64);
         let holes = match raw.units_bytes.get().checked_sub(units_bytes) {
-            Some(rest) if rest.is_multiple_of(HOLE_BYTES as u64) => rest / HOLE_BYTES as u64,
+            Some(rest) if rest.is_multiple_of(HOLE_LEN) => rest / HOLE_LEN,
             _ => return Err(Damage::Field("count of units")),
         };
         // Between two holes there is a record.
-        if holes > u64::from(raw.units.get()) + 1 || version(holes as u32) != raw.version.get() {
+        if holes > u64::from(raw.units.get()).saturating_add(1) || version(holes as u32) != raw.version.get()
+        {
             return Err(Damage::Field("count of holes"));
         }
         let header = ObjectHeader {
@@ -288,7 +301,7 @@ impl ObjectHeader {
             units_crc: raw.units_crc.get(),
         };
         check_shape(&header.id, header.segment_blocks, header.frame_bytes).map_err(Damage::Field)?;
-        if raw.first_lsn.get() != header.id.sequence.0 * header.segment_blocks {
+        if raw.first_lsn.get() != header.id.first_lsn(header.segment_blocks).0 {
             return Err(Damage::Field("first LSN"));
         }
         if raw.blocks.get() != header.id.len_blocks() {
@@ -306,7 +319,7 @@ impl ObjectHeader {
 impl ObjectTail {
     /// The tail's bytes.
     pub(super) fn encode(&self) -> [u8; TAIL_BYTES] {
-        let mut raw = RawTail {
+        let raw = RawTail {
             magic: TAIL_MAGIC,
             version: version(self.damaged_blocks).into(),
             epoch: self.id.epoch.into(),
@@ -324,21 +337,13 @@ impl ObjectTail {
             damaged_blocks: self.damaged_blocks.into(),
             crc: 0.into(),
         };
-        raw.crc = crc32c(&raw.as_bytes()[..TAIL_BYTES - 4]).into();
-        zerocopy::transmute!(raw)
+        zerocopy::transmute!(raw.sealed())
     }
 
     /// Reads a tail.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
-        let raw = RawTail::ref_from_bytes(bytes).map_err(|_| Damage::Truncated)?;
-        if raw.magic != TAIL_MAGIC {
-            return Err(Damage::Magic);
-        }
-        if raw.crc.get() != crc32c(&bytes[..TAIL_BYTES - 4]) {
-            return Err(Damage::Checksum);
-        }
-        check_version(raw.version.get())?;
-        // What version 1 has here was never looked at.
+        let raw = RawTail::view(bytes)?;
+        // Readers of version 1 never checked what is here.
         let damaged_blocks = if raw.version.get() == VERSION_WHOLE { 0 } else { raw.damaged_blocks.get() };
         let tail = ObjectTail {
             id: ObjectId {

@@ -1,4 +1,5 @@
-//! The archived object: a segment, or an increment of one, as a standard Zstandard file in the seekable format.
+//! The archived object: a segment, or a part of one, as a standard Zstandard file in the
+//! seekable format.
 //!
 //! ```text
 //! front frame   | skippable 0x184D2A56 | header, 128 bytes | the trailer's units, and the holes between them, compressed |
@@ -7,19 +8,29 @@
 //! seek table    | skippable 0x184D2A5E | 12 bytes for each frame before it: sizes and XXH64 | footer, 9 bytes |
 //! ```
 //!
-//! `zstd -dc OBJECT` gives the blocks of `[from_lsn, to_lsn)`, exactly. One block needs two reads: the last bytes (tail and seek table)
-//! and one frame. The entries need the first bytes only. Every byte is covered by some check, and what is damaged is named
-//! ([`Part`]): a flipped byte gives an error, never wrong data. Nothing read from an object is believed beyond the bounds that this module states.
+//! `zstd -dc OBJECT` gives the blocks of `[from_lsn, to_lsn)`, exactly. One block needs two reads:
+//! the last bytes (tail and seek table) and one frame. The entries need the first bytes only. Every
+//! byte is covered by some check, and what is damaged is named ([`Part`]): a flipped byte gives an
+//! error, never wrong data. Nothing read from an object is believed beyond the bounds that this
+//! module states.
 //!
-//! **Nothing is missing silently.** The records of an object follow each other without a hole from its first position to its last. Where entries could not be read when it was archived, it tells
-//! the stretch (the list of holes), and where a block could not be read, its position (the list of damaged blocks); the place of such a block holds bytes that are not its own, and a reader gets an
-//! error. An object whose records leave a hole that it does not tell is damaged. A part with such a list has version 2, which older builds refuse; every other has version 1.
+//! **Nothing is missing silently.** The records of an object follow each other without a hole from
+//! its first position to its last. Where entries could not be read when it was archived, it lists
+//! the stretch (the list of holes), and where a block could not be read, its position (the list of
+//! damaged blocks); the place of such a block holds bytes that are not its own, and a reader gets
+//! an error. An object whose records leave a hole that it does not list is damaged. A part with
+//! such a list has version 2, which older builds refuse; every other has version 1.
 //!
-//! The seek table is the one of zstd's `contrib/seekable_format`, version 0.1.0, with its checksum flag set; skippable frames stand in it
-//! with no content. Since the table has each frame's XXH64, the frames carry none of their own; older objects have both, and are read with both.
+//! The seek table is the one of zstd's `contrib/seekable_format`, version 0.1.0, with its checksum
+//! flag set; skippable frames are listed in it with no content. Since the table has each frame's
+//! XXH64, the frames carry none of their own; older objects have both, and are read with both.
+
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod codec;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod header;
 mod name;
 mod raw;
@@ -40,9 +51,10 @@ pub use records::holes_of;
 pub use seek::DataFrame;
 pub use writer::{ObjectSpec, ObjectSummary, ObjectWriter};
 
-/// The newest version of the format, which this build writes where something is missing, and reads like all before it.
+/// The newest version of the format, which this build writes where something is missing, and reads
+/// like all before it.
 pub const OBJECT_VERSION: u32 = 2;
-/// The version of a part that tells nothing missing.
+/// The version of a part from which nothing is missing.
 const VERSION_WHOLE: u32 = 1;
 /// The smallest content of a data frame, in bytes.
 pub const FRAME_BYTES_MIN: u32 = 64 << 10;
@@ -60,8 +72,6 @@ const SKIPPABLE_HEAD_BYTES: usize = 8;
 
 /// The head of a skippable frame.
 fn skippable_head(magic: u32, payload_bytes: u32) -> [u8; SKIPPABLE_HEAD_BYTES] {
-    let mut head = [0; SKIPPABLE_HEAD_BYTES];
-    head[..4].copy_from_slice(&magic.to_le_bytes());
-    head[4..].copy_from_slice(&payload_bytes.to_le_bytes());
-    head
+    // Both little-endian, the magic number first.
+    (u64::from(payload_bytes) << 32 | u64::from(magic)).to_le_bytes()
 }

@@ -69,9 +69,9 @@ pub struct ObjectId {
     pub sequence: SegmentSeq,
     /// The first position.
     pub from_lsn: Lsn,
-    /// The position behind the last one.
+    /// The position after the last one.
     pub to_lsn: Lsn,
-    /// Whether it is the whole, sealed segment, and not an increment.
+    /// Whether it is the whole, sealed segment, and not a part of one.
     pub whole: bool,
     /// Who put it; [`ClaimId::NONE`] where an object speaks of itself, which does not know.
     pub claim: ClaimId,

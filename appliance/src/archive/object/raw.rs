@@ -1,11 +1,14 @@
-//! Frames of what does not compress: recognised by looking at a little of it, and written without being compressed.
+//! Frames of what does not compress: recognised by looking at a little of it, and written without
+//! being compressed.
 //!
-//! Looking for matches where there are none costs more than all checksums together. So once a frame did not become smaller, the next ones are looked at first: words are
-//! taken from each block, and when they are all different, and their bytes as even as those of noise, the content is written as it is, in blocks of the kind "raw" that every
-//! zstd reads. That is what zstd itself writes for such a frame, found with less work. The look is only a guess, and a wrong one costs room, never bytes: after [`LOOKS_MAX`]
-//! frames one is compressed again, whatever it looks like.
+//! Looking for matches where there are none costs more than all checksums together. So once a frame
+//! did not become smaller, the next ones are sampled first: words are taken from each block, and
+//! when they are all different, and their bytes as even as those of noise, the content is written
+//! as it is, in blocks of the kind "raw" that every zstd reads. That is what zstd itself writes for
+//! such a frame, found with less work. The look is only a guess, and a wrong one costs room, never
+//! bytes: after [`LOOKS_MAX`] frames one is compressed again, whatever it looks like.
 //!
-//! **Costs:** 128 bytes of each block are looked at; no memory is allocated.
+//! **Costs:** 128 bytes of each block are sampled; no memory is allocated.
 
 use crate::dma::BLOCK_BYTES;
 
@@ -19,7 +22,8 @@ const STRIDE_BYTES: usize = BLOCK_BYTES / WORDS_PER_BLOCK;
 const BLOCKS_COMPARED: usize = 64;
 /// Places for their words; half of them stay empty.
 const PLACES: usize = 2 * BLOCKS_COMPARED * WORDS_PER_BLOCK;
-/// Of 128 bytes of noise about 64 have their highest bit set, and fewer than this in one of 10^11 blocks; text has none.
+/// Of 128 bytes of noise about 64 have their highest bit set, and fewer than this in one of 10^11
+/// blocks; text has none.
 const HIGH_BITS_MIN: u32 = 26;
 /// How much less even than noise the bytes may be: the sum of squared shares over that of noise.
 const UNEVENNESS_MAX: f64 = 1.03;
@@ -33,7 +37,7 @@ const DESCRIPTOR: u8 = 0xA0;
 const ZSTD_BLOCK_BYTES: usize = 128 << 10;
 const LAST_BLOCK: u32 = 1;
 
-/// Whether frames are to be looked at before they are compressed. One for each stream of frames.
+/// Whether frames are to be sampled before they are compressed. One for each stream of frames.
 #[derive(Debug, Default)]
 pub(super) struct Streak {
     /// The last frame that was compressed did not become smaller.
@@ -49,7 +53,7 @@ impl Streak {
             self.looks = 0;
             return false;
         }
-        self.looks += 1;
+        self.looks = self.looks.saturating_add(1);
         true
     }
 
@@ -64,12 +68,11 @@ pub(super) fn store(content: &[u8], frame: &mut Vec<u8>) {
     frame.extend_from_slice(&MAGIC.to_le_bytes());
     frame.push(DESCRIPTOR);
     frame.extend_from_slice(&(content.len() as u32).to_le_bytes());
-    let mut left_bytes = content.len();
-    for block in content.chunks(ZSTD_BLOCK_BYTES) {
-        left_bytes -= block.len();
-        let last = if left_bytes == 0 { LAST_BLOCK } else { 0 };
-        let head = last | (block.len() as u32) << 3;
-        frame.extend_from_slice(&head.to_le_bytes()[..3]);
+    let mut blocks = content.chunks(ZSTD_BLOCK_BYTES).peekable();
+    while let Some(block) = blocks.next() {
+        let last = if blocks.peek().is_none() { LAST_BLOCK } else { 0 };
+        let [low, middle, high, _] = (last | (block.len() as u32) << 3).to_le_bytes();
+        frame.extend_from_slice(&[low, middle, high]);
         frame.extend_from_slice(block);
     }
 }
@@ -87,15 +90,15 @@ fn are_noise(blocks: &[[u8; BLOCK_BYTES]]) -> bool {
     let mut counts = [0_u32; 256];
     let mut places = vec![0_u64; PLACES];
     for block in blocks {
-        let mut high_bits = 0;
-        for index in 0..WORDS_PER_BLOCK {
-            let at = index * STRIDE_BYTES;
-            let mut bytes = [0; WORD_BYTES];
-            bytes.copy_from_slice(&block[at..at + WORD_BYTES]);
-            let word = u64::from_le_bytes(bytes);
-            high_bits += (word & 0x8080_8080_8080_8080).count_ones();
-            for byte in bytes {
-                counts[usize::from(byte)] += 1;
+        let mut high_bits = 0_u32;
+        let (strides, _) = block.as_chunks::<STRIDE_BYTES>();
+        for bytes in strides.iter().filter_map(|stride| stride.first_chunk::<WORD_BYTES>()) {
+            let word = u64::from_le_bytes(*bytes);
+            high_bits = (word & 0x8080_8080_8080_8080).count_ones().saturating_add(high_bits);
+            for &byte in bytes {
+                if let Some(count) = counts.get_mut(usize::from(byte)) {
+                    *count = count.saturating_add(1);
+                }
             }
             if !is_first(word, &mut places) {
                 return false;
@@ -105,7 +108,7 @@ fn are_noise(blocks: &[[u8; BLOCK_BYTES]]) -> bool {
             return false;
         }
     }
-    let taken = blocks.len() * WORDS_PER_BLOCK * WORD_BYTES;
+    let taken = blocks.len().saturating_mul(WORDS_PER_BLOCK * WORD_BYTES);
     let squares: f64 = counts.iter().map(|&count| f64::from(count).powi(2)).sum();
     let taken = taken as f64;
     // What noise has by chance is taken off, so that few blocks are judged as many are.
@@ -113,20 +116,22 @@ fn are_noise(blocks: &[[u8; BLOCK_BYTES]]) -> bool {
     unevenness <= UNEVENNESS_MAX + CHANCE / taken
 }
 
-/// Puts a word among those seen; `false` when it was there already. Zero, which marks an empty place, is never new.
+/// Puts a word among those seen; `false` when it was there already. Zero, which marks an empty
+/// place, is never new.
 fn is_first(word: u64, places: &mut [u64]) -> bool {
     if word == 0 {
         return false;
     }
-    let mut place = (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % PLACES;
-    while places[place] != 0 {
-        if places[place] == word {
-            return false;
+    let first = (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % PLACES;
+    let Some((before, from)) = places.split_at_mut_checked(first) else { return false };
+    // Half of the places stay empty, so one is found.
+    match from.iter_mut().chain(before).find(|place| **place == 0 || **place == word) {
+        Some(place) if *place == 0 => {
+            *place = word;
+            true
         }
-        place = (place + 1) % PLACES;
+        _ => false,
     }
-    places[place] = word;
-    true
 }
 
 #[cfg(test)]

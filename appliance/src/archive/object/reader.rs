@@ -16,7 +16,8 @@ use crate::log::format::TrailerUnit;
 use crate::log::reader::LsnRange;
 use crate::log::types::Lsn;
 
-/// What is read from the end first: enough for the usual segment's table with the usual frames, four times over.
+/// What is read from the end first: enough for the usual segment's table with the usual frames,
+/// four times over.
 const TAIL_GUESS_BYTES: u64 = 16 << 10;
 /// What is read from the front first.
 const FRONT_GUESS_BYTES: u64 = 64 << 10;
@@ -65,7 +66,8 @@ pub struct ObjectFront {
 /// The front of an object, from its first bytes alone: one read, or two when the units are many.
 ///
 /// # Errors
-/// [`ObjectError::Damaged`], also for records that are not all there and holes that are not told, or the source's.
+/// [`ObjectError::Damaged`], also for records that are not all there and holes that are not listed,
+/// or the source's.
 pub fn read_front(
     source: &(impl RangedRead + ?Sized),
     codec: &mut Decompressor,
@@ -74,20 +76,25 @@ pub fn read_front(
     let mut front = vec![0; len.min(FRONT_GUESS_BYTES) as usize];
     source.read_at(0, &mut front)?;
     let header = decode_front_head(&front)?;
-    let wanted = FRONT_HEAD_BYTES + header.units_compressed_bytes as usize;
+    let wanted = FRONT_HEAD_BYTES.saturating_add(header.units_compressed_bytes as usize);
     let entries_damage = |damage| ObjectError::damaged(Part::Entries, FRONT_HEAD_BYTES as u64, damage);
     if wanted as u64 > len {
         return Err(entries_damage(Damage::Truncated));
     }
     let have = front.len().min(wanted);
     front.resize(wanted, 0);
-    if have < wanted {
-        source.read_at(have as u64, &mut front[have..])?;
+    if let Some(missing) = front.get_mut(have..).filter(|missing| !missing.is_empty()) {
+        source.read_at(have as u64, missing)?;
     }
-    decode_entries(header, &front[FRONT_HEAD_BYTES..], codec).map_err(entries_damage)
+    decode_entries(header, compressed_entries(&front), codec).map_err(entries_damage)
 }
 
 const FRONT_HEAD_BYTES: usize = SKIPPABLE_HEAD_BYTES + HEADER_BYTES;
+
+/// What follows the head of the front frame.
+fn compressed_entries(front: &[u8]) -> &[u8] {
+    front.get(FRONT_HEAD_BYTES..).unwrap_or_default()
+}
 
 /// The front frame's head and the header.
 fn decode_front_head(front: &[u8]) -> Result<ObjectHeader, ObjectError> {
@@ -96,12 +103,17 @@ fn decode_front_head(front: &[u8]) -> Result<ObjectHeader, ObjectError> {
     if le_u32(head, 0) != FRONT_MAGIC {
         return Err(damaged(Damage::Magic));
     }
-    let header = ObjectHeader::decode(&head[SKIPPABLE_HEAD_BYTES..])
+    let header = ObjectHeader::decode(head.get(SKIPPABLE_HEAD_BYTES..).unwrap_or_default())
         .map_err(|damage| ObjectError::damaged(Part::Header, SKIPPABLE_HEAD_BYTES as u64, damage))?;
-    if u64::from(le_u32(head, 4)) != HEADER_BYTES as u64 + u64::from(header.units_compressed_bytes) {
+    if u64::from(le_u32(head, 4)) != payload_bytes(&header) {
         return Err(damaged(Damage::Field("size")));
     }
     Ok(header)
+}
+
+/// Bytes of the front frame after its head.
+fn payload_bytes(header: &ObjectHeader) -> u64 {
+    u64::from(header.units_compressed_bytes).saturating_add(HEADER_BYTES as u64)
 }
 
 fn decode_entries(
@@ -115,16 +127,22 @@ fn decode_entries(
     codec.compressed.clear();
     codec.compressed.extend_from_slice(compressed);
     codec.decompress(header.entries_bytes())?;
-    let (units, told) = codec.content.split_at(header.units_bytes());
+    let (units, told) = codec.content.split_at_checked(header.units_bytes()).ok_or(Damage::Truncated)?;
     let holes = told.as_chunks::<HOLE_BYTES>().0.iter();
     let holes: Vec<LsnRange> =
-        holes.map(|hole| LsnRange { start: Lsn(le_u64(hole, 0)), end: Lsn(le_u64(hole, 8)) }).collect();
+        holes.map(|hole| LsnRange { start: le_lsn(hole, 0), end: le_lsn(hole, 1) }).collect();
     let units: Vec<TrailerUnit> = units.as_chunks().0.to_vec();
     records::check(&header.id, header.segment_blocks, &units, &holes)?;
     Ok(ObjectFront { header, units, holes })
 }
 
-/// What an object's last bytes say: its tail, the damaged blocks, and its seek table (24 bytes for each frame, at most 16,384 frames).
+/// The start (0) or the end (1) of a hole.
+fn le_lsn(hole: &[u8; HOLE_BYTES], index: usize) -> Lsn {
+    Lsn(hole.as_chunks().0.get(index).map_or(0, |&lsn| u64::from_le_bytes(lsn)))
+}
+
+/// What an object's last bytes say: its tail, the damaged blocks, and its seek table (24 bytes for
+/// each frame, at most 16,384 frames).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectTable {
     tail: ObjectTail,
@@ -146,10 +164,12 @@ impl ObjectTable {
     /// Bytes of the object.
     pub fn object_bytes(&self) -> u64 {
         let digest_bytes = seek::digest_frame_bytes(self.damaged.len() as u32);
-        self.tail.digested_bytes + (digest_bytes + seek::table_bytes(self.frames.len() as u32)) as u64
+        let end_bytes = digest_bytes.saturating_add(seek::table_bytes(self.frames.len() as u32));
+        self.tail.digested_bytes.saturating_add(end_bytes as u64)
     }
 
-    /// The positions of the blocks that were damaged when the object was made, ascending: what stands at their places is not what was written there.
+    /// The positions of the blocks that were damaged when the object was made, ascending: what is
+    /// stored in their places is not what was written there.
     pub fn damaged(&self) -> &[Lsn] {
         &self.damaged
     }
@@ -157,8 +177,9 @@ impl ObjectTable {
     /// Those of them in a stretch.
     pub fn damaged_in(&self, from: Lsn, len_blocks: u64) -> &[Lsn] {
         let start = self.damaged.partition_point(|&lsn| lsn < from);
-        let len = self.damaged[start..].partition_point(|&lsn| lsn.0 - from.0 < len_blocks);
-        &self.damaged[start..start + len]
+        let rest = self.damaged.get(start..).unwrap_or_default();
+        let len = rest.partition_point(|lsn| lsn.0.saturating_sub(from.0) < len_blocks);
+        rest.get(..len).unwrap_or_default()
     }
 }
 
@@ -177,29 +198,28 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         let len = source.len_bytes()?;
         let truncated = || ObjectError::damaged(Part::SeekTable, len, Damage::Truncated);
         let mut end = vec![0; len.min(TAIL_GUESS_BYTES) as usize];
-        source.read_at(len - end.len() as u64, &mut end)?;
+        source.read_at(len.saturating_sub(end.len() as u64), &mut end)?;
+        let footer_damage =
+            |damage| ObjectError::damaged(Part::SeekTable, len.saturating_sub(FOOTER_BYTES as u64), damage);
         let footer = end.last_chunk::<FOOTER_BYTES>().ok_or_else(truncated)?;
-        let data_frames = seek::decode_footer(footer)
-            .map_err(|damage| ObjectError::damaged(Part::SeekTable, len - FOOTER_BYTES as u64, damage))?;
+        let data_frames = seek::decode_footer(footer).map_err(footer_damage)?;
         // At most what the largest segment with the smallest frames has.
         if data_frames > MAX_DATA_FRAMES {
-            return Err(ObjectError::damaged(
-                Part::SeekTable,
-                len - FOOTER_BYTES as u64,
-                Damage::Field("count of frames"),
-            ));
+            return Err(footer_damage(Damage::Field("count of frames")));
         }
         let table_bytes = seek::table_bytes(data_frames);
-        have_at_least(source, len, &mut end, table_bytes + seek::digest_frame_bytes(0))?;
-        let table_damage = |damage| ObjectError::damaged(Part::SeekTable, len - table_bytes as u64, damage);
-        let digest_bytes = seek::told_digest_frame_bytes(&end[end.len() - table_bytes..]);
+        let least_bytes = table_bytes.saturating_add(seek::digest_frame_bytes(0));
+        let digest_bytes = seek::told_digest_frame_bytes(last_bytes(source, len, &mut end, least_bytes)?);
+        let table_damage =
+            |damage| ObjectError::damaged(Part::SeekTable, len.saturating_sub(table_bytes as u64), damage);
         if !(seek::digest_frame_bytes(0)..=MAX_DIGEST_BYTES).contains(&digest_bytes) {
             return Err(table_damage(Damage::Field("size of the digest frame")));
         }
-        let wanted = digest_bytes + table_bytes;
-        have_at_least(source, len, &mut end, wanted)?;
-        let (digest_frame, rest) = end[end.len() - wanted..].split_at(SKIPPABLE_HEAD_BYTES + TAIL_BYTES);
-        let digest_offset = len - wanted as u64;
+        let wanted = digest_bytes.saturating_add(table_bytes);
+        let (digest_frame, rest) = last_bytes(source, len, &mut end, wanted)?
+            .split_at_checked(SKIPPABLE_HEAD_BYTES + TAIL_BYTES)
+            .ok_or_else(truncated)?;
+        let digest_offset = len.saturating_sub(wanted as u64);
         let digest_damage = |damage| ObjectError::damaged(Part::Digest, digest_offset, damage);
         let tail = decode_digest_frame(digest_frame).map_err(digest_damage)?;
         if tail.digested_bytes != digest_offset {
@@ -214,13 +234,15 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         if crc32c(rest) != tail.table_crc {
             return Err(table_damage(Damage::Checksum));
         }
-        let (positions, table) = rest.split_at(tail.damaged_blocks as usize * POSITION_BYTES);
+        let positions_bytes = (tail.damaged_blocks as usize).saturating_mul(POSITION_BYTES);
+        let (positions, table) = rest.split_at_checked(positions_bytes).ok_or_else(truncated)?;
         let damaged = decode_positions(positions, &tail).map_err(digest_damage)?;
         let frames = seek::decode(table, &tail).map_err(table_damage)?;
         Ok(ObjectReader::with_table(source, Arc::new(ObjectTable { tail, damaged, frames })))
     }
 
-    /// Opens an object whose table was read before. It must be this object's: whoever keeps tables looks again when a frame is damaged.
+    /// Opens an object whose table was read before. It must be this object's: whoever keeps tables
+    /// looks again when a frame is damaged.
     pub fn with_table(source: &'a S, table: Arc<ObjectTable>) -> Self {
         ObjectReader { source, table }
     }
@@ -243,7 +265,8 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
     /// One block: one read, of one frame.
     ///
     /// # Errors
-    /// [`ObjectError::NotHere`], [`ObjectError::Unreadable`], [`ObjectError::Damaged`], or the source's.
+    /// [`ObjectError::NotHere`], [`ObjectError::Unreadable`], [`ObjectError::Damaged`], or the
+    /// source's.
     pub fn read_block(
         &self,
         lsn: Lsn,
@@ -253,10 +276,12 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         self.read_blocks(lsn, block, codec)
     }
 
-    /// Blocks from `lsn` on, as many as `buffer` holds: one read for each frame that holds some of them.
+    /// Blocks from `lsn` on, as many as `buffer` holds: one read for each frame that holds some of
+    /// them.
     ///
     /// # Errors
-    /// [`ObjectError::NotBlocks`], [`ObjectError::NotHere`], [`ObjectError::Unreadable`] when one of them was damaged when it was archived, [`ObjectError::Damaged`], or the source's.
+    /// [`ObjectError::NotBlocks`], [`ObjectError::NotHere`], [`ObjectError::Unreadable`] when one
+    /// of them was damaged when it was archived, [`ObjectError::Damaged`], or the source's.
     pub fn read_blocks(
         &self,
         lsn: Lsn,
@@ -270,10 +295,12 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         }
     }
 
-    /// The same, and blocks that were damaged when they were archived come too: the caller keeps them apart, by [`ObjectTable::damaged_in`].
+    /// The same, and blocks that were damaged when they were archived come too: the caller keeps
+    /// them apart, by [`ObjectTable::damaged_in`].
     ///
     /// # Errors
-    /// [`ObjectError::NotBlocks`], [`ObjectError::NotHere`], [`ObjectError::Damaged`], or the source's.
+    /// [`ObjectError::NotBlocks`], [`ObjectError::NotHere`], [`ObjectError::Damaged`], or the
+    /// source's.
     pub fn read_with_damaged(
         &self,
         lsn: Lsn,
@@ -291,23 +318,33 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         else {
             return Err(ObjectError::NotHere { lsn, len_blocks, from_lsn: id.from_lsn, to_lsn: id.to_lsn });
         };
-        let mut position = first * BLOCK_BYTES as u64;
-        let mut rest = buffer;
-        while !rest.is_empty() {
-            let index = position / u64::from(self.table.tail.frame_bytes);
-            let within = (position % u64::from(self.table.tail.frame_bytes)) as usize;
-            self.load_frame(index as u32, codec)?;
-            let content = &codec.content[within..];
-            let (now, later) = rest.split_at_mut(rest.len().min(content.len()));
-            now.copy_from_slice(&content[..now.len()]);
-            position += now.len() as u64;
-            rest = later;
+        let position = first.saturating_mul(BLOCK_BYTES as u64);
+        let frame_bytes = u64::from(self.table.tail.frame_bytes);
+        let damaged = |damage| ObjectError::damaged(Part::Digest, self.table.tail.digested_bytes, damage);
+        let (Some(first), Some(within)) =
+            (position.checked_div(frame_bytes), position.checked_rem(frame_bytes))
+        else {
+            return Err(damaged(Damage::Field("frame size")));
+        };
+        let (mut rest, mut within) = (buffer, within as usize);
+        for index in first as u32.. {
+            if rest.is_empty() {
+                break;
+            }
+            self.load_frame(index, codec)?;
+            let content = codec.content.get(within..).unwrap_or_default();
+            let len = rest.len().min(content.len());
+            let (now, later) = rest.split_at_mut(len);
+            now.copy_from_slice(content.get(..len).unwrap_or_default());
+            (rest, within) = (later, 0);
         }
         Ok(())
     }
 
-    /// Reads the object whole, from its first byte on, with every check there is, and gives its blocks to `blocks`, a frame's content at a time.
-    /// What was given is only known to be all right when this has returned without error; each frame's content was checked before it was given.
+    /// Reads the object whole, from its first byte on, with every check there is, and gives its
+    /// blocks to `blocks`, a frame's content at a time. What was given is only known to be all
+    /// right when this has returned without error; each frame's content was checked before it was
+    /// given.
     ///
     /// # Errors
     /// [`ObjectError::Damaged`] with the first part that is wrong, or the source's.
@@ -327,10 +364,10 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         {
             return Err(ObjectError::damaged(Part::Header, 0, Damage::Field("identity")));
         }
-        if FRONT_HEAD_BYTES as u64 + u64::from(header.units_compressed_bytes) != front_bytes {
+        if payload_bytes(&header).saturating_add(SKIPPABLE_HEAD_BYTES as u64) != front_bytes {
             return Err(ObjectError::damaged(Part::Front, 0, Damage::Field("size")));
         }
-        let entries = decode_entries(header, &front[FRONT_HEAD_BYTES..], codec)
+        let entries = decode_entries(header, compressed_entries(&front), codec)
             .map_err(|damage| ObjectError::damaged(Part::Entries, FRONT_HEAD_BYTES as u64, damage))?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&front);
@@ -347,7 +384,9 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
 
     /// Brings a frame's content into the codec's buffer.
     fn load_frame(&self, index: u32, codec: &mut Decompressor) -> Result<(), ObjectError> {
-        let frame = &self.table.frames[index as usize];
+        let frame = self.table.frames.get(index as usize).ok_or_else(|| {
+            ObjectError::damaged(Part::Data(index), self.table.tail.digested_bytes, Damage::Truncated)
+        })?;
         codec.compressed.resize(frame.compressed_bytes as usize, 0);
         self.source.read_at(frame.offset, &mut codec.compressed)?;
         let damaged = |damage| ObjectError::damaged(Part::Data(index), frame.offset, damage);
@@ -362,7 +401,8 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
 /// The most data frames: the largest segment in the smallest frames.
 const MAX_DATA_FRAMES: u32 =
     (crate::log::geometry::SEGMENT_BLOCKS_MAX * BLOCK_BYTES as u64 / super::FRAME_BYTES_MIN as u64) as u32;
-/// More than any front frame has: the largest segment's units take 6.0 MiB uncompressed, and the holes between them less than 4.3 MiB.
+/// More than any front frame has: the largest segment's units take 6.0 MiB uncompressed, and the
+/// holes between them less than 4.3 MiB.
 const MAX_FRONT_BYTES: u64 = 12 << 20;
 /// More than any digest frame has: that of the largest segment, all of it damaged.
 const MAX_DIGEST_BYTES: usize = 4096 + crate::log::geometry::SEGMENT_BLOCKS_MAX as usize * POSITION_BYTES;
@@ -371,8 +411,9 @@ fn decode_digest_frame(frame: &[u8]) -> Result<ObjectTail, Damage> {
     if le_u32(frame, 0) != DIGEST_MAGIC {
         return Err(Damage::Magic);
     }
-    let tail = ObjectTail::decode(&frame[SKIPPABLE_HEAD_BYTES..])?;
-    if le_u32(frame, 4) as usize != seek::digest_frame_bytes(tail.damaged_blocks) - SKIPPABLE_HEAD_BYTES {
+    let tail = ObjectTail::decode(frame.get(SKIPPABLE_HEAD_BYTES..).unwrap_or_default())?;
+    let frame_bytes = (le_u32(frame, 4) as usize).saturating_add(SKIPPABLE_HEAD_BYTES);
+    if frame_bytes != seek::digest_frame_bytes(tail.damaged_blocks) {
         return Err(Damage::Field("size"));
     }
     Ok(tail)
@@ -390,31 +431,22 @@ fn decode_positions(positions: &[u8], tail: &ObjectTail) -> Result<Vec<Lsn>, Dam
     }
 }
 
-/// Reads more of an object's end, until `end` has its last `wanted` bytes.
-fn have_at_least(
+/// The last `wanted` bytes of an object of `len` bytes; those that `end` lacks are read.
+fn last_bytes<'e>(
     source: &(impl RangedRead + ?Sized),
     len: u64,
-    end: &mut Vec<u8>,
+    end: &'e mut Vec<u8>,
     wanted: usize,
-) -> Result<(), ObjectError> {
-    if wanted as u64 > len {
-        return Err(ObjectError::damaged(Part::SeekTable, len, Damage::Truncated));
-    }
-    if end.len() < wanted {
-        let missing = wanted - end.len();
-        let mut longer = vec![0; wanted];
-        source.read_at(len - wanted as u64, &mut longer[..missing])?;
-        longer[missing..].copy_from_slice(end);
+) -> Result<&'e [u8], ObjectError> {
+    let truncated = || ObjectError::damaged(Part::SeekTable, len, Damage::Truncated);
+    let offset = len.checked_sub(wanted as u64).ok_or_else(truncated)?;
+    if let Some(missing) = wanted.checked_sub(end.len()).filter(|&missing| missing > 0) {
+        let mut longer = vec![0; missing];
+        source.read_at(offset, &mut longer)?;
+        longer.append(end);
         *end = longer;
     }
-    Ok(())
-}
-
-/// The u64 at `offset`, which the caller knows to be inside.
-fn le_u64(bytes: &[u8], offset: usize) -> u64 {
-    let mut value = [0; 8];
-    value.copy_from_slice(&bytes[offset..offset + 8]);
-    u64::from_le_bytes(value)
+    end.len().checked_sub(wanted).and_then(|start| end.get(start..)).ok_or_else(truncated)
 }
 
 #[cfg(test)]

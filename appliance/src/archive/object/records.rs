@@ -1,7 +1,10 @@
-//! What the units of an object must be: whole records in the order of the log, inside its stretch, and no hole that it does not tell.
+//! What the units of an object must be: whole records in the order of the log, inside its stretch,
+//! and no hole that it does not list.
 //!
-//! Whoever puts an object and whoever reads one asks the same question here, so an object whose records are not all there can neither be made nor be believed by
-//! accident. Nothing that a record says is trusted before: its counts are compared with its entries, its positions with the stretch. Cost: one pass over the units; memory for the holes.
+//! Whoever puts an object and whoever reads one asks the same question here, so an object whose
+//! records are not all there can neither be made nor be believed by accident. Nothing that a record
+//! says is trusted before: its counts are compared with its entries, its positions with the
+//! stretch. Cost: one pass over the units; memory for the holes.
 
 use zerocopy::FromBytes;
 
@@ -11,7 +14,8 @@ use crate::log::reader::LsnRange;
 use crate::log::types::Lsn;
 
 impl ObjectId {
-    /// The first position of the stretch that a record may have: the block of the segment's header belongs to none.
+    /// The first position of the stretch that a record may have: the block of the segment's header
+    /// belongs to none.
     pub fn first_record_lsn(&self, segment_blocks: u64) -> Lsn {
         let first_lsn = self.sequence.0.saturating_mul(segment_blocks);
         Lsn(self.from_lsn.0.max(first_lsn.saturating_add(1)))
@@ -21,7 +25,8 @@ impl ObjectId {
 /// The stretches of an object that none of its records covers, in order.
 ///
 /// # Errors
-/// [`Damage::Field`] with what is wrong with the units: they are no records, not in order, or not inside the object.
+/// [`Damage::Field`] with what is wrong with the units: they are no records, not in order, or not
+/// inside the object.
 pub fn holes_of(id: &ObjectId, segment_blocks: u64, units: &[TrailerUnit]) -> Result<Vec<LsnRange>, Damage> {
     let mut holes = Vec::new();
     let mut at = id.first_record_lsn(segment_blocks);
@@ -37,8 +42,9 @@ pub fn holes_of(id: &ObjectId, segment_blocks: u64, units: &[TrailerUnit]) -> Re
         if with_data != line.data_blocks() {
             return Err(Damage::Field("count of a record's data blocks"));
         }
-        let end = line.lsn().0.checked_add(1 + line.data_blocks());
-        let end = end.filter(|&end| end <= id.to_lsn.0).ok_or(Damage::Field("position of a record"))?;
+        let end = Some(line.end_lsn().0)
+            .filter(|&end| end <= id.to_lsn.0)
+            .ok_or(Damage::Field("position of a record"))?;
         if line.lsn() < at {
             return Err(Damage::Field("position of a record"));
         }
@@ -54,7 +60,7 @@ pub fn holes_of(id: &ObjectId, segment_blocks: u64, units: &[TrailerUnit]) -> Re
     Ok(holes)
 }
 
-/// Checks that the holes of an object are exactly those that are told.
+/// Checks that the holes of an object are exactly those that are listed.
 pub(super) fn check(
     id: &ObjectId,
     segment_blocks: u64,

@@ -5,7 +5,8 @@
 //! entry: | compressed bytes u32 | content bytes u32 | low 32 bits of XXH64 of the content u32 |
 //! ```
 //!
-//! The descriptor is 0x80: entries have checksums. Frames stand in their order: the front frame, the data frames, the digest frame.
+//! The descriptor is 0x80: entries have checksums. Frames are listed in their order: the front
+//! frame, the data frames, the digest frame.
 
 use xxhash_rust::xxh64::xxh64;
 
@@ -42,10 +43,12 @@ pub(super) fn checksum(content: &[u8]) -> u32 {
 
 /// Bytes of a table with `data_frames`.
 pub(super) fn table_bytes(data_frames: u32) -> usize {
-    SKIPPABLE_HEAD_BYTES + (data_frames + SKIPPABLE_FRAMES) as usize * ENTRY_BYTES + FOOTER_BYTES
+    (data_frames.saturating_add(SKIPPABLE_FRAMES) as usize)
+        .saturating_mul(ENTRY_BYTES)
+        .saturating_add(SKIPPABLE_HEAD_BYTES + FOOTER_BYTES)
 }
 
-/// The count of data frames that a footer tells.
+/// The count of data frames that a footer states.
 pub(super) fn decode_footer(footer: &[u8; FOOTER_BYTES]) -> Result<u32, Damage> {
     if le_u32(footer, 5) != SEEKABLE_MAGIC {
         return Err(Damage::Magic);
@@ -61,19 +64,21 @@ pub(super) fn decode_footer(footer: &[u8; FOOTER_BYTES]) -> Result<u32, Damage> 
 
 /// Bytes of the frame with the digest.
 pub(super) fn digest_frame_bytes(damaged_blocks: u32) -> usize {
-    SKIPPABLE_HEAD_BYTES + TAIL_BYTES + damaged_blocks as usize * POSITION_BYTES
+    (damaged_blocks as usize).saturating_mul(POSITION_BYTES).saturating_add(SKIPPABLE_HEAD_BYTES + TAIL_BYTES)
 }
 
-/// Bytes of the frame with the digest, as a table says whose length is that of its footer. Not believed before its checksum was found right.
-pub(super) fn told_digest_frame_bytes(table: &[u8]) -> usize {
-    le_u32(table, table.len() - FOOTER_BYTES - ENTRY_BYTES) as usize
+/// Bytes of the frame with the digest, as the last line of the table that `end` ends with says. The
+/// caller must not rely on it before the table's checksum was found right.
+pub(super) fn told_digest_frame_bytes(end: &[u8]) -> usize {
+    le_u32(end, end.len().saturating_sub(FOOTER_BYTES + ENTRY_BYTES)) as usize
 }
 
 /// A whole table.
 pub(super) fn encode(front_bytes: u32, frames: &[DataFrame], damaged_blocks: u32) -> Vec<u8> {
     let len = table_bytes(frames.len() as u32);
     let mut table = Vec::with_capacity(len);
-    table.extend_from_slice(&skippable_head(SKIPPABLE_MAGIC, (len - SKIPPABLE_HEAD_BYTES) as u32));
+    table
+        .extend_from_slice(&skippable_head(SKIPPABLE_MAGIC, len.saturating_sub(SKIPPABLE_HEAD_BYTES) as u32));
     let mut line = |compressed: u32, content: u32, checksum: u32| {
         for value in [compressed, content, checksum] {
             table.extend_from_slice(&value.to_le_bytes());
@@ -84,21 +89,23 @@ pub(super) fn encode(front_bytes: u32, frames: &[DataFrame], damaged_blocks: u32
         line(frame.compressed_bytes, frame.content_bytes, frame.checksum);
     }
     line(digest_frame_bytes(damaged_blocks) as u32, 0, checksum(&[]));
-    table.extend_from_slice(&(frames.len() as u32 + SKIPPABLE_FRAMES).to_le_bytes());
+    table.extend_from_slice(&(frames.len() as u32).saturating_add(SKIPPABLE_FRAMES).to_le_bytes());
     table.push(CHECKSUM_FLAG);
     table.extend_from_slice(&SEEKABLE_MAGIC.to_le_bytes());
     table
 }
 
-/// The data frames of a table whose checksum was found right, and which has the length that its footer tells.
+/// The data frames of a table whose checksum was found right, and which has the length that its
+/// footer states.
 pub(super) fn decode(table: &[u8], tail: &ObjectTail) -> Result<Vec<DataFrame>, Damage> {
     if le_u32(table, 0) != SKIPPABLE_MAGIC {
         return Err(Damage::Magic);
     }
-    if le_u32(table, 4) as usize != table.len() - SKIPPABLE_HEAD_BYTES {
+    let (_, after_head) = table.split_at_checked(SKIPPABLE_HEAD_BYTES).ok_or(Damage::Truncated)?;
+    if le_u32(table, 4) as usize != after_head.len() {
         return Err(Damage::Field("size"));
     }
-    let lines = &table[SKIPPABLE_HEAD_BYTES..table.len() - FOOTER_BYTES];
+    let (lines, _) = after_head.split_last_chunk::<FOOTER_BYTES>().ok_or(Damage::Truncated)?;
     let (lines, _) = lines.as_chunks::<ENTRY_BYTES>();
     let [front, data @ .., digest] = lines else { return Err(Damage::Truncated) };
     if le_u32(front, 4) != 0 || le_u32(digest, 4) != 0 {
@@ -123,8 +130,8 @@ pub(super) fn decode(table: &[u8], tail: &ObjectTail) -> Result<Vec<DataFrame>, 
         if u64::from(frame.compressed_bytes) > frame_compressed_max() {
             return Err(Damage::Field("size of a frame"));
         }
-        content_left -= u64::from(frame.content_bytes);
-        offset += u64::from(frame.compressed_bytes);
+        content_left = content_left.saturating_sub(u64::from(frame.content_bytes));
+        offset = offset.saturating_add(u64::from(frame.compressed_bytes));
         frames.push(frame);
     }
     if content_left != 0 || offset != tail.digested_bytes {
@@ -133,11 +140,11 @@ pub(super) fn decode(table: &[u8], tail: &ObjectTail) -> Result<Vec<DataFrame>, 
     Ok(frames)
 }
 
-/// The u32 at `offset`, which the caller knows to be inside.
+/// The u32 at `offset`. Callers know that it is inside; 0 if not, which is no magic number and no
+/// size that is accepted here.
 pub(super) fn le_u32(bytes: &[u8], offset: usize) -> u32 {
-    let mut value = [0; 4];
-    value.copy_from_slice(&bytes[offset..offset + 4]);
-    u32::from_le_bytes(value)
+    let value = bytes.get(offset..).and_then(|from| from.first_chunk());
+    value.map_or(0, |&value| u32::from_le_bytes(value))
 }
 
 #[cfg(test)]

@@ -15,6 +15,9 @@ use crate::log::format::{TrailerUnit, trailer_units};
 use crate::log::reader::LsnRange;
 use crate::log::types::Lsn;
 
+/// Bytes of a unit, and of a hole after it.
+const UNIT_AND_HOLE_BYTES: usize = size_of::<TrailerUnit>() + HOLE_BYTES;
+
 /// What an object is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectSpec {
@@ -37,13 +40,15 @@ pub struct ObjectSummary {
     pub object_bytes: u64,
     /// Bytes of its blocks.
     pub content_bytes: u64,
-    /// BLAKE3 of everything before the digest frame, as it stands in the object.
+    /// BLAKE3 of everything before the digest frame, as it is stored in the object.
     pub digest: [u8; 32],
 }
 
-/// Writes one object to a [`Sink`]. Memory: one frame's content, one compressed frame, and 24 bytes for each frame.
+/// Writes one object to a [`Sink`]. Memory: one frame's content, one compressed frame, and 24 bytes
+/// for each frame.
 ///
-/// An object is complete only after [`finish`](Self::finish); a writer that is dropped leaves a part that no reader accepts.
+/// An object is complete only after [`finish`](Self::finish); a writer that is dropped leaves a
+/// part that no reader accepts.
 pub struct ObjectWriter<'a> {
     compressor: &'a mut Compressor,
     sink: &'a mut dyn Sink,
@@ -56,23 +61,30 @@ pub struct ObjectWriter<'a> {
 }
 
 impl ObjectSpec {
-    /// The most bytes that the object can take, for [`Store::put_start`](crate::archive::store::Store::put_start).
+    /// The most bytes that the object can take, for
+    /// [`Store::put_start`](crate::archive::store::Store::put_start).
     pub fn max_bytes(&self, units: usize) -> u64 {
         let frames = self.id.data_frames(self.frame_bytes.max(FRAME_BYTES_MIN));
         // Every block may turn out to be damaged, and between two holes there is a record.
         let digest = seek::digest_frame_bytes(self.id.len_blocks() as u32);
-        let skippable = SKIPPABLE_HEAD_BYTES + HEADER_BYTES + digest + seek::table_bytes(frames);
-        let entries = zstd_safe::compress_bound(units * size_of::<TrailerUnit>() + (units + 1) * HOLE_BYTES);
+        let skippable = digest
+            .saturating_add(seek::table_bytes(frames))
+            .saturating_add(SKIPPABLE_HEAD_BYTES + HEADER_BYTES);
+        let entries_bytes = units.saturating_mul(UNIT_AND_HOLE_BYTES).saturating_add(HOLE_BYTES);
+        let entries = zstd_safe::compress_bound(entries_bytes);
         let frame = zstd_safe::compress_bound(self.frame_bytes as usize) as u64;
-        skippable as u64 + entries as u64 + u64::from(frames) * frame
+        (skippable as u64).saturating_add(entries as u64).saturating_add(frame.saturating_mul(frames.into()))
     }
 }
 
 impl<'a> ObjectWriter<'a> {
-    /// Begins an object: writes the header and the trailer's units that belong to it. `holes` are the stretches whose entries are not known, all of them and in order.
+    /// Begins an object: writes the header and the trailer's units that belong to it. `holes` are
+    /// the stretches whose entries are not known, all of them and in order.
     ///
     /// # Errors
-    /// [`ObjectError::Records`] when the units do not fill the stretch but for the holes, [`ObjectError::Spec`], [`ObjectError::FrameBytes`], [`ObjectError::Compress`], or the sink's.
+    /// [`ObjectError::Records`] when the units do not fill the stretch but for the holes,
+    /// [`ObjectError::Spec`], [`ObjectError::FrameBytes`], [`ObjectError::Compress`], or the
+    /// sink's.
     pub fn begin(
         compressor: &'a mut Compressor,
         spec: ObjectSpec,
@@ -111,13 +123,13 @@ impl<'a> ObjectWriter<'a> {
             units_compressed_bytes: entries.len() as u32,
             units_crc: crc32c(entries),
         };
-        let payload_bytes = (HEADER_BYTES + entries.len()) as u32;
+        let payload_bytes = entries.len().saturating_add(HEADER_BYTES) as u32;
         let mut hasher = blake3::Hasher::new();
         for bytes in [&skippable_head(FRONT_MAGIC, payload_bytes)[..], &header.encode(), entries] {
             hasher.update(bytes);
             sink.write(bytes)?;
         }
-        let front_bytes = SKIPPABLE_HEAD_BYTES as u32 + payload_bytes;
+        let front_bytes = payload_bytes.saturating_add(SKIPPABLE_HEAD_BYTES as u32);
         Ok(ObjectWriter {
             compressor,
             sink,
@@ -133,12 +145,13 @@ impl<'a> ObjectWriter<'a> {
     /// Appends blocks: any number of whole ones.
     ///
     /// # Errors
-    /// [`ObjectError::NotBlocks`], [`ObjectError::Count`], [`ObjectError::Compress`], or the sink's; the object is lost then.
+    /// [`ObjectError::NotBlocks`], [`ObjectError::Count`], [`ObjectError::Compress`], or the
+    /// sink's; the object is lost then.
     pub fn push(&mut self, mut blocks: &[u8]) -> Result<(), ObjectError> {
         if !blocks.len().is_multiple_of(BLOCK_BYTES) {
             return Err(ObjectError::NotBlocks(blocks.len()));
         }
-        self.pushed_blocks += (blocks.len() / BLOCK_BYTES) as u64;
+        self.pushed_blocks = self.pushed_blocks.saturating_add((blocks.len() / BLOCK_BYTES) as u64);
         if self.pushed_blocks > self.spec.id.len_blocks() {
             return Err(self.count_error());
         }
@@ -162,7 +175,7 @@ impl<'a> ObjectWriter<'a> {
                 )?;
                 continue;
             }
-            let (content, rest) = blocks.split_at(blocks.len().min(frame_bytes - collected));
+            let (content, rest) = blocks.split_at(blocks.len().min(frame_bytes.saturating_sub(collected)));
             blocks = rest;
             self.compressor.content.extend_from_slice(content);
             if self.compressor.content.len() == frame_bytes {
@@ -172,11 +185,13 @@ impl<'a> ObjectWriter<'a> {
         Ok(())
     }
 
-    /// Writes the last frame, the digest and the seek table. `damaged` are the positions of blocks that could not be read or are not what was written there, ascending: whatever stands at their
-    /// places, a reader gets an error.
+    /// Writes the last frame, the digest and the seek table. `damaged` are the positions of blocks
+    /// that could not be read or are not what was written there, ascending: whatever is stored in
+    /// their places, a reader gets an error.
     ///
     /// # Errors
-    /// [`ObjectError::Count`] when blocks are missing, [`ObjectError::Spec`], [`ObjectError::Compress`], or the sink's.
+    /// [`ObjectError::Count`] when blocks are missing, [`ObjectError::Spec`],
+    /// [`ObjectError::Compress`], or the sink's.
     pub fn finish(mut self, damaged: &[Lsn]) -> Result<ObjectSummary, ObjectError> {
         if self.pushed_blocks != self.spec.id.len_blocks() {
             return Err(self.count_error());
@@ -203,14 +218,15 @@ impl<'a> ObjectWriter<'a> {
             table_crc: crc32c(&rest),
             damaged_blocks: damaged.len() as u32,
         };
-        let payload_bytes = seek::digest_frame_bytes(damaged.len() as u32) - SKIPPABLE_HEAD_BYTES;
-        let mut end = Vec::with_capacity(SKIPPABLE_HEAD_BYTES + payload_bytes + rest.len());
-        end.extend_from_slice(&skippable_head(DIGEST_MAGIC, payload_bytes as u32));
+        let frame_bytes = seek::digest_frame_bytes(damaged.len() as u32);
+        let payload_bytes = frame_bytes.saturating_sub(SKIPPABLE_HEAD_BYTES) as u32;
+        let mut end = Vec::with_capacity(frame_bytes.saturating_add(rest.len()));
+        end.extend_from_slice(&skippable_head(DIGEST_MAGIC, payload_bytes));
         end.extend_from_slice(&tail.encode());
         end.extend_from_slice(&rest);
         self.sink.write(&end)?;
         Ok(ObjectSummary {
-            object_bytes: self.written_bytes + end.len() as u64,
+            object_bytes: self.written_bytes.saturating_add(end.len() as u64),
             content_bytes: self.spec.id.content_bytes(),
             digest,
         })
@@ -254,6 +270,6 @@ fn emit(
         content_bytes: content_bytes as u32,
         checksum,
     });
-    *written_bytes += frame.len() as u64;
+    *written_bytes = written_bytes.saturating_add(frame.len() as u64);
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! The store of an archive that has not been reached since the start: whatever is asked of it, it
-//! is not available. It stands in until the store itself can be opened.
+//! is not available. It is used until the store itself can be opened.
 
 use super::{Capabilities, Name, ObjectStat, Page, Put, Reason, Space, Store, StoreError, StoreErrorKind};
 

@@ -1,16 +1,17 @@
 //! The directory store: each object is a file.
 //!
 //! ```text
-//! ROOT/lock          held while a store is open, so that two never clean up behind each other
+//! ROOT/lock          held while a store is open, so that two never clean up after each other
 //! ROOT/tmp/N         an object that is being put; removed at the next open
 //! ROOT/objects/NAME  an object; the slashes of its name are directories
 //! ```
 //!
 //! Nobody but the owner may look into it, whatever the umask.
 //!
-//! A put writes a file in `tmp`, makes it stable, gives it its name with a rename that refuses to replace (or a hard link, where
-//! the file system has no such rename), and makes the directory stable. A name cannot be both an object and a directory
-//! of others: the second put is refused as `Exists`.
+//! A put writes a file in `tmp`, makes it stable, gives it its name with a rename that refuses to
+//! replace (or a hard link, where the file system has no such rename), and makes the directory
+//! stable. A name cannot be both an object and a directory of others: the second put is refused as
+//! `Exists`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
@@ -46,12 +47,14 @@ pub struct DirectoryStore {
     next_tmp: AtomicU64,
     // Bytes of objects and of puts that are open.
     used_bytes: Mutex<u64>,
-    // Directories below `objects` of which this process knows that they are stable in the one above.
+    // Directories below `objects` of which this process knows that they are stable in the one
+    // above.
     stable: Mutex<HashSet<PathBuf>>,
 }
 
 impl DirectoryStore {
-    /// Opens a directory, which is made if it is not there, and removes what earlier puts left behind.
+    /// Opens a directory, which is made if it is not there, and removes what earlier puts have
+    /// left.
     ///
     /// # Errors
     /// `Unavailable` when it is open elsewhere, or the operating system's.
@@ -105,8 +108,10 @@ impl DirectoryStore {
             used_bytes: Mutex::new(0),
             stable: Mutex::default(),
         };
-        let mut used_bytes = 0;
-        store.walk(&store.root.join("objects"), "", "", &mut |_, len_bytes| used_bytes += len_bytes)?;
+        let mut used_bytes = 0_u64;
+        store.walk(&store.root.join("objects"), "", "", &mut |_, len_bytes| {
+            used_bytes = used_bytes.saturating_add(len_bytes);
+        })?;
         *store.used() = used_bytes;
         Ok(store)
     }
@@ -124,7 +129,8 @@ impl DirectoryStore {
         self.used_bytes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Makes the directories of a name, each stable in the one above it; also those that a process has left that died before it had done that.
+    /// Makes the directories of a name, each stable in the one above it; also those that a process
+    /// has left that died before it had done that.
     fn make_parents(&self, path: &Path) -> io::Result<()> {
         let Some(parent) = path.parent() else { return Ok(()) };
         let is_stable = |path: &Path| {
@@ -173,7 +179,8 @@ impl DirectoryStore {
         }
     }
 
-    /// Calls `found` for each object whose name begins with `prefix`. Files with names that no object has are passed over.
+    /// Calls `found` for each object whose name begins with `prefix`. Files with names that no
+    /// object has are passed over.
     fn walk(
         &self,
         directory: &Path,
@@ -250,17 +257,17 @@ struct DirectoryPut<'a> {
 
 impl Sink for DirectoryPut<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let len_bytes = self.len_bytes + bytes.len() as u64;
+        let len_bytes = super::longer(self.len_bytes, bytes.len());
         if len_bytes > self.max_bytes {
             return Err(self.store.error("put", StoreErrorKind::OutOfRange, &self.name));
         }
         {
             let mut used = self.store.used();
-            if self.store.options.capacity_bytes.is_some_and(|capacity| *used + bytes.len() as u64 > capacity)
-            {
+            let used_bytes = super::longer(*used, bytes.len());
+            if self.store.options.capacity_bytes.is_some_and(|capacity| used_bytes > capacity) {
                 return Err(self.store.error("put", StoreErrorKind::NoSpace, &self.name));
             }
-            *used += bytes.len() as u64;
+            *used = used_bytes;
         }
         self.len_bytes = len_bytes;
         self.file.write_all(bytes).map_err(|error| self.store.failed("put", &error).of(&self.name))
@@ -297,7 +304,8 @@ impl Drop for DirectoryPut<'_> {
         if !self.committed {
             // If it cannot be removed now, the next open does it.
             let _ = fs::remove_file(&self.tmp);
-            *self.store.used() -= self.len_bytes;
+            let mut used = self.store.used();
+            *used = used.saturating_sub(self.len_bytes);
         }
     }
 }
@@ -347,7 +355,7 @@ impl Store for DirectoryStore {
         self.walk(&self.root.join("objects"), "", prefix, &mut |name, len_bytes| {
             if after.is_none_or(|after| name > *after) {
                 first.insert(name, len_bytes);
-                if first.len() > limit + 1 {
+                if first.len() > limit.saturating_add(1) {
                     first.pop_last();
                 }
             }
@@ -397,7 +405,7 @@ impl Store for DirectoryStore {
         } else {
             let system =
                 rustix::fs::statvfs(&self.root).map_err(|errno| self.failed("space", &errno.into()))?;
-            Some(used_bytes + system.f_bavail * system.f_frsize)
+            Some(used_bytes.saturating_add(system.f_bavail.saturating_mul(system.f_frsize)))
         };
         Ok(Space { total_bytes, used_bytes })
     }

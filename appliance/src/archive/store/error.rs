@@ -95,7 +95,8 @@ pub enum Reason {
     /// The store is occupied.
     #[error("{0}")]
     Busy(&'static str),
-    /// What holds the object is not there, and may come back: a cartridge that is not in the library.
+    /// What holds the object is not there, and may come back: a cartridge that is not in the
+    /// library.
     #[error("its cartridge is not in the library: put it back in")]
     Away,
     /// It could not be opened since the start.

@@ -1,7 +1,10 @@
-//! A store that fails on purpose: for tests, and for a simulator that wants to see what its caller makes of it.
+//! A store that fails on purpose: for tests, and for a simulator that wants to see what its caller
+//! makes of it.
 //!
-//! [`FaultyStore`] passes everything on to another store, and a [`Fault`] happens where a rule says so: at the n-th call of a [`Call`], or by chance from a seed. The same seed and
-//! the same calls give the same faults. Rules are looked at in the order in which they were added; the first that applies does.
+//! [`FaultyStore`] passes everything on to another store, and a [`Fault`] happens where a rule says
+//! so: at the n-th call of a [`Call`], or by chance from a seed. The same seed and the same calls
+//! give the same faults. Rules are tried in the order in which they were added; the first that
+//! applies does.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,7 +44,8 @@ pub enum Fault {
     ErrorAfter(StoreErrorKind),
     /// One byte of a write or of a get is another one, and nobody says so.
     WrongByte,
-    /// A write loses its second half, a stat the last byte, a list its last object; a get fails as cut off.
+    /// A write loses its second half, a stat the last byte, a list its last object; a get fails as
+    /// cut off.
     Short,
 }
 
@@ -95,7 +99,7 @@ impl FaultyStore {
 
     /// How often something was called.
     pub fn calls(&self, call: Call) -> u64 {
-        self.state().calls[call as usize]
+        self.state().calls.get(call as usize).copied().unwrap_or_default()
     }
 
     /// How many faults there were.
@@ -111,24 +115,27 @@ impl FaultyStore {
     /// Counts a call and says what goes wrong with it, with a random number for it.
     fn next(&self, call: Call) -> (Option<Fault>, u64) {
         let mut state = self.state();
-        state.calls[call as usize] += 1;
-        let count = state.calls[call as usize];
+        let State { random, rules, calls, injected } = &mut *state;
+        let mut count = 0;
+        if let Some(calls) = calls.get_mut(call as usize) {
+            *calls = calls.saturating_add(1);
+            count = *calls;
+        }
         let mut fault = None;
-        for index in 0..state.rules.len() {
-            let rule = state.rules[index];
+        for rule in rules.iter() {
             let applies = rule.call == call
                 && match rule.when {
                     When::Nth(nth) => nth == count,
-                    When::PerMille(chance) => state.random() % 1000 < u64::from(chance),
+                    When::PerMille(chance) => next_random(random) % 1000 < u64::from(chance),
                     When::Always => true,
                 };
             if applies {
-                state.injected += 1;
+                *injected = injected.saturating_add(1);
                 fault = Some(rule.fault);
                 break;
             }
         }
-        let random = if fault.is_some() { state.random() } else { 0 };
+        let random = if fault.is_some() { next_random(random) } else { 0 };
         (fault, random)
     }
 
@@ -159,22 +166,22 @@ impl FaultyStore {
     }
 }
 
-impl State {
-    /// `SplitMix64`.
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
+/// `SplitMix64`.
+fn next_random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// Changes one byte to another value.
 fn change_byte(bytes: &mut [u8], random: u64) {
     if !bytes.is_empty() {
-        let index = (random >> 8) as usize % bytes.len();
-        bytes[index] ^= (random as u8).max(1);
+        let index = ((random >> 8) as usize).checked_rem(bytes.len());
+        if let Some(byte) = index.and_then(|index| bytes.get_mut(index)) {
+            *byte ^= (random as u8).max(1);
+        }
     }
 }
 
@@ -186,7 +193,7 @@ struct FaultyPut<'a> {
 
 impl Sink for FaultyPut<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let half = &bytes[..bytes.len() / 2];
+        let (half, _) = bytes.split_at(bytes.len() / 2);
         match self.store.next(Call::Write) {
             (None, _) => self.inner.write(bytes),
             (Some(Fault::Error(kind)), _) => Err(self.store.error("put", Some(&self.name), kind)),

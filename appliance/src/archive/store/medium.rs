@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-/// A fixed range of bytes. Reads and writes are aligned to 4096 bytes; after a crash a write that was not followed by a flush may be
-/// there whole, in part, or not at all.
+/// A fixed range of bytes. Reads and writes are aligned to 4096 bytes; after a crash a write that
+/// was not followed by a flush may be there whole, in part, or not at all.
 pub trait Medium: Send + Sync {
     /// Bytes in all.
     fn len_bytes(&self) -> u64;

@@ -1,15 +1,19 @@
-//! Stores: what archived objects are kept in. One trait, several kinds, one conformance suite that all of them pass.
+//! Stores: what archived objects are kept in. One trait, several kinds, one conformance suite that
+//! all of them pass.
 //!
 //! The rules of every kind:
-//! - an object is visible whole or not at all: it appears with [`Put::commit`], and a put that is dropped, or that a crash
-//!   cuts off, leaves nothing that can be seen, and no space in use after the next start;
+//! - an object is visible whole or not at all: it appears with [`Put::commit`], and a put that is
+//!   dropped, or that a crash cuts off, leaves nothing that can be seen, and no space in use after
+//!   the next start;
 //! - an object is never overwritten and never changes; after a delete its name is free again;
 //! - when `commit` has returned, the object survives loss of power; the same holds for `delete`;
-//! - lists are in the order of the names' bytes, in pages of a bounded size, and hold every object that was there from the
-//!   list's begin to its end;
+//! - lists are in the order of the names' bytes, in pages of a bounded size, and hold every object
+//!   that was there from the list's begin to its end;
 //! - calls block; a store may be used from several threads at once.
 //!
 //! Every failure is a [`StoreError`]: its kind says what to do, its context says where.
+
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod away;
 mod device;
@@ -30,6 +34,8 @@ use std::io::Read;
 use super::object::RangedRead;
 
 pub use away::AwayStore;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use device::fuzz as fuzz_device;
 pub use device::{DeviceProblem, DeviceStore};
 pub use directory::{DirectoryOptions, DirectoryStore};
 pub use error::{LockEnd, Reason, StoreError, StoreErrorKind};
@@ -62,7 +68,8 @@ pub trait Put: Sink {
     /// Makes the object stable and visible.
     ///
     /// # Errors
-    /// `Exists` when another put of the name was faster, or the store's; the object is not there then.
+    /// `Exists` when another put of the name was faster, or the store's; the object is not there
+    /// then.
     fn commit(self: Box<Self>) -> Result<ObjectStat, StoreError>;
 }
 
@@ -80,7 +87,7 @@ pub struct ObjectStat {
 pub struct Page {
     /// The objects, in the order of their names.
     pub objects: Vec<ObjectStat>,
-    /// Whether more follow behind the last one.
+    /// Whether more follow after the last one.
     pub more: bool,
 }
 
@@ -104,7 +111,7 @@ pub struct Capabilities {
     pub conditional_put: bool,
     /// Commit is a change of name in a file system.
     pub rename: bool,
-    /// Objects can be written only one at a time, behind each other.
+    /// Objects can be written only one at a time, one after the other.
     pub sequential_only: bool,
     /// A delete gives the object's space back.
     pub reclaims_space: bool,
@@ -120,7 +127,8 @@ pub trait Store: Send + Sync {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Begins an object of at most `max_bytes`; room for them is set aside where the kind can do that.
+    /// Begins an object of at most `max_bytes`; room for them is set aside where the kind can do
+    /// that.
     ///
     /// # Errors
     /// `Exists`, `NoSpace`, `Unavailable` (a sequential store has another put open), or the kind's.
@@ -129,14 +137,15 @@ pub trait Store: Send + Sync {
     /// Puts everything that `source` gives, at most `max_bytes`.
     ///
     /// # Errors
-    /// Those of [`put_start`](Self::put_start) and [`Put::commit`]; `Unavailable` when `source` fails.
+    /// Those of [`put_start`](Self::put_start) and [`Put::commit`]; `Unavailable` when `source`
+    /// fails.
     fn put(&self, name: &Name, max_bytes: u64, source: &mut dyn Read) -> Result<ObjectStat, StoreError> {
         let mut put = self.put_start(name, max_bytes)?;
         let mut buffer = vec![0; COPY_BYTES];
         loop {
             match source.read(&mut buffer) {
                 Ok(0) => return put.commit(),
-                Ok(len) => put.write(&buffer[..len])?,
+                Ok(len) => put.write(buffer.get(..len).unwrap_or_default())?,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(StoreError::io(self.label(), "put (its source)", &error).of(name)),
             }
@@ -149,7 +158,8 @@ pub trait Store: Send + Sync {
     /// `NotFound`, or the kind's.
     fn stat(&self, name: &Name) -> Result<ObjectStat, StoreError>;
 
-    /// Fills `buffer` with the object's bytes from `offset` on, whole or with an error. An empty buffer may begin at the object's end.
+    /// Fills `buffer` with the object's bytes from `offset` on, whole or with an error. An empty
+    /// buffer may begin at the object's end.
     ///
     /// # Errors
     /// `NotFound`, `OutOfRange`, `Corrupt`, or the kind's.
@@ -161,25 +171,23 @@ pub trait Store: Send + Sync {
     /// `NotFound`, `Corrupt`, the sink's, or the kind's.
     fn get(&self, name: &Name, sink: &mut dyn Sink) -> Result<u64, StoreError> {
         let len_bytes = self.stat(name)?.len_bytes;
-        let mut buffer = vec![0; len_bytes.min(COPY_BYTES as u64) as usize];
-        let mut offset = 0;
-        while offset < len_bytes {
-            let now = (len_bytes - offset).min(buffer.len() as u64) as usize;
-            self.get_range(name, offset, &mut buffer[..now])?;
-            sink.write(&buffer[..now])?;
-            offset += now as u64;
-        }
+        in_pieces(len_bytes, COPY_BYTES, |offset, piece| {
+            self.get_range(name, offset, piece)?;
+            sink.write(piece)
+        })?;
         Ok(len_bytes)
     }
 
-    /// The first `limit` objects (at most [`PAGE_OBJECTS_MAX`]) whose names begin with `prefix` and stand behind `after`, in order.
+    /// The first `limit` objects (at most [`PAGE_OBJECTS_MAX`]) whose names begin with `prefix` and
+    /// come after `after`, in order.
     ///
     /// # Errors
     /// The kind's.
     fn list(&self, prefix: &str, after: Option<&Name>, limit: usize) -> Result<Page, StoreError>;
 
-    /// Returns when an object that is there is stable, also when it was put by a process that died before its commit had returned: with its bytes, its
-    /// name, and every directory above it. Whoever accepts an object that it finds calls this before it relies on it.
+    /// Returns when an object that is there is stable, also when it was put by a process that died
+    /// before its commit had returned: with its bytes, its name, and every directory above it.
+    /// Whoever accepts an object that it finds calls this before it relies on it.
     ///
     /// # Errors
     /// `NotFound`, or the kind's.
@@ -206,20 +214,22 @@ pub trait Store: Send + Sync {
         Ok(())
     }
 
-    /// Removes an object. When it is gone already this is `NotFound`, and the earlier delete is stable then: to whoever wants it gone that is as good.
+    /// Removes an object. When it is gone already this is `NotFound`, and the earlier delete is
+    /// stable then: to whoever wants it gone that is as good.
     ///
     /// # Errors
     /// `NotFound`, or the kind's.
     fn delete(&self, name: &Name) -> Result<(), StoreError>;
 
-    /// Returns when everything that was committed is stable. Commits are stable by themselves; this is for a store's own records.
+    /// Returns when everything that was committed is stable. Commits are stable by themselves; this
+    /// is for a store's own records.
     ///
     /// # Errors
     /// The kind's.
     fn sync(&self) -> Result<(), StoreError>;
 
-    /// Told by the probe that a check found a lie: a kind that has a slower way without that promise takes it from now on, and declares
-    /// the capability no longer.
+    /// The probe reports that a check found a lie: a kind that has a slower way without that
+    /// promise takes it from now on, and declares the capability no longer.
     fn distrust(&self, _check: Check) {}
 
     /// How much room there is.
@@ -239,7 +249,7 @@ pub fn read_front(store: &dyn Store, name: &Name, bytes_max: usize) -> Result<Ve
     impl Sink for Front {
         fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
             let room = self.1.saturating_sub(self.0.len());
-            self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            self.0.extend(bytes.iter().take(room));
             Ok(())
         }
     }
@@ -290,10 +300,38 @@ fn check_range(stat: &ObjectStat, label: &str, offset: u64, len: usize) -> Resul
     }
 }
 
-/// Cuts a page out of objects that are in order and already behind the cursor.
+/// Fills a buffer of at most `piece_bytes` with one piece of `len_bytes` after the other; `piece`
+/// gets its offset and the buffer.
+fn in_pieces<E>(
+    len_bytes: u64,
+    piece_bytes: usize,
+    mut piece: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut buffer = vec![0; len_bytes.min(piece_bytes as u64) as usize];
+    let mut offset = 0;
+    while let Some(left) = len_bytes.checked_sub(offset).filter(|&left| left > 0) {
+        buffer.truncate(left.min(buffer.len() as u64) as usize);
+        piece(offset, &mut buffer)?;
+        offset = offset.saturating_add(buffer.len() as u64);
+    }
+    Ok(())
+}
+
+/// Bytes of an object that `more` bytes are added to. No object has more than a u64 counts, so that
+/// a sum that would is over every bound.
+fn longer(len_bytes: u64, more: usize) -> u64 {
+    len_bytes.saturating_add(more as u64)
+}
+
+/// Splits what goes into a block of `block_bytes` that has `used` from what comes after it.
+fn split_for(bytes: &[u8], block_bytes: usize, used: usize) -> (&[u8], &[u8]) {
+    bytes.split_at(bytes.len().min(block_bytes.saturating_sub(used)))
+}
+
+/// Cuts a page out of objects that are in order and already after the cursor.
 fn page(objects: impl Iterator<Item = ObjectStat>, limit: usize) -> Page {
     let limit = limit.min(PAGE_OBJECTS_MAX);
-    let mut objects: Vec<ObjectStat> = objects.take(limit + 1).collect();
+    let mut objects: Vec<ObjectStat> = objects.take(limit.saturating_add(1)).collect();
     let more = objects.len() > limit;
     objects.truncate(limit);
     Page { objects, more }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 /// The longest name, in bytes.
 pub const NAME_BYTES_MAX: usize = 200;
 
-/// The name of an object: 1 to 200 bytes of lower-case letters, digits, `.`, `_`, `-`, in parts between single slashes; no part begins with a dot.
+/// The name of an object: 1 to 200 bytes of lower-case letters, digits, `.`, `_`, `-`, in parts
+/// between single slashes; no part begins with a dot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
@@ -31,6 +32,15 @@ impl Name {
             return Err(InvalidName);
         }
         Ok(Name(text.into()))
+    }
+
+    /// The text in a field of the longest name's size, filled up with zeroes, and its bytes.
+    pub(super) fn padded(&self) -> ([u8; NAME_BYTES_MAX], u16) {
+        let mut field = [0; NAME_BYTES_MAX];
+        for (free, byte) in field.iter_mut().zip(self.0.bytes()) {
+            *free = byte;
+        }
+        (field, self.0.len() as u16)
     }
 
     /// The text.

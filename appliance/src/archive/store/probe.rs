@@ -11,7 +11,7 @@ pub enum Check {
     Put,
     /// It is invisible before its commit.
     InvisibleBeforeCommit,
-    /// It stands in a list at once.
+    /// A list shows it at once.
     ListAfterPut,
     /// It reads back as it was put.
     ReadBack,
@@ -28,7 +28,8 @@ pub enum Check {
 pub enum CheckOutcome {
     /// As it must.
     Passed,
-    /// The store did something else and said nothing: it must not be trusted with what depends on it.
+    /// The store did something else and said nothing: it must not be trusted with what depends on
+    /// it.
     Lied,
     /// The store said no.
     Failed(StoreError),
@@ -39,9 +40,10 @@ pub enum CheckOutcome {
 pub struct ProbeReport {
     /// What the store declares, less what was found untrue.
     pub capabilities: Capabilities,
-    /// How much room there is, if it can tell.
+    /// How much room there is, if it is known.
     pub space: Option<Space>,
-    /// The checks, in the order in which they were made; the rest is left out after a put that fails.
+    /// The checks, in the order in which they were made; the rest is left out after a put that
+    /// fails.
     pub checks: Vec<(Check, CheckOutcome)>,
 }
 
@@ -101,7 +103,7 @@ pub fn probe(store: &dyn Store, unique: Uuid) -> ProbeReport {
     let mut range = [0; 100];
     note(
         Check::RangedRead,
-        store.get_range(&name, 7_777, &mut range).map(|()| range == content[7_777..7_877]),
+        store.get_range(&name, 7_777, &mut range).map(|()| content.get(7_777..7_877) == Some(&range[..])),
     );
     let overwrite = match store.put(&name, 4, &mut &b"lies"[..]) {
         Ok(_) => Ok(false),

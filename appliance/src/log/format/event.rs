@@ -1,8 +1,10 @@
-//! Events: texts of the pool in the log. A synch event says that an application was consistent (R25); a catalog event holds the pool's small
-//! state whole, a change event what became different of it.
+//! Events: texts of the pool in the log. A synch event says that an application was consistent
+//! (R25); a catalog event holds the pool's small state whole, a change event what became different
+//! of it.
 //!
-//! The text of an event stands in whole data blocks, each with an entry of its own, and twice: copy 0 and copy 1, one behind the other, so
-//! that one damaged block loses nothing. An event lies in one record, or in several that follow each other directly.
+//! The text of an event is stored in whole data blocks, each with an entry of its own, and twice:
+//! copy 0 and copy 1, one after the other, so that one damaged block loses nothing. An event lies
+//! in one record, or in several that follow each other directly.
 
 /// What an event is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,20 +7,28 @@
 //! trailer  | 64 bytes, then for each record: one line of 24 bytes and its entries |
 //! ```
 //!
-//! Three numbers make old bytes harmless. The pool's UUID keeps other pools' blocks out. The LSN in every header must be the
-//! position where it is found, so an earlier life of a slot never matches. The **epoch**, which grows each
-//! time the pool is opened, must not fall along the log: a record that was written but cut off by a crash (because one before
-//! it was lost) carries an older epoch than what is later written in front of it, and so can never come back to life.
+//! Three numbers make old bytes harmless. The pool's UUID keeps other pools' blocks out. The LSN in
+//! every header must be the position where it is found, so an earlier life of a slot never matches.
+//! The **epoch**, which grows each time the pool is opened, must not fall along the log: a
+//! record that was written but cut off by a crash (because one before it was lost) carries an older
+//! epoch than what is later written in front of it, and so can never come back to life.
 //!
-//! Every header also says up to which LSN the log was known to be stable when it was written (**stable LSN**). Recovery ends the log at the
-//! first record that is missing, unless something behind it proves that the record had been stable: then it is damage, which is
-//! reported, and not the end.
+//! Every header also says up to which LSN the log was known to be stable when it was written
+//! (**stable LSN**). Recovery ends the log at the first record that is missing, unless something
+//! after it proves that the record had been stable: then it is damage, which is reported, and not
+//! the end.
+
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod event;
 mod record;
 mod segment;
 mod superblock;
 mod trailer;
+
+use std::ops::RangeInclusive;
+
+use super::frame::FrameError;
 
 pub use event::{EventHead, EventKind};
 pub use record::{ENTRIES_PER_RECORD, Entry, EntryFlags, EntryKind, Opening, RecordHead};
@@ -33,23 +41,17 @@ pub use trailer::{RecordLine, TrailerHead, TrailerUnit, trailer_blocks, trailer_
 /// - Version 1 is the first.
 /// - Version 2: a third superblock in the last block of the device; a trailer names the session
 ///   that wrote it; a copy of a copy carries the position of the first write; a segment's first
-///   record says again what its header says; superblocks tell where the log ended at the last
-///   start; changes of the catalog are events of their own, and its snapshots stand in pages behind
-///   it (`docs/FORMAT.md`).
+///   record says again what its header says; superblocks record where the log ended at the last
+///   start; changes of the catalog are events of their own, and its snapshots are stored in pages
+///   after it (`docs/FORMAT.md`).
 ///
-/// A build that knows only version 1 refuses a pool of version 2 by its superblock, and changes nothing.
+/// A build that knows only version 1 refuses a pool of version 2 by its superblock, and changes
+/// nothing.
 pub const FORMAT_VERSION: u32 = 2;
 /// The oldest version that this build reads and goes on writing in pools that have it.
 pub const FORMAT_VERSION_OLDEST: u32 = 1;
-
-/// Checks a version that was read.
-fn check_version(version: u32) -> Result<u32, FormatError> {
-    if (FORMAT_VERSION_OLDEST..=FORMAT_VERSION).contains(&version) {
-        Ok(version)
-    } else {
-        Err(FormatError::Version(version))
-    }
-}
+/// The versions that this build reads.
+const FORMAT_VERSIONS: RangeInclusive<u32> = FORMAT_VERSION_OLDEST..=FORMAT_VERSION;
 
 /// Why bytes are not the structure that was expected there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -74,4 +76,15 @@ pub enum FormatError {
     /// A field has a value that cannot be.
     #[error("field {0} has an impossible value")]
     Field(&'static str),
+}
+
+impl From<FrameError> for FormatError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Length => FormatError::Field("length"),
+            FrameError::Magic => FormatError::Magic,
+            FrameError::Checksum => FormatError::Checksum,
+            FrameError::Version(version) => FormatError::Version(version),
+        }
+    }
 }

@@ -4,9 +4,9 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{FormatError, check_version};
+use super::{FORMAT_VERSIONS, FormatError};
 use crate::dma::BLOCK_BYTES;
-use crate::log::checksum::crc32c_parts;
+use crate::log::frame::{Framed, framed};
 use crate::log::types::{BlockNumber, ImageId, Lsn, SegmentSeq};
 
 /// The most entries of one record, and so the most data blocks.
@@ -55,7 +55,10 @@ const HEAD_BYTES: usize = 64;
 const _: () = assert!(size_of::<RawHead>() == HEAD_BYTES);
 const _: () = assert!(HEAD_BYTES + ENTRIES_PER_RECORD * size_of::<Entry>() == BLOCK_BYTES);
 
-/// What a record header says besides its entries. The table of its bytes stands at the private `RawHead` in this file.
+framed!(RawHead, MAGIC, FORMAT_VERSIONS, owner: pool);
+
+/// What a record header says besides its entries. The table of its bytes is at the private
+/// `RawHead` in this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordHead {
     /// The format version of the pool.
@@ -86,7 +89,8 @@ pub enum EntryKind {
     Trim = 3,
     /// A block of an event's text; has data.
     Event = 4,
-    /// What the image inherited in a range of blocks is gone; no data. Stands for the trims of a clone whose segments have left the working set.
+    /// What the image inherited in a range of blocks is gone; no data. It replaces the trims of a
+    /// clone whose segments have left the working set.
     Mask = 5,
     /// What the header of the segment says of those before it, in the segment's first record; no
     /// data. So a header that is damaged is made again. From format version 2 on.
@@ -110,7 +114,8 @@ pub struct EntryFlags;
 impl EntryFlags {
     /// The last entry of a host's command, or of an event: a point that can be restored.
     pub const LAST: u8 = 1;
-    /// A copied block that could not be read as it was written: its data does not have the checksum that stands here, so that whoever reads it gets an error.
+    /// A copied block that could not be read as it was written: its data does not have the checksum
+    /// that is stored here, so that whoever reads it gets an error.
     pub const BAD: u8 = 2;
     /// A trim that hides nothing inherited which is not hidden already: it need not be carried on.
     pub const HIDDEN: u8 = 4;
@@ -146,7 +151,8 @@ impl Entry {
         Entry::new(image, EntryKind::Write, last, crc, block.0, superseded.0)
     }
 
-    /// A live block, copied forward from `origin`. It is the end of no command, so it is no point either.
+    /// A live block, copied forward from `origin`. It is the end of no command, so it is no point
+    /// either.
     pub fn copied(image: ImageId, block: BlockNumber, crc: u32, origin: Lsn, bad: bool) -> Self {
         let mut entry = Entry::new(image, EntryKind::Copied, false, crc, block.0, origin.0);
         entry.flags |= if bad { EntryFlags::BAD } else { 0 };
@@ -220,7 +226,8 @@ impl Entry {
         }
     }
 
-    /// Whether this build knows its kind and all its flags. One that it does not know was written by a later version.
+    /// Whether this build knows its kind and all its flags. One that it does not know was written
+    /// by a later version.
     pub fn is_known(&self) -> bool {
         self.kind().is_some() && self.flags & !(EntryFlags::LAST | EntryFlags::BAD | EntryFlags::HIDDEN) == 0
     }
@@ -262,7 +269,7 @@ impl Entry {
         self.crc.get()
     }
 
-    /// The block number; what stands in its place, for an event.
+    /// The block number; what is stored in its place, for an event.
     pub fn block(&self) -> BlockNumber {
         let bits = self.block.get();
         BlockNumber(if self.is_of_pool() { bits } else { bits & BLOCK_MASK })
@@ -316,11 +323,12 @@ impl RecordHead {
         let (used, unused) = rest.split_at_mut(entry_bytes.len());
         used.copy_from_slice(entry_bytes);
         unused.fill(0);
-        raw.crc = crc32c_parts(&[&raw.as_bytes()[..HEAD_BYTES - 4], rest]).into();
+        raw.seal(rest);
         head.copy_from_slice(raw.as_bytes());
     }
 
-    /// Reads a header block wherever it belongs, and says where: for a slot whose segment header is damaged, and for inspection.
+    /// Reads a header block wherever it belongs, and says where: for a slot whose segment header is
+    /// damaged, and for inspection.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -340,14 +348,8 @@ impl RecordHead {
         sequence: SegmentSeq,
     ) -> Result<(Self, &[Entry]), FormatError> {
         let (raw, rest) = RawHead::ref_from_prefix(block).map_err(|_| FormatError::Field("length"))?;
-        if raw.magic != MAGIC {
-            return Err(FormatError::Magic);
-        }
-        if raw.crc.get() != crc32c_parts(&[&raw.as_bytes()[..HEAD_BYTES - 4], rest]) {
-            return Err(FormatError::Checksum);
-        }
-        let version = check_version(u32::from(raw.version.get()))?;
-        if raw.pool != *pool.as_bytes() {
+        raw.check(rest)?;
+        if !raw.is_of(pool) {
             return Err(FormatError::Pool);
         }
         if raw.lsn.get() != lsn.0 || raw.sequence.get() != sequence.0 {
@@ -361,7 +363,7 @@ impl RecordHead {
             return Err(FormatError::Field("count of data blocks"));
         }
         let head = RecordHead {
-            version,
+            version: raw.version(),
             lsn,
             sequence,
             time_ns: raw.time_ns.get(),

@@ -4,9 +4,9 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{FormatError, check_version};
+use super::{FORMAT_VERSIONS, FormatError};
 use crate::dma::BLOCK_BYTES;
-use crate::log::checksum::crc32c;
+use crate::log::frame::{Framed, framed};
 use crate::log::types::{Lsn, SegmentSeq};
 
 const MAGIC: [u8; 8] = *b"VARVE-SG";
@@ -30,7 +30,7 @@ const MAGIC: [u8; 8] = *b"VARVE-SG";
 /// | 4080 | 12 | zero |
 /// | 4092 | 4 | CRC32C of bytes 0 to 4091 |
 ///
-/// The segment after one tells where that one's records end. One that was released early cannot,
+/// The segment after one says where that one's records end. One that was released early cannot,
 /// so every later header does.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
 #[repr(C)]
@@ -52,14 +52,16 @@ struct Raw {
 }
 
 const RELEASED_BYTES: usize = 3008;
-/// The most ends of kept segments that a header tells.
+/// The most ends of kept segments that a header lists.
 pub const ENDS_MAX: usize = 124;
-/// How far behind the oldest segment one can be that is released early: the header's bits end there.
+/// How far after the oldest segment one can be that is released early: the header's bits end there.
 pub const RELEASED_SPAN: u64 = RELEASED_BYTES as u64 * 8;
 
 const _: () = assert!(size_of::<Raw>() == BLOCK_BYTES);
 
-/// A segment header, decoded. The table of its bytes stands at the private `Raw` in this file.
+framed!(Raw, MAGIC, FORMAT_VERSIONS, owner: pool);
+
+/// A segment header, decoded. The table of its bytes is at the private `Raw` in this file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentHeader {
     /// The format version of the pool.
@@ -78,7 +80,8 @@ pub struct SegmentHeader {
     pub stable_lsn: Lsn,
     /// The oldest segment that was kept when this one was opened.
     pub oldest: SegmentSeq,
-    /// Segments behind the oldest that were released before their turn, in order, less than [`RELEASED_SPAN`] behind it.
+    /// Segments after the oldest that were released before their turn, in order, less than
+    /// [`RELEASED_SPAN`] after it.
     pub released: Vec<SegmentSeq>,
     /// Where the records of segments end that are kept while the next one was released, in order.
     /// With more than [`ENDS_MAX`], those of the newest.
@@ -101,7 +104,7 @@ impl SegmentHeader {
         for (raw, end) in ends.iter_mut().zip(self.ends.iter().skip(untold)) {
             *raw = end.0.into();
         }
-        let mut raw = Raw {
+        let raw = Raw {
             magic: MAGIC,
             version: self.version.into(),
             epoch: self.epoch.into(),
@@ -117,8 +120,7 @@ impl SegmentHeader {
             zero: [0; 12],
             crc: 0.into(),
         };
-        raw.crc = crc32c(&raw.as_bytes()[..BLOCK_BYTES - 4]).into();
-        block.copy_from_slice(raw.as_bytes());
+        block.copy_from_slice(raw.sealed().as_bytes());
     }
 
     /// Reads a block.
@@ -126,15 +128,8 @@ impl SegmentHeader {
     /// # Errors
     /// What is wrong with it.
     pub fn decode(block: &[u8], pool: Uuid, segment_blocks: u64) -> Result<Self, FormatError> {
-        let raw = Raw::ref_from_bytes(block).map_err(|_| FormatError::Field("length"))?;
-        if raw.magic != MAGIC {
-            return Err(FormatError::Magic);
-        }
-        if raw.crc.get() != crc32c(&block[..BLOCK_BYTES - 4]) {
-            return Err(FormatError::Checksum);
-        }
-        let version = check_version(raw.version.get())?;
-        if raw.pool != *pool.as_bytes() {
+        let raw = Raw::view(block)?;
+        if !raw.is_of(pool) {
             return Err(FormatError::Pool);
         }
         if raw.sequence.get().checked_mul(segment_blocks) != Some(raw.first_lsn.get()) {
@@ -144,16 +139,21 @@ impl SegmentHeader {
         if oldest > raw.sequence.get() {
             return Err(FormatError::Field("oldest segment"));
         }
-        let bytes = (0_u64..).zip(&raw.released).filter(|&(_, &byte)| byte != 0);
-        let bits = bytes.flat_map(|(at, &byte)| {
-            (0..8).filter(move |bit| byte & 1 << bit != 0).map(move |bit| at * 8 + bit)
+        // The segment of each byte's lowest bit, and the byte. Sequences stay far below 2^64, since
+        // the sequence above, times the size of a segment, does not overflow.
+        let bytes = (oldest..).step_by(8).zip(&raw.released).filter(|&(_, &byte)| byte != 0);
+        let released = bytes.flat_map(|(first, &byte)| {
+            (first..)
+                .zip(0..8)
+                .filter(move |(_, bit)| byte & 1 << bit != 0)
+                .map(|(sequence, _)| SegmentSeq(sequence))
         });
         let ends: Vec<Lsn> = raw.ends.iter().map(|end| Lsn(end.get())).filter(|end| end.0 != 0).collect();
         if ends.iter().any(|end| end.0 > raw.first_lsn.get()) {
             return Err(FormatError::Field("end of a segment"));
         }
         Ok(SegmentHeader {
-            version,
+            version: raw.version.get(),
             epoch: raw.epoch.get(),
             sequence: SegmentSeq(raw.sequence.get()),
             first_lsn: Lsn(raw.first_lsn.get()),
@@ -161,7 +161,7 @@ impl SegmentHeader {
             previous_end_lsn: Lsn(raw.previous_end_lsn.get()),
             stable_lsn: Lsn(raw.stable_lsn.get()),
             oldest: SegmentSeq(oldest),
-            released: bits.map(|bit| SegmentSeq(oldest + bit)).collect(),
+            released: released.collect(),
             ends,
         })
     }

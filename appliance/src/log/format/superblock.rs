@@ -1,14 +1,14 @@
-//! The superblock: what the device is. Two copies in blocks 0 and 1, written in turns; from version
-//! 2 on a third in the last block of the device, written after each of them, so that what wipes the
-//! head of a device does not wipe all.
+//! The superblock: what the device is. Two copies in blocks 0 and 1, written alternately; from
+//! version 2 on a third in the last block of the device, written after each of them, so that what
+//! wipes the head of a device does not wipe all.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{FormatError, check_version};
+use super::{FORMAT_VERSIONS, FormatError};
 use crate::dma::BLOCK_BYTES;
-use crate::log::checksum::crc32c;
+use crate::log::frame::{Framed, framed};
 use crate::log::types::Lsn;
 
 /// How many copies are at the head of the device.
@@ -57,6 +57,8 @@ struct Raw {
 
 const _: () = assert!(size_of::<Raw>() == BLOCK_BYTES);
 
+framed!(Raw, MAGIC, FORMAT_VERSIONS, owner: pool);
+
 /// A superblock, decoded. The table of its bytes is at the private `Raw` in this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superblock {
@@ -101,7 +103,7 @@ impl Superblock {
     pub fn encode(&self, block: &mut [u8]) {
         // What a build that knows only version 1 would write.
         let begun_lsn = if self.version == 1 { Lsn(0) } else { self.begun_lsn };
-        let mut raw = Raw {
+        let raw = Raw {
             magic: MAGIC,
             version: self.version.into(),
             block_bytes: (BLOCK_BYTES as u32).into(),
@@ -118,8 +120,7 @@ impl Superblock {
             zero: [0; 3992],
             crc: 0.into(),
         };
-        raw.crc = crc32c(&raw.as_bytes()[..BLOCK_BYTES - 4]).into();
-        block.copy_from_slice(raw.as_bytes());
+        block.copy_from_slice(raw.sealed().as_bytes());
     }
 
     /// Reads a block.
@@ -127,16 +128,9 @@ impl Superblock {
     /// # Errors
     /// What is wrong with it; geometry is checked, so a decoded superblock is usable.
     pub fn decode(block: &[u8]) -> Result<Self, FormatError> {
-        let raw = Raw::ref_from_bytes(block).map_err(|_| FormatError::Field("length"))?;
-        if raw.magic != MAGIC {
-            return Err(FormatError::Magic);
-        }
-        if raw.crc.get() != crc32c(&block[..BLOCK_BYTES - 4]) {
-            return Err(FormatError::Checksum);
-        }
-        let version = check_version(raw.version.get())?;
+        let raw = Raw::view(block)?;
         let superblock = Superblock {
-            version,
+            version: raw.version.get(),
             pool: Uuid::from_bytes(raw.pool),
             device_blocks: raw.device_blocks.get(),
             segment_blocks: raw.segment_blocks.get(),

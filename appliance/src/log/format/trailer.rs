@@ -1,21 +1,26 @@
 //! The trailer: every entry of a segment again, in one place, at the end of its slot.
 //!
-//! The trailer area has a fixed place and size, [`trailer_blocks`], that is always enough for records with data, since a line and an entry
-//! take 24 bytes each and stand for one block each. A segment whose entries have no data may fill it before its blocks: then it is sealed early.
-//! A clean stop writes a *partial* trailer: it covers the records so far, and the segment goes on behind it.
+//! The trailer area has a fixed place and size, [`trailer_blocks`], that is always enough for
+//! records with data, since a line and an entry take 24 bytes each and are needed for one block
+//! each. A segment whose entries have no data may fill it before its blocks: then it is sealed
+//! early. A clean stop writes a *partial* trailer: it covers the records so far, and the segment
+//! goes on after it.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Entry, FormatError, check_version};
+use super::{Entry, FORMAT_VERSIONS, FormatError};
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
+use crate::log::frame::{Framed, framed};
 use crate::log::types::{Lsn, SegmentSeq};
 
 const MAGIC: [u8; 8] = *b"VARVE-TR";
 const HEAD_BYTES: usize = 64;
 const PARTIAL: u16 = 1;
+/// Bytes of a unit.
+const UNIT_BYTES: u64 = size_of::<TrailerUnit>() as u64;
 
 /// One unit of the trailer's body: a [`RecordLine`] or an [`Entry`], 24 bytes.
 pub type TrailerUnit = [u8; 24];
@@ -24,14 +29,17 @@ const _: () = assert!(size_of::<Entry>() == size_of::<TrailerUnit>());
 const _: () = assert!(size_of::<RecordLine>() == size_of::<TrailerUnit>());
 const _: () = assert!(size_of::<RawHead>() == HEAD_BYTES);
 
+framed!(RawHead, MAGIC, FORMAT_VERSIONS, owner: pool);
+
 /// Blocks of the trailer area of a segment of `segment_blocks`.
 pub const fn trailer_blocks(segment_blocks: u64) -> u64 {
-    (HEAD_BYTES as u64 + 24 * segment_blocks).div_ceil(BLOCK_BYTES as u64)
+    segment_blocks.saturating_mul(UNIT_BYTES).saturating_add(HEAD_BYTES as u64).div_ceil(BLOCK_BYTES as u64)
 }
 
 /// Units that the trailer area of a segment of `segment_blocks` holds.
 pub const fn trailer_units(segment_blocks: u64) -> u64 {
-    (trailer_blocks(segment_blocks) * BLOCK_BYTES as u64 - HEAD_BYTES as u64) / 24
+    trailer_blocks(segment_blocks).saturating_mul(BLOCK_BYTES as u64).saturating_sub(HEAD_BYTES as u64)
+        / UNIT_BYTES
 }
 
 /// Layout, in bytes; the body follows: for each record its line and then its entries:
@@ -124,9 +132,10 @@ impl RecordLine {
         self.epoch.get()
     }
 
-    /// The LSN behind the record's last block.
+    /// The LSN after the record's last block. It cannot overflow: positions have 48 bits, and the
+    /// largest number is returned for one that was read and cannot be.
     pub fn end_lsn(&self) -> Lsn {
-        self.lsn().plus(1 + self.data_blocks())
+        Lsn(self.lsn.get().saturating_add(1).saturating_add(self.data_blocks()))
     }
 }
 
@@ -135,11 +144,11 @@ impl RecordLine {
 pub struct TrailerHead {
     /// The format version of the pool.
     pub version: u32,
-    /// Whether the segment goes on behind it.
+    /// Whether the segment goes on after it.
     pub partial: bool,
     /// The epoch of the segment's header.
     pub epoch: u32,
-    /// The epoch of the session that wrote the trailer; 0: not told, in version 1.
+    /// The epoch of the session that wrote the trailer; 0: not recorded, in version 1.
     pub session: u32,
     /// The segment.
     pub sequence: SegmentSeq,
@@ -154,7 +163,7 @@ pub struct TrailerHead {
 impl TrailerHead {
     /// Bytes of a trailer with `units` units.
     pub fn len_bytes(units: usize) -> usize {
-        HEAD_BYTES + units * size_of::<TrailerUnit>()
+        units.saturating_mul(size_of::<TrailerUnit>()).saturating_add(HEAD_BYTES)
     }
 
     /// The same head for these units: their count and their CRC32C.
@@ -163,7 +172,8 @@ impl TrailerHead {
         TrailerHead { units: units.len() as u32, body_crc: crc32c(units.as_flattened()), ..self }
     }
 
-    /// Writes the head, and the body that it is [`of`](Self::of), to the start of `area`; zeroes the rest of it.
+    /// Writes the head, and the body that it is [`of`](Self::of), to the start of `area`; zeroes
+    /// the rest of it.
     pub fn encode(&self, pool: Uuid, units: &[TrailerUnit], area: &mut [u8]) {
         let body = units.as_flattened();
         let (head_area, rest) = area.split_at_mut(HEAD_BYTES);
@@ -177,7 +187,7 @@ impl TrailerHead {
     pub fn encode_head(&self, pool: Uuid) -> [u8; HEAD_BYTES] {
         // What a build that knows only version 1 would write.
         let session = if self.version == 1 { 0 } else { self.session };
-        let mut raw = RawHead {
+        let raw = RawHead {
             magic: MAGIC,
             version: (self.version as u16).into(),
             flags: (if self.partial { PARTIAL } else { 0 }).into(),
@@ -190,8 +200,7 @@ impl TrailerHead {
             body_crc: self.body_crc.into(),
             crc: 0.into(),
         };
-        raw.crc = crc32c(&raw.as_bytes()[..HEAD_BYTES - 4]).into();
-        zerocopy::transmute!(raw)
+        zerocopy::transmute!(raw.sealed())
     }
 
     /// Reads the head at the start of a trailer area.
@@ -200,14 +209,8 @@ impl TrailerHead {
     /// What is wrong with it.
     pub fn decode(area: &[u8], pool: Uuid, segment_blocks: u64) -> Result<Self, FormatError> {
         let (raw, _) = RawHead::ref_from_prefix(area).map_err(|_| FormatError::Field("length"))?;
-        if raw.magic != MAGIC {
-            return Err(FormatError::Magic);
-        }
-        if raw.crc.get() != crc32c(&raw.as_bytes()[..HEAD_BYTES - 4]) {
-            return Err(FormatError::Checksum);
-        }
-        let version = check_version(u32::from(raw.version.get()))?;
-        if raw.pool != *pool.as_bytes() {
+        raw.check(&[])?;
+        if !raw.is_of(pool) {
             return Err(FormatError::Pool);
         }
         if u64::from(raw.units.get()) > trailer_units(segment_blocks) {
@@ -216,11 +219,12 @@ impl TrailerHead {
         let first_lsn =
             raw.sequence.get().checked_mul(segment_blocks).ok_or(FormatError::Field("sequence"))?;
         let limit = first_lsn.checked_add(segment_blocks).ok_or(FormatError::Field("sequence"))?;
-        if !(first_lsn + 1..=limit).contains(&raw.end_lsn.get()) {
+        // At least the header's block lies before the end.
+        if raw.end_lsn.get() <= first_lsn || raw.end_lsn.get() > limit {
             return Err(FormatError::Field("end LSN"));
         }
         Ok(TrailerHead {
-            version,
+            version: raw.version(),
             session: raw.session.get(),
             partial: raw.flags.get() & PARTIAL != 0,
             epoch: raw.epoch.get(),

@@ -167,7 +167,7 @@ impl GetLogPage {
     /// Bytes asked for, 4 to 16 GiB.
     pub fn length_bytes(&self) -> u64 {
         let dwords = u64::from(self.dwords_high.get()) << 16 | u64::from(self.dwords_low.get());
-        (dwords + 1) * 4
+        dwords.saturating_add(1).saturating_mul(4)
     }
 
     /// RAE: whether reading leaves the event armed off.

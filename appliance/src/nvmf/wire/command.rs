@@ -1,5 +1,5 @@
-//! Submission and completion queue entries, and typed views of the I/O commands; `admin_command` has the
-//! admin commands, which are to be found here too.
+//! Submission and completion queue entries, and typed views of the I/O commands; `admin_command`
+//! has the admin commands, which are to be found here too.
 //!
 //! All views are 64 bytes and hold the same bytes as [`Sqe`]; [`Sqe::view`] reinterprets in place.
 //! The part common to all (Base figure "Common Command Format"):
@@ -76,7 +76,8 @@ macro_rules! command_views {
 }
 pub(super) use command_views;
 
-/// A submission queue entry, generic form (Base section 3.3.3.1 and figure "Common Command Format").
+/// A submission queue entry, generic form (Base section 3.3.3.1 and figure "Common Command
+/// Format").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Sqe {
@@ -126,7 +127,8 @@ impl Sqe {
     /// The same bytes as a typed view.
     #[inline]
     pub fn view<T: CommandView>(&self) -> &T {
-        // Every view has this entry's size, which `command_views!` asserts; the transmute checks it again.
+        // Every view has this entry's size, which `command_views!` asserts; the transmute checks it
+        // again.
         zerocopy::transmute_ref!(self)
     }
 
@@ -239,7 +241,8 @@ pub struct Rw {
 assert_layout!(Rw, 64, sgl @ 24, start_lba @ 40, blocks_less_one @ 48, control @ 50, hints @ 52);
 
 impl Rw {
-    /// A command on `blocks` logical blocks (1 to 65536) from `start_lba`; the data pointer is empty.
+    /// A command on `blocks` logical blocks (1 to 65536) from `start_lba`; the data pointer is
+    /// empty.
     pub fn new(opcode: IoOpcode, nsid: u32, start_lba: u64, blocks: u32) -> Self {
         Self {
             opcode: opcode.into(),

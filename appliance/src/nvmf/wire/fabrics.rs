@@ -170,7 +170,8 @@ pub mod connect_data_offset {
 pub struct ConnectResult {
     /// 0..2: CNTLID.
     pub controller_id: U16,
-    /// 2..4: AUTHREQ: bit 1 ATR (authenticate), bit 2 ASCR (authenticate and open a secure channel).
+    /// 2..4: AUTHREQ: bit 1 ATR (authenticate), bit 2 ASCR (authenticate and open a secure
+    /// channel).
     pub authentication: U16,
     /// 4..8
     pub reserved: [u8; 4],
@@ -194,7 +195,8 @@ impl ConnectResult {
     }
 }
 
-/// The completion result of "Connect Invalid Parameters" (Base figure "Connect Response - Dword 0").
+/// The completion result of "Connect Invalid Parameters" (Base figure "Connect Response - Dword
+/// 0").
 ///
 /// `offset` is that of the wrong field in the command or, if `in_data`, in the data.
 pub const fn connect_invalid_parameter(offset: u16, in_data: bool) -> u64 {

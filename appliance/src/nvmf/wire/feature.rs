@@ -97,7 +97,8 @@ pub mod feature_capability {
     pub const CHANGEABLE: u32 = 1 << 2;
 }
 
-/// Number of Queues: CDW11 of Set Features, and DW0 of its completion (Base figure "Number of Queues").
+/// Number of Queues: CDW11 of Set Features, and DW0 of its completion (Base figure "Number of
+/// Queues").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct QueueCounts {
@@ -204,7 +205,8 @@ wire_enum! {
     }
 }
 
-/// DW0 of the completion of an Asynchronous Event Request (Base figure "Completion Queue Entry Dword 0").
+/// DW0 of the completion of an Asynchronous Event Request (Base figure "Completion Queue Entry
+/// Dword 0").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct AsyncEvent {
@@ -212,7 +214,7 @@ pub struct AsyncEvent {
     pub event_type: u8,
     /// 1: information, its meaning depends on the type.
     pub information: u8,
-    /// 2: the log page that tells more and whose reading clears the event.
+    /// 2: the log page that says more and whose reading clears the event.
     pub log_page: u8,
     /// 3
     pub reserved: u8,

@@ -73,7 +73,8 @@ pub struct ErrorInformation {
     pub command_id: U16,
     /// 12..14: the status field of the completion.
     pub status: U16,
-    /// 14..16: where the wrong parameter is: byte in 7:0, bit in 10:8; `FFFFh` when it is not of a command.
+    /// 14..16: where the wrong parameter is: byte in 7:0, bit in 10:8; `FFFFh` when it is not of a
+    /// command.
     pub parameter_location: U16,
     /// 16..24: the first logical block that failed.
     pub lba: U64,
@@ -177,7 +178,8 @@ assert_layout!(FirmwareSlot, 512, revisions @ 8, reserved_64 @ 64);
 /// The most namespaces in [`ChangedNamespaces`].
 pub const CHANGED_NAMESPACES_MAX: usize = 1024;
 
-/// Changed Namespace List, 04h: ascending, 0 ends it; the first entry `FFFFFFFFh` when more changed than fit.
+/// Changed Namespace List, 04h: ascending, 0 ends it; the first entry `FFFFFFFFh` when more changed
+/// than fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ChangedNamespaces {

@@ -10,6 +10,8 @@
 //!
 //! This module depends on nothing else in the crate, so that target, host and fuzzers share it.
 
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 mod macros;
 
 pub mod admin_command;

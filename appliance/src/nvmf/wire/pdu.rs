@@ -140,7 +140,7 @@ impl CommonHeader {
             flags: if digest { flags::HEADER_DIGEST } else { 0 },
             hlen,
             pdo: 0,
-            plen: U32::new(hlen as u32 + if digest { DIGEST_BYTES as u32 } else { 0 }),
+            plen: U32::new((hlen as u32).saturating_add(digest_bytes(digest) as u32)),
         }
     }
 
@@ -155,9 +155,9 @@ impl CommonHeader {
         data_bytes: u32,
     ) -> Self {
         let hlen = pdu_type.header_bytes();
-        let header = hlen + if digests.header { DIGEST_BYTES as u8 } else { 0 };
+        let header = hlen.saturating_add(digest_bytes(digests.header));
         // At most 76 before rounding up, so that the offset stays within the byte: 128 or less.
-        let pdo = header.div_ceil(alignment_bytes) * alignment_bytes;
+        let pdo = header.div_ceil(alignment_bytes).saturating_mul(alignment_bytes);
         let mut bits = 0;
         if digests.header {
             bits |= flags::HEADER_DIGEST;
@@ -165,15 +165,20 @@ impl CommonHeader {
         if digests.data {
             bits |= flags::DATA_DIGEST;
         }
-        let tail = if digests.data { DIGEST_BYTES as u32 } else { 0 };
+        let tail = digest_bytes(digests.data) as u32;
         Self {
             pdu_type: pdu_type as u8,
             flags: bits,
             hlen,
             pdo,
-            plen: U32::new(pdo as u32 + data_bytes + tail),
+            plen: U32::new((pdo as u32).saturating_add(data_bytes).saturating_add(tail)),
         }
     }
+}
+
+/// Bytes of a digest, if there is one.
+const fn digest_bytes(is_used: bool) -> u8 {
+    if is_used { DIGEST_BYTES as u8 } else { 0 }
 }
 
 /// Which digests a connection uses, as negotiated by `ICReq` and `ICResp`.
@@ -306,7 +311,7 @@ impl TermReq {
     pub fn new(pdu_type: PduType, fatal_error: FatalError, information: u32, offender_bytes: usize) -> Self {
         let mut header = CommonHeader::without_data(pdu_type, false);
         let offender_bytes = offender_bytes.min(TERMINATION_DATA_BYTES_MAX) as u32;
-        header.plen = U32::new(u32::from(header.hlen) + offender_bytes);
+        header.plen = U32::new(u32::from(header.hlen).saturating_add(offender_bytes));
         Self {
             header,
             fatal_error: U16::new(fatal_error.into()),

@@ -1,4 +1,5 @@
-//! What a receiver must check before it believes a PDU header (TCP sections 3.5 and 3.6), and digests.
+//! What a receiver must check before it believes a PDU header (TCP sections 3.5 and 3.6), and
+//! digests.
 //!
 //! [`check_header`] takes the 8 bytes of a common header and answers where everything in the PDU
 //! lies. After it, every length is bounded and the receiver may index without further checks.
@@ -42,7 +43,8 @@ pub struct PduLimits {
     pub data_alignment_bytes: u8,
     /// The most in-capsule data in one command capsule, in bytes.
     pub in_capsule_bytes_max: u32,
-    /// The most data in one data PDU, in bytes: MAXH2CDATA at the controller, the largest transfer at the host.
+    /// The most data in one data PDU, in bytes: MAXH2CDATA at the controller, the largest transfer
+    /// at the host.
     pub data_bytes_max: u32,
 }
 
@@ -68,7 +70,7 @@ pub struct PduLayout {
 impl PduLayout {
     /// Bytes of the header with its digest: what to receive before the PDU can be acted on.
     pub const fn head_bytes(&self) -> usize {
-        self.header_bytes as usize + if self.header_digest { DIGEST_BYTES } else { 0 }
+        (self.header_bytes as usize).saturating_add(if self.header_digest { DIGEST_BYTES } else { 0 })
     }
 }
 
@@ -190,10 +192,8 @@ pub fn check_header(header: &CommonHeader, limits: &PduLimits) -> Result<PduLayo
     }
     let pdu_bytes = header.plen.get();
     let length_wrong = PduError::Length { value: pdu_bytes };
-    let head_bytes = u32::from(expected) + if digests.header { DIGEST_BYTES as u32 } else { 0 };
-    if pdu_bytes < head_bytes {
-        return Err(length_wrong);
-    }
+    let head_bytes = u32::from(expected).saturating_add(if digests.header { DIGEST_BYTES as u32 } else { 0 });
+    let body_bytes = pdu_bytes.checked_sub(head_bytes).ok_or(length_wrong)?;
     let mut layout = PduLayout {
         pdu_type,
         header_bytes: expected,
@@ -205,19 +205,19 @@ pub fn check_header(header: &CommonHeader, limits: &PduLimits) -> Result<PduLayo
     };
     match pdu_type {
         PduType::H2cTermReq | PduType::C2hTermReq => {
-            if pdu_bytes > head_bytes + TERMINATION_DATA_BYTES_MAX as u32 {
+            if body_bytes > TERMINATION_DATA_BYTES_MAX as u32 {
                 return Err(length_wrong);
             }
             layout.data_offset = head_bytes;
-            layout.data_bytes = pdu_bytes - head_bytes;
+            layout.data_bytes = body_bytes;
             return Ok(layout);
         }
         PduType::IcReq | PduType::IcResp | PduType::CapsuleResp | PduType::R2t => {
-            return if pdu_bytes == head_bytes { Ok(layout) } else { Err(length_wrong) };
+            return if body_bytes == 0 { Ok(layout) } else { Err(length_wrong) };
         }
         PduType::CapsuleCmd | PduType::H2cData | PduType::C2hData => {}
     }
-    if pdu_bytes == head_bytes {
+    if body_bytes == 0 {
         // Only a command capsule may come without data.
         return match pdu_type {
             PduType::CapsuleCmd if header.flags & flags::DATA_DIGEST == 0 => Ok(layout),
@@ -231,16 +231,16 @@ pub fn check_header(header: &CommonHeader, limits: &PduLimits) -> Result<PduLayo
     let data_offset = u32::from(header.pdo);
     if data_offset < head_bytes
         || data_offset >= pdu_bytes
-        || data_offset % u32::from(limits.data_alignment_bytes.max(1)) != 0
+        || !data_offset.is_multiple_of(u32::from(limits.data_alignment_bytes.max(1)))
     {
         return Err(PduError::DataOffset { value: header.pdo });
     }
     let digest_bytes = if digests.data { DIGEST_BYTES as u32 } else { 0 };
-    let data_bytes = pdu_bytes - data_offset;
-    if data_bytes <= digest_bytes {
-        return Err(length_wrong);
-    }
-    let data_bytes = data_bytes - digest_bytes;
+    let data_bytes = pdu_bytes
+        .checked_sub(data_offset)
+        .and_then(|bytes| bytes.checked_sub(digest_bytes))
+        .filter(|&bytes| bytes != 0)
+        .ok_or(length_wrong)?;
     let limit_bytes = match pdu_type {
         PduType::CapsuleCmd => limits.in_capsule_bytes_max,
         _ => limits.data_bytes_max,

@@ -99,7 +99,8 @@ wire_status! {
     COMMAND_SET_COMBINATION_REJECTED = 0x1, 0x2B, "I/O Command Set Combination Rejected";
     INVALID_COMMAND_SET = 0x1, 0x2C, "Invalid I/O Command Set";
 
-    // Command specific status (1h), Fabrics commands. The same codes mean other things on I/O commands.
+    // Command specific status (1h), Fabrics commands. The same codes mean other things on I/O
+    // commands.
     INCOMPATIBLE_FORMAT = 0x1, 0x80, "Connect Incompatible Format (I/O: Conflicting Attributes)";
     CONTROLLER_BUSY = 0x1, 0x81, "Connect Controller Busy (I/O: Invalid Protection Information)";
     CONNECT_INVALID_PARAMETERS = 0x1, 0x82, "Connect Invalid Parameters (I/O: Attempted Write to Read Only Range)";

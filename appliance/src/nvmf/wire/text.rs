@@ -30,9 +30,11 @@ pub enum TextError {
 /// # Errors
 /// When no NUL is found or the bytes before it are not UTF-8.
 pub fn nul_terminated(field: &[u8]) -> Result<&str, TextError> {
-    let end =
-        field.iter().position(|&byte| byte == 0).ok_or(TextError::NotTerminated { capacity: field.len() })?;
-    utf8(&field[..end])
+    let mut pieces = field.splitn(2, |&byte| byte == 0);
+    match (pieces.next(), pieces.next()) {
+        (Some(text), Some(_)) => utf8(text),
+        _ => Err(TextError::NotTerminated { capacity: field.len() }),
+    }
 }
 
 /// Reads a field of ASCII text padded with spaces on the right (or, from lenient peers, with NULs).
@@ -40,8 +42,11 @@ pub fn nul_terminated(field: &[u8]) -> Result<&str, TextError> {
 /// # Errors
 /// When the text is not UTF-8.
 pub fn padded(field: &[u8]) -> Result<&str, TextError> {
-    let end = field.iter().rposition(|&byte| byte != b' ' && byte != 0).map_or(0, |last| last + 1);
-    utf8(&field[..end])
+    let mut text = field;
+    while let Some((b' ' | 0, before)) = text.split_last() {
+        text = before;
+    }
+    utf8(text)
 }
 
 /// Writes a string into a field that is padded with NULs and must keep at least one.

@@ -57,14 +57,18 @@ fn find(pool: &Pool, name: &str) -> Result<VolumeInfo, RpcError> {
         .ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() }.into())
 }
 
+/// Bytes of a block, as a part of a volume's size.
+const BLOCK_LEN: u64 = BLOCK_BYTES as u64;
+
 fn bdev(volume: &VolumeInfo, claimed: bool) -> Value {
     let writable = !volume.read_only;
+    let num_blocks = volume.size_bytes / BLOCK_LEN;
     json!({
         "name": volume.name,
         "aliases": [volume.uuid],
         "product_name": "varve volume",
         "block_size": BLOCK_BYTES,
-        "num_blocks": volume.size_bytes / BLOCK_BYTES as u64,
+        "num_blocks": num_blocks,
         "uuid": volume.uuid,
         "assigned_rate_limits": {
             "rw_ios_per_sec": 0,

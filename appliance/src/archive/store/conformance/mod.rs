@@ -1,9 +1,17 @@
-//! The conformance suite: what every kind of store must do, run against each of them. Whatever is wrong ends in a panic, with what was expected.
+//! The conformance suite: what every kind of store must do, run against each of them. Whatever is
+//! wrong ends in a panic, with what was expected.
 //!
-//! It is part of the library's own tests, and with the feature `conformance` of the library, for stores that need another machine: a real tape drive.
+//! It is part of the library's own tests, and with the feature `conformance` of the library, for
+//! stores that need another machine: a real tape drive.
 
 // These are tests, wherever they are compiled.
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by panic"
+)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +24,8 @@ use super::{
 #[cfg(test)]
 mod tests;
 
-/// A kind of store under test: something that can be opened again and again, and once with little room.
+/// A kind of store under test: something that can be opened again and again, and once with little
+/// room.
 pub trait Fixture {
     /// The store.
     type Opened: Store;

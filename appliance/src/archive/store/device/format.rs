@@ -1,14 +1,16 @@
-//! What stands on the device: superblock and extent headers.
+//! What is stored on the device: superblock and extent headers.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::super::{NAME_BYTES_MAX, Name};
-use crate::log::checksum::crc32c;
+use crate::log::frame::{Framed, framed};
 
 /// The unit of every place and size on the device.
 pub(super) const BLOCK: usize = 4096;
+/// The same as a length on the medium.
+const BLOCK_LEN: u64 = BLOCK as u64;
 /// Copies of the superblock and of each extent header.
 pub(super) const COPIES: u64 = 2;
 /// The smallest extent: two headers and one block.
@@ -43,7 +45,8 @@ struct RawSuper {
     crc: U32,
 }
 
-/// Layout, in bytes; two copies in the first two blocks of an extent, the one with the higher generation holds:
+/// Layout, in bytes; two copies in the first two blocks of an extent, the one with the higher
+/// generation holds:
 ///
 /// | offset | size | field |
 /// |---|---|---|
@@ -83,6 +86,9 @@ struct RawExtent {
 const _: () = assert!(size_of::<RawSuper>() == BLOCK);
 const _: () = assert!(size_of::<RawExtent>() == BLOCK);
 
+framed!(RawSuper, SUPER_MAGIC, VERSION..=VERSION, owner: store);
+framed!(RawExtent, EXTENT_MAGIC, VERSION..=VERSION, owner: store);
+
 /// What an extent holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Content {
@@ -108,7 +114,7 @@ pub(super) struct Extent {
 
 /// The superblock's bytes.
 pub(super) fn encode_super(store: Uuid, len_blocks: u64) -> [u8; BLOCK] {
-    let mut raw = RawSuper {
+    let raw = RawSuper {
         magic: SUPER_MAGIC,
         version: VERSION.into(),
         zero: 0.into(),
@@ -117,17 +123,13 @@ pub(super) fn encode_super(store: Uuid, len_blocks: u64) -> [u8; BLOCK] {
         rest: [0; 4052],
         crc: 0.into(),
     };
-    raw.crc = crc32c(&raw.as_bytes()[..BLOCK - 4]).into();
-    zerocopy::transmute!(raw)
+    zerocopy::transmute!(raw.sealed())
 }
 
 /// Store and size of a superblock; `None` when it is none, or of another version.
 pub(super) fn decode_super(block: &[u8]) -> Option<(Uuid, u64)> {
-    let raw = RawSuper::ref_from_bytes(block).ok()?;
-    let valid = raw.magic == SUPER_MAGIC
-        && raw.version.get() == VERSION
-        && raw.crc.get() == crc32c(&block[..BLOCK - 4]);
-    valid.then(|| (Uuid::from_bytes(raw.store), raw.len_blocks.get()))
+    let raw = RawSuper::view(block).ok()?;
+    Some((Uuid::from_bytes(raw.store), raw.len_blocks.get()))
 }
 
 impl Extent {
@@ -136,27 +138,36 @@ impl Extent {
         Extent { block, len_blocks, generation, content: None, paired: true }
     }
 
-    /// The block behind it.
+    /// The block after it.
     pub(super) fn end(&self) -> u64 {
-        self.block + self.len_blocks
+        self.block.saturating_add(self.len_blocks)
+    }
+
+    /// Where a copy of its header is, in bytes.
+    pub(super) fn copy_offset(&self, copy: u64) -> u64 {
+        bytes_of(self.block.saturating_add(copy))
+    }
+
+    /// The generation of its next header. No header is rewritten 2^64 times.
+    pub(super) fn next_generation(&self) -> u64 {
+        self.generation.saturating_add(1)
     }
 
     /// Where its data begins, in bytes.
     pub(super) fn data_offset(&self) -> u64 {
-        (self.block + COPIES) * BLOCK as u64
+        bytes_of(self.block.saturating_add(COPIES))
     }
 
     /// Bytes that it can hold.
     pub(super) fn room_bytes(&self) -> u64 {
-        (self.len_blocks - COPIES) * BLOCK as u64
+        bytes_of(self.len_blocks.saturating_sub(COPIES))
     }
 
     /// The header's bytes.
     pub(super) fn encode(&self, store: Uuid) -> [u8; BLOCK] {
-        let mut name = [0; NAME_BYTES_MAX];
-        let text = self.content.as_ref().map_or("", |content| content.name.as_str());
-        name[..text.len()].copy_from_slice(text.as_bytes());
-        let mut raw = RawExtent {
+        let (name, name_bytes) =
+            self.content.as_ref().map_or(([0; NAME_BYTES_MAX], 0), |content| content.name.padded());
+        let raw = RawExtent {
             magic: EXTENT_MAGIC,
             version: VERSION.into(),
             state: (if self.content.is_some() { USED } else { FREE }).into(),
@@ -166,25 +177,20 @@ impl Extent {
             generation: self.generation.into(),
             len_bytes: self.content.as_ref().map_or(0, |content| content.len_bytes).into(),
             crc_data: self.content.as_ref().map_or(0, |content| content.crc).into(),
-            name_bytes: (text.len() as u16).into(),
+            name_bytes: name_bytes.into(),
             name,
             paired: 1,
             rest: [0; 3821],
             crc: 0.into(),
         };
-        raw.crc = crc32c(&raw.as_bytes()[..BLOCK - 4]).into();
-        zerocopy::transmute!(raw)
+        zerocopy::transmute!(raw.sealed())
     }
 
-    /// The header at `block` of a device of `device_blocks`, from one of its copies; `None` when it is none.
+    /// The header at `block` of a device of `device_blocks`, from one of its copies; `None` when it
+    /// is none.
     pub(super) fn decode(bytes: &[u8], store: Uuid, block: u64, device_blocks: u64) -> Option<Self> {
-        let raw = RawExtent::ref_from_bytes(bytes).ok()?;
-        if raw.magic != EXTENT_MAGIC
-            || raw.crc.get() != crc32c(&bytes[..BLOCK - 4])
-            || raw.version.get() != VERSION
-            || raw.store != *store.as_bytes()
-            || raw.block.get() != block
-        {
+        let raw = RawExtent::view(bytes).ok()?;
+        if !raw.is_of(store) || raw.block.get() != block {
             return None;
         }
         let mut extent = Extent::free(block, raw.len_blocks.get(), raw.generation.get());
@@ -207,7 +213,19 @@ impl Extent {
     }
 }
 
-/// Blocks of an extent for `len_bytes`; at least the smallest extent. `None` when no number is that large.
+/// Whole blocks of so many bytes; also the block that a byte is in.
+pub(super) const fn blocks_of(bytes: u64) -> u64 {
+    bytes / BLOCK_LEN
+}
+
+/// Bytes of so many blocks; also the byte at which a block begins. Every block of a device has one,
+/// since the device's length is a count of bytes.
+pub(super) const fn bytes_of(blocks: u64) -> u64 {
+    blocks.saturating_mul(BLOCK_LEN)
+}
+
+/// Blocks of an extent for `len_bytes`; at least the smallest extent. `None` when no number is that
+/// large.
 pub(super) fn blocks_for(len_bytes: u64) -> Option<u64> {
     len_bytes.div_ceil(BLOCK as u64).max(1).checked_add(COPIES)
 }

@@ -5,23 +5,31 @@
 //! extent: | header | header | data ... |
 //! ```
 //!
-//! Extents, free and used, cover the device without gaps, so the headers lead from one to the next. A header has two copies; a change is written
-//! over the older one with a higher generation, so that a torn write leaves the state before it, and then over the other one: what was reported as done
-//! stands in both, so that neither of them is missed. Each change of the layout is
-//! one header's change, and everything that it makes visible was written and flushed before:
-//! - *split*: the header of the second part is written inside the free extent, where nobody looks, then the first part's is shortened;
+//! Extents, free and used, cover the device without gaps, so the headers lead from one to the next.
+//! A header has two copies; a change is written over the older one with a higher generation, so
+//! that a torn write leaves the state before it, and then over the other one: what was reported as
+//! done is in both, so that neither of them is missed. Each change of the layout is one header's
+//! change, and everything that it makes visible was written and flushed before:
+//! - *split*: the header of the second part is written inside the free extent, where nobody looks,
+//!   then the first part's is shortened;
 //! - *commit*: the data is written into a free extent, then its header says that it is used;
 //! - *delete*: the header says that it is free (a tombstone in place);
-//! - *merge*: the first header takes in the free extent behind it; then the headers taken in are wiped.
+//! - *merge*: the first header takes in the free extent after it; then the headers taken in are
+//!   wiped.
 //!
-//! Space is given out first-fit, for the most bytes that a put announces; what it did not need is free again after the commit.
-//! Free neighbours are merged at once, so the next open finds them so. The directory is in memory: about 200 bytes for each object.
+//! Space is given out first-fit, for the most bytes that a put announces; what it did not need is
+//! free again after the commit. Free neighbours are merged at once, so the next open finds them so.
+//! The directory is in memory: about 200 bytes for each object.
 //!
-//! Where both copies of a header are damaged, the store looks for the next header block by block and says so ([`DeviceProblem`]): the
-//! objects behind it are served, and the space in between is left alone. So it does where one copy is damaged and the other, of an older version, says that the extent
-//! is free: older versions changed one copy only, so that the lost one may have named an object. What an open finds is written to both copies.
+//! Where both copies of a header are damaged, the store looks for the next header block by block
+//! and says so ([`DeviceProblem`]): the objects after it are served, and the space in between is
+//! left alone. So it does where one copy is damaged and the other, of an older version, says that
+//! the extent is free: older versions changed one copy only, so that the lost one may have named an
+//! object. What an open finds is written to both copies.
 
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod put;
 mod scan;
 
@@ -39,7 +47,10 @@ use super::{
     Capabilities, Medium, Name, ObjectStat, Page, Put, Sink, Space, Store, StoreError, StoreErrorKind,
     check_range,
 };
-use format::{BLOCK, COPIES, Content, EXTENT_BLOCKS_MIN, Extent, blocks_for, decode_super, encode_super};
+use format::{
+    BLOCK, COPIES, Content, EXTENT_BLOCKS_MIN, Extent, blocks_for, blocks_of, bytes_of, decode_super,
+    encode_super,
+};
 use put::DevicePut;
 
 /// A stretch of the device whose header is lost.
@@ -75,7 +86,8 @@ struct Table {
     reserved: HashSet<u64>,
     readers: BTreeMap<u64, usize>,
     problems: Vec<DeviceProblem>,
-    // A header's write failed: what the medium holds is not known, so nothing is changed any more before the next open.
+    // A header's write failed: what the medium holds is not known, so nothing is changed any more
+    // before the next open.
     broken: bool,
 }
 
@@ -94,23 +106,23 @@ impl<M: Medium> DeviceStore<M> {
     /// `Unsupported` when the medium is too small, or the medium's.
     pub fn format(medium: &M, label: &str, store: Uuid) -> Result<(), StoreError> {
         let failed = |error: io::Error| StoreError::io(label, "format", &error);
-        let device_blocks = medium.len_bytes() / BLOCK as u64;
+        let device_blocks = blocks_of(medium.len_bytes());
         if device_blocks < COPIES + EXTENT_BLOCKS_MIN {
             let kind = StoreErrorKind::Unsupported("the device is too small");
             return Err(StoreError::new(label, "format", kind));
         }
         // The superblocks come last: a format that is cut off is no store, and not a wrong one.
         for copy in 0..COPIES {
-            medium.write_at(copy * BLOCK as u64, &[0; BLOCK]).map_err(failed)?;
+            medium.write_at(bytes_of(copy), &[0; BLOCK]).map_err(failed)?;
         }
         medium.flush().map_err(failed)?;
-        let extent = Extent::free(COPIES, device_blocks - COPIES, 1);
+        let extent = Extent::free(COPIES, device_blocks.saturating_sub(COPIES), 1);
         for copy in 0..COPIES {
-            medium.write_at((extent.block + copy) * BLOCK as u64, &extent.encode(store)).map_err(failed)?;
+            medium.write_at(extent.copy_offset(copy), &extent.encode(store)).map_err(failed)?;
         }
         medium.flush().map_err(failed)?;
         for copy in 0..COPIES {
-            medium.write_at(copy * BLOCK as u64, &encode_super(store, device_blocks)).map_err(failed)?;
+            medium.write_at(bytes_of(copy), &encode_super(store, device_blocks)).map_err(failed)?;
         }
         medium.flush().map_err(failed)
     }
@@ -118,14 +130,15 @@ impl<M: Medium> DeviceStore<M> {
     /// Opens a store; `label` is for messages.
     ///
     /// # Errors
-    /// `NotFound` when no store is there, `Corrupt` when the medium is smaller than it was, or the medium's.
+    /// `NotFound` when no store is there, `Corrupt` when the medium is smaller than it was, or the
+    /// medium's.
     pub fn open(medium: M, label: &str) -> Result<Self, StoreError> {
         let failed = |error: io::Error| StoreError::io(label, "open", &error);
         let mut block = vec![0; BLOCK];
         let (mut found, mut unread) = (None, None);
         for copy in 0..COPIES {
-            if medium.len_bytes() >= (copy + 1) * BLOCK as u64 {
-                match medium.read_at(copy * BLOCK as u64, &mut block) {
+            if blocks_of(medium.len_bytes()) > copy {
+                match medium.read_at(bytes_of(copy), &mut block) {
                     Ok(()) => found = found.or_else(|| decode_super(&block)),
                     // The other copy will do.
                     Err(error) => unread = Some(error),
@@ -137,7 +150,7 @@ impl<M: Medium> DeviceStore<M> {
         }
         let (store, device_blocks) =
             found.ok_or_else(|| StoreError::new(label, "open", StoreErrorKind::NotFound))?;
-        if device_blocks > medium.len_bytes() / BLOCK as u64 {
+        if device_blocks > blocks_of(medium.len_bytes()) {
             return Err(StoreError::new(
                 label,
                 "open",
@@ -175,17 +188,18 @@ impl<M: Medium> DeviceStore<M> {
     /// Writes the copy of a header that its generation is for.
     fn write_copy(&self, extent: &Extent) -> io::Result<()> {
         let copy = extent.generation % COPIES;
-        self.medium.write_at((extent.block + copy) * BLOCK as u64, &extent.encode(self.store))
+        self.medium.write_at(extent.copy_offset(copy), &extent.encode(self.store))
     }
 
-    /// Changes a header on the medium, its older copy first. Everything before it must have been flushed.
+    /// Changes a header on the medium, its older copy first. Everything before it must have been
+    /// flushed.
     fn change(&self, table: &mut Table, extent: &mut Extent) -> io::Result<()> {
         if table.broken {
             return Err(io::Error::other(Broken));
         }
         extent.paired = true;
         let changed = self.write_copy(extent).and_then(|()| self.medium.flush()).and_then(|()| {
-            extent.generation += 1;
+            extent.generation = extent.next_generation();
             self.write_copy(extent)?;
             self.medium.flush()
         });
@@ -196,12 +210,13 @@ impl<M: Medium> DeviceStore<M> {
     /// Writes both copies of a header where nobody looks yet.
     fn lay(&self, extent: &Extent) -> io::Result<()> {
         for copy in 0..COPIES {
-            self.medium.write_at((extent.block + copy) * BLOCK as u64, &extent.encode(self.store))?;
+            self.medium.write_at(extent.copy_offset(copy), &extent.encode(self.store))?;
         }
         self.medium.flush()
     }
 
-    /// Cuts a free extent after `len_blocks`, if what is left is an extent. Its header becomes `content`'s at the same moment.
+    /// Cuts a free extent after `len_blocks`, if what is left is an extent. Its header becomes
+    /// `content`'s at the same moment.
     fn cut(
         &self,
         table: &mut Table,
@@ -212,11 +227,11 @@ impl<M: Medium> DeviceStore<M> {
         let Some(old) = table.extents.get(&block).cloned() else { return Ok(()) };
         let rest_blocks = old.len_blocks.saturating_sub(len_blocks);
         let rest = (rest_blocks >= EXTENT_BLOCKS_MIN)
-            .then(|| Extent::free(block + len_blocks, rest_blocks, old.generation + 1));
+            .then(|| Extent::free(block.saturating_add(len_blocks), rest_blocks, old.next_generation()));
         let mut first = Extent {
             block,
             len_blocks: if rest.is_some() { len_blocks } else { old.len_blocks },
-            generation: old.generation + 1,
+            generation: old.next_generation(),
             content,
             paired: true,
         };
@@ -234,7 +249,7 @@ impl<M: Medium> DeviceStore<M> {
         Ok(())
     }
 
-    /// Merges the free extent at `block` with the free ones behind it.
+    /// Merges the free extent at `block` with the free ones after it.
     fn merge_behind(&self, table: &mut Table, block: u64) -> io::Result<()> {
         while table.is_mergeable(block) {
             let Some(first) = table.extents.get(&block).cloned() else { return Ok(()) };
@@ -244,15 +259,16 @@ impl<M: Medium> DeviceStore<M> {
             }
             let Some(next) = table.extents.get(&next_block) else { return Ok(()) };
             let mut merged = Extent {
-                len_blocks: first.len_blocks + next.len_blocks,
-                generation: first.generation + 1,
+                len_blocks: first.len_blocks.saturating_add(next.len_blocks),
+                generation: first.next_generation(),
                 ..first
             };
             self.change(table, &mut merged)?;
             table.extents.insert(block, merged);
             table.extents.remove(&next_block);
-            // So that a search after damage does not find it again. Not needed for anything else, hence no flush.
-            self.medium.write_at(next_block * BLOCK as u64, &[0; COPIES as usize * BLOCK])?;
+            // So that a search after damage does not find it again. Not needed for anything else,
+            // hence no flush.
+            self.medium.write_at(bytes_of(next_block), &[0; COPIES as usize * BLOCK])?;
         }
         Ok(())
     }
@@ -274,25 +290,26 @@ impl<M: Medium> DeviceStore<M> {
         let (extent, content) = found
             .and_then(|extent| extent.content.clone().map(|content| (extent, content)))
             .ok_or_else(|| self.error(operation, StoreErrorKind::NotFound, name))?;
-        *table.readers.entry(extent.block).or_default() += 1;
+        let readers = table.readers.entry(extent.block).or_default();
+        *readers = readers.saturating_add(1);
         Ok(Pinned { store: self, extent, content })
     }
 
     /// Reads bytes of an extent's data.
     fn read_data(&self, extent: &Extent, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let block_bytes = BLOCK as u64;
-        let mut position = extent.data_offset() + offset;
+        let mut position = extent.data_offset().saturating_add(offset);
         let mut rest = buffer;
         let mut aligned = Vec::new();
         while !rest.is_empty() {
-            let start = position / block_bytes * block_bytes;
-            let within = (position - start) as usize;
-            let now = rest.len().min(READ_BYTES - within);
-            aligned.resize((within + now).next_multiple_of(BLOCK), 0);
+            let start = bytes_of(blocks_of(position));
+            let within = position.saturating_sub(start) as usize;
+            let now = rest.len().min(READ_BYTES.saturating_sub(within));
+            let end = within.saturating_add(now);
+            aligned.resize(end.div_ceil(BLOCK).saturating_mul(BLOCK), 0);
             self.medium.read_at(start, &mut aligned)?;
             let (head, tail) = rest.split_at_mut(now);
-            head.copy_from_slice(&aligned[within..within + now]);
-            position += now as u64;
+            head.copy_from_slice(aligned.get(within..end).unwrap_or_default());
+            position = position.saturating_add(now as u64);
             rest = tail;
         }
         Ok(())
@@ -313,7 +330,7 @@ impl<M: Medium> Drop for Pinned<'_, M> {
     fn drop(&mut self) {
         let mut table = self.store.table();
         if let Some(count) = table.readers.get_mut(&self.extent.block) {
-            *count -= 1;
+            *count = count.saturating_sub(1);
             if *count == 0 {
                 table.readers.remove(&self.extent.block);
             }
@@ -334,7 +351,7 @@ impl<M: Medium> Store for DeviceStore<M> {
             rename: false,
             sequential_only: false,
             reclaims_space: true,
-            object_bytes_max: Some((self.device_blocks - 2 * COPIES) * BLOCK as u64),
+            object_bytes_max: Some(bytes_of(self.device_blocks.saturating_sub(2 * COPIES))),
         }
     }
 
@@ -385,15 +402,11 @@ impl<M: Medium> Store for DeviceStore<M> {
         let pinned = self.pin("get", name)?;
         let len_bytes = pinned.content.len_bytes;
         let mut digest = crate::log::checksum::running();
-        let mut buffer = vec![0; len_bytes.min(READ_BYTES as u64) as usize];
-        let mut offset = 0;
-        while offset < len_bytes {
-            let now = (len_bytes - offset).min(buffer.len() as u64) as usize;
-            self.read_data(&pinned.extent, offset, &mut buffer[..now]).map_err(self.failed("get", name))?;
-            digest.update(&buffer[..now]);
-            sink.write(&buffer[..now])?;
-            offset += now as u64;
-        }
+        super::in_pieces(len_bytes, READ_BYTES, |offset, piece| {
+            self.read_data(&pinned.extent, offset, piece).map_err(self.failed("get", name))?;
+            digest.update(piece);
+            sink.write(piece)
+        })?;
         if digest.finalize() as u32 != pinned.content.crc {
             return Err(self.error("get", StoreErrorKind::Corrupt("checksum mismatch"), name));
         }
@@ -431,12 +444,13 @@ impl<M: Medium> Store for DeviceStore<M> {
         let Some(extent) = extent else {
             return Err(self.error("delete", StoreErrorKind::NotFound, name));
         };
-        let mut free = Extent { content: None, generation: extent.generation + 1, ..extent };
+        let mut free = Extent { content: None, generation: extent.next_generation(), ..extent };
         let block = free.block;
         self.change(&mut table, &mut free).map_err(self.failed("delete", name))?;
         table.extents.insert(block, free);
         table.objects.remove(name);
-        // While somebody reads it the extent stays by itself; the next delete beside it, or the next open, merges it.
+        // While somebody reads it the extent stays by itself; the next delete beside it, or the
+        // next open, merges it.
         let _ = self.merge_around(&mut table, block);
         Ok(())
     }
@@ -453,10 +467,9 @@ impl<M: Medium> Store for DeviceStore<M> {
             .filter(|extent| extent.content.is_none() && !table.reserved.contains(&extent.block))
             .map(|extent| extent.len_blocks)
             .sum();
-        let block_bytes = BLOCK as u64;
         Ok(Space {
-            total_bytes: Some(self.device_blocks * block_bytes),
-            used_bytes: (self.device_blocks - free_blocks) * block_bytes,
+            total_bytes: Some(bytes_of(self.device_blocks)),
+            used_bytes: bytes_of(self.device_blocks.saturating_sub(free_blocks)),
         })
     }
 }

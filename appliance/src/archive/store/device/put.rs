@@ -1,6 +1,6 @@
 //! An object on its way to the device.
 
-use super::super::{Medium, Name, ObjectStat, Put, Sink, StoreError, StoreErrorKind};
+use super::super::{Medium, Name, ObjectStat, Put, Sink, StoreError, StoreErrorKind, longer, split_for};
 use super::DeviceStore;
 use super::format::{BLOCK, Content, Extent, blocks_for};
 
@@ -32,28 +32,30 @@ impl<'a, M: Medium> DevicePut<'a, M> {
 
     /// Where the partial block belongs.
     fn partial_offset(&self) -> u64 {
-        self.extent.data_offset() + self.len_bytes - self.partial.len() as u64
+        let whole_bytes = self.len_bytes.saturating_sub(self.partial.len() as u64);
+        self.extent.data_offset().saturating_add(whole_bytes)
     }
 }
 
 impl<M: Medium> Sink for DevicePut<'_, M> {
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
-        if self.len_bytes + bytes.len() as u64 > self.max_bytes {
+        if longer(self.len_bytes, bytes.len()) > self.max_bytes {
             return Err(self.store.error("put", StoreErrorKind::OutOfRange, &self.name));
         }
         self.digest.update(bytes);
         let failed = self.store.failed("put", &self.name);
         while !bytes.is_empty() {
             if self.partial.is_empty() && bytes.len() >= BLOCK {
-                let (whole, rest) = bytes.split_at(bytes.len() / BLOCK * BLOCK);
+                let (whole, rest) = bytes.as_chunks::<BLOCK>();
+                let whole = whole.as_flattened();
                 self.store.medium.write_at(self.partial_offset(), whole).map_err(&failed)?;
-                self.len_bytes += whole.len() as u64;
+                self.len_bytes = longer(self.len_bytes, whole.len());
                 bytes = rest;
                 continue;
             }
-            let (now, rest) = bytes.split_at(bytes.len().min(BLOCK - self.partial.len()));
+            let (now, rest) = split_for(bytes, BLOCK, self.partial.len());
             self.partial.extend_from_slice(now);
-            self.len_bytes += now.len() as u64;
+            self.len_bytes = longer(self.len_bytes, now.len());
             bytes = rest;
             if self.partial.len() == BLOCK {
                 self.store.medium.write_at(self.partial_offset(), &self.partial).map_err(&failed)?;

@@ -1,8 +1,9 @@
-//! Finds the extents of a device when it is opened: by their headers, one leading to the next, and by a search where a header is lost.
+//! Finds the extents of a device when it is opened: by their headers, one leading to the next, and
+//! by a search where a header is lost.
 
 use std::io;
 
-use super::format::{BLOCK, COPIES, EXTENT_BLOCKS_MIN, Extent};
+use super::format::{BLOCK, COPIES, EXTENT_BLOCKS_MIN, Extent, bytes_of};
 use super::{DeviceProblem, DeviceStore, READ_BYTES};
 use crate::archive::store::Medium;
 
@@ -12,16 +13,16 @@ const SEARCH_BLOCKS: u64 = (READ_BYTES / BLOCK) as u64;
 impl<M: Medium> DeviceStore<M> {
     /// Fills a buffer; whether the medium could read it. What cannot be read is as good as damaged.
     fn can_read(&self, block: u64, buffer: &mut [u8]) -> bool {
-        self.medium.read_at(block * BLOCK as u64, buffer).is_ok()
+        self.medium.read_at(bytes_of(block), buffer).is_ok()
     }
 
     /// The valid copies of the header at `block`.
     fn read_copies(&self, block: u64) -> [Option<Extent>; COPIES as usize] {
         let mut copies = [const { None }; COPIES as usize];
-        if block + EXTENT_BLOCKS_MIN <= self.device_blocks {
+        if block.saturating_add(EXTENT_BLOCKS_MIN) <= self.device_blocks {
             let mut bytes = [0; BLOCK];
-            for (copy, number) in copies.iter_mut().zip(0..) {
-                if self.can_read(block + number, &mut bytes) {
+            for (copy, number) in copies.iter_mut().zip(block..) {
+                if self.can_read(number, &mut bytes) {
                     *copy = Extent::decode(&bytes, self.store, block, self.device_blocks);
                 }
             }
@@ -29,7 +30,8 @@ impl<M: Medium> DeviceStore<M> {
         copies
     }
 
-    /// The header at `block`, and whether its copies say the same. `None` when it is lost, or when the copy that is lost may have named an object.
+    /// The header at `block`, and whether its copies say the same. `None` when it is lost, or when
+    /// the copy that is lost may have named an object.
     fn read_header(&self, block: u64) -> Option<(Extent, bool)> {
         match self.read_copies(block) {
             [Some(one), Some(other)] => {
@@ -44,13 +46,15 @@ impl<M: Medium> DeviceStore<M> {
         }
     }
 
-    /// The first block from `from` on where a header begins. One pass over the stretch in large reads.
+    /// The first block from `from` on where a header begins. One pass over the stretch in large
+    /// reads.
     fn find_header(&self, from: u64) -> u64 {
-        let mut bytes = vec![0; SEARCH_BLOCKS as usize * BLOCK];
+        let mut bytes = vec![0; READ_BYTES];
         let mut base = from;
         while base < self.device_blocks {
-            let len = SEARCH_BLOCKS.min(self.device_blocks - base);
-            let chunk = &mut bytes[..len as usize * BLOCK];
+            let len = SEARCH_BLOCKS.min(self.device_blocks.saturating_sub(base));
+            bytes.truncate(bytes_of(len) as usize);
+            let chunk = &mut bytes[..];
             if !self.can_read(base, chunk) {
                 for (number, block) in (base..).zip(chunk.chunks_exact_mut(BLOCK)) {
                     if !self.can_read(number, block) {
@@ -67,26 +71,28 @@ impl<M: Medium> DeviceStore<M> {
                     }
                 }
             }
-            base += len;
+            base = base.saturating_add(len);
         }
         self.device_blocks
     }
 
-    /// Builds the directory, writes what was found to both copies, and merges what a crash left unmerged.
+    /// Builds the directory, writes what was found to both copies, and merges what a crash left
+    /// unmerged.
     pub(super) fn scan(&self) -> io::Result<()> {
         let mut table = self.table();
         let mut block = COPIES;
         let mut halves = Vec::new();
         while block < self.device_blocks {
             let Some((extent, same)) = self.read_header(block) else {
-                let next = self.find_header(block + 1);
-                table.problems.push(DeviceProblem { block, len_blocks: next - block });
+                let next = self.find_header(block.saturating_add(1));
+                table.problems.push(DeviceProblem { block, len_blocks: next.saturating_sub(block) });
                 block = next;
                 continue;
             };
             block = extent.end();
             if let Some(content) = &extent.content {
-                // A name is committed only once; after damage the first one found is as good as any.
+                // A name is committed only once; after damage the first one found is as good as
+                // any.
                 table.objects.entry(content.name.clone()).or_insert(extent.block);
             }
             if !same {
@@ -97,7 +103,7 @@ impl<M: Medium> DeviceStore<M> {
         for block in halves {
             let Some(mut extent) = table.extents.get(&block).cloned() else { continue };
             // The newer copy stays as it is until the other one is stable.
-            extent.generation += 1;
+            extent.generation = extent.next_generation();
             self.write_copy(&extent)?;
             table.extents.insert(block, extent);
         }

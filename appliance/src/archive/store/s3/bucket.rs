@@ -116,7 +116,7 @@ impl Settings {
 
 impl S3Store {
     /// What the operator must know of the bucket, as it was when this was opened. A service that
-    /// does not say how the bucket is set has nothing to tell.
+    /// does not say how the bucket is set has nothing to say.
     pub fn notes(&self) -> Vec<String> {
         self.settings.notes(&self.label)
     }

@@ -39,13 +39,15 @@ pub struct S3Config {
     pub endpoint: Option<String>,
     /// The bucket, which must exist.
     pub bucket: String,
-    /// What the keys of all objects begin with, followed by a slash; empty for the whole bucket. It has one owner at a time.
+    /// What the keys of all objects begin with, followed by a slash; empty for the whole bucket. It
+    /// has one owner at a time.
     #[serde(default)]
     pub prefix: String,
     /// The region that requests are signed for.
     #[serde(default = "region")]
     pub region: String,
-    /// The access key; without it, all three come from `credentials_file`, or from `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
+    /// The access key; without it, all three come from `credentials_file`, or from
+    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
     #[serde(default)]
     pub access_key_id: Option<Secret>,
     /// The secret of the access key.
@@ -54,13 +56,14 @@ pub struct S3Config {
     /// The token of a temporary access key.
     #[serde(default)]
     pub session_token: Option<Secret>,
-    /// A file with the access key, in the form of `~/.aws/credentials`; it is read again whenever it changes.
+    /// A file with the access key, in the form of `~/.aws/credentials`; it is read again whenever
+    /// it changes.
     #[serde(default)]
     pub credentials_file: Option<PathBuf>,
     /// Whether an endpoint without TLS is fine.
     #[serde(default)]
     pub allow_http: bool,
-    /// The bucket stands in the path (most services), not in the host's name.
+    /// The bucket is named in the path (most services), not in the host's name.
     #[serde(default = "path_style")]
     pub path_style: bool,
     /// Certificates (PEM) to trust beside the system's.
@@ -69,13 +72,15 @@ pub struct S3Config {
     /// The most time for a connection, in milliseconds: 1 to 600,000.
     #[serde(default = "connect_timeout_ms")]
     pub connect_timeout_ms: u64,
-    /// The most time for one request with its answer, in milliseconds: 1 to 3,600,000. A request moves up to `buffer_bytes`.
+    /// The most time for one request with its answer, in milliseconds: 1 to 3,600,000. A request
+    /// moves up to `buffer_bytes`.
     #[serde(default = "request_timeout_ms")]
     pub request_timeout_ms: u64,
     /// How often a request is tried again when the service is unwell: at most 20.
     #[serde(default = "retries_max")]
     pub retries_max: u32,
-    /// What an open put holds in memory, in bytes: 5 MiB to 1 GiB. A longer object goes up in parts of this size.
+    /// What an open put holds in memory, in bytes: 5 MiB to 1 GiB. A longer object goes up in parts
+    /// of this size.
     #[serde(default = "buffer_bytes")]
     pub buffer_bytes: usize,
     /// The most bytes that objects may take in all; without it there is no end.
@@ -143,7 +148,8 @@ impl S3Config {
         }
     }
 
-    /// The store's label. It holds no secrets: an endpoint with a password in it is refused, and not shown.
+    /// The store's label. It holds no secrets: an endpoint with a password in it is refused, and
+    /// not shown.
     pub fn label(&self) -> String {
         let endpoint = self.endpoint.as_deref().unwrap_or("amazonaws.com");
         let endpoint = if endpoint.contains('@') { "(an endpoint with a password)" } else { endpoint };
@@ -155,7 +161,7 @@ impl S3Config {
         Duration::from_millis(self.request_timeout_ms)
     }
 
-    /// Looks at every setting.
+    /// Checks every setting.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let refused = |text| Err(StoreError::new(&self.label(), "open", StoreErrorKind::Refused(text)));
         if let Some(endpoint) = &self.endpoint {

@@ -1,4 +1,5 @@
-//! Where the access key comes from, and how a new one is noticed: a file is looked at before each request, and read again when it has changed.
+//! Where the access key comes from, and how a new one is noticed: before each request the
+//! file's time is compared, and the file is read again when it has changed.
 //!
 //! | source | when | a new key |
 //! |---|---|---|
@@ -6,8 +7,9 @@
 //! | `AWS_ACCESS_KEY_ID` and the like | they are set and no file is named in the settings | needs a restart: nobody can change a process's environment |
 //! | the settings' `credentials_file`, or `AWS_SHARED_CREDENTIALS_FILE` | otherwise | is used by the next request |
 //!
-//! A file is in the form of `~/.aws/credentials`; the section is `AWS_PROFILE`, or `default`. One that cannot be read, or is not whole, leaves the key that was
-//! there before in use. Other providers (of instances, of containers) write such a file with the tools of their makers.
+//! A file is in the form of `~/.aws/credentials`; the section is `AWS_PROFILE`, or `default`. One
+//! that cannot be read, or is not whole, leaves the key that was there before in use. Other
+//! providers (of instances, of containers) write such a file with the tools of their makers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -137,7 +139,8 @@ fn key(id: Option<Secret>, secret: Option<Secret>, token: Option<Secret>) -> Opt
 }
 
 impl Watched {
-    /// The key in the file when it is another file than at the last call; otherwise why there is none, if there is a reason.
+    /// The key in the file when it is another file than at the last call; otherwise why there is
+    /// none, if there is a reason.
     fn changed(&mut self) -> Result<Key, Option<&'static str>> {
         let unreadable = Some("the credentials file cannot be read: check credentials_file");
         let metadata = fs::metadata(&self.path).map_err(|_| unreadable)?;
@@ -167,8 +170,8 @@ fn parse(text: &str, profile: &str) -> Option<Key> {
             inside = section.trim() == profile;
         } else if let (true, Some((name, value))) = (inside, line.split_once('=')) {
             let value_of = names.iter().position(|known| *known == name.trim());
-            if let Some(index) = value_of {
-                values[index] = Some(Secret::new(value.trim()));
+            if let Some(found) = value_of.and_then(|index| values.get_mut(index)) {
+                *found = Some(Secret::new(value.trim()));
             }
         }
     }

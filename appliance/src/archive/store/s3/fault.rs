@@ -8,7 +8,8 @@ use object_store::client::{HttpError, HttpErrorKind};
 use crate::archive::store::{Reason, StoreErrorKind};
 
 tokio::task_local! {
-    /// The last answer in the call that runs, noted by the transport: the errors of `object_store` do not give it away.
+    /// The last answer in the call that runs, noted by the transport: the errors of `object_store`
+    /// do not give it away.
     pub(super) static ANSWER: RefCell<Option<Answer>>;
 }
 
@@ -55,7 +56,7 @@ pub(super) fn says_more() -> bool {
     ANSWER.with(|answer| answer.borrow().as_ref().is_some_and(|answer| answer.more))
 }
 
-/// The text of an element of S3's XML, as it stands there.
+/// The text of an element of S3's XML, as it is there.
 pub(super) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
@@ -156,7 +157,8 @@ fn of_answer(answer: &Answer, subject: Subject) -> StoreErrorKind {
         (_, 404) if subject == Subject::Object => NotFound,
         (_, 404) => Refused("no such bucket: make it, or check bucket and endpoint"),
         (_, 412) => Exists,
-        // Somebody does something with the same object at the same time; a put looks then at what is there.
+        // Somebody does something with the same object at the same time; a put looks then at what
+        // is there.
         (_, 409) => Unavailable(Reason::Http(409)),
         (_, 413) => Refused("the service takes no objects of this size: choose another service"),
         (_, 416) => OutOfRange,

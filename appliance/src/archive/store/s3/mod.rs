@@ -1,4 +1,5 @@
-//! The S3 store: each object is an object of a bucket, over HTTP. Named for the protocol: a directory keeps objects too.
+//! The S3 store: each object is an object of a bucket, over HTTP. Named for the protocol: a
+//! directory keeps objects too.
 //!
 //! ```text
 //! KEY = PREFIX/NAME
@@ -11,15 +12,19 @@
 //! An open asks how the bucket is set (`bucket.rs`). With object lock each put has a SHA-256 in a
 //! header of its own, without which such a bucket takes none.
 //!
-//! **Trust.** A service may ignore the condition, answer 200, and overwrite. The probe finds that out and tells it with
-//! [`Store::distrust`]; from then on every put looks first, which keeps this store from overwriting but not two of them in a race, and
-//! `conditional_put` is declared no longer. One prefix has one owner: opening it aborts the uploads that are under way below it.
+//! **Trust.** A service may ignore the condition, answer 200, and overwrite. The probe finds that
+//! out and reports it with [`Store::distrust`]; from then on every put looks first, which keeps
+//! this store from overwriting but not two of them in a race, and `conditional_put` is declared no
+//! longer. One prefix has one owner: opening it aborts the uploads that are under way below it.
 //!
-//! **Bounds.** A call waits at most `(retries_max + 1) * request_timeout_ms` and the pauses between tries (at most 2 s each) for each of its requests;
-//! a commit makes at most two more requests after one that failed. An open put holds `buffer_bytes`. The store has one thread of its own, for connections;
-//! calls run on the caller's thread, and must not be made from within an asynchronous runtime.
+//! **Bounds.** A call waits at most `(retries_max + 1) * request_timeout_ms` and the pauses between
+//! tries (at most 2 s each) for each of its requests; a commit makes at most two more requests
+//! after one that failed. An open put holds `buffer_bytes`. The store has one thread of its own,
+//! for connections; calls run on the caller's thread, and must not be made from within an
+//! asynchronous runtime.
 //!
-//! **Costs.** A put is one request, a range is one request, a stat is one; bytes are hashed twice (SHA-256 for the signature, BLAKE3 for `get`) and copied once.
+//! **Costs.** A put is one request, a range is one request, a stat is one; bytes are hashed twice
+//! (SHA-256 for the signature, BLAKE3 for `get`) and copied once.
 
 mod bucket;
 mod client;
@@ -60,7 +65,7 @@ const KEYS_MAX: usize = 1000;
 /// The most pages in a row that bring nothing.
 const BARREN_PAGES_MAX: usize = 100;
 /// Bytes that `get` asks for at a time.
-const GET_BYTES: u64 = 8 << 20;
+const GET_BYTES: usize = 8 << 20;
 /// The largest object of the protocol, in bytes.
 const OBJECT_BYTES_MAX: u64 = 5 << 40;
 
@@ -70,7 +75,7 @@ pub struct S3Store {
     key_prefix: String,
     buffer_bytes: usize,
     capacity_bytes: Option<u64>,
-    // Behind the handle until the drop.
+    // The handle uses it until the drop.
     runtime: Option<Runtime>,
     handle: Handle,
     s3: AmazonS3,
@@ -88,7 +93,7 @@ impl std::fmt::Debug for S3Store {
     }
 }
 
-/// What a HEAD tells.
+/// What a HEAD answers.
 struct Head {
     len_bytes: u64,
     etag: Option<String>,
@@ -97,10 +102,12 @@ struct Head {
 }
 
 impl S3Store {
-    /// Opens a bucket, with a request to see that it is there, and aborts the uploads that an earlier owner left behind.
+    /// Opens a bucket, with a request to see that it is there, and aborts the uploads that an
+    /// earlier owner has left.
     ///
     /// # Errors
-    /// `Refused` with what to change: settings, credentials, bucket; `Unavailable` when the service cannot be reached or does not answer.
+    /// `Refused` with what to change: settings, credentials, bucket; `Unavailable` when the service
+    /// cannot be reached or does not answer.
     pub fn open(config: S3Config) -> Result<Self, StoreError> {
         S3Store::open_in(config, &|variable| std::env::var(variable).ok())
     }
@@ -203,7 +210,7 @@ impl S3Store {
         })
     }
 
-    /// An answer to a HEAD has no words: what a list is told may say more about a refusal.
+    /// An answer to a HEAD has no words: what a list is answered may say more about a refusal.
     fn explained(&self, kind: StoreErrorKind) -> StoreErrorKind {
         if ![ACCESS_DENIED, NOT_TAKEN].contains(&kind) {
             return kind;
@@ -265,7 +272,7 @@ impl S3Store {
         let mut after = None;
         loop {
             let page = self.list("", after.as_ref(), KEYS_MAX)?;
-            used_bytes += page.objects.iter().map(|stat| stat.len_bytes).sum::<u64>();
+            used_bytes = page.objects.iter().map(|stat| stat.len_bytes).fold(used_bytes, u64::saturating_add);
             after = page.objects.last().map(|stat| stat.name.clone());
             if !page.more {
                 break;
@@ -281,7 +288,7 @@ impl S3Store {
         if self.capacity_bytes.is_some_and(|capacity| used_bytes.saturating_add(len_bytes) > capacity) {
             return Err(StoreErrorKind::NoSpace);
         }
-        *used_bytes += len_bytes;
+        *used_bytes = used_bytes.saturating_add(len_bytes);
         Ok(())
     }
 
@@ -307,7 +314,7 @@ impl Store for S3Store {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let largest = OBJECT_BYTES_MAX.min((self.buffer_bytes * PARTS_MAX) as u64);
+        let largest = OBJECT_BYTES_MAX.min(self.buffer_bytes.saturating_mul(PARTS_MAX) as u64);
         Capabilities {
             kind: "s3",
             random_access: true,
@@ -340,16 +347,12 @@ impl Store for S3Store {
     fn get(&self, name: &Name, sink: &mut dyn Sink) -> Result<u64, StoreError> {
         let failed = |kind| self.error("get", kind, name);
         let head = self.head(name).map_err(failed)?;
-        let mut buffer = vec![0; head.len_bytes.min(GET_BYTES) as usize];
         let mut hasher = blake3::Hasher::new();
-        let mut offset = 0;
-        while offset < head.len_bytes {
-            let now = &mut buffer[..(head.len_bytes - offset).min(GET_BYTES) as usize];
-            self.read(name, offset, now, head.etag.as_deref()).map_err(failed)?;
-            hasher.update(now);
-            sink.write(now)?;
-            offset += now.len() as u64;
-        }
+        super::in_pieces(head.len_bytes, GET_BYTES, |offset, piece| {
+            self.read(name, offset, piece, head.etag.as_deref()).map_err(failed)?;
+            hasher.update(piece);
+            sink.write(piece)
+        })?;
         match head.digest {
             Some(digest) if digest != hasher.finalize().to_hex().as_str() => {
                 Err(failed(StoreErrorKind::Corrupt("its bytes are not those that were put")))
@@ -369,11 +372,11 @@ impl Store for S3Store {
         let offset =
             after.map(|after| format!("{}{after}", self.key_prefix)).filter(|key| *key >= key_prefix);
         let mut token: Option<String> = None;
-        let mut barren_pages = 0;
+        let mut barren_pages = 0_usize;
         loop {
             let options = PaginatedListOptions {
                 offset: offset.clone(),
-                max_keys: Some((limit + 1 - objects.len()).min(KEYS_MAX)),
+                max_keys: Some(limit.saturating_add(1).saturating_sub(objects.len()).min(KEYS_MAX)),
                 page_token: token.clone(),
                 ..Default::default()
             };
@@ -387,7 +390,7 @@ impl Store for S3Store {
                 |name: &Name| name.as_str().starts_with(prefix) && after.is_none_or(|after| name > after);
             let mut found: Vec<ObjectStat> = found.filter(|stat| wanted(&stat.name)).take(KEYS_MAX).collect();
             found.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-            barren_pages = if found.is_empty() { barren_pages + 1 } else { 0 };
+            barren_pages = if found.is_empty() { barren_pages.saturating_add(1) } else { 0 };
             if let (Some(last), Some(first)) = (objects.last(), found.first())
                 && last.name >= first.name
             {

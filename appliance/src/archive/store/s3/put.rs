@@ -6,10 +6,13 @@
 //!                           any failure or drop: abort                               -> nothing is left
 //! ```
 //!
-//! **Whose object is it?** A request that was tried again, or had no answer, may have done its work the first time; then the service says that the object exists.
-//! So each put has an id in the object's metadata, and after such a failure the object is looked up: with this put's id it is committed after all.
+//! **Whose object is it?** A request that was tried again, or had no answer, may have done its work
+//! the first time; then the service says that the object exists. So each put has an id in the
+//! object's metadata, and after such a failure the object is looked up: with this put's id it is
+//! committed after all.
 //!
-//! An object of one request also has the BLAKE3 of its bytes in its metadata, which `get` checks. The metadata of a multipart upload is sent before its bytes are known, so it has none.
+//! An object of one request also has the BLAKE3 of its bytes in its metadata, which `get` checks.
+//! The metadata of a multipart upload is sent before its bytes are known, so it has none.
 
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::{
@@ -99,7 +102,8 @@ impl<'a> S3Put<'a> {
             let mode = if conditional { PutMode::Create } else { PutMode::Overwrite };
             let options = PutOptions { mode, attributes, ..Default::default() };
             match store.run(Subject::Bucket, store.s3.put_opts(&path, payload.clone(), options)) {
-                // A service that says that it has no conditional put is better than one that says nothing.
+                // A service that says that it has no conditional put is better than one that says
+                // nothing.
                 Err(StoreErrorKind::Unsupported(_)) if conditional => store.trust_conditions(false),
                 result => return result.map(|_| ()),
             }
@@ -120,7 +124,8 @@ impl<'a> S3Put<'a> {
         if !self.buffer.is_empty() {
             self.send_part()?;
         }
-        // Not every service that knows the condition on a put knows it here: look first, whatever the probe found.
+        // Not every service that knows the condition on a put knows it here: look first, whatever
+        // the probe found.
         self.refuse_existing()?;
         let Some(upload) = &mut self.upload else { return Ok(()) };
         let parts = std::mem::take(&mut upload.parts);
@@ -170,7 +175,7 @@ impl Sink for S3Put<'_> {
         if let Some(kind) = self.broken {
             return Err(self.error(kind));
         }
-        let len_bytes = self.len_bytes + bytes.len() as u64;
+        let len_bytes = super::super::longer(self.len_bytes, bytes.len());
         if len_bytes > self.max_bytes {
             return Err(self.error(StoreErrorKind::OutOfRange));
         }
@@ -183,7 +188,7 @@ impl Sink for S3Put<'_> {
                     self.error(kind)
                 })?;
             }
-            let (now, later) = bytes.split_at(bytes.len().min(self.store.buffer_bytes - self.buffer.len()));
+            let (now, later) = super::super::split_for(bytes, self.store.buffer_bytes, self.buffer.len());
             self.buffer.extend_from_slice(now);
             bytes = later;
         }

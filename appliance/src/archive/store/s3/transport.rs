@@ -1,5 +1,5 @@
-//! The HTTP client below `object_store`: notes each answer for [`fault`](super::fault), and adds the condition to the completion of a multipart upload,
-//! which `object_store` leaves out.
+//! The HTTP client below `object_store`: notes each answer for [`fault`](super::fault), and adds
+//! the condition to the completion of a multipart upload, which `object_store` leaves out.
 
 use std::fs;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use super::config::S3Config;
 use super::fault::{ANSWER, Answer, element, retried_as, status_of};
 use crate::archive::store::{StoreError, StoreErrorKind};
 
-/// The longest code that is looked at, in bytes.
+/// The longest code that is read, in bytes.
 const CODE_BYTES_MAX: usize = 64;
 
 /// Gives `object_store` the client that is there already.
@@ -23,7 +23,8 @@ const CODE_BYTES_MAX: usize = 64;
 pub(super) struct Connector(HttpClient);
 
 impl Connector {
-    /// Sets TLS and timeouts up. While `conditional` is set, multipart uploads are completed with `If-None-Match: *`.
+    /// Sets TLS and timeouts up. While `conditional` is set, multipart uploads are completed with
+    /// `If-None-Match: *`.
     pub(super) fn new(config: &S3Config, conditional: Arc<AtomicBool>) -> Result<Self, StoreError> {
         let refused = |text| StoreError::new(&config.label(), "open", StoreErrorKind::Refused(text));
         // Another part of the process may have chosen one already, which is fine.
@@ -83,7 +84,8 @@ impl Transport {
         note(None);
         let response = self.client.call(request).await?;
         let status = response.status().as_u16();
-        // A completion answers 200 early, and says only in its body how it went; some services and what stands before them do that for the others too.
+        // A completion answers 200 early, and says only in its body how it went; some services, and
+        // proxies in front of them, do that for the others too.
         if response.status().is_success() && gives_object {
             note(Some(Answer { status, code: None, more: false }));
             return Ok(response);

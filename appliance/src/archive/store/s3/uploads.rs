@@ -1,6 +1,8 @@
-//! Multipart uploads that a crash left behind: they cannot be seen in a list, but their parts take space until they are aborted.
+//! Multipart uploads that a crash has left: they cannot be seen in a list, but their parts take
+//! space until they are aborted.
 //!
-//! `object_store` does not list uploads, so the request is made and signed here. At most [`ROUNDS_MAX`] lists of [`UPLOADS_MAX`] uploads are looked at.
+//! `object_store` does not list uploads, so the request is made and signed here. At most
+//! [`ROUNDS_MAX`] lists of [`UPLOADS_MAX`] uploads are read.
 
 use std::sync::Arc;
 
@@ -49,10 +51,10 @@ fn uploads(xml: &str) -> Vec<(String, String)> {
 }
 
 impl S3Store {
-    /// Aborts every upload of an object of this store's; returns how many. A service that does not list uploads keeps them:
-    /// it needs a rule of its own for their age.
+    /// Aborts every upload of an object of this store's; returns how many. A service that does not
+    /// list uploads keeps them: it needs a rule of its own for their age.
     pub(super) fn abort_leftovers(&self) -> u64 {
-        let mut aborted = 0;
+        let mut aborted = 0_u64;
         for _ in 0..ROUNDS_MAX {
             let Some(xml) = self.handle.block_on(self.signer.list(&self.key_prefix)) else { break };
             let before = aborted;
@@ -61,7 +63,7 @@ impl S3Store {
                 let Some(name) = name else { continue };
                 let path = self.path(&name);
                 let result = self.run(Subject::Bucket, self.s3.abort_multipart(&path, &id));
-                aborted += u64::from(result.is_ok());
+                aborted = aborted.saturating_add(u64::from(result.is_ok()));
                 if matches!(result, Err(StoreErrorKind::Unavailable(_))) {
                     return aborted;
                 }

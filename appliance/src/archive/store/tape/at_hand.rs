@@ -1,8 +1,8 @@
 //! Small objects that are needed whichever cartridge is away: who owns the archive.
 //!
-//! A copy of each stands beside the ledger, so no tape moves when it is read; and it is repeated as
-//! one of the first files of each cartridge that is begun, so any set of cartridges says whose the
-//! objects on it are. The newest of each folder is kept.
+//! A copy of each is stored beside the ledger, so no tape moves when it is read; and it is repeated
+//! as one of the first files of each cartridge that is begun, so any set of cartridges says whose
+//! the objects on it are. The newest of each folder is kept.
 //!
 //! ```text
 //! at-hand-STORE-FOLDER   CRC32C NAME \n the object
@@ -65,10 +65,7 @@ impl AtHand {
     pub(super) fn keep(&mut self, name: &Name, bytes: &[u8]) -> io::Result<()> {
         let folder = folder_of(name).to_owned();
         let path = self.directory.join(prefix_of(self.store) + &folder.replace('/', "_"));
-        let mut text = format!("{name}\n").into_bytes();
-        text.extend_from_slice(bytes);
-        text.splice(..0, format!("{:08x} ", crc32c(&text)).into_bytes());
-        private::replace(&path, &text)?;
+        private::replace(&path, &encode(name, bytes))?;
         self.kept.insert(folder, (name.clone(), bytes.into()));
         Ok(())
     }
@@ -93,12 +90,22 @@ fn folder_of(name: &Name) -> &str {
     name.as_str().rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-fn decode(text: &[u8]) -> Option<(Name, Arc<[u8]>)> {
+pub(super) fn encode(name: &Name, bytes: &[u8]) -> Vec<u8> {
+    let mut text = format!("{name}\n").into_bytes();
+    text.extend_from_slice(bytes);
+    text.splice(..0, format!("{:08x} ", crc32c(&text)).into_bytes());
+    text
+}
+
+pub(super) fn decode(text: &[u8]) -> Option<(Name, Arc<[u8]>)> {
     let (crc, text) = text.split_at_checked(9)?;
     let crc = u32::from_str_radix(std::str::from_utf8(crc).ok()?.trim_end(), 16).ok()?;
-    let end = text.iter().position(|&byte| byte == b'\n').filter(|_| crc32c(text) == crc)?;
-    let name = Name::new(std::str::from_utf8(&text[..end]).ok()?).ok()?;
-    Some((name, text[end + 1..].into()))
+    if crc32c(text) != crc {
+        return None;
+    }
+    let mut pieces = text.splitn(2, |&byte| byte == b'\n');
+    let (name, bytes) = (pieces.next()?, pieces.next()?);
+    Some((Name::new(std::str::from_utf8(name).ok()?).ok()?, bytes.into()))
 }
 
 /// Whether the parts on tape hold these bytes.
@@ -118,7 +125,7 @@ fn is_content(entry: &Entry, bytes: &[u8]) -> bool {
 
 impl<L: Library> TapeStore<L> {
     /// Repeats what is at hand on a cartridge that was begun. What cannot be repeated now is
-    /// behind the next object.
+    /// after the next object.
     pub(super) fn repeat_at_hand(&self, tape: &mut Tape<L>) {
         let all: Vec<_> = tape.at_hand.all().map(|(name, bytes)| (name.clone(), Arc::clone(bytes))).collect();
         for (name, bytes) in all {
@@ -183,7 +190,7 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, bytes).unwrap();
             let found = found(&AtHand::open(folder.path(), store).unwrap());
-            // The case of a hexadecimal digit tells nothing.
+            // The case of a hexadecimal digit has no meaning.
             assert!(found == all[1..] || found == all, "bit {bit}: {found:?}");
         }
     }

@@ -1,10 +1,12 @@
-//! What is on a set of cartridges: the objects, from the files that a scan has found and from what the ledger remembers.
+//! What is on a set of cartridges: the objects, from the files that a scan has found and from what
+//! the ledger remembers.
 
 use std::collections::BTreeMap;
 
+use super::cartridges::{Access, Cartridge, Cartridges};
 use super::ledger::{Known, KnownCartridge, KnownObject, KnownPart};
 use super::problem::TapeProblem;
-use super::scan::{Access, Cartridge, Entry, File, Found, Part};
+use super::scan::{Entry, File, Found, Part};
 
 /// The files of all cartridges.
 pub(super) type Files = Vec<File>;
@@ -12,9 +14,9 @@ pub(super) type Files = Vec<File>;
 /// Puts the parts of objects together, in the order in which they were written.
 pub(super) fn assemble(found: &mut Found, mut files: Files) {
     files.sort_by_key(|file| file.header.file);
-    found.next_file = files.last().map_or(0, |file| file.header.file + 1);
-    let mut pending: Vec<usize> = Vec::new();
-    for (index, file) in files.iter().enumerate() {
+    found.next_file = files.last().map_or(0, |file| file.header.file.saturating_add(1));
+    let mut pending: Vec<&File> = Vec::new();
+    for file in &files {
         if file.header.tombstone {
             found.objects.remove(&file.header.name);
             let number = found.cartridges[file.cartridge].number.unwrap_or(u64::MAX);
@@ -22,8 +24,8 @@ pub(super) fn assemble(found: &mut Found, mut files: Files) {
             continue;
         }
         let fits = file.header.part as usize == pending.len()
-            && pending.iter().all(|&part: &usize| {
-                let before = &files[part].header;
+            && pending.iter().all(|part| {
+                let before = &part.header;
                 (before.first_file, &before.name) == (file.header.first_file, &file.header.name)
             });
         if !fits {
@@ -32,20 +34,21 @@ pub(super) fn assemble(found: &mut Found, mut files: Files) {
                 continue;
             }
         }
-        pending.push(index);
-        let len_bytes: u64 = pending.iter().map(|&part| files[part].trailer.part_bytes).sum();
+        pending.push(file);
+        let len_bytes = pending.iter().map(|part| part.trailer.part_bytes).fold(0, u64::saturating_add);
         if !file.trailer.last || len_bytes != file.trailer.object_bytes {
             continue;
         }
-        let parts = pending.drain(..).map(|part| part_of(&files[part])).collect();
+        let parts = pending.drain(..).map(part_of).collect();
         let entry = Entry { first_file: file.header.first_file, len_bytes, parts };
         found.objects.insert(file.header.name.clone(), entry);
     }
-    // A file that has its end is never written over, even when its object is incomplete: a cartridge of the set may only be absent.
+    // A file that has its end is never written over, even when its object is incomplete: a
+    // cartridge of the set may only be absent.
     found.current = files.last().map(|file| file.cartridge).or_else(|| {
-        (0..found.cartridges.len())
-            .filter(|&index| found.cartridges[index].number.is_some())
-            .min_by_key(|&index| found.cartridges[index].number)
+        let cartridges = found.cartridges.iter().enumerate();
+        let numbered = cartridges.filter_map(|(index, cartridge)| Some((cartridge.number?, index)));
+        numbered.min().map(|(_, index)| index)
     });
 }
 
@@ -59,7 +62,8 @@ fn part_of(file: &File) -> Part {
     }
 }
 
-/// Adds what the ledger knows and the cartridges do not show: cartridges that are away, and objects that are on them or were lost with a damaged place.
+/// Adds what the ledger knows and the cartridges do not show: cartridges that are away, and objects
+/// that are on them or were lost with a damaged place.
 pub(super) fn merge(found: &mut Found, known: Option<&Known>) {
     let Some(known) = known else {
         let highest = found.cartridges.iter().filter_map(|cartridge| cartridge.number).max();
@@ -97,7 +101,10 @@ pub(super) fn merge(found: &mut Found, known: Option<&Known>) {
                 let absent =
                     entry.parts.iter().find(|part| found.cartridges[part.cartridge].access == Access::Away);
                 match absent {
-                    Some(part) => *away.entry(part.cartridge).or_default() += 1,
+                    Some(part) => {
+                        let objects = away.entry(part.cartridge).or_default();
+                        *objects = objects.saturating_add(1);
+                    }
                     None => lost.push(name.to_string()),
                 }
                 found.objects.insert(name.clone(), entry);
@@ -138,7 +145,7 @@ fn entry_of(found: &Found, object: &KnownObject) -> Option<Entry> {
 }
 
 /// An object as the ledger writes it down; `None` for one on a cartridge whose number is not known.
-pub(super) fn known_of(cartridges: &[Cartridge], entry: &Entry) -> Option<KnownObject> {
+pub(super) fn known_of(cartridges: &Cartridges, entry: &Entry) -> Option<KnownObject> {
     let parts = entry.parts.iter().map(|part| {
         let cartridge = cartridges[part.cartridge].number?;
         Some(KnownPart { cartridge, object: part.object, file: part.file, bytes: part.bytes, crc: part.crc })
@@ -150,7 +157,7 @@ pub(super) fn known_of(cartridges: &[Cartridge], entry: &Entry) -> Option<KnownO
 /// Everything that was found, for a ledger that is written anew.
 pub(super) fn known(found: &Found) -> Known {
     let mut known = Known { next_file: found.next_file, ..Known::default() };
-    for cartridge in &found.cartridges {
+    for cartridge in found.cartridges.iter() {
         if let Some(number) = cartridge.number {
             let barcode = cartridge.barcode.clone();
             known.cartridges.insert(number, KnownCartridge { barcode, last_file: cartridge.last_file });

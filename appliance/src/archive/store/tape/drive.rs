@@ -5,7 +5,7 @@ use std::io;
 /// The largest block: as large as drives commonly take.
 pub(super) const BLOCK_BYTES_MAX: usize = 1 << 20;
 
-/// Where the tape stands.
+/// Where the tape is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// Blocks and filemarks before this place, as `READ POSITION` and `MTTELL` count them.
@@ -26,13 +26,13 @@ pub struct Written {
 pub enum Read {
     /// A block of that many bytes.
     Block(usize),
-    /// A filemark; the tape stands behind it.
+    /// A filemark; the tape is then after it.
     Filemark,
     /// Nothing was ever written from here on.
     EndOfData,
 }
 
-/// A place of a cartridge where its structure is damaged. What stands behind it may be whole.
+/// A place of a cartridge where its structure is damaged. What follows it may be whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Damage {
     /// The number of the object that is hit, as [`Position`] counts.
@@ -63,10 +63,11 @@ pub enum DriveError {
     /// The library has no such cartridge.
     #[error("no such cartridge")]
     NoSuchCartridge,
-    /// Another cartridge is where this one was, or it does not end where it did: nothing was written.
+    /// Another cartridge is where this one was, or it does not end where it did: nothing was
+    /// written.
     #[error("the cartridge is not as it was left")]
     Changed,
-    /// Something stands at that place, and nobody has said that it may go.
+    /// Something is stored at that place, and nobody has said that it may go.
     #[error("object {0} must not be overwritten")]
     Protected(u64),
     /// The operating system's failure.
@@ -74,11 +75,14 @@ pub enum DriveError {
     Io(#[from] io::Error),
 }
 
-/// A drive with a cartridge in it. Calls block. A write makes its place the new end of data: what was behind it is lost.
+/// A drive with a cartridge in it. Calls block. A write makes its place the new end of data: what
+/// was after it is lost.
 ///
-/// It fits Linux's `st` (`/dev/nst*`, variable blocks, SCSI-2 logical addresses): `read` and `write`; MTWEOF and MTWEOFI; MTFSF and MTBSF; MTSEEK
-/// and MTIOCPOS; MTREW; MTEOM. There the write that passes the early-warning mark ends well and the next one gives ENOSPC, after which writes
-/// are allowed again: the driver reports [`Written::early_warning`] then, having repeated the write.
+/// It fits Linux's `st` (`/dev/nst*`, variable blocks, SCSI-2 logical addresses): `read` and
+/// `write`; MTWEOF and MTWEOFI; MTFSF and MTBSF; MTSEEK and MTIOCPOS; MTREW; MTEOM. There the write
+/// that passes the early-warning mark ends well and the next one gives ENOSPC, after which writes
+/// are allowed again: the driver reports [`Written::early_warning`] then, having repeated the
+/// write.
 pub trait Drive: Send {
     /// The largest block, in bytes.
     fn block_bytes_max(&self) -> usize;
@@ -89,7 +93,8 @@ pub trait Drive: Send {
     /// [`DriveError`].
     fn write_block(&mut self, block: &[u8]) -> Result<Written, DriveError>;
 
-    /// Writes filemarks. Unless `immediate`, everything before them is on the medium when this returns, and late errors of writes show up here.
+    /// Writes filemarks. Unless `immediate`, everything before them is on the medium when this
+    /// returns, and late errors of writes show up here.
     ///
     /// # Errors
     /// [`DriveError`].
@@ -98,17 +103,19 @@ pub trait Drive: Send {
     /// Reads the next block, or passes the next filemark.
     ///
     /// # Errors
-    /// [`DriveError::BlockTooLarge`] when the buffer is too small (the tape stands behind the block), or others.
+    /// [`DriveError::BlockTooLarge`] when the buffer is too small (the tape is then after the
+    /// block), or others.
     fn read_block(&mut self, buffer: &mut [u8]) -> Result<Read, DriveError>;
 
-    /// Passes `count` filemarks forward (and stands behind the last) or, negative, backward (and stands before the last). Returns how many
-    /// were passed: fewer at the end of data or the begin of the tape.
+    /// Passes `count` filemarks forward (and is then after the last) or, negative, backward (and is
+    /// then before the last). Returns how many were passed: fewer at the end of data or the begin
+    /// of the tape.
     ///
     /// # Errors
     /// [`DriveError`].
     fn space_filemarks(&mut self, count: i64) -> Result<u64, DriveError>;
 
-    /// Goes behind the last block or filemark.
+    /// Goes after the last block or filemark.
     ///
     /// # Errors
     /// [`DriveError`].
@@ -117,10 +124,10 @@ pub trait Drive: Send {
     /// Goes to a position as [`position`](Self::position) gave it.
     ///
     /// # Errors
-    /// [`DriveError::NoSuchPosition`] behind the end of data, or others.
+    /// [`DriveError::NoSuchPosition`] after the end of data, or others.
     fn locate(&mut self, object: u64) -> Result<(), DriveError>;
 
-    /// Where the tape stands.
+    /// Where the tape is.
     ///
     /// # Errors
     /// [`DriveError`].
@@ -132,15 +139,17 @@ pub trait Drive: Send {
     /// [`DriveError`].
     fn flush(&mut self) -> Result<(), DriveError>;
 
-    /// Told that nothing stands from a position on that anybody needs, where a drive wants to know that before it writes.
+    /// Says that nothing from a position on is needed, where a drive wants to know that before it
+    /// writes.
     fn allow_writes(&mut self, _from: u64) {}
 
-    /// Where the cartridge's structure is damaged, as far as the drive can tell without being asked to read.
+    /// Where the cartridge's structure is damaged, as far as the drive knows without a read.
     fn damage(&self) -> Vec<Damage> {
         Vec::new()
     }
 
-    /// Bytes behind the end of data that are no records: of a write that was cut off, or of a lost end.
+    /// Bytes after the end of data that are no records: of a write that was cut off, or of a lost
+    /// end.
     fn tail_bytes(&self) -> u64 {
         0
     }
@@ -165,7 +174,8 @@ pub trait Library: Send {
         true
     }
 
-    /// The drive with that cartridge in it; where the tape stands is not defined when another one was in it before.
+    /// The drive with that cartridge in it; where the tape is is not defined when another one was
+    /// in it before.
     ///
     /// # Errors
     /// [`DriveError::NoSuchCartridge`], or others.

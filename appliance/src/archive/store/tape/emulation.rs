@@ -7,11 +7,13 @@
 //! erase gap  | 0xFFFFFFFE u32 |, passed over
 //! ```
 //!
-//! The top four bits of a length are a class: 0 for good data, 8 for a block that could not be read. Behind a damaged place the records are found
-//! again (`simh`); such a place reads as a medium error, as on a tape. The places of all blocks are held in memory: 8 bytes each.
+//! The top four bits of a length are a class: 0 for good data, 8 for a block that could not be
+//! read. After a damaged place the records are found again (`simh`); such a place reads as a medium
+//! error, as on a tape. The places of all blocks are held in memory: 8 bytes each.
 //!
-//! **Nothing is cut off unasked.** A write makes its place the end of the file; so a cartridge of a library takes writes only from a position on that
-//! the store has named with [`Drive::allow_writes`]. A drive that was loaded by itself does what it is told.
+//! **Nothing is cut off unasked.** A write makes its place the end of the file; so a cartridge of a
+//! library takes writes only from a position on that the store has named with
+//! [`Drive::allow_writes`]. A drive that was loaded by itself does not ask.
 
 use std::fs::{self, File};
 use std::io;
@@ -21,7 +23,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::drive::{BLOCK_BYTES_MAX, Damage, Drive, DriveError, Library, Mounted, Position, Read, Written};
-use super::simh::{CLASS_BAD, CLASS_MASK, ERASE_GAP, FILEMARK, Index, Record, parse, u32_at};
+use super::simh::{
+    CLASS_BAD, CLASS_MASK, ERASE_GAP, FILEMARK, Index, Record, after_word, before_word, block_bytes,
+    padded_bytes, parse, u32_at,
+};
 use crate::private;
 
 /// A drive with one .tap file in it.
@@ -39,7 +44,8 @@ pub struct TapDrive {
 }
 
 impl TapDrive {
-    /// Loads a cartridge. Its capacity is `capacity_bytes` of the file, and the early warning comes `early_warning_bytes` before that.
+    /// Loads a cartridge. Its capacity is `capacity_bytes` of the file, and the early warning comes
+    /// `early_warning_bytes` before that.
     ///
     /// # Errors
     /// The operating system's.
@@ -74,7 +80,7 @@ impl TapDrive {
             let mark = u32_at(&self.file, offset)?;
             let record = match (self.index.repaired.get(&index), mark) {
                 (_, ERASE_GAP) => {
-                    offset += 4;
+                    offset = after_word(offset);
                     continue;
                 }
                 (Some(&record), _) => record,
@@ -82,7 +88,7 @@ impl TapDrive {
                 (None, _) if mark & CLASS_MASK == 0 => Record::Block { len: mark },
                 (None, _) => Record::Bad,
             };
-            return Ok(Some((record, offset + 4)));
+            return Ok(Some((record, after_word(offset))));
         }
     }
 
@@ -92,7 +98,7 @@ impl TapDrive {
             return Err(DriveError::Protected(self.position as u64));
         }
         let offset = self.begin_of(self.position);
-        if offset + bytes > self.capacity_bytes {
+        if offset.saturating_add(bytes) > self.capacity_bytes {
             return Err(DriveError::EndOfMedium);
         }
         self.file.set_len(offset)?;
@@ -106,14 +112,27 @@ impl TapDrive {
         Ok(())
     }
 
-    /// Whether the file at a path is the one that is loaded, and of the length that this drive gave it.
+    /// Counts an object that was written at the end, and moves past it.
+    fn count_object(&mut self, bytes: u64) {
+        self.index.offsets.push(self.index.end_bytes);
+        self.index.end_bytes = self.index.end_bytes.saturating_add(bytes);
+        self.len_bytes = self.index.end_bytes;
+        self.position = self.position.saturating_add(1);
+    }
+
+    /// Whether the file at a path is the one that is loaded, and of the length that this drive gave
+    /// it.
     fn is_of(&self, path: &Path) -> bool {
         let (Ok(ours), Ok(there)) = (self.file.metadata(), fs::metadata(path)) else { return false };
         (ours.dev(), ours.ino()) == (there.dev(), there.ino()) && there.len() == self.len_bytes
     }
 
+    fn is_nearly_full(&self, offset: u64) -> bool {
+        offset.saturating_add(self.early_warning_bytes) > self.capacity_bytes
+    }
+
     fn written(&self) -> Written {
-        Written { early_warning: self.index.end_bytes + self.early_warning_bytes > self.capacity_bytes }
+        Written { early_warning: self.is_nearly_full(self.index.end_bytes) }
     }
 
     /// Marks a block as one that cannot be read, in the way that SIMH does: for tests of damage.
@@ -125,8 +144,8 @@ impl TapDrive {
             return Err(DriveError::NoSuchPosition(object));
         };
         let mark = (len | CLASS_BAD).to_le_bytes();
-        self.file.write_all_at(&mark, data - 4)?;
-        self.file.write_all_at(&mark, data + u64::from(len.next_multiple_of(2)))?;
+        self.file.write_all_at(&mark, before_word(data))?;
+        self.file.write_all_at(&mark, data.saturating_add(padded_bytes(len)))?;
         Ok(())
     }
 }
@@ -140,18 +159,16 @@ impl Drive for TapDrive {
         if block.is_empty() || block.len() > BLOCK_BYTES_MAX {
             return Err(DriveError::BlockTooLarge(block.len()));
         }
-        let mut record = Vec::with_capacity(block.len() + 9);
+        let record_bytes = block_bytes(block.len() as u32) as usize;
+        let mut record = Vec::with_capacity(record_bytes);
         let mark = (block.len() as u32).to_le_bytes();
         record.extend_from_slice(&mark);
         record.extend_from_slice(block);
-        record.resize(4 + block.len().next_multiple_of(2), 0);
+        record.resize(record_bytes.saturating_sub(mark.len()), 0);
         record.extend_from_slice(&mark);
         self.begin_write(record.len() as u64)?;
         self.file.write_all_at(&record, self.index.end_bytes)?;
-        self.index.offsets.push(self.index.end_bytes);
-        self.index.end_bytes += record.len() as u64;
-        self.len_bytes = self.index.end_bytes;
-        self.position += 1;
+        self.count_object(record.len() as u64);
         Ok(self.written())
     }
 
@@ -159,10 +176,7 @@ impl Drive for TapDrive {
         for _ in 0..count {
             self.begin_write(4)?;
             self.file.write_all_at(&FILEMARK.to_le_bytes(), self.index.end_bytes)?;
-            self.index.offsets.push(self.index.end_bytes);
-            self.index.end_bytes += 4;
-            self.len_bytes = self.index.end_bytes;
-            self.position += 1;
+            self.count_object(4);
         }
         if !immediate {
             self.file.sync_data()?;
@@ -171,11 +185,12 @@ impl Drive for TapDrive {
     }
 
     fn read_block(&mut self, buffer: &mut [u8]) -> Result<Read, DriveError> {
-        let Some((record, data)) = self.record(self.position)? else { return Ok(Read::EndOfData) };
-        self.position += 1;
+        let index = self.position;
+        let Some((record, data)) = self.record(index)? else { return Ok(Read::EndOfData) };
+        self.position = index.saturating_add(1);
         match record {
             Record::Filemark => Ok(Read::Filemark),
-            Record::Bad => Err(DriveError::Medium(self.position as u64 - 1)),
+            Record::Bad => Err(DriveError::Medium(index as u64)),
             Record::Block { len } => {
                 let len = len as usize;
                 let target = buffer.get_mut(..len).ok_or(DriveError::BlockTooLarge(len))?;
@@ -187,7 +202,7 @@ impl Drive for TapDrive {
 
     fn space_filemarks(&mut self, count: i64) -> Result<u64, DriveError> {
         let wanted = count.unsigned_abs();
-        let mut passed = 0;
+        let mut passed = 0_u64;
         while passed < wanted {
             let index = if count > 0 {
                 self.position
@@ -198,8 +213,8 @@ impl Drive for TapDrive {
                 }
             };
             let Some((record, _)) = self.record(index)? else { break };
-            self.position = if count > 0 { index + 1 } else { index };
-            passed += u64::from(record == Record::Filemark);
+            self.position = if count > 0 { index.saturating_add(1) } else { index };
+            passed = passed.saturating_add(u64::from(record == Record::Filemark));
         }
         Ok(passed)
     }
@@ -218,7 +233,7 @@ impl Drive for TapDrive {
     }
 
     fn position(&mut self) -> Result<Position, DriveError> {
-        let early_warning = self.begin_of(self.position) + self.early_warning_bytes > self.capacity_bytes;
+        let early_warning = self.is_nearly_full(self.begin_of(self.position));
         Ok(Position { object: self.position as u64, early_warning })
     }
 
@@ -244,7 +259,8 @@ impl Drive for TapDrive {
     }
 }
 
-/// A directory of .tap files as a library: the file's name without its ending is the barcode. It has one owner at a time.
+/// A directory of .tap files as a library: the file's name without its ending is the barcode. It
+/// has one owner at a time.
 #[derive(Debug)]
 pub struct EmulatedLibrary {
     root: PathBuf,

@@ -1,11 +1,12 @@
 //! Writes one object to tape, over as many cartridges as it needs.
 
-use super::super::{Name, StoreErrorKind};
+use super::super::{Name, StoreErrorKind, longer};
+use super::cartridges::{Access, Cartridge, Cartridges};
 use super::drive::{DriveError, Library};
 use super::format::{Header, Mark, Trailer};
 use super::ledger::Line;
 use super::place::{mount_label, mount_to_append, write_at};
-use super::scan::{Access, Cartridge, Entry, FILE_OVERHEAD_BYTES, FIRST_FILE, Part};
+use super::scan::{Entry, FIRST_FILE, Part};
 use super::store::Tape;
 use crate::log::checksum::running;
 
@@ -33,8 +34,8 @@ impl FileError {
     }
 }
 
-/// An object that is being written. Nothing of it counts before [`finish`](Self::finish): the places where the cartridges are
-/// appended to do not change until then.
+/// An object that is being written. Nothing of it counts before [`finish`](Self::finish): the
+/// places where the cartridges are appended to do not change until then.
 pub(super) struct FileWriter {
     name: Name,
     tombstone: bool,
@@ -43,7 +44,7 @@ pub(super) struct FileWriter {
     cartridge: usize,
     // Where the current part's header is.
     object: u64,
-    // Where the tape must stand for the next block.
+    // Where the tape must be for the next block.
     position: u64,
     full: bool,
     tried: Vec<usize>,
@@ -107,7 +108,7 @@ impl FileWriter {
                 continue;
             }
             self.file = tape.next_file;
-            tape.next_file += 1;
+            tape.next_file = tape.next_file.saturating_add(1);
             let header = Mark::Header(Header {
                 file: self.file,
                 first_file: self.first_file,
@@ -120,13 +121,14 @@ impl FileWriter {
             tape.cartridges[index].scrap = true;
             match write_at(tape, index, object)?.write_block(&block) {
                 Ok(written) if !written.early_warning => {}
-                // Full: the file begins on the next one. This header has no filemark, so it counts for nothing.
+                // Full: the file begins on the next one. This header has no filemark, so it counts
+                // for nothing.
                 Ok(_) | Err(DriveError::EndOfMedium) => continue,
                 Err(error) => return Err(error.into()),
             }
             self.cartridge = index;
             self.object = object;
-            self.position = object + 1;
+            self.position = object.saturating_add(1);
             self.full = false;
             self.part_bytes = 0;
             self.digest = running();
@@ -144,9 +146,9 @@ impl FileWriter {
             match write_at(tape, self.cartridge, self.position)?.write_block(block) {
                 Ok(written) => {
                     self.full = written.early_warning;
-                    self.position += 1;
-                    self.part_bytes += block.len() as u64;
-                    self.object_bytes += block.len() as u64;
+                    self.position = self.position.saturating_add(1);
+                    self.part_bytes = longer(self.part_bytes, block.len());
+                    self.object_bytes = longer(self.object_bytes, block.len());
                     self.digest.update(block);
                     return Ok(());
                 }
@@ -174,12 +176,13 @@ impl FileWriter {
         drive.write_filemarks(1, false)?;
         let file = self.file;
         let part = Part { cartridge: self.cartridge, object: self.object, file, bytes: self.part_bytes, crc };
-        self.ended.push((part, self.position + 2));
+        // After the trailer and its filemark.
+        self.ended.push((part, self.position.saturating_add(2)));
         Ok(())
     }
 
-    /// Gives the object up: the cartridges on which it went on are empty again. On the first one it is written over by the next file. A drive
-    /// that fails now costs space and nothing else.
+    /// Gives the object up: the cartridges on which it went on are empty again. On the first one it
+    /// is written over by the next file. A drive that fails now costs space and nothing else.
     pub(super) fn abandon<L: Library>(self, tape: &mut Tape<L>) {
         let parts = self.ended.iter().map(|(part, _)| part.cartridge).chain([self.cartridge]);
         let first = self.ended.first().map_or(self.cartridge, |(part, _)| part.cartridge);
@@ -201,26 +204,30 @@ impl FileWriter {
             cartridge.ended_at = end;
             cartridge.last_file = cartridge.last_file.max(Some(part.file));
             cartridge.scrap = false;
-            cartridge.used_bytes += part.bytes + FILE_OVERHEAD_BYTES;
+            cartridge.count_file(part.bytes);
             parts.push(part);
         }
         Ok(Entry { first_file: self.first_file, len_bytes: self.object_bytes, parts })
     }
 }
 
-/// The next cartridge to write to: one of the set that holds nothing yet, or a blank one; also one that was put in a moment ago.
+/// The next cartridge to write to: one of the set that holds nothing yet, or a blank one; also one
+/// that was put in a moment ago.
 fn next_cartridge<L: Library>(tape: &mut Tape<L>, tried: &[usize]) -> Result<usize, FileError> {
-    let next = |cartridges: &[Cartridge]| {
-        (0..cartridges.len())
-            .filter(|index| !tried.contains(index) && cartridges[*index].access == Access::Writable)
-            .filter(|&index| cartridges[index].number.is_none() || cartridges[index].append == FIRST_FILE)
-            .min_by_key(|&index| (cartridges[index].number.unwrap_or(u64::MAX), index))
+    let next = |cartridges: &Cartridges| {
+        let untried = cartridges.iter().enumerate().filter(|(index, _)| !tried.contains(index));
+        untried
+            .filter(|(_, cartridge)| cartridge.access == Access::Writable)
+            .filter(|(_, cartridge)| cartridge.number.is_none() || cartridge.append == FIRST_FILE)
+            .map(|(index, cartridge)| (cartridge.number.unwrap_or(u64::MAX), index))
+            .min()
+            .map(|(_, index)| index)
     };
     if let Some(index) = next(&tape.cartridges) {
         return Ok(index);
     }
     for barcode in tape.library.cartridges()? {
-        // What is there is looked at before anything is written: only a blank one is taken.
+        // What is there is read before anything is written: only a blank one is taken.
         if tape.cartridges.iter().all(|known| known.barcode != barcode) && !tape.foreign.contains(&barcode) {
             tape.cartridges.push(Cartridge::new(barcode));
         }
@@ -231,10 +238,15 @@ fn next_cartridge<L: Library>(tape: &mut Tape<L>, tried: &[usize]) -> Result<usi
     })
 }
 
-/// Labels a cartridge that holds nothing, blank or of the set already; `false` when it is too small for anything.
+/// Labels a cartridge that holds nothing, blank or of the set already; `false` when it is too small
+/// for anything.
 fn label<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<bool, FileError> {
-    let next =
-        tape.cartridges.iter().filter_map(|cartridge| cartridge.number).max().map_or(0, |number| number + 1);
+    let next = tape
+        .cartridges
+        .iter()
+        .filter_map(|cartridge| cartridge.number)
+        .max()
+        .map_or(0, |number| number.saturating_add(1));
     let number = tape.cartridges[index].number.unwrap_or(next);
     let block = Mark::Label { number }.encode(tape.store);
     let drive = mount_label(tape, index)?;

@@ -1,21 +1,25 @@
-//! Goes through the files of a cartridge. What is damaged is passed over, told, and never taken for the end.
+//! Goes through the files of a cartridge. What is damaged is passed over, reported, and never taken
+//! for the end.
 //!
-//! **The end of a cartridge** is where nothing follows, by the drive's own word and by what is known to have been written. A write that was cut off leaves a file
-//! without its trailer there; it is written over when the ledger knows every file before it. Anything else that looks like an end (a damaged
-//! place, an early mark of the end, a short file, a medium error) makes the cartridge read-only.
+//! **The end of a cartridge** is where nothing follows, by the drive's own word and by what is
+//! known to have been written. A write that was cut off leaves a file without its trailer there; it
+//! is written over when the ledger knows every file before it. Anything else that looks like an end
+//! (a damaged place, an early mark of the end, a short file, a medium error) makes the cartridge
+//! read-only.
 
 use uuid::Uuid;
 
+use super::cartridges::{Access, Cartridge};
 use super::contents::Files;
 use super::drive::{Drive, DriveError};
 use super::format::{MARK_BYTES, Mark};
 use super::place::go_to;
 use super::problem::TapeProblem;
-use super::scan::{Access, Cartridge, Content, FILE_OVERHEAD_BYTES, File, read_mark};
+use super::scan::{Content, File, read_mark};
 
-/// Bytes behind the last file that a header that was cut off can leave.
+/// Bytes after the last file that a header that was cut off can leave.
 const TORN_HEADER_BYTES: u64 = 8 + MARK_BYTES as u64;
-/// Places that are tried one by one behind one that cannot be read; then ever wider steps.
+/// Places that are tried one by one after one that cannot be read; then ever wider steps.
 const TRIES: u64 = 64;
 
 /// Goes through the files of one cartridge.
@@ -25,7 +29,7 @@ pub(super) struct Scanner<'a> {
     index: usize,
     pub(super) cartridge: Cartridge,
     pub(super) damaged: bool,
-    // Behind everything, as the drive says.
+    // After everything, as the drive says.
     end: u64,
 }
 
@@ -35,7 +39,7 @@ enum Step {
     End,
     /// A filemark alone.
     Empty,
-    /// A file with its filemark; the place behind it.
+    /// A file with its filemark; the place after it.
     File { head: Content, last: Content, next: u64 },
     /// A file without a filemark.
     Unended { head: Content },
@@ -48,7 +52,8 @@ impl<'a> Scanner<'a> {
         Scanner { drive, store, index, cartridge, damaged: false, end: 0 }
     }
 
-    /// `has_ledger`: somebody knows all files that have ended, and `known_last` is the last one on this cartridge.
+    /// `has_ledger`: somebody knows all files that have ended, and `known_last` is the last one on
+    /// this cartridge.
     pub(super) fn run(
         mut self,
         has_ledger: bool,
@@ -73,13 +78,14 @@ impl<'a> Scanner<'a> {
         loop {
             let object = self.cartridge.append;
             match self.step(object)? {
-                Step::Empty => self.cartridge.append += 1,
+                Step::Empty => self.cartridge.append = object.saturating_add(1),
                 Step::File { head, last, next } => {
                     self.cartridge.append = next;
                     if let Some(file) = self.file(object, &head, &last) {
                         self.take(file, files);
                     } else if self.is_unfinished(&head, &last) && next == self.end {
-                        // Its trailer was never written; the filemark is that of a driver that lost its process.
+                        // Its trailer was never written; the filemark is that of a driver that lost
+                        // its process.
                         self.cartridge.append = object;
                         self.judge_tail(&head, has_ledger, object, problems);
                         break;
@@ -177,7 +183,7 @@ impl<'a> Scanner<'a> {
     fn take(&mut self, file: File, files: &mut Files) {
         self.cartridge.ended_at = self.cartridge.append;
         self.cartridge.last_file = self.cartridge.last_file.max(Some(file.header.file));
-        self.cartridge.used_bytes += file.trailer.part_bytes + FILE_OVERHEAD_BYTES;
+        self.cartridge.count_file(file.trailer.part_bytes);
         files.push(file);
     }
 
@@ -197,13 +203,15 @@ impl<'a> Scanner<'a> {
         files: &mut Files,
         problems: &mut Vec<TapeProblem>,
     ) -> Result<(), DriveError> {
-        if self.end > object + 1 {
-            let last = match self.drive.locate(self.end - 1).and_then(|()| read_mark(self.drive)) {
-                Ok(last) => last,
-                Err(DriveError::Medium(_) | DriveError::NoSuchPosition(_)) => Content::Unreadable,
-                Err(error) => return Err(error),
-            };
-            // Whole but for its filemark: when it was reported as done, the filemark is what is damaged.
+        if self.end > object.saturating_add(1) {
+            let last =
+                match self.drive.locate(self.end.saturating_sub(1)).and_then(|()| read_mark(self.drive)) {
+                    Ok(last) => last,
+                    Err(DriveError::Medium(_) | DriveError::NoSuchPosition(_)) => Content::Unreadable,
+                    Err(error) => return Err(error),
+                };
+            // Whole but for its filemark: when it was reported as done, the filemark is what is
+            // damaged.
             if let Some(file) = self.file(object, head, &last).filter(|f| known_last >= Some(f.header.file)) {
                 self.cartridge.append = self.end;
                 self.take(file, files);
@@ -217,14 +225,15 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Whether what begins at `object` without an end may be written over: it is the begin of a file that is newer than all that are known.
+    /// Whether what begins at `object` without an end may be written over: it is the begin of a
+    /// file that is newer than all that are known.
     fn judge_tail(&mut self, head: &Content, has_ledger: bool, object: u64, problems: &mut Vec<TapeProblem>) {
         let newest = match head {
             Content::Mark(owner, Mark::Header(header)) => {
                 *owner == self.store && self.cartridge.last_file.is_none_or(|last| header.file > last)
             }
             // A header that was written in part, as a block of its own length.
-            Content::Other | Content::Unreadable => has_ledger && self.end <= object + 1,
+            Content::Other | Content::Unreadable => has_ledger && self.end <= object.saturating_add(1),
             _ => false,
         };
         self.cartridge.scrap = newest;
@@ -234,7 +243,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Looks at every block of a stretch in which the filemarks cannot be relied on: files that have both their marks are whole.
+    /// Reads every block of a stretch in which the filemarks cannot be relied on: files that have
+    /// both their marks are whole.
     fn salvage(&mut self, from: u64, to: u64, files: &mut Files) -> Result<(), DriveError> {
         let mut begun: Option<(u64, Content)> = None;
         for object in from..to {
@@ -259,11 +269,13 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// The next place behind `object` from which the files can be read again: behind a filemark that can be found.
+    /// The next place after `object` from which the files can be read again: after a filemark that
+    /// can be found.
     fn resume(&mut self, object: u64) -> Result<Option<u64>, DriveError> {
         let stands = self.drive.position()?.object.max(object);
-        let near = (1..=TRIES).map(|step| stands + step);
-        let far = (0..).map(|power| stands + (TRIES << power)).take_while(|&place| place < self.end).take(40);
+        let near = (1..=TRIES).map(|step| stands.saturating_add(step));
+        let far =
+            (0..40).map(|power| stands.saturating_add(TRIES << power)).take_while(|&place| place < self.end);
         for place in near.chain(far).filter(|&place| place < self.end) {
             match self.drive.locate(place).and_then(|()| self.drive.space_filemarks(1)) {
                 Ok(0) => return Ok(None),

@@ -5,7 +5,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::super::{NAME_BYTES_MAX, Name};
-use crate::log::checksum::crc32c;
+use crate::log::frame::{Framed, framed};
 
 /// Bytes of each of these blocks.
 pub(super) const MARK_BYTES: usize = 512;
@@ -60,6 +60,8 @@ const _: () = assert!(size_of::<Raw>() == MARK_BYTES);
 /// What each of these blocks begins with.
 pub(super) const MAGIC: [u8; 8] = *b"VARVE-TP";
 
+framed!(Raw, MAGIC, VERSION..=VERSION, owner: store);
+
 /// The head of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Header {
@@ -107,9 +109,9 @@ impl Mark {
                 raw.number = header.file.into();
                 raw.first_file = header.first_file.into();
                 raw.part = header.part.into();
-                let text = header.name.as_str().as_bytes();
-                raw.name_bytes = (text.len() as u16).into();
-                raw.name[..text.len()].copy_from_slice(text);
+                let (name, name_bytes) = header.name.padded();
+                raw.name = name;
+                raw.name_bytes = name_bytes.into();
             }
             Mark::Trailer(trailer) => {
                 raw.kind = TRAILER.into();
@@ -122,19 +124,12 @@ impl Mark {
                 raw.data_crc = trailer.data_crc.into();
             }
         }
-        raw.crc = crc32c(&raw.as_bytes()[..MARK_BYTES - 4]).into();
-        zerocopy::transmute!(raw)
+        zerocopy::transmute!(raw.sealed())
     }
 
     /// Reads a block: whose it is, and what it says. `None` when it is none of these.
     pub(super) fn decode(bytes: &[u8]) -> Option<(Uuid, Mark)> {
-        let raw = Raw::ref_from_bytes(bytes).ok()?;
-        if raw.magic != MAGIC
-            || raw.version.get() != VERSION
-            || raw.crc.get() != crc32c(&bytes[..MARK_BYTES - 4])
-        {
-            return None;
-        }
+        let raw = Raw::view(bytes).ok()?;
         let mark = match raw.kind.get() {
             LABEL => Mark::Label { number: raw.number.get() },
             kind @ (OBJECT | TOMBSTONE) => {

@@ -1,11 +1,14 @@
-//! What the tape store has written, written down beside the tapes: which cartridges there are, where each ends, and what is on them.
+//! What the tape store has written, written down beside the tapes: which cartridges there are,
+//! where each ends, and what is on them.
 //!
-//! The cartridges describe themselves, and the store can be opened from them alone. The ledger is what tells a cartridge that lost its end from one on which a
-//! write was cut off, and an object that is away with its cartridge from one that never was. It is never ahead of the tape, and never behind what a
-//! commit has reported: its line is made stable after the object's filemark and before the commit returns.
+//! The cartridges describe themselves, and the store can be opened from them alone. The ledger is
+//! what distinguishes a cartridge that lost its end from one on which a write was cut off, and an
+//! object that is away with its cartridge from one that never was. It is never ahead of the tape,
+//! and never older than what a commit has reported: its line is made stable after the object's
+//! filemark and before the commit returns.
 //!
-//! A text of lines `CRC32C JSON`, of which a damaged or cut one is passed over; the newest word on a name, by the number of its file, is what holds.
-//! Each open writes it anew without what is past.
+//! A text of lines `CRC32C JSON`, of which a damaged or cut one is passed over; the newest word on
+//! a name, by the number of its file, is what holds. Each open writes it anew without what is past.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -81,7 +84,8 @@ pub(super) struct KnownCartridge {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Known {
     pub cartridges: BTreeMap<u64, KnownCartridge>,
-    /// The newest word on each name: the file, and the object, or `None` and the cartridge of the tombstone.
+    /// The newest word on each name: the file, and the object, or `None` and the cartridge of the
+    /// tombstone.
     pub names: BTreeMap<Name, (u64, Result<KnownObject, u64>)>,
     /// Higher than the number of every file.
     pub next_file: u64,
@@ -128,17 +132,17 @@ impl Known {
 pub(super) struct Ledger {
     path: PathBuf,
     file: File,
-    // Its end is not known any more: write nothing behind it before it is whole again.
+    // Its end is not known any more: write nothing after it before it is whole again.
     broken: bool,
     len_bytes: u64,
 }
 
-fn encode(line: &Line) -> io::Result<String> {
+pub(super) fn encode(line: &Line) -> io::Result<String> {
     let json = serde_json::to_string(line).map_err(io::Error::other)?;
     Ok(format!("{:08x} {json}\n", crc32c(json.as_bytes())))
 }
 
-fn decode(text: &[u8]) -> Option<Line> {
+pub(super) fn decode(text: &[u8]) -> Option<Line> {
     let text = std::str::from_utf8(text).ok()?;
     let (crc, json) = text.split_once(' ')?;
     (u32::from_str_radix(crc, 16).ok()? == crc32c(json.as_bytes()))
@@ -221,7 +225,7 @@ impl Ledger {
         let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
         self.broken = written.is_err();
         written?;
-        self.len_bytes += text.len() as u64;
+        self.len_bytes = self.len_bytes.saturating_add(text.len() as u64);
         Ok(())
     }
 }

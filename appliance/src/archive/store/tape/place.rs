@@ -1,15 +1,16 @@
 //! The drive at a place of a cartridge, and the looks that come before a read or a write there.
 
+use super::cartridges::Access;
 use super::drive::{Drive, DriveError, Library};
 use super::format::Mark;
-use super::scan::{Access, Content, FIRST_FILE, read_mark};
+use super::scan::{Content, FIRST_FILE, read_mark};
 use super::store::Tape;
 
-/// Moves only when the tape stands elsewhere.
+/// Moves only when the tape is elsewhere.
 pub(super) fn go_to(drive: &mut dyn Drive, object: u64) -> Result<(), DriveError> {
     if drive.position()?.object != object {
         drive.locate(object)?;
-        // A write destroys what lies behind it: be sure of the place.
+        // A write destroys what lies after it: be sure of the place.
         if drive.position()?.object != object {
             return Err(DriveError::NoSuchPosition(object));
         }
@@ -24,7 +25,8 @@ fn mount<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<&mut dyn Drive,
     if mounted.is_new {
         tape.verified = None;
     }
-    // One whose label is damaged has no number that could be compared; each of its files is looked at when it is read.
+    // One whose label is damaged has no number that could be compared; each of its files is checked
+    // when it is read.
     if tape.verified != Some(index) && cartridge.has_label {
         mounted.drive.locate(0)?;
         match read_mark(mounted.drive)? {
@@ -48,7 +50,8 @@ pub(super) fn mount_at<L: Library>(
     Ok(drive)
 }
 
-/// Makes sure that a cartridge is the one that it was, that it ends where it did, and that nothing follows there but what was never committed.
+/// Makes sure that a cartridge is the one that it was, that it ends where it did, and that nothing
+/// follows there but what was never committed.
 ///
 /// # Errors
 /// [`DriveError::Changed`], or the drive's.
@@ -83,12 +86,12 @@ fn look_before_append<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<()
         if !is_last {
             return Err(DriveError::Changed);
         }
-        object = cartridge.ended_at - 1;
+        object = cartridge.ended_at.saturating_sub(1);
         while object < cartridge.append {
             if !matches!(read_mark(drive)?, Content::Filemark) {
                 return Err(DriveError::Changed);
             }
-            object += 1;
+            object = object.saturating_add(1);
         }
     } else {
         drive.rewind()?;
@@ -101,7 +104,8 @@ fn look_before_append<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<()
         Content::Mark(owner, Mark::Label { .. }) => {
             cartridge.scrap && owner == store && cartridge.number.is_none()
         }
-        // The begin of a header that was cut off, and has the filemark of a driver that lost its process.
+        // The begin of a header that was cut off, and has the filemark of a driver that lost its
+        // process.
         Content::Filemark | Content::Other | Content::Unreadable => cartridge.scrap,
         Content::Mark(..) => false,
     };
@@ -112,7 +116,7 @@ fn look_before_append<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<()
     go_to(drive, object)
 }
 
-/// The drive with a cartridge in it that [`mount_to_append`] has looked at, where a write goes on.
+/// The drive with a cartridge in it that [`mount_to_append`] has checked, where a write goes on.
 pub(super) fn write_at<L: Library>(
     tape: &mut Tape<L>,
     index: usize,
@@ -131,7 +135,8 @@ pub(super) fn write_at<L: Library>(
     Ok(mounted.drive)
 }
 
-/// The drive where the label of a cartridge goes that holds nothing: a blank one, or one that only a put that is given up has written to.
+/// The drive where the label of a cartridge goes that holds nothing: a blank one, or one that only
+/// a put that is given up has written to.
 pub(super) fn mount_label<L: Library>(
     tape: &mut Tape<L>,
     index: usize,

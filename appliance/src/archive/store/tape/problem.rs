@@ -26,7 +26,7 @@ pub enum TapeProblem {
         /// Where the file begins.
         object: u64,
     },
-    /// Its structure is damaged at a place; what stands behind it was found again.
+    /// Its structure is damaged at a place; what follows it was found again.
     Damaged {
         /// The cartridge.
         barcode: String,
@@ -47,7 +47,7 @@ pub enum TapeProblem {
         /// The number of the last file that was written to it.
         file: Option<u64>,
     },
-    /// Something stands at its end that nobody knows.
+    /// Something is at its end that nobody knows.
     Tail {
         /// The cartridge.
         barcode: String,

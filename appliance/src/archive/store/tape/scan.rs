@@ -5,60 +5,13 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::super::Name;
+use super::cartridges::{Access, Cartridge, Cartridges};
 use super::contents::{Files, assemble, merge};
 use super::drive::{Drive, DriveError, Library, Read};
 use super::files::Scanner;
 use super::format::{Header, MAGIC, MARK_BYTES, Mark, Trailer};
 use super::ledger::Known;
 use super::problem::TapeProblem;
-
-/// What may be done with a cartridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    /// Files are appended to it.
-    Writable,
-    /// It is damaged: nothing is written to it any more.
-    ReadOnly,
-    /// It is not in the library.
-    Away,
-}
-
-/// A cartridge of the set.
-#[derive(Debug, Clone)]
-pub(super) struct Cartridge {
-    pub barcode: String,
-    /// Its number in the set; `None` while it is blank.
-    pub number: Option<u64>,
-    /// Its label can be read.
-    pub has_label: bool,
-    pub access: Access,
-    /// Where the next file goes.
-    pub append: u64,
-    /// Behind the filemark of the last file, or of the label.
-    pub ended_at: u64,
-    /// The number of the last file that has ended on it.
-    pub last_file: Option<u64>,
-    /// What stands behind `append` is of a put that was never committed.
-    pub scrap: bool,
-    /// Bytes of the files before that place.
-    pub used_bytes: u64,
-}
-
-impl Cartridge {
-    pub(super) fn new(barcode: String) -> Self {
-        Cartridge {
-            barcode,
-            number: None,
-            has_label: false,
-            access: Access::Writable,
-            append: 0,
-            ended_at: 0,
-            last_file: None,
-            scrap: false,
-            used_bytes: 0,
-        }
-    }
-}
 
 /// Where a part of an object is.
 #[derive(Debug, Clone)]
@@ -93,7 +46,7 @@ pub(super) type Place = (usize, u64);
 /// What a scan finds.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    pub cartridges: Vec<Cartridge>,
+    pub cartridges: Cartridges,
     /// The cartridge that was written to last.
     pub current: Option<usize>,
     pub objects: BTreeMap<Name, Entry>,
@@ -111,14 +64,13 @@ pub(super) struct File {
     pub trailer: Trailer,
 }
 
-/// Bytes that a file takes beside its data.
-pub(super) const FILE_OVERHEAD_BYTES: u64 = 2 * MARK_BYTES as u64;
-/// Where the first file of a cartridge begins: behind the label and its filemark.
+/// Where the first file of a cartridge begins: after the label and its filemark.
 pub(super) const FIRST_FILE: u64 = 2;
-/// Objects at a cartridge's begin that are looked at for whose it is when its label cannot be read.
+/// Objects at a cartridge's begin that are read to learn whose it is when its label cannot be read.
 const OWNER_OBJECTS: u64 = 1024;
 
-/// Whose cartridges these are: for each barcode the UUID of the store on it, `None` when it is blank or holds something else.
+/// Whose cartridges these are: for each barcode the UUID of the store on it, `None` when it is
+/// blank or holds something else.
 ///
 /// # Errors
 /// The library's.
@@ -137,7 +89,7 @@ pub fn identify(library: &mut dyn Library) -> Result<Vec<(String, Option<Uuid>)>
     Ok(owners)
 }
 
-/// Whose the first objects behind a label are that cannot be read.
+/// Whose the first objects after a label are that cannot be read.
 fn owner_behind(drive: &mut dyn Drive) -> Result<Option<Uuid>, DriveError> {
     for object in 1..OWNER_OBJECTS {
         match drive.locate(object).and_then(|()| read_mark(drive)) {
@@ -175,7 +127,8 @@ pub(super) fn read_mark(drive: &mut dyn Drive) -> Result<Content, DriveError> {
     }
 }
 
-/// Reads all cartridges of the store. `known` is what was written to them, as far as somebody remembers.
+/// Reads all cartridges of the store. `known` is what was written to them, as far as somebody
+/// remembers.
 pub(super) fn scan(
     library: &mut dyn Library,
     store: Uuid,

@@ -1,14 +1,17 @@
-//! Finds the records of a SIMH .tap file, also behind a place that is damaged.
+//! Finds the records of a SIMH .tap file, also after a place that is damaged.
 //!
-//! Every block has its length before it and behind it. Where the two differ, where a length leads out of the file, and where a mark says that the
-//! medium ends though bytes follow, one of these holds:
+//! Every block has its length before it and after it. Where the two differ, where a length leads
+//! out of the file, and where a mark says that the medium ends though bytes follow, one of these
+//! holds:
 //! - the length before the block is right: the next record begins where it says;
-//! - the length behind it is right: read backward from what follows, records lead to this place;
-//! - neither: what lies between this place and the first record that is found again is one stretch that cannot be read;
-//! - nothing that the tape store wrote follows: a write was cut off here, or the end of the file is missing. Only who knows what
-//!   was written can tell; the bytes are called the tail.
+//! - the length after it is right: read backward from what follows, records lead to this place;
+//! - neither: what lies between this place and the first record that is found again is one stretch
+//!   that cannot be read;
+//! - nothing that the tape store wrote follows: a write was cut off here, or the end of the file is
+//!   missing. Only who knows what was written can know; the bytes are called the tail.
 //!
-//! What follows is found by the store's own marks, whose checksums a block of data does not have by chance.
+//! What follows is found by the store's own marks, whose checksums a block of data does not have by
+//! chance.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,10 +27,18 @@ pub(super) const ERASE_GAP: u32 = 0xFFFF_FFFE;
 pub(super) const CLASS_MASK: u32 = 0xF000_0000;
 pub(super) const CLASS_BAD: u32 = 0x8000_0000;
 
-/// More filemarks in a row than anybody writes: so many zeroes are a part of the file that was lost.
+/// More filemarks in a row than anybody writes: so many zeroes are a part of the file that was
+/// lost.
 const FILEMARKS_MAX: usize = 8;
+/// Bytes of a mark, and of each of a block's two lengths.
+const WORD_BYTES: u64 = 4;
 /// Bytes that are searched at a time.
 const SEARCH_BYTES: usize = 1 << 20;
+
+/// Bytes of a block with a mark of the store's.
+const MARK_BLOCK_BYTES: usize = MARK_BYTES + 2 * WORD_BYTES as usize;
+/// Places that one search covers: at each of them such a block could begin.
+const SEARCHED_BYTES: u64 = (SEARCH_BYTES - MARK_BLOCK_BYTES + 1) as u64;
 
 /// One object of the tape, as far as it can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +51,11 @@ pub(super) enum Record {
 /// Where everything is.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// Where each object begins; gaps belong to the object behind them.
+    /// Where each object begins; gaps belong to the object after them.
     pub offsets: Vec<u64>,
     /// Where the data ends.
     pub end_bytes: u64,
-    /// Bytes behind the end that are no records.
+    /// Bytes after the end that are no records.
     pub tail_bytes: u64,
     /// Objects whose first length is not what it was, by their number.
     pub repaired: BTreeMap<usize, Record>,
@@ -53,8 +64,28 @@ pub(super) struct Index {
 }
 
 /// Bytes of a block with its two lengths.
-fn block_bytes(len: u32) -> u64 {
-    8 + u64::from(len.next_multiple_of(2))
+pub(super) fn block_bytes(len: u32) -> u64 {
+    padded_bytes(len).saturating_add(2 * WORD_BYTES)
+}
+
+/// Bytes of a block's data, with the byte that makes them even.
+pub(super) fn padded_bytes(len: u32) -> u64 {
+    u64::from(len).div_ceil(2).saturating_mul(2)
+}
+
+/// Where the word at a place ends. No file is so long that it has no such place.
+pub(super) fn after_word(offset: u64) -> u64 {
+    offset.saturating_add(WORD_BYTES)
+}
+
+/// Where the word begins that ends at a place, which the caller knows to follow one.
+pub(super) fn before_word(end: u64) -> u64 {
+    end.saturating_sub(WORD_BYTES)
+}
+
+/// Whether a record from one place to another is more than a filemark.
+fn is_block(begin: u64, end: u64) -> bool {
+    end > after_word(begin)
 }
 
 /// The length of a block from the word beside it, if one can be that long.
@@ -74,7 +105,16 @@ pub(super) fn u32_at(file: &File, offset: u64) -> io::Result<u32> {
     Ok(u32::from_le_bytes(bytes))
 }
 
-/// What stands at a place.
+/// Whether bytes are a block with a mark of the store's. One of its two lengths may be damaged.
+fn is_mark_block(bytes: &[u8]) -> bool {
+    let Some((before, rest)) = bytes.split_first_chunk() else { return false };
+    let Some((mark, after)) = rest.split_last_chunk() else { return false };
+    mark.starts_with(&MAGIC)
+        && [before, after].iter().any(|&&length| u32::from_le_bytes(length) == MARK_BYTES as u32)
+        && Mark::decode(mark).is_some()
+}
+
+/// What is at a place.
 enum Found {
     Gap,
     Record {
@@ -85,7 +125,8 @@ enum Found {
     Broken,
 }
 
-/// A record that was passed backward: its begin, its end, and what it is when its first length says something else.
+/// A record that was passed backward: its begin, its end, and what it is when its first length says
+/// something else.
 type Passed = (u64, u64, Option<Record>);
 
 struct Parser<'a> {
@@ -109,16 +150,16 @@ impl Parser<'_> {
     fn run(&mut self) -> io::Result<()> {
         let mut offset = 0;
         let mut begin = 0;
-        let mut filemarks = 0;
+        let mut filemarks = 0_usize;
         while offset < self.len_bytes {
             let found = self.look(offset)?;
             match found {
                 Found::Gap => {
-                    offset += 4;
+                    offset = after_word(offset);
                     continue;
                 }
-                Found::Record { end } if end - offset > 4 || filemarks < FILEMARKS_MAX => {
-                    filemarks = if end - offset > 4 { 0 } else { filemarks + 1 };
+                Found::Record { end } if is_block(offset, end) || filemarks < FILEMARKS_MAX => {
+                    filemarks = if is_block(offset, end) { 0 } else { filemarks.saturating_add(1) };
                     self.push(begin, end);
                     offset = end;
                 }
@@ -126,8 +167,9 @@ impl Parser<'_> {
                     let ends = matches!(found, Found::End);
                     let Some(next) = self.resume(begin, offset, ends)? else {
                         // A mark at the very end of the file belongs there.
-                        let is_plain = ends && offset + 4 == self.len_bytes;
-                        self.index.tail_bytes = if is_plain { 0 } else { self.len_bytes - offset };
+                        let is_plain = ends && after_word(offset) == self.len_bytes;
+                        self.index.tail_bytes =
+                            if is_plain { 0 } else { self.len_bytes.saturating_sub(offset) };
                         return Ok(());
                     };
                     filemarks = 0;
@@ -145,18 +187,18 @@ impl Parser<'_> {
     }
 
     fn look(&self, offset: u64) -> io::Result<Found> {
-        if offset + 4 > self.len_bytes {
+        if after_word(offset) > self.len_bytes {
             return Ok(Found::Broken);
         }
         let word = u32_at(self.file, offset)?;
         Ok(match word {
-            FILEMARK => Found::Record { end: offset + 4 },
+            FILEMARK => Found::Record { end: after_word(offset) },
             ERASE_GAP => Found::Gap,
             END_OF_MEDIUM => Found::End,
             _ => match block_len(word) {
                 Some(len) => {
-                    let end = offset + block_bytes(len);
-                    let closes = end <= self.len_bytes && u32_at(self.file, end - 4)? == word;
+                    let end = offset.saturating_add(block_bytes(len));
+                    let closes = end <= self.len_bytes && u32_at(self.file, before_word(end))? == word;
                     if closes { Found::Record { end } } else { Found::Broken }
                 }
                 None => Found::Broken,
@@ -170,37 +212,40 @@ impl Parser<'_> {
             return Ok(true);
         }
         match self.look(offset)? {
-            Found::Record { end } if end - offset > 4 => Ok(true),
+            Found::Record { end } if is_block(offset, end) => Ok(true),
             Found::Record { end } => Ok(end == self.len_bytes
-                || matches!(self.look(end)?, Found::Record { end: next } if next - end > 4)),
+                || matches!(self.look(end)?, Found::Record { end: next } if is_block(end, next))),
             _ => Ok(false),
         }
     }
 
-    /// Goes on behind a place that is broken; tells where, or `None` when nothing follows that could be known.
+    /// Goes on after a place that is broken; returns where, or `None` when nothing follows that
+    /// could be known.
     fn resume(&mut self, begin: u64, offset: u64, ends: bool) -> io::Result<Option<u64>> {
-        if !ends && offset + 4 <= self.len_bytes {
+        if !ends && after_word(offset) <= self.len_bytes {
             let word = u32_at(self.file, offset)?;
             if let Some(len) = block_len(word) {
-                let end = offset + block_bytes(len);
+                let end = offset.saturating_add(block_bytes(len));
                 if end <= self.len_bytes && self.is_sure(end)? {
-                    self.note(offset, end - 4, 4);
+                    self.note(offset, before_word(end), WORD_BYTES);
                     self.index.repaired.insert(self.index.offsets.len(), record_of(word, len));
                     self.push(begin, end);
                     return Ok(Some(end));
                 }
             }
         }
-        let Some(mark) = self.find_mark(offset + u64::from(ends) * 4)? else { return Ok(None) };
+        let Some(mark) = self.find_mark(if ends { after_word(offset) } else { offset })? else {
+            return Ok(None);
+        };
         let (records, from) = self.walk_back(offset, mark)?;
         if from > offset {
-            self.note(offset, offset, from - offset);
+            self.note(offset, offset, from.saturating_sub(offset));
             self.index.repaired.insert(self.index.offsets.len(), Record::Bad);
             self.push(begin, from);
         }
         for &(start, end, repaired) in records.iter().rev() {
             if let Some(record) = repaired {
-                self.note(offset, start, 4);
+                self.note(offset, start, WORD_BYTES);
                 self.index.repaired.insert(self.index.offsets.len(), record);
             }
             self.push(if start == offset { begin } else { start }, end);
@@ -208,8 +253,8 @@ impl Parser<'_> {
         if matches!(self.look(mark)?, Found::Record { .. }) {
             return Ok(Some(mark));
         }
-        let end = mark + block_bytes(MARK_BYTES as u32);
-        self.note(mark, mark, 4);
+        let end = mark.saturating_add(block_bytes(MARK_BYTES as u32));
+        self.note(mark, mark, WORD_BYTES);
         let record = Record::Block { len: MARK_BYTES as u32 };
         self.index.repaired.insert(self.index.offsets.len(), record);
         self.push(if mark == offset { begin } else { mark }, end);
@@ -218,49 +263,43 @@ impl Parser<'_> {
 
     fn note(&mut self, record_offset: u64, offset: u64, len_bytes: u64) {
         let object = self.index.offsets.len() as u64;
-        let behind_bytes = self.len_bytes - record_offset;
+        let behind_bytes = self.len_bytes.saturating_sub(record_offset);
         self.index.damage.push(Damage { object, offset_bytes: offset, len_bytes, behind_bytes });
     }
 
     /// The first block from a place on that is a mark of the store's.
     fn find_mark(&self, from: u64) -> io::Result<Option<u64>> {
-        let mut buffer = vec![0; SEARCH_BYTES + MARK_BYTES];
+        let mut buffer = vec![0; SEARCH_BYTES];
         let mut base = from;
-        while base + 8 + MARK_BYTES as u64 <= self.len_bytes {
-            let len = (self.len_bytes - base).min(buffer.len() as u64) as usize;
-            self.file.read_exact_at(&mut buffer[..len], base)?;
-            for at in 4..(len - MARK_BYTES - 3) {
-                if buffer[at] != MAGIC[0] || buffer[at..at + MAGIC.len()] != MAGIC {
-                    continue;
-                }
-                let start = base + at as u64 - 4;
-                // One of its two lengths may be damaged as well.
-                let lengths =
-                    [u32_at(self.file, start)?, u32_at(self.file, base + (at + MARK_BYTES) as u64)?];
-                if lengths.contains(&(MARK_BYTES as u32))
-                    && Mark::decode(&buffer[at..at + MARK_BYTES]).is_some()
-                {
-                    return Ok(Some(start));
-                }
+        loop {
+            let left_bytes = self.len_bytes.saturating_sub(base);
+            buffer.truncate(left_bytes.min(SEARCH_BYTES as u64) as usize);
+            self.file.read_exact_at(&mut buffer, base)?;
+            let mut blocks = (base..).zip(buffer.windows(MARK_BLOCK_BYTES));
+            if let Some((start, _)) = blocks.find(|(_, block)| is_mark_block(block)) {
+                return Ok(Some(start));
             }
-            base += SEARCH_BYTES as u64 - 8;
+            if left_bytes <= SEARCH_BYTES as u64 {
+                return Ok(None);
+            }
+            base = base.saturating_add(SEARCHED_BYTES);
         }
-        Ok(None)
     }
 
-    /// The records before `from`, last first, as far back as their lengths lead, but not beyond `to`; and where they begin.
+    /// The records before `from`, last first, as far back as their lengths lead, but not beyond
+    /// `to`; and where they begin.
     fn walk_back(&self, to: u64, from: u64) -> io::Result<(Vec<Passed>, u64)> {
         let mut records = Vec::new();
         let mut at = from;
-        while at >= to + 4 {
-            let word = u32_at(self.file, at - 4)?;
-            if word == FILEMARK {
-                let before = self.block_before(to, at - 4)?;
-                if before.is_none() && at - 4 != to {
+        while at >= after_word(to) {
+            let mark = before_word(at);
+            if u32_at(self.file, mark)? == FILEMARK {
+                let before = self.block_before(to, mark)?;
+                if before.is_none() && mark != to {
                     break;
                 }
-                records.push((at - 4, at, None));
-                at -= 4;
+                records.push((mark, at, None));
+                at = mark;
                 continue;
             }
             let Some((start, repaired)) = self.block_before(to, at)? else { break };
@@ -270,12 +309,13 @@ impl Parser<'_> {
         Ok((records, at))
     }
 
-    /// The block that ends at a place: where it begins, and what it is when its first length says something else.
+    /// The block that ends at a place: where it begins, and what it is when its first length says
+    /// something else.
     fn block_before(&self, to: u64, end: u64) -> io::Result<Option<(u64, Option<Record>)>> {
-        if end < to + 8 {
+        if end < after_word(after_word(to)) {
             return Ok(None);
         }
-        let word = u32_at(self.file, end - 4)?;
+        let word = u32_at(self.file, before_word(end))?;
         let start =
             block_len(word).and_then(|len| end.checked_sub(block_bytes(len)).map(|start| (start, len)));
         let Some((start, len)) = start.filter(|&(start, _)| start >= to) else { return Ok(None) };

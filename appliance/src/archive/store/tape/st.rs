@@ -4,16 +4,18 @@
 //! write, read      write(2), read(2): a block each
 //! filemarks        MTWEOF, which waits for the medium; MTWEOFI, which does not
 //! places           MTSEEK and MTIOCPOS, in logical objects (blocks and filemarks), as LOCATE and READ POSITION count them
-//! end of data      behind a filemark a read of nothing, told from another filemark by MTIOCGET's GMT_EOD; behind a block an I/O error
+//! end of data      after a filemark a read of nothing, which MTIOCGET distinguishes from another filemark by MTIOCGET's GMT_EOD; after a block an I/O error
 //! end of medium    from the early warning on the driver says ENOSPC for writes that were done, or refused and will be done when they are repeated once;
-//!                  which of them is told by the position
+//!                  the position shows which of them
 //! ```
 //!
-//! **What the kernel does by itself.** It ends what was being written with a filemark when the tape is moved, when the device is closed, and when the process
-//! dies. So a file that a crash cut off has a filemark, and no trailer: the scan knows that.
+//! **What the kernel does by itself.** It ends what was being written with a filemark when the tape
+//! is moved, when the device is closed, and when the process dies. So a file that a crash cut off
+//! has a filemark, and no trailer: the scan knows that.
 //!
-//! **State.** The position is counted while all goes well, and asked for after every filemark that was waited for, every move and every failure:
-//! a block costs one system call for its data and one for the driver's flags, and no second command to the drive.
+//! **State.** The position is counted while all goes well, and asked for after every filemark that
+//! was waited for, every move and every failure: a block costs one system call for its data and one
+//! for the driver's flags, and no second command to the drive.
 //!
 //! A drive has the one cartridge that somebody has put into it; a changer is not driven.
 
@@ -92,7 +94,7 @@ pub enum StDevice {
 }
 
 impl StDevice {
-    /// Looks at a path, through symbolic links. What cannot be looked at is [`StDevice::None`].
+    /// Examines a path, through symbolic links. What cannot be examined is [`StDevice::None`].
     pub fn at(path: &Path) -> Self {
         let Ok(metadata) = fs::metadata(path) else { return StDevice::None };
         if !metadata.file_type().is_char_device() || rustix::fs::major(metadata.rdev()) != ST_MAJOR {
@@ -109,18 +111,19 @@ impl StDevice {
 #[derive(Debug)]
 pub struct StDrive {
     file: File,
-    // Where the tape stands, while that is known.
+    // Where the tape is, while that is known.
     object: Option<u64>,
     early_warning: bool,
 }
 
 impl StDrive {
-    /// Opens a drive with a cartridge in it, rewinds it, and sets blocks of any size and logical positions. The kernel waits up to two minutes for a
-    /// drive that is getting ready.
+    /// Opens a drive with a cartridge in it, rewinds it, and sets blocks of any size and logical
+    /// positions. The kernel waits up to two minutes for a drive that is getting ready.
     ///
     /// # Errors
-    /// The operating system's: `ENOMEDIUM` without a cartridge, `EROFS` when it is write-protected, `EBUSY` when another process has the drive;
-    /// `PermissionDenied` when positions are not logical and this process may not change that.
+    /// The operating system's: `ENOMEDIUM` without a cartridge, `EROFS` when it is write-protected,
+    /// `EBUSY` when another process has the drive; `PermissionDenied` when positions are not
+    /// logical and this process may not change that.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path)?;
         let drive = StDrive { file, object: None, early_warning: false };
@@ -154,13 +157,15 @@ impl StDrive {
 
     fn operate(&self, code: libc::c_short, count: libc::c_int) -> Result<(), Errno> {
         let operation = Operation { code, count };
-        // SAFETY: this request only reads the structure, which has the layout of the kernel's `struct mtop`.
+        // SAFETY: this request only reads the structure, which has the layout of the kernel's
+        // `struct mtop`.
         unsafe { rustix::ioctl::ioctl(&self.file, Setter::<MTIOCTOP, Operation>::new(operation)) }
     }
 
     /// Whether a flag is set. No command goes to the drive for it.
     fn has_flag(&self, flag: libc::c_long) -> Result<bool, Errno> {
-        // SAFETY: this request writes the kernel's `struct mtget`, of which `Status` has the layout.
+        // SAFETY: this request writes the kernel's `struct mtget`, of which `Status` has the
+        // layout.
         let status = unsafe { rustix::ioctl::ioctl(&self.file, Getter::<MTIOCGET, Status>::new()) }?;
         Ok(status.flags & flag != 0)
     }
@@ -185,20 +190,22 @@ impl StDrive {
 
     /// Counts what was passed or written, while the place is known.
     fn advance(&mut self, objects: u64) {
-        self.object = self.object.map(|object| object + objects);
+        self.object = self.object.map(|object| object.saturating_add(objects));
     }
 
-    /// Whether nothing was written behind `object`, where the tape stands. The driver has the same word for that and for a block that cannot be read, unless a filemark
-    /// is before it: so one tries to pass a filemark.
+    /// Whether nothing was written after `object`, where the tape is. The driver has the same word
+    /// for that and for a block that cannot be read, unless a filemark is before it: so one tries
+    /// to pass a filemark.
     fn is_at_end_of_data(&mut self, object: u64) -> Result<bool, DriveError> {
-        // A block that cannot be read stops the tape at the same place: only the drive's own word is the end.
+        // A block that cannot be read stops the tape at the same place: only the drive's own word
+        // is the end.
         if self.go(MTFSF, 1) == Err(Errno::IO)
             && self.has_flag(GMT_EOD).map_err(io::Error::from)?
             && self.object()? == object
         {
             return Ok(true);
         }
-        // Back to where it stood; whatever fails now, the place cannot be read.
+        // Back to where it was; whatever fails now, the place cannot be read.
         let back = libc::c_int::try_from(object).map_err(|_| DriveError::NoSuchPosition(object))?;
         self.go(MTSEEK, back).map_err(|errno| self.move_failed(errno))?;
         Ok(false)
@@ -209,7 +216,8 @@ impl StDrive {
         DriveError::Io(error)
     }
 
-    /// A move that failed: a drive that still knows where it stands has met something that it cannot read.
+    /// A move that failed: a drive that still knows where it is has met something that it cannot
+    /// read.
     fn move_failed(&mut self, errno: Errno) -> DriveError {
         self.object = None;
         match self.object() {
@@ -238,7 +246,8 @@ impl Drive for StDrive {
                 }
                 Ok(_) => return Err(self.failed(io::ErrorKind::WriteZero.into())),
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                    // The driver's word for the early warning, whether the block was written or not, and for the end of the medium.
+                    // The driver's word for the early warning, whether the block was written or
+                    // not, and for the end of the medium.
                     self.early_warning = true;
                     self.object = None;
                     if self.object()? > before {
@@ -282,7 +291,7 @@ impl Drive for StDrive {
             Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
                 self.object = None;
                 // How large it is the driver does not say.
-                Err(DriveError::BlockTooLarge(buffer.len() + 1))
+                Err(DriveError::BlockTooLarge(buffer.len().saturating_add(1)))
             }
             Err(error) if error.raw_os_error() == Some(libc::EIO) => {
                 self.object = None;
@@ -321,9 +330,10 @@ impl Drive for StDrive {
         let count = libc::c_int::try_from(object).map_err(|_| DriveError::NoSuchPosition(object))?;
         match self.go(MTSEEK, count) {
             Ok(()) => Ok(()),
-            // A drive that still knows where it stands has met the end of the data, or what it cannot read.
+            // A drive that still knows where it is has met the end of the data, or what it cannot
+            // read.
             Err(errno) => match self.move_failed(errno) {
-                // Where the drive can go to the end of the data, what lies behind that is no
+                // Where the drive can go to the end of the data, what lies after that is no
                 // position.
                 DriveError::Medium(_) if self.go(MTEOM, 1).is_ok() && self.object()? < object => {
                     Err(DriveError::NoSuchPosition(object))
@@ -334,7 +344,8 @@ impl Drive for StDrive {
     }
 
     fn flush(&mut self) -> Result<(), DriveError> {
-        // Every move of the tape, and so every read of what was written, waits for the medium; this is for a tape that has not moved.
+        // Every move of the tape, and so every read of what was written, waits for the medium; this
+        // is for a tape that has not moved.
         Ok(self.operate(MTNOP, 1).map_err(io::Error::from)?)
     }
 
@@ -379,7 +390,8 @@ impl Library for StLibrary {
         if barcode != self.barcode {
             return Err(DriveError::NoSuchCartridge);
         }
-        // After a failure, which a change of the cartridge is as well, whoever uses the drive reads the label again.
+        // After a failure, which a change of the cartridge is as well, whoever uses the drive reads
+        // the label again.
         Ok(Mounted { drive: &mut self.drive, is_new: false })
     }
 }

@@ -1,4 +1,4 @@
-//! The cache in which whole objects from tape stand for reading: a directory with a bound.
+//! The cache in which whole objects from tape are stored for reading: a directory with a bound.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -10,7 +10,8 @@ use std::sync::Arc;
 use super::scan::Place;
 use crate::private;
 
-/// The cache. What is used longest ago leaves first; a file that is still being read lives until its reader is done.
+/// The cache. What is used longest ago leaves first; a file that is still being read lives until
+/// its reader is done.
 #[derive(Debug)]
 pub(super) struct Stage {
     root: PathBuf,
@@ -49,7 +50,7 @@ impl Stage {
 
     /// Makes room and gives an empty file for an object of at most the bound.
     pub(super) fn create(&mut self, place: Place, len_bytes: u64) -> io::Result<File> {
-        while self.used_bytes + len_bytes > self.bound_bytes {
+        while self.used_bytes.saturating_add(len_bytes) > self.bound_bytes {
             let Some(&(oldest, ..)) = self.staged.front() else { break };
             self.remove(oldest);
         }
@@ -59,7 +60,7 @@ impl Stage {
     /// Takes in a file that was filled.
     pub(super) fn insert(&mut self, place: Place, len_bytes: u64, file: File) -> Arc<File> {
         let file = Arc::new(file);
-        self.used_bytes += len_bytes;
+        self.used_bytes = self.used_bytes.saturating_add(len_bytes);
         self.staged.push_back((place, len_bytes, Arc::clone(&file)));
         file
     }
@@ -69,7 +70,7 @@ impl Stage {
         if let Some(index) = self.staged.iter().position(|(staged, ..)| *staged == place)
             && let Some((_, len_bytes, _)) = self.staged.remove(index)
         {
-            self.used_bytes -= len_bytes;
+            self.used_bytes = self.used_bytes.saturating_sub(len_bytes);
         }
         // A file that cannot be removed is removed at the next open.
         let _ = fs::remove_file(self.path(place));

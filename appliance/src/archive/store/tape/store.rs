@@ -12,9 +12,10 @@ use uuid::Uuid;
 use super::super::error::Reason;
 use super::super::{
     Capabilities, Name, ObjectStat, Page, Put, Sink, Space, Store, StoreError, StoreErrorKind, check_range,
-    page,
+    longer, page, split_for,
 };
 use super::at_hand::AtHand;
+use super::cartridges::{Access, Cartridges};
 use super::contents::{known, known_of};
 use super::drive::{Drive, DriveError, Library, Read};
 use super::file::{FileError, FileWriter};
@@ -22,20 +23,24 @@ use super::format::{MARK_BYTES, Mark};
 use super::ledger::{self, Ledger, Line};
 use super::place::mount_at;
 use super::problem::TapeProblem;
-use super::scan::{Access, Cartridge, Entry, scan};
+use super::scan::{Entry, scan};
 use super::stage::{self, Stage};
+use crate::archive::object::RangedRead;
 
 /// How a tape store is used.
 #[derive(Debug, Clone)]
 pub struct TapeOptions {
-    /// Bytes of a data block: 512 up to what the drive can write; 256 KiB is usual. Objects with other blocks are read as well.
+    /// Bytes of a data block: 512 up to what the drive can write; 256 KiB is usual. Objects with
+    /// other blocks are read as well.
     pub block_bytes: usize,
-    /// Where objects are staged for reading. The store's own; staged files in it are removed at open.
+    /// Where objects are staged for reading. The store's own; staged files in it are removed at
+    /// open.
     pub cache: PathBuf,
     /// The most bytes of staged objects, and so the largest object.
     pub cache_bytes: u64,
-    /// The directory where the store writes down what it has put on which cartridge. It should last as long as the cartridges do: without
-    /// it a cartridge that lost its end cannot be told from one on which a write was cut off.
+    /// The directory where the store writes down what it has put on which cartridge. It should last
+    /// as long as the cartridges do: without it a cartridge that lost its end cannot be
+    /// distinguished from one on which a write was cut off.
     pub ledger: PathBuf,
 }
 
@@ -43,7 +48,7 @@ pub struct TapeOptions {
 pub(super) struct Tape<L: Library> {
     pub library: L,
     pub store: Uuid,
-    pub cartridges: Vec<Cartridge>,
+    pub cartridges: Cartridges,
     pub current: Option<usize>,
     pub next_file: u64,
     /// The cartridge in the drive whose label has been read.
@@ -58,7 +63,8 @@ pub(super) struct Tape<L: Library> {
     block: Vec<u8>,
 }
 
-/// A store on tape. One put at a time; while it is open, an object that is not staged cannot be read (`Unavailable`).
+/// A store on tape. One put at a time; while it is open, an object that is not staged cannot be
+/// read (`Unavailable`).
 pub struct TapeStore<L: Library> {
     label: String,
     pub(super) options: TapeOptions,
@@ -105,8 +111,8 @@ fn file_error(label: &str, operation: &'static str, error: &FileError) -> StoreE
 }
 
 impl<L: Library> TapeStore<L> {
-    /// Opens the cartridges of `library` that belong to `store`, or are blank; reads every label, header and trailer. Cartridges with other
-    /// contents are never written to.
+    /// Opens the cartridges of `library` that belong to `store`, or are blank; reads every label,
+    /// header and trailer. Cartridges with other contents are never written to.
     ///
     /// # Errors
     /// `Unsupported` for a block size that the drive cannot write, or the drive's.
@@ -249,7 +255,7 @@ impl<L: Library> TapeStore<L> {
     fn copy(&self, tape: &mut Tape<L>, name: &Name, entry: &Entry, file: &File) -> Result<(), StoreError> {
         let corrupt = |what| self.error("get", StoreErrorKind::Corrupt(what), name);
         let mut block = std::mem::take(&mut tape.block);
-        let mut offset = 0;
+        let mut offset = 0_u64;
         for (number, part) in entry.parts.iter().enumerate() {
             let store = tape.store;
             let place = format!("{}, cartridge {}", self.label, tape.cartridges[part.cartridge].barcode);
@@ -257,7 +263,7 @@ impl<L: Library> TapeStore<L> {
             let drive = mount_at(tape, part.cartridge, part.object).map_err(failed)?;
             block.resize(drive.block_bytes_max(), 0);
             let head = match drive.read_block(&mut block).map_err(failed)? {
-                Read::Block(len) => Mark::decode(&block[..len]),
+                Read::Block(len) => block.get(..len).and_then(Mark::decode),
                 Read::Filemark | Read::EndOfData => None,
             };
             let expected = match head {
@@ -278,10 +284,11 @@ impl<L: Library> TapeStore<L> {
                     return Err(corrupt("shorter than it was"));
                 };
                 left = left.checked_sub(len as u64).ok_or_else(|| corrupt("longer than it was"))?;
-                digest.update(&block[..len]);
-                file.write_all_at(&block[..len], offset)
+                let data = block.get(..len).unwrap_or_default();
+                digest.update(data);
+                file.write_all_at(data, offset)
                     .map_err(|error| StoreError::io(&self.label, "get (staging)", &error).of(name))?;
-                offset += len as u64;
+                offset = offset.saturating_add(len as u64);
             }
             if digest.finalize() as u32 != part.crc {
                 return Err(corrupt("checksum mismatch"));
@@ -312,13 +319,14 @@ impl<L: Library> TapePut<'_, L> {
 
 impl<L: Library> Sink for TapePut<'_, L> {
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
-        if self.len_bytes + bytes.len() as u64 > self.max_bytes {
+        let len_bytes = longer(self.len_bytes, bytes.len());
+        if len_bytes > self.max_bytes {
             return Err(self.store.error("put", StoreErrorKind::OutOfRange, &self.name));
         }
-        self.len_bytes += bytes.len() as u64;
+        self.len_bytes = len_bytes;
         let block_bytes = self.store.options.block_bytes;
         while !bytes.is_empty() {
-            let (now, rest) = bytes.split_at(bytes.len().min(block_bytes - self.block.len()));
+            let (now, rest) = split_for(bytes, block_bytes, self.block.len());
             bytes = rest;
             self.block.extend_from_slice(now);
             if self.block.len() == block_bytes {
@@ -423,9 +431,7 @@ impl<L: Library> Store for TapeStore<L> {
             return Ok(());
         }
         if let Some(bytes) = self.tape().at_hand.find(name, &entry) {
-            let start = offset as usize;
-            buffer.copy_from_slice(&bytes[start..start + buffer.len()]);
-            return Ok(());
+            return bytes.read_at(offset, buffer);
         }
         let file = self.staged(name, &entry)?;
         stage::read(&file, offset, buffer)

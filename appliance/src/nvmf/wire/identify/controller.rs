@@ -68,7 +68,8 @@ pub mod bits {
     pub const SGLS_OFFSET: u32 = 1 << 20;
     /// SGLS: the transport data block descriptor.
     pub const SGLS_TRANSPORT: u32 = 1 << 21;
-    /// ANACAP: each state that may be reported (optimized, non-optimized, inaccessible, loss, change).
+    /// ANACAP: each state that may be reported (optimized, non-optimized, inaccessible, loss,
+    /// change).
     pub const ANACAP_ALL_STATES: u8 = 0b1_1111;
     /// ANACAP: a namespace's group does not change while it is attached.
     pub const ANACAP_GROUP_FIXED: u8 = 1 << 6;
@@ -80,7 +81,8 @@ pub mod bits {
     pub const FCATT_STATIC: u8 = 1 << 0;
 }
 
-/// A power state descriptor; only its first fields are named (Base figure "Power State Descriptor").
+/// A power state descriptor; only its first fields are named (Base figure "Power State
+/// Descriptor").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct PowerState {

@@ -140,13 +140,18 @@ assert_layout!(NamespaceDescriptors, 4096);
 impl From<NamespaceIds> for NamespaceDescriptors {
     fn from(ids: NamespaceIds) -> Self {
         let mut list = Self { bytes: [0; IDENTIFY_BYTES] };
-        let mut offset = 0;
+        // At most 4 x 4 + 41 bytes in all, so the list's 4096 always suffice.
+        let mut free = list.bytes.iter_mut();
         let mut append = |descriptor_type: DescriptorType, id: &[u8]| {
-            // At most 4 x 4 + 41 bytes in all, so the list's 4096 always suffice.
-            list.bytes[offset] = descriptor_type.into();
-            list.bytes[offset + 1] = descriptor_type.bytes();
-            list.bytes[offset + 4..offset + 4 + id.len()].copy_from_slice(id);
-            offset += 4 + id.len();
+            let header = NamespaceDescriptorHeader {
+                descriptor_type: descriptor_type.into(),
+                length_bytes: descriptor_type.bytes(),
+                reserved: [0; 2],
+            };
+            // In this order no free byte is taken and not written.
+            for (&byte, free) in header.as_bytes().iter().chain(id).zip(free.by_ref()) {
+                *free = byte;
+            }
         };
         if let Some(id) = ids.eui64 {
             append(DescriptorType::Eui64, &id);
@@ -171,13 +176,15 @@ impl NamespaceDescriptors {
     /// When a descriptor's length is wrong or it runs over the end.
     pub fn ids(&self) -> Result<NamespaceIds, NamespaceDescriptorsError> {
         let mut ids = NamespaceIds::default();
-        let mut offset = 0;
-        while let Ok((header, rest)) = NamespaceDescriptorHeader::ref_from_prefix(&self.bytes[offset..]) {
+        let mut left = &self.bytes[..];
+        while let Ok((header, rest)) = NamespaceDescriptorHeader::ref_from_prefix(left) {
             if header.descriptor_type == 0 {
                 break;
             }
-            let length = usize::from(header.length_bytes);
-            let id = rest.get(..length).ok_or(NamespaceDescriptorsError::Overrun { offset })?;
+            let offset = self.bytes.len().saturating_sub(left.len());
+            let (id, behind) = rest
+                .split_at_checked(usize::from(header.length_bytes))
+                .ok_or(NamespaceDescriptorsError::Overrun { offset })?;
             let wrong = NamespaceDescriptorsError::Length {
                 descriptor_type: header.descriptor_type,
                 offset,
@@ -197,7 +204,7 @@ impl NamespaceDescriptors {
                 }
                 Err(_) => {}
             }
-            offset += size_of::<NamespaceDescriptorHeader>() + length;
+            left = behind;
         }
         Ok(ids)
     }
