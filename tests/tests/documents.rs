@@ -252,14 +252,17 @@ fn every_question_has_a_section_and_proof_in_the_code() {
 }
 
 /// What a line contains that records a problem, or begins a function that makes the text of one.
-const REPORTS: [&str; 12] = [
+const REPORTS: [&str; 15] = [
     "note_problem(",
     "problems.push(",
     "problems.extend(",
     "let problem = ",
     "_problem(",
     " problem(",
-    "tell_fault(",
+    "problems.note(",
+    "problems.note_gap(",
+    "problems.add(",
+    "let fault = ",
     "record_gap(",
     "fn damage(",
     "fn describe(",
