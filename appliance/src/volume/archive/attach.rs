@@ -201,7 +201,7 @@ impl Pool {
 
     /// Whether an archive is waited for that has not been reached since the start.
     pub fn awaits_archive(&self) -> bool {
-        self.state.borrow().archive.get().is_some_and(|archive| archive.is_away())
+        self.state.borrow().archive.get().is_some_and(Archive::is_away)
     }
 
     /// That it is known what is in the pool's archive, if it has one.
@@ -209,6 +209,6 @@ impl Pool {
     /// # Errors
     /// It has one that has not been reached since the start.
     pub(in crate::volume) fn check_reached(&self) -> Result<(), VolumeError> {
-        self.state.borrow().archive.get().map_or(Ok(()), |archive| archive.check_reached())
+        self.state.borrow().archive.get().map_or(Ok(()), Archive::check_reached)
     }
 }

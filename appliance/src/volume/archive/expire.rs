@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::no_archive;
+use super::{Archive, no_archive};
 use crate::archive::retention::SegmentRange;
 use crate::log::{Log, Lsn, SegmentSeq};
 use crate::volume::catalog::reach;
@@ -89,7 +89,7 @@ impl Pool {
     /// positions. One that a gap or a loss takes stays: it says what is wrong when it is opened.
     pub(super) fn drop_lost_synchs(&self, state: &mut State) -> Vec<u64> {
         let log = self.log.borrow();
-        if state.archive.get().is_none_or(|archive| archive.is_away()) {
+        if state.archive.get().is_none_or(Archive::is_away) {
             return Vec::new();
         }
         let geometry = log.geometry();
