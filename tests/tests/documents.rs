@@ -81,7 +81,10 @@ fn every_requirement_has_one_row_and_its_files_and_tests_exist() {
 fn named_items(document: &str) -> Vec<(&str, &str)> {
     let pieces: Vec<&str> = document.split('`').collect();
     let mut items = Vec::new();
-    for at in (1..pieces.len()).step_by(2).filter(|&at| pieces[at].ends_with(".rs")) {
+    for at in (1..pieces.len())
+        .step_by(2)
+        .filter(|&at| Path::new(pieces[at]).extension().is_some_and(|extension| extension == "rs"))
+    {
         let mut next = at + 1;
         while next + 1 < pieces.len() && pieces[next] == if next == at + 1 { " (" } else { ", " } {
             items.push((pieces[at], pieces[next + 1]));

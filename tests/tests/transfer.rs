@@ -83,7 +83,7 @@ fn what_is_imported_is_exported_with_its_holes() {
 #[test]
 fn what_an_import_replaced_is_found_at_an_earlier_point() {
     let bed = Bed::start();
-    let old = bed.file("old", 1 << 20, &[(0, &[1; 300_000]), (700_000, &[2; 100_000])]);
+    let old = bed.file("old", 1 << 20, &[(0, &vec![1; 300_000]), (700_000, &vec![2; 100_000])]);
     // Where this has a hole, the old bytes must not stay.
     let new = bed.file("new", 1 << 20, &[(500_000, &[3; 4096])]);
     bed.run(&["volume", "import", "data", text(&old)]);

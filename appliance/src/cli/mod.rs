@@ -8,6 +8,7 @@
 
 mod archive;
 mod archive_args;
+#[expect(clippy::doc_markdown, reason = "help texts, which a terminal shows as they are")]
 mod args;
 mod cells;
 mod client;

@@ -77,7 +77,7 @@ impl Scrubber {
         let (wake, woken) = channel();
         let sleep = move |time: Duration| woken.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
         let thread = std::thread::Builder::new().name("archive-scrub".to_owned()).spawn(move || {
-            Work { manager, learner: Box::new(learner), pass, saved: Instant::now() }.run(&sleep)
+            Work { manager, learner: Box::new(learner), pass, saved: Instant::now() }.run(&sleep);
         })?;
         Ok(Scrubber { wake: Some(wake), thread: Some(thread) })
     }

@@ -64,12 +64,11 @@ pub(super) fn open_all(config: &ApplianceConfig) -> Result<(OpenedDevice, Option
         let state = is_nothing(path).unwrap_or("is blank");
         return Err(gone(path, state, "the archive holds the objects of a pool".to_owned()));
     }
-    let device = match locked {
-        Some(device) => device,
-        None => {
-            let is_made = !path.exists();
-            OpenedDevice::File { file: Arc::new(FileDevice::open(path, &options)?), blank: true, is_made }
-        }
+    let device = if let Some(device) = locked {
+        device
+    } else {
+        let is_made = !path.exists();
+        OpenedDevice::File { file: Arc::new(FileDevice::open(path, &options)?), blank: true, is_made }
     };
     if is_new {
         identity::mark(path)?;

@@ -200,13 +200,12 @@ fn suggestions(options: &ServeOptions, started: &Started, program: &str) -> Stri
     let rpc = rpc_option(options);
     let first = started.volumes.first().map(|volume| volume.name.as_str());
     let mut lines = Vec::new();
-    match first {
-        Some(_) => lines.push("\nConnect a Linux host (as root; once before: modprobe nvme-tcp):".to_owned()),
-        None => {
-            lines.push("\nThere is no volume yet. Make one from another terminal:".to_owned());
-            lines.push(format!("  {program} volume create NAME 1GiB{rpc}"));
-            lines.push("\nThen connect a Linux host (as root; once before: modprobe nvme-tcp):".to_owned());
-        }
+    if first.is_some() {
+        lines.push("\nConnect a Linux host (as root; once before: modprobe nvme-tcp):".to_owned());
+    } else {
+        lines.push("\nThere is no volume yet. Make one from another terminal:".to_owned());
+        lines.push(format!("  {program} volume create NAME 1GiB{rpc}"));
+        lines.push("\nThen connect a Linux host (as root; once before: modprobe nvme-tcp):".to_owned());
     }
     let name = first.unwrap_or("NAME");
     lines.extend(started.listen.iter().map(|address| format!("  {}", connect_line(*address, name))));

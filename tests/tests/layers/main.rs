@@ -15,6 +15,8 @@ use picture::{Picture, Uses, circles};
 
 /// The rooms, lowest first. `lib.rs` and `main.rs` are above all.
 const ROOMS: &[&str] = &[
+    "document",
+    "missing",
     "text",
     "histogram",
     "descriptors",
@@ -33,13 +35,14 @@ const ROOMS: &[&str] = &[
     "cli",
     "serve",
     "inspect",
+    "fuzzing",
 ];
 
 /// Circles that must be: their files, and words of the comment that says why.
 const CIRCLES: &[(&[&str], &str)] = &[];
 
 /// Rooms whose circles are still being mended.
-const CIRCLES_NOT_YET: &[&str] = &["archive", "log", "nvmf", "volume"];
+const CIRCLES_NOT_YET: &[&str] = &["archive", "nvmf"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -90,7 +93,7 @@ fn describe(circle: &std::collections::BTreeSet<String>, uses: &Uses) -> String 
     let mut text = String::new();
     for file in circle {
         for (other, path) in uses[file].iter().filter(|(other, _)| circle.contains(*other)) {
-            text.push_str(&format!("\n  {file} -> {other} ({path})"));
+            text = format!("{text}\n  {file} -> {other} ({path})");
         }
     }
     text

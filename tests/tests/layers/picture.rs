@@ -113,9 +113,7 @@ impl Picture {
     fn find(&self, path: Vec<String>, hops: usize) -> Option<String> {
         let depth = (0..=path.len()).rev().find(|&depth| self.modules.contains_key(&path[..depth]))?;
         let module = &self.modules[&path[..depth]];
-        let Some(name) = path.get(depth) else {
-            return None;
-        };
+        let name = path.get(depth)?;
         if module.scope.items.contains(name) || hops >= HOPS_MAX {
             return Some(module.file.clone());
         }

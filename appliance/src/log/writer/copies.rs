@@ -151,7 +151,7 @@ impl Log {
         let room = geometry.record_blocks();
         let Some(current) = &self.current else { return (0, room) };
         let used = current.next_offset() - 1 + self.records.open_blocks();
-        let units_left = current.units_left(&geometry, self.records.open_units()) as u64;
+        let units_left = current.units_left(geometry, self.records.open_units()) as u64;
         (used.max(room.saturating_sub(units_left)), room)
     }
 }

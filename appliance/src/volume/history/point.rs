@@ -96,7 +96,7 @@ fn span_text(span_ns: u64) -> String {
     let mut text = String::new();
     for (unit, scale) in UNITS {
         if rest >= scale {
-            text.push_str(&format!("{}{unit}", rest / scale));
+            text = format!("{text}{}{unit}", rest / scale);
             rest %= scale;
         }
     }
