@@ -39,10 +39,13 @@ const ROOMS: &[&str] = &[
 ];
 
 /// Circles that must be: their files, and words of the comment that says why.
-const CIRCLES: &[(&[&str], &str)] = &[];
+const CIRCLES: &[(&[&str], &str)] = &[(
+    &["nvmf/server/controller.rs", "nvmf/server/subsystem.rs"],
+    "A subsystem lists its controllers, and each controller keeps its subsystem",
+)];
 
-/// Rooms whose circles are still being mended.
-const CIRCLES_NOT_YET: &[&str] = &["archive", "nvmf"];
+/// Folders whose circles are still being mended.
+const CIRCLES_NOT_YET: &[&str] = &["archive/store/tape/"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -140,8 +143,8 @@ fn files_of_a_room_form_no_circles_but_those_that_say_why() {
     let mut known = Vec::new();
     let mut wrong = Vec::new();
     for circle in circles(&uses) {
-        let rooms = circle.iter().map(|file| room(file));
-        if rooms.clone().all(|room| CIRCLES_NOT_YET.contains(&room)) {
+        let is_open = |file: &String| CIRCLES_NOT_YET.iter().any(|folder| file.starts_with(folder));
+        if circle.iter().all(is_open) {
             continue;
         }
         let listed = CIRCLES.iter().position(|(names, _)| circle.iter().eq(names.iter()));

@@ -85,14 +85,6 @@ pub struct ArchiveCatalog {
 }
 
 impl ArchiveCatalog {
-    /// Opens the catalog of `pool`'s archive in the store with the label `store_label`; makes an empty one when there is none that can be used.
-    ///
-    /// # Errors
-    /// [`CatalogError::InUse`], or the operating system's, in which case the file was left as it is.
-    pub fn open(path: &Path, pool: Uuid, store_label: &str) -> Result<(Self, CatalogState), CatalogError> {
-        open::open(path, pool, store_label)
-    }
-
     /// From now on a rebuild takes in only objects that `counts` says are of the pool's history.
     pub fn count_only(&mut self, counts: Counts) {
         self.counts = counts;

@@ -24,34 +24,35 @@ enum Refused {
     Failed(CatalogError),
 }
 
-/// See [`ArchiveCatalog::open`].
-pub(super) fn open(
-    path: &Path,
-    pool: Uuid,
-    store_label: &str,
-) -> Result<(ArchiveCatalog, CatalogState), CatalogError> {
-    let mut replaced = None;
-    let (database, complete) = match open_existing(path, pool, store_label) {
-        Ok(opened) => opened,
-        Err(Refused::Failed(error)) => return Err(error),
-        Err(Refused::Missing) => (create(path, pool, store_label)?, false),
-        Err(Refused::Unusable(reason)) => {
-            let moved_to = damaged_path(path);
-            std::fs::rename(path, &moved_to)
-                .map_err(|error| CatalogError::file(path, "move aside", error))?;
-            replaced = Some(Replaced { reason, moved_to });
-            (create(path, pool, store_label)?, false)
-        }
-    };
-    let catalog = ArchiveCatalog {
-        path: path.to_owned(),
-        pool,
-        database,
-        complete: AtomicBool::new(complete),
-        counts: Box::new(|_| true),
-        marked: AtomicBool::new(complete),
-    };
-    Ok((catalog, CatalogState { must_rebuild: !complete, replaced }))
+impl ArchiveCatalog {
+    /// Opens the catalog of `pool`'s archive in the store with the label `store_label`; makes an empty one when there is none that can be used.
+    ///
+    /// # Errors
+    /// [`CatalogError::InUse`], or the operating system's, in which case the file was left as it is.
+    pub fn open(path: &Path, pool: Uuid, store_label: &str) -> Result<(Self, CatalogState), CatalogError> {
+        let mut replaced = None;
+        let (database, complete) = match open_existing(path, pool, store_label) {
+            Ok(opened) => opened,
+            Err(Refused::Failed(error)) => return Err(error),
+            Err(Refused::Missing) => (create(path, pool, store_label)?, false),
+            Err(Refused::Unusable(reason)) => {
+                let moved_to = damaged_path(path);
+                std::fs::rename(path, &moved_to)
+                    .map_err(|error| CatalogError::file(path, "move aside", error))?;
+                replaced = Some(Replaced { reason, moved_to });
+                (create(path, pool, store_label)?, false)
+            }
+        };
+        let catalog = ArchiveCatalog {
+            path: path.to_owned(),
+            pool,
+            database,
+            complete: AtomicBool::new(complete),
+            counts: Box::new(|_| true),
+            marked: AtomicBool::new(complete),
+        };
+        Ok((catalog, CatalogState { must_rebuild: !complete, replaced }))
+    }
 }
 
 /// Where a file goes that cannot be used.

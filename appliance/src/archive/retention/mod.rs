@@ -28,6 +28,7 @@
 //! **Cost** of a plan: rules times segments, plus points and images with a sort each, in time; memory in proportion to segments, points and images. The answer is runs of
 //! segments, not a set of each. An explanation costs the same.
 
+mod cause;
 mod explain;
 mod gather;
 mod plan;
@@ -44,8 +45,9 @@ use serde::{Deserialize, Serialize};
 use crate::log::reader::LsnRange;
 use crate::log::types::{ImageId, Lsn, SegmentSeq};
 
+pub use cause::Cause;
 pub use explain::{Explanation, Retention, explain};
-pub use plan::{Cause, Plan, PlanRun, Verdict, plan};
+pub use plan::{Plan, PlanRun, Verdict, plan};
 pub use rules::{KEEP_RULES_MAX, KeepError, KeepRule, KeepRules, LabelGlob};
 pub use span::{Keep, Span, SpanUnit};
 

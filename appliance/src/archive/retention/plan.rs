@@ -2,31 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cause::Cause;
 use super::gather::endpoints;
 use super::{ArchiveView, KeepRules, SegmentRange};
-use crate::log::types::{ImageId, SegmentSeq};
-
-/// Why a segment is kept. Where there are several causes, it is the one that reaches farthest back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// There are no rules.
-    Everything,
-    /// A rule keeps a point that needs it; counted from 0.
-    Rule(u32),
-    /// A snapshot needs it; its index in the view.
-    Snapshot(u32),
-    /// An image was made from a point that needs it.
-    Base(ImageId),
-    /// The newest archived point needs it, or the newest that can be restored from the archive alone.
-    Newest,
-    /// Points on the primary device that are not archived yet need it.
-    NotArchived,
-    /// The times of a segment that needs it are not known yet.
-    TimesUnknown,
-    /// It is in the primary's working set.
-    WorkingSet,
-}
+use crate::log::types::SegmentSeq;
 
 /// What becomes of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

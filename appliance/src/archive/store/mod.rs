@@ -16,6 +16,7 @@
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod away;
+mod check;
 mod device;
 mod directory;
 mod error;
@@ -34,6 +35,7 @@ use std::io::Read;
 use super::object::RangedRead;
 
 pub use away::AwayStore;
+pub use check::Check;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use device::fuzz as fuzz_device;
 pub use device::{DeviceProblem, DeviceStore};
@@ -41,7 +43,7 @@ pub use directory::{DirectoryOptions, DirectoryStore};
 pub use error::{LockEnd, Reason, StoreError, StoreErrorKind};
 pub use medium::{FileMedium, Medium};
 pub use name::{InvalidName, NAME_BYTES_MAX, Name};
-pub use probe::{Check, CheckOutcome, ProbeReport, probe};
+pub use probe::{CheckOutcome, ProbeReport, probe};
 pub use s3::{S3Config, S3Store, Secret};
 
 /// The most objects of one page of a list.

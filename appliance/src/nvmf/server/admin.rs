@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::admin_reply::AdminReply;
 use super::config::TRANSFER_BYTES_MAX;
 use super::context::Context;
 use super::controller::Controller;
@@ -10,31 +11,6 @@ use crate::nvmf::wire::command::{Features, GetLogPage, Identify, Sqe};
 use crate::nvmf::wire::identify::IDENTIFY_BYTES;
 use crate::nvmf::wire::opcode::AdminOpcode;
 use crate::nvmf::wire::status::Status;
-
-/// How a command is answered.
-#[derive(Debug)]
-pub(super) enum Reply {
-    /// A completion alone.
-    Done(Status, u64),
-    /// Success, with data for the host.
-    Data(Vec<u8>),
-    /// Later, by an event.
-    Waiting,
-}
-
-impl Reply {
-    /// Success with a result.
-    pub(super) fn done(result: u64) -> Self {
-        Reply::Done(Status::SUCCESS, result)
-    }
-}
-
-impl From<Result<Reply, Status>> for Reply {
-    fn from(result: Result<Reply, Status>) -> Self {
-        // A host that repeats a refused admin command gets the same answer.
-        result.unwrap_or_else(|status| Reply::Done(status.do_not_retry(), 0))
-    }
-}
 
 /// Bytes of data that the command brings with it.
 pub(super) fn data_bytes(sqe: &Sqe) -> u32 {
@@ -64,30 +40,30 @@ pub(super) fn execute(
     local: SocketAddr,
     sqe: &Sqe,
     data: &[u8],
-) -> Reply {
+) -> AdminReply {
     if !controller.is_ready() {
-        return Reply::Done(Status::COMMAND_SEQUENCE_ERROR.do_not_retry(), 0);
+        return AdminReply::Done(Status::COMMAND_SEQUENCE_ERROR.do_not_retry(), 0);
     }
     let Ok(opcode) = AdminOpcode::try_from(sqe.opcode) else {
-        return Reply::Done(Status::INVALID_OPCODE.do_not_retry(), 0);
+        return AdminReply::Done(Status::INVALID_OPCODE.do_not_retry(), 0);
     };
     match opcode {
         AdminOpcode::Identify => {
-            identify::identify(context, controller, sqe.view::<Identify>()).map(Reply::Data).into()
+            identify::identify(context, controller, sqe.view::<Identify>()).map(AdminReply::Data).into()
         }
         AdminOpcode::GetLogPage => {
-            log_page::read(context, controller, local, sqe.view::<GetLogPage>()).map(Reply::Data).into()
+            log_page::read(context, controller, local, sqe.view::<GetLogPage>()).map(AdminReply::Data).into()
         }
         AdminOpcode::GetFeatures => feature::get(context, controller, sqe.view::<Features>()).into(),
         AdminOpcode::SetFeatures => feature::set(context, controller, sqe.view::<Features>(), data).into(),
         AdminOpcode::AsyncEventRequest => {
             let taken = controller.events.borrow_mut().request(sqe.command_id.get());
-            taken.map(|()| Reply::Waiting).into()
+            taken.map(|()| AdminReply::Waiting).into()
         }
         // The traffic itself has been noted already.
-        AdminOpcode::KeepAlive => Reply::done(0),
+        AdminOpcode::KeepAlive => AdminReply::done(0),
         // Bit 0 of the result: the command was not aborted. It completes soon anyway.
-        AdminOpcode::Abort if !controller.is_discovery() => Reply::done(1),
-        _ => Reply::Done(Status::INVALID_OPCODE.do_not_retry(), 0),
+        AdminOpcode::Abort if !controller.is_discovery() => AdminReply::done(1),
+        _ => AdminReply::Done(Status::INVALID_OPCODE.do_not_retry(), 0),
     }
 }

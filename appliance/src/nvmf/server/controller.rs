@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 use super::config::{DISCOVERY_IDLE, KEEP_ALIVE_GRANULARITY_100MS, TargetConfig};
 use super::error_log::ErrorLog;
 use super::event::Events;
-use super::feature::FeatureValues;
+use super::feature_values::FeatureValues;
 use super::line::Line;
 use super::shares::GroupId;
 use super::stats::ControllerInfo;

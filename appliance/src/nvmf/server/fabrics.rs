@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use zerocopy::FromBytes;
 
-use super::admin::Reply;
+use super::admin_reply::AdminReply;
 use super::admission;
 use super::context::Context;
 use super::controller::Controller;
@@ -163,25 +163,25 @@ fn existing_controller(
 }
 
 /// Property Get.
-pub(super) fn property_get(context: &Context, controller: &Controller, command: &PropertyGet) -> Reply {
+pub(super) fn property_get(context: &Context, controller: &Controller, command: &PropertyGet) -> AdminReply {
     let size = command.size & 0b111;
     let value = Property::try_from(command.offset.get())
         .ok()
         .filter(|property| size == property_size(*property))
         .and_then(|property| controller.property(property, &context.config));
     match value {
-        Some(value) => Reply::done(value),
-        None => Reply::Done(Status::INVALID_FIELD.do_not_retry(), 0),
+        Some(value) => AdminReply::done(value),
+        None => AdminReply::Done(Status::INVALID_FIELD.do_not_retry(), 0),
     }
 }
 
 /// Property Set: CC alone can be written. A shutdown that has to flush first is left busy, see [`Controller::is_shutting_down`].
-pub(super) fn property_set(context: &Context, controller: &Controller, command: &PropertySet) -> Reply {
+pub(super) fn property_set(context: &Context, controller: &Controller, command: &PropertySet) -> AdminReply {
     let is_configuration = command.offset.get() == u32::from(Property::Configuration);
     if !is_configuration || command.size & 0b111 != PROPERTY_4_BYTES {
-        return Reply::Done(Status::INVALID_FIELD.do_not_retry(), 0);
+        return AdminReply::Done(Status::INVALID_FIELD.do_not_retry(), 0);
     }
     let flush = !controller.is_discovery() && context.storage.volatile_cache();
     controller.configure(Cc(command.value.get() as u32), flush);
-    Reply::done(0)
+    AdminReply::done(0)
 }

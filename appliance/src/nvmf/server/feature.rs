@@ -19,56 +19,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::admin::Reply;
+use super::admin_reply::AdminReply;
 use super::context::Context;
 use super::controller::Controller;
 use super::event::Notice;
+use super::feature_values::{FeatureValues, HOST_BEHAVIOR_BYTES};
 use crate::nvmf::wire::command::Features;
 use crate::nvmf::wire::feature::{
     FeatureId, FeatureSelect, QueueCounts, Timestamp, event_mask, feature_capability,
 };
 use crate::nvmf::wire::status::Status;
 
-/// Bytes of the host behavior support structure.
-const HOST_BEHAVIOR_BYTES: usize = 512;
 /// Temperature threshold: the index of over (0) and under (1) in bits 21:20, the value in bits 15:0.
 const THRESHOLD_SENSOR: u32 = 0xF << 16;
-/// The threshold that is never crossed from below.
-const THRESHOLD_NEVER: u32 = 0xFFFF;
-
-/// The features' values in one controller.
-#[derive(Debug)]
-pub(super) struct FeatureValues {
-    arbitration: u32,
-    over_temperature: u32,
-    under_temperature: u32,
-    error_recovery: u32,
-    write_atomicity: u32,
-    /// What the host's clock is ahead of ours, in milliseconds; wraps.
-    timestamp_offset_ms: Option<u64>,
-    host_behavior: Box<[u8; HOST_BEHAVIOR_BYTES]>,
-}
-
-impl Default for FeatureValues {
-    fn default() -> Self {
-        FeatureValues {
-            arbitration: 0,
-            over_temperature: THRESHOLD_NEVER,
-            under_temperature: 0,
-            error_recovery: 0,
-            write_atomicity: 0,
-            timestamp_offset_ms: None,
-            host_behavior: Box::new([0; HOST_BEHAVIOR_BYTES]),
-        }
-    }
-}
-
-impl FeatureValues {
-    /// Back to the defaults; the clock is kept over a reset (Base section 5.27.1.11).
-    pub(super) fn reset(&mut self) {
-        *self = FeatureValues { timestamp_offset_ms: self.timestamp_offset_ms, ..FeatureValues::default() };
-    }
-}
 
 /// How many bytes a Set Features command brings with it.
 pub(super) fn data_bytes(command: &Features) -> u32 {
@@ -102,13 +65,17 @@ fn supported(context: &Context, controller: &Controller, feature: u8) -> Result<
 }
 
 /// Get Features.
-pub(super) fn get(context: &Context, controller: &Controller, command: &Features) -> Result<Reply, Status> {
+pub(super) fn get(
+    context: &Context,
+    controller: &Controller,
+    command: &Features,
+) -> Result<AdminReply, Status> {
     let feature = supported(context, controller, command.feature)?;
     let select = FeatureSelect::try_from(command.select & 0b111).map_err(|_| Status::INVALID_FIELD)?;
     if select == FeatureSelect::Capabilities {
         let changeable = !matches!(feature, FeatureId::VolatileWriteCache | FeatureId::HostIdentifier);
         let capabilities = if changeable { feature_capability::CHANGEABLE } else { 0 };
-        return Ok(Reply::done(u64::from(capabilities)));
+        return Ok(AdminReply::done(u64::from(capabilities)));
     }
     let defaults = FeatureValues::default();
     let current = controller.features.borrow();
@@ -135,19 +102,19 @@ pub(super) fn get(context: &Context, controller: &Controller, command: &Features
                 Timestamp::new(now_ms().wrapping_add(values.timestamp_offset_ms.unwrap_or(0)));
             // Timestamp origin, bits 3:1: 001b, set by Set Features.
             timestamp.attributes = u8::from(values.timestamp_offset_ms.is_some()) << 1;
-            return Ok(Reply::Data(timestamp.as_bytes().to_vec()));
+            return Ok(AdminReply::Data(timestamp.as_bytes().to_vec()));
         }
-        FeatureId::HostBehavior => return Ok(Reply::Data(values.host_behavior.to_vec())),
+        FeatureId::HostBehavior => return Ok(AdminReply::Data(values.host_behavior.to_vec())),
         FeatureId::HostIdentifier => {
             // EXHID: over Fabrics only the 128-bit form exists.
             if command.value.get() & 1 == 0 {
                 return Err(Status::HOST_ID_INCONSISTENT);
             }
-            return Ok(Reply::Data(controller.host_id.to_vec()));
+            return Ok(AdminReply::Data(controller.host_id.to_vec()));
         }
         _ => 0,
     };
-    Ok(Reply::done(u64::from(value)))
+    Ok(AdminReply::done(u64::from(value)))
 }
 
 /// Set Features; `data` is as long as [`data_bytes`] says.
@@ -156,7 +123,7 @@ pub(super) fn set(
     controller: &Controller,
     command: &Features,
     data: &[u8],
-) -> Result<Reply, Status> {
+) -> Result<AdminReply, Status> {
     let feature = supported(context, controller, command.feature)?;
     if command.save & 1 << 7 != 0 {
         return Err(Status::FEATURE_NOT_SAVEABLE);
@@ -225,11 +192,11 @@ pub(super) fn set(
         FeatureId::HostIdentifier => return Err(Status::COMMAND_SEQUENCE_ERROR),
         _ => return Err(Status::INVALID_FIELD),
     }
-    Ok(Reply::done(0))
+    Ok(AdminReply::done(0))
 }
 
 /// Number of Queues: only before the first I/O queue is connected; grants the smaller of wish and limit.
-fn number_of_queues(context: &Context, controller: &Controller, value: u32) -> Result<Reply, Status> {
+fn number_of_queues(context: &Context, controller: &Controller, value: u32) -> Result<AdminReply, Status> {
     let wanted = QueueCounts::from_dword(value);
     if wanted.submission_less_one.get() == 0xFFFF || wanted.completion_less_one.get() == 0xFFFF {
         return Err(Status::INVALID_FIELD);
@@ -239,7 +206,7 @@ fn number_of_queues(context: &Context, controller: &Controller, value: u32) -> R
     }
     let granted = wanted.queues().min(u32::from(context.config.io_queues_max)) as u16;
     controller.queues_granted.set(granted);
-    Ok(Reply::done(u64::from(QueueCounts::new(granted).to_dword())))
+    Ok(AdminReply::done(u64::from(QueueCounts::new(granted).to_dword())))
 }
 
 enum Threshold {

@@ -28,6 +28,7 @@
 //! has the first one of the next. Short answers go out before any that is long, in every turn.
 
 mod admin;
+mod admin_reply;
 mod admission;
 mod busy_poll;
 mod config;
@@ -39,6 +40,7 @@ mod error_log;
 mod event;
 mod fabrics;
 mod feature;
+mod feature_values;
 mod identify;
 mod io;
 mod leftover;

@@ -1,4 +1,8 @@
-//! Subsystems: one for each volume, and the discovery subsystem; their controllers and health counters.
+//! Subsystems: one for each volume, and the discovery subsystem; their controllers and health
+//! counters.
+//!
+//! A subsystem lists its controllers, and each controller keeps its subsystem, as the specification
+//! has it: so this file and `controller` use each other.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};

@@ -13,14 +13,14 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::*;
-use crate::archive::object::ClaimId;
+use crate::archive::object::{ClaimId, ObjectId};
 use crate::archive::object::{Compressor, Decompressor, FRAME_BYTES_MIN, ObjectError, ObjectReader};
 use crate::archive::store::faulty::{Call, Fault, FaultyStore, When};
 use crate::archive::store::{DirectoryOptions, DirectoryStore, Reason, StoreErrorKind, StoredObject};
 use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
-use crate::log::format::{Entry, RecordHead, RecordLine};
-use crate::log::reader::SegmentEntries;
+use crate::log::format::{Entry, RecordHead, RecordLine, TrailerUnit};
+use crate::log::reader::{LsnRange, SegmentEntries};
 use crate::log::{BlockNumber, ImageId, Lsn, SegmentSeq};
 
 /// Where stretches stand on their device.

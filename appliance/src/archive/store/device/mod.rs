@@ -51,7 +51,6 @@ use format::{
     BLOCK, COPIES, Content, EXTENT_BLOCKS_MIN, Extent, blocks_for, blocks_of, bytes_of, decode_super,
     encode_super,
 };
-use put::DevicePut;
 
 /// A stretch of the device whose header is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -383,7 +382,7 @@ impl<M: Medium> Store for DeviceStore<M> {
             ));
         };
         table.reserved.insert(block);
-        Ok(Box::new(DevicePut::new(self, name.clone(), extent, max_bytes)))
+        Ok(self.put_into(name.clone(), extent, max_bytes))
     }
 
     fn stat(&self, name: &Name) -> Result<ObjectStat, StoreError> {

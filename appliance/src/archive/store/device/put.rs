@@ -5,7 +5,7 @@ use super::DeviceStore;
 use super::format::{BLOCK, Content, Extent, blocks_for};
 
 /// A put into a free extent that is reserved for it.
-pub(super) struct DevicePut<'a, M: Medium> {
+struct DevicePut<'a, M: Medium> {
     store: &'a DeviceStore<M>,
     name: Name,
     extent: Extent,
@@ -16,20 +16,22 @@ pub(super) struct DevicePut<'a, M: Medium> {
     digest: crc_fast::Digest,
 }
 
-impl<'a, M: Medium> DevicePut<'a, M> {
+impl<M: Medium> DeviceStore<M> {
     /// A put into `extent`, which the caller has reserved.
-    pub(super) fn new(store: &'a DeviceStore<M>, name: Name, extent: Extent, max_bytes: u64) -> Self {
-        DevicePut {
-            store,
+    pub(super) fn put_into(&self, name: Name, extent: Extent, max_bytes: u64) -> Box<dyn Put + '_> {
+        Box::new(DevicePut {
+            store: self,
             name,
             extent,
             max_bytes,
             len_bytes: 0,
             partial: Vec::with_capacity(BLOCK),
             digest: crate::log::checksum::running(),
-        }
+        })
     }
+}
 
+impl<M: Medium> DevicePut<'_, M> {
     /// Where the partial block belongs.
     fn partial_offset(&self) -> u64 {
         let whole_bytes = self.len_bytes.saturating_sub(self.partial.len() as u64);

@@ -5,9 +5,8 @@ use std::time::Duration;
 use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpRequest, HttpRequestBody};
 
-use super::S3Store;
 use super::fault::element;
-use super::uploads::Signer;
+use super::signer::Signer;
 use crate::archive::store::LockEnd;
 
 /// How often a service that is unwell is asked about the bucket.
@@ -82,7 +81,7 @@ impl Settings {
     }
 
     /// What the operator must know, with the way out.
-    fn notes(&self, label: &str) -> Vec<String> {
+    pub(super) fn notes(&self, label: &str) -> Vec<String> {
         let mut notes = Vec::new();
         if self.has_lock() {
             let rule = self.default_retention();
@@ -111,14 +110,6 @@ impl Settings {
             (Some(mode), Some(time)) => format!("every new object for {time}, mode {mode}"),
             _ => String::from("objects on which somebody puts a lock"),
         }
-    }
-}
-
-impl S3Store {
-    /// What the operator must know of the bucket, as it was when this was opened. A service that
-    /// does not say how the bucket is set has nothing to say.
-    pub fn notes(&self) -> Vec<String> {
-        self.settings.notes(&self.label)
     }
 }
 

@@ -31,7 +31,9 @@ mod client;
 mod config;
 mod credentials;
 mod fault;
+mod protocol;
 mod put;
+mod signer;
 mod transport;
 mod uploads;
 
@@ -51,9 +53,9 @@ use tokio::runtime::{Handle, Runtime};
 pub use config::{S3Config, Secret};
 use credentials::Credentials;
 use fault::{ACCESS_DENIED, ANSWER, DELETE_DENIED, DELETE_NOT_TAKEN, NOT_TAKEN, Subject, kind_of, says_more};
-use put::{DIGEST, PARTS_MAX, PUT_ID, S3Put};
+use protocol::{DIGEST, PARTS_MAX, PUT_ID};
+use signer::Signer;
 use transport::Connector;
-use uploads::Signer;
 
 use super::{
     Capabilities, Check, Name, ObjectStat, PAGE_OBJECTS_MAX, Page, Put, Sink, Space, Store, StoreError,
@@ -162,6 +164,12 @@ impl S3Store {
             store.used_counted()?;
         }
         Ok(store)
+    }
+
+    /// What the operator must know of the bucket, as it was when this was opened. A service that
+    /// does not say how the bucket is set has nothing to say.
+    pub fn notes(&self) -> Vec<String> {
+        self.settings.notes(&self.label)
     }
 
     /// Waits for a request; a failure becomes the kind that it means.
@@ -328,7 +336,7 @@ impl Store for S3Store {
 
     fn put_start<'a>(&'a self, name: &Name, max_bytes: u64) -> Result<Box<dyn Put + 'a>, StoreError> {
         // Whether the name is taken is asked by the commit, in the same request.
-        Ok(Box::new(S3Put::new(self, name.clone(), max_bytes)))
+        Ok(Box::new(self.begin_put(name.clone(), max_bytes)))
     }
 
     fn stat(&self, name: &Name) -> Result<ObjectStat, StoreError> {

@@ -22,14 +22,8 @@ use uuid::Uuid;
 
 use super::S3Store;
 use super::fault::{Subject, UNREACHABLE};
+use super::protocol::{DIGEST, PUT_ID};
 use crate::archive::store::{Name, ObjectStat, Put, Reason, Sink, StoreError, StoreErrorKind};
-
-/// The metadata that says which put made an object.
-pub(super) const PUT_ID: &str = "varve-put";
-/// The metadata with the BLAKE3 of an object's bytes, in hexadecimal.
-pub(super) const DIGEST: &str = "varve-blake3";
-/// The most parts of an upload, of the protocol.
-pub(super) const PARTS_MAX: usize = 10_000;
 
 struct Upload {
     id: String,
@@ -50,10 +44,11 @@ pub(super) struct S3Put<'a> {
     committed: bool,
 }
 
-impl<'a> S3Put<'a> {
-    pub(super) fn new(store: &'a S3Store, name: Name, max_bytes: u64) -> Self {
+impl S3Store {
+    /// A put, which sends nothing yet.
+    pub(super) fn begin_put(&self, name: Name, max_bytes: u64) -> S3Put<'_> {
         S3Put {
-            store,
+            store: self,
             name,
             max_bytes,
             len_bytes: 0,
@@ -64,7 +59,9 @@ impl<'a> S3Put<'a> {
             committed: false,
         }
     }
+}
 
+impl S3Put<'_> {
     fn attributes(&self) -> Attributes {
         [(Attribute::Metadata(PUT_ID.into()), self.id.clone())].into_iter().collect()
     }

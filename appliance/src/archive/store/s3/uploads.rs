@@ -4,26 +4,15 @@
 //! `object_store` does not list uploads, so the request is made and signed here. At most
 //! [`ROUNDS_MAX`] lists of [`UPLOADS_MAX`] uploads are read.
 
-use std::sync::Arc;
-
-use object_store::client::HttpClient;
 use object_store::multipart::MultipartStore;
 
 use super::S3Store;
-use super::credentials::Credentials;
 use super::fault::{Subject, element};
+use super::signer::Signer;
 use crate::archive::store::{Name, StoreErrorKind};
 
 const ROUNDS_MAX: usize = 100;
 const UPLOADS_MAX: usize = 1000;
-
-/// What a request of our own needs.
-pub(super) struct Signer {
-    pub(super) client: HttpClient,
-    pub(super) credentials: Arc<Credentials>,
-    pub(super) region: String,
-    pub(super) bucket_url: String,
-}
 
 impl Signer {
     /// The service's list of uploads under a prefix of keys; `None` when it does not say.

@@ -2,9 +2,11 @@
 
 use super::memory::charge_of;
 use super::slots::Stage;
+use super::taken::Taken;
 use super::{Connection, Disconnecting, Fatal};
 use crate::dma::DmaBufMut;
-use crate::nvmf::server::admin::{self, Reply};
+use crate::nvmf::server::admin;
+use crate::nvmf::server::admin_reply::AdminReply;
 use crate::nvmf::server::config::{NAMESPACE_ID, TRANSFER_BYTES_MAX};
 use crate::nvmf::server::context::Context;
 use crate::nvmf::server::fabrics;
@@ -22,15 +24,6 @@ use crate::nvmf::wire::status::Status;
 const FLAGS_CHECKED: u8 = 0b1100_0011;
 /// Answers to admin commands up to so long go to the output as they are; longer ones need memory.
 const SMALL_ANSWER_BYTES: usize = 4096;
-
-/// Whether a command was taken from the buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// It is under way or answered.
-    Yes,
-    /// It stays where it is; nothing has changed.
-    Busy,
-}
 
 /// What a command is, as far as its data is concerned.
 #[derive(Debug, Clone, Copy)]
@@ -375,7 +368,7 @@ impl Connection {
         let Some(queue) = &self.queue else { return Taken::Yes };
         let reply = admin::execute(context, &queue.controller, self.line.local, sqe, data);
         match (reply, room) {
-            (Reply::Data(data), Some(room)) if check_to_host(sqe, data.len() as u32, false).is_ok() => {
+            (AdminReply::Data(data), Some(room)) if check_to_host(sqe, data.len() as u32, false).is_ok() => {
                 self.complete_with_room(context, sqe, &data, room);
             }
             (reply, room) => {
@@ -387,8 +380,8 @@ impl Connection {
     }
 
     fn fabrics(&mut self, context: &Context, sqe: &Sqe, data: &[u8]) {
-        let invalid = Reply::Done(Status::INVALID_OPCODE.do_not_retry(), 0);
-        let out_of_sequence = Reply::Done(Status::COMMAND_SEQUENCE_ERROR.do_not_retry(), 0);
+        let invalid = AdminReply::Done(Status::INVALID_OPCODE.do_not_retry(), 0);
+        let out_of_sequence = AdminReply::Done(Status::COMMAND_SEQUENCE_ERROR.do_not_retry(), 0);
         let reply = match (FabricsType::try_from(sqe.fabrics_type()), &self.queue) {
             (Ok(FabricsType::Connect), None) => return self.connect(context, sqe, data),
             (Ok(FabricsType::Connect), Some(_)) | (_, None) => out_of_sequence,
@@ -402,14 +395,14 @@ impl Connection {
             }
             (Ok(FabricsType::Disconnect), Some(queue)) => {
                 if sqe.view::<Disconnect>().record_format.get() != 0 {
-                    Reply::Done(Status::INCOMPATIBLE_FORMAT.do_not_retry(), 0)
+                    AdminReply::Done(Status::INCOMPATIBLE_FORMAT.do_not_retry(), 0)
                 } else if queue.is_admin() {
                     // Only I/O queues can be disconnected (Base section 6.4).
-                    Reply::Done(Status::INVALID_QUEUE_TYPE.do_not_retry(), 0)
+                    AdminReply::Done(Status::INVALID_QUEUE_TYPE.do_not_retry(), 0)
                 } else {
                     self.disconnecting = Disconnecting::Asked(*sqe);
                     self.end_what_waits(context);
-                    Reply::Waiting
+                    AdminReply::Waiting
                 }
             }
             _ => invalid,
@@ -466,11 +459,11 @@ impl Connection {
     }
 
     /// Answers a command of the admin queue.
-    fn reply(&mut self, context: &Context, sqe: &Sqe, reply: Reply) {
+    fn reply(&mut self, context: &Context, sqe: &Sqe, reply: AdminReply) {
         match reply {
-            Reply::Done(status, result) => self.complete(context, sqe, status, result),
-            Reply::Waiting => {}
-            Reply::Data(data) => match check_to_host(sqe, data.len() as u32, false) {
+            AdminReply::Done(status, result) => self.complete(context, sqe, status, result),
+            AdminReply::Waiting => {}
+            AdminReply::Data(data) => match check_to_host(sqe, data.len() as u32, false) {
                 Ok(()) => self.complete_with_bytes(context, sqe, &data),
                 Err(status) => self.complete(context, sqe, status, 0),
             },

@@ -8,9 +8,9 @@
 
 use std::time::Duration;
 
-use super::execute::Taken;
 use super::pace::MinimumRate;
 use super::slots::Stage;
+use super::taken::Taken;
 use super::{Close, Connection, Disconnecting, Queue};
 use crate::dma::{DmaBufMut, DmaPool};
 use crate::nvmf::server::context::Context;

@@ -23,6 +23,8 @@ mod pace;
 mod patience;
 mod receive;
 mod slots;
+mod taken;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr, TcpStream};

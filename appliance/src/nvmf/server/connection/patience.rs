@@ -9,8 +9,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Connection, Context};
-
 /// Since when the storage has taken nothing of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
@@ -24,25 +22,7 @@ impl Patience {
     }
 
     /// The storage was busy. Whether that has lasted for `timeout`.
-    fn is_over(&mut self, now: Instant, timeout: Duration) -> bool {
+    pub(super) fn is_over(&mut self, now: Instant, timeout: Duration) -> bool {
         now.saturating_duration_since(*self.busy_since.get_or_insert(now)) >= timeout
-    }
-}
-
-impl Connection {
-    /// The storage was busy when it was given a command: whether the command is to end now.
-    pub(super) fn has_waited_too_long(&mut self, context: &Context) -> bool {
-        let is_over = self.has_waited_too_long_for_memory(context);
-        if is_over && let Some(volume) = self.volume() {
-            context.storage.note_ended_busy(volume);
-        }
-        is_over
-    }
-
-    /// There was no memory for a command's data: whether the command is to end now.
-    pub(super) fn has_waited_too_long_for_memory(&mut self, context: &Context) -> bool {
-        let is_over = self.patience.is_over(context.now(), context.config.busy_timeout);
-        context.counters.commands_ended_busy.add(u64::from(is_over));
-        is_over
     }
 }

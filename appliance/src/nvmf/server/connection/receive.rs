@@ -2,9 +2,9 @@
 
 use zerocopy::FromBytes;
 
-use super::execute::Taken;
 use super::input::Received;
 use super::slots::Stage;
+use super::taken::Taken;
 use super::{Close, Connection, Disconnecting, Fatal, H2C_DATA_BYTES_MAX, Incoming, Phase, Stall};
 use crate::nvmf::server::context::Context;
 use crate::nvmf::server::io;
