@@ -248,6 +248,11 @@ mod tests {
     use crate::archive::object::ClaimId;
     use crate::log::types::{Lsn, SegmentSeq};
 
+    crate::document::numbers!(
+        the_document_has_this_bound,
+        BLANK_BYTES => "and the first {GiB} GiB is zero | blank: the store is created",
+    );
+
     fn open(text: &str) -> Result<OpenedStore, StoreOpenError> {
         open_store(&text.parse().expect("a place"))
     }
