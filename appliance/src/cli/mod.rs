@@ -23,7 +23,6 @@ mod request;
 mod top;
 mod transfer;
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -35,7 +34,7 @@ pub use client::{Client, ClientError, DEFAULT_ANSWER_TIMEOUT};
 
 use self::archive_args::ArchiveCommand;
 use self::args::{CallCommand, Cli, Command, NvmfCommand, PoolCommand, VolumeCommand};
-use self::output::print;
+use self::output::{one_line, print};
 use crate::options::{
     CommandError, DEFAULT_SOCKET, InspectOptions, RecoverOptions, SYSTEM_SOCKET, ServeOptions,
 };
@@ -97,21 +96,6 @@ pub fn run_with(
             1
         }
     }
-}
-
-/// An error with its causes, unless their text is part of it already, on one line.
-fn one_line(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let source_text = source.to_string();
-        if !text.contains(&source_text) {
-            text.push_str(": ");
-            text.push_str(&source_text);
-        }
-        cause = source.source();
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Result<(), CommandError> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::TransferError;
+use super::error::TransferError;
 use crate::nvmf::host::{ConnectOptions, Controller, HostError, Queue, Wait};
 use crate::nvmf::wire::status::Status;
 

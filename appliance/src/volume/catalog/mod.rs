@@ -30,7 +30,6 @@ mod working_sets;
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -41,6 +40,7 @@ pub(super) use logged::{CatalogWriter, room_problem};
 pub use ownership::Ownership;
 pub(super) use present::PresentCatalog;
 pub(crate) use shared::Shared;
+pub(crate) use snapshots::CatalogSnapshot;
 pub(super) use snapshots::Snapshots;
 pub(super) use working_sets::reach;
 
@@ -192,13 +192,6 @@ pub(crate) struct GoneImage {
     pub(crate) born_lsn: u64,
     /// At or after this LSN there is no point that needs it.
     pub(crate) gone_lsn: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct CatalogSnapshot {
-    pub(crate) name: Rc<str>,
-    pub(crate) lsn: u64,
-    pub(crate) time_ns: u64,
 }
 
 impl Default for Catalog {
@@ -499,6 +492,8 @@ impl From<&CatalogSnapshot> for SnapshotInfo {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
 
     crate::document::numbers!(

@@ -13,9 +13,16 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::CatalogSnapshot;
 use super::paged::Paged;
 use crate::log::Lsn;
+
+/// A snapshot, as the catalog has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CatalogSnapshot {
+    pub(crate) name: Rc<str>,
+    pub(crate) lsn: u64,
+    pub(crate) time_ns: u64,
+}
 
 /// Bytes of an entry's text beside its name.
 const ENTRY_BYTES: usize = 17;
