@@ -1,9 +1,9 @@
 //! The rules of [`Bdev`], as tests that every kind passes.
 //!
-//! Each rule is a function over a [`Subject`]: a content that can be opened as often as needed. Where
-//! the kernel refuses `io_uring` its subject checks that the automatic choice falls back, runs on what
-//! it fell back to, and says so; where the file system refuses direct I/O it says so, too
-//! (`crate::missing`).
+//! Each rule is a function over a [`Subject`]: contents that can be opened as often as needed. If
+//! the kernel refuses `io_uring`, its subject checks that the automatic choice falls back, runs on
+//! the fallback, and reports it. If the file system refuses direct I/O, the subject reports that
+//! too (`crate::missing`).
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use crate::reactor::{IdlePolicy, Interest, Reactor, ReactorConfig, block_on};
 const LEN_BLOCKS: u64 = 256;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A content and how to open a device on it, with a queue depth.
+/// The contents and a function that opens a device on them with a queue depth.
 struct Subject {
     open: Box<dyn Fn(usize) -> Box<dyn Bdev>>,
 }
@@ -130,7 +130,7 @@ fn what_was_written_is_read(subject: &Subject) {
         filled(&pool, 2, 5).freeze()
     ];
     run_well(&mut *device, Command { tag: 7, operation: Operation::Write { block: 100, buffers } });
-    // Cut otherwise, with a gap in memory and with neighbours.
+    // Cut differently, with a gap in memory and with neighbours.
     let mut neighbours = filled(&pool, 8, 0);
     let first = neighbours.split_to(2 * BLOCK_BYTES);
     let buffers = smallvec![first, neighbours, filled(&pool, 1, 0)];
@@ -142,7 +142,7 @@ fn what_was_written_is_read(subject: &Subject) {
     let blocks: Vec<u8> = bytes.chunks(BLOCK_BYTES).map(|block| block[0]).collect();
     assert_eq!(blocks, [1, 2, 2, 2, 3, 4, 4, 5, 5]);
     assert!(bytes.chunks(BLOCK_BYTES).all(|block| block.iter().all(|byte| *byte == block[0])));
-    // What was never written is zero; the last block is a block as any other.
+    // Blocks that were never written are zero. The last block is like any other.
     run_well(&mut *device, write(1, LEN_BLOCKS - 1, filled(&pool, 1, 6)));
     let buffers = run_well(&mut *device, read(2, LEN_BLOCKS - 2, filled(&pool, 2, 9)));
     assert_eq!((buffers[0].as_slice()[0], buffers[0].as_slice()[BLOCK_BYTES]), (0, 6));
@@ -200,7 +200,7 @@ fn a_full_queue_gives_the_command_back(subject: &Subject) {
     for tag in 0..3 {
         submit(&mut *device, write(tag, tag, filled(&pool, 1, tag as u8 + 1)));
     }
-    // A refused command takes a place too.
+    // A refused command takes a slot too.
     submit(&mut *device, read(3, LEN_BLOCKS, filled(&pool, 1, 0)));
     assert_eq!(device.in_flight(), 4);
     let Submit::Full(command) = device.submit(write(4, 4, filled(&pool, 1, 5))) else {
@@ -216,7 +216,7 @@ fn a_full_queue_gives_the_command_back(subject: &Subject) {
     assert_eq!(pool.stats().in_use_bytes, 0, "every buffer came back");
 }
 
-/// Numbers that look random, always the same from the same seed (xorshift).
+/// Pseudo-random numbers, always the same for the same seed (xorshift).
 struct Numbers(u64);
 
 impl Numbers {
@@ -240,7 +240,7 @@ fn stamp(buffer: &mut [u8], first_block: u64, version: u64) {
 fn many_in_flight_agree_with_a_model(subject: &Subject) {
     let (pool, mut device) = (pool(), subject.open());
     let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
-    // Versions of the blocks, 0 being zeroes, and which blocks a command in flight holds.
+    // Versions of the blocks (0 means zeroes), and which blocks a command in flight uses.
     let (mut versions, mut busy) = (vec![0_u64; LEN_BLOCKS as usize], vec![false; LEN_BLOCKS as usize]);
     let mut flying: HashMap<u64, (u64, u64)> = HashMap::new();
     let mut completions = Vec::new();
@@ -325,7 +325,7 @@ fn discarded_blocks_read_as_zeroes(subject: &Subject) {
     assert!(buffers[0].as_slice().iter().all(|byte| *byte == 0));
 }
 
-/// Waits at most that long for the wake descriptor, without any other sign of life.
+/// Waits at most `patience` for the wake descriptor, and does nothing else.
 fn is_readable(device: &dyn Bdev, patience: Duration) -> bool {
     let Some(fd) = device.wake_fd() else { return true };
     let deadline = Instant::now() + patience;
@@ -360,7 +360,8 @@ fn the_wake_descriptor_tells_of_completions(subject: &Subject) {
         }
         completions.drain(..).for_each(|completion| completion.result.expect("all commands are good"));
     }
-    // It falls silent when there is nothing to tell, at the latest with another poll.
+    // The descriptor becomes quiet when there is nothing to report, at the latest after another
+    // poll.
     if device.wake_fd().is_some() {
         let deadline = Instant::now() + PATIENCE;
         while is_readable(&*device, Duration::from_millis(20)) {
@@ -380,7 +381,7 @@ fn what_was_submitted_survives_the_drop(subject: &Subject) {
         if byte % 2 == 0 {
             device.poll(&mut Vec::new());
         }
-        // Reads too: their buffers must not be given back before the device is done with them.
+        // Reads too: their buffers must not be freed before the device is done with them.
         for tag in 0..16 {
             submit(&mut *device, read(tag, 200, filled(&pool, 4, 0)));
         }
@@ -396,7 +397,7 @@ fn tasks_await_commands(subject: &Subject) {
     let shared = SharedBdev::new((subject.open)(3));
     let (driven, pool) = (shared.clone(), pool());
     let work = async move {
-        // More than the queue takes at once, so some wait in line.
+        // More than the queue accepts at once, so some wait in the wait list.
         let mut writes = Vec::new();
         for block in 0..10_u64 {
             writes.push(shared.write(block, smallvec![filled(&pool, 1, block as u8 + 1).freeze()]));
@@ -410,7 +411,7 @@ fn tasks_await_commands(subject: &Subject) {
         assert!(started.elapsed() < PATIENCE);
         let error = shared.read(LEN_BLOCKS, filled(&pool, 1, 0)).await.expect_err("beyond the end");
         assert_eq!(error.kind, BdevErrorKind::OutOfRange);
-        // Given up early: it runs to its end without us.
+        // Dropped early: it runs to its end without an owner.
         drop(shared.write(0, smallvec![filled(&pool, 1, 0xff).freeze()]));
         buffer.as_slice().chunks(BLOCK_BYTES).map(|block| block[9]).collect::<Vec<u8>>()
     };
@@ -432,13 +433,13 @@ fn a_reactor_sleeps_until_completions(subject: &Subject) {
     let poller = local.add_poller(move || driven.queue().poll(&mut completions));
     let (late, ticking) = (Rc::new(std::cell::Cell::new(false)), local.clone());
     let seen = Rc::clone(&late);
-    // The test's own limit: a timer also wakes the reactor, so that a lost wake shows as lateness.
+    // The test's own limit. A timer also wakes the reactor, so a lost wake shows as a delay.
     let limit = local.spawn(async move {
         ticking.sleep(PATIENCE).await;
         seen.set(true);
     });
     let pool = pool();
-    // A poller works from the turn after its adding.
+    // A poller works from the turn after it was added.
     reactor.turn(&());
     reactor.run_until(&(), async move {
         for round in 0..200_u64 {

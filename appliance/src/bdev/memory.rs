@@ -1,8 +1,8 @@
-//! A block device in memory, and its content as a thing of its own that outlives the device.
+//! A block device in memory. Its contents are a separate object that can outlive the device.
 //!
-//! [`MemoryBdev`] completes everything in `poll`, in order. Its content is a [`MemoryDisk`], shared by reference: a test
-//! drops the device, changes bytes, and opens the same content again. The content is sparse: memory is taken when a
-//! block is first written and given back by a discard.
+//! [`MemoryBdev`] completes everything in `poll`, in order. Its contents are a [`MemoryDisk`],
+//! shared by reference: a test drops the device, changes bytes, and opens the same contents again.
+//! The contents are sparse: the first write of a block allocates memory, and a discard frees it.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -14,35 +14,36 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 use super::transfer::complete;
 use super::{BLOCK_BYTES, Bdev, BdevErrorKind, BdevInfo, Command, Completion, Operation, Submit};
 
-/// The queue depth unless [`MemoryBdev::with_queue_depth`] says otherwise, in commands.
+/// The queue depth in commands, unless [`MemoryBdev::with_queue_depth`] changes it.
 pub const DEFAULT_QUEUE_DEPTH: usize = 256;
 
-/// Why a content could not be made.
+/// Why the contents could not be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
-    /// No blocks, or more bytes than addresses.
+    /// No blocks, or more bytes than the address space has.
     #[error("a memory device of {len_blocks} blocks of 4096 bytes cannot be: ask for 1 to 2^51 blocks")]
     Size {
-        /// Blocks that were asked for.
+        /// Blocks that were requested.
         len_blocks: u64,
     },
-    /// The system has no room for the mapping.
+    /// The system has no space for the mapping.
     #[error("the system refuses memory for {len_blocks} blocks of 4096 bytes: {}", std::io::Error::from_raw_os_error(*.errno))]
     Refused {
-        /// Blocks that were asked for.
+        /// Blocks that were requested.
         len_blocks: u64,
         /// The system's error number.
         errno: i32,
     },
 }
 
-/// The content of a memory device. Clones share it; it is freed with the last of them and of its devices.
+/// The contents of a memory device. Clones share them. They are freed with the last clone and the
+/// last device.
 #[derive(Clone)]
 pub struct MemoryDisk {
     mapping: Rc<Mapping>,
 }
 
-/// An anonymous private mapping. Not `Send`, so all copies in and out happen one after the other.
+/// An anonymous private mapping. It is not `Send`, so all copies in and out are sequential.
 struct Mapping {
     start: NonNull<u8>,
     len_bytes: usize,
@@ -55,7 +56,8 @@ impl Mapping {
             .and_then(|blocks| blocks.checked_mul(BLOCK_BYTES))
             .filter(|&bytes| bytes > 0 && isize::try_from(bytes).is_ok())
             .ok_or(MemoryError::Size { len_blocks })?;
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no memory that exists.
+        // SAFETY: a new anonymous mapping at an address that the kernel chooses touches no existing
+        // memory.
         let start = unsafe {
             rustix::mm::mmap_anonymous(
                 std::ptr::null_mut(),
@@ -70,9 +72,10 @@ impl Mapping {
         Ok(Mapping { start, len_bytes })
     }
 
-    /// Takes all of the memory now, in huge pages where the system has them.
+    /// Allocates all of the memory now, in huge pages if the system has them.
     fn populate(&self) -> rustix::io::Result<()> {
-        // SAFETY: the range is the mapping's own; the advice changes when and in which pages its memory is taken.
+        // SAFETY: the range is the mapping's own. The advice changes only when, and in which pages,
+        // its memory is allocated.
         unsafe {
             let start = self.start.as_ptr().cast();
             if let Err(error) = rustix::mm::madvise(start, self.len_bytes, Advice::LinuxHugepage) {
@@ -98,8 +101,8 @@ impl Mapping {
 
     fn read(&self, offset_bytes: usize, into: &mut [u8]) {
         let from = self.range(offset_bytes, into.len());
-        // SAFETY: `range` checked the bounds; no slice is ever made of the mapping, so the two cannot overlap, and
-        // the mapping stays on this thread, so nobody writes meanwhile.
+        // SAFETY: `range` checked the bounds. No slice is ever made of the mapping, so the two
+        // cannot overlap. The mapping stays on this thread, so nobody writes meanwhile.
         unsafe { std::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) }
     }
 
@@ -109,20 +112,20 @@ impl Mapping {
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) }
     }
 
-    /// Gives whole blocks back; they read as zeroes after it.
+    /// Frees whole blocks. They read as zeroes afterwards.
     fn discard(&self, offset_bytes: usize, len_bytes: usize) -> rustix::io::Result<()> {
         if len_bytes == 0 {
             return Ok(());
         }
         let start = self.range(offset_bytes, len_bytes);
-        // SAFETY: the range lies within the mapping, which nobody holds a reference into.
+        // SAFETY: the range lies within the mapping, and nobody holds a reference into it.
         unsafe { rustix::mm::madvise(start.cast(), len_bytes, Advice::LinuxDontNeed) }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this one's own, and its last user is gone.
+        // SAFETY: this object owns the mapping, and its last user is gone.
         if let Err(error) = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len_bytes) } {
             tracing::warn!(%error, "the memory of a memory device could not be given back");
         }
@@ -130,15 +133,15 @@ impl Drop for Mapping {
 }
 
 impl MemoryDisk {
-    /// Makes a content of zeroes.
+    /// Creates contents of zeroes.
     ///
     /// # Panics
-    /// Where [`try_new`](Self::try_new) fails.
+    /// When [`try_new`](Self::try_new) fails.
     pub fn new(len_blocks: u64) -> Self {
         Self::try_new(len_blocks).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Makes a content of zeroes.
+    /// Creates contents of zeroes.
     ///
     /// # Errors
     /// [`MemoryError`], for no blocks or too many.
@@ -146,11 +149,11 @@ impl MemoryDisk {
         Ok(MemoryDisk { mapping: Rc::new(Mapping::new(len_blocks)?) })
     }
 
-    /// Makes a content of zeroes whose memory is taken at once and in huge pages, so that no first write of a block waits for
-    /// the system: for measuring.
+    /// Creates contents of zeroes and allocates their memory immediately, in huge pages, so that no
+    /// first write of a block waits for the system. For measurements.
     ///
     /// # Errors
-    /// [`MemoryError`], also when there is not so much memory.
+    /// [`MemoryError`], also when the system does not have that much memory.
     pub fn try_new_resident(len_blocks: u64) -> Result<Self, MemoryError> {
         let mapping = Mapping::new(len_blocks)?;
         mapping
@@ -164,7 +167,7 @@ impl MemoryDisk {
         (self.mapping.len_bytes / BLOCK_BYTES) as u64
     }
 
-    /// A device with this content.
+    /// A device with these contents.
     pub fn open(&self, name: impl Into<String>) -> MemoryBdev {
         MemoryBdev {
             info: BdevInfo {
@@ -179,23 +182,23 @@ impl MemoryDisk {
         }
     }
 
-    /// Copies bytes out, whatever devices do.
+    /// Copies bytes out, independently of all devices.
     ///
     /// # Panics
-    /// When the range is not inside the content.
+    /// When the range is not inside the contents.
     pub fn read_raw(&self, offset_bytes: u64, into: &mut [u8]) {
         self.mapping.read(offset_bytes as usize, into);
     }
 
-    /// Overwrites bytes, whatever devices do.
+    /// Overwrites bytes, independently of all devices.
     ///
     /// # Panics
-    /// When the range is not inside the content.
+    /// When the range is not inside the contents.
     pub fn write_raw(&self, offset_bytes: u64, bytes: &[u8]) {
         self.mapping.write(offset_bytes as usize, bytes);
     }
 
-    /// A copy of everything.
+    /// A copy of all the contents.
     pub fn snapshot(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.mapping.len_bytes];
         self.mapping.read(0, &mut bytes);
@@ -203,7 +206,7 @@ impl MemoryDisk {
     }
 }
 
-/// A device whose content is a [`MemoryDisk`].
+/// A device whose contents are a [`MemoryDisk`].
 pub struct MemoryBdev {
     info: BdevInfo,
     disk: MemoryDisk,
@@ -212,15 +215,15 @@ pub struct MemoryBdev {
 }
 
 impl MemoryBdev {
-    /// A device of zeroes with a content of its own.
+    /// A device of zeroes with its own contents.
     ///
     /// # Panics
-    /// Where [`try_new`](Self::try_new) fails.
+    /// When [`try_new`](Self::try_new) fails.
     pub fn new(name: impl Into<String>, len_blocks: u64) -> Self {
         MemoryDisk::new(len_blocks).open(name)
     }
 
-    /// A device of zeroes with a content of its own.
+    /// A device of zeroes with its own contents.
     ///
     /// # Errors
     /// [`MemoryError`], for no blocks or too many.
@@ -235,14 +238,15 @@ impl MemoryBdev {
         self
     }
 
-    /// Changes what the device says of its cache, so that its users flush. Nothing is lost either way.
+    /// Changes what the device reports about its cache, so that its users flush. Nothing is lost
+    /// either way.
     #[must_use]
     pub fn with_volatile_cache(mut self, volatile_cache: bool) -> Self {
         self.info.volatile_cache = volatile_cache;
         self
     }
 
-    /// The content.
+    /// The contents.
     pub fn disk(&self) -> MemoryDisk {
         self.disk.clone()
     }
@@ -255,7 +259,7 @@ impl MemoryBdev {
     }
 }
 
-/// Does what a checked operation says.
+/// Executes an operation that has been checked.
 fn perform(mapping: &Mapping, operation: &mut Operation) -> Result<(), BdevErrorKind> {
     let mut offset = operation.block() as usize * BLOCK_BYTES;
     match operation {
@@ -311,7 +315,7 @@ impl Bdev for MemoryBdev {
 
 impl Drop for MemoryBdev {
     fn drop(&mut self) {
-        // What was submitted happens, as with every other kind.
+        // Submitted commands are executed, as with every other kind.
         self.poll(&mut Vec::new());
     }
 }

@@ -1,17 +1,19 @@
 //! Block devices: one trait, completions by polling.
 //!
-//! A [`Bdev`] is the local handle of one reactor to one device. Commands are handed over with [`Bdev::submit`], start
-//! at the latest with the next [`Bdev::poll`], and complete through `poll`, in any order. The buffers of a command travel with it and come back
-//! (reads) or are dropped (writes) at completion, so memory is never touched by a device after it has been reused.
+//! A [`Bdev`] is the local handle of one reactor to one device. A caller passes commands to
+//! [`Bdev::submit`]. They start with the next [`Bdev::poll`] at the latest, and complete through
+//! `poll`, in any order. The buffers of a command move into it. At completion they come back
+//! (reads) or are dropped (writes), so a device never touches memory after it is reused.
 //!
-//! Offsets and lengths are in blocks of [`BLOCK_BYTES`]. Every kind keeps these rules:
-//! - at most [`BdevInfo::queue_depth`] commands in flight; at the bound `submit` gives the command back ([`Submit::Full`]);
-//! - a command outside the device completes with [`BdevErrorKind::OutOfRange`] and touches nothing;
-//! - data is stable after a completed write when [`BdevInfo::volatile_cache`] is false, and after a flush that was
-//!   submitted when the write had completed, otherwise;
-//! - what was submitted since the last `poll` may not have been started: poll again before sleeping on
-//!   [`Bdev::wake_fd`];
-//! - dropping the handle waits for commands in flight; their completions are lost.
+//! Offsets and lengths are in blocks of [`BLOCK_BYTES`]. Every kind of device keeps these rules:
+//! - At most [`BdevInfo::queue_depth`] commands are in flight. At that limit `submit` returns the
+//!   command ([`Submit::Full`]).
+//! - A command outside the device completes with [`BdevErrorKind::OutOfRange`] and touches nothing.
+//! - When [`BdevInfo::volatile_cache`] is false, data is stable after its write completes.
+//!   Otherwise it is stable after a flush that was submitted after the write completed.
+//! - Commands submitted since the last `poll` may not have started: poll again before sleeping on
+//!   [`Bdev::wake_fd`].
+//! - Dropping the handle waits for commands in flight. Their completions are lost.
 
 mod file;
 pub mod memory;
@@ -43,32 +45,35 @@ pub trait Bdev {
     /// What the device is.
     fn info(&self) -> &BdevInfo;
 
-    /// Queues a command. It is started by the next [`poll`](Bdev::poll) at the latest.
+    /// Queues a command. The next [`poll`](Bdev::poll) starts it, if it has not started before.
     fn submit(&mut self, command: Command) -> Submit;
 
-    /// Starts what is queued and appends what has completed to `completions`; returns how many.
+    /// Starts the queued commands and appends the completed ones to `completions`. Returns how many
+    /// completed.
     fn poll(&mut self, completions: &mut Vec<Completion>) -> usize;
 
     /// Commands submitted and not yet completed.
     fn in_flight(&self) -> usize;
 
-    /// What becomes readable when a completion waits to be polled; `None` when `poll` itself completes everything.
+    /// A descriptor that becomes readable when a completion is ready to be polled. `None` when
+    /// `poll` itself completes everything.
     fn wake_fd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Room in the file system under it; `None` where there is none, or it does not tell. May take a few system calls.
+    /// Space in the file system that holds the device. `None` if there is no file system, or if it
+    /// does not report its space. May take a few system calls.
     fn space(&self) -> Option<Space> {
         None
     }
 }
 
-/// Room in the file system that holds a device's file.
+/// Space in the file system that holds a device's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Space {
-    /// Where it is mounted.
+    /// The mount point.
     pub file_system: String,
-    /// Bytes of it that are free.
+    /// Free bytes in the file system.
     pub free_bytes: u64,
-    /// Bytes that the file does not have yet and may come to need.
+    /// Bytes that are not allocated to the file yet and that it may need later.
     pub missing_bytes: u64,
 }
 
@@ -76,9 +81,9 @@ pub struct Space {
 #[derive(Debug)]
 #[must_use]
 pub enum Submit {
-    /// Taken; exactly one [`Completion`] follows.
+    /// Accepted. Exactly one [`Completion`] follows.
     Queued,
-    /// The queue is full; here is the command back.
+    /// The queue is full. Contains the command.
     Full(Command),
 }
 
@@ -91,55 +96,57 @@ pub struct BdevInfo {
     pub kind: &'static str,
     /// Size in blocks.
     pub len_blocks: u64,
-    /// Whether completed writes may be lost with the power before a flush.
+    /// Whether a power loss before a flush can lose completed writes.
     pub volatile_cache: bool,
-    /// The bound on commands in flight.
+    /// The limit on commands in flight.
     pub queue_depth: usize,
 }
 
-/// One command: an operation and the caller's tag, which comes back with the completion.
+/// One command: an operation and the caller's tag, which the completion returns.
 #[derive(Debug)]
 pub struct Command {
-    /// The caller's own; not looked at.
+    /// The caller's own value. The device does not interpret it.
     pub tag: u64,
-    /// What to do.
+    /// The operation.
     pub operation: Operation,
 }
 
-/// What a command does. Buffers' lengths are multiples of a block, in total at most 4 MiB and 512 buffers.
+/// What a command does. Each buffer's length is a multiple of a block. A command has at most 4 MiB
+/// and 512 buffers in total.
 #[derive(Debug)]
 pub enum Operation {
-    /// Read from `block` on into the buffers, one behind the other.
+    /// Read from `block` on into the buffers, in order.
     Read {
         /// First block.
         block: u64,
-        /// Where to; handed back with the completion.
+        /// The destination. The completion returns them.
         buffers: SmallVec<[DmaBufMut; 1]>,
     },
-    /// Write the buffers, one behind the other, from `block` on.
+    /// Write the buffers, in order, from `block` on.
     Write {
         /// First block.
         block: u64,
-        /// What; held until the completion.
+        /// The data. Held until the completion.
         buffers: SmallVec<[DmaBuf; 2]>,
     },
-    /// Make everything stable that had completed before this was submitted.
+    /// Make stable every command that completed before this one was submitted.
     Flush,
-    /// Give the blocks' space back; they read as zeroes or as before after it. A hint: succeeds where the device cannot.
+    /// Free the space of the blocks. They read as zeroes or as their old contents afterwards. A
+    /// hint: it succeeds even if the device cannot do it.
     Discard {
         /// First block.
         block: u64,
-        /// How many.
+        /// Number of blocks.
         len_blocks: u64,
     },
 }
 
-/// A command's end.
+/// The end of a command.
 #[derive(Debug)]
 pub struct Completion {
     /// The tag of the command.
     pub tag: u64,
-    /// How it ended.
+    /// Its outcome.
     pub result: Result<(), BdevError>,
     /// The buffers of a read, in their order, filled on success.
     pub buffers: SmallVec<[DmaBufMut; 1]>,
@@ -155,13 +162,13 @@ pub struct BdevError {
     pub operation: &'static str,
     /// First block.
     pub block: u64,
-    /// How many blocks.
+    /// Number of blocks.
     pub len_blocks: u64,
-    /// What went wrong.
+    /// The cause.
     pub kind: BdevErrorKind,
 }
 
-/// What can go wrong with a command.
+/// Causes of a failed command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BdevErrorKind {
     /// It reaches beyond the device.
@@ -170,16 +177,17 @@ pub enum BdevErrorKind {
     /// A buffer is empty, or its length or address is not a multiple of a block.
     #[error("not aligned to 4096 bytes")]
     Misaligned,
-    /// The device moved fewer bytes than asked, and nothing more.
+    /// The device moved fewer bytes than requested, and a retry moved none.
     #[error("short transfer")]
     ShortTransfer,
-    /// The file system under the device has no room for what is written, or a quota is used up. It may have room again later.
+    /// The file system under the device has no space for the data, or a quota is used up. It may
+    /// have space again later.
     #[error("no room left in its file system")]
     NoRoom,
     /// The operating system's error number.
     #[error("{}", std::io::Error::from_raw_os_error(*.0))]
     Os(i32),
-    /// A fault that a test injected.
+    /// A fault injected by a test.
     #[error("injected fault")]
     Injected,
 }
@@ -205,7 +213,7 @@ impl Operation {
         }
     }
 
-    /// How many blocks the operation covers, 0 for a flush.
+    /// Number of blocks in the operation, 0 for a flush.
     pub fn len_blocks(&self) -> u64 {
         let bytes = match self {
             Operation::Read { buffers, .. } => buffers.iter().map(DmaBufMut::len).sum::<usize>(),
@@ -216,7 +224,7 @@ impl Operation {
         (bytes / BLOCK_BYTES) as u64
     }
 
-    /// Checks the rules that every kind shares: alignment and range.
+    /// Checks the rules that all kinds share: alignment and range.
     ///
     /// # Errors
     /// [`BdevErrorKind::Misaligned`], [`BdevErrorKind::OutOfRange`].

@@ -1,9 +1,10 @@
-//! A device shared by a fast path that polls for tags and by tasks that await single commands.
+//! Shares a device between a fast path that polls for tags and tasks that await single commands.
 //!
-//! [`BdevQueue`] owns a [`Bdev`]. The owner of the fast path submits with its own tags and gets its completions from
-//! [`BdevQueue::poll`]. Tasks use [`SharedBdev`]'s `read`, `write` and `flush`, which are futures; their completions
-//! are taken out of the stream by a tag bit. When the device's queue is full, commands wait here in order; the
-//! wait list is bounded by its users: the fast path asks [`BdevQueue::room`], each task awaits one command at a time.
+//! [`BdevQueue`] owns a [`Bdev`]. The owner of the fast path submits with its own tags and gets its
+//! completions from [`BdevQueue::poll`]. Tasks use [`SharedBdev`]'s `read`, `write` and `flush`,
+//! which are futures. A bit in the tag separates their completions from those of the fast path.
+//! When the device's queue is full, commands wait here in order. The users bound this wait list:
+//! the fast path checks [`BdevQueue::room`], and each task awaits one command at a time.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,7 +18,7 @@ use smallvec::{SmallVec, smallvec};
 use super::{Bdev, BdevError, BdevInfo, Command, Completion, Operation, Submit};
 use crate::dma::{DmaBuf, DmaBufMut};
 
-/// Set in the tags of awaited commands; callers' tags leave it clear.
+/// Set in the tags of awaited commands. The tags of the fast path leave it clear.
 const AWAITED: u64 = 1 << 63;
 
 /// A device with its wait list and its awaited commands.
@@ -60,7 +61,7 @@ impl BdevQueue {
         &*self.device
     }
 
-    /// How many commands the device would take at once.
+    /// Number of commands that the device accepts now.
     pub fn room(&self) -> usize {
         if self.waiting.is_empty() {
             self.info().queue_depth.saturating_sub(self.device.in_flight())
@@ -90,15 +91,16 @@ impl BdevQueue {
         }
     }
 
-    /// Polls the device; appends the fast path's completions to `completions` and wakes the tasks whose commands
-    /// ended. Returns how many completions there were of both.
+    /// Polls the device. Appends the fast path's completions to `completions` and wakes the tasks
+    /// whose commands completed. Returns the number of completions of both.
     pub fn poll(&mut self, completions: &mut Vec<Completion>) -> usize {
         let kept = self.stash.len();
         completions.append(&mut self.stash);
         kept + self.reap(|_, completion| completions.push(completion))
     }
 
-    /// Polls the device for the sake of tasks alone; completions of the fast path are kept for its next [`poll`](Self::poll).
+    /// Polls the device for the tasks only. Keeps completions of the fast path for its next
+    /// [`poll`](Self::poll).
     pub fn drive(&mut self) -> usize {
         self.reap(|queue, completion| queue.stash.push(completion))
     }
@@ -158,7 +160,7 @@ impl SharedBdev {
         SharedBdev(Rc::new(RefCell::new(BdevQueue::new(device))))
     }
 
-    /// The queue, borrowed for a moment; never across an await.
+    /// The queue, borrowed for a short time. Do not hold it across an await.
     pub fn queue(&self) -> std::cell::RefMut<'_, BdevQueue> {
         self.0.borrow_mut()
     }
@@ -171,7 +173,7 @@ impl SharedBdev {
     /// Reads the whole of `buffer` from `block` on.
     ///
     /// # Errors
-    /// As the device says.
+    /// As the device reports.
     pub async fn read(&self, block: u64, buffer: DmaBufMut) -> Result<DmaBufMut, BdevError> {
         let mut completion = self.run(Operation::Read { block, buffers: smallvec![buffer] }).await;
         completion.result?;
@@ -181,7 +183,7 @@ impl SharedBdev {
     /// Writes `buffers` from `block` on.
     ///
     /// # Errors
-    /// As the device says.
+    /// As the device reports.
     pub async fn write(&self, block: u64, buffers: SmallVec<[DmaBuf; 2]>) -> Result<(), BdevError> {
         self.run(Operation::Write { block, buffers }).await.result
     }
@@ -189,7 +191,7 @@ impl SharedBdev {
     /// Makes completed writes stable.
     ///
     /// # Errors
-    /// As the device says.
+    /// As the device reports.
     pub async fn flush(&self) -> Result<(), BdevError> {
         self.run(Operation::Flush).await.result
     }
@@ -200,7 +202,8 @@ impl SharedBdev {
     }
 }
 
-/// One awaited command. Dropped early, the command still runs to its end and its buffers are freed then.
+/// One awaited command. If this is dropped early, the command still runs to its end, and its
+/// buffers are freed then.
 struct Awaited {
     queue: Rc<RefCell<BdevQueue>>,
     slot: Option<usize>,

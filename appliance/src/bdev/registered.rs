@@ -5,33 +5,34 @@ use io_uring::IoUring;
 use super::Operation;
 use crate::dma::{DmaBuf, DmaBufMut, Region};
 
-/// The most arenas of one ring: 1 GiB of DMA memory. Buffers of further arenas go as plain commands.
+/// The most arenas of one ring: 1 GiB of DMA memory. Buffers of further arenas use plain commands.
 const ARENAS_MAX: usize = 256;
 
-/// What is registered. An arena keeps its index, and stays mapped, as long as this lives; so an address that is found here is the memory
-/// that the kernel has pinned.
+/// The registered arenas. While this exists, each arena keeps its index and stays mapped, so an
+/// address that is found here refers to memory that the kernel has pinned.
 pub(super) struct RegisteredArenas {
     regions: Vec<Region>,
-    /// How many more can be registered; 0 once the kernel has refused.
+    /// How many more arenas can be registered. 0 after the kernel refuses one.
     room: usize,
-    /// Whether one may be registered in this turn.
+    /// Whether an arena may be registered in this turn.
     may_add: bool,
 }
 
 impl RegisteredArenas {
-    /// Makes an empty table in the kernel, unless that is not wanted or refused.
+    /// Creates an empty table in the kernel, if registration is wanted and the kernel allows it.
     pub(super) fn new(ring: &IoUring, wanted: bool) -> Self {
         let made = wanted && ring.submitter().register_buffers_sparse(ARENAS_MAX as u32).is_ok();
         RegisteredArenas { regions: Vec::new(), room: if made { ARENAS_MAX } else { 0 }, may_add: true }
     }
 
-    /// A turn begins: another arena may be registered. Each takes the kernel about 100 us.
+    /// A turn begins: another arena may be registered. Each registration takes the kernel about 100
+    /// us.
     pub(super) fn begin_turn(&mut self) {
         self.may_add = true;
     }
 
-    /// Registers the arena of a command's buffers, if it is new and all of it is in memory.
-    /// Commands of other arenas are plain ones.
+    /// Registers the arena of a command's buffers, if it is new and fully resident. Commands whose
+    /// buffers lie in other arenas are plain commands.
     pub(super) fn learn(&mut self, ring: &IoUring, operation: &Operation) {
         if self.room == 0 {
             return;
@@ -54,7 +55,7 @@ impl RegisteredArenas {
         }
         self.may_add = false;
         let vector = libc::iovec { iov_base: region.base().cast(), iov_len: region.len_bytes() };
-        // SAFETY: the arena stays mapped while `region` is held, which is until after the ring is gone.
+        // SAFETY: `region` keeps the arena mapped, and is held until after the ring is dropped.
         let registered =
             unsafe { ring.submitter().register_buffers_update(self.regions.len() as u32, &[vector], None) };
         match registered {
@@ -69,7 +70,7 @@ impl RegisteredArenas {
         }
     }
 
-    /// The index of the arena that holds all of a piece.
+    /// The index of the arena that contains the whole piece.
     pub(super) fn find(&self, address: *const u8, len_bytes: usize) -> Option<u16> {
         let found = self.regions.iter().position(|region| region.holds(address, len_bytes))?;
         Some(found as u16)
@@ -86,10 +87,12 @@ mod tests {
         buffers.iter().map(DmaBufMut::region)
     }
 
-    /// Arenas are registered once, found by any piece that lies in them, and not where registration is not wanted.
+    /// Arenas are registered once, are found for any piece that lies in them, and are not found
+    /// when registration is off.
     #[test]
     fn arenas_are_registered_once_and_found() {
-        // Where the kernel refuses io_uring there is nothing to register; the engine's own tests check what happens then.
+        // If the kernel refuses io_uring, there is nothing to register. The engine's own tests
+        // check that case.
         let Ok(ring) = IoUring::new(8) else { return };
         let pool = DmaPool::new(4 * ARENA_BYTES);
         let buffers: Vec<DmaBufMut> = (0..3).map(|_| pool.allocate(ARENA_BYTES).expect("memory")).collect();
@@ -116,7 +119,7 @@ mod tests {
             arenas.begin_turn();
             arenas.learn(&ring, &operation);
         }
-        // RLIMIT_MEMLOCK of an ordinary user allows one arena at least.
+        // RLIMIT_MEMLOCK of an ordinary user allows at least one arena.
         let count = arenas.regions.len();
         assert!((1..=4).contains(&count), "{count}");
         assert_eq!(arenas.find(places[0], ARENA_BYTES), Some(0));

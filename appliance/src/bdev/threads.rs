@@ -1,8 +1,10 @@
-//! The file engine for systems without `io_uring`: a few threads that move bytes with ordinary system calls.
+//! The file engine for systems without `io_uring`: a few threads that move bytes with ordinary
+//! system calls.
 //!
-//! `submit` only notes a command; `poll` hands what was noted to the workers in one go and takes back what they have done. Commands,
-//! work and results are bounded by the queue depth. The workers get addresses only: the buffers stay in this handle's slots
-//! until the result is back. The wake descriptor is an eventfd, written once until `poll` looks again.
+//! `submit` only records a command. `poll` passes the recorded commands to the workers in one step
+//! and takes their results. The queue depth bounds commands, work and results. The workers get
+//! addresses only: the buffers stay in this handle's slots until the result is back. The wake
+//! descriptor is an eventfd. A worker writes it once, and then not again until the next `poll`.
 
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
@@ -18,28 +20,28 @@ use super::file::{OpenFile, discard};
 use super::transfer::{Kind, Slots, Step, Transfer, complete};
 use super::{Bdev, BdevErrorKind, BdevInfo, Command, Completion, Space, Submit};
 
-/// A file or block device behind worker threads.
+/// A file or block device with worker threads.
 pub(super) struct ThreadsBdev {
     info: BdevInfo,
     file: Arc<OpenFile>,
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     slots: Slots,
-    /// Taken and not yet handed to the workers.
+    /// Accepted and not yet passed to the workers.
     noted: Vec<u32>,
-    /// Refused by the rules; completed by the next `poll`.
+    /// Commands that failed the checks. The next `poll` completes them.
     refused: Vec<Completion>,
-    /// How many writes of the eventfd were read.
+    /// The value of `wakes` when `poll` last read the eventfd.
     wakes_seen: u64,
 }
 
 struct Shared {
     work: Mutex<Work>,
     more: Condvar,
-    /// As large as the queue is deep, so a push always has room.
+    /// Its capacity is the queue depth, so a push always has space.
     done: ArrayQueue<Done>,
     wake: OwnedFd,
-    /// Whether the eventfd has been or is being written for what is in `done`.
+    /// Whether the eventfd has been written, or is being written, for the results in `done`.
     waking: AtomicBool,
     /// How often the eventfd was written.
     wakes: AtomicU64,
@@ -58,7 +60,7 @@ struct Done {
 
 impl Shared {
     fn work(&self) -> MutexGuard<'_, Work> {
-        // Nothing can panic while it holds the lock.
+        // No code can panic while it holds the lock.
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -75,7 +77,7 @@ impl ThreadsBdev {
             waking: AtomicBool::new(false),
             wakes: AtomicU64::new(0),
         });
-        // From here on dropping the handle ends the workers that were started.
+        // From here on, dropping the handle ends the workers that were started.
         let mut device = ThreadsBdev {
             slots: Slots::new(info.queue_depth),
             info,
@@ -115,10 +117,12 @@ impl ThreadsBdev {
         }
     }
 
-    /// Makes the eventfd quiet before the results are taken, so that a result that comes later makes it loud again.
+    /// Clears the eventfd before the results are taken, so that a later result makes it readable
+    /// again.
     ///
-    /// A worker raises `waking` before it writes and counts after it wrote. A write that comes after the read below is
-    /// counted later than `wakes_seen`, so a later poll reads again, and no write stays unread.
+    /// A worker sets `waking` before it writes and counts in `wakes` after the write. A write that
+    /// comes after the read below is counted later than `wakes_seen`, so a later poll reads again,
+    /// and no write stays unread.
     fn hush(&mut self) {
         let wakes = self.shared.wakes.load(Ordering::Acquire);
         let waking = self.shared.waking.load(Ordering::Acquire);
@@ -126,7 +130,7 @@ impl ThreadsBdev {
             return;
         }
         self.wakes_seen = wakes;
-        // Empty is fine: the write is still to come, or an earlier poll read it.
+        // An empty eventfd is fine: the write is still to come, or an earlier poll read it.
         let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);
         self.shared.waking.swap(false, Ordering::AcqRel);
     }
@@ -159,7 +163,7 @@ impl Bdev for ThreadsBdev {
         completions.append(&mut self.refused);
         self.hand_over();
         self.hush();
-        // Bounded: the workers have no more than was handed over.
+        // Bounded: the workers have no more than was passed to them.
         while let Some(done) = self.shared.done.pop() {
             completions.extend(self.slots.finish(done.slot, &self.info, done.outcome));
         }
@@ -185,13 +189,13 @@ impl Drop for ThreadsBdev {
         self.shared.work().stop = true;
         self.shared.more.notify_all();
         for worker in self.workers.drain(..) {
-            // A worker that panicked is gone too, and no longer touches a buffer.
+            // A worker that panicked has ended too, and no longer touches a buffer.
             let _ = worker.join();
         }
     }
 }
 
-/// A worker's life. It leaves when told to stop and nothing is left to do.
+/// The loop of a worker. It returns when it must stop and no work is left.
 fn run(file: &OpenFile, shared: &Shared) {
     loop {
         let mut work = shared.work();
@@ -214,7 +218,8 @@ fn run(file: &OpenFile, shared: &Shared) {
         let pushed = shared.done.push(Done { slot, outcome });
         debug_assert!(pushed.is_ok(), "as many results as places");
         if !shared.waking.swap(true, Ordering::AcqRel) {
-            // Can fail only when the counter is full, and then the descriptor is readable.
+            // The write can fail only when the counter is full, and then the descriptor is
+            // readable.
             let _ = rustix::io::write(&shared.wake, &1_u64.to_ne_bytes());
             shared.wakes.fetch_add(1, Ordering::Release);
         }
@@ -225,15 +230,17 @@ fn attempt(file: &OpenFile, transfer: &mut Transfer) -> rustix::io::Result<usize
     let pieces = &mut transfer.pieces;
     match transfer.kind {
         Kind::Read => {
-            // SAFETY: `Piece` and `IoSliceMut` are both laid out as `iovec`; each piece is a range of unique views that the
-            // command's slot holds until this transfer's result is back, so nothing else touches the bytes.
+            // SAFETY: `Piece` and `IoSliceMut` both have the layout of `iovec`. Each piece is a
+            // range of unique views that the command's slot holds until this transfer's result is
+            // back, so nothing else touches the bytes.
             let slices = unsafe {
                 std::slice::from_raw_parts_mut(pieces.as_mut_ptr().cast::<IoSliceMut<'_>>(), pieces.len())
             };
             rustix::io::preadv(&file.fd, slices, transfer.offset_bytes)
         }
         Kind::Write => {
-            // SAFETY: as above with `IoSlice`; each piece is a range of frozen views, which nobody writes.
+            // SAFETY: as above with `IoSlice`. Each piece is a range of frozen views, which nobody
+            // writes.
             let slices =
                 unsafe { std::slice::from_raw_parts(pieces.as_ptr().cast::<IoSlice<'_>>(), pieces.len()) };
             rustix::io::pwritev(&file.fd, slices, transfer.offset_bytes)

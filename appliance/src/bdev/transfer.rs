@@ -1,7 +1,9 @@
-//! A command on its way through a file engine: where its bytes are, how far it came, and what a result means.
+//! The state of a command in a file engine: where its bytes are, how far it is, and what a result
+//! means.
 //!
-//! Both file engines keep each [`Command`] in [`InFlight`] slots until it has completed, and move the bytes of its [`Transfer`],
-//! which is plain addresses. So what is retried, resumed and forgiven is the same in both.
+//! Both file engines keep each [`Command`] in an [`InFlight`] slot until it has completed, and move
+//! the bytes of its [`Transfer`], which contains plain addresses only. So both engines retry,
+//! resume and forgive the same results.
 
 use smallvec::SmallVec;
 
@@ -9,10 +11,11 @@ use super::{
     BLOCK_BYTES, BdevError, BdevErrorKind, BdevInfo, Command, Completion, DmaBuf, DmaBufMut, Operation,
 };
 
-/// How often a transfer that the system interrupts or has no resources for is tried again without progress.
+/// How often a transfer is retried without progress when the system interrupts it or has no
+/// resources for it.
 const MAX_RETRIES: u32 = 64;
 
-/// A piece of memory, laid out as the system's `iovec`.
+/// A piece of memory, with the layout of the system's `iovec`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(super) struct Piece {
@@ -29,24 +32,25 @@ pub(super) enum Kind {
     Discard,
 }
 
-/// The rest of a command's work. Neighbouring buffers are one piece.
+/// The rest of a command's work. Adjacent buffers are one piece.
 #[derive(Debug)]
 pub(super) struct Transfer {
     pub(super) kind: Kind,
-    /// Where the rest begins on the device.
+    /// Offset of the rest on the device.
     pub(super) offset_bytes: u64,
-    /// How much is left of a read, a write or a discard.
+    /// Bytes left of a read, a write or a discard.
     pub(super) len_bytes: u64,
-    /// Where the rest of a read or a write begins in memory.
+    /// The memory of the rest of a read or a write.
     pub(super) pieces: SmallVec<[Piece; 4]>,
     retries: u32,
 }
 
-// SAFETY: the addresses are those of buffers that the slot of the command holds until the transfer has ended, whichever
-// thread moves the bytes; unique views for reads, immutable ones for writes. Nothing else in it is bound to a thread.
+// SAFETY: the addresses are those of buffers that the slot of the command holds until the transfer
+// has ended, whichever thread moves the bytes: unique views for reads, immutable ones for writes.
+// Nothing else in it is bound to a thread.
 unsafe impl Send for Transfer {}
 
-/// What comes after a result.
+/// The next step after a result.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Try the rest.
@@ -84,7 +88,7 @@ impl Transfer {
         }
     }
 
-    /// Takes in what the system said: bytes moved, or an error number.
+    /// Processes the system's result: bytes moved, or an error number.
     pub(super) fn after(&mut self, result: Result<usize, i32>) -> Step {
         match (self.kind, result) {
             (Kind::Read | Kind::Write, Ok(0)) => Step::Done(Err(BdevErrorKind::ShortTransfer)),
@@ -98,7 +102,7 @@ impl Transfer {
                 self.retries += 1;
                 Step::Again
             }
-            // A discard is a hint: a device that cannot has done enough.
+            // A discard is a hint: a device that cannot do it still succeeds.
             (Kind::Discard, Err(errno)) if is_unsupported(errno) => Step::Done(Ok(())),
             (Kind::Write, Err(errno)) if is_no_room(errno) => Step::Done(Err(BdevErrorKind::NoRoom)),
             (_, Err(errno)) => Step::Done(Err(BdevErrorKind::Os(errno))),
@@ -145,7 +149,8 @@ pub(super) struct InFlight {
     pub(super) transfer: Option<Transfer>,
 }
 
-/// The commands that an engine has taken, each in a place of its own that does not move. As many as the queue is deep.
+/// The commands that an engine has taken. Each has a slot that does not move. There are as many
+/// slots as the queue is deep.
 pub(super) struct Slots {
     places: Box<[Option<InFlight>]>,
     free: Vec<u32>,
@@ -157,7 +162,7 @@ impl Slots {
         Slots { places, free: (0..queue_depth as u32).rev().collect() }
     }
 
-    /// Keeps a command that has been checked; gives it back when all places are taken.
+    /// Stores a command that has been checked. Returns it when all slots are taken.
     pub(super) fn insert(&mut self, mut command: Command) -> Result<u32, Command> {
         let Some(slot) = self.free.pop() else { return Err(command) };
         let transfer = Some(Transfer::of(&mut command.operation));
@@ -169,7 +174,7 @@ impl Slots {
         self.places.get_mut(slot as usize)?.as_mut()
     }
 
-    /// Ends a command. `None` when the place is empty.
+    /// Ends a command. `None` when the slot is empty.
     pub(super) fn finish(
         &mut self,
         slot: u32,
@@ -258,7 +263,7 @@ mod tests {
             let buffer = pool.allocate(2 * BLOCK_BYTES).expect("within the budget");
             let mut operation = Operation::Write { block: 0, buffers: smallvec![buffer.freeze()] };
             let mut write = Transfer::of(&mut operation);
-            // Also in the middle.
+            // Also in the middle of a transfer.
             assert_eq!(write.after(Ok(4096)), Step::Again);
             assert_eq!(write.after(Err(errno)), Step::Done(Err(BdevErrorKind::NoRoom)));
             let mut flush = Transfer::of(&mut Operation::Flush);

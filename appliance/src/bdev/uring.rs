@@ -1,14 +1,18 @@
-//! The file engine for Linux's `io_uring`: one system call for all that was queued, none for what has completed.
+//! The file engine for Linux's `io_uring`: one system call for all queued commands, none for
+//! completions.
 //!
-//! `submit` only notes a command. `poll` fills the submission ring, enters the kernel once when there is something to submit or
-//! when completions wait for the kernel's task work, and takes what is in the completion ring. The file is registered, and so are the arenas that buffers
-//! lie in, each when its first buffer comes: a command whose memory is one piece of a registered arena spares the kernel the look-up and pinning of its
-//! pages. Registering pins a whole arena (`dma::ARENA_BYTES`) and counts against `RLIMIT_MEMLOCK`; where that is refused, plain commands do the same
-//! work. Pieces that lie apart go as a vectored read or write.
+//! `submit` only records a command. `poll` fills the submission ring, enters the kernel once if
+//! there is something to submit or if completions wait for the kernel's task work, and takes what
+//! is in the completion ring. The file is registered. So are the arenas of the buffers, each with
+//! its first buffer. If the memory of a command is one piece of a registered arena, the kernel does
+//! not have to look up and pin its pages. Registering pins a whole arena (`dma::ARENA_BYTES`) and
+//! counts against `RLIMIT_MEMLOCK`. If the kernel refuses, plain commands do the same work. Pieces
+//! that are not adjacent become a vectored read or write.
 //!
-//! The ring is made with cooperative task work for a single issuer where the kernel has that. Completions then become visible
-//! at any entry into the kernel, and a thread that sleeps in epoll on the ring's descriptor is woken (its wait may
-//! end as interrupted first). Deferred task work is not used: it would cost an entry for every batch of completions.
+//! The ring uses cooperative task work and a single issuer if the kernel supports them. Completions
+//! then become visible at any entry into the kernel, and a thread that sleeps in epoll on the
+//! ring's descriptor wakes up (its wait may first return as interrupted). Deferred task work is not
+//! used: it would need an entry into the kernel for every batch of completions.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,41 +32,42 @@ use super::{Bdev, BdevErrorKind, BdevInfo, Command, Completion, Space, Submit};
 /// The registered file.
 const FILE: types::Fixed = types::Fixed(0);
 
-/// How often an entry is tried while the kernel has no memory for it and nothing is in flight that would wake us.
+/// How often an entry is tried while the kernel has no memory for it and no command is in flight
+/// whose completion would wake the reactor. With [`ENTRY_PAUSE`] this is 1 second.
 const MAX_ENTRY_RETRIES: u32 = 1000;
 
 /// The kernel's flag for an entry that only waits.
 const GET_EVENTS: u32 = 1;
 
-/// The pause between such tries.
+/// The pause between two such tries.
 const ENTRY_PAUSE: Duration = Duration::from_millis(1);
 
-/// A file or block device behind a ring of its own.
+/// A file or block device with its own ring.
 pub(super) struct UringBdev {
     info: BdevInfo,
-    /// Closed after the ring, which stands before it.
+    /// Declared before `file` and `arenas`, so it is closed before them.
     ring: IoUring,
     file: Arc<OpenFile>,
     slots: Slots,
-    /// Dropped after the ring, so no arena is unmapped while the kernel knows it.
+    /// Dropped after the ring, so no arena is unmapped while the kernel still uses it.
     arenas: RegisteredArenas,
-    /// Taken and not yet in the submission ring.
+    /// Accepted and not yet in the submission ring.
     noted: VecDeque<u32>,
     /// In the submission ring and not yet taken by the kernel, in order.
     pushed: VecDeque<u32>,
     /// Taken by the kernel and not completed.
     in_kernel: usize,
-    /// Refused by the rules; completed by the next `poll`.
+    /// Commands that failed the checks. The next `poll` completes them.
     refused: Vec<Completion>,
-    /// The error of an entry that cannot be overcome: nothing more is submitted.
+    /// The error of an entry that retries cannot solve. After it nothing more is submitted.
     broken: Option<i32>,
 }
 
-/// What became of an entry into the kernel.
+/// The outcome of an entry into the kernel.
 #[must_use]
 enum Entered {
     Fine,
-    /// The kernel lacks memory at the moment.
+    /// The kernel has no memory for it now.
     Later(i32),
     Never(i32),
 }
@@ -71,7 +76,7 @@ impl UringBdev {
     /// Sets up the ring.
     ///
     /// # Errors
-    /// The kernel's refusal, `ENOSYS` too when it lacks an operation.
+    /// The kernel's refusal. `ENOSYS` also when the kernel does not support an operation.
     pub(super) fn new(file: Arc<OpenFile>, register_buffers: bool) -> io::Result<Self> {
         let info = file.info("uring");
         let ring = make_ring(info.queue_depth as u32)?;
@@ -104,15 +109,16 @@ impl UringBdev {
         })
     }
 
-    /// Moves what was noted into the submission ring, as far as it has room.
+    /// Moves recorded commands into the submission ring while it has space.
     fn fill(&mut self) {
         let mut submission = self.ring.submission();
         while let Some(&slot) = self.noted.front() {
             let transfer = self.slots.get_mut(slot).and_then(|in_flight| in_flight.transfer.as_ref());
             if let Some(transfer) = transfer {
                 let entry = entry(transfer, &self.arenas).user_data(u64::from(slot));
-                // SAFETY: the buffers and the vector of pieces stay in the slot, which does not move, until the completion
-                // has been taken; a slot that may still be in the kernel is never freed (see `drop`).
+                // SAFETY: the buffers and the vector of pieces stay in the slot, which does not
+                // move, until the completion has been taken. A slot that may still be in the kernel
+                // is never freed (see `drop`).
                 if unsafe { submission.push(&entry) }.is_err() {
                     return;
                 }
@@ -149,7 +155,7 @@ impl UringBdev {
         }
     }
 
-    /// Takes what has completed.
+    /// Takes the completions.
     fn reap(&mut self, completions: &mut Vec<Completion>) {
         for completion in self.ring.completion() {
             let slot = completion.user_data() as u32;
@@ -166,7 +172,7 @@ impl UringBdev {
         }
     }
 
-    /// Ends everything that the kernel has not taken, now and from now on.
+    /// Fails every command that the kernel has not taken, now and from now on.
     fn break_down(&mut self, errno: i32, completions: &mut Vec<Completion>) {
         if self.broken.is_none() {
             tracing::error!(
@@ -176,25 +182,28 @@ impl UringBdev {
             );
             self.broken = Some(errno);
         }
-        // Those in the submission ring stay there for ever: it is never entered for submission again.
+        // Those in the submission ring stay there for ever: the ring is never entered for
+        // submission again.
         for slot in self.pushed.drain(..).chain(self.noted.drain(..)) {
             completions.extend(self.slots.finish(slot, &self.info, Err(BdevErrorKind::Os(errno))));
         }
     }
 
-    /// One entry if there is a reason for it.
+    /// Enters the kernel if there is a reason to, and repeats it until the kernel has taken
+    /// everything.
     fn start(&mut self, completions: &mut Vec<Completion>) {
         let mut retries = 0;
         loop {
             self.fill();
-            // Reading the ring's flags costs nothing; completions that the kernel has but cannot show need an entry.
+            // Reading the ring's flags is free. Completions that the kernel has but has not posted
+            // need an entry.
             let waiting = { self.ring.submission().taskrun() };
             if self.pushed.is_empty() && !waiting {
                 return;
             }
             match self.enter(0) {
                 Entered::Never(errno) => return self.break_down(errno, completions),
-                // A completion will wake us, and the rest is started then.
+                // A completion wakes the reactor, and the next poll starts the rest.
                 Entered::Later(_) if self.in_kernel > 0 => return,
                 Entered::Later(errno) if retries >= MAX_ENTRY_RETRIES => {
                     return self.break_down(errno, completions);
@@ -244,12 +253,13 @@ impl Bdev for UringBdev {
         if self.slots.in_use() == 0 {
             return completions.len() - before;
         }
-        // Again for what has to be resumed: nobody would wake us for it. Bounded, as every retry is.
+        // Repeat for transfers that must be resumed: nothing would wake the reactor for them. The
+        // retries of a transfer are bounded, so this is too.
         loop {
             if self.broken.is_none() {
                 self.start(completions);
             } else if self.in_kernel > 0 {
-                // Whatever it says, what has completed is taken next.
+                // Whatever the result is, the next step takes the completions.
                 let _ = self.enter(0);
             }
             self.reap(completions);
@@ -267,7 +277,8 @@ impl Bdev for UringBdev {
     }
 
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        // SAFETY: the ring's descriptor is open as long as the ring, which is as long as `self` is borrowed.
+        // SAFETY: the ring's descriptor is open while the ring exists, and `self` is borrowed that
+        // long.
         Some(unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) })
     }
 
@@ -289,7 +300,7 @@ impl Drop for UringBdev {
                 Entered::Later(_) => std::thread::sleep(ENTRY_PAUSE),
                 Entered::Never(errno) if self.broken.is_none() => self.break_down(errno, &mut lost),
                 Entered::Never(_) => {
-                    // The kernel may still write to these buffers: they are never given back.
+                    // The kernel may still write to these buffers, so they are never freed.
                     std::mem::forget(std::mem::replace(&mut self.slots, Slots::new(0)));
                     tracing::error!(device = %self.info.name, "buffers of a failed io_uring are lost");
                     return;
@@ -301,12 +312,12 @@ impl Drop for UringBdev {
             }
             lost.clear();
         }
-        // The kernel takes a ring apart some time after it was closed; the file shall be free before.
+        // The kernel frees a ring some time after it is closed. The file must be free before that.
         let _ = self.ring.submitter().unregister_files();
     }
 }
 
-/// A ring with the cheapest kind of task work that the kernel has.
+/// A ring with the cheapest kind of task work that the kernel supports.
 fn make_ring(entries: u32) -> io::Result<IoUring> {
     // SINGLE_ISSUER came with Linux 6.0, COOP_TASKRUN with 5.19; an unknown flag is EINVAL.
     let modern = IoUring::builder()
@@ -348,7 +359,7 @@ fn entry(transfer: &Transfer, arenas: &RegisteredArenas) -> Entry {
         (Kind::Read, _) => opcode::Readv::new(FILE, vector, count).offset(offset).build(),
         (Kind::Write, _) => opcode::Writev::new(FILE, vector, count).offset(offset).build(),
         (Kind::Flush, _) => opcode::Fsync::new(FILE).flags(types::FsyncFlags::DATASYNC).build(),
-        // The system refuses an empty range, which asks for nothing.
+        // The system refuses an empty range. Such a discard has nothing to do.
         (Kind::Discard, _) if transfer.len_bytes == 0 => opcode::Nop::new().build(),
         (Kind::Discard, _) => opcode::Fallocate::new(FILE, transfer.len_bytes)
             .offset(offset)

@@ -1,4 +1,5 @@
-//! Arenas: the few large stretches of memory from which the pool cuts its buffers, so that an engine can register them with the kernel.
+//! Arenas: the large memory mappings from which the pool cuts its buffers. There are few of them,
+//! so an engine can register them with the kernel.
 
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -8,7 +9,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::resident::Residency;
 
-/// An anonymous private mapping; unmapped when the last who holds it lets go.
+/// An anonymous private mapping. It is unmapped when its last owner drops it.
 pub(super) struct Arena {
     base: NonNull<u8>,
     len_bytes: usize,
@@ -16,9 +17,11 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Maps `len_bytes` of zeroes, aligned to a page. Memory is taken when it is first touched. `None` when the system refuses.
+    /// Maps `len_bytes` of zeroes, aligned to a page. The kernel allocates a page when it is first
+    /// touched. `None` when the system refuses.
     pub(super) fn map(len_bytes: usize) -> Option<Rc<Self>> {
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no memory that exists.
+        // SAFETY: a new anonymous mapping at an address that the kernel chooses touches no existing
+        // memory.
         let base = unsafe {
             rustix::mm::mmap_anonymous(
                 std::ptr::null_mut(),
@@ -43,13 +46,14 @@ impl Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         self.residency.end();
-        // SAFETY: the mapping is ours, of this length, and nobody holds a view of it any more.
+        // SAFETY: this arena owns the mapping, which has this length, and no view of it is left.
         let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len_bytes) };
         debug_assert!(unmapped.is_ok(), "a mapping of ours can be unmapped");
     }
 }
 
-/// The arena that a buffer lies in. While one of these is held, the arena stays mapped, so its addresses mean the same memory.
+/// The arena that contains a buffer. The arena stays mapped while one of these exists, so its
+/// addresses keep referring to the same memory.
 #[derive(Clone)]
 pub struct Region(pub(super) Rc<Arena>);
 
@@ -64,8 +68,9 @@ impl Region {
         self.0.len_bytes()
     }
 
-    /// Whether all of it is in memory. Where it is not, a thread of its own begins to see to that:
-    /// to register memory that is not there takes up to 10 ms for an arena.
+    /// Whether the whole arena is resident in memory. If it is not, a background thread starts to
+    /// make it resident, because registering memory that is not resident takes up to 10 ms for an
+    /// arena.
     pub fn is_resident(&self) -> bool {
         self.0.residency.is_resident(self.0.base, self.0.len_bytes)
     }
@@ -75,7 +80,7 @@ impl Region {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Whether `len_bytes` bytes at `address` lie in it.
+    /// Whether the `len_bytes` bytes at `address` lie in it.
     pub fn holds(&self, address: *const u8, len_bytes: usize) -> bool {
         let offset = (address as usize).wrapping_sub(self.base() as usize);
         offset <= self.len_bytes() && len_bytes <= self.len_bytes() - offset

@@ -1,4 +1,4 @@
-//! Views of DMA memory: unique ones to fill, shared ones to read.
+//! Views of DMA memory: unique views to fill, shared views to read.
 
 use std::ops::Deref;
 use std::rc::{Rc, Weak};
@@ -6,11 +6,11 @@ use std::rc::{Rc, Weak};
 use super::arena::{Arena, Region};
 use super::memory::{Chunk, PoolMemory};
 
-/// One allocation; goes back to its pool when the last view goes.
+/// One allocation. It returns to its pool when the last view is dropped.
 pub(super) struct Allocation {
     chunk: Chunk,
     len_bytes: usize,
-    /// Keeps the memory mapped, also when the pool is gone.
+    /// Keeps the memory mapped, even after the pool is dropped.
     arena: Rc<Arena>,
     pool: Weak<PoolMemory>,
 }
@@ -27,7 +27,8 @@ impl Drop for Allocation {
     }
 }
 
-/// A unique view of a range of an allocation: no other view, shared or unique, covers any of its bytes.
+/// A unique view of a range of an allocation: no other view, shared or unique, covers any of its
+/// bytes.
 pub struct DmaBufMut {
     allocation: Rc<Allocation>,
     start: usize,
@@ -64,20 +65,21 @@ impl DmaBufMut {
         unsafe { self.allocation.chunk.memory.as_ptr().add(self.start) }
     }
 
-    /// The address of the first byte, for a device or a system call that writes at most [`len`](Self::len) bytes there.
+    /// The address of the first byte, for a device or a system call that writes at most
+    /// [`len`](Self::len) bytes there.
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.as_ptr().cast_mut()
     }
 
-    /// The arena that the view lies in.
+    /// The arena that contains the view.
     pub fn region(&self) -> Region {
         Region(Rc::clone(&self.allocation.arena))
     }
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: the range lies within the allocation, which is initialised and alive; the view is unique, so no
-        // other view changes it while `self` is borrowed.
+        // SAFETY: the range lies within the allocation, which is initialised and alive. The view is
+        // unique, so no other view changes the range while `self` is borrowed.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) }
     }
 
@@ -87,7 +89,7 @@ impl DmaBufMut {
         unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), self.len) }
     }
 
-    /// Cuts off the first `at` bytes as a view of their own; `self` keeps the rest.
+    /// Cuts off the first `at` bytes as a view of their own. `self` keeps the rest.
     ///
     /// # Panics
     /// When `at` is beyond the end.
@@ -100,7 +102,8 @@ impl DmaBufMut {
         front
     }
 
-    /// Joins a view that lies directly behind this one in the same allocation; gives it back otherwise.
+    /// Joins a view that starts right after the end of this one in the same allocation. Returns any
+    /// other view.
     ///
     /// # Errors
     /// The other view, when the two are not neighbours.
@@ -120,12 +123,12 @@ impl DmaBufMut {
 }
 
 impl DmaBuf {
-    /// Bytes that the view keeps from being used again: all of its allocation's.
+    /// Bytes that the view keeps from being reused: the whole allocation.
     pub fn pinned_bytes(&self) -> usize {
         self.allocation.len_bytes
     }
 
-    /// The arena that the view lies in.
+    /// The arena that contains the view.
     pub fn region(&self) -> Region {
         Region(Rc::clone(&self.allocation.arena))
     }
@@ -144,7 +147,8 @@ impl DmaBuf {
         DmaBuf { allocation: Rc::clone(&self.allocation), start: self.start + start, len }
     }
 
-    /// Joins a view that lies directly behind this one in the same allocation; gives it back otherwise.
+    /// Joins a view that starts right after the end of this one in the same allocation. Returns any
+    /// other view.
     ///
     /// # Errors
     /// The other view, when the two are not neighbours.
@@ -162,8 +166,8 @@ impl Deref for DmaBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the range lies within the allocation, which is initialised and alive, and a frozen range is
-        // never written again while a view of it exists.
+        // SAFETY: the range lies within the allocation, which is initialised and alive. A frozen
+        // range is not written while a view of it exists.
         unsafe { std::slice::from_raw_parts(self.allocation.chunk.memory.as_ptr().add(self.start), self.len) }
     }
 }

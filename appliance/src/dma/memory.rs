@@ -1,9 +1,10 @@
-//! The memory of a pool: arenas, size classes, free lists, and the budget.
+//! The memory of a pool: arenas, size classes, free lists and the budget.
 //!
-//! Buffers are powers of two of blocks, cut from arenas of [`ARENA_BYTES`] by halving. A freed
-//! buffer goes to the list of its class and is not joined with its neighbour at once: the same sizes
-//! come again and again, so the fast path is one pop and one push. Only when nothing fits and the
-//! budget allows no further arena are neighbours joined, all at once.
+//! The size of a buffer is a power of two blocks. The pool cuts buffers from arenas of
+//! [`ARENA_BYTES`] by halving. A freed buffer goes to the free list of its class and is not joined
+//! with its neighbour immediately: the same sizes recur, so the fast path is one pop and one push.
+//! Only when nothing fits and the budget allows no further arena does the pool join neighbours, all
+//! in one pass.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,18 +14,18 @@ use std::rc::{Rc, Weak};
 use super::arena::Arena;
 use super::{BLOCK_BYTES, MAX_ALLOCATION_BYTES};
 
-/// How many size classes there are: powers of two from one block to [`MAX_ALLOCATION_BYTES`].
+/// The number of size classes: powers of two from one block to [`MAX_ALLOCATION_BYTES`].
 const CLASSES: usize = (MAX_ALLOCATION_BYTES / BLOCK_BYTES).ilog2() as usize + 1;
-/// The size of an arena, unless the rest of the budget is smaller.
+/// The size of an arena, unless less than that is left of the budget.
 pub const ARENA_BYTES: usize = MAX_ALLOCATION_BYTES;
 
-/// The memory of one pool, which its buffers know as long as it lives.
+/// The memory of one pool. Its buffers can reach it for as long as it exists.
 pub(super) struct PoolMemory {
     budget_bytes: usize,
     state: RefCell<PoolState>,
 }
 
-/// A piece of an arena: a power of two of blocks, aligned to its size within the arena.
+/// A piece of an arena: a power of two blocks, aligned to its size within the arena.
 #[derive(Clone, Copy)]
 pub(super) struct Chunk {
     pub(super) memory: NonNull<u8>,
@@ -49,7 +50,7 @@ impl PoolMemory {
         Rc::new(PoolMemory { budget_bytes, state: RefCell::new(state) })
     }
 
-    /// A chunk of a class, and its arena; `None` at the budget.
+    /// A chunk of a class, and its arena. `None` when the budget is used up.
     pub(super) fn take(&self, class: usize) -> Option<(Chunk, Rc<Arena>)> {
         let mut state = self.state.borrow_mut();
         let chunk = state.take(class, self.budget_bytes)?;
@@ -70,7 +71,8 @@ impl PoolMemory {
         self.budget_bytes
     }
 
-    /// Gives memory back to its pool, if that lives; the arena goes with its last buffer otherwise.
+    /// Returns memory to its pool, if the pool still exists. Otherwise the arena is unmapped with
+    /// its last buffer.
     pub(super) fn give_back(pool: &Weak<Self>, chunk: Chunk, len_bytes: usize) {
         if let Some(memory) = pool.upgrade() {
             let mut state = memory.state.borrow_mut();
@@ -99,7 +101,8 @@ impl PoolState {
         let from = (class..CLASSES).find(|&larger| !self.free[larger].is_empty())?;
         let chunk = self.free[from].pop()?;
         for half in (class..from).rev() {
-            // SAFETY: the chunk is of class `half + 1` or greater here, so its second half lies in the same arena.
+            // SAFETY: the chunk is of class `half + 1` or larger here, so its second half lies in
+            // the same arena.
             let memory = unsafe { chunk.memory.add(bytes_of(half)) };
             self.free[half].push(Chunk { memory, ..chunk });
         }
@@ -112,7 +115,7 @@ impl PoolState {
         if left < bytes_of(class) {
             return false;
         }
-        // A power of two of blocks, as every chunk is.
+        // A power of two blocks, like every chunk.
         let arena_class = (left / BLOCK_BYTES).ilog2() as usize;
         let Some(arena) = Arena::map(bytes_of(arena_class)) else { return false };
         self.free[arena_class].push(Chunk { memory: arena.base(), arena: self.arenas.len() as u32 });
@@ -121,7 +124,7 @@ impl PoolState {
         true
     }
 
-    /// Joins every two free halves of one chunk, from the smallest class up.
+    /// Joins each pair of free halves of the same chunk, from the smallest class up.
     fn join_neighbours(&mut self) {
         for class in 0..CLASSES - 1 {
             let size = bytes_of(class);
@@ -144,7 +147,7 @@ impl PoolState {
     }
 }
 
-/// The smallest class that holds so many bytes.
+/// The smallest class that holds `len_bytes` bytes.
 pub(super) fn class_of(len_bytes: usize) -> usize {
     len_bytes.max(1).div_ceil(BLOCK_BYTES).next_power_of_two().ilog2() as usize
 }

@@ -1,4 +1,4 @@
-//! The pool: hands out buffers within its budget. Its memory is in `memory`.
+//! The pool: hands out buffers within its budget. `memory` manages its memory.
 
 use std::rc::Rc;
 
@@ -12,14 +12,14 @@ pub struct DmaPool {
     shared: Rc<PoolMemory>,
 }
 
-/// What the pool holds, in bytes and buffers.
+/// What the pool holds, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DmaStats {
     /// Bytes handed out now.
     pub in_use_bytes: usize,
     /// Bytes kept for reuse.
     pub free_bytes: usize,
-    /// The bound on bytes in use and free together.
+    /// The limit on bytes in use and free together.
     pub budget_bytes: usize,
 }
 
@@ -29,11 +29,12 @@ impl DmaPool {
         DmaPool { shared: PoolMemory::new(budget_bytes) }
     }
 
-    /// Hands out `len_bytes` bytes, aligned to a block. The contents are whatever was there before; the memory is
-    /// initialised (zero at birth).
+    /// Hands out `len_bytes` bytes, aligned to a block. The memory is initialised: new memory is
+    /// zero, and reused memory keeps its previous contents.
     ///
     /// # Errors
-    /// [`DmaError::OutOfMemory`] at the budget, [`DmaError::TooLarge`] beyond [`MAX_ALLOCATION_BYTES`].
+    /// [`DmaError::OutOfMemory`] at the budget, [`DmaError::TooLarge`] beyond
+    /// [`MAX_ALLOCATION_BYTES`].
     pub fn allocate(&self, len_bytes: usize) -> Result<DmaBufMut, DmaError> {
         if len_bytes > MAX_ALLOCATION_BYTES {
             return Err(DmaError::TooLarge { wanted_bytes: len_bytes });
@@ -50,7 +51,7 @@ impl DmaPool {
         Ok(DmaBufMut::whole(allocation, len_bytes))
     }
 
-    /// What a buffer of `len_bytes` takes of the budget: its size class.
+    /// Bytes of the budget that a buffer of `len_bytes` uses: its size class.
     pub fn allocation_bytes(len_bytes: usize) -> usize {
         bytes_of(class_of(len_bytes))
     }
@@ -108,7 +109,8 @@ mod tests {
         assert!(shared.iter().all(|&byte| byte == 7));
     }
 
-    /// Whatever is allocated and freed, in whatever order: buffers are disjoint, lie in their region, and everything can be had again as a whole.
+    /// For every order of allocations and frees: buffers are disjoint, lie in their region, and at
+    /// the end all memory can be allocated again in whole arenas.
     #[test]
     fn any_mixture_of_sizes_is_disjoint_and_joins_again() {
         let pool = DmaPool::new(3 * ARENA_BYTES + 5 * BLOCK_BYTES);

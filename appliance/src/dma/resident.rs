@@ -1,9 +1,10 @@
-//! Memory that is mapped is there only when it was touched. A thread of the process touches arenas
-//! that shall be registered with the kernel, so that no reactor waits for it.
+//! Makes arenas resident in the background: the kernel allocates mapped memory only when it is
+//! first touched. A thread of the process touches the arenas that are to be registered with the
+//! kernel, so no reactor waits for it.
 //!
-//! **Who may touch:** the thread works piece by piece under a lock that an arena takes before it is
-//! unmapped. The kernel does the touching (`MADV_POPULATE_WRITE`, Linux 5.14), which changes no
-//! contents, so a reactor may use the memory meanwhile.
+//! **Synchronisation:** the thread touches one piece at a time, under a lock that an arena takes
+//! before it is unmapped. The kernel does the touching (`MADV_POPULATE_WRITE`, Linux 5.14), which
+//! changes no contents, so a reactor may use the memory meanwhile.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::mm::{Advice, madvise};
 
-/// What is touched at once: the kernel lets nobody else map memory meanwhile.
+/// Bytes touched per system call. The kernel lets no other thread of the process map memory during
+/// the call.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// How far an arena is in memory.
+/// Whether an arena is resident, whether that was requested, and whether the arena was unmapped.
 #[derive(Debug, Default)]
 pub(super) struct Residency {
     unmapped: Mutex<bool>,
@@ -31,7 +33,7 @@ struct Job {
 }
 
 impl Residency {
-    /// Whether the arena, which begins at `base`, is in memory; asks for it the first time.
+    /// Whether the arena at `base` is resident. The first call requests that it be made resident.
     pub(super) fn is_resident(self: &Arc<Self>, base: NonNull<u8>, len_bytes: usize) -> bool {
         if self.resident.load(Ordering::Acquire) {
             return true;
@@ -39,14 +41,14 @@ impl Residency {
         if !self.asked_for.swap(true, Ordering::Relaxed) {
             let job = Job { address: base.as_ptr() as usize, len_bytes, residency: Arc::clone(self) };
             if thread().is_none_or(|jobs| jobs.send(job).is_err()) {
-                // Then the kernel makes it so when it is registered.
+                // Without the thread, the kernel makes it resident when it is registered.
                 self.resident.store(true, Ordering::Release);
             }
         }
         self.resident.load(Ordering::Acquire)
     }
 
-    /// The arena is about to be unmapped. Nobody touches it after this.
+    /// The arena is about to be unmapped. The thread does not touch it after this call.
     pub(super) fn end(&self) {
         *self.lock() = true;
     }
@@ -65,7 +67,7 @@ impl Job {
             }
             let piece = (self.address + offset) as *mut std::ffi::c_void;
             let len_bytes = PIECE_BYTES.min(self.len_bytes - offset);
-            // SAFETY: the arena is mapped as long as this lock is held, and the advice changes no
+            // SAFETY: the arena is mapped while this lock is held, and the advice changes no
             // contents.
             let touched = unsafe { madvise(piece, len_bytes, Advice::LinuxPopulateWrite) };
             if let Err(error) = touched {
@@ -77,7 +79,7 @@ impl Job {
     }
 }
 
-/// The thread's letter box; `None` where no thread could be started.
+/// The thread's channel. `None` if no thread could be started.
 fn thread() -> Option<&'static Sender<Job>> {
     static JOBS: OnceLock<Option<Sender<Job>>> = OnceLock::new();
     let start = || {
@@ -94,8 +96,8 @@ mod tests {
 
     use super::super::{ARENA_BYTES, DmaPool};
 
-    /// It becomes resident by itself, with what was written to it meanwhile; one that goes before
-    /// its turn harms nothing.
+    /// An arena becomes resident in the background and keeps what was written to it meanwhile. An
+    /// arena that is unmapped before its turn does no harm.
     #[test]
     fn arenas_become_resident_and_keep_what_is_in_them() {
         let pool = DmaPool::new(4 * ARENA_BYTES);

@@ -1,8 +1,8 @@
-//! What waits to be sent on one connection, in order: headers and small data in a reusable arena, large data as shared buffers that are
-//! not copied.
+//! The output of one connection, in order: headers and small data in a reusable arena, large data
+//! as shared buffers that are not copied.
 //!
-//! Everything that a turn produces is sent with one `sendmsg` of up to [`SLICES_MAX`] pieces. A partial send keeps the
-//! rest, and the data's memory, until the socket takes more.
+//! The output of a turn is sent with `sendmsg`, up to [`SLICES_MAX`] pieces per call. A partial
+//! send keeps the rest, and the data's memory, until the socket accepts more.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -15,17 +15,17 @@ use rustix::net::{SendAncillaryBuffer, SendFlags};
 /// The most pieces of one system call.
 const SLICES_MAX: usize = 256;
 const SLICES_FEW: usize = 8;
-/// The sent front of the arena is dropped once it is this long, in bytes.
+/// When the sent front of the arena is at least this long, in bytes, it is dropped.
 const ARENA_COMPACT_BYTES: usize = 64 * 1024;
-/// An arena that was longer for once is given back when it is empty.
+/// An empty arena with a larger capacity than this is freed.
 const ARENA_KEPT_BYTES: usize = 64 * 1024;
 
-/// What became of a send.
+/// The result of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sent {
-    /// Bytes that the socket took.
+    /// Bytes that the socket accepted.
     pub(super) bytes: usize,
-    /// The socket takes no more for now.
+    /// Whether the socket accepts no more for now.
     pub(super) filled: bool,
 }
 
@@ -33,11 +33,12 @@ pub(super) struct Sent {
 enum Piece<B> {
     /// The next `len` bytes of the arena.
     Header { len: usize },
-    /// The bytes of `buffer` from `sent` on. `charge_bytes` are free once they are sent.
+    /// The bytes of `buffer` from `sent` on. `charge_bytes` are freed when all of them are sent.
     Data { buffer: B, sent: usize, charge_bytes: usize },
 }
 
-/// The output of one connection, whose data lies in buffers `B`. Its length is bounded by its owner, who takes no commands while it is long.
+/// The output of one connection, whose data is in buffers `B`. Its owner bounds its length by
+/// accepting no commands while it is long.
 #[derive(Debug)]
 pub(super) struct Output<B> {
     arena: Vec<u8>,
@@ -54,12 +55,12 @@ impl<B> Default for Output<B> {
 }
 
 impl<B: Deref<Target = [u8]>> Output<B> {
-    /// Makes room for so many bytes of headers.
+    /// Reserves space for `arena_bytes` of headers.
     pub(super) fn reserve(&mut self, arena_bytes: usize) {
         self.arena.reserve(arena_bytes);
     }
 
-    /// Bytes that wait.
+    /// Bytes waiting to be sent.
     pub(super) fn len(&self) -> usize {
         self.bytes
     }
@@ -88,7 +89,7 @@ impl<B: Deref<Target = [u8]>> Output<B> {
         self.charged_data(buffer, 0);
     }
 
-    /// The same, with what its owner has been charged for it: see
+    /// The same, with the charge that its owner pays for it: see
     /// [`take_freed_bytes`](Self::take_freed_bytes).
     pub(super) fn charged_data(&mut self, buffer: B, charge_bytes: usize) {
         if buffer.is_empty() {
@@ -99,12 +100,13 @@ impl<B: Deref<Target = [u8]>> Output<B> {
         self.pieces.push_back(Piece::Data { buffer, sent: 0, charge_bytes });
     }
 
-    /// The charges of what was sent since the last call.
+    /// The charges of the data that was sent since the last call.
     pub(super) fn take_freed_bytes(&mut self) -> usize {
         std::mem::take(&mut self.freed_bytes)
     }
 
-    /// Puts other buffers of the same bytes in the places of those for which there are any.
+    /// Calls `other` with each buffer, and replaces the buffer if it returns another one with the
+    /// same bytes.
     pub(super) fn replace_data(&mut self, mut other: impl FnMut(&B) -> Option<B>) {
         for piece in &mut self.pieces {
             if let Piece::Data { buffer, .. } = piece
@@ -116,8 +118,8 @@ impl<B: Deref<Target = [u8]>> Output<B> {
         }
     }
 
-    /// Sends as much as the socket takes, but not much more than `len_max` bytes. What is left then
-    /// waits for the socket to become writable, unless [`Sent::filled`] says otherwise.
+    /// Sends as much as the socket accepts, but not much more than `len_max` bytes. If
+    /// [`Sent::filled`] is set, the rest waits for the socket to become writable.
     pub(super) fn send(&mut self, socket: &TcpStream, len_max: usize) -> std::io::Result<Sent> {
         const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
         let mut total = 0;
@@ -126,11 +128,11 @@ impl<B: Deref<Target = [u8]>> Output<B> {
             let (result, length) = if self.pieces.len() == 1
                 && let Some(Piece::Header { len }) = self.pieces.front()
             {
-                // The usual case of small responses needs no list.
+                // The usual case, small responses, needs no list.
                 let bytes = &self.arena[self.arena_sent..self.arena_sent + *len];
                 (rustix::net::send(socket, bytes, FLAGS), bytes.len())
             } else {
-                // A long list is not cheap to make, and seldom needed.
+                // A long list is expensive to build and rarely needed.
                 let rest = len_max - total;
                 match self.pieces.len() {
                     ..=SLICES_FEW => self.send_pieces::<SLICES_FEW>(socket, FLAGS, rest),
@@ -142,7 +144,7 @@ impl<B: Deref<Target = [u8]>> Output<B> {
                     self.advance(sent);
                     total += sent;
                     if sent < length {
-                        // The socket is full; asking again would only be refused.
+                        // The socket is full. Another try would be refused.
                         filled = true;
                         break;
                     }
@@ -158,8 +160,8 @@ impl<B: Deref<Target = [u8]>> Output<B> {
         Ok(Sent { bytes: total, filled })
     }
 
-    /// One `sendmsg`, of pieces until they are `len_max` bytes; gives also how many bytes there
-    /// were for it.
+    /// One `sendmsg` of pieces with at least `len_max` bytes in total, if there are as many. Also
+    /// returns how many bytes it was given.
     fn send_pieces<const SLICES: usize>(
         &self,
         socket: &TcpStream,

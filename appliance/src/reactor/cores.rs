@@ -1,28 +1,28 @@
-//! Lists of processor cores, as they are written for SPDK: `0,2-3`, `[0,2-3]`, or a mask of bits, `0xd`.
+//! Lists of processor cores in SPDK's notation: `0,2-3`, `[0,2-3]`, or a bit mask, `0xd`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Cores are below this number: as many as a kernel's set of them holds.
+/// Core numbers are below this: the size of the kernel's CPU set.
 pub const CORES_MAX: usize = 1024;
 
-/// Cores, each once, in the order in which they were named; a mask names them from the lowest up.
+/// Cores, each once, in the order in which they were named. A mask names them from the lowest up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cores(Vec<usize>);
 
-/// Why a text is no list of cores, or why a list cannot be used here.
+/// Why a text is not a list of cores, or why a list cannot be used here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CoresError {
-    /// It names none.
+    /// It names no core.
     #[error("no core is named; give a list like 0,2-3 or a mask like 0xd")]
     Empty,
-    /// A part is no number and no range.
+    /// A part is neither a number nor a range.
     #[error("'{part}' is no core; give a list like 0,2-3 or a mask like 0xd")]
     NotACore {
         /// The part.
         part: String,
     },
-    /// A range goes down.
+    /// The range is descending.
     #[error("the range {first}-{last} goes down; write {last}-{first}")]
     Backwards {
         /// Its first core.
@@ -36,34 +36,34 @@ pub enum CoresError {
         /// The core.
         core: usize,
     },
-    /// A number is beyond every machine.
+    /// A core number is at or above [`CORES_MAX`].
     #[error("core {core} is too high; cores are below {CORES_MAX}")]
     TooHigh {
         /// The core.
         core: usize,
     },
-    /// A core is not there for this process.
+    /// This process may not run on a core.
     #[error("core {core} does not exist here or is not for this process; it may run on {available}")]
     Missing {
         /// The core.
         core: usize,
-        /// Those that are.
+        /// The cores on which it may run.
         available: Cores,
     },
 }
 
 impl Cores {
-    /// The cores that this process may run on. Core 0 where the kernel does not tell.
+    /// The cores that this process may run on. Core 0 if the kernel does not report them.
     pub fn available() -> Self {
         let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();
         let cores: Vec<usize> = (0..CORES_MAX).filter(|&core| set.is_set(core)).collect();
         if cores.is_empty() { Cores(vec![0]) } else { Cores(cores) }
     }
 
-    /// Whether all of them are among `available`.
+    /// Checks that all of them are among `available`.
     ///
     /// # Errors
-    /// [`CoresError::Missing`], with the first that is not.
+    /// [`CoresError::Missing`], with the first core that is not.
     pub fn check(&self, available: &Cores) -> Result<(), CoresError> {
         match self.0.iter().find(|&core| !available.0.contains(core)) {
             Some(&core) => Err(CoresError::Missing { core, available: available.clone() }),
@@ -76,7 +76,7 @@ impl Cores {
         self.0[0]
     }
 
-    /// Those behind the first.
+    /// Those after the first.
     pub fn rest(&self) -> &[usize] {
         &self.0[1..]
     }
@@ -105,7 +105,7 @@ impl Cores {
 
     fn add_part(&mut self, part: &str) -> Result<(), CoresError> {
         let number = |text: &str| {
-            // A sign is no part of a core.
+            // A sign is not allowed.
             let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             let number = text.parse().ok().filter(|_| plain);
             number.ok_or_else(|| CoresError::NotACore { part: part.to_owned() })

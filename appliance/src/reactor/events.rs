@@ -1,8 +1,9 @@
 //! Readiness of file descriptors: one epoll instance per reactor, level-triggered.
 //!
-//! A [`Source`] is a registered descriptor. Each turn the reactor sets the flags of the sources that are ready; whoever
-//! owns the source looks at them in its poller and clears them by taking. Being level-triggered, a flag comes again next
-//! turn while the descriptor stays ready.
+//! A [`Source`] is a registered descriptor. Each turn the reactor sets the flags of the sources
+//! that are ready. The owner of a source checks the flags in its poller, which also clears them.
+//! Because of level triggering, a flag is set again in the next turn while the descriptor stays
+//! ready.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
-/// The most events taken by one wait; the rest comes with the next turn.
+/// The most events taken by one wait. The next turn takes the rest.
 const EVENTS_PER_WAIT: usize = 256;
 
 /// What a source waits for.
@@ -21,11 +22,11 @@ const EVENTS_PER_WAIT: usize = 256;
 pub enum Interest {
     /// Data to read, a hang-up or an error.
     Read,
-    /// As `Read`, or room to write.
+    /// The same as `Read`, or space to write.
     ReadWrite,
-    /// Room to write, or an error; input is left alone for now.
+    /// Space to write, or an error. Input is ignored for now.
     Write,
-    /// Nothing but errors and a full hang-up: for an owner that can use neither input nor room for now.
+    /// Only errors and a full hang-up: for an owner that can use neither input nor space for now.
     Nothing,
 }
 
@@ -55,10 +56,10 @@ struct Slots {
     free: Vec<usize>,
 }
 
-/// What one wait brought.
+/// The result of one wait.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Waited {
-    /// How many events there were, the mail descriptor's among them.
+    /// Number of events, including those of the mail descriptor.
     pub(super) count: usize,
     /// Whether the mail descriptor was ready.
     pub(super) mail: bool,
@@ -99,7 +100,8 @@ impl Events {
         })
     }
 
-    /// Waits at most `timeout` (`None`: until something happens), and sets the flags of what is ready.
+    /// Waits at most `timeout` (`None`: until something happens), and sets the flags of the ready
+    /// sources.
     pub(super) fn wait(&self, timeout: Option<Duration>) -> Waited {
         let timeout = timeout.map(|limit| Timespec {
             tv_sec: limit.as_secs() as i64,
@@ -107,7 +109,7 @@ impl Events {
         });
         let mut ready = self.ready.borrow_mut();
         ready.clear();
-        // An interrupted wait is an empty one: io_uring's task work ends waits this way.
+        // An interrupted wait counts as an empty one: io_uring's task work ends waits this way.
         if epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut *ready), timeout.as_ref()).is_err() {
             return Waited::default();
         }
@@ -131,17 +133,19 @@ impl Events {
 }
 
 impl Source {
-    /// Whether the descriptor was readable (or hung up, or failed) at the last wait; clears the flag.
+    /// Whether the descriptor was readable (or hung up, or failed) at the last wait; clears the
+    /// flag.
     pub fn take_readable(&self) -> bool {
         self.shared.readable.replace(false)
     }
 
-    /// Whether the descriptor was writable (or hung up, or failed) at the last wait; clears the flag.
+    /// Whether the descriptor was writable (or hung up, or failed) at the last wait; clears the
+    /// flag.
     pub fn take_writable(&self) -> bool {
         self.shared.writable.replace(false)
     }
 
-    /// Changes what the source waits for; no system call when it is that already.
+    /// Changes what the source waits for. No system call if nothing changes.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -150,7 +154,8 @@ impl Source {
             return Ok(());
         }
         let Some(events) = self.events.upgrade() else { return Ok(()) };
-        // SAFETY: the owner keeps the descriptor open while the source lives (see the type's documentation).
+        // SAFETY: the owner keeps the descriptor open while the source lives (see the type's
+        // documentation).
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
         epoll::modify(&events.epoll, fd, EventData::new_u64(self.slot as u64), flags(interest))?;
         Ok(())
@@ -160,9 +165,10 @@ impl Source {
 impl Drop for Source {
     fn drop(&mut self) {
         let Some(events) = self.events.upgrade() else { return };
-        // SAFETY: the owner keeps the descriptor open while the source lives (see the type's documentation).
+        // SAFETY: the owner keeps the descriptor open while the source lives (see the type's
+        // documentation).
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
-        // A descriptor that is closed already was removed by the kernel; nothing else can fail here.
+        // The kernel has already removed a closed descriptor. Nothing else can fail here.
         let _ = epoll::delete(&events.epoll, fd);
         let mut slots = events.slots.borrow_mut();
         slots.sources[self.slot] = None;

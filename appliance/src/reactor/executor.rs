@@ -1,4 +1,5 @@
-//! Local tasks: futures that run on one reactor, for everything that is not the per-I/O path (scans, recovery, RPCs).
+//! Local tasks: futures that run on one reactor, for everything that is not on the per-I/O path
+//! (scans, recovery, RPCs).
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -10,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::SegQueue;
 
-/// The most task polls of one turn; the rest waits for the next, so that tasks cannot starve the pollers.
+/// The most task polls of one turn. The rest waits for the next turn, so tasks cannot starve the
+/// pollers.
 const POLLS_PER_TURN: usize = 64;
-/// How long they may take together.
+/// The most time for task polls in one turn.
 const POLLS_TIME_MAX: Duration = Duration::from_micros(500);
 
 type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
@@ -74,7 +76,7 @@ impl Executor {
         self.live.get()
     }
 
-    /// Polls tasks that are ready, within the bound of a turn; returns how many.
+    /// Polls tasks that are ready, within the bounds of a turn. Returns how many.
     pub(super) fn run(&self) -> usize {
         let mut polled = 0;
         let mut begun: Option<Instant> = None;
@@ -91,7 +93,8 @@ impl Executor {
             begun.get_or_insert_with(Instant::now);
             match future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 Poll::Ready(()) => {
-                    // The future may hold the last reference to things that spawn or wake: drop it unborrowed.
+                    // The future may hold the last reference to objects that spawn or wake, so it
+                    // is dropped while nothing is borrowed.
                     drop(future);
                     self.tasks.borrow_mut()[index] = None;
                     self.free.borrow_mut().push(index);
@@ -139,7 +142,7 @@ impl<T> Drop for JoinGuard<T> {
 #[error("the task was dropped because its reactor stopped")]
 pub struct JoinError;
 
-/// The result of a task, as a future. Dropping it lets the task run on.
+/// The result of a task, as a future. The task continues if this is dropped.
 pub struct JoinHandle<T> {
     state: Rc<RefCell<JoinState<T>>>,
 }
@@ -150,7 +153,7 @@ impl<T> JoinHandle<T> {
         self.state.borrow().done
     }
 
-    /// The result, if the task has ended and nobody took it.
+    /// The result, if the task has ended and nobody has taken it.
     pub fn try_take(&self) -> Option<T> {
         self.state.borrow_mut().result.take()
     }
@@ -172,7 +175,7 @@ impl<T> Future for JoinHandle<T> {
     }
 }
 
-/// Lets other work of the reactor run before the task goes on; for long computations in tasks.
+/// Lets other work of the reactor run before the task continues. For long computations in tasks.
 pub async fn yield_now() {
     let mut yielded = false;
     std::future::poll_fn(move |context| {

@@ -1,7 +1,8 @@
 //! Mail between threads: closures that run on the reactor, with its state.
 //!
-//! Many threads may send (the RPC plane, other reactors), one reactor takes. The queue is bounded at [`MAIL_BOUND`]; at the bound a
-//! sender is refused at once and decides itself whether to try again.
+//! Many threads may send (the RPC plane, other reactors). One reactor receives. The queue is
+//! bounded at [`MAIL_BOUND`]. At the bound a sender is refused immediately and decides itself
+//! whether to try again.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -19,13 +20,13 @@ pub const MAIL_BOUND: usize = 1024;
 pub enum Doing {
     /// It asks which descriptors are ready, or sleeps.
     Waiting,
-    /// It works on mail.
+    /// It processes mail.
     Mail,
     /// It fires timers.
     Timers,
     /// It runs local tasks.
     Tasks,
-    /// It polls the poller with that place in their order.
+    /// It polls the poller at this position in the order.
     Poller(u32),
 }
 
@@ -42,14 +43,15 @@ pub(super) struct Mailbox<S> {
     queue: ArrayQueue<Mail<S>>,
     wake: OwnedFd,
     sleeping: AtomicBool,
-    /// Somebody wants a turn, with no work of its own to send.
+    /// A thread requests a turn and has no work to send.
     woken: AtomicBool,
     pub(super) stop: AtomicBool,
     gone: AtomicBool,
     born: Instant,
     turn_started_ns: AtomicU64,
     doing: AtomicU32,
-    /// The system's number of the reactor's thread; 0 until it turns.
+    /// The system's ID of the reactor's thread. 0 until [`Reactor::run`](super::Reactor::run)
+    /// starts.
     thread: AtomicU32,
 }
 
@@ -77,7 +79,7 @@ impl<S> Mailbox<S> {
         self.queue.is_empty() && !self.woken.load(Ordering::SeqCst) && !self.stop.load(Ordering::SeqCst)
     }
 
-    /// Takes the wish for a turn: the one that follows grants it.
+    /// Clears the request for a turn: this turn satisfies it.
     pub(super) fn take_woken(&self) {
         self.woken.store(false, Ordering::SeqCst);
     }
@@ -110,14 +112,14 @@ impl<S> Mailbox<S> {
 
     pub(super) fn clear_wake(&self) {
         let mut counter = [0; 8];
-        // Nothing to read means that somebody cleared it before; both are fine.
+        // Nothing to read means that it was cleared before. Both are fine.
         let _ = rustix::io::read(&self.wake, &mut counter);
     }
 
     fn wake(&self) {
-        // Swapped, so that of many senders only one pays the system call.
+        // A swap, so that of many senders only one makes the system call.
         if self.sleeping.swap(false, Ordering::SeqCst) {
-            // The counter cannot overflow: each write of 1 was preceded by a sleep of the reactor.
+            // The counter cannot overflow: the reactor slept before each write of 1.
             let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
         }
     }
@@ -132,7 +134,7 @@ impl<S> AsFd for Mailbox<S> {
 /// Why a message was not delivered or not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// [`MAIL_BOUND`] messages wait already.
+    /// [`MAIL_BOUND`] messages are already waiting.
     #[error("the reactor's mailbox is full ({MAIL_BOUND} messages wait); try again")]
     Full,
     /// The reactor has stopped.
@@ -141,7 +143,7 @@ pub enum CallError {
     /// No answer in time.
     #[error("the reactor did not answer within {timeout_ms} ms")]
     TimedOut {
-        /// How long was waited.
+        /// How long the caller waited.
         timeout_ms: u64,
     },
 }
@@ -158,7 +160,7 @@ impl<S> Clone for ReactorHandle<S> {
 }
 
 impl<S: 'static> ReactorHandle<S> {
-    /// Has `work` run on the reactor, some turn soon.
+    /// Runs `work` on the reactor, in its next turn or a later one.
     ///
     /// # Errors
     /// [`CallError::Full`], [`CallError::Stopped`].
@@ -171,11 +173,12 @@ impl<S: 'static> ReactorHandle<S> {
         Ok(())
     }
 
-    /// Runs `work` on the reactor and waits for its answer. `work` gets a [`Reply`] to answer with, now or later
-    /// (from a task it spawns).
+    /// Runs `work` on the reactor and waits for its answer. `work` gets a [`Reply`] to answer with,
+    /// now or later (from a task it spawns).
     ///
     /// # Errors
-    /// As [`send`](Self::send); [`CallError::TimedOut`]; [`CallError::Stopped`] when the reply was dropped.
+    /// As [`send`](Self::send); [`CallError::TimedOut`]; [`CallError::Stopped`] when the reply was
+    /// dropped.
     pub fn call<T: Send + 'static>(
         &self,
         timeout: Duration,
@@ -191,7 +194,8 @@ impl<S: 'static> ReactorHandle<S> {
         })
     }
 
-    /// Has the reactor begin a turn soon, so that its pollers look at what another thread has made ready. Never refused, and cheap while it does not sleep.
+    /// Makes the reactor begin a turn soon, so that its pollers see what another thread has
+    /// prepared. Never refused, and cheap while the reactor does not sleep.
     pub fn wake(&self) {
         self.mailbox.woken.store(true, Ordering::SeqCst);
         self.mailbox.wake();
@@ -203,7 +207,7 @@ impl<S: 'static> ReactorHandle<S> {
         self.mailbox.wake();
     }
 
-    /// What the reactor does, as of its last note.
+    /// What the reactor does, as it last recorded.
     pub fn doing(&self) -> Doing {
         match self.mailbox.doing.load(Ordering::Relaxed) {
             WAITING => Doing::Waiting,
@@ -214,19 +218,21 @@ impl<S: 'static> ReactorHandle<S> {
         }
     }
 
-    /// The system's number of the reactor's thread; `None` before its first turn.
+    /// The system's ID of the reactor's thread. `None` before [`Reactor::run`](super::Reactor::run)
+    /// starts.
     pub fn thread_id(&self) -> Option<u32> {
         Some(self.mailbox.thread.load(Ordering::Relaxed)).filter(|&thread| thread != 0)
     }
 
-    /// Names the turn that is under way; `None` while the reactor sleeps, and once it is gone. Two looks that find the same name found the same turn.
+    /// Identifies the current turn. `None` while the reactor sleeps, and after it is gone. If two
+    /// calls return the same value, they saw the same turn.
     pub fn turn_under_way(&self) -> Option<u64> {
         let is_asleep =
             self.mailbox.sleeping.load(Ordering::SeqCst) || self.mailbox.gone.load(Ordering::SeqCst);
         (!is_asleep).then(|| self.mailbox.turn_started_ns.load(Ordering::Relaxed))
     }
 
-    /// How long ago the current turn began; `None` while the reactor sleeps.
+    /// How long ago the current turn began. `None` while the reactor sleeps.
     pub fn turn_age(&self) -> Option<Duration> {
         if self.mailbox.sleeping.load(Ordering::SeqCst) {
             return None;
@@ -236,13 +242,13 @@ impl<S: 'static> ReactorHandle<S> {
     }
 }
 
-/// Where the answer to a [`ReactorHandle::call`] goes.
+/// Takes the answer to a [`ReactorHandle::call`].
 pub struct Reply<T> {
     sender: std::sync::mpsc::SyncSender<T>,
 }
 
 impl<T> Reply<T> {
-    /// Answers. The caller may have given up; then the answer is dropped.
+    /// Answers. If the caller has given up, the answer is dropped.
     pub fn send(self, answer: T) {
         let _ = self.sender.try_send(answer);
     }

@@ -18,20 +18,20 @@ use crate::histogram::Histogram;
 /// The most messages taken in one turn.
 const MAIL_PER_TURN: usize = 64;
 
-/// How long they may take together: then the pollers have their turn, and the rest waits.
+/// The most time for messages in one turn. After it the pollers run, and the rest waits.
 const MAIL_TIME_MAX: Duration = Duration::from_micros(200);
 
-/// Turns in a row that may go without a look at the events.
+/// The most consecutive turns that may skip the check for events.
 const EVENTS_SKIPPED_MAX: u32 = 16;
 
 /// What a reactor does when there is nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdlePolicy {
-    /// Never sleeps: for cores that are given to it.
+    /// Never sleeps: for dedicated cores.
     Poll,
-    /// Sleeps after a span without work, until something happens.
+    /// Sleeps after some time without work, until something happens.
     Adaptive {
-        /// How long it goes on polling without work.
+        /// How long it continues to poll without work.
         spin: Duration,
     },
 }
@@ -45,7 +45,7 @@ impl Default for IdlePolicy {
 /// How a reactor runs.
 #[derive(Debug, Clone)]
 pub struct ReactorConfig {
-    /// Its name, which is its thread's name too.
+    /// Its name, which is also the name of its thread.
     pub name: String,
     /// The core it is pinned to; `None` lets the system choose.
     pub core: Option<usize>,
@@ -66,16 +66,16 @@ impl Default for ReactorConfig {
     }
 }
 
-/// Counters of a reactor since its start.
+/// Counters of a reactor since it started.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReactorStats {
     /// Turns taken.
     pub turns: u64,
-    /// Turns in which something was done.
+    /// Turns that did work.
     pub busy_turns: u64,
-    /// Nanoseconds of turns in which something was done.
+    /// Nanoseconds of turns that did work.
     pub busy_ns: u64,
-    /// Nanoseconds spent polling without work or asleep.
+    /// Nanoseconds polling without work or asleep.
     pub idle_ns: u64,
     /// How often it went to sleep.
     pub sleeps: u64,
@@ -85,7 +85,7 @@ pub struct ReactorStats {
     pub tasks: usize,
 }
 
-/// Names a poller, to remove it.
+/// Identifies a poller, to remove it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PollerId(u64);
 
@@ -96,7 +96,8 @@ struct Poller {
     poll: PollFn,
 }
 
-/// What code on the reactor uses: registers descriptors, pollers, tasks and timers. Cheap to clone, never leaves the thread.
+/// What code on the reactor uses to register descriptors, pollers, tasks and timers. Cheap to
+/// clone, never leaves the thread.
 #[derive(Clone)]
 pub struct Local {
     inner: Rc<LocalInner>,
@@ -111,7 +112,7 @@ struct LocalInner {
     next_poller: Cell<u64>,
     stats: Cell<ReactorStats>,
     turn_times: RefCell<Histogram>,
-    /// The next turn need not look at events.
+    /// The next turn may skip the check for events.
     skips_events: Cell<bool>,
 }
 
@@ -124,13 +125,15 @@ impl Local {
         self.inner.events.register(fd, interest)
     }
 
-    /// Says that the next turn need not ask the kernel for events, because the caller looks itself at the only descriptor that is likely to be ready. They are asked for
-    /// every few turns all the same, and before any sleep.
+    /// Allows the next turn to skip asking the kernel for events, because the caller itself polls
+    /// the only descriptor that is likely to be ready. At most 16 consecutive turns skip it, and
+    /// none that may sleep.
     pub fn skip_events(&self) {
         self.inner.skips_events.set(true);
     }
 
-    /// Adds a poller, polled once a turn after those added before it. It returns how much work it did; 0 counts as idle.
+    /// Adds a poller. Each turn polls it once, after the pollers added before it. It returns how
+    /// much work it did: 0 counts as idle.
     pub fn add_poller(&self, poll: impl FnMut() -> usize + 'static) -> PollerId {
         let id = PollerId(self.inner.next_poller.get());
         self.inner.next_poller.set(id.0 + 1);
@@ -158,24 +161,24 @@ impl Local {
         ReactorStats { tasks: self.inner.executor.live(), ..self.inner.stats.get() }
     }
 
-    /// How long the turns were in which something was done, in nanoseconds, since the start.
+    /// Durations in nanoseconds of the turns that did work, since the start.
     pub fn turn_times(&self) -> Histogram {
         self.inner.turn_times.borrow().clone()
     }
 }
 
-/// A reactor whose mail finds a state of type `S`.
+/// A reactor whose mail gets a state of type `S`.
 pub struct Reactor<S: 'static> {
     config: ReactorConfig,
     local: Local,
     mailbox: Arc<Mailbox<S>>,
     pollers: Vec<Poller>,
     last_work: Instant,
-    /// Whether something was done in the last turn.
+    /// Whether the last turn did work.
     worked: bool,
     /// When the last turn ended.
     ended: Instant,
-    /// Turns since the last look at the events.
+    /// Consecutive turns that skipped the check for events.
     skipped: u32,
 }
 
@@ -183,7 +186,7 @@ impl<S: 'static> Reactor<S> {
     /// Makes a reactor for the calling thread.
     ///
     /// # Errors
-    /// When the kernel gives no epoll or event descriptor.
+    /// When the kernel refuses an epoll or event descriptor.
     pub fn new(config: ReactorConfig) -> io::Result<Self> {
         let mailbox = Mailbox::new()?;
         let events = Events::new(std::os::fd::AsFd::as_fd(&*mailbox))?;
@@ -217,12 +220,13 @@ impl<S: 'static> Reactor<S> {
         self.local.clone()
     }
 
-    /// How other threads reach this reactor.
+    /// The handle with which other threads reach this reactor.
     pub fn handle(&self) -> ReactorHandle<S> {
         ReactorHandle { mailbox: Arc::clone(&self.mailbox) }
     }
 
-    /// Pins the calling thread to the configured core, if there is one. A refusal is reported and not fatal.
+    /// Pins the calling thread to the configured core, if there is one. A refusal is logged and is
+    /// not fatal.
     pub fn pin(&self) {
         let Some(core) = self.config.core else { return };
         let mut set = rustix::thread::CpuSet::new();
@@ -243,7 +247,8 @@ impl<S: 'static> Reactor<S> {
     /// Runs until `future` is ready, and returns its result. For start and stop.
     ///
     /// # Panics
-    /// When the future was dropped, which only a stop of this reactor from inside it could cause.
+    /// When the future was dropped, which only stopping this reactor from inside the future could
+    /// cause.
     pub fn run_until<T: 'static>(&mut self, state: &S, future: impl Future<Output = T> + 'static) -> T {
         let handle = self.local.spawn(future);
         loop {
@@ -255,9 +260,11 @@ impl<S: 'static> Reactor<S> {
         }
     }
 
-    /// One turn. Sleeps in it only under [`IdlePolicy::Adaptive`], and only when there is nothing to do.
+    /// Runs one turn. It sleeps only under [`IdlePolicy::Adaptive`], and only if there is nothing
+    /// to do.
     pub fn turn(&mut self, state: &S) {
-        // The end of the turn before: a look at the clock is a good part of a turn without work.
+        // Uses the end of the previous turn: reading the clock is a large part of a turn without
+        // work.
         let started = self.ended;
         let (timeout, slept) = self.timeout(started);
         let may_skip = self.local.inner.skips_events.take() && timeout == Some(Duration::ZERO);
@@ -278,7 +285,7 @@ impl<S: 'static> Reactor<S> {
         if waited.mail {
             self.mailbox.clear_wake();
         }
-        // Before the pollers look: whoever asks from here on gets another turn.
+        // Done before the pollers run: a request made from here on gets another turn.
         self.mailbox.take_woken();
         self.mailbox.note_doing(mail::MAIL);
         let mut work = waited.count;
@@ -298,16 +305,19 @@ impl<S: 'static> Reactor<S> {
             self.mailbox.note_doing(index);
             work += (poller.poll)();
         }
-        // A new poller has not been polled yet: it counts as work, so that no sleep comes before its first poll.
+        // A new poller has not been polled yet. It counts as work, so that the reactor does not
+        // sleep before the first poll.
         work += self.change_pollers();
         self.mailbox.note_doing(mail::WAITING);
         self.account(started, woke, work, slept);
     }
 
-    /// How long this turn may wait, and whether that is a sleep.
+    /// How long this turn may wait, and whether the wait is a sleep.
     fn timeout(&self, now: Instant) -> (Option<Duration>, bool) {
         let IdlePolicy::Adaptive { spin } = self.config.idle else { return (Some(Duration::ZERO), false) };
-        // What was done may have made work for a poller that was polled before it, so another turn follows however much time has passed since: on a slow machine that may be more than the span.
+        // The last turn may have made work for a poller that ran earlier in that turn. So another
+        // turn follows, however much time has passed: on a slow machine that may be more than
+        // `spin`.
         if self.worked || now.duration_since(self.last_work) < spin || self.local.inner.executor.has_ready() {
             return (Some(Duration::ZERO), false);
         }
@@ -320,7 +330,7 @@ impl<S: 'static> Reactor<S> {
         (deadline.map(|deadline| deadline.saturating_duration_since(now)), true)
     }
 
-    /// Adds and removes pollers as asked; returns how many were added.
+    /// Adds and removes pollers as requested. Returns how many were added.
     fn change_pollers(&mut self) -> usize {
         let added = self.local.inner.added.borrow().len();
         self.pollers.append(&mut self.local.inner.added.borrow_mut());
@@ -369,7 +379,8 @@ impl<S: 'static> Drop for Reactor<S> {
     }
 }
 
-/// Runs a future to its end on the calling thread, calling `drive` between polls: for tools and tests without a reactor.
+/// Runs a future to its end on the calling thread and calls `drive` between polls. For tools and
+/// tests without a reactor.
 pub fn block_on<T: 'static>(future: impl Future<Output = T> + 'static, mut drive: impl FnMut()) -> T {
     let executor = Executor::default();
     let handle = executor.spawn(future);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-/// Long enough that a wake-up which does not come is told from a slow machine.
+/// Long enough to distinguish a missing wake-up from a slow machine.
 const NEVER: Duration = Duration::from_mins(1);
 
 fn reactor(spin: Duration) -> Reactor<()> {
@@ -49,8 +49,9 @@ fn pollers_run_once_a_turn_in_their_order_until_removed() {
     assert_eq!(trace.borrow().concat(), "abcabcac");
 }
 
-/// A task makes work for a poller that is not polled in the same turn: there is another turn before any sleep, however long the first one took. On a slow machine an appliance did not start: the reactor slept over a
-/// read that nobody had submitted.
+/// A task makes work for a poller that is not polled in the same turn: another turn comes before
+/// any sleep, however long the first one took. On a slow machine an appliance did not start: the
+/// reactor slept although a read had not been submitted.
 #[test]
 fn what_a_turn_makes_to_do_is_done_before_a_sleep() {
     let mut reactor = reactor(Duration::ZERO);
@@ -65,7 +66,7 @@ fn what_a_turn_makes_to_do_is_done_before_a_sleep() {
         }
         None => 0,
     });
-    // Nothing else would wake it; in a minute the test fails, and does not hang.
+    // Nothing else would wake it. After a minute the test fails instead of hanging.
     let limit = local.clone();
     drop(local.spawn(async move { limit.sleep(NEVER).await }));
     let started = Instant::now();
@@ -123,7 +124,7 @@ fn a_flood_of_tasks_does_not_starve_the_pollers() {
     assert_eq!(polls.get(), 9);
 }
 
-/// Messages that take long leave the pollers their turns between.
+/// Messages that take long leave the pollers their turns in between.
 #[test]
 fn a_flood_of_long_calls_does_not_starve_the_pollers() {
     let mut reactor = reactor(NEVER);
@@ -202,7 +203,7 @@ fn a_wish_for_a_turn_wakes_a_sleeping_reactor_and_is_not_lost_on_one_that_goes_t
         poller_seen.set(poller_made.load(std::sync::atomic::Ordering::SeqCst));
         0
     });
-    // The poller looks from the turn after the next one on.
+    // The poller counts from the turn after the next one.
     handle.wake();
     reactor.turn(&());
     let thread = std::thread::spawn(move || {
@@ -211,7 +212,7 @@ fn a_wish_for_a_turn_wakes_a_sleeping_reactor_and_is_not_lost_on_one_that_goes_t
             handle.wake();
         }
     });
-    // Sleeps for ever if the last wish is lost.
+    // Sleeps for ever if the last request is lost.
     while seen.get() < 1000 {
         reactor.turn(&());
     }

@@ -45,7 +45,7 @@ impl Timers {
         self.heap.borrow().peek().map(|Reverse(entry)| entry.deadline)
     }
 
-    /// Wakes the tasks whose time has come; returns how many.
+    /// Wakes the tasks whose deadline has passed. Returns how many.
     pub(super) fn fire(&self, now: Instant) -> usize {
         let mut fired = 0;
         loop {
@@ -65,7 +65,7 @@ impl Timers {
     }
 }
 
-/// A future that is ready once its deadline has passed. Made by [`Local::sleep`](super::Local::sleep).
+/// A future that is ready after its deadline. Made by [`Local::sleep`](super::Local::sleep).
 pub struct Sleep {
     timers: Rc<Timers>,
     deadline: Instant,

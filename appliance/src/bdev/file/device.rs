@@ -10,9 +10,10 @@ use crate::bdev::Bdev;
 use crate::bdev::threads::ThreadsBdev;
 use crate::bdev::uring::UringBdev;
 
-/// An opened file or block device, to be shared between threads; each takes its own handle. Cheap to clone.
+/// An opened file or block device that threads share. Each thread takes its own handle. Cheap to
+/// clone.
 ///
-/// The path stays locked until the last clone and the last handle are gone.
+/// The path stays locked until the last clone and the last handle are dropped.
 #[derive(Debug, Clone)]
 pub struct FileDevice {
     file: Arc<OpenFile>,
@@ -25,7 +26,7 @@ impl FileDevice {
     /// Opens and locks a path.
     ///
     /// # Errors
-    /// [`OpenError`], all but `Engine`.
+    /// Every [`OpenError`] except `Engine`.
     pub fn open(path: impl AsRef<Path>, options: &FileOptions) -> Result<Self, OpenError> {
         Ok(FileDevice {
             file: Arc::new(open::open(path.as_ref(), options)?),
@@ -40,12 +41,12 @@ impl FileDevice {
         self.file.len_blocks()
     }
 
-    /// Whether the page cache is gone around.
+    /// Whether direct I/O bypasses the page cache.
     pub fn is_direct(&self) -> bool {
         self.file.is_direct()
     }
 
-    /// A handle for the calling thread, with a queue of its own.
+    /// A handle for the calling thread, with its own queue.
     ///
     /// # Errors
     /// [`OpenError::Engine`].
@@ -76,7 +77,7 @@ impl FileDevice {
     }
 }
 
-/// Opens and locks a path and gives one handle to it, for the calling thread.
+/// Opens and locks a path and returns one handle to it, for the calling thread.
 ///
 /// # Errors
 /// [`OpenError`].
@@ -84,7 +85,7 @@ pub fn open_file(path: impl AsRef<Path>, options: &FileOptions) -> Result<Box<dy
     FileDevice::open(path, options)?.handle()
 }
 
-/// What an explicit choice and the environment's make together.
+/// Combines the explicit choice and the environment variable.
 pub(super) fn choose(asked: Engine, variable: Option<&str>) -> Engine {
     match (asked, variable) {
         (Engine::Auto, Some("uring")) => Engine::Uring,

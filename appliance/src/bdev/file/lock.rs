@@ -1,4 +1,4 @@
-//! The lock on an opened file or device, and who holds it when it is refused.
+//! The lock on an opened file or device, and who holds it if it is refused.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::options::OpenError;
 
-/// Locks the file until its descriptor is closed: alone, or with other readers.
+/// Locks the file until its descriptor is closed: exclusively, or shared with other readers.
 pub(super) fn lock(fd: &OwnedFd, stat: &Stat, path: &Path, read_only: bool) -> Result<(), OpenError> {
     let operation = if read_only {
         FlockOperation::NonBlockingLockShared
@@ -28,21 +28,21 @@ pub(super) fn lock(fd: &OwnedFd, stat: &Stat, path: &Path, read_only: bool) -> R
     }
 }
 
-/// How often a lock is tried that no running process holds: the kernel takes a killed process's rings apart in the background,
-/// and their files stay locked meanwhile.
+/// How often a lock that no running process holds is retried. The kernel frees a killed process's
+/// rings in the background, and their files stay locked meanwhile. With [`PAUSE`] this is 1 second.
 const MAX_PAUSES: u32 = 50;
 
 /// The time between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The patience with a holder that is not a running process.
+/// Counts the retries while a holder is not a running process.
 #[derive(Default)]
 pub(super) struct Pauses {
     taken: u32,
 }
 
 impl Pauses {
-    /// Waits a moment before another try, or gives up.
+    /// Sleeps for [`PAUSE`] before another try, or gives up.
     pub(super) fn wait_for(&mut self, path: &Path, stat: &Stat) -> Result<(), OpenError> {
         let holder = holder(stat);
         if matches!(holder, Holder::Running(_)) || self.taken >= MAX_PAUSES {
@@ -54,7 +54,7 @@ impl Pauses {
     }
 }
 
-/// Who holds a lock, as far as `/proc` tells.
+/// The holder of a lock, as far as `/proc` reports it.
 enum Holder {
     Unknown,
     Gone(u32),
@@ -83,7 +83,8 @@ fn holder(stat: &Stat) -> Holder {
     }
 }
 
-/// Finds the first holder in lines such as `1: FLOCK  ADVISORY  WRITE 812 fd:01:131 0 EOF`; waiters' lines have `->`.
+/// Finds the first holder in lines such as `1: FLOCK  ADVISORY  WRITE 812 fd:01:131 0 EOF`. Lines
+/// of waiters contain `->`.
 fn holder_pid(locks: &str, stat: &Stat) -> Option<u32> {
     let wanted = format!(
         "{:02x}:{:02x}:{}",

@@ -1,9 +1,8 @@
-//! Files and block devices of the system as block devices: opening, locking, and the choice of an
-//! engine.
+//! Files and block devices of the system as block devices: opening, locking and choosing an engine.
 //!
-//! [`open_file`] opens a path and gives one handle to it. A [`FileDevice`] is the opened path itself,
-//! from which every reactor takes a handle of its own; it is locked against all other openers until
-//! the last handle is gone.
+//! [`open_file`] opens a path and returns one handle to it. A [`FileDevice`] is the opened path
+//! itself, from which every reactor takes its own handle. It is locked against all other openers
+//! until the last handle is dropped.
 
 mod device;
 mod lock;

@@ -1,4 +1,5 @@
-//! Opening a path: what it is, how large, with or without the page cache, and making the file when asked.
+//! Opens a path: checks its type and size, turns direct I/O on if it works, and creates the file if
+//! that is requested.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ pub(super) fn open(path: &Path, options: &FileOptions) -> Result<OpenFile, OpenE
             let flags = access(options) | OFlags::CREATE | OFlags::EXCL;
             match open_descriptor(path, flags, options.direct) {
                 Ok(opened) => (opened, true),
-                // Another creator was quicker: it has the lock, or has left again.
+                // Another creator was faster. It has the lock, or has removed the file again.
                 Err(Errno::EXIST) => {
                     let stat =
                         rustix::fs::stat(path).map_err(|errno| explain(path, options, "open", errno))?;
@@ -42,18 +43,18 @@ pub(super) fn open(path: &Path, options: &FileOptions) -> Result<OpenFile, OpenE
     result
 }
 
-/// Access without side effects and without waiting: what it is, is known only afterwards.
+/// Access without side effects and without waiting: the type is known only after opening.
 fn access(options: &FileOptions) -> OFlags {
     let access = if options.read_only { OFlags::RDONLY } else { OFlags::RDWR };
     access | OFlags::CLOEXEC | OFlags::NONBLOCK
 }
 
 fn open_existing(path: &Path, stat: &Stat, options: &FileOptions) -> Result<(OwnedFd, bool), OpenError> {
-    // Looked at before opening: opening a tape or a terminal is not without effect.
+    // Checked before opening: opening a tape or a terminal has side effects.
     require_device(path, stat)?;
     let mut flags = access(options);
     if FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice && !options.read_only {
-        // Keeps file systems and volume managers out, which do not look at locks.
+        // Keeps out file systems and volume managers, which do not check locks.
         flags |= OFlags::EXCL;
     }
     let mut pauses = lock::Pauses::default();
@@ -66,7 +67,7 @@ fn open_existing(path: &Path, stat: &Stat, options: &FileOptions) -> Result<(Own
     }
 }
 
-/// Locks, measures and if need be sizes what was opened.
+/// Locks and measures the opened file, and gives it a size if necessary.
 fn prepare(
     path: &Path,
     options: &FileOptions,
@@ -92,7 +93,7 @@ fn prepare(
     let mut len_bytes = if is_block_device {
         block_device_len_bytes(&fd).map_err(|errno| io("ask for the size of", errno))?
     } else {
-        // Asked again, under the lock: another creator may have been quicker.
+        // Measured again, under the lock: another creator may have been faster.
         rustix::fs::fstat(&fd).map_err(|errno| io("look at", errno))?.st_size as u64
     };
     if let (0, false, Some(len_blocks), false) =
@@ -107,7 +108,8 @@ fn prepare(
         return Err(OpenError::TooSmall { path: path.to_owned(), len_bytes });
     }
     if direct && !reads_directly(&fd) {
-        // The lock belongs to the open file, so the flag is taken off this one rather than opening another.
+        // The lock belongs to the open file description, so the flag is cleared on this one instead
+        // of opening another.
         let flags = rustix::fs::fcntl_getfl(&fd).map_err(|errno| io("ask for the flags of", errno))?;
         rustix::fs::fcntl_setfl(&fd, flags - OFlags::DIRECT)
             .map_err(|errno| io("turn the page cache on for", errno))?;
@@ -132,12 +134,14 @@ fn prepare(
     })
 }
 
-/// Opens, without the page cache if that is wanted and the file system has it; says which.
+/// Opens the file, without the page cache if that is wanted and the file system supports it.
+/// Returns whether it is open without the cache.
 fn open_descriptor(path: &Path, flags: OFlags, direct: bool) -> rustix::io::Result<(OwnedFd, bool)> {
     let mode = Mode::RUSR | Mode::WUSR;
     if direct {
         match rustix::fs::open(path, flags | OFlags::DIRECT, mode) {
-            // A file system may make the file before it refuses the flag; the second try then finds it.
+            // A file system may create the file before it refuses the flag. The second try then
+            // finds it.
             Err(Errno::INVAL) if flags.contains(OFlags::CREATE) => {
                 return Ok((rustix::fs::open(path, flags - OFlags::EXCL, mode)?, false));
             }
@@ -148,14 +152,16 @@ fn open_descriptor(path: &Path, flags: OFlags, direct: bool) -> rustix::io::Resu
     Ok((rustix::fs::open(path, flags, mode)?, false))
 }
 
-/// The descriptor was opened so that nothing odd could block; reads and writes shall.
+/// The descriptor was opened non-blocking so that no unusual file could block the open. Reads and
+/// writes must block.
 fn without_nonblock(fd: OwnedFd) -> rustix::io::Result<OwnedFd> {
     let flags = rustix::fs::fcntl_getfl(&fd)?;
     rustix::fs::fcntl_setfl(&fd, flags - OFlags::NONBLOCK)?;
     Ok(fd)
 }
 
-/// Whether a block-aligned read works; a device with larger blocks, or some file systems, refuse it only here.
+/// Whether a block-aligned read works. Devices with larger blocks, and some file systems, refuse
+/// direct I/O only here.
 fn reads_directly(fd: &OwnedFd) -> bool {
     let Ok(mut buffer) = DmaPool::new(BLOCK_BYTES).allocate(BLOCK_BYTES) else { return true };
     rustix::io::pread(fd, buffer.as_mut_slice(), 0) != Err(Errno::INVAL)
@@ -173,9 +179,10 @@ fn require_device(path: &Path, stat: &Stat) -> Result<(), OpenError> {
     Err(OpenError::NotADevice { path: path.to_owned(), what })
 }
 
-/// Gives an empty file its size, and its room if that is wanted, synchronised; returns it in bytes.
+/// Gives an empty file its size, and allocates its space if that is wanted. Synchronises the file.
+/// Returns the size in bytes.
 ///
-/// The room comes before the size: a file whose making was cut short is still an empty one.
+/// The allocation comes before the size: if creation is cut short, the file is still empty.
 fn give_size(path: &Path, fd: &OwnedFd, len_blocks: u64, allocate: bool) -> Result<u64, OpenError> {
     let io = |action: &'static str, errno: Errno| OpenError::Io {
         path: path.to_owned(),
@@ -186,7 +193,7 @@ fn give_size(path: &Path, fd: &OwnedFd, len_blocks: u64, allocate: bool) -> Resu
         len_blocks.checked_mul(BLOCK_BYTES as u64).ok_or_else(|| io("give a size to", Errno::FBIG))?;
     let allocated = allocate
         && room::allocate(fd, 0, len_bytes).map_err(|errno| {
-            // What had been set aside goes back; the refusal is what matters.
+            // Frees what was allocated. The error to report is the refusal.
             let _ = rustix::fs::ftruncate(fd, 0);
             io("set room aside for", errno)
         })?;
@@ -226,7 +233,7 @@ fn sync_parent(path: &Path) -> Result<(), OpenError> {
 
 fn remove_if_empty(path: &Path) {
     if rustix::fs::stat(path).is_ok_and(|stat| stat.st_size == 0) {
-        // The reason for it is being reported already.
+        // The caller already reports the reason for the removal.
         let _ = rustix::fs::unlink(path);
     }
 }
@@ -236,7 +243,7 @@ fn block_device_len_bytes(fd: &OwnedFd) -> rustix::io::Result<u64> {
     unsafe { rustix::ioctl::ioctl(fd, Getter::<BLKGETSIZE64, u64>::new()) }
 }
 
-/// What the kernel says of a block device's write cache; yes when it says nothing.
+/// What the kernel reports about a block device's write cache. True when it reports nothing.
 fn has_volatile_cache(stat: &Stat) -> bool {
     let device =
         format!("/sys/dev/block/{}:{}", rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));

@@ -1,4 +1,4 @@
-//! An opened and locked path, which the engines read, write and discard through.
+//! An opened and locked path, which the engines use to read, write and discard.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::bdev::{BdevErrorKind, BdevInfo, Operation};
 
-/// Gives space back and keeps the size; the space reads as zeroes after it.
+/// Frees space and keeps the size. The space reads as zeroes afterwards.
 pub(in crate::bdev) const DISCARD_MODE: FallocateFlags =
     FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
 
@@ -34,12 +34,12 @@ impl OpenFile {
         self.len_blocks
     }
 
-    /// Whether the page cache is gone around.
+    /// Whether direct I/O bypasses the page cache.
     pub(super) fn is_direct(&self) -> bool {
         self.direct
     }
 
-    /// What a handle with an engine of that kind says of itself.
+    /// The information that a handle with an engine of that kind reports.
     pub(in crate::bdev) fn info(&self, kind: &'static str) -> BdevInfo {
         BdevInfo {
             name: self.path.display().to_string(),
@@ -50,7 +50,7 @@ impl OpenFile {
         }
     }
 
-    /// The rules of every kind, and that nothing changes what is read-only.
+    /// Checks the rules of every kind, and that nothing changes a read-only file.
     pub(in crate::bdev) fn check(&self, operation: &Operation) -> Result<(), BdevErrorKind> {
         operation.check(self.len_blocks)?;
         match operation {
@@ -64,12 +64,13 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        // Closing would do, if the kernel did not hold on to what a ring had registered for a moment longer.
+        // Closing would be enough if the kernel did not keep files registered with a ring open a
+        // little longer.
         let _ = rustix::fs::flock(&self.fd, rustix::fs::FlockOperation::Unlock);
     }
 }
 
-/// Gives a range back to the file system or the device.
+/// Returns a range to the file system or the device.
 pub(in crate::bdev) fn discard(fd: impl AsFd, offset_bytes: u64, len_bytes: u64) -> rustix::io::Result<()> {
     rustix::fs::fallocate(fd, DISCARD_MODE, offset_bytes, len_bytes)
 }

@@ -1,4 +1,4 @@
-//! How a path is opened, and why it could not be.
+//! How a path is opened, and why opening failed.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,8 @@ pub const ENGINE_VARIABLE: &str = "VARVE_IO_ENGINE";
 /// What moves the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Engine {
-    /// What `VARVE_IO_ENGINE` says; otherwise `Uring` where the kernel allows it, else `Threads`, with one warning.
+    /// The engine that `VARVE_IO_ENGINE` names. Otherwise `Uring` if the kernel allows it, else
+    /// `Threads`, with one warning.
     #[default]
     Auto,
     /// Linux's `io_uring`, or an error.
@@ -27,19 +28,21 @@ pub enum Engine {
 pub struct FileOptions {
     /// What moves the bytes.
     pub engine: Engine,
-    /// Makes a file of that many blocks when there is none, or an empty one. One that has content keeps its size.
+    /// Creates a file of that many blocks if there is none, or if it is empty. A file that has
+    /// contents keeps its size.
     pub create_len_blocks: Option<u64>,
-    /// Has the file system set the room aside when the file is made, where it can; otherwise the file is sparse.
+    /// Lets the file system allocate the space when the file is created, if it can. Otherwise the
+    /// file is sparse.
     pub allocate: bool,
-    /// Commands in flight per handle, 1 to [`MAX_QUEUE_DEPTH`]; brought into that range.
+    /// Commands in flight per handle, 1 to [`MAX_QUEUE_DEPTH`]. Other values are clamped.
     pub queue_depth: usize,
     /// Refuses writes and discards with `EROFS`, and shares the lock with other readers.
     pub read_only: bool,
-    /// Goes around the page cache where the file system can.
+    /// Bypasses the page cache if the file system supports it.
     pub direct: bool,
-    /// Registers the arenas of buffers with `io_uring`, where the kernel allows it.
+    /// Registers the arenas of buffers with `io_uring`, if the kernel allows it.
     pub register_buffers: bool,
-    /// How many threads the engine `Threads` has per handle, 1 to 64; brought into that range.
+    /// Threads of the engine `Threads` per handle, 1 to 64. Other values are clamped.
     pub worker_count: usize,
 }
 
@@ -61,18 +64,18 @@ impl Default for FileOptions {
 /// Why a path could not be opened, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Nothing is there.
+    /// The path does not exist.
     #[error("{} does not exist; check the path, or give a size to create it", path.display())]
     NotFound {
         /// The path.
         path: PathBuf,
     },
-    /// Somebody has it open.
+    /// Another process, or this one, has it open.
     #[error("{} is in use by {holder}; stop that first, or use another path", path.display())]
     Locked {
         /// The path.
         path: PathBuf,
-        /// Who, as far as the system tells.
+        /// The holder, as far as the system reports it.
         holder: String,
     },
     /// The system does not allow it.
@@ -85,7 +88,7 @@ pub enum OpenError {
         /// The system's refusal.
         source: std::io::Error,
     },
-    /// It is something else.
+    /// It is neither a regular file nor a block device.
     #[error("{} is {what}; give a regular file or a block device", path.display())]
     NotADevice {
         /// The path.
@@ -93,7 +96,7 @@ pub enum OpenError {
         /// What it is.
         what: &'static str,
     },
-    /// It has no room for a block.
+    /// It is smaller than one block.
     #[error("{} has {len_bytes} bytes, less than one block of 4096; give it a size, or a larger device", path.display())]
     TooSmall {
         /// The path.
@@ -101,7 +104,7 @@ pub enum OpenError {
         /// Its size.
         len_bytes: u64,
     },
-    /// The engine that was asked for does not run here.
+    /// The requested engine does not run here.
     #[error("the I/O engine for {} does not start: {source}; {advice}", path.display())]
     Engine {
         /// The path.

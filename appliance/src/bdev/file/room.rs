@@ -1,4 +1,5 @@
-//! Room under a file: taking it when the file is made, telling what is missing later, and whether the file holds anything at all.
+//! Space for a file: allocates it at creation, reports later how much is missing, and checks
+//! whether the file contains anything.
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -10,13 +11,13 @@ use rustix::io::Errno;
 use super::opened::OpenFile;
 use crate::bdev::Space;
 
-/// Bytes that are looked at in one go.
+/// Bytes that are checked per read.
 const LOOK_BYTES: usize = 1 << 20;
-/// Bytes of one unit of a file's allocation, whatever the file system's own (stat(2)).
+/// Bytes of one unit of `st_blocks`, whatever the file system's own block size is (stat(2)).
 const STAT_BLOCK_BYTES: u64 = 512;
 
 impl OpenFile {
-    /// Room in the file system that holds the file; `None` for a block device.
+    /// Space in the file system that holds the file. `None` for a block device.
     pub(in crate::bdev) fn space(&self) -> Option<Space> {
         let stat = rustix::fs::fstat(&self.fd).ok()?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -32,7 +33,7 @@ impl OpenFile {
     }
 }
 
-/// Where the file system with that device number is mounted, as the kernel lists it.
+/// The mount point of the file system with that device number, as the kernel lists it.
 fn mount_point(device: u64) -> Option<String> {
     let wanted = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
@@ -40,7 +41,8 @@ fn mount_point(device: u64) -> Option<String> {
     line.split_whitespace().nth(4).map(str::to_owned)
 }
 
-/// Has the file system set aside the room of `len_bytes`, from `offset_bytes` on, and leaves the file's size as it is. Whether it could: not every one can.
+/// Lets the file system allocate space for `len_bytes` from `offset_bytes` on, and keeps the file's
+/// size. Returns whether the file system supports that: not every one does.
 pub(super) fn allocate(fd: impl AsFd, offset_bytes: u64, len_bytes: u64) -> rustix::io::Result<bool> {
     loop {
         match rustix::fs::fallocate(&fd, FallocateFlags::KEEP_SIZE, offset_bytes, len_bytes) {
@@ -52,10 +54,11 @@ pub(super) fn allocate(fd: impl AsFd, offset_bytes: u64, len_bytes: u64) -> rust
     }
 }
 
-/// Whether a file or block device holds nothing but zeroes. Holes are skipped where the file system knows them; all else is read, until something is found.
+/// Whether a file or block device contains nothing but zeroes. Holes that the file system reports
+/// are skipped. Everything else is read, until a byte is found that is not zero.
 ///
 /// # Errors
-/// The system's, also when something cannot be read: what is unknown is not blank.
+/// The system's error, also when something cannot be read: unknown contents are not blank.
 pub fn is_blank(path: &Path) -> std::io::Result<bool> {
     let file = std::fs::File::open(path)?;
     let mut buffer = vec![0; LOOK_BYTES];
@@ -63,9 +66,9 @@ pub fn is_blank(path: &Path) -> std::io::Result<bool> {
     loop {
         match rustix::fs::seek(&file, SeekFrom::Data(at)) {
             Ok(data) => at = data,
-            // Nothing but a hole up to the end.
+            // Only a hole up to the end.
             Err(Errno::NXIO) => return Ok(true),
-            // Not every file system, and no block device, knows holes.
+            // Not every file system supports holes, and no block device does.
             Err(_) => {}
         }
         let len_bytes = file.read_at(&mut buffer, at)?;

@@ -125,7 +125,8 @@ fn a_file_is_created_sparse_and_an_existing_one_is_kept() {
     assert_eq!(metadata.mode() & 0o777, 0o600);
     drop(device);
     assert_eq!(open_file(place.path(), &created(8)).expect("opens").info().len_blocks, 1 << 20);
-    // A creation that was cut off left an empty file: it is finished. A part of a block is not used.
+    // A creation that was cut short left an empty file: opening finishes it. A partial block is not
+    // used.
     for (len_bytes, len_blocks) in [(0, 8), (2 * BLOCK_BYTES as u64 + 100, 2)] {
         let file = std::fs::OpenOptions::new().write(true).open(place.path()).expect("opens");
         file.set_len(len_bytes).expect("changes its size");
@@ -162,7 +163,7 @@ fn what_cannot_be_a_device_is_refused_and_nothing_is_left_behind() {
 
 #[test]
 fn direct_io_falls_back_and_permission_is_explained() {
-    // A file of sysfs is one of 4096 bytes that has no direct I/O and, this one, cannot be written even by root.
+    // A sysfs file has 4096 bytes and no direct I/O. Not even root can write this one.
     let path = Path::new("/sys/kernel/uevent_seqnum");
     let device = FileDevice::open(path, &read_only()).expect("opens through the page cache");
     assert!(!device.is_direct());
@@ -194,7 +195,7 @@ fn a_file_that_shrank_gives_short_transfers() {
         let file = std::fs::OpenOptions::new().write(true).open(place.path()).expect("opens");
         file.set_len(4 * BLOCK_BYTES as u64).expect("shrinks");
         assert_eq!(read_block(&mut *device, 5), Err(BdevErrorKind::ShortTransfer));
-        // Half of it is there: the rest is tried, and is not.
+        // Half of it exists: the engine tries the rest, and finds nothing.
         let buffer = DmaPool::new(1 << 20).allocate(4 * BLOCK_BYTES).expect("within the budget");
         let completion = run(&mut *device, Operation::Read { block: 2, buffers: smallvec![buffer] });
         assert_eq!(completion.result.expect_err("too short").kind, BdevErrorKind::ShortTransfer);

@@ -18,17 +18,18 @@ use crate::nvmf::wire::opcode::{AdminOpcode, FabricsType};
 use crate::nvmf::wire::property::Property;
 use crate::nvmf::wire::status::Status;
 
-/// Bytes that are read of one log page at a time.
+/// Bytes of a log page that are read at a time.
 const LOG_CHUNK_BYTES: u32 = 4096;
 /// The most Asynchronous Event Requests outstanding.
 const ASYNC_EVENTS_MAX: u8 = 16;
-/// The most events kept until [`Controller::next_event`] takes them; older ones are dropped beyond it.
+/// The most events kept until [`Controller::next_event`] takes them. Beyond that the oldest are
+/// dropped.
 const EVENTS_KEPT_MAX: usize = 64;
 /// Tag of Asynchronous Event Requests on the admin queue.
 const ASYNC_EVENT_TAG: u64 = u64::MAX - 1;
 
 impl Controller {
-    /// An Identify command whose answer is taken as `T` (4096 bytes).
+    /// An Identify command whose answer is read as `T` (4096 bytes).
     ///
     /// # Errors
     /// When the command fails.
@@ -73,7 +74,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Set Features; answers DW0.
+    /// Set Features. Returns DW0.
     ///
     /// # Errors
     /// When the command fails.
@@ -90,7 +91,7 @@ impl Controller {
         Ok(self.execute("Set Features", command.into(), payload, &mut [])? as u32)
     }
 
-    /// Get Features of the current value; answers DW0, and fills `data`.
+    /// Get Features of the current value. Returns DW0 and fills `data`.
     ///
     /// # Errors
     /// When the command fails.
@@ -120,7 +121,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Keep Alive if half of KATO has passed since the last; to be called often.
+    /// Sends Keep Alive if half of KATO has passed since the last one. Call it often.
     ///
     /// # Errors
     /// When the command fails.
@@ -132,7 +133,8 @@ impl Controller {
         self.keep_alive()
     }
 
-    /// Any admin command: status and result, whatever they are. What it reads goes to `read_into`.
+    /// Any admin command. Returns its status and result, whatever they are. Data it reads goes to
+    /// `read_into`.
     ///
     /// # Errors
     /// When the queue is full or lost.
@@ -151,7 +153,7 @@ impl Controller {
         Ok(answer)
     }
 
-    /// Sends further Asynchronous Event Requests than those kept outstanding, for tests of the limit.
+    /// Sends one Asynchronous Event Request beyond those kept outstanding, for tests of the limit.
     ///
     /// # Errors
     /// When the queue is full or lost.
@@ -160,7 +162,7 @@ impl Controller {
         self.admin.submit(command, Payload::None, ASYNC_EVENT_TAG)
     }
 
-    /// The next asynchronous event, waiting up to `wait` for it (zero: not at all).
+    /// The next asynchronous event. Waits up to `wait` for it (zero: not at all).
     ///
     /// # Errors
     /// When the connection is lost.
@@ -212,7 +214,7 @@ impl Controller {
         if status.is_success() { Ok(result) } else { Err(HostError::Status { operation, status, result }) }
     }
 
-    /// Turns on the events that the controller offers, and sends the first requests for them.
+    /// Enables the events that the controller supports, and sends the first requests for them.
     ///
     /// # Errors
     /// When a command fails.
@@ -239,7 +241,7 @@ impl Controller {
     }
 }
 
-/// Keeps an event, or drops the request if it failed, as the Linux host does.
+/// Keeps an event. If the request failed, drops it, as the Linux host does.
 fn take_event(events: &mut VecDeque<AsyncEvent>, to_arm: &mut u8, completion: Completion<'_>) {
     if completion.tag != ASYNC_EVENT_TAG || !completion.status.is_success() {
         return;

@@ -1,4 +1,4 @@
-//! An association with one controller: bring-up, admin commands, namespaces, shutdown.
+//! An association with one controller: bring-up, namespaces, shutdown.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -22,14 +22,14 @@ use crate::nvmf::wire::log_page::LogPageId;
 use crate::nvmf::wire::pdu::{ADMIN_IN_CAPSULE_BYTES, Digests};
 use crate::nvmf::wire::property::{Cap, Cc, Csts, Property};
 
-/// Entries of the admin queue, as the Linux host has them.
+/// Entries of the admin queue, the same number as in the Linux host.
 const ADMIN_QUEUE_ENTRIES: u16 = 32;
 /// Largest transfer of an admin command in bytes.
 const ADMIN_TRANSFER_BYTES_MAX: u32 = 64 * 1024;
 /// Pause between two reads of CSTS while waiting for a state.
 const STATE_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// A namespace as its Identify structures describe it.
+/// A namespace, as described by its Identify structures.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     /// NSID.
@@ -38,14 +38,14 @@ pub struct Namespace {
     pub block_bytes: u32,
     /// NSZE.
     pub size_blocks: u64,
-    /// What the identification descriptors say.
+    /// The identifiers in the identification descriptors.
     pub ids: NamespaceIds,
-    /// Identify Namespace whole.
+    /// The whole Identify Namespace structure.
     pub identify: Box<IdentifyNamespace>,
 }
 
 impl Namespace {
-    /// What a queue needs to know.
+    /// The part that a queue needs.
     pub fn geometry(&self) -> Geometry {
         Geometry { nsid: self.nsid, block_bytes: self.block_bytes, size_blocks: self.size_blocks }
     }
@@ -65,17 +65,17 @@ pub struct Controller {
     pub(super) identify: Box<IdentifyController>,
     queues_granted: u16,
     pub(super) events: VecDeque<AsyncEvent>,
-    /// Requests that the controller answered and that are to be armed again.
+    /// Requests that the controller answered and that must be sent again.
     pub(super) events_to_arm: u8,
     pub(super) last_keep_alive: Instant,
 }
 
 impl Controller {
-    /// Connects to a subsystem: the admin queue, the controller's bring-up in the order of the Linux
-    /// host, the I/O queues, the asynchronous events.
+    /// Connects to a subsystem: the admin queue, the controller's bring-up in the order of the
+    /// Linux host, the I/O queues, and the asynchronous events.
     ///
     /// # Errors
-    /// At the first step that fails. Steps that the Linux host tolerates to fail are tolerated.
+    /// At the first step that fails. Steps whose failure the Linux host tolerates may fail.
     pub fn connect(
         address: SocketAddr,
         subsystem_nqn: &str,
@@ -116,7 +116,7 @@ impl Controller {
     }
 
     /// Connects to the discovery subsystem at `address` or to the admin queue of an I/O controller:
-    /// as far as Identify Controller, without I/O queues or events.
+    /// up to Identify Controller, without I/O queues or events.
     ///
     /// # Errors
     /// At the first step that fails.
@@ -157,7 +157,7 @@ impl Controller {
         controller.id = ConnectResult::from_result(result).controller_id.get();
         controller.capabilities = Cap(controller.property(Property::Capabilities)?);
         controller.set_property(Property::Configuration, Cc::enabled().0.into())?;
-        // CAP.TO bounds how long the controller may take; a host's own patience comes on top of it.
+        // CAP.TO bounds how long the controller may take. The host's own timeout is added to it.
         let ready_timeout = controller.options.timeouts.admin
             + Duration::from_millis(500) * controller.capabilities.timeout_500ms();
         controller.await_status("ready", ready_timeout, |csts| csts.ready() == 1)?;
@@ -187,23 +187,24 @@ impl Controller {
         &self.identify
     }
 
-    /// The I/O queues that were not taken.
+    /// The I/O queues that have not been taken.
     pub fn queues(&mut self) -> &mut [Queue] {
         &mut self.queues
     }
 
-    /// Takes the I/O queues, to be used by other threads. The controller must outlive them: dropping
-    /// it closes the admin queue, which ends the association.
+    /// Takes the I/O queues for use by other threads. The controller must outlive them: dropping it
+    /// closes the admin queue, which ends the association.
     pub fn take_queues(&mut self) -> Vec<Queue> {
         std::mem::take(&mut self.queues)
     }
 
-    /// Connects an I/O queue (1 to the count granted), as the bring-up does; also to replace one that was lost.
+    /// Connects an I/O queue (1 to the granted number), like the bring-up does. Also replaces one
+    /// that was lost.
     ///
     /// # Errors
     /// When the connection or Connect fails.
     pub fn connect_io_queue(&mut self, queue_id: u16) -> Result<Queue, HostError> {
-        // A queue of n entries holds n - 1 commands; MQES is the most entries, 0's based.
+        // A queue of n entries holds n - 1 commands. MQES is the most entries, 0's based.
         let entries_max = self.capabilities.queue_entries_less_one().saturating_add(1);
         let entries = (u32::from(self.options.queue_depth) + 1).clamp(2, entries_max.max(2));
         let page_bytes = 4096_u64 << self.capabilities.page_size_least();
@@ -240,7 +241,7 @@ impl Controller {
     /// Every active namespace, in the order of NSIDs: list, descriptors and Identify Namespace.
     ///
     /// # Errors
-    /// When a command fails or a namespace's format makes no sense.
+    /// When a command fails or a namespace's format is not valid.
     pub fn namespaces(&mut self) -> Result<Vec<Namespace>, HostError> {
         let mut found = Vec::new();
         let mut after = 0;
@@ -251,7 +252,8 @@ impl Controller {
                 found.push(self.namespace(nsid)?);
                 last = nsid;
             }
-            // A full list may have a continuation; anything else, and anything descending, ends it.
+            // A full list may have a continuation. Any other list, or one that does not ascend, is
+            // the last.
             if list.iter().count() < list.nsids.len() || last <= after {
                 return Ok(found);
             }
@@ -262,13 +264,14 @@ impl Controller {
     /// One namespace.
     ///
     /// # Errors
-    /// When a command fails or the namespace's format makes no sense.
+    /// When a command fails or the namespace's format is not valid.
     pub fn namespace(&mut self, nsid: u32) -> Result<Namespace, HostError> {
         let descriptors: Option<NamespaceDescriptors> =
             tolerate(self.identify_structure(Identify::new(Cns::NamespaceDescriptors, nsid)))?;
         let ids = descriptors.and_then(|list| list.ids().ok()).unwrap_or_default();
         if ids.command_set.is_some() {
-            // The Linux host asks for these when a command set is named; older controllers have neither.
+            // The Linux host requests these when a command set is named. Older controllers have
+            // neither.
             let independent = Identify::new(Cns::IndependentNamespace, nsid);
             tolerate(self.identify_structure::<IndependentNamespace>(independent))?;
             let command_set = Identify::new(Cns::CommandSetNamespace, nsid);
@@ -280,7 +283,8 @@ impl Controller {
         Ok(Namespace { nsid, block_bytes, size_blocks, ids, identify: Box::new(identify) })
     }
 
-    /// An orderly end: closes the I/O queues, then CC.SHN = normal, and waits until CSTS says that it is complete.
+    /// Shuts down in order: closes the I/O queues, then sets CC.SHN to normal, and waits until CSTS
+    /// reports that the shutdown is complete.
     ///
     /// # Errors
     /// When a command fails or the controller does not finish in time.

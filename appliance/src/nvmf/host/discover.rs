@@ -1,4 +1,4 @@
-//! Reading the discovery log page.
+//! Reads the discovery log page.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::nvmf::wire::discovery::{DiscoveryEntry, DiscoveryHeader};
 use crate::nvmf::wire::fabrics::DISCOVERY_NQN;
 use crate::nvmf::wire::log_page::LogPageId;
 
-/// How often a changing page is read before giving up, as nvme-cli does.
+/// How often a changing page is read before giving up. nvme-cli uses the same number.
 const ATTEMPTS_MAX: u32 = 10;
 /// The most entries that are read.
 const RECORDS_MAX: u64 = 16_384;
@@ -28,7 +28,8 @@ pub fn discover(address: SocketAddr, options: ConnectOptions) -> Result<Vec<Disc
 }
 
 impl Controller {
-    /// Reads the discovery log page of a discovery controller: its generation and its entries, consistent.
+    /// Reads the discovery log page of a discovery controller: its generation and its entries,
+    /// which are consistent with each other.
     ///
     /// # Errors
     /// When a command fails, or the page keeps changing while it is read.

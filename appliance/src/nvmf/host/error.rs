@@ -1,4 +1,4 @@
-//! What can go wrong between this host and a controller.
+//! Errors between this host and a controller.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,35 +11,35 @@ use crate::nvmf::wire::text::TextError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostError {
-    /// The TCP connection could not be made.
+    /// The TCP connection could not be established.
     #[error("Cannot connect to {address}")]
     Connect {
         /// The controller's address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The controller's `ICResp` is not acceptable.
     #[error("Connection initialization failed")]
     Negotiation(#[from] Negotiation),
-    /// The connection is lost. Whether the outstanding commands took effect is not known.
+    /// The connection is lost. It is unknown whether the outstanding commands took effect.
     #[error("Queue {queue_id} is lost with {} commands outstanding", outstanding.len())]
     Lost {
-        /// The queue; 0 is the admin queue.
+        /// The queue. 0 is the admin queue.
         queue_id: u16,
-        /// Why.
+        /// The cause.
         #[source]
         cause: Loss,
-        /// Tags of the commands without completion, in no order.
+        /// Tags of the commands without completion, in any order.
         outstanding: Vec<u64>,
     },
-    /// The queue failed before; see the error given then.
+    /// The queue failed before. See the error returned then.
     #[error("Queue {queue_id} was lost before")]
     AlreadyLost {
         /// The queue.
         queue_id: u16,
     },
-    /// A command completed with a status that is not success.
+    /// A command completed with a status other than success.
     #[error("{operation} failed: {status}")]
     Status {
         /// The command.
@@ -58,12 +58,12 @@ pub enum HostError {
     /// The command moves more data than a slot's buffer or the controller allows.
     #[error("A transfer of {bytes} bytes is over the limit of {limit_bytes} bytes")]
     TransferTooLarge {
-        /// Bytes asked for.
+        /// Bytes requested.
         bytes: u64,
         /// Bytes allowed.
         limit_bytes: u32,
     },
-    /// A buffer is not a whole count of blocks (1 to 65536).
+    /// A buffer is not a whole number of blocks (1 to 65536).
     #[error("A buffer of {bytes} bytes is not 1 to 65536 blocks of {block_bytes} bytes")]
     NotWholeBlocks {
         /// Bytes of the buffer.
@@ -77,19 +77,19 @@ pub enum HostError {
         /// The count.
         count: usize,
     },
-    /// A synchronous call was made while commands submitted before are outstanding.
+    /// A synchronous call was made while earlier commands are outstanding.
     #[error("A synchronous call needs an idle queue, {outstanding} commands are outstanding")]
     NotIdle {
         /// How many.
         outstanding: u16,
     },
-    /// Identify Controller holds what the Linux host refuses.
+    /// Identify Controller contains values that the Linux host refuses.
     #[error("The controller's Identify data is not acceptable")]
     Identify(#[from] IdentifyRejection),
     /// The controller did not become ready, or did not shut down, in time.
     #[error("The controller did not reach the wanted state ({wanted}) in time: CSTS {csts:#x}")]
     ControllerState {
-        /// What was waited for.
+        /// The state waited for.
         wanted: &'static str,
         /// CSTS as last read.
         csts: u32,
@@ -97,10 +97,10 @@ pub enum HostError {
     /// The discovery log page changed each time it was read.
     #[error("The discovery log page did not hold still in {attempts} attempts")]
     DiscoveryUnstable {
-        /// How often it was read.
+        /// The number of reads.
         attempts: u32,
     },
-    /// The discovery log page claims an impossible count of entries.
+    /// The discovery log page claims an impossible number of entries.
     #[error("The discovery log page claims {records} entries, over the limit of {limit}")]
     DiscoverySize {
         /// NUMREC.
@@ -108,7 +108,7 @@ pub enum HostError {
         /// The most that is read.
         limit: u64,
     },
-    /// A namespace's data makes no sense.
+    /// A namespace's data is not valid.
     #[error("Namespace {nsid} has no usable LBA format")]
     NamespaceFormat {
         /// The namespace.
@@ -119,7 +119,7 @@ pub enum HostError {
     Text(#[from] TextError),
 }
 
-/// Why a connection is lost.
+/// Causes of a lost connection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Loss {
@@ -129,9 +129,9 @@ pub enum Loss {
     /// The socket failed.
     #[error("the socket failed on {operation}")]
     Socket {
-        /// What was done.
+        /// The operation.
         operation: &'static str,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
     /// The controller sent a termination request.
@@ -180,7 +180,7 @@ pub enum Violation {
         /// The identifier.
         command_id: u16,
     },
-    /// `C2HData` that is not the continuation of what came before, or beyond the end.
+    /// `C2HData` that does not continue the data received so far, or exceeds the end.
     #[error(
         "C2HData of {data_bytes} bytes at {data_offset} for command {command_id}, which expects {expected_offset} of {total_bytes}"
     )]
@@ -212,12 +212,12 @@ pub enum Violation {
         /// Bytes of the whole transfer.
         total_bytes: u32,
     },
-    /// A write succeeded before the controller asked for all its data.
+    /// A write succeeded before the controller requested all its data.
     #[error("write {command_id} succeeded with {sent_bytes} of {total_bytes} bytes asked for")]
     ShortWrite {
         /// The identifier.
         command_id: u16,
-        /// Bytes asked for.
+        /// Bytes requested.
         sent_bytes: u32,
         /// Bytes of the whole transfer.
         total_bytes: u32,
@@ -228,7 +228,7 @@ pub enum Violation {
         /// The identifier.
         command_id: u16,
     },
-    /// R2T that asks for nothing, for what was sent before, or beyond the end.
+    /// R2T that requests nothing, data that was already sent, or data beyond the end.
     #[error(
         "R2T of {data_bytes} bytes at {data_offset} for command {command_id}, which has sent {sent_bytes} of {total_bytes}"
     )]
@@ -239,7 +239,7 @@ pub enum Violation {
         data_offset: u32,
         /// R2TL.
         data_bytes: u32,
-        /// Bytes asked for before.
+        /// Bytes requested before.
         sent_bytes: u32,
         /// Bytes of the whole transfer.
         total_bytes: u32,
@@ -255,9 +255,9 @@ pub enum Violation {
     DataDigest {
         /// The identifier.
         command_id: u16,
-        /// As received.
+        /// The received digest.
         found: u32,
-        /// Of the data received.
+        /// The digest of the received data.
         computed: u32,
     },
 }
@@ -272,27 +272,27 @@ pub enum Negotiation {
     /// PFV is not 0.
     #[error("PDU format version {found}")]
     FormatVersion {
-        /// As received.
+        /// The received value.
         found: u16,
     },
-    /// The digests are not exactly those asked for.
+    /// The digests are not exactly the requested ones.
     #[error("digest bits {found:#x} where {asked:#x} were asked for")]
     Digests {
-        /// As received.
+        /// The received bits.
         found: u8,
-        /// As sent.
+        /// The requested bits.
         asked: u8,
     },
     /// CPDA over 31.
     #[error("controller data alignment {found}")]
     Alignment {
-        /// As received.
+        /// The received value.
         found: u8,
     },
     /// MAXH2CDATA under 4096 or not a multiple of 4.
     #[error("MAXH2CDATA {found}")]
     H2cDataMax {
-        /// As received.
+        /// The received value.
         found: u32,
     },
 }
@@ -301,12 +301,12 @@ pub enum Negotiation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentifyRejection {
-    /// CNTLID is not that of Connect.
+    /// CNTLID differs from Connect's.
     #[error("CNTLID {found} where Connect gave {expected}")]
     ControllerId {
-        /// As identified.
+        /// The value in Identify.
         found: u16,
-        /// As connected.
+        /// The value in Connect's result.
         expected: u16,
     },
     /// KAS is 0.
@@ -315,7 +315,7 @@ pub enum IdentifyRejection {
     /// IOCCSZ under 4.
     #[error("IOCCSZ {found} is under 4")]
     CommandCapsule {
-        /// As identified.
+        /// The value in Identify.
         found: u32,
     },
     /// IORCSZ under 1.
@@ -324,27 +324,27 @@ pub enum IdentifyRejection {
     /// ICDOFF is not 0.
     #[error("ICDOFF {found} is not 0")]
     InCapsuleOffset {
-        /// As identified.
+        /// The value in Identify.
         found: u16,
     },
     /// SGLs are not supported.
     #[error("SGLS {found:#x} lacks SGL support")]
     Sgl {
-        /// As identified.
+        /// The value in Identify.
         found: u32,
     },
     /// MAXCMD is 0.
     #[error("MAXCMD is 0")]
     OutstandingCommands,
-    /// CNTRLTYPE is not of the subsystem connected to.
+    /// CNTRLTYPE does not match the subsystem.
     #[error("CNTRLTYPE {found} does not fit the subsystem")]
     ControllerType {
-        /// As identified.
+        /// The value in Identify.
         found: u8,
     },
 }
 
-/// A command that may fail by its status; the loss of the connection is an error still.
+/// Accepts a failure by status. The loss of the connection is still an error.
 pub(super) fn tolerate<T>(result: Result<T, HostError>) -> Result<Option<T>, HostError> {
     match result {
         Ok(value) => Ok(Some(value)),

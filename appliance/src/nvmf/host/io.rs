@@ -1,4 +1,4 @@
-//! The I/O commands of a queue: asynchronous `submit_*`, and synchronous conveniences.
+//! The I/O commands of a queue: asynchronous `submit_*`, and synchronous convenience functions.
 
 use bytes::Bytes;
 use zerocopy::IntoBytes;
@@ -13,7 +13,7 @@ use crate::nvmf::wire::command::{
 };
 use crate::nvmf::wire::opcode::IoOpcode;
 
-/// The most blocks one command can address.
+/// The most blocks of one command.
 const COMMAND_BLOCKS_MAX: usize = 65_536;
 
 impl Queue {
@@ -30,7 +30,7 @@ impl Queue {
     /// Submits a read of `blocks` (1 to 65536) from `lba`.
     ///
     /// # Errors
-    /// As for [`Queue::submit`]; when `blocks` is out of its range.
+    /// As for [`Queue::submit`], and when `blocks` is out of its range.
     pub fn submit_read(&mut self, lba: u64, blocks: u32, tag: u64) -> Result<(), HostError> {
         let geometry = self.geometry();
         check_blocks(blocks, geometry.block_bytes)?;
@@ -44,7 +44,7 @@ impl Queue {
     /// Submits a write of `data` (whole blocks) at `lba`, with FUA if `force_unit_access`.
     ///
     /// # Errors
-    /// As for [`Queue::submit`]; when `data` is not whole blocks.
+    /// As for [`Queue::submit`], and when `data` is not whole blocks.
     pub fn submit_write(
         &mut self,
         lba: u64,
@@ -55,10 +55,11 @@ impl Queue {
         self.submit_write_of(lba, Payload::Write(data), data.len(), force_unit_access, tag)
     }
 
-    /// As [`submit_write`](Self::submit_write), of bytes that are shared and not copied where they do not fit a capsule.
+    /// Like [`submit_write`](Self::submit_write), but bytes that do not fit a capsule are shared,
+    /// not copied.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`submit_write`](Self::submit_write).
     pub fn submit_write_shared(
         &mut self,
         lba: u64,
@@ -86,7 +87,7 @@ impl Queue {
         self.submit(command.into(), payload, tag)
     }
 
-    /// Submits a comparison of `data` (whole blocks) with what is at `lba`.
+    /// Submits a comparison of `data` (whole blocks) with the data at `lba`.
     ///
     /// # Errors
     /// As for [`Queue::submit_write`].
@@ -109,7 +110,7 @@ impl Queue {
     /// Submits Write Zeroes for `blocks` (1 to 65536) from `lba`, with DEAC if `deallocate`.
     ///
     /// # Errors
-    /// As for [`Queue::submit`]; when `blocks` is out of its range.
+    /// As for [`Queue::submit`], and when `blocks` is out of its range.
     pub fn submit_write_zeroes(
         &mut self,
         lba: u64,
@@ -129,7 +130,7 @@ impl Queue {
     /// Submits a Dataset Management command that deallocates ranges of (lba, blocks).
     ///
     /// # Errors
-    /// As for [`Queue::submit`]; when there are no ranges or more than 256.
+    /// As for [`Queue::submit`], and when there are no ranges or more than 256.
     pub fn submit_trim(&mut self, ranges: &[(u64, u32)], tag: u64) -> Result<(), HostError> {
         if ranges.is_empty() || ranges.len() > DATASET_RANGES_MAX {
             return Err(HostError::RangeCount { count: ranges.len() });
@@ -150,10 +151,10 @@ impl Queue {
         self.submit(command.into(), Payload::Write(list[..ranges.len()].as_bytes()), tag)
     }
 
-    /// Reads whole blocks into `data`, waiting.
+    /// Reads whole blocks into `data` and waits for completion.
     ///
     /// # Errors
-    /// As for [`Queue::execute`]; when `data` is not whole blocks.
+    /// As for [`Queue::execute`], and when `data` is not whole blocks.
     pub fn read(&mut self, lba: u64, data: &mut [u8]) -> Result<(), HostError> {
         let geometry = self.geometry();
         let blocks = whole_blocks(data.len(), geometry.block_bytes)?;
@@ -162,10 +163,10 @@ impl Queue {
         Ok(())
     }
 
-    /// Writes whole blocks, waiting.
+    /// Writes whole blocks and waits for completion.
     ///
     /// # Errors
-    /// As for [`Queue::execute`]; when `data` is not whole blocks.
+    /// As for [`Queue::execute`], and when `data` is not whole blocks.
     pub fn write(&mut self, lba: u64, data: &[u8]) -> Result<(), HostError> {
         let geometry = self.geometry();
         let blocks = whole_blocks(data.len(), geometry.block_bytes)?;
@@ -174,7 +175,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Flushes the namespace, waiting.
+    /// Flushes the namespace and waits for completion.
     ///
     /// # Errors
     /// As for [`Queue::execute`].

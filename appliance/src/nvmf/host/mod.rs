@@ -1,11 +1,13 @@
-//! A small `NVMe`/TCP host for `varve volume import` and `export`, our own tests, soaks and load generator.
+//! A small `NVMe`/TCP host for `varve volume import` and `export`, our own tests, soaks and load
+//! generator.
 //!
-//! It is strict where the Linux host is strict (and a little beyond), so that what it accepts the
-//! kernel accepts too. It is blocking by nature but can busy-poll, moves many capsules with one
-//! system call, and allocates nothing for an I/O.
+//! It is at least as strict as the Linux host, so the kernel accepts everything that it accepts.
+//! Its calls block, but it can busy-poll. It moves many capsules with one system call, and
+//! allocates nothing for an I/O.
 //!
 //! - [`discover()`] reads the discovery log page.
-//! - [`Controller`] is an association: the admin queue, and the I/O queues to be taken from it.
+//! - [`Controller`] is an association: the admin queue, and the I/O queues that can be taken from
+//!   it.
 //! - [`Queue`] is one connection: submit, poll, or the synchronous `read`, `write`, `flush`.
 //! - [`RawConnection`] sends and reads arbitrary bytes, for negative tests.
 

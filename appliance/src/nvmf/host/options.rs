@@ -1,4 +1,4 @@
-//! What a host asks for when it connects.
+//! The options of a host's connection.
 
 use std::time::Duration;
 
@@ -24,21 +24,23 @@ pub struct ConnectOptions {
     pub host_nqn: String,
     /// HOSTID.
     pub host_id: [u8; 16],
-    /// KATO in milliseconds; 0 is off.
+    /// KATO in milliseconds. 0 is off.
     pub keep_alive_timeout_ms: u32,
-    /// Ask for header digests.
+    /// Request header digests.
     pub header_digest: bool,
-    /// Ask for data digests.
+    /// Request data digests.
     pub data_digest: bool,
-    /// I/O queues to ask for; the controller may grant fewer.
+    /// I/O queues to request. The controller may grant fewer.
     pub io_queues: u16,
-    /// Commands outstanding on each I/O queue, 1 to 65535 (CAP.MQES may lower it).
+    /// Outstanding commands per I/O queue, 1 to 65535 (CAP.MQES may lower it).
     pub queue_depth: u16,
-    /// The largest transfer of one command in bytes (MDTS may lower it); each slot has a buffer of this size.
+    /// The largest transfer of one command in bytes (MDTS may lower it). Each slot has a buffer of
+    /// this size.
     pub transfer_bytes_max: u32,
-    /// Asynchronous Event Requests to keep outstanding (AERL may lower it), at most 16; Linux has 1.
+    /// Asynchronous Event Requests to keep outstanding (AERL may lower it), at most 16. Linux uses
+    /// 1.
     pub async_event_requests: u8,
-    /// Waiting times.
+    /// Timeouts.
     pub timeouts: Timeouts,
 }
 

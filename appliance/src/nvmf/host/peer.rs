@@ -1,4 +1,5 @@
-//! A minimal NVMe/TCP target in a thread, to test the host against: one subsystem, one namespace in memory.
+//! A minimal NVMe/TCP target in a thread, to test the host against: one subsystem, one namespace in
+//! memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -40,19 +41,19 @@ const CONTROLLER_ID: u16 = 7;
 /// How the peer behaves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Behaviour {
-    /// In-capsule data for I/O commands.
+    /// The most in-capsule data of an I/O command.
     pub(super) in_capsule_bytes: u32,
     /// MAXH2CDATA.
     pub(super) h2c_data_bytes_max: u32,
     /// CPDA.
     pub(super) alignment: u8,
-    /// Most bytes it asks for with one R2T.
+    /// The most bytes that it requests with one R2T.
     pub(super) r2t_bytes: u32,
-    /// Most bytes it sends in one `C2HData`.
+    /// The most bytes that it sends in one `C2HData`.
     pub(super) c2h_bytes: u32,
-    /// Use the SUCCESS flag in place of response capsules for reads.
+    /// Use the SUCCESS flag instead of response capsules for reads.
     pub(super) success_flag: bool,
-    /// Close an I/O connection in place of answering this command (counted from 0).
+    /// Close an I/O connection instead of answering this command (counted from 0).
     pub(super) close_at: Option<usize>,
 }
 
@@ -72,7 +73,7 @@ impl Default for Behaviour {
 
 type Memory = Arc<Mutex<Vec<u8>>>;
 
-/// Serves `connections` connections, each in a thread, which ends with its connection.
+/// Serves `connections` connections. Each has a thread that ends with it.
 pub(super) fn serve(behaviour: Behaviour, connections: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -82,7 +83,7 @@ pub(super) fn serve(behaviour: Behaviour, connections: usize) -> SocketAddr {
             let memory = memory.clone();
             let stream = stream.unwrap();
             thread::spawn(move || {
-                // The host closing in the middle is how most tests end.
+                // Most tests end with the host closing in the middle.
                 let _ = Peer::serve(stream, behaviour, memory);
             });
         }
@@ -90,7 +91,7 @@ pub(super) fn serve(behaviour: Behaviour, connections: usize) -> SocketAddr {
     address
 }
 
-/// Accepts one connection, answers `ICReq` with `response`, and hands the rest to `script`.
+/// Accepts one connection, answers `ICReq` with `response`, and passes the connection to `script`.
 pub(super) fn script(
     response: IcResp,
     script: impl FnOnce(&mut RawConnection) -> io::Result<()> + Send + 'static,
@@ -103,7 +104,7 @@ pub(super) fn script(
         let request = connection.read_pdu().unwrap();
         assert_eq!(request.header.pdu_type, PduType::IcReq as u8);
         connection.send_bytes(response.as_bytes()).unwrap();
-        // Whatever the script provokes, the host's side is what the test looks at.
+        // The test checks the host's side, whatever the script provokes.
         let _ = script(&mut connection);
         let _ = connection.close_write();
         let _ = connection.read_until_closed();

@@ -1,8 +1,8 @@
-//! One queue, which over TCP is one connection: slots, submission, polling.
+//! One queue, which is one connection over TCP: slots, submission, polling.
 //!
-//! A slot is a command in flight; its index is the command identifier. Bounds: as many slots as
-//! the depth, each with a buffer of `transfer_bytes_max`, all allocated when the queue is opened;
-//! the send buffer holds at most every slot's capsule and data once.
+//! A slot is a command in flight, and its index is the command identifier. Bounds: there are as
+//! many slots as the depth, each with a buffer of `transfer_bytes_max`, all allocated when the
+//! queue is opened. The send buffer holds at most every slot's capsule and data once.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -24,35 +24,35 @@ use crate::nvmf::wire::pdu_check::{PduLimits, Receiver, append_header, digest_by
 use crate::nvmf::wire::sgl::SglDescriptor;
 use crate::nvmf::wire::status::Status;
 
-/// Room that the send buffer has from the start for each slot: a capsule with 4 KiB of data.
+/// Initial space in the send buffer for each slot: a capsule with 4 KiB of data.
 const SEND_BYTES_PER_SLOT: usize = 72 + 4 + 4096 + 4;
 
-/// The tag of synchronous commands; asynchronous ones on the same queue must not use it.
+/// The tag of synchronous commands. Asynchronous ones on the same queue must not use it.
 pub const SYNCHRONOUS_TAG: u64 = u64::MAX;
 
 /// How [`Queue::poll`] waits when nothing has completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// Not at all: one look at the socket.
+    /// Not at all: checks the socket once.
     Now,
-    /// Look again and again without sleeping, until something completes or this time is over.
+    /// Checks repeatedly without sleeping, until something completes or this time is over.
     Spin(Duration),
-    /// Sleep until something completes or this time is over.
+    /// Sleeps until something completes or this time is over.
     Block(Duration),
 }
 
-/// What [`Queue::open`] needs to know.
+/// Options of [`Queue::open`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueOptions {
-    /// QID; 0 is the admin queue. Only for reports.
+    /// QID. 0 is the admin queue. Only for reports and the in-capsule data limit.
     pub queue_id: u16,
     /// Slots, 1 to 65535.
     pub depth: u16,
     /// Bytes of a slot's buffer.
     pub transfer_bytes_max: u32,
-    /// In-capsule data that I/O commands may have (from IOCCSZ).
+    /// The most in-capsule data of an I/O command (from IOCCSZ).
     pub in_capsule_bytes_max: u32,
-    /// Digests to ask for.
+    /// Digests to request.
     pub digests: Digests,
     /// For the connection, and for each synchronous command.
     pub timeout: Duration,
@@ -60,7 +60,7 @@ pub struct QueueOptions {
 
 /// One queue of a controller.
 ///
-/// After an error that says the queue is lost, nothing but [`Queue::outstanding`] is of use.
+/// After an error that reports the queue as lost, only [`Queue::outstanding`] is useful.
 #[derive(Debug)]
 pub struct Queue {
     pub(super) options: QueueOptions,
@@ -73,8 +73,8 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Connects, exchanges `ICReq` and `ICResp`, and allocates the slots. Fabrics Connect is the
-    /// caller's next command; [`super::Controller`] does both.
+    /// Connects, exchanges `ICReq` and `ICResp`, and allocates the slots. The caller must send
+    /// Fabrics Connect as the next command. [`super::Controller`] does both.
     ///
     /// # Errors
     /// When the connection or the exchange fails.
@@ -105,7 +105,7 @@ impl Queue {
         self.options.queue_id
     }
 
-    /// Commands that can be in flight.
+    /// The most commands in flight.
     pub fn depth(&self) -> u16 {
         self.slots.entries.len() as u16
     }
@@ -125,7 +125,8 @@ impl Queue {
         self.slots.free.len() as u16
     }
 
-    /// Tags of the commands in flight, in no order; after a loss, of those whose fate is not known.
+    /// Tags of the commands in flight, in any order. After a loss, of those whose outcome is
+    /// unknown.
     pub fn outstanding(&self) -> impl Iterator<Item = u64> + '_ {
         self.slots.tags()
     }
@@ -135,9 +136,9 @@ impl Queue {
         self.lost
     }
 
-    /// Puts a command into the send buffer; [`Queue::poll`] or [`Queue::send`] sends it, together with all
-    /// others submitted until then. The command identifier and data pointer are filled in here;
-    /// FUSE and everything else is as given.
+    /// Appends a command to the send buffer. [`Queue::poll`] or [`Queue::send`] sends it, together
+    /// with all others submitted until then. This function fills in the command identifier, PSDT
+    /// and the data pointer. FUSE and everything else stay as given.
     ///
     /// # Errors
     /// When the queue is full or lost, or the data is larger than a slot's buffer.
@@ -157,7 +158,7 @@ impl Queue {
         }
         let total_bytes = bytes as u32;
         let command_id = self.slots.free.pop().ok_or(HostError::QueueFull { depth: self.depth() })?;
-        // Connect, authentication and all admin commands have a limit of their own.
+        // Connect, authentication and all admin commands have their own limit.
         let in_capsule_bytes_max = if self.options.queue_id == 0 || sqe.opcode == AdminOpcode::Fabrics as u8 {
             ADMIN_IN_CAPSULE_BYTES
         } else {
@@ -223,7 +224,7 @@ impl Queue {
         });
     }
 
-    /// Appends the `H2CData` PDUs that answer an R2T; the range was checked.
+    /// Appends the `H2CData` PDUs that answer an R2T. The range has been checked.
     pub(super) fn append_data_pdus(&mut self, command_id: u16, tag: u16, offset: u32, bytes: u32) {
         let negotiated = self.transport.negotiated;
         let end = offset + bytes;
@@ -275,7 +276,8 @@ impl Queue {
         }
     }
 
-    /// Sends what was submitted, as far as the socket takes it, without looking for completions.
+    /// Sends submitted commands, as far as the socket accepts them, without checking for
+    /// completions.
     ///
     /// # Errors
     /// When the connection is lost.
@@ -284,12 +286,12 @@ impl Queue {
         self.transport.send_pending().map_err(|cause| self.lose(cause))
     }
 
-    /// Sends what was submitted, receives, and hands each completed command to `on_completion`;
-    /// its slot is free once that returns. Answers how many completed: 0 if the wait ended first,
-    /// or at once when nothing is outstanding.
+    /// Sends submitted commands, receives, and passes each completed command to `on_completion`.
+    /// The slot is free after that returns. Returns how many completed: 0 if the wait ended first,
+    /// or immediately when nothing is outstanding.
     ///
     /// # Errors
-    /// When the connection is lost, with the tags of the commands whose fate is not known.
+    /// When the connection is lost, with the tags of the commands whose outcome is unknown.
     #[inline]
     pub fn poll(
         &mut self,
@@ -327,7 +329,7 @@ impl Queue {
                 Wait::Spin(timeout) | Wait::Block(timeout) => timeout,
             };
             if !progress && matches!(wait, Wait::Spin(_)) {
-                // Where cores are shared the scheduler may have put the controller behind this thread.
+                // On shared cores the controller may be waiting for this thread's core.
                 std::thread::yield_now();
             }
             let now = Instant::now();
@@ -337,12 +339,13 @@ impl Queue {
         }
     }
 
-    /// Submits one command and waits for its completion; others that complete in between go to `other`
-    /// (none of them may have the tag [`SYNCHRONOUS_TAG`]).
-    /// What it reads is copied to the front of `read_into`. Answers status and result.
+    /// Submits one command and waits for its completion. Others that complete meanwhile go to
+    /// `other` (none of them may have the tag [`SYNCHRONOUS_TAG`]). Data it reads is copied to the
+    /// front of `read_into`. Returns status and result.
     ///
     /// # Errors
-    /// As for [`Queue::submit`] and [`Queue::poll`]; and if the queue's timeout passes, which loses the queue.
+    /// As for [`Queue::submit`] and [`Queue::poll`], and if the queue's timeout passes, which loses
+    /// the queue.
     pub fn execute_with(
         &mut self,
         sqe: Sqe,
@@ -374,10 +377,10 @@ impl Queue {
         }
     }
 
-    /// As [`Queue::execute_with`], on an idle queue; a status that is not success is an error.
+    /// Like [`Queue::execute_with`], on an idle queue. A status other than success is an error.
     ///
     /// # Errors
-    /// As there; when commands are outstanding; when the command fails.
+    /// As for [`Queue::execute_with`], when commands are outstanding, and when the command fails.
     pub fn execute(
         &mut self,
         operation: &'static str,
@@ -393,7 +396,8 @@ impl Queue {
         if status.is_success() { Ok(result) } else { Err(HostError::Status { operation, status, result }) }
     }
 
-    /// Closes the connection at once, as a crash of the host would: commands in flight stay unanswered.
+    /// Closes the connection immediately, as a crash of the host would. Returns the tags of the
+    /// commands in flight, which stay unanswered.
     pub fn abandon(self) -> Vec<u64> {
         self.transport.close();
         self.slots.tags().collect()
@@ -416,7 +420,7 @@ impl Queue {
     }
 }
 
-/// Appends padding up to PDO, the data, and its digest, to a PDU that began at `start`.
+/// Appends padding up to PDO, the data, and its digest, to a PDU that started at `start`.
 fn append_data(out: &mut Vec<u8>, start: usize, header: CommonHeader, data: &[u8]) {
     out.resize(start + usize::from(header.pdo), 0);
     out.extend_from_slice(data);

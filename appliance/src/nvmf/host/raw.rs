@@ -1,4 +1,4 @@
-//! A connection without rules, for negative tests: sends any bytes, reads whatever PDUs come.
+//! A connection without rules, for negative tests: sends any bytes and reads any PDUs.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,15 +12,15 @@ use crate::nvmf::wire::pdu::{
 };
 use crate::nvmf::wire::pdu_check::{append_header, digest_bytes};
 
-/// The longest PDU that is read; a longer PLEN is an error of kind `InvalidData`.
+/// The longest PDU that is read. A longer PLEN is an error of kind `InvalidData`.
 const PDU_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A PDU as it came.
+/// A PDU as received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawPdu {
     /// Its common header.
     pub header: CommonHeader,
-    /// All of its bytes, the common header's included.
+    /// All of its bytes, including the common header.
     pub bytes: Vec<u8>,
 }
 
@@ -30,7 +30,7 @@ impl RawPdu {
         T::ref_from_prefix(&self.bytes).ok().map(|(pdu, _)| pdu)
     }
 
-    /// The bytes from PDO on, a data digest included; none if PDO is 0 or beyond the end.
+    /// The bytes from PDO on, including a data digest. Empty if PDO is 0 or beyond the end.
     pub fn data(&self) -> &[u8] {
         match self.header.pdo {
             0 => &[],
@@ -39,14 +39,14 @@ impl RawPdu {
     }
 }
 
-/// A TCP connection to a controller, with nothing sent on it.
+/// A TCP connection to a controller, on which nothing has been sent.
 #[derive(Debug)]
 pub struct RawConnection {
     stream: TcpStream,
 }
 
 impl RawConnection {
-    /// Connects; every read and write then fails after `timeout`.
+    /// Connects. Every read and write then fails after `timeout`.
     ///
     /// # Errors
     /// When the connection fails.
@@ -58,7 +58,7 @@ impl RawConnection {
         Ok(Self { stream })
     }
 
-    /// Takes a connection that exists; its timeouts stay as they are.
+    /// Uses an existing connection. Its timeouts stay unchanged.
     pub fn from_stream(stream: TcpStream) -> Self {
         Self { stream }
     }
@@ -85,7 +85,8 @@ impl RawConnection {
         self.stream.write_all(bytes)
     }
 
-    /// Sends a PDU structure followed by `tail`; the header digest is added if the header is flagged for it.
+    /// Sends a PDU structure followed by `tail`. Adds the header digest if the header is flagged
+    /// for it.
     ///
     /// # Errors
     /// When the socket fails.
@@ -96,7 +97,8 @@ impl RawConnection {
         self.send_bytes(&bytes)
     }
 
-    /// Sends a well-formed command capsule with the entry as given, and in-capsule data if not empty.
+    /// Sends a well-formed command capsule with the given entry, and in-capsule data if it is not
+    /// empty.
     ///
     /// # Errors
     /// When the socket fails.
@@ -114,11 +116,11 @@ impl RawConnection {
         self.send_pdu(&CapsuleCmd { header, sqe }, &tail)
     }
 
-    /// Reads one PDU, by its PLEN, unchecked.
+    /// Reads one PDU of PLEN bytes, unchecked.
     ///
     /// # Errors
-    /// When the socket fails or times out, is closed (kind `UnexpectedEof`), or PLEN is under 8 or
-    /// absurdly large (kind `InvalidData`).
+    /// When the socket fails or times out, is closed (kind `UnexpectedEof`), or PLEN is below 8 or
+    /// above 16 MiB (kind `InvalidData`).
     pub fn read_pdu(&mut self) -> io::Result<RawPdu> {
         let mut head = [0_u8; COMMON_HEADER_BYTES];
         self.stream.read_exact(&mut head)?;
@@ -133,7 +135,7 @@ impl RawConnection {
         Ok(RawPdu { header, bytes })
     }
 
-    /// Reads PDUs until the controller closes; answers them. A reset counts as a close.
+    /// Reads PDUs until the controller closes, and returns them. A reset counts as a close.
     ///
     /// # Errors
     /// When the socket times out or fails in another way.

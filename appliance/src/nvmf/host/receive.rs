@@ -1,4 +1,4 @@
-//! The receiving half of a queue: cuts the stream into PDUs and acts on each.
+//! The receiving half of a queue: splits the stream into PDUs and acts on each.
 
 use zerocopy::FromBytes;
 
@@ -16,7 +16,8 @@ use crate::nvmf::wire::pdu_check::{
 use crate::nvmf::wire::status::Status;
 
 impl Queue {
-    /// Receives once and acts on all that is complete. Answers the completions, and whether bytes came.
+    /// Receives once and acts on everything that is complete. Returns the number of completions,
+    /// and whether bytes were received.
     pub(super) fn receive_once(
         &mut self,
         block: Block,
@@ -83,14 +84,15 @@ impl Queue {
         }
     }
 
-    /// Acts on one header if it is there whole; `None` when more bytes are needed.
+    /// Acts on one header if it has been received completely. `None` when more bytes are needed.
     fn take_header(&mut self, on_completion: &mut impl FnMut(Completion<'_>)) -> Result<Option<usize>, Loss> {
         let received = self.transport.received();
         let Some(header) = common_header(received) else {
             return Ok(None);
         };
         let layout = check_header(header, &self.limits)?;
-        // A header with its digest and padding; PDUs without data to place are small and taken whole.
+        // A header with its digest and padding. PDUs without data to place are small and taken
+        // whole.
         let needed = match layout.pdu_type {
             PduType::C2hData => layout.data_offset as usize,
             _ => layout.pdu_bytes as usize,
@@ -149,7 +151,7 @@ impl Queue {
         if slot.direction != Direction::Read {
             return Err(Violation::DataForNonRead { command_id }.into());
         }
-        // The Linux host places data one after another whatever DATAO says, so order is required.
+        // The Linux host places data one after another whatever DATAO is, so order is required.
         let room = slot.total_bytes - slot.moved_bytes;
         if data_offset != slot.moved_bytes || data_bytes > room {
             return Err(Violation::DataRange {

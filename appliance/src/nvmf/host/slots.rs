@@ -11,24 +11,25 @@ pub enum Payload<'a> {
     None,
     /// The host sends these bytes (not empty). They are copied at submission.
     Write(&'a [u8]),
-    /// The host sends these bytes (not empty), and keeps a share of them instead of a copy where they do not fit the capsule.
+    /// The host sends these bytes (not empty). If they do not fit the capsule, it keeps a shared
+    /// reference instead of a copy.
     WriteShared(&'a Bytes),
     /// The host sends these bytes by R2T even if they would fit the capsule.
     WriteByR2t(&'a [u8]),
-    /// The host receives so many bytes (not 0).
+    /// The host receives this many bytes (not 0).
     Read(u32),
 }
 
 /// A completed command.
 #[derive(Clone, Copy, Debug)]
 pub struct Completion<'a> {
-    /// As given at submission.
+    /// The tag given at submission.
     pub tag: u64,
-    /// The status; success for data that came with the SUCCESS flag.
+    /// The status. Success for data that came with the SUCCESS flag.
     pub status: Status,
-    /// DW0 and DW1; 0 for data that came with the SUCCESS flag.
+    /// DW0 and DW1. 0 for data that came with the SUCCESS flag.
     pub result: u64,
-    /// The bytes received; all of them if the command succeeded.
+    /// The received bytes: all of them if the command succeeded.
     pub data: &'a [u8],
 }
 
@@ -47,9 +48,9 @@ pub(super) struct Slot {
     pub(super) direction: Direction,
     /// Bytes of the whole transfer.
     pub(super) total_bytes: u32,
-    /// Bytes received, or asked for by R2T.
+    /// Bytes received, or requested by R2T.
     pub(super) moved_bytes: u32,
-    /// Where in the sent stream the data of the last R2T ends.
+    /// Where the data of the last R2T ends in the sent stream.
     pub(super) r2t_end: u64,
 }
 
@@ -58,7 +59,7 @@ pub(super) struct Slot {
 pub(super) struct Slots {
     pub(super) entries: Vec<Slot>,
     pub(super) free: Vec<u16>,
-    /// What a write sends instead of its buffer.
+    /// Data that a write sends instead of its buffer.
     pub(super) shared: Vec<Option<Bytes>>,
     buffers: Vec<u8>,
     stride: usize,
@@ -88,7 +89,7 @@ impl Slots {
         &mut self.buffers[start..start + bytes as usize]
     }
 
-    /// What a write sends instead of its buffer.
+    /// Data that a write sends instead of its buffer.
     pub(super) fn shared(&self, command_id: u16) -> Option<Bytes> {
         self.shared.get(usize::from(command_id))?.clone()
     }

@@ -1,14 +1,14 @@
-//! Where in the stream of the controller a queue is.
+//! The position of a queue in the controller's byte stream.
 
 /// The data PDU that is being received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Incoming {
     pub(super) command_id: u16,
-    /// Where the PDU's data begins in the command's buffer.
+    /// Start of the PDU's data in the command's buffer.
     pub(super) first: u32,
-    /// Where the next byte goes.
+    /// Position of the next byte.
     pub(super) at: u32,
-    /// Where the PDU's data ends.
+    /// End of the PDU's data.
     pub(super) end: u32,
     /// A digest follows.
     pub(super) digest: bool,

@@ -1,4 +1,4 @@
-//! The host against the peer of `peer.rs`: the flows it must master, and the faults it must name.
+//! The host against the peer of `peer.rs`: the flows it must handle, and the faults it must report.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -140,7 +140,7 @@ fn drain(queue: &mut Queue, mut check: impl FnMut(u64, Status, &[u8])) {
             .unwrap();
     }
     assert!(seen.iter().all(|&came| came));
-    // Nothing outstanding: a wait is over at once.
+    // Nothing is outstanding: a wait ends immediately.
     assert_eq!(queue.poll(Wait::Block(SECOND), |_| {}).unwrap(), 0);
 }
 
@@ -241,7 +241,8 @@ fn a_lost_connection_names_the_uncertain_commands() {
     let HostError::Lost { queue_id: 1, mut outstanding, .. } = error else {
         panic!("{error:?}");
     };
-    // A reset may overtake completions that were sent before it, so some of the first ten may be missing too.
+    // A reset may overtake completions that were sent before it, so some of the first ten may be
+    // missing too.
     assert!(done.iter().all(|tag| (1000..1010).contains(tag)));
     outstanding.extend(&done);
     outstanding.sort_unstable();
@@ -463,7 +464,8 @@ fn a_bad_initialization_response_is_refused() {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
 
-    /// Whatever bytes come, the queue ends as lost or waits on; it never panics or completes a read wrongly.
+    /// Whatever bytes arrive, the queue either is lost or continues to wait. It never panics or
+    /// completes a read incorrectly.
     #[test]
     fn garbage_from_a_controller_does_no_harm(
         kind in 0_u8..12,

@@ -19,9 +19,9 @@ use crate::nvmf::wire::pdu_check::{PduLimits, Receiver, check_header, common_hea
 
 /// Bytes of the receive buffer: many responses, or two data PDUs of the usual largest size.
 const RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
-/// Free space at the buffer's end below which its content moves to the front.
+/// When the free space at the buffer's end is below this, the content moves to the front.
 const RECEIVE_SPACE_BYTES_LEAST: usize = 64 * 1024;
-/// Payload from which on it pays to receive directly into the command's buffer.
+/// Payload size from which receiving directly into the command's buffer pays off.
 const DIRECT_BYTES_LEAST: usize = 4096;
 
 /// How long a receive may block.
@@ -33,16 +33,16 @@ pub(super) enum Block {
     Upto(Duration),
 }
 
-/// What a receive brought.
+/// The result of a receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Received {
     /// Nothing in the time allowed.
     Nothing,
-    /// So many bytes into the direct buffer; the rest into the receive buffer.
+    /// This many bytes are in the direct buffer. The rest is in the receive buffer.
     Direct(usize),
 }
 
-/// What the controller stated in `ICResp`.
+/// The values from the controller's `ICResp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Negotiated {
     /// Digests in use.
@@ -58,9 +58,9 @@ pub(super) struct Negotiated {
 pub(super) struct Transport {
     stream: TcpStream,
     pub(super) negotiated: Negotiated,
-    /// `SO_RCVTIMEO` as set last.
+    /// The last value set for `SO_RCVTIMEO`.
     receive_timeout: Duration,
-    /// What is to be sent. Bounded by what the queue's slots can produce.
+    /// Bytes to send. Bounded by what the queue's slots can produce.
     pub(super) output: Output<Bytes>,
     /// Bytes sent since the beginning.
     sent_bytes: u64,
@@ -94,7 +94,7 @@ impl Transport {
         &self.receive_buffer[self.start..self.end]
     }
 
-    /// Drops `bytes` of what [`Self::received`] gave.
+    /// Drops the first `bytes` of [`Self::received`].
     pub(super) fn consume(&mut self, bytes: usize) {
         self.start = (self.start + bytes).min(self.end);
         if self.start == self.end {
@@ -108,17 +108,17 @@ impl Transport {
         self.sent_bytes + self.output.len() as u64
     }
 
-    /// The position in the stream of the next byte that the socket will take.
+    /// The position in the stream of the next byte that the socket will accept.
     pub(super) fn sent_position(&self) -> u64 {
         self.sent_bytes
     }
 
-    /// Whether bytes wait for the socket to have room.
+    /// Whether bytes wait for space in the socket.
     pub(super) fn has_unsent(&self) -> bool {
         !self.output.is_empty()
     }
 
-    /// Gives the socket what it takes at once.
+    /// Sends what the socket accepts immediately.
     pub(super) fn send_pending(&mut self) -> Result<(), Loss> {
         match self.output.send(&self.stream, usize::MAX) {
             Ok(sent) => self.sent_bytes += sent.bytes as u64,
@@ -131,10 +131,10 @@ impl Transport {
     pub(super) fn receive(&mut self, direct: &mut [u8], block: Block) -> Result<Received, Loss> {
         let flags = match block {
             Block::No => RecvFlags::DONTWAIT,
-            // The socket would take a timeout of zero for none at all.
+            // The socket would take a timeout of zero as no timeout.
             Block::Upto(timeout) if timeout.is_zero() => RecvFlags::DONTWAIT,
             Block::Upto(timeout) if self.has_unsent() => {
-                // Both directions must be watched; after this the receive finds data or not.
+                // Both directions must be watched. Afterwards the receive finds data or not.
                 if !self.wait_ready(timeout)? {
                     return Ok(Received::Nothing);
                 }
@@ -176,14 +176,14 @@ impl Transport {
         Ok(Received::Direct(direct_bytes))
     }
 
-    /// Sends a termination request, as far as the socket takes it, and closes.
+    /// Sends a termination request, as far as the socket accepts it, and closes.
     pub(super) fn terminate(&mut self, request: &TermReq, offender: &[u8]) {
         let length = request.header.plen.get() as usize - size_of::<TermReq>();
         self.output.header(|arena| {
             arena.extend_from_slice(request.as_bytes());
             arena.extend_from_slice(&offender[..length.min(offender.len())]);
         });
-        // The connection is given up; that the peer may not read this does not matter.
+        // The connection is given up, so it does not matter if the peer does not read this.
         let _ = self.send_pending();
         self.close();
     }

@@ -1,4 +1,5 @@
-//! Admin commands on a connected admin queue (Base section 5): which are known, and who answers them.
+//! Admin commands on a connected admin queue (Base section 5): finds out which command it is, and
+//! passes it to the file that answers it.
 
 use std::net::SocketAddr;
 
@@ -12,7 +13,7 @@ use crate::nvmf::wire::identify::IDENTIFY_BYTES;
 use crate::nvmf::wire::opcode::AdminOpcode;
 use crate::nvmf::wire::status::Status;
 
-/// Bytes of data that the command brings with it.
+/// Number of data bytes that the command carries.
 pub(super) fn data_bytes(sqe: &Sqe) -> u32 {
     match AdminOpcode::try_from(sqe.opcode) {
         Ok(AdminOpcode::SetFeatures) => feature::data_bytes(sqe.view::<Features>()),
@@ -20,12 +21,12 @@ pub(super) fn data_bytes(sqe: &Sqe) -> u32 {
     }
 }
 
-/// Bytes of data that the command may be answered with.
+/// The most bytes of data with which the command may be answered.
 pub(super) fn answer_bytes(sqe: &Sqe) -> usize {
     match AdminOpcode::try_from(sqe.opcode) {
         Ok(AdminOpcode::GetLogPage) => {
             let length_bytes = sqe.view::<GetLogPage>().length_bytes();
-            // What is more than that is refused.
+            // A longer request is refused.
             usize::try_from(length_bytes).unwrap_or(usize::MAX).min(TRANSFER_BYTES_MAX as usize)
         }
         Ok(AdminOpcode::Identify) => IDENTIFY_BYTES,
@@ -33,7 +34,8 @@ pub(super) fn answer_bytes(sqe: &Sqe) -> usize {
     }
 }
 
-/// Executes an admin command other than the Fabrics commands. `local` is the address the host knows us by.
+/// Executes an admin command other than the Fabrics commands. `local` is our address as the host
+/// knows it.
 pub(super) fn execute(
     context: &Context,
     controller: &Controller,
@@ -60,7 +62,7 @@ pub(super) fn execute(
             let taken = controller.events.borrow_mut().request(sqe.command_id.get());
             taken.map(|()| AdminReply::Waiting).into()
         }
-        // The traffic itself has been noted already.
+        // The traffic itself has already been recorded.
         AdminOpcode::KeepAlive => AdminReply::done(0),
         // Bit 0 of the result: the command was not aborted. It completes soon anyway.
         AdminOpcode::Abort if !controller.is_discovery() => AdminReply::done(1),

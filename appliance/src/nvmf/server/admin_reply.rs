@@ -1,15 +1,15 @@
-//! How an admin command is answered.
+//! The reply to an admin command.
 
 use crate::nvmf::wire::status::Status;
 
-/// How a command is answered.
+/// The reply to an admin command.
 #[derive(Debug)]
 pub(super) enum AdminReply {
-    /// A completion alone.
+    /// A completion without data.
     Done(Status, u64),
     /// Success, with data for the host.
     Data(Vec<u8>),
-    /// Later, by an event.
+    /// A completion follows later.
     Waiting,
 }
 

@@ -1,11 +1,11 @@
-//! Who is let in, and who gives way when there is no more room.
+//! Decides who is let in, and who gives way when there is no more room.
 //!
 //! | what is used up | who gives way | else |
 //! |---|---|---|
 //! | connections, or descriptors | after [`GRACE`] the one without a queue | new ones wait |
 //! | a volume's controllers | see [`make_room_for_controller`] | Connect is refused as busy |
 //!
-//! So hosts that connect and stay silent, or that vanish, shut nobody out.
+//! So hosts that connect and stay silent, or that vanish, do not shut others out.
 
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
@@ -19,16 +19,16 @@ use super::subsystem::Subsystem;
 use super::{Inner, set_busy_poll};
 use crate::descriptors;
 
-/// After so long it is said again that there is no room for more connections.
+/// The shortest time between two reports that there is no room for more connections.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
-/// So long a connection may be without a queue however crowded it is: who comes with others at once
-/// must have the time to connect one.
+/// A new connection may be without a queue for this time, however crowded the target is: hosts that
+/// connect at the same time must have the time to connect a queue.
 const GRACE: Duration = Duration::from_millis(500);
-/// Connections taken from one listener in one turn; the rest waits for the next.
+/// Connections accepted from one listener per turn. The rest waits for the next turn.
 const ACCEPTS_PER_TURN: usize = 16;
 
 impl Inner {
-    /// Accepts what waits. Returns how many there were.
+    /// Accepts the waiting connections. Returns how many there were.
     pub(super) fn accept(&self) -> usize {
         self.listeners.borrow().iter().map(|listener| self.accept_from(listener)).sum()
     }
@@ -51,7 +51,7 @@ impl Inner {
                 Ok(Some((socket, peer))) => self.add(socket, peer),
                 Ok(None) => return count,
                 Err(error) => {
-                    // Asking again at once would only keep the reactor busy.
+                    // An immediate retry would only keep the reactor busy.
                     listener.pause();
                     self.say_full(&error.to_string());
                     return count;
@@ -66,8 +66,8 @@ impl Inner {
             && descriptors::has_room_for_host(listener.socket())
     }
 
-    /// Closes the connection that has been without a queue longest; `false` when all have one, or
-    /// are new.
+    /// Closes the connection that has been without a queue longest. `false` when all have a queue,
+    /// or are newer than [`GRACE`].
     fn make_room(&self) -> bool {
         self.say_full("there is no room for more connections");
         let mut connections = self.connections.borrow_mut();
@@ -83,7 +83,7 @@ impl Inner {
         true
     }
 
-    /// Says so once, and again when it is so after a while.
+    /// Logs the reason once, and again at most every [`SAY_AGAIN`].
     fn say_full(&self, reason: &str) {
         let now = self.context.now();
         let before = self.full_said.get();
@@ -123,12 +123,12 @@ impl Inner {
     }
 }
 
-/// Makes room for one more controller of a host; whether there is. When all are in use, the first
-/// of these that there is gives way:
+/// Makes room for one more controller of a host. Returns whether there is room. When all are in
+/// use, the first of these that exists gives way:
 /// - all whose hosts have closed their connections;
-/// - the host's own that has been silent longest: it has forgotten it;
+/// - the host's own controller that has been silent longest: the host has forgotten it;
 /// - one that was never enabled and is silent;
-/// - a silent one of the host that has the most, if the new one would still have fewer.
+/// - a silent one of the host that has the most, if the new one's host would still have fewer.
 pub(super) fn make_room_for_controller(
     context: &Context,
     subsystem: &Subsystem,
@@ -165,7 +165,7 @@ pub(super) fn make_room_for_controller(
     true
 }
 
-/// Which controller gives way to one of a host.
+/// Chooses the controller that gives way to a new one of a host.
 fn silent_one<'a>(
     context: &Context,
     open: &[&'a Rc<Controller>],

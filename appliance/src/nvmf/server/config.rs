@@ -4,25 +4,26 @@ use std::time::Duration;
 
 use crate::volume::MAX_IO_BLOCKS;
 
-/// Bytes of a logical block, the only format (LBADS 12).
+/// Bytes of a logical block. This is the only format (LBADS 12).
 pub const BLOCK_BYTES: u32 = 4096;
 /// Logarithm of [`BLOCK_BYTES`].
 pub(super) const BLOCK_SHIFT: u8 = 12;
-/// MDTS: the most data of one command is 2^7 pages of 4 KiB.
+/// MDTS: one command moves at most 2^7 pages of 4 KiB.
 pub(super) const TRANSFER_SHIFT: u8 = 7;
 /// The most data of one command, in bytes.
 pub const TRANSFER_BYTES_MAX: u32 = 512 * 1024;
 /// The one namespace of a subsystem.
 pub const NAMESPACE_ID: u32 = 1;
-/// Asynchronous event requests that a controller holds at once (AERL, 1's based).
+/// Asynchronous event requests that a controller holds at the same time (AERL + 1).
 pub(super) const ASYNC_EVENT_REQUESTS_MAX: usize = 4;
-/// Entries of the error log (ELPE, 1's based).
+/// Entries of the error log (ELPE + 1).
 pub(super) const ERROR_LOG_ENTRIES: usize = 64;
 /// KAS: granularity of the keep alive timer, in units of 100 ms.
 pub(super) const KEEP_ALIVE_GRANULARITY_100MS: u16 = 10;
 /// The most queue entries a host may ask for, admin or I/O; at most 65,536.
 pub(super) const QUEUE_ENTRIES_LIMIT: u16 = 1024;
-/// A discovery controller without keep alive that is silent for so long is dropped (Base section 3.1.2.3).
+/// A discovery controller without keep alive is dropped after this time without traffic (Base
+/// section 3.1.2.3).
 pub(super) const DISCOVERY_IDLE: Duration = Duration::from_mins(2);
 /// The most listeners.
 pub const LISTENERS_MAX: usize = 64;
@@ -31,11 +32,11 @@ const _: () = assert!(MAX_IO_BLOCKS * BLOCK_BYTES == TRANSFER_BYTES_MAX);
 const _: () = assert!(4096 << TRANSFER_SHIFT == TRANSFER_BYTES_MAX);
 const _: () = assert!(1 << BLOCK_SHIFT == BLOCK_BYTES);
 
-/// How a target behaves. Values out of their range are brought into it by [`Target::new`](super::Target::new).
+/// The target's settings. [`Target::new`](super::Target::new) clamps values that are out of range.
 #[derive(Debug, Clone)]
 pub struct TargetConfig {
-    /// The most connections; more take the places of those that have connected no queue, or wait.
-    /// 1 to 65,535.
+    /// The most connections. Further ones replace connections that have connected no queue, or
+    /// wait. 1 to 65,535.
     pub connections_max: usize,
     /// The most controllers of one subsystem. 1 to 2,047.
     pub controllers_per_subsystem_max: usize,
@@ -45,39 +46,44 @@ pub struct TargetConfig {
     pub queue_entries_max: u16,
     /// The most data inside an I/O command capsule, in bytes: a multiple of 4096, 4,096 to 65,536.
     pub in_capsule_bytes: u32,
-    /// Size of an I/O connection's receive buffer in bytes; at least two of the largest capsules.
+    /// Size of an I/O connection's receive buffer in bytes. At least two of the largest capsules.
     pub receive_buffer_bytes: usize,
-    /// The most memory for data of hosts over all connections, in bytes: what they were asked for,
-    /// what is read for them, and what they have not taken yet. Never more than the target's DMA
-    /// pool has. Connections have shares of it while any of them waits.
+    /// The most memory for host data over all connections, in bytes: data requested from hosts,
+    /// data read for them, and data they have not taken yet. At most 15/16 of the target's DMA
+    /// pool. While any connection waits for memory, each is limited to its share.
     pub host_memory_bytes_max: usize,
-    /// The most memory that write data of one connection waits in, in bytes. At least one transfer
-    /// of 512 KiB. When it is used up, its transfers wait.
+    /// The most staging memory for the write data of one connection, in bytes. At least one
+    /// transfer of 512 KiB. When it is used up, the connection's transfers wait.
     pub staging_bytes_per_connection_max: usize,
-    /// A connection with so many bytes to send, or to be read for it, takes no further commands until there are fewer.
+    /// A connection takes no further commands while it has more than this many bytes to send, or to
+    /// be read for it.
     pub output_bytes_max: usize,
-    /// Has the kernel poll the network device of each connection for so long in a receive that finds nothing; `None` leaves the system's default.
+    /// Makes the kernel poll the network device of each connection for this time in a receive that
+    /// finds nothing. `None` keeps the system's default.
     pub busy_poll_us: Option<u16>,
-    /// A connection that has not sent its initialization after so long, or its Connect, is closed.
+    /// A connection is closed if it has not sent its initialization, or its Connect, after this
+    /// time.
     pub connect_timeout: Duration,
-    /// When a volume's controllers are used up, one from which nothing came for so long may have to
-    /// give way.
+    /// When all of a volume's controllers are in use, one without traffic for this time may be
+    /// removed for a new one.
     pub silent_after: Duration,
-    /// A connection whose host does not send data it was asked for, or does not take what was sent to it, is closed after so long.
+    /// A connection is closed if its host does not send requested data, or does not take data sent
+    /// to it, for this time.
     pub transfer_timeout: Duration,
-    /// While others wait for memory, a host that keeps them from their share takes what was sent to
-    /// it, and sends what it was asked for, at so many bytes a second at least; 0: at any rate.
-    /// Otherwise its connection is closed.
+    /// While others wait for memory, a host that keeps them from their share must take the data
+    /// sent to it, and send requested data, at this rate or faster (bytes per second). Otherwise
+    /// its connection is closed. 0: any rate.
     pub peer_rate_bytes_per_second_min: u64,
     /// The time over which that rate is averaged.
     pub peer_rate_span: Duration,
-    /// Commands of a connection of which the storage has taken nothing for so long end with a
-    /// status that asks for another try. Below the 30 s after which Linux resets the controller,
-    /// and above the 15 s after which the storage itself refuses what it has no room for, and says
-    /// why.
+    /// If the storage has accepted no command of a connection for this time, the connection's
+    /// commands end with a status that asks for a retry. It is below the 30 s after which Linux
+    /// resets the controller, and above the 15 s after which the storage itself refuses what it has
+    /// no space for, and reports the reason.
     pub busy_timeout: Duration,
-    /// How long the controllers of a deleted volume live on, without a namespace: long enough for a host to answer the event by
-    /// listing the namespaces anew, so that it gives the device up instead of trying to reconnect it with the I/O held back.
+    /// How long the controllers of a deleted volume stay, without a namespace: long enough for a
+    /// host to answer the event by listing the namespaces again, so that it removes the device
+    /// instead of trying to reconnect it while it holds back the I/O.
     pub linger: Duration,
 }
 

@@ -1,4 +1,5 @@
-//! What every connection of a target shares: storage, memory, configuration, subsystems, counters, the turn's time.
+//! What every connection of a target shares: storage, memory, configuration, subsystems, counters
+//! and the turn's time.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -14,25 +15,27 @@ use super::storage::Storage;
 use super::subsystem::Subsystems;
 use crate::dma::{DmaBufMut, DmaPool};
 
-/// Warnings of one target in [`WARNING_SPAN`], so that a hostile peer cannot fill a log.
+/// The most warnings of one target per [`WARNING_SPAN`], so that a hostile peer cannot fill a log.
 const WARNINGS_PER_SPAN: u32 = 10;
 const WARNING_SPAN: Duration = Duration::from_secs(1);
-/// The most memory for data that one command takes: of a compare, what came and what is read.
+/// The most data memory that one command uses. A compare needs both the host's data and the data
+/// that is read.
 const COMMAND_MEMORY_BYTES_MAX: usize = 2 * TRANSFER_BYTES_MAX as usize;
-/// Receive buffers of I/O queues together, in bytes, as far as each has room for its capsules.
+/// Receive buffers of all I/O queues together, in bytes, as far as each has space for its capsules.
 const RECEIVE_BYTES_MAX: usize = 16 << 20;
 
-/// What all connections may take of a turn, in bytes, and what each may at least.
+/// The most bytes that all connections together may take per turn, and the least that each one may.
 const TURN_BYTES: usize = 4 << 20;
 const TURN_BYTES_MIN: usize = 32 << 10;
 
-/// What the storage reads at once for a host that is alone, and for all of them where there are
-/// several: what a slow device reads in a few ms, and a fast one needs to be busy.
+/// The most bytes that the storage reads at the same time for a host that is alone, and for all
+/// hosts together when there are several: what a slow device reads in a few ms, and a fast one
+/// needs to be busy.
 const READING_BYTES_ALONE: usize = 8 << 20;
 const READING_BYTES_SHARED: usize = 2 << 20;
-/// What it may always read for a host.
+/// The bytes that it may always read for a host.
 const READING_BYTES_MIN: usize = 128 << 10;
-/// How long it counts as shared after it was.
+/// How long the storage still counts as shared after it was.
 const SHARED_SPAN: Duration = Duration::from_secs(1);
 
 /// Shared by all connections of a target.
@@ -42,17 +45,18 @@ pub(super) struct Context {
     pub(super) dma: DmaPool,
     pub(super) subsystems: Subsystems,
     pub(super) counters: Counters,
-    /// Who has how much of the memory for data of hosts.
+    /// Who holds how much of the memory for host data.
     pub(super) shares: RefCell<Shares>,
-    /// When the target was made.
+    /// When the target was created.
     pub(super) started: Instant,
     now: Cell<Instant>,
     staging_bytes: Cell<usize>,
-    /// I/O queues that are connected.
+    /// Connected I/O queues.
     io_queues: Cell<usize>,
-    /// Controllers for which the storage reads.
+    /// Controllers for which the storage is reading.
     reading_controllers: Cell<usize>,
-    /// Until then it counts as shared: it read for several not long ago.
+    /// The storage counts as shared until then: it read for several hosts less than [`SHARED_SPAN`]
+    /// ago.
     shared_until: Cell<Instant>,
     listeners: RefCell<Vec<SocketAddr>>,
     warnings: Cell<(Instant, u32)>,
@@ -63,7 +67,7 @@ impl Context {
     pub(super) fn new(config: TargetConfig, storage: Rc<dyn Storage>, dma: DmaPool) -> Self {
         let now = Instant::now();
         let subsystems = Subsystems::new(&*storage);
-        // Some of the pool is lost to pieces that are too small for what is wanted.
+        // Some of the pool is lost to pieces that are too small for a request.
         let pool_bytes = dma.stats().budget_bytes;
         let budget_bytes = config.host_memory_bytes_max.min(pool_bytes - pool_bytes / 16);
         Context {
@@ -94,7 +98,7 @@ impl Context {
         self.now.set(now);
     }
 
-    /// The addresses that are listened on.
+    /// The addresses on which the target listens.
     pub(super) fn listener_addresses(&self) -> Vec<SocketAddr> {
         self.listeners.borrow().clone()
     }
@@ -108,20 +112,21 @@ impl Context {
         self.staging_bytes.get()
     }
 
-    /// Memory for write data, of which the caller has its share, unless the pool has none.
+    /// Memory for write data, which the caller has charged to its share. `None` when the pool has
+    /// none.
     pub(super) fn take_staging(&self, len_bytes: usize) -> Option<DmaBufMut> {
         let buffer = self.dma.allocate(len_bytes).ok()?;
         self.staging_bytes.set(self.staging_bytes.get() + len_bytes);
         Some(buffer)
     }
 
-    /// What one connection may take of a turn, at most `max_bytes`: all of them together take about
-    /// [`TURN_BYTES`], or a turn of many would keep everybody waiting.
+    /// Bytes that one connection may take per turn, at most `max_bytes`. All connections together
+    /// take about [`TURN_BYTES`]. Otherwise a turn of many connections would delay everybody.
     pub(super) fn turn_bytes(&self, max_bytes: usize) -> usize {
         self.per_io_queue(TURN_BYTES).clamp(TURN_BYTES_MIN, max_bytes)
     }
 
-    /// The size of the receive buffer of one more I/O queue: the more there are, the smaller.
+    /// The size of the receive buffer for one more I/O queue: the more queues, the smaller.
     pub(super) fn receive_buffer_bytes(&self) -> usize {
         let least_bytes = 2 * (self.config.in_capsule_bytes as usize + 256);
         self.per_io_queue(RECEIVE_BYTES_MAX).clamp(least_bytes, self.config.receive_buffer_bytes)
@@ -131,8 +136,9 @@ impl Context {
         all_bytes / self.io_queues.get().max(1)
     }
 
-    /// What the storage reads for one host at once, at most: a command that begins below it may end
-    /// above it. The device takes one read after the other, so those of others stand behind these.
+    /// The most bytes that the storage reads for one host at the same time. A command that begins
+    /// below the limit may end above it. The device serves one read after another, so reads of
+    /// other hosts wait until these are done.
     pub(super) fn reading_bytes_max(&self, controller: &Controller) -> usize {
         let others = self.reading_controllers.get() - usize::from(controller.reading_bytes() > 0);
         if others == 0 && self.now() >= self.shared_until.get() {
@@ -141,7 +147,7 @@ impl Context {
         (READING_BYTES_SHARED / (others + 1).max(2)).max(READING_BYTES_MIN)
     }
 
-    /// The storage reads so much more for a host.
+    /// The storage reads this many more bytes for a host.
     pub(super) fn begin_reading(&self, controller: &Controller, len_bytes: usize) {
         let before_bytes = controller.reading_bytes();
         controller.set_reading_bytes(before_bytes + len_bytes);
@@ -154,7 +160,7 @@ impl Context {
         }
     }
 
-    /// So much of it is read, or nobody waits for it.
+    /// This many of the bytes are read, or no connection waits for them any more.
     pub(super) fn end_reading(&self, controller: &Controller, len_bytes: usize) {
         let left_bytes = controller.reading_bytes() - len_bytes;
         controller.set_reading_bytes(left_bytes);
@@ -163,23 +169,24 @@ impl Context {
         }
     }
 
-    /// An I/O queue has come, or has gone.
+    /// An I/O queue was connected or closed.
     pub(super) fn count_io_queue(&self, has_come: bool) {
         let queues = self.io_queues.get();
         self.io_queues.set(if has_come { queues + 1 } else { queues.saturating_sub(1) });
     }
 
-    /// Counts memory of [`take_staging`](Self::take_staging) as given back; the caller drops the buffer.
+    /// Counts memory of [`take_staging`](Self::take_staging) as released. The caller drops the
+    /// buffer.
     pub(super) fn release_staging(&self, len_bytes: usize) {
         self.staging_bytes.set(self.staging_bytes.get() - len_bytes);
     }
 
-    /// Keeps what the storage has of a connection that is closed.
+    /// Keeps the commands that the storage still has of a closed connection.
     pub(super) fn leave(&self, leftover: Leftover) {
         self.leftovers.borrow_mut().push(leftover);
     }
 
-    /// Forgets what the storage is done with. How much that was.
+    /// Drops the leftovers that the storage has finished. Returns how many.
     pub(super) fn look_after_leftovers(&self) -> usize {
         let mut leftovers = self.leftovers.borrow_mut();
         let before = leftovers.len();

@@ -1,16 +1,19 @@
-//! A controller: its registers and their state machine, its association with a host, its queues and its clock.
+//! A controller: its registers and their state machine, its association with a host, its queues and
+//! its timers.
 //!
 //! ```text
 //!           CC.EN=1 (valid)                CC.SHN
-//! disabled ----------------> ready (RDY=1) ------> shutdown (SHST=1, after a flush 2; RDY as before)
+//! disabled ----------------> ready (RDY=1) ----> shutdown (SHST=1, after a flush 2; RDY as before)
 //!    ^                          |                      |
 //!    +------- CC.EN=0 ----------+----------------------+
 //! ```
-//! Setting EN takes no time, so that RDY follows at once. Clearing it ends the connections of the
-//! I/O queues; RDY falls when they are closed and the storage has nothing of them any more, so that
-//! no write of the time before takes effect after that. The admin queue stays.
-//! A controller *ends* ([`Controller::end`]) when its admin connection closes, its keep alive timer expires or its volume is
-//! deleted; each of its connections sees that and closes (after a deletion, a little later).
+//! Setting EN takes no time, so RDY follows immediately. Clearing EN ends the connections of the
+//! I/O queues. RDY falls when these are closed and the storage has none of their commands left, so
+//! no write from before the reset takes effect after it. The admin queue stays.
+//!
+//! A controller *ends* ([`Controller::end`]) when its admin connection closes, its keep alive timer
+//! expires, its volume is deleted, or it must make room for another controller. Each of its
+//! connections sees that and closes. After a deletion they close [`TargetConfig::linger`] later.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -28,7 +31,8 @@ use super::stats::ControllerInfo;
 use super::subsystem::Subsystem;
 use crate::nvmf::wire::property::{Cap, Cc, Crto, Csts, Property, VERSION_2_0};
 
-/// The time to become ready that hosts are told (CAP.TO and CRTO.CRWMT, which may not be less), in units of 500 ms. It takes none.
+/// The time to become ready that the target reports to hosts (CAP.TO and CRTO.CRWMT, which may not
+/// be less), in units of 500 ms. The controller needs no time.
 const READY_TIMEOUT_500MS: u32 = 15;
 
 /// Why a controller ends.
@@ -36,15 +40,15 @@ const READY_TIMEOUT_500MS: u32 = 15;
 pub(super) enum End {
     /// Its admin connection is closed.
     AdminClosed,
-    /// Its host was silent for longer than the keep alive timeout.
+    /// Its host sent nothing for longer than the keep alive timeout.
     KeepAliveExpired,
     /// Its volume was deleted.
     SubsystemGone,
-    /// All of the volume's controllers were in use, and this one was silent or gone.
+    /// All of the volume's controllers were in use, and this one was silent or its host was gone.
     GaveWay,
 }
 
-/// The number of an I/O queue, and its connection.
+/// The ID of an I/O queue, and its connection.
 type ConnectedQueue = (u16, Weak<Line>);
 
 /// A controller.
@@ -58,24 +62,24 @@ pub(super) struct Controller {
     keep_alive_ms: Cell<u32>,
     last_traffic: Cell<Instant>,
     ended: Cell<Option<End>>,
-    /// Counted up by every reset; I/O queues of an earlier count close.
+    /// Incremented by every reset. I/O queues of an earlier count close.
     resets: Cell<u32>,
     /// The connection of the admin queue.
     line: Weak<Line>,
     /// Connected I/O queues and their connections.
     queues: RefCell<SmallVec<[ConnectedQueue; 8]>>,
-    /// EN was cleared, and I/O queues of the time before are still there, or commands of them.
+    /// EN was cleared, and I/O queues from before the reset, or their commands, still exist.
     resetting: Cell<bool>,
-    /// Bytes that the storage reads for its queues.
+    /// Bytes that the storage is reading for its queues.
     reading_bytes: Cell<usize>,
     /// Closed connections of which the storage still has commands.
     leftovers: Cell<usize>,
-    /// I/O queues that may be connected, from Number of Queues.
+    /// The number of I/O queues that may be connected, from Number of Queues.
     pub(super) queues_granted: Cell<u16>,
     pub(super) events: RefCell<Events>,
     pub(super) features: RefCell<FeatureValues>,
     pub(super) errors: RefCell<ErrorLog>,
-    /// Its connections' part in the memory for data, from the first of them on.
+    /// The group of its connections in the shares of data memory, set by the first of them.
     pub(super) group: Cell<Option<GroupId>>,
 }
 
@@ -117,22 +121,23 @@ impl Controller {
         self.subsystem.is_discovery()
     }
 
-    /// CSTS.RDY, and no reset is under way.
+    /// CSTS.RDY is set, and no reset is under way.
     pub(super) fn is_ready(&self) -> bool {
         self.csts.get().ready() == 1 && !self.resetting.get()
     }
 
-    /// CC.EN: whether its host uses it.
+    /// CC.EN: whether its host uses the controller.
     pub(super) fn is_enabled(&self) -> bool {
         self.cc.get().enable() == 1
     }
 
-    /// Whether the host has closed the admin connection, which may not have been seen yet.
+    /// Whether the host has closed the admin connection. The connection itself may not have noticed
+    /// yet.
     pub(super) fn is_gone(&self) -> bool {
         self.line.upgrade().is_none_or(|line| line.is_gone())
     }
 
-    /// When the host has spoken last.
+    /// When the host last sent something.
     pub(super) fn last_traffic(&self) -> Instant {
         self.last_traffic.get()
     }
@@ -141,7 +146,7 @@ impl Controller {
         self.ended.get()
     }
 
-    /// Ends the controller; the first reason stays.
+    /// Ends the controller. The first reason is kept.
     pub(super) fn end(&self, why: End) {
         if self.ended.get().is_none() {
             self.ended.set(Some(why));
@@ -152,12 +157,12 @@ impl Controller {
         self.resets.get()
     }
 
-    /// The host has spoken.
+    /// Records that the host sent something.
     pub(super) fn note_traffic(&self, now: Instant) {
         self.last_traffic.set(now);
     }
 
-    /// KATO as it is in force, in milliseconds: rounded up to the granularity; 0 is off.
+    /// The effective KATO in milliseconds: rounded up to the granularity. 0 is off.
     pub(super) fn keep_alive_ms(&self) -> u32 {
         self.keep_alive_ms.get()
     }
@@ -167,7 +172,7 @@ impl Controller {
         self.keep_alive_ms.set(wanted_ms.div_ceil(granularity_ms).saturating_mul(granularity_ms));
     }
 
-    /// Whether the host was silent for too long.
+    /// Whether the host has been silent for too long.
     pub(super) fn is_silent(&self, now: Instant) -> bool {
         let limit = match self.keep_alive_ms.get() {
             0 if self.is_discovery() => DISCOVERY_IDLE,
@@ -177,8 +182,8 @@ impl Controller {
         now.saturating_duration_since(self.last_traffic.get()) > limit
     }
 
-    /// Takes a QID for a connection; `false` when it is in use. One whose host has closed its
-    /// connection is not, although that connection may not have ended yet.
+    /// Takes a QID for a connection. `false` when it is in use. A QID whose host has closed its
+    /// connection counts as free, even if that connection has not ended yet.
     pub(super) fn take_queue(&self, queue_id: u16, line: &Rc<Line>) -> bool {
         let mut queues = self.queues.borrow_mut();
         if let Some(at) = queues.iter().position(|(id, _)| *id == queue_id) {
@@ -195,18 +200,19 @@ impl Controller {
         true
     }
 
-    /// Gives a connection's QID back, unless another one has it by now.
+    /// Releases a connection's QID, unless another connection has taken it.
     pub(super) fn release_queue(&self, line: &Rc<Line>) {
         self.queues.borrow_mut().retain(|(_, of)| !std::ptr::eq(of.as_ptr(), Rc::as_ptr(line)));
         self.settle_reset();
     }
 
-    /// Says how much the storage reads for its queues; only for the counters of the context.
+    /// Sets the bytes that the storage is reading for its queues. Only the context's counters use
+    /// this.
     pub(super) fn set_reading_bytes(&self, len_bytes: usize) {
         self.reading_bytes.set(len_bytes);
     }
 
-    /// Bytes that the storage reads for its queues.
+    /// Bytes that the storage is reading for its queues.
     pub(super) fn reading_bytes(&self) -> usize {
         self.reading_bytes.get()
     }
@@ -216,7 +222,7 @@ impl Controller {
         self.leftovers.set(self.leftovers.get() + 1);
     }
 
-    /// The storage is done with them.
+    /// The storage has finished them.
     pub(super) fn end_leftover(&self) {
         self.leftovers.set(self.leftovers.get() - 1);
         self.settle_reset();
@@ -226,7 +232,7 @@ impl Controller {
         self.queues.borrow().len()
     }
 
-    /// The value of a property, unless this controller does not have it.
+    /// The value of a property. `None` when this controller does not have it.
     pub(super) fn property(&self, property: Property, config: &TargetConfig) -> Option<u64> {
         match property {
             Property::Capabilities => Some(capabilities(config).0),
@@ -241,7 +247,8 @@ impl Controller {
         }
     }
 
-    /// The host writes CC. With `flush` a shutdown is busy until [`shutdown_complete`](Self::shutdown_complete).
+    /// The host writes CC. With `flush`, a shutdown stays busy until
+    /// [`shutdown_complete`](Self::shutdown_complete).
     pub(super) fn configure(&self, new: Cc, flush: bool) {
         let old = self.cc.replace(new);
         if new.enable() == 1 && old.enable() == 0 {
@@ -262,7 +269,7 @@ impl Controller {
         self.csts.get().shutdown_status() == Csts::SHUTDOWN_BUSY
     }
 
-    /// The flush of a shutdown is over.
+    /// The flush of a shutdown has ended.
     pub(super) fn shutdown_complete(&self) {
         if self.is_shutting_down() {
             self.csts.set(self.csts.get().with_shutdown_status(Csts::SHUTDOWN_COMPLETE));
@@ -270,9 +277,9 @@ impl Controller {
     }
 
     fn enable(&self, cc: Cc) {
-        // A host that does not wait for RDY to fall gets what it asks for.
+        // A host that does not wait for RDY to fall gets what it requests.
         self.resetting.set(false);
-        // A discovery controller has no I/O queues, so that their entry sizes mean nothing to it.
+        // A discovery controller has no I/O queues, so their entry sizes do not apply to it.
         let sizes_valid =
             self.is_discovery() || (cc.submission_entry_size() == 6 && cc.completion_entry_size() == 4);
         let valid =
@@ -289,7 +296,7 @@ impl Controller {
         self.settle_reset();
     }
 
-    /// Lets RDY fall when nothing of the time before the reset is under way any more.
+    /// Clears RDY when nothing from before the reset is under way any more.
     fn settle_reset(&self) {
         if self.resetting.get() && self.queue_count() == 0 && self.leftovers.get() == 0 {
             self.resetting.set(false);

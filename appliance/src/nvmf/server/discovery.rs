@@ -1,4 +1,5 @@
-//! The discovery log page, 70h (Base section 5.16.1.23): every subsystem at every listener's address, as one host sees them.
+//! The discovery log page, 70h (Base section 5.16.1.23): every subsystem at every listener's
+//! address, as one host sees them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,8 +18,9 @@ use crate::nvmf::wire::text;
 const ENTRY_BYTES: usize = size_of::<DiscoveryEntry>();
 const _: () = assert!(size_of::<DiscoveryHeader>() == ENTRY_BYTES);
 
-/// `length` bytes of the page from `offset` on, for a host that reached us at `local`. Only the entries that lie in the window are
-/// built, so that a long page read in pieces costs no more than its length.
+/// `length` bytes of the page from `offset` on, for a host that reached us at `local`. Builds only
+/// the entries inside that range, so a long page that is read in pieces costs no more than its
+/// length.
 pub(super) fn read(context: &Context, local: SocketAddr, offset: u64, length: usize) -> Vec<u8> {
     let addresses = addresses(&context.listener_addresses(), local);
     let mut subsystems = vec![std::rc::Rc::clone(&context.subsystems.discovery)];
@@ -69,14 +71,16 @@ fn entry(context: &Context, subsystem: &Subsystem, port: u16, address: SocketAdd
         }),
         ..DiscoveryEntry::default()
     };
-    // All three are shorter than their fields: a port, an address, and an NQN whose length the volume's name bounds.
+    // All three fit into their fields: a port, an address, and an NQN whose length the volume's
+    // name bounds.
     let _ = text::set_space_padded(&mut entry.service_id, &address.port().to_string());
     let _ = text::set_space_padded(&mut entry.transport_address, &address.ip().to_string());
     let _ = text::set_nul_terminated(&mut entry.subsystem_nqn, &subsystem.nqn);
     entry
 }
 
-/// The listeners' addresses as the host at `local` can use them: "any address" becomes the one the host has used.
+/// The listeners' addresses as the host at `local` can use them: "any address" becomes the address
+/// that the host has used.
 fn addresses(listeners: &[SocketAddr], local: SocketAddr) -> Vec<SocketAddr> {
     let mut addresses = Vec::with_capacity(listeners.len());
     let here = local.ip().to_canonical();

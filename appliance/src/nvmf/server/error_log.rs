@@ -9,7 +9,7 @@ use crate::nvmf::wire::discovery::TransportType;
 use crate::nvmf::wire::log_page::ErrorInformation;
 use crate::nvmf::wire::status::Status;
 
-/// What failed.
+/// A failed command.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Failure {
     pub(super) queue_id: u16,
@@ -19,7 +19,7 @@ pub(super) struct Failure {
     pub(super) lba: u64,
 }
 
-/// The last [`ERROR_LOG_ENTRIES`] failures, and how many there were.
+/// The last [`ERROR_LOG_ENTRIES`] failures, and the total number of failures.
 #[derive(Debug, Default)]
 pub(super) struct ErrorLog {
     entries: VecDeque<ErrorInformation>,
@@ -41,13 +41,13 @@ impl ErrorLog {
             parameter_location: U16::new(0xFFFF),
             lba: U64::new(failure.lba),
             nsid: U32::new(failure.nsid),
-            // TRTYPE names the transport only of errors that it made.
+            // TRTYPE names the transport only for errors that the transport caused.
             transport_type: if transport_error { TransportType::Tcp.into() } else { 0 },
             ..ErrorInformation::default()
         });
     }
 
-    /// Failures since the controller's birth.
+    /// Failures since the controller was created.
     pub(super) fn count(&self) -> u64 {
         self.count
     }

@@ -1,5 +1,5 @@
-//! Asynchronous events of one controller (Base section 5.2): which requests wait, what has happened, what is held back until
-//! its log page is read.
+//! Asynchronous events of one controller (Base section 5.2): the waiting requests, the pending
+//! events, and the events that are held back until their log page is read.
 
 use smallvec::SmallVec;
 
@@ -8,18 +8,19 @@ use crate::nvmf::wire::feature::{AsyncEvent, event_mask};
 use crate::nvmf::wire::log_page::{LogPageId, critical_warning};
 use crate::nvmf::wire::status::Status;
 
-/// The critical warnings of a failed pool: it takes no more writes, and an internal error is why. A host that has enabled either
-/// (the bits of Asynchronous Event Configuration are the same) is sent the event.
+/// The critical warnings of a failed pool: it accepts no more writes, because of an internal error.
+/// A host that has enabled either of them (Asynchronous Event Configuration uses the same bits)
+/// gets the event.
 pub(super) const FAILED_WARNINGS: u8 = critical_warning::RELIABILITY | critical_warning::READ_ONLY;
 
-/// What a controller may tell its host unasked.
+/// Notices that a controller can send to its host as asynchronous events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
     /// The namespace was resized.
     NamespaceChanged,
     /// The discovery log page changed.
     DiscoveryChanged,
-    /// The SMART log page has a critical warning that it did not have.
+    /// The SMART log page has a new critical warning.
     HealthCritical,
 }
 
@@ -46,23 +47,25 @@ impl Notice {
         match self {
             Notice::NamespaceChanged => AsyncEvent::NAMESPACE_ATTRIBUTE_CHANGED,
             Notice::DiscoveryChanged => AsyncEvent::DISCOVERY_CHANGED,
-            // The one event for all that makes writes or data unsafe, a medium in read-only mode among it.
+            // One event covers everything that makes writes or data unsafe, including a read-only
+            // medium.
             Notice::HealthCritical => AsyncEvent::RELIABILITY,
         }
     }
 }
 
-/// The events of a controller. At most [`ASYNC_EVENT_REQUESTS_MAX`] requests wait, and each kind of notice is pending at most once.
+/// The events of a controller. At most [`ASYNC_EVENT_REQUESTS_MAX`] requests wait, and each kind of
+/// notice is pending at most once.
 #[derive(Debug, Default)]
 pub(super) struct Events {
-    /// Command identifiers of the requests that wait.
+    /// Command identifiers of the waiting requests.
     waiting: SmallVec<[u16; ASYNC_EVENT_REQUESTS_MAX]>,
     pending: u8,
-    /// Reported, and not to be reported again before the log page is read.
+    /// Reported, and not reported again until the log page is read.
     masked: u8,
     /// Asynchronous Event Configuration, as the host set it.
     pub(super) enabled: u32,
-    /// Namespace 1 belongs in the changed namespace list.
+    /// Namespace 1 is in the changed namespace list.
     changed_namespace: bool,
 }
 
@@ -76,7 +79,8 @@ impl Events {
         Ok(())
     }
 
-    /// Something has happened. It is pending from here if the host wants to hear of it.
+    /// Something has happened. It becomes pending if the host has enabled the event and it is not
+    /// held back.
     pub(super) fn raise(&mut self, notice: Notice) {
         if notice == Notice::NamespaceChanged {
             self.changed_namespace = true;
@@ -86,7 +90,7 @@ impl Events {
         }
     }
 
-    /// The next request to complete and what to complete it with.
+    /// The next request to complete, and its event.
     pub(super) fn next(&mut self) -> Option<(u16, AsyncEvent)> {
         if self.pending == 0 || self.waiting.is_empty() {
             return None;
@@ -97,7 +101,7 @@ impl Events {
         Some((self.waiting.remove(0), notice.event()))
     }
 
-    /// Whether namespace 1 belongs in the changed namespace list.
+    /// Whether namespace 1 is in the changed namespace list.
     pub(super) fn changed_namespace(&self) -> bool {
         self.changed_namespace
     }
@@ -115,7 +119,8 @@ impl Events {
         }
     }
 
-    /// The controller was reset: requests are gone, configuration is back to its default.
+    /// The controller was reset: requests are dropped, and the configuration returns to its
+    /// default.
     pub(super) fn reset(&mut self) {
         *self = Events::default();
     }

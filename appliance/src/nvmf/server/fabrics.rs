@@ -48,7 +48,7 @@ impl Refusal {
     }
 }
 
-/// Bytes of data that the command brings with it.
+/// Number of data bytes that the command carries.
 pub(super) fn data_bytes(sqe: &Sqe) -> u32 {
     if sqe.fabrics_type() == u8::from(FabricsType::Connect) { CONNECT_DATA_BYTES as u32 } else { 0 }
 }
@@ -71,7 +71,7 @@ pub(super) fn connect(
     }
     let host_nqn = data.host_nqn().ok().filter(|nqn| is_host_nqn(nqn));
     let host_nqn = host_nqn.ok_or(Refusal::data(connect_data_offset::HOST_NQN))?;
-    // A subsystem that is not (or no longer) there: the host need not try again.
+    // A subsystem that does not exist (any more): the host need not try again.
     let subsystem = data
         .subsystem_nqn()
         .ok()
@@ -90,9 +90,9 @@ pub(super) fn connect(
     }
 }
 
-/// Whether a host may call itself so. The name is shown in the journal and in tables, so nothing in
-/// it may steer a terminal. Without a name it is taken too, as Linux's target and SPDK's do where
-/// any host may connect.
+/// Whether a host may use this name. The journal and tables show it, so it must not contain control
+/// characters, which could steer a terminal. An empty name is accepted too, as in Linux's target
+/// and SPDK's when any host may connect.
 fn is_host_nqn(nqn: &str) -> bool {
     let is_name = nqn.is_empty() || nqn.starts_with("nqn.");
     is_name && nqn.len() <= crate::nvmf::wire::fabrics::NQN_BYTES_MAX && !nqn.contains(char::is_control)
@@ -106,7 +106,7 @@ fn new_controller(
     host_nqn: &str,
     line: &Rc<Line>,
 ) -> Result<Rc<Controller>, Refusal> {
-    // The dynamic model: the host asks for any controller.
+    // The dynamic model: the host requests any controller.
     if data.controller_id.get() != CONTROLLER_ID_DYNAMIC {
         return Err(Refusal::data(connect_data_offset::CONTROLLER_ID));
     }
@@ -155,8 +155,8 @@ fn existing_controller(
         return Err(Refusal::command(connect_command_offset::QUEUE_ID));
     }
     if !controller.take_queue(queue_id, line) {
-        // The same QID twice (Base section 6.3). The first may be found dead soon, so a retry can
-        // help.
+        // The same QID twice (Base section 6.3). The first connection may soon be found dead, so a
+        // retry can help.
         return Err(Refusal::status(Status::COMMAND_SEQUENCE_ERROR));
     }
     Ok(controller)
@@ -175,7 +175,8 @@ pub(super) fn property_get(context: &Context, controller: &Controller, command: 
     }
 }
 
-/// Property Set: CC alone can be written. A shutdown that has to flush first is left busy, see [`Controller::is_shutting_down`].
+/// Property Set: only CC can be written. A shutdown that must flush first stays busy, see
+/// [`Controller::is_shutting_down`].
 pub(super) fn property_set(context: &Context, controller: &Controller, command: &PropertySet) -> AdminReply {
     let is_configuration = command.offset.get() == u32::from(Property::Configuration);
     if !is_configuration || command.size & 0b111 != PROPERTY_4_BYTES {

@@ -1,4 +1,5 @@
-//! Get Features and Set Features (Base sections 5.15 and 5.27). No feature is saveable; "saved" answers the default.
+//! Get Features and Set Features (Base sections 5.15 and 5.27). No feature is saveable: a request
+//! for the saved value returns the default.
 //!
 //! | FID | feature                         | changeable | data      |
 //! |-----|---------------------------------|------------|-----------|
@@ -30,10 +31,11 @@ use crate::nvmf::wire::feature::{
 };
 use crate::nvmf::wire::status::Status;
 
-/// Temperature threshold: the index of over (0) and under (1) in bits 21:20, the value in bits 15:0.
+/// Temperature threshold: bits 21:20 select over (0) or under (1), bits 15:0 hold the value. This
+/// mask selects the sensor in bits 19:16.
 const THRESHOLD_SENSOR: u32 = 0xF << 16;
 
-/// How many bytes a Set Features command brings with it.
+/// Number of data bytes that a Set Features command carries.
 pub(super) fn data_bytes(command: &Features) -> u32 {
     match FeatureId::try_from(command.feature) {
         Ok(FeatureId::Timestamp) => size_of::<Timestamp>() as u32,
@@ -117,7 +119,7 @@ pub(super) fn get(
     Ok(AdminReply::done(u64::from(value)))
 }
 
-/// Set Features; `data` is as long as [`data_bytes`] says.
+/// Set Features. `data` has the length that [`data_bytes`] returns.
 pub(super) fn set(
     context: &Context,
     controller: &Controller,
@@ -146,7 +148,7 @@ pub(super) fn set(
             }
         }
         FeatureId::ErrorRecovery => {
-            // DULBE asks for errors on unwritten blocks, which the namespace does not offer.
+            // DULBE requests errors on unwritten blocks, which the namespace does not support.
             if value & 1 << 16 != 0 {
                 return Err(Status::INVALID_FIELD);
             }
@@ -170,7 +172,7 @@ pub(super) fn set(
             };
             let mut events = controller.events.borrow_mut();
             events.enabled = value & known;
-            // A host that comes, or asks, later than the failure hears of it as well.
+            // A host that connects, or enables the event, after the failure gets the event too.
             if context.storage.has_failed() {
                 events.raise(Notice::HealthCritical);
             }
@@ -188,14 +190,15 @@ pub(super) fn set(
             }
             *values.host_behavior = *behavior;
         }
-        // Set by Connect; here it comes too late (Base section 5.27.1.25).
+        // Set by Connect. Afterwards it cannot be changed (Base section 5.27.1.25).
         FeatureId::HostIdentifier => return Err(Status::COMMAND_SEQUENCE_ERROR),
         _ => return Err(Status::INVALID_FIELD),
     }
     Ok(AdminReply::done(0))
 }
 
-/// Number of Queues: only before the first I/O queue is connected; grants the smaller of wish and limit.
+/// Number of Queues: only before the first I/O queue is connected. Grants the smaller of the
+/// requested number and the limit.
 fn number_of_queues(context: &Context, controller: &Controller, value: u32) -> Result<AdminReply, Status> {
     let wanted = QueueCounts::from_dword(value);
     if wanted.submission_less_one.get() == 0xFFFF || wanted.completion_less_one.get() == 0xFFFF {

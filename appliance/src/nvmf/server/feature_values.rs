@@ -1,11 +1,11 @@
-//! The values of the features in one controller, see `feature`.
+//! The values of the features in one controller. See `feature`.
 
 /// Bytes of the host behavior support structure.
 pub(super) const HOST_BEHAVIOR_BYTES: usize = 512;
-/// The threshold that is never crossed from below.
+/// A threshold that no temperature reaches from below.
 const THRESHOLD_NEVER: u32 = 0xFFFF;
 
-/// The features' values in one controller.
+/// The values of the features in one controller.
 #[derive(Debug)]
 pub(super) struct FeatureValues {
     pub(super) arbitration: u32,
@@ -13,7 +13,7 @@ pub(super) struct FeatureValues {
     pub(super) under_temperature: u32,
     pub(super) error_recovery: u32,
     pub(super) write_atomicity: u32,
-    /// What the host's clock is ahead of ours, in milliseconds; wraps.
+    /// The host's clock minus ours, in milliseconds. Wraps.
     pub(super) timestamp_offset_ms: Option<u64>,
     pub(super) host_behavior: Box<[u8; HOST_BEHAVIOR_BYTES]>,
 }
@@ -33,7 +33,7 @@ impl Default for FeatureValues {
 }
 
 impl FeatureValues {
-    /// Back to the defaults; the clock is kept over a reset (Base section 5.27.1.11).
+    /// Resets to the defaults, but keeps the clock (Base section 5.27.1.11).
     pub(super) fn reset(&mut self) {
         *self = FeatureValues { timestamp_offset_ms: self.timestamp_offset_ms, ..FeatureValues::default() };
     }

@@ -1,4 +1,4 @@
-//! Identify (Base section 5.17; NVM section 4.1.5): what the controller and its one namespace are.
+//! Identify (Base section 5.17; NVM section 4.1.5): describes the controller and its one namespace.
 
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -24,7 +24,7 @@ use crate::volume::MAX_IO_BLOCKS;
 
 /// FRMW: one firmware slot, read-only.
 const FIRMWARE_ONE_SLOT_READ_ONLY: u8 = 1 << 1 | 1;
-/// The largest Write Zeroes: 2^16 blocks of 4 KiB, all that NLB can say (WZSL).
+/// The largest Write Zeroes: 2^16 blocks of 4 KiB, the maximum of NLB (WZSL).
 const WRITE_ZEROES_SHIFT: u8 = 16;
 /// The I/O command set of every namespace.
 const COMMAND_SET_NVM: u8 = 0;
@@ -91,7 +91,7 @@ pub(super) fn identify(
             sets.vectors[0] = U64::new(CommandSetVectors::NVM);
             Ok(sets.as_bytes().to_vec())
         }
-        // Nothing of the kind exists: an empty list.
+        // None of these exist: an empty list.
         Cns::SecondaryControllers | Cns::NamespaceGranularity => Ok(vec![0; IDENTIFY_BYTES]),
         _ => Err(Status::INVALID_FIELD),
     }
@@ -133,7 +133,7 @@ fn identify_controller(context: &Context, controller: &Controller) -> Vec<u8> {
         fabrics_commands: U16::new(bits::OFCS_DISCONNECT),
         ..IdentifyController::default()
     };
-    // What does not fit is ours to keep short: NQNs are bounded by the volume's name, the rest is constant.
+    // These strings always fit: the volume's name bounds the NQNs, and the rest is constant.
     let _ = text::set_space_padded(&mut page.serial_number, &subsystem.serial_number);
     let _ = text::set_space_padded(&mut page.model_number, MODEL_NUMBER);
     let _ = text::set_space_padded(&mut page.firmware_revision, FIRMWARE_REVISION);
@@ -166,7 +166,7 @@ fn identify_controller(context: &Context, controller: &Controller) -> Vec<u8> {
     page.as_bytes().to_vec()
 }
 
-/// CNS 00h; without `identity` what holds for every namespace.
+/// CNS 00h. Without `identity`, only what holds for every namespace.
 fn namespace(context: &Context, controller: &Controller, identity: bool) -> Vec<u8> {
     let subsystem = &controller.subsystem;
     let atomic = U16::new(MAX_IO_BLOCKS as u16 - 1);
@@ -232,7 +232,7 @@ fn namespace_list(controller: &Controller, after: u32) -> Result<Vec<u8>, Status
     Ok(list.as_bytes().to_vec())
 }
 
-/// Controllers of the subsystem from an identifier on.
+/// Controllers of the subsystem whose identifiers are at least `from`.
 fn controllers(controller: &Controller, from: u16) -> Vec<u8> {
     let mut ids: Vec<u16> = controller
         .subsystem

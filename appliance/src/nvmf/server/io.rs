@@ -1,4 +1,5 @@
-//! I/O commands of the NVM command set (NVM section 3.2): checks, and their translation into requests of a volume.
+//! I/O commands of the NVM command set (NVM section 3.2): checks them and translates them into
+//! requests of a volume.
 
 use std::rc::Rc;
 
@@ -17,23 +18,23 @@ use crate::volume::{IoError, MAX_IO_BLOCKS, Request, Sink, Submitted, VolumeId};
 
 const _: () = assert!(DATASET_RANGES_MAX <= crate::volume::MAX_TRIM_RANGES);
 
-/// What a valid command moves.
+/// The data that a valid command moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transfer {
     /// Nothing.
     None,
-    /// So many bytes come from the host.
+    /// This many bytes from the host.
     FromHost(u32),
-    /// So many bytes go to the host.
+    /// This many bytes to the host.
     ToHost(u32),
 }
 
-/// Where the data from the host is.
+/// The location of the data from the host.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum HostData<'a> {
-    /// In the receive buffer, for the time of the call.
+    /// In the receive buffer, only during the call.
     Capsule(&'a [u8]),
-    /// In memory of its own, which the storage may keep.
+    /// In its own memory, which the storage may keep.
     Received(&'a DmaBuf),
 }
 
@@ -46,19 +47,19 @@ impl<'a> HostData<'a> {
     }
 }
 
-/// What became of a command.
+/// The outcome of starting a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Started {
-    /// It is over.
+    /// It has ended.
     Done(Status),
     /// Its completion comes to the sink.
     Queued,
-    /// No room now; try again.
+    /// The storage has no room now. Try again.
     Busy,
 }
 
-/// Checks all that can be checked before the data is there, and says what the command moves. Every error is final for the
-/// command as it stands, so that it comes with "do not retry".
+/// Checks everything that can be checked before the data arrives, and returns what the command
+/// moves. Every error is final for the command as it is, so it has "do not retry" set.
 pub(super) fn check(subsystem: &Subsystem, sqe: &Sqe) -> Result<(IoOpcode, Transfer), Status> {
     check_retryable(subsystem, sqe).map_err(Status::do_not_retry)
 }
@@ -103,11 +104,12 @@ fn check_writable(subsystem: &Subsystem) -> Result<(), Status> {
     if subsystem.read_only.get() { Err(Status::NAMESPACE_WRITE_PROTECTED) } else { Ok(()) }
 }
 
-/// Checks SLBA, NLB and PRINFO; gives the count of blocks.
+/// Checks SLBA and NLB, and returns the number of blocks.
 fn check_blocks(subsystem: &Subsystem, sqe: &Sqe, blocks_max: u32) -> Result<u32, Status> {
     let command = sqe.view::<Rw>();
     let blocks = command.blocks();
-    // Without metadata PRACT and the checks of protection information mean nothing and are ignored (NVM section 5.2).
+    // Without metadata, PRACT and the protection information checks have no meaning and are ignored
+    // (NVM section 5.2).
     if blocks > blocks_max {
         return Err(Status::INVALID_FIELD);
     }
@@ -118,7 +120,8 @@ fn check_blocks(subsystem: &Subsystem, sqe: &Sqe, blocks_max: u32) -> Result<u32
     Ok(blocks)
 }
 
-/// Starts a checked command. `data` is what came from the host, exactly as long as [`check`] said.
+/// Starts a checked command. `data` is from the host and has exactly the length that [`check`]
+/// returned.
 pub(super) fn start(
     context: &Context,
     volume: VolumeId,
@@ -131,7 +134,7 @@ pub(super) fn start(
     let command = sqe.view::<Rw>();
     let block = command.start_lba.get();
     let submitted = match opcode {
-        // Compare and Verify read; what they read is looked at when it is there.
+        // Compare and Verify read. The data is checked when it arrives.
         IoOpcode::Read | IoOpcode::Compare | IoOpcode::Verify => {
             let request = Request::Read { block, len_blocks: command.blocks() };
             context.storage.submit(volume, &request, tag, sink)
@@ -161,7 +164,7 @@ pub(super) fn start(
         IoOpcode::DatasetManagement => {
             let attributes = sqe.view::<DatasetManagement>().attributes.get();
             if attributes & dataset_attribute::DEALLOCATE == 0 {
-                // Only hints, which are of no use here.
+                // Only hints, which have no use here.
                 return Started::Done(Status::SUCCESS);
             }
             let Ok(wire_ranges) = <[DatasetRange]>::ref_from_bytes(data.bytes()) else {
@@ -182,7 +185,7 @@ pub(super) fn start(
     }
 }
 
-/// Bytes that a checked command moves between host and controller, whichever way.
+/// Bytes that a checked command moves between host and controller, in either direction.
 pub(super) fn transfer_bytes(opcode: IoOpcode, sqe: &Sqe) -> u32 {
     match opcode {
         IoOpcode::Read | IoOpcode::Write | IoOpcode::Compare => sqe.view::<Rw>().blocks() * BLOCK_BYTES,
@@ -190,8 +193,8 @@ pub(super) fn transfer_bytes(opcode: IoOpcode, sqe: &Sqe) -> u32 {
     }
 }
 
-/// Parts of an I/O command that are work of their own, whatever data it moves: a discard has up to
-/// 256 ranges, and each costs about what a command does.
+/// Units of work in an I/O command, independent of its data: a discard has up to 256 ranges, and
+/// each range costs about as much as a command.
 pub(super) fn parts(sqe: &Sqe) -> isize {
     let is_discard = sqe.opcode == u8::from(IoOpcode::DatasetManagement);
     if is_discard { 1 + isize::from(sqe.view::<DatasetManagement>().ranges_less_one) } else { 1 }
@@ -205,15 +208,15 @@ pub(super) fn reading_bytes(opcode: IoOpcode, sqe: &Sqe) -> u32 {
     }
 }
 
-/// The status that tells the host of an error.
+/// The status that reports an error to the host.
 pub(super) fn status_of(error: IoError) -> Status {
     match error {
         IoError::OutOfRange => Status::LBA_OUT_OF_RANGE.do_not_retry(),
         IoError::InvalidLength => Status::INVALID_FIELD.do_not_retry(),
         IoError::CapacityExceeded => Status::CAPACITY_EXCEEDED.do_not_retry(),
-        // Without the bit that forbids it, hosts try again.
+        // Hosts retry, because "do not retry" is not set.
         IoError::NoRoom => Status::CAPACITY_EXCEEDED,
-        // The host is to try again: the one status of which the specification says so.
+        // The host must retry: this is the only status for which the specification demands that.
         IoError::NotNow => Status::COMMAND_INTERRUPTED,
         IoError::ReadFault => Status::UNRECOVERED_READ_ERROR.do_not_retry(),
         IoError::WriteFault => Status::WRITE_FAULT.do_not_retry(),

@@ -1,7 +1,7 @@
-//! What the storage still has of a connection that is closed.
+//! The commands of a closed connection that the storage still has.
 //!
-//! It cannot be called back. A controller that is reset is not ready to be enabled again before it
-//! is over: otherwise a write of the time before could come after one of the time after.
+//! They cannot be cancelled. A controller that is reset cannot be enabled again before they are
+//! done: otherwise a write from before the reset could take effect after one from after it.
 
 use std::rc::Rc;
 
@@ -9,23 +9,23 @@ use super::controller::Controller;
 use super::shares::MemberId;
 use crate::volume::Sink;
 
-/// Commands of a closed connection that the storage has.
+/// Commands of a closed connection that the storage still has.
 pub(super) struct Leftover {
     controller: Rc<Controller>,
     sink: Rc<Sink>,
     count: usize,
-    /// Who holds their memory until then.
+    /// The member that holds their memory until then.
     pub(super) member: MemberId,
 }
 
 impl Leftover {
-    /// `count` commands whose completions come to `sink`, and who holds their memory.
+    /// `count` commands that complete into `sink`, and the member that holds their memory.
     pub(super) fn new(controller: &Rc<Controller>, sink: &Rc<Sink>, count: usize, member: MemberId) -> Self {
         controller.begin_leftover();
         Leftover { controller: Rc::clone(controller), sink: Rc::clone(sink), count, member }
     }
 
-    /// Takes what has completed. Whether that was the last of it.
+    /// Takes the completed commands. Returns whether all are done.
     pub(super) fn is_over(&mut self) -> bool {
         while self.count > 0 && self.sink.pop().is_some() {
             self.count -= 1;

@@ -1,9 +1,10 @@
-//! A connection as its controller sees it: the socket, whether its host is still there, and whether
-//! it has to give way.
+//! A connection as its controller sees it: the socket, whether its host still exists, and whether
+//! the connection must give way.
 //!
-//! A host that loses its power, or its cable, says nothing. With a keep alive timeout its
-//! controller ends by that. Without one (KATO 0) the kernel finds it: it asks after
-//! [`KEEP_ALIVE_IDLE`] of silence, and gives up what is not acknowledged within [`UNANSWERED_MAX`].
+//! A host that loses its power or its cable sends nothing. With a keep alive timeout, that timeout
+//! ends its controller. Without one (KATO 0) the kernel detects the loss: it probes after
+//! [`KEEP_ALIVE_IDLE`] of silence, and gives up if data is not acknowledged within
+//! [`UNANSWERED_MAX`].
 
 use std::cell::Cell;
 use std::io;
@@ -15,13 +16,13 @@ use rustix::net::sockopt;
 
 use crate::descriptors::events_now;
 
-/// After so long without a segment from the host the kernel asks whether it is there.
+/// The kernel probes whether the host exists after this time without a segment from it.
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(10);
-/// It asks again so often,
+/// The time between two probes.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// and so many times.
+/// The number of probes.
 const KEEP_ALIVE_COUNT: u32 = 4;
-/// What was sent, or asked, and is not acknowledged for so long ends the connection.
+/// Data or a probe that is not acknowledged for this time ends the connection.
 const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 
 /// A connection's socket.
@@ -33,7 +34,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Makes an accepted socket ready to be served.
+    /// Prepares an accepted socket for service.
     pub(super) fn new(socket: TcpStream, peer: SocketAddr) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
@@ -42,14 +43,14 @@ impl Line {
         Ok(Line { socket, peer, local, cut: Cell::new(false) })
     }
 
-    /// Whether the host has closed it, or the kernel has given it up, which its reader may not have
-    /// seen yet.
+    /// Whether the host has closed the connection, or the kernel has given it up. Its reader may
+    /// not have noticed yet.
     pub(super) fn is_gone(&self) -> bool {
         let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
         events_now(&self.socket, ends).intersects(ends)
     }
 
-    /// Has the connection end in its next turn: another one has taken its place.
+    /// Makes the connection end in its next turn: another one has taken its place.
     pub(super) fn cut(&self) {
         self.cut.set(true);
     }
@@ -60,7 +61,7 @@ impl Line {
     }
 }
 
-/// Has the kernel find out when the host is not there any more.
+/// Makes the kernel detect a host that no longer exists.
 fn watch(socket: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, KEEP_ALIVE_IDLE)?;

@@ -1,4 +1,4 @@
-//! Listening sockets: what is listened on, and who has connected.
+//! Listening sockets: the addresses and the connections that hosts make to them.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,10 +10,10 @@ use super::config::LISTENERS_MAX;
 use crate::descriptors::events_now;
 use crate::reactor::{Interest, Local, Source};
 
-/// Why an address cannot be listened on.
+/// Why the target cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody, perhaps this target, listens there.
+    /// Another socket, perhaps of this target, listens there.
     #[error(
         "cannot listen on {address}: the address is in use; stop the other listener or choose another port"
     )]
@@ -21,7 +21,7 @@ pub enum ListenError {
         /// The address.
         address: SocketAddr,
     },
-    /// There are as many listeners as there can be.
+    /// The limit on listeners is reached.
     #[error("cannot listen on {address}: there are {LISTENERS_MAX} listeners already")]
     TooMany {
         /// The address.
@@ -48,7 +48,7 @@ pub(super) struct Listener {
     // Before the socket, so that it is dropped before the socket is closed.
     source: Source,
     socket: TcpListener,
-    /// The address with the port that was given.
+    /// The address with the assigned port.
     pub(super) address: SocketAddr,
 }
 
@@ -65,7 +65,7 @@ impl Listener {
         Ok(Listener { source, socket, address: bound })
     }
 
-    /// Whether connections may wait, since this was asked last.
+    /// Whether connections may be waiting. Clears the flag.
     pub(super) fn take_readable(&self) -> bool {
         self.source.take_readable()
     }
@@ -80,7 +80,7 @@ impl Listener {
         !events_now(&self.socket, PollFlags::IN).is_empty()
     }
 
-    /// The next connection that waits. One that has ended meanwhile is passed over.
+    /// The next waiting connection. One that has already ended is skipped.
     pub(super) fn accept(&self) -> std::io::Result<Option<(TcpStream, SocketAddr)>> {
         loop {
             match self.socket.accept() {
@@ -94,13 +94,14 @@ impl Listener {
         }
     }
 
-    /// Lets connections wait, until [`resume`](Self::resume).
+    /// Lets connections wait until [`resume`](Self::resume).
     pub(super) fn pause(&self) {
-        // If it cannot be paused, it is merely busy.
+        // If pausing fails, the only cost is a busy reactor.
         let _ = self.source.set_interest(Interest::Nothing);
     }
 
-    /// Listens again after a pause; called a few times a second.
+    /// Listens again after a pause. Called every 100 ms while there are connections, else every
+    /// second.
     pub(super) fn resume(&self) {
         let _ = self.source.set_interest(Interest::Read);
     }

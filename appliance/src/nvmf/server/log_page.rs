@@ -1,4 +1,4 @@
-//! Get Log Page (Base section 5.16): any stretch of any page the controller has, by offset.
+//! Get Log Page (Base section 5.16): any range of any page that the controller has, by offset.
 
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U128};
@@ -31,8 +31,8 @@ const IO_PAGES: [LogPageId; 6] = [
 
 const DISCOVERY_PAGES: [LogPageId; 2] = [LogPageId::SupportedLogPages, LogPageId::Discovery];
 
-/// Answers Get Log Page with exactly the bytes asked for; beyond a page's end they are zeroes. `local` is the address that the
-/// host of this connection knows us by.
+/// Answers Get Log Page with exactly the requested bytes. Beyond a page's end they are zeroes.
+/// `local` is our address as the host of this connection knows it.
 pub(super) fn read(
     context: &Context,
     controller: &Controller,
@@ -46,7 +46,7 @@ pub(super) fn read(
         .ok_or(Status::INVALID_LOG_PAGE)?;
     let length = command.length_bytes();
     let offset = command.offset_bytes.get();
-    // Index offsets (OT) are offered for no page.
+    // No page supports index offsets (OT).
     if length > u64::from(TRANSFER_BYTES_MAX)
         || !offset.is_multiple_of(4)
         || command.offset_type & 1 << 7 != 0
@@ -59,7 +59,7 @@ pub(super) fn read(
         LogPageId::SupportedLogPages => cut(supported(pages).as_bytes(), offset, length)?,
         LogPageId::ErrorInformation => cut(&errors(controller), offset, length)?,
         LogPageId::Smart => {
-            // By controller, or for all namespaces together; there is one.
+            // By controller, or for all namespaces together. There is one namespace.
             if !matches!(command.nsid.get(), 0 | NAMESPACE_ID | NSID_ALL) {
                 return Err(Status::INVALID_NAMESPACE);
             }
@@ -130,7 +130,7 @@ fn smart(context: &Context, controller: &Controller) -> Smart {
 
 fn firmware() -> FirmwareSlot {
     let mut slot = FirmwareSlot { active: 1, ..FirmwareSlot::default() };
-    // The version is short enough, and if it were not, the field would be empty.
+    // The version is short enough. If it were not, the field would be empty.
     let _ = text::set_space_padded(&mut slot.revisions[0], FIRMWARE_REVISION);
     slot
 }

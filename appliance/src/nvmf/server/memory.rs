@@ -1,6 +1,8 @@
-//! Volumes in plain memory: a [`Storage`] for tests and for measuring the target alone. It keeps nothing over a restart.
+//! Volumes in plain memory: a [`Storage`] for tests and for measuring the target alone. It keeps
+//! nothing across a restart.
 //!
-//! It can be told to be late, out of order, busy or broken ([`Behavior`]), which is what the target's tests need.
+//! It can be set to be late, out of order, busy or broken ([`Behavior`]), which the target's tests
+//! need.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,27 +19,27 @@ use crate::volume::{
     VolumeState, VolumeStats,
 };
 
-/// DMA memory that reads use at most, in bytes.
+/// The most DMA memory that reads use, in bytes.
 const READ_MEMORY_BYTES: usize = 256 << 20;
 
 /// How the storage misbehaves.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Behavior {
-    /// Polls that a request takes to complete, at least.
+    /// The least number of polls that a request takes to complete.
     pub delay_polls: u32,
-    /// Complete the newest first.
+    /// Complete the newest request first.
     pub reverse: bool,
     /// Refuse this many of every `busy_of` submissions.
     pub busy: u32,
-    /// See `busy`; 0 is never busy.
+    /// See `busy`. 0 means never busy.
     pub busy_of: u32,
     /// Complete everything with this error.
     pub error: Option<IoError>,
     /// Complete nothing for now.
     pub hold: bool,
-    /// Say that completed writes may be lost.
+    /// Report that completed writes may be lost.
     pub volatile_cache: bool,
-    /// Say that the medium has failed.
+    /// Report that the medium has failed.
     pub failed: bool,
 }
 
@@ -71,12 +73,12 @@ struct Pending {
 }
 
 impl MemoryStorage {
-    /// Without volumes.
+    /// Creates a storage without volumes.
     pub fn new() -> Rc<Self> {
         Rc::new(MemoryStorage { dma: DmaPool::new(READ_MEMORY_BYTES), state: RefCell::default() })
     }
 
-    /// Adds a volume of zeroes; `size_bytes` is a multiple of 4096.
+    /// Adds a volume of zeroes. `size_bytes` is a multiple of 4096.
     pub fn create(&self, name: &str, size_bytes: u64, read_only: bool) -> VolumeId {
         let mut state = self.state.borrow_mut();
         let id = VolumeId(state.next_id);
@@ -105,7 +107,7 @@ impl MemoryStorage {
         id
     }
 
-    /// Gives a volume another size.
+    /// Changes the size of a volume.
     pub fn resize(&self, id: VolumeId, size_bytes: u64) {
         let mut state = self.state.borrow_mut();
         if let Some(volume) = state.volumes.iter_mut().find(|volume| volume.info.id == id) {
@@ -137,7 +139,7 @@ impl MemoryStorage {
         self.dma.stats().in_use_bytes
     }
 
-    /// One turn: completes what is due. Returns how much.
+    /// One turn: completes what is due. Returns how many requests.
     pub fn poll(&self) -> usize {
         let mut done = 0;
         loop {

@@ -16,16 +16,17 @@
 //! | `leftover`       | what the storage still has of connections that are closed    |
 //! | `context`, `config`, `stats` | what is shared; limits; counters                 |
 //!
-//! A target belongs to one reactor. Each turn: [`Target::poll_receive`] reads and parses what hosts
-//! have sent and hands requests to the storage; then the storage is polled; then
-//! [`Target::poll_send`] turns completions into responses and sends them, what a connection has at
-//! once. Add the three as pollers in that order.
+//! A target belongs to one reactor. In each turn, [`Target::poll_receive`] reads and parses the
+//! hosts' data and passes requests to the storage. Then the storage is polled. Then
+//! [`Target::poll_send`] turns completions into responses and sends them, all responses of a
+//! connection together. Add the three as pollers in that order.
 //!
-//! Bounds: connections, controllers and queues by [`TargetConfig`]; commands of a queue by its
-//! size; data from and to hosts by the memory for it, of which each connection has its share, and
-//! by bounds of each connection below that. A turn begins with another connection each time, and
-//! takes and sends a bounded count of bytes for each, for a bounded time: who does not have a turn
-//! has the first one of the next. Short answers go out before any that is long, in every turn.
+//! Bounds: [`TargetConfig`] bounds connections, controllers and queues. The size of a queue bounds
+//! its commands. The memory for host data bounds data from and to hosts: each connection has its
+//! share of it, and its own limits below that. Each turn starts with another connection, takes and
+//! sends a bounded number of bytes per connection, and lasts a bounded time. A connection that gets
+//! no turn is the first one of the next turn. In every turn, short responses go out before all long
+//! ones.
 
 mod admin;
 mod admin_reply;
@@ -73,17 +74,18 @@ use connection::{Close, Connection};
 use context::Context;
 use listener::Listener;
 
-/// How often the clocks of connections are looked at while there are any.
+/// How often the timeouts of connections are checked while there are any.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the reactor is woken for the target while nobody is connected.
+/// How often the reactor wakes for the target while no host is connected.
 const IDLE_TICK: Duration = Duration::from_secs(1);
-/// How long receiving may take of a turn, and sending what is long, when there are several
-/// connections, about: the one that is at work then is the last.
+/// The most time per turn for receiving, and for sending long output, when there are several
+/// connections. The connection that is being served at that time is still finished, so the limit is
+/// approximate.
 const PART_TIME_MAX: Duration = Duration::from_micros(400);
-/// How long the reactor may sleep while a connection waits for room.
+/// How long the reactor may sleep while a connection waits for memory or for the storage.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// A target. Cheap to clone; never leaves its reactor.
+/// A target. Cheap to clone, and never leaves its reactor.
 #[derive(Clone)]
 pub struct Target {
     inner: Rc<Inner>,
@@ -98,20 +100,22 @@ struct Inner {
     /// A timer that wakes the reactor for another try is running.
     retry_armed: Cell<bool>,
     shut_down: Cell<bool>,
-    /// When it was said that there is no room for more connections.
+    /// When the lack of room for more connections was last reported.
     full_said: Cell<Option<Instant>>,
-    /// Connections from which something came lately. Where there is only one, its socket is read in every turn instead of asking first whether it is ready: one system call less for each
-    /// command of a host that waits for each.
+    /// Number of connections that received data recently. If there is only one, its socket is read
+    /// in every turn without asking first whether it is ready. That saves one system call per
+    /// command of a host that waits for each command.
     eager_connections: Cell<usize>,
-    /// With which connection the next turn begins to receive, and to send what is long.
+    /// The connections with which the next turn begins to receive, and to send long output.
     next_to_receive: Cell<usize>,
     next_to_send: Cell<usize>,
-    /// How often every connection had its turn to receive.
+    /// How often every connection has had its turn to receive.
     rounds: Cell<u64>,
 }
 
 impl Target {
-    /// Makes a target that serves every volume of `storage`, and follows its changes. `dma` gives the memory that data from hosts waits in.
+    /// Makes a target that serves every volume of `storage` and follows its changes. `dma` provides
+    /// the memory for data from hosts.
     pub fn new(local: Local, storage: Rc<dyn Storage>, dma: DmaPool, config: TargetConfig) -> Self {
         let inner = Rc::new(Inner {
             local,
@@ -131,7 +135,7 @@ impl Target {
         Target { inner }
     }
 
-    /// Listens on an address; port 0 chooses one. Returns the address with its port.
+    /// Listens on an address. Port 0 chooses a port. Returns the address with its port.
     ///
     /// # Errors
     /// [`ListenError`].
@@ -150,7 +154,8 @@ impl Target {
         Ok(bound)
     }
 
-    /// Stops listening on an address. Connections that came through it stay. Returns whether it was listened on.
+    /// Stops listening on an address. Connections that were accepted there stay. Returns whether
+    /// the target was listening on it.
     pub fn remove_listener(&self, address: SocketAddr) -> bool {
         let mut listeners = self.inner.listeners.borrow_mut();
         let before = listeners.len();
@@ -163,12 +168,13 @@ impl Target {
         removed
     }
 
-    /// The addresses that are listened on.
+    /// The addresses on which the target listens.
     pub fn listeners(&self) -> Vec<SocketAddr> {
         self.inner.context.listener_addresses()
     }
 
-    /// The first part of a turn: accepts, receives, parses, hands requests to the storage. Returns how much was done.
+    /// The first part of a turn: accepts, receives, parses, and passes requests to the storage.
+    /// Returns the amount of work.
     pub fn poll_receive(&self) -> usize {
         let inner = &*self.inner;
         if inner.shut_down.get() {
@@ -195,7 +201,8 @@ impl Target {
         work + received
     }
 
-    /// The last part of a turn, after the storage was polled: answers and sends. Returns how much was done.
+    /// The last part of a turn, after the storage was polled: answers and sends. Returns the amount
+    /// of work.
     pub fn poll_send(&self) -> usize {
         let inner = &*self.inner;
         if inner.shut_down.get() {
@@ -228,7 +235,8 @@ impl Target {
         work
     }
 
-    /// Has the reactor wake soon: what a connection waits for may become free without an event of this reactor.
+    /// Makes the reactor wake after [`RETRY`]: what a connection waits for may become free without
+    /// an event of this reactor.
     fn arm_retry(&self) {
         if self.inner.retry_armed.replace(true) {
             return;
@@ -261,8 +269,8 @@ impl Target {
             .collect()
     }
 
-    /// The names of the hosts that are connected to a subsystem, once for each controller. Those
-    /// that have closed their connections are not.
+    /// The names of the hosts that are connected to a subsystem, once for each controller. Excludes
+    /// hosts that have closed their connections.
     pub fn hosts(&self, nqn: &str) -> Vec<String> {
         let Some(subsystem) = self.inner.context.subsystems.find(nqn) else { return Vec::new() };
         let controllers = subsystem.controllers.borrow();
@@ -290,7 +298,7 @@ impl Target {
         }
     }
 
-    /// Closes every listener and every connection. The target does nothing after it.
+    /// Closes every listener and every connection. The target does nothing afterwards.
     pub fn shutdown(&self) {
         self.inner.shut_down.set(true);
         self.inner.listeners.borrow_mut().clear();
@@ -301,13 +309,13 @@ impl Target {
     }
 }
 
-/// What came of a part of a turn.
+/// The result of a part of a turn.
 struct Visited {
-    /// How much was done.
+    /// The amount of work.
     work: usize,
     /// Whether all connections had their turn.
     is_whole: bool,
-    /// Whether the last of them had it, so that the next part begins a new round.
+    /// Whether the last connection had its turn, so that the next part begins a new round.
     is_round: bool,
 }
 
@@ -317,14 +325,14 @@ impl Inner {
         self.context.set_listener_addresses(addresses);
     }
 
-    /// Does one part of the turn for every connection, and closes those that end in it.
+    /// Does one part of the turn for every connection, and closes the connections that end in it.
     fn each(&self, part: impl FnMut(&mut Connection) -> Result<usize, Close>) -> usize {
         self.visit(0, None, part).0
     }
 
-    /// The same, for as long as a part of a turn may take: the next turn begins with the connection
-    /// whose turn has not come, and otherwise with another one than this, for what is scarce is not
-    /// always the first one's.
+    /// The same, within the time limit of a part. The next turn begins with the first connection
+    /// that had no turn. If all had one, it begins with the second connection of this turn, so that
+    /// scarce resources do not always go to the same one first.
     fn in_turns(
         &self,
         next: &Cell<usize>,
@@ -339,8 +347,8 @@ impl Inner {
         Visited { work, is_whole, is_round: is_whole || end >= count }
     }
 
-    /// Visits the connections from the one at `first` on. Returns how much was done, and how many
-    /// had their turn: all of them, unless the time was over.
+    /// Visits the connections, starting at `first`. Returns the amount of work and the number of
+    /// connections that had their turn: all of them, unless the time ran out.
     fn visit(
         &self,
         first: usize,
@@ -370,7 +378,7 @@ impl Inner {
                 }
             }
         }
-        // From the last one on, so that the places of the others stay what they are.
+        // From the last one on, so that the indices of the others stay valid.
         ended.sort_unstable_by_key(|(index, _)| std::cmp::Reverse(*index));
         for (index, why) in ended {
             let connection = connections.swap_remove(index);
@@ -383,7 +391,7 @@ impl Inner {
     }
 }
 
-/// Wakes the reactor for the clocks, for as long as the target lives.
+/// Wakes the reactor for the timeouts, for as long as the target exists.
 async fn tick(local: Local, inner: Weak<Inner>) {
     loop {
         let Some(strong) = inner.upgrade() else { return };

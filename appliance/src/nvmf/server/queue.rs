@@ -1,4 +1,4 @@
-//! A connected queue: its place in a controller, its submission queue head, its counters.
+//! A connected queue: its place in a controller, its submission queue head and its counters.
 
 use std::rc::Rc;
 
@@ -6,11 +6,11 @@ use super::controller::{Controller, End};
 use super::line::Line;
 use super::stats::Counter;
 
-/// The SQHD by which a Connect response agrees to work without flow control (Base section 6.3).
+/// The SQHD with which a Connect response agrees to work without flow control (Base section 6.3).
 pub(super) const NO_FLOW_CONTROL_HEAD: u16 = 0xFFFF;
 
-/// A queue and its association with a controller. Dropping it gives the association up: of an I/O queue its QID, of the admin
-/// queue the whole controller.
+/// A queue and its association with a controller. Dropping an I/O queue releases its QID. Dropping
+/// the admin queue ends the whole controller.
 pub(super) struct Queue {
     pub(super) controller: Rc<Controller>,
     /// 0 is the admin queue.
@@ -52,7 +52,7 @@ impl Queue {
         self.id == 0
     }
 
-    /// Counts a command as taken out of the queue, and gives the SQHD of its response.
+    /// Counts a command as taken from the queue, and returns the SQHD of its response.
     pub(super) fn advance(&mut self) -> u16 {
         if !self.flow_control {
             return 0;

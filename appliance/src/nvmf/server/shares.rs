@@ -1,8 +1,9 @@
-//! Who gets memory for host data, and who waits: the policy alone, without memory or sockets.
+//! Decides who gets memory for host data, and who waits: the policy alone, without memory or
+//! sockets.
 //!
-//! Members (connections) belong to groups (controllers). What a member holds is memory for data
-//! that it was asked for or has sent, for reads under way, and for answers that its host has not
-//! taken yet. The budget has three parts:
+//! Members (connections) belong to groups (controllers). A member holds memory for data that was
+//! requested from its host or that its host has sent, for reads under way, and for responses that
+//! its host has not taken yet. The budget has three parts:
 //!
 //! | part | for whom |
 //! |---|---|
@@ -10,21 +11,21 @@
 //! | a quarter above it | the first command of a member that holds nothing |
 //! | the last quarter, the *reserve* | the first command of a group that holds nothing |
 //!
-//! **Shares.** A group's share is the ordinary part over the groups that hold or wait, a member's
-//! is its group's over that group's members that do. Who holds as much as its share gets no more
-//! while another waits. Without anyone waiting there are no shares: memory that nobody wants helps
-//! nobody.
+//! **Shares.** A group's share is the ordinary part divided by the number of groups that hold or
+//! wait. A member's share is its group's share divided by the number of that group's members that
+//! hold or wait. A member that holds its share or more gets nothing more while another one waits.
+//! While nobody waits there are no shares: unused memory helps nobody.
 //!
-//! **The line.** Members that hold nothing and wait stand in a line. What they want is set aside
-//! from everyone behind them and from everyone who holds something, so each is served as soon as
-//! enough of what is held now was given back. Beside it one group that holds nothing has a claim
-//! on the reserve, and nobody else may take what it wants of that.
+//! **The line.** Members that hold nothing and wait form a queue, the line. The memory they want is
+//! reserved against everyone later in the line and everyone who holds something. So each is served
+//! as soon as enough of the memory held now is released. In addition, one group that holds nothing
+//! has a claim on the reserve, and nobody else may take the memory it wants there.
 //!
-//! Who waits asks again in every turn, or is [withdrawn](Shares::withdraw).
+//! A waiting member asks again in every turn, or is [withdrawn](Shares::withdraw).
 
 use std::collections::VecDeque;
 
-/// A member, as [`Shares::join`] named it.
+/// A member, as returned by [`Shares::join`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MemberId(u32);
 
@@ -39,7 +40,7 @@ enum Wait {
     No,
     /// More than it has.
     More,
-    /// Its first command: so many bytes; it stands in the line.
+    /// Its first command, which needs this many bytes. The member is in the line.
     First(usize),
 }
 
@@ -47,25 +48,25 @@ enum Wait {
 struct Member {
     group: GroupId,
     held_bytes: usize,
-    /// What of it was taken from the reserve.
+    /// The part of it that was taken from the reserve.
     reserve_bytes: usize,
     wait: Wait,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Group {
-    /// 0: it is free.
+    /// 0: the group is free.
     members: usize,
     held_bytes: usize,
     /// Members that hold or wait.
     active: usize,
 }
 
-/// The memory for host data and who has it.
+/// The memory for host data and who holds it.
 #[derive(Debug)]
 pub(super) struct Shares {
     ordinary_bytes: usize,
-    /// The ordinary part, and that for first commands.
+    /// The ordinary part, and the part for first commands.
     general_bytes: usize,
     reserve_bytes: usize,
     general_held_bytes: usize,
@@ -77,13 +78,13 @@ pub(super) struct Shares {
     active_groups: usize,
     line: VecDeque<MemberId>,
     line_bytes: usize,
-    /// Who has the claim on the reserve, and how many bytes it wants.
+    /// The member with the claim on the reserve, and how many bytes it wants.
     claim: Option<(MemberId, usize)>,
     waiting_for_more: usize,
 }
 
 impl Shares {
-    /// Of a budget, in which every part has room for one command of `command_bytes_max` at least.
+    /// Divides a budget. Every part has room for at least one command of `command_bytes_max`.
     pub(super) fn new(budget_bytes: usize, command_bytes_max: usize) -> Self {
         let part = |len_bytes: usize| len_bytes.max(command_bytes_max);
         let (ordinary_bytes, reserve_bytes) = (part(budget_bytes / 2), part(budget_bytes / 4));
@@ -105,7 +106,7 @@ impl Shares {
         }
     }
 
-    /// A new member of a group, or of a new one.
+    /// Adds a member to a group, or to a new group.
     pub(super) fn join(&mut self, group: Option<GroupId>) -> (MemberId, GroupId) {
         let group = group.filter(|group| self.groups[group.0 as usize].members > 0);
         let group = group.unwrap_or_else(|| {
@@ -126,7 +127,7 @@ impl Shares {
         (id, group)
     }
 
-    /// A member goes; what it holds is given back.
+    /// Removes a member and releases what it holds.
     pub(super) fn leave(&mut self, id: MemberId) {
         self.withdraw(id);
         let member = self.members[id.0 as usize];
@@ -141,7 +142,7 @@ impl Shares {
         self.free_members.push(id);
     }
 
-    /// A member that waits no more and gives all back but `len_bytes`, which it holds.
+    /// The member stops waiting and releases everything except `len_bytes` of what it holds.
     pub(super) fn keep_only(&mut self, id: MemberId, len_bytes: usize) {
         self.withdraw(id);
         let held_bytes = self.members[id.0 as usize].held_bytes;
@@ -150,7 +151,7 @@ impl Shares {
         }
     }
 
-    /// Asks for memory; whether the member has it now. If not, it waits.
+    /// Asks for memory. Returns whether the member has it now. If not, it waits.
     #[inline]
     pub(super) fn ask(&mut self, id: MemberId, wanted_bytes: usize) -> bool {
         if self.waiting() == 0 && self.general_held_bytes + wanted_bytes <= self.ordinary_bytes {
@@ -160,7 +161,7 @@ impl Shares {
         self.ask_among_others(id, wanted_bytes)
     }
 
-    /// As [`ask`](Self::ask), where somebody waits or the ordinary part is used up.
+    /// Like [`ask`](Self::ask), when a member waits or the ordinary part is used up.
     fn ask_among_others(&mut self, id: MemberId, wanted_bytes: usize) -> bool {
         let member = self.members[id.0 as usize];
         let group_is_empty = self.groups[member.group.0 as usize].held_bytes == 0;
@@ -191,7 +192,7 @@ impl Shares {
             if self.reserve_held_bytes + claimed_bytes + wanted_bytes <= self.reserve_bytes {
                 self.withdraw(id);
                 self.hold(id, wanted_bytes);
-                // It stands in the reserve instead.
+                // Counts in the reserve instead.
                 self.general_held_bytes -= wanted_bytes;
                 self.reserve_held_bytes += wanted_bytes;
                 self.members[id.0 as usize].reserve_bytes = wanted_bytes;
@@ -205,14 +206,14 @@ impl Shares {
         false
     }
 
-    /// Gives back what was asked for, because the memory could not be had after all, and waits.
+    /// Returns memory that was granted but that the pool did not have, and waits.
     pub(super) fn return_and_wait(&mut self, id: MemberId, len_bytes: usize) {
         self.release(id, len_bytes);
         let holds_nothing = self.members[id.0 as usize].held_bytes == 0;
         self.wait(id, if holds_nothing { Wait::First(len_bytes) } else { Wait::More });
     }
 
-    /// A member gives memory back, which it has.
+    /// A member releases memory that it holds.
     #[inline]
     pub(super) fn release(&mut self, id: MemberId, len_bytes: usize) {
         let member = &mut self.members[id.0 as usize];
@@ -230,7 +231,7 @@ impl Shares {
         }
     }
 
-    /// A member waits no more, whatever it waited for.
+    /// A member stops waiting, for whatever it waited.
     pub(super) fn withdraw(&mut self, id: MemberId) {
         self.give_up_claim(id);
         let member = self.members[id.0 as usize];
@@ -243,8 +244,8 @@ impl Shares {
         }
     }
 
-    /// Whether a member keeps others from what is theirs: it holds something, and one that holds
-    /// nothing waits, or one that holds anything does while this one has its share.
+    /// Whether a member keeps others from their memory: it holds something, and either another one
+    /// that holds nothing waits, or another one waits while this one has its share.
     pub(super) fn is_in_the_way(&self, id: MemberId) -> bool {
         let member = &self.members[id.0 as usize];
         let in_line = usize::from(matches!(member.wait, Wait::First(_)));
@@ -271,7 +272,7 @@ impl Shares {
         self.waiting() > usize::from(self.members[id.0 as usize].wait != Wait::No)
     }
 
-    /// Whether it holds its share, or its group holds the group's.
+    /// Whether it holds its share, or its group holds the group's share.
     fn has_its_share(&self, id: MemberId) -> bool {
         let member = &self.members[id.0 as usize];
         let group = &self.groups[member.group.0 as usize];
@@ -279,7 +280,7 @@ impl Shares {
         group.held_bytes >= group_share || member.held_bytes >= group_share / group.active.max(1)
     }
 
-    /// What those in the line want that one who holds nothing may not overtake.
+    /// Bytes wanted in the line that a member that holds nothing may not overtake.
     fn wanted_ahead_of(&self, id: MemberId) -> usize {
         match self.members[id.0 as usize].wait {
             Wait::First(_) if self.line.front() == Some(&id) => 0,
@@ -301,7 +302,7 @@ impl Shares {
         }
     }
 
-    /// What a member waits for from now on; its place in the line stays.
+    /// Sets what a member waits for. Its place in the line stays.
     fn wait(&mut self, id: MemberId, wait: Wait) {
         let member = &mut self.members[id.0 as usize];
         let before = std::mem::replace(&mut member.wait, wait);

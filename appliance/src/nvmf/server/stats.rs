@@ -1,4 +1,4 @@
-//! What the management plane is told of the target: plain data, serialised as it is shown in JSON.
+//! What the target reports to the management plane: plain data, serialised as it appears in JSON.
 
 use std::cell::Cell;
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 /// Counters of the whole target since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetStats {
-    /// Connections now.
+    /// Current connections.
     pub connections: u64,
     /// Connections accepted.
     pub connections_accepted: u64,
-    /// Connections without a queue that were closed because others needed their places.
+    /// Connections without a queue that were closed because other connections needed their places.
     pub connections_evicted: u64,
-    /// Connections ended by us for a protocol error.
+    /// Connections that the target ended for a protocol error.
     pub protocol_errors: u64,
     /// Controllers ended because they were silent.
     pub keep_alive_expiries: u64,
@@ -33,31 +33,30 @@ pub struct TargetStats {
     pub command_errors: u64,
     /// Data digests that did not match.
     pub data_digest_errors: u64,
-    /// How often a command had to wait for room in the pool.
+    /// How often a command had to wait for space in the pool.
     pub storage_busy: u64,
-    /// Commands that ended with a request for another try because the storage was busy for too
-    /// long.
+    /// Commands that ended with a request for a retry because the storage was busy for too long.
     #[serde(default)]
     pub commands_ended_busy: u64,
     /// How often a transfer had to wait for staging memory.
     pub staging_waits: u64,
-    /// How often a connection began to wait for its share of the memory for data of hosts.
+    /// How often a connection began to wait for its share of the memory for host data.
     #[serde(default)]
     pub memory_waits: u64,
     /// Connections closed because their hosts took or sent data too slowly while others waited for
     /// memory.
     #[serde(default)]
     pub slow_peers_ended: u64,
-    /// Memory for data of hosts that is in use now, in bytes.
+    /// Memory for host data that is in use now, in bytes.
     #[serde(default)]
     pub host_memory_bytes: u64,
-    /// Its bound, in bytes.
+    /// The limit on that memory, in bytes.
     #[serde(default)]
     pub host_memory_bytes_max: u64,
     /// How often every connection had its turn to be read.
     #[serde(default)]
     pub rounds: u64,
-    /// Connections that wait for their share of it now.
+    /// Connections that wait now for their share of the memory for host data.
     #[serde(default)]
     pub waiting_for_memory: u64,
     /// Staging memory in use now, in bytes.
@@ -69,9 +68,9 @@ pub struct TargetStats {
 pub struct SubsystemInfo {
     /// Its NQN.
     pub nqn: String,
-    /// The volume behind its namespace; empty for the discovery subsystem.
+    /// The volume of its namespace. Empty for the discovery subsystem.
     pub volume: String,
-    /// The namespace's UUID; empty for the discovery subsystem.
+    /// The namespace's UUID. Empty for the discovery subsystem.
     pub uuid: String,
     /// Its serial number.
     pub serial_number: String,
@@ -81,7 +80,7 @@ pub struct SubsystemInfo {
     pub size_blocks: u64,
     /// Whether writes are refused.
     pub read_only: bool,
-    /// Controllers now.
+    /// Current controllers.
     pub controllers: u64,
 }
 
@@ -98,7 +97,7 @@ pub struct ControllerInfo {
     pub host_id: String,
     /// I/O queues that are connected.
     pub io_queues: u64,
-    /// Keep alive timeout in milliseconds; 0 is off.
+    /// Keep alive timeout in milliseconds. 0 is off.
     pub keep_alive_timeout_ms: u32,
     /// Whether it is ready (CSTS.RDY).
     pub ready: bool,
@@ -111,9 +110,9 @@ pub struct QueuePairInfo {
     pub subsystem_nqn: String,
     /// Its controller.
     pub controller_id: u16,
-    /// Its number; 0 is the admin queue.
+    /// Its ID. 0 is the admin queue.
     pub queue_id: u16,
-    /// Its entries.
+    /// The number of its entries.
     pub entries: u32,
     /// Commands under way.
     pub outstanding: u64,
@@ -125,7 +124,7 @@ pub struct QueuePairInfo {
     pub header_digest: bool,
     /// Whether data has digests.
     pub data_digest: bool,
-    /// Commands since it was connected.
+    /// Commands since the queue was connected.
     pub commands: u64,
     /// Read commands.
     pub reads: u64,
@@ -139,7 +138,7 @@ pub struct QueuePairInfo {
     pub errors: u64,
 }
 
-/// A counter that one reactor counts up.
+/// A counter that one reactor increments.
 #[derive(Debug, Default)]
 pub(super) struct Counter(Cell<u64>);
 

@@ -1,16 +1,18 @@
-//! What the target needs of whoever holds the volumes: a small trait, so that tests serve memory instead of a pool.
+//! What the target needs from the owner of the volumes: a small trait, so that tests can serve
+//! memory instead of a pool.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::volume::{Pool, Request, Sink, Submitted, VolumeEvent, VolumeId, VolumeInfo};
 
-/// A set of volumes that take requests. All calls come from the reactor that owns it, and none of them may call the target back.
+/// A set of volumes that accept requests. All calls come from the reactor that owns it, and none of
+/// them may call back into the target.
 pub trait Storage {
-    /// Hands in a request; its completion comes to `sink` with `tag`, never before the call returns.
+    /// Submits a request. Its completion comes to `sink` with `tag`, never before the call returns.
     fn submit(&self, volume: VolumeId, request: &Request<'_>, tag: u64, sink: &Rc<Sink>) -> Submitted;
 
-    /// Says that a request for `block` comes next.
+    /// Announces that a request for `block` comes next.
     fn prefetch(&self, _volume: VolumeId, _block: u64) {}
 
     /// A command ended unserved because the volume's storage was busy for too long.
@@ -19,7 +21,7 @@ pub trait Storage {
     /// Every volume.
     fn volumes(&self) -> Vec<VolumeInfo>;
 
-    /// One volume, unless it is gone.
+    /// One volume. `None` when it is gone.
     fn volume(&self, id: VolumeId) -> Option<VolumeInfo>;
 
     /// One volume by its name.
@@ -28,10 +30,10 @@ pub trait Storage {
     /// Appends the changes of the set since the last call, in order.
     fn take_events(&self, events: &mut VecDeque<VolumeEvent>);
 
-    /// Whether completed writes may be lost with the power before a flush.
+    /// Whether a power loss before a flush can lose completed writes.
     fn volatile_cache(&self) -> bool;
 
-    /// Whether the medium failed so that no write is taken any more until a restart; reads go on.
+    /// Whether the medium has failed, so that no write is accepted until a restart. Reads continue.
     fn has_failed(&self) -> bool;
 }
 

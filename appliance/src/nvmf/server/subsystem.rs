@@ -1,8 +1,8 @@
-//! Subsystems: one for each volume, and the discovery subsystem; their controllers and health
+//! Subsystems: one for each volume, and the discovery subsystem, with their controllers and health
 //! counters.
 //!
 //! A subsystem lists its controllers, and each controller keeps its subsystem, as the specification
-//! has it: so this file and `controller` use each other.
+//! defines it. So this file and `controller` use each other.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -22,7 +22,7 @@ use crate::volume::{VolumeEvent, VolumeId, VolumeInfo};
 /// MN of every controller.
 pub(super) const MODEL_NUMBER: &str = "varve";
 
-/// What hosts did to a namespace since start, for the SMART log page.
+/// What hosts did to a namespace since the start, for the SMART log page.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     pub(super) reads: Counter,
@@ -36,7 +36,7 @@ pub(super) struct Health {
 /// A subsystem.
 pub(super) struct Subsystem {
     pub(super) nqn: String,
-    /// The volume behind namespace 1; `None` for the discovery subsystem.
+    /// The volume of namespace 1. `None` for the discovery subsystem.
     pub(super) volume: Option<VolumeId>,
     pub(super) name: String,
     pub(super) uuid: Uuid,
@@ -44,7 +44,7 @@ pub(super) struct Subsystem {
     pub(super) serial_number: String,
     pub(super) size_blocks: Cell<u64>,
     pub(super) read_only: Cell<bool>,
-    /// The volume was deleted: there is no namespace any more, and soon no controller.
+    /// The volume was deleted: the namespace is gone, and soon the controllers are too.
     pub(super) deleted: Cell<bool>,
     pub(super) controllers: RefCell<Vec<Rc<Controller>>>,
     pub(super) health: Health,
@@ -90,8 +90,8 @@ impl Subsystem {
         self.volume.is_none()
     }
 
-    /// An identifier that no controller of the subsystem has, and that was not used lately. There are always more
-    /// identifiers than controllers, so that the search ends.
+    /// An identifier that no controller of the subsystem has, and that was not used recently. There
+    /// are always more identifiers than controllers, so the search ends.
     pub(super) fn next_controller_id(&self) -> u16 {
         loop {
             let id = self.next_controller_id.get();
@@ -130,19 +130,19 @@ impl Subsystem {
     }
 }
 
-/// Every subsystem of the target, kept as the storage's volumes are.
+/// Every subsystem of the target. They follow the storage's volumes.
 pub(super) struct Subsystems {
     by_nqn: RefCell<BTreeMap<String, Rc<Subsystem>>>,
     pub(super) discovery: Rc<Subsystem>,
     /// GENCTR of the discovery log page.
     generation: Cell<u64>,
     events: RefCell<VecDeque<VolumeEvent>>,
-    /// Whether hosts were told that the storage has failed.
+    /// Whether hosts were notified that the storage has failed.
     failure_told: Cell<bool>,
 }
 
 impl Subsystems {
-    /// The subsystems of all volumes there are. Events that the storage holds of the time before are taken and dropped.
+    /// The subsystems of all existing volumes. Earlier events of the storage are taken and dropped.
     pub(super) fn new(storage: &dyn Storage) -> Self {
         let mut stale = VecDeque::new();
         storage.take_events(&mut stale);
@@ -161,7 +161,7 @@ impl Subsystems {
         }
     }
 
-    /// The subsystem with this NQN, the discovery subsystem included.
+    /// The subsystem with this NQN, which may be the discovery subsystem.
     pub(super) fn find(&self, nqn: &str) -> Option<Rc<Subsystem>> {
         if nqn == DISCOVERY_NQN {
             return Some(Rc::clone(&self.discovery));
@@ -169,7 +169,7 @@ impl Subsystems {
         self.by_nqn.borrow().get(nqn).cloned()
     }
 
-    /// Every subsystem that has a volume, by NQN.
+    /// Every subsystem that has a volume, in the order of the NQNs.
     pub(super) fn all(&self) -> Vec<Rc<Subsystem>> {
         self.by_nqn.borrow().values().cloned().collect()
     }
@@ -182,13 +182,14 @@ impl Subsystems {
         self.generation.get()
     }
 
-    /// The discovery log page has changed: count up, and tell the discovery controllers.
+    /// The discovery log page has changed: increment its generation and notify the discovery
+    /// controllers.
     pub(super) fn discovery_changed(&self) {
         self.generation.set(self.generation.get() + 1);
         self.discovery.notify(Notice::DiscoveryChanged);
     }
 
-    /// Follows the storage's changes since the last call. Controllers of deleted volumes are told to end.
+    /// Follows the storage's changes since the last call. Ends the controllers of deleted volumes.
     pub(super) fn follow(&self, storage: &dyn Storage) -> usize {
         let mut events = self.events.borrow_mut();
         storage.take_events(&mut events);
@@ -211,7 +212,7 @@ impl Subsystems {
     }
 
     fn created(&self, storage: &dyn Storage, id: VolumeId) {
-        // Deleted again since: its own event follows.
+        // Deleted again since then: its own event follows.
         let Some(info) = storage.volume(id) else { return };
         let subsystem = Subsystem::of_volume(&info);
         tracing::info!(nqn = %subsystem.nqn, "subsystem added");
@@ -238,7 +239,8 @@ impl Subsystems {
     }
 }
 
-/// Takes the namespace away, tells the hosts, and has the controllers end a little later.
+/// Removes the namespace, notifies the hosts, and ends the controllers after a short time
+/// ([`TargetConfig::linger`](super::config::TargetConfig::linger)).
 fn end_all(subsystem: &Subsystem) {
     subsystem.deleted.set(true);
     subsystem.notify(Notice::NamespaceChanged);

@@ -34,7 +34,7 @@ pub struct Identify {
     pub cns_specific_id: U16,
     /// 46
     pub reserved_46: u8,
-    /// 47: CSI, command set identifier; 0 is NVM.
+    /// 47: CSI, command set identifier. 0 is NVM.
     pub command_set: u8,
     /// 48..56
     pub reserved_48: [u8; 8],
@@ -46,7 +46,7 @@ pub struct Identify {
 assert_layout!(Identify, 64, cns @ 40, controller_id @ 42, command_set @ 47, uuid_index @ 56);
 
 impl Identify {
-    /// An Identify command for `cns` and a namespace (0 when it names none).
+    /// An Identify command for `cns` and a namespace (0 for none).
     pub fn new(cns: Cns, nsid: u32) -> Self {
         Self {
             opcode: AdminOpcode::Identify.into(),
@@ -164,13 +164,13 @@ impl GetLogPage {
         }
     }
 
-    /// Bytes asked for, 4 to 16 GiB.
+    /// Bytes requested, 4 bytes to 16 GiB.
     pub fn length_bytes(&self) -> u64 {
         let dwords = u64::from(self.dwords_high.get()) << 16 | u64::from(self.dwords_low.get());
         dwords.saturating_add(1).saturating_mul(4)
     }
 
-    /// RAE: whether reading leaves the event armed off.
+    /// RAE: whether the event stays masked after the page is read.
     pub fn retains_event(&self) -> bool {
         self.specific & Self::RETAIN_EVENT != 0
     }

@@ -1,8 +1,8 @@
-//! Submission and completion queue entries, and typed views of the I/O commands; `admin_command`
-//! has the admin commands, which are to be found here too.
+//! Submission and completion queue entries, and typed views of the I/O commands. The views of the
+//! admin commands are in `admin_command` and are exported here too.
 //!
-//! All views are 64 bytes and hold the same bytes as [`Sqe`]; [`Sqe::view`] reinterprets in place.
-//! The part common to all (Base figure "Common Command Format"):
+//! All views are 64 bytes and contain the same bytes as [`Sqe`]. [`Sqe::view`] reinterprets them in
+//! place. The common part (Base figure "Common Command Format"):
 //!
 //! | bytes  | field                                                   |
 //! |--------|---------------------------------------------------------|
@@ -47,9 +47,9 @@ wire_enum! {
     pub enum Psdt: u8 {
         /// PRPs: not allowed over Fabrics.
         Prp = 0b00,
-        /// SGL; metadata pointer is an address. What Fabrics hosts must send.
+        /// SGL. The metadata pointer is an address. Fabrics hosts must send this value.
         Sgl = 0b01,
-        /// SGL; metadata pointer is an SGL segment.
+        /// SGL. The metadata pointer is an SGL segment.
         SglWithMetadataSgl = 0b10,
     }
 }
@@ -87,7 +87,7 @@ pub struct Sqe {
     pub flags: u8,
     /// 2..4: command identifier, unique among the queue's outstanding commands.
     pub command_id: U16,
-    /// 4..8: namespace identifier; FCTYPE in its lowest byte for Fabrics commands.
+    /// 4..8: namespace identifier. For Fabrics commands the lowest byte is FCTYPE.
     pub nsid: U32,
     /// 8..12
     pub cdw2: U32,
@@ -127,15 +127,15 @@ impl Sqe {
     /// The same bytes as a typed view.
     #[inline]
     pub fn view<T: CommandView>(&self) -> &T {
-        // Every view has this entry's size, which `command_views!` asserts; the transmute checks it
-        // again.
+        // Every view has the size of this entry, which `command_views!` asserts. The transmute
+        // checks it again.
         zerocopy::transmute_ref!(self)
     }
 
     /// FUSE.
     ///
     /// # Errors
-    /// When it holds the reserved value.
+    /// When it has the reserved value.
     pub fn fuse(&self) -> Result<Fuse, super::UnknownValue> {
         Fuse::try_from(self.flags & 0b11)
     }
@@ -143,7 +143,7 @@ impl Sqe {
     /// PSDT.
     ///
     /// # Errors
-    /// When it holds the reserved value.
+    /// When it has the reserved value.
     pub fn psdt(&self) -> Result<Psdt, super::UnknownValue> {
         Psdt::try_from(self.flags >> 6)
     }
@@ -162,11 +162,11 @@ pub struct Cqe {
     pub result: U64,
     /// 8..10: SQ head pointer, unless flow control is disabled.
     pub sq_head: U16,
-    /// 10..12: SQ identifier; reserved over Fabrics.
+    /// 10..12: SQ identifier. Reserved over Fabrics.
     pub sq_id: U16,
     /// 12..14: the command's identifier.
     pub command_id: U16,
-    /// 14..16: status in bits 15:1; bit 0 is the phase tag, 0 over Fabrics.
+    /// 14..16: status in bits 15:1. Bit 0 is the phase tag, 0 over Fabrics.
     pub status: U16,
 }
 assert_layout!(Cqe, 16, sq_head @ 8, sq_id @ 10, command_id @ 12, status @ 14);
@@ -227,7 +227,7 @@ pub struct Rw {
     pub sgl: SglDescriptor,
     /// 40..48: SLBA, first logical block.
     pub start_lba: U64,
-    /// 48..50: NLB, count of logical blocks, 0's based.
+    /// 48..50: NLB, number of logical blocks, 0's based.
     pub blocks_less_one: U16,
     /// 50..52: see [`rw_control`].
     pub control: U16,
@@ -241,7 +241,7 @@ pub struct Rw {
 assert_layout!(Rw, 64, sgl @ 24, start_lba @ 40, blocks_less_one @ 48, control @ 50, hints @ 52);
 
 impl Rw {
-    /// A command on `blocks` logical blocks (1 to 65536) from `start_lba`; the data pointer is
+    /// A command on `blocks` logical blocks (1 to 65536) from `start_lba`. The data pointer is
     /// empty.
     pub fn new(opcode: IoOpcode, nsid: u32, start_lba: u64, blocks: u32) -> Self {
         Self {
@@ -254,7 +254,7 @@ impl Rw {
         }
     }
 
-    /// Count of logical blocks, 1 to 65536.
+    /// Number of logical blocks, 1 to 65536.
     pub fn blocks(&self) -> u32 {
         u32::from(self.blocks_less_one.get()) + 1
     }
@@ -294,7 +294,7 @@ pub struct DatasetManagement {
     pub reserved_8: [u8; 16],
     /// 24..40: data pointer.
     pub sgl: SglDescriptor,
-    /// 40: NR, count of ranges, 0's based.
+    /// 40: NR, number of ranges, 0's based.
     pub ranges_less_one: u8,
     /// 41..44
     pub reserved_41: [u8; 3],
@@ -311,7 +311,7 @@ assert_layout!(DatasetManagement, 64, sgl @ 24, ranges_less_one @ 40, attributes
 pub struct DatasetRange {
     /// 0..4: context attributes, hints only.
     pub context: U32,
-    /// 4..8: count of logical blocks (not 0's based).
+    /// 4..8: number of logical blocks (not 0's based).
     pub blocks: U32,
     /// 8..16: first logical block.
     pub start_lba: U64,

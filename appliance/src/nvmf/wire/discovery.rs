@@ -62,7 +62,7 @@ pub mod transport_requirement {
 
 /// Bits of [`DiscoveryEntry::flags`] (EFLAGS).
 pub mod entry_flag {
-    /// DUPRETINFO: the same information is given through other ports of this discovery subsystem.
+    /// DUPRETINFO: other ports of this discovery subsystem return the same information.
     pub const DUPLICATE_INFORMATION: u16 = 1 << 0;
     /// EPCSD: explicit persistent connections are supported (discovery subsystems).
     pub const PERSISTENT_CONNECTION: u16 = 1 << 1;
@@ -70,13 +70,13 @@ pub mod entry_flag {
     pub const NO_CDC_CONNECTIVITY: u16 = 1 << 2;
 }
 
-/// Header of the discovery log page; `records` entries follow.
+/// Header of the discovery log page. `records` entries follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct DiscoveryHeader {
     /// 0..8: GENCTR, changes with every change of the page.
     pub generation: U64,
-    /// 8..16: NUMREC, entries that follow.
+    /// 8..16: NUMREC, number of entries that follow.
     pub records: U64,
     /// 16..18: RECFMT, 0.
     pub record_format: U16,
@@ -99,7 +99,7 @@ pub struct DiscoveryEntry {
     pub requirements: u8,
     /// 4..6: PORTID.
     pub port_id: U16,
-    /// 6..8: CNTLID; `FFFFh` for the dynamic controller model.
+    /// 6..8: CNTLID. `FFFFh` for the dynamic controller model.
     pub controller_id: U16,
     /// 8..10: ASQSZ, most entries of the admin queue, at least 32.
     pub admin_queue_entries_max: U16,

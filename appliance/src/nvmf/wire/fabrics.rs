@@ -11,9 +11,9 @@ use super::property::Property;
 use super::sgl::SglDescriptor;
 use super::text::{self, TextError};
 
-/// The controller identifier by which Connect asks for a new controller (dynamic model).
+/// The controller identifier with which Connect requests a new controller (dynamic model).
 pub const CONTROLLER_ID_DYNAMIC: u16 = 0xFFFF;
-/// The controller identifier by which Connect asks for any static controller.
+/// The controller identifier with which Connect requests any static controller.
 pub const CONTROLLER_ID_STATIC: u16 = 0xFFFE;
 /// The highest identifier a controller may have.
 pub const CONTROLLER_ID_MAX: u16 = 0xFFEF;
@@ -26,7 +26,7 @@ pub const CONNECT_DATA_BYTES: usize = 1024;
 
 /// Bits of [`Connect::attributes`].
 pub mod connect_attribute {
-    /// Priority class, bits 1:0; only with weighted round robin.
+    /// Priority class, bits 1:0. Only with weighted round robin.
     pub const PRIORITY: u8 = 0b11;
     /// Disable SQ flow control.
     pub const NO_FLOW_CONTROL: u8 = 1 << 2;
@@ -52,15 +52,15 @@ pub struct Connect {
     pub sgl: SglDescriptor,
     /// 40..42: RECFMT, 0.
     pub record_format: U16,
-    /// 42..44: QID; 0 is the admin queue.
+    /// 42..44: QID. 0 is the admin queue.
     pub queue_id: U16,
-    /// 44..46: SQSIZE, entries of the queue, 0's based; not 0.
+    /// 44..46: SQSIZE, entries of the queue, 0's based. Not 0.
     pub queue_size_less_one: U16,
     /// 46: CATTR, see [`connect_attribute`].
     pub attributes: u8,
     /// 47
     pub reserved_47: u8,
-    /// 48..52: KATO in milliseconds; 0 is off. Only on the admin queue.
+    /// 48..52: KATO in milliseconds. 0 is off. Only on the admin queue.
     pub keep_alive_timeout_ms: U32,
     /// 52..64
     pub reserved_52: [u8; 12],
@@ -138,7 +138,7 @@ impl ConnectData {
 
 /// Offsets of Connect fields in the command, for [`connect_invalid_parameter`].
 pub mod connect_command_offset {
-    /// RECFMT (its mismatch has a status of its own).
+    /// RECFMT (a mismatch has its own status).
     pub const RECORD_FORMAT: u16 = 40;
     /// QID.
     pub const QUEUE_ID: u16 = 42;
@@ -162,7 +162,7 @@ pub mod connect_data_offset {
     pub const HOST_NQN: u16 = 512;
 }
 
-/// The completion result of a successful Connect: CNTLID, and what authentication is required.
+/// The completion result of a successful Connect: CNTLID, and the required authentication.
 ///
 /// `result` goes into DW0 and DW1 of the completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -184,12 +184,12 @@ impl ConnectResult {
         Self { controller_id: U16::new(controller_id), authentication: U16::ZERO, reserved: [0; 4] }
     }
 
-    /// As the completion's result.
+    /// Converts to the completion's result.
     pub fn to_result(self) -> u64 {
         U64::read_from_bytes(self.as_bytes()).map_or(0, U64::get)
     }
 
-    /// From the completion's result.
+    /// Converts from the completion's result.
     pub fn from_result(result: u64) -> Self {
         zerocopy::transmute!(U64::new(result))
     }
@@ -198,9 +198,10 @@ impl ConnectResult {
 /// The completion result of "Connect Invalid Parameters" (Base figure "Connect Response - Dword
 /// 0").
 ///
-/// `offset` is that of the wrong field in the command or, if `in_data`, in the data.
+/// `offset` is the offset of the wrong field in the command or, if `in_data`, in the data.
 pub const fn connect_invalid_parameter(offset: u16, in_data: bool) -> u64 {
-    // Bytes 0..2 the offset, byte 2 where it lies; a structure for three bytes would say no more.
+    // Bytes 0..2 hold the offset, byte 2 whether it is in the data. A structure for three bytes
+    // would not be clearer.
     offset as u64 | (in_data as u64) << 16
 }
 
@@ -249,7 +250,7 @@ pub struct PropertySet {
     pub reserved_41: [u8; 3],
     /// 44..48: OFST.
     pub offset: U32,
-    /// 48..56: the value; a 4-byte property is in the first half.
+    /// 48..56: the value. A 4-byte property uses the first half.
     pub value: U64,
     /// 56..64
     pub reserved_56: [u8; 8],
@@ -303,7 +304,7 @@ pub struct Disconnect {
 assert_layout!(Disconnect, 64, record_format @ 40);
 
 impl Disconnect {
-    /// Disconnects the I/O queue that it comes on.
+    /// Disconnects the I/O queue on which it is sent.
     pub fn new() -> Self {
         Disconnect {
             opcode: AdminOpcode::Fabrics.into(),

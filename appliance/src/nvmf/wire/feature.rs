@@ -76,13 +76,13 @@ wire_enum! {
 wire_enum! {
     /// SEL of Get Features (Base figure "Get Features - Command Dword 10").
     pub enum FeatureSelect: u8 {
-        /// The value in force.
+        /// The current value.
         Current = 0,
         /// The default.
         Default = 1,
         /// The saved value.
         Saved = 2,
-        /// What the feature can do, see [`feature_capability`].
+        /// The capabilities of the feature, see [`feature_capability`].
         Capabilities = 3,
     }
 }
@@ -127,7 +127,7 @@ impl QueueCounts {
         zerocopy::transmute!(U32::new(dword))
     }
 
-    /// Queues that can be used, each having a submission and a completion side over Fabrics.
+    /// Usable queues: over Fabrics each has a submission and a completion side.
     pub fn queues(self) -> u32 {
         let less_one = self.submission_less_one.get().min(self.completion_less_one.get());
         u32::from(less_one) + 1
@@ -163,7 +163,8 @@ impl Timestamp {
     }
 }
 
-/// Bits of Asynchronous Event Configuration, and of OAES where they are the same.
+/// Bits of Asynchronous Event Configuration. OAES uses the same bits for the events that it
+/// contains.
 pub mod event_mask {
     /// Critical warnings of SMART, bits 7:0.
     pub const SMART: u32 = 0xFF;
@@ -212,9 +213,9 @@ wire_enum! {
 pub struct AsyncEvent {
     /// 0: type in bits 2:0, see [`AsyncEventType`].
     pub event_type: u8,
-    /// 1: information, its meaning depends on the type.
+    /// 1: information. Its meaning depends on the type.
     pub information: u8,
-    /// 2: the log page that says more and whose reading clears the event.
+    /// 2: the log page with the details. Reading it clears the event.
     pub log_page: u8,
     /// 3
     pub reserved: u8,

@@ -65,22 +65,23 @@ impl SupportedLogPages {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ErrorInformation {
-    /// 0..8: number of this error since the controller's birth, from 1; 0 marks an unused entry.
+    /// 0..8: number of this error since the controller was created, from 1. 0 marks an unused
+    /// entry.
     pub error_count: U64,
-    /// 8..10: the queue; `FFFFh` when it is not of a command.
+    /// 8..10: the queue. `FFFFh` when the error belongs to no command.
     pub sq_id: U16,
-    /// 10..12: the command; `FFFFh` when it is not of a command.
+    /// 10..12: the command. `FFFFh` when the error belongs to no command.
     pub command_id: U16,
     /// 12..14: the status field of the completion.
     pub status: U16,
-    /// 14..16: where the wrong parameter is: byte in 7:0, bit in 10:8; `FFFFh` when it is not of a
-    /// command.
+    /// 14..16: position of the wrong parameter: byte in 7:0, bit in 10:8. `FFFFh` when the error
+    /// belongs to no command.
     pub parameter_location: U16,
     /// 16..24: the first logical block that failed.
     pub lba: U64,
     /// 24..28: the namespace.
     pub nsid: U32,
-    /// 28: vendor specific log page with more, or 0.
+    /// 28: vendor specific log page with details, or 0.
     pub vendor_log: u8,
     /// 29: TRTYPE.
     pub transport_type: u8,
@@ -145,13 +146,13 @@ pub struct Smart {
     pub unsafe_shutdowns: U128,
     /// 160..176: media and data integrity errors.
     pub media_errors: U128,
-    /// 176..192: error information entries over the life.
+    /// 176..192: error information entries over the controller's life.
     pub error_log_entries: U128,
     /// 192..196: minutes above the warning temperature.
     pub warning_temperature_minutes: U32,
     /// 196..200: minutes above the critical temperature.
     pub critical_temperature_minutes: U32,
-    /// 200..216: sensors in kelvin, 0 is absent.
+    /// 200..216: sensors in kelvin. 0 means absent.
     pub temperature_sensors_kelvin: [U16; 8],
     /// 216..232: transitions to and seconds in thermal states 1 and 2.
     pub thermal_management: [U32; 4],
@@ -168,7 +169,7 @@ pub struct FirmwareSlot {
     pub active: u8,
     /// 1..8
     pub reserved_1: [u8; 7],
-    /// 8..64: revision in each slot, ASCII, space-padded; 0 for an empty slot.
+    /// 8..64: revision in each slot, ASCII, space-padded. 0 for an empty slot.
     pub revisions: [[u8; 8]; 7],
     /// 64..512
     pub reserved_64: [u8; 448],
@@ -178,8 +179,8 @@ assert_layout!(FirmwareSlot, 512, revisions @ 8, reserved_64 @ 64);
 /// The most namespaces in [`ChangedNamespaces`].
 pub const CHANGED_NAMESPACES_MAX: usize = 1024;
 
-/// Changed Namespace List, 04h: ascending, 0 ends it; the first entry `FFFFFFFFh` when more changed
-/// than fit.
+/// Changed Namespace List, 04h: ascending, ended by 0. The first entry is `FFFFFFFFh` when more
+/// namespaces changed than fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ChangedNamespaces {
@@ -215,11 +216,11 @@ pub struct CommandEffects {
 }
 assert_layout!(CommandEffects, 4096, io @ 1024, reserved @ 2048);
 
-/// Header of Asymmetric Namespace Access, 0Ch; group descriptors follow.
+/// Header of Asymmetric Namespace Access, 0Ch. Group descriptors follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct AnaHeader {
-    /// 0..8: change count, up by one with each change.
+    /// 0..8: change count, incremented by each change.
     pub change_count: U64,
     /// 8..10: group descriptors that follow.
     pub groups: U16,
@@ -228,7 +229,7 @@ pub struct AnaHeader {
 }
 assert_layout!(AnaHeader, 16, groups @ 8);
 
-/// A group descriptor of [`AnaHeader`]; `namespaces` NSIDs of 4 bytes follow it, ascending.
+/// A group descriptor of [`AnaHeader`]. `namespaces` NSIDs of 4 bytes follow it, ascending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct AnaGroup {

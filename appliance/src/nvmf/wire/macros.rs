@@ -11,7 +11,7 @@ macro_rules! assert_layout {
     };
 }
 
-/// Gives wire structures an all-zero `Default`, which is what reserved fields must hold.
+/// Gives wire structures an all-zero `Default`, because reserved fields must be zero.
 macro_rules! zeroed_default {
     ($($type:ty),+ $(,)?) => {
         $(impl Default for $type {

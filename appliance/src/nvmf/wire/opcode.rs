@@ -135,8 +135,8 @@ wire_enum! {
 }
 
 impl DataDirection {
-    /// The direction that a standard opcode moves data in. For a Fabrics command pass FCTYPE,
-    /// whose lower 2 bits mean the same.
+    /// The direction in which a standard opcode moves data. For a Fabrics command pass FCTYPE,
+    /// whose lower 2 bits have the same meaning.
     pub const fn of_opcode(opcode: u8) -> Self {
         match opcode & 0b11 {
             0b00 => Self::None,

@@ -22,17 +22,17 @@ use super::macros::{assert_layout, wire_enum, zeroed_default};
 pub const COMMON_HEADER_BYTES: usize = 8;
 /// Bytes of a header or data digest.
 pub const DIGEST_BYTES: usize = 4;
-/// The only PDU format version there is.
+/// The only existing PDU format version.
 pub const PDU_FORMAT_VERSION: u16 = 0;
 /// The most bytes of the offending PDU that a termination request may carry back.
 pub const TERMINATION_DATA_BYTES_MAX: usize = 128;
-/// The smallest MAXH2CDATA a controller may state, in bytes.
+/// The smallest MAXH2CDATA that a controller may report, in bytes.
 pub const H2C_DATA_BYTES_MAX_LEAST: u32 = 4096;
-/// In-capsule data every controller takes on the admin queue, in bytes (TCP section 3.5).
+/// In-capsule data that every controller accepts on the admin queue, in bytes (TCP section 3.5).
 pub const ADMIN_IN_CAPSULE_BYTES: u32 = 8192;
 /// The port of discovery controllers.
 pub const DISCOVERY_PORT: u16 = 8009;
-/// The IANA port of NVMe/TCP I/O controllers by custom.
+/// The usual port of NVMe/TCP I/O controllers, registered with IANA.
 pub const NVME_TCP_PORT: u16 = 4420;
 
 wire_enum! {
@@ -42,9 +42,9 @@ wire_enum! {
         IcReq = 0x00,
         /// Initialize connection response.
         IcResp = 0x01,
-        /// The host ends the connection for an error.
+        /// The host ends the connection because of an error.
         H2cTermReq = 0x02,
-        /// The controller ends the connection for an error.
+        /// The controller ends the connection because of an error.
         C2hTermReq = 0x03,
         /// Command capsule.
         CapsuleCmd = 0x04,
@@ -60,7 +60,7 @@ wire_enum! {
 }
 
 impl PduType {
-    /// The header length (HLEN) that this type has, without digests, in bytes.
+    /// The header length (HLEN) of this type, without digests, in bytes.
     pub const fn header_bytes(self) -> u8 {
         match self {
             Self::IcReq | Self::IcResp => 128,
@@ -79,7 +79,7 @@ impl PduType {
         !matches!(self, Self::IcReq | Self::IcResp | Self::H2cTermReq | Self::C2hTermReq)
     }
 
-    /// Whether this type carries a data field under PDO.
+    /// Whether this type has a data field at PDO.
     pub const fn may_have_data(self) -> bool {
         matches!(self, Self::CapsuleCmd | Self::H2cData | Self::C2hData)
     }
@@ -93,7 +93,7 @@ pub mod flags {
     pub const DATA_DIGEST: u8 = 1 << 1;
     /// `LAST_PDU`: the last data PDU of this R2T or command (`H2CData`, `C2HData`).
     pub const LAST: u8 = 1 << 2;
-    /// SUCCESS: the command is complete with success, no response capsule follows (`C2HData`).
+    /// SUCCESS: the command completed successfully, and no response capsule follows (`C2HData`).
     pub const SUCCESS: u8 = 1 << 3;
 }
 
@@ -123,9 +123,9 @@ pub struct CommonHeader {
     pub flags: u8,
     /// 2: header length in bytes without the digest.
     pub hlen: u8,
-    /// 3: offset of the data from the PDU's first byte; 0 when there is none.
+    /// 3: offset of the data from the PDU's first byte. 0 when there is none.
     pub pdo: u8,
-    /// 4..8: length of the whole PDU in bytes, digests and padding included.
+    /// 4..8: length of the whole PDU in bytes, including digests and padding.
     pub plen: U32,
 }
 assert_layout!(CommonHeader, 8, plen @ 4);
@@ -146,8 +146,9 @@ impl CommonHeader {
 
     /// A header for a PDU that carries `data_bytes` (not 0) of data.
     ///
-    /// `alignment_bytes` is what the receiver asked for in CPDA or HPDA (4 when it asked for
-    /// nothing), at most 128. The data offset is the first multiple of it after the header.
+    /// `alignment_bytes` is the value that the receiver requested in CPDA or HPDA (4 when it
+    /// requested nothing), at most 128. The data offset is the first multiple of it after the
+    /// header.
     pub const fn with_data(
         pdu_type: PduType,
         digests: Digests,
@@ -156,7 +157,7 @@ impl CommonHeader {
     ) -> Self {
         let hlen = pdu_type.header_bytes();
         let header = hlen.saturating_add(digest_bytes(digests.header));
-        // At most 76 before rounding up, so that the offset stays within the byte: 128 or less.
+        // At most 76 before rounding up, so the offset fits into the byte: it is 128 or less.
         let pdo = header.div_ceil(alignment_bytes).saturating_mul(alignment_bytes);
         let mut bits = 0;
         if digests.header {
@@ -197,7 +198,7 @@ impl Digests {
             | (if self.data { digest_enable::DATA } else { 0 })
     }
 
-    /// Reads the DGST byte; reserved bits are ignored.
+    /// Reads the DGST byte. Reserved bits are ignored.
     pub const fn from_bits(bits: u8) -> Self {
         Self { header: bits & digest_enable::HEADER != 0, data: bits & digest_enable::DATA != 0 }
     }
@@ -211,11 +212,11 @@ pub struct IcReq {
     pub header: CommonHeader,
     /// 8..10: PFV, 0.
     pub format_version: U16,
-    /// 10: HPDA, alignment of data in C2H PDUs: 0's based count of dwords, at most 31.
+    /// 10: HPDA, alignment of data in C2H PDUs: 0's based number of dwords, at most 31.
     pub host_data_alignment: u8,
     /// 11: DGST, see [`digest_enable`].
     pub digest: u8,
-    /// 12..16: MAXR2T, 0's based count of outstanding R2Ts the host takes for one command.
+    /// 12..16: MAXR2T, 0's based number of outstanding R2Ts that the host accepts for one command.
     pub r2t_max: U32,
     /// 16..128
     pub reserved: [u8; 112],
@@ -223,7 +224,7 @@ pub struct IcReq {
 assert_layout!(IcReq, 128, format_version @ 8, host_data_alignment @ 10, digest @ 11, r2t_max @ 12);
 
 impl IcReq {
-    /// A request as the Linux host sends it: one R2T a command, no alignment.
+    /// A request like the Linux host's: one R2T per command, no alignment.
     pub const fn new(digests: Digests) -> Self {
         Self {
             header: CommonHeader::without_data(PduType::IcReq, false),
@@ -244,7 +245,7 @@ pub struct IcResp {
     pub header: CommonHeader,
     /// 8..10: PFV, 0.
     pub format_version: U16,
-    /// 10: CPDA, alignment of data in H2C PDUs: 0's based count of dwords, at most 31.
+    /// 10: CPDA, alignment of data in H2C PDUs: 0's based number of dwords, at most 31.
     pub controller_data_alignment: u8,
     /// 11: DGST, see [`digest_enable`].
     pub digest: u8,
@@ -256,7 +257,7 @@ pub struct IcResp {
 assert_layout!(IcResp, 128, controller_data_alignment @ 10, digest @ 11, h2c_data_bytes_max @ 12);
 
 impl IcResp {
-    /// A response that asks for no alignment.
+    /// A response that requests no alignment.
     pub const fn new(digests: Digests, h2c_data_bytes_max: u32) -> Self {
         Self {
             header: CommonHeader::without_data(PduType::IcResp, false),
@@ -272,17 +273,17 @@ impl IcResp {
 wire_enum! {
     /// Fatal error status of a termination request (TCP sections 3.6.2.4 and 3.6.2.5).
     pub enum FatalError: u16 {
-        /// A header field is invalid; FEI is the field's offset in the PDU.
+        /// A header field is invalid. FEI is the field's offset in the PDU.
         InvalidHeaderField = 0x01,
         /// A PDU of this type was not expected now.
         SequenceError = 0x02,
-        /// The header digest did not match; FEI is the digest received.
+        /// The header digest did not match. FEI is the received digest.
         HeaderDigestError = 0x03,
         /// Data outside the range of the command or the R2T.
         DataOutOfRange = 0x04,
         /// C2H: more data than MAXH2CDATA allows. H2C: more R2Ts than MAXR2T allows.
         LimitExceeded = 0x05,
-        /// A parameter is not supported; FEI is its offset in the PDU.
+        /// A parameter is not supported. FEI is its offset in the PDU.
         UnsupportedParameter = 0x06,
     }
 }
@@ -297,7 +298,7 @@ pub struct TermReq {
     pub header: CommonHeader,
     /// 8..10: FES, see [`FatalError`].
     pub fatal_error: U16,
-    /// 10..14: FEI, its meaning depends on the error.
+    /// 10..14: FEI. Its meaning depends on the error.
     pub information: U32,
     /// 14..24
     pub reserved: [u8; 10],
@@ -321,7 +322,7 @@ impl TermReq {
     }
 }
 
-/// Command capsule (TCP section 3.6.2.6); in-capsule data may follow at PDO.
+/// Command capsule (TCP section 3.6.2.6). In-capsule data may follow at PDO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct CapsuleCmd {
@@ -344,7 +345,7 @@ pub struct CapsuleResp {
 assert_layout!(CapsuleResp, 24, cqe @ 8);
 
 impl CapsuleResp {
-    /// A response capsule; the caller appends the header digest if `header_digest`.
+    /// A response capsule. The caller appends the header digest if `header_digest`.
     pub const fn new(cqe: Cqe, header_digest: bool) -> Self {
         Self { header: CommonHeader::without_data(PduType::CapsuleResp, header_digest), cqe }
     }
@@ -358,7 +359,7 @@ pub struct H2cData {
     pub header: CommonHeader,
     /// 8..10: CCCID, the command's identifier.
     pub command_id: U16,
-    /// 10..12: TTAG, the tag of the R2T that is being answered.
+    /// 10..12: TTAG, the tag of the R2T that this PDU answers.
     pub transfer_tag: U16,
     /// 12..16: DATAO, offset in the command's data, in bytes, a multiple of 4.
     pub data_offset: U32,
@@ -408,7 +409,7 @@ pub struct R2t {
 assert_layout!(R2t, 24, command_id @ 8, transfer_tag @ 10, data_offset @ 12, data_bytes @ 16);
 
 impl R2t {
-    /// An R2T; the caller appends the header digest if `header_digest`.
+    /// An R2T. The caller appends the header digest if `header_digest`.
     pub const fn new(
         command_id: u16,
         transfer_tag: u16,

@@ -1,9 +1,9 @@
-//! What a receiver must check before it believes a PDU header (TCP sections 3.5 and 3.6), and
+//! Checks that a receiver makes before it trusts a PDU header (TCP sections 3.5 and 3.6), and
 //! digests.
 //!
-//! [`check_header`] takes the 8 bytes of a common header and answers where everything in the PDU
-//! lies. After it, every length is bounded and the receiver may index without further checks.
-//! [`check_data`] compares DATAL with the layout once the rest of the header is there.
+//! [`check_header`] takes the 8 bytes of a common header and returns the positions of all parts of
+//! the PDU. After it, every length is bounded and the receiver may index without further checks.
+//! [`check_data`] compares DATAL with the layout when the rest of the header has arrived.
 
 use zerocopy::IntoBytes;
 
@@ -12,7 +12,7 @@ use super::pdu::{
     TERMINATION_DATA_BYTES_MAX, TermReq, flags,
 };
 
-/// Offsets of the common header's fields, as FEI gives them.
+/// Offsets of the common header's fields, as used in FEI.
 mod field_offset {
     pub(super) const TYPE: u32 = 0;
     pub(super) const FLAGS: u32 = 1;
@@ -31,14 +31,14 @@ pub enum Receiver {
     Host,
 }
 
-/// What a receiver allows, fixed once the connection is initialized.
+/// The limits of a receiver, fixed when the connection is initialized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PduLimits {
     /// Which side is receiving.
     pub receiver: Receiver,
     /// The digests in use (none before initialization).
     pub digests: Digests,
-    /// The alignment of the data offset that this receiver asked for (CPDA or HPDA) in bytes:
+    /// The alignment of the data offset that this receiver requested (CPDA or HPDA) in bytes:
     /// (value + 1) x 4, 4 to 128.
     pub data_alignment_bytes: u8,
     /// The most in-capsule data in one command capsule, in bytes.
@@ -48,27 +48,27 @@ pub struct PduLimits {
     pub data_bytes_max: u32,
 }
 
-/// Where the parts of a PDU lie; all offsets from its first byte.
+/// The positions of a PDU's parts. All offsets are from its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PduLayout {
     /// The type.
     pub pdu_type: PduType,
     /// Bytes of the header (HLEN), which the header digest covers.
     pub header_bytes: u8,
-    /// Whether a header digest lies directly after the header.
+    /// Whether a header digest directly follows the header.
     pub header_digest: bool,
-    /// First byte of the data; equal to `pdu_bytes` when there is no data.
+    /// First byte of the data. Equal to `pdu_bytes` when there is no data.
     pub data_offset: u32,
-    /// Bytes of data; 0 when there is none.
+    /// Bytes of data. 0 when there is none.
     pub data_bytes: u32,
-    /// Whether a data digest lies directly after the data.
+    /// Whether a data digest directly follows the data.
     pub data_digest: bool,
     /// Bytes of the whole PDU (PLEN).
     pub pdu_bytes: u32,
 }
 
 impl PduLayout {
-    /// Bytes of the header with its digest: what to receive before the PDU can be acted on.
+    /// Bytes of the header with its digest: these must arrive before the PDU can be acted on.
     pub const fn head_bytes(&self) -> usize {
         (self.header_bytes as usize).saturating_add(if self.header_digest { DIGEST_BYTES } else { 0 })
     }
@@ -83,13 +83,13 @@ pub enum PduError {
         /// The type byte.
         value: u8,
     },
-    /// FLAGS does not agree with the digests negotiated.
+    /// FLAGS does not match the negotiated digests.
     #[error("PDU flags {value:#04x} do not agree with the digests negotiated")]
     Flags {
         /// The flags byte.
         value: u8,
     },
-    /// HLEN is not that of the type.
+    /// HLEN is not the type's header length.
     #[error("header length {found} where the PDU type has {expected}")]
     HeaderLength {
         /// HLEN as received.
@@ -97,7 +97,7 @@ pub enum PduError {
         /// HLEN of the type.
         expected: u8,
     },
-    /// PDO lies in the header, beyond the PDU, or off the alignment asked for.
+    /// PDO is inside the header, beyond the PDU, or not aligned as requested.
     #[error("data offset {value} is inside the header, beyond the PDU or misaligned")]
     DataOffset {
         /// PDO as received.
@@ -109,7 +109,7 @@ pub enum PduError {
         /// PLEN as received.
         value: u32,
     },
-    /// DATAL is not what PLEN and PDO leave for data.
+    /// DATAL differs from the data length that follows from PLEN and PDO.
     #[error("data length field {found} where the PDU holds {held} bytes of data")]
     DataLength {
         /// DATAL as received.
@@ -159,7 +159,8 @@ impl PduError {
         }
     }
 
-    /// The termination request that reports this; `offender_bytes` of the PDU are to follow it.
+    /// The termination request that reports this. The caller sends `offender_bytes` of the PDU
+    /// after it.
     pub fn termination(&self, receiver: Receiver, offender_bytes: usize) -> TermReq {
         let pdu_type = match receiver {
             Receiver::Controller => PduType::C2hTermReq,
@@ -171,11 +172,11 @@ impl PduError {
 
 /// Checks a common header and computes the layout of its PDU.
 ///
-/// Whether the type is expected in the connection's present state is the caller's to decide.
-/// PDO is ignored when there is no data, as hosts differ in what they put there.
+/// The caller decides whether the type is expected in the connection's present state. PDO is
+/// ignored when there is no data, because hosts send different values then.
 ///
 /// # Errors
-/// The first rule broken, in the order type, flags, HLEN, PLEN, PDO, data limits.
+/// The first rule that is broken, in the order type, flags, HLEN, PLEN, PDO, data limits.
 pub fn check_header(header: &CommonHeader, limits: &PduLimits) -> Result<PduLayout, PduError> {
     let pdu_type = PduType::try_from(header.pdu_type)
         .ok()
@@ -218,7 +219,7 @@ pub fn check_header(header: &CommonHeader, limits: &PduLimits) -> Result<PduLayo
         PduType::CapsuleCmd | PduType::H2cData | PduType::C2hData => {}
     }
     if body_bytes == 0 {
-        // Only a command capsule may come without data.
+        // Only a command capsule may have no data.
         return match pdu_type {
             PduType::CapsuleCmd if header.flags & flags::DATA_DIGEST == 0 => Ok(layout),
             PduType::CapsuleCmd => Err(flags_wrong),
@@ -247,7 +248,7 @@ pub fn check_header(header: &CommonHeader, limits: &PduLimits) -> Result<PduLayo
     };
     if data_bytes > limit_bytes {
         return Err(match pdu_type {
-            // What does not fit a capsule is a wrong length, not a transfer over its limit.
+            // Data that does not fit a capsule is a wrong length, not a transfer above its limit.
             PduType::CapsuleCmd => length_wrong,
             _ => PduError::TooMuchData { data_bytes, limit_bytes },
         });
@@ -258,7 +259,7 @@ pub fn check_header(header: &CommonHeader, limits: &PduLimits) -> Result<PduLayo
     Ok(layout)
 }
 
-/// Compares DATAL of an `H2CData` or `C2HData` PDU with the data the PDU holds.
+/// Compares DATAL of an `H2CData` or `C2HData` PDU with the data in the PDU.
 ///
 /// # Errors
 /// When they differ.
@@ -276,13 +277,13 @@ pub fn digest(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }
 
-/// The digest as it is sent.
+/// The digest in its wire form.
 #[inline]
 pub fn digest_bytes(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
     digest(bytes).to_le_bytes()
 }
 
-/// The digest of data that lies in several pieces.
+/// The digest of data in several pieces.
 #[derive(Debug)]
 pub struct DataDigest(crc_fast::Digest);
 
@@ -298,14 +299,14 @@ impl DataDigest {
         self.0.update(piece);
     }
 
-    /// The digest as it is sent.
+    /// The digest in its wire form.
     pub fn finish(self) -> [u8; DIGEST_BYTES] {
         (self.0.finalize() as u32).to_le_bytes()
     }
 }
 
 /// Checks the header digest of a PDU of which at least [`PduLayout::head_bytes`] are in `pdu`.
-/// It is a pass when the connection uses no header digest.
+/// Succeeds when the connection uses no header digest.
 ///
 /// # Errors
 /// When the digest does not match, or `pdu` is too short.
@@ -321,7 +322,7 @@ pub fn check_header_digest(pdu: &[u8], layout: &PduLayout) -> Result<(), PduErro
     if found == computed { Ok(()) } else { Err(PduError::HeaderDigest { found, computed }) }
 }
 
-/// Views the first 8 bytes of `bytes` as a common header, if there are as many.
+/// Views the first 8 bytes of `bytes` as a common header. `None` if there are fewer.
 #[inline]
 pub fn common_header(bytes: &[u8]) -> Option<&CommonHeader> {
     use zerocopy::FromBytes;

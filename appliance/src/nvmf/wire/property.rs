@@ -1,6 +1,6 @@
-//! Controller properties (registers) as Property Get and Set move them (Base section 3.1.3).
+//! Controller properties (registers) that Property Get and Set read and write (Base section 3.1.3).
 //!
-//! The registers are bit fields; each type here names them with getters and builders.
+//! The registers are bit fields. Each type here has getters and builders for them.
 
 use super::macros::wire_enum;
 
@@ -32,9 +32,9 @@ impl Property {
     }
 }
 
-/// Version 2.0.0 as VS and Identify hold it.
+/// Version 2.0.0 as encoded in VS and Identify.
 pub const VERSION_2_0: u32 = 0x0002_0000;
-/// What a host writes to NSSR to reset the subsystem: "`NVMe`".
+/// The value that a host writes to NSSR to reset the subsystem: "`NVMe`".
 pub const SUBSYSTEM_RESET_MAGIC: u32 = 0x4E56_4D65;
 
 macro_rules! bits {
@@ -47,7 +47,7 @@ macro_rules! bits {
                 field
             }
 
-            /// The same register with the field set to the value, cut to its width.
+            /// The same register with the field set to the value, truncated to its width.
             #[must_use]
             pub const fn $with(self, value: u32) -> Self {
                 let mask: $repr = ((1 << $width) - 1) << $low;
@@ -65,13 +65,13 @@ pub struct Cap(pub u64);
 
 impl Cap {
     bits! { u64;
-        /// MQES: most entries of an I/O queue, 0's based; at least 1.
+        /// MQES: most entries of an I/O queue, 0's based. At least 1.
         queue_entries_less_one, with_queue_entries_less_one: 0 .. 16;
-        /// CQR: queues must be contiguous; 1 over Fabrics.
+        /// CQR: queues must be contiguous. 1 over Fabrics.
         contiguous_queues, with_contiguous_queues: 16 .. 1;
         /// TO: the longest time to become ready, in units of 500 ms.
         timeout_500ms, with_timeout_500ms: 24 .. 8;
-        /// DSTRD: doorbell stride; 0 over Fabrics.
+        /// DSTRD: doorbell stride. 0 over Fabrics.
         doorbell_stride, with_doorbell_stride: 32 .. 4;
         /// NSSRS: subsystem reset is supported.
         subsystem_reset, with_subsystem_reset: 36 .. 1;
@@ -104,13 +104,13 @@ impl Cc {
         command_set, with_command_set: 4 .. 3;
         /// MPS: memory page size, 2 ^ (12 + n) bytes.
         page_size, with_page_size: 7 .. 4;
-        /// AMS: arbitration; 0 is round robin.
+        /// AMS: arbitration. 0 is round robin.
         arbitration, with_arbitration: 11 .. 3;
         /// SHN: 0 none, 1 normal shutdown, 2 abrupt shutdown.
         shutdown, with_shutdown: 14 .. 2;
-        /// IOSQES: entry size of I/O submission queues, as a power of 2; 6.
+        /// IOSQES: entry size of I/O submission queues, as a power of 2: 6.
         submission_entry_size, with_submission_entry_size: 16 .. 4;
-        /// IOCQES: entry size of I/O completion queues, as a power of 2; 4.
+        /// IOCQES: entry size of I/O completion queues, as a power of 2: 4.
         completion_entry_size, with_completion_entry_size: 20 .. 4;
         /// CRIME: ready independent of media enable.
         ready_without_media, with_ready_without_media: 24 .. 1;
@@ -121,7 +121,7 @@ impl Cc {
     /// [`Cc::shutdown`] for an abrupt shutdown.
     pub const SHUTDOWN_ABRUPT: u32 = 2;
 
-    /// What a host sets to enable a controller with the NVM command set.
+    /// The value with which a host enables a controller with the NVM command set.
     pub const fn enabled() -> Self {
         Self(0).with_enable(1).with_submission_entry_size(6).with_completion_entry_size(4)
     }
@@ -143,7 +143,7 @@ impl Csts {
         subsystem_reset_occurred, with_subsystem_reset_occurred: 4 .. 1;
         /// PP: processing paused.
         paused, with_paused: 5 .. 1;
-        /// ST: the shutdown is of the whole subsystem.
+        /// ST: the shutdown applies to the whole subsystem.
         shutdown_type, with_shutdown_type: 6 .. 1;
     }
 

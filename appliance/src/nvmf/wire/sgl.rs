@@ -18,7 +18,7 @@ wire_enum! {
         LastSegment = 0x3,
         /// A data buffer under a key (RDMA).
         KeyedDataBlock = 0x4,
-        /// A data buffer that the transport finds by the command itself (TCP).
+        /// A data buffer that the transport identifies by the command itself (TCP).
         TransportDataBlock = 0x5,
         /// Vendor specific.
         VendorSpecific = 0xF,
@@ -39,7 +39,7 @@ wire_enum! {
 
 /// The identifier byte of a data block within the capsule.
 pub const IN_CAPSULE: u8 = 0x01;
-/// The identifier byte of data that is moved by data PDUs.
+/// The identifier byte of data that data PDUs move.
 pub const TRANSPORT: u8 = 0x5A;
 
 /// One SGL descriptor.
@@ -68,22 +68,22 @@ pub struct SglDescriptor {
 assert_layout!(SglDescriptor, 16, length_bytes @ 8, identifier @ 15);
 zeroed_default!(SglDescriptor);
 
-/// What a descriptor means to an NVMe/TCP controller.
+/// The meaning of a descriptor for an NVMe/TCP controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SglKind {
-    /// The data lies in the capsule, from this offset on.
+    /// The data is in the capsule, from this offset on.
     InCapsule {
         /// Offset in the capsule's data, in bytes.
         offset: u64,
         /// Bytes of data.
         length_bytes: u32,
     },
-    /// The data moves by data PDUs.
+    /// Data PDUs move the data.
     Transport {
         /// Bytes of data.
         length_bytes: u32,
     },
-    /// Anything else: to be refused with "SGL descriptor type invalid".
+    /// Anything else. It must be refused with "SGL descriptor type invalid".
     Unsupported {
         /// Type and subtype as received.
         identifier: u8,
@@ -101,7 +101,7 @@ impl SglDescriptor {
         }
     }
 
-    /// A descriptor of `length_bytes` that move by data PDUs.
+    /// A descriptor of `length_bytes` that data PDUs move.
     pub const fn transport(length_bytes: u32) -> Self {
         Self {
             address: U64::ZERO,
@@ -119,7 +119,7 @@ impl SglDescriptor {
         SglType::try_from(self.identifier >> 4)
     }
 
-    /// What the descriptor means over TCP.
+    /// The meaning of the descriptor over TCP.
     pub const fn kind(&self) -> SglKind {
         match self.identifier {
             IN_CAPSULE => {

@@ -1,4 +1,5 @@
-//! The status of a completion (Base section 3.3.3.2.1), with every code that we send or may meet.
+//! The status of a completion (Base section 3.3.3.2.1), with every code that we send or may
+//! receive.
 
 use core::fmt;
 
@@ -11,7 +12,7 @@ macro_rules! wire_status {
                 pub const $name: Self = Self::new($code_type, $code);
             )+
 
-            /// Every status this type has a constant for, in the order of its table.
+            /// Every status that has a constant, in the order of the table.
             pub const KNOWN: &'static [Self] = &[$(Self::$name),+];
         }
 
@@ -99,8 +100,8 @@ wire_status! {
     COMMAND_SET_COMBINATION_REJECTED = 0x1, 0x2B, "I/O Command Set Combination Rejected";
     INVALID_COMMAND_SET = 0x1, 0x2C, "Invalid I/O Command Set";
 
-    // Command specific status (1h), Fabrics commands. The same codes mean other things on I/O
-    // commands.
+    // Command specific status (1h), Fabrics commands. On I/O commands the same codes have other
+    // meanings.
     INCOMPATIBLE_FORMAT = 0x1, 0x80, "Connect Incompatible Format (I/O: Conflicting Attributes)";
     CONTROLLER_BUSY = 0x1, 0x81, "Connect Controller Busy (I/O: Invalid Protection Information)";
     CONNECT_INVALID_PARAMETERS = 0x1, 0x82, "Connect Invalid Parameters (I/O: Attempted Write to Read Only Range)";
@@ -148,7 +149,7 @@ impl Status {
     const MORE: u16 = 1 << 13;
     const CODE: u16 = 0x7FF;
 
-    // Names that the codes of the range 80h have on I/O commands.
+    // The names of the codes from 80h on for I/O commands.
     /// Conflicting Attributes.
     pub const CONFLICTING_ATTRIBUTES: Self = Self::INCOMPATIBLE_FORMAT;
     /// Invalid Protection Information.
@@ -163,7 +164,7 @@ impl Status {
         Self(((code_type & 0x7) as u16) << 8 | code as u16)
     }
 
-    /// From the status field of a completion; the phase tag is dropped.
+    /// From the status field of a completion, without the phase tag.
     pub const fn from_field(field: u16) -> Self {
         Self(field >> 1)
     }
@@ -173,19 +174,19 @@ impl Status {
         self.0 << 1
     }
 
-    /// The same status, telling the host not to retry.
+    /// The same status with DNR set: the host must not retry.
     #[must_use]
     pub const fn do_not_retry(self) -> Self {
         Self(self.0 | Self::DO_NOT_RETRY)
     }
 
-    /// The same status, telling that the error log has more.
+    /// The same status with M set: the error log has more information.
     #[must_use]
     pub const fn with_more(self) -> Self {
         Self(self.0 | Self::MORE)
     }
 
-    /// Type and code alone, without DNR, M and CRD: what to compare with the constants.
+    /// Type and code alone, without DNR, M and CRD, to compare with the constants.
     #[must_use]
     pub const fn code_only(self) -> Self {
         Self(self.0 & Self::CODE)
@@ -211,7 +212,7 @@ impl Status {
         self.0 & Self::CODE == 0
     }
 
-    /// The specification's name of type and code.
+    /// The specification's name for type and code.
     pub const fn name(self) -> &'static str {
         match name_of(self.code_only()) {
             Some(name) => name,

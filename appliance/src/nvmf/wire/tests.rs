@@ -1,4 +1,4 @@
-//! Byte vectors worked out by hand from the specifications, and properties of the codecs.
+//! Byte vectors computed by hand from the specifications, and properties of the codecs.
 
 use proptest::prelude::*;
 use zerocopy::little_endian::{U16, U32, U64};

@@ -1,6 +1,6 @@
 //! Fixed-width text fields: NUL-padded names (NQNs, addresses) and space-padded ASCII.
 
-/// A text field that cannot be taken as a string.
+/// Errors of text fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
     /// The field has no NUL although its kind must be terminated.
@@ -9,10 +9,10 @@ pub enum TextError {
         /// The width of the field in bytes.
         capacity: usize,
     },
-    /// The field holds bytes that are not UTF-8.
+    /// The field contains bytes that are not UTF-8.
     #[error("a text field is not UTF-8 from byte {valid_up_to} on")]
     NotUtf8 {
-        /// The count of bytes before the first wrong one.
+        /// The number of bytes before the first wrong one.
         valid_up_to: usize,
     },
     /// The string does not fit the field.
@@ -20,7 +20,7 @@ pub enum TextError {
     TooLong {
         /// The string's length in bytes.
         length: usize,
-        /// The width of the field in bytes, less the terminator if one is needed.
+        /// The width of the field in bytes, minus the terminator if one is required.
         capacity: usize,
     },
 }
@@ -52,7 +52,7 @@ pub fn padded(field: &[u8]) -> Result<&str, TextError> {
 /// Writes a string into a field that is padded with NULs and must keep at least one.
 ///
 /// # Errors
-/// When the string does not fit; the field is then unchanged.
+/// When the string does not fit. The field is then unchanged.
 pub fn set_nul_terminated(field: &mut [u8], text: &str) -> Result<(), TextError> {
     set(field, text, field.len().saturating_sub(1), 0)
 }
@@ -60,7 +60,7 @@ pub fn set_nul_terminated(field: &mut [u8], text: &str) -> Result<(), TextError>
 /// Writes a string into a field that is padded with spaces.
 ///
 /// # Errors
-/// When the string does not fit; the field is then unchanged.
+/// When the string does not fit. The field is then unchanged.
 pub fn set_space_padded(field: &mut [u8], text: &str) -> Result<(), TextError> {
     set(field, text, field.len(), b' ')
 }

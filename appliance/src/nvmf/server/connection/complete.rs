@@ -1,4 +1,4 @@
-//! The second half of a turn: completions of the storage and events become responses and data PDUs.
+//! The second part of a turn: completions of the storage and events become responses and data PDUs.
 
 use smallvec::{SmallVec, smallvec};
 use zerocopy::little_endian::{U16, U32};
@@ -18,7 +18,7 @@ use crate::nvmf::wire::status::Status;
 use crate::volume::IoCompletion;
 
 impl Connection {
-    /// Answers everything that has completed. Returns how much there was.
+    /// Answers everything that has completed. Returns how many responses that were.
     pub(super) fn drain(&mut self, context: &Context) -> usize {
         let mut work = 0;
         if self.is_terminating() {
@@ -32,8 +32,7 @@ impl Connection {
         work + self.send_events()
     }
 
-    /// Takes something that has completed, and answers nothing: nothing follows a termination
-    /// request.
+    /// Takes a completion and sends no answer: nothing follows a termination request.
     fn drop_completion(&mut self) -> Option<()> {
         let completion = self.sink.pop()?;
         if let Some(slot) = self.slots.get_mut(completion.tag as u16) {
@@ -42,7 +41,7 @@ impl Connection {
         Some(())
     }
 
-    /// Completes asynchronous event requests for which something has happened.
+    /// Completes asynchronous event requests for which an event is pending.
     fn send_events(&mut self) -> usize {
         let mut count = 0;
         while let Some(queue) = &mut self.queue
@@ -57,7 +56,7 @@ impl Connection {
         count
     }
 
-    /// The end of a command that the storage had.
+    /// Ends a command that the storage has completed.
     fn finish(&mut self, context: &Context, completion: IoCompletion) {
         let index = completion.tag as u16;
         let Some(slot) = self.slots.get_mut(index) else { return };
@@ -91,7 +90,8 @@ impl Connection {
         }
     }
 
-    /// The storage has read so much for it, or it waits for it no longer.
+    /// The storage has read this many bytes for the connection, or the connection no longer waits
+    /// for them.
     pub(super) fn note_read(&mut self, context: &Context, len_bytes: usize) {
         self.reading_bytes -= len_bytes;
         if let Some(queue) = &self.queue {
@@ -123,7 +123,7 @@ impl Connection {
         }
     }
 
-    /// Answers a command with a completion alone.
+    /// Answers a command with a completion only.
     pub(super) fn complete(&mut self, context: &Context, sqe: &Sqe, status: Status, result: u64) {
         if !status.is_success() {
             self.note_failure(context, sqe, status);
@@ -159,7 +159,7 @@ impl Connection {
     ) {
         debug_assert_eq!(pieces.iter().map(|piece| piece.len()).sum::<usize>(), len_bytes as usize);
         if pieces.iter().map(|piece| piece.len()).sum::<usize>() != len_bytes as usize {
-            // A broken promise of the storage must not become a short read at the host.
+            // A storage that breaks its contract must not cause a short read at the host.
             self.release_memory(context, charged_bytes);
             return self.complete(context, sqe, Status::INTERNAL_ERROR, 0);
         }
@@ -170,7 +170,7 @@ impl Connection {
             if let Some(digest) = &mut digest {
                 digest.update(&piece);
             }
-            // With the last piece all memory of the read is free.
+            // With the last piece, all memory of the read is free.
             self.output.charged_data(piece, if index == last { charged_bytes } else { 0 });
         }
         if let Some(digest) = digest {
@@ -179,7 +179,7 @@ impl Connection {
         self.after_data(context, sqe, needs_response);
     }
 
-    /// Answers an admin command that asks for data.
+    /// Answers an admin command that requests data.
     pub(super) fn complete_with_bytes(&mut self, context: &Context, sqe: &Sqe, data: &[u8]) {
         let needs_response = self.data_header(sqe, data.len() as u32);
         let mut digest = self.limits.digests.data.then(DataDigest::default);
@@ -193,7 +193,7 @@ impl Connection {
         self.after_data(context, sqe, needs_response);
     }
 
-    /// The same with a long answer, in memory that was asked for.
+    /// The same with a long answer, in memory that was requested for it.
     pub(super) fn complete_with_room(
         &mut self,
         context: &Context,
@@ -214,8 +214,9 @@ impl Connection {
         }
     }
 
-    /// Writes the header of a data PDU that carries a whole transfer. Returns whether a response has to follow: without flow
-    /// control nothing is in it that the SUCCESS flag does not say (TCP section 3.3.2.2).
+    /// Writes the header of a data PDU that carries a whole transfer. Returns whether a response
+    /// must follow: without flow control a response contains nothing beyond the SUCCESS flag (TCP
+    /// section 3.3.2.2).
     fn data_header(&mut self, sqe: &Sqe, len_bytes: u32) -> bool {
         let success_flag = self.queue.as_ref().is_some_and(|queue| !queue.flow_control);
         let mut header = CommonHeader::with_data(

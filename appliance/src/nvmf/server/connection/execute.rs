@@ -1,4 +1,4 @@
-//! Commands: where their data is, who executes them, what is answered at once.
+//! Commands: where their data is, what executes them, and what is answered immediately.
 
 use super::memory::charge_of;
 use super::slots::Stage;
@@ -22,10 +22,10 @@ use crate::nvmf::wire::status::Status;
 
 /// FUSE and PSDT.
 const FLAGS_CHECKED: u8 = 0b1100_0011;
-/// Answers to admin commands up to so long go to the output as they are; longer ones need memory.
+/// Answers to admin commands up to this size go directly to the output. Longer ones need memory.
 const SMALL_ANSWER_BYTES: usize = 4096;
 
-/// What a command is, as far as its data is concerned.
+/// The kind of a command, which decides how its data is handled.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Fabrics,
@@ -34,7 +34,8 @@ enum Kind {
 }
 
 impl Connection {
-    /// Acts on a command capsule. `data` is what the capsule carries; `intact` whether its digest is right.
+    /// Acts on a command capsule. `data` is the capsule's data. `intact` is whether its digest
+    /// matches.
     pub(super) fn command(
         &mut self,
         context: &Context,
@@ -60,10 +61,10 @@ impl Connection {
         }
     }
 
-    /// Everything that can be refused before the data is there.
+    /// Checks everything that can be refused before the data arrives.
     fn check(&self, sqe: &Sqe) -> Result<(Kind, Transfer), Status> {
-        // Fused commands are not offered, and PSDT is 01b over fabrics (Base section 3.3.3.1):
-        // SGLs, also of commands without data.
+        // Fused commands are not supported. PSDT is 01b over fabrics (Base section 3.3.3.1): SGLs,
+        // also for commands without data.
         if sqe.flags & FLAGS_CHECKED != FLAGS_SGL {
             return Err(Status::INVALID_FIELD.do_not_retry());
         }
@@ -81,7 +82,7 @@ impl Connection {
         Ok((Kind::Io(opcode), transfer))
     }
 
-    /// A command that brings data: in the capsule, or to be asked for.
+    /// A command that carries data: in the capsule, or to be requested.
     fn with_host_data(
         &mut self,
         context: &Context,
@@ -91,7 +92,7 @@ impl Connection {
         len_bytes: u32,
     ) -> Result<Taken, Fatal> {
         let fits = |length_bytes: u32| match kind {
-            // The Linux host always brings room for all 256 ranges.
+            // The Linux host always provides space for all 256 ranges.
             Kind::Io(IoOpcode::DatasetManagement) | Kind::Admin | Kind::Fabrics => length_bytes >= len_bytes,
             Kind::Io(_) => length_bytes == len_bytes,
         };
@@ -106,7 +107,7 @@ impl Connection {
                     Some(_) | None => Status::INVALID_DATA_SGL_LENGTH,
                 }
             }
-            // Nobody is asked for anything before a Connect: its data comes in its capsule.
+            // Nothing is requested before a Connect: its data comes in its capsule.
             SglKind::Transport { .. } if self.queue.is_none() => Status::INVALID_SGL_TYPE,
             SglKind::Transport { length_bytes }
                 if fits(length_bytes) && length_bytes <= TRANSFER_BYTES_MAX =>
@@ -127,7 +128,7 @@ impl Connection {
         Ok(Taken::Yes)
     }
 
-    /// All data that was asked for is there.
+    /// All requested data has been received.
     pub(super) fn data_complete(&mut self, context: &Context, index: u16) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         if slot.digest_failed {
@@ -142,7 +143,7 @@ impl Connection {
         }
     }
 
-    /// Tries again what had to wait. Returns how much of it went on.
+    /// Retries what had to wait. Returns how many commands continued.
     pub(super) fn retry(&mut self, context: &Context) -> usize {
         if self.is_terminating() {
             return 0;
@@ -166,7 +167,8 @@ impl Connection {
         work
     }
 
-    /// Starts the flush that a shutdown waits for. Its slot is the only one of an admin queue that the storage ever has.
+    /// Starts the flush that a shutdown waits for. Its slot is the only one of an admin queue that
+    /// the storage ever has.
     fn start_shutdown_flush(&mut self, context: &Context) -> bool {
         let sqe = Sqe::new(IoOpcode::Flush.into(), NAMESPACE_ID);
         let Some(index) = self.slots.take(&sqe, 0, Stage::InStorage) else { return false };
@@ -181,11 +183,12 @@ impl Connection {
         !self.flush_wanted
     }
 
-    /// The flush that a shutdown waits for is over. A failure is told to the operator; the host has its errors from its own flushes.
+    /// The flush that a shutdown waits for has ended. A failure is logged for the operator. The
+    /// host sees errors of its own flushes.
     pub(super) fn shutdown_flushed(&mut self, result: Result<(), Status>) {
         self.flush_wanted = false;
         let Some(queue) = &self.queue else { return };
-        // What was deleted needs no flush.
+        // A deleted volume needs no flush.
         if let Err(status) = result
             && !queue.controller.subsystem.deleted.get()
         {
@@ -194,14 +197,15 @@ impl Connection {
         queue.controller.shutdown_complete();
     }
 
-    /// Starts a command whose data is there, or that has the memory it reads into; `false` when the
-    /// storage is busy.
+    /// Starts a command whose data has been received, or that has the memory it reads into. `false`
+    /// when the storage is busy.
     pub(super) fn start_from_slot(&mut self, context: &Context, index: u16) -> bool {
         let Some(slot) = self.slots.get_mut(index) else { return true };
         let sqe = slot.sqe;
         let data = slot.data.take();
         let data_bytes = data.as_ref().map_or(0, |data| data.len());
-        // Checked again: the volume may have changed since the data was asked for. What the host brought beyond the command's need is left.
+        // Checked again: the volume may have changed since the data was requested. Data beyond the
+        // command's need is ignored.
         let started = match (self.check(&sqe), &data) {
             (Ok((Kind::Io(opcode), _)), _) if self.must_wait_to_read(context, opcode, &sqe) => Started::Busy,
             (Ok((kind, Transfer::FromHost(needed_bytes))), Some(data)) => {
@@ -215,7 +219,8 @@ impl Connection {
                         if matches!(kind, Kind::Fabrics) {
                             self.fabrics(context, &sqe, &needed);
                         } else {
-                            // What brings data is not answered with any, and so never waits.
+                            // A command that carries data is not answered with data, and so never
+                            // waits.
                             let _taken = self.admin(context, &sqe, &needed);
                         }
                         self.release_staging(context, data_bytes);
@@ -239,7 +244,7 @@ impl Connection {
                 slot.data = data;
             }
         } else {
-            // What the storage keeps of a write stays charged until it is done.
+            // The part of a write that the storage keeps stays charged until it is done.
             self.release_staging(context, data_bytes);
         }
         match started {
@@ -257,7 +262,7 @@ impl Connection {
         true
     }
 
-    /// Executes a command whose data is at hand.
+    /// Executes a command whose data is available.
     fn execute(&mut self, context: &Context, kind: Kind, sqe: &Sqe, data: &[u8]) -> Result<Taken, Fatal> {
         match kind {
             Kind::Fabrics => self.fabrics(context, sqe, data),
@@ -273,7 +278,7 @@ impl Connection {
             return Ok(Taken::Busy);
         }
         let mut charge_bytes = charge_of(io::reading_bytes(opcode, sqe) as usize);
-        // Compare needs the host's data when the volume's is there.
+        // Compare needs the host's data when the volume's data arrives.
         let mut kept = None;
         if opcode == IoOpcode::Compare {
             charge_bytes += charge_of(data.len());
@@ -319,7 +324,8 @@ impl Connection {
         }
     }
 
-    /// Whether a command reads, and the storage reads so much for this host that others would wait.
+    /// Whether a command reads and must wait, because the storage already reads as much for this
+    /// host as its limit allows.
     fn must_wait_to_read(&self, context: &Context, opcode: IoOpcode, sqe: &Sqe) -> bool {
         let Some(queue) = &self.queue else { return false };
         io::reading_bytes(opcode, sqe) > 0
@@ -480,7 +486,8 @@ fn from_host(len_bytes: u32) -> Transfer {
     if len_bytes == 0 { Transfer::None } else { Transfer::FromHost(len_bytes) }
 }
 
-/// Data for the host goes by data PDUs, into a buffer that is large enough, or `exact`.
+/// Data for the host goes in data PDUs, into a buffer of sufficient size, or of the same size if
+/// `exact`.
 fn check_to_host(sqe: &Sqe, len_bytes: u32, exact: bool) -> Result<(), Status> {
     match sqe.sgl.kind() {
         SglKind::Transport { length_bytes } if length_bytes == len_bytes => Ok(()),

@@ -4,14 +4,14 @@ use std::net::TcpStream;
 
 use std::io::{IoSliceMut, Read};
 
-/// What an attempt to receive brought.
+/// The result of an attempt to receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Received {
-    /// So many bytes, and whether the room for them was filled, so that more may wait.
+    /// Bytes were received.
     Bytes {
         /// How many.
         count: usize,
-        /// Whether there may be more.
+        /// Whether the space for them was filled, so that more may be waiting.
         filled: bool,
     },
     /// Nothing now.
@@ -25,7 +25,7 @@ pub(super) struct Input {
     pub(super) bytes: Vec<u8>,
     pub(super) start: usize,
     pub(super) end: usize,
-    /// The size the buffer shall have; it grows at the next receive.
+    /// The size that the buffer must have. It grows at the next receive.
     wanted_bytes: usize,
 }
 
@@ -34,12 +34,12 @@ impl Input {
         Input { bytes: Vec::new(), start: 0, end: 0, wanted_bytes: len_bytes }
     }
 
-    /// Has the buffer grow; it never shrinks.
+    /// Makes the buffer grow. It never shrinks.
     pub(super) fn grow(&mut self, len_bytes: usize) {
         self.wanted_bytes = self.wanted_bytes.max(len_bytes);
     }
 
-    /// Whether unconsumed bytes are there.
+    /// Whether no unconsumed bytes are there.
     pub(super) fn is_empty(&self) -> bool {
         self.start == self.end
     }
@@ -73,7 +73,8 @@ impl Input {
         Ok(received)
     }
 
-    /// Receives into `payload` first and into the buffer, which must be empty, at most `room_max` bytes after it. Gives also how many bytes went to `payload`.
+    /// Receives into `payload` first and then into the buffer, which must be empty, at most
+    /// `room_max` bytes there. Also returns how many bytes went to `payload`.
     pub(super) fn receive_payload(
         &mut self,
         socket: &TcpStream,
@@ -94,7 +95,7 @@ impl Input {
         Ok((received, taken))
     }
 
-    /// Drops everything that is there.
+    /// Drops all bytes in the buffer.
     pub(super) fn discard(&mut self) {
         self.start = 0;
         self.end = 0;

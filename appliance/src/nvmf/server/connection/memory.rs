@@ -1,10 +1,10 @@
-//! What a connection holds of the memory for data of hosts: asked for, given back, waited for; and
-//! whether its host is too slow for those who wait (the policy is `shares`).
+//! A connection's use of the memory for host data: requesting, releasing and waiting, and whether
+//! its host is too slow for those who wait (the policy is `shares`).
 //!
-//! What is asked for is charged to the command's slot; with a read's data the charge goes to the
-//! output, and back when the socket has taken the data. A command that has to wait does so in its
-//! slot, not in the receive buffer: behind it may lie the data of another one, whose memory is what
-//! is waited for.
+//! The memory is charged to the command's slot. With a read's data the charge moves to the output,
+//! and is released when the socket has accepted the data. A command that must wait does so in its
+//! slot, not in the receive buffer: the buffer may contain, after the command, the data of another
+//! command whose memory it waits for.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ use crate::nvmf::wire::pdu::R2t;
 use crate::nvmf::wire::pdu_check::append_header;
 use crate::nvmf::wire::status::Status;
 
-/// A host that is behind for so long gets its data in memory of its own: it must not keep memory of
-/// the log from being used again.
+/// A host whose output has waited for this time gets its data copied into separate memory: it must
+/// not keep memory of the log from being reused.
 const OWN_AFTER: Duration = Duration::from_millis(200);
 
 /// Memory for the answer to an admin command.
@@ -32,15 +32,15 @@ pub(super) struct AnswerRoom {
     pub(super) charge_bytes: usize,
 }
 
-/// What a buffer of `len_bytes` is charged with; nothing for no buffer.
+/// The charge for a buffer of `len_bytes`. 0 for no buffer.
 pub(super) fn charge_of(len_bytes: usize) -> usize {
     if len_bytes == 0 { 0 } else { DmaPool::allocation_bytes(len_bytes) }
 }
 
 impl Connection {
-    /// Asks for memory; `false`: the command waits, and this is asked again in the next turn.
+    /// Asks for memory. `false`: the command waits, and asks again in the next turn.
     pub(super) fn ask_memory(&mut self, context: &Context, charge_bytes: usize) -> bool {
-        // Before a Connect there is none.
+        // Before a Connect there is no member.
         let Some(member) = self.member else { return false };
         if context.shares.borrow_mut().ask(member, charge_bytes) {
             if self.waits_for_memory {
@@ -54,7 +54,7 @@ impl Connection {
         false
     }
 
-    /// Gives memory back.
+    /// Releases memory.
     pub(super) fn release_memory(&mut self, context: &Context, charge_bytes: usize) {
         if charge_bytes > 0
             && let Some(member) = self.member
@@ -63,7 +63,7 @@ impl Connection {
         }
     }
 
-    /// Gives memory back that the pool had not got after all, and waits for it.
+    /// Returns memory that was granted but that the pool did not have, and waits for it.
     pub(super) fn return_memory(&mut self, context: &Context, charge_bytes: usize) {
         if let Some(member) = self.member {
             context.shares.borrow_mut().return_and_wait(member, charge_bytes);
@@ -71,7 +71,7 @@ impl Connection {
         }
     }
 
-    /// The connection is closed: everything goes back but the memory of what the storage still has.
+    /// The connection is closed: releases everything except the memory of commands in the storage.
     pub(super) fn give_up_memory(&mut self, context: &Context) {
         let in_storage = self.slots.iter().filter(|slot| slot.stage == Stage::InStorage);
         let (mut count, mut kept_bytes) = (0, 0);
@@ -89,7 +89,7 @@ impl Connection {
         }
     }
 
-    /// Whoever waits asks in every turn; this one did not.
+    /// A waiting connection asks in every turn. This one did not, so it stops waiting.
     pub(super) fn withdraw_unless_asked(&mut self, context: &Context) {
         if self.waits_for_memory && !self.has_asked {
             self.waits_for_memory = false;
@@ -99,7 +99,7 @@ impl Connection {
         }
     }
 
-    /// Frees a slot and what it was charged with; its memory must have been taken out.
+    /// Frees a slot and its charge. Its memory must have been taken out before.
     pub(super) fn free_slot(&mut self, context: &Context, index: u16) {
         if let Some(slot) = self.slots.get_mut(index) {
             let charged_bytes = std::mem::take(&mut slot.charged_bytes);
@@ -126,8 +126,8 @@ impl Connection {
         Err(self.wait_in_buffer(context, sqe))
     }
 
-    /// A command that waits for memory where it is, and lets nothing behind it pass: only as long
-    /// as nothing behind it is what was asked for, and not for ever.
+    /// A command waits for memory in the receive buffer and blocks everything after it. That is
+    /// allowed only while no requested data can be after it, and only for a limited time.
     pub(super) fn wait_in_buffer(&mut self, context: &Context, sqe: &Sqe) -> Taken {
         if self.staging_bytes > 0 || self.has_waited_too_long_for_memory(context) {
             self.complete(context, sqe, Status::COMMAND_INTERRUPTED, 0);
@@ -136,8 +136,8 @@ impl Connection {
         Taken::Busy
     }
 
-    /// Goes on with commands that wait for memory, as far as there is memory: asks for the data of
-    /// those that bring some, by one R2T for all of it, and starts those that read.
+    /// Continues with commands that wait for memory, as far as there is memory: requests the data
+    /// of those that carry some, with one R2T for all of it, and starts those that read.
     pub(super) fn go_on_with_memory(&mut self, context: &Context) {
         while let Some(&index) = self.await_memory.front() {
             let Some(slot) = self.slots.get_mut(index) else { break };
@@ -194,7 +194,7 @@ impl Connection {
         }
     }
 
-    /// Ends a command that the storage never had, and gives back all its memory.
+    /// Ends a command that the storage has not accepted, and releases all its memory.
     pub(super) fn end_early(&mut self, context: &Context, index: u16, status: Status) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let (sqe, staging) = (slot.sqe, slot.staging.take());
@@ -203,7 +203,7 @@ impl Connection {
         self.complete(context, &sqe, status, 0);
     }
 
-    /// Answers a Disconnect when the storage has nothing of the queue any more.
+    /// Answers a Disconnect when the storage has no command of the queue any more.
     pub(super) fn finish_disconnect(&mut self, context: &Context) {
         if let Disconnecting::Asked(sqe) = self.disconnecting
             && self.slots.used() == 0
@@ -213,8 +213,9 @@ impl Connection {
         }
     }
 
-    /// Gives what waits to be sent memory of its own, where it keeps more from being used again
-    /// than it needs: a block of the log's memory, say. Without memory for it, it stays as it is.
+    /// Copies waiting output into separate memory if it keeps more memory from being reused than it
+    /// needs, for example a block of the log's memory. Without memory for the copy, it stays as it
+    /// is.
     pub(super) fn own_output(&mut self, context: &Context) {
         if self.behind_since.is_none_or(|since| context.now() < since + OWN_AFTER) {
             return;
@@ -229,7 +230,7 @@ impl Connection {
         });
     }
 
-    /// Ends a connection whose host takes or sends too slowly what others wait for.
+    /// Ends a connection whose host takes or sends data too slowly while others wait for memory.
     pub(super) fn check_pace(&mut self, context: &Context) -> Result<(), Close> {
         let is_in_the_way = self.member.is_some_and(|member| context.shares.borrow().is_in_the_way(member));
         if !is_in_the_way {

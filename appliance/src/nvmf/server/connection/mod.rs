@@ -6,14 +6,16 @@
 //!     |                           |                     |     v
 //!     +-- timeout, close ---------+---------------------+--> terminating --> closed
 //! ```
-//! A turn has two halves. [`Connection::receive`] reads what the socket has, acts on every whole PDU and hands requests to
-//! the storage; [`Connection::send`] turns completions into responses and sends everything at once.
+//! A turn has three parts. [`Connection::receive`] reads from the socket, acts on every whole PDU
+//! and passes requests to the storage. [`Connection::answer`] turns completions into responses and
+//! sends output of at most 16 KiB. [`Connection::send_long`] sends the rest after all short output
+//! is sent.
 //!
-//! **When there is no room.** A capsule whose request the storage cannot take stays in the buffer,
-//! and the connection reads no further until it could be handed in. The same holds while the output
-//! is longer than its bound. A write without in-capsule data waits in its slot for memory, and only
-//! then is its data asked for; a read waits there for the memory it reads into. None of these waits
-//! holds anything that another one needs.
+//! **When there is no room.** A capsule whose request the storage cannot accept stays in the
+//! buffer, and the connection reads nothing more until the request is accepted. The same holds
+//! while the output is longer than its limit. A write without in-capsule data waits in its slot for
+//! memory, and its data is requested only then. A read waits in its slot for the memory it reads
+//! into. While a command waits in one of these ways, it holds nothing that another command needs.
 
 mod complete;
 mod execute;
@@ -50,21 +52,23 @@ use pace::Pace;
 use patience::Patience;
 use slots::{Slots, Stage};
 
-/// Receive buffer before it is known what the connection is for, and of admin queues, in bytes: the
-/// largest capsule that they may send, with all that may lie before and behind its data.
+/// Receive buffer in bytes, of admin queues and while the purpose of the connection is unknown: the
+/// largest capsule that they may send, with everything that may precede and follow its data.
 const FIRST_BUFFER_BYTES: usize = ADMIN_IN_CAPSULE_BYTES as usize + 512;
-/// While an admin queue has more than so many bytes to send, it takes no further commands. So one
-/// long answer waits at a time.
+/// An admin queue takes no further commands while it has more than this many bytes to send. So at
+/// most one long answer waits at a time.
 const ADMIN_OUTPUT_BYTES_MAX: usize = 8 * 1024;
-/// Bytes sent for one connection in one turn, about.
+/// Approximate limit on the bytes sent for one connection per turn.
 const SENT_BYTES_PER_TURN: usize = 1 << 20;
-/// What is sent before anything that is longer.
+/// Output up to this size is sent before any longer output.
 const SHORT_BYTES: usize = 16 << 10;
 /// Commands under way before the queue's size is known.
 const FIRST_SLOTS: usize = 1;
-/// How long a connection that we ended waits for its host to close, so that the termination request is not lost.
+/// How long a connection that we ended waits for its host to close, so that the termination request
+/// is not lost.
 const TERMINATION_LINGER: Duration = Duration::from_secs(1);
-/// Turns that a connection may stand still before it stops listening to its socket, which would keep the reactor awake.
+/// Turns that a connection may stand still before it stops listening to its socket, which would
+/// keep the reactor awake.
 const STANDSTILL_TURNS: u32 = 64;
 /// MAXH2CDATA: one PDU may carry a whole transfer.
 const H2C_DATA_BYTES_MAX: u32 = super::config::TRANSFER_BYTES_MAX;
@@ -126,7 +130,7 @@ pub(super) enum Fatal {
 }
 
 impl Fatal {
-    /// FES and FEI.
+    /// FES and FEI of the termination request.
     fn report(&self) -> (FatalError, u32) {
         match self {
             Fatal::Pdu(error) => (error.fatal_error(), error.information()),
@@ -139,16 +143,16 @@ impl Fatal {
     }
 }
 
-/// How far the connection is.
+/// The state of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// `ICReq` is awaited.
+    /// Waits for `ICReq`.
     Accepted,
-    /// PDUs flow.
+    /// PDUs are exchanged.
     Initialized,
-    /// A termination request is on its way; what still comes is dropped.
+    /// A termination request is being sent. Further input is dropped.
     Terminating {
-        /// When the connection is closed whatever the host does.
+        /// When the connection is closed, whatever the host does.
         deadline: Instant,
     },
 }
@@ -160,9 +164,9 @@ enum Stall {
     None,
     /// The storage was busy.
     Storage,
-    /// Too much waits to be sent.
+    /// Too much output waits to be sent.
     Output,
-    /// It has taken what it may in this turn.
+    /// The connection has taken its limit of this turn.
     Turn,
 }
 
@@ -170,9 +174,9 @@ enum Stall {
 #[derive(Debug, Clone, Copy)]
 struct Incoming {
     slot: u16,
-    /// First byte of this PDU's data in the command's data.
+    /// Offset of this PDU's data in the command's data.
     offset: usize,
-    /// Bytes of it that have been received.
+    /// Bytes of this PDU's data that have been received.
     received: usize,
     len_bytes: usize,
     digest: bool,
@@ -191,16 +195,16 @@ pub(super) struct Connection {
     host_alignment_bytes: u8,
     input: Input,
     incoming: Option<Incoming>,
-    /// The digests of the PDU at the buffer's start have been checked.
+    /// Whether the digest of the capsule at the buffer's start matched. `None` until it is checked.
     checked: Option<bool>,
     stall: Stall,
     standstill_turns: u32,
-    /// Turns for which it counts as one from which something came lately.
+    /// Turns for which it still counts as one that received data recently.
     eager_turns: u32,
     output: Output<DmaBuf>,
-    /// Since when the socket takes nothing.
+    /// Since when the socket accepts nothing.
     blocked_since: Option<Instant>,
-    /// Since when something waits that the socket did not take at once.
+    /// Since when output waits that the socket did not accept at once.
     behind_since: Option<Instant>,
     slots: Slots,
     /// Slots that wait for memory, in order.
@@ -212,37 +216,38 @@ pub(super) struct Connection {
     reading_bytes: usize,
     patience: Patience,
     staging_bytes: usize,
-    /// Its part in the memory for data, once it has a queue.
+    /// Its member in the shares of data memory, after it has a queue.
     member: Option<MemberId>,
     waits_for_memory: bool,
-    /// It has asked for memory in this turn, in vain.
+    /// It has asked for memory in this turn and did not get it.
     has_asked: bool,
-    /// Bytes that the socket has taken.
+    /// Bytes that the socket has accepted.
     sent_bytes: u64,
-    /// Bytes of data received that were asked for.
+    /// Bytes of requested data that have been received.
     data_bytes: u64,
-    /// How its host takes what is sent, and sends what it was asked for.
+    /// How fast its host takes output, and how fast it sends requested data.
     taking: Pace,
     sending: Pace,
-    /// What it may take before its turn is over, in bytes. Below zero it has taken more.
+    /// Bytes that it may still take in this turn. Negative when it has taken more than its limit.
     allowance_bytes: isize,
-    /// With so many bytes to send, or to be read for it, no further commands are taken.
+    /// No further commands are taken while more bytes than this are to be sent, or to be read for
+    /// it.
     output_bytes_max: usize,
     queue: Option<Queue>,
-    /// A shutdown waits for a flush that the storage does not have yet.
+    /// A shutdown waits for a flush that the storage has not accepted yet.
     flush_wanted: bool,
     /// The queue is being disconnected.
     disconnecting: Disconnecting,
-    /// Its controller's volume is gone; close then.
+    /// Its controller's volume is deleted. Close at this time.
     linger_until: Option<Instant>,
 }
 
-/// How far the end is that a host asked for by Disconnect.
+/// The progress of a Disconnect.
 enum Disconnecting {
-    /// It did not.
+    /// The host did not send one.
     No,
-    /// The command is answered when the storage has nothing of the queue: its completion is the
-    /// last (Base 2.1 section 6.4).
+    /// The command is answered when the storage has no command of the queue left: its completion is
+    /// the last (Base 2.1 section 6.4).
     Asked(Sqe),
     /// Close when the answer is sent.
     Answered,
@@ -306,7 +311,7 @@ impl Connection {
         self.line.peer
     }
 
-    /// Whether its host has connected no queue, or has lost it.
+    /// Whether its host has connected no queue.
     pub(super) fn is_half_open(&self) -> bool {
         self.queue.is_none()
     }
@@ -316,7 +321,8 @@ impl Connection {
         self.opened
     }
 
-    /// Whether a termination request was sent: nothing is taken any more, and nothing follows it.
+    /// Whether a termination request was sent: nothing is accepted any more, and nothing follows
+    /// it.
     fn is_terminating(&self) -> bool {
         matches!(self.phase, Phase::Terminating { .. })
     }
@@ -330,12 +336,12 @@ impl Connection {
         self.queue.as_ref()?.controller.subsystem.volume
     }
 
-    /// Whether it takes what its host sends, in this turn or in the next.
+    /// Whether it accepts its host's data in this turn or in the next.
     fn reads(&self) -> bool {
         matches!(self.stall, Stall::None | Stall::Turn)
     }
 
-    /// Whether it waits for something that no event of this reactor may announce.
+    /// Whether it waits for something that may happen without an event of this reactor.
     pub(super) fn is_stalled(&self) -> bool {
         self.stall == Stall::Storage
             || self.flush_wanted
@@ -343,8 +349,8 @@ impl Connection {
             || !self.await_memory.is_empty()
     }
 
-    /// The second half of a turn: responses for what has completed. What is short goes to the
-    /// socket at once, so that nobody's short answer waits for the long ones of others.
+    /// The second part of a turn: responses for completed commands. Short output goes to the socket
+    /// immediately, so no short response waits for long ones of other connections.
     pub(super) fn answer(&mut self, context: &Context) -> Result<usize, Close> {
         let mut work = self.drain(context);
         if self.output.len() <= SHORT_BYTES {
@@ -354,12 +360,12 @@ impl Connection {
         Ok(work)
     }
 
-    /// Whether something is left for the socket.
+    /// Whether output is left to send.
     pub(super) fn has_output(&self) -> bool {
         !self.output.is_empty()
     }
 
-    /// The last part of a turn: what is left for the socket.
+    /// The last part of a turn: sends the remaining output.
     pub(super) fn send_long(&mut self, context: &Context) -> Result<usize, Close> {
         let work = self.send(context)?;
         if work > 0 {
@@ -383,7 +389,7 @@ impl Connection {
             self.behind_since.get_or_insert(context.now());
         }
         if !sent.filled {
-            // What is left is sent in the next turn.
+            // The rest is sent in the next turn.
             self.blocked_since = None;
         } else if sent.bytes > 0 || self.blocked_since.is_none() {
             self.blocked_since = Some(context.now());
@@ -391,8 +397,8 @@ impl Connection {
         Ok(1)
     }
 
-    /// Listens to the socket for what can be used now. A connection that stands still does not listen for input: the
-    /// readiness would come again every turn and keep the reactor awake.
+    /// Listens to the socket for events that can be used now. A connection that stands still does
+    /// not listen for input: the socket would stay ready in every turn and keep the reactor awake.
     fn choose_interest(&mut self) -> Result<(), Close> {
         if self.reads() {
             self.standstill_turns = 0;
@@ -409,7 +415,8 @@ impl Connection {
         Ok(self.source.set_interest(interest)?)
     }
 
-    /// Looks whether the connection should end for a reason that no PDU brings. Called before each receive.
+    /// Checks whether the connection must end for a reason other than a PDU. Called before each
+    /// receive.
     pub(super) fn check_alive(&mut self, context: &Context) -> Result<(), Close> {
         let Some(queue) = &self.queue else { return Ok(()) };
         match queue.controller.ended() {
@@ -434,7 +441,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Looks at the clocks; called a few times a second, after a receive.
+    /// Checks the timeouts. Called about every 100 ms, after a receive.
     pub(super) fn check_clocks(&mut self, context: &Context) -> Result<(), Close> {
         let now = context.now();
         if let Phase::Terminating { deadline } = self.phase {
@@ -463,7 +470,8 @@ impl Connection {
         self.check_pace(context)
     }
 
-    /// Begins the end for a violation: the termination request goes out, then the connection is closed.
+    /// Starts the end after a violation: the termination request is sent, then the connection is
+    /// closed.
     pub(super) fn terminate(&mut self, context: &Context, fatal: Fatal) {
         context.counters.protocol_errors.add(1);
         if context.may_warn() {
@@ -471,7 +479,7 @@ impl Connection {
         }
         let (fatal_error, information) = fatal.report();
         let offender = &self.input.bytes[self.input.start..self.input.end];
-        // The header of the offending PDU, as far as it is there (TCP section 3.6.2.5).
+        // The header of the offending PDU, as far as it has been received (TCP section 3.6.2.5).
         let offender_bytes = offender.len().min(usize::from(PduType::IcReq.header_bytes()));
         let request = TermReq::new(PduType::C2hTermReq, fatal_error, information, offender_bytes);
         self.output.header(|arena| {
@@ -484,8 +492,8 @@ impl Connection {
         self.phase = Phase::Terminating { deadline: context.now() + TERMINATION_LINGER };
     }
 
-    /// Gives back what the connection holds and closes it. What the storage has goes on; a reset of
-    /// the controller waits for it.
+    /// Releases what the connection holds and closes it. Commands in the storage continue, and a
+    /// reset of the controller waits for them.
     pub(super) fn close(mut self, context: &Context, why: &Close) {
         let (nqn, queue_id, controller_id) = match &self.queue {
             Some(queue) => (queue.controller.subsystem.nqn.as_str(), queue.id, queue.controller.id),
@@ -503,12 +511,12 @@ impl Connection {
         if self.queue.as_ref().is_some_and(|queue| !queue.is_admin()) {
             context.count_io_queue(false);
         }
-        // A last try, so that a host hears what it can.
+        // A last try, so that the host receives as much as possible.
         let _ = self.output.send(&self.line.socket, usize::MAX);
         let _ = self.line.socket.shutdown(Shutdown::Both);
     }
 
-    /// Counts staging memory as given back.
+    /// Counts staging memory as released.
     fn release_staging(&mut self, context: &Context, len_bytes: usize) {
         self.staging_bytes -= len_bytes;
         context.release_staging(len_bytes);

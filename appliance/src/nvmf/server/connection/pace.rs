@@ -1,18 +1,18 @@
-//! Whether a peer takes and sends what it owes at a minimum rate.
+//! Checks whether a peer takes and sends the data it owes at a minimum rate.
 //!
-//! "Any progress" is not enough where memory is short: a host that reads one byte now and then
-//! would hold what others wait for as long as it likes. A small rest is left alone, because the
-//! last bytes of a transfer say nothing about a rate.
+//! "Any progress" is not enough when memory is short: a host that reads one byte from time to time
+//! could hold memory that others wait for without limit. A small rest is ignored, because the last
+//! bytes of a transfer do not show a rate.
 
 use std::time::{Duration, Instant};
 
-/// So little may be owed for as long as the transfer timeout allows.
+/// Up to this much may be owed for as long as the transfer timeout allows.
 const SMALL_REST_BYTES: u64 = 16 * 1024;
 
-/// What is asked of a peer.
+/// The rate that a peer must keep.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MinimumRate {
-    /// 0: nothing.
+    /// 0: any rate.
     pub(super) bytes_per_second: u64,
     /// The time over which it is averaged.
     pub(super) span: Duration,
@@ -27,20 +27,20 @@ pub(super) struct Pace {
 #[derive(Debug)]
 struct Span {
     began: Instant,
-    /// What had moved when it began.
+    /// Bytes moved when it began.
     moved_bytes: u64,
-    /// What has to have moved at its end.
+    /// Bytes that must have moved during it.
     expected_bytes: u64,
 }
 
 impl Pace {
-    /// Begins anew with the next look.
+    /// Starts a new span with the next check.
     pub(super) fn forget(&mut self) {
         self.span = None;
     }
 
-    /// Looks at a peer that owes `owed_bytes` and has moved `moved_bytes` so far; whether it was
-    /// too slow over a whole span.
+    /// Checks a peer that owes `owed_bytes` and has moved `moved_bytes` so far. Returns whether it
+    /// was too slow over a whole span.
     pub(super) fn is_too_slow(
         &mut self,
         now: Instant,
@@ -81,7 +81,7 @@ mod tests {
         assert!(!look(&mut pace, start, 0, 0, 1 << 20));
         assert!(!look(&mut pace, start, 3_900, 0, 1 << 20), "the span is not over");
         assert!(look(&mut pace, start, 4_000, (256 << 10) - 1, 1 << 20));
-        // The next span begins with what has moved by then.
+        // The next span begins with the bytes moved by then.
         assert!(!look(&mut pace, start, 8_000, 2 * (256 << 10), 1 << 20));
         assert!(look(&mut pace, start, 12_000, 2 * (256 << 10) + 1, 1 << 20));
     }

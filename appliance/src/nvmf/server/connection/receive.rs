@@ -1,4 +1,4 @@
-//! The first half of a turn: bytes from the socket, and the PDUs in them (TCP section 3.6).
+//! The first part of a turn: bytes from the socket, and the PDUs in them (TCP section 3.6).
 
 use zerocopy::FromBytes;
 
@@ -17,41 +17,43 @@ use crate::nvmf::wire::pdu_check::{
     PduLayout, append_header, check_data, check_header, check_header_digest, common_header, digest,
 };
 
-/// Receives of one connection in one turn at most.
+/// The most receives of one connection per turn.
 const RECEIVES_PER_TURN: usize = 16;
-/// What a connection may take in one turn, in bytes received and to be read, so that one busy host
-/// does not hold up the others. What it took beyond that, with the last receive or command, it may
-/// take less in the next turns.
+/// The most bytes per turn that a connection may take, received and to be read, so that one busy
+/// host does not delay the others. What the last receive or command took beyond that is subtracted
+/// in the next turns.
 const BYTES_PER_TURN: usize = 512 * 1024;
-/// What every command counts for at least, and each range of a discard.
+/// The least that each command counts for, and each range of a discard.
 const COMMAND_BYTES: isize = 4096;
-/// While so much data has been asked for, only headers go to the receive buffer, as far as possible: the data behind them is received
-/// to where it is wanted, and not copied there.
+/// While at least this much data has been requested, only headers go to the receive buffer, as far
+/// as possible. The data after them is received directly into its destination instead of being
+/// copied.
 const DIRECT_DATA_BYTES: usize = 64 * 1024;
-/// What the receive buffer takes at once then.
+/// The most bytes that the receive buffer takes at a time then.
 const HEADER_BYTES: usize = 1024;
-/// Turns for which a connection is read without being asked for after something came.
+/// Turns for which a connection is read without a readiness check after it received data.
 const EAGER_TURNS: u32 = 256;
 /// HPDA is at most 31 (0's based dwords).
 const HOST_ALIGNMENT_MAX: u8 = 31;
 
-/// What the parser came to.
+/// The result of parsing.
 enum Step {
-    /// A PDU was consumed, so many bytes long.
+    /// A PDU, or part of one, of this many bytes was consumed.
     Consumed(usize),
     /// More bytes are needed.
     NeedMore,
-    /// The PDU has to wait.
+    /// The PDU must wait.
     Stalled(Stall),
 }
 
 impl Connection {
-    /// Whether something came lately.
+    /// Whether data was received recently.
     pub(in crate::nvmf::server) fn is_eager(&self) -> bool {
         self.eager_turns > 0
     }
 
-    /// Reads what the socket has and acts on it; `directly`: without having been told that it has something. Returns how much was done.
+    /// Reads from the socket and acts on the data. `directly`: even if the socket was not reported
+    /// as ready. Returns the amount of work.
     pub(in crate::nvmf::server) fn receive(
         &mut self,
         context: &Context,
@@ -64,7 +66,7 @@ impl Connection {
     }
 
     fn receive_what_is_there(&mut self, context: &Context, directly: bool) -> Result<usize, Close> {
-        // Who is alone holds up nobody.
+        // The only active connection delays nobody.
         self.allowance_bytes = if directly {
             16 * BYTES_PER_TURN as isize
         } else {
@@ -76,7 +78,7 @@ impl Connection {
             work += self.parse(context)?;
         }
         if self.stall == Stall::Turn || self.allowance_bytes <= 0 {
-            // There is more to do than fitted into this turn.
+            // There is more to do than fits into this turn.
             return Ok(work + 1);
         }
         let is_told = self.source.take_readable();
@@ -124,7 +126,7 @@ impl Connection {
             && self.input.is_empty()
             && let Some(staging) = self.slots.get_mut(incoming.slot).and_then(|slot| slot.staging.as_mut())
         {
-            // The rest of the payload goes straight to where it is wanted.
+            // The rest of the payload goes directly to its destination.
             let start = incoming.offset + incoming.received;
             let rest = &mut staging.as_mut_slice()[start..incoming.offset + incoming.len_bytes];
             let (received, taken) = self.input.receive_payload(&self.line.socket, rest, room_max)?;
@@ -177,13 +179,13 @@ impl Connection {
         }
     }
 
-    /// Whether the next PDU, or a part of it, is there.
+    /// Whether the next PDU, or a part of it, has been received.
     fn has_next(&self) -> bool {
         !self.input.is_empty() && self.incoming.is_none() && !self.is_terminating()
     }
 
-    /// When another command follows, what it will look up is fetched while this turn goes on. What is there has not been checked yet,
-    /// and nothing depends on it.
+    /// When another command follows, what it will look up is prefetched while this turn continues.
+    /// The command has not been checked yet, and nothing depends on the result.
     fn prefetch_next(&self, context: &Context, rest: &[u8]) {
         let Some(volume) = self.volume() else { return };
         if let Ok((capsule, _)) = CapsuleCmd::ref_from_prefix(rest)
@@ -244,7 +246,7 @@ impl Connection {
             return Err(Fatal::Alignment(request.host_data_alignment));
         }
         self.host_alignment_bytes = (request.host_data_alignment + 1) * 4;
-        // MAXR2T is at least one R2T for each command, and we never send more.
+        // MAXR2T is at least one R2T per command, and we never send more.
         let digests = Digests::from_bits(request.digest);
         let response = IcResp::new(digests, H2C_DATA_BYTES_MAX);
         self.output.header(|arena| append_header(arena, &response));
@@ -257,7 +259,7 @@ impl Connection {
         let Ok((capsule, _)) = CapsuleCmd::ref_from_prefix(pdu) else { return Ok(Step::NeedMore) };
         let data_end = (layout.data_offset + layout.data_bytes) as usize;
         let data = &pdu[layout.data_offset as usize..data_end];
-        // A capsule that the storage made wait is checked only once.
+        // A capsule that waits for the storage is checked only once.
         let intact =
             self.checked.unwrap_or_else(|| !layout.data_digest || digest_matches(data, &pdu[data_end..]));
         self.checked = Some(intact);
@@ -306,7 +308,7 @@ impl Connection {
         Ok(Step::Consumed(layout.data_offset as usize))
     }
 
-    /// Takes payload, and the digest behind it, from the buffer.
+    /// Takes payload, and the digest after it, from the buffer.
     fn parse_payload(&mut self, context: &Context, rest: &[u8]) -> Result<Step, Fatal> {
         let Some(incoming) = &mut self.incoming else { return Ok(Step::NeedMore) };
         let Some(slot) = self.slots.get_mut(incoming.slot) else { return Ok(Step::NeedMore) };
@@ -348,7 +350,7 @@ impl Connection {
     }
 }
 
-/// Whether the digest that follows `data` is right. A digest that is not there is not.
+/// Whether the digest that follows `data` matches. A missing digest does not match.
 fn digest_matches(data: &[u8], behind: &[u8]) -> bool {
     behind.first_chunk().is_some_and(|found| u32::from_le_bytes(*found) == digest(data))
 }

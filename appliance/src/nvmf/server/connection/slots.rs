@@ -1,21 +1,21 @@
-//! The commands of one connection that are under way. A slot's number is the tag of its request to the storage, and of its transfer
-//! (TTAG) while data is awaited.
+//! The commands of one connection that are under way. A slot's number is the tag of its request to
+//! the storage, and of its transfer (TTAG) while data is awaited.
 
 use std::time::Instant;
 
 use crate::dma::{DmaBuf, DmaBufMut};
 use crate::nvmf::wire::command::Sqe;
 
-/// How far a command is.
+/// The state of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// The slot is free.
     Free,
-    /// It waits for memory for its data: for what the host is to send, or for what it reads.
+    /// It waits for memory: for the data that the host will send, or for the data that it reads.
     AwaitMemory,
-    /// Its data was asked for.
+    /// Its data was requested from the host.
     AwaitData,
-    /// Its data is there, the storage had no room yet.
+    /// Its data is there, but the storage had no room yet.
     AwaitRoom,
     /// The storage has it.
     InStorage,
@@ -29,15 +29,15 @@ pub(super) struct Slot {
     pub(super) len_bytes: u32,
     /// Bytes of `staging` that have been received.
     pub(super) received_bytes: u32,
-    /// What its connection holds of the memory for data because of it.
+    /// Data memory that its connection holds because of it.
     pub(super) charged_bytes: usize,
     /// Memory for data from the host, while it is being received.
     pub(super) staging: Option<DmaBufMut>,
-    /// Data from the host, all of it.
+    /// All data from the host, after it has been received.
     pub(super) data: Option<DmaBuf>,
     /// A data digest did not match.
     pub(super) digest_failed: bool,
-    /// When data was asked for.
+    /// When its data was requested.
     pub(super) asked_at: Option<Instant>,
 }
 
@@ -89,7 +89,7 @@ impl Slots {
         Some(index)
     }
 
-    /// Frees a slot; its memory must have been taken out.
+    /// Frees a slot. Its memory must have been taken out before.
     pub(super) fn give_back(&mut self, index: u16) {
         let slot = &mut self.slots[usize::from(index)];
         debug_assert!(slot.stage != Stage::Free && slot.staging.is_none() && slot.data.is_none());

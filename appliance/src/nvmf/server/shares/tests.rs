@@ -1,5 +1,5 @@
-//! The policy under any sequence of events: never more than the budget, no waiter that is
-//! forgotten, nobody beyond its share while another waits.
+//! The policy under any sequence of events: never more than the budget, no waiter is forgotten, and
+//! nobody exceeds its share while another waits.
 
 use proptest::prelude::*;
 
@@ -29,7 +29,7 @@ const MEMBERS: usize = 12;
 const GROUPS: usize = 4;
 const BUDGET: usize = 64;
 
-/// Members, what each holds in pieces, and what each wants.
+/// Members, the pieces that each holds, and what each wants.
 struct Model {
     shares: Shares,
     members: Vec<MemberId>,
@@ -140,8 +140,8 @@ proptest! {
         }
     }
 
-    /// Whatever is held, by whomever, and however greedy the others go on asking: who holds
-    /// nothing has its memory when as much was given back as was held.
+    /// Whoever holds memory, and however often the others ask: a member that holds nothing has its
+    /// memory when as much was released as was held.
     #[test]
     fn who_holds_nothing_is_served_in_the_end(
         events in proptest::collection::vec(event(), 0..200),
@@ -157,7 +157,7 @@ proptest! {
         }
         let mut random = order | 1;
         let mut releases = 0;
-        // Each turn all ask, in an order of their own; what was taken is given back later.
+        // In each turn all ask, in a random order. Memory that was granted is released later.
         while !model.ask(starving, COMMAND) {
             let in_front = model.shares.line.iter().position(|id| *id == model.members[starving]);
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -175,7 +175,7 @@ proptest! {
         }
     }
 
-    /// A group that holds nothing is not kept waiting by those who sit on all that others may have.
+    /// A group that holds nothing does not wait for others that hold all the memory they may have.
     #[test]
     fn a_newcomer_starts_at_once_whatever_one_group_holds(
         sizes in proptest::collection::vec(1..=COMMAND, 1..400),
@@ -212,7 +212,7 @@ fn alone_one_member_has_all_of_the_ordinary_part_and_loses_its_surplus_to_a_seco
     assert!(!shares.ask(second, COMMAND), "its second, until something was given back");
     assert!(shares.is_in_the_way(greedy));
     assert!(!shares.is_in_the_way(second));
-    // What the greedy one gives back goes to the second, up to half.
+    // What the greedy one releases goes to the second, up to half.
     shares.release(greedy, 2 * COMMAND);
     assert!(!shares.ask(greedy, COMMAND));
     assert!(shares.ask(second, COMMAND));

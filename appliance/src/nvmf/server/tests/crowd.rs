@@ -1,4 +1,4 @@
-//! More hosts than there is room for, hosts that vanish and come back: who gives way to whom.
+//! More hosts than there is room for, and hosts that vanish and come back: who gives way to whom.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -22,7 +22,8 @@ use crate::nvmf::wire::status::Status;
 /// Longer than the silence that [`crowded`] allows.
 const SILENCE: Duration = Duration::from_millis(700);
 
-/// A target whose volumes have three controllers, and where half a second is silence.
+/// A target whose volumes have three controllers, and where half a second without traffic is
+/// silence.
 fn crowded() -> Served {
     let config = TargetConfig {
         controllers_per_subsystem_max: 3,
@@ -32,7 +33,7 @@ fn crowded() -> Served {
     Served::with_config(config, 16 << 20)
 }
 
-/// A host without a keep alive timeout, and with one connection for each controller.
+/// Options of a host without a keep alive timeout, and with one connection for each controller.
 fn forgetful() -> ConnectOptions {
     ConnectOptions { keep_alive_timeout_ms: 0, io_queues: 0, ..ConnectOptions::default() }
 }
@@ -45,7 +46,7 @@ fn try_connect(served: &Served, host: &ConnectOptions) -> Result<Controller, Sta
     }
 }
 
-/// Connects an admin queue under a name as it is, and says how that was answered.
+/// Connects an admin queue under exactly this name, and returns the answer's status.
 fn connect_as(served: &Served, host_nqn: &str) -> (RawConnection, Status) {
     let mut raw = RawConnection::connect(served.address, LIMIT).expect("it connects");
     raw.initialize(Digests::default()).expect("it initializes");
@@ -72,7 +73,7 @@ fn connections_without_a_queue_give_way_the_oldest_first() {
         })
         .collect();
     half_open[1].initialize(Digests::default()).expect("one is a step further");
-    // A flood of hosts, none of which waits for the time in which a queue has to be connected.
+    // A flood of hosts. None of them waits until the time for connecting a queue is over.
     let second = served.connect(forgetful());
     assert!(half_open.remove(0).read_until_closed().expect("the oldest is closed").is_empty());
     let third = served.connect(forgetful());

@@ -1,4 +1,4 @@
-//! Data: every way that bytes travel, in every combination of digests; errors; waits for room.
+//! Data: every way that bytes travel, in every combination of digests, errors, and waits for room.
 
 use std::time::{Duration, Instant};
 
@@ -135,7 +135,7 @@ fn commands_of_a_storage_that_stays_busy_end_before_their_host_resets() {
     let waited = start.elapsed();
     assert!((Duration::from_millis(200)..LIMIT).contains(&waited), "{waited:?}");
     assert!(served.with(|state| state.target.stats().commands_ended_busy) >= 3);
-    // Everything goes on as soon as the storage does.
+    // Everything continues as soon as the storage does.
     served.behave(Behavior::default());
     queue.submit_write_shared(0, &pattern(1, BLOCK).into(), false, 4).expect("room");
     assert_eq!(one(&mut queue), (4, Status::SUCCESS));
@@ -228,11 +228,11 @@ fn what_is_wrong_gets_its_status_and_the_queue_goes_on() {
     assert_eq!(rw(IoOpcode::Write, 1, 0, 2, Payload::Write(&block)), Status::INVALID_DATA_SGL_LENGTH);
     assert_eq!(rw(IoOpcode::WriteUncorrectable, 1, 0, 1, Payload::None), Status::INVALID_OPCODE);
     assert_eq!(rw(IoOpcode::ReservationReport, 1, 0, 1, read(1)), Status::INVALID_OPCODE);
-    // Fused commands are not offered.
+    // Fused commands are not supported.
     let mut fused: Sqe = Rw::new(IoOpcode::Compare, 1, 0, 1).into();
     fused.flags |= 1;
     assert_eq!(execute(&mut queue, fused, Payload::Write(&block)).code_only(), Status::INVALID_FIELD);
-    // Flush for all namespaces is.
+    // A flush of all namespaces is supported.
     let flush = Sqe::new(IoOpcode::Flush.into(), NSID_ALL);
     assert_eq!(execute(&mut queue, flush, Payload::None), Status::SUCCESS);
 
@@ -250,11 +250,11 @@ fn what_is_wrong_gets_its_status_and_the_queue_goes_on() {
         assert_eq!(write.code_only(), status);
         assert!(write.is_do_not_retry());
     }
-    // No room is a matter of time.
+    // Lack of space is temporary.
     served.behave(Behavior { error: Some(IoError::NoRoom), ..Behavior::default() });
     let write = execute(&mut queue, Rw::new(IoOpcode::Write, 1, 0, 1).into(), Payload::Write(&block));
     assert_eq!((write.code_only(), write.is_do_not_retry()), (Status::CAPACITY_EXCEEDED, false));
-    // What may succeed later the host is to try again.
+    // The host must retry what may succeed later.
     served.behave(Behavior { error: Some(IoError::NotNow), ..Behavior::default() });
     let write = execute(&mut queue, Rw::new(IoOpcode::Write, 1, 0, 1).into(), Payload::Write(&block));
     assert_eq!(write, Status::COMMAND_INTERRUPTED);
@@ -297,7 +297,7 @@ fn a_host_that_does_not_read_holds_up_nobody_else() {
         let data = pattern(round, 8 * BLOCK);
         queue.write(round, &data).expect("it is written");
     }
-    // And it gets everything once it does.
+    // It gets everything once it reads.
     std::thread::sleep(Duration::from_millis(200));
     while slow.outstanding_count() > 0 {
         assert_eq!(one(&mut slow).1, Status::SUCCESS);

@@ -57,7 +57,7 @@ fn changes_raise_the_generation_and_are_told() {
     served.with(move |state| state.storage.delete(id));
     assert_eq!(controller.next_event(LIMIT).expect("it lives"), Some(AsyncEvent::DISCOVERY_CHANGED));
     assert_eq!(controller.discovery_log().expect("the page").1.len(), entries.len());
-    // What an I/O controller has, a discovery controller has not.
+    // A discovery controller does not have what an I/O controller has.
     assert!(controller.log_page(LogPageId::Smart.into(), u32::MAX, 512).is_err());
     assert!(controller.namespaces().is_err());
     controller.shutdown().expect("it shuts down");

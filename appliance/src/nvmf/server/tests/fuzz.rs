@@ -1,5 +1,6 @@
-//! Garbage: valid streams of PDUs, damaged at random, against a target in the test's own thread. Whatever comes, the target does not
-//! panic, gives all memory back once the connections are gone, and serves the next host.
+//! Garbage: valid streams of PDUs, damaged at random, against a target in the test's own thread.
+//! Whatever arrives, the target does not panic, releases all memory after the connections are gone,
+//! and serves the next host.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,10 +24,10 @@ use crate::nvmf::wire::property::{Cc, Property};
 use crate::nvmf::wire::sgl::SglDescriptor;
 use crate::reactor::{IdlePolicy, Reactor, ReactorConfig};
 
-/// The longest that the target may take to come to rest.
+/// The longest that the target may take to become idle.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What a host sends, before it is damaged.
+/// The parts that a host sends, before damage.
 #[derive(Debug, Clone)]
 pub(super) enum Part {
     Connect { queue_id: u16, discovery: bool },
@@ -43,7 +44,7 @@ pub(super) enum Part {
     Bytes { bytes: Vec<u8> },
 }
 
-/// Damage at a place of the stream, in thousandths of its length.
+/// Damage at a position of the stream, in thousandths of its length.
 #[derive(Debug, Clone)]
 enum Damage {
     Flip { at: u16, bits: u8 },
@@ -205,7 +206,7 @@ fn apply(bytes: &mut Vec<u8>, damage: &Damage) {
     }
 }
 
-/// A target whose turns this thread takes.
+/// A target whose turns this thread runs.
 pub(super) struct Local {
     reactor: Reactor<()>,
     storage: Rc<MemoryStorage>,
@@ -250,7 +251,8 @@ impl Local {
         }
     }
 
-    /// Sends bytes in pieces and takes whatever comes, until the target closes or comes to rest; then hangs up.
+    /// Sends bytes in pieces and takes whatever comes, until the target closes or becomes idle.
+    /// Then hangs up.
     pub(super) fn feed(&mut self, sockets: &mut [TcpStream], streams: &[Vec<u8>], piece: usize) {
         let mut sent = vec![0; streams.len()];
         let mut buffer = vec![0; 1 << 20];

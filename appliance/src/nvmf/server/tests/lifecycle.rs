@@ -1,4 +1,5 @@
-//! Associations: connecting, refusals, resets, keep alive, abrupt ends, volumes that change or go away.
+//! Associations: connecting, refusals, resets, keep alive, abrupt ends, and volumes that change or
+//! are deleted.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ fn quick(keep_alive_timeout_ms: u32) -> ConnectOptions {
     ConnectOptions { keep_alive_timeout_ms, ..ConnectOptions::default() }
 }
 
-/// A connection with nothing but its initialization done.
+/// A connection that has only been initialized.
 fn bare_queue(served: &Served, queue_id: u16) -> Queue {
     let options = QueueOptions {
         queue_id,
@@ -75,14 +76,14 @@ fn connect_is_refused_with_the_reason() {
     let mut format = Connect::new(0, 32, 0);
     format.record_format.set(1);
     assert_eq!(refused(format, &good).0, Status::INCOMPATIBLE_FORMAT);
-    // An I/O queue of a controller that is not there, and of one that is not ready.
+    // An I/O queue of a controller that does not exist, and of the discovery subsystem.
     assert_eq!(refused(Connect::new(1, 32, 0), &connect_data(77, &one, &host)), invalid(16, true));
     let discovery = connect_data(1, crate::nvmf::wire::fabrics::DISCOVERY_NQN, &host);
     assert_eq!(refused(Connect::new(1, 32, 0), &discovery), invalid(42, false));
-    // Anything else before Connect.
+    // Any other command before Connect.
     let early = queue.execute_with(Sqe::admin(AdminOpcode::KeepAlive), Payload::None, &mut [], |_| {});
     assert_eq!(early.expect("the connection lives").0.code_only(), Status::COMMAND_SEQUENCE_ERROR);
-    // After all that, it can still be connected; once.
+    // After all that it can still be connected, once.
     let (status, result) = connect(&mut queue, Connect::new(0, 32, 0), &good);
     assert_eq!(status, Status::SUCCESS);
     let id = result as u16;
@@ -121,7 +122,7 @@ fn an_io_queue_must_fit_its_association() {
     );
     let elsewhere = connect_data(id, &nqn::of_volume("fixed"), &options);
     assert_eq!(connect(&mut queue, Connect::new(1, 32, 0), &elsewhere), invalid(16, true));
-    // Beyond what was granted, and the same again.
+    // Beyond the granted number, and the same again.
     assert_eq!(connect(&mut queue, Connect::new(3, 32, 0), &good), invalid(42, false));
     assert_eq!(connect(&mut queue, Connect::new(1, 32, 0), &good).0, Status::COMMAND_SEQUENCE_ERROR);
     drop((queue, controller));
@@ -233,7 +234,7 @@ fn a_shutdown_flushes_a_volatile_cache_first() {
     served.behave(Behavior { volatile_cache: true, ..Behavior::default() });
     served.connect(ConnectOptions::default()).shutdown().expect("it shuts down");
     assert_eq!(flushes(&served), 1);
-    // Busy until the flush is through, also when the storage has no room for it at first.
+    // Busy until the flush is done, also when the storage has no room for it at first.
     let mut controller = served.connect(ConnectOptions::default());
     served.behave(Behavior { volatile_cache: true, busy: 1, busy_of: 1, ..Behavior::default() });
     let shutdown = Cc::enabled().with_shutdown(Cc::SHUTDOWN_NORMAL);

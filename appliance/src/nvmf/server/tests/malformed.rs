@@ -1,5 +1,5 @@
-//! Malformed PDUs, one after another: each ends its connection with the termination request that names the fault, or its command with
-//! the right status; the target goes on.
+//! Malformed PDUs, one after another: each ends its connection with the termination request that
+//! names the fault, or its command with the right status. The target continues.
 
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
@@ -21,7 +21,7 @@ use crate::nvmf::wire::property::{Cc, Property};
 use crate::nvmf::wire::sgl::SglDescriptor;
 use crate::nvmf::wire::status::Status;
 
-/// An association by raw PDUs: the admin connection, and one I/O connection.
+/// An association with raw PDUs: the admin connection, and one I/O connection.
 pub(super) struct RawAssociation {
     pub(super) admin: RawConnection,
     pub(super) io: RawConnection,
@@ -35,7 +35,7 @@ impl RawAssociation {
         RawAssociation { admin, io, digests }
     }
 
-    /// The admin connection of a controller, and so many of its I/O queues.
+    /// The admin connection of a controller, and this many of its I/O queues.
     pub(super) fn with_queues(
         served: &Served,
         digests: Digests,
@@ -71,7 +71,7 @@ impl RawAssociation {
         answer.view::<CapsuleResp>().expect("a response").cqe.status().code_only()
     }
 
-    /// Asks to write `blocks` blocks by R2T, and reads the R2T.
+    /// Sends a write of `blocks` blocks by R2T, and reads the R2T.
     fn ask(&mut self, blocks: u32) -> R2t {
         let mut command = Rw::new(IoOpcode::Write, 1, 0, blocks);
         command.command_id.set(7);
@@ -98,7 +98,7 @@ impl RawAssociation {
     }
 }
 
-/// The termination request that ends what a connection sends.
+/// The termination request at the end of what a connection sends.
 fn termination(pdus: &[RawPdu]) -> (u16, u32) {
     let last = pdus.last().expect("a termination request");
     assert_eq!(last.header.pdu_type, PduType::C2hTermReq as u8);
@@ -295,7 +295,7 @@ fn a_wrong_pdu_in_the_middle_is_terminated() {
         raw.io.close_write().expect("an open socket");
         let pdus = raw.io.read_until_closed().expect("it is closed");
         assert_eq!(termination(&pdus), expected, "{what}");
-        // The association goes on without that queue.
+        // The association continues without that queue.
         raw.admin.send_command(Sqe::admin(AdminOpcode::KeepAlive), &[], digests).expect("sent");
         raw.admin.read_pdu().expect("an answer");
     }
@@ -342,7 +342,7 @@ fn a_wrong_data_digest_fails_its_command_only() {
     let tail = [&data[BLOCK..], &digest_bytes(&data[BLOCK..])].concat();
     raw.io.send_pdu(&second, &tail).expect("sent");
     assert_eq!(raw.status(), Status::TRANSIENT_TRANSPORT_ERROR);
-    // And right, byte by byte.
+    // And correct, byte by byte.
     let r2t = raw.ask(2);
     let mut bytes = Vec::new();
     for (offset, last) in [(0, false), (BLOCK, true)] {
@@ -365,8 +365,8 @@ fn a_wrong_data_digest_fails_its_command_only() {
     served.finish();
 }
 
-/// A Disconnect ends what waits for data that can no longer come, and is answered last. Such a
-/// queue was not closed for the whole transfer time-out, and kept its memory.
+/// A Disconnect ends commands that wait for data that can no longer come, and is answered last.
+/// Before the fix, such a queue stayed open for the whole transfer timeout and kept its memory.
 #[test]
 fn a_disconnect_ends_what_waits_for_data() {
     let served = Served::start();
@@ -422,7 +422,7 @@ fn wrong_descriptors_get_their_status() {
             &block[..8],
             Status::INVALID_DATA_SGL_LENGTH,
         ),
-        // More room than ranges, as the Linux host has it.
+        // More space than ranges, as the Linux host sends it.
         (IoOpcode::DatasetManagement, SglDescriptor::in_capsule(length), &block[..], Status::SUCCESS),
     ] {
         let mut command = Rw::new(opcode, 1, 0, 1);

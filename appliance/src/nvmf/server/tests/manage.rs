@@ -129,7 +129,7 @@ fn features_are_set_and_read_back() {
     let mut read = vec![0; 512];
     controller.get_feature(FeatureId::HostBehavior.into(), 0, &mut read).expect("it is read");
     assert_eq!(read, behavior);
-    // Saving, what does not exist, what comes too late.
+    // Saving, a feature that does not exist, and a feature that is set too late.
     let mut status = |command: Features| {
         controller.admin(command.into(), Payload::None, &mut []).expect("the connection lives").0.code_only()
     };

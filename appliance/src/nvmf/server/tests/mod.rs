@@ -1,4 +1,5 @@
-//! The target tested whole, over loopback, with volumes in memory: with our own host, with raw PDUs, with garbage.
+//! Tests of the whole target, over loopback, with volumes in memory: with our own host, with raw
+//! PDUs, and with garbage.
 
 mod crowd;
 mod data;
@@ -29,14 +30,15 @@ const BLOCKS: u64 = 4096;
 /// Bytes of a block.
 const BLOCK: usize = 4096;
 
-/// What the reactor's thread has.
+/// State of the reactor's thread.
 struct State {
     storage: Rc<MemoryStorage>,
     target: Target,
     dma: DmaPool,
 }
 
-/// A target on a thread of its own, with the volume "one" of 16 MiB and the read-only volume "fixed" of 1 MiB.
+/// A target on its own thread, with the volume "one" of 16 MiB and the read-only volume "fixed" of
+/// 1 MiB.
 struct Served {
     address: SocketAddr,
     handle: ReactorHandle<State>,
@@ -112,7 +114,7 @@ impl Served {
         }
     }
 
-    /// Waits for the last connection to go, and checks that nothing is left behind.
+    /// Waits for the last connection to close, and checks that nothing is left.
     fn finish(self) {
         self.await_that("connections stay", |state| state.target.stats().connections == 0);
         self.behave(Behavior::default());
@@ -141,7 +143,7 @@ impl Drop for Served {
     }
 }
 
-/// Bytes that tell their place, and differ by seed.
+/// Bytes that depend on their position and on the seed.
 fn pattern(seed: u64, len_bytes: usize) -> Vec<u8> {
     (0..len_bytes as u64)
         .map(|at| (at.wrapping_mul(0x9E37_79B9).wrapping_add(seed * 31) >> 7) as u8)

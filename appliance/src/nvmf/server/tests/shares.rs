@@ -1,5 +1,5 @@
-//! Memory for data of hosts is shared: hosts that never read, never send what they are asked for,
-//! or ask for more than there is, beside hosts that only want their answers.
+//! Memory for host data is shared: hosts that never read, never send the requested data, or request
+//! more than there is, beside hosts that only want their answers.
 
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,11 @@ use crate::nvmf::wire::pdu::{CapsuleResp, Digests, PduType, flags};
 use crate::nvmf::wire::sgl::SglDescriptor;
 use crate::nvmf::wire::status::Status;
 
-/// The longest that a command of an innocent host may take.
+/// The longest that a command of a well-behaved host may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 const TRANSFER_BLOCKS: u32 = 128;
 const TRANSFER: usize = TRANSFER_BLOCKS as usize * BLOCK;
-/// Commands that a raw queue of 32 entries takes.
+/// Commands that a raw queue of 32 entries accepts.
 const DEPTH: u16 = 31;
 const DMA_BYTES: usize = 16 << 20;
 
@@ -40,7 +40,7 @@ fn options() -> ConnectOptions {
     ConnectOptions { transfer_bytes_max: TRANSFER as u32, ..ConnectOptions::default() }
 }
 
-/// Commands that move 512 KiB each, as many as the queue takes.
+/// Commands that move 512 KiB each, as many as the queue accepts.
 fn ask_for_all(raw: &mut RawConnection, opcode: IoOpcode) {
     for command_id in 1..=DEPTH {
         let mut command = Rw::new(opcode, 1, u64::from(command_id) * 128 % 3968, TRANSFER_BLOCKS);
@@ -79,7 +79,7 @@ fn readers_that_never_read_keep_nobody_from_its_answers() {
     }
     is_full(&served);
     is_served(&mut early, 20);
-    // Who comes later is served too.
+    // A host that comes later is served too.
     let (second, mut late) = served.open(options());
     is_served(&mut late, 20);
     let stats = served.with(|state| state.target.stats());
@@ -113,7 +113,7 @@ fn who_is_too_slow_for_those_who_wait_is_ended_and_counted() {
             ask_for_all(raw, opcode);
         }
         is_full(&served);
-        // A host that wants a lot at once has to wait, and that ends those it waits for.
+        // A host that requests a lot at once must wait, and that ends the hosts it waits for.
         let (controller, mut queue) = served.open(options());
         for tag in 0..8 {
             queue.submit_read(tag * 128, TRANSFER_BLOCKS, tag).expect("room");
@@ -132,9 +132,9 @@ fn who_is_too_slow_for_those_who_wait_is_ended_and_counted() {
     }
 }
 
-/// Reads stand one behind the other at the device, those of others too: one host has no more there
-/// than a bound, however many queues it has, a smaller one beside others, and goes on with the next
-/// as they end.
+/// The device serves reads one after another, including those of other hosts. So one host has no
+/// more reads there than a limit, however many queues it has. Beside other hosts the limit is
+/// smaller. The host continues with its next reads as earlier ones end.
 #[test]
 fn a_host_has_no_more_at_the_device_than_a_bound() {
     const ALONE: usize = 8 << 20;
@@ -185,7 +185,7 @@ fn nobody_is_too_slow_while_nobody_waits() {
     }
     let stats = served.with(|state| state.target.stats());
     assert_eq!((stats.slow_peers_ended, stats.waiting_for_memory), (0, 0), "{stats:?}");
-    // Its R2Ts are there.
+    // Its R2Ts have arrived.
     for _ in 0..DEPTH {
         assert_eq!(slow.io.read_pdu().expect("an R2T").header.pdu_type, PduType::R2t as u8);
     }
@@ -213,7 +213,7 @@ fn nothing_is_asked_for_before_a_connect() {
                 assert_eq!(cqe.status().code_only(), status);
                 assert!(cqe.status().is_do_not_retry());
             }
-            // With its data where it has to be, it is connected all the same.
+            // With the data in the right place, it is connected all the same.
             let mut connect = Connect::new(0, 32, 0);
             connect.sgl = SglDescriptor::in_capsule(1024);
             let host = ConnectOptions::default();
@@ -250,7 +250,7 @@ fn one_long_answer_of_an_admin_queue_waits_at_a_time() {
     is_served(&mut queue, 5);
     let held_bytes = served.with(|state| state.target.stats().host_memory_bytes);
     assert!(held_bytes <= (readers.len() * TRANSFER) as u64, "{held_bytes}");
-    // Once they read, all of it comes.
+    // When they read, all of it arrives.
     for raw in &mut readers {
         let mut answers = 0;
         while answers < 20 {
@@ -268,7 +268,7 @@ fn one_long_answer_of_an_admin_queue_waits_at_a_time() {
     served.finish();
 }
 
-/// Reads that have to wait for memory let the data of writes before them pass: it is their memory
+/// Reads that wait for memory let the data of earlier writes pass: it is the memory of these writes
 /// that they wait for.
 #[test]
 fn much_at_once_by_many_with_little_memory_all_ends_well() {

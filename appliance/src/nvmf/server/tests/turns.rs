@@ -1,6 +1,6 @@
 //! Who waits for whom, counted in rounds of the target: how often every connection has its turn
-//! while one host waits for its answer. Turns are taken by hand, so the machine's own pace does not
-//! count.
+//! while one host waits for its answer. The test runs the turns itself, so the machine's speed does
+//! not matter.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -12,15 +12,15 @@ use crate::nvmf::server::TargetConfig;
 use crate::nvmf::server::memory::Behavior;
 use crate::nvmf::wire::pdu::Digests;
 
-/// Queues of the greedy host, each as deep with commands as it may be.
+/// Queues of the greedy host, each filled with commands.
 const QUEUES: u16 = 24;
 const COMMANDS: u16 = 31;
 const READ_BLOCKS: u8 = 64;
-/// What it takes of each in a turn, in bytes.
+/// Bytes that it takes from each per turn.
 const TAKEN_BYTES: usize = 128 << 10;
-/// Commands of the innocent host, one after the other.
+/// Commands of the innocent host, one after another.
 const INNOCENT: u16 = 12;
-/// Rounds that one of them may wait.
+/// Rounds that one of these commands may wait.
 const ROUNDS_MAX: u64 = 4;
 
 fn connect(local: &mut Local, bytes: Vec<u8>) -> TcpStream {
@@ -32,7 +32,7 @@ fn connect(local: &mut Local, bytes: Vec<u8>) -> TcpStream {
     socket
 }
 
-/// Takes what has come, so many bytes at most.
+/// Takes the received bytes, at most this many.
 fn take(socket: &mut TcpStream, buffer: &mut [u8]) -> usize {
     match socket.read(buffer) {
         Ok(count) => count,
@@ -80,13 +80,13 @@ fn a_host_waits_for_a_few_rounds_of_the_others_at_most() {
     drop((admin, innocent, sockets));
 }
 
-/// Each range of a discard is work of its own. A host that sent 31 discards of 256 ranges at once
-/// had all of them in one turn, which then lasted for 15 ms.
+/// Each range of a discard is a separate unit of work. Before this rule, a host that sent 31
+/// discards of 256 ranges at once got all of them in one turn, which then lasted 15 ms.
 #[test]
 fn a_turn_has_so_many_ranges_of_discards_and_no_more() {
-    /// Ranges of one command, less one, as NVMe counts them. At 4 KiB each they are more than the
-    /// 512 KiB of a connection's turn, so one command has its turn, and another one at most whose
-    /// connection saved a turn.
+    /// Ranges of one command, less one, as NVMe counts them. At 4 KiB each they exceed the 512 KiB
+    /// of a connection's turn. So a connection gets one command per turn, and at most a second one
+    /// if it has saved a turn.
     const RANGES_LESS_ONE: u8 = 255;
     const COMMANDS_PER_TURN_MAX: u64 = 2;
     let none = Digests::default();

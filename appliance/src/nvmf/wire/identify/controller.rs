@@ -60,7 +60,7 @@ pub mod bits {
     pub const VWC_FLUSH_ALL_YES: u8 = 3 << 1;
     /// SGLS: supported, no alignment needed (bits 1:0 = 1).
     pub const SGLS_SUPPORTED: u32 = 1;
-    /// SGLS: the field of SGL support, bits 1:0; 0 is none.
+    /// SGLS: the field of SGL support, bits 1:0. 0 means none.
     pub const SGLS_MASK: u32 = 0b11;
     /// SGLS: the keyed data block descriptor.
     pub const SGLS_KEYED: u32 = 1 << 2;
@@ -73,7 +73,7 @@ pub mod bits {
     pub const ANACAP_ALL_STATES: u8 = 0b1_1111;
     /// ANACAP: a namespace's group does not change while it is attached.
     pub const ANACAP_GROUP_FIXED: u8 = 1 << 6;
-    /// ANACAP: Identify Namespace gives a group that is not 0.
+    /// ANACAP: the group in Identify Namespace is not 0.
     pub const ANACAP_GROUP_NOT_ZERO: u8 = 1 << 7;
     /// OFCS: Disconnect is supported.
     pub const OFCS_DISCONNECT: u16 = 1 << 0;
@@ -81,7 +81,7 @@ pub mod bits {
     pub const FCATT_STATIC: u8 = 1 << 0;
 }
 
-/// A power state descriptor; only its first fields are named (Base figure "Power State
+/// A power state descriptor. Only its first fields are named (Base figure "Power State
 /// Descriptor").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -113,7 +113,7 @@ pub struct IdentifyController {
     pub ieee_oui: [u8; 3],
     /// 76: CMIC.
     pub multi_path: u8,
-    /// 77: MDTS, most data of a command as a power of 2 in units of CAP.MPSMIN; 0 is no limit.
+    /// 77: MDTS, most data of a command as a power of 2 in units of CAP.MPSMIN. 0 is no limit.
     pub transfer_size_max: u8,
     /// 78..80: CNTLID.
     pub controller_id: U16,
@@ -121,7 +121,7 @@ pub struct IdentifyController {
     pub version: U32,
     /// 84..88: RTD3R in microseconds.
     pub resume_latency_us: U32,
-    /// 88..92: RTD3E in microseconds: time a normal shutdown may take.
+    /// 88..92: RTD3E in microseconds: time that a normal shutdown may take.
     pub entry_latency_us: U32,
     /// 92..96: OAES, optional asynchronous events, see `feature::event_mask`.
     pub async_events: U32,
@@ -185,9 +185,9 @@ pub struct IdentifyController {
     pub extended_self_test_minutes: U16,
     /// 318: DSTO.
     pub self_test_options: u8,
-    /// 319: FWUG in units of 4 KiB; `FFh` is no restriction.
+    /// 319: FWUG in units of 4 KiB. `FFh` is no restriction.
     pub firmware_granularity: u8,
-    /// 320..322: KAS, granularity of the keep alive timer in units of 100 ms; not 0 over Fabrics.
+    /// 320..322: KAS, granularity of the keep alive timer in units of 100 ms. Not 0 over Fabrics.
     pub keep_alive_granularity_100ms: U16,
     /// 322..324: HCTMA.
     pub thermal_management: U16,
@@ -223,11 +223,11 @@ pub struct IdentifyController {
     pub endurance_group_bytes_max: U128,
     /// 384..512
     pub reserved_384: [u8; 128],
-    /// 512: SQES: required size in bits 3:0, largest in 7:4, as powers of 2; 66h.
+    /// 512: SQES: required size in bits 3:0, largest in 7:4, as powers of 2: 66h.
     pub submission_entry_sizes: u8,
-    /// 513: CQES: the same; 44h.
+    /// 513: CQES: encoded likewise: 44h.
     pub completion_entry_sizes: u8,
-    /// 514..516: MAXCMD, most outstanding commands of a queue; not 0 over Fabrics.
+    /// 514..516: MAXCMD, most outstanding commands of a queue. Not 0 over Fabrics.
     pub outstanding_commands_max: U16,
     /// 516..520: NN, highest NSID.
     pub namespaces_max: U32,
@@ -253,7 +253,7 @@ pub struct IdentifyController {
     pub copy_formats: U16,
     /// 536..540: SGLS.
     pub sgl_support: U32,
-    /// 540..544: MNAN, most allowed namespaces; 0 is as `namespaces_max`.
+    /// 540..544: MNAN, most allowed namespaces. 0 means the same as `namespaces_max`.
     pub allowed_namespaces_max: U32,
     /// 544..560: MAXDNA.
     pub domain_attachments_max: U128,
@@ -269,11 +269,11 @@ pub struct IdentifyController {
     pub io_command_capsule_16b: U32,
     /// 1796..1800: IORCSZ, I/O response capsule size in units of 16 bytes, at least 1.
     pub io_response_capsule_16b: U32,
-    /// 1800..1802: ICDOFF, offset of in-capsule data in units of 16 bytes; 0 over TCP.
+    /// 1800..1802: ICDOFF, offset of in-capsule data in units of 16 bytes. 0 over TCP.
     pub in_capsule_offset_16b: U16,
     /// 1802: FCATT.
     pub fabrics_attributes: u8,
-    /// 1803: MSDBD, most SGL data block descriptors; 1 over TCP.
+    /// 1803: MSDBD, most SGL data block descriptors. 1 over TCP.
     pub sgl_descriptors_max: u8,
     /// 1804..1806: OFCS, optional Fabrics commands.
     pub fabrics_commands: U16,
@@ -341,17 +341,17 @@ impl IdentifyController {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct CommandSetController {
-    /// 0: VSL, most data of Verify, as MDTS.
+    /// 0: VSL, most data of Verify, encoded like MDTS.
     pub verify_size_max: u8,
-    /// 1: WZSL, most data of Write Zeroes, as MDTS.
+    /// 1: WZSL, most data of Write Zeroes, encoded like MDTS.
     pub write_zeroes_size_max: u8,
-    /// 2: WUSL, most data of Write Uncorrectable, as MDTS.
+    /// 2: WUSL, most data of Write Uncorrectable, encoded like MDTS.
     pub write_uncorrectable_size_max: u8,
-    /// 3: DMRL, most ranges of Dataset Management; 0 is no limit.
+    /// 3: DMRL, most ranges of Dataset Management. 0 is no limit.
     pub dataset_ranges_max: u8,
-    /// 4..8: DMRSL, most blocks in one range; 0 is no limit.
+    /// 4..8: DMRSL, most blocks in one range. 0 is no limit.
     pub dataset_range_blocks_max: U32,
-    /// 8..16: DMSL, most blocks in one command; 0 is no limit.
+    /// 8..16: DMSL, most blocks in one command. 0 is no limit.
     pub dataset_blocks_max: U64,
     /// 16..4096
     pub reserved: [u8; 4080],

@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::IDENTIFY_BYTES;
 use crate::nvmf::wire::macros::{assert_layout, wire_enum, zeroed_default};
 
-/// Active namespace list (CNS 02h): ascending NSIDs; 0 ends the list.
+/// Active namespace list (CNS 02h): ascending NSIDs, ended by 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct NamespaceList {
@@ -81,11 +81,11 @@ impl DescriptorType {
     }
 }
 
-/// Header of a namespace identification descriptor; NIDL bytes follow it.
+/// Header of a namespace identification descriptor. NIDL bytes follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct NamespaceDescriptorHeader {
-    /// 0: NIDT; 0 ends the list.
+    /// 0: NIDT. 0 ends the list.
     pub descriptor_type: u8,
     /// 1: NIDL in bytes.
     pub length_bytes: u8,
@@ -94,10 +94,10 @@ pub struct NamespaceDescriptorHeader {
 }
 assert_layout!(NamespaceDescriptorHeader, 4);
 
-/// A namespace descriptor list that cannot be read.
+/// A namespace descriptor list that cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NamespaceDescriptorsError {
-    /// A known type with a length that is not its own.
+    /// A known type with a length other than its own.
     #[error("namespace descriptor type {descriptor_type} at byte {offset} has {found} bytes")]
     Length {
         /// NIDT.
@@ -107,7 +107,7 @@ pub enum NamespaceDescriptorsError {
         /// NIDL as received.
         found: u8,
     },
-    /// A descriptor runs over the end of the list.
+    /// A descriptor exceeds the end of the list.
     #[error("the namespace descriptor at byte {offset} runs over the end of the list")]
     Overrun {
         /// Offset of the descriptor in the list.
@@ -115,7 +115,7 @@ pub enum NamespaceDescriptorsError {
     },
 }
 
-/// What the descriptors say of a namespace.
+/// The identifiers of a namespace in its descriptors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceIds {
     /// EUI64.
@@ -124,7 +124,7 @@ pub struct NamespaceIds {
     pub nguid: Option<[u8; 16]>,
     /// UUID.
     pub uuid: Option<[u8; 16]>,
-    /// Command set identifier; 0 is NVM.
+    /// Command set identifier. 0 is NVM.
     pub command_set: Option<u8>,
 }
 
@@ -140,7 +140,7 @@ assert_layout!(NamespaceDescriptors, 4096);
 impl From<NamespaceIds> for NamespaceDescriptors {
     fn from(ids: NamespaceIds) -> Self {
         let mut list = Self { bytes: [0; IDENTIFY_BYTES] };
-        // At most 4 x 4 + 41 bytes in all, so the list's 4096 always suffice.
+        // At most 4 x 4 + 41 bytes in total, so the list's 4096 always suffice.
         let mut free = list.bytes.iter_mut();
         let mut append = |descriptor_type: DescriptorType, id: &[u8]| {
             let header = NamespaceDescriptorHeader {
@@ -148,7 +148,7 @@ impl From<NamespaceIds> for NamespaceDescriptors {
                 length_bytes: descriptor_type.bytes(),
                 reserved: [0; 2],
             };
-            // In this order no free byte is taken and not written.
+            // This order of the iterators skips no free byte.
             for (&byte, free) in header.as_bytes().iter().chain(id).zip(free.by_ref()) {
                 *free = byte;
             }
@@ -170,10 +170,10 @@ impl From<NamespaceIds> for NamespaceDescriptors {
 }
 
 impl NamespaceDescriptors {
-    /// Reads the list; types that are not known are passed over.
+    /// Reads the list. Unknown types are skipped.
     ///
     /// # Errors
-    /// When a descriptor's length is wrong or it runs over the end.
+    /// When a descriptor's length is wrong or it exceeds the end.
     pub fn ids(&self) -> Result<NamespaceIds, NamespaceDescriptorsError> {
         let mut ids = NamespaceIds::default();
         let mut left = &self.bytes[..];

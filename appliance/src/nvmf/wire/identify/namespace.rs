@@ -35,7 +35,7 @@ pub mod bits {
 pub struct LbaFormat {
     /// 0..2: MS, bytes of metadata for a block.
     pub metadata_bytes: U16,
-    /// 2: LBADS, bytes of a block as a power of 2, at least 9; 0 when the format is not available.
+    /// 2: LBADS, bytes of a block as a power of 2, at least 9. 0 when the format is not available.
     pub block_shift: u8,
     /// 3: RP in bits 1:0, relative performance, 0 is best.
     pub performance: u8,
@@ -53,7 +53,7 @@ impl LbaFormat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct IdentifyNamespace {
-    /// 0..8: NSZE in blocks; 0 when the namespace is inactive.
+    /// 0..8: NSZE in blocks. 0 when the namespace is inactive.
     pub size_blocks: U64,
     /// 8..16: NCAP in blocks.
     pub capacity_blocks: U64,
@@ -85,13 +85,13 @@ pub struct IdentifyNamespace {
     pub atomic_power_fail_blocks_less_one: U16,
     /// 38..40: NACWU in blocks, 0's based.
     pub atomic_compare_write_blocks_less_one: U16,
-    /// 40..42: NABSN, 0's based; 0 is no boundary.
+    /// 40..42: NABSN, 0's based. 0 is no boundary.
     pub atomic_boundary_blocks_less_one: U16,
     /// 42..44: NABO in blocks.
     pub atomic_boundary_offset_blocks: U16,
-    /// 44..46: NABSPF, 0's based; 0 is no boundary.
+    /// 44..46: NABSPF, 0's based. 0 is no boundary.
     pub atomic_boundary_power_fail_blocks_less_one: U16,
-    /// 46..48: NOIOB in blocks; 0 is none.
+    /// 46..48: NOIOB in blocks. 0 is none.
     pub optimal_boundary_blocks: U16,
     /// 48..64: NVMCAP in bytes.
     pub capacity_bytes: U128,
@@ -141,14 +141,14 @@ assert_layout!(
 );
 
 impl IdentifyNamespace {
-    /// The format in use; `None` when its index is beyond the table (64 entries).
+    /// The format in use. `None` when its index is beyond the table (64 entries).
     pub fn format(&self) -> Option<&LbaFormat> {
         let low = self.format_in_use & 0b1111;
         let high = (self.format_in_use >> 5) & 0b11;
         self.formats.get(usize::from(low | high << 4))
     }
 
-    /// Bytes of a logical block, 512 to 2^31; `None` when the format makes no sense.
+    /// Bytes of a logical block, 512 to 2^31. `None` when the format is not valid.
     pub fn block_bytes(&self) -> Option<u32> {
         let shift = self.format()?.block_shift;
         (9..32).contains(&shift).then(|| 1 << shift)
