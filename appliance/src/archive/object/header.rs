@@ -345,7 +345,7 @@ impl ObjectTail {
     /// Decodes a tail.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
         let raw = RawTail::view(bytes)?;
-        // Version 1 does not define this field.
+        // Readers of version 1 never checked this field, so it is ignored there.
         let damaged_blocks = if raw.version.get() == VERSION_WHOLE { 0 } else { raw.damaged_blocks.get() };
         let tail = ObjectTail {
             id: ObjectId {

@@ -8,8 +8,8 @@
 //! guess costs space, never correctness: after [`LOOKS_MAX`] frames without compression one is
 //! compressed again in any case.
 //!
-//! **Costs:** 128 bytes of each block are sampled; a table of 16 KiB for each 64 blocks, freed at
-//! once.
+//! **Costs:** 128 bytes of each block are sampled; a table of 16 KiB is allocated for each 64
+//! blocks, and freed before the next.
 
 use crate::dma::BLOCK_BYTES;
 

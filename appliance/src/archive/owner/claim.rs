@@ -139,8 +139,8 @@ impl Inheritance {
             let first = Self::first(None, chain);
             return Inheritance { lineage: first.lineage.cut(claimant.archived_lsn), ..first };
         };
-        // A history that inherits from another one also has the other's claims, each up to at most
-        // the point of the fork. The claim that was announced last is the best evidence: its
+        // A history that inherits from another one also has the other's claims, none of them with a
+        // later end than the other has. The claim that was announced last is the best evidence: its
         // generation may have begun a history.
         let rank = |(history, lineage): &(HistoryId, Lineage)| {
             let is_said = claimant.history == Some(*history);

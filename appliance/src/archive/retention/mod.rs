@@ -114,8 +114,9 @@ pub struct Generation {
     pub parent_lsn: Lsn,
     /// The LSN at which it was made.
     pub born_lsn: Lsn,
-    /// From this LSN on the image does not need its parent: it was deleted, or it has rewritten all
-    /// inherited data, in the window of every later point. `None` while it needs its parent.
+    /// From this LSN on the image does not need its parent: it was deleted, or the window of every
+    /// later point has the image's own version of all inherited data. `None` while it needs its
+    /// parent.
     pub gone_lsn: Option<Lsn>,
 }
 

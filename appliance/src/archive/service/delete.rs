@@ -9,6 +9,9 @@ use crate::archive::store::{Store, StoreErrorKind};
 /// Deletes objects, and their cached tables; returns how many existed. An object that the store
 /// refuses to delete is skipped, and reported after the others are deleted. Any other failure stops
 /// the run; calling again deletes the rest.
+///
+/// # Errors
+/// [`ArchiveError::Store`]: the first failure.
 pub fn delete(
     store: &dyn Store,
     ids: &[ObjectId],

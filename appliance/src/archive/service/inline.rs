@@ -60,6 +60,9 @@ pub struct InlineArchive {
 
 impl InlineArchive {
     /// Makes a service that is idle.
+    ///
+    /// # Errors
+    /// [`ObjectError::Level`], [`ObjectError::OutOfMemory`].
     pub fn new(
         store: Arc<dyn Store>,
         source: Box<dyn BlockSource>,

@@ -165,7 +165,7 @@ pub enum ArchiveError {
         /// The device's error.
         reason: String,
     },
-    /// The store failed.
+    /// The store failed; `retry` says whether the request may succeed later.
     #[error("{store}: {reason}")]
     Store {
         /// The store's label.

@@ -14,8 +14,8 @@
 //!   reachable, then the first part is shortened;
 //! - *commit*: the data is written into a free extent, then its header is changed to used;
 //! - *delete*: the header is changed to free (a tombstone in place);
-//! - *merge*: the first header takes in the free extent after it; then the header of that extent is
-//!   wiped.
+//! - *merge*: the first header takes in the free extent after it; then both copies of that extent's
+//!   header are wiped.
 //!
 //! Space is allocated first-fit, for the most bytes that a put announces; the unused part is free
 //! again after the commit. Adjacent free extents are merged at once, so the next open finds them
