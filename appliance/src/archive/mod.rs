@@ -1,11 +1,11 @@
-//! The archive: where the past of the log lives.
+//! The archive: stores the history of the log in objects, and decides how long to keep it.
 //!
-//! [`object`] is the format of one archived segment, or of an increment of one; [`store`] is what
-//! objects are kept in, one trait and several kinds; [`service`] is what the pool's reactor talks
-//! to, and the threads behind it; [`retention`] decides what is kept; [`owner`] says whose an
-//! archive is; [`catalog`] is a local cache of what the store holds. Nothing here touches the
-//! running log: the caller hands over descriptors and the trailer's units, and gets blocks and
-//! units back.
+//! [`object`] is the format of one archived segment, or of an increment of one. [`store`] is where
+//! objects are stored: one trait and several implementations. [`service`] is the interface for the
+//! pool's reactor, and the threads that do the work. [`retention`] decides what is kept. [`owner`]
+//! records which appliance owns an archive. [`catalog`] is a local cache of what the store holds.
+//! Nothing here touches the running log: the caller passes descriptors and the trailer's units, and
+//! receives blocks and units.
 //!
 //! ```text
 //! ObjectWriter --bytes--> Sink: a store's Put --commit--> object, whole or not at all

@@ -1,4 +1,4 @@
-//! Reading what the names do not tell: times, and the synchs.
+//! Reads what the object names do not contain: times, and the synchs.
 
 use std::ops::ControlFlow;
 
@@ -12,14 +12,14 @@ use crate::log::format::{EntryKind, EventHead, EventKind};
 use crate::log::reader::{LsnRange, PlacedEntry, SegmentEntries};
 use crate::log::types::Lsn;
 
-/// Objects that are read before their details are recorded.
+/// Objects read before their details are recorded in one transaction.
 const BATCH_OBJECTS: usize = 64;
-/// Objects in a row that the store fails to give: then it is the store that is away.
+/// After this many read failures of the store in a row, the store itself counts as unavailable.
 const FAILED_IN_A_ROW_MAX: usize = 3;
-/// Problems that a report tells in words.
+/// The number of problems that a report describes in words.
 const PROBLEMS_MAX: usize = 16;
 
-/// How far the reading of details has come.
+/// How far the reading of details has advanced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FillProgress {
     /// Objects read so far.
@@ -31,15 +31,16 @@ pub struct FillProgress {
 /// What the reading of details found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FillReport {
-    /// Objects whose details are known now.
+    /// Objects whose details were read and recorded.
     pub filled: u64,
     /// Synchs found.
     pub synchs: u64,
-    /// Synchs of them whose text could not be read.
+    /// The synchs among them whose text could not be read.
     pub synchs_without_text: u64,
-    /// Objects that are damaged or gone, or that the store fails to give though it gives others.
+    /// Objects that are damaged or missing, or that the store fails to return although it returns
+    /// others.
     pub failed: u64,
-    /// The first 16 of them, in words for the operator.
+    /// The first 16 of these failures, in words for the operator.
     pub problems: Vec<String>,
 }
 
@@ -52,7 +53,7 @@ impl FillReport {
     }
 }
 
-/// What was read of an object.
+/// What was read from an object.
 struct Found {
     id: ObjectId,
     len_bytes: u64,
@@ -62,16 +63,17 @@ struct Found {
 }
 
 impl ArchiveCatalog {
-    /// Reads the front of each object whose details are not known, in the order of the log; records
-    /// its times and its synchs. A damaged object is reported, and stays as it is; so is one that
-    /// the store fails to give, as long as it gives what follows. `progress` is called for each
-    /// object and may end it.
+    /// Reads the front of each object whose details are not known, in the order of the log, and
+    /// records its times and its synchs. A damaged object is reported and stays as it is. So does
+    /// an object that the store fails to return, as long as the store returns later ones.
+    /// `progress` is called before each object and may stop the run.
     ///
-    /// The text of a synch that an increment cuts in two stays unknown until the whole segment is archived.
+    /// The text of a synch that an increment cuts in two stays unknown until the whole segment is
+    /// archived.
     ///
     /// # Errors
-    /// The store's, when it gives nothing any more; the file's; or [`CatalogError::Stopped`]. What
-    /// was read before is recorded.
+    /// The store's error, when it returns no objects any more; the file's; or
+    /// [`CatalogError::Stopped`]. What was read before the error is recorded.
     pub fn fill_details(
         &self,
         store: &dyn Store,
@@ -145,12 +147,12 @@ impl ArchiveCatalog {
     }
 }
 
-/// Whether a failure is one of the object, and not of the store.
+/// Whether a failure concerns only the object, and not the whole store.
 fn is_about_the_object(error: &ObjectError) -> bool {
     match error {
         ObjectError::Store(error) => matches!(
             error.kind,
-            // Away with what holds it: the others can be read.
+            // Only the medium with this object is away: other objects can be read.
             StoreErrorKind::NotFound
                 | StoreErrorKind::Corrupt(_)
                 | StoreErrorKind::OutOfRange
@@ -169,7 +171,7 @@ fn read(store: &dyn Store, id: ObjectId, codec: &mut Decompressor) -> Result<Fou
     let name = id.name().map_err(|_| ObjectError::Spec("name"))?;
     let source = StoredObject::open(store, &name)?;
     let len_bytes = crate::archive::object::RangedRead::len_bytes(&source)?;
-    // What it lacks without saying so is damage.
+    // Units that are missing without a recorded hole are damage.
     let ObjectFront { header, units, holes } = read_front(&source, codec)?;
     if !header.id.is_same_stretch(&id) {
         let kind = StoreErrorKind::Corrupt("another object stands under this name");
@@ -180,7 +182,7 @@ fn read(store: &dyn Store, id: ObjectId, codec: &mut Decompressor) -> Result<Fou
     let records_ns = times.next().map(|first_ns| (first_ns, times.next_back().unwrap_or(first_ns)));
     let mut synchs = Vec::new();
     for event in events(&entries) {
-        // A store that is not available is an error; a text that is damaged is a synch without text.
+        // An unavailable store is an error; a damaged text is a synch without text.
         let text = match event.read(&source, codec) {
             Ok(text) => text,
             Err(error) if is_about_the_object(&error) => None,
@@ -192,16 +194,17 @@ fn read(store: &dyn Store, id: ObjectId, codec: &mut Decompressor) -> Result<Fou
     Ok(Found { id, len_bytes, details, holes, synchs })
 }
 
-/// A synch event: where it is, and where the blocks of its text are.
+/// A synch event: its position, and the positions of the blocks of its text.
 struct Event {
     lsn: Lsn,
     time_ns: u64,
     text_bytes: u64,
-    /// For each copy, the position and CRC32C of each chunk; empty when the event began before the object.
+    /// For each copy, the position and CRC32C of each chunk; empty when the event began before the
+    /// object.
     copies: [Vec<(Lsn, u32)>; EventHead::COPIES as usize],
 }
 
-/// The synch events that end among the entries.
+/// The synch events that end in these entries.
 fn events(entries: &SegmentEntries) -> Vec<Event> {
     let mut found = Vec::new();
     let mut copies: [Vec<(Lsn, u32)>; EventHead::COPIES as usize] = Default::default();
@@ -212,11 +215,11 @@ fn events(entries: &SegmentEntries) -> Vec<Event> {
         }
         let head = EventHead::decode(entry.block().0);
         if head.copy == 0 && head.chunk == 0 {
-            // What came before was never finished.
+            // The event before this one was never finished.
             copies = Default::default();
         }
         if let Some(copy) = copies.get_mut(usize::from(head.copy)) {
-            // A chunk out of its order belongs to an event whose beginning is not here.
+            // A chunk out of order belongs to an event that begins before these entries.
             if copy.len() == head.chunk as usize {
                 copy.push((lsn, entry.crc()));
             }
@@ -232,7 +235,8 @@ fn events(entries: &SegmentEntries) -> Vec<Event> {
 }
 
 impl Event {
-    /// The text, each chunk from whichever copy is whole; `None` when neither is.
+    /// The text. Each chunk is read from a copy that is intact; `None` when both copies of a chunk
+    /// are damaged.
     fn read(
         &self,
         source: &StoredObject<'_>,

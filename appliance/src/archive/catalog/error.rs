@@ -1,4 +1,4 @@
-//! How a catalog fails.
+//! The errors of a catalog.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,49 +11,49 @@ use crate::archive::store::StoreError;
 /// Why a catalog could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// It is open elsewhere.
+    /// Another process has it open.
     #[error("the archive's catalog {path} is open in another process")]
     InUse {
         /// The file.
         path: PathBuf,
     },
-    /// The operating system refuses something.
+    /// The operating system reports an error.
     #[error("the archive's catalog {path}: {operation}: {error}")]
     File {
         /// The file.
         path: PathBuf,
-        /// `open`, `create`, `move aside`.
+        /// `open`, `create` or `move aside`.
         operation: &'static str,
-        /// Its words.
+        /// The operating system's error.
         error: io::Error,
     },
-    /// The file fails while it is in use. Open it again: what is damaged is replaced then.
+    /// The file fails while it is in use. Opening it again replaces a damaged file.
     #[error("the archive's catalog {path}: {error}")]
     Database {
         /// The file.
         path: PathBuf,
-        /// The database's words.
+        /// The database's error.
         error: Box<redb::Error>,
     },
-    /// The store fails.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// No object could be read, whichever.
+    /// An object could not be read, for a reason that is not the store's.
     #[error(transparent)]
     Object(ObjectError),
-    /// The object is not one of this catalog's pool.
+    /// The object belongs to another pool than this catalog.
     #[error("the object belongs to pool {pool}, which is not this catalog's")]
     OtherPool {
-        /// Its pool.
+        /// The object's pool.
         pool: Uuid,
     },
-    /// The caller's progress function asked for an end.
+    /// The caller's progress function stopped the run.
     #[error("stopped as asked")]
     Stopped,
 }
 
 impl From<ObjectError> for CatalogError {
-    /// What a store fails to give of an object is the store's failure.
+    /// When the store fails to return an object, the error is the store's.
     fn from(error: ObjectError) -> Self {
         match error {
             ObjectError::Store(error) => CatalogError::Store(error),
@@ -63,12 +63,12 @@ impl From<ObjectError> for CatalogError {
 }
 
 impl CatalogError {
-    /// The database's failure.
+    /// An error of the database.
     pub(super) fn database(path: &Path, error: redb::Error) -> Self {
         CatalogError::Database { path: path.to_owned(), error: Box::new(error) }
     }
 
-    /// The operating system's failure.
+    /// An error of the operating system.
     pub(super) fn file(path: &Path, operation: &'static str, error: io::Error) -> Self {
         CatalogError::File { path: path.to_owned(), operation, error }
     }

@@ -1,7 +1,10 @@
-//! Objects that were in the store and are not any more, though nobody let them go: what there should be, against what there is.
+//! Objects that disappeared from the store although nothing deleted them: the expected content of
+//! the store, compared with the actual one.
 //!
-//! A row comes here when a list of the store lacks an object that the catalog knew, and goes when the object is there again, when the whole segment is there in place of its increment, or when it is
-//! forgotten because it expired. It is as durable as the catalog: a start tells again what is lost.
+//! A row is added when a list of the store lacks an object that the catalog knew. It is removed
+//! when the object is there again, when the whole segment replaces its increment, or when the
+//! object expires. The rows are as durable as the catalog: after a restart the lost objects are
+//! reported again.
 
 use redb::{ReadableTable, Table, TableDefinition, TableError};
 
@@ -9,11 +12,11 @@ use super::rows::{OBJECTS, ObjectKey, ObjectValue, row_of};
 use super::{ArchiveCatalog, CatalogError, ObjectRow};
 use crate::archive::object::ObjectId;
 
-/// Keys and values as those of the objects.
+/// The keys and values have the same types as those of `objects`.
 pub(super) const LOST: TableDefinition<'_, ObjectKey, ObjectValue> = TableDefinition::new("lost");
 
-/// Whether another object is there in place of one: the whole segment, or the same stretch under
-/// another claim.
+/// Whether another object replaces this one: the whole segment, or the same stretch under another
+/// claim.
 fn is_replaced(
     objects: &impl ReadableTable<ObjectKey, ObjectValue>,
     (epoch, sequence, from, to, ..): ObjectKey,
@@ -29,7 +32,7 @@ fn is_replaced(
     Ok(false)
 }
 
-/// Drops what is there again, or replaced.
+/// Removes the rows of objects that are there again or replaced.
 pub(super) fn settle(
     lost: &mut Table<'_, ObjectKey, ObjectValue>,
     objects: &impl ReadableTable<ObjectKey, ObjectValue>,
@@ -48,7 +51,8 @@ pub(super) fn settle(
 }
 
 impl ArchiveCatalog {
-    /// The objects that should be in the store and are not, in the order of the log. As of the last [`rebuild`](Self::rebuild).
+    /// The objects that should be in the store and are not, in the order of the log, as of the last
+    /// [`rebuild`](Self::rebuild).
     ///
     /// # Errors
     /// The file's.
@@ -56,7 +60,7 @@ impl ArchiveCatalog {
         self.look(|transaction| {
             let lost = match transaction.open_table(LOST) {
                 Ok(lost) => lost,
-                // A file of an earlier build.
+                // The file was written by an earlier build.
                 Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
                 Err(error) => return Err(error.into()),
             };
@@ -73,7 +77,7 @@ impl ArchiveCatalog {
         })
     }
 
-    /// Takes note that nobody misses objects, because they expired: they are neither there nor lost.
+    /// Records that objects expired: they are removed from the catalog and do not count as lost.
     ///
     /// # Errors
     /// [`CatalogError::OtherPool`], or the file's.

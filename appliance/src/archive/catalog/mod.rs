@@ -1,26 +1,35 @@
-//! The local catalog of an archive: what is known of its objects, in a file beside the pool, so that a start does not have to ask the store.
+//! The local catalog of an archive: a file next to the pool that caches what the store holds, so
+//! that a start does not have to list the store.
 //!
-//! It is only a cache. Everything in it but the gaps, and the objects that the store lost, is in the store, and [`rebuild`](ArchiveCatalog::rebuild) and
-//! [`fill_details`](ArchiveCatalog::fill_details) find it there again. So a file that is missing, damaged, or of another pool, store or version is replaced by an
-//! empty one, which is told to the operator ([`Replaced`]), and nothing is lost but time. Where the log has gaps, the pool's own state says; from the store alone only that
-//! objects are missing can be seen.
+//! The catalog is only a cache. Everything in it except the gaps and the lost objects is also in
+//! the store, and [`rebuild`](ArchiveCatalog::rebuild) and
+//! [`fill_details`](ArchiveCatalog::fill_details) read it from there again. So a file that is
+//! missing, damaged, or of another pool, store or version is replaced by an empty one. The operator
+//! is informed ([`Replaced`]), and only time is lost. The pool's own state records the gaps of the
+//! log; the store alone shows only that objects are missing.
 //!
 //! | table | key | value |
 //! |---|---|---|
 //! | `objects` | epoch, sequence, first LSN, LSN after the last, claim, whole: the parts of its name, in the order of the log | bytes; and its details once they are known |
-//! | `synchs` | LSN | time, text (JSON as it stands in the log; empty when it could not be read) |
-//! | `gaps` | first LSN | LSN behind the last, time, reason |
-//! | `lost` | as of `objects` | as of `objects`: those that the store lost |
+//! | `synchs` | LSN | time, text (JSON as in the log; empty when it could not be read) |
+//! | `gaps` | first LSN | LSN after the last, time, reason |
+//! | `lost` | as of `objects` | as of `objects`: the objects that the store lost |
 //! | `meta` | `version`, `pool`, `store`, `complete` | texts |
 //!
-//! **Durability.** Updates are not stable at once; [`sync`](ArchiveCatalog::sync) and [`close`](ArchiveCatalog::close) make them so. The mark `complete` says that the file
-//! has everything: `close` sets it when a rebuild was done, and the first update after an open removes it, twice over, so that neither of the file's two newest states has it. After a crash the mark is missing,
-//! and the catalog must be rebuilt; what it knows of objects that still exist is kept by that.
+//! **Durability.** Updates are not stable at once; [`sync`](ArchiveCatalog::sync) and
+//! [`close`](ArchiveCatalog::close) make them stable. The mark `complete` states that the file has
+//! everything: `close` sets it if a rebuild has finished. The first update after an open removes
+//! the mark, in two commits, so that neither of the file's two newest states has it. After a crash
+//! the mark is missing, and the catalog must be rebuilt. The rebuild keeps the known details of
+//! objects that still exist.
 //!
-//! **Threads.** Every call blocks on the file, and those with a store on the store: never call them from a reactor. Calls from several threads are safe.
+//! **Threads.** Every call blocks on the file, and calls that take a store block on the store:
+//! never call them from a reactor. Calls from several threads are safe.
 //!
-//! **Costs.** Opening reads the whole file and checks it (about 85 bytes an object). An update is one tree insert in memory. A rebuild lists the store once. Details cost one or two
-//! reads of an object's first bytes, and two more for each synch in it. Memory: a cache of 16 MiB, one page of names, the entries of one object, and what was updated since the last sync.
+//! **Costs.** Opening reads and checks the whole file (about 85 bytes per object). An update is one
+//! tree insert in memory. A rebuild lists the store once. Details cost one or two reads of an
+//! object's first bytes, and two more for each synch in it. Memory: a cache of 16 MiB, one page of
+//! names, the entries of one object, and the updates since the last sync.
 
 mod details;
 mod error;
@@ -50,25 +59,26 @@ pub use rows::{GapRow, ObjectDetails, ObjectRow, SynchRow};
 
 use rows::{COMPLETE, GAPS, META, OBJECTS, SYNCHS, row_of};
 
-/// What an opened catalog is worth.
+/// The state of a catalog after it was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogState {
-    /// Whether it may lack objects, or list some that are gone: call [`ArchiveCatalog::rebuild`].
+    /// Whether it may lack objects, or list objects that are gone: call
+    /// [`ArchiveCatalog::rebuild`].
     pub must_rebuild: bool,
-    /// The file that was replaced, if there was one that could not be used.
+    /// The unusable file that was replaced, if there was one.
     pub replaced: Option<Replaced>,
 }
 
-/// A catalog's file that could not be used.
+/// A catalog file that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replaced {
     /// Why, in words for the operator.
     pub reason: String,
-    /// Where it is now. An older one there was overwritten.
+    /// Its new path. An older file at that path was overwritten.
     pub moved_to: PathBuf,
 }
 
-/// Whether an object is of the pool's history.
+/// Whether an object belongs to the pool's history.
 pub type Counts = Box<dyn Fn(&ObjectId) -> bool + Send + Sync>;
 
 /// The catalog of the archive of one pool. See the module's documentation.
@@ -76,21 +86,24 @@ pub struct ArchiveCatalog {
     path: PathBuf,
     pool: Uuid,
     database: Database,
-    /// Whether it has everything as far as it was told: what the mark will say.
+    /// Whether the catalog has everything that was recorded: the value that `close` writes as the
+    /// mark.
     complete: AtomicBool,
-    /// Which objects of the pool are of its history.
+    /// Which objects of the pool belong to its history.
     counts: Counts,
-    /// Whether the mark stands in the file. Changed only while a write transaction is open, of which there is one at a time.
+    /// Whether the mark is set in the file. Changed only while a write transaction is open, and
+    /// there is only one at a time.
     marked: AtomicBool,
 }
 
 impl ArchiveCatalog {
-    /// From now on a rebuild takes in only objects that `counts` says are of the pool's history.
+    /// From now on a rebuild includes only objects for which `counts` returns true: those of the
+    /// pool's history.
     pub fn count_only(&mut self, counts: Counts) {
         self.counts = counts;
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -100,7 +113,7 @@ impl ArchiveCatalog {
         self.pool
     }
 
-    /// Takes note of an object that is in the store. What is known already of its details stays when `details` is `None`.
+    /// Records an object that is in the store. Known details are kept when `details` is `None`.
     ///
     /// # Errors
     /// [`CatalogError::OtherPool`], or the file's.
@@ -116,7 +129,8 @@ impl ArchiveCatalog {
         })
     }
 
-    /// Takes note of the stretches of an object whose entries nobody knows, in order; what was noted of them before is dropped.
+    /// Records the stretches of an object whose entries are unknown, in order. They replace what
+    /// was recorded for this object before.
     ///
     /// # Errors
     /// [`CatalogError::OtherPool`], or the file's.
@@ -132,7 +146,7 @@ impl ArchiveCatalog {
         })
     }
 
-    /// Takes note that an object is gone; returns whether it was known.
+    /// Removes an object that is gone; returns whether it was known.
     ///
     /// # Errors
     /// [`CatalogError::OtherPool`], or the file's.
@@ -141,7 +155,7 @@ impl ArchiveCatalog {
         self.update(|transaction| Ok(transaction.open_table(OBJECTS)?.remove(id.place())?.is_some()))
     }
 
-    /// What is known of an object.
+    /// What the catalog has on an object.
     ///
     /// # Errors
     /// The file's.
@@ -155,7 +169,8 @@ impl ArchiveCatalog {
         })
     }
 
-    /// Gives all objects to `visit`, in the order of the log: a consistent view, which updates meanwhile do not change.
+    /// Passes all objects to `visit`, in the order of the log. The view is consistent: concurrent
+    /// updates do not change it.
     ///
     /// # Errors
     /// The file's.
@@ -169,7 +184,8 @@ impl ArchiveCatalog {
         })
     }
 
-    /// The first `limit` objects behind `after` whose details are not known, in the order of the log. Cost: the objects that are passed over.
+    /// The first `limit` objects after `after` whose details are not known, in the order of the
+    /// log. Cost: the objects that are skipped.
     ///
     /// # Errors
     /// The file's.
@@ -195,7 +211,7 @@ impl ArchiveCatalog {
         })
     }
 
-    /// Takes note of a synch. A text that is known is not replaced by an empty one.
+    /// Records a synch. An empty text does not replace a known one.
     ///
     /// # Errors
     /// The file's.
@@ -203,7 +219,7 @@ impl ArchiveCatalog {
         self.update(|transaction| rows::insert_synch(&mut transaction.open_table(SYNCHS)?, synch))
     }
 
-    /// Takes note that a synch cannot be restored any more; returns whether it was known.
+    /// Removes a synch that cannot be restored any more; returns whether it was known.
     ///
     /// # Errors
     /// The file's.
@@ -227,7 +243,7 @@ impl ArchiveCatalog {
         })
     }
 
-    /// Takes note of a gap. One that begins at the same LSN is replaced.
+    /// Records a gap. It replaces a gap that begins at the same LSN.
     ///
     /// # Errors
     /// The file's.
@@ -239,7 +255,7 @@ impl ArchiveCatalog {
         })
     }
 
-    /// Takes note that a gap does not matter any more; returns whether it was known.
+    /// Removes a gap that no longer matters; returns whether it was known.
     ///
     /// # Errors
     /// The file's.
@@ -264,7 +280,8 @@ impl ArchiveCatalog {
         })
     }
 
-    /// Makes all updates so far stable. The mark is not set: after a crash the catalog is rebuilt, but from what is here.
+    /// Makes all updates so far stable. The mark is not set: after a crash the catalog is rebuilt,
+    /// starting from this state.
     ///
     /// # Errors
     /// The file's.
@@ -272,10 +289,11 @@ impl ArchiveCatalog {
         self.write(Durability::Immediate, |_| Ok(()))
     }
 
-    /// Makes all updates stable and, if the catalog has everything, says so in the file. A catalog that is dropped does the same, but cannot tell a failure.
+    /// Makes all updates stable and, if the catalog has everything, sets the mark in the file.
+    /// Dropping a catalog does the same, but cannot report a failure.
     ///
     /// # Errors
-    /// The file's; the next start rebuilds it then.
+    /// The file's; the next start then rebuilds the catalog.
     pub fn close(self) -> Result<(), CatalogError> {
         self.mark()
     }
@@ -295,7 +313,8 @@ impl ArchiveCatalog {
         Ok(())
     }
 
-    /// Removes the mark if it stands, for good: twice, because the file can fall back from its newest state to the one before.
+    /// Removes the mark permanently if it is set: in two commits, because the file can fall back
+    /// from its newest state to the one before.
     fn unmark(&self) -> Result<(), CatalogError> {
         if self.marked.load(Ordering::Relaxed) {
             for _ in 0..2 {
@@ -313,7 +332,7 @@ impl ArchiveCatalog {
         if id.pool == self.pool { Ok(()) } else { Err(CatalogError::OtherPool { pool: id.pool }) }
     }
 
-    /// Changes the catalog; not stable at once.
+    /// Changes the catalog. The change is not stable at once.
     fn update<T>(
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
@@ -348,7 +367,7 @@ impl ArchiveCatalog {
 
 impl Drop for ArchiveCatalog {
     fn drop(&mut self) {
-        // Without the mark the next start rebuilds it: nothing is wrong then, only slower.
+        // Without the mark the next start rebuilds the catalog: slower, but correct.
         drop(self.mark());
     }
 }

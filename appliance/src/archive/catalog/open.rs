@@ -1,4 +1,4 @@
-//! Opening a catalog, and replacing what cannot be opened.
+//! Opens a catalog, and replaces a file that cannot be used.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -11,24 +11,26 @@ use super::rows::{COMPLETE, GAPS, META, OBJECTS, SYNCHS, VERSION};
 use super::{ArchiveCatalog, CatalogError, CatalogState, Replaced};
 use crate::private;
 
-/// Memory for pages of the file.
+/// Memory for cached pages of the file.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Why a file is not the catalog that is wanted.
+/// Why a file is not the expected catalog.
 enum Refused {
-    /// There is none.
+    /// There is no file.
     Missing,
-    /// It cannot be used, for this reason.
+    /// The file cannot be used, for this reason.
     Unusable(String),
-    /// It must not be touched.
+    /// The file must not be touched.
     Failed(CatalogError),
 }
 
 impl ArchiveCatalog {
-    /// Opens the catalog of `pool`'s archive in the store with the label `store_label`; makes an empty one when there is none that can be used.
+    /// Opens the catalog of `pool`'s archive in the store with the label `store_label`. Creates an
+    /// empty one when there is no usable file.
     ///
     /// # Errors
-    /// [`CatalogError::InUse`], or the operating system's, in which case the file was left as it is.
+    /// [`CatalogError::InUse`], or the operating system's error. Apart from a failed creation, the
+    /// file is then left as it was.
     pub fn open(path: &Path, pool: Uuid, store_label: &str) -> Result<(Self, CatalogState), CatalogError> {
         let mut replaced = None;
         let (database, complete) = match open_existing(path, pool, store_label) {
@@ -55,7 +57,7 @@ impl ArchiveCatalog {
     }
 }
 
-/// Where a file goes that cannot be used.
+/// The new path of a file that cannot be used.
 fn damaged_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".damaged");
@@ -64,12 +66,12 @@ fn damaged_path(path: &Path) -> PathBuf {
 
 fn builder() -> Builder {
     let mut builder = Builder::new();
-    // Without the check a damaged file is trusted, and may end in a panic.
+    // Without this check a damaged file is trusted, and may cause a panic.
     builder.set_check_integrity_on_open(true).set_cache_size(CACHE_BYTES);
     builder
 }
 
-/// Opens a file and checks whose it is; tells whether it has everything.
+/// Opens a file and checks its pool and store; returns whether it has everything.
 fn open_existing(path: &Path, pool: Uuid, store_label: &str) -> Result<(Database, bool), Refused> {
     match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => {
@@ -98,7 +100,7 @@ fn open_existing(path: &Path, pool: Uuid, store_label: &str) -> Result<(Database
     }
 }
 
-/// What a file says of itself.
+/// What a file states about itself.
 #[derive(Default)]
 struct Meta {
     version: String,
@@ -122,7 +124,7 @@ impl Meta {
     }
 }
 
-/// Whether two labels are of one store. A store that is a path may have been named relative to the
+/// Whether two labels name the same store. The path of a store may have been given relative to the
 /// working directory.
 pub fn is_same_store(label: &str, other: &str) -> bool {
     const KINDS: [&str; 4] = ["directory ", "device ", "tape library ", "tape drive "];
@@ -134,7 +136,8 @@ pub fn is_same_store(label: &str, other: &str) -> bool {
         })
 }
 
-/// Reads what a file says of itself, and opens every table, so that one of another shape is found now.
+/// Reads what a file states about itself, and opens every table, so that a table of another type is
+/// detected now.
 fn whose(database: &Database) -> Result<Meta, redb::Error> {
     let transaction = database.begin_read()?;
     transaction.open_table(OBJECTS)?.len()?;

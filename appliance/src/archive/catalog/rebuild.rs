@@ -1,4 +1,4 @@
-//! Making the catalog agree with the store: by names alone, page by page.
+//! Makes the catalog agree with the store: by object names alone, page by page.
 
 use std::collections::HashSet;
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -14,12 +14,12 @@ use crate::archive::store::Store;
 /// Objects of one page of the list, and of one transaction.
 const PAGE_OBJECTS: usize = 1000;
 
-/// How far a rebuild has come.
+/// How far a rebuild has advanced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RebuildProgress {
     /// Objects found in the store so far.
     pub objects: u64,
-    /// The newest of them.
+    /// The newest object so far.
     pub newest: ObjectId,
 }
 
@@ -28,23 +28,28 @@ pub struct RebuildProgress {
 pub struct RebuildReport {
     /// Objects in the store.
     pub objects: u64,
-    /// Their bytes.
+    /// Their size in bytes.
     pub len_bytes: u64,
-    /// Objects that the catalog listed and the store does not have. Those that nothing replaces are [lost](ArchiveCatalog::lost_objects).
+    /// Objects that the catalog listed and the store does not have. Those that no other object
+    /// replaces are [lost](ArchiveCatalog::lost_objects).
     pub gone: u64,
-    /// Names among the pool's that are none of an object's: left alone.
+    /// Names with the pool's prefix that are not object names. They are not touched.
     pub foreign: u64,
-    /// Objects of other histories of the pool: left alone.
+    /// Objects of other histories of the pool. They are not touched.
     pub beside: u64,
 }
 
 impl ArchiveCatalog {
-    /// Lists the store and makes the catalog agree with it; what is known of objects that are there is kept, and those that are not there any more are remembered as lost. Synchs and gaps stay as they are. `progress` is called for each page and may end it.
+    /// Lists the store and makes the catalog agree with it. The known details of objects that exist
+    /// are kept, and objects that are not there any more are recorded as lost. Synchs and gaps stay
+    /// as they are. `progress` is called for each page and may stop the run.
     ///
-    /// Nobody else can change the catalog meanwhile: objects that are archived while this runs are recorded after it.
+    /// The exclusive borrow prevents other changes of the catalog meanwhile: objects that are
+    /// archived during a rebuild are recorded after it.
     ///
     /// # Errors
-    /// The store's, the file's, or [`CatalogError::Stopped`]; the catalog must be rebuilt then as before.
+    /// The store's, the file's, or [`CatalogError::Stopped`]. The catalog must then be rebuilt, as
+    /// before.
     pub fn rebuild(
         &mut self,
         store: &dyn Store,
@@ -73,7 +78,8 @@ impl ArchiveCatalog {
                     _ => report.foreign += 1,
                 }
             }
-            // Objects of the catalog up to the page's last one, or to its own last one, are those of the page or they are gone.
+            // Catalog objects up to the last one of this page must be in the page. On the last
+            // page, that holds for all remaining ones. Those that are not are gone.
             if last.is_some() || !page.more {
                 report.gone += self.agree(passed, last.filter(|_| page.more), &objects)?;
                 passed = last.or(passed);
@@ -99,7 +105,8 @@ impl ArchiveCatalog {
         Ok(report)
     }
 
-    /// Makes the catalog hold exactly `objects` behind `passed` and up to `last`; returns how many were too many.
+    /// Makes the catalog hold exactly `objects` in the range after `passed` up to and including
+    /// `last`; returns how many it removed.
     fn agree(
         &self,
         passed: Option<ObjectKey>,
@@ -120,7 +127,7 @@ impl ArchiveCatalog {
                 stays
             })?;
             let mut lost = transaction.open_table(LOST)?;
-            // What is of another history was never the pool's to lose.
+            // The pool cannot lose an object of another history.
             gone.retain(|&(key, _)| (self.counts)(&ObjectId::at(self.pool, key)));
             for &(key, value) in &gone {
                 lost.insert(key, value)?;

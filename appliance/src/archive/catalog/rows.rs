@@ -1,4 +1,4 @@
-//! The tables and their rows.
+//! The tables of the catalog and their rows.
 
 use redb::{ReadableTable, Table, TableDefinition};
 
@@ -6,18 +6,18 @@ use crate::archive::object::{ObjectId, Place};
 use crate::log::reader::LsnRange;
 use crate::log::types::Lsn;
 
-/// The version of the tables. Another one is not read: the catalog is rebuilt.
+/// The version of the tables. A file of another version is not read: the catalog is rebuilt.
 pub(super) const VERSION: &str = "2";
-/// Why there is a gap where an object has a hole.
+/// The reason that a gap records when it comes from a hole in an object.
 const HOLE_REASON: &str = "its entries could not be read when it was archived";
-/// The mark: `yes` in a file that has everything.
+/// The key of the mark: its value is `yes` in a file that has everything.
 pub(super) const COMPLETE: &str = "complete";
 
-/// Sorts as the names do.
+/// Sorts in the same order as the object names.
 pub(super) type ObjectKey = Place;
-/// Times of opening and sealing, and those of the first and the last record if there is one.
+/// The times of opening and sealing, and those of the first and the last record if there is one.
 type DetailsValue = (u64, u64, Option<(u64, u64)>);
-/// Bytes, and the details.
+/// Size in bytes, and the details.
 pub(super) type ObjectValue = (u64, Option<DetailsValue>);
 
 pub(super) const OBJECTS: TableDefinition<'_, ObjectKey, ObjectValue> = TableDefinition::new("objects");
@@ -25,7 +25,7 @@ pub(super) const SYNCHS: TableDefinition<'_, u64, (u64, &[u8])> = TableDefinitio
 pub(super) const GAPS: TableDefinition<'_, u64, (u64, u64, &str)> = TableDefinition::new("gaps");
 pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 
-/// What the front of an object tells. Times in ns since the Unix epoch.
+/// What the front of an object contains. Times in ns since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectDetails {
     /// When the segment was opened.
@@ -39,11 +39,11 @@ pub struct ObjectDetails {
 /// An object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectRow {
-    /// Which one.
+    /// Its identity.
     pub id: ObjectId,
-    /// Its bytes.
+    /// Its size in bytes.
     pub len_bytes: u64,
-    /// What its front tells, once it was read.
+    /// What its front contains, once it has been read.
     pub details: Option<ObjectDetails>,
 }
 
@@ -52,9 +52,9 @@ pub struct ObjectRow {
 pub struct SynchRow {
     /// Its position.
     pub lsn: Lsn,
-    /// When, ns since the Unix epoch.
+    /// Its time, ns since the Unix epoch.
     pub time_ns: u64,
-    /// Its text, JSON as it stands in the log; empty when it could not be read.
+    /// Its text, JSON as in the log; empty when it could not be read.
     pub text: Vec<u8>,
 }
 
@@ -79,7 +79,8 @@ pub(super) fn row_of(id: ObjectId, (len_bytes, details): ObjectValue) -> ObjectR
     ObjectRow { id, len_bytes, details }
 }
 
-/// Puts an object in; what is known of its details already stays when none come with it.
+/// Inserts an object. Details that are already known are kept when `details` is `None` and the size
+/// is the same.
 pub(super) fn insert_object(
     objects: &mut Table<'_, ObjectKey, ObjectValue>,
     id: &ObjectId,
@@ -95,7 +96,8 @@ pub(super) fn insert_object(
     Ok(())
 }
 
-/// Takes note of the stretches of an object whose entries nobody knows, and of no others in it.
+/// Records the stretches of an object whose entries are unknown, and removes all other gaps within
+/// it.
 pub(super) fn insert_holes(
     gaps: &mut Table<'_, u64, (u64, u64, &'static str)>,
     id: &ObjectId,
@@ -115,7 +117,7 @@ pub(super) fn insert_holes(
     Ok(())
 }
 
-/// Puts a synch in, unless it has no text and a text is known.
+/// Inserts a synch, unless it has no text and the synch is already known.
 pub(super) fn insert_synch(
     synchs: &mut Table<'_, u64, (u64, &'static [u8])>,
     synch: &SynchRow,

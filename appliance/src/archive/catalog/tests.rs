@@ -1,4 +1,5 @@
-//! A cache may be lost, damaged or old: what it says is what was told, or it says that it must be rebuilt.
+//! Tests: a cache may be lost, damaged or old. It returns what was recorded, or reports that it
+//! must be rebuilt.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -48,7 +49,8 @@ fn text(sequence: u64) -> Vec<u8> {
     format!("{{\"id\":{sequence},\"label\":\"{}\"}}", "x".repeat(5000)).into_bytes()
 }
 
-/// Puts a segment's object: a record with a write, one with a synch event of two chunks, one with another write. `damaged`: which blocks of the text are.
+/// Stores a segment's object: a record with a write, one with a synch event of two chunks, one with
+/// another write. `damaged` lists the blocks of the text to damage.
 fn put(store: &dyn Store, sequence: u64, damaged: &[u64]) -> ObjectId {
     let id = id(sequence, 0, SEGMENT_BLOCKS, true);
     let first = sequence * SEGMENT_BLOCKS;
@@ -141,7 +143,8 @@ fn a_lost_file_is_rebuilt_from_the_store() {
     let synchs = catalog.synchs().unwrap();
     for (sequence, synch) in (0..5).zip(&synchs) {
         assert_eq!((synch.lsn.0, synch.time_ns), (sequence * SEGMENT_BLOCKS + 8, sequence * 100 + 3));
-        // One copy of each chunk is enough; in segment 3 both copies of the first chunk are damaged.
+        // One intact copy of each chunk is enough; in segment 3 both copies of the first chunk are
+        // damaged.
         assert_eq!(synch.text, if sequence == 3 { Vec::new() } else { text(sequence) });
     }
     catalog.close().unwrap();
@@ -157,7 +160,7 @@ fn a_lost_file_is_rebuilt_from_the_store() {
     catalog.fill_details(&store, &mut go_on).unwrap();
     assert_eq!((rows(&catalog), catalog.synchs().unwrap()), (first.clone(), synchs));
 
-    // Objects that went and came meanwhile; what is known of the others stays.
+    // Objects are deleted and added in the meantime; the known details of the others are kept.
     store.delete(&ids[1].name().unwrap()).unwrap();
     let new = put(&store, 7, &[]);
     let report = catalog.rebuild(&store, &mut go_on).unwrap();
@@ -201,7 +204,7 @@ fn damaged_objects_are_reported_and_passed_over() {
     assert!(open(&directory.path().join("catalog")).1.must_rebuild, "the rebuild was stopped");
 }
 
-/// A closed, complete catalog with `objects` objects; its bytes.
+/// The bytes of a closed, complete catalog with `objects` objects.
 fn complete_file(path: &Path, objects: u64) -> Vec<u8> {
     let (catalog, _) = open(path);
     for sequence in 0..objects {
@@ -232,7 +235,7 @@ fn a_damaged_file_is_replaced_and_never_believed() {
     for round in 0..150 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let mut flipped = bytes.clone();
-        // The first half of the rounds hits the head of the file, where its structure is.
+        // Half of the rounds change the head of the file, which holds its structure.
         let bound = if round % 2 == 0 { 4096 } else { bytes.len() as u64 };
         flipped[((state >> 20) % bound) as usize] ^= 1 << (state % 8);
         damaged.push(flipped);
@@ -276,7 +279,7 @@ fn a_file_of_another_pool_store_or_version_is_replaced() {
         .unwrap();
     drop(catalog);
     assert!(open(&path).1.replaced.unwrap().reason.contains("version '9'"));
-    // Another program's file.
+    // A file of another program.
     let database = Database::create(directory.path().join("other")).unwrap();
     drop(database);
     assert!(open(&directory.path().join("other")).1.replaced.unwrap().reason.contains("other tables"));
@@ -302,7 +305,7 @@ fn a_crash_makes_a_rebuild_due() {
     complete_file(&path, 3);
     let (catalog, state) = open(&path);
     assert!(!state.must_rebuild);
-    // What a crash leaves is what is in the file: the mark is gone with the first update.
+    // A crash leaves what is in the file: the first update has removed the mark.
     catalog.forget_object(&id(1, 0, SEGMENT_BLOCKS, true)).unwrap();
     std::fs::copy(&path, &copy).unwrap();
     let (crashed, state) = open(&copy);
@@ -354,7 +357,7 @@ proptest! {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("catalog");
         let (mut catalog, _) = open(&path);
-        // By name: the order of the catalog must be that of the names.
+        // Keyed by name: the catalog must have the order of the names.
         let mut objects: BTreeMap<String, ObjectRow> = BTreeMap::new();
         let mut synchs: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
         let mut gaps: BTreeMap<u64, u64> = BTreeMap::new();
@@ -415,7 +418,7 @@ fn what_the_store_lost_is_remembered_until_it_is_there_again_or_let_go() {
     catalog.fill_details(&store, &mut go_on).unwrap();
     let before = rows(&catalog);
     assert!(catalog.lost_objects().unwrap().is_empty());
-    // An increment that its whole segment replaces is not missed; one of a segment that is not there is.
+    // An increment that its whole segment replaces is not lost; one whose segment is not there is.
     let (replaced, alone) = (id(5, 0, 9, false), id(9, 0, 9, false));
     for increment in [&replaced, &alone] {
         catalog.record_object(increment, 7, None).unwrap();
@@ -429,14 +432,14 @@ fn what_the_store_lost_is_remembered_until_it_is_there_again_or_let_go() {
     }
     catalog.rebuild(&store, &mut go_on).unwrap();
     assert_eq!(lost(&catalog), [ids[1], ids[2], ids[4], alone]);
-    // With what is known of them: segment, bytes, times.
+    // With the known details: segment, bytes, times.
     assert_eq!(catalog.lost_objects().unwrap()[0], before[1]);
     assert_eq!(rows(&catalog).iter().map(|row| row.id).collect::<Vec<_>>(), [ids[0], ids[3], ids[5]]);
-    // Put again, and told by whoever put it, before any list.
+    // Stored again, and recorded by the writer before any list.
     put(&store, 2, &[]);
     catalog.record_object(&ids[2], before[2].len_bytes, None).unwrap();
     assert_eq!(lost(&catalog), [ids[1], ids[4], alone]);
-    // What expired is not missed, before and after it is gone.
+    // Expired objects are not lost, before and after they are deleted.
     catalog.let_go(&[ids[0], ids[4]]).unwrap();
     remove(&ids[0]);
     catalog.close().unwrap();

@@ -1,15 +1,16 @@
-//! Compression contexts, made once and used for all objects of a thread.
+//! Compression contexts, created once and used for all objects of a thread.
 
 use zstd_safe::{CCtx, CParameter, DCtx, compress_bound, get_error_name, max_c_level, min_c_level};
 
 use super::raw::{self, Streak};
 use super::{Damage, FRAME_BYTES_MAX, ObjectError};
 
-/// The usual compression level.
+/// The default compression level.
 pub const LEVEL_DEFAULT: i32 = 3;
 
 /// A compression context with its buffers. Its memory is bounded: the context's own for the level,
-/// one frame's content (at most 1 MiB) and one compressed frame or segment's entries.
+/// one frame's content (at most 1 MiB), and one compressed frame or one segment's compressed
+/// entries.
 pub struct Compressor {
     context: CCtx<'static>,
     compressed: Vec<u8>,
@@ -18,7 +19,7 @@ pub struct Compressor {
 }
 
 impl Compressor {
-    /// A context for `level`.
+    /// Creates a context for `level`.
     ///
     /// # Errors
     /// [`ObjectError::Level`], [`ObjectError::OutOfMemory`].
@@ -27,15 +28,15 @@ impl Compressor {
             return Err(ObjectError::Level(level));
         }
         let mut context = CCtx::try_create().ok_or(ObjectError::OutOfMemory)?;
-        // No checksum of zstd's own: the seek table has one of each frame, and computing both costs
-        // as much as the digest.
+        // Without zstd's own checksums: the seek table has a checksum of each frame, and computing
+        // both costs as much as the digest.
         for parameter in [CParameter::CompressionLevel(level), CParameter::ChecksumFlag(false)] {
             context.set_parameter(parameter).map_err(|code| ObjectError::Compress(get_error_name(code)))?;
         }
         Ok(Compressor { context, compressed: Vec::new(), content: Vec::new(), streak: Streak::default() })
     }
 
-    /// One that adds zstd's own checksum to each frame, as objects once had it.
+    /// Creates a context that adds zstd's own checksum to each frame, as older builds did.
     #[cfg(test)]
     pub(super) fn with_frame_checksums(level: i32) -> Result<Self, ObjectError> {
         let mut compressor = Self::new(level)?;
@@ -44,26 +45,26 @@ impl Compressor {
         Ok(compressor)
     }
 
-    /// Makes ready for the next object: what was collected for the last one and how its blocks
-    /// compressed is forgotten.
+    /// Prepares for the next object: discards the collected content of the last one and its
+    /// compression statistics.
     pub(super) fn begin(&mut self) {
         self.content.clear();
         self.streak = Streak::default();
     }
 
-    /// `content` as one frame that is always compressed.
+    /// Returns `content` as one frame that is always compressed.
     pub(super) fn compress(&mut self, content: &[u8]) -> Result<&[u8], ObjectError> {
         compress(&mut self.context, &mut self.compressed, content)?;
         Ok(&self.compressed)
     }
 
-    /// The content of a data frame as one frame.
+    /// Returns the content of a data frame as one frame.
     pub(super) fn frame(&mut self, content: &[u8]) -> Result<&[u8], ObjectError> {
         frame(&mut self.context, &mut self.streak, &mut self.compressed, content)?;
         Ok(&self.compressed)
     }
 
-    /// What was collected, as one frame; leaves the collection empty.
+    /// Returns the collected content as one frame; empties the collection.
     pub(super) fn collected_frame(&mut self) -> Result<&[u8], ObjectError> {
         frame(&mut self.context, &mut self.streak, &mut self.compressed, &self.content)?;
         self.content.clear();
@@ -107,7 +108,7 @@ pub struct Decompressor {
 }
 
 impl Decompressor {
-    /// A context.
+    /// Creates a context.
     ///
     /// # Errors
     /// [`ObjectError::OutOfMemory`].
@@ -126,8 +127,8 @@ impl Decompressor {
             Err(code) => return Err(Damage::Zstd(get_error_name(code))),
         }
         self.content.reserve(content_bytes);
-        // The buffer may be larger than asked for; a frame that fills more than its due is caught
-        // by the length.
+        // The buffer may be larger than requested; the length check below detects a frame with too
+        // much content.
         let result = self.context.decompress(&mut self.content, &self.compressed);
         match result {
             Ok(len) if len == content_bytes => Ok(()),
@@ -137,7 +138,7 @@ impl Decompressor {
     }
 }
 
-/// The most bytes that a data frame of the largest size can take compressed.
+/// The most bytes of a compressed data frame of the largest size.
 pub(super) fn frame_compressed_max() -> u64 {
     compress_bound(FRAME_BYTES_MAX as usize) as u64
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with an object, and where.
+//! The errors of an object: what is wrong, and where.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::log::types::Lsn;
 /// A part of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// The head of the frame at the front.
+    /// The head of the front frame.
     Front,
     /// The header.
     Header,
@@ -40,13 +40,13 @@ impl fmt::Display for Part {
     }
 }
 
-/// What is wrong with a part.
+/// The defect of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    /// Something else is there.
+    /// Something else is in its place.
     #[error("is not there (wrong magic)")]
     Magic,
-    /// Another version wrote it.
+    /// An unsupported version wrote it.
     #[error("has version {0}, and this build reads versions up to {OBJECT_VERSION}")]
     Version(u32),
     /// Its checksum is wrong.
@@ -55,14 +55,14 @@ pub enum Damage {
     /// It is cut off.
     #[error("is cut off")]
     Truncated,
-    /// A field has a value that cannot be.
+    /// A field has an impossible value.
     #[error("has an impossible value in its field {0}")]
     Field(&'static str),
-    /// Records are missing, and the object does not say so: it was made of entries that were not
-    /// all there.
+    /// Records are missing, and the object does not list the hole: it was made from an incomplete
+    /// list of entries.
     #[error("lacks the records of LSN {} to {} and does not say so", .0.start, .0.end)]
     Hole(LsnRange),
-    /// The decompressor refused it, and says why.
+    /// The decompressor refused it, for this reason.
     #[error("cannot be decompressed: {0}")]
     Zstd(&'static str),
 }
@@ -73,21 +73,21 @@ pub enum ObjectError {
     /// Bytes of the object are not what they must be.
     #[error("the {part} at byte {offset} {damage}")]
     Damaged {
-        /// Which part.
+        /// The damaged part.
         part: Part,
-        /// Where in the object it begins.
+        /// Its offset in the object.
         offset: u64,
-        /// What is wrong.
+        /// The defect.
         damage: Damage,
     },
-    /// The object does not hold that position.
+    /// The object does not contain that position.
     #[error("{len_blocks} blocks at LSN {lsn} are not in the object, which holds LSN {from_lsn} to {to_lsn}")]
     NotHere {
-        /// First position asked for.
+        /// The first requested position.
         lsn: Lsn,
-        /// Count of blocks asked for.
+        /// The number of requested blocks.
         len_blocks: u64,
-        /// First position in the object.
+        /// The first position in the object.
         from_lsn: Lsn,
         /// The position after the last one in the object.
         to_lsn: Lsn,
@@ -95,30 +95,30 @@ pub enum ObjectError {
     /// The block could not be read, or was damaged, when it was archived.
     #[error("the block at LSN {0} was damaged when it was archived")]
     Unreadable(Lsn),
-    /// What the object is to hold is not what it should be.
+    /// The entries for a new object are not valid.
     #[error("no object can be made of this: its list of entries {0}")]
     Records(Damage),
     /// A buffer is not a whole number of blocks.
     #[error("{0} bytes are not whole blocks")]
     NotBlocks(usize),
-    /// More or fewer blocks were pushed than the object is to have.
+    /// More or fewer blocks were pushed than the object must have.
     #[error("{pushed_blocks} blocks were given to an object of {blocks} blocks")]
     Count {
-        /// Blocks that were pushed.
+        /// The number of pushed blocks.
         pushed_blocks: u64,
-        /// Blocks that the object has.
+        /// The number of blocks of the object.
         blocks: u64,
     },
-    /// What the object is to be cannot be.
+    /// The specification of a new object is not valid.
     #[error("no object can have this {0}")]
     Spec(&'static str),
-    /// A frame size out of bounds.
+    /// A frame size that is out of bounds.
     #[error("{0} bytes are no frame size: a power of two from {FRAME_BYTES_MIN} to {FRAME_BYTES_MAX} is one")]
     FrameBytes(u32),
     /// The compression level does not exist.
     #[error("{0} is not a compression level of this zstd")]
     Level(i32),
-    /// The compressor failed, and says why.
+    /// The compressor failed, for this reason.
     #[error("compression failed: {0}")]
     Compress(&'static str),
     /// No memory for a context.
@@ -130,7 +130,7 @@ pub enum ObjectError {
 }
 
 impl ObjectError {
-    /// Damage of `part`, which begins at `offset`.
+    /// The error for damage of `part`, which begins at `offset`.
     pub(super) fn damaged(part: Part, offset: u64, damage: Damage) -> Self {
         ObjectError::Damaged { part, offset, damage }
     }

@@ -23,10 +23,10 @@ use crate::log::reader::LsnRange;
 use crate::log::types::{BlockNumber, ImageId, Lsn, SegmentSeq};
 
 const FIRST_LSN: u64 = 7 * 256;
-/// Blocks of the objects to start from: two frames.
+/// Blocks of the initial objects: two frames.
 const BLOCKS: u64 = 20;
 
-/// An object whose last record, of two blocks, may be a hole.
+/// An object in which the last record, of two blocks, may be a hole.
 fn object_of(has_hole: bool, damaged: &[Lsn]) -> Vec<u8> {
     let id = ObjectId {
         pool: Uuid::from_u128(0x1234),
@@ -70,14 +70,14 @@ pub(crate) fn object_seeds() -> Vec<Vec<u8>> {
     vec![object_of(false, &[]), object_of(true, &[Lsn(FIRST_LSN + 3)])]
 }
 
-/// An object as it is, and with its checksums corrected.
+/// Checks an object as it is, and with its checksums corrected.
 pub(crate) fn object(data: &[u8]) -> bool {
     // Both are checked, whether or not the first is accepted.
     let accepted = [data.to_vec(), sealed(data)].map(|bytes| check(&bytes));
     accepted.contains(&true)
 }
 
-/// Whether all of it is right.
+/// Whether the whole object is valid.
 fn check(bytes: &[u8]) -> bool {
     let mut codec = Decompressor::new().expect("a context");
     if let Ok(front) = read_front(bytes, &mut codec) {
@@ -109,8 +109,8 @@ fn check(bytes: &[u8]) -> bool {
     verified.is_ok()
 }
 
-/// The bytes with the checksums of header, entries, tail and table corrected, as far as they say
-/// where these are.
+/// The bytes with the checksums of header, entries, tail and table corrected, as far as these can
+/// be located.
 fn sealed(data: &[u8]) -> Vec<u8> {
     let mut bytes = data.to_vec();
     let entries_at = SKIPPABLE_HEAD_BYTES + HEADER_BYTES;
@@ -123,7 +123,7 @@ fn sealed(data: &[u8]) -> Vec<u8> {
     }
     let frames = bytes.last_chunk::<FOOTER_BYTES>().and_then(|footer| decode_footer(footer).ok());
     let Some(table) = frames.map(table_bytes).filter(|&table| table <= bytes.len()) else { return bytes };
-    // The line of the digest frame is the last of the table.
+    // The entry of the digest frame is the last one of the table.
     let digest_bytes = le_u32(&bytes, bytes.len().saturating_sub(FOOTER_BYTES + 12)) as usize;
     let Some(start) = bytes.len().checked_sub(table.saturating_add(digest_bytes)) else { return bytes };
     if digest_bytes < digest_frame_bytes(0) {

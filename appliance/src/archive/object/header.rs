@@ -15,15 +15,15 @@ const HEADER_MAGIC: [u8; 8] = *b"VARVE-AO";
 const TAIL_MAGIC: [u8; 8] = *b"VARVE-AD";
 const WHOLE: u32 = 1;
 
-/// Bytes of the header.
+/// The size of the header in bytes.
 pub(super) const HEADER_BYTES: usize = 128;
-/// Bytes of a hole.
+/// The size of a hole in bytes.
 pub(super) const HOLE_BYTES: usize = 16;
-/// The same as a length in an object.
+/// The same as a `u64`.
 const HOLE_LEN: u64 = HOLE_BYTES as u64;
-/// Bytes of a damaged block's position.
+/// The size of a damaged block's position in bytes.
 pub(super) const POSITION_BYTES: usize = 8;
-/// Bytes of the tail.
+/// The size of the tail in bytes.
 pub(super) const TAIL_BYTES: usize = 128;
 
 const _: () = assert!(size_of::<RawHeader>() == HEADER_BYTES);
@@ -32,7 +32,7 @@ const _: () = assert!(size_of::<RawTail>() == TAIL_BYTES);
 framed!(RawHeader, HEADER_MAGIC, VERSION_WHOLE..=OBJECT_VERSION, owner: pool);
 framed!(RawTail, TAIL_MAGIC, VERSION_WHOLE..=OBJECT_VERSION, owner: pool);
 
-/// Layout, in bytes; the compressed units follow, and in the same frame the holes: for each its
+/// Layout, in bytes; the compressed units follow, and in the same frame the holes. A hole is its
 /// first LSN and the LSN after its last, 8 bytes each:
 ///
 /// | offset | size | field |
@@ -121,11 +121,11 @@ struct RawTail {
     crc: U32,
 }
 
-/// What the front of an object says. The table of its bytes is at the private `RawHeader` in this
+/// The content of an object's header. The layout of its bytes is at the private `RawHeader` in this
 /// file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectHeader {
-    /// Which stretch of the log it holds.
+    /// The stretch of the log that the object holds.
     pub id: ObjectId,
     /// Size of the segment, in blocks.
     pub segment_blocks: u64,
@@ -133,40 +133,42 @@ pub struct ObjectHeader {
     pub opened_ns: u64,
     /// When the stretch was sealed, ns since the Unix epoch.
     pub sealed_ns: u64,
-    /// Content of a data frame, in bytes.
+    /// The content of a data frame, in bytes.
     pub frame_bytes: u32,
-    /// Count of the trailer's units.
+    /// The number of the trailer's units.
     pub units: u32,
-    /// Count of holes between the records.
+    /// The number of holes between the records.
     pub holes: u32,
-    /// Bytes of the units and the holes, compressed.
+    /// The size of the compressed units and holes, in bytes.
     pub units_compressed_bytes: u32,
     /// CRC32C of the compressed units and holes.
     pub units_crc: u32,
 }
 
-/// What the end of an object says. The table of its bytes is at the private `RawTail` in this file.
+/// The content of an object's tail. The layout of its bytes is at the private `RawTail` in this
+/// file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectTail {
-    /// Which stretch of the log it holds.
+    /// The stretch of the log that the object holds.
     pub id: ObjectId,
     /// Size of the segment, in blocks.
     pub segment_blocks: u64,
-    /// Content of a data frame, in bytes.
+    /// The content of a data frame, in bytes.
     pub frame_bytes: u32,
-    /// Count of data frames.
+    /// The number of data frames.
     pub data_frames: u32,
     /// BLAKE3 of all bytes before the digest frame.
     pub digest: [u8; 32],
-    /// Count of those bytes.
+    /// The number of those bytes.
     pub digested_bytes: u64,
     /// CRC32C of the positions of the damaged blocks and of the seek table.
     pub table_crc: u32,
-    /// Count of blocks that were damaged when the object was made.
+    /// The number of blocks that were damaged when the object was made.
     pub damaged_blocks: u32,
 }
 
-/// Checks what both ends say about the object; the name of the field that cannot be, otherwise.
+/// Checks the fields that both ends contain; the error is the name of the field with an impossible
+/// value.
 pub(super) fn check_shape(id: &ObjectId, segment_blocks: u64, frame_bytes: u32) -> Result<(), &'static str> {
     if !segment_blocks.is_power_of_two()
         || !(SEGMENT_BLOCKS_MIN..=SEGMENT_BLOCKS_MAX).contains(&segment_blocks)
@@ -189,29 +191,29 @@ pub(super) fn check_shape(id: &ObjectId, segment_blocks: u64, frame_bytes: u32) 
 }
 
 impl ObjectId {
-    /// The first position of its segment. `check_shape` has refused a sequence for which there is
-    /// none.
+    /// The first position of its segment. `check_shape` has refused a sequence without such a
+    /// position.
     fn first_lsn(&self, segment_blocks: u64) -> Lsn {
         Lsn(self.sequence.0.saturating_mul(segment_blocks))
     }
 
-    /// Count of blocks in the object.
+    /// The number of blocks in the object.
     pub fn len_blocks(&self) -> u64 {
         self.to_lsn.0.saturating_sub(self.from_lsn.0)
     }
 
-    /// Bytes of the object's content: what `zstd -dc` gives.
+    /// The size of the object's content in bytes: what `zstd -dc` returns.
     pub fn content_bytes(&self) -> u64 {
         self.len_blocks().saturating_mul(BLOCK_BYTES as u64)
     }
 
-    /// Data frames of an object of this range.
+    /// The number of data frames of an object of this range.
     pub(super) fn data_frames(&self, frame_bytes: u32) -> u32 {
         self.content_bytes().div_ceil(u64::from(frame_bytes)) as u32
     }
 }
 
-/// The version of a part that lists so many missing things.
+/// The version of a part that lists `missing` holes or damaged blocks.
 fn version(missing: u32) -> u32 {
     if missing == 0 { VERSION_WHOLE } else { OBJECT_VERSION }
 }
@@ -232,12 +234,12 @@ fn flags(whole: bool) -> U32 {
 }
 
 impl ObjectHeader {
-    /// Bytes of the units, uncompressed.
+    /// The size of the units in bytes, uncompressed.
     pub fn units_bytes(&self) -> usize {
         (self.units as usize).saturating_mul(size_of::<TrailerUnit>())
     }
 
-    /// Bytes of the units and the holes, uncompressed.
+    /// The size of the units and the holes in bytes, uncompressed.
     pub(super) fn entries_bytes(&self) -> usize {
         self.units_bytes().saturating_add((self.holes as usize).saturating_mul(HOLE_BYTES))
     }
@@ -268,7 +270,7 @@ impl ObjectHeader {
         zerocopy::transmute!(raw.sealed())
     }
 
-    /// Reads a header.
+    /// Decodes a header.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
         let raw = RawHeader::view(bytes)?;
         let units_bytes = u64::from(raw.units.get()).saturating_mul(size_of::<TrailerUnit>() as u64);
@@ -340,10 +342,10 @@ impl ObjectTail {
         zerocopy::transmute!(raw.sealed())
     }
 
-    /// Reads a tail.
+    /// Decodes a tail.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
         let raw = RawTail::view(bytes)?;
-        // Readers of version 1 never checked what is here.
+        // Readers of version 1 never checked this field, so it is ignored there.
         let damaged_blocks = if raw.version.get() == VERSION_WHOLE { 0 } else { raw.damaged_blocks.get() };
         let tail = ObjectTail {
             id: ObjectId {

@@ -1,5 +1,5 @@
-//! The archived object: a segment, or a part of one, as a standard Zstandard file in the
-//! seekable format.
+//! The archived object: a segment, or a part of one, as a standard Zstandard file in the seekable
+//! format.
 //!
 //! ```text
 //! front frame   | skippable 0x184D2A56 | header, 128 bytes | the trailer's units, and the holes between them, compressed |
@@ -8,22 +8,22 @@
 //! seek table    | skippable 0x184D2A5E | 12 bytes for each frame before it: sizes and XXH64 | footer, 9 bytes |
 //! ```
 //!
-//! `zstd -dc OBJECT` gives the blocks of `[from_lsn, to_lsn)`, exactly. One block needs two reads:
-//! the last bytes (tail and seek table) and one frame. The entries need the first bytes only. Every
-//! byte is covered by some check, and what is damaged is named ([`Part`]): a flipped byte gives an
-//! error, never wrong data. Nothing read from an object is believed beyond the bounds that this
-//! module states.
+//! `zstd -dc OBJECT` returns exactly the blocks of `[from_lsn, to_lsn)`. Reading one block takes
+//! two reads: the last bytes (tail and seek table) and one frame. Reading the entries takes the
+//! first bytes only. Every byte is covered by a check, and errors name the damaged part ([`Part`]):
+//! a flipped byte gives an error, never wrong data. Values read from an object are trusted only
+//! within the bounds that this module states.
 //!
 //! **Nothing is missing silently.** The records of an object follow each other without a hole from
-//! its first position to its last. Where entries could not be read when it was archived, it lists
-//! the stretch (the list of holes), and where a block could not be read, its position (the list of
-//! damaged blocks); the place of such a block holds bytes that are not its own, and a reader gets
-//! an error. An object whose records leave a hole that it does not list is damaged. A part with
-//! such a list has version 2, which older builds refuse; every other has version 1.
+//! its first position to its last. If entries could not be read when it was archived, the object
+//! lists the stretch (the list of holes). If a block could not be read, the object lists its
+//! position (the list of damaged blocks); the place of such a block holds arbitrary bytes, and a
+//! reader gets an error. An object whose records leave an unlisted hole is damaged. A part with
+//! such a list has version 2, which older builds refuse; every other part has version 1.
 //!
-//! The seek table is the one of zstd's `contrib/seekable_format`, version 0.1.0, with its checksum
-//! flag set; skippable frames are listed in it with no content. Since the table has each frame's
-//! XXH64, the frames carry none of their own; older objects have both, and are read with both.
+//! The seek table is that of zstd's `contrib/seekable_format`, version 0.1.0, with its checksum
+//! flag set; skippable frames are listed in it without content. Since the table has each frame's
+//! XXH64, the frames have no checksum of their own. Older objects have both, and both are checked.
 
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
@@ -51,23 +51,23 @@ pub use records::holes_of;
 pub use seek::DataFrame;
 pub use writer::{ObjectSpec, ObjectSummary, ObjectWriter};
 
-/// The newest version of the format, which this build writes where something is missing, and reads
-/// like all before it.
+/// The newest version of the format. This build writes it for parts with missing data, and reads it
+/// and all earlier versions.
 pub const OBJECT_VERSION: u32 = 2;
-/// The version of a part from which nothing is missing.
+/// The version of a part without missing data.
 const VERSION_WHOLE: u32 = 1;
 /// The smallest content of a data frame, in bytes.
 pub const FRAME_BYTES_MIN: u32 = 64 << 10;
 /// The largest content of a data frame, in bytes.
 pub const FRAME_BYTES_MAX: u32 = 1 << 20;
-/// The usual content of a data frame, in bytes.
+/// The default content of a data frame, in bytes.
 pub const FRAME_BYTES_DEFAULT: u32 = 256 << 10;
 
-/// Magic number of the skippable frame at the front.
+/// The magic number of the skippable frame at the front.
 const FRONT_MAGIC: u32 = 0x184D_2A56;
-/// Magic number of the skippable frame that holds the digest.
+/// The magic number of the skippable frame with the digest.
 const DIGEST_MAGIC: u32 = 0x184D_2A57;
-/// Bytes of a skippable frame's own head: magic number and size.
+/// The size of a skippable frame's own head in bytes: magic number and size.
 const SKIPPABLE_HEAD_BYTES: usize = 8;
 
 /// The head of a skippable frame.

@@ -1,14 +1,14 @@
-//! Names of objects: they sort in log order.
+//! Names of objects, which sort in log order.
 //!
 //! `v1/POOL/seg/EPOCH/SEQUENCE-FROM-TO.CLAIM.seg.zst`, or `.inc.zst` for an increment. POOL is the
-//! UUID with hyphens; EPOCH is 8 hexadecimal digits, the others 16, all lower case. CLAIM and the
-//! point before it are missing in names of before there were claims. The epoch of a segment never
-//! falls along the log (see `log::format`), so the order of the names is the order of the log; the
-//! increments of a segment are in their order, and a whole segment after the increments that begin
-//! with it.
+//! UUID with hyphens; EPOCH is 8 hexadecimal digits, the others 16, all lower case. Names from
+//! before claims existed have neither CLAIM nor the point before it. The epoch of a segment never
+//! decreases along the log (see `log::format`), so the order of the names is the order of the log.
+//! The increments of a segment are in their order, and a whole segment is after the increments that
+//! begin with it.
 //!
-//! The claim says who put an object (see [`owner`](crate::archive::owner)). It is in the name
-//! alone, so an object's bytes do not depend on it.
+//! The claim identifies who stored an object (see [`owner`](crate::archive::owner)). It is in the
+//! name alone, so an object's bytes do not depend on it.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
@@ -16,23 +16,25 @@ use uuid::Uuid;
 use crate::archive::store::{InvalidName, Name};
 use crate::log::types::{Lsn, SegmentSeq};
 
-/// Who put an object: a random number that an owner of the archive took. Zero: somebody of before
-/// there were claims.
+/// Who stored an object: a random number that an owner of the archive took. Zero: stored before
+/// claims existed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ClaimId(pub u64);
 
 impl ClaimId {
-    /// Whoever put objects before there were claims.
+    /// The claim of objects that were stored before claims existed.
     pub const NONE: ClaimId = ClaimId(0);
 
-    /// A new one, which nobody else has.
+    /// A new random claim.
     pub fn random() -> Self {
         let (high, low) = Uuid::new_v4().as_u64_pair();
-        // The fixed bits of a version 4 UUID cancel out in neither half; zero is taken.
+        // The fixed bits of a version 4 UUID are at different bits of the two terms, so none is
+        // fixed in the result. Zero has a meaning already.
         ClaimId((high ^ low.rotate_left(32)).max(1))
     }
 
-    /// Its place among claims in the order of names: that of nobody is the last.
+    /// Its position among claims in the order of names: zero, which has no text in the name, is
+    /// last.
     fn order(self) -> u64 {
         self.0.wrapping_sub(1)
     }
@@ -44,7 +46,7 @@ impl std::fmt::Display for ClaimId {
     }
 }
 
-// As digits: JSON's numbers are not exact everywhere.
+// Serialized as digits: JSON's numbers are not exact everywhere.
 impl Serialize for ClaimId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -58,7 +60,7 @@ impl<'de> Deserialize<'de> for ClaimId {
     }
 }
 
-/// Which stretch of which pool's log an object holds.
+/// The identity of an object: a stretch of a pool's log, and who stored it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ObjectId {
     /// The pool.
@@ -71,21 +73,21 @@ pub struct ObjectId {
     pub from_lsn: Lsn,
     /// The position after the last one.
     pub to_lsn: Lsn,
-    /// Whether it is the whole, sealed segment, and not a part of one.
+    /// Whether it is the whole, sealed segment, not a part of one.
     pub whole: bool,
-    /// Who put it; [`ClaimId::NONE`] where an object speaks of itself, which does not know.
+    /// Who stored it; [`ClaimId::NONE`] if decoded from an object's bytes, which do not contain it.
     pub claim: ClaimId,
 }
 
-/// Epoch, sequence, first LSN, LSN after the last, place of the claim, whole.
+/// Epoch, sequence, first LSN, LSN after the last, order of the claim, whole.
 pub type Place = (u32, u64, u64, u64, u64, bool);
 
-/// Why a name is not one of an object.
+/// Why a name is not an object's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not the name of an archived object: its {0} is wrong")]
 pub struct NameError(&'static str);
 
-/// What all names of a pool's objects begin with.
+/// The prefix of the names of all of a pool's objects.
 pub fn pool_prefix(pool: Uuid) -> String {
     format!("v1/{pool}/seg/")
 }
@@ -94,7 +96,7 @@ impl ObjectId {
     /// The object's name.
     ///
     /// # Errors
-    /// None in fact: every name that is built here is valid in every store.
+    /// None in practice: every name built here is valid in every store.
     pub fn name(&self) -> Result<Name, InvalidName> {
         let kind = if self.whole { "seg" } else { "inc" };
         let claim = if self.claim == ClaimId::NONE { String::new() } else { format!(".{}", self.claim) };
@@ -108,7 +110,7 @@ impl ObjectId {
         ))
     }
 
-    /// Its place among the pool's objects: sorts as their names do.
+    /// Its place among the pool's objects: sorts as the names do.
     pub fn place(&self) -> Place {
         let (from, to) = (self.from_lsn.0, self.to_lsn.0);
         (self.epoch, self.sequence.0, from, to, self.claim.order(), self.whole)
@@ -121,15 +123,15 @@ impl ObjectId {
         ObjectId { pool, epoch, sequence, from_lsn, to_lsn, whole, claim }
     }
 
-    /// Whether both hold the same stretch, whoever put them.
+    /// Whether both hold the same stretch, whoever stored them.
     pub fn is_same_stretch(&self, other: &Self) -> bool {
         *self == ObjectId { claim: self.claim, ..*other }
     }
 
-    /// Reads a name. Only the one spelling that [`name`](Self::name) gives is accepted.
+    /// Parses a name. Only the exact spelling that [`name`](Self::name) returns is accepted.
     ///
     /// # Errors
-    /// Which part of it is wrong.
+    /// Which part of the name is wrong.
     pub fn parse(name: &str) -> Result<Self, NameError> {
         let rest = name.strip_prefix("v1/").ok_or(NameError("version"))?;
         let (pool, rest) = rest.split_once("/seg/").ok_or(NameError("shape"))?;

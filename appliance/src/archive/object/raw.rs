@@ -1,53 +1,55 @@
-//! Frames of what does not compress: recognised by looking at a little of it, and written without
-//! being compressed.
+//! Detects incompressible frames with a small sample, and writes them without compression.
 //!
-//! Looking for matches where there are none costs more than all checksums together. So once a frame
-//! did not become smaller, the next ones are sampled first: words are taken from each block, and
-//! when they are all different, and their bytes as even as those of noise, the content is written
-//! as it is, in blocks of the kind "raw" that every zstd reads. That is what zstd itself writes for
-//! such a frame, found with less work. The look is only a guess, and a wrong one costs room, never
-//! bytes: after [`LOOKS_MAX`] frames one is compressed again, whatever it looks like.
+//! Searching for matches in incompressible data costs more than all checksums together. So after a
+//! frame that did not become smaller, the next ones are sampled first: words are taken from each
+//! block. If they are all different, and their bytes are as evenly distributed as those of noise,
+//! the content is written as it is, in blocks of the kind "raw" that every zstd reads. That is what
+//! zstd itself writes for such a frame, at a lower cost. The sample is only a guess, and a wrong
+//! guess costs space, never correctness: after [`LOOKS_MAX`] frames without compression one is
+//! compressed again in any case.
 //!
-//! **Costs:** 128 bytes of each block are sampled; no memory is allocated.
+//! **Costs:** 128 bytes of each block are sampled; a table of 16 KiB is allocated for each 64
+//! blocks, and freed before the next.
 
 use crate::dma::BLOCK_BYTES;
 
-/// After so many frames that were not compressed, one is.
+/// After this many frames without compression, one is compressed.
 const LOOKS_MAX: u32 = 15;
 /// Words taken from each block.
 const WORDS_PER_BLOCK: usize = 16;
 const WORD_BYTES: usize = 8;
 const STRIDE_BYTES: usize = BLOCK_BYTES / WORDS_PER_BLOCK;
-/// Blocks that are compared with each other: those of the usual frame.
+/// The number of blocks that are compared with each other: those of the default frame.
 const BLOCKS_COMPARED: usize = 64;
-/// Places for their words; half of them stay empty.
+/// The size of the table for their words; half of it stays empty.
 const PLACES: usize = 2 * BLOCKS_COMPARED * WORDS_PER_BLOCK;
-/// Of 128 bytes of noise about 64 have their highest bit set, and fewer than this in one of 10^11
-/// blocks; text has none.
+/// In 128 bytes of noise about 64 have their highest bit set, and fewer than this only in one of
+/// 10^11 blocks; text has none.
 const HIGH_BITS_MIN: u32 = 26;
-/// How much less even than noise the bytes may be: the sum of squared shares over that of noise.
+/// How much more uneven than noise the bytes may be: the sum of squared shares divided by that of
+/// noise.
 const UNEVENNESS_MAX: f64 = 1.03;
-/// Added to it, over the count of bytes: five deviations of what noise has by chance.
+/// Divided by the count of bytes and added to it: five standard deviations of noise.
 const CHANCE: f64 = 113.0;
 
 const MAGIC: u32 = 0xFD2F_B528;
-/// One segment, its size in 4 bytes, no checksum, no dictionary.
+/// One segment, the size in 4 bytes, no checksum, no dictionary.
 const DESCRIPTOR: u8 = 0xA0;
 /// The most content of a zstd block.
 const ZSTD_BLOCK_BYTES: usize = 128 << 10;
 const LAST_BLOCK: u32 = 1;
 
-/// Whether frames are to be sampled before they are compressed. One for each stream of frames.
+/// Whether frames are sampled before they are compressed. One for each stream of frames.
 #[derive(Debug, Default)]
 pub(super) struct Streak {
-    /// The last frame that was compressed did not become smaller.
+    /// The last compressed frame did not become smaller.
     is_on: bool,
-    /// Frames since then that were not compressed.
+    /// Frames without compression since then.
     looks: u32,
 }
 
 impl Streak {
-    /// Whether this frame is not worth compressing.
+    /// Whether compressing this frame is not worthwhile.
     pub(super) fn skips(&mut self, content: &[u8]) -> bool {
         if !self.is_on || self.looks >= LOOKS_MAX || !looks_like_noise(content) {
             self.looks = 0;
@@ -57,13 +59,13 @@ impl Streak {
         true
     }
 
-    /// A frame was compressed.
+    /// Records the result of compressing a frame.
     pub(super) fn note(&mut self, content_bytes: usize, compressed_bytes: usize) {
         self.is_on = compressed_bytes >= content_bytes;
     }
 }
 
-/// The content as a frame that is not compressed, appended to `frame`. At most 1 MiB.
+/// Appends the content to `frame` as a frame without compression. At most 1 MiB.
 pub(super) fn store(content: &[u8], frame: &mut Vec<u8>) {
     frame.extend_from_slice(&MAGIC.to_le_bytes());
     frame.push(DESCRIPTOR);
@@ -77,7 +79,7 @@ pub(super) fn store(content: &[u8], frame: &mut Vec<u8>) {
     }
 }
 
-/// Whether a frame's content looks as if nothing could be gained.
+/// Whether a frame's content appears incompressible.
 fn looks_like_noise(content: &[u8]) -> bool {
     let (blocks, rest) = content.as_chunks::<BLOCK_BYTES>();
     if blocks.is_empty() || !rest.is_empty() {
@@ -111,20 +113,20 @@ fn are_noise(blocks: &[[u8; BLOCK_BYTES]]) -> bool {
     let taken = blocks.len().saturating_mul(WORDS_PER_BLOCK * WORD_BYTES);
     let squares: f64 = counts.iter().map(|&count| f64::from(count).powi(2)).sum();
     let taken = taken as f64;
-    // What noise has by chance is taken off, so that few blocks are judged as many are.
+    // Corrected for chance, so that the result does not depend on the number of blocks.
     let unevenness = (squares - taken) / (taken * (taken - 1.0)) * 256.0;
     unevenness <= UNEVENNESS_MAX + CHANCE / taken
 }
 
-/// Puts a word among those seen; `false` when it was there already. Zero, which marks an empty
-/// place, is never new.
+/// Adds a word to those seen; `false` when it was seen before. Zero marks an empty slot and so
+/// counts as seen.
 fn is_first(word: u64, places: &mut [u64]) -> bool {
     if word == 0 {
         return false;
     }
     let first = (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % PLACES;
     let Some((before, from)) = places.split_at_mut_checked(first) else { return false };
-    // Half of the places stay empty, so one is found.
+    // Half of the table stays empty, so a slot is found.
     match from.iter_mut().chain(before).find(|place| **place == 0 || **place == word) {
         Some(place) if *place == 0 => {
             *place = word;

@@ -16,21 +16,21 @@ use crate::log::format::TrailerUnit;
 use crate::log::reader::LsnRange;
 use crate::log::types::Lsn;
 
-/// What is read from the end first: enough for the usual segment's table with the usual frames,
-/// four times over.
+/// The bytes that are read first from the end: four times what the table of the default segment
+/// with the default frames needs.
 const TAIL_GUESS_BYTES: u64 = 16 << 10;
-/// What is read from the front first.
+/// The bytes that are read first from the front.
 const FRONT_GUESS_BYTES: u64 = 64 << 10;
 
 /// Bytes that can be read from any offset: an object in a store, a file, a slice.
 pub trait RangedRead {
-    /// Bytes in all.
+    /// The length in bytes.
     ///
     /// # Errors
     /// The store's.
     fn len_bytes(&self) -> Result<u64, StoreError>;
 
-    /// Fills `buffer` from `offset` on, whole or with an error.
+    /// Fills the whole `buffer` from `offset` on, or returns an error.
     ///
     /// # Errors
     /// The store's; `OutOfRange` beyond the end.
@@ -52,7 +52,7 @@ impl RangedRead for [u8] {
     }
 }
 
-/// What the front of an object says. The records of `units` fill its stretch but for `holes`.
+/// The content of an object's front. The records of `units` fill its stretch except for `holes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectFront {
     /// The header.
@@ -63,11 +63,11 @@ pub struct ObjectFront {
     pub holes: Vec<LsnRange>,
 }
 
-/// The front of an object, from its first bytes alone: one read, or two when the units are many.
+/// The front of an object, read from its first bytes alone: one read, or two when there are many
+/// units.
 ///
 /// # Errors
-/// [`ObjectError::Damaged`], also for records that are not all there and holes that are not listed,
-/// or the source's.
+/// [`ObjectError::Damaged`], also for missing records and unlisted holes, or the source's.
 pub fn read_front(
     source: &(impl RangedRead + ?Sized),
     codec: &mut Decompressor,
@@ -91,12 +91,12 @@ pub fn read_front(
 
 const FRONT_HEAD_BYTES: usize = SKIPPABLE_HEAD_BYTES + HEADER_BYTES;
 
-/// What follows the head of the front frame.
+/// The part of the front frame after its head and the header.
 fn compressed_entries(front: &[u8]) -> &[u8] {
     front.get(FRONT_HEAD_BYTES..).unwrap_or_default()
 }
 
-/// The front frame's head and the header.
+/// Decodes the front frame's head and the header.
 fn decode_front_head(front: &[u8]) -> Result<ObjectHeader, ObjectError> {
     let damaged = |damage| ObjectError::damaged(Part::Front, 0, damage);
     let head = front.get(..FRONT_HEAD_BYTES).ok_or_else(|| damaged(Damage::Truncated))?;
@@ -111,7 +111,7 @@ fn decode_front_head(front: &[u8]) -> Result<ObjectHeader, ObjectError> {
     Ok(header)
 }
 
-/// Bytes of the front frame after its head.
+/// The size of the front frame after its head, in bytes.
 fn payload_bytes(header: &ObjectHeader) -> u64 {
     u64::from(header.units_compressed_bytes).saturating_add(HEADER_BYTES as u64)
 }
@@ -141,8 +141,8 @@ fn le_lsn(hole: &[u8; HOLE_BYTES], index: usize) -> Lsn {
     Lsn(hole.as_chunks().0.get(index).map_or(0, |&lsn| u64::from_le_bytes(lsn)))
 }
 
-/// What an object's last bytes say: its tail, the damaged blocks, and its seek table (24 bytes for
-/// each frame, at most 16,384 frames).
+/// The content of an object's last bytes: its tail, the damaged blocks, and its seek table (24
+/// bytes for each frame, at most 16,384 frames).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectTable {
     tail: ObjectTail,
@@ -151,7 +151,7 @@ pub struct ObjectTable {
 }
 
 impl ObjectTable {
-    /// What the end of the object says.
+    /// The tail.
     pub fn tail(&self) -> &ObjectTail {
         &self.tail
     }
@@ -161,20 +161,20 @@ impl ObjectTable {
         &self.frames
     }
 
-    /// Bytes of the object.
+    /// The size of the object in bytes.
     pub fn object_bytes(&self) -> u64 {
         let digest_bytes = seek::digest_frame_bytes(self.damaged.len() as u32);
         let end_bytes = digest_bytes.saturating_add(seek::table_bytes(self.frames.len() as u32));
         self.tail.digested_bytes.saturating_add(end_bytes as u64)
     }
 
-    /// The positions of the blocks that were damaged when the object was made, ascending: what is
-    /// stored in their places is not what was written there.
+    /// The positions of the blocks that were damaged when the object was made, ascending: the bytes
+    /// at their places are not what was written there.
     pub fn damaged(&self) -> &[Lsn] {
         &self.damaged
     }
 
-    /// Those of them in a stretch.
+    /// Those of them in a range.
     pub fn damaged_in(&self, from: Lsn, len_blocks: u64) -> &[Lsn] {
         let start = self.damaged.partition_point(|&lsn| lsn < from);
         let rest = self.damaged.get(start..).unwrap_or_default();
@@ -203,7 +203,7 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
             |damage| ObjectError::damaged(Part::SeekTable, len.saturating_sub(FOOTER_BYTES as u64), damage);
         let footer = end.last_chunk::<FOOTER_BYTES>().ok_or_else(truncated)?;
         let data_frames = seek::decode_footer(footer).map_err(footer_damage)?;
-        // At most what the largest segment with the smallest frames has.
+        // At most the count of the largest segment with the smallest frames.
         if data_frames > MAX_DATA_FRAMES {
             return Err(footer_damage(Damage::Field("count of frames")));
         }
@@ -241,18 +241,18 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         Ok(ObjectReader::with_table(source, Arc::new(ObjectTable { tail, damaged, frames })))
     }
 
-    /// Opens an object whose table was read before. It must be this object's: whoever keeps tables
-    /// looks again when a frame is damaged.
+    /// Opens an object with a table that was read before. It must be this object's: a caller that
+    /// caches tables reads the table again when a frame is damaged.
     pub fn with_table(source: &'a S, table: Arc<ObjectTable>) -> Self {
         ObjectReader { source, table }
     }
 
-    /// What the last bytes say, to be kept.
+    /// The content of the last bytes, to be cached.
     pub fn table(&self) -> &Arc<ObjectTable> {
         &self.table
     }
 
-    /// What the end of the object says.
+    /// The tail.
     pub fn tail(&self) -> &ObjectTail {
         &self.table.tail
     }
@@ -262,7 +262,7 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         &self.table.frames
     }
 
-    /// One block: one read, of one frame.
+    /// Reads one block: one read, of one frame.
     ///
     /// # Errors
     /// [`ObjectError::NotHere`], [`ObjectError::Unreadable`], [`ObjectError::Damaged`], or the
@@ -276,8 +276,8 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         self.read_blocks(lsn, block, codec)
     }
 
-    /// Blocks from `lsn` on, as many as `buffer` holds: one read for each frame that holds some of
-    /// them.
+    /// Reads blocks from `lsn` on, as many as `buffer` holds: one read for each frame that contains
+    /// some of them.
     ///
     /// # Errors
     /// [`ObjectError::NotBlocks`], [`ObjectError::NotHere`], [`ObjectError::Unreadable`] when one
@@ -295,8 +295,8 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         }
     }
 
-    /// The same, and blocks that were damaged when they were archived come too: the caller keeps
-    /// them apart, by [`ObjectTable::damaged_in`].
+    /// The same, but includes blocks that were damaged when they were archived: the caller
+    /// identifies them with [`ObjectTable::damaged_in`].
     ///
     /// # Errors
     /// [`ObjectError::NotBlocks`], [`ObjectError::NotHere`], [`ObjectError::Damaged`], or the
@@ -341,13 +341,12 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         Ok(())
     }
 
-    /// Reads the object whole, from its first byte on, with every check there is, and gives its
-    /// blocks to `blocks`, a frame's content at a time. What was given is only known to be all
-    /// right when this has returned without error; each frame's content was checked before it was
-    /// given.
+    /// Reads the whole object from its first byte on, with every check, and passes its blocks to
+    /// `blocks`, one frame's content at a time. Each frame's content is checked before it is passed
+    /// on, but the object as a whole is known to be valid only when this returns without an error.
     ///
     /// # Errors
-    /// [`ObjectError::Damaged`] with the first part that is wrong, or the source's.
+    /// [`ObjectError::Damaged`] with the first damaged part, or the source's.
     pub fn verify(
         &self,
         codec: &mut Decompressor,
@@ -382,7 +381,7 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
         Ok(entries)
     }
 
-    /// Brings a frame's content into the codec's buffer.
+    /// Reads a frame's content into the codec's buffer.
     fn load_frame(&self, index: u32, codec: &mut Decompressor) -> Result<(), ObjectError> {
         let frame = self.table.frames.get(index as usize).ok_or_else(|| {
             ObjectError::damaged(Part::Data(index), self.table.tail.digested_bytes, Damage::Truncated)
@@ -398,13 +397,13 @@ impl<'a, S: RangedRead + ?Sized> ObjectReader<'a, S> {
     }
 }
 
-/// The most data frames: the largest segment in the smallest frames.
+/// The most data frames: the largest segment with the smallest frames.
 const MAX_DATA_FRAMES: u32 =
     (crate::log::geometry::SEGMENT_BLOCKS_MAX * BLOCK_BYTES as u64 / super::FRAME_BYTES_MIN as u64) as u32;
 /// More than any front frame has: the largest segment's units take 6.0 MiB uncompressed, and the
 /// holes between them less than 4.3 MiB.
 const MAX_FRONT_BYTES: u64 = 12 << 20;
-/// More than any digest frame has: that of the largest segment, all of it damaged.
+/// At least the size of any digest frame, even for the largest segment with all blocks damaged.
 const MAX_DIGEST_BYTES: usize = 4096 + crate::log::geometry::SEGMENT_BLOCKS_MAX as usize * POSITION_BYTES;
 
 fn decode_digest_frame(frame: &[u8]) -> Result<ObjectTail, Damage> {
@@ -419,7 +418,7 @@ fn decode_digest_frame(frame: &[u8]) -> Result<ObjectTail, Damage> {
     Ok(tail)
 }
 
-/// The positions of the damaged blocks: ascending, and in the object.
+/// Decodes the positions of the damaged blocks: ascending, and in the object.
 fn decode_positions(positions: &[u8], tail: &ObjectTail) -> Result<Vec<Lsn>, Damage> {
     let (positions, _) = positions.as_chunks::<POSITION_BYTES>();
     let damaged: Vec<Lsn> = positions.iter().map(|&position| Lsn(u64::from_le_bytes(position))).collect();
@@ -431,7 +430,7 @@ fn decode_positions(positions: &[u8], tail: &ObjectTail) -> Result<Vec<Lsn>, Dam
     }
 }
 
-/// The last `wanted` bytes of an object of `len` bytes; those that `end` lacks are read.
+/// The last `wanted` bytes of an object of `len` bytes; bytes that `end` lacks are read.
 fn last_bytes<'e>(
     source: &(impl RangedRead + ?Sized),
     len: u64,

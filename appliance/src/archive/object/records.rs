@@ -1,10 +1,10 @@
-//! What the units of an object must be: whole records in the order of the log, inside its stretch,
-//! and no hole that it does not list.
+//! Validates the units of an object: whole records in the order of the log, inside its stretch, and
+//! no hole that it does not list.
 //!
-//! Whoever puts an object and whoever reads one asks the same question here, so an object whose
-//! records are not all there can neither be made nor be believed by accident. Nothing that a record
-//! says is trusted before: its counts are compared with its entries, its positions with the
-//! stretch. Cost: one pass over the units; memory for the holes.
+//! The writer and the reader of an object use the same check, so an object with missing records can
+//! neither be made nor be accepted by accident. Values in a record are not trusted before the
+//! check: its counts are compared with its entries, its positions with the stretch. Cost: one pass
+//! over the units; memory for the holes.
 
 use zerocopy::FromBytes;
 
@@ -15,17 +15,17 @@ use crate::log::types::Lsn;
 
 impl ObjectId {
     /// The first position of the stretch that a record may have: the block of the segment's header
-    /// belongs to none.
+    /// belongs to no record.
     pub fn first_record_lsn(&self, segment_blocks: u64) -> Lsn {
         let first_lsn = self.sequence.0.saturating_mul(segment_blocks);
         Lsn(self.from_lsn.0.max(first_lsn.saturating_add(1)))
     }
 }
 
-/// The stretches of an object that none of its records covers, in order.
+/// The ranges of an object that none of its records covers, in order.
 ///
 /// # Errors
-/// [`Damage::Field`] with what is wrong with the units: they are no records, not in order, or not
+/// [`Damage::Field`] with the defect of the units: they are not records, not in order, or not
 /// inside the object.
 pub fn holes_of(id: &ObjectId, segment_blocks: u64, units: &[TrailerUnit]) -> Result<Vec<LsnRange>, Damage> {
     let mut holes = Vec::new();
@@ -60,7 +60,7 @@ pub fn holes_of(id: &ObjectId, segment_blocks: u64, units: &[TrailerUnit]) -> Re
     Ok(holes)
 }
 
-/// Checks that the holes of an object are exactly those that are listed.
+/// Checks that the holes of an object are exactly the listed ones.
 pub(super) fn check(
     id: &ObjectId,
     segment_blocks: u64,

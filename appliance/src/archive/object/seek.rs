@@ -18,19 +18,19 @@ const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
 const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;
 const CHECKSUM_FLAG: u8 = 0x80;
 const ENTRY_BYTES: usize = 12;
-/// Bytes of the footer.
+/// The size of the footer in bytes.
 pub(super) const FOOTER_BYTES: usize = 9;
-/// Frames besides the data frames: the front one and the digest.
+/// Frames in addition to the data frames: the front frame and the digest frame.
 const SKIPPABLE_FRAMES: u32 = 2;
 
 /// A data frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DataFrame {
-    /// Where in the object it begins.
+    /// Its offset in the object.
     pub offset: u64,
-    /// Its bytes.
+    /// Its size in bytes.
     pub compressed_bytes: u32,
-    /// Bytes of its content.
+    /// The size of its content in bytes.
     pub content_bytes: u32,
     /// The low 32 bits of its content's XXH64.
     pub checksum: u32,
@@ -41,14 +41,14 @@ pub(super) fn checksum(content: &[u8]) -> u32 {
     xxh64(content, 0) as u32
 }
 
-/// Bytes of a table with `data_frames`.
+/// The size in bytes of a table with `data_frames`.
 pub(super) fn table_bytes(data_frames: u32) -> usize {
     (data_frames.saturating_add(SKIPPABLE_FRAMES) as usize)
         .saturating_mul(ENTRY_BYTES)
         .saturating_add(SKIPPABLE_HEAD_BYTES + FOOTER_BYTES)
 }
 
-/// The count of data frames that a footer states.
+/// The number of data frames that a footer states.
 pub(super) fn decode_footer(footer: &[u8; FOOTER_BYTES]) -> Result<u32, Damage> {
     if le_u32(footer, 5) != SEEKABLE_MAGIC {
         return Err(Damage::Magic);
@@ -62,18 +62,18 @@ pub(super) fn decode_footer(footer: &[u8; FOOTER_BYTES]) -> Result<u32, Damage> 
         .ok_or(Damage::Field("count of frames"))
 }
 
-/// Bytes of the frame with the digest.
+/// The size of the digest frame in bytes.
 pub(super) fn digest_frame_bytes(damaged_blocks: u32) -> usize {
     (damaged_blocks as usize).saturating_mul(POSITION_BYTES).saturating_add(SKIPPABLE_HEAD_BYTES + TAIL_BYTES)
 }
 
-/// Bytes of the frame with the digest, as the last line of the table that `end` ends with says. The
-/// caller must not rely on it before the table's checksum was found right.
+/// The size of the digest frame in bytes, as the last entry of the table at the end of `end` states
+/// it. The caller must not rely on it before the table's checksum has been verified.
 pub(super) fn told_digest_frame_bytes(end: &[u8]) -> usize {
     le_u32(end, end.len().saturating_sub(FOOTER_BYTES + ENTRY_BYTES)) as usize
 }
 
-/// A whole table.
+/// Encodes a whole table.
 pub(super) fn encode(front_bytes: u32, frames: &[DataFrame], damaged_blocks: u32) -> Vec<u8> {
     let len = table_bytes(frames.len() as u32);
     let mut table = Vec::with_capacity(len);
@@ -95,8 +95,8 @@ pub(super) fn encode(front_bytes: u32, frames: &[DataFrame], damaged_blocks: u32
     table
 }
 
-/// The data frames of a table whose checksum was found right, and which has the length that its
-/// footer states.
+/// Decodes the data frames of a table whose checksum was verified, and which has the length that
+/// its footer states.
 pub(super) fn decode(table: &[u8], tail: &ObjectTail) -> Result<Vec<DataFrame>, Damage> {
     if le_u32(table, 0) != SKIPPABLE_MAGIC {
         return Err(Damage::Magic);
@@ -140,7 +140,7 @@ pub(super) fn decode(table: &[u8], tail: &ObjectTail) -> Result<Vec<DataFrame>, 
     Ok(frames)
 }
 
-/// The u32 at `offset`. Callers know that it is inside; 0 if not, which is no magic number and no
+/// The u32 at `offset`. Callers ensure that it is inside; 0 if not, which is no magic number and no
 /// size that is accepted here.
 pub(super) fn le_u32(bytes: &[u8], offset: usize) -> u32 {
     let value = bytes.get(offset..).and_then(|from| from.first_chunk());

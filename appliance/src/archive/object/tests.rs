@@ -1,4 +1,4 @@
-//! The format's promises: exact bytes for zstd itself, few reads, and no damage that goes unnoticed.
+//! Tests of the format's promises: exact bytes for zstd itself, few reads, and no unnoticed damage.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -73,7 +73,7 @@ fn records(from: u64, to: u64) -> Vec<TrailerUnit> {
     units
 }
 
-/// The units of an object that lacks nothing.
+/// The units of an object without holes.
 fn units(spec: &ObjectSpec) -> Vec<TrailerUnit> {
     records(spec.id.first_record_lsn(spec.segment_blocks).0, spec.id.to_lsn.0)
 }
@@ -100,7 +100,7 @@ fn build_with(
     object
 }
 
-/// An object that tells holes and damaged blocks.
+/// An object with listed holes and damaged blocks.
 fn build_with_missing(
     spec: ObjectSpec,
     units: &[TrailerUnit],
@@ -133,7 +133,7 @@ fn zstd(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// Counts the reads and the bytes of a slice.
+/// Counts the reads of a slice, and their bytes.
 struct Counted<'a> {
     bytes: &'a [u8],
     reads: RefCell<Vec<(u64, usize)>>,
@@ -176,7 +176,8 @@ fn the_seek_table_is_the_standard_one() {
     let content = blocks(40);
     let spec = spec(0, 40, FRAME_BYTES_MIN);
     let object = build(spec, &units(&spec), &content, 40);
-    // By hand, from the specification: footer, then entries; a frame is found by adding up the sizes before it.
+    // Decoded by hand, from the specification: footer, then entries; a frame's offset is the sum of
+    // the sizes before it.
     let u32_at = |offset: usize| u32::from_le_bytes(object[offset..offset + 4].try_into().unwrap());
     let len = object.len();
     assert_eq!(u32_at(len - 4), 0x8F92_EAB1);
@@ -198,7 +199,7 @@ fn the_seek_table_is_the_standard_one() {
     assert_eq!((offset, position), (table - 8, content.len()));
 }
 
-/// Whether the first data frame ends with zstd's own checksum, by the bit of its head that says so.
+/// Whether the first data frame ends with zstd's own checksum, by the flag in its head.
 fn frames_have_checksums(object: &[u8]) -> bool {
     let first = ObjectReader::open(object).unwrap().frames()[0];
     object[first.offset as usize + 4] & 4 != 0
@@ -228,7 +229,7 @@ fn noise_is_not_compressed_and_takes_no_more_room() {
         let word = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         content.extend_from_slice(&(word ^ (word >> 31)).to_le_bytes());
     }
-    // Text in the middle is not missed.
+    // Text in the middle is detected.
     content[100 * BLOCK_BYTES..104 * BLOCK_BYTES].fill(b'a');
     let spec = spec(0, 256, FRAME_BYTES_MIN);
     let object = build(spec, &units(&spec), &content, 256);
@@ -240,12 +241,12 @@ fn noise_is_not_compressed_and_takes_no_more_room() {
     let mut stored_frames = 0;
     for (frame, part) in reader.frames().iter().zip(content.chunks(FRAME_BYTES_MIN as usize)) {
         let compressed_bytes = compressor.compress(part).unwrap().len() as u32;
-        // The size of its content takes two bytes more.
+        // The size of its content takes two more bytes.
         assert!(frame.compressed_bytes <= compressed_bytes + 2, "at {}", frame.offset);
-        // A head that zstd gives no frame of this size.
+        // A descriptor that zstd itself never writes for a frame of this size.
         stored_frames += u32::from(object[frame.offset as usize + 4] == 0xA0);
     }
-    // All but the first, the one with text, and the one behind it.
+    // All but the first, the one with text, and the one after it.
     assert_eq!(stored_frames, 13);
 }
 
@@ -317,7 +318,7 @@ fn a_context_serves_many_objects_and_wrong_use_is_refused() {
     let all = units(&shape);
     let first = {
         let mut object = Vec::new();
-        // A writer that is given up in the middle leaves nothing behind in the context.
+        // A writer that is dropped midway leaves nothing in the context.
         let mut writer = ObjectWriter::begin(&mut compressor, shape, &all, &[], &mut object).unwrap();
         writer.push(&content[..BLOCK_BYTES]).unwrap();
         assert!(matches!(writer.finish(&[]), Err(ObjectError::Count { pushed_blocks: 1, blocks: 20 })));
@@ -391,8 +392,8 @@ fn names_sort_in_log_order_and_read_back() {
     }
 }
 
-/// Reads everything in all ways; `None` when some part was refused, as it must be for a damaged object.
-/// Panics when wrong data comes out.
+/// Reads everything in all ways; `None` when some part was refused, as it must be for a damaged
+/// object. Panics when it reads wrong data.
 fn read_all(object: &[u8], content: &[u8], entries: &[TrailerUnit], codec: &mut Decompressor) -> Option<()> {
     let front = read_front(object, codec);
     if let Ok(front) = &front {
@@ -431,7 +432,7 @@ fn an_object_is_made_and_believed_only_when_it_tells_what_it_lacks() {
     for (units, holes) in &cases {
         assert_eq!(&holes_of(&spec.id, spec.segment_blocks, units).unwrap(), holes);
         let object = build_with_missing(spec, units, holes, &[], &content).unwrap();
-        // What lacks nothing is as it always was.
+        // An object without missing data has the same version as before.
         assert_eq!(object[16] == 1, holes.is_empty(), "version");
         let front = read_front(&object[..], &mut codec).unwrap();
         assert_eq!((&front.units[..], &front.holes), (*units, holes));
@@ -445,7 +446,8 @@ fn an_object_is_made_and_believed_only_when_it_tells_what_it_lacks() {
     }
 }
 
-/// An object of a build that took an empty list of entries for a whole one: every checksum is right.
+/// An object of a build that took an empty list of entries for a complete one: every checksum is
+/// right.
 #[test]
 fn an_object_that_lacks_records_silently_is_damaged() {
     let spec = spec(0, 40, FRAME_BYTES_MIN);
@@ -519,7 +521,7 @@ fn a_block_that_was_damaged_is_an_error_and_nothing_else_is() {
         let refused = build_with_missing(spec, &units(&spec), &[], &wrong, &content);
         assert!(matches!(refused, Err(ObjectError::Spec(_))), "{wrong:?}");
     }
-    // A byte of the list is covered as every other is.
+    // The bytes of the list are covered by a check like all others.
     let table = 8 + 12 * (reader.frames().len() + 2) + 9;
     for position in object.len() - table - damaged.len() * 8..object.len() - table {
         let mut spoiled = object.clone();
@@ -542,7 +544,7 @@ fn an_object_of_which_every_block_is_damaged_takes_further_reads_and_no_more() {
     assert_eq!(source.reads.borrow().len(), 3);
 }
 
-/// Units whose checksums are right and whose numbers are not.
+/// Units with valid checksums and invalid numbers.
 fn hostile_units() -> impl Strategy<Value = Vec<TrailerUnit>> {
     let number = prop_oneof![
         Just(0_u64),
@@ -635,7 +637,8 @@ proptest! {
         });
     }
 
-    /// Whatever the units say: they are refused, or their records lie in the object, in order, and the holes are what is left.
+    /// Whatever the units contain: they are refused, or their records are inside the object, in
+    /// order, and the holes are the rest.
     #[test]
     fn hostile_units_are_refused_or_harmless(units in hostile_units()) {
         let spec = spec(0, 40, FRAME_BYTES_MIN);
@@ -670,7 +673,7 @@ proptest! {
 
     #[test]
     fn garbage_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..2000), dress: u8, frames in 0_u32..80) {
-        // Dressed up, so that it gets past the first checks.
+        // Valid magic numbers are added, so that it passes the first checks.
         let len = bytes.len();
         if dress & 1 != 0 && len > 200 {
             bytes[len - 4..].copy_from_slice(&0x8F92_EAB1_u32.to_le_bytes());

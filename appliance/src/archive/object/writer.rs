@@ -15,13 +15,13 @@ use crate::log::format::{TrailerUnit, trailer_units};
 use crate::log::reader::LsnRange;
 use crate::log::types::Lsn;
 
-/// Bytes of a unit, and of a hole after it.
+/// The size of a unit with a hole after it, in bytes.
 const UNIT_AND_HOLE_BYTES: usize = size_of::<TrailerUnit>() + HOLE_BYTES;
 
-/// What an object is to be.
+/// The specification of a new object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectSpec {
-    /// Which stretch of the log it holds.
+    /// The stretch of the log that it holds.
     pub id: ObjectId,
     /// Size of the segment, in blocks.
     pub segment_blocks: u64,
@@ -33,12 +33,12 @@ pub struct ObjectSpec {
     pub frame_bytes: u32,
 }
 
-/// What was written.
+/// The result of writing an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectSummary {
-    /// Bytes of the object.
+    /// The size of the object in bytes.
     pub object_bytes: u64,
-    /// Bytes of its blocks.
+    /// The size of its blocks in bytes.
     pub content_bytes: u64,
     /// BLAKE3 of everything before the digest frame, as it is stored in the object.
     pub digest: [u8; 32],
@@ -47,8 +47,8 @@ pub struct ObjectSummary {
 /// Writes one object to a [`Sink`]. Memory: one frame's content, one compressed frame, and 24 bytes
 /// for each frame.
 ///
-/// An object is complete only after [`finish`](Self::finish); a writer that is dropped leaves a
-/// part that no reader accepts.
+/// An object is complete only after [`finish`](Self::finish); dropping a writer leaves an
+/// incomplete object that no reader accepts.
 pub struct ObjectWriter<'a> {
     compressor: &'a mut Compressor,
     sink: &'a mut dyn Sink,
@@ -65,7 +65,7 @@ impl ObjectSpec {
     /// [`Store::put_start`](crate::archive::store::Store::put_start).
     pub fn max_bytes(&self, units: usize) -> u64 {
         let frames = self.id.data_frames(self.frame_bytes.max(FRAME_BYTES_MIN));
-        // Every block may turn out to be damaged, and between two holes there is a record.
+        // Every block may prove to be damaged, and between two holes there is a record.
         let digest = seek::digest_frame_bytes(self.id.len_blocks() as u32);
         let skippable = digest
             .saturating_add(seek::table_bytes(frames))
@@ -79,10 +79,10 @@ impl ObjectSpec {
 
 impl<'a> ObjectWriter<'a> {
     /// Begins an object: writes the header and the trailer's units that belong to it. `holes` are
-    /// the stretches whose entries are not known, all of them and in order.
+    /// all stretches whose entries are not known, in order.
     ///
     /// # Errors
-    /// [`ObjectError::Records`] when the units do not fill the stretch but for the holes,
+    /// [`ObjectError::Records`] when the units do not fill the stretch except for the holes,
     /// [`ObjectError::Spec`], [`ObjectError::FrameBytes`], [`ObjectError::Compress`], or the
     /// sink's.
     pub fn begin(
@@ -142,11 +142,11 @@ impl<'a> ObjectWriter<'a> {
         })
     }
 
-    /// Appends blocks: any number of whole ones.
+    /// Appends any number of whole blocks.
     ///
     /// # Errors
     /// [`ObjectError::NotBlocks`], [`ObjectError::Count`], [`ObjectError::Compress`], or the
-    /// sink's; the object is lost then.
+    /// sink's; the object is then lost.
     pub fn push(&mut self, mut blocks: &[u8]) -> Result<(), ObjectError> {
         if !blocks.len().is_multiple_of(BLOCK_BYTES) {
             return Err(ObjectError::NotBlocks(blocks.len()));
@@ -159,7 +159,7 @@ impl<'a> ObjectWriter<'a> {
         while !blocks.is_empty() {
             let collected = self.compressor.content.len();
             if collected == 0 && blocks.len() >= frame_bytes {
-                // A whole frame lies before us: no need to collect it first.
+                // A whole frame is available, so it is not collected first.
                 let (content, rest) = blocks.split_at(frame_bytes);
                 blocks = rest;
                 let sum = seek::checksum(content);
@@ -186,7 +186,7 @@ impl<'a> ObjectWriter<'a> {
     }
 
     /// Writes the last frame, the digest and the seek table. `damaged` are the positions of blocks
-    /// that could not be read or are not what was written there, ascending: whatever is stored in
+    /// that could not be read or are not what was written there, ascending. Whatever is stored at
     /// their places, a reader gets an error.
     ///
     /// # Errors
@@ -252,7 +252,7 @@ impl<'a> ObjectWriter<'a> {
     }
 }
 
-/// Writes a data frame and takes note of it.
+/// Writes a data frame and records it.
 fn emit(
     hasher: &mut blake3::Hasher,
     sink: &mut dyn Sink,

@@ -1,46 +1,46 @@
-//! Finding the generation in force, and making the next one.
+//! Finds the generation in force, and makes the next one.
 
 use uuid::Uuid;
 
 use super::record::{Generation, RecordDamage};
 use crate::archive::store::{Name, PAGE_OBJECTS_MAX, Store, StoreError, StoreErrorKind, read_front};
 
-/// An object of a generation's name that is longer is none.
+/// A longer object with a generation's name is not a generation.
 const RECORD_BYTES_MAX: usize = 64 << 20;
-/// So many generations stay, with the one in force.
+/// The number of older generations that are kept in addition to the one in force.
 const KEPT: u64 = 2;
 
-/// Why it is not known who owns an archive.
+/// Why the owner of an archive cannot be determined.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What says who owns it is damaged.
+    /// The record of the owner is damaged.
     #[error("{store}: {name}, which says who owns the archive, cannot be understood: {damage}")]
     Damaged {
         /// The store's label.
         store: String,
         /// The object.
         name: Name,
-        /// What is wrong with it.
+        /// The defect.
         damage: RecordDamage,
     },
 }
 
-/// What a store says of who owns a pool's archive.
+/// The generations of a pool's archive in a store.
 #[derive(Debug, Clone, Default)]
 pub struct Chain {
     /// The generation in force; `None`: the archive has no owner yet.
     pub newest: Option<Generation>,
-    /// The greatest number there is.
+    /// The highest existing number.
     pub number: u64,
-    /// The generations that are newer than `newest` and cannot be understood.
+    /// The generations that are newer than `newest` and cannot be decoded.
     pub damaged: Vec<(Name, RecordDamage)>,
 }
 
 impl Chain {
-    /// The generation in force, when nothing says that there may be a newer one.
+    /// The generation in force, if it is certain that there is no newer one.
     ///
     /// # Errors
     /// [`ChainError::Damaged`].
@@ -74,7 +74,7 @@ pub fn read_chain(store: &dyn Store, pool: Uuid) -> Result<Chain, StoreError> {
                 Err(damage) => damage,
             },
             Err(StoreError { kind: StoreErrorKind::Corrupt(_), .. }) => RecordDamage::Checksum,
-            // It was removed since the list: there is a newer one.
+            // It was removed after the list: there is a newer one.
             Err(StoreError { kind: StoreErrorKind::NotFound, .. }) if chain.number == number => {
                 return read_chain(store, pool);
             }
@@ -109,13 +109,12 @@ pub(super) fn is_overtaken(store: &dyn Store, pool: Uuid, number: u64) -> Result
     Ok(!page.objects.is_empty())
 }
 
-/// Makes a generation. `false`: somebody else made that one, or a later one.
+/// Makes a generation. `false`: another owner made this one, or a later one.
 ///
-/// Asked again after an error, it must be for the same generation: the first try may have
-/// succeeded.
+/// A retry after an error must be for the same generation: the first try may have succeeded.
 pub(super) fn make(store: &dyn Store, generation: &Generation) -> Result<bool, StoreError> {
     let (name, text) = (generation.name(), generation.encode());
-    // Also where the store does not refuse to overwrite.
+    // This check also covers stores that do not refuse to overwrite.
     let put = match store.stat(&name) {
         Ok(_) => Err(StoreErrorKind::Exists),
         Err(error) if error.kind == StoreErrorKind::NotFound => {
@@ -131,8 +130,8 @@ pub(super) fn make(store: &dyn Store, generation: &Generation) -> Result<bool, S
         return Ok(false);
     }
     store.keep_at_hand(&name, &text)?;
-    // The number may have been free because the one that had it is outdated; or an earlier try has
-    // put it, and others came since.
+    // The number may have been free because its generation is outdated; or an earlier try has
+    // stored it, and others have been made since.
     let numbers = numbers(store, generation.pool)?;
     if numbers.last().is_some_and(|&newest| newest > generation.number) {
         drop(store.delete(&name));
@@ -142,7 +141,7 @@ pub(super) fn make(store: &dyn Store, generation: &Generation) -> Result<bool, S
     Ok(true)
 }
 
-/// Whether the object of that name is the one that an earlier try has put.
+/// Whether the object of that name was stored by an earlier try.
 fn is_same(store: &dyn Store, name: &Name, text: &[u8]) -> Result<bool, StoreError> {
     let is_same = read_front(store, name, RECORD_BYTES_MAX)? == text;
     if is_same {
@@ -151,7 +150,7 @@ fn is_same(store: &dyn Store, name: &Name, text: &[u8]) -> Result<bool, StoreErr
     Ok(is_same)
 }
 
-/// Removes generations that nobody needs. One that stays does no harm.
+/// Removes generations that are not needed. One that remains does no harm.
 fn remove_outdated(store: &dyn Store, generation: &Generation, numbers: &[u64]) {
     if !store.capabilities().reclaims_space {
         return;

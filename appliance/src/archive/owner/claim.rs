@@ -1,4 +1,5 @@
-//! Whether a pool may take an archive, what it takes over, and the generation that says so.
+//! Decides whether a pool may take an archive and what it takes over, and makes the generation that
+//! records it.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use super::record::{Generation, HistoryId, Parent, SideHistory};
 use crate::archive::object::{ClaimId, ObjectId};
 use crate::log::Lsn;
 
-/// Claims of a history that are remembered whether they have objects or not.
+/// Claims of a history that are remembered even if they have no objects.
 const CLAIMS_MAX: usize = 4096;
 
 /// A pool that wants to own its archive, as its own log describes it.
@@ -18,70 +19,70 @@ const CLAIMS_MAX: usize = 4096;
 pub struct Claimant {
     /// The pool.
     pub pool: Uuid,
-    /// The history that its log is, if it ever had a claim.
+    /// The history of its log, if it ever had a claim.
     pub history: Option<HistoryId>,
-    /// The claim that it has.
+    /// Its current claim.
     pub claim: ClaimId,
     /// The claim that it was about to take.
     pub next_claim: ClaimId,
-    /// Where its log ends.
+    /// The end of its log.
     pub head_lsn: Lsn,
-    /// Up to where it knows by itself that its log is in the archive.
+    /// The position up to which it knows from its own log that this log is archived.
     pub archived_lsn: Lsn,
 }
 
 /// Why a pool may not take its archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conflict {
-    /// Somebody else owns it.
+    /// Another owner has it.
     Taken(Box<Generation>),
     /// The archive holds more of the pool's history than the pool's own log does.
     Ahead {
-        /// Where the newest object of the history ends.
+        /// The end of the newest object of the history.
         archive_lsn: Lsn,
     },
 }
 
-/// What an owner takes over.
+/// What an owner takes over from earlier owners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inheritance {
-    /// Objects of before that count.
+    /// The earlier objects that count.
     pub lineage: Lineage,
-    /// The history that goes on.
+    /// The history that continues.
     pub history: HistoryId,
-    /// Where it began.
+    /// The point where it began.
     pub parent: Option<Parent>,
-    /// Histories beside it.
+    /// Other histories.
     pub beside: Vec<SideHistory>,
-    /// The rules of retention, if the archive knows them.
+    /// The retention rules, if the archive has them.
     pub rules: Option<String>,
-    /// What the owner before has announced, and may not have deleted.
+    /// Names that the earlier owner announced, and may not have deleted.
     tombstones: Vec<String>,
-    /// The claim of the generation in force, where that is the pool's own.
+    /// The claim of the generation in force, if it is the pool's own.
     pub held: Option<(HistoryId, ClaimId)>,
-    /// The number of the generation that is to be made.
+    /// The number of the generation to make.
     number: u64,
 }
 
-/// What a pool takes over, and what was learned of it.
+/// What a pool takes over, and what was learned about it.
 #[derive(Debug)]
 pub struct Settled<L> {
     /// What it takes over.
     pub inheritance: Inheritance,
     /// What was learned.
     pub learned: L,
-    /// Whether it goes on as a history of its own.
+    /// Whether it continues as a separate history.
     pub is_fork: bool,
 }
 
 impl Inheritance {
-    /// What a pool that is here takes over, and what `learn` finds of it: the objects of a lineage,
-    /// and where the newest of them ends. With `fork` a pool that may not have the archive as it is
-    /// goes on as a history of its own; so does one where a newer generation may be damaged (see
-    /// [`Chain::certain`]), which must not come here otherwise.
+    /// What an existing pool takes over, and what `learn` finds for it: the objects of a lineage,
+    /// and the end of the newest of them. With `fork`, a pool that may not take the archive as it
+    /// is continues as a separate history. If a newer generation may be damaged (see
+    /// [`Chain::certain`]), this always forks, so the caller must not call it without `fork` then.
     ///
     /// # Errors
-    /// Those of `learn`; within, the conflict.
+    /// Those of `learn`; the inner error is the conflict.
     pub fn settle<L, E>(
         claimant: &Claimant,
         chain: &Chain,
@@ -107,7 +108,7 @@ impl Inheritance {
         Ok(Ok(Settled { inheritance, learned, is_fork: true }))
     }
 
-    /// What a pool that is here takes over, when the archive is its own.
+    /// What an existing pool takes over when the archive is its own.
     ///
     /// # Errors
     /// [`Conflict::Taken`].
@@ -131,15 +132,16 @@ impl Inheritance {
         }
     }
 
-    /// What a pool takes over that goes on from where it is as a history of its own: what it knows
-    /// by itself to be its own. The other history stays beside it.
+    /// What a pool takes over that continues from its current state as a separate history: what its
+    /// own log shows to be its own. The other history is kept beside it.
     pub(super) fn of_fork(claimant: &Claimant, chain: &Chain) -> Self {
         let Some(newest) = &chain.newest else {
             let first = Self::first(None, chain);
             return Inheritance { lineage: first.lineage.cut(claimant.archived_lsn), ..first };
         };
-        // What inherits from a history has its claims too, and none of them further than itself.
-        // The claim that was announced last tells most: its generation may have begun a history.
+        // A history that inherits from another one also has the other's claims, none of them with a
+        // later end than the other has. The claim that was announced last is the best evidence: its
+        // generation may have begun a history.
         let rank = |(history, lineage): &(HistoryId, Lineage)| {
             let is_said = claimant.history == Some(*history);
             (lineage.end_of(claimant.next_claim), is_said, lineage.end_of(claimant.claim))
@@ -148,7 +150,7 @@ impl Inheritance {
             .histories()
             .filter(|history| rank(history) > (None, false, None))
             .max_by_key(rank)
-            // Before there were claims, everything was of one history.
+            // Before claims existed, everything belonged to one history.
             .unwrap_or_else(|| (claimant.history.unwrap_or(newest.history), Lineage::unclaimed()));
         Inheritance {
             lineage: lineage.cut(claimant.archived_lsn),
@@ -156,15 +158,15 @@ impl Inheritance {
             parent: Some(Parent { history: from, cut_lsn: claimant.archived_lsn }),
             beside: with_aside(newest),
             rules: newest.rules.clone(),
-            // They are of the other history, which nobody takes anything from.
+            // They belong to the other history, from which nothing is deleted.
             tombstones: Vec::new(),
             held: None,
             number: chain.number + 1,
         }
     }
 
-    /// What a recovery up to `cut_lsn` takes over, of the history that it recovers; it goes on as
-    /// `history`.
+    /// What a recovery up to `cut_lsn` takes over from the history that it recovers. It continues
+    /// as `history`.
     pub fn of_recovery(chain: &Chain, from: &Recovered, cut_lsn: Lsn, history: HistoryId) -> Self {
         Inheritance {
             lineage: from.lineage.clone().cut(cut_lsn),
@@ -191,11 +193,11 @@ impl Inheritance {
         }
     }
 
-    /// The generation that makes `claim` the owner. Objects of before count up to `end_lsn`, where
-    /// the log ends; `objects` are those that are there.
+    /// The generation that makes `claim` the owner. Earlier objects count up to `end_lsn`, the end
+    /// of the log; `objects` are those that exist.
     ///
-    /// Claims without objects stay: a copy of the pool from the time of one is found by it. There
-    /// is one for each start; of more than `CLAIMS_MAX` the oldest without objects are forgotten.
+    /// Claims without objects are kept, because they identify a copy of the pool from their time.
+    /// Each start adds one; beyond `CLAIMS_MAX` the oldest without objects are forgotten.
     pub fn generation(
         self,
         pool: Uuid,
@@ -227,7 +229,8 @@ impl Inheritance {
     }
 }
 
-/// The histories beside the one that takes over from a generation: its own is one of them.
+/// The other histories for the owner that takes over from a generation: the generation's own
+/// history is one of them.
 fn with_aside(newest: &Generation) -> Vec<SideHistory> {
     let mut beside = newest.beside.clone();
     beside.retain(|known| known.history != newest.history);
@@ -238,18 +241,18 @@ fn with_aside(newest: &Generation) -> Vec<SideHistory> {
 /// A history that can be recovered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
-    /// Which; `None`: the archive had no owner.
+    /// Its id; `None`: the archive had no owner.
     pub history: Option<HistoryId>,
     /// Its objects.
     pub lineage: Lineage,
-    /// Names that may be gone, and do not count.
+    /// Names of objects that may be gone, and do not count.
     pub tombstones: Vec<String>,
     /// The rules of retention.
     pub rules: Option<String>,
 }
 
 impl Recovered {
-    /// The history of the owner; or the one that is asked for, if it is there.
+    /// The owner's history; or the requested one, if it exists.
     pub fn find(chain: &Chain, wanted: Option<HistoryId>) -> Option<Self> {
         let Some(newest) = &chain.newest else {
             let everything = Recovered {
@@ -262,7 +265,7 @@ impl Recovered {
         };
         let (history, lineage) =
             newest.histories().find(|(history, _)| wanted.is_none_or(|wanted| wanted == *history))?;
-        // Nobody has announced anything of those beside.
+        // Tombstones are announced only for the owner's history.
         let is_owners = history == newest.history;
         let tombstones = if is_owners { newest.tombstones.clone() } else { Vec::new() };
         Some(Recovered { history: Some(history), lineage, tombstones, rules: newest.rules.clone() })

@@ -1,4 +1,4 @@
-//! Which objects of an archive belong to a history.
+//! Determines which objects of an archive belong to a history.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::log::Lsn;
 /// A claim whose objects count, up to a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
-    /// Who put them.
+    /// The claim of the objects.
     pub claim: ClaimId,
     /// Objects that end at or before this position count.
     pub end_lsn: Lsn,
@@ -20,27 +20,28 @@ pub struct Acknowledged {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lineage {
     claims: Vec<Acknowledged>,
-    /// Whatever the claim, up to here: the archive has no generation that says more.
+    /// All objects up to here count, whatever their claim: the archive has no generation that
+    /// restricts them.
     everything_to: Option<Lsn>,
 }
 
 impl Lineage {
-    /// The history of an archive without generations: everything that is there.
+    /// The history of an archive without generations: all existing objects.
     pub fn everything() -> Self {
         Lineage { claims: Vec::new(), everything_to: Some(Lsn::MAX) }
     }
 
-    /// What was put before there were claims.
+    /// The objects that were stored before claims existed.
     pub fn unclaimed() -> Self {
         Lineage::default().with_open(ClaimId::NONE)
     }
 
-    /// Whether the claim of an object does not matter.
+    /// Whether the claim of an object is ignored.
     pub fn is_everything(&self) -> bool {
         self.everything_to.is_some()
     }
 
-    /// The claims, oldest first. One that is there twice has its smaller end.
+    /// A lineage of claims, oldest first. A claim that is given twice gets its smaller end.
     pub fn new(claims: impl IntoIterator<Item = Acknowledged>) -> Self {
         let mut lineage = Lineage::default();
         for claim in claims {
@@ -56,7 +57,7 @@ impl Lineage {
         }
     }
 
-    /// The same, with a claim that is still in use, or was until nobody knows when.
+    /// The same, with a claim that is still in use, or whose end is unknown.
     #[must_use]
     pub fn with_open(mut self, claim: ClaimId) -> Self {
         self.claims.retain(|known| known.claim != claim);
@@ -72,13 +73,14 @@ impl Lineage {
         self
     }
 
-    /// Whether an object is of this history.
+    /// Whether an object belongs to this history.
     pub fn counts(&self, id: &ObjectId) -> bool {
         let counts = |known: &Acknowledged| known.claim == id.claim && id.to_lsn <= known.end_lsn;
         self.everything_to.is_some_and(|end_lsn| id.to_lsn <= end_lsn) || self.claims.iter().any(counts)
     }
 
-    /// Up to where objects of a claim count; `None`: they do not, or there were no claims yet.
+    /// The position up to which objects of a claim count; `None`: they do not count, or the claim
+    /// is `NONE`.
     pub fn end_of(&self, claim: ClaimId) -> Option<Lsn> {
         let known = self.claims.iter().find(|known| known.claim == claim && claim != ClaimId::NONE)?;
         Some(known.end_lsn)

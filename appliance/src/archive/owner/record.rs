@@ -1,7 +1,7 @@
 //! The object of a generation.
 //!
 //! Its text is one line of JSON and one line with the BLAKE3 of that in hexadecimal digits, and
-//! both once more: one damaged copy changes nothing.
+//! both once more: one damaged copy does no harm.
 
 use std::collections::BTreeSet;
 
@@ -16,14 +16,14 @@ use crate::log::Lsn;
 /// The version of the text.
 const VERSION: u32 = 1;
 
-/// A history: what one log holds from its beginning to its end. A recovery or a fork begins
-/// another.
+/// A history: the content of one log from its beginning to its end. A recovery or a fork begins
+/// another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HistoryId(pub Uuid);
 
 impl HistoryId {
-    /// A new one.
+    /// A new random id.
     pub fn random() -> Self {
         HistoryId(Uuid::new_v4())
     }
@@ -35,10 +35,10 @@ impl std::fmt::Display for HistoryId {
     }
 }
 
-/// Where a history begins: in another one.
+/// The beginning of a history: a point in another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parent {
-    /// The other one.
+    /// The other history.
     pub history: HistoryId,
     /// The position up to which both are the same.
     pub cut_lsn: Lsn,
@@ -47,9 +47,9 @@ pub struct Parent {
 /// A history that is not the owner's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SideHistory {
-    /// Which.
+    /// Its id.
     pub history: HistoryId,
-    /// Where it began.
+    /// Its beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
     /// Its claims.
@@ -57,13 +57,13 @@ pub struct SideHistory {
 }
 
 impl SideHistory {
-    /// Which objects are of it.
+    /// The objects that belong to it.
     pub fn lineage(&self) -> Lineage {
         Lineage::new(self.acknowledged.iter().copied())
     }
 }
 
-/// What a generation says. See the [module's documentation](super).
+/// The content of a generation. See the [module's documentation](super).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
     pub(super) version: u32,
@@ -75,42 +75,42 @@ pub struct Generation {
     pub claim: ClaimId,
     /// The owner's history.
     pub history: HistoryId,
-    /// Where that began.
+    /// The beginning of that history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
-    /// When it was made by the clock of the owner, ns since the Unix epoch.
+    /// The time when it was made, by the owner's clock, ns since the Unix epoch.
     pub made_ns: u64,
     /// The machine and process of the owner, for messages.
     pub by: String,
-    /// The claims of before whose objects are of this history.
+    /// The earlier claims whose objects belong to this history.
     pub acknowledged: Vec<Acknowledged>,
-    /// Histories beside this one.
+    /// Other histories.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<SideHistory>,
     /// Names of objects that may be deleted, and may be gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tombstones: Vec<String>,
-    /// The rules of retention, as text.
+    /// The retention rules, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<String>,
 }
 
-/// Why the text of a generation cannot be understood.
+/// Why the text of a generation cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordDamage {
-    /// Neither copy is whole.
+    /// Neither copy is intact.
     #[error("both copies of its text are damaged")]
     Checksum,
-    /// It is of a later version of this program.
+    /// A later version of this program wrote it.
     #[error("it has version {0}, and this program reads up to version {VERSION}")]
     Version(u32),
-    /// It is whole, and says something else than its name.
+    /// It is intact, but does not match its name.
     #[error("it is of another pool or generation than its name says")]
     Misnamed,
 }
 
 impl Generation {
-    /// The first of a pool.
+    /// The first generation of a pool.
     pub fn first(pool: Uuid, claim: ClaimId, history: HistoryId, acknowledged: Vec<Acknowledged>) -> Self {
         Generation {
             version: VERSION,
@@ -128,31 +128,32 @@ impl Generation {
         }
     }
 
-    /// The next one of the same owner, with what may be deleted from then on.
+    /// The next generation of the same owner, with the names that may be deleted from then on.
     #[must_use]
     pub fn with_tombstones(&self, names: &BTreeSet<String>) -> Self {
         let tombstones = names.iter().cloned().collect();
         Generation { number: self.number + 1, tombstones, ..self.clone() }
     }
 
-    /// Which objects are of the owner's history: those of its own claim, too, as many as may come.
+    /// The objects that belong to the owner's history, including all present and future ones of its
+    /// own claim.
     pub fn lineage(&self) -> Lineage {
         Lineage::new(self.acknowledged.iter().copied()).with_open(self.claim)
     }
 
-    /// Every history that it names, the owner's first, and which objects are of each.
+    /// Every history that it names, the owner's first, and the objects that belong to each.
     pub fn histories(&self) -> impl Iterator<Item = (HistoryId, Lineage)> + '_ {
         let beside = self.beside.iter().map(|beside| (beside.history, beside.lineage()));
         std::iter::once((self.history, self.lineage())).chain(beside)
     }
 
-    /// The history as one beside another.
+    /// This history in the form of a side history.
     pub fn aside(&self) -> SideHistory {
         let acknowledged = self.lineage().claims().to_vec();
         SideHistory { history: self.history, parent: self.parent, acknowledged }
     }
 
-    /// What the names of a pool's generations begin with.
+    /// The prefix of the names of a pool's generations.
     pub fn prefix(pool: Uuid) -> String {
         format!("v1/{pool}/owner/")
     }
@@ -168,7 +169,7 @@ impl Generation {
         Self::name_of(self.pool, self.number)
     }
 
-    /// The number in a name, if it is one of a generation of the pool.
+    /// The number in a name, if it is the name of a generation of the pool.
     pub fn number_of(pool: Uuid, name: &Name) -> Option<u64> {
         let digits = name.as_str().strip_prefix(&Self::prefix(pool))?;
         let number = u64::from_str_radix(digits, 16).ok()?;
@@ -182,7 +183,7 @@ impl Generation {
         copy.repeat(2).into_bytes()
     }
 
-    /// Reads a text that has the name of generation `number` of `pool`.
+    /// Decodes the text of the object with the name of generation `number` of `pool`.
     ///
     /// # Errors
     /// See [`RecordDamage`].
@@ -191,7 +192,7 @@ impl Generation {
         struct Versioned {
             version: u32,
         }
-        // Both copies have the same length: a line feed between them that is damaged joins none.
+        // Both copies have the same length, so a damaged line feed between them does not matter.
         let (first, second) = text.split_at(text.len() / 2);
         let line = [text, first, second].into_iter().find_map(whole_line);
         let line = line.ok_or(RecordDamage::Checksum)?;
@@ -207,7 +208,7 @@ impl Generation {
     }
 }
 
-/// The first line that has its digest behind it. A line feed that is damaged shifts no other.
+/// The first line that is followed by its digest. A damaged line feed affects only its own copy.
 fn whole_line(text: &[u8]) -> Option<&[u8]> {
     let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
     lines.windows(2).find_map(|copy| {

@@ -1,4 +1,4 @@
-//! A store as its owner uses it: nothing of the pool is put or deleted by whoever does not own it.
+//! A store with ownership checks: only the owner can put or delete objects of the pool.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,33 +9,33 @@ use crate::archive::store::{
     Capabilities, Check, Name, ObjectStat, Page, Put, Sink, Space, Store, StoreError, StoreErrorKind,
 };
 
-/// The most names that are announced at once, and the most of those that could not be deleted that
-/// are announced with them: a generation stays below a MiB.
+/// The most names that are announced at once, and the most earlier undeleted names that are
+/// announced again with them: a generation stays below 1 MiB.
 const TOMBSTONES_MAX: usize = 2000;
-/// The most objects in a row that a store refuses to delete before no more are tried.
+/// After this many objects in a row that a store refuses to delete, no more are tried.
 const REFUSED_MAX: u32 = 50;
 
-/// What an owner may do.
+/// The rights of a user of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It has not said yet which pool it is for.
+    /// No pool has claimed it yet.
     Unclaimed,
-    /// It does not own the archive and reads only; why.
+    /// It does not own the archive and only reads, for this reason.
     Reader(&'static str),
     /// Its generation could not be made yet.
     Pending,
     /// It owns the archive as far as it knows.
     Owner,
-    /// Somebody else owns it now.
+    /// Another owner has it now.
     Overtaken,
 }
 
 /// A store with the owner's rights. See the [module's documentation](super).
 ///
-/// Invariant: while the standing is `Owner`, `generation` was made, and was the newest when that
-/// was last looked at. While it is `Pending`, one of `generation` and `next` is there. `next` is
-/// one that may have been made: nothing else is made before it. What is in `undeleted` is in the
-/// tombstones of `generation`, or of `next`.
+/// Invariant: while the standing is `Owner`, `generation` was made, and was the newest at the last
+/// check. While it is `Pending`, `generation` or `next` is set. `next` may already have been made:
+/// nothing else is made before it. The names in `undeleted` are in the tombstones of `generation`,
+/// or of `next`.
 pub struct OwnedStore {
     inner: Arc<dyn Store>,
     state: Mutex<State>,
@@ -50,16 +50,16 @@ struct State {
 }
 
 impl OwnedStore {
-    /// A store that nobody has claimed yet: objects of pools are only read.
+    /// A store that no pool has claimed yet: objects of pools are only read.
     pub fn new(inner: Arc<dyn Store>) -> Self {
         let standing = Standing::Unclaimed;
         let state = State { standing, generation: None, next: None, undeleted: BTreeSet::new() };
         OwnedStore { inner, state: Mutex::new(state) }
     }
 
-    /// `generation`, which is not made yet, makes the caller the owner. It is made before anything
-    /// is put or deleted, at the latest. What it says may be deleted is deleted by
-    /// [`finish_deletes`](Self::finish_deletes).
+    /// Makes the caller the owner with `generation`, which is not stored yet. It is stored at the
+    /// latest before anything is put or deleted. [`finish_deletes`](Self::finish_deletes) deletes
+    /// the objects that it lists as tombstones.
     pub fn claim(&self, generation: Generation) {
         let mut state = self.lock();
         state.undeleted = generation.tombstones.iter().cloned().collect();
@@ -67,12 +67,12 @@ impl OwnedStore {
         state.next = Some(generation);
     }
 
-    /// From now on the store is only read; why.
+    /// From now on the store is only read, for this reason.
     pub fn read_only(&self, why: &'static str) {
         self.lock().standing = Standing::Reader(why);
     }
 
-    /// The store itself.
+    /// The underlying store.
     pub fn inner(&self) -> &Arc<dyn Store> {
         &self.inner
     }
@@ -81,7 +81,7 @@ impl OwnedStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What its owner may do.
+    /// The present rights.
     pub fn standing(&self) -> Standing {
         self.lock().standing
     }
@@ -91,8 +91,7 @@ impl OwnedStore {
         self.lock().generation.clone()
     }
 
-    /// Makes the generation if that is still to be done, and looks whether there is a newer one.
-    /// Blocks.
+    /// Stores the generation if that is still to be done, and checks for a newer one. Blocks.
     ///
     /// # Errors
     /// `Overtaken`, `Refused` when this only reads, or the store's.
@@ -137,8 +136,7 @@ impl OwnedStore {
         StoreError::new(self.label(), operation, StoreErrorKind::Overtaken)
     }
 
-    /// Sets the rules of retention that a recovery brings back; they are in the store when this
-    /// returns.
+    /// Sets the retention rules that a recovery restores; they are in the store when this returns.
     ///
     /// # Errors
     /// As [`ensure_owner`](Self::ensure_owner).
@@ -156,9 +154,10 @@ impl OwnedStore {
         self.make_next(&mut state, "set the rules of")
     }
 
-    /// Deletes what was announced, by an owner before as well, and is still there. What cannot be
-    /// deleted now stays announced. One that the store refuses to delete keeps no other; only when
-    /// it refuses many in a row the rest is left to the next start, which must not take for ever.
+    /// Deletes the announced objects that still exist, including those that an earlier owner
+    /// announced. Names that cannot be deleted now stay announced. A refused delete does not stop
+    /// the others. But after 50 refusals in a row the rest is left to the next start, so that a
+    /// start does not take forever.
     pub fn finish_deletes(&self) {
         let names: Vec<String> = self.lock().undeleted.iter().cloned().collect();
         let (mut refused, mut in_a_row) = (0, 0);
@@ -184,7 +183,7 @@ impl OwnedStore {
         }
     }
 
-    /// Whether it is the name of an object of a pool's log.
+    /// Whether the name belongs to an object of a pool's log.
     fn is_of_pool(name: &Name) -> bool {
         name.as_str().starts_with("v1/") && name.as_str().contains("/seg/")
     }
@@ -223,7 +222,7 @@ impl Store for OwnedStore {
     }
 
     fn make_durable(&self, name: &Name) -> Result<(), StoreError> {
-        // Whoever asks relies on the object from now on, as on one that it had put.
+        // The caller relies on the object from now on, as if it had stored it itself.
         if Self::is_of_pool(name) {
             self.ensure_owner("keep").map_err(|error| error.of(name))?;
         }
@@ -237,7 +236,7 @@ impl Store for OwnedStore {
             if names.iter().all(|name| state.undeleted.contains(name.as_str())) {
                 continue;
             }
-            // One that is dropped here is announced again when somebody deletes it.
+            // A name that is dropped here is announced again before its next delete.
             while state.undeleted.len() > TOMBSTONES_MAX {
                 state.undeleted.pop_first();
             }

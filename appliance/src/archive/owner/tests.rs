@@ -1,4 +1,4 @@
-//! Owners that compete, over every kind of store, and the rules of what counts.
+//! Tests of competing owners, on every kind of store, and of the rules about which objects count.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ fn there(store: &dyn Store) -> Vec<ObjectId> {
     page.objects.iter().filter_map(|object| ObjectId::parse(object.name.as_str()).ok()).collect()
 }
 
-/// A pool that owns its archive: its claim, and the store as it has it.
+/// A pool that owns its archive: its claim, and its view of the store.
 struct Owner {
     claim: ClaimId,
     store: OwnedStore,
@@ -69,7 +69,7 @@ fn settle(
     settled.map(|Settled { inheritance, learned, .. }| (inheritance, learned))
 }
 
-/// What a start does, but for the pool's log.
+/// The steps of a start, without the pool's log.
 fn start(store: &Arc<dyn Store>, claimant: &Claimant) -> Result<Owner, Conflict> {
     let chain = read_chain(&**store, POOL).unwrap();
     let (inheritance, known) = settle(store, claimant, &chain, false)?;
@@ -95,7 +95,7 @@ fn recover(store: &Arc<dyn Store>, history: Option<HistoryId>, cut: u64) -> Owne
     Owner { claim, store: owned }
 }
 
-/// Two that live, one paused and resumed, a copy, a fork: in any kind of store.
+/// Two owners alive, one paused and resumed, a copy, a fork: on any kind of store.
 pub(in crate::archive) fn contest(store: &Arc<dyn Store>) {
     let legacy = object(ClaimId::NONE, 0, 50);
     put(&**store, &legacy).unwrap();
@@ -105,12 +105,12 @@ pub(in crate::archive) fn contest(store: &Arc<dyn Store>) {
         put(&first.store, id).unwrap();
     }
 
-    // A copy of the pool that is older than the archive, and one of before there were claims.
+    // A copy of the pool that is older than the archive, and one from before claims existed.
     let older = start(store, &claimant(first.claim.0, 0, 150, 0)).err();
     assert_eq!(older, Some(Conflict::Ahead { archive_lsn: Lsn(200) }));
     assert!(matches!(start(store, &claimant(0, 0, 500, 0)), Err(Conflict::Taken(_))));
 
-    // The primary is lost, or only believed to be: it is paused. Its last object is left out.
+    // The primary is lost, or only believed to be lost: it is paused. Its last object is left out.
     let second = recover(store, None, 100);
     let after = object(second.claim, 100, 180);
     put(&second.store, &after).unwrap();
@@ -126,7 +126,7 @@ pub(in crate::archive) fn contest(store: &Arc<dyn Store>) {
     let taken = start(store, &claimant(first.claim.0, 0, 256, 0)).err();
     assert!(matches!(taken, Some(Conflict::Taken(by)) if by.claim == second.claim));
 
-    // What counts for the second: everything up to its cut, and its own.
+    // What counts for the second: everything up to its cut, and its own objects.
     let newest = read_chain(&**store, POOL).unwrap().newest.expect("there is one");
     let counting: Vec<bool> = [legacy, of_first[0], of_first[1], late, after]
         .iter()
@@ -137,7 +137,7 @@ pub(in crate::archive) fn contest(store: &Arc<dyn Store>) {
         newest.beside.iter().find(|beside| beside.lineage().end_of(first.claim).is_some()).expect("it stays");
     assert!(aside.lineage().counts(&of_first[1]));
 
-    // The old one goes on as a history of its own.
+    // The old owner continues as a separate history.
     let chain = read_chain(&**store, POOL).unwrap();
     let claim = ClaimId::random();
     let fork = Inheritance::of_fork(&claimant(first.claim.0, 0, 256, 100), &chain);
@@ -147,14 +147,14 @@ pub(in crate::archive) fn contest(store: &Arc<dyn Store>) {
     third.claim(fork.generation(POOL, claim, Lsn(256), there(&**store).into_iter()));
     put(&third, &object(claim, 100, 256)).unwrap();
     assert_eq!(kind(delete(&second.store, &after)), StoreErrorKind::Overtaken);
-    // And the other stays whole.
+    // And the other history stays complete.
     let chain = read_chain(&**store, POOL).unwrap();
     let second_history = Recovered::find(&chain, Some(newest.history)).expect("it is beside it");
     assert!(
         second_history.lineage.counts(&after) && !second_history.lineage.counts(&object(claim, 100, 256))
     );
 
-    // Deletes are announced, and only then done.
+    // Deletes are announced, and only then executed.
     third.announce_deletes(&[legacy.name().unwrap()]).unwrap();
     let chain = read_chain(&**store, POOL).unwrap();
     assert_eq!(chain.newest.unwrap().tombstones, [legacy.name().unwrap().to_string()]);
@@ -174,7 +174,7 @@ fn of_two_owners_one_is_overtaken_in_every_kind_of_store() {
         let opened = open_store(&spec.parse().unwrap()).unwrap();
         contest(&opened.store);
         drop(opened);
-        // As it was after another open.
+        // The same after another open.
         let opened = open_store(&spec.parse().unwrap()).unwrap();
         let chain = read_chain(&*opened.store, POOL).unwrap();
         assert_eq!(chain.newest.unwrap().rules.as_deref(), Some("keep all for 7 days"), "{spec}");
@@ -203,7 +203,7 @@ fn an_owner_that_wakes_up_long_after_takes_no_free_number() {
     let next = first.store.generation().unwrap().with_tombstones(&std::collections::BTreeSet::new());
     assert_eq!(store.stat(&next.name()).unwrap_err().kind, StoreErrorKind::NotFound, "it is free");
     assert_eq!(kind(put(&first.store, &object(first.claim, 0, 9))), StoreErrorKind::Overtaken);
-    // Also when nothing was noticed before.
+    // Also if it had not noticed before.
     assert!(!super::chain::make(&*store, &next).unwrap(), "it looks behind it");
     assert_eq!(store.stat(&next.name()).unwrap_err().kind, StoreErrorKind::NotFound, "and leaves nothing");
     put(&last.store, &object(last.claim, 0, 9)).expect("the owner goes on");
@@ -215,7 +215,7 @@ fn a_copy_from_the_time_of_a_claim_without_objects_finds_its_history() {
     let first = start(&store, &claimant(0, 0, 0, 0)).expect("nobody owns it yet");
     let archived = object(first.claim, 0, 100);
     put(&first.store, &archived).unwrap();
-    // A recovery puts nothing by itself; then its pool starts, and starts again.
+    // A recovery stores no objects itself; then its pool starts, and starts again.
     let recovered = recover(&store, None, 100);
     let next = start(&store, &claimant(recovered.claim.0, 0, 120, 100)).expect("it is the owner");
     start(&store, &claimant(next.claim.0, 0, 120, 100)).expect("it is the owner");
@@ -236,7 +236,7 @@ fn an_answer_that_is_lost_costs_nobody_the_archive() {
     let owner = start(&(Arc::clone(&faulty) as Arc<dyn Store>), &claimant(0, 0, 0, 0)).unwrap();
     let id = object(owner.claim, 0, 9);
     put(&owner.store, &id).unwrap();
-    // The generation is made, and nobody hears of it.
+    // The generation is made, but the answer is lost.
     let lost = StoreErrorKind::Unavailable(Reason::Busy("a test"));
     faulty.add(Call::Commit, When::Always, Fault::ErrorAfter(lost));
     assert!(owner.store.delete(&id.name().unwrap()).unwrap_err().is_retryable());
@@ -246,16 +246,16 @@ fn an_answer_that_is_lost_costs_nobody_the_archive() {
     assert_eq!(owner.store.standing(), Standing::Owner);
 }
 
-/// The numbers of the generations that are there.
+/// The numbers of the existing generations.
 fn generations(store: &dyn Store) -> Vec<u64> {
     let page = store.list(&Generation::prefix(POOL), None, 1000).unwrap();
     let numbers = page.objects.iter().map(|object| Generation::number_of(POOL, &object.name));
     numbers.map(|number| number.expect("nothing else is there")).collect()
 }
 
-/// Whoever makes a generation and does not hear of it: it is there once, its owner is the owner,
-/// and nobody else is. `lose` lets answers to puts be lost, `blind` keeps what was put from being
-/// looked up as well, `heal` ends both.
+/// An owner that makes a generation and loses the answer: the generation exists once, its owner is
+/// the owner, and no other is. `lose` makes answers to puts get lost, `blind` also prevents looking
+/// up what was put, `heal` ends both.
 pub(in crate::archive) fn lose_answers(
     store: &Arc<dyn Store>,
     lose: &dyn Fn(),
@@ -269,14 +269,14 @@ pub(in crate::archive) fn lose_answers(
     put(&first.store, &id).unwrap();
     heal();
     assert_eq!(there(&**store), [id]);
-    // It is made, and it cannot be seen that it was.
+    // It is made, but cannot be looked up.
     blind();
     assert!(delete(&first.store, &id).unwrap_err().is_retryable());
     heal();
     assert_eq!(generations(&**store), [1, 2]);
     delete(&first.store, &id).expect("its own generation is found");
     assert_eq!((first.store.standing(), generations(&**store)), (Standing::Owner, vec![1, 2]));
-    // Somebody else makes the next one: the loser does not take it for its own.
+    // Another owner makes the next one: the loser does not take it for its own.
     let second = recover(store, None, 60);
     assert_eq!(generations(&**store), [1, 2, 3]);
     let late = first.store.generation().unwrap().with_tombstones(&std::collections::BTreeSet::new());
@@ -289,7 +289,8 @@ pub(in crate::archive) fn lose_answers(
     assert_eq!(generations(&**store), [1, 2, 3]);
 }
 
-/// One object that the store does not delete: the others go, at once and with the next start.
+/// One object that the store does not delete: the others are deleted, at once and at the next
+/// start.
 pub(in crate::archive) fn keep_one(store: &Arc<dyn Store>, lock: &dyn Fn(&Name)) {
     let owner = start(store, &claimant(0, 0, 60, 0)).expect("nobody owns it yet");
     let ids = [object(owner.claim, 60, 70), object(owner.claim, 70, 80), object(owner.claim, 80, 90)];
@@ -319,7 +320,7 @@ fn who_may_not_write_reads_only() {
     assert!(matches!(kind(delete(&reader, &id)), StoreErrorKind::Refused("a test")));
     assert!(matches!(kind(reader.make_durable(&id.name().unwrap())), StoreErrorKind::Refused("a test")));
     assert_eq!(reader.stat(&id.name().unwrap()).unwrap().len_bytes, 4);
-    // What is no pool's object is anybody's.
+    // Objects that are not of a pool may be written by anybody.
     reader.put(&Name::new("probe/1").unwrap(), 1, &mut &b"x"[..]).unwrap();
     reader.delete(&Name::new("probe/1").unwrap()).unwrap();
 }
@@ -331,7 +332,7 @@ fn a_damaged_record_is_never_taken_for_none() {
     let generation = owner.store.generation().unwrap();
     let path = folder.path().join("objects").join(generation.name().as_str());
     let text = std::fs::read(&path).unwrap();
-    // One copy is as good as both.
+    // One intact copy is enough.
     let mut damaged = text.clone();
     damaged[20] ^= 1;
     std::fs::write(&path, &damaged).unwrap();

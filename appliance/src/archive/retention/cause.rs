@@ -1,22 +1,24 @@
-//! Why a segment is kept.
+//! The reasons for which a segment is kept.
 
 use serde::{Deserialize, Serialize};
 
 use crate::log::types::ImageId;
 
-/// Why a segment is kept. Where there are several causes, it is the one that reaches farthest back.
+/// Why a segment is kept. If there are several reasons, the one whose window reaches farthest back
+/// is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// There are no rules.
+    /// There are no rules, so everything is kept.
     Everything,
-    /// A rule keeps a point that needs it; counted from 0.
+    /// A rule keeps a point that needs it. Rules are counted from 0.
     Rule(u32),
-    /// A snapshot needs it; its index in the view.
+    /// A snapshot needs it. The value is the snapshot's index in the view.
     Snapshot(u32),
-    /// An image was made from a point that needs it.
+    /// A point from which an image was made needs it.
     Base(ImageId),
-    /// The newest archived point needs it, or the newest that can be restored from the archive alone.
+    /// The newest archived point needs it, or the newest that can be restored from the archive
+    /// alone.
     Newest,
     /// Points on the primary device that are not archived yet need it.
     NotArchived,

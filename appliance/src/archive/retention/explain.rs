@@ -1,4 +1,4 @@
-//! One point explained: whether it can be restored, what it needs, what keeps it.
+//! Explains one point: whether it can be restored, what it needs, and what keeps it.
 
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::fmt;
@@ -14,13 +14,13 @@ use crate::log::types::{ImageId, Lsn, SegmentSeq};
 /// Something that keeps a point.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
-    /// The rule, as it is written, or what else keeps it.
+    /// The rule as it is written, or the other reason.
     pub by: String,
-    /// Until when.
+    /// How long it is kept.
     pub until: Until,
 }
 
-/// What is to say about a point.
+/// The explanation of a point.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The point.
@@ -31,19 +31,21 @@ pub struct Explanation {
     pub times: Option<TimeRange>,
     /// Whether it can be restored now.
     pub restorable: bool,
-    /// The segments it needs, those of the parents of its images included; apart from each other and in the order of the log.
+    /// The segments it needs, including those that the parents of its images need; disjoint, and in
+    /// the order of the log.
     pub needs: Vec<SegmentRange>,
-    /// Those that are not there, or not far enough.
+    /// The needed segments that are missing, or not archived far enough.
     pub missing: Vec<SegmentRange>,
-    /// Gaps in what it needs.
+    /// Gaps in the needed segments.
     pub gaps: Vec<LsnRange>,
-    /// What keeps points of its segment, and so the point.
+    /// What keeps points of its segment, and so keeps the point.
     pub retained_by: Vec<Retention>,
-    /// Until when all that it needs is kept, at the latest: also for the sake of others. `None` when some of it is not there, or may go now.
+    /// How long everything it needs is kept at least, also for other points. `None` when part of it
+    /// is missing or may be deleted now.
     pub until: Option<Until>,
 }
 
-/// Explains a point. Cost and rules as those of [`plan`](super::plan()).
+/// Explains a point. It has the cost and follows the rules of [`plan`](super::plan()).
 pub fn explain(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>, lsn: Lsn) -> Explanation {
     let sequence = view.sequence_of(lsn);
     let index = view.segments.partition_point(|segment| segment.sequence < sequence);
@@ -84,7 +86,7 @@ pub fn explain(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>, lsn: Lsn)
     }
 }
 
-/// The point, and the points of parents that the images which live there need.
+/// The point itself, and the points of parents that the images existing at this point need.
 fn needed_points(view: &ArchiveView<'_>, lsn: Lsn) -> Vec<Lsn> {
     let by_image: HashMap<ImageId, usize> =
         view.generations.iter().enumerate().map(|(index, generation)| (generation.image, index)).collect();
@@ -103,7 +105,7 @@ fn needed_points(view: &ArchiveView<'_>, lsn: Lsn) -> Vec<Lsn> {
     points
 }
 
-/// Ranges in order, those that touch made one.
+/// Sorts ranges and merges those that overlap or touch.
 fn joined(mut ranges: Vec<SegmentRange>) -> Vec<SegmentRange> {
     ranges.sort_by_key(|range| range.first);
     let mut joined: Vec<SegmentRange> = Vec::new();
@@ -118,7 +120,7 @@ fn joined(mut ranges: Vec<SegmentRange>) -> Vec<SegmentRange> {
     joined
 }
 
-/// Appends those segments of a window that are neither archived nor on the primary device.
+/// Appends the segments of a window that are neither archived nor on the primary device.
 fn find_missing(view: &ArchiveView<'_>, window: SegmentRange, point: Lsn, missing: &mut Vec<SegmentRange>) {
     let from = view.segments.partition_point(|segment| segment.sequence < window.first);
     let archived = view.segments[from..].iter().take_while(|segment| segment.sequence <= window.last);
@@ -139,10 +141,12 @@ fn find_missing(view: &ArchiveView<'_>, window: SegmentRange, point: Lsn, missin
     }
 }
 
-/// Until when all of `needs` is kept: the earliest, over its segments, of the latest ends of what needs them. `endpoints` are in the order of their segments.
+/// How long all of `needs` is kept: for each of its segments the latest end among the windows that
+/// contain it, and the earliest of these. `endpoints` are in the order of their segments.
 fn kept_until(view: &ArchiveView<'_>, needs: &[SegmentRange], mut endpoints: Vec<Endpoint>) -> Option<Until> {
     let mut earliest = Until::Forever;
-    // Windows that were met, the latest end first; those that do not reach back far enough are dropped when they come up.
+    // Windows found so far, the latest end first. A window that does not reach back to the current
+    // segment is dropped when it reaches the top.
     let mut met: BinaryHeap<(Until, SegmentSeq)> = BinaryHeap::new();
     for segment in view.segments.iter().rev() {
         let sequence = segment.sequence;
@@ -159,14 +163,15 @@ fn kept_until(view: &ArchiveView<'_>, needs: &[SegmentRange], mut endpoints: Vec
         let in_working_set = (sequence >= view.never_before).then_some(Until::Held);
         earliest = earliest.min(met.peek().map(|&(until, _)| until).or(in_working_set)?);
     }
-    // What is only on the primary device is not in the list; it is there as long as it is in the working set.
+    // Segments that are only on the primary device are not in the list. They exist as long as they
+    // are in the working set.
     let only_primary = needs.iter().any(|range| {
         range.last >= view.never_before && view.segments.last().is_none_or(|last| last.sequence < range.last)
     });
     Some(if only_primary { earliest.min(Until::Held) } else { earliest })
 }
 
-/// What keeps points of a segment for their own sake.
+/// What keeps points of a segment directly.
 fn retained_by(
     rules: &KeepRules,
     now_ns: u64,

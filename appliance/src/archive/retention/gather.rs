@@ -1,4 +1,4 @@
-//! Which segments hold points that are kept for their own sake, and so keep their window.
+//! Finds the segments that contain directly kept points. Each of them keeps its whole window.
 
 use std::collections::HashMap;
 
@@ -7,26 +7,29 @@ use super::{
 };
 use crate::log::types::{ImageId, Lsn, SegmentSeq};
 
-/// A segment that holds a kept point.
+/// A segment that contains a kept point.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Endpoint {
     /// The segment.
     pub(super) sequence: SegmentSeq,
     /// What keeps the point.
     pub(super) cause: Cause,
-    /// Until when.
+    /// How long it is kept.
     pub(super) until: Until,
 }
 
-/// A segment whose times are known, with what decides about boundaries: the newest time before the next such segment's first.
+/// A segment whose times are known, with the time that decides about boundaries: the newest time
+/// before the first time of the next such segment.
 #[derive(Clone, Copy)]
 pub(super) struct Timed {
     times: TimeRange,
-    /// The newest time at which this segment holds the newest point; `None` when the next one begins at the same time.
+    /// The newest time at which this segment contains the newest point; `None` when the next one
+    /// begins at time 0.
     newest_ns: Option<u64>,
 }
 
-/// Until when a rule keeps some point of a segment; `None` when it keeps none. Rules of synchs keep none by this.
+/// How long a rule keeps some point of a segment; `None` when it keeps none. Synch rules keep none
+/// here: see `by_synch`.
 pub(super) fn segment_until(rule: &KeepRule, timed: Timed, now_ns: u64) -> Option<Until> {
     match rule {
         KeepRule::EveryWrite(keep) => Until::of(keep.until_ns(timed.times.last_ns), now_ns),
@@ -41,7 +44,8 @@ pub(super) fn segment_until(rule: &KeepRule, timed: Timed, now_ns: u64) -> Optio
     }
 }
 
-/// The times of the segment at `index`, when they are known. Cost: segments behind it whose times are not known.
+/// The times of the segment at `index`, when they are known. Cost: the segments after it whose
+/// times are not known.
 pub(super) fn timed(segments: &[ArchivedSegment], index: usize, now_ns: u64) -> Option<Timed> {
     let times = segments.get(index)?.times?;
     let next = segments[index + 1..].iter().find_map(|segment| segment.times);
@@ -54,7 +58,8 @@ pub(super) fn timed(segments: &[ArchivedSegment], index: usize, now_ns: u64) -> 
     })
 }
 
-/// All endpoints, in the order of their segments. A segment that several rules keep stands there once, with the latest end among them.
+/// All endpoints, in the order of their segments. If several rules keep a segment by its times, it
+/// appears once, with the latest of their ends.
 pub(super) fn endpoints(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>) -> Vec<Endpoint> {
     let mut endpoints = Vec::new();
     not_archived(view, &mut endpoints);
@@ -117,7 +122,8 @@ fn by_synch(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>, endpoints: &
     }
 }
 
-/// Segments on the primary device that are not whole in the archive: their points are as young as any, and behind one that the archivist could not put yet there may be archived ones.
+/// Segments on the primary device that are not wholly archived. Their points may be recent, and if
+/// the archivist could not store one of them yet, later segments may already be archived.
 fn not_archived(view: &ArchiveView<'_>, endpoints: &mut Vec<Endpoint>) {
     let mut whole = view.segments.iter().filter(|segment| segment.whole).map(|segment| segment.sequence);
     let mut next_whole = whole.next();
@@ -133,14 +139,16 @@ fn not_archived(view: &ArchiveView<'_>, endpoints: &mut Vec<Endpoint>) {
     }
 }
 
-/// The newest segment of which a point can be restored from the archive alone: all that it needs before it is there, whole. A pool that loses its primary device is rebuilt from there.
+/// The newest segment of which a point can be restored from the archive alone: everything that it
+/// needs before this segment is archived in whole. A pool that loses its primary device is rebuilt
+/// from there.
 fn newest_restorable(view: &ArchiveView<'_>) -> Option<SegmentSeq> {
     let is_gap = |segment: &ArchivedSegment| {
         let first_lsn = Lsn(segment.sequence.0.saturating_mul(view.segment_blocks));
         let end_lsn = Lsn(first_lsn.0.saturating_add(view.segment_blocks));
         view.gaps.iter().any(|gap| gap.start < end_lsn && gap.end > first_lsn)
     };
-    // Where the whole segments begin that end at the one before the next.
+    // The run of whole segments that ends directly before the next segment.
     let mut run: Option<SegmentRange> = None;
     let mut newest = None;
     for segment in view.segments {
@@ -156,7 +164,8 @@ fn newest_restorable(view: &ArchiveView<'_>) -> Option<SegmentSeq> {
     newest
 }
 
-/// The points of parents that images need: those that live now, and those that lived in a segment with a kept point. `endpoints` are in the order of their segments.
+/// The points of parents that images need: images that exist now, and images that existed in a
+/// segment with a kept point. `endpoints` are in the order of their segments.
 fn bases(view: &ArchiveView<'_>, endpoints: &[Endpoint]) -> Vec<Endpoint> {
     let by_image: HashMap<ImageId, usize> =
         view.generations.iter().enumerate().map(|(index, generation)| (generation.image, index)).collect();
@@ -176,7 +185,7 @@ fn bases(view: &ArchiveView<'_>, endpoints: &[Endpoint]) -> Vec<Endpoint> {
         };
         roots.extend(until.map(|until| (until, index)));
     }
-    // The latest first: then what an image is found needed for at first is what it is needed for longest.
+    // The latest end first: then the first need that reaches an image is also the longest.
     roots.sort_by_key(|&(until, _)| std::cmp::Reverse(until));
     let mut needed = vec![false; view.generations.len()];
     let mut bases = Vec::new();
@@ -193,7 +202,8 @@ fn bases(view: &ArchiveView<'_>, endpoints: &[Endpoint]) -> Vec<Endpoint> {
     bases
 }
 
-/// The generation of an image's parent, if the parent needed a parent itself at the point from which the image was made.
+/// The generation of an image's parent, if the parent itself needed a parent at the point from
+/// which the image was made.
 pub(super) fn parent(
     generations: &[Generation],
     by_image: &HashMap<ImageId, usize>,
@@ -203,7 +213,7 @@ pub(super) fn parent(
     generations[index].gone_lsn.is_none_or(|gone| gone > generation.parent_lsn).then_some(index)
 }
 
-/// Answers which end is the latest among consecutive endpoints: a tree of maxima.
+/// Returns the latest end among consecutive endpoints: a tree of maxima.
 struct Latest {
     len: usize,
     tree: Vec<Option<Until>>,

@@ -1,32 +1,39 @@
-//! Retention: which segments of the archive are kept, which may go, and why. Pure: the caller brings all that is known, and the time.
+//! Retention: which segments of the archive are kept, which may be deleted, and why. It is pure:
+//! the caller passes the time and everything else that is needed.
 //!
-//! - [`KeepRules`] is what an operator wants kept, as text; no rules keep everything.
-//! - [`plan()`] says of each archived segment whether it is kept, and for what.
-//! - [`explain()`] says of one point whether it can be restored, what it needs, what keeps it and until when.
+//! - [`KeepRules`] is what an operator wants to keep, as text; with no rules everything is kept.
+//! - [`plan()`] decides for each archived segment whether it is kept, and why.
+//! - [`explain()`] reports for one point whether it can be restored, what it needs, what keeps it
+//!   and until when.
 //!
-//! **The rule behind it**: a point at LSN P needs the W+1 segments that end at P, and for each
-//! image that came from a point of a parent and still needs it, the W+1 segments that end there,
-//! and so on. Retention works on whole segments: what one point of a segment needs, all points of
-//! it have. So the answer is never finer than a segment, and what is kept is kept a little longer
-//! than the rules ask, never shorter.
+//! **The underlying rule**: a point at LSN P needs the W+1 segments that end at P. For each image
+//! that was made from a point of a parent and still needs it, the point also needs the W+1 segments
+//! that end at the parent's point, and so on. Retention works on whole segments: what one point of
+//! a segment needs is kept for all points of that segment. So the result is never finer than a
+//! segment. Data is kept for slightly longer than the rules ask, never shorter.
 //!
-//! **Always kept**, whatever the rules say:
-//! - snapshots, and the points from which images that live now were made;
-//! - the newest archived point, and the newest that can be restored from the archive alone, because the pool is rebuilt from there when its primary device is lost. They differ while a segment before
-//!   the newest could not be put yet;
+//! **Always kept**, whatever the rules are:
+//! - snapshots, and the points from which the images that exist now were made;
+//! - the newest archived point, and the newest that can be restored from the archive alone, because
+//!   the pool is rebuilt from there when its primary device is lost. They differ while a segment
+//!   before the newest could not be stored yet;
 //! - points on the primary device that are not archived yet;
 //! - segments whose times are not known yet, as if every rule kept all their points;
 //! - segments of the primary's working set.
 //!
-//! **Times.** Times never fall along the log: its writer guarantees that, even when the wall clock steps back. So points in the order of their LSNs
-//! are in the order of their times, and `every` looks for boundaries between the first times of neighbours. `now_ns` is compared only with ends of retention: a clock that
-//! is behind the log keeps more, never less. A clock that is wrongly ahead lets points go; the caller passes a time that it trusts.
+//! **Times.** Times never decrease along the log: its writer guarantees that, even when the wall
+//! clock steps back. So the order of LSNs is the order of times, and `every` searches for
+//! boundaries between the first times of adjacent segments. `now_ns` is compared only with the ends
+//! of retention: a clock that is behind the log keeps more, never less. A clock that is ahead lets
+//! points expire too early, so the caller passes a time that it trusts.
 //!
-//! **Invariants** (the tests hold them): with the same input, a later `now_ns` never brings back what could go, and one more rule never lets go of more
-//! (except the first one, before which everything is kept).
+//! **Invariants** (checked by the tests): with the same input, a later `now_ns` never keeps a
+//! segment that could be deleted before, and one more rule never lets more segments be deleted
+//! (except the first rule: without rules everything is kept).
 //!
-//! **Cost** of a plan: rules times segments, plus points and images with a sort each, in time; memory in proportion to segments, points and images. The answer is runs of
-//! segments, not a set of each. An explanation costs the same.
+//! **Cost** of a plan: in time, rules times segments, plus points and images with one sort each;
+//! memory in proportion to segments, points and images. The result is runs of segments, not a set.
+//! An explanation costs the same.
 
 mod cause;
 mod explain;
@@ -65,9 +72,10 @@ pub struct TimeRange {
 pub struct ArchivedSegment {
     /// The segment.
     pub sequence: SegmentSeq,
-    /// The LSN behind the last block of it that is archived without a hole from its first block on.
+    /// The LSN after the last block that is archived without a hole from the segment's first block
+    /// on.
     pub archived_to: Lsn,
-    /// Whether the whole segment is archived, and not only increments of it so far.
+    /// Whether the whole segment is archived, not only increments of it.
     pub whole: bool,
     /// The times of its records; `None` when they are not known yet.
     pub times: Option<TimeRange>,
@@ -78,7 +86,7 @@ pub struct ArchivedSegment {
 pub struct SynchPoint {
     /// Its position.
     pub lsn: Lsn,
-    /// When, ns since the Unix epoch.
+    /// Its time, ns since the Unix epoch.
     pub time_ns: u64,
     /// Its label.
     pub label: String,
@@ -102,38 +110,42 @@ pub struct Generation {
     pub image: ImageId,
     /// The image that it was made from.
     pub parent_image: ImageId,
-    /// The point of the parent.
+    /// The point of the parent from which it was made.
     pub parent_lsn: Lsn,
     /// The LSN at which it was made.
     pub born_lsn: Lsn,
-    /// From this LSN on it does not need its parent: it was deleted, or all that it inherited is its own in every later point's window. `None` as long as it does.
+    /// From this LSN on the image does not need its parent: it was deleted, or the window of every
+    /// later point has the image's own version of all inherited data. `None` while it needs its
+    /// parent.
     pub gone_lsn: Option<Lsn>,
 }
 
-/// What is known of an archive.
+/// What is known about an archive.
 #[derive(Clone, Copy)]
 pub struct ArchiveView<'a> {
     /// Size of the pool's segments, in blocks.
     pub segment_blocks: u64,
     /// What is archived, in the order of the log, each segment once.
     pub segments: &'a [ArchivedSegment],
-    /// All synchs, in any order; that of the log is the fastest.
+    /// All synchs, in any order; the order of the log is the fastest.
     pub synchs: &'a [SynchPoint],
     /// The snapshots that exist, in any order.
     pub snapshots: &'a [SnapshotPoint],
-    /// All images with a parent, also those that are gone while points at which they lived may be kept; in any order, each image once.
+    /// All images with a parent, in any order, each image once. Includes deleted images as long as
+    /// points at which they existed may be kept.
     pub generations: &'a [Generation],
     /// Stretches of the log that were never archived, or whose archive is lost.
     pub gaps: &'a [LsnRange],
-    /// The segments that are on the primary device, in the order of the log, apart from each other.
+    /// The segments on the primary device, in the order of the log; the ranges are disjoint.
     pub on_primary: &'a [SegmentRange],
-    /// The oldest of these: it and all newer ones are never expirable, also those between them whose slots were given away before their turn.
+    /// The oldest segment on the primary device. This one and all newer ones are never expirable,
+    /// including those between them whose slots were reused before their turn.
     pub never_before: SegmentSeq,
     /// The length of the working set that was in force at a segment (W).
     pub working_set: &'a dyn Fn(SegmentSeq) -> u64,
 }
 
-/// Consecutive segments, both ends included.
+/// Consecutive segments; both ends are included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentRange {
     /// The first one.
@@ -142,15 +154,16 @@ pub struct SegmentRange {
     pub last: SegmentSeq,
 }
 
-/// Until when something is kept. Later ones are greater.
+/// How long something is kept. Later ends compare as greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Until {
     /// Until this time, ns since the Unix epoch.
     Time(u64),
-    /// As long as what keeps it exists: a snapshot, an image, the working set, the lack of anything newer.
+    /// As long as the reason exists: a snapshot, an image, the working set, or that nothing newer
+    /// exists.
     Held,
-    /// For ever.
+    /// Forever.
     Forever,
 }
 
@@ -167,14 +180,14 @@ impl ArchiveView<'_> {
 }
 
 impl SegmentRange {
-    /// How many segments these are.
+    /// The number of segments.
     pub fn count(&self) -> u64 {
         self.last.0 - self.first.0 + 1
     }
 }
 
 impl Until {
-    /// Until when a retention lasts that ends at `end_ns`, or never; `None` when it is over.
+    /// The end of a retention that ends at `end_ns` (`None`: never); `None` when it is over.
     fn of(end_ns: Option<u64>, now_ns: u64) -> Option<Self> {
         match end_ns {
             None => Some(Until::Forever),

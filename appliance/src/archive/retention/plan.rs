@@ -1,4 +1,4 @@
-//! The plan: what is kept and what may go.
+//! The plan: which segments are kept and which may be deleted.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,13 +7,13 @@ use super::gather::endpoints;
 use super::{ArchiveView, KeepRules, SegmentRange};
 use crate::log::types::SegmentSeq;
 
-/// What becomes of a segment.
+/// The decision about a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It stays.
+    /// It is kept.
     Kept(Cause),
-    /// Nothing that is kept needs it.
+    /// Nothing that is kept needs it, so it may be deleted.
     Expirable,
 }
 
@@ -22,11 +22,11 @@ pub enum Verdict {
 pub struct PlanRun {
     /// The segments; all of them are archived.
     pub segments: SegmentRange,
-    /// What becomes of them.
+    /// The decision about them.
     pub verdict: Verdict,
 }
 
-/// What becomes of each segment of an archive.
+/// The decision about each segment of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Plan {
     runs: Vec<PlanRun>,
@@ -38,18 +38,20 @@ impl Plan {
         &self.runs
     }
 
-    /// What becomes of a segment; `None` when it is not archived.
+    /// The decision about a segment; `None` when it is not archived.
     pub fn verdict(&self, sequence: SegmentSeq) -> Option<Verdict> {
         let index = self.runs.partition_point(|run| run.segments.last < sequence);
         self.runs.get(index).filter(|run| run.segments.first <= sequence).map(|run| run.verdict)
     }
 
-    /// The segments that nothing needs, in the order of the log. Delete the oldest first: then a crash in between leaves no hole.
+    /// The segments that nothing needs, in the order of the log. Delete the oldest first: then a
+    /// crash in between leaves no hole.
     pub fn expirable(&self) -> impl Iterator<Item = SegmentRange> {
         self.runs.iter().filter(|run| run.verdict == Verdict::Expirable).map(|run| run.segments)
     }
 
-    /// Puts a segment in front; they come newest first and are turned round at the end.
+    /// Adds the next older segment. Segments are added newest first; the runs are reversed at the
+    /// end.
     fn push_older(&mut self, sequence: SegmentSeq, verdict: Verdict) {
         match self.runs.last_mut() {
             Some(run) if run.verdict == verdict && sequence.next() == run.segments.first => {
@@ -63,11 +65,13 @@ impl Plan {
     }
 }
 
-/// Says of each archived segment whether it is kept. See the module's documentation for what is always kept, and for the cost.
+/// Decides for each archived segment whether it is kept. The module's documentation describes what
+/// is always kept, and the cost.
 pub fn plan(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>) -> Plan {
     let mut plan = Plan::default();
     let mut endpoints = if rules.keep_everything() { Vec::new() } else { endpoints(rules, now_ns, view) };
-    // From the newest segment back: one number says how far the windows of all points seen so far reach.
+    // From the newest segment back: one number holds how far back the windows of all points so far
+    // reach.
     let mut reach: Option<(SegmentSeq, Cause)> = None;
     for segment in view.segments.iter().rev() {
         let sequence = segment.sequence;

@@ -1,16 +1,18 @@
-//! The language of retention.
+//! Parses and prints the language of retention rules.
 //!
 //! ```text
 //! RULES := RULE, separated by ';' or by the end of a line; none at all: everything is kept
 //! RULE  := every-write KEEP              every point that is younger
 //!        | synch KEEP                    the synchs that are younger (also 'synchs')
 //!        | synch GLOB keep KEEP          those whose label matches
-//!        | every SPAN keep KEEP          for each boundary of the calendar (UTC) that is younger, the newest point at or before it
+//!        | every SPAN keep KEEP          for each boundary of the calendar (UTC) that is younger,
+//!                                        the newest point at or before it
 //! KEEP  := SPAN | forever
 //! SPAN  := count and unit, as 10s, 15m, 48h, 7d, 12w, 12M (months), 2y
-//! GLOB  := a word, or a text in double quotes, in which "" is one quote; '*' is any text, '?' any character, '\' takes the next as it is
+//! GLOB  := a word, or a text in double quotes, in which "" is one quote; '*' is any text,
+//!          '?' any character, '\' takes the next as it is
 //! ```
-//! A point is kept as long as any rule keeps it. The rules' order means nothing.
+//! A point is kept as long as any rule keeps it. The order of the rules has no effect.
 
 use std::fmt;
 
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::span::{Keep, Span};
 
-/// The most rules of one text.
+/// The most rules in one text.
 pub const KEEP_RULES_MAX: usize = 64;
 
 /// A rule.
@@ -28,26 +30,26 @@ pub enum KeepRule {
     EveryWrite(Keep),
     /// Every synch that is younger, or those of them whose label matches.
     Synch {
-        /// Which labels; `None` for all.
+        /// The labels that match; `None` for all.
         label: Option<LabelGlob>,
-        /// How long.
+        /// How long they are kept.
         keep: Keep,
     },
     /// For each boundary of the calendar that is younger, the newest point at or before it.
     Every {
-        /// The distance of the boundaries.
+        /// The distance between boundaries.
         step: Span,
-        /// How long.
+        /// How long it is kept.
         keep: Keep,
     },
 }
 
-/// What an operator wants kept. The default, no rules, keeps everything.
+/// What an operator wants to keep. The default has no rules and keeps everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeepRules(Vec<KeepRule>);
 
-/// Why a text is not rules.
+/// Why a text cannot be parsed as rules.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "rule {number} of the retention, '{rule}': {reason}; a rule is 'every-write SPAN', 'synch SPAN', 'synch LABEL keep SPAN' or 'every SPAN keep SPAN', and a SPAN is like 10s, 15m, 48h, 7d, 12w, 12M, 2y, or forever"
@@ -62,7 +64,7 @@ pub struct KeepError {
 }
 
 impl KeepRules {
-    /// Reads rules.
+    /// Parses rules.
     ///
     /// # Errors
     /// Which rule is wrong, why, and what is allowed.
@@ -94,7 +96,8 @@ impl KeepRules {
         Ok(KeepRules(rules))
     }
 
-    /// Rules that were built, not read. Beyond [`KEEP_RULES_MAX`] they would not be read back.
+    /// Rules built in code, not parsed. More than [`KEEP_RULES_MAX`] can be printed, but not parsed
+    /// again.
     pub fn new(rules: Vec<KeepRule>) -> Self {
         KeepRules(rules)
     }
@@ -104,7 +107,7 @@ impl KeepRules {
         &self.0
     }
 
-    /// Whether there are none, so that everything is kept.
+    /// Whether there are no rules, so that everything is kept.
     pub fn keep_everything(&self) -> bool {
         self.0.is_empty()
     }
@@ -116,7 +119,7 @@ struct Word {
     quoted: bool,
 }
 
-/// Takes the words of the first rule off `rest`, which then begins with the separator or is empty.
+/// Takes the words of the first rule from `rest`, which then begins with the separator or is empty.
 fn split_rule(rest: &mut &str) -> Result<Vec<Word>, &'static str> {
     let mut words = Vec::new();
     loop {
@@ -157,7 +160,7 @@ fn split_rule(rest: &mut &str) -> Result<Vec<Word>, &'static str> {
     }
 }
 
-/// Whether a character may stand in a word without quotes.
+/// Whether a character may appear in a word without quotes.
 fn is_plain(c: char) -> bool {
     !c.is_whitespace() && c != ';' && c != '"'
 }
@@ -188,12 +191,12 @@ fn parse_rule(words: &[Word]) -> Result<KeepRule, String> {
     }
 }
 
-/// A pattern of labels.
+/// A pattern for labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelGlob(String);
 
 impl LabelGlob {
-    /// A pattern; every text is one.
+    /// Makes a pattern; every text is valid.
     pub fn new(pattern: &str) -> Self {
         LabelGlob(pattern.to_owned())
     }
@@ -203,7 +206,8 @@ impl LabelGlob {
         let pattern: Vec<char> = self.0.chars().collect();
         let label: Vec<char> = label.chars().collect();
         let (mut at, mut seen) = (0, 0);
-        // Where to go on after the newest star, and from which character of the label.
+        // After a mismatch, matching restarts here: the pattern position after the newest star, and
+        // the label position.
         let mut retry: Option<(usize, usize)> = None;
         loop {
             let step = match (pattern.get(at), label.get(seen)) {

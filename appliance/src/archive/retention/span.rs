@@ -1,7 +1,9 @@
-//! Spans of time as operators write them, and the calendar behind them. All in UTC, which has no daylight saving.
+//! Spans of time as operators write them, and the calendar. All times are UTC, which has no
+//! daylight saving time.
 //!
-//! Seconds to weeks have a fixed length. Months and years are the calendar's: a month after 31 January is the end of February. So a
-//! span is never subtracted from now, it is always added to a time, which keeps the order of times: see [`Span::after`].
+//! Seconds to weeks have a fixed length. Months and years follow the calendar: one month after 31
+//! January is the end of February. So a span is never subtracted from the current time. It is
+//! always added to a time, which keeps the order of times: see [`Span::after`].
 
 use std::fmt;
 
@@ -28,9 +30,9 @@ pub enum SpanUnit {
     Day,
     /// `w`: 7 days; boundaries are Mondays.
     Week,
-    /// `M`: a month of the calendar.
+    /// `M`: a calendar month.
     Month,
-    /// `y`: a year of the calendar.
+    /// `y`: a calendar year.
     Year,
 }
 
@@ -44,7 +46,7 @@ const UNITS: [(char, SpanUnit); 7] = [
     ('y', SpanUnit::Year),
 ];
 
-/// The length of a unit: fixed, or of the calendar.
+/// The length of a unit: fixed, or in calendar months.
 enum Length {
     Ns(u64),
     Months(u32),
@@ -58,12 +60,12 @@ pub struct Span {
 }
 
 impl Span {
-    /// `count` units; `None` for no units at all.
+    /// `count` units; `None` when the count is 0.
     pub fn new(count: u32, unit: SpanUnit) -> Option<Self> {
         (count > 0).then_some(Span { count, unit })
     }
 
-    /// Reads a span.
+    /// Parses a span.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let unit = text.chars().next_back()?;
         let digits = &text[..text.len() - unit.len_utf8()];
@@ -74,7 +76,8 @@ impl Span {
         Span::new(digits.parse().ok()?, *unit)
     }
 
-    /// The time that lies a span after `time_ns`; the end of all times when there is none. Never falls when `time_ns` grows.
+    /// The time that is this span after `time_ns`; the largest time when it cannot be represented.
+    /// Never decreases when `time_ns` increases.
     pub fn after(self, time_ns: u64) -> u64 {
         match self.length() {
             Length::Ns(unit_ns) => time_ns.saturating_add(unit_ns.saturating_mul(u64::from(self.count))),
@@ -90,12 +93,15 @@ impl Span {
         if end.day() == start.day() {
             return to_ns(end);
         }
-        // The month has no such day. Its last day at the same hour would make later times end earlier, so it is its end.
+        // The month has no such day. The same hour on its last day would give later times an
+        // earlier end, so the result is the end of the month.
         to_ns(end.date().last_of_month().tomorrow().ok()?.at(0, 0, 0, 0))
     }
 
-    /// The newest boundary of the calendar at or before `time_ns`, when the calendar is cut into pieces of this span: whole seconds, minutes, hours and days since the Unix epoch, weeks since the Monday before it, months and
-    /// years since the year 0 (so that `3M` gives quarters). `None` when it lies before the Unix epoch.
+    /// The newest calendar boundary at or before `time_ns`, when the calendar is cut into pieces of
+    /// this span: whole seconds, minutes, hours and days since the Unix epoch, weeks since the
+    /// Monday before it, months and years since the year 0 (so that `3M` gives quarters). `None`
+    /// when it is before the Unix epoch.
     pub fn boundary_before(self, time_ns: u64) -> Option<u64> {
         match self.length() {
             Length::Ns(unit_ns) => {
@@ -146,17 +152,17 @@ impl fmt::Display for Span {
 pub enum Keep {
     /// For a span.
     For(Span),
-    /// For ever.
+    /// Forever.
     Forever,
 }
 
 impl Keep {
-    /// Reads `forever` or a span.
+    /// Parses `forever` or a span.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text == "forever" { Some(Keep::Forever) } else { Span::parse(text).map(Keep::For) }
     }
 
-    /// When something of `time_ns` goes; `None` for never.
+    /// When something with the time `time_ns` expires; `None` for never.
     pub fn until_ns(self, time_ns: u64) -> Option<u64> {
         match self {
             Keep::For(span) => Some(span.after(time_ns)),
@@ -174,7 +180,7 @@ impl fmt::Display for Keep {
     }
 }
 
-/// A time for people; the bare number where the calendar ends.
+/// A time as text; the bare number when the calendar cannot represent it.
 pub(super) fn time_text(time_ns: u64) -> String {
     match Timestamp::from_nanosecond(i128::from(time_ns)) {
         Ok(time) => time.to_string(),

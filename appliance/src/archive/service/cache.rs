@@ -1,8 +1,10 @@
-//! What came back from the archive, kept within a bound on bytes: the least recently used goes first.
+//! Caches of data that was read from the archive, bounded by bytes: the least recently used value
+//! is evicted first.
 //!
-//! Objects never change, so nothing here is ever out of date; an object that was deleted only takes room until it is pushed out or
-//! [`forgotten`](EntriesCache::forget). `get` and `insert` take constant time: a map and a list through the nodes' indices. A value that is larger than the whole bound is
-//! not kept. Weights include what a node takes besides its value.
+//! Objects never change, so no cached value is ever out of date. A deleted object only takes space
+//! until it is evicted or [`forgotten`](EntriesCache::forget). `get` and `insert` take constant
+//! time: a map, and a linked list through the node indices. A value larger than the whole bound is
+//! not cached. Weights include the overhead of a node.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -14,10 +16,11 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::Lsn;
 use crate::log::format::TrailerUnit;
 
-/// What a node takes besides its value, in bytes: itself, its place in the map, the allocations' heads.
+/// The overhead of a node in bytes, without its value: the node, its place in the map, the
+/// allocations' headers.
 const NODE_BYTES: usize = 256;
 
-/// What a cache holds and how it was used.
+/// The content of a cache, and how it was used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CacheStats {
     /// Values held.
@@ -28,7 +31,7 @@ pub struct CacheStats {
     pub budget_bytes: usize,
     /// Lookups that found something.
     pub hits: u64,
-    /// Lookups that did not.
+    /// Lookups that found nothing.
     pub misses: u64,
 }
 
@@ -48,7 +51,7 @@ struct Node<K, V> {
 /// A least-recently-used cache, bounded by weight.
 struct Lru<K, V> {
     map: HashMap<K, u32>,
-    /// Free ones are `None`, and their indices stand in `free`.
+    /// Free nodes are `None`, and their indices are in `free`.
     nodes: Vec<Option<Node<K, V>>>,
     free: Vec<u32>,
     newest: u32,
@@ -72,7 +75,7 @@ impl<K: Copy + Eq + Hash, V: Clone> Lru<K, V> {
         self.nodes.get_mut(index as usize)?.as_mut()
     }
 
-    /// A value, which becomes the most recently used one.
+    /// Returns a value and makes it the most recently used one.
     fn touch(&mut self, key: &K) -> Option<V> {
         let index = *self.map.get(key)?;
         self.unlink(index);
@@ -80,7 +83,7 @@ impl<K: Copy + Eq + Hash, V: Clone> Lru<K, V> {
         self.node(index).map(|node| node.value.clone())
     }
 
-    /// A value, as it stands.
+    /// Returns a value without changing the order.
     fn peek(&self, key: &K) -> Option<&V> {
         let index = *self.map.get(key)?;
         self.nodes[index as usize].as_ref().map(|node| &node.value)
@@ -155,7 +158,7 @@ impl<K: Copy + Eq + Hash, V: Clone> Lru<K, V> {
     }
 }
 
-/// Entries of objects.
+/// A cache of the entries of objects.
 pub struct EntriesCache(Lru<ObjectId, Arc<ObjectEntries>>);
 
 impl EntriesCache {
@@ -171,32 +174,33 @@ impl EntriesCache {
         found
     }
 
-    /// Keeps the entries of the object that their header names.
+    /// Stores the entries under the object that their header names.
     pub fn insert(&mut self, entries: Arc<ObjectEntries>) {
         let bytes = entries.units.len() * size_of::<TrailerUnit>();
         self.0.insert(entries.header.id, entries, bytes);
     }
 
-    /// Gives an object's room back.
+    /// Removes the entries of an object.
     pub fn forget(&mut self, id: &ObjectId) {
         self.0.remove(id);
     }
 
-    /// Gives all room back.
+    /// Removes everything.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// What it holds.
+    /// Its content and use.
     pub fn stats(&self) -> CacheStats {
         self.0.stats
     }
 }
 
-/// Frames of objects.
+/// A cache of frames of objects.
 ///
-/// A frame is kept under its object and its first position. A lookup does not know the object's frame size, so it tries the first positions that the
-/// format's frame sizes would give: five at most, the usual size first.
+/// A frame is stored under its object and its first position. A lookup does not know the object's
+/// frame size, so it tries the first position that each frame size of the format would give: at
+/// most five, the default size first.
 pub struct BlocksCache(Lru<(ObjectId, Lsn), Arc<ObjectBlocks>>);
 
 impl BlocksCache {
@@ -205,7 +209,7 @@ impl BlocksCache {
         BlocksCache(Lru::new(budget_bytes))
     }
 
-    /// The frame of an object that holds the block at `lsn`.
+    /// The frame of an object that contains the block at `lsn`.
     pub fn get(&mut self, id: &ObjectId, lsn: Lsn) -> Option<Arc<ObjectBlocks>> {
         let found = self.find(id, lsn).and_then(|key| self.0.touch(&key));
         self.0.note(found.is_some());
@@ -221,7 +225,8 @@ impl BlocksCache {
         })
     }
 
-    /// Keeps a frame of an object. One that cannot be a frame of it is not kept, since no lookup would find it.
+    /// Stores a frame of an object. A frame that cannot belong to it is not stored, because no
+    /// lookup would find it.
     pub fn insert(&mut self, id: ObjectId, blocks: Arc<ObjectBlocks>) {
         let first_lsn = blocks.first_lsn;
         let frame_blocks_min = u64::from(FRAME_BYTES_MIN) / BLOCK_BYTES as u64;
@@ -232,24 +237,25 @@ impl BlocksCache {
         }
     }
 
-    /// Gives all room back.
+    /// Removes everything.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// What it holds.
+    /// Its content and use.
     pub fn stats(&self) -> CacheStats {
         self.0.stats
     }
 }
 
-/// Seek tables of objects, shared by the threads that read: with its table an object's block costs one read in place of three calls of the store.
+/// Seek tables of objects, shared by the reader threads: with its table cached, reading a block of
+/// an object takes one call of the store instead of three.
 ///
-/// An object may be deleted and put again under its name, in other bytes; so whoever finds damage with a kept table
-/// [`forgets`](Self::forget) it and looks at the object itself.
+/// An object may be deleted and stored again under its name with other bytes. So a reader that
+/// finds damage with a cached table [removes](Self::forget) the table and reads the object itself.
 pub struct TablesCache(Mutex<Lru<ObjectId, Arc<ObjectTable>>>);
 
-/// The usual budget for seek tables, in bytes: those of about 1200 segments of 64 MiB.
+/// The default budget for seek tables, in bytes: enough for about 1200 segments of 64 MiB.
 pub const TABLES_CACHE_BYTES_DEFAULT: usize = 8 << 20;
 
 impl TablesCache {
@@ -266,23 +272,23 @@ impl TablesCache {
         found
     }
 
-    /// Keeps the table of the object that its tail names.
+    /// Stores the table under the object that its tail names.
     pub fn insert(&self, table: Arc<ObjectTable>) {
         let bytes = size_of_val(table.frames());
         self.lock().insert(table.tail().id, table, bytes);
     }
 
-    /// Gives an object's room back.
+    /// Removes the table of an object.
     pub fn forget(&self, id: &ObjectId) {
         self.lock().remove(id);
     }
 
-    /// What it holds.
+    /// Its content and use.
     pub fn stats(&self) -> CacheStats {
         self.lock().stats
     }
 
-    /// A panic while it was held leaves at worst a table too many or too few.
+    /// A panic while the lock was held leaves at worst one table too many or too few.
     fn lock(&self) -> MutexGuard<'_, Lru<ObjectId, Arc<ObjectTable>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -294,7 +300,7 @@ impl Default for TablesCache {
     }
 }
 
-/// The frame sizes that the format knows, in blocks; the usual one first.
+/// The frame sizes of the format, in blocks; the default one first.
 fn frame_sizes() -> impl Iterator<Item = u64> {
     let others = (FRAME_BYTES_MIN.ilog2()..=FRAME_BYTES_MAX.ilog2())
         .map(|exponent| 1 << exponent)

@@ -1,4 +1,4 @@
-//! Compares the blocks of a stretch with the checksums of their entries while they go by.
+//! Compares the blocks of a stretch with the checksums of their entries, in one streaming pass.
 
 use zerocopy::FromBytes;
 
@@ -7,7 +7,8 @@ use crate::log::Lsn;
 use crate::log::checksum::crc32c;
 use crate::log::format::{Entry, RecordLine, TrailerUnit};
 
-/// Finds the data blocks that are not what their entries say. Headers and blocks without an entry are not looked at. One pass over the units; memory for what is found.
+/// Finds the data blocks whose CRC32C differs from that in their entries. Headers and blocks
+/// without an entry are not checked. One pass over the units; memory for the positions found.
 pub(super) struct DataCheck<'a> {
     expected: DataEntries<'a>,
     next: Option<(Lsn, u32)>,
@@ -16,14 +17,14 @@ pub(super) struct DataCheck<'a> {
 }
 
 impl<'a> DataCheck<'a> {
-    /// For blocks from `from_lsn` on.
+    /// Checks the blocks from `from_lsn` on.
     pub(super) fn new(units: &'a [TrailerUnit], from_lsn: Lsn) -> Self {
         let mut expected = DataEntries { units, record: &[], lsn: Lsn(0) };
         let next = expected.next();
         DataCheck { expected, next, lsn: from_lsn, damaged: Vec::new() }
     }
 
-    /// Looks at the next blocks.
+    /// Checks the next blocks.
     pub(super) fn take(&mut self, blocks: &[u8]) {
         for block in blocks.as_chunks::<BLOCK_BYTES>().0 {
             while self.next.is_some_and(|(lsn, _)| lsn < self.lsn) {
@@ -39,14 +40,15 @@ impl<'a> DataCheck<'a> {
         }
     }
 
-    /// The positions of those that were wrong, ascending.
+    /// The positions of the damaged blocks, ascending.
     pub(super) fn into_damaged(self) -> Vec<Lsn> {
         self.damaged
     }
 }
 
-/// The entries with data, oldest first: position and CRC32C. Ends at units that do not make up a whole record, as
-/// [`SegmentEntries`](crate::log::reader::SegmentEntries) does, which takes the units and would copy them here.
+/// The entries with data, oldest first: position and CRC32C. Ends at units that do not form a whole
+/// record, as [`SegmentEntries`](crate::log::reader::SegmentEntries) does. That type takes
+/// ownership of the units, so using it here would copy them.
 struct DataEntries<'a> {
     units: &'a [TrailerUnit],
     record: &'a [TrailerUnit],

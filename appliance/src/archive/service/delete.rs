@@ -1,4 +1,4 @@
-//! Removing objects.
+//! Deletes objects from a store.
 
 use super::failure;
 use super::worker::{WorkerOptions, name_of};
@@ -6,8 +6,9 @@ use super::{ArchiveError, TablesCache};
 use crate::archive::object::ObjectId;
 use crate::archive::store::{Store, StoreErrorKind};
 
-/// Removes objects, and their tables; returns how many were there. Stops at the first failure, but
-/// for one that the store refuses to remove, which stays alone; asking again removes the rest.
+/// Deletes objects, and their cached tables; returns how many existed. An object that the store
+/// refuses to delete is skipped, and reported after the others are deleted. Any other failure stops
+/// the run; calling again deletes the rest.
 ///
 /// # Errors
 /// [`ArchiveError::Store`]: the first failure.

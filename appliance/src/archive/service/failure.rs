@@ -1,4 +1,4 @@
-//! What failures of stores and objects are to the pool: worth another try, never, or damage.
+//! Translates failures of stores and objects for the pool: retry later, never retry, or damage.
 
 use super::ArchiveError;
 use crate::archive::object::ObjectError;
@@ -12,7 +12,7 @@ pub(super) fn of_store(error: StoreError) -> ArchiveError {
     }
     let is_damage = match kind {
         StoreErrorKind::Corrupt(_) => !object.is_empty(),
-        // Ranges of an object are asked for within its length only, so it has become shorter.
+        // Ranges are only requested within an object's length, so the object has become shorter.
         StoreErrorKind::OutOfRange => operation == "get",
         _ => false,
     };
@@ -20,7 +20,7 @@ pub(super) fn of_store(error: StoreError) -> ArchiveError {
         return ArchiveError::Damaged { store, object, reason: format!("{operation}: {kind}") };
     }
     let retry = match kind {
-        // Somebody makes room, or gives the access back, or the next try looks at what exists.
+        // Somebody frees space or restores access, or the next try checks the existing object.
         StoreErrorKind::Unavailable(_)
         | StoreErrorKind::NoSpace
         | StoreErrorKind::Refused(_)
@@ -53,17 +53,17 @@ pub(super) fn of_object(store: &dyn Store, name: &Name, error: ObjectError) -> A
     }
 }
 
-/// Damage of an object.
+/// An object is damaged.
 pub(super) fn damaged(store: &dyn Store, name: &Name, reason: String) -> ArchiveError {
     ArchiveError::Damaged { store: store.label().to_owned(), object: name.to_string(), reason }
 }
 
-/// What will not do better later.
+/// A failure that a retry cannot cure.
 pub(super) fn refused(store: &dyn Store, reason: String) -> ArchiveError {
     ArchiveError::Store { store: store.label().to_owned(), reason, retry: false }
 }
 
-/// A panic in a worker, with its words.
+/// A panic in a worker, with its message.
 pub(super) fn panicked(store: &dyn Store, payload: &(dyn std::any::Any + Send)) -> ArchiveError {
     let words = payload
         .downcast_ref::<&str>()

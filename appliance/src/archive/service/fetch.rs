@@ -1,4 +1,4 @@
-//! The requests that readers answer: everything but archiving.
+//! The requests that readers execute: all requests except archiving.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::archive::object::{Decompressor, ObjectId};
 use crate::archive::store::Store;
 use crate::log::Lsn;
 
-/// A request by who does it.
+/// A request, by the thread that executes it.
 pub(super) enum Work {
     /// The archivist.
     Archive(ArchiveJob),
@@ -47,7 +47,7 @@ impl From<Fetch> for Request {
 }
 
 impl Fetch {
-    /// Does it.
+    /// Executes the request.
     pub(super) fn run(
         &self,
         store: &dyn Store,
@@ -70,7 +70,7 @@ impl Fetch {
         }
     }
 
-    /// The reply when it could not be done.
+    /// The reply when the request failed.
     pub(super) fn failed(&self, error: ArchiveError) -> Reply {
         match *self {
             Fetch::Entries { token, .. } => Reply::Entries { token, result: Err(error) },

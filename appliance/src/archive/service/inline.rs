@@ -1,9 +1,11 @@
-//! The archive without threads: for a simulator, and for tests that want every step in their hands.
+//! The archive without threads: for a simulator, and for tests that control every step.
 //!
-//! Each [`poll`](ArchiveService::poll) does at most one request, on the calling thread. Jobs are done in the order in which they were taken; so are fetches, unless more than
-//! one reader is asked for, and then each of the first of them may be next, as with threads. Which one is next is decided by a closure, so that a seed decides.
+//! Each [`poll`](ArchiveService::poll) executes at most one request, on the calling thread. Jobs
+//! are executed in the order of their submission. So are fetches, except with more than one reader:
+//! then any of the first `readers` fetches may be next, as with threads. A closure chooses which
+//! one is next, so that a seed decides.
 //!
-//! A panic in the work goes through to the caller: a simulator shall see it.
+//! A panic in the work propagates to the caller, so that a simulator sees it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,20 +19,21 @@ use crate::archive::store::Store;
 
 /// How an [`InlineArchive`] works.
 pub struct InlineOptions {
-    /// The most jobs that wait.
+    /// The most waiting jobs.
     pub jobs_max: usize,
-    /// The most fetches that wait.
+    /// The most waiting fetches.
     pub fetches_max: usize,
-    /// How many readers it acts for, at least 1.
+    /// The number of readers that it simulates, at least 1.
     pub readers: usize,
     /// How the work is done.
     pub worker: WorkerOptions,
-    /// Of so many that may be next (2 or more), which one is; taken modulo the count. The first are the fetches, the last is the job.
+    /// Chooses among this many candidates (2 or more); the result is taken modulo the count. The
+    /// fetches are first, the job is last.
     pub choose: Box<dyn FnMut(usize) -> usize>,
 }
 
 impl Default for InlineOptions {
-    /// Fetches first.
+    /// The fetches first.
     fn default() -> Self {
         InlineOptions {
             jobs_max: 16,
@@ -56,7 +59,7 @@ pub struct InlineArchive {
 }
 
 impl InlineArchive {
-    /// Makes one.
+    /// Makes a service that is idle.
     ///
     /// # Errors
     /// [`ObjectError::Level`], [`ObjectError::OutOfMemory`].
@@ -78,7 +81,7 @@ impl InlineArchive {
         })
     }
 
-    /// Requests that wait.
+    /// The number of waiting requests.
     pub fn waiting(&self) -> usize {
         self.jobs.len() + self.fetches.len()
     }

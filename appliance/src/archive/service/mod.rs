@@ -1,9 +1,9 @@
 //! The archive as the pool's reactor sees it: requests go in, replies come out, nothing blocks.
 //!
-//! The reactor hands over descriptors of segments, never their bytes: the archivist reads them from
-//! the device through a queue of its own, compresses, puts, verifies, and reports. What the pool
-//! wants back (entries of a segment to build an index, blocks to serve a read) is fetched by
-//! readers of their own, so that a restore never waits behind the archiving of the present.
+//! The reactor passes descriptors of segments, never their bytes: the archivist reads them from the
+//! device through its own queue, compresses, stores, verifies and reports. What the pool needs back
+//! (entries of a segment to build an index, blocks to serve a read) is fetched by separate readers,
+//! so that a restore never waits for the archivist.
 //!
 //! ```text
 //! Request -> ThreadedArchive -> ring  -> archivist -> worker::archive -> Store
@@ -11,10 +11,12 @@
 //! Request -> InlineArchive   -> one at a time, in poll: the same work without threads
 //! ```
 //!
-//! The work itself is in `worker` and knows neither threads nor the clock; `BdevSource` gives it the blocks; the caches keep what came back.
+//! The work itself is in `worker`, which uses neither threads nor the clock. `BdevSource` supplies
+//! the blocks; the caches hold what was read back.
 //!
-//! **Bounds:** each service takes a stated number of requests; beyond it [`ArchiveService::submit`] gives the request back, and the pool asks again in a later turn.
-//! Every request that was taken gets exactly one reply.
+//! **Bounds:** each service accepts a stated number of requests. Beyond it
+//! [`ArchiveService::submit`] returns the request, and the pool submits it again in a later turn.
+//! Every accepted request gets exactly one reply.
 
 mod cache;
 mod check;
@@ -48,27 +50,27 @@ pub use worker::{
 
 /// The archive of one pool. See the module's documentation.
 pub trait ArchiveService {
-    /// Takes a request, or gives it back when too many are under way.
+    /// Takes a request, or returns it when too many are under way.
     ///
     /// # Errors
-    /// The request itself; try again after replies have come.
-    // It goes back whole, so that a full queue costs its owner no allocation.
+    /// The request itself; submit it again after replies have arrived.
+    // The whole request is returned, so that a full queue costs its owner no allocation.
     #[expect(clippy::result_large_err)]
     fn submit(&mut self, request: Request) -> Result<(), Request>;
 
-    /// Appends the replies that have come, oldest first; returns how many.
+    /// Appends the replies that have arrived, oldest first; returns how many.
     fn poll(&mut self, replies: &mut Vec<Reply>) -> usize;
 
-    /// The store behind it.
+    /// The store of the archive.
     fn store(&self) -> &Arc<dyn Store>;
 
-    /// How objects are verified from now on.
+    /// How objects are verified now.
     fn verify(&self) -> VerifyPolicy;
 
-    /// Sets how objects are verified, from the next job on that is begun.
+    /// Sets how objects are verified, from the next job that begins.
     fn set_verify(&mut self, verify: VerifyPolicy);
 
-    /// What was done since the start; zeroes from a service that does not count.
+    /// The counters since the start; zeroes from a service that does not count.
     fn stats(&self) -> ServiceStats {
         ServiceStats::default()
     }

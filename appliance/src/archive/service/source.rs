@@ -1,13 +1,17 @@
-//! Blocks of a stretch from a block device, through a queue of the archivist's own.
+//! Reads the blocks of a stretch from a block device, through the archivist's own queue.
 //!
-//! Reads of 1 MiB, several in flight, are given on in order and straight from the buffer that the device filled. Memory: as many buffers of 1 MiB as reads in flight,
-//! in a pool of its own. While nothing is complete the thread sleeps on the device's wake descriptor.
+//! Reads of 1 MiB, several in flight, are passed on in order and directly from the buffer that the
+//! device filled. Memory: one buffer of 1 MiB for each read in flight, in a separate pool. While
+//! nothing is complete the thread sleeps on the device's wake descriptor.
 //!
-//! **Reads that fail.** A transient error is cured by trying again: the same read, for about a second, each time a little later. When it fails still, its blocks are read one by one; those that fail
-//! alone are [`lost`](BlockSource::lost), and a block of text stands at their places. Only when nothing of a stretch can be read, it is an error.
+//! **Reads that fail.** A transient error is retried: the same read, for 1.3 seconds in all, with
+//! doubling waits. If the read still fails, its blocks are read one by one; those that fail alone
+//! are [`lost`](BlockSource::lost), and a text of 64 bytes, repeated, fills their places. It is an
+//! error only if no block of the stretch can be read.
 //!
-//! A read may end early (the taker failed, or panicked) with commands in flight. They end by themselves later: tags are never used twice, so what belongs to an
-//! earlier call is recognised and dropped, and only then is its buffer free again.
+//! A read may end early (the receiver failed, or panicked) with commands in flight. These finish
+//! later. Tags are never reused, so completions of an earlier call are recognised and dropped, and
+//! only then is their buffer free again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,18 +25,18 @@ use crate::archive::object::ObjectError;
 use crate::bdev::{Bdev, Command, Completion, Operation, Submit};
 use crate::dma::{BLOCK_BYTES, DmaBufMut, DmaPool};
 
-/// The usual count of reads in flight.
+/// The default number of reads in flight.
 pub const READS_IN_FLIGHT_DEFAULT: usize = 4;
 /// The most reads in flight.
 const READS_IN_FLIGHT_MAX: usize = 64;
-/// Blocks of one read: the largest frame, so that every read is whole frames.
+/// Blocks of one read: the largest frame size, so that every read consists of whole frames.
 const READ_BLOCKS: u64 = 256;
 const READ_BYTES: usize = READ_BLOCKS as usize * BLOCK_BYTES;
-/// How often a read that failed is tried again.
+/// How often a failed read is retried.
 const RETRIES_MAX: u32 = 8;
-/// How long before the first time; it doubles, and comes to 1.3 seconds in all.
+/// The wait before the first retry. It doubles each time: 1.3 seconds in all.
 const RETRY_WAIT: Duration = Duration::from_millis(5);
-/// What stands at the place of a block that could not be read.
+/// The text that fills the place of a block that could not be read.
 const LOST_TEXT: &[u8; 64] = b"varve: this block could not be read when it was archived; lost.\n";
 
 /// A [`BlockSource`] over a device.
@@ -40,11 +44,11 @@ pub struct BdevSource {
     device: Box<dyn Bdev>,
     dma: DmaPool,
     reads_in_flight: usize,
-    /// Never falls, so that completions of an earlier call are known.
+    /// Never decreases, so that completions of an earlier call are recognised.
     next_tag: u64,
     completions: Vec<Completion>,
     pub(super) retry_wait: Duration,
-    /// Blocks of the last call that were lost, counted from its first.
+    /// Lost blocks of the last call, counted from its first block.
     lost: Vec<u64>,
 }
 
@@ -55,30 +59,31 @@ struct Read {
     slot: Slot,
 }
 
-/// How far a read has come.
+/// The state of a read.
 enum Slot {
     UnderWay,
     There(DmaBufMut),
     Failed(String),
 }
 
-/// What a read that was tried again gave.
+/// The result of retrying a read.
 enum Again {
     Whole(DmaBufMut),
-    /// Read one by one; the lost ones are noted.
+    /// Read one by one; the lost blocks are recorded in `lost`.
     Pieces(Vec<u8>),
 }
 
 /// One call of [`BlockSource::read`].
 struct Stretch {
-    /// The first block that was not asked for yet.
+    /// The first block that was not requested yet.
     block: u64,
     left_blocks: u64,
-    /// The reads that were asked for and not given on, in order.
+    /// The reads that were submitted and not passed on yet, in order.
     reads: VecDeque<Read>,
-    /// What was said of the last block that was lost.
+    /// The device's error for the last lost block.
     reason: String,
-    /// Nothing of the last read that failed could be had: the device is not left alone for long again.
+    /// No block of the last failed read could be read: the next failure is retried only once before
+    /// its blocks are read one by one.
     is_dead: bool,
 }
 
@@ -89,7 +94,8 @@ impl Stretch {
 }
 
 impl BdevSource {
-    /// Takes a device handle. `reads_in_flight` is brought into the range from 1 to 64 and to the device's queue depth.
+    /// Takes a device handle. `reads_in_flight` is limited to the range from 1 to 64 and to the
+    /// device's queue depth.
     pub fn new(device: Box<dyn Bdev>, reads_in_flight: usize) -> Self {
         let reads_in_flight =
             reads_in_flight.clamp(1, READS_IN_FLIGHT_MAX).min(device.info().queue_depth.max(1));
@@ -104,11 +110,11 @@ impl BdevSource {
         }
     }
 
-    /// Asks for more, as far as there is room; whether a read is under way then.
+    /// Submits more reads as far as there is room; returns whether a read is under way.
     fn submit(&mut self, stretch: &mut Stretch) -> bool {
         while stretch.left_blocks > 0 && stretch.reads.len() < self.reads_in_flight {
             let len_blocks = stretch.left_blocks.min(READ_BLOCKS);
-            // No memory or no room: reads of an earlier call still have it.
+            // No memory or no room: reads of an earlier call still use it.
             let Ok(buffer) = self.dma.allocate(len_blocks as usize * BLOCK_BYTES) else { break };
             let operation = Operation::Read { block: stretch.block, buffers: smallvec![buffer] };
             let Submit::Queued = self.device.submit(Command { tag: self.next_tag, operation }) else { break };
@@ -124,7 +130,7 @@ impl BdevSource {
     fn reap(&mut self, stretch: &mut Stretch) -> bool {
         let count = self.device.poll(&mut self.completions);
         for mut completion in self.completions.drain(..) {
-            // One of an earlier call is dropped.
+            // A completion of an earlier call is dropped.
             let Some(read) = stretch.reads.iter_mut().find(|read| read.tag == completion.tag) else {
                 continue;
             };
@@ -137,7 +143,7 @@ impl BdevSource {
         count > 0
     }
 
-    /// One read, alone; the inner error is the device's.
+    /// Executes a single read; the inner error is the device's.
     fn read_alone(&mut self, block: u64, len_blocks: u64) -> Result<Result<DmaBufMut, String>, SourceError> {
         let mut alone = Stretch::new(block, len_blocks);
         loop {
@@ -158,7 +164,8 @@ impl BdevSource {
         }
     }
 
-    /// Tries again what failed: as it was, for a while, and then block by block. `at` is the first block, counted from the first of the stretch.
+    /// Retries a failed read: first as a whole, up to 8 times, then block by block. `at` is its
+    /// first block, counted from the first block of the stretch.
     fn read_again(
         &mut self,
         block: u64,
@@ -194,7 +201,8 @@ impl BdevSource {
         Ok(Again::Pieces(bytes))
     }
 
-    /// Waits until no read of the stretch is under way, so that a read alone has memory and nothing comes in between.
+    /// Waits until no read of the stretch is under way, so that a single read gets memory and
+    /// nothing else completes in between.
     fn settle(&mut self, stretch: &mut Stretch) -> Result<(), SourceError> {
         while stretch.reads.iter().any(|read| matches!(read.slot, Slot::UnderWay)) {
             if !self.reap(stretch) {
@@ -206,12 +214,12 @@ impl BdevSource {
 
     fn sleep(&self) -> Result<(), SourceError> {
         let Some(fd) = self.device.wake_fd() else {
-            // Such a device completes everything in its poll.
+            // Such a device completes everything in `poll`.
             std::thread::yield_now();
             return Ok(());
         };
         match poll(&mut [PollFd::new(&fd, PollFlags::IN)], None) {
-            // An interrupted wait is an empty one.
+            // An interrupted wait counts as one without an event.
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => {
                 Err(SourceError::Device(format!("waiting for {}: {errno}", self.device.info().name)))
@@ -246,7 +254,8 @@ impl BlockSource for BdevSource {
             if !under_way && self.device.in_flight() == 0 {
                 return Err(SourceError::Device("no memory for a read of 1 MiB".to_owned()));
             }
-            // Also when the front is there already: the next reads shall run while it is taken.
+            // Called even if the first read is complete already: the next reads run while it is
+            // passed on.
             let any = self.reap(&mut stretch);
             match stretch.reads.pop_front_if(|read| !matches!(read.slot, Slot::UnderWay)) {
                 Some(read) => {
@@ -271,7 +280,7 @@ impl BlockSource for BdevSource {
 }
 
 impl BdevSource {
-    /// Gives on what a read brought, or what trying again brings.
+    /// Passes on the data of a read, or the data that retries return.
     fn give(
         &mut self,
         stretch: &mut Stretch,

@@ -1,35 +1,36 @@
-//! What a service has done, readable from any thread.
+//! Counters of a service, readable from any thread.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{ArchiveError, Archived, Reply};
 
-/// Counts since the start. They only grow.
+/// Counts since the start. They only increase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ServiceStats {
-    /// Objects put and verified.
+    /// Objects stored and verified.
     pub objects: u64,
-    /// Bytes of their blocks.
+    /// Bytes of the blocks in them.
     pub content_bytes: u64,
     /// Bytes of the objects.
     pub object_bytes: u64,
-    /// Data blocks that were wrong on the device already.
+    /// Blocks that were damaged or unreadable on the device already.
     pub bad_blocks: u64,
     /// Jobs that failed.
     pub failures: u64,
-    /// How long the archivist worked on jobs that have ended, in microseconds.
+    /// The time that the archivist spent on finished jobs, in microseconds.
     pub busy_us: u64,
-    /// Requests for entries, for blocks and for removal that were answered.
+    /// Answered requests for entries, for blocks and for deletion.
     pub fetches: u64,
     /// Those among them that failed.
     pub fetch_failures: u64,
-    /// Bytes of blocks that were fetched.
+    /// Bytes of fetched blocks.
     pub fetched_bytes: u64,
-    /// Objects removed.
+    /// Deleted objects.
     pub removed: u64,
 }
 
-/// The counters behind [`ServiceStats`]. Each is exact; a snapshot may fall between two that belong together.
+/// The counters of [`ServiceStats`]. Each is exact; a snapshot may be taken between the updates of
+/// two related ones.
 #[derive(Debug, Default)]
 pub struct ServiceCounters {
     objects: AtomicU64,
@@ -49,7 +50,7 @@ fn add(counter: &AtomicU64, count: u64) {
 }
 
 impl ServiceCounters {
-    /// What they say now.
+    /// Their current values.
     pub fn snapshot(&self) -> ServiceStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ServiceStats {

@@ -1,18 +1,22 @@
-//! The archive on threads of its own: one archivist, and readers that never wait behind it.
+//! The archive on its own threads: one archivist, and readers that never wait for it.
 //!
 //! ```text
 //! reactor --rtrb, jobs-->     archivist (its core, its device queue) --rtrb, replies--> reactor
 //! reactor --ArrayQueue-->     readers                                --ArrayQueue-->    reactor
 //! ```
 //!
-//! **Idle:** the archivist looks for work for a configured span and then parks; readers park at once. A sender pushes first and wakes then; a thread looks
-//! at its queue between saying that it is idle and parking, so no request is left lying.
+//! **Idle:** the archivist polls for work for a configured time and then parks; readers park at
+//! once. A sender pushes first and then wakes. A thread checks its queue again between marking
+//! itself idle and parking, so no request is left waiting.
 //!
-//! **Bounds:** a request is under way from its `submit` until its reply is polled. At most `jobs_max` jobs and `fetches_max` other requests are; the queues are as large,
+//! **Bounds:** a request is under way from its `submit` until its reply is polled. At most
+//! `jobs_max` jobs and `fetches_max` other requests are under way. The queues have the same size,
 //! so a reply always has room.
 //!
-//! **End:** dropping the service stops the archivist between two frames (its put is dropped and leaves nothing) and a reader before its next call of the
-//! store, and joins them. Requests under way then get no reply. A panic in the work becomes an error in the reply.
+//! **End:** dropping the service stops the archivist between two frames (its unfinished put is
+//! dropped and leaves nothing) and a reader before its next call of the store, and joins the
+//! threads. Requests under way then get no reply. A panic in the work becomes an error in the
+//! reply.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -32,7 +36,7 @@ use super::{ArchiveJob, ArchiveService, Reply, Request, TablesCache};
 use crate::archive::object::{Compressor, Decompressor, ObjectError};
 use crate::archive::store::Store;
 
-/// Makes the archivist's source on the archivist's thread; an error is for a person.
+/// Makes the archivist's source on the archivist's thread. The error is a message for an operator.
 pub type SourceFactory = Box<dyn FnOnce() -> Result<Box<dyn BlockSource>, String> + Send>;
 
 /// The most reader threads.
@@ -41,21 +45,22 @@ const READERS_MAX: usize = 64;
 /// How a [`ThreadedArchive`] runs.
 #[derive(Clone)]
 pub struct ThreadedOptions {
-    /// What the threads' names begin with; the system shows 15 bytes of a name.
+    /// The prefix of the threads' names; the system shows 15 bytes of a name.
     pub name: String,
     /// The core that the archivist is pinned to; `None` lets the system choose.
     pub core: Option<usize>,
-    /// How long the archivist goes on looking for work before it parks.
+    /// How long the archivist polls for work before it parks.
     pub spin: Duration,
-    /// Count of reader threads, 1 to 64; brought into that range.
+    /// The number of reader threads, limited to the range 1 to 64.
     pub readers: usize,
     /// The most jobs under way, at least 1.
     pub jobs_max: usize,
     /// The most other requests under way, at least 1.
     pub fetches_max: usize,
-    /// How the work is done. Its stop flag is not used: each service has its own.
+    /// How the work is done. Its stop flag is not used: each service has its own flag.
     pub worker: WorkerOptions,
-    /// Called after a reply was made ready, on a thread of the service: wakes the reactor. Must not block or panic.
+    /// Called after a reply is ready, on a thread of the service, to wake the reactor. Must not
+    /// block or panic.
     pub waker: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -77,25 +82,25 @@ impl Default for ThreadedOptions {
 /// Why a service did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The archivist has no way to the device.
+    /// The archivist has no access to the device.
     #[error("the archivist cannot read the primary device: {0}")]
     Source(String),
-    /// No context for the compression.
+    /// The compression context cannot be created.
     #[error("the archive's compression cannot start: {0}")]
     Compression(#[from] ObjectError),
-    /// The system gives no thread.
+    /// The system refuses a thread.
     #[error("the archive's threads cannot start: {0}")]
     Thread(#[from] std::io::Error),
 }
 
-/// A reply and when it came, among all replies.
+/// A reply, and its number in the order of all replies.
 type Stamped = (u64, Reply);
 
-/// What the threads share.
+/// The state that the threads share.
 struct Shared {
     store: Arc<dyn Store>,
     worker: WorkerOptions,
-    /// In place of the one in `worker`; looked at once for each job.
+    /// Used instead of the one in `worker`; read once for each job.
     verify: Mutex<VerifyPolicy>,
     waker: Arc<dyn Fn() + Send + Sync>,
     counters: Arc<ServiceCounters>,
@@ -106,12 +111,12 @@ struct Shared {
     readers: Box<[ReaderSlot]>,
 }
 
-/// A reader as those see it who wake it.
+/// The state of a reader for the threads that wake it.
 #[derive(Default)]
 struct ReaderSlot {
-    /// It has parked or is about to. Whoever clears this wakes it.
+    /// It has parked or is about to. The thread that clears this flag wakes it.
     idle: AtomicBool,
-    /// Set before `idle` is.
+    /// Set before `idle` is set.
     thread: OnceLock<Thread>,
 }
 
@@ -127,7 +132,7 @@ pub struct ThreadedArchive {
     jobs_under_way: usize,
     fetches_max: usize,
     fetches_under_way: usize,
-    /// Kept for its memory.
+    /// Reused to avoid allocations.
     came: Vec<Stamped>,
 }
 
@@ -135,7 +140,7 @@ impl ThreadedArchive {
     /// Starts the threads; returns when the archivist has its source.
     ///
     /// # Errors
-    /// [`StartError`]; nothing runs then.
+    /// [`StartError`]; no thread keeps running then.
     pub fn start(
         store: Arc<dyn Store>,
         source: SourceFactory,
@@ -157,7 +162,7 @@ impl ThreadedArchive {
             fetched: ArrayQueue::new(fetches_max),
             readers: (0..options.readers.clamp(1, READERS_MAX)).map(|_| ReaderSlot::default()).collect(),
         });
-        // From here on dropping the service ends the threads that were started.
+        // From here on, dropping the service ends the threads that were started.
         let mut service = ThreadedArchive {
             shared,
             stop,
@@ -277,7 +282,7 @@ impl Drop for ThreadedArchive {
             thread.thread().unpark();
         }
         for thread in threads {
-            // One that panicked is gone too.
+            // A thread that panicked has ended too.
             let _ = thread.join();
         }
     }
@@ -292,7 +297,7 @@ impl Shared {
         *self.verify.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes one reader that is idle, if there is one; the others look at the queue before they become idle.
+    /// Wakes one idle reader, if there is one; the others check the queue before they become idle.
     fn wake_reader(&self) {
         fence(Ordering::SeqCst);
         let idle = self.readers.iter().find(|reader| reader.idle.swap(false, Ordering::SeqCst));
@@ -323,7 +328,7 @@ impl Archivist {
             } else if idle_since.get_or_insert_with(Instant::now).elapsed() < self.spin {
                 std::hint::spin_loop();
             } else {
-                // Whoever pushed since the look above has left a token, and this returns at once.
+                // A push after the check above has left a wake-up token, so this returns at once.
                 std::thread::park();
                 idle_since = None;
             }
@@ -334,7 +339,7 @@ impl Archivist {
         let started = Instant::now();
         let (store, compressor) = (&*self.shared.store, &mut self.compressor);
         let options = WorkerOptions { verify: self.shared.verify(), ..self.shared.worker.clone() };
-        // A writer begins by clearing what is left in the compressor, and a source is usable after any error.
+        // A writer first resets the compressor, and a source is usable after any error.
         let work = AssertUnwindSafe(|| archive(job, source, store, compressor, &options));
         let result = catch_unwind(work).unwrap_or_else(|payload| Err(failure::panicked(store, &*payload)));
         self.shared.counters.note_job(&result, started.elapsed().as_micros() as u64);
@@ -342,7 +347,7 @@ impl Archivist {
     }
 }
 
-/// A reader's life.
+/// The loop of a reader thread.
 fn read(shared: &Shared, slot: &ReaderSlot, mut codec: Decompressor) {
     let _ = slot.thread.set(std::thread::current());
     while !shared.worker.stop.is_set() {
@@ -352,7 +357,7 @@ fn read(shared: &Shared, slot: &ReaderSlot, mut codec: Decompressor) {
             continue;
         };
         let store = &*shared.store;
-        // A decompression begins from nothing.
+        // A decompression does not depend on earlier state.
         let work = AssertUnwindSafe(|| fetch.run(store, &mut codec, &shared.tables, &shared.worker));
         let reply =
             catch_unwind(work).unwrap_or_else(|payload| fetch.failed(failure::panicked(store, &*payload)));
@@ -363,23 +368,24 @@ fn read(shared: &Shared, slot: &ReaderSlot, mut codec: Decompressor) {
     }
 }
 
-/// The next request; `None` when there is none and this reader counts as idle.
+/// The next request; `None` when there is none and this reader is marked as idle.
 fn next_fetch(shared: &Shared, slot: &ReaderSlot) -> Option<Fetch> {
     if let Some(fetch) = shared.fetches.pop() {
         return Some(fetch);
     }
     slot.idle.store(true, Ordering::SeqCst);
-    // Either a sender sees that this reader is idle, or this reader sees what was sent.
+    // Either a sender sees that this reader is idle, or this reader sees the sender's request.
     fence(Ordering::SeqCst);
     let fetch = shared.fetches.pop()?;
     if !slot.idle.swap(false, Ordering::SeqCst) {
-        // A sender counts on this reader, for this request or for another one: another reader looks in its place.
+        // A sender woke this reader, for this request or another one: another reader checks the
+        // queue in its place.
         shared.wake_reader();
     }
     Some(fetch)
 }
 
-/// Pins the calling thread. A refusal is reported and not fatal.
+/// Pins the calling thread to a core. A failure is logged and is not fatal.
 fn pin(core: Option<usize>) {
     let Some(core) = core else { return };
     let refused = if core < rustix::thread::CpuSet::MAX_CPU {

@@ -1,16 +1,23 @@
-//! The work of the archive: one object is made, verified or read, on the calling thread.
+//! The work of the archive: writes, verifies or reads one object, on the calling thread.
 //!
-//! Nothing here knows threads, and time comes from [`WorkerOptions::clock_us`], so the same code runs behind [`ThreadedArchive`](super::ThreadedArchive) and in a simulator.
+//! Nothing here uses threads, and time comes from [`WorkerOptions::clock_us`], so the same code
+//! runs in [`ThreadedArchive`](super::ThreadedArchive) and in a simulator.
 //!
-//! **Making an object:** put, then verify by [`VerifyPolicy`]. When the name is taken, the object of an earlier try is there, which was cut off between its
-//! commit and its report: it is read whole with every check, and accepted when it holds this stretch with these entries. If it is damaged it is deleted and put
-//! again, once. One that is whole but holds something else is never touched: that is for a person to decide.
+//! **Writing an object:** it is stored, then verified as [`VerifyPolicy`] says. If the name is
+//! taken, an earlier try was cut off between its commit and its report. The existing object is read
+//! whole with every check, and accepted if it holds this stretch with these entries. A damaged one
+//! is deleted and stored again, once. One that is intact but holds something else is never touched:
+//! an operator must decide.
 //!
-//! What the device did not give, after the source has tried often enough, and what is not what its entry says is put with the rest and stands in the object's list of damaged blocks. An
-//! object of an earlier try that knows fewer records than this job is damaged too; one that knows more is better, and stays.
+//! Blocks that the device could not read after the source's retries, and blocks that do not match
+//! their entries, are stored with the rest and are in the object's list of damaged blocks. An
+//! object of an earlier try that has fewer records than this job counts as damaged; one that has
+//! more is better, and stays.
 //!
-//! **Costs:** one pass over the blocks (CRC32C, XXH64, zstd, BLAKE3 of the compressed bytes); memory as of [`ObjectWriter`] and one piece of the source's.
-//! **Stopping:** [`StopFlag`] is looked at between frames and before every call of the store.
+//! **Costs:** one pass over the blocks (CRC32C, XXH64, zstd, BLAKE3 of the compressed bytes);
+//! memory as for [`ObjectWriter`], plus one piece of the source.
+//!
+//! **Stopping:** [`StopFlag`] is checked between frames and before every call of the store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,14 +36,15 @@ use crate::log::Lsn;
 use crate::log::format::TrailerUnit;
 use crate::log::reader::SegmentEntries;
 
-/// Where the blocks of a stretch come from.
+/// Supplies the blocks of a stretch.
 pub trait BlockSource {
-    /// Gives `len_blocks` blocks from the device's block `block` on to `take`, in order, in pieces of whole blocks. Pieces that are multiples of a frame
-    /// are compressed where they lie. A block that cannot be read is given as anything and told by [`lost`](Self::lost). Stops at the first error of `take`, and must be usable again after
-    /// any error.
+    /// Passes `len_blocks` blocks from the device's block `block` on to `take`, in order, in pieces
+    /// of whole blocks. Pieces that are multiples of a frame are compressed in place. A block that
+    /// cannot be read is passed with arbitrary content and listed by [`lost`](Self::lost). Stops at
+    /// the first error of `take`, and must be usable again after any error.
     ///
     /// # Errors
-    /// [`SourceError::Device`] when nothing of it can be read, or that of `take`.
+    /// [`SourceError::Device`] when no block can be read, or the error of `take`.
     fn read(
         &mut self,
         block: u64,
@@ -44,32 +52,33 @@ pub trait BlockSource {
         take: &mut dyn FnMut(&[u8]) -> Result<(), ObjectError>,
     ) -> Result<(), SourceError>;
 
-    /// The blocks of the last read that could not be read, counted from its first, ascending.
+    /// The blocks of the last read that could not be read, counted from its first block, ascending.
     fn lost(&self) -> &[u64] {
         &[]
     }
 }
 
-/// Why a source stopped before its end.
+/// Why a source stopped early.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The device cannot be read; its words.
+    /// The device cannot be read; its error.
     #[error("{0}")]
     Device(String),
-    /// Whoever took the blocks failed.
+    /// The receiver of the blocks failed.
     #[error(transparent)]
     Taker(#[from] ObjectError),
 }
 
-/// How an object is verified after it was put.
+/// How an object is verified after it was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VerifyPolicy {
-    /// The store knows it, with the right length.
+    /// The store reports the object with the right length.
     Stat,
-    /// Its end is read back, and says what was put: one read, or two.
+    /// The object's end is read back and must match what was written: one read, or two.
     Tail,
-    /// It is read back whole, with every check. Nothing less finds a byte that the store changed, and after it the primary's copy is given away.
+    /// The object is read back whole, with every check. Only this finds a byte that the store
+    /// changed; afterwards the primary's copy may be overwritten.
     #[default]
     Digest,
 }
@@ -84,20 +93,20 @@ impl std::fmt::Display for VerifyPolicy {
     }
 }
 
-/// Ends work early. Clones share one flag; it is never taken back.
+/// Ends work early. Clones share one flag; it is never cleared.
 #[derive(Debug, Clone, Default)]
 pub struct StopFlag(Arc<AtomicBool>);
 
 /// How the work is done.
 #[derive(Clone)]
 pub struct WorkerOptions {
-    /// The compression level, for whoever makes the compressor.
+    /// The compression level, used by the code that makes the compressor.
     pub level: i32,
     /// Content of a data frame: a power of two, 64 KiB to 1 MiB.
     pub frame_bytes: u32,
     /// How an object is verified.
     pub verify: VerifyPolicy,
-    /// A clock that never falls, in microseconds from any begin.
+    /// A clock that never decreases, in microseconds from an arbitrary start.
     pub clock_us: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Ends the work early.
     pub stop: StopFlag,
@@ -117,12 +126,12 @@ impl Default for WorkerOptions {
 }
 
 impl StopFlag {
-    /// Asks for the end.
+    /// Requests the end.
     pub fn set(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the end was asked for.
+    /// Whether the end was requested.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
@@ -141,10 +150,11 @@ impl StopFlag {
     }
 }
 
-/// Puts a stretch into the store and verifies it. See the module's documentation.
+/// Stores a stretch and verifies it. See the module's documentation.
 ///
 /// # Errors
-/// [`ArchiveError`]. After `Damaged` the object may be in the store; the next try finds it and puts it again.
+/// [`ArchiveError`]. After `Damaged` the object may be in the store; the next try finds it and
+/// stores it again.
 pub fn archive(
     job: &ArchiveJob,
     source: &mut dyn BlockSource,
@@ -169,10 +179,11 @@ pub fn archive(
     })
 }
 
-/// The header and the entries of an object, from its front alone.
+/// The header and the entries of an object, read from its front alone.
 ///
 /// # Errors
-/// [`ArchiveError::Damaged`] also when it is the object of another stretch, or lacks records and does not say so; [`ArchiveError::Store`].
+/// [`ArchiveError::Damaged`], also when it is the object of another stretch, or lacks records
+/// without recording the hole; [`ArchiveError::Store`].
 pub fn read_entries(
     store: &dyn Store,
     id: &ObjectId,
@@ -187,10 +198,12 @@ pub fn read_entries(
     Ok(ObjectEntries { header, units, holes })
 }
 
-/// The frame of an object that holds the block at `lsn`. The object's seek table is taken from `tables`, or kept there.
+/// The frame of an object that contains the block at `lsn`. The object's seek table is taken from
+/// `tables`, or added there.
 ///
 /// # Errors
-/// [`ArchiveError::Damaged`] also when it is the object of another stretch; [`ArchiveError::Store`], also for a position outside of the object.
+/// [`ArchiveError::Damaged`], also when it is the object of another stretch;
+/// [`ArchiveError::Store`], also for a position outside the object.
 pub fn read_blocks(
     store: &dyn Store,
     id: &ObjectId,
@@ -216,7 +229,7 @@ pub fn read_blocks(
                 if matches!(error, ArchiveError::Store { retry: true, .. }) {
                     return Err(error);
                 }
-                // The object itself is looked at: it may have been put again, or be gone.
+                // Read the object itself: it may have been stored again, or be gone.
                 tables.forget(id);
             }
         }
@@ -229,7 +242,7 @@ pub fn read_blocks(
     Ok(blocks)
 }
 
-/// The frame that holds the block at `lsn`, which is in the object.
+/// The frame that contains the block at `lsn`, which must be in the object.
 fn read_frame(
     reader: &ObjectReader<'_, Watched<'_>>,
     lsn: Lsn,
@@ -263,19 +276,19 @@ fn check_identity(
     Err(failure::damaged(store, name, format!("it holds another stretch: {}", spell(found))))
 }
 
-/// An identity for messages.
+/// An identity as text for messages.
 fn spell(id: &ObjectId) -> String {
     id.name().map_or_else(|_| format!("{id:?}"), |name| name.to_string())
 }
 
-/// Whether every record of `part` is one of `all`, where both are in the order of the log.
+/// Whether every record of `part` is also in `all`; both are in the order of the log.
 fn is_part_of(part: &[TrailerUnit], all: &[TrailerUnit]) -> bool {
     let (part, all) = (SegmentEntries::new(part.to_vec()), SegmentEntries::new(all.to_vec()));
     let mut all = all.records();
     part.records().all(|record| all.any(|known| known == record))
 }
 
-/// An object in a store that is no longer read once the end was asked for.
+/// An object in a store that is not read any more after the end was requested.
 struct Watched<'a> {
     object: StoredObject<'a>,
     store: &'a dyn Store,
@@ -309,14 +322,14 @@ struct Work<'a> {
     options: &'a WorkerOptions,
 }
 
-/// What is in the store and verified.
+/// What is stored and verified.
 struct Done {
     object_bytes: u64,
     bad_blocks: u64,
 }
 
 impl Work<'_> {
-    /// Puts and verifies; `None` when the name is taken.
+    /// Stores and verifies; `None` when the name is taken.
     fn put(
         &self,
         source: &mut dyn BlockSource,
@@ -369,7 +382,7 @@ impl Work<'_> {
         Ok(Some(Done { object_bytes: summary.object_bytes, bad_blocks: damaged.len() as u64 }))
     }
 
-    /// What is not what its entry says, and what the device did not give.
+    /// The blocks that do not match their entries, and those that the device could not read.
     fn damaged(&self, check: DataCheck<'_>, lost: &[u64]) -> Vec<Lsn> {
         let mut damaged = check.into_damaged();
         if !lost.is_empty() {
@@ -380,7 +393,7 @@ impl Work<'_> {
         damaged
     }
 
-    /// Finds out whether the store has what was put.
+    /// Checks whether the store has what was written.
     fn verify(&self, summary: &ObjectSummary) -> Result<(), ArchiveError> {
         let object = Watched::open(self.store, &self.name, self.options).map_err(|error| self.lost(error))?;
         let len_bytes = object.len_bytes().map_err(|error| self.lost(error))?;
@@ -405,7 +418,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// What to do with the object that has the name already: `None` when the name is free again.
+    /// Handles the object that has the name already: `None` when the name is free again.
     fn accept_existing(&self) -> Result<Option<Done>, ArchiveError> {
         let object = match Watched::open(self.store, &self.name, self.options) {
             Ok(object) => object,
@@ -414,7 +427,8 @@ impl Work<'_> {
         };
         match self.check_existing(&object) {
             Ok(done) => {
-                // The process that put it may have died before it was stable, and what it holds is given away on this word.
+                // The process that stored it may have died before it was stable, and the pool may
+                // overwrite its copy after this report.
                 self.store.make_durable(&self.name).map_err(failure::of_store)?;
                 Ok(Some(done))
             }
@@ -471,7 +485,7 @@ impl Work<'_> {
     /// A failure while the object was written.
     fn put_failed(&self, error: ObjectError) -> ArchiveError {
         match error {
-            // The writer counts what the source gives.
+            // The writer counts the blocks that the source supplies.
             ObjectError::Count { .. } | ObjectError::NotBlocks(_) => self.source_failed(error.to_string()),
             error => failure::of_object(self.store, &self.name, error),
         }
@@ -481,7 +495,7 @@ impl Work<'_> {
         ArchiveError::Source { sequence: self.job.id.sequence.0, reason }
     }
 
-    /// A failure to find what was committed a moment ago.
+    /// The object that was just committed cannot be found.
     fn lost(&self, error: StoreError) -> ArchiveError {
         if error.kind == StoreErrorKind::NotFound {
             let reason = "it was committed and is not there".to_owned();
@@ -490,7 +504,7 @@ impl Work<'_> {
         failure::of_store(error)
     }
 
-    /// The name was free for a moment, and is taken again: the next try looks at what is there.
+    /// The name was free for a moment, and is taken again: the next try checks the existing object.
     fn taken_again(&self) -> ArchiveError {
         let error = StoreError::new(self.store.label(), "put", StoreErrorKind::Exists).of(&self.name);
         failure::of_store(error)

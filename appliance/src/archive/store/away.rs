@@ -1,16 +1,16 @@
-//! The store of an archive that has not been reached since the start: whatever is asked of it, it
-//! is not available. It is used until the store itself can be opened.
+//! The store of an archive that has not been reached since the start: every call returns
+//! `Unavailable`. It is used until the store itself can be opened.
 
 use super::{Capabilities, Name, ObjectStat, Page, Put, Reason, Space, Store, StoreError, StoreErrorKind};
 
-/// A store that is not there yet.
+/// A store that could not be opened yet.
 #[derive(Debug)]
 pub struct AwayStore {
     label: String,
 }
 
 impl AwayStore {
-    /// The store of that label.
+    /// Makes one with the label of the missing store.
     pub fn new(label: impl Into<String>) -> Self {
         AwayStore { label: label.into() }
     }

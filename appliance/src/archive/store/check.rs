@@ -1,20 +1,20 @@
-//! What a probe checks of a store.
+//! The checks of a store that a probe makes.
 
-/// What is tried.
+/// One check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
     /// An object can be put.
     Put,
-    /// It is invisible before its commit.
+    /// The object is invisible before its commit.
     InvisibleBeforeCommit,
-    /// A list shows it at once.
+    /// A list shows the object at once.
     ListAfterPut,
-    /// It reads back as it was put.
+    /// The object reads back as it was put.
     ReadBack,
-    /// A range in its middle reads back.
+    /// A range in the middle of the object reads back.
     RangedRead,
     /// A second put of the name is refused, and changes nothing.
     RefusesOverwrite,
-    /// It can be deleted, and is gone then.
+    /// The object can be deleted, and is then gone.
     Delete,
 }

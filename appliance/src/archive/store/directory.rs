@@ -6,11 +6,11 @@
 //! ROOT/objects/NAME  an object; the slashes of its name are directories
 //! ```
 //!
-//! Nobody but the owner may look into it, whatever the umask.
+//! Only the owner has access to it, whatever the umask.
 //!
 //! A put writes a file in `tmp`, makes it stable, gives it its name with a rename that refuses to
-//! replace (or a hard link, where the file system has no such rename), and makes the directory
-//! stable. A name cannot be both an object and a directory of others: the second put is refused as
+//! replace (or a hard link, if the file system has no such rename), and makes the directory stable.
+//! A name cannot be both an object and a directory of others: the second put is refused as
 //! `Exists`.
 
 use std::collections::{BTreeMap, HashSet};
@@ -30,10 +30,11 @@ use super::{
 };
 use crate::private;
 
-/// How a directory is used.
+/// The settings of a directory store.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DirectoryOptions {
-    /// The most bytes that objects may take in all; without it, what the file system has.
+    /// The most bytes that all objects together may take; without it, the free space of the file
+    /// system.
     pub capacity_bytes: Option<u64>,
 }
 
@@ -42,19 +43,18 @@ pub struct DirectoryStore {
     label: String,
     root: PathBuf,
     options: DirectoryOptions,
-    // Held for its lock; `None`: the store is only read, beside its owner.
+    // Held for its lock; `None`: the store is only read, concurrently with its owner.
     lock: Option<File>,
     next_tmp: AtomicU64,
-    // Bytes of objects and of puts that are open.
+    // Bytes of objects and of open puts.
     used_bytes: Mutex<u64>,
-    // Directories below `objects` of which this process knows that they are stable in the one
-    // above.
+    // Directories below `objects` that this process has made stable in their parent directories.
     stable: Mutex<HashSet<PathBuf>>,
 }
 
 impl DirectoryStore {
-    /// Opens a directory, which is made if it is not there, and removes what earlier puts have
-    /// left.
+    /// Opens a directory, which is created if it does not exist, and removes the remains of earlier
+    /// puts.
     ///
     /// # Errors
     /// `Unavailable` when it is open elsewhere, or the operating system's.
@@ -82,8 +82,8 @@ impl DirectoryStore {
         Self::opened(label, root, options, Some(lock))
     }
 
-    /// Opens a directory only to read it, which its owner may use meanwhile. Nothing is made or
-    /// removed.
+    /// Opens a directory only for reading; its owner may use it at the same time. Nothing is
+    /// created or removed.
     ///
     /// # Errors
     /// `NotFound` when there is no store, or the operating system's.
@@ -116,7 +116,7 @@ impl DirectoryStore {
         Ok(store)
     }
 
-    /// Refuses to change what is only read.
+    /// Refuses changes of a store that is only read.
     fn check_writable(&self, operation: &'static str, name: &Name) -> Result<(), StoreError> {
         if self.lock.is_some() {
             return Ok(());
@@ -129,8 +129,8 @@ impl DirectoryStore {
         self.used_bytes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Makes the directories of a name, each stable in the one above it; also those that a process
-    /// has left that died before it had done that.
+    /// Makes the directories of a name, each stable in its parent, including directories that
+    /// another process created and did not make stable before it died.
     fn make_parents(&self, path: &Path) -> io::Result<()> {
         let Some(parent) = path.parent() else { return Ok(()) };
         let is_stable = |path: &Path| {
@@ -179,8 +179,8 @@ impl DirectoryStore {
         }
     }
 
-    /// Calls `found` for each object whose name begins with `prefix`. Files with names that no
-    /// object has are passed over.
+    /// Calls `found` for each object whose name begins with `prefix`. Files whose names are not
+    /// valid object names are skipped.
     fn walk(
         &self,
         directory: &Path,
@@ -219,9 +219,10 @@ impl DirectoryStore {
     }
 }
 
-/// Tightens what an earlier version made, or what was made by hand.
+/// Restricts the access rights of files that an earlier version created, or that were created by
+/// hand.
 fn keep_private(root: &Path, objects: &Path) -> io::Result<()> {
-    // Where nobody else can look into the directory, nobody sees what is in it.
+    // If others cannot enter the directory, they cannot reach the files in it.
     if private::tighten(objects)? {
         private::tighten_all(objects)?;
     }
@@ -232,7 +233,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Gives a file its final name, and never replaces another.
+/// Gives a file its final name, and never replaces another file.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     use rustix::io::Errno;
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
@@ -302,7 +303,7 @@ impl Put for DirectoryPut<'_> {
 impl Drop for DirectoryPut<'_> {
     fn drop(&mut self) {
         if !self.committed {
-            // If it cannot be removed now, the next open does it.
+            // If it cannot be removed now, the next open removes it.
             let _ = fs::remove_file(&self.tmp);
             let mut used = self.store.used();
             *used = used.saturating_sub(self.len_bytes);
@@ -350,7 +351,7 @@ impl Store for DirectoryStore {
 
     fn list(&self, prefix: &str, after: Option<&Name>, limit: usize) -> Result<Page, StoreError> {
         let limit = limit.min(PAGE_OBJECTS_MAX);
-        // Only the first names are kept, whatever the count of files.
+        // Only the first names are kept in memory, however many files there are.
         let mut first = BTreeMap::new();
         self.walk(&self.root.join("objects"), "", prefix, &mut |name, len_bytes| {
             if after.is_none_or(|after| name > *after) {
@@ -379,7 +380,7 @@ impl Store for DirectoryStore {
         let stat = match self.open_object("delete", name) {
             Ok((_, stat)) => stat,
             Err(error) => {
-                // Whoever removed it may not have made that stable.
+                // The process that removed it may not have made that stable.
                 if let Some(parent) = path.parent().filter(|parent| parent.is_dir()) {
                     sync_directory(parent).map_err(|error| self.failed("delete", &error).of(name))?;
                 }

@@ -1,10 +1,10 @@
-//! How stores fail.
+//! The errors of stores.
 
 use std::{fmt, io};
 
 use super::Name;
 
-/// A failure: what was done, where, on which object, and of which kind it is.
+/// An error: the operation, the store, the object, and the kind.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} of {}{store}: {kind}", in_words(object))]
 pub struct StoreError {
@@ -14,22 +14,22 @@ pub struct StoreError {
     pub operation: &'static str,
     /// The object's name; empty for the store itself.
     pub object: String,
-    /// What went wrong.
+    /// The kind of the error.
     pub kind: StoreErrorKind,
 }
 
-/// An object and where it is; nothing for the store itself.
+/// The object as text before the store's label; empty for the store itself.
 fn in_words(object: &str) -> String {
     if object.is_empty() { String::new() } else { format!("{object} in ") }
 }
 
-/// What can go wrong, in kinds that call for different answers.
+/// The kinds of errors that need different reactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreErrorKind {
-    /// There is no such object.
+    /// The object does not exist.
     #[error("not found")]
     NotFound,
-    /// There is one already.
+    /// The object exists already.
     #[error("exists already")]
     Exists,
     /// The store is full.
@@ -38,37 +38,37 @@ pub enum StoreErrorKind {
     /// It may work later: try again.
     #[error("not available: {0}")]
     Unavailable(Reason),
-    /// What is there is not what was put.
+    /// The stored bytes are not those that were put.
     #[error("corrupt: {0}")]
     Corrupt(&'static str),
-    /// This kind of store cannot do it.
+    /// This kind of store does not support it.
     #[error("not supported: {0}")]
     Unsupported(&'static str),
     /// Beyond the object's end, or more than a put announced.
     #[error("out of range")]
     OutOfRange,
-    /// Somebody else owns the archive now.
+    /// Another owner has the archive now.
     #[error(
         "another appliance has taken over this archive, by a recovery or a fork; nothing is put or deleted here any more"
     )]
     Overtaken,
-    /// It will not work until somebody changes a setting; the text says which.
+    /// It will not work until an operator changes a setting; the text says which.
     #[error("refused: {0}")]
     Refused(&'static str),
-    /// It is kept from being deleted until a time.
+    /// The object cannot be deleted before this time.
     #[error("refused: it is locked until {0}, and can be deleted from then on")]
     Locked(LockEnd),
 }
 
-/// When a lock ends, in UTC, as the service says it.
+/// The end of a lock, in UTC, as the service reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LockEnd([u8; LOCK_END_BYTES]);
 
-/// As many as `2026-12-29T00:00:00` has.
+/// The length of `2026-12-29T00:00:00`.
 const LOCK_END_BYTES: usize = 19;
 
 impl LockEnd {
-    /// Reads a time such as `2026-12-29T00:00:00.000Z`.
+    /// Parses a time such as `2026-12-29T00:00:00.000Z`.
     pub fn parse(text: &str) -> Option<Self> {
         let is_time = text.ends_with('Z')
             && text.bytes().take(LOCK_END_BYTES).all(|byte| byte.is_ascii_digit() || b"-T:".contains(&byte));
@@ -89,46 +89,46 @@ pub enum Reason {
     /// The operating system's error number.
     #[error("{}", io::Error::from_raw_os_error(*.0))]
     Os(i32),
-    /// An error of the standard library's.
+    /// An error of the standard library.
     #[error("{0}")]
     Io(io::ErrorKind),
     /// The store is occupied.
     #[error("{0}")]
     Busy(&'static str),
-    /// What holds the object is not there, and may come back: a cartridge that is not in the
+    /// The medium with the object is away, and may come back: a cartridge that is not in the
     /// library.
     #[error("its cartridge is not in the library: put it back in")]
     Away,
-    /// It could not be opened since the start.
+    /// It has not been opened since the start.
     #[error("it has not been reached since the start; `varve archive status` says why")]
     NotReached,
-    /// A remote store cannot be reached, or does not answer; the text says what to look at.
+    /// A remote store cannot be reached, or does not answer; the text says what to check.
     #[error("{0}")]
     Remote(&'static str),
-    /// A remote store answers that it cannot now; its HTTP status.
+    /// A remote store answers that it cannot serve the request now; its HTTP status.
     #[error("it answers with HTTP status {0}; try again later")]
     Http(u16),
 }
 
 impl StoreError {
-    /// A failure of `kind`; [`of`](Self::of) adds the object.
+    /// An error of `kind`; [`of`](Self::of) adds the object.
     pub fn new(store: &str, operation: &'static str, kind: StoreErrorKind) -> Self {
         StoreError { store: store.to_owned(), operation, object: String::new(), kind }
     }
 
-    /// The same, of an object.
+    /// The same, for an object.
     #[must_use]
     pub fn of(mut self, name: &Name) -> Self {
         name.as_str().clone_into(&mut self.object);
         self
     }
 
-    /// A range that is not there.
+    /// A range that does not exist.
     pub fn out_of_range(store: &str, operation: &'static str) -> Self {
         StoreError::new(store, operation, StoreErrorKind::OutOfRange)
     }
 
-    /// The operating system's failure, with its kind.
+    /// An error of the operating system, translated to its kind.
     pub fn io(store: &str, operation: &'static str, error: &io::Error) -> Self {
         use io::ErrorKind as K;
         let kind = match error.kind() {
@@ -142,12 +142,12 @@ impl StoreError {
         StoreError::new(store, operation, kind)
     }
 
-    /// Whether the store works, and says that it does not do this.
+    /// Whether the store works, but refuses this request.
     pub fn is_refusal(&self) -> bool {
         matches!(self.kind, StoreErrorKind::Refused(_) | StoreErrorKind::Locked(_))
     }
 
-    /// Whether the same call may succeed later, without anybody's doing.
+    /// Whether the same call may succeed later, without an operator's action.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind, StoreErrorKind::Unavailable(_))
     }

@@ -1,16 +1,15 @@
-//! A store that fails on purpose: for tests, and for a simulator that wants to see what its caller
-//! makes of it.
+//! A store that injects faults: for tests, and for a simulator that observes its caller's reaction.
 //!
-//! [`FaultyStore`] passes everything on to another store, and a [`Fault`] happens where a rule says
-//! so: at the n-th call of a [`Call`], or by chance from a seed. The same seed and the same calls
-//! give the same faults. Rules are tried in the order in which they were added; the first that
-//! applies does.
+//! [`FaultyStore`] passes every call on to another store, and injects a [`Fault`] where a rule
+//! applies: at the n-th call of a [`Call`], or randomly from a seed. The same seed and the same
+//! calls give the same faults. Rules are tried in the order in which they were added; the first one
+//! that applies is used.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Capabilities, Name, ObjectStat, Page, Put, Sink, Space, Store, StoreError, StoreErrorKind};
 
-/// What is called.
+/// A method that is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     /// [`Store::put_start`].
@@ -35,26 +34,26 @@ pub enum Call {
 
 const CALLS: usize = Call::Space as usize + 1;
 
-/// What goes wrong. Where a fault means nothing to a call, the call is done as it should be.
+/// A fault. If a fault has no meaning for a call, the call is executed normally.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The call does nothing and fails.
     Error(StoreErrorKind),
-    /// The call is done, a write in its first half, and fails: an answer that was lost.
+    /// The call is executed (of a write, only the first half), and fails: a lost answer.
     ErrorAfter(StoreErrorKind),
-    /// One byte of a write or of a get is another one, and nobody says so.
+    /// One byte of a write or of a get is wrong, without an error.
     WrongByte,
     /// A write loses its second half, a stat the last byte, a list its last object; a get fails as
-    /// cut off.
+    /// if the object were cut off.
     Short,
 }
 
 /// When a rule applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// At one call, counted from 1 since the store was made.
+    /// At one call, counted from 1 since the store was created.
     Nth(u64),
-    /// By chance, in so many of 1000 calls.
+    /// Randomly, in this many of 1000 calls.
     PerMille(u32),
     /// At every call.
     Always,
@@ -74,14 +73,14 @@ struct State {
     injected: u64,
 }
 
-/// A store in front of another one, with faults. See the module's documentation.
+/// A store that wraps another one and injects faults. See the module's documentation.
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
     state: Mutex<State>,
 }
 
 impl FaultyStore {
-    /// Without a rule: as good as `inner`.
+    /// Without a rule it behaves like `inner`.
     pub fn new(inner: Arc<dyn Store>, seed: u64) -> Self {
         let state = State { random: seed, rules: Vec::new(), calls: [0; CALLS], injected: 0 };
         FaultyStore { inner, state: Mutex::new(state) }
@@ -92,17 +91,17 @@ impl FaultyStore {
         self.state().rules.push(Rule { call, when, fault });
     }
 
-    /// Takes all rules away.
+    /// Removes all rules.
     pub fn heal(&self) {
         self.state().rules.clear();
     }
 
-    /// How often something was called.
+    /// The number of calls of a method.
     pub fn calls(&self, call: Call) -> u64 {
         self.state().calls.get(call as usize).copied().unwrap_or_default()
     }
 
-    /// How many faults there were.
+    /// The number of injected faults.
     pub fn injected(&self) -> u64 {
         self.state().injected
     }
@@ -112,7 +111,7 @@ impl FaultyStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a call and says what goes wrong with it, with a random number for it.
+    /// Counts a call and returns its fault, with a random number for it.
     fn next(&self, call: Call) -> (Option<Fault>, u64) {
         let mut state = self.state();
         let State { random, rules, calls, injected } = &mut *state;
@@ -147,7 +146,7 @@ impl FaultyStore {
         }
     }
 
-    /// A call that has no bytes: done, or not, or done and denied.
+    /// A call without data: executed, or not, or executed with an error.
     fn call<T>(
         &self,
         call: Call,

@@ -1,4 +1,4 @@
-//! What the device store writes to: bytes at offsets, and a flush.
+//! The interface to the device store's medium: bytes at offsets, and a flush.
 
 use std::fs::File;
 use std::io;
@@ -7,10 +7,10 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-/// A fixed range of bytes. Reads and writes are aligned to 4096 bytes; after a crash a write that
-/// was not followed by a flush may be there whole, in part, or not at all.
+/// A fixed range of bytes. Reads and writes are aligned to 4096 bytes. After a crash, a write that
+/// was not followed by a flush may have been done completely, partly, or not at all.
 pub trait Medium: Send + Sync {
-    /// Bytes in all.
+    /// The length in bytes.
     fn len_bytes(&self) -> u64;
 
     /// Fills `buffer`.
@@ -48,7 +48,7 @@ impl FileMedium {
         let mut file = File::options().read(true).write(true).open(path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         crate::private::tighten(path)?;
-        // The length of a block device is where its end is.
+        // The end position is also the length of a block device.
         let len_bytes = io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
         Ok(FileMedium { file, len_bytes })
     }

@@ -1,17 +1,18 @@
-//! Stores: what archived objects are kept in. One trait, several kinds, one conformance suite that
-//! all of them pass.
+//! Stores, which hold the archived objects: one trait, several kinds, and one conformance suite
+//! that all of them pass.
 //!
 //! The rules of every kind:
-//! - an object is visible whole or not at all: it appears with [`Put::commit`], and a put that is
-//!   dropped, or that a crash cuts off, leaves nothing that can be seen, and no space in use after
-//!   the next start;
+//! - an object is visible whole or not at all: it appears with [`Put::commit`]. A put that is
+//!   dropped, or that a crash cuts off, leaves nothing visible, and no space in use after the next
+//!   start;
 //! - an object is never overwritten and never changes; after a delete its name is free again;
-//! - when `commit` has returned, the object survives loss of power; the same holds for `delete`;
-//! - lists are in the order of the names' bytes, in pages of a bounded size, and hold every object
-//!   that was there from the list's begin to its end;
+//! - when `commit` has returned, the object survives a power loss; the same holds for `delete`;
+//! - lists are in the order of the names' bytes, in pages of a bounded size, and contain every
+//!   object that existed from the beginning of the list to its end;
 //! - calls block; a store may be used from several threads at once.
 //!
-//! Every failure is a [`StoreError`]: its kind says what to do, its context says where.
+//! Every failure is a [`StoreError`]: its kind determines the reaction, its context says where it
+//! happened.
 
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
@@ -49,7 +50,7 @@ pub use s3::{S3Config, S3Store, Secret};
 /// The most objects of one page of a list.
 pub const PAGE_OBJECTS_MAX: usize = 100_000;
 
-/// Where the bytes of an object go.
+/// The receiver of an object's bytes.
 pub trait Sink {
     /// Takes the next bytes.
     ///
@@ -70,17 +71,17 @@ pub trait Put: Sink {
     /// Makes the object stable and visible.
     ///
     /// # Errors
-    /// `Exists` when another put of the name was faster, or the store's; the object is not there
-    /// then.
+    /// `Exists` when another put of the name was faster, or the store's; the object then does not
+    /// exist.
     fn commit(self: Box<Self>) -> Result<ObjectStat, StoreError>;
 }
 
-/// What is known of an object.
+/// The name and the size of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectStat {
     /// Its name.
     pub name: Name,
-    /// Its bytes.
+    /// Its size in bytes.
     pub len_bytes: u64,
 }
 
@@ -89,54 +90,53 @@ pub struct ObjectStat {
 pub struct Page {
     /// The objects, in the order of their names.
     pub objects: Vec<ObjectStat>,
-    /// Whether more follow after the last one.
+    /// Whether more objects follow after the last one.
     pub more: bool,
 }
 
-/// Space of a store, in bytes. What a kind cannot know is `None`.
+/// The space of a store, in bytes. Values that a kind cannot determine are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// In all.
+    /// The total.
     pub total_bytes: Option<u64>,
-    /// In use, by objects and what belongs to them.
+    /// Used by objects and their metadata.
     pub used_bytes: u64,
 }
 
-/// What a store can do. Declared by its kind; [`probe()`] finds out whether it is true.
+/// What a store can do. Its kind declares it; [`probe()`] checks whether it is true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// The kind: `directory`, `device`, `tape`, `s3`.
     pub kind: &'static str,
-    /// Ranges are read without reading what lies before them.
+    /// Ranges can be read without reading what precedes them.
     pub random_access: bool,
-    /// Two puts of one name: exactly one is committed, whoever makes them.
+    /// Of two puts of one name exactly one is committed, whichever processes make them.
     pub conditional_put: bool,
-    /// Commit is a change of name in a file system.
+    /// A commit is a rename in a file system.
     pub rename: bool,
-    /// Objects can be written only one at a time, one after the other.
+    /// Objects can be written only one at a time.
     pub sequential_only: bool,
-    /// A delete gives the object's space back.
+    /// A delete frees the object's space.
     pub reclaims_space: bool,
     /// The largest object that can be put, in bytes, if there is such a bound.
     pub object_bytes_max: Option<u64>,
 }
 
-/// A place for objects. See the module's documentation for the rules.
+/// A store of objects. See the module's documentation for the rules.
 pub trait Store: Send + Sync {
-    /// A name for messages: the kind and the place.
+    /// A label for messages: the kind and the place.
     fn label(&self) -> &str;
 
-    /// What it can do.
+    /// What the store can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Begins an object of at most `max_bytes`; room for them is set aside where the kind can do
-    /// that.
+    /// Begins an object of at most `max_bytes`; space is reserved if the kind can do that.
     ///
     /// # Errors
     /// `Exists`, `NoSpace`, `Unavailable` (a sequential store has another put open), or the kind's.
     fn put_start<'a>(&'a self, name: &Name, max_bytes: u64) -> Result<Box<dyn Put + 'a>, StoreError>;
 
-    /// Puts everything that `source` gives, at most `max_bytes`.
+    /// Puts everything that `source` returns, at most `max_bytes`.
     ///
     /// # Errors
     /// Those of [`put_start`](Self::put_start) and [`Put::commit`]; `Unavailable` when `source`
@@ -154,20 +154,21 @@ pub trait Store: Send + Sync {
         }
     }
 
-    /// What is known of an object.
+    /// The name and the size of an object.
     ///
     /// # Errors
     /// `NotFound`, or the kind's.
     fn stat(&self, name: &Name) -> Result<ObjectStat, StoreError>;
 
-    /// Fills `buffer` with the object's bytes from `offset` on, whole or with an error. An empty
-    /// buffer may begin at the object's end.
+    /// Fills the whole `buffer` with the object's bytes from `offset` on, or returns an error. An
+    /// empty buffer may begin at the object's end.
     ///
     /// # Errors
     /// `NotFound`, `OutOfRange`, `Corrupt`, or the kind's.
     fn get_range(&self, name: &Name, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError>;
 
-    /// Gives the whole object to `sink`, with every check that the kind has; returns its bytes.
+    /// Passes the whole object to `sink`, with every check that the kind has; returns its size in
+    /// bytes.
     ///
     /// # Errors
     /// `NotFound`, `Corrupt`, the sink's, or the kind's.
@@ -187,9 +188,9 @@ pub trait Store: Send + Sync {
     /// The kind's.
     fn list(&self, prefix: &str, after: Option<&Name>, limit: usize) -> Result<Page, StoreError>;
 
-    /// Returns when an object that is there is stable, also when it was put by a process that died
-    /// before its commit had returned: with its bytes, its name, and every directory above it.
-    /// Whoever accepts an object that it finds calls this before it relies on it.
+    /// Returns when an existing object is stable with its bytes, its name, and every directory
+    /// above it, even if it was put by a process that died before its commit returned. A caller
+    /// that accepts an object that it finds calls this before it relies on the object.
     ///
     /// # Errors
     /// `NotFound`, or the kind's.
@@ -198,8 +199,8 @@ pub trait Store: Send + Sync {
         self.sync()
     }
 
-    /// Announces that objects are about to be deleted, where deleting takes the right to do so (see
-    /// [`owner`](super::owner)). Nothing else has to do that; it saves a step for each of them.
+    /// Announces that objects are about to be deleted, for stores where a delete requires ownership
+    /// (see [`owner`](super::owner)). The call is optional; it saves one step for each delete.
     ///
     /// # Errors
     /// `Overtaken`, or the kind's.
@@ -207,8 +208,8 @@ pub trait Store: Send + Sync {
         Ok(())
     }
 
-    /// Keeps an object that holds `bytes` where it can be read whatever part of the store is away,
-    /// in place of the one of the same folder before. Asked again after an error, it does it again.
+    /// Keeps an object that holds `bytes` where it can be read whatever part of the store is away.
+    /// It replaces the earlier one of the same folder. May be repeated after an error.
     ///
     /// # Errors
     /// The kind's.
@@ -216,8 +217,8 @@ pub trait Store: Send + Sync {
         Ok(())
     }
 
-    /// Removes an object. When it is gone already this is `NotFound`, and the earlier delete is
-    /// stable then: to whoever wants it gone that is as good.
+    /// Deletes an object. If it is already gone, the error is `NotFound`, and the earlier delete is
+    /// then stable; a caller that only wants it gone can treat this as success.
     ///
     /// # Errors
     /// `NotFound`, or the kind's.
@@ -230,19 +231,19 @@ pub trait Store: Send + Sync {
     /// The kind's.
     fn sync(&self) -> Result<(), StoreError>;
 
-    /// The probe reports that a check found a lie: a kind that has a slower way without that
-    /// promise takes it from now on, and declares the capability no longer.
+    /// Reports that a check of the probe found a false promise. A kind that has a slower way
+    /// without that promise uses it from now on, and no longer declares the capability.
     fn distrust(&self, _check: Check) {}
 
-    /// How much room there is.
+    /// The space of the store.
     ///
     /// # Errors
     /// The kind's.
     fn space(&self) -> Result<Space, StoreError>;
 }
 
-/// The first `bytes_max` bytes of an object, or all of it: for small ones, of which a hostile store
-/// may have made large ones.
+/// The first `bytes_max` bytes of an object, or all of it: for small objects, which a hostile store
+/// may have made large.
 ///
 /// # Errors
 /// The store's.
@@ -270,7 +271,7 @@ pub struct StoredObject<'a> {
 }
 
 impl<'a> StoredObject<'a> {
-    /// Looks an object up.
+    /// Looks up an object.
     ///
     /// # Errors
     /// `NotFound`, or the store's.
@@ -278,7 +279,7 @@ impl<'a> StoredObject<'a> {
         Ok(StoredObject { store, stat: store.stat(name)? })
     }
 
-    /// An object of which the length is known; nothing is asked of the store.
+    /// An object whose length is known; makes no call to the store.
     pub fn known(store: &'a dyn Store, stat: ObjectStat) -> Self {
         StoredObject { store, stat }
     }
@@ -302,8 +303,8 @@ fn check_range(stat: &ObjectStat, label: &str, offset: u64, len: usize) -> Resul
     }
 }
 
-/// Fills a buffer of at most `piece_bytes` with one piece of `len_bytes` after the other; `piece`
-/// gets its offset and the buffer.
+/// Passes `len_bytes` in pieces of at most `piece_bytes`: `piece` gets the offset of each and a
+/// buffer to fill.
 fn in_pieces<E>(
     len_bytes: u64,
     piece_bytes: usize,
@@ -319,18 +320,19 @@ fn in_pieces<E>(
     Ok(())
 }
 
-/// Bytes of an object that `more` bytes are added to. No object has more than a u64 counts, so that
-/// a sum that would is over every bound.
+/// The length of an object after adding `more` bytes. A sum beyond a u64 saturates, so that it
+/// exceeds every bound.
 fn longer(len_bytes: u64, more: usize) -> u64 {
     len_bytes.saturating_add(more as u64)
 }
 
-/// Splits what goes into a block of `block_bytes` that has `used` from what comes after it.
+/// Splits `bytes` into the part that fits into a block of `block_bytes` with `used` bytes in it,
+/// and the rest.
 fn split_for(bytes: &[u8], block_bytes: usize, used: usize) -> (&[u8], &[u8]) {
     bytes.split_at(bytes.len().min(block_bytes.saturating_sub(used)))
 }
 
-/// Cuts a page out of objects that are in order and already after the cursor.
+/// Takes one page from objects that are in order and already after the cursor.
 fn page(objects: impl Iterator<Item = ObjectStat>, limit: usize) -> Page {
     let limit = limit.min(PAGE_OBJECTS_MAX);
     let mut objects: Vec<ObjectStat> = objects.take(limit.saturating_add(1)).collect();

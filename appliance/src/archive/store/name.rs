@@ -1,4 +1,4 @@
-//! Names of objects, in the one form that every kind of store can keep.
+//! Names of objects, in the one form that every kind of store supports.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ pub const NAME_BYTES_MAX: usize = 200;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
-/// Why a text is no name.
+/// Why a text is not a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not the name of an object: 1 to {NAME_BYTES_MAX} bytes of a-z, 0-9, '.', '_' and '-', in parts between single slashes, none beginning with a dot"
@@ -34,7 +34,7 @@ impl Name {
         Ok(Name(text.into()))
     }
 
-    /// The text in a field of the longest name's size, filled up with zeroes, and its bytes.
+    /// The text in a field of the maximum size, padded with zeroes, and its length in bytes.
     pub(super) fn padded(&self) -> ([u8; NAME_BYTES_MAX], u16) {
         let mut field = [0; NAME_BYTES_MAX];
         for (free, byte) in field.iter_mut().zip(self.0.bytes()) {

@@ -1,31 +1,29 @@
-//! Finds out whether a store does what it declares, when it is attached.
+//! Checks whether a store does what it declares, when it is attached.
 
 use uuid::Uuid;
 
 use super::check::Check;
 use super::{Capabilities, Name, Space, Store, StoreError, StoreErrorKind};
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Debug)]
 pub enum CheckOutcome {
-    /// As it must.
+    /// The store behaved as it must.
     Passed,
-    /// The store did something else and said nothing: it must not be trusted with what depends on
-    /// it.
+    /// The store misbehaved without an error: whatever depends on this check must not rely on it.
     Lied,
-    /// The store said no.
+    /// The store returned an error.
     Failed(StoreError),
 }
 
-/// What was found out.
+/// The results of a probe.
 #[derive(Debug)]
 pub struct ProbeReport {
-    /// What the store declares, less what was found untrue.
+    /// What the store declares, without what proved false.
     pub capabilities: Capabilities,
-    /// How much room there is, if it is known.
+    /// The space of the store, if it is known.
     pub space: Option<Space>,
-    /// The checks, in the order in which they were made; the rest is left out after a put that
-    /// fails.
+    /// The checks, in the order in which they were made; if the put fails, the others are omitted.
     pub checks: Vec<(Check, CheckOutcome)>,
 }
 
@@ -35,7 +33,7 @@ impl ProbeReport {
         self.checks.iter().all(|(_, outcome)| matches!(outcome, CheckOutcome::Passed))
     }
 
-    /// How a check ended, if it was made.
+    /// The result of a check, if it was made.
     pub fn outcome(&self, check: Check) -> Option<&CheckOutcome> {
         self.checks.iter().find(|(made, _)| *made == check).map(|(_, outcome)| outcome)
     }
@@ -49,7 +47,7 @@ fn outcome(result: Result<bool, StoreError>) -> CheckOutcome {
     }
 }
 
-/// Tries a store with one small object of the name `probe/UNIQUE`, which is deleted again.
+/// Tests a store with one small object of the name `probe/UNIQUE`, which is deleted again.
 pub fn probe(store: &dyn Store, unique: Uuid) -> ProbeReport {
     let mut report =
         ProbeReport { capabilities: store.capabilities(), space: store.space().ok(), checks: Vec::new() };

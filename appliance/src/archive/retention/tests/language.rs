@@ -1,4 +1,4 @@
-//! The text of the rules, and the calendar.
+//! Tests of the text of the rules, and of the calendar.
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -79,7 +79,7 @@ fn globs_match() {
     ] {
         assert_eq!(LabelGlob::new(glob).matches(label), matches, "{glob} on {label}");
     }
-    // The costs are those of the product of both lengths, and no more.
+    // The cost is the product of both lengths, and no more.
     assert!(!LabelGlob::new(&"*a".repeat(500)).matches(&"a".repeat(499)));
 }
 

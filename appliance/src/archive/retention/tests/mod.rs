@@ -1,4 +1,5 @@
-//! The language, the calendar, and the plan against a model that knows no windows, only points.
+//! Tests of the language, the calendar, and the plan against a model that has no windows, only
+//! points.
 
 mod language;
 mod model;

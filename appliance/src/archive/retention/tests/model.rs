@@ -1,4 +1,4 @@
-//! The plan and the explanation against brute force.
+//! Compares the plan and the explanation with brute force.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::worlds::{END_S, SECOND_NS, SEGMENT_BLOCKS, SEQUENCES, World, any_rule
 use crate::archive::retention::*;
 use crate::log::types::{ImageId, Lsn, SegmentSeq};
 
-/// Segments with a kept point, by trying every boundary and every segment.
+/// Segments with a kept point, found by trying every boundary and every segment.
 fn kept_points(rules: &[KeepRule], now_ns: u64, world: &World) -> BTreeSet<u64> {
     let young = |keep: &Keep, time_ns: u64| keep.until_ns(time_ns).is_none_or(|end_ns| end_ns > now_ns);
     let times: Vec<(u64, TimeRange)> =
@@ -16,7 +16,8 @@ fn kept_points(rules: &[KeepRule], now_ns: u64, world: &World) -> BTreeSet<u64> 
     let mut kept: BTreeSet<u64> =
         world.segments.iter().filter(|s| s.times.is_none()).map(|s| s.sequence.0).collect();
     kept.extend(times.last().map(|(sequence, _)| sequence));
-    // What is not archived yet, and from where a lost primary device is rebuilt.
+    // Segments that are not archived yet, and the segment from which a lost primary device is
+    // rebuilt.
     let whole = |sequence: u64| world.segments.iter().any(|s| s.sequence.0 == sequence && s.whole);
     kept.extend((0..SEQUENCES).filter(|&s| world.is_on_primary(SegmentSeq(s)) && !whole(s)));
     let is_gap = |sequence: u64| {
@@ -58,7 +59,7 @@ fn kept_points(rules: &[KeepRule], now_ns: u64, world: &World) -> BTreeSet<u64> 
     kept
 }
 
-/// Calls `visit` with the points of parents that an image needs.
+/// Calls `visit` with each image and parent point in an image's line of parents.
 fn ancestors(world: &World, generation: &Generation, visit: &mut dyn FnMut(ImageId, Lsn)) {
     visit(generation.image, generation.parent_lsn);
     let parent = world.generations.iter().find(|g| g.image == generation.parent_image);
@@ -94,7 +95,7 @@ fn expirable(plan: &Plan) -> BTreeSet<u64> {
     plan.expirable().flat_map(|range| range.first.0..=range.last.0).collect()
 }
 
-/// The segments that a point needs, each with whether the point lies within it.
+/// The segments that a point needs, each with the point if it lies within it.
 fn needed(world: &World, lsn: u64) -> BTreeSet<(u64, Option<u64>)> {
     let mut points = vec![lsn];
     for generation in &world.generations {
@@ -185,7 +186,8 @@ proptest! {
             (sequence * SEGMENT_BLOCKS..end).any(|lsn| world.gaps.iter().any(|g| g.start.0 <= lsn && lsn < g.end.0))
         });
         prop_assert_eq!(told.restorable, absent.is_empty() && !in_gap);
-        // The promise: until then nothing of it may go; and when it may go now, there is no promise.
+        // The promise: none of it may be deleted before that time. If some of it may be deleted
+        // now, there is no promise.
         let may_go = |now_ns| {
             let expirable = world.with(|view| expirable(&plan(&rules, now_ns, view)));
             !told_needs.is_disjoint(&expirable)
@@ -194,7 +196,8 @@ proptest! {
             None => prop_assert!(!told.restorable || may_go(now_ns)),
             Some(Until::Time(end_ns)) => {
                 prop_assert!(!may_go(end_ns - 1));
-                // What is in the working set then stays longer; that has an end which no rule tells.
+                // Segments that are then in the working set stay longer; that end is not given by a
+                // rule.
                 let left = World { never_before: SegmentSeq(u64::MAX), ..world.clone() };
                 let expirable = left.with(|view| expirable(&plan(&rules, end_ns, view)));
                 prop_assert!(!told_needs.is_disjoint(&expirable), "{told:?}");
@@ -208,7 +211,7 @@ proptest! {
     }
 }
 
-/// Ten whole segments, one a minute, with W = 2 and the last two on the primary.
+/// Ten whole segments, one per minute, with W = 2 and the last two on the primary.
 fn minutes() -> World {
     World {
         segments: (0..10)
@@ -243,7 +246,7 @@ fn windows_reach_back_from_what_is_kept() {
     use Verdict::{Expirable, Kept};
     let mut world = minutes();
     assert_eq!(shown(&world, "every-write 3m", 600), [(0, 4, Expirable), (5, 9, Kept(Cause::Rule(0)))]);
-    // A snapshot in segment 3, and a clone made from segment 1 that lived there.
+    // A snapshot in segment 3, and a clone made from segment 1 that existed there.
     world.snapshots = vec![SnapshotPoint { lsn: Lsn(35), name: "s".to_owned() }];
     world.generations = vec![Generation {
         image: ImageId(2),
@@ -296,7 +299,9 @@ fn an_explanation_is_for_people() {
     );
 }
 
-/// An increment of the newest segment was archived while those before it could not be put: what they need used to go, and with it the newest point that the archive alone can give (seed 503075).
+/// An increment of the newest segment was archived while earlier segments could not be stored. What
+/// those needed used to be deleted, and with it the newest point that the archive alone can restore
+/// (seed 503075).
 #[test]
 fn behind_a_hole_in_the_archive_nothing_goes_that_the_points_in_it_need() {
     use Verdict::{Expirable, Kept};
@@ -304,14 +309,16 @@ fn behind_a_hole_in_the_archive_nothing_goes_that_the_points_in_it_need() {
     world.never_before = SegmentSeq(5);
     world.segments.retain(|segment| !(5..9).contains(&segment.sequence.0));
     world.segments.last_mut().unwrap().whole = false;
-    // Segment 4 is the newest that can be restored; segments 5 to 8 are on the primary device alone.
+    // Segment 4 is the newest that can be restored; segments 5 to 8 are on the primary device
+    // alone.
     assert_eq!(
         shown(&world, "every-write 1s", 600),
         [(0, 1, Expirable), (2, 4, Kept(Cause::Newest)), (9, 9, Kept(Cause::Newest))]
     );
 }
 
-/// A segment that left the primary device before its turn leaves a hole there; those before the hole used to be let go, which the pool refuses (seed 404615).
+/// A segment that left the primary device before its turn leaves a hole there. Segments before the
+/// hole used to be expirable, which the pool refuses (seed 404615).
 #[test]
 fn before_a_hole_in_the_primary_device_nothing_goes_that_is_there() {
     use Verdict::{Expirable, Kept};
@@ -322,7 +329,7 @@ fn before_a_hole_in_the_primary_device_nothing_goes_that_is_there() {
         shown(&world, "every-write 1s", 600),
         [(0, 3, Expirable), (4, 6, Kept(Cause::WorkingSet)), (7, 9, Kept(Cause::Newest))]
     );
-    // What has left it is looked for in the archive.
+    // A segment that has left the primary device is expected in the archive.
     world.segments.remove(6);
     let rules = KeepRules::parse("every-write 1s").unwrap();
     let told = world.with(|view| explain(&rules, 600 * SECOND_NS, view, Lsn(75)));

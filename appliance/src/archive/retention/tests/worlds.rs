@@ -1,4 +1,4 @@
-//! Small archives at random.
+//! Random small archives.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use crate::log::reader::LsnRange;
 use crate::log::types::{ImageId, Lsn, SegmentSeq};
 
 pub(super) const SEGMENT_BLOCKS: u64 = 10;
-/// More segments than any archive here has.
+/// More segments than any archive in these tests has.
 pub(super) const SEQUENCES: u64 = 64;
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
 /// All times are below this, in seconds.
@@ -22,9 +22,9 @@ pub(super) struct World {
     pub(super) generations: Vec<Generation>,
     pub(super) gaps: Vec<LsnRange>,
     pub(super) never_before: SegmentSeq,
-    /// Segments behind the oldest on the primary device that have left it.
+    /// Segments after the oldest on the primary device that have left it.
     pub(super) released: Vec<SegmentSeq>,
-    /// For each sequence; the last one for all that follow.
+    /// For each sequence; the last value is for all that follow.
     pub(super) working_sets: Vec<u64>,
 }
 
@@ -43,7 +43,7 @@ impl World {
         })
     }
 
-    /// Whether a segment is on the primary device; all that come after the archive's are.
+    /// Whether a segment is on the primary device. All segments after the archive's are.
     pub(super) fn is_on_primary(&self, sequence: SegmentSeq) -> bool {
         sequence >= self.never_before && !self.released.contains(&sequence)
     }
@@ -65,7 +65,8 @@ impl World {
     }
 }
 
-/// What a segment is made from: how long it waits and lasts, in half seconds, and what is odd about it.
+/// The seed of a segment: how long after the previous one it begins and how long it lasts, in half
+/// seconds, and which special case it is.
 type Seed = (u64, u64, u8);
 
 fn segments(seeds: Vec<Seed>) -> Vec<ArchivedSegment> {
@@ -125,7 +126,8 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
                         .into_iter()
                         .enumerate()
                         .map(|(index, (born, percent, gone, parent))| Generation {
-                            // Image 1 has no parent; the others come from one of those before them.
+                            // Image 1 has no parent; each of the others is made from one of the
+                            // images before it.
                             image: ImageId(index as u32 + 2),
                             parent_image: ImageId((parent % (index + 1)) as u32 + 1),
                             parent_lsn: Lsn(born * percent / 100),

@@ -1,4 +1,4 @@
-//! The caches: what is kept, what is found, and the bound.
+//! Tests of the caches: what is stored, what is found, and the bound.
 
 use super::*;
 
@@ -54,7 +54,7 @@ fn what_cannot_be_a_frame_or_is_too_large_is_not_kept() {
     assert_eq!(cache.stats().values, 0);
     cache.insert(one, blocks(one.from_lsn, 16));
     assert_eq!(cache.stats().values, 1);
-    // The same again, in another size, takes its place.
+    // The same key with a value of another size replaces the first value.
     cache.insert(one, blocks(one.from_lsn, 32));
     let stats = cache.stats();
     assert_eq!((stats.values, stats.used_bytes), (1, 32 * BLOCK_BYTES + NODE_BYTES));
@@ -80,14 +80,14 @@ fn entries_are_found_and_forgotten() {
     assert_eq!(cache.stats().used_bytes, 0);
 }
 
-/// Against a list that is searched from end to end.
+/// Compares the cache with a list that is searched linearly.
 #[test]
 fn the_least_recently_used_goes_first() {
     let frame = 16 * BLOCK_BYTES + NODE_BYTES;
     let budget_bytes = 20 * frame + 100;
     let mut cache = BlocksCache::new(budget_bytes);
     let one = id(1);
-    // The newest last.
+    // The newest is last.
     let mut model: Vec<(u64, usize)> = Vec::new();
     let mut state = 7;
     for _ in 0..20_000 {

@@ -1,4 +1,4 @@
-//! Objects that a store does not let go.
+//! Tests with objects that a store refuses to delete.
 
 use super::*;
 

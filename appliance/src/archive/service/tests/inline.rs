@@ -1,4 +1,4 @@
-//! One request in each poll, in an order that a seed decides.
+//! Tests of the inline service: one request in each poll, in an order that a seed decides.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn token(reply: &Reply) -> u64 {
     }
 }
 
-/// Gives each job its stretch, by the job's device block.
+/// Returns the stretch of each job, found by the job's device block.
 struct Many(Vec<Stretch>);
 
 impl BlockSource for Many {
@@ -50,7 +50,7 @@ fn service(store: Arc<dyn Store>, options: InlineOptions) -> InlineArchive {
     InlineArchive::new(store, Box::new(Many(stretches())), options).unwrap()
 }
 
-/// Polls until nothing waits; each poll does one request.
+/// Polls until nothing waits; each poll executes one request.
 fn drain(service: &mut InlineArchive) -> Vec<Reply> {
     let mut replies = Vec::new();
     while service.waiting() > 0 {

@@ -1,4 +1,5 @@
-//! What a service must do: exact bytes back, one reply for each request, and a clear error for whatever fails.
+//! What a service must do: return exact bytes, one reply for each request, and a clear error for
+//! each failure.
 
 mod cache;
 mod deletes;
@@ -23,7 +24,7 @@ use crate::log::format::{Entry, RecordHead, RecordLine, TrailerUnit};
 use crate::log::reader::{LsnRange, SegmentEntries};
 use crate::log::{BlockNumber, ImageId, Lsn, SegmentSeq};
 
-/// Where stretches stand on their device.
+/// The position of stretches on their device.
 const DEVICE_BLOCK: u64 = 300;
 
 const OFFLINE: StoreErrorKind = StoreErrorKind::Unavailable(Reason::Busy("injected"));
@@ -42,7 +43,8 @@ fn noise(state: &mut u64) -> u64 {
     *state >> 33
 }
 
-/// Blocks `from` to `to` of segment `sequence`: records of 1 to 9 entries, some of them trims, behind the block of the segment's header if it is among them.
+/// Blocks `from` to `to` of segment `sequence`: records of 1 to 9 entries, some of them trims. They
+/// follow the block of the segment's header if it is in the range.
 fn stretch(sequence: u64, segment_blocks: u64, from: u64, to: u64) -> Stretch {
     let pool = Uuid::from_u128(0x77);
     let first = sequence * segment_blocks;
@@ -53,7 +55,7 @@ fn stretch(sequence: u64, segment_blocks: u64, from: u64, to: u64) -> Stretch {
     let mut lsn = Lsn(first + from + header_blocks);
     while lsn.0 < first + to {
         let room = (first + to - lsn.0 - 1).min(8);
-        // Not many without data: a segment's trailer has room for few.
+        // Few entries without data: a segment's trailer has little room for them.
         let is_trim = room == 0 || noise(&mut state).is_multiple_of(16);
         let data_blocks = if room == 0 { 0 } else { 1 + noise(&mut state) % room };
         let mut entries = Vec::new();
@@ -130,7 +132,8 @@ impl Stretch {
     }
 }
 
-/// Gives bytes of a slice, whatever block is asked for, in pieces that are no frames; not more than there are.
+/// Returns bytes of a slice, for any requested block, in pieces that are not frames; never more
+/// than the slice has.
 struct SliceSource {
     content: Vec<u8>,
     piece_blocks: usize,
@@ -168,7 +171,7 @@ where
     }
 }
 
-/// A source that nobody may ask.
+/// A source that must not be used.
 fn no_source() -> impl BlockSource {
     FnSource(|_: &mut dyn FnMut(&[u8]) -> Result<(), ObjectError>| {
         Err(SourceError::Device("nobody may read here".to_owned()))
@@ -197,7 +200,7 @@ fn run(
     archive(&stretch.job, source, store, &mut Compressor::new(options.level).unwrap(), options)
 }
 
-/// The object's content and units, with every check.
+/// The object's content and units, read with every check.
 fn whole(store: &dyn Store, id: &ObjectId) -> (Vec<u8>, Vec<TrailerUnit>) {
     let object = StoredObject::open(store, &id.name().unwrap()).unwrap();
     let mut content = Vec::new();

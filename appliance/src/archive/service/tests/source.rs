@@ -1,4 +1,5 @@
-//! Blocks of a device: in order, all of them, with bounded reads in flight, and usable after any failure.
+//! Tests of reading a device: all blocks, in order, with bounded reads in flight; and the source is
+//! usable after any failure.
 
 use std::cell::Cell;
 use std::os::fd::BorrowedFd;
@@ -21,7 +22,8 @@ fn disk() -> MemoryDisk {
     disk
 }
 
-/// Reads a range and checks that exactly it comes, in order; returns the pieces' lengths in blocks.
+/// Reads a range and checks that it returns exactly this range, in order; returns the lengths of
+/// the pieces in blocks.
 fn read(source: &mut BdevSource, block: u64, len_blocks: u64) -> Vec<u64> {
     let (mut next, mut pieces) = (block, Vec::new());
     source
@@ -38,20 +40,20 @@ fn read(source: &mut BdevSource, block: u64, len_blocks: u64) -> Vec<u64> {
     pieces
 }
 
-/// What a scrambled device is told and tells.
+/// The settings and the observations of a scrambled device.
 #[derive(Default)]
 struct Script {
     fail_block: Cell<Option<u64>>,
-    /// So many commands fail before the others are looked at.
+    /// This many commands fail before others are executed.
     fail_next: Cell<u64>,
     in_order: Cell<bool>,
-    /// Not 0: any command is next.
+    /// If not 0, any command may complete next.
     random: Cell<u64>,
     in_flight: Cell<usize>,
     in_flight_max: Cell<usize>,
 }
 
-/// Completes one command per second poll, the newest first unless told otherwise.
+/// Completes one command per second poll, the newest first by default.
 struct Scrambled {
     info: BdevInfo,
     disk: MemoryDisk,
@@ -213,7 +215,7 @@ fn a_device_that_gives_nothing_is_an_error_in_bounded_time() {
     let result = source.read(0, 2048, &mut |_| Ok(()));
     let Err(SourceError::Device(reason)) = result else { panic!("nothing can be read") };
     assert!(reason.contains("scrambled"), "{reason}");
-    // Every block alone, and the first read again and again.
+    // Every block alone, and the retries of the first read.
     let commands = u64::MAX - script.fail_next.get();
     assert!((2048 + 8..2048 + 8 + 8 + 8).contains(&commands), "{commands}");
     script.fail_next.set(0);

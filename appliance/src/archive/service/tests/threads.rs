@@ -1,4 +1,5 @@
-//! Threads: one reply for each request, restores that do not wait, and an end that leaves nothing.
+//! Tests of the threads: one reply for each request, restores that do not wait, and a shutdown that
+//! leaves nothing.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, OnceLock};
@@ -7,10 +8,10 @@ use std::time::Duration;
 use super::*;
 use crate::bdev::MemoryDisk;
 
-/// Far more than anything here takes: a hang fails and does not hang.
+/// Far longer than any step here takes: a hang becomes a failure.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A waker and what hears it.
+/// A waker and the receiver of its wake-ups.
 fn waker() -> (Arc<dyn Fn() + Send + Sync>, Receiver<()>) {
     let (sender, receiver) = channel();
     let sender = Mutex::new(sender);
@@ -34,7 +35,7 @@ fn start(
     (ThreadedArchive::start(store, factory, options).unwrap(), woken)
 }
 
-/// Waits for replies by the waker alone.
+/// Waits for replies using the waker alone.
 fn replies(archive: &mut ThreadedArchive, woken: &Receiver<()>, count: usize) -> Vec<Reply> {
     let mut replies = Vec::new();
     while replies.len() < count {
@@ -52,7 +53,7 @@ fn everything_goes_through_and_comes_back() {
     let stretches: Vec<_> = (1..6).map(|sequence| stretch(sequence, 256, 0, 256)).collect();
     let on_device = stretches.clone();
     let (waker, woken) = waker();
-    // A device that is not Send is made where it is used.
+    // A device that is not `Send` is created on the thread that uses it.
     let factory: SourceFactory = Box::new(move || {
         let disk = MemoryDisk::new(2000);
         for stretch in &on_device {
@@ -108,7 +109,7 @@ fn everything_goes_through_and_comes_back() {
     assert_eq!(archive.counters().snapshot(), stats);
 }
 
-/// A source that says when it is asked and waits until it may go on.
+/// A source that reports when it is called and then waits for permission to continue.
 fn gated(stretch: &Stretch) -> (impl BlockSource + Send + use<>, Receiver<()>, Sender<()>) {
     let (asked, is_asked) = channel();
     let (go, may_go) = channel();
@@ -182,7 +183,7 @@ fn what_is_too_much_comes_back_and_is_taken_later() {
     for token in 0..3 {
         archive.submit(Request::Entries { token, id }).unwrap();
     }
-    // However fast the readers are: replies that nobody has polled count too.
+    // However fast the readers are: replies that were not polled yet count too.
     let Err(Request::Blocks { token: 3, lsn, .. }) =
         archive.submit(Request::Blocks { token: 3, id, lsn: id.from_lsn })
     else {
@@ -194,7 +195,7 @@ fn what_is_too_much_comes_back_and_is_taken_later() {
     go.send(()).unwrap();
     replies(&mut archive, &woken, 3);
     archive.submit(Request::Archive(job)).unwrap();
-    // The second and the third find the object of the first and ask the source for nothing.
+    // The second and the third job find the object of the first and do not use the source.
     let last = replies(&mut archive, &woken, 1).pop();
     assert!(matches!(last, Some(Reply::Archived { result: Ok(_), .. })), "{last:?}");
     assert_eq!(archive.stats().objects, 3);
@@ -211,7 +212,7 @@ fn dropping_the_service_ends_a_job_between_frames_and_leaves_nothing() {
     let source = FnSource(move |take: &mut dyn FnMut(&[u8]) -> Result<(), ObjectError>| {
         take(&content[..FRAME_BYTES_MIN as usize])?;
         asked.send(()).unwrap();
-        // Goes on once the drop has begun.
+        // Continues after the drop has begun.
         while !seen.get().is_some_and(StopFlag::is_set) {
             std::thread::yield_now();
         }
@@ -247,7 +248,7 @@ fn a_panic_in_a_source_is_an_error_and_the_archivist_goes_on() {
         count += 1;
         take(&source.content[..BLOCK_BYTES])?;
         if count <= 2 {
-            // Without the message on the test's output.
+            // Without the panic message in the test's output.
             std::panic::resume_unwind(Box::new("the source is out of its mind".to_owned()));
         }
         source.content.drain(..BLOCK_BYTES);

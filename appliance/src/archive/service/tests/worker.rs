@@ -1,4 +1,4 @@
-//! One object at a time: exact, verified, and never a wrong byte.
+//! Tests of the work on one object: exact, verified, and never a wrong byte.
 
 use super::*;
 
@@ -69,7 +69,7 @@ fn wrong_data_on_the_device_is_counted_and_archived_as_it_is() {
         assert_eq!(archived.bad_blocks, 3, "attempt {attempt}");
         assert_stored(&*store, &stretch);
     }
-    // Whoever reads one of them gets nothing, and everything else as it is.
+    // A read of a damaged block returns nothing; all other blocks are returned unchanged.
     let id = stretch.job.id;
     for lsn in (id.from_lsn.0..id.to_lsn.0).map(Lsn) {
         let options = options(VerifyPolicy::Tail);
@@ -77,7 +77,7 @@ fn wrong_data_on_the_device_is_counted_and_archived_as_it_is() {
         let is_damaged = [0, 17, stretch.data.len() - 1].iter().any(|&index| stretch.data[index] == lsn);
         assert_eq!(blocks.block(lsn), Some(stretch.block(lsn)).filter(|_| !is_damaged), "{lsn}");
     }
-    // Units that make no sense are no reason to panic, and nothing is made of them.
+    // Invalid units cause no panic, and no object is made of them.
     let mut strange = stretch.clone();
     strange.job.id.whole = false;
     strange.job.units = Arc::new(vec![[0xff; 24]; 300]);
@@ -86,7 +86,7 @@ fn wrong_data_on_the_device_is_counted_and_archived_as_it_is() {
     assert!(store.stat(&strange.job.id.name().unwrap()).is_err());
 }
 
-/// The records of a job from a position on, and the hole before them.
+/// The records of a job from a given record on, and the hole before them.
 fn without_first(job: &ArchiveJob, records: usize) -> ArchiveJob {
     let entries = SegmentEntries::new(job.units.to_vec());
     let at = entries.records().take(records).map(|(line, _)| 1 + line.entries()).sum();
@@ -138,7 +138,7 @@ fn of_two_tries_the_one_that_knows_more_records_stays() {
     }
 }
 
-/// Gives a stretch of which the device does not give some blocks.
+/// Returns a stretch of which the device cannot read some blocks.
 struct Holed {
     content: Vec<u8>,
     lost: Vec<u64>,
@@ -175,7 +175,7 @@ fn a_block_that_the_device_does_not_give_is_archived_as_an_error() {
         content: stretch.content.clone(),
         lost: lost.iter().map(|lsn| lsn.0 - id.from_lsn.0).collect(),
     };
-    // The device is given time first.
+    // The first attempt gives the device time to recover.
     let error = run(&stretch, &mut source, &*store, &options).unwrap_err();
     assert!(matches!(error, ArchiveError::Source { sequence: 4, .. }), "{error}");
     assert_empty(&*store);
@@ -238,7 +238,8 @@ fn an_object_of_an_earlier_try_is_made_durable_before_it_counts() {
     let stretch = stretch(2, 256, 0, 256);
     run(&stretch, &mut stretch.source(), &*store, &options).unwrap();
     assert_eq!(store.calls(Call::Sync), 0, "a commit is stable by itself");
-    // It is there and right, and cannot be made stable: the stretch is not archived yet.
+    // The object is complete and correct, but cannot be made stable: the stretch is not archived
+    // yet.
     store.add(Call::Sync, When::Nth(1), Fault::Error(OFFLINE));
     let error = run(&stretch, &mut no_source(), &*store, &options).unwrap_err();
     assert!(is_retry(&error), "{error}");
@@ -263,7 +264,8 @@ fn a_whole_object_with_something_else_in_it_is_left_alone() {
     assert_stored(&*store, &first);
 }
 
-/// Whatever call fails, at whatever time: the error says whether to try again, nothing is left that counts, and the next try makes it good.
+/// Whichever call fails, and whenever: the error reports whether to retry, nothing valid is left,
+/// and the next try succeeds.
 #[test]
 fn a_store_that_fails_in_the_middle_leaves_nothing_that_counts() {
     let stretch = stretch(9, 256, 3, 256);
@@ -323,7 +325,7 @@ fn each_policy_finds_what_it_promises_to_find() {
                 assert!(is_damage(&error), "{fault:?} {nth} {verify:?}: {error}");
             } else {
                 result.unwrap();
-                // What was not found now is found when it is read.
+                // A fault that the verification missed is found when the object is read.
                 let id = stretch.job.id;
                 let read = (0..256).all(|block| {
                     read_blocks(&*store, &id, id.from_lsn.plus(block), &mut codec(), &tables(), &options)
@@ -347,7 +349,7 @@ fn an_object_that_vanishes_or_cannot_be_removed_is_told() {
     store.add(Call::Stat, When::Nth(1), Fault::Error(StoreErrorKind::NotFound));
     let error = run(&stretch, &mut stretch.source(), &*store, &options).unwrap_err();
     assert!(is_damage(&error) && error.to_string().contains("is not there"), "{error}");
-    // Damaged as seen from here, and in the way.
+    // The object appears damaged from here, and cannot be deleted.
     store.add(Call::Get, When::Always, Fault::WrongByte);
     store.add(Call::Delete, When::Nth(1), Fault::Error(StoreErrorKind::Unsupported("worm")));
     let error = run(&stretch, &mut no_source(), &*store, &options).unwrap_err();
@@ -415,16 +417,16 @@ fn the_table_of_an_object_is_read_once_and_anew_when_the_object_is_another() {
     assert_eq!(read(3), [1, 2], "its length, its end, a frame");
     assert_eq!([read(3), read(200)], [[0, 1]; 2], "a frame");
     assert_eq!((tables.stats().values, tables.stats().hits), (1, 2));
-    // The same stretch in other frames, under the same name.
+    // The same stretch in frames of another size, under the same name.
     store.delete(&id.name().unwrap()).unwrap();
     let frames = WorkerOptions { frame_bytes: 2 * FRAME_BYTES_MIN, ..options.clone() };
     run(&stretch, &mut stretch.source(), &*store, &frames).unwrap();
     assert_eq!(read(200), [1, 3], "a frame that is none, then as at first");
     assert_eq!(read(3), [0, 1]);
-    // What is removed is forgotten, and an object that is gone is not read from memory.
+    // A deleted object's table is removed, and a missing object is not served from memory.
     delete(&*store, &[id], &tables, &options).unwrap();
     assert_eq!(tables.stats().values, 0);
-    // A store that does not answer is not asked for more.
+    // A store that does not respond gets no further calls.
     run(&stretch, &mut stretch.source(), &*store, &options).unwrap();
     read(3);
     store.add(Call::Get, When::Always, Fault::Error(OFFLINE));

@@ -1,8 +1,8 @@
-//! The conformance suite: what every kind of store must do, run against each of them. Whatever is
-//! wrong ends in a panic, with what was expected.
+//! The conformance suite: what every kind of store must do, run against each of them. A violation
+//! panics with a message about what was expected.
 //!
-//! It is part of the library's own tests, and with the feature `conformance` of the library, for
-//! stores that need another machine: a real tape drive.
+//! It is part of the library's own tests, and with the feature `conformance` of the library itself,
+//! for stores that need another machine: a real tape drive.
 
 // These are tests, wherever they are compiled.
 #![allow(
@@ -24,19 +24,19 @@ use super::{
 #[cfg(test)]
 mod tests;
 
-/// A kind of store under test: something that can be opened again and again, and once with little
-/// room.
+/// A kind of store under test, which can be opened repeatedly, and once with little room.
 pub trait Fixture {
     /// The store.
     type Opened: Store;
 
-    /// Opens the same place again; what was open before has been dropped.
+    /// Opens the same place again; the previous store has been dropped.
     fn open(&self) -> Self::Opened;
 
-    /// An empty, other place with room for about 1 MiB.
+    /// Another place, empty and with room for about 1 MiB.
     fn open_small(&self) -> Self::Opened;
 
-    /// Bytes of the large object: at least 2 MiB, and more than goes anywhere in one piece.
+    /// The size of the large object in bytes: at least 2 MiB, and more than any store writes in one
+    /// piece.
     fn big_bytes(&self) -> usize {
         64 << 20
     }
@@ -78,7 +78,7 @@ fn kind<T>(result: Result<T, StoreError>) -> StoreErrorKind {
     error.kind
 }
 
-/// Everything.
+/// Runs the whole suite.
 pub fn run(fixture: &impl Fixture) {
     sizes_and_ranges(fixture);
     no_overwrite(fixture);
@@ -105,7 +105,7 @@ fn sizes_and_ranges(fixture: &impl Fixture) {
         store.sync().unwrap();
         assert!(store.space().unwrap().used_bytes >= big.len() as u64);
     }
-    // All of it, after a reopen too.
+    // The whole content, also after a reopen.
     for _ in 0..2 {
         let store = fixture.open();
         assert!(get(&store, "big") == big);
@@ -157,7 +157,7 @@ fn no_overwrite(fixture: &impl Fixture) {
         let second = store.put_start(&name("second"), 10).err().unwrap();
         assert!(second.is_retryable());
     } else {
-        // Two puts at the same time: the one that commits first wins.
+        // Two concurrent puts: the one that commits first wins.
         let twin = name("twin");
         let mut one = store.put_start(&twin, 10).unwrap();
         let mut other = store.put_start(&twin, 10).unwrap();
@@ -206,7 +206,7 @@ fn lists(fixture: &impl Fixture) {
         }
         assert_eq!(paged, expected, "pages of {limit}");
     }
-    // A cursor need not be an object, nor have the prefix.
+    // A cursor need not be an object, or have the prefix.
     assert_eq!(store.list("list/", Some(&name("a")), 1).unwrap().objects[0].name.as_str(), expected[0]);
     assert!(store.list("list/", Some(&name("m")), 9).unwrap().objects.is_empty());
 }
@@ -232,7 +232,7 @@ fn durable(fixture: &impl Fixture) {
     let store = fixture.open();
     put(&store, "stays/here/1", b"1").unwrap();
     drop(store);
-    // Found by the next process, which does not know how far the one before had come.
+    // Found by the next process, which does not know how far the earlier one came.
     let store = fixture.open();
     assert_eq!(kind(put(&store, "stays/here/1", b"2")), StoreErrorKind::Exists);
     for _ in 0..2 {
@@ -240,7 +240,7 @@ fn durable(fixture: &impl Fixture) {
     }
     assert_eq!(kind(store.make_durable(&name("stays/here/2"))), StoreErrorKind::NotFound);
     assert_eq!(get(&store, "stays/here/1"), b"1");
-    // Twice, and by somebody else in between: gone is gone.
+    // Repeatedly, and after a reopen: a deleted object stays deleted.
     store.delete(&name("stays/here/1")).unwrap();
     assert_eq!(kind(store.make_durable(&name("stays/here/1"))), StoreErrorKind::NotFound);
     for _ in 0..2 {
@@ -254,12 +254,12 @@ fn crash_in_put(fixture: &impl Fixture) {
     let used_before = {
         let store = fixture.open();
         let used_before = store.space().unwrap().used_bytes;
-        // Dropped: as if it had never been.
+        // Dropped: as if it had never existed.
         let mut dropped = store.put_start(&name("crash"), 1 << 20).unwrap();
         dropped.write(&content(700_000, 3)).unwrap();
         drop(dropped);
         assert_eq!(store.space().unwrap().used_bytes, used_before);
-        // Forgotten: the process has died.
+        // Forgotten: simulates that the process has died.
         let mut dead = store.put_start(&name("crash"), 1 << 20).unwrap();
         dead.write(&content(700_000, 4)).unwrap();
         assert_eq!(kind(store.stat(&name("crash"))), StoreErrorKind::NotFound);
@@ -280,7 +280,7 @@ fn announced_bytes(fixture: &impl Fixture) {
     put.write(b"12345").unwrap();
     assert_eq!(kind(put.write(b"678901")), StoreErrorKind::OutOfRange);
     drop(put);
-    // Fewer are fine.
+    // Fewer bytes than announced are allowed.
     let mut put = store.put_start(&name("announced"), 5 << 20).unwrap();
     put.write(b"12345").unwrap();
     put.write(b"").unwrap();
@@ -327,7 +327,7 @@ fn full(fixture: &impl Fixture) {
         assert!(get(&store, &format!("fill/{index:03}")) == content(50_000, index));
     }
     if store.capabilities().reclaims_space {
-        // Space that is given back is used again, again and again.
+        // Freed space is used again, many times.
         for round in 0..20 {
             let slot = format!("fill/{:03}", round % stored);
             store.delete(&name(&slot)).unwrap();

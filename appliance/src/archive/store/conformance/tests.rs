@@ -1,4 +1,4 @@
-//! The suite against the stores that need nothing but a file system.
+//! Runs the suite against the stores that need only a file system.
 
 use super::super::*;
 use super::*;

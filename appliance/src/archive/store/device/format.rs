@@ -1,4 +1,4 @@
-//! What is stored on the device: superblock and extent headers.
+//! The structures on the device: superblock and extent headers.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -7,11 +7,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::super::{NAME_BYTES_MAX, Name};
 use crate::log::frame::{Framed, framed};
 
-/// The unit of every place and size on the device.
+/// The unit of every position and size on the device.
 pub(super) const BLOCK: usize = 4096;
-/// The same as a length on the medium.
+/// The same as a `u64`.
 const BLOCK_LEN: u64 = BLOCK as u64;
-/// Copies of the superblock and of each extent header.
+/// The number of copies of the superblock and of each extent header.
 pub(super) const COPIES: u64 = 2;
 /// The smallest extent: two headers and one block.
 pub(super) const EXTENT_BLOCKS_MIN: u64 = COPIES + 1;
@@ -89,7 +89,7 @@ const _: () = assert!(size_of::<RawExtent>() == BLOCK);
 framed!(RawSuper, SUPER_MAGIC, VERSION..=VERSION, owner: store);
 framed!(RawExtent, EXTENT_MAGIC, VERSION..=VERSION, owner: store);
 
-/// What an extent holds.
+/// The object in an extent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Content {
     pub name: Name,
@@ -102,17 +102,17 @@ pub(super) struct Content {
 pub(super) struct Extent {
     /// Its first block.
     pub block: u64,
-    /// Its length, headers included.
+    /// Its length in blocks, headers included.
     pub len_blocks: u64,
-    /// Grows with each change of the header.
+    /// Increases with each change of the header.
     pub generation: u64,
     /// The object; `None` when it is free.
     pub content: Option<Content>,
-    /// The other copy says the same, or the change was never reported as done.
+    /// The other copy has the same content, or the change was never reported as done.
     pub paired: bool,
 }
 
-/// The superblock's bytes.
+/// Encodes the superblock.
 pub(super) fn encode_super(store: Uuid, len_blocks: u64) -> [u8; BLOCK] {
     let raw = RawSuper {
         magic: SUPER_MAGIC,
@@ -126,7 +126,7 @@ pub(super) fn encode_super(store: Uuid, len_blocks: u64) -> [u8; BLOCK] {
     zerocopy::transmute!(raw.sealed())
 }
 
-/// Store and size of a superblock; `None` when it is none, or of another version.
+/// The store and the size in a superblock; `None` when it is none, or of another version.
 pub(super) fn decode_super(block: &[u8]) -> Option<(Uuid, u64)> {
     let raw = RawSuper::view(block).ok()?;
     Some((Uuid::from_bytes(raw.store), raw.len_blocks.get()))
@@ -143,7 +143,7 @@ impl Extent {
         self.block.saturating_add(self.len_blocks)
     }
 
-    /// Where a copy of its header is, in bytes.
+    /// The offset of a copy of its header, in bytes.
     pub(super) fn copy_offset(&self, copy: u64) -> u64 {
         bytes_of(self.block.saturating_add(copy))
     }
@@ -153,17 +153,17 @@ impl Extent {
         self.generation.saturating_add(1)
     }
 
-    /// Where its data begins, in bytes.
+    /// The offset of its data, in bytes.
     pub(super) fn data_offset(&self) -> u64 {
         bytes_of(self.block.saturating_add(COPIES))
     }
 
-    /// Bytes that it can hold.
+    /// The number of bytes that it can hold.
     pub(super) fn room_bytes(&self) -> u64 {
         bytes_of(self.len_blocks.saturating_sub(COPIES))
     }
 
-    /// The header's bytes.
+    /// Encodes the header.
     pub(super) fn encode(&self, store: Uuid) -> [u8; BLOCK] {
         let (name, name_bytes) =
             self.content.as_ref().map_or(([0; NAME_BYTES_MAX], 0), |content| content.name.padded());
@@ -186,8 +186,8 @@ impl Extent {
         zerocopy::transmute!(raw.sealed())
     }
 
-    /// The header at `block` of a device of `device_blocks`, from one of its copies; `None` when it
-    /// is none.
+    /// Decodes the header at `block` of a device of `device_blocks`, from one of its copies; `None`
+    /// when it is not valid.
     pub(super) fn decode(bytes: &[u8], store: Uuid, block: u64, device_blocks: u64) -> Option<Self> {
         let raw = RawExtent::view(bytes).ok()?;
         if !raw.is_of(store) || raw.block.get() != block {
@@ -213,19 +213,18 @@ impl Extent {
     }
 }
 
-/// Whole blocks of so many bytes; also the block that a byte is in.
+/// The number of whole blocks in `bytes`; also the block that contains a byte offset.
 pub(super) const fn blocks_of(bytes: u64) -> u64 {
     bytes / BLOCK_LEN
 }
 
-/// Bytes of so many blocks; also the byte at which a block begins. Every block of a device has one,
-/// since the device's length is a count of bytes.
+/// The number of bytes in `blocks`; also the byte offset of a block. Every block of a device has
+/// one, since the device's length is a count of bytes.
 pub(super) const fn bytes_of(blocks: u64) -> u64 {
     blocks.saturating_mul(BLOCK_LEN)
 }
 
-/// Blocks of an extent for `len_bytes`; at least the smallest extent. `None` when no number is that
-/// large.
+/// The blocks of an extent for `len_bytes`; at least the smallest extent. `None` on overflow.
 pub(super) fn blocks_for(len_bytes: u64) -> Option<u64> {
     len_bytes.div_ceil(BLOCK as u64).max(1).checked_add(COPIES)
 }

@@ -1,4 +1,4 @@
-//! The entry point of the archive device's blocks for fuzzing (`crate::fuzzing`).
+//! The fuzzing entry point (`crate::fuzzing`) for the blocks of an archive device.
 
 #![allow(
     clippy::expect_used,
@@ -29,7 +29,7 @@ pub(crate) fn block_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A block of an archive device, read as a superblock and as the header of an extent.
+/// A block of an archive device, decoded as a superblock and as an extent header.
 pub(crate) fn block(data: &[u8]) -> bool {
     let mut accepted = false;
     for bytes in [data.to_vec(), with_crc(data, BLOCK - 4)] {
@@ -40,7 +40,7 @@ pub(crate) fn block(data: &[u8]) -> bool {
         let Some(mut extent) = Extent::decode(&bytes, STORE, AT_BLOCK, DEVICE_BLOCKS) else { continue };
         accepted = true;
         let again = Extent::decode(&extent.encode(STORE), STORE, AT_BLOCK, DEVICE_BLOCKS);
-        // Every header that is written today says that its copy agrees.
+        // Every header that this version writes has the flag that its copy agrees.
         extent.paired = true;
         assert_eq!(again.as_ref(), Some(&extent));
         assert!(extent.end() <= DEVICE_BLOCKS && extent.data_offset() < DEVICE_BLOCKS * BLOCK as u64);

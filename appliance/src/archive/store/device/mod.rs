@@ -1,31 +1,31 @@
-//! The device store: objects one after another on a file or block device, which describes itself.
+//! The device store: objects one after another on a self-describing file or block device.
 //!
 //! ```text
 //! | superblock | superblock | extent | extent | ... |
 //! extent: | header | header | data ... |
 //! ```
 //!
-//! Extents, free and used, cover the device without gaps, so the headers lead from one to the next.
-//! A header has two copies; a change is written over the older one with a higher generation, so
-//! that a torn write leaves the state before it, and then over the other one: what was reported as
-//! done is in both, so that neither of them is missed. Each change of the layout is one header's
-//! change, and everything that it makes visible was written and flushed before:
-//! - *split*: the header of the second part is written inside the free extent, where nobody looks,
-//!   then the first part's is shortened;
-//! - *commit*: the data is written into a free extent, then its header says that it is used;
-//! - *delete*: the header says that it is free (a tombstone in place);
-//! - *merge*: the first header takes in the free extent after it; then the headers taken in are
-//!   wiped.
+//! Extents, free and used, cover the device without gaps, so each header leads to the next one. A
+//! header has two copies. A change is written with a higher generation over the older copy, so that
+//! a torn write leaves the previous state, and then over the other copy. A change that was reported
+//! as done is in both copies, so losing one of them does no harm. Each change of the layout is the
+//! change of one header, and everything that it makes visible was written and flushed before:
+//! - *split*: the header of the second part is written inside the free extent, where it is not yet
+//!   reachable, then the first part is shortened;
+//! - *commit*: the data is written into a free extent, then its header is changed to used;
+//! - *delete*: the header is changed to free (a tombstone in place);
+//! - *merge*: the first header takes in the free extent after it; then both copies of that extent's
+//!   header are wiped.
 //!
-//! Space is given out first-fit, for the most bytes that a put announces; what it did not need is
-//! free again after the commit. Free neighbours are merged at once, so the next open finds them so.
-//! The directory is in memory: about 200 bytes for each object.
+//! Space is allocated first-fit, for the most bytes that a put announces; the unused part is free
+//! again after the commit. Adjacent free extents are merged at once, so the next open finds them
+//! merged. The directory is in memory: about 200 bytes for each object.
 //!
-//! Where both copies of a header are damaged, the store looks for the next header block by block
-//! and says so ([`DeviceProblem`]): the objects after it are served, and the space in between is
-//! left alone. So it does where one copy is damaged and the other, of an older version, says that
-//! the extent is free: older versions changed one copy only, so that the lost one may have named an
-//! object. What an open finds is written to both copies.
+//! If both copies of a header are damaged, the store searches for the next header block by block
+//! and reports it ([`DeviceProblem`]): the objects after it are served, and the space in between is
+//! not used. It does the same if one copy is damaged and the other one, of an older version,
+//! declares the extent free: older versions changed only one copy, so the lost one may have named
+//! an object. The headers that an open finds are written to both copies.
 
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -52,21 +52,21 @@ use format::{
     encode_super,
 };
 
-/// A stretch of the device whose header is lost.
+/// A range of the device whose header is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceProblem {
     /// Its first block.
     pub block: u64,
-    /// Its length in blocks, up to the next header that was found or the device's end.
+    /// Its length in blocks, up to the next header found or the end of the device.
     pub len_blocks: u64,
 }
 
-/// Why nothing is changed any more.
+/// Why no more changes are allowed.
 #[derive(Debug, thiserror::Error)]
 #[error("an earlier write of a header failed; open the store again")]
 struct Broken;
 
-/// A store on a medium. After a failed write of a header it only reads, until it is opened again.
+/// A store on a medium. After a failed write of a header it is read-only until it is opened again.
 pub struct DeviceStore<M: Medium> {
     label: String,
     medium: M,
@@ -81,12 +81,12 @@ struct Table {
     extents: BTreeMap<u64, Extent>,
     // Used extents by name.
     objects: BTreeMap<Name, u64>,
-    // Free extents that a put writes to, and used ones that are being read: left alone.
+    // Free extents that a put writes to, and used ones that are being read: not merged or reused.
     reserved: HashSet<u64>,
     readers: BTreeMap<u64, usize>,
     problems: Vec<DeviceProblem>,
-    // A header's write failed: what the medium holds is not known, so nothing is changed any more
-    // before the next open.
+    // A write of a header failed: the state of the medium is unknown, so nothing is changed before
+    // the next open.
     broken: bool,
 }
 
@@ -99,7 +99,7 @@ impl Table {
 }
 
 impl<M: Medium> DeviceStore<M> {
-    /// Writes an empty store with the identity `store` on the medium, whatever was there before.
+    /// Writes an empty store with the identity `store` to the medium, whatever it held before.
     ///
     /// # Errors
     /// `Unsupported` when the medium is too small, or the medium's.
@@ -110,7 +110,8 @@ impl<M: Medium> DeviceStore<M> {
             let kind = StoreErrorKind::Unsupported("the device is too small");
             return Err(StoreError::new(label, "format", kind));
         }
-        // The superblocks come last: a format that is cut off is no store, and not a wrong one.
+        // The superblocks are written last: an interrupted format leaves no store, rather than a
+        // wrong one.
         for copy in 0..COPIES {
             medium.write_at(bytes_of(copy), &[0; BLOCK]).map_err(failed)?;
         }
@@ -129,7 +130,7 @@ impl<M: Medium> DeviceStore<M> {
     /// Opens a store; `label` is for messages.
     ///
     /// # Errors
-    /// `NotFound` when no store is there, `Corrupt` when the medium is smaller than it was, or the
+    /// `NotFound` when there is no store, `Corrupt` when the medium is smaller than it was, or the
     /// medium's.
     pub fn open(medium: M, label: &str) -> Result<Self, StoreError> {
         let failed = |error: io::Error| StoreError::io(label, "open", &error);
@@ -139,7 +140,7 @@ impl<M: Medium> DeviceStore<M> {
             if blocks_of(medium.len_bytes()) > copy {
                 match medium.read_at(bytes_of(copy), &mut block) {
                     Ok(()) => found = found.or_else(|| decode_super(&block)),
-                    // The other copy will do.
+                    // The other copy may suffice.
                     Err(error) => unread = Some(error),
                 }
             }
@@ -162,7 +163,7 @@ impl<M: Medium> DeviceStore<M> {
         Ok(store)
     }
 
-    /// What the open found damaged.
+    /// The damage that the open found.
     pub fn problems(&self) -> Vec<DeviceProblem> {
         self.table().problems.clone()
     }
@@ -184,14 +185,14 @@ impl<M: Medium> DeviceStore<M> {
         move |error| StoreError::io(&self.label, operation, &error).of(name)
     }
 
-    /// Writes the copy of a header that its generation is for.
+    /// Writes the copy of a header that its generation selects.
     fn write_copy(&self, extent: &Extent) -> io::Result<()> {
         let copy = extent.generation % COPIES;
         self.medium.write_at(extent.copy_offset(copy), &extent.encode(self.store))
     }
 
-    /// Changes a header on the medium, its older copy first. Everything before it must have been
-    /// flushed.
+    /// Changes a header on the medium, its older copy first. Everything that it depends on must
+    /// have been flushed.
     fn change(&self, table: &mut Table, extent: &mut Extent) -> io::Result<()> {
         if table.broken {
             return Err(io::Error::other(Broken));
@@ -206,7 +207,7 @@ impl<M: Medium> DeviceStore<M> {
         changed
     }
 
-    /// Writes both copies of a header where nobody looks yet.
+    /// Writes both copies of a header at a place that is not reachable yet.
     fn lay(&self, extent: &Extent) -> io::Result<()> {
         for copy in 0..COPIES {
             self.medium.write_at(extent.copy_offset(copy), &extent.encode(self.store))?;
@@ -214,8 +215,8 @@ impl<M: Medium> DeviceStore<M> {
         self.medium.flush()
     }
 
-    /// Cuts a free extent after `len_blocks`, if what is left is an extent. Its header becomes
-    /// `content`'s at the same moment.
+    /// Splits a free extent after `len_blocks` if the rest is large enough for an extent. The same
+    /// header change gives the first part its `content`.
     fn cut(
         &self,
         table: &mut Table,
@@ -265,14 +266,14 @@ impl<M: Medium> DeviceStore<M> {
             self.change(table, &mut merged)?;
             table.extents.insert(block, merged);
             table.extents.remove(&next_block);
-            // So that a search after damage does not find it again. Not needed for anything else,
-            // hence no flush.
+            // So that a search after damage does not find it again. It has no other use, so no
+            // flush is needed.
             self.medium.write_at(bytes_of(next_block), &[0; COPIES as usize * BLOCK])?;
         }
         Ok(())
     }
 
-    /// Merges around a block that has become free.
+    /// Merges an extent that has become free with its free neighbours.
     fn merge_around(&self, table: &mut Table, block: u64) -> io::Result<()> {
         self.merge_behind(table, block)?;
         let before = table.extents.range(..block).next_back().map(|(&before, extent)| (before, extent.end()));
@@ -282,7 +283,7 @@ impl<M: Medium> DeviceStore<M> {
         }
     }
 
-    /// Looks an object up and keeps its extent from being given out again while it is read.
+    /// Looks up an object, and prevents its extent from being reused while it is read.
     fn pin(&self, operation: &'static str, name: &Name) -> Result<Pinned<'_, M>, StoreError> {
         let mut table = self.table();
         let found = table.objects.get(name).and_then(|block| table.extents.get(block)).cloned();
@@ -432,7 +433,7 @@ impl<M: Medium> Store for DeviceStore<M> {
     }
 
     fn make_durable(&self, name: &Name) -> Result<(), StoreError> {
-        // Of what an earlier process wrote, the open has written every header again.
+        // The open has rewritten every header that an earlier process wrote to one copy only.
         let _pinned = self.pin("sync", name)?;
         self.medium.flush().map_err(self.failed("sync", name))
     }
@@ -448,8 +449,8 @@ impl<M: Medium> Store for DeviceStore<M> {
         self.change(&mut table, &mut free).map_err(self.failed("delete", name))?;
         table.extents.insert(block, free);
         table.objects.remove(name);
-        // While somebody reads it the extent stays by itself; the next delete beside it, or the
-        // next open, merges it.
+        // While it is being read, the extent is not merged; the next delete next to it, or the next
+        // open, merges it.
         let _ = self.merge_around(&mut table, block);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! An object on its way to the device.
+//! Writes an object to the device.
 
 use super::super::{Medium, Name, ObjectStat, Put, Sink, StoreError, StoreErrorKind, longer, split_for};
 use super::DeviceStore;
@@ -17,7 +17,7 @@ struct DevicePut<'a, M: Medium> {
 }
 
 impl<M: Medium> DeviceStore<M> {
-    /// A put into `extent`, which the caller has reserved.
+    /// Begins a put into `extent`, which the caller has reserved.
     pub(super) fn put_into(&self, name: Name, extent: Extent, max_bytes: u64) -> Box<dyn Put + '_> {
         Box::new(DevicePut {
             store: self,
@@ -32,7 +32,7 @@ impl<M: Medium> DeviceStore<M> {
 }
 
 impl<M: Medium> DevicePut<'_, M> {
-    /// Where the partial block belongs.
+    /// The offset of the partial block.
     fn partial_offset(&self) -> u64 {
         let whole_bytes = self.len_bytes.saturating_sub(self.partial.len() as u64);
         self.extent.data_offset().saturating_add(whole_bytes)
@@ -88,7 +88,7 @@ impl<M: Medium> Put for DevicePut<'_, M> {
         let len_blocks = blocks_for(self.len_bytes).unwrap_or(self.extent.len_blocks);
         self.store.cut(&mut table, block, len_blocks, Some(content)).map_err(&failed)?;
         table.objects.insert(self.name.clone(), block);
-        // The object is there; if what is left cannot be merged now, the next open does it.
+        // The object is committed; if the rest cannot be merged now, the next open merges it.
         let rest = table.extents.get(&block).map(Extent::end);
         if let Some(rest) = rest {
             let _ = self.store.merge_behind(&mut table, rest);
@@ -101,7 +101,7 @@ impl<M: Medium> Drop for DevicePut<'_, M> {
     fn drop(&mut self) {
         let mut table = self.store.table();
         table.reserved.remove(&self.extent.block);
-        // When this fails the next open does it.
+        // If this fails, the next open merges it.
         let _ = self.store.merge_around(&mut table, self.extent.block);
     }
 }

@@ -1,5 +1,5 @@
-//! Finds the extents of a device when it is opened: by their headers, one leading to the next, and
-//! by a search where a header is lost.
+//! Finds the extents of a device when it is opened: by their headers, each of which leads to the
+//! next, and by a search where a header is lost.
 
 use std::io;
 
@@ -11,7 +11,8 @@ use crate::archive::store::Medium;
 const SEARCH_BLOCKS: u64 = (READ_BYTES / BLOCK) as u64;
 
 impl<M: Medium> DeviceStore<M> {
-    /// Fills a buffer; whether the medium could read it. What cannot be read is as good as damaged.
+    /// Fills a buffer; returns whether the medium could read it. Unreadable blocks count as
+    /// damaged.
     fn can_read(&self, block: u64, buffer: &mut [u8]) -> bool {
         self.medium.read_at(bytes_of(block), buffer).is_ok()
     }
@@ -30,8 +31,8 @@ impl<M: Medium> DeviceStore<M> {
         copies
     }
 
-    /// The header at `block`, and whether its copies say the same. `None` when it is lost, or when
-    /// the copy that is lost may have named an object.
+    /// The header at `block`, and whether its copies have the same content. `None` when it is lost,
+    /// or when the lost copy may have named an object.
     fn read_header(&self, block: u64) -> Option<(Extent, bool)> {
         match self.read_copies(block) {
             [Some(one), Some(other)] => {
@@ -46,7 +47,7 @@ impl<M: Medium> DeviceStore<M> {
         }
     }
 
-    /// The first block from `from` on where a header begins. One pass over the stretch in large
+    /// The first block from `from` on where a header begins. One pass over the range in large
     /// reads.
     fn find_header(&self, from: u64) -> u64 {
         let mut bytes = vec![0; READ_BYTES];
@@ -63,7 +64,7 @@ impl<M: Medium> DeviceStore<M> {
                 }
             }
             for (number, block) in (base..).zip(chunk.chunks_exact(BLOCK)) {
-                // A first copy, or a second one whose first is lost.
+                // A first copy, or a second one whose first copy is lost.
                 for begin in [number.saturating_sub(1), number] {
                     let is_header = Extent::decode(block, self.store, begin, self.device_blocks).is_some();
                     if begin >= from && is_header && self.read_header(begin).is_some() {
@@ -76,8 +77,8 @@ impl<M: Medium> DeviceStore<M> {
         self.device_blocks
     }
 
-    /// Builds the directory, writes what was found to both copies, and merges what a crash left
-    /// unmerged.
+    /// Builds the directory, writes each header found to both copies, and merges the free extents
+    /// that a crash left unmerged.
     pub(super) fn scan(&self) -> io::Result<()> {
         let mut table = self.table();
         let mut block = COPIES;
@@ -91,8 +92,7 @@ impl<M: Medium> DeviceStore<M> {
             };
             block = extent.end();
             if let Some(content) = &extent.content {
-                // A name is committed only once; after damage the first one found is as good as
-                // any.
+                // A name is committed only once; after damage the first extent found is used.
                 table.objects.entry(content.name.clone()).or_insert(extent.block);
             }
             if !same {
@@ -102,12 +102,12 @@ impl<M: Medium> DeviceStore<M> {
         }
         for block in halves {
             let Some(mut extent) = table.extents.get(&block).cloned() else { continue };
-            // The newer copy stays as it is until the other one is stable.
+            // The newer copy is not touched until the other one is stable.
             extent.generation = extent.next_generation();
             self.write_copy(&extent)?;
             table.extents.insert(block, extent);
         }
-        // What an earlier process wrote is seen from here on, so it must be stable.
+        // Changes of an earlier process are visible from here on, so they must be stable.
         self.medium.flush()?;
         let free: Vec<u64> =
             table.extents.values().filter(|e| e.content.is_none()).map(|e| e.block).collect();

@@ -1,4 +1,4 @@
-//! Crashes at every write, torn and reordered, and damage.
+//! Tests of crashes at every write, torn and reordered, and of damage.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ enum Step {
     Flush,
 }
 
-/// A medium in memory that writes down everything that is done to it.
+/// A medium in memory that records every operation.
 struct Recorder {
     bytes: Mutex<Vec<u8>>,
     steps: Mutex<Vec<Step>>,
@@ -83,10 +83,12 @@ fn all(store: &dyn Store) -> BTreeMap<String, Vec<u8>> {
     page.objects.iter().map(read).collect()
 }
 
-/// What may be seen after a crash before the step: the state before, or the state after.
+/// The states of a store, each with the step at which it became certain. A crash before that step
+/// may leave this state or the one before.
 type Expected = Vec<(usize, BTreeMap<String, Vec<u8>>)>;
 
-/// Puts, aborts and deletes in a small store; gives the steps, and the states with the step at which each became certain.
+/// Puts, aborts and deletes in a small store; returns the states, each with the step at which it
+/// became certain.
 fn history(medium: &Recorder) -> Expected {
     let store = DeviceStore::open(medium, LABEL).unwrap();
     let mut model = BTreeMap::new();
@@ -97,7 +99,7 @@ fn history(medium: &Recorder) -> Expected {
         let key = format!("o{}", (seed >> 33) % 7);
         let len = (seed >> 40) as usize % 20_000;
         if round % 6 == 5 {
-            // Given up in the middle.
+            // Aborted midway.
             if let Ok(mut aborted) = store.put_start(&name("aborted"), 30_000) {
                 aborted.write(&vec![0xee; len]).unwrap();
             }
@@ -117,7 +119,7 @@ fn check_image(image: Vec<u8>, states: &Expected, steps_done: usize, what: &str)
         let store = DeviceStore::open(&medium, LABEL).unwrap();
         assert!(store.problems().is_empty(), "{what}: {:?}", store.problems());
         let seen = all(&store);
-        // The last state that was certain, or the one that was being made.
+        // The last certain state, or the next one.
         let certain = states.iter().rposition(|(step, _)| *step <= steps_done).unwrap();
         let next = states.get(certain + 1);
         assert!(
@@ -165,7 +167,7 @@ fn a_crash_at_every_write_keeps_what_was_committed() {
         match step {
             Step::Write(offset, bytes) => {
                 pending.push((*offset, bytes.clone()));
-                // All writes so far; the last one torn at each of a few sectors.
+                // All writes so far; the last one torn at each of several sectors.
                 check_image(image(&pending, &mut || 0), &states, index, &format!("after step {index}"));
                 for sectors in [0, 1, 3, 7] {
                     let mut torn = image(&pending[..pending.len() - 1], &mut || 0);
@@ -206,7 +208,7 @@ fn a_lost_header_is_told_and_the_others_are_served() {
             put(&store, text, &[text.as_bytes()[0]; 5000], 5000).unwrap();
         }
     }
-    // Both copies of the header of b; one copy of the header of c.
+    // Both copies of the header of `b`; one copy of the header of `c`.
     medium.bytes.lock().unwrap()[6 * 4096..8 * 4096].fill(0xaa);
     medium.bytes.lock().unwrap()[10 * 4096 + 40] ^= 1;
     let store = DeviceStore::open(&medium, LABEL).unwrap();
@@ -214,9 +216,9 @@ fn a_lost_header_is_told_and_the_others_are_served() {
     let mut bytes = Vec::new();
     store.get(&name("a"), &mut bytes).unwrap();
     let c = store.get(&name("c"), &mut bytes);
-    // The other copy says the same.
+    // The other copy has the same content.
     assert!(c.is_ok());
-    // Damaged data is found by the checksum.
+    // The checksum detects damaged data.
     medium.bytes.lock().unwrap()[4 * 4096 + 10] ^= 1;
     let error = store.get(&name("a"), &mut bytes).unwrap_err();
     assert!(matches!(error.kind, StoreErrorKind::Corrupt(_)));
@@ -244,7 +246,7 @@ fn a_device_that_is_no_store_or_fails_is_told() {
     assert!(put(&store, "bad", b"bad", 3).unwrap_err().is_retryable());
     assert!(store.delete(&name("good")).is_err());
     medium.fail_flush.store(false, std::sync::atomic::Ordering::Relaxed);
-    // What the medium holds is not known any more: only an open finds out.
+    // The state of the medium is unknown: only an open can determine it.
     assert!(put(&store, "bad", b"bad", 3).is_err());
     assert_eq!(all(&store).len(), 1);
     drop(store);
@@ -252,13 +254,13 @@ fn a_device_that_is_no_store_or_fails_is_told() {
     put(&store, "new", b"new", 3).unwrap();
 }
 
-/// Three objects, each of a header and two blocks, from block 2 on.
+/// Three objects, each in an extent of two headers and two blocks, from block 2 on.
 fn three() -> Recorder {
     let medium = Recorder::new(vec![0; 64 * 4096]);
     DeviceStore::format(&&medium, LABEL, STORE).unwrap();
     let store = DeviceStore::open(&medium, LABEL).unwrap();
     for text in ["a", "b", "c"] {
-        // More is announced than comes, so that each extent was a larger, free one before.
+        // More is announced than written, so that each extent was first part of a larger free one.
         put(&store, text, &[text.as_bytes()[0]; 5000], 30_000).unwrap();
     }
     drop(store);
@@ -285,7 +287,7 @@ fn one_damaged_copy_of_any_header_costs_nothing_and_is_mended() {
             assert_eq!(all(&store).len(), 3, "{way} in block {block}");
             put(&store, "d", &vec![b'd'; 30_000], 30_000).unwrap();
             drop(store);
-            // The copy that was damaged is good again: the other one may go.
+            // The damaged copy is good again, so the other one may be damaged.
             medium.unreadable.lock().unwrap().clear();
             damage(block ^ 1);
             let store = DeviceStore::open(&medium, LABEL).unwrap();
@@ -310,7 +312,7 @@ fn what_is_behind_lost_headers_is_never_overwritten() {
         assert!(!store.problems().is_empty(), "{lost:?}");
         let gone = lost.iter().filter(|block| **block < 14).count() / 2;
         assert_eq!(all(&store).len(), 3 - gone, "{lost:?}");
-        // Whatever has room is written, and nothing of what was there.
+        // Fills all free space, and nothing that was there is overwritten.
         for index in 0..20 {
             let _ = put(&store, &format!("new/{index}"), &[0xee; 9000], 9000);
         }
@@ -349,7 +351,7 @@ fn media_of_older_versions_are_read_and_a_lost_copy_of_theirs_is_not_taken_for_f
     let store = DeviceStore::open(&medium, LABEL).unwrap();
     assert_eq!((store.problems().len(), all(&store).len()), (0, 3), "as it was");
     drop(store);
-    // The copy with the object is damaged; the other one says that b and c are free space.
+    // The copy with the object is damaged; in the other one `b` and `c` are free space.
     let medium = three();
     let newest = rewrite(&medium, 6, 40);
     medium.bytes.lock().unwrap()[newest as usize * 4096 + 60] ^= 1;

@@ -1,4 +1,4 @@
-//! What a bucket's own settings mean for an archive in it: versions and locks.
+//! Reads a bucket's own settings that matter to an archive: versioning and object lock.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use super::fault::element;
 use super::signer::Signer;
 use crate::archive::store::LockEnd;
 
-/// How often a service that is unwell is asked about the bucket.
+/// The number of tries to read the bucket's settings when the service fails.
 const ASKS_MAX: u32 = 3;
-/// The pause before it is asked again.
+/// The pause before the next try.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
-/// What the service says of the bucket; empty where it does not say.
+/// The settings as the service reports them; empty where it reports none.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     versioning: String,
@@ -22,7 +22,7 @@ pub(super) struct Settings {
 }
 
 impl Signer {
-    /// The service's answer to a question about the bucket; `None` when it does not say.
+    /// The service's answer to a query about the bucket; `None` when it gives none.
     pub(super) async fn ask(&self, query: &str) -> Option<String> {
         self.ask_at(&format!("{}?{query}", self.bucket_url)).await
     }
@@ -37,7 +37,7 @@ impl Signer {
         self.ask_once(url).await.ok().flatten()
     }
 
-    /// `Err`: it may say so later.
+    /// `Err`: a later try may succeed.
     async fn ask_once(&self, url: &str) -> Result<Option<String>, ()> {
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         let Ok(uri) = url.parse() else { return Ok(None) };
@@ -59,13 +59,13 @@ impl Signer {
         Ok(String::from_utf8(body.to_vec()).ok())
     }
 
-    /// When the lock of an object ends, if it has one and the service says so.
+    /// The end of an object's lock, if it has one and the service reports it.
     pub(super) async fn lock_end(&self, key: &str) -> Option<LockEnd> {
         let retention = self.ask_at(&format!("{}/{key}?retention=", self.bucket_url)).await?;
         element(&retention, "RetainUntilDate").and_then(LockEnd::parse)
     }
 
-    /// Asks for the bucket's settings.
+    /// Reads the bucket's settings.
     pub(super) async fn settings(&self) -> Settings {
         Settings {
             versioning: self.ask("versioning=").await.unwrap_or_default(),
@@ -75,12 +75,12 @@ impl Signer {
 }
 
 impl Settings {
-    /// Whether objects can be locked, so that a put must come with a checksum.
+    /// Whether objects can be locked, so that each put must have a checksum.
     pub(super) fn has_lock(&self) -> bool {
         element(&self.lock, "ObjectLockEnabled") == Some("Enabled")
     }
 
-    /// What the operator must know, with the way out.
+    /// What the operator must know, with the remedy.
     pub(super) fn notes(&self, label: &str) -> Vec<String> {
         let mut notes = Vec::new();
         if self.has_lock() {
@@ -101,7 +101,7 @@ impl Settings {
         notes
     }
 
-    /// What is locked without anybody's doing, in words.
+    /// What the bucket locks by default, in words.
     fn default_retention(&self) -> String {
         let mode = element(&self.lock, "Mode");
         let days = element(&self.lock, "Days").map(|days| format!("{days} days"));

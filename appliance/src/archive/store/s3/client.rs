@@ -1,4 +1,4 @@
-//! The client of `object_store`, set up for a bucket.
+//! Configures the client of `object_store` for a bucket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::credentials::Credentials;
 use super::transport::Connector;
 use crate::archive::store::{StoreError, StoreErrorKind};
 
-/// What it takes to make a client.
+/// What is needed to make a client.
 pub(super) struct Builder {
     pub(super) config: S3Config,
     pub(super) credentials: Arc<Credentials>,
@@ -19,14 +19,14 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// A client; with checksums, which a bucket with object lock wants with each put, and services
-    /// of a simpler kind may not know.
+    /// Makes a client. Checksums are required by a bucket with object lock for each put; simpler
+    /// services may not support them.
     pub(super) fn build(&self, with_checksums: bool) -> Result<AmazonS3, StoreError> {
         let Builder { config, credentials, connector } = self;
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&config.bucket)
             .with_region(&config.region)
-            // The bucket is in the URL already, in either style.
+            // The URL contains the bucket already, in either style.
             .with_endpoint(config.bucket_url())
             .with_virtual_hosted_style_request(true)
             .with_allow_http(config.allow_http)
@@ -51,7 +51,7 @@ fn retry(config: &S3Config) -> RetryConfig {
             base: 2.0,
         },
         max_retries: config.retries_max as usize,
-        // The signature of a request that is tried again grows old: after 15 minutes it is refused.
+        // The signature of a retried request ages: after 15 minutes it is refused.
         retry_timeout: Duration::from_mins(10),
     }
 }

@@ -1,4 +1,4 @@
-//! How an S3 store is reached: the settings, their bounds, and secrets that do not show.
+//! Settings of an S3 store, with their bounds, and secrets that are never printed.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use serde::Deserialize;
 
 use crate::archive::store::{NAME_BYTES_MAX, StoreError, StoreErrorKind};
 
-/// A text that is never shown.
+/// A text that is never printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides a text.
+    /// Wraps a text.
     pub fn new(text: &str) -> Self {
         Secret(text.to_owned())
     }
@@ -34,13 +34,14 @@ impl fmt::Debug for Secret {
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct S3Config {
-    /// The service, such as `https://s3.example.org:9000`; without it, Amazon's of the region.
+    /// The service, such as `https://s3.example.org:9000`; without it, Amazon's endpoint of the
+    /// region.
     #[serde(default)]
     pub endpoint: Option<String>,
     /// The bucket, which must exist.
     pub bucket: String,
-    /// What the keys of all objects begin with, followed by a slash; empty for the whole bucket. It
-    /// has one owner at a time.
+    /// The prefix of the keys of all objects, followed by a slash; empty for the whole bucket. A
+    /// prefix has one owner at a time.
     #[serde(default)]
     pub prefix: String,
     /// The region that requests are signed for.
@@ -56,41 +57,41 @@ pub struct S3Config {
     /// The token of a temporary access key.
     #[serde(default)]
     pub session_token: Option<Secret>,
-    /// A file with the access key, in the form of `~/.aws/credentials`; it is read again whenever
+    /// A file with the access key, in the format of `~/.aws/credentials`. It is read again whenever
     /// it changes.
     #[serde(default)]
     pub credentials_file: Option<PathBuf>,
-    /// Whether an endpoint without TLS is fine.
+    /// Whether an endpoint without TLS is allowed.
     #[serde(default)]
     pub allow_http: bool,
-    /// The bucket is named in the path (most services), not in the host's name.
+    /// The bucket is in the path (most services), not in the host name.
     #[serde(default = "path_style")]
     pub path_style: bool,
-    /// Certificates (PEM) to trust beside the system's.
+    /// Certificates (PEM) to trust in addition to the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// The most time for a connection, in milliseconds: 1 to 600,000.
+    /// The timeout of a connection, in milliseconds: 1 to 600,000.
     #[serde(default = "connect_timeout_ms")]
     pub connect_timeout_ms: u64,
-    /// The most time for one request with its answer, in milliseconds: 1 to 3,600,000. A request
-    /// moves up to `buffer_bytes`.
+    /// The timeout of one request with its answer, in milliseconds: 1 to 3,600,000. A request
+    /// transfers up to `buffer_bytes`.
     #[serde(default = "request_timeout_ms")]
     pub request_timeout_ms: u64,
-    /// How often a request is tried again when the service is unwell: at most 20.
+    /// How often a request is retried when the service fails: at most 20.
     #[serde(default = "retries_max")]
     pub retries_max: u32,
-    /// What an open put holds in memory, in bytes: 5 MiB to 1 GiB. A longer object goes up in parts
-    /// of this size.
+    /// The memory of an open put, in bytes: 5 MiB to 1 GiB. A longer object is uploaded in parts of
+    /// this size.
     #[serde(default = "buffer_bytes")]
     pub buffer_bytes: usize,
-    /// The most bytes that objects may take in all; without it there is no end.
+    /// The most bytes that all objects together may take; without it there is no limit.
     #[serde(default)]
     pub capacity_bytes: Option<u64>,
 }
 
 impl fmt::Debug for S3Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The label knows how to show an endpoint with a password in it.
+        // The label hides an endpoint that contains a password.
         f.debug_struct("S3Config")
             .field("label", &self.label())
             .field("region", &self.region)
@@ -122,11 +123,11 @@ fn buffer_bytes() -> usize {
     64 << 20
 }
 
-/// The smallest part that S3 takes, but for the last one.
+/// The smallest part that S3 accepts, except for the last one.
 const PART_BYTES_MIN: usize = 5 << 20;
 
 impl S3Config {
-    /// The defaults, for a bucket.
+    /// The default settings for a bucket.
     pub fn new(bucket: &str) -> Self {
         S3Config {
             endpoint: None,
@@ -148,8 +149,8 @@ impl S3Config {
         }
     }
 
-    /// The store's label. It holds no secrets: an endpoint with a password in it is refused, and
-    /// not shown.
+    /// The store's label. It holds no secrets: an endpoint that contains a password is refused, and
+    /// not printed.
     pub fn label(&self) -> String {
         let endpoint = self.endpoint.as_deref().unwrap_or("amazonaws.com");
         let endpoint = if endpoint.contains('@') { "(an endpoint with a password)" } else { endpoint };
@@ -189,7 +190,7 @@ impl S3Config {
         }
         let part_valid =
             |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(in_bucket);
-        // With the longest name this stays below the 1024 bytes of a key.
+        // With the longest name a key stays below the limit of 1024 bytes.
         if !self.prefix.is_empty()
             && (self.prefix.len() > 1_000 - NAME_BYTES_MAX || !self.prefix.split('/').all(part_valid))
         {
@@ -215,7 +216,7 @@ impl S3Config {
         Ok(())
     }
 
-    /// The URL of the bucket, with no slash at its end.
+    /// The URL of the bucket, without a slash at its end.
     pub(super) fn bucket_url(&self) -> String {
         let (scheme, host) = match &self.endpoint {
             Some(endpoint) => {

@@ -1,5 +1,5 @@
-//! Where the access key comes from, and how a new one is noticed: before each request the
-//! file's time is compared, and the file is read again when it has changed.
+//! Finds the access key, and notices a new one: before each request the file's time and length are
+//! compared, and the file is read again if they have changed.
 //!
 //! | source | when | a new key |
 //! |---|---|---|
@@ -7,9 +7,9 @@
 //! | `AWS_ACCESS_KEY_ID` and the like | they are set and no file is named in the settings | needs a restart: nobody can change a process's environment |
 //! | the settings' `credentials_file`, or `AWS_SHARED_CREDENTIALS_FILE` | otherwise | is used by the next request |
 //!
-//! A file is in the form of `~/.aws/credentials`; the section is `AWS_PROFILE`, or `default`. One
-//! that cannot be read, or is not whole, leaves the key that was there before in use. Other
-//! providers (of instances, of containers) write such a file with the tools of their makers.
+//! A file has the format of `~/.aws/credentials`; the section is `AWS_PROFILE`, or `default`. If a
+//! file cannot be read or is incomplete, the previous key stays in use. Other providers (of
+//! instances, of containers) write such a file with their vendors' tools.
 
 use std::fs;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// They go into headers.
+    /// The values are sent in headers.
     fn is_visible(&self) -> bool {
         let visible = |secret: &Secret| {
             !secret.reveal().is_empty() && secret.reveal().bytes().all(|byte| byte.is_ascii_graphic())
@@ -55,18 +55,18 @@ impl Key {
 struct Watched {
     path: PathBuf,
     profile: String,
-    /// Time of change and length, as they were when it was read.
+    /// Time of change and length when it was last read.
     seen: Option<(SystemTime, u64)>,
 }
 
 struct State {
     credential: Arc<AwsCredential>,
     file: Option<Watched>,
-    /// What was said last of a file that cannot be used: each thing is said once.
+    /// The last complaint about an unusable file: each complaint is logged once.
     complaint: Option<&'static str>,
 }
 
-/// Gives the key that holds now.
+/// Provides the current key.
 pub(super) struct Credentials(Mutex<State>);
 
 impl std::fmt::Debug for Credentials {
@@ -76,7 +76,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Finds the key of the settings or of `environment`.
+    /// Finds the key in the settings or in `environment`.
     pub(super) fn find(
         config: &S3Config,
         environment: &dyn Fn(&str) -> Option<String>,
@@ -139,8 +139,8 @@ fn key(id: Option<Secret>, secret: Option<Secret>, token: Option<Secret>) -> Opt
 }
 
 impl Watched {
-    /// The key in the file when it is another file than at the last call; otherwise why there is
-    /// none, if there is a reason.
+    /// The key in the file if the file has changed since the last call that returned one. Otherwise
+    /// the error has the reason, if the file is unusable, or `None`.
     fn changed(&mut self) -> Result<Key, Option<&'static str>> {
         let unreadable = Some("the credentials file cannot be read: check credentials_file");
         let metadata = fs::metadata(&self.path).map_err(|_| unreadable)?;
@@ -154,7 +154,7 @@ impl Watched {
         let text = fs::read_to_string(&self.path).map_err(|_| unreadable)?;
         let missing = Some("the credentials file has no whole key in the section: check AWS_PROFILE");
         let key = parse(&text, &self.profile).filter(Key::is_visible).ok_or(missing)?;
-        // Only what could be used is not read again.
+        // Only a file with a usable key is not read again.
         self.seen = Some(now);
         Ok(key)
     }

@@ -1,4 +1,4 @@
-//! What the service's answers and silences mean, and what to do about them.
+//! Translates the service's answers and timeouts into error kinds, with a remedy.
 
 use std::cell::RefCell;
 use std::error::Error as _;
@@ -8,8 +8,8 @@ use object_store::client::{HttpError, HttpErrorKind};
 use crate::archive::store::{Reason, StoreErrorKind};
 
 tokio::task_local! {
-    /// The last answer in the call that runs, noted by the transport: the errors of `object_store`
-    /// do not give it away.
+    /// The last answer in the current call, recorded by the transport: the errors of `object_store`
+    /// do not expose it.
     pub(super) static ANSWER: RefCell<Option<Answer>>;
 }
 
@@ -18,7 +18,7 @@ pub(super) const UNREACHABLE: StoreErrorKind = StoreErrorKind::Unavailable(Reaso
     "it cannot be reached: check the endpoint, the network, and its certificate",
 ));
 
-/// The service knows who asks, and does not let him.
+/// The service knows the caller, and denies access.
 pub(super) const ACCESS_DENIED: StoreErrorKind =
     StoreErrorKind::Refused("access is denied: check the credentials and the bucket's policy");
 /// The same, for a delete.
@@ -26,24 +26,24 @@ pub(super) const DELETE_DENIED: StoreErrorKind = StoreErrorKind::Refused(
     "access is denied: for deleting, the policy of the bucket or of the credentials must allow s3:DeleteObject, and an object that is locked stays until its lock ends",
 );
 
-/// The service does not say what it minds, or it is nothing that is known here.
+/// The service gives no reason, or one that is not known here.
 pub(super) const NOT_TAKEN: StoreErrorKind =
     StoreErrorKind::Refused("the service does not take the request: check region, endpoint and path_style");
-/// A delete that is not a matter of rights.
+/// A delete that is refused for other reasons than access rights.
 pub(super) const DELETE_NOT_TAKEN: StoreErrorKind = StoreErrorKind::Refused(
     "the service does not delete it: an object that is locked (object lock, legal hold, WORM) stays until its lock ends",
 );
-/// Credentials that were good once. Whoever renews them does so without the appliance's doing.
+/// Credentials that were valid once. They are renewed outside the appliance.
 const EXPIRED: StoreErrorKind = StoreErrorKind::Unavailable(Reason::Remote(
     "the credentials have expired (the session token is not valid any more): get new ones; a credentials file is read again by itself, others need a restart",
 ));
-/// It passes by itself when somebody sets a clock: each request is signed anew.
+/// It ends when a clock is corrected: each request is signed anew.
 const SKEWED: StoreErrorKind = StoreErrorKind::Unavailable(Reason::Remote(
     "the clocks differ too much (RequestTimeTooSkewed): set this machine's clock, or the service's; it goes on by itself then",
 ));
 
-/// The status of an answer, S3's code if there is one in it, and whether it is a page of a list
-/// that says that more follow.
+/// The status of an answer, its S3 code if it has one, and whether it is a page of a list that
+/// reports more pages.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -51,18 +51,18 @@ pub(super) struct Answer {
     pub(super) more: bool,
 }
 
-/// Whether the last answer was a page that says that more follow. To be asked within the call.
+/// Whether the last answer was a page that reports more pages. Must be called within the call.
 pub(super) fn says_more() -> bool {
     ANSWER.with(|answer| answer.borrow().as_ref().is_some_and(|answer| answer.more))
 }
 
-/// The text of an element of S3's XML, as it is there.
+/// The text of an element of S3's XML, without decoding.
 pub(super) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
 }
 
-/// The status that an error within an answer of status 200 would have had.
+/// The status that an error inside an answer of status 200 would have had.
 pub(super) fn status_of(code: &str) -> u16 {
     match code {
         "PreconditionFailed" => 412,
@@ -75,9 +75,10 @@ pub(super) fn status_of(code: &str) -> u16 {
     }
 }
 
-/// The status by which `object_store` knows that an answer is worth another try; `None` when it
-/// knows so by its own status, or it is not. A conflict is somebody else's work on the same object,
-/// which ends. That of a completion is not for another try: the upload must be made anew.
+/// The status that makes `object_store` retry an answer; `None` when it already does so for the
+/// answer's own status, or when a retry is useless. A conflict means that another request works on
+/// the same object, and that ends. A conflict of a completion is not retried: the upload must be
+/// made again.
 pub(super) fn retried_as(code: &str, completes: bool) -> Option<u16> {
     match code {
         "OperationAborted" | "ConditionalRequestConflict" if !completes => Some(503),
@@ -86,12 +87,12 @@ pub(super) fn retried_as(code: &str, completes: bool) -> Option<u16> {
     }
 }
 
-/// What a call is about, which decides what "404" means.
+/// The subject of a call, which decides what "404" means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
     /// An object that may be missing.
     Object,
-    /// An object that is being made, or the bucket: only the bucket can be missing.
+    /// An object that is being written, or the bucket: only the bucket can be missing.
     Bucket,
 }
 
@@ -104,7 +105,7 @@ pub(super) fn kind_of(
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<HttpError>() {
-            // A connection that takes too long is reported as a request that does.
+            // A connection timeout is reported as a request timeout.
             let client = error.source().and_then(|error| error.downcast_ref::<reqwest::Error>());
             return if client.is_some_and(reqwest::Error::is_connect) {
                 UNREACHABLE
@@ -134,7 +135,7 @@ fn of_transport(kind: HttpErrorKind) -> StoreErrorKind {
     StoreErrorKind::Unavailable(Reason::Remote(text))
 }
 
-/// The kind of an answer that is no success.
+/// The kind of an unsuccessful answer.
 fn of_answer(answer: &Answer, subject: Subject) -> StoreErrorKind {
     use StoreErrorKind::{Exists, NoSpace, NotFound, OutOfRange, Refused, Unavailable, Unsupported};
     match (answer.code.as_deref().unwrap_or(""), answer.status) {
@@ -157,14 +158,13 @@ fn of_answer(answer: &Answer, subject: Subject) -> StoreErrorKind {
         (_, 404) if subject == Subject::Object => NotFound,
         (_, 404) => Refused("no such bucket: make it, or check bucket and endpoint"),
         (_, 412) => Exists,
-        // Somebody does something with the same object at the same time; a put looks then at what
-        // is there.
+        // Another request works on the same object at the same time. A put then checks what exists.
         (_, 409) => Unavailable(Reason::Http(409)),
         (_, 413) => Refused("the service takes no objects of this size: choose another service"),
         (_, 416) => OutOfRange,
         (_, 405 | 501) => Unsupported("the service does not know this request"),
         (_, status @ (408 | 429 | 500..)) => Unavailable(Reason::Http(status)),
-        // A 200 with an error in it comes here by its code only.
+        // An answer of status 200 that contains an error reaches this only by its code.
         _ => NOT_TAKEN,
     }
 }

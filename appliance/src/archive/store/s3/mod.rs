@@ -1,29 +1,31 @@
-//! The S3 store: each object is an object of a bucket, over HTTP. Named for the protocol: a
-//! directory keeps objects too.
+//! The S3 store: each object is an object of a bucket, over HTTP. It is named after the protocol,
+//! because a directory stores objects too.
 //!
 //! ```text
 //! KEY = PREFIX/NAME
-//! put      PUT with If-None-Match: * (put.rs); above the buffer's size a multipart upload, completed with the same condition
-//! get      HEAD, then ranges of 8 MiB with If-Match, and the digest of the whole, where there is one
+//! put      PUT with If-None-Match: * (put.rs); above the buffer's size a multipart upload,
+//!          completed with the same condition
+//! get      HEAD, then ranges of 8 MiB with If-Match, and the digest of the whole, if there is one
 //! list     ListObjectsV2 with start-after, pages of at most 1000 keys
 //! delete   HEAD, because S3 does not say whether there was an object, then DELETE
 //! ```
 //!
-//! An open asks how the bucket is set (`bucket.rs`). With object lock each put has a SHA-256 in a
-//! header of its own, without which such a bucket takes none.
+//! Opening reads the bucket's settings (`bucket.rs`). With object lock each put has a SHA-256 in a
+//! separate header; such a bucket refuses puts without it.
 //!
-//! **Trust.** A service may ignore the condition, answer 200, and overwrite. The probe finds that
-//! out and reports it with [`Store::distrust`]; from then on every put looks first, which keeps
-//! this store from overwriting but not two of them in a race, and `conditional_put` is declared no
-//! longer. One prefix has one owner: opening it aborts the uploads that are under way below it.
+//! **Trust.** A service may ignore the condition, answer 200, and overwrite. The probe detects this
+//! and reports it with [`Store::distrust`]. From then on every put checks first whether the name
+//! exists, which prevents overwriting by this store, but not by two stores in a race.
+//! `conditional_put` is then no longer declared. One prefix has one owner: opening it aborts the
+//! uploads that are under way below it.
 //!
 //! **Bounds.** A call waits at most `(retries_max + 1) * request_timeout_ms` and the pauses between
-//! tries (at most 2 s each) for each of its requests; a commit makes at most two more requests
-//! after one that failed. An open put holds `buffer_bytes`. The store has one thread of its own,
-//! for connections; calls run on the caller's thread, and must not be made from within an
-//! asynchronous runtime.
+//! tries (at most 2 s each) for each of its requests. A commit makes at most two more requests
+//! after one that failed. An open put holds `buffer_bytes`. The store has one thread, for
+//! connections. Calls run on the caller's thread, and must not be made from within an asynchronous
+//! runtime.
 //!
-//! **Costs.** A put is one request, a range is one request, a stat is one; bytes are hashed twice
+//! **Costs.** A put is one request, a range is one request, a stat is one. Bytes are hashed twice
 //! (SHA-256 for the signature, BLAKE3 for `get`) and copied once.
 
 mod bucket;
@@ -64,11 +66,11 @@ use super::{
 
 /// The most keys of one answer.
 const KEYS_MAX: usize = 1000;
-/// The most pages in a row that bring nothing.
+/// The most pages in a row without an object.
 const BARREN_PAGES_MAX: usize = 100;
-/// Bytes that `get` asks for at a time.
+/// Bytes that `get` requests at a time.
 const GET_BYTES: usize = 8 << 20;
-/// The largest object of the protocol, in bytes.
+/// The largest object that the protocol allows, in bytes.
 const OBJECT_BYTES_MAX: u64 = 5 << 40;
 
 /// A store in an S3 bucket.
@@ -77,25 +79,25 @@ pub struct S3Store {
     key_prefix: String,
     buffer_bytes: usize,
     capacity_bytes: Option<u64>,
-    // The handle uses it until the drop.
+    // `handle` uses it until the drop.
     runtime: Option<Runtime>,
     handle: Handle,
     s3: AmazonS3,
     signer: Signer,
     settings: bucket::Settings,
     conditional: Arc<AtomicBool>,
-    // Bytes of objects and of puts that are open; unknown until somebody asks.
+    // Bytes of objects and of open puts; unknown until first requested.
     used_bytes: Mutex<Option<u64>>,
 }
 
 impl std::fmt::Debug for S3Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the client: it holds the credentials.
+        // Without the client: it holds the credentials.
         f.debug_struct("S3Store").field("label", &self.label).finish_non_exhaustive()
     }
 }
 
-/// What a HEAD answers.
+/// The answer to a HEAD.
 struct Head {
     len_bytes: u64,
     etag: Option<String>,
@@ -104,8 +106,8 @@ struct Head {
 }
 
 impl S3Store {
-    /// Opens a bucket, with a request to see that it is there, and aborts the uploads that an
-    /// earlier owner has left.
+    /// Opens a bucket: a request checks that it exists, and the uploads that an earlier owner left
+    /// are aborted.
     ///
     /// # Errors
     /// `Refused` with what to change: settings, credentials, bucket; `Unavailable` when the service
@@ -166,13 +168,13 @@ impl S3Store {
         Ok(store)
     }
 
-    /// What the operator must know of the bucket, as it was when this was opened. A service that
-    /// does not say how the bucket is set has nothing to say.
+    /// What the operator must know about the bucket, as of the open. Empty for a service that does
+    /// not report the bucket's settings.
     pub fn notes(&self) -> Vec<String> {
         self.settings.notes(&self.label)
     }
 
-    /// Waits for a request; a failure becomes the kind that it means.
+    /// Waits for a request; a failure is translated into its kind.
     fn run<T>(
         &self,
         subject: Subject,
@@ -218,7 +220,7 @@ impl S3Store {
         })
     }
 
-    /// An answer to a HEAD has no words: what a list is answered may say more about a refusal.
+    /// An answer to a HEAD has no body: the answer to a list may explain a refusal better.
     fn explained(&self, kind: StoreErrorKind) -> StoreErrorKind {
         if ![ACCESS_DENIED, NOT_TAKEN].contains(&kind) {
             return kind;
@@ -228,7 +230,8 @@ impl S3Store {
         listed.err().unwrap_or(kind)
     }
 
-    /// Fills a buffer, which is not empty, from an object that still has `etag`, if there is one.
+    /// Fills a buffer, which must not be empty, from an object. If `etag` is given, the object must
+    /// still have it.
     fn read(
         &self,
         name: &Name,
@@ -255,13 +258,13 @@ impl S3Store {
                 Ok(())
             }
             Ok(Some(_)) => Err(StoreErrorKind::Corrupt("the service gives another length than it says")),
-            // The condition of the read, not that of a put.
+            // The failed condition is that of the read, not that of a put.
             Err(StoreErrorKind::Exists) => Err(StoreErrorKind::Corrupt("it was changed while it was read")),
             Err(kind) => Err(kind),
         }
     }
 
-    /// The object of a key, if it is one of ours.
+    /// The object of a key, if the key is a valid name below the prefix.
     fn stat_of(&self, found: &ObjectMeta) -> Option<ObjectStat> {
         let name = found.location.as_ref().strip_prefix(&self.key_prefix)?;
         Some(ObjectStat { name: Name::new(name).ok()?, len_bytes: found.size })
@@ -271,7 +274,7 @@ impl S3Store {
         self.used_bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes in use: counted the first time with a list of everything, kept up from then on.
+    /// Bytes in use: counted by a list of all objects the first time, and maintained from then on.
     fn used_counted(&self) -> Result<u64, StoreError> {
         if let Some(used_bytes) = *self.used() {
             return Ok(used_bytes);
@@ -289,7 +292,7 @@ impl S3Store {
         Ok(*self.used().get_or_insert(used_bytes))
     }
 
-    /// Takes room for bytes of a put.
+    /// Reserves space for bytes of a put.
     fn reserve(&self, len_bytes: u64) -> Result<(), StoreErrorKind> {
         let mut used = self.used();
         let Some(used_bytes) = &mut *used else { return Ok(()) };
@@ -309,7 +312,7 @@ impl S3Store {
 
 impl Drop for S3Store {
     fn drop(&mut self) {
-        // Without waiting: a host's name that is being looked up must not hold the owner back.
+        // Without waiting: a host name lookup in progress must not delay the owner.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -335,7 +338,7 @@ impl Store for S3Store {
     }
 
     fn put_start<'a>(&'a self, name: &Name, max_bytes: u64) -> Result<Box<dyn Put + 'a>, StoreError> {
-        // Whether the name is taken is asked by the commit, in the same request.
+        // The commit checks whether the name is taken, in the same request.
         Ok(Box::new(self.begin_put(name.clone(), max_bytes)))
     }
 
@@ -431,7 +434,7 @@ impl Store for S3Store {
         let len_bytes = self.head(name).map_err(failed)?.len_bytes;
         let path = self.path(name);
         match self.run(Subject::Object, self.s3.delete(&path)) {
-            // It was there: a try before the last one has removed it.
+            // The object existed: an earlier try of this request has deleted it.
             Ok(()) | Err(StoreErrorKind::NotFound) => {}
             Err(kind @ (ACCESS_DENIED | NOT_TAKEN)) => {
                 let lock = self.handle.block_on(self.signer.lock_end(path.as_ref()));
@@ -445,7 +448,7 @@ impl Store for S3Store {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        // Every answer came after the service had made its work stable.
+        // The service answers only after its work is stable.
         Ok(())
     }
 

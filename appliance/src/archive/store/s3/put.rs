@@ -1,18 +1,18 @@
-//! A put: whole in one request up to the buffer's size, in parts above it.
+//! Writes an object: in one request up to the buffer's size, in parts above it.
 //!
 //! ```text
-//! buffering -> PUT with If-None-Match: *                                             -> committed
-//! buffering -> buffer full: create upload -> parts of the buffer's size -> complete  -> committed
-//!                           any failure or drop: abort                               -> nothing is left
+//! buffering -> PUT with If-None-Match: *                                            -> committed
+//! buffering -> buffer full: create upload -> parts of the buffer's size -> complete -> committed
+//!                           any failure or drop: abort                    -> nothing is left
 //! ```
 //!
-//! **Whose object is it?** A request that was tried again, or had no answer, may have done its work
-//! the first time; then the service says that the object exists. So each put has an id in the
-//! object's metadata, and after such a failure the object is looked up: with this put's id it is
-//! committed after all.
+//! **Whose object is it?** A request that was retried, or got no answer, may have succeeded the
+//! first time; then the service reports that the object exists. So each put has an id in the
+//! object's metadata, and after such a failure the object is looked up. If it has this put's id,
+//! the put counts as committed.
 //!
 //! An object of one request also has the BLAKE3 of its bytes in its metadata, which `get` checks.
-//! The metadata of a multipart upload is sent before its bytes are known, so it has none.
+//! The metadata of a multipart upload is sent before its bytes are known, so it has no digest.
 
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::{
@@ -35,17 +35,17 @@ pub(super) struct S3Put<'a> {
     name: Name,
     max_bytes: u64,
     len_bytes: u64,
-    // At most `buffer_bytes` of the store, grown as bytes come.
+    // At most the store's `buffer_bytes`; grows as bytes arrive.
     buffer: Vec<u8>,
     upload: Option<Upload>,
     id: String,
-    // A part is lost: the put cannot be committed any more.
+    // Sending a part failed: the put cannot be committed any more.
     broken: Option<StoreErrorKind>,
     committed: bool,
 }
 
 impl S3Store {
-    /// A put, which sends nothing yet.
+    /// Begins a put; sends nothing yet.
     pub(super) fn begin_put(&self, name: Name, max_bytes: u64) -> S3Put<'_> {
         S3Put {
             store: self,
@@ -83,7 +83,7 @@ impl S3Put<'_> {
         Ok(())
     }
 
-    /// One request for everything.
+    /// Sends everything in one request.
     fn put_whole(&mut self) -> Result<(), StoreErrorKind> {
         let store = self.store;
         let path = store.path(&self.name);
@@ -99,15 +99,15 @@ impl S3Put<'_> {
             let mode = if conditional { PutMode::Create } else { PutMode::Overwrite };
             let options = PutOptions { mode, attributes, ..Default::default() };
             match store.run(Subject::Bucket, store.s3.put_opts(&path, payload.clone(), options)) {
-                // A service that says that it has no conditional put is better than one that says
-                // nothing.
+                // A service that reports that it has no conditional put is better than one that
+                // ignores the condition silently.
                 Err(StoreErrorKind::Unsupported(_)) if conditional => store.trust_conditions(false),
                 result => return result.map(|_| ()),
             }
         }
     }
 
-    /// Where the service does not refuse to overwrite, this store does, as well as it can.
+    /// If the service does not refuse to overwrite, this store checks first; a race remains.
     fn refuse_existing(&self) -> Result<(), StoreErrorKind> {
         match self.store.head(&self.name) {
             Ok(_) => Err(StoreErrorKind::Exists),
@@ -116,13 +116,13 @@ impl S3Put<'_> {
         }
     }
 
-    /// The last part, and the parts become an object.
+    /// Sends the last part and completes the upload to an object.
     fn complete(&mut self) -> Result<(), StoreErrorKind> {
         if !self.buffer.is_empty() {
             self.send_part()?;
         }
-        // Not every service that knows the condition on a put knows it here: look first, whatever
-        // the probe found.
+        // Some services support the condition on a put but not here: check first, whatever the
+        // probe found.
         self.refuse_existing()?;
         let Some(upload) = &mut self.upload else { return Ok(()) };
         let parts = std::mem::take(&mut upload.parts);
@@ -136,12 +136,13 @@ impl S3Put<'_> {
         Ok(())
     }
 
-    /// After a failure: whether the object is there all the same, and whose it is.
+    /// After a failure: checks whether the object exists nevertheless, and whether it is this
+    /// put's.
     fn settle(&self, kind: StoreErrorKind) -> Result<(), StoreErrorKind> {
         let doubtful = match kind {
             UNREACHABLE => false,
             StoreErrorKind::Exists | StoreErrorKind::Corrupt(_) | StoreErrorKind::Unavailable(_) => true,
-            // An upload that is complete already is refused in many words.
+            // Services refuse a completed upload with different errors.
             _ => self.upload.is_some(),
         };
         if !doubtful {
@@ -156,7 +157,7 @@ impl S3Put<'_> {
                 let text = "the service reports a conflict, but there is no object: put it again";
                 Err(StoreErrorKind::Unavailable(Reason::Remote(text)))
             }
-            // It may be this put's own, whose first answer was lost.
+            // It may be this put's own object, whose first answer was lost.
             Err(unknown) if kind == StoreErrorKind::Exists => Err(unknown),
             Err(_) => Err(kind),
         }
@@ -212,7 +213,7 @@ impl Drop for S3Put<'_> {
         }
         self.store.release(self.len_bytes);
         if let Some(upload) = &self.upload {
-            // What cannot be aborted now is aborted by the next open.
+            // The next open aborts an upload that cannot be aborted now.
             let path = self.store.path(&self.name);
             let _ = self.store.run(Subject::Bucket, self.store.s3.abort_multipart(&path, &upload.id));
         }

@@ -1,4 +1,4 @@
-//! What a request of our own needs, which `object_store` does not make.
+//! Signs requests that `object_store` does not offer.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use object_store::client::HttpClient;
 
 use super::credentials::Credentials;
 
-/// What a request of our own needs.
+/// What is needed to sign and send such a request.
 pub(super) struct Signer {
     pub(super) client: HttpClient,
     pub(super) credentials: Arc<Credentials>,

@@ -1,5 +1,5 @@
-//! The HTTP client below `object_store`: notes each answer for [`fault`](super::fault), and adds
-//! the condition to the completion of a multipart upload, which `object_store` leaves out.
+//! The HTTP client below `object_store`: records each answer for [`fault`](super::fault), and adds
+//! the condition to the completion of a multipart upload, which `object_store` omits.
 
 use std::fs;
 use std::pin::Pin;
@@ -18,16 +18,16 @@ use crate::archive::store::{StoreError, StoreErrorKind};
 /// The longest code that is read, in bytes.
 const CODE_BYTES_MAX: usize = 64;
 
-/// Gives `object_store` the client that is there already.
+/// Passes the existing client to `object_store`.
 #[derive(Debug, Clone)]
 pub(super) struct Connector(HttpClient);
 
 impl Connector {
-    /// Sets TLS and timeouts up. While `conditional` is set, multipart uploads are completed with
+    /// Sets up TLS and timeouts. While `conditional` is set, multipart uploads are completed with
     /// `If-None-Match: *`.
     pub(super) fn new(config: &S3Config, conditional: Arc<AtomicBool>) -> Result<Self, StoreError> {
         let refused = |text| StoreError::new(&config.label(), "open", StoreErrorKind::Refused(text));
-        // Another part of the process may have chosen one already, which is fine.
+        // Another part of the process may have installed a provider already, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
@@ -43,7 +43,7 @@ impl Connector {
             builder = builder.tls_certs_merge(certificates);
         }
         if config.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://")) {
-            // No TLS: a machine without any certificates will do.
+            // No TLS: this works on a machine without certificates.
             builder = builder.tls_certs_only([]);
         }
         let client = builder.build().map_err(|_| {
@@ -78,14 +78,14 @@ impl Transport {
         if completes && self.conditional.load(Ordering::Relaxed) {
             request.headers_mut().insert("if-none-match", HeaderValue::from_static("*"));
         }
-        // An object's bytes say nothing about how it went; everything else may.
+        // An object's bytes do not contain an error; the body of any other answer may.
         let gives_object = request.method() == reqwest::Method::GET
             && request.uri().query().is_none_or(|query| !query.contains("list-type="));
         note(None);
         let response = self.client.call(request).await?;
         let status = response.status().as_u16();
-        // A completion answers 200 early, and says only in its body how it went; some services, and
-        // proxies in front of them, do that for the others too.
+        // A completion sends status 200 early, and its body has the result. Some services, and
+        // proxies in front of them, do that for other requests too.
         if response.status().is_success() && gives_object {
             note(Some(Answer { status, code: None, more: false }));
             return Ok(response);
@@ -103,7 +103,7 @@ impl Transport {
             Some(code) if parts.status.is_success() => status_of(code),
             _ => status,
         };
-        // `object_store` tries again by the status alone, and looks for errors in few bodies.
+        // `object_store` retries by the status alone, and searches few bodies for errors.
         let shown = code.as_deref().and_then(|code| retried_as(code, completes)).unwrap_or(status);
         parts.status = reqwest::StatusCode::from_u16(shown).unwrap_or(parts.status);
         note(Some(Answer { status, code, more }));
@@ -112,7 +112,7 @@ impl Transport {
 }
 
 fn note(answer: Option<Answer>) {
-    // Outside of a call nobody asks.
+    // Outside a call nothing reads the answer.
     let _ = ANSWER.try_with(|noted| *noted.borrow_mut() = answer);
 }
 

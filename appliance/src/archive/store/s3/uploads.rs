@@ -1,5 +1,5 @@
-//! Multipart uploads that a crash has left: they cannot be seen in a list, but their parts take
-//! space until they are aborted.
+//! Aborts multipart uploads that a crash has left: a list of objects does not show them, but their
+//! parts take space until they are aborted.
 //!
 //! `object_store` does not list uploads, so the request is made and signed here. At most
 //! [`ROUNDS_MAX`] lists of [`UPLOADS_MAX`] uploads are read.
@@ -15,9 +15,9 @@ const ROUNDS_MAX: usize = 100;
 const UPLOADS_MAX: usize = 1000;
 
 impl Signer {
-    /// The service's list of uploads under a prefix of keys; `None` when it does not say.
+    /// The service's list of uploads with a key prefix; `None` when it gives none.
     async fn list(&self, key_prefix: &str) -> Option<String> {
-        // A prefix has no bytes that need an escape but its slashes.
+        // In a prefix only slashes need an escape.
         let prefix = key_prefix.replace('/', "%2F");
         self.ask(&format!("max-uploads={UPLOADS_MAX}&prefix={prefix}&uploads=")).await
     }
@@ -40,8 +40,8 @@ fn uploads(xml: &str) -> Vec<(String, String)> {
 }
 
 impl S3Store {
-    /// Aborts every upload of an object of this store's; returns how many. A service that does not
-    /// list uploads keeps them: it needs a rule of its own for their age.
+    /// Aborts every upload of this store's objects; returns how many. A service that does not list
+    /// uploads keeps them: it needs a lifecycle rule for their age.
     pub(super) fn abort_leftovers(&self) -> u64 {
         let mut aborted = 0_u64;
         for _ in 0..ROUNDS_MAX {

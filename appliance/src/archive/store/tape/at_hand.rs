@@ -1,15 +1,16 @@
-//! Small objects that are needed whichever cartridge is away: who owns the archive.
+//! Keeps copies of small objects that must be readable whichever cartridge is away: the records of
+//! who owns the archive.
 //!
-//! A copy of each is stored beside the ledger, so no tape moves when it is read; and it is repeated
-//! as one of the first files of each cartridge that is begun, so any set of cartridges says whose
-//! the objects on it are. The newest of each folder is kept.
+//! A copy of each is stored next to the ledger, so reading it moves no tape. It is also repeated as
+//! one of the first files of each new cartridge, so that any set of cartridges shows who owns the
+//! objects on it. The newest object of each folder is kept.
 //!
 //! ```text
 //! at-hand-STORE-FOLDER   CRC32C NAME \n the object
 //! ```
 //!
-//! A copy is believed only where it is what the tape was given, by length and checksum of each
-//! part.
+//! A copy is used only if it matches what was written to the tape, by length and by the checksum of
+//! each part.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,7 +37,7 @@ pub(super) struct AtHand {
 }
 
 impl AtHand {
-    /// Reads what is kept for a store. A damaged copy is passed over: the tape has the object too.
+    /// Reads the copies of a store. A damaged copy is skipped: the tape has the object too.
     pub(super) fn open(directory: &Path, store: Uuid) -> io::Result<Self> {
         let mut kept = BTreeMap::new();
         let entries = match fs::read_dir(directory) {
@@ -61,7 +62,7 @@ impl AtHand {
         Ok(AtHand { directory: directory.to_owned(), store, kept })
     }
 
-    /// Keeps a copy of an object, in place of the one of the same folder before.
+    /// Stores a copy of an object; it replaces the earlier copy of the same folder.
     pub(super) fn keep(&mut self, name: &Name, bytes: &[u8]) -> io::Result<()> {
         let folder = folder_of(name).to_owned();
         let path = self.directory.join(prefix_of(self.store) + &folder.replace('/', "_"));
@@ -70,7 +71,7 @@ impl AtHand {
         Ok(())
     }
 
-    /// The copy of an object, if it is what the tape was given.
+    /// The copy of an object, if it matches what was written to the tape.
     pub(super) fn find(&self, name: &Name, entry: &Entry) -> Option<Arc<[u8]>> {
         let (_, bytes) = self.kept.get(folder_of(name)).filter(|(kept, _)| kept == name)?;
         is_content(entry, bytes).then(|| Arc::clone(bytes))
@@ -108,7 +109,7 @@ pub(super) fn decode(text: &[u8]) -> Option<(Name, Arc<[u8]>)> {
     Some((Name::new(std::str::from_utf8(name).ok()?).ok()?, bytes.into()))
 }
 
-/// Whether the parts on tape hold these bytes.
+/// Whether the parts on tape contain these bytes.
 fn is_content(entry: &Entry, bytes: &[u8]) -> bool {
     let mut rest = bytes;
     let mut is_part = |bytes_of_part: u64, crc: u32| {
@@ -124,8 +125,8 @@ fn is_content(entry: &Entry, bytes: &[u8]) -> bool {
 }
 
 impl<L: Library> TapeStore<L> {
-    /// Repeats what is at hand on a cartridge that was begun. What cannot be repeated now is
-    /// after the next object.
+    /// Repeats the copies on a new cartridge. A copy that cannot be repeated now is repeated after
+    /// the next object.
     pub(super) fn repeat_at_hand(&self, tape: &mut Tape<L>) {
         let all: Vec<_> = tape.at_hand.all().map(|(name, bytes)| (name.clone(), Arc::clone(bytes))).collect();
         for (name, bytes) in all {
@@ -190,7 +191,7 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, bytes).unwrap();
             let found = found(&AtHand::open(folder.path(), store).unwrap());
-            // The case of a hexadecimal digit has no meaning.
+            // The case of a hexadecimal digit has no effect.
             assert!(found == all[1..] || found == all, "bit {bit}: {found:?}");
         }
     }

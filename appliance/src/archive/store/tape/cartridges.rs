@@ -1,20 +1,20 @@
 //! The cartridges that a store knows, each by its index.
 //!
-//! Invariant: a cartridge is added at the end and never removed, so that an index stays valid as
-//! long as the list: [`Cartridges::len`] before a [`Cartridges::push`], or a place in the order of
-//! [`Cartridges::iter`].
+//! Invariant: a cartridge is added at the end and never removed, so an index stays valid as long as
+//! the list. An index is either [`Cartridges::len`] before a [`Cartridges::push`], or a position in
+//! the order of [`Cartridges::iter`].
 
 use std::ops::{Index, IndexMut};
 
 use super::format::MARK_BYTES;
 
-/// Bytes that a file takes beside its data.
+/// Bytes of a file in addition to its data.
 const FILE_OVERHEAD_BYTES: u64 = 2 * MARK_BYTES as u64;
 
-/// What may be done with a cartridge.
+/// How a cartridge may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Files are appended to it.
+    /// Files can be appended to it.
     Writable,
     /// It is damaged: nothing is written to it any more.
     ReadOnly,
@@ -31,15 +31,15 @@ pub(super) struct Cartridge {
     /// Its label can be read.
     pub has_label: bool,
     pub access: Access,
-    /// Where the next file goes.
+    /// The position of the next file.
     pub append: u64,
-    /// After the filemark of the last file, or of the label.
+    /// The position after the filemark of the last file, or of the label.
     pub ended_at: u64,
-    /// The number of the last file that has ended on it.
+    /// The number of the last finished file on it.
     pub last_file: Option<u64>,
-    /// What follows `append` is of a put that was never committed.
+    /// What follows `append` belongs to a put that was never committed.
     pub scrap: bool,
-    /// Bytes of the files before that place.
+    /// Bytes of the files before `append`.
     pub used_bytes: u64,
 }
 
@@ -58,7 +58,7 @@ impl Cartridge {
         }
     }
 
-    /// Counts a file with so many bytes of data.
+    /// Counts a file with this many bytes of data.
     pub(super) fn count_file(&mut self, data_bytes: u64) {
         self.used_bytes = self.used_bytes.saturating_add(data_bytes).saturating_add(FILE_OVERHEAD_BYTES);
     }
@@ -69,17 +69,17 @@ impl Cartridge {
 pub(super) struct Cartridges(Vec<Cartridge>);
 
 impl Cartridges {
-    /// Adds one.
+    /// Adds a cartridge.
     pub(super) fn push(&mut self, cartridge: Cartridge) {
         self.0.push(cartridge);
     }
 
-    /// The index that the next one gets.
+    /// The index of the next cartridge.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// All of them, in the order of their indices.
+    /// All cartridges, in the order of their indices.
     pub(super) fn iter(&self) -> std::slice::Iter<'_, Cartridge> {
         self.0.iter()
     }

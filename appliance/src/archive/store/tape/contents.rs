@@ -1,5 +1,5 @@
-//! What is on a set of cartridges: the objects, from the files that a scan has found and from what
-//! the ledger remembers.
+//! Builds the directory of a set of cartridges: the objects, from the files that a scan has found
+//! and from the ledger.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::scan::{Entry, File, Found, Part};
 /// The files of all cartridges.
 pub(super) type Files = Vec<File>;
 
-/// Puts the parts of objects together, in the order in which they were written.
+/// Joins the parts of objects, in the order in which they were written.
 pub(super) fn assemble(found: &mut Found, mut files: Files) {
     files.sort_by_key(|file| file.header.file);
     found.next_file = files.last().map_or(0, |file| file.header.file.saturating_add(1));
@@ -43,8 +43,8 @@ pub(super) fn assemble(found: &mut Found, mut files: Files) {
         let entry = Entry { first_file: file.header.first_file, len_bytes, parts };
         found.objects.insert(file.header.name.clone(), entry);
     }
-    // A file that has its end is never written over, even when its object is incomplete: a
-    // cartridge of the set may only be absent.
+    // A finished file is never overwritten, even when its object is incomplete: a cartridge of the
+    // set may only be absent.
     found.current = files.last().map(|file| file.cartridge).or_else(|| {
         let cartridges = found.cartridges.iter().enumerate();
         let numbered = cartridges.filter_map(|(index, cartridge)| Some((cartridge.number?, index)));
@@ -62,8 +62,8 @@ fn part_of(file: &File) -> Part {
     }
 }
 
-/// Adds what the ledger knows and the cartridges do not show: cartridges that are away, and objects
-/// that are on them or were lost with a damaged place.
+/// Adds what the ledger has and the cartridges do not show: cartridges that are away, and objects
+/// that are on them or were lost at a damaged place.
 pub(super) fn merge(found: &mut Found, known: Option<&Known>) {
     let Some(known) = known else {
         let highest = found.cartridges.iter().filter_map(|cartridge| cartridge.number).max();
@@ -144,7 +144,7 @@ fn entry_of(found: &Found, object: &KnownObject) -> Option<Entry> {
     Some(Entry { first_file: object.first_file, len_bytes: object.len_bytes, parts })
 }
 
-/// An object as the ledger writes it down; `None` for one on a cartridge whose number is not known.
+/// An object in the ledger's form; `None` if it is on a cartridge whose number is not known.
 pub(super) fn known_of(cartridges: &Cartridges, entry: &Entry) -> Option<KnownObject> {
     let parts = entry.parts.iter().map(|part| {
         let cartridge = cartridges[part.cartridge].number?;
@@ -154,7 +154,7 @@ pub(super) fn known_of(cartridges: &Cartridges, entry: &Entry) -> Option<KnownOb
     Some(KnownObject { first_file: entry.first_file, len_bytes: entry.len_bytes, parts })
 }
 
-/// Everything that was found, for a ledger that is written anew.
+/// Everything that was found, for a ledger that is rewritten.
 pub(super) fn known(found: &Found) -> Known {
     let mut known = Known { next_file: found.next_file, ..Known::default() };
     for cartridge in found.cartridges.iter() {

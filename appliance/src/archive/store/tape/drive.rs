@@ -1,88 +1,88 @@
-//! What a tape drive is: the least that the SSC command set and Linux's `st` have in common.
+//! The interface of a tape drive: the smallest common set of the SSC command set and Linux's `st`.
 
 use std::io;
 
-/// The largest block: as large as drives commonly take.
+/// The largest block: a size that drives commonly support.
 pub(super) const BLOCK_BYTES_MAX: usize = 1 << 20;
 
-/// Where the tape is.
+/// The position of the tape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// Blocks and filemarks before this place, as `READ POSITION` and `MTTELL` count them.
+    /// Blocks and filemarks before this position, as `READ POSITION` and `MTTELL` count them.
     pub object: u64,
     /// Whether the early-warning mark has been passed.
     pub early_warning: bool,
 }
 
-/// How a write ended well.
+/// The result of a successful write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
-    /// The tape's end is near: end the file now. What was written is on the tape.
+    /// The tape's end is near: end the file now. The data of this write is on the tape.
     pub early_warning: bool,
 }
 
-/// What was read.
+/// The result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
-    /// A block of that many bytes.
+    /// A block of this many bytes.
     Block(usize),
-    /// A filemark; the tape is then after it.
+    /// A filemark; the tape is now after it.
     Filemark,
-    /// Nothing was ever written from here on.
+    /// Nothing was written after this position.
     EndOfData,
 }
 
-/// A place of a cartridge where its structure is damaged. What follows it may be whole.
+/// A place of a cartridge where its structure is damaged. What follows it may be intact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Damage {
-    /// The number of the object that is hit, as [`Position`] counts.
+    /// The number of the affected object, as [`Position`] counts.
     pub object: u64,
-    /// Where in the cartridge's file.
+    /// The offset in the cartridge's file.
     pub offset_bytes: u64,
-    /// How much cannot be used.
+    /// The number of unusable bytes.
     pub len_bytes: u64,
     /// Bytes of the file from the damaged object on.
     pub behind_bytes: u64,
 }
 
-/// Why a drive did not do it.
+/// Why a drive failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
-    /// No room for this block: the physical end. Nothing of it can be read.
+    /// No room for this block: the physical end. No part of it can be read.
     #[error("end of medium")]
     EndOfMedium,
-    /// The block is larger than the buffer, or than the drive can write.
+    /// The block is larger than the buffer, or larger than the drive can write.
     #[error("a block of {0} bytes is too large")]
     BlockTooLarge(usize),
-    /// The medium cannot be read here.
+    /// The medium cannot be read at this position.
     #[error("medium error at object {0}")]
     Medium(u64),
-    /// There is no such place on the tape.
+    /// The tape has no such position.
     #[error("no such position: object {0}")]
     NoSuchPosition(u64),
     /// The library has no such cartridge.
     #[error("no such cartridge")]
     NoSuchCartridge,
-    /// Another cartridge is where this one was, or it does not end where it did: nothing was
-    /// written.
+    /// Another cartridge is in the place of this one, or it does not end where it ended before:
+    /// nothing was written.
     #[error("the cartridge is not as it was left")]
     Changed,
-    /// Something is stored at that place, and nobody has said that it may go.
+    /// Something is stored at that position, and no caller has allowed overwriting it.
     #[error("object {0} must not be overwritten")]
     Protected(u64),
-    /// The operating system's failure.
+    /// An error of the operating system.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// A drive with a cartridge in it. Calls block. A write makes its place the new end of data: what
-/// was after it is lost.
+/// A drive with a cartridge in it. Calls block. A write makes its position the new end of data:
+/// anything after it is lost.
 ///
-/// It fits Linux's `st` (`/dev/nst*`, variable blocks, SCSI-2 logical addresses): `read` and
-/// `write`; MTWEOF and MTWEOFI; MTFSF and MTBSF; MTSEEK and MTIOCPOS; MTREW; MTEOM. There the write
-/// that passes the early-warning mark ends well and the next one gives ENOSPC, after which writes
-/// are allowed again: the driver reports [`Written::early_warning`] then, having repeated the
-/// write.
+/// The interface fits Linux's `st` (`/dev/nst*`, variable blocks, SCSI-2 logical addresses): `read`
+/// and `write`; MTWEOF and MTWEOFI; MTFSF and MTBSF; MTSEEK and MTIOCPOS; MTREW; MTEOM. With `st`,
+/// the write that passes the early-warning mark succeeds and the next one gives ENOSPC, after which
+/// writes are allowed again. The driver then repeats the write and reports
+/// [`Written::early_warning`].
 pub trait Drive: Send {
     /// The largest block, in bytes.
     fn block_bytes_max(&self) -> usize;
@@ -94,74 +94,75 @@ pub trait Drive: Send {
     fn write_block(&mut self, block: &[u8]) -> Result<Written, DriveError>;
 
     /// Writes filemarks. Unless `immediate`, everything before them is on the medium when this
-    /// returns, and late errors of writes show up here.
+    /// returns, and deferred errors of earlier writes are reported here.
     ///
     /// # Errors
     /// [`DriveError`].
     fn write_filemarks(&mut self, count: u32, immediate: bool) -> Result<Written, DriveError>;
 
-    /// Reads the next block, or passes the next filemark.
+    /// Reads the next block, or moves past the next filemark.
     ///
     /// # Errors
     /// [`DriveError::BlockTooLarge`] when the buffer is too small (the tape is then after the
     /// block), or others.
     fn read_block(&mut self, buffer: &mut [u8]) -> Result<Read, DriveError>;
 
-    /// Passes `count` filemarks forward (and is then after the last) or, negative, backward (and is
-    /// then before the last). Returns how many were passed: fewer at the end of data or the begin
-    /// of the tape.
+    /// Moves past `count` filemarks forward (the tape is then after the last one) or, if negative,
+    /// backward (the tape is then before the last one). Returns how many were passed: fewer at the
+    /// end of data or at the beginning of the tape.
     ///
     /// # Errors
     /// [`DriveError`].
     fn space_filemarks(&mut self, count: i64) -> Result<u64, DriveError>;
 
-    /// Goes after the last block or filemark.
+    /// Moves after the last block or filemark.
     ///
     /// # Errors
     /// [`DriveError`].
     fn space_end_of_data(&mut self) -> Result<(), DriveError>;
 
-    /// Goes to a position as [`position`](Self::position) gave it.
+    /// Moves to a position that [`position`](Self::position) returned.
     ///
     /// # Errors
     /// [`DriveError::NoSuchPosition`] after the end of data, or others.
     fn locate(&mut self, object: u64) -> Result<(), DriveError>;
 
-    /// Where the tape is.
+    /// The position of the tape.
     ///
     /// # Errors
     /// [`DriveError`].
     fn position(&mut self) -> Result<Position, DriveError>;
 
-    /// Makes everything that was written stable, without a filemark.
+    /// Makes all written data stable, without a filemark.
     ///
     /// # Errors
     /// [`DriveError`].
     fn flush(&mut self) -> Result<(), DriveError>;
 
-    /// Says that nothing from a position on is needed, where a drive wants to know that before it
-    /// writes.
+    /// Declares that nothing from a position on is needed, for drives that require this before a
+    /// write.
     fn allow_writes(&mut self, _from: u64) {}
 
-    /// Where the cartridge's structure is damaged, as far as the drive knows without a read.
+    /// The damaged places of the cartridge's structure, as far as the drive knows them without a
+    /// read.
     fn damage(&self) -> Vec<Damage> {
         Vec::new()
     }
 
-    /// Bytes after the end of data that are no records: of a write that was cut off, or of a lost
-    /// end.
+    /// Bytes after the end of data that are not records: from a write that was cut off, or after a
+    /// lost end.
     fn tail_bytes(&self) -> u64 {
         0
     }
 
-    /// Goes to the begin of the tape.
+    /// Moves to the beginning of the tape.
     ///
     /// # Errors
     /// [`DriveError`].
     fn rewind(&mut self) -> Result<(), DriveError>;
 }
 
-/// One drive and the cartridges that can be put into it.
+/// One drive and the cartridges that can be mounted in it.
 pub trait Library: Send {
     /// The cartridges' barcodes, in order; at most some thousands.
     ///
@@ -169,13 +170,13 @@ pub trait Library: Send {
     /// [`DriveError`].
     fn cartridges(&mut self) -> Result<Vec<String>, DriveError>;
 
-    /// Whether a barcode belongs to a cartridge, and not to the drive that it is in.
+    /// Whether a barcode identifies a cartridge, and not the drive that contains it.
     fn names_cartridges(&self) -> bool {
         true
     }
 
-    /// The drive with that cartridge in it; where the tape is is not defined when another one was
-    /// in it before.
+    /// The drive with that cartridge in it. The position of the tape is undefined if another
+    /// cartridge was mounted before.
     ///
     /// # Errors
     /// [`DriveError::NoSuchCartridge`], or others.
@@ -186,6 +187,6 @@ pub trait Library: Send {
 pub struct Mounted<'a> {
     /// The drive.
     pub drive: &'a mut dyn Drive,
-    /// Whether it may be another cartridge than at the last call: its label must be read.
+    /// Whether it may be another cartridge than at the last call: its label must then be read.
     pub is_new: bool,
 }

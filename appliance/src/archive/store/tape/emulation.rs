@@ -9,11 +9,11 @@
 //!
 //! The top four bits of a length are a class: 0 for good data, 8 for a block that could not be
 //! read. After a damaged place the records are found again (`simh`); such a place reads as a medium
-//! error, as on a tape. The places of all blocks are held in memory: 8 bytes each.
+//! error, as on a tape. The offsets of all blocks are held in memory: 8 bytes each.
 //!
-//! **Nothing is cut off unasked.** A write makes its place the end of the file; so a cartridge of a
-//! library takes writes only from a position on that the store has named with
-//! [`Drive::allow_writes`]. A drive that was loaded by itself does not ask.
+//! **Nothing is cut off without permission.** A write makes its position the end of the file. So a
+//! cartridge of a library accepts writes only from a position on that the store has declared with
+//! [`Drive::allow_writes`]. A drive that was loaded directly does not require this.
 
 use std::fs::{self, File};
 use std::io;
@@ -39,13 +39,13 @@ pub struct TapDrive {
     early_warning_bytes: u64,
     // Writes before this position are refused.
     writable_from: u64,
-    // Bytes of the file, as this drive left it.
+    // The length of the file as this drive left it.
     len_bytes: u64,
 }
 
 impl TapDrive {
-    /// Loads a cartridge. Its capacity is `capacity_bytes` of the file, and the early warning comes
-    /// `early_warning_bytes` before that.
+    /// Loads a cartridge. Its capacity is `capacity_bytes` of the file, and the early warning
+    /// begins `early_warning_bytes` before that.
     ///
     /// # Errors
     /// The operating system's.
@@ -70,7 +70,7 @@ impl TapDrive {
         self.index.offsets.get(index).copied().unwrap_or(self.index.end_bytes)
     }
 
-    /// The object at an index, and where its data is.
+    /// The object at an index, and the offset of its data.
     fn record(&self, index: usize) -> io::Result<Option<(Record, u64)>> {
         let Some(&(mut offset)) = self.index.offsets.get(index) else { return Ok(None) };
         if self.index.repaired.get(&index) == Some(&Record::Bad) {
@@ -92,7 +92,7 @@ impl TapDrive {
         }
     }
 
-    /// Cuts off everything from the position on, and checks that `bytes` more have room.
+    /// Cuts off everything from the position on, and checks that there is room for `bytes` more.
     fn begin_write(&mut self, bytes: u64) -> Result<(), DriveError> {
         if (self.position as u64) < self.writable_from {
             return Err(DriveError::Protected(self.position as u64));
@@ -120,8 +120,7 @@ impl TapDrive {
         self.position = self.position.saturating_add(1);
     }
 
-    /// Whether the file at a path is the one that is loaded, and of the length that this drive gave
-    /// it.
+    /// Whether the file at a path is the loaded one, and has the length that this drive gave it.
     fn is_of(&self, path: &Path) -> bool {
         let (Ok(ours), Ok(there)) = (self.file.metadata(), fs::metadata(path)) else { return false };
         (ours.dev(), ours.ino()) == (there.dev(), there.ino()) && there.len() == self.len_bytes
@@ -135,10 +134,10 @@ impl TapDrive {
         Written { early_warning: self.is_nearly_full(self.index.end_bytes) }
     }
 
-    /// Marks a block as one that cannot be read, in the way that SIMH does: for tests of damage.
+    /// Marks a block as unreadable, as SIMH does: for tests of damage.
     ///
     /// # Errors
-    /// [`DriveError::NoSuchPosition`] when no block is there.
+    /// [`DriveError::NoSuchPosition`] when there is no block at that position.
     pub fn spoil(&mut self, object: u64) -> Result<(), DriveError> {
         let Some((Record::Block { len }, data)) = self.record(object as usize)? else {
             return Err(DriveError::NoSuchPosition(object));
@@ -259,7 +258,7 @@ impl Drive for TapDrive {
     }
 }
 
-/// A directory of .tap files as a library: the file's name without its ending is the barcode. It
+/// A directory of .tap files as a library: the file name without its extension is the barcode. It
 /// has one owner at a time.
 #[derive(Debug)]
 pub struct EmulatedLibrary {
@@ -283,7 +282,7 @@ impl EmulatedLibrary {
         }
     }
 
-    /// Puts a blank cartridge into it.
+    /// Adds a blank cartridge.
     ///
     /// # Errors
     /// The operating system's; `AlreadyExists` when the barcode is taken.
@@ -327,7 +326,7 @@ impl Library for EmulatedLibrary {
         self.own()?;
         let path = self.root.join(format!("{barcode}.tap"));
         let (mounted, is_new) = match self.mounted.take() {
-            // A file that was put in its place is another cartridge.
+            // A file that replaced the mounted one is another cartridge.
             Some(mounted) if mounted.0 == barcode && mounted.1.is_of(&path) => (mounted, false),
             _ => {
                 if !path.is_file() {

@@ -1,4 +1,4 @@
-//! Writes one object to tape, over as many cartridges as it needs.
+//! Writes one object to tape, across as many cartridges as it needs.
 
 use super::super::{Name, StoreErrorKind, longer};
 use super::cartridges::{Access, Cartridge, Cartridges};
@@ -10,7 +10,7 @@ use super::scan::{Entry, FIRST_FILE, Part};
 use super::store::Tape;
 use crate::log::checksum::running;
 
-/// Why it failed: the drive, or no cartridge is left.
+/// Why a write failed: the drive failed, or no cartridge is left.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
     #[error(transparent)]
@@ -22,7 +22,7 @@ pub(super) enum FileError {
 }
 
 impl FileError {
-    /// The kind for the store's caller; `None` for the operating system's failures.
+    /// The kind for the store's caller; `None` for errors of the operating system.
     pub(super) fn kind(&self) -> Option<StoreErrorKind> {
         match self {
             FileError::NoCartridge => Some(StoreErrorKind::NoSpace),
@@ -34,21 +34,21 @@ impl FileError {
     }
 }
 
-/// An object that is being written. Nothing of it counts before [`finish`](Self::finish): the
-/// places where the cartridges are appended to do not change until then.
+/// An object that is being written. It is not valid before [`finish`](Self::finish): the append
+/// positions of the cartridges do not change until then.
 pub(super) struct FileWriter {
     name: Name,
     tombstone: bool,
     first_file: u64,
     file: u64,
     cartridge: usize,
-    // Where the current part's header is.
+    // The position of the current part's header.
     object: u64,
-    // Where the tape must be for the next block.
+    // The position at which the next block must be written.
     position: u64,
     full: bool,
     tried: Vec<usize>,
-    // Parts that have ended, and where.
+    // Finished parts, and the positions after them.
     ended: Vec<(Part, u64)>,
     part_bytes: u64,
     object_bytes: u64,
@@ -94,7 +94,7 @@ impl FileWriter {
             self.tried.push(index);
             match mount_to_append(tape, index) {
                 Ok(()) => {}
-                // Whatever is there now, it is not what this store has left there.
+                // The present content is not what this store left there.
                 Err(DriveError::Changed | DriveError::NoSuchCartridge) => {
                     let cartridge = &mut tape.cartridges[index];
                     let (store, cartridge_name) = (tape.store, &cartridge.barcode);
@@ -121,8 +121,8 @@ impl FileWriter {
             tape.cartridges[index].scrap = true;
             match write_at(tape, index, object)?.write_block(&block) {
                 Ok(written) if !written.early_warning => {}
-                // Full: the file begins on the next one. This header has no filemark, so it counts
-                // for nothing.
+                // Full: the file begins on the next cartridge. This header has no filemark, so it
+                // is not valid.
                 Ok(_) | Err(DriveError::EndOfMedium) => continue,
                 Err(error) => return Err(error.into()),
             }
@@ -152,7 +152,7 @@ impl FileWriter {
                     self.digest.update(block);
                     return Ok(());
                 }
-                // A part without any data would go round for ever.
+                // A part without data would repeat this forever.
                 Err(DriveError::EndOfMedium) if self.part_bytes > 0 => self.full = true,
                 Err(error) => return Err(error.into()),
             }
@@ -181,8 +181,9 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Gives the object up: the cartridges on which it went on are empty again. On the first one it
-    /// is written over by the next file. A drive that fails now costs space and nothing else.
+    /// Gives up the object: the further cartridges that it used are labelled again and are empty.
+    /// On the first cartridge the next file overwrites it. If the drive fails now, only space is
+    /// lost.
     pub(super) fn abandon<L: Library>(self, tape: &mut Tape<L>) {
         let parts = self.ended.iter().map(|(part, _)| part.cartridge).chain([self.cartridge]);
         let first = self.ended.first().map_or(self.cartridge, |(part, _)| part.cartridge);
@@ -193,7 +194,7 @@ impl FileWriter {
         }
     }
 
-    /// Ends the object: now it counts.
+    /// Ends the object: now it is valid.
     pub(super) fn finish<L: Library>(mut self, tape: &mut Tape<L>) -> Result<Entry, FileError> {
         self.end_part(tape, true)?;
         tape.current = Some(self.cartridge);
@@ -211,8 +212,8 @@ impl FileWriter {
     }
 }
 
-/// The next cartridge to write to: one of the set that holds nothing yet, or a blank one; also one
-/// that was put in a moment ago.
+/// The next cartridge to write to: an empty one of the set, or a blank one, including one that was
+/// inserted since the last scan.
 fn next_cartridge<L: Library>(tape: &mut Tape<L>, tried: &[usize]) -> Result<usize, FileError> {
     let next = |cartridges: &Cartridges| {
         let untried = cartridges.iter().enumerate().filter(|(index, _)| !tried.contains(index));
@@ -227,7 +228,7 @@ fn next_cartridge<L: Library>(tape: &mut Tape<L>, tried: &[usize]) -> Result<usi
         return Ok(index);
     }
     for barcode in tape.library.cartridges()? {
-        // What is there is read before anything is written: only a blank one is taken.
+        // A cartridge is read before anything is written: only a blank one is used.
         if tape.cartridges.iter().all(|known| known.barcode != barcode) && !tape.foreign.contains(&barcode) {
             tape.cartridges.push(Cartridge::new(barcode));
         }
@@ -238,8 +239,8 @@ fn next_cartridge<L: Library>(tape: &mut Tape<L>, tried: &[usize]) -> Result<usi
     })
 }
 
-/// Labels a cartridge that holds nothing, blank or of the set already; `false` when it is too small
-/// for anything.
+/// Labels a cartridge that holds nothing, blank or already in the set; `false` when it is too small
+/// for a label.
 fn label<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<bool, FileError> {
     let next = tape
         .cartridges

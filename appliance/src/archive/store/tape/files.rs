@@ -1,11 +1,10 @@
-//! Goes through the files of a cartridge. What is damaged is passed over, reported, and never taken
-//! for the end.
+//! Scans the files of a cartridge. Damaged places are skipped and reported, and never taken for the
+//! end.
 //!
-//! **The end of a cartridge** is where nothing follows, by the drive's own word and by what is
-//! known to have been written. A write that was cut off leaves a file without its trailer there; it
-//! is written over when the ledger knows every file before it. Anything else that looks like an end
-//! (a damaged place, an early mark of the end, a short file, a medium error) makes the cartridge
-//! read-only.
+//! **The end of a cartridge** is where nothing follows, as the drive reports it and as far as it is
+//! known what was written. A write that was cut off leaves a file without its trailer there. It is
+//! overwritten if the ledger knows every file before it. Anything else that looks like an end (a
+//! damaged place, an early end mark, a short file, a medium error) makes the cartridge read-only.
 
 use uuid::Uuid;
 
@@ -17,33 +16,34 @@ use super::place::go_to;
 use super::problem::TapeProblem;
 use super::scan::{Content, File, read_mark};
 
-/// Bytes after the last file that a header that was cut off can leave.
+/// The most bytes after the last file that an incomplete header can leave.
 const TORN_HEADER_BYTES: u64 = 8 + MARK_BYTES as u64;
-/// Places that are tried one by one after one that cannot be read; then ever wider steps.
+/// The number of positions that are tried one by one after an unreadable one; after these the steps
+/// double.
 const TRIES: u64 = 64;
 
-/// Goes through the files of one cartridge.
+/// Scans the files of one cartridge.
 pub(super) struct Scanner<'a> {
     drive: &'a mut dyn Drive,
     store: Uuid,
     index: usize,
     pub(super) cartridge: Cartridge,
     pub(super) damaged: bool,
-    // After everything, as the drive says.
+    // The end of data, as the drive reports it.
     end: u64,
 }
 
-/// What begins at a place.
+/// What begins at a position.
 enum Step {
     /// Nothing.
     End,
-    /// A filemark alone.
+    /// A single filemark.
     Empty,
-    /// A file with its filemark; the place after it.
+    /// A file with its filemark; `next` is the position after it.
     File { head: Content, last: Content, next: u64 },
     /// A file without a filemark.
     Unended { head: Content },
-    /// It cannot be passed over.
+    /// It cannot be skipped.
     Lost,
 }
 
@@ -52,8 +52,8 @@ impl<'a> Scanner<'a> {
         Scanner { drive, store, index, cartridge, damaged: false, end: 0 }
     }
 
-    /// `has_ledger`: somebody knows all files that have ended, and `known_last` is the last one on
-    /// this cartridge.
+    /// `has_ledger`: all finished files are known, and `known_last` is the last one on this
+    /// cartridge.
     pub(super) fn run(
         mut self,
         has_ledger: bool,
@@ -84,8 +84,8 @@ impl<'a> Scanner<'a> {
                     if let Some(file) = self.file(object, &head, &last) {
                         self.take(file, files);
                     } else if self.is_unfinished(&head, &last) && next == self.end {
-                        // Its trailer was never written; the filemark is that of a driver that lost
-                        // its process.
+                        // Its trailer was never written; the filemark is from a driver whose
+                        // process died.
                         self.cartridge.append = object;
                         self.judge_tail(&head, has_ledger, object, problems);
                         break;
@@ -163,7 +163,7 @@ impl<'a> Scanner<'a> {
         Ok(Step::File { head, last, next })
     }
 
-    /// The file, when its header and trailer are ours and belong together.
+    /// The file, if its header and trailer are this store's and belong together.
     fn file(&self, object: u64, head: &Content, last: &Content) -> Option<File> {
         let (Content::Mark(one, Mark::Header(header)), Content::Mark(other, Mark::Trailer(trailer))) =
             (head, last)
@@ -187,13 +187,13 @@ impl<'a> Scanner<'a> {
         files.push(file);
     }
 
-    /// Whether a file is one of ours whose trailer was never written.
+    /// Whether a file is this store's and its trailer was never written.
     fn is_unfinished(&self, head: &Content, last: &Content) -> bool {
         matches!(head, Content::Mark(owner, Mark::Header(_)) if *owner == self.store)
             && matches!(last, Content::Other | Content::Mark(_, Mark::Header(_)))
     }
 
-    /// The last file has no filemark.
+    /// Handles the last file when it has no filemark.
     fn unended(
         &mut self,
         object: u64,
@@ -210,8 +210,8 @@ impl<'a> Scanner<'a> {
                     Err(DriveError::Medium(_) | DriveError::NoSuchPosition(_)) => Content::Unreadable,
                     Err(error) => return Err(error),
                 };
-            // Whole but for its filemark: when it was reported as done, the filemark is what is
-            // damaged.
+            // The file is complete except for its filemark. It was reported as committed, so the
+            // filemark is damaged.
             if let Some(file) = self.file(object, head, &last).filter(|f| known_last >= Some(f.header.file)) {
                 self.cartridge.append = self.end;
                 self.take(file, files);
@@ -225,14 +225,14 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Whether what begins at `object` without an end may be written over: it is the begin of a
-    /// file that is newer than all that are known.
+    /// Decides whether the unfinished data at `object` may be overwritten: only if it begins a file
+    /// that is newer than all known files.
     fn judge_tail(&mut self, head: &Content, has_ledger: bool, object: u64, problems: &mut Vec<TapeProblem>) {
         let newest = match head {
             Content::Mark(owner, Mark::Header(header)) => {
                 *owner == self.store && self.cartridge.last_file.is_none_or(|last| header.file > last)
             }
-            // A header that was written in part, as a block of its own length.
+            // An incomplete header, as a block of its own length.
             Content::Other | Content::Unreadable => has_ledger && self.end <= object.saturating_add(1),
             _ => false,
         };
@@ -243,12 +243,12 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads every block of a stretch in which the filemarks cannot be relied on: files that have
-    /// both their marks are whole.
+    /// Reads every block of a range in which the filemarks are unreliable: files that have both
+    /// their header and trailer are intact.
     fn salvage(&mut self, from: u64, to: u64, files: &mut Files) -> Result<(), DriveError> {
         let mut begun: Option<(u64, Content)> = None;
         for object in from..to {
-            // On a tape that moves by itself from one to the next.
+            // On tape, reading moves to the next object by itself.
             let mark = match go_to(self.drive, object).and_then(|()| read_mark(self.drive)) {
                 Ok(mark) => mark,
                 Err(DriveError::Medium(_)) => continue,
@@ -269,7 +269,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// The next place after `object` from which the files can be read again: after a filemark that
+    /// The next position after `object` from which files can be read again: after a filemark that
     /// can be found.
     fn resume(&mut self, object: u64) -> Result<Option<u64>, DriveError> {
         let stands = self.drive.position()?.object.max(object);

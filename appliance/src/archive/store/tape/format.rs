@@ -1,4 +1,4 @@
-//! The blocks on tape that describe the others: label, file header, file trailer.
+//! The blocks on tape that describe the other blocks: label, file header, file trailer.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout, Una
 use super::super::{NAME_BYTES_MAX, Name};
 use crate::log::frame::{Framed, framed};
 
-/// Bytes of each of these blocks.
+/// The size of each of these blocks in bytes.
 pub(super) const MARK_BYTES: usize = 512;
 
 const VERSION: u32 = 1;
@@ -57,7 +57,7 @@ struct Raw {
 }
 
 const _: () = assert!(size_of::<Raw>() == MARK_BYTES);
-/// What each of these blocks begins with.
+/// The first bytes of each of these blocks.
 pub(super) const MAGIC: [u8; 8] = *b"VARVE-TP";
 
 framed!(Raw, MAGIC, VERSION..=VERSION, owner: store);
@@ -84,7 +84,7 @@ pub(super) struct Trailer {
     pub data_crc: u32,
 }
 
-/// One of the three.
+/// A block of one of the three kinds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mark {
     Label { number: u64 },
@@ -93,7 +93,7 @@ pub(super) enum Mark {
 }
 
 impl Mark {
-    /// The block's bytes.
+    /// The bytes of the block.
     pub(super) fn encode(&self, store: Uuid) -> [u8; MARK_BYTES] {
         let mut raw = Raw::new_zeroed();
         raw.magic = MAGIC;
@@ -127,7 +127,7 @@ impl Mark {
         zerocopy::transmute!(raw.sealed())
     }
 
-    /// Reads a block: whose it is, and what it says. `None` when it is none of these.
+    /// Decodes a block: its owner, and its content. `None` when it is none of these.
     pub(super) fn decode(bytes: &[u8]) -> Option<(Uuid, Mark)> {
         let raw = Raw::view(bytes).ok()?;
         let mark = match raw.kind.get() {

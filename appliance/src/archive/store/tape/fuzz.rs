@@ -1,5 +1,5 @@
-//! The entry points of what the tape store reads for fuzzing (`crate::fuzzing`): the marks on tape,
-//! and the lines of the ledger and the copies at hand beside it.
+//! Fuzzing entry points (`crate::fuzzing`) for what the tape store reads: the marks on tape, the
+//! lines of the ledger, and the copies at hand.
 
 #![allow(
     clippy::expect_used,
@@ -64,7 +64,7 @@ pub(crate) fn ledger_seeds() -> Vec<Vec<u8>> {
     lines.chain([at_hand::encode(&name(), b"what was put")]).collect()
 }
 
-/// A line of the ledger, and a copy at hand: both begin with their checksum in digits.
+/// A line of the ledger, and a copy at hand: both begin with their checksum in hexadecimal digits.
 pub(crate) fn ledger(data: &[u8]) -> bool {
     let mut accepted = false;
     let text = data.get(9..).unwrap_or_default();

@@ -1,14 +1,15 @@
-//! What the tape store has written, written down beside the tapes: which cartridges there are,
-//! where each ends, and what is on them.
+//! Records what the tape store has written, in a file next to the tapes: which cartridges there
+//! are, where each ends, and what is on them.
 //!
-//! The cartridges describe themselves, and the store can be opened from them alone. The ledger is
-//! what distinguishes a cartridge that lost its end from one on which a write was cut off, and an
-//! object that is away with its cartridge from one that never was. It is never ahead of the tape,
-//! and never older than what a commit has reported: its line is made stable after the object's
-//! filemark and before the commit returns.
+//! The cartridges describe themselves, and the store can be opened from them alone. The ledger
+//! distinguishes a cartridge that lost its end from one on which a write was cut off, and an object
+//! that is away with its cartridge from one that never existed. It is never ahead of the tape, and
+//! never older than what a commit has reported: its line is made stable after the object's filemark
+//! and before the commit returns.
 //!
-//! A text of lines `CRC32C JSON`, of which a damaged or cut one is passed over; the newest word on
-//! a name, by the number of its file, is what holds. Each open writes it anew without what is past.
+//! The file has lines `CRC32C JSON`; a damaged or incomplete line is skipped. For each name the
+//! line with the highest file number is valid. Each open rewrites the ledger without outdated
+//! lines.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -57,14 +58,14 @@ pub(super) enum Line {
         file: u64,
         cartridge: u64,
     },
-    /// The highest number of a file that has ended on a cartridge.
+    /// The highest number of a finished file on a cartridge.
     End {
         cartridge: u64,
         file: u64,
     },
 }
 
-/// An object, as it was put.
+/// An object, as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KnownObject {
     pub first_file: u64,
@@ -76,16 +77,16 @@ pub(super) struct KnownObject {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct KnownCartridge {
     pub barcode: String,
-    /// The last file that has ended on it; `None` while there is none.
+    /// The last finished file on it; `None` while there is none.
     pub last_file: Option<u64>,
 }
 
-/// Everything that the lines say.
+/// The content of all lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Known {
     pub cartridges: BTreeMap<u64, KnownCartridge>,
-    /// The newest word on each name: the file, and the object, or `None` and the cartridge of the
-    /// tombstone.
+    /// The newest line for each name: its file number, with the object, or with `Err` and the
+    /// cartridge of the tombstone.
     pub names: BTreeMap<Name, (u64, Result<KnownObject, u64>)>,
     /// Higher than the number of every file.
     pub next_file: u64,
@@ -132,7 +133,7 @@ impl Known {
 pub(super) struct Ledger {
     path: PathBuf,
     file: File,
-    // Its end is not known any more: write nothing after it before it is whole again.
+    // The end of the file is unknown: it is cut to its known length before the next write.
     broken: bool,
     len_bytes: u64,
 }
@@ -149,7 +150,7 @@ pub(super) fn decode(text: &[u8]) -> Option<Line> {
         .then(|| serde_json::from_str(json).ok())?
 }
 
-/// The ledgers in a directory: whose they are.
+/// The stores that have a ledger in a directory.
 pub(super) fn owners(directory: &Path) -> io::Result<Vec<Uuid>> {
     let mut owners = Vec::new();
     let entries = match fs::read_dir(directory) {
@@ -170,7 +171,7 @@ fn path_of(directory: &Path, store: Uuid) -> PathBuf {
     directory.join(format!("ledger-{store}"))
 }
 
-/// Reads a ledger; `None` when there is none of this store's.
+/// Reads a ledger; `None` when this store has none.
 pub(super) fn read(directory: &Path, store: Uuid) -> io::Result<Option<Known>> {
     let text = match fs::read(path_of(directory, store)) {
         Ok(text) => text,
@@ -187,7 +188,7 @@ pub(super) fn read(directory: &Path, store: Uuid) -> io::Result<Option<Known>> {
 }
 
 impl Ledger {
-    /// Writes a ledger anew.
+    /// Writes a new ledger.
     pub(super) fn create(directory: &Path, store: Uuid, known: &Known) -> io::Result<Self> {
         private::create_dir_all(directory)?;
         let path = path_of(directory, store);
@@ -268,7 +269,7 @@ mod tests {
         let name = |text| Name::new(text).unwrap();
         assert_eq!(known.names[&name("a")], (4, Err(3)));
         assert!(known.names[&name("b")].1.as_ref().is_ok_and(|object| object.parts == [part(2)]));
-        // Written anew it says the same; one damaged line costs what it said.
+        // A rewritten ledger has the same content; a damaged line loses only its own content.
         Ledger::create(folder.path(), store, &known).unwrap();
         assert_eq!(read(folder.path(), store).unwrap().unwrap(), known);
         assert_eq!(owners(folder.path()).unwrap(), [store]);

@@ -1,24 +1,24 @@
 //! Tape: a model of a drive, an emulation of it in SIMH .tap files, real drives through Linux's
-//! `st`, and the store on top.
+//! `st`, and the store that uses them.
 //!
 //! ```text
 //! cartridge | label block | FM | file | FM | file | FM | ... end of data
 //! file      | header block | data block | ... | trailer block |
 //! ```
 //!
-//! A file holds an object, a part of one (when a cartridge is full the object goes on in the first
-//! file of the next), or a tombstone. A file counts only with its trailer and its filemark; what a
-//! crash left without them at the end of the data is written over. The directory is in memory and
-//! is rebuilt by reading labels, headers and trailers; nothing else is needed to read a set of
-//! cartridges.
+//! A file contains an object, a part of one (when a cartridge is full the object continues in the
+//! first file of the next), or a tombstone. A file is valid only with its trailer and its filemark;
+//! an incomplete file that a crash left at the end of the data is overwritten. The directory is in
+//! memory and is rebuilt by reading labels, headers and trailers; nothing else is needed to read a
+//! set of cartridges.
 //!
-//! Who owns the archive must be known whichever cartridge is away: see `at_hand`.
+//! The owner of the archive must be known whichever cartridge is away: see `at_hand`.
 //!
-//! **Damage is never the end.** What the store has put where is recorded in a ledger beside the
-//! tapes as well (`ledger`), so that a cartridge that is damaged, cut short or away is known for
-//! that. Nothing is appended to such a one, what can be read on it is, and the next one is written
-//! to (`files`). Before each append the last mark on the cartridge and the end after it are read
-//! again (`place`).
+//! **Damage is never the end.** What the store has written where is also recorded in a ledger next
+//! to the tapes (`ledger`), so that a cartridge that is damaged, cut short or away is recognised.
+//! Nothing is appended to such a cartridge, its readable files stay readable, and writes go to the
+//! next cartridge (`files`). Before each append the last mark on the cartridge and the end after it
+//! are read again (`place`).
 
 mod at_hand;
 mod cartridges;
@@ -54,8 +54,7 @@ pub use scan::identify;
 pub use st::{StDevice, StDrive, StLibrary};
 pub use store::{TapeOptions, TapeStore};
 
-/// Whose ledgers are in a directory: the stores that have written to cartridges which may all be
-/// away.
+/// The stores that have ledgers in a directory. All cartridges of such a store may be away.
 ///
 /// # Errors
 /// The operating system's.

@@ -1,4 +1,4 @@
-//! The drive at a place of a cartridge, and the looks that come before a read or a write there.
+//! Positions the drive on a cartridge, with the checks that are required before a read or a write.
 
 use super::cartridges::Access;
 use super::drive::{Drive, DriveError, Library};
@@ -6,11 +6,11 @@ use super::format::Mark;
 use super::scan::{Content, FIRST_FILE, read_mark};
 use super::store::Tape;
 
-/// Moves only when the tape is elsewhere.
+/// Moves only when the tape is at another position.
 pub(super) fn go_to(drive: &mut dyn Drive, object: u64) -> Result<(), DriveError> {
     if drive.position()?.object != object {
         drive.locate(object)?;
-        // A write destroys what lies after it: be sure of the place.
+        // A write destroys everything after it, so the position is checked again.
         if drive.position()?.object != object {
             return Err(DriveError::NoSuchPosition(object));
         }
@@ -25,8 +25,8 @@ fn mount<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<&mut dyn Drive,
     if mounted.is_new {
         tape.verified = None;
     }
-    // One whose label is damaged has no number that could be compared; each of its files is checked
-    // when it is read.
+    // A cartridge with a damaged label has no number to compare; each of its files is checked when
+    // it is read.
     if tape.verified != Some(index) && cartridge.has_label {
         mounted.drive.locate(0)?;
         match read_mark(mounted.drive)? {
@@ -39,7 +39,7 @@ fn mount<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<&mut dyn Drive,
     Ok(mounted.drive)
 }
 
-/// The drive at a place that is to be read.
+/// The drive at a position to read from.
 pub(super) fn mount_at<L: Library>(
     tape: &mut Tape<L>,
     index: usize,
@@ -50,8 +50,8 @@ pub(super) fn mount_at<L: Library>(
     Ok(drive)
 }
 
-/// Makes sure that a cartridge is the one that it was, that it ends where it did, and that nothing
-/// follows there but what was never committed.
+/// Checks that a cartridge is still the same one, that it ends where it ended before, and that only
+/// uncommitted data follows.
 ///
 /// # Errors
 /// [`DriveError::Changed`], or the drive's.
@@ -71,7 +71,7 @@ fn look_before_append<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<()
     }
     let mut object = 0;
     if cartridge.number.is_some() {
-        // The last mark before the place where the next file goes: a label or a trailer.
+        // The last mark before the position of the next file: a label or a trailer.
         let mark = cartridge.ended_at.saturating_sub(2);
         go_to(drive, mark)?;
         let is_last = match read_mark(drive)? {
@@ -104,8 +104,7 @@ fn look_before_append<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<()
         Content::Mark(owner, Mark::Label { .. }) => {
             cartridge.scrap && owner == store && cartridge.number.is_none()
         }
-        // The begin of a header that was cut off, and has the filemark of a driver that lost its
-        // process.
+        // An incomplete header, with the filemark of a driver whose process died.
         Content::Filemark | Content::Other | Content::Unreadable => cartridge.scrap,
         Content::Mark(..) => false,
     };
@@ -116,7 +115,8 @@ fn look_before_append<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<()
     go_to(drive, object)
 }
 
-/// The drive with a cartridge in it that [`mount_to_append`] has checked, where a write goes on.
+/// The drive with a cartridge that [`mount_to_append`] has checked, at a position where a write
+/// continues.
 pub(super) fn write_at<L: Library>(
     tape: &mut Tape<L>,
     index: usize,
@@ -135,8 +135,8 @@ pub(super) fn write_at<L: Library>(
     Ok(mounted.drive)
 }
 
-/// The drive where the label of a cartridge goes that holds nothing: a blank one, or one that only
-/// a put that is given up has written to.
+/// The drive at the position of the label of a cartridge that holds nothing: a blank one, or one
+/// with data only of a put that was given up.
 pub(super) fn mount_label<L: Library>(
     tape: &mut Tape<L>,
     index: usize,

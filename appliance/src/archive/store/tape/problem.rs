@@ -1,83 +1,83 @@
-//! What an open finds wrong with cartridges, in words for the operator.
+//! The problems of cartridges that an open finds, in words for the operator.
 
 use std::fmt;
 
 use super::drive::Damage;
 
-/// What was found wrong with a cartridge.
+/// A problem of a cartridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TapeProblem {
-    /// It holds something else, and is left alone.
+    /// It holds something else, and is not used.
     Foreign {
         /// The cartridge.
         barcode: String,
     },
-    /// It has the number of another one, as a copy has: it is left alone.
+    /// It has the number of another cartridge, as a copy has. It is not used.
     Twin {
         /// The cartridge.
         barcode: String,
         /// The number.
         number: u64,
     },
-    /// A file on it, or its label, cannot be read; what the file held is missing.
+    /// A file on it, or its label, cannot be read; the content of the file is missing.
     Unreadable {
         /// The cartridge.
         barcode: String,
-        /// Where the file begins.
+        /// The position where the file begins.
         object: u64,
     },
-    /// Its structure is damaged at a place; what follows it was found again.
+    /// Its structure is damaged at a place; the records after it were found again.
     Damaged {
         /// The cartridge.
         barcode: String,
         /// The place.
         damage: Damage,
     },
-    /// The drive cannot find where its data ends.
+    /// The drive cannot find the end of its data.
     NoEnd {
         /// The cartridge.
         barcode: String,
     },
-    /// It ends before what was written to it.
+    /// It ends before the last data that was written to it.
     CutShort {
         /// The cartridge.
         barcode: String,
-        /// Where it ends.
+        /// The position where it ends.
         object: u64,
         /// The number of the last file that was written to it.
         file: Option<u64>,
     },
-    /// Something is at its end that nobody knows.
+    /// There is unknown data at its end.
     Tail {
         /// The cartridge.
         barcode: String,
-        /// Where it begins.
+        /// The position where this data begins.
         object: u64,
     },
-    /// It is not in the library; what is on it cannot be read until it is back.
+    /// It is not in the library; its content cannot be read until it is back.
     Away {
         /// The cartridge.
         barcode: String,
         /// Its number.
         number: u64,
-        /// Objects that need it.
+        /// The number of objects that need it.
         objects: u64,
     },
-    /// A cartridge is not in the library, and nobody remembers what is on it.
+    /// A cartridge is not in the library, and there is no record of its content.
     Missing {
         /// Its number.
         number: u64,
     },
-    /// Objects that were written are not found on cartridges that are there.
+    /// Objects that were written are not found on cartridges that are present.
     Lost {
-        /// How many.
+        /// The number of objects.
         objects: u64,
         /// The name of the first one.
         first: String,
     },
 }
 
-/// What becomes of a damaged cartridge.
+/// The consequence for a damaged cartridge.
 const READ_ONLY: &str = "nothing is written to it any more, and what can be read on it is";
 
 impl fmt::Display for TapeProblem {

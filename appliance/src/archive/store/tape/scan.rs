@@ -1,4 +1,4 @@
-//! Reads a set of cartridges: whose they are, their labels, and with [`Scanner`] the files on them.
+//! Reads a set of cartridges: their owner, their labels, and with [`Scanner`] the files on them.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use super::format::{Header, MAGIC, MARK_BYTES, Mark, Trailer};
 use super::ledger::Known;
 use super::problem::TapeProblem;
 
-/// Where a part of an object is.
+/// The place of a part of an object.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
     pub cartridge: usize,
-    /// Where its header is.
+    /// The position of its header.
     pub object: u64,
     /// The number of its file.
     pub file: u64,
@@ -34,7 +34,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Names the object among all that are on the cartridges: where it begins.
+    /// Identifies the object among all objects on the cartridges: the place where it begins.
     pub(super) fn place(&self) -> Place {
         self.parts.first().map_or((usize::MAX, self.first_file), |part| (part.cartridge, part.object))
     }
@@ -43,11 +43,11 @@ impl Entry {
 /// A cartridge, and the position of a file's header on it.
 pub(super) type Place = (usize, u64);
 
-/// What a scan finds.
+/// The result of a scan.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub cartridges: Cartridges,
-    /// The cartridge that was written to last.
+    /// The cartridge that was written last.
     pub current: Option<usize>,
     pub objects: BTreeMap<Name, Entry>,
     /// The newest tombstone of each name: its file and cartridge.
@@ -64,12 +64,13 @@ pub(super) struct File {
     pub trailer: Trailer,
 }
 
-/// Where the first file of a cartridge begins: after the label and its filemark.
+/// The position of a cartridge's first file: after the label and its filemark.
 pub(super) const FIRST_FILE: u64 = 2;
-/// Objects at a cartridge's begin that are read to learn whose it is when its label cannot be read.
+/// The number of objects at the beginning of a cartridge that are searched for its owner when its
+/// label cannot be read.
 const OWNER_OBJECTS: u64 = 1024;
 
-/// Whose cartridges these are: for each barcode the UUID of the store on it, `None` when it is
+/// The owners of the cartridges: for each barcode the UUID of the store on it, `None` when it is
 /// blank or holds something else.
 ///
 /// # Errors
@@ -89,7 +90,7 @@ pub fn identify(library: &mut dyn Library) -> Result<Vec<(String, Option<Uuid>)>
     Ok(owners)
 }
 
-/// Whose the first objects after a label are that cannot be read.
+/// The owner of the first marks after a label that cannot be read.
 fn owner_behind(drive: &mut dyn Drive) -> Result<Option<Uuid>, DriveError> {
     for object in 1..OWNER_OBJECTS {
         match drive.locate(object).and_then(|()| read_mark(drive)) {
@@ -115,7 +116,7 @@ pub(super) fn read_mark(drive: &mut dyn Drive) -> Result<Content, DriveError> {
     let mut block = [0; MARK_BYTES];
     match drive.read_block(&mut block) {
         Ok(Read::Block(MARK_BYTES)) => {
-            // A mark that is damaged is not a block of data.
+            // A damaged mark is not a block of data.
             let other = if block.starts_with(&MAGIC) { Content::Unreadable } else { Content::Other };
             Ok(Mark::decode(&block).map_or(other, |(owner, mark)| Content::Mark(owner, mark)))
         }
@@ -127,8 +128,7 @@ pub(super) fn read_mark(drive: &mut dyn Drive) -> Result<Content, DriveError> {
     }
 }
 
-/// Reads all cartridges of the store. `known` is what was written to them, as far as somebody
-/// remembers.
+/// Reads all cartridges of the store. `known` is what the ledger has about them, if there is one.
 pub(super) fn scan(
     library: &mut dyn Library,
     store: Uuid,
@@ -153,7 +153,7 @@ fn scan_cartridge(
     files: &mut Files,
 ) -> Result<(), DriveError> {
     let is_named = library.names_cartridges();
-    // What the ledger knows of a cartridge of this name; a drive that has no names knows none.
+    // The ledger's record of a cartridge with this barcode; a drive without barcodes has none.
     let remembered = known
         .filter(|_| is_named)
         .and_then(|known| known.cartridges.iter().find(|(_, cartridge)| cartridge.barcode == barcode));
@@ -177,7 +177,7 @@ fn scan_cartridge(
             }
             let next = read_mark(drive)?;
             let last_file = known.and_then(|known| known.cartridges.get(&number)?.last_file);
-            // Without its filemark the label was cut off: the cartridge is blank still.
+            // Without its filemark the label was cut off: the cartridge counts as blank.
             if matches!(next, Content::EndOfData) && last_file.is_none() {
                 cartridge.scrap = true;
             } else {

@@ -1,16 +1,17 @@
-//! Finds the records of a SIMH .tap file, also after a place that is damaged.
+//! Finds the records of a SIMH .tap file, including those after a damaged place.
 //!
-//! Every block has its length before it and after it. Where the two differ, where a length leads
-//! out of the file, and where a mark says that the medium ends though bytes follow, one of these
-//! holds:
+//! Every block has its length before it and after it. Where the two differ, where a length points
+//! outside the file, and where a mark claims the end of the medium although bytes follow, one of
+//! these holds:
 //! - the length before the block is right: the next record begins where it says;
 //! - the length after it is right: read backward from what follows, records lead to this place;
-//! - neither: what lies between this place and the first record that is found again is one stretch
-//!   that cannot be read;
+//! - neither: everything between this place and the first record that is found again is one
+//!   unreadable stretch;
 //! - nothing that the tape store wrote follows: a write was cut off here, or the end of the file is
-//!   missing. Only who knows what was written can know; the bytes are called the tail.
+//!   missing. Only a record of what was written can tell these apart; the bytes are called the
+//!   tail.
 //!
-//! What follows is found by the store's own marks, whose checksums a block of data does not have by
+//! What follows is found by the store's own marks: a block of data does not have their checksums by
 //! chance.
 
 use std::collections::BTreeMap;
@@ -27,17 +28,17 @@ pub(super) const ERASE_GAP: u32 = 0xFFFF_FFFE;
 pub(super) const CLASS_MASK: u32 = 0xF000_0000;
 pub(super) const CLASS_BAD: u32 = 0x8000_0000;
 
-/// More filemarks in a row than anybody writes: so many zeroes are a part of the file that was
-/// lost.
+/// More filemarks in a row than are ever written: a longer run of zeroes is a lost part of the
+/// file.
 const FILEMARKS_MAX: usize = 8;
-/// Bytes of a mark, and of each of a block's two lengths.
+/// The size of a mark, and of each of a block's two lengths, in bytes.
 const WORD_BYTES: u64 = 4;
 /// Bytes that are searched at a time.
 const SEARCH_BYTES: usize = 1 << 20;
 
-/// Bytes of a block with a mark of the store's.
+/// The size of a block with one of the store's marks, in bytes.
 const MARK_BLOCK_BYTES: usize = MARK_BYTES + 2 * WORD_BYTES as usize;
-/// Places that one search covers: at each of them such a block could begin.
+/// Offsets that one search covers: such a block could begin at each of them.
 const SEARCHED_BYTES: u64 = (SEARCH_BYTES - MARK_BLOCK_BYTES + 1) as u64;
 
 /// One object of the tape, as far as it can be read.
@@ -48,47 +49,47 @@ pub(super) enum Record {
     Bad,
 }
 
-/// Where everything is.
+/// The offsets of all objects, and the damage.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// Where each object begins; gaps belong to the object after them.
+    /// The offset of each object; gaps belong to the object after them.
     pub offsets: Vec<u64>,
-    /// Where the data ends.
+    /// The offset of the end of data.
     pub end_bytes: u64,
-    /// Bytes after the end that are no records.
+    /// Bytes after the end that are not records.
     pub tail_bytes: u64,
-    /// Objects whose first length is not what it was, by their number.
+    /// Objects whose first length is damaged, by their number.
     pub repaired: BTreeMap<usize, Record>,
-    /// The places that are damaged.
+    /// The damaged places.
     pub damage: Vec<Damage>,
 }
 
-/// Bytes of a block with its two lengths.
+/// The size of a block with its two lengths.
 pub(super) fn block_bytes(len: u32) -> u64 {
     padded_bytes(len).saturating_add(2 * WORD_BYTES)
 }
 
-/// Bytes of a block's data, with the byte that makes them even.
+/// The size of a block's data, padded to an even length.
 pub(super) fn padded_bytes(len: u32) -> u64 {
     u64::from(len).div_ceil(2).saturating_mul(2)
 }
 
-/// Where the word at a place ends. No file is so long that it has no such place.
+/// The end of the word at an offset. No file is long enough for this to overflow.
 pub(super) fn after_word(offset: u64) -> u64 {
     offset.saturating_add(WORD_BYTES)
 }
 
-/// Where the word begins that ends at a place, which the caller knows to follow one.
+/// The beginning of the word that ends at an offset; the caller knows that a word ends there.
 pub(super) fn before_word(end: u64) -> u64 {
     end.saturating_sub(WORD_BYTES)
 }
 
-/// Whether a record from one place to another is more than a filemark.
+/// Whether a record between two offsets is longer than a filemark.
 fn is_block(begin: u64, end: u64) -> bool {
     end > after_word(begin)
 }
 
-/// The length of a block from the word beside it, if one can be that long.
+/// The length of a block from the word next to it, if a block can be that long.
 fn block_len(word: u32) -> Option<u32> {
     let len = word & !CLASS_MASK;
     let class = word & CLASS_MASK;
@@ -105,7 +106,7 @@ pub(super) fn u32_at(file: &File, offset: u64) -> io::Result<u32> {
     Ok(u32::from_le_bytes(bytes))
 }
 
-/// Whether bytes are a block with a mark of the store's. One of its two lengths may be damaged.
+/// Whether bytes are a block with one of the store's marks. One of its two lengths may be damaged.
 fn is_mark_block(bytes: &[u8]) -> bool {
     let Some((before, rest)) = bytes.split_first_chunk() else { return false };
     let Some((mark, after)) = rest.split_last_chunk() else { return false };
@@ -114,19 +115,19 @@ fn is_mark_block(bytes: &[u8]) -> bool {
         && Mark::decode(mark).is_some()
 }
 
-/// What is at a place.
+/// What is at an offset.
 enum Found {
     Gap,
     Record {
         end: u64,
     },
-    /// A mark says that nothing follows.
+    /// A mark claims that nothing follows.
     End,
     Broken,
 }
 
-/// A record that was passed backward: its begin, its end, and what it is when its first length says
-/// something else.
+/// A record that was passed backward: its begin, its end, and its corrected kind if its first
+/// length is damaged.
 type Passed = (u64, u64, Option<Record>);
 
 struct Parser<'a> {
@@ -166,7 +167,7 @@ impl Parser<'_> {
                 Found::Record { .. } | Found::End | Found::Broken => {
                     let ends = matches!(found, Found::End);
                     let Some(next) = self.resume(begin, offset, ends)? else {
-                        // A mark at the very end of the file belongs there.
+                        // An end mark at the very end of the file is regular.
                         let is_plain = ends && after_word(offset) == self.len_bytes;
                         self.index.tail_bytes =
                             if is_plain { 0 } else { self.len_bytes.saturating_sub(offset) };
@@ -206,7 +207,7 @@ impl Parser<'_> {
         })
     }
 
-    /// Whether a record begins at a place beyond doubt, or the file ends there.
+    /// Whether a record certainly begins at an offset, or the file ends there.
     fn is_sure(&self, offset: u64) -> io::Result<bool> {
         if offset == self.len_bytes {
             return Ok(true);
@@ -219,8 +220,8 @@ impl Parser<'_> {
         }
     }
 
-    /// Goes on after a place that is broken; returns where, or `None` when nothing follows that
-    /// could be known.
+    /// Continues after a damaged place; returns the offset, or `None` when nothing recognisable
+    /// follows.
     fn resume(&mut self, begin: u64, offset: u64, ends: bool) -> io::Result<Option<u64>> {
         if !ends && after_word(offset) <= self.len_bytes {
             let word = u32_at(self.file, offset)?;
@@ -267,7 +268,7 @@ impl Parser<'_> {
         self.index.damage.push(Damage { object, offset_bytes: offset, len_bytes, behind_bytes });
     }
 
-    /// The first block from a place on that is a mark of the store's.
+    /// The first block from an offset on that is one of the store's marks.
     fn find_mark(&self, from: u64) -> io::Result<Option<u64>> {
         let mut buffer = vec![0; SEARCH_BYTES];
         let mut base = from;
@@ -286,8 +287,8 @@ impl Parser<'_> {
         }
     }
 
-    /// The records before `from`, last first, as far back as their lengths lead, but not beyond
-    /// `to`; and where they begin.
+    /// The records before `from`, last first, as far back as their lengths lead, but not before
+    /// `to`; and the offset where they begin.
     fn walk_back(&self, to: u64, from: u64) -> io::Result<(Vec<Passed>, u64)> {
         let mut records = Vec::new();
         let mut at = from;
@@ -309,8 +310,8 @@ impl Parser<'_> {
         Ok((records, at))
     }
 
-    /// The block that ends at a place: where it begins, and what it is when its first length says
-    /// something else.
+    /// The block that ends at an offset: where it begins, and its corrected kind if its first
+    /// length is damaged.
     fn block_before(&self, to: u64, end: u64) -> io::Result<Option<(u64, Option<Record>)>> {
         if end < after_word(after_word(to)) {
             return Ok(None);

@@ -1,23 +1,26 @@
-//! A real drive, through Linux's `st` driver: `/dev/nst0` and the like, with blocks of any size.
+//! A real drive, through Linux's `st` driver: `/dev/nst0` and the like, with variable block sizes.
 //!
 //! ```text
-//! write, read      write(2), read(2): a block each
+//! write, read      write(2), read(2): one block each
 //! filemarks        MTWEOF, which waits for the medium; MTWEOFI, which does not
-//! places           MTSEEK and MTIOCPOS, in logical objects (blocks and filemarks), as LOCATE and READ POSITION count them
-//! end of data      after a filemark a read of nothing, which MTIOCGET distinguishes from another filemark by MTIOCGET's GMT_EOD; after a block an I/O error
-//! end of medium    from the early warning on the driver says ENOSPC for writes that were done, or refused and will be done when they are repeated once;
-//!                  the position shows which of them
+//! positions        MTSEEK and MTIOCPOS, in logical objects (blocks and filemarks),
+//!                  as LOCATE and READ POSITION count them
+//! end of data      after a filemark a read of 0 bytes, which the flag GMT_EOD of MTIOCGET
+//!                  distinguishes from another filemark; after a block an I/O error
+//! end of medium    from the early warning on the driver returns ENOSPC for writes that were done,
+//!                  or were refused and succeed when they are repeated once; the position shows
+//!                  which of the two
 //! ```
 //!
-//! **What the kernel does by itself.** It ends what was being written with a filemark when the tape
+//! **What the kernel does by itself.** It ends the data being written with a filemark when the tape
 //! is moved, when the device is closed, and when the process dies. So a file that a crash cut off
-//! has a filemark, and no trailer: the scan knows that.
+//! has a filemark, and no trailer: the scan takes this into account.
 //!
-//! **State.** The position is counted while all goes well, and asked for after every filemark that
-//! was waited for, every move and every failure: a block costs one system call for its data and one
-//! for the driver's flags, and no second command to the drive.
+//! **State.** The position is counted while operations succeed, and read from the drive after every
+//! filemark that was waited for, every move and every failure. So a block costs one system call for
+//! its data and one for the driver's flags, and no second command to the drive.
 //!
-//! A drive has the one cartridge that somebody has put into it; a changer is not driven.
+//! A drive has the one cartridge that an operator has inserted; changers are not supported.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -31,17 +34,17 @@ use super::drive::{BLOCK_BYTES_MAX, Drive, DriveError, Library, Mounted, Positio
 
 /// The major number of `st`'s devices.
 const ST_MAJOR: u32 = 9;
-/// This bit of a minor number: the tape is not rewound when the device is closed.
+/// This bit of a minor number means: the tape is not rewound when the device is closed.
 const NO_REWIND_MINOR: u32 = 0x80;
 
-/// What `MTIOCTOP` takes (`struct mtop`).
+/// The argument of `MTIOCTOP` (`struct mtop`).
 #[repr(C)]
 struct Operation {
     code: libc::c_short,
     count: libc::c_int,
 }
 
-/// What `MTIOCGET` gives (`struct mtget`).
+/// The result of `MTIOCGET` (`struct mtget`).
 #[repr(C)]
 struct Status {
     kind: libc::c_long,
@@ -53,7 +56,7 @@ struct Status {
     block: libc::c_int,
 }
 
-/// What `MTIOCPOS` gives (`struct mtpos`).
+/// The result of `MTIOCPOS` (`struct mtpos`).
 #[repr(C)]
 struct Place {
     object: libc::c_long,
@@ -74,27 +77,29 @@ const MTSEEK: libc::c_short = 22;
 const MTSETDRVBUFFER: libc::c_short = 24;
 const MTWEOFI: libc::c_short = 35;
 
-/// `MTSETDRVBUFFER` sets options with this.
+/// `MTSETDRVBUFFER` sets options with this value.
 const MT_ST_SETBOOLEANS: libc::c_int = 0x3000_0000;
-/// The option for logical objects as positions; without it a drive may count in its own way.
+/// The option for logical objects as positions; without it a drive may count positions differently.
 const MT_ST_SCSI2LOGICAL: libc::c_int = 0x800;
 
 const GMT_EOT: libc::c_long = 0x2000_0000;
 const GMT_EOD: libc::c_long = 0x0800_0000;
 
-/// What a path is to `st`.
+/// The kind of an `st` device at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StDevice {
-    /// Not a device of `st`.
+    /// Not an `st` device.
     None,
-    /// One that rewinds the tape whenever it is closed: the next write would destroy all.
+    /// A device that rewinds the tape whenever it is closed: the next write would destroy
+    /// everything.
     Rewinding,
-    /// One that can be used.
+    /// A device that can be used.
     Drive,
 }
 
 impl StDevice {
-    /// Examines a path, through symbolic links. What cannot be examined is [`StDevice::None`].
+    /// Examines a path, following symbolic links. A path that cannot be examined is
+    /// [`StDevice::None`].
     pub fn at(path: &Path) -> Self {
         let Ok(metadata) = fs::metadata(path) else { return StDevice::None };
         if !metadata.file_type().is_char_device() || rustix::fs::major(metadata.rdev()) != ST_MAJOR {
@@ -107,17 +112,17 @@ impl StDevice {
     }
 }
 
-/// A drive of `st`'s, open. The kernel lets nobody else open it meanwhile.
+/// An open drive of `st`. The kernel prevents other processes from opening it.
 #[derive(Debug)]
 pub struct StDrive {
     file: File,
-    // Where the tape is, while that is known.
+    // The position of the tape, while it is known.
     object: Option<u64>,
     early_warning: bool,
 }
 
 impl StDrive {
-    /// Opens a drive with a cartridge in it, rewinds it, and sets blocks of any size and logical
+    /// Opens a drive with a cartridge in it, rewinds it, and sets variable blocks and logical
     /// positions. The kernel waits up to two minutes for a drive that is getting ready.
     ///
     /// # Errors
@@ -133,7 +138,8 @@ impl StDrive {
         Ok(drive)
     }
 
-    /// Sets the option; only the administrator may, so that somebody else may have set it before.
+    /// Sets the option. This needs administrator rights, so the administrator may have set it
+    /// before.
     fn count_logically(&self) -> io::Result<()> {
         match self.operate(MTSETDRVBUFFER, MT_ST_SETBOOLEANS | MT_ST_SCSI2LOGICAL) {
             Err(Errno::PERM | Errno::ACCESS) if !self.counts_logically() => Err(io::Error::new(
@@ -162,15 +168,14 @@ impl StDrive {
         unsafe { rustix::ioctl::ioctl(&self.file, Setter::<MTIOCTOP, Operation>::new(operation)) }
     }
 
-    /// Whether a flag is set. No command goes to the drive for it.
+    /// Whether a flag is set. Sends no command to the drive.
     fn has_flag(&self, flag: libc::c_long) -> Result<bool, Errno> {
-        // SAFETY: this request writes the kernel's `struct mtget`, of which `Status` has the
-        // layout.
+        // SAFETY: this request writes the kernel's `struct mtget`, and `Status` has its layout.
         let status = unsafe { rustix::ioctl::ioctl(&self.file, Getter::<MTIOCGET, Status>::new()) }?;
         Ok(status.flags & flag != 0)
     }
 
-    /// Moves the tape; the place is asked for when it is needed.
+    /// Moves the tape; the position is read when it is needed.
     fn go(&mut self, code: libc::c_short, count: libc::c_int) -> Result<(), Errno> {
         self.object = None;
         self.early_warning = false;
@@ -181,31 +186,31 @@ impl StDrive {
         if let Some(object) = self.object {
             return Ok(object);
         }
-        // SAFETY: this request writes the kernel's `struct mtpos`, of which `Place` has the layout.
+        // SAFETY: this request writes the kernel's `struct mtpos`, and `Place` has its layout.
         let place = unsafe { rustix::ioctl::ioctl(&self.file, Getter::<MTIOCPOS, Place>::new()) };
         let object = place.map_err(io::Error::from)?.object as u64;
         self.object = Some(object);
         Ok(object)
     }
 
-    /// Counts what was passed or written, while the place is known.
+    /// Counts the objects that were passed or written, while the position is known.
     fn advance(&mut self, objects: u64) {
         self.object = self.object.map(|object| object.saturating_add(objects));
     }
 
-    /// Whether nothing was written after `object`, where the tape is. The driver has the same word
-    /// for that and for a block that cannot be read, unless a filemark is before it: so one tries
-    /// to pass a filemark.
+    /// Whether nothing was written after `object`, the current position. The driver returns the
+    /// same error for that and for an unreadable block, unless the previous object is a filemark.
+    /// So this tries to move past a filemark.
     fn is_at_end_of_data(&mut self, object: u64) -> Result<bool, DriveError> {
-        // A block that cannot be read stops the tape at the same place: only the drive's own word
-        // is the end.
+        // An unreadable block stops the tape at the same position: only the drive's own flag proves
+        // the end.
         if self.go(MTFSF, 1) == Err(Errno::IO)
             && self.has_flag(GMT_EOD).map_err(io::Error::from)?
             && self.object()? == object
         {
             return Ok(true);
         }
-        // Back to where it was; whatever fails now, the place cannot be read.
+        // Back to the earlier position; if that fails too, the position cannot be read.
         let back = libc::c_int::try_from(object).map_err(|_| DriveError::NoSuchPosition(object))?;
         self.go(MTSEEK, back).map_err(|errno| self.move_failed(errno))?;
         Ok(false)
@@ -216,8 +221,7 @@ impl StDrive {
         DriveError::Io(error)
     }
 
-    /// A move that failed: a drive that still knows where it is has met something that it cannot
-    /// read.
+    /// A move that failed: a drive that still knows its position has met something unreadable.
     fn move_failed(&mut self, errno: Errno) -> DriveError {
         self.object = None;
         match self.object() {
@@ -246,8 +250,8 @@ impl Drive for StDrive {
                 }
                 Ok(_) => return Err(self.failed(io::ErrorKind::WriteZero.into())),
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                    // The driver's word for the early warning, whether the block was written or
-                    // not, and for the end of the medium.
+                    // The driver returns this for the early warning, whether the block was written
+                    // or not, and for the end of the medium.
                     self.early_warning = true;
                     self.object = None;
                     if self.object()? > before {
@@ -290,7 +294,7 @@ impl Drive for StDrive {
             }
             Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
                 self.object = None;
-                // How large it is the driver does not say.
+                // The driver does not return the block's size.
                 Err(DriveError::BlockTooLarge(buffer.len().saturating_add(1)))
             }
             Err(error) if error.raw_os_error() == Some(libc::EIO) => {
@@ -307,7 +311,8 @@ impl Drive for StDrive {
     }
 
     fn space_filemarks(&mut self, count: i64) -> Result<u64, DriveError> {
-        // One at a time: of several the driver does not say how many were passed before it failed.
+        // One at a time: after a failure the driver does not report how many of several were
+        // passed.
         let code = if count < 0 { MTBSF } else { MTFSF };
         for passed in 0..count.unsigned_abs() {
             match self.go(code, 1) {
@@ -330,11 +335,10 @@ impl Drive for StDrive {
         let count = libc::c_int::try_from(object).map_err(|_| DriveError::NoSuchPosition(object))?;
         match self.go(MTSEEK, count) {
             Ok(()) => Ok(()),
-            // A drive that still knows where it is has met the end of the data, or what it cannot
-            // read.
+            // A drive that still knows its position has met the end of the data, or something
+            // unreadable.
             Err(errno) => match self.move_failed(errno) {
-                // Where the drive can go to the end of the data, what lies after that is no
-                // position.
+                // If the drive can move to the end of the data, positions after that do not exist.
                 DriveError::Medium(_) if self.go(MTEOM, 1).is_ok() && self.object()? < object => {
                     Err(DriveError::NoSuchPosition(object))
                 }
@@ -344,8 +348,8 @@ impl Drive for StDrive {
     }
 
     fn flush(&mut self) -> Result<(), DriveError> {
-        // Every move of the tape, and so every read of what was written, waits for the medium; this
-        // is for a tape that has not moved.
+        // Every move of the tape, and so every read of written data, waits for the medium; this is
+        // for a tape that has not moved.
         Ok(self.operate(MTNOP, 1).map_err(io::Error::from)?)
     }
 
@@ -359,7 +363,7 @@ impl Drive for StDrive {
     }
 }
 
-/// A drive with the cartridge that is in it, which is called as the device is.
+/// A drive with the cartridge that is in it; its barcode is the device's file name.
 #[derive(Debug)]
 pub struct StLibrary {
     barcode: String,
@@ -390,8 +394,8 @@ impl Library for StLibrary {
         if barcode != self.barcode {
             return Err(DriveError::NoSuchCartridge);
         }
-        // After a failure, which a change of the cartridge is as well, whoever uses the drive reads
-        // the label again.
+        // After a failure, and a change of the cartridge causes one, the caller reads the label
+        // again.
         Ok(Mounted { drive: &mut self.drive, is_new: false })
     }
 }

@@ -1,4 +1,4 @@
-//! The cache in which whole objects from tape are stored for reading: a directory with a bound.
+//! The read cache for whole objects from tape: a directory with a size bound.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::scan::Place;
 use crate::private;
 
-/// The cache. What is used longest ago leaves first; a file that is still being read lives until
-/// its reader is done.
+/// The cache. The least recently used object is removed first; a file that is still being read
+/// exists until its reader is done.
 #[derive(Debug)]
 pub(super) struct Stage {
     root: PathBuf,
@@ -22,7 +22,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Begins with an empty cache.
+    /// Opens the cache, and empties it.
     pub(super) fn open(root: &Path, bound_bytes: u64) -> io::Result<Self> {
         private::create_dir_all(root)?;
         for entry in fs::read_dir(root)? {
@@ -34,12 +34,12 @@ impl Stage {
         Ok(Stage { root: root.to_owned(), bound_bytes, used_bytes: 0, staged: VecDeque::new() })
     }
 
-    /// The largest object that can be staged.
+    /// The size bound, which is also the largest object that can be staged.
     pub(super) fn bound_bytes(&self) -> u64 {
         self.bound_bytes
     }
 
-    /// An object that is there.
+    /// A staged object.
     pub(super) fn find(&mut self, place: Place) -> Option<Arc<File>> {
         let index = self.staged.iter().position(|(staged, ..)| *staged == place)?;
         let entry = self.staged.remove(index)?;
@@ -48,7 +48,7 @@ impl Stage {
         Some(file)
     }
 
-    /// Makes room and gives an empty file for an object of at most the bound.
+    /// Makes room and creates an empty file for an object that is not larger than the bound.
     pub(super) fn create(&mut self, place: Place, len_bytes: u64) -> io::Result<File> {
         while self.used_bytes.saturating_add(len_bytes) > self.bound_bytes {
             let Some(&(oldest, ..)) = self.staged.front() else { break };
@@ -57,7 +57,7 @@ impl Stage {
         private::create(&self.path(place))
     }
 
-    /// Takes in a file that was filled.
+    /// Adds a file that was filled.
     pub(super) fn insert(&mut self, place: Place, len_bytes: u64, file: File) -> Arc<File> {
         let file = Arc::new(file);
         self.used_bytes = self.used_bytes.saturating_add(len_bytes);
@@ -65,14 +65,14 @@ impl Stage {
         file
     }
 
-    /// Removes an object, or what was begun of it.
+    /// Removes an object, or an incomplete file of one.
     pub(super) fn remove(&mut self, place: Place) {
         if let Some(index) = self.staged.iter().position(|(staged, ..)| *staged == place)
             && let Some((_, len_bytes, _)) = self.staged.remove(index)
         {
             self.used_bytes = self.used_bytes.saturating_sub(len_bytes);
         }
-        // A file that cannot be removed is removed at the next open.
+        // A file that cannot be removed now is removed at the next open.
         let _ = fs::remove_file(self.path(place));
     }
 

@@ -27,20 +27,20 @@ use super::scan::{Entry, scan};
 use super::stage::{self, Stage};
 use crate::archive::object::RangedRead;
 
-/// How a tape store is used.
+/// The settings of a tape store.
 #[derive(Debug, Clone)]
 pub struct TapeOptions {
     /// Bytes of a data block: 512 up to what the drive can write; 256 KiB is usual. Objects with
-    /// other blocks are read as well.
+    /// other block sizes can be read as well.
     pub block_bytes: usize,
-    /// Where objects are staged for reading. The store's own; staged files in it are removed at
-    /// open.
+    /// The directory where objects are staged for reading. It belongs to the store alone; staged
+    /// files in it are removed at open.
     pub cache: PathBuf,
-    /// The most bytes of staged objects, and so the largest object.
+    /// The most bytes of staged objects, and so also the size of the largest object.
     pub cache_bytes: u64,
-    /// The directory where the store writes down what it has put on which cartridge. It should last
-    /// as long as the cartridges do: without it a cartridge that lost its end cannot be
-    /// distinguished from one on which a write was cut off.
+    /// The directory where the store records what it has written to which cartridge. It should last
+    /// as long as the cartridges: without it, a cartridge that lost its end cannot be distinguished
+    /// from one on which a write was cut off.
     pub ledger: PathBuf,
 }
 
@@ -51,9 +51,9 @@ pub(super) struct Tape<L: Library> {
     pub cartridges: Cartridges,
     pub current: Option<usize>,
     pub next_file: u64,
-    /// The cartridge in the drive whose label has been read.
+    /// The mounted cartridge whose label has been read.
     pub verified: Option<usize>,
-    /// Barcodes of cartridges that are not ours.
+    /// Barcodes of cartridges that do not belong to this store.
     pub foreign: Vec<String>,
     pub ledger: Ledger,
     pub at_hand: AtHand,
@@ -73,7 +73,7 @@ pub struct TapeStore<L: Library> {
     problems: Vec<TapeProblem>,
 }
 
-/// What a drive's failure means for the store's caller; `None` for the operating system's.
+/// The kind of a drive's error for the store's caller; `None` for an error of the operating system.
 pub(super) fn drive_kind(error: &DriveError) -> Option<StoreErrorKind> {
     Some(match error {
         DriveError::EndOfMedium => StoreErrorKind::NoSpace,
@@ -111,8 +111,8 @@ fn file_error(label: &str, operation: &'static str, error: &FileError) -> StoreE
 }
 
 impl<L: Library> TapeStore<L> {
-    /// Opens the cartridges of `library` that belong to `store`, or are blank; reads every label,
-    /// header and trailer. Cartridges with other contents are never written to.
+    /// Opens the cartridges of `library` that belong to `store` or are blank, and reads every
+    /// label, header and trailer. Cartridges with other contents are never written to.
     ///
     /// # Errors
     /// `Unsupported` for a block size that the drive cannot write, or the drive's.
@@ -160,12 +160,12 @@ impl<L: Library> TapeStore<L> {
         })
     }
 
-    /// What the open found wrong.
+    /// The problems that the open found.
     pub fn problems(&self) -> &[TapeProblem] {
         &self.problems
     }
 
-    /// The barcodes of the cartridges that hold an object, in the order in which it is read.
+    /// The barcodes of the cartridges that hold an object, in reading order.
     ///
     /// # Errors
     /// `NotFound`.
@@ -175,14 +175,14 @@ impl<L: Library> TapeStore<L> {
         Ok(entry.parts.iter().map(|part| tape.cartridges[part.cartridge].barcode.clone()).collect())
     }
 
-    /// Enters an object that was written. It is on the tape whatever comes now; it counts as put
-    /// when the ledger has it.
+    /// Adds an object that was written. It is on the tape in any case; the put succeeds only when
+    /// the ledger has it.
     pub(super) fn enter(&self, tape: &mut Tape<L>, name: &Name, entry: &Entry) -> Result<(), StoreError> {
         self.objects().insert(name.clone(), entry.clone());
         self.note(tape, name, entry)
     }
 
-    /// Writes an object down in the ledger.
+    /// Records an object in the ledger.
     fn note(&self, tape: &mut Tape<L>, name: &Name, entry: &Entry) -> Result<(), StoreError> {
         let Some(object) = known_of(&tape.cartridges, entry) else { return Ok(()) };
         let (first_file, len_bytes, parts) = (object.first_file, object.len_bytes, object.parts);
@@ -203,7 +203,7 @@ impl<L: Library> TapeStore<L> {
         StoreError::new(&self.label, operation, kind).of(name)
     }
 
-    /// An object, if it is there.
+    /// An object, if it exists.
     pub(super) fn known(&self, name: &Name) -> Option<Entry> {
         self.objects().get(name).cloned()
     }
@@ -212,7 +212,7 @@ impl<L: Library> TapeStore<L> {
         self.known(name).ok_or_else(|| self.error(operation, StoreErrorKind::NotFound, name))
     }
 
-    /// The tape, for something that moves it.
+    /// The tape, for an operation that moves it.
     fn idle_tape(&self, operation: &'static str, name: &Name) -> Result<MutexGuard<'_, Tape<L>>, StoreError> {
         let tape = self.tape();
         if tape.writing {
@@ -222,7 +222,7 @@ impl<L: Library> TapeStore<L> {
         Ok(tape)
     }
 
-    /// The staged file of an object; brings it from tape when it is not there.
+    /// The staged file of an object; copies it from tape if it is not staged.
     fn staged(&self, name: &Name, entry: &Entry) -> Result<Arc<File>, StoreError> {
         {
             let mut tape = self.tape();
@@ -231,7 +231,7 @@ impl<L: Library> TapeStore<L> {
             }
         }
         let mut tape = self.idle_tape("get", name)?;
-        // Another reader may have been faster.
+        // Another reader may have staged it meanwhile.
         if let Some(file) = tape.stage.find(entry.place()) {
             return Ok(file);
         }
@@ -302,7 +302,7 @@ impl<L: Library> TapeStore<L> {
 struct TapePut<'a, L: Library> {
     store: &'a TapeStore<L>,
     name: Name,
-    // Gone after the commit.
+    // `None` after the commit.
     writer: Option<FileWriter>,
     block: Vec<u8>,
     len_bytes: u64,
@@ -349,7 +349,7 @@ impl<L: Library> Put for TapePut<'_, L> {
         let stat = ObjectStat { name: self.name.clone(), len_bytes: self.len_bytes };
         if let Some(writer) = self.writer.take() {
             let mut tape = self.store.tape();
-            // A failure leaves the object without its end, so it is not there.
+            // After a failure the object has no end, so it does not exist.
             let finished = writer.finish(&mut tape);
             tape.writing = false;
             let entry = match finished {
@@ -368,7 +368,7 @@ impl<L: Library> Put for TapePut<'_, L> {
 
 impl<L: Library> Drop for TapePut<'_, L> {
     fn drop(&mut self) {
-        // The next file is written over what was begun.
+        // The next file overwrites the unfinished one.
         if let Some(writer) = self.writer.take() {
             let mut tape = self.store.tape();
             writer.abandon(&mut tape);
@@ -488,7 +488,7 @@ impl<L: Library> Store for TapeStore<L> {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        // Each filemark was written through.
+        // Each filemark was written synchronously.
         Ok(())
     }
 

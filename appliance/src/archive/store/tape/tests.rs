@@ -1,4 +1,4 @@
-//! The emulated drive, its exact bytes, and the store over several cartridges.
+//! Tests of the emulated drive, its exact bytes, and the store on several cartridges.
 
 use std::fs;
 
@@ -46,7 +46,7 @@ impl Rig {
         let root = self.root.path().join("library");
         let mut library = EmulatedLibrary::new(&root, self.capacity_bytes, self.early_warning_bytes);
         for index in 0..self.cartridges {
-            // There already when it is opened again.
+            // The cartridge exists already when the library is opened again.
             let _ = library.add_blank(&format!("VV{index:04}"));
         }
         library
@@ -70,7 +70,7 @@ impl Rig {
     }
 }
 
-/// Cartridges on which the large object of the suite goes over three.
+/// Cartridges so small that the large object of the suite needs three.
 struct Tapes(Rig, std::cell::RefCell<Option<Rig>>);
 
 impl Fixture for Tapes {
@@ -110,7 +110,7 @@ fn cartridges_are_exact_simh_files() {
     let expected = b"\x03\0\0\0abc\0\x03\0\0\0\0\0\0\0\x04\0\0\0defg\x04\0\0\0\0\0\0\0\0\0\0\0";
     assert_eq!(fs::read(&path).unwrap(), expected);
 
-    // What other tools write: gaps, a block in error, an end mark with rubbish behind it.
+    // Input as other tools write it: gaps, a block in error, an end mark followed by rubbish.
     let foreign =
         b"\xfe\xff\xff\xff\x01\0\0\0A\0\x01\0\0\0\x02\0\0\x80zz\x02\0\0\x80\0\0\0\0\xff\xff\xff\xffrubbish";
     fs::write(&path, foreign).unwrap();
@@ -152,7 +152,7 @@ fn the_drive_moves_and_warns_as_a_drive_does() {
     assert!(matches!(drive.read_block(&mut buffer[..10]), Err(DriveError::BlockTooLarge(100))));
     assert_eq!(drive.position().unwrap().object, 1);
     assert_eq!(drive.space_filemarks(9).unwrap(), 3);
-    // The end: warned, still writing, then no more.
+    // The end: early warning, more writes, then no room.
     drive.space_end_of_data().unwrap();
     assert!(!drive.write_block(&[1; 90]).unwrap().early_warning);
     assert!(drive.write_block(&[1; 90]).unwrap().early_warning);
@@ -160,7 +160,7 @@ fn the_drive_moves_and_warns_as_a_drive_does() {
     assert!(drive.position().unwrap().early_warning);
     assert!(matches!(drive.write_block(&[1; 200]), Err(DriveError::EndOfMedium)));
     assert!(drive.write_filemarks(1, false).unwrap().early_warning);
-    // A write in the middle makes the end there.
+    // A write in the middle makes this the end.
     drive.locate(1).unwrap();
     drive.write_block(&[9; 10]).unwrap();
     assert_eq!(drive.read_block(&mut buffer).unwrap(), Read::EndOfData);
@@ -179,7 +179,7 @@ fn objects_go_over_several_cartridges_and_are_found_again() {
         put(&store, "large", &large).unwrap();
         assert_eq!(store.cartridges_of(&name("large")).unwrap(), ["VV0000", "VV0001", "VV0002", "VV0003"]);
         put(&store, "next", &large[..100_000]).unwrap();
-        // Four and a half cartridges are full: this one does not fit, and nothing of it stays.
+        // Four and a half cartridges are full: this object does not fit, and no part of it stays.
         let error = put(&store, "over", &large).unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::NoSpace);
         put(&store, "last", b"last").unwrap();
@@ -190,7 +190,8 @@ fn objects_go_over_several_cartridges_and_are_found_again() {
     assert_eq!(get(&store, "last").unwrap(), b"last");
     assert_eq!(get(&store, "next").unwrap(), &large[..100_000]);
     assert_eq!(store.list("", None, 9).unwrap().objects.len(), 4);
-    // A cartridge that is taken out takes its objects along, no others; what belongs to them stays where it is.
+    // When a cartridge is taken out, its objects are away, and no others. A part of an object on
+    // another cartridge stays there.
     drop(store);
     assert!(super::identify(&mut rig.library()).unwrap().iter().any(|(_, owner)| *owner == Some(STORE)));
     let away = rig.root.path().join("away.tap");
@@ -215,7 +216,7 @@ fn objects_go_over_several_cartridges_and_are_found_again() {
 fn a_crash_at_every_byte_of_the_tape_keeps_what_was_committed() {
     let rig = Rig::new(1, 1 << 20, 1024, 1 << 20);
     let ledger = rig.root.path().join(format!("library/ledger-{STORE}"));
-    // Bytes of the cartridge, of the ledger, and what is there then.
+    // The lengths of the cartridge and of the ledger, and the objects that exist then.
     let mut ends = Vec::new();
     {
         let store = rig.open();
@@ -236,7 +237,7 @@ fn a_crash_at_every_byte_of_the_tape_keeps_what_was_committed() {
     let marks = (0..whole.len()).filter(|cut| cut % 97 == 0 || whole.len() - cut < 20);
     for cut in marks.chain(ends.iter().skip(1).flat_map(|(end, ..)| [*end - 1, *end])) {
         let (_, written_bytes, expected) = ends.iter().rev().find(|(end, ..)| *end <= cut).unwrap().clone();
-        // With what the ledger said then, and without one, as older versions have left it.
+        // With the ledger of that moment, and without one, as older versions left it.
         for has_ledger in [true, false] {
             fs::write(rig.path(0), &whole[..cut]).unwrap();
             let _ = fs::remove_file(&ledger);
@@ -260,7 +261,7 @@ fn a_crash_at_every_byte_of_the_tape_keeps_what_was_committed() {
     }
 }
 
-/// Linux ends what was being written with a filemark when a process dies.
+/// Linux ends the data being written with a filemark when a process dies.
 #[test]
 fn a_file_that_was_cut_off_and_has_a_filemark_is_written_over() {
     for blocks in 0..3_u64 {
@@ -275,7 +276,7 @@ fn a_file_that_was_cut_off_and_has_a_filemark_is_written_over() {
         };
         let mut drive = TapDrive::load(&rig.path(0), 1 << 20, 4096).unwrap();
         drive.space_end_of_data().unwrap();
-        // label, FM, the file of a, then header and blocks.
+        // Label, FM, the file of `a`, then header and blocks.
         assert_eq!(drive.position().unwrap().object, 2 + 4 + 1 + blocks);
         drive.write_filemarks(1, false).unwrap();
         let store = rig.open();
@@ -300,7 +301,7 @@ fn damage_is_named_and_foreign_cartridges_are_left_alone() {
         }
     }
     let rig = Rig { cartridges: 0, ..rig };
-    // label, FM, then files of header, two blocks, trailer, FM.
+    // Label, FM, then files of header, two blocks, trailer, FM.
     let mut drive = TapDrive::load(&rig.path(0), 1 << 20, 4096).unwrap();
     drive.spoil(2 + 1).unwrap();
     drive.spoil(2 + 5).unwrap();
@@ -319,13 +320,13 @@ fn damage_is_named_and_foreign_cartridges_are_left_alone() {
     assert!(matches!(get(&store, "a").unwrap_err().kind, StoreErrorKind::Corrupt(_)));
     assert!(matches!(get(&store, "b").unwrap_err().kind, StoreErrorKind::Corrupt(_)));
     assert_eq!(get(&store, "c").unwrap(), [b'c'; 2000]);
-    // Nothing more goes to a damaged cartridge, and none to one that is not ours.
+    // Nothing more is written to a damaged cartridge, or to one of another store.
     let error = put(&store, "d", b"d").unwrap_err();
     assert!(
         matches!(error.kind, StoreErrorKind::Refused(_)) && error.to_string().contains("VV0000"),
         "{error}"
     );
-    // A blank one is taken as soon as it is there.
+    // A blank cartridge is used as soon as it is in the library.
     fs::write(rig.path(2), b"").unwrap();
     put(&store, "d", b"d").unwrap();
     assert_eq!(store.cartridges_of(&name("d")).unwrap(), ["VV0002"]);
@@ -351,7 +352,7 @@ fn the_cache_keeps_its_bound() {
     }
     let error = put(&store, "large", &vec![0; 100_001]).unwrap_err();
     assert!(matches!(error.kind, StoreErrorKind::Unsupported(_)));
-    // While an object is written, what is staged can be read, and the rest later.
+    // While an object is written, staged objects can be read, and the others only later.
     let open = store.put_start(&name("open"), 10).unwrap();
     assert_eq!(get(&store, "o7").unwrap(), vec![7; 40_000]);
     assert!(get(&store, "o5").unwrap_err().is_retryable());

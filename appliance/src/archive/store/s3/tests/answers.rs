@@ -1,5 +1,5 @@
-//! Answers that are lost, and answers that say one thing in their status and another in their body,
-//! of uploads in parts and of owners' records.
+//! Tests with lost answers, and answers whose status contradicts their body, for uploads in parts
+//! and for owners' records.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ fn in_parts(rig: &Rig, retries_max: u32) -> S3Store {
     S3Store::open(S3Config { buffer_bytes: 5 << 20, retries_max, ..rig.config() }).unwrap()
 }
 
-/// Uploads that are under way at the server.
+/// The uploads that are under way at the server.
 fn uploads(rig: &Rig) -> usize {
     let entries = std::fs::read_dir(rig.server.root()).unwrap().map(Result::unwrap);
     entries.filter(|entry| entry.file_name().to_string_lossy().contains("upload")).count()
@@ -76,11 +76,11 @@ fn a_refusal_within_200_is_tried_again_in_every_request_of_an_upload() {
             rig.proxy.heal();
         }
     }
-    // What no second try mends is not tried again, and says what it is.
+    // An error that a retry cannot cure is not retried, and its message explains it.
     rig.proxy.inject(&completion("z"), Fault::Answer(200, error("RequestTimeTooSkewed")), 1);
     let skewed = put(&patient, "z", &bytes).unwrap_err().to_string();
     assert!(skewed.contains("RequestTimeTooSkewed"), "{skewed}");
-    // A conflict ends the upload: it is for whoever calls to make another.
+    // A conflict ends the upload: the caller must make another one.
     rig.proxy.requests();
     rig.proxy.inject(&completion("z"), refused(409, "ConditionalRequestConflict"), 1);
     let conflict = put(&patient, "z", &bytes).unwrap_err();
@@ -98,7 +98,7 @@ fn an_owner_that_does_not_hear_of_its_record_stays_the_owner() {
         &store,
         &|| rig.inject("PUT", Fault::LoseAnswer, usize::MAX),
         &|| {
-            // It looks whether the record is there, finds none, makes it, and sees no more.
+            // It checks for the record, finds none, writes it, and then gets no more answers.
             rig.inject("HEAD", Fault::None, 1);
             rig.inject("HEAD", refused(503, "SlowDown"), usize::MAX);
             rig.proxy.inject(&format!("GET /{BUCKET}/p/"), refused(503, "SlowDown"), usize::MAX);
@@ -108,7 +108,7 @@ fn an_owner_that_does_not_hear_of_its_record_stays_the_owner() {
     );
 }
 
-/// Whether an object is this put's own is not known while it cannot be looked up.
+/// Whether an object is this put's own is unknown while it cannot be looked up.
 #[test]
 fn a_put_that_cannot_be_looked_up_is_to_be_tried_again() {
     let rig = Rig::start();

@@ -1,4 +1,4 @@
-//! The S3 store against a whole server, and against one that lies and fails.
+//! Tests of the S3 store against a complete server, and against one that injects faults.
 
 mod answers;
 mod proxied;
@@ -24,7 +24,7 @@ fn config(url: &str) -> S3Config {
     }
 }
 
-/// No second tries, and little patience for what never comes.
+/// No retries, and short timeouts.
 fn impatient(server: &Server) -> S3Config {
     S3Config { retries_max: 0, prefix: "p".into(), ..config(&server.url()) }
 }
@@ -144,7 +144,7 @@ fn answers_become_errors_that_say_what_to_do() {
         assert_eq!(kind(store.list("", None, 1)), expected);
         assert_eq!(kind(store.delete(&name("there"))), expected);
     }
-    // What passes without the appliance's doing is tried again, and says what it is.
+    // Errors that end without the appliance's action are retried, and their message explains them.
     for (status, code, text) in [
         (403, "RequestTimeTooSkewed", "set this machine's clock"),
         (400, "ExpiredToken", "session token"),
@@ -162,7 +162,7 @@ fn answers_become_errors_that_say_what_to_do() {
             is(error.kind, text);
         }
     }
-    // A HEAD has no code, only its status.
+    // An answer to a HEAD has no code, only a status.
     server.fail("HEAD ", Fault::Answer(403, ""), 1);
     assert!(matches!(kind(store.stat(&name("there"))), K::Refused(_)));
     assert_eq!(server.keys(), ["p/there"]);
@@ -175,7 +175,7 @@ fn a_service_that_is_not_there_or_does_not_answer_is_not_waited_for() {
     let url = server.url();
     put(&open(&server), "there", &content(1000)).unwrap();
     let hasty = S3Config { request_timeout_ms: 200, ..impatient(&server) };
-    // On a busy machine its first request may come too late as well.
+    // On a busy machine its first request may time out as well.
     let store = std::iter::repeat_with(|| S3Store::open(hasty.clone())).find_map(Result::ok).unwrap();
     let stalled = |found: StoreErrorKind| {
         assert!(found.to_string().contains("check the network"), "{found}");
@@ -207,7 +207,8 @@ fn a_service_without_tls_is_not_spoken_to_in_the_clear() {
     let error =
         S3Store::open(S3Config { endpoint: Some(url), connect_timeout_ms: 500, ..impatient(&server) })
             .unwrap_err();
-    // The server waits for the end of a line, which a handshake does not have. A machine without certificates cannot even try.
+    // The server waits for the end of a line, which a handshake does not have. A machine without
+    // certificates cannot even begin one.
     let text = error.to_string();
     assert!(text.contains("its certificate") || text.contains("ca-certificates"), "{text}");
     let missing = S3Config { ca_file: Some("/nonexistent/ca.pem".into()), ..impatient(&server) };
@@ -231,18 +232,18 @@ fn a_service_that_is_unwell_is_asked_again_a_bounded_number_of_times() {
 fn a_put_that_was_done_without_an_answer_is_committed() {
     let server = Server::start();
     let store = S3Store::open(S3Config { retries_max: 1, ..impatient(&server) }).unwrap();
-    // Done, an error, tried again: "exists already", and it is ours.
+    // Executed, an error, retried: "exists already", and it is this put's own.
     server.fail("PUT ", Fault::DoneBut(500), 1);
     put(&store, "a", b"one").unwrap();
     server.fail("PUT ", Fault::DoneAndCut, 1);
     put(&store, "b", b"two").unwrap();
     assert_eq!((get(&store, "a").unwrap(), get(&store, "b").unwrap()), (b"one".to_vec(), b"two".to_vec()));
-    // Not ours, whatever happens to the request.
+    // Another put's object, whatever happens to the request.
     for fault in [Fault::Answer(500, "InternalError"), Fault::CutEarly, Fault::Answer(409, "Conflict")] {
         server.fail("PUT ", fault, 2);
         assert_eq!(kind(put(&store, "a", b"one")), StoreErrorKind::Exists, "{fault:?}");
     }
-    // A conflict with nothing: the other one may have failed.
+    // A conflict without an object: the other put may have failed.
     server.fail("PUT ", Fault::Answer(409, "ConditionalRequestConflict"), 1);
     assert!(put(&store, "c", b"x").unwrap_err().is_retryable());
     server.fail("PUT ", Fault::CutEarly, usize::MAX);
@@ -268,7 +269,7 @@ fn bytes_that_are_wrong_or_missing_are_never_given_as_good() {
     server.fail("GET ", Fault::NoRanges, 1);
     assert!(matches!(kind(store.get_range(&name("a"), 5, &mut [0; 500])), StoreErrorKind::Corrupt(_)));
     assert_eq!(get(&store, "a").unwrap(), bytes);
-    // Half of the answer, but a second try: the rest is fetched.
+    // Half of the answer, with one retry: the rest is fetched.
     let patient = S3Store::open(S3Config { retries_max: 1, ..impatient(&server) }).unwrap();
     server.fail("GET ", Fault::HalfBody, 1);
     assert_eq!(get(&patient, "a").unwrap(), bytes);
@@ -288,7 +289,8 @@ fn lists_that_lie_are_found_out() {
     server.heal();
     server.fail("GET ", Fault::HalfBody, 1);
     assert!(store.list("l/", None, 100).unwrap_err().is_retryable());
-    // What is not ours is passed over; what cannot be a key of ours at all is named.
+    // Keys that are not valid names are skipped; a key that `object_store` cannot parse is an
+    // error.
     server.put("p/UPPER", b"x");
     server.put("other/a", b"x");
     assert_eq!(store.list("", None, 100).unwrap().objects.len(), 10);
@@ -302,14 +304,15 @@ fn uploads_in_parts_fail_whole_and_leave_nothing() {
     let small_parts = || S3Store::open(S3Config { buffer_bytes: 5 << 20, ..impatient(&server) }).unwrap();
     let store = small_parts();
     let bytes = content(11 << 20);
-    // A part that fails: so does the rest of the put.
+    // A part fails: the put cannot be continued.
     server.fail("PUT ", Fault::Answer(503, "SlowDown"), 1);
     let mut broken = store.put_start(&name("a"), 11 << 20).unwrap();
     assert!(broken.write(&bytes).unwrap_err().is_retryable());
     assert!(broken.write(b"").is_err());
     assert_eq!(kind(broken.commit()), StoreErrorKind::Unavailable(Reason::Http(503)));
     assert_eq!((server.uploads(), server.keys().len()), (0, 0));
-    // A completion that fails, in its status or within its 200, or is never answered.
+    // A completion that fails, by its status or inside an answer of status 200, or is never
+    // answered.
     for fault in [
         Fault::Answer(200, "InternalError"),
         Fault::Answer(500, "InternalError"),
@@ -320,19 +323,19 @@ fn uploads_in_parts_fail_whole_and_leave_nothing() {
         assert!(put(&store, "a", &bytes).unwrap_err().is_retryable(), "{fault:?}");
         assert_eq!((server.uploads(), server.keys().len()), (0, 0), "{fault:?}");
     }
-    // Done, without an answer: ours.
+    // Executed without an answer: it is this put's own.
     server.fail("POST /bucket/p/a?uploadId=", Fault::DoneAndCut, 1);
     put(&store, "a", &bytes).unwrap();
     assert!(get(&store, "a").unwrap() == bytes);
-    // Somebody was faster, between the look and the completion: the condition holds.
+    // Another put was faster, between the check and the completion: the condition refuses.
     server.fail("HEAD ", Fault::Answer(404, ""), 1);
     assert_eq!(kind(put(&store, "a", &bytes[1..])), StoreErrorKind::Exists);
-    // And where the completion has no condition, the look does.
+    // If the completion has no condition, the check refuses.
     server.fail("POST ", Fault::NoConditions, usize::MAX);
     assert_eq!(kind(put(&store, "a", &bytes[1..])), StoreErrorKind::Exists);
     assert!(get(&store, "a").unwrap() == bytes);
     assert_eq!(server.uploads(), 0);
-    // A process that died: the next one aborts its upload, and nobody else's.
+    // A process that died: the next one aborts its upload, and no others.
     let mut dead = store.put_start(&name("dead"), 11 << 20).unwrap();
     dead.write(&bytes).unwrap();
     std::mem::forget(dead);
@@ -383,7 +386,7 @@ fn settings_are_checked_and_secrets_never_shown() {
     let unknown = serde_json::from_str::<S3Config>(r#"{"bucket": "abc", "bukkit": 1}"#).unwrap_err();
     assert!(unknown.to_string().contains("bukkit"));
 
-    // The environment serves when the settings have no key.
+    // The environment is used when the settings have no key.
     let server = Server::start();
     let nameless = S3Config { access_key_id: None, secret_access_key: None, ..impatient(&server) };
     let environment = |variable: &str| match variable {

@@ -1,4 +1,5 @@
-//! Against a whole S3 server behind a proxy that does what networks, load balancers and services do now and then.
+//! Tests against a complete S3 server behind a proxy that injects the faults of networks, load
+//! balancers and services.
 
 use varve_s3_server::{BUCKET, Fault, Proxy, S3Server, error, truncated_page};
 
@@ -60,18 +61,18 @@ fn it_conforms_through_a_proxy_that_does_nothing() {
 fn a_put_whose_answer_is_lost_is_known_for_ours_and_anothers_for_foreign() {
     let rig = Rig::start();
     let store = rig.open();
-    // Done, cut, tried again: 412, and it is ours.
+    // Executed, cut, retried: 412, and it is this put's own.
     rig.inject("PUT", Fault::LoseAnswer, 1);
     put(&store, "a", b"ours").unwrap();
     assert_eq!(get(&store, "a").unwrap(), b"ours");
-    // The same when every answer is lost, and when the service says that it failed.
+    // The same when every answer is lost, and when the service reports a failure.
     rig.inject("PUT", Fault::LoseAnswer, 4);
     put(&store, "b", b"ours").unwrap();
     rig.inject("PUT", Fault::DoneBut(500, error("InternalError")), 1);
     put(&store, "c", b"ours").unwrap();
     rig.inject("PUT", Fault::DoneBut(409, error("ConditionalRequestConflict")), 1);
     put(&store, "d", b"ours").unwrap();
-    // Another's stays what it is, also when it has the same length.
+    // Another put's object stays as it is, even if it has the same length.
     rig.inject("PUT", Fault::LoseAnswer, 1);
     assert_eq!(kind(put(&store, "a", b"more")), StoreErrorKind::Exists);
     assert_eq!(get(&store, "a").unwrap(), b"ours");
@@ -91,7 +92,7 @@ fn a_refusal_within_an_answer_of_200_is_a_refusal() {
     rig.inject("DELETE", inside("AccessDenied"), 1);
     assert!(matches!(kind(store.delete(&name("there"))), StoreErrorKind::Refused(_)));
     assert_eq!(get(&store, "there").unwrap(), b"x");
-    // With patience they are tried again.
+    // With retries enabled they are retried.
     let patient = rig.open();
     rig.inject("PUT", inside("SlowDown"), 2);
     put(&patient, "a", b"1").unwrap();
@@ -112,8 +113,8 @@ fn a_service_under_load_is_asked_again() {
         store.delete(&name("a")).unwrap();
         rig.proxy.heal();
     }
-    // A conflict is somebody else's work on the same object: it is tried again like a service under
-    // load, and then by whoever calls.
+    // A conflict means that another request works on the same object. It is retried like an
+    // overloaded service, and after that by the caller.
     for code in ["ConditionalRequestConflict", "OperationAborted"] {
         rig.inject("PUT", refused(409, code), 2);
         rig.proxy.requests();
@@ -171,7 +172,7 @@ fn credentials_in_a_file_are_read_again_when_they_have_changed() {
     let write = |secret: &str, rest: &str| {
         let text =
             format!("[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {secret}\n{rest}");
-        // As tools do: a new file in the place of the old one.
+        // As tools do: a new file replaces the old one.
         let new = folder.path().join("new");
         std::fs::write(&new, text).unwrap();
         std::fs::rename(&new, &path).unwrap();
@@ -188,18 +189,19 @@ fn credentials_in_a_file_are_read_again_when_they_have_changed() {
     write("TheSecretOfYesterday", "# old\n");
     let error = put(&store, "b", b"2").unwrap_err();
     assert!(matches!(error.kind, StoreErrorKind::Refused(_)), "{error}");
-    // A file that is not whole leaves what there was; the next good one is used without a restart.
+    // With an incomplete file the old key stays in use; the next valid file is used without a
+    // restart.
     std::fs::write(&path, "[default]\naws_access_key_id = x\n").unwrap();
     assert!(put(&store, "b", b"2").is_err());
     std::fs::remove_file(&path).unwrap();
     assert!(put(&store, "b", b"2").is_err());
     write(SECRET_KEY, "# new\n");
     put(&store, "b", b"2").unwrap();
-    // Expired: named, and what helps.
+    // Expired: the error names the cause and the remedy.
     rig.inject("GET", refused(400, "ExpiredToken"), 1);
     let error = store.list("", None, 1).unwrap_err().to_string();
     assert!(error.contains("session token") && error.contains("credentials file"), "{error}");
-    // The environment can name the file too; nothing in it is shown.
+    // The environment can name the file too; its content is never printed.
     let named =
         |variable: &str| (variable == "AWS_SHARED_CREDENTIALS_FILE").then(|| path.display().to_string());
     let by_environment =
@@ -229,7 +231,7 @@ fn empty_pages_and_thousands_of_objects_are_listed_whole() {
     assert_eq!(listed(&store), expected);
     let lists = rig.proxy.requests().iter().filter(|request| request.contains("list-type=2")).count();
     assert_eq!(lists, 2, "more than one page of the service");
-    // Pages that bring nothing and say that more follow: before everything, and in the middle.
+    // Empty pages that report more pages: before the first object, and in the middle.
     rig.inject("GET", Fault::EmptyPages(3), 1);
     let first = store.list("l/", None, 5).unwrap();
     assert_eq!(first.objects.len(), 5);
@@ -262,7 +264,7 @@ fn lists_without_an_end_or_cut_short_are_errors() {
         assert!(rig.proxy.requests().len() <= 2, "it does not turn in a circle");
         rig.proxy.heal();
     }
-    // Nobody asks for what follows when there is enough.
+    // No further page is requested when there are enough objects.
     rig.inject("GET", Fault::Answer(200, truncated_page(contents, None)), 1);
     let page = store.list("", None, 0).unwrap();
     assert!(page.objects.is_empty() && page.more);

@@ -1,4 +1,4 @@
-//! Against a whole S3 server, in this process.
+//! Tests against a complete S3 server, in this process.
 
 use varve_s3_server::{BUCKET, S3Server};
 
@@ -15,7 +15,8 @@ impl RealServer {
         S3Config { bucket: String::from(BUCKET), prefix: prefix.into(), ..config(self.0.url()) }
     }
 
-    /// Files below the root, of objects, of uploads, of anything.
+    /// The size of the files below the root whose names contain a text: of objects, of uploads, of
+    /// anything.
     fn bytes_in_files(&self, part: &str) -> u64 {
         let entries = std::fs::read_dir(self.0.root()).unwrap().map(Result::unwrap);
         let ours = entries.filter(|entry| entry.file_name().to_str().unwrap().contains(part));
@@ -50,7 +51,7 @@ fn big_objects_go_up_in_parts_and_leave_nothing_when_they_are_dropped() {
     let mut range = vec![0; 4096];
     store.get_range(&name("big"), (5 << 20) - 2048, &mut range).unwrap();
     assert!(range == bytes[(5 << 20) - 2048..(5 << 20) + 2048], "over the edge of two parts");
-    // The condition counts on this path too, and for two that run at the same time.
+    // The condition holds on this path too, and for two concurrent puts.
     assert_eq!(kind(put(&store, "big", &bytes)), StoreErrorKind::Exists);
     let mut one = store.put_start(&name("twin"), 12 << 20).unwrap();
     let mut other = store.put_start(&name("twin"), 12 << 20).unwrap();

@@ -1,4 +1,5 @@
-//! A small S3 server that lies and fails when it is told to. HTTP/1.1, a thread for each connection, no signatures checked.
+//! A small S3 server that injects faults on request. HTTP/1.1, one thread per connection,
+//! signatures are not checked.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,30 +8,30 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-/// What goes wrong with a request.
+/// The fault of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The answer is a status and a code; nothing is done.
+    /// The answer is a status and a code; the request is not executed.
     Answer(u16, &'static str),
-    /// It is done; the answer is a status.
+    /// The request is executed; the answer is a status.
     DoneBut(u16),
-    /// It is done, and the connection is cut without an answer.
+    /// The request is executed, and the connection is cut without an answer.
     DoneAndCut,
-    /// Nothing is done; the connection is cut before the body has been read.
+    /// The request is not executed; the connection is cut before the body has been read.
     CutEarly,
-    /// No answer for as long as the client waits.
+    /// No answer as long as the client waits.
     Stall,
-    /// Half of the answer's body, and the connection is cut.
+    /// Half of the answer's body, then the connection is cut.
     HalfBody,
-    /// The answer's body with one bit wrong.
+    /// The answer's body with one wrong bit.
     WrongBytes,
     /// A range is answered with the whole object.
     NoRanges,
-    /// Conditions on puts are passed over.
+    /// Conditions on puts are ignored.
     NoConditions,
-    /// A page of a list has the second half of its keys first, and says that more follow.
+    /// A page of a list has the second half of its keys first, and reports more pages.
     Disorder,
-    /// A page of a list is empty, and says that more follow.
+    /// A page of a list is empty, and reports more pages.
     Endless,
 }
 
@@ -52,9 +53,9 @@ struct State {
     objects: BTreeMap<String, Object>,
     uploads: BTreeMap<u64, Upload>,
     uploads_made: u64,
-    // Beginning of "METHOD target", how it fails, how often still.
+    // Prefix of "METHOD target", the fault, and how many more times.
     faults: Vec<(String, Fault, usize)>,
-    // "METHOD target" of every request.
+    // The "METHOD target" of every request.
     requests: Vec<String>,
     streams: Vec<TcpStream>,
     stopped: bool,
@@ -85,7 +86,7 @@ impl Server {
                     state.streams.push(stream.try_clone().unwrap());
                 }
                 let shared = Arc::clone(&shared);
-                // A client that goes away is not the server's failure.
+                // A client that disconnects is not a failure of the server.
                 connections.push(std::thread::spawn(move || drop(serve(&stream, &shared))));
             }
             for connection in connections {
@@ -139,7 +140,7 @@ impl Drop for Server {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }
-        // Wakes the listener up.
+        // Wakes the listener.
         drop(TcpStream::connect(self.address));
         self.thread.take().unwrap().join().unwrap();
     }
@@ -321,7 +322,7 @@ fn answer(request: &Request, state: &mut State, fault: Option<Fault>) -> Respons
             state.uploads.remove(&id);
             respond(204, "")
         }
-        // A completion answers 200 before it knows.
+        // A completion sends status 200 before it knows the result.
         ("POST", Some(_)) if blocked => refuse(200, "PreconditionFailed"),
         ("POST", Some(id)) => {
             let upload = state.uploads.remove(&id).unwrap();

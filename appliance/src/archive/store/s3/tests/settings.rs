@@ -1,4 +1,4 @@
-//! Buckets with settings of their own: versions, locks, policies that keep what is there.
+//! Tests of buckets with special settings: versions, locks, policies that forbid deletes.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn versions_and_locks_are_noticed_and_explained() {
     let rig = Rig::start();
     assert_eq!(rig.open().notes(), [""; 0]);
     rig.proxy.inject(&target("versioning"), Fault::Answer(200, VERSIONING.into()), 1);
-    // A service that is unwell is asked again.
+    // A service that fails is asked again.
     rig.proxy.inject(&target("object-lock"), refused(503, "SlowDown"), 2);
     rig.proxy.inject(&target("object-lock"), Fault::Answer(200, LOCK.into()), 1);
     let notes = rig.open().notes();
@@ -33,7 +33,8 @@ fn versions_and_locks_are_noticed_and_explained() {
     for text in [&format!("s3 {BUCKET}/p"), "keeps versions", "not current: set one"] {
         assert!(notes[1].contains(text), "{text}: {notes:?}");
     }
-    // Who may not ask, or asks a service without such things, goes on without.
+    // Without the permission to read the settings, or at a service without them, the store opens
+    // without them.
     for (status, code) in [
         (403, "AccessDenied"),
         (404, "ObjectLockConfigurationNotFoundError"),
@@ -52,7 +53,7 @@ fn versions_and_locks_are_noticed_and_explained() {
     assert_eq!(rig.open().notes(), [""; 0]);
 }
 
-/// A bucket with object lock takes puts with checksums only.
+/// A bucket with object lock accepts only puts with checksums.
 #[test]
 fn a_bucket_with_object_lock_gets_its_checksums() {
     let rig = Rig::start();
@@ -67,7 +68,7 @@ fn a_bucket_with_object_lock_gets_its_checksums() {
     assert!(get(&store, "big").unwrap() == bytes);
     assert_eq!(get(&store, "small").unwrap(), bytes[..1000]);
     assert_eq!(kind(put(&store, "small", b"x")), StoreErrorKind::Exists);
-    // Others get none: not every service knows them.
+    // Other buckets get no checksums: not every service supports them.
     assert!(matches!(kind(put(&rig.open(), "other", b"x")), StoreErrorKind::Refused(_)));
 }
 
@@ -88,7 +89,7 @@ fn deletes_that_are_refused_say_why_and_keep_no_other() {
     for text in [&denied, &locked] {
         assert!(text.contains(&format!("s3 {BUCKET}/p")), "{text}");
     }
-    // A service that says until when is asked.
+    // If the service reports the end of the lock, the error has it.
     let lock = "<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>2036-01-02T03:04:05.678Z</RetainUntilDate></Retention>";
     rig.proxy.inject(&format!("GET /{BUCKET}/p/b?retention"), Fault::Answer(200, lock.into()), 1);
     let until = store.delete(&name("b")).unwrap_err();
@@ -99,7 +100,7 @@ fn deletes_that_are_refused_say_why_and_keep_no_other() {
     store.delete(&name("c")).unwrap();
     assert_eq!(store.list("", None, 10).unwrap().objects.len(), 2);
     assert_eq!(get(&store, "a").unwrap(), b"1");
-    // The answer to a delete is lost: it is done.
+    // The answer to a delete is lost, but the delete was executed.
     rig.proxy.heal();
     rig.inject("DELETE", Fault::LoseAnswer, 4);
     let _ = store.delete(&name("a"));

@@ -1,10 +1,10 @@
-//! What must be read whichever cartridge is away.
+//! Tests of the objects that must be readable whichever cartridge is away.
 
 use super::*;
 
 const OWNER: &str = "v1/pool/owner/1";
 
-/// Objects on at least three cartridges, of which the first has the one that is kept at hand.
+/// Objects on at least three cartridges; the first cartridge has the object that is kept at hand.
 fn rig() -> Rig {
     let rig = Rig::new(5, 300_000, 32 << 10, 2 << 20);
     let store = rig.open();
@@ -29,7 +29,7 @@ fn it_is_read_whichever_cartridge_is_away() {
     for away in 0..4 {
         let rig = take_out(rig(), away);
         assert_eq!(get(&rig.open(), OWNER).unwrap(), b"somebody");
-        // Without what stands beside the cartridges as well: each says it by itself.
+        // Also without the files next to the cartridges: each cartridge has its own copy.
         for entry in fs::read_dir(rig.root.path().join("library")).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_none() {
@@ -55,7 +55,7 @@ fn it_is_repeated_once_on_each_cartridge_also_after_a_restart() {
     let used: Vec<usize> = (0..5).map(|index| copies(&rig, index)).collect();
     assert!(used.iter().filter(|&&copies| copies == 1).count() >= 3, "{used:?}");
     assert!(used.iter().all(|&copies| copies <= 1), "{used:?}");
-    // Nothing moves while the cartridge stays the same.
+    // No copy is written while the cartridge stays the same.
     put(&rig.open(), "small", b"x").unwrap();
     assert_eq!((0..5).map(|index| copies(&rig, index)).collect::<Vec<_>>(), used);
 }

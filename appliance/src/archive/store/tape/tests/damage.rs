@@ -1,8 +1,9 @@
-//! Damage is never the end: of what stands behind a damaged place nothing is overwritten, and everything is found again.
+//! Tests that damage is never the end: nothing after a damaged place is overwritten, and everything
+//! there is found again.
 
 use super::*;
 
-/// A library of two cartridges whose first one holds four objects.
+/// A library of two cartridges; the first one holds four objects.
 fn rig() -> Rig {
     let rig = Rig::new(2, 1 << 20, 1024, 1 << 20);
     let store = rig.open();
@@ -19,7 +20,8 @@ fn content(index: usize) -> Vec<u8> {
     vec![index as u8 + 1; 2500 + 10 * index]
 }
 
-/// The places of all words of the structure, from the file's begin: their offsets, and what they say.
+/// All words of the file's structure: their offsets from the beginning of the file, and their
+/// values.
 fn words(bytes: &[u8]) -> Vec<(usize, u32)> {
     let mut words = Vec::new();
     let mut offset = 0;
@@ -35,8 +37,8 @@ fn words(bytes: &[u8]) -> Vec<(usize, u32)> {
     words
 }
 
-/// Opens a library whose first cartridge was damaged: nothing on it changes, what is written goes elsewhere, at most `lost_max` objects cannot be read, and
-/// none is forgotten.
+/// Opens a library whose first cartridge was damaged. Nothing on it changes, writes go to the other
+/// cartridge, at most `lost_max` objects cannot be read, and none is missing from the list.
 fn check(rig: &Rig, lost_max: usize, what: &str) {
     let before = fs::read(rig.path(0)).unwrap();
     for round in 0..2 {
@@ -70,7 +72,7 @@ fn check(rig: &Rig, lost_max: usize, what: &str) {
     fs::write(rig.path(1), b"").unwrap();
 }
 
-/// The state of a library, to begin each case with.
+/// The state of a library at the beginning of each case.
 struct Saved {
     tape: Vec<u8>,
     ledger: Vec<u8>,
@@ -107,7 +109,7 @@ fn a_flipped_bit_in_any_word_of_the_structure_costs_at_most_one_object() {
 fn the_length_beside_a_damaged_one_is_enough() {
     let rig = rig();
     let saved = save(&rig);
-    // Of blocks of data, in the middle.
+    // The first lengths of data blocks, in the middle.
     for (offset, _) in words(&saved.tape).into_iter().filter(|&(_, word)| word == 1024) {
         let mut tape = saved.tape.clone();
         tape[offset + 1] ^= 0x10;
@@ -147,7 +149,7 @@ fn a_cartridge_that_lost_its_end_is_not_written_to() {
         restore(&rig, &saved, &saved.tape[..cut]);
         check(&rig, 4, &format!("cut at {cut}"));
     }
-    // Zeroes where the end was, as after a loss of power.
+    // Zeroes in place of the end, as after a power loss.
     for cut in (600..saved.tape.len()).step_by(911) {
         let mut tape = saved.tape.clone();
         tape[cut..].fill(0);
@@ -200,7 +202,7 @@ fn a_library_without_its_first_cartridge_knows_what_is_on_it() {
     assert_eq!(get(&store, "o5").unwrap(), vec![5; 100_000]);
     assert_eq!(kind_of(put(&store, "o0", b"other")), StoreErrorKind::Exists);
     store.delete(&name("o2")).unwrap();
-    // Back in: read without a new start, and whole after one.
+    // Back in the library: readable without a restart, and complete after one.
     fs::rename(&away, rig.path(0)).unwrap();
     assert_eq!(get(&store, "o0").unwrap(), vec![0; 100_000]);
     drop(store);
@@ -220,14 +222,14 @@ fn a_cartridge_that_was_exchanged_is_noticed_before_anything_is_written() {
     let saved = save(&rig);
     let store = rig.open();
     put(&store, "e", b"e").unwrap();
-    // An older copy of itself is put in its place: what it lost must not be overwritten.
+    // An older copy of the cartridge replaces it: the files that it lacks must not be overwritten.
     fs::remove_file(rig.path(0)).unwrap();
     fs::write(rig.path(0), &saved.tape).unwrap();
     put(&store, "f", b"f").unwrap();
     assert_eq!(store.cartridges_of(&name("f")).unwrap(), ["VV0001"]);
     assert!(fs::read(rig.path(0)).unwrap() == saved.tape);
     assert_eq!(get(&store, "a").unwrap(), content(0));
-    // Somebody else's, too.
+    // The same with a cartridge of another owner.
     fs::remove_file(rig.path(1)).unwrap();
     fs::write(rig.path(1), b"\x02\0\0\0hi\x02\0\0\0").unwrap();
     assert!(put(&store, "g", b"g").is_err());
@@ -266,7 +268,7 @@ fn an_object_that_nobody_reported_is_made_durable_and_written_down() {
     assert_ne!(rig.open().problems(), [], "the ledger knows that it was there");
 }
 
-/// A drive that cannot read a stretch of objects, and does not find its way over it.
+/// A drive that cannot read a range of objects, and cannot move past it.
 struct Faulty {
     inner: EmulatedLibrary,
     bad: std::ops::Range<u64>,
@@ -288,7 +290,7 @@ impl Library for Faulty {
         let bad = if barcode == "VV0000" { self.bad.clone() } else { 0..0 };
         let no_end = self.no_end && barcode == "VV0000";
         let Mounted { drive, is_new } = self.inner.mount(barcode)?;
-        // One for each call: the test is short.
+        // Leaks one for each call, which is harmless in a short test.
         Ok(Mounted { drive: Box::leak(Box::new(FaultyDrive { inner: drive, bad, no_end })), is_new })
     }
 }
@@ -355,7 +357,7 @@ impl Drive for FaultyDrive<'_> {
 
 #[test]
 fn a_medium_error_while_spacing_is_not_the_end() {
-    // label, FM, then files of a header, three blocks, a trailer, and a filemark.
+    // Label, FM, then files of a header, three blocks, a trailer, and a filemark.
     for (bad, no_end, lost_max) in [
         (4..5, false, 1),
         (8..9, false, 1),
