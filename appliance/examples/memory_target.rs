@@ -1,9 +1,11 @@
-//! Serves volumes in memory over NVMe/TCP: to try hosts against the target alone, and to measure it without a log.
+//! Serves volumes in memory over NVMe/TCP, to try hosts against the target alone and to measure it
+//! without a log.
 //!
 //! ```text
 //! memory_target ADDRESS NAME=SIZE_MIB...
 //! ```
-//! Ends when its standard input ends. A line `resize NAME MIB` or `delete NAME` there changes a volume.
+//! Ends when its standard input ends. A line `resize NAME MIB`, `delete NAME` or `create NAME` on
+//! standard input changes a volume; a new one has 64 MiB.
 
 use std::io::BufRead;
 use std::rc::Rc;
@@ -48,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let handle = reactor.handle();
     let commands = std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            // A full mailbox drops the command; it is only a tool.
+            // A full mailbox drops the command. That is acceptable in a tool.
             let _ = handle.send(move |storage| change(storage, &line));
         }
         handle.stop();

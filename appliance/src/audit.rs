@@ -1,33 +1,33 @@
-//! Who changed what: a line in the journal for each call that changes something, with the caller
-//! and how it ended.
+//! Logs who changed what: one journal line for each call that changes something, with the caller
+//! and the outcome.
 //!
 //! The lines have the target `audit` and the level info, which the program shows unless `VARVE_LOG`
-//! says otherwise. They are written when the call has ended, and before it is answered. Parameters
-//! are shown as JSON, so nothing in them can begin another line.
+//! says otherwise. A line is written after the call ends and before the answer is sent. Parameters
+//! are shown as JSON, so nothing in them can start a new line.
 
 use std::fmt;
 use std::os::unix::net::UnixStream;
 
 /// The target of the lines.
 pub const AUDIT_TARGET: &str = "audit";
-/// Bytes of the parameters that are shown: a synch's details may be long.
+/// The most bytes of the parameters that are shown: a synch's details may be long.
 const PARAMS_BYTES_MAX: usize = 512;
 
 /// Who makes a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller {
-    /// A process at the command socket, as the kernel knew it when it connected.
+    /// A process connected to the command socket, as the kernel knew it when it connected.
     Process {
-        /// Its number.
+        /// Its process ID.
         pid: i32,
-        /// Its user.
+        /// Its user ID.
         uid: u32,
-        /// Its group.
+        /// Its group ID.
         gid: u32,
     },
-    /// A process of which the kernel says nothing.
+    /// A process that the kernel does not identify.
     Unknown,
-    /// The appliance itself: its configuration file, its rules of retention.
+    /// The appliance itself: its configuration file, its retention rules.
     Appliance,
 }
 
@@ -67,13 +67,13 @@ impl fmt::Display for Caller {
     }
 }
 
-/// Notes a change, or the try of one. `params` is JSON.
+/// Logs a change, or an attempt at one. `params` is JSON.
 pub fn note<T, E: fmt::Display>(caller: &Caller, method: &str, params: &str, result: Result<T, E>) {
     let params = shortened(params);
     match result {
         Ok(_) => tracing::info!(target: AUDIT_TARGET, %caller, method, %params, "done"),
         Err(error) => {
-            // It may quote what the caller sent.
+            // The error may quote what the caller sent.
             let error = error.to_string();
             tracing::info!(target: AUDIT_TARGET, %caller, method, %params, ?error, "refused or failed");
         }

@@ -1,9 +1,9 @@
-//! File descriptors: how many there may be, and who leaves some to whom.
+//! Limits on file descriptors: how many the process may have, and how many hosts leave to others.
 //!
-//! Hosts could take every descriptor that the process may have; then the archive's store could open
-//! nothing, and nobody could ask the appliance what is wrong. So hosts and callers of the command
-//! plane have bounds below the limit. The limit is asked for anew each time: it can be changed from
-//! outside while the process runs.
+//! Hosts could use up every descriptor of the process. Then the archive's store could not open
+//! anything, and nobody could ask the appliance what is wrong. So hosts and callers of the command
+//! plane have bounds below the limit. The limit is read again each time, because it can be changed
+//! from outside while the process runs.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -11,15 +11,15 @@ use std::os::fd::{AsFd, AsRawFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What hosts leave to the store and the command plane, where the limit is not small.
+/// Descriptors that hosts leave to the store and the command plane, unless the limit is small.
 const RESERVE: u64 = 192;
-/// Callers of the command plane get so small a part of the limit, where it is small.
+/// Callers of the command plane get at most one part in this many of a small limit.
 const CALLERS_PART: u64 = 8;
 
-/// Raises the soft limit to the hard one. Returns what the limit is now.
+/// Raises the soft limit to the hard limit. Returns the limit that is now in force.
 ///
 /// # Errors
-/// The kernel's refusal; the limit is as before then.
+/// The kernel's refusal; the limit is unchanged then.
 pub fn raise_limit() -> io::Result<u64> {
     let limits = getrlimit(Resource::Nofile);
     if limits.current != limits.maximum {
@@ -33,22 +33,22 @@ fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Whether a host may have another descriptor. `any` is some open one.
+/// Whether a host may have another descriptor. `any` is any open descriptor.
 pub fn has_room_for_host(any: impl AsFd) -> bool {
-    // A new descriptor has the lowest number that is free: all below it are in use.
+    // A new descriptor has the lowest free number: all below it are in use.
     match rustix::io::fcntl_dupfd_cloexec(any, 0) {
         Ok(next) => (next.as_raw_fd() as u64) < of_hosts(limit()),
         Err(_) => false,
     }
 }
 
-/// Descriptors that are open when hosts get no more.
+/// How many descriptors are open when hosts get no more.
 fn of_hosts(limit: u64) -> u64 {
     limit - RESERVE.min(limit / 2)
 }
 
-/// Which of some events a descriptor has now, and errors, of which it always tells; none where that
-/// cannot be known.
+/// Which of the wanted events a descriptor has now, and errors, which are always reported; none if
+/// that cannot be found out.
 pub fn events_now(descriptor: impl AsFd, wanted: PollFlags) -> PollFlags {
     let mut fds = [PollFd::new(&descriptor, wanted)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -58,7 +58,7 @@ pub fn events_now(descriptor: impl AsFd, wanted: PollFlags) -> PollFlags {
     }
 }
 
-/// How many callers the command plane may have, of `most`.
+/// How many callers the command plane may have, at most `most`.
 pub fn callers(most: usize) -> usize {
     callers_within(limit(), most)
 }

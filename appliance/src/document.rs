@@ -18,7 +18,8 @@ use serde_json::Value;
 /// The document.
 pub(crate) const FORMAT: &str = include_str!("../../docs/FORMAT.md");
 
-/// The text directly before each table of bytes. Each needs a [`layout!`] in the file of its type.
+/// The text directly before each table of bytes. Each table needs a [`layout!`] in the file of its
+/// type.
 const TABLES: [&str; 11] = [
     "## 4. Superblock",
     "## 5. Segment header",
@@ -40,20 +41,20 @@ pub(crate) struct Field {
     pub(crate) name: &'static str,
     /// Where it begins, in bytes.
     pub(crate) offset: usize,
-    /// Its bytes.
+    /// Its length in bytes.
     pub(crate) len: usize,
     /// What its row must contain.
     pub(crate) words: &'static str,
 }
 
-/// The size of what a reference leads to.
+/// The size of the type that a reference points to.
 pub(crate) fn len_of<T, U>(_: impl Fn(&T) -> &U) -> usize {
     size_of::<U>()
 }
 
-/// A unit test: the table after a text of the document has the fields of a type, each with the
-/// words of its row. With `magic`, the first row has that magic. The table in the comment of the
-/// type is compared as well, if there is one.
+/// A unit test: the table after a text of the document has the fields of a type, and each row has
+/// the words given for it. With `magic`, the first row has that magic. The table in the comment of
+/// the type is compared as well, if there is one.
 macro_rules! layout {
     ($test:ident, $before:literal, $raw:ident { $($field:ident: $words:literal),* $(,)? } $(, magic $magic:expr)?) => {
         #[test]
@@ -73,8 +74,8 @@ macro_rules! layout {
 }
 pub(crate) use layout;
 
-/// A unit test: the document contains each phrase, with the constant in the place of `{}`. `{KiB}`,
-/// `{MiB}` and `{GiB}` are the constant in these units.
+/// A unit test: the document contains each phrase, with the constant in place of `{}`. `{KiB}`,
+/// `{MiB}` and `{GiB}` are replaced by the constant in these units.
 macro_rules! numbers {
     ($test:ident, $($value:expr => $phrase:literal),* $(,)?) => {
         #[test]
@@ -215,7 +216,7 @@ pub(crate) fn check_number(document: &str, phrase: &str, value: u64) -> Result<(
     Err(format!("the document does not say {:?}", phrase.replace(place, &texts[1])))
 }
 
-/// The document says this.
+/// Checks that the document contains this phrase.
 pub(crate) fn check_says(phrase: &str) {
     assert!(unwrapped(FORMAT).contains(&unwrapped(phrase)), "the document does not say {phrase:?}");
 }
@@ -227,8 +228,8 @@ pub(crate) fn rows_of(before: &str, head: &str) -> Vec<Vec<&'static str>> {
     rows.into_iter().map(cells).collect()
 }
 
-/// Compares a table of JSON keys with a value that has all of them: the same keys in the same
-/// order, and a reader manages without a key exactly if its row says "optional" or "null or".
+/// Compares a table of JSON keys with a value that has all of them. The keys and their order must
+/// be the same, and a key may be absent exactly if its row says "optional" or "null or".
 pub(crate) fn check_keys<T: Serialize + DeserializeOwned>(before: &str, head: &str, value: &T) {
     check_keys_in(FORMAT, before, head, value).unwrap_or_else(|error| panic!("{before}: {error}"));
 }
@@ -263,7 +264,7 @@ mod tests {
 
     use super::*;
 
-    /// Every source file of the crate but this one.
+    /// Every source file of the crate except this one.
     fn sources() -> Vec<String> {
         let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
         let mut sources = Vec::new();

@@ -1,31 +1,34 @@
-//! A histogram of times, with the buckets that SPDK's histograms have by default, so that its tools read ours.
+//! A histogram of times, with the default buckets of SPDK's histograms, so that SPDK's tools can
+//! read ours.
 //!
-//! Values fall into ranges, each twice as wide as the one before, and each range has [`BUCKETS_PER_RANGE`] buckets of equal width: below
-//! 256 every value has a bucket of its own, above it a bucket is at most 1/128 as wide as its values are large. So every 64-bit
-//! value has its place, and what is said of the values is within 0.8 %.
+//! Values fall into ranges, each twice as wide as the one before it, and each range has
+//! [`BUCKETS_PER_RANGE`] buckets of equal width. Every value below 256 has its own bucket; above
+//! that, the width of a bucket is at most 1/128 of its values. So every 64-bit value has a bucket,
+//! and figures derived from the buckets are accurate to 0.8 %.
 //!
-//! **Costs:** 58 KiB, taken once. [`record`](Histogram::record) is a few instructions and one increment.
+//! **Costs:** 58 KiB, allocated once. [`record`](Histogram::record) is a few instructions and one
+//! increment.
 
 use serde::{Deserialize, Serialize};
 
 /// Each range has two to the power of this many buckets.
 pub const GRANULARITY: u32 = 7;
-/// Buckets of a range.
+/// Buckets per range.
 pub const BUCKETS_PER_RANGE: usize = 1 << GRANULARITY;
 /// The last range; the first is 0.
 pub const RANGE_MAX: u32 = u64::BITS - GRANULARITY;
-/// Buckets of a histogram.
+/// Buckets per histogram.
 pub const BUCKETS: usize = BUCKETS_PER_RANGE * (RANGE_MAX as usize + 1);
-/// The percentiles that summaries have.
+/// The percentiles in summaries.
 pub const PERCENTILES: [f64; 6] = [50.0, 90.0, 99.0, 99.9, 99.99, 99.999];
 
-/// How often which values were recorded.
+/// How often each value was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
     counts: Box<[u64]>,
 }
 
-/// Values that are counted together, and how many there were.
+/// Values that are counted together, and their count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
     /// The least value.
@@ -36,14 +39,15 @@ pub struct Bucket {
     pub count: u64,
 }
 
-/// A histogram in a few numbers, in the unit of its values. All are 0 when nothing was recorded.
+/// A histogram summarised in a few numbers, in the unit of its values. All are 0 if nothing was
+/// recorded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// How many values.
     pub count: u64,
     /// Their mean.
     pub mean: f64,
-    /// The value that half of them do not exceed.
+    /// The value that half of the values do not exceed.
     pub p50: u64,
     /// 90 %.
     pub p90: u64,
@@ -71,7 +75,7 @@ impl Histogram {
         self.counts[bucket_of(value)] += 1;
     }
 
-    /// Forgets everything.
+    /// Clears all counts.
     pub fn reset(&mut self) {
         self.counts.fill(0);
     }
@@ -81,13 +85,14 @@ impl Histogram {
         self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// The buckets that hold something, from the least values up.
+    /// The non-empty buckets, in ascending order.
     pub fn buckets(&self) -> impl Iterator<Item = Bucket> {
         let filled = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
         filled.map(|(bucket, &count)| Bucket { first: first_of(bucket), last: last_of(bucket), count })
     }
 
-    /// The same with all buckets of a range as one: from the first that holds something to the last, each twice as wide as the one before.
+    /// One bucket per range, from the first non-empty range to the last; each is twice as wide as
+    /// the one before it.
     pub fn ranges(&self) -> Vec<Bucket> {
         let ranges = self.counts.chunks_exact(BUCKETS_PER_RANGE).enumerate().map(|(range, counts)| Bucket {
             first: first_of(range * BUCKETS_PER_RANGE),
@@ -99,7 +104,8 @@ impl Histogram {
         ranges
     }
 
-    /// A value that `percent` of a hundred do not exceed, as exact as the buckets are; 0 when nothing was recorded.
+    /// The value that `percent` percent of the values do not exceed, as exact as the buckets are; 0
+    /// if nothing was recorded.
     pub fn percentile(&self, percent: f64) -> u64 {
         let wanted = ((self.count() as f64 * percent / 100.0).ceil() as u64).max(1);
         let mut seen: u64 = 0;
@@ -107,11 +113,11 @@ impl Histogram {
             seen = seen.saturating_add(bucket.count);
             seen >= wanted
         });
-        // Where rounding of large counts asks for more than there is, it is the last.
+        // If rounding of large counts asks for more values than there are, it is the last bucket.
         found.map_or_else(|| self.max(), |bucket| bucket.last)
     }
 
-    /// The mean, taking every value as the middle of its bucket; 0 when nothing was recorded.
+    /// The mean, which counts each value as the middle of its bucket; 0 if nothing was recorded.
     pub fn mean(&self) -> f64 {
         let middle = |bucket: &Bucket| f64::midpoint(bucket.first as f64, bucket.last as f64);
         let sum: f64 = self.buckets().map(|bucket| middle(&bucket) * bucket.count as f64).sum();
@@ -121,31 +127,32 @@ impl Histogram {
         }
     }
 
-    /// The greatest value, as exact as the buckets are; 0 when nothing was recorded.
+    /// The greatest value, as exact as the buckets are; 0 if nothing was recorded.
     pub fn max(&self) -> u64 {
         self.counts.iter().rposition(|count| *count > 0).map_or(0, last_of)
     }
 
-    /// The histogram in a few numbers.
+    /// The histogram summarised in a few numbers.
     pub fn summary(&self) -> Summary {
         let [p50, p90, p99, p99_9, p99_99, p99_999] = PERCENTILES.map(|percent| self.percentile(percent));
         let (count, mean, max) = (self.count(), self.mean(), self.max());
         Summary { count, mean, p50, p90, p99, p99_9, p99_99, p99_999, max }
     }
 
-    /// What was recorded since `earlier`, an older copy of this histogram. `None` when it is no older copy: it holds more.
+    /// What was recorded since `earlier`, an older copy of this histogram. `None` if `earlier` is
+    /// not an older copy, because it has a higher count.
     pub fn since(&self, earlier: &Histogram) -> Option<Histogram> {
         let pairs = self.counts.iter().zip(&earlier.counts);
         let counts: Option<Box<[u64]>> = pairs.map(|(now, before)| now.checked_sub(*before)).collect();
         Some(Histogram { counts: counts? })
     }
 
-    /// The counts of all buckets, little-endian, one behind the other.
+    /// The counts of all buckets in order, each little-endian.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.counts.iter().flat_map(|count| count.to_le_bytes()).collect()
     }
 
-    /// The histogram whose [`to_bytes`](Self::to_bytes) this is; `None` when the length is wrong.
+    /// Inverse of [`to_bytes`](Self::to_bytes); `None` if the length is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (words, rest) = bytes.as_chunks::<8>();
         let counts: Box<[u64]> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();

@@ -2,12 +2,12 @@
 //!
 //! # Documents
 //!
-//! They are in the repository, beside the code:
+//! They are in the repository, next to the code:
 //!
 //! | document | for whom |
 //! |---|---|
-//! | `README.md` | whoever tries it: build, start, connect, go back in time |
-//! | `docs/ARCHITECTURE.md` | whoever reads or changes the code. Read it first: threads, the life of a write, who owns which state, where new code goes |
+//! | `README.md` | everyone who tries it: build, start, connect, go back in time |
+//! | `docs/ARCHITECTURE.md` | everyone who reads or changes the code. Read it first: threads, the life of a write, who owns which state, where new code goes |
 //! | `docs/QUESTIONS.md` | six questions that a reader of ARCHITECTURE.md must be able to answer, with answers and the places that prove them |
 //! | `docs/FORMAT.md` | every byte on the device, in the archive and beside the pool; how to add a field |
 //! | `docs/FAILURES.md` | each fault: what hosts see, what the appliance does, what the operator sees, the test |
@@ -19,12 +19,12 @@
 //!
 //! Each layer uses only the layers below it.
 //!
-//! | room | what is in it |
+//! | room | what it contains |
 //! |---|---|
 //! | [`serve`] | starts and stops everything; the only place that knows all layers |
-//! | [`inspect`] | reads the device of a pool that nobody serves, and reports what is on it |
+//! | [`inspect`] | reads the device of a pool that is not being served, and reports what is on it |
 //! | [`cli`] | the command line: one JSON-RPC call per command |
-//! | [`options`] | what the commands that do work of their own are asked for |
+//! | [`options`] | the options of the commands that do their own work (`serve`, `inspect`, `pool recover`) |
 //! | [`rpc`] | the command plane: JSON-RPC over a Unix socket |
 //! | [`manage`] | jobs on the archive: list, verify, scrub, expire |
 //! | [`nvmf`] | NVMe over Fabrics: wire types, the target, a host for our own tools |
@@ -34,8 +34,8 @@
 //! | [`bdev`] | block devices: memory, `io_uring`, threads |
 //! | [`dma`] | aligned, pooled, reference-counted buffers |
 //! | [`reactor`] | pollers, tasks, timers, messages between threads, idle policy |
-//! | [`audit`], [`private`] | used by all: who changed what; files that only their owner may read |
-//! | [`descriptors`], [`histogram`], [`text`] | used by all: how many files and sockets there may be; how often which times; sizes, times and tables as people read them |
+//! | [`audit`], [`private`] | used by all: the log of who changed what; files that only their owner may read |
+//! | [`descriptors`], [`histogram`], [`text`] | used by all: limits on files and sockets; histograms of times; sizes, times and tables for people |
 
 pub mod archive;
 pub mod audit;

@@ -1,4 +1,5 @@
-//! The `varve` binary: the command line, with `serve` and `inspect` plugged in.
+//! The `varve` binary: the command line, with `serve`, `inspect` and `pool recover` connected to
+//! it.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -24,8 +25,7 @@ impl LocalCommands for Commands {
 }
 
 fn main() -> ExitCode {
-    // Quiet by default: warnings and errors, and who changed something. VARVE_LOG=varve=debug says
-    // more.
+    // Quiet by default: warnings, errors and the audit lines. VARVE_LOG=varve=debug shows more.
     let filter = EnvFilter::try_from_env("VARVE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,audit=info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

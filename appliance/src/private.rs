@@ -1,30 +1,30 @@
-//! Files and directories that only their owner may look into, whatever the umask: they hold what
-//! hosts have written, or say where it is.
+//! Files and directories that only their owner can read, whatever the umask: they hold what hosts
+//! have written, or say where it is.
 //!
-//! What was made by an earlier version, or by hand, is tightened when it is opened. A directory
-//! that was there is only tightened where nothing but varve's own is in it: it may be somebody's
-//! home.
+//! The permissions of a file or directory that an earlier version or a person made are tightened
+//! when it is opened. An existing directory is tightened only if it contains nothing but varve's
+//! own files: it may be somebody's home directory.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// A private file.
+/// Mode of a private file.
 const FILE_MODE: u32 = 0o600;
-/// A private directory.
+/// Mode of a private directory.
 const DIRECTORY_MODE: u32 = 0o700;
-/// What others may do.
+/// The permission bits of others.
 const OTHERS: u32 = 0o077;
 
-/// Options that make private files; [`made`] settles them where the umask is odd.
+/// Options that make private files; [`made`] corrects the mode if an unusual umask changed it.
 fn options() -> OpenOptions {
     let mut options = File::options();
     options.mode(FILE_MODE);
     options
 }
 
-/// Makes a file, or empties the one that is there.
+/// Creates a file, or truncates the existing one.
 ///
 /// # Errors
 /// The operating system's.
@@ -32,7 +32,7 @@ pub fn create(path: &Path) -> io::Result<File> {
     made(options().read(true).write(true).create(true).truncate(true).open(path)?)
 }
 
-/// Makes a file that is not there.
+/// Creates a file that does not exist.
 ///
 /// # Errors
 /// The operating system's; `AlreadyExists`.
@@ -40,7 +40,7 @@ pub fn create_new(path: &Path) -> io::Result<File> {
     made(options().read(true).write(true).create_new(true).open(path)?)
 }
 
-/// Opens a file to read and write it, and makes it when it is not there.
+/// Opens a file for reading and writing, and creates it if it does not exist.
 ///
 /// # Errors
 /// The operating system's.
@@ -48,7 +48,7 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
     made(options().read(true).write(true).create(true).truncate(false).open(path)?)
 }
 
-/// Replaces what a file holds.
+/// Replaces the contents of a file.
 ///
 /// # Errors
 /// The operating system's.
@@ -56,8 +56,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     io::Write::write_all(&mut create(path)?, bytes)
 }
 
-/// Replaces a file as a whole, for good: after a crash it is the old one or the new one. What is
-/// written stands in `PATH.new` first. Returns the file, open behind what it holds.
+/// Replaces a file atomically and durably: after a crash it is the old one or the new one. The new
+/// contents are first written to `PATH.new`. Returns the file, open at the end of its contents.
 ///
 /// # Errors
 /// The operating system's.
@@ -72,7 +72,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes the names in a path's directory stable.
+/// Makes the names in the directory of a path stable.
 ///
 /// # Errors
 /// The operating system's.
@@ -81,7 +81,7 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Makes a directory that is not there.
+/// Creates a directory that does not exist.
 ///
 /// # Errors
 /// The operating system's; `AlreadyExists`.
@@ -93,7 +93,7 @@ pub fn create_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a directory and those above it, as far as they are not there.
+/// Creates a directory and its missing parents.
 ///
 /// # Errors
 /// The operating system's.
@@ -105,17 +105,18 @@ pub fn create_dir_all(path: &Path) -> io::Result<()> {
         create_dir_all(parent)?;
     }
     match create_dir(path) {
-        // Another process was quicker.
+        // Another process created it first.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         result => result,
     }
 }
 
-/// Takes from others what they may do with a regular file or a directory. Whether they could do
-/// anything. Devices are the administrator's.
+/// Removes the permissions of others on a regular file or a directory. Returns whether they had
+/// any. Devices are left to the administrator.
 ///
 /// # Errors
-/// The operating system's; not when the file is another user's, or its file system has no modes.
+/// The operating system's. It is no error if the file belongs to another user, or its file system
+/// has no modes.
 pub fn tighten(path: &Path) -> io::Result<bool> {
     let metadata = fs::metadata(path)?;
     let is_ours_to_set = metadata.is_file() || metadata.is_dir();
@@ -145,8 +146,8 @@ pub fn tighten_all(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Tightens the files and directories in a directory whose names are varve's own, not what is in
-/// those; and the directory itself if there is nothing else in it.
+/// Tightens the files and directories in a directory whose names are varve's own, but not the
+/// contents of those directories; also the directory itself if it contains nothing else.
 ///
 /// # Errors
 /// As [`tighten`].
@@ -166,7 +167,7 @@ pub fn tighten_own(path: &Path, is_own: impl Fn(&str) -> bool) -> io::Result<()>
     Ok(())
 }
 
-/// Gives a file that was opened its mode, if it has another.
+/// Sets the mode of an opened file, if it has another.
 fn made(file: File) -> io::Result<File> {
     let metadata = file.metadata()?;
     if metadata.is_file() && metadata.mode() & 0o777 != FILE_MODE {
@@ -176,7 +177,7 @@ fn made(file: File) -> io::Result<File> {
     Ok(file)
 }
 
-/// What is another user's, or has no modes, is used as it is.
+/// A file of another user, or on a file system without modes, is used as it is.
 fn forgive(result: io::Result<()>, path: &Path) -> io::Result<()> {
     match result {
         Err(error)

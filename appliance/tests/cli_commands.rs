@@ -1,4 +1,4 @@
-//! The command line against a command plane of invented answers: calls, output, exit codes.
+//! Tests the command line against a command plane with canned answers: calls, output, exit codes.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,11 +11,12 @@ use varve::options::{CommandError, InspectOptions, RecoverOptions, ServeOptions}
 use varve::rpc::{Dispatch, RpcError, RpcServer, RpcServerConfig};
 use varve::volume::VolumeError;
 
-/// Answers every method with its name and parameters, but a few; remembers its calls.
+/// Answers most methods with their name and parameters, and records its calls.
 #[derive(Default)]
 struct Fake {
     calls: Mutex<Vec<(String, Value)>>,
-    /// How far the archive is, one more position for each look; and its failures, one more for each look if it fails.
+    /// How far the archive is, one more position for each status call; and its failures, one more
+    /// for each status call if it fails.
     archived_to_lsn: AtomicU64,
     archive_fails: AtomicBool,
     failures: AtomicU64,
@@ -68,7 +69,7 @@ impl Dispatch for Fake {
     }
 }
 
-/// Remembers what it was asked to do.
+/// Records which commands were run.
 #[derive(Default)]
 struct Local {
     asked: Mutex<Vec<String>>,

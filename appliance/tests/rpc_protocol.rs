@@ -1,4 +1,4 @@
-//! The command plane over a real Unix socket, with methods that need no pool.
+//! Tests the command plane over a real Unix socket, with methods that need no pool.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use varve::cli::{Client, ClientError};
 use varve::rpc::{Dispatch, MAX_CONNECTIONS, RpcError, RpcServer, RpcServerConfig};
 
-/// Methods: `echo` answers its parameters, `slow` after a second, `bad` fails, `panic` panics, `big` answers `bytes` bytes.
+/// Methods: `echo` returns its parameters, `slow` answers after a second, `bad` fails, `panic`
+/// panics, `big` returns `bytes` bytes.
 struct Fake;
 
 impl Dispatch for Fake {
@@ -60,10 +61,10 @@ impl Plane {
         stream
     }
 
-    /// Sends `text`, ends the sending side, and returns everything that is answered.
+    /// Sends `text`, closes the sending side, and returns all answers.
     fn exchange(&self, text: &[u8]) -> Vec<Value> {
         let mut stream = self.connect();
-        // The server may close before it has read everything; then what it said before still counts.
+        // The server may close before it has read everything; what it sent before still counts.
         let _ = stream.write_all(text);
         let _ = stream.shutdown(Shutdown::Write);
         let mut answer = Vec::new();
@@ -232,7 +233,7 @@ fn a_request_that_does_not_end_is_ended() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("told and closed");
     assert_eq!(code(&serde_json::from_str(&answer).expect("one answer")), -32600);
-    // A connection that has not begun a request may stay as long as it likes.
+    // A connection that has not started a request may stay open without a limit.
     let mut idle = plane.connect();
     std::thread::sleep(Duration::from_millis(250));
     idle.write_all(br#"{"jsonrpc":"2.0","id":1,"method":"echo"}"#).expect("still open");

@@ -1,4 +1,5 @@
-//! The appliance's methods over a reactor that has no pool yet: what must answer then, does.
+//! Tests the appliance's methods over a reactor that has no pool yet: the methods that must answer
+//! then do.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -98,7 +99,7 @@ struct Appliance {
 }
 
 impl Appliance {
-    /// A reactor on a thread of its own.
+    /// Starts a reactor on its own thread.
     fn start(with_target: bool) -> Self {
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -234,7 +235,7 @@ fn listeners_are_added_shown_saved_and_removed() {
         call(&registry, "nvmf_subsystem_get_listeners", json!({"nqn": nqn})).expect("shown"),
         json!([])
     );
-    // Loading twice is as good as once, and saving what was loaded gives the same file.
+    // Loading twice has the same effect as once, and saving what was loaded gives the same file.
     for _ in 0..2 {
         let applied = config::apply(&saved.to_string(), |method, params| registry.dispatch(method, params));
         assert_eq!(applied.expect("loads"), 1);

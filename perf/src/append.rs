@@ -1,4 +1,5 @@
-//! How many blocks a second one core appends to a log in memory, with checksums, without network: beside copying and checksumming alone.
+//! Measures how many blocks per second one core appends to a log in memory, with checksums and
+//! without network, beside copying and checksumming alone.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::floor::{FloorResult, memory};
 use crate::load::{self, Device, LoadConfig, LoadResult, Pattern, Target};
 use crate::machine::{Machine, pinned, two_cores};
 
-/// The bar: appends of 4 KiB a second on one core.
+/// The bar: appends of 4 KiB per second on one core.
 pub const APPENDS_PER_SECOND_MIN: f64 = 1.5e6;
 
 /// What to measure.
@@ -36,18 +37,18 @@ pub struct Report {
     pub version: String,
     /// The machine.
     pub machine: Machine,
-    /// The appends.
+    /// The figures of the appends.
     pub load: LoadResult,
     /// Copy and CRC32C of the same blocks, in the same run.
     pub floor: FloorResult,
-    /// Both, and the bar.
+    /// The figure, its floor and the bar.
     pub bars: Vec<Bar>,
 }
 
-/// Runs it; `on_step` is called at the start of each step with its name.
+/// Runs the measurement; `on_step` is called at the start of each step with its name.
 ///
 /// # Errors
-/// When the log fails or there is no memory for it.
+/// The log fails, or there is no memory for it.
 pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, PerfError> {
     let step = Duration::from_secs_f64(options.seconds);
     let core = two_cores().map(|cores| cores.0);

@@ -1,8 +1,13 @@
-//! Throughput of the archivist's work beside the `zstd` command line at the same level, on the same bytes and one core.
+//! Measures the throughput of the archivist beside the `zstd` command line at the same level, on
+//! the same bytes and one core.
 //!
-//! The archivist reads segments from a memory disk, checks each block's CRC32C, compresses frame by frame with XXH64 sums, hashes the object with BLAKE3, puts it into a directory and verifies it by each policy. `zstd -T1`
-//! reads the same bytes from a file in the page cache and writes to `/dev/null`, which is what the bar is about; beside it stands a `zstd` that writes a file where the store is, as the archivist must. All are pinned to the same core and measured in turn; the best of each is compared, because whatever else runs
-//! on the machine only takes away, and the median of the single ratios stands beside it.
+//! The archivist reads segments from a memory disk, checks each block's CRC32C, compresses frame by
+//! frame with XXH64 sums, hashes the object with BLAKE3, uploads it to a directory store and
+//! verifies it by each policy. `zstd -T1` reads the same bytes from a file in the page cache and
+//! writes to `/dev/null`; the bar is relative to this run. A second `zstd` run writes a file where
+//! the store is, as the archivist must. All are pinned to the same core and measured in turns. The
+//! best of each is compared, because other work on the machine can only slow a run down; the median
+//! of the ratios per round is also shown.
 
 use std::cell::RefCell;
 use std::fmt::Write;
@@ -37,12 +42,12 @@ use crate::rng::Rng;
 
 /// DMA memory for reading entries, in bytes.
 const DMA_BYTES: usize = 64 << 20;
-/// What lines of text are about.
+/// The words in the lines of text.
 const WORDS: [&str; 8] =
     ["accepted", "finished", "queued", "redirected", "refused", "retried", "started", "timed out"];
-/// The bar.
+/// The bar: archivist over `zstd`, at least.
 pub const RATIO_MIN: f64 = 0.9;
-/// Where files are made when nothing is said: in memory.
+/// The default directory for files: in memory.
 const MEMORY_DIRECTORY: &str = "/dev/shm";
 
 /// What to measure.
@@ -89,21 +94,21 @@ pub struct Row {
     pub level: i32,
     /// How objects were verified.
     pub verify: VerifyPolicy,
-    /// Material over bytes of the objects.
+    /// Uncompressed bytes over bytes of the objects.
     pub compression: f64,
-    /// MiB of blocks a second, each time.
+    /// MiB of blocks per second, for each repetition.
     pub archive_mib_s: Vec<f64>,
-    /// The same of `zstd`.
+    /// The same for `zstd`.
     pub zstd_mib_s: Vec<f64>,
-    /// The same of `zstd` when it writes a file where the store is.
+    /// The same for `zstd` when it writes a file where the store is.
     pub zstd_file_mib_s: Vec<f64>,
-    /// The best of the one over the best of the other.
+    /// The archivist's best over the best of `zstd`.
     pub ratio: f64,
-    /// The best of the one over the best of `zstd` to a file.
+    /// The archivist's best over the best of `zstd` to a file.
     pub ratio_file: f64,
-    /// The median of the single ratios.
+    /// The median of the ratios per repetition.
     pub ratio_median: f64,
-    /// Whether the first is within the bar.
+    /// Whether the first ratio reaches the bar.
     pub passed: bool,
 }
 
@@ -116,7 +121,7 @@ pub struct Report {
     pub zstd: String,
     /// The machine.
     pub machine: Machine,
-    /// Material of blocks in one measurement.
+    /// Bytes of blocks in one measurement.
     pub content_bytes: u64,
     /// The rows.
     pub rows: Vec<Row>,
@@ -130,7 +135,7 @@ struct Material {
     len_bytes: u64,
 }
 
-/// Runs all of it; `on_step` is called at the start of each step with its name.
+/// Runs all measurements; `on_step` is called at the start of each step with its name.
 ///
 /// # Errors
 /// No `zstd`, no room for the files, a store that fails.
@@ -164,7 +169,7 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
     })
 }
 
-/// A new directory in `parent`, or in memory where the system has that.
+/// A new directory in `parent`, or by default in memory if the system has a directory there.
 pub(crate) fn directory_for_files(parent: Option<&Path>) -> Result<tempfile::TempDir, PerfError> {
     let usual = if Path::new(MEMORY_DIRECTORY).is_dir() { MEMORY_DIRECTORY } else { "." };
     tempfile::Builder::new()
@@ -174,9 +179,11 @@ pub(crate) fn directory_for_files(parent: Option<&Path>) -> Result<tempfile::Tem
 }
 
 impl Material {
-    /// Writes segments through a pool, so that they are what an archivist meets, and finds their entries as a restart does.
+    /// Writes segments through a pool, so that they are like those that an archivist reads, and
+    /// finds their entries as a restart does.
     fn make(content: Content, segments: u64, directory: &Path) -> Result<Self, PerfError> {
-        // One more, so that the last one wanted is sealed, and what a log that never recycles keeps back.
+        // Two more: one so that the last wanted segment is sealed, and one that a log without
+        // recycling keeps in reserve.
         let shape = Shape {
             segment_blocks: SEGMENT_BLOCKS_DEFAULT,
             segments: segments + 2,
@@ -214,7 +221,7 @@ impl Material {
     }
 }
 
-/// The log on a disk.
+/// The log on a disk, recovered.
 fn recovered(disk: &MemoryDisk) -> Result<SharedLog, PerfError> {
     let device = SharedBdev::new(Box::new(disk.open("memory")));
     let environment = Environment::system(DmaPool::new(DMA_BYTES));
@@ -224,7 +231,7 @@ fn recovered(disk: &MemoryDisk) -> Result<SharedLog, PerfError> {
     Ok(Rc::new(RefCell::new(found.map_err(VolumeError::from)?.log)))
 }
 
-/// The job for a sealed segment, and its bytes.
+/// The job for a sealed segment, and the segment's size in bytes.
 fn job(log: &SharedLog, disk: &MemoryDisk, sequence: SegmentSeq) -> Result<(ArchiveJob, usize), PerfError> {
     let shared = Rc::clone(log);
     let turned = Rc::clone(log);
@@ -264,10 +271,10 @@ fn job(log: &SharedLog, disk: &MemoryDisk, sequence: SegmentSeq) -> Result<(Arch
 }
 
 impl Content {
-    /// A block of it.
+    /// One block of this content.
     fn block(self, rng: &mut Rng) -> Vec<u8> {
         let mut block = vec![0; BLOCK_BYTES];
-        // What does not repeat, at the end; text before it.
+        // The part that does not repeat is at the end, after the text.
         let random_bytes = match self {
             Content::Random => BLOCK_BYTES,
             Content::Mixed => BLOCK_BYTES * 3 / 10,
@@ -418,7 +425,7 @@ pub fn table(report: &Report) -> String {
 mod tests {
     use super::*;
 
-    /// Contents differ in how much of a block repeats itself.
+    /// Contents differ in how much of a block repeats.
     #[test]
     fn contents_are_a_block_long_and_of_their_kind() {
         let mut rng = Rng::new(1);

@@ -1,21 +1,21 @@
-//! A figure beside its floor and the bar it must reach.
+//! A figure, its floor, and the bar that it must reach.
 
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-/// What is asked of a figure.
+/// The bound on a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
-    /// Not less.
+    /// At least this.
     AtLeast(f64),
-    /// Not more.
+    /// At most this.
     AtMost(f64),
 }
 
 impl Bound {
-    /// Whether a figure keeps it.
+    /// Whether a figure is within the bound.
     pub fn holds(self, value: f64) -> bool {
         match self {
             Bound::AtLeast(least) => value >= least,
@@ -31,41 +31,41 @@ impl Bound {
     }
 }
 
-/// What the bound is put on.
+/// What the bound applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Judged {
     /// The figure.
     Value,
-    /// The figure over its floor.
+    /// The figure divided by its floor.
     Ratio,
 }
 
-/// A figure beside its floor and what is asked of it.
+/// A figure, its floor and its bound.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bar {
-    /// What it is.
+    /// What it measures.
     pub what: String,
     /// The figure.
     pub value: f64,
-    /// Its unit, which is the floor's too.
+    /// The unit of the figure and of the floor.
     pub unit: String,
-    /// What the floor is, in words; empty where there is none.
+    /// What the floor is, in words; empty if there is none.
     pub floor_name: String,
     /// The floor.
     pub floor: Option<f64>,
-    /// The figure over the floor.
+    /// The figure divided by the floor.
     pub ratio: Option<f64>,
-    /// What is asked; `None`: the figure is only shown.
+    /// The bound; `None`: the figure is only shown.
     pub bound: Option<Bound>,
-    /// What the bound is put on.
+    /// What the bound applies to.
     pub judged: Judged,
-    /// Whether it is kept; `None` where nothing is asked.
+    /// Whether the figure is within the bound; `None` without a bound.
     pub passed: Option<bool>,
 }
 
 impl Bar {
-    /// A figure alone, and what is asked of it.
+    /// A figure without a floor, and its bound.
     pub fn alone(what: impl Into<String>, value: f64, unit: &str, bound: Option<Bound>) -> Self {
         Bar {
             what: what.into(),
@@ -80,17 +80,17 @@ impl Bar {
         }
     }
 
-    /// The same beside a floor, which is not judged.
+    /// Adds a floor, which is shown but not judged.
     #[must_use]
     pub fn beside(mut self, floor_name: impl Into<String>, floor: f64) -> Self {
         self.floor_name = floor_name.into();
         self.floor = Some(floor);
-        // What got nothing done has no ratio; 0 keeps the JSON a number.
+        // If nothing was done, there is no ratio; 0 keeps the JSON a number.
         self.ratio = Some(if floor > 0.0 { self.value / floor } else { 0.0 });
         self
     }
 
-    /// A figure beside a floor, and what is asked of their ratio.
+    /// A figure with a floor, and the bound on their ratio.
     pub fn over(
         what: impl Into<String>,
         value: f64,
@@ -107,7 +107,7 @@ impl Bar {
     }
 }
 
-/// A number in as many digits as it is worth.
+/// A number with as many digits as are significant.
 pub fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 => format!("{value:.0}"),

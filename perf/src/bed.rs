@@ -1,7 +1,9 @@
-//! A pool driven by hand: no network, no threads, so that what is measured is the pool alone.
+//! A pool that the caller drives directly, without network or threads, so that only the pool is
+//! measured.
 //!
-//! One volume, written in commands of one block. A write is submitted, the pool is turned until it has room, completions are taken from a sink. Where a bed keeps several
-//! writes in flight they share records, as those of a busy host do.
+//! The bed has one volume, written in commands of one block. A write is submitted, turning the pool
+//! until it has room, and its completion is taken from a sink. If a bed keeps several writes in
+//! flight, they share records, as those of a busy host do.
 
 use std::future::Future;
 use std::rc::Rc;
@@ -34,7 +36,7 @@ pub struct Shape {
     pub segment_blocks: u64,
     /// Segments of the working set (W).
     pub segments: u64,
-    /// What becomes of segments in which nothing is live.
+    /// What happens to segments that contain no live blocks.
     pub recycling: Recycling,
 }
 
@@ -54,16 +56,17 @@ impl Shape {
         with_tail(FIRST_SLOT_BLOCK + (self.segments + RESERVE_SLOTS) * self.segment_blocks)
     }
 
-    /// The most data blocks of hosts, and copies of them, that a segment can hold: what is left behind its header, its trailer, its catalog, the headers of full records and the room that
-    /// the log keeps for events.
+    /// The most data blocks of hosts, and copies of them, that a segment can hold: its blocks
+    /// without its header, its trailer, its catalog, the headers of full records and the room that
+    /// the log reserves for events.
     ///
     /// # Errors
-    /// When the log takes no such shape.
+    /// The log does not support this shape.
     pub fn data_blocks_max(&self) -> Result<u64, PerfError> {
         let geometry = Geometry::fit(self.device_blocks(), self.segment_blocks)
             .filter(|_| self.segment_blocks.is_power_of_two())
             .ok_or_else(|| PerfError::shape("a pool has at least 2 segments of 1 MiB to 1 GiB"))?;
-        // As `Log::event_room_blocks` has it.
+        // The same as `Log::event_room_blocks`.
         let events = CATALOG_BLOCKS + 8 + (geometry.record_blocks() / 32).min(64);
         let record = ENTRIES_PER_RECORD as u64 + 1;
         let blocks = geometry.record_blocks() - events;
@@ -86,7 +89,7 @@ impl Bed {
         let request = CreateLog { segment_blocks: shape.segment_blocks, working_set: Some(shape.segments) };
         let options = PoolOptions {
             recycling: shape.recycling,
-            // How much is live is the measurement's to choose.
+            // The measurement chooses how much is live.
             overprovisioning_percent: Some(*OVERPROVISIONING_PERCENT_RANGE.start()),
             ..PoolOptions::default()
         };
@@ -107,17 +110,18 @@ impl Bed {
         Ok(Bed { pool, volume: created.id, sink: Sink::new(), payload })
     }
 
-    /// A volume of a pool that is there, to read from.
+    /// A volume of an existing pool, to read from.
     pub fn of(pool: Rc<Pool>, volume: VolumeId) -> Self {
         Bed { pool, volume, sink: Sink::new(), payload: vec![0; BLOCK_BYTES] }
     }
 
-    /// What is written into every block, a block long.
+    /// Sets what is written into every block; it is one block long.
     pub fn set_payload(&mut self, payload: Vec<u8>) {
         self.payload = payload;
     }
 
-    /// Tries to submit a write of `len_blocks` copies of the payload; `false` when the pool has no room now.
+    /// Tries to submit a write of `len_blocks` copies of the payload; `false` if the pool has no
+    /// room now.
     pub fn submit(&self, block: u64, len_blocks: usize, tag: u64) -> bool {
         let data = [&self.payload[..]; 128];
         let request = Request::Write { block, data: &data[..len_blocks], force_unit_access: false };
@@ -140,7 +144,8 @@ impl Bed {
         self.sink.outstanding()
     }
 
-    /// Writes the blocks that `next` gives, `depth` in flight, until it gives no more; some have not completed then.
+    /// Writes the blocks that `next` returns, `depth` in flight, until it returns none; some writes
+    /// may not have completed then.
     ///
     /// # Errors
     /// A write that failed.
@@ -158,7 +163,8 @@ impl Bed {
         Ok(())
     }
 
-    /// Writes the blocks that `next` gives, `depth` in flight, until it gives no more; all have completed then.
+    /// Writes the blocks that `next` returns, `depth` in flight, until it returns none; all writes
+    /// have completed then.
     ///
     /// # Errors
     /// A write that failed.
@@ -180,7 +186,7 @@ impl Bed {
         self.write_all(ENTRIES_PER_RECORD, || blocks.next())
     }
 
-    /// Reads a block; its bytes.
+    /// Reads a block and returns its bytes.
     ///
     /// # Errors
     /// A read that failed.
@@ -197,7 +203,7 @@ impl Bed {
     }
 }
 
-/// Runs a future of a pool, turning the pool meanwhile.
+/// Runs a future of a pool and turns the pool meanwhile.
 pub fn wait<T: 'static>(pool: &Rc<Pool>, future: impl Future<Output = T> + 'static) -> T {
     let pool = Rc::clone(pool);
     block_on(future, move || {

@@ -1,4 +1,4 @@
-//! Lines over linear or logarithmic axes as an SVG document, charts one above the other.
+//! Line charts over linear or logarithmic axes as an SVG document, one chart above the other.
 
 use std::fmt::Write;
 
@@ -8,12 +8,12 @@ use crate::plot::escape;
 const WIDTH: f64 = 800.0;
 const HEIGHT: f64 = 320.0;
 const MARGIN: f64 = 60.0;
-/// Marks of an axis at most, without the one at its beginning.
+/// The most ticks of an axis, not counting the one at its start.
 const TICKS: f64 = 5.0;
-/// Colors of lines, in turns.
+/// Colors of the lines, used in rotation.
 const COLORS: [&str; 4] = ["#1f5fbf", "#c0392b", "#2e8b57", "#8e5ea2"];
 
-/// How values lie along an axis.
+/// How values are spaced along an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
     /// Evenly.
@@ -27,13 +27,13 @@ pub enum Scale {
 pub struct Axis {
     /// What it shows, with its unit.
     pub name: String,
-    /// How values lie along it.
+    /// How values are spaced along it.
     pub scale: Scale,
-    /// Its lower end, above 0 where it is logarithmic.
+    /// Its lower end, above 0 if it is logarithmic.
     pub min: f64,
-    /// Its upper end, above the lower.
+    /// Its upper end, above the lower one.
     pub max: f64,
-    /// Values that are marked, and what they are marked with.
+    /// Values with a tick, and their labels.
     pub ticks: Vec<(f64, String)>,
 }
 
@@ -42,7 +42,7 @@ pub struct Axis {
 pub struct Line {
     /// Its name.
     pub name: String,
-    /// Where it goes; those outside of the axes are drawn at their ends.
+    /// Its points; those outside the axes are drawn at the axes' ends.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -60,7 +60,7 @@ pub struct Chart {
 }
 
 impl Axis {
-    /// From 0 to `max`, or to 1 where that is not above 0, with a few marks at round values.
+    /// From 0 to `max`, or to 1 if that is not above 0, with a few ticks at round values.
     pub fn linear(name: &str, max: f64) -> Self {
         let max = if max.is_finite() && max > 0.0 { max } else { 1.0 };
         Axis {
@@ -72,7 +72,7 @@ impl Axis {
         }
     }
 
-    /// Over the powers of ten that hold all values above 0.
+    /// Over the powers of ten that enclose all values above 0.
     pub fn log_of(name: &str, values: impl Iterator<Item = f64>) -> Self {
         let (least, most) = values
             .filter(|value| value.is_finite() && *value > 0.0)
@@ -89,7 +89,7 @@ impl Axis {
         }
     }
 
-    /// How far along the axis a value lies, from 0 to 1.
+    /// The position of a value along the axis, from 0 to 1.
     fn share(&self, value: f64) -> f64 {
         let share = match self.scale {
             Scale::Linear => (value - self.min) / (self.max - self.min),
@@ -99,7 +99,7 @@ impl Axis {
     }
 }
 
-/// Marks from `min` to `max`: multiples of 1, 2 or 5 times a power of ten, about five of them.
+/// Ticks from `min` to `max`: multiples of 1, 2 or 5 times a power of ten, about five of them.
 pub(crate) fn round_ticks(min: f64, max: f64) -> Vec<f64> {
     let rough = (max - min) / TICKS;
     if !rough.is_finite() || rough <= 0.0 {
@@ -108,12 +108,12 @@ pub(crate) fn round_ticks(min: f64, max: f64) -> Vec<f64> {
     let power = 10_f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0].map(|digit| digit * power).into_iter().find(|step| *step >= rough);
     let step = step.unwrap_or(10.0 * power);
-    // A hair more, so that rounding does not lose the last one.
+    // A small margin, so that rounding does not lose the last tick.
     let (first, last) = ((min / step - 1e-9).ceil() as i64, (max / step + 1e-9).floor() as i64);
     (first..=last).map(|number| number as f64 * step).collect()
 }
 
-/// A number in few letters.
+/// A number in few characters.
 fn short(value: f64) -> String {
     match value {
         value if value >= 1e6 => format!("{}M", trimmed(value / 1e6)),

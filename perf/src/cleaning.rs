@@ -1,11 +1,15 @@
-//! What copy-forward costs the writes of hosts (R18): latencies while cleaning is steady, beside those of the same pool that never cleans.
+//! Measures what copy-forward costs the writes of hosts (R18): latencies while cleaning is steady,
+//! beside those of the same pool without cleaning.
 //!
-//! Both pools are driven by hand, hold the same blocks, and take the same writes of 4 KiB. The one beside has a log that is long enough to keep everything. The two are measured in turn, several
-//! times, so that what the machine does meanwhile falls on both; single ratios are given as well as their median.
+//! The measurement drives both pools directly. They hold the same blocks and get the same writes of
+//! 4 KiB. The log of the pool without cleaning is long enough to keep everything. The two are
+//! measured in turns, several times, so that other work on the machine affects both; the ratios per
+//! round are reported as well as their median.
 //!
-//! **Pace** is looked at in a pass of its own, because looking costs time: the copies between any two appends of hosts, and the copies for each thousand writes.
+//! **Pace** is measured in a separate pass, because observing it takes time: the copies between any
+//! two appends of hosts, and the copies for each thousand writes.
 //!
-//! A write's latency is from the first try to hand it in, so waiting for room counts.
+//! A write's latency counts from the first attempt to submit it, so it includes waiting for room.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -27,13 +31,13 @@ use crate::plot::sparkline;
 
 /// The bar: p99.9 while cleaning over p99.9 without.
 pub const P99_9_RATIO_MAX: f64 = 2.0;
-/// Writes for which copies are counted together.
+/// Copies are counted for each group of this many writes.
 const SPAN_WRITES: u64 = 1000;
-/// Passages of the working set after which cleaning is steady.
+/// Cleaning is steady after this many passages of the working set.
 const SETTLE_PASSAGES: u64 = 4;
-/// Columns of a time line.
+/// Columns of a timeline.
 const COLUMNS: usize = 100;
-/// Bytes of one write that prepares a file.
+/// Bytes of one write when a file is prepared.
 const PREPARE_BYTES: usize = 1 << 20;
 
 /// What to measure.
@@ -94,7 +98,7 @@ pub struct Row {
     pub p99_9_ratio: f64,
     /// Whether it is within the bar.
     pub passed: bool,
-    /// Data blocks appended over data blocks written, in the pass that looks at the pace.
+    /// Data blocks appended over data blocks written, in the pass that measures the pace.
     pub amplification: f64,
     /// The most copies between two appends of hosts.
     pub longest_run: u64,
@@ -121,10 +125,10 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
-/// Runs all of it; `on_step` is called at the start of each step with its name.
+/// Runs all measurements; `on_step` is called at the start of each step with its name.
 ///
 /// # Errors
-/// A shape that no pool has, no memory, a file that exists, a write that failed.
+/// A shape that no pool can have, no memory, a file that exists, a write that failed.
 pub fn run(options: &Options, on_step: impl FnMut(&str)) -> Result<Report, PerfError> {
     let mut on_step = on_step;
     let rows = pinned(two_cores().map(|cores| cores.1), || {
@@ -148,14 +152,15 @@ pub fn run(options: &Options, on_step: impl FnMut(&str)) -> Result<Report, PerfE
     })
 }
 
-/// What a pool of this measurement lives on.
+/// What a pool of this measurement is stored on.
 struct Backing {
-    /// Removed at the end.
+    /// The file, if there is one; it is removed at the end.
     file: Option<PathBuf>,
 }
 
 impl Backing {
-    /// A device of zeroes whose blocks have all been written, so that nothing is given out while it is measured.
+    /// A device of zeroes whose blocks have all been written, so that none is allocated during the
+    /// measurement.
     fn make(
         path: Option<&Path>,
         suffix: &str,
@@ -200,7 +205,8 @@ fn measure(
     let segment_blocks = options.segment_size.0 / BLOCK_BYTES as u64;
     let shape = Shape { segment_blocks, segments: options.segments, recycling: Recycling::Discard };
     let live = shape.segments * shape.data_blocks_max()? * 100 / (100 + options.op);
-    // Each write at depth 1 takes two blocks; segments have trailers; hosts are refused the last of them.
+    // Each write at depth 1 takes two blocks; segments have trailers; hosts may not use the last
+    // segments.
     let segments = (live + 2 * options.writes) * 11 / 10 / segment_blocks + 4;
     let endless = Shape { segments, recycling: Recycling::Never, ..shape };
 
@@ -250,7 +256,7 @@ fn measure(
     Ok(rows)
 }
 
-/// Overwrites until the log is `len_blocks` longer.
+/// Overwrites blocks until the log is `len_blocks` longer.
 fn settle(bed: &Bed, blocks: &mut BlockNumbers, depth: usize, len_blocks: u64) -> Result<(), PerfError> {
     let end_lsn = bed.pool.stats().head_lsn + len_blocks;
     while bed.pool.stats().head_lsn < end_lsn {
@@ -263,12 +269,12 @@ fn settle(bed: &Bed, blocks: &mut BlockNumbers, depth: usize, len_blocks: u64) -
     Ok(())
 }
 
-/// Latencies of so many writes.
+/// The latencies of this many writes.
 fn timed(bed: &Bed, blocks: &mut BlockNumbers, writes: u64, depth: usize) -> Result<Latency, PerfError> {
     let mut recorder = Recorder::new();
     let mut started = vec![Instant::now(); depth];
     let mut free: Vec<usize> = (0..depth).collect();
-    // One that found no room keeps its place and its time.
+    // A write that found no room keeps its slot and its start time.
     let mut waiting: Option<(usize, u64)> = None;
     let mut left = writes;
     while left > 0 || waiting.is_some() || bed.in_flight() > 0 {
@@ -328,7 +334,7 @@ fn pace(
     Ok((longest, copies))
 }
 
-/// The middle value, or the mean of the two; 0 of none.
+/// The middle value, or the mean of the two middle values; 0 without values.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
@@ -338,7 +344,7 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     }
 }
 
-/// The rows as a table, each with its time line.
+/// The rows as a table, each with its timeline.
 pub fn table(report: &Report) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.

@@ -1,7 +1,8 @@
-//! Two results beside each other: ratios, and whether they are more than the spread of what was repeated.
+//! Compares two results: ratios, and whether they exceed the spread of the repetitions.
 //!
-//! Reads what any measurement here writes as JSON: a load, a list of them (`run --repeat`), a benchmark, limits, ways, bars, or a list of those. Figures of one name
-//! in one file are repetitions. A load that was run once has its intervals for repetitions.
+//! Reads what any measurement here writes as JSON: a load, a list of loads (`run --repeat`), a
+//! benchmark, limits, ways, bars, or a list of those. Figures of the same name in one file are
+//! repetitions. The repetitions of a load that was run once are its intervals.
 
 use std::fmt::Write;
 
@@ -11,7 +12,7 @@ use serde_json::Value;
 use crate::bar::number;
 use crate::cleaning::median;
 
-/// Which way is better.
+/// Which direction is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Better {
@@ -21,13 +22,13 @@ pub enum Better {
     Smaller,
 }
 
-/// What a comparison says.
+/// The outcome of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// All of B is better than all of A.
+    /// All values of B are better than all of A.
     Better,
-    /// All of B is worse than all of A.
+    /// All values of B are worse than all of A.
     Worse,
     /// They overlap.
     Same,
@@ -35,24 +36,25 @@ pub enum Verdict {
     Single,
 }
 
-/// A figure of both.
+/// A figure that both results have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What was measured.
     pub what: String,
-    /// Which figure of it.
+    /// Which figure of the measurement.
     pub measure: String,
-    /// Which way is better.
+    /// Which direction is better.
     pub better: Better,
     /// The median of A.
     pub a: f64,
     /// The median of B.
     pub b: f64,
-    /// B over A.
+    /// B divided by A.
     pub ratio: f64,
-    /// The least and the most that the ratio of any two repetitions is; both the ratio itself when nothing was repeated.
+    /// The least and the greatest ratio of any two repetitions; both are the ratio itself if
+    /// nothing was repeated.
     pub spread: (f64, f64),
-    /// What that says.
+    /// The outcome.
     pub verdict: Verdict,
 }
 
@@ -121,7 +123,7 @@ fn ends(values: &[f64]) -> (f64, f64) {
     values.iter().fold((f64::MAX, f64::MIN), |(least, most), &value| (least.min(value), most.max(value)))
 }
 
-/// All figures of a result, repetitions put together.
+/// All figures of a result; repetitions are grouped.
 fn figures(result: &Value) -> Vec<Figure> {
     let mut figures: Vec<Figure> = Vec::new();
     let mut add = |what: &str, measure: &str, better, values: Vec<f64>| match figures
@@ -192,7 +194,7 @@ fn load(prefix: &str, load: &Value, by_interval: bool, add: &mut Add<'_>) {
         count("queue_depth"),
         count("connections")
     );
-    // The last interval is cut short.
+    // The last interval is shorter than the others, so it is not used.
     let slices: Vec<&Value> = items(load, "timeline").collect();
     let whole = &slices[..slices.len().saturating_sub(1)];
     let by_interval = by_interval && whole.len() >= 2;

@@ -18,7 +18,7 @@ pub enum PerfError {
     /// The subsystem has no namespace.
     #[error("volume {volume} at {address} has no namespace")]
     NoNamespace {
-        /// Where.
+        /// The address.
         address: SocketAddr,
         /// The volume.
         volume: String,
@@ -28,19 +28,19 @@ pub enum PerfError {
         "{asked} connections were asked for and the controller grants {granted}; use --connections {granted}"
     )]
     TooFewQueues {
-        /// Asked for.
+        /// How many were requested.
         asked: u16,
-        /// Granted.
+        /// How many the controller grants.
         granted: u16,
     },
-    /// The controller's queues are shorter than asked.
+    /// The controller's queues are shorter than requested.
     #[error(
         "a queue depth of {asked} was asked for and the controller takes {depth_max}; use --queue-depth {depth_max}"
     )]
     QueueDepth {
-        /// Asked for.
+        /// The requested depth.
         asked: u16,
-        /// The most.
+        /// The greatest depth.
         depth_max: u16,
     },
     /// The size of a command does not fit the namespace.
@@ -60,9 +60,9 @@ pub enum PerfError {
         "a range of {range_bytes} bytes does not hold one command, or is larger than the volume ({volume_bytes} bytes)"
     )]
     Range {
-        /// As asked.
+        /// The requested range.
         range_bytes: u64,
-        /// The volume.
+        /// The size of the volume.
         volume_bytes: u64,
     },
     /// The in-process appliance does not start or stop.
@@ -77,10 +77,10 @@ pub enum PerfError {
     /// No memory for the floor's buffers.
     #[error("{0}")]
     Memory(#[from] DmaError),
-    /// Something of the system failed.
+    /// A call to the system failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was done.
+        /// What the call was for.
         what: &'static str,
         /// Why it failed.
         source: std::io::Error,
@@ -88,7 +88,7 @@ pub enum PerfError {
     /// A result cannot be written as JSON.
     #[error("the result cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// A pool under test refused what was asked of it.
+    /// A pool under test refused a request.
     #[error("the pool under test: {0}")]
     Pool(#[from] VolumeError),
     /// A floor could not be measured.
@@ -102,13 +102,13 @@ pub enum PerfError {
     /// The appliance under test made no snapshots.
     #[error("no snapshots could be made: {reason}")]
     Snapshots {
-        /// Its words.
+        /// Its error.
         reason: String,
     },
     /// A log under test failed.
     #[error("the log under test: {reason}")]
     Log {
-        /// Its words.
+        /// Its error.
         reason: String,
     },
     /// A command of a measurement failed.
@@ -126,7 +126,7 @@ pub enum PerfError {
     /// The archive or its store failed.
     #[error("the archive under test: {reason}")]
     Archive {
-        /// Its words.
+        /// Its error.
         reason: String,
     },
     /// A file is not a result.
@@ -137,13 +137,13 @@ pub enum PerfError {
         /// Why not.
         reason: String,
     },
-    /// What is to be measured cannot be.
+    /// The requested measurement is not possible.
     #[error("this cannot be measured: {why}")]
     Shape {
         /// Why not, and what is possible.
         why: &'static str,
     },
-    /// A thread of the floor's ended without a result, which is a bug.
+    /// A thread of a floor ended without a result, which is a bug.
     #[error("a thread ended without a result")]
     ThreadEnded,
     /// The reactor's thread is not found in /proc.
@@ -163,13 +163,13 @@ impl PerfError {
         PerfError::Shape { why }
     }
 
-    /// Makes an [`PerfError::Io`] of an error of the system.
+    /// Converts an error of the system into a [`PerfError::Io`].
     pub fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> PerfError {
         move |source| PerfError::Io { what, source }
     }
 }
 
-/// The chain of causes of a host error, which its own text leaves to its sources.
+/// The causes of a host error, which its own text does not include.
 fn causes(error: &HostError) -> String {
     let mut text = String::new();
     let mut source = std::error::Error::source(error);

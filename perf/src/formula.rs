@@ -1,18 +1,21 @@
-//! What write amplification must come to under uniform overwrites, and what it can never exceed.
+//! The write amplification that theory predicts under uniform overwrites, and its upper bound.
 //!
-//! The log is a queue of `1 + OP` blocks for each live block. A block that survives the queue (share `u`) is appended again, so of all blocks appended `1 - u` are hosts', and
-//! a block survives a passage when none of the `(1 - u)(1 + OP)` overwrites for each live block hit it: `u = exp(-(1 - u)(1 + OP))`.
+//! The log is a queue of `1 + OP` blocks for each live block. A block that survives the queue
+//! (share `u`) is appended again, so `1 - u` of all appended blocks are hosts' writes. A block
+//! survives a passage if none of the `(1 - u)(1 + OP)` overwrites for each live block hit it: `u =
+//! exp(-(1 - u)(1 + OP))`.
 
-/// Halvings of the interval: more than a `f64` tells apart.
+/// How often the interval is halved: more often than the precision of an `f64` requires.
 const HALVINGS: u32 = 64;
 
-/// Write amplification under uniform overwrites, `1 / (1 - u)`; infinite when nothing is spare. `op` is spare over live blocks.
+/// Write amplification under uniform overwrites, `1 / (1 - u)`; infinite without spare blocks. `op`
+/// is spare over live blocks.
 pub fn uniform(op: f64) -> f64 {
     if op <= 0.0 {
         return f64::INFINITY;
     }
-    // u = 1 is always a solution; the one below it is wanted. The difference is convex, negative below 1 and
-    // positive at 0, so halving finds it.
+    // u = 1 is always a solution; the solution below it is wanted. The difference is convex,
+    // negative below 1 and positive at 0, so bisection finds it.
     let difference = |u: f64| (-(1.0 - u) * (1.0 + op)).exp() - u;
     let (mut low, mut high) = (0.0, 1.0 - (op / (1.0 + op)).min(1e-9));
     for _ in 0..HALVINGS {
@@ -26,7 +29,8 @@ pub fn uniform(op: f64) -> f64 {
     1.0 / (1.0 - f64::midpoint(low, high))
 }
 
-/// What no load can exceed: every live block is copied in each passage of the working set. Infinite when nothing is spare.
+/// The bound for any load: every live block is copied in each passage of the working set. Infinite
+/// without spare blocks.
 pub fn bound(op: f64) -> f64 {
     if op <= 0.0 { f64::INFINITY } else { (1.0 + op) / op }
 }

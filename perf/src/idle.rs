@@ -1,4 +1,5 @@
-//! What an idle appliance costs: processor time of its reactor with one connected host that sends nothing but keep-alives.
+//! Measures what an idle appliance costs: processor time of its reactor with one connected host
+//! that sends only keep-alives.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,17 +15,17 @@ use crate::error::PerfError;
 
 /// The bar, in percent of a core.
 pub const PERCENT_MAX: f64 = 1.0;
-/// What start and connection leave to be done is over after this long.
+/// After this time, the work left from the start and the connection is done.
 const SETTLE: Duration = Duration::from_millis(200);
-/// Size of the pool; nothing of it is used.
+/// Size of the pool, in bytes; none of it is used.
 const POOL_BYTES: u64 = 256 << 20;
-/// KATO, as the Linux host has it.
+/// KATO, the value that the Linux host uses.
 const KEEP_ALIVE_TIMEOUT_MS: u32 = 5000;
 
-/// What idling costs.
+/// The cost of idling.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct IdleResult {
-    /// For how long it was watched.
+    /// How long it was measured.
     pub seconds: f64,
     /// Processor time of the reactor's thread.
     pub cpu_ms: f64,
@@ -35,21 +36,22 @@ pub struct IdleResult {
 }
 
 impl IdleResult {
-    /// What is asked of it.
+    /// The bar.
     pub fn bar(&self) -> Bar {
         Bar::alone("idle appliance, of a core", self.percent, "%", Some(Bound::AtMost(PERCENT_MAX)))
     }
 }
 
-/// Starts an adaptive appliance in memory, connects a host, and watches the reactor's thread for `duration`.
+/// Starts an adaptive appliance in memory, connects a host, and measures the reactor's thread for
+/// `duration`.
 ///
 /// # Errors
-/// When the appliance does not start, the host does not connect, or /proc does not tell.
+/// The appliance does not start, the host does not connect, or /proc cannot be read.
 pub fn measure(duration: Duration) -> Result<IdleResult, PerfError> {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut config = ApplianceConfig::new(Backing::Memory { len_bytes: POOL_BYTES }, listen);
     config.first_volume_bytes = Some(POOL_BYTES / 4);
-    // A name of its own, so that it is found among the threads of the process. At most 15 bytes.
+    // A unique name, so that the thread can be found among those of the process. At most 15 bytes.
     config.reactor.name = format!("idle-{}", std::process::id() % 1_000_000_000);
     let name = config.reactor.name.clone();
     let appliance = Appliance::start(config)?;
@@ -96,7 +98,8 @@ fn find_thread(name: &str) -> Result<Thread, PerfError> {
 }
 
 impl Thread {
-    /// Processor time since its start: from `schedstat`, which counts nanoseconds (proc(5); `stat` counts ticks of 10 ms).
+    /// Processor time since its start, from `schedstat`, which counts nanoseconds (proc(5); `stat`
+    /// counts ticks of 10 ms).
     fn cpu_time(&self) -> Result<Duration, PerfError> {
         let text = std::fs::read_to_string(self.directory.join("schedstat"))
             .map_err(PerfError::io("read the scheduler's statistics of a thread"))?;

@@ -1,11 +1,15 @@
-//! Commands whose cost is counted in instructions, not timed: a figure that a busy machine does not change.
+//! Runs commands whose cost is counted in instructions, not in time: a figure that other load on
+//! the machine does not change.
 //!
-//! Host, target and a pool in memory share one thread and loopback TCP. The host submits as many commands as its queue is deep and sends them at once; then the appliance's turns are taken by hand
-//! until all have completed; and so on. Nothing is left to the scheduler, so the same commands take the same turns. `scripts/count-instructions` runs this under callgrind for
-//! N and for 2N commands; the difference, divided by N, is what one command costs.
+//! Host, target and a pool in memory share one thread and loopback TCP. The host submits as many
+//! commands as its queue is deep and sends them at once. Then the measurement runs the appliance's
+//! turns itself until all have completed, and repeats this. Nothing depends on the scheduler, so
+//! the same commands take the same turns. `scripts/count-instructions` runs this under callgrind
+//! for N and for 2N commands; the difference, divided by N, is the cost of one command.
 //!
-//! What callgrind does not see: the kernel, and so the sockets' own cost; reading the clock, which is a system call there; instructions of the newest processors, for which it chooses
-//! the next best code.
+//! What callgrind does not count: the kernel, and so the sockets' own cost. Under callgrind,
+//! reading the clock is a system call. It does not support the instructions of the newest
+//! processors, so the next best code runs instead.
 
 use std::rc::Rc;
 use std::thread::JoinHandle;
@@ -27,12 +31,13 @@ use crate::rng::Rng;
 
 /// Blocks of the volume, all written before anything is counted: 64 MiB.
 const VOLUME_BLOCKS: u64 = 16 << 10;
-/// Blocks of a segment and segments of the working set: the counted commands write new segments, as those of a host do.
+/// Blocks of a segment and segments of the working set. The counted commands fill new segments, as
+/// those of a host do.
 const SEGMENT_BLOCKS: u64 = 4096;
 const SEGMENTS: u64 = 16;
 /// DMA memory of the target, in bytes.
 const STAGING_BYTES: usize = 64 << 20;
-/// Turns in which commands must complete; more is a bug.
+/// Commands must complete in this many turns; more is a bug.
 const TURNS_MAX: u64 = 1_000_000;
 
 /// What the commands do, 4 KiB each.
@@ -61,7 +66,7 @@ pub struct Options {
     pub queue_depth: u16,
 }
 
-/// What was done. The instructions are callgrind's to count.
+/// What was done. Callgrind counts the instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// What the commands did.
@@ -72,11 +77,11 @@ pub struct Report {
     pub operations: u64,
     /// Turns of the appliance that they took.
     pub turns: u64,
-    /// Commands that the target's own counters know of.
+    /// Commands according to the target's own counters.
     pub counted_by_target: u64,
 }
 
-/// Does it.
+/// Runs the commands.
 ///
 /// # Errors
 /// The pool's and the host's; a command that fails or does not complete.
@@ -98,7 +103,8 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
     Ok(report)
 }
 
-/// All that is counted, host and appliance: callgrind finds it by its name, which must appear in no other.
+/// Everything that is counted, host and appliance. Callgrind finds it by its name, which no other
+/// function's name may contain.
 #[inline(never)]
 fn counted_operations(rig: &mut Rig, options: &Options) -> Result<(), PerfError> {
     let result = rig.operate(options);
@@ -106,7 +112,8 @@ fn counted_operations(rig: &mut Rig, options: &Options) -> Result<(), PerfError>
     result
 }
 
-/// The appliance's part of what is counted: callgrind finds it by its name, which must appear in no other.
+/// The appliance's part of what is counted. Callgrind finds it by its name, which no other
+/// function's name may contain.
 #[inline(never)]
 fn counted_turn(reactor: &mut Reactor<()>) {
     reactor.turn(&());
@@ -152,11 +159,11 @@ impl Rig {
         let options = ConnectOptions {
             queue_depth,
             transfer_bytes_max: BLOCK_BYTES as u32,
-            // Under callgrind everything takes long.
+            // Under callgrind everything is slow, so no timeout is set.
             keep_alive_timeout_ms: 0,
             ..ConnectOptions::default()
         };
-        // A host connects in calls that wait, so it does that elsewhere.
+        // The host's calls to connect block, so another thread makes them.
         let connecting = std::thread::spawn(move || connect(address, options));
         let (controller, queue) = turn_until_joined(&mut reactor, connecting)?;
         let depth_max = queue.depth();
@@ -252,9 +259,9 @@ mod tests {
                 report
             };
             let alone = report(1, 64);
-            // One turn for each command at least, and nothing near as many as spinning would take.
+            // At least one turn for each command, and far fewer than spinning would take.
             assert!((64..640).contains(&alone.turns), "{alone:?}");
-            // Three whole batches and one of 4 commands.
+            // Three full batches and one of 4 commands.
             let batched = report(20, 64);
             assert!((4..64).contains(&batched.turns), "{batched:?}");
         }

@@ -1,13 +1,13 @@
-//! Latencies of single commands, and what is said of them.
+//! Records latencies of single commands, and summarises them.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// Latencies from 1 ns to this are told apart; longer ones count as this long.
+/// The greatest latency that is distinguished; the least is 1 ns. Longer ones count as this long.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
-/// Significant decimal digits of a latency.
+/// Significant decimal digits of a recorded latency.
 const DIGITS: u8 = 3;
 
 /// A recorder of latencies.
@@ -16,7 +16,7 @@ pub struct Recorder {
     histogram: Histogram<u64>,
 }
 
-/// What is said of latencies, in microseconds; all 0 when nothing was recorded.
+/// A summary of latencies, in microseconds; all 0 if nothing was recorded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// How many commands.
@@ -45,10 +45,10 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// A recorder without records.
+    /// An empty recorder.
     ///
     /// # Panics
-    /// Never: the bounds are constants that the histogram takes.
+    /// Never: the bounds are constants that the histogram accepts.
     pub fn new() -> Self {
         let histogram = Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS).expect("constant bounds");
         Recorder { histogram }
@@ -60,7 +60,7 @@ impl Recorder {
         self.histogram.saturating_record((latency.as_nanos() as u64).max(1));
     }
 
-    /// Takes in what another recorded.
+    /// Adds what another recorder recorded.
     ///
     /// # Panics
     /// Never: all recorders have the same bounds.
@@ -78,7 +78,7 @@ impl Recorder {
         self.histogram.len()
     }
 
-    /// What is to be said of them.
+    /// The summary.
     pub fn latency(&self) -> Latency {
         let histogram = &self.histogram;
         if histogram.is_empty() {

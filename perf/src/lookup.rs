@@ -1,13 +1,18 @@
-//! How fast an index of a large, sparse volume is asked, how much memory one takes, and how long a snapshot, a clone and a synch of such a volume take.
+//! Measures how fast an index of a large, sparse volume is queried, how much memory it takes, and
+//! how long a snapshot, a clone and a synch of such a volume take.
 //!
-//! Mapped are extents of 1 MiB all over the volume. They are looked up at random, on one core: only what is mapped, and anything. Lookups do not depend on one another, as those of
-//! the commands of a busy host do not. Beside them stands the same number of dependent reads of memory, one for each lookup, at random places of as much memory as
-//! the index has: what a single access costs here.
+//! Extents of 1 MiB are mapped all over the volume. They are looked up at random, on one core:
+//! first only mapped blocks, then any blocks. Lookups do not depend on one another, as those for
+//! the commands of a busy host do not. For comparison, the same number of dependent memory reads is
+//! timed, one for each lookup, at random positions of as much memory as the index uses: this is the
+//! cost of a single access on this machine.
 //!
-//! Memory is that of an index which was filled, for each TiB that it maps: of a volume that is mapped whole, which the bar is put on, beside what the process grew by, the allocator's own
-//! share included; and of the sparse one, whose leaves are half empty.
+//! Memory is that of a filled index for each TiB that it maps. Two figures: a volume that is mapped
+//! completely, to which the bar applies, beside the growth of the process, which includes the
+//! allocator's own share; and the sparse volume, whose leaves are half empty.
 //!
-//! Snapshot, clone and synch are made on a pool in memory, without network: a thin volume of that size with some blocks written all over it.
+//! Snapshot, clone and synch are made on a pool in memory, without network: a thin volume of that
+//! size with some blocks written all over it.
 
 use std::time::{Duration, Instant};
 
@@ -26,22 +31,23 @@ use crate::error::PerfError;
 use crate::machine::{Machine, pinned, two_cores};
 use crate::rng::Rng;
 
-/// The bar: lookups a second on one core.
+/// The bar: lookups per second on one core.
 pub const LOOKUPS_PER_SECOND_MIN: f64 = 20e6;
 /// The bar for a snapshot, a clone and a synch.
 pub const INSTANT_MS_MAX: f64 = 1.0;
-/// The bar for an index, in GiB for each TiB that is mapped: 2 of leaves, and what is above them.
+/// The bar for an index, in GiB for each mapped TiB: 2 for the leaves, the rest for the levels
+/// above them.
 pub const GIB_PER_TIB_MAX: f64 = 2.01;
 /// Blocks of an extent.
 const EXTENT_BLOCKS: u64 = 256;
-/// Lookups between two looks at the clock.
+/// Lookups between two reads of the clock.
 const BATCH: usize = 1 << 16;
 /// Segments of the pool in which snapshots are made, and their size in blocks.
 const BED_SEGMENTS: u64 = 16;
 const BED_SEGMENT_BLOCKS: u64 = 4096;
-/// Snapshots, clones and synchs; the median counts.
+/// How many snapshots, clones and synchs are made; the median counts.
 const REPEATS: usize = 21;
-/// Writes in flight where the bed is filled.
+/// Writes in flight while the bed is filled.
 const DEPTH: usize = 128;
 
 /// What to measure.
@@ -76,10 +82,10 @@ pub struct Report {
     pub bars: Vec<Bar>,
 }
 
-/// Runs it; `on_step` is called at the start of each step with its name.
+/// Runs the measurement; `on_step` is called at the start of each step with its name.
 ///
 /// # Errors
-/// A size that cannot be; the pool's.
+/// An impossible size; the pool's.
 pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, PerfError> {
     let volume_blocks = options.volume_size.0 / BLOCK_BYTES as u64;
     let mapped_blocks = options.mapped.0 / BLOCK_BYTES as u64;
@@ -126,7 +132,7 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
     })
 }
 
-/// Where the mapped extents lie.
+/// The positions of the mapped extents.
 #[derive(Debug, Clone, Copy)]
 struct Places {
     volume_blocks: u64,
@@ -171,14 +177,15 @@ fn memory_of_whole(extents: u64) -> Bar {
         .beside("what the process grew by", gib_per_tib(resident, mapped))
 }
 
-/// Memory of this process that is there (proc(5): `statm`, in pages); 0 where the system does not tell.
+/// Resident memory of this process (proc(5): `statm`, in pages); 0 if the system does not report
+/// it.
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|field| field.parse::<u64>().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
-/// Lookups a second.
+/// Lookups per second.
 fn lookups(index: &Index, duration: Duration, mut next: impl FnMut() -> u64) -> f64 {
     let blocks: Vec<u64> = (0..BATCH).map(|_| next()).collect();
     let (mut sum, mut count) = (0, 0_u64);
@@ -194,10 +201,10 @@ fn lookups(index: &Index, duration: Duration, mut next: impl FnMut() -> u64) -> 
     count as f64 / seconds
 }
 
-/// Reads of memory a second of which each needs the one before it.
+/// Memory reads per second, where each read depends on the one before it.
 fn accesses(bytes: u64, duration: Duration) -> f64 {
     let len = (bytes as usize / size_of::<u64>()).max(2);
-    // One cycle through all places (Sattolo), so that no access is foreseen.
+    // One cycle through all positions (Sattolo), so that no access can be predicted.
     let mut next: Vec<u64> = (0..len as u64).collect();
     let mut rng = Rng::new(6);
     for at in (1..len).rev() {
@@ -216,7 +223,7 @@ fn accesses(bytes: u64, duration: Duration) -> f64 {
     count as f64 / seconds
 }
 
-/// Medians of the time that a snapshot, a clone and a synch take.
+/// The median times of a snapshot, a clone and a synch.
 fn instants(volume_blocks: u64, written_blocks: u64) -> Result<Vec<Bar>, PerfError> {
     let shape =
         Shape { segment_blocks: BED_SEGMENT_BLOCKS, segments: BED_SEGMENTS, recycling: Recycling::Never };
@@ -293,7 +300,8 @@ mod tests {
         let report = run(&options, |_| {}).unwrap();
         assert_eq!(report.bars.len(), 7);
         let whole = report.bars.iter().find(|bar| bar.what == "memory of a TiB mapped whole").unwrap();
-        // 16 MiB have 8 leaves below two levels; more of them leave nothing but the leaves' 2 GiB.
+        // 16 MiB have 8 leaves below two levels; with more leaves the figure approaches the leaves'
+        // 2 GiB.
         assert!((2.0..8.0).contains(&whole.value), "{whole:?}");
         assert!(report.bars.iter().all(|bar| bar.value > 0.0), "{report:?}");
         assert!(table(&report).contains("snapshot of 16 GiB"));

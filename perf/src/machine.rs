@@ -1,24 +1,24 @@
-//! What the figures were taken on.
+//! The machine on which the figures were measured.
 
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-/// The machine, as far as its figures need it.
+/// The properties of the machine that affect its figures.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// The processor's name for itself.
+    /// The name that the processor reports.
     pub processor: String,
     /// Cores that this process may use.
     pub cores: usize,
-    /// Whether the processor says that it is virtual.
+    /// Whether the processor reports that it is virtual.
     pub is_guest: bool,
     /// The kernel's release.
     pub kernel: String,
 }
 
 impl Machine {
-    /// This machine. What the system does not tell is left empty.
+    /// This machine. What the system does not report is empty.
     pub fn here() -> Self {
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {
@@ -37,13 +37,15 @@ impl Machine {
     }
 }
 
-/// The cores of a measurement: the load on the first that this process may use, the appliance or the other side of a floor
-/// on the last. `None` where there is only one: then nothing is pinned.
+/// The cores of a measurement. The load runs on the first core that this process may use; the
+/// appliance, or the other side of a floor, on the last. `None` if there is only one: then nothing
+/// is pinned.
 ///
-/// Left to itself the scheduler puts a woken thread on the core of the thread that woke it, and two threads that poll then
-/// take turns for a while: latencies vary by a factor of five from run to run.
+/// Without pinning, the scheduler puts a woken thread on the core of the thread that woke it, and
+/// two polling threads then share that core for some time: latencies vary by a factor of five from
+/// run to run.
 ///
-/// What is told is what the first who asked might use, so that a thread which was pinned since hears of both.
+/// The result is that of the first call, so a thread that was pinned later still gets both cores.
 pub fn two_cores() -> Option<(usize, usize)> {
     static CORES: OnceLock<Option<(usize, usize)>> = OnceLock::new();
     *CORES.get_or_init(ends_of_my_cores)
@@ -56,12 +58,13 @@ fn ends_of_my_cores() -> Option<(usize, usize)> {
     cores.next_back().map(|last| (first, last))
 }
 
-/// Whether the calling thread is kept on one core of several.
+/// Whether the calling thread is pinned to one of several cores.
 pub fn is_pinned() -> bool {
     two_cores().is_some() && rustix::thread::sched_getaffinity(None).is_ok_and(|mine| mine.count() == 1)
 }
 
-/// Runs `work` with the calling thread pinned to a core, and gives it its cores back after it. A refusal is reported and not fatal.
+/// Runs `work` with the calling thread pinned to a core, and restores its cores afterwards. If
+/// pinning is refused, that is logged and is not fatal.
 pub fn pinned<T>(core: Option<usize>, work: impl FnOnce() -> T) -> T {
     let before = core.and_then(|core| {
         let before = rustix::thread::sched_getaffinity(None).ok()?;
@@ -77,7 +80,7 @@ pub fn pinned<T>(core: Option<usize>, work: impl FnOnce() -> T) -> T {
     });
     let result = work();
     if let Some(before) = before {
-        // What could be set could be set back.
+        // Since the first change succeeded, so does this one.
         let _ = rustix::thread::sched_setaffinity(None, &before);
     }
     result

@@ -1,4 +1,5 @@
-//! `varve-perf`: load on a volume, a benchmark beside its floors, and the cost of idling.
+//! `varve-perf`: loads a volume, benchmarks an appliance against its floors, and measures single
+//! parts and the cost of idling.
 
 mod run;
 
@@ -33,7 +34,8 @@ enum Command {
     /// Example: varve-perf run --volume vol0 --rw randrw --queue-depth 32 --verify
     #[command(verbatim_doc_comment)]
     Run(Box<RunOptions>),
-    /// Start appliances in this process, on memory and on a file, and measure them beside their floors.
+    /// Start appliances in this process, on memory and on a file, and measure them beside their
+    /// floors.
     Bench(BenchOptions),
     /// Measure what an idle appliance costs; fails if that is 1 % of a core or more.
     Idle(IdleOptions),
@@ -86,7 +88,8 @@ struct BenchOptions {
     /// Size of the volume; all of it is written first.
     #[arg(long, default_value = "256MiB", value_name = "SIZE")]
     volume_size: SizeBytes,
-    /// Size of the pool, at least 4 times the volume; all of it is written first, so that no step measures first use.
+    /// Size of the pool, at least 4 times the volume; all of it is written first, so that no step
+    /// measures first use.
     #[arg(long, default_value = "4GiB", value_name = "SIZE")]
     pool_size: SizeBytes,
     /// Measure only one backing.
@@ -199,7 +202,7 @@ fn run_write_amplification(command: &Measured<write_amplification::Options>) -> 
     Ok(true)
 }
 
-/// Runs a measurement and shows its steps to whoever watches.
+/// Runs a measurement, and shows its steps if standard error is a terminal.
 fn with_steps<T>(run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<T, PerfError>) -> Result<T, PerfError> {
     let live = std::io::stderr().is_terminal();
     let result = run(&mut |step: &str| {
@@ -213,7 +216,7 @@ fn with_steps<T>(run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<T, PerfError>)
     result
 }
 
-/// Prints a result as a table, and writes it to a file as JSON, or prints that instead.
+/// Prints a result as a table and writes it to a file as JSON, or prints the JSON instead.
 fn give<T: serde::Serialize>(
     report: &T,
     json: Option<&Path>,
@@ -266,7 +269,7 @@ fn print(text: &str) -> Result<(), PerfError> {
     print_to(&mut std::io::stdout().lock(), text)
 }
 
-/// Prints a line. A reader that has closed the pipe (`| head`) has seen enough: that is no error.
+/// Prints a line. It is no error if the reader has closed the pipe (`| head`).
 fn print_to(output: &mut dyn Write, text: &str) -> Result<(), PerfError> {
     match writeln!(output, "{text}").and_then(|()| output.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

@@ -1,8 +1,9 @@
-//! What a hundred thousand snapshots and synchs and a thousand volumes cost: the time of each
-//! operation, and of a restart, beside that of a pool without them.
+//! Measures what a hundred thousand snapshots and synchs and a thousand volumes cost: the time of
+//! each operation, and of a restart, beside that of a pool without them.
 //!
-//! Pools in memory, driven by hand, so that what is measured is the pool's own work, and no device
-//! hides it. The same operation is timed on an empty pool and on a full one in the same run.
+//! The pools are in memory and the measurement drives them directly, so that the pool's own work is
+//! measured and not hidden by a device. The same operation is timed on an empty pool and on a full
+//! one in the same run.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -27,11 +28,11 @@ pub const RATIO_MAX: f64 = 1.5;
 pub const RESTART_SECONDS_MAX: f64 = 2.0;
 /// Blocks of a segment: 64 MiB, as pools have by default.
 const SEGMENT_BLOCKS: u64 = 16_384;
-/// Operations of which the median counts.
+/// Repetitions of an operation; the median counts.
 const REPEATS: usize = 301;
-/// What a page of a list has.
+/// Items per page of a list.
 const PAGE: usize = 100;
-/// DMA memory of a pool that is opened again.
+/// DMA memory of a pool that is reopened, in bytes.
 const DMA_BYTES: usize = 256 << 20;
 
 /// What to measure.
@@ -60,7 +61,7 @@ pub struct Report {
     pub bars: Vec<Bar>,
 }
 
-/// Runs it; `on_step` is called at the start of each step with its name.
+/// Runs the measurement; `on_step` is called at the start of each step with its name.
 ///
 /// # Errors
 /// No memory; the pool's.
@@ -87,7 +88,8 @@ struct World {
 }
 
 impl World {
-    /// Room for so many events of one block beside what segments begin with.
+    /// A pool with room for this many events of one block besides the blocks that segments begin
+    /// with.
     fn with_room(events: u64) -> Result<Self, PerfError> {
         let segments = 8 + events * 4 / SEGMENT_BLOCKS;
         let shape = Shape { segment_blocks: SEGMENT_BLOCKS, segments, recycling: Recycling::Never };
@@ -100,7 +102,7 @@ impl World {
         Rc::clone(&self.bed.pool)
     }
 
-    /// Stops the pool and opens it again: the seconds that the opening took.
+    /// Stops the pool and opens it again. Returns how many seconds the opening took.
     fn restart(self) -> Result<f64, PerfError> {
         wait(&self.bed.pool, self.pool().close())?;
         drop(self.bed);
@@ -116,7 +118,7 @@ impl World {
     }
 }
 
-/// The median time of an operation in microseconds; each is given its number.
+/// The median time of an operation in microseconds; the operation receives its number.
 fn timed(first: usize, mut operation: impl FnMut(usize) -> Result<(), PerfError>) -> Result<f64, PerfError> {
     let mut times = Vec::with_capacity(REPEATS);
     for number in first..first + REPEATS {
@@ -137,7 +139,8 @@ fn restart_bar(what: String, full: World, empty: World) -> Result<Bar, PerfError
     Ok(Bar::alone(what, full, "s", bound).beside("an empty pool", empty))
 }
 
-/// Times of creation, of a page of the list, and of deletion, on a pool with `count` snapshots.
+/// The times of creation, of one page of the list, and of deletion, on a pool with `count`
+/// snapshots.
 fn snapshot_times(world: &World, count: u64) -> Result<[f64; 3], PerfError> {
     let first = count as usize;
     let pool = || world.pool();
@@ -232,7 +235,7 @@ fn volumes(count: u64, on_step: &mut impl FnMut(&str)) -> Result<Vec<Bar>, PerfE
         wait(&world.bed.pool, world.pool().delete_volume(format!("volume-{number}")))?;
         Ok::<(), PerfError>(())
     };
-    // One is made and deleted, again and again, so that their number stays.
+    // Each round creates one and deletes it, so that their number stays the same.
     let times = |world: &World| -> Result<(f64, f64), PerfError> {
         let (mut creations, mut deletions) = (Vec::new(), Vec::new());
         for number in 0..REPEATS {

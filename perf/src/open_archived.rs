@@ -1,13 +1,17 @@
-//! The first byte of a point that is only in the archive: what an operator waits for who opens the
-//! past of a large volume (R28 to R30).
+//! Measures the time to the first byte of a point that is only in the archive: how long an operator
+//! who opens the past of a large volume waits (R28 to R30).
 //!
-//! The archive is made as a pool would have made it, without storing what a pool would have stored: objects of whole segments, with the entries of a working set that was overwritten at random, and blocks that
-//! hold their own position over and over, so that they compress to almost nothing while each has a checksum of its own. Entries are what is read to open a point; they are of full size. The catalog in each
-//! segment is that of a real pool, taken from its archive.
+//! The archive has the contents that a pool would have produced, but is made without a pool of that
+//! size. Its objects are whole segments, with the entries of a working set that was overwritten at
+//! random. The blocks repeat their own position, so that they compress to almost nothing while each
+//! has a different checksum. Opening a point reads the entries, which are of full size. The catalog
+//! in each segment is that of a real pool, taken from its archive.
 //!
-//! A pool is recovered from that archive onto a small device, so nothing of the past is on it; then a point is opened whose W+1 segments are all in the archive, and one block is read. Beside the whole
-//! stand its parts, each measured alone and on one core: reading the entries, building the index, reading the block. The objects are in the page cache: what a slower store adds, its latency for
-//! each object and the bytes of the entries over its rate, has to be added.
+//! A pool is recovered from that archive onto a small device, so none of the past is on the device.
+//! Then a point whose W+1 segments are all in the archive is opened, and one block is read. The
+//! parts are also measured alone, on one core: reading the entries, building the index, reading the
+//! block. The objects are in the page cache. For a slower store, add its latency for each object,
+//! and the bytes of the entries divided by its rate.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -45,18 +49,18 @@ use crate::rebuild::{self, Layout};
 
 /// The bar, in ms.
 pub const MS_MAX: f64 = 1000.0;
-/// Where records begin in each segment; the catalog is before it.
+/// The offset of the records in each segment; the catalog is before it.
 const FIRST_OFFSET: u64 = 64;
-/// Slots of the device on which the pool is recovered.
+/// Slots of the device onto which the pool is recovered.
 const RECOVERED_SEGMENTS: u64 = 4;
 /// DMA memory of the recovered pool, in bytes.
 const DMA_BYTES: usize = 64 << 20;
-/// The level at which objects are made: they are made once and read often.
+/// The compression level of the objects: they are made once and read often.
 const LEVEL: i32 = 1;
 
 /// What to measure.
 #[derive(Debug, Clone, Args)]
-// Its group would have the name of that of what it takes in.
+// Otherwise this group would have the same name as the group of the flattened options.
 #[group(skip)]
 pub struct Options {
     /// What the index is built from, and how often the point is opened, each time with a new pool.
@@ -84,28 +88,28 @@ pub struct Report {
     pub entries: u64,
     /// Bytes of the objects.
     pub object_bytes: u64,
-    /// From the command to the opened volume, each time.
+    /// The time from the command to the opened volume, for each repetition.
     pub open_ms: Vec<f64>,
-    /// From there to the first block, each time.
+    /// The time from there to the first block, for each repetition.
     pub block_ms: Vec<f64>,
     /// Alone: reading and decompressing all entries.
     pub entries_alone_ms: f64,
     /// Alone: building the index from entries in memory.
     pub index_alone_ms: f64,
-    /// Alone: one block out of its object.
+    /// Alone: reading one block from its object.
     pub block_alone_ms: f64,
-    /// The median of open and block together.
+    /// The median of the sums of open and block.
     pub total_ms: f64,
-    /// That over the bar.
+    /// The total divided by the bar.
     pub ratio: f64,
     /// Whether it is within the bar.
     pub passed: bool,
 }
 
-/// Runs all of it; `on_step` is called at the start of each step with its name.
+/// Runs the measurement; `on_step` is called at the start of each step with its name.
 ///
 /// # Errors
-/// A shape that cannot be, no room for the files, a pool or a store that fails.
+/// An impossible shape, no room for the files, a pool or a store that fails.
 pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, PerfError> {
     let directory = directory_for_files(options.dir.as_deref())?;
     on_step("making the archive");
@@ -151,11 +155,11 @@ struct Made {
     object_bytes: u64,
     image: u32,
     volume_blocks: u64,
-    /// A mapped block, and a position of it.
+    /// A mapped block, and one of its positions.
     probe: (u64, Lsn),
 }
 
-/// What a pool wrote at its beginning: its catalog and one block.
+/// What a pool writes at its beginning: its catalog and one block.
 struct Template {
     id: ObjectId,
     opened_ns: u64,
@@ -178,7 +182,7 @@ struct Parts {
     block_ms: f64,
 }
 
-/// A source for an archivist that has nothing to archive.
+/// The source of an archivist that has nothing to archive.
 struct NoSource;
 
 impl BlockSource for NoSource {
@@ -201,13 +205,14 @@ fn store_in(directory: &Path, name: &str) -> Result<Arc<dyn Store>, PerfError> {
     Ok(Arc::new(store.map_err(PerfError::archive)?))
 }
 
-/// As a pool has it that archives nothing by itself.
+/// The policy of a pool that archives nothing automatically.
 fn policy() -> ArchivePolicy {
     ArchivePolicy { seal_interval_ns: 0, ..ArchivePolicy::default() }
 }
 
 impl Template {
-    /// Makes a pool with a working set of so many segments, on a device that takes memory only where it is written, and archives its beginning.
+    /// Creates a pool with a working set of this many segments, on a device that allocates memory
+    /// only where it is written, and archives its beginning.
     fn new(working_set: u64, volume_blocks: u64, directory: &Path) -> Result<Self, PerfError> {
         let shape = Shape {
             segment_blocks: SEGMENT_BLOCKS_DEFAULT,
@@ -246,7 +251,7 @@ impl Made {
     fn new(options: &Options, directory: &Path) -> Result<Self, PerfError> {
         let (volume_blocks, mapped_blocks) =
             rebuild::blocks_of(options.index.volume_size, options.index.mapped)?;
-        // The image is put in when it is known.
+        // The image is filled in later, when it is known.
         let segments = rebuild::segments(
             Layout::Scattered,
             volume_blocks,
@@ -296,7 +301,8 @@ impl Made {
         Ok(Made { store, ids, object_bytes, image: template.image, volume_blocks, probe })
     }
 
-    /// Recovers a pool from the archive, opens the newest point of the past in it, and reads a block.
+    /// Recovers a pool from the archive, opens the newest point of the past in it, and reads a
+    /// block.
     fn open_point(&self) -> Result<Opened, PerfError> {
         let newest = self.ids.last().ok_or_else(|| PerfError::shape("an empty archive"))?;
         let shape = Shape {
@@ -362,7 +368,8 @@ impl Made {
     }
 }
 
-/// Puts the image and the checksums into a segment's units and its blocks into `content`; where the segment ends. Each data block holds its position.
+/// Fills the image and the checksums into a segment's units, and its blocks into `content`; returns
+/// where the segment ends. Each data block holds its position.
 fn fill(
     units: &mut [TrailerUnit],
     content: &mut [u8],
@@ -381,7 +388,7 @@ fn fill(
                 *word = end_lsn.to_le_bytes();
             }
             rebuild::set_origin(unit, image, crc32c(block));
-            // Block 0 stands in the copied beginning of every segment as well.
+            // Block 0 is also in the copied beginning of every segment.
             if rebuild::read_block(unit) != 0 {
                 probe.get_or_insert((rebuild::read_block(unit), Lsn(end_lsn)));
             }
@@ -392,7 +399,8 @@ fn fill(
     end_lsn
 }
 
-/// A record from `lsn` up to where the made records begin, of zeroes that belong to an event that was never finished: records follow each other without a hole.
+/// A record from `lsn` to where the generated records begin. Its zero blocks belong to an event
+/// that was never finished, so that records follow each other without a gap.
 fn filler(lsn: Lsn, epoch: u32, time_ns: u64) -> Vec<TrailerUnit> {
     let data_blocks = (FIRST_OFFSET - lsn.0 - 1) as u8;
     let line = RecordLine::new(lsn, time_ns, data_blocks, data_blocks, epoch);
@@ -403,7 +411,7 @@ fn filler(lsn: Lsn, epoch: u32, time_ns: u64) -> Vec<TrailerUnit> {
     units
 }
 
-/// The units of a segment's beginning, as they stand in another segment.
+/// The units of a segment's beginning, moved to another segment.
 fn moved_by(units: impl Iterator<Item = TrailerUnit>, blocks: u64) -> impl Iterator<Item = TrailerUnit> {
     let mut left = 0;
     units.map(move |unit| {

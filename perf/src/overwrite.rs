@@ -1,11 +1,11 @@
-//! Which blocks a load overwrites, once all of them have been written.
+//! Chooses which blocks a load overwrites after all of them have been written.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::rng::Rng;
 
-/// Of a hundred blocks, how many are hot where a load has cold ones that are never written again.
+/// The percentage of hot blocks in a load whose cold blocks are never written again.
 const HOT_PERCENT: u64 = 5;
 
 /// An order of overwriting.
@@ -18,7 +18,8 @@ pub enum Overwrite {
     Sequential,
     /// Eighty of a hundred writes go to a fifth of the blocks, which lie scattered.
     EightyTwenty,
-    /// Only the first twentieth of the blocks, at random: the rest was written once, lies together, and stays.
+    /// Only the first twentieth of the blocks, at random: the rest was written once, lies together,
+    /// and stays.
     HotCold,
 }
 
@@ -41,7 +42,7 @@ impl Overwrite {
         }
     }
 
-    /// Numbers below `len_blocks`; the same seed gives the same.
+    /// Numbers below `len_blocks`; the same seed gives the same numbers.
     pub fn blocks(self, len_blocks: u64, seed: u64) -> BlockNumbers {
         BlockNumbers { order: self, len_blocks: len_blocks.max(1), next: 0, rng: Rng::new(seed) }
     }

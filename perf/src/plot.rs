@@ -1,10 +1,10 @@
-//! Figures as pictures: a plot in text, the same as SVG, and a line of small bars.
+//! Figures as graphics: a plot as text or SVG, and a line of small bars.
 
 use std::fmt::Write;
 
 use crate::chart::round_ticks;
 
-/// Columns and rows of a plot in text, without its axes.
+/// Columns and rows of a text plot, without its axes.
 const COLUMNS: usize = 64;
 const ROWS: usize = 18;
 /// Size of an SVG and its margin, in pixels.
@@ -13,7 +13,7 @@ const HEIGHT: f64 = 420.0;
 const MARGIN: f64 = 50.0;
 /// Bars from the lowest to the highest.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// Points that a curve is drawn through.
+/// How many points a curve is drawn through.
 const CURVE_POINTS: usize = 256;
 
 /// A plot over x from `x_min` to `x_max`; its y axis is logarithmic, from 1 to `y_max`.
@@ -41,7 +41,7 @@ pub type Curve<'a> = (char, &'a str, fn(f64) -> f64);
 pub type Points<'a> = (char, &'a str, Vec<(f64, f64)>);
 
 impl Plot<'_> {
-    /// How far along the axes a point lies, from 0 to 1; `None` outside of the plot.
+    /// The position of a point along the axes, from 0 to 1; `None` outside the plot.
     fn place(&self, x: f64, y: f64) -> Option<(f64, f64)> {
         let right = (x - self.x_min) / (self.x_max - self.x_min);
         let up = y.ln() / self.y_max.ln();
@@ -53,7 +53,8 @@ impl Plot<'_> {
         self.x_min + (self.x_max - self.x_min) * index as f64 / (count - 1) as f64
     }
 
-    /// Marks of the logarithmic axis: 1, 2 and 5 times powers of ten; of a long axis the powers alone.
+    /// Ticks of the logarithmic axis: 1, 2 and 5 times powers of ten; on a long axis only the
+    /// powers.
     fn y_ticks(&self) -> Vec<f64> {
         let digits: &[f64] = if self.y_max > 1000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
         let powers = (0..=self.y_max.log10() as i32).map(|power| 10_f64.powi(power));
@@ -61,7 +62,7 @@ impl Plot<'_> {
         ticks.filter(|value| *value <= self.y_max).collect()
     }
 
-    /// The plot in text.
+    /// The plot as text.
     pub fn text(&self) -> String {
         let mut cells = vec![[' '; COLUMNS]; ROWS];
         let mut mark = |x, y, sign| {
@@ -175,7 +176,8 @@ pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Values as a line of at most `columns` bars, from 0 to the greatest; where there are more values, each bar is the greatest of its part.
+/// Values as a line of at most `columns` bars, from 0 to the greatest value. If there are more
+/// values, each bar is the greatest of its group.
 pub fn sparkline(values: &[u64], columns: usize) -> String {
     let part = values.len().div_ceil(columns.max(1)).max(1);
     let parts = values.chunks(part).map(|part| part.iter().copied().max().unwrap_or(0));

@@ -1,8 +1,11 @@
-//! How fast an index is built from the entries of segments: what opening a point waits for (R28 to R30).
+//! Measures how fast an index is built from the entries of segments, which opening a point waits
+//! for (R28 to R30).
 //!
-//! Entries are made as a working set has them that was overwritten at random: in it each mapped block stands once, and others stand there that were written again. They are shown to an
-//! [`IndexBuilder`] newest first, as a scan does, on one core. Three places of the mapped blocks within the volume: in one piece and overwritten in order, in one piece at random, and scattered over the
-//! whole volume in extents of 1 MiB, at random.
+//! The entries are those of a working set that was overwritten at random: each mapped block has one
+//! live entry, and there are entries of blocks that were written again later. They are passed to an
+//! [`IndexBuilder`] newest first, as a scan does, on one core. There are three layouts of the
+//! mapped blocks within the volume: contiguous and overwritten in order, contiguous and overwritten
+//! at random, and scattered over the whole volume in extents of 1 MiB and overwritten at random.
 
 use std::fmt::Write;
 use std::time::Instant;
@@ -22,9 +25,9 @@ use crate::error::PerfError;
 use crate::machine::{Machine, pinned, two_cores};
 use crate::rng::Rng;
 
-/// The bar: entries a second on one core.
+/// The bar: entries per second on one core.
 pub const ENTRIES_PER_SECOND_MIN: f64 = 10e6;
-/// Blocks of an extent where blocks lie scattered.
+/// Blocks of an extent in the scattered layout.
 const EXTENT_BLOCKS: u64 = 256;
 /// The image whose index is built.
 const IMAGE: u32 = 1;
@@ -46,13 +49,13 @@ pub struct Options {
     pub repeat: u8,
 }
 
-/// Where the mapped blocks lie, and the order in which they are overwritten.
+/// The positions of the mapped blocks, and the order in which they are overwritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
-    /// In one piece, in order.
+    /// Contiguous, in order.
     InOrder,
-    /// In one piece, at random.
+    /// Contiguous, at random.
     AtRandom,
     /// In extents all over the volume, at random.
     Scattered,
@@ -67,15 +70,15 @@ pub struct Row {
     pub segments: u64,
     /// Entries.
     pub entries: u64,
-    /// Blocks mapped in the end.
+    /// Blocks that are mapped at the end.
     pub mapped_blocks: u64,
-    /// Entries a second, each time.
+    /// Entries per second, for each repetition.
     pub entries_per_second: Vec<f64>,
-    /// Of that, only reading the entries, without an index.
+    /// The same for only reading the entries, without an index.
     pub scan_per_second: Vec<f64>,
-    /// The median of the first.
+    /// The median of the entries per second.
     pub median: f64,
-    /// Whether it is within the bar.
+    /// Whether it reaches the bar.
     pub passed: bool,
 }
 
@@ -92,10 +95,10 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
-/// Runs all of it; `on_step` is called at the start of each step with its name.
+/// Runs all measurements; `on_step` is called at the start of each step with its name.
 ///
 /// # Errors
-/// More mapped than the volume is large.
+/// More is mapped than the volume holds.
 pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, PerfError> {
     let (volume_blocks, mapped_blocks) = blocks_of(options.volume_size, options.mapped)?;
     let mut rows = Vec::new();
@@ -115,7 +118,7 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
     })
 }
 
-/// Blocks of a volume, and of them those that are mapped.
+/// How many blocks a volume has, and how many of them are mapped.
 pub(crate) fn blocks_of(volume: SizeBytes, mapped: SizeBytes) -> Result<(u64, u64), PerfError> {
     let [volume_blocks, mapped_blocks] = [volume, mapped].map(|size| size.0 / BLOCK_BYTES as u64);
     if mapped_blocks == 0 || mapped_blocks > volume_blocks {
@@ -124,7 +127,8 @@ pub(crate) fn blocks_of(volume: SizeBytes, mapped: SizeBytes) -> Result<(u64, u6
     Ok((volume_blocks, mapped_blocks))
 }
 
-/// The trailers' units of a log in which every mapped block was written once in order, and then some again. Records begin at `first_offset` in each segment.
+/// The trailers' units of a log in which every mapped block was written once in order, and then
+/// some of them again. Records begin at `first_offset` in each segment.
 pub(crate) fn segments(
     layout: Layout,
     volume_blocks: u64,
@@ -164,7 +168,7 @@ pub(crate) fn segments(
     segments
 }
 
-/// A record's line in a trailer; its table of bytes stands at `RecordLine`.
+/// A record's line in a trailer; its layout table is at `RecordLine`.
 fn line(lsn: u64, count: u8) -> TrailerUnit {
     let mut unit = [0; 24];
     unit[..8].copy_from_slice(&lsn.to_le_bytes());
@@ -173,7 +177,7 @@ fn line(lsn: u64, count: u8) -> TrailerUnit {
     unit
 }
 
-/// The position and the count of entries of a line that [`segments`] or a pool made.
+/// The position and the entry count of a line that [`segments`] or a pool made.
 pub(crate) fn read_line(unit: &TrailerUnit) -> (u64, usize) {
     let (lsn, _) = unit.split_first_chunk().unwrap_or((&[0; 8], &[]));
     (u64::from_le_bytes(*lsn), usize::from(unit[16]))
@@ -192,13 +196,13 @@ pub(crate) fn read_block(unit: &TrailerUnit) -> u64 {
     u64::from_le_bytes(block)
 }
 
-/// Gives an entry its image, of at most 16 bits, and the checksum of its block.
+/// Sets the image of an entry, of at most 16 bits, and the checksum of its block.
 pub(crate) fn set_origin(unit: &mut TrailerUnit, image: u32, crc: u32) {
     unit[..2].copy_from_slice(&(image as u16).to_le_bytes());
     unit[4..8].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// An entry of a block that a host wrote; its table of bytes stands at `Entry`.
+/// An entry of a block that a host wrote; its layout table is at `Entry`.
 fn write(block: u64, crc: u32) -> TrailerUnit {
     let mut unit = [0; 24];
     unit[..2].copy_from_slice(&(IMAGE as u16).to_le_bytes());
@@ -242,7 +246,7 @@ fn measure(layout: Layout, segments: &[Vec<TrailerUnit>], volume_blocks: u64, re
     }
 }
 
-/// Shows every entry, newest first, as `Pool::scan_image` does; how many there were.
+/// Visits every entry, newest first, as `Pool::scan_image` does; returns how many there were.
 pub(crate) fn scan(
     segments: Vec<Vec<TrailerUnit>>,
     image: u32,

@@ -1,7 +1,9 @@
-//! Every budget beside its floor, in one table, measured in one run.
+//! Shows every budget beside its floor in one table, measured in one run.
 //!
-//! The benchmark, the log alone, the index, idling, the archivist, and this machine's limits below. What the design compares with another target's figures is shown beside the
-//! machine's own floor instead: absolute figures do not travel.
+//! The report covers the benchmark, the log alone, the index, idling and the archivist, with this
+//! machine's limits below. Where the design compares with another target's figures, the report
+//! shows the machine's own floor instead, because absolute figures are not valid on another
+//! machine.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -35,7 +37,7 @@ pub struct Options {
     pub pool_size: SizeBytes,
 }
 
-/// All of it.
+/// The whole report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Version of varve.
@@ -46,13 +48,13 @@ pub struct Report {
     pub bars: Vec<Bar>,
     /// What could not be measured here, and why.
     pub missing: Vec<String>,
-    /// The benchmark behind it.
+    /// The benchmark it is derived from.
     pub bench: BenchReport,
     /// The machine's limits.
     pub limits: limits::Report,
 }
 
-/// The options that a command line without any has.
+/// The options of a command line that gives none.
 #[derive(Debug, Parser)]
 struct Defaults<O: Args> {
     #[command(flatten)]
@@ -65,7 +67,7 @@ fn defaults<O: Args>() -> Result<O, PerfError> {
         .map_err(|_| PerfError::shape("a measurement has no defaults"))
 }
 
-/// What every measurement is asked for.
+/// The options of every measurement.
 struct Parts {
     limits: limits::Options,
     bench: BenchConfig,
@@ -101,7 +103,7 @@ impl Parts {
 /// Measures everything; `on_step` is called at the start of each step with its name.
 ///
 /// # Errors
-/// As for each measurement; what needs a program that is not here is named as missing.
+/// As for each measurement. A measurement that needs a missing program is listed in `missing`.
 pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, PerfError> {
     run_parts(&Parts::of(options)?, &mut on_step)
 }
@@ -161,7 +163,7 @@ fn archive_bars(report: &archive::Report) -> Vec<Bar> {
     report.rows.iter().map(bar).collect()
 }
 
-/// The budgets as a table, the machine's limits below it.
+/// The budgets as a table, with the machine's limits below it.
 pub fn table(report: &Report) -> String {
     let mut text = bars_table(&report.bars);
     for missing in &report.missing {
@@ -175,7 +177,7 @@ pub fn table(report: &Report) -> String {
 mod tests {
     use super::*;
 
-    /// A tiny report has every budget, each judged or beside a floor. No figure is judged here.
+    /// A tiny report has every budget, each judged or beside a floor. The test judges no figure.
     #[test]
     fn every_budget_has_its_bar() {
         let directory = tempfile::tempdir().unwrap();

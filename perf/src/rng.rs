@@ -1,4 +1,4 @@
-//! Block numbers and payloads at random: splitmix64, cheap beside a command.
+//! Random block numbers and payloads: splitmix64, which is cheap compared with a command.
 
 /// A generator; the same seed gives the same numbers.
 #[derive(Debug, Clone)]
@@ -17,7 +17,8 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, which is not 0. Multiplication instead of division: the bias is far below what a load shows.
+    /// A number below `bound`, which is not 0. Multiplication instead of division: the bias is too
+    /// small to affect a load.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }

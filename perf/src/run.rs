@@ -41,10 +41,12 @@ pub(crate) struct RunOptions {
     /// The volume; give it again for more, which are loaded at the same time.
     #[arg(long, default_value = varve::serve::FIRST_VOLUME_NAME, value_name = "NAME")]
     volume: Vec<String>,
-    /// Load a device instead, without network: `memory:SIZE`, `file:PATH`, or `file:PATH,SIZE` to make the file.
+    /// Load a device instead, without network: `memory:SIZE`, `file:PATH`, or `file:PATH,SIZE` to
+    /// make the file.
     #[arg(long, value_name = "DEVICE", conflicts_with_all = ["address", "volume", "log"])]
     bdev: Option<Device>,
-    /// Load a new log instead, without network, on memory, `memory:SIZE` or a blank `file:PATH,SIZE`. Takes writes only.
+    /// Load a new log instead, without network, on memory, `memory:SIZE` or a blank
+    /// `file:PATH,SIZE`. Takes writes only.
     #[arg(long, value_name = "DEVICE", conflicts_with_all = ["address", "volume"])]
     log: Option<Device>,
     /// What the commands do.
@@ -77,7 +79,8 @@ pub(crate) struct RunOptions {
     /// Cores to pin the threads to, like 0,2,4.
     #[arg(long, value_delimiter = ',', value_name = "CORES")]
     cores: Vec<usize>,
-    /// Open load: start this many commands a second; latency counts from when each was meant to start. Without it each command that completes is followed by the next.
+    /// Open load: start this many commands a second; latency counts from when each was meant to
+    /// start. Without it each command that completes is followed by the next.
     #[arg(long, value_name = "IOPS")]
     rate: Option<f64>,
     /// Stamp what is written, check what is read, and read everything back at the end.
@@ -146,7 +149,7 @@ impl RunOptions {
             read_percent: self.read_percent,
             trim_percent: self.trim_percent,
             compress_ratio: self.compress_ratio,
-            // What does not fit is refused as a size that no controller takes.
+            // A size that does not fit is refused later, because no controller accepts it.
             block_bytes: u32::try_from(self.block_size.0).unwrap_or(u32::MAX),
             queue_depth: self.queue_depth,
             connections: self.connections,
@@ -163,7 +166,7 @@ impl RunOptions {
     }
 }
 
-/// Runs the load; whether it was good.
+/// Runs the load; returns whether it was good.
 pub(crate) fn run(options: &RunOptions) -> Result<bool, PerfError> {
     let config = options.config();
     let mut results = Vec::new();
@@ -187,7 +190,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<bool, PerfError> {
     Ok(results.iter().all(LoadResult::is_good))
 }
 
-/// A line that is written over again and again, where somebody watches.
+/// A line that is updated in place if standard error is a terminal.
 fn live_line() -> ProgressBar {
     let bar =
         if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };

@@ -1,15 +1,18 @@
-//! How a thread that polls passes the time until there is something for it.
+//! What a polling thread does until it has work.
 //!
-//! It goes on looking, as the appliance does. On a machine that is shared, giving the core away after each empty look would put the thread behind whoever else waits for it, and two
-//! threads that answer each other would then measure the scheduler. Only after many empty looks is the core given away, for then the other side may be waiting for it. Where there
-//! is one core for both sides, each empty look gives it away.
+//! It keeps polling, as the appliance does. On a shared machine, yielding the core after each empty
+//! poll would let every other waiting thread run first, and two threads that answer each other
+//! would then measure the scheduler. So the thread yields only after many empty polls, because then
+//! the other side may be waiting for the core. If both sides share one core, the thread yields
+//! after each empty poll.
 
 use crate::machine::two_cores;
 
-/// Empty looks in a row after which the core is given away: some milliseconds of non-blocking receives.
+/// The thread yields after this many empty polls in a row: a few milliseconds of non-blocking
+/// receives.
 const EMPTY_LOOKS_MAX: u32 = 10_000;
 
-/// Counts empty looks.
+/// Counts empty polls.
 #[derive(Debug)]
 pub(crate) struct Spin {
     empty_looks: u32,
@@ -17,7 +20,7 @@ pub(crate) struct Spin {
 }
 
 impl Spin {
-    /// For a thread whose other side has a core of its own if there are two.
+    /// For a thread whose other side has its own core if there are two.
     pub(crate) fn new() -> Self {
         Self::giving_way_after(if two_cores().is_some() { EMPTY_LOOKS_MAX } else { 0 })
     }
@@ -26,7 +29,7 @@ impl Spin {
         Spin { empty_looks: 0, empty_looks_max }
     }
 
-    /// To be called after each look. Returns whether the core was given away.
+    /// Must be called after each poll. Returns whether the thread yielded.
     #[inline]
     pub(crate) fn looked(&mut self, found: bool) -> bool {
         if found {

@@ -1,4 +1,4 @@
-//! Results as text for people.
+//! Renders results as text for people.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use crate::load::{Access, LoadResult};
 /// A rate is kept if at least this share of it was reached.
 const RATE_KEPT: f64 = 0.99;
 
-/// What a load was, in one line.
+/// A load in one line.
 pub fn load_title(result: &LoadResult) -> String {
     let mut text = format!(
         "{} {} B, QD{} on {} connection(s)",
@@ -85,12 +85,13 @@ pub fn load(result: &LoadResult) -> String {
     text
 }
 
-/// Microseconds, from 10 ms on without a fraction.
+/// Microseconds, without a fraction from 10 ms on.
 fn micros(value: f64) -> String {
     if value < 10_000.0 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
 
-/// Rows below each other, the first column to the left and the others to the right, two spaces apart.
+/// Rows as lines, two spaces between columns; the first column is aligned to the left and the
+/// others to the right.
 fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let widths: Vec<usize> =
         (0..N).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
@@ -179,7 +180,7 @@ fn floor(comparison: &Comparison) -> String {
 mod tests {
     use super::*;
 
-    /// A result with little in it.
+    /// A result with few contents.
     fn result() -> LoadResult {
         serde_json::from_value(serde_json::json!({
             "target": "memory", "pattern": "randwrite", "access": "uniform", "read_percent": 0,

@@ -1,10 +1,14 @@
-//! Write amplification of copy-forward against the formula and its bound.
+//! Measures the write amplification of copy-forward against the formula and its bound.
 //!
-//! For each load and over-provisioning a new pool on a memory disk, with one volume, is filled; the load overwrites it until the working set has been passed often enough that nothing of the beginning is left, and then
-//! several more passages are measured, each by itself, so that what is not steady shows.
+//! For each load and over-provisioning, a new pool on a memory disk with one volume is filled. The
+//! load overwrites it until the working set has been passed often enough that nothing of the
+//! initial state is left. Then several more passages are measured separately, so that an unsteady
+//! state is visible.
 //!
-//! **Over-provisioning** is taken from what happened, not from what was asked for: the data blocks that were appended to a segment on average, times W, are what the working set can hold; of these
-//! the live ones are the volume's blocks. So blocks that catalogs, headers and the room kept for events take are neither live nor spare, and stand in columns of their own.
+//! **Over-provisioning** is derived from what happened, not from the request. The capacity of the
+//! working set is the average number of data blocks that were appended to a segment, times W; the
+//! live blocks are those of the volume. So blocks for catalogs, headers and the room reserved for
+//! events are neither live nor spare; they have their own columns.
 
 use std::fmt::Write;
 
@@ -23,9 +27,9 @@ use crate::machine::Machine;
 use crate::overwrite::Overwrite;
 use crate::plot::Plot;
 
-/// How far write amplification under uniform load may be from the formula.
+/// The greatest deviation of write amplification under uniform load from the formula.
 pub const UNIFORM_TOLERANCE: f64 = 0.05;
-/// Writes between two looks at where the cleaner is.
+/// Writes between two checks of the cleaner's position.
 const LOOK_WRITES: u64 = 1024;
 
 /// What to measure.
@@ -77,31 +81,33 @@ fn percent(text: &str) -> Result<f64, String> {
 pub struct Row {
     /// The load.
     pub load: Overwrite,
-    /// Over-provisioning as asked for, in percent, of what segments could hold at most.
+    /// Requested over-provisioning, in percent, relative to the most that segments could hold.
     pub op_asked_percent: f64,
-    /// Over-provisioning as it was: see the module's documentation.
+    /// Actual over-provisioning: see the module's documentation.
     pub op_percent: f64,
     /// Data blocks appended over data blocks written.
     pub amplification: f64,
-    /// The least of a single passage.
+    /// The least of the single passages.
     pub least: f64,
-    /// The most of a single passage.
+    /// The greatest of the single passages.
     pub most: f64,
-    /// What the formula gives, under uniform load.
+    /// The formula's value, under uniform load.
     pub formula: Option<f64>,
-    /// What it can never exceed.
+    /// The value that it cannot exceed.
     pub bound: f64,
     /// Whether the bars hold: within 5 % of the formula, and not above the bound.
     pub passed: bool,
-    /// Segments by which the victim was younger than the one that must leave, on average: what is copied earlier than it must be had less time to die.
+    /// How many segments younger the victim was than the one that must leave, on average: blocks
+    /// that are copied earlier than necessary had less time to become obsolete.
     pub ahead_segments: f64,
     /// Header blocks over data blocks written.
     pub headers: f64,
     /// Trailer blocks over data blocks written.
     pub trailers: f64,
-    /// Of what a segment could hold, what held no data of hosts: kept for events, or too short for the next command. In percent.
+    /// The share of a segment's capacity that held no data of hosts, because it was reserved for
+    /// events or too short for the next command. In percent.
     pub unused_percent: f64,
-    /// Data blocks written by hosts while measuring.
+    /// Data blocks that hosts wrote during the measurement.
     pub host_blocks: u64,
 }
 
@@ -124,10 +130,10 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
-/// Runs all of it; `on_step` is called at the start of each step with its name.
+/// Runs all measurements; `on_step` is called at the start of each step with its name.
 ///
 /// # Errors
-/// A shape that no pool has, no memory, a write that failed.
+/// A shape that no pool can have, no memory, a write that failed.
 pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, PerfError> {
     let shape = Shape {
         segment_blocks: options.segment_size.0 / BLOCK_BYTES as u64,
@@ -220,7 +226,8 @@ fn amplification(before: &PoolStats, after: &PoolStats) -> f64 {
     (host + after.copied_blocks - before.copied_blocks) as f64 / host.max(1) as f64
 }
 
-/// By how many segments the oldest that holds something live is younger than the one that leaves next; `None` while nothing has to leave.
+/// How many segments younger the oldest segment with live blocks is than the one that leaves next;
+/// `None` while none has to leave.
 fn ahead_segments(bed: &Bed) -> Option<f64> {
     let working_set = bed.pool.info().working_set_segments;
     let segments = bed.pool.segments();

@@ -1,5 +1,5 @@
-//! `varve archive seal`, `expire` and `verify`, and `varve volume hydrate`: long work that one call starts
-//! and others watch, with a progress bar on a terminal.
+//! `varve archive seal`, `expire` and `verify`, and `varve volume hydrate`: long jobs that one call
+//! starts and further calls watch, with a progress bar on a terminal.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ use crate::manage::{ArchiveReport, ExpiryReport, Sealed, Verification, Verificat
 use crate::options::CommandError;
 use crate::volume::VolumeInfo;
 
-/// How often the appliance is asked how far the work is.
+/// How often the appliance is asked for the progress.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Sealing is given up when nothing happens for this long.
+/// Sealing stops with an error if there is no progress for this long.
 const STALL_LIMIT: Duration = Duration::from_mins(5);
 
-/// After so many failures of the store since the beginning, sealing is given up.
+/// Sealing stops with an error after this many store failures since it began.
 const FAILURES_TOLD: u64 = 3;
 
 fn call<T: DeserializeOwned>(
@@ -44,14 +44,14 @@ fn call<T: DeserializeOwned>(
 /// A bar for bytes, on standard error if that is a terminal.
 fn bar(message: &'static str) -> ProgressBar {
     let bar = ProgressBar::new(0).with_message(message);
-    // A template that is not understood leaves the default one.
+    // If the template cannot be parsed, the bar keeps its default style.
     if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}") {
         bar.set_style(style);
     }
     bar
 }
 
-/// Archives everything up to now; returns when it is there.
+/// Archives everything up to now; returns when it is in the archive.
 pub(super) fn seal(client: &mut Client, json: bool, output: &mut dyn Write) -> Result<(), CommandError> {
     let (before, _): (ArchiveReport, _) = call(client, "archive_get_status", Value::Null)?;
     let (sealed, _): (Sealed, _) = call(client, "archive_seal", json!({"wait": false}))?;
@@ -61,7 +61,7 @@ pub(super) fn seal(client: &mut Client, json: bool, output: &mut dyn Write) -> R
     loop {
         let (report, _): (ArchiveReport, _) = call(client, "archive_get_status", Value::Null)?;
         let status = &report.status;
-        // An appliance of an older version says only how far everything is archived.
+        // An appliance of an older version reports only `archived_to_lsn`.
         if status.stored_to_lsn.max(status.archived_to_lsn) >= sealed.lsn {
             check_recoverable(&sealed, &report)?;
             break;
@@ -99,7 +99,8 @@ pub(super) fn seal(client: &mut Client, json: bool, output: &mut dyn Write) -> R
     print(output, &text)
 }
 
-/// Everything is uploaded; but after a gap that is not enough for a recovery.
+/// Checks that a recovery would reach the sealed LSN. That everything is uploaded is not enough
+/// after a gap in history.
 fn check_recoverable(sealed: &Sealed, report: &ArchiveReport) -> Result<(), CommandError> {
     let status = &report.status;
     if status.archived_to_lsn >= sealed.lsn {
@@ -112,7 +113,7 @@ fn check_recoverable(sealed: &Sealed, report: &ArchiveReport) -> Result<(), Comm
     .into())
 }
 
-/// Has a clone make what it inherited its own; returns when it has.
+/// Copies what a clone inherited into the clone; returns when that is complete.
 pub(super) fn hydrate(
     client: &mut Client,
     name: &str,
@@ -142,7 +143,7 @@ pub(super) fn hydrate(
     print(output, &text)
 }
 
-/// Deletes what has expired, a part with each call; an error when the store did not delete something.
+/// Deletes what has expired, one part per call; fails if the store did not delete something.
 pub(super) fn expire(
     client: &mut Client,
     clock_is_right: bool,
@@ -183,7 +184,7 @@ pub(super) fn expire(
     }
 }
 
-/// Reads the archive back; an error when something is damaged, missing or incomplete.
+/// Reads the archive back; fails if something is damaged, missing or incomplete.
 pub(super) fn verify(
     client: &mut Client,
     from: Option<u64>,

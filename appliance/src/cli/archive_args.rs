@@ -42,7 +42,8 @@ pub(super) enum ArchiveCommand {
     /// Example: varve archive explain synch:before-upgrade
     #[command(verbatim_doc_comment)]
     Explain {
-        /// The point: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID or snapshot:NAME.
+        /// The point: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID or
+        /// snapshot:NAME.
         #[arg(value_parser = point_text)]
         point: String,
     },
@@ -55,7 +56,8 @@ pub(super) enum ArchiveCommand {
         /// Only show what would be deleted.
         #[arg(long)]
         dry_run: bool,
-        /// First confirm that the machine's clock is right: nothing expires while it is too far ahead of the log.
+        /// First confirm that the machine's clock is right: nothing expires while it is too far
+        /// ahead of the log.
         #[arg(long, conflicts_with = "dry_run")]
         clock_is_right: bool,
         /// Delete all of it now, not a part each hour.

@@ -20,8 +20,8 @@ const INTERVAL_MAX_S: f64 = 3600.0;
 #[derive(Debug, Parser)]
 #[command(name = "varve", version, propagate_version = true)]
 pub(super) struct Cli {
-    /// The appliance's JSON-RPC socket [default: varve-data/rpc.sock, or /run/varve/rpc.sock if that
-    /// does not exist; for serve: DIR/rpc.sock].
+    /// The appliance's JSON-RPC socket [default: varve-data/rpc.sock, or /run/varve/rpc.sock if
+    /// that does not exist; for serve: DIR/rpc.sock].
     #[arg(long, global = true, env = "VARVE_RPC", value_name = "SOCKET")]
     pub(super) rpc: Option<PathBuf>,
 
@@ -168,7 +168,8 @@ pub(super) enum PoolCommand {
     /// Example: varve pool set-working-set 40
     #[command(verbatim_doc_comment)]
     SetWorkingSet {
-        /// The number of segments, from 2 to all slots but four; `varve pool info` shows both numbers.
+        /// The number of segments, from 2 to all slots but four; `varve pool info` shows both
+        /// numbers.
         segments: u64,
     },
     /// Use the space by which the pool's device has grown.
@@ -207,7 +208,8 @@ pub(super) enum VolumeCommand {
         /// Succeed also if a volume of this name and size exists.
         #[arg(long)]
         if_absent: bool,
-        /// Reserve no capacity: the volume uses it as it is written, and writes fail when the pool is full.
+        /// Reserve no capacity: the volume uses it as it is written, and writes fail when the pool
+        /// is full.
         #[arg(long)]
         thin: bool,
     },
@@ -300,7 +302,8 @@ pub(super) struct ExportOptions {
     pub(super) name: String,
     /// The file to make.
     pub(super) file: PathBuf,
-    /// Read the volume as it was: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID or snapshot:NAME.
+    /// Read the volume as it was: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL,
+    /// synch:ID or snapshot:NAME.
     #[arg(long, value_name = "POINT", value_parser = point_text)]
     pub(super) at: Option<String>,
     /// Replace the file if it exists.
@@ -320,7 +323,7 @@ pub(super) struct SizeArgs {
 }
 
 impl SizeArgs {
-    /// The size; the grammar has seen to it that there is exactly one.
+    /// The size. The grammar guarantees that exactly one of the two is given.
     pub(super) fn get(&self) -> Option<SizeBytes> {
         self.size.or(self.size_option)
     }
@@ -391,7 +394,8 @@ pub(super) enum RestoreCommand {
     /// Example: varve restore resolve time:-10m
     #[command(verbatim_doc_comment)]
     Resolve {
-        /// The point: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID or snapshot:NAME.
+        /// The point: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID or
+        /// snapshot:NAME.
         #[arg(value_parser = point_text)]
         point: String,
     },
@@ -402,7 +406,8 @@ pub(super) enum RestoreCommand {
     Clone {
         /// The volume, by the name that it had at the point.
         volume: String,
-        /// The point: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID or snapshot:NAME.
+        /// The point: lsn:N, time:2026-01-31T12:00:00Z, time:-10m, synch:LABEL, synch:ID or
+        /// snapshot:NAME.
         #[arg(long, value_name = "POINT", value_parser = point_text)]
         at: String,
         /// The name of the new volume.
@@ -571,7 +576,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// Every command, with its name from the program's on.
+    /// Every command, with its full name starting at the program's.
     fn all_commands(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
         let subcommands = command.get_subcommands().filter(|command| command.get_name() != "help");
         let below =
@@ -581,7 +586,7 @@ mod tests {
 
     #[test]
     fn every_command_and_option_explains_itself() {
-        // What people would have to read twice.
+        // Phrases that people would have to read twice.
         let odd = [
             "so it is",
             "Stop to ",

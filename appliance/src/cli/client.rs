@@ -1,4 +1,4 @@
-//! The client's end of the JSON-RPC plane.
+//! The client side of the JSON-RPC plane.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -16,7 +16,7 @@ pub const DEFAULT_ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// Why a call did not give a result.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens.
+    /// Nobody listens on the socket.
     #[error(
         "no appliance answers on {}: {source}; is it running (varve serve), and is this its socket (--rpc or VARVE_RPC; the default is varve-data/rpc.sock in this directory, then /run/varve/rpc.sock)?",
         path.display()
@@ -49,10 +49,10 @@ pub enum ClientError {
     TimedOut {
         /// The socket.
         path: PathBuf,
-        /// How long was waited.
+        /// How long the client waited.
         timeout: Duration,
     },
-    /// What came is not an answer.
+    /// The bytes received are not an answer.
     #[error("what answers on {} does not speak JSON-RPC 2.0: {reason}; is this the appliance's socket?", path.display())]
     Protocol {
         /// The socket.
@@ -65,12 +65,12 @@ pub enum ClientError {
     Refused {
         /// The method.
         method: String,
-        /// What it said.
+        /// The error it returned.
         error: Box<ErrorObject>,
     },
 }
 
-/// The method's name, unless the message has it already.
+/// The method's name as a prefix, unless the message already contains it.
 fn method_prefix(method: &str, error: &ErrorObject) -> String {
     if error.message.contains(method) { String::new() } else { format!("{method}: ") }
 }
@@ -82,7 +82,8 @@ pub struct Client {
     path: PathBuf,
     timeout: Duration,
     next_id: u64,
-    /// What was read behind the last answer's newline; the server sends nothing there, so it stays empty.
+    /// Bytes read after the newline of the last answer. The server sends nothing there, so it stays
+    /// empty.
     buffer: Vec<u8>,
 }
 
@@ -115,7 +116,7 @@ impl Client {
         self.result_of(method, id, &line)
     }
 
-    /// Reads an answer: the server writes each on one line.
+    /// Reads one answer; the server writes each on one line.
     fn read_line(&mut self, deadline: Instant) -> Result<Vec<u8>, ClientError> {
         let mut chunk = vec![0; 64 * 1024];
         let mut searched = 0;
@@ -136,7 +137,7 @@ impl Client {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(ClientError::Closed { path: self.path.clone() }),
                 Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
-                // The loop's head decides whether the time is over.
+                // The start of the loop decides whether the time is over.
                 Err(error)
                     if matches!(
                         error.kind(),

@@ -1,5 +1,5 @@
-//! `varve nvmf subsystem-add-listener ADDRESS:0`: the system chooses the port, and the command says
-//! which one it is.
+//! `varve nvmf subsystem-add-listener ADDRESS:0`: the system chooses the port, and the command
+//! prints which one.
 
 use std::io::Write;
 
@@ -23,12 +23,12 @@ pub(super) fn add_on_any_port(
     client.call(&request.method, request.params)?;
     let after = listeners(client, &nqn)?;
     let new: Vec<String> = after.into_iter().filter(|listener| !before.contains(listener)).collect();
-    // Nothing is new where somebody removed it at once.
+    // Nothing is new if somebody removed the listener immediately.
     let text = if new.is_empty() { address.to_string() } else { new.join(" and ") };
     print(output, &format!("listening on {text}\n"))
 }
 
-/// Where a subsystem is reached.
+/// The addresses that a subsystem listens on.
 fn listeners(client: &mut Client, nqn: &str) -> Result<Vec<String>, CommandError> {
     let params = Map::from_iter([("nqn".to_owned(), json!(nqn))]);
     let answer = client.call("nvmf_subsystem_get_listeners", params)?;

@@ -1,10 +1,11 @@
-//! The command line: `varve serve` and `varve inspect`, which do work of their own, and a thin client
-//! of the JSON-RPC plane for everything else.
+//! The command line: `varve serve`, `varve inspect` and `varve pool recover`, which do their own
+//! work, and a thin client of the JSON-RPC plane for everything else.
 //!
-//! `archive seal`, `expire` and `verify` and `volume hydrate` begin long work and watch it, `top` asks
-//! again and again, `volume import` and `export` also connect as a host. Every other command makes one
-//! call and shows its result: as tables for people, with `--json` exactly as it came. Errors are one
-//! line on standard error; the exit code is 1 then, and 2 when the command line itself is wrong.
+//! `archive seal`, `expire` and `verify` and `volume hydrate` start long jobs and watch them; `top`
+//! calls repeatedly; `volume import` and `export` also connect as a host. Every other command makes
+//! one call and shows its result: as tables for people, or with `--json` exactly as received. An
+//! error is one line on standard error, with exit code 1; the exit code is 2 if the command line
+//! itself is wrong.
 
 mod archive;
 mod archive_args;
@@ -39,9 +40,9 @@ use crate::options::{
     CommandError, DEFAULT_SOCKET, InspectOptions, RecoverOptions, SYSTEM_SOCKET, ServeOptions,
 };
 
-/// The commands that are more than calls; whoever builds the binary supplies them.
+/// The commands that do more than call the appliance; the binary supplies them.
 pub trait LocalCommands {
-    /// Serves until it is told to stop.
+    /// Serves until it is asked to stop.
     ///
     /// # Errors
     /// Why the appliance could not start or stopped early.
@@ -69,11 +70,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, local: &dyn LocalComma
     {
         crate::text::table::fit_to(usize::from(columns));
     }
-    // Not locked: commands that run long print from other threads too.
+    // Not locked: long-running commands print from other threads too.
     ExitCode::from(run_with(arguments, local, &mut output, &mut std::io::stderr()))
 }
 
-/// The same with other places for what is printed; returns the exit code. Help and usage errors still go to the terminal.
+/// Like [`run`], but with the given writers; returns the exit code. Help and usage errors still go
+/// to the terminal.
 pub fn run_with(
     arguments: impl IntoIterator<Item = OsString>,
     local: &dyn LocalCommands,
@@ -83,7 +85,8 @@ pub fn run_with(
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version come this way too. When even the terminal is gone, nothing can be said.
+            // Help and version are reported as errors too. If the terminal is gone, nothing can be
+            // printed.
             let _ = error.print();
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
@@ -91,7 +94,7 @@ pub fn run_with(
     match carry_out(cli, local, output) {
         Ok(()) => 0,
         Err(error) => {
-            // When standard error is gone as well, the exit code has to do.
+            // If standard error is gone as well, only the exit code reports the failure.
             let _ = writeln!(errors, "varve: {}", one_line(&*error));
             1
         }
@@ -148,13 +151,13 @@ fn carry_out(cli: Cli, local: &dyn LocalCommands, output: &mut dyn Write) -> Res
     print(output, &text)
 }
 
-/// Connects to the socket that was named, or to the first default one that exists.
+/// Connects to the given socket, or to the first default one that exists.
 fn connect(rpc: Option<PathBuf>, timeout_s: u64) -> Result<Client, ClientError> {
     let path = rpc.unwrap_or_else(|| first_socket(&[DEFAULT_SOCKET, SYSTEM_SOCKET].map(Path::new)));
     Client::connect(&path, std::time::Duration::from_secs(timeout_s))
 }
 
-/// The first of these that is there; else the first, so that an error names it.
+/// The first of these that exists; if none does, the first, so that the error names it.
 fn first_socket(defaults: &[&Path]) -> PathBuf {
     let there = defaults.iter().find(|path| path.exists());
     there.or(defaults.first()).map_or_else(PathBuf::new, |path| path.to_path_buf())

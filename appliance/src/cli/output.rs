@@ -1,4 +1,4 @@
-//! Where results go.
+//! How commands print results and errors.
 
 use std::error::Error;
 use std::io::Write;
@@ -8,13 +8,13 @@ use crate::options::CommandError;
 /// Writes a result.
 pub(super) fn print(output: &mut dyn Write, text: &str) -> Result<(), CommandError> {
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        // The reader has seen enough (`| head`).
+        // The reader closed the pipe early (`| head`).
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
 }
 
-/// An error with its causes, unless their text is part of it already, on one line.
+/// An error and its causes on one line; a cause whose text is already included is left out.
 pub(super) fn one_line(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -2,7 +2,8 @@
 
 use crate::volume::{Point, PointParseError};
 
-/// Checks a point here, so that a mistake is reported without an appliance; it is sent as it was written.
+/// Checks a point here, so that a mistake is reported without an appliance. The text is sent
+/// unchanged.
 pub(super) fn point_text(text: &str) -> Result<String, PointParseError> {
     text.parse::<Point>().map(|_| text.to_owned())
 }

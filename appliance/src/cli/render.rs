@@ -1,5 +1,5 @@
-//! Results as people read them: tables, sizes in binary units, times in UTC. A result of a shape that this
-//! version does not know (of an appliance of another version) is shown as JSON.
+//! Renders results for people: tables, sizes in binary units, times in UTC. A result whose shape
+//! this version does not know (from an appliance of another version) is shown as JSON.
 
 use std::fmt::Write as _;
 
@@ -47,9 +47,9 @@ pub(super) enum View {
     Histogram,
     Reactors,
     Version,
-    /// A table of the objects in an array: the result itself, or its member of this name.
+    /// A table of the objects in an array: the result itself, or the member of this name.
     Rows(&'static str),
-    /// A sentence, the result being no more than that it worked.
+    /// A sentence, because the result says only that the call worked.
     Done(String),
     /// JSON.
     Json,
@@ -125,7 +125,7 @@ fn pool_list(pools: &[PoolInfo]) -> String {
     if pools.is_empty() { "no pools\n".to_owned() } else { text }
 }
 
-/// A pool that has just grown, and what is still to be done before its volumes hold more.
+/// A pool that has just grown, and what is left to do before its volumes can hold more.
 fn grown_pool(pool: &PoolInfo) -> String {
     let mut text = pool_list(std::slice::from_ref(pool));
     let most = pool.slots.saturating_sub(RESERVE_SLOTS);
@@ -163,7 +163,7 @@ fn pool_stats(stats: &PoolStats) -> String {
         blocks(stats.log_used_blocks),
         blocks(stats.log_capacity_blocks),
         percent(stats.log_used_blocks.min(stats.log_capacity_blocks), stats.log_capacity_blocks),
-        // A little is kept for the pool's own records when hosts are refused.
+        // A small part of the log is kept for the pool's own records when hosts are refused.
         if stats.log_used_blocks > stats.log_capacity_blocks { ", and some of the reserve" } else { "" }
     );
     let retried = format!("{} ({} succeeded later)", stats.retried_reads, stats.rescued_reads);

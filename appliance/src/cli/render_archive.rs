@@ -1,4 +1,4 @@
-//! The archive as people read it.
+//! Renders the archive for people.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use crate::text::table::{Table, pairs};
 use crate::text::units::format_time;
 use crate::volume::{BackPressure, PrimaryScrub};
 
-/// Seconds as people say them.
+/// Seconds in a unit that suits their size.
 pub(super) fn seconds(seconds: f64) -> String {
     if seconds < 120.0 {
         format!("{seconds:.1} s")
@@ -92,7 +92,7 @@ pub(super) fn status(report: &ArchiveReport) -> String {
     text
 }
 
-/// The alarm of the recovery point's age.
+/// The alarm on the age of the recovery point.
 fn alarm(is_on: bool, from_s: f64) -> String {
     match (is_on, from_s > 0.0) {
         (_, false) => "none".to_owned(),
@@ -101,7 +101,7 @@ fn alarm(is_on: bool, from_s: f64) -> String {
     }
 }
 
-/// When a whole pass has ended.
+/// When the last whole pass ended.
 fn last_pass(ended_ns: Option<u64>) -> String {
     ended_ns
         .map_or_else(|| "no whole pass yet".to_owned(), |ns| format!("last whole pass {}", format_time(ns)))
@@ -234,7 +234,7 @@ pub(super) fn expiry(report: &ExpiryReport) -> String {
 }
 
 pub(super) fn verification(verification: &Verification) -> String {
-    // Nothing is said of objects that were not read.
+    // Objects that were not read are not counted as undamaged.
     let is_whole = verification.problem.is_none();
     let counts = [
         ("Damaged", verification.damaged_objects, is_whole),

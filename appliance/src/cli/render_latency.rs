@@ -1,4 +1,4 @@
-//! Latencies and turn times as people read them: percentiles, and a bar for each range of times.
+//! Renders latencies and turn times for people: percentiles, and a bar for each range of times.
 
 use std::fmt::Write as _;
 
@@ -31,7 +31,7 @@ pub(super) struct ReactorView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ReactorThread {
     pub(super) name: String,
-    /// For how many nanoseconds it has run.
+    /// How many nanoseconds it has run.
     pub(super) elapsed: u64,
 }
 
@@ -49,7 +49,7 @@ impl ReactorView {
     }
 }
 
-/// A span of time with three digits.
+/// A duration with three digits.
 pub(super) fn span(nanoseconds: f64) -> String {
     let (value, unit) = match nanoseconds {
         ns if ns < 1e3 => return format!("{ns:.0} ns"),
@@ -108,7 +108,7 @@ fn distribution(what: &str, summary: &Summary, ranges: &[Bucket]) -> String {
     let mut table = Table::new([">FROM", ">BELOW", ">COUNT", ">SHARE", ""]);
     for range in ranges {
         let share = range.count as f64 * 100.0 / summary.count.max(1) as f64;
-        // Whatever happened at all is seen.
+        // A range with any count gets at least one character.
         let width = (BAR_WIDTH as f64 * range.count as f64 / most as f64).ceil() as usize;
         table.row([
             value(range.first),

@@ -1,4 +1,4 @@
-//! From a command to its call: method, parameters, and how the result is shown.
+//! Turns a command into its call: method, parameters, and how the result is shown.
 
 use serde_json::{Map, Value, json};
 
@@ -19,7 +19,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// `params` is an object; members that are null are left out, as SPDK's client does.
+    /// `params` is an object; null members are left out, as SPDK's client does.
     fn new(method: &str, params: Value, view: View) -> Self {
         let params = match params {
             Value::Object(members) => members.into_iter().filter(|(_, value)| !value.is_null()).collect(),
@@ -95,7 +95,7 @@ fn volume(command: VolumeCommand) -> Request {
             }
             Request::new("volume_delete", params, View::Done(done))
         }
-        // These are more than calls; see `transfer`.
+        // These need more than one call; see `transfer`.
         VolumeCommand::Import(_) | VolumeCommand::Export(_) => unreachable!("it is no call"),
         VolumeCommand::Hydrate { name } => Request::new("volume_hydrate", json!({"name": name}), View::Json),
         VolumeCommand::Histogram { name, enable: false, disable: false, .. } => {
@@ -130,7 +130,7 @@ fn synch(command: SynchCommand) -> Request {
 fn archive(command: ArchiveCommand) -> Request {
     match command {
         ArchiveCommand::Status => Request::new("archive_get_status", Value::Null, View::Archive),
-        // With a progress bar these are more than one call; see `archive`.
+        // With a progress bar, these need more than one call; see `archive`.
         ArchiveCommand::Seal => Request::new("archive_seal", Value::Null, View::Json),
         ArchiveCommand::Verify { from, to } => {
             Request::new("archive_verify", json!({"from": from, "to": to}), View::Json)

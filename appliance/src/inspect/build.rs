@@ -1,4 +1,5 @@
-//! Putting a report together: every segment's entries are compared with the device and with the rebuilt indexes, and all that is wrong is collected.
+//! Builds the report: compares every segment's entries with the device and with the rebuilt
+//! indexes, and collects all problems.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use crate::log::{Lsn, SegmentSeq};
 use crate::volume::SnapshotInfo;
 use crate::volume::inspect::VolumesView;
 
-/// Looks at everything.
+/// Checks everything and reports it.
 pub(super) async fn report(
     log: &LogView,
     volumes: &VolumesView,
@@ -41,7 +42,7 @@ pub(super) async fn report(
     let mut count = Count { volumes, problems, tallies: vec![Tally::default(); volumes.volumes.len()] };
     let mut contents: HashMap<SegmentSeq, Contents> = HashMap::new();
     for (sequence, segment) in log.segments().filter(|(_, segment)| segment.slot.is_some()) {
-        // That they cannot be read was said when the indexes were built.
+        // Building the indexes has already reported entries that cannot be read.
         let Ok(entries) = log.entries(sequence).await? else { continue };
         let totals = count.segment(log, sequence, segment, &entries).await?;
         contents.insert(sequence, (totals, with_entries.then_some(RecordList(entries))));
@@ -96,14 +97,14 @@ pub(super) async fn report(
     })
 }
 
-/// A segment's sums, and its records when they are wanted.
+/// A segment's sums, and its records if they were requested.
 type Contents = (Totals, Option<RecordList>);
 
 fn bytes(blocks: u64) -> u64 {
     blocks.saturating_mul(BLOCK_BYTES as u64)
 }
 
-/// What is wrong, up to the bound.
+/// The problems, up to [`PROBLEMS_MAX`], and how many were omitted.
 #[derive(Default)]
 struct Problems {
     list: Vec<Problem>,
@@ -124,18 +125,18 @@ impl Problems {
     }
 }
 
-/// What the check of all data blocks met of a volume.
+/// What the check of all data blocks found for a volume.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     checked_blocks: u64,
     damaged_blocks: u64,
 }
 
-/// The check of all segments, under way.
+/// The check of all segments, in progress.
 struct Count<'a> {
     volumes: &'a VolumesView,
     problems: Problems,
-    /// For each volume.
+    /// One for each volume.
     tallies: Vec<Tally>,
 }
 
@@ -225,7 +226,7 @@ fn holders(blocks: &[VolumeBlock]) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// What a data block is that no volume's index points at.
+/// Describes a data block that no volume's index points at.
 fn unheld(placed: &PlacedEntry) -> String {
     if placed.entry.kind() == Some(EntryKind::Event) {
         let head = EventHead::decode(placed.entry.block().0);
@@ -288,7 +289,7 @@ fn slot_report(
     };
     let mut own = segment.map(|segment| segment.problems.clone()).unwrap_or_default();
     if let (Some(sequence), Some(_), true) = (sequence, segment, own.is_empty()) {
-        // What the search for the log had no need of.
+        // The search for the log did not need these parts.
         if view.header_presence != Presence::Valid {
             own.push("its header is damaged".to_owned());
         }

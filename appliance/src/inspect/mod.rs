@@ -1,7 +1,10 @@
-//! `varve inspect`: what is in the file of a pool's device, without an appliance, and whether it is whole.
+//! `varve inspect`: shows what the file of a pool's device contains, without an appliance, and
+//! checks it.
 //!
-//! [`Inspection::open`] finds the log as a start would, rebuilds every volume's index from the segments alone (R8), reads every record and every data block,
-//! and compares: the totals must agree (R3). It opens the file read-only and writes nothing. Damage is no error: it is in the [`Report`].
+//! [`Inspection::open`] finds the log as a start does, rebuilds every volume's index from the
+//! segments alone (R8), reads every record and every data block, and compares: the totals must
+//! agree (R3). It opens the file read-only and writes nothing. Damage is not an error: it is in the
+//! [`Report`].
 
 mod build;
 mod render;
@@ -24,7 +27,7 @@ use crate::options::{CommandError, InspectOptions};
 use crate::reactor::{Interest, Reactor, ReactorConfig, Source};
 use crate::volume::inspect::VolumesView;
 
-/// DMA memory of an inspection, in bytes; it holds a few reads of at most 1 MiB.
+/// DMA memory of an inspection, in bytes. It is enough for a few reads of at most 1 MiB.
 const DMA_BUDGET_BYTES: usize = 32 << 20;
 
 /// Why a device could not be inspected, or that it is damaged.
@@ -39,7 +42,7 @@ pub enum InspectError {
     /// A read failed for another reason than damage.
     #[error("{0}")]
     Read(#[from] ReadError),
-    /// The machinery for reading does not start.
+    /// The reactor for reading does not start.
     #[error("reading cannot start: {0}")]
     Reactor(std::io::Error),
     /// There is no such volume.
@@ -58,7 +61,7 @@ pub enum InspectError {
         /// Why.
         reason: String,
     },
-    /// Checks failed; the report has said which.
+    /// Checks failed; the report lists them.
     #[error("{file}: {problems} problems were found, and are listed above")]
     Problems {
         /// The file.
@@ -71,7 +74,7 @@ pub enum InspectError {
     Print(std::io::Error),
 }
 
-/// A device that was looked at, and can be read further.
+/// An inspected device, which can be read further.
 pub struct Inspection {
     reader: Reader,
     log: Rc<LogView>,
@@ -80,10 +83,12 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// Looks at everything on a file or block device; with `with_entries` the report lists every record and index.
+    /// Inspects a file or block device; with `with_entries` the report lists every record and
+    /// index.
     ///
     /// # Errors
-    /// [`InspectError::Open`], [`InspectError::Log`] when there is no pool; no memory. Damage is in the report.
+    /// [`InspectError::Open`]; [`InspectError::Log`] if there is no pool; no memory. Damage is in
+    /// the report.
     pub fn open(path: &Path, with_entries: bool) -> Result<Self, InspectError> {
         let device = open_file(path, &FileOptions { read_only: true, ..FileOptions::default() })?;
         let mut reader = Reader::new(device)?;
@@ -103,10 +108,12 @@ impl Inspection {
         &self.report
     }
 
-    /// Reads blocks of a volume as it is at the end of the log, from the segments alone (R8). Blocks without contents are zeroes.
+    /// Reads blocks of a volume as it is at the end of the log, from the segments alone (R8).
+    /// Blocks without contents are zeroes.
     ///
     /// # Errors
-    /// [`InspectError::NoSuchVolume`]; [`InspectError::Damaged`] for the first block that cannot be read for certain.
+    /// [`InspectError::NoSuchVolume`]; [`InspectError::Damaged`] for the first block whose contents
+    /// are damaged or uncertain.
     pub fn read_volume(
         &mut self,
         volume: &str,
@@ -123,7 +130,7 @@ impl Inspection {
                 let mapping = volume.index.get(block);
                 let damaged = |reason: String| InspectError::Damaged { volume: name.clone(), block, reason };
                 if mapping.lsn() < volume.uncertain_below {
-                    // A hole is no better: what filled it may be what is lost.
+                    // An unmapped block is uncertain too: the write that mapped it may be lost.
                     return Err(damaged("it may have been replaced by something that is lost".to_owned()));
                 }
                 if mapping.is_none() {
@@ -146,7 +153,7 @@ async fn read_block(log: &LogView, lsn: Lsn, crc16: u16) -> Result<Vec<u8>, Stri
     if crc32c(bytes) as u16 == crc16 { Ok(bytes.to_vec()) } else { Err("checksum mismatch".to_owned()) }
 }
 
-/// A device and what drives it.
+/// A device and the reactor that drives it.
 struct Reader {
     reactor: Reactor<()>,
     device: SharedBdev,
@@ -154,7 +161,7 @@ struct Reader {
 
 impl Reader {
     fn new(device: Box<dyn Bdev>) -> Result<Self, InspectError> {
-        // Checking is long work in long turns, and nobody waits for this reactor.
+        // The checks run in long turns, and nothing else waits for this reactor.
         let config = ReactorConfig {
             name: "inspect".to_owned(),
             turn_limit: Duration::MAX,
@@ -180,10 +187,10 @@ impl Reader {
     }
 }
 
-/// Inspects a file and prints what is there.
+/// Inspects a file and prints the report.
 ///
 /// # Errors
-/// [`InspectError`]; [`InspectError::Problems`] after the report when checks failed.
+/// [`InspectError`]; [`InspectError::Problems`], after the report, if checks failed.
 pub fn run(options: &InspectOptions) -> Result<(), CommandError> {
     let inspection = Inspection::open(&options.file, options.entries)?;
     let mut output = BufWriter::new(std::io::stdout().lock());
@@ -204,13 +211,13 @@ pub fn print(report: &Report, json: bool, output: &mut dyn Write) -> Result<(), 
         render::render(report, output)
     };
     match printed.and_then(|()| output.flush()) {
-        // The reader has seen enough (`| head`).
+        // The reader closed the pipe early (`| head`).
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(InspectError::Print),
     }
 }
 
-/// The command's result: whether checks failed.
+/// The command's result: an error if checks failed.
 fn finish(report: &Report) -> Result<(), InspectError> {
     if report.ok {
         return Ok(());

@@ -1,4 +1,4 @@
-//! A report as people read it: tables, and on request every record, entry and run of an index.
+//! Renders a report for people: tables, and on request every record, entry and run of an index.
 
 use std::io::{Result, Write};
 
@@ -10,7 +10,8 @@ use crate::log::reader::SegmentEntries;
 use crate::text::table::{Table, pairs};
 use crate::text::units::{SizeBytes, format_time};
 
-/// Runs of an index that are put into one table, so that columns are aligned without all of them in memory as text.
+/// Runs of an index per table, so that columns are aligned without holding the text of all runs in
+/// memory.
 const RUNS_PER_TABLE: usize = 4096;
 
 /// Writes the report.
@@ -61,7 +62,7 @@ fn section(output: &mut dyn Write, title: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// One line each, without what could steer a terminal.
+/// One line for each text, without characters that could control a terminal.
 fn lines(texts: impl Iterator<Item = String>) -> String {
     let mut table = Table::new([""]);
     for text in texts {
@@ -78,7 +79,7 @@ fn dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// The name that JSON has for a plain value.
+/// The name that a plain value has in JSON.
 fn name(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(text)) => text,
@@ -155,7 +156,7 @@ fn slots(report: &Report) -> String {
     let mut rows: Vec<Vec<String>> = Vec::new();
     for slot in &report.slots {
         if is_blank(slot) {
-            // A new pool's many blank slots are one line.
+            // The many blank slots of a new pool are shown as one line.
             match &mut unused {
                 Some((_, last)) if *last + 1 == slot.slot => *last = slot.slot,
                 _ => {

@@ -1,4 +1,5 @@
-//! What an inspection tells: plain data, serialised as `--json` shows it. Times in nanoseconds since the Unix epoch.
+//! The report of an inspection: plain data, serialised as `--json` shows it. Times are nanoseconds
+//! since the Unix epoch.
 
 use std::rc::Rc;
 
@@ -43,15 +44,15 @@ pub struct Report {
     pub totals: Totals,
     /// What was checked.
     pub checks: Vec<Check>,
-    /// What is worth knowing and no damage.
+    /// What is worth knowing but is not damage.
     pub notes: Vec<String>,
-    /// What is wrong; at most [`PROBLEMS_MAX`].
+    /// Problems; at most [`PROBLEMS_MAX`].
     pub problems: Vec<Problem>,
-    /// Problems beyond that bound.
+    /// The number of problems beyond that bound.
     pub problems_omitted: u64,
 }
 
-/// The most problems that a report lists one by one.
+/// The most problems that a report lists individually.
 pub const PROBLEMS_MAX: usize = 1000;
 
 /// A pool's shape, from the superblock in force.
@@ -72,7 +73,7 @@ pub struct PoolReport {
 /// A copy of the superblock.
 #[derive(Debug, Serialize)]
 pub struct SuperblockReport {
-    /// Which copy; also the block of the device in which it stands.
+    /// Which copy; also the block of the device in which it is stored.
     pub copy: u64,
     /// Whether it is the newest valid one.
     pub in_force: bool,
@@ -99,7 +100,7 @@ pub struct SuperblockReport {
 pub struct LogReport {
     /// The sequence of its oldest segment; `None` when it has none.
     pub oldest_sequence: Option<u64>,
-    /// The sequence of the segment in which it goes on; `None` when a new one is to be opened.
+    /// The sequence of the segment that the log continues in; `None` if a new one is to be opened.
     pub current_sequence: Option<u64>,
     /// Where it ends.
     pub end_lsn: u64,
@@ -107,9 +108,9 @@ pub struct LogReport {
     pub clean: bool,
     /// The time of its newest record.
     pub last_time_ns: u64,
-    /// Sequences of segments that belong to it and were not found.
+    /// Sequences of segments that belong to the log and were not found.
     pub missing_segments: Vec<u64>,
-    /// Stretches that had been stable and are lost.
+    /// Ranges that were stable and are lost.
     pub lost: Vec<LsnRange>,
 }
 
@@ -122,11 +123,11 @@ pub struct EntryCounts {
     pub copied: u64,
     /// Trims.
     pub trim: u64,
-    /// Masks: trims of clones, carried on.
+    /// Masks: trims of clones, carried forward.
     pub mask: u64,
     /// Blocks of events.
     pub event: u64,
-    /// What segments say of those before them.
+    /// Opening entries: what a segment records about the segments before it.
     pub opening: u64,
     /// Kinds that this build does not know.
     pub unknown: u64,
@@ -194,27 +195,27 @@ pub struct SlotReport {
     pub slot: u64,
     /// Its first block on the device.
     pub device_block: u64,
-    /// What it is to the log.
+    /// How the log uses it.
     pub state: SlotState,
     /// The segment in it.
     pub sequence: Option<u64>,
-    /// What stands in place of the segment header.
+    /// What is stored in the place of the segment header.
     pub header: Presence,
-    /// What stands in place of the trailer.
+    /// What is stored in the place of the trailer.
     pub trailer: TrailerState,
     /// The epoch in which the segment was opened.
     pub epoch: Option<u32>,
     /// Its first LSN.
     pub first_lsn: Option<u64>,
-    /// Where its records end; `None` unless it belongs to the log.
+    /// Where its records end; `None` if it does not belong to the log.
     pub end_lsn: Option<u64>,
     /// When it was opened.
     pub opened_ns: Option<u64>,
-    /// What it holds; zero unless it belongs to the log.
+    /// What it holds; zero if it does not belong to the log.
     pub totals: Totals,
-    /// What is wrong with it as a whole.
+    /// Problems of the segment as a whole.
     pub problems: Vec<String>,
-    /// Its records, when they were asked for.
+    /// Its records, if they were requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub records: Option<RecordList>,
 }
@@ -232,19 +233,19 @@ pub struct VolumeReport {
     pub read_only: bool,
     /// Its image.
     pub image: u32,
-    /// For a clone: from where.
+    /// For a clone: the image and position that it was cloned from.
     pub parent: Option<ImageParent>,
     /// When it was created.
     pub created_ns: u64,
-    /// Blocks that have contents, says the rebuilt index.
+    /// Blocks that have contents according to the rebuilt index.
     pub mapped_blocks: u64,
-    /// Of them, those that the check of all data blocks met.
+    /// Of these, the blocks that the check of all data blocks found.
     pub checked_blocks: u64,
-    /// Of them, those that are damaged or cannot be read.
+    /// Of the checked blocks, those that are damaged or cannot be read.
     pub damaged_blocks: u64,
-    /// Of the mapped blocks, those that may have been replaced by something that is lost. They read as errors.
+    /// Of the mapped blocks, those that something lost may have replaced. They read as errors.
     pub uncertain_blocks: u64,
-    /// The index, when it was asked for.
+    /// The index, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<IndexList>,
 }
@@ -254,7 +255,7 @@ pub struct VolumeReport {
 pub struct ImageReport {
     /// Its number.
     pub id: u32,
-    /// Where it started from.
+    /// The image and position that it started from.
     pub parent: Option<ImageParent>,
     /// It has no entries at or before this LSN.
     pub born_lsn: u64,
@@ -279,10 +280,10 @@ pub struct Problem {
     /// The segment, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// The position, if it is about one.
+    /// The LSN, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lsn: Option<u64>,
-    /// The blocks of volumes that are damaged by it.
+    /// The blocks of volumes that it damages.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<VolumeBlock>,
 }
@@ -296,7 +297,7 @@ pub struct VolumeBlock {
     pub block: u64,
 }
 
-/// The records of a segment; written out one by one.
+/// The records of a segment, serialised one by one.
 #[derive(Debug)]
 pub struct RecordList(pub(super) Rc<SegmentEntries>);
 
@@ -337,22 +338,23 @@ impl Serialize for RecordItem<'_> {
     }
 }
 
-/// An entry in words that depend on its kind.
+/// An entry, with fields that depend on its kind.
 #[derive(Debug, Default, Serialize)]
 pub struct EntryItem {
-    /// `write`, `copied`, `trim`, `event`, or `unknown`.
+    /// `write`, `copied`, `trim`, `mask`, `event`, `opening` or `unknown`.
     pub kind: &'static str,
-    /// The position of its data block, or for one without data that of the newest block before it in its record.
+    /// The LSN of its data block. For an entry without data: the LSN of the newest block before it
+    /// in its record.
     pub lsn: u64,
     /// Whether it is the last of its command.
     pub last: bool,
-    /// The image; absent for events.
+    /// The image; absent for events and openings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<u32>,
-    /// The block number in the volume; absent for events.
+    /// The block number in the volume; absent for events and openings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block: Option<u64>,
-    /// For a trim: how many blocks.
+    /// For a trim or a mask: how many blocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub len_blocks: Option<u64>,
     /// For a write: the LSN that it superseded; 0 for none.
@@ -361,7 +363,7 @@ pub struct EntryItem {
     /// For a copy: the LSN that it was copied from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<u64>,
-    /// For an event: `catalog`, `synch` or `unknown`.
+    /// For an event: `catalog`, `synch`, `change` or `unknown`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<&'static str>,
     /// For an event: which copy of its text.
@@ -410,7 +412,8 @@ pub(super) fn event_name(kind: Option<EventKind>) -> &'static str {
     }
 }
 
-/// An index as runs of blocks that follow each other in the volume and in the log; written out one by one.
+/// An index as runs of blocks that are contiguous both in the volume and in the log, serialised one
+/// by one.
 pub struct IndexList(pub(super) Index);
 
 /// A run of an index.

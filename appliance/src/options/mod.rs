@@ -1,7 +1,8 @@
-//! What the commands that do work of their own are asked for: the options of `varve serve`, `varve
-//! inspect` and `varve pool recover`.
+//! The options of the commands that do their own work: `varve serve`, `varve inspect` and `varve
+//! pool recover`.
 //!
-//! The command line reads them, and `serve` and `inspect` carry them out. Neither knows the other.
+//! The command line parses them, and `serve` and `inspect` carry them out. Neither depends on the
+//! other.
 
 mod budgets;
 mod defaults;
@@ -19,5 +20,5 @@ pub use inspect::InspectOptions;
 pub use recover::RecoverOptions;
 pub use serve::{BackPressureChoice, IoEngineChoice, ServeOptions, VerifyChoice};
 
-/// Why a command that does work of its own failed; its text is shown in one line.
+/// Why a command that does its own work failed; its text is shown on one line.
 pub type CommandError = Box<dyn Error + Send + Sync>;

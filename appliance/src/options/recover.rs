@@ -11,7 +11,8 @@ use crate::text::units::SizeBytes;
 /// What to make again, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct RecoverOptions {
-    /// The archive: DIRECTORY, device:FILE, tape:DIRECTORY, tape:/dev/nst0 or s3://BUCKET/PREFIX, as for `varve serve --archive`.
+    /// The archive: DIRECTORY, device:FILE, tape:DIRECTORY, tape:/dev/nst0 or s3://BUCKET/PREFIX,
+    /// as for `varve serve --archive`.
     #[arg(long, value_name = "SPEC")]
     pub from: String,
 

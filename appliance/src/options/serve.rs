@@ -19,11 +19,13 @@ pub struct ServeOptions {
     #[arg(long, default_value = DEFAULT_DIR, value_name = "DIR")]
     pub dir: PathBuf,
 
-    /// Where NVMe/TCP hosts connect, like 10.1.0.5:4420 or [::1]:4420; with port 0 the system chooses one. May be given more than once.
+    /// Where NVMe/TCP hosts connect, like 10.1.0.5:4420 or [::1]:4420; with port 0 the system
+    /// chooses one. May be given more than once.
     #[arg(long, default_value = "127.0.0.1:4420", value_name = "ADDRESS:PORT")]
     pub listen: Vec<SocketAddr>,
 
-    /// The JSON-RPC socket as given by `--rpc` or `VARVE_RPC`; [`rpc_socket`](Self::rpc_socket) has the default.
+    /// The JSON-RPC socket as given by `--rpc` or `VARVE_RPC`; [`rpc_socket`](Self::rpc_socket) has
+    /// the default.
     #[arg(skip)]
     pub rpc: Option<PathBuf>,
 
@@ -31,37 +33,40 @@ pub struct ServeOptions {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The size of a new pool's file, like 100GiB [default: 4 times --volume-size, so 4GiB]. Later: `varve pool grow`.
+    /// The size of a new pool's file, like 100GiB [default: 4 times --volume-size, so 4GiB]. Later:
+    /// `varve pool grow`.
     #[arg(long, value_name = "SIZE")]
     pub pool_size: Option<SizeBytes>,
 
-    /// Let a new pool's file use space of its file system only as it is written. By default the space is
-    /// reserved when the file is made. If the file system of a sparse pool is full, writes wait until it
-    /// has space again.
+    /// Let a new pool's file use space of its file system only as it is written. By default the
+    /// space is reserved when the file is made. If the file system of a sparse pool is full, writes
+    /// wait until it has space again.
     #[arg(long, conflicts_with = "memory")]
     pub sparse: bool,
 
-    /// Begin an empty pool although there was one here whose file is missing or blank. A file that holds
-    /// anything is never overwritten.
+    /// Begin an empty pool although there was one here whose file is missing or blank. A file that
+    /// holds anything is never overwritten.
     #[arg(long, conflicts_with = "memory")]
     pub new_pool: bool,
 
-    /// Go on with another archive than the pool had. History then lacks what only the old archive holds.
+    /// Go on with another archive than the pool had. History then lacks what only the old archive
+    /// holds.
     #[arg(long, conflicts_with_all = ["memory", "no_archive"])]
     pub new_archive: bool,
 
-    /// Go on from this copy of the pool as a history of its own, although another appliance has taken
-    /// the archive over, or the archive is ahead of this copy. The other history stays in the archive
-    /// and can be recovered.
+    /// Go on from this copy of the pool as a history of its own, although another appliance has
+    /// taken the archive over, or the archive is ahead of this copy. The other history stays in the
+    /// archive and can be recovered.
     #[arg(long, conflicts_with_all = ["memory", "no_archive"])]
     pub fork: bool,
 
-    /// The size of the volume vol0 that a new pool begins with [default: 1GiB]. Later: `varve volume resize`.
+    /// The size of the volume vol0 that a new pool begins with [default: 1GiB]. Later: `varve
+    /// volume resize`.
     #[arg(long, value_name = "SIZE")]
     pub volume_size: Option<SizeBytes>,
 
-    /// Serve from this much memory instead of a file, with the whole log, checksums and history, for
-    /// trying and measuring. Nothing is kept when it stops. vol0 has a quarter of it unless
+    /// Serve from this much memory instead of a file, with the whole log, checksums and history,
+    /// for trying and measuring. Nothing is kept when it stops. vol0 has a quarter of it unless
     /// --volume-size says otherwise.
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["pool_size", "io_engine"])]
     pub memory: Option<SizeBytes>,
@@ -70,21 +75,25 @@ pub struct ServeOptions {
     #[arg(long)]
     pub thin: bool,
 
-    /// Spare blocks of a new pool for each hundred live ones, like 100. More cost capacity and save writes.
+    /// Spare blocks of a new pool for each hundred live ones, like 100. More cost capacity and save
+    /// writes.
     #[arg(long, value_name = "PERCENT")]
     pub overprovisioning: Option<u64>,
 
-    /// How far to read ahead of a host that reads in order; 0: not at all [default: 1MiB; 0 with --memory].
+    /// How far to read ahead of a host that reads in order; 0: not at all [default: 1MiB; 0 with
+    /// --memory].
     #[arg(long, value_name = "SIZE")]
     pub read_ahead: Option<SizeBytes>,
 
-    /// The most memory for data of hosts, at least 8MiB: what they were asked to send, what is read for
-    /// them, and what they have not received yet. Connections that wait for it share it.
+    /// The most memory for data of hosts, at least 8MiB: what they were asked to send, what is read
+    /// for them, and what they have not received yet. Connections that wait for it share it.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = host_memory)]
     pub host_memory: SizeBytes,
 
-    /// The archive, where the past is kept: DIRECTORY, `device:FILE[,size=8GiB]`, `tape:DIRECTORY[,cartridges=4,size=2GiB]`, `tape:/dev/nst0[,stage=DIRECTORY]` or
-    /// `s3://BUCKET/PREFIX[?endpoint=URL&region=NAME&allow_http=true]` (credentials from AWS_*) [default: DIR/archive].
+    /// The archive, where the past is kept: DIRECTORY, `device:FILE[,size=8GiB]`,
+    /// `tape:DIRECTORY[,cartridges=4,size=2GiB]`, `tape:/dev/nst0[,stage=DIRECTORY]` or
+    /// `s3://BUCKET/PREFIX[?endpoint=URL&region=NAME&allow_http=true]` (credentials from AWS_*)
+    /// [default: DIR/archive].
     #[arg(long, value_name = "SPEC", conflicts_with = "memory")]
     pub archive: Option<String>,
 
@@ -97,18 +106,19 @@ pub struct ServeOptions {
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub seal_seconds: u64,
 
-    /// Report a problem when the recovery point is older than this, in seconds (a loss of the primary
-    /// would lose what was written since then); 0: never [default: ten times --seal-seconds, at least
-    /// 60; never with --seal-seconds 0].
+    /// Report a problem when the recovery point is older than this, in seconds (a loss of the
+    /// primary would lose what was written since then); 0: never [default: ten times
+    /// --seal-seconds, at least 60; never with --seal-seconds 0].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
     pub rpo_alarm_seconds: Option<u64>,
 
-    /// Days, like 30 or 0.5, in which everything is read back once, to find damage while there is another
-    /// copy: the archive's objects and the primary's segments, but not tapes; 0: never.
+    /// Days, like 30 or 0.5, in which everything is read back once, to find damage while there is
+    /// another copy: the archive's objects and the primary's segments, but not tapes; 0: never.
     #[arg(long, value_name = "DAYS", default_value = "30", value_parser = days)]
     pub scrub_days: Duration,
 
-    /// Seconds between two deletions of what has expired; 0: only by `varve archive expire`. Without rules (varve archive keep) nothing expires.
+    /// Seconds between two deletions of what has expired; 0: only by `varve archive expire`.
+    /// Without rules (varve archive keep) nothing expires.
     #[arg(long, value_name = "SECONDS", default_value_t = EXPIRE_SECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(0..=864_000))]
     pub expire_seconds: u64,
 
@@ -130,7 +140,8 @@ pub struct ServeOptions {
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=22))]
     pub archive_level: Option<i32>,
 
-    /// The core that compresses and archives [default: the second of --reactors, else the system chooses].
+    /// The core that compresses and archives [default: the second of --reactors, else the system
+    /// chooses].
     #[arg(long, value_name = "N")]
     pub archive_core: Option<usize>,
 
@@ -146,7 +157,8 @@ pub struct ServeOptions {
     #[arg(long, value_enum, default_value_t = IoEngineChoice::Auto)]
     pub io_engine: IoEngineChoice,
 
-    /// End the process, so that its supervisor restarts it, if one turn of the pool's reactor lasts longer than this, in seconds; 0: never.
+    /// End the process, so that its supervisor restarts it, if one turn of the pool's reactor lasts
+    /// longer than this, in seconds; 0: never.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub turn_limit: u64,
 
@@ -159,10 +171,10 @@ pub struct ServeOptions {
     #[arg(long, value_name = "MICROSECONDS")]
     pub busy_poll: Option<u16>,
 
-    /// The cores of the reactors, as a list (0,2-3) or a mask (0xd); each reactor is pinned to one. The
-    /// first owns the pool and serves its connections. The second compresses the archive (unless
-    /// --archive-core names another core). One pool needs no more today, so other reactors sleep
-    /// [default: one reactor, and the system chooses its core].
+    /// The cores of the reactors, as a list (0,2-3) or a mask (0xd); each reactor is pinned to one.
+    /// The first owns the pool and serves its connections. The second compresses the archive
+    /// (unless --archive-core names another core). One pool needs no more today, so other reactors
+    /// sleep [default: one reactor, and the system chooses its core].
     #[arg(long, value_name = "CORES", alias = "core")]
     pub reactors: Option<Cores>,
 }
@@ -174,7 +186,7 @@ impl ServeOptions {
     }
 }
 
-/// Memory for data of hosts, as much as it takes to serve them.
+/// Parses the memory for data of hosts; fewer bytes than are needed to serve hosts are an error.
 fn host_memory(text: &str) -> Result<SizeBytes, String> {
     let size: SizeBytes = text.parse().map_err(|error: SizeParseError| error.to_string())?;
     if size.0 < HOST_MEMORY_BYTES_MIN as u64 {
@@ -183,7 +195,7 @@ fn host_memory(text: &str) -> Result<SizeBytes, String> {
     Ok(size)
 }
 
-/// A number of days, from 0 to ten years.
+/// Parses a number of days, from 0 to ten years.
 fn days(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(days) if (0.0..=3650.0).contains(&days) => Ok(Duration::from_secs_f64(days * 86_400.0)),
@@ -192,7 +204,7 @@ fn days(text: &str) -> Result<Duration, String> {
 }
 
 impl ServeOptions {
-    /// From which age on the recovery point is told as a problem, in seconds; 0: never.
+    /// The age at which the recovery point is reported as a problem, in seconds; 0: never.
     pub fn rpo_alarm_seconds(&self) -> u64 {
         let usual = if self.seal_seconds == 0 { 0 } else { (10 * self.seal_seconds).max(60) };
         self.rpo_alarm_seconds.unwrap_or(usual)
@@ -213,7 +225,8 @@ pub enum IoEngineChoice {
 /// What happens to writes when the archive cannot keep up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackPressureChoice {
-    /// Writes slow down as the primary fills with data that is not archived, then wait, and fail if that takes too long.
+    /// Writes slow down as the primary fills with data that is not archived, then wait, and fail if
+    /// that takes too long.
     Throttle,
     /// Writes go on; the oldest history is lost, which is recorded and shown.
     Degrade,

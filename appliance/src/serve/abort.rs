@@ -1,8 +1,10 @@
-//! A panic ends the process. The pool is made for a kill: a process that goes on with a reactor less holds hosts' connections and serves nothing, and nobody starts it again.
+//! A panic ends the process. The pool is made to survive a kill; a process that continues with one
+//! reactor less would hold hosts' connections without serving them, and nothing would restart it.
 //!
-//! The profiles keep unwinding, because the simulator and the tests catch what they find. In `varve serve` and `varve pool recover` a hook ends the process
-//! instead, when the report is out. Two kinds of threads go on: those that answer calls and those that archive catch what panics in them, answer with an error, and have no part in what the
-//! pool knows.
+//! The build profiles keep unwinding, because the simulator and the tests catch panics. In `varve
+//! serve` and `varve pool recover` a hook ends the process instead, after the report is printed.
+//! Two kinds of threads continue: those that answer calls and those that archive. They catch their
+//! panics, answer with an error, and hold no state of the pool.
 
 use std::backtrace::Backtrace;
 use std::io::Write;
@@ -10,10 +12,11 @@ use std::panic::PanicHookInfo;
 
 use crate::archive::service::ThreadedOptions;
 
-/// Threads of the command plane's connections are named so, with a number.
+/// The name prefix of the threads of command plane connections; a number follows.
 const CALL_THREADS: &str = "rpc-";
 
-/// Has every panic from here on, on whatever thread does not catch it, end the process with SIGABRT.
+/// From now on, every panic ends the process with SIGABRT, unless it is on a thread that catches
+/// its panics.
 pub(super) fn install() {
     let archivist = ThreadedOptions::default().name;
     let before = std::panic::take_hook();
@@ -34,9 +37,9 @@ fn report(thread: &str, info: &PanicHookInfo<'_>) {
     let message = payload.downcast_ref::<&str>().copied();
     let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("?");
     let place = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
-    // As `RUST_BACKTRACE` says.
+    // If `RUST_BACKTRACE` enables it.
     let backtrace = Backtrace::capture();
-    // Nothing can be done about a standard error that is gone.
+    // If standard error is gone, the report is lost.
     let _ = writeln!(
         std::io::stderr().lock(),
         "varve {}: thread '{thread}' panicked at {place}: {message}\n\
@@ -55,7 +58,7 @@ mod tests {
 
     const CHILD: &str = "VARVE_TEST_PANICKING_THREAD";
 
-    /// Runs this test again in a process of its own, with a thread of that name.
+    /// Runs this test again in a separate process, with a thread of that name.
     fn run(test: &str, thread: &str) -> Output {
         let program = std::env::current_exe().expect("the test's program");
         let mut command = Command::new(program);

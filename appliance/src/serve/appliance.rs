@@ -1,4 +1,4 @@
-//! A running appliance: its start in an order in which a failure harms nothing, and its stop.
+//! A running appliance: starts in an order in which a failure harms nothing, and stops.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
@@ -31,7 +31,8 @@ impl Appliance {
     /// See [`ServeError`].
     pub fn start(config: ApplianceConfig) -> Result<Self, ServeError> {
         for &address in &config.listen {
-            // Tried and let go: what is opened later for good fails before anything was created.
+            // Tried and released, so that an address that cannot be bound fails before anything is
+            // created.
             TcpListener::bind(address).map_err(|source| ServeError::Address { address, source })?;
         }
         let (device, archive) = begin::open_all(&config)?;
@@ -65,7 +66,7 @@ impl Appliance {
                     Ok(server) => Some(server),
                     Err(error) => {
                         handle.stop();
-                        // Its end matters less than why it was stopped.
+                        // Why the thread ended matters less than the error that stopped it.
                         let _ = join(thread);
                         return Err(error.into());
                     }
@@ -97,7 +98,7 @@ impl Appliance {
         }
     }
 
-    /// What it said when it started.
+    /// What it reported when it started.
     pub fn started(&self) -> &Started {
         &self.started
     }
@@ -117,29 +118,29 @@ impl Appliance {
         &self.registry
     }
 
-    /// Whether its reactor has ended, asked or not.
+    /// Whether its reactor has ended, for whatever reason.
     pub(crate) fn has_ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Stops it: hosts are disconnected, the log is written and marked as cleanly closed.
+    /// Stops it: disconnects the hosts, writes the log and marks it as cleanly closed.
     ///
     /// # Errors
-    /// Why the pool did not close well; what was acknowledged is safe all the same.
+    /// Why the pool did not close well. What was acknowledged is safe in any case.
     pub fn stop(mut self) -> Result<(), ServeError> {
         self.clean = true;
         self.end()
     }
 
     fn end(&mut self) -> Result<(), ServeError> {
-        // It uses the pool and the store.
+        // The expirer and the scrubber use the pool and the store.
         self.expirer = None;
         self.scrubber = None;
         if let Some(rpc) = self.rpc.take() {
             rpc.stop();
         }
         let clean = self.clean;
-        // A full mailbox or a stopped reactor changes nothing: the stop flag below is seen in any case.
+        // If the mailbox is full or the reactor has stopped, the stop flag below is still seen.
         let _ = self.handle.send(move |app| {
             if !clean {
                 app.take_pool();

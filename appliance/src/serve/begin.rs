@@ -1,4 +1,5 @@
-//! What a start finds, and whether it begins something new: only where nothing was, or when it was asked to.
+//! Opens what a start finds, and decides whether to begin a new pool: only if there was none, or if
+//! the operator asked for it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,16 +12,18 @@ use crate::bdev::{FileDevice, FileOptions, is_blank};
 use crate::dma::BLOCK_BYTES;
 use crate::log::geometry::with_tail;
 
-/// A device that was opened, on its way to the reactor's thread.
+/// An open device on its way to the reactor's thread.
 pub(super) enum OpenedDevice {
-    /// A file; `blank`: it holds nothing, and a pool is to be made in it. `is_made`: this start made it.
+    /// A file; `blank`: it holds nothing, and a pool is to be made in it. `is_made`: this start
+    /// created it.
     File { file: Arc<FileDevice>, blank: bool, is_made: bool },
     /// Memory.
     Memory { len_blocks: u64 },
 }
 
-/// Opens the device and the archive. What would be made comes last: a pool that exists is locked first, so that a second appliance hears of the pool; a new one is made when
-/// its archive is known to work.
+/// Opens the device and the archive. Creation comes last: an existing pool is locked first, so that
+/// a second appliance fails on the pool itself; a new one is created after its archive is known to
+/// work.
 pub(super) fn open_all(config: &ApplianceConfig) -> Result<(OpenedDevice, Option<FoundArchive>), ServeError> {
     let (path, create_bytes, engine) = match &config.backing {
         Backing::Memory { len_bytes } => {
@@ -44,7 +47,7 @@ pub(super) fn open_all(config: &ApplianceConfig) -> Result<(OpenedDevice, Option
         refuse_new(config, path, state, &found)?;
         check_new(path, create_bytes, config.segment_blocks)?;
     } else {
-        // Under the lock: another process may be making it.
+        // Checked under the lock, because another process may be making the pool.
         let file = FileDevice::open(path, &options)?;
         let cleared = identity::clear_marked(path)?;
         let blank = cleared || is_blank(path).map_err(|source| unreadable(path, source))?;
@@ -76,17 +79,17 @@ pub(super) fn open_all(config: &ApplianceConfig) -> Result<(OpenedDevice, Option
     Ok((device, archive))
 }
 
-/// What there is to say when there is no file, or an empty one.
+/// How the file is described if it does not exist or is empty; `None` otherwise.
 fn is_nothing(path: &Path) -> Option<&'static str> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() && metadata.len() == 0 => Some("is empty"),
-        // What cannot be looked at is not nothing: opening it says why.
+        // A path that cannot be examined does not count as absent: opening it reports why.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some("does not exist"),
         _ => None,
     }
 }
 
-/// Refuses to begin a pool where something says that there was one.
+/// Refuses to begin a pool if something shows that there was one.
 fn refuse_new(
     config: &ApplianceConfig,
     path: &Path,

@@ -1,7 +1,7 @@
-//! Taking an archive for a pool that is here, or for one that is recovered.
+//! Claims an archive for a pool that is served here, or for one that is recovered.
 //!
 //! See [`archive::owner`](crate::archive::owner) for what a claim is, and for the order of a start.
-//! Everything that asks the store blocks, and runs on a thread of its own.
+//! Everything that calls the store blocks, and runs on a thread of its own.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -22,25 +22,25 @@ use crate::log::{Lsn, system_now_ns};
 use crate::reactor::Local;
 use crate::volume::{Pool, VolumeError};
 
-/// Why a rehearsal puts nothing.
+/// Why a rehearsal uploads nothing.
 const REHEARSAL: &str = "this pool is a rehearsal of a recovery, which owns no archive";
-/// Why a pool that takes no writes puts nothing.
+/// Why a pool that takes no writes uploads nothing.
 const NO_WRITES: &str =
     "the pool takes no writes, so it could not say that it claims the archive; restart it when it does";
 
-/// Why a pool without room puts nothing yet.
+/// Why a pool without room uploads nothing yet.
 const NO_ROOM: &str = "the pool has no room to say that it claims the archive, which it does when it has";
-/// How often it is tried whether the pool has room.
+/// How often the appliance checks whether the pool has room.
 const ROOM_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// What the archive holds for a pool that may take it.
+/// What the archive holds for a pool that may claim it.
 pub(super) struct Found {
     pub(super) learned: Learned,
-    /// What it takes over, and the claim that it takes; `None`: it only reads.
+    /// What it inherits, and the claim that it makes; `None`: it only reads.
     taking: Option<(Inheritance, ClaimId)>,
 }
 
-/// What a pool says of itself.
+/// What a pool records about its ownership.
 fn claimant(pool: &Pool) -> Claimant {
     let (info, ownership) = (pool.info(), pool.ownership());
     Claimant {
@@ -53,7 +53,7 @@ fn claimant(pool: &Pool) -> Claimant {
     }
 }
 
-/// Learns what the archive holds of a pool's history, if the pool may take it.
+/// Learns what the archive holds of a pool's history, if the pool may claim it.
 pub(super) async fn find(
     local: &Local,
     store: &Arc<OwnedStore>,
@@ -84,7 +84,7 @@ fn find_own(
     }
     let claim = ClaimId::random();
     let settled = Inheritance::settle(claimant, &chain, fork, |lineage| {
-        // What is put from now on counts too.
+        // Objects that are uploaded from now on count too.
         let lineage = lineage.clone().with_open(claim);
         let learned = learn_history(store, claimant, lineage, catalog, is_new)?;
         let newest_lsn = learned.known.ids().map(|id| id.to_lsn).max();
@@ -124,7 +124,7 @@ fn learn_history(
     learn(store, claimant.pool, catalog, is_new, Box::new(move |id: &ObjectId| lineage.counts(id)))
 }
 
-/// A history of a pool: the owner's, unless another one is asked for.
+/// A history of a pool: the owner's, unless another one is requested.
 pub(super) fn find_history(
     store: &dyn Store,
     pool: Uuid,
@@ -143,8 +143,8 @@ pub(super) fn find_history(
     })
 }
 
-/// Takes the archive for the pool: in its log first, then in the store. Gives what the operator
-/// must know, and the claim under which objects are put.
+/// Claims the archive for the pool: first in its log, then in the store. Returns what was learnt,
+/// the claim under which objects are uploaded, and notes for the operator.
 pub(super) async fn take(
     local: &Local,
     store: &Arc<OwnedStore>,
@@ -165,7 +165,7 @@ pub(super) async fn take(
             Ok((learned, claim, notes))
         }
         Err(error @ VolumeError::NoSpace { .. }) => {
-            // Nothing is put before; the archivist tries again until then.
+            // Nothing is uploaded before that; the archivist retries until then.
             store.read_only(NO_ROOM);
             taking.finish_later(local, pool);
             Ok((learned, claim, vec![format!("nothing can be archived now: {NO_ROOM}: {error}")]))
@@ -177,7 +177,7 @@ pub(super) async fn take(
     }
 }
 
-/// What it takes to take an archive.
+/// What is needed to claim an archive.
 struct Taking {
     store: Arc<OwnedStore>,
     inheritance: Inheritance,
@@ -187,7 +187,8 @@ struct Taking {
 }
 
 impl Taking {
-    /// Takes the archive for a pool whose log has announced the claim. What the operator must know.
+    /// Claims the archive for a pool whose log has announced the claim. Returns notes for the
+    /// operator.
     async fn finish(self, local: &Local, pool: &Rc<Pool>) -> Result<Vec<String>, ServeError> {
         let Taking { store, inheritance, claim, objects, rules } = self;
         let history = inheritance.history;
@@ -238,7 +239,7 @@ impl Taking {
     }
 }
 
-/// Says who makes a generation, and when.
+/// Records who makes a generation, and when.
 pub(super) fn sign(generation: &mut Generation) {
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     generation.by = format!("process {} on {machine}", std::process::id());
@@ -251,7 +252,7 @@ impl From<OwnerError> for ServeError {
     }
 }
 
-/// As the pool's error: for a recovery, which ends then.
+/// The error as the pool's error, for a recovery, which then ends.
 pub(super) fn failed(error: &OwnerError) -> VolumeError {
     VolumeError::Archive { reason: error.to_string() }
 }

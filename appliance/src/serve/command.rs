@@ -1,4 +1,4 @@
-//! `varve serve`: the appliance as a program: options, what it prints, signals.
+//! `varve serve`, the appliance as a program: options, output, signals.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ use crate::volume::BackPressure;
 pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
     super::abort::install();
     let notifier = Notifier::from_environment();
-    // Taken first, so that no signal is lost between start and wait.
+    // Taken first, so that no signal is lost between the start and the wait.
     let signals = StopSignals::take(|signal| {
         eprintln!("varve: stopped by {} while it was starting", signals::name(signal));
         0
@@ -47,7 +47,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
     if let Some(file) = &options.config {
         apply_file(file, &**appliance.registry()).map_err(ServeError::Config)?;
     }
-    // From here on a stop is a clean one.
+    // From here on, a stop is a clean one.
     signals.serving();
     announce(options, appliance.started())?;
     let volumes = appliance.started().volumes.len();
@@ -60,7 +60,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
 }
 
 fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
-    // Before anything is made: a mistake in it makes nothing.
+    // Before anything is created, so that a wrong option creates nothing.
     check_cores(options)?;
     let archive = configure_archive(options)?;
     crate::private::create_dir_all(&options.dir)
@@ -112,13 +112,13 @@ fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
     })
 }
 
-/// Whether a pool's directory has a file or directory of this name.
+/// Whether a file or directory of this name in the pool's directory is varve's own.
 fn is_own_name(name: &str) -> bool {
     let whole = [ARCHIVE_DIRECTORY_NAME, KEEP_FILE_NAME, "archive-scrub", "rpc.sock", "rpc.sock.lock"];
     whole.contains(&name) || [POOL_FILE_NAME, CATALOG_FILE_NAME].iter().any(|own| name.starts_with(own))
 }
 
-/// Cores that do not exist would be a start that is not what was asked for.
+/// Refuses cores that do not exist: the appliance would not run as requested.
 fn check_cores(options: &ServeOptions) -> Result<(), ServeError> {
     let available = Cores::available();
     let archive_core = options.archive_core.map(Cores::from);
@@ -148,7 +148,7 @@ fn configure_archive(options: &ServeOptions) -> Result<Option<ArchiveConfig>, Se
     config.expire_interval = Duration::from_secs(options.expire_seconds);
     config.expire_grace = Duration::from_secs(options.expire_grace_seconds);
     config.level = options.archive_level;
-    // The pool's reactor has the first to itself.
+    // The first core is for the pool's reactor alone.
     let second = options.reactors.as_ref().and_then(|cores| cores.rest().first().copied());
     config.core = options.archive_core.or(second);
     config.verify = options.archive_verify.into();
@@ -156,7 +156,7 @@ fn configure_archive(options: &ServeOptions) -> Result<Option<ArchiveConfig>, Se
     Ok(Some(config))
 }
 
-/// Says what runs, how to connect, and what is worth trying.
+/// Prints what runs, how to connect, and what to try.
 fn announce(options: &ServeOptions, started: &Started) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let program = std::env::args().next().unwrap_or_else(|| "varve".to_owned());
@@ -195,7 +195,7 @@ fn announce(options: &ServeOptions, started: &Started) -> std::io::Result<()> {
     out.flush()
 }
 
-/// What to do next: how a host connects, and what is worth trying.
+/// What to do next: how a host connects, and what to try.
 fn suggestions(options: &ServeOptions, started: &Started, program: &str) -> String {
     let rpc = rpc_option(options);
     let first = started.volumes.first().map(|volume| volume.name.as_str());
@@ -222,7 +222,8 @@ fn suggestions(options: &ServeOptions, started: &Started, program: &str) -> Stri
     lines.join("\n") + "\n"
 }
 
-/// Sizes that were asked for and are only for a new pool, with what changes them now.
+/// Notes for sizes that were given but apply only to a new pool, with the command that changes them
+/// now.
 fn unused_sizes(options: &ServeOptions, started: &Started) -> Vec<String> {
     let mut notes = Vec::new();
     if started.is_new {
@@ -270,7 +271,8 @@ fn rpc_option(options: &ServeOptions) -> String {
     }
 }
 
-/// Waits for a signal, and looks after the reactor meanwhile. A reactor whose turn does not end ends the process.
+/// Waits for a signal, and watches the reactor meanwhile. If a turn of the reactor does not end, it
+/// ends the process.
 fn watch(appliance: &Appliance, signals: &StopSignals, notifier: &Notifier, limit: Option<Duration>) {
     let reactor = appliance.handle();
     let mut watchdog = Watchdog::new(limit, Instant::now());
@@ -301,7 +303,8 @@ fn watch(appliance: &Appliance, signals: &StopSignals, notifier: &Notifier, limi
                 std::process::abort();
             }
         }
-        // A slow turn is this watchdog's to judge: that of the service manager would end the process without a word of it.
+        // Slow turns are left to this watchdog: the service manager's would end the process without
+        // a report.
         if notifier.watchdog.is_some_and(|span| told.elapsed() > span / 4) {
             notifier.alive();
             told = Instant::now();

@@ -1,16 +1,21 @@
-//! What says that a pool was here, so that nothing new is begun where something is missing.
+//! The identity file, which records that a pool was here, so that nothing new is begun where
+//! something is missing.
 //!
 //! ```text
 //! DIR/pool.varve            the pool
-//! DIR/pool.varve.id         its identity: there as soon as the pool is complete
-//! DIR/pool.varve.creating   names the file of a pool that is being made; gone when it is complete
+//! DIR/pool.varve.id         its identity: exists as soon as the pool is complete
+//! DIR/pool.varve.creating   names the file of a pool in the making; removed when it is complete
 //! ```
 //!
-//! **States of a pool's file:** nothing → blank (its size, all zeroes) → marked (`.creating` names it) → written → known (`.id` is there) → served. Nothing is served from a pool before it
-//! is known, so what is marked and not known can be thrown away by the next start, and what is blank can be used. The mark holds the file's device and inode numbers: a
-//! file that was put there meanwhile is another one, and is left alone. A pool without an identity that was not marked was made by an earlier version: it is opened as ever, and gets one.
+//! **States of a pool's file:** nothing → blank (its size, all zeroes) → marked (`.creating` names
+//! it) → written → known (`.id` exists) → served. No pool is served before it is known. So the next
+//! start can discard a file that is marked and not known, and can use one that is blank. The mark
+//! holds the file's device and inode numbers: a file that was put there since is a different one,
+//! and is not touched. A pool without an identity that was not marked was made by an earlier
+//! version: it is opened as usual, and gets an identity.
 //!
-//! Each file here is written beside its name, made stable, renamed, and made stable in its directory.
+//! Each of these files is written under a temporary name beside it, made stable, renamed, and its
+//! directory made stable.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -23,18 +28,18 @@ use uuid::Uuid;
 use super::ServeError;
 use crate::private;
 
-/// What stands in the identity file.
+/// The contents of the identity file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
     /// The pool.
     pub(super) pool: Uuid,
     /// When it was made, ns since the Unix epoch.
     pub(super) created_ns: u64,
-    /// The size of its device.
+    /// The size of its device in bytes.
     pub(super) device_bytes: u64,
     /// Its archive, once it has one.
     pub(super) archive: Option<ArchiveIdentity>,
-    /// It is a rehearsal of a recovery, which only reads its archive.
+    /// Whether it is a rehearsal of a recovery, which only reads its archive.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) rehearsal: bool,
 }
@@ -44,18 +49,18 @@ pub(super) struct Identity {
 pub(super) struct ArchiveIdentity {
     /// The store's label when it was last used.
     pub(super) store: String,
-    /// What the store's identity object says.
+    /// The identity in the store's identity object.
     pub(super) id: Uuid,
 }
 
-/// What is known of a pool that was here.
+/// What the identity file says about a pool that was here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
-    /// Nothing says that there was one.
+    /// There is no identity file.
     Nothing,
-    /// There was one; the file cannot be understood.
+    /// There was a pool; the file cannot be understood.
     Damaged,
-    /// There was this one.
+    /// There was this pool.
     Known(Identity),
 }
 
@@ -88,10 +93,10 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(text)
 }
 
-/// Looks for the identity of the pool in `pool_file`.
+/// Reads the identity of the pool in `pool_file`.
 ///
 /// # Errors
-/// When it cannot be read, which is not the same as that there is none.
+/// The file cannot be read, which differs from its absence.
 pub(super) fn read(pool_file: &Path) -> Result<Found, ServeError> {
     let path = path_of(pool_file);
     match fs::read(&path) {
@@ -101,7 +106,8 @@ pub(super) fn read(pool_file: &Path) -> Result<Found, ServeError> {
     }
 }
 
-/// Writes the identity of the pool in `pool_file`; it is stable when this returns. A creation is complete then.
+/// Writes the identity of the pool in `pool_file`; it is stable when this returns. This completes a
+/// creation.
 pub(super) fn write(pool_file: &Path, identity: &Identity) -> Result<(), ServeError> {
     let path = path_of(pool_file);
     let text =
@@ -110,7 +116,7 @@ pub(super) fn write(pool_file: &Path, identity: &Identity) -> Result<(), ServeEr
     unmark(pool_file)
 }
 
-/// Notes that a pool is being made in `pool_file`, which is there and blank.
+/// Records that a pool is being made in `pool_file`, which exists and is blank.
 pub(super) fn mark(pool_file: &Path) -> Result<(), ServeError> {
     let path = mark_of(pool_file);
     let marked =
@@ -118,7 +124,8 @@ pub(super) fn mark(pool_file: &Path) -> Result<(), ServeError> {
     marked.map(drop).map_err(|source| ServeError::Identity { path, source })
 }
 
-/// Throws away what a creation that was cut short has left in `pool_file`. Whether there was something.
+/// Discards what an interrupted creation has left in `pool_file`. Returns whether there was
+/// something.
 pub(super) fn clear_marked(pool_file: &Path) -> Result<bool, ServeError> {
     let path = mark_of(pool_file);
     let text = match fs::read_to_string(&path) {
@@ -142,8 +149,8 @@ pub(super) fn clear_marked(pool_file: &Path) -> Result<bool, ServeError> {
     Ok(cleared)
 }
 
-/// Throws away a creation that has failed: the file is blank again, and gone if this start made it.
-/// Whether there was one; a pool that is complete stays. The caller has the file open.
+/// Discards a failed creation: the file is blank again, and removed if this start created it.
+/// Returns whether there was one; a complete pool stays. The caller has the file open.
 pub(super) fn undo_creation(pool_file: &Path, is_made: bool) -> Result<bool, ServeError> {
     let cleared = clear_marked(pool_file)?;
     if cleared && is_made {
@@ -153,7 +160,7 @@ pub(super) fn undo_creation(pool_file: &Path, is_made: bool) -> Result<bool, Ser
     Ok(cleared)
 }
 
-/// Empties a file; of a device, what makes it a pool.
+/// Truncates a file; on a device, clears the superblocks that make it a pool.
 fn clear(pool_file: &Path, metadata: &fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
     let file = File::options().write(true).open(pool_file)?;
@@ -162,7 +169,7 @@ fn clear(pool_file: &Path, metadata: &fs::Metadata) -> io::Result<()> {
         for block in 0..crate::log::format::SUPERBLOCK_HEADS {
             file.write_all_at(&zeroes, block * crate::dma::BLOCK_BYTES as u64)?;
         }
-        // A copy may stand at the end.
+        // A copy may be stored in the last block.
         let len_bytes = io::Seek::seek(&mut &file, io::SeekFrom::End(0))?;
         file.write_all_at(&zeroes, len_bytes.saturating_sub(zeroes.len() as u64))?;
     } else {
@@ -179,7 +186,7 @@ fn unmark(pool_file: &Path) -> Result<(), ServeError> {
     }
 }
 
-/// What names a file whatever it is called.
+/// Identifies a file independently of its name.
 fn mark_text(metadata: &fs::Metadata) -> String {
     if metadata.file_type().is_block_device() {
         format!("device {}\n", metadata.rdev())
@@ -258,13 +265,13 @@ mod tests {
         assert!(clear_marked(&pool).expect("cleared"));
         assert_eq!(len(), 0);
         assert!(!clear_marked(&pool).expect("the mark is gone"));
-        // Another file of that name.
+        // Another file with that name.
         mark(&pool).expect("marked");
         fs::write(folder.path().join("other"), b"somebody's pool").expect("written");
         fs::rename(folder.path().join("other"), &pool).expect("renamed");
         assert!(!clear_marked(&pool).expect("it is another"));
         assert_eq!(len(), 15);
-        // One that is complete.
+        // A pool that is complete.
         mark(&pool).expect("marked");
         let mark = fs::read(mark_of(&pool)).expect("the mark");
         write(&pool, &identity()).expect("complete");

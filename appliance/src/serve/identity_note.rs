@@ -1,10 +1,11 @@
-//! Writes down which pool is here, and what has changed of that.
+//! Writes the identity of the pool that is served, if it has changed.
 
 use super::identity::{self, ArchiveIdentity, Found, Identity};
 use super::{ApplianceConfig, Backing, ServeError};
 use crate::volume::Pool;
 
-/// Says which pool is here, as far as that is new; what the operator must know of it. With the first one a creation is complete.
+/// Writes which pool is here, if that is new, and returns notes for the operator. The first write
+/// completes a creation.
 pub(super) fn note_identity(
     config: &ApplianceConfig,
     pool: &Pool,
@@ -34,7 +35,7 @@ pub(super) fn note_identity(
     {
         notes.push(format!("this is pool {}, and {} was here before", identity.pool, other.pool));
     }
-    // A full file system does not keep a pool from being served.
+    // A full file system does not prevent serving the pool.
     notes.extend(
         written
             .err()

@@ -1,5 +1,5 @@
-//! What volumes inherited, looked up and made their own after the start, and again for as long as
-//! the archive does not answer.
+//! Loads and hydrates what volumes inherited after the start, and again for as long as the archive
+//! does not answer.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use crate::reactor::Local;
 use crate::volume::Pool;
 
-/// How long the archive is left alone after it did not answer; that doubles.
+/// The first delay after the archive did not answer; it doubles with each try.
 const WAIT_FIRST: Duration = Duration::from_secs(1);
-/// The longest time between two tries.
+/// The longest delay between two tries.
 const WAIT_LAST: Duration = Duration::from_secs(10);
 
-/// Looks up what every volume inherited, and hydrates those that are to be; then whatever the
-/// archive did not give, as soon as it does. It does not end: a volume may come to need it at any
-/// time.
+/// Loads what every volume inherited, and hydrates the volumes that are to be hydrated; then loads
+/// whatever the archive did not return, as soon as it does. It never ends: a volume may need it at
+/// any time.
 pub(super) async fn keep_loading(pool: Rc<Pool>, local: Local) {
     let mut wait = WAIT_FIRST;
     loop {

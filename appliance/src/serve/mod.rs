@@ -1,11 +1,13 @@
-//! The appliance put together: one pool, its reactor, the NVMe/TCP target and the command plane. This is the only place that knows all layers.
+//! The assembled appliance: one pool, its reactor, the NVMe/TCP target and the command plane. This
+//! is the only place that knows all layers.
 //!
-//! [`Appliance::start`] opens or creates the pool and serves it; it returns when hosts can connect, or with the reason why not. Each
-//! turn of the reactor polls, in this order: the target's input, the pool, the target's output; so a lone write goes from
-//! socket to log to answer in one turn.
+//! [`Appliance::start`] opens or creates the pool and serves it; it returns when hosts can connect,
+//! or with the reason why not. Each turn of the reactor polls, in this order: the target's input,
+//! the pool, the target's output. So a single write goes from socket to log to answer in one turn.
 //!
-//! Start order, so that a failure harms nothing: the listen addresses are tried, the device is locked, the archive's store is opened and probed, the socket of the command plane is bound,
-//! and only then is a pool created or opened.
+//! Start order, so that a failure harms nothing: the listen addresses are tried, the device is
+//! locked, the archive's store is opened and probed, and only then is a pool created or opened. The
+//! socket of the command plane is bound while the pool opens.
 
 mod abort;
 mod appliance;
@@ -58,12 +60,12 @@ use crate::volume::{PoolInfo, VolumeError, VolumeInfo};
 pub const FIRST_VOLUME_BYTES: u64 = 1 << 30;
 /// Its name.
 pub const FIRST_VOLUME_NAME: &str = "vol0";
-/// How many times the first volume's size a new pool has.
+/// The default size of a new pool, as a multiple of the first volume's size.
 pub const POOL_PER_VOLUME: u64 = 4;
 /// The name of the pool's file in its directory.
 pub const POOL_FILE_NAME: &str = "pool.varve";
 
-/// Where a pool's log lives.
+/// Where a pool's log is stored.
 #[derive(Debug, Clone)]
 pub enum Backing {
     /// A file or block device.
@@ -72,10 +74,10 @@ pub enum Backing {
         path: PathBuf,
         /// Size of a new file, in bytes, a multiple of 4096.
         create_bytes: u64,
-        /// What moves the bytes.
+        /// The I/O engine.
         engine: Engine,
     },
-    /// Memory: nothing is kept. For trying and measuring.
+    /// Memory: nothing persists. For trials and measurements.
     Memory {
         /// Its size in bytes, a multiple of 4096.
         len_bytes: u64,
@@ -85,50 +87,55 @@ pub enum Backing {
 /// What to serve and how.
 #[derive(Debug, Clone)]
 pub struct ApplianceConfig {
-    /// Where the log lives.
+    /// Where the log is stored.
     pub backing: Backing,
-    /// Size of a segment of a new pool in blocks; `None`: by the size of the device.
+    /// Size of a segment of a new pool in blocks; `None`: derived from the size of the device.
     pub segment_blocks: Option<u64>,
-    /// Size in bytes of the volume `vol0` of a new pool; `None`: it begins without.
+    /// Size in bytes of the volume `vol0` of a new pool; `None`: the pool starts without a volume.
     pub first_volume_bytes: Option<u64>,
-    /// Whether that volume takes room only as it is written.
+    /// Whether that volume uses capacity only as it is written.
     pub first_volume_thin: bool,
-    /// Spare blocks for each hundred live ones of a new pool; `None`: the usual.
+    /// Spare blocks for each hundred live ones of a new pool; `None`: the default.
     pub overprovisioning_percent: Option<u64>,
-    /// How far hosts that read in order are read ahead of, in blocks; 0: not at all; `None`: the usual, which is nothing in memory.
+    /// How many blocks to read ahead of hosts that read in order; 0: none; `None`: the default,
+    /// which is 0 in memory.
     pub read_ahead_blocks: Option<u64>,
-    /// Where the past goes; `None`: it is kept only as far as the primary device reaches. Only for [`Backing::File`].
+    /// The archive; `None`: the past is kept only as far as the primary device reaches. Only for
+    /// [`Backing::File`].
     pub archive: Option<ArchiveConfig>,
-    /// Where hosts connect.
+    /// The addresses that hosts connect to.
     pub listen: Vec<SocketAddr>,
     /// The socket of the command plane; `None`: there is none.
     pub rpc_socket: Option<PathBuf>,
-    /// How the reactor runs that owns the pool.
+    /// How the reactor that owns the pool runs.
     pub reactor: ReactorConfig,
-    /// The cores of more reactors, which have nothing to do yet.
+    /// The cores of further reactors, which have no work yet.
     pub idle_cores: Vec<usize>,
     /// How the target behaves.
     pub target: TargetConfig,
-    /// How far the machine's clock is believed.
+    /// How far the machine's clock is trusted.
     pub clock_bounds: ClockBounds,
-    /// In which time the archive and the primary device are read back once; zero: never.
+    /// The time in which the archive and the primary device are read back once; zero: never.
     pub scrub_pass: Duration,
     /// Bound of DMA memory of the pool itself, in bytes.
     pub dma_budget_bytes: usize,
     /// Bound of DMA memory for data of hosts, in bytes.
     pub host_memory_bytes: usize,
-    /// Has the file system set the room of a new pool's file aside; otherwise the file is sparse.
+    /// Whether the file system allocates the blocks of a new pool's file at once; otherwise the
+    /// file is sparse.
     pub allocate: bool,
-    /// Begins a new pool also where something says that there was one. What is there is never overwritten.
+    /// Begins a new pool even if something shows that there was one. Existing contents are never
+    /// overwritten.
     pub new_pool: bool,
-    /// Uses the archive's place although it is not the archive that the pool had.
+    /// Uses the archive at the given place even if the pool had another archive.
     pub new_archive: bool,
-    /// For [`Backing::Memory`]: takes all of its memory at the start instead of as it is written.
+    /// For [`Backing::Memory`]: allocates all of its memory at the start instead of as it is
+    /// written.
     pub memory_resident: bool,
 }
 
 impl ApplianceConfig {
-    /// A pool on `backing`, reachable at `listen`, with defaults for all else.
+    /// A pool on `backing`, reachable at `listen`, with defaults for everything else.
     pub fn new(backing: Backing, listen: SocketAddr) -> Self {
         ApplianceConfig {
             backing,
@@ -161,7 +168,7 @@ pub enum ServeError {
     /// An address cannot be listened on.
     #[error("{0}; use --listen ADDRESS:PORT")]
     Listen(#[from] ListenError),
-    /// An address cannot be listened on, which was found before anything was opened.
+    /// An address cannot be listened on; found before anything was opened.
     #[error("cannot listen on {address}: {source}; {}", listen_advice(source))]
     Address {
         /// The address.
@@ -169,12 +176,12 @@ pub enum ServeError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A core cannot be used, which was found before anything was opened.
+    /// A core cannot be used; found before anything was opened.
     #[error("{option}: {source}")]
     Core {
         /// The option that names it.
         option: &'static str,
-        /// Which core, and which there are.
+        /// Which core, and which cores are available.
         source: CoresError,
     },
     /// The device cannot be opened.
@@ -215,7 +222,7 @@ pub enum ServeError {
         state: &'static str,
         /// Whether a file is there.
         is_file: bool,
-        /// What says so.
+        /// The evidence for the pool.
         evidence: String,
     },
     /// The file holds something that cannot be opened as a pool.
@@ -243,7 +250,7 @@ pub enum ServeError {
         volume_bytes: u64,
         /// Why not.
         source: VolumeError,
-        /// What has become of the pool that was begun.
+        /// What remains of the pool that was begun.
         left: String,
     },
     /// The identity of a pool cannot be read or written.
@@ -264,7 +271,7 @@ pub enum ServeError {
         /// What is there instead.
         what: String,
     },
-    /// The archive is not the pool's to use.
+    /// The pool may not use the archive.
     #[error("{0}")]
     Owner(Box<OwnerError>),
     /// A text is not the place of an archive.
@@ -273,19 +280,19 @@ pub enum ServeError {
     /// The archive cannot be opened or used.
     #[error("{0}; another place is --archive, none is --no-archive")]
     Archive(#[from] StoreOpenError),
-    /// What the archive holds cannot be found out.
+    /// The contents of the archive cannot be determined.
     #[error("{0}")]
     Catalog(#[from] CatalogError),
-    /// The rules of retention cannot be read.
+    /// The retention rules cannot be read.
     #[error("{0}")]
     Keep(#[from] KeepFileError),
     /// The archivist cannot start.
     #[error("{0}; look at the limits of this machine and user (ulimit -a)")]
     Archivist(#[from] StartError),
-    /// The memory for a pool cannot be had.
+    /// The memory for a pool cannot be allocated.
     #[error("{0}")]
     Memory(#[from] crate::bdev::memory::MemoryError),
-    /// The pool cannot be created or opened, or does not close.
+    /// The pool cannot be created, opened or closed.
     #[error("{0}")]
     Pool(#[from] VolumeError),
     /// The command plane cannot be served.
@@ -310,10 +317,10 @@ pub enum ServeError {
     /// The configuration file cannot be applied.
     #[error("{0}")]
     Config(#[from] crate::rpc::config::ConfigFileError),
-    /// The system gives no threads or descriptors.
+    /// The system provides no threads or descriptors.
     #[error("the reactor does not start: {0}; look at the limits of this machine and user (ulimit -a)")]
     Reactor(std::io::Error),
-    /// The reactor ended without a word, which is a bug.
+    /// The reactor ended without an error, which is a bug.
     #[error(
         "the reactor's thread ended unexpectedly; the lines above say more. Start it again, and report this"
     )]
@@ -336,7 +343,7 @@ fn listen_advice(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// That nothing was changed, unless the reason says so itself.
+/// States that nothing was changed, unless the reason already says so.
 fn nothing_was_changed(source: &VolumeError) -> &'static str {
     if source.to_string().to_lowercase().contains("nothing was changed") {
         "."
@@ -345,10 +352,10 @@ fn nothing_was_changed(source: &VolumeError) -> &'static str {
     }
 }
 
-/// What a started appliance says of itself.
+/// What a started appliance reports.
 #[derive(Debug, Clone)]
 pub struct Started {
-    /// Where hosts connect, with the ports that were bound.
+    /// The addresses that hosts connect to, with the ports that were bound.
     pub listen: Vec<SocketAddr>,
     /// The pool.
     pub pool: PoolInfo,
@@ -360,7 +367,8 @@ pub struct Started {
     pub archive: Option<ArchiveStarted>,
 }
 
-/// The segment size for a device: 64 MiB, or less on a small device, so that it has about 64 segments.
+/// The segment size for a device: 64 MiB, or less on a small device, so that it has about 64
+/// segments.
 pub fn segment_blocks_for(device_blocks: u64) -> u64 {
     let sixty_fourth = (device_blocks / 64).max(1);
     let power = 1 << sixty_fourth.ilog2();

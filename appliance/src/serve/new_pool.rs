@@ -1,4 +1,4 @@
-//! Whether a new pool can be made where it is asked for.
+//! Checks whether a new pool can be made at the given place.
 
 use std::path::Path;
 
@@ -7,7 +7,8 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::Geometry;
 use crate::log::geometry::{FIRST_SLOT_BLOCK, RESERVE_SLOTS, with_tail};
 
-/// Refuses to make a file that is too small for a pool, or that its file system cannot hold: it is sparse and would fail only later.
+/// Refuses to make a file that is too small for a pool, or that does not fit into its file system:
+/// a sparse file would fail only later.
 pub(super) fn check_new(
     path: &Path,
     needed_bytes: u64,
@@ -24,7 +25,7 @@ pub(super) fn check_new(
         return Err(ServeError::PoolTooSmall { pool_bytes: needed_bytes, needed_bytes: least_bytes });
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // A file system that does not tell is given the benefit of the doubt.
+    // If the file system does not report its free space, it is assumed to have enough.
     let Ok(space) = rustix::fs::statvfs(directory) else { return Ok(()) };
     let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
     if free_bytes < device_blocks * BLOCK_BYTES as u64 {

@@ -1,18 +1,19 @@
-//! What the service manager is told (`sd_notify(3)`): one datagram to the socket that it names. Without one, nothing.
+//! Notifies the service manager (`sd_notify(3)`): sends each message as one datagram to the socket
+//! that the service manager names. Does nothing without one.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// The way to the service manager.
+/// The connection to the service manager.
 pub(super) struct Notifier {
     socket: Option<(UnixDatagram, SocketAddr)>,
-    /// It wants to hear at least so often that all is well.
+    /// The service manager expects a sign of life at least this often.
     pub(super) watchdog: Option<Duration>,
 }
 
 impl Notifier {
-    /// As the environment says.
+    /// From the variables that the service manager sets.
     pub(super) fn from_environment() -> Self {
         let variable = |name: &str| std::env::var(name).ok();
         Self::new(
@@ -34,22 +35,22 @@ impl Notifier {
         Notifier { watchdog: watchdog.filter(|_| socket.is_some()), socket }
     }
 
-    /// Hosts can connect.
+    /// Reports that hosts can connect.
     pub(super) fn ready(&self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={status}\n"));
     }
 
-    /// What it does now, in words.
+    /// Reports in words what the appliance does now.
     pub(super) fn status(&self, status: &str) {
         self.send(&format!("STATUS={status}\n"));
     }
 
-    /// It stops.
+    /// Reports that the appliance is stopping.
     pub(super) fn stopping(&self) {
         self.send("STOPPING=1\nSTATUS=stopping\n");
     }
 
-    /// All is well.
+    /// Reports a sign of life.
     pub(super) fn alive(&self) {
         self.send("WATCHDOG=1\n");
     }
@@ -89,7 +90,8 @@ mod tests {
             heard,
             ["READY=1\nSTATUS=1 volume\n", "STATUS=waits\n", "WATCHDOG=1\n", "STOPPING=1\nSTATUS=stopping\n"]
         );
-        // One that is gone is no failure; neither is none, or another's.
+        // A socket that is gone is not an error; neither is no socket, or a watchdog meant for
+        // another process.
         drop(manager);
         notifier.alive();
         assert_eq!(Notifier::new(None, Some("1"), None).watchdog, None);

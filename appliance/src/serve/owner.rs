@@ -1,4 +1,5 @@
-//! Why a pool does not get its archive: somebody else owns it, or it cannot be found out.
+//! Why a pool does not get its archive: another appliance owns it, or the owner cannot be
+//! determined.
 
 use uuid::Uuid;
 
@@ -17,12 +18,12 @@ pub enum OwnerError {
     /// Its catalog failed.
     #[error("{0}")]
     Catalog(#[from] CatalogError),
-    /// What says who owns it is damaged.
+    /// The record of its owner is damaged.
     #[error(
         "{0}. Nothing in the archive was changed. Ways out: bring that object back from a copy of the archive; or --fork goes on from this pool as a history of its own, beside which everything that is there stays"
     )]
     Chain(ChainError),
-    /// Somebody else owns it.
+    /// Another appliance owns it.
     #[error(
         "the archive in {store} was taken over by {by} at {at}, which goes on with this pool as history {history}: this is an older copy of it. Nothing in the archive was changed. Ways out: serve the pool where it is now; move this copy away and make the newest again (`varve pool recover --from ARCHIVE --dir DIR`); --fork goes on from this copy as a history of its own and takes the archive back (the other stays whole, `varve pool recover --history {history}`); --no-archive serves this copy without"
     )]
@@ -33,7 +34,7 @@ pub enum OwnerError {
         by: String,
         /// When.
         at: String,
-        /// The history that it goes on with.
+        /// The history that it continues.
         history: HistoryId,
     },
     /// The archive has more than the pool.
@@ -48,22 +49,22 @@ pub enum OwnerError {
         /// Where the pool ends.
         head_lsn: Lsn,
     },
-    /// The list of histories does not have that one.
+    /// The archive holds no such history.
     #[error("{store} holds no history {history} of pool {pool}; it holds {others}")]
     NoHistory {
         /// The store's label.
         store: String,
         /// The pool.
         pool: Uuid,
-        /// What was asked for.
+        /// The history that was requested.
         history: HistoryId,
-        /// What is there.
+        /// The histories it holds.
         others: String,
     },
 }
 
 impl OwnerError {
-    /// Whether the archive is somebody else's, or of another state of the pool.
+    /// Whether the archive belongs to another appliance, or to another state of the pool.
     pub(super) fn is_of_another(&self) -> bool {
         matches!(self, OwnerError::Taken { .. } | OwnerError::Ahead { .. })
     }

@@ -1,11 +1,11 @@
-//! A progress bar for a start that takes longer than a second, when somebody watches.
+//! A progress bar for a start that takes longer than one second, if standard error is a terminal.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A start that takes less is not worth a bar.
+/// A start shorter than this shows no bar.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The progress of a start: nothing at first, then a bar on standard error if that is a terminal.
@@ -19,12 +19,12 @@ impl StartProgress {
         StartProgress { began: Instant::now(), bar: None }
     }
 
-    /// So many objects were listed.
+    /// Shows how many objects were listed.
     pub(super) fn listed(&mut self, objects: u64) {
         self.show(|bar| bar.set_message(format!("listing the archive: {objects} objects")));
     }
 
-    /// So many objects of `total` were read.
+    /// Shows how many objects of `total` were read.
     pub(super) fn read(&mut self, objects: u64, total: u64) {
         self.show(|bar| {
             bar.set_style(ProgressStyle::default_bar());
@@ -34,7 +34,7 @@ impl StartProgress {
         });
     }
 
-    /// It is over.
+    /// Removes the bar.
     pub(super) fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();

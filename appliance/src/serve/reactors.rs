@@ -1,4 +1,4 @@
-//! The reactors beside the pool's: pinned to their cores, asleep until something is given to them.
+//! The reactors besides the pool's: pinned to their cores, asleep until they are given work.
 
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -15,7 +15,8 @@ pub(super) struct IdleReactors {
 }
 
 impl IdleReactors {
-    /// Starts one on each of `cores`, named from `reactor1` on. They sleep whatever the pool's does: one without work would only heat its core.
+    /// Starts one on each of `cores`, named from `reactor1` on. They sleep whatever the idle policy
+    /// of the pool's reactor is: polling without work would only heat the core.
     pub(super) fn start(cores: &[usize]) -> Result<Self, ServeError> {
         let mut reactors = IdleReactors::default();
         for (number, &core) in (1..).zip(cores) {
@@ -31,7 +32,7 @@ impl IdleReactors {
                 let mut reactor: Reactor<Local> = match Reactor::new(config) {
                     Ok(reactor) => reactor,
                     Err(error) => {
-                        // The starter waits for this.
+                        // The caller waits for this message.
                         let _ = sender.send(Err(error));
                         return;
                     }
@@ -49,7 +50,7 @@ impl IdleReactors {
         Ok(reactors)
     }
 
-    /// How the command plane reaches them.
+    /// The handles by which the command plane reaches them.
     pub(super) fn views(&self) -> Vec<IdleReactor> {
         self.running.iter().map(|(reactor, _)| reactor.clone()).collect()
     }

@@ -1,6 +1,8 @@
-//! Notes in the local catalog what the archivist has put, as it happens, so that the next start has little to read from the store.
+//! Records in the local catalog what the archivist has uploaded, as it happens, so that the next
+//! start has little to read from the store.
 //!
-//! A note that is lost (the bound is reached, the file fails) costs the next start a read, and nothing else.
+//! A lost note (the bound is reached, the file fails) costs the next start one read, and nothing
+//! else.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,12 +25,12 @@ use crate::volume::SynchInfo;
 
 /// The most notes that wait.
 const NOTES_MAX: usize = 256;
-/// After so many notes the file is made stable, which bounds what it holds in memory.
+/// The file is made stable after this many notes, which bounds how much it holds in memory.
 const NOTES_PER_SYNC: u64 = 64;
-/// How long the pool may take to tell its synchs.
+/// How long the pool may take to return its synchs.
 const SYNCHS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is known of a job.
+/// What is known about a job.
 struct Note {
     id: ObjectId,
     len_bytes: u64,
@@ -38,7 +40,7 @@ struct Note {
     holes: Vec<LsnRange>,
 }
 
-/// An archive service whose successes are noted.
+/// An archive service whose successful uploads are recorded.
 pub(super) struct RecordingArchive {
     /// `None` only while this is dropped: the service ends before the thread that takes its notes.
     inner: Option<Box<dyn ArchiveService>>,
@@ -48,7 +50,7 @@ pub(super) struct RecordingArchive {
 }
 
 impl RecordingArchive {
-    /// Wraps a service; its successes go to the catalog of `manager`.
+    /// Wraps a service; its successful uploads are recorded in the catalog of `manager`.
     pub(super) fn new(
         inner: Box<dyn ArchiveService>,
         manager: Arc<ArchiveManager>,
@@ -104,7 +106,7 @@ impl ArchiveService for RecordingArchive {
             let Reply::Archived { token, result } = reply else { continue };
             let Some(note) = self.under_way.remove(token) else { continue };
             if let (Ok(archived), Some(notes)) = (result, &self.notes) {
-                // Full: the next start reads it from the store.
+                // If the channel is full, the next start reads the object from the store.
                 drop(notes.try_send(Note { len_bytes: archived.object_bytes, ..note }));
             }
         }
@@ -133,13 +135,14 @@ impl Drop for RecordingArchive {
         self.inner = None;
         self.notes = None;
         if let Some(keeper) = self.keeper.take() {
-            // One that panicked is gone too. Waited for, so that the catalog's file is free when the appliance has stopped.
+            // A thread that panicked has ended too. The join ensures that the catalog's file is
+            // closed when the appliance has stopped.
             let _ = keeper.join();
         }
     }
 }
 
-/// The keeper's life: until nobody sends any more.
+/// The thread that records the notes; it runs until all senders are gone.
 fn keep(notes: &Receiver<Note>, manager: &ArchiveManager, handle: &ReactorHandle<App>) {
     let mut count = 0;
     let mut told = false;
@@ -171,12 +174,12 @@ fn record(
         catalog.record_synch(&SynchRow { lsn: Lsn(synch.lsn), time_ns: synch.time_ns, text })?;
     }
     catalog.record_holes(&note.id, &note.holes, note.sealed_ns)?;
-    // Without its synchs an object counts as not read, and is read at the next start.
+    // An object recorded without its synchs counts as not read, and is read at the next start.
     catalog.record_object(&note.id, note.len_bytes, synchs.is_some().then_some(details))?;
     if sync { catalog.sync() } else { Ok(()) }
 }
 
-/// Whether a synch ends in the stretch.
+/// Whether a synch is in the range of the note.
 fn has_synch(note: &Note) -> bool {
     let entries = SegmentEntries::new(note.units.to_vec());
     let mut placed = entries.records().flat_map(|(line, entries)| SegmentEntries::placed(line, entries));
@@ -186,7 +189,7 @@ fn has_synch(note: &Note) -> bool {
     })
 }
 
-/// The synchs of the stretch, as the pool knows them; `None` when it does not answer.
+/// The synchs of the range, as the pool knows them; `None` if it does not answer.
 fn synchs_of(note: &Note, handle: &ReactorHandle<App>) -> Option<Vec<SynchInfo>> {
     let range = note.id.from_lsn..note.id.to_lsn;
     let answer = handle.call(SYNCHS_TIMEOUT, move |app: &App, reply| {

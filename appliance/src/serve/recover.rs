@@ -1,7 +1,11 @@
-//! `varve pool recover`: a lost pool's primary, made again from its archive alone (R27, R32). Offline: it makes the file, says what it found, and ends; `varve serve` goes on from there.
+//! `varve pool recover`: makes the primary of a lost pool again, from its archive alone (R27, R32).
+//! It works offline: it makes the file, reports what it found, and ends; `varve serve` continues
+//! from there.
 //!
-//! **Order**, so that a failure harms nothing: the store is opened and probed, the pool is chosen and its objects listed, and only then the new primary is made. A primary that
-//! exists is never touched. The new one is made under a name of its own, and gets the pool's when it is whole: one that was cut short is removed by the next try, and `varve serve` never takes it for a pool.
+//! **Order**, so that a failure harms nothing: the store is opened and probed, the pool is chosen
+//! and its objects are listed, and only then is the new primary made. An existing primary is never
+//! touched. The new one is made under a temporary name, and gets the pool's name when it is
+//! complete. The next try removes an incomplete one, and `varve serve` never takes it for a pool.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -40,7 +44,7 @@ use crate::volume::{
     KnownObjects, Ownership, Pool, PoolOptions, RecoverFrom, TakeOver, VolumeError, WAY_WITHOUT_UNREADABLE,
 };
 
-/// What stands behind the name of a pool that is being recovered.
+/// The suffix of the name of a pool that is being recovered.
 const RECOVERING_SUFFIX: &str = ".recovering";
 
 /// Why a pool was not recovered.
@@ -55,7 +59,7 @@ pub enum RecoverError {
     /// There is no archive.
     #[error("{} does not exist; --from names the archive of the pool", path.display())]
     NoStore {
-        /// Its place.
+        /// Its path.
         path: PathBuf,
     },
     /// The archive holds no pool.
@@ -71,9 +75,9 @@ pub enum RecoverError {
     OtherPools {
         /// The store's label.
         store: String,
-        /// What was asked for.
+        /// The pool that was requested.
         pool: Uuid,
-        /// The pools there are.
+        /// The pools that the archive holds.
         others: String,
     },
     /// The archive holds several.
@@ -81,15 +85,15 @@ pub enum RecoverError {
     SeveralPools {
         /// The store's label.
         store: String,
-        /// The pools there are.
+        /// The pools that the archive holds.
         pools: String,
     },
 }
 
-/// Recovers a pool and says what came back.
+/// Recovers a pool and reports what was recovered.
 ///
 /// # Errors
-/// Why it was not recovered; nothing is left behind then.
+/// Why it was not recovered; nothing is left behind in that case.
 pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     super::abort::install();
     let spec = options.from.parse::<StoreSpec>()?.absolute();
@@ -99,7 +103,7 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let stage = Arc::new(Mutex::new(Stage::Looking));
     let seen = Arc::clone(&stage);
     let _signals = StopSignals::take(move |signal| {
-        // Held to the end of the process. While the pool gets its name, this waits.
+        // Locked until the process ends. While the pool gets its name, this waits.
         let stage = std::mem::ManuallyDrop::new(lock(&seen));
         let by = signals::name(signal);
         if **stage == Stage::Done {
@@ -130,7 +134,7 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let config = ArchiveConfig::new(spec, &options.dir);
     let counts = counts(&recovered);
     let Learned { known, catalog, .. } = learn(&*store, pool, &config.catalog, false, counts)?;
-    // Complete in its file before the work, which may end early.
+    // The catalog's file is completed before the work, which may end early.
     catalog.close()?;
     let segment_blocks = segment_blocks(&*opened.store, &known, options.leave_out_unreadable)?;
     let pool_bytes = options.pool_size.map_or(POOL_PER_VOLUME * FIRST_VOLUME_BYTES, |size| size.0);
@@ -162,7 +166,7 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     let what = json!({"from": options.from, "dir": options.dir, "pool": pool}).to_string();
     audit::note(&Caller::myself(), "pool_recover", &what, report.as_ref());
     let report = report.inspect_err(|_| {
-        // It would only take room until the next try.
+        // The file would only take space until the next try.
         drop(std::fs::remove_file(&unfinished));
     })?;
     let text = if options.json { format!("{report:#}\n") } else { report_text(&report, options) };
@@ -171,12 +175,12 @@ pub fn recover(options: &RecoverOptions) -> Result<(), CommandError> {
     Ok(out.flush()?)
 }
 
-/// How far a recovery has come: what a signal finds.
+/// How far a recovery has progressed, for the signal handler.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing was made.
+    /// Nothing was made yet.
     Looking,
-    /// A file under a name of its own.
+    /// A file exists under a temporary name.
     Making,
     /// The pool has its name and its identity.
     Done,
@@ -186,12 +190,13 @@ fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
     stage.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes the file that the pool is recovered into. What an earlier try has left is removed, unless that is still at work.
+/// Makes the file that the pool is recovered into. A file that an earlier try has left is removed,
+/// unless that try is still running.
 fn make_unfinished(path: &Path, pool_bytes: u64) -> Result<Arc<FileDevice>, ServeError> {
     if path.exists() {
         match FileDevice::open(path, &FileOptions::default()) {
             Err(error @ OpenError::Locked { .. }) => return Err(error.into()),
-            // Whatever it is, it is not whole.
+            // Whatever it is, it is incomplete.
             _ => std::fs::remove_file(path).map_err(|source| failed(path, source))?,
         }
     }
@@ -200,9 +205,9 @@ fn make_unfinished(path: &Path, pool_bytes: u64) -> Result<Arc<FileDevice>, Serv
     Ok(Arc::new(FileDevice::open(path, &options)?))
 }
 
-/// Gives the recovered pool its identity, and its name after it: a pool that is cut off between the
-/// two would be one whose archive nobody knows. An identity alone is a pool that is gone, which a
-/// start refuses, and the next recovery replaces it.
+/// Gives the recovered pool its identity, and then its name. If the process ended between the two
+/// in the other order, there would be a pool whose archive is not known. An identity alone means a
+/// pool whose file is gone: a start refuses that, and the next recovery replaces it.
 fn finish(
     unfinished: &Path,
     path: &Path,
@@ -213,14 +218,15 @@ fn finish(
     let file = std::fs::File::open(unfinished).map_err(|source| failed(unfinished, source))?;
     let device_bytes = file.metadata().map_err(|source| failed(unfinished, source))?.len();
     file.sync_all().map_err(|source| failed(unfinished, source))?;
-    // Without it, the next start would look for another archive less closely; that is no reason to fail now.
+    // Without the identity, the next start would check less strictly that the archive is the same.
+    // That is no reason to fail now.
     let id = read_id(store).ok().flatten();
     let archive = id.map(|id| ArchiveIdentity { store: store.label().to_owned(), id });
     if path.exists() {
         return Err(failed(path, std::io::ErrorKind::AlreadyExists.into()));
     }
     identity::write(path, &Identity { pool, created_ns: 0, device_bytes, archive, rehearsal })?;
-    // One that came there meanwhile is not replaced.
+    // A file that was put there meanwhile is not replaced.
     rename_new(unfinished, path).map_err(|source| failed(path, source))
 }
 
@@ -239,7 +245,7 @@ fn failed(path: &Path, source: std::io::Error) -> ServeError {
     OpenError::Io { path: path.to_owned(), action: "finish", source }.into()
 }
 
-/// The place, if there is something: what is missing is not made here.
+/// The place, if something is there: a recovery does not create a missing store.
 fn existing(spec: StoreSpec) -> Result<StoreSpec, RecoverError> {
     match spec {
         StoreSpec::Directory { path } if !path.is_dir() => Err(RecoverError::NoStore { path }),
@@ -250,8 +256,8 @@ fn existing(spec: StoreSpec) -> Result<StoreSpec, RecoverError> {
     }
 }
 
-/// The size of the pool's segments, as its newest object says that can be read. What is damaged the
-/// recovery itself names.
+/// The size of the pool's segments, from the newest object that can be read. The recovery itself
+/// reports damaged objects.
 fn segment_blocks(
     store: &dyn Store,
     known: &KnownObjects,
@@ -263,7 +269,7 @@ fn segment_blocks(
     while let Some(id) = ids.pop() {
         match read_entries(store, &id, &mut codec, &WorkerOptions::default()) {
             Ok(entries) => return Ok(entries.header.segment_blocks),
-            // It may be there when it is asked again: an older one is not taken in its place.
+            // A retry may read it, so an older object does not replace it.
             Err(error @ ArchiveError::Store { retry: true, .. }) if !leaves_out_unreadable => {
                 return Err(format!("{error}. {WAY_WITHOUT_UNREADABLE}").into());
             }
@@ -276,7 +282,7 @@ fn segment_blocks(
     Err(first.map_or_else(|| "the archive holds nothing of this pool".into(), CommandError::from))
 }
 
-/// A report, a line for each member, and what to do next.
+/// A report, one line for each member, and what to do next.
 fn report_text(report: &Value, options: &RecoverOptions) -> String {
     let members = report.as_object().into_iter().flatten().map(|(name, value)| {
         let text = match (value, name.ends_with("_ns")) {
@@ -294,7 +300,7 @@ fn report_text(report: &Value, options: &RecoverOptions) -> String {
     members.chain([next]).collect()
 }
 
-/// What a recovery works with.
+/// The parts of a recovery.
 struct Work {
     config: ArchiveConfig,
     pool: Uuid,
@@ -308,7 +314,7 @@ struct Work {
 }
 
 impl Work {
-    /// Runs a reactor of its own until the pool is there; returns the report.
+    /// Runs a reactor until the pool is complete; returns the report.
     fn run(self) -> Result<Value, ServeError> {
         let mut reactor: Reactor<()> = Reactor::new(ReactorConfig::default()).map_err(ServeError::Reactor)?;
         let local = reactor.local();
@@ -338,7 +344,7 @@ impl Work {
     }
 }
 
-/// Which objects are of the history.
+/// Which objects belong to the history.
 fn counts(recovered: &Recovered) -> Counts {
     let lineage = recovered.lineage.clone();
     let gone: HashSet<String> = recovered.tombstones.iter().cloned().collect();
@@ -348,8 +354,8 @@ fn counts(recovered: &Recovered) -> Counts {
     })
 }
 
-/// What the recovered pool says of its claim, and how it takes the archive over. A rehearsal takes
-/// nothing.
+/// What the recovered pool records about its claim, and how it takes the archive over. A rehearsal
+/// takes nothing over.
 fn plan(
     store: &Arc<dyn Store>,
     pool: Uuid,
@@ -378,14 +384,14 @@ fn plan(
     (Ownership::of(history, claim), Some(take_over))
 }
 
-/// Brings the rules of retention back, where none are.
+/// Restores the retention rules if there are none.
 fn restore_rules(path: &Path, rules: Option<&str>) -> Result<(), ServeError> {
     let Some(rules) = rules.filter(|_| !path.exists()) else { return Ok(()) };
     let written = crate::private::write(path, format!("{rules}\n").as_bytes());
     written.map_err(|source| ServeError::Write { path: path.to_owned(), source })
 }
 
-/// The pool that is asked for, or the only one.
+/// The requested pool, or the only one.
 fn choose(store: &dyn Store, wanted: Option<Uuid>) -> Result<Uuid, CommandError> {
     let pools = pools_in(store)?;
     let text = |pools: &[Uuid]| pools.iter().map(Uuid::to_string).collect::<Vec<_>>().join(", ");
@@ -401,7 +407,7 @@ fn choose(store: &dyn Store, wanted: Option<Uuid>) -> Result<Uuid, CommandError>
     }
 }
 
-/// Makes the pool and closes it again.
+/// Makes the pool and closes it.
 async fn recover_pool(
     device: SharedBdev,
     environment: Environment,

@@ -1,5 +1,5 @@
-//! The scrub of the primary device: every sealed segment is read back once in so long, by a task of
-//! the pool's reactor.
+//! The scrub of the primary device: a task of the pool's reactor reads every sealed segment back
+//! once per pass.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,10 +10,11 @@ use crate::reactor::Local;
 use crate::rpc::App;
 use crate::volume::{Pool, SCRUB_BATCH_BLOCKS};
 
-/// The longest sleep: a stop, and the end of what is to be read, are noticed in that time.
+/// The longest sleep, which bounds how long it takes to notice a stop, or that there is nothing
+/// left to read.
 const SLEEP_MAX: Duration = Duration::from_secs(5);
 
-/// Reads every sealed segment back once in `pass`, until the appliance stops.
+/// Reads every sealed segment back once per `pass`, until the appliance stops.
 pub(super) async fn scrub_primary(pool: Rc<Pool>, local: Local, app: App, pass: Duration) {
     let batch_bytes = (SCRUB_BATCH_BLOCKS * BLOCK_BYTES) as u64;
     let batch_pause = Duration::from_nanos(batch_bytes * 1_000_000_000 / SCRUB_RATE_BYTES_PER_S);
@@ -45,7 +46,7 @@ pub(super) async fn scrub_primary(pool: Rc<Pool>, local: Local, app: App, pass: 
     }
 }
 
-/// Sleeps; `false`: the appliance stops.
+/// Sleeps. Returns `false` if the appliance stops.
 async fn sleep(local: &Local, app: &App, time: Duration) -> bool {
     let mut left = time;
     while !left.is_zero() {

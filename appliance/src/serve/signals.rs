@@ -1,9 +1,12 @@
-//! Signals: at once, whatever the appliance does.
+//! Handles signals at once, whatever the appliance is doing.
 //!
-//! **States:** starting → serving → stopping. While it starts (which may take long: a large pool, a slow archive) a signal ends the process, as a kill would, which every start is made for:
-//! what was not complete is finished or begun anew by the next one. While it serves, a signal asks for a clean stop. A second one during that ends the process.
+//! **States:** starting → serving → stopping. While the appliance starts (which may take long: a
+//! large pool, a slow archive), a signal ends the process as a kill would. Every start is made for
+//! that: the next one completes what was not complete, or begins it again. While the appliance
+//! serves, a signal requests a clean stop. A second signal during the stop ends the process.
 //!
-//! **Exit status:** 0 when it was stopped before it served and after a clean stop; 128 and the signal's number when a second signal ended it, and when a recovery was stopped.
+//! **Exit status:** 0 after a stop before it served and after a clean stop; 128 plus the signal's
+//! number after a second signal, and after a recovery was stopped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-/// What to do before a signal ends the process while it starts; its exit status.
+/// What to do before a signal ends the process during the start; returns the exit status.
 type OnStop = Box<dyn FnMut(i32) -> i32 + Send>;
 
 enum Phase {
@@ -20,13 +23,14 @@ enum Phase {
     Stopping(i32),
 }
 
-/// The signals of this process, taken by a thread of their own.
+/// The signals of this process, handled by a separate thread.
 pub(super) struct StopSignals {
     phase: Arc<Mutex<Phase>>,
 }
 
 impl StopSignals {
-    /// Takes the signals from here on. While the start lasts, one has `on_stop` run and the process end with the status that it gives.
+    /// Takes the signals from now on. During the start, a signal runs `on_stop` and ends the
+    /// process with the status that it returns.
     ///
     /// # Errors
     /// The system's.
@@ -36,7 +40,8 @@ impl StopSignals {
         let shared = Arc::clone(&phase);
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
-                // Held to the end of the process: nothing goes from starting to serving any more.
+                // Held until the process ends: the phase cannot change from starting to serving any
+                // more.
                 let mut phase = lock(&shared);
                 match &mut *phase {
                     Phase::Starting(on_stop) => std::process::exit(on_stop(signal)),
@@ -48,12 +53,12 @@ impl StopSignals {
         Ok(StopSignals { phase })
     }
 
-    /// The start is over.
+    /// Ends the starting phase.
     pub(super) fn serving(&self) {
         *lock(&self.phase) = Phase::Serving;
     }
 
-    /// The signal that asked for a stop.
+    /// The signal that requested a stop.
     pub(super) fn asked(&self) -> Option<i32> {
         match *lock(&self.phase) {
             Phase::Stopping(signal) => Some(signal),

@@ -1,4 +1,4 @@
-//! The reactor's thread of an appliance, from the opening of the pool to its close.
+//! The thread of an appliance's reactor, from opening the pool to closing it.
 
 use std::future::Future;
 use std::rc::Rc;
@@ -30,8 +30,8 @@ use crate::volume::{CreateVolume, Pool, PoolOptions, VolumeError};
 /// How long a stop waits for room on the device.
 const CLOSE_ROOM_WAIT: Duration = Duration::from_secs(5);
 
-/// Runs an appliance on the calling thread until it is told to stop. A new pool whose start fails is
-/// removed again, unless it is complete by then.
+/// Runs an appliance on the calling thread until it is asked to stop. If the start of a new pool
+/// fails, the pool is removed again, unless it is already complete.
 pub(super) fn run(
     config: &ApplianceConfig,
     device: OpenedDevice,
@@ -39,7 +39,7 @@ pub(super) fn run(
     handle: &SyncSender<ReactorHandle<App>>,
     started: &SyncSender<Started>,
 ) -> Result<(), ServeError> {
-    // Open, and so locked, until what was begun is removed.
+    // Kept open, and so locked, until an incomplete pool is removed.
     let (file, is_made) = match &device {
         OpenedDevice::File { file, is_made, .. } => (Some(Arc::clone(file)), *is_made),
         OpenedDevice::Memory { .. } => (None, false),
@@ -63,7 +63,7 @@ pub(super) fn run(
     result
 }
 
-/// As [`run`]; what a failed start has made of a pool stays.
+/// As [`run`], but whatever a failed start has made of a pool stays.
 fn run_device(
     config: &ApplianceConfig,
     device: OpenedDevice,
@@ -81,7 +81,7 @@ fn run_device(
     };
     let is_new = !matches!(&device, OpenedDevice::File { blank: false, .. });
     let device = make_device(device, config.memory_resident)?;
-    // The starter may have given up; the start goes on, and the stop flag ends it.
+    // The caller may have given up; the start continues, and the stop flag ends it.
     let _ = handle.send(reactor.handle());
     let (device, wake) = share(&local, device)?;
     let host_dma = DmaPool::new(config.host_memory_bytes);
@@ -123,7 +123,7 @@ fn run_device(
         TargetConfig { host_memory_bytes_max: config.host_memory_bytes, ..config.target.clone() };
     let target = Target::new(local.clone(), Rc::<Pool>::clone(&pool) as _, host_dma, target_config);
     add_pollers(&local, &pool, &target);
-    // Writes that wait for room need turns also when nobody asks for anything.
+    // Writes that wait for room need turns even if no events arrive.
     let seal_interval_ns = config.archive.as_ref().filter(|_| archive.is_some());
     look_often(&local, seal_interval_ns.map_or(0, |archive| archive.policy.seal_interval_ns));
     if !config.scrub_pass.is_zero() && matches!(config.backing, Backing::File { .. }) {
@@ -142,7 +142,7 @@ fn run_device(
     reactor.run(&app);
     app.take_target();
     target.shutdown();
-    // Whoever took the pool away wants no clean close.
+    // A caller that took the pool away does not want a clean close.
     if app.take_pool().is_some() {
         let closing = Rc::clone(&pool).close();
         reactor.run_until(&app, unless_starved(Rc::clone(&pool), closing))?;
@@ -151,7 +151,7 @@ fn run_device(
     Ok(())
 }
 
-/// Attaches the pool's archive, or has the pool wait for it.
+/// Attaches the pool's archive, or makes the pool wait for it.
 fn give_archive(
     config: &ApplianceConfig,
     archive: FoundArchive,
@@ -188,7 +188,7 @@ fn give_archive(
     Ok(away.begin(pool, file, &local, reactor.handle(), app)?)
 }
 
-/// What is known of the pool that was here.
+/// What the identity file says about the pool that was here.
 fn found_of(config: &ApplianceConfig) -> Result<Found, ServeError> {
     match &config.backing {
         Backing::File { path, .. } => identity::read(path),
@@ -211,7 +211,7 @@ fn make_device(device: OpenedDevice, memory_resident: bool) -> Result<Box<dyn Bd
     }
 }
 
-/// Makes the device shareable, and has its completions wake the reactor.
+/// Makes the device shareable; its completions wake the reactor.
 pub(super) fn share(
     local: &Local,
     device: Box<dyn Bdev>,
@@ -223,7 +223,8 @@ pub(super) fn share(
     Ok((SharedBdev::new(device), wake))
 }
 
-/// Closes the pool, but waits only so long for room: what is not written was not acknowledged.
+/// Closes the pool, but waits for room only for [`CLOSE_ROOM_WAIT`]: what is not written was not
+/// acknowledged.
 async fn unless_starved(
     pool: Rc<Pool>,
     closing: impl Future<Output = Result<(), VolumeError>>,
@@ -235,7 +236,7 @@ async fn unless_starved(
             return Poll::Ready(closed);
         }
         if pool.waits_for_room() {
-            // The time is looked at, which nothing else wakes this for.
+            // The elapsed time must be checked again, and nothing else wakes this task for that.
             context.waker().wake_by_ref();
             if starved_since.get_or_insert_with(Instant::now).elapsed() > CLOSE_ROOM_WAIT {
                 let reason = "the pool's device has no room for what was still to be written, none of which was acknowledged; the pool was not marked as cleanly closed, and the next start finds it all the same";
@@ -249,7 +250,7 @@ async fn unless_starved(
     .await
 }
 
-/// Adds the ways out to a pool that cannot be read.
+/// Adds the remedies to the error of a pool that cannot be read.
 fn explain(config: &ApplianceConfig, is_new: bool, source: VolumeError) -> ServeError {
     match &config.backing {
         Backing::File { path, .. } if !is_new => ServeError::PoolUnreadable { path: path.clone(), source },

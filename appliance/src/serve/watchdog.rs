@@ -1,18 +1,20 @@
-//! The watchdog of the pool's reactor: a turn that does not end within a bound ends the process, with a report of what the reactor was doing.
+//! The watchdog of the pool's reactor: if a turn does not end within a bound, it ends the process,
+//! with a report of what the reactor was doing.
 //!
-//! It is another thread that looks every [`LOOK_INTERVAL`]. A look counts for no more than twice that, however much time has passed since the one before: a process that was
-//! suspended, or a machine that was, has not been in one turn for so long.
+//! The watchdog runs on another thread and checks every [`LOOK_INTERVAL`]. One check counts for at
+//! most twice that, however much time has passed since the previous one: if the process or the
+//! machine was suspended, that time was not spent in one turn.
 
 use std::time::{Duration, Instant};
 
 use crate::reactor::{Doing, ReactorHandle};
 
-/// How often it looks.
+/// How often it checks.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// A turn that lasts longer is reported while it lasts.
+/// A turn that lasts longer than this is reported while it lasts.
 const ALARM: Duration = Duration::from_secs(2);
 
-/// What it has seen of a turn.
+/// What it has observed of the turn.
 pub(super) struct Watchdog {
     limit: Option<Duration>,
     looked: Instant,
@@ -21,26 +23,26 @@ pub(super) struct Watchdog {
     alarmed: bool,
 }
 
-/// What a look found.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It turns, or sleeps.
+    /// The reactor turns, or sleeps.
     Well,
-    /// The turn has lasted long, which has just been noticed.
+    /// The turn has just exceeded [`ALARM`].
     Slow,
-    /// It lasts on.
+    /// The turn still lasts, and has been reported.
     StillSlow,
-    /// Beyond the bound.
+    /// The turn has exceeded the limit.
     Stuck,
 }
 
 impl Watchdog {
-    /// A turn may last `limit`; `None`: for ever.
+    /// A turn may last `limit`; `None`: without a limit.
     pub(super) fn new(limit: Option<Duration>, now: Instant) -> Self {
         Watchdog { limit, looked: now, turn: None, lasted: Duration::ZERO, alarmed: false }
     }
 
-    /// Looks: `turn` names the turn that is under way, if one is.
+    /// Checks once: `turn` identifies the turn in progress, if there is one.
     pub(super) fn look(&mut self, turn: Option<u64>, now: Instant) -> Verdict {
         let passed = now.duration_since(self.looked).min(2 * LOOK_INTERVAL);
         self.looked = now;
@@ -66,7 +68,7 @@ impl Watchdog {
     }
 }
 
-/// What a reactor does, as far as another thread can tell.
+/// What a reactor is doing, as far as another thread can find out.
 pub(super) fn describe<S: 'static>(reactor: &ReactorHandle<S>) -> String {
     let doing = match reactor.doing() {
         Doing::Waiting => "waiting for events".to_owned(),
@@ -79,7 +81,7 @@ pub(super) fn describe<S: 'static>(reactor: &ReactorHandle<S>) -> String {
     let read =
         |file: &str| std::fs::read_to_string(format!("/proc/self/task/{thread}/{file}")).unwrap_or_default();
     let stat = read("stat");
-    // Behind the name, which may hold anything, in its parentheses.
+    // The state follows the thread's name, which is in parentheses and may contain any character.
     let state =
         stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).unwrap_or("?").to_owned();
     let (channel, call) = (read("wchan"), read("syscall"));

@@ -1,4 +1,5 @@
-//! Text for people, which every layer may use: sizes and times ([`units`]), tables and lists ([`table`]).
+//! Text for people, which every layer may use: sizes and times ([`units`]), tables and lists
+//! ([`table`]).
 
 pub mod table;
 pub mod units;

@@ -1,35 +1,36 @@
 //! Aligned text: tables with a heading line, and lists of names with values.
 //!
-//! **What fits:** on a terminal ([`fit_to`]) a table is as wide as the terminal. Text with spaces is
-//! wrapped first. If that is not enough, whole columns are left out, the last one first, and a line
-//! below the table names them: a cell is never cut, so no digit is lost. Without a terminal a table is
-//! as wide as it needs to be. Widths are those that a terminal shows, also of wide characters.
+//! **What fits:** on a terminal ([`fit_to`]) a table is at most as wide as the terminal. Text with
+//! spaces is wrapped first. If that is not enough, whole columns are left out, the last one first,
+//! and a line below the table names them. A cell is never cut, so no digit is lost. Without a
+//! terminal a table is as wide as it needs to be. Widths are counted in terminal columns, also for
+//! wide characters.
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Text is wrapped to no less than this, in columns of the terminal.
+/// Text is not wrapped to fewer terminal columns than this.
 const WRAP_MIN: usize = 24;
-/// Between two columns.
+/// The text between two columns.
 const SEPARATOR: &str = "  ";
 
-/// How wide the terminal is; not set: there is none.
+/// The width of the terminal; not set: there is none.
 static TERMINAL_COLUMNS: OnceLock<usize> = OnceLock::new();
 
-/// From now on tables fit a terminal of this width. Only the first call counts.
+/// From now on, tables fit a terminal of this width. Only the first call has an effect.
 pub(crate) fn fit_to(columns: usize) {
-    // Set twice only by tests of the program's entry; the first width stays.
+    // Only tests of the program's entry point set it twice; the first width stays.
     let _ = TERMINAL_COLUMNS.set(columns);
 }
 
-/// How wide the terminal is, if there is one.
+/// The width of the terminal, if there is one.
 pub(crate) fn terminal_columns() -> Option<usize> {
     TERMINAL_COLUMNS.get().copied()
 }
 
-/// A table; cells of a column are as wide as its widest.
+/// A table; each column is as wide as its widest cell.
 #[derive(Debug)]
 pub(crate) struct Table {
     headings: Vec<String>,
@@ -48,19 +49,19 @@ impl Table {
         table
     }
 
-    /// Adds a row; missing cells are empty, surplus ones are dropped.
+    /// Adds a row; missing cells are empty, surplus cells are dropped.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let mut cells: Vec<String> = cells.into_iter().map(|cell| printable(&cell)).collect();
         cells.resize(self.headings.len(), String::new());
         self.rows.push(cells);
     }
 
-    /// The text; `empty` instead when there are no rows.
+    /// The text; `empty` if there are no rows.
     pub(crate) fn render(&self, empty: &str) -> String {
         self.render_within(empty, terminal_columns())
     }
 
-    /// The text in lines of at most so many columns, as far as its first column allows.
+    /// The text in lines of at most this many columns, or wider if the first column needs it.
     fn render_within(&self, empty: &str, columns: Option<usize>) -> String {
         if self.rows.is_empty() {
             return format!("{empty}\n");
@@ -96,7 +97,7 @@ impl Table {
         !self.right_aligned[column] && self.rows.iter().any(|row| row[column].contains(' '))
     }
 
-    /// How wide a line is at least, with its text wrapped.
+    /// The minimum width of a line, with its text wrapped.
     fn least(&self, widths: &[usize]) -> usize {
         let least = |(column, width): (usize, &usize)| {
             if self.is_text(column) { (*width).min(WRAP_MIN) } else { *width }
@@ -104,7 +105,7 @@ impl Table {
         total(&widths.iter().enumerate().map(least).collect::<Vec<_>>())
     }
 
-    /// Makes columns of text narrower, as far as that is needed.
+    /// Narrows text columns as far as necessary.
     fn wrap_to(&self, widths: &mut [usize], columns: usize) {
         for column in (0..widths.len()).rev() {
             let too_much = total(widths).saturating_sub(columns);
@@ -114,7 +115,7 @@ impl Table {
         }
     }
 
-    /// A row: one line, or more where cells are wrapped.
+    /// Appends a row: one line, or more if cells are wrapped.
     fn render_row(&self, text: &mut String, row: &[String], widths: &[usize]) {
         let cells: Vec<Vec<String>> =
             row.iter().zip(widths).map(|(cell, width)| wrap(cell, *width)).collect();
@@ -134,12 +135,12 @@ impl Table {
     }
 }
 
-/// How wide a line of columns of these widths is.
+/// The width of a line with columns of these widths.
 fn total(widths: &[usize]) -> usize {
     widths.iter().sum::<usize>() + SEPARATOR.len() * widths.len().saturating_sub(1)
 }
 
-/// Names and values, one pair a line; on a terminal a long value goes on below itself.
+/// Names and values, one pair per line; on a terminal a long value continues below itself.
 pub(crate) fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> String {
     pairs_within(pairs, terminal_columns())
 }
@@ -147,7 +148,7 @@ pub(crate) fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> S
 fn pairs_within<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>, columns: Option<usize>) -> String {
     let pairs: Vec<_> = pairs.into_iter().collect();
     let widest = pairs.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
-    // The colon and two spaces come between.
+    // The colon and two spaces are between them.
     let indent = widest + 3;
     let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(indent).max(WRAP_MIN));
     let mut text = String::new();
@@ -162,7 +163,7 @@ fn pairs_within<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>, columns:
     text
 }
 
-/// The text in lines of at most `columns`, broken at spaces. A word that is wider stays whole.
+/// The text in lines of at most `columns`, broken at spaces. A wider word is not broken.
 pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     if width(text) <= columns {
         return vec![text.to_owned()];
@@ -181,13 +182,13 @@ pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// How many columns of a terminal a text takes.
+/// How many terminal columns a text takes.
 pub(crate) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// The text without what steers a terminal: names and labels come from elsewhere. Control characters,
-/// and those that change the direction of writing, are replaced.
+/// The text without characters that could control a terminal, because names and labels come from
+/// outside. Control characters and characters that change the direction of writing are replaced.
 fn printable(text: &str) -> String {
     let steers = |c: char| {
         c.is_control()

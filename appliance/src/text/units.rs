@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// A size in bytes; as text `4096`, `512MiB`, `1GiB`, in JSON also a number.
+/// A size in bytes; as text `4096`, `512MiB` or `1GiB`, in JSON also a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct SizeBytes(pub u64);
 
@@ -84,7 +84,8 @@ impl<'de> Deserialize<'de> for SizeBytes {
     }
 }
 
-/// The size in the largest unit that leaves at least 1, with one digit behind the point unless it is whole.
+/// The size in the largest unit that gives at least 1, with one digit after the point unless it is
+/// a whole number.
 impl fmt::Display for SizeBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.0;
@@ -98,7 +99,8 @@ impl fmt::Display for SizeBytes {
     }
 }
 
-/// A time in nanoseconds since the Unix epoch as RFC 3339 in UTC, to the millisecond; `-` for 0, which means that there is none.
+/// A time in nanoseconds since the Unix epoch as RFC 3339 in UTC, to the millisecond; `-` for 0,
+/// which means no time.
 pub fn format_time(time_ns: u64) -> String {
     if time_ns == 0 {
         return "-".to_owned();

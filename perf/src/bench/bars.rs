@@ -1,4 +1,4 @@
-//! What the benchmark's steps are judged by: ratios to their floors and to each other.
+//! The bars of the benchmark: ratios of its steps to their floors and to each other.
 
 use super::{BackingKind, Figures, FileFloor, TcpFloors};
 use crate::bar::{Bar, Bound};
@@ -7,11 +7,11 @@ use crate::load::LoadResult;
 
 /// The tail at depth 1: p99.99 over the median, at most.
 const TAIL_MAX: f64 = 5.0;
-/// Random writes over the sequential bandwidth of what is below, at least.
+/// Random writes over the sequential bandwidth of the backing, at least.
 const LOG_EFFICIENCY_MIN: f64 = 0.8;
-/// Random reads of a file-backed volume over the file's own, at least.
+/// Random reads of a file-backed volume over those of the file itself, at least.
 const FILE_READ_MIN: f64 = 0.9;
-/// Beside snapshots over without, at least.
+/// With snapshots over without, at least.
 const SNAPSHOT_LOSS_MIN: f64 = 0.97;
 /// The mean at depth 1 over that of the network alone, at most.
 const NETWORK_MAX: f64 = 1.25;
@@ -41,7 +41,7 @@ pub(super) fn of(figures: &Figures, tcp: &TcpFloors, file: Option<&FileFloor>) -
             load.latency.p50_us,
             file.is_none().then_some(Bound::AtMost(TAIL_MAX)),
         ));
-        // What the machine takes from both.
+        // The tail that the machine causes in both.
         let (tail_us, network_us) = (load.latency.p99_99_us, floor.latency.p99_99_us);
         bars.push(beside_network("p99.99 beside the network's", tail_us, network_us, None));
     }
@@ -152,7 +152,8 @@ pub(super) fn of(figures: &Figures, tcp: &TcpFloors, file: Option<&FileFloor>) -
     bars
 }
 
-/// The cost of sleeping when idle, at depth 1: the pair in the middle of those of an appliance that may sleep and of one that does not; `None` without any.
+/// The cost of sleeping when idle, at depth 1. Of the pairs of one appliance that may sleep and one
+/// that never does, the pair with the median ratio counts; `None` without pairs.
 pub(super) fn adaptive<'a>(pairs: impl Iterator<Item = (&'a LoadResult, &'a LoadResult)>) -> Option<Bar> {
     middle(pairs.map(|(adaptive, polling)| {
         Bar::over(
@@ -166,7 +167,7 @@ pub(super) fn adaptive<'a>(pairs: impl Iterator<Item = (&'a LoadResult, &'a Load
     }))
 }
 
-/// Of several rounds the one whose ratio is in the middle.
+/// Of several rounds, the one with the median ratio.
 fn middle(rounds: impl Iterator<Item = Bar>) -> Option<Bar> {
     let mut bars: Vec<Bar> = rounds.collect();
     bars.sort_by(|one, other| one.ratio.unwrap_or(0.0).total_cmp(&other.ratio.unwrap_or(0.0)));

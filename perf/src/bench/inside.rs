@@ -1,4 +1,4 @@
-//! What a benchmark asks of the appliance that it measures, on the appliance's own reactor.
+//! What a benchmark asks of the appliance under test, on the appliance's own reactor.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const SNAPSHOTS_TIMEOUT: Duration = Duration::from_mins(2);
 /// How long the appliance may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is done with all snapshots.
+/// What to do with all snapshots.
 #[derive(Clone, Copy)]
 pub(super) enum Snapshots {
     Create,
@@ -42,7 +42,8 @@ pub(super) fn manage_snapshots(appliance: &Appliance, what: Snapshots) -> Result
     made.map_err(|error| failed(error.to_string()))?.map_err(failed)
 }
 
-/// Where on its device the log ends, in bytes, as long as it has not used a slot again.
+/// The offset on the device at which the log ends, in bytes, provided that it has not reused a
+/// slot.
 pub(super) fn written_bytes(appliance: &Appliance) -> Result<u64, PerfError> {
     let end = appliance.handle().call(ANSWER_TIMEOUT, |app, reply| {
         reply.send(app.pool().map(|pool| {
@@ -57,7 +58,7 @@ pub(super) fn written_bytes(appliance: &Appliance) -> Result<u64, PerfError> {
     end.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }
 
-/// Sets how far a reader in order is read ahead of, in blocks.
+/// Sets how many blocks are read ahead of a sequential reader.
 pub(super) fn set_read_ahead(appliance: &Appliance, blocks: u64) -> Result<(), PerfError> {
     let done = appliance.handle().call(ANSWER_TIMEOUT, move |app, reply| {
         reply.send(app.pool().map(|pool| pool.set_read_ahead(blocks)));

@@ -1,12 +1,24 @@
-//! The benchmark: an appliance in this process, loaded over loopback, each figure beside its floor from the same run.
+//! The benchmark: an appliance in this process, loaded over loopback, with each figure beside its
+//! floor from the same run.
 //!
-//! For each backing: the volume is written in order until the log has gone round once, so that every read finds data and nothing is used for the first time; it is
-//! written and read in large commands; then 4 KiB random writes and reads at queue depths 1 and 32; then it is read in order again, on a file also at depth 1 without and with read-ahead in turns, and written at random without and
-//! beside 100 snapshots, in turns. At last an appliance that may sleep and one that never does do the steps at depth 1 in turns, for the cost
-//! of sleeping; what idling costs beside it. On a file `fio` reads the pool's own file at random, the appliance being stopped. What the steps come to beside each other and beside
-//! their floors is in the bars.
+//! The steps for each backing:
 //!
-//! Two cores are used: the appliance's reactor is pinned to one, the load to the other, and the floors of the network likewise.
+//! 1. The volume is written in order until the log has wrapped once, so that every read finds data
+//!    and no step measures the first use of memory or the device.
+//! 2. The volume is written and read sequentially, also in large commands.
+//! 3. 4 KiB random writes and reads run at queue depths 1 and 32.
+//! 4. The volume is read in order again; on a file also at depth 1, without and with read-ahead in
+//!    turns.
+//! 5. The volume is written at random on several connections, and without and with 100 snapshots in
+//!    turns.
+//!
+//! In memory, an appliance that may sleep and one that never does then run the steps at depth 1 in
+//! turns, which gives the cost of sleeping; the cost of idling is measured too. On a file, `fio`
+//! reads the pool's own file at random after the appliance is stopped. The ratios between steps,
+//! and between steps and floors, are in the bars.
+//!
+//! Two cores are used: the appliance's reactor is pinned to one, the load to the other, and the
+//! network floors likewise.
 
 mod bars;
 mod inside;
@@ -33,31 +45,33 @@ use crate::idle;
 use crate::load::{self, LoadConfig, LoadResult, Pattern};
 use crate::machine::{Machine, pinned, two_cores};
 
-/// Bytes of a command.
+/// Bytes per command.
 const COMMAND_BYTES: u32 = 4096;
 /// The queue depth that counts as loaded.
 const DEPTH_LOADED: u16 = 32;
-/// Commands that prepare the volume, and write the floor's file: their size in blocks and how many are in flight.
+/// Commands that prepare the volume and write the floor's file: their size in blocks, and how many
+/// are in flight.
 const SEQUENTIAL_BLOCKS: u32 = 32;
 const SEQUENTIAL_DEPTH: u16 = 8;
-/// Large commands: the most that a controller takes (MDTS) is 512 KiB, so a host's 1 MiB is two of them.
+/// Large commands: a controller accepts at most 512 KiB (MDTS), so a host's 1 MiB is two of them.
 const LARGE_BLOCKS: u32 = 128;
 const LARGE_DEPTH: u16 = 8;
-/// Snapshots beside which is written.
+/// How many snapshots there are during the random writes with snapshots.
 const SNAPSHOTS: usize = 100;
-/// How often an appliance that may sleep and one that never does take turns; the pair in the middle counts.
+/// How many rounds an appliance that may sleep and one that never does run in turns; the pair with
+/// the median ratio counts.
 const IDLE_POLICY_ROUNDS: usize = 3;
-/// Random writes without and beside snapshots take turns so often.
+/// How many rounds of random writes run without and with snapshots.
 const SNAPSHOT_ROUNDS: usize = 3;
-/// Reads in order without and with read-ahead take turns so often.
+/// How many rounds of reads in order run without and with read-ahead.
 const READ_AHEAD_ROUNDS: usize = 3;
-/// The blocks of a command of these.
+/// The sizes of these reads in blocks.
 const READ_AHEAD_COMMANDS: [u32; 2] = [1, SEQUENTIAL_BLOCKS];
-/// Connections where one does not bring enough commands.
+/// The number of connections if one does not send enough commands.
 const CONNECTIONS_MANY: u16 = 4;
-/// What they do.
+/// The patterns of the steps at depth 1.
 const DEPTH_1_PATTERNS: [Pattern; 2] = [Pattern::RandWrite, Pattern::RandRead];
-/// The shortest time for which idling is watched.
+/// The shortest time over which idling is measured.
 const IDLE_LEAST: Duration = Duration::from_secs(1);
 /// How long preparing a volume may take.
 const PREPARE_TIMEOUT: Duration = Duration::from_mins(5);
@@ -67,11 +81,11 @@ const PREPARE_TIMEOUT: Duration = Duration::from_mins(5);
 pub struct BenchConfig {
     /// Length of each step.
     pub step: Duration,
-    /// Where files for the file-backed part are made, and removed.
+    /// The directory in which files for the file-backed part are made, and removed.
     pub directory: PathBuf,
     /// Size of the volume in bytes, a multiple of 128 KiB; all of it is written first.
     pub volume_bytes: u64,
-    /// Size of the pool in bytes, at least 4 times the volume. In memory it takes as much memory.
+    /// Size of the pool in bytes, at least 4 times the volume. In memory it uses this much memory.
     pub pool_bytes: u64,
     /// Whether the memory-backed part is run.
     pub memory: bool,
@@ -79,7 +93,7 @@ pub struct BenchConfig {
     pub file: bool,
 }
 
-/// What a pool lives on.
+/// What a pool is stored on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackingKind {
@@ -95,13 +109,13 @@ pub enum BackingKind {
 pub enum Measure {
     /// The mean latency: the ratio is at least 1 and smaller is better.
     MeanLatency,
-    /// Operations a second: larger is better.
+    /// Operations per second: larger is better.
     Iops,
-    /// Bytes a second: larger is better.
+    /// Bytes per second: larger is better.
     Bandwidth,
 }
 
-/// A figure beside its floor.
+/// A figure and its floor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// What is compared.
@@ -115,24 +129,24 @@ pub struct Comparison {
 /// One step of the benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// What the pool lives on.
+    /// What the pool is stored on.
     pub backing: BackingKind,
-    /// What is special about it, empty for most.
+    /// What distinguishes the step; empty for most.
     pub name: String,
     /// The appliance's figures.
     pub load: LoadResult,
-    /// The floors beside them.
+    /// The floors it is compared with.
     pub floors: Vec<Comparison>,
 }
 
-/// The whole result; its JSON form is what `--json` writes.
+/// The whole result; `--json` writes its JSON form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BenchReport {
     /// Version of varve.
     pub version: String,
     /// The machine.
     pub machine: Machine,
-    /// Length of a step as asked, in seconds.
+    /// Requested length of a step, in seconds.
     pub step_seconds: f64,
     /// Size of the volume.
     pub volume_bytes: u64,
@@ -140,7 +154,7 @@ pub struct BenchReport {
     pub pool_bytes: u64,
     /// The steps, in the order in which they were run.
     pub steps: Vec<Step>,
-    /// What they come to beside each other and beside their floors.
+    /// The ratios between steps, and between steps and floors.
     pub bars: Vec<Bar>,
     /// What could not be measured, and why.
     #[serde(default)]
@@ -150,8 +164,8 @@ pub struct BenchReport {
 /// Runs the benchmark; `on_step` is called at the start of each step with its name.
 ///
 /// # Errors
-/// When an appliance does not start, a connection fails, or the system refuses a floor. Failed commands are counted in
-/// the results instead.
+/// An appliance does not start, a connection fails, or the system refuses a floor. Failed commands
+/// are counted in the results instead.
 pub fn run(config: &BenchConfig, mut on_step: impl FnMut(&str)) -> Result<BenchReport, PerfError> {
     let mut bench =
         Bench { config, on_step: &mut on_step, steps: Vec::new(), bars: Vec::new(), missing: Vec::new() };
@@ -187,10 +201,10 @@ pub fn run(config: &BenchConfig, mut on_step: impl FnMut(&str)) -> Result<BenchR
     })
 }
 
-/// What the file system gives.
+/// The floors of the file system.
 struct FileFloor {
     sequential_write: FloorResult,
-    /// As many bytes in flight as random writes have, in one command.
+    /// One command with as many bytes as the random writes have in flight.
     loaded_write: FloorResult,
     large_write: FloorResult,
     sequential_read: FloorResult,
@@ -215,7 +229,8 @@ impl Bench<'_> {
         (self.on_step)("floor of the file system");
         let path = directory.join("floor");
         let mut file = FloorFile::create(&path, self.config.pool_bytes)?;
-        // A pool's device has its blocks already, after the first time round.
+        // After the log has wrapped once, a pool's device has all its blocks allocated; the same
+        // must hold here.
         file.write_whole()?;
         let sequential_write = file.write(SEQUENTIAL_BLOCKS.into(), SEQUENTIAL_DEPTH.into(), step)?;
         let loaded_write = file.write(DEPTH_LOADED.into(), 1, step)?;
@@ -243,7 +258,7 @@ impl Bench<'_> {
     fn start(&self, backing: Backing, idle: IdlePolicy) -> Result<Appliance, PerfError> {
         let mut config = ApplianceConfig::new(backing, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         config.first_volume_bytes = Some(self.config.volume_bytes);
-        // First writes of fresh memory would measure the system's page faults.
+        // The first writes to fresh memory would measure the system's page faults.
         config.memory_resident = true;
         config.reactor.core = two_cores().map(|cores| cores.1);
         config.reactor.idle = idle;
@@ -257,7 +272,7 @@ impl Bench<'_> {
         }
     }
 
-    /// Writes the volume in order, until so many bytes are written.
+    /// Writes the volume in order until this many bytes are written.
     fn fill(base: &LoadConfig, len_bytes: u64) -> LoadConfig {
         LoadConfig {
             duration: PREPARE_TIMEOUT,
@@ -291,7 +306,8 @@ impl Bench<'_> {
                 tcp.sequential.push(self.tcp_floor(shape, depth)?);
             }
         }
-        // Once round the log, so that no step measures the first use of the device or of memory.
+        // Writes the log once around, so that no step measures the first use of the device or of
+        // memory.
         self.step(kind, "first round", &Self::fill(&base, config.pool_bytes), |_| Vec::new())?;
         let write = sequential(&base, Pattern::Write, SEQUENTIAL_BLOCKS, SEQUENTIAL_DEPTH);
         let write = self.step(kind, "", &write, |load| {
@@ -334,7 +350,7 @@ impl Bench<'_> {
         let written_bytes = written_bytes(&appliance)?;
         let scattered = self.step(kind, "after random writes", &read, |_| Vec::new())?;
         let mut in_order = Vec::new();
-        // Memory has no latency to hide, and an appliance on it reads nothing ahead.
+        // Memory has no latency to hide, so an appliance on memory reads nothing ahead.
         let rounds = if kind == BackingKind::Memory { 0 } else { READ_AHEAD_ROUNDS };
         for _ in 0..rounds {
             for blocks in READ_AHEAD_COMMANDS {
@@ -379,7 +395,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// What fio gets from the pool's own file, from the part of it that the volume's blocks were in.
+    /// What fio reaches on the pool's own file, in the part that held the volume's blocks.
     fn fio_floor(&mut self, path: &Path, end_bytes: u64) -> Option<FloorResult> {
         (self.on_step)("floor of fio");
         let (first, core) = (FIRST_SLOT_BLOCK * BLOCK_BYTES as u64, two_cores().map(|cores| cores.1));
@@ -388,7 +404,8 @@ impl Bench<'_> {
         fio::random_read(&reads).map_err(|error| self.missing.push(error.to_string())).ok()
     }
 
-    /// The steps at depth 1 in memory, on an appliance that may sleep and on one that never does, in turns: what the machine does for a while meets both.
+    /// The steps at depth 1 in memory, on an appliance that may sleep and on one that never does,
+    /// in turns, so that temporary load on the machine affects both.
     fn run_idle_policies(&mut self) -> Result<(), PerfError> {
         let mut rounds = Vec::new();
         for _ in 0..IDLE_POLICY_ROUNDS {
@@ -404,7 +421,7 @@ impl Bench<'_> {
     }
 
     fn run_depth_1(&mut self, idle: IdlePolicy, name: &str) -> Result<Vec<LoadResult>, PerfError> {
-        // As small as a pool of the volume may be: its memory is taken at each start.
+        // The smallest pool for the volume, because its memory is allocated at each start.
         let len_bytes = self.config.volume_bytes * POOL_PER_VOLUME;
         let appliance = self.start(Backing::Memory { len_bytes }, idle)?;
         let base = self.base(&appliance);
@@ -444,21 +461,22 @@ impl Bench<'_> {
     }
 }
 
-/// What loopback TCP gives: write and read at depth 1, then loaded; write and read of sequential commands, then of large ones.
+/// The floors of loopback TCP. `random`: write and read at depth 1, then write and read at depth
+/// 32; `sequential`: write and read of sequential commands, then of large ones.
 #[derive(Default)]
 struct TcpFloors {
     random: Vec<FloorResult>,
     sequential: Vec<FloorResult>,
 }
 
-/// What the steps on one backing came to.
+/// The results of the steps on one backing.
 struct Figures {
     kind: BackingKind,
     write: LoadResult,
     read: LoadResult,
     large_write: LoadResult,
     large_read: LoadResult,
-    /// Write at depth 1 and loaded, read at depth 1 and loaded.
+    /// Write at depth 1 and 32, read at depth 1 and 32.
     random: Vec<LoadResult>,
     /// Sequential reads after random writes.
     scattered: LoadResult,
@@ -466,7 +484,7 @@ struct Figures {
     in_order: Vec<(LoadResult, LoadResult)>,
     /// Random writes on several connections.
     many: LoadResult,
-    /// Random writes without and beside snapshots, in turns.
+    /// Random writes without and with snapshots, in turns.
     beside: Vec<(LoadResult, LoadResult)>,
     /// Random reads of the pool's own file.
     fio: Option<FloorResult>,
@@ -476,7 +494,7 @@ fn sequential(base: &LoadConfig, pattern: Pattern, blocks: u32, depth: u16) -> L
     LoadConfig { pattern, block_bytes: blocks * COMMAND_BYTES, queue_depth: depth, ..base.clone() }
 }
 
-/// At depth 1 the latency is what counts, under load the count of operations.
+/// At depth 1 latency counts; at a larger depth, operations per second.
 fn measure_at(depth: u16) -> Measure {
     if depth == 1 { Measure::MeanLatency } else { Measure::Iops }
 }
@@ -487,7 +505,7 @@ fn against(measure: Measure, load: &LoadResult, floor: &FloorResult) -> Comparis
         Measure::Iops => (load.iops, floor.iops),
         Measure::Bandwidth => (load.mib_per_second, floor.mib_per_second),
     };
-    // A step that got nothing done has no ratio; 0 keeps the JSON a number.
+    // If a step did nothing, it has no ratio; 0 keeps the JSON a number.
     let ratio = if base > 0.0 { value / base } else { 0.0 };
     Comparison { measure, floor: floor.clone(), ratio }
 }

@@ -1,4 +1,5 @@
-//! A file of the same file system, read and written through [`varve::bdev`] without the appliance: what the storage alone gives.
+//! The floor of the storage: reads and writes a file on the same file system through
+//! [`varve::bdev`], without the appliance.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,25 +17,25 @@ use crate::spin::Spin;
 /// DMA memory of a floor, in bytes: 64 commands of 1 MiB.
 const DMA_BYTES: usize = 64 << 20;
 
-/// How the whole of a file is written before it is measured.
+/// How the whole file is written before it is measured.
 const WHOLE_COMMAND_BLOCKS: u64 = 256;
 const WHOLE_DEPTH: usize = 8;
 const WHOLE_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// A file to measure, removed by whoever owns its directory.
+/// A file to measure. The owner of its directory removes it.
 pub struct FloorFile {
     device: Box<dyn Bdev>,
     dma: DmaPool,
     rng: Rng,
-    /// Blocks that were written, from the start on.
+    /// Blocks that were written, counted from the start of the file.
     written_blocks: u64,
 }
 
 impl FloorFile {
-    /// Makes a sparse file of `len_bytes` (at least 1 MiB), as a new pool's file is.
+    /// Creates a sparse file of `len_bytes` (at least 1 MiB), like a new pool's sparse file.
     ///
     /// # Errors
-    /// When it cannot be made or opened.
+    /// The file cannot be created or opened.
     pub fn create(path: &Path, len_bytes: u64) -> Result<Self, PerfError> {
         let len_blocks = (len_bytes / BLOCK_BYTES as u64).max(256);
         let options = FileOptions { create_len_blocks: Some(len_blocks), ..FileOptions::default() };
@@ -47,18 +48,19 @@ impl FloorFile {
         self.device.info().kind
     }
 
-    /// Writes all of it once, so that the file system has given it its blocks.
+    /// Writes all of it once, so that the file system has allocated its blocks.
     ///
     /// # Errors
-    /// When a write fails.
+    /// A write that failed.
     pub fn write_whole(&mut self) -> Result<(), PerfError> {
         self.write_until(WHOLE_COMMAND_BLOCKS, WHOLE_DEPTH, WHOLE_TIMEOUT, true).map(|_| ())
     }
 
-    /// Writes sequentially from the start, `command_blocks` at a time, `depth` in flight (1 to 64), for `duration`, again and again.
+    /// Writes sequentially for `duration`, `command_blocks` at a time, with `depth` (1 to 64) in
+    /// flight, and starts again at the beginning after the end.
     ///
     /// # Errors
-    /// When a write fails.
+    /// A write that failed.
     pub fn write(
         &mut self,
         command_blocks: u64,
@@ -97,19 +99,20 @@ impl FloorFile {
         Ok(FloorResult::new(what, elapsed.as_secs_f64(), bytes, recorder.latency()))
     }
 
-    /// Reads single blocks at random among those that were written, `depth` in flight (1 to 64), for `duration`.
+    /// Reads single blocks at random among those that were written for `duration`, with `depth` (1
+    /// to 64) in flight.
     ///
     /// # Errors
-    /// When a read fails.
+    /// A read that failed.
     pub fn random_read(&mut self, depth: usize, duration: Duration) -> Result<FloorResult, PerfError> {
         let (blocks, mut rng) = (self.written_blocks.max(1), self.rng.clone());
         self.read("random", 1, depth, duration, move || rng.below(blocks))
     }
 
-    /// Reads what was written in order, again and again, `command_blocks` at a time.
+    /// Reads what was written in order, `command_blocks` at a time, repeatedly.
     ///
     /// # Errors
-    /// When a read fails.
+    /// A read that failed.
     pub fn sequential_read(
         &mut self,
         command_blocks: u64,
@@ -150,7 +153,8 @@ impl FloorFile {
     }
 }
 
-/// Keeps `depth` commands in flight. `next` makes a command, from one that completed if there is one; `None` ends it.
+/// Keeps `depth` commands in flight. `next` makes a command, from a completed one if there is one;
+/// `None` ends the run.
 fn drive(
     device: &mut dyn Bdev,
     depth: usize,

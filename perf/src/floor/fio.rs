@@ -1,4 +1,4 @@
-//! What `fio` gets from a file: the floor that everybody can repeat.
+//! The floor that everybody can repeat: what `fio` reaches on a file.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,32 +10,32 @@ use super::FloorResult;
 use crate::error::PerfError;
 use crate::latency::Latency;
 
-/// The ways to read that are tried, the first that works counts.
+/// The I/O engines, in the order in which they are tried; the first that works counts.
 const ENGINES: [&str; 2] = ["io_uring", "libaio"];
-/// Bytes of a command.
+/// Bytes per command.
 const BLOCK_BYTES: u64 = 4096;
 
-/// What is to be read, and how.
+/// What to read, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Reads<'a> {
     /// The file.
     pub path: &'a Path,
-    /// Where the part of it begins, in bytes.
+    /// Where the range to read begins, in bytes.
     pub first: u64,
-    /// Where that ends.
+    /// Where it ends, in bytes.
     pub end: u64,
     /// Commands in flight.
     pub depth: u16,
-    /// For how long.
+    /// How long to read.
     pub duration: Duration,
-    /// The core to stay on.
+    /// The core to pin fio to.
     pub core: Option<usize>,
 }
 
-/// Reads blocks of 4 KiB at random, past the system's cache.
+/// Reads blocks of 4 KiB at random, bypassing the page cache.
 ///
 /// # Errors
-/// Without `fio`, or when it fails.
+/// `fio` is not installed, or fails.
 pub fn random_read(reads: &Reads<'_>) -> Result<FloorResult, PerfError> {
     let mut result = Err(failed("no way to read was tried".to_owned()));
     for engine in ENGINES {
@@ -50,7 +50,7 @@ pub fn random_read(reads: &Reads<'_>) -> Result<FloorResult, PerfError> {
 fn run(reads: &Reads<'_>, engine: &str) -> Result<FloorResult, PerfError> {
     let Reads { path, first, end, depth, duration, core } = *reads;
     let mut fio = Command::new("fio");
-    // A colon would separate the names of two files.
+    // fio would take an unescaped colon as a separator between two file names.
     let name = path.display().to_string().replace(':', "\\:");
     fio.args(["--name=floor", "--readonly", "--allow_file_create=0", "--rw=randread", "--bs=4k"])
         .args(["--direct=1", "--norandommap", "--time_based", "--thread", "--output-format=json"])
@@ -81,7 +81,8 @@ fn failed(reason: String) -> PerfError {
     PerfError::Floor { what: "fio".to_owned(), reason }
 }
 
-/// The part of fio's JSON that is used. Times in `runtime` are in milliseconds, in `lat_ns` and `clat_ns` in nanoseconds.
+/// The part of fio's JSON that is used. Times in `runtime` are in milliseconds, those in `lat_ns`
+/// and `clat_ns` in nanoseconds.
 #[derive(Deserialize)]
 struct Output {
     jobs: Vec<Job>,
@@ -110,7 +111,7 @@ struct Spread {
 }
 
 fn parse(text: &str, what: String) -> Result<FloorResult, PerfError> {
-    // Notes may stand before it.
+    // There may be messages before the JSON.
     let json = text.find('{').map_or("", |at| &text[at..]);
     let output: Output = serde_json::from_str(json)
         .map_err(|error| failed(format!("its output is not understood: {error}")))?;
@@ -127,7 +128,7 @@ fn parse(text: &str, what: String) -> Result<FloorResult, PerfError> {
         p99_us: at("99.000000"),
         p99_9_us: at("99.900000"),
         p99_99_us: at("99.990000"),
-        // fio does not tell.
+        // fio does not report it.
         p99_999_us: 0.0,
         max_us: read.lat_ns.max / 1000.0,
     };

@@ -1,4 +1,4 @@
-//! This machine's own limits, all in one list: network, memory, storage, compression.
+//! All limits of this machine in one list: network, memory, storage, compression.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -17,16 +17,16 @@ use crate::load::{self, Device, LoadConfig, Pattern, Target};
 use crate::machine::{Machine, pinned, two_cores};
 use crate::rng::Rng;
 
-/// Works for so long; how fast it was.
+/// Works for the given time and reports how fast it was.
 type Work = fn(Duration) -> FloorResult;
 
 /// Sizes of commands, in bytes.
 const SMALL: u32 = 4 << 10;
 const MEDIUM: u32 = 128 << 10;
 const LARGE: u32 = 1 << 20;
-/// Bytes that are compressed: half of each block does not compress.
+/// Bytes to compress; half of each block does not compress.
 const ZSTD_BYTES: usize = 64 << 20;
-/// The level that the archive has.
+/// The archive's default level.
 const ZSTD_LEVEL: u8 = 3;
 
 /// What to measure.
@@ -43,7 +43,7 @@ pub struct Options {
     pub size: SizeBytes,
 }
 
-/// All limits.
+/// The limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Version of varve.
@@ -59,7 +59,7 @@ pub struct Report {
 /// Measures everything; `on_step` is called at the start of each step with its name.
 ///
 /// # Errors
-/// When the system refuses sockets, threads or files. Without `zstd` its line is missing.
+/// The system refuses sockets, threads or files. Without `zstd` only its line is missing.
 pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, PerfError> {
     let step = Duration::from_secs_f64(options.seconds);
     let mut floors = Vec::new();
@@ -107,7 +107,8 @@ fn device(
         cores: two_cores().map(|cores| cores.0).into_iter().collect(),
         ..LoadConfig::of(Target::Bdev(device), Pattern::Write)
     };
-    // All of it is written first: later steps read and write what has its place on the device.
+    // All of it is written first, so that later steps use blocks that are already allocated on the
+    // device.
     let whole = LoadConfig {
         block_bytes: LARGE,
         queue_depth: 8,

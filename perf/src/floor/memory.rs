@@ -1,4 +1,5 @@
-//! What this machine's memory and one core give: copying and checksumming blocks, and both as a log must do them.
+//! The floors of this machine's memory and one core: copying and checksumming blocks, and both as a
+//! log must do them.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,12 @@ use crate::latency::Latency;
 use crate::rng::Rng;
 
 const BLOCK_BYTES: usize = 4096;
-/// Blocks between two looks at the clock.
+/// Blocks between two reads of the clock.
 const BATCH: usize = 256;
-/// Larger than the caches of a core, so that blocks come from memory as a host's do.
+/// Larger than a core's caches, so that blocks come from memory, as a host's do.
 const AREA_BYTES: usize = 64 << 20;
 
-/// Work on one block: where it comes from, where it may go.
+/// Work on one block: its source, and its destination.
 type Work = fn(&[u8], &mut [u8]) -> u32;
 
 /// Copies blocks of 4 KiB.
@@ -25,12 +26,12 @@ pub fn copy(duration: Duration) -> FloorResult {
     })
 }
 
-/// Takes the CRC32C of blocks of 4 KiB.
+/// Computes the CRC32C of blocks of 4 KiB.
 pub fn checksum(duration: Duration) -> FloorResult {
     measure("CRC32C of 4 KiB blocks on one core", duration, |from, _| crc32c(from))
 }
 
-/// Copies blocks of 4 KiB and takes the CRC32C of the copies: what every append must do at least.
+/// Copies blocks of 4 KiB and computes the CRC32C of the copies: the minimum work of every append.
 pub fn copy_and_checksum(duration: Duration) -> FloorResult {
     measure("memory copy and CRC32C of 4 KiB blocks on one core", duration, |from, to| {
         to.copy_from_slice(from);

@@ -10,16 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::latency::Latency;
 
-/// What a floor came to.
+/// The result of a floor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FloorResult {
     /// What was measured, in words.
     pub what: String,
     /// How long it took.
     pub seconds: f64,
-    /// Operations a second.
+    /// Operations per second.
     pub iops: f64,
-    /// Bytes of payload a second, in MiB.
+    /// Payload per second, in MiB.
     pub mib_per_second: f64,
     /// Latencies of the operations.
     pub latency: Latency,

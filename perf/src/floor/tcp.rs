@@ -1,7 +1,8 @@
-//! Loopback TCP between two threads with messages of the sizes that `NVMe`/TCP sends: what the network alone costs.
+//! The floor of the network: loopback TCP between two threads, with messages of the sizes that
+//! `NVMe`/TCP sends.
 //!
-//! Both threads poll without sleeping, as the load and a busy appliance do (`spin`). At a depth above 1 both sides move as many
-//! messages with one system call as there are.
+//! Both threads poll without sleeping, as the load and a busy appliance do (`spin`). At a depth
+//! above 1, both sides move as many messages per system call as are ready.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -14,7 +15,7 @@ use crate::latency::Recorder;
 use crate::machine::{pinned, two_cores};
 use crate::spin::Spin;
 
-/// Room for messages that arrive together, in bytes.
+/// Buffer for messages that arrive together, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// The messages of one command.
@@ -31,29 +32,32 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// A write: capsule (72) with data one way, response capsule (24) the other.
+    /// A write: a capsule (72 bytes) with data in one direction, a response capsule (24 bytes) in
+    /// the other.
     pub fn write(payload_bytes: usize) -> Self {
         Shape { name: "write", request_bytes: 72 + payload_bytes, response_bytes: 24, payload_bytes }
     }
 
-    /// A read: capsule (72) one way, data PDU (24 and the data) the other; it carries the success with it.
+    /// A read: a capsule (72 bytes) in one direction, a data PDU (24 bytes and the data) in the
+    /// other, which also carries the success status.
     pub fn read(payload_bytes: usize) -> Self {
         Shape { name: "read", request_bytes: 72, response_bytes: 24 + payload_bytes, payload_bytes }
     }
 }
 
-/// Exchanges messages for `duration`, `depth` requests (1 to 1024) in flight.
+/// Exchanges messages for `duration`, with `depth` requests (1 to 1024) in flight.
 ///
 /// # Errors
-/// When the system gives no sockets or threads.
+/// The system provides no sockets or threads.
 pub fn measure(shape: Shape, depth: usize, duration: Duration) -> Result<FloorResult, PerfError> {
     exchange(shape, depth, duration, move |stream| respond(stream, shape)).map(|(result, ())| result)
 }
 
-/// The same with another responder, which answers on the non-blocking socket it is given until the other side closes; and what that returned.
+/// The same with another responder, which answers on the given non-blocking socket until the other
+/// side closes; also returns the responder's result.
 ///
 /// # Errors
-/// When the system gives no sockets or threads; the responder's.
+/// The system provides no sockets or threads; the responder's.
 pub(crate) fn exchange<T: Send + 'static>(
     shape: Shape,
     depth: usize,
@@ -76,7 +80,7 @@ pub(crate) fn exchange<T: Send + 'static>(
         .map_err(PerfError::io("start a thread"))?;
     let result =
         pinned(cores.map(|cores| cores.0), || request(stream, shape, depth.clamp(1, 1024), duration));
-    // A responder that failed says why; the other side only saw the end of the connection.
+    // A failed responder reports the cause; the other side saw only the end of the connection.
     let responded = responder.join().map_err(|_| PerfError::ThreadEnded)?;
     let responded = responded.map_err(PerfError::io("answer messages over loopback"))?;
     let (recorder, elapsed) = result.map_err(PerfError::io("exchange messages over loopback"))?;
@@ -152,7 +156,7 @@ fn request(
     }
 }
 
-/// What is there; `None` when there is nothing, 0 bytes at the end of the stream.
+/// Reads what is available; `None` if there is nothing, 0 bytes at the end of the stream.
 pub(crate) fn read_some(stream: &mut TcpStream, into: &mut [u8]) -> std::io::Result<Option<usize>> {
     loop {
         match stream.read(into) {
@@ -164,7 +168,7 @@ pub(crate) fn read_some(stream: &mut TcpStream, into: &mut [u8]) -> std::io::Res
     }
 }
 
-/// Writes what the socket takes.
+/// Writes as much as the socket accepts.
 fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<usize> {
     if bytes.is_empty() {
         return Ok(0);

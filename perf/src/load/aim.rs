@@ -1,4 +1,4 @@
-//! What the next command does, and where.
+//! Chooses what the next command does, and which block it addresses.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ pub enum Pattern {
 }
 
 impl Pattern {
-    /// The name, as fio has it.
+    /// The name that fio uses.
     pub fn name(self) -> &'static str {
         match self {
             Pattern::Read => "read",
@@ -39,22 +39,22 @@ impl Pattern {
         matches!(self, Pattern::RandRead | Pattern::RandWrite | Pattern::RandRw)
     }
 
-    /// Whether commands of it may change what is stored.
+    /// Whether its commands may change what is stored.
     pub fn writes(self) -> bool {
         !matches!(self, Pattern::Read | Pattern::RandRead)
     }
 }
 
-/// Which blocks random commands want.
+/// How random commands choose their blocks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Access {
-    /// Each as likely as every other.
+    /// Every block with the same probability.
     #[default]
     Uniform,
     /// By Zipf's law.
     Zipf {
-        /// Its exponent: 0.99 is usual; the larger, the fewer blocks get most commands.
+        /// Its exponent: 0.99 is usual; the larger it is, the fewer blocks get most commands.
         theta: f64,
     },
 }
@@ -62,19 +62,19 @@ pub enum Access {
 /// What a command does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It reads.
+    /// A read.
     Read,
-    /// It writes.
+    /// A write.
     Write,
-    /// It trims.
+    /// A trim.
     Trim,
 }
 
 impl Kind {
-    /// All of them, in the order of their numbers.
+    /// All kinds, in the order of their numbers.
     pub const ALL: [Kind; 3] = [Kind::Read, Kind::Write, Kind::Trim];
 
-    /// A name.
+    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Read => "read",
@@ -93,7 +93,7 @@ pub(super) struct Choice {
     pub(super) trim_percent: u8,
 }
 
-/// The commands of one connection; places are in commands.
+/// The commands of one connection; positions are counted in commands.
 pub(super) struct Aim {
     choice: Choice,
     part: Range<u64>,
@@ -112,7 +112,7 @@ impl Aim {
         Aim { choice, next: part.start, part, zipf }
     }
 
-    /// Whether a pattern gives each connection a part of its own.
+    /// Whether a pattern gives each connection its own part of the range.
     pub(super) fn is_divided(pattern: Pattern) -> bool {
         !pattern.is_random()
     }
@@ -134,7 +134,8 @@ impl Aim {
             Pattern::Write | Pattern::RandWrite => false,
             Pattern::RandRw => rng.below(100) < u64::from(self.choice.read_percent),
         };
-        // No number is drawn where nothing depends on it: the same seed gives the same places as without trims.
+        // No number is drawn if nothing depends on it, so the same seed gives the same positions as
+        // without trims.
         let kind = match self.choice.trim_percent {
             _ if reads => Kind::Read,
             0 => Kind::Write,

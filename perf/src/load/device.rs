@@ -1,4 +1,4 @@
-//! A load's port on a block device, without network or log.
+//! A port to a block device, without network or log.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::aim::Kind;
 use super::port::{Command, Done, Port};
 use crate::error::PerfError;
 
-/// A device, and the memory of its commands.
+/// A device, and the memory for its commands.
 pub(super) struct DevicePort {
     device: Box<dyn Bdev>,
     dma: DmaPool,
@@ -21,7 +21,7 @@ impl DevicePort {
     /// A port with memory for `queue_depth` commands of `block_bytes`.
     pub(super) fn new(device: Box<dyn Bdev>, queue_depth: u16, block_bytes: u32) -> Self {
         let bytes = usize::from(queue_depth) * (block_bytes as usize).next_power_of_two();
-        // One arena more, for classes that do not share.
+        // One arena more, because size classes do not share arenas.
         DevicePort { device, dma: DmaPool::new(bytes + (64 << 20)), completions: Vec::new() }
     }
 }

@@ -1,6 +1,8 @@
-//! A load's port on a log, without network, volumes or index: appends with their checksums and entries, in shared records.
+//! A port to a log, without network, volumes or index: appends with their checksums and entries, in
+//! shared records.
 //!
-//! Nothing appended is live, so segments are used again as the log goes round and a load may last as long as it likes. There is nothing to read back.
+//! Nothing that is appended is live, so segments are reused as the log wraps, and a load may last
+//! for any time. There is nothing to read back.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,10 +25,10 @@ const DMA_BYTES: usize = 256 << 20;
 /// The image that all blocks belong to.
 const IMAGE: ImageId = ImageId(1);
 
-/// A log of its own.
+/// A separate log.
 pub(super) struct LogPort {
     log: Log,
-    /// Commands that are appended, and the position of the last block of each.
+    /// Commands that were appended, and the LSN of each one's last block.
     waiting: VecDeque<(Lsn, u32)>,
 }
 

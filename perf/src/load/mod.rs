@@ -1,11 +1,13 @@
-//! Load: on volumes over `NVMe`/TCP, on a block device, or on a log without network. The threads that drive it never sleep, so
-//! what is timed is what is loaded.
+//! Runs a load on volumes over `NVMe`/TCP, on a block device, or on a log without network. The
+//! threads that drive it never sleep, so what is timed is the loaded target alone.
 //!
-//! **Closed** (the default): a completed command makes room for the next; latency counts from submission to completion, so when
-//! the appliance stalls fewer commands see it than an open load would send. **Open** (a rate): commands are meant to start at an even beat, and latency counts
+//! **Closed** (the default): a completed command makes room for the next; latency counts from
+//! submission to completion. So if the appliance stalls, fewer commands are affected than in an
+//! open load. **Open** (a rate): commands are meant to start at a constant rate, and latency counts
 //! from that moment (`pace`), whether or not there was room.
 //!
-//! Each thread (`worker`) has connections (`port`) of its own. What it counts goes to the calling thread by interval (`tally`).
+//! Each thread (`worker`) has its own connections (`port`). It sends its counts to the calling
+//! thread, interval by interval (`tally`).
 
 mod aim;
 mod device;
@@ -43,7 +45,7 @@ use port::Port;
 use tally::Collector;
 use worker::{Orders, Outcome, Seat, Worker};
 
-/// How often the calling thread looks after keep-alives, at least.
+/// How often the calling thread checks keep-alives, at least.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A load.
@@ -53,7 +55,7 @@ pub struct LoadConfig {
     pub target: Target,
     /// What the commands do.
     pub pattern: Pattern,
-    /// Which blocks random commands want.
+    /// How random commands choose their blocks.
     pub access: Access,
     /// For [`Pattern::RandRw`]: how many of 100 commands read.
     pub read_percent: u8,
@@ -61,29 +63,31 @@ pub struct LoadConfig {
     pub trim_percent: u8,
     /// What is written compresses to 1 / this, 1 to 100.
     pub compress_ratio: f64,
-    /// Bytes of a command: blocks of the namespace, up to what the controller takes.
+    /// Bytes of a command: a multiple of the namespace's block size, up to what the controller
+    /// accepts.
     pub block_bytes: u32,
     /// Commands in flight on each connection, 1 to 1023.
     pub queue_depth: u16,
     /// Connections to each volume: I/O queues of one controller.
     pub connections: u16,
-    /// Threads among which the connections are shared out; not more than there are connections. On a device or a log: each thread has a handle of its own.
+    /// Threads over which the connections are distributed; not more than there are connections. On
+    /// a device or a log, each thread has its own handle.
     pub threads: u16,
-    /// Cores that the threads are pinned to, in turns; empty: they are not.
+    /// Cores that the threads are pinned to, in rotation; empty: not pinned.
     pub cores: Vec<usize>,
-    /// Commands a second of all threads; `None`: as fast as they complete.
+    /// Commands per second of all threads together; `None`: as fast as they complete.
     pub rate: Option<f64>,
-    /// Whether what is written is stamped, and what is read checked.
+    /// Whether written blocks are stamped, and read blocks checked.
     pub verify: bool,
     /// The load ends after this long...
     pub duration: Duration,
-    /// ... or when it has submitted so many bytes.
+    /// ... or after it has submitted this many bytes.
     pub bytes_max: Option<u64>,
-    /// The load stays in the first so many bytes of each volume; `None`: all of it.
+    /// The load uses only the first bytes of each volume, this many; `None`: all of it.
     pub range_bytes: Option<u64>,
-    /// Length of the intervals of the time line.
+    /// Length of the intervals of the timeline.
     pub interval: Duration,
-    /// Of the random numbers.
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
@@ -118,12 +122,12 @@ impl LoadConfig {
     }
 }
 
-/// How a load goes, at the end of each interval.
+/// The state of a load at the end of each interval.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
     /// Since the start.
     pub elapsed: Duration,
-    /// What the interval came to.
+    /// The figures of the interval.
     pub slice: &'a Slice,
     /// Its histograms.
     pub interval: &'a Interval,
@@ -131,19 +135,19 @@ pub struct Progress<'a> {
     pub failures: u64,
 }
 
-/// A finished load: what is said of it, and its histograms.
+/// A finished load: its figures and its histograms.
 #[derive(Debug, Clone)]
 pub struct Finished {
-    /// What is said of it.
+    /// The figures.
     pub result: LoadResult,
-    /// The histograms behind it.
+    /// The histograms they are derived from.
     pub recorders: Recorders,
 }
 
 /// Runs a load to its end; `progress` is called at the end of each interval.
 ///
 /// # Errors
-/// When the connection fails. Commands that fail are counted, not errors.
+/// The connection fails. Commands that fail are counted and are not errors.
 pub fn run(config: &LoadConfig, progress: impl FnMut(Progress<'_>)) -> Result<LoadResult, PerfError> {
     Ok(run_recorded(config, progress)?.result)
 }
@@ -165,10 +169,11 @@ pub fn run_recorded(
     target::run(config, &mut progress)
 }
 
-/// What makes the seats of one thread, in that thread.
+/// Creates the seats of one thread, on that thread.
 type Build<'a, P> = Box<dyn FnOnce() -> Result<Vec<Seat<P>>, PerfError> + Send + 'a>;
 
-/// Runs a thread for each of `builds`; `housekeeping` is called now and then meanwhile.
+/// Runs a thread for each of `builds`, and calls `housekeeping` at least every
+/// [`HOUSEKEEPING_INTERVAL`] meanwhile.
 fn drive<P: Port>(
     config: &LoadConfig,
     builds: Vec<Build<'_, P>>,
@@ -211,11 +216,11 @@ fn drive<P: Port>(
                 scope.spawn(move || {
                     pinned(core, || {
                         let seats = build();
-                        // All begin together; also a thread that cannot is waited for.
+                        // All threads begin together; a thread whose build failed waits here too.
                         barrier.wait();
                         let start: Instant = *start.get_or_init(Instant::now);
                         Worker::new(orders, seats?, start).run(|interval| {
-                            // Where nobody listens any more the load has failed.
+                            // If the receiver is gone, the load has failed.
                             let _ = sender.send(interval);
                         })
                     })

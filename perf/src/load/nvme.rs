@@ -1,4 +1,4 @@
-//! A load's port over `NVMe`/TCP: one I/O queue of our own host.
+//! A port over `NVMe`/TCP: one I/O queue of our own host.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::spin::Spin;
 /// An I/O queue whose geometry is set.
 pub(super) struct NvmePort {
     pub(super) queue: Queue,
-    /// The thread has a core of its own, and keeps it while it looks.
+    /// Whether the thread has its own core, and so does not yield while it polls.
     pub(super) keeps_core: bool,
 }
 
@@ -31,7 +31,7 @@ impl Port for NvmePort {
     }
 
     fn poll(&mut self, spin: Duration, done: &mut dyn FnMut(Done<'_>)) -> Result<usize, PerfError> {
-        // The host's own way of spinning gives the core away after each empty look.
+        // The host's own spinning yields the core after each empty poll.
         let wait = if spin.is_zero() || self.keeps_core { Wait::Now } else { Wait::Spin(spin) };
         let deadline = Instant::now() + spin;
         let mut looks = Spin::new();

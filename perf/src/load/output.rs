@@ -1,8 +1,10 @@
-//! A load's histograms as files: what the `HdrHistogram` tools read, and pictures.
+//! Writes a load's histograms to files: in the formats of the `HdrHistogram` tools, and as charts.
 //!
-//! - `.hgrm`: the percentile distribution of the Java tools and of the online plotter, in microseconds;
-//! - the interval log, format 1.3, V2 histograms deflated in base64, in nanoseconds: for each interval one line of all commands and, where a load does more
-//!   than one thing, one of each kind with a tag.
+//! - `.hgrm`: the percentile distribution of the Java tools and of the online plotter, in
+//!   microseconds;
+//! - the interval log, format 1.3, V2 histograms deflated in base64, in nanoseconds: one line per
+//!   interval for all commands and, if a load has more than one kind of command, one tagged line
+//!   for each kind.
 
 use std::io::{self, Write};
 use std::time::SystemTime;
@@ -17,10 +19,10 @@ use super::tally::{Interval, Recorders, Slice};
 use crate::chart::{Axis, Chart, Line, Scale, svg};
 use crate::latency::Recorder;
 
-/// Histograms are in nanoseconds, the columns for people are not.
+/// Histograms are in nanoseconds; the columns for people are not.
 const NS_PER_US: f64 = 1e3;
 const NS_PER_MS: f64 = 1e6;
-/// Steps for each halving of what is left to 100 %, as the Java tools have it.
+/// Steps for each halving of the distance to 100 %, as in the Java tools.
 const TICKS_PER_HALF: u32 = 5;
 
 /// Writes a percentile distribution.
@@ -60,7 +62,7 @@ pub struct IntervalLog<'a, W: Write> {
 }
 
 impl<'a, W: Write> IntervalLog<'a, W> {
-    /// Writes the head; `start` is the start of the load.
+    /// Writes the header; `start` is the start of the load.
     ///
     /// # Errors
     /// The writer's.
@@ -110,7 +112,8 @@ pub fn used(recorders: &Recorders) -> Vec<Kind> {
     Kind::ALL.into_iter().filter(|&kind| recorders.of(kind).count() > 0).collect()
 }
 
-/// The latency distribution as an SVG document: percentiles along a logarithmic axis of nines, one line for each kind of command.
+/// The latency distribution as an SVG document: percentiles along a logarithmic axis of nines, one
+/// line for each kind of command.
 pub fn distribution_svg(title: &str, recorders: &Recorders) -> String {
     let nines = 6;
     let points = |recorder: &Recorder| {
@@ -138,8 +141,8 @@ pub fn distribution_svg(title: &str, recorders: &Recorders) -> String {
     svg(&[Chart { title: title.to_owned(), x, y, lines }])
 }
 
-/// The intervals that a picture shows: not the last one where it is much shorter than the others, for a
-/// few commands in a moment make no rate.
+/// The intervals that a chart shows. The last one is left out if it is much shorter than the
+/// others, because a few commands in a short time do not give a rate.
 fn shown(slices: &[Slice]) -> &[Slice] {
     let longest = slices.iter().map(|slice| slice.seconds).fold(0.0, f64::max);
     match slices.split_last() {
@@ -148,7 +151,7 @@ fn shown(slices: &[Slice]) -> &[Slice] {
     }
 }
 
-/// The time line as an SVG document: commands a second above, latencies below.
+/// The timeline as an SVG document: commands per second above, latencies below.
 pub fn timeline_svg(title: &str, slices: &[Slice]) -> String {
     let slices = shown(slices);
     let end = slices.last().map_or(1.0, |slice| slice.start_s + slice.seconds);
@@ -190,7 +193,7 @@ mod tests {
 
     use super::*;
 
-    /// Reading a log back: the crate parses lines and histograms, base64 is left to its reader.
+    /// Reads a log back: the crate parses lines and histograms, but leaves base64 to the reader.
     mod base64_of_a_log {
         /// RFC 4648, section 4.
         pub(super) fn decode(text: &str) -> Vec<u8> {
@@ -282,7 +285,7 @@ mod tests {
         let last = rows.last().unwrap();
         assert!((last[1] - 1.0).abs() < 1e-9 && (last[2] - 1000.0).abs() < 1e-9 && last.len() == 3);
         assert!(lines[lines.len() - 2].contains("Total count    =         1000]"), "{text}");
-        // As Java says for 1 to 60 s in ns with 3 digits.
+        // The Java tools' value for 1 to 60 s in ns with 3 digits.
         assert!(lines[lines.len() - 1].contains("SubBuckets     =         2048]"), "{text}");
     }
 

@@ -1,32 +1,33 @@
-//! The beat of an open load: when each command is meant to start, whatever became of those before it.
+//! The pace of an open load: when each command is meant to start, independently of the commands
+//! before it.
 //!
-//! Latency counts from that moment. A command that had to wait because the appliance stalled has waited, and its histogram says so:
-//! this is what a closed load omits.
+//! Latency counts from that moment. If a command had to wait because the appliance stalled, its
+//! latency includes the wait; a closed load omits this.
 
 use std::time::Duration;
 
-/// The meant starts of one thread's commands, since the start of the load.
+/// The intended start times of one thread's commands, since the start of the load.
 #[derive(Debug, Clone)]
 pub(super) struct Pace {
     period_s: f64,
-    /// Where in the first period this thread begins.
+    /// When this thread begins within the first period.
     phase_s: f64,
     taken: u64,
 }
 
 impl Pace {
-    /// Thread `index` of `count`, all of which together start `rate` commands a second, evenly.
+    /// Thread `index` of `count`; together the threads start `rate` commands per second, evenly.
     pub(super) fn new(rate: f64, index: usize, count: usize) -> Self {
         Pace { period_s: count as f64 / rate, phase_s: index as f64 / rate, taken: 0 }
     }
 
     /// When the next command is meant to start.
     pub(super) fn due(&self) -> Duration {
-        // From the count, not step by step: no rounding adds up.
+        // Computed from the count, not incrementally, so that rounding errors do not add up.
         Duration::from_secs_f64(self.phase_s + self.period_s * self.taken as f64)
     }
 
-    /// The next command is started.
+    /// Notes that the next command was started.
     pub(super) fn take(&mut self) {
         self.taken += 1;
     }

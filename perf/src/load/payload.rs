@@ -1,8 +1,9 @@
-//! What is written: bytes that compress by a ratio that was asked for.
+//! The payload of writes: bytes with the requested compression ratio.
 //!
-//! In each unit of 4 KiB (512 bytes where commands are not multiples of that) the first part does not compress and the rest is one
-//! byte again and again, so a compressor gets the ratio within each block as well as over all. Payloads are windows into one
-//! buffer at random offsets: two of them are seldom the same.
+//! In each unit of 4 KiB (512 bytes if commands are not a multiple of that) the first part does not
+//! compress and the rest repeats one byte. So a compressor reaches the ratio within each block as
+//! well as over all blocks. Payloads are windows into one buffer at random offsets, so two payloads
+//! are rarely the same.
 
 use bytes::Bytes;
 
@@ -10,9 +11,9 @@ use crate::rng::Rng;
 
 /// The buffer is this much longer than a payload.
 const WINDOW_BYTES: usize = 256 << 10;
-/// What fills the part that compresses.
+/// The byte that fills the part that compresses.
 const FILLER: u8 = 0x20;
-/// The ratios that can be asked for.
+/// The ratios that can be requested.
 pub const RATIO_RANGE: std::ops::RangeInclusive<f64> = 1.0..=100.0;
 
 /// Payloads of one length.
@@ -23,7 +24,8 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Payloads of `len_bytes` that compress to 1 / `ratio`; the ratio is brought into [`RATIO_RANGE`].
+    /// Payloads of `len_bytes` that compress to 1 / `ratio`; the ratio is clamped to
+    /// [`RATIO_RANGE`].
     pub fn new(len_bytes: usize, ratio: f64, seed: u64) -> Self {
         let mut bytes = vec![FILLER; len_bytes + WINDOW_BYTES];
         let unit_bytes = if len_bytes.is_multiple_of(4096) { 4096 } else { 512 };

@@ -1,4 +1,4 @@
-//! What a load is put on: something that takes commands and completes them when it is polled.
+//! The interface to what is loaded: it takes commands, and completes them when it is polled.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use crate::error::PerfError;
 /// A command.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Command<'a> {
-    /// Comes back with the completion.
+    /// Returned with the completion.
     pub(super) tag: u32,
     pub(super) kind: Kind,
     /// First block.
     pub(super) block: u64,
     pub(super) len_blocks: u32,
-    /// What is written; empty for all else.
+    /// What is written; empty for other kinds.
     pub(super) data: Data<'a>,
 }
 
 /// What a command writes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Data<'a> {
-    /// To be taken before the command is handed over.
+    /// Must be copied before `submit` returns.
     Borrowed(&'a [u8]),
     /// May be shared.
     Shared(&'a Bytes),
@@ -41,22 +41,23 @@ impl<'a> Data<'a> {
 /// A completed command.
 pub(super) struct Done<'a> {
     pub(super) tag: u32,
-    /// What was read, empty for all else; or how it failed.
+    /// What was read, empty for other kinds; or how it failed.
     pub(super) result: Result<&'a [u8], String>,
 }
 
-/// One connection to what is loaded.
+/// One connection to the target of the load.
 pub(super) trait Port {
-    /// Hands a command over; `false`: there is no room now, try again after a poll.
+    /// Submits a command; `false`: there is no room now, try again after a poll.
     ///
     /// # Errors
-    /// When the connection is lost or the device refuses it.
+    /// The connection is lost, or the device refuses the command.
     fn submit(&mut self, command: Command<'_>) -> Result<bool, PerfError>;
 
-    /// Moves everything on and hands over what has completed; how many that were. Without any, goes on looking for up to `spin`.
+    /// Makes progress, passes completed commands to `done` and returns how many there were. If
+    /// there are none, it keeps polling for up to `spin`.
     ///
     /// # Errors
-    /// When the connection is lost.
+    /// The connection is lost.
     fn poll(&mut self, spin: Duration, done: &mut dyn FnMut(Done<'_>)) -> Result<usize, PerfError>;
 
     /// Commands that were submitted and have not completed.

@@ -1,4 +1,4 @@
-//! What is said of a load when it is over.
+//! The result of a load.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,14 +8,14 @@ use super::tally::{Collector, Slice};
 use super::worker::Outcome;
 use crate::latency::Latency;
 
-/// What a load came to.
+/// The result of a load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoadResult {
     /// What was loaded, in words.
     pub target: String,
     /// What the commands did.
     pub pattern: Pattern,
-    /// Which blocks random commands wanted.
+    /// How random commands chose their blocks.
     pub access: Access,
     /// For [`Pattern::RandRw`]: how many of 100 commands read.
     pub read_percent: u8,
@@ -31,21 +31,22 @@ pub struct LoadResult {
     pub connections: u16,
     /// Threads.
     pub threads: usize,
-    /// Commands a second as asked; `None`: as fast as they completed, and latency counts from submission.
+    /// The requested commands per second; `None`: as fast as they completed, and latency counts
+    /// from submission.
     pub rate: Option<f64>,
     /// From the first submission to the last completion.
     pub seconds: f64,
     /// Commands that succeeded.
     pub operations: u64,
-    /// Commands that failed; they are in no other figure.
+    /// Commands that failed; no other figure includes them.
     pub failures: u64,
     /// How the first of them failed.
     pub first_failure: Option<String>,
-    /// With a rate: commands that should have started and never were sent.
+    /// With a rate: commands that should have started and were never sent.
     pub unsent: u64,
-    /// Commands a second.
+    /// Commands per second.
     pub iops: f64,
-    /// Bytes a second, in MiB.
+    /// Bytes per second, in MiB.
     pub mib_per_second: f64,
     /// Latencies of all commands.
     pub latency: Latency,
@@ -55,7 +56,7 @@ pub struct LoadResult {
     pub write_latency: Option<Latency>,
     /// Of trims; `None` when there were none.
     pub trim_latency: Option<Latency>,
-    /// What verification found; `None` when it was not asked for.
+    /// What verification found; `None` if it was not requested.
     pub verification: Option<Verification>,
     /// The load by interval.
     pub timeline: Vec<Slice>,
@@ -66,7 +67,7 @@ pub struct LoadResult {
 pub struct Verification {
     /// Blocks that were read and checked, under load and at the end.
     pub checked_blocks: u64,
-    /// Reads that held what they must not.
+    /// Reads that returned wrong data.
     pub violations: u64,
     /// The first of them.
     pub first_violation: Option<String>,
@@ -121,7 +122,7 @@ impl LoadResult {
         }
     }
 
-    /// Whether no command failed and nothing wrong was read.
+    /// Whether no command failed and no read returned wrong data.
     pub fn is_good(&self) -> bool {
         self.failures == 0 && self.verification.as_ref().is_none_or(|found| found.violations == 0)
     }

@@ -1,4 +1,4 @@
-//! What a load counts: latencies of each kind of command, by interval and in all.
+//! Counts a load: latencies of each kind of command, per interval and in total.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl Recorders {
     }
 }
 
-/// What one thread, or all of them, counted in an interval.
+/// What one thread, or all of them, counted in one interval.
 #[derive(Debug, Clone, Default)]
 pub struct Interval {
     /// Its number.
@@ -67,9 +67,9 @@ pub struct Slice {
     pub start_s: f64,
     /// How long it was.
     pub seconds: f64,
-    /// Commands a second.
+    /// Commands per second.
     pub iops: f64,
-    /// Bytes a second, in MiB.
+    /// Bytes per second, in MiB.
     pub mib_per_second: f64,
     /// Half took no longer.
     pub p50_us: f64,
@@ -80,7 +80,7 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// What an interval of commands of `block_bytes` came to.
+    /// The figures of an interval of commands of `block_bytes`.
     pub fn new(interval: &Interval, block_bytes: u32) -> Self {
         let seconds = interval.end.saturating_sub(interval.start).as_secs_f64().max(f64::MIN_POSITIVE);
         let iops = interval.recorders.count() as f64 / seconds;
@@ -97,7 +97,7 @@ impl Slice {
     }
 }
 
-/// Puts the intervals of all threads together.
+/// Merges the intervals of all threads.
 pub(super) struct Collector {
     threads: usize,
     block_bytes: u32,
@@ -119,7 +119,7 @@ impl Collector {
         }
     }
 
-    /// Takes a thread's interval. Shows those that all threads have ended, in order.
+    /// Adds a thread's interval. Reports the intervals that all threads have ended, in order.
     pub(super) fn add(&mut self, interval: Interval, mut whole: impl FnMut(&Interval, &Slice, u64)) {
         self.failures += interval.failures;
         let index = interval.index;
@@ -140,7 +140,7 @@ impl Collector {
         }
     }
 
-    /// No more come: what is left is shown as it is.
+    /// Reports the remaining intervals, because no more will come.
     pub(super) fn end(&mut self, mut whole: impl FnMut(&Interval, &Slice, u64)) {
         for (_, interval) in std::mem::take(&mut self.waiting).into_values() {
             self.finish(&interval, &mut whole);

@@ -1,4 +1,4 @@
-//! What a load is put on, and how its threads get their ports.
+//! The targets of a load, and how its threads get their ports.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -24,7 +24,7 @@ use crate::machine::is_pinned;
 const KEEP_ALIVE_TIMEOUT_MS: u32 = 60_000;
 /// The most bytes of a command to a device.
 const DEVICE_COMMAND_BYTES_MAX: u32 = 4 << 20;
-/// Size of the memory behind a log unless another is asked for.
+/// Default size of the memory of a log.
 const LOG_BYTES_DEFAULT: u64 = 1 << 30;
 
 /// What is loaded.
@@ -32,21 +32,22 @@ const LOG_BYTES_DEFAULT: u64 = 1 << 30;
 pub enum Target {
     /// Volumes over `NVMe`/TCP, all at once.
     Nvme {
-        /// Where the appliance listens.
+        /// The address that the appliance listens on.
         address: SocketAddr,
         /// Their names.
         volumes: Vec<String>,
     },
     /// A block device, without network or log.
     Bdev(Device),
-    /// A new log on a blank device, without network, volumes or index. It takes writes and trims only.
+    /// A new log on a blank device, without network, volumes or index. It takes writes and trims
+    /// only.
     Log(Device),
 }
 
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Device {
-    /// Memory, all of it taken at the start; each thread has some of its own.
+    /// Memory, all of it allocated at the start; each thread has its own part.
     Memory {
         /// Its size.
         len_bytes: u64,
@@ -55,7 +56,7 @@ pub enum Device {
     File {
         /// Its path.
         path: PathBuf,
-        /// Makes a sparse file of that size when there is none.
+        /// Creates a sparse file of this size if there is none.
         create_bytes: Option<u64>,
     },
 }
@@ -78,7 +79,7 @@ impl Target {
 impl std::str::FromStr for Device {
     type Err = String;
 
-    /// `memory`, `memory:SIZE`, `file:PATH` or `file:PATH,SIZE`.
+    /// Parses `memory`, `memory:SIZE`, `file:PATH` or `file:PATH,SIZE`.
     fn from_str(text: &str) -> Result<Self, String> {
         let size =
             |text: &str| text.parse::<SizeBytes>().map(|size| size.0).map_err(|error| error.to_string());
@@ -124,7 +125,7 @@ fn run_nvme(
         let (geometry, queues) = queues(config, &mut controller, address, name)?;
         let volume_bytes = geometry.size_blocks * u64::from(geometry.block_bytes);
         let commands = commands(config, volume_bytes, queues.len())?;
-        // Connection i of volume v is driven by thread (v * connections + i) mod threads.
+        // Thread (v * connections + i) mod threads drives connection i of volume v.
         let first = volume * connections;
         let driven =
             |thread: usize| (first..first + connections).filter(|seat| seat % threads == thread).count();
@@ -140,7 +141,7 @@ fn run_nvme(
             } else {
                 0..commands
             };
-            // Sequential parts of one thread need not touch each other.
+            // The sequential parts of one thread need not be adjacent.
             let verified = if Aim::is_divided(config.pattern) { 0..commands } else { part.clone() };
             let volume_block_bytes = geometry.block_bytes;
             let keeps_core = threads == 1 && (is_pinned() || config.cores.len() == 1);
@@ -178,7 +179,7 @@ fn connect(config: &LoadConfig, address: SocketAddr, volume: &str) -> Result<Con
     Ok(controller)
 }
 
-/// The queues of a volume and its geometry, to which the size of a command fits.
+/// The queues of a volume and its geometry; the size of a command is checked against both.
 fn queues(
     config: &LoadConfig,
     controller: &mut Controller,
@@ -193,7 +194,7 @@ fn queues(
     let queues = controller.take_queues();
     let bytes_max = queues.iter().map(Queue::transfer_bytes_max).min().unwrap_or(0);
     check_block_bytes(config.block_bytes, geometry.block_bytes, bytes_max)?;
-    // A queue shorter than asked would run out of slots.
+    // A queue shorter than requested would run out of slots.
     let depth_max = queues.iter().map(Queue::depth).min().unwrap_or(0);
     if config.queue_depth > depth_max {
         return Err(PerfError::QueueDepth { asked: config.queue_depth, depth_max });
@@ -208,7 +209,7 @@ fn check_block_bytes(block_bytes: u32, namespace_block_bytes: u32, bytes_max: u3
     Ok(())
 }
 
-/// Commands in the range, of which each of `lanes` has one at least.
+/// How many commands are in the range; each of `lanes` needs at least one.
 fn commands(config: &LoadConfig, volume_bytes: u64, lanes: usize) -> Result<u64, PerfError> {
     let range_bytes = config.range_bytes.unwrap_or(volume_bytes);
     let commands = range_bytes / u64::from(config.block_bytes);
@@ -218,7 +219,7 @@ fn commands(config: &LoadConfig, volume_bytes: u64, lanes: usize) -> Result<u64,
     Ok(commands)
 }
 
-/// Cuts `0..len` into parts as large as their shares.
+/// Divides `0..len` in proportion to the shares.
 fn split(len: u64, shares: Vec<usize>) -> Vec<Range<u64>> {
     let total = shares.iter().sum::<usize>().max(1) as u64;
     let mut before = 0;

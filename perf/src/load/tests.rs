@@ -1,4 +1,5 @@
-//! A thread of a load on ports and clocks that tests make, and loads of devices and logs from end to end.
+//! Tests one thread of a load with ports and clocks of the tests, and loads of devices and logs
+//! from end to end.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use super::{Device, LoadConfig, Target, run};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// A clock that each poll of a port moves on by a millisecond.
+/// A clock that each poll of a port advances by a millisecond.
 #[derive(Clone, Default)]
 struct FakeClock(Rc<Cell<Duration>>);
 
@@ -27,7 +28,7 @@ impl Clock for FakeClock {
     }
 }
 
-/// Completes everything at the next poll, but nothing while it stalls.
+/// Completes everything at the next poll, except while it stalls.
 struct FakePort {
     clock: FakeClock,
     stall: std::ops::Range<Duration>,
@@ -80,7 +81,7 @@ fn seat<P>(port: P, places: u64) -> Vec<Seat<P>> {
     vec![Seat { port, volume: 0, volume_block_bytes: 4096, part: 0..places, verified: 0..places }]
 }
 
-/// Ten seconds in which the port stalls for one.
+/// A load of ten seconds in which the port stalls for one.
 fn with_stall(rate: Option<f64>, stall_s: std::ops::Range<u64>) -> (Outcome, Recorders, u64) {
     let payload = Payload::new(4096, 1.0, 1);
     let clock = FakeClock::default();
@@ -101,10 +102,11 @@ fn an_open_load_counts_the_time_that_commands_could_not_start() {
     assert_eq!(intervals, 10);
     let latency = recorders.of(Kind::Read).latency();
     assert_eq!(latency.count, 1000, "all that was meant to start was sent");
-    // A tenth of the commands were meant to start during the stall, and waited for half of it on average; then as long again for those before them.
+    // A tenth of the commands were meant to start during the stall, and waited for half of it on
+    // average. After it, each also waited for the commands queued before it.
     assert!(latency.max_us >= 990_000.0 && latency.p99_us > 800_000.0, "{latency:?}");
     assert!(latency.mean_us > 50_000.0, "{latency:?}");
-    // The closed load shows one slow command of many.
+    // The closed load has one slow command of many.
     let (_, recorders, _) = with_stall(None, 4..5);
     let latency = recorders.of(Kind::Read).latency();
     assert!(latency.max_us >= 990_000.0 && latency.p99_us < 2000.0, "{latency:?}");
@@ -113,7 +115,7 @@ fn an_open_load_counts_the_time_that_commands_could_not_start() {
 #[test]
 fn what_an_open_load_never_sends_is_counted() {
     let (outcome, recorders, _) = with_stall(Some(100.0), 5..3600);
-    // One was sent before the stall and is without an answer.
+    // One command was sent before the stall and has no answer.
     assert_eq!(outcome.failures, 1);
     assert_eq!(recorders.count() + outcome.failures + outcome.unsent, 1000);
     assert!(outcome.unsent >= 499, "{}", outcome.unsent);
@@ -175,7 +177,7 @@ fn verification_passes_what_is_right_and_finds_a_planted_stale_block() {
     assert!(good.checked_blocks > 1000);
     let bad = verified(Pattern::RandRw, 100);
     assert!(bad.violations > 0 && bad.first_violation.unwrap().contains("holds write"));
-    // The last of the writes is found out by reading back alone.
+    // Only reading back finds the lost write.
     let bad = verified(Pattern::Write, 2000);
     assert_eq!((bad.violations, bad.checked_blocks), (1, 64));
 }
@@ -205,7 +207,7 @@ fn devices_and_logs_are_loaded_from_end_to_end() {
         assert_eq!(result.operations, 1024, "{target:?}");
         assert_eq!(result.verification.is_some_and(|found| found.checked_blocks > 512), verify, "{target:?}");
     }
-    // A log many times its own size long goes round.
+    // A log wraps when many times its own size is written.
     let config = LoadConfig {
         bytes_max: Some(100 << 20),
         trim_percent: 10,

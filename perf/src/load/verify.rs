@@ -1,4 +1,5 @@
-//! Verification: every block that is written carries a stamp, and a read must find the last acknowledged write or one in flight.
+//! Verification: every written block carries a stamp, and a read must return the last acknowledged
+//! write or one in flight.
 //!
 //! A block holds (little endian):
 //!
@@ -10,9 +11,11 @@
 //! | 24-31      | sequence of the command that wrote it              |
 //! | to the end | payload, and in the last 4 bytes the CRC32C of all before |
 //!
-//! Commands are of one size and aligned to it, so what may be read is known by place: a command's blocks together. Time is a counter, a command's sequence is the
-//! moment of its submission. A version is out of the question once a write or trim that was submitted after that version's
-//! acknowledgement is itself acknowledged. What stood there before the run is not known and may be anything but a stamp of this run.
+//! All commands have the same size and are aligned to it. So what may be read is known per place:
+//! the blocks of one command together. Time is a counter; a command's sequence is the time of its
+//! submission. A version can no longer be read once a write or trim that was submitted after that
+//! version's acknowledgement is itself acknowledged. What a place held before the run is not known
+//! and may be anything but a stamp of this run.
 //!
 //! **Cost:** 8 bytes for each place, and about 150 bytes for each place with commands in flight.
 
@@ -24,7 +27,7 @@ use varve::log::checksum::crc32c;
 const MAGIC: u64 = 0x706d_6174_7365_7676;
 const HEAD_BYTES: usize = 32;
 const CRC_BYTES: usize = 4;
-/// Moment of acknowledgement of what has none.
+/// The acknowledgement time of a command that is not acknowledged.
 const NEVER: u64 = u64::MAX;
 
 /// What a block holds.
@@ -32,15 +35,15 @@ const NEVER: u64 = u64::MAX;
 pub enum Content {
     /// Nothing but zeroes.
     Zero,
-    /// The write of this sequence.
+    /// The write with this sequence.
     Written(u64),
     /// Something that this run did not write.
     Foreign,
-    /// Something that this run wrote, damaged or in the wrong place: what is wrong.
+    /// Something that this run wrote, damaged or in the wrong place; says what is wrong.
     Bad(&'static str),
 }
 
-/// Fills the stamp of one block; what is between head and checksum stays.
+/// Writes the stamp of one block; the bytes between header and checksum stay.
 pub fn stamp(into: &mut [u8], run: u64, block: u64, sequence: u64) {
     for (field, value) in into.chunks_exact_mut(8).zip([MAGIC, run, block, sequence]) {
         field.copy_from_slice(&value.to_le_bytes());
@@ -50,7 +53,7 @@ pub fn stamp(into: &mut [u8], run: u64, block: u64, sequence: u64) {
     into[crc_at..].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// What one block that was read as number `block` holds.
+/// What a block that was read as block number `block` holds.
 pub fn content(bytes: &[u8], run: u64, block: u64) -> Content {
     let field = |at: usize| {
         bytes.get(at * 8..at * 8 + 8).and_then(|field| field.try_into().ok()).map_or(0, u64::from_le_bytes)
@@ -71,10 +74,10 @@ pub fn content(bytes: &[u8], run: u64, block: u64) -> Content {
     Content::Written(field(3))
 }
 
-/// What one version of a place shows.
+/// What a read of one version of a place returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shows {
-    /// Whatever stood there before the run.
+    /// Whatever the place held before the run.
     Before,
     Zero,
     Written,
@@ -108,7 +111,7 @@ struct Open {
     last_zero: u64,
 }
 
-/// What a read that was submitted may see.
+/// What a submitted read may return.
 #[derive(Debug)]
 pub struct Ticket {
     place: u64,
@@ -116,19 +119,19 @@ pub struct Ticket {
     allowed: Versions,
 }
 
-/// What may be read, of one volume or a part of it.
+/// What may be read, for one volume or a part of it.
 #[derive(Debug)]
 pub struct Model {
     clock: u64,
     first: u64,
-    /// For each place the one version it has, as `sequence << 1 | zero`; 0: what stood there before the run.
+    /// For each place its only version, as `sequence << 1 | zero`; 0: what it held before the run.
     settled: Vec<u64>,
     open: HashMap<u64, Open>,
     next_check: u64,
 }
 
 impl Model {
-    /// Places from `first` on, of which nothing is known.
+    /// `len` places from `first` on, whose contents are unknown.
     pub fn new(first: u64, len: u64) -> Self {
         Model { clock: 0, first, settled: vec![0; len as usize], open: HashMap::new(), next_check: 0 }
     }
@@ -172,7 +175,7 @@ impl Model {
         }
     }
 
-    /// A write, or with `zero` a trim, is being submitted. Answers its sequence.
+    /// Notes that a write, or with `zero` a trim, is being submitted. Returns its sequence.
     pub fn submit(&mut self, place: u64, zero: bool) -> u64 {
         let sequence = self.tick();
         let open = self.open(place);
@@ -184,13 +187,14 @@ impl Model {
         sequence
     }
 
-    /// It was not sent after all.
+    /// Notes that the command was not sent.
     pub fn withdraw(&mut self, place: u64, sequence: u64) {
         self.open(place).versions.retain(|version| version.sequence != sequence);
         self.close(place);
     }
 
-    /// It was acknowledged. One that failed never is: it may have taken effect or not.
+    /// Notes that the command was acknowledged. A failed command is never acknowledged: it may have
+    /// taken effect or not.
     pub fn acknowledge(&mut self, place: u64, sequence: u64) {
         let now = self.tick();
         let versions = &mut self.open(place).versions;
@@ -198,11 +202,12 @@ impl Model {
             version.acknowledged = now;
         }
         versions.retain(|version| version.acknowledged >= sequence);
-        // Of what is settled only the sequence is kept, which is before its acknowledgement: later commands supersede it all the same.
+        // A settled place keeps only the sequence, which is before the acknowledgement: later
+        // commands supersede it in any case.
         self.close(place);
     }
 
-    /// A read is being submitted.
+    /// Notes that a read is being submitted.
     pub fn begin_read(&mut self, place: u64) -> Ticket {
         let started = self.tick();
         let open = self.open(place);
@@ -210,10 +215,10 @@ impl Model {
         Ticket { place, started, allowed: open.versions.clone() }
     }
 
-    /// A read is over, well or not: what its blocks held.
+    /// Checks what a read returned, after it ended well or not.
     ///
     /// # Errors
-    /// The number of the first block within the command that holds what it must not, and what is wrong, in words.
+    /// The number of the first wrong block within the command, and what is wrong, in words.
     pub fn end_read(
         &mut self,
         ticket: &Ticket,
@@ -237,7 +242,8 @@ impl Model {
         }
     }
 
-    /// The next place that this run changed, for reading everything back at the end; `None` when there are no more.
+    /// The next place that this run changed, for reading everything back at the end; `None` after
+    /// the last one.
     pub fn next_changed(&mut self) -> Option<u64> {
         while let Some(&value) = self.settled.get(self.next_check as usize) {
             let place = self.first + self.next_check;
@@ -323,7 +329,7 @@ mod tests {
         let new = model.submit(7, false);
         model.acknowledge(7, new);
         for found in [old, new] {
-            // A read that began before may see either.
+            // A read that began before the acknowledgement may return either.
             let again = Ticket { allowed: ticket.allowed.clone(), ..ticket };
             model.open(7).reads += 1;
             assert!(check(&mut model, &again, Content::Written(found)));

@@ -1,7 +1,8 @@
 //! One thread of a load: keeps its connections busy, and times every command.
 //!
-//! **Phases:** the load; the drain, in which what is in flight completes and an open load sends what was meant to start before the end; with verification a
-//! reading back of every place that was written. The thread never sleeps, so what is timed is what is loaded.
+//! **Phases:** the load; the drain, in which the commands in flight complete and an open load sends
+//! what was meant to start before the end; with verification, the read-back of every place that was
+//! written. The thread never sleeps, so what is timed is the loaded target alone.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -18,11 +19,11 @@ use super::verify::{Model, Ticket, content, stamp};
 use crate::error::PerfError;
 use crate::rng::Rng;
 
-/// The longest a poll looks at one idle connection when there is only one.
+/// How long a poll spins on the only connection while it is idle.
 const SPIN: Duration = Duration::from_millis(5);
 /// How long commands may take after the end of the load.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// After so many failed commands a thread ends early.
+/// A thread ends early after this many failed commands.
 const FAILURES_MAX: u64 = 1000;
 
 /// Time since the start of the load.
@@ -36,7 +37,7 @@ impl Clock for Instant {
     }
 }
 
-/// What a thread is to do. Places and parts are in commands.
+/// What a thread must do. Places and parts are counted in commands.
 pub(super) struct Orders<'a> {
     pub(super) choice: Choice,
     pub(super) block_bytes: u32,
@@ -47,22 +48,22 @@ pub(super) struct Orders<'a> {
     pub(super) pace: Option<Pace>,
     pub(super) seed: u64,
     pub(super) payload: &'a Payload,
-    /// The run's number, when it is verified.
+    /// The run's number, if it is verified.
     pub(super) run: Option<u64>,
 }
 
-/// A connection and where on its volume it works.
+/// A connection, and the part of its volume that it works on.
 pub(super) struct Seat<P> {
     pub(super) port: P,
     pub(super) volume: usize,
     /// Bytes of a block of the volume.
     pub(super) volume_block_bytes: u32,
     pub(super) part: Range<u64>,
-    /// What all seats of this thread on the volume may touch.
+    /// The range that all seats of this thread on the volume may use.
     pub(super) verified: Range<u64>,
 }
 
-/// What a thread came to, beside its intervals.
+/// The result of a thread, without its intervals.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outcome {
     /// From the start to the last completion of the load.
@@ -83,7 +84,7 @@ struct InFlight {
     place: u64,
     sequence: u64,
     ticket: Option<Ticket>,
-    /// Of the reading back: in no histogram.
+    /// Whether it belongs to the read-back, which is in no histogram.
     reads_back: bool,
 }
 
@@ -95,7 +96,7 @@ struct Lane<P> {
     model: usize,
     in_flight: Vec<InFlight>,
     free: Vec<u32>,
-    /// A command that found no room.
+    /// A command for which the port had no room.
     put_back: Option<(Kind, u64)>,
 }
 
@@ -103,7 +104,7 @@ pub(super) struct Worker<'a, P, C> {
     orders: Orders<'a>,
     clock: C,
     lanes: Vec<Lane<P>>,
-    /// For each volume that this thread verifies: its number and what may be read.
+    /// For each volume that this thread verifies: its number, and what may be read.
     models: Vec<(usize, Model)>,
     rng: Rng,
     stamped: Vec<u8>,
@@ -150,10 +151,10 @@ impl<'a, P: Port, C: Clock> Worker<'a, P, C> {
         }
     }
 
-    /// Runs all phases; `report` is given each interval, the last of them shorter.
+    /// Runs all phases; `report` receives each interval, the last of which is shorter.
     ///
     /// # Errors
-    /// When a connection is lost.
+    /// A connection is lost.
     pub(super) fn run(mut self, mut report: impl FnMut(Interval)) -> Result<Outcome, PerfError> {
         let spin = if self.lanes.len() == 1 && self.orders.pace.is_none() { SPIN } else { Duration::ZERO };
         let (duration, period) = (self.orders.duration, self.orders.interval.max(Duration::from_millis(1)));
@@ -164,7 +165,7 @@ impl<'a, P: Port, C: Clock> Worker<'a, P, C> {
             let is_late = now > duration + DRAIN_TIMEOUT;
             let submits = !is_late && self.has_more(now);
             let mut completed = 0;
-            // An open load at a low rate would otherwise use the first connection only.
+            // Otherwise an open load at a low rate would use only the first connection.
             first = (first + 1) % self.lanes.len();
             for lane in (first..self.lanes.len()).chain(0..first) {
                 if submits {
@@ -176,7 +177,8 @@ impl<'a, P: Port, C: Clock> Worker<'a, P, C> {
                 break;
             }
             rest(&mut idle_rounds, completed);
-            // A thread that was held up still ends every interval, for those of all threads are put together.
+            // A delayed thread still ends every interval, because the intervals of all threads are
+            // merged.
             while now >= begun + period {
                 report(self.interval(index, begun, begun + period));
                 begun += period;
@@ -191,7 +193,7 @@ impl<'a, P: Port, C: Clock> Worker<'a, P, C> {
         {
             self.outcome.unsent = pace.untaken(duration);
         }
-        // Commands without an answer have failed.
+        // Commands without an answer count as failed.
         let unanswered = self.in_flight() as u64;
         self.outcome.failures += unanswered;
         if unanswered == 0 && self.orders.run.is_some() {
@@ -200,7 +202,7 @@ impl<'a, P: Port, C: Clock> Worker<'a, P, C> {
         Ok(self.outcome)
     }
 
-    /// Whether anything is still to be submitted.
+    /// Whether there are commands left to submit.
     fn has_more(&self, now: Duration) -> bool {
         let duration = self.orders.duration;
         let in_time = match &self.orders.pace {
@@ -220,7 +222,7 @@ impl<'a, P: Port, C: Clock> Worker<'a, P, C> {
         Interval { index, start, end, recorders: std::mem::take(&mut self.recorders), failures }
     }
 
-    /// Submits until the lane is full, or nothing is due.
+    /// Submits until the lane is full, or no command is due.
     fn fill(&mut self, lane: usize, now: Duration) -> Result<(), PerfError> {
         while self.bytes_left > 0 && !self.lanes[lane].free.is_empty() {
             let due = match &self.orders.pace {
@@ -242,7 +244,7 @@ impl<'a, P: Port, C: Clock> Worker<'a, P, C> {
         Ok(())
     }
 
-    /// Submits a command on a lane that has a free tag; `false` when the port has no room.
+    /// Submits a command on a lane that has a free tag; `false` if the port has no room.
     fn submit(
         &mut self,
         lane: usize,
@@ -280,7 +282,7 @@ impl<'a, P: Port, C: Clock> Worker<'a, P, C> {
             lane.in_flight[tag as usize] = command;
             lane.free.pop();
         } else if let Some(ticket) = &command.ticket {
-            // It was not sent: it has seen nothing.
+            // The read was not sent, so there is nothing to check.
             let _ = self.models[lane.model].1.end_read(ticket, std::iter::empty());
         } else if self.orders.run.is_some() {
             self.models[lane.model].1.withdraw(place, command.sequence);
@@ -293,7 +295,7 @@ impl<'a, P: Port, C: Clock> Worker<'a, P, C> {
         let Lane { port, in_flight, free, volume, command_blocks, model, .. } = &mut lanes[lane];
         let mut now = None;
         port.poll(spin, &mut |done: Done<'_>| {
-            // One look at the clock for all that one receive brought.
+            // The clock is read once for all completions of one poll.
             let now = *now.get_or_insert_with(|| clock.now());
             let command = std::mem::take(&mut in_flight[done.tag as usize]);
             free.push(done.tag);
@@ -333,7 +335,7 @@ impl<'a, P: Port, C: Clock> Worker<'a, P, C> {
         })
     }
 
-    /// Reads every place that was changed once more.
+    /// Reads every changed place again.
     fn read_back(&mut self) -> Result<(), PerfError> {
         let mut idle_rounds = 0;
         loop {
@@ -361,7 +363,7 @@ impl<'a, P: Port, C: Clock> Worker<'a, P, C> {
     }
 }
 
-/// Where cores are shared, what is loaded may be waiting for this one.
+/// If cores are shared, the loaded target may be waiting for this one.
 fn rest(idle_rounds: &mut u32, completed: usize) {
     *idle_rounds = if completed == 0 { idle_rounds.saturating_add(1) } else { 0 };
     if *idle_rounds > 16 {

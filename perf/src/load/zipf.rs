@@ -1,13 +1,15 @@
-//! Block numbers by Zipf's law: the k-th most wanted of n is taken in proportion to k to the power of minus theta.
+//! Block numbers by Zipf's law: the k-th most popular of n numbers is drawn with a probability
+//! proportional to k to the power of minus theta.
 //!
-//! Drawn by rejection-inversion (Hörmann and Derflinger 1996): no table, so n may be any size; on average less than 1.2 tries a
-//! number. The ranks are scattered over the range, for what is wanted most does not lie together on a real volume.
+//! Numbers are drawn by rejection-inversion (Hörmann and Derflinger 1996), which needs no table, so
+//! n may have any size; it takes fewer than 1.2 tries per number on average. The ranks are
+//! scattered over the range, because popular blocks are not adjacent on a real volume.
 
 use crate::rng::Rng;
 
-/// The thetas that can be asked for.
+/// The thetas that can be requested.
 pub const THETA_RANGE: std::ops::RangeInclusive<f64> = 0.01..=10.0;
-/// 2^64 over the golden ratio.
+/// 2^64 divided by the golden ratio.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A distribution of numbers below a bound.
@@ -18,12 +20,12 @@ pub struct Zipf {
     integral_first: f64,
     integral_last: f64,
     shortcut: f64,
-    /// Coprime with `len`, so that multiplying modulo `len` maps each rank to a place of its own.
+    /// Coprime with `len`, so that multiplying modulo `len` maps each rank to a different place.
     stride: u64,
 }
 
 impl Zipf {
-    /// Numbers below `len` (at least 1); `theta` is brought into [`THETA_RANGE`].
+    /// Numbers below `len` (at least 1); `theta` is clamped to [`THETA_RANGE`].
     pub fn new(len: u64, theta: f64) -> Self {
         let (len, theta) = (len.max(1), theta.clamp(*THETA_RANGE.start(), *THETA_RANGE.end()));
         let mut stride = ((u128::from(GOLDEN) * u128::from(len)) >> 64) as u64 | 1;
@@ -52,7 +54,7 @@ impl Zipf {
         (logarithm_part(t) * y).exp()
     }
 
-    /// A rank from 0 (the most wanted) on.
+    /// A rank, from 0 (the most popular).
     pub(crate) fn rank(&self, rng: &mut Rng) -> u64 {
         loop {
             let share = (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
@@ -65,7 +67,7 @@ impl Zipf {
         }
     }
 
-    /// The place of a rank.
+    /// The number that a rank maps to.
     pub fn place(&self, rank: u64) -> u64 {
         (u128::from(rank) * u128::from(self.stride) % u128::from(self.len)) as u64
     }

@@ -1,6 +1,8 @@
-//! What a responder owes and the memory it sends from: for each request a header and, for a read, data behind it.
+//! The answers that a responder owes, and the memory it sends from: for each request a header and,
+//! for a read, the data after it.
 //!
-//! Headers and data lie apart, as the target's do. What was sent in part goes on where it ended.
+//! Headers and data are in separate memory, as the target's are. An answer that was sent in part
+//! continues where it stopped.
 
 use std::io::IoSlice;
 
@@ -8,11 +10,11 @@ use smallvec::SmallVec;
 
 use crate::floor::tcp::Shape;
 
-/// Bytes of the header of an answer: a response capsule, or the head of a data PDU.
+/// Bytes of the header of an answer: a response capsule, or the header of a data PDU.
 const HEADER_BYTES: usize = 24;
-/// The most pieces of one system call, as the target has it.
+/// The most pieces of one system call, as in the target.
 const SLICES_MAX: usize = 256;
-/// Headers that go without data lie side by side; so many can be sent at once.
+/// Headers without data are contiguous; this many can be sent at once.
 const HEADERS_MAX: usize = 1024;
 
 /// Pieces of memory in the order in which they are sent.
@@ -23,10 +25,10 @@ pub(super) struct Answers {
     shape: Shape,
     headers: Vec<u8>,
     data: Vec<u8>,
-    /// Bytes of a request that has not arrived whole.
+    /// Bytes of a request that has not fully arrived.
     received: usize,
     owed: usize,
-    /// How much of the first answer is sent.
+    /// How many bytes of the first answer are sent.
     sent: usize,
 }
 
@@ -42,20 +44,20 @@ impl Answers {
         self.owed
     }
 
-    /// Takes note of bytes that have arrived.
+    /// Notes bytes that have arrived.
     pub(super) fn received(&mut self, count: usize) {
         self.received += count;
         self.owed += self.received / self.shape.request_bytes * self.shape.response_bytes;
         self.received %= self.shape.request_bytes;
     }
 
-    /// Takes note of bytes that were sent.
+    /// Notes bytes that were sent.
     pub(super) fn sent(&mut self, count: usize) {
         self.owed -= count;
         self.sent = (self.sent + count) % self.shape.response_bytes;
     }
 
-    /// What is to be sent next, at most [`SLICES_MAX`] pieces.
+    /// The pieces to send next, at most [`SLICES_MAX`].
     pub(super) fn slices(&self) -> Slices<'_> {
         let mut slices = Slices::new();
         if self.data.is_empty() {

@@ -1,12 +1,17 @@
-//! Ways in which a reactor can drive a socket, beside each other: what the choice between plain sockets and `io_uring` is made by.
+//! Compares ways in which a reactor can drive a socket: the basis for the choice between plain
+//! sockets and `io_uring`.
 //!
-//! Two threads exchange messages of the sizes of `NVMe`/TCP over loopback ([`tcp`]), each pinned to a core and polling. The requesting side is always the same, plain; the answering
-//! side is driven in one of the ways ([`Way`]). The ways take turns within each round, each time another first, so that what else the machine does meets all of them, and what counts is
-//! the median of the rounds.
+//! Two threads exchange messages of the sizes of `NVMe`/TCP over loopback ([`tcp`]), each pinned to
+//! a core and polling. The requesting side is always the same, on a plain socket; the answering
+//! side is driven in one of the ways ([`Way`]). The ways take turns within each round, and each
+//! round starts with another way, so that other work on the machine affects all of them. The median
+//! of the rounds counts.
 //!
-//! What is not in it. One connection: with many, a ring's one entry for all of them counts for more. A target's work on what it receives: buffers that the kernel chooses must be copied from
-//! where data is wanted in one piece, and sends without a copy must keep their memory until the kernel gives it back. Over loopback the kernel copies such sends
-//! after all; how many is shown. A kernel thread that submits (SQPOLL) would need a core of its own.
+//! Not covered: many connections, for which a ring's single system call counts for more. A target's
+//! work on what it receives: data must be copied out of buffers that the kernel chooses if it is
+//! needed in one piece, and sends without a copy must keep their memory until the kernel releases
+//! it. Over loopback the kernel copies such sends after all; the result shows how many. A kernel
+//! thread that submits (SQPOLL) would need a core of its own.
 
 mod answers;
 mod plain;
@@ -32,11 +37,12 @@ use crate::floor::FloorResult;
 use crate::floor::tcp::{self, Shape};
 use crate::machine::Machine;
 
-/// Sends without a copy begin here, in bytes: below, keeping the books costs more than the copy.
+/// The smallest send without a copy, in bytes: below this, the bookkeeping costs more than the
+/// copy.
 const ZERO_COPY_BYTES_LEAST: usize = 16 << 10;
-/// How long the kernel looks at a device for a socket, in microseconds.
+/// How long the kernel busy-polls a device for a socket, in microseconds.
 const BUSY_POLL_US: u16 = 50;
-/// Bytes of a command and commands in flight.
+/// Bytes of a command, and commands in flight.
 const COMMANDS: [(usize, usize); 3] = [(4 << 10, 1), (4 << 10, 32), (128 << 10, 8)];
 
 /// What to measure.
@@ -54,22 +60,23 @@ pub struct Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Way {
-    /// What the target does: asks an epoll each turn, receives, and sends all that waits with one call.
+    /// The target's way: polls an epoll each turn, receives, and sends everything that waits with
+    /// one call.
     Epoll,
     /// The same, with busy polling of the device set on the socket.
     BusyPoll,
-    /// Receives and sends without asking an epoll.
+    /// Receives and sends without polling an epoll.
     Trying,
-    /// A receive and a send at a time through `io_uring`.
+    /// One receive and one send at a time through `io_uring`.
     Ring,
-    /// The same with one receive that goes on, into buffers that the kernel chooses.
+    /// The same with one multishot receive, into buffers that the kernel chooses.
     Multishot,
-    /// A receive at a time, and sends of 16 KiB and more without a copy, from registered memory.
+    /// One receive at a time, and sends of 16 KiB and more without a copy, from registered memory.
     ZeroCopy,
 }
 
 impl Way {
-    /// All of them; what the others are compared with comes first.
+    /// All ways; the one that the others are compared with comes first.
     pub const ALL: [Way; 6] =
         [Way::Epoll, Way::BusyPoll, Way::Trying, Way::Ring, Way::Multishot, Way::ZeroCopy];
 
@@ -85,7 +92,7 @@ impl Way {
         }
     }
 
-    /// Whether it does anything special there.
+    /// Whether it differs from the other ways for this shape and depth.
     fn applies(self, shape: Shape, depth: usize) -> bool {
         self != Way::ZeroCopy || shape.response_bytes * depth >= ZERO_COPY_BYTES_LEAST
     }
@@ -107,20 +114,20 @@ impl Way {
     }
 }
 
-/// What one way came to with one kind of command.
+/// The result of one way with one kind of command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The command, in words.
     pub command: String,
     /// The way.
     pub way: Way,
-    /// The round in the middle.
+    /// The round with the median rate.
     pub result: FloorResult,
-    /// Operations a second over those of [`Way::Epoll`] in the same round: the median.
+    /// The median over the rounds of its operations per second divided by those of [`Way::Epoll`].
     pub ratio: f64,
-    /// The least and the most of these.
+    /// The least and the greatest of these ratios.
     pub spread: (f64, f64),
-    /// What became of sends without a copy, in all rounds.
+    /// How many sends without a copy there were in all rounds, and how many the kernel copied.
     pub zero_copy: Option<ZeroCopy>,
 }
 
@@ -140,7 +147,8 @@ pub struct Report {
 /// Measures every way; `on_step` is called at the start of each step with its name.
 ///
 /// # Errors
-/// When the system refuses plain sockets or threads. What else the kernel refuses is named as missing.
+/// The system refuses plain sockets or threads. Whatever else the kernel refuses is listed in
+/// `missing`.
 pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, PerfError> {
     let step = Duration::from_secs_f64(options.seconds);
     let (mut ways, mut missing) = (Vec::new(), BTreeMap::new());
@@ -149,7 +157,8 @@ pub fn run(options: &Options, mut on_step: impl FnMut(&str)) -> Result<Report, P
             let command = format!("{} KiB {} QD{depth}", bytes >> 10, shape.name);
             let mut results: BTreeMap<Way, Results> = BTreeMap::new();
             for round in 1..=options.rounds {
-                // Each begins a round once: whoever comes first meets what the pause before it left.
+                // The first way changes with each round, because the first one is affected by the
+                // pause before it.
                 let mut order = Way::ALL;
                 order.rotate_left(round as usize % Way::ALL.len());
                 for way in order {
@@ -199,7 +208,7 @@ impl Results {
         self.rounds.iter().map(|round| round.iops)
     }
 
-    /// `base` are the rounds that it is compared with, not empty.
+    /// `base` holds the rounds that it is compared with, and is not empty.
     fn row(mut self, command: &str, way: Way, base: &[f64]) -> Row {
         let ratios: Vec<f64> =
             self.iops().zip(base).map(|(iops, base)| iops / base.max(f64::MIN_POSITIVE)).collect();
@@ -257,7 +266,7 @@ pub fn table(report: &Report) -> String {
     text
 }
 
-/// Says what was refused.
+/// Adds to an error what the kernel refused.
 fn refused(what: &'static str) -> impl FnOnce(std::io::Error) -> std::io::Error {
     move |error| std::io::Error::new(error.kind(), format!("{what}: {error}"))
 }
@@ -268,7 +277,7 @@ mod tests {
 
     const STEP: Duration = Duration::from_millis(20);
 
-    /// Every answer comes in full, whatever the way, or the kernel says what it refuses.
+    /// Every answer arrives in full with every way, or the kernel's error names what it refuses.
     #[test]
     fn each_way_answers_every_request() {
         for way in Way::ALL {

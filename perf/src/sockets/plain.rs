@@ -13,15 +13,15 @@ use super::answers::Answers;
 use crate::floor::tcp::{Shape, read_some};
 use crate::spin::Spin;
 
-/// Receives in one turn, as the target has it.
+/// Receives in one turn, as in the target.
 const RECEIVES_PER_TURN: usize = 16;
-/// Not to sleep in an epoll that is only looked at.
+/// A zero timeout, so that the epoll only checks and never sleeps.
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// How a responder learns that a socket is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Readiness {
-    /// From an epoll that it asks each turn, as the reactor does.
+    /// From an epoll that it polls each turn, as the reactor does.
     Epoll,
     /// By trying.
     Trying,
@@ -66,7 +66,7 @@ pub(super) fn serve(mut stream: TcpStream, shape: Shape, readiness: Readiness) -
     }
 }
 
-/// Sends what the socket takes with one call.
+/// Sends with one call as much as the socket accepts.
 fn send(stream: &TcpStream, answers: &Answers) -> io::Result<usize> {
     let slices = answers.slices();
     loop {
@@ -88,7 +88,8 @@ struct Ready {
 struct Epoll {
     fd: rustix::fd::OwnedFd,
     events: Vec<Event>,
-    /// The socket took not all; whether it takes more is asked for too.
+    /// Whether the socket did not accept everything, so that the epoll also waits for it to become
+    /// writable.
     blocked: bool,
 }
 

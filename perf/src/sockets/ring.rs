@@ -1,7 +1,8 @@
 //! A responder on `io_uring`.
 //!
-//! One receive and one send are under way at a time: bytes of a stream have an order. Nothing is submitted for a look at what has completed; the kernel is entered when there is something
-//! to submit or when the ring's flags say that it has something to do for us.
+//! One receive and one send are in flight at a time, because the bytes of a stream are ordered.
+//! Checking for completions submits nothing; the kernel is entered only if there is something to
+//! submit, or if the ring's flags report pending work.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -24,7 +25,7 @@ use crate::spin::Spin;
 const ENTRIES: u32 = 64;
 /// Memory of a responder, in bytes.
 const MEMORY_BYTES: usize = 16 << 20;
-/// The most answers that lie side by side in registered memory, in bytes.
+/// The most bytes of contiguous answers in registered memory.
 const REGISTERED_BYTES_MAX: usize = 2 << 20;
 /// The registered socket.
 const SOCKET: types::Fixed = types::Fixed(0);
@@ -32,25 +33,26 @@ const SOCKET: types::Fixed = types::Fixed(0);
 const REGISTERED: u16 = 0;
 const RECEIVE: u64 = 1;
 const SEND: u64 = 2;
-/// Has a notification say whether the kernel copied (`IORING_SEND_ZC_REPORT_USAGE`), and how it says so (`IORING_NOTIF_USAGE_ZC_COPIED`).
+/// Makes a notification report whether the kernel copied (`IORING_SEND_ZC_REPORT_USAGE`), and the
+/// flag with which it does (`IORING_NOTIF_USAGE_ZC_COPIED`).
 const REPORT_USAGE: u16 = 1 << 3;
 const COPIED: u32 = 1 << 31;
 
-/// What of the ring is used.
+/// Which functions of the ring are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Uses {
-    /// One receive that goes on, into buffers that the kernel chooses.
+    /// One multishot receive, into buffers that the kernel chooses.
     pub(super) multishot: bool,
     /// Sends without a copy, from registered memory.
     pub(super) zero_copy: bool,
 }
 
-/// What became of sends without a copy.
+/// Counts of sends without a copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZeroCopy {
-    /// Sends that the kernel was to make without a copy.
+    /// Sends that requested no copy.
     pub sends: u64,
-    /// Of these, which it copied after all.
+    /// How many of these the kernel copied after all.
     pub copied: u64,
 }
 
@@ -70,16 +72,17 @@ pub(super) fn serve(stream: TcpStream, shape: Shape, uses: Uses) -> io::Result<Z
             Err(error) => break Err(error),
         };
     };
-    // What is under way ends with the socket.
+    // Operations in flight end with the socket.
     let _ = stream.shutdown(Shutdown::Both);
     if server.drain().is_err() {
-        // The kernel may still write to this memory: nobody else may have it.
+        // The kernel may still write to this memory, so it is never freed.
         std::mem::forget(server);
     }
     result
 }
 
-/// A ring for one thread. Where the kernel has it, what is left to do for a completion waits until this thread asks, and the ring's flags say that it waits.
+/// A ring for one thread. If the kernel supports it, the work for a completion is deferred until
+/// this thread asks for it, and the ring's flags report that it is pending.
 fn make_ring() -> io::Result<IoUring> {
     let deferred =
         IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().build(ENTRIES);
@@ -91,13 +94,13 @@ fn make_ring() -> io::Result<IoUring> {
     }
 }
 
-/// The pieces of one send; they stay where they are until it has completed.
+/// The pieces of one send; they do not move until it has completed.
 struct Message {
     slices: Vec<libc::iovec>,
     header: Box<libc::msghdr>,
 }
 
-/// Answers side by side in registered memory, again and again.
+/// Contiguous answers in registered memory, which are sent repeatedly.
 struct Registered {
     buffer: DmaBufMut,
     len_bytes: usize,
@@ -116,7 +119,7 @@ struct Server<'a> {
     registered: Option<Registered>,
     receiving: bool,
     sending: bool,
-    /// Submitted entries from which completions are still to come.
+    /// Submitted entries that will still produce completions.
     in_flight: usize,
     zero_copy: ZeroCopy,
     ended: bool,
@@ -131,14 +134,14 @@ impl<'a> Server<'a> {
         memory: &DmaPool,
     ) -> io::Result<Self> {
         let (mut submitter, submission, completion) = ring.split();
-        // It saves a look-up for each entry; without it the ring works all the same.
+        // This saves a look-up for each entry; the ring works without it too.
         let _ = submitter.register_ring_fd();
         submitter.register_files(&[stream.as_raw_fd()]).map_err(refused("registering a socket"))?;
         let input =
             memory.allocate(TargetConfig::default().receive_buffer_bytes).map_err(io::Error::other)?;
         let provided = uses.multishot.then(|| Provided::new(memory, &submitter)).transpose()?;
         let registered = uses.zero_copy.then(|| Registered::new(memory, &submitter, shape)).transpose()?;
-        // SAFETY: all zeroes is a message without parts.
+        // SAFETY: all zeroes is a valid message without parts.
         let header = Box::new(unsafe { std::mem::zeroed() });
         Ok(Server {
             submitter,
@@ -157,7 +160,8 @@ impl<'a> Server<'a> {
         })
     }
 
-    /// Submits what can be, and takes what has completed. Returns whether there was anything.
+    /// Submits what can be submitted, and processes completions. Returns whether there was
+    /// anything.
     fn turn(&mut self) -> io::Result<bool> {
         if !self.receiving {
             let entry = match &self.provided {
@@ -187,14 +191,15 @@ impl<'a> Server<'a> {
     }
 
     fn push(&mut self, entry: Entry) -> io::Result<()> {
-        // SAFETY: input, provided and registered memory, the message and what it points to live in this server, do not move and are not changed until the entry's last completion: `drain`
-        // waits for it, and where it cannot the server is never dropped.
+        // SAFETY: input, provided and registered memory, the message and what it points to are
+        // owned by this server, do not move and are not changed until the entry's last completion.
+        // `drain` waits for that; if it cannot, the server is never dropped.
         unsafe { self.submission.push(&entry) }.map_err(io::Error::other)?;
         self.in_flight += 1;
         Ok(())
     }
 
-    /// The next send. The answers in memory do not change, only how many are owed.
+    /// The next send. The answers in memory never change, only how many are owed.
     fn send(&mut self) -> Entry {
         if let Some(registered) = &self.registered
             && self.answers.owed() >= ZERO_COPY_BYTES_LEAST
@@ -220,7 +225,7 @@ impl<'a> Server<'a> {
         opcode::SendMsg::new(SOCKET, &raw const **header).flags(libc::MSG_NOSIGNAL as u32).build()
     }
 
-    /// Takes what has completed; returns whether anything had.
+    /// Processes completions; returns whether there were any.
     fn take(&mut self) -> io::Result<bool> {
         self.completion.sync();
         let mut found = false;
@@ -250,7 +255,7 @@ impl<'a> Server<'a> {
         match usize::try_from(result) {
             Ok(0) => self.ended = true,
             Ok(count) => self.answers.received(count),
-            // Every buffer was in use: it begins anew with those that are back.
+            // Every buffer was in use: the receive starts again with the returned buffers.
             Err(_) if result == -Errno::NOBUFS.raw_os_error() => {}
             Err(_) if is_passing(Some(-result)) => {}
             Err(_) => return Err(refused("receiving")(io::Error::from_raw_os_error(-result))),
@@ -267,7 +272,7 @@ impl<'a> Server<'a> {
                     registered.at = (registered.at + count) % registered.len_bytes;
                 }
             }
-            // Too much waits for its notification: again later.
+            // Too many notifications are pending: the send is tried again later.
             Err(_) if [Errno::NOBUFS, Errno::NOMEM].map(|errno| -errno.raw_os_error()).contains(&result) => {}
             Err(_) if is_passing(Some(-result)) => {}
             Err(_) => return Err(refused("sending")(io::Error::from_raw_os_error(-result))),
@@ -275,7 +280,7 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until nothing is in flight.
     fn drain(&mut self) -> io::Result<()> {
         self.submission.sync();
         while self.in_flight > self.submission.len() {
@@ -283,7 +288,7 @@ impl<'a> Server<'a> {
                 Err(error) if !is_passing(error.raw_os_error()) => return Err(error),
                 _ => {}
             }
-            // How things end does not matter any more.
+            // The outcome of these operations does not matter any more.
             let _ = self.take();
             self.submission.sync();
         }
@@ -291,7 +296,7 @@ impl<'a> Server<'a> {
     }
 }
 
-/// Whether an error says only: try again.
+/// Whether an error only means that the operation must be tried again.
 fn is_passing(errno: Option<i32>) -> bool {
     let passing = [Errno::INTR, Errno::AGAIN, Errno::BUSY];
     passing.iter().any(|passing| Some(passing.raw_os_error()) == errno)
@@ -304,7 +309,8 @@ impl Registered {
         let mut buffer = memory.allocate(len_bytes).map_err(io::Error::other)?;
         buffer.as_mut_slice().fill(0);
         let part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: len_bytes };
-        // SAFETY: the memory lives until nothing is in flight any more, and was written, so that all of it is there.
+        // SAFETY: the memory lives until nothing is in flight any more, and was written, so all of
+        // it is allocated.
         let registered = unsafe { submitter.register_buffers(&[part]) };
         registered.map_err(refused("registering memory"))?;
         Ok(Registered { buffer, len_bytes, at: 0 })

@@ -1,4 +1,5 @@
-//! The picture: figures as sections of text on a terminal, or on a sheet as large as they need.
+//! Draws the picture: figures as sections of text, on a terminal or on a sheet as large as they
+//! need.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -15,14 +16,14 @@ use super::section::{Column, Section, join_within, split_bottom};
 use crate::text::table::width;
 use crate::volume::VolumeState;
 
-/// The width of the sheet for a picture that is printed and not to a terminal.
+/// The width of the sheet if the picture is not printed to a terminal.
 pub(super) const SHEET_WIDTH: u16 = 160;
 /// The width of a bar.
 const BAR_WIDTH: usize = 10;
-/// Lines of the terminal that the connections have at most while there are more volumes than fit.
+/// The most terminal lines for connections while there are more volumes than fit.
 const CONNECTION_LINES: u16 = 6;
 
-/// The places of sections that may be cut, among [`Picture::sections`].
+/// The indexes in [`Picture::sections`] of the sections that may be cut.
 const VOLUMES: usize = 3;
 const CONNECTIONS: usize = 4;
 
@@ -50,25 +51,25 @@ Connections  hosts; data: memory for what they send and receive.";
 /// What is drawn.
 pub(super) struct Picture<'a> {
     pub(super) figures: &'a Figures,
-    /// What was seen before, for the small charts.
+    /// Earlier figures, for the small charts.
     pub(super) history: &'a History,
     /// Whether the help is shown instead of the figures.
     pub(super) help: bool,
-    /// Volumes that are scrolled out of sight.
+    /// How many volumes are scrolled out of view at the top.
     pub(super) skipped_volumes: usize,
-    /// The last line; empty: there is none.
+    /// The last line; empty: none.
     pub(super) footer: String,
 }
 
 impl Picture<'_> {
-    /// The lines that all of it needs in this width.
+    /// How many lines the whole picture needs at this width.
     fn lines(&self, columns: u16) -> u16 {
         let sections = self.sections(usize::MAX, columns);
         let sum = sections.iter().fold(1_u16, |sum, section| sum.saturating_add(section.lines()));
         sum.saturating_add(u16::from(!self.footer.is_empty()))
     }
 
-    /// Draws it into `area`, as much of it as there is room for.
+    /// Draws it into `area`, as much as fits.
     pub(super) fn paint(&self, area: Rect, buffer: &mut Buffer) {
         let [area, footer] = split_bottom(area, u16::from(!self.footer.is_empty()));
         let words: Vec<String> = self.footer.split(", ").map(str::to_owned).collect();
@@ -82,7 +83,8 @@ impl Picture<'_> {
         }
         let needed = self.lines(area.width).saturating_sub(1 + footer.height);
         let mut sections = self.sections(usize::MAX, area.width);
-        // What does not fit is missing from the volumes first, then from the connections.
+        // Lines that do not fit are cut from the connections first, down to [`CONNECTION_LINES`],
+        // then from the volumes.
         let mut missing = needed.saturating_sub(rest.height);
         if missing > 0 {
             let volumes = sections[VOLUMES].lines();
@@ -101,7 +103,7 @@ impl Picture<'_> {
         }
     }
 
-    /// The picture as lines of text in this width, with room for all rows.
+    /// The picture as lines of text at this width, with room for all rows.
     pub(super) fn text(&self, columns: u16) -> String {
         let mut sheet = Buffer::empty(Rect::new(0, 0, columns, self.lines(columns)));
         self.paint(sheet.area, &mut sheet);
@@ -110,12 +112,12 @@ impl Picture<'_> {
         for cells in lines {
             let mut line = String::new();
             let mut column = 0;
-            // A wide character has the cell after its own too.
+            // A wide character also occupies the next cell.
             while let Some(cell) = cells.get(column) {
                 line.push_str(cell.symbol());
                 column += width(cell.symbol()).max(1);
             }
-            // The rules of headings need not reach to the edge of a sheet that nobody sees.
+            // The rules of headings need not reach the edge of a sheet that is not shown as such.
             text.push_str(line.trim_end_matches(['─', ' ']));
             text.push('\n');
         }
@@ -133,7 +135,7 @@ impl Picture<'_> {
         if width(&whole) <= usize::from(columns) { whole } else { figures.version.clone() }
     }
 
-    /// From the top down, with so many volumes at most.
+    /// The sections from top to bottom, with at most this many volumes.
     fn sections(&self, volumes_shown: usize, columns: u16) -> Vec<Section> {
         let figures = self.figures;
         vec![
@@ -324,7 +326,7 @@ fn archive(archive: Option<&ArchiveFigures>, columns: u16) -> Section {
         size(archive.backlog_bytes),
         archive.backlog_segments.to_string(),
         seconds(archive.recovery_point_age_s),
-        // Milliseconds of a second are tenths of a percent.
+        // Milliseconds per second are tenths of a percent.
         format!("{:.0} %", archive.throttled_ms_per_s / 10.0),
         bytes_rate(archive.archived_bytes_per_s),
         dash_if_zero(able, bytes_rate(Some(able))),

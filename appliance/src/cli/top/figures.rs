@@ -1,6 +1,7 @@
-//! From two samples to the figures of one picture: rates over the time between them.
+//! Computes the figures of one picture from two samples: rates over the time between them.
 //!
-//! A counter that has fallen, because the appliance was started anew between the samples, has no rate; so has everything as long as there is one sample only.
+//! A counter that has fallen, because the appliance restarted between the samples, has no rate.
+//! Nothing has a rate while there is only one sample.
 
 use serde::Serialize;
 
@@ -9,11 +10,11 @@ use super::sample::{Connection, Sample};
 use crate::dma::BLOCK_BYTES;
 use crate::volume::{PoolInfo, PoolStats, VolumeInfo, VolumeState};
 
-/// The figures of one picture. Rates are for a second; `None`: not known.
+/// The figures of one picture. Rates are per second; `None`: unknown.
 #[derive(Debug, Serialize)]
 pub(super) struct Figures {
     pub(super) version: String,
-    /// The time between the samples; 0: there is one.
+    /// The time between the samples; 0: there is only one.
     pub(super) seconds: f64,
     pub(super) reactors: Vec<ReactorFigures>,
     pub(super) pools: Vec<PoolFigures>,
@@ -31,7 +32,7 @@ pub(super) struct ReactorFigures {
     pub(super) busy_percent: Option<f64>,
     pub(super) turns_per_s: Option<f64>,
     pub(super) sleeps_per_s: Option<f64>,
-    /// Of turns with work, since start.
+    /// Of turns that did work, since start.
     pub(super) turn_mean_ns: f64,
     pub(super) turn_p99_ns: u64,
     pub(super) long_turns: u64,
@@ -42,7 +43,7 @@ pub(super) struct ReactorFigures {
 pub(super) struct PoolFigures {
     pub(super) state: String,
     pub(super) device: String,
-    /// What may be live, and how much of it is taken; 0: the pool is full when its log is.
+    /// How much may be live, and how much of that is taken; 0: the pool is full when its log is.
     pub(super) capacity_bytes: u64,
     pub(super) taken_bytes: u64,
     pub(super) log_capacity_bytes: u64,
@@ -70,7 +71,8 @@ pub(super) struct VolumeFigures {
     pub(super) writes_per_s: Option<f64>,
     pub(super) read_bytes_per_s: Option<f64>,
     pub(super) written_bytes_per_s: Option<f64>,
-    /// Where they are measured; over the time between the samples, `None` when nothing ended then.
+    /// Where latency is measured; over the time between the samples. `None` if no request ended in
+    /// that time.
     pub(super) latency: Option<LatencyFigures>,
     pub(super) measured: bool,
     pub(super) errors: u64,
@@ -90,10 +92,10 @@ pub(super) struct TargetFigures {
     pub(super) io_queues: u64,
     pub(super) under_way: u64,
     pub(super) commands_per_s: Option<f64>,
-    /// Memory for data of hosts; 0 as the bound: the appliance does not say.
+    /// Memory for data of hosts; a bound of 0: the appliance does not report it.
     pub(super) host_memory_bytes: u64,
     pub(super) host_memory_bytes_max: u64,
-    /// Connections that wait for their share of it.
+    /// Connections that wait for their share of this memory.
     pub(super) waiting_for_memory: u64,
 }
 
@@ -115,11 +117,11 @@ pub(super) struct ArchiveFigures {
     pub(super) backlog_segments: u64,
     pub(super) backlog_bytes: u64,
     pub(super) recovery_point_age_s: f64,
-    /// Of each second, the milliseconds in which a host's write was held back for it.
+    /// For how many milliseconds of each second a host's write was held back for the archive.
     pub(super) throttled_ms_per_s: f64,
-    /// What was archived between the samples, before compression.
+    /// Bytes archived between the samples, before compression.
     pub(super) archived_bytes_per_s: Option<f64>,
-    /// Of the archivist's working time since start; 0 before the first object.
+    /// Per second of the archivist's working time since start; 0 before the first object.
     pub(super) throughput_bytes_per_s: f64,
     pub(super) compression_ratio: f64,
     pub(super) failures: u64,
@@ -174,14 +176,14 @@ impl Figures {
 }
 
 fn reactor_figures(before: Option<&ReactorView>, now: &ReactorView) -> ReactorFigures {
-    // Its own clock, so that the time of the call itself does not count.
+    // The reactor's own clock, so that the duration of the call does not count.
     let span_ns = before.and_then(|before| now.elapsed_ns().checked_sub(before.elapsed_ns()));
     let seconds = span_ns.unwrap_or(0) as f64 / 1e9;
     let busy_ns_per_s = rate(before.map(|before| before.busy), now.busy, seconds);
     ReactorFigures {
         name: now.name().to_owned(),
         core: now.core(),
-        // A turn that began before the first sample may count as a whole.
+        // A turn that began before the first sample may be counted in full.
         busy_percent: busy_ns_per_s.map(|busy| (busy / 1e7).min(100.0)),
         turns_per_s: rate(before.map(|before| before.turns), now.turns, seconds),
         sleeps_per_s: rate(before.map(|before| before.sleeps), now.sleeps, seconds),
@@ -197,7 +199,8 @@ fn pool_figures(before: Option<&PoolStats>, info: &PoolInfo, now: &PoolStats, se
         rate(before.map(counter), counter(now), seconds).map(|blocks| blocks * BLOCK_BYTES as f64)
     };
     let written = bytes_rate(|stats| stats.host_written_blocks);
-    // As in the amplification since start: what a volume makes its own is no copy of what hosts wrote.
+    // As in the amplification since start: blocks that a volume hydrates are not copies of what
+    // hosts wrote.
     let copied = bytes_rate(|stats| stats.copied_blocks.saturating_sub(stats.hydrated_blocks));
     let amplification = |written: f64, copied: f64| (written > 0.0).then(|| (written + copied) / written);
     PoolFigures {
@@ -226,7 +229,7 @@ fn volume_figures(before: Option<&Sample>, now: &Sample, volume: &VolumeInfo, se
     let stats = volume.stats;
     let histogram = now.histograms.get(&volume.name);
     let between = histogram.map(|histogram| {
-        // One that was enabled since, or began anew, holds only what is newer.
+        // A histogram that was enabled or reset after the earlier sample holds only newer values.
         let earlier = before.and_then(|before| before.histograms.get(&volume.name));
         earlier.and_then(|earlier| histogram.since(earlier)).unwrap_or_else(|| histogram.clone())
     });

@@ -1,13 +1,13 @@
-//! The figures of the last samples, for the small charts of the live picture.
+//! Keeps the figures of the last samples, for the small charts of the live view.
 //!
-//! **Bounds:** [`SAMPLES`] values for each reactor and volume of the newest sample; what is gone from it
-//! is forgotten.
+//! **Bounds:** [`SAMPLES`] values for each reactor and volume of the newest sample. Reactors and
+//! volumes that are no longer in it are dropped.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::figures::Figures;
 
-/// Samples that are remembered, each a character of the chart.
+/// Samples that are kept, one character of the chart each.
 pub(super) const SAMPLES: usize = 30;
 
 /// Characters from the lowest to the highest.
@@ -16,17 +16,17 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 /// Values of one reactor or volume, oldest first.
 type Series = VecDeque<f64>;
 
-/// What was seen so far.
+/// The values so far.
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// How busy each reactor was, in percent, by its name.
     busy: BTreeMap<String, Series>,
-    /// Operations a second of each volume, by its name.
+    /// Operations per second of each volume, by its name.
     operations: BTreeMap<String, Series>,
 }
 
 impl History {
-    /// Takes the figures of one more sample; those without rates are left out.
+    /// Adds the figures of one more sample; figures without rates are skipped.
     pub(super) fn add(&mut self, figures: &Figures) {
         let busy = figures.reactors.iter().map(|reactor| (&reactor.name, reactor.busy_percent));
         let operations = figures.volumes.iter().map(|volume| {
@@ -41,7 +41,7 @@ impl History {
         chart(self.busy.get(reactor), Some(100.0))
     }
 
-    /// A volume's chart, up to the most that was seen.
+    /// A volume's chart, scaled to its greatest value.
     pub(super) fn operations_chart(&self, volume: &str) -> String {
         chart(self.operations.get(volume), None)
     }
@@ -59,13 +59,13 @@ fn note(series: &mut BTreeMap<String, Series>, values: Vec<(&String, Option<f64>
     }
 }
 
-/// A bar for each value, from 0 to `most`, or to the greatest of them.
+/// A bar for each value, from 0 to `most`, or to the greatest value.
 fn chart(series: Option<&Series>, most: Option<f64>) -> String {
     let Some(series) = series else { return String::new() };
     let most = most.unwrap_or_else(|| series.iter().copied().fold(0.0, f64::max));
     let bar = |value: &f64| {
         let share = if most > 0.0 { (value / most).clamp(0.0, 1.0) } else { 0.0 };
-        // Whatever happened at all is seen.
+        // Any value above zero gets a visible bar.
         BARS[(share * (BARS.len() - 1) as f64).ceil() as usize]
     };
     series.iter().map(bar).collect()

@@ -1,5 +1,5 @@
-//! The live view: takes a sample, draws it, waits for a key or for the next sample; gives the terminal
-//! back however it ends.
+//! The live view: takes a sample, draws it, waits for a key or for the next sample. It restores the
+//! terminal however it ends.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -14,27 +14,27 @@ use super::sample::{Sample, SampleError};
 /// How many volumes a page scrolls.
 const PAGE: usize = 10;
 
-/// What a key asks for.
+/// What a key requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
-    /// Nothing that this view has.
+    /// Nothing: the key has no function here.
     None,
-    /// Another part of the volumes, or another size.
+    /// The view shows other volumes, or the terminal has another size.
     Redraw,
     /// The end.
     Quit,
 }
 
-/// What the keys have made of the view.
+/// The state of the view that keys change.
 #[derive(Debug, Clone, Copy, Default)]
 struct View {
-    /// Volumes that are scrolled out of sight.
+    /// How many volumes are scrolled out of view at the top.
     skipped_volumes: usize,
     /// Whether the help is shown.
     help: bool,
 }
 
-/// The terminal in the state for drawing; as it was again when this is dropped. A panic restores it too.
+/// The terminal in drawing mode; dropping this restores it. A panic restores it too.
 struct Terminal(ratatui::DefaultTerminal);
 
 impl Drop for Terminal {
@@ -43,7 +43,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Watches until it is told to end. A look that fails is shown and tried again.
+/// Watches until the user quits. A sample that fails is shown and tried again.
 ///
 /// # Errors
 /// The terminal's.
@@ -91,7 +91,7 @@ fn footer(problem: Option<&str>, interval: Duration) -> String {
     }
 }
 
-/// Waits for a wish; none by the time of the next sample.
+/// Waits for a key that requests something; returns none when the next sample is due.
 fn wait(until: Instant, view: &mut View, volumes: usize) -> io::Result<Wish> {
     while event::poll(until.saturating_duration_since(Instant::now()))? {
         match wish(&event::read()?, view, volumes) {

@@ -1,7 +1,7 @@
-//! `varve top`: what a running appliance does, as a live picture or as one that is printed.
+//! `varve top`: what a running appliance does, as a live view or as one printed picture.
 //!
-//! [`sample`] asks the appliance, by calls that anybody can make; [`figures`] makes rates of two samples,
-//! which [`history`] remembers; [`draw`] paints them in [`section`]s; [`live`] does so again and again.
+//! [`sample`] asks the appliance with public calls; [`figures`] computes rates from two samples,
+//! and [`history`] keeps them; [`draw`] paints them in [`section`]s; [`live`] repeats this.
 
 mod draw;
 mod figures;
@@ -26,8 +26,8 @@ use crate::text::table::terminal_columns;
 /// Watches the appliance that `connect` reaches, or prints one picture of it.
 ///
 /// # Errors
-/// The appliance does not answer, or not as this version understands it; the terminal's. The live view
-/// begins only when there is an answer.
+/// The appliance does not answer, or its answer has a shape that this version does not know; the
+/// terminal's. The live view begins only after the first answer.
 pub(super) fn top(
     connect: impl Fn() -> Result<Client, ClientError>,
     options: &TopOptions,
@@ -41,8 +41,8 @@ pub(super) fn top(
             None => connect()?,
         };
         let sample = Sample::take(&mut |method, params| connected.call(method, params))?;
-        // After a failure the next sample has a connection of its own: what comes late on the old one must
-        // not be taken for an answer.
+        // After a failure the next sample uses a new connection: a late answer on the old one must
+        // not be taken for the answer to another call.
         client = Some(connected);
         Ok::<_, SampleError>(sample)
     };

@@ -1,7 +1,8 @@
-//! What a running appliance says of itself at one moment.
+//! One sample: what a running appliance reports about itself at one moment.
 //!
-//! **Bounds:** a sample is a handful of calls, one more for each volume whose latencies are measured, and one for each of the first
-//! [`SUBSYSTEMS_MAX`] subsystems while hosts are connected.
+//! **Bounds:** a sample is seven calls and one more for each volume whose latencies are measured.
+//! While hosts are connected there are more: one for the list of subsystems, and one for each of
+//! the first [`SUBSYSTEMS_MAX`].
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -17,10 +18,11 @@ use crate::manage::ArchiveReport;
 use crate::rpc::HistogramReport;
 use crate::volume::{PoolInfo, PoolStats, VolumeInfo};
 
-/// Subsystems whose connections are asked for.
+/// The most subsystems whose connections are requested.
 const SUBSYSTEMS_MAX: usize = 64;
 
-/// The code of a method that cannot be called in the appliance's state: without an archive there is no status of one.
+/// The error code of a method that cannot be called in the appliance's state: without an archive
+/// there is no archive status.
 const WRONG_STATE: i64 = -1;
 
 /// Makes a call.
@@ -32,7 +34,7 @@ pub(super) enum SampleError {
     /// A call failed.
     #[error(transparent)]
     Call(#[from] ClientError),
-    /// An answer is not of the shape that this version knows.
+    /// An answer has a shape that this version does not know.
     #[error(
         "{method} answers what this version does not know ({reason}); use the varve of the appliance's version"
     )]
@@ -85,13 +87,13 @@ pub(super) struct Sample {
     pub(super) archive: Option<ArchiveReport>,
 }
 
-/// The answer of a call without parameters, or with them, as a type.
+/// Makes a call and converts its answer to a type.
 fn ask<T: DeserializeOwned>(call: Call<'_>, method: &'static str, params: Value) -> Result<T, SampleError> {
     let params = if let Value::Object(params) = params { params } else { Map::new() };
     serde_json::from_value(call(method, params)?).map_err(|reason| SampleError::Shape { method, reason })
 }
 
-/// `None` instead of a refusal because of the appliance's state.
+/// Turns a refusal because of the appliance's state into `None`.
 fn unless_in_state<T>(result: Result<T, SampleError>) -> Result<Option<T>, SampleError> {
     match result {
         Err(SampleError::Call(ClientError::Refused { error, .. })) if error.code == WRONG_STATE => Ok(None),
@@ -119,7 +121,7 @@ impl Sample {
         let Reactors { reactors } = ask(call, "framework_get_reactors", Value::Null)?;
         let volumes: Vec<VolumeInfo> = ask(call, "volume_list", Value::Null)?;
         let infos: Vec<PoolInfo> = ask(call, "pool_list", Value::Null)?;
-        // There is one pool, and its statistics are asked for without a name.
+        // There is one pool, and its statistics are requested without a name.
         let stats: PoolStats = ask(call, "pool_stats", Value::Null)?;
         let pools = infos.into_iter().take(1).map(|info| (info, stats.clone())).collect();
         let histograms = histograms(call, &volumes)?;
@@ -135,7 +137,7 @@ fn histograms(call: Call<'_>, volumes: &[VolumeInfo]) -> Result<BTreeMap<String,
     let mut histograms = BTreeMap::new();
     for volume in volumes.iter().filter(|volume| volume.histogram) {
         let report = ask::<HistogramReport>(call, "bdev_get_histogram", json!({"name": volume.name}));
-        // It may be off, or its volume gone, by now.
+        // The measurement may be off, or the volume gone, by now.
         if let Some(histogram) = unless_gone(report)?.and_then(|report| report.read().ok()) {
             histograms.insert(volume.name.clone(), histogram);
         }
@@ -143,7 +145,7 @@ fn histograms(call: Call<'_>, volumes: &[VolumeInfo]) -> Result<BTreeMap<String,
     Ok(histograms)
 }
 
-/// `None` instead of any refusal: what was just listed may be gone.
+/// Turns any refusal into `None`: what was just listed may be gone.
 fn unless_gone<T>(result: Result<T, SampleError>) -> Result<Option<T>, SampleError> {
     match result {
         Err(SampleError::Call(ClientError::Refused { .. })) => Ok(None),

@@ -1,7 +1,8 @@
-//! A part of the picture: a heading line, a table, and lines about what is wrong.
+//! A part of the picture: a heading line, a table, and lines about problems.
 //!
-//! **What fits:** a section is made for a width. Where that is too little, whole columns are left out, the
-//! one with the highest number first, so that no figure is ever cut; lines about what is wrong are wrapped.
+//! **What fits:** a section is made for a given width. If that is too narrow, whole columns are
+//! left out, the one with the highest rank first, so that no figure is ever cut. Lines about
+//! problems are wrapped.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Rect};
@@ -14,8 +15,8 @@ use crate::text::table::{width, wrap};
 /// Between two columns.
 const COLUMN_SPACING: u16 = 2;
 
-/// A column: its heading, as for [`crate::text::table::Table`] (`>` aligns to the right), and its rank.
-/// The column with the highest rank is left out first; one with rank 0 stays as long as any does.
+/// A column: its heading, as for [`crate::text::table::Table`] (`>` aligns to the right), and its
+/// rank. The column with the highest rank is left out first; one with rank 0 goes last.
 pub(super) type Column = (&'static str, u8);
 
 /// A part of the picture.
@@ -27,7 +28,7 @@ pub(super) struct Section {
 }
 
 impl Section {
-    /// A section for a picture of this width. Its title is as many of `title` as fit.
+    /// A section for a picture of this width. Its title is as many parts of `title` as fit.
     pub(super) fn new(
         title: &[String],
         columns: &[Column],
@@ -39,7 +40,7 @@ impl Section {
         let wrong = wrong.flat_map(|text| wrap(&text, room.max(1))).collect();
         let title = join_within(title, room.saturating_sub(2));
         let mut section = Section { title, columns: columns.to_vec(), rows, wrong };
-        // A column without a word, as a chart before the first rate, takes no room.
+        // A column without any text takes no room, like a chart before the first rate.
         while let Some(empty) = (1..section.columns.len()).find(|&column| {
             section.columns[column].0.is_empty() && section.rows.iter().all(|row| row[column].is_empty())
         }) {
@@ -73,14 +74,14 @@ impl Section {
         self.widths().sum::<usize>() + spacing
     }
 
-    /// Lines of the terminal that it takes.
+    /// How many terminal lines it takes.
     pub(super) fn lines(&self) -> u16 {
-        // An empty table shows that it is empty, below its headings.
+        // An empty table shows below its headings that it is empty.
         let table = if self.columns.is_empty() { 0 } else { 1 + self.rows.len().max(1) };
         u16::try_from(1 + table + self.wrong.len()).unwrap_or(u16::MAX)
     }
 
-    /// Leaves only the first rows.
+    /// Keeps only the first rows.
     pub(super) fn truncate(&mut self, rows: usize) {
         self.rows.truncate(rows);
     }
@@ -110,14 +111,14 @@ impl Section {
     }
 }
 
-/// The area without its last lines, and these.
+/// The area without its last lines, and those lines.
 pub(super) fn split_bottom(area: Rect, lines: u16) -> [Rect; 2] {
     let lines = lines.min(area.height);
     let rest = area.height - lines;
     [Rect { height: rest, ..area }, Rect { y: area.y + rest, height: lines, ..area }]
 }
 
-/// The first of these parts that fit, with commas between them.
+/// As many of these parts as fit, from the first, with commas between them.
 pub(super) fn join_within(parts: &[String], columns: usize) -> String {
     let mut text = String::new();
     for part in parts {

@@ -1,4 +1,5 @@
-//! Samples from canned answers, rates of two of them, and the picture on a terminal of ratatui's for tests.
+//! Tests of `varve top`: samples from canned answers, rates of two of them, and the picture on
+//! ratatui's test terminal.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::sample::{Sample, SampleError};
 use crate::histogram::{Histogram, Summary};
 use crate::rpc::{ErrorObject, HistogramReport};
 
-/// An appliance of which a few things can be set.
+/// An appliance with canned answers, in which a few values can be set.
 #[derive(Clone)]
 struct Canned {
     writes: u64,
@@ -119,7 +120,7 @@ impl Canned {
         Sample::take(&mut |method, params| self.answer(method, &params)).expect("it answers")
     }
 
-    /// The figures of two samples, the second so much later.
+    /// The figures of two samples that are this many seconds apart.
     fn figures(&self, later: &Canned, seconds: u64) -> Figures {
         let before = self.sample();
         let mut now = later.sample();
@@ -261,7 +262,7 @@ fn a_small_terminal_shows_a_part_of_the_volumes() {
     let scrolled = drawn(&figures, 39, 120, 30);
     assert!(scrolled.iter().any(|line| line.starts_with("vol39")), "{scrolled:#?}");
     assert_eq!(shown(&scrolled), shown(&lines), "{scrolled:#?}");
-    // However small it is.
+    // It draws at any size, however small.
     for (width, height) in [(1, 1), (10, 3), (200, 2), (20, 8)] {
         drawn(&figures, 7, width, height);
     }
@@ -323,7 +324,7 @@ fn no_width_cuts_a_figure() {
             assert!(is_whole, "{columns} columns: {word}: {text}");
         }
     }
-    // At 80 columns what matters most is there.
+    // At 80 columns the most important figures are there.
     let text = of(80);
     assert!(text.contains("1 MiB of 4 MiB (25 %)") && text.contains("9875543"), "{text}");
     assert!(text.contains("READS/S") && text.contains("WRITES/S") && text.contains("BEHIND"), "{text}");

@@ -1,8 +1,8 @@
-//! Commands of a host to one volume, many at a time.
+//! Sends a host's commands to one volume, many at a time.
 //!
-//! **States of a command:** given ([`Commands::push`]) → under way → ended; or, when the appliance asks
-//! for another try, given once more after [`RETRY_WAIT`]. When nothing ends for [`STALL_LIMIT`] the
-//! transfer is given up. Bound: as many commands as the queue is deep, each with one transfer of data.
+//! **States of a command:** given ([`Commands::push`]) → under way → ended; or, if the appliance
+//! asks for a retry, sent again after [`RETRY_WAIT`]. If no command ends for [`STALL_LIMIT`], the
+//! transfer fails. Bound: as many commands as the queue is deep, each with one transfer of data.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -16,13 +16,13 @@ use super::error::TransferError;
 use crate::nvmf::host::{ConnectOptions, Controller, HostError, Queue, Wait};
 use crate::nvmf::wire::status::Status;
 
-/// Commands under way at most.
+/// The most commands under way.
 const DEPTH: u16 = 32;
-/// How long one look for ends waits: signals and keep-alives come between.
+/// How long one wait for completions lasts: signals and keep-alives are handled between two waits.
 const LOOK_WAIT: Duration = Duration::from_millis(200);
-/// How long a command waits that the appliance asked to try again.
+/// How long a command waits after the appliance asked to retry it.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
-/// When nothing ends for so long, the transfer is given up.
+/// The transfer fails if no command ends for this long.
 const STALL_LIMIT: Duration = Duration::from_mins(5);
 
 /// What a command does.
@@ -42,7 +42,7 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// Reads so many bytes.
+    /// Reads this many bytes.
     pub(super) fn read(offset_bytes: u64, len_bytes: u64) -> Self {
         Command { offset_bytes, len_bytes, what: What::Read }
     }
@@ -52,7 +52,7 @@ impl Command {
         Command { offset_bytes, len_bytes: data.len() as u64, what: What::Write(data) }
     }
 
-    /// Makes so many bytes zero.
+    /// Makes this many bytes zero.
     pub(super) fn clear(offset_bytes: u64, len_bytes: u64) -> Self {
         Command { offset_bytes, len_bytes, what: What::Clear }
     }
@@ -66,7 +66,7 @@ impl Command {
     }
 }
 
-/// What is done when a command has ended well: where it was, and what was read.
+/// What to do when a command has ended well, with its offset and the data that was read.
 pub(super) type Ended<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), TransferError>;
 
 /// A connection to a volume, and its commands.
@@ -77,7 +77,7 @@ pub(super) struct Commands {
     under_way: BTreeMap<u64, Command>,
     again: VecDeque<Command>,
     next_tag: u64,
-    /// When a command ended last, or nothing was under way.
+    /// When the last command ended, or nothing was under way.
     progress: Instant,
     signals: Signals,
 }
@@ -114,10 +114,10 @@ impl Commands {
         self.queue.transfer_bytes_max() as usize
     }
 
-    /// Gives a command; waits for the end of others while there is no room for it.
+    /// Gives a command; while the queue is full, it waits for others to end.
     ///
     /// # Errors
-    /// A command has failed, the connection is lost, nothing ends, a signal.
+    /// A command has failed, the connection is lost, no command ends, a signal.
     pub(super) fn push(&mut self, command: Command, ended: Ended<'_>) -> Result<(), TransferError> {
         while self.queue.free_slots() == 0 || !self.again.is_empty() {
             self.look(ended)?;
@@ -137,7 +137,7 @@ impl Commands {
         Ok(())
     }
 
-    /// Makes what was written survive a loss of power.
+    /// Makes what was written survive a power loss.
     ///
     /// # Errors
     /// The command fails.
@@ -148,7 +148,7 @@ impl Commands {
     /// Ends the connection.
     pub(super) fn close(self) {
         drop(self.queue);
-        // What was asked of it is done; the appliance ends the association in any case.
+        // All commands are complete; the appliance ends the association in any case.
         let _ = self.controller.shutdown();
     }
 
@@ -166,7 +166,7 @@ impl Commands {
         Ok(())
     }
 
-    /// Looks once for ends, and gives again what is to be tried again.
+    /// Waits once for completions, and sends commands again that are to be retried.
     fn look(&mut self, ended: Ended<'_>) -> Result<(), TransferError> {
         if self.signals.came() {
             return Err(TransferError::Stopped);
@@ -207,13 +207,14 @@ impl Commands {
     }
 }
 
-/// Whether the appliance asks for another try, as it does while it waits for room.
+/// Whether the appliance asks for a retry, as it does while it waits for room.
 fn may_succeed_later(status: Status) -> bool {
     let code = status.code_only();
     !status.is_do_not_retry() && (code == Status::COMMAND_INTERRUPTED || code == Status::NAMESPACE_NOT_READY)
 }
 
-/// SIGINT and SIGTERM end a transfer, which then cleans up; a second one ends the process at once.
+/// SIGINT and SIGTERM end a transfer, which then cleans up; a second signal ends the process at
+/// once.
 struct Signals {
     came: Arc<AtomicBool>,
     ids: Vec<signal_hook::SigId>,
@@ -227,7 +228,8 @@ impl Signals {
             let at_once =
                 signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&came));
             let noted = signal_hook::flag::register(signal, Arc::clone(&came));
-            // Where the system refuses, a signal ends the process as it always does.
+            // If the system refuses the handler, a signal has its default effect and ends the
+            // process.
             ids.extend(at_once.into_iter().chain(noted));
         }
         Signals { came, ids }

@@ -1,4 +1,4 @@
-//! Why the contents of a volume were not moved.
+//! Why a transfer of a volume's contents failed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,13 +8,13 @@ use crate::cli::cells::size;
 use crate::cli::output::one_line;
 use crate::nvmf::host::HostError;
 
-/// Why a transfer was not made.
+/// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TransferError {
     /// The file cannot be used.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// What was to be done.
+        /// What the command tried to do.
         action: &'static str,
         /// The file.
         path: PathBuf,
@@ -64,7 +64,7 @@ pub(super) enum TransferError {
         /// Who.
         hosts: String,
     },
-    /// The file to make is there.
+    /// The file to be made exists.
     #[error("{} exists; name another file, or replace it with --force", path.display())]
     Exists {
         /// The file.
@@ -106,13 +106,13 @@ pub(super) enum TransferError {
         /// Its status.
         status: String,
     },
-    /// Nothing happens any more.
+    /// No command completes any more.
     #[error(
         "nothing was completed for {} s; `varve pool list` and `varve archive status` say what the appliance waits for",
         seconds
     )]
     Stalled {
-        /// For so long.
+        /// For how long.
         seconds: u64,
     },
     /// A signal.

@@ -1,4 +1,4 @@
-//! Where a file has contents: its extents, and within data the blocks that are not zero.
+//! Finds where a file has contents: its extents, and within data the blocks that are not zero.
 
 use std::fs::File;
 use std::io;
@@ -9,16 +9,16 @@ use rustix::io::Errno;
 
 use crate::dma::BLOCK_BYTES;
 
-/// A stretch of a file, in whole blocks; the last one may reach beyond the end of the file.
+/// A range of a file, in whole blocks; the last one may extend beyond the end of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Extent {
     pub(super) offset_bytes: u64,
     pub(super) len_bytes: u64,
-    /// Otherwise it is a hole.
+    /// Whether it is data; otherwise it is a hole.
     pub(super) is_data: bool,
 }
 
-/// The extents of a file, in order and without a gap. A file system that knows of no holes has one.
+/// The extents of a file, in order and without a gap. On a file system without holes there is one.
 ///
 /// # Errors
 /// The system's.
@@ -34,9 +34,9 @@ pub(super) fn extents(file: &File, file_bytes: u64) -> io::Result<Vec<Extent>> {
     let mut at = 0;
     while at < end_bytes {
         let data = match seek(file, SeekFrom::Data(at)) {
-            // Holes are smaller than blocks where the file system's blocks are.
+            // On file systems with smaller blocks, a hole can end within one of ours.
             Ok(data) => (data / BLOCK * BLOCK).clamp(at, end_bytes),
-            // Nothing but a hole is left.
+            // Only a hole is left.
             Err(Errno::NXIO) => end_bytes,
             // A block device, or a file system without holes.
             Err(Errno::INVAL | Errno::OPNOTSUPP) => at,

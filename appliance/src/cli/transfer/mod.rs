@@ -1,10 +1,11 @@
-//! `varve volume import` and `varve volume export`: the contents of a volume to and from a file.
+//! `varve volume import` and `varve volume export`: copies the contents of a volume from or to a
+//! file.
 //!
-//! The appliance says over JSON-RPC where hosts connect and what is there; the data goes over NVMe/TCP
-//! as that of any host does ([`commands`]). Neither root nor a kernel module is needed.
+//! The addresses and volumes come from the appliance over JSON-RPC; the data goes over NVMe/TCP, as
+//! any host's does ([`commands`]). Neither root nor a kernel module is needed.
 //!
-//! **Interrupted:** an import that ends early leaves what it has written, and says so. An export that
-//! ends early leaves no file under the name it was given, and deletes the clone that it made.
+//! **Interrupted:** an import that ends early leaves what it has written, and says so. An export
+//! that ends early leaves no file under the requested name, and deletes the clone that it made.
 
 mod commands;
 mod error;
@@ -32,7 +33,7 @@ use crate::dma::BLOCK_BYTES;
 use crate::nvmf::nqn;
 use crate::volume::{CloneInfo, PoolStats, VolumeInfo};
 
-/// What the name of a file ends in while an export writes it.
+/// The suffix of a file while an export writes it.
 const PARTIAL_SUFFIX: &str = ".partial";
 /// The most blocks that one command clears.
 const CLEAR_BLOCKS_MAX: u64 = 16_384;
@@ -53,7 +54,7 @@ fn call<T: DeserializeOwned>(client: &mut Client, method: &str, params: Value) -
 /// A bar for bytes, on standard error if that is a terminal.
 fn bar(message: &'static str, len_bytes: u64) -> ProgressBar {
     let bar = ProgressBar::new(len_bytes).with_message(message);
-    // A template that is not understood leaves the default one.
+    // If the template cannot be parsed, the bar keeps its default style.
     if let Ok(style) =
         ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
     {
@@ -62,7 +63,7 @@ fn bar(message: &'static str, len_bytes: u64) -> ProgressBar {
     bar
 }
 
-/// A volume of that name, if there is one.
+/// The volume of this name, if there is one.
 fn find_volume(client: &mut Client, name: &str) -> Result<Option<VolumeInfo>, CommandError> {
     let volumes: Vec<VolumeInfo> = call(client, "volume_list", Value::Null)?;
     Ok(volumes.into_iter().find(|volume| volume.name == name))
@@ -78,7 +79,7 @@ fn connect(client: &mut Client, volume: &str) -> Result<Commands, CommandError> 
     Ok(connected.map_err(|source| TransferError::Connect { volume: volume.to_owned(), address, source })?)
 }
 
-/// Where a subsystem is reached, as `nvmf_subsystem_get_listeners` shows it.
+/// An address of a subsystem, as `nvmf_subsystem_get_listeners` shows it.
 #[derive(Debug, Deserialize)]
 struct Listener {
     address: ListenAddress,
@@ -91,7 +92,8 @@ struct ListenAddress {
 }
 
 impl ListenAddress {
-    /// Where to connect on this machine: an address that stands for all of them is reached by loopback.
+    /// Where to connect on this machine: an unspecified address (`0.0.0.0`, `::`) is reached by
+    /// loopback.
     fn socket_address(&self) -> Option<SocketAddr> {
         let ip = match self.traddr {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -102,7 +104,7 @@ impl ListenAddress {
     }
 }
 
-/// A loopback address where there is one; else the first.
+/// A loopback address if there is one; otherwise the first.
 fn nearest(addresses: impl Iterator<Item = SocketAddr>) -> Option<SocketAddr> {
     let addresses: Vec<SocketAddr> = addresses.collect();
     addresses.iter().find(|address| address.ip().is_loopback()).or(addresses.first()).copied()
@@ -123,7 +125,7 @@ fn refuse_in_use(client: &mut Client, volume: &str) -> Result<(), CommandError> 
     Err(TransferError::InUse { volume: volume.to_owned(), hosts: hosts.join(", ") }.into())
 }
 
-/// Writes a file into a volume, which is made if there is none.
+/// Writes a file into a volume, which is created if it does not exist.
 pub(super) fn import(
     client: &mut Client,
     options: &ImportOptions,
@@ -199,8 +201,8 @@ fn open_source(path: &Path) -> Result<(File, u64), TransferError> {
     Ok((file, len_bytes))
 }
 
-/// Writes what the file holds; of a volume with contents, clears what the file has holes for. How many
-/// bytes were written.
+/// Writes the file's data; if the volume has contents, clears the ranges in which the file has
+/// holes. Returns how many bytes were written.
 fn write_all(
     commands: &mut Commands,
     file: &File,
@@ -227,7 +229,7 @@ fn write_all(
             }
             let now_bytes = (end - at).min(chunk_bytes as u64) as usize;
             let mut data = vec![0; now_bytes];
-            // The file may end within its last block, which is filled up with zeroes.
+            // The file may end within its last block, which is padded with zeroes.
             let in_file = now_bytes.min(file_bytes.saturating_sub(at) as usize);
             file.read_exact_at(&mut data[..in_file], at).map_err(failed("read", path))?;
             for (range, is_zero) in nonzero_runs(&data) {
@@ -248,13 +250,13 @@ fn write_all(
     Ok(written_bytes)
 }
 
-/// Writes need nothing done when they end.
+/// Nothing needs to be done when a write ends.
 #[expect(clippy::unnecessary_wraps, reason = "the type of what ends a command")]
 fn ignore(_: u64, _: &[u8]) -> Result<(), TransferError> {
     Ok(())
 }
 
-/// Reads a volume into a file, as it is or as it was at a point.
+/// Reads a volume into a file, as it is now or as it was at a point.
 pub(super) fn export(
     client: &mut Client,
     options: &ExportOptions,
@@ -289,7 +291,7 @@ pub(super) fn export(
     print(output, &text)
 }
 
-/// A volume as it was: a clone is made, read and deleted.
+/// Exports a volume as it was at a point: makes a clone, reads it and deletes it.
 fn export_point(
     client: &mut Client,
     name: &str,
@@ -300,7 +302,7 @@ fn export_point(
     let params = json!({"volume": name, "at": point, "name": clone, "read_only": true});
     let _: CloneInfo = call(client, "restore_clone", params)?;
     let exported = export_volume(client, &clone, path);
-    // This host may be seen as connected for a moment.
+    // The appliance may report this host as connected for a short time after it disconnects.
     let deleted: Result<Value, CommandError> =
         call(client, "volume_delete", json!({"name": clone, "force": true}));
     match (exported, deleted) {
@@ -313,7 +315,7 @@ fn export_point(
     }
 }
 
-/// The sizes of the volume, and of what is not zero in it.
+/// Exports a volume. Returns its size, and how many bytes of it are not zero.
 fn export_volume(client: &mut Client, name: &str, path: &Path) -> Result<(u64, u64), CommandError> {
     let volume = find_volume(client, name)?
         .ok_or_else(|| format!("there is no volume '{name}'; `varve volume list` shows what there is"))?;
@@ -329,14 +331,16 @@ fn export_volume(client: &mut Client, name: &str, path: &Path) -> Result<(u64, u
     match read {
         Ok(file_bytes) => Ok((volume.size_bytes, file_bytes)),
         Err(error) => {
-            // It would only take room. That the export failed matters more than that this fails.
+            // The partial file would only take space. The failed export matters more than a failure
+            // to remove it.
             let _ = std::fs::remove_file(&partial);
             Err(error.into())
         }
     }
 }
 
-/// Reads the whole volume into a file, with holes where it is zero. How many bytes were written.
+/// Reads the whole volume into a file, with holes where it is zero. Returns how many bytes were
+/// written.
 fn read_all(
     commands: &mut Commands,
     path: &Path,

@@ -9,43 +9,45 @@ use crate::volume::ArchivePolicy;
 
 /// The name of the local catalog in the pool's directory.
 pub const CATALOG_FILE_NAME: &str = "archive-catalog.redb";
-/// The name of the file with the rules of retention in the pool's directory.
+/// The name of the file with the retention rules in the pool's directory.
 pub const KEEP_FILE_NAME: &str = "archive-keep";
-/// The name of the directory that is the archive by default, in the pool's directory.
+/// The name of the default archive directory in the pool's directory.
 pub const ARCHIVE_DIRECTORY_NAME: &str = "archive";
 
-/// How often what has expired is deleted, unless configured otherwise.
+/// How often expired objects are deleted, unless configured otherwise.
 const EXPIRE_INTERVAL_DEFAULT: Duration = Duration::from_secs(crate::options::EXPIRE_SECONDS_DEFAULT);
-/// How long after a start nothing expires by itself, unless configured otherwise.
+/// How long after a start nothing is deleted automatically, unless configured otherwise.
 const EXPIRE_GRACE_DEFAULT: Duration = Duration::from_mins(10);
 /// How a pool is archived.
 #[derive(Debug, Clone)]
 pub struct ArchiveConfig {
-    /// Where to.
+    /// The place of the archive.
     pub store: StoreSpec,
     /// How the pool uses it.
     pub policy: ArchivePolicy,
-    /// The compression level; `None`: the usual one.
+    /// The compression level; `None`: the default.
     pub level: Option<i32>,
-    /// How objects are verified, until [`set_archive_verify`](crate::volume::Pool::set_archive_verify) says otherwise.
+    /// How objects are verified, until
+    /// [`set_archive_verify`](crate::volume::Pool::set_archive_verify) says otherwise.
     pub verify: VerifyPolicy,
     /// The core that the archivist is pinned to.
     pub core: Option<usize>,
-    /// Where the local catalog is.
+    /// The path of the local catalog.
     pub catalog: PathBuf,
-    /// Where the rules of retention are.
+    /// The path of the retention rules.
     pub keep: PathBuf,
-    /// How often what has expired is deleted; zero: only by command.
+    /// How often expired objects are deleted; zero: only by command.
     pub expire_interval: Duration,
-    /// How long after a start nothing expires by itself.
+    /// How long after a start nothing is deleted automatically.
     pub expire_grace: Duration,
-    /// Whether a pool that is older than its archive, or was overtaken, goes on as a history of its
-    /// own.
+    /// Whether a pool that is older than its archive, or whose archive another appliance has taken
+    /// over, continues as a history of its own.
     pub fork: bool,
 }
 
 impl ArchiveConfig {
-    /// An archive in `store`, with its local files in `directory`, and defaults for all else.
+    /// An archive in `store`, with its local files in `directory`, and defaults for everything
+    /// else.
     pub fn new(store: StoreSpec, directory: &Path) -> Self {
         ArchiveConfig {
             store,

@@ -1,4 +1,4 @@
-//! The archive as a start finds it: there, or known and away.
+//! The archive as a start finds it: reachable, or known but away.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::serve::{ApplianceConfig, ServeError};
 
 /// The archive as a start finds it.
 pub(in crate::serve) enum FoundArchive {
-    /// There.
+    /// It is reachable and open.
     Opened(Box<OpenedArchive>),
-    /// Known, and away.
+    /// It is known but away.
     Away(Box<late::AwayArchive>),
 }
 
 impl FoundArchive {
-    /// What the command plane sees of it.
+    /// The command plane's view of it.
     pub(in crate::serve) fn manager(&self) -> &Arc<ArchiveManager> {
         match self {
             FoundArchive::Opened(opened) => &opened.manager,
@@ -26,14 +26,14 @@ impl FoundArchive {
         }
     }
 
-    /// Whether it holds objects of a pool, whichever.
+    /// Whether it holds objects of any pool.
     pub(in crate::serve) fn holds_something(&self) -> bool {
         matches!(self, FoundArchive::Opened(opened) if !opened.known.pools.is_empty())
     }
 }
 
-/// Opens the archive. One that the pool is known to have had at this place, and that is away for a
-/// reason that may pass, is waited for.
+/// Opens the archive. If the pool is known to have had its archive at this place, and the archive
+/// is away for a reason that may pass, the appliance waits for it.
 ///
 /// # Errors
 /// See [`open`].

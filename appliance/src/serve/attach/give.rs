@@ -1,5 +1,5 @@
-//! Gives the pool its archive: the archivist's threads start, and the pool gets the store, its
-//! objects and the synchs of the whole history.
+//! Attaches the archive to the pool: starts the archivist's threads, and gives the pool the store,
+//! its objects and the synchs of the whole history.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,13 +25,14 @@ use crate::serve::store::ensure_id;
 use crate::serve::{ServeError, claim};
 use crate::volume::{BackPressure, Pool};
 
-/// How often the reactor looks at the archive while nothing else happens: increments and second tries are a matter of time.
+/// How often the reactor polls the archive if nothing else happens: increments and retries depend
+/// on time.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// What an operator is told when a pool that had an archive begins another one, and nothing shows that
-/// something is lost.
+/// The note for the operator if a pool that had an archive begins another one, and nothing shows
+/// that something is lost.
 const MOVED_NOTE: &str = "this pool had an archive before, and begins a new one here. If its file was moved, stop the appliance, move its archive and pool.varve.id to this directory too (or name the archive with --archive), and start it again";
 
-/// What the local catalog knows must be in the archive, or it is another.
+/// If the local catalog knows objects, the archive must hold some; otherwise it is another archive.
 fn refuse_empty(known: u64, listed: u64, label: &str) -> Result<(), ServeError> {
     if known == 0 || listed > 0 {
         return Ok(());
@@ -40,8 +41,8 @@ fn refuse_empty(known: u64, listed: u64, label: &str) -> Result<(), ServeError> 
     Err(ServeError::ArchiveGone { place: label.to_owned(), what })
 }
 
-/// What the log says is archived must be in the archive, or it is another: the pool's file was moved,
-/// for example, without what belongs beside it.
+/// What the log says is archived must be in the archive; otherwise it is another archive. This
+/// happens, for example, if the pool's file was moved without the files that belong beside it.
 fn refuse_unlike_log(archived_below: Lsn, label: &str) -> Result<(), ServeError> {
     if archived_below == Lsn(0) {
         return Ok(());
@@ -52,7 +53,7 @@ fn refuse_unlike_log(archived_below: Lsn, label: &str) -> Result<(), ServeError>
     Err(ServeError::ArchiveGone { place: label.to_owned(), what })
 }
 
-/// The archivist for a device, started.
+/// Starts the archivist for a device.
 pub(in crate::serve) fn start_service(
     config: &ArchiveConfig,
     store: &Arc<dyn Store>,
@@ -65,14 +66,14 @@ pub(in crate::serve) fn start_service(
     }
     let options = ThreadedOptions { core: config.core, worker, waker, ..ThreadedOptions::default() };
     let source = Box::new(move || {
-        // A queue of its own, made on the thread that uses it.
+        // A separate queue, created on the thread that uses it.
         let device = device.handle().map_err(|error| error.to_string())?;
         Ok(Box::new(BdevSource::new(device, READS_IN_FLIGHT_DEFAULT)) as _)
     });
     Ok(ThreadedArchive::start(Arc::clone(store), source, options)?)
 }
 
-/// Gives the pool its archive. An error leaves the pool as it was.
+/// Attaches the archive to the pool. An error leaves the pool unchanged.
 pub(in crate::serve) async fn attach(
     opened: OpenedArchive,
     pool: Rc<Pool>,
@@ -102,7 +103,7 @@ pub(in crate::serve) async fn attach(
     notes.extend(note);
     notes.extend(lost);
     if is_rehearsal {
-        // Nothing of it is ever archived, so its writes must not wait for that.
+        // A rehearsal archives nothing, so its writes must not wait for the archive.
         config.policy.back_pressure = BackPressure::Degrade;
     }
     let label = owned.label().to_owned();
@@ -121,7 +122,8 @@ pub(in crate::serve) async fn attach(
     Ok((ArchiveStarted { store: label, objects, synchs, away: None, notes }, identity))
 }
 
-/// The identity of an archive, which is given one if it has none; what is to be said of that.
+/// The identity of an archive, which is assigned if it has none; and a note for the operator if
+/// that failed.
 async fn identify(known: &KnownStore, local: &Local) -> Result<(Option<Uuid>, Option<String>), ServeError> {
     if known.id.is_some() {
         return Ok((known.id, None));
@@ -137,7 +139,7 @@ async fn identify(known: &KnownStore, local: &Local) -> Result<(Option<Uuid>, Op
     })
 }
 
-/// Has the reactor turn now and then, also when nobody asks it for anything.
+/// Makes the reactor run a turn regularly, even if no events arrive.
 pub(in crate::serve) fn look_often(local: &Local, seal_interval_ns: u64) {
     let interval = match seal_interval_ns {
         0 => LOOK_INTERVAL,

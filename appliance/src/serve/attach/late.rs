@@ -1,14 +1,15 @@
-//! An archive that is away when the appliance starts, and is attached when it is there.
+//! Waits for an archive that is away when the appliance starts, and attaches it when it can be
+//! reached.
 //!
-//! **When it is waited for:** the pool exists, its identity says which archive it has and that it
-//! was at this place, and the place cannot be reached for a reason that may pass: nothing is
-//! mounted there, a server does not answer, a device gives errors. A new pool, a pool that never
-//! had an archive, and a place where something else is are refused at the start, as ever.
+//! **When the appliance waits:** the pool exists, its identity says which archive it has and that
+//! it was at this place, and the place cannot be reached for a reason that may pass: nothing is
+//! mounted there, a server does not answer, a device returns errors. A new pool, a pool that never
+//! had an archive, and a place that holds something else are refused at the start, as always.
 //!
-//! **States:** away → (tried again, later and later up to [`RETRY_LAST`] apart) opened → found to
-//! be the archive that the pool had → learnt → attached. Each step may fail; its words are what the
-//! operator is told then, and everything begins again with the next try. Nothing is put, made or
-//! deleted before the last step, but the small object of the probe.
+//! **States:** away → (retried, with delays that grow to [`RETRY_LAST`]) opened → found to be the
+//! archive that the pool had → learnt → attached. Each step may fail; its error is then what the
+//! operator is shown, and the next try starts from the beginning. Before the last step, nothing is
+//! uploaded, created or deleted except the small object of the probe.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,9 +32,9 @@ use crate::serve::store::is_away;
 use crate::serve::{ApplianceConfig, ServeError};
 use crate::volume::{Pool, VolumeError};
 
-/// How long the first try is waited for; that doubles.
+/// The delay before the first try; it doubles with each try.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// The longest time between two tries.
+/// The longest delay between two tries.
 const RETRY_LAST: Duration = Duration::from_secs(5);
 
 /// An archive that the pool is known to have, and that cannot be reached.
@@ -45,7 +46,7 @@ pub(in crate::serve) struct AwayArchive {
     why: String,
 }
 
-/// Whether an archive that cannot be opened or listed is waited for.
+/// Whether the appliance waits for an archive that cannot be opened or listed.
 pub(in crate::serve) fn waits_for(
     config: &ArchiveConfig,
     appliance: &ApplianceConfig,
@@ -66,10 +67,10 @@ pub(in crate::serve) fn waits_for(
 }
 
 impl AwayArchive {
-    /// The archive of a pool that [is waited for](waits_for) because of `error`.
+    /// The archive of a pool that the appliance [waits for](waits_for) because of `error`.
     ///
     /// # Errors
-    /// The rules of retention cannot be read.
+    /// The retention rules cannot be read.
     pub(super) fn new(
         config: &ArchiveConfig,
         appliance: &ApplianceConfig,
@@ -81,7 +82,7 @@ impl AwayArchive {
         Ok(Self::with_manager(config, appliance, found, manager, error))
     }
 
-    /// The same, of an archive that was opened and could not be listed.
+    /// The same for an archive that was opened but could not be listed.
     pub(in crate::serve) fn with_manager(
         config: &ArchiveConfig,
         appliance: &ApplianceConfig,
@@ -89,7 +90,7 @@ impl AwayArchive {
         manager: Arc<ArchiveManager>,
         error: &ServeError,
     ) -> Self {
-        // The next try opens it anew, for which it must be free.
+        // The next try opens the store again, so it must not be in use.
         manager.set_store(Arc::new(AwayStore::new(label(config, found))));
         AwayArchive {
             config: config.clone(),
@@ -104,7 +105,7 @@ impl AwayArchive {
         &self.manager
     }
 
-    /// Has the pool wait for it, and goes on trying on the reactor.
+    /// Makes the pool wait for the archive, and keeps trying on the reactor.
     ///
     /// # Errors
     /// The pool has an archive.
@@ -132,12 +133,12 @@ impl AwayArchive {
     }
 }
 
-/// What the store is called until it can say so itself.
+/// The name of the store until the store itself can report it.
 fn label(config: &ArchiveConfig, found: &Found) -> String {
     found.archive().map_or_else(|| config.store.to_string(), |known| known.store.clone())
 }
 
-/// An archive that is tried again and again.
+/// An archive that is retried until it is attached.
 struct Late {
     away: AwayArchive,
     pool: Rc<Pool>,
@@ -154,13 +155,13 @@ impl Late {
         loop {
             self.local.sleep(wait).await;
             wait = (wait * 2).min(RETRY_LAST);
-            // Calls find the pool from before the first turn on, until the stop.
+            // The pool is available to calls from before the first turn until the stop.
             if self.app.pool().is_err() {
                 return;
             }
             match self.try_once().await {
                 Ok(started) => {
-                    // At the level at which it was told that it is away.
+                    // The same level as the message that it is away.
                     tracing::warn!(
                         store = started.store,
                         objects = started.objects,
@@ -173,8 +174,8 @@ impl Late {
                     return;
                 }
                 Err(error) => {
-                    // Somebody else goes on with this history: what hosts write here would be lost
-                    // to them.
+                    // Another appliance continues this history: writes accepted here would not be
+                    // part of it.
                     if let ServeError::Owner(owner) = &error
                         && owner.is_of_another()
                     {

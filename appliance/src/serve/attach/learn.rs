@@ -1,5 +1,5 @@
-//! Learns what the store holds of a pool: lists it, and reads objects that are new to the local
-//! catalog for their synchs.
+//! Learns what the store holds of a pool: lists the store, and reads objects that are new to the
+//! local catalog for their synchs.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -17,16 +17,16 @@ pub(in crate::serve) struct Learned {
     pub(in crate::serve) known: KnownObjects,
     pub(in crate::serve) synchs: Vec<SynchInfo>,
     pub(in crate::serve) catalog: ArchiveCatalog,
-    /// Objects that the local catalog knew before the store was listed.
+    /// Objects that the local catalog held before the store was listed.
     pub(super) known_before: u64,
     pub(in crate::serve) notes: Vec<String>,
 }
 
-/// Lists the store and brings the local catalog up to date. Objects of which `counts` says that
-/// they are not of the pool's history are left alone. Blocks.
+/// Lists the store and updates the local catalog. Objects that are not of the pool's history,
+/// according to `counts`, are ignored. Blocks.
 ///
 /// # Errors
-/// The store's, when it cannot be listed; the catalog's file.
+/// The store's, if it cannot be listed; the catalog's file.
 pub(in crate::serve) fn learn(
     store: &dyn Store,
     pool: Uuid,
@@ -47,7 +47,8 @@ pub(in crate::serve) fn learn(
     let mut known_before = 0;
     catalog.for_each_object(|_| known_before += 1)?;
     catalog.count_only(counts);
-    // Always: names are the truth, and what another start has put there must be known.
+    // Always: the names in the store are the truth, and objects that another start uploaded must be
+    // known.
     catalog.rebuild(store, &mut |found| {
         progress.listed(found.objects);
         ControlFlow::Continue(())
@@ -60,7 +61,7 @@ pub(in crate::serve) fn learn(
     progress.finish();
     match filled {
         Ok(report) => notes.extend(report.problems.into_iter().map(|problem| format!("archive: {problem}"))),
-        // The pool can be served: only synchs may be missing until the next start.
+        // The pool can be served: at most some synchs are missing until the next start.
         Err(CatalogError::Store(error)) => {
             notes.push(format!("the archive was not read to its end, synchs may be missing: {error}"));
         }
@@ -95,7 +96,7 @@ fn count_missing(catalog: &ArchiveCatalog) -> Result<u64, CatalogError> {
     Ok(missing)
 }
 
-/// A synch as the pool shows it. One whose text is lost is still a point.
+/// A synch as the pool shows it. If its text is lost, it is still a point.
 fn synch_of(row: SynchRow) -> SynchInfo {
     let lsn = row.lsn.0;
     match serde_json::from_slice::<SynchInfo>(&row.text) {

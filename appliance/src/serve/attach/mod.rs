@@ -1,12 +1,12 @@
-//! The archive of a served pool: its store is opened before the pool is touched, and attached once
+//! The archive of a served pool: its store is opened before the pool is touched, and attached after
 //! the pool is open.
 //!
 //! ```text
-//! open   before anything of the pool is made or opened: the store is opened and probed, the rules of
-//!        retention are read
-//! learn  once the pool's UUID is known, on a thread of its own: the store is listed, objects that are
-//!        new to the local catalog are read for their synchs
-//! late   instead, when the pool's archive is away: it is opened as soon as it is there
+//! open   before any part of the pool is made or opened: the store is opened and probed, the
+//!        retention rules are read
+//! learn  after the pool's UUID is known, on a thread of its own: the store is listed, objects that
+//!        are new to the local catalog are read for their synchs
+//! late   instead, if the pool's archive is away: it is opened as soon as it can be reached
 //! give   the archivist's threads start; the pool gets the store, its objects and the synchs of the
 //!        whole history
 //! ```

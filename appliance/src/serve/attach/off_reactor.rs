@@ -1,16 +1,17 @@
-//! Work that blocks, off the reactor.
+//! Runs blocking work off the reactor.
 
 use std::time::Duration;
 
 use crate::reactor::Local;
 use crate::serve::ServeError;
 
-/// How often the end of the learning is looked for.
+/// How often the reactor first checks whether the work has ended; the interval doubles with each
+/// check.
 const LEARN_INTERVAL: Duration = Duration::from_millis(2);
-/// The same once it has taken a while: a store may not answer for minutes.
+/// The longest interval between two checks: a store may not answer for minutes.
 const LEARN_INTERVAL_LAST: Duration = Duration::from_millis(50);
 
-/// Runs what blocks on a thread of its own, while the reactor turns.
+/// Runs blocking work on a thread of its own, while the reactor turns.
 pub(in crate::serve) async fn off_reactor<T: Send + 'static>(
     local: &Local,
     work: impl FnOnce() -> T + Send + 'static,

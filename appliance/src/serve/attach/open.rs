@@ -1,5 +1,5 @@
-//! Opens the store of the archive before anything of the pool is made or opened, finds out whether
-//! it is the pool's, and reads the rules of retention.
+//! Opens the archive's store before any part of the pool is made or opened, checks whether it is
+//! the pool's archive, and reads the retention rules.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use crate::serve::identity::Found;
 use crate::serve::store::{open_reader, open_store, pools_in, read_id};
 use crate::serve::{ApplianceConfig, ServeError};
 
-/// An archive that was opened, on its way to the pool.
+/// An open archive that is to be attached to the pool.
 pub(in crate::serve) struct OpenedArchive {
     pub(super) config: ArchiveConfig,
     pub(in crate::serve) manager: Arc<ArchiveManager>,
     pub(super) known: KnownStore,
-    /// Whether it may be another.
+    /// Whether it may be another archive than the pool had.
     pub(super) may_be_new: bool,
 }
 
@@ -34,18 +34,18 @@ impl OpenedArchive {
     }
 }
 
-/// A store that was opened, and whose it is.
+/// An open store, and which archive it is.
 pub(super) struct KnownStore {
     pub(super) store: Arc<OwnedStore>,
     pub(super) notes: Vec<String>,
-    /// What the store says of itself.
+    /// The identity that the store holds.
     pub(super) id: Option<Uuid>,
-    /// Whether it is the archive that the pool had, as far as that is known.
+    /// Whether it is the archive that the pool had, as far as is known.
     pub(super) is_known: bool,
     pub(super) pools: Vec<Uuid>,
 }
 
-/// Opens the store, finds out whether it is the pool's, and reads the rules.
+/// Opens the store, checks whether it is the pool's archive, and reads the retention rules.
 pub(super) fn open(
     config: &ArchiveConfig,
     appliance: &ApplianceConfig,
@@ -57,8 +57,8 @@ pub(super) fn open(
     Ok(OpenedArchive::new(known, config, appliance, Arc::new(manager)))
 }
 
-/// Opens the store and finds out whether it is the pool's. Nothing of the pool is needed but what
-/// is `found` of its identity.
+/// Opens the store and checks whether it is the pool's archive. All that it needs of the pool is
+/// the identity in `found`.
 pub(super) fn open_known(
     config: &ArchiveConfig,
     appliance: &ApplianceConfig,
@@ -71,7 +71,8 @@ pub(super) fn open_known(
     let pools = pools_in(&*opened.store).map_err(CatalogError::from)?;
     let id = match read_id(&*opened.store) {
         Ok(id) => id,
-        // A part of the store that is away, a cartridge, may come back. What is there tells as well whose it is.
+        // A part of the store that is away, such as a cartridge, may come back. The objects that
+        // are there also show which pool it belongs to.
         Err(error) => match (found, found.archive()) {
             (Found::Known(identity), Some(known))
                 if error.is_retryable() && pools.contains(&identity.pool) =>
@@ -109,7 +110,7 @@ pub(super) fn open_known(
     Ok(KnownStore { store, notes: opened.notes, id, is_known, pools })
 }
 
-/// Whether opening the archive would begin a new one although the pool has had one.
+/// Refuses to open the archive if that would begin a new one although the pool has had one.
 fn refuse_new_archive(
     archive: &ArchiveConfig,
     config: &ApplianceConfig,

@@ -1,6 +1,6 @@
-//! What a start says of the archive.
+//! What a start reports about the archive.
 
-/// What an appliance says of its archive when it starts.
+/// What an appliance reports about its archive when it starts.
 #[derive(Debug, Clone)]
 pub struct ArchiveStarted {
     /// The store's label.
@@ -9,13 +9,13 @@ pub struct ArchiveStarted {
     pub objects: u64,
     /// Synchs of the whole history.
     pub synchs: u64,
-    /// Why it could not be reached; it is tried again.
+    /// Why it could not be reached; the appliance keeps trying.
     pub away: Option<String>,
-    /// What the operator must know.
+    /// Notes for the operator.
     pub notes: Vec<String>,
 }
 
-/// The lines that a start says of the archive.
+/// The lines that a start prints about the archive.
 pub(in crate::serve) fn lines(archive: Option<&ArchiveStarted>) -> Vec<String> {
     let Some(archive) = archive else {
         return vec!["no archive: the past is kept only as far as the primary reaches".to_owned()];

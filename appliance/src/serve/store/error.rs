@@ -1,4 +1,4 @@
-//! Why the store of an archive cannot be used, and whether that may pass by itself.
+//! Why the store of an archive cannot be used, and whether the cause may pass by itself.
 
 use std::path::PathBuf;
 
@@ -27,19 +27,19 @@ pub enum StoreOpenError {
         /// Why not.
         source: DriveError,
     },
-    /// A file that does not exist, and no size to make it with.
+    /// The file does not exist, and there is no size to create it with.
     #[error("the archive cannot be opened: {} does not exist; add ,size=SIZE to make it", path.display())]
     NoSuchDevice {
         /// The file.
         path: PathBuf,
     },
-    /// A device with other contents.
+    /// The device has other contents.
     #[error("the archive cannot be opened: {} holds something that is no varve archive; it was not touched", path.display())]
     Foreign {
         /// The device.
         path: PathBuf,
     },
-    /// Cartridges of several stores.
+    /// The cartridges belong to several stores.
     #[error("the archive cannot be opened: the cartridges in {} belong to {stores} different archives; keep those of one in a directory", path.display())]
     Mixed {
         /// The library.
@@ -47,7 +47,7 @@ pub enum StoreOpenError {
         /// How many.
         stores: usize,
     },
-    /// It does not do what it must.
+    /// The store does not do what it must.
     #[error("the archive cannot be used: {store} failed the probe: {what}")]
     Probe {
         /// The store's label.
@@ -60,7 +60,7 @@ pub enum StoreOpenError {
 }
 
 impl StoreOpenError {
-    /// Whether the store may be used later, although nobody does anything to it or to the settings.
+    /// Whether the store may become usable without anybody changing it or the settings.
     pub(in crate::serve) fn may_pass(&self) -> bool {
         match self {
             StoreOpenError::Store(error) => is_away(error),
@@ -71,11 +71,11 @@ impl StoreOpenError {
     }
 }
 
-/// Whether a store fails because it is away, and not because of what or who is there.
+/// Whether a store fails because it is away, and not because of its contents or its owner.
 pub(in crate::serve) fn is_away(error: &StoreError) -> bool {
     match error.kind {
         StoreErrorKind::Unavailable(Reason::Os(errno)) => is_passing(errno),
-        // Somebody else has it.
+        // Another process has it open.
         StoreErrorKind::Unavailable(Reason::Busy(_)) => false,
         _ => error.is_retryable(),
     }

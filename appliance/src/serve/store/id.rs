@@ -1,13 +1,14 @@
-//! The identity of a store: an object that says which archive it is, whatever its place is called and wherever it is mounted.
+//! The identity of a store: an object that says which archive it is, independently of its place's
+//! name and mount point.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::archive::store::{Name, Store, StoreError, StoreErrorKind, read_front};
 
-/// The object's name. It is nobody's segment: those stand below `v1/`.
+/// The object's name. It cannot be the name of a segment's object: those are below `v1/`.
 pub(in crate::serve) const ID_OBJECT: &str = "varve-archive-id";
-/// An object of that name that is longer is none.
+/// A longer object of that name is not an identity.
 const ID_BYTES_MAX: usize = 4096;
 
 #[derive(Serialize, Deserialize)]
@@ -19,7 +20,7 @@ fn name() -> Name {
     Name::new(ID_OBJECT).unwrap_or_else(|_| unreachable!("a constant name is valid"))
 }
 
-/// The identity of a store; `None`: it has none, or one that cannot be understood. Blocks.
+/// The identity of a store; `None` if it has none, or one that cannot be understood. Blocks.
 ///
 /// # Errors
 /// The store's.
@@ -31,10 +32,10 @@ pub(in crate::serve) fn read_id(store: &dyn Store) -> Result<Option<Uuid>, Store
     }
 }
 
-/// Gives a store an identity unless it has one; what it has then. Blocks.
+/// Assigns an identity to a store that has none; returns its identity. Blocks.
 ///
 /// # Errors
-/// The store's; `Exists` when there is an identity that cannot be understood.
+/// The store's; `Exists` if there is an identity that cannot be understood.
 pub(in crate::serve) fn ensure_id(store: &dyn Store) -> Result<Uuid, StoreError> {
     if let Some(id) = read_id(store)? {
         return Ok(id);

@@ -1,4 +1,4 @@
-//! The store of an archive: where it is, as an operator writes it, and opening it.
+//! The store of an archive: parses its place as an operator writes it, and opens it.
 
 mod error;
 mod id;

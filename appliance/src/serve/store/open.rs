@@ -1,6 +1,8 @@
-//! Opening the store of an archive: by its place, made when it is new, and probed before anything depends on it.
+//! Opens the store of an archive at its place, creates it if it is new, and probes it before
+//! anything depends on it.
 //!
-//! **Never written over:** a file or device that holds something else than a varve store, cartridges with other contents, a directory's other files.
+//! **Never overwritten:** a file or device that holds something other than a varve store,
+//! cartridges with other contents, other files of a directory.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,22 +23,24 @@ use super::spec::StoreSpec;
 use super::tape;
 use super::tape_spec::TapeSpec;
 
-/// Bytes of a device's begin that must be zero before a store is made on it: a store whose first blocks were lost has headers in them.
+/// How many bytes at the start of a device must be zero before a store is created on it. A store
+/// that has lost its first blocks still has object headers in this range.
 const BLANK_BYTES: u64 = 1 << 30;
-/// Bytes of it that are looked at in one read.
+/// How many of these bytes one read checks.
 const LOOK_BYTES: u64 = 1 << 20;
 
-/// Opens a store, making it when it is new, and tries it with a small object. Blocks.
+/// Opens a store, creating it if it is new, and probes it with a small object. Blocks.
 ///
 /// # Errors
-/// [`StoreOpenError`]. What was there is as it was.
+/// [`StoreOpenError`]. What was there is unchanged.
 pub fn open_store(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
     let mut opened = open_unprobed(spec)?;
     let report = probe(&*opened.store, Uuid::new_v4());
     for (check, outcome) in report.checks {
         let (what, error) = match outcome {
             CheckOutcome::Passed => continue,
-            // Two owners of one place could overwrite each other's objects; one cannot, since it looks first then.
+            // Two owners of one place could overwrite each other's objects. A single owner cannot,
+            // because it checks for the object first on such a store.
             CheckOutcome::Lied if check == Check::RefusesOverwrite => {
                 opened.notes.push(format!(
                     "{} does not refuse to overwrite an object: let no second appliance use this place",
@@ -45,13 +49,13 @@ pub fn open_store(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
                 continue;
             }
             CheckOutcome::Lied => (format!("{}, and that is not so here", promise(check)), None),
-            // What is in it can be read, and whoever runs the appliance can make room.
+            // Its contents can be read, and the operator can make room.
             CheckOutcome::Failed(error) if takes_nothing_now(&*opened.store, check, &error) => {
                 opened.notes.push(format!("nothing can be archived now: {error}"));
                 continue;
             }
-            // A lock, or a policy that keeps what is archived from whoever breaks in. What is there
-            // is safe, and what expires stays.
+            // A retention lock, or a policy that protects the archive from an intruder. What is
+            // there is safe, and what expires stays.
             CheckOutcome::Failed(error) if keeps_all(check, &error) => {
                 opened.notes.push(format!("what expires stays in the archive and takes its space: {error}"));
                 continue;
@@ -64,8 +68,8 @@ pub fn open_store(spec: &StoreSpec) -> Result<OpenedStore, StoreOpenError> {
     Ok(opened)
 }
 
-/// Opens a store that is there only to read it. A directory and a bucket may have their owner
-/// meanwhile; a device and tapes are open once. Nothing is probed, made or changed. Blocks.
+/// Opens an existing store for reading only. A directory and a bucket may have an owner at the same
+/// time; a device and tapes can be open only once. Nothing is probed, created or changed. Blocks.
 ///
 /// # Errors
 /// [`StoreOpenError`].
@@ -79,7 +83,8 @@ pub(in crate::serve) fn open_reader(spec: &StoreSpec) -> Result<OpenedStore, Sto
     }
 }
 
-/// Whether a store only has no room for the probe: it is full, or its cartridges are not to be written to.
+/// Whether a store fails the probe only because it takes nothing now: it is full, or its cartridges
+/// must not be written.
 fn takes_nothing_now(store: &dyn Store, check: Check, error: &StoreError) -> bool {
     check == Check::Put
         && match error.kind {
@@ -89,7 +94,7 @@ fn takes_nothing_now(store: &dyn Store, check: Check, error: &StoreError) -> boo
         }
 }
 
-/// Whether a store only refuses to delete.
+/// Whether a store fails the probe only because it refuses to delete.
 fn keeps_all(check: Check, error: &StoreError) -> bool {
     check == Check::Delete && error.is_refusal()
 }
@@ -108,7 +113,7 @@ fn promise(check: Check) -> &'static str {
 }
 
 impl StoreSpec {
-    /// Whether a store of that label is the one at this place.
+    /// Whether a store with that label is the one at this place.
     pub(in crate::serve) fn is_place_of(&self, label: &str) -> bool {
         let is = |kind: &str, path: &Path| is_same_store(label, &format!("{kind} {}", path.display()));
         match self {
@@ -119,10 +124,11 @@ impl StoreSpec {
         }
     }
 
-    /// The same place, whatever the working directory is: one archive has one label.
+    /// The same place as an absolute path, so that one archive has one label in every working
+    /// directory.
     #[must_use]
     pub(in crate::serve) fn absolute(self) -> Self {
-        // An empty path, which alone has no absolute one, is refused when the text is read.
+        // Only an empty path has no absolute form, and the parser refuses that.
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         match self {
             StoreSpec::Directory { path } => StoreSpec::Directory { path: absolute(path) },
@@ -138,7 +144,8 @@ impl StoreSpec {
         }
     }
 
-    /// Whether nothing is at the place, so that opening it would make a new store there. A bucket is asked when it is opened.
+    /// Whether nothing is at the place, so that opening it would create a new store there. `false`
+    /// for a bucket, which is checked when it is opened.
     pub(in crate::serve) fn is_missing(&self) -> bool {
         match self {
             StoreSpec::Directory { path } => !path.join("objects").is_dir(),
@@ -205,7 +212,7 @@ fn open_device(path: &Path, create_bytes: Option<u64>) -> Result<OpenedStore, St
 
 const BLOCK_BYTES: u64 = crate::dma::BLOCK_BYTES as u64;
 
-/// Whether a device's begin holds nothing but zeroes.
+/// Whether the start of a device holds only zeroes.
 fn is_blank(medium: &FileMedium) -> std::io::Result<bool> {
     let mut bytes = vec![0; LOOK_BYTES as usize];
     let end = medium.len_bytes().min(BLANK_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
@@ -221,7 +228,8 @@ fn is_blank(medium: &FileMedium) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// The pools that a store holds something of, in the order of their UUIDs. Cost: one page of a list for each pool.
+/// The pools of which a store holds objects, in the order of their UUIDs. Cost: one page of a list
+/// for each pool.
 ///
 /// # Errors
 /// The store's.
@@ -234,7 +242,8 @@ pub fn pools_in(store: &dyn Store) -> Result<Vec<Uuid>, StoreError> {
         after = Some(object.name.clone());
         if let Ok(id) = ObjectId::parse(object.name.as_str()) {
             pools.push(id.pool);
-            // Behind every object of this pool: where this has a 'z', their names have a hexadecimal digit.
+            // After every object of this pool: 'z' sorts after the hexadecimal digit that their
+            // names have there.
             if let Ok(last) = Name::new(&format!("{}zzzzzzzz", pool_prefix(id.pool))) {
                 after = Some(last);
             }
@@ -347,7 +356,7 @@ mod tests {
         put(&*open(&spec).expect("made").store, Uuid::from_u128(1), 1);
         let path = folder.path().join("VARVE001.tap");
         let mut bytes = std::fs::read(&path).expect("readable");
-        // The length behind the label.
+        // The length after the label.
         bytes[4 + 512] ^= 1;
         std::fs::write(&path, &bytes).expect("written");
         let opened = open(&spec).expect("it is read");
@@ -359,7 +368,7 @@ mod tests {
         );
         assert_eq!(pools_in(&*opened.store).expect("a list"), [Uuid::from_u128(1)]);
         assert!(std::fs::read(&path).expect("readable") == bytes);
-        // All cartridges away: the archive is not a new one.
+        // If all cartridges are away, the archive is not a new one.
         drop(opened);
         std::fs::rename(&path, folder.path().join("away")).expect("moved");
         let opened = open(&spec).expect("it is remembered");

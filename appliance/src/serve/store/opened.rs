@@ -1,4 +1,4 @@
-//! A store that was opened, and the directories that are made for it.
+//! An open store, and the creation of its directories.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,15 +7,15 @@ use super::error::StoreOpenError;
 use crate::archive::store::Store;
 use crate::private;
 
-/// A store that was opened and probed.
+/// A store that was opened, and probed unless it is only read.
 pub struct OpenedStore {
     /// The store.
     pub store: Arc<dyn Store>,
-    /// What the operator is told: what the open found wrong, what the store cannot do.
+    /// Notes for the operator: problems that opening it found, functions that the store lacks.
     pub notes: Vec<String>,
 }
 
-/// Makes a directory that only its owner can look into: what comes there is as private as the pool.
+/// Creates a directory that only its owner can read: its contents are as private as the pool.
 pub(super) fn make_directory(path: &Path) -> Result<(), StoreOpenError> {
     private::create_dir_all(path).map_err(|source| StoreOpenError::Io { path: path.to_owned(), source })
 }

@@ -1,11 +1,11 @@
-//! Where an archive is, as an operator writes it.
+//! The place of an archive, as an operator writes it.
 //!
 //! ```text
 //! SPEC := DIRECTORY | dir:DIRECTORY
-//!       | device:FILE[,size=SIZE]                        a file or block device; a file that is not there is made with SIZE
-//!       | tape:DIRECTORY[,cartridges=N][,size=SIZE]      a library of cartridge files in SIMH's format; made when it is empty
+//!       | device:FILE[,size=SIZE]                        a file or block device; a file that does not exist is created with SIZE
+//!       | tape:DIRECTORY[,cartridges=N][,size=SIZE]      a library of cartridge files in SIMH's format; created when it is empty
 //!       | tape:/dev/nst0[,stage=DIRECTORY]               a tape drive with a cartridge in it; objects are staged for reading
-//!       | s3://BUCKET[/PREFIX][?OPTION[&OPTION]...]      endpoint=URL, region=NAME, allow_http=BOOL, path_style=BOOL
+//!       | s3://BUCKET[/PREFIX][?OPTION[&OPTION]...]      endpoint=URL, region=NAME, credentials=FILE, allow_http=BOOL, path_style=BOOL
 //! ```
 
 use std::fmt;
@@ -18,27 +18,28 @@ use crate::text::units::SizeBytes;
 
 /// The most cartridges of a new library.
 const CARTRIDGES_MAX: u32 = 1000;
-/// The least bytes of a cartridge: labels, the early warning, and some of a segment.
+/// The smallest cartridge in bytes: it has room for labels, the early warning, and part of a
+/// segment.
 const CARTRIDGE_BYTES_MIN: u64 = 16 << 20;
 
-/// A store that is to be opened.
+/// The store to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreSpec {
     /// A directory.
     Directory {
-        /// It.
+        /// Its path.
         path: PathBuf,
     },
-    /// A file or block device, objects one after another.
+    /// A file or block device that holds objects one after another.
     Device {
-        /// It.
+        /// Its path.
         path: PathBuf,
         /// Size of a new file, in bytes.
         create_bytes: Option<u64>,
     },
     /// A library of cartridge files, or a tape drive.
     Tape(TapeSpec),
-    /// A bucket; credentials come from the environment.
+    /// A bucket; credentials come from the environment or from a file (`credentials=FILE`).
     S3(Box<S3Config>),
 }
 
@@ -60,7 +61,7 @@ impl FromStr for StoreSpec {
     fn from_str(text: &str) -> Result<Self, SpecError> {
         let fail = |reason: String| SpecError { text: text.to_owned(), reason };
         let (kind, rest) = match text.split_once(':') {
-            // A path may have a colon behind its first slash.
+            // A path may contain a colon after its first slash.
             Some((kind, rest)) if !kind.contains('/') => (kind, rest),
             _ => ("dir", text),
         };
@@ -88,7 +89,7 @@ impl fmt::Display for StoreSpec {
     }
 }
 
-/// A place, and the options behind it.
+/// A place, and the options after it.
 type Parts<'a> = (&'a str, Vec<(&'a str, &'a str)>);
 
 fn parts(text: &str) -> Result<Parts<'_>, String> {

@@ -1,8 +1,10 @@
-//! Opening the store on tape: a library of cartridge files, or a drive.
+//! Opens the store on tape: a library of cartridge files, or a drive.
 //!
-//! Objects are staged in a directory for reading: in the library's own for cartridge files; for a drive where the operator says, or below the system's
-//! directory for temporary files, in one that belongs to this user alone. What was put on which cartridge is written down beside them: in the
-//! library's directory, or where a drive's objects are staged; so name a place that lasts for a drive.
+//! Objects are staged in a directory for reading. For cartridge files that is the library's own
+//! directory. For a drive it is the directory that the operator names, or else one below the
+//! system's directory for temporary files that belongs to this user alone. A ledger beside them
+//! records which objects are on which cartridge: in the library's directory, or in a drive's
+//! staging directory. So name a staging directory that lasts for a drive.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -19,18 +21,18 @@ use crate::archive::store::tape::{
 
 /// Bytes of a data block.
 const BLOCK_BYTES: usize = 256 << 10;
-/// The early warning of a cartridge comes so many bytes before its end: room to end an object.
+/// How many bytes before its end a cartridge gives the early warning: room to finish an object.
 const EARLY_WARNING_BYTES: u64 = 1 << 20;
-/// Staged objects, in bytes; the largest segment is as large.
+/// Bytes of staged objects. The largest segment has the same size.
 const STAGE_BYTES: u64 = 1 << 30;
-/// Where a library stages objects, in its directory.
+/// The name of the staging directory in a library's directory.
 const STAGE_NAME: &str = "stage";
-/// Cartridges of a new library unless asked otherwise.
+/// Cartridges of a new library by default.
 const CARTRIDGES_DEFAULT: u32 = 4;
-/// Bytes of a cartridge unless asked otherwise.
+/// Bytes of a cartridge by default.
 const CARTRIDGE_BYTES_DEFAULT: u64 = 2 << 30;
 
-/// Opens the tapes; a library that is not there is made.
+/// Opens the tapes; creates a library that does not exist.
 pub(super) fn open(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
     let path = &spec.path;
     let refuse = |reason: &str| {
@@ -45,7 +47,8 @@ pub(super) fn open(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
             refuse("a drive has the cartridge that is in it: leave cartridges= and size= out")
         }
         StDevice::Drive => open_drive(spec),
-        // Devices live there, directories of cartridges do not: it would only hide that the driver is not loaded.
+        // Devices are below /dev, directories of cartridges are not. Creating one there would only
+        // hide that the driver is not loaded.
         StDevice::None if path.starts_with("/dev") && !path.is_dir() => {
             refuse("it is no tape drive; is the module st loaded, and the drive connected?")
         }
@@ -69,7 +72,8 @@ fn open_drive(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
     Ok(opened(store, &label))
 }
 
-/// A directory for a drive's staged objects that is this user's own: others may write beside it, and must not have made it.
+/// A staging directory for a drive that only this user can access. Others may write to its parent,
+/// so this checks that none of them created it.
 fn own_stage(device: &Path) -> Result<PathBuf, StoreOpenError> {
     let name = device.file_name().unwrap_or_default().to_string_lossy();
     let stage = std::env::temp_dir().join(format!("varve-stage-{name}"));
@@ -94,7 +98,8 @@ fn open_library(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
     let mut library = EmulatedLibrary::new(path, cartridge_bytes, EARLY_WARNING_BYTES);
     let found =
         library.cartridges().map_err(|source| StoreOpenError::Drive { path: path.clone(), source })?;
-    // Cartridges that are all away may come back: blank ones are for the operator to add then.
+    // If all known cartridges are away, they may come back, so no blank ones are created; the
+    // operator can add some.
     let is_new = remembered(path).map_err(failed)?.is_empty();
     if found.is_empty() && is_new {
         for number in 1..=spec.cartridges.unwrap_or(CARTRIDGES_DEFAULT) {
@@ -105,14 +110,15 @@ fn open_library(spec: &TapeSpec) -> Result<OpenedStore, StoreOpenError> {
     Ok(opened(open_store(library, path, &label, stage, path.clone())?, &label))
 }
 
-/// Whether a library's directory has a file or directory of this name.
+/// Whether a file or directory of this name in a library's directory is varve's own.
 fn is_of_library(name: &str) -> bool {
     let is_cartridge = Path::new(name).extension().is_some_and(|extension| extension == "tap");
     let is_record = name.starts_with("ledger-") || name.starts_with("at-hand-");
     is_cartridge || is_record || name == STAGE_NAME
 }
 
-/// Opens the cartridges of the one store that they belong to, of the one that is remembered when all are blank, or of a new one.
+/// Opens the cartridges of the one store that they belong to; if all are blank, of the store that
+/// the ledger remembers, or else of a new one.
 fn open_store<L: Library>(
     mut library: L,
     path: &Path,

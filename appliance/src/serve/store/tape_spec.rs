@@ -1,19 +1,19 @@
-//! Which tapes are to be opened.
+//! Which tapes to open.
 
 use std::path::PathBuf;
 
 use crate::archive::store::tape::StDevice;
 
-/// Tapes that are to be opened.
+/// The tapes to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TapeSpec {
     /// A directory of cartridge files, or the device of a drive.
     pub path: PathBuf,
-    /// Cartridges of a new library; a drive has the one that is in it.
+    /// Cartridges of a new library; a drive has the one that is loaded.
     pub cartridges: Option<u32>,
-    /// Bytes of each cartridge of a library; a drive knows by itself.
+    /// Bytes of each cartridge of a library; a drive reports its own.
     pub cartridge_bytes: Option<u64>,
-    /// Where objects are staged for reading; what is staged there already is removed.
+    /// Where objects are staged for reading; anything already staged there is removed.
     pub stage: Option<PathBuf>,
 }
 
