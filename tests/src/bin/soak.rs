@@ -1,4 +1,5 @@
-//! `soak`: kills an appliance under load for as long as one likes, and checks that no acknowledged write is lost.
+//! `soak`: kills an appliance under load as often as requested, and checks that no acknowledged
+//! write is lost.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
