@@ -9,7 +9,8 @@ use clap::Parser;
 use varve::text::units::SizeBytes;
 use varve_tests::soak::{SoakConfig, SoakError, SoakReport, find_binary, run};
 
-/// Kill varve under load again and again; every acknowledged write must be there after each restart.
+/// Kill varve under load again and again; every acknowledged write must be there after each
+/// restart.
 #[derive(Debug, Parser)]
 #[command(name = "soak")]
 struct Options {
