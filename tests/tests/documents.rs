@@ -1,7 +1,7 @@
 //! The documents are true as far as a machine can check. Every file and every test that
 //! `docs/FAILURES.md` and `docs/REQUIREMENTS.md` name exists, every path that any document names
-//! exists, every requirement has one row, every question names places in the code that prove its
-//! answer, and every problem that the code reports is in `docs/OPERATIONS.md`.
+//! exists, every requirement has one row, and every question names places in the code that prove
+//! its answer. Every problem that the code reports is in `docs/OPERATIONS.md`.
 //!
 //! Unit tests next to the code compare the tables of `docs/FORMAT.md` with it
 //! (`appliance/src/document.rs`).
@@ -273,8 +273,9 @@ const REPORTS: [&str; 15] = [
     "const REFUSED",
 ];
 
-/// The fixed words of each problem that a source reports. These come from the literals of
-/// statements that record a problem, and of functions that make the text of one.
+/// The fixed words of each problem that a source reports: the first piece of 16 letters or more
+/// without a placeholder ([`fixed_words`]). They come from the literals of statements that record a
+/// problem, and of functions that make the text of one.
 fn problems_of(source: &str) -> Vec<String> {
     let source = source.split("#[cfg(test)]").next().unwrap_or_default();
     let is_report =

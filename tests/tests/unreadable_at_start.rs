@@ -243,7 +243,7 @@ fn a_segment_that_was_given_away_is_not_taken_for_a_damaged_one() {
             let told = problems(&pool);
             assert!(pool.stats().head_lsn >= head, "{context}");
             let is_lost = told.iter().any(|problem| problem.contains(" are lost"));
-            // With a record of an older session the log went on without it: then nobody knows
+            // With a record of an older session the log went on without it: then it is unknown
             // whether the segment is needed.
             assert_eq!(is_lost, epoch == 0, "{context}: {told:?}");
             assert!(is_lost || stopped.compare(&pool, u64::MAX).is_empty(), "{context}");
@@ -291,7 +291,7 @@ fn a_slot_that_cannot_be_read_is_not_free() {
         assert!(told.iter().any(|problem| problem.contains(" are lost")), "{told:?}");
         for volume in pool.volumes() {
             for block in 0..volume.size_bytes / BLOCK_BYTES as u64 {
-                // The block may have been written in the slot that nobody can read.
+                // The block may have been written in the unreadable slot.
                 let read = run(&pool, volume.id, &Request::Read { block, len_blocks: 1 });
                 let is_zero = || read.data.iter().all(|data| data.iter().all(|&byte| byte == 0));
                 assert!(read.result.is_err() || is_zero(), "'{}', block {block}", volume.name);

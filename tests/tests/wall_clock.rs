@@ -133,7 +133,7 @@ fn a_clock_that_is_set_back_gives_the_right_past_or_none() {
     assert!(synch(&appliance, "behind").abs_diff(right_ns) < 60 * SAME_NS, "records do not go back");
     assert!(clock_problem(&appliance).expect("it is told").contains("24.0 hours behind"));
 
-    // Now nobody knows how long the clock was off.
+    // Now it is unknown how long the clock was off.
     appliance.stop().expect("it stops cleanly");
     appliance.restart().expect("it starts again");
     let refused = appliance.command(&["restore", "resolve", "time:-1h"]).expect_err("it is not known");

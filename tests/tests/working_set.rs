@@ -152,8 +152,8 @@ fn a_pool_drains_under_load() {
     check_superblocks(&run);
 }
 
-/// Without any command the pool drains by itself; a crash in between does not end this, and a
-/// request for the present length does.
+/// The pool drains without any command. A crash in between does not end this; a request for the
+/// present length does.
 #[test]
 fn a_pool_drains_by_itself_also_after_a_crash() {
     let mut run = Run::with_options(8, shape(24, 700), DISCARD);

@@ -1,5 +1,5 @@
-//! A real host that writes a volume in rounds, with the block's and the round's number in each
-//! block, and helpers that several tests of the archive use.
+//! A real host that writes a volume in rounds, where the block's and the round's number determine
+//! the content of each block, and helpers that several tests of the archive use.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -48,7 +48,8 @@ impl Host {
         Host { queue, len_blocks, _controller: controller }
     }
 
-    /// Writes the whole volume, with the block's and the round's number in each block.
+    /// Writes the whole volume; the block's and the round's number determine the content of each
+    /// block.
     pub fn write_round(&mut self, round: u64) {
         self.try_write_round(round).expect("written");
     }
@@ -118,8 +119,8 @@ impl Host {
     }
 }
 
-/// The content of a block after a round: pseudorandom bytes, seeded with both numbers, which do not
-/// compress.
+/// The content of a block after a round: pseudorandom numbers of 31 bits in words of 8 bytes,
+/// seeded with the block's and the round's number, so that compression leaves about half of it.
 fn content(block: u64, round: u64) -> Vec<u8> {
     let mut state = block << 32 | round | 1 << 63;
     let words = (0..BLOCK_BYTES / 8).map(|_| {

@@ -24,8 +24,9 @@ pub(super) fn prepare(bed: &Bed) -> Result<(), CanaryError> {
         .map_err(CanaryError::system("taking descriptors from the appliance"))
 }
 
-/// Every second socket (up to 32) becomes a controller; the others send nothing. Sockets for which
-/// the appliance has no descriptor wait in the kernel's queue, which still holds them open.
+/// Every second one of the first 32 sockets becomes a controller; the others send nothing. Sockets
+/// for which the appliance has no descriptor wait in the kernel's queue, which still holds them
+/// open.
 pub(super) fn attack(bed: &Bed, until: Until) -> Told {
     let mut count = 0_u64;
     let open = || {

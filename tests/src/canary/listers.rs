@@ -1,6 +1,5 @@
-//! Programs of operators that list everything: eight clients at once list all synchs, from the
-//! first to the last, again and again. The normal count is 5000 synchs; `--scale 20` makes it
-//! 100,000.
+//! Programs of operators that list everything: eight clients at once repeatedly list all synchs,
+//! from the first to the last. The normal count is 5000 synchs; `--scale 20` makes it 100,000.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

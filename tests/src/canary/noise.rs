@@ -1,5 +1,5 @@
-//! The canary proper: a thread that sleeps 10 ms again and again, and records how much later it
-//! wakes. Everything on this machine is late by this much, through no fault of the appliance.
+//! The canary proper: a thread that repeatedly sleeps 10 ms and records how much later it wakes.
+//! Everything on this machine is late by this much, through no fault of the appliance.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

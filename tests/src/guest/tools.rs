@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Programs that every guest has, besides busybox and dash. The full GNU and util-linux versions
-/// are used in two cases: where busybox lacks options that storage tests use (`dd oflag=direct`,
-/// `fsfreeze`, `lsblk`), and where a program starts another one, because Debian's busybox would
-/// start its own applet instead of the program of that name.
+/// are used in two cases. One is where busybox lacks options that storage tests use
+/// (`dd oflag=direct`, `fsfreeze`, `lsblk`). The other is where a program starts another one,
+/// because Debian's busybox would start its own applet instead of the program of that name.
 const PROGRAMS: [&str; 41] = [
     "blkdiscard",
     "blkid",

@@ -541,7 +541,7 @@ fn effect_of(disk: &SimDisk, segments: &[OnDevice], at: u64, place: Place, segme
             };
             let end_lsn = head.lsn.0 + 1 + u64::from(head.data_blocks);
             // After the last record there may be later ones, without those between them that a
-            // crash took: nobody was promised them, and nothing shows any more that something
+            // crash took: they were never guaranteed, and nothing shows any more that something
             // before them is missing.
             let behind =
                 end_lsn.max(segment.first_lsn + segment.used_blocks)..segment.first_lsn + segment_blocks;

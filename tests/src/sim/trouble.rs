@@ -102,7 +102,7 @@ pub struct Trouble {
     sealed: HashSet<u64>,
     /// Whether the last crash cut off writes over blocks that cannot be read.
     pub(super) has_cut_off: bool,
-    /// Stretches where nobody knows whether a record was written: none was.
+    /// Stretches where it is unknown whether a record was written: none was.
     unwritten: Vec<(u64, u64)>,
     /// Entries from here on are lost: a later point may be refused.
     pub(super) lost_from: Option<u64>,
@@ -266,7 +266,7 @@ impl Run {
     }
 
     /// A sector that was bad in the previous use of its slot, and was not written since, may be
-    /// where the log ends. Then nobody knows whether a record was written there: the pool reports
+    /// where the log ends. Then it is unknown whether a record was written there: the pool reports
     /// that one may have been, and refuses what it may have replaced. A write that the crash tore
     /// leaves such a sector too. Each crash check verifies that nothing guaranteed was there.
     pub(super) fn excuse_unwritten(&mut self) {

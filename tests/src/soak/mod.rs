@@ -1,5 +1,5 @@
-//! The kill soak: the appliance is killed under load again and again, the host reconnects by
-//! itself, and no acknowledged write may be lost.
+//! The kill soak: the appliance is killed under load many times, the host reconnects by itself, and
+//! no acknowledged write may be lost.
 //!
 //! Every block carries a stamp ([`stamp`]); a model ([`model`]) knows what each may hold. After
 //! each restart the whole volume is read: a block must hold its last acknowledged write, or one

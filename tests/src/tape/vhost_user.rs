@@ -303,7 +303,7 @@ impl Host {
             return Err(invalid("a message is too long"));
         }
         self.stream.read_exact(&mut body)?;
-        // A request that needs no answer may have a short or no body.
+        // Padded with zeroes, so that the fields of a short or missing body can be read.
         body.resize(MESSAGE_BYTES_MAX, 0);
         let request = le32(&head, 0);
         match request {

@@ -226,7 +226,8 @@ impl Site {
         Ok(())
     }
 
-    /// Writes 1 to 11 blocks, each with FUA. `false`: the pool accepts no writes any more.
+    /// Writes 1 to 11 blocks, each with FUA. `false`: the pool refuses writes, permanently or for
+    /// now.
     pub(super) fn write(&mut self, rng: &mut Rng) -> bool {
         let pool = self.open();
         let volume = pool.find_volume("v").expect("it is there").id;
