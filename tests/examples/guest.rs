@@ -1,10 +1,11 @@
-//! Boots a guest and runs each argument as a shell command in it: `cargo run -p varve-tests --example guest -- 'uname -a' dmesg`.
+//! Boots a guest and runs each argument as a shell command in it:
+//! `cargo run -p varve-tests --example guest -- 'uname -a' dmesg`.
 
 use std::process::ExitCode;
 use std::time::Duration;
 use varve_tests::guest::{Guest, GuestConfig, GuestError};
 
-/// The longest that one command may take.
+/// The time limit of one command.
 const COMMAND_LIMIT: Duration = Duration::from_mins(10);
 
 fn main() -> ExitCode {

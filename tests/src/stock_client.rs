@@ -1,7 +1,7 @@
 //! SPDK's stock JSON-RPC client from `PyPI`, which `scripts/install-spdk-client` installs.
 //!
 //! Where it cannot be installed (no network, and no earlier installation), [`StockClient::install`]
-//! says so on standard error; where `CI` is set it fails (`varve::missing`).
+//! reports that on standard error; where `CI` is set it fails (`varve::missing`).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -17,10 +17,11 @@ pub struct StockClient {
 }
 
 impl StockClient {
-    /// Installs the client, unless it is there. `None` where it cannot be had; `test` is who says so.
+    /// Installs the client, unless it is installed. `None` where that is impossible; `test` is the
+    /// test named in the report.
     ///
     /// # Panics
-    /// The client cannot be had, and `CI` is set.
+    /// The client cannot be installed, and `CI` is set.
     pub fn install(test: &str) -> Option<Self> {
         let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
         let installed = Command::new(scripts().join("install-spdk-client")).output().expect("a shell");
@@ -33,7 +34,7 @@ impl StockClient {
         Some(StockClient { python_path: PathBuf::from(path.trim()) })
     }
 
-    /// Runs Python with these arguments, where it finds the client and our plugin for it.
+    /// Runs Python with these arguments; it finds the client and our plugin for it.
     pub fn python(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("python3");
         let paths = std::env::join_paths([self.python_path.as_path(), &scripts()]).expect("no colons");
@@ -49,7 +50,7 @@ impl StockClient {
         self.python(&all)
     }
 
-    /// The same; its standard output.
+    /// The same, and returns its standard output.
     ///
     /// # Panics
     /// It does not succeed.

@@ -1,4 +1,4 @@
-//! The alarm of a recovery point that is too old, with the real program.
+//! Tests the alarm of a recovery point that is too old, with the real program.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use rustix::io::Errno;
 use varve_tests::faults::bed::{BLOCKS, Bed, wait_for};
 use varve_tests::faults::{Operation, Rule};
 
-/// It begins when writes have not been in the archive for longer than the policy says, is one
-/// problem and one line while it lasts, and ends by itself.
+/// The alarm begins when writes have been outside the archive for longer than the policy allows. It
+/// is one problem and one log line while it lasts, and ends by itself.
 #[test]
 fn a_recovery_point_that_is_too_old_is_told_until_it_is_young_again() {
     let mut bed = Bed::start(&["--seal-seconds", "1", "--rpo-alarm-seconds", "3"]);

@@ -1,6 +1,7 @@
-//! Archives that are away when the appliance starts, or for a while, with the real program: what
-//! the primary holds is served, one problem tells it, and what needed the archive is there again
-//! without a restart. What is there instead is never taken for it.
+//! Archives that are away when the appliance starts, or for some time later, with the real program:
+//! the appliance serves what the primary holds and reports one problem. What needed the archive
+//! works again without a restart when the archive is back. Another store in its place is never used
+//! as the archive.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,10 +14,10 @@ use varve_tests::appliance::{Appliance, ApplianceConfig, rounds, run};
 use varve_tests::faults::bed::{BLOCKS, Bed, Expected, Host, VOLUME, copy_folder, status_of, wait_for};
 use varve_tests::faults::{Operation, Rule};
 
-/// A volume that inherits, beside the one that hosts write.
+/// A volume that inherits, next to the one that hosts write.
 const CLONE: &str = "old";
 
-/// A pool with a clone whose origin is in the archive alone; what the clone holds.
+/// Makes a pool with a clone whose origin is only in the archive; returns the clone's content.
 fn with_clone(bed: &mut Bed) -> Expected {
     let mut host = bed.host();
     bed.write_many(&mut host, BLOCKS);
@@ -36,7 +37,7 @@ fn clone(bed: &Bed, name: &str) {
         .expect("a clone");
 }
 
-/// That the clone is right.
+/// Checks the clone's content.
 fn check_clone(bed: &Bed, name: &str, then: &Expected) {
     Host::connect(bed.appliance.port(), name, Duration::from_secs(30)).tally(then).check(name, &[]);
 }
@@ -52,7 +53,8 @@ fn wait_until_online(bed: &Bed, volume: &str) {
     });
 }
 
-/// That the archive is waited for: said in the status and, once, among the pool's problems.
+/// Checks that the appliance waits for the archive: the status reports it, and the pool's problems
+/// list it once.
 fn check_awaited(bed: &Bed) {
     let status = bed.archive_status();
     assert_eq!(status["state"], "away", "{status}");
@@ -77,8 +79,8 @@ fn files(folder: &Path) -> Vec<String> {
     files
 }
 
-/// Nothing is mounted where the archive is: hosts are served, management goes on, and when it is
-/// mounted all is as before.
+/// Nothing is mounted in the archive's place: hosts are served and management works; after the
+/// mount everything is as before.
 #[test]
 fn an_archive_that_is_not_mounted_at_a_start_is_waited_for() {
     let mut bed = Bed::start_without_faults(&["--read-ahead", "0"]);
@@ -86,7 +88,7 @@ fn an_archive_that_is_not_mounted_at_a_start_is_waited_for() {
     bed.appliance.stop().expect("it stops");
     let (archive, aside) = (bed.archive(), bed.appliance.pool_folder().join("aside"));
     std::fs::rename(&archive, &aside).expect("moved");
-    // Where nothing is mounted, there is an empty directory.
+    // A mount point without a mount is an empty directory.
     std::fs::create_dir(&archive).expect("made");
     bed.appliance.restart().expect("it starts without its archive");
     check_awaited(&bed);
@@ -95,7 +97,8 @@ fn an_archive_that_is_not_mounted_at_a_start_is_waited_for() {
     bed.write_many(&mut host, BLOCKS / 2);
     host.flush().expect("flushed");
     bed.check("writes go on");
-    // What needs the archive is refused so that it is tried again, or told why.
+    // What needs the archive is refused: reads with a status that permits a retry, operator
+    // commands with the reason.
     wait_for("the clone is told of", || (state_of(&bed, CLONE) == "degraded", state_of(&bed, CLONE)));
     let mut old = Host::connect(bed.appliance.port(), CLONE, Duration::from_secs(30));
     let status = status_of(old.read(5, 1)).expect("it needs the archive");
@@ -140,7 +143,7 @@ fn an_archive_that_is_not_mounted_at_a_start_is_waited_for() {
     assert_eq!(bed.problems(), Vec::<String>::new());
 }
 
-/// The archive's place gives errors while the appliance starts: it is waited for as well.
+/// The archive's place returns errors while the appliance starts: it waits for the archive too.
 #[test]
 fn an_archive_that_gives_errors_at_a_start_is_waited_for() {
     let mut bed = Bed::start(&["--read-ahead", "0"]);
@@ -158,8 +161,8 @@ fn an_archive_that_gives_errors_at_a_start_is_waited_for() {
     bed.appliance.command(&["archive", "verify"]).expect("it is whole");
 }
 
-/// Another archive, or an empty one, stands where the pool's was: it is told, nothing is put there,
-/// and the right one is taken when it is back.
+/// Another archive, or an empty one, is in the place of the pool's archive: the appliance reports
+/// it, stores nothing there, and uses the right archive when it is back.
 #[test]
 fn what_is_there_instead_is_not_taken_for_the_archive_that_is_away() {
     let mut bed = Bed::start_without_faults(&[]);
@@ -185,7 +188,7 @@ fn what_is_there_instead_is_not_taken_for_the_archive_that_is_away() {
     assert_eq!(files(&archive), before, "nothing was put into it");
     bed.check("what the primary holds");
     std::fs::remove_dir_all(&archive).expect("removed");
-    // An empty one that a store was made in.
+    // An empty directory in which a store was made.
     std::fs::create_dir_all(archive.join("objects")).expect("made");
     told("holds nothing of the pool");
     std::fs::remove_dir_all(&archive).expect("removed");
@@ -196,7 +199,7 @@ fn what_is_there_instead_is_not_taken_for_the_archive_that_is_away() {
     bed.check("with its archive");
 }
 
-/// The store answers, but gives no objects for a while: what could not be looked up is looked up
+/// The store answers, but returns no objects for some time: the appliance loads the missing data
 /// when it does.
 #[test]
 fn a_clone_that_was_not_looked_up_in_time_is_looked_up_when_the_archive_gives_it() {
@@ -217,8 +220,8 @@ fn a_clone_that_was_not_looked_up_in_time_is_looked_up_when_the_archive_gives_it
     assert_eq!(bed.problems(), Vec::<String>::new());
 }
 
-/// While the archive is away nothing is given away that it has not: writes stop when the room is
-/// used up, and go on when it is back.
+/// While the archive is away, the primary discards nothing that the archive does not have: writes
+/// stop when the space is used up, and continue when the archive is back.
 #[test]
 fn writes_stop_before_unarchived_history_is_given_away() {
     let mut bed = Bed::start_without_faults(&[]);
@@ -236,9 +239,9 @@ fn writes_stop_before_unarchived_history_is_given_away() {
         }
         assert!(written < 20_000, "unarchived segments were given away");
     };
-    // The archive may come back, so the host may try again: the bit that forbids it is not set.
+    // The archive may come back, so the host may retry: the Do Not Retry bit is not set.
     assert_eq!(status, Status::CAPACITY_EXCEEDED, "{status}");
-    // More than a segment fits: the slots of what is verified in the archive are used again.
+    // More than a segment fits: slots whose segments are verified in the archive are used again.
     assert!(written > 1000, "{written} blocks");
     let refused = (written % BLOCKS, bed.newest_stamp());
     bed.check_told(&["writes are refused", "tried again"]);
@@ -261,8 +264,8 @@ fn writes_stop_before_unarchived_history_is_given_away() {
     check_clone(&bed, CLONE, &then);
 }
 
-/// Where history may be given up, gaps that meet are one gap and one problem, management goes on, a
-/// restart knows them, and the pool can be recovered.
+/// Where history may be given up, adjacent gaps are one gap and one problem. Management works, a
+/// restart keeps the gaps, and the pool can be recovered.
 #[test]
 fn gaps_that_meet_are_one_and_outlive_a_restart() {
     let mut bed = Bed::start(&["--back-pressure", "degrade"]);
@@ -290,7 +293,7 @@ fn gaps_that_meet_are_one_and_outlive_a_restart() {
     bed.appliance.restart().expect("it starts");
     assert_eq!(gaps(&bed), known, "after a restart");
     bed.check("after a restart");
-    // A working set behind the gap everything can be made again.
+    // One working set after the gap, everything can be recovered again.
     let mut host = bed.host();
     bed.write_many(&mut host, 12 * BLOCKS);
     host.flush().expect("flushed");
@@ -308,8 +311,8 @@ fn gaps_that_meet_are_one_and_outlive_a_restart() {
     assert_eq!(names.as_array().expect("a list").len(), 2, "{names}");
 }
 
-/// A recovered pool has everything in its archive at first: its volume waits for that, and gets its
-/// blocks when it is back.
+/// All data of a recovered pool is in its archive at first: its volume waits for the archive, and
+/// gets its blocks when that is back.
 #[test]
 fn a_recovered_pool_whose_archive_is_away_goes_on_when_it_is_back() {
     let mut bed = Bed::start_without_faults(&["--read-ahead", "0"]);
@@ -338,7 +341,7 @@ fn a_recovered_pool_whose_archive_is_away_goes_on_when_it_is_back() {
     bed.check("hydrated");
 }
 
-/// Makes the pool again from its archive.
+/// Recovers the pool from its archive.
 fn recover(bed: &Bed) {
     let (from, to) = (bed.archive(), bed.appliance.pool_folder());
     let (from, to) = (from.to_str().expect("text"), to.to_str().expect("text"));
@@ -347,7 +350,7 @@ fn recover(bed: &Bed) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// A bucket whose service answers that it cannot now, while the appliance starts.
+/// A bucket whose service answers "not now" while the appliance starts.
 #[test]
 fn a_bucket_that_does_not_answer_at_a_start_is_waited_for() {
     let server = S3Server::start();

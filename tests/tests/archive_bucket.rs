@@ -1,6 +1,6 @@
-//! The real program with its archive in a bucket, behind a proxy that does what networks, services
-//! and clocks do now and then: nothing is lost, nothing is there twice, the operator is told which
-//! bucket, why and the way out, and what has passed needs no restart.
+//! The real program with its archive in a bucket, behind a proxy that imitates faults of networks,
+//! services and clocks. Nothing is lost or stored twice, the operator sees which bucket has a
+//! problem, the cause and the remedy, and no restart is needed afterwards.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use varve_tests::appliance::rounds::{Host, archive_status, wait_for};
 use varve_tests::appliance::{Appliance, ApplianceConfig, WallClock};
 use varve_tests::faults::bed::status_of;
 
-/// What a problem of the bucket is told with.
+/// The label in every problem of the bucket.
 const LABEL: &str = "s3 archive/one at http://";
 
-/// A server, a proxy before it, and where credentials are.
+/// A server, a proxy in front of it, and the folder of the credentials.
 struct Rig {
     proxy: Proxy,
     server: S3Server,
@@ -36,7 +36,7 @@ impl Rig {
         self.folder.path().join("credentials")
     }
 
-    /// What a tool does that renews credentials: another file in the place of the one before.
+    /// Renews the credentials as a tool does: replaces the file.
     fn renew(&self, token: &str) {
         let text = format!(
             "[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\naws_session_token = {token}\n"
@@ -46,7 +46,7 @@ impl Rig {
         std::fs::rename(&new, self.credentials()).expect("in place");
     }
 
-    /// From now on the service takes no request with this token.
+    /// From now on the service accepts no request with this token.
     fn expire(&self, token: &str) {
         let header = Header::With(format!("x-amz-security-token: {token}"));
         self.proxy.inject_when("", header, Fault::Answer(400, error("ExpiredToken")), usize::MAX);
@@ -63,7 +63,7 @@ impl Rig {
         ApplianceConfig::with_arguments(&arguments)
     }
 
-    /// The objects of pools' logs, and those that say who owns their archives.
+    /// The objects of the pools' logs, and the number of objects that record the archive's owner.
     fn objects(&self) -> (Vec<ObjectId>, usize) {
         let root = self.server.root().join(BUCKET).join("one");
         let names: Vec<String> = files(&root)
@@ -84,8 +84,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What the operator is told of the archive, which is one thing in the status and in the list of
-/// the pool's problems.
+/// The problem of the archive, which must be the same in the status and in the list of the pool's
+/// problems.
 fn told(appliance: &Appliance) -> String {
     let status = archive_status(appliance);
     let problem = status["problem"].as_str().unwrap_or_default().to_owned();
@@ -106,7 +106,7 @@ fn wait_until_told(appliance: &Appliance, words: &[&str]) {
     });
 }
 
-/// Waits for what comes by itself.
+/// Waits until the archive works again by itself.
 fn wait_until_well(appliance: &Appliance) {
     wait_for("the archive works again", || {
         let status = archive_status(appliance);
@@ -114,7 +114,7 @@ fn wait_until_well(appliance: &Appliance) {
     });
 }
 
-/// Writes until writes are refused; the round that was not written to its end.
+/// Writes until writes are refused; returns the round that is not complete.
 fn write_until_refused(appliance: &Appliance) -> u64 {
     let mut host = Host::connect(appliance, "vol0");
     for round in 2..200 {
@@ -127,7 +127,7 @@ fn write_until_refused(appliance: &Appliance) -> u64 {
     panic!("history was given away");
 }
 
-/// All is in the archive and whole.
+/// Checks that everything is in the archive and undamaged.
 fn check_archive(appliance: &Appliance) {
     appliance.command(&["archive", "seal"]).expect("it seals");
     appliance.command(&["archive", "verify"]).expect("it is whole");
@@ -139,7 +139,7 @@ fn check_archive(appliance: &Appliance) {
 #[test]
 fn puts_whose_answers_are_lost_are_there_once_and_the_owner_stays_the_owner() {
     let rig = Rig::start();
-    // Of every two tries of a put the first is done and not answered.
+    // The first of every two tries of a put is executed but not answered.
     for _ in 0..500 {
         rig.proxy.inject("PUT ", Fault::LoseAnswer, 1);
         rig.proxy.inject("PUT ", Fault::None, 1);
@@ -156,7 +156,7 @@ fn puts_whose_answers_are_lost_are_there_once_and_the_owner_stays_the_owner() {
     Host::connect(&appliance, "vol0").check_round(4);
     Host::connect(&appliance, "vol0").write_round(5);
     check_archive(&appliance);
-    // Increments go when their segment is there as a whole.
+    // Increments are deleted after their segment is archived as a whole.
     wait_for("nothing is there twice", || {
         let mut objects = rig.objects().0;
         objects.sort_unstable_by_key(|id| (id.claim, id.from_lsn));
@@ -182,7 +182,7 @@ fn credentials_that_expire_are_told_while_writes_are_refused_and_read_again() {
     wait_until_told(&appliance, &["writes are refused", "credentials have expired", "is read again"]);
     assert_eq!(archive_status(&appliance)["state"], "refusing");
     assert!(!told(&appliance).contains("FirstToken"));
-    // A tool renews them: nobody tells the appliance.
+    // A tool renews them; nobody notifies the appliance.
     rig.renew("SecondToken");
     wait_until_well(&appliance);
     Host::connect(&appliance, "vol0").write_round(201);
@@ -206,7 +206,7 @@ fn credentials_that_have_expired_at_a_start_are_waited_for() {
     wait_until_well(&appliance);
     Host::connect(&appliance, "vol0").write_round(2);
     check_archive(&appliance);
-    // Who has no archive yet is not left without one by a mistake.
+    // A mistake must not leave a new pool without an archive.
     rig.expire("SecondToken");
     let refused = Appliance::start(&rig.config(&[])).expect_err("a new pool has no archive").to_string();
     assert!(refused.contains("credentials have expired") && refused.contains(LABEL), "{refused}");
@@ -250,7 +250,7 @@ fn a_service_that_is_unwell_in_every_way_costs_only_time() {
         (400, "RequestTimeout"),
     ];
     for (round, (status, code)) in (1..).zip(answers) {
-        // What is within a 200 could be an object's own bytes.
+        // A body inside a 200 could be an object's own bytes.
         let gets = if status == 200 { format!("GET /{BUCKET}?") } else { "GET ".to_owned() };
         for request in ["PUT ", &gets] {
             rig.proxy.inject(request, Fault::Answer(status, error(code)), 2);
@@ -272,7 +272,7 @@ fn a_bucket_that_keeps_what_is_deleted_is_explained_and_keeps_nothing_else() {
         let request = format!("GET /{BUCKET}?{query}");
         rig.proxy.inject(&request, Fault::Answer(200, answer.to_owned()), usize::MAX);
     }
-    // Not even the object of the probe goes.
+    // Not even the object of the probe can be deleted.
     let denied = || Fault::Answer(403, error("AccessDenied"));
     rig.proxy.inject(&format!("DELETE /{BUCKET}/one/probe/"), denied(), 1);
     let appliance = Appliance::start(&rig.config(&["--expire-seconds", "0"])).expect("it starts");

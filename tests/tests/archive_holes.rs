@@ -1,4 +1,5 @@
-//! Entries that cannot be read while a segment is archived: the device gets time, and what stays unknown is told by the object. Nothing is archived as whole that is not.
+//! Entries that cannot be read while a segment is archived: the archivist waits for the device, and
+//! the object records what stays unknown. Nothing incomplete is archived as whole.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ const SEGMENT_BLOCKS: u64 = 256;
 /// The segment whose trailer cannot be read.
 const SEQUENCE: u64 = 2;
 
-/// A run whose store takes nothing, written so far that nobody has the entries of its first segments in memory any more.
+/// A run whose store accepts nothing, and which has written so much that the entries of its first
+/// segments are no longer in memory.
 fn behind(seed: u64) -> (Run, Arc<FaultyStore>) {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()), seed));
     let fault = Fault::Error(StoreErrorKind::Unavailable(Reason::Busy("a fault")));
@@ -44,7 +46,8 @@ fn trailer_blocks(run: &Run) -> Vec<u64> {
     (geometry.trailer_block(slot)..geometry.slot_block(slot) + SEGMENT_BLOCKS).collect()
 }
 
-/// What each object of the store tells that it lacks. Every object is one that is believed.
+/// The missing ranges that each object of the store records. All these objects are accepted as
+/// valid.
 fn holes(run: &Run, store: &dyn Store) -> Vec<(ObjectId, Vec<LsnRange>)> {
     let known = KnownObjects::list(store, run.pool.info().uuid).expect("it can be listed");
     let mut codec = Decompressor::new().expect("memory");
@@ -68,7 +71,7 @@ fn a_trailer_that_cannot_be_read_for_a_while_costs_nothing() {
     run.disk.fail_reads_of(&trailer_blocks(&run));
     store.heal();
     let reads = run.disk.reads();
-    // It is read again and again by then, each time later.
+    // The trailer is read several times in these turns, at growing intervals.
     for _ in 0..4000 {
         world::turn(&run.pool);
     }

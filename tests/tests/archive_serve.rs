@@ -1,5 +1,6 @@
-//! The archive of a served pool, with the real program and a real host: the past outlives the primary and a restart, a store may fail and be mended, and a store that
-//! cannot be used is told in one line.
+//! The archive of a served pool, with the real program and a real host: the past outlives the
+//! primary and a restart, a store may fail and recover, and one line reports a store that cannot be
+//! used.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ const VOLUME_BLOCKS: u64 = (16 << 20) / BLOCK_BYTES as u64;
 
 const SERVE: [&str; 6] = ["--pool-size", "64MiB", "--volume-size", "16MiB", "--seal-seconds", "1"];
 
-/// The catalog has kept up: the next start has nothing to read from the store.
+/// Checks that the catalog is up to date: the next start reads nothing from the store.
 fn check_catalog(appliance: &Appliance, store: &str, pool: &str, synchs: usize) {
     let path = appliance.pool_folder().join("archive-catalog.redb");
     let pool = pool.parse().expect("a UUID");
@@ -25,7 +26,8 @@ fn check_catalog(appliance: &Appliance, store: &str, pool: &str, synchs: usize) 
     assert_eq!(known.iter().filter(|synch| !synch.text.is_empty()).count(), synchs);
 }
 
-/// Twenty times the primary is written; every synch is listed after a restart, and the first, which is only in the archive, reads back.
+/// The primary is overwritten 20 times. Every synch is listed after a restart, and the first, which
+/// is only in the archive, can be read.
 fn the_past_outlives_the_primary(archive: &[&str]) {
     let arguments: Vec<&str> = SERVE.iter().chain(archive).copied().collect();
     let mut appliance =
@@ -48,7 +50,7 @@ fn the_past_outlives_the_primary(archive: &[&str]) {
     assert_eq!(now["problem"], Value::Null, "{now}");
     assert_eq!(now["gaps"], json!([]), "{now}");
     let info = appliance.rpc("pool_list", Value::Null).expect("it answers");
-    // A block more is that of the superblock at the tail.
+    // The additional block is the superblock at the tail.
     let device_bytes = PRIMARY_BYTES + BLOCK_BYTES as u64;
     assert_eq!(info[0]["device_bytes"], device_bytes, "the primary has not grown");
     drop(host);
@@ -116,14 +118,14 @@ fn the_past_outlives_the_primary_on_a_second_device() {
 
 #[test]
 fn a_store_that_fails_stops_no_write_and_is_mended_by_itself() {
-    // Small enough that the primary has room for all that is written while the store fails.
+    // So small that the primary has space for everything written while the store fails.
     let arguments = ["--pool-size", "64MiB", "--volume-size", "4MiB", "--seal-seconds", "1"];
     let mut appliance =
         Appliance::start(&ApplianceConfig::with_arguments(&arguments)).expect("it starts with an archive");
     let mut host = Host::connect(&appliance, "vol0");
     host.write_round(1);
     appliance.command(&["archive", "seal"]).expect("it seals");
-    // What takes new objects becomes a file: also root cannot put anything there.
+    // The folder for new objects becomes a file: not even root can store anything there.
     let folder = appliance.pool_folder().join("archive/tmp");
     let aside = appliance.pool_folder().join("archive/aside");
     std::fs::rename(&folder, &aside).expect("moved");
@@ -171,7 +173,7 @@ fn without_an_archive_the_past_goes_and_that_is_said() {
     appliance.stop().expect("it stops cleanly");
 }
 
-/// The files below a directory whose names end so.
+/// The files below a directory whose names end with `end`.
 fn files_below(directory: &Path, end: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).expect("a directory") {
@@ -202,7 +204,8 @@ fn damage_in_the_archive_is_found_and_named() {
     assert!(error.contains(&name) && error.contains("1 objects of the archive are damaged"), "{error}");
 }
 
-/// What the four ways to ask say that the archive has lost: the segments that are listed as lost, the stretches of the status, and whether the pool and a verification tell it.
+/// The archive's losses in all four places that report them: the segments listed as lost, the
+/// number of lost stretches in the status, and whether the pool and a verification report them.
 fn lost(appliance: &Appliance) -> (Vec<u64>, usize, bool, Result<String, String>) {
     let listed = appliance.rpc("archive_list", Value::Null).expect("a list");
     let listed = listed.as_array().expect("a list").clone();
@@ -214,7 +217,8 @@ fn lost(appliance: &Appliance) -> (Vec<u64>, usize, bool, Result<String, String>
     (segments, stretches, told, verified)
 }
 
-/// Objects vanish from the store, some of which the primary still has and some of which it has not: every answer says the same, names what is gone, and does so after a restart; what the primary has is archived again.
+/// Objects vanish from the store; the primary still has some of their segments. Every report agrees
+/// and names what is missing, also after a restart. What the primary has is archived again.
 #[test]
 fn objects_that_vanish_from_the_store_are_named_everywhere_until_they_are_back() {
     let arguments = ["--pool-size", "64MiB", "--volume-size", "16MiB", "--seal-seconds", "0"];
@@ -300,7 +304,7 @@ fn a_store_that_cannot_be_used_is_one_line_and_makes_nothing() {
         (path(&below_a_file), "occupied/archive"),
         (device.as_str(), "no varve archive"),
         (missing.as_str(), "size=SIZE"),
-        // Nobody listens there.
+        // Nothing listens there.
         ("s3://bucket/prefix?endpoint=http://127.0.0.1:9&allow_http=true", "s3 bucket/prefix"),
     ] {
         let text = refusal(&run(&[
@@ -324,7 +328,7 @@ fn a_store_that_fails_its_probe_leaves_the_pool_alone() {
     appliance.stop().expect("it stops cleanly");
     let folder = appliance.pool_folder();
     let before = std::fs::read(folder.join("pool.varve")).expect("readable");
-    // Objects can be listed, but none can be put.
+    // Objects can be listed but not stored.
     let probe = folder.join("archive/objects/probe");
     std::fs::remove_dir(&probe).expect("where the probe's object was");
     std::fs::write(&probe, b"in the way").expect("written");
@@ -360,7 +364,8 @@ fn recovering_needs_a_pool_and_an_empty_directory() {
     assert!(!other.path().join("pool.varve").exists());
 }
 
-/// The primary is lost: the pool is made again from its archive alone, with every synch, in another folder, and serves; then it is lost and made again once more.
+/// The primary is lost: the pool is recovered from its archive alone, with every synch, and serves.
+/// Then it is lost and recovered once more.
 fn a_lost_primary_is_recovered(archive: &str) {
     a_lost_primary_is_recovered_in(&[], archive);
 }
@@ -421,7 +426,8 @@ fn a_lost_primary_is_recovered_in(environment: &[(String, String)], archive: &st
     }
 }
 
-/// A place in a bucket of a server of this process; the program finds the credentials in the environment, as it does anywhere.
+/// The archive is a prefix in a bucket of a server in this process. The program finds the
+/// credentials in its environment, as it always does.
 #[test]
 fn a_lost_primary_is_recovered_from_a_bucket() {
     let server = S3Server::start();
@@ -446,7 +452,9 @@ fn a_lost_primary_is_recovered_from_tape() {
     a_lost_primary_is_recovered("tape:STORE/library,cartridges=4,size=2GiB");
 }
 
-/// An object in the middle of what the last state is made of is damaged when the primary is lost: what it alone knew is named and read as errors, everything newer comes back, and no block is wrong.
+/// An object that the last state needs is damaged when the primary is lost: the recovery names what
+/// only that object held and returns read errors for it, everything newer is recovered, and no
+/// block is wrong.
 #[test]
 fn a_recovery_over_a_damaged_object_names_what_is_lost_and_gives_no_wrong_block() {
     let mut appliance = Appliance::start(&ApplianceConfig::with_arguments(&SERVE)).expect("it starts");
@@ -461,7 +469,7 @@ fn a_recovery_over_a_damaged_object_names_what_is_lost_and_gives_no_wrong_block(
     std::fs::remove_file(folder.join("pool.varve")).expect("the primary is lost");
     let mut files = files_below(&folder.join("archive/objects"), ".seg.zst");
     files.sort();
-    // About 13 of its segments hold what was written last.
+    // About 13 of its segments hold the data that was written last.
     let damaged = &files[files.len() - 6];
     let mut bytes = std::fs::read(damaged).expect("readable");
     bytes[140] ^= 1;

@@ -1,4 +1,5 @@
-//! What the status of an archive says is what a recovery would give: while copies wait for their record, behind gaps, and while the store fails.
+//! The status of an archive matches the result of a recovery: while copies wait for their record,
+//! after gaps, and while the store fails.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ const DENIED: Fault = Fault::Error(StoreErrorKind::Unavailable(Reason::Busy("the
 const SEGMENT_BLOCKS: u64 = 256;
 const SLOTS: u64 = 8;
 
-/// A run whose archive is used by a policy, and its pool, driven by hand.
+/// A run with this archive policy, and its pool, driven by hand.
 fn with_policy(seed: u64, store: &Arc<FaultyStore>, policy: ArchivePolicy) -> (Run, Rc<Pool>) {
     let shape = Shape {
         device_blocks: SEGMENT_BLOCKS + SLOTS * SEGMENT_BLOCKS,
@@ -46,7 +47,7 @@ fn status(pool: &Pool) -> ArchiveStatus {
     pool.archive_status().expect("it has an archive")
 }
 
-/// Whether the write was taken.
+/// Writes a block; returns whether the write succeeded.
 fn write(pool: &Pool, block: u64) -> bool {
     let volume = pool.find_volume("v0").expect("it exists");
     let data = vec![block as u8 | 1; BLOCK_BYTES];
@@ -54,7 +55,7 @@ fn write(pool: &Pool, block: u64) -> bool {
     world::run(pool, volume.id, &request).result.is_ok()
 }
 
-/// Turns until something is so.
+/// Turns the pool until a condition holds.
 fn turn_until(pool: &Pool, what: &str, mut is_so: impl FnMut(&ArchiveStatus) -> bool) {
     for _ in 0..50_000 {
         if is_so(&status(pool)) {
@@ -132,7 +133,7 @@ fn behind_a_gap_the_status_says_what_a_recovery_gives() {
     let sealing = world::wait(&pool, Rc::clone(&pool).seal_archive());
     assert!(sealing.is_err(), "every put is refused: {sealing:?}");
 
-    // The store is back: behind a whole working set everything counts again.
+    // The store works again: after a whole working set, everything counts again.
     store.heal();
     turn_until(&pool, "the last of what is left in the store", |status| {
         status.stored_to_lsn >= status.head_lsn
@@ -149,7 +150,7 @@ fn behind_a_gap_the_status_says_what_a_recovery_gives() {
     assert!(recover(&run, &pool) + SEGMENT_BLOCKS > status(&pool).archived_to_lsn);
 }
 
-/// The point that a recovery gives now.
+/// The point that a recovery would reach now.
 fn recover(run: &Run, pool: &Pool) -> u64 {
     let disk = SimDisk::new(SEGMENT_BLOCKS + 2 * SLOTS * SEGMENT_BLOCKS, true, 7);
     run.world.recover(pool.info().uuid, &disk, SEGMENT_BLOCKS).expect("it is recovered")
@@ -168,14 +169,14 @@ fn the_cause_stays_in_sight_when_writes_are_refused() {
         block += 1;
         assert!(block < 100_000, "{:?}", status(&pool));
     }
-    // Whatever the store and the writers do.
+    // This holds whatever the store and the writers do.
     for _ in 0..5_000 {
         world::turn(&pool);
         let problem = status(&pool).problem.expect("a problem");
         assert!(problem.contains("the token has expired"), "{problem}");
     }
     assert!(status(&pool).problem.expect("a problem").contains("writes are refused"));
-    // A seal that an operator asks for does not wait out the back-off.
+    // A seal that an operator requests does not wait for the end of the back-off.
     store.heal();
     let began = std::cell::Cell::new(0);
     let lsn = pool.begin_seal().expect("it has an archive");

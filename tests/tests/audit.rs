@@ -1,5 +1,5 @@
-//! Who changed what is noted in the journal, with the caller as the kernel knows it and how the
-//! call ended, with the real program.
+//! The journal records who changed what, with the caller's identity from the kernel and the result
+//! of the call, with the real program.
 
 use serde_json::json;
 use varve_tests::appliance::{Appliance, ApplianceConfig, run};
@@ -55,16 +55,16 @@ fn every_change_is_noted_with_its_caller_and_its_end() {
     assert!(of(&lines, "restore_clone")[0].contains("synch:then"), "{lines:?}");
     assert!(of(&lines, "archive_set_keep")[0].contains("synch 30d"), "{lines:?}");
     assert!(of(&lines, "archive_expire")[0].contains("done"), "{lines:?}");
-    // What a caller sends begins no line of its own, and moves no terminal's cursor.
+    // A caller's text starts no new line and moves no terminal's cursor.
     assert!(!lines.iter().any(|line| line.contains('\u{1b}')), "{lines:?}");
     assert!(of(&lines, "synch_create")[0].contains("one\\ntwo"), "{lines:?}");
 
-    // A command is another process.
+    // A command is a different process.
     appliance.command(&["volume", "delete", "data"]).expect("deleted");
     let last = appliance.audit().pop().expect("it is noted");
     assert!(last.contains("volume_delete") && !last.contains(&caller), "{last}");
 
-    // A recovery is noted by the program that makes it.
+    // The program that makes a recovery records it.
     appliance.command(&["archive", "seal"]).expect("all is archived");
     appliance.kill_9();
     let folder = appliance.pool_folder();

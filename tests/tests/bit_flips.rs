@@ -1,5 +1,6 @@
-//! Damage in the pool file: a flipped data block reads as a media error and never as wrong data; flipped superblocks, headers, trailers and
-//! events lose nothing and are reported; two faults lose what they cover, say so, and leave the points before them exact.
+//! Damage in the pool file: a flipped data block reads as a media error and never as wrong data.
+//! Flipped superblocks, headers, trailers and events lose nothing and are reported. Two faults lose
+//! what they cover, are reported, and leave the points before them exact.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -48,7 +49,7 @@ fn one_flipped_bit_after_a_clean_stop() {
             BlockKind::Data { block, stamp } => {
                 assert_eq!(faults, stopped.holders(block, stamp, u64::MAX), "{context}");
                 data += 1;
-                // Through the point at which it was new, whatever became of it since.
+                // At the point at which it was new, whatever happened to it since.
                 if data % 3 == 0 {
                     let (place, lsn) = stopped.written_at(stamp).expect("it was written");
                     let through = stopped.compare_point(&pool, place, lsn, "probe");
@@ -67,12 +68,12 @@ fn one_flipped_bit_after_a_clean_stop() {
             }
             BlockKind::Event { kind, copy } => {
                 assert!(faults.is_empty(), "{context}");
-                // The texts of all synchs are read at the start, each from its first whole copy; of
-                // catalogs the newest, and the changes behind it.
+                // A start reads the texts of all synchs, each from its first undamaged copy; of
+                // catalogs it reads the newest, and the changes after it.
                 assert!(reported || kind != EventKind::Synch || copy > 0, "{context}");
                 metadata += 1;
             }
-            // Not read while the trailer stands for it.
+            // Not read while the trailer replaces it.
             BlockKind::RecordHeader { .. } => {
                 assert!(faults.is_empty(), "{context}");
                 metadata += 1;
@@ -85,7 +86,8 @@ fn one_flipped_bit_after_a_clean_stop() {
     assert!(data > 300 && metadata > 60 && through_points > 100);
 }
 
-/// The head of the device is wiped, with both superblocks in it: the one at the tail opens the pool, and all are made good.
+/// The head of the device is zeroed, with both superblocks: the one at the tail opens the pool, and
+/// all copies are repaired.
 #[test]
 fn the_superblock_at_the_tail_opens_a_pool_without_a_head() {
     let stopped = small_run(11, 40, false).stop();
@@ -106,7 +108,7 @@ fn the_superblock_at_the_tail_opens_a_pool_without_a_head() {
     assert!(problems(&again).is_empty(), "{:?}", problems(&again));
 }
 
-/// All superblocks gone: it is said, and nothing is changed.
+/// All superblocks are damaged: the open fails with the reason and changes nothing.
 #[test]
 fn three_bad_superblocks_are_refused() {
     let stopped = small_run(11, 10, false).stop();
@@ -121,8 +123,8 @@ fn three_bad_superblocks_are_refused() {
     assert!(before == after);
 }
 
-/// A flipped bit, and no clean stop: what is read is right for the prefix that was found, or a media error, and the prefix is cut short of
-/// what was flushed only where the flip itself cut it.
+/// A flipped bit after a crash: reads return the right data of the prefix that was found, or a
+/// media error. The prefix ends before the flushed position only where the flip itself cut it.
 #[test]
 fn one_flipped_bit_after_a_crash() {
     let mut rng = Rng::new(2);
@@ -139,7 +141,8 @@ fn one_flipped_bit_after_a_crash() {
             // A loss is recorded at once, in a catalog of one record: a header and two copies.
             let lost = problems(&pool).iter().any(|problem| problem.contains(" are lost"));
             let head = head_of(&pool) - if lost { 3 } else { 0 };
-            // A record that had been stable and is lost may hold a catalog: then volumes are what an older one says.
+            // A lost stable record may hold a catalog: then the volumes are those of an older
+            // catalog.
             if kind != (BlockKind::RecordHeader { events: true }) {
                 stopped.compare(&pool, head);
             }
@@ -157,8 +160,9 @@ fn one_flipped_bit_after_a_crash() {
     }
 }
 
-/// A trailer and a record header of its segment: the record is lost, its blocks and what it may have replaced are media errors until they are
-/// written again, and everything else is exact: points before the loss, and volumes made after it, also after a restart.
+/// A trailer and a record header of its segment are damaged: the record is lost. Its blocks and
+/// those that it may have replaced read as media errors until they are written again. Everything
+/// else is exact, also after a restart: points before the loss, and volumes made after it.
 #[test]
 fn a_lost_record_makes_uncertain_what_is_older() {
     let stopped = small_run(12, 130, false).stop();
@@ -169,7 +173,8 @@ fn a_lost_record_makes_uncertain_what_is_older() {
         .filter(|(_, kind)| *kind == BlockKind::RecordHeader { events: false })
         .map(|(block, _)| *block)
         .collect();
-    // Of the log's last record nothing but the trailer of the clean stop tells: with both gone it is a tail that was torn. Behind it there may be records that an earlier crash cut off.
+    // Only the trailer of the clean stop covers the log's last record: if both are lost, the record
+    // looks like a torn tail. After it there may be records that an earlier crash cut off.
     let head = head_of(&stopped.open(&stopped.disk.fork()).expect("it is whole"));
     let in_log = kinds
         .iter()
@@ -185,7 +190,7 @@ fn a_lost_record_makes_uncertain_what_is_older() {
         let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{header}: {error}"));
         assert!(problems(&pool).iter().any(|problem| problem.contains("lost")), "{:?}", problems(&pool));
         let exists = |place: usize| pool.find_volume(stopped.name(place)).is_some();
-        // Right or a media error: this panics on wrong data.
+        // Each block is right or a media error: this panics on wrong data.
         stopped.compare(&pool, u64::MAX);
         let points: Vec<(usize, u64)> = stopped.points_before(lsn, 2);
         for (index, &(place, at)) in points.iter().enumerate() {
@@ -197,7 +202,7 @@ fn a_lost_record_makes_uncertain_what_is_older() {
         wait(&pool, Rc::clone(&pool).create_volume(fresh)).expect("there is room");
         let old = (0..1).find(|&place| exists(place));
         if let Some(place) = old {
-            // What is written again is certain again.
+            // A block that is written again is certain again.
             let id = pool.find_volume(stopped.name(place)).expect("it exists").id;
             let bytes = [7; BLOCK_BYTES];
             let request = Request::Write { block: 3, data: &[&bytes], force_unit_access: true };
@@ -220,7 +225,7 @@ fn a_lost_record_makes_uncertain_what_is_older() {
     assert!(tested > 5, "{tested}");
 }
 
-/// The same on a real file: data flipped in it is a media error, and a flipped header is reported.
+/// The same on a real file: flipped data is a media error, and a flipped header is reported.
 #[test]
 fn a_flipped_bit_in_a_real_file() {
     use std::os::unix::fs::FileExt;

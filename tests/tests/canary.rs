@@ -1,13 +1,13 @@
-//! Bad hosts, a few at a time and for a short while each: the innocent host beside them sees no
-//! error and no wrong byte, and waits for nothing for long. The figures are for `canary`, which
-//! takes minutes.
+//! Bad hosts, at a small scale and for 2.5 s each: the innocent host next to them sees no error and
+//! no wrong byte, and no command takes longer than 5 s. `canary` measures the figures and takes
+//! minutes.
 
 use std::time::Duration;
 
 use varve_tests::canary::{ADVERSARIES, CanaryConfig, RotationConfig, rotate, run, table};
 
-/// What one command may take here, beside what the machine itself is late: far more than on a
-/// machine that has nothing else to do, and far less than what a host waits for.
+/// The limit of one command here, on top of the machine's own delays: much more than on an idle
+/// machine, and much less than a host's timeout.
 const LONGEST_MS: f64 = 5000.0;
 
 const CONFIG: CanaryConfig =

@@ -1,4 +1,4 @@
-//! Some random conversations with a target; `connection_fuzz` has more of them.
+//! 60 random conversations with a target; `connection_fuzz` runs more of them.
 
 use varve_tests::connection_fuzz::{Counts, converse};
 

@@ -1,5 +1,5 @@
-//! More hosts than the appliance has room for, with the real program: whoever was there goes on,
-//! the store and the command plane too, and who comes later gets in.
+//! More hosts than the appliance has resources for, with the real program: existing hosts continue,
+//! and so do the store and the command plane; later hosts get in.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ fn allow_descriptors(limit: u64) {
     setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..limits }).expect("within the hard limit");
 }
 
-/// A host that connects its admin queue, without a keep alive timeout, and is never heard of again.
+/// A host that connects its admin queue, without a keep alive timeout, and then sends nothing more.
 fn vanish(appliance: &Appliance) -> RawConnection {
     let host = ConnectOptions::default();
     let mut raw = RawConnection::connect(address(appliance), Duration::from_secs(5)).expect("it connects");
@@ -50,7 +50,7 @@ fn controllers(appliance: &Appliance) -> usize {
     listed.as_array().map_or(0, Vec::len)
 }
 
-/// The soft limit of open files of the running program, and the hard one.
+/// The soft and the hard limit of open files of the running program.
 fn limits(appliance: &Appliance) -> (String, String) {
     let pid = appliance.process_id().expect("it runs");
     let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("it is there");
@@ -75,7 +75,7 @@ fn the_store_and_the_command_plane_go_on_when_hosts_have_all_descriptors() {
     let inside = controllers(&appliance);
     assert!((2..50).contains(&inside), "{inside} have got in");
 
-    // Whoever was there goes on, and so do management and the archive.
+    // Existing hosts continue, and so do management and the archive.
     for round in 2..5 {
         let began = Instant::now();
         host.write_round(round);
@@ -88,7 +88,7 @@ fn the_store_and_the_command_plane_go_on_when_hosts_have_all_descriptors() {
     let complaints = appliance.complaints();
     assert_eq!(complaints.matches("new connections").count(), 1, "once: {complaints}");
 
-    // Who comes later waits, and gets in when there is room.
+    // A later host waits, and gets in when there is a free descriptor.
     std::thread::scope(|scope| {
         let late = scope.spawn(|| Host::connect(&appliance, "vol0").check_round(4));
         std::thread::sleep(Duration::from_millis(700));
@@ -115,7 +115,7 @@ fn hosts_that_vanished_without_a_keep_alive_timeout_give_way() {
     let appliance = start();
     let vanished: Vec<RawConnection> = (0..64).map(|_| vanish(&appliance)).collect();
     wait_for("all controllers are in use", || controllers(&appliance) == 64);
-    // As soon as they have been silent for a while.
+    // They give way after 10 s of silence.
     std::thread::sleep(Duration::from_secs(11));
     Host::connect(&appliance, "vol0").write_round(1);
     drop(vanished);

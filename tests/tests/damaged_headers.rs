@@ -1,6 +1,6 @@
-//! Segment headers that are damaged or cannot be read, at a start: the first record of a segment
-//! says again what its header says, and the superblock tells where the log ended when the pool was
-//! opened last. So nothing is missing, and nothing comes back.
+//! Segment headers that are damaged or unreadable at a start: the first record of a segment repeats
+//! what its header contains, and the superblock records where the log ended when the pool was last
+//! opened. So nothing is missing, and nothing comes back.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ fn newest(pool: &Pool) -> Option<u64> {
     pool.segments().into_iter().filter_map(|segment| segment.sequence).max()
 }
 
-/// A pool that died soon after it had opened a segment, so that the one before has no trailer yet,
-/// was opened again so often, and died again at once.
+/// A pool that crashed soon after it had opened a segment, so that the segment before has no
+/// trailer yet, and that was then opened and crashed `times` times.
 fn opened_again(seed: u64, times: u32) -> Stopped {
     let mut run = Run::new(seed, shape(20));
     while newest(&run.pool) < Some(1 + seed % 3) {
@@ -59,9 +59,9 @@ fn head(pool: &Pool) -> u64 {
     pool.stats().head_lsn - 1
 }
 
-/// The header of the newest segment, above all: no trailer stands for it, maybe not for the one
-/// before it either, and starts that wrote nothing have passed since. The segment was taken for one
-/// that a stop had cut off, and acknowledged writes were gone without a word.
+/// The important case is the header of the newest segment: no trailer replaces it (and perhaps none
+/// replaces the one before it), and starts that wrote nothing have passed since. Such a segment was
+/// once taken for one that a stop had cut off, and acknowledged writes were lost without a report.
 #[test]
 fn no_header_takes_anything_with_it() {
     let mut newest = 0;
@@ -82,7 +82,7 @@ fn no_header_takes_anything_with_it() {
                         format!("seed {seed}, opened {times} times, header {index} of {}", blocks.len());
                     let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
                     assert!(stopped.compare(&pool, expected).is_empty(), "{context}");
-                    // A header without a record behind it may be there or not.
+                    // A header without a record after it may be missing.
                     let is_empty = index + 1 == blocks.len() && expected.is_multiple_of(SEGMENT);
                     assert!(is_empty || head(&pool) == expected, "{context}: lsn:{}", head(&pool));
                     assert!(is_empty || !problems(&pool).is_empty(), "{context}: nobody was told");
@@ -94,8 +94,8 @@ fn no_header_takes_anything_with_it() {
     assert!(newest > 80, "{newest}");
 }
 
-/// A pool that was made again from its archive begins with a late segment. Without the header of
-/// that one the log seemed to begin with the first of all, and the pool did not open.
+/// A pool that was recovered from its archive begins with a late segment. Without that segment's
+/// header, the log seemed to begin with segment 0, and the pool did not open.
 #[test]
 fn a_recovered_pool_opens_without_its_only_header() {
     let mut run = Run::with_archive(5, shape(12), Arc::new(MemoryStore::default()));
@@ -121,9 +121,9 @@ fn a_recovered_pool_opens_without_its_only_header() {
     }
 }
 
-/// A power cut lost the header of a segment and kept its records: the slot tells of what was there
-/// before, and the start goes on without them. When that header is damaged later, the records must
-/// not come back: hosts have seen the state without them.
+/// A power cut lost the header of a segment and kept its records: the slot holds the header of its
+/// previous segment, and the start continues without the records. If that header is damaged later,
+/// the records must not come back: hosts have seen the state without them.
 #[test]
 fn what_a_start_left_out_stays_out() {
     let stopped = opened_again(7, 0);
@@ -159,9 +159,9 @@ fn pool_of(disk: &SimDisk) -> uuid::Uuid {
     varve::log::format::Superblock::decode(&superblock).expect("a superblock").pool
 }
 
-/// A clone inherits from a segment that the device has lost and the archive never had. It refuses
-/// the blocks that may have been written there; it used to refuse everything, for ever, with a
-/// status that says "try again".
+/// A clone inherits from a segment that the device has lost and the archive never had. The clone
+/// refuses the blocks that may have been written there. It used to refuse everything permanently,
+/// with a status that requests a retry.
 #[test]
 fn a_clone_of_what_is_nowhere_serves_the_rest() {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()) as Arc<dyn Store>, 1));
@@ -175,7 +175,7 @@ fn a_clone_of_what_is_nowhere_serves_the_rest() {
     let clone =
         Rc::clone(&run_of.pool).clone_volume("v0".to_owned(), Point::Lsn(point), "clone".to_owned(), false);
     wait(&run_of.pool, clone).expect("it is all there");
-    // Nothing in the first segment is live any more, and the log has left its working set behind.
+    // The first segment contains no live blocks any more, and is no longer in the working set.
     while newest(&run_of.pool) < Some(10) {
         run_of.write_all();
         run_of.settle();

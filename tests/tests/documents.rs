@@ -1,9 +1,9 @@
-//! The documents are true as far as a machine can tell: every file and every test that
+//! The documents are true as far as a machine can check. Every file and every test that
 //! `docs/FAILURES.md` and `docs/REQUIREMENTS.md` name exists, every path that any document names
-//! exists, every requirement has one row, every question has places in the code that prove its
-//! answer, and every problem that the code reports is in `docs/OPERATIONS.md`.
+//! exists, every requirement has one row, and every question names places in the code that prove
+//! its answer. Every problem that the code reports is in `docs/OPERATIONS.md`.
 //!
-//! The tables of `docs/FORMAT.md` are compared with the code by unit tests beside that code
+//! Unit tests next to the code compare the tables of `docs/FORMAT.md` with it
 //! (`appliance/src/document.rs`).
 
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Whether a source has a test function of that name that is run.
+/// Whether a source has a test function of that name that runs.
 fn has_test(source: &str, function: &str) -> bool {
     let mut attributes = Vec::new();
     for line in source.lines().map(str::trim_start) {
@@ -77,7 +77,7 @@ fn every_requirement_has_one_row_and_its_files_and_tests_exist() {
     }
 }
 
-/// Files, each with the functions and types that a document names in brackets after it.
+/// Files, each with the functions and types that a document names in parentheses after it.
 fn named_items(document: &str) -> Vec<(&str, &str)> {
     let pieces: Vec<&str> = document.split('`').collect();
     let mut items = Vec::new();
@@ -120,7 +120,7 @@ fn every_item_that_a_requirement_names_is_in_its_file() {
     assert!(declares("pub fn a<T>() {}", "a") && !declares("fn ab() {} // a", "a"));
 }
 
-/// Paths that stand in quotes and begin with a folder of the repository.
+/// Paths in backticks that begin with a folder of the repository.
 fn named_paths(document: &str) -> BTreeSet<String> {
     let quoted = document.split('`').skip(1).step_by(2);
     let words = quoted.filter_map(|text| text.split([' ', ':', '#']).next());
@@ -181,7 +181,7 @@ fn every_row_is_whole() {
     assert!(rows > 15, "{rows} rows");
 }
 
-/// Every test of injected faults stands in the document, so that nobody looks for a behaviour in
+/// Every test of injected faults is in the document, so that nobody searches for a behaviour in
 /// vain.
 #[test]
 fn every_injected_fault_has_its_row() {
@@ -212,7 +212,7 @@ fn source_of(path: &str) -> String {
     std::fs::read_to_string(place).expect("UTF-8")
 }
 
-/// What is wrong with a question: its heading and the text up to the next one.
+/// The error in a question, which is its heading and the text up to the next one.
 fn fault_of_question(question: &str, architecture: &str) -> Option<String> {
     let named = question.split_once("In ARCHITECTURE.md: \"").and_then(|(_, rest)| rest.split_once("\"."));
     let Some((section, places)) = named else { return Some("it names no section".to_owned()) };
@@ -242,7 +242,7 @@ fn every_question_has_a_section_and_proof_in_the_code() {
         assert_eq!(fault_of_question(question, &architecture), None, "{heading}");
     }
     assert!(questions[0].contains("while the archive is away and the pool is nearly full?"));
-    // What the test must find.
+    // Errors that the test must find.
     for (from, to) in [
         ("mod.rs: relieve`", "mod.rs: relive`"),
         ("\"When the archive is away or behind\"", "\"When it is away\""),
@@ -254,7 +254,7 @@ fn every_question_has_a_section_and_proof_in_the_code() {
     }
 }
 
-/// What a line contains that records a problem, or begins a function that makes the text of one.
+/// Text in a line that records a problem, or that begins a function that makes a problem's text.
 const REPORTS: [&str; 15] = [
     "note_problem(",
     "problems.push(",
@@ -273,9 +273,9 @@ const REPORTS: [&str; 15] = [
     "const REFUSED",
 ];
 
-/// The fixed words of each problem that a source reports, up to the first place for a value that
-/// has 16 letters or more before it: the literals of statements that record a problem, and of
-/// functions that make the text of one.
+/// The fixed words of each problem that a source reports: the first piece of 16 letters or more
+/// without a placeholder ([`fixed_words`]). They come from the literals of statements that record a
+/// problem, and of functions that make the text of one.
 fn problems_of(source: &str) -> Vec<String> {
     let source = source.split("#[cfg(test)]").next().unwrap_or_default();
     let is_report =
@@ -283,7 +283,7 @@ fn problems_of(source: &str) -> Vec<String> {
     let lines: Vec<&str> = source.lines().collect();
     let mut texts = Vec::new();
     for (at, line) in lines.iter().enumerate().filter(|(_, line)| is_report(line)) {
-        // The statement, or the body of the function, ends where the indentation is back.
+        // The statement, or the body of the function, ends at the line with the same indentation.
         let indent = line.len() - line.trim_start().len();
         let mut end = at + 1;
         while lines.get(end).is_some_and(|next| {
@@ -299,8 +299,8 @@ fn problems_of(source: &str) -> Vec<String> {
     texts
 }
 
-/// The first piece of a format string between places for values that has 16 letters or more, at
-/// most 40 of them.
+/// The first piece of a format string between placeholders that has 16 letters or more; at most 40
+/// letters of it.
 fn fixed_words(text: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let pieces = text.split(['{', '}']).step_by(2).map(str::trim);

@@ -1,4 +1,4 @@
-//! Who may look at what is stored, who may take it away, and what the unit lets in.
+//! Who can read what is stored, who can delete it, and what the unit permits.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use varve_tests::appliance::{Appliance, ApplianceConfig};
 
 const SERVE: [&str; 6] = ["--pool-size", "64MiB", "--volume-size", "4MiB", "--seal-seconds", "0"];
 
-/// Every file and directory below a folder, without what others made there.
+/// Every file and directory below a folder.
 fn everything(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a list") {
         let path = entry.expect("an entry").path();
@@ -28,7 +28,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("it is there").permissions().mode() & 0o777
 }
 
-/// What others may do anything with.
+/// Files and directories with any permission for others.
 fn open_to_others(folder: &Path) -> Vec<String> {
     let mut found = vec![folder.to_owned()];
     everything(folder, &mut found);
@@ -39,11 +39,11 @@ fn open_to_others(folder: &Path) -> Vec<String> {
 
 #[test]
 fn nobody_else_can_look_at_what_is_stored() {
-    // The programs that this test starts have it from this process.
+    // The programs that this test starts inherit it from this process.
     rustix::process::umask(rustix::fs::Mode::empty());
     for spec in ["STORE", "device:STORE/device,size=64MiB", "tape:STORE,cartridges=2,size=32MiB"] {
         let folder = tempfile::tempdir().expect("a folder");
-        // Both directories were made by somebody, for all to see.
+        // Someone else made both directories, readable for everybody.
         let (pool, store) = (folder.path().join("pool"), folder.path().join("store"));
         for directory in [&pool, &store] {
             fs::create_dir(directory).expect("made");
@@ -71,7 +71,7 @@ fn nobody_else_can_look_at_what_is_stored() {
             }
         };
         check("as they were made");
-        // What an earlier version made under a lax umask.
+        // The modes that an earlier version left under a lax umask.
         appliance.stop().expect("it stops");
         let mut all = vec![pool.clone(), store.clone()];
         everything(folder.path(), &mut all);
@@ -108,7 +108,7 @@ fn a_volume_in_use_is_deleted_only_by_force() {
     let refused = appliance.command(&["volume", "delete", "one"]).expect_err("it is in use").to_string();
     assert!(refused.contains("nqn.2026-11.test:accounts"), "{refused}");
     appliance.rpc("volume_delete", json!({"name": "two"})).expect("nobody uses it");
-    // Who has left does not count, however soon it is asked.
+    // A host that has disconnected does not count, even immediately.
     drop((first, second));
     appliance.rpc("volume_delete", json!({"name": "one"})).expect("nobody uses it any more");
     appliance.rpc("volume_create", json!({"name": "one", "size": "64KiB"})).expect("made again");
@@ -142,7 +142,7 @@ fn the_unit_lets_nobody_in_who_was_not_named() {
     assert!(settings.iter().any(|line| line.starts_with("RestrictAddressFamilies=")));
     assert!(!settings.iter().any(|line| line.contains("0.0.0.0") || line.contains("[::]")), "{text}");
 
-    // The judge that knows every setting, where it is installed.
+    // `systemd-analyze` knows every setting; it is used where it is installed.
     if !Path::new("/usr/bin/systemd-analyze").exists() {
         varve::missing::say("doors", "systemd-analyze, which judges the unit, is not installed");
         return;

@@ -1,4 +1,5 @@
-//! The endless log: segments leave the working set, live blocks are copied forward, slots are used again.
+//! The endless log: segments leave the working set, live blocks are copied forward, slots are used
+//! again.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -22,7 +23,8 @@ use varve_tests::sim::world;
 const DISCARD: PoolOptions =
     PoolOptions { recycling: Recycling::Discard, overprovisioning_percent: None, read_ahead_blocks: None };
 
-/// Many times the device's size is written; every block is what was written last, and the log never has more than its slots.
+/// 20 times the device's size is written. Every block holds its last write, and the log never has
+/// more segments than slots.
 #[test]
 fn a_log_that_discards_goes_on_for_ever() {
     for (seed, slots) in [(1, 8), (2, 12), (3, 40)] {
@@ -57,7 +59,7 @@ fn a_log_that_discards_goes_on_for_ever() {
     }
 }
 
-/// Crashes of both kinds in an endless log lose nothing that was promised.
+/// Crashes of both kinds in an endless log lose nothing that was guaranteed.
 #[test]
 fn crashes_of_an_endless_log_keep_every_promise() {
     for seed in 10..30 {
@@ -90,8 +92,9 @@ fn archived(seed: u64, slots: u64) -> Run {
     Run::with_archive(seed, shape, Arc::new(MemoryStore::default()))
 }
 
-/// Many times the device's size is written, with clones, synchs, snapshots and restarts on the way; then points of the whole history are opened, most of them only in the archive,
-/// and each is what the model says. The scan's bound is asserted within.
+/// 20 times the device's size is written, with clones, synchs, snapshots and restarts. Then points
+/// of the whole history are opened, most of them only in the archive, and each equals the model.
+/// The bound of the scan is checked inside.
 #[test]
 fn the_whole_history_is_in_the_archive() {
     let mut points = 0;
@@ -123,8 +126,9 @@ fn the_whole_history_is_in_the_archive() {
     println!("{points} points equal the model");
 }
 
-/// Twenty times the device's size is written; then a thousand points of the whole history are opened, most of which the primary has nothing of, and each is what the model says. No generation
-/// of any of them is built from more than W+1 segments.
+/// 20 times the device's size is written. Then 1000 points of the whole history are opened, most of
+/// which are only in the archive, and each equals the model. No generation of any of them is built
+/// from more than W+1 segments.
 #[test]
 fn a_thousand_points_of_twenty_primaries_are_exact() {
     let slots = 10;
@@ -153,7 +157,7 @@ fn a_thousand_points_of_twenty_primaries_are_exact() {
     run.restart();
 }
 
-/// Crashes at any moment, also while segments are archived and given away.
+/// Crashes at any moment, also while segments are archived and discarded.
 #[test]
 fn crashes_with_an_archive_keep_every_promise() {
     let mut points = 0;
@@ -171,10 +175,11 @@ fn crashes_with_an_archive_keep_every_promise() {
     println!("{points} points equal the model");
 }
 
-/// Seeds of campaigns that found something once.
+/// Seeds of campaigns that once found an error.
 const FOUND: [u64; 9] = [313, 403, 439, 5077, 5695, 8813, 30269, 30965, 31723];
 
-/// Whole campaigns: random shapes, stores that fail, crashes while the pool is opened and while operations are under way.
+/// Whole campaigns: random shapes, stores that fail, crashes while the pool is opened and while
+/// operations are in progress.
 #[test]
 fn endless_campaigns_keep_every_promise() {
     let mut total = Counts::default();
@@ -189,7 +194,8 @@ fn endless_campaigns_keep_every_promise() {
     assert!(total.crashes > 200 && total.points > 300 && total.reshaped > 100, "{total:?}");
 }
 
-/// The primary device is lost, again and again; the archive alone brings back every volume, synch, snapshot and point, also of segments older than the loss before.
+/// The primary device is lost several times. The archive alone restores every volume, synch,
+/// snapshot and point, including those of segments older than the previous loss.
 #[test]
 fn a_lost_primary_comes_back_from_the_archive() {
     let (mut recoveries, mut points) = (0, 0);
@@ -211,7 +217,9 @@ fn a_lost_primary_comes_back_from_the_archive() {
     println!("{recoveries} recoveries, {points} points equal the model");
 }
 
-/// What a clone trimmed stays trimmed when the trim's segment has left the working set, also after a restart. It used to come back: the trim went with its segment, and the block was inherited again.
+/// What a clone trimmed stays trimmed after the trim's segment has left the working set, also after
+/// a restart. It used to come back: the trim was lost with its segment, and the block was inherited
+/// again.
 #[test]
 fn a_trim_of_a_clone_outlives_its_segment() {
     let mut run = archived(31, 8);
@@ -244,8 +252,9 @@ fn a_trim_of_a_clone_outlives_its_segment() {
     }
 }
 
-/// Many trims of a clone, which one newer trim hides but for a single one: after a restart room is kept for that one alone, and no more is carried on. All of them used to be,
-/// and found no room in the segment.
+/// Many trims of a clone, of which one newer trim hides all but one: after a restart space is
+/// reserved for that one alone, and no other is copied forward. All of them used to be, and did not
+/// fit into the segment.
 #[test]
 fn masks_that_a_newer_one_hides_are_not_carried_on() {
     let (slots, blocks) = (12, 420);
@@ -288,7 +297,8 @@ fn masks_that_a_newer_one_hides_are_not_carried_on() {
     }
 }
 
-/// What a deleted clone inherited is remembered as long as there is a point of it, and no longer: it used to be remembered for ever, up to a thousand clones, at the start of every segment.
+/// What a deleted clone inherited is remembered only while a point of it exists. It used to be
+/// remembered forever, for up to a thousand clones, at the start of every segment.
 #[test]
 fn a_deleted_clone_is_forgotten_with_its_last_point() {
     let mut run = archived(33, 8);
@@ -319,14 +329,15 @@ fn a_deleted_clone_is_forgotten_with_its_last_point() {
     let gone_to = gone_at + 1;
     forget(&pool, SegmentSeq(gone_to));
     assert_eq!(pool.lineage().generations, []);
-    // The next segments know, and a restart does.
+    // The next segments record it, and so a restart knows it.
     let next = pool.stats().head_lsn + 2 * 256;
     fill_to(&pool, next);
     pool = reopen(&run, pool);
     assert_eq!(pool.lineage().generations, []);
 }
 
-/// Spans were measured by the clock of the day: set back by an hour, it stopped the archive for an hour, and with it the recovery point.
+/// Durations were measured with the time of day: a clock that was set back by an hour stopped the
+/// archive, and with it the recovery point, for an hour.
 #[test]
 fn a_clock_that_is_set_back_does_not_stop_the_archive() {
     let mut run = archived(34, 8);
@@ -350,7 +361,7 @@ fn a_clock_that_is_set_back_does_not_stop_the_archive() {
     }
 }
 
-/// Takes the pool out of a run, to be driven by hand; a blank one stands in its place.
+/// Takes the pool out of a run, to drive it by hand; a blank pool replaces it.
 fn by_hand(run: &mut Run) -> Rc<Pool> {
     let blank = SimDisk::new(4096, false, 0);
     let stand_in = run.world.create(blank.open(), 256).expect("a blank disk becomes a pool");
@@ -380,7 +391,8 @@ fn trim(pool: &Pool, name: &str, ranges: &[(u64, u64)]) {
     assert_eq!(world::run(pool, volume.id, &Request::Trim { ranges }).result, Ok(()));
 }
 
-/// A store changes a byte on its way and says nothing: that is found out before the primary's copy is given away, and the object is put again.
+/// A store silently changes a byte of an object: this is detected before the primary's copy is
+/// discarded, and the object is stored again.
 #[test]
 fn a_byte_that_the_store_changed_is_found_before_the_slot_is_given_away() {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()), 1));
@@ -397,7 +409,9 @@ fn a_byte_that_the_store_changed_is_found_before_the_slot_is_given_away() {
     assert!(run.check_points(40) > 0);
 }
 
-/// The store is empty after a restart: its disk was lost, or another was attached. What the primary device still holds goes to it again, the operator is told, and the pool comes back from it.
+/// The store is empty after a restart, because its disk was lost or another was attached. What the
+/// primary device still holds is archived there again, the operator is informed, and the pool can
+/// be recovered from it.
 #[test]
 fn what_the_store_lost_is_archived_again_from_the_primary_device() {
     let mut run = archived(35, 8);
@@ -441,7 +455,9 @@ fn what_the_store_lost_is_archived_again_from_the_primary_device() {
     }
 }
 
-/// A segment expired, and its slot came back with a crash because it was not used again yet. It was archived once more, and damaged on the way; after another start the damaged object counted as verified (seed 405993).
+/// A segment expired, and its slot came back after a crash because it was not used again yet. The
+/// segment was archived once more, and damaged on the way; after another start the damaged object
+/// counted as verified (seed 405993).
 #[test]
 fn what_expired_is_not_archived_again_when_its_slot_comes_back() {
     let mut came_back = 0;
@@ -489,7 +505,8 @@ fn what_expired_is_not_archived_again_when_its_slot_comes_back() {
     assert!(came_back > 0);
 }
 
-/// A crash between the put of an object and its verification: the object is there after the restart, and damaged. It must not be taken for archived. It used to be.
+/// A crash between the put of an object and its verification: after the restart the object exists,
+/// and is damaged. It must not count as archived. It once did.
 #[test]
 fn an_object_counts_only_once_it_was_verified() {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()), 2));
@@ -510,7 +527,8 @@ fn an_object_counts_only_once_it_was_verified() {
     run.restart();
 }
 
-/// A primary that is lost before anything was archived is refused, and the new device left as it was; once the archive works, the same pool is recovered whole.
+/// The recovery of a primary that is lost before anything was archived is refused, and the new
+/// device stays unchanged. After the archive works, the same pool is recovered completely.
 #[test]
 fn nothing_is_recovered_from_an_archive_that_holds_nothing() {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()), 3));
@@ -529,8 +547,9 @@ fn nothing_is_recovered_from_an_archive_that_holds_nothing() {
     assert_eq!(run.lose_primary(true), Some(0));
 }
 
-/// A segment is archived as a whole only when the next one's header is stable. Until then a power cut may take its trailer, and the log goes on in it: what had been put was not the whole, increments behind
-/// it were never counted, and sealing waited for ever.
+/// A segment is archived as a whole only when the next one's header is stable. Until then a power
+/// cut may remove its trailer, and the log continues in it: the stored object was not the whole
+/// segment, increments after it never counted, and sealing waited forever.
 #[test]
 fn the_whole_of_a_segment_is_archived_when_the_next_one_has_begun_for_good() {
     let store = Arc::new(MemoryStore::default());
@@ -552,7 +571,9 @@ fn the_whole_of_a_segment_is_archived_when_the_next_one_has_begun_for_good() {
     assert!(wholes > 20, "{wholes}");
 }
 
-/// A crash while a slot is used again may bring back the segment that was there, with blocks of the new one over its own. The text of a synch in it is in the archive. It used to read as damaged for ever.
+/// A crash while a slot is used again may bring back the slot's previous segment, with blocks of
+/// the new one over its own. The text of a synch in it is in the archive. It used to read as
+/// damaged forever.
 #[test]
 fn a_synch_whose_text_is_overwritten_on_the_primary_is_read_from_the_archive() {
     let mut run = archived(44, 8);

@@ -1,10 +1,11 @@
-//! Expiry with the real program: what no rule keeps goes from the store, and what is kept restores, also after a restart and without the primary.
+//! Expiry with the real program: what no rule keeps is deleted from the store, and what is kept can
+//! be restored, also after a restart and without the primary.
 
 use serde_json::{Value, json};
 use varve_tests::appliance::rounds::{Host, archive_status, labels, wait_for};
 use varve_tests::appliance::{Appliance, ApplianceConfig};
 
-/// 14 slots of 1 MiB: the working set is passed after two rounds of a volume of 4 MiB.
+/// 14 slots of 1 MiB: two rounds of a volume of 4 MiB exceed the working set.
 const SERVE: [&str; 8] =
     ["--pool-size", "15MiB", "--volume-size", "4MiB", "--seal-seconds", "1", "--expire-seconds", "0"];
 const ROUNDS: u64 = 40;
@@ -30,7 +31,7 @@ fn what_no_rule_keeps_goes_and_what_is_kept_restores() {
         appliance.rpc("synch_create", json!({"label": format!("round-{round}")})).expect("a synch");
         match round {
             5 => drop(appliance.command(&["snapshot", "create", "named"]).expect("a snapshot")),
-            // Lives on while its base leaves everything else.
+            // This clone lives on after everything else of its base is gone.
             12 => clone_and_check(&appliance, 9, "living"),
             _ => {}
         }
@@ -45,10 +46,10 @@ fn what_no_rule_keeps_goes_and_what_is_kept_restores() {
     let dry = appliance.rpc("archive_expire", json!({"dry_run": true})).expect("a plan");
     assert!(dry["expirable_objects"].as_u64() > Some(0) && dry["deleted_objects"] == 0, "{dry}");
     assert_eq!(objects(&appliance), everything, "a dry run deletes nothing");
-    // A few objects with each call, so that plans are made again in the middle.
+    // Each call deletes a few objects, so that plans are made again in the middle.
     let one = appliance.rpc("archive_expire", json!({"objects_max": 3, "all": true})).expect("a part");
     assert!(one["deleted_objects"].as_u64() < dry["expirable_objects"].as_u64(), "{one}");
-    // Writes of the last second keep more than the rules of synchs do.
+    // The rule for the writes of the last second keeps more than the rules for synchs do.
     wait_for("the last writes are older than a second", || {
         appliance.command(&["archive", "expire", "--all"]).expect("it expires");
         let explained = appliance.rpc("archive_explain", json!({"point": "synch:round-35"}));
@@ -91,7 +92,7 @@ fn what_no_rule_keeps_goes_and_what_is_kept_restores() {
     assert!(hydrated.contains("neither its origin nor the archive"), "{hydrated}");
     let refused = appliance.command(&["volume", "hydrate", "vol0"]).expect_err("it is its own").to_string();
     assert!(refused.contains("inherits nothing"), "{refused}");
-    // Without its store's objects it reads all the same.
+    // The volumes can be read even without the store's objects.
     std::fs::rename(&archive, archive.with_extension("away")).expect("away");
     Host::connect(&appliance, "vol0").check_round(ROUNDS);
     Host::connect(&appliance, "recovered-named-then").check_round(5);

@@ -1,4 +1,5 @@
-//! The faults of the simulated world do what they say, and hosts that compete for a pool all get their answers.
+//! The faults of the simulated world work as described, and hosts that compete for a pool all get
+//! their answers.
 
 use std::sync::Arc;
 
@@ -47,8 +48,9 @@ fn write(disk: &SimDisk, block: u64) {
     result.expect("writes do not fail");
 }
 
-/// A transient fault fails as often as it was told, for hosts and for the archivist together; a lasting one until its block is written, and the others beside it
-/// never. Both are counted by what they hit.
+/// A transient fault fails as often as requested, counted over hosts and the archivist together; a
+/// lasting one fails until its block is written, and its neighbours never fail. Both are counted by
+/// the kind of block that they hit.
 #[test]
 fn faults_of_reads_fail_and_heal() {
     let disk = disk_with_block(300);
@@ -71,7 +73,8 @@ fn faults_of_reads_fail_and_heal() {
     assert_eq!(counts.of_archivist, 1);
 }
 
-/// However long a storm is, it costs no more failed tries than a pool makes, and then reads are right.
+/// However long a storm is, it causes no more failed tries than a pool makes, and then reads are
+/// right.
 #[test]
 fn a_storm_ends() {
     let mut failed_most = 0;
@@ -85,7 +88,7 @@ fn a_storm_ends() {
     assert_eq!(failed_most, TRIES_MAX as usize);
 }
 
-/// A shortage leaves what it says, and ends by itself.
+/// A shortage leaves as much memory as specified, and ends by itself.
 #[test]
 fn a_shortage_of_memory_ends() {
     let dma = DmaPool::new(64 << 20);
@@ -100,8 +103,8 @@ fn a_shortage_of_memory_ends() {
     assert_eq!(shortage::take_counts(), (1, 1));
 }
 
-/// Four hosts with different queues, of which one takes its answers slowly: with an archive and without, between stops of
-/// both kinds, every command ends in time.
+/// Four hosts with different queues, of which one takes its answers slowly: with and without an
+/// archive, between stops of both kinds, every command ends in time.
 #[test]
 fn hosts_that_compete_all_get_their_answers() {
     for seed in 0..6 {
@@ -143,7 +146,7 @@ fn sum(counts: &[FaultCount]) -> FaultCount {
     sum
 }
 
-/// Campaigns with every fault at once keep every promise, and run into each kind of fault.
+/// Campaigns with all faults at once violate no guarantee, and hit each kind of fault.
 #[test]
 fn campaigns_with_all_faults_keep_their_promises() {
     let mut total = Counts::default();

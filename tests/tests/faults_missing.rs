@@ -1,6 +1,6 @@
-//! What was there and is gone, or is something else now: between runs of the real program, on
-//! whichever I/O engine the environment names. Something new is begun only where nothing was; what
-//! is refused is refused with the ways out, and nothing is changed then.
+//! Files that are missing or replaced between runs of the real program, with the I/O engine that
+//! the environment names. A new pool or archive is made only where there was none. A refusal names
+//! the remedies and changes nothing.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use varve_tests::appliance::{ApplianceError, program};
 use varve_tests::faults::bed::{BLOCKS, Bed, POOL_FILE, copy_folder};
 use varve_tests::faults::{Faults, Operation, Rule};
 
-/// A pool that was closed: everything in it is archived.
+/// A closed pool with everything archived.
 fn closed() -> Bed {
     let mut bed = Bed::start_without_faults(&["--read-ahead", "0"]);
     let mut host = bed.host();
@@ -25,7 +25,8 @@ fn closed() -> Bed {
     bed
 }
 
-/// The start is refused in one line, which names each of these, and nothing was made or changed.
+/// The start is refused with one line that contains each of these words, and nothing was made or
+/// changed.
 fn check_refused(bed: &mut Bed, what: &str, words: &[&str]) {
     let before = listing(&bed.appliance.pool_folder());
     let text = match bed.appliance.restart() {
@@ -40,7 +41,7 @@ fn check_refused(bed: &mut Bed, what: &str, words: &[&str]) {
     assert_eq!(listing(&bed.appliance.pool_folder()), before, "{what}: something was made or changed");
 }
 
-/// Every file of a folder with its size, but the locks and sockets of a program that ran.
+/// The pool's file and the archive's objects in a folder, each with its size.
 fn listing(folder: &Path) -> Vec<(String, u64)> {
     let output = Command::new("find").arg(folder).args(["-type", "f", "-printf", "%P %s\n"]).output();
     let text = String::from_utf8(output.expect("find runs").stdout).expect("text");
@@ -67,8 +68,8 @@ fn a_missing_pool_file_is_not_made_anew() {
     bed.check("the file is back");
 }
 
-/// The pool opens and is right, and says what it found; or it is refused with the ways out, and
-/// nothing was changed. It is never made anew.
+/// The pool opens with the right content and reports what it found, or it is refused with the
+/// remedies and nothing was changed. A new pool is never made.
 fn check_opens_or_refuses(bed: &mut Bed, what: &str) {
     let before = std::fs::read(bed.pool_file()).expect("the pool's file");
     match bed.appliance.restart() {
@@ -115,7 +116,7 @@ fn a_pool_file_that_was_cut_is_refused_unchanged() {
     check_refused(&mut bed, "the pool's file was cut", &["pool.varve"]);
 }
 
-/// Damage of every kind at random places: what is served is right, and what is refused is told.
+/// Damage of every kind at random places: served data is right, and refused data is reported.
 #[test]
 fn damage_at_random_is_never_served() {
     let mut bed = closed();
@@ -158,8 +159,8 @@ fn damage_at_random_is_never_served() {
     assert!(told > 0, "the damage was never met");
 }
 
-/// What would be made anew where an archive was is never made: it is waited for where the pool's
-/// identity says that it was there, and the start is refused where nothing says so.
+/// A new archive is never made where an archive was. The appliance waits for the archive if the
+/// pool's identity records that it existed, and refuses the start if nothing records it.
 #[test]
 fn a_missing_archive_is_not_made_anew() {
     let mut bed = closed();
@@ -175,7 +176,7 @@ fn a_missing_archive_is_not_made_anew() {
     std::fs::remove_file(&identity).expect("removed");
     check_refused(&mut bed, "the archive's directory is missing", &["archive", "--no-archive"]);
     assert!(!archive.join("objects").exists(), "no archive was made");
-    // Where nothing is mounted, there is an empty directory.
+    // A mount point without a mount is an empty directory.
     std::fs::create_dir_all(&archive).expect("made");
     check_refused(&mut bed, "the archive's directory is empty", &["archive", "--no-archive"]);
     assert_eq!(std::fs::read_dir(&archive).expect("there").count(), 0, "no archive was made");
@@ -187,13 +188,13 @@ fn a_missing_archive_is_not_made_anew() {
     bed.appliance.command(&["archive", "verify"]).expect("it is whole");
 }
 
-/// The archive has lost every object: all that speak of it say so, and name what is gone.
+/// The archive has lost every object: all reports about it say so, and name what is missing.
 #[test]
 fn an_archive_without_its_objects_is_told_by_all() {
     let mut bed = closed();
     for running in [true, false] {
         bed.appliance.restart().expect("it starts");
-        // The oldest segments have no slot any more: what is gone of them is gone for good.
+        // The oldest segments have no slot any more: what is lost of them is lost permanently.
         let mut host = bed.host();
         for _ in 0..6 {
             bed.write_many(&mut host, BLOCKS);
@@ -209,7 +210,8 @@ fn an_archive_without_its_objects_is_told_by_all() {
         copy_folder(&bed.archive().join("objects"), keep.path());
         Command::new("find")
             .arg(bed.archive().join("objects"))
-            // What names the store stays: a store without it is another one, which is another case.
+            // The file that identifies the store stays: a store without it is a different one,
+            // which is another case.
             .args(["-type", "f", "!", "-name", "varve-archive-id", "-delete"])
             .status()
             .expect("find runs");
@@ -245,8 +247,8 @@ fn newest_object(bed: &Bed) -> PathBuf {
     PathBuf::from(objects.pop().and_then(|line| line.split_once(' ')).expect("an object").1)
 }
 
-/// A pool that is killed when everything is archived; what is expected of it is the state before
-/// its newest object, whose file and name are given.
+/// A pool that is killed after everything is archived. The expected content is the state before its
+/// newest object; returns that object's file and name.
 fn killed_with_a_newest_object() -> (Bed, PathBuf, String) {
     let mut bed = closed();
     bed.appliance.restart().expect("it starts");
@@ -259,7 +261,7 @@ fn killed_with_a_newest_object() -> (Bed, PathBuf, String) {
     (bed, newest, name)
 }
 
-/// The command that recovers the pool to where it was.
+/// The command that recovers the pool to its old place.
 fn recovery(bed: &Bed) -> Command {
     let mut command = Command::new(program().expect("the program"));
     command.args(["pool", "recover", "--pool-size", "16MiB", "--from"]).arg(bed.archive());
@@ -267,8 +269,8 @@ fn recovery(bed: &Bed) -> Command {
     command
 }
 
-/// The newest object is damaged, cut or empty: the pool is recovered up to the object before it,
-/// exactly, and the recovery names what it left out.
+/// The newest object is damaged, cut or empty: the pool is recovered exactly up to the object
+/// before it, and the recovery names what it left out.
 #[test]
 fn a_damaged_newest_object_costs_what_was_in_it() {
     let (mut bed, newest, name) = killed_with_a_newest_object();
@@ -286,7 +288,7 @@ fn a_damaged_newest_object_costs_what_was_in_it() {
     ];
     let whole = bed.archive_image();
     for (what, bytes) in damages {
-        // Each recovery takes the archive over.
+        // Each recovery takes over the archive.
         bed.put_archive_back(&whole);
         std::fs::write(&newest, bytes).expect("written");
         std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
@@ -302,9 +304,9 @@ fn a_damaged_newest_object_costs_what_was_in_it() {
     }
 }
 
-/// The store never gives the newest object: a recovery is refused, for it may be a passing fault,
-/// and names the way out; with that it recovers what is before it. One that is given at last is not
-/// left out.
+/// The store never returns the newest object. A recovery is refused, because the fault may be
+/// temporary, and names the option that helps; with this option it recovers what is before the
+/// object. An object that is returned at last is not left out.
 #[test]
 fn an_object_that_the_store_never_gives_is_left_out_when_that_is_asked_for() {
     let (mut bed, _, name) = killed_with_a_newest_object();
@@ -326,7 +328,7 @@ fn an_object_that_the_store_never_gives_is_left_out_when_that_is_asked_for() {
     let text = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && text.contains("--leave-out-unreadable"), "{text}");
     assert!(!bed.pool_file().exists() && hits > 0);
-    // As often as it is asked before it counts as lost, and then no more.
+    // The number of reads after which the object counts as lost.
     let (late, all_hits) = recover(&bed, &["--leave-out-unreadable"], None);
     assert!(late.status.success(), "{late:?}");
     assert!(String::from_utf8_lossy(&late.stdout).contains(&name), "{late:?}");
@@ -341,8 +343,8 @@ fn an_object_that_the_store_never_gives_is_left_out_when_that_is_asked_for() {
     assert!(!bed.pool_file().exists());
 }
 
-/// One object cannot be read at a start, and nothing is known of it: everything else of the archive
-/// is there, and it goes on.
+/// One object cannot be read at a start, and the catalog does not know it: everything else in the
+/// archive is available, and archiving continues.
 #[test]
 fn an_object_that_cannot_be_read_at_a_start_costs_only_what_it_tells() {
     let mut bed = Bed::start(&["--read-ahead", "0"]);
@@ -371,13 +373,13 @@ fn an_object_that_cannot_be_read_at_a_start_costs_only_what_it_tells() {
     bed.appliance.command(&["archive", "verify"]).expect("it is whole");
 }
 
-/// A recovery that is killed, wherever it is, leaves nothing that a start takes for a pool, and can
-/// be made again.
+/// A recovery that is killed at any point leaves nothing that a start takes for a pool, and can be
+/// repeated.
 #[test]
 fn a_recovery_that_was_killed_is_not_served() {
     let mut bed = closed();
     std::fs::remove_file(bed.pool_file()).expect("the primary is lost");
-    // Later and later, until it is done before.
+    // Later and later, until a recovery ends before the kill.
     for (kills, skip) in (0..16).map(|power| (power, (1_u64 << power) - 1)) {
         let faults = Faults::new().expect("faults can be injected");
         let changes = [
@@ -404,8 +406,8 @@ fn a_recovery_that_was_killed_is_not_served() {
     bed.appliance.command(&["archive", "verify"]).expect("the archive is whole");
 }
 
-/// The store fails while the appliance starts: it starts, serves what the primary holds, and says
-/// so; nothing is changed.
+/// The store fails while the appliance starts: it starts, serves what the primary holds, and
+/// reports the failure; nothing is changed.
 #[test]
 fn a_store_that_fails_at_a_start_is_told() {
     let mut bed = Bed::start(&[]);

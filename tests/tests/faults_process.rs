@@ -1,4 +1,4 @@
-//! The process itself: signals while it starts or recovers on a slow device, and a death at any
+//! The process itself: signals while it starts or recovers on a slow device, and a crash at any
 //! moment.
 
 use std::process::{Command, Stdio};
@@ -9,12 +9,12 @@ use varve_tests::appliance::{ApplianceError, program};
 use varve_tests::faults::bed::{BLOCKS, Bed, POOL_FILE};
 use varve_tests::faults::{Faults, Operation, Rule};
 
-/// A device on which each call takes as long as on a dying disk.
+/// The delay of each call, as on a dying disk.
 const SLOW: Duration = Duration::from_millis(400);
-/// How long a program may take to end after it was told to, on such a device.
+/// How long a program may take to end after a signal on such a device.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// Sends SIGTERM to the process that met a rule, and gives when.
+/// Sends SIGTERM to the process that hit a rule, and returns the time.
 fn terminate(faults: &Faults, rule: varve_tests::faults::RuleId) -> Instant {
     assert!(faults.wait_for_hits(rule, 3, Duration::from_secs(30)), "the device is asked");
     let event = faults.events().into_iter().rfind(|event| event.rule == rule).expect("a call");
@@ -79,14 +79,15 @@ fn a_recovery_can_be_ended_and_made_again() {
     bed.check("recovered");
 }
 
-/// The process dies instead of a write, a flush or a rename, here and there: what was flushed is
-/// there, and what was acknowledged.
+/// The process is killed instead of a write, a flush or a rename at several places: everything that
+/// was flushed or acknowledged remains.
 #[test]
 fn a_death_at_any_write_loses_nothing() {
     let mut bed = Bed::start(&[]);
     for (round, skip) in (0..).zip([0, 7, 30, 100, 250]) {
         let deadly = [Operation::Write, Operation::Sync, Operation::Rename];
-        // Connected first: threads of the appliance write too, and may be the ones that die.
+        // Connects first: threads of the appliance write too, and may be the ones that hit the
+        // rule.
         let mut host = bed.host();
         let kill = bed.faults.add(Rule::on("/pool/", &deadly).skip(skip).times(1).kill());
         let mut pending = None;

@@ -1,6 +1,6 @@
-//! Reads of the device that fail while the program runs, injected into the real program: what hosts
-//! see is right or refused, what is refused is no more than what the device lost, the operator is
-//! told, and nothing hangs.
+//! Device reads that fail while the program runs, injected into the real program: hosts read right
+//! data or an error, no more is refused than the device lost, the operator is informed, and nothing
+//! hangs.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use varve_tests::faults::{Operation, Rule, RuleId};
 
 const READ: &[Operation] = &[Operation::Read];
 
-/// Points of the past, and what the volume held then.
+/// Points of the past, and the volume's content then.
 type Points = Vec<(String, Expected)>;
 
-/// Every point is right; nothing of it may be refused.
+/// Checks that every point is right; nothing in it may be refused.
 fn check_points(bed: &Bed, points: &Points, when: &str) {
     for (point, expected) in points {
         let tally = bed.tally_at(point, expected).unwrap_or_else(|error| panic!("{when}: {point}: {error}"));
@@ -23,7 +23,7 @@ fn check_points(bed: &Bed, points: &Points, when: &str) {
     }
 }
 
-/// Reads of the current segment's trailer will fail, so often or always.
+/// Makes reads of the current segment's trailer fail, `times` times or always.
 fn a_trailer_will_fail(bed: &Bed, times: Option<u64>) -> (Segment, RuleId) {
     let segment = bed.segments().pop().expect("a segment");
     assert_eq!(segment.state, "current");
@@ -32,17 +32,17 @@ fn a_trailer_will_fail(bed: &Bed, times: Option<u64>) -> (Segment, RuleId) {
     (segment, bed.faults.add(rule))
 }
 
-/// A sealed segment is archived while its trailer cannot be read. All that the trailer says also
-/// stands in the records, so every point stays right: as long as the primary holds the segment,
-/// after its slot was used again, and after the loss of the primary.
+/// A sealed segment is archived while its trailer cannot be read. All data in the trailer is also
+/// in the records, so every point stays right: while the primary holds the segment, after its slot
+/// was used again, and after the loss of the primary.
 fn a_trailer_fails_while_its_segment_is_archived(times: Option<u64>) {
     let mut bed = Bed::start(&[]);
     let mut host = bed.host();
     let away =
         bed.faults.add(Rule::on("archive/objects", &[Operation::Rename, Operation::Link]).fail(Errno::IO));
     let mut points = Points::new();
-    // The rule is there before the segment is sealed, as the archivist prepares objects ahead of a
-    // store that is away.
+    // The rule exists before the segment is sealed, because the archivist prepares objects in
+    // advance while a store is away.
     let mut failing = None;
     for round in 0..4 {
         bed.write_many(&mut host, BLOCKS / 2);
@@ -77,7 +77,7 @@ fn a_trailer_fails_while_its_segment_is_archived(times: Option<u64>) {
     recovered_is_right(bed, &points);
 }
 
-/// What comes back after the loss of the primary is right.
+/// Checks the content after a recovery from the loss of the primary.
 fn recovered_is_right(mut bed: Bed, points: &Points) {
     bed.appliance.stop().expect("it stops");
     let archive = bed.archive();
@@ -102,7 +102,7 @@ fn a_trailer_that_stays_unreadable_is_archived_by_looking_around_it() {
     a_trailer_fails_while_its_segment_is_archived(None);
 }
 
-/// A trailer that cannot be read while what is live in its segment has to be copied forward.
+/// A trailer cannot be read while the live blocks of its segment have to be copied forward.
 fn a_lost_trailer_while_running(more: &[&str]) {
     let mut bed = Bed::start(more);
     let mut host = bed.host();
@@ -196,7 +196,7 @@ fn a_lasting_bad_sector_is_read_from_the_archive() {
     let bad = bed.faults.add(Rule::on(POOL_FILE, READ).within(bad).fail(Errno::IO));
     bed.check("the archive has the block");
     assert!(bed.faults.hits(bad) > 0);
-    // What is copied forward comes from the archive, too.
+    // Blocks that are copied forward come from the archive too.
     for _ in 0..10 {
         for block in 300..BLOCKS {
             bed.write(&mut host, block);
@@ -205,8 +205,8 @@ fn a_lasting_bad_sector_is_read_from_the_archive() {
     bed.check("copied forward");
 }
 
-/// A read of the device takes as long as it takes to use every slot again: the host gets what it
-/// asked for, or an error, and never what is in the slot now.
+/// A read of the device lasts until every slot was used again: the host gets the data that it
+/// requested, or an error, and never the new content of the slot.
 #[test]
 fn a_read_that_outlasts_the_use_of_its_slot_is_never_wrong() {
     let mut bed = Bed::start(&["--read-ahead", "0"]);

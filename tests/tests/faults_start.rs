@@ -1,5 +1,5 @@
-//! Starts on a device with errors, injected into the real program: it starts, says what it found,
-//! and refuses no more than what the device lost.
+//! Starts on a device with errors, injected into the real program: it starts, reports what it
+//! found, and refuses no more than what the device lost.
 
 use std::ops::Range;
 
@@ -12,8 +12,8 @@ fn bad_sector(bytes: Range<u64>) -> Rule {
     Rule::on(POOL_FILE, &[Operation::Read]).within(bytes).fail(Errno::IO)
 }
 
-/// One to four errors that pass, in the segment that was written last: "cannot be read" is never
-/// "was never written".
+/// One to four temporary errors in the segment that was written last: "cannot be read" is never
+/// treated as "was never written".
 #[test]
 fn errors_that_pass_in_the_newest_segment_lose_nothing() {
     let mut bed = Bed::start(&[]);
@@ -37,7 +37,7 @@ fn errors_that_pass_in_the_newest_segment_lose_nothing() {
     }
 }
 
-/// A pool that was closed, all of it archived.
+/// A pool with everything archived.
 fn closed() -> Bed {
     let mut bed = Bed::start(&[]);
     let mut host = bed.host();
@@ -47,10 +47,10 @@ fn closed() -> Bed {
     bed
 }
 
-/// A place in a segment, by name.
+/// A block in a segment, with its name.
 type Place = (&'static str, fn(&Segment) -> u64);
 
-/// One sector of the oldest segment, which holds nothing that is live and is in the archive.
+/// One sector of the oldest segment, which contains no live blocks and is in the archive.
 #[test]
 fn a_bad_sector_in_an_old_segment_keeps_nobody_from_starting() {
     let mut bed = closed();
@@ -79,14 +79,14 @@ fn a_bad_sector_in_an_old_segment_keeps_nobody_from_starting() {
     }
 }
 
-/// One sector anywhere in what was written last, which is nowhere else: the pool starts, and
-/// refuses what was in that sector.
+/// One sector of the newest data, which is stored nowhere else: the pool starts, and refuses what
+/// was in that sector.
 #[test]
 fn a_bad_sector_in_the_newest_segment_costs_what_was_in_it() {
     let mut bed = Bed::start(&["--read-ahead", "0"]);
     let mut host = bed.host();
     bed.write_many(&mut host, 2 * BLOCKS);
-    // The newest writes are those of the lowest blocks, all in one segment that was just begun.
+    // The newest writes are those of the lowest blocks, all in one new segment.
     let begun = bed.segments().len();
     while bed.segments().len() == begun {
         bed.write(&mut host, BLOCKS - 1);
@@ -98,7 +98,7 @@ fn a_bad_sector_in_the_newest_segment_costs_what_was_in_it() {
     bed.appliance.kill_9();
     let image = std::fs::read(bed.pool_file()).expect("the pool's file");
     let archive = bed.archive_image();
-    // Writes are alone in their records: a header, then the block.
+    // Each of these writes has its own record: a header, then the block.
     let place = |block: u64| (block, bed.place_of(block, bed.expected.0[block as usize]).start);
     let places: Vec<(u64, u64)> = [0, 10, 38, 39].map(place).into();
     let segment = newest.bytes(0..256);
@@ -113,8 +113,8 @@ fn a_bad_sector_in_the_newest_segment_costs_what_was_in_it() {
         bed.check_told(&[]);
         start_over(&mut bed, &image, &archive);
 
-        // With the header it is not known which block came then: what was not written since may be
-        // it.
+        // Without the header it is unknown which block followed: it may be any block that was not
+        // written since.
         let uncertain: Vec<u64> = (0..BLOCKS).filter(|other| !(block + 1..40).contains(other)).collect();
         let bad = bed.faults.add(bad_sector(at - 4096..at));
         bed.appliance.restart().unwrap_or_else(|error| panic!("the header of block {block}: {error}"));
@@ -130,7 +130,7 @@ fn a_bad_sector_in_the_newest_segment_costs_what_was_in_it() {
     bed.check_told(&[&format!("segment {}", newest.sequence)]);
 }
 
-/// No fault, and the pool's file as it was.
+/// Removes all faults and restores the pool's file.
 fn start_over(bed: &mut Bed, image: &[u8], archive: &TempDir) {
     bed.faults.clear();
     bed.appliance.kill_9();

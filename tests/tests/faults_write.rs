@@ -1,5 +1,4 @@
-//! Writes and flushes of the device that fail, and a file system without room, injected into the
-//! real program.
+//! Device writes and flushes that fail, and a full file system, injected into the real program.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use varve_tests::appliance::ApplianceError;
 use varve_tests::faults::bed::{BLOCKS, Bed, Host, POOL_FILE, VOLUME, status_of, wait_for};
 use varve_tests::faults::{Operation, Rule};
 
-/// Reads, management and the past go on.
+/// Reads, management and the past still work.
 fn check_readable(bed: &Bed, point: &str) {
     bed.appliance.command(&["volume", "list"]).expect("management goes on");
     bed.appliance.command(&["restore", "resolve", point]).expect("points are found");
@@ -35,7 +34,8 @@ fn a_write_error_stops_writes_and_nothing_else() {
     bed.check_told(&["writing a record failed"]);
     bed.check_either("after a write error", refused);
     check_readable(&bed, &point);
-    // It is not forgotten when the device works again: what it did with the write is not known.
+    // The failure persists after the device works again: what the device did with the write is
+    // unknown.
     bed.faults.clear();
     assert_eq!(status_of(host.write(8, 1)).map(Status::code_only), Some(Status::WRITE_FAULT));
     assert!(
@@ -49,8 +49,7 @@ fn a_write_error_stops_writes_and_nothing_else() {
     bed.check("writes go on");
 }
 
-/// A host that looks after its drives hears of it: by an event, and in the log page that the event
-/// names.
+/// A host that monitors its drives notices: by an event, and in the log page that the event names.
 #[test]
 fn a_failed_pool_raises_a_critical_warning() {
     let mut bed = Bed::start(&[]);
@@ -84,7 +83,7 @@ fn a_flush_that_fails_is_never_taken_for_done() {
     let status = status_of(host.flush());
     assert_eq!(status.map(Status::code_only), Some(Status::WRITE_FAULT));
     assert_eq!(bed.faults.hits(broken), 1);
-    // The device answers well to the next; that says nothing of what the first lost.
+    // The device reports success for the next flush; that does not restore what the first one lost.
     assert_eq!(status_of(host.flush()).map(Status::code_only), Some(Status::WRITE_FAULT));
     assert_eq!(bed.pool()["state"], "failed");
     bed.check_told(&["flushing the device failed"]);
@@ -95,7 +94,7 @@ fn a_flush_that_fails_is_never_taken_for_done() {
     bed.check("after a restart");
 }
 
-/// A write is answered well, or with a status after which a host tries again.
+/// Whether a write waits or fails; a failure must have a status that permits a retry.
 fn waits_or_may_be_retried(result: Result<(), HostError>) -> bool {
     match result {
         Ok(()) => false,
@@ -103,13 +102,13 @@ fn waits_or_may_be_retried(result: Result<(), HostError>) -> bool {
             assert!(!status.is_do_not_retry(), "no room is not for ever: {status}");
             true
         }
-        // The host's own patience ended first: the write waits.
+        // The host's own timeout ended first: the write waits.
         Err(_) => true,
     }
 }
 
-/// No room under the pool's file for a while: writes wait or are to be retried, the rest goes on,
-/// and with room so do writes.
+/// No space for the pool's file for some time: writes wait or may be retried, everything else
+/// works, and writes continue when there is space.
 #[test]
 fn no_room_is_not_a_broken_device() {
     let mut bed = Bed::start(&[]);
@@ -139,12 +138,12 @@ fn no_room_is_not_a_broken_device() {
     assert_eq!(bed.problems(), [""; 0]);
 }
 
-/// Writes succeed again, by themselves, within 15 seconds.
+/// Writes succeed again by themselves within 15 s.
 fn goes_on(bed: &mut Bed) {
     let begin = Instant::now();
     loop {
         let mut host = Host::connect(bed.appliance.port(), VOLUME, Duration::from_secs(5));
-        // The last of the writes to a block that were tried is what it holds in the end.
+        // The block finally holds the last write that was tried.
         match bed.try_write(&mut host, 7) {
             Ok(()) => break,
             Err(error) => {
@@ -194,7 +193,7 @@ fn a_start_without_room_serves_reads_and_goes_on_with_room() {
     }
 }
 
-/// A small file system of its own, gone with the test.
+/// A small separate file system, removed with the test.
 struct SmallFileSystem(tempfile::TempDir);
 
 impl SmallFileSystem {
@@ -218,8 +217,8 @@ impl Drop for SmallFileSystem {
     }
 }
 
-/// The same with a file system that is really full, on whichever engine is used. Mounting one takes
-/// root; for others the two tests before this one inject the same error.
+/// The same with a file system that is really full, with whichever engine is used. Mounting needs
+/// root; for other users the two tests before this one inject the same error.
 #[test]
 fn a_full_file_system_is_waited_out() {
     let Some(small) = SmallFileSystem::mount(28 << 20) else {
@@ -227,7 +226,7 @@ fn a_full_file_system_is_waited_out() {
         varve::missing::say("a_full_file_system_is_waited_out", "only root may mount a file system");
         return;
     };
-    // The archive stays where there is room; the pool's file moves, as sparse as it is.
+    // The archive stays where there is space; the pool's file moves and stays sparse.
     let archive = tempfile::tempdir().expect("a folder");
     let mut bed =
         Bed::start_without_faults(&["--archive", &archive.path().join("archive").to_string_lossy()]);
@@ -257,8 +256,8 @@ fn a_full_file_system_is_waited_out() {
     bed.check_told(&["room"]);
     bed.check_either("full", refused);
     std::fs::remove_file(filler).expect("removed");
-    // A write that waits may still be done later than others to its block: it is written to
-    // another.
+    // A write that waits may be executed later than other writes to its block, so the block has
+    // either content.
     goes_on(&mut bed);
     bed.check_either("with room", refused);
     bed.appliance.kill_9();
@@ -266,7 +265,7 @@ fn a_full_file_system_is_waited_out() {
     bed.check_either("after a restart", refused);
 }
 
-/// Takes all the room there is.
+/// Uses up all space.
 fn fill(folder: &Path) -> PathBuf {
     let path = folder.join("other");
     let mut file = std::fs::File::create(&path).expect("made");

@@ -1,5 +1,6 @@
-//! The on-disk format: what is encoded is decoded again; bytes that are not, by chance or with their checksums made right, never panic; and
-//! a pool image of each format version opens with today's build and holds what it held.
+//! The on-disk format: encoded structures decode to the same values; other bytes, random or with
+//! valid checksums, never cause a panic; and a pool image of each format version opens with the
+//! current build and has its old content.
 
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -99,7 +100,7 @@ fn trailer(sequence: u64, records: &[Vec<Entry>]) -> (Vec<TrailerUnit>, Lsn, Vec
     (units, lsn, area)
 }
 
-/// Shows bytes to every decoder.
+/// Passes bytes to every decoder.
 fn decode_all(bytes: &[u8], pool: Uuid) {
     let _ = Superblock::decode(bytes);
     let _ = SegmentHeader::decode(bytes, pool, 256);
@@ -118,7 +119,7 @@ fn decode_all(bytes: &[u8], pool: Uuid) {
     }
 }
 
-/// Makes the checksums right, so that the fields are looked at.
+/// Makes the checksums valid, so that the fields are checked.
 fn seal(bytes: &mut [u8]) {
     match bytes.get(..4) {
         Some(b"VREC") => {
@@ -173,7 +174,7 @@ proptest! {
         };
         let mut block = vec![0xff; BLOCK];
         header.encode(POOL, &mut block);
-        // Of too many ends, it tells the newest.
+        // If there are too many ends, the header stores the newest.
         let told = ends[ends.len().saturating_sub(ENDS_MAX)..].to_vec();
         prop_assert_eq!(SegmentHeader::decode(&block, POOL, 256), Ok(SegmentHeader { ends: told, ..header }));
         prop_assert_eq!(SegmentHeader::decode(&block, Uuid::nil(), 256), Err(FormatError::Pool));
@@ -260,7 +261,7 @@ proptest! {
     }
 }
 
-/// Numbers at their bounds, in a head whose checksum is right.
+/// Numbers at their limits, in a head with a valid checksum.
 #[test]
 fn a_trailer_at_the_end_of_numbers_is_refused() {
     let (_, _, mut area) = trailer(5, &[]);

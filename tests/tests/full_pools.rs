@@ -1,4 +1,5 @@
-//! Pools that are full to what they promise: the largest commands of hosts find room whatever is live, and a clone that could not be kept is refused before it is made.
+//! Pools that are full to their capacity: the largest commands of hosts find space whatever is
+//! live, and a clone that could not be kept is refused before it is made.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use varve_tests::sim::world::{self, turn, wait};
 
 /// The largest command of a host, in blocks.
 const COMMAND_BLOCKS: u64 = 128;
-/// Slots that are no part of the working set.
+/// Slots that do not belong to the working set.
 const RESERVE_SLOTS: u64 = 4;
 
 fn pool(seed: u64, segment_blocks: u64, working_set: u64, percent: u64, volume_blocks: u64) -> Run {
@@ -32,8 +33,9 @@ fn pool(seed: u64, segment_blocks: u64, working_set: u64, percent: u64, volume_b
     Run::with_options(seed, shape, options)
 }
 
-/// A volume takes all that the pool promises, and is overwritten at random, in small pieces and then in the largest there are. No write waits for ever: it did, when every segment held as many live blocks as left too little
-/// room for it.
+/// A volume uses the whole capacity of the pool, and is overwritten at random, in small pieces and
+/// then with the largest writes. No write waits forever. One did, when every segment held so many
+/// live blocks that there was too little space for it.
 #[test]
 fn a_full_pool_of_small_segments_takes_the_largest_writes() {
     let shapes = [
@@ -65,7 +67,7 @@ fn a_full_pool_of_small_segments_takes_the_largest_writes() {
         run.model.compact();
         let overwritten = written(&run, 3 * working_set);
         while run.pool.stats().host_written_blocks < overwritten {
-            // Small ones between them scatter what is live again.
+            // Small writes between them scatter the live blocks again.
             let len_blocks = if run.rng.one_in(3) { 1 } else { COMMAND_BLOCKS };
             run.step_write(len_blocks);
             run.check_working_set();
@@ -84,15 +86,16 @@ fn a_full_pool_of_small_segments_takes_the_largest_writes() {
     }
 }
 
-/// Without an archive a clone keeps what it inherits on the primary device. A point whose blocks have left the working set may bring more back to life than the next segment can take forward: that is refused, says
-/// what to do, and changes nothing.
+/// Without an archive a clone keeps its inherited data on the primary device. A point whose blocks
+/// have left the working set may make more blocks live than can be copied forward in the next
+/// segment. Such a clone is refused with the remedy, and nothing changes.
 #[test]
 fn a_clone_that_cannot_be_carried_forward_is_refused() {
     let mut run = pool(1, 256, 12, 100, 400);
     run.write_all();
     run.settle();
     let old = run.pool.stats().newest_point_lsn;
-    // Everything is written again; what was there is inactive, and its slots are not used yet.
+    // Everything is written again; the old segments are inactive, and their slots are not used yet.
     run.write_all();
     run.settle();
     for _ in 0..200 {
@@ -102,7 +105,7 @@ fn a_clone_that_cannot_be_carried_forward_is_refused() {
         let pool = Rc::clone(&run.pool);
         wait(&run.pool, pool.clone_volume("v0".to_owned(), Point::Lsn(lsn), name.to_owned(), false))
     };
-    // As long as all lies within the working set, there is time for it.
+    // While everything is within the working set, there is enough time to copy it.
     ask(&run, old, "young").expect("nothing leaves yet");
     wait(&run.pool, Rc::clone(&run.pool).delete_volume("young".to_owned())).expect("it goes");
     let mut refused = None;
@@ -125,7 +128,7 @@ fn a_clone_that_cannot_be_carried_forward_is_refused() {
     run.check_all();
 }
 
-/// More than the pool holds is refused as well.
+/// A clone that exceeds the pool's capacity is refused as well.
 #[test]
 fn a_clone_that_the_pool_does_not_hold_is_refused() {
     let mut run = pool(2, 256, 8, 100, 600);
@@ -140,7 +143,8 @@ fn a_clone_that_the_pool_does_not_hold_is_refused() {
     run.check_all();
 }
 
-/// Clones of random points of the past, of dense and of scattered volumes: whichever is accepted reads as it was for as long as it lives, and the working set stays within its bound.
+/// Clones of random points of the past, of dense and of scattered volumes: each accepted clone
+/// keeps its content for as long as it lives, and the working set stays within its bound.
 #[test]
 fn clones_without_an_archive_stay_within_the_working_set() {
     let (mut made, mut refused) = (0, 0);
@@ -153,7 +157,8 @@ fn clones_without_an_archive_stay_within_the_working_set() {
             let steps = run.rng.below(40 * working_set);
             for _ in 0..steps {
                 run.step_hot_write();
-                // What came back to life is copied forward before the next segment is opened.
+                // Blocks that became live again are copied forward before the next segment is
+                // opened.
                 if run.pool.stats().head_lsn / 256 > cloned_in {
                     run.check_working_set();
                 }
@@ -202,8 +207,8 @@ fn write(pool: &Pool, name: &str, block: u64, byte: u8) -> Result<(), IoError> {
     world::run(pool, volume.id, &Request::Write { block, data: &[&data], force_unit_access: false }).result
 }
 
-/// Discards of single blocks, 256 of them in each command, until one is refused. How many were
-/// done.
+/// Discards single blocks, 256 in each command, until a command is refused. Returns how many blocks
+/// were discarded.
 fn discard(pool: &Pool, blocks: impl Iterator<Item = u64>) -> (u64, Option<IoError>) {
     let volume = pool.find_volume("clone").expect("it exists");
     let ranges: Vec<(u64, u64)> = blocks.map(|block| (block, 1)).collect();
@@ -217,7 +222,7 @@ fn discard(pool: &Pool, blocks: impl Iterator<Item = u64>) -> (u64, Option<IoErr
     (done, None)
 }
 
-/// The whole log is written three times, by a volume that has nothing to do with the clone.
+/// Writes the whole log three times through a volume that is not related to the clone.
 fn others_go_on(run: &Run) {
     let wanted = run.pool.stats().head_lsn + 3 * 28 * 256;
     for block in 0.. {
@@ -228,8 +233,8 @@ fn others_go_on(run: &Run) {
     }
 }
 
-/// Where a clone inherits nothing, discards leave nothing behind. They used to fill the working set
-/// with masks, so that no write of any host was answered again.
+/// Where a clone inherits nothing, discards leave no masks. They used to fill the working set with
+/// masks, so that no write of any host was answered any more.
 #[test]
 fn discards_of_what_a_clone_does_not_inherit_cost_nothing() {
     let run = with_clone(1 << 30, &[5]);
@@ -242,8 +247,8 @@ fn discards_of_what_a_clone_does_not_inherit_cost_nothing() {
     assert_eq!(run.pool.stats().masks, 1, "it is carried on");
 }
 
-/// Each mask takes as much of the capacity as a block: when nothing is left, discards of clones are
-/// refused, and everybody else goes on. With the clone the masks are gone.
+/// Each mask uses as much of the capacity as a block. When no capacity is left, discards of clones
+/// are refused and everybody else continues. The masks disappear with the clone.
 #[test]
 fn masks_count_as_capacity_and_leave_room_for_others() {
     let blocks: Vec<u64> = (0..1000).map(|block| 3 * block).collect();
@@ -269,9 +274,9 @@ fn masks_count_as_capacity_and_leave_room_for_others() {
     others_go_on(&run);
 }
 
-/// Blocks that are gone with a large discard leave the accounts piece by piece. A discard of two
-/// parts that came while much was on its way out was done by half, and until the rest of it found
-/// room no host of any volume could write.
+/// Blocks that a large discard removes leave the accounts piece by piece. A discard of two parts
+/// that came while many blocks were still to be removed was executed in part, and until its second
+/// part found space no host of any volume could write.
 #[test]
 fn a_host_that_discards_everything_again_and_again_keeps_nobody_from_writing() {
     const LEAVES: u64 = 8_192;

@@ -1,5 +1,5 @@
-//! The guest harness proved by itself, without varve: boot, commands, shares, modules, time limits, panics, NVMe/TCP
-//! against the kernel's own target inside the guest.
+//! Tests the guest harness alone, without varve: boot, commands, shares, modules, time limits,
+//! panics, and NVMe/TCP against the kernel's own target inside the guest.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -15,7 +15,8 @@ fn one_guest_runs_all_kinds_of_commands() -> TestResult {
     let guest = Guest::boot(&GuestConfig::default())?;
     println!("booted in {:?}", guest.boot_time());
 
-    // The kernel is the image's; standard error comes with standard output, in order; any status is carried.
+    // The kernel is the image's; standard error and standard output arrive together, in order;
+    // every status is returned.
     assert_eq!(guest.run_ok("uname -r", SHORT)?.trim(), GuestImage::build_or_cached()?.release());
     let output = guest.run("echo out; echo err >&2; echo 'quoted \"$HOME\"'; exit 7", SHORT)?;
     assert_eq!((output.status, &*output.text()), (7, "out\nerr\nquoted \"$HOME\"\n"));
@@ -24,23 +25,23 @@ fn one_guest_runs_all_kinds_of_commands() -> TestResult {
     assert!(matches!(guest.run_ok("exit 3", SHORT), Err(GuestError::CommandFailed { status: 3, .. })));
     assert_eq!(guest.run("true", SHORT)?.stdout, b"");
 
-    // Five megabytes of random bytes arrive as they are, by the output and by the share.
+    // 5 MiB of random bytes arrive unchanged, in the output and in the share.
     let command = "head -c 5242880 /dev/urandom >/tmp/big; cp /tmp/big /share/big; cat /tmp/big";
     let big = guest.run(command, SHORT)?.stdout;
     assert_eq!(big.len(), 5 << 20);
     assert!(big == std::fs::read(guest.share().join("big"))?);
 
-    // The share from this side.
+    // A file from this side of the share.
     std::fs::write(guest.share().join("hello"), "from the host")?;
     assert_eq!(guest.run_ok("cat /share/hello", SHORT)?, "from the host");
 
-    // Modules and file systems, which the kernel loads by itself.
+    // Modules and file systems that the kernel loads by itself.
     guest.run_ok("modprobe nvme-tcp && grep -q nvme_tcp /proc/modules", SHORT)?;
     guest.run_ok("truncate -s 400M /tmp/disk && mkfs.xfs -q /tmp/disk && mount /tmp/disk /mnt", SHORT)?;
     guest.run_ok("umount /mnt && mkfs.ext4 -q -F /tmp/disk && mount /tmp/disk /mnt && umount /mnt", SHORT)?;
     guest.run_ok("fio --version && nvme version && dmsetup version && lsblk --version", SHORT)?;
 
-    // Background work goes on beside other commands.
+    // Background work continues next to other commands.
     let job = guest.spawn("echo begun; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo over; exit 5")?;
     guest.run_ok("touch /tmp/go", SHORT)?;
     let output = job.wait(SHORT)?;
@@ -50,13 +51,14 @@ fn one_guest_runs_all_kinds_of_commands() -> TestResult {
     job.kill()?;
     assert_eq!(job.wait(SHORT)?.status, 128 + 9);
 
-    // As many as there is account of, and not one more; orphans are buried.
+    // As many jobs as the guest tracks, and not one more; orphans are reaped.
     let jobs = (0..64).map(|_| guest.spawn("(sleep 0.1 &)")).collect::<Result<Vec<_>, _>>()?;
     assert!(matches!(guest.spawn("true"), Err(GuestError::TooManyJobs { limit: 64 })));
     for job in jobs {
         assert_eq!(job.wait(SHORT)?.status, 0);
     }
-    // All of them are buried, though on a busy machine not at once; the shell that serves commands buries its own with the next command.
+    // All of them are reaped, but on a busy machine not at once; the shell that serves commands
+    // reaps its own with the next command.
     let count = "sleep 0.5; grep -l '^State:.Z' /proc/[0-9]*/status | wc -l";
     let mut dead = guest.run_ok(count, SHORT)?;
     for _ in 0..20 {
@@ -67,7 +69,8 @@ fn one_guest_runs_all_kinds_of_commands() -> TestResult {
     }
     assert_eq!(dead.trim(), "0");
 
-    // A command that hangs is an error with what it wrote, it is killed with its children, and the guest goes on.
+    // A command that hangs returns an error with its output and is killed with its children, and
+    // the guest goes on.
     let begin = Instant::now();
     let error =
         guest.run("echo before; sleep 1000; echo after", Duration::from_secs(2)).expect_err("it fails");
@@ -75,7 +78,7 @@ fn one_guest_runs_all_kinds_of_commands() -> TestResult {
     assert!(matches!(&error, GuestError::TimedOut { output, .. } if output == "before\n"), "{error}");
     assert_eq!(guest.run("pidof sleep", SHORT)?.status, 1);
 
-    // No way out to any network.
+    // There is no route to any other network.
     assert_eq!(guest.run_ok("ip route", SHORT)?.lines().count(), 1);
     guest.shut_down(SHORT)?;
     Ok(())
@@ -86,7 +89,7 @@ fn two_guests_run_at_once_and_reach_this_machine() -> TestResult {
     let [first, second] = [GuestConfig::default(), GuestConfig::default()]
         .map(|config| std::thread::spawn(move || Guest::boot(&config)))
         .map(|thread| thread.join().expect("the thread does not panic"));
-    // The threads that booted them are gone, and they are still there.
+    // The threads that booted the guests have ended, and the guests still run.
     let (first, second) = (first?, second?);
     println!("booted side by side in {:?} and {:?}", first.boot_time(), second.boot_time());
     assert_ne!(first.host_nqn(), second.host_nqn());
@@ -112,7 +115,7 @@ fn two_guests_run_at_once_and_reach_this_machine() -> TestResult {
     second.power_cut();
     assert!(!std::fs::exists(&process)?);
 
-    // A panic is told as one, and from then on the guest is gone.
+    // A panic is reported as a panic, and then the guest has ended.
     let error = first.run("echo c >/proc/sysrq-trigger", SHORT).expect_err("it fails");
     assert!(matches!(&error, GuestError::Panicked { console } if console.contains("sysrq")), "{error}");
     assert!(matches!(first.run("true", SHORT), Err(GuestError::Panicked { .. })));
@@ -127,7 +130,7 @@ fn a_guest_dies_with_its_test() -> TestResult {
     if std::env::var_os(CHILD_VARIABLE).is_some() {
         let guest = Guest::boot(&GuestConfig::default())?;
         println!("\nqemu {}", guest.process_id());
-        // Killed here.
+        // It is killed here.
         std::thread::sleep(Duration::from_mins(10));
         return Ok(());
     }
@@ -143,7 +146,7 @@ fn a_guest_dies_with_its_test() -> TestResult {
         output.lines().map_while(Result::ok).find_map(|line| Some(line.strip_prefix("qemu ")?.to_owned()));
     child.kill()?;
     child.wait()?;
-    // Whoever inherits the process may be slow to bury it: a zombie is dead.
+    // The process that inherits it may reap it late: a zombie counts as dead.
     let status_path = format!("/proc/{}/status", number.ok_or("the child did not boot a guest")?);
     let begin = Instant::now();
     while std::fs::read_to_string(&status_path).is_ok_and(|status| !status.contains("State:\tZ")) {

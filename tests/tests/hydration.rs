@@ -1,4 +1,5 @@
-//! Hydration: what an image inherited becomes its own; then neither its origin nor the archive is needed, and history is what it was.
+//! Hydration: an image copies its inherited data; then it needs neither its origin nor the archive,
+//! and the history is unchanged.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ fn archived(seed: u64) -> (Run, Arc<FaultyStore>) {
     let shape =
         Shape { device_blocks: 257 + 10 * 256, segment_blocks: 256, volatile_cache: true, volume_blocks: 60 };
     let mut run = Run::with_archive(seed, shape, Arc::clone(&store) as _);
-    // So small that what is read comes from the store.
+    // So small that reads come from the store.
     run.world.policy.blocks_cache_bytes = 64 << 10;
     (run, store)
 }
@@ -27,7 +28,8 @@ fn inherited_blocks(run: &Run) -> u64 {
     run.pool.volumes().iter().map(|volume| volume.inherited_blocks).sum()
 }
 
-/// A recovered pool is used at once, and once it is hydrated every volume reads without the archive, also after a crash.
+/// A recovered pool can be used at once. After it is hydrated, every volume can be read without the
+/// archive, also after a crash.
 #[test]
 fn a_recovered_pool_needs_its_archive_no_more_once_it_is_hydrated() {
     let (mut read_from_archive, mut points) = (0, 0);
@@ -39,7 +41,7 @@ fn a_recovered_pool_needs_its_archive_no_more_once_it_is_hydrated() {
             }
             run.lose_primary(true);
             read_from_archive += inherited_blocks(&run);
-            // Hosts go on while it hydrates.
+            // Hosts continue while it hydrates.
             for _ in 0..100 {
                 run.step();
                 run.check_working_set();
@@ -50,7 +52,7 @@ fn a_recovered_pool_needs_its_archive_no_more_once_it_is_hydrated() {
         }
         run.settle();
         run.finish_hydrations();
-        // Clones of the run may inherit still.
+        // Clones of the run may still inherit.
         for volume in run.pool.volumes().iter().filter(|volume| volume.inherited_blocks > 0) {
             match wait(&run.pool, Rc::clone(&run.pool).begin_hydration(volume.name.clone())) {
                 Ok(volume) => wait(&run.pool, Rc::clone(&run.pool).hydrate(volume.id)),
@@ -72,7 +74,7 @@ fn a_recovered_pool_needs_its_archive_no_more_once_it_is_hydrated() {
     println!("{points} points equal the model");
 }
 
-/// What a store does not give stays inherited; nothing is lost by it, and the next try ends.
+/// Data that a store does not return stays inherited; nothing is lost, and the next try completes.
 #[test]
 fn a_hydration_that_fails_is_told_and_tried_again() {
     let (mut run, store) = archived(310);
@@ -89,14 +91,14 @@ fn a_hydration_that_fails_is_told_and_tried_again() {
     assert!(inherited_blocks(&run) > 0);
     store.heal();
     wait(&run.pool, Rc::clone(&run.pool).hydrate_all());
-    // What clones of the past inherit stays where it is.
+    // The inherited data of clones of the past stays where it is.
     let volumes = run.pool.volumes();
     let of_lost = volumes.iter().filter(|volume| !volume.thin);
     assert!(of_lost.map(|volume| volume.inherited_blocks).all(|blocks| blocks == 0), "{volumes:?}");
     run.check_all();
 }
 
-/// A volume that is no clone has nothing to hydrate; a name that nobody has is refused.
+/// A volume that is not a clone has nothing to hydrate; an unknown name is refused.
 #[test]
 fn what_inherits_nothing_is_refused() {
     let (mut run, _store) = archived(311);

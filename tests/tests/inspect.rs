@@ -1,4 +1,5 @@
-//! `varve inspect` on the files of pools: its totals are the pool's own, the volumes are rebuilt from segments alone, and damage is found and named.
+//! `varve inspect` on the files of pools: its totals equal the pool's own, it rebuilds the volumes
+//! from segments alone, and it finds and names damage.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -27,14 +28,14 @@ use varve_tests::sim::world::{World, run as run_request, wait};
 const SEGMENT_BLOCKS: u64 = 256;
 const VOLUME_BLOCKS: u64 = 512;
 
-/// A pool's file, and what the pool said before it was closed.
+/// A pool's file, and what the pool reported before it was closed.
 struct Sample {
     directory: tempfile::TempDir,
     stats: PoolStats,
     volumes: Vec<VolumeInfo>,
     segments: Vec<SegmentInfo>,
     synchs: Vec<SynchInfo>,
-    /// For each volume, in the same order, all bytes.
+    /// The bytes of each volume, in the same order.
     contents: Vec<Vec<u8>>,
 }
 
@@ -80,7 +81,8 @@ fn create(pool: &Rc<Pool>, name: &str) -> VolumeInfo {
     wait(pool, Rc::clone(pool).create_volume(request)).expect("a volume")
 }
 
-/// A pool with two volumes, a clone of one at a synch, a snapshot, and several segments; closed unless `crash`.
+/// A pool with two volumes, a clone of one at a synch, a snapshot, and several segments; closed
+/// unless `crash`.
 fn sample(crash: bool) -> Sample {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("pool");
@@ -128,7 +130,7 @@ fn text(inspection: &Inspection) -> String {
     String::from_utf8(text).expect("text")
 }
 
-/// Flips a bit of a block of a file.
+/// Flips a bit in a block of a file.
 fn flip(path: &Path, block: u64, byte: u64) {
     let file = OpenOptions::new().read(true).write(true).open(path).expect("the file opens");
     let mut value = [0];
@@ -266,7 +268,8 @@ fn a_flipped_data_bit_is_named_with_volume_and_block() {
     assert!(error.contains("1 problem") && !error.contains('\n'), "{error}");
 }
 
-/// Damages one structure; the report says so and shows everything else, and the volumes are whole.
+/// Damages one structure; the report says so and shows everything else, and the volumes are
+/// undamaged.
 fn damaged(flips: &[(u64, u64)], expected: &str) -> Inspection {
     let sample = sample(false);
     for &(block, byte) in flips {
@@ -298,9 +301,9 @@ fn damaged_structures_are_reported_and_the_rest_shown() {
         let inspection = damaged(&[(trailer, byte)], "trailer");
         assert_eq!(inspection.report().slots[2].trailer, TrailerState::Damaged);
     }
-    // The trailer knows the entries of a record whose header is damaged.
+    // The trailer has the entries of a record whose header is damaged.
     damaged(&[(slot_block(2) + 1, 100)], "record header at LSN 513 is damaged");
-    // Of an event's text there are two copies.
+    // An event's text has two copies.
     let event = {
         let sample = sample(false);
         let inspection = inspect(&sample.path());
@@ -336,7 +339,7 @@ fn what_is_no_pool_is_refused_in_one_line() {
     run(&options(&sample.path(), false)).expect("readers do not exclude each other");
 }
 
-/// A device that lost its end is shown as far as it goes.
+/// A device that lost its end is shown up to there.
 #[test]
 fn a_file_that_was_cut_off_is_shown_as_far_as_it_goes() {
     let sample = sample(false);
@@ -365,7 +368,8 @@ fn copy_to_file(disk: &SimDisk, len_blocks: u64, path: &Path) {
     }
 }
 
-/// After random operations and crashes of both kinds, an inspection of the device as the crash left it finds what the pool finds when it is opened.
+/// After random operations and crashes of both kinds, an inspection of the device in the state that
+/// the crash left finds the same as the pool when it is opened.
 #[test]
 fn after_crashes_it_finds_what_the_next_start_finds() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -388,11 +392,13 @@ fn after_crashes_it_finds_what_the_next_start_finds() {
             }
             let crash = if run.rng.below(2) == 0 { Crash::Process } else { Crash::Power };
             run.crash(crash);
-            // The pool is open again; the device holds what its start has left, which is another crash's state.
+            // The pool is open again; the device holds the state that its start left, which is
+            // another crash's state.
             let volumes = run.pool.volumes();
             copy_to_file(&run.disk, device_blocks, &path);
             let mut inspection = inspect(&path);
-            // A loss of power may tear a trailer that is being written, which looks like any other damage to it; nothing else may be wrong.
+            // A power cut may tear a trailer while it is written, which looks like any other damage
+            // to it; nothing else may be wrong.
             let torn = |problem: &Problem| problem.text.contains("its trailer is damaged");
             let report = inspection.report();
             assert!(report.problems.iter().all(torn), "seed {seed}: {}", text(&inspection));

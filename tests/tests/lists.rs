@@ -1,4 +1,4 @@
-//! Lists of things that grow without end come in pages, so that whoever asks keeps nobody waiting.
+//! Lists that can grow without limit come in pages, so that no client blocks the others.
 
 use serde_json::{Value, json};
 use varve_tests::appliance::{Appliance, ApplianceConfig};
@@ -30,7 +30,7 @@ fn synchs_are_listed_in_pages_of_a_bounded_size() {
     assert_eq!([&two[0]["label"], &two[1]["label"]], ["s0", "s1"]);
     assert_eq!(page(&appliance, json!({"from": lsn(&two[1]), "limit": 1}))[0]["label"], "s1");
 
-    // 2.4 MB of text are more than one page.
+    // 2.4 MB of text need more than one page.
     let mut listed = Vec::new();
     let (mut from, mut pages) = (0, 0);
     loop {
@@ -50,7 +50,7 @@ fn synchs_are_listed_in_pages_of_a_bounded_size() {
 #[test]
 fn snapshots_are_listed_in_pages_that_split_no_position() {
     let appliance = Appliance::start(&ApplianceConfig::with_arguments(&[])).expect("it starts");
-    // Nothing was written between them, so neighbours have one position.
+    // Nothing was written between them, so neighbours have the same position.
     for number in 0..30 {
         appliance.rpc("snapshot_create", json!({"name": format!("s{number}")})).expect("a snapshot");
         if number % 3 == 2 {

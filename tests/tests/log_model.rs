@@ -1,4 +1,5 @@
-//! The log and the volumes against a model: random operations, crashes of both kinds, reopening, random points.
+//! The log and the volumes compared with a model: random operations, crashes of both kinds,
+//! reopening, random points.
 
 use varve::log::format::{EntryKind, EventHead, EventKind, RecordHead, Superblock};
 use varve_tests::sim::campaign::{Counts, campaign};
@@ -9,7 +10,7 @@ fn shape(volatile_cache: bool) -> Shape {
     Shape { device_blocks: 16 * 1024, segment_blocks: 256, volatile_cache, volume_blocks: 700 }
 }
 
-/// Random operations; what is read is always what the model says, also after clean restarts.
+/// Random operations: reads always match the model, also after clean restarts.
 #[test]
 fn random_operations_equal_the_model() {
     for seed in 0..6 {
@@ -29,7 +30,8 @@ fn random_operations_equal_the_model() {
     }
 }
 
-/// A crash of the process after random operations never loses what was acknowledged; one of the power never what was flushed.
+/// After random operations a crash of the process never loses acknowledged writes, and a power cut
+/// never loses flushed writes.
 #[test]
 fn crashes_keep_every_promise() {
     let mut crashes = 0;
@@ -49,7 +51,8 @@ fn crashes_keep_every_promise() {
     println!("{crashes} crashes, no promise broken");
 }
 
-/// The device dies after every single write of a run, one run for each; each time the log is found again and is what the model says.
+/// The device dies after every single write of a run, in one run for each; each time the log is
+/// found again and equals the model.
 #[test]
 fn a_crash_after_every_device_write_is_survived() {
     let run_until = |writes: Option<u64>, crash: Crash| {
@@ -78,7 +81,8 @@ fn a_crash_after_every_device_write_is_survived() {
     println!("{} crashes at {total} device writes", 2 * total);
 }
 
-/// A large segment's trailer goes to the device in pieces. A crash before, between and after them loses nothing.
+/// A large segment's trailer is written to the device in pieces. A crash before, between and after
+/// them loses nothing.
 #[test]
 fn a_crash_between_the_pieces_of_a_trailer_is_survived() {
     let run_until = |writes: Option<u64>, crash: Crash| {
@@ -94,7 +98,8 @@ fn a_crash_between_the_pieces_of_a_trailer_is_survived() {
         run.write_all();
         run.write_all();
         let before = run.disk.writes() - first;
-        // The rest of the segment, and the first blocks of the next, whose flush lets the trailer go.
+        // The rest of the segment, and the first blocks of the next, whose flush permits the
+        // trailer's writes.
         for _ in 0..80 {
             run.step_writes_only();
         }
@@ -111,7 +116,7 @@ fn a_crash_between_the_pieces_of_a_trailer_is_survived() {
     }
 }
 
-/// One thousand random points of a random run, each opened and compared whole (R28 to R30).
+/// 1000 random points of random runs, each opened and compared in full (R28 to R30).
 #[test]
 fn a_thousand_random_points_equal_the_model() {
     let mut checked = 0;
@@ -141,7 +146,8 @@ fn a_thousand_random_points_equal_the_model() {
     println!("{checked} points equal the model");
 }
 
-/// Whole campaigns: random shapes, full logs, crashes while the pool is opened, crashes in the middle of a management operation, points, times.
+/// Whole campaigns: random shapes, full logs, crashes while the pool is opened, crashes in the
+/// middle of a management operation, points, times.
 #[test]
 fn campaigns_keep_every_promise() {
     let mut total = Counts::default();
@@ -152,15 +158,16 @@ fn campaigns_keep_every_promise() {
     assert!(total.crashes > 400 && total.full_logs > 50 && total.points > 2000, "{total:?}");
 }
 
-/// A power cut tore the trailer of a segment whose successor was lost, so the segment went on; the next power cut lost the head of its new trailer, and kept the body. The old
-/// head was whole again then, and said that the log ended where it had ended before: flushed writes were lost.
+/// A power cut tore the trailer of a segment whose successor was lost, so the segment continued.
+/// The next power cut lost the head of its new trailer and kept the body. Then the old head was
+/// valid again, and the log ended where it had ended before: flushed writes were lost.
 #[test]
 fn a_torn_trailer_does_not_come_back_under_the_next_one() {
     campaign(405_184);
 }
 
-/// Every segment begins with the pool's catalog, also when a host's write opened it. It used to be
-/// overwritten in memory by the record of that write.
+/// Every segment begins with the pool's catalog, even if a host's write opened it. The record of
+/// that write used to overwrite the catalog in memory.
 #[test]
 fn every_segment_begins_with_a_catalog() {
     let mut run = Run::new(3, shape(false));
@@ -179,8 +186,9 @@ fn every_segment_begins_with_a_catalog() {
     assert!(segments > 5, "{segments} segments");
 }
 
-/// Records that a crash cut off never come back, though later sessions put records of the same size before them: not behind another crash, and
-/// not behind a clean stop either. Behind the partial trailer of a clean stop they used to.
+/// Records that a crash cut off never come back, even if later sessions put records of the same
+/// size before them: neither after another crash nor after a clean stop. After the partial trailer
+/// of a clean stop they used to.
 #[test]
 fn records_that_were_cut_off_stay_dead() {
     for seed in 0..150 {
@@ -204,8 +212,9 @@ fn records_that_were_cut_off_stay_dead() {
     }
 }
 
-/// A trailer is proof of its segment's records, so it must not reach the device before they are stable: a loss of power once kept a trailer and
-/// lost records that it named, and blocks that nobody had overwritten read as errors.
+/// A trailer proves its segment's records, so it must not reach the device before they are stable.
+/// A power cut once kept a trailer and lost records that it named, and blocks that nobody had
+/// overwritten read as errors.
 #[test]
 fn a_trailer_outlives_a_loss_of_power_only_with_its_records() {
     for seed in 900..960 {
@@ -222,7 +231,8 @@ fn a_trailer_outlives_a_loss_of_power_only_with_its_records() {
     }
 }
 
-/// An epoch is never used twice, also when the superblock that knew the last one is damaged: records of it that a crash cut off could come back.
+/// An epoch is never used twice, even if the superblock that stored the last one is damaged:
+/// otherwise records of that epoch that a crash cut off could come back.
 #[test]
 fn an_epoch_is_not_used_again_when_a_superblock_is_damaged() {
     let mut run = Run::new(11, shape(false));

@@ -1,5 +1,6 @@
-//! A device without room, as a sparse file on a full file system is: blocks that were never written cannot be. Nothing is lost and nothing is broken by it: writes wait, then ask for
-//! another try; reads go on; and everything goes on by itself when there is room.
+//! A device without space, like a sparse file on a full file system: blocks that were never written
+//! cannot be written. Nothing is lost or broken: writes wait and then end with a status that
+//! permits a retry, reads continue, and everything continues by itself when there is space.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -122,7 +123,8 @@ impl Setup {
         );
     }
 
-    /// One write of `len_blocks` blocks from block 0 on. Whether it can be read back at once.
+    /// Submits one write of `len_blocks` blocks from block 0. Returns whether it can be read back
+    /// at once.
     fn write_many(&self, stamp: u64, len_blocks: u64, sink: &Rc<Sink>) -> bool {
         let mut bytes = vec![0; len_blocks as usize * BLOCK_BYTES];
         for (block, bytes) in (0..).zip(bytes.as_chunks_mut::<BLOCK_BYTES>().0) {
@@ -144,7 +146,7 @@ impl Setup {
         });
     }
 
-    /// Lets so many seconds pass, with turns now and then.
+    /// Lets this many seconds pass, with 5 turns each 0.1 s.
     fn pass(&self, seconds: i64) {
         for _ in 0..seconds * 10 {
             self.world.clock.advance(SECOND_NS / 10);
@@ -212,7 +214,8 @@ fn hosts_hear_after_fifteen_seconds_and_their_next_try_succeeds() {
     let setup = setup(2, true, Recycling::Never);
     let sink = Sink::new();
     setup.narrow.full.set(true);
-    // More than the log takes: it opens no third segment while the trailers of two are not written.
+    // More than the log accepts: it opens no third segment while the trailers of two are not
+    // written.
     let taken = (1..=20).filter(|&stamp| setup.write_many(stamp, 100, &sink)).count() as u64;
     setup.pass(14);
     assert_eq!(take(&sink).len(), 0, "they wait");
@@ -223,7 +226,7 @@ fn hosts_hear_after_fifteen_seconds_and_their_next_try_succeeds() {
     assert_eq!(done.len(), 20);
     assert!(done.iter().all(|done| done.result == Err(IoError::NoRoom)), "{done:?}");
     assert_eq!(sink.outstanding(), 0);
-    // The next ones wait just as long, not less.
+    // The next writes wait just as long, not less.
     setup.write(7, 200, true, &sink);
     setup.pass(14);
     assert_eq!(take(&sink).len(), 0);
@@ -284,11 +287,12 @@ fn a_flush_that_fails_is_a_broken_device_with_or_without_room() {
 struct Known {
     /// The newest stable write of each block.
     stable: HashMap<u64, u64>,
-    /// All that may be there instead: what was submitted behind it.
+    /// All later writes, which the block may hold instead.
     later: HashMap<u64, Vec<u64>>,
 }
 
-/// Room comes and goes at any time, also while segments are sealed and opened; crashes come in between. What was acknowledged is there.
+/// Space comes and goes at any time, also while segments are sealed and opened, with crashes in
+/// between. Everything acknowledged remains.
 #[test]
 fn nothing_is_lost_however_room_comes_and_goes() {
     let (mut crashes_while_waiting, mut refused, mut retried) = (0, 0, 0);
@@ -311,7 +315,7 @@ fn nothing_is_lost_however_room_comes_and_goes() {
                     fill(stamp, block, &mut bytes);
                     let data: &[&[u8]] = &[&bytes];
                     let request = Request::Write { block, data, force_unit_access: true };
-                    // Busy is for other reasons than room: the cleaner's, the next segment's.
+                    // Busy has other reasons than space: the cleaner or the next segment.
                     if setup.pool.submit(setup.id, &request, stamp, &sink) == Submitted::Queued {
                         under_way.insert(stamp, block);
                         known.later.entry(block).or_default().push(stamp);
@@ -344,7 +348,7 @@ fn nothing_is_lost_however_room_comes_and_goes() {
                     .find(|&stamp| is_filled(stamp, block, &done.data[0]));
                 let found = found
                     .unwrap_or_else(|| panic!("seed {seed}: block {block} is neither {stable} nor newer"));
-                // From here on it is what it is.
+                // From here on the block must keep this content.
                 known.stable.insert(block, found);
                 known.later.remove(&block);
             }

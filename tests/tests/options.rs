@@ -1,5 +1,5 @@
-//! Options of `varve serve` that no other test of the whole program uses: the program is started
-//! with each, and its effect is seen from outside, beside what a start without it does.
+//! Options of `varve serve` that no other test of the whole program uses: each test starts the
+//! program with one of them, and compares its visible effect with a start without it.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use varve_tests::appliance::rounds::{archive_status, connect};
 use varve_tests::appliance::{Appliance, ApplianceConfig, ApplianceError, WallClock, program};
 
-/// A small pool without an archive, started with more options.
+/// A small pool without an archive, started with these further options.
 fn start(options: &[&str]) -> Appliance {
     start_with(options, Vec::new())
 }
@@ -31,7 +31,7 @@ fn process_folder(appliance: &Appliance) -> PathBuf {
     PathBuf::from(format!("/proc/{}", appliance.process_id().expect("it runs")))
 }
 
-/// The threads: number and name.
+/// The threads: ID and name.
 fn threads(appliance: &Appliance) -> Vec<(i32, String)> {
     let folder = process_folder(appliance).join("task");
     let entries = std::fs::read_dir(folder).expect("its threads").map(|entry| entry.expect("a thread"));
@@ -55,7 +55,7 @@ fn io_engine_chooses_how_the_pool_is_read_and_written() {
     let options = ["--io-engine", "uring", "--pool-size", "64MiB", "--volume-size", "8MiB", "--no-archive"];
     match Appliance::start_in(&ApplianceConfig::with_arguments(&options), &folder.path().join("pool")) {
         Ok(by_uring) => assert_eq!((kind(&by_uring), has_workers(&by_uring)), (json!("uring"), false)),
-        // An error, not the other engine: that is what the option is for.
+        // An error, not the other engine: this is the purpose of the option.
         Err(ApplianceError::Ended { output, .. }) => {
             assert!(output.contains("the I/O engine for"), "{output}");
             varve::missing::say("io_engine_chooses", "the kernel refuses io_uring");
@@ -106,11 +106,13 @@ fn sockets(appliance: &Appliance) -> Vec<OwnedFd> {
     numbers.filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()).collect()
 }
 
-/// For how long the kernel polls for a socket; -1 for one that has no such option.
+/// The option's value in µs, for how long the kernel polls for a socket; -1 for a socket without
+/// this option.
 fn busy_poll_us(socket: &OwnedFd) -> i32 {
     let mut found: libc::c_int = -1;
     let mut len_bytes = size_of_val(&found) as libc::socklen_t;
-    // SAFETY: the value and its length live until the call returns, and the length is the value's.
+    // SAFETY: the value and its length are valid until the call returns, and the length is the
+    // value's.
     unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -138,7 +140,7 @@ fn overprovisioning_sets_capacity_aside() {
     assert!((1.6..2.4).contains(&ratio), "half against a quarter: {usual}, {much}");
 }
 
-/// What the operator is told of the clock.
+/// Whether the operator sees a problem of the clock.
 fn clocks_disagree(appliance: &Appliance) -> bool {
     let pools = call(appliance, "pool_list");
     let mut problems = pools[0]["problems"].as_array().expect("a list").iter().filter_map(Value::as_str);
@@ -171,13 +173,13 @@ fn clock_ahead_start_hours_is_how_far_the_clock_is_believed_after_a_start() {
     }
 }
 
-/// An appliance with an archive in which there is something that compresses.
+/// An appliance whose archive contains compressible data.
 fn with_text(options: &[&str]) -> Appliance {
     let usual = ["--pool-size", "64MiB", "--volume-size", "8MiB"];
     let appliance =
         Appliance::start(&ApplianceConfig::with_arguments(&[&usual, options].concat())).expect("it starts");
     let (_controller, mut queue, _) = connect(&appliance, "vol0");
-    // Words in an order that repeats only after long: a higher level finds more.
+    // Words in an order with a very long period: a higher level compresses them better.
     let words = ["alpha ", "beta ", "gamma, ", "delta; ", "epsilon ", "zeta. ", "eta ", "theta\n"];
     let mut state = 1_u64;
     let mut text = Vec::new();
@@ -208,14 +210,14 @@ fn archive_verify_chooses_what_is_read_back() {
     let tail = with_text(&["--archive-verify", "tail"]);
     assert_eq!(verify(&tail), json!("tail"));
     assert_eq!(verify(&with_text(&[])), json!("digest"));
-    // It is verified all the same: a segment counts as archived only then.
+    // It is verified in this case too: a segment counts as archived only then.
     let status = archive_status(&tail);
     assert_eq!(status["archived_to_lsn"], status["head_lsn"], "{status}");
 }
 
 #[test]
 fn turn_limit_ends_a_process_whose_reactor_stands_still() {
-    // Without a limit it waits for the thread, however long that takes.
+    // Without a limit it waits for the thread as long as needed.
     let mut patient = start(&["--poll", "--turn-limit", "0"]);
     let stopped = Stopped::new(reactor_of(&patient));
     std::thread::sleep(Duration::from_secs(3));
@@ -224,7 +226,8 @@ fn turn_limit_ends_a_process_whose_reactor_stands_still() {
     patient.stop().expect("it stops cleanly");
 
     let mut limited = start(&["--poll", "--turn-limit", "1"]);
-    // A thread that is stopped between two turns is not in one that lasts: then once more.
+    // A thread that is stopped between two turns is not inside a long turn; then it is stopped
+    // again.
     let has_ended = (0..10).any(|_| {
         let _stopped = Stopped::new(reactor_of(&limited));
         let begin = Instant::now();
@@ -247,13 +250,13 @@ fn reactor_of(appliance: &Appliance) -> i32 {
     threads.iter().find(|(_, name)| name == "reactor0").expect("the reactor").0
 }
 
-/// One thread of another process, which stands still until this is dropped.
+/// One thread of another process, which is stopped until this is dropped.
 struct Stopped(i32);
 
 impl Stopped {
     fn new(thread: i32) -> Self {
         let nothing = std::ptr::null_mut::<libc::c_void>();
-        // SAFETY: seizing a thread and interrupting it touch no memory of this process.
+        // SAFETY: seizing and interrupting a thread do not access this process's memory.
         let results = unsafe {
             [
                 libc::ptrace(libc::PTRACE_SEIZE, thread, nothing, nothing),
@@ -262,7 +265,7 @@ impl Stopped {
         };
         assert_eq!(results, [0, 0], "{}", std::io::Error::last_os_error());
         let mut status = 0;
-        // SAFETY: the status lives until the call returns.
+        // SAFETY: the status is valid until the call returns.
         let waited = unsafe { libc::waitpid(thread, &raw mut status, libc::__WALL) };
         assert_eq!(waited, thread, "{}", std::io::Error::last_os_error());
         Stopped(thread)
@@ -272,13 +275,13 @@ impl Stopped {
 impl Drop for Stopped {
     fn drop(&mut self) {
         let nothing = std::ptr::null_mut::<libc::c_void>();
-        // SAFETY: letting a thread go touches no memory of this process.
+        // SAFETY: detaching a thread does not access this process's memory.
         if unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, nothing, nothing) } == 0 {
             return;
         }
-        // It has died with its process, which counts as ended once this is known of.
+        // It has died with its process, which counts as ended only after this wait.
         let mut status = 0;
-        // SAFETY: the status lives until the call returns.
+        // SAFETY: the status is valid until the call returns.
         unsafe { libc::waitpid(self.0, &raw mut status, libc::__WALL) };
     }
 }
@@ -300,7 +303,7 @@ fn thin_makes_a_volume_that_takes_room_as_it_is_written() {
     assert_eq!([thin(&start(&["--thin"])), thin(&start(&[]))], [json!(true), json!(false)]);
 }
 
-/// Each option of the command line is in a test of the whole program.
+/// Checks that a test of the whole program uses each option of the command line.
 #[test]
 fn every_option_of_serve_is_in_a_test() {
     let help = std::process::Command::new(program().expect("the program")).args(["serve", "--help"]).output();

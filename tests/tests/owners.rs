@@ -1,5 +1,6 @@
-//! Who owns an archive: older copies of a pool, primaries that come back after a recovery, two that
-//! live, forks, rehearsals. With the real program, over every kind of store that two can reach.
+//! Who owns an archive: older copies of a pool, primaries that come back after a recovery, two
+//! primaries that run at the same time, forks, and rehearsals. With the real program, over every
+//! kind of store that two appliances can reach.
 
 use std::path::{Path, PathBuf};
 
@@ -51,7 +52,7 @@ impl Shared {
         Appliance::start(&self.config(&[])).expect("it starts")
     }
 
-    /// Recovers into a new folder; what the report says.
+    /// Recovers into a new folder; returns the report.
     fn recover(&self, name: &str, more: &[&str]) -> Result<(PathBuf, Value), String> {
         let dir = self.folder.path().join(name);
         let mut arguments = vec!["--json", "pool", "recover", "--from", &self.spec, "--dir", path(&dir)];
@@ -64,7 +65,7 @@ impl Shared {
         Ok((dir.clone(), serde_json::from_slice(&output.stdout).expect("a report")))
     }
 
-    /// Serves what is in a folder.
+    /// Serves the pool in a folder.
     fn serve(&self, dir: &Path, more: &[&str]) -> Result<Appliance, String> {
         let mut config = self.config(more);
         config.arguments.retain(|argument| !matches!(argument.as_str(), "--pool-size" | "64MiB"));
@@ -73,7 +74,7 @@ impl Shared {
     }
 }
 
-/// Writes a round and names it.
+/// Writes a round, and makes a synch for it.
 fn write(appliance: &Appliance, round: u64) {
     let mut host = Host::connect(appliance, "vol0");
     host.write_round(round);
@@ -81,7 +82,7 @@ fn write(appliance: &Appliance, round: u64) {
     appliance.command(&["archive", "seal"]).expect("it seals");
 }
 
-/// What a volume was at a synch must be that round.
+/// Checks that a volume at a synch has the content of that round.
 fn check_at(appliance: &Appliance, round: u64) {
     let (point, name) = (format!("synch:round-{round}"), format!("then-{round}"));
     appliance.command(&["restore", "clone", "vol0", "--at", &point, "--name", &name]).expect("a clone");
@@ -93,7 +94,7 @@ fn objects(appliance: &Appliance) -> u64 {
     archive_status(appliance)["segments"].as_u64().expect("a count")
 }
 
-/// The pool's file as it was, started on an archive that has gone on.
+/// An older copy of the pool's file is started with an archive that has newer data.
 fn an_older_copy_of_the_pool_is_refused(shared: &Shared) {
     let mut newest = shared.start();
     write(&newest, 1);
@@ -110,13 +111,13 @@ fn an_older_copy_of_the_pool_is_refused(shared: &Shared) {
     for way in ["older copy", "pool recover", "--fork", "--no-archive"] {
         assert!(told.contains(way), "{told}");
     }
-    // Nothing of it was changed but what a start changes: its data is as it was.
+    // The refused start changed only what every start changes; the data is unchanged.
     assert_eq!(before.len(), std::fs::read(copy.join("pool.varve")).expect("readable").len());
     newest.restart().expect("the newest is still the owner");
     check_at(&newest, 2);
     newest.stop().expect("it stops");
 
-    // As a history of its own it never reads the other's.
+    // As a separate history it never reads the other one's data.
     let mut fork = shared.serve(&copy, &["--fork"]).expect("it goes on from where it is");
     assert_eq!(labels(&fork), ["round-1"]);
     write(&fork, 3);
@@ -129,7 +130,7 @@ fn an_older_copy_of_the_pool_is_refused(shared: &Shared) {
     check_at(&fork, 3);
     drop(fork);
 
-    // The newest was overtaken, and can be recovered beside the fork.
+    // The newest was overtaken; the fork can be recovered next to it.
     let told = newest.restart().expect_err("it was overtaken").to_string();
     let history = told.split("--history ").nth(1).is_some();
     assert!(told.contains("taken over") && history, "{told}");
@@ -159,8 +160,8 @@ fn an_older_copy_of_the_pool_is_refused_or_forked_in_a_bucket() {
     an_older_copy_of_the_pool_is_refused(&Shared::bucket());
 }
 
-/// The primary that was given up comes back after a recovery, and after that was lost too nothing
-/// is missing.
+/// The primary that was given up comes back after a recovery. After the loss of the recovered one,
+/// nothing is missing.
 fn a_primary_that_comes_back_takes_nothing(shared: &Shared) {
     let mut old = shared.start();
     write(&old, 1);
@@ -206,7 +207,7 @@ fn a_primary_that_comes_back_takes_nothing_from_a_bucket() {
     a_primary_that_comes_back_takes_nothing(&Shared::bucket());
 }
 
-/// Where two cannot have a store open, the second is told so.
+/// Where only one process can have a store open, the second gets an error that says so.
 fn a_second_owner_is_kept_out(shared: &Shared) {
     let living = shared.start();
     write(&living, 1);
@@ -231,8 +232,8 @@ fn a_second_owner_is_kept_out_of_tape() {
     a_second_owner_is_kept_out(&Shared::new("tape:STORE/library,cartridges=4,size=1GiB"));
 }
 
-/// A bucket has no lock. Who was overtaken stops, deletes nothing, and says so; its hosts' writes
-/// fail.
+/// A bucket has no lock. The overtaken primary stops, deletes nothing, and reports it; its hosts'
+/// writes fail.
 #[test]
 fn of_two_that_live_on_a_bucket_the_one_that_was_overtaken_stops() {
     let shared = Shared::bucket();
@@ -243,14 +244,14 @@ fn of_two_that_live_on_a_bucket_the_one_that_was_overtaken_stops() {
     write(&taken, 2);
 
     let mut host = Host::connect(&living, "vol0");
-    // It notices in the middle of this, or after it.
+    // It notices during this round, or after it.
     drop(host.try_write_round(3));
     wait_for("the overtaken one stops", || {
         let pool = living.rpc("pool_list", Value::Null).expect("it answers")[0].clone();
         pool["problems"].to_string().contains("has taken over the archive")
     });
     host.try_write_round(3).expect_err("no write is taken any more");
-    // Reads go on.
+    // Reads still work.
     Host::connect(&living, "vol0").digest();
     drop(living);
 
@@ -266,7 +267,7 @@ fn of_two_that_live_on_a_bucket_the_one_that_was_overtaken_stops() {
     Host::connect(&again, "vol0").check_round(4);
 }
 
-/// A rehearsal reads, and its owner notices nothing.
+/// A rehearsal reads, and the owner is not affected.
 fn a_rehearsal_leaves_the_owner_alone(shared: &Shared) {
     let mut living = shared.start();
     write(&living, 1);
@@ -275,7 +276,7 @@ fn a_rehearsal_leaves_the_owner_alone(shared: &Shared) {
     check_at(&rehearsal, 1);
     let mut host = Host::connect(&rehearsal, "vol0");
     host.check_round(1);
-    // More than its primary holds: nothing of it waits for an archive.
+    // More than its primary holds: this does not wait for an archive.
     for round in 5..=12 {
         host.write_round(round);
     }
@@ -306,7 +307,7 @@ fn a_rehearsal_leaves_the_owner_of_a_bucket_alone() {
     a_rehearsal_leaves_the_owner_alone(&Shared::bucket());
 }
 
-/// The rules of retention are part of what is lost with a primary.
+/// The retention rules are restored after the loss of a primary.
 #[test]
 fn the_rules_of_retention_come_back_with_a_recovery() {
     let shared = Shared::new("dir:STORE/archive");

@@ -1,5 +1,4 @@
-//! Several owners of one archive, simulated; `simulate --owners A..B` runs as many seeds as one
-//! likes.
+//! Several owners of one archive, simulated; `simulate --owners A..B` runs any number of seeds.
 
 use varve_tests::sim::owners::{OwnerCounts, owners_campaign};
 

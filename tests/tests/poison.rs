@@ -1,6 +1,6 @@
-//! Failing devices. A write or flush that fails stops the log: writes fail, reads go on, the reason
-//! is shown, and after reopening the state is a prefix that holds everything acknowledged. A read
-//! that fails fails one request.
+//! Failing devices. A write or flush that fails stops the log: writes fail, reads continue, the
+//! pool reports the reason, and after reopening the state is a prefix that contains everything
+//! acknowledged. A read that fails fails one request.
 
 use std::rc::Rc;
 
@@ -66,7 +66,7 @@ fn a_failing_write_poisons_the_pool() {
             }
             let completions = drain(&setup.pool, &sink);
             assert_eq!(completions.len(), 20);
-            // Acknowledged in order: successes first, then failures.
+            // Acknowledged in order: first successes, then failures.
             let good = completions.iter().take_while(|completion| completion.result.is_ok()).count() as u64;
             for (index, completion) in completions.iter().enumerate() {
                 assert_eq!(completion.tag, index as u64 + 1);
@@ -75,7 +75,7 @@ fn a_failing_write_poisons_the_pool() {
             }
             let info = setup.pool.info();
             assert_eq!(good == 20, info.state == "online", "{info:?}");
-            // Reads go on, also of blocks that never reached the device.
+            // Reads continue, also of blocks that never reached the device.
             let mut taken = 0;
             for block in 0..20 {
                 let done = read(&setup.pool, setup.id, block);
@@ -84,7 +84,7 @@ fn a_failing_write_poisons_the_pool() {
                     assert_eq!(taken, block, "what was taken is a prefix");
                     taken = block + 1;
                 } else {
-                    // Refused when it came.
+                    // Refused on arrival.
                     assert!(block >= good && is_filled(0, block, &done.data[0]), "block {block}");
                 }
             }
@@ -103,7 +103,7 @@ fn a_failing_write_poisons_the_pool() {
     assert!(poisoned > 10 && unwritten > 10, "{poisoned} pools, {unwritten} blocks that were never written");
 }
 
-/// Everything that would write fails with the reason; everything else goes on.
+/// Checks that everything that would write fails with the reason, and that everything else works.
 fn check_poisoned(setup: &Setup) {
     let bytes = [1; BLOCK_BYTES];
     for force_unit_access in [false, true] {
@@ -145,7 +145,7 @@ fn reopen_finds_a_prefix(setup: Setup, good: u64) {
     assert_eq!(pool.info().state, "online");
 }
 
-/// A flush that fails: nothing that waited for it is acknowledged, and the pool takes no more writes.
+/// A flush fails: nothing that waited for it is acknowledged, and the pool accepts no more writes.
 #[test]
 fn a_failing_flush_poisons_the_pool() {
     let setup = setup(5, true);
@@ -164,7 +164,7 @@ fn a_failing_flush_poisons_the_pool() {
     check_poisoned(&setup);
 }
 
-/// A read that fails is a media error of that request; the pool stays whole.
+/// A read that fails is a media error of that request; the pool stays intact.
 #[test]
 fn a_failing_read_fails_one_request() {
     let setup = setup(6, false);
@@ -173,11 +173,11 @@ fn a_failing_read_fails_one_request() {
         write(&setup, block, block + 1, false, &sink);
         drain(&setup.pool, &sink);
     }
-    // Find the device block of block 3 by its content.
+    // Finds the device block of block 3 by its content.
     let held = |&at: &u64| setup.disk.block(at).is_some_and(|bytes| is_filled(4, 3, &bytes));
     let device_block = setup.disk.written_blocks().into_iter().find(held).expect("it was written");
     setup.disk.fail_reads_of(&[device_block]);
-    // It is tried again for about a second.
+    // The pool retries it for about 1 s.
     let patiently = |block, len_blocks| {
         let sink = Sink::new();
         submit(&setup.pool, setup.id, &Request::Read { block, len_blocks }, 0, &sink);

@@ -1,4 +1,5 @@
-//! The pool's shape, changed with the real program while a real host writes: the working set shorter and longer, and a file that was made larger.
+//! The pool's shape, changed with the real program while a real host writes: a shorter and a longer
+//! working set, and a larger file.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use serde_json::{Value, json};
 use varve_tests::appliance::rounds::Host;
 use varve_tests::appliance::{Appliance, ApplianceConfig};
 
-/// How long the appliance may take for what it does by itself.
+/// How long the appliance may take for its background work.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 fn pool(appliance: &Appliance) -> Value {

@@ -1,4 +1,5 @@
-//! Read-ahead along the index: hosts that read in order are given what the index says, whatever was read before they asked, over a device that completes in any order and fails.
+//! Read-ahead along the index: hosts that read in order get what the index specifies, whatever was
+//! read ahead, over a device that completes in any order and fails.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -38,7 +39,7 @@ fn write(run: &Run, id: VolumeId, block: u64, stamp: u64) {
     assert_eq!(world::run(&run.pool, id, &request).result, Ok(()));
 }
 
-/// Writes every block once, in a random order: its stamp is its number and one.
+/// Writes every block once, in random order; its stamp is its number plus one.
 fn scatter(run: &Run, id: VolumeId, rng: &mut Rng) {
     let mut order: Vec<u64> = (0..BLOCKS).collect();
     for place in (1..order.len()).rev() {
@@ -75,14 +76,15 @@ fn a_host_that_reads_in_order_finds_the_next_blocks_there() {
             assert_eq!((stats.read_ahead_blocks, stats.read_ahead_used_blocks, at_once), (0, 0, 0));
             continue;
         }
-        // All but the reads that show that there is an order; each block once.
+        // All blocks except those of the reads that establish the order; each block once.
         let first = 3 * u64::from(len_blocks);
         assert_eq!((stats.read_ahead_blocks, stats.read_ahead_used_blocks), (BLOCKS - first, BLOCKS - first));
         assert!(at_once > BLOCKS / 4, "{at_once}");
     }
 }
 
-/// Two hosts read the same blocks side by side: one of them is followed, whichever comes first.
+/// Two hosts read the same blocks side by side: read-ahead follows one of them, whichever comes
+/// first.
 #[test]
 fn two_hosts_that_read_the_same_do_not_hide_from_each_other() {
     let (run, id) = run(2, None);
@@ -98,7 +100,8 @@ fn two_hosts_that_read_the_same_do_not_hide_from_each_other() {
     assert_eq!((stats.read_ahead_blocks, stats.read_ahead_used_blocks), (BLOCKS - 3, BLOCKS - 3));
 }
 
-/// More readers than are followed, each with several reads under way, while blocks are written and trimmed under them: each read gives what the blocks were when it was submitted.
+/// More readers than read-ahead follows, each with several reads in flight, while blocks are
+/// written and trimmed: each read returns the content at its submission.
 #[test]
 fn what_is_read_ahead_is_never_older_than_the_index() {
     for seed in 0..20 {
@@ -159,7 +162,8 @@ fn reap(sink: &Rc<Sink>, under_way: &mut HashMap<u64, Vec<u64>>, seed: u64) {
     }
 }
 
-/// Two hosts write in turns, so their blocks alternate in the log. Copied forward, each one's lie together, and are read in fewer pieces.
+/// Two hosts write in turns, so their blocks alternate in the log. After copy-forward, each host's
+/// blocks are adjacent, and are read in fewer pieces.
 #[test]
 fn what_two_hosts_wrote_in_turns_is_apart_once_it_was_copied_forward() {
     const EACH: u64 = 100;
@@ -203,7 +207,8 @@ fn what_two_hosts_wrote_in_turns_is_apart_once_it_was_copied_forward() {
     };
     let before = read_all();
     assert!(before >= 2 * EACH - 20, "they alternate: {before}");
-    // A shorter working set puts their segment out, and nobody else writes: most of it is copied in whole batches.
+    // A shorter working set excludes their segment, and nobody else writes: most of it is copied in
+    // whole batches.
     let working_set = run.pool.info().working_set_segments;
     for block in 0..(working_set - 3) * 300 {
         write(&run, hosts[0], EACH - 1, block + 1000);
@@ -219,7 +224,8 @@ fn what_two_hosts_wrote_in_turns_is_apart_once_it_was_copied_forward() {
     assert!(reads < before / 2, "{reads} of {before}");
 }
 
-/// A block that cannot be read, and one that is damaged, lie in what is read ahead, in extents with their neighbours: reads of them fail, and no others.
+/// An unreadable block and a damaged one are in the read-ahead range, in extents with their
+/// neighbours: reads of them fail, and no others.
 #[test]
 fn what_cannot_be_read_ahead_fails_for_who_asks_for_it_alone() {
     for seed in 0..10 {
@@ -228,7 +234,7 @@ fn what_cannot_be_read_ahead_fails_for_who_asks_for_it_alone() {
         if seed % 2 == 0 {
             scatter(&run, id, &mut rng);
         } else {
-            // Neighbours lie together, and are one extent.
+            // Neighbours are adjacent, and form one extent.
             for block in 0..BLOCKS {
                 write(&run, id, block, block + 1);
             }
@@ -254,7 +260,7 @@ fn what_cannot_be_read_ahead_fails_for_who_asks_for_it_alone() {
             if under_way == 0 {
                 break;
             }
-            // What cannot be read is tried again for a while.
+            // The pool retries what cannot be read for about 1 s.
             run.world.clock.advance(1_000_000);
             run.pool.poll();
             while let Some(completion) = sink.pop() {

@@ -1,4 +1,6 @@
-//! Devices that fail to read: for a moment, for good, slowly, in any structure. Hosts get what can be had and an error for the rest, never other data; writes go on; the pool starts; the operator is told.
+//! Devices that fail to read: temporarily, permanently, slowly, in any structure. Hosts get all
+//! readable data and an error for the rest, never other data; writes continue; the pool starts; the
+//! operator is informed.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -28,12 +30,12 @@ struct Setup {
     disk: SimDisk,
     pool: Rc<Pool>,
     id: VolumeId,
-    /// What each block holds.
+    /// The stamp of each block.
     stamps: HashMap<u64, u64>,
     next_stamp: u64,
 }
 
-/// How a completion of one block relates to what was written.
+/// How the completion of a block's read compares with what was written.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Right,
@@ -61,7 +63,7 @@ impl Setup {
         self.pool.poll();
     }
 
-    /// A request, submitted and ended within so many turns of a millisecond each.
+    /// Submits a request, which must end within 60,000 turns of 1 ms each.
     fn run(&self, id: VolumeId, request: &Request<'_>) -> IoCompletion {
         let sink = Sink::new();
         let mut is_queued = false;
@@ -84,7 +86,7 @@ impl Setup {
         self.stamps.insert(block, stamp);
     }
 
-    /// Reads a block; panics on data that is not what was written last.
+    /// Reads a block; panics on data that is not the last write.
     fn see(&self, id: VolumeId, block: u64) -> Seen {
         let done = self.run(id, &Request::Read { block, len_blocks: 1 });
         match done.result {
@@ -105,7 +107,8 @@ impl Setup {
         (0..BLOCKS).filter(|&block| self.see(id, block) == Seen::Error).collect()
     }
 
-    /// Where the newest contents of a block are on the device: where they were written, and where they were copied.
+    /// The places on the device with the newest content of a block: where it was written, and where
+    /// it was copied.
     fn device_blocks(&self, block: u64) -> Vec<u64> {
         let stamp = self.stamps[&block];
         let holds = |at: &u64| self.disk.block(*at).is_some_and(|bytes| is_filled(stamp, block, &bytes));
@@ -119,7 +122,8 @@ impl Setup {
         segments.iter().find(|segment| segment.sequence == Some(sequence)).expect("it is there").slot
     }
 
-    /// Damages what tells of the entries of the segment in a slot: the trailer, and the header of the record that holds a device block.
+    /// Damages both places that describe the entries of a segment: the trailer, and the header of
+    /// the record that holds a device block.
     fn damage_entries(&self, held: u64) {
         let first = 256 + (held - 256) / SEGMENT_BLOCKS * SEGMENT_BLOCKS;
         let is_header = |at: &u64| self.disk.block(*at).is_some_and(|bytes| bytes.starts_with(b"VREC"));
@@ -193,7 +197,7 @@ fn an_error_that_stays_fails_what_holds_it_and_is_told_unless_the_archive_has_it
         for block in 0..BLOCKS {
             setup.write(block);
         }
-        // So that its segment is sealed, and archived.
+        // So that its segment is sealed and archived.
         for _ in 0..2 * SEGMENT_BLOCKS {
             setup.write(199);
         }
@@ -215,7 +219,7 @@ fn an_error_that_stays_fails_what_holds_it_and_is_told_unless_the_archive_has_it
     }
 }
 
-/// A device that holds reads of some blocks back for as long as it is told to.
+/// A device that holds back reads of some blocks on request.
 struct Slow {
     device: Box<dyn Bdev>,
     held: Rc<RefCell<Held>>,
@@ -224,7 +228,7 @@ struct Slow {
 #[derive(Default)]
 struct Held {
     holds: Option<Range<u64>>,
-    /// Whether more are taken: those of the host are, and not what copies read later.
+    /// Whether it takes more reads: it takes the host's, and not those of later copies.
     is_taking: bool,
     reads: Vec<Command>,
 }
@@ -266,7 +270,8 @@ impl Bdev for Slow {
     }
 }
 
-/// While a read is at the device its segment is overwritten, leaves, and its slot is wanted for another: the read gives what the block was.
+/// While a read is at the device, its segment is overwritten and leaves the working set, and its
+/// slot is needed for another segment: the read returns the old content of the block.
 #[test]
 fn a_slot_is_not_used_again_under_a_read() {
     for (seed, recycling) in [(3, Recycling::Discard), (4, Recycling::Archived)] {
@@ -285,18 +290,19 @@ fn a_slot_is_not_used_again_under_a_read() {
         }
         let before: Vec<u64> = (0..64).map(|block| setup.stamps[&block]).collect();
         let sink = Sink::new();
-        // Where copy-forward has put them meanwhile.
+        // Where copy-forward has put them in the meantime.
         let holds = setup.pool.segments().into_iter().max_by_key(|segment| segment.live_blocks);
         let first = 256 + holds.expect("a segment holds them").slot * SEGMENT_BLOCKS;
         let request = Request::Read { block: 0, len_blocks: 64 };
         *held.borrow_mut() =
             Held { holds: Some(first..first + SEGMENT_BLOCKS), is_taking: true, ..Held::default() };
         assert_eq!(setup.pool.submit(setup.id, &request, 0, &sink), Submitted::Queued);
-        // The device takes so many at once.
+        // The device accepts a limited number at once.
         (0..200).for_each(|_| setup.turn());
         held.borrow_mut().is_taking = false;
         assert!(!held.borrow().reads.is_empty());
-        // Nothing of the segment is live any more; then every other slot is used several times.
+        // The segment contains no live blocks any more; then every other slot is used several
+        // times.
         for block in 0..64 {
             setup.write(block);
         }
@@ -316,7 +322,7 @@ fn a_slot_is_not_used_again_under_a_read() {
             assert!(is_filled(before[block as usize], block, bytes), "block {block}");
         }
         assert_eq!(setup.pool.stats().retried_reads, 0, "the device gave it as it was");
-        // And the segment goes when the read has ended.
+        // The segment's slot becomes free when the read has ended.
         for _ in 0..2 * SLOTS * SEGMENT_BLOCKS {
             setup.write(198);
         }
@@ -325,7 +331,8 @@ fn a_slot_is_not_used_again_under_a_read() {
     }
 }
 
-/// Cold data in segments whose trailers, or everything that tells of their entries, cannot be read while the pool runs: hosts write on, and every block that can be read stays what it was.
+/// Cold data in segments whose trailers, or all descriptions of their entries, cannot be read while
+/// the pool runs: hosts continue to write, and every readable block keeps its content.
 #[test]
 fn writes_go_on_over_entries_that_cannot_be_read() {
     for recycling in [Recycling::Discard, Recycling::Archived] {
@@ -345,9 +352,9 @@ fn writes_go_on_over_entries_that_cannot_be_read() {
             let mut bad: Vec<u64> = (first..first + SEGMENT_BLOCKS - 2).filter(is_header).collect();
             bad.truncate(if headers_too { usize::MAX } else { 0 });
             bad.extend([first + SEGMENT_BLOCKS - 2, first + SEGMENT_BLOCKS - 1]);
-            // One block of data too: it goes on as an error, and nothing else does.
+            // One block of data too: it stays an error, and nothing else becomes one.
             bad.extend(setup.device_blocks(11));
-            // As sectors do: until they are written again.
+            // Like bad sectors: until they are written again.
             for &block in &bad {
                 setup.disk.fail_block(block, None);
             }
@@ -366,7 +373,8 @@ fn writes_go_on_over_entries_that_cannot_be_read() {
     }
 }
 
-/// Entries are lost that replaced older blocks: these read as errors, also after copy-forward took them to positions behind the loss, and after restarts, and in clones.
+/// Lost entries had replaced older blocks: these read as errors, also after copy-forward moved them
+/// to positions after the loss, after restarts, and in clones.
 #[test]
 fn what_is_not_certain_never_becomes_certain() {
     let mut setup = Setup::new(6, Recycling::Discard, |device| device);
@@ -392,12 +400,12 @@ fn what_is_not_certain_never_becomes_certain() {
     setup.open();
     assert!(setup.problems().contains("are lost"), "{}", setup.problems());
     let before = setup.errors(setup.id);
-    // Those that were copied to behind the loss meanwhile are certain.
+    // Blocks that were copied to positions after the loss in the meantime are certain.
     assert!(before.contains(&25) && before.len() > 50, "{before:?}");
     let info = setup.pool.find_volume("v").expect("there");
     assert_eq!(info.state, VolumeState::Degraded);
     assert!(info.uncertain_blocks > 0 && info.problem.is_some(), "{info:?}");
-    // Everything old is copied forward several times.
+    // All old blocks are copied forward several times.
     for at in 0..3 * SLOTS * SEGMENT_BLOCKS {
         setup.write(190 + at % 10);
     }
@@ -409,14 +417,15 @@ fn what_is_not_certain_never_becomes_certain() {
     let clone = Rc::clone(&setup.pool).clone_volume("v".to_owned(), Point::Ago(0), "c".to_owned(), false);
     let clone = wait(&setup.pool, clone).expect("it can be made").volume.id;
     assert_eq!(setup.errors(clone), expected);
-    // What is written again is certain.
+    // A block that is written again is certain.
     for &block in &expected {
         setup.write(block);
     }
     assert!(setup.errors(setup.id).is_empty());
 }
 
-/// A point whose segments have entries that cannot be read: its clone has nothing wrong, also after a restart.
+/// A point whose segments have unreadable entries: its clone returns no wrong data, also after a
+/// restart.
 #[test]
 fn a_clone_over_entries_that_cannot_be_read_has_nothing_wrong() {
     for (seed, recycling) in [(7, Recycling::Discard), (8, Recycling::Archived)] {
@@ -431,7 +440,7 @@ fn a_clone_over_entries_that_cannot_be_read_has_nothing_wrong() {
             setup.write(block);
         }
         let lost = setup.device_blocks(25)[0];
-        // Its entries are no longer in memory then.
+        // By then its entries are no longer in memory.
         for _ in 0..2 * SEGMENT_BLOCKS + 100 {
             setup.write(198);
         }
@@ -460,7 +469,8 @@ fn a_clone_over_entries_that_cannot_be_read_has_nothing_wrong() {
         let clone = setup.pool.find_volume("c").expect("it was made");
         let again = setup.errors(clone.id);
         if recycling == Recycling::Archived {
-            // A start looks at the primary device alone: what is older than the loss is uncertain then, and told.
+            // A start reads only the primary device: what is older than the loss is then uncertain,
+            // and reported.
             assert!(again.iter().all(|block| !(26..30).contains(block) && *block != 198), "{again:?}");
             assert!(again.is_empty() || clone.problem.is_some(), "{:?}", clone.problem);
         } else {
@@ -469,7 +479,7 @@ fn a_clone_over_entries_that_cannot_be_read_has_nothing_wrong() {
     }
 }
 
-/// Any block of a stopped pool cannot be read when it starts: it starts, and reads nothing wrong.
+/// The head of a sealed segment's trailer cannot be read at a start: the pool starts.
 #[test]
 fn one_bad_sector_keeps_no_pool_from_starting() {
     let mut setup = Setup::new(9, Recycling::Discard, |device| device);

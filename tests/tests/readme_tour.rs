@@ -1,9 +1,9 @@
-//! The README's tour, executed as it is pasted: every indented line of README.md is given to a shell, in
-//! its order and without a change, in a directory that looks like that of the repository, against an
+//! Executes the README's tour as a reader would paste it: a shell gets every indented line of
+//! README.md, in order and unchanged, in a directory that looks like the repository, with an
 //! appliance that runs there.
 //!
-//! Two kinds of lines are not given to the shell. The first two commands build, and run all tests. Those
-//! that need root ([`AS_ROOT`]) are done by our own host instead.
+//! Two kinds of lines are not passed to the shell. The first two commands build and run all tests.
+//! Lines that need root ([`AS_ROOT`]) are done by our own host instead.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
@@ -15,12 +15,13 @@ use varve_tests::appliance::{Appliance, ApplianceConfig, program};
 
 /// The command that connects a Linux host, before its NQN.
 const CONNECT: &str = "nvme connect -t tcp -a 127.0.0.1 -s 4420 -n ";
-/// Beginnings of lines that need root.
+/// The beginnings of lines that need root.
 const AS_ROOT: [&str; 2] = ["modprobe nvme-tcp", CONNECT];
 /// The line for which the appliance must be stopped.
 const OFFLINE: &str = "target/release/varve inspect varve-data/pool.varve";
 
-/// The commands of a Markdown text: what is indented by four spaces, outside of fenced blocks.
+/// The commands of a Markdown text: lines that are indented by four spaces, outside of fenced
+/// blocks.
 fn commands(text: &str) -> Vec<&str> {
     let mut fenced = false;
     let mut found = Vec::new();
@@ -51,13 +52,13 @@ fn repository() -> tempfile::TempDir {
     folder
 }
 
-/// Pastes a line into a shell; what it prints.
+/// Runs a line in a shell; returns its output.
 fn paste(line: &str, directory: &Path) -> String {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let output = Command::new("sh")
         .args(["-c", line])
         .current_dir(directory)
-        // The stock client is installed once, not once for each test.
+        // Installs the stock client once, not once for each test.
         .env("CARGO_TARGET_DIR", target)
         .env_remove("VARVE_RPC")
         .stdin(Stdio::null())

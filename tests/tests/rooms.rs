@@ -1,20 +1,20 @@
-//! Who writes which state: the fields of the structs in [`OWNED`] are written only in the file that
-//! defines the struct. There are no exceptions.
+//! Who writes which state: only the file that defines a struct in [`OWNED`] writes the struct's
+//! fields. There are no exceptions.
 //!
 //! A field is written by an assignment (`x.field = `, `x.field += `), by a mutable borrow
-//! (`&mut x.field`, which also covers `mem::take`, `mem::replace` and `mem::swap`), and by a pattern
-//! that takes the struct apart with mutable bindings.
+//! (`&mut x.field`, which also covers `mem::take`, `mem::replace` and `mem::swap`), and by a
+//! pattern that takes the struct apart with mutable bindings.
 //!
 //! How it is checked:
 //!
-//! - A field that is private in a file without files below it is out of everybody's reach: the
-//!   compiler guarantees the rule. So a part of another struct has such fields.
+//! - Other files cannot access a private field in a file without files below it: the compiler
+//!   guarantees the rule. So a part of another struct has such fields.
 //! - A field that other files can see must be a part itself: its type is in the table too. Other
 //!   files call the part's methods, and the part decides what they change.
-//! - In the files that can see a field, the sources are searched for writes of a field of that
-//!   name, whatever holds it. Only where the code says that the holder is another type (`self` of
-//!   another type, a name with another type written at it, or a field of such) the field is another
-//!   one.
+//! - In the files that can see a field, the test searches the sources for writes of a field of that
+//!   name, whatever holds it. It is a different field only where the code shows that the holder has
+//!   another type (`self` of another type, a name with another type written at it, or a field of
+//!   such).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -87,9 +87,9 @@ struct SeenField {
     name: String,
     /// The names of all types in its type.
     types: BTreeSet<String>,
-    /// Whether it is private, and seen only because files are below its own.
+    /// Whether it is private, and visible only because files are below its own.
     is_private: bool,
-    /// The folder whose files see it.
+    /// The folder whose files can see it.
     by: PathBuf,
 }
 
@@ -101,7 +101,7 @@ fn module_folder(file: &Path) -> PathBuf {
     }
 }
 
-/// The folder whose files see something of a file.
+/// The folder whose files can see an item of a file.
 fn seen_by(visibility: &syn::Visibility, file: &Path) -> PathBuf {
     let own = module_folder(file);
     let syn::Visibility::Restricted(restricted) = visibility else {
@@ -112,12 +112,12 @@ fn seen_by(visibility: &syn::Visibility, file: &Path) -> PathBuf {
     match names.next().as_deref() {
         Some("self") => own,
         Some("super") => own.parent().unwrap_or(Path::new("")).to_owned(),
-        // `crate`, and what is below it.
+        // `crate`, and the path below it.
         _ => names.collect(),
     }
 }
 
-/// The types of fields, as far as they are plain names.
+/// The types of fields that are plain names.
 #[derive(Default)]
 struct FieldTypes {
     /// By file, struct and field.
@@ -143,7 +143,8 @@ impl FieldTypes {
         Ok(())
     }
 
-    /// The type of a field of the struct that a file means by a name: its own, or the only one.
+    /// The type of a field of the struct that a file refers to by a name: its own struct, or the
+    /// only one.
     fn get(&self, file: &Path, name: &str, field: &str) -> Option<&String> {
         let files = self.files.get(name)?;
         let file = if files.contains(file) { file } else { files.first().filter(|_| files.len() == 1)? };
@@ -185,7 +186,7 @@ impl<'ast> Visit<'ast> for TypeNames {
     }
 }
 
-/// Fields that other files can see although they are no parts.
+/// Fields that other files can see although they are not parts.
 fn exposed(table: &[Owned]) -> Vec<String> {
     let parts: BTreeSet<&str> = table.iter().map(|owned| owned.name.as_str()).collect();
     let mut found = Vec::new();
@@ -221,7 +222,7 @@ fn foreign_writes(
 }
 
 struct Search<'a> {
-    /// Those whose fields this file must not write.
+    /// The structs whose fields this file must not write.
     owned: Vec<&'a Owned>,
     types: &'a FieldTypes,
     file: &'a Path,
@@ -240,7 +241,7 @@ impl Owned {
 }
 
 impl Search<'_> {
-    /// Notes a place that is written: the fields on the way to it, from the last one on, as far as
+    /// Records a place that is written: the fields on the path to it, from the last one, as far as
     /// they are in the place itself.
     fn written(&mut self, place: &syn::Expr) {
         let mut next = place;
@@ -280,7 +281,7 @@ impl Search<'_> {
         }
     }
 
-    /// The type of an expression, where the code says it.
+    /// The type of an expression, where the code shows it.
     fn type_of(&self, expr: &syn::Expr) -> Option<String> {
         match expr {
             syn::Expr::Paren(paren) => self.type_of(&paren.expr),
@@ -308,7 +309,7 @@ impl Search<'_> {
     }
 }
 
-/// The name of a type behind references; `None` for what is not a plain name.
+/// The name of a type without references; `None` for what is not a plain name.
 fn plain_type(ty: &syn::Type) -> Option<String> {
     match ty {
         syn::Type::Reference(reference) => plain_type(&reference.elem),
@@ -335,7 +336,7 @@ impl<'ast> Visit<'ast> for Search<'_> {
     }
 
     fn visit_signature(&mut self, signature: &'ast syn::Signature) {
-        // Names of the function before are out of scope.
+        // Names of the previous function are out of scope.
         self.names.clear();
         for input in &signature.inputs {
             if let syn::FnArg::Typed(typed) = input {
@@ -349,7 +350,7 @@ impl<'ast> Visit<'ast> for Search<'_> {
         visit::visit_local(self, local);
         match &local.pat {
             syn::Pat::Type(typed) => self.learn(&typed.pat, &typed.ty),
-            // A name that is given again without a type hides the one with a type.
+            // A name that is bound again without a type hides the one with a type.
             syn::Pat::Ident(name) => {
                 let name = name.ident.to_string();
                 self.names.retain(|(known, _)| *known != name);
@@ -420,7 +421,7 @@ fn sources(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Res
     Ok(())
 }
 
-/// Whether there are files below a file: then those can see what is private in it.
+/// Whether there are files below a file: those can see its private items.
 fn has_children(root: &Path, file: &Path) -> bool {
     file.file_name().is_some_and(|name| name == "mod.rs") || root.join(file).with_extension("").is_dir()
 }
@@ -538,7 +539,7 @@ fn a_field_that_others_see_must_be_a_part() {
         .into();
     let found = exposed(&table);
     assert_eq!(found.len(), 3, "{found:?}");
-    // Private fields count as seen where files are below their own.
+    // Private fields count as visible where files are below their own.
     let below = owned("Part", Path::new("room/mod.rs"), "struct Part { raw: u8 }", true).expect("a struct");
     let written = |file: &str| {
         let table = std::slice::from_ref(&below);

@@ -1,5 +1,5 @@
-//! SPDK's stock client from `PyPI` calls the command plane, with a few methods that remember their
-//! calls in place of an appliance. `stock_client.rs` calls the real one.
+//! SPDK's stock client from `PyPI` calls the command plane, where a few methods that record their
+//! calls replace an appliance. `stock_client.rs` calls a real one.
 
 use std::process::Output;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use varve::histogram::Histogram;
 use varve::rpc::{Dispatch, HistogramReport, RpcError, RpcServer, RpcServerConfig};
 use varve_tests::stock_client::StockClient;
 
-/// 3 requests of 10 us and one of 2 ms.
+/// 3 requests of 10 µs and one of 2 ms.
 fn histogram() -> Histogram {
     let mut histogram = Histogram::default();
     for latency_ns in [10_000, 10_000, 10_000, 2_000_000] {
@@ -18,7 +18,7 @@ fn histogram() -> Histogram {
     histogram
 }
 
-/// An appliance of a few methods, with the answers of the real one; it remembers its calls.
+/// An appliance with a few methods that answer like the real one; it records its calls.
 #[derive(Default)]
 struct Fake {
     calls: Mutex<Vec<(String, Value)>>,
@@ -62,7 +62,7 @@ struct Stock {
 }
 
 impl Stock {
-    /// A server, and the client; `None` where the client cannot be had.
+    /// A server and the client; `None` where the client cannot be installed.
     fn start() -> Option<Self> {
         let client = StockClient::install("rpc_stock_client")?;
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -76,7 +76,7 @@ impl Stock {
         self.client.python(arguments)
     }
 
-    /// `spdk-rpc` with these arguments; its standard output.
+    /// Runs `spdk-rpc` with these arguments; returns its standard output.
     fn rpc(&self, arguments: &[&str]) -> String {
         self.client.rpc(self.server.path(), arguments)
     }
@@ -118,7 +118,8 @@ fn it_enables_histograms_and_reads_them() {
     );
     let file = stock.directory.path().join("histogram.json");
     std::fs::write(&file, stock.rpc(&["bdev_get_histogram", "vol0"])).expect("writable");
-    // What every reader of these answers does: a range is twice as wide as the one before, but the first two, and has 2^granularity buckets.
+    // As every reader of these answers does: each range is twice as wide as the one before (except
+    // the first two) and has 2^granularity buckets.
     let program = "import base64, json, sys\n\
                    h = json.load(open(sys.argv[1]))\n\
                    data, bits = base64.b64decode(h['histogram']), h['granularity']\n\

@@ -1,5 +1,5 @@
-//! What is damaged or lost where there is another copy is found without anybody's reading it,
-//! mended from the other side, and told, with the real program.
+//! Damaged or lost data that has another copy is found although nobody reads it, repaired from the
+//! other copy, and reported, with the real program.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use varve_tests::faults::bed::{BLOCKS, Bed, wait_for};
 
-/// A pass in about four seconds.
+/// One pass takes about 4 s.
 const QUICK: [&str; 4] = ["--scrub-days", "0.00005", "--read-ahead", "0"];
 
 fn objects(bed: &Bed) -> Vec<PathBuf> {
@@ -40,8 +40,8 @@ fn wait_for_pass(bed: &Bed, what: &str, is_so: impl Fn(&Value) -> bool) {
     });
 }
 
-/// Of the archive: one object is damaged and one is lost whose segments the primary still has: both
-/// are archived again. One that is nowhere else stays damaged, and is told.
+/// In the archive, one object is damaged and one is lost, and the primary still has their segments:
+/// both are archived again. A damaged object that has no other copy stays damaged, and is reported.
 #[test]
 fn damage_in_the_archive_is_mended_from_the_primary() {
     let mut bed = Bed::start_without_faults(&QUICK);
@@ -78,21 +78,21 @@ fn damage_in_the_archive_is_mended_from_the_primary() {
     let text = bed.appliance.command(&["archive", "status"]).expect("it answers");
     assert!(text.contains("Read back") && text.contains("Found"), "{text}");
     bed.check("what is live");
-    // It goes on where it was.
+    // It continues at its old position.
     bed.appliance.stop().expect("it stops");
     assert!(bed.appliance.pool_folder().join("archive-scrub").exists());
     bed.appliance.restart().expect("it starts");
     wait_for_pass(&bed, "another pass", |scrub| scrub["last_pass_bad_objects"] == 1);
 }
 
-/// Of the primary: a block that is live and archived is copied forward from the archive, so that
+/// On the primary, a live archived block is damaged: it is copied forward from the archive, so that
 /// the archive is not needed for it any more.
 #[test]
 fn damage_on_the_primary_is_mended_from_the_archive() {
     let mut bed = Bed::start_without_faults(&QUICK);
     bed.write_archived(2 * BLOCKS);
     bed.appliance.stop().expect("it stops");
-    // Of a sealed segment, and so of the older half.
+    // In a sealed segment, so among the older half of the writes.
     let block = 3;
     let place = bed.place_of(block, bed.expected.0[block as usize]);
     flip(&bed.pool_file(), place.start + 100);

@@ -1,4 +1,4 @@
-//! What goes wrong at a start is one clear line, an exit code that is not 0, and no harm.
+//! An error at a start is one clear line and an exit code that is not 0, and does no harm.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -111,13 +111,13 @@ fn a_first_volume_that_does_not_fit_leaves_nothing_behind() {
         .filter(|name| name.starts_with("pool"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
-    // The next start makes what it is asked for.
+    // The next start makes a pool of the requested size.
     let config = ApplianceConfig::with_arguments(&["--pool-size", "512MiB", "--volume-size", "64MiB"]);
     let mut appliance = Appliance::start_in(&config, &directory).expect("it starts");
     let pool = appliance.command(&["pool", "list"]).expect("it answers");
     let volumes = appliance.command(&["volume", "list"]).expect("it answers");
     assert!(pool.contains("512") && volumes.contains("64 MiB"), "{pool}{volumes}");
-    // Sizes of a pool that exists are what they are, and the greeting says how to change them.
+    // The sizes of an existing pool stay, and the greeting explains how to change them.
     appliance.stop().expect("it stops cleanly");
     let config = ApplianceConfig::with_arguments(&["--pool-size", "1GiB", "--volume-size", "128MiB"]);
     let again = Appliance::start_in(&config, &directory).expect("it starts");
@@ -133,7 +133,7 @@ fn a_first_volume_that_does_not_fit_leaves_nothing_behind() {
 fn an_address_of_no_interface_is_told_from_one_in_use() {
     let folder = tempfile::tempdir().expect("a folder");
     let directory = folder.path().join("data");
-    // 192.0.2.0/24 is for documentation; no machine has it.
+    // 192.0.2.0/24 is reserved for documentation; no machine has it.
     let text = refusal(&serve(&["--dir", path(&directory), "--listen", "192.0.2.1:4420"]));
     assert!(text.contains("no interface of this machine") && !text.contains("stop it"), "{text}");
     assert!(!directory.exists());
@@ -182,7 +182,7 @@ fn a_pool_that_was_moved_without_its_archive_begins_no_other() {
     let bytes: Vec<u8> =
         (0..8 << 20_u32).map(|index: u32| (index.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
     std::fs::write(&noise, bytes).expect("written");
-    // Some segments, so that whole ones are archived.
+    // Several segments, so that whole ones are archived.
     for _ in 0..4 {
         appliance.command(&["volume", "import", "vol0", path(&noise)]).expect("imported");
         appliance.command(&["archive", "seal"]).expect("archived");
@@ -193,7 +193,7 @@ fn a_pool_that_was_moved_without_its_archive_begins_no_other() {
     let start = ["--dir", path(&new), "--listen", "127.0.0.1:0"];
     let text = refusal(&serve(&start));
     assert!(text.contains("pool.varve.id") && text.contains("--new-archive"), "{text}");
-    // With what belongs to it, it is as it was.
+    // With everything that belongs to it, the pool starts as before.
     for name in ["pool.varve.id", "archive"] {
         let there = new.join(name);
         if there.is_dir() {

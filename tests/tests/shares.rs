@@ -1,5 +1,5 @@
-//! Hosts that take all memory they can get, with the real program: hosts beside them that want
-//! little go on getting their answers, whoever came first.
+//! Hosts that take all memory they can get, with the real program: other hosts that need little
+//! still get their answers, whoever came first.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -22,7 +22,7 @@ use varve_tests::appliance::{Appliance, ApplianceConfig};
 use zerocopy::IntoBytes;
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// The longest that a command of an innocent host may take.
+/// The time limit for a command of an innocent host.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Blocks of the volume.
 const BLOCKS: u64 = 1024;
@@ -30,7 +30,7 @@ const BLOCK: usize = 4096;
 /// The largest transfer, in blocks and bytes.
 const TRANSFER_BLOCKS: u32 = 128;
 const TRANSFER: u32 = TRANSFER_BLOCKS * BLOCK as u32;
-/// Commands that a queue of 32 entries takes.
+/// The number of commands that a queue of 32 entries holds.
 const DEPTH: u16 = 31;
 
 /// An appliance with little memory for hosts, whose volume is written.
@@ -90,7 +90,7 @@ impl Greedy {
         Greedy { admin, io, sockets }
     }
 
-    /// Has every queue ask for as much as it may.
+    /// Makes every queue request the maximum.
     fn ask_for_all(&mut self, opcode: IoOpcode) {
         for raw in &mut self.io {
             for command_id in 1..=DEPTH {
@@ -104,7 +104,7 @@ impl Greedy {
     }
 }
 
-/// Reads and writes of one block and of 16, one after another, each in time.
+/// Reads and writes of 1 and of 16 blocks, one after another; each must end in time.
 fn is_served(queue: &mut Queue, rounds: u64) {
     for round in 0..rounds {
         for blocks in [1, 16] {
@@ -124,7 +124,7 @@ fn is_served(queue: &mut Queue, rounds: u64) {
     }
 }
 
-/// Memory of the program that is resident, in KiB.
+/// The program's resident memory in KiB.
 fn resident_kib(appliance: &Appliance) -> u64 {
     let pid = appliance.process_id().expect("it runs");
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is there");
@@ -142,7 +142,7 @@ fn slow_readers_with_many_queues_leave_a_newcomer_its_answers() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // About 160 KiB a second from each queue: slow, and above the least rate.
+            // About 160 KiB/s from each queue: slow, but above the minimum rate.
             let mut buffer = [0; 16 * 1024];
             while !stop.load(Ordering::Relaxed) {
                 for mut socket in greedy.iter().flat_map(|host| &host.sockets) {
@@ -225,7 +225,7 @@ fn who_is_too_slow_while_others_wait_is_told_and_ended() {
     let appliance = start();
     let mut greedy = Greedy::connect(&appliance, 24);
     greedy.ask_for_all(IoOpcode::Write);
-    // It wants a lot at once, and waits for what the silent ones hold.
+    // It requests much at once, and waits for memory that the silent ones hold.
     let mut host = Greedy::connect(&appliance, 4);
     host.ask_for_all(IoOpcode::Read);
     let start = Instant::now();

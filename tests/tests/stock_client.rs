@@ -1,4 +1,4 @@
-//! SPDK's stock client manages a real appliance: every command of it whose method varve has, and
+//! SPDK's stock client manages a real appliance: all of its commands whose method varve has, and
 //! `save_config` into `load_config`.
 
 use std::collections::BTreeSet;
@@ -75,13 +75,13 @@ fn every_stock_command_that_varve_has_works() {
     let remove = ["nvmf_subsystem_remove_listener", "discovery", "-t", "TCP", "-a", "127.0.0.2", "-s", &port];
     stock.rpc(&socket, &remove);
     assert_eq!(added_port(&stock, &appliance), None);
-    // The appliance is past this phase.
+    // The appliance has already passed this phase.
     let refused = stock.run(&socket, &["framework_start_init"]);
     assert!(!refused.status.success(), "it has started");
     let words = String::from_utf8_lossy(&refused.stdout) + String::from_utf8_lossy(&refused.stderr);
     assert!(words.contains("it is started; leave the call out"), "{words}");
 
-    // Each method that both know was called.
+    // Each method that both have was called.
     let methods = json(&stock.rpc(&socket, &["rpc_get_methods"]));
     let methods = methods.as_array().expect("a list").iter().map(|name| name.as_str().expect("text"));
     let commands = commands_of(&stock);
@@ -117,7 +117,7 @@ fn a_saved_configuration_is_loaded_into_another_appliance() {
     std::fs::write(&file, &saved).expect("writable");
     stock.rpc(&second.rpc_socket(), &["load_config", "-j", file.to_str().expect("UTF-8")]);
     assert_eq!(added_port(&stock, &second), Some(port));
-    // What is saved there is what was loaded, beside its own first listener.
+    // The configuration saved there contains the loaded listeners, besides its own first listener.
     let again = json(&stock.rpc(&second.rpc_socket(), &["save_config"]));
     let listeners = |config: &Value| {
         let parts = config["subsystems"].as_array().expect("a list").clone();

@@ -1,4 +1,5 @@
-//! Cartridges that are damaged, cut short or away, under the real program: what was archived is never overwritten, and what can be read is served.
+//! Damaged, truncated or missing cartridges with the real program: archived data is never
+//! overwritten, and everything readable is served.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ struct Rig {
 }
 
 impl Rig {
-    /// Six rounds of 16 MiB, more than the primary has room for, with a synch each, on more than one cartridge of four.
+    /// Six rounds of 16 MiB, more than the primary can hold, with a synch each, on more than one of
+    /// four cartridges.
     fn start() -> Self {
         let library = tempfile::tempdir().expect("a folder");
         let spec = format!("tape:{},cartridges=4,size=32MiB", library.path().display());
@@ -39,7 +41,7 @@ impl Rig {
         objects.as_array().expect("a list").len()
     }
 
-    /// Whether a clone of each round can be made and read; names of the rounds that cannot.
+    /// Makes and reads a clone of each round; returns the rounds for which this fails.
     fn unreadable(&self) -> Vec<u64> {
         let readable = |round: &u64| {
             let (point, name) = (format!("synch:r{round}"), format!("then-{round}"));
@@ -56,7 +58,7 @@ impl Rig {
         (1..=ROUNDS).filter(|round| !readable(round)).collect()
     }
 
-    /// One more round is written, and gets into the archive.
+    /// Writes one more round and archives it.
     fn go_on(&self) {
         Host::connect(&self.appliance, "vol0").write_round(ROUNDS + 1);
         self.appliance.command(&["archive", "seal"]).expect("another cartridge takes it");
@@ -68,7 +70,8 @@ fn len(path: &Path) -> u64 {
     fs::metadata(path).expect("it is there").len()
 }
 
-/// The place of the length behind a block of data, about in the middle.
+/// The place of a length field after a block of data, a third of the way through the cartridge's
+/// large blocks.
 fn middle(bytes: &[u8]) -> usize {
     let mut places = Vec::new();
     let mut offset = 0;
@@ -94,7 +97,8 @@ fn a_damaged_cartridge_is_not_cut_off_and_another_one_is_written_to() {
     let path = rig.cartridge(1);
     let whole = fs::read(&path).expect("readable");
     let place = middle(&whole);
-    // A flipped bit in a length, a mark of the end, and a length before a block: each costs nothing, or the object that it hits.
+    // A flipped bit in a length, and an end mark in place of the length before a block: neither
+    // costs anything.
     for (what, at, bytes) in
         [("a bit", place, vec![whole[place] ^ 0x10]), ("a mark of the end", place + 4, vec![0xff; 4])]
     {
@@ -119,7 +123,7 @@ fn a_cartridge_that_lost_its_end_is_not_written_to_and_what_it_lost_is_named() {
     let short = len(&path) / 2;
     fs::File::options().write(true).open(&path).and_then(|file| file.set_len(short)).expect("cut");
     rig.appliance.restart().expect("it starts");
-    // What the primary still has of the lost is put again.
+    // The lost data that the primary still has is archived again.
     wait_for("lost is not expired", || rig.objects() == objects);
     let unreadable = rig.unreadable();
     assert!((1..ROUNDS as usize).contains(&unreadable.len()), "{unreadable:?}");
@@ -148,7 +152,7 @@ fn a_library_without_its_first_cartridge_serves_what_is_on_the_others() {
     assert_eq!(rig.unreadable(), [0; 0]);
 }
 
-/// The record of who owns the archive was put when the first cartridge was in use.
+/// The record of the archive's owner was written while the first cartridge was in use.
 #[test]
 fn who_owns_the_archive_is_known_without_the_cartridge_that_says_so_first() {
     let mut rig = Rig::start();
@@ -158,7 +162,7 @@ fn who_owns_the_archive_is_known_without_the_cartridge_that_says_so_first() {
     rig.appliance.restart().expect("it is the owner still");
     rig.appliance.stop().expect("it stops");
 
-    // Nothing beside the cartridges remembers anything.
+    // No file except the cartridges keeps any state.
     for entry in fs::read_dir(rig.library.path()).expect("a folder").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with("ledger-") || name.starts_with("at-hand-") {

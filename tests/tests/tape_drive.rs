@@ -1,4 +1,5 @@
-//! A real tape drive, as far as a guest's kernel can tell: the store on Linux's `st`, and a pool that lost its primary and has nothing but the tape.
+//! A tape drive that a guest's kernel takes for a real one: the store on Linux's `st`, and a pool
+//! that lost its primary and has only the tape.
 
 use std::path::Path;
 use std::time::Duration;
@@ -43,7 +44,7 @@ fn guest_drives_tapes_and_the_store_on_them_conforms() -> TestResult {
     drop(guest);
     drop(drives);
 
-    // What went through the kernel is an ordinary cartridge file.
+    // The data that went through the kernel is in an ordinary cartridge file.
     let library = EmulatedLibrary::new(folder.path(), LARGE.capacity_bytes, LARGE.early_warning_bytes);
     let cache = folder.path().join("stage");
     let options = TapeOptions { block_bytes: 256 << 10, ledger: cache.clone(), cache, cache_bytes: 32 << 20 };

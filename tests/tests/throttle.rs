@@ -1,4 +1,5 @@
-//! Back-pressure as a slope: hosts that write faster than the archivist archives come down to its rate before the primary is full, in simulated time.
+//! Gradual back-pressure, in simulated time: hosts that write faster than the archivist archives
+//! slow down to its rate before the primary is full.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -20,12 +21,12 @@ use varve_tests::sim::world::{SimClock, World, wait};
 
 const SEGMENT_BLOCKS: u64 = 256;
 const SLOTS: u64 = 24;
-/// A turn takes so long, and a host could write a block in each.
+/// The duration of a turn; a host could write one block in each.
 const TURN_NS: u64 = 20_000;
-/// How long the archivist takes for a block.
+/// The archivist's time for one block.
 const ARCHIVE_NS_PER_BLOCK: u64 = 100_000;
 
-/// An archivist that takes its time: replies to jobs come when the clock says so.
+/// A slow archivist: replies to jobs arrive at the times of the simulated clock.
 struct SlowArchive {
     inner: InlineArchive,
     clock: Rc<SimClock>,
@@ -102,7 +103,8 @@ fn pool(back_pressure: BackPressure) -> (World, Rc<Pool>, VolumeId) {
     (world, pool, volume.id)
 }
 
-/// Writes as fast as the pool takes it for so long; the commands taken, and the most segments that waited for the archive.
+/// Writes as fast as the pool accepts for `span_ns`; returns the number of accepted commands, and
+/// the maximum number of segments that waited for the archive.
 fn write_for(world: &World, pool: &Pool, volume: VolumeId, span_ns: u64) -> (u64, u64) {
     let sink = Sink::new();
     let data = [7; BLOCK_BYTES];
@@ -123,16 +125,16 @@ fn write_for(world: &World, pool: &Pool, volume: VolumeId, span_ns: u64) -> (u64
 #[test]
 fn hosts_come_down_to_the_archivists_rate_before_the_primary_is_full() {
     let (world, pool, volume) = pool(BackPressure::Throttle);
-    // Nobody waits while there is room.
+    // Nobody waits while there is space.
     let first_ns = SLOTS / 8 * SEGMENT_BLOCKS * TURN_NS;
     let (written, _) = write_for(&world, &pool, volume, first_ns);
     assert!(written > first_ns / TURN_NS * 9 / 10, "{written}");
     assert!(pool.archive_status().expect("an archive").throttled_ms_per_s < 1.0);
     // Long enough to fill the slots three times at the host's own rate.
     write_for(&world, &pool, volume, 3 * SLOTS * SEGMENT_BLOCKS * TURN_NS);
-    // Longer than the second over which the waiting is measured.
+    // Longer than the 1 s over which the waiting is measured.
     let span_ns = 60 * SEGMENT_BLOCKS * ARCHIVE_NS_PER_BLOCK;
-    // Record headers are archived as well, so it is the log that is looked at.
+    // Record headers are archived as well, so this measures the log.
     let before = pool.stats().head_lsn;
     let (_, backlog) = write_for(&world, &pool, volume, span_ns);
     let ratio = (pool.stats().head_lsn - before) as f64 / (span_ns / ARCHIVE_NS_PER_BLOCK) as f64;

@@ -13,7 +13,7 @@ use varve_tests::appliance::{Appliance, ApplianceConfig};
 
 const INTERVAL: [&str; 2] = ["--interval", "0.2"];
 
-/// A host that writes until it is told to stop.
+/// A host that writes until this is dropped.
 struct Load {
     stop: Arc<AtomicBool>,
     host: Option<JoinHandle<()>>,
@@ -73,7 +73,7 @@ fn a_histogram_counts_every_request_from_enable_to_disable() {
     assert_eq!(histogram(&appliance).count(), 81);
     let text = appliance.command(&["volume", "histogram", "vol0"]).expect("it is on");
     assert!(text.contains("Requests:  81") && text.contains("p99.999") && text.contains('#'), "{text}");
-    // Only one kind, from the beginning.
+    // Only one kind of request, counted from zero.
     appliance.command(&["volume", "histogram", "vol0", "--enable", "--only", "read"]).expect("it is enabled");
     queue.write(0, &[3; BLOCK_BYTES]).expect("written");
     queue.read(0, &mut data).expect("read");
@@ -100,7 +100,7 @@ fn top_shows_a_picture_of_an_appliance_at_work() {
     {
         assert!(text.contains(part), "{part}: {text}");
     }
-    // The output is no terminal: it is one picture without --once too.
+    // The output is not a terminal: it is one picture even without --once.
     let json = appliance.command(&[&["top", "--json"], &INTERVAL[..]].concat()).expect("it answers");
     drop(load);
     let figures: Value = serde_json::from_str(&json).expect("JSON");

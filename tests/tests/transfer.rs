@@ -1,5 +1,6 @@
-//! `varve volume import` and `varve volume export` with the real program: what goes in comes out, as it is
-//! and as it was, and what cannot be done is refused with a way out.
+//! `varve volume import` and `varve volume export` with the real program: imported data is exported
+//! unchanged, in its present state and at earlier points, and what cannot be done is refused with
+//! the remedy.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -26,7 +27,7 @@ impl Bed {
         self.folder.path().join(name)
     }
 
-    /// A file with these bytes at these places, and holes between.
+    /// A sparse file with these bytes at these offsets.
     fn file(&self, name: &str, len_bytes: u64, parts: &[(u64, &[u8])]) -> PathBuf {
         let path = self.path(name);
         let file = fs::File::create(&path).expect("made");
@@ -84,7 +85,7 @@ fn what_is_imported_is_exported_with_its_holes() {
 fn what_an_import_replaced_is_found_at_an_earlier_point() {
     let bed = Bed::start();
     let old = bed.file("old", 1 << 20, &[(0, &vec![1; 300_000]), (700_000, &vec![2; 100_000])]);
-    // Where this has a hole, the old bytes must not stay.
+    // Where this file has a hole, the old bytes must not stay.
     let new = bed.file("new", 1 << 20, &[(500_000, &[3; 4096])]);
     bed.run(&["volume", "import", "data", text(&old)]);
     bed.run(&["synch", "create", "--label", "before"]);
@@ -120,12 +121,12 @@ fn what_cannot_be_transferred_is_refused_with_a_way_out() {
     assert!(in_use.contains("in use") && in_use.contains("--force"), "{in_use}");
     bed.run(&["volume", "import", "vol0", text(&small), "--force"]);
     drop((queue, controller));
-    // One that takes no writes.
+    // A volume that accepts no writes.
     bed.run(&["synch", "create", "--label", "s"]);
     bed.run(&["restore", "clone", "vol0", "--at", "synch:s", "--name", "fixed", "--read-only"]);
     let read_only = bed.refused(&["volume", "import", "fixed", text(&small)]);
     assert!(read_only.contains("read-only"), "{read_only}");
-    // An appliance that listens nowhere.
+    // An appliance without a listener.
     let address = format!("127.0.0.1:{}", bed.appliance.port());
     bed.run(&["nvmf", "subsystem-remove-listener", &address]);
     let nowhere = bed.refused(&["volume", "import", "vol0", text(&small)]);

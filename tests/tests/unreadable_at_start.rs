@@ -1,5 +1,5 @@
-//! Blocks that the device cannot read, one at a time, at a start: the pool opens, says so, and refuses only what the
-//! block holds, or what its entries might have replaced.
+//! Unreadable device blocks, one at a time, at a start: the pool opens, reports them, and refuses
+//! only what the block holds or what its entries may have replaced.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ fn small_run(seed: u64, steps: u64, volatile_cache: bool) -> Run {
     run
 }
 
-/// A run that gives segments away.
+/// A run that recycles segments.
 fn endless_run(seed: u64, steps: u64) -> Run {
     let shape = Shape {
         device_blocks: 257 + 12 * 256,
@@ -43,7 +43,8 @@ fn endless_run(seed: u64, steps: u64) -> Run {
     run
 }
 
-/// After a clean stop: a data block costs itself; of everything else there is a second copy.
+/// After a clean stop: an unreadable data block costs only itself; everything else has a second
+/// copy.
 #[test]
 fn one_unreadable_block_after_a_clean_stop() {
     let stopped = small_run(11, 130, false).stop();
@@ -71,7 +72,8 @@ fn one_unreadable_block_after_a_clean_stop() {
     assert!(data > 300 && metadata > 12, "{data} data blocks, {metadata} others");
 }
 
-/// After a crash, also where no trailer stands for a record: nothing that was flushed is missing without a word.
+/// After a crash, also where no trailer covers a record: nothing flushed is missing without a
+/// report.
 #[test]
 fn one_unreadable_block_after_a_crash() {
     let mut lost_headers = 0;
@@ -87,7 +89,7 @@ fn one_unreadable_block_after_a_crash() {
             let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{device_block} {kind:?}: {error}"));
             let context = format!("seed {seed} {kind:?} at {device_block}: {:?}", problems(&pool));
             let found = pool.stats().head_lsn - 1;
-            // What lies behind the block is there; a loss is recorded at once, behind it.
+            // What is after the block exists; a loss is recorded at once, after it.
             assert!(found >= head, "lsn:{found} < lsn:{head}, {context}");
             if kind == (BlockKind::RecordHeader { events: true }) {
                 continue;
@@ -109,9 +111,9 @@ fn one_unreadable_block_after_a_crash() {
     assert!(lost_headers > 5, "{lost_headers}");
 }
 
-/// A trailer that a crash tore, and the header of the last record before it that cannot be read:
-/// where the segment ended is told by the next one, which stays. It used to be cut off, with all
-/// that was flushed in it.
+/// A trailer that a crash tore, and an unreadable header of the last record before it: the next
+/// segment records where this one ended, and the next segment is kept. It used to be cut off, with
+/// all flushed data in it.
 #[test]
 fn a_segment_whose_end_cannot_be_read_costs_no_later_one() {
     let mut tried = 0;
@@ -144,9 +146,9 @@ fn a_segment_whose_end_cannot_be_read_costs_no_later_one() {
     assert!(tried > 8, "{tried}");
 }
 
-/// A trailer that cannot be read, of a segment whose next one was released before its turn: a later
-/// header tells where it ended. The rest of the segment was taken for lost records, and whatever
-/// they may have replaced was refused.
+/// An unreadable trailer, in a segment whose next one was released early: a later header records
+/// where it ended. The rest of the segment was once taken for lost records, and whatever they may
+/// have replaced was refused.
 #[test]
 fn a_segment_ends_where_it_did_although_the_next_one_is_gone() {
     let (mut tried, mut lost_without) = (0, 0);
@@ -202,9 +204,9 @@ fn a_segment_ends_where_it_did_although_the_next_one_is_gone() {
     assert!(tried > 3 && lost_without > 3, "{tried}, {lost_without}");
 }
 
-/// A slot was given away to a segment of which a power cut kept some blocks, but not the header,
-/// and the trailer of the segment before cannot be read: that one is gone, and not damaged. What
-/// its overwritten records may have replaced was refused.
+/// A slot was reused for a segment of which a power cut kept some blocks but not the header, and
+/// the trailer of the previous segment in the slot cannot be read: that segment is gone, and not
+/// damaged. What its overwritten records may have replaced was once refused.
 #[test]
 fn a_segment_that_was_given_away_is_not_taken_for_a_damaged_one() {
     let mut tried = 0;
@@ -241,8 +243,8 @@ fn a_segment_that_was_given_away_is_not_taken_for_a_damaged_one() {
             let told = problems(&pool);
             assert!(pool.stats().head_lsn >= head, "{context}");
             let is_lost = told.iter().any(|problem| problem.contains(" are lost"));
-            // With a record of an older session the log went on without it: nobody knows then
-            // whether somebody needs the segment.
+            // With a record of an older session the log went on without it: then it is unknown
+            // whether the segment is needed.
             assert_eq!(is_lost, epoch == 0, "{context}: {told:?}");
             assert!(is_lost || stopped.compare(&pool, u64::MAX).is_empty(), "{context}");
             tried += 1;
@@ -251,8 +253,8 @@ fn a_segment_that_was_given_away_is_not_taken_for_a_damaged_one() {
     assert!(tried > 3, "{tried}");
 }
 
-/// The copy of the superblock that was at the end of a device before it grew may lie where a later
-/// segment has its trailer: nothing is wrong with that segment, and nobody is told so.
+/// The copy of the superblock at the old end of a device that grew may be where a later segment has
+/// its trailer: nothing is wrong with that segment, and nothing is reported.
 #[test]
 fn an_old_superblock_is_no_damaged_trailer() {
     let stopped = small_run(31, 60, false).abandon(Crash::Process);
@@ -268,7 +270,8 @@ fn an_old_superblock_is_no_damaged_trailer() {
     assert!(problems(&pool).is_empty(), "{:?}", problems(&pool));
 }
 
-/// A slot of which nothing can be read: it is never taken for a free one, and nothing older is given for what it held.
+/// A slot that is completely unreadable never counts as free, and no older data is returned for
+/// what it held.
 #[test]
 fn a_slot_that_cannot_be_read_is_not_free() {
     for seed in [3, 4] {
@@ -288,7 +291,7 @@ fn a_slot_that_cannot_be_read_is_not_free() {
         assert!(told.iter().any(|problem| problem.contains(" are lost")), "{told:?}");
         for volume in pool.volumes() {
             for block in 0..volume.size_bytes / BLOCK_BYTES as u64 {
-                // It may have been written in the slot that nobody can read.
+                // The block may have been written in the unreadable slot.
                 let read = run(&pool, volume.id, &Request::Read { block, len_blocks: 1 });
                 let is_zero = || read.data.iter().all(|data| data.iter().all(|&byte| byte == 0));
                 assert!(read.result.is_err() || is_zero(), "'{}', block {block}", volume.name);
@@ -305,9 +308,9 @@ fn a_slot_that_cannot_be_read_is_not_free() {
     }
 }
 
-/// Slots that read as zeroes, the newest among them: what is older comes back to life, also in
+/// Slots that read as zeroes, the newest among them: older blocks become live again, also in
 /// segments that must leave the working set before the next one is opened, while no segment is open
-/// that would take it. Writes go on all the same; they waited for ever.
+/// to take these blocks. Writes must continue; they once waited forever.
 #[test]
 fn writes_go_on_whatever_slots_are_lost() {
     let mut tried = 0;
@@ -346,8 +349,8 @@ fn writes_go_on_whatever_slots_are_lost() {
     assert!(tried > 20, "{tried}");
 }
 
-/// Both superblocks at the head are gone, one because of a bad sector and the other because of a
-/// crash, and the device has grown behind the one at the end: that one is looked for.
+/// Both superblocks at the head are lost, one by a bad sector and the other by a crash, and the
+/// device has grown past the one at the end: the pool searches for that one.
 #[test]
 fn the_last_superblock_is_found_on_a_device_that_has_grown() {
     let stopped = small_run(17, 60, false).stop();
@@ -365,7 +368,7 @@ fn the_last_superblock_is_found_on_a_device_that_has_grown() {
             "{context}: {told}"
         );
     }
-    // A device of somebody else, or one without anything, is not searched.
+    // A foreign device, or an empty one, is not searched.
     let disk = stopped.disk.fork();
     disk.grow(700);
     for block in [0, 1] {

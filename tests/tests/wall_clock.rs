@@ -1,4 +1,5 @@
-//! The real program while the time of day leaps: nothing goes that should not, what is written carries a time that is right once the clock is, and spans before now are what passed.
+//! The real program while the time of day jumps: nothing expires wrongly, what is written has a
+//! right time as soon as the clock is right, and spans before now are the time that really passed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,10 +11,10 @@ use varve_tests::appliance::{Appliance, ApplianceConfig, WallClock};
 const DAY_S: i64 = 86_400;
 const RULES: &str = "every-write 48h; synch 30d; every 1d keep 1y";
 const ROUNDS: u64 = 12;
-/// How far two times may be apart that are the same: the machine may be busy.
+/// The tolerance when two times must be equal: the machine may be busy.
 const SAME_NS: u64 = 5_000_000_000;
 
-/// An appliance with some history in its archive, much longer than the primary device, and the rules set.
+/// An appliance with rules set, whose archive has much more history than the primary device holds.
 fn with_history(clock: &WallClock, expire_seconds: &str) -> Appliance {
     let arguments = [
         "--pool-size",
@@ -40,7 +41,7 @@ fn with_history(clock: &WallClock, expire_seconds: &str) -> Appliance {
     appliance
 }
 
-/// Makes a synch; its time.
+/// Makes a synch; returns its time.
 fn synch(appliance: &Appliance, label: &str) -> u64 {
     let synch = appliance.rpc("synch_create", json!({"label": label})).expect("a synch");
     synch["time_ns"].as_u64().expect("a time")
@@ -56,14 +57,14 @@ fn segments(appliance: &Appliance) -> BTreeSet<u64> {
         .collect()
 }
 
-/// What the operator is told of the clock.
+/// The problem of the clock that the operator sees.
 fn clock_problem(appliance: &Appliance) -> Option<String> {
     let pools = appliance.rpc("pool_list", Value::Null).expect("it answers");
     let problems = pools[0]["problems"].as_array().expect("a list");
     problems.iter().filter_map(Value::as_str).find(|text| text.contains("clocks disagree")).map(str::to_owned)
 }
 
-/// Whether two seconds ago is the state before the last two seconds, by the monotonic clock.
+/// Checks that "two seconds ago" is the state before the last two seconds, by the monotonic clock.
 fn check_spans(appliance: &Appliance, label: &str) {
     synch(appliance, label);
     std::thread::sleep(Duration::from_secs(4));
@@ -132,7 +133,7 @@ fn a_clock_that_is_set_back_gives_the_right_past_or_none() {
     assert!(synch(&appliance, "behind").abs_diff(right_ns) < 60 * SAME_NS, "records do not go back");
     assert!(clock_problem(&appliance).expect("it is told").contains("24.0 hours behind"));
 
-    // How long it was off nobody knows now.
+    // Now it is unknown how long the clock was off.
     appliance.stop().expect("it stops cleanly");
     appliance.restart().expect("it starts again");
     let refused = appliance.command(&["restore", "resolve", "time:-1h"]).expect_err("it is not known");

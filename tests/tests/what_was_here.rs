@@ -1,4 +1,5 @@
-//! What was there and is gone: a start begins something new only where nothing was, or when it is asked to, whatever is missing and wherever a creation or a recovery was cut short.
+//! Missing pools and archives: a start makes a new one only where there was none, or on request,
+//! whatever is missing and wherever a creation or a recovery was interrupted.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -16,7 +17,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path of text")
 }
 
-/// An appliance that has archived something, stopped.
+/// A stopped appliance that has archived something.
 fn stopped(more: &[&str]) -> Appliance {
     let arguments: Vec<&str> = SERVE.iter().chain(more).copied().collect();
     let mut appliance = Appliance::start(&ApplianceConfig::with_arguments(&arguments)).expect("it starts");
@@ -57,7 +58,7 @@ fn a_pool_that_is_gone_or_blank_is_not_begun_anew() {
         ("its first MiB zeroed", zeroed(1 << 20)),
     ];
     for (case, content) in cases {
-        // Each piece of evidence is enough by itself.
+        // Each piece of evidence is sufficient by itself.
         for hidden in [None, Some("pool.varve.id"), Some("archive-catalog.redb")] {
             fs::remove_file(&pool).expect("the file");
             if let Some(content) = &content {
@@ -67,7 +68,7 @@ fn a_pool_that_is_gone_or_blank_is_not_begun_anew() {
             if let Some((path, _)) = &kept {
                 fs::remove_file(path).expect("there");
             }
-            // One whose end holds a copy of its superblock may simply open.
+            // A file whose end has a copy of the superblock may simply open.
             if case == "its first MiB zeroed" && appliance.restart().is_ok() {
                 let volumes = appliance.command(&["volume", "list"]).expect("a list");
                 assert!(volumes.contains("vol0"), "{volumes}");
@@ -85,7 +86,8 @@ fn a_pool_that_is_gone_or_blank_is_not_begun_anew() {
                 fs::write(path, bytes).expect("written");
             }
             fs::write(&pool, &good).expect("put back");
-            // What opened in between has claimed the archive: it is put back too.
+            // A pool that opened in between has claimed the archive, so the archive is restored
+            // too.
             fs::remove_dir_all(&objects).expect("removed");
             copy_folder(&kept_objects.path().join("objects"), &objects);
         }
@@ -93,7 +95,7 @@ fn a_pool_that_is_gone_or_blank_is_not_begun_anew() {
     appliance.restart().expect("the good copy opens");
     let before = pool_uuid(&appliance);
     appliance.stop().expect("it stops");
-    // It is asked for; a pool that is there is never begun anew.
+    // `--new-pool` makes a new pool only where there is none.
     let mut asked = Appliance::start(&ApplianceConfig::with_arguments(
         &SERVE.iter().chain(&["--new-pool"]).copied().collect::<Vec<_>>(),
     ))
@@ -133,11 +135,11 @@ fn an_archive_that_is_gone_is_not_begun_anew() {
         assert!(status.contains("--new-archive") && status.contains("mount"), "{status}");
         appliance.stop().expect("it stops");
         check_nothing_made();
-        // It was somewhere else.
+        // The pool's archive was in another place.
         let refused = refusal(&serve(&folder, &["--archive", text(&store.path().join("elsewhere"))]));
         assert!(refused.contains("--new-archive") && refused.contains("elsewhere"), "{refused}");
         assert!(!store.path().join("elsewhere").exists(), "nothing was made");
-        // Nobody knows.
+        // Nothing records where it was.
         let known = fs::read(&id).expect("there");
         fs::remove_file(&id).expect("there");
         let refused = refusal(&serve(&folder, &["--archive", text(&place)]));
@@ -150,7 +152,7 @@ fn an_archive_that_is_gone_is_not_begun_anew() {
     drop(other);
     let refused = refusal(&serve(&folder, &["--archive", text(&store.path().join("other"))]));
     assert!(refused.contains("--new-archive"), "{refused}");
-    // Where it is now.
+    // The place where it is now.
     fs::remove_dir(&place).and_then(|()| fs::rename(&away, &place)).expect("mounted again");
     appliance.restart().expect("it is back");
     assert!(appliance.command(&["archive", "status"]).is_ok());
@@ -179,7 +181,8 @@ fn begin(arguments: &[&str]) -> Child {
     command.spawn().expect("it starts")
 }
 
-/// Kills a creation after ever longer spans; whatever it leaves, the next start serves a pool with its volume.
+/// Kills a creation after increasing delays; whatever it leaves, the next start serves a pool with
+/// its volume.
 #[test]
 fn a_creation_that_is_killed_is_begun_anew_by_itself() {
     let (mut before, mut after) = (0, 0);
@@ -200,7 +203,7 @@ fn a_creation_that_is_killed_is_begun_anew_by_itself() {
     assert!(before > 3 && after > 3, "{before} kills before the pool was complete, {after} after");
 }
 
-/// Starts, and waits until its volume is listed; stops it by SIGTERM.
+/// Starts the program, waits until its volume is listed, and stops it by SIGTERM.
 fn check_serves(arguments: &[&str], folder: &Path, case: &str) {
     let mut child = begin(arguments);
     let socket = folder.join("rpc.sock");
@@ -223,7 +226,8 @@ fn terminate(child: &Child) {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
 }
 
-/// Signals during a start end it at once with status 0; a recovery that is cut short leaves nothing that is taken for a pool, and can be run again.
+/// Signals during a start end it at once with status 0. An interrupted recovery leaves nothing that
+/// counts as a pool, and can be run again.
 #[test]
 fn starts_and_recoveries_can_be_stopped_at_any_time() {
     let appliance = stopped(&[]);
@@ -245,7 +249,7 @@ fn starts_and_recoveries_can_be_stopped_at_any_time() {
         let pool = dir.join("pool.varve");
         if !pool.exists() {
             assert!(!status.success());
-            // A kill may be too early for the program to take its signals.
+            // A kill or an early signal may come before the program handles signals.
             assert!(is_killed || status.code() == Some(143) || status.code().is_none(), "{status}");
             let refused = serve(&dir, &["--archive", text(&archive)]);
             assert!(!refused.status.success() && !pool.exists(), "step {step}: nothing new is begun");
@@ -255,7 +259,7 @@ fn starts_and_recoveries_can_be_stopped_at_any_time() {
         assert!(pool.exists() && dir.join("pool.varve.id").exists(), "step {step}");
         assert!(!PathBuf::from(format!("{}.recovering", pool.display())).exists());
     }
-    // The recoveries have taken the archive over: another pool.
+    // The recoveries have taken over the archive, so this needs another pool.
     let appliance = stopped(&[]);
     for step in 0..12_u64 {
         let folder = appliance.pool_folder();

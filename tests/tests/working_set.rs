@@ -1,4 +1,5 @@
-//! The working set's length and the count of slots, changed while the pool is used (R12, R13, R30).
+//! The working set's length and the number of slots, changed while the pool is used (R12, R13,
+//! R30).
 
 use std::cell::Cell;
 use std::future::Future;
@@ -23,7 +24,7 @@ fn shape(slots: u64, volume_blocks: u64) -> Shape {
     Shape { device_blocks: 257 + slots * 256, segment_blocks: 256, volatile_cache: true, volume_blocks }
 }
 
-/// Writes a few blocks again and again until the log is so many segments long.
+/// Writes a few blocks repeatedly until the log has this many segments.
 fn fill(run: &mut Run, segments: u64) {
     while run.pool.stats().head_lsn < segments * 256 {
         run.step_hot_write();
@@ -31,7 +32,7 @@ fn fill(run: &mut Run, segments: u64) {
     }
 }
 
-/// Turns the pool, without any command of a host, until something is so or the disk has died.
+/// Turns the pool, without any command of a host, until a condition holds or the disk has died.
 fn turn_until(run: &Run, mut is_so: impl FnMut(&PoolInfo) -> bool) {
     for _ in 0..100_000 {
         if run.disk.is_dead() || is_so(&run.pool.info()) {
@@ -43,7 +44,8 @@ fn turn_until(run: &Run, mut is_so: impl FnMut(&PoolInfo) -> bool) {
     panic!("it does not come about: {:?} {:?}", run.pool.info(), run.pool.segments());
 }
 
-/// Runs an operation of the pool, and then the pool, until the operation has ended and `is_so`, or the disk has died. Whether it has ended well.
+/// Runs an operation of the pool, and then the pool, until the operation has ended and `is_so`
+/// holds, or the disk has died. Returns whether the operation has ended successfully.
 fn run_until(
     run: &Run,
     operation: impl Future<Output = Result<PoolInfo, VolumeError>>,
@@ -64,7 +66,8 @@ fn run_until(
     ended.get()
 }
 
-/// Both superblocks are whole and come to tell the shape that the pool has; a change that has just come into force is still on its way to them.
+/// Checks that both superblocks are valid and reach the pool's shape; a change that has just taken
+/// effect may not be written yet.
 fn check_superblocks(run: &Run) {
     let copies = || {
         [0, 1].map(|block| {
@@ -86,8 +89,9 @@ fn check_superblocks(run: &Run) {
     }
 }
 
-/// Lengths change under load, with restarts and crashes between; then points of the whole history are rebuilt, each from no more segments than the length that was in
-/// force there allows, and each is what the model says.
+/// The length changes under load, with restarts and crashes in between. Then points of the whole
+/// history are rebuilt, each from no more segments than the length in force there allows, and each
+/// equals the model.
 #[test]
 fn points_are_exact_across_changes_within_the_bound_in_force() {
     let mut points = 0;
@@ -118,7 +122,8 @@ fn points_are_exact_across_changes_within_the_bound_in_force() {
     println!("{points} points equal the model");
 }
 
-/// While the working set becomes shorter, hosts' writes go on and none is refused; the capacity is the shorter one's at once.
+/// While the working set becomes shorter, hosts' writes continue and none is refused; the smaller
+/// capacity applies at once.
 #[test]
 fn a_pool_drains_under_load() {
     let mut run = Run::with_options(7, shape(24, 700), DISCARD);
@@ -147,7 +152,8 @@ fn a_pool_drains_under_load() {
     check_superblocks(&run);
 }
 
-/// Without any command the pool drains by itself; a crash on the way does not end the way, and the present length does.
+/// The pool drains without any command. A crash in between does not end this; a request for the
+/// present length does.
 #[test]
 fn a_pool_drains_by_itself_also_after_a_crash() {
     let mut run = Run::with_options(8, shape(24, 700), DISCARD);
@@ -176,18 +182,18 @@ fn a_pool_drains_by_itself_also_after_a_crash() {
     check_superblocks(&run);
 }
 
-/// What each of the enumerated power cuts begins with and is to change.
+/// The initial state and the change of each of the enumerated power cuts.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     /// The length before; the pool is made with six.
     from: u64,
-    /// The length to be.
+    /// The new length.
     to: u64,
-    /// Slots by which the disk grows, to be used.
+    /// The slots that the disk gains, and that are to be used.
     slots: u64,
 }
 
-/// One change, cut off after so many device writes. How many it has in all, and how it ended.
+/// Makes one change, cut off after this many device writes. Returns how many writes there were.
 fn cut(case: Case, writes: Option<u64>, crash: Crash) -> u64 {
     let mut run = Run::with_options(21, shape(10, 150), DISCARD);
     run.write_all();
@@ -211,7 +217,7 @@ fn cut(case: Case, writes: Option<u64>, crash: Crash) -> u64 {
     } else {
         run_until(&run, pool.set_working_set(case.to), |info| info.working_set_segments == case.to)
     };
-    // What is under way is written, if the disk lives.
+    // Pending writes are completed if the disk lives.
     for _ in 0..100 {
         run.pool.poll();
     }
@@ -236,7 +242,8 @@ fn cut(case: Case, writes: Option<u64>, crash: Crash) -> u64 {
     count
 }
 
-/// Power cuts and crashes at every device write of every kind of change: the pool has the one shape or the other, loses nothing, and an answer is not taken back.
+/// Power cuts and crashes at every device write of every kind of change: the pool has the old or
+/// the new shape, loses nothing, and an answer stays valid.
 #[test]
 fn a_crash_at_any_write_leaves_one_shape_or_the_other() {
     let longer = Case { from: 3, to: 6, slots: 0 };
@@ -255,7 +262,7 @@ fn a_crash_at_any_write_leaves_one_shape_or_the_other() {
     println!("{cuts} cuts");
 }
 
-/// A disk that has become larger gives more slots, which the working set may then use; what they hold survives.
+/// A larger disk provides more slots, which the working set may then use; what they hold survives.
 #[test]
 fn new_slots_are_used() {
     let mut run = Run::with_archive(9, shape(8, 40), Arc::new(MemoryStore::default()));
@@ -282,7 +289,7 @@ fn new_slots_are_used() {
     check_superblocks(&run);
 }
 
-/// What cannot be is refused in words that tell what can, and nothing is changed.
+/// An impossible request is refused with what is possible, and nothing is changed.
 #[test]
 fn what_cannot_be_is_refused() {
     let mut run = Run::with_options(3, shape(16, 900), DISCARD);
@@ -306,7 +313,7 @@ fn what_cannot_be_is_refused() {
     run.restart();
     assert_eq!(run.pool.stats().capacity_blocks, refused);
 
-    // A pool that gives no segment away has nothing to drain.
+    // A pool that recycles no segment has nothing to drain.
     let mut run = Run::with_options(4, shape(12, 40), PoolOptions::default());
     fill(&mut run, 4);
     let error = ask(&run, 2).expect_err("its log is longer");
@@ -317,7 +324,7 @@ fn what_cannot_be_is_refused() {
     assert_eq!(run.pool.info().working_set_segments, 6);
 }
 
-/// The shapes that both superblocks tell.
+/// The shapes in both superblocks.
 fn shapes(disk: &SimDisk) -> [(u64, u64); 2] {
     [0, 1].map(|block| {
         let copy = Superblock::decode(&disk.block(block).expect("it was written"));
@@ -326,7 +333,8 @@ fn shapes(disk: &SimDisk) -> [(u64, u64); 2] {
     })
 }
 
-/// A superblock that is torn is written again by the next start, whichever of the two it is; that says so, and the one after it finds nothing. Then either may be damaged again.
+/// The next start rewrites a torn superblock, whichever of the two it is, and reports it; the start
+/// after that finds nothing. Then either copy may be damaged again.
 #[test]
 fn a_torn_superblock_is_written_again() {
     for copy in [0, 1] {
@@ -359,14 +367,15 @@ fn a_torn_superblock_is_written_again() {
     }
 }
 
-/// A working set that has been drained while the pool is being stopped comes into force with the next start: a stop ends with nothing on its way to the device. It used to leave a superblock torn.
+/// If the working set finishes draining while the pool stops, the change takes effect at the next
+/// start: a stop ends with no pending write to the device. It used to leave a torn superblock.
 #[test]
 fn a_stop_leaves_no_change_under_way() {
     for turns in 0..60 {
         let mut run = Run::with_options(70 + turns, shape(12, 100), DISCARD);
         fill(&mut run, 9);
         begin(&run.pool, Rc::clone(&run.pool).set_working_set(3), turns, || {});
-        // It finds nothing wrong.
+        // The restart finds no error.
         run.restart();
         turn_until(&run, |info| info.working_set_target_segments.is_none());
         check_superblocks(&run);

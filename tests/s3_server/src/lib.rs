@@ -1,8 +1,10 @@
-//! A whole S3 server for tests, in the process of the test: s3s with its file system back end, which checks signatures and conditions.
+//! A complete S3 server for tests, in the test's process: s3s with its file system back end, which
+//! checks signatures and conditions.
 //!
-//! A [`Proxy`] before it loses answers, makes them up, and does to lists what some services do.
+//! A [`Proxy`] in front of it loses answers, makes them up, and changes lists as some services do.
 //!
-//! It has one bucket, [`BUCKET`], and one key pair; it listens on a free port of the loopback and ends with its drop, with all that it holds.
+//! The server has one bucket, [`BUCKET`], and one key pair. It listens on a free port of the
+//! loopback; its drop ends it and removes everything that it holds.
 
 mod proxy;
 
@@ -16,14 +18,14 @@ use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use tokio::runtime::Runtime;
 
-/// The bucket that is there.
+/// The bucket that exists.
 pub const BUCKET: &str = "archive";
-/// The access key that is let in.
+/// The access key that is accepted.
 pub const ACCESS_KEY: &str = "AccessKeyOfTests";
 /// Its secret.
 pub const SECRET_KEY: &str = "SecretKeyOfTests";
 
-/// A server that runs. Ends with its drop: the runtime first, then the files.
+/// A running server. Its drop ends it: the runtime first, then the files.
 #[derive(Debug)]
 pub struct S3Server {
     runtime: Option<Runtime>,
@@ -35,7 +37,7 @@ impl S3Server {
     /// Starts a server with an empty bucket.
     ///
     /// # Panics
-    /// When there is no room for it, or no port.
+    /// When it has no space or no port.
     pub fn start() -> Self {
         let root = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(root.path().join(BUCKET)).expect("a bucket");
@@ -52,7 +54,7 @@ impl S3Server {
                 let service = service.clone();
                 tokio::spawn(async move {
                     let builder = auto::Builder::new(TokioExecutor::new());
-                    // A client that goes away is not the server's failure.
+                    // A client that disconnects is not the server's failure.
                     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
                 });
             }
@@ -60,12 +62,13 @@ impl S3Server {
         S3Server { runtime: Some(runtime), url, root }
     }
 
-    /// Where it listens: `http://127.0.0.1:PORT`.
+    /// The address that it listens on: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// What it keeps: a folder for the bucket, and files of its own beside it.
+    /// The folder that it stores its data in: one folder for the bucket, and files of its own next
+    /// to it.
     pub fn root(&self) -> &Path {
         self.root.path()
     }

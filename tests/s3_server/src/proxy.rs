@@ -1,9 +1,10 @@
-//! What stands between an appliance and its object store: a proxy that loses answers, makes others up, and says what it has seen.
+//! A proxy between an appliance and its object store: it loses answers, makes others up, and
+//! records the requests.
 //!
-//! Requests go through as they are, so that their signatures hold; each has a connection of its own
-//! to the server, which ends with the answer. A rule names the requests that it is for by the begin
-//! of `METHOD TARGET`, and by what stands in their headers or does not; the first one that fits and
-//! is not used up does.
+//! Requests pass through unchanged, so that their signatures stay valid. Each has its own
+//! connection to the server, which ends with the answer. A rule selects its requests by the start
+//! of `METHOD TARGET`, and by a text that their headers contain or do not contain. The first rule
+//! that matches and is not used up applies.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,19 +14,22 @@ use std::thread::JoinHandle;
 /// What happens to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// None: it goes through, and the rules behind this one are for those that follow.
+    /// None: the request passes through. It uses up this rule, so that later rules apply to later
+    /// requests.
     None,
-    /// It does not reach the server; the answer has this status and this body.
+    /// The request does not reach the server; the answer has this status and this body.
     Answer(u16, String),
-    /// It is done, and the connection is cut without an answer.
+    /// The server executes the request, and the connection is cut without an answer.
     LoseAnswer,
-    /// It is done, and the answer has this status and this body instead.
+    /// The server executes the request, and the answer has this status and this body instead.
     DoneBut(u16, String),
-    /// A list comes with so many empty pages before its own one, each of which says that more follow.
+    /// The list starts with this many empty pages before its real one; each of them reports that
+    /// more follow.
     EmptyPages(usize),
 }
 
-/// A page of a list that says that more follow: its `<Contents>`, and the token for the next one.
+/// A page of a list that reports that more follow: its `<Contents>`, and the token for the next
+/// one.
 pub fn truncated_page(contents: &str, token: Option<&str>) -> String {
     let token = token.map(|token| format!("<NextContinuationToken>{token}</NextContinuationToken>"));
     format!(
@@ -34,16 +38,16 @@ pub fn truncated_page(contents: &str, token: Option<&str>) -> String {
     )
 }
 
-/// What a rule asks of a request's headers.
+/// What a rule requires of a request's headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Header {
-    /// This text stands somewhere in them.
+    /// They contain this text.
     With(String),
-    /// It does not.
+    /// They do not contain it.
     Without(String),
 }
 
-/// The answer of a service that refuses, with a code.
+/// The body of an error answer, with a code.
 pub fn error(code: &str) -> String {
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>injected</Message></Error>"
@@ -73,7 +77,7 @@ impl Rule {
 struct State {
     rules: Vec<Rule>,
     requests: Vec<String>,
-    // A list's own page, and how many empty ones come before it.
+    // A list's real page, and how many empty pages come before it.
     held: Option<(usize, Vec<u8>)>,
     streams: Vec<TcpStream>,
     stopped: bool,
@@ -92,7 +96,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Proxy {
-    /// Starts one before the server at `url`, which is `http://HOST:PORT`.
+    /// Starts a proxy in front of the server at `url`, which is `http://HOST:PORT`.
     ///
     /// # Panics
     /// When there is no port.
@@ -113,28 +117,28 @@ impl Proxy {
                     state.streams.extend(stream.try_clone());
                 }
                 let (shared, server) = (Arc::clone(&shared), server.clone());
-                // A client that goes away is not the proxy's failure.
+                // A client that disconnects is not the proxy's failure.
                 connections.push(std::thread::spawn(move || drop(serve(&stream, &server, &shared))));
             }
             for connection in connections {
-                // What went wrong there the test sees by its answers.
+                // The test sees a failure of the connection in the answers that it gets.
                 let _ = connection.join();
             }
         });
         Proxy { address, state, thread: Some(thread) }
     }
 
-    /// Where it listens: `http://127.0.0.1:PORT`.
+    /// The address that it listens on: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The next `times` requests whose `METHOD TARGET` begins with `request` meet a fault.
+    /// Injects a fault into the next `times` requests whose `METHOD TARGET` begins with `request`.
     pub fn inject(&self, request: &str, fault: Fault, times: usize) {
         self.add(request, None, fault, times);
     }
 
-    /// The same, of those whose headers are so.
+    /// The same, only for requests whose headers match.
     pub fn inject_when(&self, request: &str, header: Header, fault: Fault, times: usize) {
         self.add(request, Some(header), fault, times);
     }
@@ -143,7 +147,7 @@ impl Proxy {
         lock(&self.state).rules.push(Rule { begin: request.to_owned(), header, fault, times });
     }
 
-    /// Takes all rules away.
+    /// Removes all rules.
     pub fn heal(&self) {
         lock(&self.state).rules.clear();
     }
@@ -164,7 +168,7 @@ impl Drop for Proxy {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }
-        // Wakes the listener up.
+        // Wakes up the listener.
         drop(TcpStream::connect(self.address));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -172,7 +176,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Answers the requests of one connection, the last of which ends it.
+/// Answers one request of a connection, then ends the connection.
 fn serve(stream: &TcpStream, server: &str, shared: &Mutex<State>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
@@ -189,7 +193,7 @@ fn serve(stream: &TcpStream, server: &str, shared: &Mutex<State>) -> std::io::Re
         }
         let is_end = line.trim().is_empty();
         if is_end {
-            // The server ends the connection, and with it the answer.
+            // Makes the server end the connection after its answer.
             head.push_str("connection: close\r\n");
         }
         head.push_str(&line);
@@ -248,7 +252,7 @@ fn made_up(status: u16, body: &str) -> Vec<u8> {
     format!("{head}content-length: {len}\r\nconnection: close\r\n\r\n{body}").into_bytes()
 }
 
-/// An empty page of a list, or the page that was held back.
+/// An empty page of a list, or the real page that was held back.
 fn next_page(shared: &Mutex<State>) -> Vec<u8> {
     let mut state = lock(shared);
     match state.held.take() {

@@ -1,4 +1,5 @@
-//! The time of day of a program under test, moved while it runs. The library that does it is built like the program, and preloaded.
+//! The time of day of a program under test, which a test changes while the program runs. The
+//! preloaded library that does this is built like the program.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -9,7 +10,7 @@ use tempfile::TempDir;
 use super::ApplianceError;
 use super::program::clock_shim;
 
-/// The time of day that an appliance sees.
+/// The time of day that an appliance reads.
 #[derive(Debug)]
 pub struct WallClock {
     environment: Vec<(String, String)>,
@@ -19,10 +20,10 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// The system's, until it is moved.
+    /// Starts with the system's time, until the test changes it.
     ///
     /// # Errors
-    /// The library cannot be built, or its file not be made.
+    /// The library cannot be built, or its file cannot be made.
     pub fn new() -> Result<Self, ApplianceError> {
         let shim = clock_shim()?;
         let folder =
@@ -37,12 +38,12 @@ impl WallClock {
         Ok(WallClock { environment, offset, offset_s: 0, _folder: folder })
     }
 
-    /// What the program must find in its environment.
+    /// The variables that the program needs in its environment.
     pub fn environment(&self) -> Vec<(String, String)> {
         self.environment.clone()
     }
 
-    /// Sets how many seconds it is ahead of the system's, from now on.
+    /// Sets how many seconds the clock is ahead of the system's, from now on.
     ///
     /// # Panics
     /// When the file cannot be written.
@@ -52,7 +53,7 @@ impl WallClock {
         self.offset_s = seconds;
     }
 
-    /// What it shows now, ns since the Unix epoch.
+    /// The clock's time now, in ns since the Unix epoch.
     pub fn now_ns(&self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         (now.as_nanos() as u64).saturating_add_signed(self.offset_s * 1_000_000_000)

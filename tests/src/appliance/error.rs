@@ -8,17 +8,18 @@ use crate::faults::FaultsError;
 
 /// Why an appliance did not start, answer or stop.
 ///
-/// `Debug` is the same text as `Display`: a test that returns this error prints what the appliance said.
+/// `Debug` prints the same text as `Display`, so a test that returns this error prints the
+/// appliance's output.
 #[derive(thiserror::Error)]
 pub enum ApplianceError {
     /// The host's operating system refused something.
     #[error("{doing} {path}: {source}", path = path.display())]
     Host {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// To which file.
+        /// The file.
         path: PathBuf,
-        /// The answer.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The program cannot be built.
@@ -28,23 +29,23 @@ pub enum ApplianceError {
         command: String,
         /// How it ended.
         status: String,
-        /// What it wrote.
+        /// Its output.
         output: String,
     },
-    /// The program has ended by itself, or not well.
+    /// The program ended by itself, or with a failure.
     #[error("varve ended ({status}): {output}")]
     Ended {
         /// How it ended.
         status: String,
-        /// What it wrote.
+        /// Its output.
         output: String,
     },
-    /// It did not say in time that hosts can connect.
+    /// It did not report in time that hosts can connect.
     #[error("varve did not start within {after:?}: {output}")]
     StartTimedOut {
         /// The limit.
         after: Duration,
-        /// What it wrote.
+        /// Its output.
         output: String,
     },
     /// It did not end in time after SIGTERM.
@@ -52,19 +53,19 @@ pub enum ApplianceError {
     StopTimedOut {
         /// The limit.
         after: Duration,
-        /// What it wrote.
+        /// Its output.
         output: String,
     },
-    /// It started and did not say where hosts connect.
+    /// It started but did not print the address that hosts connect to.
     #[error("varve names no address to connect to: {output}")]
     NoAddress {
-        /// What it wrote.
+        /// Its output.
         output: String,
     },
-    /// Parameters of a call that are no JSON object.
+    /// The parameters of a call are not a JSON object.
     #[error("the parameters of a call are an object, not {params}")]
     Parameters {
-        /// What was given.
+        /// The parameters.
         params: String,
     },
     /// A call failed.
@@ -80,7 +81,7 @@ pub enum ApplianceError {
         command: String,
         /// How it ended.
         status: String,
-        /// What it wrote.
+        /// Its output.
         output: String,
     },
 }
@@ -92,7 +93,7 @@ impl std::fmt::Debug for ApplianceError {
 }
 
 impl ApplianceError {
-    /// An adapter for `map_err`: the operating system's error with what was being done to which file.
+    /// An adapter for `map_err`: adds the operation and the file to the operating system's error.
     pub(super) fn host(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Host { doing, path, source }

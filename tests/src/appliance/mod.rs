@@ -1,4 +1,5 @@
-//! The real `varve` program as a child process of a test: started, asked, killed, started again.
+//! The real `varve` program as a child process of a test: starts it, calls it, kills it, starts it
+//! again.
 //!
 //! ```no_run
 //! use serde_json::json;
@@ -14,10 +15,11 @@
 //! # }
 //! ```
 //!
-//! Each appliance has a temporary directory of its own and listens on 127.0.0.1, on a port that the system chooses at the first start.
-//! It ends with its [`Appliance`], and never outlives the test: the kernel kills it when the test's process dies, however it dies.
+//! Each appliance has its own temporary directory and listens on 127.0.0.1, on a port that the
+//! system chooses at the first start. It ends with its [`Appliance`] and never outlives the test:
+//! the kernel kills it when the test's process ends for any reason.
 //!
-//! The program is the optimised one, as users run it: see [`program()`].
+//! The program is the optimised build, as users run it: see [`program()`].
 
 mod clock;
 mod error;
@@ -38,16 +40,17 @@ use varve::cli::Client;
 
 use crate::faults::Faults;
 
-/// How long a start may take: on a machine where four interpreted processors compete for two real ones.
+/// The time limit of a start, for a machine where four interpreted processors compete for two real
+/// ones.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
-/// How long a stop by SIGTERM may take.
+/// The time limit of a stop by SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a JSON-RPC call may take.
+/// The time limit of a JSON-RPC call.
 const CALL_LIMIT: Duration = Duration::from_mins(1);
 
-/// The last line that `varve serve` prints once hosts can connect begins with this.
+/// The start of the last line that `varve serve` prints when hosts can connect.
 const READY_LINE: &str = "Ctrl-C stops it";
 
 /// How an appliance is started.
@@ -55,9 +58,9 @@ const READY_LINE: &str = "Ctrl-C stops it";
 pub struct ApplianceConfig {
     /// More arguments of `varve serve` (`--volume-size`, `512MiB`).
     pub arguments: Vec<String>,
-    /// Variables that it finds in its environment, beside those of the test: names and values.
+    /// More variables for its environment, besides the test's own: names and values.
     pub environment: Vec<(String, String)>,
-    /// Faults that its file system calls meet; it has no `io_uring` then.
+    /// Faults to inject into its file system calls; it then has no `io_uring`.
     pub faults: Option<Faults>,
 }
 
@@ -77,9 +80,9 @@ pub struct Appliance {
     environment: Vec<(String, String)>,
     faults: Option<Faults>,
     folder: TempDir,
-    /// Where the pool is, when that is not in `folder`.
+    /// The pool's directory, when it is not in `folder`.
     pool: Option<PathBuf>,
-    /// 0 until the first start has told.
+    /// 0 until the first start has printed it.
     port: u16,
     process: Option<Process>,
     starts: u32,
@@ -89,12 +92,13 @@ impl Appliance {
     /// Starts an appliance with a new pool and waits until hosts can connect.
     ///
     /// # Errors
-    /// The program cannot be built or started, or does not say within a minute that hosts can connect; the error holds what it said.
+    /// The program cannot be built or started, or does not report within a minute that hosts can
+    /// connect; the error holds its output.
     pub fn start(config: &ApplianceConfig) -> Result<Self, ApplianceError> {
         Self::start_with(config, None)
     }
 
-    /// The same, with the pool in a directory that stays when this is dropped.
+    /// The same, with the pool in a directory that is kept when this is dropped.
     ///
     /// # Errors
     /// As [`Appliance::start`].
@@ -116,7 +120,8 @@ impl Appliance {
         Ok(appliance)
     }
 
-    /// Starts the program on the same directory and port; one that still runs is killed first. How long it took until hosts could connect.
+    /// Starts the program with the same directory and port; a process that still runs is killed
+    /// first. Returns the time until hosts could connect.
     ///
     /// # Errors
     /// As [`Appliance::start`].
@@ -138,7 +143,7 @@ impl Appliance {
         )?;
         let process = self.process.insert(started);
         loop {
-            // Read after the status, so that the last words of a process that has ended are there.
+            // Read after the status, so that it has the last output of a process that has ended.
             let ended = process.status();
             let output = std::fs::read_to_string(&said).unwrap_or_default();
             if output.lines().any(|line| line.starts_with(READY_LINE)) {
@@ -158,17 +163,18 @@ impl Appliance {
         }
     }
 
-    /// Kills the process at once, as a crash would, and waits until it is gone.
+    /// Kills the process at once, as a crash would, and waits until it has ended.
     pub fn kill_9(&mut self) {
         if let Some(process) = self.process.take() {
             process.kill();
         }
     }
 
-    /// Stops the appliance by SIGTERM. It can be restarted.
+    /// Stops the appliance by SIGTERM and returns how long that took. It can be restarted.
     ///
     /// # Errors
-    /// [`ApplianceError::Ended`] when it had ended before or ends with a status other than 0, [`ApplianceError::StopTimedOut`].
+    /// [`ApplianceError::Ended`] when it had ended before or ends with a status other than 0,
+    /// [`ApplianceError::StopTimedOut`].
     pub fn stop(&mut self) -> Result<Duration, ApplianceError> {
         let Some(process) = self.process.take() else {
             return Err(ApplianceError::Ended { status: "killed".to_owned(), output: String::new() });
@@ -206,7 +212,7 @@ impl Appliance {
     /// Makes one JSON-RPC call. `params` is an object, or null for none.
     ///
     /// # Errors
-    /// What the client says: the appliance does not answer, or refuses.
+    /// The client's error: the appliance does not answer, or refuses the call.
     pub fn rpc(&self, method: &str, params: Value) -> Result<Value, ApplianceError> {
         let params = match params {
             Value::Object(members) => members,
@@ -216,10 +222,10 @@ impl Appliance {
         Ok(Client::connect(&self.rpc_socket(), CALL_LIMIT)?.call(method, params)?)
     }
 
-    /// Runs the command line against this appliance, as an operator would, and gives what it prints.
+    /// Runs the command line against this appliance, as an operator would, and returns its output.
     ///
     /// # Errors
-    /// [`ApplianceError::CommandFailed`] with what it printed.
+    /// [`ApplianceError::CommandFailed`] with the output.
     pub fn command(&self, arguments: &[&str]) -> Result<String, ApplianceError> {
         let mut command = std::process::Command::new(&self.program);
         command.args(arguments).arg("--rpc").arg(self.rpc_socket()).stdin(std::process::Stdio::null());
@@ -236,18 +242,18 @@ impl Appliance {
         })
     }
 
-    /// What all starts so far have written to standard error: warnings and errors, without the
-    /// lines of [`Appliance::audit`].
+    /// The standard error output of all starts so far: warnings and errors, without the lines of
+    /// [`Appliance::audit`].
     pub fn complaints(&self) -> String {
         self.journal(|line| !is_audit(line))
     }
 
-    /// What the last start has printed for the operator.
+    /// The standard output of the last start, for the operator.
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.said_path()).unwrap_or_default()
     }
 
-    /// The lines in which all starts so far have noted who changed what.
+    /// The audit lines of all starts so far: who changed what.
     pub fn audit(&self) -> Vec<String> {
         self.journal(is_audit).lines().map(str::to_owned).collect()
     }
@@ -257,7 +263,7 @@ impl Appliance {
         text.split_inclusive('\n').filter(|line| wanted(line)).collect()
     }
 
-    /// The process's number, while it runs.
+    /// The process ID, while the process runs.
     pub fn process_id(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
     }

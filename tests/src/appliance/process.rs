@@ -1,7 +1,8 @@
 //! One child process that never outlives the test.
 //!
-//! It is started by `setpriv --pdeathsig KILL`. The kernel ties that signal to the *thread* that forked, so the child is started by a
-//! thread that lives as long as it does, not by that of the test, which may hand it to another.
+//! `setpriv --pdeathsig KILL` starts it. The kernel ties that signal to the *thread* that forked,
+//! so a thread that lives as long as the child starts it. The test's thread does not: it may hand
+//! the child to another thread.
 
 use super::ApplianceError;
 use crate::faults::{Armed, Faults};
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often the end of the process is looked for.
+/// How often the keeper checks whether the process has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A started process.
@@ -30,11 +31,11 @@ struct Shared {
 }
 
 impl Process {
-    /// Starts `program`, under these faults if there are some; its standard output goes to the new file `said`, its standard error is
-    /// appended to `complained`.
+    /// Starts `program`, under `faults` if there are any. Its standard output goes to the new file
+    /// `said`; its standard error is appended to `complained`.
     ///
     /// # Errors
-    /// The system's refusals.
+    /// The system's errors.
     pub(super) fn start(
         program: &Path,
         arguments: &[String],
@@ -59,7 +60,7 @@ impl Process {
             .spawn(move || match command.spawn() {
                 Ok(child) => {
                     let shared = Arc::new(Shared { child: Mutex::new(child), ended: Mutex::new(None) });
-                    // The starter waits for this, so there is someone to take it.
+                    // The starter waits for this, so the channel has a receiver.
                     let _ = sender.send(Ok(Arc::clone(&shared)));
                     shared.bury();
                 }
@@ -73,12 +74,12 @@ impl Process {
         Ok(Process { shared, keeper })
     }
 
-    /// Its number.
+    /// The process ID.
     pub(super) fn id(&self) -> u32 {
         self.shared.child.lock().unwrap_or_else(PoisonError::into_inner).id()
     }
 
-    /// How it ended, once it has.
+    /// How it ended, after it has ended.
     pub(super) fn status(&self) -> Option<String> {
         let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
         ended.as_ref().map(|ended| match ended {
@@ -93,12 +94,12 @@ impl Process {
         matches!(&*ended, Some(Ok(status)) if status.success())
     }
 
-    /// Asks it to end.
+    /// Sends SIGTERM.
     ///
     /// # Errors
-    /// The system's refusal.
+    /// The system's error.
     pub(super) fn terminate(&self) -> std::io::Result<()> {
-        // Under the lock that burying takes, so that the number still belongs to this process.
+        // Under the lock that `bury` takes, so that the ID still belongs to this process.
         let child = self.shared.child.lock().unwrap_or_else(PoisonError::into_inner);
         if self.status().is_some() {
             return Ok(());
@@ -107,16 +108,16 @@ impl Process {
         Ok(rustix::process::kill_process(id, rustix::process::Signal::TERM)?)
     }
 
-    /// Kills it and waits until it is gone.
+    /// Kills it and waits until it has ended.
     pub(super) fn kill(self) {
-        // An error means that it is gone already.
+        // An error means that it has ended already.
         let _ = self.shared.child.lock().unwrap_or_else(PoisonError::into_inner).kill();
         let _ = self.keeper.join();
     }
 }
 
 impl Shared {
-    /// Waits for the end without keeping others from killing it.
+    /// Waits for the end, and holds the lock only for moments, so that others can kill the process.
     fn bury(&self) {
         loop {
             let waited = {

@@ -1,4 +1,5 @@
-//! A real host that writes a volume in rounds, each block with its number and that of the round, and what tests of the archive ask again and again.
+//! A real host that writes a volume in rounds, where the block's and the round's number determine
+//! the content of each block, and helpers that several tests of the archive use.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use super::Appliance;
 pub const BLOCK_BYTES: usize = 4096;
 /// Blocks of one write.
 const WRITE_BLOCKS: u64 = 32;
-/// How long the appliance may take for what it does by itself.
+/// How long the appliance may take for its background work.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A host's connection to a volume.
@@ -25,10 +26,11 @@ pub struct Host {
     _controller: Controller,
 }
 
-/// Connects to a volume: a controller, an I/O queue of it, and the volume's length in blocks.
+/// Connects to a volume: returns a controller, one of its I/O queues, and the volume's length in
+/// blocks.
 pub fn connect(appliance: &Appliance, volume: &str) -> (Controller, Queue, u64) {
     let address: SocketAddr = ([127, 0, 0, 1], appliance.port()).into();
-    // Nobody sends keep-alives here; a connection lasts seconds.
+    // This host sends no keep-alives; a connection lasts seconds.
     let options = ConnectOptions { keep_alive_timeout_ms: 0, ..ConnectOptions::default() };
     let mut controller =
         Controller::connect(address, &nqn::of_volume(volume), options).expect("a host connects");
@@ -46,7 +48,8 @@ impl Host {
         Host { queue, len_blocks, _controller: controller }
     }
 
-    /// Writes the whole volume, each block with its number and that of the round.
+    /// Writes the whole volume; the block's and the round's number determine the content of each
+    /// block.
     pub fn write_round(&mut self, round: u64) {
         self.try_write_round(round).expect("written");
     }
@@ -54,7 +57,7 @@ impl Host {
     /// The same, up to the first write that fails.
     ///
     /// # Errors
-    /// That of the write.
+    /// The error of the write.
     pub fn try_write_round(&mut self, round: u64) -> Result<(), HostError> {
         for first in (0..self.len_blocks).step_by(WRITE_BLOCKS as usize) {
             let data: Vec<u8> =
@@ -85,7 +88,7 @@ impl Host {
         String::from_utf8(said).expect("text").split_whitespace().next().expect("a digest").to_owned()
     }
 
-    /// Whether every block is that of a round.
+    /// Checks that every block has the content of a round.
     pub fn check_round(&mut self, round: u64) {
         let mut data = vec![0; WRITE_BLOCKS as usize * BLOCK_BYTES];
         for first in (0..self.len_blocks).step_by(WRITE_BLOCKS as usize) {
@@ -96,10 +99,10 @@ impl Host {
         }
     }
 
-    /// How many blocks are those of a round, and how many are errors, read one by one.
+    /// How many blocks have the content of a round, and how many fail, read one by one.
     ///
     /// # Panics
-    /// When one holds anything else.
+    /// When a block has any other content.
     pub fn count_round(&mut self, round: u64) -> (u64, u64) {
         let (mut right, mut errors) = (0, 0);
         let mut data = vec![0; BLOCK_BYTES];
@@ -116,7 +119,8 @@ impl Host {
     }
 }
 
-/// What a block holds after a round: numbers at its front, then bytes that do not compress away.
+/// The content of a block after a round: pseudorandom numbers of 31 bits in words of 8 bytes,
+/// seeded with the block's and the round's number, so that compression leaves about half of it.
 fn content(block: u64, round: u64) -> Vec<u8> {
     let mut state = block << 32 | round | 1 << 63;
     let words = (0..BLOCK_BYTES / 8).map(|_| {
@@ -131,7 +135,7 @@ pub fn archive_status(appliance: &Appliance) -> Value {
     appliance.rpc("archive_get_status", Value::Null).expect("it answers")
 }
 
-/// Waits for what the appliance does by itself.
+/// Waits until a condition holds that the appliance reaches by itself.
 pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {

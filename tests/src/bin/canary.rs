@@ -1,4 +1,5 @@
-//! `canary`: one bad host after the other, and what an innocent one and the operator notice of it.
+//! `canary`: runs one bad host after the other, and measures what an innocent host and the operator
+//! notice of each.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -90,7 +91,7 @@ fn main() -> ExitCode {
     if missed.is_empty() && failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// All adversaries in rotation. What was wrong goes to the standard error output.
+/// Runs all adversaries in rotation. Errors go to standard error.
 fn in_rotation(options: &Options, minutes: f64) -> ExitCode {
     let config = RotationConfig {
         span: Duration::from_secs_f64(minutes * 60.0),
@@ -122,10 +123,10 @@ fn chosen(options: &Options) -> Result<Vec<Adversary>, CanaryError> {
     options.only.iter().map(|name| find(name)).collect()
 }
 
-/// Those that a verdict was come to on, and those on which not.
+/// The adversaries with a verdict, and those without one.
 type Outcome = (Vec<Verdict>, Vec<(&'static str, CanaryError)>);
 
-/// One after the other: two at once would be each other's noise.
+/// Runs one after the other: two at once would disturb each other's figures.
 fn all(options: &Options, adversaries: &[Adversary]) -> Outcome {
     let time = Duration::from_secs_f64(options.seconds);
     let config = CanaryConfig { before: time, beside: time, scale: options.scale };

@@ -1,5 +1,5 @@
-//! `connection_fuzz`: random conversations with a target in this process, `--seed N` or `--seeds
-//! A..B`. A broken promise fails its seed, which `--seed` replays.
+//! `connection_fuzz`: random conversations with a target in this process, `--seed N` or
+//! `--seeds A..B`. A violated guarantee fails its seed, which `--seed` replays.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! Runs a program under faults that are written in a file, for trying by hand what the tests of
-//! faults do. The file is read again when it changes; what was done is said on standard error.
+//! Runs a program under faults that a file lists, to try by hand what the tests of faults do. The
+//! file is read again when it changes; each injected fault is printed on standard error.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -20,7 +20,7 @@ struct Options {
     program: Vec<String>,
 }
 
-/// How often rules and events are looked at.
+/// How often rules and events are checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
@@ -50,8 +50,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(ExitCode::from(status.code().map_or(255, |code| code as u8)))
 }
 
-/// Takes the rules anew when their file has changed; rules that cannot be understood change
-/// nothing.
+/// Reads the rules again when their file has changed; rules that cannot be parsed change nothing.
 fn follow(file: &Path, read_at: &mut Option<SystemTime>, faults: &Faults) {
     let changed = std::fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
     if changed == *read_at {

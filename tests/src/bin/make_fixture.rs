@@ -1,5 +1,6 @@
-//! Writes the fixture of the format version that this build writes: `cargo run -p varve-tests --bin make_fixture`. Fixtures are committed once for
-//! each version and never made again.
+//! Writes the fixture of the format version that this build writes:
+//! `cargo run -p varve-tests --bin make_fixture`. A fixture is committed once for each version and
+//! never made again.
 
 use std::path::Path;
 

@@ -1,9 +1,11 @@
-//! Runs the simulator over many seeds: `simulate --seed N`, `simulate --seeds A..B`, `simulate
-//! --hours H`; and `simulate --owners A..B`, where several primaries want one archive.
+//! Runs the simulator over many seeds: `simulate --seed N`, `simulate --seeds A..B`,
+//! `simulate --hours H`; and `simulate --owners A..B`, where several primaries compete for one
+//! archive.
 //!
-//! Prints what was compared and which faults there were. A broken promise fails its seed, which `--seed` replays exactly.
-//! `--hours` begins at a seed of its own time, so that no two runs do the same. All faults are injected, or only those that
-//! `--faults` names, or with `--no-faults` none: what is left are crashes, and stores that fail.
+//! Prints what was compared and which faults occurred. A violated guarantee fails its seed, which
+//! `--seed` replays exactly. `--hours` takes its first seed from the current time, so that no two
+//! runs are the same. All faults are injected, or only those that `--faults` names, or none with
+//! `--no-faults`: then only crashes and failing stores remain.
 
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -15,7 +17,7 @@ use varve_tests::sim::faults::Faults;
 use varve_tests::sim::owners::{OwnerCounts, owners_campaign};
 
 const USAGE: &str = "usage: simulate (--seed N | --seeds A..B | --hours H | --owners A..B) [--no-faults | --faults transient,lasting,memory,starts]";
-/// Seeds for each second: no machine runs through so many.
+/// Seeds for each second: more than any machine can run.
 const SEEDS_PER_SECOND: u64 = 100_000;
 
 enum Work {
@@ -45,19 +47,19 @@ fn parse(arguments: &[String]) -> Option<(Work, Faults)> {
     Some((work?, faults))
 }
 
-/// A seed that no earlier run began with.
+/// A seed that no earlier run started with.
 fn seed_of_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()) * SEEDS_PER_SECOND
 }
 
 thread_local! {
-    /// The seed that runs.
+    /// The seed that runs now.
     static SEED: Cell<u64> = const { Cell::new(0) };
 }
 
 fn run(seed: u64, faults: Faults) -> Counts {
     SEED.set(seed);
-    // Even seeds fill a log, odd ones have an archive and go on for ever.
+    // Even seeds fill a log; odd seeds have an archive and run without end.
     if seed.is_multiple_of(2) { campaign_with(seed, faults) } else { endless_campaign_of(seed, faults) }
 }
 
@@ -65,7 +67,7 @@ fn report(what: &str, total: &Counts) {
     println!("{what}: {total}");
 }
 
-/// Several owners, in runs of their own.
+/// Runs the campaign of several owners for each seed.
 fn run_owners(seeds: &str) -> Option<ExitCode> {
     let (first, end) = seeds.split_once("..")?;
     let (first, end): (u64, u64) = (first.parse().ok()?, end.parse().ok()?);
@@ -101,7 +103,7 @@ fn main() -> ExitCode {
         Work::Seeds(seeds) => (seeds, None),
         Work::For(limit) => (seed_of_now()..u64::MAX, Some(limit)),
     };
-    // Also where a panic ends the process.
+    // Reports the seed even if a panic ends the process.
     let report_panic = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         report_panic(info);

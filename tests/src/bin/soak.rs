@@ -1,4 +1,5 @@
-//! `soak`: kills an appliance under load for as long as one likes, and checks that no acknowledged write is lost.
+//! `soak`: kills an appliance under load as often as requested, and checks that no acknowledged
+//! write is lost.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,7 +9,8 @@ use clap::Parser;
 use varve::text::units::SizeBytes;
 use varve_tests::soak::{SoakConfig, SoakError, SoakReport, find_binary, run};
 
-/// Kill varve under load again and again; every acknowledged write must be there after each restart.
+/// Kill varve under load again and again; every acknowledged write must be there after each
+/// restart.
 #[derive(Debug, Parser)]
 #[command(name = "soak")]
 struct Options {

@@ -1,5 +1,7 @@
-//! `tape_drive LARGE SMALL SCRATCH STAGE`: tries blank tape drives of Linux's `st`, the last two with room for about 1 MiB: how they move, warn and end,
-//! and whether a store on them does what every store must. What was on the cartridges is lost. Ends with a panic that says what was expected.
+//! `tape_drive LARGE SMALL SCRATCH STAGE`: checks blank tape drives of Linux's `st`, the last two
+//! with room for about 1 MiB: how they move, warn and end, and whether a store on them passes the
+//! tests of every store. What was on the cartridges is lost. A failure is a panic that reports what
+//! was expected.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -67,14 +69,15 @@ fn moves(drive: &mut StDrive) {
     assert_eq!(position(drive), 9);
     assert_eq!(drive.read_block(&mut buffer).expect("readable"), Read::EndOfData);
     assert_eq!(position(drive), 9);
-    // A write in the middle makes the end there.
+    // A write in the middle truncates the tape there.
     drive.locate(1).expect("located");
     drive.write_block(&[9; 10]).expect("written");
     assert_eq!(position(drive), 2);
     assert_eq!(drive.read_block(&mut buffer).expect("readable"), Read::EndOfData);
 }
 
-/// From the early warning on every write says so, and the end is the end; what was written is there.
+/// After the early warning every write reports it, writes fail at the end of the medium, and
+/// everything written can be read.
 fn ends(drive: &mut StDrive) {
     drive.rewind().expect("rewound");
     let mut buffer = vec![0; 32 << 10];

@@ -1,4 +1,5 @@
-//! Where adversaries and innocents meet: a running appliance with its volumes, and until when.
+//! The scene of a canary run: a running appliance with its volumes, and the time until which it
+//! runs.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use crate::faults::Faults;
 pub(super) const BLOCK_BYTES: u64 = 4096;
 /// The volume of the innocent host.
 pub(super) const INNOCENT_VOLUME: &str = "vol0";
-/// How often those who hold connections look after them.
+/// The interval at which adversaries check the connections that they hold.
 const BEAT: Duration = Duration::from_millis(250);
 
 /// A running appliance.
@@ -25,17 +26,17 @@ const BEAT: Duration = Duration::from_millis(250);
 pub(super) struct Bed {
     pub(super) appliance: Appliance,
     pub(super) faults: Option<Faults>,
-    /// How many of everything, as a part of what is usual.
+    /// Scales all counts; 1.0 means the normal counts.
     pub(super) scale: f64,
 }
 
 impl Bed {
-    /// Where hosts connect.
+    /// The address that hosts connect to.
     pub(super) fn address(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.appliance.port()).into()
     }
 
-    /// Where the operator connects.
+    /// The socket that the operator connects to.
     pub(super) fn rpc_socket(&self) -> PathBuf {
         self.appliance.rpc_socket()
     }
@@ -51,7 +52,8 @@ impl Bed {
         Ok(())
     }
 
-    /// Connects a host with so many I/O queues, which can move so many bytes with one command.
+    /// Connects a host with `io_queues` I/O queues, which can move `transfer_bytes_max` bytes with
+    /// one command.
     pub(super) fn connect(
         &self,
         volume: &str,
@@ -62,7 +64,7 @@ impl Bed {
             io_queues,
             queue_depth: 127,
             transfer_bytes_max,
-            // These live for a minute at most, and have no time for it.
+            // These connections last a minute at most and send no keep-alives.
             keep_alive_timeout_ms: 0,
             ..ConnectOptions::default()
         };
@@ -79,7 +81,7 @@ impl Bed {
         Ok((controller, queues))
     }
 
-    /// Writes so many pieces of a volume, at even distances. Each is filled with its number.
+    /// Writes `pieces` pieces of a volume, at equal distances. Each is filled with its number.
     pub(super) fn fill(
         &self,
         volume: &str,
@@ -104,26 +106,26 @@ impl Bed {
     }
 }
 
-/// When an adversary has to stop.
+/// The time when an adversary has to stop.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Until(pub(super) Instant);
 
 impl Until {
-    /// Whether it is time.
+    /// Whether that time has come.
     pub(super) fn is_over(self) -> bool {
         Instant::now() >= self.0
     }
 
-    /// Sleeps for a while, at most to the end.
+    /// Sleeps for `time`, at most until the end.
     pub(super) fn sleep(self, time: Duration) {
         std::thread::sleep(time.min(self.0.saturating_duration_since(Instant::now())));
     }
 }
 
-/// What became of things that an adversary holds open.
+/// The history of the things that an adversary holds open.
 #[derive(Debug, Default)]
 pub(super) struct Siege {
-    /// The most that were held at once.
+    /// The maximum number that were held at once.
     pub(super) held_max: usize,
     /// How often one was opened.
     pub(super) opened: u64,
@@ -131,12 +133,12 @@ pub(super) struct Siege {
     pub(super) refused: u64,
     /// How often the appliance ended one.
     pub(super) ended: u64,
-    /// Why something failed last.
+    /// The reason of the last failure.
     last: Option<String>,
 }
 
 impl Siege {
-    /// In words.
+    /// The numbers as text.
     pub(super) fn told(&self, what: &str) -> String {
         let Siege { held_max, opened, refused, ended, last } = self;
         let last = last.as_ref().map(|last| format!(", last: {last}")).unwrap_or_default();
@@ -144,8 +146,8 @@ impl Siege {
     }
 }
 
-/// Holds `count` of something open until the end: opens anew what the appliance has ended, which
-/// `tend` says by an error.
+/// Holds `count` things open until the end, and opens new ones for those that the appliance has
+/// ended, which `tend` reports by an error.
 pub(super) fn besiege<T>(
     until: Until,
     count: u64,
@@ -164,7 +166,7 @@ pub(super) fn besiege<T>(
             result.is_ok()
         });
         siege.ended += (before - held.len()) as u64;
-        // What was refused is tried again with the next beat.
+        // What was refused is tried again after the next beat.
         for _ in held.len() as u64..count {
             if until.is_over() {
                 break;

@@ -1,4 +1,4 @@
-//! More sockets than the appliance may have descriptors.
+//! More sockets than the appliance has descriptors.
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
@@ -7,13 +7,13 @@ use super::bed::{Bed, Until, besiege};
 use super::error::CanaryError;
 use super::line::{Identity, Line};
 
-/// The most descriptors of the appliance.
+/// The appliance's limit of descriptors.
 const DESCRIPTORS: u64 = 64;
-/// Sockets that want one.
+/// Sockets that need one.
 const SOCKETS: u64 = 120;
 const VOLUME: &str = "many";
 
-/// Takes the descriptors away while it runs: at its start it would raise a soft limit to the hard
+/// Lowers the limit while the appliance runs: at its start it would raise a soft limit to the hard
 /// one.
 pub(super) fn prepare(bed: &Bed) -> Result<(), CanaryError> {
     bed.make_volume(VOLUME, "64MiB")?;
@@ -24,14 +24,15 @@ pub(super) fn prepare(bed: &Bed) -> Result<(), CanaryError> {
         .map_err(CanaryError::system("taking descriptors from the appliance"))
 }
 
-/// Every second one becomes a controller, the others stay without a word. Those for which the
-/// appliance has no descriptor wait in the kernel's queue, which holds them open all the same.
+/// Every second one of the first 32 sockets becomes a controller; the others send nothing. Sockets
+/// for which the appliance has no descriptor wait in the kernel's queue, which still holds them
+/// open.
 pub(super) fn attack(bed: &Bed, until: Until) -> Told {
     let mut count = 0_u64;
     let open = || {
         count += 1;
         let mut line = Line::open(bed.address())?;
-        // Who is not let in must not keep the others from knocking.
+        // A socket that is not accepted must not block further attempts.
         if count.is_multiple_of(2) && count <= DESCRIPTORS / 2 {
             line.initialize()?;
             line.connect_queue(&Identity::new(VOLUME), 0, None)?;

@@ -1,5 +1,5 @@
-//! Hosts that give back what they have: block by block on a clone, where each range is a thing of
-//! its own for the index, and a whole volume with one command, as `blkdiscard` does.
+//! Hosts that discard: block by block on a clone, where each range is a separate entry for the
+//! index, and a whole volume with one command, as `blkdiscard` does.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use super::bed::{BLOCK_BYTES, Bed, Until};
 use super::error::CanaryError;
 use crate::sim::rng::Rng;
 
-/// Ranges of one command, the most there may be.
+/// Ranges of one command, the maximum.
 const RANGES: usize = 256;
 /// Commands in flight.
 const DEPTH: u16 = 32;
-/// How long an answer is waited for before the time is looked at again.
+/// How long to wait for an answer before the time is checked again.
 const LOOK: Duration = Duration::from_millis(100);
 
 const ORIGIN: &str = "huge";
@@ -26,10 +26,10 @@ const WHOLE: &str = "whole";
 const WHOLE_BLOCKS: u64 = (64 << 30) / BLOCK_BYTES;
 /// Blocks of it that are mapped: 256 MiB, each in another part of the index.
 const MAPPED: u64 = 65_536;
-/// Discards of all of it before it is filled again.
+/// Discards of the whole volume before it is filled again.
 const WHOLE_DISCARDS: u64 = 64;
 
-/// 4 TiB that hardly hold anything, and their clone.
+/// 4 TiB with very little data, and their clone.
 pub(super) fn prepare_clone(bed: &Bed) -> Result<(), CanaryError> {
     bed.make_volume(ORIGIN, "4TiB")?;
     let pieces = bed.scaled(4096);
@@ -40,7 +40,7 @@ pub(super) fn prepare_clone(bed: &Bed) -> Result<(), CanaryError> {
     Ok(())
 }
 
-/// Single blocks of the clone, 256 with each command, for as long as it lasts.
+/// Discards single blocks of the clone, 256 with each command, until the time is over.
 pub(super) fn attack_clone(bed: &Bed, until: Until) -> Told {
     let mut rng = Rng::new(5);
     let mut tally = Tally::default();
@@ -51,7 +51,7 @@ pub(super) fn attack_clone(bed: &Bed, until: Until) -> Told {
     tally.told("")
 }
 
-/// 64 GiB with some blocks everywhere.
+/// 64 GiB with single blocks spread over all of it.
 pub(super) fn prepare_whole(bed: &Bed) -> Result<(), CanaryError> {
     bed.make_volume(WHOLE, "64GiB")?;
     fill_whole(bed)
@@ -62,7 +62,7 @@ fn fill_whole(bed: &Bed) -> Result<(), CanaryError> {
     bed.fill(WHOLE, mapped, 1, WHOLE_BLOCKS / mapped)
 }
 
-/// The whole volume with each command, and filled again in between.
+/// Discards the whole volume with each command, and fills it again after every 64 discards.
 pub(super) fn attack_whole(bed: &Bed, until: Until) -> Told {
     let blocks = WHOLE_BLOCKS / RANGES as u64;
     let whole: Vec<(u64, u32)> = (0..RANGES as u64).map(|index| (index * blocks, blocks as u32)).collect();
@@ -82,12 +82,12 @@ pub(super) fn attack_whole(bed: &Bed, until: Until) -> Told {
     tally.told(&format!(" of all, {fills} times after {} blocks were mapped", bed.scaled(MAPPED)))
 }
 
-/// What became of discards.
+/// The results of discards.
 #[derive(Debug, Default)]
 struct Tally {
     done: u64,
     refused: u64,
-    /// Why the last one was not done.
+    /// The reason why the last one failed.
     last: Option<String>,
 }
 
@@ -106,7 +106,7 @@ impl Tally {
     }
 }
 
-/// Sends discards one behind the other until the time is over or so many are done.
+/// Sends discards in sequence until the time is over or `count` are done.
 fn trim(
     bed: &Bed,
     volume: &str,

@@ -1,10 +1,10 @@
-//! Connections that say nothing at all, more than the appliance takes.
+//! Connections that send nothing at all, more than the appliance accepts.
 
 use super::Told;
 use super::bed::{Bed, Until, besiege};
 use super::line::Line;
 
-/// More than the 1024 connections that the appliance has room for.
+/// More than the appliance's limit of 1024 connections.
 const CONNECTIONS: u64 = 1100;
 
 pub(super) fn attack(bed: &Bed, until: Until) -> Told {

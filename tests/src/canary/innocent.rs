@@ -1,5 +1,5 @@
-//! The innocent host: one command at a time, every 10 ms, a write and a read of what was written in
-//! turn. Every other write brings its data in the capsule, the others when they are asked for it,
+//! The innocent host: one command at a time, every 10 ms; writes alternate with reads of what was
+//! written. Every second write carries its data in the capsule and the others send it after an R2T,
 //! so that all kinds of memory are needed. It keeps its connection alive as Linux does, and knows
 //! what each block must hold.
 
@@ -18,30 +18,30 @@ use super::verdict::Times;
 use crate::sim::rng::Rng;
 use crate::soak::stamp::{self, BLOCK_BYTES, Content};
 
-/// From the begin of one command to that of the next, where the first is done by then.
+/// The time from the start of one command to the start of the next, if the first is done by then.
 pub(super) const BEAT: Duration = Duration::from_millis(10);
-/// The blocks that it uses.
+/// The number of blocks that it uses.
 const BLOCKS: u64 = 4096;
-/// Errors that are kept; all are counted.
+/// Stored errors; all are counted.
 const ERRORS_KEPT: usize = 5;
-/// How often it looks whether its connection has to be kept alive.
+/// How often it checks whether its connection needs a keep-alive.
 const LOOK: Duration = Duration::from_millis(100);
-/// After so long Linux resets the controller.
+/// The time after which Linux resets the controller.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// Pause before it connects again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What it went through in a while.
+/// What it experienced during one run.
 #[derive(Debug, Default)]
 pub(super) struct Experience {
-    /// How long its commands took, those included that it could not begin in time because of
-    /// others.
+    /// How long its commands took. Commands that it could not start in time because of earlier ones
+    /// are included.
     pub(super) times: Times,
     /// Commands that failed, and connections that were lost or refused.
     pub(super) errors: u64,
-    /// The first of them.
+    /// The first of these errors.
     pub(super) first_errors: Vec<String>,
-    /// Blocks that held what they must not.
+    /// Blocks with wrong content.
     pub(super) wrong: Vec<String>,
 }
 
@@ -68,10 +68,10 @@ pub(super) struct Innocent {
     address: SocketAddr,
     connection: Option<(Controller, Queue)>,
     blocks: Vec<Known>,
-    /// Those that were written, in no order.
+    /// The blocks that were written, in no order.
     written: Vec<u64>,
     sequence: u64,
-    /// Tells its stamps from those of other runs.
+    /// Distinguishes its stamps from those of other runs.
     number: u64,
     rng: Rng,
 }
@@ -91,7 +91,7 @@ impl Innocent {
         })
     }
 
-    /// Goes on until it is told to stop.
+    /// Runs until `stop` is set.
     pub(super) fn live(&mut self, stop: &AtomicBool) -> Experience {
         let mut experience = Experience::default();
         let mut next = Instant::now();
@@ -142,7 +142,7 @@ impl Innocent {
         check(controller, queue, self.number, block, &self.blocks[block as usize], wrong)
     }
 
-    /// Connects anew and reads everything back: what is wrong.
+    /// Connects again and reads everything back; returns what is wrong.
     pub(super) fn check_all(&mut self) -> Result<Vec<String>, HostError> {
         self.connection = None;
         let (mut controller, mut queue) = connect(self.address)?;
@@ -155,8 +155,8 @@ impl Innocent {
     }
 }
 
-/// Executes one command, however long it takes, and keeps the connection alive meanwhile: Linux
-/// does that beside the commands that it waits for.
+/// Executes one command, for up to 30 s, and keeps the connection alive in the meantime: Linux does
+/// that in parallel to the commands that it waits for.
 fn execute(
     controller: &mut Controller,
     queue: &mut Queue,

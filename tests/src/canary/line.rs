@@ -1,5 +1,5 @@
-//! A connection of an adversary: it speaks NVMe/TCP well enough to be let in, and then does what no
-//! sane host does. Nothing is buffered here, so that a thousand of them cost little.
+//! A connection of an adversary: it speaks NVMe/TCP well enough to be accepted, and then does what
+//! no sane host does. Nothing is buffered here, so that a thousand of them cost little.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,26 +17,26 @@ use varve::nvmf::wire::property::{Cc, Property};
 use varve::nvmf::wire::sgl::SglDescriptor;
 use zerocopy::IntoBytes;
 
-/// How long the appliance may take for each step of letting somebody in.
+/// How long the appliance may take for each step of accepting a connection.
 const STEP_LIMIT: Duration = Duration::from_secs(5);
-/// The receive buffer of those who do not take their data: what the kernel takes for them does not
+/// The receive buffer of hosts that do not read their data: what the kernel holds for them does not
 /// burden the appliance.
 const NARROW_BYTES: usize = 4096;
-/// Entries of the queues, the most that the appliance gives by itself.
+/// Entries of the queues, the maximum that the appliance allows by default.
 pub(super) const QUEUE_ENTRIES: u16 = 128;
 
-/// Who a host says that it is, and where it goes.
+/// The identity that a host gives, and the subsystem that it connects to.
 #[derive(Debug, Clone)]
 pub(super) struct Identity {
     host_nqn: String,
     host_id: [u8; 16],
     subsystem_nqn: String,
-    /// KATO; 0 for none.
+    /// The keep alive timeout (KATO); 0 for none.
     pub(super) keep_alive_ms: u32,
 }
 
 impl Identity {
-    /// A host that nobody has seen yet, on its way to a volume. It names no keep alive timeout.
+    /// A new host, for a volume. It gives no keep alive timeout.
     pub(super) fn new(volume: &str) -> Self {
         let id = uuid::Uuid::new_v4();
         Identity {
@@ -56,7 +56,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Connects by TCP alone.
+    /// Opens only the TCP connection.
     pub(super) fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, STEP_LIMIT)?;
         stream.set_nodelay(true)?;
@@ -65,7 +65,7 @@ impl Line {
         Ok(Line { stream, next_command_id: 0 })
     }
 
-    /// From now on the kernel takes as little as it may for this end.
+    /// From now on the kernel buffers as little as possible for this end.
     pub(super) fn narrow(&self) -> io::Result<()> {
         Ok(set_socket_recv_buffer_size(&self.stream, NARROW_BYTES)?)
     }
@@ -75,8 +75,8 @@ impl Line {
         self.raw()?.initialize(Digests::default()).map(drop)
     }
 
-    /// Connects as a queue; the admin queue of a new controller when `controller` is `None`. Gives
-    /// the controller's number.
+    /// Connects as a queue; as the admin queue of a new controller when `controller` is `None`.
+    /// Returns the controller's ID.
     pub(super) fn connect_queue(
         &mut self,
         who: &Identity,
@@ -94,13 +94,13 @@ impl Line {
         Ok(ConnectResult::from_result(result).controller_id.get())
     }
 
-    /// Enables the controller, as its admin queue.
+    /// Enables the controller; this must be its admin queue.
     pub(super) fn enable(&mut self) -> io::Result<()> {
         let command = PropertySet::new(Property::Configuration, Cc::enabled().0.into());
         self.execute(command.into(), &[]).map(drop)
     }
 
-    /// Sends commands whose data, if they have any, is somewhere else: all with one call.
+    /// Sends commands that carry no data in their capsules, all in one call.
     pub(super) fn send(&mut self, commands: &[Sqe]) -> io::Result<()> {
         let mut bytes = Vec::new();
         for &sqe in commands {
@@ -111,8 +111,8 @@ impl Line {
         (&self.stream).write_all(&bytes)
     }
 
-    /// Takes at most so many bytes of what has come, without waiting, and forgets them. An error
-    /// when the appliance has closed.
+    /// Reads and discards at most `most_bytes` of the received data, without waiting. An error when
+    /// the appliance has closed the connection.
     pub(super) fn take(&self, most_bytes: usize) -> io::Result<usize> {
         let mut bytes = vec![0; most_bytes];
         match recv(&self.stream, &mut bytes[..], RecvFlags::DONTWAIT) {
@@ -123,7 +123,7 @@ impl Line {
         }
     }
 
-    /// An error when the appliance has closed, whatever lies unread before that.
+    /// An error when the appliance has closed the connection, even if unread data remains.
     pub(super) fn check(&self) -> io::Result<()> {
         let mut fds = [PollFd::new(&self.stream, PollFlags::RDHUP)];
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
@@ -151,13 +151,13 @@ impl Line {
         sqe
     }
 
-    /// For a step of the conversation; the connection stays open when it is dropped.
+    /// For one step of the conversation; the connection stays open when this is dropped.
     fn raw(&self) -> io::Result<RawConnection> {
         Ok(RawConnection::from_stream(self.stream.try_clone()?))
     }
 }
 
-/// A whole host of an adversary.
+/// A complete host of an adversary.
 #[derive(Debug)]
 pub(super) struct Host {
     /// Its admin queue.
@@ -167,7 +167,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Connects, with so many I/O queues; all are narrow.
+    /// Connects with this many I/O queues; all have small receive buffers.
     pub(super) fn connect(address: SocketAddr, who: &Identity, queues: u16) -> io::Result<Self> {
         let open = || {
             let line = Line::open(address)?;

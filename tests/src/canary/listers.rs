@@ -1,5 +1,5 @@
-//! Operators' programs that ask for everything: a hundred thousand synchs, listed by eight clients
-//! at once, from the first to the last and over again.
+//! Programs of operators that list everything: eight clients at once repeatedly list all synchs,
+//! from the first to the last. The normal count is 5000 synchs; `--scale 20` makes it 100,000.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::bed::{Bed, Until};
 use super::error::CanaryError;
 
 const CLIENTS: u64 = 8;
-/// A hundred thousand take a while to make; this is what is usual.
+/// The normal number of synchs; 100,000 take long to make.
 const SYNCHS: u64 = 5000;
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -66,7 +66,7 @@ pub(super) fn attack(bed: &Bed, until: Until) -> Told {
     Told { told, is_harmless: synchs == 0 }
 }
 
-/// One page: how many there were, and where the last is.
+/// Lists one page; returns how many synchs it has, and the LSN of the last.
 fn page(bed: &Bed, from: u64) -> Result<(u64, u64), ClientError> {
     let mut client = Client::connect(&bed.rpc_socket(), CALL_LIMIT)?;
     let listed = client.call("synch_list", members(json!({"from": from})))?;

@@ -1,5 +1,5 @@
-//! Hosts that ask for log pages as long as may be, as many as their admin queues hold, and take the
-//! answers a few KiB in a second.
+//! Hosts that request log pages of the maximum length, as many as their admin queues hold, and read
+//! the answers at 4 KiB/s.
 
 use std::io;
 
@@ -14,11 +14,11 @@ use super::error::CanaryError;
 use super::line::{Host, Identity};
 
 const HOSTS: u64 = 48;
-/// Commands that an admin queue of 32 entries holds.
+/// The commands that an admin queue of 32 entries holds.
 const COMMANDS: usize = 31;
-/// The most bytes of one transfer.
+/// The maximum size of one transfer.
 const PAGE_BYTES: u32 = 512 << 10;
-/// What each takes four times in a second.
+/// What each host reads, four times a second.
 const TAKEN_BYTES: usize = 1024;
 const VOLUME: &str = "pages";
 

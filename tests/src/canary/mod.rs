@@ -1,10 +1,10 @@
-//! One unlucky or hostile host must not slow down, starve or stop another, nor the operator.
+//! One unlucky or hostile host must not slow down, starve or stop another host or the operator.
 //!
 //! The real program serves an innocent host (`innocent`), which sends one command every 10 ms and
-//! checks every byte, and an operator (`operator`), who makes one call every 100 ms. Beside them
-//! works one adversary after the other, each with an appliance of its own: first nobody, for as
-//! long as the adversary then. A thread that only sleeps (`noise`) tells what the machine itself
-//! does to everybody. The verdict (`verdict`) sets all that against the bars.
+//! checks every byte, and an operator (`operator`), who makes one call every 100 ms. One adversary
+//! after the other runs at the same time, each with its own appliance: the first phase runs without
+//! the adversary, the second with it. A thread that only sleeps (`noise`) measures the delays of
+//! the machine itself. The verdict (`verdict`) compares all this with the bars.
 //!
 //! | adversary | where |
 //! |---|---|
@@ -53,22 +53,22 @@ use innocent::{Experience, Innocent};
 use operator::Watch;
 use verdict::Times;
 
-/// What every appliance here is started with.
+/// The arguments of every appliance here; the size of the pool follows.
 const SERVE: [&str; 4] = ["--volume-size", "64MiB", "--sparse", "--pool-size"];
 
-/// What an adversary came to.
+/// The results of an adversary.
 #[derive(Debug)]
 struct Told {
-    /// In words.
+    /// As text.
     told: String,
-    /// It could do nothing of what it is there for, so the figures say nothing.
+    /// It could do nothing of its attack, so the figures mean nothing.
     is_harmless: bool,
 }
 
 /// One kind of adversary.
 #[derive(Debug, Clone, Copy)]
 pub struct Adversary {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
     /// What it does.
     pub about: &'static str,
@@ -89,7 +89,7 @@ impl Adversary {
     }
 }
 
-/// All adversaries, in the order in which they come.
+/// All adversaries, in the order in which they run.
 pub const ADVERSARIES: [Adversary; 12] = [
     Adversary::new(
         "slow-readers",
@@ -154,10 +154,10 @@ pub const ADVERSARIES: [Adversary; 12] = [
     },
 ];
 
-/// The adversary of a name.
+/// Finds an adversary by its name.
 ///
 /// # Errors
-/// There is none.
+/// No adversary has this name.
 pub fn find(name: &str) -> Result<Adversary, CanaryError> {
     let found = ADVERSARIES.iter().copied().find(|adversary| adversary.name == name);
     found.ok_or_else(|| CanaryError::NoSuchAdversary {
@@ -166,25 +166,25 @@ pub fn find(name: &str) -> Result<Adversary, CanaryError> {
     })
 }
 
-/// How long, and how many.
+/// The length of the phases, and the scale.
 #[derive(Debug, Clone, Copy)]
 pub struct CanaryConfig {
-    /// How long the figures without an adversary are taken.
+    /// The length of the phase without an adversary.
     pub before: Duration,
-    /// How long each adversary works.
+    /// The length of the phase with an adversary.
     pub beside: Duration,
-    /// How many of everything, as a part of what is usual.
+    /// Scales all counts; 1.0 means the normal counts.
     pub scale: f64,
 }
 
-/// What a while was like for everybody but the adversary.
+/// What everybody except the adversary experienced in one phase.
 struct While {
     innocent: Experience,
     watch: Watch,
     lateness: Times,
 }
 
-/// Runs one adversary against an appliance of its own.
+/// Runs one adversary against its own appliance.
 ///
 /// # Errors
 /// The scene cannot be prepared, the adversary could do nothing, or the appliance does not stop in
@@ -212,7 +212,7 @@ pub fn run(adversary: &Adversary, config: CanaryConfig) -> Result<Verdict, Canar
     Ok(judge(adversary, told, before, beside, wrong_after))
 }
 
-/// Lets the innocents live until an action is done.
+/// Runs the innocent host and the operator until an action is done.
 fn live<T>(bed: &Bed, innocent: &mut Innocent, action: impl FnOnce() -> T) -> (While, T) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -228,7 +228,7 @@ fn live<T>(bed: &Bed, innocent: &mut Innocent, action: impl FnOnce() -> T) -> (W
     })
 }
 
-/// What a thread came to; its panic goes on here.
+/// The result of a thread; its panic continues here.
 fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

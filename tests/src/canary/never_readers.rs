@@ -1,4 +1,5 @@
-//! Hosts that ask for more than anybody could keep for them, and then never read their sockets.
+//! Hosts that request more data than anybody could buffer for them, and then never read their
+//! sockets.
 
 use super::Told;
 use super::bed::{Bed, Until, besiege};

@@ -1,5 +1,5 @@
-//! The canary proper: a thread that sleeps 10 ms again and again, and notes how much later it
-//! wakes. So late is everybody on this machine, through no fault of the appliance.
+//! The canary proper: a thread that repeatedly sleeps 10 ms and records how much later it wakes.
+//! Everything on this machine is late by this much, through no fault of the appliance.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use super::verdict::Times;
 
 const NAP: Duration = Duration::from_millis(10);
 
-/// Sleeps until it is told to stop.
+/// Sleeps until `stop` is set.
 pub(super) fn listen(stop: &AtomicBool) -> Times {
     let mut lateness = Times::default();
     while !stop.load(Ordering::Relaxed) {

@@ -1,5 +1,5 @@
-//! The operator: one cheap call every 100 ms, each on a connection of its own as the command line
-//! makes it, and a look at how much memory the process has and how long its reactor's turns were.
+//! The operator: one cheap call every 100 ms, each on its own connection like the command line's.
+//! It also records how much memory the process uses and how long the turns of its reactor were.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,10 +13,10 @@ use super::bed::Bed;
 use super::verdict::Times;
 
 const BEAT: Duration = Duration::from_millis(100);
-/// Longer than a call may take by far.
+/// Much longer than a call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 
-/// What the operator saw in a while.
+/// What the operator saw in one phase.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     /// How long the calls took.
@@ -25,20 +25,21 @@ pub(super) struct Watch {
     pub(super) errors: u64,
     /// Why the first of them did.
     pub(super) first_error: Option<String>,
-    /// The most memory of all indexes that the pool told of.
+    /// The maximum memory of all indexes that the pool reported.
     pub(super) index_bytes_max: u64,
-    /// The most DMA memory in use.
+    /// The maximum DMA memory in use.
     pub(super) dma_bytes_max: u64,
-    /// The most DMA memory there may be.
+    /// The limit of DMA memory.
     pub(super) dma_budget_bytes: u64,
-    /// The most memory of the process at any time since its start.
+    /// The maximum memory of the process at any time since its start.
     pub(super) resident_bytes_max: u64,
-    /// How many turns the pool's reactor has made since its start, by the least that they took.
+    /// How many turns the pool's reactor has made since its start, by the lower bound of their
+    /// duration.
     pub(super) turns: BTreeMap<u64, u64>,
 }
 
 impl Watch {
-    /// The longest turn since an earlier watch took at least so long.
+    /// The lower bound of the longest turn since an earlier watch.
     pub(super) fn longest_turn_since(&self, before: &Watch) -> Duration {
         let is_new = |(least_ns, count): &(&u64, &u64)| before.turns.get(least_ns).unwrap_or(&0) < *count;
         let longest = self.turns.iter().rev().find(is_new);
@@ -46,7 +47,7 @@ impl Watch {
     }
 }
 
-/// Calls until it is told to stop.
+/// Makes calls until `stop` is set.
 pub(super) fn watch(bed: &Bed, stop: &AtomicBool) -> Watch {
     let mut watch = Watch::default();
     let socket = bed.rpc_socket();
@@ -79,14 +80,14 @@ fn ask(socket: &Path) -> Result<Value, ClientError> {
     Client::connect(socket, CALL_LIMIT)?.call("pool_stats", Map::new())
 }
 
-/// The turns of the pool's reactor, by the least that they took, in nanoseconds.
+/// The turns of the pool's reactor, by the lower bound of their duration in nanoseconds.
 fn turns(socket: &Path) -> Option<BTreeMap<u64, u64>> {
     let said = Client::connect(socket, CALL_LIMIT).ok()?.call("framework_get_reactors", Map::new()).ok()?;
     let ranges = said["reactors"][0]["turn_times"].as_array()?;
     ranges.iter().map(|range| Some((range["first"].as_u64()?, range["count"].as_u64()?))).collect()
 }
 
-/// A line of what the kernel says of the process's memory.
+/// A line of the kernel's report on the process's memory.
 fn resident_bytes(bed: &Bed, line: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", bed.appliance.process_id()?)).ok()?;
     let text = status.lines().find_map(|found| found.strip_prefix(line))?;

@@ -1,12 +1,13 @@
-//! All adversaries in rotation for hours, against one appliance that is killed now and then.
+//! All adversaries in rotation for hours, against one appliance that is killed at the end of some
+//! turns.
 //!
-//! Beside each of them work the innocent host and a load that keeps two queues full and knows what
-//! every block may hold (`soak`). At the end of a turn the appliance is killed with commands under
-//! way, or goes on. Whatever was acknowledged must be there then, no connection of a host that
-//! behaves may be lost while it lives, and its memory must stay within its bound.
+//! With each of them run the innocent host and a load that keeps two queues full and knows what
+//! every block may hold (`soak`). At the end of a turn the appliance is killed with commands in
+//! flight, or goes on. Then everything acknowledged must exist. While the appliance lives, no
+//! connection of a well-behaved host may be lost, and its memory must stay within its bound.
 //!
-//! What an adversary needs is made anew for its turn and deleted after it; synchs stay, so history
-//! grows as it does in use.
+//! The volumes that an adversary needs are made for its turn and deleted after it. Synchs stay, so
+//! the history grows as it does in use.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -36,29 +37,29 @@ const DEPTH: u16 = 16;
 const CONNECT_LIMIT: Duration = Duration::from_mins(1);
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What a rotation is made of.
+/// The parameters of a rotation.
 #[derive(Debug, Clone, Copy)]
 pub struct RotationConfig {
     /// How long it lasts.
     pub span: Duration,
-    /// How long an adversary's turn lasts, at most.
+    /// The maximum length of an adversary's turn; each lasts from 0.5 to 1.0 of it.
     pub turn: Duration,
-    /// How many of everything, as a part of what is usual.
+    /// Scales all counts; 1.0 means the normal counts.
     pub scale: f64,
-    /// Of this many turns one ends with a kill.
+    /// One turn in this many ends with a kill.
     pub kill_odds: u64,
-    /// Of the random numbers.
+    /// The seed of the random numbers.
     pub seed: u64,
 }
 
-/// What was seen.
+/// The results.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct RotationReport {
     /// Turns of adversaries.
     pub turns: u64,
-    /// Kills among their ends.
+    /// How many of these ended with a kill.
     pub kills: u64,
-    /// Writes of the load that were acknowledged.
+    /// Acknowledged writes of the load.
     pub writes: u64,
     /// Blocks that were compared after a turn.
     pub verified_blocks: u64,
@@ -66,15 +67,16 @@ pub struct RotationReport {
     pub innocent_commands: u64,
     /// The longest of them, in milliseconds.
     pub innocent_longest_ms: f64,
-    /// The most memory of the process at the end of each rotation, in bytes, by adversary.
+    /// The maximum memory of the process at the end of each turn, in bytes, with the adversary's
+    /// name.
     pub memory_bytes: Vec<(&'static str, u64)>,
-    /// What was wrong.
+    /// Everything that was wrong.
     pub wrong: Vec<String>,
     /// How long it took, in seconds.
     pub seconds: f64,
 }
 
-/// Runs it; `progress` is called after each turn.
+/// Runs a rotation; calls `progress` after each turn.
 ///
 /// # Errors
 /// The scene cannot be prepared, or the appliance ends by itself.
@@ -105,7 +107,7 @@ pub fn rotate(
                 break 'rotation;
             }
             let part = 0.5 + rng.below(500) as f64 / 1000.0;
-            // Its descriptors are not given back to a process from which they were taken.
+            // A process cannot get its descriptors back after the limit was lowered.
             let dies = rng.one_in(config.kill_odds) || adversary.name == "descriptors";
             let told = stage.turn(adversary, config.turn.mul_f64(part), dies)?;
             stage.report.seconds = began.elapsed().as_secs_f64();
@@ -119,7 +121,7 @@ pub fn rotate(
     Ok(report)
 }
 
-/// Everybody who is there all the time.
+/// Everything that lives through all turns.
 struct Stage {
     bed: Bed,
     innocent: Innocent,
@@ -127,7 +129,7 @@ struct Stage {
     report: RotationReport,
 }
 
-/// What everybody went through in a turn.
+/// What everybody experienced in a turn.
 struct Lived {
     told: String,
     innocent: Experience,
@@ -136,7 +138,7 @@ struct Lived {
 }
 
 impl Stage {
-    /// One adversary's turn, and what comes of it.
+    /// Runs one adversary's turn, and checks its effects.
     fn turn(&mut self, adversary: &Adversary, span: Duration, dies: bool) -> Result<String, CanaryError> {
         (adversary.prepare)(&self.bed)?;
         self.load.connect(&self.bed).map_err(load_failed)?;
@@ -202,7 +204,7 @@ impl Stage {
         }
     }
 
-    /// What was acknowledged is there.
+    /// Checks that everything acknowledged exists.
     fn verify(&mut self, adversary: &Adversary, died: bool) -> Result<(), CanaryError> {
         let when = if died { "after a kill" } else { "after its turn" };
         let wrong = self.innocent.check_all().map_err(CanaryError::prepare("the innocent host's check"))?;
@@ -218,18 +220,18 @@ fn load_failed(error: SoakError) -> CanaryError {
     CanaryError::Load(Box::new(error))
 }
 
-/// The load that is verified.
+/// The verified load.
 struct Load {
     model: Model,
     counts: Counts,
-    /// The stamps' number.
+    /// The number in the load's stamps.
     number: u64,
     rng: Rng,
     session: Option<Session>,
 }
 
 impl Load {
-    /// Connects, unless it is; tries again as a host does.
+    /// Connects, unless it is connected; retries as a host does.
     fn connect(&mut self, bed: &Bed) -> Result<(), SoakError> {
         let began = Instant::now();
         while self.session.is_none() {
@@ -247,13 +249,14 @@ impl Load {
         session.load(&mut self.model, &mut self.rng, &mut self.counts, until)
     }
 
-    /// The appliance is dead: what it had not answered is not known.
+    /// Handles the death of the appliance: commands without an answer become uncertain.
     fn bury(&mut self) -> Result<(), SoakError> {
         let Some(session) = self.session.take() else { return Ok(()) };
         session.bury(&mut self.model, &mut self.counts).map(drop)
     }
 
-    /// Waits for what is under way and compares everything. How many blocks that were.
+    /// Waits for the commands in flight and compares everything. Returns how many blocks it
+    /// compared.
     fn verify(&mut self, when: &'static str) -> Result<u64, SoakError> {
         let Some(session) = &mut self.session else { return Ok(0) };
         session.drain(&mut self.model, &mut self.counts)?;
@@ -263,7 +266,7 @@ impl Load {
     }
 }
 
-/// Deletes what an adversary had.
+/// Deletes the adversary's volumes.
 fn clear(bed: &Bed) -> Result<(), CanaryError> {
     let volumes = bed.appliance.rpc("volume_list", json!({}))?;
     // Clones first.

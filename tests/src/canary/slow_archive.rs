@@ -17,10 +17,10 @@ const QUEUES: u16 = 4;
 const WRITE_BLOCKS: u64 = 32;
 const VOLUME_BLOCKS: u64 = (96 << 20) / BLOCK_BYTES;
 const VOLUME: &str = "bulk";
-/// Each call by which the archive writes waits so long.
+/// The delay of each write, sync and rename of the archive.
 const DELAY: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(100);
-/// What the archive's files have in their paths.
+/// A part of the path of the archive's files.
 const ARCHIVE: &str = "/archive/";
 
 pub(super) fn prepare(bed: &Bed) -> Result<(), CanaryError> {
@@ -68,7 +68,7 @@ fn write_on(
 ) -> Result<(), HostError> {
     let mut rng = Rng::new(u64::from(queue.queue_id()));
     let mut data = vec![0_u8; (WRITE_BLOCKS * BLOCK_BYTES) as usize];
-    // Nothing that compresses: the archive shall have work.
+    // Data that does not compress, so that the archive has work.
     for word in data.chunks_exact_mut(8) {
         word.copy_from_slice(&rng.next_u64().to_le_bytes());
     }

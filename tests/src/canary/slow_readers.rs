@@ -1,5 +1,5 @@
-//! Two honest hosts on a slow network: 48 queues each, deep with reads of 128 KiB, of which they
-//! take a few KiB in a second. They send their keep alives and break no rule.
+//! Two honest hosts on a slow network: 48 queues each, full of reads of 128 KiB, whose data they
+//! take at 4 KiB/s per queue. They send their keep-alives and break no rule.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -19,14 +19,14 @@ const HOSTS: u64 = 2;
 const QUEUES: u64 = 48;
 /// Blocks of a read: 128 KiB.
 const READ_BLOCKS: u32 = 32;
-/// What is taken of each queue four times in a second.
+/// What is read from each queue, four times a second.
 const TAKEN_BYTES: usize = 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// What the volume holds, in pieces of 128 KiB.
+/// The volume's data, in pieces of 128 KiB.
 const PIECES: u64 = 128;
 pub(super) const VOLUME: &str = "slow";
 
-/// A volume with something to read.
+/// Makes a volume with data to read.
 pub(super) fn prepare(bed: &Bed) -> Result<(), CanaryError> {
     bed.make_volume(VOLUME, "64MiB")?;
     bed.fill(VOLUME, PIECES, u64::from(READ_BLOCKS), u64::from(READ_BLOCKS))

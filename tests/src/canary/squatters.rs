@@ -1,6 +1,6 @@
-//! Hosts that announce data and never send what the appliance asks them for (R2T), so that the
-//! memory that waits for it stays taken: strangers, whose Connect itself announces it, and hosts
-//! that were let in.
+//! Hosts that announce data and never send what the appliance requests (R2T), so that the memory
+//! reserved for it stays in use: strangers, whose Connect itself announces it, and hosts that are
+//! connected.
 
 use varve::nvmf::wire::command::{Rw, Sqe};
 use varve::nvmf::wire::fabrics::Connect;
@@ -12,14 +12,14 @@ use super::bed::{BLOCK_BYTES, Bed, Until, besiege};
 use super::error::CanaryError;
 use super::line::{Host, Identity, Line};
 
-/// Connections without a Connect: with 512 KiB each more than all memory for write data.
+/// Connections without a Connect: at 512 KiB each, they need more than all memory for write data.
 const STRANGERS: u64 = 140;
-/// Hosts that were let in, and queues of each.
+/// Hosts that are connected, and queues of each.
 const HOSTS: u64 = 2;
 const QUEUES: u64 = 8;
 /// Writes announced on each queue.
 const WRITES: usize = 64;
-/// Blocks of a write: 512 KiB, the most that one command may have.
+/// Blocks of a write: 512 KiB, the maximum of one command.
 const WRITE_BLOCKS: u32 = 128;
 const VOLUME: &str = "squat";
 
@@ -33,7 +33,8 @@ fn announcement() -> Sqe {
     write.into()
 }
 
-/// Nobody has let them in: a write is refused to them, but the data of a Connect has to be taken.
+/// These hosts are not connected: the appliance refuses their writes, but has to accept the data of
+/// a Connect.
 pub(super) fn attack_as_strangers(bed: &Bed, until: Until) -> Told {
     let open = || {
         let mut line = Line::open(bed.address())?;
@@ -47,7 +48,7 @@ pub(super) fn attack_as_strangers(bed: &Bed, until: Until) -> Told {
     Told { told: siege.told("strangers"), is_harmless: siege.opened == 0 }
 }
 
-/// They have connected their queues.
+/// These hosts have connected their queues.
 pub(super) fn attack(bed: &Bed, until: Until) -> Told {
     let queues = bed.scaled(QUEUES) as u16;
     let open = || {

@@ -1,11 +1,11 @@
-//! Hosts that connected to the innocent's own volume, without a keep alive timeout, and were never
-//! heard of again: they neither read nor write nor close.
+//! Hosts that connected to the innocent host's own volume, without a keep alive timeout, and then
+//! vanished: they neither read nor write nor close.
 
 use super::Told;
 use super::bed::{Bed, INNOCENT_VOLUME, Until, besiege};
 use super::line::{Host, Identity};
 
-/// As many controllers as a volume may have.
+/// The maximum number of controllers of a volume.
 const HOSTS: u64 = 64;
 
 pub(super) fn attack(bed: &Bed, until: Until) -> Told {

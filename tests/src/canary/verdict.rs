@@ -1,5 +1,5 @@
-//! What is said of a run: the figures of each adversary beside those without it, and the bars that
-//! they have to clear.
+//! The verdict of a run: the figures with each adversary and without it, and the bars that they
+//! must meet.
 //!
 //! | what | bar |
 //! |---|---|
@@ -9,7 +9,8 @@
 //! | memory of the process | what it had without, and 110 % of indexes and DMA budget |
 //! | errors, wrong bytes | none |
 //!
-//! The canary's lateness is what this machine does to everybody; it is allowed on top of each time.
+//! The canary's lateness is the delay that this machine causes to everybody; it is added to each
+//! bar of time.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -17,16 +18,16 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// The longest time that is told apart.
+/// The longest time that is recorded exactly: 600 s.
 const TIME_NS_MAX: u64 = 600_000_000_000;
 const DIGITS: u8 = 3;
-/// How much slower the innocent host may become.
+/// The allowed slowdown of the innocent host.
 const SLOWER_MAX: f64 = 10.0;
-/// What one command and one call may take.
+/// The limit of one command and of one call.
 const LONGEST_MS: f64 = 1000.0;
-/// What a turn of the reactor may take.
+/// The limit of a turn of the reactor.
 const TURN_MS: f64 = 10.0;
-/// What indexes and DMA budget may take over what they say.
+/// The allowed memory, relative to the reported indexes and DMA budget.
 const MEMORY_PART: f64 = 1.1;
 
 /// A recorder of times.
@@ -40,19 +41,19 @@ impl Default for Times {
 }
 
 impl Times {
-    /// Records one.
+    /// Records one time.
     pub(super) fn record(&mut self, time: Duration) {
         self.0.saturating_record(in_bounds(time));
     }
 
-    /// Records what a command took that is followed by the next one a beat later: a longer one has
-    /// kept others waiting, and these count too.
+    /// Records the time of a command whose successor is due one beat later: a longer one has
+    /// delayed others, and these count too.
     pub(super) fn record_beats(&mut self, time: Duration, beat: Duration) {
         let recorded = self.0.record_correct(in_bounds(time), beat.as_nanos() as u64);
         debug_assert!(recorded.is_ok(), "within the bounds");
     }
 
-    /// What is said of them.
+    /// The figures of all recorded times.
     pub(super) fn figures(&self) -> Figures {
         let at = |quantile| self.0.value_at_quantile(quantile) as f64 / 1e6;
         Figures {
@@ -69,7 +70,7 @@ fn in_bounds(time: Duration) -> u64 {
     (time.as_nanos() as u64).clamp(1, TIME_NS_MAX)
 }
 
-/// What is said of many times, in milliseconds.
+/// The figures of many times, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Figures {
     /// How many.
@@ -84,43 +85,44 @@ pub struct Figures {
     pub max_ms: f64,
 }
 
-/// What one adversary did to the others.
+/// The effects of one adversary on the others.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
     /// The adversary.
     pub name: &'static str,
-    /// What it came to, in words.
+    /// Its results as text.
     pub told: String,
-    /// Commands of the innocent host without it.
+    /// The innocent host's commands without the adversary.
     pub before: Figures,
-    /// And beside it.
+    /// The innocent host's commands with the adversary.
     pub beside: Figures,
-    /// How late the canary woke beside it.
+    /// How late the canary woke with the adversary.
     pub lateness: Figures,
-    /// Calls of the operator beside it.
+    /// The operator's calls with the adversary.
     pub calls: Figures,
-    /// What the longest turn of the pool's reactor beside it took at least, in milliseconds.
+    /// The lower bound of the longest turn of the pool's reactor with the adversary, in
+    /// milliseconds.
     pub turn_ms: f64,
     /// Calls that failed.
     pub call_errors: u64,
-    /// Errors that the innocent host saw, with and without the adversary.
+    /// The innocent host's errors, with and without the adversary.
     pub errors: u64,
-    /// Blocks that held what they must not, also after the adversary had gone.
+    /// Blocks with wrong content, including those found after the adversary had ended.
     pub wrong_blocks: u64,
-    /// The most memory of the process.
+    /// The maximum memory of the process.
     pub memory_bytes: u64,
-    /// The most it may have.
+    /// The allowed maximum.
     pub memory_bytes_allowed: u64,
-    /// The most memory of the indexes.
+    /// The maximum memory of the indexes.
     pub index_bytes: u64,
-    /// The most DMA memory in use.
+    /// The maximum DMA memory in use.
     pub dma_bytes: u64,
-    /// What was seen of errors and wrong bytes.
+    /// Details of errors and wrong bytes.
     pub seen: Vec<String>,
 }
 
 impl Verdict {
-    /// The bars that were missed, in words.
+    /// The missed bars, as text.
     pub fn missed(&self) -> Vec<String> {
         let mut missed = Vec::new();
         let (beside, late) = (self.beside, self.lateness);
@@ -155,13 +157,14 @@ impl Verdict {
         missed
     }
 
-    /// What the process may have, from what it had without the adversary and what the pool says.
+    /// The memory that the process may use, from what it used without the adversary and what the
+    /// pool reports.
     pub(super) fn allowed_bytes(before_bytes: u64, index_bytes: u64, dma_budget_bytes: u64) -> u64 {
         before_bytes + ((index_bytes + dma_budget_bytes) as f64 * MEMORY_PART) as u64
     }
 }
 
-/// All verdicts as a table, and what is to be said about each below it.
+/// All verdicts as a table, with notes on each below it.
 pub fn table(verdicts: &[Verdict]) -> String {
     let mut text = format!(
         "{:<17}{:>9}{:>9}{:>9}{:>10} |{:>9}{:>9}{:>9}{:>10} |{:>8}{:>9}{:>8}{:>12} |{:>5}\n",
@@ -183,7 +186,7 @@ pub fn table(verdicts: &[Verdict]) -> String {
     for verdict in verdicts {
         let (beside, before) = (verdict.beside, verdict.before);
         let [have, allowed] = [verdict.memory_bytes, verdict.memory_bytes_allowed].map(|bytes| bytes >> 20);
-        // Writing to a string does not fail.
+        // A write to a string does not fail.
         let _ = writeln!(
             text,
             "{:<17}{:>9.2}{:>9.2}{:>9.2}{:>10.1} |{:>9.2}{:>9.2}{:>9.2}{:>10.1} |{:>8.1}{:>9.1}{:>8.1}{:>12} |{:>5}",

@@ -1,5 +1,5 @@
-//! A host beside the others, which does everything right: each command must be answered in time,
-//! and each read must give what was written.
+//! A host that does everything right next to the fuzzed ones: each of its commands must be answered
+//! in time, and each read must return what was written.
 
 use varve::nvmf::nqn;
 use varve::nvmf::wire::command::{Rw, Sqe};
@@ -20,7 +20,7 @@ const BLOCK_BYTES: usize = 4096;
 pub(super) struct Innocent {
     _admin: Peer,
     queue: Peer,
-    /// What each block is filled with.
+    /// The byte that fills each block.
     blocks: Vec<u8>,
     pub(super) commands: u64,
 }
@@ -37,7 +37,7 @@ impl Innocent {
         Innocent { _admin: admin, queue, blocks: vec![0; VOLUME_BLOCKS as usize], commands: 0 }
     }
 
-    /// A write or a read of one block. The others go on meanwhile.
+    /// Writes or reads one block. The other hosts go on in the meantime.
     pub(super) fn command(&mut self, local: &mut Local, rng: &mut Rng, others: &mut [Peer]) {
         let block = rng.below(VOLUME_BLOCKS);
         let is_write = rng.one_in(2);

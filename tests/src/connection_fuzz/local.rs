@@ -1,5 +1,5 @@
-//! A target over volumes in memory, whose turns this thread takes: nothing happens but when it says
-//! so.
+//! A target over volumes in memory, whose turns this thread executes: nothing happens outside these
+//! turns.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,11 +12,11 @@ use varve::reactor::{IdlePolicy, Reactor, ReactorConfig};
 
 /// The volume of the fuzzed connections.
 pub(super) const FUZZED: &str = "one";
-/// The volume of the innocent one.
+/// The volume of the innocent host.
 pub(super) const INNOCENT: &str = "two";
 /// Blocks of each.
 pub(super) const VOLUME_BLOCKS: u64 = 256;
-/// The longest that anything may take.
+/// The time limit of every wait.
 const LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Local {
@@ -48,7 +48,7 @@ impl Local {
         Local { reactor, storage, target, dma, address }
     }
 
-    /// One turn.
+    /// Executes one turn.
     pub(super) fn turn(&mut self) {
         self.reactor.turn(&());
         self.target.poll_receive();
@@ -56,10 +56,10 @@ impl Local {
         self.target.poll_send();
     }
 
-    /// Takes turns until something is so; `look` also does what the hosts do meanwhile.
+    /// Executes turns until a condition holds; `look` checks it and also runs the hosts.
     ///
     /// # Panics
-    /// When it is not so in time.
+    /// When it does not hold within 5 s.
     pub(super) fn turn_until(&mut self, what: &str, mut look: impl FnMut(&Self) -> Result<(), String>) {
         let begin = Instant::now();
         loop {
@@ -77,7 +77,8 @@ impl Local {
         }
     }
 
-    /// What is still held, when nothing should be but for so many connections of one controller.
+    /// Checks that nothing is held except `connections` connections of one controller; the error
+    /// names what is held.
     pub(super) fn is_at_rest(&self, connections: u64) -> Result<(), String> {
         let stats = self.target.stats();
         let controllers = self.target.subsystems().iter().map(|one| one.controllers).sum::<u64>();

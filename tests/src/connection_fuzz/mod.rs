@@ -1,10 +1,10 @@
-//! Connections in every state: random conversations of several hosts with a target, of commands and
-//! PDUs that are mostly right, often come in the wrong state and are sometimes wrong themselves.
+//! Connections in every state: random conversations of several hosts with a target. Their commands
+//! and PDUs are mostly right, often come in the wrong state and are sometimes wrong themselves.
 //!
-//! Whatever they are, the target answers each command once or ends the connection; it gives all
-//! memory back when the connections are gone; and it answers an innocent host beside them, with the
-//! right bytes, as if nothing were. A seed replays its conversation exactly, but for the bytes that
-//! a socket takes at once.
+//! In every case the target answers each command once or ends the connection; it frees all memory
+//! when the connections have ended; and it answers an innocent host next to them in time and with
+//! the right bytes. A seed replays its conversation exactly, except for the number of bytes that a
+//! socket accepts at once.
 
 mod innocent;
 mod local;
@@ -20,25 +20,25 @@ use innocent::Innocent;
 use local::Local;
 use peer::Peer;
 
-/// Connections at once.
+/// The maximum number of connections at once.
 const PEERS_MAX: usize = 4;
 /// Steps of a conversation.
 const STEPS: u64 = 120;
 /// Connections of the innocent host.
 const INNOCENT_CONNECTIONS: u64 = 2;
 
-/// What conversations came to.
+/// The counts of conversations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Conversations.
     pub seeds: u64,
     /// Connections.
     pub connections: u64,
-    /// Of these, those that the target ended.
+    /// How many of these the target ended.
     pub ended: u64,
     /// Commands that were answered.
     pub answers: u64,
-    /// Of these, with success.
+    /// How many of these succeeded.
     pub successes: u64,
     /// Commands of the innocent host.
     pub innocent: u64,
@@ -56,12 +56,13 @@ impl std::ops::AddAssign for Counts {
 }
 
 impl Counts {
-    /// Counts what a connection was answered, and keeps the numbers of controllers.
+    /// Counts the answers of a connection, and collects the IDs of controllers.
     fn note(&mut self, peer: &mut Peer, controllers: &mut Vec<u16>) {
         for answer in peer.answers.drain(..) {
             self.answers += 1;
             self.successes += u64::from(answer.status.is_success());
-            // Only a Connect answers with a number of its own; others are as good as any guess.
+            // Only a Connect returns a controller ID; the results of other commands are as good as
+            // any guess.
             let controller = ConnectResult::from_result(answer.result).controller_id.get();
             if answer.status.is_success() && controller != 0 {
                 controllers.push(controller);
@@ -70,10 +71,10 @@ impl Counts {
     }
 }
 
-/// One conversation.
+/// Runs one conversation.
 ///
 /// # Panics
-/// When the target breaks a promise.
+/// When the target violates a guarantee.
 pub fn converse(seed: u64) -> Counts {
     let mut rng = Rng::new(seed);
     let mut counts = Counts { seeds: 1, ..Counts::default() };
@@ -95,7 +96,7 @@ pub fn converse(seed: u64) -> Counts {
         }
         let index = rng.below(peers.len() as u64) as usize;
         if rng.one_in(60) {
-            // At any byte: of what is under way, or of one thing more.
+            // It may end at any byte: of what is still to be sent, or of one step more.
             let mut peer = peers.swap_remove(index);
             step::step(&mut peer, &mut rng, &controllers);
             peer.hang_up_after(rng.below(6000) as usize);
@@ -115,14 +116,14 @@ pub fn converse(seed: u64) -> Counts {
             !peer.is_closed
         });
     }
-    // Who has broken the rules is owed nothing, and holds nobody up any more.
+    // A connection that has broken the rules is owed nothing, and blocks nothing any more.
     peers.retain(|peer| !peer.is_confused);
     local.turn_until("all is answered", |_| {
         peers.retain_mut(|peer| {
             peer.step();
             peer.fulfil();
             counts.note(peer, &mut controllers);
-            // Whose connection was ended hangs up, and holds no memory any more.
+            // A host whose connection was ended hangs up, and holds no memory any more.
             !peer.is_closed
         });
         peers.iter().find_map(Peer::owed).map_or(Ok(()), Err)
@@ -137,7 +138,7 @@ pub fn converse(seed: u64) -> Counts {
     counts
 }
 
-/// A connection that begins as it should, nearly always.
+/// A connection that nearly always begins correctly.
 fn open(local: &Local, rng: &mut Rng, controllers: &[u16]) -> Peer {
     let digests = Digests { header: rng.one_in(3), data: rng.one_in(3) };
     let mut peer = Peer::open(local.address, digests);

@@ -1,4 +1,4 @@
-//! A host's end of one connection: what it has sent, what came, and what the target owes it.
+//! A host's end of one connection: what it has sent and received, and what the target owes it.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -13,7 +13,7 @@ use varve::nvmf::wire::pdu_check::{append_header, digest_bytes};
 use varve::nvmf::wire::status::Status;
 use zerocopy::FromBytes;
 
-/// Data that the target has asked for, and that is still to be sent.
+/// Data that the target has requested, and that is still to be sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
     pub(super) command_id: u16,
@@ -37,7 +37,7 @@ pub(super) struct Peer {
     stream: TcpStream,
     pub(super) digests: Digests,
     next_command_id: u16,
-    /// Bytes that the socket has not taken yet.
+    /// Bytes that the socket has not accepted yet.
     unsent: Vec<u8>,
     received: Vec<u8>,
     /// Commands without an answer, and their opcodes.
@@ -47,7 +47,7 @@ pub(super) struct Peer {
     pub(super) answers: Vec<Answer>,
     /// The target has ended it.
     pub(super) is_closed: bool,
-    /// It was sent what no host may send, and the target may wait for the rest of it.
+    /// It has sent what no host may send, and the target may wait for the rest of it.
     pub(super) is_confused: bool,
 }
 
@@ -70,12 +70,12 @@ impl Peer {
         }
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub(super) fn send(&mut self, bytes: &[u8]) {
         self.unsent.extend_from_slice(bytes);
     }
 
-    /// Sends a command; its number.
+    /// Sends a command and returns its ID.
     pub(super) fn command(&mut self, mut sqe: Sqe, data: &[u8]) -> u16 {
         let command_id = self.next_command_id;
         self.next_command_id = self.next_command_id.wrapping_add(1);
@@ -97,7 +97,7 @@ impl Peer {
         command_id
     }
 
-    /// Sends a piece of data with these fields, whatever was asked for.
+    /// Sends a data PDU with these fields, whether it was requested or not.
     pub(super) fn data_pdu(&mut self, part: Asked, is_last: bool) {
         let data = vec![part.tag as u8; part.len_bytes as usize];
         let mut header = CommonHeader::with_data(PduType::H2cData, self.digests, 4, part.len_bytes);
@@ -121,14 +121,15 @@ impl Peer {
         self.send(&bytes);
     }
 
-    /// Sends all that was asked for.
+    /// Sends all requested data.
     pub(super) fn fulfil(&mut self) {
         for asked in std::mem::take(&mut self.asked) {
             self.data_pdu(asked, true);
         }
     }
 
-    /// What the target owes, in words: answers, but for events, which may never happen.
+    /// What the target owes, as text: answers to all commands except event requests, which may
+    /// never be answered.
     pub(super) fn owed(&self) -> Option<String> {
         if self.is_closed {
             return None;
@@ -149,21 +150,21 @@ impl Peer {
         ))
     }
 
-    /// The sending half is over.
+    /// Ends the sending half.
     pub(super) fn close_write(&mut self) {
-        // One that the target has reset cannot be closed, and need not be.
+        // A connection that the target has reset cannot be closed, and need not be.
         let _ = self.stream.shutdown(Shutdown::Write);
         self.is_confused = true;
     }
 
-    /// Sends so many of the bytes that are left, and hangs up.
+    /// Sends this many of the remaining bytes, and hangs up.
     pub(super) fn hang_up_after(mut self, bytes: usize) {
         let count = bytes.min(self.unsent.len());
-        // What does not fit is cut, which is what this is about.
+        // What does not fit is cut off; that is the purpose.
         let _ = self.stream.write(&self.unsent[..count]);
     }
 
-    /// Moves bytes both ways, and acts on what came.
+    /// Moves bytes in both directions, and handles what was received.
     ///
     /// # Panics
     /// When the target sends what it must not.
@@ -175,7 +176,7 @@ impl Peer {
             match self.stream.write(&self.unsent) {
                 Ok(count) => drop(self.unsent.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // What was received before is still to be read.
+                // What was received before must still be read.
                 Err(_) => self.unsent.clear(),
             }
         }
@@ -204,7 +205,7 @@ impl Peer {
         let header = view::<CommonHeader>(pdu);
         match PduType::try_from(header.pdu_type) {
             Ok(PduType::IcResp) => {}
-            // The host hangs up then, and nothing follows.
+            // The host then hangs up, and nothing follows.
             Ok(PduType::C2hTermReq) => self.is_closed = true,
             Ok(PduType::CapsuleResp) => {
                 let cqe = view::<CapsuleResp>(pdu).cqe;
@@ -238,7 +239,7 @@ impl Peer {
 
     fn answer(&mut self, command_id: u16, status: Status, result: u64) {
         let was_sent = self.outstanding.remove(&command_id).is_some();
-        // Garbage may have been a command.
+        // The garbage may have been a command.
         assert!(was_sent || self.is_confused, "an answer for command {command_id}, which waits for none");
         self.asked.retain(|asked| asked.command_id != command_id);
         let data = self.data.remove(&command_id).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What a host may do next, by chance: mostly what is right, often in the wrong state, sometimes a
-//! little wrong itself.
+//! Chooses a host's next step at random: mostly correct, often in the wrong state, sometimes
+//! slightly wrong itself.
 
 use varve::nvmf::nqn;
 use varve::nvmf::wire::admin_command::{GetLogPage, Identify};
@@ -20,7 +20,7 @@ use crate::sim::rng::Rng;
 
 const BLOCK_BYTES: u32 = 4096;
 
-/// Does one thing on a connection. `controllers` are those that there were, the newest last.
+/// Executes one step on a connection. `controllers` are the controllers so far, the newest last.
 pub(super) fn step(peer: &mut Peer, rng: &mut Rng, controllers: &[u16]) {
     match rng.below(40) {
         0 => initialize(peer, rng),
@@ -49,7 +49,7 @@ pub(super) fn step(peer: &mut Peer, rng: &mut Rng, controllers: &[u16]) {
     }
 }
 
-/// What a connection begins with, nearly always.
+/// Starts a connection, nearly always correctly.
 pub(super) fn initialize(peer: &mut Peer, rng: &mut Rng) {
     let mut request = IcReq::new(peer.digests);
     if rng.one_in(20) {
@@ -60,7 +60,7 @@ pub(super) fn initialize(peer: &mut Peer, rng: &mut Rng) {
     peer.send(request.as_bytes());
 }
 
-/// Connects as a queue that there may be.
+/// Connects as a queue, mostly with possible parameters.
 pub(super) fn connect(peer: &mut Peer, rng: &mut Rng, controllers: &[u16]) {
     let queue_id = match rng.below(20) {
         0..6 => 0,
@@ -96,7 +96,7 @@ pub(super) fn connect(peer: &mut Peer, rng: &mut Rng, controllers: &[u16]) {
     }
 }
 
-/// Writes CC: enabled, disabled, shut down, or anything.
+/// Writes CC: enabled, disabled, shut down, or any value.
 pub(super) fn configure(peer: &mut Peer, rng: &mut Rng) {
     let value = match rng.below(8) {
         0 | 1 => 0,
@@ -154,13 +154,13 @@ fn abort(peer: &mut Peer, rng: &mut Rng) {
     send(peer, rng, command, &[]);
 }
 
-/// A place that is mostly within the volume.
+/// A block that is mostly within the volume.
 fn place(rng: &mut Rng, blocks: u32) -> u64 {
     if rng.one_in(30) { rng.next_u64() } else { rng.below(VOLUME_BLOCKS - u64::from(blocks) + 2) }
 }
 
 fn write_in_capsule(peer: &mut Peer, rng: &mut Rng) {
-    // More than 8 KiB may only be sent on an I/O queue; anywhere else it is the end.
+    // More than 8 KiB may be sent only on an I/O queue; anywhere else it ends the connection.
     let most = if rng.one_in(8) { 4 } else { 2 };
     let blocks = rng.below(most) as u32 + 1;
     let opcode = if rng.one_in(4) { IoOpcode::Compare } else { IoOpcode::Write };
@@ -202,7 +202,7 @@ fn write_zeroes(peer: &mut Peer, rng: &mut Rng) {
     send(peer, rng, command.into(), &[]);
 }
 
-/// Sends what was asked for first, whole or in two pieces.
+/// Sends data that was requested, in one piece or in two.
 fn honest_data(peer: &mut Peer, rng: &mut Rng) {
     if peer.asked.is_empty() {
         return;
@@ -216,11 +216,11 @@ fn honest_data(peer: &mut Peer, rng: &mut Rng) {
     peer.data_pdu(Asked { len_bytes: first_bytes, ..asked }, false);
     let rest =
         Asked { offset: asked.offset + first_bytes, len_bytes: asked.len_bytes - first_bytes, ..asked };
-    // The rest comes now, or with what is sent when all is settled.
+    // The rest is sent now, or when everything is settled.
     if rng.one_in(2) { peer.data_pdu(rest, true) } else { peer.asked.push(rest) }
 }
 
-/// Sends data that was not asked for like this.
+/// Sends data that does not match a request.
 fn wrong_data(peer: &mut Peer, rng: &mut Rng) {
     let first = peer.asked.first().copied();
     let mut part = first.unwrap_or(Asked { command_id: 0, tag: 0, offset: 0, len_bytes: BLOCK_BYTES });
@@ -247,7 +247,7 @@ fn disconnect(peer: &mut Peer) {
     peer.command(Disconnect::new().into(), &[]);
 }
 
-/// A PDU that is none, or none of a host's.
+/// A PDU that is invalid, or that no host may send.
 fn garbage(peer: &mut Peer, rng: &mut Rng) {
     peer.is_confused = true;
     match rng.below(3) {
@@ -271,7 +271,7 @@ fn garbage(peer: &mut Peer, rng: &mut Rng) {
     }
 }
 
-/// Sends a command, now and then with something about its data wrong.
+/// Sends a command; one in ten has an error in its fields.
 fn send(peer: &mut Peer, rng: &mut Rng, mut command: Sqe, data: &[u8]) {
     match rng.below(40) {
         0 => command.flags = (rng.below(4) << 6) as u8,

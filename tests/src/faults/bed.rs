@@ -1,5 +1,6 @@
-//! An appliance under faults, beside an exact memory of what hosts wrote: what they are told, what
-//! the operator is told, and whether anything above what a fault may cost is refused.
+//! An appliance under faults, with an exact record of what hosts wrote. Tests check the data that
+//! hosts read, the problems that the operator sees, and that no more is refused than a fault may
+//! cost.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -21,18 +22,18 @@ use crate::appliance::{Appliance, ApplianceConfig, ApplianceError};
 pub const BLOCK_BYTES: usize = 4096;
 /// The blocks of the volume that tests write.
 pub const BLOCKS: u64 = 400;
-/// The file that rules about the pool are about.
+/// The pool's file, for rules about the pool.
 pub const POOL_FILE: &str = "pool.varve";
 /// The volume that hosts use.
 pub const VOLUME: &str = "vol0";
-/// Blocks of a segment of the small pools here.
+/// Blocks of a segment of the small pools that these tests use.
 pub const SEGMENT_BLOCKS: u64 = SEGMENT_BLOCKS_MIN;
 
-/// How long the appliance may take for what it does by itself.
+/// How long the appliance may take for its background work.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// What a block holds after a write: the number of the write and its own, again and again. Stamp 0
-/// stands for never written.
+/// The content of a block after a write: the stamp of the write and the block's number, repeated.
+/// Stamp 0 means never written.
 pub fn content(block: u64, stamp: u64) -> Vec<u8> {
     if stamp == 0 {
         return vec![0; BLOCK_BYTES];
@@ -45,26 +46,26 @@ pub fn content(block: u64, stamp: u64) -> Vec<u8> {
 pub struct Expected(pub Vec<u64>);
 
 impl Expected {
-    /// Nothing was written yet.
+    /// Before the first write.
     pub fn nothing() -> Self {
         Expected(vec![0; BLOCKS as usize])
     }
 }
 
-/// What a host read, set against what it must be.
+/// What a host read, compared with what it must be.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// How many blocks are right.
     pub right: u64,
-    /// Blocks that hold something else, and the stamps that are there.
+    /// Blocks that hold something else, and their stamps.
     pub wrong: Vec<(u64, u64)>,
-    /// Blocks that were refused, and how.
+    /// Blocks whose reads failed, with the status.
     pub refused: Vec<(u64, Status)>,
 }
 
 impl Tally {
-    /// That all blocks are right but those that may be refused, and that these are refused as what
-    /// the medium lost.
+    /// Checks that all blocks are right except those that may be refused, and that these fail as
+    /// unrecovered read errors.
     ///
     /// # Panics
     /// When they are not.
@@ -85,14 +86,14 @@ pub struct Host {
 }
 
 impl Host {
-    /// Connects; each command may take so long.
+    /// Connects; each command may take up to `command_limit`.
     ///
     /// # Panics
-    /// When it cannot.
+    /// When it cannot connect.
     pub fn connect(port: u16, volume: &str, command_limit: Duration) -> Self {
         let address: SocketAddr = ([127, 0, 0, 1], port).into();
         let timeouts = Timeouts { io: command_limit, ..Timeouts::default() };
-        // Nobody sends keep-alives here.
+        // This host sends no keep-alives.
         let options = ConnectOptions { keep_alive_timeout_ms: 0, timeouts, ..ConnectOptions::default() };
         let mut controller =
             Controller::connect(address, &nqn::of_volume(volume), options).expect("a host connects");
@@ -105,7 +106,7 @@ impl Host {
     /// Writes one block.
     ///
     /// # Errors
-    /// What the appliance answers.
+    /// The appliance's error.
     pub fn write(&mut self, block: u64, stamp: u64) -> Result<(), HostError> {
         self.queue.write(block, &content(block, stamp))
     }
@@ -113,7 +114,7 @@ impl Host {
     /// Reads blocks.
     ///
     /// # Errors
-    /// What the appliance answers.
+    /// The appliance's error.
     pub fn read(&mut self, block: u64, count: u64) -> Result<Vec<u8>, HostError> {
         let mut data = vec![0; count as usize * BLOCK_BYTES];
         self.queue.read(block, &mut data)?;
@@ -123,7 +124,7 @@ impl Host {
     /// Flushes.
     ///
     /// # Errors
-    /// What the appliance answers.
+    /// The appliance's error.
     pub fn flush(&mut self) -> Result<(), HostError> {
         self.queue.flush()
     }
@@ -138,7 +139,7 @@ impl Host {
         &mut self.controller
     }
 
-    /// Reads every block, one by one, and sets it against what it must be.
+    /// Reads every block, one by one, and compares it with what it must be.
     ///
     /// # Panics
     /// When the connection is lost.
@@ -163,7 +164,7 @@ fn stamp_of(data: &[u8]) -> u64 {
 /// The status that a command ended with; `None` for success.
 ///
 /// # Panics
-/// When it was not answered.
+/// When it got no answer.
 pub fn status_of<T>(result: Result<T, HostError>) -> Option<Status> {
     match result {
         Ok(_) => None,
@@ -186,13 +187,13 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The bytes of the pool's file that blocks of it are at.
+    /// The range of bytes of these blocks in the pool's file.
     pub fn bytes(&self, blocks: Range<u64>) -> Range<u64> {
         let first = FIRST_SLOT_BLOCK + self.slot * SEGMENT_BLOCKS;
         (first + blocks.start) * BLOCK_BYTES as u64..(first + blocks.end) * BLOCK_BYTES as u64
     }
 
-    /// The first block of its trailer, within it.
+    /// The first block of its trailer, relative to the segment.
     pub fn trailer(&self) -> u64 {
         SEGMENT_BLOCKS - 2
     }
@@ -202,7 +203,7 @@ impl Segment {
 pub struct Bed {
     /// The appliance.
     pub appliance: Appliance,
-    /// The faults that it runs under, unless it was started without.
+    /// Its faults; not in use if it was started without faults.
     pub faults: Faults,
     /// What the volume must hold.
     pub expected: Expected,
@@ -210,9 +211,9 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// Starts an appliance under faults, of which there are none yet: a pool of 16 MiB with
-    /// segments of 1 MiB, a volume of 2 MiB, an archive that takes whole segments unless `more`
-    /// says otherwise, and more arguments.
+    /// Starts an appliance under faults, with no rules yet: a pool of 16 MiB with segments of 1
+    /// MiB, a volume of 2 MiB, an archive that takes only whole segments unless `more` says
+    /// otherwise, and the arguments in `more`.
     ///
     /// # Panics
     /// When it does not start, or nothing can be injected here.
@@ -220,7 +221,7 @@ impl Bed {
         Self::start_as(more, true)
     }
 
-    /// The same without supervision, so on the I/O engine that the environment names: for damage
+    /// The same without supervision, so with the I/O engine that the environment names: for damage
     /// between runs.
     ///
     /// # Panics
@@ -234,7 +235,7 @@ impl Bed {
         let usual = ["--pool-size", "16MiB", "--volume-size", "2MiB"];
         let sealing = if more.contains(&"--seal-seconds") { &[][..] } else { &["--seal-seconds", "0"] };
         let arguments = [&usual, sealing].concat();
-        // It has no other engine under faults; named, it need not say so at each start.
+        // It has no other engine under faults; naming the engine avoids a message at each start.
         let engine = under_faults.then(|| (ENGINE_VARIABLE.to_owned(), "threads".to_owned()));
         let config = ApplianceConfig {
             faults: under_faults.then(|| faults.clone()),
@@ -250,7 +251,7 @@ impl Bed {
         Host::connect(self.appliance.port(), VOLUME, Duration::from_secs(30))
     }
 
-    /// Writes a block with a stamp of its own, which must succeed.
+    /// Writes a block with a new stamp, which must succeed.
     ///
     /// # Panics
     /// When it does not.
@@ -259,11 +260,11 @@ impl Bed {
         result.unwrap_or_else(|error| panic!("writing block {block}: {error:?}; {:?}", self.problems()));
     }
 
-    /// Writes a block with a stamp of its own. One that is refused leaves what was there, or what
-    /// was written: [`Bed::check_either`].
+    /// Writes a block with a new stamp. If the write is refused, the block holds the old or the new
+    /// content: [`Bed::check_either`].
     ///
     /// # Errors
-    /// What the appliance answers.
+    /// The appliance's error.
     pub fn try_write(&mut self, host: &mut Host, block: u64) -> Result<(), HostError> {
         let stamp = self.next_stamp;
         self.next_stamp += 1;
@@ -272,17 +273,18 @@ impl Bed {
         Ok(())
     }
 
-    /// Writes so many blocks in turns over all of them, from block 0 on.
+    /// Writes `count` blocks, in order from block 0, and starts again at block 0 after the last
+    /// one.
     pub fn write_many(&mut self, host: &mut Host, count: u64) {
         for index in 0..count {
             self.write(host, index % BLOCKS);
         }
     }
 
-    /// The same, with a connection of its own; all of it is in the archive when this returns.
+    /// The same, with its own connection; everything is in the archive when this returns.
     ///
     /// # Panics
-    /// When something of that fails.
+    /// When a part of it fails.
     pub fn write_archived(&mut self, count: u64) {
         let mut host = self.host();
         self.write_many(&mut host, count);
@@ -290,22 +292,22 @@ impl Bed {
         self.appliance.command(&["archive", "seal"]).expect("all is archived");
     }
 
-    /// The stamp of the newest write that was tried.
+    /// The stamp of the newest write that was attempted.
     pub fn newest_stamp(&self) -> u64 {
         self.next_stamp - 1
     }
 
-    /// Every block is as expected.
+    /// Checks that every block is as expected.
     pub fn check(&self, what: &str) {
         self.check_but(what, &[]);
     }
 
-    /// Every block is as expected, but these may be refused.
+    /// Checks that every block is as expected, except those that may be refused.
     pub fn check_but(&self, what: &str, may_be_refused: &[u64]) {
         self.host().tally(&self.expected).check(&format!("{what}; {:?}", self.problems()), may_be_refused);
     }
 
-    /// Every block is as expected, or, where a write was refused, as that write made it.
+    /// Checks that every block is as expected, or has the content of the refused write.
     pub fn check_either(&self, what: &str, refused: (u64, u64)) {
         let mut tally = self.host().tally(&self.expected);
         tally.wrong.retain(|&found| found != refused);
@@ -321,17 +323,17 @@ impl Bed {
         pools.get(0).cloned().unwrap_or(pools)
     }
 
-    /// What the operator is told of the pool.
+    /// The pool's problems that the operator sees.
     pub fn problems(&self) -> Vec<String> {
         let pool = self.pool();
         let problems = pool["problems"].as_array().cloned().unwrap_or_default();
         problems.iter().filter_map(|problem| problem.as_str().map(str::to_owned)).collect()
     }
 
-    /// The operator is told of something with all these words in it.
+    /// Checks that one of the pool's problems contains all these words.
     ///
     /// # Panics
-    /// When it is not.
+    /// When none does.
     pub fn check_told(&self, words: &[&str]) {
         let problems = self.problems();
         let told = problems.iter().any(|problem| {
@@ -388,7 +390,7 @@ impl Bed {
         });
     }
 
-    /// Makes a point and gives its name.
+    /// Makes a point and returns its name.
     ///
     /// # Panics
     /// When the appliance refuses.
@@ -397,18 +399,18 @@ impl Bed {
         format!("synch:{label}")
     }
 
-    /// What the volume held at a point, set against what it must have been: in a clone that is
-    /// deleted again.
+    /// Compares the volume at a point with what it held then, in a clone that is deleted
+    /// afterwards.
     ///
     /// # Errors
-    /// The appliance's reason why it cannot be had.
+    /// The appliance's reason why it cannot open the point.
     ///
     /// # Panics
     /// When the clone cannot be deleted.
     pub fn tally_at(&self, point: &str, expected: &Expected) -> Result<Tally, ApplianceError> {
         self.appliance.command(&["restore", "clone", VOLUME, "--at", point, "--name", "then"])?;
         let tally = Host::connect(self.appliance.port(), "then", Duration::from_secs(30)).tally(expected);
-        // On a busy machine it takes a moment until the appliance's kernel hears of the host's end.
+        // On a busy machine the appliance's kernel may notice late that the host has disconnected.
         wait_for("the clone is deleted", || match self.appliance.command(&["volume", "delete", "then"]) {
             Err(error) if error.to_string().contains("is in use") => (false, error.to_string()),
             deleted => (true, deleted.expect("it is deleted")),
@@ -416,15 +418,15 @@ impl Bed {
         Ok(tally)
     }
 
-    /// A copy of what the archive holds, for [`put_archive_back`](Self::put_archive_back).
+    /// A copy of the archive's objects, for [`put_archive_back`](Self::put_archive_back).
     pub fn archive_image(&self) -> TempDir {
         let image = TempDir::new().expect("a folder");
         copy_folder(&self.archive().join("objects"), image.path());
         image
     }
 
-    /// The archive as it was when the copy was made. A pool's file of that time is older than what
-    /// it was started into since, and would be refused.
+    /// Restores the archive's objects from the copy. A copy of the pool's file cannot be restored
+    /// in this way: the pool was started since, so the older file would be refused.
     pub fn put_archive_back(&self, image: &TempDir) {
         std::fs::remove_dir_all(self.archive().join("objects")).expect("removed");
         copy_folder(&image.path().join("objects"), &self.archive());
@@ -440,11 +442,11 @@ impl Bed {
         self.appliance.pool_folder().join("archive")
     }
 
-    /// Where in the pool's file what a write stored is, as the bytes of its block; the newest place
-    /// if there are several.
+    /// The bytes of the pool's file where a write's block is stored; the last place if there are
+    /// several.
     ///
     /// # Panics
-    /// When it is nowhere.
+    /// When it is stored nowhere.
     pub fn place_of(&self, block: u64, stamp: u64) -> Range<u64> {
         let (file, wanted) =
             (std::fs::read(self.pool_file()).expect("the pool's file"), content(block, stamp));
@@ -453,7 +455,7 @@ impl Bed {
         found * BLOCK_BYTES as u64..(found + 1) * BLOCK_BYTES as u64
     }
 
-    /// How much processor time the appliance takes while this test only waits, as a share of one
+    /// How much processor time the appliance uses while this test only waits, as a share of one
     /// core.
     ///
     /// # Panics
@@ -485,11 +487,11 @@ impl Drop for Bed {
     }
 }
 
-/// Waits for what the appliance does by itself; `look` says whether it is so, and what there is
-/// instead.
+/// Waits for a condition that the appliance reaches by itself; `look` returns whether it holds, and
+/// the state for the message.
 ///
 /// # Panics
-/// When it does not come within 45 seconds.
+/// When it does not hold within 45 seconds.
 pub fn wait_for(what: &str, mut look: impl FnMut() -> (bool, String)) {
     let begin = Instant::now();
     loop {
@@ -505,7 +507,7 @@ pub fn wait_for(what: &str, mut look: impl FnMut() -> (bool, String)) {
 /// Copies a folder with everything in it.
 ///
 /// # Panics
-/// When it cannot.
+/// When that fails.
 pub fn copy_folder(from: &Path, to: &Path) {
     let status = std::process::Command::new("cp").arg("-a").arg("--sparse=always").arg(from).arg(to).status();
     assert!(status.expect("cp runs").success(), "{} to {}", from.display(), to.display());

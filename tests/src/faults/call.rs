@@ -1,5 +1,5 @@
-//! A system call of the watched program as rules see it: an operation on files. Which system calls
-//! there are, and where each has its arguments, stands in one table.
+//! A system call of the watched program as rules see it: an operation on files. One table lists the
+//! system calls and where each has its arguments.
 
 use std::io;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::rule::Operation;
 
-/// Where a system call names its file and its bytes, as indexes of its arguments.
+/// The arguments (by index) in which a system call names its file and its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     /// Descriptor, pieces, count of pieces, offset.
@@ -16,7 +16,7 @@ enum Shape {
     Buffer,
     /// Descriptor, mode, offset, length: `fallocate`.
     Stretch,
-    /// Descriptor and nothing else of interest.
+    /// A descriptor and no other argument of interest.
     Descriptor,
     /// A path, in this argument.
     Path(usize),
@@ -55,7 +55,7 @@ pub(super) const WATCHED: &[Watched] = &[
     watched(libc::SYS_fallocate, Operation::Allocate, Shape::Stretch),
     watched(libc::SYS_truncate, Operation::Truncate, Shape::Path(0)),
     watched(libc::SYS_ftruncate, Operation::Truncate, Shape::Descriptor),
-    // Old forms that newer machines do not have.
+    // Old system calls that newer architectures do not have.
     #[cfg(target_arch = "x86_64")]
     watched(libc::SYS_open, Operation::Open, Shape::Path(0)),
     #[cfg(target_arch = "x86_64")]
@@ -70,7 +70,7 @@ pub(super) const WATCHED: &[Watched] = &[
     watched(libc::SYS_mkdir, Operation::MakeDirectory, Shape::Path(0)),
 ];
 
-/// The most pieces of one vectored transfer (the kernel's `UIO_MAXIOV`).
+/// The maximum number of pieces of one vectored transfer (the kernel's `UIO_MAXIOV`).
 const PIECES_MAX: usize = 1024;
 
 impl Watched {
@@ -84,7 +84,7 @@ impl Watched {
         self.number
     }
 
-    /// What it does, as far as its arguments in registers tell.
+    /// The operation, as far as the arguments in registers show it.
     pub(super) fn operation(&self, arguments: &[u64; 6]) -> Operation {
         let takes_room = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_COLLAPSE_RANGE;
         if self.shape == Shape::Stretch && arguments[1] as i32 & takes_room != 0 {
@@ -93,10 +93,10 @@ impl Watched {
         self.operation
     }
 
-    /// Reads what the call is about from the memory of the thread that makes it, and from `/proc`.
+    /// Reads the details of the call from the memory of the thread that makes it, and from `/proc`.
     ///
     /// # Errors
-    /// The thread is gone, or the system does not let us look into it.
+    /// The thread has ended, or the system does not permit the access.
     pub(super) fn decode(&self, thread: Thread, arguments: &[u64; 6]) -> io::Result<Call> {
         let operation = self.operation(arguments);
         let stretch = |offset: u64, len: u64| Some(offset..offset.saturating_add(len));
@@ -116,26 +116,26 @@ impl Watched {
     }
 }
 
-/// A call with everything that rules look at.
+/// A call with everything that rules check.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     pub(super) operation: Operation,
-    /// The file: as the program named it, or where its descriptor leads.
+    /// The file: the path that the program used, or the one that its descriptor refers to.
     pub(super) path: String,
     /// The other name of a rename or a link.
     pub(super) second_path: Option<String>,
-    /// The bytes of the file that it touches.
+    /// The bytes of the file that it reads or changes.
     pub(super) range: Option<Range<u64>>,
 }
 
 impl Call {
-    /// Every path that it names.
+    /// Every path that the call names.
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         [Some(self.path.as_str()), self.second_path.as_deref()].into_iter().flatten()
     }
 }
 
-/// A piece of the program's memory, laid out as the system's `iovec`.
+/// A piece of the program's memory, with the layout of the system's `iovec`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(super) struct Piece {
@@ -163,19 +163,19 @@ pub(super) fn pieces_of(call: &Watched, thread: Thread, arguments: &[u64; 6]) ->
 pub(super) struct Thread(pub(super) u32);
 
 impl Thread {
-    /// Where a descriptor of it leads.
+    /// The path that a descriptor of this thread refers to.
     fn path_of(self, descriptor: u64) -> io::Result<String> {
         Ok(std::fs::read_link(self.descriptor(descriptor))?.to_string_lossy().into_owned())
     }
 
-    /// The path under which a descriptor of it can be opened again.
+    /// The path under which a descriptor of this thread can be opened again.
     pub(super) fn descriptor(self, descriptor: u64) -> std::path::PathBuf {
         Path::new("/proc").join(self.0.to_string()).join("fd").join((descriptor as i32).to_string())
     }
 
     /// A text that ends with a zero byte.
     fn text(self, address: u64) -> io::Result<String> {
-        // By pieces that do not cross a page: what comes after the text need not be there.
+        // In pieces that do not cross a page boundary: the memory after the text need not exist.
         const PAGE: usize = 4096;
         let (mut at, mut text) = (address as usize, Vec::new());
         while text.len() <= libc::PATH_MAX as usize {

@@ -1,6 +1,6 @@
-//! The program's side: a seccomp filter that hands the watched system calls to the supervisor, lets
-//! all others pass at full speed, and says of `io_uring` that there is none, for what goes through
-//! a ring cannot be watched.
+//! The program's side: a seccomp filter that passes the watched system calls to the supervisor and
+//! lets all others run at full speed. It answers `io_uring_setup` with ENOSYS, because operations
+//! on a ring cannot be watched.
 
 use std::io::{self, IoSlice};
 use std::mem::{MaybeUninit, offset_of};
@@ -19,10 +19,10 @@ const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-/// The filter, as the kernel takes it.
+/// The filter, in the kernel's form.
 pub(super) fn program() -> Vec<libc::sock_filter> {
     let statement = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
-    // Jumps are counted from the next instruction; a jump of 1 leaves out a return.
+    // Jumps count from the next instruction; a jump of 1 skips a return.
     let unless_equal = |k| libc::sock_filter { code: JUMP_IF_EQUAL, jt: 0, jf: 1, k };
     let if_equal = |k| libc::sock_filter { code: JUMP_IF_EQUAL, jt: 1, jf: 0, k };
     let mut program = vec![
@@ -42,7 +42,7 @@ pub(super) fn program() -> Vec<libc::sock_filter> {
 }
 
 /// Puts the calling process under the filter and sends the descriptor of its notifications over
-/// `socket`. It is called between fork and exec: it allocates nothing and takes no lock.
+/// `socket`. It runs between fork and exec: it allocates nothing and takes no lock.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -52,7 +52,7 @@ pub(super) fn install(program: &[libc::sock_filter], socket: BorrowedFd<'_>) -> 
         return Err(io::Error::last_os_error());
     }
     let listener = match listen(program, libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
-        // Before Linux 5.19; signals then make calls that wait start again.
+        // Before Linux 5.19; signals then restart calls that wait.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => listen(program, 0)?,
         other => other?,
     };
@@ -73,14 +73,14 @@ fn listen(program: &[libc::sock_filter], more_flags: libc::c_ulong) -> io::Resul
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor that is nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
 }
 
-/// Whether the kernel can hand system calls to a supervisor.
+/// Whether the kernel can pass system calls to a supervisor.
 ///
 /// # Errors
-/// Why not.
+/// The reason why it cannot.
 pub(super) fn probe() -> io::Result<()> {
     let action = libc::SECCOMP_RET_USER_NOTIF;
     // SAFETY: the kernel reads one number that outlives the call.
@@ -93,7 +93,7 @@ pub(super) fn probe() -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// What the filter answers to a system call, by its own rules.
+    /// The filter's answer to a system call.
     fn answer(number: i64, architecture: u32) -> u32 {
         let (program, mut at, mut loaded) = (program(), 0, 0);
         loop {

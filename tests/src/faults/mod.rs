@@ -1,5 +1,5 @@
-//! Faults that are injected into the file system calls of a real program: it runs as it is, and
-//! what it asks of its files fails, is late, or is done by half, as the test says.
+//! Injects faults into the file system calls of a real program: the program is not changed, and its
+//! file operations fail, are late, or are done in part, as the test requests.
 //!
 //! ```no_run
 //! use rustix::io::Errno;
@@ -8,24 +8,25 @@
 //! let faults = Faults::new().expect("the kernel lets system calls be supervised");
 //! let config = ApplianceConfig { faults: Some(faults.clone()), ..ApplianceConfig::default() };
 //! let appliance = Appliance::start(&config).expect("it starts");
-//! let bad = faults.add(Rule::on("pool.varve", &[Operation::Read]).within(8192..12_288).fail(Errno::IO));
+//! let bad = Rule::on("pool.varve", &[Operation::Read]).within(8192..12_288).fail(Errno::IO);
+//! let bad = faults.add(bad);
 //! // ... the device has a bad sector ...
 //! println!("it was read {} times", faults.hits(bad));
 //! faults.remove(bad); // ... and now it has none
 //! # drop(appliance);
 //! ```
 //!
-//! The program is started under a seccomp filter (see `filter.rs`) that hands its file system
-//! calls, and only those, to a thread of the test (`supervisor.rs`), which has the kernel go on
-//! with them unless a rule says otherwise. No privileges are needed: the program gives up gaining
-//! any. It has no `io_uring` then, so what it would do through a ring it does with ordinary system
-//! calls. Its threads and children are watched as it is. It can be killed at any time; it ends with
-//! the test, for a call that nobody answers fails.
+//! The program starts under a seccomp filter (see `filter.rs`). The filter passes its file system
+//! calls, and only those, to a thread of the test (`supervisor.rs`), which lets the kernel execute
+//! them unless a rule says otherwise. This needs no privileges: the program gives up the right to
+//! gain any. It has no `io_uring` then, so it uses ordinary system calls instead of a ring. Its
+//! threads and children are watched too. It can be killed at any time. It ends with the test,
+//! because calls that nobody answers fail.
 //!
 //! `fault_injector --rules FILE PROGRAM` does the same by hand, with rules in a file (`text.rs`).
 //!
-//! Where the kernel refuses all this, [`Faults::new`] is an error that says so: a test that cannot
-//! inject must fail.
+//! Where the kernel refuses this, [`Faults::new`] returns an error that says so: a test that cannot
+//! inject faults must fail.
 
 pub mod bed;
 mod call;
@@ -63,7 +64,7 @@ use supervisor::Supervisor;
 /// Why faults cannot be injected.
 #[derive(Debug, thiserror::Error)]
 pub enum FaultsError {
-    /// The kernel does not know the way.
+    /// The kernel does not support supervision.
     #[error(
         "system calls cannot be supervised here: {0}; fault injection needs seccomp user notifications (Linux 5.6, CONFIG_SECCOMP_FILTER), which some containers forbid"
     )]
@@ -75,19 +76,19 @@ pub enum FaultsError {
     Start {
         /// The program.
         program: String,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
-    /// The program did not say where its system calls are to be answered.
+    /// The program did not send the descriptor on which its system calls are answered.
     #[error("the program cannot be supervised: {0}")]
     NoListener(io::Error),
-    /// The system gives no descriptors or threads.
+    /// The system has no descriptors or threads left.
     #[error("supervising a program: {0}")]
     System(#[from] io::Error),
 }
 
-/// Rules of what is to fail, for the programs that are started under them. Cheap to clone; all
-/// clones are one.
+/// Rules that say what fails, for the programs that are started under them. Cheap to clone; all
+/// clones share the rules.
 #[derive(Debug, Clone)]
 pub struct Faults {
     shared: Arc<Shared>,
@@ -96,9 +97,9 @@ pub struct Faults {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Told when a rule has applied.
+    /// Notified when a rule has applied.
     changed: Condvar,
-    /// Of each supervisor: written to when rules go.
+    /// One for each supervisor: written to when rules are removed.
     wakes: Mutex<Vec<Arc<OwnedFd>>>,
 }
 
@@ -114,14 +115,14 @@ impl Shared {
 
     fn wake(&self) {
         for wake in self.wakes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            // Full means that it is readable.
+            // An error means that the counter is full, so it is readable.
             let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
         }
     }
 }
 
 impl Faults {
-    /// No faults yet.
+    /// Starts with no faults.
     ///
     /// # Errors
     /// [`FaultsError::Unsupported`] where the kernel cannot do it.
@@ -132,13 +133,13 @@ impl Faults {
         Ok(Faults { shared: Arc::new(shared) })
     }
 
-    /// Adds a rule, for programs that run and for those to come. Of several rules that are about
-    /// one call, the oldest applies.
+    /// Adds a rule, for running programs and for later ones. If several rules match a call, the
+    /// oldest applies.
     pub fn add(&self, rule: Rule) -> RuleId {
         self.shared.state().add(rule)
     }
 
-    /// Removes a rule; the calls that it holds go on.
+    /// Removes a rule; the calls that it holds then proceed.
     pub fn remove(&self, rule: RuleId) {
         self.shared.state().remove(rule);
         self.shared.wake();
@@ -150,17 +151,17 @@ impl Faults {
         self.shared.wake();
     }
 
-    /// How often a rule has applied, also after its removal.
+    /// How often a rule has applied; this also works after its removal.
     ///
     /// # Panics
-    /// When the program could not be supervised after all, so that the count means nothing.
+    /// When the supervision of a program failed, so that the count is meaningless.
     pub fn hits(&self, rule: RuleId) -> u64 {
         let state = self.shared.state();
         assert!(state.trouble.is_none(), "{:?}", state.trouble);
         state.hits(rule)
     }
 
-    /// Waits until a rule has applied so many times; whether it has within the time.
+    /// Waits until a rule has applied `count` times. Returns whether it has within the time limit.
     pub fn wait_for_hits(&self, rule: RuleId, count: u64, limit: Duration) -> bool {
         let end = Instant::now() + limit;
         let mut state = self.shared.state();
@@ -175,7 +176,7 @@ impl Faults {
         state.trouble.is_none()
     }
 
-    /// What was done, oldest first; the first ten thousand.
+    /// The faults that were injected, oldest first; the first 10,000.
     pub fn events(&self) -> Vec<Event> {
         self.shared.state().events().to_vec()
     }
@@ -189,7 +190,7 @@ impl Faults {
     /// is dropped.
     ///
     /// # Errors
-    /// It does not start, or does not come under supervision.
+    /// It does not start, or cannot be supervised.
     pub fn spawn(&self, command: &mut Command) -> Result<Child, FaultsError> {
         let armed = self.arm(command)?;
         let child = command.spawn().map_err(|source| FaultsError::Start {
@@ -200,11 +201,11 @@ impl Faults {
         Ok(child)
     }
 
-    /// Has a program that is about to be started put itself under supervision; [`Armed::attach`]
-    /// once it is. A command starts one supervised program, and no second.
+    /// Prepares a command so that its program puts itself under supervision when it starts; call
+    /// [`Armed::attach`] after it has started. A command starts one supervised program only.
     ///
     /// # Errors
-    /// The system gives no sockets.
+    /// The system provides no sockets.
     pub fn arm(&self, command: &mut Command) -> Result<Armed, FaultsError> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(io::Error::from)?;
@@ -217,7 +218,7 @@ impl Faults {
     }
 }
 
-/// A program's place under supervision.
+/// A program that is about to be supervised.
 #[must_use = "a program that nobody answers waits for ever"]
 #[derive(Debug)]
 pub struct Armed {
@@ -226,10 +227,10 @@ pub struct Armed {
 }
 
 impl Armed {
-    /// Supervises the program, which was spawned meanwhile, until it has ended.
+    /// Supervises the program, which was spawned in the meantime, until it has ended.
     ///
     /// # Errors
-    /// It did not come under supervision.
+    /// It cannot be supervised.
     pub fn attach(self) -> Result<(), FaultsError> {
         let listener = Listener::new(self.receive().map_err(FaultsError::NoListener)?);
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
@@ -244,7 +245,7 @@ impl Armed {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
-        // The program has sent it before it was executed, so this does not wait.
+        // The program sent it before its exec, so this does not wait.
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         recvmsg(&self.socket, &mut [io::IoSliceMut::new(&mut byte)], &mut ancillary, flags)?;
         let descriptors = ancillary.drain().filter_map(|message| match message {

@@ -1,4 +1,4 @@
-//! What is to happen to which system calls.
+//! Rules: which system calls to change, and how.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub enum Operation {
     Write,
     /// `fsync`, `fdatasync`.
     Sync,
-    /// `open`, `openat`, whatever for.
+    /// `open`, `openat`, for any purpose.
     Open,
     /// `rename`, `renameat`, `renameat2`.
     Rename,
@@ -26,22 +26,23 @@ pub enum Operation {
     Unlink,
     /// `mkdir`, `mkdirat`.
     MakeDirectory,
-    /// `fallocate` that gives room to a file.
+    /// `fallocate` that allocates space.
     Allocate,
-    /// `fallocate` that takes room from a file.
+    /// `fallocate` that frees space.
     Discard,
     /// `truncate`, `ftruncate`.
     Truncate,
 }
 
-/// What becomes of a call.
+/// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It is done as if nobody watched.
+    /// It is executed as if nobody watched.
     Proceed,
-    /// It fails without being done.
+    /// It fails and is not executed.
     Fail(Errno),
-    /// It moves at most so many bytes. Only reads and writes can be cut short; others proceed.
+    /// It moves at most this many bytes. Only reads and writes can be cut short; other calls
+    /// proceed.
     Short(u64),
     /// The process is killed instead.
     Kill,
@@ -58,12 +59,13 @@ pub(super) enum Patience {
     UntilRemoved,
 }
 
-/// Which system calls, and what is to happen to them. Built up from what it is about:
+/// Which system calls to change, and how. Starts from the file and the operations:
 ///
 /// ```
 /// use rustix::io::Errno;
 /// use varve_tests::faults::{Operation, Rule};
-/// let rule = Rule::on("pool.varve", &[Operation::Read]).within(4096..8192).times(2).fail(Errno::IO);
+/// let rule = Rule::on("pool.varve", &[Operation::Read]).within(4096..8192);
+/// let rule = rule.times(2).fail(Errno::IO);
 /// ```
 ///
 /// Without an outcome it only counts.
@@ -92,14 +94,14 @@ impl Rule {
         }
     }
 
-    /// Only calls that touch one of these bytes of the file.
+    /// Only calls that access one of these bytes of the file.
     #[must_use]
     pub fn within(mut self, bytes: Range<u64>) -> Self {
         self.range = Some(bytes);
         self
     }
 
-    /// Lets the first `count` of the calls that it is about pass.
+    /// Lets the first `count` matching calls pass.
     #[must_use]
     pub fn skip(mut self, count: u64) -> Self {
         self.skip = count;
@@ -120,21 +122,21 @@ impl Rule {
         self
     }
 
-    /// Each call waits until the rule is removed, and is done then.
+    /// Each call waits until the rule is removed, and is then executed.
     #[must_use]
     pub fn hold(mut self) -> Self {
         self.patience = Patience::UntilRemoved;
         self
     }
 
-    /// Each call fails with this error, and nothing is done.
+    /// Each call fails with this error and is not executed.
     #[must_use]
     pub fn fail(mut self, errno: Errno) -> Self {
         self.outcome = Outcome::Fail(errno);
         self
     }
 
-    /// Each read or write moves at most so many bytes.
+    /// Each read or write moves at most this many bytes.
     #[must_use]
     pub fn short(mut self, bytes: u64) -> Self {
         self.outcome = Outcome::Short(bytes);
@@ -148,12 +150,12 @@ impl Rule {
         self
     }
 
-    /// Whether it is about this operation at all.
+    /// Whether the rule has this operation.
     pub(super) fn concerns(&self, operation: Operation) -> bool {
         self.operations.contains(&operation)
     }
 
-    /// Whether it is about this call.
+    /// Whether the rule matches this call.
     pub(super) fn matches(&self, call: &Call) -> bool {
         let in_range = match (&self.range, &call.range) {
             (None, _) => true,

@@ -1,4 +1,4 @@
-//! The rules in force, how often each has applied, and what was done.
+//! The rules in force, how often each has applied, and the injected faults.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,31 +7,31 @@ use std::time::{Duration, Instant};
 use super::call::Call;
 use super::rule::{Operation, Outcome, Patience, Rule};
 
-/// Events that are kept; counts go on beyond.
+/// The maximum number of stored events; counts continue after that.
 const EVENTS_MAX: usize = 10_000;
 
-/// Names a rule that was added.
+/// The ID of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleId(u64);
 
 /// A rule that applied.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// When, since the faults were made.
+    /// When, as the time since the faults were created.
     pub at: Duration,
     /// Which rule.
     pub rule: RuleId,
-    /// The thread that made the call. A signal to it is one to its process.
+    /// The thread that made the call. A signal to it reaches its process.
     pub thread: u32,
-    /// What the call was.
+    /// The operation of the call.
     pub operation: Operation,
     /// The file.
     pub path: String,
-    /// The bytes of it.
+    /// Its bytes.
     pub range: Option<Range<u64>>,
 }
 
-/// What is to become of a call.
+/// What to do with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Decision {
     pub(super) rule: RuleId,
@@ -49,7 +49,7 @@ pub(super) struct State {
     next: u64,
     /// Calls that the supervisors have answered.
     pub(super) calls: u64,
-    /// Why calls could not be looked at: from then on no test may believe what it sees.
+    /// Why calls could not be inspected: from then on no test may trust its results.
     pub(super) trouble: Option<String>,
 }
 
@@ -94,12 +94,12 @@ impl State {
         &self.events
     }
 
-    /// Whether any rule in force is about such calls: for most calls nothing more need be known.
+    /// Whether any rule in force has this operation: most calls need no further inspection.
     pub(super) fn concerns(&self, operation: Operation) -> bool {
         self.rules.values().any(|rule| rule.concerns(operation) && rule.times != Some(0))
     }
 
-    /// The first rule that applies to a call, which is counted and noted.
+    /// The first rule that applies to a call; it is counted and recorded.
     pub(super) fn decide(&mut self, thread: u32, call: &Call) -> Option<Decision> {
         for (&id, rule) in &mut self.rules {
             if rule.times == Some(0) || !rule.matches(call) {

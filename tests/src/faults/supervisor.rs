@@ -29,7 +29,7 @@ enum Until {
     Removed(RuleId),
 }
 
-/// Answers calls until no process is left that makes them.
+/// Answers calls until no process is left to make them.
 pub(super) struct Supervisor {
     listener: Listener,
     shared: Arc<Shared>,
@@ -61,7 +61,7 @@ impl Supervisor {
             }
             let [news, wake] = sources.map(|source| source.revents());
             if wake.contains(PollFlags::IN) {
-                // Empty is fine: an earlier turn has read it.
+                // It may be empty: an earlier iteration has read it.
                 let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
             }
             self.end_waits();
@@ -75,14 +75,14 @@ impl Supervisor {
         }
     }
 
-    /// How long nothing need be done by itself.
+    /// How long until the first wait ends by itself.
     fn timeout(&self) -> Option<Timespec> {
         let instants = self.waiting.iter().filter_map(|waiting| match waiting.until {
             Until::Instant(instant) => Some(instant),
             Until::Removed(_) => None,
         });
         let left = instants.min()?.saturating_duration_since(Instant::now());
-        // Rounded up, so that a turn does not come a moment too early again and again.
+        // Rounded up, so that an iteration does not wake slightly too early again and again.
         let left = left + Duration::from_micros(50);
         Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() })
     }
@@ -134,7 +134,7 @@ impl Supervisor {
                 state.trouble.get_or_insert(format!("a call of the program cannot be looked at: {error}"));
                 return None;
             }
-            // Killed meanwhile: what was read may be another's.
+            // It was killed in the meantime: the data that was read may belong to another thread.
             _ => return None,
         };
         let decision = state.decide(notification.thread, &call);
@@ -152,8 +152,8 @@ impl Supervisor {
                 Answer::Proceed
             }),
             Outcome::Kill => {
-                // SAFETY: plain numbers. The thread waits for this answer, so its number is its
-                // own; a signal to it is one to its whole process.
+                // SAFETY: plain numbers. The thread waits for this answer, so its ID still belongs
+                // to it; a signal to it reaches its whole process.
                 unsafe { libc::kill(notification.thread as i32, libc::SIGKILL) };
                 return;
             }
@@ -162,7 +162,7 @@ impl Supervisor {
     }
 }
 
-/// Does the first `limit` bytes of a read or a write in the program's place.
+/// Executes the first `limit` bytes of a read or a write for the program.
 fn move_bytes(notification: &Notification, limit: u64) -> io::Result<Answer> {
     let (thread, arguments) = (Thread(notification.thread), &notification.arguments);
     let Some(watched) = Watched::find(notification.number) else { return Ok(Answer::Proceed) };

@@ -1,6 +1,6 @@
-//! The injector on small programs: what is left alone, what fails, what waits, what is cut short.
+//! Tests the injector on small programs: calls that proceed, fail, wait, or are cut short.
 //!
-//! Reads and writes at offsets are made by this very test program, started again as a child.
+//! This same test program, started again as a child, makes the reads and writes at offsets.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::{Faults, Operation, Rule};
 
-/// Names the file that the child works on; without it the child's part has nothing to do.
+/// Names the file that the child uses; without it the child's part does nothing.
 const FILE_VARIABLE: &str = "VARVE_FAULTS_TEST_FILE";
 
 fn faults() -> Faults {
@@ -24,7 +24,7 @@ fn spawn(faults: &Faults, command: &mut Command) -> Child {
     faults.spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).expect("it starts, supervised")
 }
 
-/// Runs the part of a child in this test program, and gives what it printed.
+/// Runs the child's part of this test program, and returns its output.
 fn run_child(faults: &Faults, file: &Path) -> String {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--exact", "faults::tests::the_part_of_the_child", "--nocapture", "--test-threads=1"]);
@@ -47,7 +47,7 @@ fn the_part_of_the_child() {
     }
     println!("write: {}", text(file.write_at(&[7; 8192], 16_384)));
     println!("sync: {}", text(file.sync_all().map(|()| 0)));
-    // A program that is supervised already cannot be supervised by another.
+    // A program that is already supervised cannot be supervised a second time.
     let refused = faults().spawn(&mut Command::new("true")).expect_err("it is refused");
     println!("supervised twice: {refused}");
 }

@@ -1,4 +1,4 @@
-//! Rules as text, for faults that are injected by hand: a rule on each line, of words.
+//! Rules as text, to inject faults by hand: one rule on each line, as words.
 //!
 //! ```text
 //! # the operations, a part of the file's path, and what is to happen
@@ -14,13 +14,13 @@ use rustix::io::Errno;
 
 use super::rule::{Operation, Rule};
 
-/// Why a line is no rule.
+/// Why a line is not a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {word:?} is no {wanted}")]
 pub struct RuleTextError {
     /// The line, from 1.
     pub line: usize,
-    /// The word that is not understood; empty when one is missing.
+    /// The word that cannot be parsed; empty when one is missing.
     pub word: String,
     /// What was expected there.
     pub wanted: &'static str,
@@ -51,10 +51,10 @@ const ERRORS: [(&str, Errno); 8] = [
     ("eintr", Errno::INTR),
 ];
 
-/// Reads the rules of a text.
+/// Parses the rules of a text.
 ///
 /// # Errors
-/// The first word that is not understood.
+/// The first word that cannot be parsed.
 pub fn parse_rules(text: &str) -> Result<Vec<Rule>, RuleTextError> {
     let lines = (1..).zip(text.lines().map(str::trim));
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));

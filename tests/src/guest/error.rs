@@ -1,11 +1,12 @@
-//! What can go wrong with a test guest: making its image, booting it, talking to it.
+//! What can go wrong with a test guest: making its image, booting it, running commands in it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why a guest could not be made, or did not do what it was asked.
 ///
-/// `Debug` is the same text as `Display`: a test that returns this error prints a console that can be read.
+/// `Debug` prints the same text as `Display`, so a test that returns this error prints a readable
+/// console.
 #[derive(thiserror::Error)]
 pub enum GuestError {
     /// A program that the tests need is not on this machine.
@@ -17,11 +18,11 @@ pub enum GuestError {
     /// The host's operating system refused something.
     #[error("{doing} {path}: {source}", path = path.display())]
     Host {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// To which file.
+        /// The file.
         path: PathBuf,
-        /// The answer.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// A program that makes a part of the image failed.
@@ -34,12 +35,12 @@ pub enum GuestError {
         /// What it wrote to its standard error and output.
         output: String,
     },
-    /// The output of a program is not what it should be.
+    /// A program's output does not have the expected form.
     #[error("`{program}` answered something unexpected: {detail}")]
     UnexpectedAnswer {
         /// The program.
         program: &'static str,
-        /// What is wrong with the answer.
+        /// What is wrong with the output.
         detail: String,
     },
     /// The guest did not answer in time after power-on.
@@ -66,7 +67,7 @@ pub enum GuestError {
         /// The end of the guest's console.
         console: String,
     },
-    /// A command did not end in time. It was sent SIGKILL, with its process group; the guest goes on.
+    /// A command did not end in time. It and its process group got SIGKILL; the guest goes on.
     #[error("`{command}` did not end within {after:?}; its output so far:\n{output}")]
     TimedOut {
         /// The command.
@@ -76,7 +77,7 @@ pub enum GuestError {
         /// The end of its output so far, which may be cut in the middle of a line.
         output: String,
     },
-    /// A command ended with a status other than 0 where success was asked for.
+    /// A command that had to succeed ended with a status other than 0.
     #[error("`{command}` ended with status {status}:\n{output}")]
     CommandFailed {
         /// The command.
@@ -86,20 +87,20 @@ pub enum GuestError {
         /// The end of its output.
         output: String,
     },
-    /// More commands were started than the guest keeps account of.
+    /// More commands were started than the guest tracks at one time.
     #[error("{limit} commands are running in the guest already")]
     TooManyJobs {
         /// The bound.
         limit: usize,
     },
-    /// A subsystem was connected, but its block device did not appear.
+    /// A subsystem is connected, but its block device did not appear.
     #[error("no block device of {nqn} appeared within {after:?}:\n{detail}")]
     NoBlockDevice {
         /// The subsystem.
         nqn: String,
         /// The limit.
         after: Duration,
-        /// What the guest knows about its `NVMe` subsystems.
+        /// What the guest reports about its `NVMe` subsystems.
         detail: String,
     },
 }
@@ -111,7 +112,7 @@ impl std::fmt::Debug for GuestError {
 }
 
 impl GuestError {
-    /// An adapter for `map_err`: the operating system's error with what was being done to which file.
+    /// An adapter for `map_err`: adds the operation and the file to the operating system's error.
     pub(super) fn host(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Host { doing, path, source }

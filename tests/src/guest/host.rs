@@ -1,4 +1,5 @@
-//! Programs and files of this machine: finding programs, running build steps, copying with context in the errors.
+//! Programs and files of this machine: finds programs, runs build steps, and copies files with the
+//! context in the errors.
 
 use super::GuestError;
 use std::path::{Path, PathBuf};
@@ -32,10 +33,11 @@ pub(super) fn command(program: &str) -> Result<Command, GuestError> {
     Ok(command)
 }
 
-/// Runs a build step to its end and gives its standard output.
+/// Runs a build step to its end and returns its standard output.
 ///
 /// # Errors
-/// [`GuestError::BuildStep`] with all it wrote when it fails, [`GuestError::Host`] when it does not start.
+/// [`GuestError::BuildStep`] with all its output when it fails, [`GuestError::Host`] when it does
+/// not start.
 pub(super) fn run_step(command: &mut Command) -> Result<String, GuestError> {
     let output = command.output().map_err(GuestError::host("starting", command.get_program()))?;
     if !output.status.success() {
@@ -50,7 +52,7 @@ pub(super) fn run_step(command: &mut Command) -> Result<String, GuestError> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Copies a file, through symbolic links, making the folders above the new one.
+/// Copies a file, follows symbolic links, and makes the parent folders of the new file.
 ///
 /// # Errors
 /// [`GuestError::Host`].
@@ -62,7 +64,7 @@ pub(super) fn copy_file(from: &Path, to: &Path) -> Result<(), GuestError> {
     Ok(())
 }
 
-/// Makes a folder and those above it.
+/// Makes a folder and its parents.
 ///
 /// # Errors
 /// [`GuestError::Host`].
@@ -70,7 +72,7 @@ pub(super) fn make_folder(path: &Path) -> Result<(), GuestError> {
     std::fs::create_dir_all(path).map_err(GuestError::host("making folder", path))
 }
 
-/// Writes a small file whole.
+/// Writes the whole content of a small file.
 ///
 /// # Errors
 /// [`GuestError::Host`].
@@ -86,7 +88,7 @@ pub(super) fn make_link(target: &str, link: &Path) -> Result<(), GuestError> {
     std::os::unix::fs::symlink(target, link).map_err(GuestError::host("linking", link))
 }
 
-/// Removes a folder with all in it, if it is there.
+/// Removes a folder with everything in it, if it exists.
 ///
 /// # Errors
 /// [`GuestError::Host`].
@@ -99,7 +101,8 @@ pub(super) fn remove_folder(path: &Path) -> Result<(), GuestError> {
     }
 }
 
-/// The last `limit_bytes` of a text that may be long, from a whole line on where there is one.
+/// The last `limit_bytes` of a text that may be long. If it is cut, it starts at a whole line where
+/// there is one.
 pub(super) fn tail(bytes: &[u8], limit_bytes: usize) -> String {
     if bytes.len() <= limit_bytes {
         return String::from_utf8_lossy(bytes).into_owned();

@@ -1,4 +1,5 @@
-//! A kernel and an initramfs for guests, made once per machine and kept in cargo's target folder.
+//! Makes a kernel and an initramfs for guests, once per machine, and keeps them in cargo's target
+//! folder.
 
 use super::GuestError;
 use super::host::{command, make_folder, make_link, remove_folder, run_step, write_file};
@@ -10,19 +11,21 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-/// Names a folder to keep images in instead of cargo's target folder; several checkouts may share one.
+/// Names the folder for images, instead of cargo's target folder. Several checkouts may share one.
 const CACHE_VARIABLE: &str = "VARVE_GUEST_CACHE";
 
-/// To be counted up when the way an image is made changes and the files it is made from do not.
+/// Increase this when the way an image is made changes but its input files do not.
 const RECIPE_VERSION: u32 = 2;
 
 /// The first program of the guest.
 const INIT: &str = include_str!("init.sh");
 
-/// An image of another recipe is removed when it is older than this: a test that still boots from it has long begun.
+/// An image of another recipe is removed when it is older than this: a test that uses it has booted
+/// long ago.
 const KEEP_OLD_IMAGES: Duration = Duration::from_hours(24);
 
-/// What a guest boots: Debian's kernel, and an initramfs with all programs and modules that tests use.
+/// What a guest boots: Debian's kernel, and an initramfs with all programs and modules that tests
+/// use.
 #[derive(Debug, Clone)]
 pub struct GuestImage {
     kernel: PathBuf,
@@ -31,21 +34,24 @@ pub struct GuestImage {
 }
 
 impl GuestImage {
-    /// The image, made now if no earlier test on this machine made it. Making it takes about ten seconds and needs Debian's archive
-    /// in reach, unless a kernel package is given in the variable `VARVE_GUEST_KERNEL_PACKAGE`; neither needs root. Of tests that call
-    /// this at the same time, in whatever process, one makes the image and the others wait for it.
+    /// Returns the image, and makes it first if no earlier test on this machine did. This takes
+    /// about 10 seconds and needs access to Debian's archive, unless the variable
+    /// `VARVE_GUEST_KERNEL_PACKAGE` names a kernel package. Neither needs root. If several tests
+    /// call this at the same time, in any process, one makes the image and the others wait for it.
     ///
-    /// The image is made anew when the list of programs, a program on this machine, the list of modules or the init
-    /// script changes. The kernel's package stays the same until the cache is removed.
+    /// The image is made again when the list of programs, a program on this machine, the list of
+    /// modules or the init script changes. The kernel package stays the same until the cache is
+    /// removed.
     ///
     /// # Errors
-    /// A program that is not installed ([`GuestError::MissingProgram`]), a build step that fails, the file system's refusals.
+    /// A program is not installed ([`GuestError::MissingProgram`]), a build step fails, or the file
+    /// system reports an error.
     pub fn build_or_cached() -> Result<Self, GuestError> {
         let cache = cache_folder();
         make_folder(&cache)?;
         let lock_path = cache.join("lock");
         let lock = File::create(&lock_path).map_err(GuestError::host("making", &lock_path))?;
-        // Released when `lock` is closed, which the end of the process does too.
+        // Released when `lock` is closed; the end of the process closes it too.
         lock.lock().map_err(GuestError::host("locking", &lock_path))?;
 
         let name = format!("image-{:016x}", recipe_digest()?);
@@ -70,25 +76,28 @@ impl GuestImage {
         &self.initramfs
     }
 
-    /// The kernel's release, as `uname -r` says it.
+    /// The kernel's release, as `uname -r` prints it.
     pub fn release(&self) -> &str {
         &self.release
     }
 }
 
-/// Where images are kept: [`CACHE_VARIABLE`], or `guest-cache` in the target folder that this program was built into.
+/// The folder of the images: the one that [`CACHE_VARIABLE`] names, or `guest-cache` in the target
+/// folder that this program was built into.
 fn cache_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os(CACHE_VARIABLE) {
         return PathBuf::from(folder);
     }
-    // Cargo marks its target folder with this file; a test program runs from deep inside it.
+    // Cargo marks its target folder with this file; a test program runs from a folder deep inside
+    // it.
     let target = std::env::current_exe().ok().and_then(|program| {
         program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists()).map(Path::to_path_buf)
     });
     target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")).join("guest-cache")
 }
 
-/// A digest of all that decides what an image holds, cheap enough to take before each boot.
+/// A digest of everything that determines the content of an image. It is cheap enough to compute
+/// before each boot.
 fn recipe_digest() -> Result<u64, GuestError> {
     let mut hasher = DefaultHasher::new();
     RECIPE_VERSION.hash(&mut hasher);
@@ -102,7 +111,8 @@ fn recipe_digest() -> Result<u64, GuestError> {
     Ok(hasher.finish())
 }
 
-/// Makes an image in a scratch folder of `cache` and renames it to `folder`, so that an image is there whole or not.
+/// Makes an image in a scratch folder of `cache` and renames it to `folder`, so that an image is
+/// complete or absent.
 fn build(cache: &Path, folder: &Path) -> Result<(), GuestError> {
     let package = kernel::kernel_package(cache)?;
     let scratch = cache.join("building");
@@ -120,7 +130,8 @@ fn build(cache: &Path, folder: &Path) -> Result<(), GuestError> {
     remove_folder(&scratch)
 }
 
-/// The folders, links and small files of a root file system; `/usr` merged, as Debian's.
+/// Makes the folders, links and small files of a root file system, with a merged `/usr` as in
+/// Debian.
 fn make_root(root: &Path) -> Result<(), GuestError> {
     for folder in [
         "usr/bin",
@@ -152,7 +163,8 @@ fn make_root(root: &Path) -> Result<(), GuestError> {
         .map_err(GuestError::host("making executable", &init))
 }
 
-/// Archives the tree below `root`, all of it owned by root whoever runs this. Not compressed: the guest would pay for it on every boot.
+/// Archives the tree below `root`. All files in the archive belong to root, whichever user runs
+/// this. The archive is not compressed: the guest would have to decompress it on every boot.
 fn pack_initramfs(root: &Path, archive: &Path) -> Result<(), GuestError> {
     let list = run_step(command("find")?.arg(".").current_dir(root))?;
     let list_path = root.with_extension("list");
@@ -168,7 +180,8 @@ fn pack_initramfs(root: &Path, archive: &Path) -> Result<(), GuestError> {
     Ok(())
 }
 
-/// Removes images of other recipes that nobody boots from any more. What cannot be removed now is left for the next time.
+/// Removes images of other recipes that no test boots from any more. What cannot be removed now
+/// stays until the next time.
 fn remove_old_images(cache: &Path, current: &str) {
     let now = SystemTime::now();
     for entry in std::fs::read_dir(cache).into_iter().flatten().filter_map(Result::ok) {

@@ -1,4 +1,4 @@
-//! One command in a guest: started, waited for, killed; and what came out of it.
+//! One command in a guest: starts it, waits for it, kills it, and returns its output.
 
 use super::GuestError;
 use super::host::{tail, write_file};
@@ -11,20 +11,20 @@ use std::time::Duration;
 /// How much of a command's output goes into an error, in bytes.
 const OUTPUT_TAIL_BYTES: usize = 8192;
 
-/// How long a killed command may take to end before it is left behind.
+/// How long a killed command may take to end before it is abandoned.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// Its exit status as a shell gives it: 128 and more is a signal.
+    /// Its exit status as a shell reports it: 128 and above is a signal.
     pub status: i32,
     /// Its standard output and standard error, in the order in which they were written.
     pub stdout: Vec<u8>,
 }
 
 impl Output {
-    /// The output as text, where it is text.
+    /// The output as text; bytes that are not UTF-8 are replaced.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.stdout)
     }
@@ -42,7 +42,8 @@ impl Output {
     }
 }
 
-/// A command that runs in the background of a guest. Dropping it lets it run on, unwatched.
+/// A command that runs in the background of a guest. If this is dropped, the command runs on and
+/// nothing waits for it.
 #[derive(Debug)]
 pub struct Job {
     machine: Arc<Machine>,
@@ -59,7 +60,7 @@ impl Job {
         command: &str,
     ) -> Result<Self, GuestError> {
         let id = machine.new_job()?;
-        // From here on a failure drops the job, which forgets its number.
+        // From here on a failure drops the job, which frees its number.
         let job = Self {
             machine: Arc::clone(machine),
             id,
@@ -75,8 +76,9 @@ impl Job {
     /// Waits for the end of the command.
     ///
     /// # Errors
-    /// [`GuestError::TimedOut`] after `limit`: the command is then killed with its process group. One that hangs in the kernel is left
-    /// behind. [`GuestError::Panicked`] or [`GuestError::Ended`] when the guest is gone.
+    /// [`GuestError::TimedOut`] after `limit`: the command is then killed with its process group. A
+    /// command that hangs in the kernel is abandoned. [`GuestError::Panicked`] or
+    /// [`GuestError::Ended`] when the guest has ended.
     pub fn wait(self, limit: Duration) -> Result<Output, GuestError> {
         if let Some(status) = self.machine.wait_job(self.id, limit)? {
             let stdout = std::fs::read(&self.output).map_err(GuestError::host("reading", &self.output))?;
@@ -88,24 +90,25 @@ impl Job {
         Err(GuestError::TimedOut { command: self.command.clone(), after: limit, output })
     }
 
-    /// Whether the command has ended: its exit status, without waiting.
+    /// The exit status if the command has ended. Does not wait.
     ///
     /// # Errors
-    /// The guest is gone.
+    /// The guest has ended.
     pub fn status(&self) -> Result<Option<i32>, GuestError> {
         self.machine.wait_job(self.id, Duration::ZERO)
     }
 
     /// What the command has written so far.
     pub fn output_so_far(&self) -> Vec<u8> {
-        // No file yet is no output yet.
+        // The file does not exist before the first output.
         std::fs::read(&self.output).unwrap_or_default()
     }
 
-    /// Sends SIGKILL to the command and its process group; it can still be waited for, and ends with status 137.
+    /// Sends SIGKILL to the command and its process group. The job can still be waited for; it ends
+    /// with status 137.
     ///
     /// # Errors
-    /// The guest is gone.
+    /// The guest has ended.
     pub fn kill(&self) -> Result<(), GuestError> {
         self.machine.say(&format!("kill {}", self.id))
     }
@@ -116,7 +119,7 @@ impl Drop for Job {
         let has_ended = matches!(self.status(), Ok(Some(_)));
         self.machine.forget_job(self.id);
         if has_ended {
-            // An unwatched command may still need its files; they go with the guest.
+            // A command that still runs may need its files; they are removed with the guest.
             let _ = std::fs::remove_file(&self.script);
             let _ = std::fs::remove_file(&self.output);
         }

@@ -1,4 +1,5 @@
-//! The guests' kernel: Debian's stock one, downloaded as a package and unpacked, never installed.
+//! The guests' kernel: Debian's stock kernel, downloaded as a package and unpacked, never
+//! installed.
 
 use super::GuestError;
 use super::host::{command, copy_file, make_folder, remove_folder, run_step, write_file};
@@ -7,7 +8,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-/// Modules that a guest has, besides those that they need themselves. Loading is left to `modprobe` in the guest.
+/// The modules of a guest; the modules that these depend on are added. `modprobe` in the guest
+/// loads them.
 pub(super) const MODULES: [&str; 33] = [
     // The test bed.
     "virtio_pci",
@@ -17,20 +19,20 @@ pub(super) const MODULES: [&str; 33] = [
     "virtio_rng",
     "9p",
     "9pnet_virtio",
-    // NVMe hosts, and the kernel's own target as a second opinion.
+    // NVMe hosts, and the kernel's own target for comparison.
     "nvme",
     "nvme-fabrics",
     "nvme-tcp",
     "nvmet",
     "nvmet-tcp",
-    // File systems and what they load by name.
+    // File systems, and the modules that they load by name.
     "ext4",
     "xfs",
     "crc32c_generic",
     "crc32c-intel",
     "crc32-pclmul",
     "crct10dif-pclmul",
-    // Block devices to put faults and stand-ins between.
+    // Block devices that inject faults or replace real ones.
     "dm-mod",
     "dm-flakey",
     "dm-log-writes",
@@ -45,19 +47,21 @@ pub(super) const MODULES: [&str; 33] = [
     // A controller for the user-space driver.
     "vfio-pci",
     "vfio_iommu_type1",
-    // A network that misbehaves.
+    // A network with faults.
     "sch_netem",
     "sch_tbf",
     "tcp_diag",
 ];
 
-/// Names a kernel package to use instead of downloading one, for machines without Debian's archive in reach.
+/// Names a kernel package to use instead of a downloaded one, for machines without access to
+/// Debian's archive.
 pub(super) const PACKAGE_VARIABLE: &str = "VARVE_GUEST_KERNEL_PACKAGE";
 
-/// The kernel's package: given by [`PACKAGE_VARIABLE`], kept from an earlier run, or downloaded into `cache`.
+/// Returns the kernel's package: the one that [`PACKAGE_VARIABLE`] names, the one of an earlier
+/// run, or one that it downloads into `cache`.
 ///
 /// # Errors
-/// What `apt-cache` and `apt-get` say when they fail.
+/// The output of `apt-cache` or `apt-get` when they fail.
 pub(super) fn kernel_package(cache: &Path) -> Result<PathBuf, GuestError> {
     if let Some(package) = std::env::var_os(PACKAGE_VARIABLE) {
         return Ok(PathBuf::from(package));
@@ -75,7 +79,7 @@ pub(super) fn kernel_package(cache: &Path) -> Result<PathBuf, GuestError> {
             program: "apt-cache depends linux-image-amd64",
             detail: format!("no kernel package in {depends:?}; has `apt-get update` been run?"),
         })?;
-    // A download that is cut off leaves nothing that a later run could take for a package.
+    // A partial download must not leave a file that a later run could use as a package.
     let partial = cache.join("kernel.partial");
     remove_folder(&partial)?;
     make_folder(&partial)?;
@@ -97,11 +101,12 @@ fn package_in(folder: &Path) -> Option<PathBuf> {
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
 }
 
-/// Unpacks `package` into `scratch`, puts its kernel at `kernel` and the [`MODULES`], with all that they need, into the tree below
-/// `root`. Gives the kernel's release, as `uname -r` will say it.
+/// Unpacks `package` into `scratch`, copies its kernel to `kernel`, and copies the [`MODULES`] with
+/// all their dependencies into the tree below `root`. Returns the kernel's release, as `uname -r`
+/// will print it.
 ///
 /// # Errors
-/// A module that this kernel does not have, or what the programs say when they fail.
+/// This kernel does not have one of the modules, or a program fails.
 pub(super) fn pack_kernel(
     package: &Path,
     scratch: &Path,
@@ -148,11 +153,14 @@ pub(super) fn pack_kernel(
     Ok(release)
 }
 
-/// Takes the kernel proper, an ELF file that QEMU starts by its PVH entry, out of a `vmlinuz`. An interpreted guest would take three
-/// seconds to decompress it on each boot. A kernel that is not packed with xz, as Debian 12's is, is left as it is.
+/// Extracts the kernel proper from a `vmlinuz`: an ELF file that QEMU starts by its PVH entry. An
+/// interpreted guest would need 3 seconds to decompress it on each boot. Debian 12's kernel is
+/// packed with xz; a kernel that is not packed with xz is copied unchanged.
 ///
-/// The setup header ("The Linux/x86 Boot Protocol") says where it is: `setup_sects` (u8 at 0x1f1), `payload_offset` and
-/// `payload_length` (u32 at 0x248 and 0x24c), the offset from the end of the setup sectors, of 512 bytes each, one more than counted.
+/// The setup header ("The Linux/x86 Boot Protocol") gives its position: `setup_sects` (u8 at
+/// 0x1f1), and `payload_offset` and `payload_length` (u32 at 0x248 and 0x24c). The offset counts
+/// from the end of the setup sectors. These have 512 bytes each, and there is one more of them than
+/// `setup_sects` counts.
 fn unpack_kernel_file(packed: &Path, unpacked: &Path) -> Result<(), GuestError> {
     const XZ_MAGIC: &[u8] = b"\xfd7zXZ\0";
     let content = std::fs::read(packed).map_err(GuestError::host("reading", packed))?;
@@ -162,7 +170,7 @@ fn unpack_kernel_file(packed: &Path, unpacked: &Path) -> Result<(), GuestError> 
     let stream_path = unpacked.with_extension("xz");
     write_file(&stream_path, payload)?;
     let output = File::create(unpacked).map_err(GuestError::host("making", unpacked))?;
-    // The build of the kernel appends the unpacked length to the stream, hence "single".
+    // The kernel build appends the unpacked length to the stream, hence "single".
     let mut unpack = command("xz")?;
     unpack
         .args(["--decompress", "--stdout", "--single-stream"])
@@ -172,7 +180,7 @@ fn unpack_kernel_file(packed: &Path, unpacked: &Path) -> Result<(), GuestError> 
     std::fs::remove_file(&stream_path).map_err(GuestError::host("removing", &stream_path))
 }
 
-/// The compressed part of a `vmlinuz`, if it is one.
+/// The compressed part of a `vmlinuz`; none if the file is not a `vmlinuz`.
 fn kernel_payload(content: &[u8]) -> Option<&[u8]> {
     let field = |offset: usize| -> Option<usize> {
         let bytes = content.get(offset..offset + 4)?.try_into().ok()?;

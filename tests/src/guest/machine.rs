@@ -1,9 +1,10 @@
 //! The QEMU process of one guest and the control line into it.
 //!
-//! QEMU's standard input and output are the guest's virtio-serial port: there is no socket to wait for. A keeper
-//! thread starts QEMU, reads the port and buries the process. QEMU is started by `setpriv --pdeathsig KILL`, and the
-//! kernel ties that signal to the *thread* that forked, so it must be a thread that lives as long as the guest, not
-//! that of the test which happened to boot it: the process may share a guest between tests.
+//! QEMU's standard input and output are the guest's virtio-serial port, so there is no socket to
+//! wait for. A keeper thread starts QEMU, reads the port and reaps the process.
+//! `setpriv --pdeathsig KILL` starts QEMU, and the kernel ties that signal to the *thread* that
+//! forked. So this must be a thread that lives as long as the guest. The thread of the test that
+//! happened to boot the guest does not: a process may share a guest between tests.
 
 use super::GuestError;
 use super::host::{find_program, tail};
@@ -16,7 +17,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The most commands that may be started and not yet waited for, per guest.
+/// The maximum number of commands per guest that are started and not yet waited for.
 pub(super) const MAX_JOBS: usize = 64;
 
 /// How much of a console goes into an error, in bytes.
@@ -33,20 +34,22 @@ pub(super) struct Machine {
     errors_path: PathBuf,
 }
 
-/// What the keeper thread has heard.
+/// What the keeper thread has read from the guest.
 #[derive(Debug, Default)]
 struct State {
     ready: bool,
-    /// Each job that someone may still wait for, with its exit status once it has ended. At most [`MAX_JOBS`].
+    /// The jobs that a caller may still wait for, each with its exit status after it has ended. At
+    /// most [`MAX_JOBS`].
     jobs: HashMap<u64, Option<i32>>,
     last_job: u64,
-    /// How QEMU ended, once it has.
+    /// How QEMU ended, after it has ended.
     ended: Option<String>,
 }
 
 impl Machine {
-    /// Starts QEMU with `arguments`, of which the control port is the chardev `control` on standard input and output. Its console
-    /// must go to `console_path`; its own complaints go to `errors_path`.
+    /// Starts QEMU with `arguments`, which must connect the control port's chardev `control` to
+    /// standard input and output, and send the guest's console to `console_path`. QEMU's own errors
+    /// go to `errors_path`.
     ///
     /// # Errors
     /// QEMU or setpriv is not installed, or cannot be started.
@@ -72,10 +75,10 @@ impl Machine {
             .map_err(GuestError::host("starting", &qemu))
     }
 
-    /// Waits until the guest takes commands.
+    /// Waits until the guest accepts commands.
     ///
     /// # Errors
-    /// [`GuestError::BootTimedOut`], or that it has panicked or ended.
+    /// [`GuestError::BootTimedOut`], or the guest has panicked or ended.
     pub(super) fn wait_ready(&self, limit: Duration) -> Result<(), GuestError> {
         let (state, in_time) = self.wait_until(limit, |state| state.ready);
         if state.ready {
@@ -88,10 +91,10 @@ impl Machine {
         Err(GuestError::BootTimedOut { after: limit, console: self.console_tail() })
     }
 
-    /// A number for a job that is about to be started.
+    /// A number for a job that is about to start.
     ///
     /// # Errors
-    /// [`GuestError::TooManyJobs`], or that the guest has ended.
+    /// [`GuestError::TooManyJobs`], or the guest has ended.
     pub(super) fn new_job(&self) -> Result<u64, GuestError> {
         let mut state = self.state();
         if state.ended.is_some() {
@@ -107,7 +110,7 @@ impl Machine {
         Ok(id)
     }
 
-    /// Says one line to the guest.
+    /// Sends one line to the guest.
     ///
     /// # Errors
     /// The guest has ended.
@@ -116,13 +119,13 @@ impl Machine {
         let written = control.write_all(format!("{line}\n").as_bytes()).and_then(|()| control.flush());
         drop(control);
         written.map_err(|_| {
-            // A broken pipe: the keeper is about to learn how QEMU ended.
+            // A broken pipe: the keeper will soon know how QEMU ended.
             self.wait_ended(Duration::from_secs(5));
             self.ended_error()
         })
     }
 
-    /// Waits for the end of a job: its exit status, or none when `limit` has passed first.
+    /// Waits for the end of a job. Returns its exit status, or none when `limit` passes first.
     ///
     /// # Errors
     /// The guest has panicked or ended.
@@ -136,26 +139,26 @@ impl Machine {
         if has_ended { Err(self.ended_error()) } else { Ok(None) }
     }
 
-    /// Nobody will wait for this job any more.
+    /// Frees the number of a job that no caller will wait for.
     pub(super) fn forget_job(&self, id: u64) {
         self.state().jobs.remove(&id);
     }
 
-    /// Waits for QEMU to end; whether it has.
+    /// Waits for QEMU to end. Returns whether it has ended.
     pub(super) fn wait_ended(&self, limit: Duration) -> bool {
         self.wait_until(limit, |_| false).0.ended.is_some()
     }
 
-    /// Ends QEMU at once, as a power cut would, and waits until it is gone.
+    /// Ends QEMU at once, as a power cut would, and waits until the process has ended.
     pub(super) fn kill(&self) {
         if self.state().ended.is_none() {
-            // An error means that it is gone already.
+            // An error means that it has ended already.
             let _ = self.process.lock().unwrap_or_else(PoisonError::into_inner).kill();
         }
         self.wait_ended(Duration::from_secs(10));
     }
 
-    /// The number of QEMU's process.
+    /// QEMU's process ID.
     pub(super) fn process_id(&self) -> u32 {
         self.process.lock().unwrap_or_else(PoisonError::into_inner).id()
     }
@@ -165,7 +168,7 @@ impl Machine {
         std::fs::read(&self.console_path).unwrap_or_default()
     }
 
-    /// Why the guest is not there any more.
+    /// Why the guest has ended.
     fn ended_error(&self) -> GuestError {
         let console = self.console_tail();
         if console.contains("Kernel panic") {
@@ -183,7 +186,8 @@ impl Machine {
         tail(&self.console(), CONSOLE_TAIL_BYTES)
     }
 
-    /// Waits until `is_met`, or the guest has ended, or `limit` has passed; whether it was not the limit.
+    /// Waits until `is_met`, the guest has ended, or `limit` has passed. Returns false in the last
+    /// case.
     fn wait_until(&self, limit: Duration, is_met: impl Fn(&State) -> bool) -> (MutexGuard<'_, State>, bool) {
         let (state, waited) = self
             .changed
@@ -196,7 +200,7 @@ impl Machine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a line that the guest said. Anything else on the port is not for us.
+    /// Handles a line from the guest. Other text on the port is ignored.
     fn hear(&self, line: &str) {
         let mut words = line.split_whitespace();
         let mut state = self.state();
@@ -214,7 +218,8 @@ impl Machine {
         self.changed.notify_all();
     }
 
-    /// Waits for QEMU's end without keeping others from killing it.
+    /// Waits for QEMU's end, and holds the lock only for moments, so that others can kill the
+    /// process.
     fn bury(&self) {
         let status = loop {
             let waited = self.process.lock().unwrap_or_else(PoisonError::into_inner).try_wait();
@@ -229,7 +234,7 @@ impl Machine {
     }
 }
 
-/// The keeper thread: starts QEMU, hands over the machine, and stays until QEMU has ended.
+/// The keeper thread: starts QEMU, hands over the machine, and runs until QEMU has ended.
 fn keep(
     command: &mut Command,
     console_path: PathBuf,
@@ -251,7 +256,7 @@ fn keep(
         console_path,
         errors_path,
     });
-    // The starter waits for this, so there is someone to take it.
+    // The starter waits for this, so the channel has a receiver.
     let _ = to_starter.send(Ok(Arc::clone(&machine)));
     let mut port = BufReader::new(port);
     let mut line = Vec::new();

@@ -1,4 +1,5 @@
-//! Guests: virtual machines with a stock Debian kernel, as hosts that a test drives command by command.
+//! Guests: virtual machines with a stock Debian kernel, used as hosts that a test controls command
+//! by command.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -15,33 +16,39 @@
 //!
 //! # How it works
 //!
-//! [`GuestImage`] makes a kernel and an initramfs once per machine, as an ordinary user, from Debian's packages: the
-//! kernel's package is downloaded and unpacked, never installed; the programs are copied from this machine with
-//! their libraries. [`Guest::boot`] starts QEMU on them, by default with its interpreter (TCG), which works on every
-//! machine. There is no disk and no state: each boot is the same, and ending a guest is killing a process.
+//! [`GuestImage`] makes a kernel and an initramfs once per machine, as an ordinary user, from
+//! Debian's packages. It downloads and unpacks the kernel's package and never installs it. It
+//! copies the programs from this machine, with their libraries. [`Guest::boot`] starts QEMU with
+//! them, by default with QEMU's interpreter (TCG), which works on every machine. There is no disk
+//! and no state: each boot is the same, and to end a guest is to kill a process.
 //!
-//! Commands travel over two ways. A virtio-serial port, which on this side is QEMU's standard input and output,
-//! carries short lines: run this job, that job is done with this status. It blocks where a folder would have to be
-//! polled, and its lines arrive whole. The command itself and its output are files in a folder shared through 9p
-//! (`/ctl` in the guest): so output of any size and content arrives exactly, what a hanging command wrote so far can be read,
-//! any number of commands run side by side, and nothing has to be quoted, framed or told from kernel messages. The serial console
-//! carries the kernel's messages only, into a file that [`Guest::console`] reads.
+//! Commands use two channels. A virtio-serial port, which on this side is QEMU's standard input and
+//! output, carries short lines: run this job; that job ended with this status. Reads of the port
+//! block (a folder would have to be polled), and its lines arrive whole. The command itself and its
+//! output are files in a folder shared through 9p (`/ctl` in the guest). So output of any size and
+//! content arrives exactly, the partial output of a hanging command can be read, and any number of
+//! commands run side by side. Nothing has to be quoted, framed or separated from kernel messages.
+//! The serial console carries only the kernel's messages, into a file that [`Guest::console`]
+//! reads.
 //!
-//! Each command runs in a session of its own, so that a command that takes too long can be killed with its children
-//! while the guest goes on. One that hangs in the kernel (an `NVMe` device whose target is gone) cannot be killed; it
-//! is left behind, and the next command still runs.
+//! Each command runs in its own session, so that a command that takes too long can be killed with
+//! its children while the guest goes on. A command that hangs in the kernel (on an `NVMe` device
+//! whose target is gone) cannot be killed. It is abandoned, and the next command still runs.
 //!
-//! A second 9p share, `/share` in the guest, belongs to the test: files go in and out through [`Guest::share`]. Neither side caches it,
-//! so what one writes the other reads at once; for the same reason a program in the guest cannot map its files for writing.
+//! A second 9p share, `/share` in the guest, belongs to the test: it exchanges files through
+//! [`Guest::share`]. Neither side caches it, so each side reads at once what the other writes. For
+//! the same reason a program in the guest cannot map its files for writing.
 //!
-//! The network is QEMU's user network: this machine's loopback is [`HOST_ADDRESS`] inside, where the guest finds what a test
-//! listens on at 127.0.0.1. The guest has no route to anything else.
+//! The network is QEMU's user network. [`HOST_ADDRESS`] in the guest is this machine's loopback, so
+//! the guest reaches what a test listens on at 127.0.0.1. The guest has no route to anything else.
 //!
-//! A guest ends with its [`Guest`], and never outlives the test: the kernel kills QEMU when the test's process dies, however it dies.
-//! A panic of the guest's kernel (an oops counts as one) ends QEMU, and the command that was waited for says
-//! [`GuestError::Panicked`] with the end of the console.
+//! A guest ends with its [`Guest`] and never outlives the test: the kernel kills QEMU when the
+//! test's process ends for any reason. A panic of the guest's kernel (an oops counts as one) ends
+//! QEMU, and the command that was waited for returns [`GuestError::Panicked`] with the end of the
+//! console.
 //!
-//! Where a machine lets its users at KVM, `VARVE_GUEST_ACCELERATOR=kvm` makes guests fast; nothing needs it.
+//! On a machine that gives its users access to KVM, `VARVE_GUEST_ACCELERATOR=kvm` makes guests
+//! fast; nothing needs it.
 
 mod error;
 mod host;
@@ -74,29 +81,33 @@ pub const GUEST_ADDRESS: &str = "10.0.2.15";
 /// Overrides [`GuestConfig::accelerator`] for all guests of a test run.
 const ACCELERATOR_VARIABLE: &str = "VARVE_GUEST_ACCELERATOR";
 
-/// How a guest is made. The default suits most tests.
+/// How a guest is made. The default is right for most tests.
 #[derive(Debug, Clone)]
 pub struct GuestConfig {
     /// QEMU's `-accel`.
     pub accelerator: String,
-    /// QEMU's `-machine`; an emulated IOMMU wants `q35,kernel-irqchip=split`.
+    /// QEMU's `-machine`; an emulated IOMMU needs `q35,kernel-irqchip=split`.
     pub machine: String,
     /// Processors of the guest.
     pub processors: u32,
-    /// Memory of the guest in MiB. The root file system takes about 130 of it, and a boot needs twice that for a moment: at least 512.
+    /// Memory of the guest in MiB; at least 512. The root file system takes about 130, and a boot
+    /// briefly needs twice that.
     pub memory_mib: u32,
     /// Appended to the kernel's command line (`intel_iommu=on`).
     pub kernel_arguments: String,
     /// More arguments for QEMU, before those of the test bed (`-device nvme,...`, `-drive ...`).
     pub qemu_arguments: Vec<OsString>,
-    /// The folder that is `/share` in the guest; none is a new one that is removed with the guest.
+    /// The folder that is `/share` in the guest. None means a new folder that is removed with the
+    /// guest.
     pub share: Option<PathBuf>,
-    /// The `NVMe` host identifier, a UUID; none is a new one. The host NQN is made from it.
+    /// The `NVMe` host identifier, a UUID. None means a new one. The host NQN is made from it.
     pub host_id: Option<String>,
-    /// How long one attempt to boot may take. A busy machine can be ten times slower than an idle one.
+    /// How long one attempt to boot may take. A busy machine can be ten times slower than an idle
+    /// one.
     pub boot_limit: Duration,
-    /// How often a boot that takes too long is tried. QEMU's interpreter loses an early interrupt now and then (one boot in thirty), and such a
-    /// kernel waits for ever; it has met nothing of varve yet.
+    /// How many times a boot is tried when it takes too long. QEMU's interpreter sometimes loses an
+    /// early interrupt (one boot in 30), and such a kernel waits forever. Varve is not involved at
+    /// that point.
     pub boot_attempts: u32,
 }
 
@@ -122,7 +133,8 @@ impl Default for GuestConfig {
 #[derive(Debug)]
 pub struct Guest {
     machine: Arc<Machine>,
-    /// Holds the console, the control share, and the test's share if the test did not bring one; removed with the guest.
+    /// Holds the console, the control share, and the test's share unless the test has its own;
+    /// removed with the guest.
     _folder: TempDir,
     control_share: PathBuf,
     share: PathBuf,
@@ -131,11 +143,12 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Boots a guest from [`GuestImage::build_or_cached`] and waits until it takes commands.
+    /// Boots a guest from [`GuestImage::build_or_cached`] and waits until it accepts commands.
     ///
     /// # Errors
-    /// The image cannot be made, QEMU is not installed or refuses its arguments, the kernel panics, or the boot takes
-    /// longer than its limit, as often as it may be tried; the error holds the end of the console.
+    /// The image cannot be made, QEMU is not installed or refuses its arguments, the kernel panics,
+    /// or every allowed attempt to boot takes longer than the limit. The error holds the end of the
+    /// console.
     pub fn boot(config: &GuestConfig) -> Result<Self, GuestError> {
         let image = GuestImage::build_or_cached()?;
         for attempt in 1..config.boot_attempts {
@@ -147,7 +160,7 @@ impl Guest {
         Self::boot_image(&image, config)
     }
 
-    /// Boots a guest from an image that is at hand, with one attempt.
+    /// Boots a guest from an existing image, with one attempt.
     ///
     /// # Errors
     /// As [`Guest::boot`].
@@ -182,12 +195,13 @@ impl Guest {
     ///
     /// # Errors
     /// [`GuestError::TimedOut`] after `limit`: the command is then killed, and the guest goes on.
-    /// [`GuestError::Panicked`] or [`GuestError::Ended`] when the guest is gone. A status other than 0 is no error.
+    /// [`GuestError::Panicked`] or [`GuestError::Ended`] when the guest has ended. A status other
+    /// than 0 is not an error.
     pub fn run(&self, command: &str, limit: Duration) -> Result<Output, GuestError> {
         self.spawn(command)?.wait(limit)
     }
 
-    /// Runs a shell command that must succeed, and gives its output as text.
+    /// Runs a shell command that must succeed, and returns its output as text.
     ///
     /// # Errors
     /// As [`Guest::run`], and [`GuestError::CommandFailed`] for a status other than 0.
@@ -198,13 +212,13 @@ impl Guest {
     /// Starts a shell command in the background.
     ///
     /// # Errors
-    /// [`GuestError::TooManyJobs`] when 64 are started and not waited for, or that the guest is gone.
+    /// [`GuestError::TooManyJobs`] when 64 are started and not waited for, or the guest has ended.
     pub fn spawn(&self, command: &str) -> Result<Job, GuestError> {
         Job::start(&self.machine, &self.control_share, command)
     }
 
-    /// What the guest's kernel has written to its console so far: messages of level "warning" and above and all of a panic.
-    /// The whole log is `run("dmesg")`.
+    /// What the guest's kernel has written to its console so far: messages of level "warning" and
+    /// above, and all of a panic. `run("dmesg")` returns the whole log.
     pub fn console(&self) -> String {
         String::from_utf8_lossy(&self.machine.console()).into_owned()
     }
@@ -219,26 +233,27 @@ impl Guest {
         format!("nqn.2014-08.org.nvmexpress:uuid:{}", self.host_id)
     }
 
-    /// How long the boot took, from starting QEMU to the first command.
+    /// How long the boot took, from the start of QEMU until the guest accepted commands.
     pub fn boot_time(&self) -> Duration {
         self.boot_time
     }
 
-    /// The number of QEMU's process.
+    /// QEMU's process ID.
     pub fn process_id(&self) -> u32 {
         self.machine.process_id()
     }
 
-    /// Cuts the power: QEMU is killed at once, nothing in the guest is told. Dropping a guest does the same.
+    /// Cuts the power: QEMU is killed at once, and the guest gets no notice. Dropping a guest does
+    /// the same.
     pub fn power_cut(self) {
         drop(self);
     }
 
-    /// Shuts the guest down in order: file systems are synced, then the power goes.
+    /// Shuts the guest down in order: syncs its file systems, then powers off.
     ///
     /// # Errors
-    /// [`GuestError::TimedOut`] when it takes longer than `limit`; it is then killed. [`GuestError::Panicked`], [`GuestError::Ended`]
-    /// when it was gone before.
+    /// [`GuestError::TimedOut`] when it takes longer than `limit`; the guest is then killed.
+    /// [`GuestError::Panicked`] or [`GuestError::Ended`] when it had ended before.
     pub fn shut_down(self, limit: Duration) -> Result<(), GuestError> {
         self.machine.say("stop")?;
         if self.machine.wait_ended(limit) {
@@ -274,7 +289,8 @@ fn qemu_arguments(
     add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     add(&["-machine", &config.machine, "-accel", &config.accelerator, "-cpu", "max"]);
     add(&["-smp", &config.processors.to_string(), "-m", &config.memory_mib.to_string()]);
-    // An oops is a panic, a panic is a reboot, and a reboot is the end of QEMU: nothing goes on half broken.
+    // An oops is a panic, a panic is a reboot, and a reboot ends QEMU, so no guest runs on half
+    // broken.
     let kernel_arguments = format!(
         "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off nokaslr no_timer_check tsc=reliable \
          random.trust_cpu=on audit=0 {}",
@@ -285,7 +301,7 @@ fn qemu_arguments(
     arguments.extend(config.qemu_arguments.iter().cloned());
     arguments.extend(["-serial".into(), joined("file:", console_path, "")]);
     for (name, folder) in [("ctl", control_share), ("share", share)] {
-        // Owners are as far as this user may set them; more is not needed.
+        // Owners of files are set only as far as this user may; no test needs more.
         let options = format!(",id={name},security_model=none,multidevs=remap");
         arguments.extend(["-fsdev".into(), joined("local,path=", folder, &options)]);
         arguments.extend(["-device".into(), format!("virtio-9p-pci,fsdev={name},mount_tag={name}").into()]);
@@ -298,7 +314,7 @@ fn qemu_arguments(
     arguments
 }
 
-/// A path inside a QEMU option; a comma in it is doubled, as QEMU wants it.
+/// A path inside a QEMU option; QEMU requires a comma in it to be doubled.
 fn joined(before: &str, path: &Path, after: &str) -> OsString {
     let path = path.to_string_lossy().replace(',', ",,");
     format!("{before}{path}{after}").into()

@@ -1,16 +1,17 @@
-//! NVMe-oF from inside a guest: discover, connect, find the block devices, disconnect.
+//! NVMe-oF from inside a guest: discovers, connects, finds the block devices, disconnects.
 
 use super::{Guest, GuestError, HOST_ADDRESS};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 
-/// How long `nvme` itself may take: a connect waits for the target's answers, each bounded by the kernel.
+/// How long `nvme` itself may take: a connect waits for the target's answers, and the kernel bounds
+/// each wait.
 const COMMAND_LIMIT: Duration = Duration::from_mins(1);
 
-/// How long block devices may take to appear once a controller is connected.
+/// How long block devices may take to appear after a controller is connected.
 const DEVICE_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long the reading of a whole device may take.
+/// How long it may take to read a whole device.
 const DIGEST_LIMIT: Duration = Duration::from_mins(4);
 
 /// One entry of a discovery log, as nvme-cli names its fields.
@@ -20,7 +21,8 @@ pub struct DiscoveryRecord {
     pub trtype: String,
     /// Address family: `ipv4`.
     pub adrfam: String,
-    /// What it is: `nvme subsystem`, `discovery subsystem referral`, `current discovery subsystem`.
+    /// The kind of entry: `nvme subsystem`, `discovery subsystem referral`,
+    /// `current discovery subsystem`.
     pub subtype: String,
     /// The subsystem's NQN.
     pub subnqn: String,
@@ -37,8 +39,9 @@ struct DiscoveryLog {
 }
 
 impl Guest {
-    /// Connects to a subsystem at `port` of this machine's loopback and gives the path of its first block device (`/dev/nvme0n1`).
-    /// `options` are more arguments of `nvme connect` (`--hdr-digest`, `--nr-io-queues=1`, `--ctrl-loss-tmo=5`).
+    /// Connects to a subsystem at `port` of this machine's loopback and returns the path of its
+    /// first block device (`/dev/nvme0n1`). `options` are more arguments of `nvme connect`
+    /// (`--hdr-digest`, `--nr-io-queues=1`, `--ctrl-loss-tmo=5`).
     ///
     /// # Errors
     /// As [`Guest::nvme_connect_at`].
@@ -46,11 +49,12 @@ impl Guest {
         self.nvme_connect_at(HOST_ADDRESS, nqn, port, options)
     }
 
-    /// Connects to a subsystem at any address that the guest reaches.
+    /// Connects to a subsystem at any address that the guest can reach.
     ///
     /// # Errors
-    /// [`GuestError::CommandFailed`] with what nvme-cli and the kernel said when the connect fails; [`GuestError::NoBlockDevice`]
-    /// when no namespace appears within 30 seconds; those of [`Guest::run`].
+    /// [`GuestError::CommandFailed`] with the messages of nvme-cli and the kernel when the connect
+    /// fails; [`GuestError::NoBlockDevice`] when no namespace appears within 30 seconds; the errors
+    /// of [`Guest::run`].
     pub fn nvme_connect_at(
         &self,
         address: &str,
@@ -79,7 +83,8 @@ impl Guest {
     /// Connects to a subsystem that may have no namespaces, and does not wait for any.
     ///
     /// # Errors
-    /// [`GuestError::CommandFailed`] with what nvme-cli and the kernel said; those of [`Guest::run`].
+    /// [`GuestError::CommandFailed`] with the messages of nvme-cli and the kernel; the errors of
+    /// [`Guest::run`].
     pub fn nvme_connect_only(
         &self,
         address: &str,
@@ -98,11 +103,13 @@ impl Guest {
         self.run_ok(&command, COMMAND_LIMIT).map(|_| ())
     }
 
-    /// The block devices of a connected subsystem, sorted by name; none when it is not connected or has no namespaces.
+    /// The block devices of a connected subsystem, sorted by name; empty when it is not connected
+    /// or has no namespaces.
     ///
-    /// With the kernel's multipath a namespace has one device below its subsystem, named after the subsystem, and a
-    /// hidden one below each controller. Without it (or when the subsystem says that it has only one controller) there
-    /// is one device below the controller. Both are looked for, and the hidden ones left out.
+    /// With the kernel's multipath, a namespace has one device below its subsystem, named after the
+    /// subsystem, and a hidden one below each controller. Without multipath (or when the subsystem
+    /// reports that it has only one controller), there is one device below the controller. This
+    /// searches both places and leaves out the hidden devices.
     ///
     /// # Errors
     /// Those of [`Guest::run`].
@@ -122,7 +129,8 @@ impl Guest {
         Ok(self.run_ok(&command, COMMAND_LIMIT)?.lines().map(str::to_owned).collect())
     }
 
-    /// The SHA-256 of all that a block device holds, past the guest's caches; of something else when it cannot be read to its end.
+    /// The SHA-256 of the whole content of a block device, read without the guest's caches. If the
+    /// device cannot be read to its end, the digest is a different one.
     ///
     /// # Errors
     /// Those of [`Guest::run`].
@@ -134,10 +142,10 @@ impl Guest {
         Ok(said.split_whitespace().next().unwrap_or_default().to_owned())
     }
 
-    /// Disconnects all controllers of a subsystem; how many there were.
+    /// Disconnects all controllers of a subsystem and returns how many there were.
     ///
     /// # Errors
-    /// [`GuestError::CommandFailed`] with what nvme-cli said; those of [`Guest::run`].
+    /// [`GuestError::CommandFailed`] with nvme-cli's message; the errors of [`Guest::run`].
     pub fn nvme_disconnect(&self, nqn: &str) -> Result<u32, GuestError> {
         let answer = self.run_ok(&format!("nvme disconnect --nqn={}", shell_quote(nqn)), COMMAND_LIMIT)?;
         // "NQN:nqn.example disconnected 1 controller(s)"
@@ -155,11 +163,11 @@ impl Guest {
         self.nvme_discover_at(HOST_ADDRESS, port)
     }
 
-    /// Reads the discovery log of a discovery service at any address that the guest reaches.
+    /// Reads the discovery log of a discovery service at any address that the guest can reach.
     ///
     /// # Errors
-    /// [`GuestError::CommandFailed`] with what nvme-cli said; [`GuestError::UnexpectedAnswer`] when that is not the
-    /// JSON of a log; those of [`Guest::run`].
+    /// [`GuestError::CommandFailed`] with nvme-cli's message; [`GuestError::UnexpectedAnswer`] when
+    /// its output is not the JSON of a log; the errors of [`Guest::run`].
     pub fn nvme_discover_at(&self, address: &str, port: u16) -> Result<Vec<DiscoveryRecord>, GuestError> {
         let command = format!(
             "modprobe nvme-tcp && nvme discover --transport=tcp --traddr={} --trsvcid={port} --output-format=json",
@@ -175,7 +183,7 @@ impl Guest {
     }
 }
 
-/// A word that the shell takes as it is.
+/// Quotes a word for the shell.
 pub(super) fn shell_quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -1,13 +1,14 @@
-//! The programs inside a guest: which they are, and how each is packed with its shared libraries.
+//! The programs inside a guest: lists them, and packs each with its shared libraries.
 
 use super::GuestError;
 use super::host::{command, copy_file, find_program, make_folder, make_link, run_step};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Programs that every guest has, besides busybox and dash. The full ones of GNU and util-linux are there where busybox lacks
-/// options that storage tests use (`dd oflag=direct`, `fsfreeze`, `lsblk`), and where a program starts another: Debian's busybox would start its own applet instead of the
-/// program of that name.
+/// Programs that every guest has, besides busybox and dash. The full GNU and util-linux versions
+/// are used in two cases. One is where busybox lacks options that storage tests use
+/// (`dd oflag=direct`, `fsfreeze`, `lsblk`). The other is where a program starts another one,
+/// because Debian's busybox would start its own applet instead of the program of that name.
 const PROGRAMS: [&str; 41] = [
     "blkdiscard",
     "blkid",
@@ -52,11 +53,11 @@ const PROGRAMS: [&str; 41] = [
     "xfs_repair",
 ];
 
-/// What `kmod` is called when it does the work of one program.
+/// The names under which `kmod` acts as one of its programs.
 const KMOD_NAMES: [&str; 5] = ["modprobe", "insmod", "rmmod", "lsmod", "modinfo"];
 
-/// Files that programs read or open at run time, which `ldd` does not know; each is packed if it is there.
-/// (`libgcc_s` is opened by the C library when a thread is cancelled.)
+/// Files that programs read or open at run time and `ldd` does not list; each is packed if it
+/// exists. (The C library opens `libgcc_s` when a thread is cancelled.)
 const RUN_TIME_FILES: [&str; 3] =
     ["/etc/mke2fs.conf", "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1", "/etc/services"];
 
@@ -68,10 +69,11 @@ pub(super) fn program_files() -> Result<Vec<PathBuf>, GuestError> {
     ["busybox", "dash"].into_iter().chain(PROGRAMS).map(find_program).collect()
 }
 
-/// Packs the programs and their libraries into the tree below `root`, whose top must be the merged-`/usr` links.
+/// Packs the programs and their libraries into the tree below `root`, whose top level must have the
+/// merged-`/usr` links.
 ///
 /// # Errors
-/// A missing program, or the file system's refusals.
+/// A program is missing, or the file system reports an error.
 pub(super) fn pack_programs(root: &Path) -> Result<(), GuestError> {
     let programs = program_files()?;
     let mut files: BTreeSet<PathBuf> =
@@ -90,10 +92,10 @@ pub(super) fn pack_programs(root: &Path) -> Result<(), GuestError> {
     for name in KMOD_NAMES {
         make_link("/usr/bin/kmod", &root.join("usr/sbin").join(name))?;
     }
-    // Not busybox's own shell, which runs its applets whatever the path says.
+    // Not busybox's own shell: it runs its applets whatever the path is.
     make_link("dash", &root.join("usr/bin/sh"))?;
     for applet in run_step(command("busybox")?.arg("--list"))?.lines() {
-        // A real program goes before busybox's small one of the same name.
+        // A full program takes precedence over busybox's applet of the same name.
         if ["usr/sbin", "usr/bin"].iter().all(|folder| !root.join(folder).join(applet).exists())
             && !KMOD_NAMES.contains(&applet)
             && applet != "busybox"
@@ -104,12 +106,13 @@ pub(super) fn pack_programs(root: &Path) -> Result<(), GuestError> {
     Ok(())
 }
 
-/// What the dynamic linker would load for a program, itself included; nothing for a static one.
+/// The files that the dynamic linker would load for a program, with the linker itself; empty for a
+/// static program.
 fn shared_libraries(program: &Path) -> Result<Vec<PathBuf>, GuestError> {
     let mut ldd = command("ldd")?;
     let output = ldd.arg(program).output().map_err(GuestError::host("starting ldd for", program))?;
     if !output.status.success() {
-        // Its answer for a static program.
+        // `ldd` fails for a static program.
         return Ok(Vec::new());
     }
     // Lines: "libx.so.1 => /lib/.../libx.so.1 (0x...)" and "/lib64/ld-linux-x86-64.so.2 (0x...)".
@@ -119,7 +122,8 @@ fn shared_libraries(program: &Path) -> Result<Vec<PathBuf>, GuestError> {
         .collect())
 }
 
-/// Where a file of this machine goes below `root`: `/lib` and `/lib64` are links into `/usr` there.
+/// The place of a file of this machine below `root`, where `/lib` and `/lib64` are links into
+/// `/usr`.
 fn below_merged_root(root: &Path, file: &Path) -> PathBuf {
     let inside = file.strip_prefix("/").unwrap_or(file);
     if inside.starts_with("lib") || inside.starts_with("lib64") {

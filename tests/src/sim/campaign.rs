@@ -1,4 +1,5 @@
-//! One seed's campaign: a shape, then rounds of operations, crashes of both kinds, clean restarts, a full log, random points and times.
+//! One seed's campaign: a pool of random shape, then rounds of operations, crashes of both kinds,
+//! clean restarts, a full log, and checks of random points and times.
 
 use super::disk::Crash;
 use super::faults::{FaultCounts, Faults};
@@ -14,9 +15,9 @@ pub struct Counts {
     pub crashes: u64,
     /// Clean restarts.
     pub restarts: u64,
-    /// Primary devices lost, and pools made again from the archive.
+    /// Lost primary devices whose pools were recovered from the archive.
     pub recoveries: u64,
-    /// Points of the past compared whole.
+    /// Points of the past that were compared in full.
     pub points: u64,
     /// Times resolved.
     pub times: u64,
@@ -68,7 +69,8 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// The shape that a seed has: small and large segments, few and many of them, with and without a volatile cache.
+/// The shape of a seed's pool: small or large segments, few or many of them, with or without a
+/// volatile cache.
 fn shape(rng: &mut Rng) -> Shape {
     let segment_blocks = [256, 256, 256, 512, 1024][rng.below(5) as usize];
     let segments = [8, 11, 20, 60][rng.below(4) as usize];
@@ -83,12 +85,12 @@ fn shape(rng: &mut Rng) -> Shape {
 /// Runs the campaign of a seed.
 ///
 /// # Panics
-/// When a promise is broken; the message names the seed, which fails again the same way.
+/// When a guarantee is violated; the message names the seed, which fails again in the same way.
 pub fn campaign(seed: u64) -> Counts {
     campaign_with(seed, Faults::NONE)
 }
 
-/// The same, with faults of the device and of memory or without.
+/// The same, with the given faults of the device and of memory.
 ///
 /// # Panics
 /// As [`campaign`].
@@ -100,7 +102,7 @@ pub fn campaign_with(seed: u64, faults: Faults) -> Counts {
     let rounds = 2 + rng.below(8);
     for _ in 0..rounds {
         let mut full = false;
-        // Now and then nothing happens between two crashes.
+        // In one round of six nothing happens between two crashes.
         let steps = if rng.one_in(6) { 0 } else { rng.below(120) };
         for _ in 0..steps {
             if !run.step() {

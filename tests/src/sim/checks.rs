@@ -1,4 +1,5 @@
-//! Comparing a pool with its model: all volumes now, random points of the past, times, synchs and snapshots.
+//! Compares a pool with its model: all volumes now, random points of the past, times, synchs and
+//! snapshots.
 
 use std::rc::Rc;
 
@@ -13,11 +14,12 @@ use super::trouble::Excused;
 use super::workload::{Opened, Run};
 use super::world::{run, wait};
 
-/// How often a host tries a read that cannot be served now.
+/// How often a host retries a read that the pool cannot serve now.
 const TRIES_MAX: u64 = 100;
 
 impl Run {
-    /// Opens random points as clones, compares each with the model, and deletes it again. Returns how many were compared.
+    /// Opens `count` random points as clones, compares each with the model, and deletes it again.
+    /// Returns how many were compared.
     ///
     /// # Panics
     /// When one differs.
@@ -54,7 +56,7 @@ impl Run {
         let probe = self.pool.find_volume(&name).expect("it was just made");
         let context = format!("a clone of volume {source} at LSN {lsn}: {:?}", self.pool.segments());
         let _told = OnPanic(&context);
-        // What changed its size may be among what is lost, which is told.
+        // The change of its size may be among the lost entries, which the pool reports.
         let is_other_size = probe.size_bytes != state.size_blocks * BLOCK_BYTES as u64
             && self.trouble.lost_from.is_some_and(|lost_from| lsn >= lost_from)
             && problems(&self.pool)
@@ -67,7 +69,7 @@ impl Run {
         match wait(&self.pool, Rc::clone(&self.pool).delete_volume(name.clone())) {
             Ok(()) => Opened::Yes,
             Err(VolumeError::NoSpace { .. }) => {
-                // A full log keeps what it has.
+                // A full log keeps the clone.
                 self.note_clone(&name, source, lsn);
                 Opened::NoRoom
             }
@@ -75,7 +77,7 @@ impl Run {
         }
     }
 
-    /// The first position that the primary still holds.
+    /// The first position that is still on the primary.
     fn oldest_in_primary(&self) -> u64 {
         let segments = self.pool.segments();
         let kept = segments.iter().filter(|segment| segment.sequence.is_some() && segment.slot != u64::MAX);
@@ -85,7 +87,7 @@ impl Run {
     /// Compares every volume, synch and snapshot with the model.
     ///
     /// # Panics
-    /// When one differs, is missing, or should not be there.
+    /// When one differs, is missing, or should not exist.
     pub fn check_all(&mut self) {
         self.check_volumes();
         self.check_names();
@@ -127,14 +129,14 @@ impl Run {
             .collect()
     }
 
-    /// Resolves the times of random points: each time names the last command at or before it, and a later time never an earlier command.
-    /// Returns how many were compared.
+    /// Resolves the times of random points: each time must give the last command at or before it,
+    /// and a later time never an earlier command. Returns how many were compared.
     ///
     /// # Panics
     /// When a time resolves to something else.
     pub fn check_times(&mut self, count: u64) -> u64 {
         if self.trouble.lost_from.is_some() {
-            // A point may lie in what is lost, and is refused.
+            // A point may be among the lost entries, and is then refused.
             return 0;
         }
         let resolve = |run: &Run, point: Point| {
@@ -143,7 +145,7 @@ impl Run {
                 .unwrap_or_else(|error| panic!("seed {}: {text}: {error}", run.seed))
         };
         let lsns: Vec<u64> = self.model.steps.iter().map(|step| step.lsn).collect();
-        // The time of every record, told by its own position.
+        // The time of every record, by its own position.
         let times: Vec<u64> = lsns.iter().map(|&lsn| resolve(self, Point::Lsn(lsn)).time_ns).collect();
         assert!(times.is_sorted(), "seed {}: times never fall along the log", self.seed);
         for _ in 0..count {
@@ -152,7 +154,8 @@ impl Run {
             let expected = times.partition_point(|&known| known <= time_ns);
             let found = resolve(self, Point::Time(time_ns));
             assert!(found.time_ns <= time_ns, "seed {}", self.seed);
-            // Between two steps there may be catalogs of the pool's own; they change no volume.
+            // Between two steps there may be catalogs that the pool wrote by itself; they change no
+            // volume.
             let at_least = expected.checked_sub(1).map_or(0, |last| lsns[last]);
             let before = lsns.get(expected).copied().unwrap_or(u64::MAX);
             assert!(
@@ -164,14 +167,15 @@ impl Run {
         }
         for (lsn, name) in self.model.snapshots() {
             let found = resolve(self, Point::Snapshot(name));
-            // A snapshot names the end of the last command before it.
+            // A snapshot is the end of the last command before it.
             assert_eq!(found.lsn, resolve(self, Point::Lsn(lsn)).lsn, "seed {}", self.seed);
         }
         count
     }
 }
 
-/// Compares blocks of a volume with a state. What cannot be read must be excused, and told.
+/// Compares blocks of a volume with a state. A block that cannot be read must be excused, and the
+/// pool must report it.
 pub(super) fn check_blocks(
     pool: &Pool,
     id: VolumeId,
@@ -183,7 +187,7 @@ pub(super) fn check_blocks(
 ) {
     let request = Request::Read { block, len_blocks };
     let mut completion = run(pool, id, &request);
-    // No memory for a second, or a store that fails: the host tries it again, until that is over.
+    // Memory is used up for up to 1 s, or a store fails: the host retries until that is over.
     for _ in 0..TRIES_MAX {
         if completion.result != Err(IoError::NotNow) {
             break;

@@ -1,4 +1,5 @@
-//! Commands of hosts in a run: given to the pool, noted in the model, taken when they end.
+//! The commands of hosts in a run: submits them to the pool, records them in the model, and takes
+//! their completions.
 
 use std::rc::Rc;
 
@@ -14,7 +15,7 @@ use super::world::{story, submit, turn_alone, wait};
 impl Run {
     pub(super) fn write(&mut self, place: usize, id: VolumeId, size_blocks: u64) {
         let len = if self.rng.one_in(8) { 1 + self.rng.below(128) } else { 1 + self.rng.below(4) };
-        // Half of the writes go to a few blocks, so that blocks are written again and again.
+        // Half of the writes go to a few blocks, so that these are overwritten many times.
         let span = if self.rng.one_in(2) { size_blocks } else { 64.min(size_blocks) };
         let len = len.min(span);
         let block = self.rng.below(span - len + 1);
@@ -31,7 +32,8 @@ impl Run {
         let force_unit_access = self.rng.one_in(10);
         let before = self.head();
         let tag = self.next_tag;
-        // Every other write comes in memory that the log keeps; not by chance, so that seeds mean what they meant.
+        // Every second write is in memory that the log keeps. The tag decides this and not a random
+        // number, so that existing seeds keep their meaning.
         if tag.is_multiple_of(2) {
             let mut buffer = self.received.allocate(bytes.len()).expect("memory for what a host sends");
             buffer.as_mut_slice().copy_from_slice(&bytes);
@@ -79,11 +81,12 @@ impl Run {
             })
             .collect();
         submit(&self.pool, id, &Request::Trim { ranges: &ranges }, tag, &self.sink);
-        // More ranges than a record holds are two commands to history, each with a position of its own.
+        // More ranges than a record holds are two commands in the history, each with its own
+        // position.
         if let Some((first, second)) =
             ranges.split_at_checked(ENTRIES_PER_RECORD).filter(|(_, second)| !second.is_empty())
         {
-            // The pool may have appended something of its own although it refused the command.
+            // The pool may have appended an entry of its own although it refused the command.
             let Some(lsn) = self.first_write_behind(before) else {
                 assert!(self.refused(tag), "seed {}: no command lies behind LSN {before}", self.seed);
                 self.next_tag += 1;
@@ -101,7 +104,7 @@ impl Run {
         self.submitted(before, tag, Change::Trim { volume: place, ranges }, false);
     }
 
-    /// The position of the first host command behind `lsn`, if there is one.
+    /// The position of the first host command after `lsn`, if there is one.
     pub(super) fn first_write_behind(&self, lsn: u64) -> Option<u64> {
         for at in lsn + 1..=self.head() {
             let point = wait(&self.pool, Rc::clone(&self.pool).resolve(Point::Lsn(at)))
@@ -127,7 +130,7 @@ impl Run {
         }
     }
 
-    /// Whether a tag has ended already with an error; takes the completion then.
+    /// Whether a tag has already ended with a refusal; takes the completion if so.
     pub(super) fn refused(&mut self, tag: u64) -> bool {
         let mut refused = false;
         while let Some(completion) = self.sink.pop() {
@@ -174,10 +177,10 @@ impl Run {
         self.in_flight.remove(&0).is_none()
     }
 
-    /// Waits for everything in flight.
+    /// Waits for all commands in flight.
     ///
     /// # Panics
-    /// When it does not end.
+    /// When they do not end.
     pub fn settle(&mut self) {
         for _ in 0..1_000_000 {
             self.reap();
@@ -189,7 +192,8 @@ impl Run {
         panic!("seed {}: requests do not end: {}", self.seed, story(&self.pool));
     }
 
-    /// Reads somewhere, now and then several times in order: what comes next is read ahead then.
+    /// Reads at a random place; in one case of four reads 4 to 15 times in sequence, which starts
+    /// read-ahead.
     pub(super) fn check_read(&mut self, place: usize, id: VolumeId, size_blocks: u64) {
         let len_blocks = 1 + self.rng.below(16.min(size_blocks));
         let mut block = self.rng.below(size_blocks - len_blocks + 1);

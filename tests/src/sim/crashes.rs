@@ -1,4 +1,5 @@
-//! Stops of the pool in a run, clean and not, and the loss of its device: what was promised must be there afterwards.
+//! Stops of the pool in a run, clean or by a crash, and the loss of its device. Everything that was
+//! guaranteed must exist afterwards.
 
 use std::rc::Rc;
 
@@ -13,8 +14,8 @@ use super::workload::Run;
 use super::world::{TURNS_MAX, forget_background, story, turn_alone, wait};
 
 impl Run {
-    /// The caller has damaged the disk by itself: that is told at the next start, and nobody
-    /// wonders.
+    /// The caller has damaged the disk itself: the next start reports that, and the run accepts the
+    /// reports.
     pub fn note_damage(&mut self) {
         self.trouble.had_lasting = true;
     }
@@ -22,7 +23,7 @@ impl Run {
     /// Stops the pool cleanly and opens it again.
     ///
     /// # Panics
-    /// When that fails or finds something wrong.
+    /// When that fails or finds an error.
     pub fn restart(&mut self) {
         self.settle();
         wait(&self.pool, Rc::clone(&self.pool).close())
@@ -30,12 +31,11 @@ impl Run {
         self.mark_flushed(u64::MAX);
         let died = self.reopen(Crash::Process);
         let mut problems = self.pool.info().problems;
-        // A superblock that is torn while the pool is opened is reported and repaired, and so is a
-        // trailer.
+        // A superblock or a trailer that is torn while the pool is opened is reported and repaired.
         let may_be_torn =
             |problem: &String| problem.starts_with("superblock") || problem.contains(": its trailer");
         problems.retain(|problem| !(died && may_be_torn(problem)));
-        // So is a store that fails, and a pool that fills.
+        // A store that fails and a pool that fills are reported too.
         problems.retain(|problem| {
             !problem.starts_with("the archive does not work")
                 && !problem.starts_with("the pool is nearly full")
@@ -50,13 +50,13 @@ impl Run {
         self.try_starts_of_copy(all);
     }
 
-    /// Lets the pool die and opens it again; everything that was promised must be there.
+    /// Crashes the pool and opens it again; everything that was guaranteed must exist.
     ///
     /// # Panics
-    /// When a promise is broken.
+    /// When a guarantee is violated.
     pub fn crash(&mut self, crash: Crash) {
         self.reap();
-        // Where the past is given away, so are synchs, and points cannot be opened.
+        // Where the past is discarded, synchs are discarded too, and points cannot be opened.
         let keeps_past = self.world.options.recycling != Recycling::Discard;
         if keeps_past && !self.disk.is_dead() && self.rng.one_in(4) {
             self.begin_operation();
@@ -101,17 +101,21 @@ impl Run {
         }
     }
 
-    /// Loses the primary device and makes the pool again from its archive, on a disk of another size. With `sealed`, everything is archived first, and nothing is lost.
-    /// Returns how many steps were; `None` when nothing had been archived yet: then the recovery must be refused and leave the new disk blank, and the run goes on with the old one.
+    /// Loses the primary device and recovers the pool from its archive, on a disk of another size.
+    /// With `sealed`, everything is archived first and nothing is lost.
+    ///
+    /// Returns how many steps were lost. Returns `None` when nothing had been archived yet: then
+    /// the recovery must be refused and leave the new disk blank, and the run continues with the
+    /// old one.
     ///
     /// # Panics
-    /// When a promise is broken.
+    /// When a guarantee is violated.
     pub fn lose_primary(&mut self, sealed: bool) -> Option<u64> {
         self.settle();
         let sealed = sealed
             && match wait(&self.pool, Rc::clone(&self.pool).seal_archive()) {
                 Ok(_) => true,
-                // A store that fails is no promise broken.
+                // A store that fails violates no guarantee.
                 Err(VolumeError::Busy { .. }) => false,
                 Err(error) => panic!("seed {}: {error}", self.seed),
             };
@@ -123,9 +127,8 @@ impl Run {
         let disk = SimDisk::new(device_blocks, self.shape.volatile_cache, self.rng.next_u64());
         let point = match self.world.recover(uuid, &disk, self.shape.segment_blocks) {
             Ok(point) => point,
-            // What was never archived is lost with the primary, also when that is everything: a
-            // loss costs "at most the unarchived tail". The archive said itself that it has
-            // nothing.
+            // What was never archived is lost with the primary, even if that is everything: a loss
+            // costs "at most the unarchived tail". The archive itself reported that it has nothing.
             Err(VolumeError::Archive { reason }) if archived_to == 0 => {
                 assert!(reason.starts_with("nothing of pool"), "seed {}: {reason}", self.seed);
                 assert!(!sealed && disk.written_blocks().is_empty(), "seed {}", self.seed);
@@ -152,7 +155,8 @@ impl Run {
         self.mark_flushed(u64::MAX);
         self.reopen(Crash::Process);
         self.start_copy = None;
-        // The recovery point may lie between the making of a probe and its deletion, which are no steps of the model.
+        // The recovery point may be between the creation of a probe and its deletion, which are no
+        // steps of the model.
         for volume in self.pool.volumes().iter().filter(|volume| volume.name.starts_with("probe")) {
             if !self.model.volumes.iter().any(|known| known.name == volume.name) {
                 wait(&self.pool, Rc::clone(&self.pool).delete_volume(volume.name.clone()))
@@ -163,7 +167,8 @@ impl Run {
         Some(lost as u64)
     }
 
-    /// Volumes whose creation was lost keep their place in the model, under a name that nobody has.
+    /// Volumes whose creation was lost keep their place in the model, under a name that no volume
+    /// has.
     pub(super) fn forget_lost_volumes(&mut self) {
         for place in 0..self.model.volumes.len() {
             let created = self
@@ -177,13 +182,14 @@ impl Run {
         }
     }
 
-    /// Opens the pool again; whether the device died meanwhile and it had to be tried again.
+    /// Opens the pool again. Returns whether the device died in the meantime, so that it had to be
+    /// tried again.
     pub(super) fn reopen(&mut self, crash: Crash) -> bool {
         self.in_flight.clear();
         self.early.clear();
         self.sink = Sink::new();
         shortage::end();
-        // The old pool goes first, with its device handle: what is in flight is settled then.
+        // The old pool is dropped first, with its device handle: this settles what is in flight.
         let blank = SimDisk::new(4096, false, 0);
         let placeholder = self.world.create(blank.open(), 256).expect("a blank disk");
         forget_background();
@@ -193,7 +199,7 @@ impl Run {
         self.note_sealed(uuid);
         self.start_copy = self.copy_for_starts();
         self.make_trouble_at_start();
-        // Half of the time the device dies again while the pool is opened, once or twice.
+        // With probability 1/2 the device dies again while the pool is opened; this can repeat.
         let mut died = false;
         while self.rng.one_in(2) {
             died = true;
@@ -208,20 +214,22 @@ impl Run {
             .world
             .open_loading(self.disk.open())
             .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
-        // Whether a volume is busy because it loads can be told when there is memory.
+        // Only with memory available can the check tell that a volume is busy because it loads.
         shortage::end();
         self.excuse_unwritten();
         self.adopt_opened();
         died
     }
 
-    /// Notes what was found when the pool was opened, gives it its archive, and waits until everything of it is served.
+    /// Records what the start found, attaches the pool's archive, and waits until the pool serves
+    /// everything.
     pub(super) fn adopt_opened(&mut self) {
         self.recovered_head = self.pool.stats().head_lsn - 1;
         let newest = self.recovered_head / self.shape.segment_blocks;
         self.lengths.retain(|&sequence, _| sequence <= newest);
         let length = self.pool.info().working_set_segments;
-        // Segments that were opened since the last look, with a change under way that is in force now.
+        // Segments that were opened since the last check, possibly under a change that is in force
+        // now.
         let opened = self.lengths.last_key_value().map_or(0, |(&known, _)| known + 1)..=newest;
         self.lengths.extend(opened.map(|sequence| (sequence, length.max(self.last_length))));
         self.last_length = length;
@@ -233,12 +241,12 @@ impl Run {
         self.resume_hydrations();
     }
 
-    /// Clones wait for what they inherited; everything else is served at once.
+    /// Checks that clones wait for what they inherit, and that everything else is served at once.
     pub(super) fn check_loading(&self) {
         for volume in self.pool.volumes() {
             let sink = Sink::new();
             let taken = self.pool.submit(volume.id, &Request::Read { block: 0, len_blocks: 1 }, 1, &sink);
-            // Without an archive that is found before the pool is open.
+            // Without an archive, the pool finds what a clone inherits before it is open.
             let inherits = volume.parent.is_some() && self.world.options.recycling != Recycling::Discard;
             assert_eq!(taken == Submitted::Busy, inherits, "seed {}: volume {}", self.seed, volume.name);
             assert_eq!(volume.state == VolumeState::Loading, inherits, "seed {}", self.seed);

@@ -1,4 +1,5 @@
-//! A pool that was stopped, and what every block of its disk is: for tests that damage one and look what becomes of it.
+//! A stopped pool, and the kind of every block on its disk: for tests that damage a block and check
+//! the effect.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,7 +17,7 @@ use super::model::{Change, Model, Stamp, VolumeState, is_filled};
 use super::workload::Run;
 use super::world::{World, run, wait};
 
-/// What a written block is.
+/// The kind of a written block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockKind {
     /// One of the superblocks.
@@ -25,12 +26,12 @@ pub enum BlockKind {
     SegmentHeader,
     /// A record header.
     RecordHeader {
-        /// Whether events stand in the record.
+        /// Whether the record contains events.
         events: bool,
     },
-    /// A block of a trailer, of which so many bytes are used.
+    /// A block of a trailer.
     Trailer {
-        /// Bytes of this block that say something.
+        /// How many bytes of this block are used.
         used_bytes: usize,
     },
     /// A block of an event's text.
@@ -47,7 +48,7 @@ pub enum BlockKind {
         /// Its content.
         stamp: Stamp,
     },
-    /// Nothing that belongs to the log: what a crash left behind its end.
+    /// Not part of the log: left after its end by a crash.
     Other,
 }
 
@@ -55,7 +56,7 @@ pub enum BlockKind {
 pub struct Stopped {
     /// Its disk.
     pub disk: SimDisk,
-    /// What it must hold.
+    /// Its expected content.
     pub model: Model,
     /// The seed.
     pub seed: u64,
@@ -80,7 +81,7 @@ impl Run {
         self.abandon(Crash::Process)
     }
 
-    /// Lets the pool die.
+    /// Crashes the pool.
     pub fn abandon(self, crash: Crash) -> Stopped {
         let head_lsn = self.head();
         let Run { seed, disk, world, pool, model, .. } = self;
@@ -95,15 +96,15 @@ impl Stopped {
     /// Opens the pool on a copy of the disk.
     ///
     /// # Errors
-    /// The pool's.
+    /// The pool's error.
     pub fn open(&self, disk: &SimDisk) -> Result<Rc<Pool>, VolumeError> {
         self.world.open(disk.open())
     }
 
-    /// The same with its archive, as it is now.
+    /// The same with its archive, in its state now.
     ///
     /// # Errors
-    /// The pool's.
+    /// The pool's error.
     pub fn open_with_archive(&self, disk: &SimDisk) -> Result<Rc<Pool>, VolumeError> {
         let pool = self.world.open_loading(disk.open())?;
         self.world.attach(&pool, disk);
@@ -114,7 +115,7 @@ impl Stopped {
     /// Opens the pool in a file.
     ///
     /// # Errors
-    /// The pool's.
+    /// The pool's error.
     ///
     /// # Panics
     /// When the file cannot be opened.
@@ -146,7 +147,7 @@ impl Stopped {
     /// Compares all volumes with the state at `lsn`; returns the blocks that read as media errors.
     ///
     /// # Panics
-    /// When a read returns wrong data, or a volume is missing or too many.
+    /// When a read returns wrong data, a volume is missing, or there is an extra one.
     pub fn compare(&self, pool: &Pool, lsn: u64) -> BTreeSet<Fault> {
         let mut faults = BTreeSet::new();
         let mut names = BTreeSet::new();
@@ -202,7 +203,8 @@ impl Stopped {
         })
     }
 
-    /// Opens a volume at a point as a clone and compares it; returns the blocks that read as media errors.
+    /// Opens a volume at a point as a clone and compares it; returns the blocks that read as media
+    /// errors.
     ///
     /// # Panics
     /// When the point cannot be opened, or a read returns wrong data.
@@ -214,7 +216,8 @@ impl Stopped {
         self.compare_volume(pool, name, &state)
     }
 
-    /// Random points: a volume and a position before `lsn` at which it existed.
+    /// Points before `lsn`, newest first: the positions of the last `count` writes, each with its
+    /// volume.
     pub fn points_before(&self, lsn: u64, count: usize) -> Vec<(usize, u64)> {
         let steps = self.model.steps.iter().filter(|step| step.lsn < lsn).rev();
         let points = steps.filter_map(|step| match step.change {
@@ -224,7 +227,7 @@ impl Stopped {
         points.take(count).collect()
     }
 
-    /// What every written block is, in order.
+    /// The kind of every written block, in order.
     ///
     /// # Panics
     /// When the superblock cannot be read.
@@ -300,7 +303,7 @@ impl Stopped {
     }
 }
 
-/// Everything that a pool reports as damaged.
+/// All damage that a pool reports.
 pub fn problems(pool: &Pool) -> Vec<String> {
     let mut problems = pool.info().problems;
     problems.extend(pool.segments().into_iter().flat_map(|segment| segment.problems));

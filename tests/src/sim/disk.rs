@@ -1,7 +1,8 @@
-//! A simulated disk with a volatile cache, and the ways in which a crash leaves it.
+//! A simulated disk with a volatile cache, and the states in which a crash leaves it.
 //!
-//! Writes become visible when they complete and stable when a flush that began after that completes. Completions come in random order.
-//! At a crash every write that is not stable is, by itself, kept, lost, or torn at a 512-byte boundary.
+//! Writes become visible when they complete, and stable when a flush that began after that
+//! completes. Completions come in random order. At a crash, each write that is not stable is
+//! independently kept, lost, or torn at a 512-byte boundary.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -89,22 +90,22 @@ impl SimDisk {
         self.0.borrow().len_blocks
     }
 
-    /// Makes it larger, for handles that are opened from now on.
+    /// Makes it larger, for handles that are opened later.
     pub fn grow(&self, more_blocks: u64) {
         self.0.borrow_mut().len_blocks += more_blocks;
     }
 
-    /// Reads so far, failed ones among them.
+    /// The number of reads so far, including failed ones.
     pub fn reads(&self) -> u64 {
         self.0.borrow().reads
     }
 
-    /// Write commands completed so far.
+    /// The number of write commands completed so far.
     pub fn writes(&self) -> u64 {
         self.0.borrow().writes
     }
 
-    /// The disk stops answering once so many write commands have completed in all.
+    /// The disk stops answering after this many write commands in total.
     pub fn die_after_writes(&self, writes: Option<u64>) {
         self.0.borrow_mut().dies_after_writes = writes;
     }
@@ -115,22 +116,22 @@ impl SimDisk {
         content.dies_after_writes.is_some_and(|limit| content.writes >= limit)
     }
 
-    /// The write commands fail once so many have completed in all.
+    /// Write commands fail after this many have completed in total.
     pub fn fail_writes_after(&self, writes: Option<u64>) {
         self.0.borrow_mut().fail_write_after = writes;
     }
 
-    /// Whether flushes fail.
+    /// Sets whether flushes fail.
     pub fn fail_flushes(&self, fail: bool) {
         self.0.borrow_mut().fail_flushes = fail;
     }
 
-    /// Reads that touch one of these blocks fail.
+    /// Makes reads of these blocks fail.
     pub fn fail_reads_of(&self, blocks: &[u64]) {
         self.0.borrow_mut().fail_reads_of = blocks.to_vec();
     }
 
-    /// Looks at the faults of its reads, or changes them.
+    /// Gives access to the faults of its reads.
     pub fn faults<T>(&self, look: impl FnOnce(&mut ReadFaults) -> T) -> T {
         look(&mut self.0.borrow_mut().faults)
     }
@@ -143,18 +144,17 @@ impl SimDisk {
         content.faults.put(block, tries, &bytes);
     }
 
-    /// What a read of a block would give now, without any fault.
+    /// What a read of a block would return now, without any fault.
     pub fn peek(&self, block: u64, into: &mut [u8]) {
         self.0.borrow().read(block, into);
     }
 
-    /// Whether a crash leaves a block as it is now: nothing that was written there waits for a
-    /// flush.
+    /// Whether a crash leaves a block as it is now: no write to it waits for a flush.
     pub fn is_stable(&self, block: u64) -> bool {
         !self.0.borrow().cached.iter().any(|(cached, _)| *cached == block)
     }
 
-    /// Shows every block that was written to `see`, as a read would give it now, in order.
+    /// Calls `see` for every written block, in order, with the data that a read would return now.
     pub fn visit(&self, mut see: impl FnMut(u64, &[u8; BLOCK_BYTES])) {
         let content = self.0.borrow();
         let mut blocks: BTreeMap<u64, &Block> =
@@ -165,14 +165,14 @@ impl SimDisk {
         }
     }
 
-    /// The content of a block that was ever written.
+    /// The content of a block, if it was ever written.
     pub fn block(&self, block: u64) -> Option<Vec<u8>> {
         let mut content = self.0.borrow_mut();
         content.settle();
         content.stable.get(&block).map(|bytes| bytes.to_vec())
     }
 
-    /// What a read of a block gives now, flushed or not; `false`: it fails.
+    /// Reads a block, flushed or not; `false` when the read fails.
     pub fn read_now(&self, block: u64, into: &mut [u8]) -> bool {
         let mut content = self.0.borrow_mut();
         if content.fails(block..block + 1, true) {
@@ -182,14 +182,15 @@ impl SimDisk {
         true
     }
 
-    /// Writes a block, past every cache.
+    /// Writes a block directly, without any cache.
     pub fn set_block(&self, block: u64, bytes: &[u8; BLOCK_BYTES]) {
         let mut content = self.0.borrow_mut();
         content.settle();
         content.stable.insert(block, Box::new(*bytes));
     }
 
-    /// Settles what a crash leaves. The handles must have been dropped, which settled what was in flight.
+    /// Settles the state after a crash. The handles must be dropped before, which settles what was
+    /// in flight.
     pub fn crash(&self, crash: Crash) {
         let mut content = self.0.borrow_mut();
         content.dies_after_writes = None;
@@ -204,7 +205,7 @@ impl SimDisk {
         }
     }
 
-    /// Flips one bit of a block, if that block was ever written. Returns whether it was.
+    /// Flips one bit of a block, if the block was ever written. Returns whether it was.
     pub fn flip_bit(&self, block: u64, bit: u64) -> bool {
         let mut content = self.0.borrow_mut();
         content.settle();
@@ -222,7 +223,7 @@ impl SimDisk {
         blocks
     }
 
-    /// An independent copy of the disk as it is.
+    /// An independent copy of the disk in its present state.
     #[must_use]
     pub fn fork(&self) -> SimDisk {
         let mut content = self.0.borrow_mut();
@@ -250,7 +251,7 @@ impl Content {
         self.settle_up_to(u64::MAX);
     }
 
-    /// How many writes have ever been cached.
+    /// How many writes were ever cached.
     fn cached_in_all(&self) -> u64 {
         self.settled + self.cached.len() as u64
     }
@@ -303,7 +304,8 @@ impl Content {
 struct SimBdev {
     disk: SimDisk,
     info: BdevInfo,
-    /// Commands with the count of cached writes when each was submitted: a flush covers only what had completed by then.
+    /// Commands with the count of cached writes when each was submitted: a flush covers only writes
+    /// that had completed by then.
     queue: Vec<(Command, u64)>,
 }
 
@@ -333,7 +335,7 @@ impl Bdev for SimBdev {
             {
                 return count;
             }
-            // Some polls find nothing, so that several commands are under way at once.
+            // Some polls return nothing, so that several commands are in flight at once.
             if content.rng.one_in(2) {
                 return count;
             }
@@ -443,7 +445,7 @@ impl Content {
     fn in_flight_at_drop(&mut self, block: u64, bytes: &[u8; BLOCK_BYTES]) {
         match self.rng.below(3) {
             0 => {
-                // As any write, it makes a bad sector good.
+                // Like any write, it repairs a bad sector.
                 self.faults.written(block);
                 self.cached.push_back((block, Box::new(*bytes)));
             }

@@ -1,4 +1,5 @@
-//! One seed's campaign over an endless log with an archive: store faults, crashes of both kinds, restarts, points of the whole history, and the loss of the primary device.
+//! One seed's campaign over an endless log with an archive: store faults, crashes of both kinds,
+//! restarts, points of the whole history, and the loss of the primary device.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,13 +18,13 @@ use super::store::MemoryStore;
 use super::workload::{Run, Shape};
 use super::world::{begin, turn, wait};
 
-/// Turns after which a segment that nobody needs is inactive.
+/// The number of turns after which an unneeded segment must be inactive.
 const TURNS_TO_RETIRE_MAX: u64 = 10_000;
 
 /// The first and the last segment in use.
 fn in_use(segments: &[SegmentInfo]) -> Option<(u64, u64)> {
-    // One whose trailer is lost waits for a new one, also with nothing live in it, and so do those
-    // behind it.
+    // A segment whose trailer is lost stays active until it has a new one, even if it contains no
+    // live blocks, and so do the segments after it.
     let waits =
         |segment: &SegmentInfo| segment.problems.iter().any(|problem| problem.starts_with("its trailer"));
     let waits = segments.iter().any(waits);
@@ -37,10 +38,11 @@ fn in_use(segments: &[SegmentInfo]) -> Option<(u64, u64)> {
 }
 
 impl Run {
-    /// R4, R13, R14: what is in use spans at most W+1 segments; the others are inactive or free; every slot is in one place. Remembers which W was in force in which segment.
+    /// R4, R13, R14: the segments in use span at most W+1 segments; the others are inactive or
+    /// free; every slot is in one place. Records which W was in force in which segment.
     ///
     /// # Panics
-    /// When that is not so.
+    /// When one of these does not hold.
     pub fn check_working_set(&mut self) {
         let info = self.pool.info();
         let segments = self.pool.segments();
@@ -55,8 +57,8 @@ impl Run {
             info.problems
         );
         let Some((mut first, mut last)) = in_use(&segments) else { return };
-        // What a clone of the past brought back into use, and then nobody needs, is inactive again
-        // only after a flush.
+        // A segment that a clone of the past brought back into use and that is then not needed
+        // becomes inactive only after a flush.
         let mut turns = 0;
         while last - first > info.working_set_segments && turns < TURNS_TO_RETIRE_MAX {
             turn(&self.pool);
@@ -68,22 +70,23 @@ impl Run {
             "seed {}: {first} to {last}: {segments:?}",
             self.seed
         );
-        // A crash may have cut segments off.
+        // A crash may have cut off segments.
         self.lengths.retain(|&sequence, _| sequence <= last);
         let (known, before) =
             self.lengths.last_key_value().map_or((last, 0), |(known, before)| (*known, *before));
         for opened in known + u64::from(before > 0)..=last {
-            // Between two looks a change may have come before or behind the segment.
+            // A change between two checks may have come before or after the segment.
             self.lengths.insert(opened, info.working_set_segments.max(self.last_length));
         }
         self.last_length = info.working_set_segments;
     }
 
-    /// R30 with the W that was in force: how many segments a point was rebuilt from, and might have been.
+    /// R30 with the W that was in force: how many segments a point was rebuilt from, and how many
+    /// it could need.
     pub(super) fn check_bound(&mut self, source: usize, clone: &CloneInfo) {
         assert!(clone.segments_touched <= clone.segments_bound, "seed {}", self.seed);
         let sequence = clone.point.lsn / self.shape.segment_blocks;
-        // An image with a parent is rebuilt from several points, each with a bound of its own.
+        // An image with a parent is rebuilt from several points, each with its own bound.
         let Some(&length) = self.lengths.get(&sequence).filter(|_| !self.lost_primary) else { return };
         if self.model.volumes[source].parent.is_none() {
             assert!(
@@ -93,7 +96,7 @@ impl Run {
                 clone.segments_bound,
                 self.lengths
             );
-            // Points in the first segments need no more than there are.
+            // Points in the first segments need no more segments than exist.
             if sequence > 2 * length {
                 self.bounds.insert(clone.segments_bound);
             }
@@ -101,7 +104,8 @@ impl Run {
     }
 }
 
-/// Faults as a store has them now and then; each heals at the next try, or soon.
+/// Occasional faults of a store: 0 to 29 of 1000 calls of each kind. Each is gone at the next try
+/// or soon after.
 fn store_faults(store: &FaultyStore, rng: &mut Rng) {
     for call in [Call::PutStart, Call::Write, Call::Commit, Call::Stat, Call::Get, Call::List, Call::Delete] {
         let fault = match rng.below(4) {
@@ -115,12 +119,12 @@ fn store_faults(store: &FaultyStore, rng: &mut Rng) {
     }
 }
 
-/// Another length of the working set, any that the device has slots for.
+/// Another length of the working set: any length that the device has slots for.
 fn length(run: &Run, rng: &mut Rng) -> u64 {
     WORKING_SET_MIN + rng.below(run.pool.info().slots - RESERVE_SLOTS - WORKING_SET_MIN + 1)
 }
 
-/// Another length, or more slots if the disk is larger. How many changes were made.
+/// Changes the length, or adds slots if the disk is larger. Returns how many changes were made.
 fn change(run: &mut Run, rng: &mut Rng) -> u64 {
     let info = run.pool.info();
     if info.device_slots > info.slots && rng.one_in(2) {
@@ -135,7 +139,7 @@ fn change(run: &mut Run, rng: &mut Rng) -> u64 {
     u64::from(run.set_working_set(segments))
 }
 
-/// Begins a change and does not wait for its end.
+/// Starts a change and does not wait for its end.
 fn begin_change(run: &Run, rng: &mut Rng) {
     let info = run.pool.info();
     let (turns, pool) = (rng.below(12), Rc::clone(&run.pool));
@@ -149,12 +153,12 @@ fn begin_change(run: &Run, rng: &mut Rng) {
 /// Runs the campaign of a seed.
 ///
 /// # Panics
-/// When a promise is broken; the message names the seed, which fails again the same way.
+/// When a guarantee is violated; the message names the seed, which fails again in the same way.
 pub fn endless_campaign(seed: u64) -> Counts {
     endless_campaign_of(seed, Faults::NONE)
 }
 
-/// The same, with faults of the device and of memory or without.
+/// The same, with the given faults of the device and of memory.
 ///
 /// # Panics
 /// As [`endless_campaign`].
@@ -162,7 +166,7 @@ pub fn endless_campaign_of(seed: u64, faults: Faults) -> Counts {
     endless_campaign_with(seed, Rng::new(seed ^ 0x0e85_1e00).one_in(3), faults)
 }
 
-/// The same, with expiry or without. A seed that found something without it finds that only so.
+/// The same, with or without expiry. A seed that failed without expiry fails again only without it.
 ///
 /// # Panics
 /// As [`endless_campaign`].
@@ -189,7 +193,7 @@ pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts
     };
     let mut faulty_store = None;
     if archived && rng.one_in(2) {
-        // The pool is made over a store that works; from here on it does not always.
+        // The pool is created with a store that works; from here on the store fails sometimes.
         let inner = run.world.store.take().expect("a run with an archive has a store");
         let faulty = Arc::new(FaultyStore::new(inner, seed));
         store_faults(&faulty, &mut rng);
@@ -198,7 +202,7 @@ pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts
         faulty_store = Some(faulty);
     }
     run.begin_trouble(faults);
-    // Numbers of their own, so that a seed's other choices stay what they were.
+    // Separate random numbers, so that a seed's other choices stay the same.
     let mut shapes = Rng::new(seed ^ 0x5ba9_e500);
     let changes = shapes.one_in(2);
     let mut expiries = Rng::new(seed ^ 0x0e85_1e01);
@@ -240,7 +244,8 @@ pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts
         if archived && rng.one_in(3) {
             counts.points += run.check_points(4);
         }
-        // A store that has just damaged what it was given, and then the loss of the primary, is more than a pool survives whole.
+        // A store that has just damaged an object, followed by the loss of the primary, is more
+        // than a pool survives without loss.
         if archived && faulty_store.is_none() && rng.one_in(8) {
             let sealed = rng.one_in(2);
             counts.recoveries += u64::from(run.lose_primary(sealed).is_some());
@@ -250,7 +255,7 @@ pub fn endless_campaign_with(seed: u64, expires: bool, faults: Faults) -> Counts
         }
     }
     if let Some(store) = faulty_store.as_ref().filter(|_| faults != Faults::NONE) {
-        // So that nothing but the pool can be what hosts wait for.
+        // So that hosts can wait for nothing but the pool.
         store.heal();
     }
     run.end_trouble();

@@ -1,5 +1,6 @@
-//! Expiry in a run: rules are set and carried out as the appliance does it, over the pool, the store and a catalog of its own. The model knows what may be gone, and what was promised to stay: points
-//! of the last seconds, synchs that a rule keeps, snapshots, and everything that lives.
+//! Expiry in a run: sets rules and executes them as the appliance does, with the pool, the store
+//! and a separate catalog. The model knows what may be gone and what must stay: points of the last
+//! seconds, synchs that a rule keeps, snapshots, and everything that lives.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
@@ -20,26 +21,27 @@ use super::rng::Rng;
 use super::workload::{Opened, Run};
 use super::world::wait;
 
-/// So many writes in a row that changed nothing end the writing: the store may have failed for good.
+/// After this many writes in a row that changed nothing the writing ends: the store may have failed
+/// permanently.
 const REFUSALS_MAX: u32 = 300;
-/// Objects that one expiry deletes, if it is asked for a few.
+/// The maximum number of objects that one expiry deletes when it has a small limit.
 const FEW_OBJECTS: u64 = 6;
 
-/// What a run's expiries took, and what they must not take.
+/// What a run's expiries removed, and what they must not remove.
 #[derive(Default)]
 pub struct Expired {
-    /// The command plane's side, once something was to expire, and the folder of its files.
+    /// The manager, after the first expiry, and the folder of its files.
     manager: Option<(ArchiveManager, TempDir)>,
-    /// Segments that the pool forgot. Their objects may still be there, if deleting them failed.
+    /// Segments that the pool forgot. Their objects may still exist if their deletion failed.
     segments: BTreeSet<u64>,
-    /// Labels of synchs that went. They may come back where objects could not be deleted.
+    /// Labels of removed synchs. They may come back where objects could not be deleted.
     synchs: HashSet<String>,
-    /// Every point behind this position must open.
+    /// Every point after this position must open.
     kept_above: u64,
 }
 
 impl Expired {
-    /// The same, for a pool on a copy of the device: nothing more will go there.
+    /// The same, for a pool on a copy of the device, where nothing more expires.
     pub(super) fn without_manager(&self) -> Expired {
         Expired {
             manager: None,
@@ -49,18 +51,18 @@ impl Expired {
         }
     }
 
-    /// Whether anything went.
+    /// Whether anything was removed.
     pub fn is_something(&self) -> bool {
         !self.segments.is_empty()
     }
 
-    /// Whether a synch went.
+    /// Whether a synch was removed.
     pub fn has_synch(&self, label: &str) -> bool {
         self.synchs.contains(label)
     }
 }
 
-/// The run's pool as expiry sees it; notes what is forgotten.
+/// The run's pool as expiry sees it; records what is forgotten.
 struct Forgetting {
     pool: Rc<Pool>,
     forgotten: RefCell<Vec<SegmentRange>>,
@@ -88,10 +90,11 @@ fn new_manager(store: Arc<dyn Store>, pool: Uuid) -> (ArchiveManager, TempDir) {
 }
 
 impl Run {
-    /// Writes until the log is so many segments longer: what was written before leaves the primary device.
+    /// Writes until the log is this many segments longer: what was written before leaves the
+    /// primary device.
     ///
     /// # Panics
-    /// When the pool breaks a promise.
+    /// When the pool violates a guarantee.
     pub fn write_on(&mut self, segments: u64) {
         let mut head_lsn = self.pool.stats().head_lsn;
         let until = head_lsn + segments * self.shape.segment_blocks;
@@ -105,7 +108,8 @@ impl Run {
             self.check_working_set();
             let before = std::mem::replace(&mut head_lsn, self.pool.stats().head_lsn);
             if head_lsn == before {
-                // A store that fails is tried again later and later, and writes are refused meanwhile.
+                // The pool retries a failing store at growing intervals and refuses writes in the
+                // meantime.
                 refused += 1;
                 self.world.clock.advance(100_000_000);
             } else {
@@ -114,10 +118,10 @@ impl Run {
         }
     }
 
-    /// Sets rules and lets everything else go. How many segments the pool forgot.
+    /// Sets rules and expires everything else. Returns how many segments the pool forgot.
     ///
     /// # Panics
-    /// When something goes that was promised to stay.
+    /// When something is removed that must stay.
     pub fn expire(&mut self, rng: &mut Rng) -> u64 {
         self.settle();
         self.world.clock.advance(rng.below(4_000_000_000) as i64);
@@ -147,7 +151,8 @@ impl Run {
             .map(|synch| (synch.lsn, synch.label.clone()))
             .collect();
         let snapshots = self.model.snapshots();
-        // A point of which an earlier expiry took a part is not promised again by a rule that comes later.
+        // If an earlier expiry removed a part of a point, a later rule does not guarantee that
+        // point again.
         let lineage = self.pool.lineage();
         let manager = self.manager(&rules);
         let is_whole = |lsn: u64| manager.explain(&lineage, Lsn(lsn)).is_ok_and(|told| told.restorable);
@@ -174,7 +179,7 @@ impl Run {
         segments
     }
 
-    /// The command plane's side, with these rules in force.
+    /// The manager, with these rules in force.
     fn manager(&mut self, rules: &str) -> &ArchiveManager {
         let store = self.world.store.as_ref().expect("a run with an archive has a store");
         let uuid = self.pool.info().uuid;
@@ -183,7 +188,8 @@ impl Run {
         manager
     }
 
-    /// The rules carried out as the appliance does it. A store that fails leaves the rest to the next time.
+    /// Executes the rules as the appliance does. If the store fails, the rest waits for the next
+    /// time.
     fn carry_out(&mut self, now_ns: u64, objects_max: usize) -> u64 {
         let (manager, _) = self.expired.manager.as_ref().expect("rules were set");
         let pool = Forgetting { pool: Rc::clone(&self.pool), forgotten: RefCell::default() };
@@ -198,19 +204,20 @@ impl Run {
         count
     }
 
-    /// Whether a point of a volume may be gone: a segment that it needs went, and no rule keeps it.
+    /// Whether a point of a volume may be gone: a segment that it needs was removed, and no rule
+    /// keeps the point.
     pub(super) fn may_be_gone(&self, source: usize, lsn: u64) -> bool {
         let sequence = lsn / self.pool.lineage().segment_blocks;
         let first = sequence.saturating_sub(self.pool.lineage().working_set(SegmentSeq(sequence)));
-        // What an image came from lies anywhere before.
+        // The data that an image inherits may be anywhere before.
         let inherits = self.lost_primary || self.model.volumes[source].parent.is_some();
         let first = if inherits { 0 } else { first };
         lsn <= self.expired.kept_above && self.expired.segments.range(first..=sequence).next().is_some()
     }
 
-    /// A point that a rule or a snapshot keeps opens, and is what it was.
+    /// Checks that a point that a rule or a snapshot keeps opens with its old content.
     fn check_kept(&mut self, lsn: u64, name: &str, rules: &str, rng: &mut Rng) {
-        // The step of a snapshot may have its position with the one before.
+        // A snapshot's step may have the same position as the step before.
         let existing: Vec<usize> = (0..self.model.volumes.len())
             .filter(|&place| self.model.state_at(place, lsn).is_some())
             .collect();

@@ -1,8 +1,10 @@
-//! Reads of the simulated disk that fail, and counts of every fault: how many were injected, and how many something ran into.
+//! Reads of the simulated disk that fail, and counts of every fault: how many were injected, and
+//! how many were hit.
 //!
-//! A block fails a few times and is right then (**transient**), or until it is written again (**lasting**). A **storm**
-//! makes blocks transient as they are read, wherever that is: so the first reads of a start fail as well. What was hit
-//! is told by the bytes of the block, not by what the pool thinks of it.
+//! A block fails a few times and then recovers (**transient**), or fails until it is written again
+//! (**lasting**). A **storm** makes blocks transient as they are read, at any place, so the first
+//! reads of a start can fail too. The bytes of the block decide which kind of block was hit, not
+//! the pool's view of it.
 
 use std::collections::BTreeMap;
 
@@ -13,19 +15,20 @@ use varve::log::geometry::FIRST_SLOT_BLOCK;
 use super::model::Stamp;
 use super::rng::Rng;
 
-/// A transient fault, and a storm as a whole, ends after so many failed tries, at most. The pool tries for a second, which is more.
+/// The maximum number of failed tries of a transient fault, and of a storm as a whole. The pool
+/// retries for 1 s, which is more.
 pub const TRIES_MAX: u32 = 4;
 
-/// Which faults a campaign has, beside crashes and what stores do.
+/// Which faults a campaign has, besides crashes and store faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Faults {
-    /// Reads of the device that fail, and then do not.
+    /// Device reads that fail and then recover.
     pub transient: bool,
-    /// Reads that fail until the block is written.
+    /// Device reads that fail until the block is written.
     pub lasting: bool,
-    /// Memory that is nearly used up for a while.
+    /// Temporary shortages of memory.
     pub memory: bool,
-    /// Starts on copies of the device that are damaged, or cannot be read in places.
+    /// Starts on copies of the device that are damaged or partly unreadable.
     pub starts: bool,
 }
 
@@ -51,7 +54,7 @@ impl Faults {
     }
 }
 
-/// What a block of the device is for.
+/// What a block of the device is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// A copy of the superblock.
@@ -68,12 +71,12 @@ pub enum Place {
     Event,
     /// A block that a host wrote, with the number of its write.
     Data(u64, Stamp),
-    /// Nothing was written there.
+    /// Never written.
     Blank,
 }
 
 impl Place {
-    /// What a block is, by where it is and what it holds.
+    /// The kind of a block, from its position and its content.
     ///
     /// # Panics
     /// When it is shorter than a block.
@@ -122,12 +125,12 @@ pub const PLACES: usize = 8;
 pub const PLACE_NAMES: [&str; PLACES] =
     ["superblock", "header", "trailer head", "trailer body", "record header", "event", "data", "blank"];
 
-/// Faults of one sort: how many were put, and how often something ran into one.
+/// Faults of one sort: how many were injected, and how often one was hit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FaultCount {
-    /// Put.
+    /// Injected.
     pub injected: u64,
-    /// Run into.
+    /// Hit.
     pub hit: u64,
 }
 
@@ -141,27 +144,28 @@ impl std::ops::AddAssign for FaultCount {
 /// Faults of every sort.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FaultCounts {
-    /// Reads that fail and then do not, by [`Place::kind`].
+    /// Reads that fail and then recover, by [`Place::kind`].
     pub transient: [FaultCount; PLACES],
     /// Reads that fail until the block is written, by [`Place::kind`].
     pub lasting: [FaultCount; PLACES],
-    /// Reads of the archivist among those that hit one of these.
+    /// How many reads that hit one of these were the archivist's.
     pub of_archivist: u64,
-    /// Calls of a store that failed.
+    /// Failed calls of a store.
     pub store: FaultCount,
-    /// Times when memory was nearly used up, and allocations that the pool found refused meanwhile.
+    /// Shortages of memory, and allocations of the pool that were refused during them.
     pub memory: FaultCount,
-    /// Starts on a device that was damaged, by [`Place::kind`], and how many of them were told to the operator.
+    /// Starts on a damaged device, by [`Place::kind`], and how many of them the pool reported to
+    /// the operator.
     pub starts: [FaultCount; PLACES],
     /// The same, with blocks that cannot be read.
     pub unreadable_starts: [FaultCount; PLACES],
-    /// Starts on a device of which a whole slot was zeroes, and how many of them were told.
+    /// Starts on a device with a whole slot of zeroes, and how many of them the pool reported.
     pub zeroed_slots: FaultCount,
-    /// Blocks that were refused, each of them within what a fault may refuse.
+    /// Blocks that were refused, each within what a fault may refuse.
     pub refused_blocks: u64,
-    /// Rounds of hosts that compete, and their commands, all of which ended.
+    /// Rounds of competing hosts, and their commands, all of which ended.
     pub competitions: FaultCount,
-    /// The most turns that a command of theirs, or anything that was waited for, took.
+    /// The maximum number of turns that a command of these hosts, or any other wait, took.
     pub turns_max: u64,
 }
 
@@ -221,30 +225,31 @@ enum Bad {
     UntilWritten,
 }
 
-/// Reads that become transient as they come.
+/// Makes blocks transient as they are read.
 #[derive(Debug, Clone)]
 struct Storm {
     rng: Rng,
-    /// One read in so many.
+    /// One read in this many is hit.
     odds: u64,
-    /// Reads that it lasts.
+    /// How many more reads it lasts.
     left: u64,
-    /// Failed tries that it may still cost.
+    /// How many more failed tries it may cause.
     tries_left: u32,
-    /// Blocks that have failed in it; they do not again.
+    /// Blocks that have failed in it; they do not fail again.
     seen: std::collections::BTreeSet<u64>,
 }
 
-/// What a disk fails to read.
+/// The reads that a disk fails.
 #[derive(Debug, Clone, Default)]
 pub struct ReadFaults {
     bad: BTreeMap<u64, Bad>,
     storm: Option<Storm>,
-    /// For the counts; 0: nobody wants them.
+    /// For the counts; 0 if nobody needs them.
     segment_blocks: u64,
-    /// What was written when a death cut it off above a block that cannot be read.
+    /// What a crash cut off while it was written over a block that cannot be read.
     cut_off: Vec<Place>,
-    /// Counts of transient, lasting and the archivist's; the rest is not the disk's.
+    /// Counts of transient and lasting faults and of the archivist's hits; the other counts are not
+    /// the disk's.
     pub counts: FaultCounts,
 }
 
@@ -254,7 +259,7 @@ impl ReadFaults {
         ReadFaults { segment_blocks, ..ReadFaults::default() }
     }
 
-    /// The same faults, counted as those of a device with segments of this size.
+    /// The same faults, counted for a device with segments of this size.
     pub fn count_for(&mut self, segment_blocks: u64) {
         self.segment_blocks = segment_blocks;
     }
@@ -275,7 +280,7 @@ impl ReadFaults {
         counts[kind].injected += 1;
     }
 
-    /// Of the next `reads` reads one in `odds` meets a block that fails a few times.
+    /// In the next `reads` reads, one in `odds` hits a block that fails a few times.
     pub fn begin_storm(&mut self, seed: u64, odds: u64, reads: u64) {
         let rng = Rng::new(seed);
         self.storm = Some(Storm {
@@ -299,38 +304,39 @@ impl ReadFaults {
         self.bad.iter().filter(|(_, bad)| **bad == Bad::UntilWritten).map(|(&block, _)| block)
     }
 
-    /// Takes every fault away.
+    /// Removes every fault.
     pub fn heal(&mut self) {
         self.bad.clear();
         self.storm = None;
     }
 
-    /// Takes the transient ones away.
+    /// Removes the transient faults.
     pub fn calm(&mut self) {
         self.bad.retain(|_, bad| *bad == Bad::UntilWritten);
         self.storm = None;
     }
 
-    /// A block was written: it can be read again.
+    /// A block was written, so it can be read again.
     pub fn written(&mut self, device_block: u64) {
         if !self.bad.is_empty() {
             self.bad.remove(&device_block);
         }
     }
 
-    /// The write of a block was cut off: what could not be read before cannot be read.
+    /// The write of a block was cut off; a block that could not be read before still cannot be
+    /// read.
     pub fn cut_off(&mut self, device_block: u64, bytes: &[u8]) {
         if self.segment_blocks > 0 && self.bad.get(&device_block) == Some(&Bad::UntilWritten) {
             self.cut_off.push(Place::of(device_block, self.segment_blocks, bytes));
         }
     }
 
-    /// What was cut off above blocks that cannot be read, since the last look.
+    /// What was cut off over unreadable blocks since the last call.
     pub fn take_cut_off(&mut self) -> Vec<Place> {
         std::mem::take(&mut self.cut_off)
     }
 
-    /// Whether a read of these blocks fails now. `read` gives a block's bytes, for the counts.
+    /// Whether a read of these blocks fails now. `read` returns a block's bytes, for the counts.
     pub fn fails(
         &mut self,
         blocks: std::ops::Range<u64>,

@@ -1,5 +1,6 @@
-//! Committed pool images, one for each format version, and what they hold. An image is a list of blocks: the device's size in blocks (u64), then for each
-//! block that is not zero its number (u64) and its 4096 bytes, all little-endian.
+//! Committed pool images, one for each format version, and their content. An image is a list of
+//! blocks: the device's size in blocks (u64), then for each block that is not zero its number (u64)
+//! and its 4096 bytes, all little-endian.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -35,7 +36,7 @@ pub struct Expected {
     pub synchs: Vec<String>,
     /// The snapshots, by position.
     pub snapshots: Vec<(u64, String)>,
-    /// Points of the past, each with one volume as it was.
+    /// Points of the past, each with one volume as it was then.
     pub points: Vec<(u64, ExpectedVolume)>,
 }
 
@@ -49,10 +50,10 @@ impl ExpectedVolume {
     }
 }
 
-/// Makes a pool with a past, and says what it holds.
+/// Makes a pool with a past, and returns what it contains.
 ///
 /// # Panics
-/// When the pool breaks a promise.
+/// When the pool violates a guarantee.
 pub fn make() -> (SimDisk, Expected) {
     let shape =
         Shape { device_blocks: 257 + 7 * 256, segment_blocks: 256, volatile_cache: true, volume_blocks: 48 };
@@ -98,7 +99,7 @@ pub fn pack(disk: &SimDisk) -> Vec<u8> {
     image
 }
 
-/// The disk of an image; `None` when it is not one.
+/// The disk of an image; `None` when the bytes are not an image.
 pub fn unpack(image: &[u8]) -> Option<SimDisk> {
     let (len_blocks, blocks) = image.split_first_chunk::<8>()?;
     let (blocks, rest) = blocks.as_chunks::<{ 8 + BLOCK_BYTES }>();
@@ -110,7 +111,7 @@ pub fn unpack(image: &[u8]) -> Option<SimDisk> {
     rest.is_empty().then_some(disk)
 }
 
-/// Opens a pool and compares it with what it must hold.
+/// Opens a pool and compares it with its expected content.
 ///
 /// # Panics
 /// When it differs.

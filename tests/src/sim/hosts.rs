@@ -1,8 +1,10 @@
-//! Hosts that compete for one pool: each has a queue of its own, and one of them takes what it has read slowly. Once faults
-//! have stopped, every command ends within a bounded count of turns, also while bad sectors stay.
+//! Hosts that compete for one pool: each has its own queue, and one of them takes the data that it
+//! has read slowly. After the faults have stopped, every command must end within a bounded number
+//! of turns, even while bad sectors remain.
 //!
-//! The slow host holds the memory of what it has read until it takes it. Hosts ask in turns that rotate, and one that is told to come
-//! again comes again in the next turn, as a connection does.
+//! The slow host holds the memory of its read data until it takes it. The order in which hosts
+//! submit rotates, and a host whose command the pool does not accept submits it again in the next
+//! turn, as a connection does.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -16,13 +18,13 @@ use super::shortage;
 use super::workload::{InFlight, Run};
 use super::world::{finish_command, note_turns, story, turn, wait};
 
-/// Every command of a host that takes its answers ends within so many turns.
+/// The maximum number of turns for a command of a host that takes its answers.
 const COMMAND_TURNS_MAX: u64 = 50_000;
-/// The slow host takes an answer each so many turns.
+/// The slow host takes one answer in this many turns.
 const SLOW_TURNS: u64 = 40;
 /// Blocks of a read of the slow host.
 const SLOW_READ_BLOCKS: u64 = 64;
-/// Blocks of memory that the hosts have together when memory is short.
+/// Blocks of memory that the hosts share when memory is short.
 const SHORT_BLOCKS: usize = 2048;
 
 enum Kind {
@@ -32,12 +34,12 @@ enum Kind {
     Flush,
 }
 
-/// A command that waits to be taken, or was.
+/// A command that waits to be accepted, or was accepted.
 struct Asked {
     kind: Kind,
     tag: u64,
     since: u64,
-    /// What a read must find.
+    /// What a read must return.
     expected: Vec<Stamp>,
 }
 
@@ -67,14 +69,14 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// The present of each volume, by its place in the model.
+/// The present content of each volume, by its place in the model.
 type Present = HashMap<usize, HashMap<u64, Stamp>>;
 
 impl Run {
-    /// Several hosts with so many commands each, and then one of each operation of the management manager.
+    /// Runs several hosts with `commands` commands each, and then one of each management operation.
     ///
     /// # Panics
-    /// When a command does not end in time, or a promise is broken.
+    /// When a command does not end in time, or a guarantee is violated.
     pub fn compete(&mut self, commands: u64, short_of_memory: bool) {
         self.settle();
         let live = self.live();
@@ -125,7 +127,7 @@ impl Run {
         self.manage_once();
     }
 
-    /// Lets a host ask for as much as its queue holds.
+    /// Lets a host submit as many commands as its queue holds.
     fn ask(&mut self, host: &mut Host, present: &mut Present, now: u64) {
         while host.asked.len() < host.depth {
             let asked = match host.next.take() {
@@ -178,7 +180,7 @@ impl Run {
         Asked { kind, tag, since: now, expected: Vec::new() }
     }
 
-    /// Gives a command to the pool; gives it back when the pool is busy.
+    /// Submits a command to the pool; returns it when the pool is busy.
     fn try_ask(&mut self, host: &mut Host, mut asked: Asked, present: &mut Present) -> Option<Asked> {
         let before = self.head();
         let taken = match &asked.kind {
@@ -210,7 +212,7 @@ impl Run {
         None
     }
 
-    /// The model hears of a command that was taken.
+    /// Records an accepted command in the model.
     fn note_taken(&mut self, host: &mut Host, asked: &mut Asked, before: u64, present: &mut Present) {
         let blocks = present.get_mut(&host.place).expect("it is alive");
         if let Kind::Read { block, len_blocks } = asked.kind {
@@ -291,7 +293,7 @@ impl Run {
         assert_eq!(count, expected.len(), "seed {}: a read is as long as asked", self.seed);
     }
 
-    /// One of each operation, each of which ends.
+    /// Runs one of each management operation; each must end.
     fn manage_once(&mut self) {
         if self.world.options.recycling == varve::log::Recycling::Discard {
             return;

@@ -1,5 +1,6 @@
-//! Hydration in a run: clones and recovered volumes make what they inherited their own while everything else goes on, and a crash may come at any moment of it. The model knows nothing of it: nothing
-//! that a host or history sees may change.
+//! Hydration in a run: clones and recovered volumes copy their inherited data while everything else
+//! goes on, and a crash may come at any moment. The model does not know about it: nothing that a
+//! host sees or that is in the history may change.
 
 use std::rc::Rc;
 
@@ -9,10 +10,10 @@ use super::workload::Run;
 use super::world::{in_background, is_background_idle, turn, wait};
 
 impl Run {
-    /// Begins to hydrate a clone, if there is one that inherits.
+    /// Starts to hydrate a clone, if there is one that inherits.
     ///
     /// # Panics
-    /// When it is refused for another reason than room.
+    /// When it is refused for any reason except lack of space.
     pub fn begin_hydration(&mut self) {
         let volumes = self.pool.volumes();
         let clones: Vec<_> =
@@ -28,7 +29,7 @@ impl Run {
         }
     }
 
-    /// Turns the pool until everything that is under way has ended.
+    /// Turns the pool until all background work has ended.
     ///
     /// # Panics
     /// When it does not end.
@@ -43,7 +44,8 @@ impl Run {
         panic!("seed {}: hydration does not end", self.seed);
     }
 
-    /// Goes on with what was being hydrated before the pool was opened, as an appliance does after its start.
+    /// Continues the hydrations that ran before the pool was opened, as an appliance does after its
+    /// start.
     pub fn resume_hydrations(&mut self) {
         in_background(Rc::clone(&self.pool).hydrate_all());
     }

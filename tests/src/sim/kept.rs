@@ -1,4 +1,5 @@
-//! Clones in a pool without an archive: what they inherit stays on the primary device. The past is given away there, so a point may be gone, and a clone may be refused.
+//! Clones in a pool without an archive: the data that they inherit stays on the primary device.
+//! Such a pool discards the past, so a point may be gone, and a clone may be refused.
 
 use std::rc::Rc;
 
@@ -7,14 +8,16 @@ use varve::volume::{Point, VolumeError};
 use super::workload::Run;
 use super::world::wait;
 
-/// Volumes that there are at most.
+/// The maximum number of volumes.
 const VOLUMES_MAX: usize = 3;
 
 impl Run {
-    /// Clones the first volume at a random point of the newest ones, and deletes a clone when there are several. Whether it was made or refused; `None`: the point is gone.
+    /// Clones the first volume at a random point among the 400 newest steps, and deletes a clone
+    /// when there are already 3 volumes. Returns whether the clone was made or refused; `None`: the
+    /// point is gone.
     ///
     /// # Panics
-    /// When it fails otherwise.
+    /// When it fails in another way.
     pub fn clone_kept(&mut self) -> Option<bool> {
         let live = self.live();
         if live.len() >= VOLUMES_MAX {

@@ -1,5 +1,6 @@
-//! A simulated world for the log and the volumes: a device that fails in every way a device can, a clock that stands still or
-//! steps, a model that knows what must be true, and a workload that drives both. Everything comes from a seed.
+//! A simulated world for the log and the volumes: a device that fails in every way a device can, a
+//! clock that stands still or steps, a model of the correct state, and a workload that drives both.
+//! Everything derives from a seed.
 
 pub mod campaign;
 pub mod checks;

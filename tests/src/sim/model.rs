@@ -1,12 +1,14 @@
-//! What a pool must hold: every operation with the LSN at which it takes effect, so that the state at any point of the history is computed by
-//! replaying a prefix. Contents are stamps: each written block holds the number of the write that wrote it, repeated, with its place mixed in,
-//! so that a block of the wrong place or time is recognised.
+//! The expected content of a pool: every operation with the LSN at which it takes effect, so that
+//! replaying a prefix gives the state at any point of the history.
+//!
+//! Contents are stamps: each written block holds the number of its write, repeated and mixed with
+//! the block's position, so that a block from the wrong place or time is recognised.
 
 use std::collections::HashMap;
 
 use varve::dma::BLOCK_BYTES;
 
-/// A block's content: 0 is zeroes.
+/// A block's content; 0 means zeroes.
 pub type Stamp = u64;
 
 /// Fills a block for a stamp and a block number.
@@ -18,7 +20,7 @@ pub fn fill(stamp: Stamp, block: u64, bytes: &mut [u8]) {
     }
 }
 
-/// Whether a block's bytes are those of a stamp.
+/// Whether a block's bytes match a stamp.
 pub fn is_filled(stamp: Stamp, block: u64, bytes: &[u8]) -> bool {
     let mut expected = vec![0; BLOCK_BYTES];
     fill(stamp, block, &mut expected);
@@ -38,7 +40,7 @@ pub(super) enum Change {
     DeleteSnapshot { name: String },
 }
 
-/// What the model knows of a volume; its place in the list never changes.
+/// What the model knows about a volume; its place in the list never changes.
 #[derive(Debug, Clone)]
 pub(super) struct ModelVolume {
     pub(super) name: String,
@@ -51,7 +53,7 @@ pub(super) struct ModelVolume {
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) lsn: u64,
-    /// Where it stands in the log: `lsn`, unless the model was [compacted](Model::compact) since.
+    /// Its position in the log: `lsn`, unless the model was [compacted](Model::compact) since.
     pub(super) written_lsn: u64,
     pub(super) change: Change,
     pub(super) acknowledged: bool,
@@ -76,7 +78,7 @@ pub struct VolumeState {
 }
 
 impl Model {
-    /// The state of a volume when everything at or before `lsn` has happened; `None` when it did not exist.
+    /// The state of a volume after everything at or before `lsn`; `None` when it did not exist.
     pub(super) fn state_at(&self, volume: usize, lsn: u64) -> Option<VolumeState> {
         let info = &self.volumes[volume];
         let mut state: Option<VolumeState> = None;
@@ -117,7 +119,8 @@ impl Model {
         state
     }
 
-    /// Forgets how the present came about: each block's last stamp is one step. For runs that look at the present only.
+    /// Forgets the history of the present: each block's last stamp becomes one step. For runs that
+    /// check only the present.
     pub fn compact(&mut self) {
         let lsn = self.steps.last().map_or(0, |step| step.lsn);
         let acknowledged = self.steps.iter().all(|step| step.acknowledged);
@@ -161,7 +164,7 @@ impl Model {
         labels.collect()
     }
 
-    /// The snapshots that exist now, with their positions, in order of these and their names.
+    /// The snapshots that exist now, with their positions, sorted by position and name.
     pub(super) fn snapshots(&self) -> Vec<(u64, String)> {
         let mut snapshots: Vec<(u64, String)> = Vec::new();
         for step in &self.steps {

@@ -1,4 +1,4 @@
-//! Operations of the management manager in a run: volumes, synchs, snapshots, clones, the pool's shape.
+//! Management operations in a run: volumes, synchs, snapshots, clones, the pool's shape.
 
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use super::workload::{Opened, Run};
 use super::world::{begin, wait};
 
 impl Run {
-    /// Creates a volume, and waits for it.
+    /// Creates a volume and waits for it.
     ///
     /// # Panics
     /// When that fails.
@@ -18,7 +18,7 @@ impl Run {
         assert!(self.try_create_volume(name), "seed {}: there is room for a volume", self.seed);
     }
 
-    /// Creates a volume, and waits for it. `false`: the log is full.
+    /// Creates a volume and waits for it. `false`: the log is full.
     pub(super) fn try_create_volume(&mut self, name: &str) -> bool {
         let size_bytes = self.shape.volume_blocks * BLOCK_BYTES as u64;
         let request = CreateVolume { name: name.to_owned(), size_bytes, uuid: None, thin: false };
@@ -59,7 +59,7 @@ impl Run {
         }
     }
 
-    /// Takes a snapshot, or forgets one.
+    /// Takes a snapshot, or deletes one.
     pub(super) fn snapshot(&mut self) {
         let known = self.model.snapshots();
         let forget = !known.is_empty() && self.rng.one_in(3);
@@ -83,7 +83,8 @@ impl Run {
         }
     }
 
-    /// Begins an operation of the management manager and does not wait for its end; for a crash that follows. It must be there whole or not at all.
+    /// Starts a management operation and does not wait for its end; a crash follows. Afterwards it
+    /// must exist completely or not at all.
     pub fn begin_operation(&mut self) {
         let (pool, turns) = (Rc::clone(&self.pool), self.rng.below(4));
         let number = self.model.steps.len();
@@ -162,7 +163,7 @@ impl Run {
         self.note_clone(&name, source, lsn);
     }
 
-    /// A clone that was made by the last entry of the log.
+    /// Records a clone whose creation is the newest change in the log.
     pub(super) fn note_clone(&mut self, name: &str, source: usize, lsn: u64) {
         let size = self.model.state_at(source, lsn).expect("it existed").size_blocks;
         self.model.volumes.push(ModelVolume {
@@ -175,7 +176,8 @@ impl Run {
         self.mark_flushed(u64::MAX);
     }
 
-    /// Opens a point as a clone and checks the answer. With `between`, it may lie between two commands.
+    /// Opens a point as a clone and checks the answer. With `between`, the point may be between two
+    /// commands.
     pub(super) fn open_point(&mut self, source: usize, lsn: u64, name: &str, between: bool) -> Opened {
         let source_name = self.model.volumes[source].name.clone();
         let result = wait(
@@ -205,22 +207,24 @@ impl Run {
         }
     }
 
-    /// Makes the disk larger; the pool may use that once it is opened again.
+    /// Makes the disk larger; the pool can use that after it is opened again.
     pub fn grow_disk(&mut self, slots: u64) {
         let more_blocks = slots * self.shape.segment_blocks;
         self.shape.device_blocks += more_blocks;
         self.disk.grow(more_blocks);
     }
 
-    /// Whether a store that fails again and again holds the log up, and every change with it: it comes later.
+    /// Whether a store that keeps failing holds up the log, and every change with it: the change
+    /// then comes later.
     pub(super) fn is_held_up(&self) -> bool {
         self.pool.archive_status().is_some_and(|status| status.problem.is_some())
     }
 
-    /// Asks for another length of the working set; `false`: it would be too short for what the volumes need, or comes later.
+    /// Requests another length of the working set. `false`: it would be too short for what the
+    /// volumes need, or the change comes later.
     ///
     /// # Panics
-    /// When that fails otherwise.
+    /// When that fails in another way.
     pub fn set_working_set(&mut self, segments: u64) -> bool {
         match wait(&self.pool, Rc::clone(&self.pool).set_working_set(segments)) {
             Ok(info) => {

@@ -1,4 +1,5 @@
-//! Random numbers from a seed: splitmix64, so that a seed replays for ever, whatever crates do.
+//! Random numbers from a seed: splitmix64, so that a seed replays forever, independent of the
+//! versions of crates.
 
 /// A generator. The same seed gives the same numbers on every machine and in every version.
 #[derive(Debug, Clone)]
@@ -24,7 +25,7 @@ impl Rng {
         self.next_u64() % bound
     }
 
-    /// True once in `odds` times.
+    /// True with probability 1/`odds`.
     pub fn one_in(&mut self, odds: u64) -> bool {
         self.below(odds) == 0
     }

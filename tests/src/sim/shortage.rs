@@ -1,25 +1,26 @@
-//! Memory that is nearly used up for a while: somebody else holds it, for so many turns.
+//! A temporary shortage of memory: another user holds nearly all of it for a number of turns.
 
 use std::cell::RefCell;
 
 use varve::dma::{BLOCK_BYTES, DmaBufMut, DmaPool, MAX_ALLOCATION_BYTES};
 
-/// Memory that is held, and for how long.
+/// The memory that is held, and for how long.
 struct Shortage {
     dma: DmaPool,
     held: Vec<DmaBufMut>,
     turns_left: u64,
-    /// Whether somebody used up what was left.
+    /// Whether the remaining memory was used up.
     felt: bool,
 }
 
 thread_local! {
     static SHORTAGE: RefCell<Option<Shortage>> = const { RefCell::new(None) };
-    /// Shortages so far, and those in which nothing was left.
+    /// Shortages so far, and those in which the remaining memory was used up.
     static COUNTS: RefCell<(u64, u64)> = const { RefCell::new((0, 0)) };
 }
 
-/// Takes all memory of a pool but `left_blocks` blocks, for so many turns. One at a time.
+/// Takes all memory of a pool except `left_blocks` blocks, for `turns` turns. There is one shortage
+/// at a time.
 pub fn begin(dma: &DmaPool, left_blocks: usize, turns: u64) {
     end();
     let mut held = Vec::new();
@@ -30,7 +31,7 @@ pub fn begin(dma: &DmaPool, left_blocks: usize, turns: u64) {
             Err(_) => len_bytes /= 2,
         }
     }
-    // The last ones are the smallest; a larger one that goes is cut up again.
+    // The last buffers are the smallest; if a larger one is freed, it is divided again.
     let mut freed = 0;
     while freed < left_blocks {
         let Some(buffer) = held.pop() else { break };
@@ -46,7 +47,7 @@ pub fn begin(dma: &DmaPool, left_blocks: usize, turns: u64) {
     SHORTAGE.set(Some(Shortage { dma: dma.clone(), held, turns_left: turns, felt: false }));
 }
 
-/// A turn went by.
+/// Counts a turn.
 pub fn tick() {
     let is_over = SHORTAGE.with_borrow_mut(|shortage| {
         let Some(shortage) = shortage else { return false };
@@ -63,14 +64,14 @@ pub fn tick() {
     }
 }
 
-/// Gives everything back.
+/// Frees all held memory.
 pub fn end() {
     if let Some(shortage) = SHORTAGE.take() {
         drop(shortage.held);
     }
 }
 
-/// Shortages since the last call, and those in which nothing was left.
+/// Shortages since the last call, and those in which the remaining memory was used up.
 pub fn take_counts() -> (u64, u64) {
     COUNTS.replace((0, 0))
 }

@@ -1,12 +1,16 @@
-//! Starts on copies of a stopped device, each with one fault: a block that is damaged, of zeroes, or that cannot be read;
-//! a whole slot of zeroes; superblocks gone. The run itself goes on with its own device.
+//! Starts on copies of a stopped device, each with one fault: a block that is damaged, zeroed or
+//! unreadable; a whole slot of zeroes; lost superblocks. The run itself continues with its own
+//! device.
 //!
-//! **What may be refused.** Everything that says where things are stands twice, so one fault of a superblock, a segment
-//! header, a trailer or an event refuses nothing, and no record header does whose segment has its trailer. A block of data
-//! refuses what was written there. A record header without a trailer, and a whole slot, refuse what they held and what is older than that. Nothing that is
-//! refused is untold, nothing older is given instead, and the pool always opens and is written.
+//! **What may be refused.** All metadata that locates data is stored twice, so one fault of a
+//! superblock, a segment header, a trailer or an event refuses nothing, and neither does a record
+//! header whose segment has its trailer. A fault in a block of data refuses what was written there.
+//! A record header without a trailer, and a whole slot, refuse what they held and what is older
+//! than that. Everything refused is reported, no older data is returned instead, and the pool
+//! always opens and accepts writes.
 //!
-//! Damage by bits and zeroes is put where a torn write cannot be meant: not into records that no trailer covers yet.
+//! Flipped bits and zeroes are put only where they cannot be mistaken for a torn write: not into
+//! records that no trailer covers yet.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,27 +33,27 @@ use super::store::MemoryStore;
 use super::workload::Run;
 use super::world::World;
 
-/// How the pool tells that it lost entries.
+/// How the pool reports that it lost entries.
 const NOT_SERVED: &str = "blocks that were not written again after them are not served";
 
-/// Faults that are tried at one stop.
+/// How many faults are tried at one stop.
 const STARTS_AT_ONCE: u64 = 3;
 
-/// A device that was stopped, and its archive at that moment.
+/// A stopped device, and its archive at that moment.
 pub(super) struct StartCopy {
     disk: SimDisk,
     store: Option<MemoryStore>,
 }
 
 impl StartCopy {
-    /// What the archive had when the device was stopped.
+    /// The objects that the archive had when the device was stopped.
     fn archived(&self) -> impl Iterator<Item = ObjectId> + '_ {
         let names = self.store.iter().flat_map(MemoryStore::names);
         names.filter_map(|name| ObjectId::parse(name.as_str()).ok())
     }
 
-    /// Segments of which the archive just had something damaged: as long as it is not archived
-    /// again, only the device has it.
+    /// Segments with damage in the archive: until they are archived again, only the device has
+    /// them.
     fn damaged(&self) -> BTreeSet<u64> {
         let is_damaged = |id: &ObjectId| {
             let name = id.name().expect("it was read from one");
@@ -58,8 +62,8 @@ impl StartCopy {
         self.archived().filter(is_damaged).map(|id| id.sequence.0).collect()
     }
 
-    /// Whether a problem is of a block that an earlier fault took and that the archive recorded as
-    /// damaged, before the stop.
+    /// Whether a problem is about a block that an earlier fault took, and that the archive recorded
+    /// as damaged before the stop.
     fn is_old(&self, problem: &str) -> bool {
         let Some(at) = problem.find("damaged when it was archived") else { return false };
         let sequence = problem[..at].strip_prefix("segment ").and_then(|rest| rest.split_once(':'));
@@ -68,7 +72,7 @@ impl StartCopy {
     }
 }
 
-/// How a block is harmed.
+/// How a block is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Harm {
     FlippedBit,
@@ -85,12 +89,12 @@ enum StartFault {
     HeadSuperblocks { zeroes: bool },
 }
 
-/// What the fault may take.
+/// What the fault may destroy.
 #[derive(Debug, Clone, Copy)]
 enum Effect {
     Nothing,
     Data(u64, u64),
-    /// Entries up to `end_lsn` are lost; whether events are among them.
+    /// Entries from `first_lsn` up to `end_lsn` are lost; `events`: whether events are among them.
     Entries {
         first_lsn: u64,
         end_lsn: u64,
@@ -106,9 +110,10 @@ struct OnDevice {
     used_blocks: u64,
     /// Whether it has the trailer of a whole segment.
     has_trailer: bool,
-    /// What a trailer tells of ends here, also that of a clean stop in the middle.
+    /// The end of what its trailer covers, even if that is the trailer of a clean stop in the
+    /// middle.
     told_to: u64,
-    /// Whether live blocks may be in it, or the archive does not have it: then it is missed.
+    /// Whether its loss matters: it may contain live blocks, or the archive does not have it.
     is_missed: bool,
 }
 
@@ -119,7 +124,7 @@ impl OnDevice {
 }
 
 impl Run {
-    /// A copy of the device that was just stopped, now and then.
+    /// At one stop in three, a copy of the device that was just stopped.
     pub(super) fn copy_for_starts(&mut self) -> Option<StartCopy> {
         if !self.trouble.has_starts() || !self.trouble.rng()?.one_in(3) {
             return None;
@@ -131,11 +136,11 @@ impl Run {
         Some(StartCopy { disk: self.disk.fork(), store })
     }
 
-    /// Starts on the copy with one fault after another. The model holds what the device held;
-    /// everything up to `promised_lsn` had been promised when it was stopped.
+    /// Starts on the copy with one fault after another. The model has the content of the device;
+    /// everything up to `promised_lsn` was guaranteed when it was stopped.
     ///
     /// # Panics
-    /// When a promise is broken.
+    /// When a guarantee is violated.
     pub(super) fn try_starts(&mut self, copy: &StartCopy, promised_lsn: u64) {
         let mut whole = self.on_copy(copy, copy.disk.fork(), 0);
         let head = whole.recovered_head;
@@ -144,13 +149,13 @@ impl Run {
             "seed {}: a copy ends at {head}, and {promised_lsn} was promised",
             self.seed
         );
-        // The copy can read what the run's own pool could not: a sector above which a write was cut
-        // off.
+        // The copy can read a block that the run's own pool could not: a sector over which a write
+        // was cut off.
         if self.trouble.has_cut_off {
             return;
         }
-        // Behind a record that it could not read the run's own pool has to take for lost what the
-        // copy, which can read it, knows never to have been there.
+        // After a record that it could not read, the run's own pool must treat as lost what the
+        // copy, which can read the record, knows never existed.
         if head < self.recovered_head
             && problems(&self.pool).iter().any(|problem| problem.ends_with(NOT_SERVED))
         {
@@ -167,7 +172,7 @@ impl Run {
         }
     }
 
-    /// A run on a copy of the device: it opens the pool there.
+    /// A run on a copy of the device, where it opens the pool.
     fn on_copy(&self, copy: &StartCopy, disk: SimDisk, number: u64) -> Run {
         let seed = self.seed;
         let mut world = World::new(seed ^ (number + 1) << 40);
@@ -209,12 +214,13 @@ impl Run {
         run
     }
 
-    /// The segments that the pool found, and what of them was on the device when it was stopped. By now the pool may have written more.
+    /// The segments that the pool found, and their state on the device when it was stopped. By now
+    /// the pool may have written more.
     fn on_device(&self, copy: &StartCopy) -> Vec<OnDevice> {
         let stopped = &copy.disk;
         let (pool, segment_blocks) = (self.pool.info().uuid, self.shape.segment_blocks);
         let segments: Vec<_> = self.pool.segments();
-        // What was appended since lies where older records may be left.
+        // Entries appended since then may be where older records remain.
         let end_lsn = self.recovered_head + 1;
         let there = segments.iter().filter(|segment| {
             segment.sequence.is_some() && segment.slot != u64::MAX && segment.first_lsn < end_lsn
@@ -228,7 +234,8 @@ impl Run {
             let header = stopped
                 .block(first_block)
                 .and_then(|block| SegmentHeader::decode(&block, pool, segment_blocks).ok());
-            // One of another life of the slot tells nothing, and neither does one whose body was torn.
+            // A trailer from an earlier use of the slot does not count, and neither does one whose
+            // body was torn.
             let head = head.filter(|head| {
                 Some(head.sequence.0) == segment.sequence
                     && header.is_some_and(|header| header.epoch == head.epoch)
@@ -253,8 +260,8 @@ impl Run {
         match rng.below(16) {
             0 => return Some(StartFault::HeadSuperblocks { zeroes: rng.one_in(2) }),
             1 => {
-                // Each segment begins with a catalog. Without one in a newer segment that is surely
-                // there, the volumes go with the slot.
+                // Each segment begins with a catalog. Unless a newer segment certainly has one, the
+                // volumes are lost with the slot.
                 let has_catalog = |older: &OnDevice| {
                     let is_newer = |segment: &&OnDevice| segment.first_lsn > older.first_lsn;
                     segments.iter().filter(is_newer).any(|segment| segment.has_trailer)
@@ -312,11 +319,11 @@ impl Run {
         let effect = self.put_start(&disk, segments, fault);
         let Some(effect) = effect else { return self.check_no_pool(&disk) };
         let context = format!("seed {}: a start with {fault:?}, which may take {effect:?}", self.seed);
-        // Whoever fails below does not know the fault; this tells it.
+        // Whatever fails below does not know the fault; this prints it.
         let _told = OnPanic(&context);
         let mut run = self.on_copy_with(copy, disk, effect, number);
         let found = problems(&run.pool);
-        // A store that fails for a while is none of the fault's.
+        // A store that fails temporarily has nothing to do with the fault.
         let is_news = |problem: &&String| {
             !known.iter().any(|known| kind_of(known) == kind_of(problem))
                 && !problem.starts_with("the archive does not work")
@@ -332,7 +339,7 @@ impl Run {
                 if events {
                     return;
                 }
-                // Synchs among what is lost are lost.
+                // Synchs among the lost entries are lost.
                 run.check_volumes();
             }
             _ => run.check_all(),
@@ -341,13 +348,13 @@ impl Run {
             StartFault::Block { harm: Harm::Tries(_), .. } => {
                 assert!(!is_told, "{context}: what a retry cures is told: {news:?}");
             }
-            // Behind a header of a segment without a record there is nothing to tell of.
+            // After the header of a segment without a record there is nothing to report.
             StartFault::Block { place: Place::SegmentHeader, block, .. }
                 if segment_at(segments, block, segment_blocks)
                     .is_none_or(|segment| segment.used_blocks <= 1) => {}
-            // A trailer that is not there is what a crash leaves.
+            // A crash can also leave a segment without its trailer.
             StartFault::Block { place: Place::TrailerHead, harm: Harm::Zeroes, .. } => {}
-            // Where the end of a smaller device was, there is still one.
+            // A copy of the superblock remains where the end of a smaller device was.
             StartFault::Block { place: Place::Superblock, block, .. }
                 if block > 1 && block != tail_of(&copy.disk) => {}
             // A crash may have torn the same copy.
@@ -360,8 +367,8 @@ impl Run {
             }
             _ => {}
         }
-        // What only the trailer of a clean stop told is lost when the next start has taken that
-        // away.
+        // What only the trailer of a clean stop recorded is lost when the next start has removed
+        // that trailer.
         let is_record = matches!(fault, StartFault::Block { place: Place::RecordHeader, .. });
         run.go_on_after_start(is_record || matches!(effect, Effect::Entries { .. }));
         self.trouble.counts.refused_blocks += run.trouble.excused.refused();
@@ -378,7 +385,7 @@ impl Run {
         run
     }
 
-    /// Puts the fault; `None`: there is no pool any more.
+    /// Injects the fault; `None`: there is no pool any more.
     fn put_start(&self, disk: &SimDisk, segments: &[OnDevice], fault: StartFault) -> Option<Effect> {
         let segment_blocks = self.shape.segment_blocks;
         match fault {
@@ -410,13 +417,13 @@ impl Run {
                     }
                 }
                 // A crash may have torn the other copy at the head, and the device may have grown
-                // behind the one at the tail.
+                // past the copy at the tail.
                 (place != Place::Superblock || finds_superblock(disk)).then_some(effect)
             }
         }
     }
 
-    /// Without a superblock there is no pool: that is said, and nothing is changed.
+    /// Without a superblock there is no pool: the open must fail and change nothing.
     fn check_no_pool(&self, disk: &SimDisk) {
         let before: Vec<_> = disk.written_blocks().into_iter().map(|block| disk.block(block)).collect();
         let opened = World::new(self.seed).open(disk.open());
@@ -444,7 +451,7 @@ impl Run {
         count.hit += u64::from(is_told);
     }
 
-    /// The pool on the copy is used, stopped and opened again, with the bad sector still there.
+    /// Uses the pool on the copy, stops it and opens it again, with the bad sector still there.
     fn go_on_after_start(&mut self, loses_entries: bool) {
         let keeps_past = self.world.options.recycling != Recycling::Discard;
         if keeps_past {
@@ -478,8 +485,8 @@ fn segment_at(segments: &[OnDevice], block: u64, segment_blocks: u64) -> Option<
         .find(|segment| (segment.first_block..segment.first_block + segment_blocks).contains(&block))
 }
 
-/// Whether a copy of the superblock can be read where one is looked for: at the head, at the end of
-/// the device, and before that when something at the head says that a superblock was there.
+/// Whether a readable copy of the superblock is where the pool searches for one: at the head, at
+/// the end of the device, and before that if the head shows that a superblock existed.
 fn finds_superblock(disk: &SimDisk) -> bool {
     let bad: Vec<u64> = disk.faults(|faults| faults.lasting().collect());
     let decode = |block: u64| {
@@ -497,21 +504,21 @@ fn finds_superblock(disk: &SimDisk) -> bool {
         || ([0, 1].into_iter().any(was_there) && (2..disk.len_blocks()).rev().any(is_tail))
 }
 
-/// Where the last copy of the superblock stands.
+/// The position of the last copy of the superblock.
 fn tail_of(disk: &SimDisk) -> u64 {
     let heads = [0, 1].into_iter().filter_map(|block| Superblock::decode(&disk.block(block)?).ok());
     let newest = heads.max_by_key(|superblock| superblock.generation);
     newest.and_then(|superblock| superblock.tail_block()).unwrap_or(0)
 }
 
-/// A problem, or its kind if it names a block of a volume: so many of those are told, and which
-/// ones depends on who reads first. What they come from is told beside them.
+/// A problem, or its kind if it names a block of a volume: the pool reports a limited number of
+/// those, and which ones depends on who reads first. Their cause is reported separately.
 fn kind_of(problem: &str) -> &str {
     let is_block = problem.starts_with("volume '") && problem.contains("', block ");
     if is_block { "a block" } else { problem }
 }
 
-/// Whether the body of a trailer is what its head says.
+/// Whether the body of a trailer matches its head.
 fn is_whole(disk: &SimDisk, head: &TrailerHead, block: u64) -> bool {
     let len_blocks = TrailerHead::len_bytes(head.units as usize).div_ceil(BLOCK_BYTES) as u64;
     let area: Vec<u8> = (block..block + len_blocks)
@@ -520,7 +527,7 @@ fn is_whole(disk: &SimDisk, head: &TrailerHead, block: u64) -> bool {
     head.body(&area).is_ok()
 }
 
-/// What a block that is gone may take.
+/// What the loss of a block may destroy.
 fn effect_of(disk: &SimDisk, segments: &[OnDevice], at: u64, place: Place, segment_blocks: u64) -> Effect {
     let Some(segment) = segment_at(segments, at, segment_blocks) else { return Effect::Nothing };
     match place {
@@ -533,8 +540,9 @@ fn effect_of(disk: &SimDisk, segments: &[OnDevice], at: u64, place: Place, segme
                 return Effect::Nothing;
             };
             let end_lsn = head.lsn.0 + 1 + u64::from(head.data_blocks);
-            // Behind the last record there may be later ones, without what a crash took between:
-            // nobody was promised them, and nobody knows now that something is missing before them.
+            // After the last record there may be later ones, without those between them that a
+            // crash took: they were never guaranteed, and nothing shows any more that something
+            // before them is missing.
             let behind =
                 end_lsn.max(segment.first_lsn + segment.used_blocks)..segment.first_lsn + segment_blocks;
             let is_record = |lsn: u64| {

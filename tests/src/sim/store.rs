@@ -1,4 +1,4 @@
-//! A store in memory, and the simulated disk as the archivist sees it.
+//! A store in memory, and the simulated disk as the archivist reads it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use varve::dma::BLOCK_BYTES;
 
 use super::disk::SimDisk;
 
-/// A store in memory. It keeps every rule of stores, and nothing when the program ends.
+/// A store in memory. It follows every rule of stores, but keeps nothing after the program ends.
 #[derive(Default)]
 pub struct MemoryStore {
     objects: Mutex<BTreeMap<Name, Arc<Vec<u8>>>>,
@@ -29,7 +29,7 @@ impl MemoryStore {
         found.ok_or_else(|| StoreError::new(self.label(), operation, StoreErrorKind::NotFound).of(name))
     }
 
-    /// A store with the same objects, apart from this one.
+    /// An independent store with the same objects.
     #[must_use]
     pub fn fork(&self) -> MemoryStore {
         MemoryStore { objects: Mutex::new(self.objects().clone()) }
@@ -40,10 +40,10 @@ impl MemoryStore {
         self.objects().keys().cloned().collect()
     }
 
-    /// Whether an object is there and not what it was when it was made.
+    /// Whether an object exists and is not what it was when it was made.
     ///
     /// # Panics
-    /// Without memory.
+    /// When there is no memory for a decompressor.
     pub fn is_damaged(&self, name: &Name) -> bool {
         let Ok(object) = self.find(name, "get") else { return false };
         let mut codec = Decompressor::new().expect("memory for a decompressor");
@@ -51,7 +51,7 @@ impl MemoryStore {
         read.is_err()
     }
 
-    /// Bytes of all objects.
+    /// The total size of all objects in bytes.
     pub fn len_bytes(&self) -> u64 {
         self.objects().values().map(|object| object.len() as u64).sum()
     }
@@ -149,10 +149,12 @@ impl Store for MemoryStore {
     }
 }
 
-/// How often a block is tried before it is lost: more often than a transient fault lasts, as the archivist of the product does.
+/// How many times a block is tried before it counts as lost: more often than a transient fault
+/// lasts, as in the product's archivist.
 const TRIES: u32 = 9;
 
-/// The disk, read by the archivist. It reads what a device would give: what was written, flushed or not.
+/// The disk as the archivist reads it. It returns what a device would return: everything written,
+/// flushed or not.
 pub struct DiskSource {
     disk: SimDisk,
     lost: Vec<u64>,

@@ -1,10 +1,14 @@
 //! Faults of the device and of memory in a run, and what they may refuse.
 //!
-//! **What may be refused.** A transient fault and a shortage of memory refuse nothing. A lasting one in a block of data refuses
-//! what was written there, wherever that goes, and nothing else: the numbers of writes are known, so each refused block is looked up. One in a header,
-//! a trailer or an event refuses nothing, as everything stands there twice. So a run puts no more than one of these into a segment, and none into one whose trailer is not stable yet.
+//! **What may be refused.** A transient fault and a shortage of memory refuse nothing. A lasting
+//! fault in a block of data refuses what was written there, wherever that data is copied, and
+//! nothing else: the numbers of writes are known, so each refused block is checked. A lasting fault
+//! in a header, a trailer or an event refuses nothing, because all of this is stored twice. So a
+//! run puts at most one of these into a segment, and none into a segment whose trailer is not
+//! stable yet.
 //!
-//! The random numbers are their own, so a seed's other choices are those that it has without faults.
+//! These faults have their own random numbers, so a seed's other choices are the same as without
+//! faults.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -25,27 +29,27 @@ use super::store::MemoryStore;
 use super::workload::Run;
 use super::world::take_most_turns;
 
-/// A look at a clock takes so long, so that whoever waits for a time gets there.
+/// Each reading of a clock advances it by this much, so that every wait for a time ends.
 const NS_PER_LOOK: u64 = 1_000_000;
-/// A shortage of memory lasts at most so many turns; the pool waits for longer than that.
+/// The maximum length of a memory shortage in turns; the pool waits longer than that.
 const SHORTAGE_TURNS_MAX: u64 = 400;
-/// Blocks that a shortage leaves, at most.
+/// The maximum number of blocks that a shortage leaves.
 const LEFT_BLOCKS_MAX: u64 = 300;
 
-/// Commands of each host when they compete.
+/// The number of commands of each host when hosts compete.
 const COMMANDS_OF_HOSTS: u64 = 40;
 
 /// Blocks that may be refused.
 #[derive(Debug, Default, Clone)]
 pub struct Excused {
     stamps: HashSet<(u64, Stamp)>,
-    /// Whether blocks that nobody wrote are among them: what may have written them is lost.
+    /// Whether blocks that nobody wrote are among them: a write to them may be lost.
     blanks: bool,
     refused: RefCell<HashSet<(u64, Stamp)>>,
 }
 
 impl Excused {
-    /// Excuses what a write wrote in a block.
+    /// Excuses the content that a write wrote in a block.
     pub fn add(&mut self, block: u64, stamp: Stamp) {
         self.stamps.insert((block, stamp));
     }
@@ -65,12 +69,12 @@ impl Excused {
         self.stamps.contains(&(block, stamp)) || (self.blanks && stamp == 0)
     }
 
-    /// Notes that one was.
+    /// Records that a block was refused.
     pub fn note(&self, block: u64, stamp: Stamp) {
         self.refused.borrow_mut().insert((block, stamp));
     }
 
-    /// How many different ones were.
+    /// How many different blocks were refused.
     pub fn refused(&self) -> u64 {
         self.refused.borrow().len() as u64
     }
@@ -87,28 +91,28 @@ struct Plan {
 #[derive(Default)]
 pub struct Trouble {
     plan: Option<Plan>,
-    /// Whether a lasting fault was put: then problems are told.
+    /// Whether a lasting fault was injected: then the pool reports problems.
     pub(super) had_lasting: bool,
-    /// Lasting faults where segment headers stand.
+    /// The number of lasting faults in blocks of segment headers.
     bad_headers: u64,
     /// What may be refused.
     pub excused: Excused,
-    /// Segments that had a whole trailer when the device died: one that a start writes proves
+    /// Segments that had a whole trailer when the device died: a trailer that a start writes proves
     /// nothing.
     sealed: HashSet<u64>,
-    /// Whether the last death cut off writes above blocks that cannot be read.
+    /// Whether the last crash cut off writes over blocks that cannot be read.
     pub(super) has_cut_off: bool,
-    /// Where nobody knows whether a record was written: none was.
+    /// Stretches where it is unknown whether a record was written: none was.
     unwritten: Vec<(u64, u64)>,
-    /// Entries from here on are lost: a point behind it may be refused.
+    /// Entries from here on are lost: a later point may be refused.
     pub(super) lost_from: Option<u64>,
-    /// The archive's store, where starts on copies of the device may have a copy of it.
+    /// The archive's store, if starts on copies of the device may have a copy of it.
     pub memory_store: Option<Arc<MemoryStore>>,
-    /// What was counted, beside what the disk counts.
+    /// The counts that the disk does not keep.
     pub(super) counts: FaultCounts,
 }
 
-/// The stretch whose records a problem tells to be lost.
+/// The stretch of records that a problem reports as lost.
 fn lost_stretch(problem: &str) -> Option<(u64, u64)> {
     let rest = problem.strip_prefix("the records at LSN ")?;
     let (stretch, _) = rest.split_once(" are lost")?;
@@ -126,8 +130,8 @@ fn sealed_at(disk: &SimDisk, pool: Uuid, segment_blocks: u64, trailer_block: u64
     (!head.partial && head.body(&area).is_ok()).then_some(head.sequence.0)
 }
 
-/// Whether a segment's trailer is on the device and stays: what it tells twice is told twice after
-/// every crash.
+/// Whether a segment's trailer is on the device and stays there: what is stored twice with it is
+/// stored twice after every crash.
 fn has_stable_trailer(
     disk: &SimDisk,
     pool: Uuid,
@@ -141,7 +145,7 @@ fn has_stable_trailer(
 }
 
 impl Trouble {
-    /// For a run on a copy of the device: no more faults, but what they have taken is taken.
+    /// For a run on a copy of the device: no more faults, but the losses so far remain.
     pub(super) fn of_copy(&self) -> Trouble {
         Trouble { had_lasting: true, excused: self.excused.clone(), ..Trouble::default() }
     }
@@ -151,7 +155,7 @@ impl Trouble {
         self.plan.as_ref().is_some_and(|plan| plan.faults.starts)
     }
 
-    /// Whether a step was never written although the log is longer than where it would be.
+    /// Whether a step was never written although the log extends past its position.
     pub(super) fn is_unwritten(&self, lsn: u64) -> bool {
         self.unwritten.iter().any(|&(start, end)| (start..end).contains(&lsn))
     }
@@ -163,13 +167,14 @@ impl Trouble {
 }
 
 impl Run {
-    /// From here on the run has faults.
+    /// The run has faults from here on.
     pub fn begin_trouble(&mut self, faults: Faults) {
         if faults == Faults::NONE {
             return;
         }
         let mut rng = Rng::new(self.seed ^ 0xfa17_0000);
-        // Not all at once in every run: a fault that refuses something is not told from one that must not otherwise.
+        // Not all kinds in every run: otherwise a fault that may refuse something would hide one
+        // that must not.
         let (transient, lasting) = [(true, false), (false, true), (true, true)][rng.below(3) as usize];
         let memory = rng.one_in(2);
         let faults = Faults {
@@ -186,7 +191,7 @@ impl Run {
         shortage::take_counts();
     }
 
-    /// Faults while the pool runs, now and then. Once for each step.
+    /// Injects faults at random while the pool runs. Called once for each step.
     pub fn make_trouble(&mut self) {
         let Some(plan) = &mut self.trouble.plan else { return };
         let faults = plan.faults;
@@ -208,7 +213,7 @@ impl Run {
         }
     }
 
-    /// Faults that a start meets.
+    /// Injects faults before a start.
     pub(super) fn make_trouble_at_start(&mut self) {
         let Some(plan) = &mut self.trouble.plan else { return };
         let faults = plan.faults;
@@ -222,7 +227,8 @@ impl Run {
         }
     }
 
-    /// Slots whose segment header cannot be read, or could not: the pool may know of them since its start.
+    /// The number of slots whose segment header cannot be read, or could not: the pool may know of
+    /// them since its start.
     pub(super) fn unreadable_headers(&self) -> u64 {
         self.trouble.bad_headers
     }
@@ -235,13 +241,13 @@ impl Run {
         shortage::begin(&self.world.environment.dma, left as usize, turns);
     }
 
-    /// A block that cannot be read until it is written again.
+    /// Injects a block that cannot be read until it is written again.
     fn put_lasting(&mut self) {
         let Some((block, place)) = self.pick_block(true) else { return };
         self.disk.fail_block(block, None);
         self.trouble.had_lasting = true;
-        // Also where the superblock at the end of a smaller device was: there a slot begins now, or
-        // will.
+        // This includes the place of the superblock at the end of a smaller device: a slot begins
+        // there now, or will.
         let in_slot = block.checked_sub(FIRST_SLOT_BLOCK).map(|offset| offset % self.shape.segment_blocks);
         self.trouble.bad_headers += u64::from(in_slot == Some(0));
         if let Place::Data(block, stamp) = place {
@@ -249,7 +255,7 @@ impl Run {
         }
     }
 
-    /// Notes which segments of a pool have their trailers, now that the device has died.
+    /// Records which segments of a pool have their trailers, after the device has died.
     pub(super) fn note_sealed(&mut self, pool: Uuid) {
         let segment_blocks = self.shape.segment_blocks;
         let slots = self.disk.len_blocks().saturating_sub(FIRST_SLOT_BLOCK) / segment_blocks;
@@ -259,13 +265,13 @@ impl Run {
         self.trouble.sealed = trailers.collect();
     }
 
-    /// A sector that was bad in the life of its slot before, and that nobody has written since, may
-    /// stand where the log ends. Nobody knows then whether a record was written there: the pool
-    /// tells that it may have been, and refuses what that may have replaced. A write that the death
-    /// tore leaves such a sector too. That nothing promised was there is checked after each crash.
+    /// A sector that was bad in the previous use of its slot, and was not written since, may be
+    /// where the log ends. Then it is unknown whether a record was written there: the pool reports
+    /// that one may have been, and refuses what it may have replaced. A write that the crash tore
+    /// leaves such a sector too. Each crash check verifies that nothing guaranteed was there.
     pub(super) fn excuse_unwritten(&mut self) {
         let bad: HashSet<u64> = self.disk.faults(|faults| faults.lasting().collect());
-        // Nobody was promised what was under way.
+        // Writes in flight were never guaranteed.
         let cut_off = self.disk.faults(ReadFaults::take_cut_off);
         self.trouble.has_cut_off = !cut_off.is_empty();
         for place in cut_off {
@@ -279,7 +285,7 @@ impl Run {
             let segment = segments.iter().find(|segment| segment.sequence == Some(start / segment_blocks));
             let Some(segment) = segment.filter(|segment| segment.slot != u64::MAX) else { continue };
             let block = FIRST_SLOT_BLOCK + segment.slot * segment_blocks + start % segment_blocks;
-            // What is sealed stands in the trailer too.
+            // What is sealed is also in the trailer.
             if bad.contains(&block) && !self.trouble.sealed.contains(&(start / segment_blocks)) {
                 self.trouble.unwritten.push((start, end));
                 self.excuse_entries(start, end);
@@ -287,7 +293,8 @@ impl Run {
         }
     }
 
-    /// The entries of a stretch may be lost: everything older may be refused, and points behind it.
+    /// The entries of a stretch may be lost: everything older may be refused, and so may later
+    /// points.
     pub(super) fn excuse_entries(&mut self, first_lsn: u64, end_lsn: u64) {
         let excused = &mut self.trouble.excused;
         excused.add_blanks();
@@ -305,7 +312,7 @@ impl Run {
         Place::of(block, self.shape.segment_blocks, &bytes)
     }
 
-    /// A random block of a random kind among what the log holds. With `lasting`, one that may fail for good.
+    /// A random block of a random kind in the log. With `lasting`, one that may fail permanently.
     fn pick_block(&mut self, lasting: bool) -> Option<(u64, Place)> {
         let segment_blocks = self.shape.segment_blocks;
         let data_end = segment_blocks - trailer_blocks(segment_blocks);
@@ -314,7 +321,7 @@ impl Run {
         let current = segments.iter().find(|segment| segment.state == SegmentState::Current);
         let current_lsn = current.map_or(u64::MAX, |segment| segment.first_lsn);
         let pool = self.pool.info().uuid;
-        // By slot: how many blocks count, and whether the trailer is there for good.
+        // By slot: how many blocks count, and whether the trailer is stable.
         let slots: BTreeMap<u64, (u64, bool)> = segments
             .iter()
             .filter(|segment| segment.sequence.is_some())
@@ -356,7 +363,7 @@ impl Run {
         });
         let rng = self.trouble.rng()?;
         let kinds: Vec<_> = by_kind.values().collect();
-        // Half of them data.
+        // In half of the cases, a block of data.
         let data = by_kind.get(&Place::Data(0, 0).kind()).filter(|_| rng.one_in(2));
         let from = match data {
             Some(data) => data,
@@ -366,7 +373,8 @@ impl Run {
         Some(from[rng.below(from.len() as u64) as usize])
     }
 
-    /// The transient faults end, and the shortage of memory; bad sectors stay. Then hosts compete, and all of their commands must end.
+    /// Ends the transient faults and the shortage of memory; bad sectors remain. Then hosts
+    /// compete, and all of their commands must end.
     pub fn end_trouble(&mut self) {
         let Some(plan) = self.trouble.plan.take() else { return };
         self.disk.faults(ReadFaults::calm);
@@ -374,7 +382,7 @@ impl Run {
         self.compete(COMMANDS_OF_HOSTS, plan.faults.memory);
     }
 
-    /// The same for a while: now and then, between two rounds.
+    /// The same in one call of four, between two rounds; the faults then resume.
     pub fn pause_trouble(&mut self) {
         let Some(mut plan) = self.trouble.plan.take() else { return };
         if plan.rng.one_in(4) {
@@ -385,7 +393,7 @@ impl Run {
         self.trouble.plan = Some(plan);
     }
 
-    /// What was counted so far, of this disk and of the one before.
+    /// The counts so far, of this disk and of the ones before.
     pub fn take_fault_counts(&mut self) -> FaultCounts {
         let mut counts = std::mem::take(&mut self.trouble.counts);
         counts += self.disk.faults(|faults| std::mem::take(&mut faults.counts));

@@ -1,4 +1,4 @@
-//! A random workload over a pool: a run with its pool, disk and model, and the steps that it takes.
+//! A random workload over a pool: a run with its pool, disk and model, and its steps.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
@@ -18,10 +18,10 @@ use super::starts::StartCopy;
 use super::trouble::Trouble;
 use super::world::{World, forget_background, poll_background};
 
-/// Memory that hosts' data is received into.
+/// Size of the memory that receives hosts' data.
 const RECEIVED_BYTES: usize = 256 << 20;
 
-/// What a run shall be like.
+/// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     /// Blocks of the device.
@@ -49,44 +49,45 @@ pub struct Run {
     /// The model.
     pub model: Model,
     pub(super) shape: Shape,
-    /// The working set's length that was in force when a segment was opened, or a longer one.
+    /// For each segment, the length of the working set that was in force when it was opened, or a
+    /// longer one.
     pub(super) lengths: BTreeMap<u64, u64>,
-    /// The length that was seen last.
+    /// The length at the last check.
     pub(super) last_length: u64,
-    /// The bounds that points were rebuilt within.
+    /// The different bounds on segments that rebuilt points had.
     pub bounds: BTreeSet<u64>,
-    /// Whether the volumes are clones of what a primary that was lost held.
+    /// Whether the volumes are clones of what a lost primary held.
     pub(super) lost_primary: bool,
-    /// Points that were compared, and of which the primary held nothing.
+    /// The number of compared points of which the primary held nothing.
     pub archived_only_points: u64,
-    /// The most segments that opening a point touched in one generation.
+    /// The maximum number of segments that opening a point touched in one generation.
     pub segments_touched_max: u64,
-    /// What expiry took.
+    /// What expiry removed.
     pub expired: Expired,
-    /// Where the log ended when the pool was opened last.
+    /// The end of the log when the pool was last opened.
     pub(super) recovered_head: u64,
     /// Faults of its device and of memory.
     pub trouble: Trouble,
-    /// The device as it was before the pool was opened last, for starts with faults.
+    /// The device as it was before the pool was last opened, for starts with faults.
     pub(super) start_copy: Option<StartCopy>,
     pub(super) sink: Rc<Sink>,
-    /// Memory that hosts' data is received into.
+    /// The memory that receives hosts' data.
     pub(super) received: DmaPool,
     pub(super) next_tag: u64,
-    /// Tags in flight: the step they belong to, and whether they are flushes.
+    /// Commands in flight by tag: the step of each, or the position that a flush covers.
     pub(super) in_flight: HashMap<u64, InFlight>,
-    /// Completions that were seen while looking for another.
+    /// Completions that arrived while waiting for another.
     pub(super) early: Vec<(u64, Result<(), IoError>)>,
 }
 
-/// What became of a point that was to be opened.
+/// The result of opening a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opened {
     /// It is open, as a clone.
     Yes,
-    /// There was no room for that.
+    /// There was no space for it.
     NoRoom,
-    /// It may be gone, and is.
+    /// It may be gone, and is gone.
     Expired,
 }
 
@@ -105,7 +106,7 @@ impl Run {
         Run::with_options(seed, shape, PoolOptions::default())
     }
 
-    /// The same, with a pool that is opened in a certain way.
+    /// The same, with a pool that is opened with these options.
     ///
     /// # Panics
     /// When the pool cannot be created.
@@ -169,7 +170,8 @@ impl Run {
         self.push_at(self.head(), change);
     }
 
-    /// A change of the catalog; behind it there may be the catalog of a segment that was opened since.
+    /// Records a change of the catalog; the catalog of a segment that was opened since may be after
+    /// it.
     pub(super) fn push_managed(&mut self, change: Change) {
         self.push_at(self.pool.stats().newest_change_lsn, change);
     }
@@ -195,10 +197,10 @@ impl Run {
         found.collect()
     }
 
-    /// One random operation. `false`: the log is full.
+    /// Executes one random operation. `false`: the log is full.
     ///
     /// # Panics
-    /// When the pool breaks a promise.
+    /// When the pool violates a guarantee.
     pub fn step(&mut self) -> bool {
         let jump = self.rng.below(2_000_000) as i64;
         self.make_trouble();
@@ -209,7 +211,7 @@ impl Run {
         });
         let live = self.live();
         if live.is_empty() {
-            // One name is used again and again; each time it is another volume.
+            // One name is used many times; each time it is a new volume.
             return self.try_create_volume("again");
         }
         let (place, id, size_blocks) = live[self.rng.below(live.len() as u64) as usize];
@@ -235,7 +237,8 @@ impl Run {
         self.reap()
     }
 
-    /// Writes one block as a record of its own, so that records of different sessions lie at the same places.
+    /// Writes one block as its own record, so that records of different sessions are at the same
+    /// places.
     pub fn step_lone_write(&mut self) {
         self.world.clock.advance(1000);
         let (place, id, size_blocks) = self.live()[0];
@@ -255,7 +258,7 @@ impl Run {
         }
     }
 
-    /// Writes a few of the first blocks of the first volume: the others are cold.
+    /// Writes 1 to 8 of the first blocks of the first volume: the others are cold.
     pub fn step_hot_write(&mut self) {
         self.world.clock.advance(1000);
         let (place, id, size_blocks) = self.live()[0];
@@ -266,7 +269,7 @@ impl Run {
         self.reap();
     }
 
-    /// Writes so many blocks at a random place of the first volume.
+    /// Writes `len_blocks` blocks at a random place of the first volume.
     pub fn step_write(&mut self, len_blocks: u64) {
         self.world.clock.advance(1000);
         let (place, id, size_blocks) = self.live()[0];
@@ -276,7 +279,8 @@ impl Run {
         self.reap();
     }
 
-    /// One random operation that does not wait, for runs in which the device may die at any moment.
+    /// Executes one random operation that does not wait, for runs in which the device may die at
+    /// any moment.
     pub fn step_writes_only(&mut self) {
         self.make_trouble();
         self.world.clock.advance(1000);

@@ -1,4 +1,4 @@
-//! The clock and the randomness of a simulated world, and a pool driven by hand in it.
+//! The clock and the randomness of a simulated world, and helpers that drive a pool in it by hand.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -25,34 +25,34 @@ use super::rng::Rng;
 use super::shortage;
 use super::store::DiskSource;
 
-/// A clock that moves when it is told to, and may step back.
+/// A clock that moves only on request, and may step back.
 #[derive(Default)]
 pub struct SimClock {
     now_ns: Cell<u64>,
-    /// The same without the steps back.
+    /// The same without steps back.
     spans_ns: Cell<u64>,
-    /// How much each look at it moves it.
+    /// How much each reading advances it.
     ns_per_look: Cell<u64>,
 }
 
 impl SimClock {
-    /// Moves the clock by so many nanoseconds.
+    /// Moves the clock by this many nanoseconds.
     pub fn advance(&self, nanoseconds: i64) {
         self.now_ns.set(self.now_ns.get().saturating_add_signed(nanoseconds));
         self.spans_ns.set(self.spans_ns.get().saturating_add_signed(nanoseconds.max(0)));
     }
 
-    /// The time, without a look at it.
+    /// The time; this does not count as a reading.
     pub fn now_ns(&self) -> u64 {
         self.now_ns.get()
     }
 
-    /// Lets it move by so much with each look at it, so that whoever waits for a time gets there.
+    /// Makes each reading advance the clock by this much, so that every wait for a time ends.
     pub fn move_with_looks(&self, nanoseconds: u64) {
         self.ns_per_look.set(nanoseconds);
     }
 
-    /// Sets the clock of the day, as its operator does; spans do not notice.
+    /// Moves the time of day, as its operator does; spans do not change.
     pub fn set_wall(&self, nanoseconds: i64) {
         self.now_ns.set(self.now_ns.get().saturating_add_signed(nanoseconds));
     }
@@ -84,11 +84,11 @@ impl Random for SimRandom {
     }
 }
 
-/// What a pool in the simulator lives in.
+/// The environment of a pool in the simulator.
 pub struct World {
     /// The clock.
     pub clock: Rc<SimClock>,
-    /// What the pool is given.
+    /// The interfaces that the pool gets.
     pub environment: Environment,
     /// How the pool is opened.
     pub options: PoolOptions,
@@ -100,7 +100,7 @@ pub struct World {
 }
 
 impl World {
-    /// A world for a seed; its clock begins at one second after the epoch.
+    /// A world for a seed; its clock starts 1 s after the epoch.
     pub fn new(seed: u64) -> Self {
         let clock = Rc::new(SimClock { now_ns: Cell::new(1_000_000_000), ..SimClock::default() });
         let random = Rc::new(SimRandom(RefCell::new(Rng::new(seed ^ 0x5eed))));
@@ -121,7 +121,7 @@ impl World {
         }
     }
 
-    /// Gives a pool its archive, if there is one, and looks up the synchs that are only there.
+    /// Attaches a pool's archive, if there is one, and lists its objects.
     ///
     /// # Panics
     /// When the store cannot be listed.
@@ -133,7 +133,7 @@ impl World {
         self.attach_as(pool, store, disk, known);
     }
 
-    /// Gives a pool an archive of which these objects are known.
+    /// Attaches an archive with these known objects to a pool.
     pub(super) fn attach_as(
         &self,
         pool: &Rc<Pool>,
@@ -141,7 +141,7 @@ impl World {
         disk: &SimDisk,
         known: KnownObjects,
     ) {
-        // Waiting for the archive takes time, or it would never be tried again.
+        // Waiting for the archive takes time; without this the pool would never retry it.
         self.clock.ns_per_look.set(1_000_000);
         let service = self.service(store, disk);
         pool.attach_archive(Box::new(service), self.policy, known, Vec::new()).expect("it has none yet");
@@ -160,10 +160,11 @@ impl World {
             .expect("memory for a compressor")
     }
 
-    /// Makes a pool on a blank disk from its archive alone, and closes it. The recovery point.
+    /// Makes a pool on a blank disk from its archive alone, and closes it. Returns the recovery
+    /// point.
     ///
     /// # Errors
-    /// The pool's.
+    /// The pool's error.
     ///
     /// # Panics
     /// When the store cannot be listed, or the pool cannot be closed.
@@ -186,17 +187,17 @@ impl World {
     /// Creates a pool on a blank device.
     ///
     /// # Errors
-    /// The pool's.
+    /// The pool's error.
     pub fn create(&self, device: Box<dyn Bdev>, segment_blocks: u64) -> Result<Rc<Pool>, VolumeError> {
         let device = SharedBdev::new(device);
         let request = CreateLog { segment_blocks, working_set: None };
         drive(&device.clone(), Pool::create(device, self.environment.clone(), request, self.options))
     }
 
-    /// Opens the pool on a device, and looks up what its clones inherited.
+    /// Opens the pool on a device, and loads what its clones inherit.
     ///
     /// # Errors
-    /// The pool's.
+    /// The pool's error.
     pub fn open(&self, device: Box<dyn Bdev>) -> Result<Rc<Pool>, VolumeError> {
         let pool = self.open_loading(device)?;
         wait(&pool, Rc::clone(&pool).load_inherited());
@@ -206,13 +207,14 @@ impl World {
     /// Opens the pool on a device; its clones are still loading.
     ///
     /// # Errors
-    /// The pool's.
+    /// The pool's error.
     pub fn open_loading(&self, device: Box<dyn Bdev>) -> Result<Rc<Pool>, VolumeError> {
         let device = SharedBdev::new(device);
         drive(&device.clone(), Pool::open(device, self.environment.clone(), self.options))
     }
 
-    /// Begins to open the pool on a disk and gives up when the disk stops answering. Whether it was opened.
+    /// Starts to open the pool on a disk and gives up when the disk stops answering. Returns
+    /// whether it was opened.
     pub fn open_until_dead(&self, disk: &SimDisk) -> bool {
         let device = SharedBdev::new(disk.open());
         let mut future = pin!(Pool::open(device.clone(), self.environment.clone(), self.options));
@@ -235,13 +237,14 @@ impl World {
     }
 }
 
-/// Anything that is waited for ends within so many turns, or the seed fails with what it waited for. Waiting for a store that fails again and again takes the most.
+/// Every wait ends within this many turns, or the seed fails and reports what it waited for.
+/// Waiting for a store that keeps failing takes the most.
 pub const TURNS_MAX: u64 = 1_000_000;
-/// A real device ends when it does: after so many turns a thread of it gets so much more time, a
-/// millisecond each.
+/// A real device needs real time: after `TURNS_MAX` turns its thread gets this many more turns of 1
+/// ms each.
 const MORE_MS: u64 = 60_000;
 
-/// Whether something that has taken so many turns may still end.
+/// Whether something that has taken this many turns may still end.
 fn may_end(turns: u64) -> bool {
     if turns >= TURNS_MAX {
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -250,21 +253,21 @@ fn may_end(turns: u64) -> bool {
 }
 
 thread_local! {
-    /// The most turns that anything took since somebody asked.
+    /// The maximum number of turns that anything took since the last query.
     static MOST_TURNS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The most turns that anything took since the last call.
+/// The maximum number of turns that anything took since the last call.
 pub fn take_most_turns() -> u64 {
     MOST_TURNS.replace(0)
 }
 
-/// Notes how many turns something took.
+/// Records how many turns something took.
 pub fn note_turns(turns: u64) {
     MOST_TURNS.set(MOST_TURNS.get().max(turns));
 }
 
-/// Runs a future that makes a pool; the device is polled for it, the pool it polls itself.
+/// Runs a future that makes a pool. This polls the device for it; the future polls the pool itself.
 pub(super) fn drive<T: 'static, F: Future<Output = T> + 'static>(device: &SharedBdev, future: F) -> T {
     let device = device.clone();
     let mut turns = 0;
@@ -277,7 +280,7 @@ pub(super) fn drive<T: 'static, F: Future<Output = T> + 'static>(device: &Shared
     })
 }
 
-/// Begins a future, turns the pool `turns` times and abandons both.
+/// Starts a future, turns the pool `turns` times and abandons both.
 pub fn begin(pool: &Rc<Pool>, future: impl Future, turns: u64, then: impl FnOnce()) {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -291,30 +294,31 @@ pub fn begin(pool: &Rc<Pool>, future: impl Future, turns: u64, then: impl FnOnce
     }
 }
 
-/// So many turns an operation has the pool to itself; then what goes on beside it may be what it waits for.
+/// An operation has the pool to itself for this many turns; after that the background work runs
+/// too, because the operation may wait for it.
 const TURNS_ALONE: u32 = 10_000;
 
 thread_local! {
-    /// What goes on beside everything else, as tasks of a reactor do.
+    /// Background work, like the tasks of a reactor.
     static BACKGROUND: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Begins something that goes on whenever the pool is turned; it may hold the pool.
+/// Starts background work that runs whenever the pool is turned; it may hold the pool.
 pub fn in_background(future: impl Future<Output = ()> + 'static) {
     BACKGROUND.with_borrow_mut(|background| background.push(Box::pin(future)));
 }
 
-/// Abandons all that goes on, as a crash does.
+/// Abandons all background work, as a crash does.
 pub fn forget_background() {
     drop(BACKGROUND.take());
 }
 
-/// Whether nothing goes on.
+/// Whether there is no background work.
 pub fn is_background_idle() -> bool {
     BACKGROUND.with_borrow(Vec::is_empty)
 }
 
-/// A step of each thing that goes on.
+/// Runs one step of all background work.
 pub fn poll_background() {
     let mut context = Context::from_waker(Waker::noop());
     let mut background = BACKGROUND.take();
@@ -322,13 +326,13 @@ pub fn poll_background() {
     BACKGROUND.with_borrow_mut(|now| now.splice(..0, background).for_each(drop));
 }
 
-/// A turn of the pool.
+/// Runs a turn of the pool.
 pub fn turn_alone(pool: &Pool) {
     shortage::tick();
     pool.poll();
 }
 
-/// A turn of the pool and of what goes on beside it.
+/// Runs a turn of the pool and of the background work.
 pub fn turn(pool: &Pool) {
     turn_alone(pool);
     poll_background();
@@ -345,12 +349,12 @@ fn describe(request: &Request<'_>) -> String {
     }
 }
 
-/// What a pool says of itself when something does not end.
+/// The state of a pool, for the message when something does not end.
 pub fn story(pool: &Pool) -> String {
     format!("{:?} {:?} {:?} {:?}", pool.info().problems, pool.archive_status(), pool.stats(), pool.segments())
 }
 
-/// Runs a future of a pool, polling the pool meanwhile.
+/// Runs a future of a pool, and polls the pool until it ends.
 ///
 /// # Panics
 /// When it does not end.
@@ -359,7 +363,8 @@ pub fn wait<T: 'static, F: Future<Output = T> + 'static>(pool: &Rc<Pool>, future
     let mut turns = 0;
     block_on(future, move || {
         turn_alone(&pool);
-        // Only when it takes long: a change of what goes on beside it would be taken for that of the future by the model.
+        // Only after `TURNS_ALONE` turns: the model would take a change by the background work for
+        // one of the future.
         turns += 1;
         if turns > u64::from(TURNS_ALONE) {
             poll_background();
@@ -369,7 +374,7 @@ pub fn wait<T: 'static, F: Future<Output = T> + 'static>(pool: &Rc<Pool>, future
     })
 }
 
-/// Submits a request, polling while the pool is busy.
+/// Submits a request, and polls while the pool is busy.
 ///
 /// # Panics
 /// When that does not end.
@@ -385,7 +390,8 @@ pub fn submit(pool: &Pool, volume: VolumeId, request: &Request<'_>, tag: u64, si
     panic!("the pool stays busy for {}: {}", describe(request), story(pool));
 }
 
-/// The model knows commands as wholes: turns the pool until the one that was taken is.
+/// Turns the pool until the accepted command is complete, because the model has only whole
+/// commands.
 ///
 /// # Panics
 /// When that does not end.

@@ -1,4 +1,5 @@
-//! The appliance as a process of its own: started, killed as by a crash, started again where it was.
+//! The appliance as a separate process: started, killed as by a crash, and restarted on the same
+//! directory and port.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -30,14 +31,15 @@ pub struct Appliance {
 #[derive(Debug)]
 struct Running {
     child: Child,
-    /// Kept, for a program whose output is closed fails when it prints.
+    /// Kept open, because a program fails when it prints and its output is closed.
     output: BufReader<ChildStdout>,
 }
 
-/// The program: what `VARVE_BINARY` names, else the newest of the release and debug builds beside this executable.
+/// The program: the one that `VARVE_BINARY` names, or the newest of the release and debug builds
+/// next to this executable.
 ///
 /// # Errors
-/// When it is not there.
+/// When it does not exist.
 pub fn find_binary() -> Result<PathBuf, SoakError> {
     if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
         return Ok(path.into());
@@ -59,7 +61,8 @@ pub fn find_binary() -> Result<PathBuf, SoakError> {
 }
 
 impl Appliance {
-    /// Starts an appliance on a new pool in `directory`, on a port that the system chooses and that it keeps from then on.
+    /// Starts an appliance on a new pool in `directory`, on a port that the system chooses; the
+    /// appliance keeps the port from then on.
     ///
     /// # Errors
     /// When it does not start.
@@ -82,12 +85,12 @@ impl Appliance {
         Ok(appliance)
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Starts it again where it was; returns at once.
+    /// Starts it again on the same directory and port; returns at once.
     ///
     /// # Errors
     /// When the program cannot be run.
@@ -113,7 +116,7 @@ impl Appliance {
         Ok(())
     }
 
-    /// The port is in the line that tells a Linux host how to connect: `-s PORT`.
+    /// The port is in the line that shows how a Linux host connects: `-s PORT`.
     fn read_address(&mut self) -> Result<SocketAddr, SoakError> {
         let mut line = String::new();
         while let Some(running) = &mut self.running {
@@ -130,7 +133,7 @@ impl Appliance {
         Err(SoakError::NoAddress { said: self.said() })
     }
 
-    /// SIGKILL. What was sent before stays to be received.
+    /// Sends SIGKILL. Data that it sent before can still be received.
     ///
     /// # Errors
     /// When it had ended by itself.
@@ -143,7 +146,7 @@ impl Appliance {
         Ok(())
     }
 
-    /// SIGTERM, and waits for its orderly end.
+    /// Sends SIGTERM and waits for its orderly end.
     ///
     /// # Errors
     /// When it does not end well, or not in time.
@@ -172,7 +175,7 @@ impl Appliance {
         Ok(())
     }
 
-    /// Whether it still runs.
+    /// Checks that it still runs.
     ///
     /// # Errors
     /// When it has ended by itself.
@@ -188,7 +191,7 @@ impl Appliance {
         self.directory.join("errors.log")
     }
 
-    /// The end of what it wrote to its error output since its last start.
+    /// The end of its error output since its last start.
     pub fn said(&self) -> String {
         let read = || -> std::io::Result<String> {
             let mut file = File::open(self.errors())?;
@@ -205,7 +208,7 @@ impl Appliance {
 impl Drop for Appliance {
     fn drop(&mut self) {
         if let Some(mut running) = self.running.take() {
-            // It may have ended by itself; nothing is left to do about either.
+            // It may have ended by itself; errors cannot be handled here.
             let _ = running.child.kill();
             let _ = running.child.wait();
         }

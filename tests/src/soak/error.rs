@@ -1,4 +1,4 @@
-//! How a soak ends when it does not end well.
+//! Why a soak failed.
 
 use std::path::PathBuf;
 
@@ -6,11 +6,11 @@ use varve::nvmf::host::HostError;
 
 use super::model::Violation;
 
-/// How a soak ends when it does not end well.
+/// Why a soak failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SoakError {
-    /// The promise is broken.
+    /// The guarantee is violated.
     #[error("{0}")]
     Violation(#[from] Violation),
     /// A command failed that must not.
@@ -21,17 +21,17 @@ pub enum SoakError {
         /// Its status.
         status: String,
     },
-    /// The host failed other than by the kill.
+    /// The host failed for another reason than the kill.
     #[error("the host failed while the appliance should have been alive: {}; cause: {}", .0, cause(.0))]
     Host(#[from] HostError),
-    /// The host did not get back in time.
+    /// The host did not reconnect in time.
     #[error(
         "no connection within {waited_ms} ms of the restart; the last refusal: {last}; the appliance said: {said}"
     )]
     NoReconnect {
         /// How long it tried.
         waited_ms: u64,
-        /// Why it failed last.
+        /// The last error.
         last: String,
         /// The end of the appliance's error output.
         said: String,
@@ -47,10 +47,10 @@ pub enum SoakError {
     /// The program is not built.
     #[error("the varve program is not found (looked at {}); build it with `cargo build --release --package varve`, or set VARVE_BINARY", looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "))]
     NoBinary {
-        /// Where it was looked for.
+        /// The searched paths.
         looked: Vec<PathBuf>,
     },
-    /// The appliance did not say where it listens.
+    /// The appliance did not print the address that it listens on.
     #[error("the appliance did not say where it listens; it said: {said}")]
     NoAddress {
         /// Its error output.
@@ -65,7 +65,7 @@ pub enum SoakError {
         found_blocks: u64,
         /// Bytes of a block.
         block_bytes: u32,
-        /// Blocks as configured.
+        /// Commands did not complete.
         expected_blocks: u64,
     },
     /// Commands did not complete.
@@ -74,10 +74,10 @@ pub enum SoakError {
         /// How long.
         waited_ms: u64,
     },
-    /// Something of the system failed.
+    /// A system operation failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was done.
+        /// The operation.
         what: &'static str,
         /// Why it failed.
         source: std::io::Error,

@@ -1,11 +1,14 @@
-//! The kill soak: the appliance is killed under load again and again, the host reconnects by itself, and no acknowledged write
-//! may be lost.
+//! The kill soak: the appliance is killed under load many times, the host reconnects by itself, and
+//! no acknowledged write may be lost.
 //!
-//! Every block carries a stamp ([`stamp`]); a model ([`model`]) knows what each may hold. After each restart the whole volume is
-//! read: a block must hold its last acknowledged write, or one that was without an answer when the appliance died; a command
-//! took effect whole or not at all. Reads under load are checked in the same way. Some restarts are killed too, while the appliance recovers.
-//! The log does not take more than its size: when it is nearly used up, the appliance is stopped in good order, its volume
-//! verified once more, and the soak goes on with a new pool.
+//! Every block carries a stamp ([`stamp`]); a model ([`model`]) knows what each may hold. After
+//! each restart the whole volume is read: a block must hold its last acknowledged write, or one
+//! that had no answer when the appliance died. A command took effect completely or not at all.
+//! Reads under load are checked in the same way. One restart in 8 is killed too, while the
+//! appliance recovers.
+//!
+//! The log cannot take more than its size. When half of it is used, the appliance is stopped in
+//! order, its volume is verified once more, and the soak continues with a new pool.
 
 pub mod child;
 pub mod error;
@@ -29,16 +32,16 @@ use child::Appliance;
 use session::Session;
 use stamp::BLOCK_BYTES;
 
-/// How long the host tries to get back after a restart.
+/// How long the host tries to reconnect after a restart.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause between two tries.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
-/// One restart in so many is killed too.
+/// One restart in this many is killed too.
 const RESTART_KILL_ODDS: u64 = 8;
 /// The latest moment of such a kill after the start.
 const RESTART_KILL_MS_MAX: u64 = 40;
 
-/// A soak.
+/// The parameters of a soak.
 #[derive(Debug, Clone)]
 pub struct SoakConfig {
     /// The varve program.
@@ -55,12 +58,12 @@ pub struct SoakConfig {
     pub volume_bytes: u64,
     /// Size of the pool.
     pub pool_bytes: u64,
-    /// Of the random numbers. Moments of kills vary all the same.
+    /// The seed of the random numbers. The times of the kills still vary.
     pub seed: u64,
 }
 
 impl SoakConfig {
-    /// 20 kills, a second apart, at a queue depth of 32.
+    /// 20 kills, with a mean distance of 1 s, at a queue depth of 32.
     pub fn new(binary: PathBuf, directory: impl Into<PathBuf>) -> Self {
         SoakConfig {
             binary,
@@ -75,7 +78,7 @@ impl SoakConfig {
     }
 }
 
-/// What a soak did.
+/// The results of a soak.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct SoakReport {
     /// Kills under load.
@@ -86,26 +89,26 @@ pub struct SoakReport {
     pub pools: u64,
     /// Orderly stops, each verified like a kill.
     pub orderly_stops: u64,
-    /// What the load did.
+    /// The counts of the load.
     pub counts: Counts,
-    /// Writes and trims that were without an answer when the appliance was killed.
+    /// Writes and trims without an answer when the appliance was killed.
     pub unanswered: u64,
-    /// Of these, those that are seen to have taken effect.
+    /// How many of these visibly took effect.
     pub unanswered_applied: u64,
     /// Blocks read and checked after restarts.
     pub verified_blocks: u64,
     /// Mean time from restart to a usable connection, in milliseconds.
     pub reconnect_ms_mean: f64,
-    /// The longest.
+    /// The maximum of that time, in milliseconds.
     pub reconnect_ms_max: f64,
-    /// The whole soak, in seconds.
+    /// The duration of the whole soak, in seconds.
     pub seconds: f64,
 }
 
-/// Runs a soak; `progress` is called after each kill that was survived.
+/// Runs a soak; calls `progress` after each kill that was survived.
 ///
 /// # Errors
-/// The first thing that is wrong. The pool's directory is then kept, and named by a warning.
+/// The first error. The pool's directory is then kept, and a warning names it.
 pub fn run(config: &SoakConfig, mut progress: impl FnMut(&SoakReport)) -> Result<SoakReport, SoakError> {
     let started = Instant::now();
     let mut report = SoakReport::default();
@@ -126,14 +129,14 @@ pub fn run(config: &SoakConfig, mut progress: impl FnMut(&SoakReport)) -> Result
     Ok(report)
 }
 
-/// One pool from its creation until it is nearly full.
+/// One pool from its creation until half of its log is used.
 struct Pool<'a> {
     config: &'a SoakConfig,
     appliance: Appliance,
     model: Model,
-    /// The stamps' number.
+    /// The number in the stamps.
     soak: u64,
-    /// Of the report's [`Counts::log_blocks`], those of earlier pools.
+    /// The part of the report's [`Counts::log_blocks`] that earlier pools account for.
     log_blocks_before: u64,
     rng: &'a mut Rng,
     report: &'a mut SoakReport,
@@ -184,7 +187,7 @@ impl<'a> Pool<'a> {
         self.appliance.stop()
     }
 
-    /// Whether the log has room for another span of load: half is used at most before it.
+    /// Whether the log has space for another span of load: at most half of it may be used before.
     fn has_room(&self) -> bool {
         let used = self.report.counts.log_blocks - self.log_blocks_before;
         used < self.config.pool_bytes / BLOCK_BYTES as u64 / 2
@@ -208,7 +211,7 @@ impl<'a> Pool<'a> {
         Ok(session)
     }
 
-    /// Tries again and again, as a host does whose controller went away.
+    /// Retries until it connects, as a host does whose controller went away.
     fn connect(&mut self) -> Result<Session, SoakError> {
         let started = Instant::now();
         loop {

@@ -1,10 +1,13 @@
-//! What each block may hold, after any order in which overlapping commands may have taken effect, and after a crash.
+//! The content that each block may have, after overlapping commands took effect in any order, and
+//! after a crash.
 //!
-//! Time is a counter; a command's sequence is the moment of its submission. A version of a block is out of the question once a write or
-//! trim that was submitted after that version's acknowledgement is itself acknowledged. What is left is what a read may see.
+//! Time is a counter; a command's sequence is the time of its submission. A version of a block is
+//! excluded after a write or trim is acknowledged that was submitted after that version's
+//! acknowledgement. A read may return any of the remaining versions.
 //!
-//! A crash leaves commands without an answer. Each took effect as a whole or not at all: if one of its blocks shows it, it did, and
-//! then it has the weight of an acknowledged command for its other blocks too.
+//! A crash leaves commands without an answer. Each took effect completely or not at all. If one of
+//! its blocks shows it, it took effect, and then it counts as acknowledged for its other blocks
+//! too.
 
 use std::collections::HashMap;
 
@@ -12,10 +15,10 @@ use smallvec::{SmallVec, smallvec};
 
 use super::stamp::Content;
 
-/// Moment of acknowledgement of what has none.
+/// The time of acknowledgement of a command that has none.
 const NEVER: u64 = u64::MAX;
 
-/// A violation of the promise.
+/// A violation of the guarantee.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("block {block} holds {found:?}, where only {allowed} may be; {when}")]
 pub struct Violation {
@@ -54,16 +57,16 @@ struct InFlight {
     len_blocks: u64,
 }
 
-/// What was seen of the commands that a crash left without an answer.
+/// The commands that a crash left without an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Settled {
     /// They took effect.
     pub applied: u64,
-    /// Nothing of them is to be seen: they did not take effect, or others wrote over them.
+    /// No block shows them: they did not take effect, or others overwrote them.
     pub unseen: u64,
 }
 
-/// What a read that was submitted may see.
+/// What a submitted read may return.
 #[derive(Debug)]
 pub struct ReadTicket {
     started: u64,
@@ -72,13 +75,13 @@ pub struct ReadTicket {
 }
 
 impl ReadTicket {
-    /// The block that is number `index` of the read.
+    /// The block number of the read's block `index`.
     pub fn block(&self, index: usize) -> u64 {
         self.first + index as u64
     }
 }
 
-/// All blocks of the volume, every one zero at first. Memory: about 80 bytes a block.
+/// All blocks of the volume, each zero at first. Memory: about 80 bytes per block.
 #[derive(Debug)]
 pub struct Model {
     clock: u64,
@@ -110,7 +113,7 @@ impl Model {
         self.clock
     }
 
-    /// A write, or with `zero` a trim, is being submitted. Answers its sequence.
+    /// Records the submission of a write, or with `zero` of a trim. Returns its sequence.
     pub fn submit(&mut self, first: u64, len_blocks: u64, zero: bool) -> u64 {
         let sequence = self.tick();
         for block in first..first + len_blocks {
@@ -123,7 +126,7 @@ impl Model {
         sequence
     }
 
-    /// A command was acknowledged.
+    /// Records the acknowledgement of a command.
     pub fn acknowledge(&mut self, sequence: u64) {
         let now = self.tick();
         if let Some(command) = self.in_flight.remove(&sequence) {
@@ -141,16 +144,16 @@ impl Model {
         }
     }
 
-    /// A read is being submitted.
+    /// Records the submission of a read.
     pub fn begin_read(&mut self, first: u64, len_blocks: u64) -> ReadTicket {
         let range = first as usize..(first + len_blocks) as usize;
         ReadTicket { started: self.tick(), first, allowed: self.blocks[range].to_vec() }
     }
 
-    /// What a read found in its block number `index`.
+    /// Checks the content that a read returned in its block `index`.
     ///
     /// # Errors
-    /// What it must not hold.
+    /// A content that it must not have.
     pub fn check_read(&self, ticket: &ReadTicket, index: usize, found: Content) -> Result<(), Violation> {
         let block = ticket.block(index);
         let allowed = &ticket.allowed[index];
@@ -165,11 +168,12 @@ impl Model {
         Err(violation(block, found, allowed, "a read under load"))
     }
 
-    /// After a crash and restart: `found` is what every block holds. Commands in flight are settled by it, and it is what
-    /// the blocks hold from then on.
+    /// After a crash and restart: `found` is the content of every block. It settles the commands in
+    /// flight, and is what the blocks hold from then on.
     ///
     /// # Errors
-    /// The first block that holds what it must not: an acknowledged write is lost, a command took effect in part, or worse.
+    /// The first block with a content that it must not have: an acknowledged write is lost, a
+    /// command took effect in part, or worse.
     pub fn settle(&mut self, found: &[Content], when: &'static str) -> Result<Settled, Violation> {
         let now = self.tick();
         let mut settled = Settled::default();
@@ -177,7 +181,8 @@ impl Model {
             let range = command.first..command.first + command.len_blocks;
             let seen = range.into_iter().any(|block| {
                 let content = found[block as usize];
-                // Zeroes tell no trim from another: only where there is but one way to zero is it known which it was.
+                // All zeroes look the same: only where exactly one command explains a zero is it
+                // known which one it was.
                 let mut ways = self.blocks[block as usize].iter().filter(|version| version.shows(content));
                 matches!((ways.next(), ways.next()), (Some(way), None) if way.sequence == sequence)
             });
@@ -278,7 +283,7 @@ mod tests {
                 .is_ok()
             );
         }
-        // What was submitted after both were answered supersedes both.
+        // A command that was submitted after both were answered supersedes both.
         let three = model.submit(1, 1, false);
         model.acknowledge(three);
         assert!(model.settle(&[written(one), written(two)], "").is_err());

@@ -1,4 +1,4 @@
-//! The host's side of a soak: connections, commands in flight, what becomes of them.
+//! The host's side of a soak: connections, commands in flight, and their results.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,11 +17,11 @@ pub const QUEUES: u16 = 2;
 const COMMAND_BLOCKS_MAX: u64 = 16;
 /// The largest trim, in blocks.
 const TRIM_BLOCKS_MAX: u64 = 64;
-/// Blocks of the part of the volume that a quarter of the commands go to, so that they overlap.
+/// A quarter of the commands go to this many blocks of the volume, so that they overlap.
 const HOT_BLOCKS: u64 = 256;
-/// Blocks of a read when all is verified, and how many are in flight.
+/// The size of the reads that verify the volume, in blocks.
 const VERIFY_BLOCKS: u64 = 32;
-/// How long a connection may take to answer or to die.
+/// How long a connection may take to answer or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Counters of the load.
@@ -29,17 +29,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Counts {
     /// Writes acknowledged.
     pub writes: u64,
-    /// Blocks of them.
+    /// Blocks of these writes.
     pub written_blocks: u64,
     /// Trims acknowledged.
     pub trims: u64,
     /// Flushes acknowledged.
     pub flushes: u64,
-    /// Writes among them with FUA.
+    /// How many of the writes had FUA.
     pub forced_writes: u64,
     /// Reads under load, all checked.
     pub reads: u64,
-    /// Blocks of the log that all submitted commands take at most.
+    /// The maximum number of log blocks that all submitted commands use.
     pub log_blocks: u64,
 }
 
@@ -68,7 +68,7 @@ impl Session {
     /// Connects once.
     ///
     /// # Errors
-    /// When the appliance does not answer, or its volume is another.
+    /// When the appliance does not answer, or its volume is a different one.
     pub fn connect(
         address: SocketAddr,
         volume: &str,
@@ -79,7 +79,7 @@ impl Session {
         let options = ConnectOptions {
             io_queues: QUEUES,
             queue_depth: queue_depth / QUEUES,
-            // Nobody sends keep-alives here; a session lasts seconds.
+            // This host sends no keep-alives; a session lasts seconds.
             keep_alive_timeout_ms: 0,
             ..ConnectOptions::default()
         };
@@ -108,7 +108,7 @@ impl Session {
     /// Keeps the queues full until `until`.
     ///
     /// # Errors
-    /// When a command fails, a read shows what it must not, or the connection is lost.
+    /// When a command fails, a read returns a wrong content, or the connection is lost.
     pub fn load(
         &mut self,
         model: &mut Model,
@@ -221,10 +221,10 @@ impl Session {
         }
     }
 
-    /// Completes what is in flight.
+    /// Completes the commands in flight.
     ///
     /// # Errors
-    /// As for [`Session::load`]; when it takes too long.
+    /// As for [`Session::load`]; also when it takes longer than 10 s.
     pub fn drain(&mut self, model: &mut Model, counts: &mut Counts) -> Result<(), SoakError> {
         let started = Instant::now();
         while self.lanes.iter().any(|lane| lane.queue.outstanding_count() > 0) {
@@ -236,11 +236,12 @@ impl Session {
         Ok(())
     }
 
-    /// After the kill: takes the answers that were sent before it, until every connection is dead. Answers how many
-    /// writes and trims stay without one.
+    /// After the kill: receives the answers that were sent before it, until every connection has
+    /// ended. Returns how many writes and trims got none.
     ///
     /// # Errors
-    /// As for [`Session::load`], but for the loss itself; when a connection does not die.
+    /// As for [`Session::load`], except the loss itself; also when a connection does not end within
+    /// 10 s.
     pub fn bury(mut self, model: &mut Model, counts: &mut Counts) -> Result<u64, SoakError> {
         let started = Instant::now();
         for lane in 0..self.lanes.len() {
@@ -257,7 +258,7 @@ impl Session {
         Ok(commands.filter(changes).count() as u64)
     }
 
-    /// Reads the whole volume; nothing may be in flight.
+    /// Reads the whole volume; no command may be in flight.
     ///
     /// # Errors
     /// When a read fails.

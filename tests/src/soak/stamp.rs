@@ -1,4 +1,5 @@
-//! What a block of the soak holds: who wrote it and when, so that whatever is read says which write it is.
+//! The content of a soak's block: which command wrote it, so that every block that is read
+//! identifies its write.
 //!
 //! | bytes     | what                                                   |
 //! |-----------|--------------------------------------------------------|
@@ -17,17 +18,17 @@ use crate::sim::rng::Rng;
 pub const BLOCK_BYTES: usize = 4096;
 const MAGIC: u64 = 0x766b_6169_6c6c_6b73;
 const CRC_AT: usize = BLOCK_BYTES - 4;
-/// Filler repeats after so many bytes: enough to tell a block that was cut, at little cost.
+/// The filler repeats after this many bytes: enough to detect a torn block, at little cost.
 const FILLER_BYTES: usize = 512;
 
-/// What a block holds.
+/// The content of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Nothing but zeroes: never written, or trimmed.
+    /// Only zeroes: never written, or trimmed.
     Zero,
     /// The write of this sequence.
     Written(u64),
-    /// Neither: what is wrong.
+    /// Neither; the text gives the error.
     Bad(&'static str),
 }
 
@@ -48,7 +49,7 @@ pub fn write(into: &mut [u8], soak: u64, block: u64, sequence: u64) {
     into[CRC_AT..BLOCK_BYTES].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// What a block that was read at `block` holds.
+/// The content of a block that was read at `block`.
 pub fn read(bytes: &[u8], soak: u64, block: u64) -> Content {
     let field = |at: usize| {
         bytes.get(at * 8..at * 8 + 8).and_then(|field| field.try_into().ok()).map_or(0, u64::from_le_bytes)

@@ -1,11 +1,14 @@
-//! Tape drives for guests: SIMH cartridge files of this machine, which a guest's own kernel drives with `st`.
+//! Tape drives for guests: SIMH cartridge files of this machine, which a guest's own kernel drives
+//! with `st`.
 //!
 //! ```text
-//! guest:  program -> st -> virtio_scsi        this process: vhost-user rings -> SCSI stream commands -> TapDrive -> .tap file
+//! guest:         program -> st -> virtio_scsi
+//! this process:  vhost-user rings -> SCSI stream commands -> TapDrive -> .tap file
 //! ```
 //!
-//! QEMU hands the guest's rings and memory over to this process (`vhost_user`), and each command is carried out on the emulated drive (`stream`). So both sides are tried at once:
-//! our use of `st` against the kernel's, and our drive against what the kernel expects of one. Nothing but QEMU is needed.
+//! QEMU hands the guest's rings and memory over to this process (`vhost_user`), which executes each
+//! command on the emulated drive (`stream`). This tests both sides at once: our use of `st` against
+//! the kernel's, and our drive against what the kernel expects of one. It needs nothing but QEMU.
 
 mod stream;
 mod vhost_user;
@@ -21,32 +24,34 @@ use crate::guest::GuestConfig;
 use stream::StreamUnit;
 use varve::archive::store::tape::TapDrive;
 
-/// The store that the program `tape_drive` makes on the first drive, by its UUID's number.
+/// The store that the program `tape_drive` makes on the first drive; the number is its UUID.
 pub const CONFORMANCE_STORE: u128 = 0x7a9e;
 
-/// A cartridge in a drive.
+/// The size of a cartridge in a drive.
 #[derive(Debug, Clone, Copy)]
 pub struct CartridgeSize {
-    /// What its file holds at most, in bytes.
+    /// The maximum size of its file, in bytes.
     pub capacity_bytes: u64,
-    /// The early warning comes so many bytes before the end.
+    /// The early warning comes this many bytes before the end.
     pub early_warning_bytes: u64,
 }
 
-/// Drives that one guest after another uses: `/dev/nst0` and so on, one for each cartridge. They end with this.
+/// Drives that guests use one after another: `/dev/nst0` and so on, one for each cartridge. They
+/// end with this.
 #[derive(Debug)]
 pub struct TapeDrives {
     socket: PathBuf,
-    /// Its other end is closed with it, which ends the thread.
+    /// Dropping it closes the other end, which ends the thread.
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl TapeDrives {
-    /// Starts drives; their cartridges are the files `0.tap`, `1.tap` and so on in `folder`, and are made blank where they are missing.
+    /// Starts drives. Their cartridges are the files `0.tap`, `1.tap` and so on in `folder`;
+    /// missing ones are made blank.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's error.
     pub fn start(folder: &Path, sizes: &[CartridgeSize]) -> io::Result<Self> {
         let mut units = Vec::new();
         for (number, size) in sizes.iter().enumerate() {
@@ -61,7 +66,8 @@ impl TapeDrives {
         let listener = UnixListener::bind(&socket)?;
         let (stop, stopped) = UnixStream::pair()?;
         let thread = std::thread::Builder::new().name("tape-drives".to_owned()).spawn(move || {
-            // What goes wrong here is a drive that does not answer; the guest's test says so. The reason is here.
+            // For the guest's test an error here is a drive that does not answer. This prints the
+            // reason.
             if let Err(error) = vhost_user::serve(&listener, &stopped, &mut units) {
                 eprintln!("the tape drives ended: {error}");
             }
@@ -69,7 +75,7 @@ impl TapeDrives {
         Ok(TapeDrives { socket, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// A guest with the drives.
+    /// Adds the drives to a guest.
     pub fn add_to(&self, config: GuestConfig) -> GuestConfig {
         let socket = self.socket.to_string_lossy().replace(',', ",,");
         // The guest's memory is shared with this process.
@@ -92,7 +98,7 @@ impl Drop for TapeDrives {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // It has said by itself if something was wrong.
+            // The thread prints its own errors.
             let _ = thread.join();
         }
     }

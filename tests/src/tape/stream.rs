@@ -1,6 +1,8 @@
-//! A SCSI tape drive over an emulated one: the stream commands (SSC) that Linux's `st` gives, and those that every SCSI device answers.
+//! A SCSI tape drive over an emulated one: the stream commands (SSC) that Linux's `st` sends, and
+//! those that every SCSI device answers.
 //!
-//! Blocks have any size; fixed ones are refused. Every failure is a sense of the fixed format, as the standard words it.
+//! Blocks have any size; the fixed block mode is refused. Every failure is a sense in the fixed
+//! format, with the codes of the standard.
 
 use varve::archive::store::tape::{Drive, DriveError, Read, TapDrive};
 
@@ -65,9 +67,9 @@ pub(super) const SENSE_BYTES: usize = 18;
 /// How a command ended.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
-    /// What goes to the host. Together with a sense there may be some, too.
+    /// The data for the host. An answer with a sense may have some too.
     pub data: Vec<u8>,
-    /// None is status "good", a sense status "check condition".
+    /// None means status "good", a sense means status "check condition".
     pub sense: Option<[u8; SENSE_BYTES]>,
 }
 
@@ -97,12 +99,12 @@ impl StreamUnit {
         StreamUnit { drive, number, was_reset: true, buffer }
     }
 
-    /// Another host has it from now on.
+    /// From now on another host uses it.
     pub(super) fn reset(&mut self) {
         self.was_reset = true;
     }
 
-    /// Carries out a command with the data that came with it; the host takes at most `room_bytes`.
+    /// Executes a command with its data; the host accepts at most `room_bytes`.
     pub(super) fn execute(&mut self, command: &[u8], data: &[u8], room_bytes: usize, units: usize) -> Answer {
         let always = matches!(command[0], 0x03 | 0x12 | 0xa0);
         if self.was_reset && !always {
@@ -158,7 +160,8 @@ impl StreamUnit {
             Ok(Read::Block(len)) => {
                 let data = self.buffer[..len.min(wanted as usize)].to_vec();
                 let sense = (len != wanted as usize).then(|| {
-                    // How many bytes the block is shorter than wanted; as a negative number, how many longer.
+                    // The requested length minus the block's length; negative if the block is
+                    // longer.
                     let difference = wanted.wrapping_sub(len as u32);
                     Sense::new(NO_SENSE, 0).with(WRONG_LENGTH, difference).encode()
                 });
@@ -224,7 +227,8 @@ impl StreamUnit {
 
     fn inquire(&self, command: &[u8]) -> Result<Answer, Sense> {
         let serial = format!("VARVE{:03}", self.number);
-        // A sequential-access device; pages of facts begin with that, their number and their length.
+        // A sequential-access device; each page begins with the device type, its number and its
+        // length.
         let page = |facts: &[u8]| [[1, command[2], 0, facts.len() as u8].as_slice(), facts].concat();
         let data = match (command[1] & 1, command[2]) {
             (0, _) => {
@@ -275,7 +279,7 @@ fn data_of(data: Vec<u8>) -> Answer {
     Answer { data, sense: None }
 }
 
-/// All was written, and the end is near.
+/// Everything was written, and the end is near.
 fn warning() -> Sense {
     Sense::new(NO_SENSE, END_OF_PARTITION).with(END_OF_MEDIUM, 0)
 }

@@ -1,7 +1,10 @@
-//! The other end of QEMU's `vhost-user-scsi` device: its messages, the guest's rings, and the SCSI requests in them.
+//! The other end of QEMU's `vhost-user-scsi` device: its messages, the guest's rings, and the SCSI
+//! requests in them.
 //!
-//! One thread, one host at a time. The guest's memory is the file behind it, read and written by system calls: slower than a mapping, and nothing here can be
-//! wrong about a pointer. Queue 0 is for task management, 1 for events, which there are none of, 2 for commands (virtio 1.2, section 5.6).
+//! One thread serves one host at a time. The guest's memory is a file, which system calls read and
+//! write: this is slower than a mapping, but no pointer can be wrong. Queue 0 is for task
+//! management, queue 1 for events, of which there are none, and queue 2 for commands (virtio 1.2,
+//! section 5.6).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,13 +31,14 @@ const GET_PROTOCOL_FEATURES: u32 = 15;
 
 /// Version 1 of the protocol; a reply.
 const REPLY_FLAGS: u32 = 1 | 4;
-/// Virtio version 1, protocol features (without which QEMU counts no memory slots), and descriptors in tables.
+/// Virtio version 1, protocol features (QEMU counts no memory slots without them), and descriptors
+/// in tables.
 const FEATURES: u64 = 1 << 32 | 1 << 30 | 1 << 28;
 /// None is needed.
 const PROTOCOL_FEATURES: u64 = 0;
 /// The largest message: a table of eight regions.
 const MESSAGE_BYTES_MAX: usize = 8 + 8 * 32;
-/// A message about a ring's event comes without one.
+/// A message about a ring's event carries no event.
 const NO_EVENT: u64 = 0x100;
 
 const DESCRIPTOR_NEXT: u16 = 1;
@@ -74,7 +78,7 @@ pub(super) fn serve(
     }
 }
 
-/// Waits until at least one can be read.
+/// Waits until at least one source is readable.
 fn wait(sources: &[BorrowedFd<'_>]) -> io::Result<Vec<bool>> {
     let mut polled: Vec<PollFd<'_>> =
         sources.iter().map(|source| PollFd::from_borrowed_fd(*source, PollFlags::IN)).collect();
@@ -87,7 +91,7 @@ fn wait(sources: &[BorrowedFd<'_>]) -> io::Result<Vec<bool>> {
     }
 }
 
-/// The guest's memory: stretches of files.
+/// The guest's memory: ranges of files.
 #[derive(Default)]
 struct Memory {
     regions: Vec<Region>,
@@ -102,7 +106,7 @@ struct Region {
 }
 
 impl Memory {
-    /// Where a stretch is, by the address that `base` gives.
+    /// The position of a range in a file, for an address relative to `base`.
     fn find(&self, address: u64, len: usize, base: fn(&Region) -> u64) -> io::Result<(&File, u64)> {
         for region in &self.regions {
             let Some(offset) = address.checked_sub(base(region)) else { continue };
@@ -113,19 +117,19 @@ impl Memory {
         Err(invalid("an address is outside of the guest's memory"))
     }
 
-    /// Reads at an address of the guest's.
+    /// Reads at a guest address.
     fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
         let (file, offset) = self.find(address, buffer.len(), |region| region.guest_address)?;
         file.read_exact_at(buffer, offset)
     }
 
-    /// Writes at an address of the guest's.
+    /// Writes at a guest address.
     fn write(&self, address: u64, bytes: &[u8]) -> io::Result<()> {
         let (file, offset) = self.find(address, bytes.len(), |region| region.guest_address)?;
         file.write_all_at(bytes, offset)
     }
 
-    /// Reads at an address of QEMU's own: rings are told by those.
+    /// Reads at an address of QEMU's own process: rings are given by those.
     fn ring_number(&self, address: u64) -> io::Result<u16> {
         let mut bytes = [0; 2];
         let (file, offset) = self.find(address, bytes.len(), |region| region.host_address)?;
@@ -146,16 +150,16 @@ struct Ring {
     descriptors: u64,
     available: u64,
     used: u64,
-    /// The next entry of `available` to look at.
+    /// The next entry of `available` to process.
     next: u16,
     kick: Option<File>,
     call: Option<File>,
 }
 
-/// A stretch of the guest's memory.
+/// A range of the guest's memory.
 type Stretch = (u64, u32);
 
-/// What the guest put into a ring.
+/// One request that the guest put into a ring.
 #[derive(Default)]
 struct Chain {
     readable: Vec<Stretch>,
@@ -163,9 +167,10 @@ struct Chain {
 }
 
 impl Chain {
-    /// Follows a chain of descriptors from `head` on.
+    /// Follows a chain of descriptors from `head`.
     fn read(memory: &Memory, ring: &Ring, head: u16) -> io::Result<Self> {
-        // Told by QEMU's address, as all of a ring; the tables that it points to have the guest's.
+        // Like all addresses of a ring this one is QEMU's; the tables that it refers to have guest
+        // addresses.
         let table = memory.regions.iter().find_map(|region| {
             let offset = ring.descriptors.checked_sub(region.host_address)?;
             (offset < region.len_bytes).then_some(region.guest_address + offset)
@@ -230,7 +235,7 @@ fn le64(bytes: &[u8], at: usize) -> u64 {
     u64::from(le32(bytes, at + 4)) << 32 | u64::from(le32(bytes, at))
 }
 
-/// A QEMU that is connected.
+/// A connected QEMU.
 struct Host {
     stream: UnixStream,
     memory: Memory,
@@ -238,7 +243,7 @@ struct Host {
 }
 
 impl Host {
-    /// Serves it until it goes away; whether all is to stop.
+    /// Serves it until it disconnects; returns whether everything has to stop.
     fn serve(&mut self, stopped: &UnixStream, units: &mut [StreamUnit]) -> io::Result<bool> {
         loop {
             let mut sources = vec![stopped.as_fd(), self.stream.as_fd()];
@@ -254,7 +259,7 @@ impl Host {
                 return Ok(true);
             }
             if ready[1] {
-                // Rings may be others afterwards.
+                // The message may have changed the rings.
                 if !self.take_message()? {
                     return Ok(false);
                 }
@@ -270,7 +275,7 @@ impl Host {
         }
     }
 
-    /// Takes a message; false at the end of the connection.
+    /// Handles a message; false at the end of the connection.
     fn take_message(&mut self) -> io::Result<bool> {
         let mut head = [0; 12];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
@@ -283,7 +288,7 @@ impl Host {
         );
         match received {
             Ok(message) if message.bytes == head.len() => {}
-            // QEMU was killed: that may be in the middle of a message.
+            // QEMU was killed, possibly in the middle of a message.
             Ok(_) | Err(rustix::io::Errno::CONNRESET) => return Ok(false),
             Err(errno) => return Err(errno.into()),
         }
@@ -298,7 +303,7 @@ impl Host {
             return Err(invalid("a message is too long"));
         }
         self.stream.read_exact(&mut body)?;
-        // What is asked for without being needed has no body to look at.
+        // Padded with zeroes, so that the fields of a short or missing body can be read.
         body.resize(MESSAGE_BYTES_MAX, 0);
         let request = le32(&head, 0);
         match request {
@@ -350,7 +355,7 @@ fn memory_table(body: &[u8], files: Vec<File>) -> io::Result<Memory> {
     Ok(Memory { regions: regions.collect() })
 }
 
-/// Takes all that is in a ring.
+/// Executes all requests in a ring.
 fn take_requests(memory: &Memory, index: u32, ring: &mut Ring, units: &mut [StreamUnit]) -> io::Result<()> {
     if ring.size == 0 {
         return Err(invalid("a ring without entries"));
@@ -361,9 +366,9 @@ fn take_requests(memory: &Memory, index: u32, ring: &mut Ring, units: &mut [Stre
         let chain = Chain::read(memory, ring, head)?;
         let answer = match index {
             COMMAND_QUEUE => execute(&chain.gather(memory)?, chain.room_bytes(), units)?,
-            // A task is always done when its management comes: there is one thread.
+            // A task is always done when a request to manage it arrives: there is one thread.
             TASK_QUEUE => vec![0; chain.room_bytes()],
-            // Room for events; it is kept.
+            // A buffer for events; it stays unused.
             _ => {
                 ring.next = ring.next.wrapping_add(1);
                 continue;
@@ -382,7 +387,7 @@ fn take_requests(memory: &Memory, index: u32, ring: &mut Ring, units: &mut [Stre
     Ok(())
 }
 
-/// Carries out a request; the answer is the response and what the host reads.
+/// Executes a request; the answer is the response and the data for the host.
 fn execute(request: &[u8], room_bytes: usize, units: &mut [StreamUnit]) -> io::Result<Vec<u8>> {
     let (Some((head, data)), Some(room_bytes)) =
         (request.split_at_checked(REQUEST_BYTES), room_bytes.checked_sub(RESPONSE_BYTES))

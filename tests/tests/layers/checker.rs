@@ -1,5 +1,5 @@
-//! The checker itself, on small sources: what it takes for a use, what it does not, and that it
-//! finds what points upward and what forms a circle.
+//! Tests the checker itself on small sources: what counts as a use and what does not, and that it
+//! finds uses of higher layers and circles.
 
 use std::collections::{BTreeMap, BTreeSet};
 

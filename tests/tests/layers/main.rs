@@ -1,8 +1,10 @@
-//! The layers of the appliance are in order, and its files form no circles: read from the imports.
+//! Checks with the imports that the layers of the appliance are in order and that its files form no
+//! circles.
 //!
 //! A file may use files of its own room and of rooms below it, see `docs/ARCHITECTURE.md`. Within a
-//! room no two files use each other, also not over others: a reader finds a file to begin with. A
-//! circle that must be is listed in [`CIRCLES`], and one of its files says why in a comment.
+//! room no two files use each other, directly or through others, so that a reader finds a file to
+//! begin with. A necessary circle is listed in [`CIRCLES`], and one of its files gives the reason
+//! in a comment.
 
 mod checker;
 mod picture;
@@ -38,7 +40,7 @@ const ROOMS: &[&str] = &[
     "fuzzing",
 ];
 
-/// Circles that must be: their files, and words of the comment that says why.
+/// Necessary circles: their files, and words of the comment that gives the reason.
 const CIRCLES: &[(&[&str], &str)] = &[
     (
         &["nvmf/server/controller.rs", "nvmf/server/subsystem.rs"],
@@ -50,14 +52,14 @@ const CIRCLES: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Folders whose circles are still being mended.
+/// Folders whose circles are not removed yet.
 const CIRCLES_NOT_YET: &[&str] = &["archive/store/tape/", "volume/archive/"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The sources below a folder, by their paths from it.
+/// The sources below a folder, by their relative paths.
 fn sources(folder: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_owned()];
@@ -84,7 +86,7 @@ fn rank(file: &str) -> usize {
     ROOMS.iter().position(|name| *name == room(file)).unwrap_or(ROOMS.len())
 }
 
-/// Uses that point to a higher room, in words.
+/// Uses that point to a higher room, as text.
 fn upward(uses: &Uses) -> Vec<String> {
     let mut found = Vec::new();
     for (file, used) in uses {
@@ -97,7 +99,7 @@ fn upward(uses: &Uses) -> Vec<String> {
     found
 }
 
-/// A circle in words: its files, and who uses whom among them.
+/// A circle as text: its files, and which of them uses which.
 fn describe(circle: &std::collections::BTreeSet<String>, uses: &Uses) -> String {
     let mut text = String::new();
     for file in circle {

@@ -1,6 +1,6 @@
-//! The picture that the imports draw: files, and which file uses which.
+//! The graph of the imports: files, and which file uses which.
 //!
-//! A path is followed to the file that defines what it names: through `pub use` and through imports
+//! A path is followed to the file that defines what it names, through `pub use` and through imports
 //! of modules. So a `mod.rs` that only publishes the names of its children uses none of them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,18 +19,18 @@ struct Module {
     scope: Scope,
 }
 
-/// All modules of a crate by their paths.
+/// All modules of a crate, by their paths.
 pub(crate) struct Picture {
     modules: BTreeMap<Vec<String>, Module>,
     sources: BTreeMap<String, (Vec<String>, Source)>,
 }
 
 impl Picture {
-    /// Draws the picture of these files: their paths below the folder of the sources, and their
-    /// texts. Files that only tests have are left out.
+    /// Draws the graph of these files: their paths relative to the folder of the sources, and their
+    /// texts. Files that only tests use are left out.
     ///
     /// # Errors
-    /// A text is no Rust.
+    /// A text is not valid Rust.
     pub(crate) fn draw(files: &BTreeMap<String, String>) -> Result<Self, String> {
         let mut sources = BTreeMap::new();
         let mut tests: BTreeSet<Vec<String>> = BTreeSet::new();
@@ -54,7 +54,7 @@ impl Picture {
         Ok(Picture { modules, sources })
     }
 
-    /// Who uses whom.
+    /// Which file uses which.
     pub(crate) fn uses(&self) -> Uses {
         let mut uses = Uses::new();
         for (file, (path, source)) in &self.sources {
@@ -75,7 +75,7 @@ impl Picture {
         uses
     }
 
-    /// A path as it is seen from the root; `None` if it leads out of the crate.
+    /// A path relative to the root; `None` if it leads out of the crate.
     fn absolute(&self, module: &Vec<String>, segments: &[String]) -> Option<Vec<String>> {
         let mut at = module.clone();
         let mut rest = segments;
@@ -109,7 +109,7 @@ impl Picture {
     }
 
     /// The file that defines what a path from the root names; `None` for a module as such, which
-    /// only gives its name to the paths that go through it.
+    /// only gives its name to the paths through it.
     fn find(&self, path: Vec<String>, hops: usize) -> Option<String> {
         let depth = (0..=path.len()).rev().find(|&depth| self.modules.contains_key(&path[..depth]))?;
         let module = &self.modules[&path[..depth]];
@@ -134,7 +134,7 @@ impl Picture {
         Some(module.file.clone())
     }
 
-    /// The files in the picture.
+    /// The files in the graph.
     pub(crate) fn files(&self) -> impl Iterator<Item = &String> {
         self.sources.keys()
     }
@@ -153,7 +153,7 @@ fn module_path(file: &str) -> Vec<String> {
     path
 }
 
-/// The groups of files in which each uses each, over others: circles.
+/// The groups of files in which each file uses each other one, directly or through others: circles.
 pub(crate) fn circles(uses: &Uses) -> BTreeSet<BTreeSet<String>> {
     let reached: BTreeMap<&String, BTreeSet<&String>> =
         uses.keys().map(|file| (file, reachable(uses, file))).collect();

@@ -1,8 +1,8 @@
-//! One source file as the test of the layers sees it: which modules it declares, which names it
-//! binds, and which paths it uses.
+//! One source file as the test of the layers sees it: the modules that it declares, the names that
+//! it binds, and the paths that it uses.
 //!
-//! Tests do not count: what has `#[cfg(test)]`, also as one of several conditions. Documentation
-//! does not count either, and `pub(in path)` is no use.
+//! Tests do not count: everything with `#[cfg(test)]`, also as one of several conditions.
+//! Documentation does not count either, and `pub(in path)` is not a use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,26 +25,26 @@ pub(crate) struct UsedPath {
 /// One module: a file's own, or one that is written inside it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scope {
-    /// The modules that it declares, and whether their text is here.
+    /// The modules that it declares, inline or in their own files.
     pub(crate) children: BTreeSet<String>,
     /// The items that it defines.
     pub(crate) items: BTreeSet<String>,
-    /// The names that its imports bind, and the paths that they stand for.
+    /// The names that its imports bind, with their paths.
     pub(crate) bindings: BTreeMap<String, Vec<String>>,
-    /// The modules whose names it imports all.
+    /// The modules from which it imports all names.
     pub(crate) globs: Vec<Vec<String>>,
 }
 
 /// What a file declares and uses.
 #[derive(Debug, Default)]
 pub(crate) struct Source {
-    /// Its module, under no name, and the modules written inside it.
+    /// Its own module, under an empty path, and its inline modules.
     pub(crate) scopes: BTreeMap<Vec<String>, Scope>,
     /// Every path of two or more segments, and every import.
     pub(crate) paths: BTreeSet<UsedPath>,
-    /// Every name that stands alone or first in a path, outside of imports.
+    /// Every name that is alone or first in a path, outside of imports.
     pub(crate) names: BTreeSet<String>,
-    /// Modules with files of their own that only tests have.
+    /// Modules with their own files that only tests use.
     pub(crate) test_children: BTreeSet<String>,
 }
 
@@ -115,7 +115,7 @@ impl Reader {
         }
     }
 
-    /// Finds the paths in what a macro is given.
+    /// Finds the paths in the arguments of a macro.
     fn scan(&mut self, tokens: TokenStream) {
         let mut segments: Vec<String> = Vec::new();
         let mut colons = 0;
@@ -198,10 +198,10 @@ impl Visit<'_> for Reader {
         self.scan(called.tokens.clone());
     }
 
-    /// Who may see something is not what uses it.
+    /// A visibility is not a use.
     fn visit_visibility(&mut self, _: &Visibility) {}
 
-    /// Neither documentation nor hints of tools.
+    /// Documentation and hints for tools are not uses.
     fn visit_attribute(&mut self, _: &Attribute) {}
 }
 
@@ -239,7 +239,7 @@ fn name_of(item: &Item) -> Option<String> {
     Some(ident.to_string())
 }
 
-/// Whether something is compiled for tests, alone or among others.
+/// Whether something is compiled for tests, alone or as one of several conditions.
 fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let Meta::List(list) = &attribute.meta else { return false };

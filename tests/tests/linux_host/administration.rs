@@ -1,8 +1,8 @@
-//! The commands of an administrator: what nvme-cli asks of a controller, and resets under I/O.
+//! The commands of an administrator: nvme-cli's queries of a controller, and resets under I/O.
 
 use super::bed::{Bed, LONG, TestResult, nqn};
 
-/// Queues of the host, as many as it has processors.
+/// The host's I/O queues, as many as it has processors.
 const QUEUES: u32 = 4;
 
 #[test]
@@ -50,7 +50,8 @@ fn guest_administers_its_controller() -> TestResult {
     }
     bed.note("nvme-cli is content");
 
-    // Resets under I/O: nothing fails, nothing is lost. The writer goes on until the resets are done, however fast the machine is.
+    // Resets under I/O: nothing fails and nothing is lost. The writer runs until the resets are
+    // done, however fast the machine is.
     let writer = bed.guest.spawn(&format!(
         "until [ -e /run/resets-done ]; do fio --name=job --filename={device} --direct=1 --ioengine=libaio --iodepth=16 \
          --rw=randwrite --bsrange=4k-64k --blockalign=4k --size=48M --verify=crc32c --verify_fatal=1 --output-format=terse || exit 1; done"
@@ -69,7 +70,8 @@ fn guest_administers_its_controller() -> TestResult {
     assert_eq!(bed.guest.nvme_disconnect(&nqn("vol0"))?, 1);
     assert_eq!(bed.guest.nvme_devices(&nqn("vol0"))?, [""; 0]);
     bed.show("dmesg | grep -i nvme")?;
-    // A reset has every request wait for the path to come back; one that was being sent when the reset closed its connection (EPIPE) is sent again.
+    // After a reset every request waits until the path is back; a request that was being sent when
+    // the reset closed its connection (EPIPE) is sent again.
     bed.finish(&[
         "resetting controller",
         "no usable path - requeuing I/O",

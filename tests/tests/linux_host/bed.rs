@@ -1,4 +1,4 @@
-//! What every test here begins with: an appliance and a guest that reaches it.
+//! The start of every test here: an appliance, and a guest that can reach it.
 
 use serde_json::json;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use varve_tests::appliance::{Appliance, ApplianceConfig, ApplianceError};
 use varve_tests::guest::{Guest, GuestConfig, GuestError};
 
-/// What a test here returns.
+/// The result of a test here.
 pub(crate) type TestResult = Result<(), Box<dyn std::error::Error>>;
 
 /// A limit for commands that do little.
@@ -15,7 +15,7 @@ pub(crate) const SHORT: Duration = Duration::from_secs(30);
 /// A limit for commands that move data.
 pub(crate) const LONG: Duration = Duration::from_mins(4);
 
-/// What a line on the guest's console has to hold to concern us.
+/// Texts that make a line on the guest's console relevant.
 const CONCERNS: [&str; 9] = [
     "nvme",
     "I/O error",
@@ -40,7 +40,8 @@ pub(crate) struct Bed {
 }
 
 impl Bed {
-    /// Starts both: the appliance with more arguments of `varve serve`, the guest with so many processors.
+    /// Starts both: the appliance with these further arguments of `varve serve`, the guest with
+    /// this many processors.
     pub(crate) fn start(serve: &[&str], processors: u32) -> Result<Self, Box<dyn std::error::Error>> {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = Instant::now();
@@ -51,12 +52,13 @@ impl Bed {
         Ok(bed)
     }
 
-    /// Prints how far the test is.
+    /// Prints the test's progress.
     pub(crate) fn note(&self, text: &str) {
         println!("[{:6.1} s] {text}", self.begin.elapsed().as_secs_f64());
     }
 
-    /// Connects the guest to a volume and gives its block device. A lost controller is tried again each second, for ten minutes.
+    /// Connects the guest to a volume and returns its block device. The guest tries to reconnect a
+    /// lost controller every second, for ten minutes.
     pub(crate) fn connect(&self, volume: &str, options: &[&str]) -> Result<String, GuestError> {
         let mut all = vec!["--reconnect-delay=1", "--ctrl-loss-tmo=600"];
         all.extend_from_slice(options);
@@ -68,21 +70,22 @@ impl Bed {
         self.guest.run_ok(command, LONG)
     }
 
-    /// Runs a command in the guest that must succeed and prints what it says.
+    /// Runs a command in the guest that must succeed and prints its output.
     pub(crate) fn show(&self, command: &str) -> Result<String, GuestError> {
         let output = self.run(command)?;
         println!("# {command}\n{}", output.trim_end());
         Ok(output)
     }
 
-    /// A number in what `varve volume list --json` says of a volume, such as `/mapped_blocks`.
+    /// A number in the output of `varve volume list --json` for a volume, such as `/mapped_blocks`.
     pub(crate) fn volume_number(&self, volume: &str, pointer: &str) -> Result<u64, ApplianceError> {
         let answer = self.appliance.rpc("volume_list", json!({"name": volume}))?;
         let number = answer.pointer(&format!("/0{pointer}")).and_then(serde_json::Value::as_u64);
         Ok(number.unwrap_or_else(|| panic!("no number {pointer} in {answer}")))
     }
 
-    /// The lines on the guest's console, warnings and worse, that concern us and hold none of the `expected` texts. All are printed.
+    /// The relevant lines on the guest's console, warnings and worse, that contain none of the
+    /// `expected` texts. Prints all relevant lines.
     pub(crate) fn kernel_complaints(&self, expected: &[&str]) -> Vec<String> {
         let console = self.guest.console();
         let lines = console.lines().filter(|line| CONCERNS.iter().any(|text| line.contains(text)));
@@ -97,7 +100,8 @@ impl Bed {
         others.into_iter().map(str::to_owned).collect()
     }
 
-    /// Ends the test: no surprise on the guest's console, and the appliance stops well.
+    /// Ends the test: checks that the guest's console has no unexpected lines, and that the
+    /// appliance stops well.
     pub(crate) fn finish(mut self, expected: &[&str]) -> TestResult {
         let complaints = self.kernel_complaints(expected);
         assert!(complaints.is_empty(), "the guest's kernel complains: {complaints:#?}");

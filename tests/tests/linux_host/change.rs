@@ -33,7 +33,8 @@ fn guest_sees_volumes_grow_go_and_refuse_writes() -> TestResult {
         bed.guest.run(&format!("dd if=/dev/zero of={frozen} bs=4k count=1 oflag=direct"), SHORT)?.status,
         0
     );
-    // Past the kernel's own check: the appliance refuses, and the message is the one of a write-protected namespace.
+    // Bypasses the kernel's own check: the appliance refuses, with the message of a write-protected
+    // namespace.
     let forced = format!("head -c 4096 /dev/zero | nvme write {frozen} -s 0 -c 0 -z 4096");
     let refused = bed.guest.run(&forced, SHORT)?;
     println!("# {forced}\n{}", refused.text().trim_end());
@@ -45,7 +46,7 @@ fn guest_sees_volumes_grow_go_and_refuse_writes() -> TestResult {
     bed.run(&format!("mount -o ro {frozen} /mnt && grep -q kept /mnt/file && umount /mnt"))?;
     bed.note("a read-only clone refuses writes");
 
-    // A mounted volume grows; nobody rescans.
+    // A mounted volume grows; nobody requests a rescan.
     bed.run(&format!("mount {device} /mnt"))?;
     let busy =
         bed.guest.spawn(&format!("fio --output-format=terse --name=a --filename={other} {job} --loops=3"))?;
@@ -63,7 +64,7 @@ fn guest_sees_volumes_grow_go_and_refuse_writes() -> TestResult {
         "umount /mnt && e2fsck -fn {device} && mount {device} /mnt && cmp -n 4 /mnt/file /mnt/file"
     ))?;
 
-    // Deleted under a host's hands: that volume is gone, the others do not care.
+    // A volume is deleted while a host uses it: it disappears, and the others are not affected.
     let victim = bed.guest.spawn(&format!("dd if=/dev/zero of={doomed} bs=64k oflag=direct"))?;
     std::thread::sleep(std::time::Duration::from_millis(500));
     println!("{}", bed.appliance.command(&["volume", "delete", "--force", "doomed"])?.trim_end());
@@ -81,7 +82,8 @@ fn guest_sees_volumes_grow_go_and_refuse_writes() -> TestResult {
     assert!(!found.iter().any(|record| record.subnqn == nqn("doomed")), "{found:?}");
     bed.note("a deleted volume is gone, and did no harm to others");
 
-    // A new volume of that name is another one: the host, which still tries, finds it by itself.
+    // A new volume of that name is a different one: the host, which still retries, finds it by
+    // itself.
     bed.appliance.command(&["volume", "create", "doomed", "32MiB"])?;
     let took = wait_until("the new volume is there", LONG, || {
         Ok::<_, Box<dyn std::error::Error>>(match bed.guest.nvme_devices(&nqn("doomed"))?.first() {
@@ -97,6 +99,6 @@ fn guest_sees_volumes_grow_go_and_refuse_writes() -> TestResult {
     for volume in ["frozen", "other", "vol0", "doomed"] {
         assert_eq!(bed.guest.nvme_disconnect(&nqn(volume))?, 1);
     }
-    // Only what the deleted volume's device and controller say.
+    // Only the messages of the deleted volume's device and controller.
     bed.finish(&["nvme2c2n1", "nvme nvme2: "])
 }

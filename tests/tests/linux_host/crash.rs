@@ -1,4 +1,5 @@
-//! The appliance is killed under load: hosts come back by themselves, their I/O goes on, and no acknowledged write is lost.
+//! The appliance is killed under load: hosts reconnect by themselves, their I/O continues, and no
+//! acknowledged write is lost.
 
 use super::bed::{Bed, LONG, SHORT, TestResult, nqn, wait_until};
 use std::time::Duration;
@@ -6,10 +7,10 @@ use std::time::Duration;
 /// How often the appliance is killed.
 const KILLS: u32 = 3;
 
-/// What is written between two kills, in bytes.
+/// The number of bytes that are written between two kills.
 const BETWEEN_KILLS_BYTES: u64 = 16 << 20;
 
-/// What a host's kernel says when its target is killed and comes back.
+/// The messages of a host's kernel when its target is killed and comes back.
 pub(crate) const PROVOKED: [&str; 13] = [
     "starting error recovery",
     "Reconnecting in",
@@ -30,7 +31,8 @@ pub(crate) const PROVOKED: [&str; 13] = [
 fn guest_comes_back_after_kills_and_has_lost_nothing() -> TestResult {
     let mut bed = Bed::start(&["--volume-size", "256MiB", "--pool-size", "4GiB"], 2)?;
     let device = bed.connect("vol0", &[])?;
-    // Every block is written once, in random order and sizes; what was acknowledged before a kill is read after it.
+    // Every block is written once, in random order and sizes; what was acknowledged before a kill
+    // is read after it.
     let job = format!(
         "fio --name=job --filename={device} --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bsrange=4k-64k --blockalign=4k \
          --size=96M --verify=crc32c --verify_fatal=1"
@@ -43,7 +45,7 @@ fn guest_comes_back_after_kills_and_has_lost_nothing() -> TestResult {
         })?;
         assert_eq!(writer.status()?, None, "the writer ended before kill {kill}");
         bed.appliance.kill_9();
-        // Long enough that the host notices and fails to connect.
+        // Long enough for the host to notice and to fail to connect.
         std::thread::sleep(Duration::from_millis(1500));
         let restart = bed.appliance.restart()?;
         bed.note(&format!("kill {kill} after {waited:?} of writing, restarted in {restart:?}"));
@@ -52,7 +54,7 @@ fn guest_comes_back_after_kills_and_has_lost_nothing() -> TestResult {
     assert_eq!(output.status, 0, "{}", output.text());
     bed.note("the writer ended and has verified");
 
-    // Once more, with nothing of it in anyone's memory: after an ordinary stop and another connect.
+    // Once more without any cached data: after an ordinary stop and another connect.
     assert_eq!(bed.guest.nvme_disconnect(&nqn("vol0"))?, 1);
     bed.appliance.stop()?;
     bed.appliance.restart()?;
@@ -60,7 +62,8 @@ fn guest_comes_back_after_kills_and_has_lost_nothing() -> TestResult {
     bed.run(&format!("{job} --verify_only --output-format=terse"))?;
     bed.note("verified again after a stop");
 
-    // A database's way: each line is synced before it is told of; what was told is there after the kill.
+    // As a database does: each line is synced before it is reported, so every reported line exists
+    // after the kill.
     bed.run(&format!("mkfs.ext4 -q {device} && mount {device} /mnt"))?;
     let teller = bed.guest.spawn(
         "n=0; while [ ! -e /tmp/stop ]; do n=$((n + 1)); echo $n >>/mnt/log; sync /mnt/log || exit 1; echo $n; done",
@@ -85,7 +88,7 @@ fn guest_comes_back_after_kills_and_has_lost_nothing() -> TestResult {
     bed.finish(&PROVOKED)
 }
 
-/// The last whole line, a number; 0 when there is none.
+/// The last complete line as a number; 0 when there is none.
 fn last_number(output: &[u8]) -> u64 {
     let text = String::from_utf8_lossy(output);
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);

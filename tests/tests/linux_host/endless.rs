@@ -1,4 +1,5 @@
-//! The log is endless and the primary is not, as a real host sees it: twenty times the primary is written and verified, and the past is there.
+//! The log is endless and the primary is not, as a real host sees it: 20 times the primary's size
+//! is written and verified, and the past can be opened.
 
 use serde_json::{Value, json};
 
@@ -37,7 +38,7 @@ fn guest_writes_twenty_primaries_and_reads_all_of_them_back() -> TestResult {
     let status = bed.appliance.rpc("archive_get_status", Value::Null)?;
     assert_eq!((&status["gaps"], &status["problem"]), (&json!([]), &Value::Null), "{status}");
 
-    // The past, most of which is nowhere but in the archive.
+    // The past, most of which is only in the archive.
     let oldest = number(&bed.appliance.rpc("pool_segments", Value::Null)?[0], "first_lsn");
     for pass in [1, 5, 10, 15, PASSES] {
         let (point, name) = (format!("synch:pass-{pass}"), format!("pass-{pass}"));
@@ -68,10 +69,10 @@ fn guest_writes_twenty_primaries_and_reads_all_of_them_back() -> TestResult {
     bed.finish(&[])
 }
 
-/// The primary's file is as large as it was made, and has its W + r slots and no more.
+/// Checks that the primary's file has its original size, and its W + r slots and no more.
 fn check_primary(bed: &Bed) -> TestResult {
     let file_bytes = std::fs::metadata(bed.appliance.pool_folder().join("pool.varve"))?.len();
-    // A block more is that of the superblock at the tail.
+    // The additional block is the superblock at the tail.
     assert_eq!(file_bytes, PRIMARY_BYTES + 4096);
     let info = bed.appliance.rpc("pool_list", Value::Null)?[0].clone();
     let (slots, working_set) = (number(&info, "slots"), number(&info, "working_set_segments"));

@@ -1,19 +1,21 @@
-//! The past beside the present: a file system with a real tree of files, frozen and marked, then changed; the mark opened as a clone.
+//! The past next to the present: a file system with a real tree of files is frozen and marked, then
+//! changed, and the mark is opened as a clone.
 
 use super::bed::{Bed, SHORT, TestResult, wait_until};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The least of the tree, as the promise is worded.
+/// The minimum size of the tree, from the requirement.
 const TREE_FILES: usize = 5_000;
 const TREE_BYTES: u64 = 200 << 20;
 
-/// Files up to this size make up the number, larger ones up to [`LARGE_BYTES_MAX`] the volume.
+/// Files up to this size provide the number of files, larger ones up to [`LARGE_BYTES_MAX`] provide
+/// the bytes.
 const SMALL_BYTES_MAX: u64 = 16 << 10;
 const LARGE_BYTES_MAX: u64 = 4 << 20;
 
-/// Where this machine's files are taken from, in this order.
+/// The folders of this machine that provide the files, in this order.
 const SOURCES: [&str; 3] = ["/usr/share", "/usr/lib", "/usr/include"];
 
 #[test]
@@ -44,14 +46,14 @@ fn guest_opens_the_past_beside_the_present() -> TestResult {
     check(&bed, "/past/tree", "before", files.before)?;
     bed.note("the past is whole: every file is as it was");
 
-    // The live volume has the later state, from the appliance and not from the guest's memory.
+    // The live volume has the later state, read from the appliance and not from the guest's memory.
     bed.run("umount /mnt")?;
     bed.show(&format!("e2fsck -fn {device}"))?;
     bed.run(&format!("mount {device} /mnt"))?;
     check(&bed, "/mnt/tree", "after", files.after)?;
     bed.note("the present is whole");
 
-    // After a crash both are there again, and the guest finds them by itself. The clone takes writes of its own.
+    // After a crash both exist again, and the guest reconnects by itself. The clone accepts writes.
     bed.run("umount /mnt && umount /past")?;
     let live_blocks = bed.volume_number("vol0", "/mapped_blocks")?;
     bed.appliance.kill_9();
@@ -77,13 +79,14 @@ fn guest_opens_the_past_beside_the_present() -> TestResult {
     bed.finish(&super::crash::PROVOKED)
 }
 
-/// How many files there are before and after the change.
+/// The number of files before and after the change.
 struct Files {
     before: usize,
     after: usize,
 }
 
-/// Compares a tree in the guest with a list of digests made on the host: neither less nor more.
+/// Compares a tree in the guest with a list of digests from the host; no file may be missing or
+/// additional.
 fn check(bed: &Bed, folder: &str, list: &str, files: usize) -> TestResult {
     bed.run(&format!("cd {folder} && sha256sum --check --strict --quiet /share/{list}.sha256"))?;
     assert_eq!(count(bed, folder)?, files);
@@ -94,7 +97,8 @@ fn count(bed: &Bed, folder: &str) -> Result<usize, Box<dyn std::error::Error>> {
     Ok(bed.run(&format!("find {folder} -type f | wc -l"))?.trim().parse()?)
 }
 
-/// Puts into the guest's share: the tree as an archive, the names to delete, the files to overwrite as an archive, and both lists of digests.
+/// Puts these into the guest's share: the tree as a tar archive, the names to delete, the files to
+/// overwrite as a tar archive, and both lists of digests.
 fn prepare(share: &Path) -> Result<Files, Box<dyn std::error::Error>> {
     let stage = tempfile::tempdir()?;
     let (tree, changed) = (stage.path().join("tree"), stage.path().join("changed"));
@@ -105,7 +109,8 @@ fn prepare(share: &Path) -> Result<Files, Box<dyn std::error::Error>> {
     for (source, _) in &chosen {
         let copy = tree.join(source.strip_prefix("/usr")?);
         fs::create_dir_all(copy.parent().ok_or("no folder")?)?;
-        // Owners and modes of this machine's files do not matter here; some cannot be written by their owner.
+        // The owners and modes of this machine's files do not matter here; some files cannot be
+        // written by their owner.
         fs::write(&copy, fs::read(source)?)?;
     }
     shell(&tree, "tar -cf \"$1\" .", &share.join("tree.tar"))?;
@@ -132,7 +137,7 @@ fn prepare(share: &Path) -> Result<Files, Box<dyn std::error::Error>> {
     Ok(Files { before: chosen.len(), after: chosen.len() - chosen.len().div_ceil(4) })
 }
 
-/// Regular files of this machine, enough of them: by number the small ones, by volume the larger ones.
+/// Enough regular files of this machine: small ones for their number, larger ones for their bytes.
 fn choose() -> Vec<(PathBuf, u64)> {
     let (mut chosen, mut small, mut total_bytes) = (Vec::new(), 0, 0);
     let mut folders: Vec<PathBuf> = SOURCES.iter().rev().map(PathBuf::from).collect();
@@ -140,7 +145,7 @@ fn choose() -> Vec<(PathBuf, u64)> {
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         for entry in entries.flatten() {
             let (Ok(kind), path) = (entry.file_type(), entry.path()) else { continue };
-            // Names that sha256sum would have to escape are of no interest here.
+            // Leaves out names that sha256sum would have to escape.
             if path.to_str().is_none_or(|name| name.contains(['\\', '\n', '\r'])) {
                 continue;
             }

@@ -1,9 +1,10 @@
-//! What is written is what is read, as fio sees it: at several queue depths, in mixed sizes, with trims between, with and without digests.
+//! Reads return what was written, as fio checks it: at several queue depths, in mixed sizes, with
+//! trims between writes, with and without digests.
 
 use super::bed::{Bed, TestResult, nqn};
 use std::fmt::Write as _;
 
-/// Blocks of a mebibyte.
+/// Blocks of a MiB.
 const MIB_BLOCKS: u64 = 256;
 
 #[test]
@@ -16,7 +17,7 @@ fn guest_reads_what_it_wrote_and_zeroes_where_it_trimmed() -> TestResult {
             bed.run(&fio(&device, &format!("{job} --size={size_mib}M --randseed={pass}{depth}")))?;
             bed.note(&format!("random writes of mixed sizes, depth {depth}, digests {}", pass == 1));
         }
-        // Each block is trimmed right before it is written.
+        // Each block is trimmed directly before it is written.
         bed.run(&fio(&device, "--rw=trimwrite --bs=64k --iodepth=8 --offset=64M --size=8M"))?;
         bed.run(&fio(&device, "--rw=randtrimwrite --bs=16k --iodepth=8 --offset=80M --size=4M"))?;
         bed.note("trimmed and written again");
@@ -39,7 +40,7 @@ pub(crate) fn fio(device: &str, job: &str) -> String {
     command
 }
 
-/// Every other 16 KiB of something written is trimmed; the rest stays as it was.
+/// Trims every second 16 KiB of written data; the rest must stay unchanged.
 fn trimmed_blocks_read_as_zeroes(bed: &Bed, device: &str) -> TestResult {
     bed.run(&format!(
         "set -e
@@ -55,7 +56,8 @@ fn trimmed_blocks_read_as_zeroes(bed: &Bed, device: &str) -> TestResult {
     Ok(())
 }
 
-/// blkdiscard, write zeroes and fstrim make the volume smaller in the log, and read as zeroes.
+/// blkdiscard, write zeroes and fstrim reduce the volume's mapped blocks, and the blocks read as
+/// zeroes.
 fn discards_reach_the_log(bed: &Bed, device: &str) -> TestResult {
     let mapped = || bed.volume_number("vol0", "/mapped_blocks");
     let before = mapped()?;
@@ -78,7 +80,7 @@ fn discards_reach_the_log(bed: &Bed, device: &str) -> TestResult {
     bed.run("rm /mnt/file && sync")?;
     bed.show("fstrim -v /mnt")?;
     let trimmed = mapped()?;
-    // The file system wrote a few blocks of its own meanwhile.
+    // The file system wrote a few blocks of its own in the meantime.
     assert!(trimmed + 23 * MIB_BLOCKS <= full, "{full} blocks before, {trimmed} after");
     bed.run(&format!("umount /mnt && e2fsck -fn {device}"))?;
     bed.note(&format!("discards reach the log: {before} blocks, {full} with a file, {trimmed} trimmed"));

@@ -1,9 +1,9 @@
-//! Several owners of one archive: primaries that are lost, believed to be lost, paused and resumed,
-//! copied, booted again after a recovery, and forked; over a store that fails and whose answers are
-//! lost, with clocks that are days off.
+//! Several owners of one archive: primaries that are lost, believed lost, paused and resumed,
+//! copied, booted again after a recovery, and forked. The store fails and loses answers, and clocks
+//! are days off.
 //!
-//! **What must be true.** Who is the owner goes on; whoever is not is refused, or stops before it
-//! takes anything away. Every moment that the newest owner had archived opens exactly after each
+//! **What must hold.** The owner continues; every other primary is refused, or stops before it
+//! removes anything. Every moment that the newest owner had archived opens exactly after each
 //! recovery. At the end each history that the archive names is recovered, and every archived moment
 //! of it opens exactly.
 
@@ -27,15 +27,15 @@ const STEPS: u64 = 40;
 pub struct OwnerCounts {
     /// Runs.
     pub runs: u64,
-    /// Primaries that were lost, or believed to be.
+    /// Primaries that were lost, or believed lost.
     pub losses: u64,
-    /// Of these, those that lived on.
+    /// How many of these lived on.
     pub paused: u64,
-    /// Starts of primaries that were not the owner's, and were refused.
+    /// Refused starts of primaries that were not the owner.
     pub refused: u64,
-    /// Those that were forked.
+    /// How many of these were forked.
     pub forks: u64,
-    /// Owners that were overtaken while they lived.
+    /// Owners that were overtaken while they ran.
     pub overtaken: u64,
     /// Moments that were compared.
     pub moments: u64,
@@ -66,17 +66,17 @@ struct Owners {
     owner: Site,
     /// Primaries that were given up, and copies: none of them is open.
     old: Vec<Site>,
-    /// Those that were believed to be lost, and live.
+    /// Primaries that were believed lost and still run.
     paused: Vec<Site>,
-    /// What each history that was left had archived then.
+    /// Each history that an owner left, with what it had archived then.
     left: Vec<(HistoryId, Vec<Moment>)>,
     counts: OwnerCounts,
 }
 
-/// A run of a seed.
+/// Runs the campaign of a seed.
 ///
 /// # Panics
-/// When a promise is broken.
+/// When a guarantee is violated.
 pub fn owners_campaign(seed: u64) -> OwnerCounts {
     let mut rng = Rng::new(seed ^ 0x0e5e_0000);
     let memory: Arc<dyn Store> = Arc::new(MemoryStore::default());
@@ -128,7 +128,7 @@ impl Owners {
         self.counts.moments += self.owner.check(self.seed, 2, &mut self.rng);
     }
 
-    /// Notes what the owner's history has, as somebody else goes on.
+    /// Records what the owner's history has, because another primary continues.
     fn leave(&mut self) {
         let pool = self.owner.open().info().uuid;
         let history = chain_of(&*self.store, pool).newest.expect("it has an owner").history;
@@ -137,16 +137,16 @@ impl Owners {
         self.left.push((history, archived));
     }
 
-    /// Another one goes on as the owner; the one before lives, and does not know.
+    /// Another primary continues as the owner; the one before runs on and does not know.
     fn hand_over(&mut self, new: Site) {
         self.paused.push(std::mem::replace(&mut self.owner, new));
     }
 
-    /// The owner is lost, or believed to be.
+    /// The owner is lost, or believed lost.
     fn lose(&mut self) {
         self.counts.losses += 1;
         if !self.owner.moments.iter().any(|moment| moment.archived) {
-            // There would be nothing to recover.
+            // Otherwise there would be nothing to recover.
             assert!(self.owner.seal(), "the owner seals");
         }
         self.leave();
@@ -165,7 +165,7 @@ impl Owners {
                 report.recovery_point_lsn
             );
         }
-        // All that is before the recovery point came from the archive.
+        // Everything before the recovery point came from the archive.
         new.moments.iter_mut().for_each(|moment| moment.archived = true);
         let newest = new.moments.last();
         new.state = newest.map_or_else(|| self.owner.state.clone(), |moment| moment.state.clone());
@@ -189,7 +189,7 @@ impl Owners {
         self.counts.moments += self.owner.check(self.seed, 3, &mut self.rng);
     }
 
-    /// A primary that was given up, or a copy, is booted.
+    /// Boots a primary that was given up, or a copy.
     fn boot_old(&mut self) {
         if self.old.is_empty() {
             return;
@@ -198,7 +198,7 @@ impl Owners {
         let mut site = self.old.swap_remove(at);
         let before = chain_of(&*self.store, self.owner.open().info().uuid).newest;
         match site.start(&self.store, false, &mut self.rng) {
-            // A copy that knows all that the archive does, and is the first to start again.
+            // A copy that knows everything that the archive has, and is the first to start again.
             Ok(()) => {
                 self.leave();
                 self.counts.paused += 1;
@@ -223,7 +223,8 @@ impl Owners {
         self.counts.moments += self.owner.check(self.seed, 2, &mut self.rng);
     }
 
-    /// One that was believed to be lost goes on: at the latest when it archives something it stops.
+    /// A primary that was believed lost continues: it stops at the latest when it archives
+    /// something.
     fn resume(&mut self) {
         if self.paused.is_empty() {
             return;
@@ -246,8 +247,8 @@ impl Owners {
         }
     }
 
-    /// Every history that the archive names is recovered, and every moment of it that was archived
-    /// opens.
+    /// Recovers every history that the archive names, and opens its newest archived moments (up to
+    /// 12).
     fn check_all(&mut self) {
         assert!(self.owner.seal(), "seed {}: the owner seals", self.seed);
         self.counts.moments += self.owner.check(self.seed, 20, &mut self.rng);

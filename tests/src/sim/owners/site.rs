@@ -1,5 +1,5 @@
 //! A primary in a world where others may own its archive: how it starts, works, is copied, and is
-//! recovered from.
+//! recovered.
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -32,17 +32,17 @@ pub(super) const VOLUME_BLOCKS: u64 = 64;
 const SEGMENT_BLOCKS: u64 = 256;
 /// Segments of a primary.
 const SEGMENTS: u64 = 9;
-/// How often a store that fails now and then is asked.
+/// How many times a store that sometimes fails is asked.
 const TRIES_MAX: u32 = 10_000;
 
-/// A moment, and what the volume held then.
+/// A moment, and the volume's content then.
 #[derive(Debug, Clone)]
 pub(super) struct Moment {
     /// The position.
     pub lsn: u64,
     /// The volume.
     pub state: VolumeState,
-    /// Whether a seal of the archive that came after it has succeeded.
+    /// Whether a later seal of the archive has succeeded.
     pub archived: bool,
 }
 
@@ -52,26 +52,26 @@ pub(super) struct Site {
     pub disk: SimDisk,
     /// Its pool, while it is open.
     pub pool: Option<Rc<Pool>>,
-    /// What happened in its log, oldest first.
+    /// The history of its log, oldest first.
     pub moments: Vec<Moment>,
-    /// What the volume holds.
+    /// The volume's content.
     pub state: VolumeState,
     world: World,
     owned: Option<Arc<OwnedStore>>,
-    /// Whether a write failed: it may be there after the next start, and the model does not know.
+    /// Whether a write failed: it may exist after the next start, and the model does not know.
     pub(super) is_unsure: bool,
 }
 
 /// Why a site did not start.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// The archive is not its own.
+    /// The archive belongs to another owner.
     Conflict,
     /// It was overtaken while it started.
     Overtaken,
 }
 
-/// Asks a store until it answers.
+/// Calls a store until it answers.
 pub(super) fn insist<T>(mut ask: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
     for _ in 0..TRIES_MAX {
         match ask() {
@@ -101,7 +101,7 @@ fn new_disk(seed: u64) -> SimDisk {
 fn new_world(seed: u64, rng: &mut Rng) -> World {
     let mut world = World::new(seed ^ rng.next_u64());
     world.options.recycling = Recycling::Archived;
-    // A clock that is right, or days off either way.
+    // A clock that is right, or days off in either direction.
     let days = [0, 0, 40, -3][rng.below(4) as usize];
     world.clock.advance(100 * 86_400 * 1_000_000_000);
     world.clock.set_wall(days * 86_400 * 1_000_000_000);
@@ -148,13 +148,13 @@ impl Site {
         }
     }
 
-    /// As when the power goes: all that was acknowledged is there, as each batch ends with a flush.
+    /// As in a power failure: all acknowledged writes remain, because each batch ends with a flush.
     pub(super) fn crash(&mut self) {
         self.pool = None;
         self.owned = None;
     }
 
-    /// As `varve serve` starts it.
+    /// Starts it as `varve serve` does.
     pub(super) fn start(&mut self, store: &Arc<dyn Store>, fork: bool, rng: &mut Rng) -> Result<(), Refusal> {
         self.crash();
         let days = [0, 0, 0, 30, -20][rng.below(5) as usize];
@@ -181,7 +181,7 @@ impl Site {
             return Err(Refusal::Conflict);
         };
         if is_fork {
-            // What is archived of its moments is what a fork takes over.
+            // A fork takes over only those of its moments that are archived.
             let archived = claimant.archived_lsn.0;
             self.moments.iter_mut().for_each(|moment| moment.archived &= moment.lsn < archived);
         }
@@ -205,7 +205,7 @@ impl Site {
         }
         owned.finish_deletes();
         if rng.one_in(10) {
-            // It crashes before it has said so.
+            // It crashes before it has recorded the claim.
             drop(pool);
             return self.start(store, fork, rng);
         }
@@ -226,7 +226,8 @@ impl Site {
         Ok(())
     }
 
-    /// Writes a few blocks and flushes. `false`: the pool takes no writes any more, or not now.
+    /// Writes 1 to 11 blocks, each with FUA. `false`: the pool refuses writes, permanently or for
+    /// now.
     pub(super) fn write(&mut self, rng: &mut Rng) -> bool {
         let pool = self.open();
         let volume = pool.find_volume("v").expect("it is there").id;
@@ -266,7 +267,7 @@ impl Site {
         panic!("a seal does not end: {:?}", pool.archive_status());
     }
 
-    /// Compares moments, all that the archive has and those that the device has.
+    /// Compares the volume now and `of` random moments; returns how many moments were compared.
     pub(super) fn check(&self, seed: u64, of: usize, rng: &mut Rng) -> u64 {
         let pool = self.open();
         let volume = pool.find_volume("v").expect("it is there").id;
@@ -283,8 +284,8 @@ impl Site {
         checked
     }
 
-    /// Recovers the archive's owner's history, or another one, on a new device; not started. With
-    /// `takes_over` it owns the archive then.
+    /// Recovers the archive's owner's history, or another one, on a new device; does not start it.
+    /// With `takes_over` it then owns the archive.
     pub(super) fn recover(
         seed: u64,
         store: &Arc<dyn Store>,
@@ -336,7 +337,7 @@ impl Site {
         (Site { disk, pool: None, moments: Vec::new(), state, world, owned: None, is_unsure: false }, report)
     }
 
-    /// As `varve serve` starts a rehearsal of a history: it reads what the owner had at its
+    /// Starts a rehearsal of a history as `varve serve` does: it reads what the owner had at its
     /// recovery point.
     pub(super) fn start_rehearsal(&mut self, store: &Arc<dyn Store>, history: HistoryId) {
         let pool = self.world.open_loading(self.disk.open()).expect("it opens");
@@ -354,10 +355,10 @@ impl Site {
     }
 }
 
-/// A moment must open, and be what it was.
+/// Checks that a moment opens with its old content.
 pub(super) fn check_moment(pool: &Rc<Pool>, moment: &Moment, seed: u64) {
     if pool.find_volume("then").is_some() {
-        // A recovery to the middle of an earlier check.
+        // The recovery point is in the middle of an earlier check.
         wait(pool, Rc::clone(pool).delete_volume("then".to_owned())).expect("it goes");
     }
     let clone = Rc::clone(pool).clone_volume("v".to_owned(), Point::Lsn(moment.lsn), "then".to_owned(), true);
