@@ -432,8 +432,11 @@ pub(super) struct ListenerArgs {
     /// The NQN of any subsystem; a listener is for all of them.
     #[arg(long, default_value = "discovery")]
     pub(super) nqn: String,
-    /// The address and port, like 10.1.0.5:4420 or [::1]:4420; with port 0 the system chooses one.
-    #[arg(value_name = "ADDRESS:PORT")]
+    /// The address and port; with port 0 the system chooses one.
+    #[arg(
+        value_name = "ADDRESS:PORT",
+        help = "The address and port, like 10.1.0.5:4420 or [::1]:4420; with port 0 the system chooses one"
+    )]
     pub(super) address: SocketAddr,
 }
 

@@ -19,9 +19,13 @@ pub struct ServeOptions {
     #[arg(long, default_value = DEFAULT_DIR, value_name = "DIR")]
     pub dir: PathBuf,
 
-    /// Where NVMe/TCP hosts connect, like 10.1.0.5:4420 or [::1]:4420; with port 0 the system
-    /// chooses one. May be given more than once.
-    #[arg(long, default_value = "127.0.0.1:4420", value_name = "ADDRESS:PORT")]
+    /// Where NVMe/TCP hosts connect.
+    #[arg(
+        long,
+        default_value = "127.0.0.1:4420",
+        value_name = "ADDRESS:PORT",
+        help = "Where NVMe/TCP hosts connect, like 10.1.0.5:4420 or [::1]:4420; with port 0 the system chooses one. May be given more than once"
+    )]
     pub listen: Vec<SocketAddr>,
 
     /// The JSON-RPC socket as given by `--rpc` or `VARVE_RPC`; [`rpc_socket`](Self::rpc_socket) has

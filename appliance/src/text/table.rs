@@ -1,6 +1,6 @@
 //! Aligned text: tables with a heading line, and lists of names with values.
 //!
-//! **What fits:** on a terminal ([`fit_to`]) a table is at most as wide as the terminal. Text with
+//! **What fits:** on a terminal (`fit_to`) a table is at most as wide as the terminal. Text with
 //! spaces is wrapped first. If that is not enough, whole columns are left out, the last one first,
 //! and a line below the table names them. A cell is never cut, so no digit is lost. Without a
 //! terminal a table is as wide as it needs to be. Widths are counted in terminal columns, also for
