@@ -1,7 +1,9 @@
 //! Configuration files: a list of calls that configure an appliance, in SPDK's format.
 //!
 //! ```json
-//! {"subsystems": [{"subsystem": "nvmf", "config": [{"method": "nvmf_subsystem_add_listener", "params": {}}]}]}
+//! {"subsystems": [
+//!   {"subsystem": "nvmf", "config": [{"method": "nvmf_subsystem_add_listener", "params": {}}]}
+//! ]}
 //! ```
 //! The whole file is read and every method in it is looked up before the first call is made, so a
 //! file with an unknown method changes nothing. The calls are then made in order. The first one
