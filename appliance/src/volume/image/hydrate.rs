@@ -6,9 +6,9 @@
 //! the operator asks for it: it needs room that nobody has set aside.
 //!
 //! **States of an image:** inheriting → hydrating (in the catalog, so that a restart goes on) →
-//! hydrated, from a position that the catalog says. At that position everything that it maps
-//! is in entries of its own, so the state at it and later is decided by the W+1 segments that
-//! end there; before it the parent is looked up as ever.
+//! hydrated, from a position that the catalog says. At that position everything that it maps is in
+//! entries of its own, so the state at it and later is decided by the W+1 segments that end there;
+//! before it the parent is looked up as ever.
 //!
 //! **How.** The segments that the inherited index was built from, newest first in each generation:
 //! their entries are matched with the index, so an object of the archive is read once, in order,

@@ -330,9 +330,9 @@ impl Pool {
     }
 
     /// Looks up what clones inherited, one volume after the other. Requests of a volume are
-    /// [`Busy`](crate::volume::Submitted::Busy) until it is done. One that cannot be looked up is degraded,
-    /// and does not stop the others; called again, this tries those again whose archive did not
-    /// answer.
+    /// [`Busy`](crate::volume::Submitted::Busy) until it is done. One that cannot be looked up is
+    /// degraded, and does not stop the others; called again, this tries those again whose archive
+    /// did not answer.
     pub async fn load_inherited(self: Rc<Self>) {
         let waiting: Vec<VolumeId> = self.state.borrow().volumes.ids().collect();
         for id in waiting {

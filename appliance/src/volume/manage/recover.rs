@@ -213,8 +213,8 @@ impl Pool {
                             rounds += 1;
                         }
                         None if matches!(error, VolumeError::ArchiveAway { .. }) => return Err(error),
-                        // Entries can be read, and blocks that hold the catalog cannot: there
-                        // is none before the newest object then.
+                        // Entries can be read, and blocks that hold the catalog cannot: there is
+                        // none before the newest object then.
                         None => {
                             tracing::warn!(%error, "the catalog cannot be read; the object before the newest one is taken");
                             damaged_objects.push(error.to_string());

@@ -4,13 +4,13 @@
 //! acknowledged when the log has written it (with force unit access, or as a flush: when it is
 //! stable). Acknowledgements wait in order of LSN, so they cannot overtake.
 //!
-//! **A read** is made from what the index says: runs without contents come from a page of
-//! zeroes, blocks that are not written yet from the log's memory, the rest in as few device reads
-//! as the log's order allows. Every block read from the device is checked against the 16 bits of
-//! CRC32C in the index; a block that fails becomes a media error, never data. What a host that
-//! reads in order asks for next is read before it asks. What the device does not give is tried
-//! again, and then taken from the archive (`rescue`). A read keeps its segment's slot from being
-//! used again for as long as the device may still read it.
+//! **A read** is made from what the index says: runs without contents come from a page of zeroes,
+//! blocks that are not written yet from the log's memory, the rest in as few device reads as the
+//! log's order allows. Every block read from the device is checked against the 16 bits of CRC32C in
+//! the index; a block that fails becomes a media error, never data. What a host that reads in order
+//! asks for next is read before it asks. What the device does not give is tried again, and then
+//! taken from the archive (`rescue`). A read keeps its segment's slot from being used again for as
+//! long as the device may still read it.
 //!
 //! **Uncertain blocks.** When recovery found that entries were lost which had been stable, what is
 //! older than the loss may have been replaced by what was lost. Such blocks read as media errors,

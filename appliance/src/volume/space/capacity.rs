@@ -27,8 +27,8 @@ const WARNING_PERCENT: u64 = 85;
 
 /// Leaves of what is on its way out that one turn counts: 512 blocks each.
 const BURIED_LEAVES_PER_TURN: usize = 64;
-/// Parts that may be on their way out; trims of large ranges wait beyond that. A command
-/// adds two at most.
+/// Parts that may be on their way out; trims of large ranges wait beyond that. A command adds two
+/// at most.
 const BURIED_MAX: usize = 64;
 
 /// What is taken of a pool, in blocks. See the module's documentation.

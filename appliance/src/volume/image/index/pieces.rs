@@ -2,7 +2,8 @@
 //! subtrees, so that it is gone for readers in one short step however many blocks it has; what it
 //! held is then taken out of the accounts piece by piece.
 //!
-//! This file adds methods to the struct of `index.rs`, and shares its nodes: the two use each other.
+//! This file adds methods to the struct of `index.rs`, and shares its nodes: the two use each
+//! other.
 
 use std::rc::Rc;
 
