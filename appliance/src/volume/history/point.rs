@@ -4,7 +4,8 @@
 //! POINT := lsn:N | time:RFC3339 | time:-SPAN | synch:LABEL | synch:ID | snapshot:NAME
 //! SPAN  := digits and units, as 10m, 90s, 1h30m, 2d
 //! ```
-//! If a label consists only of digits, `synch:` interprets it as an id first, and the id wins.
+//! `synch:` looks for an id first: a label that consists only of digits is found only if no synch
+//! has it as its id.
 
 use std::fmt;
 use std::str::FromStr;
