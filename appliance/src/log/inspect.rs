@@ -57,7 +57,7 @@ pub enum TrailerState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SlotState {
-    /// It holds the segment that the log currently writes.
+    /// It holds the segment in which the log continues.
     Current,
     /// It holds a full segment of the log.
     Active,
@@ -95,7 +95,7 @@ pub enum Checked<'a> {
 
 /// The log of a device.
 pub struct LogView {
-    /// Every copy of the superblock; for one that is not valid, what is wrong with it.
+    /// Every copy of the superblock; for an invalid copy, what is wrong with it.
     pub superblocks: Vec<Result<Superblock, String>>,
     /// The log as a recovery finds it.
     pub survey: Survey,

@@ -25,7 +25,7 @@ pub trait TargetView {
     /// Addresses that accept connections, with the ports that were actually bound.
     fn listeners(&self) -> Vec<SocketAddr>;
 
-    /// The controllers of a subsystem; empty when it has none or does not exist.
+    /// The controllers of a subsystem; empty if it has none or does not exist.
     fn controllers(&self, nqn: &str) -> Vec<ControllerView>;
 
     /// The names of the hosts that are connected to a subsystem, once for each controller.
@@ -33,7 +33,7 @@ pub trait TargetView {
         self.controllers(nqn).into_iter().map(|controller| controller.hostnqn).collect()
     }
 
-    /// The queue pairs of a subsystem; empty when it has none or does not exist.
+    /// The queue pairs of a subsystem; empty if it has none or does not exist.
     fn queue_pairs(&self, nqn: &str) -> Vec<QueuePairView>;
 
     /// Counters since start.

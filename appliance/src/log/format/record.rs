@@ -133,7 +133,7 @@ impl EntryFlags {
 /// | 8 | 8 | block number, high 16 bits: those of the image; event, opening: below |
 /// | 16 | 8 | write: LSN superseded, 0 for none; copied: LSN of the origin; trim: count of blocks; event: bytes of its text; opening: LSN at which the segment before ends |
 ///
-/// In the place of the block number an event has what `EventHead` says, and an opening the oldest
+/// In the field of the block number, an event stores the `EventHead`, and an opening the oldest
 /// segment kept.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]

@@ -1,8 +1,8 @@
-//! Superblocks: reading all copies, choosing the newest, writing them again.
+//! Superblocks: reads all copies, chooses the newest, and writes them again.
 //!
 //! | copy | block | |
 //! |---|---|---|
-//! | 0, 1 | 0, 1 | written in turns |
+//! | 0, 1 | 0, 1 | written alternately |
 //! | 2 | the last of the device, as the pool knows it | written after each of them; from format version 2 on |
 //!
 //! If both copies at the start are damaged, copy 2 is searched at the device's end, and before it

@@ -25,11 +25,11 @@
 //! |---|---|
 //! | `append` | entries into the open record, records opened and closed |
 //! | `events` | events, in both their copies |
-//! | `segments` | the next segment: the old one is sealed, header and catalog come first |
-//! | `room` | which segment an append goes to, and what is left free for others |
+//! | `segments` | opens the next segment: seals the old one, writes header and catalog |
+//! | `room` | which segment an append goes to, and how much stays free for others |
 //! | `copies` | what must be copied forward, and whether it fits |
-//! | `recycle` | what is live; segments become inactive, slots are used again |
-//! | `turn` | [`Log::poll`]: answers of the device in, writes and flushes out |
+//! | `recycle` | which blocks are live, which segments are inactive, which slots are reused |
+//! | `turn` | [`Log::poll`]: takes completions, submits writes and flushes |
 //! | `in_memory` | what readers find in memory: blocks, and entries of segments |
 //! | `closing` | the partial trailer of a clean stop |
 //!

@@ -100,7 +100,7 @@ impl Log {
         let fits = self.fits_within(self.identity.geometry().working_set)
             && (class == AppendClass::Copy || self.demand() == 0);
         if class == AppendClass::Drain {
-            // Hosts must find a slot whenever they would have found one without it.
+            // Hosts must find a slot whenever they would have found one without this append.
             let has_slots = self.table.free_len() >= FREE_SLOTS_TARGET && self.trailers.is_empty();
             return if fits && has_slots { Ok(()) } else { Err(AppendError::Busy) };
         }

@@ -11,12 +11,12 @@
 //! |---|---|
 //! | `shared` | a list whose copies share entries: volumes and images |
 //! | `paged`, `snapshots` | a map whose copies share pages; the snapshots in two of them |
-//! | `change` | what makes one catalog of another |
+//! | `change` | the difference between two catalogs |
 //! | `ownership` | the pool's claim on its archive |
-//! | `logged` | how the catalog goes to the log |
+//! | `logged` | writes the catalog to the log |
 //! | `present` | the catalog in force |
-//! | `working_sets` | lengths of the working set, and what is needed of the past because of them |
-//! | `find` | how it is found there |
+//! | `working_sets` | lengths of the working set, and the segments that points need because of them |
+//! | `find` | finds the catalog in the log |
 
 mod change;
 mod find;

@@ -1,4 +1,4 @@
-//! The past: what a point is, which volumes there were, and the index of an image at a point.
+//! The history: what a point is, which volumes there were, and the index of an image at a point.
 //!
 //! The entries at or before LSN P determine the state at P. An index at P is built by scanning
 //! backward from P, where the first entry found for a block wins (R28, R29), over at most W+1

@@ -1,5 +1,4 @@
-//! Reads of hosts that wait: for the device, for blocks that were asked for ahead, or for the
-//! archive.
+//! Hosts' reads that wait for the device, for read-ahead blocks, or for the archive.
 //!
 //! **States of a piece:** waiting for the device → available, or (the device failed) retried by a
 //! rescue → available, or requested from the archive → available. **Of a read:** in progress in a
