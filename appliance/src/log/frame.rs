@@ -102,9 +102,9 @@ fn computed_crc<T: Framed>(raw: &T, following: &[u8]) -> u32 {
     if following.is_empty() { crc32c(covered) } else { crc32c_parts(&[covered, following]) }
 }
 
-/// Declares a structure with a frame: `framed!(Raw, MAGIC, 1..=2, owner:
-/// pool)`. The fields `magic`, `version` and `crc` have these names in every structure; the macro
-/// gets the name of the owner's field.
+/// `framed!(Raw, MAGIC, 1..=2, owner: pool)` declares a structure with a frame. The fields `magic`,
+/// `version` and `crc` have these names in every structure; the macro gets the name of the owner's
+/// field.
 macro_rules! framed {
     ($raw:ty, $magic:expr, $versions:expr, owner: $owner:ident) => {
         const _: () = {
