@@ -7,7 +7,7 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
-/// The CRC32C of bytes that come in pieces; the low half of what its `finalize` gives.
+/// The CRC32C of bytes that arrive in pieces: the low 32 bits of what its `finalize` returns.
 pub(crate) fn running() -> Digest {
     Digest::new(CrcAlgorithm::Crc32Iscsi)
 }
@@ -21,8 +21,8 @@ pub fn crc32c_parts(parts: &[&[u8]]) -> u32 {
     digest.finalize() as u32
 }
 
-/// The bytes with the CRC32C of all others at `at`, if they are enough: what an attacker writes, who
-/// corrects the checksum of what is changed.
+/// The bytes with the CRC32C of all other bytes written at `at`, if there are enough bytes. An
+/// attacker who changes data and corrects its checksum produces this.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn with_crc(bytes: &[u8], at: usize) -> Vec<u8> {
     let mut bytes = bytes.to_vec();

@@ -1,6 +1,7 @@
-//! The entries of a segment in memory, with their positions, and what is not known of them.
+//! The entries of a segment in memory, with their positions, and the ranges whose entries are
+//! unknown.
 //!
-//! **Invariant.** Every line is followed by all of its entries: units that do not make up a whole
+//! **Invariant.** Every line is followed by all of its entries: units that do not form a whole
 //! record are dropped.
 
 use zerocopy::FromBytes;
@@ -8,7 +9,7 @@ use zerocopy::FromBytes;
 use super::format::{Entry, RecordLine, TrailerUnit};
 use super::types::Lsn;
 
-/// A stretch of the log, first LSN and the LSN after the last.
+/// A range of the log: the first LSN, and the LSN after the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LsnRange {
     /// The first position.
@@ -30,16 +31,16 @@ pub struct SegmentEntries {
 pub struct PlacedEntry {
     /// The entry.
     pub entry: Entry,
-    /// Its position: the LSN of its data block, or for one without data that of the newest block
-    /// before it in its record.
+    /// Its position: the LSN of its data block. For an entry without data, the LSN of the newest
+    /// block before it in its record.
     pub lsn: Lsn,
     /// The time of its record, ns since the Unix epoch.
     pub time_ns: u64,
 }
 
 impl SegmentEntries {
-    /// Takes the units of a trailer. Units that do not make up whole records are dropped, which a
-    /// checksum has ruled out.
+    /// Takes the units of a trailer. Units that do not form whole records are dropped; the
+    /// trailer's checksum rules them out.
     pub fn new(units: Vec<TrailerUnit>) -> Self {
         let mut lines = Vec::new();
         let mut at = 0;
@@ -54,7 +55,7 @@ impl SegmentEntries {
         SegmentEntries { units, lines }
     }
 
-    /// The units again.
+    /// Returns the units.
     pub fn into_units(self) -> Vec<TrailerUnit> {
         self.units
     }
@@ -86,9 +87,9 @@ impl SegmentEntries {
         (0..self.len()).map(|index| self.record(index))
     }
 
-    /// The stretches of `from` to `to` that no record covers: their entries are not known. Records
-    /// of a segment follow each other without a hole, from the block after its header on, so this
-    /// is empty for a whole one.
+    /// The ranges between `from` and `to` that no record covers: their entries are unknown. The
+    /// records of a segment follow each other without a hole, starting at the block after its
+    /// header, so this is empty for a complete segment.
     pub fn holes(&self, from: Lsn, to: Lsn) -> Vec<LsnRange> {
         let mut holes = Vec::new();
         let mut at = from;
@@ -139,7 +140,7 @@ mod tests {
     use super::*;
     use crate::log::types::{BlockNumber, ImageId};
 
-    /// A record with so many data blocks at `lsn`, as units.
+    /// A record with `data_blocks` data blocks at `lsn`, as units.
     fn record(lsn: u64, data_blocks: u8) -> Vec<TrailerUnit> {
         let line = RecordLine::new(Lsn(lsn), 7, data_blocks, data_blocks, 1);
         let entry = Entry::write(ImageId(1), BlockNumber(lsn), 3, Lsn(0), true);

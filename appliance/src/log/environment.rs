@@ -1,5 +1,5 @@
-//! What the log, the volumes and the archive take from the world: time, randomness, memory. A
-//! simulator gives its own.
+//! The time, randomness and memory that the log, the volumes and the archive use. A simulator
+//! provides its own.
 
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -17,15 +17,15 @@ pub trait Random {
     fn uuid(&self) -> Uuid;
 }
 
-/// The world as a pool sees it.
+/// The environment of a pool.
 #[derive(Clone)]
 pub struct Environment {
-    /// Memory for what goes to or comes from a device: of the log, the cleaner, recovery, the
-    /// archive. Hosts' reads never use it.
+    /// Memory for transfers to and from a device by the log, the cleaner, recovery and the archive.
+    /// Hosts' reads never use it.
     pub dma: DmaPool,
-    /// Memory for what is read for hosts, which they may keep for as long as they take it slowly.
+    /// Memory for data read for hosts. A slow host may hold it for as long as it needs.
     pub host_dma: DmaPool,
-    /// Memory for what is read before hosts ask for it. Where it is used up nothing is.
+    /// Memory for read-ahead. When it is used up, nothing is read ahead.
     pub ahead_dma: DmaPool,
     /// The clock.
     pub clock: Rc<dyn Clock>,
@@ -34,16 +34,16 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// A buffer, waited for: for tasks that must not fail because others hold memory for some
+    /// Waits for a buffer: for tasks that must not fail because others hold memory for some
     /// seconds.
     ///
     /// # Errors
-    /// None came within ten seconds, or it is more than a buffer can have.
+    /// No memory within ten seconds, or more bytes than a buffer can have.
     pub async fn wait_for_memory(&self, len_bytes: usize) -> Result<DmaBufMut, DmaError> {
         wait_for_memory(&self.dma, &*self.clock, len_bytes).await
     }
 
-    /// What all of its pools hold.
+    /// The statistics of all of its pools together.
     pub fn dma_stats(&self) -> DmaStats {
         let mut sum = self.dma.stats();
         let pools = [&self.host_dma, &self.ahead_dma];
@@ -55,18 +55,18 @@ impl Environment {
         sum
     }
 
-    /// Gives what is read for hosts, and what is read ahead of them, memory of its own.
+    /// Gives hosts' reads and read-ahead memory pools of their own.
     #[must_use]
     pub fn with_host_memory(self, host_dma: DmaPool, ahead_dma: DmaPool) -> Self {
         Environment { host_dma, ahead_dma, ..self }
     }
 
-    /// The real clock and the system's randomness; hosts' reads use the same memory.
+    /// The real clock and the system's randomness; hosts' reads use the same memory pool.
     pub fn system(dma: DmaPool) -> Self {
         Environment::system_with(dma, ClockBounds::default())
     }
 
-    /// The same; the time of day is believed within these bounds.
+    /// The same, with bounds on how far the time of day is trusted.
     pub fn system_with(dma: DmaPool, bounds: ClockBounds) -> Self {
         let (host_dma, ahead_dma) = (dma.clone(), dma.clone());
         Environment {

@@ -25,7 +25,7 @@ pub enum LogError {
         /// The device.
         device: String,
     },
-    /// The device is too small.
+    /// The device is too small for a pool.
     #[error(
         "{device} has {len_blocks} blocks of 4 KiB; with segments of {segment_blocks} blocks a pool needs at least {needed_blocks}"
     )]
@@ -36,7 +36,7 @@ pub enum LogError {
         len_blocks: u64,
         /// The segment size.
         segment_blocks: u64,
-        /// The least size.
+        /// The minimum size.
         needed_blocks: u64,
     },
     /// The segment size is not allowed.
@@ -44,7 +44,7 @@ pub enum LogError {
         "a segment of {segment_blocks} blocks is not possible: it must be a power of two from 256 to 262144 (1 MiB to 1 GiB)"
     )]
     SegmentSize {
-        /// The segment size asked for.
+        /// The requested segment size.
         segment_blocks: u64,
     },
     /// A segment holds an entry that this build does not know.

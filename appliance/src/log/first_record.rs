@@ -1,6 +1,6 @@
-//! Which segment a slot holds, by its records: for a slot whose header does not say it.
+//! Finds out from its records which segment a slot holds, if the slot's header does not say it.
 //!
-//! **Invariant.** A record counts only at the place that its own numbers name.
+//! **Invariant.** A record counts only at the place that its own LSN and sequence give.
 
 use super::format::{Entry, Opening, RecordHead, SegmentHeader};
 use super::read::ReadError;
@@ -8,7 +8,7 @@ use super::reader::SegmentReader;
 use super::types::{Lsn, SegmentSeq, Slot};
 use super::window::{RecordPlace, RecordWindow};
 
-/// The first record that is found of a segment whose header does not say which it is.
+/// The first record found of a segment whose header does not identify it.
 pub(super) struct FirstRecord {
     head: RecordHead,
     opening: Option<Opening>,
@@ -19,7 +19,7 @@ impl FirstRecord {
         FirstRecord { head, opening: entries.iter().find_map(Entry::as_opening) }
     }
 
-    /// The segment that it is of.
+    /// Its segment.
     pub(super) fn sequence(&self) -> SegmentSeq {
         self.head.sequence
     }
@@ -29,8 +29,8 @@ impl FirstRecord {
         self.head.epoch
     }
 
-    /// The segment's header, made again. What was released before its turn is not in it: it comes
-    /// back without anything live.
+    /// Rebuilds the segment's header. The list of segments released early is lost: they return
+    /// without any live blocks.
     pub(super) fn header(&self, first_lsn: Lsn) -> Option<SegmentHeader> {
         let Opening { epoch, oldest, previous_end_lsn } = self.opening?;
         let sequence = self.head.sequence;
@@ -50,7 +50,7 @@ impl FirstRecord {
 }
 
 impl SegmentReader {
-    /// The first record in a slot, of whichever segment of this pool; `None` when there is none.
+    /// The first record in a slot, of any segment of this pool; `None` if there is none.
     ///
     /// # Errors
     /// No memory.
@@ -63,7 +63,7 @@ impl SegmentReader {
         Ok(first.filter(|first| self.is_at(&first.head, 1)))
     }
 
-    /// Whether the first record's header of a slot cannot be read.
+    /// Whether the header of a slot's first record cannot be read.
     ///
     /// # Errors
     /// No memory.
@@ -71,7 +71,7 @@ impl SegmentReader {
         Ok(self.read_around(self.geometry().slot_block(slot) + 1, 1).await?.is_lost(0))
     }
 
-    /// The first record of the newest segment that a slot holds records of; `None` when there is
+    /// The first record of the newest segment that has records in the slot; `None` if there is
     /// none. Records of earlier segments may follow those of the newest.
     ///
     /// # Errors
@@ -91,13 +91,10 @@ impl SegmentReader {
         Ok(newest)
     }
 
-    /// The greatest epoch of records of later segments that are in the slot of one, where its own
-    /// records do not go on; `None` when there are none. Then the slot had been given away, and a
-    /// power cut lost the header of the later segment. Blocks of its own data, which hosts wrote,
-    /// do not count.
-    ///
-    /// # Errors
-    /// No memory.
+    /// The highest epoch of records of later segments that are in the slot of `sequence` after its
+    /// own records end; `None` if there are none. If there are some, the slot had been reassigned,
+    /// and a power cut lost the header of the later segment. Blocks of its own data, which hosts
+    /// wrote, do not count.
     pub(super) async fn later_epoch(
         &self,
         slot: Slot,
@@ -125,8 +122,8 @@ impl SegmentReader {
         Ok(later)
     }
 
-    /// Whether a record belongs at this offset of a slot. Its numbers are as it says, whatever
-    /// wrote them.
+    /// Whether a record belongs at this offset of a slot. Its numbers are not trusted: any data may
+    /// look like a record.
     fn is_at(&self, head: &RecordHead, offset: u64) -> bool {
         let first_lsn = head.sequence.0.checked_mul(self.geometry().segment_blocks);
         first_lsn.and_then(|first_lsn| first_lsn.checked_add(offset)) == Some(head.lsn.0)

@@ -1,18 +1,18 @@
-//! The frame that every structure on a medium has: superblocks, headers and trailers of the log,
-//! of archived objects, of archive devices and of tapes.
+//! The frame of every structure on a medium: superblocks, headers and trailers of the log, of
+//! archived objects, of archive devices and of tapes.
 //!
 //! ```text
 //! | magic | ... version ... owner (UUID of the pool or store) ... fields ... | CRC32C |
 //! ```
 //!
-//! The file of a structure lays out its fields and declares it with `framed!`; this file alone
-//! writes and checks the frame. Invariants, asserted at compile time: the magic is at byte 0, and
-//! the checksum is the last four bytes. The checksum covers all bytes before it and, for a
-//! structure whose checksum covers more (the entries of a record), the bytes that follow it.
+//! The file of a structure defines its fields and declares it with `framed!`; only this file writes
+//! and checks the frame. Invariants, asserted at compile time: the magic is at byte 0, and the
+//! checksum is the last four bytes. The checksum covers all bytes before it. For a structure whose
+//! checksum covers more (the entries of a record), it also covers the bytes that follow.
 //!
-//! The checks run in this order: length, magic, checksum, version. The first that fails is the
-//! error. Whose it is, the caller asks with [`Framed::is_of`], since some callers do not know the
-//! owner yet.
+//! The checks run in this order: length, magic, checksum, version. The first failed check is the
+//! error. The caller checks the owner with [`Framed::is_of`], because some callers do not know it
+//! yet.
 
 use std::ops::RangeInclusive;
 
@@ -21,30 +21,30 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::checksum::{crc32c, crc32c_parts};
 
-/// Bytes of the checksum.
+/// The size of the checksum in bytes.
 const CRC_BYTES: usize = 4;
 
-/// Why bytes are not the structure that was expected there.
+/// Why bytes are not the expected structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameError {
-    /// They are too few, or not exactly as many as the structure has.
+    /// There are too few bytes, or not exactly as many as the structure has.
     Length,
-    /// They begin with something else.
+    /// They do not begin with the magic.
     Magic,
     /// The checksum is wrong.
     Checksum,
-    /// A version that this build does not read.
+    /// The version is one that this build does not read.
     Version(u32),
 }
 
-/// A structure with a frame. Implemented by `framed!` only, which asserts the layout.
+/// A structure with a frame. Only `framed!` implements it, which asserts the layout.
 pub(crate) trait Framed: FromBytes + IntoBytes + Immutable + KnownLayout + Sized {
-    /// Its first bytes.
+    /// Its magic.
     const MAGIC: &'static [u8];
     /// The versions that this build reads.
     const VERSIONS: RangeInclusive<u32>;
 
-    /// The bytes in the place of the magic.
+    /// The bytes in the field of the magic.
     fn magic(&self) -> &[u8];
     /// The version.
     fn version(&self) -> u32;
@@ -55,12 +55,12 @@ pub(crate) trait Framed: FromBytes + IntoBytes + Immutable + KnownLayout + Sized
     /// Sets the checksum.
     fn set_crc(&mut self, crc: u32);
 
-    /// Sets the checksum to that of its bytes and of those that follow it.
+    /// Computes the checksum over its bytes and the bytes that follow it, and stores it.
     fn seal(&mut self, following: &[u8]) {
         self.set_crc(computed_crc(self, following));
     }
 
-    /// The structure with its checksum, which covers itself alone.
+    /// Returns the structure with a checksum that covers only itself.
     #[must_use]
     fn sealed(mut self) -> Self {
         self.seal(&[]);
@@ -82,7 +82,7 @@ pub(crate) trait Framed: FromBytes + IntoBytes + Immutable + KnownLayout + Sized
         Ok(())
     }
 
-    /// Views bytes, as many as the structure has, and checks them.
+    /// Views bytes as the structure, which must have exactly this length, and checks them.
     fn view(bytes: &[u8]) -> Result<&Self, FrameError> {
         let raw = Self::ref_from_bytes(bytes).map_err(|_| FrameError::Length)?;
         raw.check(&[])?;
@@ -95,15 +95,16 @@ pub(crate) trait Framed: FromBytes + IntoBytes + Immutable + KnownLayout + Sized
     }
 }
 
-/// The checksum that a structure must have.
+/// The correct checksum of a structure.
 fn computed_crc<T: Framed>(raw: &T, following: &[u8]) -> u32 {
     // `framed!` asserts that the structure is longer than its checksum.
     let covered = raw.as_bytes().split_last_chunk::<CRC_BYTES>().map_or(&[][..], |(covered, _)| covered);
     if following.is_empty() { crc32c(covered) } else { crc32c_parts(&[covered, following]) }
 }
 
-/// Declares a structure with a frame: `framed!(Raw, MAGIC, 1..=2, owner: pool)`. The fields
-/// `magic`, `version` and `crc` have these names in every structure; that of the owner is named.
+/// `framed!(Raw, MAGIC, 1..=2, owner: pool)` declares a structure with a frame. The fields `magic`,
+/// `version` and `crc` have these names in every structure; the macro gets the name of the owner's
+/// field.
 macro_rules! framed {
     ($raw:ty, $magic:expr, $versions:expr, owner: $owner:ident) => {
         const _: () = {

@@ -1,36 +1,36 @@
-//! Where things are: arithmetic between LSNs, segments, slots and device blocks.
+//! The positions of structures: conversions between LSNs, segments, slots and device blocks.
 //!
-//! **Invariants.** A segment is a power of two of blocks long. Slots follow each other from the
-//! first slot's block on, and the trailer area is at the end of each.
+//! **Invariants.** The length of a segment is a power of two blocks. Slots follow each other from
+//! the first slot's block on, and the trailer area is at the end of each.
 
 use super::format::{FORMAT_VERSION, Superblock, trailer_blocks, trailer_units};
 use super::types::{Lsn, SegmentSeq, Slot};
 
-/// The smallest segment, in blocks (1 MiB).
+/// The minimum segment size, in blocks (1 MiB).
 pub const SEGMENT_BLOCKS_MIN: u64 = 256;
-/// The largest segment, in blocks (1 GiB).
+/// The maximum segment size, in blocks (1 GiB).
 pub const SEGMENT_BLOCKS_MAX: u64 = 262_144;
-/// The usual segment, in blocks (64 MiB).
+/// The default segment size, in blocks (64 MiB).
 pub const SEGMENT_BLOCKS_DEFAULT: u64 = 16_384;
-/// Slots beyond the working set, at least.
+/// The minimum number of slots beyond the working set.
 pub const RESERVE_SLOTS: u64 = 4;
-/// Data blocks of the largest command that hosts give. A segment always has room for one beside its
-/// catalog.
+/// The maximum number of data blocks in a host's command. A segment always has room for one such
+/// command beside its catalog.
 pub const COMMAND_BLOCKS_MAX: u64 = 128;
-/// Blocks of a device that holds as many segments as `len_blocks` blocks would without a superblock
-/// at the tail.
+/// The size of a device, with a superblock in its last block, that has as many segments as one of
+/// `len_blocks` blocks without it.
 pub const fn with_tail(len_blocks: u64) -> u64 {
     len_blocks.saturating_add(1)
 }
-/// Blocks of the smallest device for segments of `segment_blocks`.
+/// The minimum size of a device in blocks, for segments of `segment_blocks`.
 pub const fn device_blocks_min(segment_blocks: u64) -> u64 {
     FIRST_SLOT_BLOCK + (RESERVE_SLOTS + 2) * segment_blocks + 1
 }
-/// The first block of slot 0: 1 MiB into the device, so that slots are aligned as well as the
-/// device is.
+/// The first block of slot 0: 1 MiB into the device, so that slots have the alignment of the
+/// device.
 pub const FIRST_SLOT_BLOCK: u64 = 256;
 
-/// The shape of a pool's device.
+/// The geometry of a pool's device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// Size of a segment in blocks, a power of two.
@@ -44,14 +44,15 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The shape for a device of `device_blocks`, with segments of `segment_blocks`: as many slots
-    /// as fit before the last block, which is a superblock's; all but [`RESERVE_SLOTS`] of them for
-    /// the working set. `None` when fewer than two segments would be left for the working set.
+    /// The geometry for a device of `device_blocks`, with segments of `segment_blocks`: as many
+    /// slots as fit before the last block, which holds a superblock; all but [`RESERVE_SLOTS`] of
+    /// them are for the working set. `None` if fewer than two segments would be left for the
+    /// working set.
     pub fn fit(device_blocks: u64, segment_blocks: u64) -> Option<Self> {
         Geometry::fit_version(FORMAT_VERSION, device_blocks, segment_blocks)
     }
 
-    /// The same for a pool of a format version.
+    /// The same for a pool of a given format version.
     pub fn fit_version(version: u32, device_blocks: u64, segment_blocks: u64) -> Option<Self> {
         let tail_blocks = u64::from(version >= 2);
         let slots = device_blocks.checked_sub(FIRST_SLOT_BLOCK + tail_blocks)? / segment_blocks;
@@ -59,7 +60,7 @@ impl Geometry {
         Some(Geometry { segment_blocks, slots, working_set, first_slot_block: FIRST_SLOT_BLOCK })
     }
 
-    /// The shape that a superblock names.
+    /// The geometry in a superblock.
     pub fn of(superblock: &Superblock) -> Self {
         Geometry {
             segment_blocks: superblock.segment_blocks,
@@ -69,13 +70,13 @@ impl Geometry {
         }
     }
 
-    /// The same shape with a working set of another length.
+    /// The same geometry with a working set of another length.
     #[must_use]
     pub fn with_working_set(self, segments: u64) -> Self {
         Geometry { working_set: segments, ..self }
     }
 
-    /// The same shape with another count of slots.
+    /// The same geometry with another count of slots.
     #[must_use]
     pub fn with_slots(self, slots: u64) -> Self {
         Geometry { slots, ..self }
@@ -86,7 +87,7 @@ impl Geometry {
         SegmentSeq(lsn.0 >> self.segment_blocks.trailing_zeros())
     }
 
-    /// The block of a position within its segment.
+    /// The offset of a position within its segment, in blocks.
     pub fn offset_of(&self, lsn: Lsn) -> u64 {
         lsn.0 & (self.segment_blocks - 1)
     }
@@ -111,23 +112,24 @@ impl Geometry {
         trailer_blocks(self.segment_blocks)
     }
 
-    /// Units that a trailer area holds.
+    /// How many units a trailer area holds.
     pub fn trailer_units(&self) -> usize {
         trailer_units(self.segment_blocks) as usize
     }
 
-    /// The offset within a segment at which records must end.
+    /// The offset within a segment at which the records must end.
     pub fn data_end(&self) -> u64 {
         self.segment_blocks - self.trailer_blocks()
     }
 
-    /// Blocks for records in one segment.
+    /// The number of blocks for records in one segment.
     pub fn record_blocks(&self) -> u64 {
         self.data_end() - 1
     }
 
-    /// The longest catalog, in bytes: both copies and their headers stay within a quarter of a
-    /// segment, and leave room for as much again and a host's largest command.
+    /// The maximum length of a catalog, in bytes: both copies and their headers take at most a
+    /// quarter of a segment, and leave room for as much again and for the largest command of a
+    /// host.
     pub fn catalog_bytes_max(&self) -> usize {
         let beside_command = self.record_blocks().saturating_sub(COMMAND_BLOCKS_MAX + 32) / 4;
         ((self.record_blocks() / 8).min(beside_command) * 4096) as usize

@@ -1,9 +1,9 @@
-//! The log of a device as it is there, to inspect it without opening the pool. It only reads, and
-//! goes on after whatever is damaged.
+//! Shows the log of a device without opening the pool. It only reads, and continues after damage.
 //!
-//! [`LogView::open`] finds the log as a recovery would (the same code: [`survey`]);
-//! [`LogView::slots`] says what is in every slot; [`LogView::entries`] gives a segment's entries,
-//! and [`LogView::check`] compares every record and every data block of it with them.
+//! [`LogView::open`] finds the log as a recovery would (the same code: [`survey`]).
+//! [`LogView::slots`] returns the content of every slot, [`LogView::entries`] the entries of a
+//! segment, and [`LogView::check`] compares every record and every data block of a segment with its
+//! entries.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,14 +24,14 @@ use super::types::{Lsn, SegmentSeq, Slot};
 use crate::bdev::SharedBdev;
 use crate::dma::BLOCK_BYTES;
 
-/// Blocks of one read while checking; more than the longest record.
+/// The length of one read during a check, in blocks; longer than the longest record.
 const CHECK_BLOCKS: u64 = 256;
 
-/// What a structure's place on the device holds.
+/// What is at the place of a structure on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
-    /// A whole one.
+    /// A valid structure.
     Valid,
     /// Zeroes.
     None,
@@ -39,29 +39,29 @@ pub enum Presence {
     Damaged,
 }
 
-/// What the trailer area of a slot holds.
+/// What is in the trailer area of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TrailerState {
     /// The segment's trailer.
     Full,
-    /// The trailer that a clean stop leaves: the segment goes on after what it covers.
+    /// The trailer of a clean stop: the segment continues after the records that it covers.
     Partial,
     /// No trailer: zeroes, or that of an earlier segment in this slot.
     None,
-    /// Something that is no trailer, or cannot be read.
+    /// Something that is not a trailer, or that cannot be read.
     Damaged,
 }
 
-/// What a slot is to the log.
+/// The state of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SlotState {
-    /// Holds the segment in which the log goes on.
+    /// It holds the segment in which the log continues.
     Current,
-    /// Holds a full segment of the log.
+    /// It holds a full segment of the log.
     Active,
-    /// Free, and holds a segment that a crash has cut off: it is no part of the log.
+    /// It is free, and holds a segment that a crash has cut off: it is not part of the log.
     Stale,
     /// Free.
     Recycle,
@@ -70,21 +70,21 @@ pub enum SlotState {
 /// A slot, and the segment in it.
 #[derive(Debug, Clone)]
 pub struct SlotView {
-    /// Which.
+    /// The slot.
     pub slot: Slot,
-    /// What it is to the log.
+    /// Its state.
     pub state: SlotState,
-    /// The segment of the log in it, or what its header says when it is stale.
+    /// The segment of the log in it; for a stale slot, the segment that its header names.
     pub sequence: Option<SegmentSeq>,
-    /// What is in place of the header.
+    /// What is at the place of the header.
     pub header_presence: Presence,
     /// The header.
     pub header: Option<SegmentHeader>,
-    /// What is in place of the trailer.
+    /// What is at the place of the trailer.
     pub trailer: TrailerState,
 }
 
-/// A record, or a data block, as [`LogView::check`] found it.
+/// The result of [`LogView::check`] for a record or a data block.
 #[derive(Debug)]
 pub enum Checked<'a> {
     /// The header block of the record at this LSN; `Err` says what is wrong with it.
@@ -95,14 +95,14 @@ pub enum Checked<'a> {
 
 /// The log of a device.
 pub struct LogView {
-    /// Every copy of the superblock; for one that is not valid, what is wrong with it.
+    /// Every copy of the superblock; for an invalid copy, what is wrong with it.
     pub superblocks: Vec<Result<Superblock, String>>,
     /// The log as a recovery finds it.
     pub survey: Survey,
     reader: SegmentReader,
     /// Units of segments without a full trailer, which the survey has read.
     pending: HashMap<SegmentSeq, Rc<SegmentEntries>>,
-    /// The segment that was asked for last: it is asked for more than once.
+    /// The segment that was requested last, because callers request it more than once.
     last: RefCell<Option<(SegmentSeq, Rc<SegmentEntries>)>>,
 }
 
@@ -126,27 +126,27 @@ impl LogView {
         self.survey.geometry
     }
 
-    /// Reads segments of the device.
+    /// The reader of the device's segments.
     pub fn reader(&self) -> &SegmentReader {
         &self.reader
     }
 
-    /// The segments of the log, oldest first; those that were not found have no slot.
+    /// The segments of the log, oldest first; a segment that was not found has no slot.
     pub fn segments(&self) -> impl DoubleEndedIterator<Item = (SegmentSeq, &Segment)> {
         self.survey.table.iter()
     }
 
-    /// Where the block at a position is on the device; `None` when its segment is not there.
+    /// The device block of a position; `None` if its segment is not on the device.
     pub fn device_block(&self, lsn: Lsn) -> Option<u64> {
         let geometry = self.geometry();
         let slot = self.survey.table.slot(geometry.sequence_of(lsn))?;
         Some(geometry.slot_block(slot) + geometry.offset_of(lsn))
     }
 
-    /// What is in every slot, in their order.
+    /// The content of every slot, in slot order.
     ///
     /// # Errors
-    /// No memory. What the device cannot read is shown as damaged.
+    /// No memory. Places that the device cannot read are shown as damaged.
     pub async fn slots(&self) -> Result<Vec<SlotView>, ReadError> {
         let current = self.survey.current();
         let kept: HashMap<Slot, (SegmentSeq, u32)> = self
@@ -199,12 +199,12 @@ impl LogView {
         })
     }
 
-    /// The entries of a segment of the log: what the survey has read record by record, else the
-    /// trailer's.
+    /// The entries of a segment of the log: those that the survey read record by record, or else
+    /// those of the trailer.
     ///
     /// # Errors
-    /// The outer: no memory, or no such segment. The inner says why there are none: the segment is
-    /// damaged.
+    /// The outer error: no memory, or no such segment. The inner error says why there are none: the
+    /// segment is damaged.
     pub async fn entries(
         &self,
         sequence: SegmentSeq,
@@ -237,7 +237,7 @@ impl LogView {
         Ok(units.valid().map(SegmentEntries::new).ok_or(problem))
     }
 
-    /// Whether every record lies in the segment and has the data blocks that its entries need.
+    /// Whether every record is within the segment and has the data blocks that its entries need.
     fn is_plausible(&self, sequence: SegmentSeq, entries: &SegmentEntries) -> bool {
         let first = self.geometry().first_lsn(sequence);
         let mut at = first.plus(1);
@@ -253,10 +253,11 @@ impl LogView {
     }
 
     /// Reads a segment's records and data blocks and compares them with its entries: the header
-    /// blocks must hold the same entries, the data blocks must have all 32 bits of their CRC32C.
+    /// blocks must hold the same entries, and the data blocks must match all 32 bits of their
+    /// CRC32C.
     ///
     /// # Errors
-    /// No memory, or no such segment. Everything else is shown to `see`.
+    /// No memory, or no such segment. Everything else goes to `see`.
     pub async fn check(
         &self,
         sequence: SegmentSeq,
@@ -290,7 +291,7 @@ impl LogView {
         Ok(())
     }
 
-    /// Stretches that had been stable and whose entries are lost.
+    /// Ranges that had been stable and whose entries are lost.
     pub fn lost(&self) -> &[LsnRange] {
         &self.survey.lost
     }

@@ -1,5 +1,5 @@
-//! The entries of a segment of a running log: from memory while it has them, else from the trailer,
-//! else record by record around what cannot be read.
+//! The entries of a segment of a running log: from memory if they are there, or else from the
+//! trailer, or else read record by record around unreadable blocks.
 
 use super::entries::SegmentEntries;
 use super::read::ReadError;
@@ -8,7 +8,7 @@ use super::scan::ScanFrom;
 use super::types::SegmentSeq;
 use super::writer::SharedLog;
 
-/// Loads the entries of a segment. What is not known of them is in [`SegmentEntries::holes`].
+/// Loads the entries of a segment. [`SegmentEntries::holes`] returns the ranges that are unknown.
 ///
 /// # Errors
 /// No memory; the segment is not on the device.

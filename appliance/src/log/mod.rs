@@ -3,7 +3,7 @@
 //! | room or file | what it does |
 //! |---|---|
 //! | [`mod@format`] | the structures on the device |
-//! | `writer` | [`Log`]: appends, and keeps the promises about durability; its state is in `writer/state`, one part to a file |
+//! | `writer` | [`Log`]: appends, and keeps the guarantees about durability; its state is in `writer/state`, one part to a file |
 //! | [`table`] | which segment is in which slot, and how much of it is live |
 //! | [`read`], [`reader`], [`scan`], [`load`] | blocks, structures and records of segments, read by tasks |
 //! | [`recovery`] | creates the log, finds it again after a stop of any kind, closes it |
@@ -11,8 +11,8 @@
 //! | [`time`] | the time that records carry |
 //! | [`environment`] | time, randomness and memory, which a simulator replaces |
 //!
-//! The log knows images and block numbers only as numbers in entries. What they mean is the volume
-//! layer's.
+//! For the log, images and block numbers are only numbers in entries. The volume layer gives them a
+//! meaning.
 
 pub mod checksum;
 pub mod clock;

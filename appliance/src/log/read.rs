@@ -2,17 +2,18 @@
 //! them.
 //!
 //! A read that fails is one of three things ([`ReadFault`]):
-//! - **transient**: it is tried again, with growing pauses, for [`RETRY_NS`]; whoever asked notices
-//!   nothing but time;
+//! - **transient**: it is tried again, with growing pauses, for [`RETRY_NS`]; the caller notices
+//!   only the delay;
 //! - **lost**: a block that stays unreadable for that long. Only the block is lost: a longer read
-//!   is split until the bad blocks are found, and the rest of it is there. "Cannot be read" is
-//!   never "was never written";
-//! - **memory**: no buffer is free now. Buffers come back as commands end, so this is waited for.
+//!   is split until the bad blocks are found, and the rest of it succeeds. "Cannot be read" never
+//!   counts as "was never written";
+//! - **memory**: no buffer is free now. Commands that end free buffers, so the read waits for one.
 //!
-//! **Bounds.** A read waits at most [`RETRY_NS`] for all its bad blocks together. What was lost is
-//! remembered for `REMEMBER_NS`: until then those blocks are tried once, not for a second, so a bad
-//! sector that many read does not keep the reactor busy. At most `LOST_MAX` blocks are
-//! remembered; a device that has more of them is broken as a whole, and nothing on it is retried.
+//! **Bounds.** A read waits at most [`RETRY_NS`] for all its bad blocks together. Lost blocks are
+//! remembered for `REMEMBER_NS`. During that time they are tried once, and not for one second, so
+//! that a bad sector with many readers does not keep the reactor busy. At most `LOST_MAX` blocks
+//! are remembered; a device with more lost blocks counts as broken as a whole, and nothing on it is
+//! retried.
 //!
 //! **Cost without faults:** one branch for each read, no allocation beside the buffer.
 
@@ -26,13 +27,14 @@ use super::wait::{pause, wait_for_memory};
 use crate::bdev::{BdevError, BdevErrorKind, SharedBdev};
 use crate::dma::{BLOCK_BYTES, DmaBufMut, DmaError, DmaPool};
 
-/// For how long a failing read is tried again, in ns.
+/// How long a failing read is tried again, in ns.
 pub const RETRY_NS: u64 = 1_000_000_000;
-/// The first pause between two tries, in ns; each is twice the one before.
+/// The first pause between two tries, in ns; each pause is twice the previous one.
 const FIRST_PAUSE_NS: u64 = 1_000_000;
-/// For how long a lost block is not tried for [`RETRY_NS`] again, in ns.
+/// How long a lost block is tried only once, and not for [`RETRY_NS`], in ns.
 const REMEMBER_NS: u64 = 30_000_000_000;
-/// Lost blocks that are remembered; with so many, nothing is retried any more.
+/// The maximum number of lost blocks that are remembered. At this number nothing is retried any
+/// longer.
 const LOST_MAX: usize = 256;
 
 /// Why a read failed.
@@ -49,19 +51,19 @@ pub enum ReadError {
     NoSegment(super::types::SegmentSeq),
 }
 
-/// What a failed read means.
+/// The kind of a failed read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadFault {
     /// Another try may succeed.
     Transient,
-    /// No try will: the place is not one that the device has.
+    /// No try will succeed: the device does not have the block.
     Lost,
     /// There is no memory now.
     Memory,
 }
 
 impl ReadFault {
-    /// What the first failure of a read means. A transient fault that outlives [`RETRY_NS`] is a
+    /// Classifies the first failure of a read. A transient fault that outlasts [`RETRY_NS`] is a
     /// loss.
     pub fn of(error: &ReadError) -> Self {
         match error {
@@ -77,11 +79,11 @@ impl ReadFault {
     }
 }
 
-/// Blocks that were read, those that could be.
+/// The blocks of a read, without those that are lost.
 pub struct BlocksRead {
-    /// The blocks; one that is lost is zeroes.
+    /// The blocks; a lost block is zeroes.
     pub buffer: DmaBufMut,
-    /// Blocks that are lost, counted from the first of the read, in order.
+    /// The lost blocks, counted from the first block of the read, in order.
     pub lost: Vec<u64>,
 }
 
@@ -98,7 +100,7 @@ pub struct DeviceReader {
     device: SharedBdev,
     dma: DmaPool,
     clock: Rc<dyn Clock>,
-    /// Blocks that were lost, and until when that is remembered, in ns of the monotonic clock.
+    /// Lost blocks, and until when they are remembered, in ns of the monotonic clock.
     lost: Rc<RefCell<BTreeMap<u64, u64>>>,
 }
 
@@ -116,7 +118,7 @@ impl DeviceReader {
     /// Reads `len_blocks` blocks from a device block on.
     ///
     /// # Errors
-    /// The device's for the first block that is lost; no memory.
+    /// The device's error for the first lost block; no memory.
     pub async fn read(&self, block: u64, len_blocks: u64) -> Result<DmaBufMut, ReadError> {
         match self.try_once(block, len_blocks).await {
             Err(ReadError::Device(error)) => {
@@ -130,7 +132,8 @@ impl DeviceReader {
         }
     }
 
-    /// The same, around blocks that are lost. Blocks after the end of the device are lost too.
+    /// The same, but it continues after lost blocks. Blocks after the end of the device are lost
+    /// too.
     ///
     /// # Errors
     /// No memory.
@@ -142,7 +145,7 @@ impl DeviceReader {
         }
     }
 
-    /// One try; memory is waited for.
+    /// One try; it waits for memory.
     async fn try_once(&self, block: u64, len_blocks: u64) -> Result<DmaBufMut, ReadError> {
         let buffer = self.memory(len_blocks).await?;
         Ok(self.device.read(block, buffer).await?)
@@ -152,8 +155,8 @@ impl DeviceReader {
         Ok(wait_for_memory(&self.dma, &*self.clock, len_blocks as usize * BLOCK_BYTES).await?)
     }
 
-    /// Reads what can be read of a stretch of which a first try failed; the error of a block that
-    /// is lost.
+    /// Reads the readable blocks of a range whose first try failed; also returns the error of a
+    /// lost block.
     async fn go_around(
         &self,
         block: u64,
@@ -164,7 +167,8 @@ impl DeviceReader {
         let is_transient = ReadFault::of(&error.into()) == ReadFault::Transient;
         let mut whole = self.memory(len_blocks).await?;
         whole.as_mut_slice().fill(0);
-        // Halves until the bad blocks are found: the good ones of a long read need no retry.
+        // Halve the range until the bad blocks are found: the good blocks of a long read need no
+        // retry.
         let mut suspects = Vec::new();
         let mut stretches = vec![(0, len_blocks)];
         let mut is_first = true;
@@ -208,7 +212,7 @@ impl DeviceReader {
         Ok((BlocksRead { buffer: whole, lost: suspects }, error))
     }
 
-    /// Reads a part of a longer stretch into its place.
+    /// Reads a part of a longer range into its place.
     async fn fill(
         &self,
         whole: &mut DmaBufMut,
@@ -226,7 +230,7 @@ impl DeviceReader {
         Ok(Ok(()))
     }
 
-    /// Whether one of these blocks was not found lost just now.
+    /// Whether at least one of these blocks was not recently found lost.
     fn is_worth_a_pause(&self, block: u64, suspects: &[u64]) -> bool {
         let now_ns = self.clock.monotonic_ns();
         let lost = self.lost.borrow();
@@ -234,7 +238,7 @@ impl DeviceReader {
         lost.len() < LOST_MAX && !suspects.iter().all(is_known)
     }
 
-    /// Remembers which blocks of a stretch are lost, and that the others are not.
+    /// Remembers which blocks of a range are lost, and that the others are not.
     fn remember(&self, block: u64, len_blocks: u64, suspects: &[u64]) {
         let now_ns = self.clock.monotonic_ns();
         let mut lost = self.lost.borrow_mut();
@@ -261,7 +265,7 @@ mod tests {
     use crate::log::environment::Random;
     use crate::reactor::block_on;
 
-    /// Fails reads of some blocks so many times.
+    /// Fails reads of some blocks for a number of times.
     struct Flaky {
         inner: Box<dyn Bdev>,
         failures: Rc<RefCell<HashMap<u64, u32>>>,
@@ -310,7 +314,7 @@ mod tests {
         }
     }
 
-    /// Each look moves it by 10 us.
+    /// Each reading moves it by 10 us.
     #[derive(Default)]
     struct Ticking(Cell<u64>);
 
@@ -340,7 +344,7 @@ mod tests {
     }
 
     impl Bed {
-        /// A device of 64 blocks; block n is full of n.
+        /// A device of 64 blocks; each byte of block n is n.
         fn new(budget_bytes: usize) -> Self {
             let disk = MemoryDisk::new(64);
             let (failures, reads) = (Rc::<RefCell<HashMap<u64, u32>>>::default(), Rc::<Cell<u64>>::default());
@@ -411,7 +415,7 @@ mod tests {
         assert!(matches!(error, ReadError::Device(_)), "{error}");
         assert!(bed.reads.get() - before <= 8, "{} reads", bed.reads.get() - before);
         assert!(bed.clock.0.get() - since_ns < RETRY_NS / 100);
-        // Once it can be read again, it is.
+        // A block that becomes readable again is read again.
         bed.failures.borrow_mut().clear();
         assert_eq!(bed.read(5, 1).expect("it healed").as_slice()[0], 5);
     }

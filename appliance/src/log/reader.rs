@@ -1,9 +1,8 @@
-//! Reading what a segment is: its header, its trailer, single blocks. [`super::scan`] reads a
-//! segment record by record, when there is no trailer.
+//! Reads the parts of a segment: its header, its trailer, single blocks. [`super::scan`] reads a
+//! segment record by record, if there is no trailer.
 //!
-//! **What cannot be read.** All reads go around blocks that are lost ([`super::read`]). "Cannot be
-//! read" is never taken for "is damaged" or "was never written": [`Found::Lost`] is a case of its
-//! own.
+//! **Unreadable blocks.** All reads continue after lost blocks ([`super::read`]). "Cannot be read"
+//! is never taken for "is damaged" or "was never written": [`Found::Lost`] is a separate case.
 
 use uuid::Uuid;
 
@@ -22,22 +21,22 @@ pub use super::read::ReadError;
 /// Blocks of one read of a trailer.
 const TRAILER_READ_BLOCKS: u64 = 256;
 
-/// What a structure's place holds.
+/// What is at the place of a structure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found<T> {
-    /// A whole one.
+    /// A valid structure.
     Valid(T),
-    /// Nothing of this kind was ever written there: zeroes, or the copy of the superblock that was
-    /// at the end of the device before it grew.
+    /// Nothing of this kind was ever written there: zeroes, or the superblock copy that was at the
+    /// end of the device before it grew.
     Blank,
     /// Something else.
     Damaged(FormatError),
-    /// The device cannot read it: nobody knows what it holds.
+    /// The device cannot read it, so the content is unknown.
     Lost,
 }
 
 impl<T> Found<T> {
-    /// The structure, if it is whole.
+    /// The structure, if it is valid.
     pub fn valid(self) -> Option<T> {
         match self {
             Found::Valid(value) => Some(value),
@@ -45,7 +44,8 @@ impl<T> Found<T> {
         }
     }
 
-    /// What is wrong with it, to go on from its name; `None` when it is whole.
+    /// What is wrong with it, as the end of a sentence that starts with its name; `None` if it is
+    /// valid.
     pub fn problem(&self) -> Option<String> {
         match self {
             Found::Valid(_) => None,
@@ -70,7 +70,7 @@ impl SegmentReader {
         SegmentReader { reads: DeviceReader::new(device, environment), geometry, pool }
     }
 
-    /// The same device, as it is shaped now.
+    /// A reader of the same device with its current geometry.
     pub(super) fn of(reads: DeviceReader, geometry: Geometry, pool: Uuid) -> Self {
         SegmentReader { reads, geometry, pool }
     }
@@ -93,7 +93,7 @@ impl SegmentReader {
         self.reads.read(block, len_blocks).await
     }
 
-    /// The same, around blocks that are lost.
+    /// The same, but it continues after lost blocks.
     ///
     /// # Errors
     /// No memory.
@@ -141,7 +141,7 @@ impl SegmentReader {
         self.find(self.geometry.trailer_block(slot), decode).await
     }
 
-    /// Reads the units of a slot's trailer, whose head was read before.
+    /// Reads the units of a slot's trailer, whose head has been read.
     ///
     /// # Errors
     /// No memory.
@@ -168,7 +168,7 @@ impl SegmentReader {
         })
     }
 
-    /// Reads a block of the log and checks its CRC32C; `None` when that is wrong.
+    /// Reads a block of the log and checks its CRC32C; `None` if it is wrong.
     ///
     /// # Errors
     /// The device's, or no memory.

@@ -1,8 +1,8 @@
 //! Records in memory: the open one that grows, and closed ones on their way to the device.
 //!
 //! **Invariants.** An open record never holds more entries or data blocks than fit into its
-//! segment. It has a data block for each entry that needs one. A closed record takes the steps of
-//! [`RecordState`] and no other.
+//! segment. It has a data block for each entry that needs one. A closed record only makes the
+//! transitions of [`RecordState`].
 
 use smallvec::{SmallVec, smallvec};
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use super::types::Lsn;
 use crate::bdev::Operation;
 use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
 
-/// The record that takes entries now.
+/// The record that accepts entries now.
 pub(super) struct OpenRecord {
     lsn: Lsn,
     header: DmaBufMut,
@@ -25,7 +25,7 @@ pub(super) struct OpenRecord {
 }
 
 impl OpenRecord {
-    /// An empty record at `lsn`. `entries` is an empty list, whose memory is used.
+    /// An empty record at `lsn`. It reuses the memory of the empty list `entries`.
     pub(super) fn new(
         lsn: Lsn,
         header: DmaBufMut,
@@ -67,40 +67,40 @@ impl OpenRecord {
         self.data_blocks
     }
 
-    /// Whether nobody waits for anything in it: it holds copies and masks only.
+    /// Whether no caller waits for anything in it: it holds only copies and masks.
     pub(super) fn is_lazy(&self) -> bool {
         self.is_lazy
     }
 
-    /// Whether so many entries and data blocks more fit.
+    /// Whether this many more entries and data blocks fit.
     pub(super) fn fits(&self, entries: usize, data_blocks: usize) -> bool {
         self.entries.len() + entries <= self.entries_max
             && self.data_blocks + data_blocks <= self.data_blocks_max
     }
 
-    /// Blocks that it takes on the device, its header included.
+    /// How many blocks it takes on the device, its header included.
     pub(super) fn len_blocks(&self) -> u64 {
         1 + self.data_blocks as u64
     }
 
-    /// Units that it takes in the trailer, its line included.
+    /// How many units it takes in the trailer, its line included.
     pub(super) fn len_units(&self) -> usize {
         1 + self.entries.len()
     }
 
-    /// Somebody waits for what it holds: it is closed as soon as the device takes it.
+    /// A caller waits for its content: it is closed as soon as the device accepts it.
     pub(super) fn note_awaited(&mut self) {
         self.is_lazy = false;
     }
 
-    /// Takes an entry without data.
+    /// Adds an entry without data.
     pub(super) fn push_entry(&mut self, entry: Entry) {
         assert!(self.fits(1, 0), "room was reserved");
         debug_assert!(!entry.has_data(), "an entry with data comes with its block");
         self.entries.push(entry);
     }
 
-    /// Takes an entry with its block, and returns the LSN of the block.
+    /// Adds an entry with its block, and returns the LSN of the block.
     pub(super) fn push_data(&mut self, entry: Entry, block: DmaBuf) -> Lsn {
         assert!(self.fits(1, 1) && block.len() == BLOCK_BYTES, "room was reserved for one block");
         debug_assert!(entry.has_data(), "a block belongs to an entry with data");
@@ -118,7 +118,7 @@ impl OpenRecord {
         lsn
     }
 
-    /// Takes the entry that repeats the header of the segment. Room was kept for it, beyond what
+    /// Adds the entry that repeats the header of the segment. Room was kept for it, beyond what
     /// [`fits`](Self::fits) reports.
     pub(super) fn push_opening(&mut self, entry: Entry) {
         assert!(self.entries.len() < ENTRIES_PER_RECORD, "a record holds 168 entries");
@@ -130,7 +130,7 @@ impl OpenRecord {
         block_of(&self.pieces, lsn.0.checked_sub(self.lsn.0 + 1)?)
     }
 
-    /// Writes its header in memory. Returns the closed record, and the list of entries, emptied.
+    /// Writes its header in memory. Returns the closed record, and the emptied list of entries.
     pub(super) fn close(
         mut self,
         head: &RecordHead,
@@ -151,21 +151,20 @@ impl OpenRecord {
         (ClosedRecord::new(lsn, end_lsn, device_block, pieces), self.entries)
     }
 
-    /// Gives up a record that holds nothing. Its header goes back with its memory.
+    /// Discards an empty record. Its header returns with its memory.
     pub(super) fn into_entries(self) -> Vec<Entry> {
         debug_assert!(self.entries.is_empty() && self.data_blocks == 0);
         self.entries
     }
 }
 
-/// How far a closed record has come: closed → submitted → done, refused or failed; refused →
-/// submitted.
+/// The state of a closed record: closed → submitted → done, refused or failed; refused → submitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RecordState {
     Closed,
     Submitted,
     Done,
-    /// The device had no room for it: it is submitted again.
+    /// The device had no room for it; it is submitted again.
     Refused,
     Failed,
 }
@@ -175,13 +174,13 @@ pub(super) struct ClosedRecord {
     lsn: Lsn,
     end_lsn: Lsn,
     device_block: u64,
-    /// Header and data; one piece when they are neighbours.
+    /// Header and data; one piece if they are adjacent.
     pieces: SmallVec<[DmaBuf; 2]>,
     state: RecordState,
 }
 
 impl ClosedRecord {
-    /// A record that waits for its turn.
+    /// A record that is not submitted yet.
     pub(super) fn new(lsn: Lsn, end_lsn: Lsn, device_block: u64, pieces: SmallVec<[DmaBuf; 2]>) -> Self {
         debug_assert!(lsn < end_lsn);
         ClosedRecord { lsn, end_lsn, device_block, pieces, state: RecordState::Closed }
@@ -197,17 +196,18 @@ impl ClosedRecord {
         self.end_lsn
     }
 
-    /// How far it has come.
+    /// Its state.
     pub(super) fn state(&self) -> RecordState {
         self.state
     }
 
-    /// The block at `lsn`, if it is one of the record.
+    /// The block at `lsn`, if it belongs to the record.
     pub(super) fn block(&self, lsn: Lsn) -> Option<DmaBuf> {
         if lsn >= self.end_lsn { None } else { block_of(&self.pieces, lsn.0.checked_sub(self.lsn.0)?) }
     }
 
-    /// It goes to the device, for the first time or once more: the same bytes at the same place.
+    /// Builds the write of the record, for the first time or again: the same bytes at the same
+    /// place.
     pub(super) fn submit(&mut self) -> Operation {
         assert!(
             matches!(self.state, RecordState::Closed | RecordState::Refused),
@@ -224,7 +224,7 @@ impl ClosedRecord {
     }
 }
 
-/// The block at `index` of pieces that stand for consecutive blocks.
+/// The block at `index` of pieces that hold consecutive blocks.
 fn block_of(pieces: &[DmaBuf], index: u64) -> Option<DmaBuf> {
     let mut start = usize::try_from(index).ok()?.checked_mul(BLOCK_BYTES)?;
     for piece in pieces {

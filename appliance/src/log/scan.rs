@@ -1,13 +1,13 @@
-//! Reading a segment record by record, when its trailer does not name its entries.
+//! Reads a segment record by record, if its trailer does not list its entries.
 //!
-//! **What cannot be read.** A lost record header makes entries unknown, a lost data block only its
-//! own content: the scan keeps the record, and whoever reads the block gets an error. A lost block
-//! is never taken for one that was not written: where a record may have been, the stretch is
-//! reported as lost, also at the end of the log, where a readable block without a record would be
+//! **Unreadable blocks.** A lost record header makes entries unknown. A lost data block only loses
+//! its own content: the scan keeps the record, and a reader of the block gets an error. A lost
+//! block never counts as one that was not written. If a record may have been there, the range is
+//! reported as lost, even at the end of the log, where a readable block without a record would be
 //! the end.
 //!
-//! **Invariants.** The scan only goes forward. Its `end_lsn` is where it is; `stable_lsn` never
-//! falls. Records that count do not overlap, and their epochs do not fall.
+//! **Invariants.** The scan only moves forward. `end_lsn` is its current position; `stable_lsn`
+//! never falls. Records that count do not overlap, and their epochs do not fall.
 
 use super::entries::LsnRange;
 use super::format::{ENTRIES_PER_RECORD, RecordLine, TrailerUnit};
@@ -16,36 +16,36 @@ use super::reader::SegmentReader;
 use super::types::{Lsn, SegmentSeq, Slot};
 use super::window::{FoundRecord, RecordPlace, RecordWindow};
 
-/// Where the opener of the next segment said that a segment's records end.
+/// The end of a segment's records, according to the session that opened the next segment.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpectedEnd {
     /// The end.
     pub lsn: Lsn,
-    /// The epoch of the opener. Records of a later epoch after the end prove that it was never
-    /// taken over by the log.
+    /// The epoch of that session. Records of a later epoch after the end prove that the log never
+    /// continued with the next segment.
     pub epoch: u32,
 }
 
-/// From where and how far a segment is scanned.
+/// The start and the limits of a segment's scan.
 #[derive(Debug, Clone, Copy)]
 pub struct ScanFrom {
-    /// Where the segment is.
+    /// The slot of the segment.
     pub slot: Slot,
-    /// Which it is.
+    /// The segment.
     pub sequence: SegmentSeq,
-    /// Records of an older epoch are not its own.
+    /// Records of an older epoch do not belong to it.
     pub epoch: u32,
     /// The first record.
     pub start: Lsn,
-    /// Up to where the log is known to have been stable.
+    /// How far the log is known to have been stable.
     pub stable: Lsn,
-    /// Where the segment is said to end, which need not be the end of its slot.
+    /// Where the segment ends according to the next one; this may be before the end of its slot.
     pub expected_end: Option<ExpectedEnd>,
-    /// Where it is known to end; nothing is read from there on.
+    /// The known end; nothing is read from there on.
     pub limit: Option<Lsn>,
 }
 
-/// What a scan of a segment's records found.
+/// The result of a scan of a segment's records.
 #[derive(Debug, Default)]
 pub struct Scan {
     /// The units of the records found.
@@ -54,33 +54,34 @@ pub struct Scan {
     pub end_lsn: Lsn,
     /// The epoch of the last record.
     pub epoch: u32,
-    /// The greatest stable LSN that was seen.
+    /// The highest stable LSN that was found.
     pub stable_lsn: Lsn,
     /// The time of the last record.
     pub last_time_ns: u64,
-    /// Stretches whose entries are lost: they had been stable, or cannot be read.
+    /// Ranges whose entries are lost: they had been stable, or cannot be read.
     pub lost: Vec<LsnRange>,
-    /// Data blocks of records that count which cannot be read, or have a wrong checksum: readable
-    /// as errors only.
+    /// Data blocks of valid records that cannot be read or have a wrong checksum: reading them
+    /// gives an error.
     pub bad_blocks: Vec<Lsn>,
-    /// Whole records after the end that were dropped, because one before them never became stable.
+    /// Complete records after the end that were dropped, because a record before them never became
+    /// stable.
     pub dropped_records: u64,
 }
 
-/// What whole records from some offset on say together.
+/// A summary of the complete records from some offset on.
 #[derive(Default)]
 pub(super) struct RecordsAhead {
-    /// The offset of the first.
+    /// The offset of the first one.
     first: Option<u64>,
-    /// The greatest stable LSN in any.
+    /// The highest stable LSN in them.
     pub(super) stable_lsn: Lsn,
-    /// The greatest epoch of any.
+    /// Their highest epoch.
     pub(super) epoch: u32,
-    /// How many are there with all their data.
+    /// How many of them have all their data.
     records: u64,
 }
 
-/// A scan under way.
+/// A scan in progress.
 struct ScanRun<'a> {
     window: RecordWindow<'a>,
     sequence: SegmentSeq,
@@ -91,11 +92,11 @@ struct ScanRun<'a> {
 }
 
 impl SegmentReader {
-    /// Reads a segment record by record: headers and data are checked. Ends at the first record
-    /// that is not there, unless `stable` or a stable LSN that it finds on the way says that it had
-    /// been, or nobody knows whether it is there because the device cannot read it. Then it goes on
-    /// after the gap and reports it. Also ends at `expected_end`: a segment is sealed when the next
-    /// command does not fit.
+    /// Reads a segment record by record, and checks headers and data. It ends at the first missing
+    /// record, unless `stable` or a stable LSN found during the scan says that the record had been
+    /// stable, or the device cannot read its place, so that it may exist. In those cases the scan
+    /// continues after the gap and reports it. It also ends at `expected_end`: a segment is sealed
+    /// when the next command does not fit.
     ///
     /// # Errors
     /// No memory.
@@ -123,7 +124,7 @@ impl SegmentReader {
         Ok(run.scan)
     }
 
-    /// What all records of a segment say together.
+    /// A summary of all records of a segment.
     ///
     /// # Errors
     /// No memory.
@@ -140,7 +141,7 @@ impl SegmentReader {
 }
 
 impl ScanRun<'_> {
-    /// One record, or one gap. Returns whether the scan goes on.
+    /// Handles one record, or one gap. Returns whether the scan continues.
     async fn step(&mut self) -> Result<bool, ReadError> {
         let lsn = self.first_lsn.plus(self.offset);
         if self.is_expected_end(lsn).await? {
@@ -153,7 +154,7 @@ impl ScanRun<'_> {
         }
     }
 
-    /// Whether the segment ends here, as the opener of the next one said.
+    /// Whether the segment ends here, according to the session that opened the next one.
     async fn is_expected_end(&mut self, lsn: Lsn) -> Result<bool, ReadError> {
         let expected = self.expected_end.filter(|end| end.lsn == lsn && end.epoch >= self.scan.epoch);
         let Some(end) = expected else { return Ok(false) };
@@ -161,7 +162,7 @@ impl ScanRun<'_> {
         Ok(later.first.is_none())
     }
 
-    /// Takes a record, unless its data is not there and it had never been stable.
+    /// Accepts a record, unless its data is missing and it had never been stable.
     async fn take(&mut self, record: FoundRecord, lsn: Lsn) -> Result<bool, ReadError> {
         let next = self.offset + 1 + u64::from(record.head.data_blocks);
         if !record.wrong.is_empty() {
@@ -178,7 +179,7 @@ impl ScanRun<'_> {
         Ok(true)
     }
 
-    /// Passes over a stretch without a record, if there had been one.
+    /// Skips a range without a record, if a record had been there.
     async fn pass_gap(&mut self, lsn: Lsn, is_unreadable: bool) -> Result<bool, ReadError> {
         let ahead = self.look_ahead(self.offset + 1, self.scan.epoch).await?;
         self.scan.stable_lsn = self.scan.stable_lsn.max(ahead.stable_lsn);
@@ -193,14 +194,14 @@ impl ScanRun<'_> {
         Ok(ahead.first.is_some())
     }
 
-    /// Where a gap ends: at the next record; where there is none, where the log is known to have
-    /// been stable.
+    /// Where a gap ends: at the next record, or if there is none, at the position up to which the
+    /// log is known to have been stable.
     fn gap_end(&self, lsn: Lsn, ahead: &RecordsAhead, is_unreadable: bool) -> Lsn {
-        // A lost header may be that of the longest record, which may be in the archive: its
-        // positions must not come again.
+        // A lost header may belong to the longest possible record, which may be in the archive: its
+        // positions must not be used again.
         let longest = if is_unreadable { 1 + ENTRIES_PER_RECORD as u64 } else { 1 };
-        // The next segment names where this one ended. That counts for more than records after it,
-        // which may be of an earlier life, or a guess.
+        // The next segment says where this one ended. That outweighs records after the gap, which
+        // may be from an earlier use of the slot, and a guess.
         let named = self.expected_end.filter(|end| end.lsn > lsn && end.epoch >= self.scan.epoch);
         let named = named.filter(|_| is_unreadable).map(|end| end.lsn);
         let known = ahead.first.map(|first| self.first_lsn.plus(first)).into_iter().chain(named).min();
@@ -214,7 +215,7 @@ impl ScanRun<'_> {
 }
 
 impl Scan {
-    /// Takes a record that counts.
+    /// Adds a valid record.
     fn take(&mut self, record: FoundRecord) {
         let FoundRecord { head, entries, wrong, unread } = record;
         debug_assert!(head.epoch >= self.epoch && head.lsn >= self.end_lsn);
@@ -229,7 +230,7 @@ impl Scan {
     }
 }
 
-/// What whole records from `offset` on say together.
+/// A summary of the complete records from `offset` on.
 async fn look_ahead(
     window: &mut RecordWindow<'_>,
     sequence: SegmentSeq,

@@ -2,19 +2,21 @@
 //! live (R16).
 //!
 //! ```text
-//! recycle --open--> current --seal--> active --nothing live, and that is stable--> inactive --archived, slot needed--> recycle
+//! recycle --open--> current --seal--> active --nothing live, and that is stable--> inactive
+//! inactive --archived, slot needed--> recycle
 //! ```
 //!
 //! Sequences are contiguous from the oldest kept to the current one, so the table is a queue
-//! indexed by sequence. The map from sequence to slot is what the rest of the log uses; nothing
-//! computes a slot from a sequence, so segments may leave in any order: one that is released before
-//! its turn stays in the queue without a slot until all before it have gone too.
+//! indexed by sequence. The rest of the log uses the map from sequence to slot and never computes a
+//! slot from a sequence, so segments may leave in any order: one that is released early stays in
+//! the queue without a slot until all segments before it have left too.
 //!
-//! An inactive segment keeps its slot until that is needed: it can still be read there.
+//! An inactive segment keeps its slot until another segment needs it, and can be read there until
+//! then.
 //!
-//! **Invariants.** A slot is free, or one segment has it. A segment takes the steps of [`Phase`]
-//! and no others, except that an inactive one comes back into use when something in it becomes live
-//! again. Every segment before `retired_below` is inactive or released, and no live block is in it.
+//! **Invariants.** A slot is free, or belongs to one segment. A segment only makes the transitions
+//! of [`Phase`], except that an inactive one returns into use if something in it becomes live
+//! again. Every segment before `retired_below` is inactive or released, and contains no live block.
 //! Only this file writes the fields of segments.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,19 +24,19 @@ use std::collections::{BTreeMap, VecDeque};
 use super::format::RELEASED_SPAN;
 use super::types::{BlockNumber, ImageId, Lsn, SegmentSeq, Slot};
 
-/// How far a segment has come on its way out.
+/// The state of a segment on its way out of the working set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Phase {
-    /// Being written, or in the working set: something in it may be live.
+    /// Being written, or in the working set: it may contain live blocks.
     #[default]
     InUse,
-    /// Nothing in it is live any more, and what made it so is stable.
+    /// It no longer contains live blocks, and the writes that replaced them are stable.
     Inactive,
-    /// Its slot was given away.
+    /// Its slot was reassigned.
     Released,
 }
 
-/// A range of which a clone inherits nothing any more.
+/// A range in which a clone no longer inherits anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mask {
     /// The clone's image.
@@ -48,7 +50,7 @@ pub struct Mask {
 /// One segment on the primary device.
 #[derive(Debug, Clone, Default)]
 pub struct Segment {
-    /// Where it is; `None` for one that recovery could not find, or that was released.
+    /// Its slot; `None` if recovery could not find the segment, or if it was released.
     pub slot: Option<Slot>,
     /// The epoch of its header.
     pub epoch: u32,
@@ -56,32 +58,34 @@ pub struct Segment {
     pub opened_ns: u64,
     /// Where its records end.
     pub end_lsn: Lsn,
-    /// Entries in it.
+    /// How many entries are in it.
     pub entries: u64,
-    /// Trims among them.
+    /// How many of them are trims.
     pub trims: u64,
     /// Whether its trailer is on the device.
     pub sealed: bool,
-    /// What is wrong with it, in words.
+    /// What is wrong with it, as text.
     pub problems: Vec<String>,
-    /// How far it has come on its way out.
+    /// Its state on the way out of the working set.
     pub phase: Phase,
-    /// Blocks in it that an index points at.
+    /// How many of its blocks an index points to.
     pub live: u64,
-    /// Trims and masks of clones in it that hide what was inherited and nothing newer hides, and
-    /// must be carried on before it goes. The table counts them: add and take them there.
+    /// Trims and masks of clones in it that hide inherited data, that no newer entry replaces, and
+    /// that must be copied forward before the segment leaves. The table counts them, so use its
+    /// methods to add and remove them.
     pub masks: Vec<Mask>,
-    /// Once nothing is live: the position up to which the log must be stable before the segment may
-    /// go.
+    /// Set once it contains no live blocks: the position up to which the log must be stable before
+    /// the segment may leave.
     pub dead_at: Option<Lsn>,
-    /// Whether its object is in the archive, verified.
+    /// Whether its object is in the archive and verified.
     pub archived: bool,
-    /// How many readers need it to stay where it is.
+    /// How many readers need it to keep its slot.
     pub pins: u32,
 }
 
 impl Segment {
-    /// What must be copied forward before the segment may go: its live blocks, and its masks.
+    /// How many items must be copied forward before the segment may leave: its live blocks and its
+    /// masks.
     pub fn copies(&self) -> u64 {
         self.live + self.masks.len() as u64
     }
@@ -95,17 +99,17 @@ pub struct SegmentTable {
     free: VecDeque<Slot>,
     /// Every segment before this one is inactive or released.
     retired_below: u64,
-    /// Segments that lost their last live block and were not checked since.
+    /// Segments that lost their last live block and have not been checked since.
     dead: Vec<SegmentSeq>,
-    /// Segments that recovery did not find although nothing says that they were given away. Nothing
-    /// in them can be live.
+    /// Segments that recovery did not find although nothing says that their slots were reassigned.
+    /// They cannot contain live blocks.
     missing: Vec<SegmentSeq>,
-    /// How many masks are in segments, of each image that still needs them.
+    /// How many masks are in segments, for each image that still needs them.
     masks_of: BTreeMap<u32, u64>,
 }
 
 impl SegmentTable {
-    /// A table that begins with `oldest`, empty, with all of `free` free.
+    /// An empty table that begins with `oldest`, with all slots in `free` free.
     pub fn new(oldest: SegmentSeq, free: impl IntoIterator<Item = Slot>) -> Self {
         SegmentTable {
             oldest: oldest.0,
@@ -115,13 +119,13 @@ impl SegmentTable {
         }
     }
 
-    /// Segments in which nothing can be live that were not found on the device, although nothing
-    /// says that they were given away.
+    /// Segments without live blocks that were not found on the device, although nothing says that
+    /// their slots were reassigned.
     pub fn missing(&self) -> &[SegmentSeq] {
         &self.missing
     }
 
-    /// Takes note of them.
+    /// Records them.
     pub fn set_missing(&mut self, missing: Vec<SegmentSeq>) {
         self.missing = missing;
     }
@@ -136,12 +140,12 @@ impl SegmentTable {
         SegmentSeq(self.oldest + self.segments.len() as u64)
     }
 
-    /// The first segment that is in use: everything live is in it or after it.
+    /// The first segment in use: all live blocks are in it or in later ones.
     pub fn first_in_use(&self) -> SegmentSeq {
         SegmentSeq(self.retired_below)
     }
 
-    /// Segments kept.
+    /// How many segments are kept.
     pub fn len(&self) -> usize {
         self.segments.len()
     }
@@ -151,12 +155,12 @@ impl SegmentTable {
         self.segments.is_empty()
     }
 
-    /// Slots that are free.
+    /// The free slots.
     pub fn free(&self) -> impl Iterator<Item = Slot> + '_ {
         self.free.iter().copied()
     }
 
-    /// Takes in slots that are new on the device.
+    /// Adds new slots of the device.
     pub fn add_free(&mut self, slots: impl IntoIterator<Item = Slot>) {
         self.free.extend(slots);
     }
@@ -166,12 +170,12 @@ impl SegmentTable {
         self.free.len()
     }
 
-    /// A segment.
+    /// Returns a segment.
     pub fn get(&self, sequence: SegmentSeq) -> Option<&Segment> {
         self.segments.get(usize::try_from(sequence.0.checked_sub(self.oldest)?).ok()?)
     }
 
-    /// A segment, to change: only this file writes the fields of segments.
+    /// Returns a segment for a change: only this file writes the fields of segments.
     fn get_mut(&mut self, sequence: SegmentSeq) -> Option<&mut Segment> {
         self.segments.get_mut(usize::try_from(sequence.0.checked_sub(self.oldest)?).ok()?)
     }
@@ -199,20 +203,20 @@ impl SegmentTable {
         self.segments.iter().any(|segment| segment.slot.is_none() && segment.phase != Phase::Released)
     }
 
-    /// Segments after the oldest that were released before their turn.
+    /// Segments after the oldest that were released early.
     pub fn released(&self) -> Vec<SegmentSeq> {
         let gone = self.iter().filter(|(_, segment)| segment.phase == Phase::Released);
         gone.map(|(sequence, _)| sequence).collect()
     }
 
-    /// Where the segments end that are kept while the next one was released.
+    /// Where the kept segments end whose next segment was released.
     pub fn ends_before_released(&self) -> Vec<Lsn> {
         let pairs = self.segments.iter().zip(self.segments.iter().skip(1));
         let told = pairs.filter(|(one, next)| one.phase != Phase::Released && next.phase == Phase::Released);
         told.map(|(one, _)| one.end_lsn).collect()
     }
 
-    /// Takes a free slot for the next sequence.
+    /// Assigns a free slot to the next sequence.
     pub fn open(&mut self, epoch: u32, opened_ns: u64, first_lsn: Lsn) -> Option<(SegmentSeq, Slot)> {
         let slot = self.free.pop_front()?;
         let sequence = self.next_sequence();
@@ -226,13 +230,13 @@ impl SegmentTable {
         Some((sequence, slot))
     }
 
-    /// Adds a segment that recovery found, as the next sequence.
+    /// Appends a segment that recovery found.
     pub fn push(&mut self, segment: Segment) {
         self.segments.push_back(segment);
     }
 
-    /// An index points at a block of the segment now. One that was inactive already comes back into
-    /// use: a clone of the past, in a pool without an archive, keeps what it inherits.
+    /// Notes that an index now points to a block of the segment. An inactive segment returns into
+    /// use: in a pool without an archive, a clone of the past keeps what it inherits.
     pub fn count_live(&mut self, sequence: SegmentSeq) {
         let Some(segment) = self.get_mut(sequence) else { return };
         debug_assert!(segment.phase != Phase::Released, "nothing becomes live in a segment that is gone");
@@ -244,7 +248,7 @@ impl SegmentTable {
         }
     }
 
-    /// An index points no more at a block of the segment.
+    /// Notes that an index no longer points to a block of the segment.
     pub fn count_dead(&mut self, sequence: SegmentSeq) {
         let Some(segment) = self.get_mut(sequence) else { return };
         debug_assert!(segment.live > 0, "segment {sequence} has no live block to lose");
@@ -254,7 +258,8 @@ impl SegmentTable {
         }
     }
 
-    /// A record was closed in the segment: it ends there now, with so many entries more.
+    /// Notes that a record was closed in the segment: the segment now ends there and has `entries`
+    /// more entries.
     pub(super) fn note_record(&mut self, sequence: SegmentSeq, end_lsn: Lsn, entries: u64) {
         let Some(segment) = self.get_mut(sequence) else { return };
         debug_assert!(segment.end_lsn < end_lsn && !segment.sealed, "segments grow until they are sealed");
@@ -262,14 +267,14 @@ impl SegmentTable {
         segment.entries += entries;
     }
 
-    /// A trim or a mask was appended to the segment.
+    /// Notes that a trim or a mask was appended to the segment.
     pub(super) fn note_trim(&mut self, sequence: SegmentSeq) {
         if let Some(segment) = self.get_mut(sequence) {
             segment.trims += 1;
         }
     }
 
-    /// The trailer of the segment is on the device.
+    /// Notes that the segment's trailer is on the device.
     pub(super) fn note_sealed(&mut self, sequence: SegmentSeq) {
         if let Some(segment) = self.get_mut(sequence) {
             debug_assert!(!segment.sealed, "a segment is sealed once");
@@ -277,20 +282,20 @@ impl SegmentTable {
         }
     }
 
-    /// The object of the segment is in the archive, verified.
+    /// Notes that the segment's object is in the archive and verified.
     pub(super) fn note_archived(&mut self, sequence: SegmentSeq) {
         if let Some(segment) = self.get_mut(sequence) {
             segment.archived = true;
         }
     }
 
-    /// The object of the segment is not in the archive after all. Returns whether it was taken for
-    /// archived.
+    /// Notes that the segment's object is not in the archive after all. Returns whether it counted
+    /// as archived.
     pub(super) fn note_unarchived(&mut self, sequence: SegmentSeq) -> bool {
         self.get_mut(sequence).is_some_and(|segment| std::mem::replace(&mut segment.archived, false))
     }
 
-    /// Keeps what is wrong with the segment. Returns whether it is news.
+    /// Stores a problem of the segment. Returns whether it is new.
     pub(super) fn note_problem(&mut self, sequence: SegmentSeq, problem: &str) -> bool {
         let Some(segment) = self.get_mut(sequence) else { return false };
         let is_news = !segment.problems.iter().any(|known| known == problem);
@@ -300,7 +305,7 @@ impl SegmentTable {
         is_news
     }
 
-    /// Keeps the slot of the segment from being given away until [`unpin`](Self::unpin). Returns
+    /// Protects the slot of the segment from being reassigned until [`unpin`](Self::unpin). Returns
     /// whether the segment has a slot.
     pub(super) fn pin(&mut self, sequence: SegmentSeq) -> bool {
         let Some(segment) = self.get_mut(sequence).filter(|segment| segment.slot.is_some()) else {
@@ -310,7 +315,7 @@ impl SegmentTable {
         true
     }
 
-    /// The end of a [`pin`](Self::pin).
+    /// Ends a [`pin`](Self::pin).
     pub(super) fn unpin(&mut self, sequence: SegmentSeq) {
         if let Some(segment) = self.get_mut(sequence) {
             debug_assert!(segment.pins > 0, "a pin ends once");
@@ -318,7 +323,7 @@ impl SegmentTable {
         }
     }
 
-    /// Notes a mask in a segment.
+    /// Adds a mask to a segment.
     pub fn add_mask(&mut self, sequence: SegmentSeq, mask: Mask) {
         if let Some(segment) = self.get_mut(sequence) {
             segment.masks.push(mask);
@@ -326,7 +331,7 @@ impl SegmentTable {
         }
     }
 
-    /// Takes all masks out of a segment.
+    /// Removes all masks from a segment.
     pub fn take_masks(&mut self, sequence: SegmentSeq) {
         let Some(segment) = self.get_mut(sequence) else { return };
         for mask in std::mem::take(&mut segment.masks) {
@@ -336,23 +341,24 @@ impl SegmentTable {
         }
     }
 
-    /// The image needs its masks no more. They leave with their segments, and count no longer.
+    /// Notes that the image no longer needs its masks. They leave with their segments, and no
+    /// longer count.
     pub fn forget_masks(&mut self, image: ImageId) {
         self.masks_of.remove(&image.0);
     }
 
-    /// How many masks images need.
+    /// How many masks the images need.
     pub fn masks(&self) -> u64 {
         self.masks_of.values().sum()
     }
 
-    /// Checks the segments that lost their last live block, and the oldest in use: those in which
-    /// nothing is live, and where that is stable, become inactive. `head` is where the log ends
-    /// now, `current` the segment that is being written. Returns how many became inactive, and what
-    /// must become stable first for more.
+    /// Checks the segments that lost their last live block, and the oldest in use: those without
+    /// live blocks become inactive once that is stable. `head` is where the log ends now, `current`
+    /// the segment that is being written. Returns how many became inactive, and what must become
+    /// stable first for more.
     ///
-    /// A trim must stay as long as an older version of a block may lie before it, so a segment with
-    /// trims waits for its turn.
+    /// A trim must stay as long as an older version of a block may be before it, so a segment with
+    /// trims does not leave early.
     pub fn retire(&mut self, current: Option<SegmentSeq>, head: Lsn, stable: Lsn) -> (u64, Option<Lsn>) {
         let mut retired = 0;
         let mut wanted = None;
@@ -402,7 +408,7 @@ impl SegmentTable {
         (retired, wanted)
     }
 
-    /// Whether a call of [`retire`](Self::retire) may find something.
+    /// Whether a call of [`retire`](Self::retire) may find a segment.
     pub fn may_retire(&self, current: Option<SegmentSeq>) -> bool {
         !self.dead.is_empty()
             || (self.retired_below < current.map_or(u64::MAX, |current| current.0)
@@ -411,8 +417,8 @@ impl SegmentTable {
                     .is_some_and(|segment| segment.live == 0 && segment.masks.is_empty()))
     }
 
-    /// The next inactive segment whose slot may be given away: the oldest first, then those that
-    /// are inactive before their turn. `may_go` says whether nobody else needs it.
+    /// The next inactive segment whose slot may be reassigned: the oldest first, then those that
+    /// became inactive early. `may_go` says whether nobody else needs it.
     pub fn next_to_release(&self, may_go: impl Fn(SegmentSeq, &Segment) -> bool) -> Option<SegmentSeq> {
         let ready = |sequence: SegmentSeq, segment: &Segment| {
             segment.phase == Phase::Inactive && segment.pins == 0 && may_go(sequence, segment)
@@ -421,17 +427,17 @@ impl SegmentTable {
         if ready(oldest, first) {
             return Some(oldest);
         }
-        // One with trims does not overtake what is before it.
+        // A segment with trims does not overtake the segments before it.
         self.iter()
             .take_while(|(sequence, _)| sequence.0 - self.oldest < RELEASED_SPAN)
             .find(|(sequence, segment)| segment.trims == 0 && ready(*sequence, segment))
             .map(|(sequence, _)| sequence)
     }
 
-    /// Gives an inactive segment's slot away: it becomes a recycle segment (R21).
+    /// Releases the slot of an inactive segment: it becomes a recycle segment (R21).
     ///
     /// # Panics
-    /// When it is not inactive.
+    /// If it is not inactive.
     pub fn release(&mut self, sequence: SegmentSeq) -> Option<Slot> {
         let segment = self.get_mut(sequence)?;
         assert_eq!(segment.phase, Phase::Inactive, "only an inactive segment is released");

@@ -1,39 +1,38 @@
-//! Trusted time: what records carry, and what spans before now and the ends of retention are
-//! counted by.
+//! Trusted time: the time that records carry, and the base for spans before now and for the ends of
+//! retention.
 //!
-//! The machine's clock of the day (the wall) may be wrong, and may leap. What cannot be undone, and
-//! what is stored in the log for ever, never depends on one reading of it. Trusted time begins with
-//! the time of the log's newest record and goes on with the machine's monotonic clock. It follows
-//! the wall as long as that is credible:
+//! The machine's time of day (the wall clock, "wall" below) may be wrong, and may jump. Actions
+//! that cannot be undone, and data stored in the log forever, never depend on one reading of it.
+//! Trusted time starts with the time of the log's newest record and advances with the machine's
+//! monotonic clock. It follows the wall as long as the wall is credible:
 //!
 //! | the wall is | trusted time | standing |
 //! |---|---|---|
 //! | ahead, within the bound | becomes the wall's | agrees |
-//! | ahead by more | goes on by itself, until the wall comes back or an operator confirms it | ahead |
+//! | ahead by more | advances by itself, until the wall comes back or an operator confirms it | ahead |
 //! | behind, within the bound | runs at 1/16 of its speed until the wall has caught up | agrees |
-//! | behind by more | goes on by itself; after a confirmation at 1/16 of its speed | behind |
+//! | behind by more | advances by itself; after a confirmation at 1/16 of its speed | behind |
 //!
-//! The bound ahead is that of a start until the wall has agreed once since then: the machine was
-//! off, or its clock is not set yet. Later it is that of a running machine, and what was believed
-//! counts against it for a day, so many small leaps do not get round it. The bound behind is that
-//! of a running machine.
+//! Until the wall has agreed once since the start, the bound ahead is that of a start, because the
+//! machine was off or its clock is not set yet. Later it is that of a running machine, and every
+//! accepted jump uses it up for a day, so that many small jumps cannot bypass it. The bound behind
+//! is that of a running machine.
 //!
 //! **Invariants.** Trusted time never falls, and never stops while time passes, so that records of
 //! different moments can be told apart. Without a confirmation it is never further ahead of the
-//! newest record than the time that passed, plus the bound of a start once, plus the bound of a
-//! running machine each day.
+//! newest record than the elapsed time, plus the bound of a start once, plus the bound of a running
+//! machine each day.
 //!
-//! **Spans before now** (`time:-10m`) are monotonic distances within a run: where trusted time
-//! leapt or ran slowly is remembered, at `KNOTS_MAX` places. Before the start the times of records
-//! count.
+//! **Spans before now** (`time:-10m`) are monotonic distances within a run: the log remembers at up
+//! to `KNOTS_MAX` places where trusted time jumped or ran slowly. Before the start, the times of
+//! records count.
 //!
 //! **Why the monotonic clock that counts sleep** (`CLOCK_BOOTTIME`): a machine that slept for a
-//! night wakes up with the right time of day. By a clock that stops meanwhile it would be hours
-//! ahead. Time-outs use the other one: what nobody could answer while the machine slept is not
-//! late.
+//! night wakes up with the correct time of day. Measured by a clock that stops during sleep, the
+//! wall would be hours ahead. Time-outs use the other clock: an answer that could not be given
+//! while the machine slept is not late.
 //!
-//! **Cost:** two readings of clocks (no system calls where the kernel maps them) and a few
-//! comparisons.
+//! **Cost:** two clock readings (no system calls if the kernel maps them) and a few comparisons.
 
 use std::cell::RefCell;
 
@@ -43,69 +42,70 @@ use super::clock::{Clock, DAY_NS};
 
 pub use super::clock::ClockBounds;
 
-/// Trusted time runs so many times slower while the wall catches up.
+/// How many times slower trusted time runs while the wall catches up.
 const SLOWNESS: u64 = 16;
-/// Leaps up to this are not remembered: clocks are read one after the other.
+/// Jumps up to this length are not remembered, because the clocks are read one after the other.
 const LEAP_NS: u64 = 10_000_000;
-/// So many places at which trusted time leapt, or changed its speed, are remembered.
+/// The maximum number of remembered places at which trusted time jumped or changed its speed.
 const KNOTS_MAX: usize = 512;
 
-/// How far the wall agrees with trusted time.
+/// How the wall compares with trusted time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClockStanding {
     /// Within the bounds.
     #[default]
     Agrees,
-    /// So far ahead that it is not believed.
+    /// So far ahead that it is not trusted.
     Ahead,
-    /// Far behind.
+    /// Behind by more than the bound.
     Behind,
 }
 
 /// Both times at one moment, ns since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ClockStatus {
-    /// What records carry.
+    /// The time that records carry.
     pub trusted_ns: u64,
-    /// What the machine's clock says.
+    /// The time of the machine's clock.
     pub wall_ns: u64,
-    /// How far they agree.
+    /// How the two compare.
     pub standing: ClockStanding,
-    /// An operator has confirmed a wall that is behind; trusted time runs slowly until it has
+    /// An operator has confirmed a wall that is behind; trusted time runs slowly until the wall has
     /// caught up.
     #[serde(default)]
     pub confirmed: bool,
 }
 
 impl ClockStatus {
-    /// By how much they differ, in ns.
+    /// The difference between the two, in ns.
     pub fn apart_ns(&self) -> u64 {
         self.wall_ns.abs_diff(self.trusted_ns)
     }
 
-    /// The time that ends of retention are compared with: the earlier one, which keeps more.
+    /// The time for comparison with the ends of retention: the earlier of the two, which keeps
+    /// more.
     pub fn retention_ns(&self) -> u64 {
         self.wall_ns.min(self.trusted_ns)
     }
 
-    /// Whether nothing may expire, because the wall is ahead and nobody has confirmed it.
+    /// Whether expiry is blocked, because the wall is ahead and no operator has confirmed it.
     pub fn holds_expiry(&self) -> bool {
         self.standing == ClockStanding::Ahead
     }
 }
 
-/// By what a span before now was counted.
+/// The clock that measured a span before now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SpanBy {
-    /// The machine's monotonic clock: it lies within this run.
+    /// The machine's monotonic clock: the span is within this run.
     Monotonic,
-    /// The times of records: it reaches back before the start.
+    /// The times of records: the span reaches back before the start.
     Records,
 }
 
-/// A moment by both clocks: ns of the monotonic one, ns since the Unix epoch of trusted time.
+/// A moment in both clocks: ns of the monotonic clock, and ns since the Unix epoch of trusted time.
 #[derive(Debug, Clone, Copy)]
 struct Knot {
     elapsed_ns: u64,
@@ -124,18 +124,18 @@ struct TimeState {
     agreed: bool,
     standing: ClockStanding,
     confirmed_behind: bool,
-    /// How much further ahead the wall may leap and be believed, in ns.
+    /// How much further ahead the wall may jump and be trusted, in ns.
     ahead_left_ns: u64,
     is_slow: bool,
-    /// Where trusted time leapt or changed its speed, oldest first; never empty.
+    /// Where trusted time jumped or changed its speed, oldest first; never empty.
     knots: Vec<Knot>,
-    /// The time at the first of these from which spans that begin before it are counted: that of
-    /// the wall where it was believed later.
+    /// The time at the first knot for spans that begin before it: that of the wall, if the wall was
+    /// trusted later.
     before_ns: u64,
 }
 
 impl TrustedTime {
-    /// Begins with the time of the newest record.
+    /// Starts with the time of the newest record.
     pub(super) fn new(newest_ns: u64, clock: &dyn Clock) -> Self {
         let now = Knot { elapsed_ns: clock.elapsed_ns(), time_ns: newest_ns };
         let bounds = clock.bounds();
@@ -165,8 +165,8 @@ impl TrustedTime {
         self.state.borrow_mut().update(clock)
     }
 
-    /// An operator says that the wall is right. Trusted time follows it at once when it is ahead,
-    /// and as fast as it may when it is behind.
+    /// An operator confirms that the wall is right. Trusted time follows it at once if the wall is
+    /// ahead, and as fast as it may if the wall is behind.
     pub(super) fn confirm(&self, clock: &dyn Clock) -> ClockStatus {
         let mut state = self.state.borrow_mut();
         let before = state.update(clock);
@@ -180,7 +180,7 @@ impl TrustedTime {
         state.update(clock)
     }
 
-    /// The trusted time so long before now, and by what that was counted.
+    /// The trusted time `span_ns` before now, and the clock that measured it.
     pub(super) fn ago(&self, span_ns: u64, clock: &dyn Clock) -> (u64, SpanBy) {
         let mut state = self.state.borrow_mut();
         state.update(clock);
@@ -189,7 +189,7 @@ impl TrustedTime {
 }
 
 impl TimeState {
-    /// Reads the clocks and brings trusted time up to now.
+    /// Reads the clocks and advances trusted time to now.
     fn update(&mut self, clock: &dyn Clock) -> ClockStatus {
         let (elapsed_ns, wall_ns) = (clock.elapsed_ns(), clock.wall_ns());
         let passed_ns = elapsed_ns.saturating_sub(self.now.elapsed_ns);
@@ -210,7 +210,7 @@ impl TimeState {
         ClockStatus { trusted_ns: self.now.time_ns, wall_ns, standing, confirmed }
     }
 
-    /// The wall is not behind. Trusted time has gone on.
+    /// Handles a wall that is not behind. Trusted time has already advanced.
     fn take_ahead(&mut self, wall_ns: u64) -> ClockStanding {
         let ahead_ns = wall_ns - self.now.time_ns;
         let bound_ns = if self.agreed { self.ahead_left_ns } else { self.bounds.start_ns };
@@ -226,7 +226,7 @@ impl TimeState {
         ClockStanding::Agrees
     }
 
-    /// The wall is behind what trusted time would be by now.
+    /// Handles a wall that is behind the advanced trusted time.
     fn take_behind(&mut self, wall_ns: u64, behind_ns: u64, passed_ns: u64) -> ClockStanding {
         let is_near = behind_ns <= self.bounds.running_ns;
         if !is_near && !self.confirmed_behind {
@@ -239,7 +239,7 @@ impl TimeState {
         }
         let slow_ns = self.now.time_ns + passed_ns / SLOWNESS;
         if self.is_slow && slow_ns.saturating_add(LEAP_NS) < wall_ns {
-            // It caught up somewhere since the last update.
+            // The wall caught up at some moment since the last update.
             self.knot();
         }
         self.now.time_ns = slow_ns.max(wall_ns);
@@ -254,7 +254,7 @@ impl TimeState {
         ClockStanding::Behind
     }
 
-    /// Lets trusted time pass by itself.
+    /// Advances trusted time by itself.
     fn go_on(&mut self, passed_ns: u64) {
         self.end_slowness();
         self.now.time_ns = self.now.time_ns.saturating_add(passed_ns);
@@ -267,7 +267,7 @@ impl TimeState {
         }
     }
 
-    /// Leaps to the wall's time, which is not behind.
+    /// Jumps to the wall's time, which is not behind.
     fn follow(&mut self, wall_ns: u64) {
         let leaps = wall_ns - self.now.time_ns > LEAP_NS;
         if leaps {
@@ -279,7 +279,7 @@ impl TimeState {
         }
     }
 
-    /// The wall is right. The first time it also shows how long the machine was off.
+    /// Notes that the wall is right. The first time, this also shows how long the machine was off.
     fn agree(&mut self) {
         if !std::mem::replace(&mut self.agreed, true) {
             let run_ns = self.now.elapsed_ns - self.knots[0].elapsed_ns;
@@ -315,7 +315,7 @@ impl TimeState {
         (from.time_ns + part as u64, SpanBy::Monotonic)
     }
 
-    /// Reports a change in the journal, once.
+    /// Logs a change once.
     fn report(&mut self, standing: ClockStanding, wall_ns: u64) {
         if standing == self.standing {
             return;

@@ -1,4 +1,4 @@
-//! The numbers of the log, each a type of its own so that they cannot be mixed.
+//! The number types of the log. Each is a separate type, so that they cannot be mixed up.
 
 use std::fmt;
 
@@ -20,8 +20,9 @@ macro_rules! number {
 }
 
 number! {
-    /// A position in the log: blocks since the birth of the pool. Never changes, never reused. 0 is
-    /// the first segment's header, so no data block has it, and it means "none". At most 48 bits.
+    /// A position in the log: blocks since the creation of the pool. It never changes and is never
+    /// reused. 0 is the first segment's header, so no data block has it, and it means "none". At
+    /// most 48 bits.
     Lsn(u64)
 }
 number! {
@@ -33,7 +34,7 @@ number! {
     Slot(u64)
 }
 number! {
-    /// Names an image. 0 is the pool itself, for events. In pools of format 1 at most 16 bits.
+    /// The id of an image. 0 is the pool itself, for events. In pools of format 1 at most 16 bits.
     ImageId(u32)
 }
 number! {
@@ -45,7 +46,7 @@ impl Lsn {
     /// The largest position that the index can hold.
     pub const MAX: Lsn = Lsn((1 << 48) - 1);
 
-    /// The position `blocks` further on.
+    /// The position `blocks` later.
     #[must_use]
     pub fn plus(self, blocks: u64) -> Lsn {
         Lsn(self.0 + blocks)

@@ -1,23 +1,23 @@
-//! Waiting, for tasks: for time to pass, and for memory.
+//! Waiting in tasks: for time to pass, and for memory.
 //!
-//! **Bounds.** Memory is waited for ten seconds at most. A clock that does not move, as a
-//! simulator's may, ends every pause after [`STANDING_READS`] readings.
+//! **Bounds.** A wait for memory ends after ten seconds at most. If a clock does not move, as a
+//! simulator's may not, every pause ends after [`STANDING_READS`] readings.
 
 use super::clock::Clock;
 use crate::dma::{DmaBufMut, DmaError, DmaPool};
 use crate::reactor::yield_now;
 
-/// For how long memory is waited for, in ns, and how often it is asked for.
+/// How long a task waits for memory, and how often it tries, in ns.
 const MEMORY_NS: u64 = 10_000_000_000;
 const MEMORY_PAUSE_NS: u64 = 100_000;
-/// So many equal readings in a row mean that a clock does not move.
+/// This many equal readings in a row mean that a clock does not move.
 const STANDING_READS: u32 = 100;
 
-/// Memory, waited for: buffers come back as commands end. For tasks; a command of a host is refused
+/// Waits for memory: commands that end free buffers. For tasks; a command of a host is refused
 /// instead.
 ///
 /// # Errors
-/// None came within ten seconds, or it is more than a buffer can have.
+/// No memory within ten seconds, or more bytes than a buffer can have.
 pub(super) async fn wait_for_memory(
     dma: &DmaPool,
     clock: &dyn Clock,
@@ -35,7 +35,7 @@ pub(super) async fn wait_for_memory(
     }
 }
 
-/// Lets the reactor turn for so long.
+/// Lets the reactor run other tasks for this time.
 pub(super) async fn pause(clock: &dyn Clock, pause_ns: u64) {
     let mut now_ns = clock.monotonic_ns();
     let until_ns = now_ns.saturating_add(pause_ns);

@@ -1,8 +1,8 @@
-//! A window over the blocks of a slot, moved forward as records are read, and what it finds where a
-//! record may begin.
+//! A window over the blocks of a slot, which moves forward as records are read, and returns what is
+//! at each place where a record may begin.
 //!
-//! **Invariant.** A record that it finds lies whole before `data_end`, and each of its data blocks
-//! is right, wrong or unread; an unread one is not taken for a wrong one.
+//! **Invariant.** A record that it finds is completely before `data_end`. Each of its data blocks
+//! is right, wrong or unread; an unread block never counts as a wrong one.
 
 use super::checksum::crc32c;
 use super::format::{Entry, RecordHead};
@@ -11,23 +11,23 @@ use super::reader::SegmentReader;
 use super::types::{Lsn, SegmentSeq, Slot};
 use crate::dma::BLOCK_BYTES;
 
-/// Blocks of one read; more than the longest record.
+/// The length of one read, in blocks; longer than the longest record.
 const READ_BLOCKS: u64 = 256;
 
-/// What is where a record may begin.
+/// What is at a place where a record may begin.
 pub(super) enum RecordPlace {
     Record(FoundRecord),
-    /// No record of this segment.
+    /// Not a record of this segment.
     Nothing,
     /// The device cannot read the block.
     Lost,
 }
 
-/// A record with a whole header.
+/// A record with a valid header.
 pub(super) struct FoundRecord {
     pub(super) head: RecordHead,
     pub(super) entries: Vec<Entry>,
-    /// Positions of data blocks whose checksum is wrong: never written, or damaged since.
+    /// Positions of data blocks with a wrong checksum: never written, or damaged later.
     pub(super) wrong: Vec<Lsn>,
     /// Positions of data blocks that cannot be read.
     pub(super) unread: Vec<Lsn>,
@@ -43,18 +43,18 @@ pub(super) struct RecordWindow<'a> {
 }
 
 impl<'a> RecordWindow<'a> {
-    /// A window over a slot, of which nothing is read from the offset `data_end` on.
+    /// A window over a slot. Nothing is read from the offset `data_end` on.
     pub(super) fn new(reader: &'a SegmentReader, slot: Slot, data_end: u64) -> Self {
         RecordWindow { reader, slot, start: 0, read: None, data_end }
     }
 
-    /// The offset at which records end at the latest.
+    /// The offset before which all records must end.
     pub(super) fn data_end(&self) -> u64 {
         self.data_end
     }
 
-    /// The blocks `[offset, offset + len)`, read if they are not there, and where in the window
-    /// they begin.
+    /// The blocks `[offset, offset + len)`, which are read if necessary, and where they begin in
+    /// the window.
     async fn blocks(&mut self, offset: u64, len: u64) -> Result<(&BlocksRead, u64), ReadError> {
         let held = self.read.as_ref().map_or(0, |read| (read.buffer.len() / BLOCK_BYTES) as u64);
         if self.read.is_none() || offset < self.start || offset + len > self.start + held {
@@ -68,7 +68,7 @@ impl<'a> RecordWindow<'a> {
         Ok((read, offset - self.start))
     }
 
-    /// One block; `None` when it is lost.
+    /// One block; `None` if it is lost.
     pub(super) async fn block(&mut self, offset: u64) -> Result<Option<&[u8]>, ReadError> {
         let (read, at) = self.blocks(offset, 1).await?;
         if read.is_lost(at) {
@@ -78,7 +78,7 @@ impl<'a> RecordWindow<'a> {
         Ok(Some(&read.buffer.as_slice()[at..at + BLOCK_BYTES]))
     }
 
-    /// What is at `lsn`, which is at this offset. Records of an older epoch do not count.
+    /// What is at `lsn`, which has this offset. Records of an older epoch do not count.
     pub(super) async fn record(
         &mut self,
         sequence: SegmentSeq,

@@ -1,4 +1,4 @@
-//! The check of one object: it is read back whole, with every check that its format has.
+//! Checks one object: reads it back whole and runs every check that its format has.
 
 use crate::archive::catalog::ObjectRow;
 use crate::archive::object::{Decompressor, ObjectError, ObjectId, ObjectReader};
@@ -6,10 +6,10 @@ use crate::archive::store::{Store, StoreErrorKind, StoredObject};
 use crate::log::reader::LsnRange;
 use crate::text::units::format_time;
 
-/// What is wrong with an object, if anything.
+/// The result of the check of one object.
 pub(super) enum Outcome {
     Whole,
-    /// An increment, of a segment that has become whole.
+    /// The object is an increment, and its segment has since been archived as a whole.
     Gone,
     Missing,
     Incomplete {
@@ -48,7 +48,7 @@ pub(super) fn verify_one(store: &dyn Store, id: &ObjectId, codec: &mut Decompres
     }
 }
 
-/// An object in words: its segment, its positions, its times, its name.
+/// Describes an object: its segment, its positions, its times, its name.
 pub(super) fn describe(row: &ObjectRow) -> String {
     let id = &row.id;
     let times = row.details.and_then(|details| details.records_ns);

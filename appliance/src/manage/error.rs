@@ -6,10 +6,10 @@ use crate::volume::VolumeError;
 /// Why a job on the archive failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ManageError {
-    /// It cannot be done in this state of the appliance.
+    /// The state of the appliance does not allow it.
     #[error("{reason}")]
     NotReady {
-        /// Why, and what to do.
+        /// Why, and what the operator can do.
         reason: &'static str,
     },
     /// The pool, its archive or the store refused or failed.
@@ -21,20 +21,20 @@ pub enum ManageError {
         /// The number.
         id: u64,
     },
-    /// The operating system gives no thread.
+    /// The operating system cannot start a thread.
     #[error("no thread: {0}")]
     Thread(std::io::Error),
-    /// The reactor that owns the pool did not take or answer a call.
+    /// The reactor that owns the pool did not accept or did not answer a call.
     #[error("{job}: {source}")]
     NoAnswer {
-        /// What it was called for.
+        /// The purpose of the call.
         job: &'static str,
         /// Why not.
         source: CallError,
     },
 }
 
-/// The failure of the catalog or of the store.
+/// Converts an error of the catalog or of the store.
 pub(super) fn failed(error: impl std::fmt::Display) -> ManageError {
     VolumeError::Archive { reason: error.to_string() }.into()
 }

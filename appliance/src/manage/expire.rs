@@ -1,22 +1,24 @@
-//! Expiry: deletes from the store what no point that is kept needs, as far as the clocks and the
-//! pace allow.
+//! Expiry: deletes from the store the objects that no kept point needs, as far as the clocks and
+//! the pace allow.
 //!
-//! **States of a segment in the archive:** kept → (the plan lets it go) forgotten by the pool → its
-//! objects deleted, oldest segment first. Nothing is deleted that the pool has not forgotten, and
-//! the pool forgets only by a plan that still holds (see
+//! **States of an archived segment:** kept → (the plan releases it) forgotten by the pool → its
+//! objects deleted, oldest segment first. Only objects that the pool has forgotten are deleted, and
+//! the pool forgets only for a plan that is still valid (see
 //! [`Pool::forget_archived`](crate::volume::Pool::forget_archived)).
 //!
-//! **A crash in between** must not leave a part of a segment that looks like a segment. So its
-//! objects go in an order in which what is left is never taken for the whole: objects of earlier
-//! epochs first, then parts from the first on, and the whole object last.
+//! **A crash in between** must not leave a part of a segment that looks like a complete segment. So
+//! the objects of a segment are deleted in an order in which the rest is never mistaken for the
+//! whole: first the objects of earlier epochs, then the increments from the first to the last, and
+//! the whole object last.
 //!
-//! **Never by one reading of one clock:** ends of retention are compared with the earlier of the
-//! machine's time and the log's. Nothing goes while the machine's clock is ahead and nobody has
-//! confirmed it, and never more at once than the module `pace` allows. By itself nothing goes in the
-//! first minutes after a start (`expirer`).
+//! **Never because of a single clock reading:** the ends of retention are compared with the earlier
+//! of the machine's time and the log's time. Nothing expires while the machine's clock is ahead and
+//! no operator has confirmed it, and never more at once than the module `pace` allows. Scheduled
+//! expiry does not run in the first minutes after a start (`expirer`).
 //!
-//! **Bounds:** one expiry at a time; at most as many objects in a call as were asked for, so that a
-//! call ends in time. Cost: a list of the store, a plan, one delete for each object.
+//! **Bounds:** one expiry at a time; one call deletes at most about the requested number of
+//! objects, so that it ends in bounded time. Cost: one listing of the store, one plan, one delete
+//! for each object.
 
 use std::sync::{PoisonError, TryLockError};
 use std::time::Instant;
@@ -33,41 +35,41 @@ use crate::archive::store::StoreErrorKind;
 use crate::log::{Lsn, SegmentSeq};
 use crate::volume::{Forgotten, Lineage, VolumeError, clock_problem};
 
-/// Objects that one call deletes unless asked otherwise.
+/// How many objects one call deletes by default.
 pub(crate) const EXPIRE_OBJECTS_DEFAULT: usize = 1000;
-/// How often a plan is made again because the pool was changed meanwhile.
+/// How many times a plan is made before the call gives up because the pool keeps changing.
 const PLANS_MAX: usize = 5;
 
-/// What `archive_expire` answers.
+/// The answer of `archive_expire`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpiryReport {
-    /// Segments in the archive that nothing needs, before the call.
+    /// Archived segments that nothing needs, before the call.
     pub expirable_segments: u64,
     /// Their objects.
     pub expirable_objects: u64,
-    /// The bytes of these.
+    /// The bytes of these objects.
     pub expirable_bytes: u64,
     /// Segments that stay.
     pub kept_segments: u64,
-    /// Objects deleted by this call; 0 of a dry run.
+    /// Objects that this call deleted; 0 in a dry run.
     pub deleted_objects: u64,
     /// The bytes of these.
     pub deleted_bytes: u64,
-    /// Synchs that can be restored no more.
+    /// Synchs that can no longer be restored.
     pub expired_synchs: u64,
-    /// The store keeps the room of what is deleted, as tapes do.
+    /// Deletes do not free space in the store, as on tape.
     pub room_is_kept: bool,
-    /// How many segments may expire in an hour; `None`: all at once.
+    /// How many segments may expire in an hour; `None`: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segments_per_hour: Option<u64>,
-    /// Objects that the store did not delete. They are not the pool's any more, and the next start
-    /// tries again.
+    /// Objects that the store failed to delete. They no longer belong to the pool, and the next
+    /// start tries again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failed_objects: u64,
-    /// Why the first of them stayed.
+    /// The reason of the first failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
-    /// Why what could go did not, or not all of it.
+    /// Why some or all expirable objects were not deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
 }
@@ -77,29 +79,29 @@ fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
-/// What is asked of an expiry.
+/// The parameters of an expiry.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ExpiryRequest {
-    /// Only say what would go.
+    /// Only report what would be deleted.
     pub(crate) dry_run: bool,
-    /// About so many objects at most, whole segments.
+    /// The approximate maximum of objects; segments are deleted whole.
     pub(crate) objects_max: usize,
-    /// An operator wants all of it gone, however much that is.
+    /// The operator wants everything expirable deleted now, whatever the amount.
     pub(crate) all: bool,
 }
 
-/// How much may go.
+/// How much may be deleted.
 #[derive(Clone, Copy)]
 enum Amount {
     /// What the pace allows.
     Paced,
-    /// Whatever the plan lets go.
+    /// Everything that the plan releases.
     All,
 }
 
-/// What expiry needs of the pool, wherever it runs.
+/// What expiry needs from the pool, on whatever thread it runs.
 pub trait ExpiryPool {
-    /// What retention has to know.
+    /// The input of the retention rules.
     ///
     /// # Errors
     /// There is no pool, or it does not answer.
@@ -107,7 +109,7 @@ pub trait ExpiryPool {
     /// See [`Pool::forget_archived`](crate::volume::Pool::forget_archived).
     ///
     /// # Errors
-    /// The same, and the pool's.
+    /// The same as [`lineage`](Self::lineage), and those of the pool.
     fn forget(&self, ranges: Vec<SegmentRange>, change_lsn: Lsn) -> Result<Forgotten, ManageError>;
 }
 
@@ -115,7 +117,8 @@ pub trait ExpiryPool {
 type Doomed = (ObjectId, u64);
 
 impl ArchiveManager {
-    /// Deletes what the rules let go, as far as the clocks and the pace allow; the report says what holds the rest.
+    /// Deletes what the rules release, as far as the clocks and the pace allow. The report says why
+    /// the rest was not deleted.
     ///
     /// # Errors
     /// As [`expire`](Self::expire).
@@ -135,10 +138,12 @@ impl ArchiveManager {
         Ok(report)
     }
 
-    /// Deletes what the rules let go at `now_ns` (ns since the Unix epoch), at most about `objects_max` objects, whole segments; with `dry_run` only says what would go. The caller answers for the time.
+    /// Deletes what the rules release at `now_ns` (ns since the Unix epoch): whole segments, about
+    /// `objects_max` objects at most. With `dry_run` it only reports what would be deleted. The
+    /// caller is responsible for the time: it is not checked here.
     ///
     /// # Errors
-    /// An expiry is under way; the store's; the pool was changed again and again.
+    /// An expiry is running; the store failed; the pool kept changing while the plan was made.
     pub fn expire(
         &self,
         pool: &dyn ExpiryPool,
@@ -186,7 +191,7 @@ impl ArchiveManager {
                 Err(error) => return Err(error),
             };
             report.expired_synchs = forgotten.synchs.len() as u64;
-            // What an operator has taken at once counts too.
+            // Deletions that an operator requested without a limit count too.
             let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
             pace.spend(count, report.kept_segments + report.expirable_segments, Instant::now());
             drop(pace);
@@ -198,7 +203,7 @@ impl ArchiveManager {
         Err(VolumeError::Busy { reason }.into())
     }
 
-    /// How many segments may go now; the report says what holds the others.
+    /// How many segments may be deleted now; the report says why the others must wait.
     fn segments_allowed(&self, amount: Amount, report: &mut ExpiryReport) -> u64 {
         let Amount::Paced = amount else { return u64::MAX };
         let segments = report.kept_segments + report.expirable_segments;
@@ -219,7 +224,8 @@ impl ArchiveManager {
         allowed
     }
 
-    /// The plan by the rules in force, and the objects of the segments that go, in the order in which they must go.
+    /// The plan under the current rules, and the objects of the segments to delete, in the order of
+    /// deletion.
     fn plan(&self, lineage: &Lineage, now_ns: u64) -> Result<(Plan, Vec<Doomed>), ManageError> {
         let (catalog, segments) = self.archived(lineage)?;
         let working_set = |sequence| lineage.working_set(sequence);
@@ -259,7 +265,8 @@ impl ArchiveManager {
         report: &mut ExpiryReport,
         stop: &StopFlag,
     ) -> Result<(), ManageError> {
-        // Let go before they go: what is missing in the store and was not let go is lost.
+        // Mark the objects in the catalog before deleting them: an object that is missing in the
+        // store without this mark counts as lost.
         let ids: Vec<ObjectId> = doomed.iter().map(|(id, _)| *id).collect();
         {
             let catalog = self.catalog()?;
@@ -270,13 +277,13 @@ impl ArchiveManager {
         self.store().announce_deletes(&names).map_err(failed)?;
         for ((id, len_bytes), name) in doomed.iter().zip(&names) {
             if stop.is_set() {
-                // The next plan lets the rest go.
+                // The next plan deletes the rest.
                 break;
             }
             match self.store().delete(name) {
                 Ok(()) => {}
                 Err(error) if error.kind == StoreErrorKind::NotFound => {}
-                // The others are not its fault.
+                // One failed delete does not stop the others.
                 Err(error) if error.kind != StoreErrorKind::Overtaken => {
                     report.failed_objects += 1;
                     report.failure.get_or_insert_with(|| error.to_string());
@@ -284,7 +291,8 @@ impl ArchiveManager {
                 }
                 Err(error) => return Err(failed(error)),
             }
-            // Again, one at a time, as the archivist's notes go to the same file: somebody may have listed the store meanwhile.
+            // Repeat the mark, because a listing of the store may have restored the object. One
+            // object at a time, because the archivist's notes go to the same file.
             self.catalog()?.let_go(&[*id]).map_err(failed)?;
             report.deleted_objects += 1;
             report.deleted_bytes += len_bytes;
@@ -297,7 +305,8 @@ impl ArchiveManager {
     }
 }
 
-/// The oldest segments that go, at most `segments_max` and until they have `objects_max` objects, and these.
+/// The oldest segments to delete, and their objects: at most `segments_max` segments, and no
+/// further segment once there are `objects_max` objects.
 fn first_segments(
     plan: &Plan,
     mut objects: Vec<Doomed>,
@@ -310,7 +319,7 @@ fn first_segments(
         let fits = left.checked_sub(range.count());
         let last = SegmentSeq(range.first.0.saturating_add(left).saturating_sub(1));
         left = fits.unwrap_or(0);
-        // One that is used up to its end says so with the next range.
+        // If `left` ends exactly at the end of a range, the next range returns the limit.
         fits.is_none().then_some(last)
     });
     let Some(last) = by_objects.into_iter().chain(by_segments).min() else {

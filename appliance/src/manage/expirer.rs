@@ -1,4 +1,4 @@
-//! The thread that expires by time.
+//! The thread that runs expiry on a schedule.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -13,7 +13,8 @@ use super::manager::ArchiveManager;
 use crate::archive::service::StopFlag;
 use crate::audit::{self, Caller};
 
-/// Expires every so often, as long as it lives, while there are rules. A failure is told once and tried again the next time.
+/// Runs expiry at a fixed interval while it lives and while retention rules exist. A failure is
+/// logged once and retried at the next interval.
 pub struct Expirer {
     /// Dropped to wake the thread.
     wake: Option<Sender<()>>,
@@ -22,10 +23,11 @@ pub struct Expirer {
 }
 
 impl Expirer {
-    /// Begins; the first time not before `grace` has passed, so that an operator who starts an appliance with a wrong clock, or after a long time, can look first.
+    /// Starts the thread. The first expiry runs after `grace` at the earliest, so that an operator
+    /// who starts an appliance with a wrong clock, or after a long time, can check it first.
     ///
     /// # Errors
-    /// The operating system gives no thread.
+    /// The operating system cannot start a thread.
     pub fn start(
         manager: Arc<ArchiveManager>,
         pool: impl ExpiryPool + Send + 'static,
@@ -54,13 +56,13 @@ impl Drop for Expirer {
         self.stop.set();
         self.wake = None;
         if let Some(thread) = self.thread.take() {
-            // One that panicked is gone too.
+            // A thread that panicked has ended too.
             let _ = thread.join();
         }
     }
 }
 
-/// Whether it failed.
+/// Returns whether it failed.
 fn expire_all(manager: &ArchiveManager, pool: &dyn ExpiryPool, stop: &StopFlag, failing: bool) -> bool {
     let request = ExpiryRequest { objects_max: EXPIRE_OBJECTS_DEFAULT, ..ExpiryRequest::default() };
     loop {

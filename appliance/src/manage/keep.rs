@@ -1,4 +1,4 @@
-//! The rules of retention, and the file that holds them: their text, as an operator writes it.
+//! The retention rules and the file that stores them, as the text that an operator writes.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use crate::private;
 /// Why the rules could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepFileError {
-    /// The operating system's refusal.
+    /// The operating system refused.
     #[error("the rules of retention in {} cannot be {operation}: {source}", path.display())]
     Io {
         /// The file.
@@ -19,7 +19,7 @@ pub enum KeepFileError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The file holds something else.
+    /// The content of the file is not a valid set of rules.
     #[error("{}: {source}; mend the file, or remove it to keep everything", path.display())]
     Rules {
         /// The file.
@@ -29,14 +29,14 @@ pub enum KeepFileError {
     },
 }
 
-/// The rules in force. The file is changed first, so a restart never finds older ones.
+/// The current rules. The file is changed first, so a restart never finds older rules.
 pub(super) struct Keep {
     file: PathBuf,
     rules: Mutex<KeepRules>,
 }
 
 impl Keep {
-    /// Reads the rules; without a file there are none, and everything is kept.
+    /// Reads the rules. Without a file there are no rules, and everything is kept.
     pub(super) fn open(file: &Path) -> Result<Self, KeepFileError> {
         let read = std::fs::read_to_string(file).and_then(|text| private::tighten(file).map(|_| text));
         let rules = match read {

@@ -1,4 +1,4 @@
-//! What the store holds of the pool, and one point of it explained.
+//! Lists what the store holds of the pool, and explains one point of it.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -15,10 +15,10 @@ use crate::log::reader::LsnRange;
 use crate::log::{Lsn, SegmentSeq};
 use crate::volume::Lineage;
 
-/// The most objects of a list unless asked otherwise.
+/// How many objects a list has at most by default.
 pub const LIST_LIMIT_DEFAULT: usize = 10_000;
 
-/// How old a list of the store may be for a status.
+/// The maximum age of the store listing that a status uses.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// An object as `archive_list` shows it.
@@ -28,34 +28,38 @@ pub struct ArchivedObject {
     pub sequence: u64,
     /// The first position.
     pub from_lsn: u64,
-    /// The position behind the last.
+    /// The position after the last.
     pub to_lsn: u64,
     /// Whether it is the whole, sealed segment, and not an increment.
     pub whole: bool,
     /// Its bytes in the store.
     pub len_bytes: u64,
-    /// When it was sealed; `None` when it was not read yet.
+    /// When it was sealed; `None` if the object has not been read yet.
     pub sealed_ns: Option<u64>,
     /// The time of its first record.
     pub first_ns: Option<u64>,
     /// The time of its last record.
     pub last_ns: Option<u64>,
-    /// Stretches whose entries could not be read when it was archived: what is older there is not certain.
+    /// Ranges whose entries could not be read when the object was archived: older data there is not
+    /// certain.
     #[serde(default)]
     pub holes: Vec<LsnRange>,
-    /// Whether it should be in the store and is not.
+    /// Whether it should be in the store but is not.
     #[serde(default)]
     pub lost: bool,
 }
 
 impl ArchiveManager {
-    /// The pool's objects from a segment on, at most `limit`, in the order of the log: the store's list, with what the objects tell of themselves, and those that should be there and are not. Cost: a
-    /// list of the store, and a read or two for each object that is new since the last time.
+    /// The pool's objects from a segment on, at most `limit`, in log order: the objects that the
+    /// store lists, with the details that the objects contain, and the objects that are lost. Cost:
+    /// one listing of the store, and one or two reads for each object that is new since the last
+    /// call.
     pub(crate) fn list(&self, from: u64, limit: usize) -> Result<Vec<ArchivedObject>, ManageError> {
         let mut catalog = self.catalog()?;
         self.refresh(&mut catalog)?;
         let holes = holes_of(&catalog)?;
-        // Increments whose segment is there as a whole are on their way out, and say nothing that it does not say.
+        // Skip increments whose segment is archived as a whole: they are about to be deleted, and
+        // the whole object has the same data.
         let mut wholes = HashSet::new();
         let visited = catalog.for_each_object(|row| {
             if row.id.whole {
@@ -78,12 +82,13 @@ impl ArchiveManager {
         Ok(rows.into_iter().map(|(row, lost)| shown(&row, &holes, lost)).collect())
     }
 
-    /// What the last list of the store found missing, in the order of the log.
+    /// What the last listing of the store found missing, in log order.
     pub(crate) fn lost(&self) -> Result<Vec<ObjectRow>, ManageError> {
         self.catalog()?.lost_objects().map_err(failed)
     }
 
-    /// Lists the store, if nobody has for a while, so that what it lost is known. What is on tape is not asked: that would take the tape away from the archivist.
+    /// Lists the store, unless a status did so less than 10 s ago, to find lost objects. Tapes are
+    /// not read, because that would take the drive away from the archivist.
     pub(crate) fn look_for_lost(&self) -> Result<(), ManageError> {
         let is_due = {
             let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,19 +105,21 @@ impl ArchiveManager {
         Ok(())
     }
 
-    /// The stretches of objects whose entries could not be read when they were archived.
+    /// The ranges of all objects whose entries could not be read when they were archived.
     pub(crate) fn holes(&self) -> Result<Vec<LsnRange>, ManageError> {
         holes_of(&*self.catalog()?)
     }
 
-    /// Makes the catalog agree with the store. What is on tape is not read for its times: that would take the tape away from the archivist.
+    /// Updates the catalog from the store. Tapes are not read for the times of their objects,
+    /// because that would take the drive away from the archivist.
     fn refresh(&self, catalog: &mut ArchiveCatalog) -> Result<(), ManageError> {
         let store = self.store();
         let store = &*store;
         catalog.rebuild(store, &mut |_| ControlFlow::Continue(())).map_err(failed)?;
         if !store.capabilities().sequential_only {
             match catalog.fill_details(store, &mut |_| ControlFlow::Continue(())) {
-                // The names are known, and what has no times is kept whatever the rules say.
+                // The names are known. Retention keeps an object without times, whatever the rules
+                // say.
                 Ok(_) | Err(CatalogError::Store(_)) => {}
                 Err(error) => return Err(failed(error)),
             }
@@ -120,7 +127,7 @@ impl ArchiveManager {
         Ok(())
     }
 
-    /// The catalog, made to agree with the store, and the segments that are archived.
+    /// The catalog, updated from the store, and the archived segments.
     pub(super) fn archived(
         &self,
         lineage: &Lineage,
@@ -131,13 +138,13 @@ impl ArchiveManager {
         Ok((catalog, segments))
     }
 
-    /// Explains a position by the rules in force.
+    /// Explains a position under the current rules.
     ///
     /// # Errors
-    /// The store's, the catalog's.
+    /// Those of the store and of the catalog.
     pub fn explain(&self, lineage: &Lineage, lsn: Lsn) -> Result<Explanation, ManageError> {
         let (catalog, segments) = self.archived(lineage)?;
-        // The archivist's notes need it.
+        // Release the lock: the archivist's notes need the catalog.
         drop(catalog);
         Ok(explain(
             &self.keep(),
@@ -147,12 +154,13 @@ impl ArchiveManager {
         ))
     }
 
-    /// The segments that are archived, as the catalog knows them.
+    /// The archived segments, from the catalog.
     pub(super) fn segments(&self, segment_blocks: u64) -> Result<Vec<ArchivedSegment>, ManageError> {
         archived_segments(&*self.catalog()?, segment_blocks)
     }
 
-    /// The pool's objects between two segments, both included, in the order of the log, and whether they are lost: what there should be, not what the store says that there is.
+    /// The pool's objects between two segments, both included, in log order, and whether they are
+    /// lost. The catalog decides which objects should exist; the store's listing alone does not.
     pub(super) fn expected(&self, first: u64, last: u64) -> Result<Vec<(ObjectRow, bool)>, ManageError> {
         let mut catalog = self.catalog()?;
         catalog.rebuild(&*self.store(), &mut |_| ControlFlow::Continue(())).map_err(failed)?;
@@ -170,7 +178,7 @@ fn holes_of(catalog: &ArchiveCatalog) -> Result<Vec<LsnRange>, ManageError> {
     Ok(catalog.gaps().map_err(failed)?.into_iter().map(|gap| gap.range).collect())
 }
 
-/// An object as it is shown; `holes` are those of all objects.
+/// Converts an object to its shown form; `holes` are those of all objects.
 fn shown(row: &ObjectRow, holes: &[LsnRange], lost: bool) -> ArchivedObject {
     let (details, id) = (row.details, row.id);
     let times = details.and_then(|details| details.records_ns);
@@ -189,7 +197,8 @@ fn shown(row: &ObjectRow, holes: &[LsnRange], lost: bool) -> ArchivedObject {
     }
 }
 
-/// Objects joined to segments. Of a segment that was archived in several epochs the newest counts.
+/// Combines objects into segments. If a segment was archived in several epochs, the newest epoch
+/// counts.
 fn archived_segments(
     catalog: &ArchiveCatalog,
     segment_blocks: u64,
@@ -225,7 +234,8 @@ fn archived_segments(
         }
     });
     visited.map_err(failed)?;
-    // A later epoch writes from where the earlier one was cut off: its segments replace those of the same sequence.
+    // A later epoch writes from the position where the earlier one was cut off, so its segments
+    // replace those with the same sequence number.
     let mut newest: std::collections::BTreeMap<SegmentSeq, ArchivedSegment> =
         std::collections::BTreeMap::new();
     for (_, segment) in segments {

@@ -1,11 +1,12 @@
-//! The archive of the appliance's pool as operators and schedules use it: its store, the local
-//! catalog, the rules of retention, and the state of the jobs on it.
+//! The archive of the appliance's pool, as operators and schedules use it: its store, the local
+//! catalog, the retention rules, and the state of the jobs on it.
 //!
-//! Its methods block on the store, so a reactor never calls them. What the pool knows itself
-//! (status, sealing) is asked of the pool.
+//! Its methods block on the store, so a reactor never calls them. Information that the pool has
+//! (status, sealing) comes from the pool.
 //!
-//! **Bounds:** one verification at a time, the last [`VERIFICATIONS_MAX`](super::VERIFICATIONS_MAX)
-//! are remembered; one expiry at a time; one listing of the store at a time.
+//! **Bounds:** one verification at a time, of which the last
+//! [`VERIFICATIONS_MAX`](super::VERIFICATIONS_MAX) are remembered; one expiry at a time; one
+//! listing of the store at a time.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -28,29 +29,30 @@ use super::verifications::Verifications;
 
 /// The archive of the appliance's pool, see the head of this file.
 pub struct ArchiveManager {
-    /// Stands for the one that is waited for until that is there.
+    /// A placeholder until the configured store is available.
     store: RwLock<Arc<dyn Store>>,
-    /// The same, where it takes the owner's rights to change something.
+    /// The same store, if changes to it need the owner's rights.
     owned: RwLock<Option<Arc<OwnedStore>>>,
-    /// There once the pool is open.
+    /// Set once the pool is open.
     catalog: OnceLock<Mutex<ArchiveCatalog>>,
     keep: Keep,
     pub(super) verifications: Verifications,
-    /// Held while something expires.
+    /// Locked while an expiry runs.
     pub(super) expiring: Mutex<()>,
     /// When the store was last listed for a status.
     pub(super) looked: Mutex<Option<Instant>>,
-    /// Where reading it back is.
+    /// The progress of the scrub.
     pub(super) scrub: ScrubProgress,
     /// How much may expire now.
     pub(super) pace: Mutex<Pace>,
 }
 
 impl ArchiveManager {
-    /// The archive in `store`. The rules of retention are read from `keep_file`, where changes of them go.
+    /// The archive in `store`. The retention rules are read from `keep_file`, and changes are
+    /// written there.
     ///
     /// # Errors
-    /// The rules are there and cannot be read: what they keep is not guessed.
+    /// The file exists but cannot be read. The rules are not guessed.
     pub fn new(store: Arc<dyn Store>, keep_file: &Path) -> Result<Self, KeepFileError> {
         Ok(ArchiveManager {
             store: RwLock::new(store),
@@ -70,40 +72,41 @@ impl ArchiveManager {
         Arc::clone(&self.store.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on this is the store: the one that was waited for.
+    /// Replaces the placeholder by the configured store.
     pub fn set_store(&self, store: Arc<dyn Store>) {
         *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
     }
 
-    /// From now on this is the store, of which only the owner changes something.
+    /// Sets the store, which only its owner may change.
     pub fn set_owned(&self, owned: Arc<OwnedStore>) {
         self.set_store(Arc::clone(&owned) as Arc<dyn Store>);
         *self.owned.write().unwrap_or_else(PoisonError::into_inner) = Some(owned);
     }
 
-    /// From now on the catalog answers what the store holds. A second one is dropped.
+    /// Sets the catalog of the store. A second one is dropped.
     pub fn set_catalog(&self, catalog: ArchiveCatalog) {
         drop(self.catalog.set(Mutex::new(catalog)));
     }
 
-    /// The catalog, once the pool is open. Nobody else has it while the guard lives.
+    /// The catalog, once the pool is open. The guard locks out all other users.
     pub(crate) fn catalog(&self) -> Result<MutexGuard<'_, ArchiveCatalog>, ManageError> {
         let catalog = self.catalog.get().ok_or(ManageError::NotReady {
             reason: "what the archive holds is not known yet: the pool is still being opened, or the archive was not reached since the start, which `varve archive status` would say",
         })?;
-        // A panic leaves it as a crash would, for which it is made.
+        // After a panic the catalog is in the state that a crash would leave, and it is built to
+        // survive that.
         Ok(catalog.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The rules of retention.
+    /// The retention rules.
     pub fn keep(&self) -> KeepRules {
         self.keep.get()
     }
 
-    /// Sets the rules of retention; they are in the file when this returns.
+    /// Sets the retention rules; they are in the file when this returns.
     ///
     /// # Errors
-    /// The operating system's; the rules are as they were then.
+    /// The operating system refused; the rules are then unchanged.
     pub fn set_keep(&self, rules: KeepRules) -> Result<(), KeepFileError> {
         let text = String::from(rules.clone());
         self.keep.set(rules)?;
@@ -116,15 +119,15 @@ impl ArchiveManager {
         Ok(())
     }
 
-    /// The rules of retention as text, unless there are none.
+    /// The retention rules as text; `None` if there are none.
     pub fn rules_text(&self) -> Option<String> {
         let rules = self.keep();
         (rules != KeepRules::default()).then(|| String::from(rules))
     }
 
-    /// Adds the room in the store, and what holds expiry, to the pool's words.
+    /// Adds the space in the store, and what blocks expiry, to the pool's status.
     pub(crate) fn report(&self, status: ArchiveStatus, clock: &ClockStatus) -> ArchiveReport {
-        // A store that does not answer is in the status already.
+        // If the store does not answer, the status already says so.
         let space: Option<Space> = self.store().space().ok();
         ArchiveReport {
             status,

@@ -1,19 +1,19 @@
 //! Jobs on the archive that operators and schedules start: list and explain, verify, scrub, expire,
-//! and the rules of retention.
+//! and the retention rules.
 //!
 //! | file | job |
 //! |---|---|
 //! | `manager` | [`ArchiveManager`], which holds the state of all jobs |
 //! | `list` | what the store holds, and why a point is kept |
-//! | `keep` | the rules of retention and their file |
-//! | `expire`, `pace`, `expirer` | deletion of what the rules let go: once, how fast, by time |
-//! | `verify`, `verifications` | reading the archive back by command, and how far that is |
-//! | `scrub`, `scrub_progress` | reading it back by schedule, and how far that is |
+//! | `keep` | the retention rules and their file |
+//! | `expire`, `pace`, `expirer` | deletion of what the rules release: one run, its rate limit, its schedule |
+//! | `verify`, `verifications` | reading the archive back on request, and its progress |
+//! | `scrub`, `scrub_progress` | reading it back on a schedule, and its progress |
 //! | `check` | the check of one object |
-//! | `report`, `error` | what calls answer, and why they fail |
+//! | `report`, `error` | the answers of calls, and their errors |
 //!
-//! Everything here blocks on the store and runs on threads that may. The pool is reached through
-//! [`ExpiryPool`] and [`Learner`], because it belongs to a reactor.
+//! Everything here blocks on the store and runs on threads that may block. It accesses the pool
+//! through [`ExpiryPool`] and [`Learner`], because the pool belongs to a reactor.
 
 mod check;
 mod error;

@@ -1,29 +1,34 @@
-//! How fast the archive may expire: what cannot be undone goes slowly enough that somebody can notice and stop it.
+//! The rate limit of expiry: deletions cannot be undone, so they go slowly enough that an operator
+//! can notice and stop them.
 //!
-//! In any hour at most 5 % of the archive's segments go; of a small archive [`SEGMENTS_PER_HOUR_MIN`], so that it expires too. A start counts as if three quarters of that had just gone: an appliance
-//! that starts again and again deletes little faster. By the monotonic clock alone.
+//! In any hour at most 5 % of the archive's segments expire; in a small archive
+//! [`SEGMENTS_PER_HOUR_MIN`], so that it expires too. A start counts as if three quarters of that
+//! amount had just expired, so an appliance that restarts again and again deletes little faster.
+//! Only the monotonic clock is used.
 //!
-//! An archive whose rules let more than 5 % go each hour keeps up to 20 hours more than they ask for.
+//! If the rules release more than 5 % each hour, segments are kept up to 20 hours longer than the
+//! rules ask for.
 //!
-//! **Bounds:** what went is remembered by the minute, for an hour.
+//! **Bounds:** expired segments are counted by the minute, and remembered for one hour.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// This part of the segments may go in an hour.
+/// The fraction of the segments that may expire in an hour.
 const PART_PER_HOUR: f64 = 0.05;
-/// So many may always.
+/// The hourly limit is never below this number.
 const SEGMENTS_PER_HOUR_MIN: f64 = 8.0;
-/// This part of an hour's worth counts as gone at the start.
+/// The fraction of the hourly limit that counts as used at the start.
 const GONE_AT_START: f64 = 0.75;
 
 const HOUR: Duration = Duration::from_hours(1);
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// What went in the last hour.
+/// What expired in the last hour.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// Until when it went, and which part of an hour's worth; oldest first.
+    /// The end of each counted minute, and the fraction of the hourly limit used in it; oldest
+    /// first.
     gone: VecDeque<(Instant, f64)>,
 }
 
@@ -32,17 +37,17 @@ impl Pace {
         Pace { gone: VecDeque::from([(now + MINUTE, GONE_AT_START)]) }
     }
 
-    /// How many segments may go now, of an archive of so many.
+    /// How many segments may expire now, in an archive of `segments`.
     pub(super) fn allowed(&mut self, segments: u64, now: Instant) -> u64 {
         while self.gone.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= HOUR) {
             self.gone.pop_front();
         }
         let gone: f64 = self.gone.iter().map(|(_, part)| part).sum();
-        // Sums of parts are a little off.
+        // The tolerance covers rounding errors in the sum.
         ((1.0 - gone) * per_hour(segments) + 1e-6).max(0.0) as u64
     }
 
-    /// So many went, of an archive that had so many.
+    /// Records that `count` segments expired, in an archive that had `segments`.
     pub(super) fn spend(&mut self, count: u64, segments: u64, now: Instant) {
         let part = count as f64 / per_hour(segments);
         match self.gone.back_mut() {
@@ -51,14 +56,14 @@ impl Pace {
         }
     }
 
-    /// How long it takes until the next may go.
+    /// The time until the next segment may expire.
     pub(super) fn wait(&self, now: Instant) -> Duration {
         let oldest = self.gone.front().map_or(now, |(at, _)| *at + HOUR);
         oldest.saturating_duration_since(now)
     }
 }
 
-/// How many segments may go in an hour, of an archive of so many.
+/// How many segments may expire in an hour, in an archive of `segments`.
 pub(super) fn per_hour(segments: u64) -> f64 {
     (segments as f64 * PART_PER_HOUR).floor().max(SEGMENTS_PER_HOUR_MIN)
 }
@@ -74,7 +79,7 @@ mod tests {
         let mut gone: Vec<(u64, u64)> = Vec::new();
         for minute in 0..=600 {
             let now = start + MINUTE * minute as u32;
-            // Now little is asked for, now all.
+            // Mostly a small request, sometimes everything.
             let wanted = pace.allowed(1000, now).min(if minute % 7 == 0 { 1000 } else { minute % 3 });
             pace.spend(wanted, 1000, now);
             gone.push((minute, wanted));
@@ -83,7 +88,7 @@ mod tests {
         }
         let all: u64 = gone.iter().map(|(_, count)| count).sum();
         assert!(all > 400, "{all} in ten hours");
-        // Many days of rest are no more than an hour.
+        // After many idle days the limit is still that of one hour.
         assert_eq!(pace.allowed(1000, start + HOUR * 500), 50);
     }
 

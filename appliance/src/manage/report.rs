@@ -1,4 +1,4 @@
-//! What calls about the archive answer.
+//! The answers of calls about the archive.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,44 +7,45 @@ use crate::archive::retention::Explanation;
 use crate::log::reader::LsnRange;
 use crate::volume::{ArchiveStatus, ResolvedPoint};
 
-/// What `archive_get_status` answers: what the pool says, and the room in the store.
+/// The answer of `archive_get_status`: the pool's status, and the space in the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ArchiveReport {
-    /// What the pool says.
+    /// The pool's status.
     #[serde(flatten)]
     pub status: ArchiveStatus,
-    /// Bytes in use in the store, if it can be asked.
+    /// Bytes in use in the store, if it can report them.
     pub store_used_bytes: Option<u64>,
-    /// Bytes of the store in all, if it knows.
+    /// Total bytes of the store, if it knows them.
     pub store_total_bytes: Option<u64>,
-    /// Stretches of the log that should be in the store and are not.
+    /// Ranges of the log that should be in the store but are not.
     #[serde(default)]
     pub lost: Vec<LsnRange>,
-    /// Stretches whose entries could not be read when they were archived: what is older there is not certain.
+    /// Ranges whose entries could not be read when they were archived: older data there is not
+    /// certain.
     #[serde(default)]
     pub holes: Vec<LsnRange>,
-    /// How reading the archive back stands.
+    /// The progress of the scrub.
     #[serde(default)]
     pub scrub: ScrubStatus,
-    /// Why nothing expires, although the rules of retention may let something go.
+    /// Why nothing expires although the retention rules may release something.
     #[serde(default)]
     pub expiry_held: Option<String>,
 }
 
-/// What `archive_seal` answers.
+/// The answer of `archive_seal`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
     /// Everything before this position is in the archive, or will be.
     pub lsn: u64,
-    /// Whether it is there already.
+    /// Whether it is in the archive already.
     pub done: bool,
 }
 
-/// What `archive_explain` answers.
+/// The answer of `archive_explain`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Explained {
     /// The point.
     pub point: ResolvedPoint,
-    /// What is to say about it.
+    /// Its explanation.
     pub explanation: Explanation,
 }

@@ -1,18 +1,18 @@
-//! The scrub of the archive: every object is read back whole once in so long, with every check that
+//! The scrub of the archive: reads every object back whole once in each pass, with every check that
 //! a verification has.
 //!
-//! **What is found** the pool learns as from a verification: an object that is damaged or missing
-//! is put again if the primary device still has its segment; otherwise the problem stays and is
-//! told.
+//! **Findings** go to the pool, as those of a verification do: an object that is damaged or missing
+//! is uploaded again if the primary device still has its segment; otherwise the problem remains and
+//! is reported.
 //!
-//! **Pace:** the objects of a pass are spread over its time, one after the other, and never read
-//! faster than [`RATE_BYTES_PER_S`]. Where a pass is stands in a file beside the rules of
-//! retention, so that a restart goes on with it; a file that is lost or damaged costs a pass that
-//! begins again.
+//! **Pace:** the objects of a pass are spread evenly over its time, one after the other, and never
+//! read faster than [`RATE_BYTES_PER_S`]. A file beside that of the retention rules stores the
+//! progress of a pass, so that it continues after a restart. If that file is lost or damaged, the
+//! pass starts again.
 //!
-//! **Bounds:** one thread, one object at a time; a list of the store at the begin of a pass and
-//! once an hour; the names of the objects in memory. What is on tape is not read by itself: that
-//! would take the tape away from the archivist.
+//! **Bounds:** one thread, one object at a time; one listing of the store at the start of a pass
+//! and once an hour; the names of the objects are in memory. Tapes are not scrubbed, because that
+//! would take the drive away from the archivist.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, PoisonError};
@@ -27,37 +27,37 @@ use crate::archive::catalog::ObjectRow;
 use crate::archive::object::{Decompressor, ObjectId, Place};
 use crate::log::system_now_ns;
 
-/// Bytes a second of a scrub at most, whatever the length of a pass: of the archive, and of the
-/// primary device.
+/// The maximum rate of a scrub in bytes a second, whatever the length of a pass; for the archive
+/// and for the primary device.
 pub(crate) const RATE_BYTES_PER_S: u64 = 64 << 20;
-/// How long a list of the store is gone by.
+/// How long a listing of the store is used.
 const LISTED: Duration = Duration::from_hours(1);
-/// How long a store that does not answer, or an archive that is not attached, is left alone, at
-/// most.
+/// The longest wait before a store that does not answer, or an archive that is not attached, is
+/// tried again.
 const AWAY_WAIT: Duration = Duration::from_mins(1);
 /// How long a stop waits for the object that is being read.
 const END_WAIT: Duration = Duration::from_secs(2);
-/// How often it looks.
+/// How often the stop checks whether the thread has ended.
 const END_LOOK: Duration = Duration::from_millis(5);
-/// How often an object is asked for that a store which answers does not give.
+/// How many times an object is read again if the store answers but does not return it.
 const TRIES_MAX: u32 = 5;
-/// How often the file is written, at most.
+/// The minimum time between two writes of the progress file.
 const SAVE_INTERVAL: Duration = Duration::from_secs(5);
-/// Findings that are told in words: the newest.
+/// How many findings are described in the status: the newest.
 const FOUND_MAX: usize = 20;
-/// What is said of tapes.
+/// The status of an archive on tape.
 const ON_TAPE: &str = "what is on tape is not read back by itself, to leave the drive to the archivist; `varve archive verify` does it";
 
-/// Takes what was found: the pool, wherever it runs.
+/// Receives the findings for the pool, on whatever thread it runs.
 pub trait Learner {
-    /// Takes objects that are missing, and objects that are damaged.
+    /// Reports objects that are missing, and objects that are damaged.
     ///
     /// # Errors
     /// The pool does not answer.
     fn learn(&self, missing: &[ObjectId], damaged: &[ObjectId]) -> Result<(), ManageError>;
 }
 
-/// Reads the archive back as long as it lives.
+/// Scrubs the archive while it lives.
 pub struct Scrubber {
     /// Dropped to wake the thread.
     wake: Option<Sender<()>>,
@@ -65,10 +65,10 @@ pub struct Scrubber {
 }
 
 impl Scrubber {
-    /// Begins, or goes on; a pass takes so long.
+    /// Starts or continues a pass; each takes `pass`.
     ///
     /// # Errors
-    /// The operating system gives no thread.
+    /// The operating system cannot start a thread.
     pub fn start(
         manager: Arc<ArchiveManager>,
         learner: impl Learner + Send + 'static,
@@ -87,14 +87,14 @@ impl Drop for Scrubber {
     fn drop(&mut self) {
         self.wake = None;
         let Some(thread) = self.thread.take() else { return };
-        // A store that takes its time with an object must not hold up a stop: nothing is lost with
-        // it.
+        // A store that is slow with an object must not delay a stop. Leaving the thread loses
+        // nothing.
         let began = Instant::now();
         while !thread.is_finished() && began.elapsed() < END_WAIT {
             std::thread::sleep(END_LOOK);
         }
         if thread.is_finished() {
-            // One that panicked is gone too.
+            // A thread that panicked has ended too.
             let _ = thread.join();
         }
     }
@@ -108,7 +108,7 @@ struct Work {
 }
 
 impl Work {
-    /// Until `sleep` says that it is time to end.
+    /// Runs until `sleep` returns `false`, which means stop.
     fn run(mut self, sleep: &dyn Fn(Duration) -> bool) {
         loop {
             if self.manager.store().capabilities().sequential_only {
@@ -116,7 +116,7 @@ impl Work {
                 return;
             }
             let rows = self.list().unwrap_or_default();
-            // It is empty, or away: which of the two others tell.
+            // The archive is empty or unreachable; other parts of the status say which.
             let goes_on =
                 if rows.is_empty() { sleep(AWAY_WAIT.min(self.pass)) } else { self.read(&rows, sleep) };
             if !goes_on {
@@ -125,7 +125,7 @@ impl Work {
         }
     }
 
-    /// What is still to be read in this pass. At its end the next one begins.
+    /// The objects that this pass has not read yet. After the last one the next pass begins.
     fn list(&self) -> Option<Vec<ObjectRow>> {
         let mut rows = self.manager.expected(0, u64::MAX).ok()?;
         rows.retain(|(_, lost)| !lost);
@@ -158,7 +158,7 @@ impl Work {
         Some(left)
     }
 
-    /// Reads objects until the list is too old; `false`: it is time to end.
+    /// Reads objects until the listing is too old; `false` means stop.
     fn read(&mut self, rows: &[ObjectRow], sleep: &dyn Fn(Duration) -> bool) -> bool {
         let listed = Instant::now();
         let each = self.pass / u32::try_from(self.manager.scrub.get().objects.max(1)).unwrap_or(u32::MAX);
@@ -170,8 +170,8 @@ impl Work {
                 self.manager.scrub.save();
                 return false;
             }
-            // One that is away is not damaged: it is asked again, for as long as the store does not
-            // answer at all.
+            // An object that cannot be read is not damaged. It is tried again, without a limit
+            // while the store does not answer at all.
             let mut tries = 0;
             while let Outcome::Failed(words) = self.look_at(row, &mut codec) {
                 tries += 1;
@@ -202,7 +202,7 @@ impl Work {
         true
     }
 
-    /// Reads one object, and has the pool know what is wrong with it.
+    /// Reads one object, and reports to the pool what is wrong with it.
     fn look_at(&self, row: &ObjectRow, codec: &mut Decompressor) -> Outcome {
         let outcome = verify_one(&*self.manager.store(), &row.id, codec);
         match &outcome {
@@ -212,7 +212,7 @@ impl Work {
                 self.note(text, |status| status.damaged_objects += 1);
                 self.learn(row.id, false);
             }
-            // It may have expired since the list.
+            // It may have expired since the listing.
             Outcome::Missing if self.is_missed(row) => {
                 let text = format!("{}: it is not in the store", describe(row));
                 tracing::error!(object = text, "an object is missing in the archive");

@@ -1,4 +1,4 @@
-//! How far the scrub of the archive is, and the file that says so after a restart.
+//! The progress of the archive's scrub, and the file that stores it across restarts.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -8,39 +8,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::object::Place;
 
-/// How the scrub of the archive stands.
+/// The progress of the archive's scrub.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubStatus {
-    /// When the pass began that is under way, ns since the Unix epoch.
+    /// When the current pass began, ns since the Unix epoch.
     pub pass_began_ns: Option<u64>,
-    /// Objects of this pass, as of the last list.
+    /// Objects of this pass, as of the last listing.
     pub objects: u64,
-    /// Of these, those that were read.
+    /// Of these, those that have been read.
     pub objects_done: u64,
     /// Of these, those that are damaged.
     pub damaged_objects: u64,
-    /// Of these, those that should be there and are not.
+    /// Of these, those that should be in the store but are not.
     pub missing_objects: u64,
-    /// When the last whole pass ended, ns since the Unix epoch.
+    /// When the last complete pass ended, ns since the Unix epoch.
     pub last_pass_ns: Option<u64>,
-    /// What it found damaged or missing.
+    /// How many objects that pass found damaged or missing.
     pub last_pass_bad_objects: u64,
-    /// The newest findings of this pass, in words.
+    /// The newest findings of this pass, described.
     pub found: VecDeque<String>,
-    /// Why it does not go on.
+    /// Why it does not continue.
     pub problem: Option<String>,
     /// The last object that was read.
     pub(super) next_behind: Option<Place>,
 }
 
-/// The status, and its file.
+/// The progress and its file.
 pub(super) struct ScrubProgress {
     file: PathBuf,
     pub(super) status: Mutex<ScrubStatus>,
 }
 
 impl ScrubProgress {
-    /// Goes on where the file says that the last run was.
+    /// Continues from the progress in the file.
     pub(super) fn open(file: PathBuf) -> Self {
         let text = std::fs::read(&file).unwrap_or_default();
         let status: ScrubStatus = serde_json::from_slice(&text).unwrap_or_default();
@@ -55,7 +55,7 @@ impl ScrubProgress {
         edit(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Replaces the file as a whole. That it is stable matters little.
+    /// Replaces the whole file. It is not synced: losing it only costs a restart of the pass.
     pub(super) fn save(&self) {
         let text = serde_json::to_vec(&self.get()).unwrap_or_default();
         let new = self.file.with_extension("new");
@@ -67,7 +67,7 @@ impl ScrubProgress {
     }
 }
 
-/// The file of a scrub, beside that of the rules.
+/// The path of the progress file, beside the file of the rules.
 pub(super) fn file_beside(keep_file: &Path) -> PathBuf {
     keep_file.with_file_name("archive-scrub")
 }

@@ -1,6 +1,6 @@
-//! The verifications of this run of the appliance, by their numbers.
+//! The verifications since the appliance started, by their numbers.
 //!
-//! The thread that verifies changes its verification; whoever has the number reads it.
+//! The verifying thread updates its verification; a caller reads it by its number.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,17 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::service::StopFlag;
 
-/// Verifications that are remembered.
+/// How many verifications are remembered.
 pub const VERIFICATIONS_MAX: usize = 16;
-/// How far a verification has come.
+/// The state of a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VerificationState {
-    /// It reads.
+    /// It is reading.
     Running,
-    /// Everything was read; what was wrong stands in `damaged`, `missing` and `incomplete`.
+    /// Everything was read; the problems are in `damaged`, `missing` and `incomplete`.
     Done,
-    /// It could not go on; `problem` says why.
+    /// It could not continue; `problem` says why.
     Failed,
 }
 
@@ -29,7 +29,7 @@ pub enum VerificationState {
 pub struct Verification {
     /// Its number.
     pub id: u64,
-    /// How far it has come.
+    /// Its state.
     pub state: VerificationState,
     /// Objects to read.
     pub objects: u64,
@@ -39,37 +39,39 @@ pub struct Verification {
     pub bytes: u64,
     /// Bytes read.
     pub bytes_done: u64,
-    /// Objects that were removed meanwhile: increments of a segment that has become whole.
+    /// Objects that were removed during the verification: increments of a segment that has since
+    /// been archived as a whole.
     pub gone: u64,
     /// How many objects are damaged.
     pub damaged_objects: u64,
-    /// The first 100 of them, in words.
+    /// The first 100 of them, described.
     pub damaged: Vec<String>,
-    /// How many objects should be there and are not.
+    /// How many objects should be in the store but are not.
     #[serde(default)]
     pub missing_objects: u64,
-    /// The first 100 of them, in words: segment, positions, times.
+    /// The first 100 of them, described: segment, positions, times.
     #[serde(default)]
     pub missing: Vec<String>,
     /// How many objects lack entries or blocks that could not be read when they were archived.
     #[serde(default)]
     pub incomplete_objects: u64,
-    /// The first 100 of them, in words.
+    /// The first 100 of them, described.
     #[serde(default)]
     pub incomplete: Vec<String>,
-    /// How many synchs and snapshots cannot be opened, or are not certain, because of all this.
+    /// How many synchs and snapshots cannot be opened, or are not certain, because of these
+    /// problems.
     #[serde(default)]
     pub lost_points: u64,
-    /// The first 100 of them, in words.
+    /// The first 100 of them, described.
     #[serde(default)]
     pub points: Vec<String>,
-    /// Why it could not go on.
+    /// Why it could not continue.
     pub problem: Option<String>,
 }
 
 type Shared = Arc<Mutex<Verification>>;
 
-/// The verifications of this run of the appliance.
+/// The verifications since the appliance started.
 #[derive(Default)]
 pub(super) struct Verifications {
     pub(super) known: Mutex<VecDeque<Shared>>,
@@ -81,13 +83,13 @@ impl Drop for Verifications {
     fn drop(&mut self) {
         self.stop.set();
         if let Some(thread) = lock(&self.thread).take() {
-            // One that panicked is gone too.
+            // A thread that panicked has ended too.
             let _ = thread.join();
         }
     }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Plain data, whole after each statement.
+    // Plain data, consistent after each statement, so a poisoned lock is usable.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

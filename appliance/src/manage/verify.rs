@@ -1,4 +1,4 @@
-//! Verification: reads the archive back whole, with every check, on a thread of its own.
+//! Verification: reads the archive back whole, with every check, on its own thread.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -17,12 +17,13 @@ use crate::log::reader::LsnRange;
 use crate::text::units::format_time;
 use crate::volume::{Lineage, VolumeError};
 
-/// Of each kind of finding, how many are told in words.
+/// How many findings of each kind are described.
 const WORDS_MAX: usize = 100;
 
 impl ArchiveManager {
-    /// Begins to read back the objects of the segments from `first` to `last`; returns how it stands.
-    /// What there should be is asked of the catalog, not of the store. `learn` is told at the end what was found missing, and what damaged.
+    /// Starts to read back the objects of the segments from `first` to `last`; returns the initial
+    /// state. The catalog, not the store, decides which objects should exist. At the end, `learn`
+    /// receives the missing and the damaged objects.
     pub(crate) fn verify(
         &self,
         first: u64,
@@ -30,7 +31,7 @@ impl ArchiveManager {
         lineage: Lineage,
         learn: Learn,
     ) -> Result<Verification, ManageError> {
-        // Held while the thread is started, so that there is one.
+        // Locked until the thread is started, so that there is only one.
         let mut thread = lock(&self.verifications.thread);
         if thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             let reason =
@@ -78,7 +79,7 @@ impl ArchiveManager {
         Ok(verification)
     }
 
-    /// How a verification stands.
+    /// The state of a verification.
     pub(crate) fn verification(&self, id: u64) -> Result<Verification, ManageError> {
         let known = lock(&self.verifications.known);
         let found =
@@ -87,15 +88,15 @@ impl ArchiveManager {
     }
 }
 
-/// Takes what was found: objects that are missing, and objects that are damaged.
+/// Receives the findings: objects that are missing, and objects that are damaged.
 pub(crate) type Learn = Box<dyn FnOnce(&[ObjectId], &[ObjectId]) + Send>;
 
-/// What is wrong, by object.
+/// The problems found, by object.
 #[derive(Default)]
 struct Found {
     missing: Vec<ObjectId>,
     damaged: Vec<ObjectId>,
-    /// Stretches that objects do not know.
+    /// Ranges whose entries the objects do not contain.
     holes: Vec<LsnRange>,
 }
 
@@ -111,7 +112,8 @@ fn verify(
         if stop.is_set() {
             return Err("the appliance stops".to_owned());
         }
-        // One that was missing may be there again.
+        // A lost object may be in the store again. If it is not, it is missing, even if it is an
+        // increment.
         let outcome = match verify_one(store, &row.id, &mut codec) {
             Outcome::Gone if *lost => Outcome::Missing,
             outcome => outcome,
@@ -153,14 +155,16 @@ fn verify(
     Ok(())
 }
 
-/// Adds words, as long as there is room for them.
+/// Adds a description while there is room.
 fn say(words: &mut Vec<String>, text: impl FnOnce() -> String) {
     if words.len() < WORDS_MAX {
         words.push(text());
     }
 }
 
-/// Says which synchs and snapshots cannot be opened without what is missing or damaged, and which are not certain because of a hole. What the primary device still has is not missed.
+/// Reports which synchs and snapshots cannot be opened without the missing or damaged objects, and
+/// which are not certain because of a hole. Data that the primary device still has does not count
+/// as missing.
 fn tell_points(
     found: &Found,
     lineage: &Lineage,

@@ -9,7 +9,6 @@ mod defaults;
 mod inspect;
 #[expect(clippy::doc_markdown, reason = "help texts, which a terminal shows as they are")]
 mod recover;
-#[expect(clippy::doc_markdown, reason = "help texts, which a terminal shows as they are")]
 mod serve;
 
 use std::error::Error;

@@ -1,4 +1,4 @@
-//! The appliance as the command plane sees it: the state that the reactor hands to every call.
+//! The appliance's state as the command plane sees it: the reactor passes it to every call.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,14 +9,15 @@ use super::target_view::TargetView;
 use crate::reactor::Local;
 use crate::volume::Pool;
 
-/// What calls that need the pool are told while there is none.
+/// The answer to calls that need the pool while there is none.
 pub(super) const POOL_NOT_OPEN: &str =
     "the pool is not open: the appliance is starting or stopping; framework_wait_init returns once it is";
 
-/// The appliance's state on its reactor: `Reactor<App>`. A cheap handle; clones are the same appliance.
+/// The appliance's state on its reactor: `Reactor<App>`. A cheap handle; all clones share one
+/// state.
 ///
-/// It begins without a pool and a target, so that the command plane answers while the pool is still being opened:
-/// methods that need them then end in code -1.
+/// It starts without a pool and a target, so that the command plane answers while the pool is still
+/// being opened. Methods that need them then fail with code -1.
 #[derive(Clone)]
 pub struct App {
     inner: Rc<Inner>,
@@ -32,7 +33,8 @@ struct Inner {
 }
 
 impl App {
-    /// An appliance on the reactor that `local` belongs to. `reactor_name` and `core` are only shown.
+    /// The state on the reactor that `local` belongs to. `reactor_name` and `core` are only for
+    /// display.
     pub fn new(local: Local, reactor_name: impl Into<String>, core: Option<usize>) -> Self {
         let inner = Inner {
             local,
@@ -45,22 +47,22 @@ impl App {
         App { inner: Rc::new(inner) }
     }
 
-    /// From now on calls find this pool.
+    /// Makes this pool available to calls.
     pub fn set_pool(&self, pool: Rc<Pool>) {
         *self.inner.pool.borrow_mut() = Some(pool);
     }
 
-    /// Takes the pool away from calls, to close it.
+    /// Removes the pool from the state, to close it.
     pub fn take_pool(&self) -> Option<Rc<Pool>> {
         self.inner.pool.borrow_mut().take()
     }
 
-    /// From now on calls find this target.
+    /// Makes this target available to calls.
     pub fn set_target(&self, target: Rc<dyn TargetView>) {
         *self.inner.target.borrow_mut() = Some(target);
     }
 
-    /// Takes the target away from calls, to stop it.
+    /// Removes the target from the state, to stop it.
     pub fn take_target(&self) -> Option<Rc<dyn TargetView>> {
         self.inner.target.borrow_mut().take()
     }

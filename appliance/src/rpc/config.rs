@@ -1,10 +1,13 @@
-//! Configuration files: the calls that make an appliance what it is, in SPDK's shape.
+//! Configuration files: a list of calls that configure an appliance, in SPDK's format.
 //!
 //! ```json
-//! {"subsystems": [{"subsystem": "nvmf", "config": [{"method": "nvmf_subsystem_add_listener", "params": {}}]}]}
+//! {"subsystems": [
+//!   {"subsystem": "nvmf", "config": [{"method": "nvmf_subsystem_add_listener", "params": {}}]}
+//! ]}
 //! ```
-//! A file is read whole and every method of it looked up before the first call is made: a file that names a method which does not exist
-//! changes nothing. Calls are then made in order; the first that fails ends the work and is named.
+//! The whole file is read and every method in it is looked up before the first call is made, so a
+//! file with an unknown method changes nothing. The calls are then made in order. The first one
+//! that fails stops the work and is named in the error.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,7 +20,7 @@ use serde_json::{Map, Value};
 use super::error::RpcError;
 use super::protocol::Dispatch;
 
-/// The longest configuration that is read, in bytes.
+/// The maximum length of a configuration, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// A configuration file.
@@ -32,19 +35,19 @@ pub struct ConfigFile {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubsystemConfig {
-    /// Its name; only for people.
+    /// Its name, which is not interpreted.
     pub subsystem: String,
-    /// Its calls. SPDK writes null for none.
+    /// Its calls. SPDK writes null if there are none.
     pub config: Option<Vec<ConfigElement>>,
 }
 
-/// An element of a part: a call, or as SPDK writes with batches, several.
+/// An element of a part: one call, or several calls, as SPDK writes batches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ConfigElement {
     /// One call.
     One(ConfigCall),
-    /// Several; made one after another.
+    /// Several calls, made one after another.
     Batch(Vec<ConfigCall>),
 }
 
@@ -59,15 +62,15 @@ pub struct ConfigCall {
     pub params: Map<String, Value>,
 }
 
-/// Why a configuration was not applied, or not to its end. `E` is why a call failed.
+/// Why a configuration was not applied, or only in part. `E` is the error of a call.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError<E: fmt::Display + fmt::Debug> {
-    /// Not JSON, or not of the shape.
+    /// The text is not JSON, or not in this format.
     #[error(
         "the configuration is not understood: {0}; it is {{\"subsystems\": [{{\"subsystem\": NAME, \"config\": [{{\"method\": NAME, \"params\": {{...}}}}]}}]}}"
     )]
     Syntax(serde_json::Error),
-    /// It names a method that does not exist; nothing was called.
+    /// It names a method that does not exist. No call was made.
     #[error(
         "the configuration's part '{subsystem}' calls '{method}', which is not a method of this appliance; nothing was changed"
     )]
@@ -77,10 +80,10 @@ pub enum ConfigError<E: fmt::Display + fmt::Debug> {
         /// The method.
         method: String,
     },
-    /// The methods could not be listed; nothing was called.
+    /// The methods could not be listed. No call was made.
     #[error("the methods could not be listed: {0}; nothing was changed")]
     Methods(E),
-    /// A call failed; those before it were made.
+    /// A call failed. The calls before it were made.
     #[error(
         "the configuration's part '{subsystem}', call {number} ({method}): {error}; {applied} calls before it were made"
     )]
@@ -119,10 +122,10 @@ pub enum ConfigFileError {
     },
 }
 
-/// Reads a configuration's text; `-` stands for standard input.
+/// Reads a configuration's text; `-` means standard input.
 ///
 /// # Errors
-/// The system's refusal; more than [`MAX_CONFIG_BYTES`]; not UTF-8.
+/// The system refused; the text is longer than [`MAX_CONFIG_BYTES`]; it is not UTF-8.
 pub fn read(path: &Path) -> std::io::Result<String> {
     let reader: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(std::io::stdin())
@@ -138,8 +141,8 @@ pub fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Applies a configuration file to an appliance in this process; returns how many calls were made. Not from the reactor's own
-/// thread: it waits for the reactor.
+/// Applies a configuration file to an appliance in this process; returns how many calls were made.
+/// It must not run on the reactor's own thread, because it waits for the reactor.
 ///
 /// # Errors
 /// [`ConfigFileError`].
@@ -149,7 +152,8 @@ pub fn apply_file(path: &Path, dispatch: &dyn Dispatch) -> Result<usize, ConfigF
         .map_err(|source| ConfigFileError::Apply { path: path.to_owned(), source: Box::new(source) })
 }
 
-/// Applies the text of a configuration file with `call`, which makes one call; returns how many were made.
+/// Applies the text of a configuration file; `call` makes one call. Returns how many calls were
+/// made.
 ///
 /// # Errors
 /// [`ConfigError`]; nothing was changed unless it is [`ConfigError::Call`].
@@ -183,7 +187,7 @@ pub fn apply<E: fmt::Display + fmt::Debug>(
 /// Makes the configuration of a running appliance with `call`, as SPDK's `save_config` does.
 ///
 /// # Errors
-/// Why a call failed.
+/// The error of a call.
 pub fn save<E>(mut call: impl FnMut(&str, Map<String, Value>) -> Result<Value, E>) -> Result<Value, E> {
     let listed = call("framework_get_subsystems", Map::new())?;
     let mut parts = Vec::new();
@@ -217,7 +221,8 @@ mod tests {
 
     use super::*;
 
-    /// Applies `text` to an appliance with methods `a` and `b`, of which `b` fails for `{"fail": true}`.
+    /// Applies `text` to an appliance with methods `a` and `b`, of which `b` fails for
+    /// `{"fail": true}`.
     fn apply_to_fake(text: &str) -> (Result<usize, ConfigError<String>>, Vec<String>) {
         let mut calls = Vec::new();
         let result = apply(text, |method, params| {

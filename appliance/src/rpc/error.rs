@@ -1,4 +1,4 @@
-//! What a call can end in other than its result, with the codes of JSON-RPC 2.0 and of SPDK.
+//! The errors of a call, with the codes of JSON-RPC 2.0 and of SPDK.
 //!
 //! | code | when |
 //! |---|---|
@@ -19,7 +19,7 @@ use crate::manage::ManageError;
 use crate::reactor::CallError;
 use crate::volume::{PointParseError, VolumeError};
 
-/// An error as it travels (JSON-RPC 2.0 section 5.1).
+/// An error in its wire format (JSON-RPC 2.0 section 5.1).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct ErrorObject {
@@ -27,7 +27,7 @@ pub struct ErrorObject {
     pub code: i64,
     /// What went wrong and what to do about it, for people.
     pub message: String,
-    /// More, for programs.
+    /// More details, for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
 }
@@ -35,7 +35,8 @@ pub struct ErrorObject {
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RpcError {
-    /// The bytes are not JSON. The stream cannot be read on, since nothing says where the next request begins.
+    /// The bytes are not JSON. Nothing marks the start of the next request, so the rest of the
+    /// stream cannot be read.
     #[error("Parse error: {reason}")]
     Parse {
         /// What is wrong.
@@ -50,9 +51,9 @@ pub enum RpcError {
     /// No such method.
     #[error("Method not found: '{method}'{}; rpc_get_methods lists every method", did_you_mean(suggestion.as_deref()))]
     MethodNotFound {
-        /// What was asked for.
+        /// The name in the request.
         method: String,
-        /// The method with the nearest name, when one is near.
+        /// The method with the most similar name, if one is similar enough.
         suggestion: Option<String>,
     },
     /// A parameter is unknown, missing or mistyped.
@@ -75,7 +76,7 @@ pub enum RpcError {
         /// Why, and what to do.
         reason: &'static str,
     },
-    /// The reactor that owns the pool did not take or answer the call.
+    /// The reactor that owns the pool did not accept or did not answer the call.
     #[error(
         "Internal error: {method}: {source}; the call may still take effect: look with the matching list method before trying again, and at the appliance's log if this repeats"
     )]
@@ -85,7 +86,7 @@ pub enum RpcError {
         /// Why.
         source: CallError,
     },
-    /// The code of a method panicked, or its answer cannot be sent.
+    /// A method panicked, or its answer cannot be sent.
     #[error("Internal error: {reason}")]
     Internal {
         /// What happened.
@@ -94,10 +95,10 @@ pub enum RpcError {
     /// The pool refused or failed.
     #[error(transparent)]
     Volume(#[from] VolumeError),
-    /// A text is not a point.
+    /// A text does not describe a point.
     #[error(transparent)]
     Point(#[from] PointParseError),
-    /// A volume of that name exists, but is not the one that was asked for.
+    /// A volume of that name exists, but it differs from the requested one.
     #[error(
         "a volume '{name}' exists already, with another {what} ({actual}, not {wanted}); choose another name, or ask for what exists"
     )]
@@ -106,12 +107,12 @@ pub enum RpcError {
         name: String,
         /// `size` or `UUID`.
         what: &'static str,
-        /// What exists.
+        /// The value that exists.
         actual: String,
-        /// What was asked for.
+        /// The requested value.
         wanted: String,
     },
-    /// A volume is to be deleted that hosts are connected to.
+    /// A volume to be deleted is in use by hosts.
     #[error(
         "the volume '{name}' is in use by {}; disconnect them first (`nvme disconnect`), or delete it anyway with --force (\"force\": true)",
         in_words(hosts)
@@ -122,7 +123,7 @@ pub enum RpcError {
         /// The names of the hosts.
         hosts: Vec<String>,
     },
-    /// An object of another kind than a volume does not exist.
+    /// An object that is not a volume does not exist.
     #[error("there is no {kind} '{name}'; {advice}")]
     NoSuchObject {
         /// Its kind.
@@ -132,7 +133,7 @@ pub enum RpcError {
         /// What to do.
         advice: &'static str,
     },
-    /// A value is well-formed but not one that this appliance can honour.
+    /// A value is well-formed, but this appliance does not support it.
     #[error("{reason}")]
     Unsupported {
         /// What and why.
@@ -172,7 +173,7 @@ fn in_words(hosts: &[String]) -> String {
 }
 
 impl RpcError {
-    /// The code that travels.
+    /// The code on the wire.
     pub fn code(&self) -> i64 {
         match self {
             RpcError::Parse { .. } => -32700,
@@ -190,7 +191,7 @@ impl RpcError {
         }
     }
 
-    /// The error as it travels.
+    /// The error in its wire format.
     pub fn to_object(&self) -> ErrorObject {
         let data = match self {
             RpcError::InvalidParams { source, .. } => source.data(),

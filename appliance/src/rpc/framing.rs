@@ -1,31 +1,33 @@
-//! Cuts a byte stream into JSON values. There is no framing beyond the value itself, so its end has
-//! to be found.
+//! Splits a byte stream into JSON values. A request has no framing except the JSON value itself, so
+//! this file finds the end of the value.
 //!
-//! Every byte is looked at once, however the stream is chopped: the scan keeps its place, its stack of open brackets and
-//! whether it is within a string. It finds ends, not errors: the cut value is then parsed by `serde_json`, which decides. What cannot
-//! be the beginning of a request at all is reported at once, so that a client that talks nonsense gets an answer instead of silence.
+//! Each byte is scanned once, however the stream is split into reads: the scan keeps its position,
+//! its stack of open brackets and whether it is inside a string. It finds ends, not errors:
+//! `serde_json` then parses the value and decides. Bytes that cannot start a request are reported
+//! at once, so that a client that sends garbage gets an answer and not silence.
 
-/// The longest request, in bytes (SPDK's limit).
+/// The maximum length of a request, in bytes (SPDK's limit).
 pub const MAX_REQUEST_BYTES: usize = 256 * 1024;
 
-/// The deepest nesting that is taken; what `serde_json` takes as well.
+/// The maximum nesting depth, which is also the limit of `serde_json`.
 const MAX_DEPTH: usize = 127;
 
-/// Consumed bytes are removed from the buffer only once there are so many, so that many small requests do not move the rest each time.
+/// Consumed bytes are removed from the buffer only when there are at least this many, so that many
+/// small requests do not move the rest each time.
 const COMPACT_BYTES: usize = 64 * 1024;
 
-/// Why a stream cannot be read on: nothing says where the next request begins.
+/// Why the rest of a stream cannot be read: nothing marks the start of the next request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
-    /// Not JSON.
+    /// A byte that cannot occur here in JSON.
     #[error("byte {offset} of the request, {byte:#04x}, cannot be there in JSON-RPC")]
     UnexpectedByte {
-        /// Where, counted from the beginning of the request.
+        /// Its offset from the start of the request.
         offset: usize,
-        /// What.
+        /// The byte.
         byte: u8,
     },
-    /// Brackets are nested deeper than the bound.
+    /// Brackets are nested deeper than the limit.
     #[error("it is nested more than {MAX_DEPTH} levels deep")]
     TooDeep,
     /// More than [`MAX_REQUEST_BYTES`].
@@ -33,15 +35,15 @@ pub enum FramingError {
     TooLong,
 }
 
-/// Collects bytes and gives out whole values.
+/// Collects bytes and returns complete values.
 #[derive(Debug, Default)]
 pub struct Framer {
     buffer: Vec<u8>,
-    /// Where the current value begins in `buffer`; before it all is consumed.
+    /// Where the current value begins in `buffer`; all bytes before it are consumed.
     start: usize,
-    /// Up to where the current value was looked at.
+    /// How far the current value has been scanned.
     scanned: usize,
-    /// The closing brackets that are owed.
+    /// The closing brackets that are still expected.
     open: Vec<u8>,
     in_string: bool,
     escaped: bool,
@@ -49,12 +51,13 @@ pub struct Framer {
 }
 
 impl Framer {
-    /// An empty one.
+    /// An empty framer.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds bytes of the stream. Call [`next_value`](Self::next_value) until it gives nothing before adding more: that bounds the buffer.
+    /// Adds bytes of the stream. To bound the buffer, call [`next_value`](Self::next_value) until
+    /// it returns `None` before adding more.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start >= COMPACT_BYTES {
             self.buffer.drain(..self.start);
@@ -69,10 +72,10 @@ impl Framer {
         !self.open.is_empty()
     }
 
-    /// The bytes of the next whole value; `None` until more bytes have come.
+    /// The bytes of the next complete value; `None` until more bytes arrive.
     ///
     /// # Errors
-    /// [`FramingError`]; it stays, whatever is added.
+    /// [`FramingError`]; it is permanent, whatever bytes follow.
     pub fn next_value(&mut self) -> Result<Option<&[u8]>, FramingError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -99,7 +102,7 @@ impl Framer {
         }
     }
 
-    /// Looks on; the end of the value if it was found.
+    /// Continues the scan; returns the end of the value if it is found.
     fn scan(&mut self) -> Result<Option<usize>, FramingError> {
         while let Some(&byte) = self.buffer.get(self.scanned) {
             let offset = self.scanned.saturating_sub(self.start);
@@ -140,7 +143,7 @@ impl Framer {
                     }
                 }
                 b'"' => self.in_string = true,
-                // What separates values, and what numbers, true, false and null are made of.
+                // Separators, and the characters of numbers, true, false and null.
                 b':'
                 | b','
                 | b'0'..=b'9'

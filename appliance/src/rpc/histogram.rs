@@ -1,4 +1,5 @@
-//! A histogram as it travels: the answer of `bdev_get_histogram`, which SPDK's `histogram.py` reads.
+//! The wire format of a histogram: the answer of `bdev_get_histogram`, which SPDK's `histogram.py`
+//! reads.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,27 +10,28 @@ use crate::histogram::{GRANULARITY, Histogram, RANGE_MAX};
 /// Ticks are nanoseconds.
 const TICKS_PER_SECOND: u64 = 1_000_000_000;
 
-/// What `bdev_get_histogram` answers.
+/// The answer of `bdev_get_histogram`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistogramReport {
     /// The counts of all buckets, 64 bits each, little-endian, in base64.
     pub histogram: String,
-    /// Each range has two to the power of this many buckets.
+    /// Each range has `2^granularity` buckets.
     pub granularity: u32,
     /// The first range.
     pub min_range: u32,
     /// The last range.
     pub max_range: u32,
-    /// `granularity`, as SPDK called it before histograms had a first and a last range.
+    /// The same value as `granularity`, under the name that SPDK used before histograms had a first
+    /// and a last range.
     pub bucket_shift: u32,
-    /// Ticks of a second: the buckets are of ticks.
+    /// Ticks in a second: the buckets count ticks.
     pub tsc_rate: u64,
 }
 
 /// Why a report cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum HistogramError {
-    /// It has other buckets than this version's.
+    /// Its buckets are not those of this version.
     #[error("the histogram is of another shape than this version of varve knows; use that of the appliance")]
     Shape,
     /// It is not base64.
@@ -38,7 +40,7 @@ pub enum HistogramError {
 }
 
 impl HistogramReport {
-    /// The report of a histogram of nanoseconds.
+    /// Builds the report of a histogram of nanoseconds.
     pub fn new(histogram: &Histogram) -> Self {
         HistogramReport {
             histogram: STANDARD.encode(histogram.to_bytes()),
@@ -50,7 +52,7 @@ impl HistogramReport {
         }
     }
 
-    /// The histogram, of nanoseconds.
+    /// Decodes the histogram, in nanoseconds.
     ///
     /// # Errors
     /// It is not one that [`new`](Self::new) makes.

@@ -1,4 +1,4 @@
-//! A reactor that has nothing to do yet, as the command plane reaches it.
+//! A reactor that owns no pool yet, as the command plane accesses it.
 
 use std::time::Instant;
 
@@ -13,6 +13,6 @@ pub struct IdleReactor {
     pub core: usize,
     /// When it started.
     pub started: Instant,
-    /// How to reach it.
+    /// The handle for calls to it.
     pub handle: ReactorHandle<Local>,
 }

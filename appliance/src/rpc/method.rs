@@ -1,7 +1,8 @@
-//! The registry of methods, and how one is carried out.
+//! The registry of methods, and how one is executed.
 //!
-//! Parameters are decoded on the connection's thread, so a bad call never reaches the reactor. Methods that touch the pool run
-//! as a task of the reactor that owns it; methods that need nothing of it answer at once, also when the reactor does not.
+//! Parameters are decoded on the connection's thread, so a bad call never reaches the reactor.
+//! Methods that access the pool run as a task of the reactor that owns it. Methods that do not need
+//! the reactor answer at once, even when the reactor does not answer.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,17 +22,18 @@ use crate::audit::{self, Caller};
 use crate::manage::ArchiveManager;
 use crate::reactor::ReactorHandle;
 
-/// How long a call waits for the reactor by default: a little less than the 60 s after which SPDK's client gives up, so that
-/// the client hears why.
+/// How long a call waits for the reactor by default. It is less than the 60 s after which SPDK's
+/// client gives up, so that the client receives the reason.
 pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(55);
 
-/// The most edits between an unknown method and one that is suggested instead.
+/// The maximum edit distance between an unknown method name and the suggestion.
 const MAX_SUGGESTION_EDITS: usize = 3;
 
 /// When a method may be called (SPDK's two states; varve never waits in the first).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Only before `framework_start_init`, which for varve is over when the command plane answers.
+    /// Only before `framework_start_init`. In varve this phase has ended when the command plane
+    /// answers.
     Startup,
     /// While the appliance runs.
     Runtime,
@@ -44,13 +46,14 @@ pub struct Method {
     name: &'static str,
     description: &'static str,
     phase: Phase,
-    /// Whether it changes something: then whoever calls it is noted.
+    /// Whether it changes something. If so, the audit log records the caller.
     changes: bool,
     handler: Handler,
 }
 
 impl Method {
-    /// A method that runs on the connection's thread. It may block, but must not need the reactor to answer soon.
+    /// A method that runs on the connection's thread. It may block, but must not depend on a prompt
+    /// answer of the reactor.
     pub fn direct<P, T>(
         name: &'static str,
         description: &'static str,
@@ -65,7 +68,7 @@ impl Method {
         Method { name, description, phase: Phase::Runtime, changes: false, handler }
     }
 
-    /// A method that runs on the reactor and ends within its turn.
+    /// A method that runs on the reactor and ends within one turn.
     pub fn on_reactor<P, T>(
         name: &'static str,
         description: &'static str,
@@ -102,14 +105,14 @@ impl Method {
         Method { name, description, phase: Phase::Runtime, changes: false, handler }
     }
 
-    /// The same, of a method that changes something: every call of it is noted, see [`audit`].
+    /// Marks the method as one that changes something: every call is recorded, see [`audit`].
     #[must_use]
     pub fn changing(mut self) -> Self {
         self.changes = true;
         self
     }
 
-    /// The same, but callable in another phase.
+    /// Sets the phase in which it may be called.
     #[must_use]
     pub fn in_phase(mut self, phase: Phase) -> Self {
         self.phase = phase;
@@ -126,7 +129,7 @@ impl Method {
         self.description
     }
 
-    /// Whether calls of it are noted.
+    /// Whether calls of it are recorded.
     pub fn changes(&self) -> bool {
         self.changes
     }
@@ -147,7 +150,7 @@ fn to_value(answer: impl Serialize) -> Result<Value, RpcError> {
     })
 }
 
-/// Every method, and the reactor they run on.
+/// All methods, and the reactor that they run on.
 pub struct Registry {
     methods: BTreeMap<&'static str, Method>,
     handle: ReactorHandle<App>,
@@ -157,7 +160,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Chosen methods. Of two with the same name the later one counts.
+    /// A registry of the given methods. If two have the same name, the later one replaces the
+    /// earlier one.
     pub fn with_methods(handle: ReactorHandle<App>, methods: impl IntoIterator<Item = Method>) -> Self {
         let methods = methods.into_iter().map(|method| (method.name, method)).collect();
         Registry {
@@ -169,21 +173,21 @@ impl Registry {
         }
     }
 
-    /// The same with another time that calls wait for the reactor.
+    /// Sets how long calls wait for the reactor.
     #[must_use]
     pub fn with_call_timeout(mut self, call_timeout: Duration) -> Self {
         self.call_timeout = call_timeout;
         self
     }
 
-    /// The same for an appliance with an archive.
+    /// Adds the archive.
     #[must_use]
     pub fn with_archive(mut self, archive: Arc<ArchiveManager>) -> Self {
         self.archive = Some(archive);
         self
     }
 
-    /// The same for an appliance with more reactors than the one that owns the pool.
+    /// Adds the reactors that do not own the pool.
     #[must_use]
     pub fn with_idle_reactors(mut self, reactors: Vec<IdleReactor>) -> Self {
         self.idle_reactors = reactors;
@@ -222,7 +226,7 @@ impl Registry {
     {
         let outcome = self.handle.call(self.call_timeout, move |app: &App, reply| {
             let task = run(app.clone());
-            // Nobody joins it: its result goes to the waiting thread.
+            // The task's handle is dropped: its result goes to the waiting thread.
             drop(app.local().spawn(async move { reply.send(task.await) }));
         });
         outcome.map_err(|source| RpcError::NoAnswer { method: method.to_owned(), source })?
@@ -250,7 +254,7 @@ impl Dispatch for Registry {
         params: Map<String, Value>,
     ) -> Result<Value, RpcError> {
         let Some(method) = self.methods.get(method) else {
-            // The name is the client's and may be long; no method's name is.
+            // The client chose the name, and it may be long; no method has a name this long.
             let shown: String = method.chars().take(64).collect();
             return Err(RpcError::MethodNotFound { suggestion: self.suggestion(&shown), method: shown });
         };
@@ -269,12 +273,13 @@ impl Dispatch for Registry {
     }
 }
 
-/// How many characters must be inserted, removed or changed to make `a` of `b` (Levenshtein).
+/// The edit distance (Levenshtein): how many characters must be inserted, removed or changed to
+/// turn `b` into `a`.
 fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for a_char in a.chars() {
-        // Of the row above, the value before this place; of this row, the value at it.
+        // From the previous row, the value before this place; from this row, the last value.
         let (mut diagonal, mut left) = (None, usize::MAX);
         for (place, above) in row.iter_mut().enumerate() {
             let changed = diagonal.map_or(usize::MAX, |(before, b_char)| {

@@ -1,9 +1,12 @@
-//! The command plane: JSON-RPC 2.0 over a Unix socket, as SPDK speaks it.
+//! The command plane: JSON-RPC 2.0 over a Unix socket, compatible with SPDK.
 //!
-//! - [`RpcServer`] serves any [`Dispatch`] from threads of its own; [`framing`] and [`protocol`] are the two halves of the wire.
-//! - [`Registry`] is the appliance's [`Dispatch`]: every method by name, its parameters decoded strictly, run on the reactor.
-//! - [`App`] is what methods find on the reactor: the pool, and the target behind [`TargetView`].
-//! - [`config`] applies and makes configuration files, which are the same calls.
+//! - [`RpcServer`] serves any [`Dispatch`] from its own threads; [`framing`] and [`protocol`]
+//!   implement the wire format.
+//! - [`Registry`] is the appliance's [`Dispatch`]: it finds a method by name, decodes its
+//!   parameters strictly, and runs it on the reactor.
+//! - [`App`] is the state that methods use on the reactor: the pool, and the target as a
+//!   [`TargetView`].
+//! - [`config`] applies and makes configuration files, which contain the same calls.
 
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 

@@ -1,7 +1,9 @@
-//! Decoding of a method's parameters into its struct, with errors that name the parameter and say what is allowed.
+//! Decodes a method's parameters into its struct, with errors that name the parameter and the
+//! allowed values.
 //!
-//! The structs derive `Deserialize` with `deny_unknown_fields`; this file only supplies the deserializer of the outermost
-//! object, so that serde's own knowledge of the fields ends in messages an operator can use.
+//! The structs derive `Deserialize` with `deny_unknown_fields`. This file only supplies the
+//! deserializer of the outermost object, so that serde's knowledge of the fields appears in error
+//! messages for operators.
 
 use std::fmt;
 
@@ -12,12 +14,12 @@ use serde_json::{Map, Value, json};
 use crate::log::Lsn;
 use crate::reactor::yield_now;
 
-/// Parameters of a method that has none.
+/// The parameters of a method that has none.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoParams {}
 
-/// Parameters of a list that comes in pages.
+/// The parameters of a list that is returned in pages.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageParams {
@@ -26,19 +28,19 @@ pub(super) struct PageParams {
     limit: Option<usize>,
 }
 
-/// What one answer has at most.
+/// The maximum number of entries in one answer.
 const PAGE_ENTRIES_MAX: usize = 10_000;
 
-/// What is gathered for one in a turn of the reactor: about 100 us.
+/// The maximum number of entries collected in one turn of the reactor: about 100 us.
 const PIECE_ENTRIES_MAX: usize = 256;
 
 impl PageParams {
-    /// Gathers the page in pieces that each fit into a short turn of the reactor, however long the
-    /// list is and whoever asks. `piece` gives so many entries from a position on at most, and none
-    /// when the page is to end; `lsn_of` says where an entry is.
+    /// Collects the page in pieces that each fit into a short turn of the reactor, however long the
+    /// list is. `piece` returns at most the given number of entries from a position on, or none to
+    /// end the page; `lsn_of` returns the position of an entry.
     ///
     /// # Errors
-    /// The first of `piece`.
+    /// The first error of `piece`.
     pub(super) async fn gather<T, E>(
         self,
         mut piece: impl FnMut(Lsn, usize) -> Result<Vec<T>, E>,
@@ -66,7 +68,7 @@ pub enum ParamError {
     Unknown {
         /// The parameter.
         name: String,
-        /// Those it has.
+        /// The parameters that it has.
         allowed: &'static [&'static str],
     },
     /// A required parameter is missing.
@@ -75,7 +77,7 @@ pub enum ParamError {
         /// The parameter.
         name: &'static str,
     },
-    /// A parameter's value is not what it must be.
+    /// A parameter has an invalid value.
     #[error("parameter '{name}': {reason}")]
     Value {
         /// The parameter.
@@ -83,7 +85,7 @@ pub enum ParamError {
         /// What is wrong, and what is expected.
         reason: String,
     },
-    /// Something about the parameters as a whole.
+    /// An error of the parameters as a whole.
     #[error("{reason}")]
     Other {
         /// What is wrong.
@@ -100,7 +102,7 @@ fn allowed_text(allowed: &[&str]) -> String {
 }
 
 impl ParamError {
-    /// The same for programs: the parameter, and for an unknown one those that exist.
+    /// Details for programs: the parameter, and for an unknown one the parameters that exist.
     pub fn data(&self) -> Option<Value> {
         match self {
             ParamError::Unknown { name, allowed } => Some(json!({"parameter": name, "allowed": allowed})),

@@ -1,4 +1,4 @@
-//! The pool as jobs on its archive reach it from their threads: by calls to its reactor.
+//! Lets the jobs on the archive use the pool from their threads: each use is a call to its reactor.
 
 use super::app::{App, POOL_NOT_OPEN};
 use super::method::DEFAULT_CALL_TIMEOUT;
@@ -31,7 +31,7 @@ fn on_reactor<T: Send + 'static>(
 }
 
 impl Learner for ReactorHandle<App> {
-    /// A pool that is not open learns nothing, and finds it out itself when it opens.
+    /// If the pool is not open, nothing is reported: it finds the problems itself when it opens.
     fn learn(&self, missing: &[ObjectId], damaged: &[ObjectId]) -> Result<(), ManageError> {
         let (missing, damaged) = (missing.to_vec(), damaged.to_vec());
         let learned = self.call(DEFAULT_CALL_TIMEOUT, move |app: &App, reply| {

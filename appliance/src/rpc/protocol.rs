@@ -1,7 +1,9 @@
-//! JSON-RPC 2.0: from the bytes of one request or batch to the bytes of its answer. No sockets here.
+//! JSON-RPC 2.0: turns the bytes of one request or batch into the bytes of its answer. No sockets
+//! here.
 //!
-//! As SPDK does it: `jsonrpc` must be `"2.0"`, parameters are given by name only, members that the standard does not know are refused. A
-//! request without an id is a notification: it is carried out and never answered, not even with an error.
+//! As in SPDK, `jsonrpc` must be `"2.0"`, parameters are given by name only, and members that the
+//! standard does not define are refused. A request without an id is a notification: it is executed
+//! and never answered, not even with an error.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,27 +12,28 @@ use serde_json::{Map, Value, json};
 use super::error::RpcError;
 use crate::audit::Caller;
 
-/// The most JSON values of a request, names counted too (SPDK's limit).
+/// The maximum number of JSON values in a request, names included (SPDK's limit).
 pub const MAX_REQUEST_VALUES: usize = 8192;
 
-/// The longest id that is a string, in characters (SPDK's limit).
+/// The maximum length of a string id, in characters (SPDK's limit).
 pub const MAX_ID_CHARS: usize = 128;
 
-/// The longest answer, in bytes (SPDK's limit).
+/// The maximum length of an answer, in bytes (SPDK's limit).
 pub const MAX_ANSWER_BYTES: usize = 32 << 20;
 
-/// Carries calls out. Called from many threads at once; a call may block its own thread as long as it needs.
+/// Executes calls. Many threads call it at once; a call may block its own thread as long as it
+/// needs.
 pub trait Dispatch: Send + Sync + 'static {
     /// Calls a method.
     ///
     /// # Errors
-    /// What the client is to be told.
+    /// The error for the client.
     fn dispatch(&self, method: &str, params: Map<String, Value>) -> Result<Value, RpcError>;
 
-    /// The same for a caller that is known: whoever notes changes notes this one.
+    /// Calls a method for a known caller, which the audit log records with a change.
     ///
     /// # Errors
-    /// What the client is to be told.
+    /// The error for the client.
     fn dispatch_for(
         &self,
         _caller: &Caller,
@@ -41,7 +44,8 @@ pub trait Dispatch: Send + Sync + 'static {
     }
 }
 
-/// The answer to the bytes of one JSON value, a newline behind it; `None` when nothing is to be sent.
+/// The answer to the bytes of one JSON value, with a newline after it; `None` if nothing is to be
+/// sent.
 pub fn answer(request: &[u8], caller: &Caller, dispatch: &dyn Dispatch) -> Option<Vec<u8>> {
     let response = match serde_json::from_slice::<Value>(request) {
         Ok(value) if count_values(&value) > MAX_REQUEST_VALUES => Some(refusal(
@@ -62,7 +66,7 @@ pub fn answer(request: &[u8], caller: &Caller, dispatch: &dyn Dispatch) -> Optio
     Some(to_bytes(&response))
 }
 
-/// An error that belongs to no request that could be read.
+/// An error answer without an id, because no request could be read.
 pub fn anonymous_refusal(error: &RpcError) -> Vec<u8> {
     to_bytes(&refusal(&Value::Null, error))
 }
@@ -87,7 +91,7 @@ fn answer_one(call: Value, caller: &Caller, dispatch: &dyn Dispatch) -> Option<V
         Err(refused) => return Some(refusal(&refused.id, &refused.error)),
     };
     let result = call.params.and_then(|params| {
-        // A panic in one method must not take the connection, let alone the appliance, with it.
+        // A panic in one method must not end the connection or the appliance.
         let called = catch_unwind(AssertUnwindSafe(|| dispatch.dispatch_for(caller, &call.method, params)));
         called.unwrap_or_else(|_| {
             let reason = format!("{} failed unexpectedly; the appliance's log has the details", call.method);
@@ -109,7 +113,7 @@ fn invalid(reason: impl Into<String>) -> RpcError {
     RpcError::InvalidRequest { reason: reason.into() }
 }
 
-/// A request whose shape is wrong, and the id to answer it with.
+/// A malformed request, and the id for its answer.
 struct Refused {
     id: Value,
     error: RpcError,
@@ -119,7 +123,7 @@ fn refuse<T>(id: Value, reason: impl Into<String>) -> Result<T, Box<Refused>> {
     Err(Box::new(Refused { id, error: invalid(reason) }))
 }
 
-/// A request whose shape is right.
+/// A well-formed request.
 struct Call {
     method: String,
     params: Result<Map<String, Value>, RpcError>,
@@ -128,7 +132,7 @@ struct Call {
 }
 
 impl Call {
-    /// Takes a request apart.
+    /// Splits a request into its members.
     fn parse(value: Value) -> Result<Self, Box<Refused>> {
         let Value::Object(mut members) = value else {
             return refuse(Value::Null, "a request is a JSON object");
@@ -165,7 +169,7 @@ impl Call {
     }
 }
 
-/// How many values there are, the names of members included. Nesting is bounded by the parser.
+/// The number of values, the names of members included. The parser bounds the nesting.
 fn count_values(value: &Value) -> usize {
     match value {
         Value::Array(items) => items.iter().map(count_values).fold(1, usize::saturating_add),
@@ -191,7 +195,7 @@ mod tests {
         }
     }
 
-    /// What could stand in a member of a request.
+    /// A possible value of a request's member.
     fn member() -> impl Strategy<Value = Value> {
         prop_oneof![
             Just(Value::Null),

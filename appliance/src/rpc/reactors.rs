@@ -1,4 +1,5 @@
-//! The reactors as the command plane sees them: the one that owns the pool, and those that have nothing to do yet.
+//! The reactors as the command plane sees them: the one that owns the pool, and those that own none
+//! yet.
 
 use std::time::Duration;
 
@@ -9,18 +10,18 @@ use super::method::Registry;
 use crate::histogram::Histogram;
 use crate::reactor::ReactorStats;
 
-/// What a reactor says of itself.
+/// What a reactor reports about itself.
 #[derive(Debug)]
 pub struct ReactorReport {
     /// Its name.
     pub name: String,
     /// The core that it is pinned to, if it is.
     pub core: Option<usize>,
-    /// For how long it has run.
+    /// How long it has run.
     pub elapsed: Duration,
     /// Its counters.
     pub stats: ReactorStats,
-    /// How long its turns took in which something was done, in nanoseconds.
+    /// The durations of the turns that did some work, in nanoseconds.
     pub turn_times: Histogram,
 }
 

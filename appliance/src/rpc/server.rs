@@ -1,13 +1,18 @@
-//! The server of the command plane: one thread that accepts, one thread per connection, none of them a reactor's.
+//! The server of the command plane: one thread that accepts and one thread per connection, none of
+//! them a reactor's thread.
 //!
-//! A call may take as long as it needs without holding up other connections, and the plane answers while every reactor is
-//! busy. What one client does harms no other:
-//! - at most [`MAX_CONNECTIONS`], fewer where descriptors are scarce; at the bound the connection
-//!   that has been idle longest is closed to make room, or else the one whose request has been half
-//!   there longest, which is told; when all are at work, new ones wait in the backlog;
-//! - a request that has begun must be whole within [`RpcServerConfig::request_timeout`], or its connection is told and closed;
-//! - an answer must be taken within [`RpcServerConfig::write_timeout`], or its connection is closed;
-//! - bytes that are no JSON get one error and the end of the connection, since nothing says where the next request begins.
+//! A call may take as long as it needs without delaying other connections, and the command plane
+//! answers while every reactor is busy. No client can harm another:
+//! - at most [`MAX_CONNECTIONS`], fewer if file descriptors are scarce; at the limit the server
+//!   makes room by closing the connection that has been idle longest, or else, after an error
+//!   answer, the one that has waited longest for the rest of its request; when all are executing
+//!   calls, new connections wait in the backlog;
+//! - a request that has begun must be complete within [`RpcServerConfig::request_timeout`], or its
+//!   connection gets an error and is closed;
+//! - the client must receive an answer within [`RpcServerConfig::write_timeout`], or its connection
+//!   is closed;
+//! - bytes that are not JSON get one error, and the connection is closed, because nothing marks the
+//!   start of the next request.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -30,33 +35,34 @@ use super::socket::{SocketError, SocketFile};
 use crate::audit::Caller;
 use crate::descriptors;
 
-/// The most connections at a time (SPDK's limit).
+/// The maximum number of connections at a time (SPDK's limit).
 pub const MAX_CONNECTIONS: usize = 64;
 
-/// How much is read at once.
+/// How many bytes one read asks for.
 const READ_BYTES: usize = 64 * 1024;
 
-/// How long [`RpcServer::stop`] waits for calls that are being carried out.
+/// How long [`RpcServer::stop`] waits for running calls.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
-/// How long accepting pauses when there is no room, or the system has no descriptors left.
+/// How long accepting pauses when there is no room, or the system has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// After so long it is said again that nothing can be accepted.
+/// How often the log repeats that nothing can be accepted.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
 
-/// A connection that has been idle for so long gives way at the bound: who has just connected must
+/// At the limit, a connection may be closed after it has been idle for this time: a new client must
 /// have the time to begin a request.
 const IDLE_PATIENCE: Duration = Duration::from_millis(100);
 
-/// A request that has been half there for so long gives way at the bound.
+/// At the limit, a connection may be closed after it has waited for the rest of a request for this
+/// time.
 const HALF_PATIENCE: Duration = Duration::from_secs(1);
 
-/// By how much a connection's thread stands behind reactors where they share a core: to write a
-/// long list as text takes milliseconds, and several clients may want one at once.
+/// The niceness of a connection's thread, which makes it yield to reactors on a shared core.
+/// Formatting a long list takes milliseconds, and several clients may request one at once.
 const NICENESS: i32 = 10;
 
-/// How the command plane is served.
+/// The configuration of the command plane.
 #[derive(Debug, Clone)]
 pub struct RpcServerConfig {
     /// The Unix socket; its directory must exist.
@@ -68,7 +74,8 @@ pub struct RpcServerConfig {
 }
 
 impl RpcServerConfig {
-    /// The defaults for a socket: 60 s for a request to arrive, 30 s for an answer to be taken.
+    /// The defaults for a socket: 60 s for a request to arrive, 30 s for the client to receive an
+    /// answer.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         RpcServerConfig {
             socket: socket.into(),
@@ -87,7 +94,7 @@ pub struct RpcServer {
 }
 
 impl RpcServer {
-    /// Binds the socket and serves it with `dispatch` from threads of its own.
+    /// Binds the socket and serves it with `dispatch` from its own threads.
     ///
     /// # Errors
     /// [`SocketError`].
@@ -115,17 +122,18 @@ impl RpcServer {
         Ok(RpcServer { shared, acceptor: Some(acceptor), path })
     }
 
-    /// Where it listens.
+    /// The path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Connections that are open.
+    /// How many connections are open.
     pub fn connection_count(&self) -> usize {
         self.shared.table().open.len()
     }
 
-    /// Accepts nothing more, removes the socket file, lets calls that are being carried out be answered for up to 2 s.
+    /// Stops accepting, removes the socket file, and waits up to 2 s for running calls to be
+    /// answered.
     pub fn stop(mut self) {
         self.shut_down();
     }
@@ -135,11 +143,11 @@ impl RpcServer {
         self.shared.stopping.store(true, Ordering::SeqCst);
         // The counter cannot overflow: it is written once.
         let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
-        // It ends without a result; a panic in it was reported when it happened.
+        // The thread returns no result; a panic in it was reported when it happened.
         let _ = acceptor.join();
         let table = self.shared.table();
         for connection in table.open.values() {
-            // Reading ends; an answer that is still due can be written.
+            // Only reading ends, so that pending answers can still be written.
             let _ = connection.stream.shutdown(Shutdown::Read);
         }
         let waited =
@@ -179,19 +187,19 @@ struct Connection {
     state: State,
 }
 
-/// What a connection does.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Since then it has waited for a request to begin.
+    /// It has waited since then for a request to begin.
     Idle(Instant),
-    /// Then a request began, which is not whole yet.
+    /// A request began then and is not complete yet.
     Half(Instant),
-    /// A call is carried out, or its answer sent.
+    /// A call is executing, or its answer is being sent.
     AtWork,
 }
 
 impl Connection {
-    /// Whether it gives way to another at the bound, and which of them first.
+    /// Whether it may be closed at the limit; the connection with the lowest value is closed first.
     fn gives_way(&self) -> Option<(bool, Instant)> {
         match self.state {
             State::Idle(since) if since.elapsed() >= IDLE_PATIENCE && !self.has_input() => {
@@ -202,7 +210,7 @@ impl Connection {
         }
     }
 
-    /// Whether a request waits that its thread has not read yet.
+    /// Whether the socket has input that its thread has not read yet.
     fn has_input(&self) -> bool {
         !descriptors::events_now(&*self.stream, PollFlags::IN).is_empty()
     }
@@ -210,7 +218,8 @@ impl Connection {
 
 impl Shared {
     fn table(&self) -> MutexGuard<'_, Table> {
-        // Nothing is left half-done under the lock, so a panic elsewhere does not make the table wrong.
+        // No update is left unfinished under the lock, so after a panic elsewhere the table is
+        // still correct.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -220,7 +229,7 @@ impl Shared {
         }
     }
 
-    /// Makes room for one more connection; `false` when all are at work.
+    /// Makes room for one more connection; `false` when all are executing calls.
     fn make_room(&self) -> bool {
         let mut table = self.table();
         if table.open.len() < descriptors::callers(MAX_CONNECTIONS) {
@@ -234,18 +243,18 @@ impl Shared {
                 let reason = "the request was not complete, and others wait; the connection is closed";
                 refuse(&connection.stream, &RpcError::InvalidRequest { reason: reason.to_owned() });
             }
-            // Its thread sees the end of the stream and leaves.
+            // Its thread sees the end of the stream and exits.
             let _ = connection.stream.shutdown(Shutdown::Both);
         }
         true
     }
 
-    /// Waits a little for a connection to end.
+    /// Waits up to [`ACCEPT_PAUSE`] for a connection to end.
     fn await_room(&self) {
         drop(self.changed.wait_timeout(self.table(), ACCEPT_PAUSE));
     }
 
-    /// Enters a connection into the table.
+    /// Adds a connection to the table.
     fn admit(&self, stream: &Arc<UnixStream>) -> u64 {
         let mut table = self.table();
         let id = table.next_id;
@@ -280,7 +289,7 @@ fn accept_all(shared: &Arc<Shared>, socket: &SocketFile, dispatch: &Arc<dyn Disp
             PollFd::new(&socket.listener, PollFlags::IN),
             PollFd::from_borrowed_fd(shared.wake.as_fd(), PollFlags::IN),
         ];
-        // An interruption leads to another look at both.
+        // After an interruption both are polled again.
         if poll(&mut fds, None).is_err() || fds[0].revents().is_empty() {
             continue;
         }
@@ -302,7 +311,8 @@ fn accept_all(shared: &Arc<Shared>, socket: &SocketFile, dispatch: &Arc<dyn Disp
     }
 }
 
-/// The calling thread stands behind the reactors. Where the system refuses that, it does not.
+/// Lowers the priority of the calling thread below that of the reactors. If the system refuses, the
+/// priority stays.
 fn give_way() {
     let thread = rustix::thread::gettid();
     if let Err(error) = rustix::process::setpriority_process(Some(thread), NICENESS) {
@@ -327,7 +337,8 @@ fn begin(shared: &Arc<Shared>, stream: UnixStream, dispatch: &Arc<dyn Dispatch>)
         give_way();
         let shared = Arc::clone(&admission.shared);
         let ended = serve(&shared, admission.id, &stream, &*dispatch);
-        // Before the place in the table is given back, so that nobody counts a connection that is still open.
+        // Shut down before the place in the table is released, so that no connection is open but
+        // uncounted.
         let _ = stream.shutdown(Shutdown::Both);
         drop(admission);
         if let Err(error) = ended {
@@ -340,14 +351,14 @@ fn begin(shared: &Arc<Shared>, stream: UnixStream, dispatch: &Arc<dyn Dispatch>)
     }
 }
 
-/// Says why a connection is closed, unless that would take time.
+/// Sends the reason why a connection is closed, unless that would block.
 fn refuse(stream: &UnixStream, error: &RpcError) {
-    // A client that is gone, or takes nothing, does not matter.
+    // It does not matter if the client is gone or does not receive it.
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let _ = send_now(stream, &protocol::anonymous_refusal(error), flags);
 }
 
-/// Serves one connection to its end.
+/// Serves one connection until it ends.
 fn serve(shared: &Shared, id: u64, stream: &UnixStream, dispatch: &dyn Dispatch) -> io::Result<()> {
     let caller = Caller::of(stream);
     let mut framer = Framer::new();
@@ -409,7 +420,8 @@ fn framing_refusal(error: &FramingError) -> RpcError {
     }
 }
 
-/// Sends an answer whole. The write timeout bounds each wait, so the sum is bounded by the deadline here.
+/// Sends a whole answer. The write timeout bounds each wait, and the deadline here bounds their
+/// sum.
 fn send(mut stream: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
     let timeout = stream.write_timeout()?.unwrap_or(Duration::MAX);
     let began = Instant::now();

@@ -1,10 +1,13 @@
-//! The socket file of the command plane: mode 0600 from its first moment, a dead server's file replaced, a living one's respected.
+//! The socket file of the command plane: it has mode 0600 from the start, replaces the file of a
+//! dead server, and never replaces that of a running one.
 //!
-//! Whoever may connect may destroy data, so the file must never be open to others. The umask belongs to the whole process and other
-//! threads create files, so it is left alone: the socket is bound inside a fresh directory of mode 0700 beside its final
-//! place, given mode 0600 there, and only then renamed to where clients look for it. The rename also replaces a stale
-//! file in one step. A lock on `SOCKET.lock`, held while the server lives, settles who is first when two start at once; the
-//! lock file stays behind, since removing it would let two servers lock two different files of that name.
+//! A client that may connect may destroy data, so the file must never be accessible to others. The
+//! umask belongs to the whole process and other threads create files, so it is not changed.
+//! Instead, the socket is bound inside a new directory of mode 0700 beside its final place, set to
+//! mode 0600 there, and only then renamed to its final path. The rename also replaces a stale file
+//! in one step. A lock on `SOCKET.lock`, held while the server runs, decides which of two servers
+//! that start at once comes first. The lock file is never removed, because then two servers could
+//! lock two different files of that name.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -14,10 +17,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-/// The longest socket path, in bytes: the kernel's 107 less what the private directory needs.
+/// The maximum length of a socket path, in bytes: the kernel's 107 minus what the private directory
+/// needs.
 pub const MAX_SOCKET_PATH_BYTES: usize = 90;
 
-/// Why the command plane cannot be reached where it should be.
+/// Why the socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Another server answers there.
@@ -47,9 +51,9 @@ pub enum SocketError {
     /// The file system or the kernel refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
-        /// On what.
+        /// Its path.
         path: PathBuf,
         /// Why not.
         source: io::Error,
@@ -97,7 +101,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Only our own file: somebody may have put another one there by hand.
+        // Remove only our own file: somebody may have replaced it by hand.
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
         if ours {
@@ -129,7 +133,8 @@ fn take_lock(path: &Path) -> Result<File, SocketError> {
     }
 }
 
-/// Refuses when what is there may not be replaced: a living server that holds no lock of ours, or something that is no socket.
+/// Refuses if the existing file must not be replaced: a running server that does not hold our lock,
+/// or something that is not a socket.
 fn check_present(path: &Path) -> Result<(), SocketError> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,

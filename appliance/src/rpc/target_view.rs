@@ -1,6 +1,7 @@
-//! What the command plane needs from the NVMe-oF target. The target implements [`TargetView`]; nothing here knows how.
+//! What the command plane needs from the NVMe-oF target. The target implements [`TargetView`];
+//! nothing here depends on the implementation.
 //!
-//! All calls come on the target's own reactor and must not block.
+//! All calls run on the target's own reactor and must not block.
 
 use std::net::SocketAddr;
 
@@ -9,10 +10,11 @@ use serde::{Deserialize, Serialize};
 /// The well-known name of the discovery subsystem (`NVMe` over Fabrics 1.1, section 1.5.2).
 pub const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
 
-/// The only target's name, as SPDK calls it.
+/// The name of the only target, which is SPDK's default.
 pub const TARGET_NAME: &str = "nvmf_tgt";
 
-/// Read access to the target, and its listeners. Listeners belong to the appliance: every subsystem is reached through each of them.
+/// Read access to the target, and its listeners. Listeners belong to the appliance: every subsystem
+/// is reached through each of them.
 pub trait TargetView {
     /// Every subsystem, the discovery subsystem first.
     fn subsystems(&self) -> Vec<SubsystemView>;
@@ -20,10 +22,10 @@ pub trait TargetView {
     /// The limits of the TCP transport.
     fn transport(&self) -> TransportView;
 
-    /// Addresses that accept connections, with the ports that were really bound.
+    /// Addresses that accept connections, with the ports that were actually bound.
     fn listeners(&self) -> Vec<SocketAddr>;
 
-    /// The controllers of a subsystem; empty when it has none or does not exist.
+    /// The controllers of a subsystem; empty if it has none or does not exist.
     fn controllers(&self, nqn: &str) -> Vec<ControllerView>;
 
     /// The names of the hosts that are connected to a subsystem, once for each controller.
@@ -31,19 +33,19 @@ pub trait TargetView {
         self.controllers(nqn).into_iter().map(|controller| controller.hostnqn).collect()
     }
 
-    /// The queue pairs of a subsystem; empty when it has none or does not exist.
+    /// The queue pairs of a subsystem; empty if it has none or does not exist.
     fn queue_pairs(&self, nqn: &str) -> Vec<QueuePairView>;
 
     /// Counters since start.
     fn stats(&self) -> TargetStats;
 
-    /// Starts to listen. Port 0 lets the system choose; the answer is the bound address.
+    /// Starts to listen. For port 0 the system chooses the port; returns the bound address.
     ///
     /// # Errors
     /// [`ListenerError::Exists`], [`ListenerError::Bind`].
     fn add_listener(&self, address: SocketAddr) -> Result<SocketAddr, ListenerError>;
 
-    /// Stops to listen. Connections that exist stay.
+    /// Stops listening. Existing connections remain.
     ///
     /// # Errors
     /// [`ListenerError::NotFound`].
@@ -65,7 +67,7 @@ pub enum ListenerError {
         /// The address.
         address: SocketAddr,
     },
-    /// The system refused.
+    /// The system refused to bind.
     #[error(
         "cannot listen on {address}: {source}; choose an address of this machine and a port that is free"
     )]
@@ -78,7 +80,7 @@ pub enum ListenerError {
 }
 
 impl ListenerError {
-    /// The negative errno that travels.
+    /// The negative errno on the wire.
     pub fn code(&self) -> i64 {
         match self {
             ListenerError::Exists { .. } => -17,
@@ -103,9 +105,9 @@ pub struct SubsystemView {
     pub model_number: String,
     /// The highest namespace id it can have (NN); 0 for discovery.
     pub max_namespaces: u32,
-    /// Lowest controller id it gives.
+    /// The lowest controller id that it assigns.
     pub min_cntlid: u16,
-    /// Highest controller id it gives.
+    /// The highest controller id that it assigns.
     pub max_cntlid: u16,
     /// Its namespaces, by id.
     pub namespaces: Vec<NamespaceView>,
@@ -116,7 +118,7 @@ pub struct SubsystemView {
 pub struct NamespaceView {
     /// Its id within the subsystem.
     pub nsid: u32,
-    /// The volume behind it.
+    /// Its volume.
     pub volume: String,
     /// The volume's UUID.
     pub uuid: uuid::Uuid,
@@ -127,17 +129,17 @@ pub struct NamespaceView {
 pub struct TransportView {
     /// Entries of an I/O queue.
     pub max_queue_depth: u32,
-    /// Queue pairs of a controller, the admin queue not counted.
+    /// I/O queue pairs of a controller, without the admin queue.
     pub max_io_qpairs_per_ctrlr: u32,
     /// Bytes of data that a command capsule may carry.
     pub in_capsule_data_size: u32,
-    /// Bytes of one command (MDTS).
+    /// The maximum data length of one command in bytes (MDTS).
     pub max_io_size: u32,
     /// Bytes of one buffer of the target.
     pub io_unit_size: u32,
     /// Entries of an admin queue.
     pub max_aq_depth: u32,
-    /// Whether reads end without a response capsule when the host allows it.
+    /// Whether reads end without a response capsule if the host allows it.
     pub c2h_success: bool,
 }
 
@@ -165,9 +167,9 @@ pub struct QueuePairView {
     pub state: String,
     /// The host's qualified name.
     pub hostnqn: String,
-    /// Our end of the connection.
+    /// The target's address of the connection.
     pub listen_address: SocketAddr,
-    /// The host's end of the connection.
+    /// The host's address of the connection.
     pub peer_address: Option<SocketAddr>,
 }
 
@@ -178,21 +180,21 @@ pub struct TargetStats {
     pub admin_qpairs: u64,
     /// I/O queue pairs ever connected.
     pub io_qpairs: u64,
-    /// Admin queue pairs connected now.
+    /// Current admin queue pairs.
     pub current_admin_qpairs: u64,
-    /// I/O queue pairs connected now.
+    /// Current I/O queue pairs.
     pub current_io_qpairs: u64,
-    /// Commands that wait for the pool now.
+    /// Commands that currently wait for the pool.
     pub pending_bdev_io: u64,
     /// Commands completed.
     pub completed_nvme_io: u64,
-    /// Memory for data of hosts that is in use now, in bytes, and its bound.
+    /// Memory for hosts' data that is currently in use, in bytes.
     pub host_memory_bytes: u64,
-    /// See [`host_memory_bytes`](Self::host_memory_bytes).
+    /// The upper limit of [`host_memory_bytes`](Self::host_memory_bytes).
     pub host_memory_bytes_max: u64,
-    /// Connections that wait for their share of it now.
+    /// Connections that currently wait for a share of it.
     pub waiting_for_memory: u64,
-    /// How often a connection began to wait for it.
+    /// How many times a connection began to wait for it.
     pub memory_waits: u64,
     /// Connections closed because their hosts were too slow while others waited for memory.
     pub slow_peers_ended: u64,

@@ -1,9 +1,9 @@
-//! Why an operation of the management plane failed.
+//! The errors of the management plane's operations.
 
 use crate::log::reader::ReadError;
 use crate::log::{AppendError, LogError};
 
-/// Why a management operation failed. Each message names the object and what to do.
+/// Why a management operation failed. Each message names the object and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
     /// No volume has that name.
@@ -21,9 +21,9 @@ pub enum VolumeError {
     /// The point does not exist.
     #[error("there is no point '{point}': {reason}")]
     NoSuchPoint {
-        /// The point as it was asked for.
+        /// The requested point.
         point: String,
-        /// Why not, and what there is.
+        /// Why not, and what exists instead.
         reason: String,
     },
     /// A value is not allowed.
@@ -40,22 +40,22 @@ pub enum VolumeError {
         /// What is used up.
         reason: String,
     },
-    /// It cannot be done now.
+    /// The operation cannot be done now.
     #[error("busy: {reason}")]
     Busy {
-        /// What is in the way.
+        /// The obstacle.
         reason: String,
     },
-    /// The archive did not give what is needed.
+    /// The archive did not return the needed data.
     #[error("the archive failed: {reason}")]
     Archive {
-        /// The store's words.
+        /// The store's message.
         reason: String,
     },
     /// The archive does not answer now; it may later.
     #[error("the archive does not answer: {reason}; try again when it does")]
     ArchiveAway {
-        /// The store's words.
+        /// The store's message.
         reason: String,
     },
     /// The pool or its device failed.

@@ -1,4 +1,4 @@
-//! The entry points of the catalog's texts for fuzzing (`crate::fuzzing`).
+//! Fuzzing entry points for the texts of the catalog (`crate::fuzzing`).
 
 #![allow(
     clippy::expect_used,
@@ -12,7 +12,7 @@ use std::rc::Rc;
 use super::catalog::{Catalog, CatalogChange, CatalogSnapshot};
 use super::manage::operations::NAME_BYTES_MAX;
 
-/// A catalog with some of everything that its JSON can hold.
+/// A catalog with an example of everything that its JSON can contain.
 fn catalog_of(names: &[&str]) -> Catalog {
     let text = serde_json::json!({
         "version": 2,
@@ -39,7 +39,7 @@ pub(crate) fn catalog_seeds() -> Vec<Vec<u8>> {
 
 pub(crate) fn catalog(data: &[u8]) -> bool {
     let Some(read) = Catalog::decode(data) else { return false };
-    // Longer names are never made; of one that was read, a page holds what fits.
+    // Longer names are never made; a page cuts off a longer name that was read.
     if read.snapshots.iter().all(|snapshot| snapshot.name.len() <= NAME_BYTES_MAX) {
         for version in [1, 2] {
             let text = read.encode(version);

@@ -1,4 +1,4 @@
-//! What the management plane is informed: plain data, serialised as it is shown in JSON. Sizes in
+//! The data that the management plane reports, serialised as it is shown in JSON. Sizes are in
 //! bytes unless named otherwise, times in nanoseconds since the Unix epoch.
 
 use serde::{Deserialize, Serialize};
@@ -23,12 +23,12 @@ pub struct PoolInfo {
     pub segment_bytes: u64,
     /// Slots on the device.
     pub slots: u64,
-    /// Slots that the device has room for; more than there are when it has become larger.
+    /// Slots that the device has room for; more than `slots` if the device has grown.
     #[serde(default)]
     pub device_slots: u64,
     /// Working set: how many segments the live data may span (W).
     pub working_set_segments: u64,
-    /// The shorter working set that the pool is on its way to.
+    /// The target of a working set that is being shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_set_target_segments: Option<u64>,
     /// When it was created.
@@ -37,17 +37,17 @@ pub struct PoolInfo {
     pub volumes: u64,
     /// `online`, or `failed` once a log write has failed.
     pub state: String,
-    /// The time that records carry and the machine's.
+    /// The time that records carry and the machine's time.
     #[serde(default)]
     pub clock: ClockStatus,
-    /// Why it is not `online`, and what recovery found damaged, in words for the operator.
+    /// Why it is not `online`, and what recovery found damaged, as text for the operator.
     pub problems: Vec<String>,
 }
 
 /// Counters and gauges as `pool_stats` shows them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct PoolStats {
-    /// The next position that the log will give out.
+    /// The next position that the log will assign.
     pub head_lsn: u64,
     /// The newest point: the end of the newest command.
     #[serde(default)]
@@ -55,13 +55,13 @@ pub struct PoolStats {
     /// The newest change of the volumes, images or snapshots since start; 0: none.
     #[serde(default)]
     pub newest_change_lsn: u64,
-    /// Every entry up to here has been written.
+    /// Every entry before this position has been written.
     pub written_lsn: u64,
-    /// Every entry up to here survives loss of power.
+    /// Every entry before this position survives loss of power.
     pub stable_lsn: u64,
     /// Blocks of the log used, headers and trailers included.
     pub log_used_blocks: u64,
-    /// Blocks of the log before writes are refused.
+    /// Blocks of the log that can be used before writes are refused.
     pub log_capacity_blocks: u64,
     /// Data blocks that hosts wrote since start.
     pub host_written_blocks: u64,
@@ -72,8 +72,7 @@ pub struct PoolStats {
     /// Data blocks copied forward since start.
     #[serde(default)]
     pub copied_blocks: u64,
-    /// Of these, blocks that volumes inherited and that were made their own; they do not count as
-    /// write amplification.
+    /// Of these, inherited blocks that were hydrated; they do not count as write amplification.
     #[serde(default)]
     pub hydrated_blocks: u64,
     /// Write amplification since start: data blocks appended (hosts' and copies) over data blocks
@@ -86,64 +85,65 @@ pub struct PoolStats {
     /// Blocks of trailers written since start.
     #[serde(default)]
     pub trailer_blocks: u64,
-    /// Data blocks that may be live; 0 when the pool gives no segment away and ends when its log is
+    /// Data blocks that may be live; 0 if the pool never reuses slots and ends when its log is
     /// full.
     #[serde(default)]
     pub capacity_blocks: u64,
-    /// Blocks set aside for volumes that are not thin.
+    /// Blocks reserved for volumes that are not thin.
     #[serde(default)]
     pub reserved_blocks: u64,
     /// Live blocks of thin volumes and clones.
     #[serde(default)]
     pub thin_blocks: u64,
-    /// Masks: ranges that clones have trimmed of what they inherit. Each takes as much of the
+    /// Masks: ranges in which clones have trimmed inherited data. Each takes as much of the
     /// capacity as a block.
     #[serde(default)]
     pub masks: u64,
-    /// Segments that hold something live, or may: the working set and what is leaving it.
+    /// Segments that contain live blocks, or may: the working set and what is leaving it.
     #[serde(default)]
     pub segments_in_use: u64,
-    /// Segments without anything live that still have a slot.
+    /// Segments without live blocks that still have a slot.
     #[serde(default)]
     pub segments_inactive: u64,
     /// Slots that are free.
     #[serde(default)]
     pub segments_recycle: u64,
-    /// Segments whose slot was given away since start.
+    /// Segments whose slot was reassigned since start.
     #[serde(default)]
     pub released_segments: u64,
-    /// Of these, before their turn, because nothing in them was live any more.
+    /// Of these, those that were released early, because they no longer contained live blocks.
     #[serde(default)]
     pub released_early_segments: u64,
     /// Records written since start.
     pub records: u64,
     /// Device flushes since start.
     pub flushes: u64,
-    /// Blocks whose checksum was wrong when read, since start.
+    /// Device reads for hosts that failed and were retried, since start.
     pub checksum_errors: u64,
     /// Device reads of hosts that failed and were tried again, since start.
     #[serde(default)]
     pub retried_reads: u64,
-    /// Of these, reads that a later try cured; the archive's copies do not count.
+    /// Of these, reads in which a retry of the device succeeded; reads from the archive do not
+    /// count.
     #[serde(default)]
     pub rescued_reads: u64,
-    /// Times that a host's read ended in a media error because of a block that cannot be had, since
+    /// How many times a host's read ended in a media error because of an unreadable block, since
     /// start.
     #[serde(default)]
     pub unreadable_blocks: u64,
-    /// Blocks read from the device before a host that reads in order asked for them, since start.
+    /// Blocks read from the device before a sequential reader asked for them, since start.
     #[serde(default)]
     pub read_ahead_blocks: u64,
-    /// Of these, blocks that hosts were given.
+    /// Of these, blocks that hosts then read.
     #[serde(default)]
     pub read_ahead_used_blocks: u64,
     /// Memory of all indexes.
     pub index_bytes: u64,
-    /// DMA memory handed out.
+    /// DMA memory in use.
     pub dma_in_use_bytes: u64,
-    /// Bound of DMA memory.
+    /// The limit of DMA memory.
     pub dma_budget_bytes: u64,
-    /// Blocks mapped, over all volumes.
+    /// Mapped blocks of all volumes.
     pub mapped_blocks: u64,
 }
 
@@ -155,7 +155,7 @@ pub enum SegmentState {
     Current,
     /// Sealed and in the working set.
     Active,
-    /// Holds nothing live.
+    /// Contains no live blocks.
     Inactive,
     /// Free to become current.
     Recycle,
@@ -184,11 +184,11 @@ pub struct SegmentInfo {
     /// Whether its object is in the archive.
     #[serde(default)]
     pub archived: bool,
-    /// What recovery or a reader found wrong with it, empty when nothing.
+    /// What recovery or a reader found wrong with it.
     pub problems: Vec<String>,
 }
 
-/// Whether a volume can be used.
+/// The state of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VolumeState {
@@ -200,19 +200,19 @@ pub enum VolumeState {
     Degraded,
 }
 
-/// Where an image came from.
+/// The origin of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageParent {
     /// The parent image.
     pub image: u32,
-    /// The point of the parent that it started from.
+    /// The point of the parent at which it starts.
     pub lsn: u64,
 }
 
 /// A volume as `volume_list` shows it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VolumeInfo {
-    /// Its handle while the appliance runs.
+    /// Its id while the appliance runs.
     #[serde(skip, default = "no_volume")]
     pub id: VolumeId,
     /// Its name.
@@ -223,30 +223,32 @@ pub struct VolumeInfo {
     pub size_bytes: u64,
     /// Whether writes are refused.
     pub read_only: bool,
-    /// Whether it can be used.
+    /// Its state.
     pub state: VolumeState,
     /// Its image.
     pub image: u32,
-    /// For a clone: from where, as long as it inherits from there.
+    /// For a clone: its origin, while it inherits from there.
     pub parent: Option<ImageParent>,
     /// When it was created.
     pub created_ns: u64,
     /// Blocks that have contents.
     pub mapped_blocks: u64,
-    /// Of them, those that belong to a point of the past it was made from, and are read from there.
+    /// Of them, inherited blocks, which are read from the point of the past from which the volume
+    /// was made.
     #[serde(default)]
     pub inherited_blocks: u64,
     /// Of the blocks that have contents, those that were not certain when the volume was opened:
-    /// what replaced them may be lost. They read as media errors until they are written again.
+    /// the data that replaced them may be lost. They read as media errors until they are written
+    /// again.
     #[serde(default)]
     pub uncertain_blocks: u64,
-    /// What is wrong with it, in words for the operator.
+    /// Its problem, as text for the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// Whether these are being made its own.
+    /// Whether the inherited blocks are being hydrated.
     #[serde(default)]
     pub hydrating: bool,
-    /// Whether no capacity was set aside for it.
+    /// Whether no capacity was reserved for it.
     #[serde(default)]
     pub thin: bool,
     /// Activity since start.
@@ -290,35 +292,35 @@ pub struct SynchInfo {
     pub label: String,
     /// Its position: the state of every volume at this LSN is the state at the synch.
     pub lsn: u64,
-    /// When.
+    /// Its time.
     pub time_ns: u64,
-    /// What the caller gave.
+    /// The caller's details.
     pub details: serde_json::Value,
 }
 
 impl SynchInfo {
-    /// One whose text is lost: still a point, since position and time stand in the entry.
+    /// A synch whose text is lost: still a point, because its position and time are in the entry.
     pub(crate) fn damaged(lsn: u64, time_ns: u64) -> Self {
         SynchInfo { id: 0, label: "damaged".to_owned(), lsn, time_ns, details: serde_json::Value::Null }
     }
 
-    /// About how long its texts are, in bytes.
+    /// The approximate length of its texts, in bytes.
     pub fn text_bytes(&self) -> usize {
         self.label.len() + details_bytes(&self.details)
     }
 
-    /// What the operator reads when its text is lost.
+    /// The message for the operator if its text is lost.
     pub(crate) fn damage(&self) -> String {
         format!("the text of the synch at LSN {} is damaged", self.lsn)
     }
 
-    /// Whether its text is lost; the numbers of others begin with 1.
+    /// Whether its text is lost; the ids of others begin with 1.
     pub(crate) fn is_damaged(&self) -> bool {
         self.id == 0
     }
 }
 
-/// About how long a synch's details are as text.
+/// The approximate length of a synch's details as text.
 fn details_bytes(details: &serde_json::Value) -> usize {
     match details {
         serde_json::Value::String(text) => text.len() + 2,
@@ -343,34 +345,34 @@ pub struct SnapshotInfo {
     pub time_ns: u64,
 }
 
-/// What a resolved point is.
+/// The kind of a resolved point.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PointKind {
     /// The end of a host's command.
     Write,
-    /// A change of the pool's volumes, or another event of the pool's own.
+    /// A change of the pool's volumes, or another event of the pool itself.
     Event,
     /// A synch event.
     Synch(SynchInfo),
     /// A snapshot.
     Snapshot(SnapshotInfo),
-    /// The pool's birth: everything is empty.
+    /// The creation of the pool: everything is empty.
     Beginning,
 }
 
-/// A point, resolved.
+/// A resolved point.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResolvedPoint {
-    /// The point that was asked for, as text.
+    /// The requested point, as text.
     pub point: String,
     /// The LSN: the state there holds every entry at or before it.
     pub lsn: u64,
     /// The time of the record at the point.
     pub time_ns: u64,
-    /// What it is.
+    /// Its kind.
     pub kind: PointKind,
-    /// By what a span before now (`time:-10m`) was counted.
+    /// The clock that measured a span before now (`time:-10m`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted_by: Option<SpanBy>,
     /// The volumes that existed there: name and size in bytes.
@@ -391,24 +393,24 @@ pub struct VolumeAt {
 pub struct CloneInfo {
     /// The new volume.
     pub volume: VolumeInfo,
-    /// The point it starts from.
+    /// The point at which it starts.
     pub point: ResolvedPoint,
-    /// The most segments that one generation's scan touched; never above W+1 (R30).
+    /// The maximum number of segments that one generation's scan read; never above W+1 (R30).
     pub segments_touched: u64,
     /// The bound: W+1.
     pub segments_bound: u64,
-    /// Entries looked at.
+    /// Entries read.
     pub entries_scanned: u64,
     /// How long the index took to build.
     pub elapsed_us: u64,
 }
 
-/// A change of the set of volumes, for whoever serves them.
+/// A change of the set of volumes, for the target that serves them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VolumeEvent {
     /// A volume can be served.
     Created(VolumeId),
-    /// A volume is gone.
+    /// A volume was deleted.
     Deleted(VolumeId),
     /// A volume has another size.
     Resized(VolumeId),

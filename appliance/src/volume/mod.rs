@@ -1,8 +1,8 @@
 //! Volumes: views of a pool's log. [`Pool`] is the whole interface.
 //!
 //! A volume is a name, a size and an image; an image is an index, a map from block number to a
-//! position in the log. Requests of hosts go through [`Pool::submit`] and [`Pool::poll`];
-//! operations of the management plane are futures that run on the pool's reactor.
+//! position in the log. Hosts' requests go through [`Pool::submit`] and [`Pool::poll`]; operations
+//! of the management plane are futures that run on the pool's reactor.
 
 mod archive;
 pub(crate) mod catalog;

@@ -1,7 +1,7 @@
-//! What the operator reads as problems of the pool.
+//! The pool's problems, as the operator reads them.
 //!
-//! **Invariants.** A problem stays in the list until whoever added it withdraws it. Gaps of history
-//! that meet are one problem: of each stretch in `gaps` exactly one text is in the list.
+//! **Invariants.** A problem stays in the list until its reporter withdraws it. Adjacent gaps of
+//! history are one problem: for each range in `gaps` exactly one text is in the list.
 
 use crate::log::reader::LsnRange;
 
@@ -19,13 +19,13 @@ impl Problems {
         self.list.iter()
     }
 
-    /// What recovery of the log found, before anything else.
+    /// Sets the problems that recovery of the log found, before anything else.
     pub(in crate::volume) fn begin_with(&mut self, problems: Vec<String>) {
         assert!(self.list.is_empty(), "recovery comes first");
         self.list = problems;
     }
 
-    /// Remembers a problem, once, and writes it to the journal.
+    /// Stores a problem, once, and writes it to the journal.
     pub(in crate::volume) fn note(&mut self, problem: String) {
         if !self.list.contains(&problem) {
             tracing::warn!(problem, "the pool has a problem");
@@ -33,17 +33,17 @@ impl Problems {
         }
     }
 
-    /// Adds a problem that its owner will withdraw.
+    /// Adds a problem that its reporter will withdraw.
     pub(in crate::volume) fn add(&mut self, problem: &str) {
         self.list.push(problem.to_owned());
     }
 
-    /// Takes a problem out.
+    /// Removes a problem.
     pub(in crate::volume) fn withdraw(&mut self, problem: &str) {
         self.list.retain(|known| known != problem);
     }
 
-    /// History has a gap, which may join gaps that were reported before.
+    /// Reports a gap in history, which may join gaps that were reported before.
     pub(in crate::volume) fn note_gap(&mut self, whole: LsnRange, why: &str) {
         let is_within = |known: &LsnRange| whole.start <= known.start && known.end <= whole.end;
         let list = &mut self.list;

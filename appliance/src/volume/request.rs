@@ -1,5 +1,5 @@
-//! Requests to a volume and their completions: the interface between a volume and whoever serves it
-//! to hosts.
+//! Requests to a volume and their completions: the interface between a volume and the target that
+//! serves it to hosts.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -11,14 +11,14 @@ use crate::dma::DmaBuf;
 use crate::log::AppendError;
 use crate::log::geometry::COMMAND_BLOCKS_MAX;
 
-/// The most blocks of one read or write: the record limit, rounded down to a power of two, so that
-/// every write is atomic.
+/// The maximum number of blocks in one read or write: the record limit, rounded down to a power of
+/// two, so that every write is atomic.
 pub const MAX_IO_BLOCKS: u32 = COMMAND_BLOCKS_MAX as u32;
 
-/// The most ranges of one trim, as NVMe's Dataset Management has them.
+/// The maximum number of ranges in one trim, as in NVMe's Dataset Management.
 pub const MAX_TRIM_RANGES: usize = 256;
 
-/// Names a volume within a running appliance. Never reused while it runs.
+/// The id of a volume within a running appliance. Never reused while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VolumeId(pub u32);
 
@@ -32,22 +32,22 @@ pub enum Request<'a> {
         /// How many.
         len_blocks: u32,
     },
-    /// Write `data` from `block` on. The bytes are taken before `submit` returns.
+    /// Write `data` from `block` on. The bytes are copied before `submit` returns.
     Write {
         /// First block.
         block: u64,
-        /// What: slices one after the other, each a whole number of blocks, 1 to [`MAX_IO_BLOCKS`]
-        /// blocks together.
+        /// The data: slices one after the other, each a whole number of blocks, 1 to
+        /// [`MAX_IO_BLOCKS`] blocks together.
         data: &'a [&'a [u8]],
         /// Complete only once it would survive loss of power.
         force_unit_access: bool,
     },
-    /// As `Write`, of data that is in DMA memory: instead of copying it, the volume keeps a view of
-    /// it until it is written.
+    /// As `Write`, for data in DMA memory: the volume does not copy it, but keeps a view of it
+    /// until it is written.
     WriteReceived {
         /// First block.
         block: u64,
-        /// What: 1 to [`MAX_IO_BLOCKS`] whole blocks.
+        /// The data: 1 to [`MAX_IO_BLOCKS`] whole blocks.
         data: &'a DmaBuf,
         /// Complete only once it would survive loss of power.
         force_unit_access: bool,
@@ -61,7 +61,7 @@ pub enum Request<'a> {
         /// Complete only once it would survive loss of power.
         force_unit_access: bool,
     },
-    /// Forget blocks; they read as zeroes until written again.
+    /// Discard blocks; they read as zeroes until written again.
     Trim {
         /// `(first block, how many)`, at most [`MAX_TRIM_RANGES`]; empty ranges are allowed.
         ranges: &'a [(u64, u64)],
@@ -70,33 +70,33 @@ pub enum Request<'a> {
     Flush,
 }
 
-/// What became of a submission.
+/// The result of a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Submitted {
-    /// Taken: exactly one [`IoCompletion`] follows in the sink, also for errors.
+    /// Accepted: exactly one [`IoCompletion`] follows in the sink, even for errors.
     Queued,
-    /// No room now (log, memory, or the volume's index is being loaded); nothing was taken. Submit
-    /// again after the next turn.
+    /// No room now (log, memory, or the volume's index is being loaded); nothing was accepted.
+    /// Submit again after the next turn.
     Busy,
 }
 
-/// The end of a request.
+/// The completion of a request.
 #[derive(Debug)]
 pub struct IoCompletion {
     /// The tag that came with the request.
     pub tag: u64,
-    /// How it ended.
+    /// Its result.
     pub result: Result<(), IoError>,
-    /// What was read: pieces of whole blocks, in order, together exactly the length asked for.
-    /// Empty for all else and on errors.
+    /// The data read: pieces of whole blocks, in order, together exactly the requested length.
+    /// Empty for all other requests and on errors.
     pub data: SmallVec<[DmaBuf; 1]>,
 }
 
 /// Why a request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IoError {
-    /// It reaches beyond the volume.
+    /// It extends beyond the volume.
     #[error("beyond the end of the volume")]
     OutOfRange,
     /// Lengths are outside what [`Request`] allows.
@@ -105,18 +105,18 @@ pub enum IoError {
     /// The log has no room for another write.
     #[error("capacity exceeded: the pool's log is full")]
     CapacityExceeded,
-    /// The device has had no room for too long, or what it holds waits for the archive; it may have
-    /// room later, so another try makes sense. A write that had been taken may or may not be done.
+    /// The device has had no room for too long, or its data waits for the archive. There may be
+    /// room later, so a retry makes sense. A write that had been accepted may or may not be done.
     #[error("no room on the pool's device; try again")]
     NoRoom,
-    /// The data cannot be read, or its checksum is wrong, and trying again does not help.
+    /// The data is unreadable, or its checksum is wrong, and a retry does not help.
     #[error("media error on read")]
     ReadFault,
-    /// The data could not be had for now: the archive does not answer, or memory is short. The same
+    /// The data is not available now: the archive does not answer, or memory is short. The same
     /// request may succeed later.
     #[error("not possible now; try again")]
     NotNow,
-    /// The log could not be written; the pool takes no more writes.
+    /// The log could not be written; the pool accepts no more writes.
     #[error("media error on write: the pool's log has failed")]
     WriteFault,
     /// The volume is read-only.
@@ -129,9 +129,9 @@ pub enum IoError {
 
 /// Why a request was not started.
 pub(in crate::volume) enum Refusal {
-    /// There is no room now; the same may be asked again.
+    /// There is no room now; the request may be repeated.
     Busy,
-    /// It ends with this error.
+    /// The request ends with this error.
     Error(IoError),
 }
 
@@ -153,15 +153,16 @@ impl From<AppendError> for Refusal {
     }
 }
 
-/// Where completions of one client (a connection, a test) are put; the client drains it.
+/// The queue for the completions of one client (a connection, a test), which the client drains.
 #[derive(Default)]
 pub struct Sink {
     queue: RefCell<VecDeque<IoCompletion>>,
     outstanding: Cell<usize>,
-    /// Whose it is among those of its volume: sinks of one client have one share of what is shared.
+    /// The client's number among those of its volume: the sinks of one client have one share of
+    /// shared resources.
     client: Cell<u32>,
-    /// Since when the client's next request waits because the pool was busy, where latencies are
-    /// measured; 0: it does not.
+    /// Since when the client's next request has been waiting because the pool was busy, if
+    /// latencies are measured; 0: it is not waiting.
     pub(super) busy_since_ns: Cell<u64>,
 }
 
@@ -171,7 +172,7 @@ impl Sink {
         Rc::default()
     }
 
-    /// Says whose it is among those of its volume.
+    /// Sets the client's number among those of its volume.
     pub fn set_client(&self, client: u32) {
         self.client.set(client);
     }

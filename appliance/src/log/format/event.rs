@@ -1,12 +1,12 @@
-//! Events: texts of the pool in the log. A synch event says that an application was consistent
-//! (R25); a catalog event holds the pool's small state whole, a change event what became different
-//! of it.
+//! Events: texts that the pool stores in the log. A synch event says that an application was
+//! consistent (R25); a catalog event holds the pool's small state as a whole, a change event holds
+//! a difference of it.
 //!
-//! The text of an event is stored in whole data blocks, each with an entry of its own, and twice:
-//! copy 0 and copy 1, one after the other, so that one damaged block loses nothing. An event lies
-//! in one record, or in several that follow each other directly.
+//! The text of an event is stored in whole data blocks, each with its own entry, and twice: copy 0
+//! and copy 1, one after the other, so that one damaged block loses nothing. An event is in one
+//! record, or in several that follow each other directly.
 
-/// What an event is.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum EventKind {
@@ -36,7 +36,7 @@ pub struct EventHead {
 }
 
 impl EventHead {
-    /// How often each text is written.
+    /// How many times each text is written.
     pub const COPIES: u16 = 2;
 
     /// The field's value.

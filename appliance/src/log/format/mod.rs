@@ -7,16 +7,17 @@
 //! trailer  | 64 bytes, then for each record: one line of 24 bytes and its entries |
 //! ```
 //!
-//! Three numbers make old bytes harmless. The pool's UUID keeps other pools' blocks out. The LSN in
-//! every header must be the position where it is found, so an earlier life of a slot never matches.
-//! The **epoch**, which grows each time the pool is opened, must not fall along the log: a
-//! record that was written but cut off by a crash (because one before it was lost) carries an older
-//! epoch than what is later written in front of it, and so can never come back to life.
+//! Three numbers make old bytes harmless. The pool's UUID excludes blocks of other pools. The LSN
+//! in every header must be the position where it is found, so blocks from an earlier use of a slot
+//! never match. The **epoch**, which grows each time the pool is opened, must not fall along the
+//! log. A record that was written but cut off by a crash (because one before it was lost) carries
+//! an older epoch than the records that are later written before it, so it can never become valid
+//! again.
 //!
 //! Every header also says up to which LSN the log was known to be stable when it was written
 //! (**stable LSN**). Recovery ends the log at the first record that is missing, unless something
-//! after it proves that the record had been stable: then it is damage, which is reported, and not
-//! the end.
+//! after it proves that the record had been stable. In that case the record is damaged; the damage
+//! is reported, and the log continues.
 
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
@@ -41,19 +42,20 @@ pub use trailer::{RecordLine, TrailerHead, TrailerUnit, trailer_blocks, trailer_
 /// - Version 1 is the first.
 /// - Version 2: a third superblock in the last block of the device; a trailer names the session
 ///   that wrote it; a copy of a copy carries the position of the first write; a segment's first
-///   record says again what its header says; superblocks record where the log ended at the last
+///   record repeats the data of its header; superblocks record where the log ended at the last
 ///   start; changes of the catalog are events of their own, and its snapshots are stored in pages
 ///   after it (`docs/FORMAT.md`).
 ///
 /// A build that knows only version 1 refuses a pool of version 2 by its superblock, and changes
 /// nothing.
 pub const FORMAT_VERSION: u32 = 2;
-/// The oldest version that this build reads and goes on writing in pools that have it.
+/// The oldest version that this build reads. It continues to write this version in pools that have
+/// it.
 pub const FORMAT_VERSION_OLDEST: u32 = 1;
 /// The versions that this build reads.
 const FORMAT_VERSIONS: RangeInclusive<u32> = FORMAT_VERSION_OLDEST..=FORMAT_VERSION;
 
-/// Why bytes are not the structure that was expected there.
+/// Why bytes are not the expected structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// Something else, or nothing, is there.
@@ -73,7 +75,7 @@ pub enum FormatError {
     /// It belongs to another place or time of this pool.
     #[error("is stale: it belongs to another position of the log")]
     Stale,
-    /// A field has a value that cannot be.
+    /// A field has an impossible value.
     #[error("field {0} has an impossible value")]
     Field(&'static str),
 }

@@ -9,10 +9,10 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::frame::{Framed, framed};
 use crate::log::types::{BlockNumber, ImageId, Lsn, SegmentSeq};
 
-/// The most entries of one record, and so the most data blocks.
+/// The maximum number of entries in a record, and so of data blocks.
 pub const ENTRIES_PER_RECORD: usize = 168;
 
-/// Bits of a block number in an entry; those above are the image's.
+/// Bits of a block number in an entry; the higher bits belong to the image.
 const BLOCK_BITS: u32 = 48;
 const BLOCK_MASK: u64 = (1 << BLOCK_BITS) - 1;
 
@@ -57,7 +57,7 @@ const _: () = assert!(HEAD_BYTES + ENTRIES_PER_RECORD * size_of::<Entry>() == BL
 
 framed!(RawHead, MAGIC, FORMAT_VERSIONS, owner: pool);
 
-/// What a record header says besides its entries. The table of its bytes is at the private
+/// The fields of a record header, without its entries. The table of its bytes is at the private
 /// `RawHead` in this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordHead {
@@ -67,9 +67,9 @@ pub struct RecordHead {
     pub lsn: Lsn,
     /// The segment.
     pub sequence: SegmentSeq,
-    /// Wall-clock time, ns since the Unix epoch; never falls along the log.
+    /// Wall-clock time, ns since the Unix epoch; it never falls along the log.
     pub time_ns: u64,
-    /// Up to where the log was stable when this was written.
+    /// How far the log was stable when this was written.
     pub stable_lsn: Lsn,
     /// The epoch.
     pub epoch: u32,
@@ -77,7 +77,7 @@ pub struct RecordHead {
     pub data_blocks: u8,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum EntryKind {
@@ -89,15 +89,15 @@ pub enum EntryKind {
     Trim = 3,
     /// A block of an event's text; has data.
     Event = 4,
-    /// What the image inherited in a range of blocks is gone; no data. It replaces the trims of a
-    /// clone whose segments have left the working set.
+    /// The image no longer inherits anything in a range of blocks; no data. It replaces the trims
+    /// of a clone whose segments have left the working set.
     Mask = 5,
-    /// What the header of the segment says of those before it, in the segment's first record; no
-    /// data. So a header that is damaged is made again. From format version 2 on.
+    /// The data that the segment's header has about the segments before it, in the segment's first
+    /// record; no data block. With it a damaged header is rebuilt. From format version 2 on.
     Opening = 6,
 }
 
-/// What an [`EntryKind::Opening`] says again of its segment's header.
+/// The header fields that an [`EntryKind::Opening`] repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening {
     /// The epoch in which the segment was opened.
@@ -114,10 +114,11 @@ pub struct EntryFlags;
 impl EntryFlags {
     /// The last entry of a host's command, or of an event: a point that can be restored.
     pub const LAST: u8 = 1;
-    /// A copied block that could not be read as it was written: its data does not have the checksum
-    /// that is stored here, so that whoever reads it gets an error.
+    /// A copied block that could not be read as it was written: its data does not match the
+    /// checksum that is stored here, so that every reader gets an error.
     pub const BAD: u8 = 2;
-    /// A trim that hides nothing inherited which is not hidden already: it need not be carried on.
+    /// A trim that hides nothing inherited that is not already hidden, so it need not be copied
+    /// forward.
     pub const HIDDEN: u8 = 4;
 }
 
@@ -132,7 +133,7 @@ impl EntryFlags {
 /// | 8 | 8 | block number, high 16 bits: those of the image; event, opening: below |
 /// | 16 | 8 | write: LSN superseded, 0 for none; copied: LSN of the origin; trim: count of blocks; event: bytes of its text; opening: LSN at which the segment before ends |
 ///
-/// In the place of the block number an event has what `EventHead` says, and an opening the oldest
+/// In the field of the block number, an event stores the `EventHead`, and an opening the oldest
 /// segment kept.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -151,7 +152,7 @@ impl Entry {
         Entry::new(image, EntryKind::Write, last, crc, block.0, superseded.0)
     }
 
-    /// A live block, copied forward from `origin`. It is the end of no command, so it is no point
+    /// A live block, copied forward from `origin`. It does not end a command, so it is not a point
     /// either.
     pub fn copied(image: ImageId, block: BlockNumber, crc: u32, origin: Lsn, bad: bool) -> Self {
         let mut entry = Entry::new(image, EntryKind::Copied, false, crc, block.0, origin.0);
@@ -164,18 +165,18 @@ impl Entry {
         Entry::new(image, EntryKind::Trim, last, 0, block.0, len_blocks)
     }
 
-    /// What was inherited in `len_blocks` blocks is gone. The end of no command.
+    /// Nothing is inherited any longer in `len_blocks` blocks. It does not end a command.
     pub fn mask(image: ImageId, block: BlockNumber, len_blocks: u64) -> Self {
         Entry::new(image, EntryKind::Mask, false, 0, block.0, len_blocks)
     }
 
-    /// What a segment's header says. The end of no command.
+    /// The data of a segment's header. It does not end a command.
     pub fn opening(opening: Opening) -> Self {
         let Opening { epoch, oldest, previous_end_lsn } = opening;
         Entry::new(ImageId::POOL, EntryKind::Opening, false, epoch, oldest.0, previous_end_lsn.0)
     }
 
-    /// What it says of its segment's header, for an opening.
+    /// The header data in an opening; `None` for other kinds.
     pub fn as_opening(&self) -> Option<Opening> {
         (self.kind() == Some(EntryKind::Opening)).then(|| Opening {
             epoch: self.crc.get(),
@@ -208,12 +209,12 @@ impl Entry {
         ImageId(high << 16 | u32::from(self.image.get()))
     }
 
-    /// Whether it is of no image: all of its block number is used otherwise.
+    /// Whether it belongs to no image: then the bits of the block number have another use.
     fn is_of_pool(&self) -> bool {
         self.kind == EntryKind::Event as u8 || self.kind == EntryKind::Opening as u8
     }
 
-    /// The kind; `None` when a later build wrote one that this build does not know.
+    /// The kind; `None` if a later build wrote one that this build does not know.
     pub fn kind(&self) -> Option<EntryKind> {
         match self.kind {
             1 => Some(EntryKind::Write),
@@ -226,13 +227,13 @@ impl Entry {
         }
     }
 
-    /// Whether this build knows its kind and all its flags. One that it does not know was written
-    /// by a later version.
+    /// Whether this build knows its kind and all its flags. A later version wrote an entry that
+    /// this build does not know.
     pub fn is_known(&self) -> bool {
         self.kind().is_some() && self.flags & !(EntryFlags::LAST | EntryFlags::BAD | EntryFlags::HIDDEN) == 0
     }
 
-    /// Whether a data block belongs to the entry.
+    /// Whether the entry has a data block.
     pub fn has_data(&self) -> bool {
         !matches!(self.kind(), Some(EntryKind::Trim | EntryKind::Mask | EntryKind::Opening))
     }
@@ -247,7 +248,7 @@ impl Entry {
         self.flags & EntryFlags::LAST != 0
     }
 
-    /// The same trim, known to hide nothing inherited that is not hidden already.
+    /// Marks the trim as one that hides nothing inherited that is not already hidden.
     #[must_use]
     pub fn hidden(mut self) -> Self {
         self.flags |= EntryFlags::HIDDEN;
@@ -259,7 +260,7 @@ impl Entry {
         self.is_trim() && self.flags & EntryFlags::HIDDEN == 0
     }
 
-    /// Whether its data is known not to have its checksum.
+    /// Whether its data is known not to match its checksum.
     pub fn is_bad(&self) -> bool {
         self.flags & EntryFlags::BAD != 0
     }
@@ -269,13 +270,13 @@ impl Entry {
         self.crc.get()
     }
 
-    /// The block number; what is stored in its place, for an event.
+    /// The block number; for an event, the value stored in its place.
     pub fn block(&self) -> BlockNumber {
         let bits = self.block.get();
         BlockNumber(if self.is_of_pool() { bits } else { bits & BLOCK_MASK })
     }
 
-    /// What the kind says: superseded LSN, origin, count of blocks, or bytes of text.
+    /// The value of the kind: superseded LSN, origin, count of blocks, or bytes of text.
     pub fn value(&self) -> u64 {
         self.value.get()
     }
@@ -297,10 +298,11 @@ impl std::fmt::Debug for Entry {
 }
 
 impl RecordHead {
-    /// The header block's bytes, checksum included.
+    /// Writes the header block, checksum included.
     ///
     /// # Panics
-    /// With more than [`ENTRIES_PER_RECORD`] entries, or a count of data blocks that is not theirs.
+    /// With more than [`ENTRIES_PER_RECORD`] entries, or a count of data blocks that does not match
+    /// them.
     pub fn encode(&self, pool: Uuid, entries: &[Entry], block: &mut [u8]) {
         assert!((1..=ENTRIES_PER_RECORD).contains(&entries.len()), "a record has 1 to 168 entries");
         let data_blocks = entries.iter().filter(|entry| entry.has_data()).count();
@@ -327,7 +329,7 @@ impl RecordHead {
         head.copy_from_slice(raw.as_bytes());
     }
 
-    /// Reads a header block wherever it belongs, and says where: for a slot whose segment header is
+    /// Reads a header block at any position and returns its own: for a slot whose segment header is
     /// damaged, and for inspection.
     ///
     /// # Errors

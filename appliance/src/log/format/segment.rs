@@ -30,8 +30,8 @@ const MAGIC: [u8; 8] = *b"VARVE-SG";
 /// | 4080 | 12 | zero |
 /// | 4092 | 4 | CRC32C of bytes 0 to 4091 |
 ///
-/// The segment after one says where that one's records end. One that was released early cannot,
-/// so every later header does.
+/// The header of the next segment says where a segment's records end. If the next segment was
+/// released early, it cannot, so every later header does.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
 #[repr(C)]
 struct Raw {
@@ -52,9 +52,10 @@ struct Raw {
 }
 
 const RELEASED_BYTES: usize = 3008;
-/// The most ends of kept segments that a header lists.
+/// The maximum number of ends of kept segments that a header lists.
 pub const ENDS_MAX: usize = 124;
-/// How far after the oldest segment one can be that is released early: the header's bits end there.
+/// How far after the oldest segment a segment may be to be released early: the header has bits up
+/// to there.
 pub const RELEASED_SPAN: u64 = RELEASED_BYTES as u64 * 8;
 
 const _: () = assert!(size_of::<Raw>() == BLOCK_BYTES);
@@ -74,17 +75,17 @@ pub struct SegmentHeader {
     pub first_lsn: Lsn,
     /// When it was opened, ns since the Unix epoch.
     pub opened_ns: u64,
-    /// Where the records of the segment before it end.
+    /// Where the records of the previous segment end.
     pub previous_end_lsn: Lsn,
-    /// Up to where the log was stable when this was written.
+    /// How far the log was stable when this was written.
     pub stable_lsn: Lsn,
     /// The oldest segment that was kept when this one was opened.
     pub oldest: SegmentSeq,
-    /// Segments after the oldest that were released before their turn, in order, less than
-    /// [`RELEASED_SPAN`] after it.
+    /// Segments after the oldest that were released early, in order, less than [`RELEASED_SPAN`]
+    /// after it.
     pub released: Vec<SegmentSeq>,
-    /// Where the records of segments end that are kept while the next one was released, in order.
-    /// With more than [`ENDS_MAX`], those of the newest.
+    /// The record ends of kept segments whose next segment was released, in order. If there are
+    /// more than [`ENDS_MAX`], those of the newest.
     pub ends: Vec<Lsn>,
 }
 
@@ -139,8 +140,8 @@ impl SegmentHeader {
         if oldest > raw.sequence.get() {
             return Err(FormatError::Field("oldest segment"));
         }
-        // The segment of each byte's lowest bit, and the byte. Sequences stay far below 2^64, since
-        // the sequence above, times the size of a segment, does not overflow.
+        // The segment of each byte's lowest bit, and the byte. Sequences stay far below 2^64,
+        // because the sequence checked above, times the segment size, does not overflow.
         let bytes = (oldest..).step_by(8).zip(&raw.released).filter(|&(_, &byte)| byte != 0);
         let released = bytes.flat_map(|(first, &byte)| {
             (first..)

@@ -1,6 +1,6 @@
-//! The superblock: what the device is. Two copies in blocks 0 and 1, written alternately; from
-//! version 2 on a third in the last block of the device, written after each of them, so that what
-//! wipes the head of a device does not wipe all.
+//! The superblock: identity and geometry of the device. Two copies are in blocks 0 and 1 and are
+//! written alternately. From version 2 on a third is in the last block of the device and is written
+//! after each of them, so that erasing the start of a device does not erase all copies.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
@@ -11,7 +11,7 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::frame::{Framed, framed};
 use crate::log::types::Lsn;
 
-/// How many copies are at the head of the device.
+/// How many copies are at the start of the device.
 pub const SUPERBLOCK_HEADS: u64 = 2;
 
 const MAGIC: [u8; 8] = *b"VARVE-SB";
@@ -83,8 +83,8 @@ pub struct Superblock {
     /// Grows each time the pool is opened for writing: by one, or by two if a copy of the
     /// superblock was damaged.
     pub epoch: u32,
-    /// Where the log ended when the pool was opened last: everything before is stable, and what a
-    /// stop cut off comes after it. 0: not stored, in version 1.
+    /// Where the log ended when the pool was last opened. Everything before it is stable; records
+    /// that a stop cut off are after it. 0: not stored, in version 1.
     pub begun_lsn: Lsn,
 }
 
@@ -101,7 +101,7 @@ impl Superblock {
 
     /// The block's bytes.
     pub fn encode(&self, block: &mut [u8]) {
-        // What a build that knows only version 1 would write.
+        // The value that a build which knows only version 1 would write.
         let begun_lsn = if self.version == 1 { Lsn(0) } else { self.begun_lsn };
         let raw = Raw {
             magic: MAGIC,
@@ -126,7 +126,7 @@ impl Superblock {
     /// Reads a block.
     ///
     /// # Errors
-    /// What is wrong with it; geometry is checked, so a decoded superblock is usable.
+    /// What is wrong with it. The geometry is checked too, so a decoded superblock is usable.
     pub fn decode(block: &[u8]) -> Result<Self, FormatError> {
         let raw = Raw::view(block)?;
         let superblock = Superblock {

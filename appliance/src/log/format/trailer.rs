@@ -1,10 +1,10 @@
-//! The trailer: every entry of a segment again, in one place, at the end of its slot.
+//! The trailer: a second copy of every entry of a segment, in one place at the end of its slot.
 //!
-//! The trailer area has a fixed place and size, [`trailer_blocks`], that is always enough for
-//! records with data, since a line and an entry take 24 bytes each and are needed for one block
-//! each. A segment whose entries have no data may fill it before its blocks: then it is sealed
-//! early. A clean stop writes a *partial* trailer: it covers the records so far, and the segment
-//! goes on after it.
+//! The trailer area has a fixed place and size, [`trailer_blocks`], which is always enough for
+//! records with data: a line and an entry take 24 bytes each, and each belongs to one block. A
+//! segment whose entries have no data may fill the area before its blocks; then it is sealed early.
+//! A clean stop writes a *partial* trailer: it covers the records so far, and the segment continues
+//! after it.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -19,7 +19,7 @@ use crate::log::types::{Lsn, SegmentSeq};
 const MAGIC: [u8; 8] = *b"VARVE-TR";
 const HEAD_BYTES: usize = 64;
 const PARTIAL: u16 = 1;
-/// Bytes of a unit.
+/// The size of a unit in bytes.
 const UNIT_BYTES: u64 = size_of::<TrailerUnit>() as u64;
 
 /// One unit of the trailer's body: a [`RecordLine`] or an [`Entry`], 24 bytes.
@@ -31,12 +31,12 @@ const _: () = assert!(size_of::<RawHead>() == HEAD_BYTES);
 
 framed!(RawHead, MAGIC, FORMAT_VERSIONS, owner: pool);
 
-/// Blocks of the trailer area of a segment of `segment_blocks`.
+/// The size of the trailer area in blocks, for a segment of `segment_blocks`.
 pub const fn trailer_blocks(segment_blocks: u64) -> u64 {
     segment_blocks.saturating_mul(UNIT_BYTES).saturating_add(HEAD_BYTES as u64).div_ceil(BLOCK_BYTES as u64)
 }
 
-/// Units that the trailer area of a segment of `segment_blocks` holds.
+/// How many units the trailer area holds, for a segment of `segment_blocks`.
 pub const fn trailer_units(segment_blocks: u64) -> u64 {
     trailer_blocks(segment_blocks).saturating_mul(BLOCK_BYTES as u64).saturating_sub(HEAD_BYTES as u64)
         / UNIT_BYTES
@@ -132,19 +132,19 @@ impl RecordLine {
         self.epoch.get()
     }
 
-    /// The LSN after the record's last block. It cannot overflow: positions have 48 bits, and the
-    /// largest number is returned for one that was read and cannot be.
+    /// The LSN after the record's last block. It cannot overflow: positions have 48 bits, and for
+    /// an invalid position that was read it saturates.
     pub fn end_lsn(&self) -> Lsn {
         Lsn(self.lsn.get().saturating_add(1).saturating_add(self.data_blocks()))
     }
 }
 
-/// What a trailer's head says.
+/// The fields of a trailer's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrailerHead {
     /// The format version of the pool.
     pub version: u32,
-    /// Whether the segment goes on after it.
+    /// Whether the segment continues after it.
     pub partial: bool,
     /// The epoch of the segment's header.
     pub epoch: u32,
@@ -152,7 +152,7 @@ pub struct TrailerHead {
     pub session: u32,
     /// The segment.
     pub sequence: SegmentSeq,
-    /// Where the records covered end.
+    /// Where the covered records end.
     pub end_lsn: Lsn,
     /// Units in the body.
     pub units: u32,
@@ -161,19 +161,19 @@ pub struct TrailerHead {
 }
 
 impl TrailerHead {
-    /// Bytes of a trailer with `units` units.
+    /// The size in bytes of a trailer with `units` units.
     pub fn len_bytes(units: usize) -> usize {
         units.saturating_mul(size_of::<TrailerUnit>()).saturating_add(HEAD_BYTES)
     }
 
-    /// The same head for these units: their count and their CRC32C.
+    /// Returns the head with the count and the CRC32C of these units.
     #[must_use]
     pub fn of(self, units: &[TrailerUnit]) -> Self {
         TrailerHead { units: units.len() as u32, body_crc: crc32c(units.as_flattened()), ..self }
     }
 
-    /// Writes the head, and the body that it is [`of`](Self::of), to the start of `area`; zeroes
-    /// the rest of it.
+    /// Writes the head and its body (see [`of`](Self::of)) to the start of `area`, and zeroes the
+    /// rest.
     pub fn encode(&self, pool: Uuid, units: &[TrailerUnit], area: &mut [u8]) {
         let body = units.as_flattened();
         let (head_area, rest) = area.split_at_mut(HEAD_BYTES);
@@ -183,9 +183,9 @@ impl TrailerHead {
         unused.fill(0);
     }
 
-    /// The head's bytes.
+    /// Encodes the head.
     pub fn encode_head(&self, pool: Uuid) -> [u8; HEAD_BYTES] {
-        // What a build that knows only version 1 would write.
+        // The value that a build which knows only version 1 would write.
         let session = if self.version == 1 { 0 } else { self.session };
         let raw = RawHead {
             magic: MAGIC,
@@ -219,7 +219,7 @@ impl TrailerHead {
         let first_lsn =
             raw.sequence.get().checked_mul(segment_blocks).ok_or(FormatError::Field("sequence"))?;
         let limit = first_lsn.checked_add(segment_blocks).ok_or(FormatError::Field("sequence"))?;
-        // At least the header's block lies before the end.
+        // The records end at least after the header's block.
         if raw.end_lsn.get() <= first_lsn || raw.end_lsn.get() > limit {
             return Err(FormatError::Field("end LSN"));
         }
@@ -235,10 +235,10 @@ impl TrailerHead {
         })
     }
 
-    /// The units of the body, from an area whose head is this one.
+    /// The units of the body, from an area that starts with this head.
     ///
     /// # Errors
-    /// [`FormatError::Checksum`], or [`FormatError::Field`] when the area is too short.
+    /// [`FormatError::Checksum`], or [`FormatError::Field`] if the area is too short.
     pub fn body<'a>(&self, area: &'a [u8]) -> Result<&'a [TrailerUnit], FormatError> {
         let bytes = area
             .get(HEAD_BYTES..TrailerHead::len_bytes(self.units as usize))

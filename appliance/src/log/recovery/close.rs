@@ -1,4 +1,5 @@
-//! A clean stop: everything is stable, and a partial trailer saves the next start a scan.
+//! A clean stop: makes everything stable, and writes a partial trailer that saves the next start a
+//! scan.
 
 use std::task::Poll;
 
@@ -10,11 +11,11 @@ use crate::log::error::LogError;
 use crate::log::types::Lsn;
 use crate::log::writer::SharedLog;
 
-/// Writes what is open, waits for it, makes it stable, and leaves a partial trailer, so that the
+/// Writes what is open, waits for it, makes it stable, and writes a partial trailer, so that the
 /// next start need not scan.
 ///
 /// # Errors
-/// [`LogError::Poisoned`] when the log has failed or fails now; the device's errors.
+/// [`LogError::Poisoned`] if the log has failed or fails now; the device's errors.
 pub async fn close(log: &SharedLog) -> Result<(), LogError> {
     loop {
         {
@@ -38,7 +39,7 @@ pub async fn close(log: &SharedLog) -> Result<(), LogError> {
         for buffer in buffers {
             let len_blocks = (buffer.len() / BLOCK_BYTES) as u64;
             match device.write(block, smallvec![buffer]).await {
-                // It only saves the next start a scan, and a part of it is none.
+                // It only saves the next start a scan. A partly written trailer is not valid.
                 Err(error) if error.kind == BdevErrorKind::NoRoom => break,
                 result => result?,
             }

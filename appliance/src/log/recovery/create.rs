@@ -1,7 +1,7 @@
-//! Creating a log on a blank device, at its birth or after what is known of it from elsewhere.
+//! Creates a log on a blank device: a new one, or one that continues after a known position.
 //!
-//! **Invariant.** The device becomes a pool's with its first superblock, which comes last: a crash
-//! before leaves it blank.
+//! **Invariant.** A device belongs to a pool from its first superblock on, which is written last: a
+//! crash before that leaves it blank.
 
 use uuid::Uuid;
 
@@ -15,12 +15,12 @@ use crate::log::table::SegmentTable;
 use crate::log::types::{Lsn, SegmentSeq, Slot};
 use crate::log::writer::{Beginning, Log, LogStart};
 
-/// How to create a log.
+/// The parameters of a new log.
 #[derive(Debug, Clone, Copy)]
 pub struct CreateLog {
     /// Size of a segment in blocks.
     pub segment_blocks: u64,
-    /// Working set in segments; `None`: all slots but the reserve.
+    /// Working set in segments; `None`: all slots except the reserve.
     pub working_set: Option<u64>,
 }
 
@@ -47,7 +47,7 @@ pub async fn create(
     Ok(log)
 }
 
-/// The shape of a log on a blank device.
+/// The geometry of a log on a blank device.
 async fn fit_blank(
     device: &SharedBdev,
     environment: &Environment,
@@ -75,14 +75,15 @@ async fn fit_blank(
     Ok(geometry)
 }
 
-/// Where a log begins on a blank device: at its birth, or after what is known of it from elsewhere.
+/// Where a log starts on a blank device: at its beginning, or after a known position of an earlier
+/// log.
 #[derive(Debug, Clone, Copy)]
 pub struct ContinueLog {
     /// The pool.
     pub pool: Uuid,
-    /// Its first segment there.
+    /// Its first segment on the device.
     pub first: SegmentSeq,
-    /// Where the log ended before.
+    /// Where the earlier log ended.
     pub end_lsn: Lsn,
     /// An epoch that no record of the pool has had.
     pub epoch: u32,
@@ -92,8 +93,8 @@ pub struct ContinueLog {
     pub last_time_ns: u64,
 }
 
-/// Begins a log again on a blank device, after what is known of it from elsewhere. The device
-/// becomes a pool's only with [`finish_continuing`]: a crash before leaves it blank.
+/// Continues a log on a blank device, after a known position. The device belongs to a pool only
+/// after [`finish_continuing`]: a crash before that leaves it blank.
 ///
 /// # Errors
 /// As [`create`].
@@ -121,8 +122,8 @@ pub async fn begin_continuing(
     }))
 }
 
-/// Writes the superblocks of a log that was begun with [`begin_continuing`]. Its first segment must
-/// be stable.
+/// Writes the superblocks of a log that [`begin_continuing`] started. Its first segment must be
+/// stable.
 ///
 /// # Errors
 /// The device's; no memory.
@@ -145,7 +146,7 @@ pub async fn finish_continuing(
         epoch: from.epoch,
         begun_lsn: Lsn(0),
     };
-    // A crash in between leaves one valid superblock, and the pool is there or not.
+    // A crash in between leaves one valid superblock or none: the pool exists, or it does not.
     for generation in [1, 2] {
         write_superblock(device, environment, &Superblock { generation, ..superblock }).await?;
     }

@@ -1,8 +1,8 @@
-//! What the headers say of segments that need not be on the device: those before the oldest that
-//! was kept, and those that were released before their turn.
+//! Which segments need not be on the device, according to the headers: those before the oldest that
+//! was kept, and those that were released early.
 //!
-//! What a header says of this stays true even if the log was cut off before it: the copies that
-//! made it so were stable before a slot was given away.
+//! These facts stay true even if the log was cut off before the header that states them: the copies
+//! that emptied a segment were stable before its slot was reassigned.
 //!
 //! **Invariant.** No released segment comes before the oldest one that was kept.
 
@@ -14,19 +14,19 @@ use crate::log::geometry::Geometry;
 use crate::log::scan::ExpectedEnd;
 use crate::log::types::{Lsn, SegmentSeq};
 
-/// What is gone. See the module's documentation.
+/// The segments that are gone. See the module's documentation.
 #[derive(Default)]
 pub(super) struct Gone {
     /// The oldest segment that was kept.
     oldest: SegmentSeq,
-    /// Segments after it that were released before their turn.
+    /// Segments after it that were released early.
     released: BTreeSet<SegmentSeq>,
-    /// Where segments end whose next one was released, as the newest header says.
+    /// Where segments end whose next one was released, from the newest header.
     ends: BTreeMap<SegmentSeq, ExpectedEnd>,
 }
 
 impl Gone {
-    /// What the headers of all segments that were found say together.
+    /// Combines the headers of all segments that were found.
     pub(super) fn of(candidates: &BTreeMap<SegmentSeq, FoundSegment>, geometry: &Geometry) -> Self {
         let headers = || candidates.values().filter_map(FoundSegment::header);
         let oldest = headers().map(|header| header.oldest).max().unwrap_or_default();
@@ -50,12 +50,12 @@ impl Gone {
         self.oldest
     }
 
-    /// Whether a segment was released before its turn.
+    /// Whether a segment was released early.
     pub(super) fn is_released(&self, sequence: SegmentSeq) -> bool {
         self.released.contains(&sequence)
     }
 
-    /// Whether a segment is gone, whatever is still found of it.
+    /// Whether a segment is gone, even if parts of it are still found.
     pub(super) fn contains(&self, sequence: SegmentSeq) -> bool {
         sequence < self.oldest || self.is_released(sequence)
     }
@@ -65,18 +65,18 @@ impl Gone {
         self.ends.get(&sequence).copied()
     }
 
-    /// Nobody knows what is gone before this segment: the log begins with it.
+    /// Starts the log with this segment, because it is unknown what is gone before it.
     pub(super) fn begin_at(&mut self, oldest: SegmentSeq) {
         self.oldest = oldest;
     }
 
-    /// The slot of a segment had been given away before its turn.
+    /// Notes that the slot of a segment had been reassigned early.
     pub(super) fn note_released(&mut self, sequence: SegmentSeq) {
         debug_assert!(sequence >= self.oldest);
         self.released.insert(sequence);
     }
 
-    /// Makes the header of this segment again: it says of segments before it what is known of them.
+    /// Completes a rebuilt header of this segment with what is known of the segments before it.
     pub(super) fn fill(&self, header: SegmentHeader) -> SegmentHeader {
         let sequence = header.sequence;
         let oldest = self.oldest.min(sequence);

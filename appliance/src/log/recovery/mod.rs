@@ -1,24 +1,24 @@
-//! Creating a log on a blank device, and finding it again after a stop of any kind.
+//! Creates a log on a blank device, and finds it again after a stop of any kind.
 //!
 //! **What is read:** every copy of the superblock (there are three; pools of format version 1 have
 //! two); the header and the trailer's head of every slot; then, record by record, the segments
-//! without a whole trailer. After a crash these are at most three: two that were being sealed, and
-//! the current one. Entries are read later, newest first, by whoever builds indexes.
+//! without a complete trailer. After a crash these are at most three: two that were being sealed,
+//! and the current one. The builders of indexes read the entries later, newest first.
 //!
 //! **Where the log ends.** Segments are walked in order of their sequence. A segment belongs to the
-//! log if its header continues where the one before it ended and its epoch is not older. The log
-//! ends at the first record or segment that is not there, unless something proves that it had been
-//! stable. Then it is damage, reported as a lost range, and the walk goes on. So a torn tail is
-//! cut, a damaged middle is not.
+//! log if its header continues where the previous one ended and its epoch is not older. The log
+//! ends at the first record or segment that is missing, unless something proves that it had been
+//! stable. In that case it is damage, which is reported as a lost range, and the walk continues. So
+//! a torn tail is cut off, and a damaged middle is not.
 //!
-//! **What is stored twice.** What a segment's header says is repeated in the segment's first
-//! record, and its entries are both in its records and in its trailer. Superblocks name where the
-//! log ended at the last start: all before that is stable, and no record of an earlier session
-//! after it is of the log.
+//! **What is stored twice.** A segment's first record repeats the data of its header, and a
+//! segment's entries are both in its records and in its trailer. Superblocks store where the log
+//! ended at the last start: everything before it is stable, and no record of an earlier session
+//! after it belongs to the log.
 //!
-//! **What a recovery writes:** segment headers that were damaged, and a flush; a superblock with
-//! the next epoch, and a flush, before anything is appended. A crash in between leaves an older
-//! superblock whole; running recovery again finds the same log.
+//! **What a recovery writes:** the segment headers that were damaged, and a flush; a superblock
+//! with the next epoch, and a flush, before anything is appended. A crash in between leaves an
+//! older superblock intact; running recovery again finds the same log.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -54,13 +54,13 @@ pub use create::{ContinueLog, CreateLog, begin_continuing, create, finish_contin
 pub use superblocks::{is_blank, read_superblock, read_superblocks, write_shape};
 pub use survey::{Survey, survey};
 
-/// A log, found again.
+/// A recovered log.
 pub struct Recovered {
     /// The log, ready to append.
     pub log: Log,
-    /// What was found wrong, in words for the operator.
+    /// The problems that were found, as text for the operator.
     pub problems: Vec<String>,
-    /// Stretches that had been stable and whose entries are lost.
+    /// Ranges that had been stable and whose entries are lost.
     pub lost: Vec<LsnRange>,
     /// Whether the last stop was clean.
     pub clean: bool,
@@ -104,7 +104,7 @@ pub async fn recover(device: SharedBdev, environment: Environment) -> Result<Rec
     Ok(Recovered { log, problems, lost, clean })
 }
 
-/// Writes the segment headers again that were damaged. Returns what could not be written.
+/// Rewrites the segment headers that were damaged. Returns what could not be written.
 async fn repair_headers(
     device: &SharedBdev,
     environment: &Environment,
@@ -123,8 +123,8 @@ async fn repair_headers(
     Ok(problems)
 }
 
-/// Begins a session on the device. Returns its epoch, how far that came, and what could not be
-/// written although the rest was. Whatever comes of it, what is there can be read.
+/// Starts a session on the device. Returns its epoch, how far its writes came, and what could not
+/// be written although the rest was. Whatever the result is, the existing data can be read.
 async fn begin_session(
     device: &SharedBdev,
     environment: &Environment,

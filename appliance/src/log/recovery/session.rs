@@ -1,6 +1,6 @@
-//! The session that a start begins: what it writes before anything is appended. No trailer where
-//! the log goes on, and superblocks with a new epoch. Written twice it is the same, so a device
-//! without room for it is asked again: see `log::writer::state::beginning`.
+//! The writes of a start before anything is appended: it erases an old trailer where the log
+//! continues, and writes superblocks with a new epoch. Writing them twice gives the same result, so
+//! they are retried on a device without room: see `log::writer::state::beginning`.
 
 use smallvec::smallvec;
 
@@ -14,20 +14,20 @@ use crate::log::format::Superblock;
 use crate::log::read::DeviceReader;
 use crate::log::types::{Lsn, SegmentSeq};
 
-/// What is to be written.
+/// The writes of a start.
 #[derive(Clone)]
 pub(super) struct Session {
     device: SharedBdev,
     environment: Environment,
-    /// The head of an earlier trailer that must go.
+    /// The head of an earlier trailer, which must be erased.
     stale_trailer: Option<u64>,
-    /// One after the other; the last is the one in force.
+    /// In the order of writing; the last one is in force.
     superblocks: Vec<Superblock>,
 }
 
 impl Session {
-    /// What a start must write. Makes what was found stable: that it could be read says only that
-    /// it had been written.
+    /// Determines the writes of a start. It also makes the recovered log stable: that it was
+    /// readable proves only that it had been written.
     ///
     /// # Errors
     /// The flush failed; no memory.
@@ -40,9 +40,9 @@ impl Session {
         let mut stale_trailer = None;
         let goes_on = survey.current().filter(|_| !survey.clean);
         if let Some(slot) = goes_on.and_then(|sequence| survey.table.get(sequence)?.slot) {
-            // After a crash the segment goes on. What is left of an earlier trailer must not become
-            // one again under the body of the next, which begins with the same units: it would say
-            // that the log ends where it ended then. Where there is none, nothing is written: a
+            // After a crash the segment continues. An earlier trailer must not become valid again
+            // in front of the body of the next one, which begins with the same units: it would say
+            // that the log ends at the old position. If there is no trailer, nothing is written: a
             // full file system may have no room for it.
             let block = survey.geometry.trailer_block(slot);
             let head = DeviceReader::new(device.clone(), environment).read_around(block, 1).await?;
@@ -62,7 +62,7 @@ impl Session {
         self.superblocks.last().map_or(0, |superblock| superblock.epoch)
     }
 
-    /// Writes it and makes it stable; what could not be written although the rest was.
+    /// Writes it and makes it stable. Returns what could not be written although the rest was.
     ///
     /// # Errors
     /// The device's; no memory.
@@ -85,8 +85,8 @@ impl Session {
     }
 }
 
-/// Where what was found ends. A header without a record does not count: it may be damaged later,
-/// and nothing is lost with it.
+/// Where the recovered log ends. A header without a record does not count: if it is damaged later,
+/// nothing is lost with it.
 fn begun_lsn(survey: &Survey) -> Lsn {
     let sequence = survey.geometry.sequence_of(survey.end_lsn);
     if survey.end_lsn > survey.geometry.first_lsn(sequence).plus(1) {
@@ -96,8 +96,8 @@ fn begun_lsn(survey: &Survey) -> Lsn {
     previous.map_or(Lsn(0), |previous| previous.end_lsn)
 }
 
-/// The superblocks of the next session. All copies are made good when one is damaged, so that they
-/// are never more than one epoch apart.
+/// The superblocks of the next session. If one copy is damaged, all copies are rewritten, so that
+/// they are never more than one epoch apart.
 fn superblocks(survey: &Survey) -> Vec<Superblock> {
     let (generation, epochs) = if survey.superblock_damaged { (3, 2) } else { (1, 1) };
     let next = Superblock {

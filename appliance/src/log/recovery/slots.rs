@@ -1,5 +1,4 @@
-//! What is in the slots of a device: the segments that their headers, their records or their
-//! trailers name.
+//! Finds out which segments are in the slots of a device, from their headers, records or trailers.
 //!
 //! **Invariant.** A segment is found at most once. After a crash a sequence may have been opened
 //! again in another slot; the later opening counts.
@@ -13,22 +12,22 @@ use crate::log::format::{SegmentHeader, TrailerHead};
 use crate::log::reader::{Found, ReadError, SegmentReader};
 use crate::log::types::{Lsn, SegmentSeq, Slot};
 
-/// Slots that are read together.
+/// How many slots are read at once.
 const SLOTS_AT_ONCE: usize = 64;
 
-/// A segment that was found in a slot.
+/// A segment found in a slot.
 pub(super) struct FoundSegment {
     slot: Slot,
     epoch: u32,
     header: Option<SegmentHeader>,
-    /// Whether the header was made again from what the first record says.
+    /// Whether the header was rebuilt from the first record.
     is_rebuilt: bool,
     trailer: Option<TrailerHead>,
     problems: Vec<String>,
 }
 
 impl FoundSegment {
-    /// Where it is.
+    /// Its slot.
     pub(super) fn slot(&self) -> Slot {
         self.slot
     }
@@ -38,12 +37,12 @@ impl FoundSegment {
         self.epoch
     }
 
-    /// Its header, if it is whole or could be made again.
+    /// Its header, if it is valid or could be rebuilt.
     pub(super) fn header(&self) -> Option<&SegmentHeader> {
         self.header.as_ref()
     }
 
-    /// Whether its header was made again from what the first record says.
+    /// Whether its header was rebuilt from the first record.
     pub(super) fn is_rebuilt(&self) -> bool {
         self.is_rebuilt
     }
@@ -53,44 +52,46 @@ impl FoundSegment {
         self.trailer
     }
 
-    /// What is wrong with it, in words.
+    /// Its problems, as text.
     pub(super) fn problems(&self) -> &[String] {
         &self.problems
     }
 
-    /// Up to where the log was stable, as it says. A trailer is written when its records are.
+    /// How far the log was stable, according to the segment. A trailer is written after its records
+    /// are stable.
     pub(super) fn stable_lsn(&self) -> Lsn {
         let header = self.header.as_ref().map_or(Lsn(0), |header| header.stable_lsn);
         header.max(self.trailer.map_or(Lsn(0), |trailer| trailer.end_lsn))
     }
 }
 
-/// What is in the slots of a device.
+/// The content of a device's slots.
 #[derive(Default)]
 pub(super) struct FoundSlots {
     /// The segments that were found.
     pub(super) found: BTreeMap<SegmentSeq, FoundSegment>,
-    /// Slots of which the device cannot read which segment they hold: what was found there may be
-    /// of an earlier life. They are not free, whatever was found.
+    /// Slots that may hold an unknown segment, because the device cannot read the blocks that
+    /// identify it; the segment that was found may be from an earlier use. These slots are not
+    /// free, whatever was found.
     pub(super) unsure: BTreeSet<Slot>,
-    /// Those in which the newest segment of all may be.
+    /// Those of them that may hold the newest segment.
     pub(super) anonymous: BTreeSet<Slot>,
 }
 
-/// What is in one slot.
+/// The content of one slot.
 struct SlotContent {
     /// The segment in it, if one was found.
     found: Option<(SegmentSeq, FoundSegment)>,
-    /// Whether the device could not read what would name the segment in it.
+    /// Whether the device could not read the blocks that would identify the segment.
     is_unsure: bool,
-    /// Whether nothing of the beginning of a segment can be read there: any might be.
+    /// Whether no block at the start of the segment can be read, so that it may be any segment.
     is_anonymous: bool,
 }
 
-/// A read of one slot, under way.
+/// A read of one slot in progress.
 type SlotRead<'a> = Pin<Box<dyn Future<Output = Result<SlotContent, ReadError>> + 'a>>;
 
-/// Reads what is in every slot.
+/// Reads the content of every slot.
 ///
 /// # Errors
 /// No memory.
@@ -133,9 +134,9 @@ async fn read_slot(reader: &SegmentReader, slot: Slot) -> Result<SlotContent, Re
         let candidate = FoundSegment { slot, epoch, header, is_rebuilt: false, trailer, problems };
         return Ok(SlotContent { found: Some((sequence, candidate)), is_unsure, is_anonymous: false });
     }
-    // The header is damaged, or the slot was never used: the records or the trailer may still name
-    // the segment. Of a blank slot only the first record is read, or a start would read the whole
-    // of a new device.
+    // The header is damaged, or the slot was never used: the records or the trailer may still
+    // identify the segment. In a blank slot only the first record is read, because otherwise a
+    // start would read a new device completely.
     let problem = header.problem().unwrap_or_default();
     problems.push(format!("its header in slot {slot} {problem}"));
     let first_is_lost = reader.is_first_record_lost(slot).await?;
@@ -145,7 +146,7 @@ async fn read_slot(reader: &SegmentReader, slot: Slot) -> Result<SlotContent, Re
         reader.newest_record(slot).await?
     };
     let by_record = newest.as_ref().map(|first| (first.sequence(), first.epoch()));
-    // A trailer of an earlier life may come after the records of a later one.
+    // A trailer from an earlier use may follow the records of a later segment.
     let trailer =
         trailer.filter(|trailer| by_record.is_none_or(|(sequence, _)| sequence <= trailer.sequence));
     let named = trailer.map(|trailer| (trailer.sequence, trailer.epoch)).or(by_record);

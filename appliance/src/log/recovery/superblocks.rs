@@ -1,16 +1,16 @@
-//! Superblocks: reading all copies, choosing the newest, writing them again.
+//! Superblocks: reads all copies, chooses the newest, and writes them again.
 //!
 //! | copy | block | |
 //! |---|---|---|
-//! | 0, 1 | 0, 1 | written in turns |
+//! | 0, 1 | 0, 1 | written alternately |
 //! | 2 | the last of the device, as the pool knows it | written after each of them; from format version 2 on |
 //!
-//! Where both at the head are damaged, copy 2 is looked for at the device's end, and before it if
-//! the device may have grown ([`tail_search`](super::tail_search)).
+//! If both copies at the start are damaged, copy 2 is searched at the device's end, and before it
+//! if the device may have grown ([`tail_search`](super::tail_search)).
 //!
-//! A copy that is damaged may have been the newest, and have known an epoch more than the others:
-//! that epoch must not be used again, or records of it that a crash cut off could come back. So a
-//! start that finds a copy damaged leaves an epoch out, and writes all copies.
+//! A damaged copy may have been the newest, with an epoch one higher than in the others. That epoch
+//! must not be used again, or records of it that a crash cut off could become valid again. So a
+//! start that finds a damaged copy skips an epoch and writes all copies.
 
 use smallvec::smallvec;
 
@@ -23,7 +23,7 @@ use crate::log::format::{FormatError, SUPERBLOCK_HEADS, Superblock};
 use crate::log::geometry::Geometry;
 use crate::log::read::{DeviceReader, ReadError, ReadFault};
 
-/// Reads every copy of the superblock; for one that is not valid, what is wrong with it.
+/// Reads every copy of the superblock; for an invalid copy, returns what is wrong with it.
 ///
 /// # Errors
 /// No memory.
@@ -42,7 +42,7 @@ pub async fn read_superblocks(
     let newest = copies.iter().flatten().max_by_key(|copy| copy.generation);
     let tail = match newest {
         Some(superblock) => superblock.tail_block(),
-        // Nothing names its place, unless the device still has the size that the pool knows.
+        // Its place is unknown, unless the device still has the size that the pool recorded.
         None => device.info().len_blocks.checked_sub(1),
     };
     let Some(block) = tail.filter(|&block| block >= SUPERBLOCK_HEADS) else { return Ok(copies) };
@@ -62,10 +62,10 @@ pub async fn read_superblocks(
     Ok(copies)
 }
 
-/// What is wrong with a copy.
+/// The damage of a copy.
 struct CopyDamage {
     reason: String,
-    /// Whether a superblock was there, as far as can be known.
+    /// Whether a superblock was there, as far as this can be determined.
     is_pool: bool,
 }
 
@@ -80,10 +80,10 @@ async fn read_copy(reads: &DeviceReader, block: u64) -> Result<Result<Superblock
     }
 }
 
-/// Reads all superblocks; the newest valid one, and what is wrong with the others.
+/// Reads all superblocks. Returns the newest valid one, and what is wrong with the others.
 ///
 /// # Errors
-/// [`LogError::NoPool`] when none is valid; no memory.
+/// [`LogError::NoPool`] if none is valid; no memory.
 pub async fn read_superblock(
     device: &SharedBdev,
     environment: &Environment,
@@ -105,10 +105,10 @@ pub async fn read_superblock(
     Ok((superblock, problems))
 }
 
-/// Whether the places of all superblocks hold nothing but zeroes.
+/// Whether the places of all superblocks hold only zeroes.
 ///
 /// # Errors
-/// The device's; no memory. What cannot be read is not blank.
+/// The device's; no memory. An unreadable place is not blank.
 pub async fn is_blank(device: &SharedBdev, environment: &Environment) -> Result<bool, LogError> {
     let reads = DeviceReader::new(device.clone(), environment);
     let tail = device.info().len_blocks.saturating_sub(1);
@@ -120,7 +120,8 @@ pub async fn is_blank(device: &SharedBdev, environment: &Environment) -> Result<
     Ok(true)
 }
 
-/// Writes the copy at the head whose turn it is, makes it stable, and then the one at the tail.
+/// Writes the copy at the start of the device whose turn it is, makes it stable, and then writes
+/// the copy at the end.
 ///
 /// # Errors
 /// No copy could be written, or the flush failed. The inner value says which copy could not be
@@ -154,20 +155,20 @@ pub(super) async fn write_superblock(
     }
 }
 
-/// Writes all superblocks anew, with the shape `geometry`, one after the other with a flush after
-/// each: whichever of them is damaged later, the others name the same shape. A power cut on the way
-/// leaves at least one that is whole, with the old shape or the new; so both must be true of the
-/// log for as long as this takes:
+/// Writes all superblocks with the geometry `geometry`, one after the other with a flush after
+/// each: whichever of them is damaged later, the others have the same geometry. A power cut in
+/// between leaves at least one valid superblock, with the old geometry or the new one. So both must
+/// be true of the log during this time:
 ///
-/// - of two working sets the longer one is true of a log in which everything live lies within the
-///   shorter;
+/// - of two working sets, the longer one is true of a log in which all live data is within the
+///   shorter one;
 /// - slots that were never used are true of any log.
 ///
-/// `epoch` is the one of the running log: a copy that was damaged since may be the only one that
-/// knew it.
+/// `epoch` is that of the running log: a copy that was damaged since the start may be the only one
+/// that had it.
 ///
 /// # Errors
-/// The device's; no memory; [`LogError::NoPool`] when all copies are damaged.
+/// The device's; no memory; [`LogError::NoPool`] if all copies are damaged.
 pub async fn write_shape(
     device: &SharedBdev,
     environment: &Environment,

@@ -1,4 +1,4 @@
-//! The survey: the log as it is found on a device, by reads only.
+//! The survey: finds the log on a device by reads only.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::log::reader::{LsnRange, SegmentReader};
 use crate::log::table::SegmentTable;
 use crate::log::types::{Lsn, SegmentSeq, Slot};
 
-/// The log as it is found on a device; nothing was written to find it.
+/// The log as it was found on a device. Nothing was written to find it.
 pub struct Survey {
     /// The superblock in force.
     pub superblock: Superblock,
@@ -28,27 +28,27 @@ pub struct Survey {
     pub pending: Vec<(SegmentSeq, Vec<TrailerUnit>)>,
     /// Where the log ends.
     pub end_lsn: Lsn,
-    /// The newest time that was seen, ns since the Unix epoch.
+    /// The newest time that was found, ns since the Unix epoch.
     pub last_time_ns: u64,
-    /// The newest epoch that was seen anywhere.
+    /// The newest epoch that was found anywhere.
     pub newest_epoch: u32,
-    /// Segment headers that are damaged, as they should be.
+    /// The correct content of segment headers that are damaged.
     pub repairs: Vec<(Slot, SegmentHeader)>,
-    /// What is damaged, in words for the operator.
+    /// The damage, as text for the operator.
     pub problems: Vec<String>,
-    /// What a stop of the power or of the process has cut off, in words for the operator. Nobody
-    /// was promised that it would stay.
+    /// What a power cut or the end of the process has cut off, as text for the operator. None of it
+    /// had been acknowledged as stable.
     pub notes: Vec<String>,
-    /// Stretches whose entries are lost: they had been stable, or cannot be read.
+    /// Ranges whose entries are lost: they had been stable, or cannot be read.
     pub lost: Vec<LsnRange>,
-    /// Slots that are not used because nobody knows what they hold: the device cannot read it.
+    /// Slots that are not used because their content is unknown: the device cannot read it.
     pub withheld: BTreeSet<Slot>,
     /// Whether the last stop was clean.
     pub clean: bool,
 }
 
 impl Survey {
-    /// The segment that is not full yet, if there is one: where the log goes on.
+    /// The segment in which the log continues: the one that is not full yet, if there is one.
     pub fn current(&self) -> Option<SegmentSeq> {
         let (newest, _) = self.table.iter().next_back()?;
         self.pending.last().map(|(sequence, _)| *sequence).filter(|&sequence| sequence == newest)

@@ -1,9 +1,10 @@
-//! The search for the last superblock where nothing names its place: both at the head are damaged,
-//! and the device has grown after it.
+//! Searches for the last superblock if its place is unknown: both copies at the start are damaged,
+//! and the device has grown after the last superblock.
 //!
 //! The search goes backward from the device's end. A pool writes nothing after its last block, so
-//! what it finds first is the pool's, however much like a superblock a block of a host's data is.
-//! What an earlier life of the device left in the part that it grew by has no segments.
+//! the first superblock that the search finds is the pool's, even if a block of a host's data looks
+//! like a superblock. A superblock that an earlier use of the device left in the part by which it
+//! grew has no segments.
 
 use crate::dma::BLOCK_BYTES;
 use crate::log::error::LogError;
@@ -12,17 +13,17 @@ use crate::log::geometry::Geometry;
 use crate::log::read::DeviceReader;
 use crate::log::types::Slot;
 
-/// Blocks of one read.
+/// The length of one read, in blocks.
 const READ_BLOCKS: u64 = 64;
-/// How far the search goes: 64 GiB. A device that has grown by more is not searched to its begin.
+/// How far the search goes: 64 GiB. On a device that has grown by more, the search does not reach
+/// the start.
 const SEARCHED_BLOCKS_MAX: u64 = 16 << 20;
-/// Reads of which nothing can be read, one after the other, that end the search: the device is
-/// broken.
+/// How many completely unreadable reads in a row end the search: the device is broken.
 const UNREADABLE_MAX: u32 = 4;
-/// Slots of which the headers are read.
+/// How many slots' headers are read.
 const SLOTS_MAX: u64 = 256;
 
-/// The last superblock before block `end`, wherever it is.
+/// The last superblock before block `end`.
 ///
 /// # Errors
 /// No memory.
@@ -31,7 +32,7 @@ pub(super) async fn find_tail(reads: &DeviceReader, end: u64) -> Result<Option<S
     let (mut end, mut unreadable) = (end, 0);
     while end > least && unreadable < UNREADABLE_MAX {
         let first = end.saturating_sub(READ_BLOCKS).max(least);
-        // A block that is lost reads as zeroes, which are no superblock.
+        // A lost block reads as zeroes, which are not a superblock.
         let read = reads.read_around(first, end - first).await?;
         unreadable = if read.lost.len() as u64 == end - first { unreadable + 1 } else { 0 };
         let blocks = read.buffer.as_slice().chunks_exact(BLOCK_BYTES);

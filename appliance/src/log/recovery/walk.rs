@@ -1,6 +1,6 @@
-//! The walk along the segments of a device: which belong to the log, and where it ends.
+//! The walk along the segments of a device: which of them belong to the log, and where it ends.
 //!
-//! **Invariants.** Segments are taken in order of their sequence, without a hole, each one once.
+//! **Invariants.** Segments are visited in order of their sequence, without a hole, each one once.
 //! `end_lsn` is where the last one ends. `stable_lsn` and the epoch never fall.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,19 +16,19 @@ use crate::log::scan::{ExpectedEnd, ScanFrom};
 use crate::log::table::{Phase, Segment, SegmentTable};
 use crate::log::types::{Lsn, SegmentSeq, Slot};
 
-/// The most segments that are reported missing before the first one found.
+/// The maximum number of segments before the first one found that are reported missing.
 const MISSING_MAX: usize = 1024;
 
 /// The last segment that was found.
 struct Last {
     sequence: SegmentSeq,
     slot: Slot,
-    /// The greatest epoch in which any was opened.
+    /// The highest epoch in which any segment was opened.
     epoch: u32,
 }
 
 impl Last {
-    /// There is one.
+    /// The last segment; there is at least one.
     fn of(candidates: &BTreeMap<SegmentSeq, FoundSegment>) -> Self {
         let last = candidates.last_key_value();
         let (sequence, slot) =
@@ -38,26 +38,26 @@ impl Last {
     }
 }
 
-/// What a walk has found.
+/// The result of a walk.
 pub(super) struct Walked {
     /// The first of `segments`.
     pub(super) oldest: SegmentSeq,
     /// The segments of the log, one after the other.
     pub(super) segments: Vec<Segment>,
-    /// Segments that should be there and are not, and in which nothing can be live.
+    /// Segments that should be on the device but are not, and that cannot contain live blocks.
     pub(super) missing: Vec<SegmentSeq>,
     /// Segments without a full trailer, with their units.
     pub(super) pending: Vec<(SegmentSeq, Vec<TrailerUnit>)>,
     pub(super) end_lsn: Lsn,
     pub(super) epoch: u32,
     pub(super) last_time_ns: u64,
-    /// Headers that were damaged, to be written again.
+    /// Headers that were damaged, to be rewritten.
     pub(super) repairs: Vec<(Slot, SegmentHeader)>,
     pub(super) lost: Vec<LsnRange>,
     pub(super) problems: Vec<String>,
-    /// What was cut off rightly.
+    /// What was correctly cut off.
     pub(super) notes: Vec<String>,
-    /// Whether the log ends as a clean stop has left it.
+    /// Whether the log ends as a clean stop left it.
     pub(super) clean: bool,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Walk {
     end_lsn: Lsn,
     epoch: u32,
     last_time_ns: u64,
-    /// The epoch in which the pool was opened last.
+    /// The epoch in which the pool was last opened.
     session: u32,
     /// Where the log ended then.
     begun_lsn: Lsn,
@@ -85,19 +85,19 @@ pub(super) struct Walk {
     notes: Vec<String>,
 }
 
-/// The records of a segment, as far as they are known.
+/// The known records of a segment.
 struct KnownRecords {
     units: Vec<TrailerUnit>,
     /// Where they end.
     end_lsn: Lsn,
-    /// Whether its full trailer named them.
+    /// Whether they come from its full trailer.
     is_sealed: bool,
-    /// Whether nothing can follow them: the last session left them so, cleanly.
+    /// Whether nothing can follow them, because the last session left them in a clean stop.
     is_final: bool,
 }
 
 impl Walk {
-    /// A walk that has not begun.
+    /// A walk that has not started.
     pub(super) fn new(reader: SegmentReader, superblock: &Superblock) -> Self {
         Walk {
             reader,
@@ -121,7 +121,7 @@ impl Walk {
         }
     }
 
-    /// What was found.
+    /// Returns the result.
     pub(super) fn finish(self) -> Walked {
         Walked {
             oldest: self.table.oldest(),
@@ -139,7 +139,7 @@ impl Walk {
         }
     }
 
-    /// Walks along the segments that were found. Those that are known to be gone are dropped from
+    /// Walks along the segments that were found. Those that are known to be gone are removed from
     /// `candidates`.
     ///
     /// # Errors
@@ -165,10 +165,10 @@ impl Walk {
         Ok(())
     }
 
-    /// Begins the table. Returns the first segment and the last that there may be; `None` when
-    /// there is none to walk along.
+    /// Starts the table. Returns the first and the last possible segment; `None` if there is none
+    /// to walk along.
     fn begin(&mut self, candidates: &BTreeMap<SegmentSeq, FoundSegment>) -> Option<(SegmentSeq, SegmentSeq)> {
-        // Where the log ended at the last start there was a segment, also if nothing of it is
+        // There was a segment where the log ended at the last start, even if nothing of it is
         // found.
         let begun = self.geometry.sequence_of(Lsn(self.begun_lsn.0.saturating_sub(1)));
         let ends = candidates.first_key_value().zip(candidates.last_key_value());
@@ -179,13 +179,13 @@ impl Walk {
             }
             return None;
         };
-        // No more of them than there are slots, whatever a superblock says.
+        // Limit them to the number of slots, whatever a superblock says.
         let begun = begun.min(SegmentSeq(newest.0.saturating_add(self.geometry.slots)));
-        // What is missing before the first segment found is lost, unless it may be gone.
+        // Segments missing before the first one found are lost, unless they may be gone.
         let mut before = (self.gone.oldest().0..first.0).map(SegmentSeq);
         let mut oldest = before.find(|&sequence| !self.is_gone(sequence, newest)).unwrap_or(first);
         if candidates.values().all(|candidate| candidate.header().is_none()) {
-            // Without a header nobody knows what may be gone: a log that was recovered begins with
+            // Without a header it is unknown what may be gone: a log that was recovered begins with
             // a late segment.
             self.gone.begin_at(first);
             oldest = first;
@@ -197,8 +197,8 @@ impl Walk {
         Some((oldest, newest.max(begun)))
     }
 
-    /// Where others say that a segment ends: the header of the next one, or of a later one if the
-    /// next one was released.
+    /// Where a segment ends according to others: the header of the next segment, or of a later one
+    /// if the next one was released.
     fn expected_end(
         &self,
         sequence: SegmentSeq,
@@ -209,7 +209,7 @@ impl Walk {
             .or_else(|| self.gone.end_of(sequence))
     }
 
-    /// The step over a segment that was not found. Returns whether the walk goes on.
+    /// Handles a segment that was not found. Returns whether the walk continues.
     fn step_over(&mut self, sequence: SegmentSeq, next: Option<ExpectedEnd>, newest: SegmentSeq) -> bool {
         if self.is_gone(sequence, newest) {
             if !self.gone.is_released(sequence) {
@@ -221,8 +221,8 @@ impl Walk {
         self.lose_if_stable(sequence)
     }
 
-    /// A segment is not there, or not of the log. Where the log had been stable it is lost, and the
-    /// walk goes on; otherwise the log ends before it.
+    /// Handles a segment that is missing or does not belong to the log. If the log had been stable
+    /// there, the segment is lost and the walk continues; otherwise the log ends before it.
     fn lose_if_stable(&mut self, sequence: SegmentSeq) -> bool {
         let is_lost = self.stable_lsn > self.geometry.first_lsn(sequence);
         if is_lost {
@@ -231,7 +231,7 @@ impl Walk {
         is_lost
     }
 
-    /// The step to a segment that was found. Returns whether the walk goes on.
+    /// Handles a segment that was found. Returns whether the walk continues.
     async fn step(
         &mut self,
         sequence: SegmentSeq,
@@ -240,8 +240,8 @@ impl Walk {
         last: &Last,
     ) -> Result<bool, LogError> {
         let first_lsn = self.geometry.first_lsn(sequence);
-        // A whole trailer names what was in the segment, whatever is in its records' place, and a
-        // slot without any is of a segment that was not sealed.
+        // A valid trailer lists the content of the segment, whatever is in the place of its
+        // records. A slot without a trailer holds a segment that was not sealed.
         let may_be_gone = candidate.trailer().is_none() && !candidate.problems().is_empty();
         if may_be_gone && sequence < last.sequence && self.was_given_away(sequence, candidate, last).await? {
             self.gone.note_released(sequence);
@@ -255,7 +255,8 @@ impl Walk {
             let records = self.reader.look_through(candidate.slot(), sequence, candidate.epoch()).await?;
             self.stable_lsn = self.stable_lsn.max(records.stable_lsn);
         }
-        // Epochs do not fall along the log: this is an earlier life of a segment that was cut off.
+        // Epochs do not fall along the log: this is an earlier version of a segment that was cut
+        // off.
         if candidate.epoch() < self.epoch {
             return Ok(self.lose_if_stable(sequence));
         }
@@ -266,9 +267,9 @@ impl Walk {
         Ok(true)
     }
 
-    /// Slots that must not be used although no segment of the log is known to be in them: the
-    /// device cannot read what they hold. If one may hold the newest segment of all, that is lost:
-    /// no segment names it.
+    /// Slots that must not be used although no known segment of the log is in them: the device
+    /// cannot read their content. If one of them may hold the newest segment, that segment is lost,
+    /// because nothing else refers to it.
     pub(super) fn withhold(&mut self, unsure: &BTreeSet<Slot>, anonymous: &BTreeSet<Slot>) -> BTreeSet<Slot> {
         let used: BTreeSet<Slot> = self.table.iter().filter_map(|(_, segment)| segment.slot).collect();
         let withheld: BTreeSet<Slot> = unsure.difference(&used).copied().collect();
@@ -288,16 +289,16 @@ impl Walk {
     }
 
     /// Whether a segment that is not on the device need not be there: it was released, or the
-    /// newest segment could not have been opened with anything live in it.
+    /// newest segment could only be opened after this one contained no live blocks.
     fn is_gone(&self, sequence: SegmentSeq, newest: SegmentSeq) -> bool {
         self.gone.is_released(sequence) || sequence.0 + self.geometry.working_set < newest.0
     }
 
-    /// Whether the slot of a segment had been given away, to a segment whose header a power cut
-    /// lost. Nothing was live in it then, and nothing of the later one had become stable; what is
-    /// left of its own records would be taken for damaged. It does not count when the log went on
-    /// without the later one: since then a clone of the past may have brought the segment back into
-    /// use.
+    /// Whether the slot of a segment had been reassigned, to a segment whose header a power cut
+    /// lost. In that case the old segment had no live blocks, and nothing of the later one had
+    /// become stable; the rest of the old records would look damaged. This does not count if the
+    /// log continued without the later segment: since then a clone of the past may have brought the
+    /// old segment back into use.
     async fn was_given_away(
         &self,
         sequence: SegmentSeq,
@@ -313,12 +314,12 @@ impl Walk {
         Ok(later_epoch >= newest_epoch)
     }
 
-    /// Leaves out a segment that was released. The log goes on where the one after it says.
+    /// Leaves out a segment that was released. The log continues where the next segment says.
     fn skip_segment(&mut self, sequence: SegmentSeq, next: Option<ExpectedEnd>) {
         let end = next.map_or(self.geometry.first_lsn(sequence.next()), |next| next.lsn);
         self.end_lsn = end;
         if self.table.is_empty() {
-            // One that is gone is in the table only after others.
+            // A segment that is gone is in the table only after others.
             self.table = SegmentTable::new(sequence.next(), []);
             return;
         }
@@ -332,28 +333,28 @@ impl Walk {
         });
     }
 
-    /// Whether the segment goes on where the log is now.
+    /// Whether the segment continues where the log is now.
     fn continues(&mut self, candidate: &FoundSegment, first_lsn: Lsn) -> bool {
         let Some(header) = candidate.header() else {
-            // Without its header, only what is proven to follow belongs to the log. A trailer
-            // proves it: it is written when its records are stable. So does a record of the last
-            // session after a segment that was whole; one of an earlier session may have been cut
-            // off since.
+            // Without its header, a segment belongs to the log only if this is proven. A trailer
+            // proves it, because it is written after its records are stable. A record of the last
+            // session after a complete segment proves it too; a record of an earlier session may
+            // have been cut off since.
             let follows = self.table.iter().next_back().is_some_and(|(_, segment)| segment.sealed);
             return candidate.trailer().is_some()
                 || (follows && candidate.epoch() >= self.session)
                 || self.stable_lsn > first_lsn;
         };
-        // What the last start left out does not come back because a header is made again that was
-        // not there.
+        // A segment that the last start left out must not return because its missing header is
+        // rebuilt now.
         if candidate.is_rebuilt() && candidate.epoch() < self.session && self.stable_lsn <= first_lsn {
             return candidate.trailer().is_some();
         }
         if header.previous_end_lsn == self.end_lsn && header.epoch >= self.epoch {
             return true;
         }
-        // What is missing before it was torn, unless it had been stable. A trailer, of the header's
-        // own life, proves that of all that is before it too.
+        // The data missing before it was torn, unless it had been stable. A trailer with the epoch
+        // of the header proves that everything before it was stable.
         if self.stable_lsn <= first_lsn && candidate.trailer().is_none() {
             return false;
         }
@@ -386,8 +387,8 @@ impl Walk {
         self.end_lsn = end;
     }
 
-    /// Adds a segment to the log and finds out where it ends. `next` is what the segment after it,
-    /// if there is one, says about that.
+    /// Adds a segment to the log and determines where it ends. `next` is the end according to the
+    /// segment after it, if there is one.
     async fn take(
         &mut self,
         sequence: SegmentSeq,
@@ -432,7 +433,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Has the header of a segment written again if it is damaged.
+    /// Schedules the header of a segment for rewriting if it is damaged.
     fn plan_repair(&mut self, sequence: SegmentSeq, candidate: &FoundSegment, opened_ns: u64) {
         let header = match candidate.header() {
             Some(header) if candidate.is_rebuilt() => header.clone(),
@@ -453,7 +454,7 @@ impl Walk {
         self.repairs.push((candidate.slot(), header));
     }
 
-    /// The records that a segment's trailer names, if it has one that is whole.
+    /// The records in a segment's trailer, if it has a valid one.
     async fn read_trailer(
         &mut self,
         sequence: SegmentSeq,
@@ -479,12 +480,12 @@ impl Walk {
             units: entries.into_units(),
             end_lsn: trailer.end_lsn,
             is_sealed: !trailer.partial,
-            // Nothing can have been written after what the last session left cleanly.
+            // Nothing can have been written after the end of a clean stop of the last session.
             is_final: trailer.partial && trailer.session == self.session,
         })
     }
 
-    /// Reads on record by record where the trailer ends, or from the beginning.
+    /// Continues to read record by record after the trailer's end, or from the start.
     async fn scan_on(
         &mut self,
         sequence: SegmentSeq,
@@ -511,7 +512,7 @@ impl Walk {
             problems
                 .push(format!("{} of its data blocks are damaged or cannot be read", scan.bad_blocks.len()));
         }
-        // After a clean stop, what follows the end was dropped by an earlier start.
+        // After a clean stop, an earlier start has already dropped what follows the end.
         if scan.dropped_records > 0 && !self.clean {
             self.notes.push(format!(
                 "segment {sequence}: {} records behind LSN {} were dropped: a record before them is missing",

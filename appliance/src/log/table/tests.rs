@@ -1,11 +1,10 @@
-//! The table under random steps, against what must hold of it after each.
+//! Applies random steps to the table, and checks its invariants after each.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// A world of random writes, trims, copies and archiving over a table: the states of R4 and nothing
-/// else, whatever happens.
+/// Random writes, trims, copies and archiving over a table: it only makes the transitions of R4.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Write(u64),
@@ -70,8 +69,8 @@ proptest! {
                     }
                 }
             }
-            // Every slot is in exactly one place; live blocks are in segments in use that are
-            // there.
+            // Every slot is in exactly one place; live blocks are in segments that are in use and
+            // on the device.
             let mut slots: Vec<u64> = table.free().map(|slot| slot.0).collect();
             slots.extend(table.iter().filter_map(|(_, segment)| segment.slot).map(|slot| slot.0));
             slots.sort_unstable();

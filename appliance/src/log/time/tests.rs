@@ -1,4 +1,4 @@
-//! Trusted time against a wall that leaps, stops and comes back.
+//! Trusted time against a wall clock that jumps, stops and comes back.
 
 use std::cell::Cell;
 
@@ -81,14 +81,14 @@ fn a_leap_that_is_confirmed_is_followed() {
     assert!(time.status(&clocks).holds_expiry());
     let status = time.confirm(&clocks);
     assert!(!status.holds_expiry() && status.trusted_ns == clocks.wall_ns(), "{status:?}");
-    // Spans are what passed, not what the clock leapt over.
+    // Spans measure elapsed time, not the jump of the clock.
     let at_leap = NEWEST_NS + 2 * MINUTE_NS;
     assert_eq!(time.ago(30 * SECOND_NS, &clocks), (at_leap - 30 * SECOND_NS, SpanBy::Monotonic));
     clocks.pass(10 * SECOND_NS);
     assert_eq!(time.ago(5 * SECOND_NS, &clocks), (clocks.wall_ns() - 5 * SECOND_NS, SpanBy::Monotonic));
     assert_eq!(time.ago(40 * SECOND_NS, &clocks), (at_leap - 30 * SECOND_NS, SpanBy::Monotonic));
     assert_eq!(time.ago(HOUR_NS, &clocks).1, SpanBy::Records);
-    // The next leap needs its own.
+    // The next jump needs its own confirmation.
     clocks.leap(2 * HOUR_NS as i64);
     assert!(time.status(&clocks).holds_expiry());
 }
@@ -113,14 +113,14 @@ fn after_a_start_a_week_is_believed_and_no_more() {
     let time = TrustedTime::new(NEWEST_NS, &clocks);
     let status = time.status(&clocks);
     assert!(status.holds_expiry() && status.trusted_ns == NEWEST_NS, "{status:?}");
-    // A clock that is not set before it has asked the network is behind first.
+    // A clock that is not set before it has asked the network is behind at first.
     let clocks = Clocks::at(SECOND_NS);
     let time = TrustedTime::new(NEWEST_NS, &clocks);
     assert_eq!(time.status(&clocks).standing, ClockStanding::Behind);
     clocks.pass(MINUTE_NS);
     clocks.wall_ns.set(NEWEST_NS + 2 * DAY_NS);
     assert_eq!(time.now_ns(&clocks), clocks.wall_ns());
-    // Spans before the start count the time that the machine was off.
+    // Spans that begin before the start include the time that the machine was off.
     let two_days = time.ago(2 * DAY_NS, &clocks);
     assert_eq!(two_days, (NEWEST_NS, SpanBy::Records));
 }
@@ -137,7 +137,7 @@ fn a_wall_far_behind_does_not_hold_trusted_time() {
     assert_eq!((status.standing, status.trusted_ns), (ClockStanding::Behind, NEWEST_NS + 2 * MINUTE_NS));
     assert_eq!(status.retention_ns(), status.wall_ns, "the earlier one keeps more");
     assert_eq!(time.ago(SECOND_NS, &clocks), (status.trusted_ns - SECOND_NS, SpanBy::Monotonic));
-    // Confirmed, it catches up, and no two moments have one time meanwhile.
+    // After a confirmation it catches up, and no two moments have the same time.
     assert!(time.confirm(&clocks).confirmed);
     let mut before_ns = status.trusted_ns;
     let mut hours = 0;

@@ -1,4 +1,4 @@
-//! Appending: room for commands, entries into the open record, and the record when it closes.
+//! Appending: room for commands, entries into the open record, and closing the record.
 
 use std::rc::Rc;
 
@@ -14,12 +14,12 @@ use crate::log::types::{BlockNumber, ImageId, Lsn};
 
 impl Log {
     /// Makes sure that `entries` entries with `data_blocks` data blocks fit into the open record,
-    /// opening records and segments as needed. With `fresh`, that record has no entries before: so
-    /// a command without data gets a position of its own.
+    /// and opens records and segments if necessary. With `fresh` the record is empty, so that a
+    /// command without data gets its own position.
     ///
     /// # Errors
     /// [`AppendError::Busy`], [`AppendError::Full`], [`AppendError::Poisoned`]; nothing was
-    /// appended then.
+    /// appended.
     ///
     /// # Panics
     /// With more entries than a record holds.
@@ -43,8 +43,7 @@ impl Log {
         {
             return self.ensure_memory(data_blocks);
         }
-        // The pool's own events are few and bounded by themselves; a segment's catalog must not be
-        // cut short.
+        // The pool's own events are few and bounded, and a segment's catalog must not be cut short.
         if class != AppendClass::Pool && self.records.is_full() {
             return Err(AppendError::Busy);
         }
@@ -52,12 +51,11 @@ impl Log {
         self.close_record();
         if destination == Destination::Next || !self.open_record(entries, data_blocks)? {
             self.next_segment()?;
-            // What must be copied into the new segment goes first when both do not fit.
+            // If both do not fit, the data that must be copied into the new segment goes first.
             if destination == Destination::Next {
                 self.destination(class, entries, data_blocks)?;
             }
-            // The segment's catalog is in the record that is open now; what was asked for follows
-            // it.
+            // The open record contains the segment's catalog; the requested entries follow it.
             if fresh || !self.records.joins(entries, data_blocks) {
                 self.close_record();
                 let opened = self.open_record(entries, data_blocks)?;
@@ -67,7 +65,7 @@ impl Log {
         self.ensure_memory(data_blocks)
     }
 
-    /// Whether the log takes anything at all.
+    /// Whether the log accepts anything at all.
     pub(super) fn check_takes(&self) -> Result<(), AppendError> {
         match self.health.poisoned() {
             Some(reason) => Err(AppendError::Poisoned { reason: Rc::clone(reason) }),
@@ -76,11 +74,11 @@ impl Log {
         }
     }
 
-    /// Appends a block that a host wrote. Room must have been reserved. Returns its position and
-    /// its CRC32C.
+    /// Appends a block that a host wrote. The caller must have reserved room. Returns its position
+    /// and its CRC32C.
     ///
     /// # Panics
-    /// Without a reservation, or when `data` is not one block.
+    /// Without a reservation, or if `data` is not one block.
     pub fn append_write(
         &mut self,
         image: ImageId,
@@ -92,11 +90,11 @@ impl Log {
         self.append_data(data, |crc| Entry::write(image, block, crc, superseded, last))
     }
 
-    /// As [`append_write`](Self::append_write), from the memory that the block was received into,
-    /// which nobody may change any more: no byte is copied.
+    /// As [`append_write`](Self::append_write), from the memory that received the block, which must
+    /// not change any more: no byte is copied.
     ///
     /// # Panics
-    /// Without a reservation, or when `data` is not one block.
+    /// Without a reservation, or if `data` is not one block.
     pub fn append_received(
         &mut self,
         image: ImageId,
@@ -108,12 +106,12 @@ impl Log {
         self.append_block(data, |crc| Entry::write(image, block, crc, superseded, last))
     }
 
-    /// Appends a live block again, from memory that it was read into: no byte is copied. Room must
-    /// have been reserved. `bad`: the data does not have the checksum `crc` that the block was
-    /// written with, and goes on being an error. Returns its position.
+    /// Appends a live block again, from the memory that it was read into: no byte is copied. The
+    /// caller must have reserved room. `bad`: the data does not match the checksum `crc` with which
+    /// the block was written, and remains an error. Returns its position.
     ///
     /// # Panics
-    /// Without a reservation, or when `data` is not one block.
+    /// Without a reservation, or if `data` is not one block.
     pub fn append_copied(
         &mut self,
         image: ImageId,
@@ -127,9 +125,9 @@ impl Log {
         self.records.reserved().push_data(Entry::copied(image, block, crc, origin, bad), data)
     }
 
-    /// Appends a trim. Room must have been reserved. `hides`: it hides something that the image
-    /// inherited, and must be carried on when its segment leaves. Returns its position: that of the
-    /// record's newest block.
+    /// Appends a trim. The caller must have reserved room. `hides`: it hides something that the
+    /// image inherited, and must be copied forward when its segment leaves. Returns its position:
+    /// that of the record's newest block.
     ///
     /// # Panics
     /// Without a reservation.
@@ -153,7 +151,8 @@ impl Log {
         lsn
     }
 
-    /// Notes a trim at once: until the record closes, nobody may take the segment for one without.
+    /// Counts a trim at once: even before its record closes, the segment must count as one with
+    /// trims.
     fn note_trim(&mut self, mask: Option<Mask>) {
         let Some(sequence) = self.current_sequence() else { return };
         self.table.note_trim(sequence);
@@ -162,7 +161,8 @@ impl Log {
         }
     }
 
-    /// Appends a mask: what the image inherited in the range is gone. Room must have been reserved.
+    /// Appends a mask: the image no longer inherits anything in the range. The caller must have
+    /// reserved room.
     ///
     /// # Panics
     /// Without a reservation.
@@ -171,7 +171,7 @@ impl Log {
         self.note_trim(Some(Mask { image, block, len_blocks }));
     }
 
-    /// Appends a block that is copied into memory of the log.
+    /// Appends a block by copying it into memory of the log.
     pub(super) fn append_data(&mut self, data: &[u8], entry: impl FnOnce(u32) -> Entry) -> (Lsn, u32) {
         assert_eq!(data.len(), BLOCK_BYTES, "data comes in blocks");
         let mut block = self.memory.take_block();
@@ -191,12 +191,13 @@ impl Log {
         (lsn, crc)
     }
 
-    /// Makes sure that `blocks` blocks of memory can be cut without a failure.
+    /// Makes sure that `blocks` blocks of memory can be taken without a failure.
     pub(super) fn ensure_memory(&mut self, blocks: usize) -> Result<(), AppendError> {
         self.memory.ensure(&self.environment.dma, blocks)
     }
 
-    /// Opens a record with room for what is asked; `false` when the segment has not that much left.
+    /// Opens a record with the requested room; `false` if the segment does not have enough room
+    /// left.
     pub(super) fn open_record(&mut self, entries: usize, data_blocks: usize) -> Result<bool, AppendError> {
         let geometry = self.identity.geometry();
         let Some(current) = &self.current else { return Ok(false) };
@@ -204,8 +205,8 @@ impl Log {
         // A block for the header, and a unit for the line.
         let data_blocks_max = (current.blocks_left(geometry, 1) as usize).min(ENTRIES_PER_RECORD);
         let entries_max = current.units_left(geometry, 1).min(ENTRIES_PER_RECORD);
-        // The first record says again what the segment's header says, unless a command needs all of
-        // it.
+        // The first record repeats the data of the segment's header, unless a command needs the
+        // whole record.
         let opening = usize::from(current.is_empty() && entries < entries_max);
         let entries_max = entries_max - opening;
         if current.blocks_left(geometry, 0) == 0 || entries_max < entries || data_blocks_max < data_blocks {
@@ -217,7 +218,7 @@ impl Log {
         Ok(true)
     }
 
-    /// Closes the open record: its header is written in memory, and it waits for its turn.
+    /// Closes the open record: writes its header in memory, and queues it for the device.
     pub(super) fn close_record(&mut self) {
         let Some(mut open) = self.records.take_open() else { return };
         let time_ns = self.clock.stamp(&*self.environment.clock);
@@ -252,7 +253,7 @@ impl Log {
         self.records.keep_entry_buffer(buffer);
     }
 
-    /// Closes the open record if a position before `lsn` is in it, so that it can be scanned.
+    /// Closes the open record if it contains a position before `lsn`, so that it can be scanned.
     pub fn close_up_to(&mut self, lsn: Lsn) {
         if self.records.open().is_some_and(|open| open.lsn() < lsn) {
             self.close_record();

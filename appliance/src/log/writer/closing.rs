@@ -1,16 +1,16 @@
-//! The partial trailer that a clean stop leaves, so that the next start need not scan the current
+//! The partial trailer that a clean stop writes, so that the next start need not scan the current
 //! segment.
 
 use super::Log;
 use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::TrailerHead;
 
-/// The most bytes of one write. Nobody waits for a command meanwhile.
+/// The maximum number of bytes in one write. No command waits during a stop.
 const WRITE_BYTES: usize = 1 << 20;
 
 impl Log {
-    /// What a clean stop leaves once everything is written: where it goes, and its blocks. `None`
-    /// when no segment is open or there is no memory.
+    /// The trailer of a clean stop, once everything else is written: its device block and its
+    /// content. `None` if no segment is open or there is no memory.
     pub(in crate::log) fn closing_trailer(&self) -> Option<(u64, Vec<DmaBuf>)> {
         let current = self.current.as_ref()?;
         let end_lsn = self.positions.end_lsn();

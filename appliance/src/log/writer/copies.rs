@@ -1,19 +1,19 @@
 //! What must be copied forward, and whether it fits.
 //!
 //! **The rule for the bound of reconstruction:** segment k+1 is not opened before every segment up
-//! to k-W is inactive. So at any point in k everything live is in the segments k-W to k. Room for
-//! what must still be copied out of them is kept free in k, so it always fits.
+//! to k-W is inactive. So at any point in k all live data is in the segments k-W to k. Segment k
+//! keeps room for everything that must still be copied out of these segments, so it always fits.
 //!
-//! **Room for copies.** What leaves with one segment must fit into one. Blocks that only hosts
-//! wrote always do. Where clones keep what they inherited, a block is live once for each of them,
-//! and a stretch of segments may hold more than as many new ones take. Then copies begin before it
-//! is their turn, and hosts leave them the room ([`Log::demand`]). A clone for which that is too
-//! late is refused before it is made.
+//! **Room for copies.** The live data of one leaving segment must fit into one segment. Blocks that
+//! only hosts wrote always fit. When clones keep what they inherited, a block is live once for each
+//! of them, and a range of segments may hold more than the same number of new segments can take. In
+//! that case copying begins early, and hosts leave the room for it ([`Log::demand`]). A clone for
+//! which it is too late is refused before it is made.
 //!
 //! **Room for hosts.** Every segment may be so full of copies that the largest command finds no
-//! room beside them, because what may be live fits into fewer segments than there are. Then the
-//! rest of the current segment is filled with copies from the next one that leaves, until one
-//! leaves that is empty enough ([`WhyBusy::waits_for_room`](super::WhyBusy::waits_for_room)).
+//! room beside them, because the live data may fit into fewer segments than there are. In that case
+//! the rest of the current segment is filled with copies from the next segment that leaves, until
+//! one leaves that is empty enough ([`WhyBusy::waits_for_room`](super::WhyBusy::waits_for_room)).
 
 use std::collections::BTreeMap;
 
@@ -24,21 +24,21 @@ use crate::log::types::SegmentSeq;
 
 impl Log {
     /// The segment before the next one: the current one, or the last of a log that ends with a full
-    /// segment. What is live in it was copied in time then, unless something was lost since.
+    /// segment. Its live data was copied in time, unless something has been lost since.
     fn newest_sequence(&self) -> Option<SegmentSeq> {
         self.current_sequence().or_else(|| self.table.iter().next_back().map(|(sequence, _)| sequence))
     }
 
-    /// Live blocks, and masks, that must be copied forward before the next segment is opened.
+    /// The live blocks and masks that must be copied forward before the next segment is opened.
     pub fn must_copy_blocks(&self) -> u64 {
         self.leaving_blocks(self.identity.geometry().working_set)
     }
 
-    /// The same if the working set had `segments` segments.
+    /// The same for a working set of `segments` segments.
     pub fn leaving_blocks(&self, segments: u64) -> u64 {
         let Some(current) = self.newest_sequence() else { return 0 };
         let first = self.table.first_in_use();
-        // Up to k-W; that is one segment, or several for a working set that is to become shorter.
+        // Up to k-W: one segment, or several if the working set is being shortened.
         let leaving = (first.0..(current.0 + 1).saturating_sub(segments)).map(SegmentSeq);
         leaving.filter_map(|sequence| self.table.get(sequence)).map(Segment::copies).sum()
     }
@@ -48,12 +48,12 @@ impl Log {
         self.leaves(sequence, self.identity.geometry().working_set)
     }
 
-    /// The same if the working set had `segments` segments.
+    /// The same for a working set of `segments` segments.
     pub fn leaves(&self, sequence: SegmentSeq, segments: u64) -> bool {
         self.newest_sequence().is_some_and(|current| sequence.0 + segments <= current.0)
     }
 
-    /// The oldest segment that holds something live, unless it is the current one.
+    /// The oldest segment with live data, unless it is the current one.
     pub fn victim(&self) -> Option<(SegmentSeq, &Segment)> {
         let current = self.newest_sequence()?;
         let before = (self.table.first_in_use().0..current.0).map(SegmentSeq);
@@ -61,10 +61,10 @@ impl Log {
         present.find(|(_, segment)| segment.copies() > 0)
     }
 
-    /// Copies that must go into the current segment, so that each one after it takes what must be
-    /// copied into it, if so many blocks more were live in segments: what must leave now, or what
-    /// leaves with the next segments beyond the room that these have. Cost: a look at each segment
-    /// in use.
+    /// How many copies must go into the current segment so that every later segment can take the
+    /// copies that it must take, if `more` blocks were live in addition. This covers what must
+    /// leave now, and what leaves with the next segments beyond their room. Cost: one step for each
+    /// segment in use.
     fn demand_blocks_with(&self, more: &BTreeMap<SegmentSeq, u64>) -> u64 {
         let current = self.current_sequence().unwrap_or(self.table.next_sequence());
         let working_set = self.identity.geometry().working_set;
@@ -83,8 +83,8 @@ impl Log {
         most
     }
 
-    /// Copies that must go into the current segment; 0 where that is never more than what must
-    /// leave now. While it is more, this looks at each segment in use.
+    /// How many copies must go into the current segment; 0 if this is never more than what must
+    /// leave now. While it is more, each call visits every segment in use.
     pub fn demand(&self) -> u64 {
         if self.demand.blocks() > self.must_copy_blocks() {
             self.refresh_demand();
@@ -92,14 +92,14 @@ impl Log {
         self.demand.blocks()
     }
 
-    /// A segment may hold more that is live than it has blocks, from now on: something in it that
-    /// was there has become live once more.
+    /// From now on a segment may hold more live data than it has blocks: a block in it has become
+    /// live once more.
     pub fn watch_demand(&self) {
         self.demand.watch();
         self.refresh_demand();
     }
 
-    /// Counts the demand anew. Only what becomes live in older segments, and the next segment,
+    /// Recomputes the demand. Only blocks that become live in older segments, and the next segment,
     /// raise it.
     pub(super) fn refresh_demand(&self) {
         if self.demand.is_watched() {
@@ -107,8 +107,8 @@ impl Log {
         }
     }
 
-    /// Whether so many blocks more may become live in segments: what must be copied because of them
-    /// fits, beside a catalog that names it.
+    /// Whether `more` blocks may become live: the resulting copies fit, beside a catalog that names
+    /// the clone.
     pub fn may_become_live(&self, more: &BTreeMap<SegmentSeq, u64>) -> bool {
         let demand = self.demand_blocks_with(more);
         let geometry = self.identity.geometry();
@@ -120,15 +120,15 @@ impl Log {
         demand == 0 || left >= catalog + with_headers(demand)
     }
 
-    /// Copies that a new segment takes beside its catalog.
+    /// How many copies a new segment can take beside its catalog.
     fn copies_room_blocks(&self) -> u64 {
         let record_blocks = self.identity.geometry().record_blocks();
         let left = record_blocks.saturating_sub(with_headers(self.catalog.blocks_max()));
         left.saturating_sub(2 + left.div_ceil(1 + ENTRIES_PER_RECORD as u64))
     }
 
-    /// Whether a command of a host finds no room in the next segment beside what must be copied
-    /// into that, and would if less of it was left.
+    /// Whether a host's command finds no room in the next segment beside the copies that must go
+    /// there, but would if fewer were left.
     pub(super) fn next_is_too_full(&self, data_blocks: usize) -> bool {
         let geometry = self.identity.geometry();
         let copies = self.leaving_blocks(geometry.working_set - 1);
@@ -137,15 +137,15 @@ impl Log {
         copies > 0 && taken + 1 + data_blocks as u64 > geometry.record_blocks()
     }
 
-    /// Whether the next segment could be opened, and everything before it that holds something live
-    /// lay within a working set of `segments` segments. It stays so until the next segment is
-    /// opened; what made it so is stable.
+    /// Whether the next segment could be opened with a working set of `segments` segments: all
+    /// segments with live data before it are within that length. It stays true until the next
+    /// segment is opened; the writes that made it true are stable.
     pub fn fits_within(&self, segments: u64) -> bool {
         self.table.next_sequence().0 - self.table.first_in_use().0 <= segments
     }
 
-    /// Blocks of the current segment: how many are used, and how many it has for records. Trims use
-    /// entries of the trailer and hardly a block: what is used is what ends first.
+    /// How full the current segment is, in blocks: used, and available for records. Trims use
+    /// trailer entries and hardly any blocks, so the scarcer resource counts.
     pub fn current_fill(&self) -> (u64, u64) {
         let geometry = self.identity.geometry();
         let room = geometry.record_blocks();
@@ -156,7 +156,7 @@ impl Log {
     }
 }
 
-/// Blocks, and the headers of the records that they are in.
+/// Blocks plus the headers of the records that contain them.
 pub(super) fn with_headers(blocks: u64) -> u64 {
     blocks + blocks.div_ceil(ENTRIES_PER_RECORD as u64) + 2 * u64::from(blocks > 0)
 }

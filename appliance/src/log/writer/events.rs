@@ -1,5 +1,5 @@
 //! Events: two copies of a text, in blocks, in one segment, so that a reader of that segment finds
-//! the event whole.
+//! the whole event.
 
 use std::rc::Rc;
 
@@ -10,15 +10,16 @@ use crate::log::format::{ENTRIES_PER_RECORD, Entry, EventHead, EventKind};
 use crate::log::types::Lsn;
 
 impl Log {
-    /// Appends an event, both copies of its text. Returns its position: the one of its last block.
+    /// Appends an event, with both copies of its text. Returns its position, which is that of its
+    /// last block.
     ///
     /// # Errors
-    /// As [`reserve`](Self::reserve); [`AppendError::EventTooLong`]. Nothing, or an unfinished
-    /// event that readers ignore, was appended then.
+    /// As [`reserve`](Self::reserve); [`AppendError::EventTooLong`]. In that case nothing was
+    /// appended, or an unfinished event that readers ignore.
     pub fn append_event(&mut self, kind: EventKind, text: &[u8]) -> Result<Lsn, AppendError> {
         self.check_event(text.len())?;
         self.check_takes()?;
-        // As long as nothing can be written, even the pool's own events must not pile up.
+        // While nothing can be written, even the pool's own events must not accumulate.
         if self.health.starved().is_some() && self.records.is_full() {
             return Err(AppendError::Busy);
         }
@@ -30,13 +31,13 @@ impl Log {
         self.append_event_here(kind, text)
     }
 
-    /// Whether an event of so many bytes fits into what the current segment has left.
+    /// Whether an event of `len_bytes` bytes fits into the rest of the current segment.
     pub fn event_fits_here(&self, len_bytes: usize) -> bool {
         self.current.is_some() && self.event_fits(event_blocks(len_bytes))
     }
 
-    /// Whether an event of so many blocks fits into what the current segment has left; also when
-    /// there is none yet.
+    /// Whether an event of `blocks` blocks fits into the rest of the current segment; true if there
+    /// is no current segment yet.
     fn event_fits(&self, blocks: usize) -> bool {
         let Some(current) = &self.current else { return true };
         let geometry = self.identity.geometry();
@@ -46,7 +47,7 @@ impl Log {
             && current.units_left(geometry, self.records.open_units()) >= blocks + records + kept as usize
     }
 
-    /// Appends an event into the current segment.
+    /// Appends an event to the current segment.
     pub(super) fn append_event_here(&mut self, kind: EventKind, text: &[u8]) -> Result<Lsn, AppendError> {
         let chunks = text.len().div_ceil(BLOCK_BYTES).max(1);
         let mut lsn = Lsn(0);
@@ -66,7 +67,7 @@ impl Log {
         Ok(lsn)
     }
 
-    /// What every new segment begins with (`docs/FORMAT.md`).
+    /// Sets the catalog with which every new segment begins (`docs/FORMAT.md`).
     ///
     /// # Errors
     /// [`AppendError::EventTooLong`].
@@ -77,7 +78,7 @@ impl Log {
         Ok(())
     }
 
-    /// How long the text of what new segments begin with is at most, in bytes.
+    /// The maximum length of the catalog's text, in bytes.
     pub fn catalog_bytes_max(&self) -> usize {
         self.catalog.bytes_max()
     }
@@ -88,7 +89,7 @@ impl Log {
     }
 }
 
-/// Blocks of both copies of an event's text.
+/// The number of blocks of both copies of an event's text.
 fn event_blocks(len_bytes: usize) -> usize {
     2 * len_bytes.div_ceil(BLOCK_BYTES).max(1)
 }

@@ -1,5 +1,5 @@
-//! What readers find in memory: blocks that are not written yet, and entries of the segments that
-//! were written last.
+//! What readers find in memory: blocks that are not written yet, and entries of the segments
+//! written last.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use crate::log::format::{RecordLine, TrailerUnit};
 use crate::log::types::{Lsn, SegmentSeq};
 
 impl Log {
-    /// The block at `lsn` while it is in memory because it is not written yet.
+    /// The block at `lsn`, while it is in memory because it is not written yet.
     pub fn buffered(&self, lsn: Lsn) -> Option<DmaBuf> {
         if self.is_buffered(lsn) { self.records.block(lsn) } else { None }
     }
 
-    /// Whether a position is not written to the device yet: then its block is in memory.
+    /// Whether a position is not written to the device yet: if so, its block is in memory.
     pub fn is_buffered(&self, lsn: Lsn) -> bool {
         lsn >= self.written_lsn()
     }
 
-    /// The device block of a position; `None` when its segment is not on the device.
+    /// The device block of a position; `None` if its segment is not on the device.
     pub fn device_block(&self, lsn: Lsn) -> Option<u64> {
         let geometry = self.identity.geometry();
         let slot = self.table.slot(geometry.sequence_of(lsn))?;
@@ -53,8 +53,8 @@ impl Log {
         None
     }
 
-    /// The units of the current segment's records from `from` on that are written before `to`, and
-    /// where they end.
+    /// The units of the current segment's records that begin at or after `from` and are written
+    /// before `to`, and where they end.
     pub fn current_units(&self, from: Lsn, to: Lsn) -> (Vec<TrailerUnit>, Lsn) {
         let Some(current) = &self.current else { return (Vec::new(), from) };
         current.units_between(from, to)

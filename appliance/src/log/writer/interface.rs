@@ -1,35 +1,34 @@
-//! What the users of the log give it and get from it: who appends, what may be refused, and the
-//! bounds.
+//! The interface between the log and its users: classes of appends, errors, and bounds.
 
 use std::rc::Rc;
 
 use crate::bdev::BdevError;
 use crate::dma::DmaBufMut;
 
-/// The most record writes at the device at once.
+/// The maximum number of record writes at the device at once.
 pub const RECORDS_IN_FLIGHT_MAX: usize = 8;
-/// The most closed records, submitted or not; with so many, appends must wait.
+/// The maximum number of closed records, submitted or not; at this number, appends must wait.
 pub const CLOSED_RECORDS_MAX: usize = 32;
 /// How many slots are kept free for the next segments.
 pub(in crate::log) const FREE_SLOTS_TARGET: usize = 2;
 
-/// What every segment begins with. It is asked for its text when a segment is opened.
+/// The catalog with which every segment begins. The log asks for its text when it opens a segment.
 pub trait SegmentCatalog {
     /// The text.
     fn text(&self) -> Vec<u8>;
 
-    /// How long the text is at most, in bytes.
+    /// The maximum length of the text, in bytes.
     fn text_bytes_max(&self) -> usize;
 
-    /// The text is in the log now, at the start of its newest segment.
+    /// The text is now in the log, at the start of its newest segment.
     fn note_written(&self);
 
-    /// The newest segment begins without it, because what must be copied there comes first, or
-    /// there was no memory. It is to be appended as soon as it fits.
+    /// The newest segment begins without the text, because data that must be copied there comes
+    /// first, or there was no memory. Append it as soon as it fits.
     fn note_missing(&self);
 }
 
-/// Who appends: hosts are refused while some room is left for the pool itself.
+/// Who appends. Hosts are refused while some room is still left for the pool itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppendClass {
     /// A host's write or trim.
@@ -40,28 +39,28 @@ pub enum AppendClass {
     Copy,
     /// A live block of a segment that leaves later.
     CopyAhead,
-    /// A live block of a segment that leaves because the working set is to become shorter. It may
-    /// open the next segment, but waits for nothing that would hold up others.
+    /// A live block of a segment that leaves because the working set is being shortened. It may
+    /// open the next segment, but does not wait for anything that would delay others.
     Drain,
 }
 
-/// What becomes of segments in which nothing is live any more.
+/// What happens to segments that contain no live blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Recycling {
-    /// They stay; a log that is full refuses writes.
+    /// They stay; when the log is full, it refuses writes.
     #[default]
     Never,
-    /// Their slots are used again when they are needed; the past in them is gone then.
+    /// Their slots are reused when needed; the history in them is then lost.
     Discard,
-    /// The same, but only once they are in the archive.
+    /// The same, but only after they are in the archive.
     Archived,
 }
 
-/// Why nothing can be appended.
+/// Why an append was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// Something must end first; try again after the next poll.
-    /// [`Log::why_busy`](super::Log::why_busy) gives the reason if it is not only the device.
+    /// Something else must end first; try again after the next poll.
+    /// [`Log::why_busy`](super::Log::why_busy) returns the reason, unless it is only the device.
     #[error("the log is busy")]
     Busy,
     /// The working set is full.
@@ -92,8 +91,8 @@ pub enum AppendError {
 pub struct ReadDone {
     /// The reader's own number, 48 bits.
     pub token: u64,
-    /// The buffer, also after an error, so that trying again needs no memory.
+    /// The buffer, even after an error, so that a retry needs no memory.
     pub buffer: DmaBufMut,
-    /// Whether the buffer is filled; or the device's error.
+    /// Whether the buffer is filled; otherwise the device's error.
     pub result: Result<(), BdevError>,
 }

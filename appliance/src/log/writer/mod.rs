@@ -11,25 +11,25 @@
 //! write at once. While the device is busy the record grows until there is room, or until it is
 //! full.
 //!
-//! **Order.** Records complete in any order, but `written_lsn` only moves over a prefix, and only
-//! that is ever acknowledged. A segment header is one more link of that chain. The trailer of a
-//! segment is written when all its records are stable. A segment is not opened while two have no
-//! whole trailer, so a start after a crash reads at most three segments record by record: those two
-//! and the current one.
+//! **Order.** Records complete in any order, but `written_lsn` only advances over a completed
+//! prefix, and only that prefix is acknowledged. Segment headers are part of this order. The
+//! trailer of a segment is written after all its records are stable. A segment is not opened while
+//! two segments have no complete trailer, so a start after a crash reads at most three segments
+//! record by record: those two and the current one.
 //!
-//! **Parts.** [`Log`] has no field of its own that changes: each belongs to a part in [`state`],
-//! which says what always holds. The files beside that folder are methods of `Log` that need
-//! several parts.
+//! **Parts.** [`Log`] has no mutable fields of its own: each belongs to a part in [`state`], whose
+//! file documents its invariants. The files beside that folder contain the methods of `Log` that
+//! need several parts.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `append` | entries into the open record, records opened and closed |
 //! | `events` | events, in both their copies |
-//! | `segments` | the next segment: the old one is sealed, header and catalog come first |
-//! | `room` | which segment an append goes to, and what is left free for others |
+//! | `segments` | opens the next segment: seals the old one, writes header and catalog |
+//! | `room` | which segment an append goes to, and how much stays free for others |
 //! | `copies` | what must be copied forward, and whether it fits |
-//! | `recycle` | what is live; segments become inactive, slots are used again |
-//! | `turn` | [`Log::poll`]: answers of the device in, writes and flushes out |
+//! | `recycle` | which blocks are live, which segments are inactive, which slots are reused |
+//! | `turn` | [`Log::poll`]: takes completions, submits writes and flushes |
 //! | `in_memory` | what readers find in memory: blocks, and entries of segments |
 //! | `closing` | the partial trailer of a clean stop |
 //!
@@ -96,10 +96,10 @@ pub use state::starved::Starved;
 pub use state::stats::LogStats;
 pub use state::why_busy::WhyBusy;
 
-/// A log that the I/O path and tasks of one reactor share.
+/// A log that the I/O path and the tasks of one reactor share.
 pub type SharedLog = Rc<RefCell<Log>>;
 
-/// What a log starts with: made by `create` and by recovery.
+/// The initial state of a log, from `create` or from recovery.
 pub(super) struct LogStart {
     pub(super) device: SharedBdev,
     pub(super) environment: Environment,
@@ -112,13 +112,12 @@ pub(super) struct LogStart {
     pub(super) table: SegmentTable,
     /// The open segment with the units of its records so far; `None`: the first append opens one.
     pub(super) current: Option<(SegmentSeq, Vec<TrailerUnit>)>,
-    /// Segments before it whose records are all there and whose trailer is not: they are sealed
-    /// now.
+    /// Segments before it that have all their records but no trailer: they are sealed now.
     pub(super) unsealed: Vec<(SegmentSeq, Vec<TrailerUnit>)>,
-    /// Where the records end; everything before is written and, if the start flushed, stable.
+    /// Where the records end. Everything before it is written and, if the start flushed, stable.
     pub(super) end_lsn: Lsn,
     pub(super) last_time_ns: u64,
-    /// How far the start came with what must be written before anything else.
+    /// The progress of the writes that a start must do first.
     pub(super) beginning: Beginning,
 }
 
@@ -127,7 +126,7 @@ pub struct Log {
     environment: Environment,
     identity: LogIdentity,
     port: DevicePort,
-    /// Reads of tasks.
+    /// The reader for tasks.
     reads: DeviceReader,
     table: SegmentTable,
     current: Option<CurrentSegment>,
@@ -211,17 +210,17 @@ impl Log {
         self.identity.created_ns()
     }
 
-    /// The shape of the device.
+    /// The geometry of the device.
     pub fn geometry(&self) -> Geometry {
         *self.identity.geometry()
     }
 
-    /// The epoch of the records that are written now.
+    /// The epoch of new records.
     pub fn epoch(&self) -> u32 {
         self.identity.epoch()
     }
 
-    /// The world that the log was given.
+    /// The environment of the log.
     pub fn environment(&self) -> &Environment {
         &self.environment
     }
@@ -241,7 +240,7 @@ impl Log {
         self.stats
     }
 
-    /// Reads segments of this log.
+    /// A reader of this log's segments.
     pub fn reader(&self) -> SegmentReader {
         SegmentReader::of(self.reads.clone(), self.geometry(), self.pool())
     }
@@ -254,7 +253,7 @@ impl Log {
         self.current.as_ref().map(CurrentSegment::sequence)
     }
 
-    /// Makes `next` the current segment, and returns the one before.
+    /// Makes `next` the current segment, and returns the previous one.
     fn replace_current(&mut self, next: CurrentSegment) -> Option<CurrentSegment> {
         self.current.replace(next)
     }
@@ -267,16 +266,15 @@ impl Log {
         self.records.open().map_or(self.positions.end_lsn(), OpenRecord::next_lsn)
     }
 
-    /// The position after everything that anybody waits for. After it there are copies, in a record
-    /// that is still open. To ask for these to be written would close their record early, and cost
-    /// a header.
+    /// The position after everything that a caller waits for. Only copies follow it, in a record
+    /// that is still open. Waiting for these would close their record early, and cost a header.
     pub fn commit_lsn(&self) -> Lsn {
         let lazy = self.records.open().filter(|open| open.is_lazy());
         lazy.map_or_else(|| self.head_lsn(), OpenRecord::lsn)
     }
 
-    /// The newest point: the position of the last entry of the newest command or event. After it
-    /// there are copies.
+    /// The newest point: the position of the last entry of the newest command or event. Only copies
+    /// follow it.
     pub fn point_lsn(&self) -> Lsn {
         self.positions.point_lsn()
     }
@@ -296,18 +294,18 @@ impl Log {
         self.positions.volatile_cache()
     }
 
-    /// Asks that everything before `lsn` become stable; [`stable_lsn`](Self::stable_lsn) is past it
-    /// when it is.
+    /// Requests that everything before `lsn` become stable; after that,
+    /// [`stable_lsn`](Self::stable_lsn) is past it.
     pub fn request_stable(&mut self, lsn: Lsn) {
         self.positions.request_stable(lsn);
     }
 
-    /// Wakes a task when the log is written or stable further on, or has failed.
+    /// Wakes a task when more of the log is written or stable, or when the log has failed.
     pub(super) fn add_waiter(&mut self, waker: Waker) {
         self.waiters.push(waker);
     }
 
-    /// Blocks of the log that are used and blocks that it has, headers and trailers included.
+    /// How many blocks of the log are used, and how many it has, headers and trailers included.
     pub fn usage_blocks(&self) -> (u64, u64) {
         let geometry = self.identity.geometry();
         let used = self.positions.end_lsn().0.saturating_sub(geometry.first_lsn(self.table.oldest()).0);
@@ -322,23 +320,23 @@ impl Log {
         self.clock.newest_ns()
     }
 
-    /// The time that the next record carries, ns since the Unix epoch: trusted time, which is never
-    /// before the newest record's. See [`time`](crate::log::time).
+    /// The time that the next record will carry, ns since the Unix epoch: trusted time, which is
+    /// never before the newest record's time. See [`time`](crate::log::time).
     pub fn now_ns(&self) -> u64 {
         self.clock.now_ns(&*self.environment.clock)
     }
 
-    /// Trusted time and the machine's, and how far they are apart.
+    /// Trusted time and the machine's time, and how they compare.
     pub fn clock_status(&self) -> ClockStatus {
         self.clock.status(&*self.environment.clock)
     }
 
-    /// An operator says that the machine's clock is right.
+    /// An operator confirms that the machine's clock is right.
     pub fn confirm_clock(&self) -> ClockStatus {
         self.clock.confirm(&*self.environment.clock)
     }
 
-    /// The trusted time so many nanoseconds before now, and by what that was counted.
+    /// The trusted time `span_ns` nanoseconds before now, and the clock that measured it.
     pub fn time_ago(&self, span_ns: u64) -> (u64, SpanBy) {
         self.clock.ago(span_ns, &*self.environment.clock)
     }
@@ -351,23 +349,23 @@ impl Log {
         self.health.poisoned()
     }
 
-    /// Whether the log waits for room on the device, and since when.
+    /// Since when the log has been waiting for room on the device, if it is.
     pub fn starved(&self) -> Option<&Starved> {
         self.health.starved()
     }
 
-    /// Whether what a start must write first is not on the device yet.
+    /// Whether the first writes of a start are not on the device yet.
     pub fn is_beginning(&self) -> bool {
         self.health.is_beginning()
     }
 
-    /// No write is taken any more until a restart; reads go on. After a write that failed, or
-    /// because the log is somebody else's to write.
+    /// Stops all writes until a restart; reads continue. Called after a failed write, or if another
+    /// instance owns the log.
     pub(crate) fn poison(&mut self, reason: &str) {
         self.health.poison(reason);
     }
 
-    /// Notes what a reader found wrong with a segment, once.
+    /// Stores a problem that a reader found in a segment, once.
     pub(crate) fn note_problem(&mut self, sequence: SegmentSeq, problem: String) {
         if self.table.note_problem(sequence, &problem) {
             tracing::warn!(segment = sequence.0, problem, "a segment is damaged");
@@ -375,12 +373,12 @@ impl Log {
         }
     }
 
-    /// What readers found wrong with segments since the start, the newest of it.
+    /// The newest problems that readers found in segments since the start.
     pub fn damage(&self) -> impl Iterator<Item = &String> {
         self.damage.iter()
     }
 
-    /// What appends wait for, if they do.
+    /// What appends wait for, if anything.
     pub fn why_busy(&self) -> WhyBusy {
         self.why_busy.with_free_slots(self.table.free_len())
     }
@@ -388,32 +386,32 @@ impl Log {
     // ---- orders of the log's owner
     // ---------------------------------------------------------------
 
-    /// What becomes of segments in which nothing is live.
+    /// What happens to segments that contain no live blocks.
     pub fn recycling(&self) -> Recycling {
         self.orders.recycling()
     }
 
-    /// Lets nobody open the next segment for as long as this is set: what has been drained becomes
-    /// inactive first, which takes a flush. Otherwise a shorter working set might come one segment
-    /// too late again and again.
+    /// While this is set, the next segment is not opened: drained segments become inactive first,
+    /// which takes a flush. Otherwise a shorter working set might come one segment too late again
+    /// and again.
     pub fn hold_next_segment(&mut self, held: bool) {
         self.orders.hold_next_segment(held);
     }
 
-    /// Takes nothing more: whoever appends finds the log busy. What a clean stop leaves is true
-    /// only if the log ends there, whatever goes on beside it: copies, hydrations, a working set
-    /// that has just been drained.
+    /// Stops accepting appends: they find the log busy. The trailer of a clean stop is valid only
+    /// if the log ends there, whatever else is running: copies, hydrations, a working set that has
+    /// just been drained.
     pub fn stop_appending(&mut self) {
         self.orders.stop();
     }
 
-    /// Whether nothing is in memory or on its way that the device does not have.
+    /// Whether everything in memory or in flight has reached the device.
     pub(super) fn is_quiet(&self) -> bool {
         self.records.is_empty() && self.trailers.is_empty() && !self.positions.is_flushing()
     }
 
-    /// Starts a read of `buffer.len()` bytes from `device_block` on; it ends with a [`ReadDone`] of
-    /// the same token (48 bits).
+    /// Starts a read of `buffer.len()` bytes from `device_block` on; it ends with a [`ReadDone`]
+    /// with the same token (48 bits).
     pub fn submit_read(&mut self, device_block: u64, buffer: DmaBufMut, token: u64) {
         debug_assert!(token < 1 << 48);
         self.port.submit_read(device_block, buffer, token);

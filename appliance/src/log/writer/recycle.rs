@@ -1,14 +1,15 @@
-//! The way out of the working set: which blocks are live, which segments may go, whose slot is used
-//! again.
+//! The way out of the working set: which blocks are live, which segments may leave, and whose slot
+//! is reused.
 //!
-//! The volume layer reports of each block when an index begins and ceases to point at it. From that
-//! the log knows which segments hold nothing live. It makes sure that what superseded them is
-//! stable, declares them inactive, and gives their slots away when new segments need them.
+//! The volume layer reports for each block when an index starts to point to it and when it stops.
+//! From this the log knows which segments contain no live blocks. It makes sure that the writes
+//! that replaced them are stable, marks the segments inactive, and reassigns their slots when new
+//! segments need them.
 //!
-//! **Another W** ([`Log::set_working_set`]) is the rule for the next segment that is opened. A
-//! longer one asks less of it. A shorter one is taken only when nothing live is left that it would
-//! put out ([`Log::fits_within`]), so there is never more to copy into a segment than fits. Until
-//! then copies of the class [`AppendClass::Drain`](super::AppendClass::Drain) bring that about.
+//! **Another W** ([`Log::set_working_set`]) applies to the next segment that is opened. A longer
+//! working set requires less of it. A shorter one is accepted only when no live data is outside it
+//! ([`Log::fits_within`]), so there is never more to copy into a segment than fits. Until then,
+//! copies of the class [`AppendClass::Drain`](super::AppendClass::Drain) move the live data.
 
 use super::Log;
 use super::interface::{FREE_SLOTS_TARGET, Recycling};
@@ -16,93 +17,92 @@ use crate::log::table::{Mask, Phase, Segment};
 use crate::log::types::{ImageId, Lsn, SegmentSeq, Slot};
 
 impl Log {
-    /// Chooses what becomes of segments in which nothing is live. What is live must have been
-    /// reported from the beginning.
+    /// Sets what happens to segments that contain no live blocks. All live blocks must have been
+    /// reported before.
     pub fn set_recycling(&mut self, recycling: Recycling) {
         self.orders.set_recycling(recycling);
         if self.orders.recycles() {
-            // What was inactive before a restart is so again, at once.
+            // Segments that were inactive before a restart become inactive again at once.
             let current = self.current_sequence();
             self.table.retire(current, self.head_lsn(), self.stable_lsn());
             self.refresh_demand();
         }
     }
 
-    /// An index points at `lsn` now.
+    /// Notes that an index now points to `lsn`.
     pub fn note_live(&mut self, lsn: Lsn) {
         self.table.count_live(self.identity.geometry().sequence_of(lsn));
     }
 
-    /// An index points no more at `lsn`.
+    /// Notes that an index no longer points to `lsn`.
     pub fn note_dead(&mut self, lsn: Lsn) {
         self.table.count_dead(self.identity.geometry().sequence_of(lsn));
     }
 
-    /// Changes the length of the working set: the rule for the next segment. A shorter one must
-    /// [fit](Self::fits_within). The caller makes sure that recovery knows: the superblocks must
-    /// never name a shorter one than a segment was opened under.
+    /// Changes the length of the working set, which applies to the next segment. A shorter one must
+    /// [fit](Self::fits_within). The caller makes sure that recovery knows it: the superblocks must
+    /// never contain a shorter length than one under which a segment was opened.
     pub fn set_working_set(&mut self, segments: u64) {
         self.identity.set_working_set(segments);
         self.why_busy.forget_copies();
         self.refresh_demand();
     }
 
-    /// Takes in slots that are new at the end of the device, up to `slots` in all. The superblocks
-    /// must know them already.
+    /// Adds new slots at the end of the device, up to `slots` in total. The superblocks must
+    /// already contain them.
     pub fn grow_slots(&mut self, slots: u64) {
         self.table.add_free((self.identity.geometry().slots..slots).map(Slot));
         self.identity.grow_slots(slots);
         self.why_busy.forget_slot();
     }
 
-    /// The segment's object is in the archive, verified.
+    /// Notes that the segment's object is in the archive and verified.
     pub fn note_archived(&mut self, sequence: SegmentSeq) {
         self.table.note_archived(sequence);
     }
 
-    /// The segment's object is not in the archive after all: its slot is not given away before it
-    /// is archived again. Returns whether it was taken for archived.
+    /// Notes that the segment's object is not in the archive after all: its slot is not reassigned
+    /// before it is archived again. Returns whether it counted as archived.
     pub fn note_unarchived(&mut self, sequence: SegmentSeq) -> bool {
         self.table.note_unarchived(sequence)
     }
 
-    /// Recovery found an entry in the segment that hides something inherited which nothing newer
-    /// hides.
+    /// Notes that recovery found an entry in the segment that hides something inherited and is not
+    /// replaced by a newer entry.
     pub fn note_mask(&mut self, sequence: SegmentSeq, mask: Mask) {
         self.table.add_mask(sequence, mask);
     }
 
-    /// All masks of a segment are in a later one now.
+    /// Notes that all masks of a segment have been copied to a later one.
     pub fn masks_carried(&mut self, sequence: SegmentSeq) {
         self.table.take_masks(sequence);
     }
 
-    /// The image inherits nothing any more: its masks need not be carried on.
+    /// Notes that the image no longer inherits anything: its masks need not be copied forward.
     pub fn forget_masks(&mut self, image: ImageId) {
         self.table.forget_masks(image);
     }
 
-    /// Keeps a segment's slot from being given away until [`unpin`](Self::unpin). Returns whether
-    /// the segment is there.
+    /// Protects a segment's slot from being reassigned until [`unpin`](Self::unpin). Returns
+    /// whether the segment has a slot.
     pub fn pin(&mut self, sequence: SegmentSeq) -> bool {
         self.table.pin(sequence)
     }
 
-    /// The end of a [`pin`](Self::pin).
+    /// Ends a [`pin`](Self::pin).
     pub fn unpin(&mut self, sequence: SegmentSeq) {
         self.table.unpin(sequence);
     }
 
-    /// Gives a segment away although it is not in the archive: the past in it is lost. The oldest
-    /// inactive one; its sequence.
+    /// Releases the oldest inactive segment although it is not in the archive, and returns its
+    /// sequence: its history is lost.
     pub fn release_unarchived(&mut self) -> Option<SegmentSeq> {
         let sequence = self.table.next_to_release(|_, _| true)?;
         self.release(sequence);
         Some(sequence)
     }
 
-    /// Declares segments inactive and gives slots away, as far as that is needed. Returns how much
-    /// was done.
+    /// Marks segments inactive and reassigns slots, as far as needed. Returns how much was done.
     pub(super) fn recycle(&mut self) -> usize {
         if !self.orders.recycles() || self.health.is_poisoned() {
             return 0;

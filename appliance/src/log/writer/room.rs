@@ -1,25 +1,25 @@
-//! Room: which segment an append goes to, and what is left free for others. The current segment
-//! keeps room for what must still be copied into it before the next one is opened, and from hosts
-//! also for the pool's own events.
+//! Room: which segment an append goes to, and how much stays free for others. The current segment
+//! keeps room for everything that must still be copied into it before the next one is opened. Hosts
+//! must also leave room for the pool's own events.
 //!
-//! This file alone sets what appends wait for ([`WhyBusy`](super::WhyBusy)).
+//! Only this file sets what appends wait for ([`WhyBusy`](super::WhyBusy)).
 
 use super::Log;
 use super::copies::with_headers;
 use super::interface::{AppendClass, AppendError, FREE_SLOTS_TARGET};
 use crate::log::format::ENTRIES_PER_RECORD;
 
-/// Which segment entries go to.
+/// The segment that receives the entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Destination {
     /// The current one.
     Current,
-    /// The next one, which is to be opened.
+    /// The next one, which must be opened first.
     Next,
 }
 
 impl Log {
-    /// Where the next entries go.
+    /// Chooses the segment for the next entries.
     ///
     /// # Errors
     /// [`AppendError::Busy`], [`AppendError::Full`].
@@ -47,11 +47,13 @@ impl Log {
         if waits_for_room { Err(AppendError::Busy) } else { Ok(Destination::Next) }
     }
 
-    /// Whether so much fits into the current segment beside what entries of this class leave free.
+    /// Whether the entries fit into the current segment beside the room that this class must leave
+    /// free.
     fn fits_here(&self, class: AppendClass, entries: usize, data_blocks: usize) -> bool {
         let Some(current) = &self.current else { return false };
         let geometry = self.identity.geometry();
-        // A command that joins a record of copies closes it, so it costs a header all the same.
+        // A command that joins a record of copies causes it to close early, so it costs a header
+        // too.
         let is_copy = !matches!(class, AppendClass::Host | AppendClass::Pool);
         let header = usize::from(!(is_copy && self.records.joins(entries, data_blocks)));
         let left_blocks = current.blocks_left(geometry, self.records.open_blocks());
@@ -60,7 +62,7 @@ impl Log {
         left_blocks >= (header + data_blocks) as u64 + kept && left_units >= header + entries + kept as usize
     }
 
-    /// Blocks, and units of the trailer, that entries of this class leave free in the current
+    /// How many blocks, and units of the trailer, entries of this class leave free in the current
     /// segment.
     pub(super) fn kept_blocks(&self, class: AppendClass) -> u64 {
         if !self.orders.recycles() {
@@ -71,7 +73,7 @@ impl Log {
         match class {
             AppendClass::Copy => 0,
             AppendClass::Pool => with_headers(demand),
-            // What is copied ahead of its time is what the room was kept for.
+            // Copies ahead of time use the room that was kept for them.
             AppendClass::CopyAhead if demand > must => with_headers(must),
             AppendClass::Host | AppendClass::CopyAhead | AppendClass::Drain => {
                 with_headers(demand) + self.event_room_blocks()
@@ -79,26 +81,26 @@ impl Log {
         }
     }
 
-    /// Room that each segment has for the pool's own events after its catalog, in blocks, and what
-    /// catalogs may grow by.
+    /// The room in each segment, in blocks, for the pool's own events after its catalog, and for
+    /// the growth of catalogs.
     pub(super) fn event_room_blocks(&self) -> u64 {
         self.catalog.blocks_max() + 8 + (self.identity.geometry().record_blocks() / 32).min(64)
     }
 
-    /// Whether the next segment may be opened. What leaves the working set must hold nothing live,
-    /// and there must be a slot.
+    /// Checks that the next segment may be opened: the segments that leave the working set must
+    /// contain no live data, and a slot must be free.
     pub(super) fn may_open_next(&mut self, class: AppendClass) -> Result<(), AppendError> {
         if !self.orders.recycles() {
             return Ok(());
         }
-        // What is copied early opens no segment.
+        // Early copies do not open a segment.
         if class == AppendClass::CopyAhead || self.orders.holds_next_segment() {
             return Err(AppendError::Busy);
         }
         let fits = self.fits_within(self.identity.geometry().working_set)
             && (class == AppendClass::Copy || self.demand() == 0);
         if class == AppendClass::Drain {
-            // Hosts find a slot whenever they would have found one without it.
+            // Hosts must find a slot whenever they would have found one without this append.
             let has_slots = self.table.free_len() >= FREE_SLOTS_TARGET && self.trailers.is_empty();
             return if fits && has_slots { Ok(()) } else { Err(AppendError::Busy) };
         }
@@ -106,8 +108,8 @@ impl Log {
             self.why_busy.note_copies();
             return Err(AppendError::Busy);
         }
-        // With a segment that the device lost, the room is gone that was kept in it. Then copies
-        // open a segment more than the working set has.
+        // If the device lost a segment, the room that was kept in it is gone. Copies may then open
+        // one segment more than the working set has.
         debug_assert!(fits || self.table.has_lost(), "what must be copied fits into the current segment");
         if self.table.free_len() == 0 {
             self.why_busy.note_slot(self.table.free_len());
@@ -116,8 +118,8 @@ impl Log {
         if self.trailers.is_full() { Err(AppendError::Busy) } else { Ok(()) }
     }
 
-    /// For a log that gives no segment away: refuses what would leave the working set, and hosts'
-    /// data a little before that.
+    /// For a log that never reassigns a slot: refuses entries beyond the working set, and hosts'
+    /// data a little earlier.
     fn check_room(&self, class: AppendClass, data_blocks: usize) -> Result<(), AppendError> {
         let geometry = self.identity.geometry();
         let (mut left_here, mut units_left) = (geometry.record_blocks(), geometry.trailer_units());

@@ -1,4 +1,4 @@
-//! The next segment: the one before it is sealed, and its header and the catalog come first.
+//! Opens the next segment: seals the previous one, and writes the header and the catalog first.
 
 use smallvec::smallvec;
 
@@ -23,8 +23,8 @@ impl Log {
         if self.trailers.is_full() {
             return Err(AppendError::Busy);
         }
-        // The memory of the header is taken before anything changes, so that no half-opened segment
-        // is left.
+        // Take the memory for the header before anything changes, so that a failure leaves no
+        // half-opened segment.
         self.ensure_memory(1)?;
         let mut header = self.memory.take_block();
         let previous_end_lsn = self.positions.end_lsn();
@@ -52,9 +52,9 @@ impl Log {
         Ok(())
     }
 
-    /// A segment is full: its trailer is to be written.
+    /// Queues the trailer of a full segment.
     fn seal(&mut self, full: CurrentSegment, end_lsn: Lsn) {
-        // It becomes stable soon, whatever hosts do: its trailer waits for that.
+        // Make it stable soon, whatever hosts do, because its trailer waits for that.
         self.positions.request_stable(end_lsn);
         let (sequence, slot, epoch, units) = full.into_parts();
         self.trailers.push(PendingTrailer::new(sequence, slot, epoch, end_lsn, units));
@@ -81,8 +81,8 @@ impl Log {
         }
     }
 
-    /// Appends the catalog to a segment that was just opened. One that finds no room or memory now
-    /// comes later; the one in the segment before says the same.
+    /// Appends the catalog to a segment that was just opened. If there is no room or memory now, it
+    /// is appended later; the previous segment's catalog is the same.
     fn append_catalog(&mut self, sequence: SegmentSeq) {
         let Some(catalog) = self.catalog.source() else { return };
         match self.append_event_here(EventKind::Catalog, &catalog.text()) {

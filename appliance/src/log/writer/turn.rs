@@ -1,9 +1,9 @@
-//! The turn of the log: answers of the device in, the written prefix forward, records, trailers and
-//! flushes out.
+//! One turn of the log: takes completions of the device, advances the written prefix, and submits
+//! records, trailers and flushes.
 //!
-//! **Order of what goes out.** A log that must do its first writes does nothing else. A starved log
+//! **Order of submissions.** A log that must do its first writes does nothing else. A starved log
 //! submits only what the device had refused, and flushes. Otherwise records go first, then a piece
-//! of each trailer, then a flush if one is wanted.
+//! of each trailer, then a flush if one is requested.
 
 use super::Log;
 use super::interface::{ReadDone, Recycling};
@@ -12,13 +12,13 @@ use crate::bdev::{BdevError, BdevErrorKind, Completion};
 use crate::log::record::RecordState;
 
 impl Log {
-    /// One turn: takes completions, moves the prefix, submits what is ready. Completed reads go to
-    /// `reads`. Returns how much was done.
+    /// One turn: takes completions, advances the prefix, submits what is ready. Completed reads go
+    /// to `reads`. Returns how much was done.
     pub fn poll(&mut self, reads: &mut Vec<ReadDone>) -> usize {
         let mut work = 0;
         let (written_before, stable_before) = (self.written_lsn(), self.stable_lsn());
-        // Two rounds suffice: what the first submits, the second starts (and, on a device without
-        // delay, completes).
+        // At most three rounds: the next round starts what a round submits (and, on a device
+        // without delay, completes it).
         for _ in 0..3 {
             let (polled, mut completions) = self.port.poll();
             work += polled;
@@ -73,7 +73,7 @@ impl Log {
         }
     }
 
-    /// What the result of a write says about the device. `failure` names the write.
+    /// Evaluates the result of a write for the state of the device. `failure` names the write.
     fn note_write(&mut self, result: Result<(), BdevError>, failure: &str) {
         match result {
             Ok(()) => self.health.note_room(),
@@ -84,7 +84,7 @@ impl Log {
         }
     }
 
-    /// A piece of a trailer is on the device.
+    /// Handles a piece of a trailer that is on the device.
     fn trailer_written(&mut self, piece: u64) {
         let keeps_units = self.orders.recycling() == Recycling::Archived;
         if let Some(sequence) = self.trailers.note_written(piece, keeps_units) {
@@ -92,7 +92,7 @@ impl Log {
         }
     }
 
-    /// Moves `written_lsn` over the records that have completed in order.
+    /// Advances `written_lsn` over the records that have completed in order.
     fn advance(&mut self) {
         if self.health.is_poisoned() {
             return;
@@ -148,7 +148,7 @@ impl Log {
         1
     }
 
-    /// Tries again what a start must write, when it is time. Returns 1 when something changed.
+    /// Tries the first writes of a start again when it is time. Returns 1 if something changed.
     fn go_on_beginning(&mut self) -> usize {
         let now_ns = self.environment.clock.monotonic_ns();
         let Some(problems) = self.health.go_on_beginning(now_ns) else { return 0 };
@@ -158,8 +158,8 @@ impl Log {
         1
     }
 
-    /// Submits again what was refused, when it is time. Returns how much was submitted, or 1 when
-    /// the log runs again.
+    /// Submits refused writes again when it is time. Returns how much was submitted, or 1 if the
+    /// log runs again.
     fn resubmit(&mut self) -> usize {
         if self.records.is_in_flight() || self.trailers.is_in_flight() {
             return 0;

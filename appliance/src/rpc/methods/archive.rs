@@ -1,4 +1,4 @@
-//! `archive_*`: where the past is kept.
+//! `archive_*`: the archive of the pool.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ const NO_ARCHIVE: RpcError = RpcError::WrongState {
 };
 
 fn status(registry: &Registry, _: NoParams) -> Result<ArchiveReport, RpcError> {
-    // A store that does not answer is told by the archivist, who notices too.
+    // If the store does not answer, the archivist notices too and reports it.
     let looked = registry.archive().and_then(|archive| {
         archive.look_for_lost()?;
         lost_of(archive)
@@ -66,12 +66,12 @@ fn status(registry: &Registry, _: NoParams) -> Result<ArchiveReport, RpcError> {
     Ok(registry.archive()?.report(status, &clock))
 }
 
-/// The objects that the store has lost, as of its last list.
+/// The objects that the store has lost, as of its last listing.
 fn lost_of(archive: &ArchiveManager) -> Result<Vec<ObjectId>, RpcError> {
     Ok(archive.lost()?.into_iter().map(|row| row.id).collect())
 }
 
-/// Has the pool know what the store has lost, so that every answer says the same.
+/// Reports to the pool what the store has lost, so that all answers agree.
 fn tell_lost(registry: &Registry, method: &'static str) -> Result<(), RpcError> {
     let lost = lost_of(registry.archive()?)?;
     registry.on_reactor(method, move |app| {
@@ -98,7 +98,7 @@ async fn seal(app: App, SealParams { wait }: SealParams) -> Result<Sealed, RpcEr
     if wait {
         return Ok(Sealed { lsn: pool.seal_archive().await?.0, done: true });
     }
-    // What becomes of it stands in the status.
+    // The status shows its result.
     Ok(Sealed { lsn: pool.begin_seal()?.0, done: false })
 }
 
@@ -182,7 +182,7 @@ struct ExpireParams {
     /// Confirms the machine's clock first.
     #[serde(default)]
     clock_is_right: bool,
-    /// More than goes in an hour otherwise.
+    /// Ignores the hourly limit.
     #[serde(default)]
     all: bool,
 }
@@ -247,7 +247,7 @@ fn verify_policy(registry: &Registry) -> Result<VerifyPolicy, RpcError> {
     })
 }
 
-/// The calls that would configure the archive as it is now.
+/// The calls that would produce the archive's current configuration.
 pub(super) fn config(registry: &Registry) -> Vec<Value> {
     let mut calls = Vec::new();
     if let Ok(rules) = registry.archive().map(ArchiveManager::keep)

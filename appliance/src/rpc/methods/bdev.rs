@@ -1,5 +1,6 @@
-//! `bdev_*`: volumes in the words of SPDK's block device layer, for its stock client. Only what is known is said: `bdev_get_iostat`, for
-//! one, has no latencies, because they are measured only where a histogram is enabled, and are had from `bdev_get_histogram` there.
+//! `bdev_*`: volumes in the terms of SPDK's block device layer, for its stock client. Only known
+//! values are reported. For example, `bdev_get_iostat` has no latencies, because they are measured
+//! only for volumes with an enabled histogram; `bdev_get_histogram` returns them.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,7 +30,8 @@ pub(super) fn methods() -> Vec<Method> {
 #[serde(deny_unknown_fields)]
 struct GetBdevsParams {
     name: Option<String>,
-    /// How long to wait for the bdev to appear, in milliseconds. Volumes do not appear by themselves, so it changes nothing.
+    /// How long to wait for the bdev to appear, in milliseconds. It has no effect, because volumes
+    /// do not appear by themselves.
     #[serde(rename = "timeout")]
     _timeout_ms: Option<u64>,
 }
@@ -57,7 +59,7 @@ fn find(pool: &Pool, name: &str) -> Result<VolumeInfo, RpcError> {
         .ok_or_else(|| VolumeError::NoSuchVolume { name: name.to_owned() }.into())
 }
 
-/// Bytes of a block, as a part of a volume's size.
+/// The size of a block in bytes, as `u64` for sizes of volumes.
 const BLOCK_LEN: u64 = BLOCK_BYTES as u64;
 
 fn bdev(volume: &VolumeInfo, claimed: bool) -> Value {
@@ -161,7 +163,8 @@ fn get_iostat(app: &App, params: IostatParams) -> Result<Value, RpcError> {
     }))
 }
 
-/// The parameters of SPDK's method. Histograms have one shape here: every latency has its place in it.
+/// The parameters of SPDK's method. All histograms here have the same shape, which covers every
+/// latency.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EnableHistogramParams {

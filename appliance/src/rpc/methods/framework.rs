@@ -1,4 +1,5 @@
-//! `framework_*`, `rpc_*`, `spdk_*` and `thread_*`: the appliance itself, with SPDK's names, so that its stock client feels at home.
+//! `framework_*`, `rpc_*`, `spdk_*` and `thread_*`: the appliance itself, with SPDK's names, so
+//! that SPDK's stock client works.
 
 #![expect(clippy::unnecessary_wraps, reason = "the registry takes methods that may fail; some cannot")]
 
@@ -18,10 +19,10 @@ use crate::rpc::params::NoParams;
 /// Ticks are nanoseconds.
 const TICK_RATE: u64 = 1_000_000_000;
 
-/// How often `framework_wait_init` looks.
+/// How often `framework_wait_init` checks.
 const READY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long `framework_wait_init` waits at most: less than its client.
+/// How long `framework_wait_init` waits at most: less than its client does.
 const WAIT_INIT_LIMIT: Duration = Duration::from_secs(50);
 
 pub(super) fn methods() -> Vec<Method> {
@@ -85,7 +86,7 @@ fn get_version(_: &Registry, _: NoParams) -> Result<Value, RpcError> {
     }))
 }
 
-/// The signals that may be sent, with SPDK's names. SPDK takes numbers as well.
+/// The signals that may be sent, with SPDK's names. SPDK accepts numbers as well.
 #[derive(Debug, Clone, Copy, Deserialize)]
 enum KillSignal {
     #[serde(rename = "SIGINT", alias = "2")]
@@ -116,7 +117,8 @@ fn kill(_: &Registry, params: KillParams) -> Result<bool, RpcError> {
     Ok(true)
 }
 
-/// Listed, because clients look for it; the registry refuses the call by its phase before this is reached.
+/// Listed because clients look for it. The registry refuses the call because of its phase, so this
+/// never runs.
 fn start_init(_: &Registry, _: NoParams) -> Result<bool, RpcError> {
     Ok(true)
 }
@@ -124,7 +126,7 @@ fn start_init(_: &Registry, _: NoParams) -> Result<bool, RpcError> {
 async fn wait_init(app: App, _: NoParams) -> Result<bool, RpcError> {
     let began = Instant::now();
     while !app.is_ready() {
-        // So that no task waits on for a client that has gone.
+        // A task must not wait forever for a client that has disconnected.
         if began.elapsed() > WAIT_INIT_LIMIT {
             return Err(RpcError::WrongState {
                 reason: "the pool is still being opened; call framework_wait_init again",
@@ -200,7 +202,7 @@ fn get_subsystems(_: &Registry, _: NoParams) -> Result<Value, RpcError> {
 #[serde(deny_unknown_fields)]
 struct GetConfigParams {
     name: String,
-    /// Whether calls may be grouped in arrays. There is nothing to group.
+    /// Whether calls may be grouped in arrays. It has no effect, because there is nothing to group.
     #[serde(default, rename = "with_batches")]
     _with_batches: bool,
 }
@@ -208,7 +210,7 @@ struct GetConfigParams {
 fn get_config(registry: &Registry, params: GetConfigParams) -> Result<Vec<Value>, RpcError> {
     let GetConfigParams { name, .. } = params;
     match name.as_str() {
-        // Volumes live in the pool and come back with it: they are state, not configuration.
+        // Volumes are stored in the pool: they are state, not configuration.
         "bdev" => Ok(Vec::new()),
         "nvmf" => {
             registry.on_reactor("framework_get_config", |app| std::future::ready(Ok(nvmf::config(&app))))

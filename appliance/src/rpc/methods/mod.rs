@@ -14,7 +14,7 @@ use super::app::App;
 use super::method::{Method, Registry};
 use crate::reactor::ReactorHandle;
 
-/// Every method of the appliance.
+/// All methods of the appliance.
 fn all() -> Vec<Method> {
     [
         framework::methods(),
@@ -33,7 +33,7 @@ fn all() -> Vec<Method> {
 }
 
 impl Registry {
-    /// All methods of the appliance, over the reactor that owns its pool.
+    /// All methods of the appliance, on the reactor that owns its pool.
     pub fn new(handle: ReactorHandle<App>) -> Self {
         Self::with_methods(handle, all())
     }

@@ -1,7 +1,7 @@
-//! `nvmf_*`: the NVMe-oF target in SPDK's words.
+//! `nvmf_*`: the NVMe-oF target in SPDK's terms.
 //!
-//! Two things differ from SPDK and are answered as they are: every subsystem is made by the appliance itself, so there are no methods to make
-//! one; and a listener belongs to the appliance, so adding it to any subsystem adds it to all.
+//! Two things differ from SPDK. The appliance itself makes every subsystem, so there are no methods
+//! to make one. A listener belongs to the appliance, so adding it to one subsystem adds it to all.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -43,14 +43,14 @@ pub(super) fn methods() -> Vec<Method> {
     ]
 }
 
-/// Transport types; there is one. SPDK takes any case.
+/// Transport types; there is only TCP. SPDK accepts any case.
 #[derive(Debug, Clone, Copy, Deserialize)]
 enum TransportType {
     #[serde(rename = "TCP", alias = "tcp", alias = "Tcp")]
     Tcp,
 }
 
-/// Address families of TCP, in any of the cases that clients write.
+/// Address families of TCP, in the spellings that clients use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 enum AddressFamily {
     #[serde(rename = "ipv4", alias = "IPv4", alias = "IPV4")]
@@ -153,7 +153,7 @@ struct SubsystemParams {
 }
 
 impl SubsystemParams {
-    /// The target and the subsystem's NQN, once it is sure that the subsystem exists.
+    /// The target and the subsystem's NQN, if the subsystem exists.
     fn find(self, app: &App) -> Result<(Rc<dyn TargetView>, String), RpcError> {
         check_target(self.tgt_name.as_deref())?;
         let target = app.target()?;
@@ -212,7 +212,7 @@ fn show_subsystem(subsystem: &SubsystemView, listeners: &[ListenAddress]) -> Val
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TransportParams {
-    /// Whatever type is asked for, it is the only one: others are refused when the parameters are read.
+    /// The only transport type. Decoding the parameters already refuses all others.
     #[serde(rename = "trtype")]
     _transport: Option<TransportType>,
     tgt_name: Option<String>,
@@ -286,7 +286,7 @@ fn show_qpair(app: &App, qpair: &QueuePairView) -> Value {
     })
 }
 
-/// Asymmetric access states; a listener is always the first.
+/// Asymmetric access states; a listener is always in the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AnaState {
@@ -322,7 +322,8 @@ fn add_listener(app: &App, params: AddListenerParams) -> Result<bool, RpcError> 
     let address = listen_address.socket_address()?;
     let (target, _) = SubsystemParams { nqn, tgt_name }.find(app)?;
     match target.add_listener(address) {
-        // As SPDK: to ask again for what there is already succeeds, so that a configuration can be loaded twice.
+        // As in SPDK, adding a listener that exists succeeds, so that a configuration can be loaded
+        // twice.
         Ok(_) | Err(ListenerError::Exists { .. }) => Ok(true),
         Err(error) => Err(error.into()),
     }
@@ -344,7 +345,8 @@ fn remove_listener(app: &App, params: RemoveListenerParams) -> Result<bool, RpcE
     Ok(true)
 }
 
-/// The calls that would make the target as it is: its listeners. Subsystems follow from the volumes.
+/// The calls that would produce the target's current configuration: its listeners. Subsystems
+/// follow from the volumes.
 pub(super) fn config(app: &App) -> Vec<Value> {
     let listeners = app.find_target().map_or_else(Vec::new, |target| target.listeners());
     listeners

@@ -1,4 +1,4 @@
-//! `pool_*`: the log itself.
+//! `pool_*`: the pool and its log.
 
 use serde::{Deserialize, Serialize};
 
@@ -51,12 +51,12 @@ async fn grow(app: App, _: NoParams) -> Result<PoolInfo, RpcError> {
     Ok(app.pool()?.grow().await?)
 }
 
-/// What `pool_get_clock` and `pool_confirm_clock` answer.
+/// The answer of `pool_get_clock` and `pool_confirm_clock`.
 #[derive(Debug, Serialize)]
 struct ClockReport {
     #[serde(flatten)]
     clock: ClockStatus,
-    /// What the operator must know and do, if they disagree.
+    /// What the operator must know and do if the clocks disagree.
     problem: Option<String>,
 }
 

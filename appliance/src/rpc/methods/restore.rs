@@ -1,4 +1,4 @@
-//! `restore_*`: points in time, and what can be made of them.
+//! `restore_*`: points in time, and restoring them.
 
 use serde::Deserialize;
 

@@ -1,4 +1,4 @@
-//! `snapshot_*`: positions of the log with a name.
+//! `snapshot_*`: named positions of the log.
 
 use serde::Deserialize;
 

@@ -10,9 +10,10 @@ use crate::rpc::method::Method;
 use crate::rpc::params::PageParams;
 use crate::volume::SynchInfo;
 
-/// Bytes of their labels and details in one answer, but for the last.
+/// The maximum size of the labels and details in one answer, in bytes. The last entry may exceed
+/// it.
 const PAGE_BYTES_MAX: usize = 2 << 20;
-/// The same of what is gathered in a turn of the reactor.
+/// The same limit for the entries collected in one turn of the reactor.
 const PIECE_BYTES_MAX: usize = 128 << 10;
 
 pub(super) fn methods() -> Vec<Method> {

@@ -1,4 +1,4 @@
-//! `volume_*`: what hosts see as namespaces.
+//! `volume_*`: the volumes that hosts see as namespaces.
 
 use std::rc::Rc;
 
@@ -56,7 +56,7 @@ async fn create(app: App, params: CreateParams) -> Result<VolumeInfo, RpcError> 
     Ok(pool.create_volume(CreateVolume { name, size_bytes: size.0, uuid, thin }).await?)
 }
 
-/// The volume that exists, if it is what was asked for.
+/// Returns the existing volume if it equals the requested one.
 fn same(existing: VolumeInfo, wanted: &CreateParams) -> Result<VolumeInfo, RpcError> {
     let differs = |what, actual, wanted_text| RpcError::VolumeDiffers {
         name: wanted.name.clone(),
@@ -138,7 +138,7 @@ struct HydrateParams {
 async fn hydrate(app: App, HydrateParams { name }: HydrateParams) -> Result<VolumeInfo, RpcError> {
     let pool = app.pool()?;
     let volume = Rc::clone(&pool).begin_hydration(name).await?;
-    // It goes on by itself; the volume shows how far it is.
+    // Hydration continues in the background; the volume shows its progress.
     drop(app.local().spawn(pool.hydrate(volume.id)));
     Ok(VolumeInfo { hydrating: true, ..volume })
 }

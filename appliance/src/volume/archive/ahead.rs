@@ -1,8 +1,8 @@
-//! Entries that are asked for before they are needed: while one segment's entries are shown to an
-//! index builder, the readers fetch and decompress those of the next.
+//! Entries that are requested before they are needed: while an index builder processes the entries
+//! of one segment, the readers fetch and decompress those of the next.
 //!
-//! **Bounds:** [`AHEAD_SEGMENTS`] segments of one scan are on their way or wait, at most 6.0 MiB
-//! each and 400 KiB usually. A scan that is given up leaves nothing but replies that nobody takes.
+//! **Bounds:** [`AHEAD_SEGMENTS`] segments of one scan are in flight or ready, at most 6.0 MiB each
+//! and usually 400 KiB. A scan that is abandoned leaves only replies that nobody receives.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -19,39 +19,39 @@ use crate::log::reader::SegmentEntries;
 use crate::volume::error::VolumeError;
 use crate::volume::pool::Pool;
 
-/// Segments of one scan that are asked for before they are needed: two for each reader of the usual
-/// archive.
+/// How many segments of one scan are requested before they are needed: two for each reader of the
+/// default archive.
 const AHEAD_SEGMENTS: usize = 4;
 
-/// Entries of an object: there, or on their way.
+/// The entries of an object: available, or in flight.
 pub(super) enum Coming {
     There(Arc<ObjectEntries>),
     Asked(Rc<RefCell<FetchSlot>>),
 }
 
-/// What one scan has asked for. Segments go down, from the newest to the oldest.
+/// The requests of one scan. Segments are in descending order, from the newest to the oldest.
 pub(in crate::volume) struct Ahead {
-    /// The next segment to ask for; `None`: all were asked for.
+    /// The next segment to request; `None`: all have been requested.
     next: Option<SegmentSeq>,
     oldest: SegmentSeq,
-    /// For each segment the objects that hold it; none for one that is on the primary device, or
-    /// nowhere.
+    /// For each segment the objects that hold it; none for a segment that is on the primary device,
+    /// or lost.
     coming: VecDeque<(SegmentSeq, Vec<(ObjectId, Coming)>)>,
 }
 
 impl Ahead {
-    /// For the segments from `newest` down to `oldest`, both of them among those.
+    /// A scan of the segments from `newest` down to `oldest`, both included.
     pub(in crate::volume) fn new(newest: SegmentSeq, oldest: SegmentSeq) -> Self {
         Ahead { next: Some(newest).filter(|next| *next >= oldest), oldest, coming: VecDeque::new() }
     }
 }
 
 impl Pool {
-    /// The entries of the next segment of a scan, as [`entries_of`](Self::entries_of) gives them;
+    /// The entries of the next segment of a scan, as [`entries_of`](Self::entries_of) returns them;
     /// `None` after the last.
     ///
     /// # Errors
-    /// Those of `entries_of`, of this segment; the scan may go on with the next.
+    /// Those of `entries_of` for this segment; the scan may continue with the next.
     pub(in crate::volume) async fn next_entries(
         &self,
         ahead: &mut Ahead,
@@ -81,7 +81,7 @@ impl Pool {
         Some(Ok(Some(ObjectEntries::join(entries.iter().map(|entries| &**entries)))))
     }
 
-    /// Asks for the entries of a segment that is in the archive only.
+    /// Requests the entries of a segment that is only in the archive.
     fn begin_segment(&self, sequence: SegmentSeq) -> Vec<(ObjectId, Coming)> {
         if self.log.borrow().table().slot(sequence).is_some() {
             return Vec::new();
@@ -94,7 +94,7 @@ impl Pool {
         ids.into_iter().filter_map(|id| Some((id, self.begin_entries(id).ok()?))).collect()
     }
 
-    /// The entries of an object from the cache, or asks for them.
+    /// Returns the entries of an object from the cache, or requests them.
     fn begin_entries(&self, id: ObjectId) -> Result<Coming, VolumeError> {
         let mut state = self.state.borrow_mut();
         let archive = state.archive.get_mut().ok_or_else(no_archive)?;

@@ -1,43 +1,43 @@
-//! The alarm of a recovery point that is too old: writes that a loss of the primary device would
-//! lose, for longer than the operator wants to stand.
+//! The alarm for a recovery point that is too old: a loss of the primary device would lose more
+//! time of writes than the operator accepts.
 //!
 //! **States:** quiet → (the recovery point's age reaches
 //! [`ArchivePolicy::rpo_alarm_ns`](super::ArchivePolicy)) reported, as one problem and a line in
-//! the journal → quiet again, with another line. The age is that of
-//! [`ArchiveStatus::recovery_point_age_s`](super::ArchiveStatus): that of the state which a
-//! recovery from the archive alone would give.
+//! the journal → quiet again, with another line. The age is
+//! [`ArchiveStatus::recovery_point_age_s`](super::ArchiveStatus): the age of the state that a
+//! recovery from the archive alone would produce.
 //!
-//! **Cost:** a look at the segments that are not archived, once a second.
+//! **Cost:** one pass over the segments that are not archived, once a second.
 
 use super::{Archive, PoolSide};
 use crate::log::{Log, Lsn};
 use crate::volume::catalog::Catalog;
 
-/// How often the age is looked at.
+/// How often the age is checked.
 const LOOK_NS: u64 = 1_000_000_000;
 
 /// The alarm of a pool's archive.
 #[derive(Default)]
 pub(super) struct Alarm {
-    /// When the age is looked at next, by the clock of spans.
+    /// When the age is checked next, by the clock of spans.
     look_ns: u64,
     /// What was reported to the operator, and since when.
     told: Option<(String, u64)>,
 }
 
 impl Alarm {
-    /// What the operator reads.
+    /// The reported problem.
     pub(super) fn told(&self) -> Option<&str> {
         self.told.as_ref().map(|(problem, _)| problem.as_str())
     }
 }
 
 impl Archive {
-    /// How old the state is that a recovery from the archive alone would give, in ns, and up to
-    /// where it reaches.
+    /// The age in ns of the state that a recovery from the archive alone would produce, and the
+    /// position up to which it reaches.
     pub(super) fn recovery_point(&self, catalog: &Catalog, log: &Log) -> (u64, Lsn) {
-        // Copies that wait for their record to fill up are no news: what they hold is archived
-        // where it was before.
+        // Copies that wait for their record to fill up do not count as new: their content is
+        // archived at its original position.
         let (head, stored_to) = (log.commit_lsn(), self.archived_to(log));
         let to = self.recoverable_to(catalog, log, stored_to);
         let age_ns =
@@ -45,7 +45,7 @@ impl Archive {
         (age_ns, to)
     }
 
-    /// Looks at the age when it is time, and says what is to be reported.
+    /// Checks the age when it is due, and updates the report.
     pub(super) fn look_at_recovery_point(&mut self, side: &mut PoolSide<'_>, log: &Log, now_ns: u64) {
         let limit_ns = self.policy.rpo_alarm_ns;
         if limit_ns == 0 || now_ns < self.alarm.look_ns {
@@ -84,7 +84,7 @@ impl Archive {
         }
     }
 
-    /// Ends the alarm: another archive takes this one's place, and looks for itself.
+    /// Ends the alarm: another archive replaces this one, and runs its own check.
     pub(super) fn end_alarm(&mut self, side: &mut PoolSide<'_>) {
         if let Some((problem, _)) = self.alarm.told.take() {
             side.problems.withdraw(&problem);

@@ -1,5 +1,5 @@
-//! How a pool gets its archive: one that is there, one that is waited for, and what is found when
-//! it is attached.
+//! Attaches an archive to a pool, or a stand-in for one that cannot be reached, and handles what is
+//! found missing in it.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -17,8 +17,9 @@ use crate::volume::pool::Pool;
 use crate::volume::pool::state::State;
 
 impl Archive {
-    /// What is missing in the archive, when it is attached: what the device lost before it was
-    /// archived is a gap, and what the store has lost is archived again as far as it is here.
+    /// Determines what is missing in the archive when it is attached. Ranges that the device lost
+    /// before they were archived are gaps. Objects that the store has lost are archived again if
+    /// their segments are on the device.
     fn find_losses(&mut self, side: &mut PoolSide<'_>, log: &mut Log, lost_on_device: &[SegmentSeq]) {
         let trusted = side.catalog.archived_below;
         for gap in self.lost_before_archived(log, lost_on_device, trusted) {
@@ -32,7 +33,7 @@ impl Archive {
             ));
             side.catalog.distrust_archive(log, lost.first);
         }
-        // What is on the primary device is archived again, and is no loss.
+        // Segments on the primary device are archived again, and are not lost.
         let here: Vec<SegmentSeq> = log.table().on_device().collect();
         let again: Vec<SegmentSeq> = here.into_iter().filter(|&sequence| self.lost.found(sequence)).collect();
         if let Some(&first) = again.first().filter(|first| **first < side.catalog.archived_below) {
@@ -42,7 +43,7 @@ impl Archive {
 }
 
 impl State {
-    /// Adds a synch that the archive knows.
+    /// Adds a synch from the archive.
     fn learn_synch(&mut self, synch: SynchInfo) {
         self.catalog.learn_synch_id(synch.id);
         if let Some(healed) = self.synchs.learn(synch) {
@@ -52,11 +53,11 @@ impl State {
 }
 
 impl Pool {
-    /// Gives the pool its archive: from now on what is sealed is archived, segments that are
-    /// archived give their slots away, and the past is read from there.
+    /// Attaches the archive to the pool. From now on sealed segments are archived, the slots of
+    /// archived segments are reassigned, and the history is read from the archive.
     ///
     /// # Errors
-    /// The pool has one already, which is not one that it [waits for](Self::await_archive).
+    /// The pool already has an archive that is not one that it [waits for](Self::await_archive).
     pub fn attach_archive(
         &self,
         mut service: Box<dyn ArchiveService>,
@@ -91,18 +92,18 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes the archive away again.
+    /// Detaches the archive.
     pub(in crate::volume) fn detach_archive(&self) -> Option<(Box<dyn ArchiveService>, KnownObjects)> {
         let archive = self.state.borrow_mut().archive.detach()?;
         Some((archive.service, KnownObjects(archive.objects, archive.lost, archive.claim)))
     }
 
     /// Looks up the synchs that are only in the archive, in segments from `from` on, and those
-    /// whose text is damaged on the primary device. The entries of all these segments are read. A
-    /// segment whose objects cannot be read does not keep the others from being looked up.
+    /// whose text is damaged on the primary device. It reads the entries of all these segments. A
+    /// segment whose objects cannot be read does not stop the lookup of the others.
     ///
     /// # Errors
-    /// The first one of the store's; all that can be found is.
+    /// The store's first error; everything that can be found has been found.
     pub async fn load_archived_synchs(self: Rc<Self>, from: SegmentSeq) -> Result<(), VolumeError> {
         let sequences: Vec<SegmentSeq> = {
             let (state, log) = (self.state.borrow(), self.log.borrow());
@@ -135,7 +136,7 @@ impl Pool {
         Ok(())
     }
 
-    /// How objects of the archive are verified; `None` when there is no archive.
+    /// How objects of the archive are verified; `None` if there is no archive.
     pub fn archive_verify(&self) -> Option<VerifyPolicy> {
         self.state.borrow().archive.get().map(|archive| archive.service.verify())
     }
@@ -157,8 +158,8 @@ impl Pool {
 }
 
 impl Pool {
-    /// Says that the pool has an archive, at `store`, that cannot be reached now, and why. Until
-    /// [`attach_archive`](Self::attach_archive) nothing is archived.
+    /// Records that the pool has an archive at `store` that cannot be reached now, and why. Nothing
+    /// is archived until [`attach_archive`](Self::attach_archive).
     ///
     /// # Errors
     /// The pool has an archive already.
@@ -179,7 +180,8 @@ impl Pool {
         });
         let lost_on_device = lost_on_device.map(|(sequence, _)| sequence).collect();
         let mut archive = Archive::stand_in(store, verify, Rc::clone(&self.log), policy, lost_on_device);
-        // The catalog knows which were verified there; those are given away as ever.
+        // The catalog knows which segments were verified there; their slots are reassigned as
+        // usual.
         let verified: Vec<SegmentSeq> =
             log.table().on_device().filter(|&sequence| sequence < state.catalog.archived_below).collect();
         for sequence in verified {
@@ -190,7 +192,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Reports anew why the archive that is waited for is not there.
+    /// Reports a new reason why the archive cannot be reached.
     pub fn tell_archive_away(&self, why: String) {
         let mut state = self.state.borrow_mut();
         let log = self.log.borrow();
@@ -199,15 +201,15 @@ impl Pool {
         }
     }
 
-    /// Whether an archive is waited for that has not been reached since the start.
+    /// Whether the pool has an archive that has not been reached since the start.
     pub fn awaits_archive(&self) -> bool {
         self.state.borrow().archive.get().is_some_and(Archive::is_away)
     }
 
-    /// That it is known what is in the pool's archive, if it has one.
+    /// Checks that the content of the pool's archive is known, if it has one.
     ///
     /// # Errors
-    /// It has one that has not been reached since the start.
+    /// It has an archive that has not been reached since the start.
     pub(in crate::volume) fn check_reached(&self) -> Result<(), VolumeError> {
         self.state.borrow().archive.get().map_or(Ok(()), Archive::check_reached)
     }

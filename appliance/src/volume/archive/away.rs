@@ -1,14 +1,14 @@
-//! An archive that the pool is known to have, and that has not been reached since the start.
+//! The stand-in for an archive that the pool has, but that has not been reached since the start.
 //!
-//! **States:** none → awaited (this: a stand-in that knows no objects) → attached. From the
-//! stand-in on the pool behaves as with an archive that does not answer: what the primary holds is
-//! served, what needs the archive is refused so that it is tried again, back-pressure is the
-//! policy's.
+//! **States:** none → awaited (this stand-in, which knows no objects) → attached. With the stand-in
+//! the pool behaves as with an archive that does not answer: data on the primary device is served,
+//! requests that need the archive are refused in a way that lets clients retry, and the policy
+//! decides about back-pressure.
 //!
 //! **Invariants.** Nothing is archived and nothing is deleted before the archive itself is
-//! attached. A slot is given away only if the catalog says that its segment was verified in the
-//! archive, or, where the policy gives history up, as a recorded gap. "Not in the archive" is never
-//! concluded from the stand-in's empty list: whoever asks it is informed that the archive does not
+//! attached. A slot is reassigned only if the catalog says that its segment was verified in the
+//! archive, or, if the policy gives up history, as a recorded gap. "Not in the archive" is never
+//! concluded from the stand-in's empty list: its callers get the error that the archive does not
 //! answer.
 
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::volume::error::VolumeError;
 
 /// What is known of an archive that was not reached.
 pub(super) struct Away {
-    /// Segments that the device had lost at the start: whether the archive has them is found out
-    /// when it is there.
+    /// Segments that the device had lost at the start. Whether the archive has them is checked when
+    /// it is attached.
     lost_on_device: Vec<SegmentSeq>,
 }
 
-/// Takes no requests: there is nobody to carry them out.
+/// Accepts no requests, because nothing can execute them.
 struct AwayService {
     store: Arc<dyn Store>,
     verify: VerifyPolicy,
@@ -75,7 +75,7 @@ impl Archive {
         self.away.is_some()
     }
 
-    /// That it is known what is in the archive.
+    /// Checks that the content of the archive is known.
     ///
     /// # Errors
     /// It has not been reached since the start.
@@ -83,12 +83,12 @@ impl Archive {
         if !self.is_away() {
             return Ok(());
         }
-        // The problem that is reported of it says why.
+        // The reported problem says why.
         let reason = format!("{} was not reached since the start", self.service.store().label());
         Err(VolumeError::ArchiveAway { reason })
     }
 
-    /// Reports why it is away, in place of what was reported before.
+    /// Reports why it is away, in place of the previous report.
     pub(super) fn tell_away(&mut self, why: String, side: &mut PoolSide<'_>, log: &Log) {
         if !self.is_away() {
             return;

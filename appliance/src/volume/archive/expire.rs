@@ -1,16 +1,16 @@
-//! Expiry: the pool's part of letting go of the past that nothing needs (R31, R32).
+//! Expiry: the pool's part in deleting history that nothing needs (R31, R32).
 //!
-//! The plan is made elsewhere, from a copy of what the pool knows; objects are deleted elsewhere
-//! too. The pool decides whether the plan still holds, and forgets.
+//! The plan is made elsewhere, from a copy of the pool's data; objects are deleted elsewhere too.
+//! The pool checks that the plan is still valid, and forgets the segments.
 //!
 //! **Order:** plan from a [`Lineage`](crate::volume::Lineage) → the pool forgets the segments, if
 //! nothing has changed since → their objects are deleted from the store, oldest first. A crash in
-//! between leaves objects that the next start knows again and the next plan lets go again.
+//! between leaves objects that the next start finds and the next plan releases again.
 //!
-//! **What could go wrong, and does not:** a clone of an old point that is made while a plan is
-//! carried out. Before its change is in the catalog it looks at
-//! [`ArchiveSlot::expiries`](super::ArchiveSlot::expiries) again and begins anew when something was
-//! forgotten meanwhile; after it the plan is out of date and refused.
+//! **Race with a clone:** a clone of an old point may be made while a plan is executed. Before the
+//! clone's change is added to the catalog, it checks
+//! [`ArchiveSlot::expiries`](super::ArchiveSlot::expiries) again and starts over if something was
+//! forgotten. After the change, the plan is out of date and refused.
 
 use std::collections::BTreeSet;
 
@@ -24,22 +24,22 @@ use crate::volume::error::VolumeError;
 use crate::volume::pool::Pool;
 use crate::volume::pool::state::State;
 
-/// What a pool forgot.
+/// What a pool has forgotten.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forgotten {
-    /// Segments.
+    /// How many segments.
     pub segments: u64,
-    /// Positions of synchs that can be restored no more.
+    /// Positions of synchs that can no longer be restored.
     pub synchs: Vec<u64>,
 }
 
 impl Pool {
-    /// Forgets segments of the archive that a plan lets go, and the synchs that cannot be restored
-    /// without them. `change_lsn` is that of the lineage that the plan was made from.
+    /// Forgets archived segments that a plan releases, and the synchs that cannot be restored
+    /// without them. `change_lsn` is that of the lineage from which the plan was made.
     ///
     /// # Errors
     /// [`VolumeError::Busy`]: the pool was changed since, and the plan must be made again. There is
-    /// no archive. The plan would take what is still on the primary device.
+    /// no archive. The plan would release segments that are still on the primary device.
     pub fn forget_archived(
         &self,
         ranges: &[SegmentRange],
@@ -74,9 +74,9 @@ impl Pool {
         Ok(Forgotten { segments, synchs })
     }
 
-    /// Forgets deleted images of which no point is left: nobody can ask any more for what they
-    /// inherited. The log's next segment begins with the shorter catalog; after a crash before that
-    /// the next expiry does it again.
+    /// Forgets deleted images without remaining points: nobody can ask any longer for what they
+    /// inherited. The log's next segment begins with the shorter catalog; after a crash before
+    /// that, the next expiry does it again.
     fn forget_gone_images(&self, state: &mut State) {
         let mut log = self.log.borrow_mut();
         let (geometry, there) = (log.geometry(), segments_there(state, &log));
@@ -85,8 +85,8 @@ impl Pool {
         }
     }
 
-    /// Drops synchs that cannot be restored because a segment that they need is gone; their
-    /// positions. One that a gap or a loss takes stays: it says what is wrong when it is opened.
+    /// Drops synchs that cannot be restored because a segment that they need is gone, and returns
+    /// their positions. A synch that a gap or a loss affects stays: opening it reports the reason.
     pub(super) fn drop_lost_synchs(&self, state: &mut State) -> Vec<u64> {
         let log = self.log.borrow();
         if state.archive.get().is_none_or(Archive::is_away) {
@@ -98,7 +98,7 @@ impl Pool {
             first: geometry.sequence_of(gap.start),
             last: geometry.sequence_of(Lsn(gap.end.0.saturating_sub(1))),
         });
-        // What the store lost has not expired: whoever opens such a synch is informed.
+        // What the store lost has not expired: opening such a synch reports the loss.
         let lost = state.archive.get().into_iter().flat_map(|archive| archive.lost.ranges());
         let gone = holes(&there, gaps.chain(lost));
         let mut lost = Vec::new();
@@ -118,19 +118,19 @@ impl Pool {
         lost
     }
 
-    /// How often segments were forgotten since start.
+    /// How many times segments were forgotten since the start.
     pub(in crate::volume) fn expiries(&self) -> u64 {
         self.state.borrow().archive.expiries()
     }
 }
 
-/// The segments that are in the archive, whole or in part, or on the primary device.
+/// The segments that are in the archive, completely or in part, or on the primary device.
 fn segments_there(state: &State, log: &Log) -> BTreeSet<SegmentSeq> {
     let archived = state.archive.get().into_iter().flat_map(|archive| archive.objects.iter());
     archived.map(|(sequence, _)| sequence).chain(log.table().on_device()).collect()
 }
 
-/// The stretches between the segments that are there, and before the first, without those that were
+/// The ranges between the segments that are there, and before the first, without those that were
 /// never archived.
 fn holes(there: &BTreeSet<SegmentSeq>, gaps: impl Iterator<Item = SegmentRange>) -> Vec<SegmentRange> {
     let mut known: Vec<SegmentRange> =

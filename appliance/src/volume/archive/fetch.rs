@@ -1,4 +1,4 @@
-//! What comes back from the archive: entries for tasks, blocks for hosts' reads.
+//! Reads from the archive: entries for tasks, blocks for hosts' reads.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -17,13 +17,13 @@ use crate::log::checksum::crc32c;
 use crate::log::{Lsn, SegmentSeq};
 use crate::volume::error::VolumeError;
 
-/// Blocks of one frame, usually; blocks nearer to each other than this are asked for once.
+/// The usual number of blocks in a frame; blocks closer to each other than this share one request.
 const NEAR_BLOCKS: u64 = 64;
 
-/// The bytes of a block that was asked for; `None` when the archive cannot give it.
+/// The bytes of a requested block; `None` if the archive cannot return it.
 pub(in crate::volume) type BlockAnswer = Pin<Box<dyn Future<Output = Option<Vec<u8>>>>>;
 
-/// Who waits for a reply.
+/// The receiver of a reply.
 pub(in crate::volume) enum Waiter {
     /// A task.
     Task(Rc<RefCell<FetchSlot>>),
@@ -42,11 +42,11 @@ pub(in crate::volume) struct FetchSlot {
 pub(in crate::volume) struct ArchivedBlocks {
     /// Where the bytes go.
     pub(in crate::volume) buffer: DmaBufMut,
-    /// For each block its position and the low half of its CRC32C, and whether it is there.
+    /// For each block its position, the low half of its CRC32C, and its state.
     pub(in crate::volume) blocks: SmallVec<[(Lsn, u16, Fetched); 4]>,
 }
 
-/// How far a block has come.
+/// The state of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::volume) enum Fetched {
     Missing,
@@ -54,19 +54,19 @@ pub(in crate::volume) enum Fetched {
     There,
 }
 
-/// What a step of fetching did.
+/// The result of a step of fetching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::volume) struct Progress {
-    /// So many replies will come.
+    /// How many replies will come.
     pub(in crate::volume) asked: usize,
-    /// A block cannot be had.
+    /// A block cannot be read.
     pub(in crate::volume) failed: bool,
-    /// Nobody knows which blocks can be had: the archive has not been reached yet.
+    /// It is unknown which blocks can be read: the archive has not been reached yet.
     pub(in crate::volume) away: bool,
 }
 
 impl Archive {
-    /// Hands a reply to whoever waits for it.
+    /// Passes a reply to its receiver.
     pub(super) fn answer(&mut self, token: u64, reply: Reply) {
         match self.waiters.remove(&token) {
             Some(Waiter::Task(slot)) => {
@@ -86,7 +86,7 @@ impl Archive {
         }
     }
 
-    /// Fills what the caches hold and asks for the rest. `read` is informed of each reply.
+    /// Fills the blocks that the caches hold and requests the rest. The replies go to `read`.
     pub(in crate::volume) fn fetch(
         &mut self,
         wanted: &mut ArchivedBlocks,
@@ -104,7 +104,7 @@ impl Archive {
                 break;
             };
             if let Some(blocks) = self.blocks.get(&id, *lsn) {
-                // One that is wrong stays missing, so that whoever says of it finds it.
+                // A wrong block stays missing, so that the caller finds and reports it.
                 if copy_block(&blocks, *lsn, *crc16, &mut wanted.buffer, index) {
                     *fetched = Fetched::There;
                 } else {
@@ -124,8 +124,8 @@ impl Archive {
         Progress { asked: asked.len(), failed, away }
     }
 
-    /// Takes a reply for a run of blocks: copies every block of it that is wanted. `false`: one of
-    /// them is not what it should be.
+    /// Takes a reply for a run of blocks: copies every requested block of it. `false`: one of them
+    /// is wrong.
     pub(in crate::volume) fn fill(
         &mut self,
         wanted: &mut ArchivedBlocks,
@@ -150,8 +150,8 @@ impl Archive {
 }
 
 impl Archive {
-    /// Asks for the block at a position, for whoever polls the answer: its bytes, whatever their
-    /// checksum, or `None` when the archive cannot give them.
+    /// Requests the block at a position. The result can be polled: the block's bytes, whatever
+    /// their checksum, or `None` if the archive cannot return them.
     pub(in crate::volume) fn ask_block(&mut self, sequence: SegmentSeq, lsn: Lsn) -> BlockAnswer {
         let Some(id) = self.objects.object_of(sequence, lsn) else {
             return Box::pin(std::future::ready(None));
@@ -169,8 +169,8 @@ impl Archive {
     }
 }
 
-/// Copies a block to its place; `false` when it was damaged when it was archived, or its checksum
-/// is wrong.
+/// Copies a block to its place; `false` if it was damaged when it was archived, or its checksum is
+/// wrong.
 fn copy_block(blocks: &ObjectBlocks, lsn: Lsn, crc16: u16, buffer: &mut DmaBufMut, index: usize) -> bool {
     let Some(bytes) = blocks.block(lsn) else { return false };
     buffer.as_mut_slice()[index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES].copy_from_slice(bytes);
@@ -178,7 +178,7 @@ fn copy_block(blocks: &ObjectBlocks, lsn: Lsn, crc16: u16, buffer: &mut DmaBufMu
 }
 
 impl Archive {
-    /// Asks, for a task.
+    /// Makes a request for a task.
     pub(super) fn begin(&mut self, ask: Ask) -> Rc<RefCell<FetchSlot>> {
         let slot = Rc::new(RefCell::new(FetchSlot::default()));
         let token = self.token();

@@ -1,10 +1,10 @@
-//! What the archive lost: objects that should be in the store and are not, or are damaged.
+//! The losses of the archive: objects that should be in the store and are not, or are damaged.
 //!
-//! **States of such an object:** in the archive → found missing or damaged (by a list of the store,
-//! by a verification, at a start) → archived again, when the primary device still has its segment;
-//! otherwise lost, until it is there again or expires. The pool reports it as one problem, with the
-//! segments, the positions and the synchs that cannot be opened; the local catalog keeps the list,
-//! so a start reports it again.
+//! **States of such an object:** in the archive → found missing or damaged (by a listing of the
+//! store, by a verification, at a start) → archived again, if the primary device still has its
+//! segment; otherwise lost, until it is found again or expires. The pool reports all losses as one
+//! problem, with the segments, the positions and the synchs that cannot be opened. The local
+//! catalog stores the list, so a start reports it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,12 +14,12 @@ use crate::archive::retention::SegmentRange;
 use crate::log::{Log, Lsn, SegmentSeq};
 use crate::volume::catalog::reach;
 
-/// Stretches that a problem names.
+/// How many ranges a problem lists.
 const STRETCHES_TOLD: usize = 8;
-/// Synchs that a problem names.
+/// How many synchs a problem lists.
 const SYNCHS_TOLD: usize = 8;
 
-/// What is lost, by segment, and what is reported of it.
+/// The losses by segment, and the reported problem.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lost {
     objects: BTreeMap<SegmentSeq, Vec<ObjectId>>,
@@ -45,7 +45,7 @@ impl Lost {
         is_new
     }
 
-    /// The segment is in the archive again.
+    /// Notes that the segment is in the archive again. Returns whether it was lost.
     pub(super) fn found(&mut self, sequence: SegmentSeq) -> bool {
         self.objects.remove(&sequence).is_some()
     }
@@ -58,7 +58,7 @@ impl Lost {
         self.objects.is_empty()
     }
 
-    /// What the operator reads of it.
+    /// The reported problem.
     pub(super) fn told(&self) -> Option<&str> {
         self.told.as_deref()
     }
@@ -68,7 +68,7 @@ impl Lost {
         self.objects.values().flatten().copied()
     }
 
-    /// The segments of which something is lost, those that follow each other made one range.
+    /// The segments with losses; adjacent segments are joined into one range.
     pub(super) fn ranges(&self) -> Vec<SegmentRange> {
         let mut ranges: Vec<SegmentRange> = Vec::new();
         for &sequence in self.objects.keys() {
@@ -89,8 +89,8 @@ impl Lost {
 }
 
 impl Archive {
-    /// Takes objects for lost. What the primary device still has is archived again. Whether
-    /// anything changed.
+    /// Marks objects as lost. Those that the primary device still has are archived again. Returns
+    /// whether anything changed.
     pub(super) fn lose(&mut self, ids: &[ObjectId], side: &mut PoolSide<'_>, log: &mut Log) -> bool {
         let mut again = BTreeSet::new();
         let mut changed = false;
@@ -122,7 +122,7 @@ impl Archive {
         changed
     }
 
-    /// Has the operator read what is so.
+    /// Updates the report to the operator.
     pub(super) fn tell_lost(&mut self, side: &mut PoolSide<'_>, log: &Log) {
         let problem = (!self.lost.is_empty()).then(|| describe(&self.lost, side, log));
         if self.lost.told == problem {
@@ -139,7 +139,7 @@ impl Archive {
     }
 }
 
-/// What is lost, in words.
+/// Describes the losses as text.
 fn describe(lost: &Lost, side: &PoolSide<'_>, log: &Log) -> String {
     let ranges = lost.ranges();
     let mut stretches: Vec<String> = ranges

@@ -1,12 +1,12 @@
-//! What the pool learns of its archive from those who look through the store: objects that are
-//! missing, damaged, or there again.
+//! Reports to the pool about its archive, from jobs that check the store: objects that are missing,
+//! damaged, or found again.
 
 use crate::archive::object::ObjectId;
 use crate::volume::pool::Pool;
 
 impl Pool {
-    /// Learns which objects the store has lost, all of them. What the primary device still has is
-    /// archived again; what is there again is taken up.
+    /// Sets the complete list of objects that the store has lost. Those that the primary device
+    /// still has are archived again; objects that are found again are used again.
     pub fn learn_lost_objects(&self, lost: &[ObjectId]) {
         let mut state = self.state.borrow_mut();
         let mut log = self.log.borrow_mut();
@@ -20,7 +20,7 @@ impl Pool {
         archive.tell_lost(&mut side, &log);
     }
 
-    /// Learns of further objects that are missing in the store.
+    /// Reports further objects that are missing in the store.
     pub fn learn_missing_objects(&self, missing: &[ObjectId]) {
         let mut state = self.state.borrow_mut();
         let mut log = self.log.borrow_mut();
@@ -29,8 +29,8 @@ impl Pool {
         archive.tell_lost(&mut side, &log);
     }
 
-    /// Learns that objects are damaged. Those whose segments the primary device still has are put
-    /// again; the others stay, for what of them can be read.
+    /// Reports damaged objects. Those whose segments the primary device still has are uploaded
+    /// again; the others stay, for the parts that can be read.
     pub fn learn_damaged_objects(&self, damaged: &[ObjectId]) {
         let mut state = self.state.borrow_mut();
         let mut log = self.log.borrow_mut();

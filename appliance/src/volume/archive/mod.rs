@@ -1,28 +1,29 @@
-//! The pool's side of its archive: what is archived when, what is in the archive, and how it comes
-//! back.
+//! The pool's side of its archive: when data is archived, what is in the archive, and how it is
+//! read back.
 //!
-//! **States of a stretch of the log:** unarchived → (sealed, by size, by time or by command) job
-//! under way → archived and verified. A segment is archived as one object when it is sealed; what
-//! of the current segment is stable is archived as an increment every so often, so that the
-//! recovery point of the archive is bounded. When the whole segment is there, its increments are
-//! deleted.
+//! **States of a range of the log:** unarchived → (sealed, by size, by time or by command) job in
+//! progress → archived and verified. A segment is archived as one object when it is sealed. The
+//! stable part of the current segment is archived as an increment at a fixed interval, so that the
+//! age of the archive's recovery point is bounded. When the whole segment is archived, its
+//! increments are deleted.
 //!
-//! **Invariants.** Only what is stable is archived, so nothing in the archive is ever cut off by a
-//! crash. A slot is given away only when the segment's object was verified. A gap, if the policy
+//! **Invariants.** Only stable data is archived, so nothing in the archive is ever cut off by a
+//! crash. A slot is reassigned only after the segment's object was verified. A gap, if the policy
 //! allows one, is recorded in the catalog before the next segment is written.
 //!
-//! **Failures.** A store that fails is asked again, each time later, up to half a minute apart; the
+//! **Failures.** A store that fails is tried again, with growing pauses of up to half a minute. The
 //! operator is informed once, and once more when it works again. As unarchived segments fill the
 //! slots, writes slow down (`throttle`; see the module of that name). When no slot is free they
 //! wait, at most [`ArchivePolicy::wait_ns`] before they are refused with "capacity exceeded", or
 //! history gets a gap (`degrade`).
 //!
-//! **Bounds:** [`JOBS_MAX`] jobs under way; one request of each waiting task, and as many as its
-//! frames of each read; two caches with a budget in bytes.
+//! **Bounds:** [`JOBS_MAX`] jobs in progress; one request of each waiting task, and as many of each
+//! read as it has frames; two caches with a budget in bytes.
 
 // This file has the struct, and `fetch`, `seal`, `lost` and `alarm` add its methods by subject:
-// they import it, and it holds their parts. What works on the whole pool is in files that this one
-// does not use: `attach`, `read_back`, `ahead`, `seal_now`, `lost_objects`, `expire`, `status`.
+// they import it, and it holds their parts. Methods that work on the whole pool are in files that
+// this one does not use: `attach`, `read_back`, `ahead`, `seal_now`, `lost_objects`, `expire`,
+// `status`.
 mod ahead;
 mod alarm;
 mod attach;
@@ -63,41 +64,40 @@ use crate::volume::error::VolumeError;
 use objects::Objects;
 use throttle::{Client, Throttle};
 
-/// Jobs under way at once.
+/// The maximum number of jobs in progress.
 const JOBS_MAX: usize = 2;
-/// How often a store is asked for the same before whoever wants it is informed that it failed.
+/// How many times a request is repeated before its caller gets the error.
 const ASKS_MAX: u32 = 14;
-/// How long it is left alone first; that doubles.
+/// The first pause before a request is repeated; it doubles each time.
 const ASK_AGAIN_NS: u64 = 5_000_000;
-/// The longest that it is left alone.
+/// The longest such pause.
 const ASK_AGAIN_LAST_NS: u64 = 2_000_000_000;
-/// The first wait after a failure; it doubles.
+/// The first pause after a failed job; it doubles each time.
 const RETRY_FIRST_NS: u64 = 500_000_000;
-/// The longest.
+/// The longest such pause.
 const RETRY_LAST_NS: u64 = 30_000_000_000;
 
 /// What happens to writes when the archive cannot keep up and no slot is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackPressure {
-    /// They slow down, wait at last, and are refused with "capacity exceeded" when that takes too
-    /// long.
+    /// They slow down, then wait, and are refused with "capacity exceeded" if that takes too long.
     #[default]
     Throttle,
-    /// They go on; the oldest segment's past is lost, and that is recorded.
+    /// They continue; the oldest segment's history is lost, and the gap is recorded.
     Degrade,
 }
 
 /// How a pool uses its archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArchivePolicy {
-    /// How often what is new is archived as an increment, in ns; 0: only whole segments.
+    /// How often new data is archived as an increment, in ns; 0: only whole segments.
     pub seal_interval_ns: u64,
     /// What happens when the archive cannot keep up.
     pub back_pressure: BackPressure,
     /// How long writes wait before they are refused, in ns.
     pub wait_ns: u64,
-    /// From this age of the recovery point on it is reported as a problem, in ns; 0: never.
+    /// The age of the recovery point from which on it is reported as a problem, in ns; 0: never.
     pub rpo_alarm_ns: u64,
     /// Budget of the cache for blocks, in bytes.
     pub blocks_cache_bytes: usize,
@@ -118,7 +118,7 @@ impl Default for ArchivePolicy {
     }
 }
 
-/// What is asked of the archive.
+/// A request to the archive.
 #[derive(Debug, Clone, Copy)]
 struct Ask {
     id: ObjectId,
@@ -135,11 +135,11 @@ impl Ask {
     }
 }
 
-/// What is under way.
+/// A request in flight.
 enum Flight {
     Job {
         id: ObjectId,
-        /// What the object does not know.
+        /// The ranges that the object does not have.
         holes: Vec<LsnRange>,
     },
     Delete,
@@ -151,41 +151,41 @@ pub(super) type ReadReply = (usize, Result<Arc<ObjectBlocks>, ArchiveError>);
 /// A pool's archive. See the module's documentation.
 pub(super) struct Archive {
     service: Box<dyn ArchiveService>,
-    /// Set as long as this only replaces an archive that has not been reached.
+    /// Set while this only replaces an archive that has not been reached.
     away: Option<away::Away>,
-    /// For reading the entries of segments that wait for their job.
+    /// Used to read the entries of segments that wait for their job.
     log: SharedLog,
     policy: ArchivePolicy,
     objects: Objects,
     lost: lost::Lost,
-    /// Under which new objects are put.
+    /// The claim under which new objects are uploaded.
     claim: ClaimId,
-    /// Increments of segments on the primary that nobody knows to be verified; they go when the
-    /// whole is there.
+    /// Increments of segments on the primary device that are not known to be verified; they are
+    /// deleted when the whole segment is archived.
     unverified: HashMap<SegmentSeq, Vec<ObjectId>>,
     flights: HashMap<u64, Flight>,
     waiters: HashMap<u64, Waiter>,
-    /// What was asked for, to ask again, and how often it was.
+    /// The requests, so that they can be repeated, and how many times each was made.
     asked: HashMap<u64, (Ask, u32)>,
-    /// What is to be asked again, and when.
+    /// The requests to repeat, and when.
     later: Vec<(u64, u64)>,
     next_token: u64,
-    /// Requests that found no room.
+    /// Requests that the service had no room for.
     outbox: VecDeque<Request>,
     entries: EntriesCache,
     blocks: BlocksCache,
     seal: seal::Sealing,
-    /// No job before this time.
+    /// No job starts before this time.
     retry_at_ns: u64,
     retry_wait_ns: u64,
-    /// What was reported to the operator, and is still true.
+    /// The reported problem, while it is still true.
     problem: Option<String>,
     /// Why the newest job failed, until one succeeds.
     cause: Option<String>,
     recent: rate::Recent,
-    /// Since when writes wait for a slot.
+    /// Since when writes have been waiting for a slot.
     waiting_since_ns: Option<u64>,
-    /// Segments whose source failed, and how often.
+    /// Segments whose source could not be read, and how many times.
     source_failures: HashMap<SegmentSeq, u32>,
     throttle: Throttle,
     alarm: alarm::Alarm,
@@ -243,12 +243,12 @@ impl Archive {
         self.objects.parts(sequence)
     }
 
-    /// Up to where a segment is covered without a hole.
+    /// The position up to which a segment is covered without a hole.
     pub(super) fn covered(&self, sequence: SegmentSeq) -> Option<Lsn> {
         self.objects.covered(sequence)
     }
 
-    /// Whether one object has all of a segment.
+    /// Whether one object contains the whole segment.
     pub(super) fn is_whole(&self, sequence: SegmentSeq) -> bool {
         self.objects.get(sequence).is_some_and(|objects| objects.whole.is_some())
     }
@@ -258,14 +258,14 @@ impl Archive {
         self.waiting_since_ns.is_some_and(|since| now_ns.saturating_sub(since) > self.policy.wait_ns)
     }
 
-    /// Whether a host's command that appends must wait for a later turn, because the archive is
+    /// Whether a host's command that appends must wait for a later turn because the archive is
     /// behind.
     pub(super) fn holds_back(&mut self, log: &Log, client: Client) -> bool {
-        // One that waits for a slot is informed so by the log.
+        // If it waits for a slot, the log itself reports that.
         self.waiting_since_ns.is_none() && self.throttle.holds(log, client)
     }
 
-    /// A host's command has appended so many blocks.
+    /// Notes that a host's command has appended `blocks` blocks.
     pub(super) fn note_appended(&mut self, log: &Log, client: Client, blocks: u64) {
         self.throttle.charge(log, client, blocks);
     }
@@ -277,7 +277,7 @@ impl Archive {
     }
 
     fn send(&mut self, request: Request) {
-        // In order: what came before goes first.
+        // Keep the order: earlier requests go first.
         if !self.outbox.is_empty() {
             self.outbox.push_back(request);
         } else if let Err(request) = self.service.submit(request) {
@@ -285,14 +285,14 @@ impl Archive {
         }
     }
 
-    /// Asks for entries (without a position) or blocks.
+    /// Requests entries (without a position) or blocks.
     fn ask(&mut self, token: u64, ask: Ask) {
         self.asked.insert(token, (ask, 1));
         self.send(ask.request(token));
     }
 
-    /// A store that may do better, such as a tape that is being written, is asked again a little
-    /// later, a few times. `false`: it was asked often enough.
+    /// Schedules another try of a request, because the store may succeed later, such as a tape that
+    /// is being written. `false`: it was tried often enough.
     fn ask_later(&mut self, token: u64, now_ns: u64) -> bool {
         let Some((_, tries)) = self.asked.get_mut(&token).filter(|(_, tries)| *tries < ASKS_MAX) else {
             return false;
@@ -302,7 +302,7 @@ impl Archive {
         true
     }
 
-    /// Asks again what is due.
+    /// Repeats the requests that are due.
     fn ask_due(&mut self, now_ns: u64) -> usize {
         let (due, later): (Vec<_>, Vec<_>) = self.later.drain(..).partition(|(due_ns, _)| *due_ns <= now_ns);
         self.later = later;
@@ -315,7 +315,7 @@ impl Archive {
         due.len()
     }
 
-    /// Takes what the archive's threads have done. Returns how much that was.
+    /// Takes the replies of the archive's threads. Returns how many there were.
     pub(super) fn take_replies(&mut self, side: &mut PoolSide<'_>, log: &mut Log) -> usize {
         let mut replies = std::mem::take(&mut self.replies);
         let work = self.service.poll(&mut replies);
@@ -326,7 +326,7 @@ impl Archive {
         work
     }
 
-    /// The replies for hosts' reads that came; give the list back to
+    /// The replies for hosts' reads that have arrived; return the list with
     /// [`keep_for_reads`](Self::keep_for_reads).
     pub(super) fn take_for_reads(&mut self) -> Vec<ReadReply> {
         std::mem::take(&mut self.for_reads)
@@ -338,7 +338,7 @@ impl Archive {
         self.for_reads = list;
     }
 
-    /// One turn: asks for what is to be asked for. Returns how much was done.
+    /// One turn: makes the requests that are due. Returns how much was done.
     pub(super) fn poll(&mut self, side: &mut PoolSide<'_>, log: &mut Log) -> usize {
         let mut work = 0;
         while let Some(request) = self.outbox.pop_front() {
@@ -377,8 +377,7 @@ impl Archive {
                     if matches!(error, ArchiveError::Overtaken { .. }) {
                         Self::overtaken(&error, side, log);
                     }
-                    // They cost room and nothing else; the next start finds and
-                    // deletes them.
+                    // They only cost space; the next start finds and deletes them.
                     tracing::warn!(%error, "increments of an archived segment could not be deleted");
                 }
             }
@@ -399,7 +398,7 @@ impl Archive {
         }
     }
 
-    /// When no slot is free and somebody waits for one.
+    /// Handles writes that wait for a slot while none is free.
     fn relieve(&mut self, side: &mut PoolSide<'_>, log: &mut Log, now_ns: u64) -> usize {
         if !log.why_busy().waits_for_slot() {
             self.waiting_since_ns = None;
@@ -423,8 +422,8 @@ impl Archive {
         1
     }
 
-    /// Reports to the operator that the store fails, or that writes are refused, with why: neither
-    /// hides the other.
+    /// Reports that the store fails, or that writes are refused, with the cause: neither hides the
+    /// other.
     fn tell_failure(&mut self, now_ns: u64, side: &mut PoolSide<'_>) {
         const REFUSED: &str = "writes are refused: the archive cannot keep up, and no segment of the primary device can be given away before it is archived (`varve archive status` shows how far behind it is; --back-pressure degrade lets writes go on, with a gap in history)";
         let problem = match (&self.cause, self.refuses_writes(now_ns)) {
@@ -436,10 +435,10 @@ impl Archive {
         self.tell(problem, side);
     }
 
-    /// Reports to the operator of a problem, once.
+    /// Reports a problem to the operator, once.
     fn tell(&mut self, problem: String, side: &mut PoolSide<'_>) {
-        // One that differs only in the object, or in how it failed, is no news; the newest words
-        // are shown.
+        // A problem that differs only in the object or in the kind of failure is not new, but the
+        // newest text is shown.
         let is_news = self.problem.is_none();
         if !is_news && self.problem.as_ref() != Some(&problem) {
             self.tell_no_more(side);
@@ -460,7 +459,7 @@ impl Archive {
     }
 }
 
-/// The pool has no archive.
+/// The error of a pool without an archive.
 pub(super) fn no_archive() -> VolumeError {
     VolumeError::Busy { reason: "the pool has no archive; start it with --archive DIRECTORY".to_owned() }
 }

@@ -1,4 +1,4 @@
-//! Which objects of a pool's log are in the archive. Their names tell everything: segment, epoch,
+//! The objects of a pool's log in the archive. Their names contain everything: segment, epoch,
 //! range.
 
 use std::collections::BTreeMap;
@@ -11,11 +11,11 @@ use crate::log::{Geometry, Lsn, SegmentSeq};
 use crate::volume::catalog::Cut;
 use uuid::Uuid;
 
-/// The objects of one segment, of its latest life.
+/// The objects of one segment, from its newest epoch.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SegmentObjects {
     pub(super) whole: Option<ObjectId>,
-    /// In order; they may overlap the whole.
+    /// In order; they may overlap the whole object.
     pub(super) increments: Vec<ObjectId>,
 }
 
@@ -25,13 +25,13 @@ pub(super) struct Objects {
     segments: BTreeMap<SegmentSeq, SegmentObjects>,
 }
 
-/// What is known of a store before a pool is given its archive: its objects, those that should be
-/// there, and the claim under which the pool puts more.
+/// What is known of a store before it is attached to a pool: its objects, the objects that should
+/// be there, and the claim under which the pool uploads more.
 #[derive(Debug, Clone, Default)]
 pub struct KnownObjects(pub(super) Objects, pub(super) Lost, pub(super) ClaimId);
 
 impl KnownObjects {
-    /// Lists the objects of a pool in a store. Blocks.
+    /// Lists the objects of a pool in a store. It blocks.
     ///
     /// # Errors
     /// The store's.
@@ -42,7 +42,7 @@ impl KnownObjects {
         loop {
             let page = store.list(&prefix, after.as_ref(), PAGE_OBJECTS_MAX)?;
             for object in &page.objects {
-                // Foreign names are left alone.
+                // Objects with other names are ignored.
                 if let Ok(id) = ObjectId::parse(object.name.as_str()) {
                     objects.insert(id);
                 }
@@ -54,19 +54,19 @@ impl KnownObjects {
         }
     }
 
-    /// Adds objects that are known from elsewhere.
+    /// Adds objects from another source.
     pub fn extend(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
         for id in ids {
             self.0.insert(id);
         }
     }
 
-    /// Tells of objects that should be in the store and are not.
+    /// Sets the objects that should be in the store and are not.
     pub fn note_lost(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
         self.1 = Lost::new(ids);
     }
 
-    /// From now on objects are put under this claim.
+    /// Sets the claim for new objects.
     #[must_use]
     pub fn with_claim(mut self, claim: ClaimId) -> Self {
         self.2 = claim;
@@ -78,8 +78,8 @@ impl KnownObjects {
         self.0.segments.is_empty()
     }
 
-    /// The newest object's segment and epoch, and the position after the last that follows without
-    /// a hole from the start of that segment.
+    /// The newest object's segment and epoch, and the position after the last object that follows
+    /// without a hole from the start of that segment.
     pub fn newest(&self) -> Option<(SegmentSeq, u32, Lsn)> {
         let (&sequence, objects) = self.0.segments.last_key_value()?;
         let epoch = objects.whole.or_else(|| objects.increments.first().copied())?.epoch;
@@ -98,7 +98,7 @@ impl KnownObjects {
         }
     }
 
-    /// Drops segments whose first part is gone: an expiry that was cut off left the rest.
+    /// Drops segments whose first part is gone: an interrupted expiry left the rest.
     pub(super) fn drop_headless(&mut self, geometry: &Geometry) {
         let headless: Vec<SegmentSeq> = self.0.segments.keys().copied().collect();
         for sequence in headless {
@@ -109,8 +109,8 @@ impl KnownObjects {
         }
     }
 
-    /// Drops segments of an earlier epoch than one before them: what is left of a device that was
-    /// lost.
+    /// Drops segments with an earlier epoch than a segment before them: they are left over from a
+    /// device that was lost.
     pub(in crate::volume) fn drop_stale(&mut self) {
         let mut newest = 0;
         let mut stale = Vec::new();
@@ -125,9 +125,9 @@ impl KnownObjects {
         self.retain(|id| !stale.contains(&id.sequence));
     }
 
-    /// Cuts the archive where a segment of the `working_set` before the newest is not whole: what
-    /// is behind cannot be used. Whether it was cut. A segment in which the pool was recovered
-    /// before is as whole as it will ever be.
+    /// Cuts the archive off at a segment within the `working_set` before the newest that is not
+    /// whole: what follows cannot be used. Returns whether it was cut. A segment in which the pool
+    /// was recovered before counts as whole, because it will never get more.
     pub(in crate::volume) fn cut_at_hole(&mut self, working_set: u64, cuts: &[Cut]) -> bool {
         let Some((newest, ..)) = self.newest() else { return false };
         let first = self.0.first().unwrap_or_default();
@@ -151,7 +151,7 @@ impl KnownObjects {
         self.0.segments.retain(|_, objects| objects.whole.is_some() || !objects.increments.is_empty());
     }
 
-    /// Forgets the newest object: it cannot be read.
+    /// Forgets the newest object because it cannot be read.
     pub(in crate::volume) fn drop_newest(&mut self) -> Option<ObjectId> {
         let (&sequence, _) = self.0.segments.last_key_value()?;
         let newest = self.0.parts(sequence).last().copied();
@@ -167,12 +167,13 @@ impl KnownObjects {
         newest
     }
 
-    /// The objects that together hold a segment, or as much of it as there is, in order.
+    /// The objects that together hold a segment, or the part of it that is archived, in order.
     pub(in crate::volume) fn parts(&self, sequence: SegmentSeq) -> Vec<ObjectId> {
         self.0.parts(sequence)
     }
 
-    /// All of them, in log order. Of a segment that has had several lives, those of its latest.
+    /// All objects, in log order. For a segment that was archived in several epochs, those of the
+    /// newest.
     pub fn ids(&self) -> impl Iterator<Item = ObjectId> + '_ {
         self.0.segments.values().flat_map(|objects| objects.increments.iter().copied().chain(objects.whole))
     }
@@ -198,7 +199,7 @@ impl Objects {
         }
     }
 
-    /// Forgets an object; whether it was known.
+    /// Forgets an object. Returns whether it was known.
     pub(super) fn remove(&mut self, id: &ObjectId) -> bool {
         let Some(objects) = self.segments.get_mut(&id.sequence) else { return false };
         let before = objects.increments.len() + usize::from(objects.whole.is_some());
@@ -215,7 +216,7 @@ impl Objects {
         self.segments.get(&sequence)
     }
 
-    /// Forgets a segment's increments because the whole is there; gives them.
+    /// Forgets a segment's increments because the whole object is there; returns them.
     pub(super) fn take_increments(&mut self, sequence: SegmentSeq) -> Vec<ObjectId> {
         self.segments
             .get_mut(&sequence)
@@ -223,7 +224,7 @@ impl Objects {
             .unwrap_or_default()
     }
 
-    /// The objects that together hold a segment, or as much of it as there is, in order.
+    /// The objects that together hold a segment, or the part of it that is archived, in order.
     pub(super) fn parts(&self, sequence: SegmentSeq) -> Vec<ObjectId> {
         let Some(objects) = self.segments.get(&sequence) else { return Vec::new() };
         match objects.whole {
@@ -238,7 +239,7 @@ impl Objects {
         parts.into_iter().find(|part| part.from_lsn <= lsn && lsn < part.to_lsn)
     }
 
-    /// Up to where a segment is covered without a hole.
+    /// The position up to which a segment is covered without a hole.
     pub(super) fn covered(&self, sequence: SegmentSeq) -> Option<Lsn> {
         self.parts(sequence).last().map(|part| part.to_lsn)
     }
@@ -249,7 +250,7 @@ impl Objects {
         segments.flat_map(|objects| objects.increments.iter().copied().chain(objects.whole))
     }
 
-    /// Forgets the segments of a range; how many there were.
+    /// Forgets the segments of a range. Returns how many there were.
     pub(super) fn forget(&mut self, range: SegmentRange) -> u64 {
         let before = self.segments.len();
         self.segments.retain(|sequence, _| !(range.first..=range.last).contains(sequence));
@@ -265,13 +266,13 @@ impl Objects {
     }
 }
 
-/// The increments that follow each other without a hole, from the first on.
+/// The increments that follow each other without a hole, starting with the first.
 fn chain(increments: &[ObjectId]) -> Vec<ObjectId> {
     let mut parts: Vec<ObjectId> = Vec::new();
     for &increment in increments {
         match parts.last() {
             Some(last) if last.to_lsn == increment.from_lsn => parts.push(increment),
-            // A longer one that begins alike comes after a shorter one.
+            // A longer increment with the same start comes after a shorter one.
             Some(last) if last.from_lsn == increment.from_lsn && increment.to_lsn > last.to_lsn => {
                 parts.pop();
                 parts.push(increment);

@@ -1,31 +1,31 @@
-//! How fast the archivist is: what it did in the last minute.
+//! The speed of the archivist: what it did in the last minute.
 
 use std::collections::VecDeque;
 
 use crate::archive::service::Archived;
 
-/// So long a job counts.
+/// How long a job counts.
 const WINDOW_NS: u64 = 60_000_000_000;
-/// Jobs that end within this time are remembered together.
+/// Jobs that end within this time are stored as one entry.
 const TOGETHER_NS: u64 = 1_000_000_000;
 
-/// Jobs that ended.
+/// Jobs that have ended.
 #[derive(Clone, Copy)]
 struct Jobs {
-    /// When the first of them did, by the clock of spans.
+    /// When the first of them ended, by the clock of spans.
     at_ns: u64,
     content_bytes: u64,
     busy_us: u64,
 }
 
-/// What was done in the last minute. Bounded: an entry for each second of it.
+/// What was done in the last minute. Bounded: one entry for each second.
 #[derive(Default)]
 pub(super) struct Recent {
     jobs: VecDeque<Jobs>,
 }
 
 impl Recent {
-    /// A job has ended.
+    /// Notes that a job has ended.
     pub(super) fn note(&mut self, now_ns: u64, archived: &Archived) {
         while self.jobs.front().is_some_and(|jobs| now_ns.saturating_sub(jobs.at_ns) >= WINDOW_NS) {
             self.jobs.pop_front();
@@ -40,7 +40,7 @@ impl Recent {
         }
     }
 
-    /// Content bytes a second of the archivist's time in the last minute; 0 when it did nothing.
+    /// Content bytes a second of the archivist's time in the last minute; 0 if it did nothing.
     pub(super) fn bytes_per_s(&self, now_ns: u64) -> f64 {
         let recent = self.jobs.iter().filter(|jobs| now_ns.saturating_sub(jobs.at_ns) < WINDOW_NS);
         let (bytes, busy_us) =

@@ -1,4 +1,4 @@
-//! What tasks read back: the entries of a segment from wherever they are, and single blocks.
+//! Reads by tasks: the entries of a segment from the device or the archive, and single blocks.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::volume::error::VolumeError;
 use crate::volume::pool::Pool;
 
 impl Pool {
-    /// The entries of a segment, from the primary device or from the archive; `None` for one that
-    /// is lost, which was reported.
+    /// The entries of a segment, from the primary device or from the archive; `None` for a lost
+    /// segment, which has been reported.
     ///
     /// # Errors
-    /// The device's or the store's; the segment's past is gone: expired, or never archived.
+    /// The device's or the store's; the segment's history is gone: expired, or never archived.
     pub(in crate::volume) async fn entries_of(
         &self,
         sequence: SegmentSeq,
@@ -52,8 +52,8 @@ impl Pool {
         Ok(Some(ObjectEntries::join(entries.iter().map(|entries| &**entries))))
     }
 
-    /// Whether an object that cannot be read was given up by a recovery, which recorded its stretch
-    /// as lost: then it is a hole, and no error. Any other stays one, which names the object.
+    /// Whether a recovery gave up an object that cannot be read, and recorded its range as lost: if
+    /// so, it is a hole, and not an error. Otherwise it is an error that names the object.
     ///
     /// # Errors
     /// `error`.
@@ -64,7 +64,7 @@ impl Pool {
         if is_lost { Ok(()) } else { Err(error) }
     }
 
-    /// The oldest segment whose entries can be had, going back from the present without a hole.
+    /// The oldest segment whose entries can be read, going back from the present without a hole.
     pub(in crate::volume) fn oldest_reachable(&self) -> SegmentSeq {
         let (state, log) = (self.state.borrow(), self.log.borrow());
         let mut oldest = log.table().oldest();
@@ -79,7 +79,7 @@ impl Pool {
         oldest
     }
 
-    /// Whether a segment that is nowhere may be found again: there is no archive now, or it has
+    /// Whether a missing segment may be found again: there is no archive now, or the archive has
     /// lost the segment and may get it back.
     pub(in crate::volume) fn may_come_back(&self, sequence: SegmentSeq) -> bool {
         self.state.borrow().archive.get().is_none_or(|archive| archive.lost.contains(sequence))
@@ -90,7 +90,7 @@ impl Pool {
         self.state.borrow().archive.get()?.objects.parts(sequence).first().copied()
     }
 
-    /// The refusal of what needs a segment whose entries are kept nowhere.
+    /// The error for a request that needs a segment whose entries no longer exist.
     pub(in crate::volume) fn gone(&self, sequence: SegmentSeq) -> VolumeError {
         let geometry = self.log.borrow().geometry();
         let (start, end) = (geometry.first_lsn(sequence), geometry.first_lsn(sequence.next()));
@@ -115,7 +115,7 @@ impl Pool {
         }
     }
 
-    /// The block at a position in the archive, if its checksum is right.
+    /// The block at a position, from the archive, if its checksum is right.
     pub(in crate::volume) async fn archived_block(
         &self,
         sequence: SegmentSeq,

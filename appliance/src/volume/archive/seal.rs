@@ -1,4 +1,4 @@
-//! What is archived when: whole segments once they are sealed, increments of the current one by
+//! When data is archived: whole segments after they are sealed, increments of the current one by
 //! time or by command.
 
 use std::collections::{BTreeSet, HashMap};
@@ -20,53 +20,54 @@ use crate::log::table::{Phase, Segment};
 use crate::log::{Log, Lsn, SegmentSeq};
 use crate::volume::catalog::{Catalog, reach};
 
-/// How often a segment that the device does not give is tried before its past is given up.
+/// How many times an unreadable segment is tried before its history is given up.
 const SOURCE_FAILURES_MAX: u32 = 6;
 
-/// A segment that the device gives in part is archived in part after so many tries: until then it
-/// may do better.
+/// A segment that the device can read only in part is archived in part after this many tries; until
+/// then the device may recover.
 const PARTLY_FAILURES_MAX: u32 = 2;
 
 type Loading = Pin<Box<dyn Future<Output = Result<SegmentEntries, ReadError>>>>;
 
-/// How far sealing has come.
+/// The progress of sealing.
 #[derive(Default)]
 pub(super) struct Sealing {
-    /// No segment before this one is to be archived.
+    /// No segment before this one needs to be archived.
     next: SegmentSeq,
-    /// Units of a segment that is no longer in memory, on their way from the device.
+    /// The read of the units of a segment that is no longer in memory.
     loading: Option<(SegmentSeq, Loading)>,
     loaded: HashMap<SegmentSeq, Arc<Vec<TrailerUnit>>>,
-    /// Segments whose entries could not be read, and how often that was tried.
+    /// Segments whose entries could not be read, and how many times that was tried.
     load_failures: HashMap<SegmentSeq, u32>,
     /// When the next increment is due, by the clock of spans.
     due_ns: u64,
-    /// Everything before this position is to be archived as soon as it is stable.
+    /// Everything before this position must be archived as soon as it is stable.
     target: Option<Lsn>,
-    /// When the segment was opened that the newest run of gaps begins with, and which it is.
+    /// The first segment of the newest run of gaps, and when it was opened.
     gap: Option<(SegmentSeq, u64)>,
-    /// Waiting for `target`.
+    /// Tasks that wait for `target`.
     waiters: Vec<Waker>,
 }
 
 impl Sealing {
-    /// Segments from here on are looked at again: one of them is not in the archive after all.
+    /// Checks the segments from here on again: one of them is not in the archive after all.
     pub(super) fn begin_again(&mut self, sequence: SegmentSeq) {
         self.next = self.next.min(sequence);
     }
 }
 
 impl Archive {
-    /// Marks what is archived already: objects before `trusted` were verified, and are never put
-    /// again. What is after `trusted`, the last segment that the catalog knows to be verified, may
-    /// be an object whose verification a crash cut off: its job is done again, which finds it and
-    /// verifies it.
+    /// Marks what is already archived: objects before `trusted` were verified, and are never
+    /// uploaded again. An object after `trusted`, which is the last segment that the catalog knows
+    /// to be verified, may be one whose verification a crash interrupted: its job runs again, which
+    /// finds and verifies it.
     ///
-    /// One before `trusted` without an object has expired, and only its slot came back with a
-    /// crash: put again it would come before it is verified, and count as verified after the next
-    /// start. But when no object of those before `trusted` is newer, the store lost it, because
-    /// expiry keeps the newest. The first and the last of these are the answer: from there on
-    /// nothing is trusted, and what is on the primary device is archived again.
+    /// A segment before `trusted` without an object has expired, and only its slot returned after a
+    /// crash. It must not be uploaded again: its object would exist before it is verified, and
+    /// would count as verified after the next start. But if no object before `trusted` is newer,
+    /// the store has lost it, because expiry keeps the newest. The function returns the first and
+    /// the last of these lost segments: from the first on nothing is trusted, and the segments on
+    /// the primary device are archived again.
     pub(super) fn adopt(&mut self, log: &mut Log, trusted: SegmentSeq) -> Option<SegmentRange> {
         let is_verified = |(sequence, objects): &(SegmentSeq, &SegmentObjects)| {
             *sequence < trusted && objects.whole.is_some()
@@ -82,17 +83,18 @@ impl Archive {
         self.seal.next = log.table().oldest();
         for sequence in there {
             if sequence >= trusted {
-                // The whole, if it is there, can still be read: each block of it is checked.
+                // The whole object, if there is one, can still be read: each of its blocks is
+                // checked.
                 let increments = self.objects.take_increments(sequence);
                 self.unverified.insert(sequence, increments);
                 continue;
             }
-            // What the store is known to have lost has not expired.
+            // An object that the store is known to have lost has not expired.
             let is_lost = self.lost.contains(sequence);
             if !is_lost && newest_verified.is_some_and(|newest| sequence <= newest) {
                 log.note_archived(sequence);
             } else {
-                // The catalog may have been believed while the archive was away.
+                // The catalog may have been trusted while the archive was away.
                 log.note_unarchived(sequence);
                 let first = lost.map_or(sequence, |lost| lost.first);
                 lost = Some(SegmentRange { first, last: sequence });
@@ -101,10 +103,9 @@ impl Archive {
         lost
     }
 
-    /// Segments that the device has lost, and that the archive has not or not whole: nothing more
-    /// of them will ever be archived. `before`: segments of which that was so when the pool was
-    /// opened. Of those in which nothing was live, the ones before `trusted` were archived, and may
-    /// have expired.
+    /// Segments that the device has lost, and that are not whole in the archive: nothing more of
+    /// them can be archived. `before`: segments that were in this state when the pool was opened.
+    /// Segments without live blocks before `trusted` were archived, and may have expired.
     pub(super) fn lost_before_archived(
         &self,
         log: &Log,
@@ -126,19 +127,19 @@ impl Archive {
         lost.into_iter().filter(|&sequence| !self.is_whole(sequence)).map(range).collect()
     }
 
-    /// Up to where the log is in the archive, without a hole but for recorded gaps.
+    /// The position up to which the log is in the archive, without a hole except for recorded gaps.
     pub(super) fn archived_to(&self, log: &Log) -> Lsn {
         let geometry = log.geometry();
-        // What left the table before it was looked at again is recorded as a gap.
+        // A segment that left the table before it was checked again is recorded as a gap.
         let mut sequence = self.seal.next.max(log.table().oldest());
         while log.table().get(sequence).is_some_and(is_past_archiving) {
             sequence = sequence.next();
         }
         let first = geometry.first_lsn(sequence);
         match log.table().get(sequence) {
-            // Nothing but its header is in it: a crash came before its first record.
+            // It contains only its header: a crash came before its first record.
             Some(segment) if segment.end_lsn <= first.plus(1) => segment.end_lsn,
-            // Of a segment that is not archived, what counts are increments.
+            // For a segment that is not archived, its increments count.
             Some(segment) => self
                 .objects
                 .parts(sequence)
@@ -149,8 +150,9 @@ impl Archive {
         }
     }
 
-    /// What a recovery from the archive alone would give, when everything before `stored_to` is in
-    /// it but for the recorded gaps: a point whose window has a gap cannot be made again.
+    /// The position up to which a recovery from the archive alone would restore, if everything
+    /// before `stored_to` is in it except for the recorded gaps: a point whose window has a gap
+    /// cannot be restored.
     pub(super) fn recoverable_to(&self, catalog: &Catalog, log: &Log, stored_to: Lsn) -> Lsn {
         let geometry = log.geometry();
         let mut to = stored_to;
@@ -158,7 +160,8 @@ impl Archive {
             let last = geometry.sequence_of(Lsn(to.0 - 1));
             let working_set = reach(&catalog.working_sets, last).unwrap_or(geometry.working_set);
             let first = geometry.first_lsn(SegmentSeq(last.0.saturating_sub(working_set)));
-            // Increments of a gap's first segment may have been archived before it was given away.
+            // Increments of a gap's first segment may have been archived before its slot was
+            // reassigned.
             let gaps = catalog.gaps.iter().map(|gap| {
                 let parts = self.objects.parts(geometry.sequence_of(gap.start));
                 (parts.last().map_or(gap.start, |part| part.to_lsn.max(gap.start)), gap.end)
@@ -170,8 +173,8 @@ impl Archive {
         to
     }
 
-    /// The time of the first record after a position that is not recoverable; the opening of its
-    /// segment where the record is not in memory.
+    /// The time of the first record after a position that is not recoverable, or when its segment
+    /// was opened if the record is not in memory.
     pub(super) fn uncovered_since_ns(&self, log: &Log, from: Lsn) -> u64 {
         let sequence = log.geometry().sequence_of(from);
         if let Some(time_ns) = log.first_time_ns(sequence, from) {
@@ -180,12 +183,12 @@ impl Archive {
         match (log.table().get(sequence), self.seal.gap) {
             (_, Some((gap, opened_ns))) if gap == sequence => opened_ns,
             (Some(segment), _) if segment.end_lsn > from => segment.opened_ns,
-            // Nothing but what is still in the open record.
+            // Only what is still in the open record is missing.
             _ => log.last_time_ns(),
         }
     }
 
-    /// A segment is about to leave the primary device without having been archived.
+    /// Notes that a segment leaves the primary device without having been archived.
     pub(super) fn note_gap(&mut self, log: &Log, sequence: SegmentSeq) {
         let working_set = log.geometry().working_set;
         let goes_on = self.seal.gap.is_some_and(|(first, _)| sequence.0 <= first.0 + working_set + 1);
@@ -194,7 +197,7 @@ impl Archive {
         }
     }
 
-    /// Sends what is to be archived now. Returns how much was done.
+    /// Starts the jobs that are due. Returns how much was done.
     pub(super) fn submit_jobs(&mut self, log: &mut Log, now_ns: u64) -> usize {
         let mut work = 0;
         self.set_target(log, now_ns);
@@ -218,8 +221,9 @@ impl Archive {
                 |flight| matches!(flight, Flight::Job { id, .. } if id.sequence == sequence && id.whole),
             );
             if !segment.archived && segment.slot.is_some() && !under_way {
-                // Until the next one's header is stable a loss of power may take the trailer, and
-                // the log would go on in this segment: then what was put is not the whole.
+                // Until the next segment's header is stable, a loss of power may take the trailer,
+                // and the log would continue in this segment. The uploaded object would then not be
+                // the whole segment.
                 let next = sequence.next();
                 let next_begun = log.geometry().first_lsn(next).plus(1);
                 if log.table().get(next).is_some() && log.stable_lsn() < next_begun {
@@ -239,7 +243,7 @@ impl Archive {
         work
     }
 
-    /// The units of a sealed segment; `None` while they are read.
+    /// The units of a sealed segment; `None` while they are being read.
     fn units_of(&mut self, log: &Log, sequence: SegmentSeq) -> Option<Arc<Vec<TrailerUnit>>> {
         if let Some(units) = log.units_in_memory(sequence).or_else(|| self.seal.loaded.remove(&sequence)) {
             return Some(units);
@@ -252,16 +256,16 @@ impl Archive {
         None
     }
 
-    /// Takes the entries of a segment that were read. What could not be read is a hole, and becomes
-    /// one of the object; nothing is left out silently. When nothing at all can be read, it is
-    /// tried again for as long as the device may do better, and then all of it is a hole: its
-    /// blocks are archived still.
+    /// Takes the entries of a segment that were read. Ranges that could not be read are holes, and
+    /// become holes of the object; nothing is left out silently. If nothing at all can be read, it
+    /// is tried again while the device may recover. After that everything is a hole, and only the
+    /// blocks are archived.
     fn take_loaded(&mut self, sequence: SegmentSeq, result: Result<SegmentEntries, ReadError>, log: &Log) {
         let entries = match result {
             Ok(entries) => entries,
             Err(error) => {
                 let failures = self.seal.load_failures.entry(sequence).or_default();
-                // Memory comes back; a device may not.
+                // A lack of memory passes; a device failure may not.
                 *failures += u32::from(!matches!(error, ReadError::Memory(_)));
                 let now_ns = log.environment().clock.monotonic_ns();
                 self.retry_at_ns = now_ns.saturating_add(self.retry_wait_ns);
@@ -278,20 +282,20 @@ impl Archive {
         self.seal.loaded.insert(sequence, Arc::new(entries.into_units()));
     }
 
-    /// Archives everything before `head` as soon as it is stable, at once also when a failure is
-    /// being waited out.
+    /// Archives everything before `head` as soon as it is stable, and at once even if a pause after
+    /// a failure has not ended.
     pub(super) fn seal_up_to(&mut self, head: Lsn) {
         self.seal.target = Some(head);
         self.retry_at_ns = 0;
     }
 
-    /// Wakes a task when what is sealed has been archived, or a job has failed.
+    /// Wakes a task when sealed data has been archived, or a job has failed.
     pub(super) fn wake_when_sealed(&mut self, waker: Waker) {
         self.seal.waiters.push(waker);
     }
 
-    /// Starts what [`Sealing::loading`] holds. It borrows the log by itself, so it is polled apart
-    /// from everything else.
+    /// Runs the read in [`Sealing::loading`]. It borrows the log itself, so it is polled
+    /// separately.
     pub(in crate::volume) fn poll_loading(&mut self) -> usize {
         let Some((sequence, future)) = &mut self.seal.loading else { return 0 };
         let mut context = Context::from_waker(Waker::noop());
@@ -342,7 +346,7 @@ impl Archive {
         self.send(Request::Archive(job));
     }
 
-    /// By time: everything up to here is to be archived.
+    /// Sets the target of the time-based increment: everything up to here must be archived.
     fn set_target(&mut self, log: &mut Log, now_ns: u64) {
         if self.policy.seal_interval_ns == 0 || now_ns < self.seal.due_ns || self.seal.target.is_some() {
             return;
@@ -430,7 +434,8 @@ impl Archive {
             if self.lost.found(id.sequence) {
                 self.tell_lost(side, log);
             }
-            // Increments may know what the whole could not be reported: then they stay.
+            // If the whole object has holes, the increments may contain the missing entries, so
+            // they stay.
             let mut increments = Vec::new();
             if holes.is_empty() {
                 increments = self.objects.take_increments(id.sequence);
@@ -463,9 +468,10 @@ impl Archive {
         if matches!(error, ArchiveError::Source { .. }) {
             let failures = self.source_failures.entry(id.sequence).or_default();
             *failures += 1;
-            // Nothing of it can be read: what can is uploaded, see `accept_lost`.
+            // This error means that nothing of it can be read; a readable part is uploaded, see
+            // `accept_lost`.
             if *failures >= SOURCE_FAILURES_MAX && id.whole {
-                // It will not get better; the rest of the log must not wait for it.
+                // It will not recover, and the rest of the log must not wait for it.
                 let geometry = log.geometry();
                 self.note_gap(log, id.sequence);
                 let start = geometry.first_lsn(id.sequence);
@@ -482,8 +488,8 @@ impl Archive {
         }
     }
 
-    /// Somebody else goes on with this history: what hosts write here from now on would be lost to
-    /// them. So nothing is taken any more.
+    /// Another instance continues this history: writes that hosts make here from now on would be
+    /// lost to it. So no more writes are accepted.
     pub(super) fn overtaken(error: &ArchiveError, side: &mut PoolSide<'_>, log: &mut Log) {
         let reason = format!(
             "{error}, by a recovery or a fork, and goes on with this pool: no writes are taken here any more, reads go on. \
@@ -494,13 +500,13 @@ impl Archive {
     }
 }
 
-/// Whether nothing of a segment is to be archived any more: it was, it is gone, or the device has
-/// lost it, which is a recorded gap.
+/// Whether nothing more of a segment will be archived: it was archived, it is gone, or the device
+/// has lost it, which is a recorded gap.
 fn is_past_archiving(segment: &Segment) -> bool {
     segment.archived || segment.phase == Phase::Released || segment.slot.is_none()
 }
 
-/// What an object of a whole segment is named.
+/// The id of the object of a whole segment.
 fn whole_id(log: &Log, sequence: SegmentSeq, segment: &Segment, claim: ClaimId) -> ObjectId {
     ObjectId {
         pool: log.pool(),
@@ -513,8 +519,8 @@ fn whole_id(log: &Log, sequence: SegmentSeq, segment: &Segment, claim: ClaimId) 
     }
 }
 
-/// The units of an object, and what they do not tell of. Units that are no records in order are
-/// worth nothing, whatever checksum they had: all is unknown then.
+/// The units of an object, and the ranges that they do not cover. If the units are not records in
+/// order, they are useless, whatever checksum they had: everything is unknown.
 fn with_holes(
     id: &ObjectId,
     segment_blocks: u64,
@@ -530,7 +536,7 @@ fn with_holes(
     }
 }
 
-/// Before which segment everything is verified in the archive, or is a gap.
+/// The segment before which everything is verified in the archive, or is a gap.
 fn verified_below(side: &PoolSide<'_>, log: &Log) -> SegmentSeq {
     let mut below = side.catalog.archived_below.max(log.table().oldest());
     while log.table().get(below).is_some_and(is_past_archiving) {

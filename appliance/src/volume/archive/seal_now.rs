@@ -8,12 +8,12 @@ use crate::log::Lsn;
 use crate::volume::error::VolumeError;
 use crate::volume::pool::Pool;
 
-/// After so many failures a command that waits for the archive is informed.
+/// After this many failures a command that waits for the archive gets the error.
 const FAILURES_TOLD: u64 = 3;
 
 impl Pool {
-    /// Begins to archive everything up to now, at once also when a failure is being waited out; the
-    /// position. Copies that nobody waits for are left out.
+    /// Starts to archive everything up to now, even if a pause after a failure has not ended, and
+    /// returns the position. Copies that nobody waits for are left out.
     ///
     /// # Errors
     /// The pool has no archive.
@@ -29,11 +29,11 @@ impl Pool {
         Ok(head)
     }
 
-    /// Archives everything up to now; returns when it is in the store, with the position.
+    /// Archives everything up to now. Returns the position when it is in the store.
     ///
     /// # Errors
-    /// The pool has no archive, or failed; the store failed a few times; history got a gap
-    /// meanwhile.
+    /// The pool has no archive, or failed; the store failed a few times; history got a gap in the
+    /// meantime.
     pub async fn seal_archive(self: Rc<Self>) -> Result<Lsn, VolumeError> {
         let target = self.begin_seal()?;
         let (failures, gaps) = {

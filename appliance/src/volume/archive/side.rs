@@ -1,4 +1,4 @@
-//! What an archive sees of its pool, and changes of it.
+//! The parts of a pool that its archive reads and changes.
 
 use crate::log::reader::LsnRange;
 use crate::log::{Log, SegmentSeq};
@@ -8,17 +8,17 @@ use crate::volume::problems::Problems;
 
 /// The parts of a pool that its archive works with.
 pub(in crate::volume) struct PoolSide<'a> {
-    /// What the log says of the archive.
+    /// The log's catalog, with what it records of the archive.
     pub(in crate::volume) catalog: &'a mut PresentCatalog,
-    /// What the operator reads.
+    /// The problems for the operator.
     pub(in crate::volume) problems: &'a mut Problems,
-    /// Which points are known by name.
+    /// The points that are known by name.
     pub(in crate::volume) synchs: &'a Synchs,
 }
 
 impl PoolSide<'_> {
-    /// Records a stretch that left the primary device without being archived. Gaps that meet are
-    /// one, and are reported as one.
+    /// Records a range that left the primary device without being archived. Adjacent gaps are
+    /// joined, and reported as one.
     pub(super) fn record_gap(&mut self, log: &mut Log, gap: LsnRange, why: &str) {
         let (whole, published) = self.catalog.add_gap(log, gap);
         self.problems.note_gap(whole, why);
@@ -27,14 +27,15 @@ impl PoolSide<'_> {
         }
     }
 
-    /// Has the catalog know that everything before `below` is verified in the archive, or is a gap.
+    /// Records in the catalog that everything before `below` is verified in the archive, or is a
+    /// gap.
     pub(super) fn note_verified(&mut self, log: &mut Log, below: SegmentSeq) {
         if let Err(error) = self.catalog.note_verified(log, below) {
             tracing::warn!(%error, "the catalog cannot tell how far the archive is");
         }
     }
 
-    /// No write is taken any more until a restart; reads go on.
+    /// Stops all writes until a restart; reads continue.
     pub(super) fn take_no_more_writes(&mut self, log: &mut Log, reason: String) {
         if log.poisoned().is_none() {
             log.poison(&reason);

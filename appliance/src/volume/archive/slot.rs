@@ -1,7 +1,7 @@
-//! The place for a pool's archive.
+//! The slot for a pool's archive.
 //!
-//! **States:** empty → an archive that is waited for (see `away`) → an archive; or empty → an
-//! archive. A recovery takes it out again.
+//! **States:** empty → a stand-in for an archive that cannot be reached (see `away`) → an archive;
+//! or empty → an archive. A recovery removes it again.
 
 use super::Archive;
 
@@ -9,12 +9,12 @@ use super::Archive;
 #[derive(Default)]
 pub(in crate::volume) struct ArchiveSlot {
     archive: Option<Box<Archive>>,
-    /// How often segments of the archive were forgotten since start.
+    /// How many times archived segments were forgotten since the start.
     expiries: u64,
 }
 
 impl ArchiveSlot {
-    /// Whether there is one, also one that is waited for.
+    /// Whether there is one; a stand-in counts.
     #[inline]
     pub(in crate::volume) fn is_attached(&self) -> bool {
         self.archive.is_some()
@@ -26,34 +26,34 @@ impl ArchiveSlot {
         self.archive.as_deref()
     }
 
-    /// The archive, to be used.
+    /// The archive, for changes.
     #[inline]
     pub(in crate::volume) fn get_mut(&mut self) -> Option<&mut Archive> {
         self.archive.as_deref_mut()
     }
 
-    /// Gives the pool an archive.
+    /// Attaches an archive.
     pub(super) fn attach(&mut self, archive: Archive) {
         assert!(self.archive.is_none(), "a pool has one archive");
         self.archive = Some(Box::new(archive));
     }
 
-    /// Takes the archive away.
+    /// Detaches the archive.
     pub(super) fn detach(&mut self) -> Option<Archive> {
         self.archive.take().map(|archive| *archive)
     }
 
-    /// How often segments of the archive were forgotten since start.
+    /// How many times archived segments were forgotten since the start.
     pub(in crate::volume) fn expiries(&self) -> u64 {
         self.expiries
     }
 
-    /// Segments of the archive were forgotten.
+    /// Notes that archived segments were forgotten.
     pub(super) fn note_expiry(&mut self) {
         self.expiries += 1;
     }
 
-    /// Goes on with entries that are read; it uses the log by itself. Returns how much was done.
+    /// Continues the read of entries, which uses the log itself. Returns how much was done.
     pub(in crate::volume) fn poll_loading(&mut self) -> usize {
         self.get_mut().map_or(0, Archive::poll_loading)
     }

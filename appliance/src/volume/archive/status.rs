@@ -1,4 +1,4 @@
-//! What the operator reads of a pool's archive.
+//! The status of a pool's archive, as the operator sees it.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,44 +13,43 @@ use crate::volume::space::scrubbed::PrimaryScrub;
 /// The archive as `archive_get_status` shows it. Sizes in bytes, counters since start.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ArchiveStatus {
-    /// The store: its kind and its place.
+    /// The store: its kind and its location.
     pub store: String,
-    /// `idle`, `working`, `waiting` (a failure is tried again later), `away` (it was not reached
-    /// since the start) or `refusing` (writes are refused until it works again).
+    /// `idle`, `working`, `waiting` (a failure is retried later), `away` (it was not reached since
+    /// the start) or `refusing` (writes are refused until it works again).
     pub state: String,
-    /// What is wrong, if something is: why it does not go on, or what it has lost.
+    /// The problem, if there is one: why it does not continue, or what it has lost.
     pub problem: Option<String>,
     /// What happens to writes when it cannot keep up.
     pub back_pressure: BackPressure,
-    /// How an object is verified before the primary's copy may go.
+    /// How an object is verified before the primary's copy may be dropped.
     pub verify: VerifyPolicy,
-    /// Of each second, the milliseconds in which a host's write was held back because the archive
-    /// is behind.
+    /// Milliseconds per second in which a host's write was delayed because the archive is behind.
     pub throttled_ms_per_s: f64,
     /// Seconds between increments; 0: only whole segments.
     pub seal_interval_s: f64,
-    /// What a recovery from the archive alone would give: everything before this position. Before a
-    /// gap until the archive has a whole working set after it.
+    /// A recovery from the archive alone would restore everything before this position. After a
+    /// gap, this stays before the gap until the archive has a whole working set after it.
     pub archived_to_lsn: u64,
-    /// Everything before this position is in the archive, but for the gaps.
+    /// Everything before this position is in the archive, except for the gaps.
     #[serde(default)]
     pub stored_to_lsn: u64,
-    /// Where the log ends, but for copies of older blocks that nobody waits for.
+    /// Where the log ends, without copies of older blocks that nobody waits for.
     pub head_lsn: u64,
     /// Sealed segments that are not in the archive.
     pub backlog_segments: u64,
     /// Bytes of the log that are not in the archive.
     pub backlog_bytes: u64,
-    /// How old the newest state is that could be had if the primary device were lost now, in
-    /// seconds.
+    /// The age in seconds of the newest state that could be restored if the primary device were
+    /// lost now.
     pub recovery_point_age_s: f64,
-    /// From this age on it is reported as a problem, in seconds; 0: never.
+    /// The age from which on it is reported as a problem, in seconds; 0: never.
     #[serde(default)]
     pub rpo_alarm_s: f64,
     /// Whether it is older than that.
     #[serde(default)]
     pub rpo_alarm: bool,
-    /// Segments of which something is in the archive.
+    /// Segments with at least one object in the archive.
     pub segments: u64,
     /// The oldest of them.
     pub oldest_segment: Option<u64>,
@@ -60,21 +59,21 @@ pub struct ArchiveStatus {
     pub content_bytes: u64,
     /// Bytes of the objects.
     pub object_bytes: u64,
-    /// Content over objects; 0 before the first.
+    /// Content bytes divided by object bytes; 0 before the first object.
     pub compression_ratio: f64,
-    /// Content bytes a second of the archivist's time, in the last minute; 0 when it did nothing.
+    /// Content bytes a second of the archivist's time, in the last minute; 0 if it did nothing.
     pub throughput_bytes_per_s: f64,
     /// Jobs that failed.
     pub failures: u64,
-    /// Stretches that left the primary device without being archived.
+    /// Ranges that left the primary device without being archived.
     pub gaps: Vec<LsnRange>,
-    /// What reading the primary device back has found.
+    /// The findings of the primary device's scrub.
     #[serde(default)]
     pub primary_scrub: PrimaryScrub,
 }
 
 impl Pool {
-    /// How the archive is; `None` when there is none.
+    /// The status of the archive; `None` if there is none.
     pub fn archive_status(&self) -> Option<ArchiveStatus> {
         let state = self.state.borrow();
         let log = self.log.borrow();

@@ -1,28 +1,30 @@
-//! Back-pressure as a slope: the nearer the unarchived segments come to what the slots allow, the
-//! longer hosts wait for each block they append.
+//! Gradual back-pressure: the more of the slots the unarchived segments fill, the longer hosts wait
+//! for each block that they append.
 //!
 //! ```text
-//! fill  = (segments before the current one that are not archived + the part of the current one that is full) / slots
-//! delay = 0 up to half;  100 us * (over / (1 - over))^2 for each block, at most 10 ms, where over = 2 * fill - 1
+//! fill  = (segments before the current one that are not archived
+//!          + the part of the current one that is full) / slots
+//! over  = 2 * fill - 1
+//! delay = 0 up to half; above it 100 us * (over / (1 - over))^2 for each block, at most 10 ms
 //! ```
 //!
-//! The delay takes every value between nothing and its bound, so whatever the archivist's rate,
-//! there is a fill at which hosts append no faster than it archives, and there the backlog stays.
-//! Only an archivist slower than a block in 10 ms, or one that does not move, is not met: then the
-//! slots fill, slowly, and the stop comes.
+//! The delay is continuous from zero to its maximum. So whatever the archivist's rate is, there is
+//! a fill level at which hosts append no faster than it archives, and the backlog stays there. Only
+//! if the archivist is slower than one block in 10 ms, or has stopped, is there no such level: then
+//! the slots fill slowly, and writes stop.
 //!
 //! **How writes wait.** Each client of each volume has a time at which its next command may be
-//! taken; a command moves it by its blocks, times the clients that write. So they share the
-//! archivist's rate evenly, whatever the size of their commands, and one that writes little waits
-//! for its own blocks and not for another's. What one leaves of its share makes the fill fall, and
-//! with it everybody's delay. A command that comes before its client's time is
-//! [`Busy`](crate::volume::Submitted::Busy), and its queue asks again in the next turn: no timer,
-//! no allocation for each. While a command waits, the pool's turns count as work, so the reactor
-//! does not sleep over it.
+//! accepted; a command advances it by its blocks, times the number of writing clients. So clients
+//! share the archivist's rate evenly, whatever the size of their commands, and a client that writes
+//! little waits for its own blocks and not for another's. The unused part of a client's share
+//! lowers the fill level, and with it the delay of all. A command that comes before its client's
+//! time is [`Busy`](crate::volume::Submitted::Busy), and its queue tries again in the next turn: no
+//! timer and no allocation for each command. While a command waits, the pool's turns count as work,
+//! so the reactor does not sleep.
 //!
-//! **Costs:** below half one comparison for each write; above it a look at the clock and at a small
-//! map. Segments are counted when one was sealed or archived, not for each command; clients are
-//! counted every 10 ms.
+//! **Costs:** below half one comparison for each write; above it one clock reading and one lookup
+//! in a small map. Segments are counted when one is sealed or archived, not for each command;
+//! clients are counted every 10 ms.
 
 use std::collections::HashMap;
 
@@ -31,63 +33,63 @@ use crate::log::{Log, SegmentSeq};
 use crate::volume::VolumeId;
 use crate::volume::request::MAX_IO_BLOCKS;
 
-/// Up to this fill nobody waits.
+/// Up to this fill level nobody waits.
 const FREE_FILL: f64 = 0.5;
-/// The delay for each block where half of what is left is used, in ns.
+/// The delay for each block if half of the rest is used, in ns.
 const DELAY_SCALE_NS: f64 = 100_000.0;
 /// The longest delay for each block, in ns.
 const DELAY_MAX_NS: f64 = 10_000_000.0;
-/// The longest that a command waits, while one client writes.
+/// The longest wait of a command while one client writes.
 const WAIT_MAX_NS: u64 = MAX_IO_BLOCKS as u64 * DELAY_MAX_NS as u64;
-/// How far commands may be late without losing it: a turn comes late now and then.
+/// How late commands may come without a penalty, because a turn is sometimes late.
 const SLACK_NS: u64 = 1_000_000;
-/// A client writes for so long after the time of its next command.
+/// How long a client counts as writing after the time of its next command.
 const WRITES_FOR_NS: u64 = 100_000_000;
 /// How often the clients that write are counted.
 const COUNT_EVERY_NS: u64 = 10_000_000;
-/// What is reported to the operator is measured over so long, in ns.
+/// The window for the delay that is reported to the operator, in ns.
 const WINDOW_NS: u64 = 1_000_000_000;
 
-/// How long hosts wait for each block at a fill from 0 to 1, in ns.
+/// How long hosts wait for each block at a fill level from 0 to 1, in ns.
 pub(super) fn delay_ns_per_block(fill: f64) -> u64 {
     let over = ((fill - FREE_FILL) / (1.0 - FREE_FILL)).clamp(0.0, 1.0);
     let steepness = over / (1.0 - over);
     (DELAY_SCALE_NS * steepness * steepness).min(DELAY_MAX_NS) as u64
 }
 
-/// Who waits: a client of a volume.
+/// A waiting client of a volume.
 pub(in crate::volume) type Client = (VolumeId, u32);
 
 /// The throttle of a pool. See the module's documentation.
 #[derive(Default)]
 pub(super) struct Throttle {
-    /// The slots are so full that writes may have to wait.
+    /// Whether the slots are so full that writes may have to wait.
     is_on: bool,
     /// Segments before the current one that are not archived, as of the last count.
     unarchived: u64,
     slots: u64,
-    /// The current segment at the last count; `None`: to be counted anew.
+    /// The current segment at the last count; `None`: count again.
     counted_in: Option<SegmentSeq>,
-    /// When the next command of each client that writes may be taken.
+    /// When the next command of each writing client may be accepted.
     next_ns: HashMap<Client, u64>,
-    /// When they were counted last.
+    /// When the clients were last counted.
     clients_counted_ns: u64,
-    /// A command was sent away since the last turn.
+    /// Whether a command was refused since the last turn.
     holds: bool,
     last_turn_ns: u64,
     window_start_ns: u64,
     held_ns: u64,
-    /// Of the last window.
+    /// The value of the last window.
     held_ms_per_s: f64,
 }
 
 impl Throttle {
-    /// A segment was archived or given up: count anew in the next turn.
+    /// Notes that a segment was archived or given up: count again in the next turn.
     pub(super) fn recount(&mut self) {
         self.counted_in = None;
     }
 
-    /// One turn; whether somebody waits. `is_wanted`: the policy asks for it.
+    /// One turn; returns whether a command waits. `is_wanted`: the policy asks for the throttle.
     pub(super) fn turn(&mut self, is_wanted: bool, log: &Log, now_ns: u64) -> bool {
         let current = log.current_sequence();
         if current.is_none() || self.counted_in != current {
@@ -106,7 +108,7 @@ impl Throttle {
         self.measure(now_ns)
     }
 
-    /// Forgets clients that write no more, now and then.
+    /// Forgets clients that no longer write, every [`COUNT_EVERY_NS`].
     fn count_clients(&mut self, now_ns: u64) {
         if now_ns.saturating_sub(self.clients_counted_ns) >= COUNT_EVERY_NS {
             self.clients_counted_ns = now_ns;
@@ -114,7 +116,7 @@ impl Throttle {
         }
     }
 
-    /// Adds up how long commands waited; whether one does.
+    /// Adds up how long commands waited; returns whether one waits.
     fn measure(&mut self, now_ns: u64) -> bool {
         let holds = std::mem::take(&mut self.holds);
         if holds {
@@ -140,7 +142,7 @@ impl Throttle {
         holds
     }
 
-    /// A command of a client has appended so many blocks.
+    /// Notes that a command of a client has appended `blocks` blocks.
     pub(super) fn charge(&mut self, log: &Log, client: Client, blocks: u64) {
         if self.is_on {
             let delay_ns = delay_ns_per_block(self.fill(log)).saturating_mul(blocks).min(WAIT_MAX_NS);
@@ -161,7 +163,7 @@ impl Throttle {
         (self.unarchived as f64 + part) / self.slots.max(1) as f64
     }
 
-    /// Of each second, the milliseconds in which a host waited, over the last second or so.
+    /// Milliseconds per second in which a host waited, over about the last second.
     pub(super) fn held_ms_per_s(&self) -> f64 {
         self.held_ms_per_s
     }
@@ -180,19 +182,19 @@ mod tests {
         let delays: Vec<u64> =
             (500..=1000).map(|permille| delay_ns_per_block(f64::from(permille) / 1000.0)).collect();
         assert!(delays.is_sorted());
-        // A thousandth of the slots changes it little at first and never by more than a twentieth
-        // of the bound.
+        // A thousandth of the slots changes the delay little at first, and never by more than a
+        // twentieth of the maximum.
         assert!(delays[..100].windows(2).all(|pair| pair[1] - pair[0] < 500), "{delays:?}");
         assert!(delays.windows(2).all(|pair| pair[1] - pair[0] <= 500_000), "{delays:?}");
-        // Every rate from 2.5 million blocks a second down to 100 has a fill that meets it.
+        // Every rate from 2.5 million blocks a second down to 100 has a fill level that matches it.
         for wanted_ns in [400, 10_000, 100_000, 1_000_000, 9_900_000] {
             assert!(delays.iter().any(|&delay| delay >= wanted_ns) && delays[1] < wanted_ns);
         }
     }
 
-    /// One that writes 256 blocks at once, without a pause, and one that writes a block every 10
-    /// ms, with a block archived every 100 us: the small one waits for its own blocks only, and
-    /// together they take what the archivist gives.
+    /// One client writes 256 blocks at once without a pause, another writes one block every 10 ms,
+    /// and a block is archived every 100 us. The small client waits only for its own blocks, and
+    /// together they use the archivist's rate.
     #[test]
     fn a_small_client_does_not_wait_for_the_blocks_of_a_large_one() {
         const DELAY_NS: u64 = 100_000;
@@ -215,7 +217,7 @@ mod tests {
         }
         let longest_ns = waits_ns.iter().max().copied().unwrap_or(u64::MAX);
         assert!(longest_ns <= 2 * DELAY_NS && waits_ns.len() > 1900, "{longest_ns}, {}", waits_ns.len());
-        // The small one leaves most of its half: what it does not take is not given to the other.
+        // The small client leaves most of its half unused, and that is not given to the other.
         let rate = end_ns / DELAY_NS;
         assert!((rate * 45 / 100..=rate).contains(&appended), "{appended} of {rate}");
     }

@@ -1,5 +1,6 @@
-//! A change of the catalog, as it is stored in the log: what is set and what is gone, each by its
-//! key. Applied twice it does the same, so a reader may begin from any catalog before it.
+//! A change of the catalog, as it is stored in the log: entries that are set and entries that are
+//! removed, each by its key. Applying it twice gives the same result, so a reader may start from
+//! any catalog before it.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -9,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume, GoneImage, Shared};
 
-/// The version of this text.
+/// The version of this format.
 const CHANGE_VERSION: u32 = 1;
 
-/// What became of the entries of one kind.
+/// The changes of the entries of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Entries<T, K> {
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
@@ -37,10 +38,10 @@ impl<T, K> Entries<T, K> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CatalogChange {
     version: u32,
-    /// The catalog without what has a list here, when something of that is different.
+    /// The catalog without the lists that are below, if something else in it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rest: Option<Box<Catalog>>,
-    /// Volumes, by their images.
+    /// Volumes, by the ids of their images.
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     volumes: Entries<CatalogVolume, u32>,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
@@ -52,7 +53,8 @@ pub(crate) struct CatalogChange {
 }
 
 impl CatalogChange {
-    /// What makes `after` of `before`. Cost: a look at the lists that are not shared by both.
+    /// The change that turns `before` into `after`. Cost: one pass over the lists that the two do
+    /// not share.
     pub(crate) fn between(before: &Catalog, after: &Catalog) -> Self {
         let (set, gone) = before.snapshots.changes(&after.snapshots);
         let rest = after.without_lists();
@@ -66,17 +68,17 @@ impl CatalogChange {
         }
     }
 
-    /// The text that goes to the log.
+    /// The text that is written to the log.
     pub(crate) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_else(|_| unreachable!("a change is plain data"))
     }
 
-    /// Reads a text; `None` when it is not a change of a version that this build knows.
+    /// Reads a text; `None` if it is not a change of a version that this build knows.
     pub(crate) fn decode(text: &[u8]) -> Option<Self> {
         serde_json::from_slice::<Self>(text).ok().filter(|change| change.version == CHANGE_VERSION)
     }
 
-    /// Makes the change.
+    /// Applies the change.
     pub(crate) fn apply(self, catalog: &mut Catalog) {
         if let Some(rest) = self.rest {
             let before = std::mem::replace(catalog, *rest);
@@ -235,7 +237,7 @@ mod tests {
                 prop_assert_eq!(&replayed, &catalog);
                 changes.push(change);
             }
-            // A reader that begins with a catalog which has some of them already.
+            // A reader that starts with a catalog that already contains some of the changes.
             for change in changes {
                 change.apply(&mut replayed);
             }

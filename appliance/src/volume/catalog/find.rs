@@ -1,11 +1,11 @@
-//! Finding the catalog in force at a position: the newest whole one at or before it, and the
-//! changes after that. Events are shown newest first, segment by segment backward.
+//! Finds the catalog in force at a position: the newest whole one at or before it, and the changes
+//! after that one. It gets events from newest to oldest, segment by segment backward.
 
 use super::{Catalog, CatalogChange};
 use crate::log::Lsn;
 use crate::log::format::EventKind;
 
-/// What was found so far.
+/// The events found so far.
 #[derive(Default)]
 pub(crate) struct CatalogFinder {
     /// Newest first.
@@ -13,23 +13,23 @@ pub(crate) struct CatalogFinder {
     problems: Vec<String>,
 }
 
-/// A catalog that was found.
+/// The result.
 pub(crate) struct FoundCatalog {
     pub(crate) catalog: Catalog,
-    /// The position of the whole one that it was made of; `None`: there was none.
+    /// The position of the whole catalog on which it is based; `None`: there was none.
     pub(crate) whole_lsn: Option<Lsn>,
     /// What could not be read, to be reported.
     pub(crate) problems: Vec<String>,
 }
 
 impl CatalogFinder {
-    /// Whether events of a kind are of interest.
+    /// Whether events of a kind are needed.
     pub(crate) fn wants(kind: EventKind) -> bool {
         matches!(kind, EventKind::Catalog | EventKind::Change)
     }
 
-    /// Shows the next older event, with its text if that could be read. The catalog, when this was
-    /// a whole one.
+    /// Takes the next older event, with its text if it could be read. Returns the catalog if this
+    /// event was a whole one.
     pub(crate) fn see(&mut self, kind: EventKind, lsn: Lsn, text: Option<&[u8]>) -> Option<FoundCatalog> {
         match kind {
             EventKind::Synch => None,
@@ -52,7 +52,7 @@ impl CatalogFinder {
         }
     }
 
-    /// There is no older event.
+    /// Returns the catalog when there is no older event.
     pub(crate) fn nothing_older(&mut self) -> FoundCatalog {
         self.finish(Catalog::default(), None)
     }
@@ -82,7 +82,8 @@ mod tests {
         let (one, two, three) = (change(1), change(2), change(3));
         let mut finder = CatalogFinder::default();
         assert!(finder.see(EventKind::Change, Lsn(30), Some(&three)).is_none());
-        // The whole one between is damaged: what is older is as good, with all that came since.
+        // The whole catalog in between is damaged: an older one serves as well, with all later
+        // changes.
         assert!(finder.see(EventKind::Catalog, Lsn(25), Some(b"{}")).is_none());
         assert!(finder.see(EventKind::Change, Lsn(20), Some(&two)).is_none());
         assert!(finder.see(EventKind::Change, Lsn(10), Some(&one)).is_none());

@@ -1,13 +1,14 @@
-//! How the catalog goes to the log: whole at the start of every segment, and as changes between
-//! (`docs/FORMAT.md`). The log asks for the whole one when it opens a segment; until then nothing
-//! of it is made.
+//! Writes the catalog to the log: whole at the start of every segment, and as changes in between
+//! (`docs/FORMAT.md`). The log asks for the whole one when it opens a segment, and it is built only
+//! then.
 //!
-//! **Invariant:** whoever reads the newest whole catalog of the log and the changes after it has
-//! [`Logged::catalog`]. A change is made against that, so it also says what was only published.
+//! **Invariant:** the newest whole catalog in the log with the changes after it gives
+//! [`Logged::catalog`]. A change is computed against that, so it also contains changes that were
+//! only published.
 //!
-//! **Cost** of a change: its own text, two blocks for each 4 KiB of it, whatever the catalog has. A
-//! whole one comes again when as much was changed as it is long, so a reader has at most so much
-//! to read, and writing costs twice the changes at most.
+//! **Cost** of a change: its own text, two blocks for each 4 KiB of it, whatever the size of the
+//! catalog. A whole one is written again when the changes since the last are as long as it is. So a
+//! reader has at most this much to read, and writing costs at most twice the changes.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -17,30 +18,30 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::format::EventKind;
 use crate::log::{AppendError, Log, Lsn, SegmentCatalog};
 
-/// The first version of the format in which changes may stand.
+/// The first format version that has changes.
 const CHANGES_FROM_VERSION: u32 = 2;
 
-/// From so much of the longest catalog on it is reported that it will be full.
+/// From this percentage of the maximum length on, it is reported that the catalog is nearly full.
 const TOLD_FROM_PERCENT: usize = 80;
 
-/// What of the catalog the log holds.
+/// The state of the catalog in the log.
 #[derive(Debug, Default)]
 pub(crate) struct Logged {
-    /// `None`: nothing whole of which one is sure.
+    /// `None`: no whole catalog in the log is known to be good.
     catalog: Option<Catalog>,
     /// Blocks of changes since the last whole catalog, one copy.
     changed_blocks: usize,
-    /// Whether the newest segment has no whole catalog yet.
+    /// Whether the newest segment still lacks a whole catalog.
     is_owed: bool,
 }
 
 impl Logged {
-    /// The whole catalog was read in the log.
+    /// Notes that the whole catalog was read in the log.
     fn note_read(&mut self, catalog: &Catalog) {
         self.catalog = Some(catalog.clone());
     }
 
-    /// A change of so many blocks was written, after which the catalog is this one.
+    /// Notes that a change of `blocks` blocks was written, which results in `catalog`.
     fn note_change(&mut self, catalog: &Catalog, blocks: usize) {
         self.catalog = Some(catalog.clone());
         self.changed_blocks += blocks;
@@ -51,7 +52,7 @@ impl Logged {
     }
 }
 
-/// A catalog that new segments begin with.
+/// The catalog with which new segments begin.
 struct Published {
     catalog: Catalog,
     version: u32,
@@ -77,27 +78,28 @@ impl SegmentCatalog for Published {
     }
 }
 
-/// The way of a pool's catalog to its log.
+/// Writes a pool's catalog to its log.
 #[derive(Debug, Default)]
 pub(crate) struct CatalogWriter {
     logged: Rc<RefCell<Logged>>,
 }
 
 impl CatalogWriter {
-    /// The log holds this: it was read there, and all of it could be read.
+    /// Notes that the log contains this catalog: it was read there completely.
     pub(crate) fn note_read(&self, catalog: &Catalog) {
         self.logged.borrow_mut().note_read(catalog);
     }
 
-    /// The same for one that only has another number for the next synch, which costs nothing.
+    /// The same for a catalog in which only the number of the next synch differs, which costs
+    /// nothing.
     ///
     /// # Errors
-    /// It is too long, as the one before was.
+    /// It is too long, as the previous one was.
     pub(crate) fn publish_next_synch(&self, log: &mut Log, catalog: &Catalog) -> Result<(), AppendError> {
         self.publish(log, catalog, log.catalog_bytes_max())
     }
 
-    /// Has every new segment begin with a catalog, whose text has so many bytes at most.
+    /// Makes every new segment begin with a catalog, whose text has at most `text_bytes_max` bytes.
     ///
     /// # Errors
     /// It is too long.
@@ -115,8 +117,8 @@ impl CatalogWriter {
         }))
     }
 
-    /// Appends the whole catalog where a segment had to begin without one, as soon as it fits.
-    /// Returns how much was done.
+    /// Appends the whole catalog as soon as it fits, if a segment had to begin without one. Returns
+    /// how much was done.
     pub(crate) fn pay(&self, log: &mut Log, catalog: &Catalog) -> usize {
         if !self.logged.borrow().is_owed || !log.event_fits_here(log.catalog_bytes_max()) {
             return 0;
@@ -125,11 +127,11 @@ impl CatalogWriter {
         usize::from(self.append(log, catalog, text_bytes_max).is_ok())
     }
 
-    /// Appends what makes the catalog of the log this one, whose text has so many bytes at most,
-    /// and publishes it. Returns the position.
+    /// Appends the change from the log's catalog to this one, whose text has at most
+    /// `text_bytes_max` bytes, and publishes it. Returns the position.
     ///
     /// # Errors
-    /// It is too long, or there is no room now; then nothing has changed.
+    /// It is too long, or there is no room now; nothing has changed.
     pub(crate) fn append(
         &self,
         log: &mut Log,
@@ -146,7 +148,7 @@ impl CatalogWriter {
             None => log.append_event(EventKind::Catalog, &catalog.encode(log.format_version()))?,
         };
         {
-            // A segment that was opened for this began with what was published before.
+            // A segment that was opened for this event began with the previously published catalog.
             let mut logged = self.logged.borrow_mut();
             match &change {
                 Some(change) => {
@@ -159,7 +161,7 @@ impl CatalogWriter {
         Ok(lsn)
     }
 
-    /// The text of the change; `None` where the whole catalog is to be written.
+    /// The text of the change; `None` if the whole catalog must be written.
     fn change_to(&self, log: &Log, catalog: &Catalog, text_bytes_max: usize) -> Option<Vec<u8>> {
         if log.format_version() < CHANGES_FROM_VERSION {
             return None;
@@ -168,14 +170,14 @@ impl CatalogWriter {
         let text = CatalogChange::between(logged.catalog.as_ref()?, catalog).encode();
         let whole_blocks = blocks_of(text_bytes_max);
         let is_due = logged.is_owed || logged.changed_blocks + blocks_of(text.len()) > whole_blocks;
-        // Where a whole one does not fit any more the next segment begins with one anyway.
+        // If a whole one no longer fits, the next segment begins with one anyway.
         let fits = log.event_fits_here(text_bytes_max);
         (!is_due || (!fits && text.len() <= log.geometry().catalog_bytes_max())).then_some(text)
     }
 }
 
-/// What the operator must know when there is not much room left for more.
-/// What grows by itself gives way, so it does not count.
+/// The warning for the operator when there is little room left. Parts that grow by themselves are
+/// shortened if necessary, so they do not count.
 pub(crate) fn room_problem(log: &Log, catalog: &Catalog) -> Option<String> {
     let max_bytes = log.geometry().catalog_bytes_max();
     let usable_bytes = max_bytes - max_bytes / ROOM_SHARE;

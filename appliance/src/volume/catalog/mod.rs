@@ -1,22 +1,22 @@
 //! The catalog: the pool's small state. It is stored whole at the start of every segment, and each
-//! change of it in an event of its own (`docs/FORMAT.md`). The catalog in force at a point is the
-//! newest whole one at or before it with the changes after that; it says which volumes there were
-//! and how large.
+//! change of it in its own event (`docs/FORMAT.md`). The catalog in force at a point is the newest
+//! whole one at or before it, with the changes after that one; it lists the volumes and their
+//! sizes.
 //!
-//! The text of a whole one is a JSON object. Version 2 of it has no snapshots in the object; their
-//! pages follow it, as [`snapshots`] writes them. A pool of format 1 has version 1, and nothing
-//! but whole catalogs.
+//! The text of a whole catalog is a JSON object. In version 2 the snapshots are not in the object;
+//! their pages follow it, as [`snapshots`] writes them. A pool of format 1 has version 1, and only
+//! whole catalogs.
 //!
 //! | file | job |
 //! |---|---|
 //! | `shared` | a list whose copies share entries: volumes and images |
 //! | `paged`, `snapshots` | a map whose copies share pages; the snapshots in two of them |
-//! | `change` | what makes one catalog of another |
+//! | `change` | the difference between two catalogs |
 //! | `ownership` | the pool's claim on its archive |
-//! | `logged` | how the catalog goes to the log |
+//! | `logged` | writes the catalog to the log |
 //! | `present` | the catalog in force |
-//! | `working_sets` | lengths of the working set, and what is needed of the past because of them |
-//! | `find` | how it is found there |
+//! | `working_sets` | lengths of the working set, and the segments that points need because of them |
+//! | `find` | finds the catalog in the log |
 
 mod change;
 mod find;
@@ -48,23 +48,25 @@ use crate::log::reader::LsnRange;
 use crate::log::{Geometry, Lsn, SegmentSeq};
 use crate::volume::info::{ImageParent, SnapshotInfo};
 
-/// Spare blocks for each hundred live ones, unless configured otherwise.
+/// Spare blocks per hundred live blocks, by default.
 pub const OVERPROVISIONING_PERCENT_DEFAULT: u64 = 100;
 
-/// Images that are remembered after they are gone; the catalog is stored at the start of every
-/// segment, so it must stay small. Beyond it the oldest are forgotten: expiry may then take what
-/// points of a deleted clone inherited, and such a point says so when it is opened.
+/// The maximum number of deleted images that are remembered; the catalog is stored at the start of
+/// every segment, so it must stay small. Beyond that the oldest are forgotten: expiry may then
+/// delete what points of a deleted clone inherited, and opening such a point reports this.
 const GONE_IMAGES_MAX: usize = 1024;
 
-/// Stretches of each kind that are remembered: what is lost, and what was not archived. They grow
-/// by themselves, so beyond it those that lie nearest to each other become one, with what is
-/// between them.
+/// The maximum number of ranges of each kind that are remembered: those that are lost, and those
+/// that were not archived. They grow by themselves, so beyond the maximum the nearest ranges are
+/// joined, with everything between them.
 const RANGES_MAX: usize = 128;
 
-/// The share of the longest catalog that is kept for what grows by itself: one in so many bytes.
+/// The reciprocal of the share of the maximum length that is reserved for parts that grow by
+/// themselves.
 pub(super) const ROOM_SHARE: usize = 16;
 
-/// Bytes of the key of the deleted images in the text, which is not there without any.
+/// The length of the key of the deleted images in the text, in bytes. The key is omitted if there
+/// are none.
 const GONE_IMAGES_KEY_BYTES: usize = r#","gone_images":"#.len();
 
 /// The version of the text in pools of format 1.
@@ -76,7 +78,7 @@ const CATALOG_VERSION: u32 = 2;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Catalog {
     pub(super) version: u32,
-    /// The next image id; ids are never used twice.
+    /// The next image id; ids are never reused.
     pub(super) next_image: u32,
     /// The next synch id.
     pub(super) next_synch: u64,
@@ -85,19 +87,20 @@ pub(super) struct Catalog {
     pub(super) images: Shared<CatalogImage>,
     #[serde(default, skip_serializing_if = "Snapshots::is_empty")]
     pub(super) snapshots: Snapshots,
-    /// Stretches of the log whose entries are lost: what is older in any index is not certain.
+    /// Ranges of the log whose entries are lost: older data in any index is not certain.
     #[serde(default)]
     pub(super) lost: Vec<LsnRange>,
-    /// Spare blocks for each hundred live ones.
+    /// Spare blocks per hundred live blocks.
     #[serde(default = "default_overprovisioning")]
     pub(super) overprovisioning_percent: u64,
-    /// Lengths of the working set, and the segments from which on they were in force, oldest first.
+    /// Lengths of the working set, each with the segment from which on it was in force, oldest
+    /// first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) working_sets: Vec<(SegmentSeq, u64)>,
-    /// The shorter working set that the pool is on its way to.
+    /// The target of a working set that is being shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) working_set_target: Option<u64>,
-    /// Where the pool was recovered from its archive.
+    /// The positions at which the pool was recovered from its archive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) cuts: Vec<Cut>,
     /// When the pool was created, ns since the Unix epoch; 0: not recorded.
@@ -106,11 +109,11 @@ pub(super) struct Catalog {
     /// Every segment before this one was archived and verified, or is a gap.
     #[serde(default)]
     pub(super) archived_below: SegmentSeq,
-    /// Stretches of the log that left the primary device without having been archived.
+    /// Ranges of the log that left the primary device without having been archived.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) gaps: Vec<LsnRange>,
-    /// Images that are gone while the archive may keep points at which they lived; the newest
-    /// [`GONE_IMAGES_MAX`], oldest first. Expiry forgets those of which no point is left.
+    /// Images that are deleted while the archive may keep points at which they existed; the newest
+    /// [`GONE_IMAGES_MAX`], oldest first. Expiry forgets those without remaining points.
     #[serde(default, skip_serializing_if = "Shared::is_empty")]
     pub(super) gone_images: Shared<GoneImage>,
     /// The pool's claim on its archive.
@@ -135,7 +138,7 @@ pub(crate) struct CatalogVolume {
     pub(crate) read_only: bool,
     pub(crate) image: u32,
     pub(crate) created_ns: u64,
-    /// Whether its capacity was not set aside.
+    /// Whether its capacity was not reserved.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) thin: bool,
 }
@@ -146,15 +149,15 @@ pub(crate) struct CatalogImage {
     pub(crate) parent: Option<ImageParent>,
     /// The image has no entries at or before this LSN.
     pub(crate) born_lsn: u64,
-    /// From this LSN on everything that it inherited is in entries of its own.
+    /// From this LSN on the image has its own entries for everything that it inherited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hydrated_lsn: Option<u64>,
-    /// What its index maps below this LSN, or does not map, is not certain: entries of its
-    /// ancestors could not be read when it was made, or are lost. What [`Catalog::lost`] says of
-    /// itself and its ancestors comes to that.
+    /// Its mappings below this LSN, and its missing mappings, are not certain: entries of its
+    /// ancestors could not be read when it was made, or are lost. The ranges in [`Catalog::lost`]
+    /// that affect it and its ancestors count in addition.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) uncertain_below: u64,
-    /// Whether what it inherited is being copied into entries of its own.
+    /// Whether inherited data is being copied into its own entries.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) hydrating: bool,
 }
@@ -171,26 +174,25 @@ impl CatalogImage {
     }
 }
 
-/// Where a pool was recovered: what its archive has after this of an earlier epoch is of the device
-/// that was lost.
+/// A position at which a pool was recovered: objects with an earlier epoch after it come from the
+/// device that was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(in crate::volume) struct Cut {
-    /// The last segment of which something was there.
+    /// The last segment with recovered data.
     pub(in crate::volume) sequence: SegmentSeq,
     /// Where it ended.
     pub(in crate::volume) end_lsn: Lsn,
-    /// The epoch in which the log went on.
+    /// The epoch in which the log continued.
     pub(in crate::volume) epoch: u32,
 }
 
-/// An image with a parent that no volume needs any more: points at which it lived still need what
-/// it inherited.
+/// A deleted image with a parent: points at which it existed still need what it inherited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GoneImage {
     pub(crate) id: u32,
     pub(crate) parent: ImageParent,
     pub(crate) born_lsn: u64,
-    /// At or after this LSN there is no point that needs it.
+    /// No point at or after this LSN needs it.
     pub(crate) gone_lsn: u64,
 }
 
@@ -218,7 +220,7 @@ impl Default for Catalog {
 }
 
 impl Catalog {
-    /// The whole text that goes to a log of a format version.
+    /// The whole text for a log of a format version.
     pub(super) fn encode(&self, format_version: u32) -> Vec<u8> {
         let json = |catalog: &Catalog| {
             serde_json::to_vec(catalog).unwrap_or_else(|_| unreachable!("a catalog is plain data"))
@@ -232,8 +234,8 @@ impl Catalog {
         text
     }
 
-    /// How long [`encode`](Self::encode) is at most, in bytes, whatever number the next synch has.
-    /// Cost: a look at what is not in a list.
+    /// The maximum length of the text of [`encode`](Self::encode), in bytes, whatever number the
+    /// next synch has. Cost: one pass over what is not in a list.
     pub(super) fn text_bytes_max(&self, format_version: u32) -> usize {
         let is_first = format_version < 2;
         let snapshots = if is_first { self.snapshots.clone() } else { Snapshots::default() };
@@ -244,7 +246,7 @@ impl Catalog {
         shared::text_bytes_of(&rest) + GONE_IMAGES_KEY_BYTES + lists_bytes + pages_bytes
     }
 
-    /// The same without what has entries of its own in a change.
+    /// The same without the parts that have their own lists in a change.
     fn without_lists(&self) -> Self {
         Catalog {
             version: CATALOG_VERSION,
@@ -266,7 +268,7 @@ impl Catalog {
         }
     }
 
-    /// Reads a whole text; `None` when it is not a catalog of a version that this build knows.
+    /// Reads a whole text; `None` if it is not a catalog of a version that this build knows.
     pub(super) fn decode(text: &[u8]) -> Option<Self> {
         let mut objects = serde_json::Deserializer::from_slice(text).into_iter::<Catalog>();
         let mut catalog = objects.next()?.ok()?;
@@ -276,7 +278,7 @@ impl Catalog {
             CATALOG_VERSION => catalog.snapshots = Snapshots::of_texts(behind)?,
             _ => return None,
         }
-        // In memory there is one.
+        // In memory there is only one version.
         catalog.version = CATALOG_VERSION;
         Some(catalog)
     }
@@ -289,8 +291,8 @@ impl Catalog {
         self.images.iter().find(|image| image.id == id)
     }
 
-    /// Takes in an image as an older catalog says of it. The present one may know it from a still
-    /// older one, of a time before it was hydrated.
+    /// Adds an image from an older catalog. The present catalog may already have it from a still
+    /// older one, before it was hydrated.
     pub(super) fn learn_image(&mut self, image: &CatalogImage) {
         let Some(known) = self.image(image.id) else { return self.images.push(image.clone()) };
         let hydrated_lsn = known.hydrated_lsn.or(image.hydrated_lsn);
@@ -306,7 +308,7 @@ impl Catalog {
     /// Drops images that no volume needs, and remembers those with a parent. No point at or after
     /// `gone_lsn` needs them.
     pub(super) fn prune_images(&mut self, gone_lsn: Lsn) {
-        // Most have no parent, and are needed by a volume or by nobody.
+        // Most images have no parent, and either a volume needs them or nothing does.
         let with_parent = self.images.iter().filter(|image| image.parent.is_some());
         let known: HashMap<u32, &CatalogImage> = with_parent.map(|image| (image.id, image)).collect();
         let (mut needed, mut followed) = (Vec::with_capacity(self.volumes.len()), HashSet::new());
@@ -314,7 +316,8 @@ impl Catalog {
             let mut next = Some((volume.image, Lsn::MAX));
             while let Some((id, at)) = next {
                 needed.push(id);
-                // One that is hydrated now may be a clone's origin at a point at which it was not.
+                // An image that is hydrated now may be a clone's origin at a point at which it was
+                // not.
                 let image = known.get(&id).filter(|image| image.inherits_at(at) && followed.insert(id));
                 next = image.and_then(|image| image.parent).map(|parent| (parent.image, Lsn(parent.lsn)));
             }
@@ -334,8 +337,8 @@ impl Catalog {
         self.images.retain(|image| needed.contains(image.id));
     }
 
-    /// Forgets deleted images of which no point is left: none of the segments in which they lived
-    /// is `there`. How many there were.
+    /// Forgets deleted images without remaining points: none of the segments in which they existed
+    /// is in `there`. Returns how many there were.
     pub(super) fn forget_gone_images(&mut self, geometry: &Geometry, there: &BTreeSet<SegmentSeq>) -> usize {
         let is_needed = |gone: &GoneImage| {
             let first = geometry.sequence_of(Lsn(gone.born_lsn));
@@ -347,7 +350,7 @@ impl Catalog {
         before - self.gone_images.len()
     }
 
-    /// The entries of a stretch of the log are lost. Whether that is news.
+    /// Records that the entries of a range of the log are lost. Returns whether this is new.
     pub(super) fn add_lost(&mut self, range: LsnRange) -> bool {
         let is_known = self.lost.iter().any(|known| known.start <= range.start && range.end <= known.end);
         if !is_known {
@@ -356,19 +359,18 @@ impl Catalog {
         !is_known
     }
 
-    /// A stretch of the log left the primary device without having been archived.
+    /// Records that a range of the log left the primary device without having been archived.
     pub(super) fn add_gap(&mut self, range: LsnRange) {
         add_range(&mut self.gaps, range);
     }
 
-    /// Whether the pool was recovered at this position of a segment: then there is nothing after
-    /// it.
+    /// Whether the pool was recovered at this position of a segment, so that nothing follows it.
     pub(super) fn was_cut_at(&self, sequence: SegmentSeq, end_lsn: Lsn) -> bool {
         self.cuts.iter().any(|cut| cut.sequence == sequence && cut.end_lsn == end_lsn)
     }
 
-    /// Gives up detail until the text is not longer than so many bytes, or there is none left. How
-    /// long it is at most, then.
+    /// Drops detail until the text has at most `max_bytes` bytes, or nothing is left to drop.
+    /// Returns the resulting maximum length.
     pub(super) fn shorten(&mut self, format_version: u32, max_bytes: usize) -> usize {
         loop {
             let len_bytes = self.text_bytes_max(format_version);
@@ -378,8 +380,8 @@ impl Catalog {
         }
     }
 
-    /// Makes the text shorter by giving up detail of what grows by itself; `false`: there is
-    /// nothing left to give up.
+    /// Makes the text shorter by dropping detail of the parts that grow by themselves; `false`:
+    /// nothing is left to drop.
     pub(super) fn give_way(&mut self) -> bool {
         if !self.gone_images.is_empty() {
             let fewer = self.gone_images.len().div_ceil(8);
@@ -396,13 +398,13 @@ impl Catalog {
         true
     }
 
-    /// How long the text is at most without what grows by itself.
+    /// The maximum length of the text without the parts that grow by themselves.
     pub(super) fn own_bytes(&self, format_version: u32) -> usize {
         let (gone_images, gaps, lost) = (Shared::default(), Vec::new(), Vec::new());
         Catalog { lost, gaps, gone_images, ..self.clone() }.text_bytes_max(format_version)
     }
 
-    /// What lies before this LSN of what an image inherited is not certain.
+    /// Inherited data of an image before this LSN is not certain.
     pub(super) fn inherited_uncertain_below(&self, image: u32) -> Lsn {
         let image = self.image(image).filter(|image| image.inherits());
         let parent = image.and_then(|image| image.parent);
@@ -411,9 +413,9 @@ impl Catalog {
         })
     }
 
-    /// What lies before this LSN in the index of `image` as it is at `at` is not certain, because
-    /// entries that may have replaced it are lost. A loss touches an image when it lies in the
-    /// stretch in which the image, or an ancestor up to the point of its birth, took its entries.
+    /// In the index of `image` at `at`, mappings before this LSN are not certain, because entries
+    /// that may have replaced them are lost. A loss affects an image if it overlaps the range in
+    /// which the image, or an ancestor up to the point of the clone, received its entries.
     pub(super) fn uncertain_below(&self, image: u32, at: Lsn) -> Lsn {
         let mut uncertain = Lsn(0);
         let mut next = Some((image, at));
@@ -432,15 +434,13 @@ impl Catalog {
     }
 }
 
-/// Adds a stretch to others: in order, those that meet joined, and no more of them than are
-/// remembered.
+/// Adds a range to a list: in order, adjacent ranges joined, and at most as many as are remembered.
 fn add_range(ranges: &mut Vec<LsnRange>, range: LsnRange) {
     ranges.push(range);
     join_ranges(ranges, RANGES_MAX);
 }
 
-/// Joins stretches that meet, and then those that are nearest to each other until there are at most
-/// `max`, at least one.
+/// Joins adjacent ranges, and then the nearest ones until there are at most `max`, at least one.
 fn join_ranges(ranges: &mut Vec<LsnRange>, max: usize) {
     ranges.sort_unstable_by_key(|range| range.start);
     let mut joined: Vec<LsnRange> = Vec::with_capacity(ranges.len());
@@ -459,10 +459,10 @@ fn join_ranges(ranges: &mut Vec<LsnRange>, max: usize) {
     *ranges = joined;
 }
 
-/// A set of image ids that are looked for in about the order in which they are here.
+/// A set of image ids that are looked up roughly in their stored order.
 struct IdSet {
     sorted: Vec<u32>,
-    /// Behind the one found last.
+    /// The index after the last id found.
     next: Cell<usize>,
 }
 
@@ -580,13 +580,13 @@ mod tests {
     #[test]
     fn stretches_that_grow_by_themselves_stay_few_and_lose_nothing() {
         let mut catalog = Catalog::default();
-        // Segments one after the other are one gap, however many.
+        // Consecutive segments are one gap, however many there are.
         for sequence in 0..100_000 {
             catalog.add_gap(range(sequence * 256, (sequence + 1) * 256));
         }
         assert_eq!(catalog.gaps, [range(0, 100_000 * 256)]);
-        // Stretches apart, more than are remembered: all are covered, and what was apart by most
-        // still is.
+        // Separate ranges, more than are remembered: all are covered, and the largest distances
+        // remain.
         for at in 0..1000 {
             assert!(catalog.add_lost(range(
                 at * 100 + if at < 500 { 0 } else { 1 << 20 },
@@ -599,7 +599,7 @@ mod tests {
             !catalog.clone().add_lost(range(start, start + 7))
         }));
         assert!(catalog.clone().add_lost(range(500_000, 500_001)), "the widest space between is kept");
-        // And the shortest text has one of each.
+        // The shortest text still has one of each.
         let long = catalog.encode(2).len();
         while catalog.give_way() {}
         assert_eq!((catalog.lost.len(), catalog.gaps.len()), (1, 1));
@@ -628,7 +628,7 @@ mod tests {
         };
         assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(510));
         assert_eq!(catalog.inherited_uncertain_below(2), Lsn(510));
-        // Hydrated, it asks nobody any more; then its own catalog entry says it.
+        // A hydrated image does not depend on its ancestors; its own catalog entry has the limit.
         catalog.images.change(|image| image.id == 2, |image| image.hydrated_lsn = Some(2500));
         assert_eq!(catalog.uncertain_below(2, Lsn::MAX), Lsn(0));
         catalog.images.change(|image| image.id == 2, |image| image.uncertain_below = 510);
@@ -639,7 +639,7 @@ mod tests {
         }
     }
 
-    /// What is said of the length holds, also when it counts the next synch's digits.
+    /// The bound of the length holds, even when the number of the next synch gets more digits.
     #[test]
     fn both_versions_are_read_and_within_their_bound() {
         let mut catalog = Catalog::default();
@@ -683,7 +683,7 @@ mod tests {
         };
         assert_eq!(left(&[2, 9, 10]), [2, 3]);
         assert_eq!(left(&[3, 10]), [2]);
-        // Something older that is kept, by a snapshot for one, keeps neither.
+        // An older segment that is kept, for example by a snapshot, keeps neither.
         assert_eq!(left(&[0, 1, 4, 5, 10]), [0_u32; 0]);
         assert_eq!(left(&[1, 4, 9]), [3]);
     }

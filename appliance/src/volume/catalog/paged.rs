@@ -1,16 +1,16 @@
-//! An ordered map in pages that copies share: a copy costs one reference, the first change after it
-//! one for each page, and a copy of the page. Each page remembers a text that was made of it until
-//! it is changed.
+//! An ordered map in pages that copies share: a copy costs one reference. The first change after it
+//! costs one reference for each page, and a copy of the page. Each page caches a text made from it
+//! until it is changed.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
 
 use super::shared::apart;
 
-/// Entries of a page at most; a full one becomes two.
+/// The maximum number of entries in a page; a full page is split into two.
 const PAGE_ENTRIES_MAX: usize = 512;
 
-/// A page: neighbours in order, never none.
+/// A page: adjacent entries in order, at least one.
 #[derive(Debug)]
 pub(super) struct Page<K, V> {
     entries: Vec<(K, V)>,
@@ -18,7 +18,7 @@ pub(super) struct Page<K, V> {
 }
 
 impl<K: Clone, V: Clone> Clone for Page<K, V> {
-    /// A page is copied to be changed, so the text is not.
+    /// A page is copied in order to be changed, so the text is not copied.
     fn clone(&self) -> Self {
         Page { entries: self.entries.clone(), text: OnceCell::new() }
     }
@@ -33,7 +33,7 @@ impl<K, V> Page<K, V> {
         &self.entries[0].0
     }
 
-    /// The text of the page; `make` makes it of the entries the first time.
+    /// The text of the page; `make` builds it from the entries the first time.
     pub(super) fn text(&self, make: impl FnOnce(&[(K, V)]) -> Vec<u8>) -> &Rc<[u8]> {
         self.text.get_or_init(|| Rc::from(make(&self.entries)))
     }
@@ -82,7 +82,7 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
         page.entries.binary_search_by(|(known, _)| known.cmp(key)).ok().map(|at| &page.entries[at].1)
     }
 
-    /// Puts a value; the one that was there.
+    /// Inserts a value; returns the previous one.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         let at = self.page_of(&key);
         let pages = Rc::make_mut(&mut self.pages);
@@ -98,7 +98,7 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
         }
         self.len += 1;
         if page.entries.len() > PAGE_ENTRIES_MAX {
-            // What comes in order leaves full pages.
+            // Insertion in order leaves full pages.
             let is_last = at + 1 == pages.len();
             let page = changed(&mut pages[at]);
             let kept = if is_last { PAGE_ENTRIES_MAX } else { PAGE_ENTRIES_MAX / 2 };
@@ -108,7 +108,7 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
         None
     }
 
-    /// Takes a key out; the value that was there.
+    /// Removes a key; returns its value.
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let at = self.page_of(key);
         let place = self.pages.get(at)?.entries.binary_search_by(|(known, _)| known.cmp(key)).ok()?;
@@ -122,15 +122,15 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
         Some(value)
     }
 
-    /// What is in one of two maps and not, or with another value, in the other: the entries of
-    /// `newer` that are not so in `self`, and the keys that only `self` has. Pages that both share
-    /// cost nothing but a look.
+    /// The difference between two maps: the entries of `newer` that are not in `self` with the same
+    /// value, and the keys that only `self` has. Pages that both share cost only a pointer
+    /// comparison.
     pub(super) fn changes(&self, newer: &Self) -> (Vec<(K, V)>, Vec<K>)
     where
         V: PartialEq,
     {
         let (before, after) = apart(&self.pages, &newer.pages, Rc::ptr_eq);
-        // Both are in order, and no key of theirs is in a page that both maps share.
+        // Both are in order, and none of their keys is in a page that both maps share.
         let mut before = before.iter().flat_map(|page| page.entries.iter()).peekable();
         let (mut set, mut gone) = (Vec::new(), Vec::new());
         for entry in after.iter().flat_map(|page| page.entries.iter()) {
@@ -146,13 +146,13 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
         (set, gone)
     }
 
-    /// The page in which a key is, or would be put.
+    /// The page that contains a key, or would.
     fn page_of(&self, key: &K) -> usize {
         self.pages.partition_point(|page| page.first() <= key).saturating_sub(1)
     }
 }
 
-/// A page that may be changed: its own, and without a text.
+/// A page for a change: not shared, and without a text.
 fn changed<K: Clone, V: Clone>(page: &mut Rc<Page<K, V>>) -> &mut Page<K, V> {
     let page = Rc::make_mut(page);
     page.text.take();
@@ -197,7 +197,7 @@ mod tests {
                 check(&before, &was);
                 prop_assert!(map.iter_from(&start).eq(model.range(start..)));
                 prop_assert_eq!(map.get(&start), model.get(&start));
-                // What changed, put on the copy, makes it the same.
+                // Applying the changes to the copy makes it equal.
                 let (set, gone) = before.changes(&map);
                 let mut patched = before.clone();
                 for key in &gone {

@@ -1,8 +1,8 @@
-//! The catalog in force, and its way to the log.
+//! The catalog in force, and how it is written to the log.
 //!
-//! **Invariant:** what is in force is what the newest event of the log says, or what the next
-//! segment begins with. So every change here either appends an event ([`PresentCatalog::append`])
-//! or has the next segment begin with it ([`PresentCatalog::publish`]).
+//! **Invariant:** the catalog in force is in the newest event of the log, or the next segment
+//! begins with it. So every change here either appends an event ([`PresentCatalog::append`]) or
+//! makes the next segment begin with it ([`PresentCatalog::publish`]).
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -11,12 +11,12 @@ use super::{Catalog, CatalogWriter, ROOM_SHARE};
 use crate::log::reader::LsnRange;
 use crate::log::{AppendError, Geometry, Log, Lsn, SegmentSeq};
 
-/// The catalog in force. It reads as a [`Catalog`]. See the module's documentation.
+/// The catalog in force. It dereferences to a [`Catalog`]. See the module's documentation.
 #[derive(Default)]
 pub(in crate::volume) struct PresentCatalog {
     catalog: Catalog,
     writer: CatalogWriter,
-    /// The position of the newest change of the catalog since start.
+    /// The position of the newest change of the catalog since the start.
     change_lsn: Lsn,
 }
 
@@ -29,33 +29,32 @@ impl Deref for PresentCatalog {
 }
 
 impl PresentCatalog {
-    /// The position of the newest change since start; 0: none.
+    /// The position of the newest change since the start; 0: none.
     pub(in crate::volume) fn change_lsn(&self) -> Lsn {
         self.change_lsn
     }
 
-    /// Takes the catalog that the log says when the pool is opened.
+    /// Sets the catalog from the log when the pool is opened.
     pub(in crate::volume) fn adopt(&mut self, catalog: Catalog) {
         self.catalog = catalog;
     }
 
-    /// The log holds this catalog: it was read there, and all of it could be read.
+    /// Notes that the log contains this catalog: it was read there completely.
     pub(in crate::volume) fn note_read(&self, catalog: &Catalog) {
         self.writer.note_read(catalog);
     }
 
-    /// Appends what makes the catalog this one, and makes it the one in force. Returns the
-    /// position.
+    /// Appends the change to this catalog, and puts it in force. Returns the position.
     ///
     /// # Errors
-    /// It is too long, or the log takes nothing now; nothing has changed then.
+    /// It is too long, or the log accepts nothing now; nothing has changed.
     pub(in crate::volume) fn append(
         &mut self,
         log: &mut Log,
         mut catalog: Catalog,
     ) -> Result<Lsn, AppendError> {
         let (version, max_bytes) = (log.format_version(), log.geometry().catalog_bytes_max());
-        // Some room is kept from operators for what grows by itself.
+        // Operators' changes must leave some room for parts that grow by themselves.
         let kept_bytes = max_bytes / ROOM_SHARE;
         let mut text_bytes_max = catalog.text_bytes_max(version);
         if text_bytes_max > max_bytes / 2 {
@@ -64,8 +63,8 @@ impl PresentCatalog {
                 return Err(AppendError::EventTooLong { len_bytes, max_bytes: max_bytes - kept_bytes });
             }
         }
-        // Small segments do not hold a catalog with as much of that as may be remembered; what is
-        // there now comes first.
+        // Small segments cannot hold a catalog with all the ranges that may be remembered; drop
+        // detail of these parts.
         if text_bytes_max > max_bytes {
             text_bytes_max = catalog.shorten(version, max_bytes);
         }
@@ -74,8 +73,8 @@ impl PresentCatalog {
         Ok(lsn)
     }
 
-    /// The same for a change that an operator or a lookup made: plans that were made before it do
-    /// not hold any more.
+    /// The same for a change by an operator or a lookup: it invalidates plans that were made
+    /// before.
     ///
     /// # Errors
     /// As [`append`](Self::append).
@@ -95,7 +94,7 @@ impl PresentCatalog {
         self.writer.pay(log, &self.catalog)
     }
 
-    /// Has every new segment begin with the present catalog, which was changed without an event.
+    /// Makes every new segment begin with the present catalog, which was changed without an event.
     ///
     /// # Errors
     /// It is too long.
@@ -104,8 +103,8 @@ impl PresentCatalog {
         self.writer.publish(log, &self.catalog, text_bytes_max)
     }
 
-    /// Has every new segment begin with a catalog of an older start, whose text has so many bytes
-    /// at most.
+    /// Makes every new segment begin with a catalog from before this start, whose text has at most
+    /// `text_bytes_max` bytes.
     ///
     /// # Errors
     /// It is too long.
@@ -118,23 +117,24 @@ impl PresentCatalog {
         self.writer.publish(log, catalog, text_bytes_max)
     }
 
-    /// The id of a synch is taken: its event is in the log. Every new segment's catalog says so.
+    /// Marks the id of a synch as used: its event is in the log. The catalog of every new segment
+    /// records this.
     ///
     /// # Errors
-    /// The catalog is too long, as the one before was.
+    /// The catalog is too long, as the previous one was.
     pub(in crate::volume) fn take_synch_id(&mut self, log: &mut Log, id: u64) -> Result<(), AppendError> {
         assert_eq!(id, self.catalog.next_synch, "ids of synchs follow each other");
         self.catalog.next_synch = id + 1;
         self.writer.publish_next_synch(log, &self.catalog)
     }
 
-    /// A synch has this id, which is not given again.
+    /// Marks an id as used by a synch, so that it is not assigned again.
     pub(in crate::volume) fn learn_synch_id(&mut self, id: u64) {
         self.catalog.next_synch = self.catalog.next_synch.max(id + 1);
     }
 
-    /// A stretch left the primary device without being archived. Returns the whole gap that it
-    /// belongs to, and whether the next segment will say so.
+    /// Records that a range left the primary device without having been archived. Returns the whole
+    /// gap that contains it, and whether the next segment will record it.
     pub(in crate::volume) fn add_gap(
         &mut self,
         log: &mut Log,
@@ -146,10 +146,10 @@ impl PresentCatalog {
         (whole, self.publish(log))
     }
 
-    /// Every segment before `below` was archived and verified, or is a gap.
+    /// Records that every segment before `below` was archived and verified, or is a gap.
     ///
     /// # Errors
-    /// The next segment cannot say so; the catalog in force does.
+    /// The next segment cannot record it; the catalog in force does.
     pub(in crate::volume) fn note_verified(
         &mut self,
         log: &mut Log,
@@ -162,9 +162,9 @@ impl PresentCatalog {
         self.publish(log)
     }
 
-    /// Nothing from `first` on is verified in the archive. The log says so now if there is room,
-    /// and at the start of the next segment at the latest: what is uploaded again and not verified
-    /// yet must not count after another start.
+    /// Records that nothing from `first` on is verified in the archive. The log gets this now if
+    /// there is room, and at the start of the next segment at the latest: objects that are uploaded
+    /// again and not verified yet must not count as verified after another start.
     pub(in crate::volume) fn distrust_archive(&mut self, log: &mut Log, first: SegmentSeq) {
         let mut catalog = self.catalog.clone();
         catalog.archived_below = first;
@@ -176,14 +176,14 @@ impl PresentCatalog {
                     "the catalog says only with the next segment that the archive has lost something"
                 );
                 self.catalog.archived_below = first;
-                // It is as large as the one before.
+                // It is as long as the previous one.
                 let _ = self.publish(log);
             }
         }
     }
 
-    /// Forgets deleted images of which no point is left: none of the segments in which they lived
-    /// is `there`.
+    /// Forgets deleted images without remaining points: none of the segments in which they existed
+    /// is in `there`.
     ///
     /// # Errors
     /// The next segment cannot begin with the shorter catalog.
@@ -199,12 +199,12 @@ impl PresentCatalog {
         }
     }
 
-    /// What a recovery knows to be lost, before the recovered catalog is written.
+    /// Sets the ranges that a recovery knows to be lost, before the recovered catalog is written.
     pub(in crate::volume) fn set_lost(&mut self, lost: &[LsnRange]) {
         self.catalog.lost = lost.to_vec();
     }
 
-    /// The lengths of the working set that a recovery found, before the recovered catalog is
+    /// Sets the lengths of the working set that a recovery found, before the recovered catalog is
     /// written.
     pub(in crate::volume) fn set_working_sets(&mut self, working_sets: &[(SegmentSeq, u64)]) {
         self.catalog.working_sets = working_sets.to_vec();

@@ -1,15 +1,16 @@
-//! A list whose copies share their entries, in chunks. A copy costs one reference; the first change
-//! after it a reference for each chunk and for each entry of one, and a copy of what is changed.
-//! The list knows how long its JSON text is, so nobody has to write it to know.
+//! A list whose copies share their entries, in chunks. A copy costs one reference. The first change
+//! after it costs one reference for each chunk and for each entry of one chunk, and a copy of the
+//! changed entry. The list keeps the length of its JSON text, so that the text need not be written
+//! to find it.
 
 use std::rc::Rc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Entries of a chunk at most.
+/// The maximum number of entries in a chunk.
 const CHUNK_ENTRIES_MAX: usize = 64;
 
-/// Neighbours in order, never none.
+/// Adjacent entries in order, at least one.
 type Chunk<T> = Rc<Vec<Rc<T>>>;
 
 /// The list.
@@ -45,12 +46,12 @@ impl<T> Shared<T> {
         self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|entry| &**entry)
     }
 
-    /// How long the JSON text of the list is, in bytes.
+    /// The length of the list's JSON text, in bytes.
     pub(super) fn text_bytes(&self) -> usize {
         self.entries_bytes + self.len().saturating_sub(1) + 2
     }
 
-    /// The entries of both lists between those that they share at their beginnings and ends.
+    /// The entries of both lists without those that they share at their starts and ends.
     pub(super) fn apart<'a>(&'a self, newer: &'a Self) -> (Vec<&'a T>, Vec<&'a T>) {
         let (before, after) = apart(&self.chunks, &newer.chunks, Rc::ptr_eq);
         let (before, after) = (entries_of(before), entries_of(after));
@@ -64,7 +65,7 @@ fn entries_of<T>(chunks: &[Chunk<T>]) -> Vec<&Rc<T>> {
     chunks.iter().flat_map(|chunk| chunk.iter()).collect()
 }
 
-/// What two lists have between what they share at their beginnings and ends.
+/// The parts of two slices without what they share at their starts and ends.
 pub(super) fn apart<'a, 'b, T>(
     mut before: &'a [T],
     mut after: &'b [T],
@@ -95,7 +96,7 @@ impl<T: Serialize + Clone> Shared<T> {
         }
     }
 
-    /// Takes out the first entry that this finds; whether there is one.
+    /// Removes the first entry that `find` accepts. Returns whether there is one.
     pub(crate) fn remove(&mut self, find: impl Fn(&T) -> bool) -> bool {
         let Some((at, place)) = self.place_of(find) else { return false };
         let chunks = Rc::make_mut(&mut self.chunks);
@@ -109,7 +110,7 @@ impl<T: Serialize + Clone> Shared<T> {
         true
     }
 
-    /// Keeps the entries for which this is true.
+    /// Keeps the entries for which `is_kept` is true.
     pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(&T) -> bool) {
         if self.iter().all(&mut is_kept) {
             return;
@@ -131,7 +132,7 @@ impl<T: Serialize + Clone> Shared<T> {
         chunks.retain(|chunk| !chunk.is_empty());
     }
 
-    /// Drops the first entries.
+    /// Drops the first `count` entries.
     pub(super) fn drop_first(&mut self, count: usize) {
         let chunks = Rc::make_mut(&mut self.chunks);
         let mut left = count;
@@ -147,7 +148,7 @@ impl<T: Serialize + Clone> Shared<T> {
         self.len -= count;
     }
 
-    /// Changes the first entry that this finds, and returns what the change does.
+    /// Changes the first entry that `find` accepts, and returns the result of the change.
     pub(crate) fn change<R>(
         &mut self,
         find: impl Fn(&T) -> bool,
@@ -162,7 +163,7 @@ impl<T: Serialize + Clone> Shared<T> {
         Some(done)
     }
 
-    /// The chunk, and the place in it, of the first entry that this finds.
+    /// The chunk, and the place in it, of the first entry that `find` accepts.
     fn place_of(&self, find: impl Fn(&T) -> bool) -> Option<(usize, usize)> {
         let mut chunks = self.chunks.iter().enumerate();
         chunks.find_map(|(at, chunk)| Some((at, chunk.iter().position(|entry| find(entry))?)))
@@ -200,7 +201,7 @@ impl<'de, T: Serialize + Clone + Deserialize<'de>> Deserialize<'de> for Shared<T
     }
 }
 
-/// How long the JSON text of something is, in bytes.
+/// The length of a value's JSON text, in bytes.
 pub(super) fn text_bytes_of(value: &impl Serialize) -> usize {
     let mut counted = Counted(0);
     if serde_json::to_writer(&mut counted, value).is_err() {
@@ -209,7 +210,7 @@ pub(super) fn text_bytes_of(value: &impl Serialize) -> usize {
     counted.0
 }
 
-/// Counts the bytes of a text that nobody needs.
+/// Counts the bytes of a text without storing it.
 struct Counted(usize);
 
 impl std::io::Write for Counted {

@@ -1,5 +1,5 @@
-//! The snapshots of a catalog: by name, and in the order of the log. There may be a hundred
-//! thousand, so a copy of them costs little, and so does their text when few of them changed.
+//! The snapshots of a catalog: by name, and in the order of the log. There may be 100,000 of them,
+//! so copying them is cheap, and so is their text if few of them changed.
 //!
 //! The text of a page of them, in the catalog's text:
 //!
@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::paged::Paged;
 use crate::log::Lsn;
 
-/// A snapshot, as the catalog has it.
+/// A snapshot, as the catalog stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CatalogSnapshot {
     pub(crate) name: Rc<str>,
@@ -24,16 +24,17 @@ pub(crate) struct CatalogSnapshot {
     pub(crate) time_ns: u64,
 }
 
-/// Bytes of an entry's text beside its name.
+/// The length of an entry's text in bytes, without its name.
 const ENTRY_BYTES: usize = 17;
-/// Bytes of a page's text before its entries.
+/// The length of a page's head in bytes, before its entries.
 const PAGE_HEAD_BYTES: usize = 8;
-/// Bytes of the entries of a page at most; what is longer is not read.
+/// The maximum length of the entries of a page, in bytes; longer pages are not read.
 const PAGE_BYTES_MAX: usize = 1 << 20;
-/// Entries that the bound of the text counts a page for: half a page, as pages split.
+/// The number of entries for each page head that the bound of the text assumes: pages may be half
+/// full, because they split.
 const ENTRIES_PER_HEAD: usize = 128;
 
-/// The snapshots. A name is there once.
+/// The snapshots. Names are unique.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshots {
     by_name: Paged<Rc<str>, (u64, u64)>,
@@ -59,7 +60,7 @@ impl Snapshots {
         Some(CatalogSnapshot { name, lsn, time_ns })
     }
 
-    /// One at a position.
+    /// A snapshot at a position.
     pub(crate) fn at(&self, lsn: Lsn) -> Option<CatalogSnapshot> {
         self.iter_from(lsn).next().filter(|snapshot| snapshot.lsn == lsn.0)
     }
@@ -79,7 +80,7 @@ impl Snapshots {
         })
     }
 
-    /// Puts one in the place of that with the same name, if there is one.
+    /// Inserts a snapshot; it replaces one with the same name.
     pub(crate) fn insert(&mut self, snapshot: &CatalogSnapshot) {
         self.remove(&snapshot.name);
         self.entries_bytes += ENTRY_BYTES + snapshot.name.len();
@@ -87,7 +88,7 @@ impl Snapshots {
         self.by_lsn.insert((snapshot.lsn, Rc::clone(&snapshot.name)), snapshot.time_ns);
     }
 
-    /// Takes one out; whether it was there.
+    /// Removes a snapshot. Returns whether it existed.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
         let name: Rc<str> = Rc::from(name);
         let Some((lsn, _)) = self.by_name.remove(&name) else { return false };
@@ -96,7 +97,7 @@ impl Snapshots {
         true
     }
 
-    /// Those of `newer` that are not so here, and the names that are only here.
+    /// The snapshots of `newer` that are not equal here, and the names that only exist here.
     pub(super) fn changes(&self, newer: &Self) -> (Vec<CatalogSnapshot>, Vec<Rc<str>>) {
         let (set, gone) = self.by_name.changes(&newer.by_name);
         let set =
@@ -104,25 +105,25 @@ impl Snapshots {
         (set, gone)
     }
 
-    /// How long the texts of all pages are at most, in bytes.
+    /// The maximum length of the texts of all pages, in bytes.
     pub(super) fn texts_bytes_max(&self) -> usize {
         self.entries_bytes + (self.len().div_ceil(ENTRIES_PER_HEAD) + 1) * PAGE_HEAD_BYTES
     }
 
     /// The texts of all pages, in order, within [`texts_bytes_max`](Self::texts_bytes_max). Cost:
-    /// one reference for each page that is as it was.
+    /// one reference for each unchanged page.
     pub(super) fn texts(&self) -> Vec<Rc<[u8]>> {
         let pages = self.by_lsn.pages();
         let mut texts: Vec<Rc<[u8]>> = pages.iter().map(|page| Rc::clone(page.text(page_text))).collect();
         if texts.iter().map(|text| text.len()).sum::<usize>() > self.texts_bytes_max() {
-            // Many pages with few entries each, as deletions leave them.
+            // There are many pages with few entries each, as deletions leave them.
             let all: Vec<_> = self.by_lsn.iter().map(|(key, &time_ns)| (key.clone(), time_ns)).collect();
             texts = all.chunks(ENTRIES_PER_HEAD).map(|chunk| Rc::from(page_text(chunk))).collect();
         }
         texts
     }
 
-    /// Reads the texts of pages; `None` for what none are.
+    /// Reads the texts of pages; `None` if they are not valid.
     pub(super) fn of_texts(mut texts: &[u8]) -> Option<Self> {
         let mut snapshots = Snapshots::default();
         while !texts.is_empty() {
@@ -168,7 +169,8 @@ fn page_text(entries: &[((u64, Rc<str>), u64)]) -> Vec<u8> {
     for ((lsn, name), time_ns) in entries {
         plain.extend_from_slice(&lsn.to_le_bytes());
         plain.extend_from_slice(&time_ns.to_le_bytes());
-        // Names are shorter by far; what is not reported in a byte is cut, never misread.
+        // Names are much shorter than this; a name whose length does not fit into one byte is cut,
+        // never misread.
         let name = &name.as_bytes()[..name.len().min(usize::from(u8::MAX))];
         plain.push(name.len() as u8);
         plain.extend_from_slice(name);
@@ -259,7 +261,7 @@ mod tests {
             prop_assert!(text.len() <= snapshots.texts_bytes_max());
             prop_assert_eq!(Snapshots::of_texts(&text), Some(snapshots.clone()));
             prop_assert_eq!(snapshots.get("s0").is_some(), count > 0);
-            // Cut anywhere it is none, or fewer.
+            // A truncated text is invalid, or has fewer entries.
             for cut in [1, 7, text.len() / 2].into_iter().filter(|&cut| cut > 0) {
                 if let Some(fewer) = text.len().checked_sub(cut).and_then(|len| Snapshots::of_texts(&text[..len])) {
                     prop_assert!(fewer.len() < snapshots.len());

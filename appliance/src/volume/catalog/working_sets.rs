@@ -1,24 +1,24 @@
-//! Lengths of the working set, and what is needed of the past because of them (R12, R13).
+//! Lengths of the working set, and the segments that points need because of them (R12, R13).
 //!
 //! Let segment k be opened under W(k): the log opened it when every segment before k-W(k) was
-//! inactive. So at a point in k everything live is in the segments from k-W(k) on; and as what is
-//! inactive stays so, it is also in the segments from j-W(j) on, for every j before k. Hence a
-//! point in k needs the segments from the greatest of all j-W(j) on, and no others: [`reach`]. That
-//! is W+1 segments while W does not change. After growing from W1 to W2 at segment s it is W1+2
-//! segments in s, one more in each segment after it, and W2+1 in the end: never a segment that
-//! nothing needed before, and that may have been discarded or expired since. After shrinking at s
-//! it is W2+1 segments from s on, because the change is in force only once that is so.
+//! inactive. So at a point in k all live data is in the segments from k-W(k) on. Inactive segments
+//! stay inactive, so the live data is also in the segments from j-W(j) on, for every j before k.
+//! Hence a point in k needs the segments from the greatest of all j-W(j) on, and no others:
+//! [`reach`]. That is W+1 segments while W does not change. After growing from W1 to W2 at segment
+//! s it is W1+2 segments in s, one more in each segment after it, and finally W2+1: never a segment
+//! that nothing needed before, and that may have been discarded or expired since. After shrinking
+//! at s it is W2+1 segments from s on, because the change takes effect only once that is true.
 //!
 //! **Bounds:** [`CHANGES_MAX`] changes are remembered.
 
 use super::Catalog;
 use crate::log::SegmentSeq;
 
-/// The most changes that are remembered. Beyond them the two oldest count as one of the longer
-/// length.
+/// The maximum number of changes that are remembered. Beyond that the two oldest are merged into
+/// one with the longer length.
 const CHANGES_MAX: usize = 128;
 
-/// How many segments before its own a point in `sequence` needs; `None` when no length was in force
+/// How many segments before its own a point in `sequence` needs; `None` if no length was in force
 /// there. See the module's documentation.
 pub(in crate::volume) fn reach(changes: &[(SegmentSeq, u64)], sequence: SegmentSeq) -> Option<u64> {
     let in_force = changes.iter().enumerate().take_while(|(_, (since, _))| *since <= sequence);
@@ -32,7 +32,7 @@ pub(in crate::volume) fn reach(changes: &[(SegmentSeq, u64)], sequence: SegmentS
 }
 
 impl Catalog {
-    /// Notes that the working set has `segments` segments from segment `from` on, and `before`
+    /// Records that the working set has `segments` segments from segment `from` on, and `before`
     /// until then.
     pub(in crate::volume) fn change_working_set(&mut self, before: u64, from: SegmentSeq, segments: u64) {
         if self.working_sets.is_empty() {
@@ -64,11 +64,11 @@ mod tests {
         };
         assert_eq!(reach(&[], SegmentSeq(9)), None);
         assert_eq!(reaches(&[change(0, 3)], 0..6), [0, 1, 2, 3, 3, 3]);
-        // Longer: one segment more with each segment. Shorter: at once.
+        // Longer: one more segment for each new segment. Shorter: at once.
         assert_eq!(reaches(&[change(0, 3), change(10, 6)], 8..15), [3, 3, 4, 5, 6, 6, 6]);
         assert_eq!(reaches(&[change(0, 6), change(10, 3)], 8..12), [6, 6, 3, 3]);
-        // Longer and shorter again before it had grown; and what was replaced before it was in
-        // force.
+        // Longer, and shorter again before it had grown; and a length that was replaced before it
+        // was in force.
         assert_eq!(reaches(&[change(0, 3), change(10, 6), change(11, 4)], 9..14), [3, 4, 4, 4, 4]);
         assert_eq!(reaches(&[change(0, 9), change(0, 3)], 10..12), [3, 3]);
     }

@@ -1,5 +1,5 @@
-//! The time of day as a pool takes it: spans before now, what lies in the future, and what the
-//! operator is informed while the machine's clock and the log disagree.
+//! The time of day for a pool: spans before now, times in the future, and the message to the
+//! operator while the machine's clock and the log disagree.
 
 use crate::log::time::{ClockStanding, ClockStatus, SpanBy};
 use crate::volume::error::VolumeError;
@@ -10,13 +10,13 @@ use crate::volume::pool::Pool;
 const CONFIRM: &str = "`varve pool clock --is-right` (or `varve archive expire --clock-is-right`)";
 
 impl Pool {
-    /// The time that records carry and the machine's, and how they stand to each other.
+    /// The time that records carry, the machine's time, and how they compare.
     pub fn clock(&self) -> ClockStatus {
         self.log.borrow().clock_status()
     }
 
-    /// An operator says that the machine's clock is right: what was held goes on, and records
-    /// follow it. It counts until the clock leaps again, or for this run.
+    /// An operator confirms that the machine's clock is right: expiry continues, and records follow
+    /// the clock. This is valid until the clock jumps again, or for this run.
     pub fn confirm_clock(&self) -> ClockStatus {
         let log = self.log.borrow();
         let before = log.clock_status();
@@ -31,8 +31,8 @@ impl Pool {
         after
     }
 
-    /// The time that lies so far before now. One that reaches back before this start is not known
-    /// while the clocks disagree: nobody knows how long the appliance was off.
+    /// The time `span_ns` before now. A span that reaches back before this start is refused while
+    /// the clocks disagree, because it is unknown how long the appliance was off.
     pub(in crate::volume) fn time_ago(
         &self,
         point: &Point,
@@ -68,7 +68,7 @@ impl Pool {
     }
 }
 
-/// What the operator must know of the clocks, if they disagree.
+/// The message for the operator if the clocks disagree.
 pub fn clock_problem(clock: &ClockStatus, has_archive: bool) -> Option<String> {
     let how = disagreement(clock);
     let held = if has_archive { "nothing expires from the archive, and " } else { "" };
@@ -89,7 +89,7 @@ pub fn clock_problem(clock: &ClockStatus, has_archive: bool) -> Option<String> {
     }
 }
 
-/// How the clocks stand to each other, in words.
+/// How the clocks compare, as text.
 fn disagreement(clock: &ClockStatus) -> String {
     let text = |time_ns: u64| {
         let time = jiff::Timestamp::from_second((time_ns / 1_000_000_000) as i64);
@@ -104,7 +104,7 @@ fn disagreement(clock: &ClockStatus) -> String {
     )
 }
 
-/// A span in words, in the largest unit of which there are two.
+/// A span as text, in the largest unit of which it has at least two.
 fn span_text(span_ns: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(86_400, "days"), (3600, "hours"), (60, "minutes")];
     let seconds = span_ns / 1_000_000_000;

@@ -1,18 +1,17 @@
-//! A point of a volume as a new volume.
+//! Makes a new volume from a point of a volume.
 //!
-//! **Two ways to its index.** A point of the past is rebuilt from the entries of the W+1 segments
-//! that end there. A volume that has not changed since the point has the index already: the clone
-//! shares it, which is one reference whatever its size, and its parent is the present, whose state
-//! is the same; so everything that the shared index points at is in the segments that the parent's
-//! point keeps.
+//! **Two ways to its index.** The index at a point of the past is rebuilt from the entries of the
+//! W+1 segments that end there. If a volume has not changed since the point, its index is still
+//! valid: the clone shares it, which is one reference whatever its size. In that case the clone's
+//! parent point is the present, where the state is the same, so every block that the shared index
+//! points to is in the segments that the parent's point keeps.
 //!
-//! **What is not certain.** Where entries are not known, neither here nor in the archive, what is
-//! older is not certain: the clone is made, its catalog entry says so, and such blocks read as
-//! media errors until they are written.
+//! **Uncertain data.** If entries are neither on the device nor in the archive, older data is not
+//! certain: the clone is made, its catalog entry records this, and such blocks read as media errors
+//! until they are written.
 //!
-//! **What may happen meanwhile.** The volume is written before the clone is in the catalog: then
-//! the index is rebuilt after all. Parts of the archive expire: the operator is informed to try
-//! again.
+//! **Races.** The volume is written before the clone is in the catalog: the index is then rebuilt
+//! after all. Parts of the archive expire: the operator is asked to try again.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -28,7 +27,7 @@ use crate::volume::info::{CloneInfo, ImageParent, ResolvedPoint};
 use crate::volume::manage::operations::{add_image, add_volume, check_name};
 use crate::volume::pool::Pool;
 
-/// What is made of what.
+/// The source and the destination.
 struct Cloning {
     name: String,
     source: CatalogVolume,
@@ -40,8 +39,8 @@ struct Cloning {
 }
 
 impl Pool {
-    /// Opens a point of a volume as a new volume. The volume is looked up by the name it had at the
-    /// point, so one that was deleted since can be had back.
+    /// Makes a new volume from a point of a volume. The volume is looked up by the name that it had
+    /// at the point, so a volume that was deleted since can be restored.
     ///
     /// # Errors
     /// A point or a volume at the point that does not exist, a name that is bad or taken, no room,
@@ -71,14 +70,14 @@ impl Pool {
         let Cloning { name, at, .. } = cloning;
         let id = self.add_volume(&name, VolumeIndex::Ready(index));
         {
-            // A loss that came after the point does not touch it.
+            // A loss after the point does not affect it.
             let mut state = self.state.borrow_mut();
             let image = state.catalog.volume(&name).map_or(0, |volume| volume.image);
             let uncertain_below = state.catalog.uncertain_below(image, Lsn::MAX);
             if let Some(volume) = state.volumes.get_mut(id) {
                 volume.set_uncertain_below(uncertain_below);
             }
-            // Otherwise nothing is its own yet.
+            // Otherwise the volume has no blocks of its own yet.
             if state.volumes.keeps_inherited() {
                 let mut log = self.log.borrow_mut();
                 state.count_resident(&mut log, id);
@@ -96,7 +95,7 @@ impl Pool {
         })
     }
 
-    /// Puts the clone into the catalog: the position of that, and the clone's index.
+    /// Adds the clone to the catalog. Returns the position of that change, and the clone's index.
     async fn record_clone(&self, cloning: &Cloning) -> Result<(Lsn, Index, ScanReport), VolumeError> {
         let Cloning { name, source, read_only, at, catalog, expiries } = cloning;
         let at_lsn = Lsn(at.lsn);
@@ -126,12 +125,13 @@ impl Pool {
                     },
                 };
                 self.state.borrow().check_kept(&self.log.borrow(), &source.name, &at.point, &index)?;
-                // The ancestors as they were at the point; a deleted volume's are not in the
-                // present catalog.
+                // Use the ancestors as they were at the point; those of a deleted volume are not in
+                // the present catalog.
                 catalog.images.iter().for_each(|image| now.learn_image(image));
                 let parent = Some(ImageParent { image: source.image, lsn: parent_lsn.0 });
                 let image = add_image(now, self.format_version(), parent, head)?;
-                // Found again after a restart, also when what is not known has left the log.
+                // Store it in the catalog, so that it is known after a restart, even after the
+                // unknown entries have left the log.
                 let uncertain_below = match &built {
                     Some((_, report)) => report.uncertain_below,
                     None => self.known_uncertain_below(source.image),
@@ -160,7 +160,7 @@ impl Pool {
                     return Ok((lsn, index, built.map_or(shared, |(_, report)| report)));
                 }
                 (Ok(_), None) => unreachable!("a change that was made has taken an index"),
-                // Written since it was looked at.
+                // The volume was written since it was checked.
                 (Err(VolumeError::Busy { .. }), _)
                     if built.is_none() && self.share_index(source.image, at_lsn).is_none() => {}
                 (Err(error), _) => return Err(error),
@@ -168,13 +168,14 @@ impl Pool {
         }
     }
 
-    /// What is not certain of a volume's image, as far as that was found out since start.
+    /// The LSN below which a volume's image is not certain, as far as this was found out since the
+    /// start.
     fn known_uncertain_below(&self, image: u32) -> Lsn {
         let state = self.state.borrow();
         state.volumes.of_image(ImageId(image)).map_or(Lsn(0), Volume::uncertain_below)
     }
 
-    /// The index of a volume that has not changed since a point.
+    /// The index of a volume, if the volume has not changed since a point.
     fn share_index(&self, image: u32, at: Lsn) -> Option<Index> {
         let state = self.state.borrow();
         let volume = state.volumes.of_image(ImageId(image)).filter(|volume| volume.changed_lsn() <= at)?;

@@ -1,5 +1,5 @@
-//! Finding events in the log: put their chunks together, and read their text from whichever copy is
-//! whole.
+//! Finds events in the log: assembles their chunks, and reads their text from whichever copy is
+//! valid.
 
 use crate::dma::BLOCK_BYTES;
 use crate::log::format::{EntryKind, EventHead, EventKind};
@@ -8,7 +8,7 @@ use crate::log::{Lsn, checksum::crc32c};
 use crate::volume::error::VolumeError;
 use crate::volume::pool::Pool;
 
-/// An event that was seen in the entries of a segment; its text is not read yet.
+/// An event that was found in the entries of a segment; its text has not been read yet.
 pub(in crate::volume) struct FoundEvent {
     pub(in crate::volume) kind: EventKind,
     /// The position of the event.
@@ -31,13 +31,13 @@ impl FoundEvent {
         chunks.get(chunks.len().checked_sub(chunk.checked_add(1)?)?).copied()
     }
 
-    /// The length of the text; `None` when its blocks are too few for what its entry says, which is
-    /// not believed.
+    /// The length of the text; `None` if its blocks are too few for the length in its entry, which
+    /// is then not trusted.
     fn len(&self) -> Option<usize> {
         usize::try_from(self.text_bytes).ok().filter(|&len| len <= self.chunks() * BLOCK_BYTES)
     }
 
-    /// Cuts the blocks of the text to its length; `None` when they are too short for it.
+    /// Cuts the blocks of the text to its length; `None` if they are too short for it.
     pub(in crate::volume) fn cut(&self, mut blocks: Vec<u8>) -> Option<Vec<u8>> {
         let len = self.len().filter(|&len| len <= blocks.len())?;
         blocks.truncate(len);
@@ -45,7 +45,7 @@ impl FoundEvent {
     }
 }
 
-/// Collects events from entries that come newest first.
+/// Collects events from entries in descending order.
 #[derive(Default)]
 pub(in crate::volume) struct EventCollector {
     open: Option<FoundEvent>,
@@ -78,7 +78,7 @@ impl EventCollector {
                 copies: [Vec::new(), Vec::new()],
             });
         }
-        // Chunks without a last one belong to an event that was never finished.
+        // Chunks without a last chunk belong to an event that was never finished.
         let Some(event) = &mut self.open else { return };
         if let Some(copy) = event.copies.get_mut(usize::from(head.copy)) {
             copy.push((placed.lsn, placed.entry.crc()));
@@ -90,7 +90,7 @@ impl EventCollector {
 }
 
 impl Pool {
-    /// The text of an event; `None` when no copy of some part of it is whole.
+    /// The text of an event; `None` if some part of it is valid in no copy.
     pub(in crate::volume) async fn read_event(
         &self,
         event: &FoundEvent,
@@ -113,8 +113,8 @@ impl Pool {
         Ok(event.cut(text))
     }
 
-    /// One block of an event from memory or the primary device: the first copy whose checksum is
-    /// right. Copies that are damaged are reported.
+    /// One block of an event from memory or the primary device: the first copy with a correct
+    /// checksum. Damaged copies are reported.
     async fn read_chunk_here(&self, copies: &[(Lsn, u32)]) -> Result<Option<Vec<u8>>, VolumeError> {
         for &(lsn, crc) in copies {
             let (sequence, buffered, slot, reader) = {
@@ -145,8 +145,8 @@ impl Pool {
         Ok(None)
     }
 
-    /// The same from the archive. What it has lost or holds damaged is as if it had never had it;
-    /// one that is away is an error, as it may have it.
+    /// The same from the archive. A block that the archive has lost or holds damaged counts as
+    /// absent. If the archive is away, this is an error, because it may have the block.
     async fn read_archived_chunk(&self, copies: &[(Lsn, u32)]) -> Result<Option<Vec<u8>>, VolumeError> {
         if !self.has_archive() {
             return Ok(None);
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
     use crate::log::format::Entry;
 
-    /// Entries of kind event, with numbers that a checksum says nothing about.
+    /// Entries of kind event, with arbitrary numbers: a checksum does not validate them.
     fn entry() -> impl Strategy<Value = Entry> {
         let number = || prop_oneof![Just(0_u64), Just(1), Just(4097), Just(u64::MAX), any::<u64>()];
         let head =
@@ -182,7 +182,7 @@ mod tests {
     }
 
     proptest! {
-        /// No entry makes an event take more memory than its blocks, whatever length it says.
+        /// No entry makes an event take more memory than its blocks, whatever length it gives.
         #[test]
         fn a_text_is_never_longer_than_its_blocks(entries in prop::collection::vec(entry(), 0..40)) {
             let mut collector = EventCollector::default();

@@ -1,4 +1,4 @@
-//! What became of volumes, for the one consumer there is: the target, which announces namespaces.
+//! Changes of the set of volumes, for their only consumer: the target, which announces namespaces.
 //!
 //! **Invariant:** events are taken in the order in which they were added, each once.
 
@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use crate::volume::info::VolumeEvent;
 
-/// Events that were not taken yet.
+/// Events that have not been taken yet.
 #[derive(Default)]
 pub(in crate::volume) struct VolumeEvents {
     queue: VecDeque<VolumeEvent>,

@@ -1,10 +1,10 @@
 //! The volumes of a pool that is not open: the catalog in force, the synchs, and every volume's
 //! index, rebuilt from the segments alone.
 //!
-//! One pass over the segments, newest first, builds all indexes at once. An image takes its own
-//! entries, then its parent's up to the point of its birth, and so on; each generation within the
-//! W+1 segments that end at its point. Positions only fall along such a chain, so one pass meets
-//! its entries in the right order.
+//! One pass over the segments, newest first, builds all indexes at once. An image gets its own
+//! entries, then its parent's up to the point of the clone, and so on, each generation from the W+1
+//! segments that end at its point. Positions only fall along such a chain, so one pass finds its
+//! entries in the right order.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -21,20 +21,20 @@ use crate::volume::manage::operations::VOLUME_BLOCKS_MAX;
 
 /// A volume with its rebuilt index.
 pub(crate) struct VolumeView {
-    /// What the catalog says of it.
+    /// Its entry in the catalog.
     pub(crate) catalog: CatalogVolume,
     /// Its image.
     pub(crate) image: Option<CatalogImage>,
     /// The index, rebuilt.
     pub(crate) index: Index,
-    /// Mappings below this LSN are not certain; 0 when all are.
+    /// Mappings below this LSN are not certain; 0 if all are.
     pub(crate) uncertain_below: Lsn,
-    /// The images whose entries the index may hold.
+    /// The images whose entries the index may contain.
     images: BTreeSet<u32>,
 }
 
 impl VolumeView {
-    /// Whether the index says that an entry's data is what the volume holds.
+    /// Whether the index says that an entry's data is the volume's current content.
     pub(crate) fn holds(&self, placed: &PlacedEntry) -> bool {
         matches!(placed.entry.kind(), Some(EntryKind::Write | EntryKind::Copied))
             && self.images.contains(&placed.entry.image().0)
@@ -44,7 +44,7 @@ impl VolumeView {
 
 /// The volumes of a pool.
 pub(crate) struct VolumesView {
-    /// The position of the catalog in force; `None` when there is none.
+    /// The position of the catalog in force; `None` if there is none.
     pub(crate) catalog_lsn: Option<Lsn>,
     /// Every image.
     pub(crate) images: Vec<CatalogImage>,
@@ -54,7 +54,7 @@ pub(crate) struct VolumesView {
     pub(crate) volumes: Vec<VolumeView>,
     /// Every synch in the log, oldest first.
     pub(crate) synchs: Vec<SynchInfo>,
-    /// What is wrong, in words for the operator.
+    /// The problems, as text for the operator.
     pub(crate) problems: Vec<String>,
 }
 
@@ -72,7 +72,7 @@ impl VolumesView {
     /// Reads the catalog and rebuilds everything.
     ///
     /// # Errors
-    /// No memory. What is damaged is left out, and said in [`problems`](Self::problems).
+    /// No memory. Damaged parts are left out, and listed in [`problems`](Self::problems).
     pub(crate) async fn build(log: &LogView) -> Result<Self, ReadError> {
         let mut problems = Vec::new();
         let (mut catalog, catalog_lsn) = match find_catalog(log, &mut problems).await? {
@@ -149,14 +149,14 @@ async fn readable(
     }
 }
 
-/// The newest catalog that can be read, and its position.
+/// The newest readable catalog, and its position.
 async fn find_catalog(
     log: &LogView,
     problems: &mut Vec<String>,
 ) -> Result<Option<(Catalog, Lsn)>, ReadError> {
     let mut finder = CatalogFinder::default();
     for sequence in present(log) {
-        // The pass over all segments says what is wrong with this one.
+        // The pass over all segments reports what is wrong with this one.
         let Ok(entries) = log.entries(sequence).await? else { continue };
         let events = EventCollector::events(&entries, Lsn::MAX);
         for event in events.iter().filter(|event| CatalogFinder::wants(event.kind)) {
@@ -171,16 +171,16 @@ async fn find_catalog(
     Ok(None)
 }
 
-/// The image of a volume and its ancestors, each with the last position that counts of it.
+/// The image of a volume and its ancestors, each with the last position whose entries count.
 fn ancestry<'a>(catalog: &'a Catalog, volume: &CatalogVolume) -> impl Iterator<Item = (u32, Lsn)> + 'a {
-    // An image is younger than its parent; what a damaged catalog says otherwise ends the chain.
+    // An image is younger than its parent; if a damaged catalog says otherwise, the chain ends.
     std::iter::successors(Some((volume.image, Lsn::MAX)), |&(image, _)| {
         let parent = catalog.image(image)?.parent?;
         (parent.image < image).then_some((parent.image, Lsn(parent.lsn)))
     })
 }
 
-/// For every image the volumes that are built from its entries.
+/// For each image, the volumes that are built from its entries.
 fn generations(catalog: &Catalog, log: &LogView) -> HashMap<u32, Vec<Generation>> {
     let geometry = log.geometry();
     let newest = log.segments().next_back().map_or(SegmentSeq(0), |(sequence, _)| sequence);
@@ -210,8 +210,8 @@ async fn synch(
     Ok(SynchInfo { lsn: event.lsn.0, ..synch })
 }
 
-/// An event's text, each chunk from whichever copy is whole; `None` when neither is. Damaged copies
-/// are found by the check of all data blocks.
+/// An event's text, each chunk from whichever copy is valid; `None` if neither is. The check of all
+/// data blocks finds damaged copies.
 async fn text(log: &LogView, event: &FoundEvent) -> Result<Option<Vec<u8>>, ReadError> {
     let mut text = Vec::new();
     for chunk in 0..event.chunks() {

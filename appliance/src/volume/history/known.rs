@@ -1,8 +1,8 @@
-//! What is known of a segment: its entries, as far as the primary device and the archive have them
-//! together, and the stretches of which neither has any.
+//! The known content of a segment: the entries that the primary device and the archive have
+//! together, and the ranges for which neither has any.
 //!
-//! **Cost:** a look at each record's line; the archive is asked only when the primary device does
-//! not have them all.
+//! **Cost:** one step for each record's line; the archive is read only if the primary device does
+//! not have all records.
 
 use crate::log::format::TrailerUnit;
 use crate::log::reader::{LsnRange, SegmentEntries};
@@ -12,7 +12,7 @@ use crate::volume::archive::Ahead;
 use crate::volume::error::VolumeError;
 use crate::volume::pool::Pool;
 
-/// The entries of a segment that can be had, and the stretches of which nothing is known, in order.
+/// The available entries of a segment, and the ranges for which nothing is known, in order.
 #[derive(Default)]
 pub(in crate::volume) struct Known {
     pub(in crate::volume) entries: SegmentEntries,
@@ -20,23 +20,23 @@ pub(in crate::volume) struct Known {
 }
 
 impl Known {
-    /// Nothing is known of a stretch.
+    /// A range for which nothing is known.
     pub(in crate::volume) fn nothing(stretch: LsnRange) -> Self {
         Known { entries: SegmentEntries::default(), holes: vec![stretch] }
     }
 
-    /// The newest stretch of which nothing is known, after `after` and not after `up_to`.
+    /// The newest unknown range after `after` and not after `up_to`.
     pub(in crate::volume) fn hole_between(&self, after: Lsn, up_to: Lsn) -> Option<LsnRange> {
         self.holes.iter().rev().find(|hole| hole.start <= up_to && hole.end > after.plus(1)).copied()
     }
 }
 
 impl Pool {
-    /// What is known of a segment.
+    /// The known content of a segment.
     ///
     /// # Errors
-    /// Its past is gone: expired, or never archived. The store is away. No memory. That it cannot
-    /// be read is no error.
+    /// Its history is gone: expired, or never archived. The store is away. No memory. An unreadable
+    /// segment is not an error.
     pub(in crate::volume) async fn known_of(&self, sequence: SegmentSeq) -> Result<Known, VolumeError> {
         let extent = self.extent_of(sequence);
         let entries = self.entries_of(sequence).await;
@@ -46,7 +46,7 @@ impl Pool {
     /// The same for the next segment of a scan, which is `sequence`.
     ///
     /// # Errors
-    /// As [`known_of`](Self::known_of); the scan may go on with the next.
+    /// As [`known_of`](Self::known_of); the scan may continue with the next.
     pub(in crate::volume) async fn next_known(
         &self,
         sequence: SegmentSeq,
@@ -59,14 +59,13 @@ impl Pool {
         }
     }
 
-    /// Where the records of a segment begin, and where they end as far as they can be looked up
-    /// now.
+    /// Where the records of a segment begin, and where they end as far as this is known now.
     fn extent_of(&self, sequence: SegmentSeq) -> LsnRange {
         let (state, log) = (self.state.borrow(), self.log.borrow());
         let start = log.geometry().first_lsn(sequence).plus(1);
         let segment = log.table().get(sequence).filter(|segment| segment.phase != Phase::Released);
-        // Increments of a segment that left the device before the whole was archived end before it
-        // did.
+        // If a segment left the device before it was archived as a whole, its increments end before
+        // it did.
         let archived = || {
             let archive = state.archive.get()?;
             let covered = archive.covered(sequence)?;
@@ -105,10 +104,10 @@ impl Pool {
         Ok(Known { entries, holes })
     }
 
-    /// The units that the archive has of a segment, of each object that it gives.
+    /// The units that the archive has of a segment, from each readable object.
     ///
     /// # Errors
-    /// The archive does not answer: what it has is not known then, and no hole.
+    /// The archive does not answer: its content is then unknown, which is not a hole.
     async fn archived_units(&self, sequence: SegmentSeq) -> Result<Vec<Vec<TrailerUnit>>, VolumeError> {
         let ids = {
             let state = self.state.borrow();
@@ -134,7 +133,7 @@ fn join(one: &SegmentEntries, other: &SegmentEntries) -> SegmentEntries {
     for entries in [one, other] {
         records.extend((0..entries.len()).map(|index| (entries.record(index).0.lsn(), entries, index)));
     }
-    // Stable: of two that begin at one position the first one's counts.
+    // The sort is stable: of two records at one position the first list's counts.
     records.sort_by_key(|&(lsn, ..)| lsn);
     records.dedup_by_key(|&mut (lsn, ..)| lsn);
     let mut units: Vec<TrailerUnit> = Vec::new();

@@ -1,16 +1,16 @@
-//! The past of a pool: what points there are, and what the volumes were there.
+//! The history of a pool: its points, and the volumes at these points.
 //!
 //! | file | job |
 //! |---|---|
 //! | `point` | how an operator names a point |
 //! | `past` | what a point is, which volumes there were, and the index of an image there |
-//! | `known` | what is known of a segment, from the device and the archive together |
+//! | `known` | the entries of a segment, from the device and the archive together |
 //! | `event` | events in the log, and their texts |
-//! | `clone` | a point of a volume as a new volume |
+//! | `clone` | makes a new volume from a point of a volume |
 //! | `synchs` | the list of all synchs |
-//! | `events` | what became of volumes, for the target |
+//! | `events` | changes of the set of volumes, for the target |
 //! | `clock` | the clock of the log and that of the machine |
-//! | `inspect` | the past of a pool that is not open |
+//! | `inspect` | the history of a pool that is not open |
 
 pub(in crate::volume) mod clock;
 mod clone;

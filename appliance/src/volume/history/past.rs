@@ -1,12 +1,13 @@
-//! The past: what a point is, which volumes there were, and the index of an image at a point.
+//! The history: what a point is, which volumes there were, and the index of an image at a point.
 //!
-//! The state at LSN P is decided by the entries at or before P. An index at P is built by scanning
-//! backward from P, each block's first sight winning (R28, R29), over at most W+1 segments for each
-//! generation of a clone (R30); the count is asserted and reported.
+//! The entries at or before LSN P determine the state at P. An index at P is built by scanning
+//! backward from P, where the first entry found for a block wins (R28, R29), over at most W+1
+//! segments for each generation of a clone (R30); the count is asserted and reported.
 //!
-//! **What cannot be read** is looked up in the archive first (`known`). Of what neither has,
-//! nothing is guessed: what an index has from before it is not certain, which the report says; a
-//! point that may lie in it is refused; a catalog that may have been replaced in it is reported.
+//! *Unreadable entries** are looked up in the archive (`known`). If neither the device nor the
+//! archive has them, nothing is guessed: older mappings of an index are not certain, which the
+//! report says; a point that may be in the unknown range is refused; a catalog that may have been
+//! replaced in it is reported.
 
 use std::rc::Rc;
 
@@ -30,26 +31,26 @@ use crate::volume::pool::Pool;
 /// How an index was built.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::volume) struct ScanReport {
-    /// The most segments that one generation touched.
+    /// The maximum number of segments that one generation read.
     pub(in crate::volume) segments_touched: u64,
-    /// The most that one generation may touch: W+1, with the W that was in force.
+    /// The bound for one generation: W+1, with the W that was in force.
     pub(in crate::volume) segments_bound: u64,
-    /// Entries looked at.
+    /// How many entries were read.
     pub(in crate::volume) entries_scanned: u64,
-    /// What lies below this LSN is not certain, because entries after it could not be had that may
-    /// have replaced it; 0: all is certain.
+    /// Mappings below this LSN are not certain, because later entries that may have replaced them
+    /// could not be read; 0: all are certain.
     pub(in crate::volume) uncertain_below: Lsn,
 }
 
-/// What a scan does about a segment that neither the primary device nor the archive has, and that
-/// nobody took for lost before.
+/// How a scan handles a segment that neither the primary device nor the archive has, and that is
+/// not recorded as lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::volume) enum Nowhere {
-    /// The point that needs it is gone.
+    /// Refuse the point, because its history is gone.
     Refuse,
-    /// It need not be there: what a clone keeps of it has been copied.
+    /// Skip it: the data that a clone keeps of it has been copied.
     Skip,
-    /// A volume needs it, so it should be there: what lies below its end is not certain.
+    /// Treat it as a hole, because a volume needs it: data older than its end is not certain.
     Hole,
 }
 
@@ -62,10 +63,10 @@ pub(in crate::volume) struct Boundary {
 }
 
 impl Pool {
-    /// Turns a point into an LSN and says what it is.
+    /// Resolves a point to an LSN and describes it.
     ///
     /// # Errors
-    /// [`VolumeError::NoSuchPoint`] says what there is instead.
+    /// [`VolumeError::NoSuchPoint`] says what exists instead.
     pub async fn resolve(self: Rc<Self>, point: Point) -> Result<ResolvedPoint, VolumeError> {
         let (lsn, counted_by) = self.locate(&point).await?;
         let (boundary, unknown) = self.boundary_and_hole(lsn).await?;
@@ -108,7 +109,7 @@ impl Pool {
     }
 
     /// The position that a point names, before it is moved to the end of a command; for a span
-    /// before now also by what it was counted.
+    /// before now also the clock that measured it.
     async fn locate(&self, point: &Point) -> Result<(Lsn, Option<SpanBy>), VolumeError> {
         let Point::Ago(span_ns) = *point else { return Ok((self.locate_absolute(point).await?, None)) };
         let (time_ns, by) = self.time_ago(point, span_ns)?;
@@ -117,7 +118,8 @@ impl Pool {
         Ok((self.locate_time(time_ns, &no_such).await?, Some(by)))
     }
 
-    /// Makes what is appended so far readable as entries, so that "now" is now. Where the log ends.
+    /// Makes everything appended so far readable as entries, so that "now" is now. Returns where
+    /// the log ends.
     fn close_up_to_now(&self) -> Lsn {
         let mut log = self.log.borrow_mut();
         let head = log.commit_lsn();
@@ -125,7 +127,7 @@ impl Pool {
         head
     }
 
-    /// The position of a point that does not depend on what time it is.
+    /// The position of a point that does not depend on the current time.
     async fn locate_absolute(&self, point: &Point) -> Result<Lsn, VolumeError> {
         let no_such = |reason: String| VolumeError::NoSuchPoint { point: point.to_string(), reason };
         let newest = Lsn(self.close_up_to_now().0.saturating_sub(1));
@@ -141,11 +143,11 @@ impl Pool {
                 let state = self.state.borrow();
                 let by_id =
                     name.parse().ok().and_then(|id: u64| state.synchs.iter().find(|synch| synch.id == id));
-                // Of several synchs with one label the newest is meant.
+                // If several synchs have one label, the newest counts.
                 let found = by_id.or_else(|| state.synchs.iter().rev().find(|synch| &synch.label == name));
                 let found = found.map(|synch| Lsn(synch.lsn));
                 if found.is_none() {
-                    // It may be known there only.
+                    // It may be known only in the archive.
                     drop(state);
                     self.check_reached()?;
                 }
@@ -179,8 +181,8 @@ impl Pool {
         }
         let newest = self.log.borrow().table().next_sequence();
         let oldest = self.oldest_reachable();
-        // The first segment that was opened after the time; the wanted record is in the one before
-        // it, or further back when that holds none.
+        // Find the first segment that was opened after the time. The record is in the segment
+        // before it, or further back if that one has no records.
         let (mut low, mut high) = (oldest.0, newest.0);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -194,7 +196,8 @@ impl Pool {
             let known = self.known_of(SegmentSeq(sequence)).await?;
             let last = known.entries.records().rev().find(|(line, _)| line.time_ns() <= time_ns);
             let last = last.map(|(line, _)| line.end_lsn());
-            // What follows the record, or comes before all of them, may be of that time too.
+            // An unknown range after the record, or before all of them, may contain records of that
+            // time too.
             let first = self.log.borrow().geometry().first_lsn(SegmentSeq(sequence)).plus(1);
             if let Some(&hole) = known.holes.iter().find(|hole| hole.start == last.unwrap_or(first)) {
                 return Err(in_hole(&Point::Time(time_ns), hole));
@@ -211,7 +214,7 @@ impl Pool {
         Ok(Lsn(0))
     }
 
-    /// When a segment was opened; `None` for one that is lost.
+    /// When a segment was opened; `None` if it is lost.
     async fn opened_ns(&self, sequence: SegmentSeq) -> Result<Option<u64>, VolumeError> {
         if let Some(segment) =
             self.log.borrow().table().get(sequence).filter(|segment| segment.phase != Phase::Released)
@@ -224,8 +227,8 @@ impl Pool {
         }
     }
 
-    /// The end of the last whole command that is known at or before `lsn`; LSN 0 when there is
-    /// none. If a later one may be where entries are not known, that is reported.
+    /// The end of the last complete command known at or before `lsn`; LSN 0 if there is none. If a
+    /// later one may be in an unknown range, that is reported.
     pub(in crate::volume) async fn boundary(&self, lsn: Lsn) -> Result<Boundary, VolumeError> {
         let (boundary, unknown) = self.boundary_and_hole(lsn).await?;
         if let Some(hole) = unknown {
@@ -238,7 +241,7 @@ impl Pool {
         Ok(boundary)
     }
 
-    /// The same, with the newest stretch between it and `lsn` of which nothing is known.
+    /// The same, with the newest unknown range between it and `lsn`.
     async fn boundary_and_hole(&self, lsn: Lsn) -> Result<(Boundary, Option<LsnRange>), VolumeError> {
         let (created_ns, mut sequence) = {
             let log = self.log.borrow();
@@ -267,13 +270,13 @@ impl Pool {
         }
     }
 
-    /// The catalog in force at a position: the newest at or before it that can be read. If a newer
-    /// one may be where entries are not known, that is reported.
+    /// The catalog in force at a position: the newest readable one at or before it. If a newer one
+    /// may be in an unknown range, that is reported.
     pub(in crate::volume) async fn catalog_at(&self, lsn: Lsn) -> Result<Catalog, VolumeError> {
         Ok(self.find_catalog(lsn).await?.0)
     }
 
-    /// The same, and whether all that it was made of could be read.
+    /// The same, and whether all events that it is made from could be read.
     pub(in crate::volume) async fn find_catalog(&self, lsn: Lsn) -> Result<(Catalog, bool), VolumeError> {
         let mut sequence = self.log.borrow().geometry().sequence_of(lsn);
         let (mut unknown, mut finder) = (None, CatalogFinder::default());
@@ -307,8 +310,9 @@ impl Pool {
         (found.catalog, is_whole)
     }
 
-    /// Whether a stretch left the primary device without having been archived. What the device has
-    /// lost is not certain instead: that refuses no more than the blocks it may have held.
+    /// Whether a range left the primary device without having been archived. Ranges that the device
+    /// has lost count as uncertain instead, which refuses only the blocks that may have been in
+    /// them.
     fn is_in_gap(&self, hole: LsnRange) -> bool {
         let catalog = &self.state.borrow().catalog;
         let has =
@@ -316,7 +320,7 @@ impl Pool {
         has(&catalog.gaps) && !has(&catalog.lost)
     }
 
-    /// Remembers a problem for the operator, once.
+    /// Stores a problem for the operator, once.
     pub(in crate::volume) fn note_problem(&self, problem: String) {
         self.state.borrow_mut().problems.note(problem);
     }
@@ -335,7 +339,7 @@ impl Pool {
     }
 
     /// Feeds a builder with the entries of an image at or before `lsn`, newest first, and then with
-    /// its ancestors'.
+    /// those of its ancestors.
     pub(in crate::volume) async fn scan_generations(
         &self,
         catalog: &Catalog,
@@ -360,8 +364,8 @@ impl Pool {
         Ok(())
     }
 
-    /// One generation: the entries of `image` after `born` and at or before `lsn`. Returns how many
-    /// segments were touched.
+    /// Feeds one generation: the entries of `image` after `born` and at or before `lsn`. Returns
+    /// how many segments were read.
     async fn scan_image(
         &self,
         image: u32,
@@ -376,7 +380,7 @@ impl Pool {
         let working_set = self.working_set_at(newest);
         let bound = working_set + 1;
         report.segments_bound = report.segments_bound.max(bound);
-        // W+1 segments that end at P; none from before the image's birth.
+        // Read at most W+1 segments that end at P, and none from before the image's birth.
         let oldest = SegmentSeq(newest.0.saturating_sub(working_set)).max(geometry.sequence_of(born));
         let mut touched = 0;
         let mut ahead = Ahead::new(newest, oldest);
@@ -403,8 +407,8 @@ impl Pool {
                 true
             });
             if let Some(hole) = known.hole_between(born, lsn) {
-                // What left the device unarchived is no damage: such a point is refused. A volume
-                // serves what is not in it.
+                // A range that left the device unarchived is not damage: such a point is refused.
+                // An existing volume serves what is not in the range.
                 if nowhere != Nowhere::Hole && self.is_in_gap(hole) {
                     if nowhere == Nowhere::Skip {
                         continue;
@@ -424,7 +428,7 @@ impl Pool {
     }
 }
 
-/// The refusal of a point that may lie where nothing is known.
+/// The error for a point that may be in an unknown range.
 fn in_hole(point: &Point, hole: LsnRange) -> VolumeError {
     let (before, behind) = (hole.start.0.saturating_sub(1), hole.end);
     VolumeError::NoSuchPoint {
@@ -436,7 +440,7 @@ fn in_hole(point: &Point, hole: LsnRange) -> VolumeError {
     }
 }
 
-/// Shows an entry to a builder.
+/// Passes an entry to a builder.
 pub(in crate::volume) fn see(builder: &mut IndexBuilder, placed: &PlacedEntry) {
     match placed.entry.kind() {
         Some(EntryKind::Write | EntryKind::Copied) => {

@@ -4,8 +4,8 @@
 //! POINT := lsn:N | time:RFC3339 | time:-SPAN | synch:LABEL | synch:ID | snapshot:NAME
 //! SPAN  := digits and units, as 10m, 90s, 1h30m, 2d
 //! ```
-//! A label that consists of digits alone is not found by `synch:`, which takes it as an id first;
-//! the id wins.
+//! `synch:` looks for an id first: a label that consists only of digits is found only if no synch
+//! has it as its id.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ pub enum Point {
     Lsn(u64),
     /// A wall-clock time, in nanoseconds since the Unix epoch.
     Time(u64),
-    /// So many nanoseconds before now.
+    /// This many nanoseconds before now.
     Ago(u64),
     /// A synch event by label or id.
     Synch(String),
@@ -81,7 +81,7 @@ impl fmt::Display for Point {
     }
 }
 
-/// Nanoseconds as people write them: `1h30m`, `10m`, `500ms`.
+/// Formats nanoseconds for people: `1h30m`, `10m`, `500ms`.
 fn span_text(span_ns: u64) -> String {
     const UNITS: [(&str, u64); 7] = [
         ("d", 86_400_000_000_000),

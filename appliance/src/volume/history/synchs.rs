@@ -1,6 +1,6 @@
-//! The list of all synchs. It reads as a slice.
+//! The list of all synchs. It dereferences to a slice.
 //!
-//! **Invariant:** the list is in the order of the log, and each position has one synch.
+//! **Invariant:** the list is in the order of the log, and each position has at most one synch.
 
 use std::ops::Deref;
 
@@ -27,10 +27,9 @@ impl Synchs {
         self.list.push(synch);
     }
 
-    /// Adds a synch that the archive knows. One that is known already stays as it is, unless its
-    /// text is damaged on the primary device: a crash while a slot is used again may bring back the
-    /// segment that was there, with blocks of the new one in it. Returns the problem that is gone
-    /// with the damage.
+    /// Adds a synch from the archive. A known synch stays as it is, unless its text is damaged on
+    /// the primary device: a crash while a slot is being reused may bring back the previous
+    /// segment, with some blocks of the new one. Returns the problem that this repairs.
     pub(in crate::volume) fn learn(&mut self, synch: SynchInfo) -> Option<String> {
         let place = self.list.partition_point(|known| known.lsn < synch.lsn);
         match self.list.get_mut(place).filter(|known| known.lsn == synch.lsn) {

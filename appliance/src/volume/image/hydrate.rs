@@ -1,30 +1,31 @@
-//! Hydration: what an image inherited becomes its own, so that it needs neither its parent nor the
-//! archive any more.
+//! Hydration: copies everything that an image inherited into entries of its own, so that it no
+//! longer needs its parent or the archive.
 //!
-//! **When.** A recovered pool begins it by itself for what was on the lost primary: its volumes are
-//! usable at once, and their blocks arrive on the new primary. A clone of the past is hydrated when
-//! the operator asks for it: it needs room that nobody has set aside.
+//! **When.** A recovered pool starts it automatically for the data that was on the lost primary
+//! device: its volumes are usable at once, and their blocks are copied to the new device. A clone
+//! of the past is hydrated when the operator asks for it, because it needs room that nobody has
+//! reserved.
 //!
-//! **States of an image:** inheriting → hydrating (in the catalog, so that a restart goes on) →
-//! hydrated, from a position that the catalog says. At that position everything that it maps
-//! is in entries of its own, so the state at it and later is decided by the W+1 segments that
-//! end there; before it the parent is looked up as ever.
+//! **States of an image:** inheriting → hydrating (in the catalog, so that it continues after a
+//! restart) → hydrated, from a position in the catalog. From that position on, the image has its
+//! own entries for everything that it maps, so the W+1 segments that end at a later position
+//! determine the state there. Before that position the parent is still used.
 //!
-//! **How.** The segments that the inherited index was built from, newest first in each generation:
-//! their entries are matched with the index, so an object of the archive is read once, in order,
-//! and every block is checked against all 32 bits of its checksum. A copy is appended only if the
-//! index still points at its source at that moment, as the cleaner does; it is the end of no
+//! **How.** It reads the segments from which the inherited index was built, newest first in each
+//! generation, and matches their entries with the index. So an object of the archive is read once,
+//! in order, and every block is checked against all 32 bits of its checksum. As in the cleaner, a
+//! copy is appended only if the index still points to its source at that moment; it does not end a
 //! command, so history does not see it.
 //!
-//! **Failures.** What cannot be read stays inherited, and stops nothing else; the image goes on
-//! needing its parent, the operator is informed, and the command may be given again. What is not
-//! certain, because entries that may have replaced it are lost, becomes the image's own as an error
-//! (`copies`), and the catalog goes on telling that what has no contents there is not certain
-//! either. A pool without room refuses, as it refuses a thin volume's writes.
+//! **Failures.** A block that cannot be read stays inherited, and stops nothing else; the image
+//! still needs its parent, the operator is informed, and the command may be repeated. A block that
+//! is not certain, because entries that may have replaced it are lost, is copied as an error
+//! (`copies`), and the catalog still says that blocks without contents there are not certain
+//! either. A pool without room refuses, as it refuses writes to a thin volume.
 //!
 //! **Costs:** for each block one read, shared with its neighbours, a copy in memory if it came from
 //! the archive, one CRC32C, and its place in a record. Hosts go first: a batch is [`BATCH_BLOCKS`]
-//! blocks, and the reactor turns between batches; nothing waits for it.
+//! blocks, and the reactor runs other work between batches; nothing waits for it.
 
 use std::rc::Rc;
 
@@ -43,14 +44,14 @@ use crate::volume::pool::Pool;
 use crate::volume::request::{IoError, Refusal, VolumeId};
 use crate::volume::space::copies::{Batch, Copied, Source, read};
 
-/// Blocks that are read and appended together.
+/// How many blocks are read and appended together.
 const BATCH_BLOCKS: usize = 64;
 
 impl Pool {
-    /// Notes that a volume is to be hydrated; [`hydrate`](Self::hydrate) does it.
+    /// Records that a volume is to be hydrated; [`hydrate`](Self::hydrate) does it.
     ///
     /// # Errors
-    /// No such volume; it inherits nothing; the pool keeps what clones inherit on the primary
+    /// No such volume; it inherits nothing; the pool keeps inherited data on the primary device
     /// anyway; a failed pool.
     pub async fn begin_hydration(self: Rc<Self>, name: String) -> Result<VolumeInfo, VolumeError> {
         if self.state.borrow().volumes.keeps_inherited() {
@@ -71,8 +72,8 @@ impl Pool {
         self.find_volume(&name).ok_or(VolumeError::NoSuchVolume { name })
     }
 
-    /// Hydrates every volume that is to be, one after the other. What stops one is reported as a
-    /// problem of the pool.
+    /// Hydrates every volume that is marked for it, one after the other. A failure of one is
+    /// reported as a problem of the pool.
     pub async fn hydrate_all(self: Rc<Self>) {
         let ids: Vec<VolumeId> = self.state.borrow().volumes.ids().collect();
         for id in ids {
@@ -80,14 +81,14 @@ impl Pool {
         }
     }
 
-    /// Hydrates a volume, if it is to be and nobody does it already.
+    /// Hydrates a volume, if it is marked for it and no hydration of it is running.
     pub async fn hydrate(self: Rc<Self>, id: VolumeId) {
         let name = {
             let state = &mut *self.state.borrow_mut();
             let Some(volume) = state.volumes.get_mut(id) else { return };
             let image = state.catalog.image(volume.image().0);
             let is_wanted = image.is_some_and(|image| image.hydrating) && volume.inherits();
-            // What cannot be looked up is reported already, and comes first.
+            // A failed lookup is reported already, and must be resolved first.
             if !is_wanted || volume.is_hydrating() || volume.lookup_failed() {
                 return;
             }
@@ -117,7 +118,7 @@ impl Pool {
                     Err(error @ (VolumeError::Busy { .. } | VolumeError::ArchiveAway { .. })) => {
                         return Err(error);
                     }
-                    // What lies there stays inherited; the rest goes on.
+                    // Blocks there stay inherited; the rest continues.
                     Err(error) => failure = Some(error),
                 }
             }
@@ -129,7 +130,7 @@ impl Pool {
         self.finish_hydration(id, failure).await
     }
 
-    /// Whether what a volume inherited is still being looked up.
+    /// Whether the inherited index of a volume is still being looked up.
     fn is_loading(&self, id: VolumeId) -> Result<bool, VolumeError> {
         match self.state.borrow().volumes.get(id).map(Volume::index) {
             Some(VolumeIndex::Inherits(_)) => Ok(true),
@@ -141,8 +142,8 @@ impl Pool {
         }
     }
 
-    /// The segments in which inherited blocks of a volume may be, for each of its ancestors, newest
-    /// first.
+    /// The segments that may contain inherited blocks of a volume, for each of its ancestors,
+    /// newest first.
     fn inherited_from(&self, id: VolumeId) -> Vec<(ImageId, Vec<SegmentSeq>)> {
         let state = self.state.borrow();
         let Some(image) = state.volumes.get(id).map(Volume::image) else { return Vec::new() };
@@ -163,7 +164,8 @@ impl Pool {
         generations
     }
 
-    /// Hydrates what a volume inherited from a segment; returns how many blocks could not be read.
+    /// Hydrates the inherited blocks of a volume in one segment; returns how many could not be
+    /// read.
     async fn hydrate_from(
         &self,
         id: VolumeId,
@@ -185,8 +187,8 @@ impl Pool {
                     let state = self.state.borrow();
                     let uncertain = state.volumes.is_uncertain(id, source.lsn);
                     let copied = source.copied(data, uncertain, state.reads.zero_block());
-                    // What cannot be read today may be read another day; what is not certain never
-                    // is again.
+                    // An unreadable block may be readable later; an uncertain block never becomes
+                    // certain.
                     Some(copied).filter(|copied| uncertain || !copied.bad)
                 };
                 match copied {
@@ -199,7 +201,8 @@ impl Pool {
         Ok(unreadable)
     }
 
-    /// Inherited blocks of the volume in a segment, from a record on; and the record to go on with.
+    /// Inherited blocks of the volume in a segment, from a record on, and the record to continue
+    /// with.
     fn sources(
         &self,
         id: VolumeId,
@@ -229,9 +232,10 @@ impl Pool {
         (sources, record)
     }
 
-    /// Reads blocks of a segment, from the primary device if it is there, else from the archive.
+    /// Reads blocks of a segment, from the primary device if the segment is there, or else from the
+    /// archive.
     async fn read_sources(&self, sequence: SegmentSeq, sources: Vec<Source>) -> Result<Batch, VolumeError> {
-        // What is still on its way to the device is not there to be read.
+        // Blocks that are still in flight to the device cannot be read from it.
         let last = sources.iter().map(|source| source.lsn).max().unwrap_or_default();
         self.log.borrow_mut().close_up_to(last.plus(1));
         while self.log.borrow().written_lsn() <= last {
@@ -251,9 +255,9 @@ impl Pool {
             let data = match self.archived_block(sequence, source.lsn, source.crc).await {
                 Ok(Some(data)) => Some(self.in_dma(&data).await),
                 Ok(None) => None,
-                // Nor does it give the others now.
+                // The archive does not return the other blocks now either.
                 Err(error @ VolumeError::ArchiveAway { .. }) => return Err(error),
-                // One block that the archive does not give must not stop the rest.
+                // One block that the archive cannot return must not stop the rest.
                 Err(error) => {
                     tracing::warn!(lsn = source.lsn.0, %error, "an inherited block cannot be read");
                     None
@@ -264,7 +268,7 @@ impl Pool {
         Ok(batch)
     }
 
-    /// A block in memory that a device can write from.
+    /// Copies a block into memory from which a device can write.
     async fn in_dma(&self, data: &[u8]) -> DmaBuf {
         loop {
             let allocated = self.log.borrow().environment().dma.allocate(BLOCK_BYTES);
@@ -272,12 +276,12 @@ impl Pool {
                 buffer.as_mut_slice().copy_from_slice(data);
                 return buffer.freeze();
             }
-            // Memory comes back as records complete.
+            // Records that complete free memory.
             yield_now().await;
         }
     }
 
-    /// Appends a block that was inherited, if it still is.
+    /// Appends an inherited block, if it is still inherited.
     async fn append_hydrated(&self, id: VolumeId, source: Source, copied: Copied) -> Result<(), VolumeError> {
         loop {
             {
@@ -310,8 +314,8 @@ impl Pool {
         }
     }
 
-    /// Nothing is inherited any more, if that is so: the catalog says it. `failure` is why a
-    /// segment could not be looked at.
+    /// If nothing is inherited any longer, records that in the catalog. `failure` is why a segment
+    /// could not be read.
     async fn finish_hydration(&self, id: VolumeId, failure: Option<VolumeError>) -> Result<(), VolumeError> {
         let (name, image, left) = {
             let state = self.state.borrow();
@@ -329,7 +333,7 @@ impl Pool {
         }
         self.change(|catalog, head| {
             let of_volume = catalog.volume(&name).is_some_and(|volume| volume.image == image.0);
-            // From now on its ancestors are not asked any more.
+            // From now on its ancestors are no longer used.
             let uncertain_below = catalog.inherited_uncertain_below(image.0).max(self.uncertain_of(id));
             catalog.images.change(
                 |known| of_volume && known.id == image.0,
@@ -352,8 +356,8 @@ impl Pool {
 }
 
 impl Pool {
-    /// What a volume inherited below this LSN is not certain, as far as that was found out since
-    /// start.
+    /// The LSN below which inherited data of a volume is not certain, as far as this was found out
+    /// since the start.
     fn uncertain_of(&self, id: VolumeId) -> Lsn {
         let state = self.state.borrow();
         let below = |volume: &Volume| volume.uncertain_below().min(volume.resident_above().plus(1));

@@ -1,35 +1,35 @@
-//! The ids of images, in every entry of the log: 32 bits, and 16 in pools of format 1. None is used
-//! twice.
+//! The ids of images, which are in every entry of the log: 32 bits, and 16 in pools of format 1. An
+//! id is never reused.
 //!
-//! **Why not twice:** entries of a deleted volume stay in the log and in the archive, and no
-//! catalog remembers for long which ids they have. A scan that met entries of an earlier life of
-//! its image would take their blocks for its own. So ids run out, after as many volumes and clones
-//! ever made as there are ids: of four thousand million with a clone a second after 136 years, of
-//! those of format 1 after 65,534 clones.
+//! **Why not reused:** entries of a deleted volume stay in the log and in the archive, and no
+//! catalog remembers their ids for long. A scan that found entries of an earlier image with the
+//! same id would take their blocks for its own. So ids run out after as many volumes and clones as
+//! there are ids: the 32-bit ids last 136 years at one clone a second, those of format 1 last for
+//! 65,534 clones.
 //!
 //! **States:** plenty → (at 80 %) reported as a problem of the pool → (at [`last_of_changes`])
-//! volumes and clones are refused. What is left then is for recoveries from the archive, which give
-//! every volume an image of its own: a pool that can make no more volumes can still be recovered,
+//! volumes and clones are refused. The remaining ids are kept for recoveries from the archive,
+//! which give every volume a new image: a pool that can make no more volumes can still be recovered
 //! several times.
 
 use crate::volume::catalog::Catalog;
 use crate::volume::error::VolumeError;
 use crate::volume::image::volumes::VOLUMES_MAX;
 
-/// Recoveries of a pool with as many volumes as there can be, for which ids are kept.
+/// The number of recoveries, of a pool with the maximum number of volumes, for which ids are kept.
 const RECOVERIES_KEPT: u32 = 4;
 
-/// The last id that there is: 0 and the greatest are not used.
+/// The last usable id: 0 and the highest are not used.
 fn last_of_all(format_version: u32) -> u32 {
     if format_version < 2 { u32::from(u16::MAX) - 1 } else { u32::MAX - 1 }
 }
 
-/// The last id that a volume or a clone gets.
+/// The last id that a new volume or clone may get.
 fn last_of_changes(format_version: u32) -> u32 {
     last_of_all(format_version) - RECOVERIES_KEPT * VOLUMES_MAX as u32
 }
 
-/// From this id on it is reported that there will be no more.
+/// The id from which on it is reported that ids run out.
 fn told_from(format_version: u32) -> u32 {
     last_of_changes(format_version) / 5 * 4
 }
@@ -37,7 +37,7 @@ fn told_from(format_version: u32) -> u32 {
 /// Takes the next id.
 ///
 /// # Errors
-/// There is none that is not kept for recoveries.
+/// All remaining ids are kept for recoveries.
 pub(in crate::volume) fn take(catalog: &mut Catalog, format_version: u32) -> Result<u32, VolumeError> {
     let last = last_of_changes(format_version);
     let Some(id) = take_up_to(catalog, last) else {
@@ -57,7 +57,7 @@ pub(in crate::volume) fn take(catalog: &mut Catalog, format_version: u32) -> Res
 /// Takes the next id for a volume of a recovery, for which some are kept.
 ///
 /// # Errors
-/// There is none.
+/// There is no id left.
 pub(in crate::volume) fn take_for_recovery(
     catalog: &mut Catalog,
     format_version: u32,
@@ -74,7 +74,7 @@ fn take_up_to(catalog: &mut Catalog, last: u32) -> Option<u32> {
     })
 }
 
-/// What the operator must know when the next id is this one.
+/// The message for the operator if the next id is this one.
 pub(in crate::volume) fn problem(next: u32, format_version: u32) -> Option<String> {
     let last = last_of_changes(format_version);
     (next >= told_from(format_version)).then(|| {
@@ -100,7 +100,7 @@ mod tests {
     fn ids_are_told_of_before_they_run_out_and_recoveries_find_some() {
         for version in [1, 2] {
             let last = last_of_changes(version);
-            // All of format 1, the last million of format 2.
+            // All ids of format 1, the last million of format 2.
             let first = last.saturating_sub(1_000_000).max(1);
             let mut catalog = Catalog { next_image: first, ..Catalog::default() };
             assert_eq!(problem(1, version), None);
@@ -115,7 +115,8 @@ mod tests {
             assert!(error.contains("kept for recoveries") && error.contains("new pool"), "{error}");
             let text = problem(catalog.next_image, version).expect("it is told");
             assert!(text.starts_with(&format!("{last} of the {last}")), "{text}");
-            // As many recoveries as were promised, of as many volumes as there can be.
+            // There are ids for the promised number of recoveries, each with the maximum number of
+            // volumes.
             let mut left = 0;
             while take_for_recovery(&mut catalog, version).is_ok() {
                 left += 1;

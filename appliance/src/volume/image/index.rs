@@ -1,11 +1,11 @@
-//! The index of an image: a map from block number to where the block's newest version is.
+//! The index of an image: a map from a block number to the position of the block's newest version.
 //!
 //! A radix tree of 512-way nodes, shared by reference and copied on write: a clone of an index is
 //! one reference count, and the first write to a shared path copies one node a level. A leaf holds
 //! 512 mappings of eight bytes: 48 bits of LSN and the low 16 bits of the block's CRC32C.
 //!
-//! **Cost:** a lookup touches one node a level: two for 1 GiB, three for 512 GiB, four for 256 TiB.
-//! Memory is 4 KiB a leaf, so 2 GiB for a TiB that is fully mapped, and 8 KiB for each 512 leaves.
+//! **Cost:** a lookup reads one node a level: two for 1 GiB, three for 512 GiB, four for 256 TiB. A
+//! leaf takes 4 KiB of memory, so a fully mapped TiB takes 2 GiB, plus 8 KiB for each 512 leaves.
 
 mod pieces;
 
@@ -16,7 +16,7 @@ use std::rc::Rc;
 use crate::log::Lsn;
 use pieces::parts;
 
-/// Children of a node, mappings of a leaf.
+/// Children of a node, and mappings of a leaf.
 const FANOUT: usize = 512;
 const FANOUT_BITS: u32 = FANOUT.trailing_zeros();
 
@@ -29,8 +29,8 @@ pub fn index_bytes() -> u64 {
     INDEX_BYTES.get()
 }
 
-/// Where a block is, and the low half of its CRC32C. The zero value says that the block has no
-/// contents.
+/// The position of a block, and the low half of its CRC32C. The value zero means that the block has
+/// no contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mapping(u64);
 
@@ -76,7 +76,7 @@ enum Node {
 
 fn count_bytes<T>(grow: bool) {
     let len = size_of::<T>() as u64;
-    // `try_with`: the last nodes may go while the thread ends.
+    // `try_with`, because the last nodes may be freed while the thread ends.
     let _ = INDEX_BYTES.try_with(|bytes| bytes.set(if grow { bytes.get() + len } else { bytes.get() - len }));
 }
 
@@ -112,7 +112,8 @@ impl Node {
         if level == 0 { Node::Leaf(Leaf::empty()) } else { Node::Inner(Inner::empty()) }
     }
 
-    /// Shows every mapping with its block number, in order; `first` is this node's first block.
+    /// Calls `visit` for every mapping with its block number, in order; `first` is this node's
+    /// first block.
     fn visit(&self, level: u32, first: u64, visit: &mut dyn FnMut(u64, Mapping)) {
         match self {
             Node::Leaf(leaf) => {
@@ -132,8 +133,8 @@ impl Node {
         }
     }
 
-    /// As [`visit`](Self::visit), of at most `leaves` leaves, from block `from` on, counted from
-    /// this node's first block; where to go on, `None` at its end.
+    /// As [`visit`](Self::visit), for at most `leaves` leaves, from block `from` on, counted from
+    /// this node's first block. Returns where to continue, or `None` at its end.
     fn visit_some(
         &self,
         level: u32,
@@ -163,8 +164,8 @@ impl Node {
         None
     }
 
-    /// Empties `[start, end)`, counted from this node's first block; shows what goes, and returns
-    /// how many mappings that were.
+    /// Empties `[start, end)`, counted from this node's first block. Passes the removed mappings to
+    /// `gone`, and returns how many there were.
     fn trim(&mut self, level: u32, start: u64, end: u64, gone: &mut dyn FnMut(Mapping)) -> u64 {
         match self {
             Node::Leaf(leaf) => {
@@ -206,11 +207,11 @@ impl Node {
     }
 }
 
-/// Has the processor fetch a line into its caches, where there is an instruction for it.
+/// Prefetches a cache line, if the processor has an instruction for it.
 #[inline]
 fn prefetch<T>(what: &T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint about an address that may be read; it changes nothing that a program can see.
+    // SAFETY: this is a hint about an address that may be read; it has no visible effect.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(what).cast());
@@ -229,7 +230,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// An empty index that can hold `len_blocks` blocks; it grows by itself.
+    /// An empty index with room for `len_blocks` blocks; it grows automatically.
     pub fn new(len_blocks: u64) -> Self {
         let mut height = 1;
         while capacity(height) < len_blocks {
@@ -238,7 +239,7 @@ impl Index {
         Index { root: Node::empty(height), height, mapped: 0 }
     }
 
-    /// Blocks that have contents.
+    /// How many blocks have contents.
     pub fn mapped(&self) -> u64 {
         self.mapped
     }
@@ -249,8 +250,8 @@ impl Index {
     }
 
     /// Calls `visit` for the blocks that have contents in at most `leaves` leaves, from the leaf of
-    /// block `from` on, in order. The block to go on with; `None` when there is nothing more.
-    /// `leaves` must not be 0, or it gets nowhere.
+    /// block `from` on, in order. Returns the block to continue with, or `None` at the end.
+    /// `leaves` must not be 0, because then there is no progress.
     pub fn visit_some(
         &self,
         from: u64,
@@ -263,14 +264,14 @@ impl Index {
         self.root.visit_some(self.height, 0, from, &mut leaves, &mut visit)
     }
 
-    /// Where a block is.
+    /// The mapping of a block.
     #[inline]
     pub fn get(&self, block: u64) -> Mapping {
         self.find(block).copied().unwrap_or_default()
     }
 
-    /// Has the processor fetch what [`get`](Self::get) will look at: of a large volume, a leaf is
-    /// seldom in a cache.
+    /// Prefetches the leaf entry that [`get`](Self::get) will read: in a large volume, a leaf is
+    /// rarely in a cache.
     pub fn prefetch(&self, block: u64) {
         if let Some(mapping) = self.find(block) {
             prefetch(mapping);
@@ -294,7 +295,7 @@ impl Index {
         }
     }
 
-    /// Sets where a block is; returns where it was.
+    /// Sets the mapping of a block; returns the previous one.
     pub fn set(&mut self, block: u64, mapping: Mapping) -> Mapping {
         while block >= capacity(self.height) {
             let below = std::mem::replace(&mut self.root, Node::empty(self.height + 1));
@@ -322,8 +323,8 @@ impl Index {
         }
     }
 
-    /// Empties `len_blocks` blocks from `block` on; shows the mappings that go, and returns how
-    /// many had contents.
+    /// Empties `len_blocks` blocks from `block` on. Passes the removed mappings to `gone`, and
+    /// returns how many there were.
     pub fn trim(&mut self, block: u64, len_blocks: u64, mut gone: impl FnMut(Mapping)) -> u64 {
         let end = self.end_of(block, len_blocks);
         if block >= end {
@@ -335,30 +336,30 @@ impl Index {
     }
 }
 
-/// Blocks that an index with `height` levels above its leaves holds.
+/// How many blocks an index with `height` levels above its leaves can hold.
 fn capacity(height: u32) -> u64 {
     1_u64.checked_shl(FANOUT_BITS * (height + 1)).unwrap_or(u64::MAX)
 }
 
-/// Builds an index from entries seen newest first: the first sight of a block wins (R29).
+/// Builds an index from entries in descending order: the first entry found for a block wins (R29).
 ///
-/// Entries come from devices and objects, so nothing that they say is believed beyond the volume: a
-/// write of a block that it does not have, or at a position that no block can have, is left out and
-/// counted; a trim or a mask ends with the volume. So an index never takes more memory than the
-/// volume's.
+/// Entries come from devices and objects, so their numbers are not trusted beyond the volume: a
+/// write to a block that the volume does not have, or at a position that no block can have, is left
+/// out and counted; a trim or a mask is cut at the end of the volume. So an index never takes more
+/// memory than the volume's.
 #[derive(Clone)]
 pub struct IndexBuilder {
     index: Index,
     len_blocks: u64,
-    /// Writes that were left out.
+    /// How many writes were left out.
     outside: u64,
     trimmed: RangeSet,
-    /// Ranges of which nothing is inherited.
+    /// Ranges in which nothing is inherited.
     masked: RangeSet,
 }
 
 impl IndexBuilder {
-    /// Nothing seen yet, of a volume of `len_blocks`.
+    /// An empty builder for a volume of `len_blocks`.
     pub fn new(len_blocks: u64) -> Self {
         IndexBuilder {
             index: Index::new(len_blocks),
@@ -369,7 +370,7 @@ impl IndexBuilder {
         }
     }
 
-    /// A write of a block was seen. Whether it is the block's newest.
+    /// Takes a write of a block. Returns whether it is the block's newest.
     pub fn see_write(&mut self, block: u64, mapping: Mapping) -> bool {
         if block >= self.len_blocks {
             self.outside += 1;
@@ -382,23 +383,23 @@ impl IndexBuilder {
         is_newest
     }
 
-    /// A trim was seen.
+    /// Takes a trim.
     pub fn see_trim(&mut self, block: u64, len_blocks: u64) {
         self.trimmed.insert(block, self.end_of(block, len_blocks));
     }
 
-    /// Where a range of blocks ends, in the volume.
+    /// The end of a range of blocks, within the volume.
     fn end_of(&self, block: u64, len_blocks: u64) -> u64 {
         block.saturating_add(len_blocks).min(self.len_blocks)
     }
 
-    /// How many writes were of blocks that the volume does not have.
+    /// How many writes were to blocks that the volume does not have.
     pub fn outside(&self) -> u64 {
         self.outside
     }
 
-    /// A mask was seen. Whether it, or a trim, hides something that was not hidden by what was seen
-    /// before.
+    /// Takes a mask. Returns whether it, or a trim, hides something that newer entries did not
+    /// hide.
     pub fn see_mask(&mut self, block: u64, len_blocks: u64) -> bool {
         let end = self.end_of(block, len_blocks);
         let is_new = !self.masked.covers(block, end);
@@ -406,29 +407,29 @@ impl IndexBuilder {
         is_new
     }
 
-    /// From here on what is seen was inherited.
+    /// Marks all further entries as inherited.
     pub fn begin_parent(&mut self) {
         for (&start, &end) in &self.masked.0 {
             self.trimmed.insert(start, end);
         }
     }
 
-    /// The ranges of which nothing is inherited.
+    /// The ranges in which nothing is inherited.
     pub fn masked(&self) -> &RangeSet {
         &self.masked
     }
 
-    /// A block that was seen has been copied to another place.
+    /// Notes that a block found before has been copied to another place.
     pub fn move_block(&mut self, block: u64, mapping: Mapping) {
         self.index.set(block, mapping);
     }
 
-    /// What was seen so far.
+    /// The index so far.
     pub fn seen(&self) -> &Index {
         &self.index
     }
 
-    /// The index of everything seen.
+    /// The complete index.
     pub fn finish(self) -> Index {
         self.index
     }
@@ -497,7 +498,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// The index equals a map, and clones taken on the way stay what they were.
+        /// The index equals a map, and clones made during the steps do not change.
         #[test]
         fn an_index_is_a_map_and_clones_do_not_change(steps in prop::collection::vec(step(), 1..200)) {
             let mut index = Index::new(1 << 18);
@@ -531,7 +532,7 @@ mod tests {
                 let mut expected: Vec<_> = model.iter().map(|(&block, &mapping)| (block, mapping)).collect();
                 expected.sort_unstable_by_key(|&(block, _)| block);
                 prop_assert_eq!(&visited, &expected);
-                // In pieces it is the same.
+                // Visiting in pieces gives the same result.
                 let (mut pieces, mut from, mut turns) = (Vec::new(), Some(0), 0);
                 while let Some(at) = from {
                     from = index.visit_some(at, 2, |block, mapping| pieces.push((block, mapping)));
@@ -545,7 +546,7 @@ mod tests {
             }
         }
 
-        /// Building backward gives what applying forward gives.
+        /// Building backward gives the same result as applying forward.
         #[test]
         fn first_sight_backward_equals_last_word_forward(steps in prop::collection::vec(step(), 1..200)) {
             let mut forward = Index::new(1 << 18);
@@ -572,8 +573,8 @@ mod tests {
         }
     }
 
-    /// Entries whose checksums are right and whose numbers are not: no panic, no endless turn, no
-    /// memory beyond the volume's.
+    /// Entries with valid checksums and invalid numbers: no panic, no endless loop, no memory
+    /// beyond the volume's.
     #[test]
     fn what_lies_beyond_the_volume_is_left_out_and_counted() {
         let before = index_bytes();

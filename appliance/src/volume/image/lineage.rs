@@ -1,4 +1,4 @@
-//! What retention has to know of a pool beside its archive.
+//! What the retention rules need to know of a pool, apart from its archive.
 
 use crate::archive::retention::{
     ArchiveView, ArchivedSegment, Generation, SegmentRange, SnapshotPoint, SynchPoint,
@@ -14,39 +14,39 @@ use crate::volume::pool::Pool;
 pub struct Lineage {
     /// Size of the pool's segments, in blocks.
     pub segment_blocks: u64,
-    /// The segments that have a slot on the primary device, in the order of the log, apart from
-    /// each other: one that is released before its turn leaves a hole.
+    /// The segments that have a slot on the primary device, in the order of the log, as separate
+    /// ranges: a segment that is released early leaves a hole.
     pub on_primary: Vec<SegmentRange>,
-    /// The first of these; the log's next segment while there is none.
+    /// The first of these; the log's next segment if there is none.
     pub oldest_on_primary: SegmentSeq,
     /// All synchs, in the order of the log.
     pub synchs: Vec<SynchPoint>,
     /// The snapshots.
     pub snapshots: Vec<SnapshotPoint>,
-    /// The images with a parent: those that exist now, and those that are gone while points at
-    /// which they lived may be kept.
+    /// The images with a parent: those that exist now, and deleted ones while points at which they
+    /// existed may be kept.
     pub generations: Vec<Generation>,
-    /// The position of the pool's newest change: what was true of all this is so as long as it is
-    /// the newest.
+    /// The position of the pool's newest change: this data is valid while that is still the newest
+    /// change.
     pub change_lsn: Lsn,
-    /// Stretches of the log that left the primary device without having been archived, or that are
+    /// Ranges of the log that left the primary device without having been archived, or that are
     /// lost.
     pub gaps: Vec<LsnRange>,
-    /// Lengths of the working set, and the segments from which on they were in force, oldest first;
-    /// the first begins with the log.
+    /// Lengths of the working set, each with the segment from which on it was in force, oldest
+    /// first; the first begins with the log.
     pub working_sets: Vec<(SegmentSeq, u64)>,
-    /// The clocks at that moment.
+    /// The clocks at the time of the copy.
     pub clock: ClockStatus,
 }
 
 impl Lineage {
     /// How many segments before its own a point in a segment needs: the length of the working set
-    /// (W) that was in force there, or less where it had just become longer.
+    /// (W) that was in force there, or less if it had just become longer.
     pub fn working_set(&self, sequence: SegmentSeq) -> u64 {
         reach(&self.working_sets, sequence).unwrap_or(0)
     }
 
-    /// All that retention decides by: this, and what is archived, in the order of the log.
+    /// The complete input of retention: this, and the archived segments, in the order of the log.
     pub fn view<'a>(
         &'a self,
         segments: &'a [ArchivedSegment],
@@ -67,7 +67,7 @@ impl Lineage {
 }
 
 impl Pool {
-    /// What retention has to know. Cost: a copy of the synchs' labels.
+    /// Copies the data for retention. Cost: a copy of the synchs' labels.
     pub fn lineage(&self) -> Lineage {
         let (state, log) = (self.state.borrow(), self.log.borrow());
         let catalog: &Catalog = &state.catalog;
@@ -88,7 +88,8 @@ impl Pool {
                 parent_image: ImageId(parent.image),
                 parent_lsn: Lsn(parent.lsn),
                 born_lsn: Lsn(image.born_lsn),
-                // Up to the change that says so its points are looked up in the parent too.
+                // Up to the change that records the hydration, its points are also looked up in the
+                // parent.
                 gone_lsn: image.hydrated_lsn.map(|hydrated| Lsn(hydrated).plus(segment_blocks)),
             })
         });
@@ -100,8 +101,8 @@ impl Pool {
             born_lsn: Lsn(image.born_lsn),
             gone_lsn: Some(Lsn(image.gone_lsn)),
         });
-        // The first length is in force up to the first change, whatever it was then: the geometry
-        // has the newest.
+        // The first length is in force up to the first change, whatever it was; the geometry has
+        // the newest.
         let first = log.geometry().working_set;
         let mut on_primary: Vec<SegmentRange> = Vec::new();
         for sequence in log.table().on_device() {

@@ -1,13 +1,13 @@
-//! Images and the volumes that show them: what is where in the log.
+//! Images and the volumes that show them: which block is where in the log.
 //!
 //! | file | job |
 //! |---|---|
 //! | `index` | the map from block numbers to positions |
-//! | `image_ids` | the numbers of images, of which there are not many |
+//! | `image_ids` | the ids of images, whose number is limited |
 //! | `volume` | one volume while the pool is open: its index and the counters that belong to it |
 //! | `volumes` | the table of all volumes |
 //! | `trouble` | why a volume cannot use what it inherited |
-//! | `hydrate` | what an image inherited becomes its own |
+//! | `hydrate` | copies everything that an image inherited into entries of its own |
 //! | `lineage` | which images descend from which, for retention |
 
 mod hydrate;

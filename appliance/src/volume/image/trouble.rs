@@ -1,8 +1,8 @@
 //! Why a volume cannot use what it inherited.
 //!
-//! **States of a volume's inheritance:** looked up → in trouble that may pass (the archive does not
-//! answer), which is tried again by whoever calls [`Pool::load_inherited`] and
-//! [`Pool::hydrate_all`] → looked up; or in trouble for good, until the next start.
+//! **States of a volume's inheritance:** looked up → in temporary trouble (the archive does not
+//! answer), which each call of [`Pool::load_inherited`] or [`Pool::hydrate_all`] tries again →
+//! looked up; or in permanent trouble, until the next start.
 //!
 //! [`Pool::load_inherited`]: crate::volume::Pool::load_inherited
 //! [`Pool::hydrate_all`]: crate::volume::Pool::hydrate_all
@@ -11,21 +11,21 @@ use crate::volume::error::VolumeError;
 
 /// What prevents a volume from using what it inherited.
 pub(in crate::volume) struct Trouble {
-    /// What the operator reads.
+    /// The message for the operator.
     text: String,
     /// Whether another try may succeed.
     passes: bool,
 }
 
 impl Trouble {
-    /// What a volume inherited could not be looked up.
+    /// The trouble of a volume whose inherited data could not be looked up.
     pub(in crate::volume) fn of_lookup(name: &str, error: &VolumeError) -> Self {
         let passes = may_pass(error);
         let again = if passes { "; it is tried again" } else { "" };
         Trouble { text: format!("volume '{name}': what it inherited cannot be read: {error}{again}"), passes }
     }
 
-    /// A volume was not hydrated to its end.
+    /// The trouble of a volume whose hydration did not finish.
     pub(in crate::volume) fn of_hydration(name: &str, error: &VolumeError) -> Self {
         let passes = may_pass(error);
         let next = if passes {
@@ -39,7 +39,7 @@ impl Trouble {
         Trouble { text, passes }
     }
 
-    /// What the operator reads.
+    /// The message for the operator.
     pub(in crate::volume) fn text(&self) -> &str {
         &self.text
     }
@@ -50,7 +50,7 @@ impl Trouble {
     }
 }
 
-/// Whether the same may succeed later, without anybody's doing.
+/// Whether the same operation may succeed later without intervention.
 fn may_pass(error: &VolumeError) -> bool {
     matches!(error, VolumeError::ArchiveAway { .. } | VolumeError::Busy { .. })
 }

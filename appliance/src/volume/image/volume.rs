@@ -1,9 +1,9 @@
 //! A volume while the pool is open: its index, and the counters that belong to the index.
 //!
 //! **Invariant.** `resident` is the number of blocks that the index maps above `resident_above`,
-//! with those that a large trim has cut out and [`Volume::note_cut_gone`] has not reported yet.
-//! Every method that changes the index changes the counter in the same step. So `resident` is at
-//! most what the index counts as mapped, and equal to it where nothing is inherited; both are
+//! including those that a large trim has cut out and [`Volume::note_cut_gone`] has not subtracted
+//! yet. Every method that changes the index changes the counter in the same step. So `resident` is
+//! at most the index's count of mapped blocks, and equal to it if nothing is inherited; both are
 //! asserted after each change.
 
 use smallvec::SmallVec;
@@ -15,21 +15,22 @@ use crate::volume::image::index::{Index, IndexBuilder, Mapping, RangeSet};
 use crate::volume::info::VolumeStats;
 use crate::volume::request::{IoError, Refusal};
 
-/// Ranges of more blocks than this take a mask without a look at what is in them.
+/// Ranges of more blocks than this get a mask without a check of their content.
 const LOOKED_AT_BLOCKS: u64 = 65_536;
 
-/// The index of a volume, or as much of it as is known.
+/// The index of a volume, or the known part of it.
 pub(in crate::volume) enum VolumeIndex {
-    /// All of it.
+    /// The complete index.
     Ready(Index),
-    /// A clone after a restart: its own entries are known, what it inherited is still to be looked
-    /// up.
+    /// A clone after a restart: its own entries are known, and the inherited ones must still be
+    /// looked up.
     Inherits(IndexBuilder),
-    /// The inherited index could not be built. Its own entries are kept, and copied forward.
+    /// The inherited index could not be built. The volume's own entries are kept, and copied
+    /// forward.
     Failed(IndexBuilder),
 }
 
-/// What a volume begins with.
+/// The parameters of a new volume.
 pub(in crate::volume) struct NewVolume {
     /// Its name.
     pub(in crate::volume) name: String,
@@ -43,13 +44,13 @@ pub(in crate::volume) struct NewVolume {
     pub(in crate::volume) index: VolumeIndex,
     /// Mappings above this LSN are its own.
     pub(in crate::volume) resident_above: Lsn,
-    /// Whether it keeps on the primary device what it inherited.
+    /// Whether it keeps inherited blocks on the primary device.
     pub(in crate::volume) keeps_inherited: bool,
-    /// Whether something in it may be inherited.
+    /// Whether it may inherit anything.
     pub(in crate::volume) inherits: bool,
     /// Where the log ends.
     pub(in crate::volume) changed_lsn: Lsn,
-    /// Whether its capacity is not set aside.
+    /// Whether its capacity is not reserved.
     pub(in crate::volume) thin: bool,
 }
 
@@ -60,44 +61,43 @@ pub(in crate::volume) struct Volume {
     read_only: bool,
     image: ImageId,
     index: VolumeIndex,
-    /// Mappings below this LSN are not certain; 0 when all are.
+    /// Mappings below this LSN are not certain; 0 if all are.
     uncertain_below: Lsn,
-    /// How many of its blocks had such mappings when that was found.
+    /// How many of its blocks had such mappings when that was found out.
     uncertain_blocks: u64,
-    /// Mappings above this LSN are resident: the log keeps their blocks in the working set. What
-    /// lies at or below it was inherited.
+    /// Mappings above this LSN are resident: the log keeps their blocks in the working set.
+    /// Mappings at or below it are inherited.
     resident_above: Lsn,
-    /// Whether what it inherited is resident too, because there is no archive to read it from.
+    /// Whether inherited blocks are resident too, because there is no archive from which they can
+    /// be read.
     keeps_inherited: bool,
-    /// Whether something in it may be inherited: then its trims must be remembered as long as it
-    /// lives.
+    /// Whether it may inherit anything: if so, its trims must be remembered as long as it exists.
     inherits: bool,
-    /// Whether what it inherited is being made its own.
+    /// Whether a hydration of it is running.
     hydrating: bool,
     /// What prevents it from using what it inherited.
     trouble: Option<Trouble>,
-    /// The position of its newest write or trim, or a later one: its state has been the same since.
+    /// The position of its newest write or trim, or a later one: its state has not changed since.
     changed_lsn: Lsn,
-    /// The ranges of which it inherits nothing any more.
+    /// The ranges in which it no longer inherits anything.
     masked: RangeSet,
-    /// Resident blocks.
+    /// How many of its blocks are resident.
     resident: u64,
-    /// Whether it was created without its capacity being set aside.
+    /// Whether it was created without reserving its capacity.
     thin: bool,
     stats: VolumeStats,
 }
 
 /// What a trim removed.
 pub(in crate::volume) struct Trimmed {
-    /// Resident blocks that do not count any more.
+    /// Resident blocks that no longer count.
     pub(in crate::volume) freed: u64,
-    /// What was cut out, to be counted later.
+    /// The part that was cut out, to be counted later.
     pub(in crate::volume) cut: Option<Index>,
 }
 
 impl Volume {
-    /// A volume of which nothing counts as resident yet; see
-    /// [`count_resident`](Self::count_resident).
+    /// A volume without resident blocks so far; see [`count_resident`](Self::count_resident).
     pub(in crate::volume) fn new(new: NewVolume) -> Self {
         Volume {
             name: new.name,
@@ -180,12 +180,12 @@ impl Volume {
         self.stats
     }
 
-    /// Blocks that have contents, as far as its whole index is known.
+    /// How many blocks have contents; 0 if its index is not complete.
     pub(in crate::volume) fn mapped(&self) -> u64 {
         self.ready_index().map_or(0, Index::mapped)
     }
 
-    /// The whole index, if it is known.
+    /// The complete index, if it is known.
     pub(in crate::volume) fn ready_index(&self) -> Option<&Index> {
         match &self.index {
             VolumeIndex::Ready(index) => Some(index),
@@ -198,7 +198,7 @@ impl Volume {
         matches!(self.index, VolumeIndex::Failed(_))
     }
 
-    /// The index, or as much of it as is known.
+    /// The index, or the known part of it.
     pub(in crate::volume) fn own_index(&self) -> &Index {
         match &self.index {
             VolumeIndex::Ready(index) => index,
@@ -216,7 +216,7 @@ impl Volume {
         }
     }
 
-    /// Whether the index points from `block` at exactly this mapping, and the log keeps it.
+    /// Whether the index maps `block` to exactly this mapping, and the log keeps it.
     pub(in crate::volume) fn holds(&self, block: u64, mapping: Mapping) -> bool {
         mapping.lsn() > self.resident_above && self.own_index().get(block) == mapping
     }
@@ -241,7 +241,7 @@ impl Volume {
         Ok(blocks.filter(|&at| index.get(at).lsn() <= self.resident_above).count() as u64)
     }
 
-    /// Appends `len_blocks` blocks from `first` on, each with `append`, and points the index at
+    /// Appends `len_blocks` blocks from `first` on, each with `append`, and points the index to
     /// them. Returns how many became resident.
     pub(in crate::volume) fn write(
         &mut self,
@@ -278,8 +278,9 @@ impl Volume {
         Ok(new_blocks)
     }
 
-    /// Which ranges of a trim take a mask: those of a clone in which something is mapped, unless a
-    /// mask covers them. Where nothing is mapped that no mask hides, nothing was inherited.
+    /// Which ranges of a trim need a mask: those of a clone in which something is mapped, unless a
+    /// mask already covers them. If nothing is mapped that is not hidden by a mask, nothing was
+    /// inherited.
     pub(in crate::volume) fn hiding_of(&self, part: &[(u64, u64)]) -> Result<SmallVec<[bool; 8]>, Refusal> {
         if !self.inherits {
             return Ok(part.iter().map(|_| false).collect());
@@ -294,8 +295,8 @@ impl Volume {
         Ok(hiding)
     }
 
-    /// Appends the ranges of a trim, with a mask for each that is `hiding`, and empties them. The
-    /// blocks of a trim that `is_large` are cut out, and counted later.
+    /// Appends the ranges of a trim, with a mask for each that is `hiding`, and empties them. If
+    /// the trim `is_large`, its blocks are cut out and counted later.
     pub(in crate::volume) fn trim(
         &mut self,
         log: &mut Log,
@@ -333,8 +334,8 @@ impl Volume {
         Ok(Trimmed { freed, cut })
     }
 
-    /// Of what [`trim`](Self::trim) cut out, `removed` blocks do not count any more, and `freed` of
-    /// them were resident.
+    /// Stops counting `removed` blocks that [`trim`](Self::trim) cut out, of which `freed` were
+    /// resident.
     pub(in crate::volume) fn note_cut_gone(&mut self, removed: u64, freed: u64) {
         assert!(freed <= removed && freed <= self.resident, "a cut takes only what counted");
         self.resident -= freed;
@@ -344,7 +345,8 @@ impl Volume {
         self.assert_counted();
     }
 
-    /// A copied block is at its new place. Returns whether it was inherited, and is resident now.
+    /// Points the index to the new place of a copied block. Returns whether the block was
+    /// inherited, and is resident now.
     pub(in crate::volume) fn move_block(&mut self, block: u64, mapping: Mapping) -> bool {
         let before = match &mut self.index {
             VolumeIndex::Ready(index) => index.set(block, mapping),
@@ -360,7 +362,7 @@ impl Volume {
         is_new
     }
 
-    /// Counts the resident blocks of a volume that has just been added. Returns how many they are.
+    /// Counts the resident blocks of a volume that has just been added. Returns how many there are.
     pub(in crate::volume) fn count_resident(&mut self, log: &mut Log) -> u64 {
         let above = self.resident_above;
         let mut resident = 0;
@@ -375,8 +377,7 @@ impl Volume {
         resident
     }
 
-    /// Takes back what [`count_resident`](Self::count_resident) counted. Returns how many they
-    /// were.
+    /// Reverts [`count_resident`](Self::count_resident). Returns how many blocks there were.
     fn uncount_resident(&mut self, log: &mut Log) -> u64 {
         let above = self.resident_above;
         self.own_index().visit(|_, mapping| {
@@ -387,10 +388,11 @@ impl Volume {
         std::mem::take(&mut self.resident)
     }
 
-    /// What it inherited was looked up: `inherited` maps it, and what the volume has of its own
-    /// counts before that. Returns how many blocks were resident before, and are now.
+    /// Sets the index after the lookup of inherited blocks: `inherited` has their mappings, and the
+    /// volume's own mappings override them. Returns how many blocks were resident before, and are
+    /// now.
     pub(in crate::volume) fn take_inherited(&mut self, mut inherited: Index, log: &mut Log) -> (u64, u64) {
-        // Its own blocks may have been copied forward while the lookup ran.
+        // Its own blocks may have been copied forward during the lookup.
         self.own_index().visit(|block, mapping| {
             inherited.set(block, mapping);
         });
@@ -404,15 +406,15 @@ impl Volume {
         (before, self.count_resident(log))
     }
 
-    /// What it inherited could not be looked up.
+    /// Notes that the lookup of inherited blocks failed.
     pub(in crate::volume) fn fail_lookup(&mut self) {
         if let VolumeIndex::Inherits(own) = &self.index {
             self.index = VolumeIndex::Failed(own.clone());
         }
     }
 
-    /// Mappings below this LSN are not certain from now on. Cost: a look at each mapping if there
-    /// are such.
+    /// Marks mappings below this LSN as not certain. Cost: one pass over the mappings, if the LSN
+    /// is not 0.
     pub(in crate::volume) fn set_uncertain_below(&mut self, lsn: Lsn) {
         let mut uncertain_blocks = 0;
         if lsn.0 > 0 {
@@ -421,18 +423,18 @@ impl Volume {
         (self.uncertain_below, self.uncertain_blocks) = (lsn, uncertain_blocks);
     }
 
-    /// The ranges of which it inherits nothing any more, as the log has them.
+    /// Sets the ranges in which it no longer inherits anything, from the log.
     pub(in crate::volume) fn set_masked(&mut self, masked: RangeSet) {
         self.masked = masked;
     }
 
-    /// It has become larger.
+    /// Sets a larger size.
     pub(in crate::volume) fn grow(&mut self, size_blocks: u64) {
         assert!(size_blocks >= self.size_blocks, "a volume never shrinks");
         self.size_blocks = size_blocks;
     }
 
-    /// Notes what prevents it from using what it inherited. Returns what was noted before.
+    /// Sets what prevents it from using what it inherited. Returns the previous value.
     pub(in crate::volume) fn set_trouble(&mut self, trouble: Option<Trouble>) -> Option<Trouble> {
         std::mem::replace(&mut self.trouble, trouble)
     }
@@ -442,12 +444,12 @@ impl Volume {
         self.trouble.as_ref()
     }
 
-    /// Whether something prevents it that may pass.
+    /// Whether it is in temporary trouble.
     pub(in crate::volume) fn is_in_passing_trouble(&self) -> bool {
         self.trouble.as_ref().is_some_and(Trouble::passes)
     }
 
-    /// Whether what it inherited is to be looked up: for the first time, or again.
+    /// Whether its inherited blocks must be looked up: for the first time, or again.
     pub(in crate::volume) fn is_to_be_looked_up(&self) -> bool {
         match &self.index {
             VolumeIndex::Ready(_) => false,
@@ -456,18 +458,18 @@ impl Volume {
         }
     }
 
-    /// Somebody makes what it inherited its own from now on, or does not any more.
+    /// Sets whether a hydration of it is running.
     pub(in crate::volume) fn set_hydrating(&mut self, hydrating: bool) {
         self.hydrating = hydrating;
     }
 
-    /// Nothing in it is inherited any more.
+    /// Notes that nothing in it is inherited any longer.
     pub(in crate::volume) fn note_hydrated(&mut self) {
         self.inherits = false;
         self.masked = RangeSet::default();
     }
 
-    /// What is wrong with it, in words for the operator.
+    /// Its problem, as text for the operator.
     pub(in crate::volume) fn problem(&self) -> Option<String> {
         if self.lookup_failed() {
             return Some("what it inherited could not be looked up; `varve pool list` says why".to_owned());
@@ -482,7 +484,7 @@ impl Volume {
         })
     }
 
-    /// The index of a volume that is deleted.
+    /// The index of a volume that is being deleted.
     pub(in crate::volume) fn into_index(self) -> Index {
         match self.index {
             VolumeIndex::Ready(index) => index,
@@ -490,24 +492,24 @@ impl Volume {
         }
     }
 
-    /// A host read so many blocks.
+    /// Counts a host's read of `len_blocks` blocks.
     pub(in crate::volume) fn note_read(&mut self, len_blocks: u64) {
         self.stats.reads += 1;
         self.stats.read_bytes += len_blocks * BLOCK_BYTES as u64;
     }
 
-    /// A host trimmed so many blocks.
+    /// Counts a host's trim of `len_blocks` blocks.
     pub(in crate::volume) fn note_trim(&mut self, len_blocks: u64) {
         self.stats.trims += 1;
         self.stats.trimmed_bytes += len_blocks * BLOCK_BYTES as u64;
     }
 
-    /// A host flushed.
+    /// Counts a host's flush.
     pub(in crate::volume) fn note_flush(&mut self) {
         self.stats.flushes += 1;
     }
 
-    /// A host's request ended with an error.
+    /// Counts a host's request that ended with an error.
     pub(in crate::volume) fn note_error(&mut self) {
         self.stats.errors += 1;
     }

@@ -1,7 +1,7 @@
 //! The table of the pool's volumes.
 //!
-//! **Invariant:** the place of a volume is its [`VolumeId`]. A place is never used again, so an id
-//! that somebody still has finds its own volume or none.
+//! **Invariant:** the place of a volume in the table is its [`VolumeId`]. A place is never reused,
+//! so an old id finds its own volume or none.
 
 use smallvec::SmallVec;
 
@@ -10,15 +10,15 @@ use crate::log::{ImageId, Lsn};
 use crate::volume::image::index::Mapping;
 use crate::volume::request::VolumeId;
 
-/// The most volumes of a pool.
+/// The maximum number of volumes in a pool.
 pub const VOLUMES_MAX: usize = 1024;
 
 /// All volumes. See the module's documentation.
 #[derive(Default)]
 pub(in crate::volume) struct Volumes {
     places: Vec<Option<Volume>>,
-    /// Whether clones keep on the primary device what they inherited: the pool has no archive and
-    /// gives segments away.
+    /// Whether clones keep inherited blocks on the primary device: the pool has no archive and
+    /// reuses slots.
     keeps_inherited: bool,
 }
 
@@ -29,7 +29,7 @@ impl Volumes {
         self.places.get(id.0 as usize)?.as_ref()
     }
 
-    /// The same, to be changed.
+    /// The same, for changes.
     #[inline]
     pub(in crate::volume) fn get_mut(&mut self, id: VolumeId) -> Option<&mut Volume> {
         self.places.get_mut(id.0 as usize)?.as_mut()
@@ -50,7 +50,7 @@ impl Volumes {
         self.places.iter().flatten()
     }
 
-    /// Every id that was given, also those of deleted volumes.
+    /// Every id that was assigned, including those of deleted volumes.
     pub(in crate::volume) fn ids(&self) -> impl Iterator<Item = VolumeId> + use<> {
         (0..self.places.len() as u32).map(VolumeId)
     }
@@ -67,17 +67,17 @@ impl Volumes {
         self.places.get_mut(id.0 as usize)?.take()
     }
 
-    /// Whether clones keep on the primary device what they inherited.
+    /// Whether clones keep inherited blocks on the primary device.
     pub(in crate::volume) fn keeps_inherited(&self) -> bool {
         self.keeps_inherited
     }
 
-    /// Says whether clones keep on the primary device what they inherited.
+    /// Sets whether clones keep inherited blocks on the primary device.
     pub(in crate::volume) fn set_keeps_inherited(&mut self, keeps_inherited: bool) {
         self.keeps_inherited = keeps_inherited;
     }
 
-    /// The volume whose index still points from `block` at exactly this mapping, as resident.
+    /// The volume whose index still maps `block` to exactly this mapping, as resident.
     pub(in crate::volume) fn owner_of(
         &self,
         image: ImageId,
@@ -87,8 +87,8 @@ impl Volumes {
         self.place(|volume| volume.image() == image && volume.holds(block, mapping))
     }
 
-    /// The images that hold an entry of `image` as resident: the image itself, and, where clones
-    /// keep what they inherited on the primary, these.
+    /// The images that hold an entry of `image` as resident: the image itself, and, if clones keep
+    /// inherited blocks on the primary device, these clones.
     pub(in crate::volume) fn owners_of(
         &self,
         image: ImageId,
@@ -102,22 +102,23 @@ impl Volumes {
         owners.map(Volume::image).collect()
     }
 
-    /// Whether an image is a volume's that may inherit something.
+    /// Whether an image belongs to a volume that may inherit anything.
     pub(in crate::volume) fn inherits(&self, image: ImageId) -> bool {
         self.iter().any(|volume| volume.image() == image && volume.inherits())
     }
 
-    /// Whether what a volume has at a position may have been replaced by something that is lost.
+    /// Whether a volume's data at a position may have been replaced by something that is lost.
     pub(in crate::volume) fn is_uncertain(&self, id: VolumeId, lsn: Lsn) -> bool {
         self.get(id).is_some_and(|volume| lsn < volume.uncertain_below())
     }
 
-    /// A copied block of a volume is at its new place. Returns whether it was inherited before.
+    /// Points the index of a volume to the new place of a copied block. Returns whether the block
+    /// was inherited before.
     pub(in crate::volume) fn move_block(&mut self, id: VolumeId, block: u64, mapping: Mapping) -> bool {
         self.get_mut(id).is_some_and(|volume| volume.move_block(block, mapping))
     }
 
-    /// Blocks set aside for volumes that are not thin.
+    /// How many blocks are reserved for volumes that are not thin.
     pub(in crate::volume) fn reserved_blocks(&self) -> u64 {
         let thick = self.iter().filter(|volume| !volume.is_thin());
         thick.map(|volume| volume.size_blocks().max(volume.resident())).sum()

@@ -2,10 +2,10 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `operations` | volumes, synchs and snapshots: made, changed, deleted |
-//! | `open` | a pool is made, or opened |
-//! | `recover` | a pool is made again from its archive |
-//! | `ownership` | which claim on its archive the log says that the pool has |
+//! | `operations` | creates, changes and deletes volumes, synchs and snapshots |
+//! | `open` | creates or opens a pool |
+//! | `recover` | recovers a pool from its archive |
+//! | `ownership` | records the pool's claim on its archive in the log |
 
 pub(in crate::volume) mod open;
 pub(in crate::volume) mod operations;

@@ -1,8 +1,9 @@
-//! Creating a pool, and opening one: the catalog, the synchs and the indexes are found in the log.
+//! Creates a pool, or opens one: finds the catalog, the synchs and the indexes in the log.
 //!
-//! The entries of the working set are read once, newest segment first, and shown to one index
-//! builder per image: each block's first sight wins. What a clone inherited is looked up after the
-//! start, by [`Pool::load_inherited`]; its requests wait until then, and nothing else does.
+//! The entries of the working set are read once, newest segment first, and passed to one index
+//! builder per image: the first entry found for a block wins. The inherited entries of clones are
+//! looked up after the start, by [`Pool::load_inherited`]; only requests to these clones wait until
+//! then.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -28,20 +29,20 @@ use crate::volume::pool::{Pool, READ_AHEAD_BLOCKS_DEFAULT};
 use crate::volume::request::{MAX_IO_BLOCKS, VolumeId};
 use crate::volume::space::capacity::OVERPROVISIONING_PERCENT_RANGE;
 
-/// Texts of synchs that are on their way from the device at once; alone each would take as long as
-/// the device needs for one block, and there may be a hundred thousand.
+/// How many texts of synchs are read at once: one after the other, each would take the device's
+/// latency for one block, and there may be 100,000 of them.
 const TEXTS_AT_ONCE: usize = 64;
 
-/// How a pool is to be opened.
+/// The options for opening a pool.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PoolOptions {
-    /// What becomes of segments in which nothing is live. [`Recycling::Archived`] needs an archive,
-    /// or writes wait when the device is full.
+    /// What happens to segments that contain no live blocks. [`Recycling::Archived`] needs an
+    /// archive; otherwise writes wait when the device is full.
     pub recycling: Recycling,
-    /// For a new pool: spare blocks for each hundred live ones; `None`:
+    /// For a new pool: spare blocks per hundred live blocks; `None`:
     /// [`OVERPROVISIONING_PERCENT_DEFAULT`](crate::volume::OVERPROVISIONING_PERCENT_DEFAULT).
     pub overprovisioning_percent: Option<u64>,
-    /// How far hosts that read in order are read ahead of, in blocks; 0: not at all; `None`:
+    /// The read-ahead window for sequential readers, in blocks; 0: no read-ahead; `None`:
     /// [`READ_AHEAD_BLOCKS_DEFAULT`].
     pub read_ahead_blocks: Option<u64>,
 }
@@ -74,7 +75,7 @@ impl Pool {
                 if let Some(percent) = options.overprovisioning_percent {
                     catalog.overprovisioning_percent = percent;
                 }
-                // Whoever recovers the pool from its archive must know it.
+                // A recovery from the archive needs this.
                 let working_set = pool.log.borrow().geometry().working_set;
                 catalog.created_ns = pool.log.borrow().created_ns();
                 catalog.working_sets = vec![(SegmentSeq(0), working_set)];
@@ -88,7 +89,7 @@ impl Pool {
     /// Opens the pool on a device.
     ///
     /// # Errors
-    /// See [`LogError`]. Damage is not an error: [`Pool::info`] says it.
+    /// See [`LogError`]. Damage is not an error: [`Pool::info`] reports it.
     pub async fn open(
         device: SharedBdev,
         environment: Environment,
@@ -129,7 +130,7 @@ impl Pool {
         pool.adopt(catalog, builders, &synchs).await?;
         pool.adopt_working_set().await?;
         if pool.state.borrow().volumes.keeps_inherited() {
-            // What clones inherited must be counted before anything is given away.
+            // The inherited blocks of clones must be counted before any slot is reassigned.
             Rc::clone(&pool).load_inherited().await;
         }
         pool.set_recycling(options.recycling);
@@ -140,7 +141,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Has every new segment begin with a catalog, as short as it must be.
+    /// Makes every new segment begin with a catalog, which is shortened if necessary.
     fn begin_with(&self, catalog: &mut Catalog) -> Result<(), VolumeError> {
         let (state, mut log) = (self.state.borrow(), self.log.borrow_mut());
         let text_bytes_max = catalog.shorten(log.format_version(), log.geometry().catalog_bytes_max());
@@ -149,7 +150,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Turns the pool itself while a future of it runs: nobody else does before it is served.
+    /// Runs the pool's turns while a future of it runs, because nothing else does before the pool
+    /// is served.
     pub(crate) async fn turning<T>(self: Rc<Self>, future: impl Future<Output = T>) -> T {
         let mut future = std::pin::pin!(future);
         std::future::poll_fn(|context| {
@@ -168,12 +170,12 @@ impl Pool {
         self.log.borrow_mut().set_recycling(recycling);
     }
 
-    /// Writes a catalog that holds what was found lost. A log that is full, or a device that takes
-    /// no writes, or has no room for them now, does not keep the pool from being read: the next
+    /// Writes a catalog with the losses that were found. A full log, or a device that accepts no
+    /// writes or has no room for them now, does not prevent the pool from being read: the next
     /// start finds the same losses again.
     async fn record_losses(&self) {
         let result = match self.change(|_, _| Ok(())).await {
-            // It gets there as soon as there is room.
+            // It is written as soon as there is room.
             Ok(_) if self.waits_for_room() => return,
             Ok(lsn) => self.drive_until_stable(lsn.plus(1)).await,
             Err(error) => Err(error),
@@ -183,13 +185,13 @@ impl Pool {
         }
     }
 
-    /// Waits until everything before `lsn` is stable, turning the pool itself: nobody else does
-    /// before it is opened.
+    /// Waits until everything before `lsn` is stable, and runs the pool's turns, because nothing
+    /// else does before it is opened.
     pub(in crate::volume) async fn drive_until_stable(&self, lsn: Lsn) -> Result<(), VolumeError> {
         self.drive_until(lsn, true).await
     }
 
-    /// The same, but gives up when the device has no room.
+    /// The same, but it gives up if the device has no room.
     pub(in crate::volume) async fn drive_until_stable_or_starved(&self, lsn: Lsn) -> Result<(), VolumeError> {
         self.drive_until(lsn, false).await
     }
@@ -214,9 +216,9 @@ impl Pool {
         }
     }
 
-    /// Reads the entries of the working set, newest first, into the builders; returns the synch
-    /// events, newest first, and the stretches of the working set of which nothing is known. A
-    /// segment that cannot be read keeps nobody from starting.
+    /// Passes the entries of the working set, newest first, to the builders. Returns the synch
+    /// events, newest first, and the ranges of the working set for which nothing is known. An
+    /// unreadable segment does not prevent the start.
     async fn scan_all(
         &self,
         builders: &mut HashMap<u32, IndexBuilder>,
@@ -253,7 +255,8 @@ impl Pool {
                         let (image, block) = (placed.entry.image(), placed.entry.block());
                         if let Some(builder) = builders.get_mut(&image.0) {
                             let len_blocks = placed.entry.value();
-                            // What newer trims and masks hide as well need not be carried on.
+                            // If newer trims and masks hide the same, it need not be copied
+                            // forward.
                             if clones.contains(&image.0)
                                 && placed.entry.hides()
                                 && builder.see_mask(block.0, len_blocks)
@@ -317,8 +320,8 @@ impl Pool {
         Ok(())
     }
 
-    /// What a synch event says. One whose text is lost is still a point; its position and time
-    /// stand in the entry.
+    /// Reads a synch event. If its text is lost, it is still a point, because its position and time
+    /// are in the entry.
     pub(in crate::volume) async fn read_synch(&self, event: &FoundEvent) -> Result<SynchInfo, VolumeError> {
         let text = self.read_event(event).await?;
         if let Some(synch) = text.and_then(|text| serde_json::from_slice::<SynchInfo>(&text).ok()) {
@@ -329,10 +332,10 @@ impl Pool {
         Ok(synch)
     }
 
-    /// Looks up what clones inherited, one volume after the other. Requests of a volume are
-    /// [`Busy`](crate::volume::Submitted::Busy) until it is done. One that cannot be looked up is degraded,
-    /// and does not stop the others; called again, this tries those again whose archive did not
-    /// answer.
+    /// Looks up the inherited blocks of clones, one volume after the other. Requests to a volume
+    /// are [`Busy`](crate::volume::Submitted::Busy) until its lookup is done. If a lookup fails,
+    /// the volume is degraded, and the others continue. A further call tries those again whose
+    /// archive did not answer.
     pub async fn load_inherited(self: Rc<Self>) {
         let waiting: Vec<VolumeId> = self.state.borrow().volumes.ids().collect();
         for id in waiting {
@@ -396,7 +399,7 @@ impl Pool {
     }
 }
 
-/// A run of zeroes as long as the longest read.
+/// A buffer of zeroes as long as the longest read.
 pub(in crate::volume) async fn zeroes(environment: &Environment) -> Result<DmaBuf, VolumeError> {
     let mut zeroes = environment
         .wait_for_memory(MAX_IO_BLOCKS as usize * BLOCK_BYTES)

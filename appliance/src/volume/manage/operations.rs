@@ -1,8 +1,8 @@
-//! The nouns of the management plane: volumes, synchs, snapshots, clones.
+//! The objects of the management plane: volumes, synchs, snapshots, clones.
 //!
 //! Every change is a new catalog in the log. It takes effect when it is appended, and is answered
-//! when it is stable, so an answer is never taken back by a crash; a crash in between leaves the
-//! change whole or not at all.
+//! when it is stable, so a crash never reverts an answered change. A crash in between leaves the
+//! whole change or nothing of it.
 
 use std::rc::Rc;
 
@@ -22,18 +22,18 @@ use crate::volume::info::{ImageParent, SnapshotInfo, SynchInfo, VolumeEvent, Vol
 use crate::volume::pool::Pool;
 use crate::volume::request::VolumeId;
 
-/// The longest name, in bytes.
+/// The maximum length of a name, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
-/// The largest volume, in blocks (256 TiB).
+/// The maximum size of a volume, in blocks (256 TiB).
 pub const VOLUME_BLOCKS_MAX: u64 = 1 << 36;
-/// The longest label of a synch, in bytes.
+/// The maximum length of a synch's label, in bytes.
 pub const LABEL_BYTES_MAX: usize = 256;
-/// The longest details of a synch, in bytes of JSON.
+/// The maximum length of a synch's details, in bytes of JSON.
 pub const DETAILS_BYTES_MAX: usize = 16_384;
-/// How often a full pipeline is waited for before an operation gives up.
+/// How many turns an operation waits for a full pipeline before it gives up.
 const BUSY_TURNS_MAX: usize = 1_000_000;
 
-/// What a new volume shall be.
+/// The parameters of a new volume.
 #[derive(Debug, Clone)]
 pub struct CreateVolume {
     /// Its name: 1 to 64 letters, digits, `.`, `_` or `-`.
@@ -42,7 +42,7 @@ pub struct CreateVolume {
     pub size_bytes: u64,
     /// Its UUID; `None`: a new random one.
     pub uuid: Option<Uuid>,
-    /// Whether its capacity is not set aside: it may then be refused blocks when the pool is full.
+    /// Whether its capacity is not reserved: writes may then be refused when the pool is full.
     pub thin: bool,
 }
 
@@ -149,8 +149,8 @@ impl Pool {
         self.volume(id).ok_or(VolumeError::NoSuchVolume { name })
     }
 
-    /// Writes a synch event: the blocks of all volumes are consistent now, says the caller (R25,
-    /// R26). All writes submitted before are before it.
+    /// Writes a synch event: the caller declares that the blocks of all volumes are consistent now
+    /// (R25, R26). All writes submitted before are before it.
     ///
     /// # Errors
     /// A label or details that are too long, no room, a failed pool.
@@ -180,7 +180,7 @@ impl Pool {
                 match log.append_event(EventKind::Synch, &text) {
                     Ok(lsn) => {
                         synch.lsn = lsn.0;
-                        // Every new segment's catalog must know that the id is taken.
+                        // The catalog of every new segment must record that the id is used.
                         state.catalog.take_synch_id(&mut log, id)?;
                         state.synchs.push(synch.clone());
                         Some(synch)
@@ -201,7 +201,7 @@ impl Pool {
         Err(AppendError::Busy.into())
     }
 
-    /// Gives the present point a name.
+    /// Names the present point.
     ///
     /// # Errors
     /// A bad name, a name that exists, a failed pool.
@@ -211,7 +211,7 @@ impl Pool {
             let log = self.log.borrow();
             (log.point_lsn(), log.now_ns())
         };
-        // Commands are appended whole, so the head is the end of one.
+        // Commands are appended whole, so the head is the end of a command.
         let snapshot = CatalogSnapshot { name: Rc::from(name.as_str()), lsn: point.0, time_ns };
         let lsn = self
             .change(|catalog, _| {
@@ -227,7 +227,7 @@ impl Pool {
         Ok((&snapshot).into())
     }
 
-    /// Forgets a snapshot's name.
+    /// Deletes a snapshot's name.
     ///
     /// # Errors
     /// No such snapshot, a failed pool.
@@ -250,8 +250,8 @@ impl Pool {
         self.state.borrow().catalog.snapshots.iter().map(|snapshot| (&snapshot).into()).collect()
     }
 
-    /// A page of the snapshots from a position on, in the order of the log: at most `limit`, and
-    /// all of the last one's position.
+    /// A page of the snapshots from a position on, in the order of the log: at most `limit`, plus
+    /// all others at the last one's position.
     pub fn snapshots_from(&self, lsn: Lsn, limit: usize) -> Vec<SnapshotInfo> {
         let state = self.state.borrow();
         let mut page: Vec<SnapshotInfo> = Vec::new();
@@ -264,23 +264,21 @@ impl Pool {
         page
     }
 
-    /// Writes what is open, flushes, and leaves a note that the stop was clean. No requests after
-    /// it.
+    /// Writes what is open, flushes, and records that the stop was clean. No requests may follow.
     ///
     /// # Errors
     /// A failed pool.
     pub async fn close(self: Rc<Self>) -> Result<(), VolumeError> {
-        // Superblocks that are being written are written whole. How that ends is not what matters
-        // now.
+        // If superblocks are being written, finish that. Its result does not matter now.
         let _ = self.reshaping_idle().await;
-        // From here on no change begins: it would be under way when the process ends, and leave a
-        // superblock torn.
+        // From here on no change may begin: it would still be running when the process ends, and
+        // leave a superblock torn.
         self.log.borrow_mut().stop_appending();
         recovery::close(&self.log).await?;
         Ok(())
     }
 
-    /// Refuses what the pool cannot hold.
+    /// Refuses a volume that the pool has no capacity for.
     fn check_capacity(&self, more_blocks: u64) -> Result<(), VolumeError> {
         let (state, log) = (self.state.borrow(), self.log.borrow());
         let Some(capacity) = state.capacity_of(&log) else { return Ok(()) };
@@ -299,8 +297,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Appends a changed catalog and makes it the present one; returns its position. `edit` gets
-    /// the catalog to change and the position after which a new image has its entries.
+    /// Appends a changed catalog and puts it in force; returns its position. `edit` gets the
+    /// catalog to change and the position after which a new image has its entries.
     pub(in crate::volume) async fn change(
         &self,
         mut edit: impl FnMut(&mut Catalog, Lsn) -> Result<(), VolumeError>,
@@ -323,19 +321,19 @@ impl Pool {
         Err(AppendError::Busy.into())
     }
 
-    /// The version of the format of what is on the device.
+    /// The format version of the device.
     pub(in crate::volume) fn format_version(&self) -> u32 {
         self.log.borrow().format_version()
     }
 
-    /// A position at or after that of a change which is edited while the log ends at `head`: its
-    /// event goes to this segment or to the next.
+    /// A position at or after that of a change that is made while the log ends at `head`: its event
+    /// goes to this segment or to the next.
     pub(in crate::volume) fn behind_change(&self, head: Lsn) -> Lsn {
         head.plus(self.log.borrow().geometry().segment_blocks)
     }
 
-    /// Makes a volume of the catalog usable; it is announced later. What is resident of it is
-    /// counted by the caller.
+    /// Makes a volume of the catalog usable; it is announced later. The caller counts its resident
+    /// blocks.
     pub(in crate::volume) fn add_volume(&self, name: &str, index: VolumeIndex) -> VolumeId {
         let mut state = self.state.borrow_mut();
         let entry = state.catalog.volume(name).expect("the catalog was changed first");

@@ -1,4 +1,4 @@
-//! How a pool's log comes to say which claim on its archive the pool has.
+//! Records in a pool's log which claim on its archive the pool has.
 
 use crate::archive::object::ClaimId;
 use crate::archive::owner::HistoryId;
@@ -8,23 +8,24 @@ use crate::volume::error::VolumeError;
 use crate::volume::pool::Pool;
 
 impl Pool {
-    /// What the log says of the pool's claim on its archive.
+    /// The pool's claim on its archive, from the log.
     pub fn ownership(&self) -> Ownership {
         self.state.borrow().catalog.ownership
     }
 
-    /// Up to where the log is known to be archived and verified: a whole segment's begin.
+    /// The position up to which the log is known to be archived and verified: the start of a
+    /// segment.
     pub fn archived_below(&self) -> Lsn {
         let below = self.state.borrow().catalog.archived_below;
         self.log.borrow().geometry().first_lsn(below)
     }
 
-    /// Has the log say which claim the pool is about to take, and which it holds if the archive
-    /// knows (a crash may have left it unsaid); that is stable when this returns. The caller need
-    /// not turn the pool.
+    /// Records in the log the claim that the pool is about to take, and the claim that it has
+    /// according to the archive (a crash may have lost that record). The record is stable when this
+    /// returns. The caller need not run the pool's turns.
     ///
     /// # Errors
-    /// A pool that failed, or has no room for writes: then no claim can be taken.
+    /// A pool that failed, or has no room for writes: no claim can be taken.
     pub async fn announce_claim(
         &self,
         held: Option<(HistoryId, ClaimId)>,
@@ -46,7 +47,7 @@ impl Pool {
         self.drive_until_stable_or_starved(lsn.plus(1)).await
     }
 
-    /// No write is taken any more until a restart; reads go on.
+    /// Stops all writes until a restart; reads continue.
     pub fn take_no_more_writes(&self, reason: String) {
         let mut log = self.log.borrow_mut();
         if log.poisoned().is_none() {
@@ -55,8 +56,8 @@ impl Pool {
         }
     }
 
-    /// Has the log say that the pool has its claim. Nobody waits until that is stable: what was
-    /// announced says the same.
+    /// Records in the log that the pool has its claim. This does not wait until the record is
+    /// stable, because the announced claim says the same.
     ///
     /// # Errors
     /// A pool that failed.

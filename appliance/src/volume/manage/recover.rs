@@ -1,22 +1,23 @@
-//! A pool whose primary device is lost, made again from its archive alone (R27, R32).
+//! Recovers a pool whose primary device is lost from its archive alone (R27, R32).
 //!
-//! The log goes on in a new segment after the last that is archived. Each volume gets a new image
-//! that inherits from the old one at the recovery point, as a clone would; so nothing is copied
-//! before the volumes can be used: what they inherit is read from the archive. History, synchs and
-//! snapshots are where they were.
+//! The log continues in a new segment after the last archived one. Each volume gets a new image
+//! that inherits from the old one at the recovery point, as a clone would. So the volumes can be
+//! used before anything is copied: their inherited data is read from the archive. History, synchs
+//! and snapshots keep their positions.
 //!
-//! **Order:** the recovery point is found, from the newest object whose entries can be read; the
-//! first segment is written with the new catalog, and made stable; then the superblocks. A crash
-//! before them leaves a blank device, and nothing was changed in the archive.
+//! **Order:** find the recovery point, from the newest object whose entries can be read; write the
+//! first segment with the new catalog, and make it stable; then write the superblocks. A crash
+//! before them leaves a blank device and an unchanged archive.
 //!
-//! **Damage.** A newest object that cannot be read is left out, and the recovery point lies before
-//! it. An object before it whose entries are damaged costs what it alone knew: its stretch is
-//! recorded as lost in the catalog, what is older there is not certain, and everything newer comes
-//! back. One that the store fails to give may come tomorrow, so it ends the recovery, unless it
-//! shall count as damaged; then the store is asked for it once more before anything is made.
+//! **Damage.** If the newest object cannot be read, it is left out, and the recovery point is
+//! before it. An earlier object with damaged entries costs only its own content: its range is
+//! recorded as lost in the catalog, older data in its range is not certain, and everything newer is
+//! recovered. An object that the store fails to return may be available later, so it ends the
+//! recovery, unless the caller lets it count as damaged; in that case the store is asked for it
+//! once more before anything is written.
 //!
-//! **Epoch:** greater than any in the archive by a margin: the lost device may have been opened
-//! more often than its archive knows.
+//! **Epoch:** higher than any in the archive by a margin, because the lost device may have been
+//! opened more often than its archive knows.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -41,31 +42,32 @@ use crate::volume::manage::open::{PoolOptions, zeroes};
 use crate::volume::pool::Pool;
 use crate::volume::space::capacity::capacity_blocks;
 
-/// How often a store that may do better is asked for the same.
+/// How many times a request is repeated if the store may succeed later.
 const TRIES_MAX: u32 = 20;
-/// By how much the epoch grows beyond what the archive knows.
+/// The margin between the highest epoch in the archive and the new epoch.
 const EPOCH_MARGIN: u32 = 1 << 16;
 
-/// What to do about an object that the store fails to give.
+/// The advice about an object that the store fails to return.
 pub const WAY_WITHOUT_UNREADABLE: &str =
     "If that does not end, --leave-out-unreadable recovers without what cannot be read";
 
-/// What a pool is recovered from.
+/// The input of a recovery.
 pub struct RecoverFrom {
     /// The archive.
     pub service: Box<dyn ArchiveService>,
-    /// How the pool uses it from now on.
+    /// How the pool uses the archive from now on.
     pub policy: ArchivePolicy,
-    /// The objects there are.
+    /// The objects in the archive.
     pub known: KnownObjects,
     /// The pool.
     pub pool: Uuid,
-    /// What the recovered pool's log says of its claim.
+    /// The claim for the recovered pool's log.
     pub ownership: Ownership,
-    /// Takes the archive over: called with the recovery point's end when all is written but the
-    /// superblocks. What it refuses ends the recovery, and the device is blank.
+    /// Takes over the archive: called with the end of the recovery point after everything is
+    /// written except the superblocks. If it fails, the recovery ends, and the device is blank.
     pub take_over: Option<TakeOver>,
-    /// Objects that the store fails to give count as damaged. Otherwise they end the recovery.
+    /// Whether objects that the store fails to return count as damaged. Otherwise they end the
+    /// recovery.
     pub leaves_out_unreadable: bool,
 }
 
@@ -89,16 +91,16 @@ impl RecoverFrom {
     }
 }
 
-/// Makes the recovery the owner of the archive. Objects that end at or before the position are of
-/// its history. Blocks.
+/// Makes the recovery the owner of the archive. Objects that end at or before the position belong
+/// to its history. It blocks.
 pub type TakeOver = Box<dyn FnOnce(Lsn) -> Result<(), VolumeError>>;
 
-/// What came back.
+/// The result of a recovery.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RecoveryReport {
     /// The pool.
     pub pool: Uuid,
-    /// The recovery point: the state of every volume is the one at this LSN.
+    /// The recovery point: every volume has its state at this LSN.
     pub recovery_point_lsn: u64,
     /// Its time.
     pub recovery_point_time_ns: u64,
@@ -106,32 +108,30 @@ pub struct RecoveryReport {
     pub volumes: Vec<String>,
     /// Snapshots.
     pub snapshots: u64,
-    /// Segments of which something is in the archive.
+    /// Segments with at least one object in the archive.
     pub archived_segments: u64,
-    /// Objects that could not be read or are damaged, and why. The newest are left out; of those
-    /// before it, what the entries would say is not known.
+    /// Objects that are unreadable or damaged, and why. The newest are left out; for earlier ones,
+    /// the entries are unknown.
     pub damaged_objects: Vec<String>,
-    /// Stretches of the log whose entries are not known, because their objects are damaged or
-    /// lacked them from the beginning. Blocks of the volumes that may have been written there and
-    /// not since are read as errors.
+    /// Ranges of the log whose entries are unknown, because their objects are damaged or never had
+    /// them. Blocks of the volumes that may have been written there, and not since, read as errors.
     #[serde(default)]
     pub lost: Vec<LsnRange>,
-    /// Points that are not certain because of that: those in the stretches, and those after them
-    /// whose past lies there.
+    /// Points that are not certain because of that: those in the ranges, and later ones whose
+    /// window includes them.
     #[serde(default)]
     pub uncertain_points: Vec<LsnRange>,
-    /// Stretches of the log of which something is in the archive, and which are after the recovery
-    /// point: what comes before them is missing or cannot be read.
+    /// Ranges of the log after the recovery point that are at least partly in the archive: data
+    /// before them is missing or unreadable.
     #[serde(default)]
     pub left_out: Vec<LsnRange>,
 }
 
 impl Pool {
-    /// Makes a pool on a blank device from its archive.
+    /// Recovers a pool from its archive to a blank device.
     ///
     /// # Errors
-    /// The device is not blank or too small; the archive holds nothing of the pool that can be
-    /// read.
+    /// The device is not blank or too small; the archive holds no readable data of the pool.
     pub async fn recover(
         device: SharedBdev,
         environment: Environment,
@@ -146,7 +146,8 @@ impl Pool {
         let mut lost: Vec<LsnRange> = Vec::new();
         let mut rounds = 0;
         known.drop_stale();
-        // Nothing is written until the end is known: a log that is begun leaves the device blank.
+        // Nothing permanent is written until the end is known: a log that is only started leaves
+        // the device blank.
         let (pool, continued, at) = loop {
             let Some(newest) = newest(&known) else {
                 return Err(VolumeError::Archive {
@@ -179,7 +180,7 @@ impl Pool {
             pool.set_recycling(options.recycling);
             pool.attach_archive(service, policy, known, Vec::new())?;
             pool.state.borrow_mut().catalog.set_lost(&lost);
-            // Nobody else turns the pool while it is recovered.
+            // Nothing else runs the pool's turns during a recovery.
             let found = Rc::clone(&pool).turning(async {
                 let at = pool.boundary(Lsn(newest.to_lsn.0 - 1)).await?;
                 Ok::<_, VolumeError>((at, pool.catalog_at(at.lsn).await?))
@@ -200,7 +201,7 @@ impl Pool {
                     continue;
                 }
                 Err(error @ (VolumeError::Archive { .. } | VolumeError::ArchiveAway { .. })) => {
-                    // It is an object on the way there, or the store.
+                    // The cause is an object on the way there, or the store.
                     let ids: Vec<ObjectId> = objects.ids().collect();
                     let ids = ids.into_iter().rev().filter(|id| !covers(&lost, &range_of(id)));
                     match first_damage(&mut *again, ids, &mut unreadable).await? {
@@ -213,8 +214,8 @@ impl Pool {
                             rounds += 1;
                         }
                         None if matches!(error, VolumeError::ArchiveAway { .. }) => return Err(error),
-                        // Entries can be read, and blocks that hold the catalog cannot: there
-                        // is none before the newest object then.
+                        // Entries are readable, but the blocks of the catalog are not: there is no
+                        // catalog before the newest object.
                         None => {
                             tracing::warn!(%error, "the catalog cannot be read; the object before the newest one is taken");
                             damaged_objects.push(error.to_string());
@@ -230,8 +231,8 @@ impl Pool {
             let working_set = pool.working_set_at(newest.sequence);
             let before = objects.ids().count();
             objects.apply(&catalog.cuts);
-            // A segment that was being archived when the device was lost, after which others were:
-            // the state after it is not known.
+            // A segment was being archived when the device was lost, and later segments were
+            // archived already: the state after it is unknown.
             if objects.cut_at_hole(working_set, &catalog.cuts) || objects.ids().count() < before {
                 (service, known) = (again, objects);
                 continue;
@@ -299,7 +300,7 @@ impl Pool {
         for image in parents {
             let id = image_ids::take_for_recovery(&mut catalog, pool.format_version())?;
             let parent = Some(ImageParent { image, lsn: at.lsn.0 });
-            // What a clone of the past inherited was not on the lost device either.
+            // The inherited data of a clone of the past was not on the lost device either.
             let hydrating = catalog.image(image).is_none_or(|image| !image.inherits() || image.hydrating);
             catalog.images.push(CatalogImage {
                 id,
@@ -340,8 +341,8 @@ impl Pool {
 }
 
 impl Pool {
-    /// Closes a pool that nobody turns: writes what is open and leaves a note that the stop was
-    /// clean.
+    /// Closes a pool whose turns nothing else runs: writes what is open and records that the stop
+    /// was clean.
     ///
     /// # Errors
     /// A failed pool.
@@ -351,7 +352,7 @@ impl Pool {
 }
 
 impl Pool {
-    /// The segments that the state of all volumes at the end of a segment is decided by: the window
+    /// The segments that determine the state of all volumes at the end of a segment: the window
     /// that ends there, and for each image those of its ancestors.
     fn needed_at(&self, catalog: &Catalog, newest: SegmentSeq) -> BTreeSet<SegmentSeq> {
         let geometry = self.log.borrow().geometry();
@@ -361,7 +362,7 @@ impl Pool {
         windows.flat_map(|(first, last)| (first..=last).map(SegmentSeq)).collect()
     }
 
-    /// The points, up to `newest`, that stretches without entries make uncertain.
+    /// The points, up to `newest`, that are uncertain because of ranges without entries.
     fn uncertain_points(&self, lost: &[LsnRange], newest: Lsn) -> Vec<LsnRange> {
         let geometry = self.log.borrow().geometry();
         let mut points: Vec<LsnRange> = Vec::new();
@@ -378,7 +379,7 @@ impl Pool {
     }
 }
 
-/// The stretches of objects that are not wholly before a position, as few as possible.
+/// The ranges of objects that extend beyond a position, as few as possible.
 fn left_out(ids: &[ObjectId], end_lsn: Lsn) -> Vec<LsnRange> {
     let after = ids.iter().filter(|id| id.to_lsn > end_lsn);
     let mut ranges: Vec<LsnRange> =
@@ -394,21 +395,21 @@ fn left_out(ids: &[ObjectId], end_lsn: Lsn) -> Vec<LsnRange> {
     merged
 }
 
-/// What the front of an object says.
+/// The front of an object.
 struct Front {
     /// The time of its last record.
     last_time_ns: u64,
-    /// Stretches that it does not know.
+    /// Ranges that the object does not have.
     holes: Vec<LsnRange>,
 }
 
-/// An object whose entries cannot be had.
+/// An object whose entries are unreadable.
 struct Damaged {
     range: LsnRange,
     reason: String,
 }
 
-/// Objects that the store fails to give, however often it is asked.
+/// Objects that the store fails to return, however often it is asked.
 struct Unreadable {
     /// Whether they count as damaged; otherwise they end the recovery.
     counts_as_damaged: bool,
@@ -416,8 +417,8 @@ struct Unreadable {
 }
 
 impl Unreadable {
-    /// Asks for all of them once more: what is left out for ever was missing twice, with the whole
-    /// recovery in between.
+    /// Asks for all of them once more. So data that is left out permanently was unavailable twice,
+    /// with the whole recovery in between.
     ///
     /// # Errors
     /// One of them can be read now.
@@ -437,7 +438,7 @@ impl Unreadable {
         Ok(())
     }
 
-    /// What becomes of one.
+    /// Handles one such object.
     fn note(&mut self, id: ObjectId, reason: String) -> Result<String, VolumeError> {
         if !self.counts_as_damaged {
             return Err(VolumeError::Archive {
@@ -449,7 +450,7 @@ impl Unreadable {
     }
 }
 
-/// The first of some objects whose entries are damaged.
+/// The first object in a list whose entries are damaged.
 async fn first_damage(
     service: &mut dyn ArchiveService,
     ids: impl Iterator<Item = ObjectId>,
@@ -463,7 +464,7 @@ async fn first_damage(
     Ok(None)
 }
 
-/// The stretch of an object.
+/// The range of an object.
 fn range_of(id: &ObjectId) -> LsnRange {
     LsnRange { start: id.from_lsn, end: id.to_lsn }
 }
@@ -473,13 +474,13 @@ fn covers(ranges: &[LsnRange], range: &LsnRange) -> bool {
     ranges.iter().any(|known| known.start <= range.start && known.end >= range.end)
 }
 
-/// The newest object of which everything before it in its segment is there.
+/// The newest object for which everything before it in its segment is there.
 fn newest(known: &KnownObjects) -> Option<ObjectId> {
     let (sequence, _, end_lsn) = known.newest()?;
     known.ids().filter(|id| id.sequence == sequence && id.to_lsn == end_lsn).last()
 }
 
-/// Whether an object's entries can be read: what its front says, or why not.
+/// Reads an object's entries: returns its front, or why they are unreadable.
 async fn entries(
     service: &mut dyn ArchiveService,
     id: ObjectId,
@@ -500,8 +501,8 @@ async fn entries(
     }
 }
 
-/// The same of the object that a recovery ends with: its entries stand at its beginning, so it must
-/// also have its end, or it was cut off and its blocks cannot be had.
+/// The same for the object with which a recovery ends. Its entries are at its beginning, so its end
+/// must be checked too; otherwise it may be cut off, and its blocks would be unreadable.
 async fn entries_and_end(
     service: &mut dyn ArchiveService,
     id: ObjectId,
@@ -519,8 +520,8 @@ async fn entries_and_end(
     }
 }
 
-/// Asks for something of an object, again while the store may do better, at most so often. Why it
-/// did not, when it may still do so.
+/// Requests a part of an object, and repeats the request while the store may succeed later, with
+/// `tries_max` tries at most. The error is the store's reason after the last try.
 async fn ask(
     service: &mut dyn ArchiveService,
     tries_max: u32,

@@ -1,7 +1,7 @@
 //! Writes, trims and flushes that are in the log and not acknowledged yet.
 //!
 //! **Invariant:** each queue is in the order of the positions that its entries wait for. So hosts
-//! are answered in that order, and none overtakes.
+//! are answered in that order, and no answer overtakes another.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use crate::volume::request::{IoCompletion, IoError, Sink};
 
 /// A request that waits for the log.
 pub(super) struct PendingAck {
-    /// It is acknowledged once the log is written, or stable, past this.
+    /// It is acknowledged once the log is written, or stable, past this position.
     pub(super) past: Lsn,
     pub(super) tag: u64,
     pub(super) sink: Rc<Sink>,
@@ -24,14 +24,14 @@ pub(super) struct PendingAck {
 /// All requests that wait for the log. See the module's documentation.
 #[derive(Default)]
 pub(in crate::volume) struct Acknowledgements {
-    /// Until they are written.
+    /// Requests that wait until they are written.
     written: VecDeque<PendingAck>,
-    /// Until they are stable.
+    /// Requests that wait until they are stable.
     stable: VecDeque<PendingAck>,
 }
 
 impl Acknowledgements {
-    /// Completes a request once everything before its position is written, or `stable`.
+    /// Completes a request once everything before its position is written, or stable if `stable`.
     pub(super) fn add(&mut self, log: &mut Log, ack: PendingAck, stable: bool) {
         let queue = if stable {
             log.request_stable(ack.past);
@@ -43,7 +43,8 @@ impl Acknowledgements {
         queue.push_back(ack);
     }
 
-    /// Completes what the log has reached, or everything when the log has failed. Returns how much.
+    /// Completes the requests that the log has reached, or all if the log has failed. Returns how
+    /// many.
     pub(super) fn acknowledge(&mut self, log: &Log, latencies: &mut Latencies) -> usize {
         let failed = log.poisoned().is_some();
         let reached = [(&mut self.written, log.written_lsn()), (&mut self.stable, log.stable_lsn())];
@@ -67,8 +68,8 @@ impl Acknowledgements {
         work
     }
 
-    /// Ends everything up to `lsn` that is not acknowledged, because its host has waited long
-    /// enough for room. Returns how much.
+    /// Ends all unacknowledged requests up to `lsn` with an error, because their hosts have waited
+    /// long enough for room. Returns how many.
     pub(super) fn refuse_up_to(&mut self, lsn: Lsn, latencies: &mut Latencies) -> usize {
         let (mut work, mut end_ns) = (0, None);
         for queue in [&mut self.written, &mut self.stable] {

@@ -1,29 +1,29 @@
-//! Commands of hosts that ended because the pool had been busy for too long.
+//! Commands of hosts that ended with an error because the pool had been busy for too long.
 //!
-//! **States:** quiet → reported, for [`TOLD_NS`] after the newest of them → quiet.
+//! **States:** quiet → reported, for [`TOLD_NS`] after the newest such command → quiet.
 
 use crate::volume::image::volumes::Volumes;
 use crate::volume::request::VolumeId;
 
-/// How long the operator is informed.
+/// How long it is reported to the operator.
 const TOLD_NS: u64 = 300_000_000_000;
 
-/// The newest command that ended so. See the module's documentation.
+/// The newest such command. See the module's documentation.
 #[derive(Default)]
 pub(in crate::volume) struct EndedBusy {
-    /// When it ended, in monotonic ns, and of which volume it was.
+    /// When it ended, in monotonic ns, and its volume.
     newest: Option<(u64, VolumeId)>,
 }
 
 impl EndedBusy {
-    /// A command ended. Returns whether the operator was not informed yet.
+    /// Notes such a command. Returns whether it must be newly reported.
     pub(super) fn note(&mut self, now_ns: u64, volume: VolumeId) -> bool {
         let is_new = self.newest.is_none_or(|(at_ns, _)| at_ns + TOLD_NS < now_ns);
         self.newest = Some((now_ns, volume));
         is_new
     }
 
-    /// What the operator reads.
+    /// The message for the operator.
     pub(super) fn problem(&self, now_ns: u64, volumes: &Volumes) -> Option<String> {
         let (at_ns, volume) = self.newest?;
         let since_ns = now_ns.saturating_sub(at_ns);

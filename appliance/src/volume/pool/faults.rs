@@ -1,12 +1,12 @@
-//! Blocks that hosts could not be given, by name, and how often the journal says so.
+//! Blocks that hosts could not read, by name, and a rate limit for their lines in the journal.
 //!
-//! **Bounds:** [`FAULTS_KEPT`] faults, one line of the journal in [`JOURNAL_NS`].
+//! **Bounds:** [`FAULTS_KEPT`] faults, one line in the journal per [`JOURNAL_NS`].
 
 use std::collections::VecDeque;
 
-/// The newest faults that are kept by name.
+/// How many of the newest faults are kept by name.
 const FAULTS_KEPT: usize = 16;
-/// The least time between two lines of the journal.
+/// The minimum time between two lines in the journal.
 const JOURNAL_NS: u64 = 1_000_000_000;
 
 /// The faults of a pool. See the module's documentation.
@@ -18,12 +18,13 @@ pub(in crate::volume) struct Faults {
 }
 
 impl Faults {
-    /// The newest blocks that hosts could not be given, in words.
+    /// The newest blocks that hosts could not read, as text.
     pub(super) fn iter(&self) -> impl Iterator<Item = &String> {
         self.list.iter()
     }
 
-    /// Whether a line may go to the journal now, and how many did not since the last one.
+    /// Returns, if a line may be written to the journal now, how many were suppressed since the
+    /// last one.
     pub(super) fn may_say(&mut self, now_ns: u64) -> Option<u64> {
         if self.journal_ns != 0 && now_ns.saturating_sub(self.journal_ns) < JOURNAL_NS {
             self.unsaid += 1;
@@ -33,7 +34,7 @@ impl Faults {
         Some(std::mem::take(&mut self.unsaid))
     }
 
-    /// Keeps a fault, unless it is known.
+    /// Stores a fault, unless it is already known.
     pub(super) fn note(&mut self, fault: String, now_ns: u64) {
         if self.list.contains(&fault) {
             return;

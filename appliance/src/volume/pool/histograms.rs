@@ -1,4 +1,4 @@
-//! Histograms of latency, as the operator switches them on and off.
+//! Enables and disables histograms of latency for the operator.
 
 use super::Pool;
 use super::latency::Operation;
@@ -6,8 +6,8 @@ use crate::histogram::Histogram;
 use crate::volume::error::VolumeError;
 
 impl Pool {
-    /// Begins to measure how long requests of a volume take: all, or those of a kind. What is
-    /// measured already goes on; of another kind it begins anew. Not kept across a restart.
+    /// Starts to measure how long requests to a volume take: all, or those of one kind. A running
+    /// measurement continues; if the kind differs, it starts again. A restart ends it.
     ///
     /// # Errors
     /// No such volume.
@@ -19,7 +19,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Ends the measurement and forgets it, if there is one.
+    /// Stops the measurement and discards it, if there is one.
     ///
     /// # Errors
     /// No such volume.
@@ -31,8 +31,8 @@ impl Pool {
         Ok(())
     }
 
-    /// How long requests of a volume took since it was enabled, in nanoseconds; `None` when it is
-    /// not.
+    /// How long requests to a volume took since it was enabled, in nanoseconds; `None` if it is not
+    /// enabled.
     ///
     /// # Errors
     /// No such volume.

@@ -1,4 +1,4 @@
-//! Counters of what hosts did and met, since start. They only grow.
+//! Counters of hosts' I/O since the start. They only grow.
 
 /// The counters of a pool.
 #[derive(Debug, Default, Clone, Copy)]
@@ -6,11 +6,11 @@ pub(in crate::volume) struct IoStats {
     host_written_blocks: u64,
     host_read_blocks: u64,
     checksum_errors: u64,
-    /// Device reads of hosts that failed and were tried again.
+    /// Device reads for hosts that failed and were retried.
     retried_reads: u64,
-    /// Of these, reads that a later try cured.
+    /// Of these, reads in which a retry succeeded.
     rescued_reads: u64,
-    /// Media errors that hosts got because of a block.
+    /// Media errors that hosts received because of a block.
     unreadable_blocks: u64,
 }
 
@@ -49,22 +49,22 @@ impl IoStats {
         self.host_read_blocks += blocks;
     }
 
-    /// So many blocks did not have their checksums.
+    /// Counts blocks with a wrong checksum.
     pub(super) fn note_checksum_errors(&mut self, blocks: u64) {
         self.checksum_errors += blocks;
     }
 
-    /// A device read failed and is tried again.
+    /// Counts a device read that failed and is retried.
     pub(super) fn note_retried(&mut self) {
         self.retried_reads += 1;
     }
 
-    /// A later try cured it.
+    /// Counts a successful retry.
     pub(super) fn note_rescued(&mut self) {
         self.rescued_reads += 1;
     }
 
-    /// A host got a media error because of a block.
+    /// Counts a media error that a host received because of a block.
     pub(super) fn note_unreadable(&mut self) {
         self.unreadable_blocks += 1;
     }

@@ -1,13 +1,13 @@
-//! How long the requests of a volume take: a histogram for each volume for which the operator wants
-//! one.
+//! How long the requests of a volume take: a histogram for each volume for which the operator
+//! enables one.
 //!
-//! A request counts from its submission to its completion, whether it ends well or not. One that
-//! found the pool busy counts from its first try, because its host waits from there on; one that is
-//! refused at once for its parameters does not count.
+//! A request is measured from its submission to its completion, whether it succeeds or not. A
+//! request that found the pool busy is measured from its first try, because its host waits from
+//! then on. A request that is refused at once for its parameters is not measured.
 //!
-//! **Costs.** Off: one branch for each request. On: the clock is read when a request is submitted
-//! and once for all writes that are acknowledged together (once for each read), and one bucket is
-//! counted up. Memory is taken when a histogram is enabled, 58 KiB, and given back with it.
+//! **Costs.** Disabled: one branch for each request. Enabled: one clock reading when a request is
+//! submitted, one for all writes that are acknowledged together (for reads, one for each), and one
+//! increment of a bucket. A histogram takes 58 KiB of memory while it is enabled.
 
 use std::rc::Rc;
 
@@ -45,7 +45,7 @@ impl From<&Request<'_>> for Operation {
     }
 }
 
-/// When a request began.
+/// The start of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::volume) struct Began {
     volume: VolumeId,
@@ -59,10 +59,10 @@ impl Began {
     }
 }
 
-/// A histogram that is on.
+/// An enabled histogram.
 struct Watch {
     histogram: Histogram,
-    /// What is counted; `None`: everything.
+    /// The measured kind; `None`: all.
     operation: Option<Operation>,
     /// When it was enabled.
     since_ns: u64,
@@ -71,7 +71,7 @@ struct Watch {
 /// The histograms of a pool's volumes.
 pub(in crate::volume) struct Latencies {
     clock: Rc<dyn Clock>,
-    /// Indexed by [`VolumeId`], as far as the last one that is on: empty when none is.
+    /// Indexed by [`VolumeId`], up to the last enabled one: empty if none is enabled.
     watches: Vec<Option<Box<Watch>>>,
 }
 
@@ -82,7 +82,7 @@ impl Latencies {
 
     /// The clock of spans, never 0.
     pub(super) fn now_ns(&self) -> u64 {
-        // 0 is taken.
+        // 0 means "not measured".
         self.clock.monotonic_ns().max(1)
     }
 
@@ -90,7 +90,7 @@ impl Latencies {
         matches!(self.watches.get(volume.0 as usize), Some(Some(_)))
     }
 
-    /// A request is about to be started.
+    /// Notes that a request is about to start.
     pub(super) fn begin(&self, volume: VolumeId, request: &Request<'_>, sink: &Sink) -> Began {
         let at_ns = match self.watches.get(volume.0 as usize) {
             Some(Some(watch)) => self.begin_watched(watch, request, sink),
@@ -105,20 +105,21 @@ impl Latencies {
         }
         match sink.busy_since_ns.get() {
             0 => self.now_ns(),
-            // Not from before anybody measured.
+            // Do not count the time before the measurement was enabled.
             busy_since_ns => busy_since_ns.max(watch.since_ns),
         }
     }
 
-    /// The request that began was taken, or found the pool busy: then the next one of its client
-    /// counts from here. Clients submit in their order.
+    /// Notes whether a started request was accepted, or found the pool busy: if so, the next
+    /// request of its client is measured from here. Clients submit in order.
     pub(super) fn note_taken(began: Began, taken: bool, sink: &Sink) {
         if began.is_measured() {
             sink.busy_since_ns.set(if taken { 0 } else { began.at_ns });
         }
     }
 
-    /// A request ends. `end_ns` keeps the time for those that end with it.
+    /// Notes the end of a request. `end_ns` caches the time for other requests that end at the same
+    /// moment.
     pub(super) fn end(&mut self, began: Began, end_ns: &mut Option<u64>) {
         if !began.is_measured() {
             return;
@@ -129,7 +130,7 @@ impl Latencies {
         }
     }
 
-    /// What was measured of a volume, if it is.
+    /// The histogram of a volume, if it is enabled.
     pub(super) fn histogram(&self, volume: VolumeId) -> Option<&Histogram> {
         Some(&self.watches.get(volume.0 as usize)?.as_ref()?.histogram)
     }
@@ -223,7 +224,7 @@ mod tests {
         assert_eq!(recorded(&latencies), [(100, 1)]);
         let began = latencies.begin(VOLUME, &READ, &sink);
         assert_eq!(began.at_ns, 1200, "the next one has not waited");
-        // What waited before anybody measured counts from then on.
+        // A wait that began before the measurement counts from its start.
         sink.busy_since_ns.set(10);
         assert_eq!(latencies.begin(VOLUME, &READ, &sink).at_ns, 1000);
     }

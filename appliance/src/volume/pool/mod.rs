@@ -1,21 +1,20 @@
-//! The pool and its I/O path: requests of hosts become entries of the log and reads of it.
+//! The pool and its I/O path: turns hosts' requests into entries of the log and reads of it.
 //!
-//! **A write** gets its LSN, its place in the index and its checksum when it is submitted, and is
-//! acknowledged when the log has written it (with force unit access, or as a flush: when it is
-//! stable). Acknowledgements wait in order of LSN, so they cannot overtake.
+//! **A write** gets its LSN, its place in the index and its checksum when it is submitted. It is
+//! acknowledged when the log has written it (with force unit access, or for a flush: when it is
+//! stable). Acknowledgements wait in order of LSN, so they cannot overtake each other.
 //!
-//! **A read** is made from what the index says: runs without contents come from a page of
+//! **A read** is assembled according to the index: blocks without contents come from a page of
 //! zeroes, blocks that are not written yet from the log's memory, the rest in as few device reads
-//! as the log's order allows. Every block read from the device is checked against the 16 bits of
-//! CRC32C in the index; a block that fails becomes a media error, never data. What a host that
-//! reads in order asks for next is read before it asks. What the device does not give is tried
-//! again, and then taken from the archive (`rescue`). A read keeps its segment's slot from being
-//! used again for as long as the device may still read it.
+//! as the order in the log allows. Every block read from the device is checked against the 16 bits
+//! of CRC32C in the index; a block that fails becomes a media error, never data. For a sequential
+//! reader the next blocks are read before it asks for them. Blocks that the device cannot read are
+//! retried, and then read from the archive (`rescue`). A read protects its segment's slot from
+//! being reused while the device may still read it.
 //!
-//! **Uncertain blocks.** When recovery found that entries were lost which had been stable, what is
-//! older than the loss may have been replaced by what was lost. Such blocks read as media errors,
-//! and the volume shows as degraded, until they are written again; points before the loss are
-//! exact.
+//! **Uncertain blocks.** If recovery found that stable entries were lost, blocks older than the
+//! loss may have been replaced by the lost entries. Such blocks read as media errors, and the
+//! volume is shown as degraded, until they are written again; points before the loss are exact.
 
 mod acknowledgements;
 mod ended_busy;
@@ -69,27 +68,27 @@ impl Pool {
         Rc::new(Pool { log: Rc::new(RefCell::new(log)), state: RefCell::new(state) })
     }
 
-    /// One turn of the pool: starts what was submitted, reaps the device, completes requests.
-    /// Returns how much was done.
+    /// One turn of the pool: starts submitted requests, processes completions of the device,
+    /// completes requests. Returns how much was done.
     pub fn poll(&self) -> usize {
         self.state.borrow_mut().turn(&self.log)
     }
 
-    /// How far hosts that read in order are read ahead of, in blocks, at most
-    /// [`READ_AHEAD_BLOCKS_MAX`]; 0: not at all.
+    /// Sets the read-ahead window for sequential readers, in blocks, at most
+    /// [`READ_AHEAD_BLOCKS_MAX`]; 0: no read-ahead.
     pub fn set_read_ahead(&self, blocks: u64) {
         self.state.borrow_mut().read_ahead.set_window(blocks);
     }
 
-    /// Says that a request for `block` comes next: what it will look up is fetched meanwhile.
+    /// Announces a request for `block`, so that the index entries that it needs are prefetched.
     pub fn prefetch(&self, volume: VolumeId, block: u64) {
         if let Some(index) = self.state.borrow().volumes.get(volume).and_then(Volume::ready_index) {
             index.prefetch(block);
         }
     }
 
-    /// Hands in a request of a volume. Unless the answer is [`Submitted::Busy`], exactly one
-    /// completion with `tag` comes to `sink`, now or from [`poll`](Self::poll).
+    /// Submits a request of a volume. Unless the result is [`Submitted::Busy`], exactly one
+    /// completion with `tag` is put into `sink`, now or in [`poll`](Self::poll).
     pub fn submit(&self, volume: VolumeId, request: &Request<'_>, tag: u64, sink: &Rc<Sink>) -> Submitted {
         let state = &mut *self.state.borrow_mut();
         let mut log = self.log.borrow_mut();
@@ -121,7 +120,7 @@ impl Pool {
                 sink.begin();
                 sink.push(IoCompletion {
                     tag,
-                    // It may have room again when the archive answers, so the host may try again.
+                    // There may be room again when the archive answers, so the host may try again.
                     result: Err(IoError::NoRoom),
                     data: SmallVec::new(),
                 });
@@ -145,12 +144,12 @@ impl Pool {
         submitted
     }
 
-    /// Whether a command that was taken is not in the log yet as a whole.
+    /// Whether an accepted command is only partly in the log.
     pub fn is_in_the_middle(&self) -> bool {
         self.state.borrow().trims.is_in_the_middle()
     }
 
-    /// Whether completed writes may be lost with the power before a flush (the VWC bit of the
+    /// Whether completed writes may be lost in a power cut before a flush (the VWC bit of the
     /// controller).
     pub fn volatile_cache(&self) -> bool {
         self.log.borrow().volatile_cache()
@@ -167,8 +166,9 @@ fn is_write(request: &Request<'_>) -> bool {
     !matches!(request, Request::Read { .. } | Request::Flush)
 }
 
-/// What a command takes of its segment, roughly, in blocks. A trim has no data, but each range of
-/// it takes an entry of the trailer, and a segment has as many of these as it has blocks.
+/// How much of its segment a command uses, approximately, in blocks. A trim has no data, but each
+/// of its ranges takes an entry of the trailer, and a segment has as many of these as it has
+/// blocks.
 fn appended_blocks(request: &Request<'_>) -> u64 {
     match request {
         Request::Trim { ranges } => ranges.len() as u64,

@@ -1,4 +1,4 @@
-//! The read path: pieces of a request from zeroes, from the log's memory and from the device, each
+//! The read path: parts of a request from zeroes, from the log's memory and from the device, each
 //! block checked.
 
 use std::rc::Rc;
@@ -42,11 +42,12 @@ impl State {
         let index = volume.usable_index()?;
         let mut pieces: SmallVec<[ReadPiece; 1]> = SmallVec::new();
         let mut extents: SmallVec<[Extent; 4]> = SmallVec::new();
-        // Pieces that were asked for ahead and are on their way, with the numbers of their extents.
+        // Pieces that read-ahead has requested and that are still in flight, with the numbers of
+        // their extents.
         let mut coming: SmallVec<[(usize, u32); 4]> = SmallVec::new();
         let mut ahead_blocks = 0;
         let mut archived: Vec<(usize, ArchivedRun)> = Vec::new();
-        // A block that cannot be given, and why.
+        // A block that cannot be read, and why.
         let mut bad_block = None;
         for at in block..block + u64::from(len_blocks) {
             let mapping = index.get(at);
@@ -58,8 +59,8 @@ impl State {
             if mapping.is_none() {
                 push_zero_block(&mut pieces, zeroes);
             } else if let Some(buffered) = log.buffered(mapping.lsn()) {
-                // A block that could not be read when it was copied forward goes on as an error,
-                // also before the copy is written.
+                // A block that could not be read when it was copied forward remains an error, even
+                // before the copy is written.
                 if crc32c(&buffered) as u16 != mapping.crc16() {
                     self.stats.note_checksum_errors(1);
                     bad_block = Some((at, mapping.lsn(), "it could not be read when it was copied forward"));
@@ -77,7 +78,7 @@ impl State {
             } else {
                 push_archived(&mut archived, pieces.len(), mapping);
                 if archived.last().is_some_and(|(_, blocks)| blocks.len() == 1) {
-                    // Its place among the pieces; the memory comes below.
+                    // Reserve its place among the pieces; the memory is allocated below.
                     pieces.push(ReadPiece::Reserved);
                 }
             }
@@ -93,7 +94,7 @@ impl State {
         let dma = &log.environment().host_dma;
         let mut from_archive = false;
         if !extents.is_empty() {
-            // One buffer for all, so that they leave as one piece.
+            // Use one buffer for all, so that they are sent as one piece.
             let len_blocks: usize = extents.iter().map(|extent| extent.len_blocks).sum();
             let mut whole = dma.allocate(len_blocks * BLOCK_BYTES).map_err(|_| Refusal::Busy)?;
             for extent in &mut extents {
@@ -147,7 +148,7 @@ impl State {
         Ok(())
     }
 
-    /// A reply of the archive for a read.
+    /// Handles a reply of the archive for a read.
     pub(super) fn archive_answered(&mut self, place: usize, result: Result<Arc<ObjectBlocks>, ArchiveError>) {
         if let Some(archive) = self.archive.get_mut() {
             self.reads.archive_answered(archive, place, result);
@@ -155,7 +156,7 @@ impl State {
         self.end_read(place);
     }
 
-    /// Asks the archive for what a read still misses.
+    /// Requests the missing blocks of a read from the archive.
     pub(super) fn fetch_archived(&mut self, log: &Log, place: usize) {
         self.reads.set_geometry(log.geometry());
         match self.archive.get_mut() {
@@ -164,7 +165,7 @@ impl State {
         }
     }
 
-    /// The device ended a read.
+    /// Handles the end of a device read.
     pub(super) fn finish_read(&mut self, log: &mut Log, done: ReadDone) {
         self.reads.note_done();
         if is_ahead(done.token) {
@@ -184,7 +185,8 @@ impl State {
         self.end_read(place.0);
     }
 
-    /// Blocks that were read ahead came, or could not be read: reads that wait for them go on.
+    /// Handles read-ahead blocks that arrived, or could not be read: reads that wait for them
+    /// continue.
     fn finish_ahead(&mut self, log: &mut Log, done: ReadDone) {
         let result = done.result.clone();
         let arrived = match self.read_ahead.finish(done) {
@@ -206,14 +208,14 @@ impl State {
                 self.end_read(place.0);
                 continue;
             }
-            // Only what this read asked for counts for it, and it is read again for it alone.
+            // Only the piece of this read counts for it, and it is read again for this read alone.
             log.pin(sequence);
             self.begin_rescue(log, place, None, result.clone());
         }
         log.unpin(sequence);
     }
 
-    /// Ends a read that waits for nothing more.
+    /// Ends a read that no longer waits for anything.
     pub(super) fn end_read(&mut self, place: usize) {
         let Some(read) = self.reads.take_ended(place) else { return };
         if read.failure.is_some() {
@@ -223,7 +225,7 @@ impl State {
         read.complete();
     }
 
-    /// Counts a read that failed, and reports which block it was.
+    /// Counts a read that failed, and reports its block.
     fn note_failed(&mut self, read: &PendingRead) {
         if let Some(volume) = self.volumes.get_mut(read.volume) {
             volume.note_error();
@@ -240,7 +242,7 @@ impl State {
         }
     }
 
-    /// A block that a host asked for cannot be had: it is counted, and reported by name.
+    /// Counts a block that a host could not read, and reports it by name.
     fn report_fault(&mut self, volume: VolumeId, block: u64, lsn: Lsn, why: &str) {
         self.stats.note_unreadable();
         let name = self.volumes.get(volume).map(Volume::name).unwrap_or_default();
@@ -253,7 +255,7 @@ impl State {
     }
 }
 
-/// A device read that is about to be submitted.
+/// A device read that will be submitted.
 struct Extent {
     piece: usize,
     first_lsn: Lsn,
@@ -267,7 +269,7 @@ fn token_of(slot: usize, piece: usize) -> u64 {
     (slot as u64) << 16 | piece as u64
 }
 
-/// Adds one block of zeroes, joined to zeroes before it.
+/// Adds one block of zeroes, joined to a preceding piece of zeroes.
 fn push_zero_block(pieces: &mut SmallVec<[ReadPiece; 1]>, zeroes: &DmaBuf) {
     if let Some(ReadPiece::Ready(last)) = pieces.last_mut() {
         let longer = last.len() + BLOCK_BYTES;
@@ -279,7 +281,7 @@ fn push_zero_block(pieces: &mut SmallVec<[ReadPiece; 1]>, zeroes: &DmaBuf) {
     pieces.push(ReadPiece::Ready(zeroes.slice(0, BLOCK_BYTES)));
 }
 
-/// Adds a block that is in memory, joined to its neighbour.
+/// Adds a block that is in memory, joined to the preceding piece if they are adjacent.
 fn push_ready(pieces: &mut SmallVec<[ReadPiece; 1]>, block: DmaBuf) {
     match pieces.last_mut() {
         Some(ReadPiece::Ready(last)) => {
@@ -291,8 +293,8 @@ fn push_ready(pieces: &mut SmallVec<[ReadPiece; 1]>, block: DmaBuf) {
     }
 }
 
-/// Adds a block that was asked for ahead, to the piece before it when it is of the same extent and
-/// comes directly after.
+/// Adds a block that read-ahead has requested. It is joined to the preceding piece if it is in the
+/// same extent and directly follows.
 fn push_coming(
     pieces: &mut SmallVec<[ReadPiece; 1]>,
     coming: &mut SmallVec<[(usize, u32); 4]>,
@@ -312,11 +314,11 @@ fn push_coming(
     pieces.push(ReadPiece::Waiting { first_lsn: mapping.lsn(), checksums });
 }
 
-/// Blocks that come from the archive: positions, checksums, and how far they have come.
+/// Blocks that come from the archive: positions, checksums, and states.
 type ArchivedRun = SmallVec<[(Lsn, u16, Fetched); 4]>;
 
-/// Adds a block that is in the archive only, to the run before it when that is the last piece;
-/// otherwise it begins a run at `place`.
+/// Adds a block that is only in the archive. It is joined to the preceding run if that is the last
+/// piece; otherwise it starts a run at `place`.
 fn push_archived(archived: &mut Vec<(usize, ArchivedRun)>, place: usize, mapping: Mapping) {
     let block = (mapping.lsn(), mapping.crc16(), Fetched::Missing);
     match archived.last_mut() {
@@ -325,7 +327,7 @@ fn push_archived(archived: &mut Vec<(usize, ArchivedRun)>, place: usize, mapping
     }
 }
 
-/// Adds a block that is on the device, to the read before it when it comes directly after.
+/// Adds a block that is on the device. It is joined to the preceding read if it directly follows.
 fn push_extent(
     pieces: &mut SmallVec<[ReadPiece; 1]>,
     extents: &mut SmallVec<[Extent; 4]>,

@@ -1,33 +1,34 @@
-//! Read-ahead along the index: what a host that reads in order asks for next is on its way before
-//! it asks.
+//! Read-ahead along the index: the next blocks of a sequential reader are requested before it asks
+//! for them.
 //!
-//! Blocks that were written at random lie apart in the log, so a read of them in order is a device
-//! read for each. At depth 1 a host would wait for each of these in turn; read ahead, they are
-//! under way together. Copy-forward does not put them in order: of one segment's blocks, those of
-//! one volume are so few beside the volume's that neighbours are seldom among them.
+//! Blocks that were written in random order are scattered in the log, so reading them in order
+//! needs one device read for each. At queue depth 1 a host would wait for each of these in turn;
+//! with read-ahead they are in flight together. Copy-forward does not put them in order: one
+//! segment contains so few of a volume's blocks that neighbours are seldom among them.
 //!
-//! **Finding readers.** The table of candidates holds, for ends of recent reads, what would go on
-//! there. A read looks up whether it goes on where one ended, and leaves its own end: one probe and
-//! one store, whatever other reads come in between. The third read in a row makes a stream.
+//! **Finding readers.** The table of candidates holds, for the ends of recent reads, what would
+//! continue there. A read looks up whether it continues where one ended, and stores its own end:
+//! one probe and one store, whatever other reads come in between. The third read in a row starts a
+//! stream.
 //!
-//! **States of a stream:** free → followed (a window of blocks ahead of its reader is coming or
-//! there; the window doubles while the reader goes on) → taken for another reader, when it is the
-//! one that was used least recently and nobody waits for it. **Of an extent**, a run of blocks that
-//! lie together in the log: coming → there, or failed → dropped once the reader has passed it.
+//! **States of a stream:** free → followed (a window of blocks ahead of its reader is in flight or
+//! available; the window doubles while the reader continues) → reused for another reader, if it is
+//! the least recently used one and no read waits for it. **Of an extent**, a run of blocks that are
+//! adjacent in the log: in flight → available, or failed → dropped once the reader has passed it.
 //!
-//! **Invariant: what is read ahead is found by position in the log, not by block number.** A
-//! position is written once, so data read from it stays right for ever; whether a block still is at
-//! that position, the index says when the host asks. So writes, trims, clones and copy-forward need
-//! not know of this module. Checksums are checked when the data comes; what is damaged or cannot be
-//! read is dropped here, and a host that asks for it reads it for itself, with all that follows
-//! from that (`rescue`). An extent at the device keeps its segment's slot from being used again,
-//! also when nobody follows its reader any more.
+//! **Invariant: read-ahead data is looked up by position in the log, not by block number.** A
+//! position is written once, so data read from it stays valid forever. When the host asks for a
+//! block, the index says whether the block is still at that position. So writes, trims, clones and
+//! copy-forward need not know of this module. Checksums are checked when the data arrives. Damaged
+//! or unreadable data is dropped here, and a host that asks for it reads it itself, with the usual
+//! error handling (`rescue`). An extent at the device protects its segment's slot from being
+//! reused, even when its reader is no longer followed.
 //!
-//! **Bounds:** [`STREAMS_MAX`] streams of at most the pool's window each, 1 MiB unless configured
-//! otherwise; nothing is read ahead while [`COMMANDS_IN_FLIGHT_MAX`] reads are at the device,
-//! because then it has enough to do; nothing that is not on the primary device. **Costs:** for a
-//! reader at random the probe and the store; for a stream no read that the host would not have
-//! caused, but for what it does not ask for in the end: a window at most.
+//! **Bounds:** [`STREAMS_MAX`] streams of at most the pool's window each, 1 MiB by default; nothing
+//! is read ahead while [`COMMANDS_IN_FLIGHT_MAX`] reads are at the device, because it is then busy
+//! enough; only blocks on the primary device are read ahead. **Costs:** for a random reader the
+//! probe and the store; for a stream only reads that the host would cause anyway, except for blocks
+//! that it never asks for: at most one window.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -41,33 +42,34 @@ use crate::volume::image::index::Mapping;
 use crate::volume::image::volume::Volume;
 use crate::volume::request::VolumeId;
 
-/// The longest window unless configured otherwise, in blocks: 1 MiB.
+/// The default maximum window, in blocks: 1 MiB.
 pub const READ_AHEAD_BLOCKS_DEFAULT: u64 = 256;
-/// The longest window that can be configured, in blocks: 16 MiB.
+/// The largest maximum window that can be configured, in blocks: 16 MiB.
 pub const READ_AHEAD_BLOCKS_MAX: u64 = 4096;
-/// Readers that are followed at the same time.
+/// How many readers are followed at the same time.
 const STREAMS_MAX: usize = 8;
-/// Ends of reads that are remembered.
+/// How many ends of reads are remembered.
 const CANDIDATES: usize = 256;
-/// So many reads that went on where one before had ended make a stream.
+/// How many reads must continue where the previous one ended to start a stream.
 const READS_IN_ORDER: u8 = 2;
-/// The first window of a stream, in blocks, and no less than twice what the host reads at once.
+/// The first window of a stream, in blocks; it is also at least twice the length of the host's
+/// reads.
 const WINDOW_BLOCKS_MIN: u64 = 16;
-/// The most blocks of an extent.
+/// The maximum number of blocks in an extent.
 const EXTENT_BLOCKS_MAX: usize = 64;
-/// With so many reads at the device nothing is read ahead.
+/// At this number of reads at the device, nothing is read ahead.
 const COMMANDS_IN_FLIGHT_MAX: usize = 64;
 const NO_STREAM: u8 = u8::MAX;
-/// In the token of a device read: it is one of an extent, and the rest of the token is its stream
-/// and its number.
+/// A flag in the token of a device read: the read is for an extent, and the rest of the token is
+/// its stream and its number.
 const AHEAD_TOKEN: u64 = 1 << 47;
 const STREAM_SHIFT: u32 = 32;
 
-/// Where a read ended.
+/// The end of a read.
 #[derive(Clone, Copy)]
 struct Candidate {
     volume: VolumeId,
-    /// Reads in a row that ended here.
+    /// How many reads in a row ended here.
     in_order: u8,
     /// The stream that follows them, or [`NO_STREAM`].
     stream: u8,
@@ -77,27 +79,26 @@ struct Candidate {
 /// A reader that is followed.
 struct Stream {
     volume: VolumeId,
-    /// Where its next read begins.
+    /// Where its next read is expected to begin.
     next: u64,
-    /// Up to where blocks were asked for.
+    /// The block up to which blocks have been requested.
     ahead_to: u64,
     window_blocks: u64,
     /// In the order of their blocks.
     extents: VecDeque<AheadExtent>,
-    /// The number of the first extent; numbers are not used again, so that an answer which comes
-    /// late finds nothing.
+    /// The number of the first extent. Numbers are not reused, so a late answer finds nothing.
     first_number: u32,
-    /// When it was used last, in reads of streams.
+    /// When it was last used, counted in reads of streams.
     used: u64,
 }
 
-/// Blocks that lie together in the log, on their way or there.
+/// Blocks that are adjacent in the log, in flight or available.
 struct AheadExtent {
     block: u64,
     first_lsn: Lsn,
     checksums: SmallVec<[u16; 8]>,
     state: AheadState,
-    /// Reads, by slot, and their pieces that wait for it.
+    /// The reads that wait for it, by slot, and their pieces.
     waiters: SmallVec<[(usize, usize); 1]>,
 }
 
@@ -107,20 +108,20 @@ enum AheadState {
     Failed,
 }
 
-/// What there is of a block that a host asks for.
+/// The state of a block that a host asks for.
 pub(super) enum Found {
     /// Its data.
     There(DmaBuf),
-    /// It is on its way, in the extent of this number.
+    /// It is in flight, in the extent with this number.
     Coming(u32),
 }
 
-/// An extent that ended.
+/// An extent whose read has ended.
 pub(super) struct Arrived {
     pub(super) first_lsn: Lsn,
     /// `None`: it could not be read, or is damaged.
     pub(super) data: Option<DmaBuf>,
-    /// Reads, by their places, and their pieces that wait for it.
+    /// The reads that wait for it, by their places, and their pieces.
     pub(super) waiters: SmallVec<[(usize, usize); 1]>,
 }
 
@@ -130,12 +131,12 @@ pub(in crate::volume) struct ReadAhead {
     candidates: Box<[Candidate; CANDIDATES]>,
     streams: Vec<Stream>,
     uses: u64,
-    /// Extents at the device that nobody follows any more, and where they begin: at most
+    /// Extents at the device whose reader is no longer followed, and where they begin: at most
     /// [`COMMANDS_IN_FLIGHT_MAX`].
     orphans: Vec<(u64, Lsn)>,
     /// Blocks read from the device ahead of their reader.
     blocks: u64,
-    /// Blocks that hosts were given of these.
+    /// Blocks of these that hosts then read.
     used_blocks: u64,
 }
 
@@ -160,12 +161,12 @@ fn place(volume: VolumeId, block: u64) -> usize {
 }
 
 impl ReadAhead {
-    /// The longest window, in blocks; 0: nothing is read ahead.
+    /// Sets the maximum window, in blocks; 0: no read-ahead.
     pub(super) fn set_window(&mut self, blocks: u64) {
         self.window_blocks_max = blocks.min(READ_AHEAD_BLOCKS_MAX);
     }
 
-    /// The stream that a read from `block` on goes on with.
+    /// The stream that a read from `block` on continues.
     pub(super) fn stream_at(&self, volume: VolumeId, block: u64) -> Option<usize> {
         let candidate = &self.candidates[place(volume, block)];
         if candidate.stream == NO_STREAM || !candidate.is_at(volume, block) {
@@ -175,7 +176,7 @@ impl ReadAhead {
         ((stream.volume, stream.next) == (volume, block)).then_some(usize::from(candidate.stream))
     }
 
-    /// What a stream has of a block that is at `mapping` now.
+    /// Finds a block that is now at `mapping` in a stream.
     pub(super) fn find(&self, stream: usize, block: u64, mapping: Mapping) -> Option<Found> {
         let stream = &self.streams[stream];
         let index = stream.extents.partition_point(|extent| extent.end() <= block);
@@ -191,14 +192,14 @@ impl ReadAhead {
         }
     }
 
-    /// A piece of a read waits for an extent that [`find`](Self::find) said is on its way.
+    /// Makes a piece of a read wait for an extent that [`find`](Self::find) reported as in flight.
     pub(super) fn wait_for(&mut self, stream: usize, number: u32, read: usize, piece: usize) {
         let stream = &mut self.streams[stream];
         let index = number.wrapping_sub(stream.first_number) as usize;
         stream.extents[index].waiters.push((read, piece));
     }
 
-    /// A read was taken. The stream that it belongs to, if it is one of several in order.
+    /// Notes a read. Returns its stream, if it is one of several in order.
     fn advance(&mut self, volume: VolumeId, block: u64, len_blocks: u64) -> Option<usize> {
         if self.window_blocks_max == 0 {
             return None;
@@ -209,14 +210,14 @@ impl ReadAhead {
         let mut in_order = 0;
         if candidate.is_at(volume, block) {
             in_order = candidate.in_order.saturating_add(1);
-            // It would be taken for another reader that ended here.
+            // Otherwise it would be taken for another reader that ended here.
             candidate.next = u64::MAX;
         }
         let stream = goes_on.or_else(|| {
             (in_order >= READS_IN_ORDER).then(|| self.follow(volume, next, len_blocks)).flatten()
         });
         let candidate = &mut self.candidates[place(volume, next)];
-        // Another reader that ended here first is not given up for one that only comes along.
+        // Another reader that ended here first is not replaced by one that only passes here.
         let is_taken = candidate.is_at(volume, next) && candidate.in_order > in_order;
         if !is_taken {
             *candidate =
@@ -235,7 +236,7 @@ impl ReadAhead {
         Some(index)
     }
 
-    /// A stream for a reader that goes on at `next`; `None` while reads wait for all of them.
+    /// A stream for a reader that continues at `next`; `None` while reads wait for all of them.
     fn follow(&mut self, volume: VolumeId, next: u64, len_blocks: u64) -> Option<usize> {
         let window_blocks = (2 * len_blocks).max(WINDOW_BLOCKS_MIN).min(self.window_blocks_max);
         if self.streams.len() < STREAMS_MAX {
@@ -266,7 +267,7 @@ impl ReadAhead {
         Some(index)
     }
 
-    /// The blocks that a stream is to ask for now: none while half of its window is still ahead of
+    /// The blocks that a stream must request now: none while half of its window is still ahead of
     /// the reader.
     fn wanted(&mut self, stream: usize, size_blocks: u64) -> Range<u64> {
         let stream = &mut self.streams[stream];
@@ -279,7 +280,8 @@ impl ReadAhead {
         from..end.max(from)
     }
 
-    /// An extent is asked for; the number under which it [arrives](Self::arrived).
+    /// Adds an extent that is being requested. Returns the number under which it
+    /// [arrives](Self::arrived).
     fn begin(&mut self, stream: usize, extent: AheadExtent) -> u32 {
         let stream = &mut self.streams[stream];
         self.blocks += extent.checksums.len() as u64;
@@ -288,14 +290,14 @@ impl ReadAhead {
         number
     }
 
-    /// An extent came that nobody follows any more: where it begins.
+    /// Removes an extent whose reader is no longer followed; returns where it begins.
     fn forget_orphan(&mut self, token: u64) -> Option<Lsn> {
         let place = self.orphans.iter().position(|&(orphan, _)| orphan == token)?;
         Some(self.orphans.swap_remove(place).1)
     }
 
-    /// An extent came; `check` says of its data and checksums whether they agree. `None`: nobody
-    /// follows that reader any more.
+    /// Handles the end of an extent's read. `check` compares its data with its checksums. `None`:
+    /// its reader is no longer followed.
     fn arrived(
         &mut self,
         stream: usize,
@@ -311,18 +313,18 @@ impl ReadAhead {
         Some(Arrived { first_lsn: extent.first_lsn, data, waiters: std::mem::take(&mut extent.waiters) })
     }
 
-    /// Blocks that hosts were given of those read ahead.
+    /// Counts read-ahead blocks that hosts then read.
     pub(super) fn note_used(&mut self, blocks: u64) {
         self.used_blocks += blocks;
     }
 
-    /// Blocks read from the device ahead of their reader, and those that hosts were given of these.
+    /// The number of blocks read ahead, and how many of these hosts then read.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.blocks, self.used_blocks)
     }
 
-    /// A read was taken: what comes after it is asked for, if it is one of several in order and the
-    /// device has little to do.
+    /// After a read: requests the following blocks, if the read is one of several in order and the
+    /// device is not busy.
     pub(super) fn read_on(
         &mut self,
         log: &mut Log,
@@ -357,8 +359,8 @@ impl ReadAhead {
         }
         let len_blocks: usize = extents.iter().map(|(_, extent)| extent.checksums.len()).sum();
         if len_blocks > 0 {
-            // One buffer for all, so that neighbours leave as one piece. Without memory the host
-            // reads for itself.
+            // Use one buffer for all, so that adjacent blocks are sent as one piece. Without memory
+            // the host reads the blocks itself.
             let Ok(mut whole) = log.environment().ahead_dma.allocate(len_blocks * BLOCK_BYTES) else {
                 return;
             };
@@ -372,10 +374,10 @@ impl ReadAhead {
         self.streams[stream].ahead_to = asked_to;
     }
 
-    /// The device ended a read of an extent, well or not.
+    /// Handles the end of an extent's device read, successful or not.
     ///
     /// # Errors
-    /// Nobody follows that reader any more; where the extent begins, if it was an orphan.
+    /// Its reader is no longer followed. The value is where the extent begins, if it was an orphan.
     pub(super) fn finish(&mut self, done: ReadDone) -> Result<Arrived, Option<Lsn>> {
         let (stream, number) = ((done.token & !AHEAD_TOKEN) >> STREAM_SHIFT, done.token as u32);
         let check =
@@ -409,7 +411,7 @@ impl AheadExtent {
     }
 }
 
-/// Whether a device read was one ahead of its reader.
+/// Whether a device read is for read-ahead.
 pub(super) fn is_ahead(token: u64) -> bool {
     token & AHEAD_TOKEN != 0
 }
@@ -425,8 +427,8 @@ impl AheadExtent {
         }
     }
 
-    /// Whether a block comes directly after it, in the volume, in the log and on the device, where
-    /// it begins at `first`.
+    /// Whether a block directly follows it in the volume, in the log and on the device, where it
+    /// begins at `first`.
     fn is_followed_by(&self, first: u64, block: u64, mapping: Mapping, device_block: u64) -> bool {
         let len = self.checksums.len() as u64;
         self.end() == block

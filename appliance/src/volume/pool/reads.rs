@@ -1,14 +1,14 @@
-//! Reads of hosts that wait: for the device, for blocks that were asked for ahead, or for the
-//! archive.
+//! Hosts' reads that wait for the device, for read-ahead blocks, or for the archive.
 //!
-//! **States of a piece:** waiting for the device → there, or (the device failed) tried again by a
-//! rescue → there, or asked of the archive → there. **Of a read:** under way in a place of the
-//! table → ended when nothing of it waits any more, with data or with a failure.
+//! **States of a piece:** waiting for the device → available, or (the device failed) retried by a
+//! rescue → available, or requested from the archive → available. **Of a read:** in progress in a
+//! place of the table → ended when none of its pieces waits any longer, with data or with a
+//! failure.
 //!
-//! **Invariants.** `waiting` of a read is the number of answers of the device and of the archive
-//! that are still to come; it ends exactly when that is 0. `at_device` is the number of device
-//! reads that were submitted and have not ended, of hosts, rescues and read-ahead together. A place
-//! is either in `free` or has a read.
+//! **Invariants.** `waiting` of a read is the number of pending answers of the device and of the
+//! archive; the read ends exactly when that is 0. `at_device` is the number of device reads that
+//! were submitted and have not ended, for hosts, rescues and read-ahead together. A place is either
+//! in `free` or has a read.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,24 +23,24 @@ use crate::log::{Geometry, Log, Lsn, ReadDone};
 use crate::volume::archive::{Archive, ArchivedBlocks, Fetched};
 use crate::volume::request::{IoCompletion, IoError, Sink, VolumeId};
 
-/// The most reads of one pool that wait; beyond it submissions are
+/// The maximum number of waiting reads in a pool; beyond it submissions are
 /// [`Submitted::Busy`](crate::volume::Submitted::Busy).
 const READS_MAX: usize = 4096;
 
-/// A part of what a read asked for, in the order of its blocks.
+/// A piece of a read, in the order of its blocks.
 pub(super) enum ReadPiece {
-    /// It is there.
+    /// It is available.
     Ready(DmaBuf),
-    /// On its way from the device.
+    /// In flight from the device.
     Waiting {
         /// Its first position.
         first_lsn: Lsn,
         /// The checksums of its blocks.
         checksums: SmallVec<[u16; 8]>,
     },
-    /// A place for what will come from the archive.
+    /// Reserved for data from the archive.
     Reserved,
-    /// On its way from the archive.
+    /// In flight from the archive.
     Archived(Box<ArchivedBlocks>),
 }
 
@@ -53,22 +53,22 @@ pub(super) struct PendingRead {
     pub(super) sink: Rc<Sink>,
     pub(super) began: Began,
     pub(super) pieces: SmallVec<[ReadPiece; 1]>,
-    /// Replies of the device and of the archive that are still to come.
+    /// Pending replies of the device and of the archive.
     pub(super) waiting: usize,
     pub(super) failure: Option<IoError>,
 }
 
-/// All reads that wait. See the module's documentation.
+/// All waiting reads. See the module's documentation.
 pub(in crate::volume) struct Reads {
     places: Vec<Option<PendingRead>>,
     free: Vec<usize>,
-    /// Reads that the device has not ended.
+    /// Reads that the device has not completed.
     at_device: usize,
-    /// What the device ended in a turn; its memory is kept for the next.
+    /// The reads that the device completed in a turn; the memory is kept for the next turn.
     done: Vec<ReadDone>,
-    /// The shape of the device, once a read has failed or gone to the archive.
+    /// The geometry of the device, once a read has failed or was sent to the archive.
     geometry: Option<Geometry>,
-    /// What blocks without contents read as: as long as the longest read.
+    /// The contents of blocks without contents: as long as the longest read.
     zeroes: DmaBuf,
 }
 
@@ -88,13 +88,13 @@ impl Reads {
         self.zeroes.slice(0, BLOCK_BYTES)
     }
 
-    /// Whether no more reads are taken now.
+    /// Whether no more reads are accepted now.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.places.len() - self.free.len() >= READS_MAX
     }
 
-    /// Adds a read that waits. Returns its place.
+    /// Adds a waiting read. Returns its place.
     pub(super) fn add(&mut self, read: PendingRead) -> usize {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
@@ -105,7 +105,7 @@ impl Reads {
         place
     }
 
-    /// Takes out a read that waits for nothing more.
+    /// Removes a read that no longer waits for anything.
     pub(super) fn take_ended(&mut self, place: usize) -> Option<PendingRead> {
         if self.places[place].as_ref().is_none_or(|read| read.waiting > 0) {
             return None;
@@ -120,18 +120,19 @@ impl Reads {
         self.at_device += 1;
     }
 
-    /// The device ended a read.
+    /// Notes that the device completed a read.
     pub(super) fn note_done(&mut self) {
         assert!(self.at_device > 0, "the device ends what was submitted");
         self.at_device -= 1;
     }
 
-    /// Reads that the device has not ended.
+    /// How many reads the device has not completed.
     pub(super) fn at_device(&self) -> usize {
         self.at_device
     }
 
-    /// An empty list for what the device ends; give it back to [`keep_done`](Self::keep_done).
+    /// An empty list for the reads that the device completes; return it with
+    /// [`keep_done`](Self::keep_done).
     pub(super) fn take_done(&mut self) -> Vec<ReadDone> {
         std::mem::take(&mut self.done)
     }
@@ -142,12 +143,12 @@ impl Reads {
         self.done = done;
     }
 
-    /// The shape of the device, which failures are explained with.
+    /// Sets the geometry of the device, which is needed to explain failures.
     pub(super) fn set_geometry(&mut self, geometry: Geometry) {
         self.geometry = Some(geometry);
     }
 
-    /// The shape of the device, once it was needed.
+    /// The geometry of the device, once it was needed.
     pub(super) fn geometry(&self) -> Option<Geometry> {
         self.geometry
     }
@@ -160,13 +161,13 @@ impl Reads {
         }
     }
 
-    /// A piece that waited is there.
+    /// Fills a waiting piece with its data.
     #[inline]
     pub(super) fn fill(&mut self, (place, piece): (usize, usize), data: DmaBuf) {
         self.answer((place, piece), ReadPiece::Ready(data));
     }
 
-    /// A piece that waited comes from the archive, as far as it comes.
+    /// Lets a waiting piece come from the archive, as far as the archive has it.
     pub(super) fn leave_to_archive(&mut self, (place, piece): (usize, usize), wanted: ArchivedBlocks) {
         self.answer((place, piece), ReadPiece::Archived(Box::new(wanted)));
     }
@@ -179,7 +180,7 @@ impl Reads {
         read.waiting -= 1;
     }
 
-    /// A piece that waited does not come at all.
+    /// Gives up a waiting piece.
     pub(super) fn give_up(&mut self, place: usize, error: IoError) {
         if let Some(read) = self.places[place].as_mut() {
             read.waiting -= 1;
@@ -187,14 +188,14 @@ impl Reads {
         }
     }
 
-    /// A read cannot end well.
+    /// Marks a read as failed.
     pub(super) fn fail(&mut self, place: usize, error: IoError) {
         if let Some(read) = self.places[place].as_mut() {
             read.fail(error);
         }
     }
 
-    /// Asks the archive for what a read still misses.
+    /// Requests the missing blocks of a read from the archive.
     pub(super) fn fetch(&mut self, archive: &mut Archive, place: usize) {
         let (Some(geometry), Some(read)) = (self.geometry, self.places[place].as_mut()) else { return };
         for piece in &mut read.pieces {
@@ -209,7 +210,7 @@ impl Reads {
         }
     }
 
-    /// A reply of the archive for a read.
+    /// Handles a reply of the archive for a read.
     pub(super) fn archive_answered(
         &mut self,
         archive: &mut Archive,
@@ -241,14 +242,14 @@ impl Reads {
 }
 
 impl PendingRead {
-    /// It cannot end well. What is lost for good outweighs what may come later.
+    /// Marks it as failed. A permanent loss outweighs a temporary failure.
     fn fail(&mut self, error: IoError) {
         if self.failure.is_none() || error == IoError::ReadFault {
             self.failure = Some(error);
         }
     }
 
-    /// The first block that neither the device nor the archive gave.
+    /// The first block that neither the device nor the archive returned.
     pub(super) fn first_missing(&self) -> Option<Lsn> {
         let archived = self.pieces.iter().filter_map(|piece| match piece {
             ReadPiece::Archived(archived) => Some(archived),
@@ -285,7 +286,7 @@ impl PendingRead {
     }
 }
 
-/// Whether blocks have their checksums.
+/// Whether blocks match their checksums.
 pub(super) fn are_right<'a>(mut blocks: impl Iterator<Item = (&'a [u8], &'a u16)>) -> bool {
     blocks.all(|(block, &crc)| crc32c(block) as u16 == crc)
 }

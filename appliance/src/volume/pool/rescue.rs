@@ -1,11 +1,11 @@
-//! Reads of hosts that the device failed, or gave with a wrong checksum: read again, block by
-//! block, so that one bad sector fails only what holds it. See [`rescues`](super::rescues) for the
-//! states of a piece. What is still missing at the end the archive is asked for; what it does not
-//! have either is a media error.
+//! Hosts' reads for which the device failed or returned a wrong checksum: they are read again,
+//! block by block, so that one bad sector fails only the requests for its block. See
+//! [`rescues`](super::rescues) for the states of a piece. The archive is asked for the blocks that
+//! are still missing at the end; if it does not have a block either, that is a media error.
 //!
-//! **Invariant:** a piece keeps the pin that its device read had, so that its segment's slot is not
-//! used again while the device may be asked for it. It keeps its memory too, so trying again waits
-//! for nobody; the pin of a piece that waits for memory is bounded in time, because who holds the
+//! **Invariant:** a piece keeps the pin of its device read, so that its segment's slot is not
+//! reused while the device may be asked for it. It also keeps its memory, so a retry waits for
+//! nobody. The pin of a piece that waits for memory is bounded in time, because the holder of the
 //! memory may wait for the slot.
 //!
 //! **Bounds:** [`LOOKED_AT_MAX`] pieces in a turn.
@@ -17,12 +17,12 @@ use crate::dma::DmaBufMut;
 use crate::log::{Log, ReadDone};
 use crate::volume::request::IoError;
 
-/// Pieces that one turn handles.
+/// How many pieces one turn handles.
 const LOOKED_AT_MAX: usize = 64;
 
 impl State {
-    /// A piece did not come as it should: `buffer` is its memory, `None` when there was none, and
-    /// `result` what the device said.
+    /// Starts the rescue of a piece: `buffer` is its memory, `None` if there was none, and `result`
+    /// is the device's.
     pub(super) fn begin_rescue(
         &mut self,
         log: &Log,
@@ -44,8 +44,8 @@ impl State {
         self.rescues.add(rescue);
     }
 
-    /// A turn of all rescues: what has rested goes to the device. Returns how much there is to do,
-    /// so that the reactor does not sleep before it is done.
+    /// One turn of all rescues: pieces whose pause has ended go to the device. Returns how much
+    /// there is to do, so that the reactor does not sleep before it is done.
     pub(super) fn go_on_rescuing(&mut self, log: &mut Log) -> usize {
         let under_way = self.rescues.under_way();
         if under_way == 0 {
@@ -74,7 +74,7 @@ impl State {
         under_way
     }
 
-    /// Memory for a piece that had none; whether there was some.
+    /// Allocates memory for a piece that had none. Returns whether there was some.
     fn find_memory(&mut self, log: &Log, rescue: &mut Rescue) -> bool {
         let (_, checksums) = self.reads.waiting_piece(rescue.place());
         match log.environment().dma.allocate(rescue.len_bytes()) {
@@ -86,7 +86,7 @@ impl State {
         }
     }
 
-    /// No memory came: the host is to try again.
+    /// Ends a piece that got no memory: the host should try again.
     fn end_without_memory(&mut self, log: &mut Log, rescue: &Rescue) {
         log.unpin(log.geometry().sequence_of(rescue.first_lsn()));
         let (read, _) = rescue.place();
@@ -94,7 +94,7 @@ impl State {
         self.end_read(read);
     }
 
-    /// The device ended a read of a rescue.
+    /// Handles the end of a rescue's device read.
     pub(super) fn rescue_answered(&mut self, log: &mut Log, done: ReadDone) {
         let now_ns = || log.environment().clock.monotonic_ns();
         if let Some(rescue) = self.rescues.answered(done, now_ns) {
@@ -102,7 +102,8 @@ impl State {
         }
     }
 
-    /// Ends a rescue: its read gets what came, and the archive is asked for the rest.
+    /// Ends a rescue: its read gets the blocks that were read, and the archive is asked for the
+    /// rest.
     fn settle(&mut self, log: &mut Log, rescue: Rescue) {
         let sequence = log.geometry().sequence_of(rescue.first_lsn());
         let Settled { place, blocks, bad, damaged, error } = rescue.settle();

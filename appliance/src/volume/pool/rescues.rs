@@ -1,15 +1,15 @@
-//! Pieces of hosts' reads that are read again, block by block: the table of them, and how far each
-//! is.
+//! The table of the pieces of hosts' reads that are read again, block by block, and their states.
 //!
-//! **States of a piece:** resting, for the back-off → its missing blocks at the device, each by
-//! itself → resting again, or settled when every block came or [`BACK_OFF_NS`] is used up, which is
-//! after about a second. A block whose checksum is wrong is read once more at once; then it is
-//! damaged. A piece without memory first waits for that.
+//! **States of a piece:** pausing, for the back-off → its missing blocks at the device, each
+//! separately → pausing again, or settled when every block was read or [`BACK_OFF_NS`] is used up,
+//! which is after about one second. A block with a wrong checksum is read once more at once; if it
+//! is wrong again, it is damaged. A piece without memory first waits for that.
 //!
-//! **Invariants.** The number of a piece is its place in the table, which is in `free` or has a
-//! piece, or the piece is being worked on. `at_device` is the sum of that of all pieces.
+//! **Invariants.** The number of a piece is its place in the table. A place is in `free`, or has a
+//! piece, or its piece is being processed. `at_device` is the sum of that of all pieces.
 //!
-//! **Bounds:** [`AT_DEVICE_MAX`] reads at the device. Pieces are as many as the pool's reads have.
+//! **Bounds:** [`AT_DEVICE_MAX`] reads at the device. There are at most as many pieces as the
+//! pool's reads have.
 
 use smallvec::SmallVec;
 
@@ -19,28 +19,28 @@ use crate::log::checksum::crc32c;
 use crate::log::{Lsn, ReadDone};
 use crate::volume::archive::{ArchivedBlocks, Fetched};
 
-/// How long a piece rests before each further try, in nanoseconds.
+/// How long a piece pauses before each further try, in nanoseconds.
 const BACK_OFF_NS: [u64; 6] = [1_000_000, 4_000_000, 16_000_000, 64_000_000, 256_000_000, 660_000_000];
-/// How long memory is waited for.
+/// How long a piece waits for memory.
 const MEMORY_WAIT_NS: u64 = 1_000_000_000;
-/// A clock that says the same at so many looks does not move, as a simulator's may: no piece rests
-/// by it.
+/// After this many equal readings a clock does not move, as a simulator's may not: pieces then do
+/// not pause.
 const STANDING_LOOKS: u32 = 100;
-/// Blocks that are at the device again at the same time.
+/// The maximum number of blocks at the device at the same time.
 const AT_DEVICE_MAX: usize = 16;
-/// In the token of a device read: it is one of a rescue, and the rest of the token is its number
-/// and the block's.
+/// A flag in the token of a device read: the read is for a rescue, and the rest of the token is its
+/// number and the block's.
 const RESCUE_TOKEN: u64 = 1 << 46;
 
-/// How far a block has come.
+/// The state of a block.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// To be read; whether it came with a wrong checksum before.
+    /// To be read. `was_wrong`: it was read with a wrong checksum before.
     Missing {
         was_wrong: bool,
     },
     There,
-    /// It came with a wrong checksum twice.
+    /// It was read with a wrong checksum twice.
     Damaged,
 }
 
@@ -51,7 +51,7 @@ struct Block {
     step: Step,
 }
 
-/// A piece of a host's read that is read again.
+/// A piece of a host's read that is being read again.
 pub(super) struct Rescue {
     /// The read and its piece.
     place: (usize, usize),
@@ -63,47 +63,47 @@ pub(super) struct Rescue {
     began_ns: u64,
     due_ns: u64,
     round: usize,
-    /// The time at the last look, and at how many looks it was the same.
+    /// The time at the last check, and how many checks it has been the same.
     looked_ns: u64,
     stands: u32,
-    /// The next block to look at in this round.
+    /// The next block to process in this round.
     next: usize,
     at_device: usize,
-    /// What the device said last.
+    /// The device's last error.
     error: Option<BdevError>,
 }
 
-/// What came of a piece in the end.
+/// The result of a piece.
 pub(super) struct Settled {
     /// The read and its piece.
     pub(super) place: (usize, usize),
-    /// All blocks, those that did not come marked as missing.
+    /// All blocks; those that could not be read are marked as missing.
     pub(super) blocks: ArchivedBlocks,
-    /// How many did not come.
+    /// How many could not be read.
     pub(super) bad: u64,
     /// How many of these had a wrong checksum.
     pub(super) damaged: u64,
-    /// What the device said last.
+    /// The device's last error.
     pub(super) error: Option<BdevError>,
 }
 
-/// All of them. See the module's documentation.
+/// All pieces. See the module's documentation.
 #[derive(Default)]
 pub(in crate::volume) struct Rescues {
     list: Vec<Option<Rescue>>,
     free: Vec<usize>,
     at_device: usize,
-    /// Where the next turn begins to look.
+    /// Where the next turn starts.
     cursor: usize,
 }
 
-/// Whether a device read was one of a rescue.
+/// Whether a device read belongs to a rescue.
 pub(super) fn is_rescue(token: u64) -> bool {
     token & RESCUE_TOKEN != 0
 }
 
 impl Rescues {
-    /// How many pieces are read again.
+    /// How many pieces are being read again.
     pub(super) fn under_way(&self) -> usize {
         self.list.len() - self.free.len()
     }
@@ -121,27 +121,27 @@ impl Rescues {
         }
     }
 
-    /// The next piece in turn, to be worked on; `None` where a place is free.
+    /// Takes the next piece in turn for processing; `None` if the place is free.
     pub(super) fn take_next(&mut self) -> Option<(usize, Rescue)> {
         let number = self.cursor % self.list.len();
         self.cursor = number + 1;
         Some((number, self.list[number].take()?))
     }
 
-    /// Puts a piece back that was worked on.
+    /// Puts back a piece that was processed.
     pub(super) fn put_back(&mut self, number: usize, rescue: Rescue) {
         debug_assert!(self.list[number].is_none(), "it was taken out");
         self.list[number] = Some(rescue);
     }
 
-    /// A piece that was taken out does not come back.
+    /// Frees the place of a piece that was taken out.
     pub(super) fn finish(&mut self, number: usize) {
         debug_assert!(self.list[number].is_none(), "it was taken out");
         self.free.push(number);
     }
 
-    /// The next block of a piece to be read, if the device may be asked: its place on the device,
-    /// its memory, and the token.
+    /// The next block of a piece to read, if the device may be asked: its device block, its memory,
+    /// and the token.
     pub(super) fn next_missing(
         &mut self,
         number: usize,
@@ -163,7 +163,7 @@ impl Rescues {
         None
     }
 
-    /// The device ended a read. Returns the piece when nothing more is to be read of it.
+    /// Handles the end of a device read. Returns the piece if nothing more of it is to be read.
     pub(super) fn answered(&mut self, done: ReadDone, now_ns: impl FnOnce() -> u64) -> Option<Rescue> {
         self.at_device -= 1;
         let (number, at) = (((done.token & !RESCUE_TOKEN) >> 16) as usize, (done.token & 0xffff) as usize);
@@ -184,7 +184,7 @@ impl Rescues {
 }
 
 impl Rescue {
-    /// A piece of a read that is at a place of the device.
+    /// A piece of a read, with its position on the device.
     pub(super) fn new(
         place: (usize, usize),
         first_lsn: Lsn,
@@ -209,14 +209,14 @@ impl Rescue {
         }
     }
 
-    /// The device read that failed: its memory, the checksums of its blocks, and what the device
-    /// said.
+    /// Sets the result of the failed device read: its memory, the checksums of its blocks, and
+    /// whether the device returned data.
     pub(super) fn begin(&mut self, buffer: DmaBufMut, checksums: &[u16], was_read: bool, now_ns: u64) {
         self.take_memory(buffer, checksums, was_read);
         self.rest(now_ns);
     }
 
-    /// What the device said, if it failed.
+    /// Sets the device's error, if it failed.
     pub(super) fn set_error(&mut self, error: Option<BdevError>) {
         self.error = error;
     }
@@ -246,12 +246,12 @@ impl Rescue {
         now_ns.saturating_sub(self.began_ns) >= MEMORY_WAIT_NS
     }
 
-    /// Whether it has rested.
+    /// Whether its pause has ended.
     pub(super) fn is_due(&self, now_ns: u64) -> bool {
         self.due_ns <= now_ns
     }
 
-    /// The blocks of a piece in its memory; those that are not right are to be read again.
+    /// Sets the memory of a piece; blocks with a wrong checksum are to be read again.
     pub(super) fn take_memory(&mut self, mut buffer: DmaBufMut, checksums: &[u16], was_read: bool) {
         self.blocks = checksums
             .iter()
@@ -278,15 +278,16 @@ impl Rescue {
         block.buffer = Some(done.buffer);
     }
 
-    /// Whether something is to be read from a block on.
+    /// Whether any block from `at` on is to be read.
     fn is_missing_from(&self, at: usize) -> bool {
         self.blocks[at..].iter().any(|block| matches!(block.step, Step::Missing { .. }))
     }
 
-    /// A round is over: begins the next one, unless it was the last.
+    /// Ends a round: starts the next one, unless it was the last. Returns whether there is a next
+    /// one.
     fn rest(&mut self, now_ns: u64) -> bool {
         let Some(&back_off_ns) = BACK_OFF_NS.get(self.round) else { return false };
-        // What came wrong needs no rest; what did not come does.
+        // Blocks with a wrong checksum need no pause; unreadable ones do.
         let is_only_wrong =
             self.blocks.iter().all(|block| !matches!(block.step, Step::Missing { was_wrong: false }));
         self.due_ns = if is_only_wrong { now_ns } else { now_ns + back_off_ns };
@@ -296,14 +297,14 @@ impl Rescue {
         true
     }
 
-    /// A look at the clock; whether it does not move.
+    /// Checks the clock. Returns whether it does not move.
     pub(super) fn look(&mut self, now_ns: u64) -> bool {
         self.stands = if now_ns == self.looked_ns { self.stands + 1 } else { 0 };
         self.looked_ns = now_ns;
         self.stands >= STANDING_LOOKS
     }
 
-    /// Puts together what came.
+    /// Assembles the result.
     pub(super) fn settle(self) -> Settled {
         let (mut buffer, mut blocks) = (None::<DmaBufMut>, SmallVec::new());
         let (mut bad, mut damaged) = (0, 0);

@@ -1,19 +1,19 @@
 //! Hosts' writes while the device has no room (the log's side is `log::writer::starved`): they
-//! wait, and after [`NO_ROOM_WAIT_NS`] they end with an error that asks for another try. Reads go
-//! on, also those that follow a write on the same connection.
+//! wait, and after [`NO_ROOM_WAIT_NS`] they end with an error that asks the host to retry. Reads
+//! continue, even those that follow a write on the same connection.
 //!
-//! A write that the log has taken may end with that error and still reach the device later: its
-//! host does not know, as with every write that failed, and whatever it writes next follows it in
-//! the log. A write that finds the log's memory used up changes nothing: it is held, without its
-//! data, and ends with the error when it has waited so long, or as soon as there is room, so that
-//! its next try succeeds. A flush that came meanwhile is held and done then.
+//! A write that the log has accepted may end with that error and still reach the device later. Its
+//! host does not know, as with every failed write, and its later writes follow in the log. A write
+//! that finds the log's memory used up changes nothing. It is held without its data, and ends with
+//! the error when it has waited long enough, or as soon as there is room, so that its retry
+//! succeeds. A flush that arrives during this time is held, and executed then.
 //!
 //! **Ages without a clock reading for each write:** while the log is starved, its head is marked
-//! every [`MARK_NS`]; what lies before a mark is at least as old as that.
+//! every [`MARK_NS`]; all entries before a mark are at least as old as the mark.
 //!
 //! **Invariants:** marks are in the order of time and of the log; held requests are in the order of
-//! their deadlines. **Bounds:** marks by their spacing, requests that are held by the depths of the
-//! hosts' queues.
+//! their deadlines. **Bounds:** marks by their spacing, held requests by the depths of the hosts'
+//! queues.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -27,16 +27,16 @@ use super::trims::Trims;
 use crate::log::{Log, Lsn};
 use crate::volume::request::{IoCompletion, IoError, Request, Sink};
 
-/// How long a host's write waits for room: half of what Linux waits for a command before it resets
-/// the controller.
+/// How long a host's write waits for room: half the time that Linux waits for a command before it
+/// resets the controller.
 const NO_ROOM_WAIT_NS: u64 = 15_000_000_000;
 /// How often the head of a starved log is marked.
 const MARK_NS: u64 = 250_000_000;
 
-/// What waits for room, apart from what is in the log. See the module's documentation.
+/// The requests that wait for room outside the log. See the module's documentation.
 #[derive(Default)]
 pub(in crate::volume) struct Starving {
-    /// Heads of the log and when they were seen, oldest first.
+    /// Heads of the log and when they were recorded, oldest first.
     marks: VecDeque<(Lsn, u64)>,
     held: VecDeque<Held>,
 }
@@ -57,7 +57,7 @@ impl Held {
 }
 
 impl Starving {
-    /// Holds a request that a starved log takes nothing of. Exactly one completion follows.
+    /// Holds a request that a starved log does not accept. Exactly one completion follows.
     pub(super) fn hold(&mut self, log: &Log, request: &Request<'_>, ticket: &Ticket<'_>) {
         ticket.sink.begin();
         let deadline_ns = log.environment().clock.monotonic_ns() + NO_ROOM_WAIT_NS;
@@ -71,8 +71,8 @@ impl Starving {
         });
     }
 
-    /// One turn: ends what has waited too long for room, or what there is room for now. Returns how
-    /// much ended.
+    /// One turn: ends requests that have waited too long for room, or for which there is room now.
+    /// Returns how many ended.
     pub(super) fn turn(
         &mut self,
         log: &mut Log,
@@ -98,7 +98,8 @@ impl Starving {
         work
     }
 
-    /// Marks the head of the log if it is time. Returns up to where everything has waited too long.
+    /// Marks the head of the log if it is time. Returns the position up to which everything has
+    /// waited too long.
     fn oldest_to_refuse(&mut self, log: &Log, now_ns: u64) -> Option<Lsn> {
         if self.marks.back().is_none_or(|&(_, at_ns)| at_ns + MARK_NS <= now_ns) {
             self.marks.push_back((log.head_lsn(), now_ns));
@@ -113,7 +114,7 @@ impl Starving {
         reached
     }
 
-    /// There is room, or the log has failed.
+    /// Ends all held requests, because there is room or the log has failed.
     fn end(&mut self, log: &mut Log, acknowledgements: &mut Acknowledgements) -> usize {
         self.marks.clear();
         let held = std::mem::take(&mut self.held);

@@ -1,9 +1,9 @@
-//! What a pool has beside its log: a short list of parts, and their turns.
+//! The state of a pool apart from its log: a short list of parts, and their turns.
 //!
-//! **Invariant:** a part owns its fields, and only its own file writes them. What needs several
-//! parts gets each of them here, so no part knows this list.
+//! **Invariant:** a part owns its fields, and only its own file writes them. Operations on several
+//! parts receive each of them from here, so no part knows this list.
 //!
-//! The I/O path adds what works on several parts as methods of [`State`] (`read`, `write`,
+//! The I/O path adds operations on several parts as methods of [`State`] (`read`, `write`,
 //! `rescue`); so do `space` and the operations of the management plane.
 
 use super::acknowledgements::Acknowledgements;
@@ -38,35 +38,35 @@ pub(in crate::volume) struct State {
     pub(in crate::volume) volumes: Volumes,
     /// The synchs that can be restored.
     pub(in crate::volume) synchs: Synchs,
-    /// What became of volumes, for the target.
+    /// Changes of the set of volumes, for the target.
     pub(in crate::volume) events: VolumeEvents,
-    /// What the operator reads as problems.
+    /// The problems for the operator.
     pub(in crate::volume) problems: Problems,
-    /// What is taken of the space.
+    /// The accounts of the space.
     pub(in crate::volume) capacity: Capacity,
     /// The archive, if there is one.
     pub(in crate::volume) archive: ArchiveSlot,
     /// Copy-forward.
     pub(in crate::volume) cleaner: Cleaner,
-    /// A change of the pool's shape.
+    /// A change of the pool's geometry.
     pub(in crate::volume) reshaping: Reshaping,
-    /// What reading the primary device back has found.
+    /// The findings of the primary device's scrub.
     pub(in crate::volume) scrubbed: Scrubbed,
     /// Requests that wait for the log.
     pub(in crate::volume) acknowledgements: Acknowledgements,
-    /// A trim that is half done.
+    /// A trim that is only partly done.
     pub(in crate::volume) trims: Trims,
     /// Requests that wait for room.
     pub(in crate::volume) starving: Starving,
-    /// Reads that wait.
+    /// Waiting reads.
     pub(in crate::volume) reads: Reads,
-    /// What is read ahead.
+    /// Read-ahead.
     pub(in crate::volume) read_ahead: ReadAhead,
-    /// What is read again.
+    /// Reads that are repeated.
     pub(in crate::volume) rescues: Rescues,
-    /// Blocks that hosts could not be given.
+    /// Blocks that hosts could not read.
     pub(in crate::volume) faults: Faults,
-    /// What hosts did.
+    /// Counters of hosts' I/O.
     pub(in crate::volume) stats: IoStats,
     /// How long requests take.
     pub(in crate::volume) latencies: Latencies,
@@ -129,7 +129,7 @@ impl State {
         work + self.cleaner.poll(side, shared)
     }
 
-    /// Starts what was appended, and takes what the device has ended.
+    /// Starts what was appended, and processes the completions of the device.
     fn drive_device(&mut self, log: &mut Log) -> usize {
         let mut done = self.reads.take_done();
         let work = log.poll(&mut done);
@@ -140,7 +140,7 @@ impl State {
         work
     }
 
-    /// Takes the archive's replies, hands hosts what came for them, and asks for more.
+    /// Takes the archive's replies, passes them to hosts' reads, and makes new requests.
     fn drive_archive(&mut self, log: &mut Log) -> usize {
         let (Some(archive), mut side) = self.with_archive() else { return 0 };
         let mut work = archive.take_replies(&mut side, log);
@@ -154,14 +154,14 @@ impl State {
         work
     }
 
-    /// The archive, if there is one, and what it changes of the pool.
+    /// The archive, if there is one, and the parts of the pool that it changes.
     pub(in crate::volume) fn with_archive(&mut self) -> (Option<&mut Archive>, PoolSide<'_>) {
         let side =
             PoolSide { catalog: &mut self.catalog, problems: &mut self.problems, synchs: &self.synchs };
         (self.archive.get_mut(), side)
     }
 
-    /// A read was taken: what comes after it is asked for, if its host reads in order.
+    /// After a read: requests the following blocks, if its host reads sequentially.
     #[inline]
     pub(super) fn read_on(&mut self, log: &mut Log, id: VolumeId, block: u64, len_blocks: u32) {
         if let Some(volume) = self.volumes.get(id) {

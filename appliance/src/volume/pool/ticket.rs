@@ -1,17 +1,17 @@
-//! Who asked for something, and where the answer goes.
+//! The origin of a request, and the destination of its answer.
 
 use std::rc::Rc;
 
 use super::latency::Began;
 use crate::volume::request::{Sink, VolumeId};
 
-/// A request of a host while it is being started.
+/// A host's request while it is being started.
 pub(in crate::volume) struct Ticket<'a> {
     /// The volume.
     pub(super) volume: VolumeId,
-    /// What the host calls it.
+    /// The host's tag.
     pub(super) tag: u64,
-    /// Where its completion goes.
+    /// The destination of its completion.
     pub(super) sink: &'a Rc<Sink>,
     /// When it began.
     pub(super) began: Began,

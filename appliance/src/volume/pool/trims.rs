@@ -1,7 +1,7 @@
-//! A trim of more ranges than a record holds, whose second part waits for room.
+//! A trim of more ranges than a record can hold, whose second part waits for room.
 //!
 //! **Invariant:** there is at most one. While there is one, no other command changes a volume, so
-//! the two parts are neighbours in history.
+//! the two parts are adjacent in history.
 
 use std::rc::Rc;
 
@@ -27,26 +27,26 @@ impl RestOfTrim {
     }
 }
 
-/// The trim that is half done, if there is one. See the module's documentation.
+/// The trim that is partly done, if there is one. See the module's documentation.
 #[derive(Default)]
 pub(in crate::volume) struct Trims {
     rest: Option<RestOfTrim>,
 }
 
 impl Trims {
-    /// Whether a command that was taken is not in the log yet as a whole.
+    /// Whether an accepted command is only partly in the log.
     #[inline]
     pub(in crate::volume) fn is_in_the_middle(&self) -> bool {
         self.rest.is_some()
     }
 
-    /// Has the rest wait.
+    /// Stores the rest until there is room.
     pub(super) fn hold(&mut self, rest: RestOfTrim) {
         assert!(self.rest.is_none(), "one trim at a time is half done");
         self.rest = Some(rest);
     }
 
-    /// The rest, which does not wait any more.
+    /// Takes the rest, which no longer waits.
     pub(super) fn take(&mut self) -> Option<RestOfTrim> {
         self.rest.take()
     }

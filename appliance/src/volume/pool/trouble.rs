@@ -1,5 +1,5 @@
-//! What the operator reads of volumes that cannot use what they inherited: once for each volume,
-//! and no longer when that has passed.
+//! Reports volumes that cannot use what they inherited to the operator: once for each volume, until
+//! the trouble has passed.
 
 use super::Pool;
 use super::state::State;
@@ -8,7 +8,7 @@ use crate::volume::image::volume::Volume;
 use crate::volume::request::VolumeId;
 
 impl State {
-    /// Has the operator read what is so of a volume.
+    /// Updates the report about a volume.
     pub(in crate::volume) fn report_trouble(&mut self, id: VolumeId, trouble: Option<Trouble>) {
         let Some(volume) = self.volumes.get_mut(id) else { return };
         let before = volume.set_trouble(trouble);
@@ -28,7 +28,7 @@ impl State {
         }
     }
 
-    /// A volume is gone: nothing is to be reported of it any more.
+    /// Withdraws the report about a volume that was deleted.
     pub(in crate::volume) fn forget_trouble(&mut self, volume: &Volume) {
         if let Some(trouble) = volume.trouble() {
             self.problems.withdraw(trouble.text());
@@ -37,7 +37,7 @@ impl State {
 }
 
 impl Pool {
-    /// Whether a volume waits for an archive that did not answer: another try makes sense.
+    /// Whether a volume waits for an archive that did not answer, so that another try makes sense.
     pub fn waits_for_archive(&self) -> bool {
         self.state.borrow().volumes.iter().any(Volume::is_in_passing_trouble)
     }

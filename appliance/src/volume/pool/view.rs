@@ -1,4 +1,5 @@
-//! What a pool says of itself: volumes, counters, segments. Copies; nothing here changes anything.
+//! The information that a pool reports: volumes, counters, segments. All are copies; nothing here
+//! changes anything.
 
 use std::ops::Range;
 
@@ -44,8 +45,8 @@ impl Pool {
         self.state.borrow().synchs.to_vec()
     }
 
-    /// A page of the synchs of a stretch of the log, in its order: at most `limit`, and no more
-    /// after the one whose text fills `bytes_max`.
+    /// A page of the synchs of a range of the log, in its order: at most `limit`, and no more after
+    /// the one whose text reaches `bytes_max`.
     pub fn synchs_within(&self, lsns: Range<Lsn>, limit: usize, bytes_max: usize) -> Vec<SynchInfo> {
         let state = self.state.borrow();
         let first = state.synchs.partition_point(|synch| synch.lsn < lsns.start.0);
@@ -69,12 +70,12 @@ impl Pool {
         self.log.borrow().starved().is_some()
     }
 
-    /// Whether the device failed so that no write is taken any more until a restart.
+    /// Whether the device failed, so that no write is accepted until a restart.
     pub fn has_failed(&self) -> bool {
         self.log.borrow().poisoned().is_some()
     }
 
-    /// What the pool is and how it is.
+    /// The pool's properties and state.
     pub fn info(&self) -> PoolInfo {
         let state = self.state.borrow();
         let log = self.log.borrow();
@@ -240,8 +241,8 @@ impl State {
 }
 
 impl Pool {
-    /// A host's command ended because the pool had been busy for too long. The operator is informed
-    /// for some minutes.
+    /// Notes that a host's command ended with an error because the pool had been busy for too long.
+    /// It is reported to the operator for five minutes.
     pub fn note_ended_busy(&self, volume: VolumeId) {
         let now_ns = self.log.borrow().environment().clock.monotonic_ns();
         let mut state = self.state.borrow_mut();
@@ -255,7 +256,7 @@ impl Pool {
     }
 }
 
-/// What the operator reads while writes wait for room.
+/// The message for the operator while writes wait for room.
 fn no_room(device: &str, space: Option<&Space>, reason: &str) -> String {
     let Some(space) = space else { return format!("writes wait for room: {reason}") };
     let Space { file_system, free_bytes, missing_bytes } = space;

@@ -1,4 +1,4 @@
-//! Writes and trims on their way into the log.
+//! The write path: writes and trims into the log.
 
 use std::rc::Rc;
 
@@ -13,20 +13,20 @@ use crate::log::format::ENTRIES_PER_RECORD;
 use crate::log::{AppendClass, Log, Lsn};
 use crate::volume::request::{IoError, MAX_IO_BLOCKS, MAX_TRIM_RANGES, Refusal, VolumeId};
 
-/// A trim of more blocks than this counts them in later turns.
+/// The blocks of a larger trim are counted in later turns.
 const TRIMMED_AT_ONCE_BLOCKS: u64 = 32_768;
 
-/// What a write brings.
+/// The data of a write.
 #[derive(Clone, Copy)]
 pub(super) enum WriteData<'a> {
     /// To be copied: slices of whole blocks, one after the other.
     Slices(&'a [&'a [u8]]),
-    /// In DMA memory, to be kept as it is.
+    /// In DMA memory, to be kept without a copy.
     Received(&'a DmaBuf),
 }
 
 impl WriteData<'_> {
-    /// How many blocks it is; 0 when a part is not whole blocks.
+    /// How many blocks there are; 0 if a part is not whole blocks.
     fn len_blocks(&self) -> usize {
         let (len_bytes, whole) = match self {
             WriteData::Slices(parts) => (
@@ -39,7 +39,7 @@ impl WriteData<'_> {
     }
 }
 
-/// Whether a trim has more blocks than are looked at in the turn in which it comes.
+/// Whether a trim has more blocks than one turn may count.
 fn is_large(ranges: &[(u64, u64)]) -> bool {
     ranges.iter().map(|&(_, len_blocks)| len_blocks).sum::<u64>() > TRIMMED_AT_ONCE_BLOCKS
 }
@@ -108,17 +108,17 @@ impl State {
         }
         volume.check_write()?;
         volume.usable_index()?;
-        // Asked once for the whole command: a second part that waited until old parts are counted
-        // would keep everybody else's writes waiting too.
+        // Checked once for the whole command: a second part that waited for earlier parts to be
+        // counted would make all other writes wait too.
         if is_large(ranges) && self.capacity.buries_much() {
             return Err(Refusal::Busy);
         }
         let mut parts: SmallVec<[(u64, u64); 8]> =
             ranges.iter().copied().filter(|&(_, len_blocks)| len_blocks > 0).collect();
-        // A trim of more ranges than a record holds is two commands to history; NVMe does not ask
-        // that it be atomic. Each part begins a record of its own, so that each has a position of
-        // its own. A second part that finds no room yet is done in a later turn; until then nothing
-        // else changes a volume.
+        // In history, a trim of more ranges than a record can hold is two commands; NVMe does not
+        // require it to be atomic. Each part begins a new record, so that each has its own
+        // position. If the second part finds no room, it is done in a later turn; until then
+        // nothing else changes a volume.
         let rest = parts.len().min(ENTRIES_PER_RECORD);
         let rest: SmallVec<[(u64, u64); 8]> = parts.drain(rest..).collect();
         self.trim_part(log, ticket.volume, &parts)?;
@@ -144,17 +144,18 @@ impl State {
         Ok(())
     }
 
-    /// Appends a part of a trim, if there is something of it.
+    /// Appends a part of a trim, if it is not empty.
     fn trim_part(&mut self, log: &mut Log, id: VolumeId, part: &[(u64, u64)]) -> Result<(), Refusal> {
         if part.is_empty() {
             return Ok(());
         }
-        // Many blocks are gone at once for hosts, and leave the accounts piece by piece.
+        // Many blocks disappear for hosts at once, and are subtracted from the accounts piece by
+        // piece.
         let is_large = is_large(part);
         let volume = self.volumes.get(id).ok_or(IoError::Gone)?;
         let hiding = volume.hiding_of(part)?;
-        // Masks are carried on as live blocks are, and count as such: without room for one the trim
-        // is refused, and changes nothing.
+        // Masks are copied forward as live blocks are, and count as such. Without room for one, the
+        // trim is refused and changes nothing.
         let masks = hiding.iter().filter(|&&hides| hides).count() as u64;
         if masks > 0 && masks > self.masks_room(log) {
             return Err(IoError::CapacityExceeded.into());
@@ -173,7 +174,7 @@ impl State {
         Ok(())
     }
 
-    /// Goes on with a trim whose second part found no room. Returns how much was done.
+    /// Continues a trim whose second part found no room. Returns how much was done.
     pub(super) fn go_on_trimming(&mut self, log: &mut Log) -> usize {
         let Some(rest) = self.trims.take() else { return 0 };
         match self.trim_part(log, rest.volume, &rest.ranges) {

@@ -1,42 +1,43 @@
-//! Copy-forward: live blocks of the oldest segment are appended again, so that it can leave the
-//! working set (R18).
+//! Copy-forward: appends the live blocks of the oldest segment again, so that the segment can leave
+//! the working set (R18).
 //!
-//! **States:** idle → loading the victim's entries → searching the indexes for what lies where
-//! entries are not known → (reading a batch of its live blocks → asking the archive for those that
-//! the device does not give → appending it) until nothing in it is live → idle. The victim is the
-//! oldest segment that holds something live.
+//! **States:** idle → loading the victim's entries → searching the indexes for blocks in ranges
+//! with unknown entries → (reading a batch of its live blocks → asking the archive for those that
+//! the device cannot read → appending the batch) until it contains no live blocks → idle. The
+//! victim is the oldest segment that contains live blocks.
 //!
-//! **What cannot be read.** Nothing of it keeps a victim from being emptied, or writes would wait
-//! for ever. Where its entries cannot be had, the indexes say what is live there, looked through in
-//! pieces; such a block is checked with the 16 bits that they keep, and its copy has all 32 again.
-//! A block that neither the device nor the archive gives is copied as an error. A victim that was
-//! gone through without finding what is live in it is searched as a whole, and then left alone for
-//! a while between looks, which is reported.
+//! **Unreadable data.** Nothing unreadable prevents a victim from being emptied, because writes
+//! would then wait forever. If its entries are unreadable, the indexes show which blocks are live
+//! there; they are searched in pieces. Such a block is checked with the 16 bits in the index, and
+//! its copy has all 32 bits again. A block that neither the device nor the archive returns is
+//! copied as an error. If a pass over a victim does not find its live blocks, the victim is
+//! searched as a whole. If that does not find them either, it is left alone for [`REST_NS`] between
+//! passes, and this is reported.
 //!
-//! **Invariants.** A copy is appended only if the index still points at its source at that moment;
-//! it carries the LSN of the first write; it is the end of no command, so no point falls between a
-//! copy and its source. Trims of a clone hide what it inherited: they are carried on as masks. A
-//! block that cannot be read as it was written, or is not certain, goes on as an error (`copies`).
+//! **Invariants.** A copy is appended only if the index still points to its source at that moment;
+//! it carries the LSN of the first write; it does not end a command, so no point is between a copy
+//! and its source. Trims of a clone hide inherited data, so they are copied forward as masks. A
+//! block that cannot be read as it was written, or is not certain, remains an error (`copies`).
 //!
-//! **Pace.** What must leave before the next segment is opened is spread over the blocks that hosts
-//! append to the current one, so there is no storm: after a share of the room for hosts is used,
-//! the same share of the copies is done. Cold data lies together, and when its turn comes whole
-//! segments of it are live; so the pace looks ahead: where a stretch of the oldest segments holds
-//! more than the working set does on average, copies go at the rate that the worst such stretch
-//! needs. What is copied early has less time to die, so nothing is copied early otherwise: under
-//! any load that goes on as it is, older segments hold less than younger ones, and only the oldest
-//! is copied.
+//! **Pace.** The copies that must be made before the next segment is opened are spread over the
+//! blocks that hosts append to the current one, so there are no bursts: after a share of the room
+//! for hosts is used, the same share of the copies is done. Cold data is concentrated, so whole
+//! segments of live data come up together. The pace therefore looks ahead: if a range of the oldest
+//! segments holds more than the average of the working set, copies are made at the rate that the
+//! worst such range needs. Blocks that are copied early have less time to become dead, so nothing
+//! is copied early otherwise: under a steady load, older segments hold less live data than younger
+//! ones, and only the oldest is copied.
 //!
-//! **Draining.** While the working set is to become shorter, what the target would put out is
-//! copied as well, oldest first. Under load that takes half of what hosts would have of each
-//! segment, at their pace, so they go on at no less than half their speed; more is never needed to
-//! get there, as the oldest segments hold no more than the average and that is less than half of a
-//! segment's room at the usual over-provisioning, and with less the way is only longer. While no
-//! command comes, it goes on at its own speed, and opens segments.
+//! **Draining.** While the working set is being shortened, the live data outside the target is
+//! copied too, oldest first. Under load this takes half of the hosts' room in each segment, at
+//! their pace, so hosts keep at least half of their speed. This is enough, because the oldest
+//! segments hold no more than the average, which is less than half of a segment's room at the
+//! default over-provisioning; with less over-provisioning it only takes longer. While no command
+//! arrives, draining runs at its own speed, and opens segments.
 //!
-//! **Order.** A batch is appended in the order of images and blocks. Over blocks that were written
-//! at random that changes little, because a batch holds few of each volume's; it takes apart what
-//! was written in turns.
+//! **Order.** A batch is appended in the order of images and blocks. For randomly written blocks
+//! this changes little, because a batch contains few blocks of each volume. It separates the data
+//! of hosts that wrote in turns.
 //!
 //! **Costs:** a copy is one read, merged with its neighbours, one CRC32C, 24 bytes of entry and its
 //! share of a record; its bytes are not copied in memory.
@@ -66,37 +67,37 @@ use search::Search;
 mod fetching;
 mod search;
 
-/// Blocks of one batch, read together.
+/// How many blocks a batch has, which are read together.
 const BATCH_BLOCKS: usize = 128;
-/// Copies appended in one turn, so that hosts' commands do not wait for more.
+/// The maximum number of copies appended in one turn, so that hosts' commands do not wait for more.
 const COPIES_PER_TURN_MAX: usize = 32;
-/// Copies appended in a turn in which hosts append nothing; a lone write that comes meanwhile waits
-/// for no more than these.
+/// The maximum number of copies appended in a turn in which hosts append nothing; a single write
+/// that arrives waits for no more than these.
 const COPIES_PER_TURN_MIN: usize = 4;
-/// For each block that hosts have appended since the last turn, so many copies: more than any load
-/// with room for its copies needs, so that the pace is kept.
+/// How many copies are allowed for each block that hosts have appended since the last turn: more
+/// than any load with room for its copies needs, so that the pace is kept.
 const COPIES_PER_HOST_BLOCK: u64 = 8;
-/// How long a victim is left alone in which nothing is found that could be copied.
+/// How long a victim is left alone if no block to copy is found in it.
 const REST_NS: u64 = 100_000_000;
-/// After so many times that is reported.
+/// After more fruitless passes in a row than this, it is reported.
 const FRUITLESS_TOLD: u32 = 8;
 
-/// Without a command for so long, draining goes on at its own speed.
+/// After this time without a command, draining runs at its own speed.
 const IDLE_NS: u64 = 1_000_000;
 
-/// Copies go ahead of their time when a stretch holds more than the average times this; segments
-/// scatter.
+/// Copies are made ahead of time if a range holds more than this multiple of the average, because
+/// segments vary.
 const AHEAD_FROM: f64 = 1.1;
 
-/// What copy-forward sees of the pool, and changes of it.
+/// The parts of the pool that copy-forward reads and changes.
 pub(in crate::volume) struct CleanerSide<'a> {
-    /// Whose indexes say what is live.
+    /// The volumes, whose indexes determine what is live.
     pub(in crate::volume) volumes: &'a mut Volumes,
-    /// Whether the working set is to become shorter.
+    /// The catalog, with the target of a working set that is being shortened.
     pub(in crate::volume) catalog: &'a Catalog,
-    /// Where blocks are that the device does not give.
+    /// The archive, which has blocks that the device cannot read.
     pub(in crate::volume) archive: Option<&'a mut Archive>,
-    /// Whether everything that is gone for hosts is counted.
+    /// Whether everything that has disappeared for hosts is counted.
     pub(in crate::volume) is_counted: bool,
     /// At least one block of zeroes.
     pub(in crate::volume) zeroes: &'a DmaBuf,
@@ -109,20 +110,20 @@ enum Work {
     Reading(Pin<Box<dyn Future<Output = Batch>>>),
     Fetching(Fetching),
     Appending(std::vec::IntoIter<(Source, Option<DmaBuf>)>),
-    /// Until a moment of the clock of spans.
+    /// Until this time of the clock of spans.
     Resting(u64),
 }
 
-/// How much is to be copied into the current segment.
+/// How much must be copied into the current segment.
 #[derive(Default)]
 struct Pace {
     sequence: Option<SegmentSeq>,
     /// Copies planned for this segment.
     planned: u64,
-    /// The most that are planned for the sake of a shorter working set: what must be copied anyway,
-    /// and half of the rest.
+    /// The maximum planned for a shorter working set: what must be copied anyway, and half of the
+    /// rest.
     drained_at_most: u64,
-    /// Of them, done.
+    /// How many of them are done.
     copied: u64,
 }
 
@@ -131,14 +132,14 @@ pub(in crate::volume) struct Cleaner {
     work: Work,
     victim: Option<SegmentSeq>,
     entries: SegmentEntries,
-    /// Ranges of the victim that hide what clones inherited, to be carried on first.
+    /// Ranges of the victim that hide what clones inherited; these are copied forward first.
     masks: Vec<(ImageId, u64, u64)>,
-    /// The next record and entry of the victim to look at.
+    /// The next record and entry of the victim to process.
     next: (usize, usize),
     next_lsn: Lsn,
-    /// Live blocks of which only the indexes tell, last one first.
+    /// Live blocks known only from the indexes, last one first.
     found: Vec<Source>,
-    /// How often the victim was gone through in a row without a copy.
+    /// How many passes over the victim in a row made no copy.
     fruitless: u32,
     /// Whether it was left alone since.
     has_rested: bool,
@@ -147,11 +148,12 @@ pub(in crate::volume) struct Cleaner {
     pace: Pace,
     /// An append that found no room, to be tried again.
     retry: Option<(Source, Option<DmaBuf>)>,
-    /// While draining: the newest point, since when it is, and whether that is long enough.
+    /// While draining: the newest point, since when it has been the newest, and whether that is
+    /// long enough.
     newest_point: Lsn,
     newest_point_ns: u64,
     is_idle: bool,
-    /// Copies of this turn, at most.
+    /// The maximum number of copies in this turn.
     per_turn: usize,
     /// Where the log ended after the last turn.
     head_seen: Lsn,
@@ -192,11 +194,11 @@ impl Cleaner {
             if log.recycling() == Recycling::Never || log.poisoned().is_some() {
                 return 0;
             }
-            // Only hosts have appended since; where somebody waits for copies, nobody is kept
-            // waiting by them.
+            // Only hosts have appended since the last turn. If an append waits for copies, the
+            // limit is the maximum, because copies then delay nobody.
             let of_hosts = log.head_lsn().0.saturating_sub(self.head_seen.0);
-            // Nothing to copy at this length of the log is nothing to copy until it grows, or
-            // somebody waits.
+            // If there was nothing to copy at this length of the log, there is nothing until it
+            // grows, or until an append waits for copies.
             if self.rests_at == Some((log.head_lsn(), log.written_lsn()))
                 && !log.why_busy().needs_copies()
                 && side.catalog.working_set_target.is_none()
@@ -226,8 +228,8 @@ impl Cleaner {
                         return work;
                     }
                     let Some((victim, segment)) = log.victim() else { return work };
-                    // What is still on its way to the device is not there to be read; with a short
-                    // working set the victim may be the segment before the current one.
+                    // Blocks that are still in flight to the device cannot be read from it. With a
+                    // short working set the victim may be the segment before the current one.
                     if segment.end_lsn > log.written_lsn() {
                         return work;
                     }
@@ -278,19 +280,19 @@ impl Cleaner {
                 },
                 Work::Fetching(fetching) => {
                     if !fetching.go_on(side.archive.as_deref_mut(), &shared.borrow()) {
-                        // Also a store that is silent is not waited for without end.
+                        // Even for a store that does not answer, the wait is bounded.
                         return work + 1;
                     }
                     let mut batch = fetching.take();
-                    // What several hosts wrote in turns is apart from then on, and is read in order
-                    // in fewer pieces.
+                    // This separates the data of hosts that wrote in turns, so that it can be read
+                    // in order in fewer pieces.
                     batch.sort_unstable_by_key(|(source, _)| (source.image, source.block));
                     self.work = Work::Appending(batch.into_iter());
                 }
                 Work::Resting(until_ns) => {
                     let log = shared.borrow();
                     if log.environment().clock.monotonic_ns() < *until_ns {
-                        // A host that waits is not left alone.
+                        // Do not sleep while a host waits.
                         return work + usize::from(log.why_busy().waits_for_copies());
                     }
                     self.work = Work::Idle;
@@ -307,13 +309,12 @@ impl Cleaner {
         }
     }
 
-    /// Whether something of the victim is still to be looked at.
+    /// Whether entries or blocks of the victim are still to be processed.
     fn has_more(&self) -> bool {
         self.next.0 < self.entries.len() || !self.found.is_empty()
     }
 
-    /// Loads a victim. One that was gone through and still holds something live is gone through
-    /// again.
+    /// Loads a victim. If a pass over it left live blocks, the next pass starts.
     fn begin_victim(&mut self, victim: SegmentSeq, side: &CleanerSide<'_>, shared: &SharedLog) {
         let is_again = self.victim == Some(victim);
         if !is_again || self.copied > 0 {
@@ -323,8 +324,8 @@ impl Cleaner {
         }
         (self.victim, self.next, self.copied) = (Some(victim), (0, 0), 0);
         self.found.clear();
-        // Once as its entries say, once as the indexes do; what a deleted volume held is live until
-        // that is counted.
+        // One pass uses its entries, another one the indexes; the blocks of a deleted volume are
+        // live until they are counted.
         if self.fruitless > 1 && !std::mem::replace(&mut self.has_rested, true) {
             let mut log = shared.borrow_mut();
             if self.fruitless > FRUITLESS_TOLD && side.is_counted {
@@ -339,7 +340,7 @@ impl Cleaner {
         self.work = Work::Loading(Box::pin(async move { load_segment(&log, victim).await }));
     }
 
-    /// The victim's entries came, or as many as can be had; `false`: it must be tried again.
+    /// Handles the victim's entries, or those that are readable; `false`: it must be tried again.
     fn loaded(
         &mut self,
         loaded: Result<SegmentEntries, ReadError>,
@@ -350,7 +351,7 @@ impl Cleaner {
         self.work = Work::Idle;
         self.entries = match loaded {
             Ok(entries) => entries,
-            // Memory comes back as records complete.
+            // Records that complete free memory.
             Err(ReadError::Memory(_)) => {
                 self.victim = None;
                 return false;
@@ -371,7 +372,7 @@ impl Cleaner {
         if self.masks.is_empty() {
             log.masks_carried(victim);
         }
-        // What its entries do not tell of, the indexes may.
+        // The indexes may show blocks that its entries do not.
         let unknown = if self.fruitless > 0 {
             vec![LsnRange { start: first, end }]
         } else {
@@ -383,8 +384,8 @@ impl Cleaner {
         true
     }
 
-    /// While draining: whether hosts leave the device alone. Until that is known there is work, so
-    /// that the reactor does not go to sleep over it.
+    /// While draining: determines whether hosts leave the device idle. Until that is known there is
+    /// work, so that the reactor does not sleep.
     fn note_commands(&mut self, side: &CleanerSide<'_>, log: &Log) -> usize {
         if side.catalog.working_set_target.is_none() {
             return 0;
@@ -398,8 +399,8 @@ impl Cleaner {
         usize::from(!self.is_idle)
     }
 
-    /// Appends what was read, as far as pace and room allow. How many copies, and whether some are
-    /// left.
+    /// Appends the blocks that were read, as far as pace and room allow. Returns how many copies
+    /// were made, and whether some are left.
     fn append(&mut self, side: &mut CleanerSide<'_>, log: &mut Log) -> (usize, bool) {
         let mut done = 0;
         loop {
@@ -418,8 +419,8 @@ impl Cleaner {
             let class = class_of(side, log, log.geometry().sequence_of(source.lsn));
             match log.reserve(class, 1, 1, false) {
                 Ok(()) => {}
-                // Something older has come back to life, by a clone, and must go first: the room is
-                // kept for that.
+                // An older block has become live again, because of a clone, and must go first: the
+                // room is kept for it.
                 Err(AppendError::Busy) if class != AppendClass::Copy && log.must_copy_blocks() > 0 => {
                     self.victim = None;
                     return (done, false);
@@ -453,7 +454,8 @@ impl Cleaner {
         }
     }
 
-    /// Appends the victim's masks to the current segment. How many, and whether some are left.
+    /// Appends the victim's masks to the current segment. Returns how many, and whether some are
+    /// left.
     fn carry_masks(&mut self, side: &CleanerSide<'_>, victim: SegmentSeq, log: &mut Log) -> (usize, bool) {
         let class = class_of(side, log, victim);
         let mut done = 0;
@@ -526,19 +528,18 @@ impl Cleaner {
         }
         let drained = (copied + draining).min(self.pace.drained_at_most);
         let planned = self.pace.planned.max((copied + must).min(room)).max(drained);
-        // Hosts get the rest of the segment; the last tenth of it is the margin in which copies
-        // catch up.
+        // Hosts get the rest of the segment; its last tenth is the margin in which copies catch up.
         let hosts_room = (room - planned) as f64 * 0.9 + 1.0;
         let hosts_used = used.saturating_sub(copied + copied / 168);
         let share = (hosts_used as f64 / hosts_room + 0.02).min(1.0);
-        // A command that does not fit into the rest of the segment waits for the next one: nothing
-        // is gained by waiting for hosts.
+        // A command that does not fit into the rest of the segment waits for the next one, so
+        // waiting for hosts is useless.
         let share = if log.why_busy().waits_for_copies() { 1.0 } else { share };
         ((planned as f64 * share).ceil() as u64).saturating_sub(copied)
     }
 }
 
-/// On whose behalf a block of a segment is copied.
+/// The class of a copy from a segment.
 fn class_of(side: &CleanerSide<'_>, log: &Log, sequence: SegmentSeq) -> AppendClass {
     let drains = |target| log.leaves(sequence, target);
     if log.must_leave(sequence) {
@@ -550,10 +551,9 @@ fn class_of(side: &CleanerSide<'_>, log: &Log, sequence: SegmentSeq) -> AppendCl
     }
 }
 
-/// The share of the blocks appended that copies must have, from now on, so that every segment ahead
-/// is empty when it leaves: the greatest average of what is live over all stretches of segments
-/// that begin with the oldest. 0 while no stretch holds much more than the working set does on
-/// average.
+/// The share of the appended blocks that must be copies, from now on, so that every segment ahead
+/// is empty when it leaves: the highest average of live blocks over all ranges of segments that
+/// begin with the oldest. 0 while no range holds much more than the average of the working set.
 fn share_ahead(log: &Log) -> f64 {
     let Some(current) = log.current_sequence() else { return 0.0 };
     let geometry = log.geometry();
@@ -561,10 +561,10 @@ fn share_ahead(log: &Log) -> f64 {
     let (mut sum, mut share) = (0.0, 0.0_f64);
     for (sequence, segment) in log.table().iter().take_while(|&(sequence, _)| sequence < current) {
         sum += segment.live as f64;
-        // So many segments are still opened before this one must be empty, also when those before
-        // it are gone already: what was copied early has gained time.
+        // How many segments are still opened before this one must be empty, even if those before it
+        // have left already: early copies have gained time.
         let ahead = (sequence.0 + geometry.working_set).saturating_sub(current.0);
-        // What must leave now is what `must` takes care of.
+        // `must` covers the segments that must leave now.
         if ahead > 0 {
             share = share.max(sum / ((ahead + 1) as f64 * room));
         }
@@ -573,8 +573,9 @@ fn share_ahead(log: &Log) -> f64 {
     if share > average * AHEAD_FROM { share } else { 0.0 }
 }
 
-/// A segment's masks, those that meet joined; without those of volumes that are gone. Never more
-/// than room was kept for: what a restart found to be hidden by newer ones is not among them.
+/// A segment's masks, adjacent ones joined, without those of deleted volumes. There are never more
+/// than room was kept for: masks that a restart found to be hidden by newer ones are not among
+/// them.
 fn join_masks(side: &CleanerSide<'_>, masks: &[Mask]) -> Vec<(ImageId, u64, u64)> {
     let mut hidden: BTreeMap<u32, RangeSet> = BTreeMap::new();
     for mask in masks.iter().filter(|mask| side.volumes.inherits(mask.image)) {

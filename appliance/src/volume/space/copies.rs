@@ -1,11 +1,11 @@
-//! What is copied within the log, by copy-forward and by hydration: blocks with what is known of
-//! them, how they are read, and what becomes of one that cannot be had.
+//! Blocks that are copied within the log, by copy-forward and by hydration: what is known of them,
+//! how they are read, and what happens to an unreadable one.
 //!
 //! **Invariant: a copy is certain.** Its position is newer than any loss of entries, so it will be
-//! served without a doubt. A block that may have been replaced by something that is lost, that
-//! cannot be read, or that does not have its checksum therefore goes on as an *uncorrectable copy*:
-//! zeroes under a checksum that they do not have, in its low half either, which is all that the
-//! index keeps. Whoever reads it gets an error, here, in clones and after any restart, until it is
+//! served as correct. Therefore a block that may have been replaced by something that is lost, that
+//! is unreadable, or that does not match its checksum is copied as an *uncorrectable copy*: zeroes
+//! with a checksum that does not match them, not even in its low half, which is all that the index
+//! keeps. Every reader gets an error, here, in clones and after any restart, until the block is
 //! written again.
 
 use std::future::Future;
@@ -23,44 +23,46 @@ use crate::volume::image::index::Mapping;
 
 /// The longest read, in blocks.
 const READ_BLOCKS_MAX: u64 = 256;
-/// Dead blocks that are read along, because one longer read costs less than two.
+/// How many dead blocks between live ones are read too, because one longer read costs less than
+/// two.
 const GAP_BLOCKS: u64 = 4;
-/// Single blocks that are read at the same time after a longer read failed.
+/// How many single blocks are read at the same time after a longer read failed.
 const SINGLE_READS_MAX: usize = 16;
 
-/// A block that is to be appended again.
+/// A block to be appended again.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::volume) struct Source {
     pub(in crate::volume) image: ImageId,
     pub(in crate::volume) block: u64,
     pub(in crate::volume) lsn: Lsn,
-    /// Its CRC32C, or as much of it as is known.
+    /// Its CRC32C, or the known part of it.
     pub(in crate::volume) crc: u32,
-    /// Whether only the low half of the checksum is known, from an index: its entry is lost.
+    /// Whether only the low half of the checksum is known, from an index, because its entry is
+    /// lost.
     pub(in crate::volume) is_half: bool,
-    /// Whether its data does not have the checksum, and shall not be given.
+    /// Whether its data does not match the checksum, and must not be returned.
     pub(in crate::volume) bad: bool,
-    /// Whether its data was found to have the checksum.
+    /// Whether its data was checked against the checksum.
     pub(in crate::volume) is_checked: bool,
-    /// Where its data was written first. Of a block whose entry is lost that is not known, and its
-    /// own position counts as that.
+    /// Where its data was first written. If the entry is lost, this is unknown, and the block's own
+    /// position is used.
     pub(in crate::volume) origin: Lsn,
 }
 
-/// A batch with its data; `None` where the device could not read.
+/// A batch with its data; `None` for blocks that the device could not read.
 pub(in crate::volume) type Batch = Vec<(Source, Option<DmaBuf>)>;
 
-/// What is appended for a source.
+/// The data and the checksum to append for a source.
 pub(in crate::volume) struct Copied {
     pub(in crate::volume) data: DmaBuf,
-    /// The checksum that goes to its entry.
+    /// The checksum for its entry.
     pub(in crate::volume) crc: u32,
     /// Whether it is an uncorrectable copy.
     pub(in crate::volume) bad: bool,
 }
 
 impl Source {
-    /// The block of an entry, for an image that holds it.
+    /// The block of an entry, for an image that has it.
     pub(in crate::volume) fn of_entry(placed: &PlacedEntry, image: ImageId) -> Self {
         let entry = placed.entry;
         let is_copy = entry.kind() == Some(EntryKind::Copied);
@@ -76,24 +78,24 @@ impl Source {
         }
     }
 
-    /// A block of which only the index says.
+    /// A block that is known only from the index.
     pub(in crate::volume) fn of_index(image: ImageId, block: u64, mapping: Mapping) -> Self {
         let (lsn, crc) = (mapping.lsn(), u32::from(mapping.crc16()));
         Source { image, block, lsn, crc, is_half: true, bad: false, is_checked: false, origin: lsn }
     }
 
-    /// Where the index must point for the block to be copied.
+    /// The mapping that the index must still have for the block to be copied.
     pub(in crate::volume) fn mapping(&self) -> Mapping {
         Mapping::new(self.lsn, self.crc)
     }
 
-    /// Whether bytes are the block's.
+    /// Whether bytes are the block's data.
     pub(in crate::volume) fn is_of(&self, data: &[u8]) -> bool {
         let crc = crc32c(data);
         if self.is_half { crc as u16 == self.crc as u16 } else { crc == self.crc }
     }
 
-    /// Its copy. `uncertain`: what replaced it may be lost. `zeroes` is one block.
+    /// Builds its copy. `uncertain`: the data that replaced it may be lost. `zeroes` is one block.
     pub(in crate::volume) fn copied(&self, data: Option<DmaBuf>, uncertain: bool, zeroes: DmaBuf) -> Copied {
         match data {
             Some(data) if !self.bad && !uncertain && (self.is_checked || self.is_of(&data)) => {
@@ -102,7 +104,7 @@ impl Source {
             }
             _ => {
                 let crc = crc32c(&zeroes);
-                // The checksum that it was written with is kept, unless the zeroes happen to have
+                // Keep the checksum with which it was written, unless the zeroes happen to match
                 // it.
                 let is_kept = !self.is_half && self.crc as u16 != crc as u16;
                 Copied { data: zeroes, crc: if is_kept { self.crc } else { !crc }, bad: true }
@@ -111,7 +113,8 @@ impl Source {
     }
 }
 
-/// Reads the blocks of a batch, neighbours together. What the device does not give stays missing.
+/// Reads the blocks of a batch, adjacent ones together. Blocks that the device cannot read stay
+/// missing.
 pub(in crate::volume) async fn read(log: SharedLog, sources: Vec<Source>) -> Batch {
     let mut batch: Batch = sources.iter().map(|&source| (source, None)).collect();
     let mut start = 0;
@@ -138,7 +141,7 @@ pub(in crate::volume) async fn read(log: SharedLog, sources: Vec<Source>) -> Bat
                     *data = Some(buffer.slice(at, BLOCK_BYTES));
                 }
             } else if len_blocks > 1 {
-                // One bad block must not take its neighbours with it.
+                // One bad block must not fail its neighbours.
                 read_singly(&reader, run, |lsn| device_block + (lsn.0 - first.0)).await;
             }
         }
@@ -147,7 +150,7 @@ pub(in crate::volume) async fn read(log: SharedLog, sources: Vec<Source>) -> Bat
     batch
 }
 
-/// Reads blocks; `None` when the device cannot. Memory is waited for: it comes back as records
+/// Reads blocks; `None` if the device cannot. It waits for memory, which records free when they
 /// complete.
 async fn read_blocks(reader: &SegmentReader, device_block: u64, len_blocks: u64) -> Option<DmaBuf> {
     loop {
@@ -164,7 +167,7 @@ async fn read_blocks(reader: &SegmentReader, device_block: u64, len_blocks: u64)
 
 type Single<'a> = Pin<Box<dyn Future<Output = Option<DmaBuf>> + 'a>>;
 
-/// Reads each block of a run by itself, several at a time: a block that cannot be read takes long.
+/// Reads each block of a run separately, several at a time, because an unreadable block takes long.
 async fn read_singly(
     reader: &SegmentReader,
     run: &mut [(Source, Option<DmaBuf>)],
@@ -218,7 +221,7 @@ mod tests {
     fn a_copy_that_cannot_be_had_never_has_its_checksum() {
         let (zeroes, data) = (block(0), block(9));
         let (of_zeroes, of_data) = (crc32c(&zeroes), crc32c(&data));
-        // Zeroes may have the low half, or all, of the checksum that was lost with the block.
+        // The zeroes may match the low half, or all, of the checksum that was lost with the block.
         let crcs = [of_data, of_zeroes, (of_zeroes & 0xffff) | 0xabcd_0000, 0, 1];
         for (crc, is_half) in crcs.into_iter().flat_map(|crc| [(crc, false), (crc, true)]) {
             for (given, uncertain) in
@@ -229,9 +232,9 @@ mod tests {
                 assert_ne!(crc32c(&copied.data) as u16, copied.crc as u16, "{crc:08x}");
             }
         }
-        // What was written is kept to tell what it was.
+        // The original checksum is kept, to identify the data.
         assert_eq!(source(of_data, false).copied(None, false, zeroes.clone()).crc, of_data);
-        // Half of a checksum is made whole from data that has it.
+        // Half of a checksum is completed from data that matches it.
         let whole = source(of_data & 0xffff, true).copied(Some(data.clone()), false, zeroes.clone());
         assert_eq!((whole.bad, whole.crc), (false, of_data));
         let wrong = source(of_data ^ 0x1_0000, false).copied(Some(data), false, zeroes);

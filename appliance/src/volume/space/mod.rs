@@ -1,15 +1,15 @@
-//! The space of the primary device: who has been promised what of it, and how it is freed.
+//! The space of the primary device: who has been promised how much of it, and how it is freed.
 //!
 //! | file | job |
 //! |---|---|
-//! | `capacity` | what a pool can hold, and the accounts of thin volumes and of what is deleted |
+//! | `capacity` | what a pool can hold, and the accounts of thin volumes and of deleted data |
 //! | `room` | whether there is room for more |
 //! | `cleaner` | copy-forward, which empties the oldest segments |
 //! | `copies` | blocks that are copied within the log |
-//! | `reshaping` | a change of the pool's shape that is under way |
-//! | `working_set` | the operations of the management plane on the pool's shape |
+//! | `reshaping` | a change of the pool's geometry in progress |
+//! | `working_set` | the operations of the management plane on the pool's geometry |
 //! | `scrub` | reads the primary device back |
-//! | `scrubbed` | what that has found |
+//! | `scrubbed` | the findings of the scrub |
 
 pub(in crate::volume) mod capacity;
 pub(in crate::volume) mod cleaner;

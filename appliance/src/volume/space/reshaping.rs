@@ -1,18 +1,19 @@
-//! A change of the pool's shape that is under way: the length of the working set, changed while the
-//! pool is used (R12, R13), and slots that are new on the device. See `catalog::working_sets` for
-//! what a length of the working set means for the past.
+//! A change of the pool's geometry in progress: the length of the working set, changed while the
+//! pool is used (R12, R13), and new slots on the device. See `catalog::working_sets` for how a
+//! length of the working set affects points of the past.
 //!
-//! **Growing** is in force from the next segment on. **Shrinking** has a target, which is stored in
-//! the catalog, so that a restart goes on. Copy-forward drains what the target would put out,
-//! paced; when everything live is within it, the change is in force from the next segment on.
+//! **Growing** takes effect with the next segment. **Shrinking** has a target, which is stored in
+//! the catalog, so that it continues after a restart. Copy-forward drains the live data outside the
+//! target, paced; when all live data is within the target, the change takes effect with the next
+//! segment.
 //!
 //! **States:** idle → (growing: superblocks → catalog → stable; shrinking: catalog → stable →
 //! superblocks; more slots: superblocks) → idle.
 //!
-//! **Invariant, and crashes.** The superblocks never name a shorter working set than one under
-//! which a segment was opened that recovery may find: recovery reads as far as they say. The
-//! catalog is what counts for the rest: [`Pool::open`](crate::volume::Pool::open) takes the length
-//! that it says, and corrects superblocks that a crash left as they were.
+//! **Invariant, and crashes.** The superblocks never contain a shorter working set than one under
+//! which a segment was opened that recovery may find, because recovery reads as far as they say.
+//! For everything else the catalog counts: [`Pool::open`](crate::volume::Pool::open) uses the
+//! length in the catalog, and corrects superblocks that a crash left unchanged.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,17 +24,17 @@ use crate::volume::catalog::{Catalog, PresentCatalog};
 use crate::volume::error::VolumeError;
 use crate::volume::problems::Problems;
 
-/// Superblocks on their way to the device.
+/// A write of the superblocks in progress.
 type Writing = Pin<Box<dyn Future<Output = Result<(), LogError>>>>;
 
-/// What is to be changed.
+/// The change to make.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::volume) enum Change {
     /// A longer working set.
     Longer(u64),
-    /// A shorter one; it is in force already.
+    /// A shorter one; it is already in force.
     Shorter,
-    /// So many slots.
+    /// This many slots.
     Slots(u64),
 }
 
@@ -45,12 +46,12 @@ enum Work {
     Writing(Change, Writing),
     /// A longer working set waits for room for its catalog.
     Recording(u64),
-    /// The catalog that says what is in force becomes stable; whether the superblocks are to
-    /// follow.
+    /// The catalog with the length in force is becoming stable. The flag says whether the
+    /// superblocks must follow.
     Settling(Lsn, bool),
 }
 
-/// A change of the pool's shape that is under way. See the module's documentation.
+/// A change of the pool's geometry in progress. See the module's documentation.
 #[derive(Default)]
 pub(in crate::volume) struct Reshaping {
     work: Work,
@@ -61,12 +62,12 @@ pub(in crate::volume) struct Reshaping {
 }
 
 impl Reshaping {
-    /// Whether no change is under way.
+    /// Whether no change is in progress.
     pub(in crate::volume) fn is_idle(&self) -> bool {
         matches!(self.work, Work::Idle)
     }
 
-    /// Begins a change. None must be under way.
+    /// Starts a change. None may be in progress.
     pub(in crate::volume) fn begin(&mut self, change: Change, log: &SharedLog) {
         assert!(self.is_idle(), "changes of the shape follow each other");
         let mut geometry = log.borrow().geometry();
@@ -79,12 +80,12 @@ impl Reshaping {
         self.work = Work::Writing(change, write(log, geometry));
     }
 
-    /// Why the last change failed, once.
+    /// Takes the reason why the last change failed.
     pub(in crate::volume) fn take_failure(&mut self) -> Option<VolumeError> {
         self.failure.take()
     }
 
-    /// Another target was set: it is recorded when everything is within it.
+    /// Notes that another target was set: it is recorded when everything is within it.
     pub(in crate::volume) fn forget_stuck(&mut self) {
         self.stuck = None;
     }
@@ -106,13 +107,13 @@ impl Reshaping {
                     return 0;
                 };
                 let fits = log.fits_within(target);
-                // Before the first segment since start nothing is known to leave, and nothing may
-                // keep it from being opened.
+                // Before the first segment since the start it is unknown what leaves, and nothing
+                // may prevent it from being opened.
                 let is_drained = log.current_sequence().is_some()
                     && log.recycling() != Recycling::Never
                     && log.leaving_blocks(target) == 0;
                 log.hold_next_segment(is_drained && !fits);
-                // A command in two parts is not parted.
+                // A command in two parts must not be separated.
                 if !fits || log.poisoned().is_some() || is_in_the_middle {
                     return 0;
                 }
@@ -154,8 +155,8 @@ impl Reshaping {
                     (Ok(()), Change::Longer(segments)) => self.work = Work::Recording(segments),
                     (Ok(()), Change::Slots(slots)) => shared.borrow_mut().grow_slots(slots),
                     (Ok(()), Change::Shorter) => {}
-                    // It is in force; superblocks that tell a longer one only let the next start
-                    // read more, and it writes them again.
+                    // The change is in force. Superblocks with a longer length only let the next
+                    // start read more, and it rewrites them.
                     (Err(error), Change::Shorter) => {
                         problems.note(format!("the superblocks could not be written: {error}"));
                     }
@@ -182,7 +183,7 @@ impl Reshaping {
     }
 }
 
-/// Writes both superblocks with a shape.
+/// Writes both superblocks with a geometry.
 pub(in crate::volume) fn write(log: &SharedLog, geometry: Geometry) -> Writing {
     let log = log.borrow();
     let (device, environment, epoch) = (log.device().clone(), log.environment().clone(), log.epoch());
@@ -195,8 +196,8 @@ fn record(present: &mut PresentCatalog, log: &mut Log, segments: u64) -> Result<
     let (before, from) = (log.geometry().working_set, log.table().next_sequence());
     let mut catalog = Catalog::clone(present);
     catalog.change_working_set(before, from, segments);
-    // This may open the next segment already, still under the old length; the new one holds of it
-    // all the same.
+    // This may already open the next segment, still under the old length; the new length is true of
+    // it too.
     let lsn = present.append(log, catalog)?;
     log.request_stable(lsn.plus(1));
     log.set_working_set(segments);

@@ -1,4 +1,4 @@
-//! Whether there is room for more: the capacity of the pool, less what is promised and taken.
+//! Whether there is room for more: the capacity of the pool, minus what is promised and used.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::volume::pool::state::State;
 use crate::volume::request::{IoError, Refusal, VolumeId};
 
 impl State {
-    /// Data blocks that may be live; `None`: the pool gives no segment away, and ends when its log
-    /// is full. A working set that is to become shorter counts as if it were so.
+    /// How many data blocks may be live; `None`: the pool never reuses slots, and ends when its log
+    /// is full. A working set that is being shortened counts with its target.
     pub(in crate::volume) fn capacity_of(&self, log: &Log) -> Option<u64> {
         let mut geometry = log.geometry();
         geometry.working_set = self.catalog.working_set_target.unwrap_or(geometry.working_set);
@@ -29,7 +29,7 @@ impl State {
         }
     }
 
-    /// Takes a deleted volume's blocks out of the accounts, a part in each turn.
+    /// Subtracts a deleted volume's blocks from the accounts, a part in each turn.
     pub(in crate::volume) fn bury(&mut self, volume: Volume) {
         if volume.is_thin() {
             self.capacity.remove_thin(volume.resident());
@@ -38,8 +38,8 @@ impl State {
         self.capacity.bury(volume.into_index(), above);
     }
 
-    /// Refuses a clone that would keep more on the primary device than that holds, or than can be
-    /// copied forward in time. Cost: a look at each block that it inherits.
+    /// Refuses a clone that would keep more on the primary device than the device can hold, or more
+    /// than can be copied forward in time. Cost: one step for each block that it inherits.
     pub(in crate::volume) fn check_kept(
         &self,
         log: &Log,
@@ -72,23 +72,24 @@ impl State {
         Ok(())
     }
 
-    /// Blocks that nobody can be promised any more. What hides inherited blocks of clones counts as
-    /// one block each: it is carried on as a live block is, with as much of a segment's trailer.
+    /// How many blocks can no longer be promised. Masks, which hide inherited blocks of clones,
+    /// count as one block each: they are copied forward as live blocks are, and take as much of a
+    /// segment's trailer.
     pub(in crate::volume) fn taken_blocks(&self, log: &Log) -> u64 {
         self.volumes.reserved_blocks() + self.capacity.thin_blocks() + log.table().masks()
     }
 
-    /// How many masks more there may be.
+    /// How many more masks there may be.
     pub(in crate::volume) fn masks_room(&self, log: &Log) -> u64 {
         self.capacity_of(log).map_or(u64::MAX, |capacity| capacity.saturating_sub(self.taken_blocks(log)))
     }
 
-    /// Refuses thin volumes and clones `new_blocks` more than there are.
+    /// Refuses thin volumes and clones if there is no room for `new_blocks` more blocks.
     pub(in crate::volume) fn check_thin_room(&mut self, new_blocks: u64, log: &Log) -> Result<(), Refusal> {
         let Some(capacity) = self.capacity_of(log).filter(|_| new_blocks > 0) else { return Ok(()) };
         let taken = self.taken_blocks(log) + new_blocks;
         if taken > capacity {
-            // What was trimmed may make room when it is counted.
+            // Counting trimmed parts may free room.
             let is_counting = self.capacity.is_counting_trims();
             return Err(if is_counting { Refusal::Busy } else { IoError::CapacityExceeded.into() });
         }

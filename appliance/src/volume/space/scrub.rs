@@ -1,14 +1,14 @@
-//! Reading back what the primary device keeps: each block of the sealed segments, against the
-//! checksum of its entry.
+//! Reads back the primary device: each block of the sealed segments, against the checksum of its
+//! entry.
 //!
-//! **What is bad** is read once more first. A live block that the archive has is copied forward
-//! from there, as copy-forward does it: from then on it is good again. One that nobody points at
-//! any more is history, which is read from the archive as soon as the segment has left; until then
-//! a host's read of it takes the archive's copy. What is nowhere else is reported, and stays as it
-//! is: what it is worth, its checksum says.
+//! **A bad block** is first read once more. If it is live and in the archive, it is copied forward
+//! from there, as in copy-forward, and is good again from then on. If no index points to it any
+//! longer, it is history, which is read from the archive as soon as the segment has left; until
+//! then a host's read of it uses the archive's copy. If it is nowhere else, it is reported and left
+//! as it is: its checksum shows that it is bad.
 //!
-//! **Bounds and costs:** [`BATCH_BLOCKS`] blocks at a time, and whoever calls pauses between
-//! batches; a segment is pinned only while a batch of it is read.
+//! **Bounds and costs:** [`BATCH_BLOCKS`] blocks at a time, and the caller pauses between batches;
+//! a segment is pinned only while a batch of it is read.
 
 use std::rc::Rc;
 
@@ -26,12 +26,12 @@ use crate::volume::request::VolumeId;
 use crate::volume::space::copies::{Source, read};
 use crate::volume::space::scrubbed::PrimaryScrub;
 
-/// Blocks that are read together.
+/// How many blocks are read together.
 pub const BATCH_BLOCKS: usize = 64;
-/// How often room for a copy is waited for before the block is left to the next pass.
+/// How many turns a copy waits for room before the block is left to the next pass.
 const TURNS_MAX: usize = 10_000;
 
-/// What was found in one segment.
+/// The findings in one segment.
 #[derive(Default)]
 struct Findings {
     bad: u64,
@@ -47,28 +47,28 @@ impl Pool {
         sealed.map(|(sequence, _)| sequence).collect()
     }
 
-    /// Begins with a number that differs from start to start, so that no segment is always the last
-    /// one of a pass that a restart cuts off.
+    /// A start number that differs from start to start, so that no segment is always the last one
+    /// of a pass that a restart interrupts.
     pub fn scrub_begin(&self) -> u64 {
         self.log.borrow().environment().random.uuid().as_u128() as u64
     }
 
-    /// What scrubbing has found since start.
+    /// The findings of the scrub since the start.
     pub fn primary_scrub(&self) -> PrimaryScrub {
         self.state.borrow().scrubbed.found()
     }
 
-    /// A pass over all segments has ended.
+    /// Notes that a pass over all segments has ended.
     pub fn note_scrub_pass(&self) {
         let now_ns = self.log.borrow().now_ns();
         self.state.borrow_mut().scrubbed.note_pass(now_ns);
     }
 
-    /// Reads a sealed segment back; `pause` is awaited after each batch. One that has left the
-    /// device meanwhile is none of its business any more.
+    /// Reads a sealed segment back; `pause` is awaited after each batch. A segment that has left
+    /// the device in the meantime is skipped.
     ///
     /// # Errors
-    /// Its entries cannot be read, which copy-forward and the archivist deal with.
+    /// Its entries cannot be read; copy-forward and the archivist handle that.
     pub async fn scrub_segment(
         self: Rc<Self>,
         sequence: SegmentSeq,
@@ -146,7 +146,7 @@ impl Pool {
                         self.state.borrow_mut().scrubbed.note_repaired();
                         break;
                     }
-                    // It was written, or copied, meanwhile.
+                    // It was written, or copied, in the meantime.
                     Ok(false) => break,
                     Err(AppendError::Busy) => yield_now().await,
                     Err(error) => return Err(error.into()),
@@ -156,7 +156,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Whether it was still to be done, and is.
+    /// Returns whether the repair was still needed, and is done.
     fn append_repaired(&self, source: Source, data: &[u8]) -> Result<bool, AppendError> {
         let mut state = self.state.borrow_mut();
         let mut log = self.log.borrow_mut();
@@ -191,7 +191,7 @@ impl Pool {
 }
 
 /// The next blocks of a segment, from a record on: whole records, [`BATCH_BLOCKS`] blocks or
-/// somewhat more.
+/// slightly more.
 fn batch(entries: &SegmentEntries, from: &mut usize) -> Vec<Source> {
     let mut sources = Vec::new();
     while *from < entries.len() && sources.len() < BATCH_BLOCKS {

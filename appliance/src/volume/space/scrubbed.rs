@@ -1,11 +1,11 @@
-//! What reading the primary device back has found since start. Counters only grow.
+//! The findings of the primary device's scrub since the start. Counters only grow.
 
 use serde::{Deserialize, Serialize};
 
-/// What scrubbing the primary device has found since start.
+/// The findings of the primary device's scrub since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrimaryScrub {
-    /// Passes that were ended.
+    /// Passes that have ended.
     pub passes: u64,
     /// When the last one ended, ns since the Unix epoch.
     pub last_pass_ns: Option<u64>,
@@ -13,11 +13,11 @@ pub struct PrimaryScrub {
     pub segments: u64,
     /// Blocks that were read.
     pub blocks: u64,
-    /// Blocks that could not be read, or did not have their checksum.
+    /// Blocks that could not be read, or did not match their checksum.
     pub bad_blocks: u64,
     /// Of these, those that were copied forward from the archive.
     pub repaired_blocks: u64,
-    /// Of these, those that are nowhere else.
+    /// Of these, those that exist nowhere else.
     pub lost_blocks: u64,
 }
 
@@ -28,39 +28,39 @@ pub(in crate::volume) struct Scrubbed {
 }
 
 impl Scrubbed {
-    /// What was found so far.
+    /// The findings so far.
     pub(in crate::volume) fn found(&self) -> PrimaryScrub {
         self.found
     }
 
-    /// A pass over all segments has ended.
+    /// Counts a pass over all segments that has ended.
     pub(in crate::volume) fn note_pass(&mut self, now_ns: u64) {
         self.found.passes += 1;
         self.found.last_pass_ns = Some(now_ns);
     }
 
-    /// A segment was read to its end.
+    /// Counts a segment that was read to its end.
     pub(in crate::volume) fn note_segment(&mut self) {
         self.found.segments += 1;
     }
 
-    /// So many blocks are read.
+    /// Counts blocks that were read.
     pub(in crate::volume) fn note_blocks(&mut self, blocks: u64) {
         self.found.blocks += blocks;
     }
 
-    /// A block is damaged.
+    /// Counts a damaged block.
     pub(in crate::volume) fn note_bad(&mut self) {
         self.found.bad_blocks += 1;
         assert!(self.found.bad_blocks <= self.found.blocks, "a bad block was read");
     }
 
-    /// A damaged block is nowhere else.
+    /// Counts a damaged block that exists nowhere else.
     pub(in crate::volume) fn note_lost(&mut self) {
         self.found.lost_blocks += 1;
     }
 
-    /// A damaged block was copied forward from the archive.
+    /// Counts a damaged block that was copied forward from the archive.
     pub(in crate::volume) fn note_repaired(&mut self) {
         self.found.repaired_blocks += 1;
     }

@@ -1,5 +1,5 @@
-//! The operations of the management plane on the pool's shape: the length of the working set, and
-//! slots that are new on the device.
+//! The operations of the management plane on the pool's geometry: the length of the working set,
+//! and new slots on the device.
 
 use std::rc::Rc;
 
@@ -15,11 +15,11 @@ use crate::volume::pool::state::State;
 use crate::volume::space::capacity::capacity_blocks;
 use crate::volume::space::reshaping::{Change, write};
 
-/// The shortest working set, in segments.
+/// The minimum working set, in segments.
 pub const WORKING_SET_MIN: u64 = 2;
-/// How often another length is asked for when another change takes its place.
+/// How many times another length is requested if another change replaces it.
 const TRIES_MAX: usize = 4;
-/// How often something under way is waited for before an operation gives up.
+/// How many turns an operation waits for a change in progress before it gives up.
 const BUSY_TURNS_MAX: usize = 10_000_000;
 
 impl State {
@@ -67,19 +67,20 @@ impl State {
 }
 
 impl Pool {
-    /// Changes the length of the working set (R12). A longer one is in force from the next segment
-    /// on when this returns. A shorter one becomes the target: copy-forward moves what is live out
-    /// of the segments in between, hosts' writes going on, and [`Pool::info`] says when it is in
-    /// force; a restart goes on with it. The present length ends the way to a target.
+    /// Changes the length of the working set (R12). A longer one takes effect with the next segment
+    /// when this returns. A shorter one becomes the target: copy-forward moves the live data out of
+    /// the segments in between while hosts continue to write, and [`Pool::info`] reports when it is
+    /// in force; a restart continues. Setting the present length cancels a target.
     ///
     /// # Errors
     /// Fewer than [`WORKING_SET_MIN`] segments, or more than the device has slots for; too few for
-    /// what volumes and clones need; a failed pool or device. The length is as before then.
+    /// what volumes and clones need; a failed pool or device. The length is unchanged.
     pub async fn set_working_set(self: Rc<Self>, segments: u64) -> Result<PoolInfo, VolumeError> {
         for _ in 0..TRIES_MAX {
             self.try_set_working_set(segments).await?;
             let info = self.info();
-            // The way to an earlier target may have ended meanwhile, and taken its place again.
+            // An earlier target may have been reached in the meantime, and have replaced this
+            // length.
             if info.working_set_target_segments.unwrap_or(info.working_set_segments) == segments {
                 return Ok(info);
             }
@@ -118,8 +119,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Uses slots that are new because the device has become larger since the pool was made. They
-    /// are free at once; the length of the working set stays.
+    /// Uses new slots after the device has grown since the pool was made. They are free at once;
+    /// the length of the working set does not change.
     ///
     /// # Errors
     /// The device holds no more slots; it failed.
@@ -143,12 +144,12 @@ impl Pool {
         Ok(self.info())
     }
 
-    /// Waits until no change is under way.
+    /// Waits until no change is in progress.
     pub(in crate::volume) async fn reshaping_idle(&self) -> Result<(), VolumeError> {
         for _ in 0..BUSY_TURNS_MAX {
             if self.state.borrow().reshaping.is_idle() {
-                // A start that has not written its superblocks yet would write them over what a
-                // change writes.
+                // A start that has not written its superblocks yet would write them over those of a
+                // change.
                 return if self.log.borrow().is_beginning() {
                     let reason = "the device has no room; writes wait until it has";
                     Err(VolumeError::Busy { reason: reason.to_owned() })
@@ -168,22 +169,22 @@ impl Pool {
         self.state.borrow_mut().reshaping.take_failure().map_or(Ok(()), Err)
     }
 
-    /// Takes the length of the working set that the catalog says, and brings superblocks into line
-    /// that a crash left as they were. The pool is being opened; nobody turns it.
+    /// Uses the length of the working set in the catalog, and corrects superblocks that a crash
+    /// left unchanged. The pool is being opened; nothing runs its turns.
     pub(in crate::volume) async fn adopt_working_set(&self) -> Result<(), VolumeError> {
         let (told, geometry) = {
             let state = self.state.borrow();
             let told = state.catalog.working_sets.last().map(|(_, segments)| *segments);
             (told, self.log.borrow().geometry())
         };
-        // A pool of an older version did not record the length that it was made with.
+        // A pool of an older version did not record its original length.
         let segments = told.unwrap_or(geometry.working_set);
         let (device, environment) = {
             let log = self.log.borrow();
             (log.device().clone(), log.environment().clone())
         };
-        // Both copies: a crash may have come between them, and the newer one may be damaged one
-        // day.
+        // Check both copies: a crash may have come between them, and the newer one may be damaged
+        // one day.
         let copies = recovery::read_superblocks(&device, &environment).await?;
         let shape = (segments, geometry.slots);
         if copies.iter().flatten().all(|copy| (copy.working_set, copy.slots) == shape) {

@@ -1,10 +1,10 @@
-//! What a start must write before anything else, and how far it came with that.
+//! The writes that a start must do before anything else, and their progress.
 //!
-//! A device without room for it does not keep the pool from being opened. The log is there and
-//! waits: it takes appends into memory and gives nothing to the device until the first writes got
-//! through.
+//! A device without room for them does not prevent the pool from being opened. The log is opened
+//! and waits: it accepts appends into memory and sends nothing to the device until the first writes
+//! have succeeded.
 //!
-//! **Invariant.** One try is under way at a time.
+//! **Invariant.** One try is in progress at a time.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,17 +13,17 @@ use std::task::{Context, Poll, Waker};
 use crate::bdev::BdevError;
 use crate::log::error::LogError;
 
-/// A try to write it; the text says what could not be written although the rest was.
+/// One try of the writes. The result lists what could not be written although the rest was.
 type Try = Pin<Box<dyn Future<Output = Result<Vec<String>, LogError>>>>;
 
-/// What must be written first, while the device has no room for it.
+/// The writes that must come first, while the device has no room for them.
 pub(in crate::log) struct FirstWrites {
     again: Box<dyn Fn() -> Try>,
     trying: Option<Try>,
 }
 
 impl FirstWrites {
-    /// What is written by each future that `again` makes. To write it twice must do no harm.
+    /// Each future that `again` makes does all of the writes. Repeating them must do no harm.
     pub(in crate::log) fn new<F>(again: impl Fn() -> F + 'static) -> Self
     where
         F: Future<Output = Result<Vec<String>, LogError>> + 'static,
@@ -31,12 +31,12 @@ impl FirstWrites {
         FirstWrites { again: Box::new(move || Box::pin(again())), trying: None }
     }
 
-    /// Whether a try is under way.
+    /// Whether a try is in progress.
     pub(in crate::log) fn is_trying(&self) -> bool {
         self.trying.is_some()
     }
 
-    /// Begins a try, or goes on with the one that is under way. `None` until it has ended.
+    /// Starts a try, or continues the current one. `None` until it has ended.
     pub(in crate::log) fn go_on(&mut self) -> Option<Result<Vec<String>, LogError>> {
         let trying = self.trying.get_or_insert_with(|| (self.again)());
         match trying.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -49,12 +49,12 @@ impl FirstWrites {
     }
 }
 
-/// How far a start came with what it must write first.
+/// The progress of the first writes of a start.
 pub(in crate::log) enum Beginning {
-    /// It is on the device.
+    /// They are on the device.
     Begun,
-    /// The device had no room for it.
+    /// The device had no room for them.
     NoRoom(BdevError, FirstWrites),
-    /// The device does not take it: nothing may be appended.
+    /// The device refuses them: nothing may be appended.
     Failed(String),
 }

@@ -1,8 +1,7 @@
-//! The catalog with which every new segment begins: who gives its text, and how long that is at
-//! most.
+//! The catalog with which every new segment begins: the source of its text, and the maximum length.
 //!
-//! **Invariant.** The bound was checked against the size of a segment before it was set, so room
-//! for the catalog can be kept in every segment.
+//! **Invariant.** The maximum length was checked against the size of a segment before it was set,
+//! so room for the catalog can be kept in every segment.
 
 use std::rc::Rc;
 
@@ -17,22 +16,22 @@ pub(in crate::log) struct CatalogText {
 }
 
 impl CatalogText {
-    /// Sets who gives the text; it is at most `bytes_max` long.
+    /// Sets the source of the text, which is at most `bytes_max` long.
     pub(in crate::log) fn set(&mut self, source: Rc<dyn SegmentCatalog>, bytes_max: usize) {
         (self.source, self.bytes_max) = (Some(source), bytes_max);
     }
 
-    /// Who gives the text.
+    /// The source of the text.
     pub(in crate::log) fn source(&self) -> Option<Rc<dyn SegmentCatalog>> {
         self.source.clone()
     }
 
-    /// How long the text is at most, in bytes.
+    /// The maximum length of the text, in bytes.
     pub(in crate::log) fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
-    /// Blocks that both copies of the text take at most.
+    /// The maximum number of blocks that both copies of the text take.
     pub(in crate::log) fn blocks_max(&self) -> u64 {
         2 * self.bytes_max.div_ceil(BLOCK_BYTES) as u64
     }

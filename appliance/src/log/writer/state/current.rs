@@ -1,7 +1,7 @@
-//! The segment that takes records now.
+//! The segment that currently accepts records.
 //!
-//! **Invariants.** Its records lie one after the other from its header on: `next_offset` is where
-//! the next one begins, never after the end of the records' room. `units` are the lines and entries
+//! **Invariants.** Its records follow each other from its header on: `next_offset` is where the
+//! next one begins, never after the end of the room for records. `units` are the lines and entries
 //! of these records, in this order, never more than its trailer holds.
 
 use crate::log::format::{Entry, Opening, RecordLine, TrailerUnit};
@@ -13,7 +13,7 @@ pub(in crate::log) struct CurrentSegment {
     sequence: SegmentSeq,
     slot: Slot,
     epoch: u32,
-    /// Where the records of the segment before it end; `None`: nobody knows any more.
+    /// Where the records of the previous segment end; `None` if that is no longer known.
     previous_end_lsn: Option<Lsn>,
     next_offset: u64,
     units: Vec<TrailerUnit>,
@@ -32,12 +32,12 @@ impl CurrentSegment {
         CurrentSegment { sequence, slot, epoch, previous_end_lsn, next_offset, units }
     }
 
-    /// Which it is.
+    /// Its sequence.
     pub(in crate::log) fn sequence(&self) -> SegmentSeq {
         self.sequence
     }
 
-    /// Where it is on the device.
+    /// Its slot on the device.
     pub(in crate::log) fn slot(&self) -> Slot {
         self.slot
     }
@@ -52,7 +52,7 @@ impl CurrentSegment {
         self.next_offset
     }
 
-    /// Whether no record is in it.
+    /// Whether it has no records.
     pub(in crate::log) fn is_empty(&self) -> bool {
         self.next_offset == 1
     }
@@ -62,28 +62,28 @@ impl CurrentSegment {
         &self.units
     }
 
-    /// Its slot, its epoch and its units, to write its trailer.
+    /// Splits it into the data for its trailer: its sequence, its slot, its epoch and its units.
     pub(in crate::log) fn into_parts(self) -> (SegmentSeq, Slot, u32, Vec<TrailerUnit>) {
         (self.sequence, self.slot, self.epoch, self.units)
     }
 
-    /// Blocks that are left for records after `pending` more.
+    /// How many blocks are left for records after `pending` more.
     pub(in crate::log) fn blocks_left(&self, geometry: &Geometry, pending: u64) -> u64 {
         geometry.data_end().saturating_sub(self.next_offset + pending)
     }
 
-    /// Units that are left in the trailer after `pending` more.
+    /// How many units are left in the trailer after `pending` more.
     pub(in crate::log) fn units_left(&self, geometry: &Geometry, pending: usize) -> usize {
         geometry.trailer_units().saturating_sub(self.units.len() + pending)
     }
 
-    /// The entry that repeats the segment's header in its first record, if that is the next one.
+    /// The entry that repeats the segment's header, if the next record is the segment's first.
     pub(in crate::log) fn opening(&self, oldest: SegmentSeq) -> Option<Entry> {
         let previous_end_lsn = self.previous_end_lsn.filter(|_| self.is_empty())?;
         Some(Entry::opening(Opening { epoch: self.epoch, oldest, previous_end_lsn }))
     }
 
-    /// Takes note of a record that was closed.
+    /// Adds a record that was closed.
     pub(in crate::log) fn push_record(&mut self, geometry: &Geometry, line: RecordLine, entries: &[Entry]) {
         self.units.push(zerocopy::transmute!(line));
         self.units.extend(entries.iter().map(|entry| -> TrailerUnit { zerocopy::transmute!(*entry) }));

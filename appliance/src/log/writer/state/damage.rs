@@ -1,6 +1,5 @@
-//! What was found wrong with segments since the start, in words: the newest 16 of it. Segments
-//! leave the table; what was wrong with them stays here, because the device is no better when a
-//! slot is used again.
+//! The newest 16 problems found in segments since the start, as text. When a segment leaves the
+//! table, its problems remain here, because reusing its slot does not repair the device.
 //!
 //! **Invariant.** Never more than [`KEPT_MAX`] lines.
 
@@ -16,7 +15,7 @@ pub(in crate::log) struct DamageNotes {
 }
 
 impl DamageNotes {
-    /// Adds a line; the oldest one makes room.
+    /// Adds a line, and drops the oldest if there are too many.
     pub(in crate::log) fn push(&mut self, line: String) {
         if self.lines.len() == KEPT_MAX {
             self.lines.pop_front();

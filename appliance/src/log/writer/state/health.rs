@@ -7,19 +7,18 @@
 //! ```
 //!
 //! **No room is not a broken device.** A write that was refused because a sparse file is on a full
-//! file system comes again, the same bytes at the same place, until there is room. Until then
-//! nothing new is submitted. So `written_lsn` stays before what was refused, and nothing after it
-//! is acknowledged. Appends go on into memory up to the usual bound. A crash in this state is a
-//! crash with records in flight: whatever reached the device of them is torn, and none was
+//! file system is submitted again, the same bytes at the same place, until there is room. Until
+//! then nothing new is submitted. So `written_lsn` stays before the refused write, and nothing
+//! after it is acknowledged. Appends continue into memory up to the usual bound. A crash in this
+//! state is a crash with records in flight: those that reached the device may be torn, and none was
 //! acknowledged.
 //!
 //! **Poison.** When a record, a header, a trailer or a flush fails, the log stops until a restart:
-//! nothing more is submitted, what was not written never becomes written, appends are refused with
-//! the reason, and the unwritten blocks can be read from memory. A flush that fails poisons the log
-//! whatever its reason: what it should have made stable may be gone.
+//! nothing more is submitted, unwritten records stay unwritten, appends are refused with the
+//! reason, and the unwritten blocks can be read from memory. A failed flush poisons the log
+//! whatever the reason: the data that it should have made stable may be gone.
 //!
-//! **Invariants.** The first failure is the one that is kept. A log that must do its first writes
-//! is starved.
+//! **Invariants.** Only the first failure is kept. A log that must do its first writes is starved.
 
 use std::rc::Rc;
 
@@ -30,7 +29,7 @@ use super::starved::Starved;
 use crate::bdev::{BdevError, BdevErrorKind};
 use crate::log::error::LogError;
 
-/// How the log is. See the module's documentation.
+/// The health of the log. See the module's documentation.
 pub(in crate::log) struct LogHealth {
     pool: Uuid,
     poisoned: Option<Rc<str>>,
@@ -39,7 +38,7 @@ pub(in crate::log) struct LogHealth {
 }
 
 impl LogHealth {
-    /// A log that runs.
+    /// A running log.
     pub(in crate::log) fn new(pool: Uuid) -> Self {
         LogHealth { pool, poisoned: None, starved: None, first_writes: None }
     }
@@ -54,17 +53,17 @@ impl LogHealth {
         self.poisoned.is_some()
     }
 
-    /// Whether the log waits for room on the device, and since when.
+    /// Since when the log has been waiting for room on the device, if it is.
     pub(in crate::log) fn starved(&self) -> Option<&Starved> {
         self.starved.as_ref()
     }
 
-    /// Whether what a start must write first is not on the device yet.
+    /// Whether the first writes of a start are not on the device yet.
     pub(in crate::log) fn is_beginning(&self) -> bool {
         self.first_writes.is_some()
     }
 
-    /// The log has failed. Only the first reason is kept.
+    /// Marks the log as failed. Only the first reason is kept.
     pub(in crate::log) fn poison(&mut self, reason: &str) {
         if self.poisoned.is_none() {
             tracing::error!(pool = %self.pool, reason, "the log failed; the pool takes no more writes");
@@ -72,13 +71,13 @@ impl LogHealth {
         }
     }
 
-    /// The device had no room for what a start must write first.
+    /// Notes that the device had no room for the first writes of a start.
     pub(in crate::log) fn begin_without_room(&mut self, error: &BdevError, first: FirstWrites, now_ns: u64) {
         self.note_no_room(error, now_ns);
         self.first_writes = Some(first);
     }
 
-    /// A write was refused because the device has no room.
+    /// Notes that a write was refused because the device has no room.
     pub(in crate::log) fn note_no_room(&mut self, error: &BdevError, now_ns: u64) {
         if let Some(starved) = &mut self.starved {
             starved.note_refused(now_ns);
@@ -88,14 +87,14 @@ impl LogHealth {
         self.starved = Some(Starved::new(error, now_ns));
     }
 
-    /// A write got through.
+    /// Notes that a write succeeded.
     pub(in crate::log) fn note_room(&mut self) {
         if let Some(starved) = &mut self.starved {
             starved.note_room();
         }
     }
 
-    /// Whether it is time to submit again what was refused. If so, the next time is later.
+    /// Whether it is time to submit the refused writes again. If so, it sets the next time.
     pub(in crate::log) fn take_retry(&mut self, now_ns: u64) -> bool {
         let Some(starved) = self.starved.as_mut().filter(|starved| starved.is_due(now_ns)) else {
             return false;
@@ -104,16 +103,16 @@ impl LogHealth {
         true
     }
 
-    /// The device has taken everything that it had refused.
+    /// Notes that the device has accepted everything that it had refused.
     pub(in crate::log) fn end_starvation(&mut self) {
         debug_assert!(!self.is_beginning(), "the first writes come first");
         tracing::warn!(pool = %self.pool, "the device has room again; writes go on");
         self.starved = None;
     }
 
-    /// Tries the first writes again, when it is time. `None` while nothing has changed. Otherwise
-    /// they got through, with what could not be written although the rest was; or the log is
-    /// poisoned.
+    /// Tries the first writes again when it is time. `None` while nothing has changed. Otherwise
+    /// they succeeded, and the result lists what could not be written although the rest was; or the
+    /// log is poisoned.
     pub(in crate::log) fn go_on_beginning(&mut self, now_ns: u64) -> Option<Vec<String>> {
         let (first, starved) = (self.first_writes.as_mut()?, self.starved.as_mut()?);
         if !first.is_trying() && !starved.is_due(now_ns) {

@@ -1,13 +1,13 @@
-//! What the log is: of which pool, in which format, in which shape, in which session.
+//! The identity of the log: its pool, format, geometry and session.
 //!
-//! **Invariants.** Only the shape changes, and only in two ways: another length of the working set,
-//! and more slots. The working set leaves at least one slot over.
+//! **Invariants.** Only the geometry changes, and only in two ways: another length of the working
+//! set, and more slots. The working set leaves at least one slot free.
 
 use uuid::Uuid;
 
 use crate::log::geometry::Geometry;
 
-/// What the log is. See the module's documentation.
+/// The identity of the log. See the module's documentation.
 pub(in crate::log) struct LogIdentity {
     version: u32,
     pool: Uuid,
@@ -17,7 +17,7 @@ pub(in crate::log) struct LogIdentity {
 }
 
 impl LogIdentity {
-    /// As a start found or made it.
+    /// The identity that a start found or made.
     pub(in crate::log) fn new(
         version: u32,
         pool: Uuid,
@@ -45,23 +45,23 @@ impl LogIdentity {
         self.created_ns
     }
 
-    /// The epoch of the records that are written now.
+    /// The epoch of new records.
     pub(in crate::log) fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// The shape of the device.
+    /// The geometry of the device.
     pub(in crate::log) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
-    /// From the next segment on the working set has this length.
+    /// Sets the length of the working set, which applies from the next segment on.
     pub(in crate::log) fn set_working_set(&mut self, segments: u64) {
         self.geometry = self.geometry.with_working_set(segments);
         self.check();
     }
 
-    /// The device has slots up to `slots` in all.
+    /// Adds slots of the device, up to `slots` in total.
     pub(in crate::log) fn grow_slots(&mut self, slots: u64) {
         self.geometry = self.geometry.with_slots(slots.max(self.geometry.slots));
         self.check();

@@ -1,7 +1,7 @@
-//! The memory from which records are cut: one chunk at a time, so that the blocks of a record are
-//! neighbours and go to the device in one piece.
+//! The memory for records: one chunk at a time, so that the blocks of a record are adjacent and go
+//! to the device in one piece.
 //!
-//! **Invariant.** After [`RecordMemory::ensure`] so many blocks can be cut without a failure.
+//! **Invariant.** After [`RecordMemory::ensure`] that many blocks can be taken without a failure.
 
 use crate::dma::{BLOCK_BYTES, DmaBufMut, DmaPool};
 use crate::log::writer::interface::AppendError;
@@ -16,7 +16,7 @@ pub(in crate::log) struct RecordMemory {
 }
 
 impl RecordMemory {
-    /// Makes sure that `blocks` blocks can be cut as neighbours.
+    /// Makes sure that `blocks` adjacent blocks can be taken.
     ///
     /// # Errors
     /// [`AppendError::Busy`]: there is no memory now.
@@ -29,10 +29,10 @@ impl RecordMemory {
         Ok(())
     }
 
-    /// Cuts a block.
+    /// Takes a block.
     ///
     /// # Panics
-    /// When it was not ensured.
+    /// If it was not ensured.
     pub(in crate::log) fn take_block(&mut self) -> DmaBufMut {
         self.chunk.as_mut().expect("memory was ensured").split_to(BLOCK_BYTES)
     }

@@ -1,7 +1,6 @@
-//! The parts of [`Log`](super::Log). Each owns its fields, and its file is the only one that writes
-//! them; its first lines say what always holds between them. The parts know nothing of the log and
-//! little of each other: what takes several of them is done by the methods of `Log`, in the files
-//! beside this folder.
+//! The parts of [`Log`](super::Log). Each part owns its fields, and only its file writes them; the
+//! head of the file documents their invariants. The parts do not know the log, and know little of
+//! each other: operations on several parts are methods of `Log`, in the files beside this folder.
 
 pub(super) mod beginning;
 pub(super) mod catalog;

@@ -1,11 +1,11 @@
-//! What the log's owner has ordered: what becomes of dead segments, and what may go on.
+//! The settings of the log's owner: what happens to dead segments, and what may continue.
 //!
-//! **Invariant.** Once appends are stopped, they stay stopped: what a clean stop leaves is true
+//! **Invariant.** Once appends are stopped, they stay stopped: the trailer of a clean stop is valid
 //! only if the log ends there.
 
 use crate::log::writer::interface::Recycling;
 
-/// The orders. See the module's documentation.
+/// The settings. See the module's documentation.
 #[derive(Default)]
 pub(in crate::log) struct Orders {
     recycling: Recycling,
@@ -14,12 +14,12 @@ pub(in crate::log) struct Orders {
 }
 
 impl Orders {
-    /// What becomes of segments in which nothing is live.
+    /// What happens to segments that contain no live blocks.
     pub(in crate::log) fn recycling(&self) -> Recycling {
         self.recycling
     }
 
-    /// Whether segments in which nothing is live are given away at all.
+    /// Whether the slots of segments without live blocks are reused at all.
     pub(in crate::log) fn recycles(&self) -> bool {
         self.recycling != Recycling::Never
     }
@@ -29,7 +29,7 @@ impl Orders {
         self.holds_next_segment
     }
 
-    /// Whether nothing may be appended any more.
+    /// Whether appends are stopped.
     pub(in crate::log) fn is_stopped(&self) -> bool {
         self.is_stopped
     }

@@ -1,10 +1,10 @@
-//! The way to the device: commands with tags out, answers by tag in.
+//! The interface to the device: sends commands with tags, and maps completions back by tag.
 //!
-//! A tag is a kind in its upper byte and a value in the 56 bits below: the number of a record, the
-//! name of a piece of a trailer, or the token of whoever reads.
+//! A tag has a kind in its upper byte and a value in the 56 bits below: the number of a record, the
+//! name of a piece of a trailer, or the token of a reader.
 //!
-//! **Invariant.** Every command of the log goes through here, so an answer has a known kind.
-//! Commands of tasks ([`crate::log::read`]) are awaited and do not come here.
+//! **Invariant.** Every command of the log goes through here, so every completion has a known kind.
+//! Commands of tasks ([`crate::log::read`]) are awaited and do not use it.
 
 use smallvec::smallvec;
 
@@ -18,14 +18,14 @@ const READ: u64 = 2;
 const TRAILER: u64 = 3;
 const FLUSH: u64 = 4;
 
-/// The way to the device. See the module's documentation.
+/// The interface to the device. See the module's documentation.
 pub(in crate::log) struct DevicePort {
     device: SharedBdev,
-    /// Emptied, for the next turn.
+    /// Empty; kept for the next turn.
     completions: Vec<Completion>,
 }
 
-/// What the device has answered.
+/// A completion of the device.
 pub(in crate::log) enum DeviceAnswer {
     /// A read for the volume layer.
     Read(ReadDone),
@@ -38,7 +38,7 @@ pub(in crate::log) enum DeviceAnswer {
 }
 
 impl DevicePort {
-    /// A way to this device.
+    /// An interface to this device.
     pub(in crate::log) fn new(device: SharedBdev) -> Self {
         DevicePort { device, completions: Vec::new() }
     }
@@ -73,15 +73,15 @@ impl DevicePort {
         self.device.queue().submit(Command { tag: kind << KIND_SHIFT | value, operation });
     }
 
-    /// Drives the device. Returns how much was done and what has completed, in a list that
-    /// [`give_back`](Self::give_back) wants back.
+    /// Polls the device. Returns how much was done and the completions, in a list that the caller
+    /// returns with [`give_back`](Self::give_back).
     pub(in crate::log) fn poll(&mut self) -> (usize, Vec<Completion>) {
         let mut completions = std::mem::take(&mut self.completions);
         debug_assert!(completions.is_empty());
         (self.device.queue().poll(&mut completions), completions)
     }
 
-    /// Takes the emptied list of [`poll`](Self::poll) back, so that the next turn needs no memory.
+    /// Takes back the emptied list of [`poll`](Self::poll), so that the next turn needs no memory.
     pub(in crate::log) fn give_back(&mut self, completions: Vec<Completion>) {
         debug_assert!(completions.is_empty());
         self.completions = completions;
@@ -89,10 +89,10 @@ impl DevicePort {
 }
 
 impl DeviceAnswer {
-    /// What a completion answers.
+    /// Decodes a completion.
     ///
     /// # Panics
-    /// On a tag that the log has not given, or a read without its buffer.
+    /// On a tag that the log has not assigned, or a read without its buffer.
     pub(in crate::log) fn of(completion: Completion) -> Self {
         let Completion { tag, result, mut buffers } = completion;
         let value = tag & ((1 << KIND_SHIFT) - 1);

@@ -1,9 +1,9 @@
-//! How far the log has come: closed, written, stable.
+//! The progress of the log: closed, written, stable.
 //!
 //! **Invariants.** `stable_lsn` ≤ `written_lsn` ≤ `end_lsn`, and none of them falls. Without a
-//! volatile cache `stable_lsn` is `written_lsn`. At most one flush is under way, and it makes
-//! stable what had been written when it began, not more. The newest point does not fall either; it
-//! may be in the open record, after `end_lsn`.
+//! volatile cache `stable_lsn` is `written_lsn`. At most one flush is in progress, and it makes
+//! stable only what had been written when it began. The newest point does not fall either; it may
+//! be in the open record, after `end_lsn`.
 
 use crate::log::types::Lsn;
 
@@ -15,9 +15,9 @@ pub(in crate::log) struct Positions {
     point_lsn: Lsn,
     written_lsn: Lsn,
     stable_lsn: Lsn,
-    /// What somebody wants to be stable.
+    /// The position up to which a caller wants the log to be stable.
     wanted_stable_lsn: Lsn,
-    /// What the flush that is under way makes stable.
+    /// The position up to which the current flush makes the log stable.
     flushing_lsn: Option<Lsn>,
     volatile_cache: bool,
 }
@@ -56,7 +56,7 @@ impl Positions {
         self.stable_lsn
     }
 
-    /// Somebody wants everything before this position to be stable.
+    /// A caller wants everything before this position to be stable.
     pub(in crate::log) fn wanted_stable_lsn(&self) -> Lsn {
         self.wanted_stable_lsn
     }
@@ -66,24 +66,24 @@ impl Positions {
         self.volatile_cache
     }
 
-    /// Whether a flush is under way.
+    /// Whether a flush is in progress.
     pub(in crate::log) fn is_flushing(&self) -> bool {
         self.flushing_lsn.is_some()
     }
 
-    /// A record was closed, or a segment opened: the log ends further on.
+    /// Notes that a record was closed, or a segment opened: the log's end moves forward.
     pub(in crate::log) fn close_up_to(&mut self, end_lsn: Lsn) {
         assert!(end_lsn > self.end_lsn, "the log only grows");
         self.end_lsn = end_lsn;
     }
 
-    /// A command or an event has ended here.
+    /// Notes that a command or an event has ended here.
     pub(in crate::log) fn note_point(&mut self, lsn: Lsn) {
         debug_assert!(lsn >= self.point_lsn, "points follow each other");
         self.point_lsn = lsn;
     }
 
-    /// Every record before this position has completed.
+    /// Notes that every record before this position has completed.
     pub(in crate::log) fn note_written(&mut self, lsn: Lsn) {
         assert!(self.written_lsn < lsn && lsn <= self.end_lsn, "what is written was closed before");
         self.written_lsn = lsn;
@@ -92,12 +92,12 @@ impl Positions {
         }
     }
 
-    /// Somebody wants everything before this position to be stable.
+    /// Requests that everything before this position become stable.
     pub(in crate::log) fn request_stable(&mut self, lsn: Lsn) {
         self.wanted_stable_lsn = self.wanted_stable_lsn.max(lsn);
     }
 
-    /// Begins a flush if one is wanted and would help, and returns whether it did.
+    /// Starts a flush if one is requested and useful, and returns whether it did.
     pub(in crate::log) fn begin_flush(&mut self) -> bool {
         let wanted = self.wanted_stable_lsn > self.stable_lsn && self.written_lsn > self.stable_lsn;
         if !wanted || self.is_flushing() {
@@ -107,7 +107,7 @@ impl Positions {
         true
     }
 
-    /// The flush has ended. One that failed has made nothing stable.
+    /// Notes the end of the flush. A failed flush makes nothing stable.
     pub(in crate::log) fn end_flush(&mut self, is_ok: bool) {
         let target = self.flushing_lsn.take();
         debug_assert!(target.is_some(), "a flush ends once");

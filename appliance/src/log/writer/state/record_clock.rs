@@ -13,7 +13,7 @@ pub(in crate::log) struct RecordClock {
 }
 
 impl RecordClock {
-    /// Begins with the time of the newest record.
+    /// Starts with the time of the newest record.
     pub(in crate::log) fn new(newest_ns: u64, clock: &dyn Clock) -> Self {
         RecordClock { newest_ns, trusted: TrustedTime::new(newest_ns, clock) }
     }
@@ -23,12 +23,12 @@ impl RecordClock {
         self.newest_ns
     }
 
-    /// The time that the next record carries, ns since the Unix epoch.
+    /// The time that the next record will carry, ns since the Unix epoch.
     pub(in crate::log) fn now_ns(&self, clock: &dyn Clock) -> u64 {
         self.trusted.now_ns(clock).max(self.newest_ns)
     }
 
-    /// The time of a record, or of a segment, that is made now.
+    /// The time for a record or a segment that is made now.
     pub(in crate::log) fn stamp(&mut self, clock: &dyn Clock) -> u64 {
         let now_ns = self.now_ns(clock);
         assert!(now_ns >= self.newest_ns, "the time of records never falls");
@@ -41,12 +41,12 @@ impl RecordClock {
         self.trusted.status(clock)
     }
 
-    /// An operator says that the clock of the machine is right.
+    /// An operator confirms that the machine's clock is right.
     pub(in crate::log) fn confirm(&self, clock: &dyn Clock) -> ClockStatus {
         self.trusted.confirm(clock)
     }
 
-    /// The trusted time so long before now, and by what that was counted.
+    /// The trusted time `span_ns` before now, and the clock that measured it.
     pub(in crate::log) fn ago(&self, span_ns: u64, clock: &dyn Clock) -> (u64, SpanBy) {
         self.trusted.ago(span_ns, clock)
     }

@@ -1,12 +1,12 @@
 //! Records in memory: the open one, and the closed ones until they are written.
 //!
-//! Closed records have numbers, one after the other since the start. They go to the device in this
-//! order, complete in any order, and leave in this order ([`Records::pop_done`]).
+//! Closed records are numbered consecutively since the start. They go to the device in this order,
+//! complete in any order, and leave the list in this order ([`Records::pop_done`]).
 //!
 //! **Invariants.** `first_number` ≤ `next_to_submit` ≤ the number after the last closed record.
 //! `in_flight` is how many records are submitted and not answered, at most
 //! [`RECORDS_IN_FLIGHT_MAX`]. Closed records follow each other in the log: none begins before the
-//! one before it ends.
+//! previous one ends.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ use crate::log::writer::interface::{CLOSED_RECORDS_MAX, RECORDS_IN_FLIGHT_MAX};
 #[derive(Default)]
 pub(in crate::log) struct Records {
     open: Option<OpenRecord>,
-    /// Emptied lists of entries, for the next records.
+    /// Empty lists of entries, for the next records.
     entry_buffers: Vec<Vec<Entry>>,
     closed: VecDeque<ClosedRecord>,
     /// The number of the first of `closed`.
@@ -44,17 +44,17 @@ impl Records {
         self.open.as_mut().expect("room was reserved")
     }
 
-    /// Whether so much fits into the open record.
+    /// Whether the entries fit into the open record.
     pub(in crate::log) fn joins(&self, entries: usize, data_blocks: usize) -> bool {
         self.open.as_ref().is_some_and(|open| open.fits(entries, data_blocks))
     }
 
-    /// Blocks that the open record takes on the device.
+    /// How many blocks the open record takes on the device.
     pub(in crate::log) fn open_blocks(&self) -> u64 {
         self.open.as_ref().map_or(0, OpenRecord::len_blocks)
     }
 
-    /// Units that the open record takes in the trailer.
+    /// How many units the open record takes in the trailer.
     pub(in crate::log) fn open_units(&self) -> usize {
         self.open.as_ref().map_or(0, OpenRecord::len_units)
     }
@@ -74,7 +74,7 @@ impl Records {
         self.in_flight > 0
     }
 
-    /// Whether the device takes one more record now.
+    /// Whether the device accepts one more record now.
     pub(in crate::log) fn may_submit(&self) -> bool {
         self.in_flight < RECORDS_IN_FLIGHT_MAX
     }
@@ -90,8 +90,8 @@ impl Records {
         self.open = Some(record);
     }
 
-    /// Takes the open record, to close it. One without entries is given up: nothing has its
-    /// position yet.
+    /// Takes the open record in order to close it. A record without entries is discarded: nothing
+    /// has its position yet.
     pub(in crate::log) fn take_open(&mut self) -> Option<OpenRecord> {
         let open = self.open.take()?;
         if open.entries().is_empty() {
@@ -101,28 +101,28 @@ impl Records {
         Some(open)
     }
 
-    /// Keeps the list of entries of a record that was closed.
+    /// Keeps the list of entries of a closed record for reuse.
     pub(in crate::log) fn keep_entry_buffer(&mut self, entries: Vec<Entry>) {
         debug_assert!(entries.is_empty());
         self.entry_buffers.push(entries);
     }
 
-    /// Takes a closed record, or the header of a segment.
+    /// Adds a closed record, or the header of a segment.
     pub(in crate::log) fn push_closed(&mut self, record: ClosedRecord) {
         let before = self.closed.back().map(ClosedRecord::end_lsn);
         assert!(before.is_none_or(|end_lsn| end_lsn <= record.lsn()), "records follow each other");
         self.closed.push_back(record);
     }
 
-    /// Whether the open record is to be closed, for the device has room for it: somebody waits for
-    /// something in it, or wants it to be stable.
+    /// Whether the open record must be closed as soon as the device has room for it: a caller waits
+    /// for something in it, or wants it to be stable.
     pub(in crate::log) fn is_open_awaited(&self, wanted_stable_lsn: Lsn) -> bool {
         self.open.as_ref().is_some_and(|open| {
             !open.entries().is_empty() && (!open.is_lazy() || wanted_stable_lsn > open.lsn())
         })
     }
 
-    /// The next closed record goes to the device: its number and its write.
+    /// Submits the next closed record: returns its number and its write.
     pub(in crate::log) fn submit_next(&mut self) -> Option<(u64, Operation)> {
         let number = self.next_to_submit;
         let operation = self.closed.get_mut((number - self.first_number) as usize)?.submit();
@@ -132,7 +132,7 @@ impl Records {
         Some((number, operation))
     }
 
-    /// The device has answered the write of a record.
+    /// Notes that the device has completed the write of a record.
     pub(in crate::log) fn complete(&mut self, number: u64, state: RecordState) {
         assert!(self.in_flight > 0 && number < self.next_to_submit, "an answer has its question");
         self.in_flight -= 1;
@@ -154,7 +154,7 @@ impl Records {
         self.closed.iter().any(|record| record.state() == RecordState::Refused)
     }
 
-    /// Gives each record that the device had no room for to `submit` once more. Returns how many.
+    /// Passes each record that the device had no room for to `submit` again. Returns how many.
     pub(in crate::log) fn resubmit(&mut self, mut submit: impl FnMut(u64, Operation)) -> usize {
         debug_assert!(!self.is_in_flight(), "what is refused comes again when everything is answered");
         let numbered = (self.first_number..).zip(&mut self.closed);

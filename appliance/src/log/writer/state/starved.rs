@@ -1,15 +1,15 @@
-//! A log that waits for room on the device: since when, and when it tries again.
+//! The state of a log that waits for room on the device: since when, and when it tries again.
 //!
 //! **Invariants.** Tries are at least [`RETRY_NS`] and at most [`RETRY_MAX_NS`] apart. Each pause
-//! is twice the one before, and the first one again after something got through.
+//! is twice the previous one; after a success the pauses start again with the first one.
 
 use std::rc::Rc;
 
 use crate::bdev::BdevError;
 
-/// The first pause before what was refused is submitted again.
+/// The first pause before refused writes are submitted again.
 const RETRY_NS: u64 = 50_000_000;
-/// The longest.
+/// The longest pause.
 const RETRY_MAX_NS: u64 = 1_000_000_000;
 
 /// A log that waits for room.
@@ -17,14 +17,14 @@ const RETRY_MAX_NS: u64 = 1_000_000_000;
 pub struct Starved {
     /// Since when, on the monotonic clock.
     pub since_ns: u64,
-    /// What the device reported first.
+    /// The first error of the device.
     pub reason: Rc<str>,
     retry_at_ns: u64,
     delay_ns: u64,
 }
 
 impl Starved {
-    /// The device has refused a write for the first time.
+    /// Notes the first write that the device refused.
     pub(in crate::log) fn new(error: &BdevError, now_ns: u64) -> Self {
         Starved {
             since_ns: now_ns,
@@ -39,17 +39,17 @@ impl Starved {
         now_ns >= self.retry_at_ns
     }
 
-    /// The device has refused one more write.
+    /// Notes that the device has refused another write.
     pub(in crate::log) fn note_refused(&mut self, now_ns: u64) {
         self.retry_at_ns = now_ns + self.delay_ns;
     }
 
-    /// Something that had been refused got through.
+    /// Notes that a refused write succeeded.
     pub(in crate::log) fn note_room(&mut self) {
         self.delay_ns = RETRY_NS;
     }
 
-    /// The next try comes later than the last did.
+    /// Doubles the pause before the next try.
     pub(in crate::log) fn wait_longer(&mut self, now_ns: u64) {
         self.delay_ns = (2 * self.delay_ns).min(RETRY_MAX_NS);
         debug_assert!((RETRY_NS..=RETRY_MAX_NS).contains(&self.delay_ns));

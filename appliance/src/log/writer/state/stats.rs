@@ -20,9 +20,9 @@ pub struct LogStats {
     pub trailer_blocks: u64,
     /// Segments that became inactive.
     pub retired_segments: u64,
-    /// Segments whose slot was given away.
+    /// Segments whose slot was reassigned.
     pub released_segments: u64,
-    /// Of these, before their turn.
+    /// Of these, those that were released early.
     pub released_early_segments: u64,
 }
 

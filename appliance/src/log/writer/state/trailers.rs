@@ -1,18 +1,18 @@
 //! Trailers of full segments, on their way to the device and for some time after.
 //!
-//! A trailer of a 64 MiB segment is 388 KiB. Made and written at once it would hold up a host's
-//! command for as long as many commands take. So it goes in pieces of [`PIECE_BYTES`], one in each
-//! round of a turn. While the pieces go, the checksum of the body grows. The piece with the head
-//! carries it, and goes last. In whatever order the pieces reach the device, a trailer is one only
-//! when its head is there and its checksum is that of the body.
+//! The trailer of a 64 MiB segment is 388 KiB. If it were built and written at once, a host's
+//! command would wait as long as for many commands. So it is written in pieces of [`PIECE_BYTES`],
+//! one in each round of a turn. The checksum of the body is computed piece by piece. The piece with
+//! the head contains it, and is written last. In whatever order the pieces reach the device, a
+//! trailer is valid only if its head is there and its checksum matches the body.
 //!
-//! **States of a segment here:** sealed (its records may not be stable yet) → pieces on their way →
-//! whole on the device → its units kept for the archivist, or not.
+//! **States of a segment here:** sealed (its records may not be stable yet) → pieces in flight →
+//! complete on the device → its units kept for the archivist, or not.
 //!
-//! **Invariants.** No segment is sealed while [`PENDING_MAX`] segments have no whole trailer. So a
-//! start after a crash reads at most three segments record by record: these two and the current
-//! one. Only a start that finds trailers damaged begins with more, and writes them again. A piece
-//! is written only when the records are stable: a trailer proves its records, so it must not
+//! **Invariants.** No segment is sealed while [`PENDING_MAX`] segments have no complete trailer. So
+//! a start after a crash reads at most three segments record by record: these two and the current
+//! one. Only a start that finds damaged trailers begins with more, and writes them again. A piece
+//! is written only after the records are stable: a trailer proves its records, so it must not
 //! survive a loss of power that they do not survive.
 
 use std::collections::VecDeque;
@@ -28,16 +28,16 @@ use crate::log::checksum::running;
 use crate::log::format::{TrailerHead, TrailerUnit};
 use crate::log::types::{Lsn, SegmentSeq, Slot};
 
-/// Bytes of one piece of a trailer.
+/// The size of one piece of a trailer, in bytes.
 const PIECE_BYTES: usize = 32 << 10;
-/// The most segments whose trailer is not whole on the device.
+/// The maximum number of segments whose trailer is not complete on the device.
 const PENDING_MAX: usize = 2;
-/// Segments whose units are kept in memory after they were sealed.
+/// How many segments' units are kept in memory after they were sealed.
 const KEPT_MAX: usize = 3;
-/// Emptied lists of units that are kept for the next segments.
+/// The maximum number of empty lists of units that are kept for the next segments.
 const UNIT_LISTS_MAX: usize = 4;
-/// Where the number of a piece begins in its name, above the number of its segment: there are fewer
-/// than 2^40 segments of at least 256 blocks in 48 bits of LSN.
+/// The bit of a piece's name at which its index begins, above the number of its segment: in 48 bits
+/// of LSN there are at most 2^40 segments of at least 256 blocks.
 const PIECE_SHIFT: u32 = 44;
 
 /// The trailers. See the module's documentation.
@@ -49,16 +49,16 @@ pub(in crate::log) struct Trailers {
     unit_lists: Vec<Vec<TrailerUnit>>,
 }
 
-/// A segment that takes no records any more and whose trailer is not whole on the device.
+/// A full segment whose trailer is not complete on the device.
 pub(in crate::log) struct PendingTrailer {
     sequence: SegmentSeq,
     slot: Slot,
     epoch: u32,
     end_lsn: Lsn,
     units: Arc<Vec<TrailerUnit>>,
-    /// Of the body, as far as it was gone through.
+    /// The checksum of the body so far.
     body_crc: Digest,
-    /// Pieces gone through; one more step writes the head.
+    /// How many pieces have been processed; one more step writes the head.
     pieces: usize,
     is_submitted: bool,
     /// Pieces at the device.
@@ -67,23 +67,23 @@ pub(in crate::log) struct PendingTrailer {
     refused: Vec<TrailerPiece>,
 }
 
-/// A piece of a trailer on its way, kept because the device may have no room for it.
+/// A piece of a trailer in flight, kept because the device may have no room for it.
 struct TrailerPiece {
     index: usize,
     block: u64,
     data: DmaBuf,
 }
 
-/// What one step with a trailer has done.
+/// The result of one step of a trailer.
 enum PieceStep {
-    /// The first piece was gone through. It is written last.
+    /// The first piece was added to the checksum. It is written last.
     WentThrough,
-    /// A piece goes to the device.
+    /// A piece is to be written.
     Write(u64, Operation),
 }
 
 impl Trailers {
-    /// Begins with the segments whose trailer a start did not find.
+    /// Starts with the segments whose trailer a start did not find.
     pub(in crate::log) fn new(pending: VecDeque<PendingTrailer>) -> Self {
         Trailers { pending, kept: VecDeque::new(), unit_lists: Vec::new() }
     }
@@ -108,22 +108,22 @@ impl Trailers {
         self.pending.iter().any(|trailer| !trailer.refused.is_empty())
     }
 
-    /// A segment is full: its trailer is to be written.
+    /// Adds a full segment, whose trailer is to be written.
     pub(in crate::log) fn push(&mut self, trailer: PendingTrailer) {
         assert!(!self.is_full(), "a start reads few segments record by record");
         debug_assert!(self.pending.back().is_none_or(|before| before.sequence < trailer.sequence));
         self.pending.push_back(trailer);
     }
 
-    /// The units of a segment that was sealed not long ago.
+    /// The units of a segment that was sealed recently.
     pub(in crate::log) fn units(&self, sequence: SegmentSeq) -> Option<&Arc<Vec<TrailerUnit>>> {
         let pending = self.pending.iter().find(|trailer| trailer.sequence == sequence);
         let kept = || self.kept.iter().find(|(known, _)| *known == sequence).map(|(_, units)| units);
         pending.map(|trailer| &trailer.units).or_else(kept)
     }
 
-    /// Gives the next piece of each trailer that may go to `submit`, with its name. Returns how
-    /// many trailers came further.
+    /// Passes the next piece of each trailer that may be written to `submit`, with its name.
+    /// Returns how many trailers made progress.
     pub(in crate::log) fn submit(
         &mut self,
         stable_lsn: Lsn,
@@ -148,7 +148,7 @@ impl Trailers {
         count
     }
 
-    /// Gives each piece that the device had no room for to `submit` once more. Returns how many.
+    /// Passes each piece that the device had no room for to `submit` again. Returns how many.
     pub(in crate::log) fn resubmit(&mut self, mut submit: impl FnMut(u64, Operation)) -> usize {
         let mut count = 0;
         for trailer in &mut self.pending {
@@ -161,15 +161,15 @@ impl Trailers {
         count
     }
 
-    /// The device has no room for a piece.
+    /// Notes that the device has no room for a piece.
     pub(in crate::log) fn note_refused(&mut self, name: u64) {
         if let Some((index, piece)) = self.take_in_flight(name) {
             self.pending[index].refused.push(piece);
         }
     }
 
-    /// A piece is on the device. Returns its segment if the trailer is whole now. `keeps_units`:
-    /// its units stay in memory for the archivist.
+    /// Notes that a piece is on the device. Returns its segment if the trailer is now complete.
+    /// `keeps_units`: its units stay in memory for the archivist.
     pub(in crate::log) fn note_written(&mut self, name: u64, keeps_units: bool) -> Option<SegmentSeq> {
         let (index, _) = self.take_in_flight(name)?;
         let trailer = &self.pending[index];
@@ -190,7 +190,8 @@ impl Trailers {
         Some(sequence)
     }
 
-    /// Takes the piece with this name from those at the device, with the place of its trailer.
+    /// Removes the piece with this name from those at the device, and returns it with the index of
+    /// its trailer.
     fn take_in_flight(&mut self, name: u64) -> Option<(usize, TrailerPiece)> {
         let (piece, sequence) = ((name >> PIECE_SHIFT) as usize, name & ((1 << PIECE_SHIFT) - 1));
         let index = self.pending.iter().position(|trailer| trailer.sequence.0 == sequence)?;
@@ -208,7 +209,8 @@ impl Trailers {
         }
     }
 
-    /// An empty list with room for all units of a segment, so that it never moves while it grows.
+    /// An empty list with room for all units of a segment, so that it is not reallocated while it
+    /// grows.
     pub(in crate::log) fn take_unit_list(&mut self, units_max: usize) -> Vec<TrailerUnit> {
         self.unit_lists.pop().unwrap_or_else(|| Vec::with_capacity(units_max))
     }
@@ -237,13 +239,13 @@ impl PendingTrailer {
         }
     }
 
-    /// Makes the next piece; `None` while there is no memory.
+    /// Builds the next piece; `None` while there is no memory.
     fn next_piece(&mut self, identity: &LogIdentity, dma: &DmaPool) -> Option<PieceStep> {
         let len_bytes = TrailerHead::len_bytes(self.units.len());
         let pieces = len_bytes.div_ceil(PIECE_BYTES);
         let head_bytes = TrailerHead::len_bytes(0);
         debug_assert!(self.pieces <= pieces && !self.is_submitted);
-        // Piece 0 is gone through first and written last.
+        // Piece 0 is processed first and written last.
         let is_last = self.pieces == pieces;
         let index = if is_last { 0 } else { self.pieces };
         let (start, end) = (index * PIECE_BYTES, ((index + 1) * PIECE_BYTES).min(len_bytes));
@@ -274,7 +276,7 @@ impl PendingTrailer {
         Some(step)
     }
 
-    /// The head, when the whole body was gone through.
+    /// The head, after the whole body was processed.
     fn head(&self, identity: &LogIdentity) -> TrailerHead {
         TrailerHead {
             version: identity.version(),
@@ -290,7 +292,7 @@ impl PendingTrailer {
 }
 
 impl TrailerPiece {
-    /// What names the piece in a tag.
+    /// The name of the piece in a tag.
     fn name(&self, sequence: SegmentSeq) -> u64 {
         debug_assert!(sequence.0 < 1 << PIECE_SHIFT);
         (self.index as u64) << PIECE_SHIFT | sequence.0
@@ -308,7 +310,7 @@ mod tests {
     use super::*;
     use crate::log::geometry::Geometry;
 
-    /// A shape in which a full trailer takes four pieces.
+    /// A geometry in which a full trailer takes four pieces.
     fn identity() -> LogIdentity {
         let geometry = Geometry::fit(8 * 4096, 4096).expect("seven slots");
         LogIdentity::new(2, Uuid::from_u128(7), 0, 3, geometry)
@@ -354,7 +356,8 @@ mod tests {
         let (pool, segment_blocks) = (identity.pool(), identity.geometry().segment_blocks);
         let head = TrailerHead::decode(&area[..BLOCK_BYTES], pool, segment_blocks).expect("a whole head");
         assert_eq!(head.body(&area).expect("a whole body"), units);
-        // The device has no room for one of them at first. The trailer is whole when all are there.
+        // At first the device has no room for one of them. The trailer is complete when all are
+        // there.
         trailers.note_refused(written[1].0);
         assert!(trailers.has_refused() && trailers.is_in_flight());
         for &(name, _) in [&written[0], &written[2], &written[3]] {

@@ -1,6 +1,6 @@
-//! Tasks that wait until the log is written or stable further on, or has failed.
+//! Tasks that wait until more of the log is written or stable, or until it has failed.
 //!
-//! **Invariant.** A task that was woken waits no more, unless it asks again.
+//! **Invariant.** A woken task no longer waits, unless it asks again.
 
 use std::task::Waker;
 
@@ -16,7 +16,7 @@ impl Waiters {
         self.wakers.push(waker);
     }
 
-    /// Whether nobody waits.
+    /// Whether no task waits.
     pub(in crate::log) fn is_empty(&self) -> bool {
         self.wakers.is_empty()
     }

@@ -6,12 +6,12 @@
 //! | room | a host's command finds no room beside the copies, in this segment or in the next one | the next segment is opened, or an append may open it | the cleaner: it fills the rest of this segment with copies |
 //! | slot | an append needs the next segment, and no slot is free | the next segment is opened, or a slot becomes free | the pool's side of the archive: it reports the wait, or gives up a segment that is not archived |
 //!
-//! Only `writer/room.rs` sets a reason: it alone decides where an append goes. The reasons do not
-//! exclude each other: an append that waited for copies may find then that no slot is free, and the
-//! copies go on at full speed until the segment is opened.
+//! Only `writer/room.rs` sets a reason, because it alone decides where an append goes. The reasons
+//! do not exclude each other: an append that waited for copies may then find that no slot is free,
+//! and the copies continue at full speed until the segment is opened.
 //!
-//! **Invariants.** A reason lasts until what ends it has happened, also if whoever waited has given up.
-//! A segment that was just opened clears all of them ([`WhyBusy::clear`]).
+//! **Invariants.** A reason lasts until the event that ends it, even if the waiting caller has
+//! given up. Opening a segment clears all of them ([`WhyBusy::clear`]).
 
 /// What appends wait for. See the module's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,23 +22,23 @@ pub struct WhyBusy {
 }
 
 impl WhyBusy {
-    /// Whether an append waits for copies, before the next segment can be opened.
+    /// Whether an append waits for copies before the next segment can be opened.
     pub fn waits_for_copies(self) -> bool {
         self.copies
     }
 
-    /// Whether a host's command waits for room which the next segment does not have either. The
-    /// rest of the current segment is for copies of what leaves after it.
+    /// Whether a host's command waits for room that the next segment does not have either. The rest
+    /// of the current segment is then used for copies of what leaves after it.
     pub fn waits_for_room(self) -> bool {
         self.room
     }
 
-    /// Whether an append waits for a free slot, before the next segment can be opened.
+    /// Whether an append waits for a free slot before the next segment can be opened.
     pub fn waits_for_slot(self) -> bool {
         self.slot
     }
 
-    /// Whether an append waits for something that only copies can bring.
+    /// Whether an append waits for something that only copies can provide.
     pub fn needs_copies(self) -> bool {
         self.copies || self.room
     }
@@ -47,7 +47,7 @@ impl WhyBusy {
         self.copies = true;
     }
 
-    /// An append of a host does, or does not, wait for room.
+    /// Sets whether a host's append waits for room.
     pub(in crate::log) fn note_room(&mut self, waits: bool) {
         self.room = waits;
     }
@@ -57,22 +57,22 @@ impl WhyBusy {
         self.slot = true;
     }
 
-    /// The working set has another length: other copies are needed, or none.
+    /// Notes that the working set has another length: other copies are needed, or none.
     pub(in crate::log) fn forget_copies(&mut self) {
         self.copies = false;
     }
 
-    /// Slots were added to the device.
+    /// Notes that slots were added to the device.
     pub(in crate::log) fn forget_slot(&mut self) {
         self.slot = false;
     }
 
-    /// The next segment was opened: nobody waits for it any more.
+    /// Notes that the next segment was opened: nobody waits for it any longer.
     pub(in crate::log) fn clear(&mut self) {
         *self = WhyBusy::default();
     }
 
-    /// The same value as it is with so many free slots.
+    /// The value with this number of free slots taken into account.
     #[must_use]
     pub(in crate::log) fn with_free_slots(mut self, free_slots: usize) -> Self {
         self.slot &= free_slots == 0;

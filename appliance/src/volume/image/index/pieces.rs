@@ -1,8 +1,9 @@
-//! Large parts of an index: whether something is in them, and their way out. A part moves as whole
-//! subtrees, so that it is gone for readers in one short step however many blocks it has; what it
-//! held is then taken out of the accounts piece by piece.
+//! Operations on large parts of an index: whether they hold anything, and their removal. A part is
+//! moved as whole subtrees, so that it disappears for readers in one short step however many blocks
+//! it has. Its blocks are then subtracted from the accounts piece by piece.
 //!
-//! This file adds methods to the struct of `index.rs`, and shares its nodes: the two use each other.
+//! This file adds methods to the struct of `index.rs`, and shares its nodes: the two use each
+//! other.
 
 use std::rc::Rc;
 
@@ -21,9 +22,10 @@ impl Node {
         }
     }
 
-    /// Moves what is in `[start, end)`, counted from this node's first block, to the same places of
-    /// `piece`. What other ranges, which may overlap, have brought there stays. Nothing is made or
-    /// copied for what holds nothing: a host may discard an empty volume as often as it likes.
+    /// Moves the content of `[start, end)`, counted from this node's first block, to the same
+    /// places of `piece`. Content that other ranges, which may overlap, have moved there stays.
+    /// Nothing is allocated or copied for empty parts: a host may discard an empty volume as often
+    /// as it likes.
     fn cut(&mut self, level: u32, start: u64, end: u64, piece: &mut Node) {
         match (self, piece) {
             (Node::Leaf(leaf), Node::Leaf(piece)) => {
@@ -52,7 +54,8 @@ impl Node {
         }
     }
 
-    /// Takes at most `leaves` leaves out, and shows what they held. Whether nothing is left.
+    /// Removes at most `leaves` leaves, and passes their mappings to `gone`. Returns whether
+    /// nothing is left.
     fn take_some(&mut self, level: u32, leaves: &mut usize, gone: &mut dyn FnMut(Mapping)) -> bool {
         let inner = match self {
             Node::Inner(inner) => Rc::make_mut(inner),
@@ -74,8 +77,8 @@ impl Node {
     }
 }
 
-/// The children of a node of `level` that `[start, end)` meets: the slot, and the part of it,
-/// counted from the child's first block.
+/// The children of a node of `level` that overlap `[start, end)`: the slot, and the overlapping
+/// part, counted from the child's first block.
 pub(super) fn parts(level: u32, start: u64, end: u64) -> impl Iterator<Item = (usize, u64, u64)> {
     let span = 1_u64 << (FANOUT_BITS * level);
     (start / span..end.div_ceil(span).min(FANOUT as u64)).map(move |slot| {
@@ -85,7 +88,7 @@ pub(super) fn parts(level: u32, start: u64, end: u64) -> impl Iterator<Item = (u
 }
 
 impl Index {
-    /// Where a range of blocks ends, in what the tree can hold.
+    /// The end of a range of blocks, limited to the capacity of the tree.
     pub(super) fn end_of(&self, block: u64, len_blocks: u64) -> u64 {
         block.saturating_add(len_blocks).min(capacity(self.height))
     }
@@ -96,14 +99,14 @@ impl Index {
         block < end && self.root.holds_any(self.height, block, end)
     }
 
-    /// An index without anything in it, for parts that are cut out of this one.
+    /// An empty index of the same height, for parts that are cut out of this one.
     #[must_use]
     pub fn empty_like(&self) -> Index {
         Index { root: Node::empty(self.height), height: self.height, mapped: 0 }
     }
 
     /// Moves `len_blocks` blocks from `block` on to `piece`, in a few steps however many they are.
-    /// They count as mapped here until [`note_gone`](Self::note_gone), and nowhere else.
+    /// Until [`note_gone`](Self::note_gone) they count as mapped here, and nowhere else.
     pub fn cut(&mut self, block: u64, len_blocks: u64, piece: &mut Index) {
         let end = self.end_of(block, len_blocks);
         if self.holds_any(block, len_blocks) {
@@ -111,13 +114,13 @@ impl Index {
         }
     }
 
-    /// So many blocks that were cut out do not count any more.
+    /// Stops counting `blocks` blocks that were cut out.
     pub fn note_gone(&mut self, blocks: u64) {
         self.mapped = self.mapped.saturating_sub(blocks);
     }
 
-    /// Takes at most `leaves` leaves out of an index that nobody reads, shows what they held, and
-    /// leaves its count as it is. Whether nothing is left.
+    /// Removes at most `leaves` leaves from an index that nobody reads, passes their mappings to
+    /// `gone`, and leaves the count as it is. Returns whether nothing is left.
     pub fn take_some(&mut self, mut leaves: usize, mut gone: impl FnMut(Mapping)) -> bool {
         self.root.take_some(self.height, &mut leaves, &mut gone)
     }
@@ -135,8 +138,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// What is cut out is what the range held, clones of before keep it, and it comes out
-        /// whole.
+        /// The part that is cut out is the content of the range, earlier clones keep it, and it is
+        /// removed completely.
         #[test]
         fn a_part_that_is_cut_out_is_what_was_there(
             blocks in prop::collection::btree_set(prop_oneof![0_u64..3000, 260_000_u64..266_000], 0..300),

@@ -1,8 +1,8 @@
-//! What the device does not give of a batch is asked of the archive, so that a block does not
-//! become an error for good of which there is another copy.
+//! Reads the blocks of a batch that the device cannot read from the archive, so that a block with
+//! another copy does not become a permanent error.
 //!
-//! **Bounds:** one block at a time; neighbours come from the archive's cache. A batch waits
-//! [`WAIT_NS`] for the archive in all: hosts' writes may wait for the batch.
+//! **Bounds:** one block at a time; adjacent blocks come from the archive's cache. A batch waits at
+//! most [`WAIT_NS`] in total for the archive, because hosts' writes may wait for the batch.
 
 use std::task::{Context, Poll, Waker};
 
@@ -14,10 +14,10 @@ use crate::volume::space::copies::Batch;
 /// How long a batch waits for the archive.
 const WAIT_NS: u64 = 5_000_000_000;
 
-/// A batch on its way.
+/// A batch in progress.
 pub(super) struct Fetching {
     batch: Batch,
-    /// The block that is looked at.
+    /// The block that is being processed.
     next: usize,
     asked: Option<BlockAnswer>,
     /// Its bytes, while there is no memory for them.
@@ -26,17 +26,17 @@ pub(super) struct Fetching {
 }
 
 impl Fetching {
-    /// For a batch that was read.
+    /// Starts with a batch that was read.
     pub(super) fn new(batch: Batch) -> Self {
         Fetching { batch, next: 0, asked: None, came: None, until_ns: None }
     }
 
-    /// The batch, with what came.
+    /// The batch, with the blocks that were read.
     pub(super) fn take(&mut self) -> Batch {
         std::mem::take(&mut self.batch)
     }
 
-    /// Goes on as far as it can without waiting; whether it is at its end.
+    /// Continues as far as possible without waiting. Returns whether it is finished.
     pub(super) fn go_on(&mut self, archive: Option<&mut Archive>, log: &Log) -> bool {
         let Some(archive) = archive else { return true };
         while let Some((source, data)) = self.batch.get_mut(self.next) {

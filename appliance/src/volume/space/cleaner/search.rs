@@ -1,35 +1,35 @@
-//! Finding live blocks without their entries: the indexes are looked through for what points into
-//! stretches of the log of which no record is known.
+//! Finds live blocks without their entries: searches the indexes for mappings into ranges of the
+//! log without known records.
 //!
-//! **Bounds:** [`LEAVES_PER_TURN`] leaves of one index in a turn. What changes meanwhile needs no
-//! care: nothing new comes to point there, and what was found is looked up again before it is
-//! copied; but for a clone of the past that keeps what it inherits, for whose sake the segment is
-//! gone through again.
+//! **Bounds:** [`LEAVES_PER_TURN`] leaves of one index in a turn. Changes during the search need no
+//! special handling: new mappings never point into these ranges, and each result is checked again
+//! before it is copied. The exception is a clone of the past that keeps what it inherits; because
+//! of such clones the segment is searched again.
 
 use crate::log::reader::LsnRange;
 use crate::volume::image::volumes::Volumes;
 use crate::volume::space::copies::Source;
 
-/// Leaves of an index, of 512 blocks each, that are looked through in one turn.
+/// How many leaves of an index, of 512 blocks each, are searched in one turn.
 const LEAVES_PER_TURN: usize = 64;
 
-/// A search under way.
+/// A search in progress.
 pub(super) struct Search {
     /// In order.
     unknown: Vec<LsnRange>,
-    /// The volume, by its place, and the block to go on with.
+    /// The volume, by its place, and the block to continue with.
     volume: usize,
     block: u64,
     found: Vec<Source>,
 }
 
 impl Search {
-    /// For everything in these stretches, which are in order.
+    /// Starts a search in these ranges, which are in order.
     pub(super) fn new(unknown: Vec<LsnRange>) -> Self {
         Search { unknown, volume: 0, block: 0, found: Vec::new() }
     }
 
-    /// One turn; whether it is at its end.
+    /// One turn. Returns whether the search is finished.
     pub(super) fn go_on(&mut self, volumes: &Volumes) -> bool {
         let Some(id) = volumes.ids().nth(self.volume) else { return true };
         let next = volumes.get(id).and_then(|volume| {
@@ -50,7 +50,7 @@ impl Search {
         volumes.ids().nth(self.volume).is_none()
     }
 
-    /// What was found, last one first.
+    /// The results, last one first.
     pub(super) fn take(&mut self) -> Vec<Source> {
         let mut found = std::mem::take(&mut self.found);
         found.sort_unstable_by_key(|source| std::cmp::Reverse(source.lsn));
