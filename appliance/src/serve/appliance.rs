@@ -24,17 +24,24 @@ pub struct Appliance {
     clean: bool,
 }
 
+/// Binds each address and releases it, so that one that cannot be bound fails before anything is
+/// created.
+///
+/// # Errors
+/// [`ServeError::Address`] for the first one that cannot be bound.
+pub(super) fn check_addresses(listen: &[SocketAddr]) -> Result<(), ServeError> {
+    listen.iter().try_for_each(|&address| {
+        TcpListener::bind(address).map(drop).map_err(|source| ServeError::Address { address, source })
+    })
+}
+
 impl Appliance {
     /// Starts an appliance; returns when hosts can connect.
     ///
     /// # Errors
     /// See [`ServeError`].
     pub fn start(config: ApplianceConfig) -> Result<Self, ServeError> {
-        for &address in &config.listen {
-            // Tried and released, so that an address that cannot be bound fails before anything is
-            // created.
-            TcpListener::bind(address).map_err(|source| ServeError::Address { address, source })?;
-        }
+        check_addresses(&config.listen)?;
         let (device, archive) = begin::open_all(&config)?;
         let manager = archive.as_ref().map(|archive| Arc::clone(archive.manager()));
         let (sender, receiver) = mpsc::sync_channel(1);

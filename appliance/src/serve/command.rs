@@ -62,6 +62,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
 fn configure(options: &ServeOptions) -> Result<ApplianceConfig, ServeError> {
     // Before anything is created, so that a wrong option creates nothing.
     check_cores(options)?;
+    super::appliance::check_addresses(&options.listen)?;
     let archive = configure_archive(options)?;
     crate::private::create_dir_all(&options.dir)
         .and_then(|()| crate::private::tighten_own(&options.dir, is_own_name))

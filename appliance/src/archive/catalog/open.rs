@@ -125,13 +125,14 @@ impl Meta {
 }
 
 /// Whether two labels name the same store. The path of a store may have been given relative to the
-/// working directory.
+/// working directory, with `..`, or through a symbolic link. A path that does not exist now is
+/// compared as it is written.
 pub fn is_same_store(label: &str, other: &str) -> bool {
     const KINDS: [&str; 4] = ["directory ", "device ", "tape library ", "tape drive "];
-    let absolute = |path: &str| std::path::absolute(path).ok();
+    let place = |path: &str| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).ok();
     label == other
         || KINDS.iter().any(|kind| match (label.strip_prefix(kind), other.strip_prefix(kind)) {
-            (Some(path), Some(other)) => absolute(path).is_some_and(|path| Some(path) == absolute(other)),
+            (Some(path), Some(other)) => place(path).is_some_and(|path| Some(path) == place(other)),
             _ => false,
         })
 }
