@@ -272,15 +272,17 @@ fn a_small_terminal_shows_a_part_of_the_volumes() {
 fn a_printed_picture_has_room_for_all() {
     let many = Canned { volumes: 100, archive: false, ..Canned::default() };
     let figures = many.figures(&many, 1);
-    let history = History::default();
-    let footer = String::new();
-    let text =
-        Picture { figures: &figures, history: &history, help: false, skipped_volumes: 0, footer }.text(160);
+    let text = text_of(&figures, &History::default(), 160);
     assert!(text.contains("vol0 ") && text.contains("vol99 ") && text.contains("nqn.host"), "{text}");
     assert!(text.contains("Archive: none"), "{text}");
     assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
     let off = text.lines().find(|line| line.starts_with("vol99")).expect("it is there");
     assert_eq!(off.matches("off").count(), 2, "{off}");
+}
+
+/// The whole picture as text, as `varve top --once` prints it in this width.
+fn text_of(figures: &Figures, history: &History, columns: u16) -> String {
+    Picture { figures, history, help: false, skipped_volumes: 0, footer: String::new() }.text(columns)
 }
 
 /// Figures with many digits everywhere.
@@ -303,16 +305,7 @@ fn long_figures() -> Figures {
 fn no_width_cuts_a_figure() {
     let figures = long_figures();
     let history = History::default();
-    let of = |columns| {
-        Picture {
-            figures: &figures,
-            history: &history,
-            help: false,
-            skipped_volumes: 0,
-            footer: String::new(),
-        }
-        .text(columns)
-    };
+    let of = |columns| text_of(&figures, &history, columns);
     // Every word of a narrow picture is a word of the wide one, so none has lost a digit.
     let wide = of(400);
     let known: std::collections::HashSet<&str> = wide.split_whitespace().collect();
@@ -339,16 +332,7 @@ fn charts_appear_where_there_is_room() {
     for _ in 0..40 {
         history.add(&figures);
     }
-    let of = |columns| {
-        Picture {
-            figures: &figures,
-            history: &history,
-            help: false,
-            skipped_volumes: 0,
-            footer: String::new(),
-        }
-        .text(columns)
-    };
+    let of = |columns| text_of(&figures, &history, columns);
     assert!(of(170).contains(&"█".repeat(30)), "{}", of(170));
     assert!(!of(80).contains('█'), "{}", of(80));
 }
