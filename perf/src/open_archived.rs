@@ -38,7 +38,7 @@ use varve::log::geometry::SEGMENT_BLOCKS_DEFAULT;
 use varve::log::{CreateLog, Environment, Lsn, Recycling, SegmentSeq};
 use varve::reactor::block_on;
 use varve::volume::index::IndexBuilder;
-use varve::volume::{ArchivePolicy, KnownObjects, Point, Pool, PoolOptions, RecoverFrom};
+use varve::volume::{ArchivePolicy, KnownObjects, Point, Pool, PoolOptions, RecoverFrom, SynchTable};
 
 use crate::archive::directory_for_files;
 use crate::bed::{Bed, Shape, VOLUME, wait};
@@ -228,7 +228,12 @@ impl Template {
         let source = BdevSource::new(Box::new(disk.open("memory")), READS_IN_FLIGHT_DEFAULT);
         let service = InlineArchive::new(Arc::clone(&store), Box::new(source), InlineOptions::default())
             .map_err(PerfError::archive)?;
-        bed.pool.attach_archive(Box::new(service), policy(), KnownObjects::default(), Vec::new())?;
+        bed.pool.attach_archive(
+            Box::new(service),
+            policy(),
+            KnownObjects::default(),
+            SynchTable::default(),
+        )?;
         wait(&bed.pool, Rc::clone(&bed.pool).seal_archive())?;
         let known = KnownObjects::list(&*store, bed.pool.info().uuid).map_err(PerfError::archive)?;
         let id = known.ids().next().ok_or_else(|| PerfError::shape("nothing was archived"))?;

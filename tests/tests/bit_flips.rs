@@ -41,7 +41,7 @@ fn one_flipped_bit_after_a_clean_stop() {
         let pool = stopped.open(&disk).unwrap_or_else(|error| panic!("{device_block} {kind:?}: {error}"));
         let head = head_of(&pool);
         let faults = stopped.compare(&pool, u64::MAX);
-        let synchs: Vec<String> = pool.synchs().into_iter().map(|synch| synch.label).collect();
+        let synchs: Vec<String> = pool.synchs().infos().into_iter().map(|synch| synch.label).collect();
         assert_eq!(synchs, stopped.synch_labels(), "{kind:?} at {device_block}");
         let reported = !problems(&pool).is_empty();
         let context = format!("{kind:?} at {device_block}, bit {bit}: {:?}", problems(&pool));

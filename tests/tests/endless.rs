@@ -580,7 +580,7 @@ fn a_synch_whose_text_is_overwritten_on_the_primary_is_read_from_the_archive() {
     while run.pool.synchs().is_empty() {
         run.step();
     }
-    let synch = run.pool.synchs()[0].clone();
+    let synch = run.pool.synchs().infos()[0].clone();
     let slot = loop {
         let segments = run.pool.segments();
         let segment = segments.iter().find(|segment| segment.sequence == Some(synch.lsn / 256));
@@ -597,7 +597,7 @@ fn a_synch_whose_text_is_overwritten_on_the_primary_is_read_from_the_archive() {
     run.note_damage();
     run.restart();
     assert!(!run.pool.info().problems.is_empty(), "the damage is told");
-    assert_eq!(run.pool.synchs()[0], synch);
+    assert_eq!(run.pool.synchs().infos()[0], synch);
 }
 
 fn in_store(seed: u64, slots: u64, store: Arc<FaultyStore>) -> Run {

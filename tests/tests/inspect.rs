@@ -112,7 +112,7 @@ fn sample(crash: bool) -> Sample {
         contents: volumes.iter().map(|volume| read_all(&pool, volume)).collect(),
         volumes,
         segments: pool.segments(),
-        synchs: pool.synchs(),
+        synchs: pool.synchs().infos(),
     };
     if !crash {
         wait(&pool, Rc::clone(&pool).close()).expect("a clean close");

@@ -13,7 +13,7 @@ use varve::dma::BLOCK_BYTES;
 use varve::log::{Clock, Recycling};
 use varve::volume::{
     ArchivePolicy, BackPressure, CreateVolume, KnownObjects, Pool, PoolOptions, Request, Sink, Submitted,
-    VolumeId,
+    SynchTable, VolumeId,
 };
 use varve_tests::sim::disk::SimDisk;
 use varve_tests::sim::store::{DiskSource, MemoryStore};
@@ -96,7 +96,8 @@ fn pool(back_pressure: BackPressure) -> (World, Rc<Pool>, VolumeId) {
     let clock = Rc::clone(&world.clock);
     let service = Box::new(SlowArchive { inner, clock, free_ns: 0, done: VecDeque::new() });
     let policy = ArchivePolicy { seal_interval_ns: 0, back_pressure, ..ArchivePolicy::default() };
-    pool.attach_archive(service, policy, KnownObjects::default(), Vec::new()).expect("it has none yet");
+    pool.attach_archive(service, policy, KnownObjects::default(), SynchTable::default())
+        .expect("it has none yet");
     let request =
         CreateVolume { name: "v".to_owned(), size_bytes: 200 * BLOCK_BYTES as u64, uuid: None, thin: false };
     let volume = wait(&pool, Rc::clone(&pool).create_volume(request)).expect("there is room");

@@ -298,7 +298,11 @@ fn volume_table(volumes: &[VolumeInfo]) -> String {
 fn synch_table(synchs: &[SynchInfo]) -> String {
     let mut table = Table::new([">ID", "LABEL", ">LSN", "TIME", "DETAILS"]);
     for synch in synchs {
-        let details = if synch.details.is_null() { String::new() } else { synch.details.to_string() };
+        let details = match &synch.details_unread {
+            Some(reason) => format!("cannot be read now: {reason}"),
+            None if synch.details.is_null() => String::new(),
+            None => synch.details.to_string(),
+        };
         table.row([
             synch.id.to_string(),
             synch.label.clone(),

@@ -180,9 +180,9 @@ fn tell_points(
     let working_set = |sequence| lineage.working_set(sequence);
     let view = lineage.view(&segments, &working_set);
     let synchs =
-        lineage.synchs.iter().map(|synch| (synch.lsn, synch.time_ns, format!("synch '{}'", synch.label)));
+        view.named.synchs().map(|synch| (synch.lsn, synch.time_ns, format!("synch '{}'", synch.label)));
     let snapshots =
-        lineage.snapshots.iter().map(|snapshot| (snapshot.lsn, 0, format!("snapshot '{}'", snapshot.name)));
+        view.named.snapshots().map(|snapshot| (snapshot.lsn, 0, format!("snapshot '{}'", snapshot.name)));
     for (lsn, time_ns, name) in synchs.chain(snapshots) {
         if stop.is_set() {
             return;

@@ -16,11 +16,13 @@ use serde_json::{Map, Value};
 use super::app::App;
 use super::error::RpcError;
 use super::idle::IdleReactor;
+use super::lists::{ListTurn, ListTurns};
 use super::params;
-use super::protocol::Dispatch;
+use super::protocol::{Dispatch, ResultText};
 use crate::audit::{self, Caller};
 use crate::manage::ArchiveManager;
 use crate::reactor::ReactorHandle;
+use crate::volume::VolumeError;
 
 /// How long a call waits for the reactor by default. It is less than the 60 s after which SPDK's
 /// client gives up, so that the client receives the reason.
@@ -39,7 +41,7 @@ pub enum Phase {
     Runtime,
 }
 
-type Handler = Box<dyn Fn(&Registry, Map<String, Value>) -> Result<Value, RpcError> + Send + Sync>;
+type Handler = Box<dyn Fn(&Registry, Map<String, Value>) -> Result<ResultText, RpcError> + Send + Sync>;
 
 /// One method.
 pub struct Method {
@@ -64,7 +66,25 @@ impl Method {
         T: Serialize,
     {
         let handler: Handler =
-            Box::new(move |registry, params| to_value(run(registry, decode(name, params)?)?));
+            Box::new(move |registry, params| to_text(run(registry, decode(name, params)?)?));
+        Method { name, description, phase: Phase::Runtime, changes: false, handler }
+    }
+
+    /// A method that writes a list, on the connection's thread. Only a few run at once: each has the
+    /// text of its list in memory.
+    pub(super) fn list<P>(
+        name: &'static str,
+        description: &'static str,
+        run: impl Fn(&Registry, P) -> Result<ResultText, RpcError> + Send + Sync + 'static,
+    ) -> Self
+    where
+        P: DeserializeOwned,
+    {
+        let handler: Handler = Box::new(move |registry, params| {
+            let params = decode(name, params)?;
+            let _turn = registry.list_turn()?;
+            run(registry, params)
+        });
         Method { name, description, phase: Phase::Runtime, changes: false, handler }
     }
 
@@ -81,7 +101,7 @@ impl Method {
         let handler: Handler = Box::new(move |registry, params| {
             let params: P = decode(name, params)?;
             let run = run.clone();
-            to_value(registry.on_reactor(name, move |app| std::future::ready(run(&app, params)))?)
+            to_text(registry.on_reactor(name, move |app| std::future::ready(run(&app, params)))?)
         });
         Method { name, description, phase: Phase::Runtime, changes: false, handler }
     }
@@ -100,7 +120,7 @@ impl Method {
         let handler: Handler = Box::new(move |registry, params| {
             let params: P = decode(name, params)?;
             let run = run.clone();
-            to_value(registry.on_reactor(name, move |app| run(app, params))?)
+            to_text(registry.on_reactor(name, move |app| run(app, params))?)
         });
         Method { name, description, phase: Phase::Runtime, changes: false, handler }
     }
@@ -144,10 +164,12 @@ fn decode<P: DeserializeOwned>(method: &str, params: Map<String, Value>) -> Resu
     params::decode(params).map_err(|source| RpcError::InvalidParams { method: method.to_owned(), source })
 }
 
-fn to_value(answer: impl Serialize) -> Result<Value, RpcError> {
-    serde_json::to_value(answer).map_err(|error| RpcError::Internal {
-        reason: format!("the answer cannot be written as JSON: {error}"),
-    })
+fn to_text(answer: impl Serialize) -> Result<ResultText, RpcError> {
+    serde_json::to_vec(&answer).map_err(|error| not_json(&error))
+}
+
+fn not_json(error: &serde_json::Error) -> RpcError {
+    RpcError::Internal { reason: format!("the answer cannot be written as JSON: {error}") }
 }
 
 /// All methods, and the reactor that they run on.
@@ -157,6 +179,7 @@ pub struct Registry {
     call_timeout: Duration,
     archive: Option<Arc<ArchiveManager>>,
     pub(super) idle_reactors: Vec<IdleReactor>,
+    list_turns: ListTurns,
 }
 
 impl Registry {
@@ -170,6 +193,7 @@ impl Registry {
             call_timeout: DEFAULT_CALL_TIMEOUT,
             archive: None,
             idle_reactors: Vec::new(),
+            list_turns: ListTurns::default(),
         }
     }
 
@@ -192,6 +216,14 @@ impl Registry {
     pub fn with_idle_reactors(mut self, reactors: Vec<IdleReactor>) -> Self {
         self.idle_reactors = reactors;
         self
+    }
+
+    /// Waits for a turn to write a list.
+    fn list_turn(&self) -> Result<ListTurn<'_>, RpcError> {
+        self.list_turns.wait(self.call_timeout).ok_or_else(|| {
+            let reason = "other callers list; try again when they have ended".to_owned();
+            VolumeError::Busy { reason }.into()
+        })
     }
 
     /// How long a call waits for a reactor.
@@ -244,7 +276,8 @@ impl Registry {
 
 impl Dispatch for Registry {
     fn dispatch(&self, method: &str, params: Map<String, Value>) -> Result<Value, RpcError> {
-        self.dispatch_for(&Caller::Appliance, method, params)
+        let text = self.dispatch_for(&Caller::Appliance, method, params)?;
+        serde_json::from_slice(&text).map_err(|error| not_json(&error))
     }
 
     fn dispatch_for(
@@ -252,7 +285,7 @@ impl Dispatch for Registry {
         caller: &Caller,
         method: &str,
         params: Map<String, Value>,
-    ) -> Result<Value, RpcError> {
+    ) -> Result<ResultText, RpcError> {
         let Some(method) = self.methods.get(method) else {
             // The client chose the name, and it may be long; no method has a name this long.
             let shown: String = method.chars().take(64).collect();

@@ -12,7 +12,6 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::log::Lsn;
-use crate::reactor::yield_now;
 
 /// The parameters of a method that has none.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -31,32 +30,15 @@ pub(super) struct PageParams {
 /// The maximum number of entries in one answer.
 const PAGE_ENTRIES_MAX: usize = 10_000;
 
-/// The maximum number of entries collected in one turn of the reactor: about 100 us.
-const PIECE_ENTRIES_MAX: usize = 256;
-
 impl PageParams {
-    /// Collects the page in pieces that each fit into a short turn of the reactor, however long the
-    /// list is. `piece` returns at most the given number of entries from a position on, or none to
-    /// end the page; `lsn_of` returns the position of an entry.
-    ///
-    /// # Errors
-    /// The first error of `piece`.
-    pub(super) async fn gather<T, E>(
-        self,
-        mut piece: impl FnMut(Lsn, usize) -> Result<Vec<T>, E>,
-        lsn_of: impl Fn(&T) -> u64,
-    ) -> Result<Vec<T>, E> {
-        let limit = self.limit.unwrap_or(PAGE_ENTRIES_MAX).min(PAGE_ENTRIES_MAX);
-        let mut from = Lsn(self.from);
-        let mut page = Vec::new();
-        while page.len() < limit {
-            let entries = piece(from, PIECE_ENTRIES_MAX.min(limit.saturating_sub(page.len())))?;
-            let Some(last) = entries.last() else { break };
-            from = Lsn(lsn_of(last).saturating_add(1));
-            page.extend(entries);
-            yield_now().await;
-        }
-        Ok(page)
+    /// The first position of the page.
+    pub(super) fn from(self) -> Lsn {
+        Lsn(self.from)
+    }
+
+    /// The maximum number of entries of the page.
+    pub(super) fn limit(self) -> usize {
+        self.limit.unwrap_or(PAGE_ENTRIES_MAX).min(PAGE_ENTRIES_MAX)
     }
 }
 

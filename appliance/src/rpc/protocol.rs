@@ -21,6 +21,10 @@ pub const MAX_ID_CHARS: usize = 128;
 /// The maximum length of an answer, in bytes (SPDK's limit).
 pub const MAX_ANSWER_BYTES: usize = 32 << 20;
 
+/// The result of a call as JSON. It is written once and sent as it is, so a long list needs no more
+/// memory than its text.
+pub type ResultText = Vec<u8>;
+
 /// Executes calls. Many threads call it at once; a call may block its own thread as long as it
 /// needs.
 pub trait Dispatch: Send + Sync + 'static {
@@ -39,56 +43,96 @@ pub trait Dispatch: Send + Sync + 'static {
         _caller: &Caller,
         method: &str,
         params: Map<String, Value>,
-    ) -> Result<Value, RpcError> {
-        self.dispatch(method, params)
+    ) -> Result<ResultText, RpcError> {
+        self.dispatch(method, params).map(|result| result.to_string().into_bytes())
     }
 }
 
 /// The answer to the bytes of one JSON value, with a newline after it; `None` if nothing is to be
 /// sent.
 pub fn answer(request: &[u8], caller: &Caller, dispatch: &dyn Dispatch) -> Option<Vec<u8>> {
-    let response = match serde_json::from_slice::<Value>(request) {
-        Ok(value) if count_values(&value) > MAX_REQUEST_VALUES => Some(refusal(
-            &Value::Null,
-            &invalid(format!("it has more than {MAX_REQUEST_VALUES} JSON values; send it in parts")),
-        )),
+    let refused = |error: &RpcError| Answer::refusal(&Value::Null, error);
+    let answer = match serde_json::from_slice::<Value>(request) {
+        Ok(value) if count_values(&value) > MAX_REQUEST_VALUES => Some(refused(&invalid(format!(
+            "it has more than {MAX_REQUEST_VALUES} JSON values; send it in parts"
+        )))),
         Ok(Value::Array(calls)) if calls.is_empty() => {
-            Some(refusal(&Value::Null, &invalid("a batch must hold at least one request")))
+            Some(refused(&invalid("a batch must hold at least one request")))
         }
-        Ok(Value::Array(calls)) => {
-            let answers: Vec<Value> =
-                calls.into_iter().filter_map(|call| answer_one(call, caller, dispatch)).collect();
-            (!answers.is_empty()).then_some(Value::Array(answers))
-        }
+        Ok(Value::Array(calls)) => answer_batch(calls, caller, dispatch),
         Ok(value) => answer_one(value, caller, dispatch),
-        Err(error) => Some(refusal(&Value::Null, &RpcError::Parse { reason: error.to_string() })),
+        Err(error) => Some(refused(&RpcError::Parse { reason: error.to_string() })),
     }?;
-    Some(to_bytes(&response))
+    Some(answer.into_bytes())
 }
 
 /// An error answer without an id, because no request could be read.
 pub fn anonymous_refusal(error: &RpcError) -> Vec<u8> {
-    to_bytes(&refusal(&Value::Null, error))
+    Answer::refusal(&Value::Null, error).into_bytes()
 }
 
-fn to_bytes(response: &Value) -> Vec<u8> {
-    let mut bytes = response.to_string().into_bytes();
-    if bytes.len() >= MAX_ANSWER_BYTES {
-        let id = response.get("id").cloned().unwrap_or(Value::Null);
-        let reason = format!(
-            "the answer has {} bytes, more than the {MAX_ANSWER_BYTES} that can be sent; ask for less",
-            bytes.len()
-        );
-        bytes = refusal(&id, &RpcError::Internal { reason }).to_string().into_bytes();
+/// An answer as text.
+struct Answer {
+    /// Of its request; null for a batch.
+    id: Value,
+    text: Vec<u8>,
+    /// Its length in bytes. It is more than the text has if the text was too long to be kept.
+    len_bytes: usize,
+}
+
+impl Answer {
+    fn refusal(id: &Value, error: &RpcError) -> Self {
+        let text = refusal(id, error).to_string().into_bytes();
+        Answer { id: id.clone(), len_bytes: text.len(), text }
     }
-    bytes.push(b'\n');
-    bytes
+
+    fn result(id: Value, result: ResultText) -> Self {
+        let head = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":");
+        // In place, because a list may be long.
+        let mut text = result;
+        text.reserve_exact(head.len().saturating_add(2));
+        text.splice(..0, head.into_bytes());
+        text.push(b'}');
+        Answer { id, len_bytes: text.len(), text }
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        let mut bytes = self.text;
+        if self.len_bytes >= MAX_ANSWER_BYTES {
+            let reason = format!(
+                "the answer has {} bytes, more than the {MAX_ANSWER_BYTES} that can be sent; ask for less",
+                self.len_bytes
+            );
+            bytes = refusal(&self.id, &RpcError::Internal { reason }).to_string().into_bytes();
+        }
+        bytes.push(b'\n');
+        bytes
+    }
 }
 
-fn answer_one(call: Value, caller: &Caller, dispatch: &dyn Dispatch) -> Option<Value> {
+/// Executes all calls of a batch. Answers that cannot be sent, because they are too long together,
+/// are only counted.
+fn answer_batch(calls: Vec<Value>, caller: &Caller, dispatch: &dyn Dispatch) -> Option<Answer> {
+    let mut batch = Answer { id: Value::Null, text: vec![b'['], len_bytes: 1 };
+    for answer in calls.into_iter().filter_map(|call| answer_one(call, caller, dispatch)) {
+        batch.len_bytes = batch.len_bytes.saturating_add(answer.len_bytes).saturating_add(1);
+        if batch.len_bytes < MAX_ANSWER_BYTES {
+            batch.text.extend_from_slice(&answer.text);
+            batch.text.push(b',');
+        } else {
+            batch.text = Vec::new();
+        }
+    }
+    if let Some(last) = batch.text.last_mut() {
+        *last = b']';
+    }
+    (batch.len_bytes > 1).then_some(batch)
+}
+
+fn answer_one(call: Value, caller: &Caller, dispatch: &dyn Dispatch) -> Option<Answer> {
     let call = match Call::parse(call) {
         Ok(call) => call,
-        Err(refused) => return Some(refusal(&refused.id, &refused.error)),
+        Err(refused) => return Some(Answer::refusal(&refused.id, &refused.error)),
     };
     let result = call.params.and_then(|params| {
         // A panic in one method must not end the connection or the appliance.
@@ -100,8 +144,8 @@ fn answer_one(call: Value, caller: &Caller, dispatch: &dyn Dispatch) -> Option<V
     });
     let id = call.id?;
     Some(match result {
-        Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
-        Err(error) => refusal(&id, &error),
+        Ok(result) => Answer::result(id, result),
+        Err(error) => Answer::refusal(&id, &error),
     })
 }
 

@@ -32,6 +32,7 @@ use crate::volume::BackPressure;
 /// Why the appliance could not start or did not close well.
 pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
     super::abort::install();
+    super::heap::give_back();
     let notifier = Notifier::from_environment();
     // Taken first, so that no signal is lost between the start and the wait.
     let signals = StopSignals::take(|signal| {

@@ -15,6 +15,7 @@ mod attach;
 mod begin;
 mod claim;
 mod command;
+mod heap;
 mod identity;
 mod identity_note;
 mod inherit;

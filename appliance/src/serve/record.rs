@@ -5,6 +5,7 @@
 //! else.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -27,7 +28,9 @@ use crate::volume::SynchInfo;
 const NOTES_MAX: usize = 256;
 /// The file is made stable after this many notes, which bounds how much it holds in memory.
 const NOTES_PER_SYNC: u64 = 64;
-/// How long the pool may take to return its synchs.
+/// How many synchs are asked for at once: at most 1 MiB of details.
+const SYNCHS_AT_ONCE: usize = 64;
+/// How long the pool may take to return these synchs.
 const SYNCHS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is known about a job.
@@ -147,10 +150,13 @@ fn keep(notes: &Receiver<Note>, manager: &ArchiveManager, handle: &ReactorHandle
     let mut count = 0;
     let mut told = false;
     for note in notes {
-        let synchs = if has_synch(&note) { synchs_of(&note, handle) } else { Some(Vec::new()) };
+        let recorded = record_synchs(&note, manager, handle);
         let Ok(catalog) = manager.catalog() else { continue };
         count += 1;
-        if let Err(error) = record(&catalog, &note, synchs, count % NOTES_PER_SYNC == 0)
+        let recorded = recorded.and_then(|synchs_are_known| {
+            record(&catalog, &note, synchs_are_known, count % NOTES_PER_SYNC == 0)
+        });
+        if let Err(error) = recorded
             && !told
         {
             told = true;
@@ -162,20 +168,16 @@ fn keep(notes: &Receiver<Note>, manager: &ArchiveManager, handle: &ReactorHandle
 fn record(
     catalog: &ArchiveCatalog,
     note: &Note,
-    synchs: Option<Vec<SynchInfo>>,
+    synchs_are_known: bool,
     sync: bool,
 ) -> Result<(), CatalogError> {
     let entries = SegmentEntries::new(note.units.to_vec());
     let mut times = entries.records().map(|(line, _)| line.time_ns());
     let records_ns = times.next().map(|first_ns| (first_ns, times.next_back().unwrap_or(first_ns)));
     let details = ObjectDetails { opened_ns: note.opened_ns, sealed_ns: note.sealed_ns, records_ns };
-    for synch in synchs.iter().flatten() {
-        let text = serde_json::to_vec(synch).unwrap_or_default();
-        catalog.record_synch(&SynchRow { lsn: Lsn(synch.lsn), time_ns: synch.time_ns, text })?;
-    }
     catalog.record_holes(&note.id, &note.holes, note.sealed_ns)?;
     // An object recorded without its synchs counts as not read, and is read at the next start.
-    catalog.record_object(&note.id, note.len_bytes, synchs.is_some().then_some(details))?;
+    catalog.record_object(&note.id, note.len_bytes, synchs_are_known.then_some(details))?;
     if sync { catalog.sync() } else { Ok(()) }
 }
 
@@ -189,11 +191,39 @@ fn has_synch(note: &Note) -> bool {
     })
 }
 
-/// The synchs of the range, as the pool knows them; `None` if it does not answer.
-fn synchs_of(note: &Note, handle: &ReactorHandle<App>) -> Option<Vec<SynchInfo>> {
-    let range = note.id.from_lsn..note.id.to_lsn;
-    let answer = handle.call(SYNCHS_TIMEOUT, move |app: &App, reply| {
-        reply.send(app.pool().ok().map(|pool| pool.synchs_within(range, usize::MAX, usize::MAX)));
+/// Records the synchs of the range of a note, a few at a time. Returns whether all are recorded.
+fn record_synchs(
+    note: &Note,
+    manager: &ArchiveManager,
+    handle: &ReactorHandle<App>,
+) -> Result<bool, CatalogError> {
+    if !has_synch(note) {
+        return Ok(true);
+    }
+    let mut from = note.id.from_lsn;
+    loop {
+        let Some(synchs) = synchs_of(from..note.id.to_lsn, handle) else { return Ok(false) };
+        let Some(last) = synchs.last() else { return Ok(true) };
+        from = Lsn(last.lsn).plus(1);
+        let Ok(catalog) = manager.catalog() else { return Ok(false) };
+        for synch in &synchs {
+            if synch.details_unread.is_some() {
+                return Ok(false);
+            }
+            let text = serde_json::to_vec(synch).unwrap_or_default();
+            catalog.record_synch(&SynchRow { lsn: Lsn(synch.lsn), time_ns: synch.time_ns, text })?;
+        }
+    }
+}
+
+/// The first synchs of a range, as the pool knows them; `None` if it does not answer.
+fn synchs_of(range: Range<Lsn>, handle: &ReactorHandle<App>) -> Option<Vec<SynchInfo>> {
+    let answer = handle.call(SYNCHS_TIMEOUT, move |app: &App, reply| match app.find_pool() {
+        Some(pool) => {
+            let read = async move { reply.send(Some(pool.read_synchs(range, SYNCHS_AT_ONCE).await)) };
+            drop(app.local().spawn(read));
+        }
+        None => reply.send(None),
     });
     answer.ok().flatten()
 }

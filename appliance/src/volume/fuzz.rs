@@ -7,7 +7,7 @@
     reason = "a fuzz target fails by panic"
 )]
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::catalog::{Catalog, CatalogChange, CatalogSnapshot};
 use super::manage::operations::NAME_BYTES_MAX;
@@ -27,7 +27,7 @@ fn catalog_of(names: &[&str]) -> Catalog {
     });
     let mut catalog = serde_json::from_value::<Catalog>(text).expect("a catalog");
     for (lsn, name) in (100..).zip(names) {
-        catalog.snapshots.insert(&CatalogSnapshot { name: Rc::from(*name), lsn, time_ns: lsn << 20 });
+        catalog.snapshots.insert(&CatalogSnapshot { name: Arc::from(*name), lsn, time_ns: lsn << 20 });
     }
     catalog
 }

@@ -296,17 +296,29 @@ pub struct SynchInfo {
     pub time_ns: u64,
     /// The caller's details.
     pub details: serde_json::Value,
+    /// Why the details cannot be read now; `details` is then `null`. Only in answers, never in the
+    /// log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details_unread: Option<String>,
 }
 
 impl SynchInfo {
-    /// A synch whose text is lost: still a point, because its position and time are in the entry.
-    pub(crate) fn damaged(lsn: u64, time_ns: u64) -> Self {
-        SynchInfo { id: 0, label: "damaged".to_owned(), lsn, time_ns, details: serde_json::Value::Null }
+    /// A synch from its text in the log; `None` if the text is not valid.
+    pub fn of_text(lsn: u64, text: &[u8]) -> Option<Self> {
+        let synch = serde_json::from_slice::<SynchInfo>(text).ok()?;
+        Some(SynchInfo { lsn, details_unread: None, ..synch })
     }
 
-    /// The approximate length of its texts, in bytes.
-    pub fn text_bytes(&self) -> usize {
-        self.label.len() + details_bytes(&self.details)
+    /// A synch whose text is lost: still a point, because its position and time are in the entry.
+    pub fn damaged(lsn: u64, time_ns: u64) -> Self {
+        SynchInfo {
+            id: 0,
+            label: "damaged".to_owned(),
+            lsn,
+            time_ns,
+            details: serde_json::Value::Null,
+            details_unread: None,
+        }
     }
 
     /// The message for the operator if its text is lost.
@@ -317,20 +329,6 @@ impl SynchInfo {
     /// Whether its text is lost; the ids of others begin with 1.
     pub(crate) fn is_damaged(&self) -> bool {
         self.id == 0
-    }
-}
-
-/// The approximate length of a synch's details as text.
-fn details_bytes(details: &serde_json::Value) -> usize {
-    match details {
-        serde_json::Value::String(text) => text.len() + 2,
-        serde_json::Value::Array(parts) => {
-            parts.iter().map(|part| details_bytes(part) + 1).sum::<usize>() + 2
-        }
-        serde_json::Value::Object(parts) => {
-            parts.iter().map(|(key, part)| key.len() + details_bytes(part) + 4).sum::<usize>() + 2
-        }
-        _ => 8,
     }
 }
 
@@ -428,6 +426,7 @@ mod tests {
             lsn: 0,
             time_ns: 1,
             details: serde_json::json!({"a": 1}),
+            details_unread: None,
         };
         crate::document::check_keys("### Synch", "| key |", &synch);
         let damaged = SynchInfo::damaged(7, 8);

@@ -2,8 +2,17 @@
 //!
 //! **Invariants.** A problem stays in the list until its reporter withdraws it. Adjacent gaps of
 //! history are one problem: for each range in `gaps` exactly one text is in the list.
+//!
+//! **Bounds:** damage may be noted for each of 100,000 synchs. When the list has [`LISTED_MAX`]
+//! problems, 8 bytes of each further one are kept, and the list ends with their number.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::log::reader::LsnRange;
+
+/// From this length of the list on, noted problems are only counted.
+const LISTED_MAX: usize = 1000;
 
 /// The problems of a pool, oldest first. See the module's documentation.
 #[derive(Default)]
@@ -11,12 +20,16 @@ pub(in crate::volume) struct Problems {
     list: Vec<String>,
     /// Gaps of history that are in the list, with their texts.
     gaps: Vec<(LsnRange, String)>,
+    /// Hashes of the noted problems that are not in the list.
+    unlisted: HashSet<u64>,
+    /// How many these are, as text.
+    more: Option<String>,
 }
 
 impl Problems {
     /// All of them.
     pub(in crate::volume) fn iter(&self) -> impl Iterator<Item = &String> {
-        self.list.iter()
+        self.list.iter().chain(&self.more)
     }
 
     /// Sets the problems that recovery of the log found, before anything else.
@@ -27,10 +40,21 @@ impl Problems {
 
     /// Stores a problem, once, and writes it to the journal.
     pub(in crate::volume) fn note(&mut self, problem: String) {
-        if !self.list.contains(&problem) {
-            tracing::warn!(problem, "the pool has a problem");
-            self.list.push(problem);
+        if self.unlisted.contains(&hash_of(&problem)) || self.list.contains(&problem) {
+            return;
         }
+        tracing::warn!(problem, "the pool has a problem");
+        if self.list.len() < LISTED_MAX {
+            self.list.push(problem);
+        } else {
+            self.unlisted.insert(hash_of(&problem));
+            self.count_unlisted();
+        }
+    }
+
+    fn count_unlisted(&mut self) {
+        let count = self.unlisted.len();
+        self.more = (count > 0).then(|| format!("{count} more problems are in the journal"));
     }
 
     /// Adds a problem that its reporter will withdraw.
@@ -40,7 +64,11 @@ impl Problems {
 
     /// Removes a problem.
     pub(in crate::volume) fn withdraw(&mut self, problem: &str) {
-        self.list.retain(|known| known != problem);
+        if self.unlisted.remove(&hash_of(problem)) {
+            self.count_unlisted();
+        } else {
+            self.list.retain(|known| known != problem);
+        }
     }
 
     /// Reports a gap in history, which may join gaps that were reported before.
@@ -62,6 +90,12 @@ impl Problems {
         self.list.push(problem.clone());
         self.gaps.push((whole, problem));
     }
+}
+
+fn hash_of(problem: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    problem.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -95,5 +129,18 @@ mod tests {
         problems.withdraw("owned");
         problems.withdraw("again");
         assert_eq!(problems.iter().collect::<Vec<_>>(), ["found"]);
+    }
+
+    #[test]
+    fn ever_more_problems_make_no_longer_list() {
+        let mut problems = Problems::default();
+        for _ in 0..2 {
+            (0..LISTED_MAX + 500).for_each(|number| problems.note(format!("problem {number}")));
+        }
+        problems.add("owned");
+        assert_eq!(problems.iter().count(), LISTED_MAX + 2);
+        assert_eq!(problems.iter().last().map(String::as_str), Some("500 more problems are in the journal"));
+        (5..LISTED_MAX + 500).for_each(|number| problems.withdraw(&format!("problem {number}")));
+        assert_eq!(problems.iter().count(), 6);
     }
 }

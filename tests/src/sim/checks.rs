@@ -112,7 +112,7 @@ impl Run {
 
     fn check_names(&self) {
         let kept = |label: &String| !self.expired.has_synch(label);
-        let synchs = self.pool.synchs().into_iter().map(|synch| synch.label);
+        let synchs = self.pool.synchs().infos().into_iter().map(|synch| synch.label);
         let expected: Vec<String> = self.model.synchs().into_iter().filter(kept).collect();
         assert_eq!(synchs.filter(kept).collect::<Vec<_>>(), expected, "seed {}", self.seed);
         let mut snapshots: Vec<(u64, String)> =

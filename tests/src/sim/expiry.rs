@@ -144,7 +144,7 @@ impl Run {
             Err(error) => panic!("seed {}: {error}", self.seed),
         };
         self.expired.kept_above = self.expired.kept_above.max(floor);
-        let before = self.pool.synchs();
+        let before = self.pool.synchs().infos();
         let kept: Vec<(u64, String)> = before
             .iter()
             .filter(|synch| keeps_synchs && synch.time_ns + synch_seconds * 1_000_000_000 > now_ns)
@@ -164,7 +164,8 @@ impl Run {
             .collect();
         let objects_max = if rng.one_in(2) { 1 + rng.below(FEW_OBJECTS) as usize } else { usize::MAX };
         let segments = self.carry_out(now_ns, objects_max);
-        let after: HashSet<String> = self.pool.synchs().into_iter().map(|synch| synch.label).collect();
+        let after: HashSet<String> =
+            self.pool.synchs().infos().into_iter().map(|synch| synch.label).collect();
         for synch in before.iter().filter(|synch| !after.contains(&synch.label)) {
             assert!(
                 !kept.iter().any(|(_, label)| *label == synch.label) && synch.lsn <= self.expired.kept_above,

@@ -124,7 +124,7 @@ pub fn check(world: &World, disk: &SimDisk, expected: &Expected) {
         assert_eq!(found.size_bytes, volume.size_blocks * BLOCK_BYTES as u64);
         check_volume(&pool, found.id, &volume.state(), &Excused::default(), 0);
     }
-    let synchs: Vec<String> = pool.synchs().into_iter().map(|synch| synch.label).collect();
+    let synchs: Vec<String> = pool.synchs().infos().into_iter().map(|synch| synch.label).collect();
     assert_eq!(synchs, expected.synchs);
     let mut snapshots: Vec<(u64, String)> =
         pool.snapshots().into_iter().map(|snapshot| (snapshot.lsn, snapshot.name)).collect();

@@ -17,7 +17,7 @@ use varve::log::{Clock, CreateLog, Environment, Random};
 use varve::reactor::block_on;
 use varve::volume::{
     ArchivePolicy, IoCompletion, KnownObjects, Pool, PoolOptions, RecoverFrom, Request, Sink, Submitted,
-    VolumeError, VolumeId,
+    SynchTable, VolumeError, VolumeId,
 };
 
 use super::disk::SimDisk;
@@ -144,7 +144,8 @@ impl World {
         // Waiting for the archive takes time; without this the pool would never retry it.
         self.clock.ns_per_look.set(1_000_000);
         let service = self.service(store, disk);
-        pool.attach_archive(Box::new(service), self.policy, known, Vec::new()).expect("it has none yet");
+        pool.attach_archive(Box::new(service), self.policy, known, SynchTable::default())
+            .expect("it has none yet");
     }
 
     pub(super) fn service(&self, store: &Arc<dyn Store>, disk: &SimDisk) -> InlineArchive {

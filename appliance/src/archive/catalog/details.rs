@@ -14,6 +14,8 @@ use crate::log::types::Lsn;
 
 /// Objects read before their details are recorded in one transaction.
 const BATCH_OBJECTS: usize = 64;
+/// The same is done once the texts of their synchs have so many bytes: one object may have 8,000.
+const BATCH_BYTES: usize = 4 << 20;
 /// After this many read failures of the store in a row, the store itself counts as unavailable.
 const FAILED_IN_A_ROW_MAX: usize = 3;
 /// The number of problems that a report describes in words.
@@ -86,8 +88,11 @@ impl ArchiveCatalog {
         loop {
             let ids = self.missing_details(after.as_ref(), BATCH_OBJECTS)?;
             let mut batch = Vec::with_capacity(ids.len());
+            let mut batch_bytes = 0;
             let mut end = Ok(());
+            after = None;
             for &id in &ids {
+                after = Some(id);
                 if progress(FillProgress { objects: report.filled + report.failed, next: id }).is_break() {
                     end = Err(CatalogError::Stopped);
                     break;
@@ -96,7 +101,11 @@ impl ArchiveCatalog {
                     Ok(found) => {
                         report.filled += 1;
                         failures.clear();
+                        batch_bytes += found.synchs.iter().map(|synch| synch.text.len()).sum::<usize>();
                         batch.push(found);
+                        if batch_bytes >= BATCH_BYTES {
+                            break;
+                        }
                     }
                     Err(error @ ObjectError::OutOfMemory) => {
                         end = Err(error.into());
@@ -119,7 +128,6 @@ impl ArchiveCatalog {
             }
             self.record(&batch)?;
             end?;
-            after = ids.last().copied();
             if after.is_none() || failures.len() >= FAILED_IN_A_ROW_MAX {
                 self.sync()?;
                 return failures.pop().map_or(Ok(report), |error| Err(error.into()));

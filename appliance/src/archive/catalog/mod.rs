@@ -227,20 +227,33 @@ impl ArchiveCatalog {
         self.update(|transaction| Ok(transaction.open_table(SYNCHS)?.remove(lsn.0)?.is_some()))
     }
 
-    /// All synchs, in the order of the log.
+    /// Passes all synchs to `visit`, in the order of the log: position, time, and text, which is
+    /// empty when it could not be read.
+    ///
+    /// # Errors
+    /// The file's.
+    pub fn for_each_synch(&self, mut visit: impl FnMut(Lsn, u64, &[u8])) -> Result<(), CatalogError> {
+        self.look(|transaction| {
+            for item in transaction.open_table(SYNCHS)?.iter()? {
+                let (key, value) = item?;
+                let (time_ns, text) = value.value();
+                visit(Lsn(key.value()), time_ns, text);
+            }
+            Ok(())
+        })
+    }
+
+    /// All synchs, in the order of the log. There may be a million;
+    /// [`for_each_synch`](Self::for_each_synch) needs no memory for them.
     ///
     /// # Errors
     /// The file's.
     pub fn synchs(&self) -> Result<Vec<SynchRow>, CatalogError> {
-        self.look(|transaction| {
-            let mut synchs = Vec::new();
-            for item in transaction.open_table(SYNCHS)?.iter()? {
-                let (key, value) = item?;
-                let (time_ns, text) = value.value();
-                synchs.push(SynchRow { lsn: Lsn(key.value()), time_ns, text: text.to_vec() });
-            }
-            Ok(synchs)
-        })
+        let mut synchs = Vec::new();
+        self.for_each_synch(|lsn, time_ns, text| {
+            synchs.push(SynchRow { lsn, time_ns, text: text.to_vec() });
+        })?;
+        Ok(synchs)
     }
 
     /// Records a gap. It replaces a gap that begins at the same LSN.

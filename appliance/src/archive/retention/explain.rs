@@ -191,15 +191,15 @@ fn retained_by(
             retained.push(Retention { by: rule.to_string(), until });
         }
         let KeepRule::Synch { label, keep } = rule else { continue };
-        for synch in view.synchs.iter().filter(|synch| is_here(synch.lsn)) {
+        for synch in view.named.synchs().filter(|synch| is_here(synch.lsn)) {
             let Some(until) = Until::of(keep.until_ns(synch.time_ns), now_ns) else { continue };
-            if label.as_ref().is_none_or(|label| label.matches(&synch.label)) {
+            if label.as_ref().is_none_or(|label| label.matches(synch.label)) {
                 let by = format!("{rule} (synch {} '{}' at LSN {})", synch.id, synch.label, synch.lsn);
                 retained.push(Retention { by, until });
             }
         }
     }
-    for snapshot in view.snapshots.iter().filter(|snapshot| is_here(snapshot.lsn)) {
+    for snapshot in view.named.snapshots().filter(|snapshot| is_here(snapshot.lsn)) {
         let by = format!("snapshot '{}' at LSN {}", snapshot.name, snapshot.lsn);
         retained.push(Retention { by, until: Until::Held });
     }

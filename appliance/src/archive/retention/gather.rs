@@ -70,7 +70,7 @@ pub(super) fn endpoints(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>) 
     }));
     by_segment(rules, now_ns, view.segments, &mut endpoints);
     by_synch(rules, now_ns, view, &mut endpoints);
-    for (index, snapshot) in view.snapshots.iter().enumerate() {
+    for (index, snapshot) in view.named.snapshots().enumerate() {
         let sequence = view.sequence_of(snapshot.lsn);
         endpoints.push(Endpoint { sequence, cause: Cause::Snapshot(index as u32), until: Until::Held });
     }
@@ -112,9 +112,9 @@ fn by_segment(rules: &KeepRules, now_ns: u64, segments: &[ArchivedSegment], endp
 fn by_synch(rules: &KeepRules, now_ns: u64, view: &ArchiveView<'_>, endpoints: &mut Vec<Endpoint>) {
     for (number, rule) in rules.rules().iter().enumerate() {
         let KeepRule::Synch { label, keep } = rule else { continue };
-        for synch in view.synchs {
+        for synch in view.named.synchs() {
             let Some(until) = Until::of(keep.until_ns(synch.time_ns), now_ns) else { continue };
-            if label.as_ref().is_none_or(|label| label.matches(&synch.label)) {
+            if label.as_ref().is_none_or(|label| label.matches(synch.label)) {
                 let sequence = view.sequence_of(synch.lsn);
                 endpoints.push(Endpoint { sequence, cause: Cause::Rule(number as u32), until });
             }

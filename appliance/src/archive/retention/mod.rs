@@ -82,25 +82,33 @@ pub struct ArchivedSegment {
 }
 
 /// A synch event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SynchPoint {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SynchPoint<'a> {
     /// Its position.
     pub lsn: Lsn,
     /// Its time, ns since the Unix epoch.
     pub time_ns: u64,
     /// Its label.
-    pub label: String,
+    pub label: &'a str,
     /// Its number.
     pub id: u64,
 }
 
 /// A snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SnapshotPoint {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotPoint<'a> {
     /// Its position.
     pub lsn: Lsn,
     /// Its name.
-    pub name: String,
+    pub name: &'a str,
+}
+
+/// The points of an archive that have names. There may be a million, so they are not copied.
+pub trait NamedPoints {
+    /// All synchs, in any order; the order of the log is the fastest.
+    fn synchs(&self) -> Box<dyn Iterator<Item = SynchPoint<'_>> + '_>;
+    /// The snapshots that exist, in any order.
+    fn snapshots(&self) -> Box<dyn Iterator<Item = SnapshotPoint<'_>> + '_>;
 }
 
 /// An image that was made from a point of another.
@@ -127,10 +135,8 @@ pub struct ArchiveView<'a> {
     pub segment_blocks: u64,
     /// What is archived, in the order of the log, each segment once.
     pub segments: &'a [ArchivedSegment],
-    /// All synchs, in any order; the order of the log is the fastest.
-    pub synchs: &'a [SynchPoint],
-    /// The snapshots that exist, in any order.
-    pub snapshots: &'a [SnapshotPoint],
+    /// The synchs and snapshots.
+    pub named: &'a dyn NamedPoints,
     /// All images with a parent, in any order, each image once. Includes deleted images as long as
     /// points at which they existed may be kept.
     pub generations: &'a [Generation],

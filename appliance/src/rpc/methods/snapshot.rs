@@ -4,15 +4,17 @@ use serde::Deserialize;
 
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
-use crate::rpc::method::Method;
+use crate::rpc::lists::ListText;
+use crate::rpc::method::{Method, Registry};
 use crate::rpc::params::PageParams;
+use crate::rpc::protocol::ResultText;
 use crate::volume::SnapshotInfo;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
         Method::task("snapshot_create", "Names this moment of every volume and retains it.", create)
             .changing(),
-        Method::task(
+        Method::list(
             "snapshot_list",
             "The snapshots from an LSN on, oldest first: at most 10,000, or `limit`, and all of the last one's LSN; continue after that.",
             list,
@@ -36,8 +38,15 @@ async fn create(app: App, params: NameParams) -> Result<SnapshotInfo, RpcError> 
     Ok(app.pool()?.create_snapshot(params.name).await?)
 }
 
-async fn list(app: App, page: PageParams) -> Result<Vec<SnapshotInfo>, RpcError> {
-    page.gather(|from, wanted| Ok(app.pool()?.snapshots_from(from, wanted)), |snapshot| snapshot.lsn).await
+fn list(registry: &Registry, page: PageParams) -> Result<ResultText, RpcError> {
+    let snapshots = registry.on_reactor("snapshot_list", |app| {
+        std::future::ready(app.pool().map(|pool| pool.snapshot_table()))
+    })?;
+    let mut list = ListText::new();
+    for snapshot in snapshots.page(page.from(), page.limit()) {
+        list.push(&SnapshotInfo::from(&snapshot))?;
+    }
+    Ok(list.finish())
 }
 
 async fn delete(app: App, params: NameParams) -> Result<bool, RpcError> {

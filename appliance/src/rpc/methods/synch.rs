@@ -1,26 +1,41 @@
 //! `synch_*`: consistent points that applications mark.
+//!
+//! A list is written on the caller's thread, from a copy of the pool's table that shares its pages.
+//! Only details that are not in memory need the reactor again.
 
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, select};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::log::Lsn;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
-use crate::rpc::method::Method;
+use crate::rpc::lists::ListText;
+use crate::rpc::method::{Method, Registry};
 use crate::rpc::params::PageParams;
-use crate::volume::SynchInfo;
+use crate::rpc::protocol::ResultText;
+use crate::volume::{SynchDetails, SynchInfo, SynchRef, SynchTable};
 
-/// The maximum size of the labels and details in one answer, in bytes. The last entry may exceed
-/// it.
+/// The maximum length of one answer, in bytes. The last entry may exceed it.
 const PAGE_BYTES_MAX: usize = 2 << 20;
-/// The same limit for the entries collected in one turn of the reactor.
-const PIECE_BYTES_MAX: usize = 128 << 10;
+/// The maximum number of details in one answer that are read from the log or the archive.
+const PAGE_READS_MAX: usize = 1024;
+/// A page ends after this time; the caller continues after it.
+const PAGE_TIME_MAX: Duration = Duration::from_secs(10);
+/// The maximum number of entries that are written at once, after their details were read.
+const PIECE_ENTRIES_MAX: usize = 128;
+/// The maximum length of the details that are read at once, in bytes. The last may exceed it.
+const PIECE_BYTES_MAX: usize = 512 << 10;
+/// How long a piece waits for its details.
+const DETAILS_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
         Method::task("synch_create", "Marks this moment of every volume with a label and details.", create)
             .changing(),
-        Method::task(
+        Method::list(
             "synch_list",
             "The synchs from an LSN on, oldest first: at most 10,000, or `limit`; continue after the last.",
             list,
@@ -40,13 +55,96 @@ async fn create(app: App, params: CreateParams) -> Result<SynchInfo, RpcError> {
     Ok(app.pool()?.create_synch(params.label, params.details).await?)
 }
 
-async fn list(app: App, page: PageParams) -> Result<Vec<SynchInfo>, RpcError> {
-    let mut left_bytes = PAGE_BYTES_MAX;
-    let piece = |from, wanted| {
-        let bytes_max = PIECE_BYTES_MAX.min(left_bytes);
-        let synchs = app.pool()?.synchs_within(from..Lsn(u64::MAX), wanted, bytes_max);
-        left_bytes = left_bytes.saturating_sub(synchs.iter().map(SynchInfo::text_bytes).sum());
-        Ok(synchs)
-    };
-    page.gather(piece, |synch| synch.lsn).await
+fn list(registry: &Registry, page: PageParams) -> Result<ResultText, RpcError> {
+    let began = Instant::now();
+    let table: SynchTable =
+        registry.on_reactor("synch_list", |app| std::future::ready(app.pool().map(|pool| pool.synchs())))?;
+    let mut list = ListText::new();
+    let mut synchs = table.iter_from(page.from()).take(page.limit());
+    let mut reader = DetailsReader { registry, left: PAGE_READS_MAX, failure: None };
+    while list.len_bytes() < PAGE_BYTES_MAX && reader.left > 0 && began.elapsed() < PAGE_TIME_MAX {
+        let left_bytes = PAGE_BYTES_MAX.saturating_sub(list.len_bytes());
+        let piece = next_piece(&mut synchs, left_bytes.min(PIECE_BYTES_MAX), reader.left);
+        if piece.is_empty() {
+            break;
+        }
+        let mut details = reader.read(&piece)?.into_iter();
+        for synch in piece {
+            if list.count() > 0 && list.len_bytes() >= PAGE_BYTES_MAX {
+                break;
+            }
+            let info = match synch.details {
+                SynchDetails::Kept(_) => synch.to_info(),
+                SynchDetails::Elsewhere { .. } => {
+                    let unknown = || Err("they were not read".to_owned());
+                    synch.with_details(details.next().unwrap_or_else(unknown))
+                }
+            };
+            list.push(&info)?;
+        }
+    }
+    Ok(list.finish())
+}
+
+/// The next synchs: few enough to read the details that are not in memory at once.
+fn next_piece<'a>(
+    synchs: &mut impl Iterator<Item = SynchRef<'a>>,
+    bytes_max: usize,
+    reads_max: usize,
+) -> Vec<SynchRef<'a>> {
+    let (mut piece, mut bytes, mut reads) = (Vec::new(), 0_usize, 0_usize);
+    while piece.len() < PIECE_ENTRIES_MAX && bytes < bytes_max && reads < reads_max {
+        let Some(synch) = synchs.next() else { break };
+        if let SynchDetails::Elsewhere { len_bytes } = synch.details {
+            bytes = bytes.saturating_add(len_bytes);
+            reads = reads.saturating_add(1);
+        }
+        piece.push(synch);
+    }
+    piece
+}
+
+/// Reads the details of a page that are not in memory.
+struct DetailsReader<'a> {
+    registry: &'a Registry,
+    /// How many may still be read.
+    left: usize,
+    /// Why nothing more is read.
+    failure: Option<String>,
+}
+
+impl DetailsReader<'_> {
+    /// The details of those synchs of a piece that need it, in order; for each that cannot be read
+    /// now, the reason. After one piece that took too long, no others are tried.
+    fn read(&mut self, piece: &[SynchRef<'_>]) -> Result<Vec<Result<Value, String>>, RpcError> {
+        let elsewhere = piece.iter().filter(|synch| matches!(synch.details, SynchDetails::Elsewhere { .. }));
+        let lsns: Vec<Lsn> = elsewhere.map(|synch| synch.lsn).collect();
+        self.left = self.left.saturating_sub(lsns.len());
+        let count = lsns.len();
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        if self.failure.is_none() {
+            let read = self.registry.on_reactor("synch_list", move |app| details_of(app, lsns))?;
+            match read {
+                Some(details) => return Ok(details),
+                None => {
+                    let limit = DETAILS_TIMEOUT.as_secs();
+                    self.failure = Some(format!("they could not be read within {limit} s; try again later"));
+                }
+            }
+        }
+        let failure = self.failure.clone().unwrap_or_default();
+        Ok(vec![Err(failure); count])
+    }
+}
+
+/// The details of synchs; `None` if they take too long.
+async fn details_of(app: App, lsns: Vec<Lsn>) -> Result<Option<Vec<Result<Value, String>>>, RpcError> {
+    let read = std::pin::pin!(app.pool()?.synch_details(lsns));
+    let timeout = std::pin::pin!(app.local().sleep(DETAILS_TIMEOUT));
+    Ok(match select(read, timeout).await {
+        Either::Left((details, _)) => Some(details),
+        Either::Right(_) => None,
+    })
 }

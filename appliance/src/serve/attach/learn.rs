@@ -6,16 +6,16 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use crate::archive::catalog::{ArchiveCatalog, CatalogError, Counts, SynchRow};
+use crate::archive::catalog::{ArchiveCatalog, CatalogError, Counts};
 use crate::archive::store::Store;
 use crate::serve::progress::StartProgress;
 use crate::serve::store::pools_in;
-use crate::volume::{KnownObjects, SynchInfo};
+use crate::volume::{KnownObjects, SynchInfo, SynchTable};
 
 /// What the store holds of a pool.
 pub(in crate::serve) struct Learned {
     pub(in crate::serve) known: KnownObjects,
-    pub(in crate::serve) synchs: Vec<SynchInfo>,
+    pub(in crate::serve) synchs: SynchTable,
     pub(in crate::serve) catalog: ArchiveCatalog,
     /// Objects that the local catalog held before the store was listed.
     pub(super) known_before: u64,
@@ -86,7 +86,12 @@ pub(in crate::serve) fn learn(
             ));
         }
     }
-    let synchs = catalog.synchs()?.into_iter().map(synch_of).collect();
+    let mut synchs = SynchTable::default();
+    catalog.for_each_synch(|lsn, time_ns, text| {
+        // If its text is lost, it is still a point.
+        let synch = SynchInfo::of_text(lsn.0, text);
+        synchs.push(&synch.unwrap_or_else(|| SynchInfo::damaged(lsn.0, time_ns)));
+    })?;
     Ok(Learned { known, synchs, catalog, known_before, notes })
 }
 
@@ -94,13 +99,4 @@ fn count_missing(catalog: &ArchiveCatalog) -> Result<u64, CatalogError> {
     let mut missing = 0;
     catalog.for_each_object(|row| missing += u64::from(row.details.is_none()))?;
     Ok(missing)
-}
-
-/// A synch as the pool shows it. If its text is lost, it is still a point.
-fn synch_of(row: SynchRow) -> SynchInfo {
-    let lsn = row.lsn.0;
-    match serde_json::from_slice::<SynchInfo>(&row.text) {
-        Ok(synch) => SynchInfo { lsn, ..synch },
-        Err(_) => SynchInfo::damaged(lsn, row.time_ns),
-    }
 }

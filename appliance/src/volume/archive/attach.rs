@@ -12,6 +12,7 @@ use crate::log::{Log, Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
 use crate::volume::history::event::EventCollector;
+use crate::volume::history::synch_table::SynchTable;
 use crate::volume::info::SynchInfo;
 use crate::volume::pool::Pool;
 use crate::volume::pool::state::State;
@@ -44,9 +45,19 @@ impl Archive {
 
 impl State {
     /// Adds a synch from the archive.
-    fn learn_synch(&mut self, synch: SynchInfo) {
+    fn learn_synch(&mut self, synch: &SynchInfo) {
         self.catalog.learn_synch_id(synch.id);
         if let Some(healed) = self.synchs.learn(synch) {
+            self.problems.withdraw(&healed);
+        }
+    }
+
+    /// Adds the synchs of the archive.
+    fn learn_synchs(&mut self, synchs: &SynchTable) {
+        if let Some(newest_id) = synchs.iter().map(|synch| synch.id).max() {
+            self.catalog.learn_synch_id(newest_id);
+        }
+        for healed in self.synchs.learn_all(synchs) {
             self.problems.withdraw(&healed);
         }
     }
@@ -63,7 +74,7 @@ impl Pool {
         mut service: Box<dyn ArchiveService>,
         policy: ArchivePolicy,
         mut known: KnownObjects,
-        synchs: Vec<SynchInfo>,
+        synchs: SynchTable,
     ) -> Result<(), VolumeError> {
         let state = &mut *self.state.borrow_mut();
         let mut log = self.log.borrow_mut();
@@ -82,9 +93,7 @@ impl Pool {
         known.drop_headless(&log.geometry());
         let mut archive = Archive::new(service, Rc::clone(&self.log), policy, known);
         archive.find_losses(&mut state.with_archive().1, &mut log, &lost_on_device);
-        for synch in synchs {
-            state.learn_synch(synch);
-        }
+        state.learn_synchs(&synchs);
         archive.tell_lost(&mut state.with_archive().1, &log);
         state.archive.attach(archive);
         drop(log);
@@ -110,7 +119,7 @@ impl Pool {
             let Some(archive) = state.archive.get() else { return Ok(()) };
             let damaged = state.synchs.iter().filter(|synch| synch.is_damaged());
             let damaged: HashSet<SegmentSeq> =
-                damaged.map(|synch| log.geometry().sequence_of(Lsn(synch.lsn))).collect();
+                damaged.map(|synch| log.geometry().sequence_of(synch.lsn)).collect();
             let there =
                 |sequence: SegmentSeq| log.table().slot(sequence).is_some() && !damaged.contains(&sequence);
             let all = archive.objects.iter().map(|(sequence, _)| sequence);
@@ -131,7 +140,7 @@ impl Pool {
         let events = EventCollector::events(&entries, Lsn::MAX).into_iter();
         for event in events.filter(|event| event.kind == EventKind::Synch) {
             let synch = self.read_synch(&event).await?;
-            self.state.borrow_mut().learn_synch(synch);
+            self.state.borrow_mut().learn_synch(&synch);
         }
         Ok(())
     }

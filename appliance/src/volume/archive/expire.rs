@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Archive, no_archive};
 use crate::archive::retention::SegmentRange;
 use crate::log::{Log, Lsn, SegmentSeq};
-use crate::volume::catalog::reach;
+use crate::volume::catalog::{longest_reach, reach};
 use crate::volume::error::VolumeError;
 use crate::volume::pool::Pool;
 use crate::volume::pool::state::State;
@@ -103,15 +103,26 @@ impl Pool {
         let gone = holes(&there, gaps.chain(lost));
         let mut lost = Vec::new();
         let working_sets = &state.catalog.working_sets;
-        state.synchs.retain(|synch| {
-            let last = geometry.sequence_of(Lsn(synch.lsn));
-            let first = last.0.saturating_sub(reach(working_sets, last).unwrap_or(geometry.working_set));
-            // The last hole that begins at or before the synch's segment reaches into its window,
-            // or none does.
+        let window_start = |last: SegmentSeq| {
+            last.0.saturating_sub(reach(working_sets, last).unwrap_or(geometry.working_set))
+        };
+        let longest = longest_reach(working_sets).max(geometry.working_set);
+        // The last hole that begins at or before the synch's segment reaches into its window, or
+        // none does.
+        let is_met = |last: SegmentSeq, first: u64| {
             let before = gone.partition_point(|range| range.first <= last);
-            let is_lost = before > 0 && gone[before - 1].last.0 >= first;
+            before > 0 && gone[before - 1].last.0 >= first
+        };
+        // Pages of synchs that no window of theirs can meet a hole are not looked at.
+        let may_drop = |first: Lsn, last: Lsn| {
+            let reach = geometry.sequence_of(first).0.saturating_sub(longest);
+            is_met(geometry.sequence_of(last), reach)
+        };
+        state.synchs.retain(may_drop, |lsn| {
+            let last = geometry.sequence_of(lsn);
+            let is_lost = is_met(last, window_start(last));
             if is_lost {
-                lost.push(synch.lsn);
+                lost.push(lsn.0);
             }
             !is_lost
         });

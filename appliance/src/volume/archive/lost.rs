@@ -12,7 +12,7 @@ use super::{Archive, PoolSide};
 use crate::archive::object::ObjectId;
 use crate::archive::retention::SegmentRange;
 use crate::log::{Log, Lsn, SegmentSeq};
-use crate::volume::catalog::reach;
+use crate::volume::catalog::{longest_reach, reach};
 
 /// How many ranges a problem lists.
 const STRETCHES_TOLD: usize = 8;
@@ -153,25 +153,32 @@ fn describe(lost: &Lost, side: &PoolSide<'_>, log: &Log) -> String {
     if ranges.len() > STRETCHES_TOLD {
         stretches.push(format!("{} more stretches", ranges.len() - STRETCHES_TOLD));
     }
-    let gone: Vec<&str> = side
-        .synchs
-        .iter()
-        .filter(|synch| {
-            let last = log.geometry().sequence_of(Lsn(synch.lsn));
-            let window = reach(&side.catalog.working_sets, last).unwrap_or(log.geometry().working_set);
-            let first = SegmentSeq(last.0.saturating_sub(window));
-            lost.objects.range(first..=last).next().is_some()
-        })
-        .map(|synch| synch.label.as_str())
-        .collect();
-    let mut points = match gone.len() {
-        0 => "no synch".to_owned(),
-        count => format!(
-            "{count} synchs ({})",
-            gone.iter().take(SYNCHS_TOLD).copied().collect::<Vec<_>>().join(", ")
-        ),
+    let geometry = log.geometry();
+    let working_sets = &side.catalog.working_sets;
+    let longest = longest_reach(working_sets).max(geometry.working_set);
+    let is_lost = |first: SegmentSeq, last: SegmentSeq| lost.objects.range(first..=last).next().is_some();
+    // Pages of synchs that need nothing of what is lost are not looked at.
+    let may_be_gone = |first: Lsn, last: Lsn| {
+        let first = SegmentSeq(geometry.sequence_of(first).0.saturating_sub(longest));
+        is_lost(first, geometry.sequence_of(last))
     };
-    if gone.len() > SYNCHS_TOLD {
+    let gone = side.synchs.iter_pages(may_be_gone).filter(|synch| {
+        let last = geometry.sequence_of(synch.lsn);
+        let window = reach(working_sets, last).unwrap_or(geometry.working_set);
+        is_lost(SegmentSeq(last.0.saturating_sub(window)), last)
+    });
+    let (mut count, mut labels) = (0, Vec::new());
+    for synch in gone {
+        count += 1;
+        if labels.len() < SYNCHS_TOLD {
+            labels.push(synch.label);
+        }
+    }
+    let mut points = match count {
+        0 => "no synch".to_owned(),
+        count => format!("{count} synchs ({})", labels.join(", ")),
+    };
+    if count > SYNCHS_TOLD {
         points.insert_str(points.len() - 1, ", ...");
     }
     format!(

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ pub(crate) struct CatalogChange {
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     gone_images: Entries<GoneImage, u32>,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
-    snapshots: Entries<CatalogSnapshot, Rc<str>>,
+    snapshots: Entries<CatalogSnapshot, Arc<str>>,
 }
 
 impl CatalogChange {
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_document_has_these_keys() {
-        let snapshot = CatalogSnapshot { name: Rc::from("s"), lsn: 1, time_ns: 1 };
+        let snapshot = CatalogSnapshot { name: Arc::from("s"), lsn: 1, time_ns: 1 };
         let parent = ImageParent { image: 1, lsn: 300 };
         let image = CatalogImage {
             id: 1,
@@ -164,7 +164,7 @@ mod tests {
                 set: vec![GoneImage { id: 3, parent, born_lsn: 1, gone_lsn: 2 }],
                 gone: vec![2],
             },
-            snapshots: Entries { set: vec![snapshot], gone: vec![Rc::from("t")] },
+            snapshots: Entries { set: vec![snapshot], gone: vec![Arc::from("t")] },
         };
         crate::document::check_keys("### Change", "| key |", &change);
         let value = serde_json::to_value(&change).expect("plain data");
@@ -207,7 +207,7 @@ mod tests {
                 catalog.volumes.change(|_| true, |volume| volume.size_blocks += 1);
             }
             3 => catalog.snapshots.insert(&CatalogSnapshot {
-                name: Rc::from(format!("s{}", number % 300)),
+                name: Arc::from(format!("s{}", number % 300)),
                 lsn: u64::from(number),
                 time_ns: 5,
             }),

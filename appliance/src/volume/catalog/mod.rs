@@ -41,8 +41,8 @@ pub use ownership::Ownership;
 pub(super) use present::PresentCatalog;
 pub(crate) use shared::Shared;
 pub(crate) use snapshots::CatalogSnapshot;
-pub(super) use snapshots::Snapshots;
-pub(super) use working_sets::reach;
+pub(crate) use snapshots::Snapshots;
+pub(super) use working_sets::{longest_reach, reach};
 
 use crate::log::reader::LsnRange;
 use crate::log::{Geometry, Lsn, SegmentSeq};
@@ -492,7 +492,7 @@ impl From<&CatalogSnapshot> for SnapshotInfo {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
+    use std::sync::Arc;
 
     use super::*;
 
@@ -533,7 +533,7 @@ mod tests {
             uncertain_below: 5,
             hydrating: true,
         };
-        let snapshot = CatalogSnapshot { name: Rc::from("s"), lsn: 1, time_ns: 1 };
+        let snapshot = CatalogSnapshot { name: Arc::from("s"), lsn: 1, time_ns: 1 };
         Catalog {
             volumes: Shared::from_iter([volume]),
             images: Shared::from_iter([image]),
@@ -645,7 +645,7 @@ mod tests {
         let mut catalog = Catalog::default();
         for number in 0..3000 {
             catalog.snapshots.insert(&CatalogSnapshot {
-                name: Rc::from(format!("snapshot-{number}")),
+                name: Arc::from(format!("snapshot-{number}")),
                 lsn: number * 7,
                 time_ns: number << 30,
             });

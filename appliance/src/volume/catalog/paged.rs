@@ -1,9 +1,8 @@
 //! An ordered map in pages that copies share: a copy costs one reference. The first change after it
 //! costs one reference for each page, and a copy of the page. Each page caches a text made from it
-//! until it is changed.
+//! until it is changed. A copy may be read on any thread.
 
-use std::cell::OnceCell;
-use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 
 use super::shared::apart;
 
@@ -14,19 +13,19 @@ const PAGE_ENTRIES_MAX: usize = 512;
 #[derive(Debug)]
 pub(super) struct Page<K, V> {
     entries: Vec<(K, V)>,
-    text: OnceCell<Rc<[u8]>>,
+    text: OnceLock<Arc<[u8]>>,
 }
 
 impl<K: Clone, V: Clone> Clone for Page<K, V> {
     /// A page is copied in order to be changed, so the text is not copied.
     fn clone(&self) -> Self {
-        Page { entries: self.entries.clone(), text: OnceCell::new() }
+        Page { entries: self.entries.clone(), text: OnceLock::new() }
     }
 }
 
 impl<K, V> Page<K, V> {
-    fn new(entries: Vec<(K, V)>) -> Rc<Self> {
-        Rc::new(Page { entries, text: OnceCell::new() })
+    fn new(entries: Vec<(K, V)>) -> Arc<Self> {
+        Arc::new(Page { entries, text: OnceLock::new() })
     }
 
     fn first(&self) -> &K {
@@ -34,21 +33,21 @@ impl<K, V> Page<K, V> {
     }
 
     /// The text of the page; `make` builds it from the entries the first time.
-    pub(super) fn text(&self, make: impl FnOnce(&[(K, V)]) -> Vec<u8>) -> &Rc<[u8]> {
-        self.text.get_or_init(|| Rc::from(make(&self.entries)))
+    pub(super) fn text(&self, make: impl FnOnce(&[(K, V)]) -> Vec<u8>) -> &Arc<[u8]> {
+        self.text.get_or_init(|| Arc::from(make(&self.entries)))
     }
 }
 
 /// The map.
 #[derive(Debug, Clone)]
 pub(super) struct Paged<K, V> {
-    pages: Rc<Vec<Rc<Page<K, V>>>>,
+    pages: Arc<Vec<Arc<Page<K, V>>>>,
     len: usize,
 }
 
 impl<K, V> Default for Paged<K, V> {
     fn default() -> Self {
-        Paged { pages: Rc::default(), len: 0 }
+        Paged { pages: Arc::default(), len: 0 }
     }
 }
 
@@ -59,7 +58,7 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
     }
 
     /// The pages, in order.
-    pub(super) fn pages(&self) -> &[Rc<Page<K, V>>] {
+    pub(super) fn pages(&self) -> &[Arc<Page<K, V>>] {
         &self.pages
     }
 
@@ -85,7 +84,7 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
     /// Inserts a value; returns the previous one.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         let at = self.page_of(&key);
-        let pages = Rc::make_mut(&mut self.pages);
+        let pages = Arc::make_mut(&mut self.pages);
         let Some(shared) = pages.get_mut(at) else {
             pages.push(Page::new(vec![(key, value)]));
             self.len += 1;
@@ -112,7 +111,7 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let at = self.page_of(key);
         let place = self.pages.get(at)?.entries.binary_search_by(|(known, _)| known.cmp(key)).ok()?;
-        let pages = Rc::make_mut(&mut self.pages);
+        let pages = Arc::make_mut(&mut self.pages);
         let page = changed(&mut pages[at]);
         let (_, value) = page.entries.remove(place);
         if page.entries.is_empty() {
@@ -129,7 +128,7 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
     where
         V: PartialEq,
     {
-        let (before, after) = apart(&self.pages, &newer.pages, Rc::ptr_eq);
+        let (before, after) = apart(&self.pages, &newer.pages, Arc::ptr_eq);
         // Both are in order, and none of their keys is in a page that both maps share.
         let mut before = before.iter().flat_map(|page| page.entries.iter()).peekable();
         let (mut set, mut gone) = (Vec::new(), Vec::new());
@@ -153,8 +152,8 @@ impl<K: Ord + Clone, V: Clone> Paged<K, V> {
 }
 
 /// A page for a change: not shared, and without a text.
-fn changed<K: Clone, V: Clone>(page: &mut Rc<Page<K, V>>) -> &mut Page<K, V> {
-    let page = Rc::make_mut(page);
+fn changed<K: Clone, V: Clone>(page: &mut Arc<Page<K, V>>) -> &mut Page<K, V> {
+    let page = Arc::make_mut(page);
     page.text.take();
     page
 }
@@ -218,13 +217,13 @@ mod tests {
             map.insert(key, key);
         }
         let texts = |map: &Paged<u32, u32>| {
-            map.pages().iter().map(|page| Rc::clone(page.text(|_| vec![1]))).collect::<Vec<_>>()
+            map.pages().iter().map(|page| Arc::clone(page.text(|_| vec![1]))).collect::<Vec<_>>()
         };
         let before = texts(&map);
         assert_eq!(before.len(), 4, "pages are filled in order");
         map.insert(700, 9);
         let after = texts(&map);
-        let same: Vec<bool> = before.iter().zip(&after).map(|(one, other)| Rc::ptr_eq(one, other)).collect();
+        let same: Vec<bool> = before.iter().zip(&after).map(|(one, other)| Arc::ptr_eq(one, other)).collect();
         assert_eq!(same, [true, false, true, true]);
     }
 }

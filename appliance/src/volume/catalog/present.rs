@@ -130,7 +130,7 @@ impl PresentCatalog {
 
     /// Marks an id as used by a synch, so that it is not assigned again.
     pub(in crate::volume) fn learn_synch_id(&mut self, id: u64) {
-        self.catalog.next_synch = self.catalog.next_synch.max(id + 1);
+        self.catalog.next_synch = self.catalog.next_synch.max(id.saturating_add(1));
     }
 
     /// Records that a range left the primary device without having been archived. Returns the whole

@@ -1,5 +1,6 @@
 //! The snapshots of a catalog: by name, and in the order of the log. There may be 100,000 of them,
-//! so copying them is cheap, and so is their text if few of them changed.
+//! so copying them is cheap, and so is their text if few of them changed. A copy may be read on any
+//! thread.
 //!
 //! The text of a page of them, in the catalog's text:
 //!
@@ -9,7 +10,7 @@
 //! | 4 | bytes that follow here; fewer than the entries have: zstd, otherwise the entries |
 //! | rest | the entries: LSN u64, time in ns u64, length of the name u8, name |
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -19,7 +20,7 @@ use crate::log::Lsn;
 /// A snapshot, as the catalog stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CatalogSnapshot {
-    pub(crate) name: Rc<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) lsn: u64,
     pub(crate) time_ns: u64,
 }
@@ -37,8 +38,8 @@ const ENTRIES_PER_HEAD: usize = 128;
 /// The snapshots. Names are unique.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshots {
-    by_name: Paged<Rc<str>, (u64, u64)>,
-    by_lsn: Paged<(u64, Rc<str>), u64>,
+    by_name: Paged<Arc<str>, (u64, u64)>,
+    by_lsn: Paged<(u64, Arc<str>), u64>,
     entries_bytes: usize,
 }
 
@@ -55,7 +56,7 @@ impl Snapshots {
 
     /// The snapshot with a name.
     pub(crate) fn get(&self, name: &str) -> Option<CatalogSnapshot> {
-        let name: Rc<str> = Rc::from(name);
+        let name: Arc<str> = Arc::from(name);
         let &(lsn, time_ns) = self.by_name.get(&name)?;
         Some(CatalogSnapshot { name, lsn, time_ns })
     }
@@ -72,25 +73,42 @@ impl Snapshots {
 
     /// Those at or after a position, in the order of the log.
     pub(crate) fn iter_from(&self, lsn: Lsn) -> impl Iterator<Item = CatalogSnapshot> + '_ {
-        let first: (u64, Rc<str>) = (lsn.0, Rc::from(""));
+        let first: (u64, Arc<str>) = (lsn.0, Arc::from(""));
         self.by_lsn.iter_from(&first).map(|((lsn, name), &time_ns)| CatalogSnapshot {
-            name: Rc::clone(name),
+            name: Arc::clone(name),
             lsn: *lsn,
             time_ns,
         })
+    }
+
+    /// A page of those at or after a position, in the order of the log: at most `limit`, plus all
+    /// others at the last one's position.
+    pub(crate) fn page(&self, lsn: Lsn, limit: usize) -> impl Iterator<Item = CatalogSnapshot> + '_ {
+        let (mut count, mut last_lsn) = (0, None);
+        self.iter_from(lsn).take_while(move |snapshot| {
+            let is_in_page = count < limit || last_lsn == Some(snapshot.lsn);
+            count += 1;
+            last_lsn = Some(snapshot.lsn);
+            is_in_page
+        })
+    }
+
+    /// The positions and names of all, in the order of the log.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (Lsn, &str)> {
+        self.by_lsn.iter().map(|((lsn, name), _)| (Lsn(*lsn), &**name))
     }
 
     /// Inserts a snapshot; it replaces one with the same name.
     pub(crate) fn insert(&mut self, snapshot: &CatalogSnapshot) {
         self.remove(&snapshot.name);
         self.entries_bytes += ENTRY_BYTES + snapshot.name.len();
-        self.by_name.insert(Rc::clone(&snapshot.name), (snapshot.lsn, snapshot.time_ns));
-        self.by_lsn.insert((snapshot.lsn, Rc::clone(&snapshot.name)), snapshot.time_ns);
+        self.by_name.insert(Arc::clone(&snapshot.name), (snapshot.lsn, snapshot.time_ns));
+        self.by_lsn.insert((snapshot.lsn, Arc::clone(&snapshot.name)), snapshot.time_ns);
     }
 
     /// Removes a snapshot. Returns whether it existed.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
-        let name: Rc<str> = Rc::from(name);
+        let name: Arc<str> = Arc::from(name);
         let Some((lsn, _)) = self.by_name.remove(&name) else { return false };
         self.entries_bytes -= ENTRY_BYTES + name.len();
         self.by_lsn.remove(&(lsn, name));
@@ -98,7 +116,7 @@ impl Snapshots {
     }
 
     /// The snapshots of `newer` that are not equal here, and the names that only exist here.
-    pub(super) fn changes(&self, newer: &Self) -> (Vec<CatalogSnapshot>, Vec<Rc<str>>) {
+    pub(super) fn changes(&self, newer: &Self) -> (Vec<CatalogSnapshot>, Vec<Arc<str>>) {
         let (set, gone) = self.by_name.changes(&newer.by_name);
         let set =
             set.into_iter().map(|(name, (lsn, time_ns))| CatalogSnapshot { name, lsn, time_ns }).collect();
@@ -112,13 +130,13 @@ impl Snapshots {
 
     /// The texts of all pages, in order, within [`texts_bytes_max`](Self::texts_bytes_max). Cost:
     /// one reference for each unchanged page.
-    pub(super) fn texts(&self) -> Vec<Rc<[u8]>> {
+    pub(super) fn texts(&self) -> Vec<Arc<[u8]>> {
         let pages = self.by_lsn.pages();
-        let mut texts: Vec<Rc<[u8]>> = pages.iter().map(|page| Rc::clone(page.text(page_text))).collect();
+        let mut texts: Vec<Arc<[u8]>> = pages.iter().map(|page| Arc::clone(page.text(page_text))).collect();
         if texts.iter().map(|text| text.len()).sum::<usize>() > self.texts_bytes_max() {
             // There are many pages with few entries each, as deletions leave them.
             let all: Vec<_> = self.by_lsn.iter().map(|(key, &time_ns)| (key.clone(), time_ns)).collect();
-            texts = all.chunks(ENTRIES_PER_HEAD).map(|chunk| Rc::from(page_text(chunk))).collect();
+            texts = all.chunks(ENTRIES_PER_HEAD).map(|chunk| Arc::from(page_text(chunk))).collect();
         }
         texts
     }
@@ -155,7 +173,7 @@ impl Snapshots {
             let (head, rest) = entries.split_at_checked(ENTRY_BYTES)?;
             let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().unwrap_or_default());
             let (name, rest) = rest.split_at_checked(usize::from(head[16]))?;
-            let name = Rc::from(std::str::from_utf8(name).ok()?);
+            let name = Arc::from(std::str::from_utf8(name).ok()?);
             self.insert(&CatalogSnapshot { name, lsn: number(0), time_ns: number(8) });
             entries = rest;
         }
@@ -164,7 +182,7 @@ impl Snapshots {
 }
 
 /// The text of one page.
-fn page_text(entries: &[((u64, Rc<str>), u64)]) -> Vec<u8> {
+fn page_text(entries: &[((u64, Arc<str>), u64)]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(entries.len() * (ENTRY_BYTES + 16));
     for ((lsn, name), time_ns) in entries {
         plain.extend_from_slice(&lsn.to_le_bytes());
@@ -238,7 +256,7 @@ mod tests {
     }
 
     fn snapshot(number: u64) -> CatalogSnapshot {
-        CatalogSnapshot { name: Rc::from(format!("s{number}")), lsn: number / 3, time_ns: number << 20 }
+        CatalogSnapshot { name: Arc::from(format!("s{number}")), lsn: number / 3, time_ns: number << 20 }
     }
 
     fn texts(snapshots: &Snapshots) -> Vec<u8> {
@@ -278,7 +296,7 @@ mod tests {
     #[test]
     fn one_is_found_by_name_and_by_position() {
         let mut snapshots: Snapshots = (0..10).map(snapshot).collect();
-        snapshots.insert(&CatalogSnapshot { name: Rc::from("s4"), lsn: 100, time_ns: 5 });
+        snapshots.insert(&CatalogSnapshot { name: Arc::from("s4"), lsn: 100, time_ns: 5 });
         assert_eq!(snapshots.len(), 10);
         assert_eq!(snapshots.get("s4").map(|found| found.lsn), Some(100));
         let behind: Vec<_> = snapshots.iter_from(Lsn(3)).map(|found| found.name.to_string()).collect();

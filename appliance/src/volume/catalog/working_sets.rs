@@ -31,6 +31,11 @@ pub(in crate::volume) fn reach(changes: &[(SegmentSeq, u64)], sequence: SegmentS
     oldest.max().map(|oldest| sequence.0 - oldest)
 }
 
+/// What [`reach`] never exceeds, for any segment; 0 if no length was ever recorded.
+pub(in crate::volume) fn longest_reach(changes: &[(SegmentSeq, u64)]) -> u64 {
+    changes.iter().map(|&(_, segments)| segments).max().unwrap_or(0)
+}
+
 impl Catalog {
     /// Records that the working set has `segments` segments from segment `from` on, and `before`
     /// until then.
@@ -62,7 +67,8 @@ mod tests {
         let reaches = |changes: &[(SegmentSeq, u64)], range: std::ops::Range<u64>| -> Vec<u64> {
             range.filter_map(|sequence| reach(changes, SegmentSeq(sequence))).collect()
         };
-        assert_eq!(reach(&[], SegmentSeq(9)), None);
+        assert_eq!((reach(&[], SegmentSeq(9)), longest_reach(&[])), (None, 0));
+        assert_eq!(longest_reach(&[change(0, 3), change(10, 6), change(11, 4)]), 6);
         assert_eq!(reaches(&[change(0, 3)], 0..6), [0, 1, 2, 3, 3, 3]);
         // Longer: one more segment for each new segment. Shorter: at once.
         assert_eq!(reaches(&[change(0, 3), change(10, 6)], 8..15), [3, 3, 4, 5, 6, 6, 6]);

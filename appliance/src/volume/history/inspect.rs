@@ -201,13 +201,12 @@ async fn synch(
     event: &FoundEvent,
     problems: &mut Vec<String>,
 ) -> Result<SynchInfo, ReadError> {
-    let decoded = text(log, event).await?.and_then(|text| serde_json::from_slice::<SynchInfo>(&text).ok());
-    let synch = decoded.unwrap_or_else(|| {
+    let decoded = text(log, event).await?.and_then(|text| SynchInfo::of_text(event.lsn.0, &text));
+    Ok(decoded.unwrap_or_else(|| {
         let synch = SynchInfo::damaged(event.lsn.0, event.time_ns);
         problems.push(synch.damage());
         synch
-    });
-    Ok(SynchInfo { lsn: event.lsn.0, ..synch })
+    }))
 }
 
 /// An event's text, each chunk from whichever copy is valid; `None` if neither is. The check of all

@@ -28,6 +28,9 @@ use crate::volume::image::index::{Index, IndexBuilder, Mapping};
 use crate::volume::info::{PointKind, ResolvedPoint, VolumeAt};
 use crate::volume::pool::Pool;
 
+/// How many pages of synchs are compared with a name in one turn: about 100 us.
+const FIND_PAGES: usize = 32;
+
 /// How an index was built.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::volume) struct ScanReport {
@@ -74,7 +77,16 @@ impl Pool {
             return Err(in_hole(&point, hole));
         }
         let catalog = self.catalog_at(boundary.lsn).await?;
-        let kind = self.kind_of(&boundary);
+        let mut kind = self.kind_of(&boundary);
+        if let PointKind::Synch(synch) = &mut kind
+            && synch.details_unread.is_some()
+        {
+            let next = Lsn(synch.lsn).plus(1);
+            let read = Rc::clone(&self).read_synchs(Lsn(synch.lsn)..next, 1).await;
+            if let Some(read) = read.into_iter().next() {
+                *synch = read;
+            }
+        }
         let volumes = catalog
             .volumes
             .iter()
@@ -97,8 +109,8 @@ impl Pool {
         let state = self.state.borrow();
         if boundary.lsn.0 == 0 {
             PointKind::Beginning
-        } else if let Ok(place) = state.synchs.binary_search_by_key(&boundary.lsn.0, |synch| synch.lsn) {
-            PointKind::Synch(state.synchs[place].clone())
+        } else if let Some(synch) = state.synchs.get(boundary.lsn) {
+            PointKind::Synch(synch.to_info())
         } else if let Some(snapshot) = state.catalog.snapshots.at(boundary.lsn) {
             PointKind::Snapshot((&snapshot).into())
         } else if boundary.is_event {
@@ -120,7 +132,7 @@ impl Pool {
 
     /// Makes everything appended so far readable as entries, so that "now" is now. Returns where
     /// the log ends.
-    fn close_up_to_now(&self) -> Lsn {
+    pub(in crate::volume) fn close_up_to_now(&self) -> Lsn {
         let mut log = self.log.borrow_mut();
         let head = log.commit_lsn();
         log.close_up_to(head);
@@ -140,15 +152,9 @@ impl Pool {
             }
             Point::Ago(_) => unreachable!("a span before now is not absolute"),
             Point::Synch(name) => {
-                let state = self.state.borrow();
-                let by_id =
-                    name.parse().ok().and_then(|id: u64| state.synchs.iter().find(|synch| synch.id == id));
-                // If several synchs have one label, the newest counts.
-                let found = by_id.or_else(|| state.synchs.iter().rev().find(|synch| &synch.label == name));
-                let found = found.map(|synch| Lsn(synch.lsn));
+                let found = self.find_synch(name).await;
                 if found.is_none() {
                     // It may be known only in the archive.
-                    drop(state);
                     self.check_reached()?;
                 }
                 found.ok_or_else(|| {
@@ -165,6 +171,26 @@ impl Pool {
                 })
             }
         }
+    }
+
+    /// The synch with an id, or else the newest with a label. There may be a million: they are
+    /// compared in pieces that each fit into a short turn.
+    async fn find_synch(&self, name: &str) -> Option<Lsn> {
+        let table = self.synchs();
+        let id = name.parse().ok();
+        let mut labelled = None;
+        let mut end = table.page_count();
+        while end > 0 && (labelled.is_none() || id.is_some()) {
+            let start = end.saturating_sub(FIND_PAGES);
+            let (by_id, by_label) = table.find_in(start..end, id, name);
+            if by_id.is_some() {
+                return by_id;
+            }
+            labelled = labelled.or(by_label);
+            end = start;
+            yield_now().await;
+        }
+        labelled
     }
 
     /// The end of the last record whose time is not after `time_ns`. Times never fall along the

@@ -1,15 +1,17 @@
 //! What the retention rules need to know of a pool, apart from its archive.
 
 use crate::archive::retention::{
-    ArchiveView, ArchivedSegment, Generation, SegmentRange, SnapshotPoint, SynchPoint,
+    ArchiveView, ArchivedSegment, Generation, NamedPoints, SegmentRange, SnapshotPoint, SynchPoint,
 };
 use crate::log::reader::LsnRange;
 use crate::log::time::ClockStatus;
 use crate::log::{ImageId, Lsn, SegmentSeq};
-use crate::volume::catalog::{Catalog, reach};
+use crate::volume::catalog::{Catalog, Snapshots, reach};
+use crate::volume::history::synch_table::SynchTable;
 use crate::volume::pool::Pool;
 
-/// A pool's part of an [`ArchiveView`]: a copy, for use on another thread.
+/// A pool's part of an [`ArchiveView`], for use on another thread. The synchs and snapshots share
+/// their pages with the pool.
 #[derive(Debug, Clone)]
 pub struct Lineage {
     /// Size of the pool's segments, in blocks.
@@ -20,9 +22,9 @@ pub struct Lineage {
     /// The first of these; the log's next segment if there is none.
     pub oldest_on_primary: SegmentSeq,
     /// All synchs, in the order of the log.
-    pub synchs: Vec<SynchPoint>,
+    pub synchs: SynchTable,
     /// The snapshots.
-    pub snapshots: Vec<SnapshotPoint>,
+    pub(crate) snapshots: Snapshots,
     /// The images with a parent: those that exist now, and deleted ones while points at which they
     /// existed may be kept.
     pub generations: Vec<Generation>,
@@ -55,8 +57,7 @@ impl Lineage {
         ArchiveView {
             segment_blocks: self.segment_blocks,
             segments,
-            synchs: &self.synchs,
-            snapshots: &self.snapshots,
+            named: self,
             generations: &self.generations,
             gaps: &self.gaps,
             on_primary: &self.on_primary,
@@ -66,21 +67,27 @@ impl Lineage {
     }
 }
 
+impl NamedPoints for Lineage {
+    fn synchs(&self) -> Box<dyn Iterator<Item = SynchPoint<'_>> + '_> {
+        Box::new(self.synchs.iter().map(|synch| SynchPoint {
+            lsn: synch.lsn,
+            time_ns: synch.time_ns,
+            label: synch.label,
+            id: synch.id,
+        }))
+    }
+
+    fn snapshots(&self) -> Box<dyn Iterator<Item = SnapshotPoint<'_>> + '_> {
+        Box::new(self.snapshots.names().map(|(lsn, name)| SnapshotPoint { lsn, name }))
+    }
+}
+
 impl Pool {
-    /// Copies the data for retention. Cost: a copy of the synchs' labels.
+    /// Copies the data for retention. Cost: one step for each image, gap and segment on the device;
+    /// synchs and snapshots cost one reference each.
     pub fn lineage(&self) -> Lineage {
         let (state, log) = (self.state.borrow(), self.log.borrow());
         let catalog: &Catalog = &state.catalog;
-        let synchs = state.synchs.iter().map(|synch| SynchPoint {
-            lsn: Lsn(synch.lsn),
-            time_ns: synch.time_ns,
-            label: synch.label.clone(),
-            id: synch.id,
-        });
-        let snapshots = catalog
-            .snapshots
-            .iter()
-            .map(|snapshot| SnapshotPoint { lsn: Lsn(snapshot.lsn), name: snapshot.name.to_string() });
         let segment_blocks = log.geometry().segment_blocks;
         let generations = catalog.images.iter().filter_map(|image| {
             image.parent.map(|parent| Generation {
@@ -115,8 +122,8 @@ impl Pool {
             segment_blocks,
             oldest_on_primary: on_primary.first().map_or(log.table().next_sequence(), |range| range.first),
             on_primary,
-            synchs: synchs.collect(),
-            snapshots: snapshots.collect(),
+            synchs: state.synchs.share(),
+            snapshots: catalog.snapshots.clone(),
             generations: generations.chain(gone).collect(),
             change_lsn: state.catalog.change_lsn(),
             gaps: catalog.gaps.iter().chain(&catalog.lost).copied().collect(),

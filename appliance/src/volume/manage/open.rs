@@ -21,6 +21,7 @@ use crate::volume::catalog::{Catalog, CatalogImage};
 use crate::volume::error::VolumeError;
 use crate::volume::history::event::{EventCollector, FoundEvent};
 use crate::volume::history::past::{Nowhere, ScanReport, see};
+use crate::volume::history::synch_table::SynchTable;
 use crate::volume::image::index::{IndexBuilder, RangeSet};
 use crate::volume::image::trouble::Trouble;
 use crate::volume::image::volume::VolumeIndex;
@@ -29,8 +30,8 @@ use crate::volume::pool::{Pool, READ_AHEAD_BLOCKS_DEFAULT};
 use crate::volume::request::{MAX_IO_BLOCKS, VolumeId};
 use crate::volume::space::capacity::OVERPROVISIONING_PERCENT_RANGE;
 
-/// How many texts of synchs are read at once: one after the other, each would take the device's
-/// latency for one block, and there may be 100,000 of them.
+/// How many texts of synchs of a segment are read at once: one after the other, each would take the
+/// device's latency for one block, and there may be 100,000 of them.
 const TEXTS_AT_ONCE: usize = 64;
 
 /// The options for opening a pool.
@@ -127,7 +128,7 @@ impl Pool {
         }
         pool.begin_with(&mut catalog)?;
         pool.state.borrow_mut().volumes.set_keeps_inherited(options.recycling == Recycling::Discard);
-        pool.adopt(catalog, builders, &synchs).await?;
+        pool.adopt(catalog, builders, synchs);
         pool.adopt_working_set().await?;
         if pool.state.borrow().volumes.keeps_inherited() {
             // The inherited blocks of clones must be counted before any slot is reassigned.
@@ -216,14 +217,14 @@ impl Pool {
         }
     }
 
-    /// Passes the entries of the working set, newest first, to the builders. Returns the synch
-    /// events, newest first, and the ranges of the working set for which nothing is known. An
-    /// unreadable segment does not prevent the start.
+    /// Passes the entries of the working set, newest first, to the builders. Returns the synchs, and
+    /// the ranges of the working set for which nothing is known. An unreadable segment does not
+    /// prevent the start. The events of one segment at a time are in memory.
     async fn scan_all(
         &self,
         builders: &mut HashMap<u32, IndexBuilder>,
         clones: &HashSet<u32>,
-    ) -> Result<(Vec<FoundEvent>, Vec<LsnRange>), VolumeError> {
+    ) -> Result<(SynchTable, Vec<LsnRange>), VolumeError> {
         let (sequences, reach) = {
             let log = self.log.borrow();
             let sequences: Vec<_> =
@@ -231,7 +232,9 @@ impl Pool {
             let newest = sequences.first().map_or(0, |(sequence, _)| sequence.0);
             (sequences, newest.saturating_sub(log.geometry().working_set))
         };
-        let (mut synchs, mut holes) = (Vec::new(), Vec::new());
+        // One table for each segment, newest first.
+        let mut tables = Vec::new();
+        let mut holes = Vec::new();
         for (sequence, slot) in sequences {
             if slot.is_none() {
                 continue;
@@ -273,18 +276,27 @@ impl Pool {
             for mask in masks {
                 self.log.borrow_mut().note_mask(sequence, mask);
             }
-            synchs.extend(collector.found.into_iter().filter(|event| event.kind == EventKind::Synch));
+            tables.extend(self.read_table(&collector.found).await?);
             yield_now().await;
         }
+        let mut synchs = SynchTable::default();
+        tables.iter().rev().flat_map(SynchTable::iter).for_each(|synch| synchs.push_ref(synch));
         Ok((synchs, holes))
     }
 
-    async fn adopt(
-        &self,
-        catalog: Catalog,
-        mut builders: HashMap<u32, IndexBuilder>,
-        synchs: &[FoundEvent],
-    ) -> Result<(), VolumeError> {
+    /// The synchs among the events of a segment, which come newest first; `None` if there are none.
+    async fn read_table(&self, events: &[FoundEvent]) -> Result<Option<SynchTable>, VolumeError> {
+        let synchs = events.iter().rev().filter(|event| event.kind == EventKind::Synch);
+        let texts = stream::iter(synchs.map(|event| self.read_synch(event)));
+        let mut texts = std::pin::pin!(texts.buffered(TEXTS_AT_ONCE));
+        let mut table = SynchTable::default();
+        while let Some(synch) = texts.next().await {
+            table.push(&synch?);
+        }
+        Ok((!table.is_empty()).then_some(table))
+    }
+
+    fn adopt(&self, catalog: Catalog, mut builders: HashMap<u32, IndexBuilder>, synchs: SynchTable) {
         let volumes = catalog.volumes.clone();
         let masked: HashMap<u32, RangeSet> =
             builders.iter().map(|(&image, builder)| (image, builder.masked().clone())).collect();
@@ -309,23 +321,19 @@ impl Pool {
             }
             state.events.push(VolumeEvent::Created(id));
         }
-        let texts = stream::iter(synchs.iter().rev().map(|event| self.read_synch(event)));
-        let mut texts = std::pin::pin!(texts.buffered(TEXTS_AT_ONCE));
-        while let Some(synch) = texts.next().await {
-            let synch = synch?;
-            let mut state = self.state.borrow_mut();
-            state.catalog.learn_synch_id(synch.id);
-            state.synchs.push(synch);
+        let mut state = self.state.borrow_mut();
+        if let Some(newest_id) = synchs.iter().map(|synch| synch.id).max() {
+            state.catalog.learn_synch_id(newest_id);
         }
-        Ok(())
+        state.synchs.begin_with(synchs);
     }
 
     /// Reads a synch event. If its text is lost, it is still a point, because its position and time
     /// are in the entry.
     pub(in crate::volume) async fn read_synch(&self, event: &FoundEvent) -> Result<SynchInfo, VolumeError> {
         let text = self.read_event(event).await?;
-        if let Some(synch) = text.and_then(|text| serde_json::from_slice::<SynchInfo>(&text).ok()) {
-            return Ok(SynchInfo { lsn: event.lsn.0, ..synch });
+        if let Some(synch) = text.and_then(|text| SynchInfo::of_text(event.lsn.0, &text)) {
+            return Ok(synch);
         }
         let synch = SynchInfo::damaged(event.lsn.0, event.time_ns);
         self.note_problem(synch.damage());

@@ -5,6 +5,7 @@
 //! whole change or nothing of it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ use crate::dma::BLOCK_BYTES;
 use crate::log::format::EventKind;
 use crate::log::{AppendError, ImageId, Lsn, recovery};
 use crate::reactor::yield_now;
-use crate::volume::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume};
+use crate::volume::catalog::{Catalog, CatalogImage, CatalogSnapshot, CatalogVolume, Snapshots};
 use crate::volume::error::VolumeError;
 use crate::volume::image::image_ids;
 use crate::volume::image::index::Index;
@@ -173,8 +174,14 @@ impl Pool {
                 let mut log = self.log.borrow_mut();
                 let time_ns = log.now_ns();
                 let id = state.catalog.next_synch;
-                let mut synch =
-                    SynchInfo { id, label: label.clone(), lsn: 0, time_ns, details: details.clone() };
+                let mut synch = SynchInfo {
+                    id,
+                    label: label.clone(),
+                    lsn: 0,
+                    time_ns,
+                    details: details.clone(),
+                    details_unread: None,
+                };
                 let text =
                     serde_json::to_vec(&synch).unwrap_or_else(|_| unreachable!("a synch is plain data"));
                 match log.append_event(EventKind::Synch, &text) {
@@ -182,7 +189,7 @@ impl Pool {
                         synch.lsn = lsn.0;
                         // The catalog of every new segment must record that the id is used.
                         state.catalog.take_synch_id(&mut log, id)?;
-                        state.synchs.push(synch.clone());
+                        state.synchs.push(&synch);
                         Some(synch)
                     }
                     Err(AppendError::Busy) => {
@@ -212,7 +219,7 @@ impl Pool {
             (log.point_lsn(), log.now_ns())
         };
         // Commands are appended whole, so the head is the end of a command.
-        let snapshot = CatalogSnapshot { name: Rc::from(name.as_str()), lsn: point.0, time_ns };
+        let snapshot = CatalogSnapshot { name: Arc::from(name.as_str()), lsn: point.0, time_ns };
         let lsn = self
             .change(|catalog, _| {
                 if catalog.snapshots.get(&name).is_some() {
@@ -250,18 +257,16 @@ impl Pool {
         self.state.borrow().catalog.snapshots.iter().map(|snapshot| (&snapshot).into()).collect()
     }
 
+    /// The snapshots: a copy that shares its pages, so it costs one reference and may be read on any
+    /// thread.
+    pub(crate) fn snapshot_table(&self) -> Snapshots {
+        self.state.borrow().catalog.snapshots.clone()
+    }
+
     /// A page of the snapshots from a position on, in the order of the log: at most `limit`, plus
     /// all others at the last one's position.
     pub fn snapshots_from(&self, lsn: Lsn, limit: usize) -> Vec<SnapshotInfo> {
-        let state = self.state.borrow();
-        let mut page: Vec<SnapshotInfo> = Vec::new();
-        for snapshot in state.catalog.snapshots.iter_from(lsn) {
-            if page.len() >= limit && page.last().is_none_or(|last| last.lsn != snapshot.lsn) {
-                break;
-            }
-            page.push((&snapshot).into());
-        }
-        page
+        self.state.borrow().catalog.snapshots.page(lsn, limit).map(|snapshot| (&snapshot).into()).collect()
     }
 
     /// Writes what is open, flushes, and records that the stop was clean. No requests may follow.

@@ -36,6 +36,7 @@ use crate::reactor::yield_now;
 use crate::volume::archive::{ArchivePolicy, KnownObjects};
 use crate::volume::catalog::{Catalog, CatalogImage, Cut, Ownership};
 use crate::volume::error::VolumeError;
+use crate::volume::history::synch_table::SynchTable;
 use crate::volume::image::image_ids;
 use crate::volume::info::ImageParent;
 use crate::volume::manage::open::{PoolOptions, zeroes};
@@ -178,7 +179,7 @@ impl Pool {
             let log = begin_continuing(device.clone(), environment.clone(), request, continued).await?;
             let pool = Pool::new(log, zeroes(&environment).await?);
             pool.set_recycling(options.recycling);
-            pool.attach_archive(service, policy, known, Vec::new())?;
+            pool.attach_archive(service, policy, known, SynchTable::default())?;
             pool.state.borrow_mut().catalog.set_lost(&lost);
             // Nothing else runs the pool's turns during a recovery.
             let found = Rc::clone(&pool).turning(async {
@@ -254,7 +255,7 @@ impl Pool {
                 }
             }
             unreadable.check_again(&mut *again).await?;
-            pool.attach_archive(again, policy, objects, Vec::new())?;
+            pool.attach_archive(again, policy, objects, SynchTable::default())?;
             pool.state.borrow_mut().catalog.set_lost(&lost);
             break (pool, continued, at);
         };

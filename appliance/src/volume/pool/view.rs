@@ -1,22 +1,18 @@
 //! The information that a pool reports: volumes, counters, segments. All are copies; nothing here
 //! changes anything.
 
-use std::ops::Range;
-
 use super::Pool;
 use super::state::State;
 use crate::bdev::Space;
 use crate::dma::BLOCK_BYTES;
-use crate::log::Lsn;
 use crate::log::table::Phase;
 use crate::volume::catalog::room_problem;
 use crate::volume::history::clock::clock_problem;
+use crate::volume::history::synch_table::SynchTable;
 use crate::volume::image::image_ids;
 use crate::volume::image::index::index_bytes;
 use crate::volume::image::volume::{Volume, VolumeIndex};
-use crate::volume::info::{
-    PoolInfo, PoolStats, SegmentInfo, SegmentState, SynchInfo, VolumeInfo, VolumeState,
-};
+use crate::volume::info::{PoolInfo, PoolStats, SegmentInfo, SegmentState, VolumeInfo, VolumeState};
 use crate::volume::request::VolumeId;
 use crate::volume::space::working_set::device_slots;
 
@@ -40,24 +36,10 @@ impl Pool {
         state.volumes.find(name).and_then(|id| state.info(id))
     }
 
-    /// Every synch of the log, oldest first.
-    pub fn synchs(&self) -> Vec<SynchInfo> {
-        self.state.borrow().synchs.to_vec()
-    }
-
-    /// A page of the synchs of a range of the log, in its order: at most `limit`, and no more after
-    /// the one whose text reaches `bytes_max`.
-    pub fn synchs_within(&self, lsns: Range<Lsn>, limit: usize, bytes_max: usize) -> Vec<SynchInfo> {
-        let state = self.state.borrow();
-        let first = state.synchs.partition_point(|synch| synch.lsn < lsns.start.0);
-        let end = state.synchs.partition_point(|synch| synch.lsn < lsns.end.0).max(first);
-        let mut bytes = 0;
-        let page = state.synchs[first..end].iter().take(limit).take_while(|synch| {
-            let is_begun = bytes < bytes_max;
-            bytes += synch.text_bytes();
-            is_begun
-        });
-        page.cloned().collect()
+    /// The synchs that can be restored: a copy that shares its pages, so it costs one reference and
+    /// may be read on any thread.
+    pub fn synchs(&self) -> SynchTable {
+        self.state.borrow().synchs.share()
     }
 
     /// How many synchs there are.

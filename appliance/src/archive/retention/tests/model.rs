@@ -39,7 +39,7 @@ fn kept_points(rules: &[KeepRule], now_ns: u64, world: &World) -> BTreeSet<u64> 
             }
             KeepRule::Synch { label, keep } => {
                 for synch in &world.synchs {
-                    if young(keep, synch.time_ns) && label.as_ref().is_none_or(|l| l.matches(&synch.label)) {
+                    if young(keep, synch.time_ns) && label.as_ref().is_none_or(|l| l.matches(synch.label)) {
                         kept.insert(synch.lsn.0 / SEGMENT_BLOCKS);
                     }
                 }
@@ -247,7 +247,7 @@ fn windows_reach_back_from_what_is_kept() {
     let mut world = minutes();
     assert_eq!(shown(&world, "every-write 3m", 600), [(0, 4, Expirable), (5, 9, Kept(Cause::Rule(0)))]);
     // A snapshot in segment 3, and a clone made from segment 1 that existed there.
-    world.snapshots = vec![SnapshotPoint { lsn: Lsn(35), name: "s".to_owned() }];
+    world.snapshots = vec![SnapshotPoint { lsn: Lsn(35), name: "s" }];
     world.generations = vec![Generation {
         image: ImageId(2),
         parent_image: ImageId(1),
@@ -276,8 +276,7 @@ fn windows_reach_back_from_what_is_kept() {
 fn an_explanation_is_for_people() {
     let mut world = minutes();
     world.segments.remove(3);
-    world.synchs =
-        vec![SynchPoint { lsn: Lsn(74), time_ns: 450 * SECOND_NS, label: "nightly".to_owned(), id: 7 }];
+    world.synchs = vec![SynchPoint { lsn: Lsn(74), time_ns: 450 * SECOND_NS, label: "nightly", id: 7 }];
     let rules = KeepRules::parse("every 5m keep 1h; synch night* keep 1M").unwrap();
     let told = world.with(|view| explain(&rules, 600 * SECOND_NS, view, Lsn(74)));
     assert_eq!(

@@ -17,8 +17,8 @@ pub(super) const END_S: u64 = 120;
 #[derive(Debug, Clone)]
 pub(super) struct World {
     pub(super) segments: Vec<ArchivedSegment>,
-    pub(super) synchs: Vec<SynchPoint>,
-    pub(super) snapshots: Vec<SnapshotPoint>,
+    pub(super) synchs: Vec<SynchPoint<'static>>,
+    pub(super) snapshots: Vec<SnapshotPoint<'static>>,
     pub(super) generations: Vec<Generation>,
     pub(super) gaps: Vec<LsnRange>,
     pub(super) never_before: SegmentSeq,
@@ -34,8 +34,7 @@ impl World {
             on_primary: &self.on_primary(),
             segment_blocks: SEGMENT_BLOCKS,
             segments: &self.segments,
-            synchs: &self.synchs,
-            snapshots: &self.snapshots,
+            named: self,
             generations: &self.generations,
             gaps: &self.gaps,
             never_before: self.never_before,
@@ -62,6 +61,16 @@ impl World {
 
     pub(super) fn working_set(&self, sequence: SegmentSeq) -> u64 {
         self.working_sets[(sequence.0 as usize).min(self.working_sets.len() - 1)]
+    }
+}
+
+impl NamedPoints for World {
+    fn synchs(&self) -> Box<dyn Iterator<Item = SynchPoint<'_>> + '_> {
+        Box::new(self.synchs.iter().copied())
+    }
+
+    fn snapshots(&self) -> Box<dyn Iterator<Item = SnapshotPoint<'_>> + '_> {
+        Box::new(self.snapshots.iter().copied())
     }
 }
 
@@ -94,7 +103,8 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
     let seeds = proptest::collection::vec((0..6_u64, 0..6_u64, 0..24_u8), 1..18);
     seeds.prop_flat_map(|seeds| {
         let head = seeds.len() as u64 * SEGMENT_BLOCKS + 15;
-        let synchs = proptest::collection::vec((0..head, 0..END_S, "[ab]"), 0..5);
+        let synchs =
+            proptest::collection::vec((0..head, 0..END_S, proptest::sample::select(vec!["a", "b"])), 0..5);
         let snapshots = proptest::collection::vec(0..head, 0..2);
         let generation = (1..head, 0..=100_u64, proptest::option::weighted(0.6, 0..head), 0..100_usize);
         let generations = proptest::collection::vec(generation, 0..5);
@@ -120,7 +130,7 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
                         .collect(),
                     snapshots: snapshots
                         .into_iter()
-                        .map(|lsn| SnapshotPoint { lsn: Lsn(lsn), name: "s".to_owned() })
+                        .map(|lsn| SnapshotPoint { lsn: Lsn(lsn), name: "s" })
                         .collect(),
                     generations: generations
                         .into_iter()
