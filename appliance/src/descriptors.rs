@@ -13,6 +13,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that hosts leave to the store and the command plane, unless the limit is small.
 const RESERVE: u64 = 192;
+/// The descriptors for which the process makes room at its start.
+const PREPARED: u64 = 4096;
 /// Callers of the command plane get at most one part in this many of a small limit.
 const CALLERS_PART: u64 = 8;
 
@@ -26,6 +28,20 @@ pub fn raise_limit() -> io::Result<u64> {
         setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, maximum: limits.maximum })?;
     }
     Ok(limit())
+}
+
+/// Makes the kernel's table of this process's descriptors large enough for [`PREPARED`] of them, or
+/// for as many as it may have. A table that has to grow later does so in the call that needs the
+/// next descriptor: in a process with threads the kernel then waits 10 ms and more, until no core
+/// uses the old table.
+///
+/// # Errors
+/// The kernel's refusal; the table grows when it has to.
+pub fn prepare(any: impl AsFd) -> io::Result<()> {
+    let highest = PREPARED.min(limit()).saturating_sub(1);
+    // The table does not shrink when the descriptor is closed.
+    drop(rustix::io::fcntl_dupfd_cloexec(any, highest as i32)?);
+    Ok(())
 }
 
 /// How many descriptors the process may have.
@@ -80,6 +96,15 @@ mod tests {
         assert_eq!(callers_within(64, 64), 8);
         assert_eq!(callers_within(1024, 64), 64);
         assert_eq!(of_hosts(1024), 832);
+    }
+
+    #[test]
+    fn the_table_of_descriptors_is_large_before_it_is_needed() {
+        prepare(std::io::stderr()).expect("below the limit");
+        let status = std::fs::read_to_string("/proc/self/status").expect("a process");
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).expect("a line");
+        let size: u64 = size.trim().parse().expect("a number");
+        assert!(size >= PREPARED.min(limit()), "{size}");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::TcpStream;
-use std::ops::Deref;
+use std::ops::{ControlFlow, Deref};
 
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
@@ -106,16 +106,20 @@ impl<B: Deref<Target = [u8]>> Output<B> {
     }
 
     /// Calls `other` with each buffer, and replaces the buffer if it returns another one with the
-    /// same bytes.
-    pub(super) fn replace_data(&mut self, mut other: impl FnMut(&B) -> Option<B>) {
+    /// same bytes. Stops at its first `Break`.
+    pub(super) fn replace_data<E>(
+        &mut self,
+        mut other: impl FnMut(&B) -> ControlFlow<E, Option<B>>,
+    ) -> ControlFlow<E> {
         for piece in &mut self.pieces {
             if let Piece::Data { buffer, .. } = piece
-                && let Some(other) = other(buffer)
+                && let Some(other) = other(buffer)?
             {
                 debug_assert_eq!(other.len(), buffer.len());
                 *buffer = other;
             }
         }
+        ControlFlow::Continue(())
     }
 
     /// Sends as much as the socket accepts, but not much more than `len_max` bytes. If
@@ -160,8 +164,8 @@ impl<B: Deref<Target = [u8]>> Output<B> {
         Ok(Sent { bytes: total, filled })
     }
 
-    /// One `sendmsg` of pieces with at least `len_max` bytes in total, if there are as many. Also
-    /// returns how many bytes it was given.
+    /// One `sendmsg` of pieces with `len_max` bytes in total, if there are as many: the last one is
+    /// cut. Also returns how many bytes it was given.
     fn send_pieces<const SLICES: usize>(
         &self,
         socket: &TcpStream,
@@ -180,6 +184,7 @@ impl<B: Deref<Target = [u8]>> Output<B> {
                 }
                 Piece::Data { buffer, sent, .. } => &buffer[*sent..],
             };
+            let bytes = &bytes[..bytes.len().min(len_max - length)];
             length += bytes.len();
             *slice = IoSlice::new(bytes);
             count += 1;

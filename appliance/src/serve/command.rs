@@ -42,6 +42,9 @@ pub fn serve(options: &ServeOptions) -> Result<(), CommandError> {
     if let Err(error) = crate::descriptors::raise_limit() {
         tracing::warn!(%error, "the limit of file descriptors stays as it is");
     }
+    if let Err(error) = crate::descriptors::prepare(std::io::stderr()) {
+        tracing::warn!(%error, "the table of file descriptors grows while hosts connect, and delays them then");
+    }
     let config = configure(options)?;
     notifier.status("opening the pool");
     let appliance = Appliance::start(config)?;

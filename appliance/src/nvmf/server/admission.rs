@@ -24,27 +24,52 @@ const SAY_AGAIN: Duration = Duration::from_mins(1);
 /// A new connection may be without a queue for this time, however crowded the target is: hosts that
 /// connect at the same time must have the time to connect a queue.
 const GRACE: Duration = Duration::from_millis(500);
-/// Connections accepted from one listener per turn. The rest waits for the next turn.
-const ACCEPTS_PER_TURN: usize = 16;
+/// Connections accepted per turn, from all listeners together. The rest waits for the next turn.
+pub(super) const ACCEPTS_PER_TURN: usize = 16;
+
+/// Whether there is room for one more connection.
+enum Room {
+    /// There is.
+    Made,
+    /// There will be in one of the next turns.
+    Soon,
+    /// Nobody gives way.
+    None,
+}
 
 impl Inner {
-    /// Accepts the waiting connections. Returns how many there were.
+    /// Accepts waiting connections. Returns how many. Each turn begins with another listener.
     pub(super) fn accept(&self) -> usize {
-        self.listeners.borrow().iter().map(|listener| self.accept_from(listener)).sum()
+        let listeners = self.listeners.borrow();
+        let first = self.next_to_accept.get() % listeners.len().max(1);
+        self.next_to_accept.set(first + 1);
+        let (front, back) = listeners.split_at(first);
+        let mut count = 0;
+        for listener in back.iter().chain(front) {
+            if count == ACCEPTS_PER_TURN {
+                break;
+            }
+            count += self.accept_from(listener, ACCEPTS_PER_TURN - count);
+        }
+        count
     }
 
-    fn accept_from(&self, listener: &Listener) -> usize {
+    fn accept_from(&self, listener: &Listener, count_max: usize) -> usize {
         if !listener.take_readable() {
             return 0;
         }
-        for count in 0..ACCEPTS_PER_TURN {
+        for count in 0..count_max {
             if !self.has_room(listener) {
                 if !listener.is_pending() {
                     return count;
                 }
-                if !self.make_room() {
-                    listener.pause();
-                    return count;
+                match self.make_room() {
+                    Room::Made => {}
+                    Room::Soon => return count,
+                    Room::None => {
+                        listener.pause();
+                        return count;
+                    }
                 }
             }
             match listener.accept() {
@@ -58,17 +83,25 @@ impl Inner {
                 }
             }
         }
-        ACCEPTS_PER_TURN
+        count_max
     }
 
     fn has_room(&self, listener: &Listener) -> bool {
-        self.connections.borrow().len() < self.context.config.connections_max
+        self.open_count() < self.context.config.connections_max
             && descriptors::has_room_for_host(listener.socket())
     }
 
-    /// Closes the connection that has been without a queue longest. `false` when all have a queue,
-    /// or are newer than [`GRACE`].
-    fn make_room(&self) -> bool {
+    /// Closes a connection that has ended, or else the one that has been without a queue longest.
+    fn make_room(&self) -> Room {
+        if self.ends.len() == 0 && !self.evict() {
+            return Room::None;
+        }
+        if self.ends.close_one(&self.context) { Room::Made } else { Room::Soon }
+    }
+
+    /// Ends the connection that has been without a queue longest. `false` when all have a queue, or
+    /// are newer than [`GRACE`].
+    fn evict(&self) -> bool {
         self.say_full("there is no room for more connections");
         let mut connections = self.connections.borrow_mut();
         let now = self.context.now();
@@ -79,7 +112,7 @@ impl Inner {
         let oldest = half_open.min_by_key(|(_, connection)| connection.opened()).map(|(index, _)| index);
         let Some(oldest) = oldest else { return false };
         self.context.counters.connections_evicted.add(1);
-        connections.swap_remove(oldest).close(&self.context, &Close::GaveWay);
+        self.ends.push(&self.context, connections.swap_remove(oldest), Close::GaveWay);
         true
     }
 
@@ -91,7 +124,7 @@ impl Inner {
             return;
         }
         self.full_said.set(Some(now));
-        let (connections, limit) = (self.connections.borrow().len(), self.context.config.connections_max);
+        let (connections, limit) = (self.open_count(), self.context.config.connections_max);
         tracing::warn!(
             reason,
             connections,

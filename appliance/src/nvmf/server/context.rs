@@ -33,6 +33,8 @@ const TURN_BYTES_MIN: usize = 32 << 10;
 /// needs to be busy.
 const READING_BYTES_ALONE: usize = 8 << 20;
 const READING_BYTES_SHARED: usize = 2 << 20;
+/// The most bytes per turn that waiting output is copied into separate memory.
+const COPIED_BYTES_PER_TURN: usize = 256 << 10;
 /// The bytes that it may always read for a host.
 const READING_BYTES_MIN: usize = 128 << 10;
 /// How long the storage still counts as shared after it was.
@@ -50,6 +52,8 @@ pub(super) struct Context {
     /// When the target was created.
     pub(super) started: Instant,
     now: Cell<Instant>,
+    /// Bytes of waiting output that were copied in this turn.
+    copied_bytes: Cell<usize>,
     staging_bytes: Cell<usize>,
     /// Connected I/O queues.
     io_queues: Cell<usize>,
@@ -79,6 +83,7 @@ impl Context {
             shares: RefCell::new(Shares::new(budget_bytes, COMMAND_MEMORY_BYTES_MAX)),
             started: now,
             now: Cell::new(now),
+            copied_bytes: Cell::new(0),
             staging_bytes: Cell::new(0),
             io_queues: Cell::new(0),
             reading_controllers: Cell::new(0),
@@ -94,8 +99,21 @@ impl Context {
         self.now.get()
     }
 
-    pub(super) fn set_now(&self, now: Instant) {
+    /// A turn begins.
+    pub(super) fn begin_turn(&self, now: Instant) {
         self.now.set(now);
+        self.copied_bytes.set(0);
+    }
+
+    /// Whether this many bytes of waiting output may still be copied in this turn. The first ones
+    /// always may.
+    pub(super) fn may_copy(&self, len_bytes: usize) -> bool {
+        let before_bytes = self.copied_bytes.get();
+        let may = before_bytes == 0 || before_bytes + len_bytes <= COPIED_BYTES_PER_TURN;
+        if may {
+            self.copied_bytes.set(before_bytes + len_bytes);
+        }
+        may
     }
 
     /// The addresses on which the target listens.

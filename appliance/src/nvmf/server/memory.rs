@@ -37,6 +37,8 @@ pub struct Behavior {
     pub error: Option<IoError>,
     /// Complete nothing for now.
     pub hold: bool,
+    /// Return the data of reads as parts of memory that is four times as large, as a log does.
+    pub roomy: bool,
     /// Report that completed writes may be lost.
     pub volatile_cache: bool,
     /// Report that the medium has failed.
@@ -180,7 +182,7 @@ impl Storage for MemoryStorage {
         let outcome = match (behavior.error, volume) {
             (Some(error), _) => Err(error),
             (None, None) => Err(IoError::Gone),
-            (None, Some(volume)) => match volume.execute(&self.dma, request) {
+            (None, Some(volume)) => match volume.execute(&self.dma, behavior.roomy, request) {
                 Ok(Some(data)) => Ok(data),
                 Ok(None) => return Submitted::Busy,
                 Err(error) => Err(error),
@@ -231,6 +233,7 @@ impl Volume {
     fn execute(
         &mut self,
         dma: &DmaPool,
+        roomy: bool,
         request: &Request<'_>,
     ) -> Result<Option<SmallVec<[DmaBuf; 1]>>, IoError> {
         if self.info.read_only && !matches!(request, Request::Read { .. } | Request::Flush) {
@@ -243,9 +246,10 @@ impl Volume {
                     return Err(IoError::InvalidLength);
                 }
                 let bytes = self.range(*block, u64::from(*len_blocks))?;
-                let Ok(mut buffer) = dma.allocate(bytes.len()) else { return Ok(None) };
-                buffer.as_mut_slice().copy_from_slice(bytes);
-                read.push(buffer.freeze());
+                let room = if roomy { 4 } else { 1 };
+                let Ok(mut buffer) = dma.allocate(room * bytes.len()) else { return Ok(None) };
+                buffer.as_mut_slice()[..bytes.len()].copy_from_slice(bytes);
+                read.push(buffer.freeze().slice(0, bytes.len()));
             }
             Request::Write { block, data, .. } => {
                 let len_bytes: usize = data.iter().map(|slice| slice.len()).sum();
@@ -264,7 +268,7 @@ impl Volume {
             }
             Request::WriteReceived { block, data, force_unit_access } => {
                 let (block, force_unit_access) = (*block, *force_unit_access);
-                return self.execute(dma, &Request::Write { block, data: &[data], force_unit_access });
+                return self.execute(dma, roomy, &Request::Write { block, data: &[data], force_unit_access });
             }
             Request::WriteZeroes { block, len_blocks, .. } => self.range(*block, *len_blocks)?.fill(0),
             Request::Trim { ranges } => {

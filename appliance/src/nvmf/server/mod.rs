@@ -11,6 +11,7 @@
 //! | `controller`, `queue`, `subsystem` | the objects of the specification and their states |
 //! | `listener`, `line` | listening sockets, connected ones                          |
 //! | `admission`      | who is let in, and who gives way                             |
+//! | `ends`           | connections that have ended, until they are closed           |
 //! | `shares`         | who gets memory for data, and who waits                      |
 //! | `storage`, `memory` | what the target needs of the volumes; volumes in memory   |
 //! | `leftover`       | what the storage still has of connections that are closed    |
@@ -26,7 +27,7 @@
 //! share of it, and its own limits below that. Each turn starts with another connection, takes and
 //! sends a bounded number of bytes per connection, and lasts a bounded time. A connection that gets
 //! no turn is the first one of the next turn. In every turn, short responses go out before all long
-//! ones.
+//! ones. A turn accepts a few connections and closes a few of those that have ended.
 
 mod admin;
 mod admin_reply;
@@ -37,6 +38,7 @@ mod connection;
 mod context;
 mod controller;
 mod discovery;
+mod ends;
 mod error_log;
 mod event;
 mod fabrics;
@@ -72,6 +74,7 @@ use crate::dma::DmaPool;
 use crate::reactor::Local;
 use connection::{Close, Connection};
 use context::Context;
+use ends::Ends;
 use listener::Listener;
 
 /// How often the timeouts of connections are checked while there are any.
@@ -95,6 +98,8 @@ struct Inner {
     local: Local,
     context: Context,
     connections: RefCell<Vec<Connection>>,
+    /// The connections that have ended and are not closed yet. They are not in `connections`.
+    ends: Ends,
     listeners: RefCell<Vec<Listener>>,
     next_tick: Cell<Instant>,
     /// A timer that wakes the reactor for another try is running.
@@ -106,6 +111,8 @@ struct Inner {
     /// in every turn without asking first whether it is ready. That saves one system call per
     /// command of a host that waits for each command.
     eager_connections: Cell<usize>,
+    /// The listener with which the next turn begins to accept.
+    next_to_accept: Cell<usize>,
     /// The connections with which the next turn begins to receive, and to send long output.
     next_to_receive: Cell<usize>,
     next_to_send: Cell<usize>,
@@ -121,12 +128,14 @@ impl Target {
             local,
             context: Context::new(config.within_bounds(), storage, dma),
             connections: RefCell::default(),
+            ends: Ends::default(),
             listeners: RefCell::default(),
             next_tick: Cell::new(Instant::now()),
             retry_armed: Cell::new(false),
             shut_down: Cell::new(false),
             full_said: Cell::new(None),
             eager_connections: Cell::new(0),
+            next_to_accept: Cell::new(0),
             next_to_receive: Cell::new(0),
             next_to_send: Cell::new(0),
             rounds: Cell::new(0),
@@ -181,7 +190,8 @@ impl Target {
             return 0;
         }
         let context = &inner.context;
-        context.set_now(Instant::now());
+        context.begin_turn(Instant::now());
+        inner.ends.begin_turn();
         let mut work = context.subsystems.follow(&*context.storage);
         work += inner.accept();
         let directly = inner.eager_connections.get() == 1;
@@ -232,7 +242,8 @@ impl Target {
         if stalled {
             self.arm_retry();
         }
-        work
+        // After everybody else was served.
+        work + inner.ends.close_some(context)
     }
 
     /// Makes the reactor wake after [`RETRY`]: what a connection waits for may become free without
@@ -287,7 +298,7 @@ impl Target {
     /// Counters.
     pub fn stats(&self) -> TargetStats {
         let context = &self.inner.context;
-        let connections = self.inner.connections.borrow().len() as u64;
+        let connections = self.inner.open_count() as u64;
         let shares = context.shares.borrow();
         TargetStats {
             host_memory_bytes: shares.held_bytes() as u64,
@@ -306,6 +317,7 @@ impl Target {
         for connection in connections {
             connection.close(&self.inner.context, &Close::Shutdown);
         }
+        self.inner.ends.close_all(&self.inner.context);
     }
 }
 
@@ -325,7 +337,13 @@ impl Inner {
         self.context.set_listener_addresses(addresses);
     }
 
-    /// Does one part of the turn for every connection, and closes the connections that end in it.
+    /// Connections that have a descriptor: those that are served, and those that have ended and are
+    /// not closed yet.
+    fn open_count(&self) -> usize {
+        self.connections.borrow().len() + self.ends.len()
+    }
+
+    /// Does one part of the turn for every connection. Those that end in it are served no more.
     fn each(&self, part: impl FnMut(&mut Connection) -> Result<usize, Close>) -> usize {
         self.visit(0, None, part).0
     }
@@ -385,7 +403,7 @@ impl Inner {
             if matches!(why, Close::HostTerminated { .. }) && self.context.may_warn() {
                 tracing::warn!(peer = %connection.peer(), reason = %why, "the host ended the connection");
             }
-            connection.close(&self.context, &why);
+            self.ends.push(&self.context, connection, why);
         }
         (work, visited)
     }

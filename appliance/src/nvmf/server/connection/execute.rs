@@ -1,7 +1,8 @@
 //! Commands: where their data is, what executes them, and what is answered immediately.
 
 use super::memory::charge_of;
-use super::slots::Stage;
+use super::receive::COMMAND_BYTES;
+use super::slots::{Slot, Stage};
 use super::taken::Taken;
 use super::{Connection, Disconnecting, Fatal};
 use crate::dma::DmaBufMut;
@@ -152,10 +153,16 @@ impl Connection {
         if self.flush_wanted && self.start_shutdown_flush(context) {
             work += 1;
         }
-        while let Some(&index) = self.await_room.front() {
+        // All that waited may have room at once, and all of it would make a long turn.
+        while self.allowance_bytes > 0
+            && let Some(&index) = self.await_room.front()
+        {
+            let cost = |slot: &mut Slot| COMMAND_BYTES * io::parts(&slot.sqe) + slot.received_bytes as isize;
+            let cost_bytes = self.slots.get_mut(index).map_or(0, cost);
             if !self.start_from_slot(context, index) {
                 break;
             }
+            self.allowance_bytes -= cost_bytes;
             self.await_room.pop_front();
             work += 1;
         }

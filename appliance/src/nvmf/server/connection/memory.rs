@@ -6,6 +6,7 @@
 //! slot, not in the receive buffer: the buffer may contain, after the command, the data of another
 //! command whose memory it waits for.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::pace::MinimumRate;
@@ -140,6 +141,10 @@ impl Connection {
     /// of those that carry some, with one R2T for all of it, and starts those that read.
     pub(super) fn go_on_with_memory(&mut self, context: &Context) {
         while let Some(&index) = self.await_memory.front() {
+            // Who waits asks in every turn, to keep its place. Others have had their limit.
+            if self.allowance_bytes <= 0 && !self.waits_for_memory {
+                break;
+            }
             let Some(slot) = self.slots.get_mut(index) else { break };
             let (sqe, len_bytes) = (slot.sqe, slot.len_bytes as usize);
             let opcode = IoOpcode::try_from(sqe.opcode).unwrap_or(IoOpcode::Flush);
@@ -215,19 +220,24 @@ impl Connection {
 
     /// Copies waiting output into separate memory if it keeps more memory from being reused than it
     /// needs, for example a block of the log's memory. Without memory for the copy, it stays as it
-    /// is.
+    /// is. What all connections copy per turn is bounded: the rest is copied in the next turns.
     pub(super) fn own_output(&mut self, context: &Context) {
+        self.owns_output = true;
         if self.behind_since.is_none_or(|since| context.now() < since + OWN_AFTER) {
             return;
         }
-        self.output.replace_data(|data| {
+        let owned = self.output.replace_data(|data| {
             if data.pinned_bytes() <= 2 * charge_of(data.len()) {
-                return None;
+                return ControlFlow::Continue(None);
             }
-            let mut own = context.dma.allocate(data.len()).ok()?;
+            if !context.may_copy(data.len()) {
+                return ControlFlow::Break(());
+            }
+            let Ok(mut own) = context.dma.allocate(data.len()) else { return ControlFlow::Continue(None) };
             own.as_mut_slice().copy_from_slice(data);
-            Some(own.freeze())
+            ControlFlow::Continue(Some(own.freeze()))
         });
+        self.owns_output = owned.is_continue();
     }
 
     /// Ends a connection whose host takes or sends data too slowly while others wait for memory.

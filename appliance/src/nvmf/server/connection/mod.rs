@@ -18,6 +18,7 @@
 //! into. While a command waits in one of these ways, it holds nothing that another command needs.
 
 mod complete;
+mod end;
 mod execute;
 mod input;
 mod memory;
@@ -29,10 +30,10 @@ mod taken;
 mod waiting;
 
 use std::collections::VecDeque;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::context::Context;
 use super::controller::End;
@@ -43,7 +44,7 @@ use super::stats::QueuePairInfo;
 use crate::dma::DmaBuf;
 use crate::nvmf::output::Output;
 use crate::nvmf::wire::command::Sqe;
-use crate::nvmf::wire::pdu::{ADMIN_IN_CAPSULE_BYTES, Digests, FatalError, PduType, TermReq};
+use crate::nvmf::wire::pdu::{ADMIN_IN_CAPSULE_BYTES, Digests, FatalError, PduType};
 use crate::nvmf::wire::pdu_check::{PduError, PduLimits, Receiver};
 use crate::reactor::{Interest, Local, Source};
 use crate::volume::{Sink, VolumeId};
@@ -64,9 +65,6 @@ const SENT_BYTES_PER_TURN: usize = 1 << 20;
 const SHORT_BYTES: usize = 16 << 10;
 /// Commands under way before the queue's size is known.
 const FIRST_SLOTS: usize = 1;
-/// How long a connection that we ended waits for its host to close, so that the termination request
-/// is not lost.
-const TERMINATION_LINGER: Duration = Duration::from_secs(1);
 /// Turns that a connection may stand still before it stops listening to its socket, which would
 /// keep the reactor awake.
 const STANDSTILL_TURNS: u32 = 64;
@@ -206,6 +204,8 @@ pub(super) struct Connection {
     blocked_since: Option<Instant>,
     /// Since when output waits that the socket did not accept at once.
     behind_since: Option<Instant>,
+    /// No waiting output is left to copy, as far as it was checked.
+    owns_output: bool,
     slots: Slots,
     /// Slots that wait for memory, in order.
     await_memory: VecDeque<u16>,
@@ -284,6 +284,7 @@ impl Connection {
             output: Output::default(),
             blocked_since: None,
             behind_since: None,
+            owns_output: true,
             slots: Slots::new(FIRST_SLOTS),
             await_memory: VecDeque::new(),
             await_room: VecDeque::new(),
@@ -355,6 +356,10 @@ impl Connection {
         let mut work = self.drain(context);
         if self.output.len() <= SHORT_BYTES {
             work += self.send(context)?;
+        }
+        if !self.owns_output {
+            self.own_output(context);
+            work += 1;
         }
         self.choose_interest()?;
         Ok(work)
@@ -468,52 +473,6 @@ impl Connection {
         }
         self.own_output(context);
         self.check_pace(context)
-    }
-
-    /// Starts the end after a violation: the termination request is sent, then the connection is
-    /// closed.
-    pub(super) fn terminate(&mut self, context: &Context, fatal: Fatal) {
-        context.counters.protocol_errors.add(1);
-        if context.may_warn() {
-            tracing::warn!(peer = %self.line.peer, reason = %fatal, "protocol error: the connection is ended");
-        }
-        let (fatal_error, information) = fatal.report();
-        let offender = &self.input.bytes[self.input.start..self.input.end];
-        // The header of the offending PDU, as far as it has been received (TCP section 3.6.2.5).
-        let offender_bytes = offender.len().min(usize::from(PduType::IcReq.header_bytes()));
-        let request = TermReq::new(PduType::C2hTermReq, fatal_error, information, offender_bytes);
-        self.output.header(|arena| {
-            crate::nvmf::wire::pdu_check::append_header(arena, &request);
-            arena.extend_from_slice(&offender[..offender_bytes]);
-        });
-        self.input.discard();
-        self.incoming = None;
-        self.stall = Stall::None;
-        self.phase = Phase::Terminating { deadline: context.now() + TERMINATION_LINGER };
-    }
-
-    /// Releases what the connection holds and closes it. Commands in the storage continue, and a
-    /// reset of the controller waits for them.
-    pub(super) fn close(mut self, context: &Context, why: &Close) {
-        let (nqn, queue_id, controller_id) = match &self.queue {
-            Some(queue) => (queue.controller.subsystem.nqn.as_str(), queue.id, queue.controller.id),
-            None => ("", 0, 0),
-        };
-        if queue_id == 0 && self.queue.is_some() {
-            tracing::info!(peer = %self.line.peer, nqn, controller_id, reason = %why, "controller disconnected");
-        } else {
-            tracing::debug!(peer = %self.line.peer, nqn, controller_id, queue_id, reason = %why, "connection closed");
-        }
-        context.release_staging(self.staging_bytes);
-        self.staging_bytes = 0;
-        self.note_read(context, self.reading_bytes);
-        self.give_up_memory(context);
-        if self.queue.as_ref().is_some_and(|queue| !queue.is_admin()) {
-            context.count_io_queue(false);
-        }
-        // A last try, so that the host receives as much as possible.
-        let _ = self.output.send(&self.line.socket, usize::MAX);
-        let _ = self.line.socket.shutdown(Shutdown::Both);
     }
 
     /// Counts staging memory as released.

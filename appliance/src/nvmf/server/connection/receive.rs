@@ -23,8 +23,11 @@ const RECEIVES_PER_TURN: usize = 16;
 /// host does not delay the others. What the last receive or command took beyond that is subtracted
 /// in the next turns.
 const BYTES_PER_TURN: usize = 512 * 1024;
+/// The same for the only active connection: more, and still within a short turn, because the next
+/// command may come from another.
+const ALONE_BYTES_PER_TURN: isize = 2 << 20;
 /// The least that each command counts for, and each range of a discard.
-const COMMAND_BYTES: isize = 4096;
+pub(super) const COMMAND_BYTES: isize = 4096;
 /// While at least this much data has been requested, only headers go to the receive buffer, as far
 /// as possible. The data after them is received directly into its destination instead of being
 /// copied.
@@ -66,9 +69,8 @@ impl Connection {
     }
 
     fn receive_what_is_there(&mut self, context: &Context, directly: bool) -> Result<usize, Close> {
-        // The only active connection delays nobody.
         self.allowance_bytes = if directly {
-            16 * BYTES_PER_TURN as isize
+            ALONE_BYTES_PER_TURN
         } else {
             let more_bytes = context.turn_bytes(BYTES_PER_TURN) as isize;
             (self.allowance_bytes + more_bytes).min(more_bytes)

@@ -209,7 +209,7 @@ fn apply(bytes: &mut Vec<u8>, damage: &Damage) {
 /// A target whose turns this thread runs.
 pub(super) struct Local {
     reactor: Reactor<()>,
-    storage: Rc<MemoryStorage>,
+    pub(super) storage: Rc<MemoryStorage>,
     pub(super) target: Target,
     dma: DmaPool,
     pub(super) address: SocketAddr,

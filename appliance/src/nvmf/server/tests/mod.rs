@@ -4,6 +4,7 @@
 mod crowd;
 mod data;
 mod discovery;
+mod ends;
 mod fuzz;
 mod lifecycle;
 mod malformed;
