@@ -1,10 +1,12 @@
 //! Turns to write long lists: how many are written at once, and the array that they are written to.
 //!
 //! **Bounds:** [`LISTS_AT_ONCE`] lists are written at once, so the memory for writing them does not
-//! grow with the number of callers. Others wait in the order in which they came.
+//! grow with the number of callers. Others wait in the order in which they came. Of the reads that
+//! lists wait for, [`READS_MAX`] are under way, those included that nobody waits for any more.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -15,11 +17,25 @@ use super::protocol::ResultText;
 /// How many lists are written at once.
 const LISTS_AT_ONCE: usize = 4;
 
+/// How many reads for lists are under way.
+const READS_MAX: usize = 2 * LISTS_AT_ONCE;
+
+/// A read for a list; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Reading(Arc<AtomicUsize>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The turns of all callers.
 #[derive(Debug, Default)]
 pub(super) struct ListTurns {
     state: Mutex<State>,
     changed: Condvar,
+    reads: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +77,14 @@ impl ListTurns {
             let woken = self.changed.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Begins a read; `None` if too many are under way.
+    pub(super) fn begin_reading(&self) -> Option<Reading> {
+        // Dropped, and so counted off, if it is one too many.
+        let before = self.reads.fetch_add(1, Ordering::Relaxed);
+        let reading = Reading(Arc::clone(&self.reads));
+        (before < READS_MAX).then_some(reading)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -135,6 +159,16 @@ mod tests {
         }
         assert_eq!((list.count(), list.len_bytes()), (3, 6));
         assert_eq!(list.finish(), b"[0,1,2]");
+    }
+
+    #[test]
+    fn reads_that_nobody_waits_for_are_counted_until_they_end() {
+        let turns = ListTurns::default();
+        let mut reads: Vec<Reading> = std::iter::from_fn(|| turns.begin_reading()).take(100).collect();
+        assert_eq!(reads.len(), READS_MAX);
+        reads.pop();
+        reads.extend(turns.begin_reading());
+        assert!(reads.len() == READS_MAX && turns.begin_reading().is_none());
     }
 
     #[test]

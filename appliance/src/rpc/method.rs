@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use super::app::App;
 use super::error::RpcError;
 use super::idle::IdleReactor;
-use super::lists::{ListTurn, ListTurns};
+use super::lists::{ListTurn, ListTurns, Reading};
 use super::params;
 use super::protocol::{Dispatch, ResultText};
 use crate::audit::{self, Caller};
@@ -216,6 +216,11 @@ impl Registry {
     pub fn with_idle_reactors(mut self, reactors: Vec<IdleReactor>) -> Self {
         self.idle_reactors = reactors;
         self
+    }
+
+    /// Begins a read for a list; `None` if too many are under way.
+    pub(super) fn begin_reading(&self) -> Option<Reading> {
+        self.list_turns.begin_reading()
     }
 
     /// Waits for a turn to write a list.

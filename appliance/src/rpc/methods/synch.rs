@@ -5,11 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::{Either, select};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::log::Lsn;
+use crate::reactor::CallError;
 use crate::rpc::app::App;
 use crate::rpc::error::RpcError;
 use crate::rpc::lists::ListText;
@@ -104,6 +104,9 @@ fn next_piece<'a>(
     piece
 }
 
+/// Details, or why they cannot be read now.
+type Details = Result<Value, String>;
+
 /// Reads the details of a page that are not in memory.
 struct DetailsReader<'a> {
     registry: &'a Registry,
@@ -116,7 +119,7 @@ struct DetailsReader<'a> {
 impl DetailsReader<'_> {
     /// The details of those synchs of a piece that need it, in order; for each that cannot be read
     /// now, the reason. After one piece that took too long, no others are tried.
-    fn read(&mut self, piece: &[SynchRef<'_>]) -> Result<Vec<Result<Value, String>>, RpcError> {
+    fn read(&mut self, piece: &[SynchRef<'_>]) -> Result<Vec<Details>, RpcError> {
         let elsewhere = piece.iter().filter(|synch| matches!(synch.details, SynchDetails::Elsewhere { .. }));
         let lsns: Vec<Lsn> = elsewhere.map(|synch| synch.lsn).collect();
         self.left = self.left.saturating_sub(lsns.len());
@@ -125,26 +128,40 @@ impl DetailsReader<'_> {
             return Ok(Vec::new());
         }
         if self.failure.is_none() {
-            let read = self.registry.on_reactor("synch_list", move |app| details_of(app, lsns))?;
-            match read {
-                Some(details) => return Ok(details),
-                None => {
-                    let limit = DETAILS_TIMEOUT.as_secs();
-                    self.failure = Some(format!("they could not be read within {limit} s; try again later"));
-                }
+            match self.details_of(lsns) {
+                Ok(details) => return details,
+                Err(reason) => self.failure = Some(reason),
             }
         }
         let failure = self.failure.clone().unwrap_or_default();
         Ok(vec![Err(failure); count])
     }
-}
 
-/// The details of synchs; `None` if they take too long.
-async fn details_of(app: App, lsns: Vec<Lsn>) -> Result<Option<Vec<Result<Value, String>>>, RpcError> {
-    let read = std::pin::pin!(app.pool()?.synch_details(lsns));
-    let timeout = std::pin::pin!(app.local().sleep(DETAILS_TIMEOUT));
-    Ok(match select(read, timeout).await {
-        Either::Left((details, _)) => Some(details),
-        Either::Right(_) => None,
-    })
+    /// The details of synchs, or why they cannot be read now. The reads are never given up half-way,
+    /// because they keep segments in their slots: they go on when nobody waits any more, and so there
+    /// is a bound on how many are under way.
+    fn details_of(&self, lsns: Vec<Lsn>) -> Result<Result<Vec<Details>, RpcError>, String> {
+        let busy = || "earlier reads from the archive are still under way; try again later".to_owned();
+        let reading = self.registry.begin_reading().ok_or_else(busy)?;
+        let answer = self.registry.handle().call(DETAILS_TIMEOUT, move |app: &App, reply| {
+            let pool = app.pool();
+            let read = async move {
+                let details = match pool {
+                    Ok(pool) => Ok(pool.synch_details(lsns).await),
+                    Err(error) => Err(error),
+                };
+                drop(reading);
+                reply.send(details);
+            };
+            // The task's handle is dropped: its result goes to the waiting thread.
+            drop(app.local().spawn(read));
+        });
+        answer.map_err(|error| match error {
+            CallError::TimedOut { .. } => {
+                let limit = DETAILS_TIMEOUT.as_secs();
+                format!("the device or the archive did not return them within {limit} s; try again later")
+            }
+            CallError::Full | CallError::Stopped => error.to_string(),
+        })
+    }
 }
