@@ -9,12 +9,11 @@
 use uuid::Uuid;
 
 use super::cartridges::{Access, Cartridge};
-use super::contents::Files;
+use super::contents::{File, Files};
 use super::drive::{Drive, DriveError};
 use super::format::{MARK_BYTES, Mark};
-use super::place::go_to;
+use super::mark::{Content, go_to, read_mark};
 use super::problem::TapeProblem;
-use super::scan::{Content, File, read_mark};
 
 /// The most bytes after the last file that an incomplete header can leave.
 const TORN_HEADER_BYTES: u64 = 8 + MARK_BYTES as u64;
