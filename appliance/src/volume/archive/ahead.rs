@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Ask;
-use super::fetch::{FetchSlot, failed, reply};
-use super::no_archive;
+use super::receivers::{FetchSlot, failed, reply};
+use super::requests::Ask;
+use super::slot::no_archive;
 use crate::archive::object::ObjectId;
 use crate::archive::service::{ObjectEntries, Reply};
 use crate::log::SegmentSeq;

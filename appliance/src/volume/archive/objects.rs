@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lost::Lost;
+use super::losses::Lost;
 use crate::archive::object::{ClaimId, ObjectId, pool_prefix};
 use crate::archive::retention::SegmentRange;
 use crate::archive::store::{PAGE_OBJECTS_MAX, Store, StoreError};
@@ -14,9 +14,16 @@ use uuid::Uuid;
 /// The objects of one segment, from its newest epoch.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SegmentObjects {
-    pub(super) whole: Option<ObjectId>,
+    whole: Option<ObjectId>,
     /// In order; they may overlap the whole object.
-    pub(super) increments: Vec<ObjectId>,
+    increments: Vec<ObjectId>,
+}
+
+impl SegmentObjects {
+    /// Whether one object contains the whole segment.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.is_some()
+    }
 }
 
 /// The objects of a pool, by segment.
@@ -28,7 +35,11 @@ pub(super) struct Objects {
 /// What is known of a store before it is attached to a pool: its objects, the objects that should
 /// be there, and the claim under which the pool uploads more.
 #[derive(Debug, Clone, Default)]
-pub struct KnownObjects(pub(super) Objects, pub(super) Lost, pub(super) ClaimId);
+pub struct KnownObjects {
+    objects: Objects,
+    lost: Lost,
+    claim: ClaimId,
+}
 
 impl KnownObjects {
     /// Lists the objects of a pool in a store. It blocks.
@@ -49,41 +60,51 @@ impl KnownObjects {
             }
             match page.objects.last() {
                 Some(last) if page.more => after = Some(last.name.clone()),
-                _ => return Ok(KnownObjects(objects, Lost::default(), ClaimId::NONE)),
+                _ => return Ok(KnownObjects { objects, ..KnownObjects::default() }),
             }
         }
+    }
+
+    /// What an archive knew that was detached.
+    pub(super) fn new(objects: Objects, lost: Lost, claim: ClaimId) -> Self {
+        KnownObjects { objects, lost, claim }
+    }
+
+    /// The objects, those that should be there, and the claim.
+    pub(super) fn into_parts(self) -> (Objects, Lost, ClaimId) {
+        (self.objects, self.lost, self.claim)
     }
 
     /// Adds objects from another source.
     pub fn extend(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
         for id in ids {
-            self.0.insert(id);
+            self.objects.insert(id);
         }
     }
 
     /// Sets the objects that should be in the store and are not.
     pub fn note_lost(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
-        self.1 = Lost::new(ids);
+        self.lost = Lost::new(ids);
     }
 
     /// Sets the claim for new objects.
     #[must_use]
     pub fn with_claim(mut self, claim: ClaimId) -> Self {
-        self.2 = claim;
+        self.claim = claim;
         self
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.segments.is_empty()
+        self.objects.segments.is_empty()
     }
 
     /// The newest object's segment and epoch, and the position after the last object that follows
     /// without a hole from the start of that segment.
     pub fn newest(&self) -> Option<(SegmentSeq, u32, Lsn)> {
-        let (&sequence, objects) = self.0.segments.last_key_value()?;
+        let (&sequence, objects) = self.objects.segments.last_key_value()?;
         let epoch = objects.whole.or_else(|| objects.increments.first().copied())?.epoch;
-        Some((sequence, epoch, self.0.covered(sequence)?))
+        Some((sequence, epoch, self.objects.covered(sequence)?))
     }
 
     /// Drops what a recovery cut off: objects of the lost device after its recovery point.
@@ -100,11 +121,11 @@ impl KnownObjects {
 
     /// Drops segments whose first part is gone: an interrupted expiry left the rest.
     pub(super) fn drop_headless(&mut self, geometry: &Geometry) {
-        let headless: Vec<SegmentSeq> = self.0.segments.keys().copied().collect();
+        let headless: Vec<SegmentSeq> = self.objects.segments.keys().copied().collect();
         for sequence in headless {
-            let first = self.0.parts(sequence).first().map(|part| part.from_lsn);
+            let first = self.objects.parts(sequence).first().map(|part| part.from_lsn);
             if first != Some(geometry.first_lsn(sequence)) {
-                self.0.segments.remove(&sequence);
+                self.objects.segments.remove(&sequence);
             }
         }
     }
@@ -114,7 +135,7 @@ impl KnownObjects {
     pub(in crate::volume) fn drop_stale(&mut self) {
         let mut newest = 0;
         let mut stale = Vec::new();
-        for (&sequence, objects) in &self.0.segments {
+        for (&sequence, objects) in &self.objects.segments {
             let epoch =
                 objects.whole.or_else(|| objects.increments.first().copied()).map_or(0, |id| id.epoch);
             if epoch < newest {
@@ -130,12 +151,13 @@ impl KnownObjects {
     /// was recovered before counts as whole, because it will never get more.
     pub(in crate::volume) fn cut_at_hole(&mut self, working_set: u64, cuts: &[Cut]) -> bool {
         let Some((newest, ..)) = self.newest() else { return false };
-        let first = self.0.first().unwrap_or_default();
+        let first = self.objects.first().unwrap_or_default();
         let hole =
             (newest.0.saturating_sub(working_set).max(first.0)..newest.0).map(SegmentSeq).find(|&sequence| {
-                let ends =
-                    |cut: &Cut| cut.sequence == sequence && self.0.covered(sequence) == Some(cut.end_lsn);
-                let is_whole = self.0.get(sequence).is_some_and(|objects| objects.whole.is_some());
+                let ends = |cut: &Cut| {
+                    cut.sequence == sequence && self.objects.covered(sequence) == Some(cut.end_lsn)
+                };
+                let is_whole = self.objects.get(sequence).is_some_and(|objects| objects.is_whole());
                 !is_whole && !cuts.iter().any(ends)
             });
         let Some(hole) = hole else { return false };
@@ -144,38 +166,41 @@ impl KnownObjects {
     }
 
     fn retain(&mut self, keep: impl Fn(&ObjectId) -> bool) {
-        for objects in self.0.segments.values_mut() {
+        for objects in self.objects.segments.values_mut() {
             objects.whole = objects.whole.filter(|id| keep(id));
             objects.increments.retain(|id| keep(id));
         }
-        self.0.segments.retain(|_, objects| objects.whole.is_some() || !objects.increments.is_empty());
+        self.objects.segments.retain(|_, objects| objects.whole.is_some() || !objects.increments.is_empty());
     }
 
     /// Forgets the newest object because it cannot be read.
     pub(in crate::volume) fn drop_newest(&mut self) -> Option<ObjectId> {
-        let (&sequence, _) = self.0.segments.last_key_value()?;
-        let newest = self.0.parts(sequence).last().copied();
-        let objects = self.0.segments.get_mut(&sequence)?;
+        let (&sequence, _) = self.objects.segments.last_key_value()?;
+        let newest = self.objects.parts(sequence).last().copied();
+        let objects = self.objects.segments.get_mut(&sequence)?;
         match newest {
             Some(id) if objects.whole == Some(id) => objects.whole = None,
             Some(id) => objects.increments.retain(|known| *known != id),
             None => objects.increments.clear(),
         }
         if objects.whole.is_none() && objects.increments.is_empty() {
-            self.0.segments.remove(&sequence);
+            self.objects.segments.remove(&sequence);
         }
         newest
     }
 
     /// The objects that together hold a segment, or the part of it that is archived, in order.
     pub(in crate::volume) fn parts(&self, sequence: SegmentSeq) -> Vec<ObjectId> {
-        self.0.parts(sequence)
+        self.objects.parts(sequence)
     }
 
     /// All objects, in log order. For a segment that was archived in several epochs, those of the
     /// newest.
     pub fn ids(&self) -> impl Iterator<Item = ObjectId> + '_ {
-        self.0.segments.values().flat_map(|objects| objects.increments.iter().copied().chain(objects.whole))
+        self.objects
+            .segments
+            .values()
+            .flat_map(|objects| objects.increments.iter().copied().chain(objects.whole))
     }
 }
 
@@ -202,10 +227,10 @@ impl Objects {
     /// Forgets an object. Returns whether it was known.
     pub(super) fn remove(&mut self, id: &ObjectId) -> bool {
         let Some(objects) = self.segments.get_mut(&id.sequence) else { return false };
-        let before = objects.increments.len() + usize::from(objects.whole.is_some());
+        let before = objects.increments.len() + usize::from(objects.is_whole());
         objects.whole = objects.whole.filter(|whole| whole != id);
         objects.increments.retain(|known| known != id);
-        let left = objects.increments.len() + usize::from(objects.whole.is_some());
+        let left = objects.increments.len() + usize::from(objects.is_whole());
         if left == 0 {
             self.segments.remove(&id.sequence);
         }

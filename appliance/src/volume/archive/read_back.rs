@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::fetch::{failed, reply};
-use super::{Ask, no_archive};
+use super::receivers::{failed, reply};
+use super::requests::Ask;
+use super::slot::no_archive;
 use crate::archive::object::ObjectId;
 use crate::archive::service::{ObjectEntries, Reply};
 use crate::log::checksum::crc32c;
