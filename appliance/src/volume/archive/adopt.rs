@@ -1,5 +1,5 @@
-//! What an archive is to its pool when it is attached: which segments count as archived, and what is
-//! missing in it.
+//! What an archive is to its pool when it is attached: which segments count as archived, and what
+//! is missing in it.
 
 use std::collections::BTreeSet;
 

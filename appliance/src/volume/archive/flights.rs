@@ -1,5 +1,5 @@
-//! The objects that are being archived: what the archive's threads read, compress, upload and verify
-//! now.
+//! The objects that are being archived: what the archive's threads read, compress, upload and
+//! verify now.
 //!
 //! **Invariant:** an object is in the table from the request of its job to the job's reply. There
 //! are never more than [`JOBS_MAX`].

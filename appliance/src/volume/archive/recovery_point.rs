@@ -1,4 +1,5 @@
-//! How far the archive is: what a recovery from the archive alone would restore, and how old that is.
+//! How far the archive is: what a recovery from the archive alone would restore, and how old that
+//! is.
 
 use super::PoolSide;
 use super::state::Archive;

@@ -1,7 +1,7 @@
 //! The requests of a pool to its archive's threads, in the order in which they were made.
 //!
-//! **States of a request that reads:** sent → answered, or (the store may succeed later) waiting for
-//! its next try → sent again, at most [`ASKS_MAX`] times.
+//! **States of a request that reads:** sent → answered, or (the store may succeed later) waiting
+//! for its next try → sent again, at most [`ASKS_MAX`] times.
 //!
 //! **Invariants.** A token is given out once. A request that the service has no room for waits in
 //! the outbox, and no later request is sent before it. A request that reads is in `asked` until its

@@ -1,5 +1,5 @@
-//! The progress of sealing: which segment is archived next, what must be archived soon, and what was
-//! read for that.
+//! The progress of sealing: which segment is archived next, what must be archived soon, and what
+//! was read for that.
 //!
 //! **Invariants.** No segment before `next` needs to be archived. At most one segment is being read.
 //! A task that waits is woken when the target is reached, and when a job fails.

@@ -1,4 +1,5 @@
-//! A turn of a pool's archive: takes the replies of its threads, and makes the requests that are due.
+//! A turn of a pool's archive: takes the replies of its threads, and makes the requests that are
+//! due.
 
 use std::sync::Arc;
 
