@@ -17,8 +17,8 @@
 //! wait, at most [`ArchivePolicy::wait_ns`] before they are refused with "capacity exceeded", or
 //! history gets a gap (`degrade`).
 //!
-//! **Bounds:** two jobs in progress (`flights`); one request of each waiting task, and as many of each
-//! read as it has frames; two caches with a budget in bytes.
+//! **Bounds:** two jobs in progress (`flights`); one request of each waiting task, and as many of
+//! each read as it has frames; two caches with a budget in bytes.
 
 // The parts, each with the state that only its file writes, are below `state`, which lists them.
 // `fetch`, `lost`, `seal`, `adopt` and `recovery_point` add operations on several parts, and `turn`

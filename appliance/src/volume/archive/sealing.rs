@@ -1,8 +1,8 @@
 //! The progress of sealing: which segment is archived next, what must be archived soon, and what
 //! was read for that.
 //!
-//! **Invariants.** No segment before `next` needs to be archived. At most one segment is being read.
-//! A task that waits is woken when the target is reached, and when a job fails.
+//! **Invariants.** No segment before `next` needs to be archived. At most one segment is being
+//! read. A task that waits is woken when the target is reached, and when a job fails.
 
 use std::collections::HashMap;
 use std::future::Future;
