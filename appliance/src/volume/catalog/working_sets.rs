@@ -11,7 +11,6 @@
 //!
 //! **Bounds:** [`CHANGES_MAX`] changes are remembered.
 
-use super::Catalog;
 use crate::log::SegmentSeq;
 
 /// The maximum number of changes that are remembered. Beyond that the two oldest are merged into
@@ -31,27 +30,25 @@ pub(in crate::volume) fn reach(changes: &[(SegmentSeq, u64)], sequence: SegmentS
     oldest.max().map(|oldest| sequence.0 - oldest)
 }
 
-impl Catalog {
-    /// Records that the working set has `segments` segments from segment `from` on, and `before`
-    /// until then.
-    pub(in crate::volume) fn change_working_set(&mut self, before: u64, from: SegmentSeq, segments: u64) {
-        if self.working_sets.is_empty() {
-            self.working_sets.push((SegmentSeq(0), before));
-        }
-        self.working_sets.retain(|(since, _)| *since < from);
-        self.working_sets.push((from, segments));
-        if self.working_sets.len() > CHANGES_MAX {
-            let (since, segments) = self.working_sets.remove(0);
-            let next = &mut self.working_sets[0];
-            *next = (since, segments.max(next.1));
-        }
-        self.working_set_target = None;
+/// Adds a change to a list: the working set has `segments` segments from segment `from` on, and
+/// `before` until then if nothing is in the list.
+pub(super) fn add_change(changes: &mut Vec<(SegmentSeq, u64)>, before: u64, from: SegmentSeq, segments: u64) {
+    if changes.is_empty() {
+        changes.push((SegmentSeq(0), before));
+    }
+    changes.retain(|(since, _)| *since < from);
+    changes.push((from, segments));
+    if changes.len() > CHANGES_MAX {
+        let (since, segments) = changes.remove(0);
+        let next = &mut changes[0];
+        *next = (since, segments.max(next.1));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::catalog::Catalog;
 
     const fn change(from: u64, segments: u64) -> (SegmentSeq, u64) {
         (SegmentSeq(from), segments)

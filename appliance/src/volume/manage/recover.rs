@@ -42,8 +42,8 @@ use crate::volume::info::ImageParent;
 use crate::volume::manage::open::PoolOptions;
 use crate::volume::pool::Pool;
 use crate::volume::space::capacity::capacity_blocks;
+use reading::Unreadable;
 pub use reading::WAY_WITHOUT_UNREADABLE;
-use reading::{Unreadable, covers};
 use search::{RecoveryPoint, Search};
 
 /// The input of a recovery.
@@ -214,19 +214,15 @@ impl Pool {
                         .to_owned(),
             });
         }
-        catalog.working_sets.push((continued.first, working_set));
-        catalog.working_set_target = None;
-        let known_lost = catalog.lost.clone();
-        catalog.lost.extend(lost.iter().copied().filter(|range| !covers(&known_lost, range)));
-        catalog.archived_below = continued.first;
-        catalog.ownership = match ownership.rehearsal_lsn {
-            Some(_) => Ownership { rehearsal_lsn: Some(continued.end_lsn), ..ownership },
-            None => ownership,
-        };
-        catalog.cuts.push(Cut {
+        let cut = Cut {
             sequence: SegmentSeq(continued.first.0 - 1),
             end_lsn: continued.end_lsn,
             epoch: continued.epoch,
+        };
+        catalog.go_on_after(cut, continued.first, working_set, lost);
+        catalog.set_ownership(match ownership.rehearsal_lsn {
+            Some(_) => Ownership { rehearsal_lsn: Some(continued.end_lsn), ..ownership },
+            None => ownership,
         });
         Ok(())
     }
@@ -269,7 +265,7 @@ impl Pool {
             let parent = Some(ImageParent { image, lsn: at.0 });
             // The inherited data of a clone of the past was not on the lost device either.
             let hydrating = catalog.image(image).is_none_or(|image| !image.inherits() || image.hydrating);
-            catalog.images.push(CatalogImage {
+            catalog.add_image(CatalogImage {
                 id,
                 parent,
                 born_lsn: continued.end_lsn.0 - 1,
@@ -277,7 +273,7 @@ impl Pool {
                 hydrating,
                 uncertain_below: 0,
             });
-            catalog.volumes.change(|volume| volume.image == image, |volume| volume.image = id);
+            catalog.change_volume(|volume| volume.image == image, |volume| volume.image = id);
         }
         Ok(())
     }

@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::acknowledgements::{Acknowledgements, PendingAck};
+use super::acknowledgements::PendingAck;
 use super::latency::Began;
 use super::ticket::Ticket;
-use crate::log::{Log, Lsn};
+use crate::log::Lsn;
 use crate::volume::request::{IoCompletion, IoError, Sink, VolumeId};
 
 /// The second part of a trim.
@@ -50,10 +50,9 @@ impl RestOfTrim {
         &self.ranges
     }
 
-    /// Completes it once the log is written, or stable, past `past`.
-    pub(super) fn acknowledge(self, log: &mut Log, past: Lsn, acknowledgements: &mut Acknowledgements) {
-        let ack = PendingAck::new(past, self.tag, self.sink, self.began);
-        acknowledgements.add(log, ack, self.force_unit_access);
+    /// Its acknowledgement, once the log is past `past`, and whether that must be stable.
+    pub(super) fn into_ack(self, past: Lsn) -> (PendingAck, bool) {
+        (PendingAck::new(past, self.tag, self.sink, self.began), self.force_unit_access)
     }
 
     /// Ends it with an error. Its first part is done.

@@ -176,8 +176,8 @@ impl State {
             }
             Err(Refusal::Error(error)) => rest.refuse(error),
             Ok(()) => {
-                let past = log.head_lsn();
-                rest.acknowledge(log, past, &mut self.acknowledgements);
+                let (ack, stable) = rest.into_ack(log.head_lsn());
+                self.acknowledgements.add(log, ack, stable);
             }
         }
         1
