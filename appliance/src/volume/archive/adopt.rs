@@ -68,8 +68,8 @@ impl Archive {
             if sequence >= trusted {
                 // The whole object, if there is one, can still be read: each of its blocks is
                 // checked.
-                let increments = self.objects.take_increments(sequence);
-                self.seal.set_aside(sequence, increments);
+                let parts = self.objects.take_parts(sequence);
+                self.seal.set_aside(sequence, parts);
                 continue;
             }
             // An object that the store is known to have lost has not expired.

@@ -3,9 +3,9 @@
 //!
 //! **States of a range of the log:** unarchived → (sealed, by size, by time or by command) job in
 //! progress → archived and verified. A segment is archived as one object when it is sealed. The
-//! stable part of the current segment is archived as an increment at a fixed interval, so that the
+//! stable part of the current segment is archived as a part at a fixed interval, so that the
 //! age of the archive's recovery point is bounded. When the whole segment is archived, its
-//! increments are deleted.
+//! parts are deleted.
 //!
 //! **Invariants.** Only stable data is archived, so nothing in the archive is ever cut off by a
 //! crash. A slot is reassigned only after the segment's object was verified. A gap, if the policy

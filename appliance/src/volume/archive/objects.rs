@@ -16,7 +16,7 @@ use uuid::Uuid;
 pub(super) struct SegmentObjects {
     whole: Option<ObjectId>,
     /// In order; they may overlap the whole object.
-    increments: Vec<ObjectId>,
+    parts: Vec<ObjectId>,
 }
 
 impl SegmentObjects {
@@ -103,7 +103,7 @@ impl KnownObjects {
     /// without a hole from the start of that segment.
     pub fn newest(&self) -> Option<(SegmentSeq, u32, Lsn)> {
         let (&sequence, objects) = self.objects.segments.last_key_value()?;
-        let epoch = objects.whole.or_else(|| objects.increments.first().copied())?.epoch;
+        let epoch = objects.whole.or_else(|| objects.parts.first().copied())?.epoch;
         Some((sequence, epoch, self.objects.covered(sequence)?))
     }
 
@@ -136,8 +136,7 @@ impl KnownObjects {
         let mut newest = 0;
         let mut stale = Vec::new();
         for (&sequence, objects) in &self.objects.segments {
-            let epoch =
-                objects.whole.or_else(|| objects.increments.first().copied()).map_or(0, |id| id.epoch);
+            let epoch = objects.whole.or_else(|| objects.parts.first().copied()).map_or(0, |id| id.epoch);
             if epoch < newest {
                 stale.push(sequence);
             }
@@ -168,9 +167,9 @@ impl KnownObjects {
     fn retain(&mut self, keep: impl Fn(&ObjectId) -> bool) {
         for objects in self.objects.segments.values_mut() {
             objects.whole = objects.whole.filter(|id| keep(id));
-            objects.increments.retain(|id| keep(id));
+            objects.parts.retain(|id| keep(id));
         }
-        self.objects.segments.retain(|_, objects| objects.whole.is_some() || !objects.increments.is_empty());
+        self.objects.segments.retain(|_, objects| objects.whole.is_some() || !objects.parts.is_empty());
     }
 
     /// Forgets the newest object because it cannot be read.
@@ -180,10 +179,10 @@ impl KnownObjects {
         let objects = self.objects.segments.get_mut(&sequence)?;
         match newest {
             Some(id) if objects.whole == Some(id) => objects.whole = None,
-            Some(id) => objects.increments.retain(|known| *known != id),
-            None => objects.increments.clear(),
+            Some(id) => objects.parts.retain(|known| *known != id),
+            None => objects.parts.clear(),
         }
-        if objects.whole.is_none() && objects.increments.is_empty() {
+        if objects.whole.is_none() && objects.parts.is_empty() {
             self.objects.segments.remove(&sequence);
         }
         newest
@@ -197,17 +196,14 @@ impl KnownObjects {
     /// All objects, in log order. For a segment that was archived in several epochs, those of the
     /// newest.
     pub fn ids(&self) -> impl Iterator<Item = ObjectId> + '_ {
-        self.objects
-            .segments
-            .values()
-            .flat_map(|objects| objects.increments.iter().copied().chain(objects.whole))
+        self.objects.segments.values().flat_map(|objects| objects.parts.iter().copied().chain(objects.whole))
     }
 }
 
 impl Objects {
     pub(super) fn insert(&mut self, id: ObjectId) {
         let objects = self.segments.entry(id.sequence).or_default();
-        let known = objects.whole.as_ref().or(objects.increments.first()).map(|known| known.epoch);
+        let known = objects.whole.as_ref().or(objects.parts.first()).map(|known| known.epoch);
         if known.is_some_and(|known| known > id.epoch) {
             return;
         }
@@ -216,21 +212,21 @@ impl Objects {
         }
         if id.whole {
             objects.whole = Some(id);
-        } else if !objects.increments.contains(&id) {
+        } else if !objects.parts.contains(&id) {
             let place = objects
-                .increments
+                .parts
                 .partition_point(|known| (known.from_lsn, known.to_lsn) < (id.from_lsn, id.to_lsn));
-            objects.increments.insert(place, id);
+            objects.parts.insert(place, id);
         }
     }
 
     /// Forgets an object. Returns whether it was known.
     pub(super) fn remove(&mut self, id: &ObjectId) -> bool {
         let Some(objects) = self.segments.get_mut(&id.sequence) else { return false };
-        let before = objects.increments.len() + usize::from(objects.is_whole());
+        let before = objects.parts.len() + usize::from(objects.is_whole());
         objects.whole = objects.whole.filter(|whole| whole != id);
-        objects.increments.retain(|known| known != id);
-        let left = objects.increments.len() + usize::from(objects.is_whole());
+        objects.parts.retain(|known| known != id);
+        let left = objects.parts.len() + usize::from(objects.is_whole());
         if left == 0 {
             self.segments.remove(&id.sequence);
         }
@@ -241,12 +237,9 @@ impl Objects {
         self.segments.get(&sequence)
     }
 
-    /// Forgets a segment's increments because the whole object is there; returns them.
-    pub(super) fn take_increments(&mut self, sequence: SegmentSeq) -> Vec<ObjectId> {
-        self.segments
-            .get_mut(&sequence)
-            .map(|objects| std::mem::take(&mut objects.increments))
-            .unwrap_or_default()
+    /// Forgets a segment's parts because the whole object is there; returns them.
+    pub(super) fn take_parts(&mut self, sequence: SegmentSeq) -> Vec<ObjectId> {
+        self.segments.get_mut(&sequence).map(|objects| std::mem::take(&mut objects.parts)).unwrap_or_default()
     }
 
     /// The objects that together hold a segment, or the part of it that is archived, in order.
@@ -254,7 +247,7 @@ impl Objects {
         let Some(objects) = self.segments.get(&sequence) else { return Vec::new() };
         match objects.whole {
             Some(whole) => vec![whole],
-            None => chain(&objects.increments),
+            None => chain(&objects.parts),
         }
     }
 
@@ -272,7 +265,7 @@ impl Objects {
     /// The objects of the segments of a range.
     pub(super) fn ids_of(&self, range: SegmentRange) -> impl Iterator<Item = ObjectId> + '_ {
         let segments = self.segments.range(range.first..=range.last).map(|(_, objects)| objects);
-        segments.flat_map(|objects| objects.increments.iter().copied().chain(objects.whole))
+        segments.flat_map(|objects| objects.parts.iter().copied().chain(objects.whole))
     }
 
     /// Forgets the segments of a range. Returns how many there were.
@@ -291,20 +284,20 @@ impl Objects {
     }
 }
 
-/// The increments that follow each other without a hole, starting with the first.
-fn chain(increments: &[ObjectId]) -> Vec<ObjectId> {
-    let mut parts: Vec<ObjectId> = Vec::new();
-    for &increment in increments {
-        match parts.last() {
-            Some(last) if last.to_lsn == increment.from_lsn => parts.push(increment),
-            // A longer increment with the same start comes after a shorter one.
-            Some(last) if last.from_lsn == increment.from_lsn && increment.to_lsn > last.to_lsn => {
-                parts.pop();
-                parts.push(increment);
+/// The parts that follow each other without a hole, starting with the first.
+fn chain(parts: &[ObjectId]) -> Vec<ObjectId> {
+    let mut chained: Vec<ObjectId> = Vec::new();
+    for &part in parts {
+        match chained.last() {
+            Some(last) if last.to_lsn == part.from_lsn => chained.push(part),
+            // A longer part with the same start comes after a shorter one.
+            Some(last) if last.from_lsn == part.from_lsn && part.to_lsn > last.to_lsn => {
+                chained.pop();
+                chained.push(part);
             }
             Some(_) => {}
-            None => parts.push(increment),
+            None => chained.push(part),
         }
     }
-    parts
+    chained
 }

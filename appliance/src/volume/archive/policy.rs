@@ -14,7 +14,7 @@ pub enum BackPressure {
 /// How a pool uses its archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArchivePolicy {
-    /// How often new data is archived as an increment, in ns; 0: only whole segments.
+    /// How often new data is archived as a part, in ns; 0: only whole segments.
     pub seal_interval_ns: u64,
     /// What happens when the archive cannot keep up.
     pub back_pressure: BackPressure,

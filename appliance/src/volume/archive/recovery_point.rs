@@ -15,7 +15,7 @@ impl Archive {
         match log.table().get(sequence) {
             // It contains only its header: a crash came before its first record.
             Some(segment) if segment.end_lsn <= first.plus(1) => segment.end_lsn,
-            // For a segment that is not archived, its increments count.
+            // For a segment that is not archived, its parts count.
             Some(segment) => self
                 .objects
                 .parts(sequence)
@@ -36,7 +36,7 @@ impl Archive {
             let last = geometry.sequence_of(Lsn(to.0 - 1));
             let working_set = reach(&catalog.working_sets, last).unwrap_or(geometry.working_set);
             let first = geometry.first_lsn(SegmentSeq(last.0.saturating_sub(working_set)));
-            // Increments of a gap's first segment may have been archived before its slot was
+            // Parts of a gap's first segment may have been archived before its slot was
             // reassigned.
             let gaps = catalog.gaps.iter().map(|gap| {
                 let parts = self.objects.parts(geometry.sequence_of(gap.start));

@@ -1,4 +1,4 @@
-//! When data is archived: whole segments after they are sealed, increments of the current one by
+//! When data is archived: whole segments after they are sealed, parts of the current one by
 //! time or by command.
 
 use std::rc::Rc;
@@ -51,7 +51,7 @@ impl Archive {
             sequence = sequence.next();
         }
         if self.flights.has_room() {
-            work += self.submit_increment(log);
+            work += self.submit_part(log);
         }
         self.reach_target(log);
         work
@@ -96,7 +96,7 @@ impl Archive {
         self.requests.send(Request::Archive(job));
     }
 
-    /// Sets the target of the time-based increment: everything up to here must be archived.
+    /// Sets the target of the time-based part: everything up to here must be archived.
     fn set_target(&mut self, log: &mut Log, now_ns: u64) {
         if !self.seal.is_due(self.policy().seal_interval_ns, now_ns) {
             return;
@@ -109,7 +109,7 @@ impl Archive {
         }
     }
 
-    fn submit_increment(&mut self, log: &Log) -> usize {
+    fn submit_part(&mut self, log: &Log) -> usize {
         let Some(target) = self.seal.target() else { return 0 };
         let Some(sequence) = log.current_sequence() else { return 0 };
         if self.flights.holds(sequence)
@@ -172,18 +172,18 @@ impl Archive {
             if self.lost.found(id.sequence) {
                 self.tell_lost(side, log);
             }
-            // If the whole object has holes, the increments may contain the missing entries, so
+            // If the whole object has holes, the parts may contain the missing entries, so
             // they stay.
-            let mut increments = Vec::new();
+            let mut parts = Vec::new();
             if holes.is_empty() {
-                increments = self.objects.take_increments(id.sequence);
-                increments.extend(self.seal.take_aside(id.sequence));
+                parts = self.objects.take_parts(id.sequence);
+                parts.extend(self.seal.take_aside(id.sequence));
             }
             let below = verified_below(side, log);
             side.note_verified(log, below);
-            if !increments.is_empty() {
+            if !parts.is_empty() {
                 let token = self.requests.token();
-                self.requests.send(Request::Delete { token, ids: increments });
+                self.requests.send(Request::Delete { token, ids: parts });
             }
         }
         self.reach_target(log);

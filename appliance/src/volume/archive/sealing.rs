@@ -34,7 +34,7 @@ pub(super) struct Sealing {
     loaded: HashMap<SegmentSeq, Arc<Vec<TrailerUnit>>>,
     /// Segments whose entries could not be read, and how many times that was tried.
     load_failures: HashMap<SegmentSeq, u32>,
-    /// When the next increment is due, by the clock of spans.
+    /// When the next part is due, by the clock of spans.
     due_ns: u64,
     /// Everything before this position must be archived as soon as it is stable.
     target: Option<Lsn>,
@@ -42,7 +42,7 @@ pub(super) struct Sealing {
     gap: Option<(SegmentSeq, u64)>,
     /// Tasks that wait for `target`.
     waiters: Vec<Waker>,
-    /// Increments of segments on the primary device that are not known to be verified; they are
+    /// Parts of segments on the primary device that are not known to be verified; they are
     /// deleted when the whole segment is archived.
     unverified: HashMap<SegmentSeq, Vec<ObjectId>>,
 }
@@ -91,12 +91,12 @@ impl Sealing {
         }
     }
 
-    /// Stores the increments of a segment that are not known to be verified.
-    pub(super) fn set_aside(&mut self, sequence: SegmentSeq, increments: Vec<ObjectId>) {
-        self.unverified.insert(sequence, increments);
+    /// Stores the parts of a segment that are not known to be verified.
+    pub(super) fn set_aside(&mut self, sequence: SegmentSeq, parts: Vec<ObjectId>) {
+        self.unverified.insert(sequence, parts);
     }
 
-    /// Takes the increments of a segment that are not known to be verified.
+    /// Takes the parts of a segment that are not known to be verified.
     pub(super) fn take_aside(&mut self, sequence: SegmentSeq) -> Vec<ObjectId> {
         self.unverified.remove(&sequence).unwrap_or_default()
     }
@@ -179,7 +179,7 @@ impl Sealing {
         self.target = Some(head);
     }
 
-    /// Whether the time-based increment is due; if so, the next one is due after `interval_ns`.
+    /// Whether the time-based part is due; if so, the next one is due after `interval_ns`.
     /// Never with an interval of 0, nor while there is a target.
     pub(super) fn is_due(&mut self, interval_ns: u64, now_ns: u64) -> bool {
         if interval_ns == 0 || now_ns < self.due_ns || self.target.is_some() {

@@ -26,7 +26,7 @@ pub struct ArchiveStatus {
     pub verify: VerifyPolicy,
     /// Milliseconds per second in which a host's write was delayed because the archive is behind.
     pub throttled_ms_per_s: f64,
-    /// Seconds between increments; 0: only whole segments.
+    /// Seconds between parts; 0: only whole segments.
     pub seal_interval_s: f64,
     /// A recovery from the archive alone would restore everything before this position. After a
     /// gap, this stays before the gap until the archive has a whole working set after it.

@@ -52,7 +52,7 @@ impl Archive {
                         Self::overtaken(&error, side, log);
                     }
                     // They only cost space; the next start finds and deletes them.
-                    tracing::warn!(%error, "increments of an archived segment could not be deleted");
+                    tracing::warn!(%error, "parts of an archived segment could not be deleted");
                 }
             }
             Reply::Entries { token, result: Err(ArchiveError::Store { retry: true, .. }) }
