@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use crate::archive::service::{ArchiveService, Reply, Request, VerifyPolicy};
+use crate::archive::service::{ArchiveReply, ArchiveRequest, ArchiveService, VerifyPolicy};
 use crate::archive::store::{AwayStore, Store};
 use crate::log::SegmentSeq;
 
@@ -31,11 +31,11 @@ struct AwayService {
 }
 
 impl ArchiveService for AwayService {
-    fn submit(&mut self, request: Request) -> Result<(), Request> {
+    fn submit(&mut self, request: ArchiveRequest) -> Result<(), ArchiveRequest> {
         Err(request)
     }
 
-    fn poll(&mut self, _: &mut Vec<Reply>) -> usize {
+    fn poll(&mut self, _: &mut Vec<ArchiveReply>) -> usize {
         0
     }
 

@@ -12,7 +12,7 @@ use super::receivers::{FetchSlot, reply};
 use super::requests::Ask;
 use super::state::Archive;
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ObjectBlocks, Reply};
+use crate::archive::service::{ArchiveReply, ObjectBlocks};
 use crate::dma::{BLOCK_BYTES, DmaBufMut};
 use crate::log::checksum::crc32c;
 use crate::log::{Lsn, SegmentSeq};
@@ -127,7 +127,7 @@ impl Archive {
         let slot = self.begin(Ask { id, lsn: Some(lsn) });
         Box::pin(async move {
             match reply(slot).await {
-                Reply::Blocks { result: Ok(blocks), .. } => blocks.block(lsn).map(<[u8]>::to_vec),
+                ArchiveReply::Blocks { result: Ok(blocks), .. } => blocks.block(lsn).map(<[u8]>::to_vec),
                 _ => None,
             }
         })

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use crate::archive::service::{ArchiveError, ObjectBlocks, Reply};
+use crate::archive::service::{ArchiveError, ArchiveReply, ObjectBlocks};
 use crate::volume::error::VolumeError;
 
 /// A reply for a host's read, by its place among the pool's reads.
@@ -26,7 +26,7 @@ enum ReplyTo {
 /// Where a task finds its reply.
 #[derive(Default)]
 pub(super) struct FetchSlot {
-    reply: Option<Reply>,
+    reply: Option<ArchiveReply>,
     waker: Option<Waker>,
 }
 
@@ -52,7 +52,7 @@ impl Receivers {
     }
 
     /// Passes a reply to its receiver.
-    pub(super) fn answer(&mut self, token: u64, reply: Reply) {
+    pub(super) fn answer(&mut self, token: u64, reply: ArchiveReply) {
         match self.receivers.remove(&token) {
             Some(ReplyTo::Task(slot)) => {
                 let mut slot = slot.borrow_mut();
@@ -62,7 +62,7 @@ impl Receivers {
                 }
             }
             Some(ReplyTo::Read(read)) => {
-                if let Reply::Blocks { result, .. } = reply {
+                if let ArchiveReply::Blocks { result, .. } = reply {
                     self.for_reads.push((read, result));
                 }
             }
@@ -85,7 +85,7 @@ impl Receivers {
 }
 
 /// Waits for a reply.
-pub(super) async fn reply(slot: Rc<RefCell<FetchSlot>>) -> Reply {
+pub(super) async fn reply(slot: Rc<RefCell<FetchSlot>>) -> ArchiveReply {
     std::future::poll_fn(move |context| {
         let mut slot = slot.borrow_mut();
         if let Some(reply) = slot.reply.take() {

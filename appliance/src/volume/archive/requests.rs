@@ -10,7 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ArchiveService, Reply, Request};
+use crate::archive::service::{ArchiveReply, ArchiveRequest, ArchiveService};
 use crate::log::Lsn;
 
 /// How many times a request is repeated before its caller gets the error.
@@ -29,10 +29,10 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    fn request(self, token: u64) -> Request {
+    fn request(self, token: u64) -> ArchiveRequest {
         match self.lsn {
-            Some(lsn) => Request::Blocks { token, id: self.id, lsn },
-            None => Request::Entries { token, id: self.id },
+            Some(lsn) => ArchiveRequest::Blocks { token, id: self.id, lsn },
+            None => ArchiveRequest::Entries { token, id: self.id },
         }
     }
 }
@@ -42,13 +42,13 @@ pub(super) struct Requests {
     service: Box<dyn ArchiveService>,
     next_token: u64,
     /// Requests that the service had no room for.
-    outbox: VecDeque<Request>,
+    outbox: VecDeque<ArchiveRequest>,
     /// The requests that read, so that they can be repeated, and how many times each was made.
     asked: HashMap<u64, (Ask, u32)>,
     /// The requests to repeat, and when.
     later: Vec<(u64, u64)>,
     /// The memory for the replies of a turn.
-    replies: Vec<Reply>,
+    replies: Vec<ArchiveReply>,
 }
 
 impl Requests {
@@ -86,7 +86,7 @@ impl Requests {
     }
 
     /// Makes a request that is not repeated.
-    pub(super) fn send(&mut self, request: Request) {
+    pub(super) fn send(&mut self, request: ArchiveRequest) {
         // Keep the order: earlier requests go first.
         if !self.outbox.is_empty() {
             self.outbox.push_back(request);
@@ -148,14 +148,14 @@ impl Requests {
 
     /// The replies that have arrived, and how much the service did; return the list with
     /// [`keep_replies`](Self::keep_replies).
-    pub(super) fn take_replies(&mut self) -> (Vec<Reply>, usize) {
+    pub(super) fn take_replies(&mut self) -> (Vec<ArchiveReply>, usize) {
         let mut replies = std::mem::take(&mut self.replies);
         let work = self.service.poll(&mut replies);
         (replies, work)
     }
 
     /// Keeps the memory of an empty list for the next replies.
-    pub(super) fn keep_replies(&mut self, list: Vec<Reply>) {
+    pub(super) fn keep_replies(&mut self, list: Vec<ArchiveReply>) {
         assert!(list.is_empty(), "every reply is taken");
         self.replies = list;
     }

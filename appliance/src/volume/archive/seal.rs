@@ -9,7 +9,7 @@ use super::flights::Flight;
 use super::sealing::{SOURCE_FAILURES_MAX, is_past_archiving};
 use super::state::Archive;
 use crate::archive::object::{ClaimId, ObjectId, holes_of};
-use crate::archive::service::{ArchiveError, ArchiveJob, Archived, Request};
+use crate::archive::service::{ArchiveError, ArchiveJob, ArchiveRequest, Archived};
 use crate::log::format::TrailerUnit;
 use crate::log::reader::LsnRange;
 use crate::log::table::Segment;
@@ -93,7 +93,7 @@ impl Archive {
             accept_lost: self.retries.source_failures(sequence) >= PARTLY_FAILURES_MAX,
         };
         self.flights.begin(token, Flight { id, holes: job.holes.clone() });
-        self.requests.send(Request::Archive(job));
+        self.requests.send(ArchiveRequest::Archive(job));
     }
 
     /// Sets the target of the time-based part: everything up to here must be archived.
@@ -183,7 +183,7 @@ impl Archive {
             side.note_verified(log, below);
             if !parts.is_empty() {
                 let token = self.requests.token();
-                self.requests.send(Request::Delete { token, ids: parts });
+                self.requests.send(ArchiveRequest::Delete { token, ids: parts });
             }
         }
         self.reach_target(log);

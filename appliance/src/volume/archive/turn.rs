@@ -7,7 +7,7 @@ use super::flights::Flight;
 use super::policy::BackPressure;
 use super::side::PoolSide;
 use super::state::Archive;
-use crate::archive::service::{ArchiveError, Reply};
+use crate::archive::service::{ArchiveError, ArchiveReply};
 use crate::log::Log;
 use crate::log::reader::LsnRange;
 
@@ -36,9 +36,9 @@ impl Archive {
         work + usize::from(self.throttle.turn(is_wanted, log, now_ns))
     }
 
-    fn take(&mut self, reply: Reply, side: &mut PoolSide<'_>, log: &mut Log) {
+    fn take(&mut self, reply: ArchiveReply, side: &mut PoolSide<'_>, log: &mut Log) {
         match reply {
-            Reply::Archived { token, result } => {
+            ArchiveReply::Archived { token, result } => {
                 let Some(Flight { id, holes }) = self.flights.end(token) else { return };
                 self.throttle.recount();
                 match result {
@@ -46,7 +46,7 @@ impl Archive {
                     Err(error) => self.job_failed(id, &error, side, log),
                 }
             }
-            Reply::Deleted { result, .. } => {
+            ArchiveReply::Deleted { result, .. } => {
                 if let Err(error) = result {
                     if matches!(error, ArchiveError::Overtaken { .. }) {
                         Self::overtaken(&error, side, log);
@@ -55,17 +55,17 @@ impl Archive {
                     tracing::warn!(%error, "parts of an archived segment could not be deleted");
                 }
             }
-            Reply::Entries { token, result: Err(ArchiveError::Store { retry: true, .. }) }
-            | Reply::Blocks { token, result: Err(ArchiveError::Store { retry: true, .. }) }
+            ArchiveReply::Entries { token, result: Err(ArchiveError::Store { retry: true, .. }) }
+            | ArchiveReply::Blocks { token, result: Err(ArchiveError::Store { retry: true, .. }) }
                 if self.requests.ask_later(token, log.environment().clock.monotonic_ns()) => {}
-            Reply::Entries { token, ref result } => {
+            ArchiveReply::Entries { token, ref result } => {
                 self.requests.end(token);
                 if let Ok(entries) = result {
                     self.entries.insert(Arc::clone(entries));
                 }
                 self.receivers.answer(token, reply);
             }
-            Reply::Blocks { token, .. } => {
+            ArchiveReply::Blocks { token, .. } => {
                 self.requests.end(token);
                 self.receivers.answer(token, reply);
             }

@@ -5,7 +5,7 @@
 //! in the list of [`Unreadable`], and is asked for once more before anything is written.
 
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ArchiveError, ArchiveService, Reply, Request};
+use crate::archive::service::{ArchiveError, ArchiveReply, ArchiveRequest, ArchiveService};
 use crate::log::Lsn;
 use crate::log::reader::{LsnRange, SegmentEntries};
 use crate::reactor::yield_now;
@@ -51,8 +51,8 @@ impl Unreadable {
     /// One of them can be read now.
     pub(super) async fn check_again(&self, service: &mut dyn ArchiveService) -> Result<(), VolumeError> {
         for &id in &self.ids {
-            let reply = ask(service, 1, &|| Request::Entries { token: 0, id }).await;
-            if let Ok(Reply::Entries { result: Ok(_), .. }) = reply {
+            let reply = ask(service, 1, &|| ArchiveRequest::Entries { token: 0, id }).await;
+            if let Ok(ArchiveReply::Entries { result: Ok(_), .. }) = reply {
                 let store = service.store().label();
                 let name = id.name().map_or_else(|error| error.to_string(), |name| name.to_string());
                 return Err(VolumeError::Archive {
@@ -107,8 +107,8 @@ pub(super) async fn entries(
     id: ObjectId,
     unreadable: &mut Unreadable,
 ) -> Result<Result<Front, String>, VolumeError> {
-    match ask(service, TRIES_MAX, &|| Request::Entries { token: 0, id }).await {
-        Ok(Reply::Entries { result: Ok(entries), .. }) => {
+    match ask(service, TRIES_MAX, &|| ArchiveRequest::Entries { token: 0, id }).await {
+        Ok(ArchiveReply::Entries { result: Ok(entries), .. }) => {
             let records = SegmentEntries::new(entries.units.clone());
             let last_ns = records.records().next_back().map_or(0, |(line, _)| line.time_ns());
             Ok(Ok(Front {
@@ -116,7 +116,7 @@ pub(super) async fn entries(
                 holes: entries.holes.clone(),
             }))
         }
-        Ok(Reply::Entries { result: Err(error), .. }) => Ok(Err(error.to_string())),
+        Ok(ArchiveReply::Entries { result: Err(error), .. }) => Ok(Err(error.to_string())),
         Ok(_) => unreachable!("a reply is of its request's kind"),
         Err(reason) => unreadable.note(id, reason).map(Err),
     }
@@ -134,8 +134,8 @@ pub(super) async fn entries_and_end(
         return Ok(front);
     }
     let lsn = Lsn(id.to_lsn.0 - 1);
-    match ask(service, TRIES_MAX, &|| Request::Blocks { token: 0, id, lsn }).await {
-        Ok(Reply::Blocks { result: Err(error), .. }) => Ok(Err(error.to_string())),
+    match ask(service, TRIES_MAX, &|| ArchiveRequest::Blocks { token: 0, id, lsn }).await {
+        Ok(ArchiveReply::Blocks { result: Err(error), .. }) => Ok(Err(error.to_string())),
         Ok(_) => Ok(front),
         Err(reason) => unreadable.note(id, reason).map(Err),
     }
@@ -146,8 +146,8 @@ pub(super) async fn entries_and_end(
 async fn ask(
     service: &mut dyn ArchiveService,
     tries_max: u32,
-    make: &dyn Fn() -> Request,
-) -> Result<Reply, String> {
+    make: &dyn Fn() -> ArchiveRequest,
+) -> Result<ArchiveReply, String> {
     let mut request = Some(make());
     let mut tries = 1;
     let mut replies = Vec::new();
@@ -157,8 +157,8 @@ async fn ask(
         }
         service.poll(&mut replies);
         if let Some(reply) = replies.pop() {
-            let (Reply::Entries { result: Err(error), .. } | Reply::Blocks { result: Err(error), .. }) =
-                &reply
+            let (ArchiveReply::Entries { result: Err(error), .. }
+            | ArchiveReply::Blocks { result: Err(error), .. }) = &reply
             else {
                 return Ok(reply);
             };
