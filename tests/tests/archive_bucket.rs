@@ -156,7 +156,7 @@ fn puts_whose_answers_are_lost_are_there_once_and_the_owner_stays_the_owner() {
     Host::connect(&appliance, "vol0").check_round(4);
     Host::connect(&appliance, "vol0").write_round(5);
     check_archive(&appliance);
-    // Increments are deleted after their segment is archived as a whole.
+    // Parts are deleted after their segment is archived as a whole.
     wait_for("nothing is there twice", || {
         let mut objects = rig.objects().0;
         objects.sort_unstable_by_key(|id| (id.claim, id.from_lsn));

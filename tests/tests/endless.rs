@@ -549,7 +549,7 @@ fn nothing_is_recovered_from_an_archive_that_holds_nothing() {
 
 /// A segment is archived as a whole only when the next one's header is stable. Until then a power
 /// cut may remove its trailer, and the log continues in it: the stored object was not the whole
-/// segment, increments after it never counted, and sealing waited forever.
+/// segment, parts after it never counted, and sealing waited forever.
 #[test]
 fn the_whole_of_a_segment_is_archived_when_the_next_one_has_begun_for_good() {
     let store = Arc::new(MemoryStore::default());

@@ -235,7 +235,7 @@ fn an_archive_without_its_objects_is_told_by_all() {
     }
 }
 
-/// The file of the newest increment in the archive.
+/// The file of the newest part in the archive.
 fn newest_object(bed: &Bed) -> PathBuf {
     let output = Command::new("find")
         .arg(bed.archive().join("objects/v1"))

@@ -1,5 +1,5 @@
-//! Who writes which state: only the file that defines a struct in [`OWNED`] writes the struct's
-//! fields. There are no exceptions.
+//! Who writes which state: only the file that defines a struct in [`OWNED`] or [`READ_BY_OTHERS`]
+//! writes the struct's fields. There are no exceptions.
 //!
 //! A field is written by an assignment (`x.field = `, `x.field += `), by a mutable borrow
 //! (`&mut x.field`, which also covers `mem::take`, `mem::replace` and `mem::swap`), and by a
@@ -11,6 +11,8 @@
 //!   guarantees the rule. So a part of another struct has such fields.
 //! - A field that other files can see must be a part itself: its type is in the table too. Other
 //!   files call the part's methods, and the part decides what they change.
+//! - A struct in [`READ_BY_OTHERS`] is plain data: its fields are no parts, and other files see them
+//!   to read them. For these, calls of the methods that change a list count as writes too.
 //! - In the files that can see a field, the test searches the sources for writes of a field of that
 //!   name, whatever holds it. It is a different field only where the code shows that the holder has
 //!   another type (`self` of another type, a name with another type written at it, or a field of
@@ -31,7 +33,11 @@ const OWNED: &[(&str, &str)] = &[
     ("IoStats", "volume/pool/io_stats.rs"),
     ("Latencies", "volume/pool/latency.rs"),
     ("ReadAhead", "volume/pool/read_ahead.rs"),
+    ("PendingAck", "volume/pool/acknowledgements.rs"),
+    ("PendingRead", "volume/pool/reads.rs"),
+    ("ReadPlan", "volume/pool/read_plan.rs"),
     ("Reads", "volume/pool/reads.rs"),
+    ("RestOfTrim", "volume/pool/trims.rs"),
     ("Rescue", "volume/pool/rescues.rs"),
     ("Rescues", "volume/pool/rescues.rs"),
     ("Starving", "volume/pool/starving.rs"),
@@ -47,6 +53,23 @@ const OWNED: &[(&str, &str)] = &[
     ("Scrubbed", "volume/space/scrubbed.rs"),
     ("Cleaner", "volume/space/cleaner.rs"),
     ("ArchiveSlot", "volume/archive/slot.rs"),
+    ("Archive", "volume/archive/state.rs"),
+    ("Alarm", "volume/archive/alarm.rs"),
+    ("Away", "volume/archive/away.rs"),
+    ("Flights", "volume/archive/flights.rs"),
+    ("Lost", "volume/archive/losses.rs"),
+    ("Objects", "volume/archive/objects.rs"),
+    ("SegmentObjects", "volume/archive/objects.rs"),
+    ("KnownObjects", "volume/archive/objects.rs"),
+    ("Recent", "volume/archive/rate.rs"),
+    ("ReportedProblem", "volume/archive/reported.rs"),
+    ("Requests", "volume/archive/requests.rs"),
+    ("Retries", "volume/archive/retries.rs"),
+    ("Sealing", "volume/archive/sealing.rs"),
+    ("Throttle", "volume/archive/throttle.rs"),
+    ("Receivers", "volume/archive/receivers.rs"),
+    ("BlocksCache", "archive/service/cache.rs"),
+    ("EntriesCache", "archive/service/cache.rs"),
     ("CatalogText", "log/writer/state/catalog.rs"),
     ("CurrentSegment", "log/writer/state/current.rs"),
     ("DamageNotes", "log/writer/state/damage.rs"),
@@ -74,10 +97,36 @@ const OWNED: &[(&str, &str)] = &[
     ("FoundSegment", "log/recovery/slots.rs"),
 ];
 
+/// Plain data that other files read, and the only file that writes its fields.
+const READ_BY_OTHERS: &[(&str, &str)] = &[("Catalog", "volume/catalog/mod.rs")];
+
+/// Methods that change a list.
+const CHANGE_A_LIST: &[&str] = &[
+    "append",
+    "change",
+    "clear",
+    "dedup",
+    "drain",
+    "drop_first",
+    "extend",
+    "insert",
+    "iter_mut",
+    "pop",
+    "push",
+    "remove",
+    "retain",
+    "sort",
+    "sort_unstable",
+    "swap",
+    "truncate",
+];
+
 /// A struct of the table, as its file defines it.
 struct Owned {
     name: String,
     file: PathBuf,
+    /// Whether it is plain data that others read.
+    is_data: bool,
     /// Fields that other files can see.
     seen: Vec<SeenField>,
 }
@@ -173,7 +222,7 @@ fn owned(name: &str, file: &Path, source: &str, has_children: bool) -> Result<Ow
         let by = seen_by(&field.vis, file);
         seen.push(SeenField { name: name.to_string(), types: types.0, is_private, by });
     }
-    Ok(Owned { name: name.to_owned(), file: file.to_owned(), seen })
+    Ok(Owned { name: name.to_owned(), file: file.to_owned(), is_data: false, seen })
 }
 
 #[derive(Default)]
@@ -190,7 +239,7 @@ impl<'ast> Visit<'ast> for TypeNames {
 fn exposed(table: &[Owned]) -> Vec<String> {
     let parts: BTreeSet<&str> = table.iter().map(|owned| owned.name.as_str()).collect();
     let mut found = Vec::new();
-    for owned in table {
+    for owned in table.iter().filter(|owned| !owned.is_data) {
         let is_part = |field: &SeenField| {
             field.types.len() == 1 && field.types.iter().all(|name| parts.contains(name.as_str()))
         };
@@ -302,6 +351,22 @@ impl Search<'_> {
         }
     }
 
+    /// Whether an expression is a struct: its type is known, or it has the name of the struct.
+    fn is_held_by(&self, holder: &syn::Expr, owned: &str) -> bool {
+        if let Some(known) = self.type_of(holder) {
+            return known == owned;
+        }
+        let name = match holder {
+            syn::Expr::Path(path) => path.path.get_ident().map(ToString::to_string),
+            syn::Expr::Field(field) => match &field.member {
+                syn::Member::Named(name) => Some(name.to_string()),
+                syn::Member::Unnamed(_) => None,
+            },
+            _ => None,
+        };
+        name.is_some_and(|name| name == owned.to_lowercase())
+    }
+
     fn learn(&mut self, pattern: &syn::Pat, ty: &syn::Type) {
         if let (syn::Pat::Ident(name), Some(ty)) = (pattern, plain_type(ty)) {
             self.names.push((name.ident.to_string(), ty));
@@ -387,6 +452,25 @@ impl<'ast> Visit<'ast> for Search<'_> {
         visit::visit_expr_binary(self, binary);
     }
 
+    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+        if CHANGE_A_LIST.contains(&call.method.to_string().as_str())
+            && let syn::Expr::Field(field) = &*call.receiver
+            && let syn::Member::Named(name) = &field.member
+        {
+            let (name, line) = (name.to_string(), call.span().start().line);
+            for owned in self.owned.iter().filter(|owned| owned.is_data) {
+                if self.is_held_by(&field.base, &owned.name) && owned.is_seen(&name, self.file) {
+                    self.found.push(format!(
+                        "{}:{line}: {}::{name} is changed",
+                        self.file.display(),
+                        owned.name
+                    ));
+                }
+            }
+        }
+        visit::visit_expr_method_call(self, call);
+    }
+
     fn visit_expr_reference(&mut self, reference: &'ast syn::ExprReference) {
         if reference.mutability.is_some() {
             self.written(&reference.expr);
@@ -436,6 +520,11 @@ fn no_field_is_written_from_another_file() -> Result<(), String> {
     for &(name, file) in OWNED {
         let file = Path::new(file);
         table.push(owned(name, file, &read(file)?, has_children(&root, file))?);
+    }
+    for &(name, file) in READ_BY_OTHERS {
+        let file = Path::new(file);
+        let owned = owned(name, file, &read(file)?, has_children(&root, file))?;
+        table.push(Owned { is_data: true, ..owned });
     }
     let mut found = exposed(&table);
     let mut files = Vec::new();
@@ -504,6 +593,33 @@ fn what_is_no_write_of_the_state_is_not_found() {
         "impl Volume { fn f(&mut self) { self.stats.reads += 1; } }",
     ] {
         assert_eq!(found_in(source), Vec::<String>::new(), "{source}");
+    }
+}
+
+#[test]
+fn a_list_of_plain_data_is_changed_by_its_file_alone() {
+    let data = owned("Catalog", Path::new("c.rs"), "struct Catalog { pub(crate) images: Vec<u8> }", false);
+    let table = [Owned { is_data: true, ..data.expect("a struct") }];
+    assert_eq!(exposed(&table), Vec::<String>::new());
+    let found = |body: &str| {
+        let source = format!("fn f(now: &mut Catalog, other: &mut Other) {{ {body} }}");
+        foreign_writes(&table, &FieldTypes::default(), Path::new("other.rs"), &source)
+            .expect("it is Rust")
+            .len()
+    };
+    for body in [
+        "catalog.images.push(1);",
+        "self.catalog.images.retain(|_| true);",
+        "now.images.change(a, b);",
+        "catalog.images = x;",
+        "sort(&mut now.images);",
+    ] {
+        assert_eq!(found(body), 1, "{body}");
+    }
+    for body in
+        ["other.images.push(1);", "state.images.push(1);", "catalog.images.iter();", "now.images.get(1);"]
+    {
+        assert_eq!(found(body), 0, "{body}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use varve::archive::service::{
-    ArchiveService, InlineArchive, InlineOptions, Reply, VerifyPolicy, WorkerOptions,
+    ArchiveReply, ArchiveService, InlineArchive, InlineOptions, VerifyPolicy, WorkerOptions,
 };
 use varve::archive::store::Store;
 use varve::dma::BLOCK_BYTES;
@@ -31,25 +31,25 @@ struct SlowArchive {
     inner: InlineArchive,
     clock: Rc<SimClock>,
     free_ns: u64,
-    done: VecDeque<(u64, Reply)>,
+    done: VecDeque<(u64, ArchiveReply)>,
 }
 
 impl ArchiveService for SlowArchive {
     fn submit(
         &mut self,
-        request: varve::archive::service::Request,
-    ) -> Result<(), varve::archive::service::Request> {
+        request: varve::archive::service::ArchiveRequest,
+    ) -> Result<(), varve::archive::service::ArchiveRequest> {
         self.inner.submit(request)
     }
 
-    fn poll(&mut self, replies: &mut Vec<Reply>) -> usize {
+    fn poll(&mut self, replies: &mut Vec<ArchiveReply>) -> usize {
         let before = replies.len();
         let now_ns = self.clock.wall_ns();
         let mut came = Vec::new();
         self.inner.poll(&mut came);
         for reply in came {
             match &reply {
-                Reply::Archived { result: Ok(archived), .. } => {
+                ArchiveReply::Archived { result: Ok(archived), .. } => {
                     let blocks = archived.content_bytes / BLOCK_BYTES as u64;
                     self.free_ns = self.free_ns.max(now_ns) + blocks * ARCHIVE_NS_PER_BLOCK;
                     self.done.push_back((self.free_ns, reply));

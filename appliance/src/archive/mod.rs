@@ -1,6 +1,6 @@
 //! The archive: stores the history of the log in objects, and decides how long to keep it.
 //!
-//! [`object`] is the format of one archived segment, or of an increment of one. [`store`] is where
+//! [`object`] is the format of one archived segment, or of a part of one. [`store`] is where
 //! objects are stored: one trait and several implementations. [`service`] is the interface for the
 //! pool's reactor, and the threads that do the work. [`retention`] decides what is kept. [`owner`]
 //! records which appliance owns an archive. [`catalog`] is a local cache of what the store holds.

@@ -18,7 +18,7 @@ const MAX_RETRIES: u32 = 64;
 /// A piece of memory, with the layout of the system's `iovec`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub(super) struct Piece {
+pub(super) struct TransferPiece {
     pub(super) address: *mut u8,
     pub(super) len_bytes: usize,
 }
@@ -41,7 +41,7 @@ pub(super) struct Transfer {
     /// Bytes left of a read, a write or a discard.
     pub(super) len_bytes: u64,
     /// The memory of the rest of a read or a write.
-    pub(super) pieces: SmallVec<[Piece; 4]>,
+    pub(super) pieces: SmallVec<[TransferPiece; 4]>,
     retries: u32,
 }
 
@@ -62,10 +62,10 @@ pub(super) enum Step {
 impl Transfer {
     /// The work of an operation that has been checked.
     pub(super) fn of(operation: &mut Operation) -> Self {
-        let mut pieces: SmallVec<[Piece; 4]> = SmallVec::new();
+        let mut pieces: SmallVec<[TransferPiece; 4]> = SmallVec::new();
         let mut add = |address: *mut u8, len_bytes: usize| match pieces.last_mut() {
             Some(last) if last.address.wrapping_add(last.len_bytes) == address => last.len_bytes += len_bytes,
-            _ => pieces.push(Piece { address, len_bytes }),
+            _ => pieces.push(TransferPiece { address, len_bytes }),
         };
         let kind = match operation {
             Operation::Read { buffers, .. } => {

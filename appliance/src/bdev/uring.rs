@@ -26,7 +26,7 @@ use rustix::io::Errno;
 
 use super::file::{DISCARD_MODE, OpenFile};
 use super::registered::RegisteredArenas;
-use super::transfer::{Kind, Piece, Slots, Step, Transfer, complete};
+use super::transfer::{Kind, Slots, Step, Transfer, TransferPiece, complete};
 use super::{Bdev, BdevErrorKind, BdevInfo, Command, Completion, Space, Submit};
 
 /// The registered file.
@@ -344,13 +344,13 @@ fn entry(transfer: &Transfer, arenas: &RegisteredArenas) -> Entry {
     let offset = transfer.offset_bytes;
     let (vector, count) = (transfer.pieces.as_ptr().cast(), transfer.pieces.len() as u32);
     match (transfer.kind, transfer.pieces.as_slice()) {
-        (Kind::Read, &[Piece { address, len_bytes }]) => match arenas.find(address, len_bytes) {
+        (Kind::Read, &[TransferPiece { address, len_bytes }]) => match arenas.find(address, len_bytes) {
             Some(index) => {
                 opcode::ReadFixed::new(FILE, address, len_bytes as u32, index).offset(offset).build()
             }
             None => opcode::Read::new(FILE, address, len_bytes as u32).offset(offset).build(),
         },
-        (Kind::Write, &[Piece { address, len_bytes }]) => match arenas.find(address, len_bytes) {
+        (Kind::Write, &[TransferPiece { address, len_bytes }]) => match arenas.find(address, len_bytes) {
             Some(index) => {
                 opcode::WriteFixed::new(FILE, address, len_bytes as u32, index).offset(offset).build()
             }

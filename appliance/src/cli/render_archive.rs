@@ -149,7 +149,7 @@ pub(super) fn verify_policy(result: &Value) -> Option<String> {
 
 /// What an object is, and what is wrong with it.
 fn kind(object: &ArchivedObject) -> String {
-    let kind = if object.whole { "segment" } else { "increment" };
+    let kind = if object.whole { "segment" } else { "part" };
     match (object.lost, object.holes.is_empty()) {
         (true, _) => format!("{kind}, lost"),
         (false, false) => format!("{kind}, with holes"),
@@ -301,10 +301,7 @@ mod tests {
         let object = json!({"sequence": 3, "from_lsn": 768, "to_lsn": 1024, "whole": false, "len_bytes": 4096,
                             "sealed_ns": null, "first_ns": 1_000_000_000, "last_ns": null});
         let text = render(View::ArchivedObjects, &json!([object]));
-        assert!(
-            text.contains("increment") && text.contains("1 MiB") && text.contains("1970-01-01"),
-            "{text}"
-        );
+        assert!(text.contains("part") && text.contains("1 MiB") && text.contains("1970-01-01"), "{text}");
         assert!(render(View::ArchivedObjects, &json!([])).contains("archive seal"));
     }
 

@@ -9,7 +9,7 @@ use crate::text::units::format_time;
 /// The result of the check of one object.
 pub(super) enum Outcome {
     Whole,
-    /// The object is an increment, and its segment has since been archived as a whole.
+    /// The object is a part, and its segment has since been archived as a whole.
     Gone,
     Missing,
     Incomplete {

@@ -8,7 +8,7 @@
 //!
 //! **A crash in between** must not leave a part of a segment that looks like a complete segment. So
 //! the objects of a segment are deleted in an order in which the rest is never mistaken for the
-//! whole: first the objects of earlier epochs, then the increments from the first to the last, and
+//! whole: first the objects of earlier epochs, then the parts from the first to the last, and
 //! the whole object last.
 //!
 //! **Never because of a single clock reading:** the ends of retention are compared with the earlier

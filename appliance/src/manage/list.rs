@@ -30,7 +30,7 @@ pub struct ArchivedObject {
     pub from_lsn: u64,
     /// The position after the last.
     pub to_lsn: u64,
-    /// Whether it is the whole, sealed segment, and not an increment.
+    /// Whether it is the whole, sealed segment, and not a part.
     pub whole: bool,
     /// Its bytes in the store.
     pub len_bytes: u64,
@@ -58,7 +58,7 @@ impl ArchiveManager {
         let mut catalog = self.catalog()?;
         self.refresh(&mut catalog)?;
         let holes = holes_of(&catalog)?;
-        // Skip increments whose segment is archived as a whole: they are about to be deleted, and
+        // Skip parts whose segment is archived as a whole: they are about to be deleted, and
         // the whole object has the same data.
         let mut wholes = HashSet::new();
         let visited = catalog.for_each_object(|row| {

@@ -39,7 +39,7 @@ pub struct Verification {
     pub bytes: u64,
     /// Bytes read.
     pub bytes_done: u64,
-    /// Objects that were removed during the verification: increments of a segment that has since
+    /// Objects that were removed during the verification: parts of a segment that has since
     /// been archived as a whole.
     pub gone: u64,
     /// How many objects are damaged.

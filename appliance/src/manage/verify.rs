@@ -113,7 +113,7 @@ fn verify(
             return Err("the appliance stops".to_owned());
         }
         // A lost object may be in the store again. If it is not, it is missing, even if it is an
-        // increment.
+        // part.
         let outcome = match verify_one(store, &row.id, &mut codec) {
             Outcome::Gone if *lost => Outcome::Missing,
             outcome => outcome,

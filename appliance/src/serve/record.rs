@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::ServeError;
 use crate::archive::catalog::{ArchiveCatalog, CatalogError, ObjectDetails, SynchRow};
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ArchiveService, Reply, Request, ServiceStats, VerifyPolicy};
+use crate::archive::service::{ArchiveReply, ArchiveRequest, ArchiveService, ServiceStats, VerifyPolicy};
 use crate::archive::store::Store;
 use crate::log::Lsn;
 use crate::log::format::{EntryKind, EventHead, EventKind, TrailerUnit};
@@ -82,9 +82,9 @@ impl RecordingArchive {
 }
 
 impl ArchiveService for RecordingArchive {
-    fn submit(&mut self, request: Request) -> Result<(), Request> {
+    fn submit(&mut self, request: ArchiveRequest) -> Result<(), ArchiveRequest> {
         let note = match &request {
-            Request::Archive(job) => Some((
+            ArchiveRequest::Archive(job) => Some((
                 job.token,
                 Note {
                     id: job.id,
@@ -102,11 +102,11 @@ impl ArchiveService for RecordingArchive {
         Ok(())
     }
 
-    fn poll(&mut self, replies: &mut Vec<Reply>) -> usize {
+    fn poll(&mut self, replies: &mut Vec<ArchiveReply>) -> usize {
         let before = replies.len();
         let count = self.inner_mut().poll(replies);
         for reply in &replies[before..] {
-            let Reply::Archived { token, result } = reply else { continue };
+            let ArchiveReply::Archived { token, result } = reply else { continue };
             let Some(note) = self.under_way.remove(token) else { continue };
             if let (Ok(archived), Some(notes)) = (result, &self.notes) {
                 // If the channel is full, the next start reads the object from the store.

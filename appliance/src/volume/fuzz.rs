@@ -27,7 +27,7 @@ fn catalog_of(names: &[&str]) -> Catalog {
     });
     let mut catalog = serde_json::from_value::<Catalog>(text).expect("a catalog");
     for (lsn, name) in (100..).zip(names) {
-        catalog.snapshots.insert(&CatalogSnapshot { name: Arc::from(*name), lsn, time_ns: lsn << 20 });
+        catalog.add_snapshot(&CatalogSnapshot { name: Arc::from(*name), lsn, time_ns: lsn << 20 });
     }
     catalog
 }

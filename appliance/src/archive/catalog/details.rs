@@ -70,7 +70,7 @@ impl ArchiveCatalog {
     /// an object that the store fails to return, as long as the store returns later ones.
     /// `progress` is called before each object and may stop the run.
     ///
-    /// The text of a synch that an increment cuts in two stays unknown until the whole segment is
+    /// The text of a synch that a part cuts in two stays unknown until the whole segment is
     /// archived.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! the store, compared with the actual one.
 //!
 //! A row is added when a list of the store lacks an object that the catalog knew. It is removed
-//! when the object is there again, when the whole segment replaces its increment, or when the
+//! when the object is there again, when the whole segment replaces its part, or when the
 //! object expires. The rows are as durable as the catalog: after a restart the lost objects are
 //! reported again.
 

@@ -418,10 +418,10 @@ fn what_the_store_lost_is_remembered_until_it_is_there_again_or_let_go() {
     catalog.fill_details(&store, &mut go_on).unwrap();
     let before = rows(&catalog);
     assert!(catalog.lost_objects().unwrap().is_empty());
-    // An increment that its whole segment replaces is not lost; one whose segment is not there is.
+    // A part that its whole segment replaces is not lost; one whose segment is not there is.
     let (replaced, alone) = (id(5, 0, 9, false), id(9, 0, 9, false));
-    for increment in [&replaced, &alone] {
-        catalog.record_object(increment, 7, None).unwrap();
+    for part in [&replaced, &alone] {
+        catalog.record_object(part, 7, None).unwrap();
     }
     let remove = |id: &ObjectId| store.delete(&id.name().unwrap()).unwrap();
     let lost = |catalog: &ArchiveCatalog| -> Vec<ObjectId> {

@@ -1,10 +1,10 @@
 //! Names of objects, which sort in log order.
 //!
-//! `v1/POOL/seg/EPOCH/SEQUENCE-FROM-TO.CLAIM.seg.zst`, or `.inc.zst` for an increment. POOL is the
+//! `v1/POOL/seg/EPOCH/SEQUENCE-FROM-TO.CLAIM.seg.zst`, or `.inc.zst` for a part. POOL is the
 //! UUID with hyphens; EPOCH is 8 hexadecimal digits, the others 16, all lower case. Names from
 //! before claims existed have neither CLAIM nor the point before it. The epoch of a segment never
 //! decreases along the log (see `log::format`), so the order of the names is the order of the log.
-//! The increments of a segment are in their order, and a whole segment is after the increments that
+//! The parts of a segment are in their order, and a whole segment is after the parts that
 //! begin with it.
 //!
 //! The claim identifies who stored an object (see [`owner`](crate::archive::owner)). It is in the

@@ -75,7 +75,7 @@ pub struct ArchivedSegment {
     /// The LSN after the last block that is archived without a hole from the segment's first block
     /// on.
     pub archived_to: Lsn,
-    /// Whether the whole segment is archived, not only increments of it.
+    /// Whether the whole segment is archived, not only parts of it.
     pub whole: bool,
     /// The times of its records; `None` when they are not known yet.
     pub times: Option<TimeRange>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::delete::delete;
 use super::worker::{WorkerOptions, read_blocks, read_entries};
-use super::{ArchiveError, ArchiveJob, Reply, Request, TablesCache};
+use super::{ArchiveError, ArchiveJob, ArchiveReply, ArchiveRequest, TablesCache};
 use crate::archive::object::{Decompressor, ObjectId};
 use crate::archive::store::Store;
 use crate::log::Lsn;
@@ -25,23 +25,23 @@ pub(super) enum Fetch {
     Delete { token: u64, ids: Vec<ObjectId> },
 }
 
-impl From<Request> for Work {
-    fn from(request: Request) -> Self {
+impl From<ArchiveRequest> for Work {
+    fn from(request: ArchiveRequest) -> Self {
         match request {
-            Request::Archive(job) => Work::Archive(job),
-            Request::Entries { token, id } => Work::Fetch(Fetch::Entries { token, id }),
-            Request::Blocks { token, id, lsn } => Work::Fetch(Fetch::Blocks { token, id, lsn }),
-            Request::Delete { token, ids } => Work::Fetch(Fetch::Delete { token, ids }),
+            ArchiveRequest::Archive(job) => Work::Archive(job),
+            ArchiveRequest::Entries { token, id } => Work::Fetch(Fetch::Entries { token, id }),
+            ArchiveRequest::Blocks { token, id, lsn } => Work::Fetch(Fetch::Blocks { token, id, lsn }),
+            ArchiveRequest::Delete { token, ids } => Work::Fetch(Fetch::Delete { token, ids }),
         }
     }
 }
 
-impl From<Fetch> for Request {
+impl From<Fetch> for ArchiveRequest {
     fn from(fetch: Fetch) -> Self {
         match fetch {
-            Fetch::Entries { token, id } => Request::Entries { token, id },
-            Fetch::Blocks { token, id, lsn } => Request::Blocks { token, id, lsn },
-            Fetch::Delete { token, ids } => Request::Delete { token, ids },
+            Fetch::Entries { token, id } => ArchiveRequest::Entries { token, id },
+            Fetch::Blocks { token, id, lsn } => ArchiveRequest::Blocks { token, id, lsn },
+            Fetch::Delete { token, ids } => ArchiveRequest::Delete { token, ids },
         }
     }
 }
@@ -54,28 +54,28 @@ impl Fetch {
         codec: &mut Decompressor,
         tables: &TablesCache,
         options: &WorkerOptions,
-    ) -> Reply {
+    ) -> ArchiveReply {
         match self {
-            Fetch::Entries { token, id } => Reply::Entries {
+            Fetch::Entries { token, id } => ArchiveReply::Entries {
                 token: *token,
                 result: read_entries(store, id, codec, options).map(Arc::new),
             },
-            Fetch::Blocks { token, id, lsn } => Reply::Blocks {
+            Fetch::Blocks { token, id, lsn } => ArchiveReply::Blocks {
                 token: *token,
                 result: read_blocks(store, id, *lsn, codec, tables, options).map(Arc::new),
             },
             Fetch::Delete { token, ids } => {
-                Reply::Deleted { token: *token, result: delete(store, ids, tables, options) }
+                ArchiveReply::Deleted { token: *token, result: delete(store, ids, tables, options) }
             }
         }
     }
 
     /// The reply when the request failed.
-    pub(super) fn failed(&self, error: ArchiveError) -> Reply {
+    pub(super) fn failed(&self, error: ArchiveError) -> ArchiveReply {
         match *self {
-            Fetch::Entries { token, .. } => Reply::Entries { token, result: Err(error) },
-            Fetch::Blocks { token, .. } => Reply::Blocks { token, result: Err(error) },
-            Fetch::Delete { token, .. } => Reply::Deleted { token, result: Err(error) },
+            Fetch::Entries { token, .. } => ArchiveReply::Entries { token, result: Err(error) },
+            Fetch::Blocks { token, .. } => ArchiveReply::Blocks { token, result: Err(error) },
+            Fetch::Delete { token, .. } => ArchiveReply::Deleted { token, result: Err(error) },
         }
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::fetch::{Fetch, Work};
 use super::stats::{ServiceCounters, ServiceStats};
 use super::worker::{BlockSource, VerifyPolicy, WorkerOptions, archive};
-use super::{ArchiveJob, ArchiveService, Reply, Request, TablesCache};
+use super::{ArchiveJob, ArchiveReply, ArchiveRequest, ArchiveService, TablesCache};
 use crate::archive::object::{Compressor, Decompressor, ObjectError};
 use crate::archive::store::Store;
 
@@ -91,15 +91,15 @@ impl InlineArchive {
         Arc::clone(&self.counters)
     }
 
-    fn run_job(&mut self, job: &ArchiveJob) -> Reply {
+    fn run_job(&mut self, job: &ArchiveJob) -> ArchiveReply {
         let options = &self.options.worker;
         let started_us = (options.clock_us)();
         let result = archive(job, &mut *self.source, &*self.store, &mut self.compressor, options);
         self.counters.note_job(&result, (options.clock_us)().saturating_sub(started_us));
-        Reply::Archived { token: job.token, result }
+        ArchiveReply::Archived { token: job.token, result }
     }
 
-    fn run_fetch(&mut self, fetch: &Fetch) -> Reply {
+    fn run_fetch(&mut self, fetch: &Fetch) -> ArchiveReply {
         let reply = fetch.run(&*self.store, &mut self.codec, &self.tables, &self.options.worker);
         self.counters.note_fetch(&reply);
         reply
@@ -107,9 +107,11 @@ impl InlineArchive {
 }
 
 impl ArchiveService for InlineArchive {
-    fn submit(&mut self, request: Request) -> Result<(), Request> {
+    fn submit(&mut self, request: ArchiveRequest) -> Result<(), ArchiveRequest> {
         match request.into() {
-            Work::Archive(job) if self.jobs.len() >= self.options.jobs_max => Err(Request::Archive(job)),
+            Work::Archive(job) if self.jobs.len() >= self.options.jobs_max => {
+                Err(ArchiveRequest::Archive(job))
+            }
             Work::Archive(job) => {
                 self.jobs.push_back(job);
                 Ok(())
@@ -122,7 +124,7 @@ impl ArchiveService for InlineArchive {
         }
     }
 
-    fn poll(&mut self, replies: &mut Vec<Reply>) -> usize {
+    fn poll(&mut self, replies: &mut Vec<ArchiveReply>) -> usize {
         let next_fetches = self.fetches.len().min(self.options.readers.max(1));
         let count = next_fetches + usize::from(!self.jobs.is_empty());
         let choice = if count < 2 { 0 } else { (self.options.choose)(count) % count };

@@ -6,9 +6,9 @@
 //! so that a restore never waits for the archivist.
 //!
 //! ```text
-//! Request -> ThreadedArchive -> ring  -> archivist -> worker::archive -> Store
+//! request -> ThreadedArchive -> ring  -> archivist -> worker::archive -> Store
 //!                            -> queue -> readers   -> worker::read_*  -> Store
-//! Request -> InlineArchive   -> one at a time, in poll: the same work without threads
+//! request -> InlineArchive   -> one at a time, in poll: the same work without threads
 //! ```
 //!
 //! The work itself is in `worker`, which uses neither threads nor the clock. `BdevSource` supplies
@@ -43,7 +43,9 @@ pub use inline::{InlineArchive, InlineOptions};
 pub use source::{BdevSource, READS_IN_FLIGHT_DEFAULT};
 pub use stats::{ServiceCounters, ServiceStats};
 pub use threads::{SourceFactory, StartError, ThreadedArchive, ThreadedOptions};
-pub use types::{ArchiveError, ArchiveJob, Archived, ObjectBlocks, ObjectEntries, Reply, Request};
+pub use types::{
+    ArchiveError, ArchiveJob, ArchiveReply, ArchiveRequest, Archived, ObjectBlocks, ObjectEntries,
+};
 pub use worker::{
     BlockSource, SourceError, StopFlag, VerifyPolicy, WorkerOptions, archive, read_blocks, read_entries,
 };
@@ -56,10 +58,10 @@ pub trait ArchiveService {
     /// The request itself; submit it again after replies have arrived.
     // The whole request is returned, so that a full queue costs its owner no allocation.
     #[expect(clippy::result_large_err)]
-    fn submit(&mut self, request: Request) -> Result<(), Request>;
+    fn submit(&mut self, request: ArchiveRequest) -> Result<(), ArchiveRequest>;
 
     /// Appends the replies that have arrived, oldest first; returns how many.
-    fn poll(&mut self, replies: &mut Vec<Reply>) -> usize;
+    fn poll(&mut self, replies: &mut Vec<ArchiveReply>) -> usize;
 
     /// The store of the archive.
     fn store(&self) -> &Arc<dyn Store>;

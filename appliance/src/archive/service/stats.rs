@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{ArchiveError, Archived, Reply};
+use super::{ArchiveError, ArchiveReply, Archived};
 
 /// Counts since the start. They only increase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,15 +80,17 @@ impl ServiceCounters {
         }
     }
 
-    pub(super) fn note_fetch(&self, reply: &Reply) {
+    pub(super) fn note_fetch(&self, reply: &ArchiveReply) {
         add(&self.fetches, 1);
         match reply {
-            Reply::Blocks { result: Ok(blocks), .. } => add(&self.fetched_bytes, blocks.bytes.len() as u64),
-            Reply::Deleted { result: Ok(removed), .. } => add(&self.removed, *removed),
-            Reply::Entries { result: Err(_), .. }
-            | Reply::Blocks { result: Err(_), .. }
-            | Reply::Deleted { result: Err(_), .. } => add(&self.fetch_failures, 1),
-            Reply::Entries { .. } | Reply::Archived { .. } => {}
+            ArchiveReply::Blocks { result: Ok(blocks), .. } => {
+                add(&self.fetched_bytes, blocks.bytes.len() as u64)
+            }
+            ArchiveReply::Deleted { result: Ok(removed), .. } => add(&self.removed, *removed),
+            ArchiveReply::Entries { result: Err(_), .. }
+            | ArchiveReply::Blocks { result: Err(_), .. }
+            | ArchiveReply::Deleted { result: Err(_), .. } => add(&self.fetch_failures, 1),
+            ArchiveReply::Entries { .. } | ArchiveReply::Archived { .. } => {}
         }
     }
 }

@@ -32,7 +32,7 @@ use super::failure;
 use super::fetch::{Fetch, Work};
 use super::stats::{ServiceCounters, ServiceStats};
 use super::worker::{BlockSource, StopFlag, VerifyPolicy, WorkerOptions, archive};
-use super::{ArchiveJob, ArchiveService, Reply, Request, TablesCache};
+use super::{ArchiveJob, ArchiveReply, ArchiveRequest, ArchiveService, TablesCache};
 use crate::archive::object::{Compressor, Decompressor, ObjectError};
 use crate::archive::store::Store;
 
@@ -94,7 +94,7 @@ pub enum StartError {
 }
 
 /// A reply, and its number in the order of all replies.
-type Stamped = (u64, Reply);
+type Stamped = (u64, ArchiveReply);
 
 /// The state that the threads share.
 struct Shared {
@@ -219,11 +219,11 @@ impl ThreadedArchive {
 }
 
 impl ArchiveService for ThreadedArchive {
-    fn submit(&mut self, request: Request) -> Result<(), Request> {
+    fn submit(&mut self, request: ArchiveRequest) -> Result<(), ArchiveRequest> {
         match request.into() {
-            Work::Archive(job) if self.jobs_under_way >= self.jobs_max => Err(Request::Archive(job)),
+            Work::Archive(job) if self.jobs_under_way >= self.jobs_max => Err(ArchiveRequest::Archive(job)),
             Work::Archive(job) => {
-                self.jobs.push(job).map_err(|PushError::Full(job)| Request::Archive(job))?;
+                self.jobs.push(job).map_err(|PushError::Full(job)| ArchiveRequest::Archive(job))?;
                 self.jobs_under_way += 1;
                 // No system call unless it is parked.
                 if let Some(archivist) = &self.archivist {
@@ -241,7 +241,7 @@ impl ArchiveService for ThreadedArchive {
         }
     }
 
-    fn poll(&mut self, replies: &mut Vec<Reply>) -> usize {
+    fn poll(&mut self, replies: &mut Vec<ArchiveReply>) -> usize {
         // Bounded: no more replies than requests under way.
         while let Ok(reply) = self.archived.pop() {
             self.jobs_under_way -= 1;
@@ -289,7 +289,7 @@ impl Drop for ThreadedArchive {
 }
 
 impl Shared {
-    fn stamp(&self, reply: Reply) -> Stamped {
+    fn stamp(&self, reply: ArchiveReply) -> Stamped {
         (self.next_stamp.fetch_add(1, Ordering::SeqCst), reply)
     }
 
@@ -335,7 +335,7 @@ impl Archivist {
         }
     }
 
-    fn work(&mut self, job: &ArchiveJob, source: &mut dyn BlockSource) -> Reply {
+    fn work(&mut self, job: &ArchiveJob, source: &mut dyn BlockSource) -> ArchiveReply {
         let started = Instant::now();
         let (store, compressor) = (&*self.shared.store, &mut self.compressor);
         let options = WorkerOptions { verify: self.shared.verify(), ..self.shared.worker.clone() };
@@ -343,7 +343,7 @@ impl Archivist {
         let work = AssertUnwindSafe(|| archive(job, source, store, compressor, &options));
         let result = catch_unwind(work).unwrap_or_else(|payload| Err(failure::panicked(store, &*payload)));
         self.shared.counters.note_job(&result, started.elapsed().as_micros() as u64);
-        Reply::Archived { token: job.token, result }
+        ArchiveReply::Archived { token: job.token, result }
     }
 }
 

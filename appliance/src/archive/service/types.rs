@@ -92,7 +92,7 @@ impl ObjectBlocks {
 
 /// A request to the archive.
 #[derive(Debug)]
-pub enum Request {
+pub enum ArchiveRequest {
     /// Archive a stretch of a segment.
     Archive(ArchiveJob),
     /// Read the entries of an object.
@@ -122,7 +122,7 @@ pub enum Request {
 
 /// A reply of the archive; the token is the request's.
 #[derive(Debug)]
-pub enum Reply {
+pub enum ArchiveReply {
     /// A stretch is in the store, stable and verified; or it failed.
     Archived {
         /// The request's token.

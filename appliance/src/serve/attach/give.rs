@@ -25,7 +25,7 @@ use crate::serve::store::ensure_id;
 use crate::serve::{ServeError, claim};
 use crate::volume::{BackPressure, Pool};
 
-/// How often the reactor polls the archive if nothing else happens: increments and retries depend
+/// How often the reactor polls the archive if nothing else happens: parts and retries depend
 /// on time.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// The note for the operator if a pool that had an archive begins another one, and nothing shows

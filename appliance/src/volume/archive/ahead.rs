@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Ask;
-use super::fetch::{FetchSlot, failed, reply};
-use super::no_archive;
+use super::receivers::{FetchSlot, failed, reply};
+use super::requests::Ask;
+use super::slot::no_archive;
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ObjectEntries, Reply};
+use crate::archive::service::{ArchiveReply, ObjectEntries};
 use crate::log::SegmentSeq;
 use crate::log::reader::SegmentEntries;
 use crate::volume::error::VolumeError;
@@ -119,7 +119,7 @@ async fn arrive(coming: Coming) -> Result<Arc<ObjectEntries>, VolumeError> {
         Coming::Asked(slot) => slot,
     };
     match reply(slot).await {
-        Reply::Entries { result, .. } => result.map_err(failed),
+        ArchiveReply::Entries { result, .. } => result.map_err(failed),
         _ => unreachable!("a reply is of its request's kind"),
     }
 }

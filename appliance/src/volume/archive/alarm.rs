@@ -9,9 +9,8 @@
 //!
 //! **Cost:** one pass over the segments that are not archived, once a second.
 
-use super::{Archive, PoolSide};
-use crate::log::{Log, Lsn};
-use crate::volume::catalog::Catalog;
+use crate::log::Lsn;
+use crate::volume::problems::Problems;
 
 /// How often the age is checked.
 const LOOK_NS: u64 = 1_000_000_000;
@@ -30,31 +29,26 @@ impl Alarm {
     pub(super) fn told(&self) -> Option<&str> {
         self.told.as_ref().map(|(problem, _)| problem.as_str())
     }
-}
 
-impl Archive {
-    /// The age in ns of the state that a recovery from the archive alone would produce, and the
-    /// position up to which it reaches.
-    pub(super) fn recovery_point(&self, catalog: &Catalog, log: &Log) -> (u64, Lsn) {
-        // Copies that wait for their record to fill up do not count as new: their content is
-        // archived at its original position.
-        let (head, stored_to) = (log.commit_lsn(), self.archived_to(log));
-        let to = self.recoverable_to(catalog, log, stored_to);
-        let age_ns =
-            if to >= head { 0 } else { log.now_ns().saturating_sub(self.uncovered_since_ns(log, to)) };
-        (age_ns, to)
+    /// Whether the age is to be checked now; if so, it is checked again after [`LOOK_NS`].
+    pub(super) fn is_due(&mut self, now_ns: u64) -> bool {
+        if now_ns < self.look_ns {
+            return false;
+        }
+        self.look_ns = now_ns.saturating_add(LOOK_NS);
+        true
     }
 
-    /// Checks the age when it is due, and updates the report.
-    pub(super) fn look_at_recovery_point(&mut self, side: &mut PoolSide<'_>, log: &Log, now_ns: u64) {
-        let limit_ns = self.policy.rpo_alarm_ns;
-        if limit_ns == 0 || now_ns < self.alarm.look_ns {
-            return;
-        }
-        self.alarm.look_ns = now_ns.saturating_add(LOOK_NS);
-        let (age_ns, to) = self.recovery_point(side.catalog, log);
+    /// Updates the report: a recovery would restore what is before `to`, which is `age_ns` old.
+    pub(super) fn look(
+        &mut self,
+        (age_ns, to): (u64, Lsn),
+        limit_ns: u64,
+        now_ns: u64,
+        problems: &mut Problems,
+    ) {
         let seconds = |ns: u64| ns as f64 / 1e9;
-        match (&self.alarm.told, age_ns >= limit_ns) {
+        match (&self.told, age_ns >= limit_ns) {
             (None, true) => {
                 let problem = format!(
                     "writes have not been in the archive for longer than {} s, and a loss of the primary device would lose them; `varve archive status` says how old the recovery point is, and what is in the way",
@@ -66,8 +60,8 @@ impl Archive {
                     lsn = to.0,
                     "the recovery point is too old: the alarm begins"
                 );
-                side.problems.add(&problem);
-                self.alarm.told = Some((problem, now_ns));
+                problems.add(&problem);
+                self.told = Some((problem, now_ns));
             }
             (Some((problem, since_ns)), false) => {
                 let lasted_s = seconds(now_ns.saturating_sub(*since_ns));
@@ -77,17 +71,17 @@ impl Archive {
                     lsn = to.0,
                     "the recovery point is young enough: the alarm ends"
                 );
-                side.problems.withdraw(problem);
-                self.alarm.told = None;
+                problems.withdraw(problem);
+                self.told = None;
             }
             _ => {}
         }
     }
 
     /// Ends the alarm: another archive replaces this one, and runs its own check.
-    pub(super) fn end_alarm(&mut self, side: &mut PoolSide<'_>) {
-        if let Some((problem, _)) = self.alarm.told.take() {
-            side.problems.withdraw(&problem);
+    pub(super) fn end(&mut self, problems: &mut Problems) {
+        if let Some((problem, _)) = self.told.take() {
+            problems.withdraw(&problem);
         }
     }
 }

@@ -1,14 +1,15 @@
-//! Attaches an archive to a pool, or a stand-in for one that cannot be reached, and handles what is
-//! found missing in it.
+//! Attaches an archive to a pool, or a stand-in for one that cannot be reached.
 
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::{Archive, ArchivePolicy, KnownObjects, PoolSide, no_archive};
+use super::slot::no_archive;
+use super::state::Archive;
+use super::{ArchivePolicy, KnownObjects};
 use crate::archive::service::{ArchiveService, VerifyPolicy};
 use crate::log::format::EventKind;
 use crate::log::table::Phase;
-use crate::log::{Log, Lsn, SegmentSeq};
+use crate::log::{Lsn, SegmentSeq};
 use crate::reactor::yield_now;
 use crate::volume::error::VolumeError;
 use crate::volume::history::event::EventCollector;
@@ -16,32 +17,6 @@ use crate::volume::history::synch_table::SynchTable;
 use crate::volume::info::SynchInfo;
 use crate::volume::pool::Pool;
 use crate::volume::pool::state::State;
-
-impl Archive {
-    /// Determines what is missing in the archive when it is attached. Ranges that the device lost
-    /// before they were archived are gaps. Objects that the store has lost are archived again if
-    /// their segments are on the device.
-    fn find_losses(&mut self, side: &mut PoolSide<'_>, log: &mut Log, lost_on_device: &[SegmentSeq]) {
-        let trusted = side.catalog.archived_below;
-        for gap in self.lost_before_archived(log, lost_on_device, trusted) {
-            if !side.catalog.gaps.iter().any(|known| known.start <= gap.start && known.end >= gap.end) {
-                side.record_gap(log, gap, "the primary device lost it before it was archived");
-            }
-        }
-        if let Some(lost) = self.adopt(log, trusted) {
-            side.problems.note(format!(
-                "the archive has lost segments that were in it: segments {lost}; what the primary device still holds is archived again"
-            ));
-            side.catalog.distrust_archive(log, lost.first);
-        }
-        // Segments on the primary device are archived again, and are not lost.
-        let here: Vec<SegmentSeq> = log.table().on_device().collect();
-        let again: Vec<SegmentSeq> = here.into_iter().filter(|&sequence| self.lost.found(sequence)).collect();
-        if let Some(&first) = again.first().filter(|first| **first < side.catalog.archived_below) {
-            side.catalog.distrust_archive(log, first);
-        }
-    }
-}
 
 impl State {
     /// Adds a synch from the archive.
@@ -83,11 +58,11 @@ impl Pool {
         }
         let mut lost_on_device = Vec::new();
         if let Some(mut stand_in) = state.archive.detach() {
-            let (_, mut side) = state.with_archive();
-            stand_in.tell_no_more(&mut side);
-            stand_in.end_alarm(&mut side);
+            let (_, side) = state.with_archive();
+            stand_in.reported.tell_no_more(side.problems);
+            stand_in.alarm.end(side.problems);
             lost_on_device = stand_in.take_lost_on_device();
-            service.set_verify(stand_in.service.verify());
+            service.set_verify(stand_in.requests.service().verify());
         }
         known.apply(&state.catalog.cuts);
         known.drop_headless(&log.geometry());
@@ -104,7 +79,7 @@ impl Pool {
     /// Detaches the archive.
     pub(in crate::volume) fn detach_archive(&self) -> Option<(Box<dyn ArchiveService>, KnownObjects)> {
         let archive = self.state.borrow_mut().archive.detach()?;
-        Some((archive.service, KnownObjects(archive.objects, archive.lost, archive.claim)))
+        Some(archive.into_parts())
     }
 
     /// Looks up the synchs that are only in the archive, in segments from `from` on, and those
@@ -147,7 +122,7 @@ impl Pool {
 
     /// How objects of the archive are verified; `None` if there is no archive.
     pub fn archive_verify(&self) -> Option<VerifyPolicy> {
-        self.state.borrow().archive.get().map(|archive| archive.service.verify())
+        self.state.borrow().archive.get().map(|archive| archive.requests.service().verify())
     }
 
     /// Sets how objects of the archive are verified, from the next one on.
@@ -156,7 +131,7 @@ impl Pool {
     /// The pool has no archive.
     pub fn set_archive_verify(&self, verify: VerifyPolicy) -> Result<(), VolumeError> {
         let mut state = self.state.borrow_mut();
-        state.archive.get_mut().ok_or_else(no_archive)?.service.set_verify(verify);
+        state.archive.get_mut().ok_or_else(no_archive)?.requests.service_mut().set_verify(verify);
         Ok(())
     }
 

@@ -13,11 +13,9 @@
 
 use std::sync::Arc;
 
-use super::{Archive, ArchivePolicy, KnownObjects, PoolSide};
-use crate::archive::service::{ArchiveService, Reply, Request, VerifyPolicy};
+use crate::archive::service::{ArchiveReply, ArchiveRequest, ArchiveService, VerifyPolicy};
 use crate::archive::store::{AwayStore, Store};
-use crate::log::{Log, SegmentSeq, SharedLog};
-use crate::volume::error::VolumeError;
+use crate::log::SegmentSeq;
 
 /// What is known of an archive that was not reached.
 pub(super) struct Away {
@@ -33,11 +31,11 @@ struct AwayService {
 }
 
 impl ArchiveService for AwayService {
-    fn submit(&mut self, request: Request) -> Result<(), Request> {
+    fn submit(&mut self, request: ArchiveRequest) -> Result<(), ArchiveRequest> {
         Err(request)
     }
 
-    fn poll(&mut self, _: &mut Vec<Reply>) -> usize {
+    fn poll(&mut self, _: &mut Vec<ArchiveReply>) -> usize {
         0
     }
 
@@ -54,51 +52,19 @@ impl ArchiveService for AwayService {
     }
 }
 
-impl Archive {
-    /// A stand-in for the archive at `store`. `lost_on_device`: segments that the device had lost
-    /// at the start.
-    pub(super) fn stand_in(
-        store: &str,
-        verify: VerifyPolicy,
-        log: SharedLog,
-        policy: ArchivePolicy,
-        lost_on_device: Vec<SegmentSeq>,
-    ) -> Self {
-        let service = AwayService { store: Arc::new(AwayStore::new(store)), verify };
-        let mut archive = Archive::new(Box::new(service), log, policy, KnownObjects::default());
-        archive.away = Some(Away { lost_on_device });
-        archive
-    }
-
-    /// Whether it has not been reached since the start.
-    pub(super) fn is_away(&self) -> bool {
-        self.away.is_some()
-    }
-
-    /// Checks that the content of the archive is known.
-    ///
-    /// # Errors
-    /// It has not been reached since the start.
-    pub(super) fn check_reached(&self) -> Result<(), VolumeError> {
-        if !self.is_away() {
-            return Ok(());
-        }
-        // The reported problem says why.
-        let reason = format!("{} was not reached since the start", self.service.store().label());
-        Err(VolumeError::ArchiveAway { reason })
-    }
-
-    /// Reports why it is away, in place of the previous report.
-    pub(super) fn tell_away(&mut self, why: String, side: &mut PoolSide<'_>, log: &Log) {
-        if !self.is_away() {
-            return;
-        }
-        self.cause = Some(why);
-        self.tell_failure(log.environment().clock.monotonic_ns(), side);
+impl Away {
+    /// `lost_on_device`: segments that the device had lost at the start.
+    pub(super) fn new(lost_on_device: Vec<SegmentSeq>) -> Self {
+        Away { lost_on_device }
     }
 
     /// The segments that the primary device had lost when the pool was opened.
     pub(super) fn take_lost_on_device(&mut self) -> Vec<SegmentSeq> {
-        self.away.as_mut().map(|away| std::mem::take(&mut away.lost_on_device)).unwrap_or_default()
+        std::mem::take(&mut self.lost_on_device)
     }
+}
+
+/// Stands in for the threads of the archive at `store`.
+pub(super) fn stand_in(store: &str, verify: VerifyPolicy) -> Box<dyn ArchiveService> {
+    Box::new(AwayService { store: Arc::new(AwayStore::new(store)), verify })
 }

@@ -16,7 +16,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Archive, no_archive};
+use super::slot::no_archive;
+use super::state::Archive;
 use crate::archive::retention::SegmentRange;
 use crate::log::{Log, Lsn, SegmentSeq};
 use crate::volume::catalog::{longest_reach, reach};

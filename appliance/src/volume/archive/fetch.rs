@@ -5,38 +5,23 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 
 use smallvec::SmallVec;
 
-use super::{Archive, Ask};
+use super::receivers::{FetchSlot, reply};
+use super::requests::Ask;
+use super::state::Archive;
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ArchiveError, ObjectBlocks, Reply};
+use crate::archive::service::{ArchiveReply, ObjectBlocks};
 use crate::dma::{BLOCK_BYTES, DmaBufMut};
 use crate::log::checksum::crc32c;
 use crate::log::{Lsn, SegmentSeq};
-use crate::volume::error::VolumeError;
 
 /// The usual number of blocks in a frame; blocks closer to each other than this share one request.
 const NEAR_BLOCKS: u64 = 64;
 
 /// The bytes of a requested block; `None` if the archive cannot return it.
 pub(in crate::volume) type BlockAnswer = Pin<Box<dyn Future<Output = Option<Vec<u8>>>>>;
-
-/// The receiver of a reply.
-pub(in crate::volume) enum Waiter {
-    /// A task.
-    Task(Rc<RefCell<FetchSlot>>),
-    /// A host's read, by its place among the pool's reads.
-    Read(usize),
-}
-
-/// Where a task finds its reply.
-#[derive(Default)]
-pub(in crate::volume) struct FetchSlot {
-    pub(super) reply: Option<Reply>,
-    pub(super) waker: Option<Waker>,
-}
 
 /// A run of blocks of a host's read that comes from the archive.
 pub(in crate::volume) struct ArchivedBlocks {
@@ -66,26 +51,6 @@ pub(in crate::volume) struct Progress {
 }
 
 impl Archive {
-    /// Passes a reply to its receiver.
-    pub(super) fn answer(&mut self, token: u64, reply: Reply) {
-        match self.waiters.remove(&token) {
-            Some(Waiter::Task(slot)) => {
-                let mut slot = slot.borrow_mut();
-                slot.reply = Some(reply);
-                if let Some(waker) = slot.waker.take() {
-                    waker.wake();
-                }
-            }
-            Some(Waiter::Read(read)) => {
-                if let Reply::Blocks { result, .. } = reply {
-                    self.for_reads.push((read, result));
-                }
-            }
-            // The task was dropped.
-            None => {}
-        }
-    }
-
     /// Fills the blocks that the caches hold and requests the rest. The replies go to `read`.
     pub(in crate::volume) fn fetch(
         &mut self,
@@ -117,9 +82,9 @@ impl Archive {
             }
             *fetched = Fetched::Asked;
             asked.push((id, *lsn));
-            let token = self.token();
-            self.waiters.insert(token, Waiter::Read(read));
-            self.ask(token, Ask { id, lsn: Some(*lsn) });
+            let token = self.requests.token();
+            self.receivers.add_read(token, read);
+            self.requests.ask(token, Ask { id, lsn: Some(*lsn) });
         }
         Progress { asked: asked.len(), failed, away }
     }
@@ -162,7 +127,7 @@ impl Archive {
         let slot = self.begin(Ask { id, lsn: Some(lsn) });
         Box::pin(async move {
             match reply(slot).await {
-                Reply::Blocks { result: Ok(blocks), .. } => blocks.block(lsn).map(<[u8]>::to_vec),
+                ArchiveReply::Blocks { result: Ok(blocks), .. } => blocks.block(lsn).map(<[u8]>::to_vec),
                 _ => None,
             }
         })
@@ -180,31 +145,9 @@ fn copy_block(blocks: &ObjectBlocks, lsn: Lsn, crc16: u16, buffer: &mut DmaBufMu
 impl Archive {
     /// Makes a request for a task.
     pub(super) fn begin(&mut self, ask: Ask) -> Rc<RefCell<FetchSlot>> {
-        let slot = Rc::new(RefCell::new(FetchSlot::default()));
-        let token = self.token();
-        self.waiters.insert(token, Waiter::Task(Rc::clone(&slot)));
-        self.ask(token, ask);
+        let token = self.requests.token();
+        let slot = self.receivers.add_task(token);
+        self.requests.ask(token, ask);
         slot
-    }
-}
-
-/// Waits for a reply.
-pub(super) async fn reply(slot: Rc<RefCell<FetchSlot>>) -> Reply {
-    std::future::poll_fn(move |context| {
-        let mut slot = slot.borrow_mut();
-        if let Some(reply) = slot.reply.take() {
-            return Poll::Ready(reply);
-        }
-        slot.waker = Some(context.waker().clone());
-        Poll::Pending
-    })
-    .await
-}
-
-pub(super) fn failed(error: ArchiveError) -> VolumeError {
-    let reason = error.to_string();
-    match error {
-        ArchiveError::Store { retry: true, .. } => VolumeError::ArchiveAway { reason },
-        _ => VolumeError::Archive { reason },
     }
 }

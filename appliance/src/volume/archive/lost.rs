@@ -6,11 +6,12 @@
 //! problem, with the segments, the positions and the synchs that cannot be opened. The local
 //! catalog stores the list, so a start reports it again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::{Archive, PoolSide};
+use super::PoolSide;
+use super::losses::Lost;
+use super::state::Archive;
 use crate::archive::object::ObjectId;
-use crate::archive::retention::SegmentRange;
 use crate::log::{Log, Lsn, SegmentSeq};
 use crate::volume::catalog::{longest_reach, reach};
 
@@ -18,75 +19,6 @@ use crate::volume::catalog::{longest_reach, reach};
 const STRETCHES_TOLD: usize = 8;
 /// How many synchs a problem lists.
 const SYNCHS_TOLD: usize = 8;
-
-/// The losses by segment, and the reported problem.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Lost {
-    objects: BTreeMap<SegmentSeq, Vec<ObjectId>>,
-    /// What was reported to the operator.
-    told: Option<String>,
-}
-
-impl Lost {
-    pub(super) fn new(ids: impl IntoIterator<Item = ObjectId>) -> Self {
-        let mut lost = Lost::default();
-        for id in ids {
-            lost.insert(id);
-        }
-        lost
-    }
-
-    fn insert(&mut self, id: ObjectId) -> bool {
-        let objects = self.objects.entry(id.sequence).or_default();
-        let is_new = !objects.contains(&id);
-        if is_new {
-            objects.push(id);
-        }
-        is_new
-    }
-
-    /// Notes that the segment is in the archive again. Returns whether it was lost.
-    pub(super) fn found(&mut self, sequence: SegmentSeq) -> bool {
-        self.objects.remove(&sequence).is_some()
-    }
-
-    pub(super) fn contains(&self, sequence: SegmentSeq) -> bool {
-        self.objects.contains_key(&sequence)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.objects.is_empty()
-    }
-
-    /// The reported problem.
-    pub(super) fn told(&self) -> Option<&str> {
-        self.told.as_deref()
-    }
-
-    /// The objects.
-    pub(super) fn ids(&self) -> impl Iterator<Item = ObjectId> + '_ {
-        self.objects.values().flatten().copied()
-    }
-
-    /// The segments with losses; adjacent segments are joined into one range.
-    pub(super) fn ranges(&self) -> Vec<SegmentRange> {
-        let mut ranges: Vec<SegmentRange> = Vec::new();
-        for &sequence in self.objects.keys() {
-            match ranges.last_mut() {
-                Some(range) if range.last.next() == sequence => range.last = sequence,
-                _ => ranges.push(SegmentRange { first: sequence, last: sequence }),
-            }
-        }
-        ranges
-    }
-
-    /// The positions in a range of segments.
-    fn positions(&self, range: SegmentRange) -> (Lsn, Lsn) {
-        let ids = || self.objects.range(range.first..=range.last).flat_map(|(_, ids)| ids);
-        let from = ids().map(|id| id.from_lsn).min().unwrap_or_default();
-        (from, ids().map(|id| id.to_lsn).max().unwrap_or_default())
-    }
-}
 
 impl Archive {
     /// Marks objects as lost. Those that the primary device still has are archived again. Returns
@@ -125,17 +57,7 @@ impl Archive {
     /// Updates the report to the operator.
     pub(super) fn tell_lost(&mut self, side: &mut PoolSide<'_>, log: &Log) {
         let problem = (!self.lost.is_empty()).then(|| describe(&self.lost, side, log));
-        if self.lost.told == problem {
-            return;
-        }
-        if let Some(told) = self.lost.told.take() {
-            side.problems.withdraw(&told);
-        }
-        if let Some(problem) = &problem {
-            tracing::error!(problem, "the archive lost something");
-            side.problems.add(problem);
-        }
-        self.lost.told = problem;
+        self.lost.tell(problem, side.problems);
     }
 }
 
@@ -156,7 +78,7 @@ fn describe(lost: &Lost, side: &PoolSide<'_>, log: &Log) -> String {
     let geometry = log.geometry();
     let working_sets = &side.catalog.working_sets;
     let longest = longest_reach(working_sets).max(geometry.working_set);
-    let is_lost = |first: SegmentSeq, last: SegmentSeq| lost.objects.range(first..=last).next().is_some();
+    let is_lost = |first: SegmentSeq, last: SegmentSeq| lost.reaches_into(first, last);
     // Pages of synchs that need nothing of what is lost are not looked at.
     let may_be_gone = |first: Lsn, last: Lsn| {
         let first = SegmentSeq(geometry.sequence_of(first).0.saturating_sub(longest));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lost::Lost;
+use super::losses::Lost;
 use crate::archive::object::{ClaimId, ObjectId, pool_prefix};
 use crate::archive::retention::SegmentRange;
 use crate::archive::store::{PAGE_OBJECTS_MAX, Store, StoreError};
@@ -14,9 +14,16 @@ use uuid::Uuid;
 /// The objects of one segment, from its newest epoch.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SegmentObjects {
-    pub(super) whole: Option<ObjectId>,
+    whole: Option<ObjectId>,
     /// In order; they may overlap the whole object.
-    pub(super) increments: Vec<ObjectId>,
+    parts: Vec<ObjectId>,
+}
+
+impl SegmentObjects {
+    /// Whether one object contains the whole segment.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.is_some()
+    }
 }
 
 /// The objects of a pool, by segment.
@@ -28,7 +35,11 @@ pub(super) struct Objects {
 /// What is known of a store before it is attached to a pool: its objects, the objects that should
 /// be there, and the claim under which the pool uploads more.
 #[derive(Debug, Clone, Default)]
-pub struct KnownObjects(pub(super) Objects, pub(super) Lost, pub(super) ClaimId);
+pub struct KnownObjects {
+    objects: Objects,
+    lost: Lost,
+    claim: ClaimId,
+}
 
 impl KnownObjects {
     /// Lists the objects of a pool in a store. It blocks.
@@ -49,41 +60,51 @@ impl KnownObjects {
             }
             match page.objects.last() {
                 Some(last) if page.more => after = Some(last.name.clone()),
-                _ => return Ok(KnownObjects(objects, Lost::default(), ClaimId::NONE)),
+                _ => return Ok(KnownObjects { objects, ..KnownObjects::default() }),
             }
         }
+    }
+
+    /// What an archive knew that was detached.
+    pub(super) fn new(objects: Objects, lost: Lost, claim: ClaimId) -> Self {
+        KnownObjects { objects, lost, claim }
+    }
+
+    /// The objects, those that should be there, and the claim.
+    pub(super) fn into_parts(self) -> (Objects, Lost, ClaimId) {
+        (self.objects, self.lost, self.claim)
     }
 
     /// Adds objects from another source.
     pub fn extend(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
         for id in ids {
-            self.0.insert(id);
+            self.objects.insert(id);
         }
     }
 
     /// Sets the objects that should be in the store and are not.
     pub fn note_lost(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
-        self.1 = Lost::new(ids);
+        self.lost = Lost::new(ids);
     }
 
     /// Sets the claim for new objects.
     #[must_use]
     pub fn with_claim(mut self, claim: ClaimId) -> Self {
-        self.2 = claim;
+        self.claim = claim;
         self
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.segments.is_empty()
+        self.objects.segments.is_empty()
     }
 
     /// The newest object's segment and epoch, and the position after the last object that follows
     /// without a hole from the start of that segment.
     pub fn newest(&self) -> Option<(SegmentSeq, u32, Lsn)> {
-        let (&sequence, objects) = self.0.segments.last_key_value()?;
-        let epoch = objects.whole.or_else(|| objects.increments.first().copied())?.epoch;
-        Some((sequence, epoch, self.0.covered(sequence)?))
+        let (&sequence, objects) = self.objects.segments.last_key_value()?;
+        let epoch = objects.whole.or_else(|| objects.parts.first().copied())?.epoch;
+        Some((sequence, epoch, self.objects.covered(sequence)?))
     }
 
     /// Drops what a recovery cut off: objects of the lost device after its recovery point.
@@ -100,11 +121,11 @@ impl KnownObjects {
 
     /// Drops segments whose first part is gone: an interrupted expiry left the rest.
     pub(super) fn drop_headless(&mut self, geometry: &Geometry) {
-        let headless: Vec<SegmentSeq> = self.0.segments.keys().copied().collect();
+        let headless: Vec<SegmentSeq> = self.objects.segments.keys().copied().collect();
         for sequence in headless {
-            let first = self.0.parts(sequence).first().map(|part| part.from_lsn);
+            let first = self.objects.parts(sequence).first().map(|part| part.from_lsn);
             if first != Some(geometry.first_lsn(sequence)) {
-                self.0.segments.remove(&sequence);
+                self.objects.segments.remove(&sequence);
             }
         }
     }
@@ -114,9 +135,8 @@ impl KnownObjects {
     pub(in crate::volume) fn drop_stale(&mut self) {
         let mut newest = 0;
         let mut stale = Vec::new();
-        for (&sequence, objects) in &self.0.segments {
-            let epoch =
-                objects.whole.or_else(|| objects.increments.first().copied()).map_or(0, |id| id.epoch);
+        for (&sequence, objects) in &self.objects.segments {
+            let epoch = objects.whole.or_else(|| objects.parts.first().copied()).map_or(0, |id| id.epoch);
             if epoch < newest {
                 stale.push(sequence);
             }
@@ -130,12 +150,13 @@ impl KnownObjects {
     /// was recovered before counts as whole, because it will never get more.
     pub(in crate::volume) fn cut_at_hole(&mut self, working_set: u64, cuts: &[Cut]) -> bool {
         let Some((newest, ..)) = self.newest() else { return false };
-        let first = self.0.first().unwrap_or_default();
+        let first = self.objects.first().unwrap_or_default();
         let hole =
             (newest.0.saturating_sub(working_set).max(first.0)..newest.0).map(SegmentSeq).find(|&sequence| {
-                let ends =
-                    |cut: &Cut| cut.sequence == sequence && self.0.covered(sequence) == Some(cut.end_lsn);
-                let is_whole = self.0.get(sequence).is_some_and(|objects| objects.whole.is_some());
+                let ends = |cut: &Cut| {
+                    cut.sequence == sequence && self.objects.covered(sequence) == Some(cut.end_lsn)
+                };
+                let is_whole = self.objects.get(sequence).is_some_and(|objects| objects.is_whole());
                 !is_whole && !cuts.iter().any(ends)
             });
         let Some(hole) = hole else { return false };
@@ -144,45 +165,45 @@ impl KnownObjects {
     }
 
     fn retain(&mut self, keep: impl Fn(&ObjectId) -> bool) {
-        for objects in self.0.segments.values_mut() {
+        for objects in self.objects.segments.values_mut() {
             objects.whole = objects.whole.filter(|id| keep(id));
-            objects.increments.retain(|id| keep(id));
+            objects.parts.retain(|id| keep(id));
         }
-        self.0.segments.retain(|_, objects| objects.whole.is_some() || !objects.increments.is_empty());
+        self.objects.segments.retain(|_, objects| objects.whole.is_some() || !objects.parts.is_empty());
     }
 
     /// Forgets the newest object because it cannot be read.
     pub(in crate::volume) fn drop_newest(&mut self) -> Option<ObjectId> {
-        let (&sequence, _) = self.0.segments.last_key_value()?;
-        let newest = self.0.parts(sequence).last().copied();
-        let objects = self.0.segments.get_mut(&sequence)?;
+        let (&sequence, _) = self.objects.segments.last_key_value()?;
+        let newest = self.objects.parts(sequence).last().copied();
+        let objects = self.objects.segments.get_mut(&sequence)?;
         match newest {
             Some(id) if objects.whole == Some(id) => objects.whole = None,
-            Some(id) => objects.increments.retain(|known| *known != id),
-            None => objects.increments.clear(),
+            Some(id) => objects.parts.retain(|known| *known != id),
+            None => objects.parts.clear(),
         }
-        if objects.whole.is_none() && objects.increments.is_empty() {
-            self.0.segments.remove(&sequence);
+        if objects.whole.is_none() && objects.parts.is_empty() {
+            self.objects.segments.remove(&sequence);
         }
         newest
     }
 
     /// The objects that together hold a segment, or the part of it that is archived, in order.
     pub(in crate::volume) fn parts(&self, sequence: SegmentSeq) -> Vec<ObjectId> {
-        self.0.parts(sequence)
+        self.objects.parts(sequence)
     }
 
     /// All objects, in log order. For a segment that was archived in several epochs, those of the
     /// newest.
     pub fn ids(&self) -> impl Iterator<Item = ObjectId> + '_ {
-        self.0.segments.values().flat_map(|objects| objects.increments.iter().copied().chain(objects.whole))
+        self.objects.segments.values().flat_map(|objects| objects.parts.iter().copied().chain(objects.whole))
     }
 }
 
 impl Objects {
     pub(super) fn insert(&mut self, id: ObjectId) {
         let objects = self.segments.entry(id.sequence).or_default();
-        let known = objects.whole.as_ref().or(objects.increments.first()).map(|known| known.epoch);
+        let known = objects.whole.as_ref().or(objects.parts.first()).map(|known| known.epoch);
         if known.is_some_and(|known| known > id.epoch) {
             return;
         }
@@ -191,21 +212,21 @@ impl Objects {
         }
         if id.whole {
             objects.whole = Some(id);
-        } else if !objects.increments.contains(&id) {
+        } else if !objects.parts.contains(&id) {
             let place = objects
-                .increments
+                .parts
                 .partition_point(|known| (known.from_lsn, known.to_lsn) < (id.from_lsn, id.to_lsn));
-            objects.increments.insert(place, id);
+            objects.parts.insert(place, id);
         }
     }
 
     /// Forgets an object. Returns whether it was known.
     pub(super) fn remove(&mut self, id: &ObjectId) -> bool {
         let Some(objects) = self.segments.get_mut(&id.sequence) else { return false };
-        let before = objects.increments.len() + usize::from(objects.whole.is_some());
+        let before = objects.parts.len() + usize::from(objects.is_whole());
         objects.whole = objects.whole.filter(|whole| whole != id);
-        objects.increments.retain(|known| known != id);
-        let left = objects.increments.len() + usize::from(objects.whole.is_some());
+        objects.parts.retain(|known| known != id);
+        let left = objects.parts.len() + usize::from(objects.is_whole());
         if left == 0 {
             self.segments.remove(&id.sequence);
         }
@@ -216,12 +237,9 @@ impl Objects {
         self.segments.get(&sequence)
     }
 
-    /// Forgets a segment's increments because the whole object is there; returns them.
-    pub(super) fn take_increments(&mut self, sequence: SegmentSeq) -> Vec<ObjectId> {
-        self.segments
-            .get_mut(&sequence)
-            .map(|objects| std::mem::take(&mut objects.increments))
-            .unwrap_or_default()
+    /// Forgets a segment's parts because the whole object is there; returns them.
+    pub(super) fn take_parts(&mut self, sequence: SegmentSeq) -> Vec<ObjectId> {
+        self.segments.get_mut(&sequence).map(|objects| std::mem::take(&mut objects.parts)).unwrap_or_default()
     }
 
     /// The objects that together hold a segment, or the part of it that is archived, in order.
@@ -229,7 +247,7 @@ impl Objects {
         let Some(objects) = self.segments.get(&sequence) else { return Vec::new() };
         match objects.whole {
             Some(whole) => vec![whole],
-            None => chain(&objects.increments),
+            None => chain(&objects.parts),
         }
     }
 
@@ -247,7 +265,7 @@ impl Objects {
     /// The objects of the segments of a range.
     pub(super) fn ids_of(&self, range: SegmentRange) -> impl Iterator<Item = ObjectId> + '_ {
         let segments = self.segments.range(range.first..=range.last).map(|(_, objects)| objects);
-        segments.flat_map(|objects| objects.increments.iter().copied().chain(objects.whole))
+        segments.flat_map(|objects| objects.parts.iter().copied().chain(objects.whole))
     }
 
     /// Forgets the segments of a range. Returns how many there were.
@@ -266,20 +284,20 @@ impl Objects {
     }
 }
 
-/// The increments that follow each other without a hole, starting with the first.
-fn chain(increments: &[ObjectId]) -> Vec<ObjectId> {
-    let mut parts: Vec<ObjectId> = Vec::new();
-    for &increment in increments {
-        match parts.last() {
-            Some(last) if last.to_lsn == increment.from_lsn => parts.push(increment),
-            // A longer increment with the same start comes after a shorter one.
-            Some(last) if last.from_lsn == increment.from_lsn && increment.to_lsn > last.to_lsn => {
-                parts.pop();
-                parts.push(increment);
+/// The parts that follow each other without a hole, starting with the first.
+fn chain(parts: &[ObjectId]) -> Vec<ObjectId> {
+    let mut chained: Vec<ObjectId> = Vec::new();
+    for &part in parts {
+        match chained.last() {
+            Some(last) if last.to_lsn == part.from_lsn => chained.push(part),
+            // A longer part with the same start comes after a shorter one.
+            Some(last) if last.from_lsn == part.from_lsn && part.to_lsn > last.to_lsn => {
+                chained.pop();
+                chained.push(part);
             }
             Some(_) => {}
-            None => parts.push(increment),
+            None => chained.push(part),
         }
     }
-    parts
+    chained
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::fetch::{failed, reply};
-use super::{Ask, no_archive};
+use super::receivers::{failed, reply};
+use super::requests::Ask;
+use super::slot::no_archive;
 use crate::archive::object::ObjectId;
-use crate::archive::service::{ObjectEntries, Reply};
+use crate::archive::service::{ArchiveReply, ObjectEntries};
 use crate::log::checksum::crc32c;
 use crate::log::load::load_segment;
 use crate::log::reader::SegmentEntries;
@@ -133,7 +134,7 @@ impl Pool {
         let blocks = match cached {
             Some(blocks) => blocks,
             None => match self.ask(Ask { id, lsn: Some(lsn) }).await? {
-                Reply::Blocks { result, .. } => result.map_err(failed)?,
+                ArchiveReply::Blocks { result, .. } => result.map_err(failed)?,
                 _ => unreachable!("a reply is of its request's kind"),
             },
         };
@@ -143,7 +144,7 @@ impl Pool {
         Ok(blocks.block(lsn).filter(|block| crc32c(block) == crc).map(<[u8]>::to_vec))
     }
 
-    async fn ask(&self, ask: Ask) -> Result<Reply, VolumeError> {
+    async fn ask(&self, ask: Ask) -> Result<ArchiveReply, VolumeError> {
         let slot = self.state.borrow_mut().archive.get_mut().ok_or_else(no_archive)?.begin(ask);
         Ok(reply(slot).await)
     }

@@ -1,226 +1,39 @@
-//! When data is archived: whole segments after they are sealed, increments of the current one by
+//! When data is archived: whole segments after they are sealed, parts of the current one by
 //! time or by command.
 
-use std::collections::{BTreeSet, HashMap};
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
-use super::objects::SegmentObjects;
-use super::{Archive, Flight, JOBS_MAX, PoolSide, RETRY_FIRST_NS, RETRY_LAST_NS};
+use super::PoolSide;
+use super::flights::Flight;
+use super::sealing::{SOURCE_FAILURES_MAX, is_past_archiving};
+use super::state::Archive;
 use crate::archive::object::{ClaimId, ObjectId, holes_of};
-use crate::archive::retention::SegmentRange;
-use crate::archive::service::{ArchiveError, ArchiveJob, Archived, Request};
+use crate::archive::service::{ArchiveError, ArchiveJob, ArchiveRequest, Archived};
 use crate::log::format::TrailerUnit;
-use crate::log::load::load_segment;
-use crate::log::reader::{LsnRange, ReadError, SegmentEntries};
-use crate::log::table::{Phase, Segment};
+use crate::log::reader::LsnRange;
+use crate::log::table::Segment;
 use crate::log::{Log, Lsn, SegmentSeq};
-use crate::volume::catalog::{Catalog, reach};
-
-/// How many times an unreadable segment is tried before its history is given up.
-const SOURCE_FAILURES_MAX: u32 = 6;
 
 /// A segment that the device can read only in part is archived in part after this many tries; until
 /// then the device may recover.
 const PARTLY_FAILURES_MAX: u32 = 2;
 
-type Loading = Pin<Box<dyn Future<Output = Result<SegmentEntries, ReadError>>>>;
-
-/// The progress of sealing.
-#[derive(Default)]
-pub(super) struct Sealing {
-    /// No segment before this one needs to be archived.
-    next: SegmentSeq,
-    /// The read of the units of a segment that is no longer in memory.
-    loading: Option<(SegmentSeq, Loading)>,
-    loaded: HashMap<SegmentSeq, Arc<Vec<TrailerUnit>>>,
-    /// Segments whose entries could not be read, and how many times that was tried.
-    load_failures: HashMap<SegmentSeq, u32>,
-    /// When the next increment is due, by the clock of spans.
-    due_ns: u64,
-    /// Everything before this position must be archived as soon as it is stable.
-    target: Option<Lsn>,
-    /// The first segment of the newest run of gaps, and when it was opened.
-    gap: Option<(SegmentSeq, u64)>,
-    /// Tasks that wait for `target`.
-    waiters: Vec<Waker>,
-}
-
-impl Sealing {
-    /// Checks the segments from here on again: one of them is not in the archive after all.
-    pub(super) fn begin_again(&mut self, sequence: SegmentSeq) {
-        self.next = self.next.min(sequence);
-    }
-}
-
 impl Archive {
-    /// Marks what is already archived: objects before `trusted` were verified, and are never
-    /// uploaded again. An object after `trusted`, which is the last segment that the catalog knows
-    /// to be verified, may be one whose verification a crash interrupted: its job runs again, which
-    /// finds and verifies it.
-    ///
-    /// A segment before `trusted` without an object has expired, and only its slot returned after a
-    /// crash. It must not be uploaded again: its object would exist before it is verified, and
-    /// would count as verified after the next start. But if no object before `trusted` is newer,
-    /// the store has lost it, because expiry keeps the newest. The function returns the first and
-    /// the last of these lost segments: from the first on nothing is trusted, and the segments on
-    /// the primary device are archived again.
-    pub(super) fn adopt(&mut self, log: &mut Log, trusted: SegmentSeq) -> Option<SegmentRange> {
-        let is_verified = |(sequence, objects): &(SegmentSeq, &SegmentObjects)| {
-            *sequence < trusted && objects.whole.is_some()
-        };
-        let newest_verified = self.objects.iter().rfind(is_verified).map(|(sequence, _)| sequence);
-        let mut lost: Option<SegmentRange> = None;
-        let there: Vec<SegmentSeq> = log
-            .table()
-            .iter()
-            .filter(|(_, segment)| segment.slot.is_some())
-            .map(|(sequence, _)| sequence)
-            .collect();
-        self.seal.next = log.table().oldest();
-        for sequence in there {
-            if sequence >= trusted {
-                // The whole object, if there is one, can still be read: each of its blocks is
-                // checked.
-                let increments = self.objects.take_increments(sequence);
-                self.unverified.insert(sequence, increments);
-                continue;
-            }
-            // An object that the store is known to have lost has not expired.
-            let is_lost = self.lost.contains(sequence);
-            if !is_lost && newest_verified.is_some_and(|newest| sequence <= newest) {
-                log.note_archived(sequence);
-            } else {
-                // The catalog may have been trusted while the archive was away.
-                log.note_unarchived(sequence);
-                let first = lost.map_or(sequence, |lost| lost.first);
-                lost = Some(SegmentRange { first, last: sequence });
-            }
-        }
-        lost
-    }
-
-    /// Segments that the device has lost, and that are not whole in the archive: nothing more of
-    /// them can be archived. `before`: segments that were in this state when the pool was opened.
-    /// Segments without live blocks before `trusted` were archived, and may have expired.
-    pub(super) fn lost_before_archived(
-        &self,
-        log: &Log,
-        before: &[SegmentSeq],
-        trusted: SegmentSeq,
-    ) -> Vec<LsnRange> {
-        let geometry = log.geometry();
-        let now = log
-            .table()
-            .iter()
-            .filter(|(_, segment)| segment.slot.is_none() && segment.phase != Phase::Released);
-        let missing = log.table().missing().iter().copied().filter(|&sequence| sequence >= trusted);
-        let lost: BTreeSet<SegmentSeq> =
-            now.map(|(sequence, _)| sequence).chain(before.iter().copied()).chain(missing).collect();
-        let range = |sequence: SegmentSeq| LsnRange {
-            start: geometry.first_lsn(sequence),
-            end: geometry.first_lsn(sequence.next()),
-        };
-        lost.into_iter().filter(|&sequence| !self.is_whole(sequence)).map(range).collect()
-    }
-
-    /// The position up to which the log is in the archive, without a hole except for recorded gaps.
-    pub(super) fn archived_to(&self, log: &Log) -> Lsn {
-        let geometry = log.geometry();
-        // A segment that left the table before it was checked again is recorded as a gap.
-        let mut sequence = self.seal.next.max(log.table().oldest());
-        while log.table().get(sequence).is_some_and(is_past_archiving) {
-            sequence = sequence.next();
-        }
-        let first = geometry.first_lsn(sequence);
-        match log.table().get(sequence) {
-            // It contains only its header: a crash came before its first record.
-            Some(segment) if segment.end_lsn <= first.plus(1) => segment.end_lsn,
-            // For a segment that is not archived, its increments count.
-            Some(segment) => self
-                .objects
-                .parts(sequence)
-                .last()
-                .filter(|part| part.epoch == segment.epoch && !part.whole)
-                .map_or(first, |part| part.to_lsn),
-            None => log.commit_lsn(),
-        }
-    }
-
-    /// The position up to which a recovery from the archive alone would restore, if everything
-    /// before `stored_to` is in it except for the recorded gaps: a point whose window has a gap
-    /// cannot be restored.
-    pub(super) fn recoverable_to(&self, catalog: &Catalog, log: &Log, stored_to: Lsn) -> Lsn {
-        let geometry = log.geometry();
-        let mut to = stored_to;
-        while to > Lsn(0) {
-            let last = geometry.sequence_of(Lsn(to.0 - 1));
-            let working_set = reach(&catalog.working_sets, last).unwrap_or(geometry.working_set);
-            let first = geometry.first_lsn(SegmentSeq(last.0.saturating_sub(working_set)));
-            // Increments of a gap's first segment may have been archived before its slot was
-            // reassigned.
-            let gaps = catalog.gaps.iter().map(|gap| {
-                let parts = self.objects.parts(geometry.sequence_of(gap.start));
-                (parts.last().map_or(gap.start, |part| part.to_lsn.max(gap.start)), gap.end)
-            });
-            let within = gaps.filter(|&(start, end)| start < to && end > first.max(start));
-            let Some(start) = within.map(|(start, _)| start).max() else { break };
-            to = start;
-        }
-        to
-    }
-
-    /// The time of the first record after a position that is not recoverable, or when its segment
-    /// was opened if the record is not in memory.
-    pub(super) fn uncovered_since_ns(&self, log: &Log, from: Lsn) -> u64 {
-        let sequence = log.geometry().sequence_of(from);
-        if let Some(time_ns) = log.first_time_ns(sequence, from) {
-            return time_ns;
-        }
-        match (log.table().get(sequence), self.seal.gap) {
-            (_, Some((gap, opened_ns))) if gap == sequence => opened_ns,
-            (Some(segment), _) if segment.end_lsn > from => segment.opened_ns,
-            // Only what is still in the open record is missing.
-            _ => log.last_time_ns(),
-        }
-    }
-
-    /// Notes that a segment leaves the primary device without having been archived.
-    pub(super) fn note_gap(&mut self, log: &Log, sequence: SegmentSeq) {
-        let working_set = log.geometry().working_set;
-        let goes_on = self.seal.gap.is_some_and(|(first, _)| sequence.0 <= first.0 + working_set + 1);
-        if !goes_on && let Some(segment) = log.table().get(sequence) {
-            self.seal.gap = Some((sequence, segment.opened_ns));
-        }
-    }
-
     /// Starts the jobs that are due. Returns how much was done.
     pub(super) fn submit_jobs(&mut self, log: &mut Log, now_ns: u64) -> usize {
         let mut work = 0;
         self.set_target(log, now_ns);
-        if now_ns < self.retry_at_ns {
+        if self.retries.is_pausing(now_ns) {
             return work;
         }
-        while log.table().get(self.seal.next).is_some_and(is_past_archiving) {
-            self.seal.next = self.seal.next.next();
-        }
-        self.seal.next = self.seal.next.max(log.table().oldest());
-        let mut sequence = self.seal.next;
-        let jobs = |flights: &HashMap<u64, Flight>| {
-            flights.values().filter(|flight| matches!(flight, Flight::Job { .. })).count()
-        };
-        while jobs(&self.flights) < JOBS_MAX {
+        let mut sequence = self.seal.skip_past(log);
+        while self.flights.has_room() {
             let Some(segment) = log.table().get(sequence) else { break };
             if !segment.sealed {
                 break;
             }
-            let under_way = self.flights.values().any(
-                |flight| matches!(flight, Flight::Job { id, .. } if id.sequence == sequence && id.whole),
-            );
-            if !segment.archived && segment.slot.is_some() && !under_way {
+            if !segment.archived && segment.slot.is_some() && !self.flights.holds_whole(sequence) {
                 // Until the next segment's header is stable, a loss of power may take the trailer,
                 // and the log would continue in this segment. The uploaded object would then not be
                 // the whole segment.
@@ -230,85 +43,25 @@ impl Archive {
                     log.request_stable(next_begun);
                     break;
                 }
-                let Some(units) = self.units_of(log, sequence) else { break };
+                let shared = Rc::clone(self.log());
+                let Some(units) = self.seal.units_of(log, &shared, sequence) else { break };
                 self.send_job(log, sequence, None, units);
                 work += 1;
             }
             sequence = sequence.next();
         }
-        if jobs(&self.flights) < JOBS_MAX {
-            work += self.submit_increment(log);
+        if self.flights.has_room() {
+            work += self.submit_part(log);
         }
         self.reach_target(log);
         work
     }
 
-    /// The units of a sealed segment; `None` while they are being read.
-    fn units_of(&mut self, log: &Log, sequence: SegmentSeq) -> Option<Arc<Vec<TrailerUnit>>> {
-        if let Some(units) = log.units_in_memory(sequence).or_else(|| self.seal.loaded.remove(&sequence)) {
-            return Some(units);
-        }
-        if self.seal.loading.is_none() {
-            let shared = Rc::clone(&self.log);
-            let future = async move { load_segment(&shared, sequence).await };
-            self.seal.loading = Some((sequence, Box::pin(future)));
-        }
-        None
-    }
-
-    /// Takes the entries of a segment that were read. Ranges that could not be read are holes, and
-    /// become holes of the object; nothing is left out silently. If nothing at all can be read, it
-    /// is tried again while the device may recover. After that everything is a hole, and only the
-    /// blocks are archived.
-    fn take_loaded(&mut self, sequence: SegmentSeq, result: Result<SegmentEntries, ReadError>, log: &Log) {
-        let entries = match result {
-            Ok(entries) => entries,
-            Err(error) => {
-                let failures = self.seal.load_failures.entry(sequence).or_default();
-                // A lack of memory passes; a device failure may not.
-                *failures += u32::from(!matches!(error, ReadError::Memory(_)));
-                let now_ns = log.environment().clock.monotonic_ns();
-                self.retry_at_ns = now_ns.saturating_add(self.retry_wait_ns);
-                self.retry_wait_ns = (self.retry_wait_ns * 2).min(RETRY_LAST_NS);
-                if *failures < SOURCE_FAILURES_MAX {
-                    tracing::warn!(%sequence, %error, "the entries of a segment cannot be read to archive it; it is tried again");
-                    return;
-                }
-                tracing::error!(%sequence, %error, "the entries of a segment cannot be read; it is archived without them");
-                SegmentEntries::default()
-            }
-        };
-        self.seal.load_failures.remove(&sequence);
-        self.seal.loaded.insert(sequence, Arc::new(entries.into_units()));
-    }
-
     /// Archives everything before `head` as soon as it is stable, and at once even if a pause after
     /// a failure has not ended.
     pub(super) fn seal_up_to(&mut self, head: Lsn) {
-        self.seal.target = Some(head);
-        self.retry_at_ns = 0;
-    }
-
-    /// Wakes a task when sealed data has been archived, or a job has failed.
-    pub(super) fn wake_when_sealed(&mut self, waker: Waker) {
-        self.seal.waiters.push(waker);
-    }
-
-    /// Runs the read in [`Sealing::loading`]. It borrows the log itself, so it is polled
-    /// separately.
-    pub(in crate::volume) fn poll_loading(&mut self) -> usize {
-        let Some((sequence, future)) = &mut self.seal.loading else { return 0 };
-        let mut context = Context::from_waker(Waker::noop());
-        match future.as_mut().poll(&mut context) {
-            Poll::Pending => 0,
-            Poll::Ready(result) => {
-                let sequence = *sequence;
-                self.seal.loading = None;
-                let shared = Rc::clone(&self.log);
-                self.take_loaded(sequence, result, &shared.borrow());
-                1
-            }
-        }
+        self.seal.aim_at(head);
+        self.retries.go_on_now();
     }
 
     fn send_job(
@@ -321,13 +74,13 @@ impl Archive {
         let geometry = log.geometry();
         let Some(segment) = log.table().get(sequence) else { return };
         let Some(slot) = segment.slot else { return };
-        let whole = whole_id(log, sequence, segment, self.claim);
+        let whole = whole_id(log, sequence, segment, self.claim());
         let id = match range {
             Some((from_lsn, to_lsn)) => ObjectId { from_lsn, to_lsn, whole: false, ..whole },
             None => whole,
         };
         let (units, holes) = with_holes(&id, geometry.segment_blocks, units);
-        let token = self.token();
+        let token = self.requests.token();
         let job = ArchiveJob {
             token,
             id,
@@ -337,37 +90,29 @@ impl Archive {
             sealed_ns: log.now_ns(),
             units,
             holes,
-            accept_lost: self
-                .source_failures
-                .get(&sequence)
-                .is_some_and(|&failures| failures >= PARTLY_FAILURES_MAX),
+            accept_lost: self.retries.source_failures(sequence) >= PARTLY_FAILURES_MAX,
         };
-        self.flights.insert(token, Flight::Job { id, holes: job.holes.clone() });
-        self.send(Request::Archive(job));
+        self.flights.begin(token, Flight { id, holes: job.holes.clone() });
+        self.requests.send(ArchiveRequest::Archive(job));
     }
 
-    /// Sets the target of the time-based increment: everything up to here must be archived.
+    /// Sets the target of the time-based part: everything up to here must be archived.
     fn set_target(&mut self, log: &mut Log, now_ns: u64) {
-        if self.policy.seal_interval_ns == 0 || now_ns < self.seal.due_ns || self.seal.target.is_some() {
+        if !self.seal.is_due(self.policy().seal_interval_ns, now_ns) {
             return;
         }
-        self.seal.due_ns = now_ns.saturating_add(self.policy.seal_interval_ns);
         let head = log.commit_lsn();
         if self.archived_to(log) < head {
-            self.seal.target = Some(head);
+            self.seal.aim_at(head);
             log.close_up_to(head);
             log.request_stable(head);
         }
     }
 
-    fn submit_increment(&mut self, log: &Log) -> usize {
-        let Some(target) = self.seal.target else { return 0 };
+    fn submit_part(&mut self, log: &Log) -> usize {
+        let Some(target) = self.seal.target() else { return 0 };
         let Some(sequence) = log.current_sequence() else { return 0 };
-        let under_way = self
-            .flights
-            .values()
-            .any(|flight| matches!(flight, Flight::Job { id, .. } if id.sequence == sequence));
-        if under_way
+        if self.flights.holds(sequence)
             || log.stable_lsn() < target
             || log.geometry().sequence_of(Lsn(target.0.saturating_sub(1))) != sequence
         {
@@ -390,13 +135,8 @@ impl Archive {
     }
 
     fn reach_target(&mut self, log: &Log) {
-        if let Some(target) = self.seal.target
-            && self.archived_to(log) >= target
-        {
-            self.seal.target = None;
-            for waiter in self.seal.waiters.drain(..) {
-                waiter.wake();
-            }
+        if self.seal.target().is_some_and(|target| self.archived_to(log) >= target) {
+            self.seal.end_target();
         }
     }
 
@@ -420,33 +160,30 @@ impl Archive {
                 format!("{} of its blocks were damaged when it was archived", archived.bad_blocks),
             );
         }
-        self.retry_wait_ns = RETRY_FIRST_NS;
-        self.cause = None;
+        self.retries.note_success(id.sequence);
+        self.reported.note_cause(None);
         self.recent.note(log.environment().clock.monotonic_ns(), &archived);
-        if self.problem.is_some() {
+        if self.reported.tell_no_more(side.problems) {
             tracing::warn!(object = id.sequence.0, "the archive works again");
-            self.tell_no_more(side);
         }
         self.objects.insert(id);
-        self.source_failures.remove(&id.sequence);
         if id.whole {
             log.note_archived(id.sequence);
             if self.lost.found(id.sequence) {
                 self.tell_lost(side, log);
             }
-            // If the whole object has holes, the increments may contain the missing entries, so
+            // If the whole object has holes, the parts may contain the missing entries, so
             // they stay.
-            let mut increments = Vec::new();
+            let mut parts = Vec::new();
             if holes.is_empty() {
-                increments = self.objects.take_increments(id.sequence);
-                increments.extend(self.unverified.remove(&id.sequence).unwrap_or_default());
+                parts = self.objects.take_parts(id.sequence);
+                parts.extend(self.seal.take_aside(id.sequence));
             }
             let below = verified_below(side, log);
             side.note_verified(log, below);
-            if !increments.is_empty() {
-                let token = self.token();
-                self.flights.insert(token, Flight::Delete);
-                self.send(Request::Delete { token, ids: increments });
+            if !parts.is_empty() {
+                let token = self.requests.token();
+                self.requests.send(ArchiveRequest::Delete { token, ids: parts });
             }
         }
         self.reach_target(log);
@@ -459,21 +196,17 @@ impl Archive {
         side: &mut PoolSide<'_>,
         log: &mut Log,
     ) {
-        for waiter in self.seal.waiters.drain(..) {
-            waiter.wake();
-        }
+        self.seal.wake_all();
         let now_ns = log.environment().clock.monotonic_ns();
-        self.retry_at_ns = now_ns.saturating_add(self.retry_wait_ns);
-        self.retry_wait_ns = (self.retry_wait_ns * 2).min(RETRY_LAST_NS);
+        self.retries.pause(now_ns);
         if matches!(error, ArchiveError::Source { .. }) {
-            let failures = self.source_failures.entry(id.sequence).or_default();
-            *failures += 1;
+            let failures = self.retries.note_source_failure(id.sequence);
             // This error means that nothing of it can be read; a readable part is uploaded, see
             // `accept_lost`.
-            if *failures >= SOURCE_FAILURES_MAX && id.whole {
+            if failures >= SOURCE_FAILURES_MAX && id.whole {
                 // It will not recover, and the rest of the log must not wait for it.
                 let geometry = log.geometry();
-                self.note_gap(log, id.sequence);
+                self.seal.note_gap(log, id.sequence);
                 let start = geometry.first_lsn(id.sequence);
                 let gap = LsnRange { start, end: geometry.first_lsn(id.sequence.next()) };
                 side.record_gap(log, gap, "the primary device gives nothing of it");
@@ -481,7 +214,7 @@ impl Archive {
                 return;
             }
         }
-        self.cause = Some(error.to_string());
+        self.reported.note_cause(Some(error.to_string()));
         self.tell_failure(now_ns, side);
         if matches!(error, ArchiveError::Overtaken { .. }) {
             Self::overtaken(error, side, log);
@@ -498,12 +231,6 @@ impl Archive {
         );
         side.take_no_more_writes(log, reason);
     }
-}
-
-/// Whether nothing more of a segment will be archived: it was archived, it is gone, or the device
-/// has lost it, which is a recorded gap.
-fn is_past_archiving(segment: &Segment) -> bool {
-    segment.archived || segment.phase == Phase::Released || segment.slot.is_none()
 }
 
 /// The id of the object of a whole segment.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::no_archive;
+use super::slot::no_archive;
 use crate::log::Lsn;
 use crate::volume::error::VolumeError;
 use crate::volume::pool::Pool;
@@ -39,7 +39,7 @@ impl Pool {
         let (failures, gaps) = {
             let state = self.state.borrow();
             let archive = state.archive.get().ok_or_else(no_archive)?;
-            (archive.service.stats().failures, state.catalog.gaps.last().copied())
+            (archive.requests.service().stats().failures, state.catalog.gaps.last().copied())
         };
         std::future::poll_fn(|context| {
             let mut state = self.state.borrow_mut();
@@ -58,12 +58,12 @@ impl Pool {
             if archive.archived_to(&log) >= target {
                 return Poll::Ready(Ok(target));
             }
-            if archive.service.stats().failures >= failures + FAILURES_TOLD
-                && let Some(problem) = &archive.problem
+            if archive.requests.service().stats().failures >= failures + FAILURES_TOLD
+                && let Some(problem) = archive.reported.problem()
             {
-                return Poll::Ready(Err(VolumeError::Busy { reason: problem.clone() }));
+                return Poll::Ready(Err(VolumeError::Busy { reason: problem.to_owned() }));
             }
-            archive.wake_when_sealed(context.waker().clone());
+            archive.seal.wake_when_sealed(context.waker().clone());
             Poll::Pending
         })
         .await

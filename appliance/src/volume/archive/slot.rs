@@ -3,7 +3,8 @@
 //! **States:** empty → a stand-in for an archive that cannot be reached (see `away`) → an archive;
 //! or empty → an archive. A recovery removes it again.
 
-use super::Archive;
+use super::state::Archive;
+use crate::volume::error::VolumeError;
 
 /// The archive of a pool, if it has one. See the module's documentation.
 #[derive(Default)]
@@ -57,4 +58,9 @@ impl ArchiveSlot {
     pub(in crate::volume) fn poll_loading(&mut self) -> usize {
         self.get_mut().map_or(0, Archive::poll_loading)
     }
+}
+
+/// The error of a pool without an archive.
+pub(super) fn no_archive() -> VolumeError {
+    VolumeError::Busy { reason: "the pool has no archive; start it with --archive DIRECTORY".to_owned() }
 }

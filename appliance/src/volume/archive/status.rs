@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BackPressure, Flight};
+use super::policy::BackPressure;
 use crate::archive::service::VerifyPolicy;
 use crate::dma::BLOCK_BYTES;
 use crate::log::reader::LsnRange;
@@ -26,7 +26,7 @@ pub struct ArchiveStatus {
     pub verify: VerifyPolicy,
     /// Milliseconds per second in which a host's write was delayed because the archive is behind.
     pub throttled_ms_per_s: f64,
-    /// Seconds between increments; 0: only whole segments.
+    /// Seconds between parts; 0: only whole segments.
     pub seal_interval_s: f64,
     /// A recovery from the archive alone would restore everything before this position. After a
     /// gap, this stays before the gap until the archive has a whole working set after it.
@@ -84,35 +84,36 @@ impl Pool {
         let waiting = log.table().iter().filter(|(_, segment)| {
             segment.sealed && !segment.archived && segment.phase != Phase::Released && segment.slot.is_some()
         });
-        let totals = archive.service.stats();
-        let working = archive.flights.values().any(|flight| matches!(flight, Flight::Job { .. }));
+        let service = archive.requests.service();
+        let (policy, totals) = (archive.policy(), service.stats());
         let name = match () {
             () if archive.refuses_writes(clock.monotonic_ns()) => "refusing",
             () if archive.is_away() => "away",
-            () if archive.problem.is_some() => "waiting",
-            () if working => "working",
+            () if archive.reported.problem().is_some() => "waiting",
+            () if !archive.flights.is_empty() => "working",
             () => "idle",
         };
         let ratio = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
         Some(ArchiveStatus {
-            store: archive.service.store().label().to_owned(),
+            store: service.store().label().to_owned(),
             state: name.to_owned(),
             problem: archive
-                .problem
-                .clone()
-                .or_else(|| archive.lost.told().map(str::to_owned))
-                .or_else(|| archive.alarm.told().map(str::to_owned)),
-            back_pressure: archive.policy.back_pressure,
-            verify: archive.service.verify(),
+                .reported
+                .problem()
+                .or_else(|| archive.lost.told())
+                .or_else(|| archive.alarm.told())
+                .map(str::to_owned),
+            back_pressure: policy.back_pressure,
+            verify: service.verify(),
             throttled_ms_per_s: archive.throttle.held_ms_per_s(),
-            seal_interval_s: archive.policy.seal_interval_ns as f64 / 1e9,
+            seal_interval_s: policy.seal_interval_ns as f64 / 1e9,
             archived_to_lsn: archived_to.0,
             stored_to_lsn: stored_to.0,
             head_lsn: head.0,
             backlog_segments: waiting.count() as u64,
             backlog_bytes: head.0.saturating_sub(archived_to.0) * BLOCK_BYTES as u64,
             recovery_point_age_s: age_ns as f64 / 1e9,
-            rpo_alarm_s: archive.policy.rpo_alarm_ns as f64 / 1e9,
+            rpo_alarm_s: policy.rpo_alarm_ns as f64 / 1e9,
             rpo_alarm: archive.alarm.told().is_some(),
             segments: archive.objects.iter().count() as u64,
             oldest_segment: archive.objects.first().map(|sequence| sequence.0),

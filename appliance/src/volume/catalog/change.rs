@@ -81,21 +81,19 @@ impl CatalogChange {
     /// Applies the change.
     pub(crate) fn apply(self, catalog: &mut Catalog) {
         if let Some(rest) = self.rest {
-            let before = std::mem::replace(catalog, *rest);
-            catalog.volumes = before.volumes;
-            catalog.images = before.images;
-            catalog.gone_images = before.gone_images;
-            catalog.snapshots = before.snapshots;
+            catalog.replace_rest(*rest);
         }
-        apply_to(&mut catalog.volumes, self.volumes, |volume| volume.image);
-        apply_to(&mut catalog.images, self.images, |image| image.id);
-        apply_to(&mut catalog.gone_images, self.gone_images, |image| image.id);
-        for name in &self.snapshots.gone {
-            catalog.snapshots.remove(name);
-        }
-        for snapshot in &self.snapshots.set {
-            catalog.snapshots.insert(snapshot);
-        }
+        catalog.change_lists(|volumes, images, gone_images, snapshots| {
+            apply_to(volumes, self.volumes, |volume| volume.image);
+            apply_to(images, self.images, |image| image.id);
+            apply_to(gone_images, self.gone_images, |image| image.id);
+            for name in &self.snapshots.gone {
+                snapshots.remove(name);
+            }
+            for snapshot in &self.snapshots.set {
+                snapshots.insert(snapshot);
+            }
+        });
     }
 }
 
@@ -194,28 +192,29 @@ mod tests {
     fn edit(catalog: &mut Catalog, kind: u8, number: u32) {
         match kind % 7 {
             0 => {
-                let id = catalog.next_image;
-                catalog.next_image += 1;
-                catalog.volumes.push(volume(id, 10));
-                catalog.images.push(image(id, 0));
+                let id = catalog.take_image_id(u32::MAX).expect("there are enough");
+                catalog.add_volume(volume(id, 10));
+                catalog.add_image(image(id, 0));
             }
             1 => {
-                catalog.volumes.retain(|volume| volume.image % 5 != number % 5);
+                catalog.change_lists(|volumes, _, _, _| {
+                    volumes.retain(|volume| volume.image % 5 != number % 5);
+                });
                 catalog.prune_images(Lsn(9));
             }
             2 => {
-                catalog.volumes.change(|_| true, |volume| volume.size_blocks += 1);
+                catalog.change_volume(|_| true, |volume| volume.size_blocks += 1);
             }
-            3 => catalog.snapshots.insert(&CatalogSnapshot {
+            3 => catalog.add_snapshot(&CatalogSnapshot {
                 name: Arc::from(format!("s{}", number % 300)),
                 lsn: u64::from(number),
                 time_ns: 5,
             }),
             4 => {
-                catalog.snapshots.remove(&format!("s{}", number % 300));
+                catalog.remove_snapshot(&format!("s{}", number % 300));
             }
             5 => catalog.add_gap(LsnRange { start: Lsn(u64::from(number)), end: Lsn(u64::from(number) + 3) }),
-            _ => catalog.archived_below = SegmentSeq(u64::from(number)),
+            _ => catalog.set_archived_below(SegmentSeq(u64::from(number))),
         }
     }
 

@@ -17,18 +17,23 @@
 //! | `present` | the catalog in force |
 //! | `working_sets` | lengths of the working set, and the segments that points need because of them |
 //! | `find` | finds the catalog in the log |
+//! | `ranges` | lists of ranges of the log, with a bound |
+//! | `id_set` | the set of images that something needs |
+//!
+//! **Invariant:** other files read the fields of a [`Catalog`], and only this file writes them.
 
 mod change;
 mod find;
+mod id_set;
 mod logged;
 mod ownership;
 mod paged;
 mod present;
+mod ranges;
 mod shared;
 mod snapshots;
 mod working_sets;
 
-use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +52,8 @@ pub(super) use working_sets::{longest_reach, reach};
 use crate::log::reader::LsnRange;
 use crate::log::{Geometry, Lsn, SegmentSeq};
 use crate::volume::info::{ImageParent, SnapshotInfo};
+use id_set::IdSet;
+use ranges::{add_range, join_ranges};
 
 /// Spare blocks per hundred live blocks, by default.
 pub const OVERPROVISIONING_PERCENT_DEFAULT: u64 = 100;
@@ -291,6 +298,146 @@ impl Catalog {
         self.images.iter().find(|image| image.id == id)
     }
 
+    /// Adds a volume; its name and its UUID are new.
+    pub(super) fn add_volume(&mut self, volume: CatalogVolume) {
+        self.volumes.push(volume);
+    }
+
+    /// Removes a volume. Returns whether it existed.
+    pub(super) fn remove_volume(&mut self, name: &str) -> bool {
+        self.volumes.remove(|volume| volume.name == name)
+    }
+
+    /// Changes the first volume that `find` accepts.
+    pub(super) fn change_volume(
+        &mut self,
+        find: impl Fn(&CatalogVolume) -> bool,
+        change: impl FnOnce(&mut CatalogVolume),
+    ) {
+        self.volumes.change(find, change);
+    }
+
+    /// Adds an image; its id was taken with [`take_image_id`](Self::take_image_id).
+    pub(super) fn add_image(&mut self, image: CatalogImage) {
+        self.images.push(image);
+    }
+
+    /// Changes the first image that `find` accepts; `None` if there is none.
+    pub(super) fn change_image(
+        &mut self,
+        find: impl Fn(&CatalogImage) -> bool,
+        change: impl FnOnce(&mut CatalogImage),
+    ) -> Option<()> {
+        self.images.change(find, change)
+    }
+
+    /// Takes the next image id, if it is at most `last`.
+    pub(super) fn take_image_id(&mut self, last: u32) -> Option<u32> {
+        let id = self.next_image;
+        (id <= last).then(|| {
+            self.next_image = id + 1;
+            id
+        })
+    }
+
+    /// Marks the id of a synch as used.
+    pub(super) fn note_synch_id(&mut self, id: u64) {
+        self.next_synch = self.next_synch.max(id.saturating_add(1));
+    }
+
+    /// Adds a snapshot; it replaces one with the same name.
+    pub(super) fn add_snapshot(&mut self, snapshot: &CatalogSnapshot) {
+        self.snapshots.insert(snapshot);
+    }
+
+    /// Removes a snapshot. Returns whether it existed.
+    pub(super) fn remove_snapshot(&mut self, name: &str) -> bool {
+        self.snapshots.remove(name)
+    }
+
+    /// Records how a new pool begins: when, with which working set, and with how many spare blocks
+    /// for each hundred live ones.
+    pub(super) fn begin(&mut self, created_ns: u64, working_set: u64, overprovisioning_percent: Option<u64>) {
+        if let Some(percent) = overprovisioning_percent {
+            self.overprovisioning_percent = percent;
+        }
+        self.created_ns = created_ns;
+        self.working_sets = vec![(SegmentSeq(0), working_set)];
+    }
+
+    /// Records that the pool continues after a recovery: from segment `first` on, with a working
+    /// set. Everything before is in the archive, except for `lost`.
+    pub(super) fn go_on_after(&mut self, cut: Cut, first: SegmentSeq, working_set: u64, lost: &[LsnRange]) {
+        self.working_sets.push((first, working_set));
+        self.working_set_target = None;
+        let covers =
+            |known: &LsnRange, range: &LsnRange| known.start <= range.start && known.end >= range.end;
+        let known_lost = self.lost.clone();
+        let is_new = |range: &&LsnRange| !known_lost.iter().any(|known| covers(known, range));
+        self.lost.extend(lost.iter().filter(is_new).copied());
+        self.archived_below = first;
+        self.cuts.push(cut);
+    }
+
+    /// Sets the pool's claim on its archive.
+    pub(super) fn set_ownership(&mut self, ownership: Ownership) {
+        self.ownership = ownership;
+    }
+
+    /// Sets the segment before which everything was archived and verified, or is a gap.
+    pub(super) fn set_archived_below(&mut self, below: SegmentSeq) {
+        self.archived_below = below;
+    }
+
+    /// Adds ranges that are lost, as they are.
+    pub(super) fn extend_lost(&mut self, ranges: impl IntoIterator<Item = LsnRange>) {
+        self.lost.extend(ranges);
+    }
+
+    /// Sets the ranges that are lost.
+    pub(super) fn set_lost(&mut self, lost: Vec<LsnRange>) {
+        self.lost = lost;
+    }
+
+    /// Sets the target of a working set that is being shortened.
+    pub(super) fn set_working_set_target(&mut self, target: Option<u64>) {
+        self.working_set_target = target;
+    }
+
+    /// Sets the lengths of the working set.
+    pub(super) fn set_working_sets(&mut self, working_sets: Vec<(SegmentSeq, u64)>) {
+        self.working_sets = working_sets;
+    }
+
+    /// Records that the working set has `segments` segments from segment `from` on, and `before`
+    /// until then.
+    pub(super) fn change_working_set(&mut self, before: u64, from: SegmentSeq, segments: u64) {
+        working_sets::add_change(&mut self.working_sets, before, from, segments);
+        self.working_set_target = None;
+    }
+
+    /// Replaces everything but the lists with `rest`.
+    fn replace_rest(&mut self, rest: Catalog) {
+        let before = std::mem::replace(self, rest);
+        self.volumes = before.volumes;
+        self.images = before.images;
+        self.gone_images = before.gone_images;
+        self.snapshots = before.snapshots;
+    }
+
+    /// Changes the lists, as `change` says.
+    fn change_lists(
+        &mut self,
+        change: impl FnOnce(
+            &mut Shared<CatalogVolume>,
+            &mut Shared<CatalogImage>,
+            &mut Shared<GoneImage>,
+            &mut Snapshots,
+        ),
+    ) {
+        change(&mut self.volumes, &mut self.images, &mut self.gone_images, &mut self.snapshots);
+    }
+
     /// Adds an image from an older catalog. The present catalog may already have it from a still
     /// older one, before it was hydrated.
     pub(super) fn learn_image(&mut self, image: &CatalogImage) {
@@ -354,14 +501,14 @@ impl Catalog {
     pub(super) fn add_lost(&mut self, range: LsnRange) -> bool {
         let is_known = self.lost.iter().any(|known| known.start <= range.start && range.end <= known.end);
         if !is_known {
-            add_range(&mut self.lost, range);
+            add_range(&mut self.lost, range, RANGES_MAX);
         }
         !is_known
     }
 
     /// Records that a range of the log left the primary device without having been archived.
     pub(super) fn add_gap(&mut self, range: LsnRange) {
-        add_range(&mut self.gaps, range);
+        add_range(&mut self.gaps, range, RANGES_MAX);
     }
 
     /// Whether the pool was recovered at this position of a segment, so that nothing follows it.
@@ -431,56 +578,6 @@ impl Catalog {
                 .map(|parent| (parent.image, Lsn(parent.lsn)));
         }
         uncertain
-    }
-}
-
-/// Adds a range to a list: in order, adjacent ranges joined, and at most as many as are remembered.
-fn add_range(ranges: &mut Vec<LsnRange>, range: LsnRange) {
-    ranges.push(range);
-    join_ranges(ranges, RANGES_MAX);
-}
-
-/// Joins adjacent ranges, and then the nearest ones until there are at most `max`, at least one.
-fn join_ranges(ranges: &mut Vec<LsnRange>, max: usize) {
-    ranges.sort_unstable_by_key(|range| range.start);
-    let mut joined: Vec<LsnRange> = Vec::with_capacity(ranges.len());
-    for range in ranges.drain(..) {
-        match joined.last_mut().filter(|last| range.start <= last.end) {
-            Some(last) => last.end = last.end.max(range.end),
-            None => joined.push(range),
-        }
-    }
-    while joined.len() > max.max(1) {
-        let between = |at: &usize| joined[at + 1].start.0 - joined[*at].end.0;
-        let Some(nearest) = (0..joined.len() - 1).min_by_key(between) else { break };
-        let next = joined.remove(nearest + 1);
-        joined[nearest].end = next.end;
-    }
-    *ranges = joined;
-}
-
-/// A set of image ids that are looked up roughly in their stored order.
-struct IdSet {
-    sorted: Vec<u32>,
-    /// The index after the last id found.
-    next: Cell<usize>,
-}
-
-impl IdSet {
-    fn new(mut ids: Vec<u32>) -> Self {
-        ids.sort_unstable();
-        IdSet { sorted: ids, next: Cell::new(0) }
-    }
-
-    fn contains(&self, id: u32) -> bool {
-        let next = self.next.get();
-        if self.sorted.get(next) == Some(&id) {
-            self.next.set(next + 1);
-            return true;
-        }
-        let place = self.sorted.partition_point(|&known| known < id);
-        self.next.set(place + 1);
-        self.sorted.get(place) == Some(&id)
     }
 }
 

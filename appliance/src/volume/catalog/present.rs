@@ -124,13 +124,13 @@ impl PresentCatalog {
     /// The catalog is too long, as the previous one was.
     pub(in crate::volume) fn take_synch_id(&mut self, log: &mut Log, id: u64) -> Result<(), AppendError> {
         assert_eq!(id, self.catalog.next_synch, "ids of synchs follow each other");
-        self.catalog.next_synch = id + 1;
+        self.catalog.note_synch_id(id);
         self.writer.publish_next_synch(log, &self.catalog)
     }
 
     /// Marks an id as used by a synch, so that it is not assigned again.
     pub(in crate::volume) fn learn_synch_id(&mut self, id: u64) {
-        self.catalog.next_synch = self.catalog.next_synch.max(id.saturating_add(1));
+        self.catalog.note_synch_id(id);
     }
 
     /// Records that a range left the primary device without having been archived. Returns the whole
@@ -158,7 +158,7 @@ impl PresentCatalog {
         if below <= self.catalog.archived_below {
             return Ok(());
         }
-        self.catalog.archived_below = below;
+        self.catalog.set_archived_below(below);
         self.publish(log)
     }
 
@@ -167,7 +167,7 @@ impl PresentCatalog {
     /// again and not verified yet must not count as verified after another start.
     pub(in crate::volume) fn distrust_archive(&mut self, log: &mut Log, first: SegmentSeq) {
         let mut catalog = self.catalog.clone();
-        catalog.archived_below = first;
+        catalog.set_archived_below(first);
         match self.append(log, catalog) {
             Ok(lsn) => log.request_stable(lsn.plus(1)),
             Err(error) => {
@@ -175,7 +175,7 @@ impl PresentCatalog {
                     %error,
                     "the catalog says only with the next segment that the archive has lost something"
                 );
-                self.catalog.archived_below = first;
+                self.catalog.set_archived_below(first);
                 // It is as long as the previous one.
                 let _ = self.publish(log);
             }
@@ -201,12 +201,12 @@ impl PresentCatalog {
 
     /// Sets the ranges that a recovery knows to be lost, before the recovered catalog is written.
     pub(in crate::volume) fn set_lost(&mut self, lost: &[LsnRange]) {
-        self.catalog.lost = lost.to_vec();
+        self.catalog.set_lost(lost.to_vec());
     }
 
     /// Sets the lengths of the working set that a recovery found, before the recovered catalog is
     /// written.
     pub(in crate::volume) fn set_working_sets(&mut self, working_sets: &[(SegmentSeq, u64)]) {
-        self.catalog.working_sets = working_sets.to_vec();
+        self.catalog.set_working_sets(working_sets.to_vec());
     }
 }

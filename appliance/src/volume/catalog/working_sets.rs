@@ -11,7 +11,6 @@
 //!
 //! **Bounds:** [`CHANGES_MAX`] changes are remembered.
 
-use super::Catalog;
 use crate::log::SegmentSeq;
 
 /// The maximum number of changes that are remembered. Beyond that the two oldest are merged into
@@ -36,27 +35,25 @@ pub(in crate::volume) fn longest_reach(changes: &[(SegmentSeq, u64)]) -> u64 {
     changes.iter().map(|&(_, segments)| segments).max().unwrap_or(0)
 }
 
-impl Catalog {
-    /// Records that the working set has `segments` segments from segment `from` on, and `before`
-    /// until then.
-    pub(in crate::volume) fn change_working_set(&mut self, before: u64, from: SegmentSeq, segments: u64) {
-        if self.working_sets.is_empty() {
-            self.working_sets.push((SegmentSeq(0), before));
-        }
-        self.working_sets.retain(|(since, _)| *since < from);
-        self.working_sets.push((from, segments));
-        if self.working_sets.len() > CHANGES_MAX {
-            let (since, segments) = self.working_sets.remove(0);
-            let next = &mut self.working_sets[0];
-            *next = (since, segments.max(next.1));
-        }
-        self.working_set_target = None;
+/// Adds a change to a list: the working set has `segments` segments from segment `from` on, and
+/// `before` until then if nothing is in the list.
+pub(super) fn add_change(changes: &mut Vec<(SegmentSeq, u64)>, before: u64, from: SegmentSeq, segments: u64) {
+    if changes.is_empty() {
+        changes.push((SegmentSeq(0), before));
+    }
+    changes.retain(|(since, _)| *since < from);
+    changes.push((from, segments));
+    if changes.len() > CHANGES_MAX {
+        let (since, segments) = changes.remove(0);
+        let next = &mut changes[0];
+        *next = (since, segments.max(next.1));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::catalog::Catalog;
 
     const fn change(from: u64, segments: u64) -> (SegmentSeq, u64) {
         (SegmentSeq(from), segments)

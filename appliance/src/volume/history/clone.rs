@@ -136,8 +136,10 @@ impl Pool {
                     Some((_, report)) => report.uncertain_below,
                     None => self.known_uncertain_below(source.image),
                 };
-                now.images
-                    .change(|known| known.id == image, |image| image.uncertain_below = uncertain_below.0);
+                now.change_image(
+                    |known| known.id == image,
+                    |image| image.uncertain_below = uncertain_below.0,
+                );
                 let clone = CatalogVolume {
                     name: name.clone(),
                     uuid,

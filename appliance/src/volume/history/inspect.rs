@@ -81,7 +81,7 @@ impl VolumesView {
         };
         let new_losses = log.lost().iter().filter(|lost| !catalog.lost.contains(lost)).copied();
         let new_losses: Vec<_> = new_losses.collect();
-        catalog.lost.extend(new_losses);
+        catalog.extend_lost(new_losses);
         let mut builders: Vec<IndexBuilder> =
             catalog.volumes.iter().map(|volume| IndexBuilder::new(volume.size_blocks)).collect();
         let generations = generations(&catalog, log);

@@ -64,7 +64,7 @@ impl Pool {
         let (state, log) = (self.state.borrow(), self.log.borrow());
         let start = log.geometry().first_lsn(sequence).plus(1);
         let segment = log.table().get(sequence).filter(|segment| segment.phase != Phase::Released);
-        // If a segment left the device before it was archived as a whole, its increments end before
+        // If a segment left the device before it was archived as a whole, its parts end before
         // it did.
         let archived = || {
             let archive = state.archive.get()?;

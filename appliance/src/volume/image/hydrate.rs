@@ -63,7 +63,7 @@ impl Pool {
             let image = catalog.volume(&name).map(|volume| volume.image);
             let image = image.ok_or_else(|| VolumeError::NoSuchVolume { name: name.clone() })?;
             let inherits = |known: &CatalogImage| known.id == image && known.inherits();
-            catalog.images.change(inherits, |image| image.hydrating = true).ok_or_else(|| {
+            catalog.change_image(inherits, |image| image.hydrating = true).ok_or_else(|| {
                 let reason = format!("'{name}' inherits nothing: all its blocks are its own");
                 VolumeError::Invalid { what: "volume", reason }
             })
@@ -335,7 +335,7 @@ impl Pool {
             let of_volume = catalog.volume(&name).is_some_and(|volume| volume.image == image.0);
             // From now on its ancestors are no longer used.
             let uncertain_below = catalog.inherited_uncertain_below(image.0).max(self.uncertain_of(id));
-            catalog.images.change(
+            catalog.change_image(
                 |known| of_volume && known.id == image.0,
                 |image| {
                     image.hydrating = false;

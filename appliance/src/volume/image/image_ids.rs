@@ -40,7 +40,7 @@ fn told_from(format_version: u32) -> u32 {
 /// All remaining ids are kept for recoveries.
 pub(in crate::volume) fn take(catalog: &mut Catalog, format_version: u32) -> Result<u32, VolumeError> {
     let last = last_of_changes(format_version);
-    let Some(id) = take_up_to(catalog, last) else {
+    let Some(id) = catalog.take_image_id(last) else {
         return Err(VolumeError::NoSpace {
             reason: format!(
                 "all {last} image ids of the pool were used, one for each volume and each clone that was ever made, and no more can be made; the last {} are kept for recoveries from the archive. What there is can be used as ever; copy it into a new pool to go on making volumes",
@@ -62,16 +62,8 @@ pub(in crate::volume) fn take_for_recovery(
     catalog: &mut Catalog,
     format_version: u32,
 ) -> Result<u32, VolumeError> {
-    let id = take_up_to(catalog, last_of_all(format_version));
+    let id = catalog.take_image_id(last_of_all(format_version));
     id.ok_or_else(|| VolumeError::NoSpace { reason: "all image ids of the pool were used; serve the primary, and copy its volumes to a new pool (`varve volume export`, `varve volume import`)".to_owned() })
-}
-
-fn take_up_to(catalog: &mut Catalog, last: u32) -> Option<u32> {
-    let id = catalog.next_image;
-    (id <= last).then(|| {
-        catalog.next_image = id + 1;
-        id
-    })
 }
 
 /// The message for the operator if the next id is this one.

@@ -15,7 +15,7 @@ use crate::dma::{BLOCK_BYTES, DmaBuf};
 use crate::log::format::{EntryKind, EventKind};
 use crate::log::reader::LsnRange;
 use crate::log::table::Mask;
-use crate::log::{CreateLog, Environment, LogError, Lsn, Recycling, SegmentSeq, create, recover};
+use crate::log::{CreateLog, Environment, LogError, Lsn, Recycling, create, recover};
 use crate::reactor::yield_now;
 use crate::volume::catalog::{Catalog, CatalogImage};
 use crate::volume::error::VolumeError;
@@ -73,13 +73,10 @@ impl Pool {
         pool.set_read_ahead(options.read_ahead_blocks.unwrap_or(READ_AHEAD_BLOCKS_DEFAULT));
         let lsn = pool
             .change(|catalog, _| {
-                if let Some(percent) = options.overprovisioning_percent {
-                    catalog.overprovisioning_percent = percent;
-                }
-                // A recovery from the archive needs this.
-                let working_set = pool.log.borrow().geometry().working_set;
-                catalog.created_ns = pool.log.borrow().created_ns();
-                catalog.working_sets = vec![(SegmentSeq(0), working_set)];
+                // A recovery from the archive needs the working set.
+                let log = pool.log.borrow();
+                let working_set = log.geometry().working_set;
+                catalog.begin(log.created_ns(), working_set, options.overprovisioning_percent);
                 Ok(())
             })
             .await?;

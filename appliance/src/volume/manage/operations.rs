@@ -88,7 +88,7 @@ impl Pool {
     pub async fn delete_volume(self: Rc<Self>, name: String) -> Result<(), VolumeError> {
         let lsn = self
             .change(|catalog, head| {
-                if !catalog.volumes.remove(|volume| volume.name == name) {
+                if !catalog.remove_volume(&name) {
                     return Err(VolumeError::NoSuchVolume { name: name.clone() });
                 }
                 catalog.prune_images(self.behind_change(head));
@@ -135,8 +135,7 @@ impl Pool {
                     self.check_capacity(size_blocks - volume.size_blocks)?;
                 }
                 catalog
-                    .volumes
-                    .change(|volume| volume.name == name, |volume| volume.size_blocks = size_blocks);
+                    .change_volume(|volume| volume.name == name, |volume| volume.size_blocks = size_blocks);
                 Ok(())
             })
             .await?;
@@ -226,7 +225,7 @@ impl Pool {
                     let reason = format!("a snapshot '{name}' exists already; choose another name");
                     return Err(VolumeError::Invalid { what: "snapshot name", reason });
                 }
-                catalog.snapshots.insert(&snapshot);
+                catalog.add_snapshot(&snapshot);
                 Ok(())
             })
             .await?;
@@ -241,7 +240,7 @@ impl Pool {
     pub async fn delete_snapshot(self: Rc<Self>, name: String) -> Result<(), VolumeError> {
         let lsn = self
             .change(|catalog, _| {
-                if !catalog.snapshots.remove(&name) {
+                if !catalog.remove_snapshot(&name) {
                     let reason = "`varve snapshot list` shows what there is".to_owned();
                     return Err(VolumeError::NoSuchPoint { point: format!("snapshot:{name}"), reason });
                 }
@@ -375,7 +374,7 @@ pub(in crate::volume) fn add_image(
     born_lsn: Lsn,
 ) -> Result<u32, VolumeError> {
     let id = image_ids::take(catalog, format_version)?;
-    catalog.images.push(CatalogImage {
+    catalog.add_image(CatalogImage {
         id,
         parent,
         born_lsn: born_lsn.0,
@@ -399,7 +398,7 @@ pub(in crate::volume) fn add_volume(catalog: &mut Catalog, volume: CatalogVolume
     if catalog.volumes.len() >= VOLUMES_MAX {
         return Err(VolumeError::NoSpace { reason: format!("a pool holds at most {VOLUMES_MAX} volumes") });
     }
-    catalog.volumes.push(volume);
+    catalog.add_volume(volume);
     Ok(())
 }
 

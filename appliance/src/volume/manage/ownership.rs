@@ -37,10 +37,12 @@ impl Pool {
         }
         let lsn = self
             .change(|catalog, _| {
+                let mut ownership = catalog.ownership;
                 if let Some((history, claim)) = held {
-                    (catalog.ownership.history, catalog.ownership.claim) = (Some(history), claim);
+                    (ownership.history, ownership.claim) = (Some(history), claim);
                 }
-                catalog.ownership.next_claim = next;
+                ownership.next_claim = next;
+                catalog.set_ownership(ownership);
                 Ok(())
             })
             .await?;
@@ -64,7 +66,8 @@ impl Pool {
     pub async fn note_claim(&self, history: HistoryId, claim: ClaimId) -> Result<(), VolumeError> {
         let ownership = Ownership::of(history, claim);
         self.change(|catalog, _| {
-            catalog.ownership = Ownership { rehearsal_lsn: catalog.ownership.rehearsal_lsn, ..ownership };
+            let rehearsal_lsn = catalog.ownership.rehearsal_lsn;
+            catalog.set_ownership(Ownership { rehearsal_lsn, ..ownership });
             Ok(())
         })
         .await

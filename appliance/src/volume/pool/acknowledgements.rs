@@ -15,10 +15,18 @@ use crate::volume::request::{IoCompletion, IoError, Sink};
 /// A request that waits for the log.
 pub(super) struct PendingAck {
     /// It is acknowledged once the log is written, or stable, past this position.
-    pub(super) past: Lsn,
-    pub(super) tag: u64,
-    pub(super) sink: Rc<Sink>,
-    pub(super) began: Began,
+    past: Lsn,
+    tag: u64,
+    sink: Rc<Sink>,
+    began: Began,
+}
+
+impl PendingAck {
+    /// A request that is acknowledged once the log is written, or stable, past `past`.
+    #[inline]
+    pub(super) fn new(past: Lsn, tag: u64, sink: Rc<Sink>, began: Began) -> Self {
+        PendingAck { past, tag, sink, began }
+    }
 }
 
 /// All requests that wait for the log. See the module's documentation.

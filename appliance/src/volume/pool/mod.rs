@@ -24,6 +24,7 @@ mod io_stats;
 mod latency;
 mod read;
 mod read_ahead;
+mod read_plan;
 mod reads;
 mod rescue;
 mod rescues;

@@ -1,26 +1,23 @@
 //! The read path: parts of a request from zeroes, from the log's memory and from the device, each
 //! block checked.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::read_ahead::{Found, is_ahead};
-use super::reads::{PendingRead, ReadPiece, are_right};
+use super::read_ahead::is_ahead;
+use super::read_plan::{BadBlock, ReadPlan};
+use super::reads::{PendingRead, are_right};
 use super::rescues::is_rescue;
 use super::state::State;
 use super::ticket::Ticket;
 use crate::archive::service::{ArchiveError, ObjectBlocks};
-use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
+use crate::dma::BLOCK_BYTES;
 use crate::log::checksum::crc32c;
 use crate::log::{Log, Lsn, ReadDone};
-use crate::volume::archive::{ArchivedBlocks, Fetched};
-use crate::volume::image::index::Mapping;
 use crate::volume::image::volume::Volume;
 use crate::volume::request::{IoError, MAX_IO_BLOCKS, Refusal, VolumeId};
 
 impl State {
+    /// Starts a read of a host: it is answered now, or when everything that it waits for is there.
     pub(super) fn start_read(
         &mut self,
         log: &mut Log,
@@ -34,109 +31,95 @@ impl State {
         if self.reads.is_full() {
             return Err(Refusal::Busy);
         }
-        let zeroes = self.reads.zeroes();
         let stream = self.read_ahead.stream_at(ticket.volume, block);
-        let volume = self.volumes.get(ticket.volume).ok_or(IoError::Gone)?;
+        let mut plan = ReadPlan::default();
+        if let Err(bad) = self.plan_read(log, ticket.volume, (block, len_blocks), stream, &mut plan)? {
+            self.reads.set_geometry(log.geometry());
+            self.report_fault(ticket.volume, bad.block, bad.lsn, bad.why);
+            return Err(IoError::ReadFault.into());
+        }
+        if plan.needs_archive() && !self.archive.is_attached() {
+            return Err(IoError::ReadFault.into());
+        }
+        plan.allocate(&log.environment().host_dma)?;
+        let volume = self.volumes.get_mut(ticket.volume).ok_or(IoError::Gone)?;
+        volume.note_read(u64::from(len_blocks));
+        self.stats.note_read(u64::from(len_blocks));
+        self.read_ahead.note_used(plan.ahead_blocks());
+        ticket.sink.begin();
+        self.submit_read(log, (block, len_blocks), stream, &mut plan, ticket);
+        self.read_on(log, ticket.volume, block, len_blocks);
+        Ok(())
+    }
+
+    /// Finds where each block of a read is now. The inner error is a block that cannot be read.
+    #[inline]
+    fn plan_read(
+        &mut self,
+        log: &Log,
+        id: VolumeId,
+        (block, len_blocks): (u64, u32),
+        stream: Option<usize>,
+        plan: &mut ReadPlan,
+    ) -> Result<Result<(), BadBlock>, Refusal> {
+        let zeroes = self.reads.zeroes();
+        let volume = self.volumes.get(id).ok_or(IoError::Gone)?;
         volume.check_range(block, u64::from(len_blocks))?;
         let uncertain_below = volume.uncertain_below();
         let index = volume.usable_index()?;
-        let mut pieces: SmallVec<[ReadPiece; 1]> = SmallVec::new();
-        let mut extents: SmallVec<[Extent; 4]> = SmallVec::new();
-        // Pieces that read-ahead has requested and that are still in flight, with the numbers of
-        // their extents.
-        let mut coming: SmallVec<[(usize, u32); 4]> = SmallVec::new();
-        let mut ahead_blocks = 0;
-        let mut archived: Vec<(usize, ArchivedRun)> = Vec::new();
-        // A block that cannot be read, and why.
-        let mut bad_block = None;
         for at in block..block + u64::from(len_blocks) {
             let mapping = index.get(at);
-            if mapping.lsn() < uncertain_below {
-                bad_block =
-                    Some((at, mapping.lsn(), "entries of the log that may have replaced it are lost"));
-                break;
+            let lsn = mapping.lsn();
+            if lsn < uncertain_below {
+                let why = "entries of the log that may have replaced it are lost";
+                return Ok(Err(BadBlock { block: at, lsn, why }));
             }
             if mapping.is_none() {
-                push_zero_block(&mut pieces, zeroes);
-            } else if let Some(buffered) = log.buffered(mapping.lsn()) {
+                plan.push_zero_block(zeroes);
+            } else if let Some(buffered) = log.buffered(lsn) {
                 // A block that could not be read when it was copied forward remains an error, even
                 // before the copy is written.
                 if crc32c(&buffered) as u16 != mapping.crc16() {
                     self.stats.note_checksum_errors(1);
-                    bad_block = Some((at, mapping.lsn(), "it could not be read when it was copied forward"));
-                    break;
+                    let why = "it could not be read when it was copied forward";
+                    return Ok(Err(BadBlock { block: at, lsn, why }));
                 }
-                push_ready(&mut pieces, buffered);
+                plan.push_ready(buffered);
             } else if let Some(found) = stream.and_then(|stream| self.read_ahead.find(stream, at, mapping)) {
-                ahead_blocks += 1;
-                match found {
-                    Found::There(data) => push_ready(&mut pieces, data),
-                    Found::Coming(number) => push_coming(&mut pieces, &mut coming, mapping, number),
-                }
-            } else if let Some(device_block) = log.device_block(mapping.lsn()) {
-                push_extent(&mut pieces, &mut extents, mapping, device_block);
+                plan.push_ahead(found, mapping);
+            } else if let Some(device_block) = log.device_block(lsn) {
+                plan.push_extent(mapping, device_block);
             } else {
-                push_archived(&mut archived, pieces.len(), mapping);
-                if archived.last().is_some_and(|(_, blocks)| blocks.len() == 1) {
-                    // Reserve its place among the pieces; the memory is allocated below.
-                    pieces.push(ReadPiece::Reserved);
-                }
+                plan.push_archived(mapping);
             }
         }
-        if let Some((block, lsn, why)) = bad_block {
-            self.reads.set_geometry(log.geometry());
-            self.report_fault(ticket.volume, block, lsn, why);
-            return Err(IoError::ReadFault.into());
-        }
-        if !archived.is_empty() && !self.archive.is_attached() {
-            return Err(IoError::ReadFault.into());
-        }
-        let dma = &log.environment().host_dma;
-        let mut from_archive = false;
-        if !extents.is_empty() {
-            // Use one buffer for all, so that they are sent as one piece.
-            let len_blocks: usize = extents.iter().map(|extent| extent.len_blocks).sum();
-            let mut whole = dma.allocate(len_blocks * BLOCK_BYTES).map_err(|_| Refusal::Busy)?;
-            for extent in &mut extents {
-                extent.buffer = Some(whole.split_to(extent.len_blocks * BLOCK_BYTES));
-            }
-        }
-        for (piece, blocks) in archived {
-            let buffer = dma.allocate(blocks.len() * BLOCK_BYTES).map_err(|_| Refusal::Busy)?;
-            pieces[piece] = ReadPiece::Archived(Box::new(ArchivedBlocks { buffer, blocks }));
-            from_archive = true;
-        }
-        let volume = self.volumes.get_mut(ticket.volume).ok_or(IoError::Gone)?;
-        volume.note_read(u64::from(len_blocks));
-        self.stats.note_read(u64::from(len_blocks));
-        let read = PendingRead {
-            volume: ticket.volume,
-            block,
-            len_blocks,
-            tag: ticket.tag,
-            sink: Rc::clone(ticket.sink),
-            began: ticket.began,
-            pieces,
-            waiting: extents.len() + coming.len(),
-            failure: None,
-        };
-        self.read_ahead.note_used(ahead_blocks);
-        ticket.sink.begin();
-        if read.waiting == 0 && !from_archive {
-            self.latencies.end(read.began, &mut None);
+        Ok(Ok(()))
+    }
+
+    /// Requests what a read waits for. A read that waits for nothing is answered.
+    #[inline]
+    fn submit_read(
+        &mut self,
+        log: &mut Log,
+        blocks: (u64, u32),
+        stream: Option<usize>,
+        plan: &mut ReadPlan,
+        ticket: &Ticket<'_>,
+    ) {
+        let from_archive = plan.needs_archive();
+        let read = PendingRead::new(ticket, blocks, plan.take_pieces(), plan.waiting());
+        if !read.is_waiting() && !from_archive {
+            self.latencies.end(read.began(), &mut None);
             read.complete();
-            self.read_on(log, ticket.volume, block, len_blocks);
-            return Ok(());
+            return;
         }
         let place = self.reads.add(read);
-        for extent in extents {
-            if let Some(buffer) = extent.buffer {
-                log.pin(log.geometry().sequence_of(extent.first_lsn));
-                let token = token_of(place, extent.piece);
-                self.reads.read_device(log, extent.device_block, buffer, token);
-            }
+        for extent in plan.extents() {
+            log.pin(log.geometry().sequence_of(extent.first_lsn));
+            let token = token_of(place, extent.piece);
+            self.reads.read_device(log, extent.device_block, extent.buffer, token);
         }
-        for (piece, number) in coming {
+        for (piece, number) in plan.coming() {
             let stream = stream.unwrap_or_default();
             self.read_ahead.wait_for(stream, number, place, piece);
         }
@@ -144,8 +127,6 @@ impl State {
             self.fetch_archived(log, place);
             self.end_read(place);
         }
-        self.read_on(log, ticket.volume, block, len_blocks);
-        Ok(())
     }
 
     /// Handles a reply of the archive for a read.
@@ -218,27 +199,27 @@ impl State {
     /// Ends a read that no longer waits for anything.
     pub(super) fn end_read(&mut self, place: usize) {
         let Some(read) = self.reads.take_ended(place) else { return };
-        if read.failure.is_some() {
+        if read.failure().is_some() {
             self.note_failed(&read);
         }
-        self.latencies.end(read.began, &mut None);
+        self.latencies.end(read.began(), &mut None);
         read.complete();
     }
 
     /// Counts a read that failed, and reports its block.
     fn note_failed(&mut self, read: &PendingRead) {
-        if let Some(volume) = self.volumes.get_mut(read.volume) {
+        if let Some(volume) = self.volumes.get_mut(read.volume()) {
             volume.note_error();
         }
-        if read.failure != Some(IoError::ReadFault) {
+        if read.failure() != Some(IoError::ReadFault) {
             return;
         }
         if let Some(lsn) = read.first_missing() {
-            let index = self.volumes.get(read.volume).map(Volume::own_index);
-            let mut blocks = read.block..read.block + u64::from(read.len_blocks);
+            let index = self.volumes.get(read.volume()).map(Volume::own_index);
+            let mut blocks = read.blocks();
             let block = index.and_then(|index| blocks.find(|&block| index.get(block).lsn() == lsn));
             let why = "neither the device nor the archive gives it with its checksum";
-            self.report_fault(read.volume, block.unwrap_or(read.block), lsn, why);
+            self.report_fault(read.volume(), block.unwrap_or(read.blocks().start), lsn, why);
         }
     }
 
@@ -255,105 +236,7 @@ impl State {
     }
 }
 
-/// A device read that will be submitted.
-struct Extent {
-    piece: usize,
-    first_lsn: Lsn,
-    device_block: u64,
-    len_blocks: usize,
-    buffer: Option<DmaBufMut>,
-}
-
 /// The token of the device read for a piece of a read.
 fn token_of(slot: usize, piece: usize) -> u64 {
     (slot as u64) << 16 | piece as u64
-}
-
-/// Adds one block of zeroes, joined to a preceding piece of zeroes.
-fn push_zero_block(pieces: &mut SmallVec<[ReadPiece; 1]>, zeroes: &DmaBuf) {
-    if let Some(ReadPiece::Ready(last)) = pieces.last_mut() {
-        let longer = last.len() + BLOCK_BYTES;
-        if last.as_ptr() == zeroes.as_ptr() && longer <= zeroes.len() {
-            *last = zeroes.slice(0, longer);
-            return;
-        }
-    }
-    pieces.push(ReadPiece::Ready(zeroes.slice(0, BLOCK_BYTES)));
-}
-
-/// Adds a block that is in memory, joined to the preceding piece if they are adjacent.
-fn push_ready(pieces: &mut SmallVec<[ReadPiece; 1]>, block: DmaBuf) {
-    match pieces.last_mut() {
-        Some(ReadPiece::Ready(last)) => {
-            if let Err(apart) = last.try_join(block) {
-                pieces.push(ReadPiece::Ready(apart));
-            }
-        }
-        _ => pieces.push(ReadPiece::Ready(block)),
-    }
-}
-
-/// Adds a block that read-ahead has requested. It is joined to the preceding piece if it is in the
-/// same extent and directly follows.
-fn push_coming(
-    pieces: &mut SmallVec<[ReadPiece; 1]>,
-    coming: &mut SmallVec<[(usize, u32); 4]>,
-    mapping: Mapping,
-    number: u32,
-) {
-    let place = pieces.len();
-    if let Some(ReadPiece::Waiting { first_lsn, checksums, .. }) = pieces.last_mut()
-        && coming.last().is_some_and(|&(piece, last)| piece + 1 == place && last == number)
-        && first_lsn.plus(checksums.len() as u64) == mapping.lsn()
-    {
-        checksums.push(mapping.crc16());
-        return;
-    }
-    coming.push((place, number));
-    let checksums = std::iter::once(mapping.crc16()).collect();
-    pieces.push(ReadPiece::Waiting { first_lsn: mapping.lsn(), checksums });
-}
-
-/// Blocks that come from the archive: positions, checksums, and states.
-type ArchivedRun = SmallVec<[(Lsn, u16, Fetched); 4]>;
-
-/// Adds a block that is only in the archive. It is joined to the preceding run if that is the last
-/// piece; otherwise it starts a run at `place`.
-fn push_archived(archived: &mut Vec<(usize, ArchivedRun)>, place: usize, mapping: Mapping) {
-    let block = (mapping.lsn(), mapping.crc16(), Fetched::Missing);
-    match archived.last_mut() {
-        Some((piece, run)) if *piece + 1 == place => run.push(block),
-        _ => archived.push((place, std::iter::once(block).collect())),
-    }
-}
-
-/// Adds a block that is on the device. It is joined to the preceding read if it directly follows.
-fn push_extent(
-    pieces: &mut SmallVec<[ReadPiece; 1]>,
-    extents: &mut SmallVec<[Extent; 4]>,
-    mapping: Mapping,
-    device_block: u64,
-) {
-    let place = pieces.len();
-    if let (Some(extent), Some(ReadPiece::Waiting { checksums, .. })) =
-        (extents.last_mut(), pieces.last_mut())
-        && extent.piece + 1 == place
-    {
-        let len = extent.len_blocks as u64;
-        if extent.first_lsn.plus(len) == mapping.lsn() && extent.device_block + len == device_block {
-            extent.len_blocks += 1;
-            checksums.push(mapping.crc16());
-            return;
-        }
-    }
-    extents.push(Extent {
-        piece: pieces.len(),
-        first_lsn: mapping.lsn(),
-        device_block,
-        len_blocks: 1,
-        buffer: None,
-    });
-    let mut checksums = SmallVec::new();
-    checksums.push(mapping.crc16());
-    pieces.push(ReadPiece::Waiting { first_lsn: mapping.lsn(), checksums });
 }

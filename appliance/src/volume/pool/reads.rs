@@ -10,12 +10,14 @@
 //! were submitted and have not ended, for hosts, rescues and read-ahead together. A place is either
 //! in `free` or has a read.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::latency::Began;
+use super::ticket::Ticket;
 use crate::archive::service::{ArchiveError, ObjectBlocks};
 use crate::dma::{BLOCK_BYTES, DmaBuf, DmaBufMut};
 use crate::log::checksum::crc32c;
@@ -46,16 +48,16 @@ pub(super) enum ReadPiece {
 
 /// A read of a host.
 pub(super) struct PendingRead {
-    pub(super) volume: VolumeId,
-    pub(super) block: u64,
-    pub(super) len_blocks: u32,
-    pub(super) tag: u64,
-    pub(super) sink: Rc<Sink>,
-    pub(super) began: Began,
-    pub(super) pieces: SmallVec<[ReadPiece; 1]>,
+    volume: VolumeId,
+    block: u64,
+    len_blocks: u32,
+    tag: u64,
+    sink: Rc<Sink>,
+    began: Began,
+    pieces: SmallVec<[ReadPiece; 1]>,
     /// Pending replies of the device and of the archive.
-    pub(super) waiting: usize,
-    pub(super) failure: Option<IoError>,
+    waiting: usize,
+    failure: Option<IoError>,
 }
 
 /// All waiting reads. See the module's documentation.
@@ -242,6 +244,56 @@ impl Reads {
 }
 
 impl PendingRead {
+    /// A read of blocks (the first, and how many) whose pieces wait for `waiting` replies of the
+    /// device.
+    #[inline]
+    pub(super) fn new(
+        ticket: &Ticket<'_>,
+        (block, len_blocks): (u64, u32),
+        pieces: SmallVec<[ReadPiece; 1]>,
+        waiting: usize,
+    ) -> Self {
+        PendingRead {
+            volume: ticket.volume,
+            block,
+            len_blocks,
+            tag: ticket.tag,
+            sink: Rc::clone(ticket.sink),
+            began: ticket.began,
+            pieces,
+            waiting,
+            failure: None,
+        }
+    }
+
+    /// The volume.
+    pub(super) fn volume(&self) -> VolumeId {
+        self.volume
+    }
+
+    /// Its blocks.
+    pub(super) fn blocks(&self) -> Range<u64> {
+        self.block..self.block + u64::from(self.len_blocks)
+    }
+
+    /// When it began.
+    #[inline]
+    pub(super) fn began(&self) -> Began {
+        self.began
+    }
+
+    /// Whether it waits for a reply.
+    #[inline]
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// Why it fails, if it does.
+    #[inline]
+    pub(super) fn failure(&self) -> Option<IoError> {
+        self.failure
+    }
+
     /// Marks it as failed. A permanent loss outweighs a temporary failure.
     fn fail(&mut self, error: IoError) {
         if self.failure.is_none() || error == IoError::ReadFault {

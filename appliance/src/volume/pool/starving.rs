@@ -121,8 +121,8 @@ impl Starving {
         let work = held.len();
         for held in held {
             if held.is_flush && log.poisoned().is_none() {
-                let Held { tag, sink, began, .. } = held;
-                acknowledgements.add(log, PendingAck { past: log.commit_lsn(), tag, sink, began }, true);
+                let ack = PendingAck::new(log.commit_lsn(), held.tag, held.sink, held.began);
+                acknowledgements.add(log, ack, true);
             } else {
                 held.refuse();
             }

@@ -7,20 +7,54 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use super::acknowledgements::PendingAck;
 use super::latency::Began;
+use super::ticket::Ticket;
+use crate::log::Lsn;
 use crate::volume::request::{IoCompletion, IoError, Sink, VolumeId};
 
 /// The second part of a trim.
 pub(super) struct RestOfTrim {
-    pub(super) volume: VolumeId,
-    pub(super) ranges: SmallVec<[(u64, u64); 8]>,
-    pub(super) force_unit_access: bool,
-    pub(super) tag: u64,
-    pub(super) sink: Rc<Sink>,
-    pub(super) began: Began,
+    volume: VolumeId,
+    ranges: SmallVec<[(u64, u64); 8]>,
+    force_unit_access: bool,
+    tag: u64,
+    sink: Rc<Sink>,
+    began: Began,
 }
 
 impl RestOfTrim {
+    /// The ranges of a trim that its first part leaves.
+    pub(super) fn new(
+        ticket: &Ticket<'_>,
+        ranges: SmallVec<[(u64, u64); 8]>,
+        force_unit_access: bool,
+    ) -> Self {
+        RestOfTrim {
+            volume: ticket.volume,
+            ranges,
+            force_unit_access,
+            tag: ticket.tag,
+            sink: Rc::clone(ticket.sink),
+            began: ticket.began,
+        }
+    }
+
+    /// The volume.
+    pub(super) fn volume(&self) -> VolumeId {
+        self.volume
+    }
+
+    /// Its ranges: the first block, and how many.
+    pub(super) fn ranges(&self) -> &[(u64, u64)] {
+        &self.ranges
+    }
+
+    /// Its acknowledgement, once the log is past `past`, and whether that must be stable.
+    pub(super) fn into_ack(self, past: Lsn) -> (PendingAck, bool) {
+        (PendingAck::new(past, self.tag, self.sink, self.began), self.force_unit_access)
+    }
+
     /// Ends it with an error. Its first part is done.
     pub(super) fn refuse(self, error: IoError) {
         self.sink.push(IoCompletion { tag: self.tag, result: Err(error), data: SmallVec::new() });

@@ -129,15 +129,7 @@ impl State {
             Ok(()) => self.acknowledge_later(log, log.head_lsn(), force_unit_access, ticket),
             Err(Refusal::Busy) => {
                 ticket.sink.begin();
-                let (tag, sink) = (ticket.tag, Rc::clone(ticket.sink));
-                self.trims.hold(RestOfTrim {
-                    volume: ticket.volume,
-                    ranges: rest,
-                    force_unit_access,
-                    tag,
-                    sink,
-                    began: ticket.began,
-                });
+                self.trims.hold(RestOfTrim::new(ticket, rest, force_unit_access));
             }
             Err(error) => return Err(error),
         }
@@ -177,16 +169,15 @@ impl State {
     /// Continues a trim whose second part found no room. Returns how much was done.
     pub(super) fn go_on_trimming(&mut self, log: &mut Log) -> usize {
         let Some(rest) = self.trims.take() else { return 0 };
-        match self.trim_part(log, rest.volume, &rest.ranges) {
+        match self.trim_part(log, rest.volume(), rest.ranges()) {
             Err(Refusal::Busy) => {
                 self.trims.hold(rest);
                 return 0;
             }
             Err(Refusal::Error(error)) => rest.refuse(error),
             Ok(()) => {
-                let past = log.head_lsn();
-                let ack = PendingAck { past, tag: rest.tag, sink: rest.sink, began: rest.began };
-                self.acknowledgements.add(log, ack, rest.force_unit_access);
+                let (ack, stable) = rest.into_ack(log.head_lsn());
+                self.acknowledgements.add(log, ack, stable);
             }
         }
         1
@@ -195,7 +186,7 @@ impl State {
     /// Completes the request once everything before `past` is written, or stable.
     pub(super) fn acknowledge_later(&mut self, log: &mut Log, past: Lsn, stable: bool, ticket: &Ticket<'_>) {
         ticket.sink.begin();
-        let ack = PendingAck { past, tag: ticket.tag, sink: Rc::clone(ticket.sink), began: ticket.began };
+        let ack = PendingAck::new(past, ticket.tag, Rc::clone(ticket.sink), ticket.began);
         self.acknowledgements.add(log, ack, stable);
     }
 }

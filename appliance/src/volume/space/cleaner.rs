@@ -222,36 +222,11 @@ impl Cleaner {
         loop {
             match &mut self.work {
                 Work::Idle => {
-                    let log = shared.borrow();
-                    if self.allowed(side, &log) == 0 {
-                        self.rests_at = Some((log.head_lsn(), log.written_lsn()));
+                    let (done, more) = self.begin_work(side, shared);
+                    work += done;
+                    if !more {
                         return work;
                     }
-                    let Some((victim, segment)) = log.victim() else { return work };
-                    // Blocks that are still in flight to the device cannot be read from it. With a
-                    // short working set the victim may be the segment before the current one.
-                    if segment.end_lsn > log.written_lsn() {
-                        return work;
-                    }
-                    if self.victim == Some(victim) && !self.masks.is_empty() {
-                        drop(log);
-                        let (done, more) = self.carry_masks(side, victim, &mut shared.borrow_mut());
-                        work += done;
-                        if more {
-                            return work;
-                        }
-                        continue;
-                    }
-                    if self.victim == Some(victim) && self.has_more() {
-                        let batch = self.next_batch(side, &log);
-                        drop(log);
-                        if !batch.is_empty() {
-                            self.work = Work::Reading(Box::pin(read(SharedLog::clone(shared), batch)));
-                        }
-                        continue;
-                    }
-                    drop(log);
-                    self.begin_victim(victim, side, shared);
                 }
                 Work::Loading(future) => match future.as_mut().poll(&mut context) {
                     Poll::Pending => return work,
@@ -307,6 +282,37 @@ impl Cleaner {
                 }
             }
         }
+    }
+
+    /// Chooses what to do next. Returns how much was done, and whether to go on in this turn.
+    fn begin_work(&mut self, side: &mut CleanerSide<'_>, shared: &SharedLog) -> (usize, bool) {
+        let log = shared.borrow();
+        if self.allowed(side, &log) == 0 {
+            self.rests_at = Some((log.head_lsn(), log.written_lsn()));
+            return (0, false);
+        }
+        let Some((victim, segment)) = log.victim() else { return (0, false) };
+        // Blocks that are still in flight to the device cannot be read from it. With a short
+        // working set the victim may be the segment before the current one.
+        if segment.end_lsn > log.written_lsn() {
+            return (0, false);
+        }
+        if self.victim == Some(victim) && !self.masks.is_empty() {
+            drop(log);
+            let (done, more) = self.carry_masks(side, victim, &mut shared.borrow_mut());
+            return (done, !more);
+        }
+        if self.victim == Some(victim) && self.has_more() {
+            let batch = self.next_batch(side, &log);
+            drop(log);
+            if !batch.is_empty() {
+                self.work = Work::Reading(Box::pin(read(SharedLog::clone(shared), batch)));
+            }
+            return (0, true);
+        }
+        drop(log);
+        self.begin_victim(victim, side, shared);
+        (0, true)
     }
 
     /// Whether entries or blocks of the victim are still to be processed.

@@ -99,50 +99,10 @@ impl Reshaping {
         shared: &SharedLog,
     ) -> usize {
         match &mut self.work {
-            Work::Idle => {
-                let target = catalog.working_set_target.filter(|&target| self.stuck != Some(target));
-                let mut log = shared.borrow_mut();
-                let Some(target) = target else {
-                    log.hold_next_segment(false);
-                    return 0;
-                };
-                let fits = log.fits_within(target);
-                // Before the first segment since the start it is unknown what leaves, and nothing
-                // may prevent it from being opened.
-                let is_drained = log.current_sequence().is_some()
-                    && log.recycling() != Recycling::Never
-                    && log.leaving_blocks(target) == 0;
-                log.hold_next_segment(is_drained && !fits);
-                // A command in two parts must not be separated.
-                if !fits || log.poisoned().is_some() || is_in_the_middle {
-                    return 0;
-                }
-                match record(catalog, &mut log, target) {
-                    Ok(lsn) => self.work = Work::Settling(lsn, true),
-                    Err(AppendError::Busy) => return 0,
-                    Err(error) => {
-                        self.stuck = Some(target);
-                        problems.note(format!("the shorter working set cannot be recorded: {error}"));
-                    }
-                }
-                1
-            }
+            Work::Idle => self.shorten(catalog, problems, is_in_the_middle, shared),
             Work::Settling(lsn, superblocks_follow) => {
                 let (lsn, superblocks_follow) = (*lsn, *superblocks_follow);
-                let (is_stable, poisoned) = {
-                    let log = shared.borrow();
-                    (log.stable_lsn() > lsn, log.poisoned().map(ToString::to_string))
-                };
-                if let Some(reason) = poisoned {
-                    self.failure = Some(VolumeError::Failed { reason });
-                    self.work = Work::Idle;
-                } else if is_stable && superblocks_follow {
-                    self.work = Work::Idle;
-                    self.begin(Change::Shorter, shared);
-                } else if is_stable {
-                    self.work = Work::Idle;
-                }
-                usize::from(is_stable)
+                self.settle(lsn, superblocks_follow, shared)
             }
             Work::Writing(change, future) => {
                 let change = *change;
@@ -150,18 +110,7 @@ impl Reshaping {
                 else {
                     return 0;
                 };
-                self.work = Work::Idle;
-                match (result, change) {
-                    (Ok(()), Change::Longer(segments)) => self.work = Work::Recording(segments),
-                    (Ok(()), Change::Slots(slots)) => shared.borrow_mut().grow_slots(slots),
-                    (Ok(()), Change::Shorter) => {}
-                    // The change is in force. Superblocks with a longer length only let the next
-                    // start read more, and it rewrites them.
-                    (Err(error), Change::Shorter) => {
-                        problems.note(format!("the superblocks could not be written: {error}"));
-                    }
-                    (Err(error), Change::Longer(_) | Change::Slots(_)) => self.failure = Some(error.into()),
-                }
+                self.written(change, result, problems, shared);
                 1
             }
             Work::Recording(segments) => {
@@ -179,6 +128,83 @@ impl Reshaping {
                 }
                 1
             }
+        }
+    }
+
+    /// Records a shorter working set once everything is within it, and keeps the next segment from
+    /// being opened until then. Returns how much was done.
+    fn shorten(
+        &mut self,
+        catalog: &mut PresentCatalog,
+        problems: &mut Problems,
+        is_in_the_middle: bool,
+        shared: &SharedLog,
+    ) -> usize {
+        let target = catalog.working_set_target.filter(|&target| self.stuck != Some(target));
+        let mut log = shared.borrow_mut();
+        let Some(target) = target else {
+            log.hold_next_segment(false);
+            return 0;
+        };
+        let fits = log.fits_within(target);
+        // Before the first segment since the start it is unknown what leaves, and nothing may
+        // prevent it from being opened.
+        let is_drained = log.current_sequence().is_some()
+            && log.recycling() != Recycling::Never
+            && log.leaving_blocks(target) == 0;
+        log.hold_next_segment(is_drained && !fits);
+        // A command in two parts must not be separated.
+        if !fits || log.poisoned().is_some() || is_in_the_middle {
+            return 0;
+        }
+        match record(catalog, &mut log, target) {
+            Ok(lsn) => self.work = Work::Settling(lsn, true),
+            Err(AppendError::Busy) => return 0,
+            Err(error) => {
+                self.stuck = Some(target);
+                problems.note(format!("the shorter working set cannot be recorded: {error}"));
+            }
+        }
+        1
+    }
+
+    /// Goes on when the record of a change is stable. Returns how much was done.
+    fn settle(&mut self, lsn: Lsn, superblocks_follow: bool, shared: &SharedLog) -> usize {
+        let (is_stable, poisoned) = {
+            let log = shared.borrow();
+            (log.stable_lsn() > lsn, log.poisoned().map(ToString::to_string))
+        };
+        if let Some(reason) = poisoned {
+            self.failure = Some(VolumeError::Failed { reason });
+            self.work = Work::Idle;
+        } else if is_stable && superblocks_follow {
+            self.work = Work::Idle;
+            self.begin(Change::Shorter, shared);
+        } else if is_stable {
+            self.work = Work::Idle;
+        }
+        usize::from(is_stable)
+    }
+
+    /// Goes on when the superblocks are written, or cannot be.
+    fn written(
+        &mut self,
+        change: Change,
+        result: Result<(), LogError>,
+        problems: &mut Problems,
+        shared: &SharedLog,
+    ) {
+        self.work = Work::Idle;
+        match (result, change) {
+            (Ok(()), Change::Longer(segments)) => self.work = Work::Recording(segments),
+            (Ok(()), Change::Slots(slots)) => shared.borrow_mut().grow_slots(slots),
+            (Ok(()), Change::Shorter) => {}
+            // The change is in force. Superblocks with a longer length only let the next start read
+            // more, and it rewrites them.
+            (Err(error), Change::Shorter) => {
+                problems.note(format!("the superblocks could not be written: {error}"));
+            }
+            (Err(error), Change::Longer(_) | Change::Slots(_)) => self.failure = Some(error.into()),
         }
     }
 }

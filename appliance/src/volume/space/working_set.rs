@@ -108,8 +108,8 @@ impl Pool {
                 .change(|catalog, _| {
                     let (state, log) = (self.state.borrow(), self.log.borrow());
                     state.check_working_set(segments, &log)?;
-                    catalog.working_set_target =
-                        Some(segments).filter(|_| segments < log.geometry().working_set);
+                    let target = Some(segments).filter(|_| segments < log.geometry().working_set);
+                    catalog.set_working_set_target(target);
                     Ok(())
                 })
                 .await?;

@@ -298,7 +298,7 @@ fn an_explanation_is_for_people() {
     );
 }
 
-/// An increment of the newest segment was archived while earlier segments could not be stored. What
+/// A part of the newest segment was archived while earlier segments could not be stored. What
 /// those needed used to be deleted, and with it the newest point that the archive alone can restore
 /// (seed 503075).
 #[test]

@@ -2,23 +2,23 @@
 
 use super::*;
 
-fn requests(stretches: &[Stretch]) -> Vec<Request> {
+fn requests(stretches: &[Stretch]) -> Vec<ArchiveRequest> {
     let mut requests: Vec<_> =
-        stretches.iter().map(|stretch| Request::Archive(stretch.job.clone())).collect();
+        stretches.iter().map(|stretch| ArchiveRequest::Archive(stretch.job.clone())).collect();
     for (index, stretch) in stretches.iter().enumerate() {
         let id = stretch.job.id;
-        requests.push(Request::Entries { token: 200 + index as u64, id });
-        requests.push(Request::Blocks { token: 300 + index as u64, id, lsn: id.from_lsn.plus(9) });
+        requests.push(ArchiveRequest::Entries { token: 200 + index as u64, id });
+        requests.push(ArchiveRequest::Blocks { token: 300 + index as u64, id, lsn: id.from_lsn.plus(9) });
     }
     requests
 }
 
-fn token(reply: &Reply) -> u64 {
+fn token(reply: &ArchiveReply) -> u64 {
     match reply {
-        Reply::Archived { token, .. }
-        | Reply::Entries { token, .. }
-        | Reply::Blocks { token, .. }
-        | Reply::Deleted { token, .. } => *token,
+        ArchiveReply::Archived { token, .. }
+        | ArchiveReply::Entries { token, .. }
+        | ArchiveReply::Blocks { token, .. }
+        | ArchiveReply::Deleted { token, .. } => *token,
     }
 }
 
@@ -51,7 +51,7 @@ fn service(store: Arc<dyn Store>, options: InlineOptions) -> InlineArchive {
 }
 
 /// Polls until nothing waits; each poll executes one request.
-fn drain(service: &mut InlineArchive) -> Vec<Reply> {
+fn drain(service: &mut InlineArchive) -> Vec<ArchiveReply> {
     let mut replies = Vec::new();
     while service.waiting() > 0 {
         assert_eq!(service.poll(&mut replies), 1);
@@ -71,10 +71,10 @@ fn fetches_overtake_jobs_and_each_kind_keeps_its_order() {
     let tokens: Vec<_> = replies.iter().map(token).collect();
     assert_eq!(tokens, [200, 300, 201, 301, 202, 302, 100, 101, 102]);
     assert!(replies.iter().all(|reply| match reply {
-        Reply::Archived { result, .. } => result.is_ok(),
-        Reply::Entries { result, .. } => is_final(result.as_ref().unwrap_err()),
-        Reply::Blocks { result, .. } => is_final(result.as_ref().unwrap_err()),
-        Reply::Deleted { .. } => false,
+        ArchiveReply::Archived { result, .. } => result.is_ok(),
+        ArchiveReply::Entries { result, .. } => is_final(result.as_ref().unwrap_err()),
+        ArchiveReply::Blocks { result, .. } => is_final(result.as_ref().unwrap_err()),
+        ArchiveReply::Deleted { .. } => false,
     }));
     let stats = archive.stats();
     assert_eq!((stats.objects, stats.content_bytes, stats.failures), (3, 3 * 64 * 4096, 0));
@@ -85,15 +85,15 @@ fn fetches_overtake_jobs_and_each_kind_keeps_its_order() {
     for request in requests(&stretches()).split_off(3) {
         archive.submit(request).unwrap();
     }
-    archive.submit(Request::Delete { token: 400, ids }).unwrap();
+    archive.submit(ArchiveRequest::Delete { token: 400, ids }).unwrap();
     for reply in drain(&mut archive) {
         let index = (token(&reply) % 100) as usize;
         let stretch = &stretches()[index];
         match reply {
-            Reply::Entries { result, .. } => assert_eq!(result.unwrap().units, *stretch.job.units),
-            Reply::Blocks { result, .. } => assert!(result.unwrap().bytes == stretch.content),
-            Reply::Deleted { result, .. } => assert_eq!(result.unwrap(), 3),
-            Reply::Archived { .. } => panic!("no job was given"),
+            ArchiveReply::Entries { result, .. } => assert_eq!(result.unwrap().units, *stretch.job.units),
+            ArchiveReply::Blocks { result, .. } => assert!(result.unwrap().bytes == stretch.content),
+            ArchiveReply::Deleted { result, .. } => assert_eq!(result.unwrap(), 3),
+            ArchiveReply::Archived { .. } => panic!("no job was given"),
         }
     }
     let stats = archive.counters().snapshot();
@@ -142,7 +142,7 @@ fn how_objects_are_verified_can_be_changed_between_jobs() {
         store.add(Call::Write, When::Nth(2), Fault::WrongByte);
         service.submit(requests(&stretches()).remove(0)).unwrap();
         let reply = drain(&mut service).remove(0);
-        let Reply::Archived { result, .. } = reply else { panic!("{reply:?}") };
+        let ArchiveReply::Archived { result, .. } = reply else { panic!("{reply:?}") };
         assert_eq!(result.is_err(), is_found, "{verify}");
     }
 }
@@ -153,15 +153,15 @@ fn what_is_too_much_comes_back() {
     let options = InlineOptions { jobs_max: 2, fetches_max: 1, ..InlineOptions::default() };
     let mut archive = service(directory(root.path()), options);
     let [first, second, third] = [0, 1, 2].map(|index| stretches()[index].job.clone());
-    archive.submit(Request::Archive(first)).unwrap();
-    archive.submit(Request::Archive(second)).unwrap();
-    let Err(Request::Archive(back)) = archive.submit(Request::Archive(third)) else { panic!() };
+    archive.submit(ArchiveRequest::Archive(first)).unwrap();
+    archive.submit(ArchiveRequest::Archive(second)).unwrap();
+    let Err(ArchiveRequest::Archive(back)) = archive.submit(ArchiveRequest::Archive(third)) else { panic!() };
     assert_eq!(back.token, 102);
-    archive.submit(Request::Entries { token: 1, id: back.id }).unwrap();
-    let delete = Request::Delete { token: 2, ids: vec![back.id] };
-    let Err(Request::Delete { token: 2, ids }) = archive.submit(delete) else { panic!() };
+    archive.submit(ArchiveRequest::Entries { token: 1, id: back.id }).unwrap();
+    let delete = ArchiveRequest::Delete { token: 2, ids: vec![back.id] };
+    let Err(ArchiveRequest::Delete { token: 2, ids }) = archive.submit(delete) else { panic!() };
     assert_eq!(ids, [back.id]);
     assert_eq!(drain(&mut archive).len(), 3);
-    archive.submit(Request::Archive(back)).unwrap();
+    archive.submit(ArchiveRequest::Archive(back)).unwrap();
     assert_eq!(drain(&mut archive).len(), 1);
 }

@@ -36,7 +36,7 @@ fn start(
 }
 
 /// Waits for replies using the waker alone.
-fn replies(archive: &mut ThreadedArchive, woken: &Receiver<()>, count: usize) -> Vec<Reply> {
+fn replies(archive: &mut ThreadedArchive, woken: &Receiver<()>, count: usize) -> Vec<ArchiveReply> {
     let mut replies = Vec::new();
     while replies.len() < count {
         if archive.poll(&mut replies) == 0 {
@@ -65,11 +65,11 @@ fn everything_goes_through_and_comes_back() {
     let mut archive = ThreadedArchive::start(directory(root.path()), factory, options).unwrap();
     for stretch in &stretches {
         let device_block = stretch.job.id.from_lsn.0;
-        archive.submit(Request::Archive(ArchiveJob { device_block, ..stretch.job.clone() })).unwrap();
+        archive.submit(ArchiveRequest::Archive(ArchiveJob { device_block, ..stretch.job.clone() })).unwrap();
     }
     let mut tokens = Vec::new();
     for reply in replies(&mut archive, &woken, 5) {
-        let Reply::Archived { token, result } = reply else { panic!() };
+        let ArchiveReply::Archived { token, result } = reply else { panic!() };
         tokens.push(token);
         assert_eq!(result.unwrap().bad_blocks, 0);
     }
@@ -77,18 +77,18 @@ fn everything_goes_through_and_comes_back() {
     for (index, stretch) in stretches.iter().enumerate() {
         assert_stored(&**archive.store(), stretch);
         let (id, token) = (stretch.job.id, index as u64);
-        archive.submit(Request::Entries { token, id }).unwrap();
+        archive.submit(ArchiveRequest::Entries { token, id }).unwrap();
         for block in 0..20 {
             let lsn = id.from_lsn.plus(block * 12);
-            archive.submit(Request::Blocks { token: token << 32 | lsn.0, id, lsn }).unwrap();
+            archive.submit(ArchiveRequest::Blocks { token: token << 32 | lsn.0, id, lsn }).unwrap();
         }
     }
     for reply in replies(&mut archive, &woken, 5 * 21) {
         match reply {
-            Reply::Entries { token, result } => {
+            ArchiveReply::Entries { token, result } => {
                 assert_eq!(result.unwrap().units, *stretches[token as usize].job.units);
             }
-            Reply::Blocks { token, result } => {
+            ArchiveReply::Blocks { token, result } => {
                 let (stretch, lsn) = (&stretches[(token >> 32) as usize], Lsn(token & 0xffff_ffff));
                 let blocks = result.unwrap();
                 let within = (lsn.0 - blocks.first_lsn.0) as usize * BLOCK_BYTES;
@@ -98,9 +98,9 @@ fn everything_goes_through_and_comes_back() {
         }
     }
     let ids: Vec<_> = stretches.iter().map(|stretch| stretch.job.id).collect();
-    archive.submit(Request::Delete { token: 9, ids }).unwrap();
+    archive.submit(ArchiveRequest::Delete { token: 9, ids }).unwrap();
     let reply = replies(&mut archive, &woken, 1).pop();
-    assert!(matches!(reply, Some(Reply::Deleted { token: 9, result: Ok(5) })), "{reply:?}");
+    assert!(matches!(reply, Some(ArchiveReply::Deleted { token: 9, result: Ok(5) })), "{reply:?}");
     assert_empty(&**archive.store());
     let stats = archive.stats();
     assert_eq!((stats.objects, stats.content_bytes, stats.failures), (5, 5 << 20, 0));
@@ -130,14 +130,14 @@ fn a_restore_does_not_wait_for_the_archiving() {
     run(&old, &mut old.source(), &*store, &options(VerifyPolicy::Stat)).unwrap();
     let (source, asked, go) = gated(&new);
     let (mut archive, woken) = start(store, source, |_| {});
-    archive.submit(Request::Archive(new.job.clone())).unwrap();
+    archive.submit(ArchiveRequest::Archive(new.job.clone())).unwrap();
     asked.recv_timeout(PATIENCE).unwrap();
-    archive.submit(Request::Entries { token: 1, id: old.job.id }).unwrap();
+    archive.submit(ArchiveRequest::Entries { token: 1, id: old.job.id }).unwrap();
     let reply = replies(&mut archive, &woken, 1).pop();
-    assert!(matches!(reply, Some(Reply::Entries { token: 1, result: Ok(_) })), "{reply:?}");
+    assert!(matches!(reply, Some(ArchiveReply::Entries { token: 1, result: Ok(_) })), "{reply:?}");
     go.send(()).unwrap();
     let reply = replies(&mut archive, &woken, 1).pop();
-    assert!(matches!(reply, Some(Reply::Archived { token: 102, result: Ok(_) })), "{reply:?}");
+    assert!(matches!(reply, Some(ArchiveReply::Archived { token: 102, result: Ok(_) })), "{reply:?}");
 }
 
 #[test]
@@ -157,9 +157,9 @@ fn how_objects_are_verified_can_be_changed_while_it_runs() {
         let mut job = stretch(0, 256, 0, 256).job;
         job.id.epoch = 3 + sequence as u32;
         let before = store.calls(Call::Get);
-        archive.submit(Request::Archive(job)).unwrap();
+        archive.submit(ArchiveRequest::Archive(job)).unwrap();
         let reply = replies(&mut archive, &woken, 1).remove(0);
-        assert!(matches!(reply, Reply::Archived { result: Ok(_), .. }), "{reply:?}");
+        assert!(matches!(reply, ArchiveReply::Archived { result: Ok(_), .. }), "{reply:?}");
         reads.push(store.calls(Call::Get) - before);
     }
     // The tail, the front, and 16 frames; or the tail alone.
@@ -175,29 +175,32 @@ fn what_is_too_much_comes_back_and_is_taken_later() {
         options.jobs_max = 2;
         options.fetches_max = 3;
     });
-    archive.submit(Request::Archive(stretch.job.clone())).unwrap();
-    archive.submit(Request::Archive(stretch.job.clone())).unwrap();
-    let Err(Request::Archive(job)) = archive.submit(Request::Archive(stretch.job.clone())) else { panic!() };
+    archive.submit(ArchiveRequest::Archive(stretch.job.clone())).unwrap();
+    archive.submit(ArchiveRequest::Archive(stretch.job.clone())).unwrap();
+    let Err(ArchiveRequest::Archive(job)) = archive.submit(ArchiveRequest::Archive(stretch.job.clone()))
+    else {
+        panic!()
+    };
     assert_eq!(job.token, stretch.job.token);
     let id = stretch.job.id;
     for token in 0..3 {
-        archive.submit(Request::Entries { token, id }).unwrap();
+        archive.submit(ArchiveRequest::Entries { token, id }).unwrap();
     }
     // However fast the readers are: replies that were not polled yet count too.
-    let Err(Request::Blocks { token: 3, lsn, .. }) =
-        archive.submit(Request::Blocks { token: 3, id, lsn: id.from_lsn })
+    let Err(ArchiveRequest::Blocks { token: 3, lsn, .. }) =
+        archive.submit(ArchiveRequest::Blocks { token: 3, id, lsn: id.from_lsn })
     else {
         panic!()
     };
     assert_eq!(lsn, id.from_lsn);
     replies(&mut archive, &woken, 3);
-    archive.submit(Request::Entries { token: 4, id }).unwrap();
+    archive.submit(ArchiveRequest::Entries { token: 4, id }).unwrap();
     go.send(()).unwrap();
     replies(&mut archive, &woken, 3);
-    archive.submit(Request::Archive(job)).unwrap();
+    archive.submit(ArchiveRequest::Archive(job)).unwrap();
     // The second and the third job find the object of the first and do not use the source.
     let last = replies(&mut archive, &woken, 1).pop();
-    assert!(matches!(last, Some(Reply::Archived { result: Ok(_), .. })), "{last:?}");
+    assert!(matches!(last, Some(ArchiveReply::Archived { result: Ok(_), .. })), "{last:?}");
     assert_eq!(archive.stats().objects, 3);
 }
 
@@ -222,8 +225,8 @@ fn dropping_the_service_ends_a_job_between_frames_and_leaves_nothing() {
     let (mut archive, _woken) = start(Arc::<FaultyStore>::clone(&store), source, |_| {});
     flag.set(archive.stop.clone()).unwrap();
     let counters = archive.counters();
-    archive.submit(Request::Archive(stretch.job.clone())).unwrap();
-    archive.submit(Request::Archive(stretch.job.clone())).unwrap();
+    archive.submit(ArchiveRequest::Archive(stretch.job.clone())).unwrap();
+    archive.submit(ArchiveRequest::Archive(stretch.job.clone())).unwrap();
     is_asked.recv_timeout(PATIENCE).unwrap();
     drop(archive);
     assert_eq!(Arc::strong_count(&store), 1, "no thread is left");
@@ -256,10 +259,10 @@ fn a_panic_in_a_source_is_an_error_and_the_archivist_goes_on() {
     });
     let (mut archive, woken) = start(directory(root.path()), panics_twice, |_| {});
     for _ in 0..3 {
-        archive.submit(Request::Archive(stretch.job.clone())).unwrap();
+        archive.submit(ArchiveRequest::Archive(stretch.job.clone())).unwrap();
     }
     let mut results = replies(&mut archive, &woken, 3).into_iter().map(|reply| {
-        let Reply::Archived { token: 102, result } = reply else { panic!() };
+        let ArchiveReply::Archived { token: 102, result } = reply else { panic!() };
         result
     });
     for _ in 0..2 {
@@ -305,9 +308,9 @@ fn no_request_is_left_lying() {
         let burst = 1 + noise(&mut state) as usize % 5;
         for index in 0..burst {
             if index == 3 {
-                archive.submit(Request::Archive(stretch.job.clone())).unwrap();
+                archive.submit(ArchiveRequest::Archive(stretch.job.clone())).unwrap();
             } else {
-                archive.submit(Request::Entries { token: 0, id }).unwrap();
+                archive.submit(ArchiveRequest::Entries { token: 0, id }).unwrap();
             }
         }
         replies(&mut archive, &woken, burst);

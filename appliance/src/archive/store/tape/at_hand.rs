@@ -21,10 +21,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::super::Name;
-use super::drive::Library;
-use super::file::{FileError, FileWriter};
-use super::scan::Entry;
-use super::store::{Tape, TapeStore};
+use super::entry::Entry;
 use crate::log::checksum::{crc32c, running};
 use crate::private;
 
@@ -110,7 +107,7 @@ pub(super) fn decode(text: &[u8]) -> Option<(Name, Arc<[u8]>)> {
 }
 
 /// Whether the parts on tape contain these bytes.
-fn is_content(entry: &Entry, bytes: &[u8]) -> bool {
+pub(super) fn is_content(entry: &Entry, bytes: &[u8]) -> bool {
     let mut rest = bytes;
     let mut is_part = |bytes_of_part: u64, crc: u32| {
         let len = usize::try_from(bytes_of_part).ok()?;
@@ -122,42 +119,6 @@ fn is_content(entry: &Entry, bytes: &[u8]) -> bool {
     };
     entry.len_bytes == bytes.len() as u64
         && entry.parts.iter().all(|part| is_part(part.bytes, part.crc).is_some())
-}
-
-impl<L: Library> TapeStore<L> {
-    /// Repeats the copies on a new cartridge. A copy that cannot be repeated now is repeated after
-    /// the next object.
-    pub(super) fn repeat_at_hand(&self, tape: &mut Tape<L>) {
-        let all: Vec<_> = tape.at_hand.all().map(|(name, bytes)| (name.clone(), Arc::clone(bytes))).collect();
-        for (name, bytes) in all {
-            let entry = self.known(&name);
-            let is_elsewhere = |entry: &Entry| {
-                entry.parts.last().map(|part| part.cartridge) != tape.current && is_content(entry, &bytes)
-            };
-            if !entry.as_ref().is_some_and(is_elsewhere) {
-                continue;
-            }
-            let repeated = self.write_again(tape, &name, &bytes).map_err(|error| error.to_string());
-            let noted =
-                repeated.and_then(|entry| self.enter(tape, &name, &entry).map_err(|error| error.to_string()));
-            if let Err(error) = noted {
-                tape.verified = None;
-                tracing::warn!(%name, error, "an object is not repeated on the cartridge that was begun");
-            }
-        }
-    }
-
-    fn write_again(&self, tape: &mut Tape<L>, name: &Name, bytes: &[u8]) -> Result<Entry, FileError> {
-        let mut writer = FileWriter::begin(tape, name, false)?;
-        let written = bytes.chunks(self.options.block_bytes).try_for_each(|block| writer.write(tape, block));
-        match written {
-            Ok(()) => writer.finish(tape),
-            Err(error) => {
-                writer.abandon(tape);
-                Err(error)
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -207,7 +168,7 @@ mod tests {
                 let mut digest = running();
                 digest.update(bytes);
                 let crc = digest.finalize() as u32;
-                super::super::scan::Part { cartridge: 0, object: 2, file: 0, bytes: bytes.len() as u64, crc }
+                super::super::entry::Part { cartridge: 0, object: 2, file: 0, bytes: bytes.len() as u64, crc }
             };
             let len_bytes = parts.iter().map(|part| part.len() as u64).sum();
             Entry { first_file: 0, len_bytes, parts: parts.iter().map(part).collect() }

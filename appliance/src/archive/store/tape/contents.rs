@@ -3,10 +3,33 @@
 
 use std::collections::BTreeMap;
 
+use super::super::Name;
 use super::cartridges::{Access, Cartridge, Cartridges};
+use super::entry::{Entry, Part};
+use super::format::{Header, Trailer};
 use super::ledger::{Known, KnownCartridge, KnownObject, KnownPart};
 use super::problem::TapeProblem;
-use super::scan::{Entry, File, Found, Part};
+
+/// The result of a scan.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub cartridges: Cartridges,
+    /// The cartridge that was written last.
+    pub current: Option<usize>,
+    pub objects: BTreeMap<Name, Entry>,
+    /// The newest tombstone of each name: its file and cartridge.
+    pub tombstones: BTreeMap<Name, (u64, u64)>,
+    pub next_file: u64,
+    pub problems: Vec<TapeProblem>,
+}
+
+/// A file that has its trailer.
+pub(super) struct File {
+    pub cartridge: usize,
+    pub object: u64,
+    pub header: Header,
+    pub trailer: Trailer,
+}
 
 /// The files of all cartridges.
 pub(super) type Files = Vec<File>;

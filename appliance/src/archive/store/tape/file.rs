@@ -1,38 +1,16 @@
 //! Writes one object to tape, across as many cartridges as it needs.
 
-use super::super::{Name, StoreErrorKind, longer};
+use super::super::{Name, longer};
 use super::cartridges::{Access, Cartridge, Cartridges};
 use super::drive::{DriveError, Library};
+use super::entry::{Entry, Part};
+use super::error::FileError;
 use super::format::{Header, Mark, Trailer};
 use super::ledger::Line;
+use super::mark::FIRST_FILE;
 use super::place::{mount_label, mount_to_append, write_at};
-use super::scan::{Entry, FIRST_FILE, Part};
-use super::store::Tape;
+use super::state::Tape;
 use crate::log::checksum::running;
-
-/// Why a write failed: the drive failed, or no cartridge is left.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum FileError {
-    #[error(transparent)]
-    Drive(#[from] DriveError),
-    #[error("no cartridge has room")]
-    NoCartridge,
-    #[error("cartridge {0} is damaged, and no other has room")]
-    Damaged(String),
-}
-
-impl FileError {
-    /// The kind for the store's caller; `None` for errors of the operating system.
-    pub(super) fn kind(&self) -> Option<StoreErrorKind> {
-        match self {
-            FileError::NoCartridge => Some(StoreErrorKind::NoSpace),
-            FileError::Damaged(_) => Some(StoreErrorKind::Refused(
-                "it is damaged, so that nothing is written to it any more, and no other cartridge has room: put a blank one in",
-            )),
-            FileError::Drive(error) => super::store::drive_kind(error),
-        }
-    }
-}
 
 /// An object that is being written. It is not valid before [`finish`](Self::finish): the append
 /// positions of the cartridges do not change until then.

@@ -9,12 +9,11 @@
 use uuid::Uuid;
 
 use super::cartridges::{Access, Cartridge};
-use super::contents::Files;
+use super::contents::{File, Files};
 use super::drive::{Drive, DriveError};
 use super::format::{MARK_BYTES, Mark};
-use super::place::go_to;
+use super::mark::{Content, go_to, read_mark};
 use super::problem::TapeProblem;
-use super::scan::{Content, File, read_mark};
 
 /// The most bytes after the last file that an incomplete header can leave.
 const TORN_HEADER_BYTES: u64 = 8 + MARK_BYTES as u64;
@@ -61,20 +60,8 @@ impl<'a> Scanner<'a> {
         files: &mut Files,
         problems: &mut Vec<TapeProblem>,
     ) -> Result<Cartridge, DriveError> {
+        self.find_end(problems)?;
         let barcode = self.cartridge.barcode.clone();
-        match self.drive.space_end_of_data().and_then(|()| self.drive.position()) {
-            Ok(position) => self.end = position.object,
-            Err(DriveError::Medium(object)) => {
-                self.damaged = true;
-                self.end = object;
-                problems.push(TapeProblem::NoEnd { barcode: barcode.clone() });
-            }
-            Err(error) => return Err(error),
-        }
-        for damage in self.drive.damage() {
-            self.damaged = true;
-            problems.push(TapeProblem::Damaged { barcode: barcode.clone(), damage });
-        }
         loop {
             let object = self.cartridge.append;
             match self.step(object)? {
@@ -109,17 +96,7 @@ impl<'a> Scanner<'a> {
                     (self.cartridge.append, self.cartridge.ended_at) = (next, next);
                 }
                 Step::End => {
-                    if object < self.end {
-                        self.damaged = true;
-                        problems.push(TapeProblem::Unreadable { barcode: barcode.clone(), object });
-                    } else if self.drive.tail_bytes() > 0 {
-                        let is_short = self.drive.tail_bytes() <= TORN_HEADER_BYTES;
-                        self.cartridge.scrap = has_ledger || is_short;
-                        if !self.cartridge.scrap {
-                            self.damaged = true;
-                            problems.push(TapeProblem::Tail { barcode: barcode.clone(), object });
-                        }
-                    }
+                    self.judge_end(object, has_ledger, problems);
                     break;
                 }
             }
@@ -135,6 +112,25 @@ impl<'a> Scanner<'a> {
             self.cartridge.last_file = self.cartridge.last_file.max(known_last);
         }
         Ok(self.cartridge)
+    }
+
+    /// Finds the end of data, and the damage that the drive reports.
+    fn find_end(&mut self, problems: &mut Vec<TapeProblem>) -> Result<(), DriveError> {
+        let barcode = self.cartridge.barcode.clone();
+        match self.drive.space_end_of_data().and_then(|()| self.drive.position()) {
+            Ok(position) => self.end = position.object,
+            Err(DriveError::Medium(object)) => {
+                self.damaged = true;
+                self.end = object;
+                problems.push(TapeProblem::NoEnd { barcode: barcode.clone() });
+            }
+            Err(error) => return Err(error),
+        }
+        for damage in self.drive.damage() {
+            self.damaged = true;
+            problems.push(TapeProblem::Damaged { barcode: barcode.clone(), damage });
+        }
+        Ok(())
     }
 
     fn step(&mut self, object: u64) -> Result<Step, DriveError> {
@@ -223,6 +219,23 @@ impl<'a> Scanner<'a> {
         }
         self.judge_tail(head, has_ledger, object, problems);
         Ok(())
+    }
+
+    /// Nothing begins at `object`: decides whether that is the end, and whether what a drive shows
+    /// after it may be overwritten.
+    fn judge_end(&mut self, object: u64, has_ledger: bool, problems: &mut Vec<TapeProblem>) {
+        let barcode = || self.cartridge.barcode.clone();
+        if object < self.end {
+            problems.push(TapeProblem::Unreadable { barcode: barcode(), object });
+            self.damaged = true;
+        } else if self.drive.tail_bytes() > 0 {
+            let is_short = self.drive.tail_bytes() <= TORN_HEADER_BYTES;
+            if !has_ledger && !is_short {
+                problems.push(TapeProblem::Tail { barcode: barcode(), object });
+                self.damaged = true;
+            }
+            self.cartridge.scrap = has_ledger || is_short;
+        }
     }
 
     /// Decides whether the unfinished data at `object` may be overwritten: only if it begins a file

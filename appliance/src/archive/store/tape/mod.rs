@@ -25,18 +25,23 @@ mod cartridges;
 mod contents;
 mod drive;
 mod emulation;
+mod entry;
+mod error;
 mod file;
 mod files;
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod ledger;
+mod mark;
 mod place;
 mod problem;
+mod repeat;
 mod scan;
 mod simh;
 mod st;
 mod stage;
+mod state;
 mod store;
 
 #[cfg(test)]

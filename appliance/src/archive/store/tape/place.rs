@@ -3,20 +3,8 @@
 use super::cartridges::Access;
 use super::drive::{Drive, DriveError, Library};
 use super::format::Mark;
-use super::scan::{Content, FIRST_FILE, read_mark};
-use super::store::Tape;
-
-/// Moves only when the tape is at another position.
-pub(super) fn go_to(drive: &mut dyn Drive, object: u64) -> Result<(), DriveError> {
-    if drive.position()?.object != object {
-        drive.locate(object)?;
-        // A write destroys everything after it, so the position is checked again.
-        if drive.position()?.object != object {
-            return Err(DriveError::NoSuchPosition(object));
-        }
-    }
-    Ok(())
-}
+use super::mark::{Content, FIRST_FILE, go_to, read_mark};
+use super::state::Tape;
 
 /// Mounts a cartridge, and reads its label when another one may be in its place.
 fn mount<L: Library>(tape: &mut Tape<L>, index: usize) -> Result<&mut dyn Drive, DriveError> {

@@ -1,71 +1,16 @@
 //! Reads a set of cartridges: their owner, their labels, and with [`Scanner`] the files on them.
 
-use std::collections::BTreeMap;
-
 use uuid::Uuid;
 
-use super::super::Name;
-use super::cartridges::{Access, Cartridge, Cartridges};
-use super::contents::{Files, assemble, merge};
-use super::drive::{Drive, DriveError, Library, Read};
+use super::cartridges::{Access, Cartridge};
+use super::contents::{Files, Found, assemble, merge};
+use super::drive::{Drive, DriveError, Library};
 use super::files::Scanner;
-use super::format::{Header, MAGIC, MARK_BYTES, Mark, Trailer};
+use super::format::Mark;
 use super::ledger::Known;
+use super::mark::{Content, FIRST_FILE, read_mark};
 use super::problem::TapeProblem;
 
-/// The place of a part of an object.
-#[derive(Debug, Clone)]
-pub(super) struct Part {
-    pub cartridge: usize,
-    /// The position of its header.
-    pub object: u64,
-    /// The number of its file.
-    pub file: u64,
-    pub bytes: u64,
-    pub crc: u32,
-}
-
-/// An object on tape.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub first_file: u64,
-    pub len_bytes: u64,
-    pub parts: Vec<Part>,
-}
-
-impl Entry {
-    /// Identifies the object among all objects on the cartridges: the place where it begins.
-    pub(super) fn place(&self) -> Place {
-        self.parts.first().map_or((usize::MAX, self.first_file), |part| (part.cartridge, part.object))
-    }
-}
-
-/// A cartridge, and the position of a file's header on it.
-pub(super) type Place = (usize, u64);
-
-/// The result of a scan.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    pub cartridges: Cartridges,
-    /// The cartridge that was written last.
-    pub current: Option<usize>,
-    pub objects: BTreeMap<Name, Entry>,
-    /// The newest tombstone of each name: its file and cartridge.
-    pub tombstones: BTreeMap<Name, (u64, u64)>,
-    pub next_file: u64,
-    pub problems: Vec<TapeProblem>,
-}
-
-/// A file that has its trailer.
-pub(super) struct File {
-    pub cartridge: usize,
-    pub object: u64,
-    pub header: Header,
-    pub trailer: Trailer,
-}
-
-/// The position of a cartridge's first file: after the label and its filemark.
-pub(super) const FIRST_FILE: u64 = 2;
 /// The number of objects at the beginning of a cartridge that are searched for its owner when its
 /// label cannot be read.
 const OWNER_OBJECTS: u64 = 1024;
@@ -101,31 +46,6 @@ fn owner_behind(drive: &mut dyn Drive) -> Result<Option<Uuid>, DriveError> {
         }
     }
     Ok(None)
-}
-
-pub(super) enum Content {
-    Mark(Uuid, Mark),
-    Filemark,
-    EndOfData,
-    Other,
-    Unreadable,
-}
-
-/// Reads the next block as a mark.
-pub(super) fn read_mark(drive: &mut dyn Drive) -> Result<Content, DriveError> {
-    let mut block = [0; MARK_BYTES];
-    match drive.read_block(&mut block) {
-        Ok(Read::Block(MARK_BYTES)) => {
-            // A damaged mark is not a block of data.
-            let other = if block.starts_with(&MAGIC) { Content::Unreadable } else { Content::Other };
-            Ok(Mark::decode(&block).map_or(other, |(owner, mark)| Content::Mark(owner, mark)))
-        }
-        Ok(Read::Block(_)) | Err(DriveError::BlockTooLarge(_)) => Ok(Content::Other),
-        Err(DriveError::Medium(_)) => Ok(Content::Unreadable),
-        Ok(Read::Filemark) => Ok(Content::Filemark),
-        Ok(Read::EndOfData) => Ok(Content::EndOfData),
-        Err(error) => Err(error),
-    }
 }
 
 /// Reads all cartridges of the store. `known` is what the ledger has about them, if there is one.

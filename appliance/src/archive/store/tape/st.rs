@@ -39,7 +39,7 @@ const NO_REWIND_MINOR: u32 = 0x80;
 
 /// The argument of `MTIOCTOP` (`struct mtop`).
 #[repr(C)]
-struct Operation {
+struct TapeOperation {
     code: libc::c_short,
     count: libc::c_int,
 }
@@ -62,7 +62,7 @@ struct Place {
     object: libc::c_long,
 }
 
-const MTIOCTOP: Opcode = opcode::write::<Operation>(b'm', 1);
+const MTIOCTOP: Opcode = opcode::write::<TapeOperation>(b'm', 1);
 const MTIOCGET: Opcode = opcode::read::<Status>(b'm', 2);
 const MTIOCPOS: Opcode = opcode::read::<Place>(b'm', 3);
 
@@ -162,10 +162,10 @@ impl StDrive {
     }
 
     fn operate(&self, code: libc::c_short, count: libc::c_int) -> Result<(), Errno> {
-        let operation = Operation { code, count };
+        let operation = TapeOperation { code, count };
         // SAFETY: this request only reads the structure, which has the layout of the kernel's
         // `struct mtop`.
-        unsafe { rustix::ioctl::ioctl(&self.file, Setter::<MTIOCTOP, Operation>::new(operation)) }
+        unsafe { rustix::ioctl::ioctl(&self.file, Setter::<MTIOCTOP, TapeOperation>::new(operation)) }
     }
 
     /// Whether a flag is set. Sends no command to the drive.

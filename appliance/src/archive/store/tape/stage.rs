@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::scan::Place;
+use super::entry::Place;
 use crate::private;
 
 /// The cache. The least recently used object is removed first; a file that is still being read

@@ -15,16 +15,20 @@ use super::super::{
     longer, page, split_for,
 };
 use super::at_hand::AtHand;
-use super::cartridges::{Access, Cartridges};
+use super::cartridges::Access;
 use super::contents::{known, known_of};
 use super::drive::{Drive, DriveError, Library, Read};
-use super::file::{FileError, FileWriter};
+use super::entry::Entry;
+use super::error::{drive_error, file_error};
+use super::file::FileWriter;
 use super::format::{MARK_BYTES, Mark};
 use super::ledger::{self, Ledger, Line};
 use super::place::mount_at;
 use super::problem::TapeProblem;
-use super::scan::{Entry, scan};
+use super::repeat::repeat_at_hand;
+use super::scan::scan;
 use super::stage::{self, Stage};
+use super::state::Tape;
 use crate::archive::object::RangedRead;
 
 /// The settings of a tape store.
@@ -44,70 +48,14 @@ pub struct TapeOptions {
     pub ledger: PathBuf,
 }
 
-/// The drive, the cartridges and the cache.
-pub(super) struct Tape<L: Library> {
-    pub library: L,
-    pub store: Uuid,
-    pub cartridges: Cartridges,
-    pub current: Option<usize>,
-    pub next_file: u64,
-    /// The mounted cartridge whose label has been read.
-    pub verified: Option<usize>,
-    /// Barcodes of cartridges that do not belong to this store.
-    pub foreign: Vec<String>,
-    pub ledger: Ledger,
-    pub at_hand: AtHand,
-    stage: Stage,
-    // A put is open; its blocks must stay together.
-    writing: bool,
-    block: Vec<u8>,
-}
-
 /// A store on tape. One put at a time; while it is open, an object that is not staged cannot be
 /// read (`Unavailable`).
 pub struct TapeStore<L: Library> {
     label: String,
-    pub(super) options: TapeOptions,
+    options: TapeOptions,
     tape: Mutex<Tape<L>>,
     objects: Mutex<BTreeMap<Name, Entry>>,
     problems: Vec<TapeProblem>,
-}
-
-/// The kind of a drive's error for the store's caller; `None` for an error of the operating system.
-pub(super) fn drive_kind(error: &DriveError) -> Option<StoreErrorKind> {
-    Some(match error {
-        DriveError::EndOfMedium => StoreErrorKind::NoSpace,
-        DriveError::BlockTooLarge(_) => StoreErrorKind::Corrupt("a block is larger than any drive writes"),
-        DriveError::Medium(_) => StoreErrorKind::Corrupt("the tape cannot be read there"),
-        DriveError::NoSuchPosition(_) => StoreErrorKind::Corrupt("the tape ends before the object"),
-        DriveError::NoSuchCartridge => StoreErrorKind::Unavailable(Reason::Away),
-        DriveError::Changed => StoreErrorKind::Unavailable(Reason::Busy(
-            "the cartridge is not as it was left: nothing is written to it any more",
-        )),
-        DriveError::Protected(_) => {
-            StoreErrorKind::Refused("what stands on the cartridge must not be overwritten")
-        }
-        DriveError::Io(_) => return None,
-    })
-}
-
-fn drive_error(label: &str, operation: &'static str, error: &DriveError) -> StoreError {
-    match (drive_kind(error), error) {
-        (Some(kind), _) => StoreError::new(label, operation, kind),
-        (None, DriveError::Io(error)) => StoreError::io(label, operation, error),
-        (None, _) => StoreError::new(label, operation, StoreErrorKind::Unsupported("unknown failure")),
-    }
-}
-
-fn file_error(label: &str, operation: &'static str, error: &FileError) -> StoreError {
-    match (error.kind(), error) {
-        (Some(kind), FileError::Damaged(barcode)) => {
-            StoreError::new(&format!("{label}, cartridge {barcode}"), operation, kind)
-        }
-        (Some(kind), _) => StoreError::new(label, operation, kind),
-        (None, FileError::Drive(error)) => drive_error(label, operation, error),
-        (None, _) => StoreError::new(label, operation, StoreErrorKind::NoSpace),
-    }
 }
 
 impl<L: Library> TapeStore<L> {
@@ -177,9 +125,16 @@ impl<L: Library> TapeStore<L> {
 
     /// Adds an object that was written. It is on the tape in any case; the put succeeds only when
     /// the ledger has it.
-    pub(super) fn enter(&self, tape: &mut Tape<L>, name: &Name, entry: &Entry) -> Result<(), StoreError> {
+    fn enter(&self, tape: &mut Tape<L>, name: &Name, entry: &Entry) -> Result<(), StoreError> {
         self.objects().insert(name.clone(), entry.clone());
         self.note(tape, name, entry)
+    }
+
+    /// Repeats the objects that must be at hand on a cartridge that was begun.
+    fn repeat_at_hand(&self, tape: &mut Tape<L>) {
+        let known = |name: &Name| self.known(name);
+        let enter = |tape: &mut Tape<L>, name: &Name, entry: &Entry| self.enter(tape, name, entry);
+        repeat_at_hand(tape, self.options.block_bytes, known, enter);
     }
 
     /// Records an object in the ledger.
@@ -204,7 +159,7 @@ impl<L: Library> TapeStore<L> {
     }
 
     /// An object, if it exists.
-    pub(super) fn known(&self, name: &Name) -> Option<Entry> {
+    fn known(&self, name: &Name) -> Option<Entry> {
         self.objects().get(name).cloned()
     }
 
